@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: MIT
+ * The leaky bucket: integers in, a decision out.
+ *
+ * Time is counted in units of 1/drops us, so that a rate such as 3/s never drifts: a drop leaks
+ * every `recharge` units. The phase is the number of units since the last leak. lua/consume.lua does the
+ * same steps in doubles, which are exact below 2^53; so nothing here may need a larger number that is not also split
+ * up there. The one product that could be larger, elapsed * drops, is taken only once the bucket is known not to have
+ * emptied, which bounds it by level * recharge. */
+#include "bucket.h"
+
+#include <stddef.h>
+
+static const struct steady__bucket empty_bucket;
+
+static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* Whole us that cover this many units. */
+static int64_t ceil_us(int64_t units, int64_t drops) {
+    return drops == 1 ? units : (units + drops - 1) / drops;
+}
+
+/* A state written under another limit, or by anyone at all, made one that this limit could have written. */
+static void normalise(struct steady__bucket *b, const struct steady__rate *rate) {
+    b->level = max64(0, b->level);
+    if (b->level > rate->capacity) b->level = min64(b->level, (STEADY__EXACT - 1) / rate->recharge);
+    b->last = max64(0, min64(b->last, STEADY__EXACT - 1));
+    if (b->rem < 0 || b->rem >= rate->drops) b->rem = 0;
+    b->blocked_until = max64(0, min64(b->blocked_until, STEADY__EXACT - 1));
+}
+
+/* A clock behind the bucket takes the bucket back with it: nothing fills, nothing empties, no block grows. */
+static bool step_back(struct steady__bucket *b, int64_t now) {
+    if (b->last <= now) return false;
+    if (b->blocked_until != 0) b->blocked_until = max64(0, b->blocked_until - (b->last - now));
+    b->last = now;
+    b->rem = 0;
+    return true;
+}
+
+/* Leaks what has leaked by now, and returns the phase. It is negative where less than a us of it is still to come. */
+static int64_t leak(struct steady__bucket *b, const struct steady__rate *rate, int64_t now) {
+    const int64_t elapsed = now - b->last;
+    const int64_t content = b->level * rate->recharge;
+    const bool empty = elapsed >= ceil_us(content + b->rem, rate->drops);
+    if (b->level == 0 || empty) {
+        b->level = 0;
+        b->last = now;
+        b->rem = 0;
+        return 0;
+    }
+    const int64_t units = elapsed * rate->drops - b->rem;
+    if (units < rate->recharge) return units;
+    const int64_t leaked = units / rate->recharge;
+    const int64_t accounted = b->rem + leaked * rate->recharge;
+    b->level -= leaked;
+    b->last += accounted / rate->drops;
+    b->rem = accounted % rate->drops;
+    return units - leaked * rate->recharge;
+}
+
+/* us until the first `count` drops have leaked */
+static int64_t wait_for(int64_t count, int64_t phase, const struct steady__rate *rate) {
+    return ceil_us(count * rate->recharge - phase, rate->drops);
+}
+
+static bool fits(const struct steady__bucket *b, const struct steady__rate *rate, int64_t amount) {
+    return b->level + amount <= rate->capacity;
+}
+
+static void report(struct steady__decision *d, const struct steady__bucket *b, const struct steady__rate *rate,
+                   int64_t now, int64_t phase, int64_t amount) {
+    d->level = b->level;
+    d->until_next_drop = wait_for(1, phase, rate);
+    d->blocked_for = max64(0, b->blocked_until - now);
+    d->busy_for = b->level == 0 ? d->blocked_for : max64(d->blocked_for, wait_for(b->level, phase, rate));
+    if (d->success) {
+        d->retry_after = 0;
+    } else if (amount > rate->capacity) {
+        d->retry_after = -1;
+    } else {
+        d->retry_after = d->blocked_for;
+        if (amount > 0 && !fits(b, rate, amount))
+            d->retry_after = max64(d->blocked_for, wait_for(b->level + amount - rate->capacity, phase, rate));
+    }
+}
+
+void steady__bucket_consume(struct steady__bucket *bucket, const struct steady__rate *rate, int64_t now,
+                            int64_t amount, struct steady__decision *d) {
+    struct steady__bucket b = *bucket;
+    normalise(&b, rate);
+    d->stepped = step_back(&b, now);
+    int64_t phase = leak(&b, rate, now);
+    if (b.blocked_until <= now) b.blocked_until = 0;
+
+    d->success = amount < 0 || (b.blocked_until == 0 && (amount == 0 || fits(&b, rate, amount)));
+    d->changed = amount != 0 && (d->success || d->stepped);
+    if (d->success) {
+        b.level = max64(0, b.level + amount);
+        if (b.level == 0) {
+            b.last = now;
+            b.rem = 0;
+            phase = 0;
+        }
+    } else if (b.blocked_until == 0 && rate->block != 0 && amount <= rate->capacity) {
+        b.blocked_until = now + rate->block;
+        d->changed = true;
+    }
+    report(d, &b, rate, now, phase, amount);
+    if (d->changed) *bucket = d->busy_for == 0 ? empty_bucket : b;
+}
+
+void steady__bucket_peek(const struct steady__bucket *bucket, const struct steady__rate *rate, int64_t now,
+                         struct steady__decision *d) {
+    struct steady__bucket b = *bucket;
+    normalise(&b, rate);
+    d->stepped = step_back(&b, now);
+    const int64_t phase = leak(&b, rate, now);
+    d->success = b.blocked_until <= now && fits(&b, rate, 1);
+    d->changed = false;
+    report(d, &b, rate, now, phase, 1);
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT
+ * The leaky bucket: integers in, a decision out. No clock, no lock, no allocation.
+ *
+ * All times are whole microseconds below 2^53; see bucket.c for the arithmetic. */
+#ifndef STEADY__BUCKET_H
+#define STEADY__BUCKET_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define STEADY__EXACT ((int64_t)1 << 53) /* every time and every capacity * recharge stays below */
+#define STEADY__CAPACITY_MAX INT32_MAX
+#define STEADY__DROPS_MAX 1000000
+#define STEADY__BLOCK_LIMIT ((int64_t)1 << 52) /* so that now + block stays below 2^53 */
+
+/* A limit whose fields are all in range (limit.c sees to that); drops is never 0 here. */
+struct steady__rate {
+    int64_t capacity; /* drops the bucket can hold */
+    int64_t recharge; /* us in which `drops` drops leak */
+    int64_t drops;
+    int64_t block; /* us an overflow blocks for; 0: it does not */
+};
+
+/* What is stored of a bucket. All zero is the empty one. */
+struct steady__bucket {
+    int64_t level;
+    int64_t last;          /* leaks are accounted for up to here, us ... */
+    int64_t rem;           /* ... and this many 1/drops us */
+    int64_t blocked_until; /* us; 0: not blocked */
+};
+
+struct steady__decision {
+    bool success;
+    bool stepped; /* the clock was behind the bucket */
+    bool changed; /* the bucket has to be stored; where it is empty and not blocked, forgotten */
+    int64_t level;
+    int64_t until_next_drop; /* us */
+    int64_t blocked_for;     /* us */
+    int64_t retry_after;     /* us; -1: never */
+    int64_t busy_for;        /* us until the bucket is as good as none: its time to live */
+};
+
+/* Puts `amount` drops in (negative: takes them out), and writes the state to store back into `bucket`
+ * where decision->changed says so; where it does not, `bucket` is left as it was. */
+void steady__bucket_consume(struct steady__bucket *bucket, const struct steady__rate *rate, int64_t now,
+                            int64_t amount, struct steady__decision *decision);
+
+/* What a consume of one drop would find; the bucket stays as it is. */
+void steady__bucket_peek(const struct steady__bucket *bucket, const struct steady__rate *rate, int64_t now,
+                         struct steady__decision *decision);
+
+#endif

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT
+ * The public entry points of a store: which one a URL means, how long it lives. */
+#include "store.h"
+
+#include <string.h>
+
+#include "error.h"
+#include "url.h"
+
+#define TIMEOUT_MAX (24 * 3600 * STEADY_SECOND)
+#define IN_FLIGHT_MAX (1u << 24)
+#define BUCKETS_MAX (1u << 30)
+
+int steady__options_check(const steady_store_options *options, steady_message *why) {
+    if (options->timeout < 0 || options->timeout > TIMEOUT_MAX)
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "timeout is %lld us; it must be 1 .. %lld, or 0 for the default",
+                            (long long)options->timeout, (long long)TIMEOUT_MAX);
+    if (options->max_in_flight > IN_FLIGHT_MAX)
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "max_in_flight is %lu; it must be 1 .. %lu, or 0 for the default",
+                            (unsigned long)options->max_in_flight, (unsigned long)IN_FLIGHT_MAX);
+    if (options->buckets > BUCKETS_MAX)
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "buckets is %lu; it must be 1 .. %lu, or 0 for the default",
+                            (unsigned long)options->buckets, (unsigned long)BUCKETS_MAX);
+    for (size_t i = 0; i < sizeof options->reserved / sizeof options->reserved[0]; i++)
+        if (options->reserved[i] != 0)
+            return steady__fail(why, STEADY_BAD_ARGUMENT, "reserved fields of steady_store_options must be zero");
+    return 0;
+}
+
+int steady_store_open(steady_store **store, const char *text, const steady_store_options *options,
+                      steady_message *why) {
+    static const steady_store_options defaults;
+    struct steady__url url;
+    if (store == NULL) return steady__fail(why, STEADY_BAD_ARGUMENT, "store is NULL");
+    *store = NULL;
+    if (options == NULL) options = &defaults;
+    int error = steady__options_check(options, why);
+    if (error == 0) error = steady__url_parse(&url, text != NULL ? text : "memory:", why);
+    if (error != 0) return error;
+    switch (url.scheme) {
+    case STEADY__URL_MEMORY: error = steady__local_open(store, NULL, options, why); break;
+    case STEADY__URL_FILE: error = steady__local_open(store, url.path, options, why); break;
+    default: error = steady__redis_open(store, &url, options, why); break;
+    }
+    steady__url_clear(&url);
+    return error;
+}
+
+void steady__store_init(steady_store *store, const struct steady__store_class *class_,
+                        const steady_store_options *options) {
+    store->class_ = class_;
+    store->thread = pthread_self();
+    atomic_init(&store->holders, 1);
+    atomic_init(&store->closed, false);
+    store->has_loop = options->loop != NULL;
+    store->buckets = options->buckets;
+    store->local = NULL;
+}
+
+void steady__store_hold(steady_store *store) { atomic_fetch_add(&store->holders, 1); }
+
+void steady__store_release(steady_store *store) {
+    if (atomic_fetch_sub(&store->holders, 1) == 1) store->class_->free(store);
+}
+
+void steady_store_close(steady_store **store) {
+    if (store == NULL || *store == NULL) return;
+    steady_store *s = *store;
+    *store = NULL;
+    atomic_store(&s->closed, true);
+    s->class_->close(s);
+    steady_store_close(&s->local);
+    steady__store_release(s);
+}
+
+void steady_store_stats(const steady_store *store, steady_stats *stats) {
+    if (stats == NULL) return;
+    memset(stats, 0, sizeof *stats);
+    if (store != NULL) store->class_->stats(store, stats);
+}
+
+const char *steady_store_trouble(const steady_store *store) {
+    return store == NULL || store->class_->trouble == NULL ? "" : store->class_->trouble(store);
+}
