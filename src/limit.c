@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: MIT
+ * Limits and durations: checked, and read from text without floating point or locale. */
+#include "limit.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "error.h"
+
+#define QUOTED_SIZE 48 /* of a text in a message: 44 bytes of it and "..." */
+#define UNITS "us ms s m h d"
+
+/* ---- Limits ---- */
+
+static int64_t gcd(int64_t a, int64_t b) {
+    while (b != 0) {
+        const int64_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+static int check_field(const char *name, int64_t value, int64_t min, int64_t max, const char *unit,
+                       steady_message *why) {
+    if (value >= min && value <= max) return 0;
+    return steady__fail(why, STEADY_BAD_ARGUMENT, "%s is %" PRId64 "; it must be %" PRId64 " .. %" PRId64 "%s", name,
+                        value, min, max, unit);
+}
+
+int steady_limit_check(const steady_limit *limit, steady_message *why) {
+    if (limit == NULL) return steady__fail(why, STEADY_BAD_ARGUMENT, "limit is NULL");
+    int error = check_field("max_capacity", limit->max_capacity, 1, STEADY__CAPACITY_MAX, "", why);
+    if (error == 0) error = check_field("drop_recharge", limit->drop_recharge, 1, STEADY__EXACT - 1, " us", why);
+    if (error == 0) error = check_field("drops", limit->drops, 0, STEADY__DROPS_MAX, "", why);
+    if (error == 0)
+        error = check_field("block_duration", limit->block_duration, 0, STEADY__BLOCK_LIMIT - 1, " us", why);
+    if (error != 0) return error;
+    if (limit->max_capacity > (STEADY__EXACT - 1) / limit->drop_recharge)
+        return steady__fail(why, STEADY_BAD_ARGUMENT,
+                            "max_capacity * drop_recharge is %" PRId64 " * %" PRId64 " us; it must be below %" PRId64
+                            " us (2^53)",
+                            limit->max_capacity, limit->drop_recharge, STEADY__EXACT);
+    return 0;
+}
+
+int steady__limit_rate(struct steady__rate *rate, const steady_limit *limit, steady_message *why) {
+    const int error = steady_limit_check(limit, why);
+    if (error != 0) return error;
+    const int64_t drops = limit->drops != 0 ? limit->drops : 1;
+    const int64_t factor = gcd(drops, limit->drop_recharge);
+    rate->capacity = limit->max_capacity;
+    rate->recharge = limit->drop_recharge / factor;
+    rate->drops = drops / factor;
+    rate->block = limit->block_duration;
+    return 0;
+}
+
+/* ---- Durations ---- */
+
+static const struct {
+    const char *name;
+    const char *word; /* also understood as the period of a rate */
+    steady_us us;
+} units[] = {
+    {"us", NULL, 1},
+    {"ms", NULL, 1000},
+    {"s", "sec", 1000000},
+    {"m", "min", 60 * INT64_C(1000000)},
+    {"h", "hour", 3600 * INT64_C(1000000)},
+    {"d", "day", 86400 * INT64_C(1000000)},
+};
+
+enum { N_UNITS = sizeof units / sizeof units[0], SECONDS = 2 };
+
+enum flaw { NO_FLAW, MALFORMED, NO_UNIT, UNKNOWN_UNIT, OUT_OF_ORDER, TOO_FINE, TOO_LONG };
+
+/* A duration being read. `unit` is the index of the last unit met, N_UNITS before the first. */
+struct reader {
+    const char *at;
+    bool words;
+    int unit;
+    steady_us total;
+};
+
+/* whole + fraction / scale */
+struct number {
+    int64_t whole;
+    int64_t fraction;
+    int64_t scale;
+};
+
+static bool is_digit(char c) { return c >= '0' && c <= '9'; }
+static bool is_letter(char c) { return c >= 'a' && c <= 'z'; }
+
+/* Digits, at least one, as a value up to max; *at is moved past them. */
+static enum flaw read_digits(const char **at, int64_t max, int64_t *value) {
+    if (!is_digit(**at)) return MALFORMED;
+    int64_t n = 0;
+    for (; is_digit(**at); (*at)++) {
+        const int digit = **at - '0';
+        if (n > (max - digit) / 10) return TOO_LONG;
+        n = n * 10 + digit;
+    }
+    *value = n;
+    return NO_FLAW;
+}
+
+/* A day is 2^13 * 5^8 * 27 us: with more than 13 digits that count, no fraction of a unit is whole in us. */
+static enum flaw read_fraction(const char **at, struct number *n) {
+    const char *start = *at, *end = *at;
+    if (!is_digit(*start)) return MALFORMED;
+    for (; is_digit(**at); (*at)++)
+        if (**at != '0') end = *at + 1;
+    if (end - start > 13) return TOO_FINE;
+    for (; start < end; start++) {
+        n->fraction = n->fraction * 10 + (*start - '0');
+        n->scale *= 10;
+    }
+    return NO_FLAW;
+}
+
+static enum flaw read_number(const char **at, struct number *n) {
+    *n = (struct number){.scale = 1};
+    const enum flaw flaw = read_digits(at, STEADY__EXACT - 1, &n->whole);
+    if (flaw != NO_FLAW || **at != '.') return flaw;
+    (*at)++;
+    return read_fraction(at, n);
+}
+
+static int find_unit(const char *text, size_t len, bool words) {
+    for (int i = 0; i < N_UNITS; i++) {
+        const char *name = units[i].name, *word = units[i].word;
+        if (strlen(name) == len && memcmp(name, text, len) == 0) return i;
+        if (words && word != NULL && strlen(word) == len && memcmp(word, text, len) == 0) return i;
+    }
+    return -1;
+}
+
+static enum flaw read_unit(struct reader *r) {
+    const char *start = r->at;
+    while (is_letter(*r->at))
+        r->at++;
+    if (r->at == start) return *start == '\0' ? NO_UNIT : MALFORMED;
+    const int unit = find_unit(start, (size_t)(r->at - start), r->words);
+    if (unit < 0) return UNKNOWN_UNIT;
+    if (unit >= r->unit) return OUT_OF_ORDER;
+    r->unit = unit;
+    return NO_FLAW;
+}
+
+static enum flaw add(struct reader *r, const struct number *n) {
+    const steady_us unit = units[r->unit].us;
+    if (n->whole > (STEADY__EXACT - 1) / unit) return TOO_LONG;
+    /* fraction / scale * unit, with the common factor taken out first so that nothing can overflow */
+    const int64_t common = gcd(unit, n->scale);
+    if (n->fraction % (n->scale / common) != 0) return TOO_FINE;
+    const steady_us part = n->whole * unit + n->fraction / (n->scale / common) * (unit / common);
+    if (part > STEADY__EXACT - 1 - r->total) return TOO_LONG;
+    r->total += part;
+    return NO_FLAW;
+}
+
+static enum flaw read_duration(struct reader *r) {
+    do {
+        struct number n;
+        enum flaw flaw = read_number(&r->at, &n);
+        if (flaw == NO_FLAW) flaw = read_unit(r);
+        if (flaw == NO_FLAW) flaw = add(r, &n);
+        if (flaw != NO_FLAW) return flaw;
+    } while (*r->at != '\0');
+    return NO_FLAW;
+}
+
+static void quote(char out[QUOTED_SIZE], const char *text) {
+    const size_t len = strlen(text);
+    steady__printable(out, QUOTED_SIZE - 3, text, len);
+    if (len > QUOTED_SIZE - 4) memcpy(out + QUOTED_SIZE - 4, "...", 4);
+}
+
+/* What is wrong with a text, in words. `what` is what it was to be. */
+static int refuse(const struct reader *r, enum flaw flaw, const char *what, const char *text, steady_message *why) {
+    const char *known = r->words ? UNITS ", sec min hour day" : UNITS;
+    char quoted[QUOTED_SIZE];
+    quote(quoted, text);
+    switch (flaw) {
+    case NO_UNIT:
+        if (r->unit == 0) break;
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "%s \"%s\" lacks a unit: did you mean \"%s%s\"? (units: %s)",
+                            what, quoted, quoted, units[r->unit == N_UNITS ? SECONDS : r->unit - 1].name, known);
+    case UNKNOWN_UNIT:
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "%s \"%s\" has an unknown unit; the units are %s", what, quoted,
+                            known);
+    case OUT_OF_ORDER:
+        return steady__fail(why, STEADY_BAD_ARGUMENT,
+                            "%s \"%s\" must have its largest unit first and each only once, as in 1h30m", what, quoted);
+    case TOO_FINE:
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "%s \"%s\" is not a whole number of microseconds", what, quoted);
+    case TOO_LONG:
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "%s \"%s\" is too long; it must be below %" PRId64 "us (2^53)",
+                            what, quoted, STEADY__EXACT);
+    default: break;
+    }
+    return steady__fail(why, STEADY_BAD_ARGUMENT, "%s \"%s\" is not a duration such as 5s, 250ms, 0.5s or 1h30m", what,
+                        quoted);
+}
+
+int steady_duration_parse(steady_us *duration, const char *text, steady_message *why) {
+    if (duration == NULL || text == NULL)
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "%s is NULL", duration == NULL ? "duration" : "text");
+    struct reader r = {.at = text, .unit = N_UNITS};
+    const enum flaw flaw = read_duration(&r);
+    if (flaw != NO_FLAW) return refuse(&r, flaw, "duration", text, why);
+    *duration = r.total;
+    return 0;
+}
+
+/* ---- Rates ---- */
+
+/* "min" alone is one minute. */
+static int parse_period(steady_us *period, const char *text, steady_message *why) {
+    struct reader r = {.at = text, .words = true, .unit = N_UNITS};
+    enum flaw flaw = NO_FLAW;
+    if (is_letter(*text)) {
+        flaw = read_unit(&r);
+        if (flaw == NO_FLAW && *r.at != '\0') flaw = MALFORMED;
+        if (flaw == NO_FLAW) r.total = units[r.unit].us;
+    } else {
+        flaw = read_duration(&r);
+    }
+    if (flaw != NO_FLAW) return refuse(&r, flaw, "rate period", text, why);
+    *period = r.total;
+    return 0;
+}
+
+static int refuse_rate(const char *rate, const char *reason, steady_message *why) {
+    char quoted[QUOTED_SIZE];
+    quote(quoted, rate);
+    return steady__fail(why, STEADY_BAD_ARGUMENT, "rate \"%s\": %s", quoted, reason);
+}
+
+/* A count and a period as a limit: as they stand where they are in range, in lowest terms where only those are. */
+static int make_limit(steady_limit *made, int64_t count, steady_us period, steady_message *why) {
+    *made = (steady_limit){.max_capacity = count, .drop_recharge = period, .drops = count};
+    if (steady_limit_check(made, NULL) == 0) return 0;
+    const int64_t common = gcd(count, period);
+    made->drops = count / common;
+    made->drop_recharge = period / common;
+    return steady_limit_check(made, why);
+}
+
+int steady_limit_parse(steady_limit *limit, const char *rate, steady_message *why) {
+    int64_t count = 0;
+    steady_us period = 0;
+    steady_limit made;
+    steady_message reason;
+    if (limit == NULL || rate == NULL)
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "%s is NULL", limit == NULL ? "limit" : "rate");
+    const char *at = rate;
+    const enum flaw flaw = read_digits(&at, STEADY__CAPACITY_MAX, &count);
+    if (flaw == MALFORMED || (flaw == NO_FLAW && *at != '/'))
+        return refuse_rate(rate, "write a count, a slash and a period, such as 100/min, 3/s or 5/250ms", why);
+    if (flaw == TOO_LONG || count == 0) return refuse_rate(rate, "the count must be 1 .. 2147483647", why);
+    const int error = parse_period(&period, at + 1, why);
+    if (error != 0) return error;
+    if (make_limit(&made, count, period, &reason) != 0) return refuse_rate(rate, reason.text, why);
+    limit->max_capacity = made.max_capacity;
+    limit->drop_recharge = made.drop_recharge;
+    limit->drops = made.drops;
+    return 0;
+}
