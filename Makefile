@@ -1,37 +1,184 @@
 # Steady. `make run` and `make test` do everything on a fresh Debian or Ubuntu; `make help` lists the rest.
+# Yours to set: CC CFLAGS LDFLAGS BUILD, PREFIX LIBDIR DESTDIR, V=1 to see the commands.
 .DEFAULT_GOAL := all
-BUILD   ?= build
-CC      ?= cc
-CFLAGS  ?= -O2 -g
-WARN     = -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
+BUILD  ?= build
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+CFLAGS ?= -O2 -g
+CLANG  ?= clang
+JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
+Q      := $(if $(V),,@)
+SAY     = @printf '  %-5s %s\n'
+SUB     = $(MAKE) --no-print-directory $(if $(findstring j,$(MAKEFLAGS)),,-j$(JOBS))
+
+VERSION := $(shell sed -n 's/^.define STEADY_VERSION "\(.*\)"/\1/p' include/steady.h)
+SONAME  := libsteady.so.0
 ARCH    := $(shell uname -m)
-MCX16   := $(if $(filter x86_64,$(ARCH)),-mcx16)
-PKGS     = hiredis
-ALL_CFLAGS = -std=c11 -D_GNU_SOURCE $(CFLAGS) $(WARN) $(MCX16) -fPIC -fvisibility=hidden -pthread -Iinclude -Isrc -I$(BUILD) \
-             $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
-LIBS     = $(shell pkg-config --libs $(PKGS) 2>/dev/null) -pthread
+pkg      = $(shell pkg-config $(1) 2>/dev/null)
 
-SRC  := $(wildcard src/*.c)
-OBJ  := $(SRC:src/%.c=$(BUILD)/obj/%.o)
+# What we need, whatever CFLAGS says. The hardening is the OpenSSF guide's, without what a decision would feel.
+WARN   := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Wundef
+HARDEN := -fstack-protector-strong -fstack-clash-protection -fno-delete-null-pointer-checks \
+          $(if $(filter x86_64,$(ARCH)),-fcf-protection=full) $(if $(filter aarch64,$(ARCH)),-mbranch-protection=standard) \
+          $(if $(filter -fsanitize=%,$(CFLAGS)),,$(if $(filter -O1 -O2 -O3 -Os,$(CFLAGS)),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2))
+NEEDED := -std=c11 -D_GNU_SOURCE $(WARN) $(HARDEN) $(if $(filter x86_64,$(ARCH)),-mcx16) -pthread
+LINK    = $(CC) $(CFLAGS) -pthread -Wl,-z,relro,-z,now,-z,noexecstack $(LDFLAGS)
 
-all: $(BUILD)/libsteady.a $(BUILD)/libsteady.so
+HIREDIS_CFLAGS := $(call pkg,--cflags hiredis)
+HIREDIS_LIBS   := $(or $(call pkg,--libs hiredis),-lhiredis)
+TEST_PKGS      := cmocka libuv libevent lua5.1 libsodium
+TEST_CFLAGS    := $(foreach p,$(TEST_PKGS),$(call pkg,--cflags $p))
+TEST_LIBS      := -Wl,--as-needed $(foreach p,$(TEST_PKGS),$(call pkg,--libs $p)) -lev -lm -ldl -Wl,--no-as-needed
 
-$(BUILD)/scripts.h: scripts/embed-lua $(wildcard lua/*.lua)
+obj   = $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard $(1)))
+SRC  := $(call obj,src/*.c)
+CLI  := $(call obj,cli/*.c)
+# tests/prog_X.c is a program that tests start; what is neither that nor a test is shared by the tests.
+UNIT := $(patsubst tests/%.c,$(BUILD)/test/%,$(wildcard tests/unit_*.c))
+LIVE := $(patsubst tests/%.c,$(BUILD)/test/%,$(wildcard tests/live_*.c))
+PROG := $(patsubst tests/%.c,$(BUILD)/test/%,$(wildcard tests/prog_*.c))
+HELP := $(filter-out $(call obj,tests/unit_*.c tests/live_*.c tests/prog_*.c tests/vectors.c),$(call obj,tests/*.c))
+BENCH := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
+# The race detector is for what starts threads.
+THREADED := $(basename $(notdir $(shell grep -l 'pthread\.h' tests/unit_*.c tests/live_*.c 2>/dev/null)))
+
+all: $(BUILD)/steady $(BUILD)/libsteady.so $(BUILD)/libsteady.a ## the command and the library, static and shared
+tests: all $(UNIT) $(LIVE) $(PROG) $(if $(wildcard tests/vectors.c),$(BUILD)/vectors) ## builds the test programs
+
+# ---- Building ----
+
+# Objects are made again when the compiler or its flags change.
+FLAGS := $(CC) $(CFLAGS) $(NEEDED) $(LDFLAGS)
+$(BUILD)/flags: force
 	@mkdir -p $(@D)
-	scripts/embed-lua lua/consume.lua lua/peek.lua lua/reset.lua > $@
+	@echo '$(FLAGS)' | cmp -s - $@ || echo '$(FLAGS)' >$@
 
-$(BUILD)/obj/%.o: src/%.c $(BUILD)/scripts.h
+$(BUILD)/scripts.h: scripts/embed-lua lua/consume.lua lua/peek.lua lua/reset.lua
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+	$(Q)scripts/embed-lua $(filter %.lua,$^) >$@
 
-$(BUILD)/libsteady.a: $(OBJ)
-	$(AR) rcs $@ $^
+$(BUILD)/obj/src/%.o: OWN = -fPIC -fvisibility=hidden -Iinclude -Isrc -I$(BUILD) $(HIREDIS_CFLAGS)
+$(BUILD)/obj/cli/%.o: OWN = -fPIE -Iinclude
+$(BUILD)/obj/examples/%.o: OWN = -fPIE -Iinclude
+$(BUILD)/obj/bench/%.o: OWN = -fPIE -Iinclude -Isrc -I$(BUILD) $(HIREDIS_CFLAGS)
+$(BUILD)/obj/tests/%.o: OWN = -fPIE -Iinclude -Isrc -Itests -I$(BUILD) $(HIREDIS_CFLAGS) $(TEST_CFLAGS)
+$(BUILD)/obj/%.o: %.c $(BUILD)/flags | $(BUILD)/scripts.h
+	@mkdir -p $(@D)
+	$(SAY) CC $<
+	$(Q)$(CC) $(CFLAGS) $(NEEDED) $(OWN) -MMD -MP -c $< -o $@
 
-$(BUILD)/libsteady.so: $(OBJ)
-	$(CC) $(CFLAGS) -shared -Wl,-soname,libsteady.so.0 -Wl,-z,now -Wl,-z,relro -o $@ $^ $(LIBS)
+$(BUILD)/libsteady.a: $(SRC)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
-clean:
+$(BUILD)/libsteady.so: $(SRC)
+	$(SAY) LINK $@
+	$(Q)$(LINK) -shared -Wl,-soname,$(SONAME) -Wl,-z,defs -o $@ $^ $(HIREDIS_LIBS)
+
+$(BUILD)/steady $(BUILD)/demo: $(BUILD)/libsteady.a
+	$(SAY) LINK $@
+	$(Q)$(LINK) -pie -o $@ $(filter-out %.a,$^) $< $(HIREDIS_LIBS)
+$(BUILD)/steady: $(CLI)
+$(BUILD)/demo: $(BUILD)/obj/examples/demo.o
+
+$(BUILD)/test/libhelp.a: $(HELP)
+	$(Q)rm -f $@ && mkdir -p $(@D) && $(AR) rcs $@ $^
+
+# A test sees the internal symbols too: it is linked with the archive.
+LDFLAGS_unit_alloc = -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=strdup,--wrap=free
+LDFLAGS_live_alloc = $(LDFLAGS_unit_alloc)
+$(UNIT) $(LIVE) $(PROG): $(BUILD)/test/%: $(BUILD)/obj/tests/%.o $(BUILD)/test/libhelp.a $(BUILD)/libsteady.a
+	$(SAY) LINK $@
+	$(Q)$(LINK) -pie $(LDFLAGS_$*) -o $@ $^ $(HIREDIS_LIBS) $(TEST_LIBS)
+
+$(BUILD)/vectors: $(BUILD)/obj/tests/vectors.o $(BUILD)/test/libhelp.a $(BUILD)/libsteady.a
+	$(Q)$(LINK) -pie -o $@ $^ $(HIREDIS_LIBS) $(TEST_LIBS)
+
+$(BENCH): $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(BUILD)/libsteady.a
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -pie -o $@ $^ $(HIREDIS_LIBS) -lm
+
+# ---- Running ----
+
+run: ## builds, and shows it at work; with REDIS_URL set, on that Redis
+	@scripts/setup build
+	@$(SUB) $(BUILD)/demo
+	@$(BUILD)/demo
+
+# Each sanitizer has a build directory of its own.
+SAN_asan = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+SAN_tsan = -O1 -g -fsanitize=thread
+sanitized = BUILD=$(BUILD)/$(1) CFLAGS="$(SAN_$(1))"
+ASAN = $(patsubst $(BUILD)/%,$(BUILD)/asan/%,$(UNIT) $(LIVE))
+TSAN = $(THREADED:%=$(BUILD)/tsan/test/%)
+RUN_TESTS = BUILD=$(BUILD) scripts/run-tests
+
+test: ## installs what is missing, builds and runs every test, the C ones under the sanitizers too
+	@scripts/setup build test
+	@$(SUB) tests
+	@$(SUB) $(call sanitized,asan) tests
+	@$(SUB) $(call sanitized,tsan) tests
+	@$(RUN_TESTS) $(UNIT) $(LIVE) $(ASAN) $(TSAN) $(wildcard tests/test_*.py)
+
+unit: tests ## runs the C tests that need no server
+	@$(RUN_TESTS) $(UNIT)
+live: tests ## runs the C tests that start a redis-server
+	@$(RUN_TESTS) $(LIVE)
+asan: ## runs the C tests under AddressSanitizer and UBSan
+	@$(SUB) $(call sanitized,asan) tests
+	@$(RUN_TESTS) $(ASAN)
+tsan: ## runs the C tests that start threads under ThreadSanitizer
+	@$(SUB) $(call sanitized,tsan) tests
+	@$(RUN_TESTS) $(TSAN)
+
+FILE ?= tests/vectors/bucket.jsonl
+vectors: ## runs FILE=some.jsonl against bucket.c and the Lua scripts
+	@scripts/setup build test
+	@$(SUB) $(BUILD)/vectors
+	@$(BUILD)/vectors $(FILE)
+
+bench: ## measures against baselines of the same run: a table, and build/bench.json
+	@scripts/setup build bench
+	@$(SUB) all $(BENCH)
+	@BUILD=$(BUILD) scripts/bench
+
+check: ## gcc and clang with -Werror, clang-tidy, cppcheck, clang-format, shellcheck; quiet is good
+	@scripts/setup build test check
+	@BUILD=$(BUILD) CLANG=$(CLANG) scripts/check
+
+# ---- Installing ----
+
+INCLUDE = $(DESTDIR)$(PREFIX)/include
+MAN     = $(DESTDIR)$(PREFIX)/share/man
+COMPLETIONS = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+
+install: all ## into PREFIX (/usr/local) under DESTDIR
+	install -d $(INCLUDE)/steady $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(LIBDIR)/pkgconfig $(MAN)/man1 $(MAN)/man3 $(COMPLETIONS)
+	install -m 644 include/steady.h $(INCLUDE)
+	install -m 644 include/steady/*.h $(INCLUDE)/steady
+	install -m 644 $(BUILD)/libsteady.a $(DESTDIR)$(LIBDIR)
+	install -m 755 $(BUILD)/libsteady.so $(DESTDIR)$(LIBDIR)/libsteady.so.$(VERSION)
+	ln -sf libsteady.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libsteady.so
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@VERSION@|$(VERSION)|' src/steady.pc.in \
+	    >$(DESTDIR)$(LIBDIR)/pkgconfig/steady.pc
+	install -m 755 $(BUILD)/steady $(DESTDIR)$(PREFIX)/bin
+	install -m 644 man/*.1 $(MAN)/man1
+	install -m 644 man/*.3 $(MAN)/man3
+	install -m 644 scripts/completion.bash $(COMPLETIONS)/steady
+
+uninstall: ## takes away what install put there
+	rm -f $(INCLUDE)/steady.h $(DESTDIR)$(PREFIX)/bin/steady $(COMPLETIONS)/steady
+	rm -f $(DESTDIR)$(LIBDIR)/libsteady.a $(DESTDIR)$(LIBDIR)/libsteady.so* $(DESTDIR)$(LIBDIR)/pkgconfig/steady.pc
+	rm -f $(patsubst man/%,$(MAN)/man1/%,$(wildcard man/*.1)) $(patsubst man/%,$(MAN)/man3/%,$(wildcard man/*.3))
+	rm -rf $(INCLUDE)/steady
+
+clean: ## removes what was built
 	rm -rf $(BUILD)
 
-.PHONY: all clean
--include $(OBJ:.o=.d)
+help:
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+
+force:
+.PHONY: all tests run test unit live asan tsan vectors bench check install uninstall clean help force
+.SECONDARY:
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
