@@ -53,9 +53,9 @@ $(BUILD)/flags: force
 	@mkdir -p $(@D)
 	@echo '$(FLAGS)' | cmp -s - $@ || echo '$(FLAGS)' >$@
 
-$(BUILD)/scripts.h: scripts/embed-lua lua/consume.lua lua/peek.lua lua/reset.lua
+$(BUILD)/scripts.h: scripts/embed-lua $(wildcard lua/*.lua)
 	@mkdir -p $(@D)
-	$(Q)scripts/embed-lua $(filter %.lua,$^) >$@
+	$(Q)scripts/embed-lua lua/consume.lua lua/peek.lua lua/reset.lua >$@
 
 $(BUILD)/obj/src/%.o: OWN = -fPIC -fvisibility=hidden -Iinclude -Isrc -I$(BUILD) $(HIREDIS_CFLAGS)
 $(BUILD)/obj/cli/%.o: OWN = -fPIE -Iinclude
