@@ -8,17 +8,13 @@
  * emptied, which bounds it by level * recharge. */
 #include "bucket.h"
 
-#include <stddef.h>
-
 static const struct steady__bucket empty_bucket;
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* Whole us that cover this many units. */
-static int64_t ceil_us(int64_t units, int64_t drops) {
-    return drops == 1 ? units : (units + drops - 1) / drops;
-}
+static int64_t ceil_us(int64_t units, int64_t drops) { return drops == 1 ? units : (units + drops - 1) / drops; }
 
 /* A state written under another limit, or by anyone at all, made one that this limit could have written. */
 static void normalise(struct steady__bucket *b, const struct steady__rate *rate) {
@@ -64,36 +60,36 @@ static int64_t wait_for(int64_t count, int64_t phase, const struct steady__rate 
     return ceil_us(count * rate->recharge - phase, rate->drops);
 }
 
-static bool fits(const struct steady__bucket *b, const struct steady__rate *rate, int64_t amount) {
-    return b->level + amount <= rate->capacity;
+static bool fits(int64_t level, const struct steady__rate *rate, int64_t amount) {
+    return level + amount <= rate->capacity;
 }
 
-static void report(struct steady__decision *d, const struct steady__bucket *b, const struct steady__rate *rate,
-                   int64_t now, int64_t phase, int64_t amount) {
-    d->level = b->level;
+void steady__bucket_report(struct steady__decision *d, const struct steady__rate *rate, int64_t level, int64_t phase,
+                           int64_t blocked_for, int64_t amount) {
+    d->level = level;
     d->until_next_drop = wait_for(1, phase, rate);
-    d->blocked_for = max64(0, b->blocked_until - now);
-    d->busy_for = b->level == 0 ? d->blocked_for : max64(d->blocked_for, wait_for(b->level, phase, rate));
+    d->blocked_for = blocked_for;
+    d->busy_for = level == 0 ? blocked_for : max64(blocked_for, wait_for(level, phase, rate));
     if (d->success) {
         d->retry_after = 0;
     } else if (amount > rate->capacity) {
         d->retry_after = -1;
     } else {
-        d->retry_after = d->blocked_for;
-        if (amount > 0 && !fits(b, rate, amount))
-            d->retry_after = max64(d->blocked_for, wait_for(b->level + amount - rate->capacity, phase, rate));
+        d->retry_after = blocked_for;
+        if (amount > 0 && !fits(level, rate, amount))
+            d->retry_after = max64(blocked_for, wait_for(level + amount - rate->capacity, phase, rate));
     }
 }
 
-void steady__bucket_consume(struct steady__bucket *bucket, const struct steady__rate *rate, int64_t now,
-                            int64_t amount, struct steady__decision *d) {
+void steady__bucket_consume(struct steady__bucket *bucket, const struct steady__rate *rate, int64_t now, int64_t amount,
+                            struct steady__decision *d) {
     struct steady__bucket b = *bucket;
     normalise(&b, rate);
     d->stepped = step_back(&b, now);
     int64_t phase = leak(&b, rate, now);
     if (b.blocked_until <= now) b.blocked_until = 0;
 
-    d->success = amount < 0 || (b.blocked_until == 0 && (amount == 0 || fits(&b, rate, amount)));
+    d->success = amount < 0 || (b.blocked_until == 0 && (amount == 0 || fits(b.level, rate, amount)));
     d->changed = amount != 0 && (d->success || d->stepped);
     if (d->success) {
         b.level = max64(0, b.level + amount);
@@ -106,7 +102,7 @@ void steady__bucket_consume(struct steady__bucket *bucket, const struct steady__
         b.blocked_until = now + rate->block;
         d->changed = true;
     }
-    report(d, &b, rate, now, phase, amount);
+    steady__bucket_report(d, rate, b.level, phase, max64(0, b.blocked_until - now), amount);
     if (d->changed) *bucket = d->busy_for == 0 ? empty_bucket : b;
 }
 
@@ -116,7 +112,7 @@ void steady__bucket_peek(const struct steady__bucket *bucket, const struct stead
     normalise(&b, rate);
     d->stepped = step_back(&b, now);
     const int64_t phase = leak(&b, rate, now);
-    d->success = b.blocked_until <= now && fits(&b, rate, 1);
+    d->success = b.blocked_until <= now && fits(b.level, rate, 1);
     d->changed = false;
-    report(d, &b, rate, now, phase, 1);
+    steady__bucket_report(d, rate, b.level, phase, max64(0, b.blocked_until - now), 1);
 }

@@ -42,11 +42,16 @@ struct steady__decision {
 
 /* Puts `amount` drops in (negative: takes them out), and writes the state to store back into `bucket`
  * where decision->changed says so; where it does not, `bucket` is left as it was. */
-void steady__bucket_consume(struct steady__bucket *bucket, const struct steady__rate *rate, int64_t now,
-                            int64_t amount, struct steady__decision *decision);
+void steady__bucket_consume(struct steady__bucket *bucket, const struct steady__rate *rate, int64_t now, int64_t amount,
+                            struct steady__decision *decision);
 
 /* What a consume of one drop would find; the bucket stays as it is. */
 void steady__bucket_peek(const struct steady__bucket *bucket, const struct steady__rate *rate, int64_t now,
                          struct steady__decision *decision);
+
+/* Fills in what a decision reports, from decision->success and the bucket after it. `phase` is the time since the last
+ * leak, in 1/drops us. */
+void steady__bucket_report(struct steady__decision *decision, const struct steady__rate *rate, int64_t level,
+                           int64_t phase, int64_t blocked_for, int64_t amount);
 
 #endif

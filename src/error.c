@@ -9,10 +9,9 @@ static const struct {
     int value;
     const char *word;
     const char *sentence;
-} errors[] = {
-    {STEADY_OK, "ok", "no error"},
+} errors[] = {{STEADY_OK, "ok", "no error"},
 #define ENTRY(name, value, word, sentence) {value, word, sentence},
-    STEADY_ERRORS(ENTRY)
+              STEADY_ERRORS(ENTRY)
 #undef ENTRY
 };
 

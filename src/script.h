@@ -23,11 +23,17 @@ void steady__script_terms(struct steady__terms *terms);
 /* Writes EVALSHA for a decision; `out` has room for STEADY__COMMAND_MAX bytes. Returns how many it wrote. */
 size_t steady__script_command(char *out, const struct steady__call *call);
 
-/* A script's reply is an array of at most this many integers. */
-#define STEADY__REPLY_MAX 5
+/* The same decision as EVAL, with the script's text: STEADY__COMMAND_MAX + text_len bytes at most. */
+size_t steady__script_eval(char *out, const struct steady__call *call);
 
-/* Makes a result of the integers of a reply. False: that is no reply of our scripts, and the connection is not to be
- * trusted. *stepped: the server saw its clock step back. */
+/* SCRIPT LOAD: text_len + 64 bytes at most. */
+size_t steady__script_load(char *out, enum steady__verb verb);
+
+/* A script's reply is ONE INTEGER, or in rare cases an array of this many: see lua/report.lua. */
+#define STEADY__REPLY_MAX 4
+
+/* Makes a result of the integer, or integers, of a reply. False: that is no reply of our scripts, and the connection is
+ * not to be trusted. *stepped: the server saw its clock step back. */
 bool steady__script_reply(const struct steady__call *call, const int64_t *values, size_t count, steady_result *result,
                           bool *stepped);
 

@@ -45,7 +45,8 @@ struct steady__store_class {
     void (*prepare)(struct steady__terms *terms);
     /* Starts a decision; 0, or an error and nothing happened. */
     int (*submit)(steady_store *store, const struct steady__call *call);
-    /* Makes a decision before it returns; the result is filled in any case. throttler and callback are not looked at. */
+    /* Makes a decision before it returns; the result is filled in any case. throttler and callback are not looked at.
+     */
     void (*decide)(steady_store *store, const struct steady__call *call, steady_result *result);
     void (*stats)(const steady_store *store, steady_stats *stats);
     const char *(*trouble)(const steady_store *store);
@@ -70,6 +71,8 @@ struct steady_store {
 /* For a class: fills the head of a store with one holder. */
 void steady__store_init(steady_store *store, const struct steady__store_class *class_,
                         const steady_store_options *options);
+/* 0, or STEADY_BAD_ARGUMENT and *why names the option. */
+int steady__options_check(const steady_store_options *options, steady_message *why);
 void steady__store_hold(steady_store *store);
 void steady__store_release(steady_store *store);
 

@@ -151,8 +151,8 @@ static int ask(steady_throttler *t, enum steady__verb verb, const void *key, siz
     int error = check_call(t, key, key_len, amount);
     if (error != 0) return error;
     if (callback == NULL || !t->store->has_loop || !on_its_thread(t)) return STEADY_BAD_ARGUMENT;
-    const struct steady__call call = {verb,      amount,   whole_key(t, key, key_len, room),
-                                      t->prefix_len + key_len, &t->terms, t, callback, data};
+    const struct steady__call call = {
+        verb, amount, whole_key(t, key, key_len, room), t->prefix_len + key_len, &t->terms, t, callback, data};
     atomic_fetch_add_explicit(&t->holders, 1, memory_order_relaxed);
     error = t->store->class_->submit(t->store, &call);
     if (error != 0) release(t);
