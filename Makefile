@@ -26,7 +26,7 @@ LINK    = $(CC) $(CFLAGS) -pthread -Wl,-z,relro,-z,now,-z,noexecstack $(LDFLAGS)
 
 HIREDIS_CFLAGS := $(call pkg,--cflags hiredis)
 HIREDIS_LIBS   := $(or $(call pkg,--libs hiredis),-lhiredis)
-TEST_PKGS      := cmocka libuv libevent lua5.1 libsodium
+TEST_PKGS      := cmocka jansson libuv libevent lua5.1 libsodium
 TEST_CFLAGS    := $(foreach p,$(TEST_PKGS),$(call pkg,--cflags $p))
 TEST_LIBS      := -Wl,--as-needed $(foreach p,$(TEST_PKGS),$(call pkg,--libs $p)) -lev -lm -ldl -Wl,--no-as-needed
 
