@@ -44,6 +44,7 @@ THREADED := $(basename $(notdir $(shell grep -l 'pthread\.h' tests/unit_*.c test
 
 all: $(BUILD)/steady $(BUILD)/libsteady.so $(BUILD)/libsteady.a ## the command and the library, static and shared
 tests: all $(UNIT) $(LIVE) $(PROG) $(if $(wildcard tests/vectors.c),$(BUILD)/vectors) ## builds the test programs
+everything: tests $(BENCH) $(call obj,examples/*.c)
 
 # ---- Building ----
 
@@ -59,7 +60,7 @@ $(BUILD)/scripts.h: scripts/embed-lua $(wildcard lua/*.lua)
 
 $(BUILD)/obj/src/%.o: OWN = -fPIC -fvisibility=hidden -Iinclude -Isrc -I$(BUILD) $(HIREDIS_CFLAGS)
 $(BUILD)/obj/cli/%.o: OWN = -fPIE -Iinclude
-$(BUILD)/obj/examples/%.o: OWN = -fPIE -Iinclude
+$(BUILD)/obj/examples/%.o: OWN = -fPIE -Iinclude $(HIREDIS_CFLAGS) $(TEST_CFLAGS)
 $(BUILD)/obj/bench/%.o: OWN = -fPIE -Iinclude -Isrc -I$(BUILD) $(HIREDIS_CFLAGS)
 $(BUILD)/obj/tests/%.o: OWN = -fPIE -Iinclude -Isrc -Itests -I$(BUILD) $(HIREDIS_CFLAGS) $(TEST_CFLAGS)
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags | $(BUILD)/scripts.h
@@ -179,6 +180,6 @@ help:
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 force:
-.PHONY: all tests run test unit live asan tsan vectors bench check install uninstall clean help force
+.PHONY: all tests everything run test unit live asan tsan vectors bench check install uninstall clean help force
 .SECONDARY:
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
