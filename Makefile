@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Steady. `make run` and `make test` do everything on a fresh Debian or Ubuntu; `make help` lists the rest.
 # Yours to set: CC CFLAGS LDFLAGS BUILD, PREFIX LIBDIR DESTDIR, V=1 to see the commands.
 .DEFAULT_GOAL := all

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: MIT
+"""House rules that a program can check: who includes whom, what the library may call, what it exports, what it keeps."""
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = Path(os.environ.get("BUILD", ROOT / "build")).resolve()
+
+# Which headers of ours a room of src/ may include, besides its own. Pure rooms first, edges last; a new room is a new
+# line here. Nobody includes store_local.c, store_redis.c or throttler.c: they have no header.
+MAY_INCLUDE = {
+    "bucket": "",
+    "siphash": "",
+    "error": "steady",
+    "limit": "steady bucket error",
+    "url": "steady error",
+    "loop": "steady",
+    "loop_poll": "steady loop error",
+    "store": "steady bucket error url",
+    "script": "steady bucket store scripts",
+    "table": "bucket siphash",
+    "region": "table steady error",
+    "store_local": "steady bucket error limit region siphash store table",
+    "link": "steady bucket error loop script store url",
+    "store_redis": "steady error link loop script store url",
+    "throttler": "steady bucket error limit store",
+}
+
+# The library prints nothing, never exits, touches no signal, has no state that two loops could share.
+FORBIDDEN_CALLS = set(
+    "printf fprintf vprintf vfprintf puts fputs putchar perror syslog exit _exit quick_exit atexit abort __assert_fail "
+    "raise signal sigaction sigprocmask pthread_sigmask alarm setitimer setlocale system popen strtok rand srand random "
+    "localtime gmtime getenv setenv strcpy strcat sprintf vsprintf gets stdout stderr stdin".split()
+)
+
+
+def tracked(*patterns):
+    out = subprocess.run(["git", "ls-files", "-z", *patterns], cwd=ROOT, check=True, capture_output=True, text=True)
+    return [ROOT / name for name in out.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def includes(path):
+    """(bracket or quote, what) of each #include line."""
+    return re.findall(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', path.read_text(), re.M)
+
+
+def output(*command):
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+# ---- Who includes whom ----
+
+
+@pytest.mark.parametrize("path", tracked("src/*.[ch]"), ids=lambda path: path.name)
+def test_rooms_of_src_keep_their_order(path):
+    room = path.stem
+    assert room in MAY_INCLUDE, f"{path.name} is a new room: give it a line in MAY_INCLUDE"
+    ours = {name.removesuffix(".h") for mark, name in includes(path) if mark == '"'}
+    assert ours <= {room, *MAY_INCLUDE[room].split()}
+
+
+def test_the_table_of_rooms_names_only_rooms():
+    rooms = {path.stem for path in tracked("src/*.[ch]")}
+    assert set(MAY_INCLUDE) <= rooms
+
+
+def test_the_order_of_the_rooms_has_no_circle():
+    headers = {path.stem for path in tracked("src/*.h")}
+    below = {room: {h for h in MAY_INCLUDE[room].split() if h in headers and h != room} for room in MAY_INCLUDE}
+    while below:
+        free = [room for room, needs in below.items() if not needs & below.keys()]
+        assert free, f"a circle among {sorted(below)}"
+        for room in free:
+            del below[room]
+
+
+@pytest.mark.parametrize("folder", ["cli", "examples"])
+def test_users_of_the_library_see_only_its_public_headers(folder):
+    own = {path.name for path in tracked(f"{folder}/*.h")}
+    for path in tracked(f"{folder}/*.[ch]"):
+        for mark, name in includes(path):
+            assert mark == "<" or name in own, f"{path.name} includes {name}"
+            if folder == "cli":
+                assert "hiredis" not in name, f"{path.name} goes behind the library's back"
+
+
+def test_only_the_redis_rooms_know_hiredis():
+    users = {path.name for path in tracked("src/*.[ch]") if any("hiredis" in name for _, name in includes(path))}
+    assert users <= {"link.c", "link.h", "store_redis.c"}
+
+
+def test_public_headers_include_no_internal_ones():
+    for path in tracked("include/*.h", "include/steady/*.h"):
+        for mark, name in includes(path):
+            assert mark == "<", f"{path.name} includes {name}"
+
+
+# ---- What the library calls and keeps ----
+
+
+def undefined_symbols():
+    for line in output("nm", "-u", BUILD / "libsteady.a").splitlines():
+        if match := re.match(r"\s+U (\S+)", line):
+            yield match[1]
+
+
+def test_the_library_calls_nothing_that_a_library_should_not():
+    called = {re.sub(r"^__(\w+)_chk$", r"\1", name).split("@")[0] for name in undefined_symbols()}
+    assert called, "nm says nothing"
+    assert not called & FORBIDDEN_CALLS
+
+
+def test_the_library_has_no_variable_that_can_be_written():
+    symbols = re.findall(r"^[0-9a-f]+ .{7} (\.(?:data|bss|tdata|tbss)\S*|\*COM\*)\s+([0-9a-f]+) (\S+)",
+                         output("objdump", "-t", BUILD / "libsteady.a"), re.M)
+    constant = (".data.rel.ro", ".data.rel.ro.local")  # constants with addresses in them
+    writable = {name for section, size, name in symbols if section not in constant and int(size, 16) > 0}
+    assert not writable
+
+
+# ---- What it exports ----
+
+
+def declared_functions():
+    text = re.sub(r"/\*.*?\*/", "", (ROOT / "include/steady.h").read_text(), flags=re.S)
+    return set(re.findall(r"STEADY_API[^;{]*?\b(steady_\w+)\(", text))
+
+
+def test_the_shared_library_exports_exactly_what_the_header_declares():
+    lines = output("nm", "-D", "--defined-only", BUILD / "libsteady.so").splitlines()
+    assert {line.split()[2].split("@")[0] for line in lines} == declared_functions()
+
+
+def test_the_soname_is_the_one_the_compatibility_page_names():
+    soname = re.search(r"SONAME.*\[(.+)\]", output("readelf", "-d", BUILD / "libsteady.so"))[1]
+    assert soname in (ROOT / "docs/compatibility.md").read_text()
+
+
+def test_internal_symbols_have_the_internal_prefix():
+    lines = output("nm", "--defined-only", "--extern-only", BUILD / "libsteady.a").splitlines()
+    names = {line.split()[2] for line in lines if len(line.split()) == 3}
+    public = declared_functions()
+    assert public <= names
+    assert {name for name in names - public if not name.startswith("steady__")} == set()
+
+
+# ---- Files ----
+
+SOURCES = ["*.c", "*.h", "*.py", "*.lua", "*.bash", "scripts/*", ".ci/run", "Makefile"]
+
+
+def test_every_source_file_names_its_licence_on_top():
+    bare = [path for path in tracked(*SOURCES) if "SPDX-License-Identifier: MIT" not in path.read_text()[:200]]
+    assert not bare
+
+
+def test_no_file_names_a_place_on_somebodys_machine():
+    pattern = re.compile(r"(?<![\w.:/])/(?:home|root|Users|mnt)/\w")
+    named = [f"{path.relative_to(ROOT)}: {line.strip()}"
+             for path in tracked() for line in path.read_text(errors="replace").splitlines() if pattern.search(line)]
+    assert not named
+
+
+def test_the_changelog_begins_with_the_version_of_the_header():
+    version = re.search(r'STEADY_VERSION "(.+)"', (ROOT / "include/steady.h").read_text())[1]
+    assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)[1] == version
+
+
+def test_every_make_target_has_a_line_of_help_or_is_internal():
+    makefile = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY:(.*)$", makefile, re.M)[1].split()
+    shown = output("make", "-s", "-C", ROOT, "help")
+    assert {name for name in phony if f"make {name} " not in shown} == {"everything", "force", "help"}
