@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT
+ * SipHash-2-4 with 128 bits of output, after Aumasson and Bernstein.
+ *
+ * Two rounds a word and four at the end, the authors' conservative choice and the one with published vectors: the keys
+ * of a rate limiter are an attacker's to choose, and he may watch it for months. */
+#include "siphash.h"
+
+#include <string.h>
+
+#if !defined(__BYTE_ORDER__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "Steady needs a little-endian machine"
+#endif
+
+struct state {
+    uint64_t a, b, c, d;
+};
+
+static inline uint64_t rotate(uint64_t x, unsigned bits) { return (x << bits) | (x >> (64 - bits)); }
+
+static inline void mix(struct state *s, int rounds) {
+    while (rounds-- > 0) {
+        s->a += s->b;
+        s->c += s->d;
+        s->b = rotate(s->b, 13) ^ s->a;
+        s->d = rotate(s->d, 16) ^ s->c;
+        s->a = rotate(s->a, 32) + s->d;
+        s->c += s->b;
+        s->d = rotate(s->d, 21) ^ s->a;
+        s->b = rotate(s->b, 17) ^ s->c;
+        s->c = rotate(s->c, 32);
+    }
+}
+
+static inline void absorb(struct state *s, uint64_t word) {
+    s->d ^= word;
+    mix(s, 2);
+    s->a ^= word;
+}
+
+/* The bytes left over, and the length in the highest byte. */
+static inline uint64_t last_word(const unsigned char *data, size_t len) {
+    uint64_t word = (uint64_t)len << 56;
+    const unsigned char *tail = data + (len & ~(size_t)7);
+    for (size_t i = 0; i < (len & 7); i++)
+        word |= (uint64_t)tail[i] << (8 * i);
+    return word;
+}
+
+struct steady__hash steady__siphash(const unsigned char key[STEADY__SIPHASH_KEY], const void *data, size_t len) {
+    uint64_t k[2], word;
+    struct steady__hash hash;
+    memcpy(k, key, sizeof k);
+    struct state s = {k[0] ^ 0x736f6d6570736575, k[1] ^ 0x646f72616e646f6d ^ 0xee, k[0] ^ 0x6c7967656e657261,
+                      k[1] ^ 0x7465646279746573};
+    for (size_t at = 0; at + 8 <= len; at += 8) {
+        memcpy(&word, (const unsigned char *)data + at, sizeof word);
+        absorb(&s, word);
+    }
+    absorb(&s, last_word(data, len));
+    s.c ^= 0xee;
+    mix(&s, 4);
+    hash.word[0] = s.a ^ s.b ^ s.c ^ s.d;
+    s.b ^= 0xdd;
+    mix(&s, 4);
+    hash.word[1] = s.a ^ s.b ^ s.c ^ s.d;
+    return hash;
+}

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: MIT
+ * The embedded store: a table of buckets, decided upon in the caller's thread.
+ *
+ * Asynchronous calls are decided at once. Their results wait in a queue until a timer of no delay brings us back from
+ * the loop, as no callback may run inside the call that asked for it. */
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "error.h"
+#include "region.h"
+#include "store.h"
+#include "table.h"
+
+#define PRIVATE_BUCKETS ((uint32_t)1 << 20)
+#define IN_FLIGHT 65536
+#define QUEUE_MIN 64
+#define CACHE_LINE 64
+#define SHARDS 16 /* a power of two */
+
+/* Threads count in different cache lines, mostly. */
+struct shard {
+    _Alignas(CACHE_LINE) atomic_uint_fast64_t allowed;
+    atomic_uint_fast64_t denied;
+    atomic_uint_fast64_t blocked;
+    atomic_uint_fast64_t refused;
+    atomic_uint_fast64_t overflowed;
+    atomic_uint_fast64_t clock_steps;
+};
+
+struct verdict {
+    struct steady__call call;
+    steady_result result;
+};
+
+struct local {
+    struct steady_store head;
+    struct steady__region region;
+    struct steady__table table;
+    steady_loop loop;
+    void *timer;
+    bool timer_runs;
+    struct verdict *queue; /* a ring */
+    uint32_t queue_size;   /* a power of two, or 0 */
+    uint32_t queue_first;
+    uint32_t queue_max;
+    atomic_uint queued; /* written by the loop's thread only */
+    struct shard shards[SHARDS];
+};
+
+static void count(atomic_uint_fast64_t *counter) { atomic_fetch_add_explicit(counter, 1, memory_order_relaxed); }
+
+static struct shard *shard_of(struct local *s) {
+    const uint64_t thread = (uint64_t)(uintptr_t)pthread_self(); /* an address: its low bits are always the same */
+    return &s->shards[thread * 0x9e3779b97f4a7c15 >> 60 & (SHARDS - 1)];
+}
+
+/* ---- Deciding ---- */
+
+static int64_t now_us(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_BOOTTIME, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+/* Threads read the clock at slightly different moments. It has gone back only if, read after the bucket, it is behind.
+ */
+static void decide_now(struct steady__ask *ask, struct steady__answer *answer) {
+    while (!steady__table_decide(ask, answer)) {
+        ask->now = now_us();
+        ask->stepped = ask->now < answer->ahead;
+    }
+}
+
+static void count_answer(struct local *s, const struct steady__answer *answer) {
+    const struct steady__decision *d = &answer->decision;
+    struct shard *shard = shard_of(s);
+    count(d->success ? &shard->allowed : &shard->denied);
+    if (!d->success && d->blocked_for > 0) count(&shard->blocked);
+    if (answer->overflowed) count(&shard->overflowed);
+    if (d->stepped) count(&shard->clock_steps);
+}
+
+static void local_decide(steady_store *store, const struct steady__call *call, steady_result *result) {
+    struct local *s = (struct local *)store;
+    struct steady__answer answer;
+    struct steady__ask ask = {
+        .place = steady__table_place(&s->table, steady__siphash(s->region.key, call->key, call->key_len)),
+        .rate = &call->terms->rate,
+        .peek = call->verb == STEADY__PEEK,
+        .amount = call->amount,
+        .now = now_us()};
+    if (call->verb == STEADY__RESET) {
+        static const struct steady__bucket empty;
+        steady__table_reset(&ask.place, ask.now);
+        steady__bucket_peek(&empty, ask.rate, ask.now, &answer.decision);
+    } else {
+        decide_now(&ask, &answer);
+        count_answer(s, &answer);
+    }
+    *result = (steady_result){.source = STEADY_FROM_STORE,
+                              .success = answer.decision.success,
+                              .level = answer.decision.level,
+                              .until_next_drop = answer.decision.until_next_drop,
+                              .blocked_for = answer.decision.blocked_for,
+                              .retry_after = answer.decision.retry_after};
+}
+
+/* ---- Answering later ---- */
+
+static struct verdict *queue_at(const struct local *s, uint32_t i) {
+    return &s->queue[(s->queue_first + i) & (s->queue_size - 1)];
+}
+
+static int queue_grow(struct local *s) {
+    const uint32_t size = s->queue_size != 0 ? 2 * s->queue_size : QUEUE_MIN;
+    struct verdict *queue = malloc(size * sizeof *queue);
+    if (queue == NULL) return STEADY_NO_MEMORY;
+    for (uint32_t i = 0; i < s->queue_size; i++)
+        queue[i] = *queue_at(s, i);
+    free(s->queue);
+    s->queue = queue;
+    s->queue_size = size;
+    s->queue_first = 0;
+    return 0;
+}
+
+static int timer_start(struct local *s) {
+    if (!s->timer_runs && s->loop.ops->timer_start(s->timer, 0) != 0) return STEADY_SYSTEM;
+    s->timer_runs = true;
+    return 0;
+}
+
+static int local_submit(steady_store *store, const struct steady__call *call) {
+    struct local *s = (struct local *)store;
+    const uint32_t queued = atomic_load_explicit(&s->queued, memory_order_relaxed);
+    int error = queued >= s->queue_max ? STEADY_OVERLOADED : 0;
+    if (error == 0 && queued == s->queue_size) error = queue_grow(s);
+    if (error == 0) error = timer_start(s);
+    if (error != 0) {
+        count(&shard_of(s)->refused);
+        return error;
+    }
+    struct verdict *v = queue_at(s, queued);
+    v->call = *call;
+    local_decide(store, call, &v->result);
+    atomic_store_explicit(&s->queued, queued + 1, memory_order_relaxed);
+    return 0;
+}
+
+/* The callback may do anything, so the verdict has left the queue before it runs. */
+static void answer_first(struct local *s, int error) {
+    struct verdict v = *queue_at(s, 0);
+    if (error != 0) v.result = (steady_result){.error = error};
+    s->queue_first = (s->queue_first + 1) & (s->queue_size - 1);
+    atomic_fetch_sub_explicit(&s->queued, 1, memory_order_relaxed);
+    steady__finish(&v.call, &v.result);
+}
+
+static uint32_t queued(const struct local *s) { return atomic_load_explicit(&s->queued, memory_order_relaxed); }
+
+/* What the callbacks ask for is answered the next time round, so that the loop gets its turn. */
+static void timer_fired(void *arg) {
+    struct local *s = arg;
+    steady__store_hold(&s->head);
+    s->timer_runs = false;
+    do {
+        for (uint32_t left = queued(s); left > 0 && queued(s) > 0; left--)
+            answer_first(s, 0);
+    } while (queued(s) > 0 && timer_start(s) != 0);
+    steady__store_release(&s->head);
+}
+
+/* ---- Opening and closing ---- */
+
+static void local_stats(const steady_store *store, steady_stats *stats) {
+    const struct local *s = (const struct local *)store;
+    for (size_t i = 0; i < SHARDS; i++) {
+        const struct shard *shard = &s->shards[i];
+        stats->allowed += atomic_load_explicit(&shard->allowed, memory_order_relaxed);
+        stats->denied += atomic_load_explicit(&shard->denied, memory_order_relaxed);
+        stats->blocked += atomic_load_explicit(&shard->blocked, memory_order_relaxed);
+        stats->unavailable += atomic_load_explicit(&shard->refused, memory_order_relaxed);
+        stats->overflowed += atomic_load_explicit(&shard->overflowed, memory_order_relaxed);
+        stats->clock_steps += atomic_load_explicit(&shard->clock_steps, memory_order_relaxed);
+    }
+    stats->decisions = stats->allowed + stats->denied + stats->unavailable;
+    stats->in_flight = queued(s);
+}
+
+/* A timer_fired further down the stack finds the queue empty. */
+static void local_close(steady_store *store) {
+    struct local *s = (struct local *)store;
+    while (queued(s) > 0)
+        answer_first(s, STEADY_CANCELLED);
+    if (s->timer != NULL) s->loop.ops->timer_free(s->timer);
+    s->timer = NULL;
+    free(s->queue);
+    s->queue = NULL;
+    steady__region_close(&s->region);
+}
+
+static void local_free(steady_store *store) { free(store); }
+
+static const struct steady__store_class local_class = {.name = "local",
+                                                       .any_thread = true,
+                                                       .submit = local_submit,
+                                                       .decide = local_decide,
+                                                       .stats = local_stats,
+                                                       .close = local_close,
+                                                       .free = local_free};
+
+static int open_region(struct local *s, const char *path, uint32_t buckets, steady_message *why) {
+    const int error = path != NULL ? steady__region_file(&s->region, path, buckets, why)
+                                   : steady__region_private(&s->region, buckets != 0 ? buckets : PRIVATE_BUCKETS, why);
+    if (error == 0) steady__table_init(&s->table, s->region.bytes, s->region.buckets);
+    return error;
+}
+
+static int open_timer(struct local *s, const steady_loop *loop, steady_message *why) {
+    if (loop == NULL) return 0;
+    s->loop = *loop;
+    s->timer = loop->ops->timer_new(loop->loop, timer_fired, s);
+    return s->timer != NULL ? 0 : steady__fail(why, STEADY_SYSTEM, "the loop %s gives no timer", loop->ops->name);
+}
+
+int steady__local_open(steady_store **store, const char *path, const steady_store_options *options,
+                       steady_message *why) {
+    *store = NULL;
+    struct local *s = aligned_alloc(CACHE_LINE, sizeof *s);
+    if (s == NULL) return steady__fail(why, STEADY_NO_MEMORY, "out of memory");
+    memset(s, 0, sizeof *s);
+    steady__store_init(&s->head, &local_class, options);
+    s->queue_max = options->max_in_flight != 0 ? options->max_in_flight : IN_FLIGHT;
+    int error = open_region(s, path, options->buckets, why);
+    if (error == 0) error = open_timer(s, options->loop, why);
+    if (error != 0) {
+        steady__region_close(&s->region);
+        free(s);
+        return error;
+    }
+    *store = &s->head;
+    return 0;
+}

@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: MIT
+ * A fixed-size concurrent table of buckets.
+ *
+ * A slot is 32 bytes, two halves of two words, and each half only ever changes by one 16-byte compare-and-swap:
+ *
+ *     identity   tag    64 bits of the key's hash, never 0 but in a slot never used
+ *                meta   blocked_until 50 | 0 | generation 13
+ *     state      when   last 50 | tentative 1 | generation 13
+ *                what   level 31 | rem 20 | drain 13
+ *
+ * Times are us since boot. `drain` says how long after `last` the bucket means nothing any more, rounded up by less
+ * than 1%; it only serves to know when a slot may go to another key. A key may be in any slot of two groups of eight,
+ * which its hash chooses. There is no deleting and no sweeping: a drained bucket is no bucket.
+ *
+ * TENANCY. The generation of the identity counts the keys that the slot has had. The state belongs to this tenant only
+ * while its generation is the same. A drained slot goes to another key in three swaps, each made by whoever wins it:
+ *
+ *     seal      state      (anything drained) -> (now, tentative, generation + 1)
+ *     claim     identity   (old tag, generation) -> (new tag, not blocked, generation + 1)
+ *     confirm   state      tentative -> a bucket with its first drops in it
+ *
+ * A late writer of the old tenant fails, because the seal changed the state; a late claim fails, because the first one
+ * changed the identity. Resetting a bucket is sealing its slot.
+ *
+ * ONE BUCKET A KEY. Threads that bring the same new key may claim different slots for it. So a claimed slot counts for
+ * nothing until it is confirmed, and before a thread confirms slot A it surveys all sixteen slots, having known A
+ * before it began. It goes on only if the survey finds no confirmed slot of its key, and A the first tentative one in
+ * probe order, and if it could kill (seal again) all others. Proof that A and B are not both confirmed: let A be
+ * claimed before B. The survey that confirms B begins after B was claimed, and so sees A: confirmed, and B is not;
+ * tentative and first, and B is killed; or tentative and second, and A is killed. The swaps are full barriers and the
+ * loads sequentially consistent for the sake of this argument. Two who know A both try to confirm it, and one fails.
+ *
+ * CRASHES. A process that dies or stops between any two instructions leaves a consistent slot and no lock. The worst it
+ * leaves is a tentative slot, which the next one to bring that key adopts, and which any other key may take after
+ * LEASE. A loop below repeats only when somebody else's swap has succeeded.
+ *
+ * READING. The words of a slot are read one by one, in the order meta, tag, when, what. If the tenant changes
+ * meanwhile, the generation in `when` shows it: the seal came before the claim. If the state changes meanwhile, the
+ * swap that follows fails; a call that writes nothing reads meta and when once more instead.
+ *
+ * Nothing read here is trusted to be sane: it may come from a file. Fields are cut to their widths by the decoding, and
+ * bucket.c makes a possible bucket of any numbers. */
+#include "table.h"
+
+#if !defined(__GCC_HAVE_SYNC_COMPARE_AND_SWAP_16) && !defined(__aarch64__)
+#error "the embedded store needs a 16-byte compare-and-swap: x86-64 with -mcx16, or aarch64"
+#endif
+
+#define NEIGHBOURS (2 * STEADY__GROUP_SLOTS)
+#define GENERATION ((uint64_t)0x1fff)
+#define TENTATIVE ((uint64_t)0x2000)
+#define TIME_SHIFT 14
+#define LEASE 1000 /* us */
+
+/* A new key goes to its first group, where it is found soonest, until that many of it are taken; then to the emptier
+ * one. At 5, a table with as many live buckets as it was made for sends one key in a million to an overflow bucket. */
+#define PREFERRED 5
+
+/* Between any two accesses to shared memory: for the tests that interrupt, stop or kill the caller there. */
+#ifndef STEADY__STEP
+#define STEADY__STEP() ((void)0)
+#endif
+
+union half {
+    unsigned __int128 whole;
+    uint64_t word[2];
+};
+
+struct steady__slot {
+    union half identity; /* tag, meta */
+    union half state;    /* when, what */
+};
+
+_Static_assert(sizeof(struct steady__slot) == STEADY__SLOT_SIZE, "the file format says so");
+_Static_assert(sizeof(struct steady__slot) * STEADY__GROUP_SLOTS == STEADY__TABLE_ALIGN, "a group is aligned");
+
+/* A slot as it was read. */
+struct view {
+    struct steady__slot *slot;
+    uint64_t tag, meta, when, what;
+};
+
+static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* ---- The only accesses to shared memory ---- */
+
+static inline uint64_t load(const uint64_t *word) {
+    STEADY__STEP();
+    return __atomic_load_n(word, __ATOMIC_SEQ_CST);
+}
+
+static inline bool swap(union half *half, uint64_t old0, uint64_t old1, uint64_t new0, uint64_t new1) {
+    const union half from = {.word = {old0, old1}}, to = {.word = {new0, new1}};
+    STEADY__STEP();
+    const bool swapped = __sync_bool_compare_and_swap(&half->whole, from.whole, to.whole);
+    STEADY__STEP();
+    return swapped;
+}
+
+static inline void read_slot(struct steady__slot *slot, struct view *v) {
+    v->slot = slot;
+    v->meta = load(&slot->identity.word[1]);
+    v->tag = load(&slot->identity.word[0]);
+    v->when = load(&slot->state.word[0]);
+    v->what = load(&slot->state.word[1]);
+}
+
+/* ---- Words ---- */
+
+/* A duration in 13 bits, rounded up: below 128 as it is, else eight significant bits, the first of them implied. */
+static uint64_t drain_encode(int64_t us) {
+    if (us < 128) return us < 0 ? 0 : (uint64_t)us;
+    const unsigned shift = 56 - (unsigned)__builtin_clzll((unsigned long long)us);
+    return ((uint64_t)shift << 7) + (((uint64_t)us + ((uint64_t)1 << shift) - 1) >> shift);
+}
+
+static int64_t drain_decode(uint64_t code) {
+    if (code < 128) return (int64_t)code;
+    const uint64_t shift = (code >> 7) - 1;
+    return (int64_t)((128 | (code & 127)) << (shift < 45 ? shift : 45));
+}
+
+static int64_t time_of(uint64_t word) { return (int64_t)(word >> TIME_SHIFT); }
+static uint64_t with_time(uint64_t word, int64_t us) {
+    return (uint64_t)us << TIME_SHIFT | (word & (((uint64_t)1 << TIME_SHIFT) - 1));
+}
+
+/* The state belongs to the identity. */
+static bool belongs(const struct view *v) { return ((v->when ^ v->meta) & GENERATION) == 0; }
+static bool is_tentative(const struct view *v) { return (v->when & TENTATIVE) != 0; }
+
+static void unpack(const struct view *v, struct steady__bucket *b) {
+    b->level = (int64_t)(v->what >> 33);
+    b->last = time_of(v->when);
+    b->rem = (int64_t)(v->what >> 13 & 0xfffff);
+    b->blocked_until = time_of(v->meta);
+}
+
+/* May go to another key. */
+static bool is_free(const struct view *v, int64_t now) {
+    const int64_t age = now - time_of(v->when);
+    if (!belongs(v)) return true;
+    if (is_tentative(v)) return age > LEASE || age < -LEASE;
+    return age >= drain_decode(v->what & 0x1fff) && now >= time_of(v->meta);
+}
+
+/* ---- Swaps ---- */
+
+static bool write_state(const struct view *v, const struct steady__bucket *b, const struct steady__decision *d,
+                        int64_t now) {
+    const int64_t drain = d->busy_for == 0 ? 0 : now + d->busy_for - b->last;
+    const uint64_t when = with_time(v->when & ~TENTATIVE, b->last);
+    const uint64_t what = (uint64_t)b->level << 33 | (uint64_t)b->rem << 13 | drain_encode(drain);
+    return swap(&v->slot->state, v->when, v->what, when, what);
+}
+
+static bool write_block(const struct view *v, int64_t blocked_until) {
+    return swap(&v->slot->identity, v->tag, v->meta, v->tag, with_time(v->meta, blocked_until));
+}
+
+static bool seal(struct view *v, int64_t now) {
+    const uint64_t when = with_time(TENTATIVE | ((v->meta + 1) & GENERATION), now);
+    if (!swap(&v->slot->state, v->when, v->what, when, 0)) return false;
+    v->when = when;
+    v->what = 0;
+    return true;
+}
+
+/* Seals and claims a free slot. */
+static bool take(struct view *v, uint64_t tag, int64_t now) {
+    if (!seal(v, now)) return false;
+    const uint64_t meta = v->when & GENERATION;
+    if (!swap(&v->slot->identity, v->tag, v->meta, tag, meta)) return false;
+    v->tag = tag;
+    v->meta = meta;
+    return true;
+}
+
+/* ---- Places ---- */
+
+uint32_t steady__table_buckets(uint32_t wanted) {
+    uint32_t buckets = 64;
+    while (buckets < wanted)
+        buckets *= 2;
+    return buckets;
+}
+
+/* Three slots for two buckets, so that the last keys still find room. */
+uint32_t steady__table_groups(uint32_t buckets) { return buckets / 2 * 3 / STEADY__GROUP_SLOTS; }
+uint32_t steady__table_overflow(uint32_t buckets) { return steady__table_groups(buckets) / 8; }
+
+size_t steady__table_bytes(uint32_t buckets) {
+    const size_t groups = steady__table_groups(buckets), overflow = steady__table_overflow(buckets);
+    return (groups * STEADY__GROUP_SLOTS + overflow) * STEADY__SLOT_SIZE;
+}
+
+void steady__table_init(struct steady__table *table, void *bytes, uint32_t buckets) {
+    table->slots = bytes;
+    table->groups = steady__table_groups(buckets);
+    table->overflow = table->slots + (size_t)table->groups * STEADY__GROUP_SLOTS;
+    table->overflow_slots = steady__table_overflow(buckets);
+}
+
+/* 0 .. count-1, evenly. */
+static uint32_t scale(uint64_t bits, uint32_t count) { return (uint32_t)((bits & 0xffffffff) * count >> 32); }
+
+struct steady__place steady__table_place(const struct steady__table *table, struct steady__hash hash) {
+    const uint32_t first = scale(hash.word[1], table->groups);
+    uint32_t second = scale(hash.word[1] >> 32, table->groups);
+    if (second == first) second = first + 1 < table->groups ? first + 1 : 0;
+    const struct steady__place place = {.group = {table->slots + (size_t)first * STEADY__GROUP_SLOTS,
+                                                  table->slots + (size_t)second * STEADY__GROUP_SLOTS},
+                                        .overflow = table->overflow + scale(hash.word[0] >> 32, table->overflow_slots),
+                                        .tag = hash.word[0] != 0 ? hash.word[0] : 1,
+                                        .home = hash.word[0] & (STEADY__GROUP_SLOTS - 1)};
+    __builtin_prefetch(place.group[0] + place.home, 1);
+    return place;
+}
+
+/* In probe order: the home slot and the other one of its cache line first. */
+static inline struct steady__slot *slot_at(const struct steady__place *place, unsigned i) {
+    return place->group[i / STEADY__GROUP_SLOTS] + ((place->home ^ i) & (STEADY__GROUP_SLOTS - 1));
+}
+
+static bool find(const struct steady__place *place, struct view *v) {
+    for (unsigned i = 0; i < NEIGHBOURS; i++) {
+        struct steady__slot *slot = slot_at(place, i);
+        if (load(&slot->identity.word[0]) != place->tag) continue;
+        read_slot(slot, v);
+        if (v->tag == place->tag && belongs(v) && !is_tentative(v)) return true;
+    }
+    return false;
+}
+
+/* ---- New keys ---- */
+
+struct survey {
+    bool confirmed;        /* the key has a bucket; the rest is not filled in */
+    struct view tentative; /* the first slot claimed for the key; slot NULL: none */
+    struct view free;      /* where the key would go; slot NULL: nowhere */
+};
+
+static void choose_free(struct survey *s, const struct view first_free[2], const unsigned taken[2]) {
+    unsigned group = 0;
+    if (first_free[0].slot == NULL || (taken[0] >= PREFERRED && taken[1] < taken[0])) group = 1;
+    s->free = first_free[group];
+}
+
+/* Looks at all sixteen slots, and kills all tentative ones of the key but the first. False: somebody came between. */
+static bool survey(const struct steady__place *place, int64_t now, struct survey *s) {
+    struct view v, first_free[2] = {{.slot = NULL}, {.slot = NULL}};
+    unsigned taken[2] = {0, 0};
+    s->confirmed = false;
+    s->tentative.slot = NULL;
+    for (unsigned i = 0; i < NEIGHBOURS; i++) {
+        const unsigned group = i / STEADY__GROUP_SLOTS;
+        read_slot(slot_at(place, i), &v);
+        if (v.tag == place->tag && belongs(&v)) {
+            s->confirmed = !is_tentative(&v);
+            if (s->confirmed) return true;
+            if (s->tentative.slot == NULL)
+                s->tentative = v;
+            else if (!seal(&v, now))
+                return false;
+        } else if (is_free(&v, now)) {
+            if (first_free[group].slot == NULL) first_free[group] = v;
+            continue;
+        }
+        taken[group]++;
+    }
+    choose_free(s, first_free, taken);
+    return true;
+}
+
+/* Finds the key a tentative slot that may be confirmed, beginning with the survey *s. False: somebody came between. */
+static bool settle(const struct steady__place *place, int64_t now, struct survey *s, struct view *known) {
+    known->slot = NULL;
+    for (;;) {
+        if (s->confirmed) return false;
+        if (s->tentative.slot != NULL) {
+            if (s->tentative.slot == known->slot && s->tentative.when == known->when) return true;
+            *known = s->tentative;
+        } else {
+            if (s->free.slot == NULL || !take(&s->free, place->tag, now)) return false;
+            *known = s->free;
+        }
+        if (!survey(place, now, s)) return false;
+    }
+}
+
+/* ---- Decisions ---- */
+
+enum outcome { DONE, AHEAD, AGAIN };
+
+static void compute(struct steady__bucket *b, const struct steady__ask *ask, struct steady__decision *d) {
+    const struct steady__rate *rate = ask->rate;
+    struct steady__rate shorter;
+    if (rate->block > STEADY__TIME_MAX - ask->now) {
+        shorter = *rate;
+        shorter.block = STEADY__TIME_MAX - ask->now;
+        rate = &shorter;
+    }
+    if (ask->peek)
+        steady__bucket_peek(b, rate, ask->now, d);
+    else
+        steady__bucket_consume(b, rate, ask->now, ask->amount, d);
+}
+
+static bool unchanged(const struct view *v) {
+    return load(&v->slot->identity.word[1]) == v->meta && load(&v->slot->state.word[0]) == v->when;
+}
+
+/* A slot was sealed while its bucket was being blocked: the block went to nobody. */
+static bool lost_tenancy(const struct view *v) {
+    return ((load(&v->slot->state.word[0]) ^ v->when) & (GENERATION | TENTATIVE)) != 0;
+}
+
+/* The state goes first: of several who see the clock gone back, the one who writes it moves the block, too. */
+static enum outcome write_back(const struct view *v, const struct steady__bucket *b, const struct steady__ask *ask,
+                               const struct steady__decision *d) {
+    if ((d->success || d->stepped) && !write_state(v, b, d, ask->now)) return AGAIN;
+    if (b->blocked_until == time_of(v->meta)) return DONE;
+    const bool blocked = write_block(v, b->blocked_until);
+    return d->success || (blocked && !lost_tenancy(v)) ? DONE : AGAIN;
+}
+
+static enum outcome decide_on(const struct view *v, const struct steady__ask *ask, struct steady__answer *answer) {
+    struct steady__bucket b;
+    unpack(v, &b);
+    if (b.last > ask->now && !ask->stepped) {
+        answer->ahead = b.last;
+        return AHEAD;
+    }
+    compute(&b, ask, &answer->decision);
+    if (answer->decision.changed) return write_back(v, &b, ask, &answer->decision);
+    return unchanged(v) ? DONE : AGAIN;
+}
+
+static enum outcome decide_on_overflow(const struct steady__ask *ask, struct steady__answer *answer) {
+    struct view v;
+    read_slot(ask->place.overflow, &v);
+    answer->overflowed = true;
+    return decide_on(&v, ask, answer);
+}
+
+/* The key has no bucket, or had none when it was looked for. */
+static enum outcome decide_on_none(const struct steady__ask *ask, struct steady__answer *answer) {
+    struct survey s;
+    struct view own;
+    struct steady__bucket b = {0};
+    if (!survey(&ask->place, ask->now, &s) || s.confirmed) return AGAIN;
+    if (s.tentative.slot == NULL && s.free.slot == NULL) return decide_on_overflow(ask, answer);
+    compute(&b, ask, &answer->decision);
+    if (!answer->decision.changed || answer->decision.busy_for == 0) return DONE;
+    if (!settle(&ask->place, ask->now, &s, &own)) return AGAIN;
+    return write_state(&own, &b, &answer->decision, ask->now) ? DONE : AGAIN;
+}
+
+bool steady__table_decide(struct steady__ask *ask, struct steady__answer *answer) {
+    struct view v;
+    enum outcome outcome;
+    ask->now = min64(ask->now, STEADY__TIME_MAX);
+    do {
+        answer->overflowed = false;
+        outcome = find(&ask->place, &v) ? decide_on(&v, ask, answer) : decide_on_none(ask, answer);
+    } while (outcome == AGAIN);
+    return outcome == DONE;
+}
+
+/* ---- Reset ---- */
+
+static bool reset_overflow(const struct steady__place *place) {
+    static const struct steady__bucket empty;
+    static const struct steady__decision drained;
+    struct view v;
+    read_slot(place->overflow, &v);
+    return write_state(&v, &empty, &drained, 0) && write_block(&v, 0);
+}
+
+void steady__table_reset(const struct steady__place *place, int64_t now) {
+    struct view v;
+    struct survey s;
+    bool done = false;
+    now = min64(now, STEADY__TIME_MAX);
+    while (!done) {
+        if (find(place, &v))
+            done = seal(&v, now);
+        else if (!survey(place, now, &s) || s.confirmed)
+            done = false;
+        else
+            done = s.tentative.slot != NULL || s.free.slot != NULL || reset_overflow(place);
+    }
+}

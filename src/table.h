@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT
+ * A fixed-size concurrent table of buckets over a flat region of bytes that threads and processes share. It reads no
+ * clock, takes no lock and allocates nothing. */
+#ifndef STEADY__TABLE_H
+#define STEADY__TABLE_H
+
+#include <stddef.h>
+
+#include "bucket.h"
+#include "siphash.h"
+
+#define STEADY__SLOT_SIZE 32
+#define STEADY__GROUP_SLOTS 8
+#define STEADY__TABLE_ALIGN 256 /* of the region: a group */
+#define STEADY__BUCKETS_MAX ((uint32_t)1 << 30)
+#define STEADY__TIME_MAX (((int64_t)1 << 50) - 1) /* us since boot, 35 years; later times count as this one */
+
+struct steady__slot;
+
+struct steady__table {
+    struct steady__slot *slots;
+    struct steady__slot *overflow;
+    uint32_t groups;
+    uint32_t overflow_slots;
+};
+
+/* The number of buckets a table made for `wanted` has room for: a power of two, at least 64. wanted: at most 2^30. */
+uint32_t steady__table_buckets(uint32_t wanted);
+uint32_t steady__table_groups(uint32_t buckets);
+uint32_t steady__table_overflow(uint32_t buckets);
+size_t steady__table_bytes(uint32_t buckets);
+
+/* Lays a table over `bytes`, which hold steady__table_bytes(buckets): zeroes for an empty table, else what any other
+ * user of them left there, even if that is rubbish. */
+void steady__table_init(struct steady__table *table, void *bytes, uint32_t buckets);
+
+/* Where a key may be. */
+struct steady__place {
+    struct steady__slot *group[2];
+    struct steady__slot *overflow;
+    uint64_t tag;
+    unsigned home;
+};
+
+/* Starts to fetch the likeliest cache line, too. */
+struct steady__place steady__table_place(const struct steady__table *table, struct steady__hash hash);
+
+struct steady__ask {
+    struct steady__place place;
+    const struct steady__rate *rate;
+    bool peek;      /* `amount` does not count then */
+    bool stepped;   /* the clock is known to have gone back */
+    int64_t amount; /* within +-(2^31-1) */
+    int64_t now;    /* us since boot, not negative */
+};
+
+struct steady__answer {
+    struct steady__decision decision;
+    bool overflowed; /* it was made on a bucket shared with other keys, as the table is full around this one */
+    int64_t ahead;
+};
+
+/* Decides, and returns true. Or returns false, having done nothing, as the bucket is at the time answer->ahead, after
+ * ask->now. Most often another thread has read the clock a little later: read it again. A reading that is still behind
+ * `ahead` means that the clock has gone back: ask again with `stepped`. */
+bool steady__table_decide(struct steady__ask *ask, struct steady__answer *answer);
+
+void steady__table_reset(const struct steady__place *place, int64_t now);
+
+#endif
