@@ -193,7 +193,7 @@ typedef struct steady_store_options {
     steady_us timeout;       /* from the call to its answer, all included; 0: 100 ms. Redis only. 1 .. 24 h */
     uint32_t max_in_flight;  /* decisions waiting for an answer; more are STEADY_OVERLOADED. 0: 65536; at most 2^24 */
     uint32_t buckets;        /* embedded: how many live buckets it has room for. 0: 2^20 (memory:), 2^16 (file:).
-                                Rounded up to a power of two, at least 64, at most 2^30; 32 bytes each. A file that
+                                Rounded up to a power of two, at least 64, at most 2^30; 49 bytes each. A file that
                                 exists keeps its own number: another one asked for is STEADY_BAD_FILE */
     /* Called when the store loses and finds its server again, not for each decision. `text` is valid during the call
      * only, and holds no password and no key. NULL: no log. */
