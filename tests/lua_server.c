@@ -130,9 +130,7 @@ const char *lua_server_get(const struct lua_server *server, int64_t now_us) {
 
 const char *lua_server_error(const struct lua_server *server) { return server->error; }
 
-int lua_server_writes(const struct lua_server *server) {
-    return server->calls_after_write > 0 ? 100 : server->writes;
-}
+int lua_server_writes(const struct lua_server *server) { return server->calls_after_write > 0 ? 100 : server->writes; }
 
 /* ---- Running a command ---- */
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The shipped scripts in an embedded Lua 5.1, on a server of one key: what a script sees of Redis, with the time given. */
+ * The shipped scripts in an embedded Lua 5.1, on a server of one key: what a script sees of Redis, with the time given.
+ */
 #ifndef LUA_SERVER_H
 #define LUA_SERVER_H
 

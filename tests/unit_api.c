@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * Bad arguments through the public API: each refused with a reason, nothing charged, nothing sent, no callback. */
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <setjmp.h>
 
 #include <cmocka.h>
 #include <pthread.h>
@@ -109,9 +109,11 @@ static void the_ends_of_the_options_are_usable(void **state) {
 
 static void urls_are_checked(void **state) {
     (void)state;
-    static const char *const bad[] = {"", ":", "memory", "nonsense:", "http://localhost", "file:", "redis://",
-                                      "redis://h:0", "redis://h:65536", "redis://h:x", "unix:"};
-    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) assert_no_open(bad[i], NULL, "");
+    static const char *const bad[] = {"",      ":",        "memory",      "nonsense:",       "http://localhost",
+                                      "file:", "redis://", "redis://h:0", "redis://h:65536", "redis://h:x",
+                                      "unix:"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_no_open(bad[i], NULL, "");
     steady_message why = {""};
     assert_int_equal(steady_store_open(NULL, "memory:", NULL, &why), STEADY_BAD_ARGUMENT);
     assert_says(&why, "store is NULL");
@@ -119,8 +121,9 @@ static void urls_are_checked(void **state) {
 
 static void a_password_is_never_shown(void **state) {
     (void)state;
-    static const char *const bad[] = {"redis://me:hunter2@h:99999", "redis://me:hunter2@h/x", "redis://:hunter2@",
-                                      "nonsense://me:hunter2@h", "redis://me:hunter2@h:1/2?x=1", "redis//me:hunter2@h"};
+    static const char *const bad[] = {
+        "redis://me:hunter2@h:99999", "redis://me:hunter2@h/x",       "redis://:hunter2@",
+        "nonsense://me:hunter2@h",    "redis://me:hunter2@h:1/2?x=1", "redis//me:hunter2@h"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         steady_store *store = NULL;
         steady_message why = {""};
@@ -177,7 +180,8 @@ static void throttler_options_are_checked(void **state) {
     steady_store *store = open_store(NULL, NULL);
     assert_no_throttler(NULL, &ten, NULL, "store is NULL");
     assert_no_throttler(store, &ten, &(steady_throttler_options){.on_error = (enum steady_policy)4}, "on_error is 4");
-    assert_no_throttler(store, &ten, &(steady_throttler_options){.on_error = (enum steady_policy)-1}, "on_error is -1");
+    assert_no_throttler(store, &ten, &(steady_throttler_options){.on_error = (enum steady_policy) - 1},
+                        "on_error is -1");
     assert_no_throttler(store, &ten, &(steady_throttler_options){.prefix = prefix}, "prefix is 1024 bytes long");
     for (size_t i = 0; i < sizeof((steady_throttler_options *)0)->reserved / sizeof(uint64_t); i++) {
         steady_throttler_options options = {0};
@@ -190,14 +194,14 @@ static void throttler_options_are_checked(void **state) {
 
 /* ---- Keys and amounts ---- */
 
-
 /* All six calls refuse this key, and leave zeros and the error in the result. */
 static void assert_bad_key(steady_throttler *t, const void *key, size_t len) {
     steady_result r[3] = {garbage(), garbage(), garbage()};
     assert_int_equal(steady_consume_sync(t, key, len, 1, &r[0]), STEADY_BAD_ARGUMENT);
     assert_int_equal(steady_peek_sync(t, key, len, &r[1]), STEADY_BAD_ARGUMENT);
     assert_int_equal(steady_reset_sync(t, key, len, &r[2]), STEADY_BAD_ARGUMENT);
-    for (int i = 0; i < 3; i++) assert_refused(&r[i], STEADY_BAD_ARGUMENT);
+    for (int i = 0; i < 3; i++)
+        assert_refused(&r[i], STEADY_BAD_ARGUMENT);
     assert_int_equal(steady_consume(t, key, len, 1, never, NULL), STEADY_BAD_ARGUMENT);
     assert_int_equal(steady_peek(t, key, len, never, NULL), STEADY_BAD_ARGUMENT);
     assert_int_equal(steady_reset(t, key, len, never, NULL), STEADY_BAD_ARGUMENT);
@@ -401,7 +405,8 @@ static void assert_closed(steady_throttler *t) {
     assert_int_equal(steady_consume_sync(t, "k", 1, 1, &r[0]), STEADY_CLOSED);
     assert_int_equal(steady_peek_sync(t, "k", 1, &r[1]), STEADY_CLOSED);
     assert_int_equal(steady_reset_sync(t, "k", 1, &r[2]), STEADY_CLOSED);
-    for (int i = 0; i < 3; i++) assert_refused(&r[i], STEADY_CLOSED);
+    for (int i = 0; i < 3; i++)
+        assert_refused(&r[i], STEADY_CLOSED);
     assert_int_equal(steady_consume(t, "k", 1, 1, never, NULL), STEADY_CLOSED);
     assert_int_equal(steady_peek(t, "k", 1, never, NULL), STEADY_CLOSED);
     assert_int_equal(steady_reset(t, "k", 1, never, NULL), STEADY_CLOSED);
@@ -450,7 +455,8 @@ static void close_cancels_what_waits_and_runs_no_callback_after(void **state) {
         steady_throttler_free(&t);
         steady_store_close(&store);
         assert_int_equal(answers, 2);
-        while (steady_poller_run(poller, 10 * STEADY_MILLISECOND) > 0) {}
+        while (steady_poller_run(poller, 10 * STEADY_MILLISECOND) > 0) {
+        }
         assert_int_equal(answers, 2);
     }
     steady_poller_free(&poller);

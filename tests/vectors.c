@@ -38,12 +38,14 @@ static bool read_step(struct step *step, const json_t *json) {
     step->amount = integer(json, "amount", 1);
     step->rate = (struct steady__rate){integer(json, "capacity", 0), integer(json, "recharge", 0),
                                        integer(json, "drops", 1), integer(json, "block", 0)};
-    for (int i = 0; i < 5; i++) step->expect[i] = integer(expect, fields[i], INT64_MIN);
+    for (int i = 0; i < 5; i++)
+        step->expect[i] = integer(expect, fields[i], INT64_MIN);
     memset(&step->stored, 0, sizeof step->stored);
     if (json_array_size(stored) == 4) {
         int64_t *const parts[4] = {&step->stored.level, &step->stored.last, &step->stored.rem,
                                    &step->stored.blocked_until};
-        for (size_t i = 0; i < 4; i++) *parts[i] = json_integer_value(json_array_get(stored, i));
+        for (size_t i = 0; i < 4; i++)
+            *parts[i] = json_integer_value(json_array_get(stored, i));
     }
     return step->now >= 0 && step->rate.capacity > 0 && step->rate.recharge > 0;
 }

@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: MIT
+ * The commands to the byte, what the scripts refuse, what replies and errors mean. */
+#include <cmocka.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lua_server.h"
+
+#define NOW INT64_C(1764000000250000)
+
+static const struct steady__rate plain = {10, 5000000, 1, 0};
+
+static struct steady__terms terms_of(struct steady__rate rate) {
+    struct steady__terms terms = {.rate = rate};
+    steady__script_terms(&terms);
+    return terms;
+}
+
+static struct steady__call call_of(const struct steady__terms *terms, enum steady__verb verb, int64_t amount) {
+    return (struct steady__call){.verb = verb, .amount = amount, .key = "user:42", .key_len = 7, .terms = terms};
+}
+
+/* EVALSHA with these keys and arguments, run at NOW. */
+static int run(struct lua_server *server, enum steady__verb verb, int keys, int argc, const char *const *argv) {
+    static int64_t values[STEADY__REPLY_MAX];
+    char command[4096];
+    size_t count = 0;
+    int n = snprintf(command, sizeof command, "*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%s\r\n$1\r\n%d\r\n", 3 + argc,
+                     steady__scripts[verb].sha1, keys);
+    for (int i = 0; i < argc; i++)
+        n += snprintf(command + n, sizeof command - (size_t)n, "$%zu\r\n%s\r\n", strlen(argv[i]), argv[i]);
+    return lua_server_run(server, command, (size_t)n, NOW, values, &count);
+}
+
+static void test_commands(void **state) {
+    (void)state;
+    char out[STEADY__COMMAND_MAX + 1], expected[512];
+    struct steady__terms terms = terms_of(plain);
+    struct steady__call call = call_of(&terms, STEADY__CONSUME, -3);
+    out[steady__script_command(out, &call)] = '\0';
+    snprintf(expected, sizeof expected,
+             "*5\r\n$7\r\nEVALSHA\r\n$40\r\n%s\r\n$1\r\n1\r\n$7\r\nuser:42\r\n$13\r\n10 5000000 -3\r\n",
+             steady__scripts[STEADY__CONSUME].sha1);
+    assert_string_equal(out, expected);
+
+    terms = terms_of((struct steady__rate){INT32_MAX, 1, 1000000, STEADY__BLOCK_LIMIT - 1});
+    call = call_of(&terms, STEADY__PEEK, 1);
+    out[steady__script_command(out, &call)] = '\0';
+    snprintf(expected, sizeof expected,
+             "*6\r\n$7\r\nEVALSHA\r\n$40\r\n%s\r\n$1\r\n1\r\n$7\r\nuser:42\r\n$14\r\n2147483647 1 1\r\n"
+             "$24\r\n1000000 4503599627370495\r\n",
+             steady__scripts[STEADY__PEEK].sha1);
+    assert_string_equal(out, expected);
+}
+
+static void test_eval_and_load_carry_the_script(void **state) {
+    (void)state;
+    const struct steady__terms terms = terms_of(plain);
+    for (int verb = 0; verb < 3; verb++) {
+        const struct steady__script *script = &steady__scripts[verb];
+        const struct steady__call call = call_of(&terms, (enum steady__verb)verb, 1);
+        char *out = malloc(script->text_len + STEADY__COMMAND_MAX);
+        size_t len = steady__script_eval(out, &call);
+        assert_true(len < script->text_len + STEADY__COMMAND_MAX);
+        assert_memory_equal(out, "*5\r\n$4\r\nEVAL\r\n", 14);
+        assert_non_null(memmem(out, len, script->text, script->text_len));
+        len = steady__script_load(out, (enum steady__verb)verb);
+        assert_true(len < script->text_len + 64);
+        assert_memory_equal(out, "*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n", 26);
+        assert_non_null(memmem(out, len, script->text, script->text_len));
+        free(out);
+    }
+}
+
+static void test_any_key_fits(void **state) {
+    (void)state;
+    char key[STEADY__KEY_MAX], *out = malloc(STEADY__COMMAND_MAX);
+    memset(key, '{', sizeof key);
+    const struct steady__terms terms =
+        terms_of((struct steady__rate){INT32_MAX, 4194304, 1000000, STEADY__BLOCK_LIMIT - 1});
+    struct steady__call call = call_of(&terms, STEADY__CONSUME, -INT32_MAX);
+    call.key = key;
+    call.key_len = sizeof key;
+    assert_true(steady__script_command(out, &call) <= STEADY__COMMAND_MAX);
+    free(out);
+}
+
+static void test_scripts_declare_themselves(void **state) {
+    (void)state;
+    assert_memory_equal(steady__scripts[STEADY__CONSUME].text, "#!lua\n", 6);
+    assert_memory_equal(steady__scripts[STEADY__PEEK].text, "#!lua flags=no-writes\n", 22);
+    assert_memory_equal(steady__scripts[STEADY__RESET].text, "#!lua\n", 6);
+}
+
+static void test_bad_arguments_are_refused_in_the_script(void **state) {
+    (void)state;
+    static const char *const bad[] = {
+        "",
+        "10",
+        "10 5",
+        "10 5 1 1",
+        "nan 5 1",
+        "10 nan 1",
+        "10 5 nan",
+        "inf 5 1",
+        "10 inf 1",
+        "10 5 inf",
+        "0x10 5 1",
+        "10 0x5 1",
+        "10 5 0x1",
+        "1e1 5 1",
+        "10 1e400 1",
+        "10 5 1e0",
+        "-1 5 1",
+        "10 -5 1",
+        "10 5 --1",
+        "0 5 1",
+        "10 0 1",
+        "10 5 1.5",
+        "2147483648 1 1",
+        "10 900719925474100 1",
+        "10 5 2147483648",
+        "10 5 -2147483648",
+        " 10 5 1",
+        "10 5 1 ",
+        "10  5 1",
+        "10 5 1\n",
+        "+10 5 1",
+        "10,5,1",
+        "10 99999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999999 1"};
+    static const char *const bad_second[] = {"",      "1",     "0 0",   "1000001 0", "1 4503599627370496",
+                                             "nan 0", "1 nan", "1 inf", "0x1 0",     "1 0x0",
+                                             "1.5 0", "-1 0",  "1 -1",  "1 0 0",     "1e400 0"};
+    struct lua_server *server = lua_server_new();
+    for (int verb = 0; verb < 3; verb++) {
+        for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+            assert_int_equal(run(server, (enum steady__verb)verb, 1, 2, (const char *[]){"k", bad[i]}), -1);
+            assert_memory_equal(lua_server_error(server), "ERR steady: ", 12);
+        }
+        for (size_t i = 0; i < sizeof bad_second / sizeof bad_second[0]; i++)
+            assert_int_equal(run(server, (enum steady__verb)verb, 1, 3, (const char *[]){"k", "10 5 1", bad_second[i]}),
+                             -1);
+        assert_int_equal(run(server, (enum steady__verb)verb, 0, 0, NULL), -1);
+        assert_int_equal(run(server, (enum steady__verb)verb, 0, 1, (const char *[]){"10 5 1"}), -1);
+        assert_int_equal(run(server, (enum steady__verb)verb, 1, 1, (const char *[]){"k"}), -1);
+        assert_int_equal(run(server, (enum steady__verb)verb, 2, 3, (const char *[]){"k", "l", "10 5 1"}), -1);
+        assert_int_equal(run(server, (enum steady__verb)verb, 1, 4, (const char *[]){"k", "10 5 1", "1 0", "1"}), -1);
+        assert_null(lua_server_get(server, NOW));
+        assert_int_equal(run(server, (enum steady__verb)verb, 1, 2, (const char *[]){"k", "10 5 1"}), 0);
+        lua_server_set(server, NULL, 0);
+    }
+    lua_server_free(server);
+}
+
+static void test_foreign_text_is_left_alone(void **state) {
+    (void)state;
+    static const char *const foreign[] = {"",
+                                          "hello",
+                                          "3",
+                                          "3 1764000000.250000",
+                                          "3 1764000000 0",
+                                          "3 1764000000.25 0",
+                                          "3 1764000000.2500000 0",
+                                          "-3 1764000000.250000 0",
+                                          "3 -1764000000.250000 0",
+                                          "3 1764000000.250000 -1",
+                                          "3 1764000000.250000 5",
+                                          "3 1764000000.250000 0.5",
+                                          "3 1764000000.250000 1764000000.25",
+                                          "3 1764000000.250000 0 ",
+                                          "3 1764000000.250000 0 x",
+                                          "3 1764000000.250000 0 -1",
+                                          "3 1764000000.250000 0 1 2",
+                                          " 3 1764000000.250000 0",
+                                          "3.5 1764000000.250000 0",
+                                          "nan 1764000000.250000 0",
+                                          "3 inf 0",
+                                          "3 1764000000.250000 nan",
+                                          "0x3 1764000000.250000 0",
+                                          "9007199254740992 1764000000.250000 0",
+                                          "3 9007199254.740992 0",
+                                          "3 1764000000.250000 9007199254.740992",
+                                          "3 99999999999999999999999999999999999999999999.250000 0",
+                                          "3 1764000000.250000 0\n",
+                                          "3\t1764000000.250000 0"};
+    struct lua_server *server = lua_server_new();
+    for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++)
+        for (int verb = 0; verb < 3; verb++) {
+            lua_server_set(server, foreign[i], 0);
+            if (run(server, (enum steady__verb)verb, 1, 2, (const char *[]){"k", "10 5000000 1"}) != -1)
+                fail_msg("taken for a bucket: \"%s\"", foreign[i]);
+            assert_string_equal(lua_server_get(server, NOW), foreign[i]);
+            assert_int_equal(steady__script_refusal(lua_server_error(server), strlen(lua_server_error(server))),
+                             STEADY__REFUSAL_DATA);
+        }
+    lua_server_free(server);
+}
+
+/* As aiosteady writes it, and as we do. */
+static void test_stored_text(void **state) {
+    (void)state;
+    struct lua_server *server = lua_server_new();
+    const struct steady__rate blocking = {3, 1000000, 7, 60000000};
+    steady_result r;
+    bool stepped = false;
+    lua_server_set(server, "2 1764000000.250000 0.000000", 0);
+    assert_true(lua_server_decide(server, STEADY__CONSUME, &plain, 1, NOW, &r, &stepped));
+    assert_int_equal(r.level, 3);
+    assert_string_equal(lua_server_get(server, NOW), "3 1764000000.250000 0");
+    assert_true(lua_server_decide(server, STEADY__CONSUME, &blocking, 1, NOW + 142858, &r, &stepped));
+    assert_string_equal(lua_server_get(server, NOW), "3 1764000000.392857 0 1");
+    assert_true(lua_server_decide(server, STEADY__CONSUME, &blocking, 1, NOW + 142858, &r, &stepped));
+    assert_false(r.success);
+    assert_string_equal(lua_server_get(server, NOW), "3 1764000000.392857 1764000060.392858 1");
+    lua_server_free(server);
+}
+
+static void test_reset_and_writes(void **state) {
+    (void)state;
+    struct lua_server *server = lua_server_new();
+    const struct steady__rate rate = {3, 1000000, 1, 60000000};
+    steady_result r;
+    bool stepped = false;
+    for (int i = 0; i < 4; i++)
+        assert_true(lua_server_decide(server, STEADY__CONSUME, &rate, 1, NOW, &r, &stepped));
+    assert_int_equal(lua_server_writes(server), 1); /* the block */
+    assert_true(lua_server_decide(server, STEADY__PEEK, &rate, 1, NOW, &r, &stepped));
+    assert_int_equal(lua_server_writes(server), 0);
+    assert_int_equal(r.blocked_for, 60000000);
+    assert_true(lua_server_decide(server, STEADY__RESET, &rate, 0, NOW, &r, &stepped));
+    assert_int_equal(lua_server_writes(server), 1);
+    assert_true(r.success && r.level == 0 && r.until_next_drop == 1000000 && r.blocked_for == 0);
+    assert_null(lua_server_get(server, NOW));
+    assert_true(lua_server_decide(server, STEADY__RESET, &rate, 0, NOW, &r, &stepped));
+    assert_int_equal(lua_server_writes(server), 0);
+    lua_server_free(server);
+}
+
+static void test_replies_that_are_not_ours(void **state) {
+    (void)state;
+    static const struct {
+        int64_t values[STEADY__REPLY_MAX];
+        size_t count;
+    } bad[] = {{{0}, 0},
+               {{STEADY__EXACT}, 1},
+               {{INT64_MAX}, 1},
+               {{INT64_MIN}, 1},
+               {{1, 2}, 2},
+               {{1, 2, 3}, 3},
+               {{4, 0, 0, 0}, 4},
+               {{-1, 0, 0, 0}, 4},
+               {{1, -1, 0, 0}, 4},
+               {{1, INT64_MAX, 0, 0}, 4},
+               {{1, 1, 5000000, 0}, 4},
+               {{1, 1, -1, 0}, 4},
+               {{1, 1, 0, -1}, 4},
+               {{1, 1, 0, INT64_MAX}, 4}};
+    const struct steady__terms terms = terms_of(plain);
+    const struct steady__call call = call_of(&terms, STEADY__CONSUME, 1);
+    steady_result r;
+    bool stepped = false;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_false(steady__script_reply(&call, bad[i].values, bad[i].count, &r, &stepped));
+    assert_true(steady__script_reply(&call, (const int64_t[]){-1 - 48000000}, 1, &r, &stepped));
+    assert_true(!r.success && r.level == 10 && r.until_next_drop == 3000000 && r.retry_after == 3000000);
+    assert_true(steady__script_reply(&call, (const int64_t[]){2, 10, 0, 7000000}, 4, &r, &stepped));
+    assert_true(!r.success && stepped && r.blocked_for == 7000000 && r.retry_after == 7000000);
+}
+
+static void test_refusals(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        enum steady__refusal refusal;
+        int error;
+    } rows[] = {
+        {"NOSCRIPT No matching script. Please use EVAL.", STEADY__REFUSAL_NOSCRIPT, STEADY_UNAVAILABLE},
+        {"NOSCRIPT No matching script.", STEADY__REFUSAL_NOSCRIPT, STEADY_UNAVAILABLE},
+        {"READONLY You can't write against a read only replica. script: 1, on @user_script:1.",
+         STEADY__REFUSAL_READONLY, STEADY_UNAVAILABLE},
+        {"LOADING Redis is loading the dataset in memory", STEADY__REFUSAL_WAIT, STEADY_UNAVAILABLE},
+        {"BUSY Redis is busy running a script.", STEADY__REFUSAL_WAIT, STEADY_UNAVAILABLE},
+        {"OOM command not allowed when used memory > 'maxmemory'.", STEADY__REFUSAL_WAIT, STEADY_UNAVAILABLE},
+        {"MOVED 3999 127.0.0.1:6381", STEADY__REFUSAL_MOVED, STEADY_UNAVAILABLE},
+        {"NOAUTH Authentication required.", STEADY__REFUSAL_AUTH, STEADY_REFUSED},
+        {"NOPERM this user has no permissions", STEADY__REFUSAL_AUTH, STEADY_REFUSED},
+        {"ERR The user executing the script can't run this command or subcommand", STEADY__REFUSAL_AUTH,
+         STEADY_REFUSED},
+        {"ERR max number of clients reached", STEADY__REFUSAL_CLIENTS, STEADY_UNAVAILABLE},
+        {"WRONGTYPE Operation against a key", STEADY__REFUSAL_DATA, STEADY_NOT_A_BUCKET},
+        {"OOMPH", STEADY__REFUSAL_OTHER, STEADY_SERVER},
+        {"ERR", STEADY__REFUSAL_OTHER, STEADY_SERVER},
+        {"", STEADY__REFUSAL_OTHER, STEADY_SERVER},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const enum steady__refusal refusal = steady__script_refusal(rows[i].text, strlen(rows[i].text));
+        assert_int_equal(refusal, rows[i].refusal);
+        assert_int_equal(steady__refusal_error(refusal), rows[i].error);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_commands),
+        cmocka_unit_test(test_eval_and_load_carry_the_script),
+        cmocka_unit_test(test_any_key_fits),
+        cmocka_unit_test(test_scripts_declare_themselves),
+        cmocka_unit_test(test_bad_arguments_are_refused_in_the_script),
+        cmocka_unit_test(test_foreign_text_is_left_alone),
+        cmocka_unit_test(test_stored_text),
+        cmocka_unit_test(test_reset_and_writes),
+        cmocka_unit_test(test_replies_that_are_not_ours),
+        cmocka_unit_test(test_refusals),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
