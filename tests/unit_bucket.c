@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * The properties a bucket has whatever the numbers: bound, exact waits, failures that change nothing, conservation. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
 #include <string.h>
 
 #include "bucket.h"

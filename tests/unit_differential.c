@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT
  * bucket.c against the shipped Lua scripts, two million random steps with hostile values: the same answers and the same
  * stored state, to the last bit. */
-#include <cmocka.h>
-#include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 

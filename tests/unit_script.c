@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * The commands to the byte, what the scripts refuse, what replies and errors mean. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
