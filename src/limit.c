@@ -24,8 +24,9 @@ static int64_t gcd(int64_t a, int64_t b) {
 static int check_field(const char *name, int64_t value, int64_t min, int64_t max, const char *unit,
                        steady_message *why) {
     if (value >= min && value <= max) return 0;
-    return steady__fail(why, STEADY_BAD_ARGUMENT, "%s is %" PRId64 "; it must be %" PRId64 " .. %" PRId64 "%s", name,
-                        value, min, max, unit);
+    steady__fail(why, STEADY_BAD_ARGUMENT, "%s is %" PRId64 "; it must be %" PRId64 " .. %" PRId64 "%s", name, value,
+                 min, max, unit);
+    return STEADY_BAD_ARGUMENT;
 }
 
 int steady_limit_check(const steady_limit *limit, steady_message *why) {

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: MIT
+ * steady bench: how many decisions a second the store makes, and how long one takes. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli.h"
+
+/* Latencies in ns, counted in buckets of a sixteenth of a power of two. */
+enum { FINE = 16, N_CELLS = 61 * FINE };
+
+struct bench;
+
+/* A decision in flight. */
+struct slot {
+    struct bench *bench;
+    int64_t started;
+};
+
+struct bench {
+    steady_throttler *throttler;
+    steady_poller *poller;
+    struct slot *slots;
+    struct slot **idle;
+    size_t n_slots, n_idle;
+    uint64_t random;
+    uint64_t n_keys;
+    char key[48]; /* ends in eight digits that change */
+    size_t key_len;
+    uint64_t allowed, denied, errors;
+    int last_error;
+    int64_t started, ended; /* ns */
+    uint64_t cells[N_CELLS];
+};
+
+static int64_t now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* ---- What is measured ---- */
+
+static size_t cell_of(uint64_t ns) {
+    if (ns < FINE) return (size_t)ns;
+    const int exponent = 63 - __builtin_clzll(ns);
+    return (size_t)(exponent - 3) * FINE + (size_t)(ns >> (exponent - 4) & (FINE - 1));
+}
+
+/* The least value of a cell. */
+static uint64_t value_of(size_t cell) {
+    if (cell < FINE) return cell;
+    return (uint64_t)(FINE + cell % FINE) << (cell / FINE - 1);
+}
+
+static uint64_t quantile(const struct bench *b, uint64_t percent) {
+    const uint64_t total = b->allowed + b->denied + b->errors;
+    uint64_t seen = 0;
+    for (size_t i = 0; i < N_CELLS; i++) {
+        seen += b->cells[i];
+        if (seen * 100 >= total * percent) return value_of(i);
+    }
+    return 0;
+}
+
+static void record(struct bench *b, const steady_result *r, int64_t ns) {
+    b->cells[cell_of((uint64_t)ns)]++;
+    if (r->error != 0) {
+        b->errors++;
+        b->last_error = r->error;
+    } else if (r->success) {
+        b->allowed++;
+    } else {
+        b->denied++;
+    }
+}
+
+static void next_key(struct bench *b) {
+    b->random ^= b->random << 13; /* xorshift64 */
+    b->random ^= b->random >> 7;
+    b->random ^= b->random << 17;
+    uint64_t n = b->random % b->n_keys;
+    for (size_t i = 1; i <= 8; i++, n /= 10)
+        b->key[b->key_len - i] = (char)('0' + n % 10);
+}
+
+/* ---- Measuring ---- */
+
+static void measure_embedded(struct bench *b, int64_t duration) {
+    steady_result r;
+    b->started = now_ns();
+    int64_t now = b->started;
+    while (now < b->started + duration) {
+        const int64_t before = now;
+        next_key(b);
+        steady_consume_sync(b->throttler, b->key, b->key_len, 1, &r);
+        now = now_ns();
+        record(b, &r, now - before);
+    }
+    b->ended = now;
+}
+
+static void answered(const steady_result *r, void *data) {
+    struct slot *slot = data;
+    struct bench *b = slot->bench;
+    record(b, r, now_ns() - slot->started);
+    b->idle[b->n_idle++] = slot;
+}
+
+static bool start_one(struct bench *b) {
+    struct slot *slot = b->idle[b->n_idle - 1];
+    next_key(b);
+    slot->started = now_ns();
+    const int error = steady_consume(b->throttler, b->key, b->key_len, 1, answered, slot);
+    if (error == 0) {
+        b->n_idle--;
+        return true;
+    }
+    b->errors++;
+    b->last_error = error;
+    return false;
+}
+
+/* Keeps `in_flight` decisions waiting until the time is up, then waits for the last of them. */
+static void measure_redis(struct bench *b, size_t in_flight, int64_t duration) {
+    b->started = now_ns();
+    for (;;) {
+        const bool over = now_ns() >= b->started + duration;
+        while (!over && b->n_slots - b->n_idle < in_flight && start_one(b))
+            ;
+        if (over && b->n_idle == b->n_slots) break;
+        steady_poller_run(b->poller, STEADY_SECOND / 10);
+    }
+    b->ended = now_ns();
+}
+
+/* One decision that does not count: the connection is made, the script loaded, the file there. */
+static int warm_up(struct bench *b) {
+    measure_redis(b, 1, 1);
+    const int error = b->errors > 0 ? b->last_error : 0;
+    b->allowed = b->denied = b->errors = 0;
+    b->started = b->ended = 0;
+    memset(b->cells, 0, sizeof b->cells);
+    return error;
+}
+
+static int prepare(struct bench *b, const struct options *options) {
+    b->n_slots = (size_t)options->in_flight;
+    b->slots = calloc(b->n_slots, sizeof *b->slots);
+    b->idle = calloc(b->n_slots, sizeof(struct slot *));
+    if (b->slots == NULL || b->idle == NULL) return STEADY_NO_MEMORY;
+    for (; b->n_idle < b->n_slots; b->n_idle++) {
+        b->slots[b->n_idle].bench = b;
+        b->idle[b->n_idle] = &b->slots[b->n_idle];
+    }
+    b->n_keys = (uint64_t)options->keys;
+    b->random = (uint64_t)now_ns() | 1;
+    b->key_len = (size_t)snprintf(b->key, sizeof b->key, "steady-bench:%ld:00000000", (long)getpid());
+    return steady_poller_new(&b->poller);
+}
+
+/* ---- Saying it ---- */
+
+static void add_ns(struct text *text, const char *name, uint64_t ns) {
+    const uint64_t tenths = (ns + 50) / 100; /* of a us */
+    text_add(text, "  %s %" PRIu64 ".%" PRIu64 " us", name, tenths / 10, tenths % 10);
+}
+
+static int report(const struct bench *b, const struct options *options, bool embedded) {
+    struct text text = {0};
+    const uint64_t total = b->allowed + b->denied + b->errors;
+    const int64_t us = (b->ended - b->started) / 1000;
+    const uint64_t per_second = total * 1000000 / (uint64_t)(us > 0 ? us : 1);
+    const uint64_t p50 = quantile(b, 50), p99 = quantile(b, 99);
+    if (options->json) {
+        text_add(&text, "{\"decisions\":%" PRIu64 ",\"seconds\":", total);
+        text_add_seconds(&text, us);
+        text_add(&text,
+                 ",\"decisions_per_second\":%" PRIu64 ",\"p50_ns\":%" PRIu64 ",\"p99_ns\":%" PRIu64
+                 ",\"allowed\":%" PRIu64 ",\"denied\":%" PRIu64 ",\"errors\":%" PRIu64 "}\n",
+                 per_second, p50, p99, b->allowed, b->denied, b->errors);
+    } else {
+        text_add(&text, "%" PRIu64 " decisions/s ", per_second);
+        add_ns(&text, "p50", p50);
+        add_ns(&text, "p99", p99);
+        if (embedded)
+            text_add(&text, "  (embedded, 1 thread)\n");
+        else
+            text_add(&text, "  (%zu in flight)\n", b->n_slots);
+        text_add(&text, "%" PRIu64 " allowed, %" PRIu64 " denied, %" PRIu64 " errors, %" PRId64 " keys\n", b->allowed,
+                 b->denied, b->errors, options->keys);
+    }
+    return text_say(&text, ALLOWED);
+}
+
+static int measure(struct bench *b, const struct options *options, const steady_limit *limit, bool *embedded,
+                   steady_message *why) {
+    const int64_t duration = options->seconds * 1000000000;
+    steady_store *store = NULL;
+    int error = prepare(b, options);
+    if (error != 0) goto out;
+    const steady_loop loop = steady_poller_loop(b->poller);
+    error = open_store(&store, options, &loop, embedded, why);
+    if (error == 0) error = steady_throttler_new(&b->throttler, store, limit, NULL, why);
+    if (error == 0) error = warm_up(b);
+    if (error != 0) goto out;
+    if (*embedded)
+        measure_embedded(b, duration);
+    else
+        measure_redis(b, b->n_slots, duration);
+    error = b->errors > 0 ? b->last_error : 0;
+out:
+    if (why->text[0] == '\0') snprintf(why->text, sizeof why->text, "%s", steady_store_trouble(store));
+    steady_throttler_free(&b->throttler);
+    steady_store_close(&store);
+    steady_poller_free(&b->poller);
+    free(b->idle);
+    free(b->slots);
+    return error;
+}
+
+int run_bench(const struct options *options) {
+    static const steady_limit usual = {.max_capacity = 100, .drop_recharge = STEADY_SECOND, .drops = 100};
+    struct bench bench = {0};
+    steady_limit limit = usual;
+    steady_message why = {""};
+    bool embedded = false;
+    if (options_limit(options, &usual, &limit) != ALLOWED) return USAGE;
+    const int error = measure(&bench, options, &limit, &embedded, &why);
+    if (error != 0) complain_error(error, &why);
+    if (bench.started == 0 || bench.ended == 0) return error_code(error);
+    return report(&bench, options, embedded) == ALLOWED ? error_code(error) : UNKNOWN;
+}

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: MIT
+ * The options of the command: one table, from which they are read, explained and, where mistyped, guessed. */
+#include <inttypes.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "cli.h"
+
+#define AMOUNT_MAX INT32_MAX
+#define DAY (86400 * STEADY_SECOND)
+#define LONGEST (((int64_t)1 << 53) - 1)
+
+enum kind { FLAG, TEXT, INTEGER, DURATION, RATE, POLICY };
+
+struct option {
+    const char *name;
+    const char *value; /* what stands for it in the help; NULL for a flag */
+    int commands;
+    enum kind kind;
+    size_t field;
+    int64_t min, max;
+    const char *help;
+};
+
+#define FIELD(name) offsetof(struct options, name)
+
+static const struct option table[] = {
+    {"capacity", "N", FOR_STORES, INTEGER, FIELD(capacity), 1, INT32_MAX, "drops the bucket can hold"},
+    {"recharge", "DURATION", FOR_STORES, DURATION, FIELD(recharge), 1, LONGEST, "the time in which a drop leaks: 5s"},
+    {"rate", "N/PERIOD", FOR_STORES, RATE, FIELD(rate), 0, 0,
+     "short for both: 100/min leaks 100 drops a minute and holds 100, or --capacity"},
+    {"block", "DURATION", FOR_STORES, DURATION, FIELD(block), 0, LONGEST / 2,
+     "how long an overflow blocks the key (default: it does not)"},
+    {"amount", "N", FOR_CONSUME, INTEGER, FIELD(amount), -AMOUNT_MAX, AMOUNT_MAX,
+     "drops to put in; negative takes some out (default 1)"},
+    {"keys", "N", FOR_BENCH, INTEGER, FIELD(keys), 1, 100000000, "how many keys to draw from (default 1000)"},
+    {"in-flight", "N", FOR_BENCH, INTEGER, FIELD(in_flight), 1, 65536,
+     "decisions waiting at once; Redis only (default 64)"},
+    {"seconds", "N", FOR_BENCH, INTEGER, FIELD(seconds), 1, 3600, "how long to measure (default 2)"},
+    {"prefix", "TEXT", FOR_KEYS, TEXT, FIELD(prefix), 0, 0, "put before KEY (default: nothing)"},
+    {"store", "URL", FOR_STORES, TEXT, FIELD(store), 0, 0,
+     "memory:, file:/path, redis://[user:pass@]host[:port][/db], unix:/path\n"
+     "(default: $STEADY_STORE, else a file of your own)"},
+    {"timeout", "DURATION", FOR_STORES, DURATION, FIELD(timeout), 1, DAY,
+     "how long Redis may take to answer (default 1s)"},
+    {"on-error", "POLICY", FOR_CONSUME | FOR_PEEK, POLICY, FIELD(on_error), 0, 0,
+     "where the store does not answer: report, deny, allow or local (default report)"},
+    {"json", NULL, FOR_STORES, FLAG, FIELD(json), 0, 0, "one JSON object instead of a line for people"},
+    {"help", NULL, FOR_STORES | FOR_OTHERS, FLAG, FIELD(help), 0, 0, "this help"},
+};
+
+enum { N_OPTIONS = sizeof table / sizeof table[0] };
+
+static const char *const policies[] = {
+    [STEADY_REPORT] = "report", [STEADY_DENY] = "deny", [STEADY_ALLOW] = "allow", [STEADY_LOCAL] = "local"};
+
+/* ---- Values ---- */
+
+/* A whole number and nothing else: digits, a minus sign before them. */
+static bool parse_integer(int64_t *number, const char *text, int64_t min, int64_t max) {
+    const bool negative = *text == '-';
+    const char *at = negative ? text + 1 : text;
+    int64_t n = 0;
+    if (*at == '\0') return false;
+    for (; *at != '\0'; at++) {
+        if (*at < '0' || *at > '9' || n > (INT64_MAX - 9) / 10) return false;
+        n = n * 10 + (*at - '0');
+    }
+    if (negative) n = -n;
+    if (n < min || n > max) return false;
+    *number = n;
+    return true;
+}
+
+static int read_integer(const struct option *option, int64_t *number, const char *value) {
+    if (parse_integer(number, value, option->min, option->max)) return ALLOWED;
+    return complain("--%s: \"%s\" is not a whole number from %" PRId64 " to %" PRId64, option->name, quoted(value).text,
+                    option->min, option->max);
+}
+
+static int read_duration(const struct option *option, steady_us *duration, const char *value) {
+    steady_message why;
+    struct text range = {0};
+    steady_us us = 0;
+    if (steady_duration_parse(&us, value, &why) != 0) return complain("--%s: %s", option->name, why.text);
+    if (us >= option->min && us <= option->max) {
+        *duration = us;
+        return ALLOWED;
+    }
+    text_add_wait(&range, option->max);
+    return complain("--%s: \"%s\" is not between %d us and %s", option->name, quoted(value).text, (int)option->min,
+                    range.bytes);
+}
+
+static int read_rate(const struct option *option, steady_limit *rate, const char *value) {
+    steady_message why;
+    if (steady_limit_parse(rate, value, &why) == 0) return ALLOWED;
+    return complain("--%s: %s", option->name, why.text);
+}
+
+static int read_policy(const struct option *option, enum steady_policy *policy, const char *value) {
+    for (int i = STEADY_REPORT; i <= STEADY_LOCAL; i++)
+        if (strcmp(policies[i], value) == 0) {
+            *policy = (enum steady_policy)i;
+            return ALLOWED;
+        }
+    return complain("--%s: \"%s\" is none of report, deny, allow, local", option->name, quoted(value).text);
+}
+
+static int read_value(const struct option *option, struct options *options, const char *value) {
+    void *field = (char *)options + option->field;
+    switch (option->kind) {
+    case FLAG: *(bool *)field = true; break;
+    case TEXT: *(const char **)field = value; break;
+    case INTEGER: return read_integer(option, field, value);
+    case DURATION: return read_duration(option, field, value);
+    case RATE: return read_rate(option, field, value);
+    case POLICY: return read_policy(option, field, value);
+    }
+    return ALLOWED;
+}
+
+/* ---- Names ---- */
+
+static const struct option *find(const char *name, size_t len) {
+    for (int i = 0; i < N_OPTIONS; i++)
+        if (strlen(table[i].name) == len && memcmp(table[i].name, name, len) == 0) return &table[i];
+    return NULL;
+}
+
+static int complain_unknown(const char *arg, size_t len, int command, const char *command_name) {
+    char typed[32] = "";
+    const struct option *best = NULL;
+    int best_distance = FAR;
+    if (len > 2 && len - 2 < sizeof typed) memcpy(typed, arg + 2, len - 2);
+    for (int i = 0; i < N_OPTIONS; i++) {
+        const int d = (table[i].commands & command) != 0 ? distance(typed, table[i].name) : FAR;
+        if (d < best_distance) {
+            best = &table[i];
+            best_distance = d;
+        }
+    }
+    if (best != NULL) return complain("unknown option \"%s\"; did you mean --%s?", quoted(arg).text, best->name);
+    return complain("unknown option \"%s\"; see steady help %s", quoted(arg).text, command_name);
+}
+
+/* ---- Reading them ---- */
+
+/* An option, with its value after "=" or in the next argument. Returns how many arguments it took, 0 on a complaint. */
+static int read_option(struct options *options, int command, const char *command_name, char **args) {
+    const char *arg = strcmp(args[0], "-h") == 0 ? "--help" : args[0];
+    const char *equals = strchr(arg, '=');
+    const size_t len = equals != NULL ? (size_t)(equals - arg) : strlen(arg);
+    const struct option *option = strncmp(arg, "--", 2) == 0 ? find(arg + 2, len - 2) : NULL;
+    const char *value = equals != NULL ? equals + 1 : NULL;
+    int took = 1;
+    if (option == NULL) return complain_unknown(arg, len, command, command_name), 0;
+    if ((option->commands & command) == 0)
+        return complain("%s has no option --%s; see steady help %s", command_name, option->name, command_name), 0;
+    if ((options->given & 1U << (option - table)) != 0) return complain("--%s is there twice", option->name), 0;
+    if (option->kind == FLAG && value != NULL) return complain("--%s takes no value", option->name), 0;
+    if (option->kind != FLAG && value == NULL) {
+        value = args[1];
+        took = 2;
+    }
+    if (option->kind != FLAG && value == NULL)
+        return complain("--%s needs a value: --%s %s", option->name, option->name, option->value), 0;
+    options->given |= 1U << (option - table);
+    return read_value(option, options, value) == ALLOWED ? took : 0;
+}
+
+int options_read(struct options *options, int command, const char *name, char **args) {
+    bool only_operands = false;
+    *options = (struct options){.amount = 1, .timeout = STEADY_SECOND, .keys = 1000, .in_flight = 64, .seconds = 2};
+    while (*args != NULL) {
+        if (!only_operands && strcmp(*args, "--") == 0) {
+            only_operands = true;
+            args++;
+        } else if (!only_operands && (*args)[0] == '-' && (*args)[1] != '\0') {
+            const int took = read_option(options, command, name, args);
+            if (took == 0) return USAGE;
+            args += took;
+        } else {
+            if (options->n_operands < 2) options->operands[options->n_operands] = *args;
+            options->n_operands++;
+            args++;
+        }
+    }
+    return ALLOWED;
+}
+
+int options_limit(const struct options *options, const steady_limit *usual, steady_limit *limit) {
+    const bool with_rate = options->rate.max_capacity != 0;
+    steady_message why;
+    if (with_rate && options->recharge != 0)
+        return complain("--rate and --recharge exclude each other: both say how fast drops leak");
+    if (!with_rate && (options->capacity == 0 || options->recharge == 0)) {
+        if (usual == NULL || options->capacity != 0 || options->recharge != 0)
+            return complain("a limit is needed: --rate 100/min, or --capacity 10 --recharge 5s");
+        *limit = *usual;
+        return ALLOWED;
+    }
+    *limit = with_rate ? options->rate : (steady_limit){.drop_recharge = options->recharge};
+    if (options->capacity != 0) limit->max_capacity = options->capacity;
+    limit->block_duration = options->block;
+    return steady_limit_check(limit, &why) == 0 ? ALLOWED : complain("%s", why.text);
+}
+
+/* ---- Explaining them ---- */
+
+static void add_option(struct text *text, const struct option *option) {
+    const char *rest = option->help;
+    const size_t start = text->len;
+    text_add(text, "  --%s%s%s", option->name, option->value != NULL ? " " : "",
+             option->value != NULL ? option->value : "");
+    int column = (int)(text->len - start);
+    for (const char *end = NULL; rest != NULL; rest = end != NULL ? end + 1 : NULL) {
+        end = strchr(rest, '\n');
+        text_add(text, "%*s%.*s\n", 24 - column, "", (int)(end != NULL ? end - rest : (long)strlen(rest)), rest);
+        column = 0;
+    }
+}
+
+void options_help(struct text *text, int command) {
+    for (int i = 0; i < N_OPTIONS; i++)
+        if ((table[i].commands & command) != 0) add_option(text, &table[i]);
+}

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: MIT
+ * The command `steady`: its commands, their help, and nothing else. */
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli.h"
+
+static int run_help(const struct options *options);
+static int run_version(const struct options *options);
+
+static const struct command {
+    const char *name;
+    int (*run)(const struct options *options);
+    int options; /* which options it has: see options.c */
+    int min_operands, max_operands;
+    const char *operands;
+    const char *help;
+} commands[] = {
+    {"consume", run_consume, FOR_CONSUME, 1, 1, " KEY", "put drops into the bucket of KEY, if they fit"},
+    {"peek", run_peek, FOR_PEEK, 1, 1, " KEY", "look at the bucket of KEY, and change nothing"},
+    {"reset", run_reset, FOR_RESET, 1, 1, " KEY", "forget the bucket of KEY: empty, not blocked"},
+    {"bench", run_bench, FOR_BENCH, 0, 0, "", "measure decisions a second on the store"},
+    {"version", run_version, FOR_OTHERS, 0, 0, "", "print the version"},
+    {"help", run_help, FOR_OTHERS, 0, 1, " [COMMAND]", "print this, or the options of a command"},
+};
+
+enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
+
+static const struct command *find(const char *name) {
+    for (int i = 0; i < N_COMMANDS; i++)
+        if (strcmp(commands[i].name, name) == 0) return &commands[i];
+    return NULL;
+}
+
+static int complain_unknown(const char *name) {
+    int best = -1, best_distance = FAR;
+    for (int i = 0; i < N_COMMANDS; i++) {
+        const int d = distance(name, commands[i].name);
+        if (d < best_distance) {
+            best = i;
+            best_distance = d;
+        }
+    }
+    if (best >= 0) return complain("unknown command \"%s\"; did you mean %s?", quoted(name).text, commands[best].name);
+    return complain("unknown command \"%s\"; see steady help", quoted(name).text);
+}
+
+/* ---- help, version ---- */
+
+static const char exit_codes[] = "Exit codes: 0 allowed, 1 denied, 2 wrong usage, 3 no answer and nothing charged,\n"
+                                 "4 answer lost and drops perhaps charged.\n";
+
+static void add_usage(struct text *text) {
+    text_add(text, "usage: steady COMMAND [KEY] [OPTIONS]\n\n");
+    for (int i = 0; i < N_COMMANDS; i++) {
+        const size_t start = text->len;
+        text_add(text, "  steady %s%s", commands[i].name, commands[i].operands);
+        text_add(text, "%*s%s\n", 26 - (int)(text->len - start), "", commands[i].help);
+    }
+    text_add(text,
+             "\nsteady help COMMAND shows its options. For example, at most once in ten minutes:\n\n"
+             "  steady consume deploy --capacity 1 --recharge 10m && ./deploy\n\n%s",
+             exit_codes);
+}
+
+static int help_on(const struct command *command) {
+    struct text text = {0};
+    text_add(&text, "usage: steady %s%s [OPTIONS]\n\nsteady %s: %s\n\n", command->name, command->operands,
+             command->name, command->help);
+    options_help(&text, command->options);
+    if (command->options != FOR_OTHERS)
+        text_add(&text, "\nDurations: 250ms, 5s, 1h30m; units us ms s m h d.\n%s", exit_codes);
+    return text_say(&text, ALLOWED);
+}
+
+static int run_help(const struct options *options) {
+    struct text text = {0};
+    if (options->n_operands > 0) {
+        const struct command *command = find(options->operands[0]);
+        return command != NULL ? help_on(command) : complain_unknown(options->operands[0]);
+    }
+    add_usage(&text);
+    return text_say(&text, ALLOWED);
+}
+
+static int run_version(const struct options *options) {
+    struct text text = {0};
+    (void)options;
+    text_add(&text, "steady %s\n", steady_version());
+    return text_say(&text, ALLOWED);
+}
+
+static int complain_missing(void) {
+    struct text text = {0};
+    add_usage(&text);
+    return complain("a command is needed\n\n%.*s", (int)text.len - 1, text.bytes);
+}
+
+/* ---- main ---- */
+
+/* A descriptor below 3 that is closed would be given to the next file opened, and output would go into a store. */
+static bool open_standard(void) {
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd) return false;
+    return true;
+}
+
+static int run(const struct command *command, char **args) {
+    struct options options;
+    if (options_read(&options, command->options, command->name, args) != ALLOWED) return USAGE;
+    if (options.help) return help_on(command);
+    if (options.n_operands < command->min_operands)
+        return complain("%s needs a KEY: steady %s%s", command->name, command->name, command->operands);
+    if (options.n_operands > command->max_operands)
+        return complain("\"%s\" is one argument too many: steady %s%s",
+                        quoted(options.operands[command->max_operands]).text, command->name, command->operands);
+    return command->run(&options);
+}
+
+int main(int argc, char **argv) {
+    if (!open_standard()) return UNAVAILABLE;
+    signal(SIGPIPE, SIG_IGN); /* a reader that went away is an answer that could not be given */
+    if (argc < 2) return complain_missing();
+    const char *name = argv[1];
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) name = "help";
+    if (strcmp(name, "--version") == 0) name = "version";
+    const struct command *command = find(name);
+    return command != NULL ? run(command, argv + 2) : complain_unknown(name);
+}

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: MIT
+ * What the command says: put together in memory, written at once, in no locale. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli.h"
+
+__attribute__((format(printf, 2, 0))) static void add(struct text *text, const char *format, va_list args) {
+    const size_t room = sizeof text->bytes - text->len;
+    const int n = vsnprintf(text->bytes + text->len, room, format, args);
+    if (n > 0) text->len += (size_t)n < room ? (size_t)n : room - 1;
+}
+
+void text_add(struct text *text, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    add(text, format, args);
+    va_end(args);
+}
+
+/* ---- Pieces ---- */
+
+void text_add_key(struct text *text, const char *key) {
+    for (; *key != '\0'; key++) {
+        const unsigned char c = (unsigned char)*key;
+        if (c == '\\')
+            text_add(text, "\\\\");
+        else if (c >= 0x20 && c < 0x7f)
+            text_add(text, "%c", c);
+        else
+            text_add(text, "\\x%02x", c);
+    }
+}
+
+static int64_t up(int64_t value, int64_t unit) { return (value + unit - 1) / unit; }
+
+static void add_two(struct text *text, int64_t value, int64_t small, const char *large_unit, const char *small_unit) {
+    text_add(text, "%" PRId64 " %s", value / small, large_unit);
+    if (value % small != 0) text_add(text, " %" PRId64 " %s", value % small, small_unit);
+}
+
+/* Rounded up, as what follows is to be true after that long. */
+void text_add_wait(struct text *text, steady_us wait) {
+    const int64_t ms = up(wait, 1000), tenths = up(wait, 100000), s = up(wait, STEADY_SECOND);
+    const int64_t minutes = up(wait, 60 * STEADY_SECOND), hours = up(wait, 3600 * STEADY_SECOND);
+    if (wait < 1000)
+        text_add(text, "%" PRId64 " us", wait);
+    else if (ms < 1000)
+        text_add(text, "%" PRId64 " ms", ms);
+    else if (tenths < 600 && tenths % 10 != 0)
+        text_add(text, "%" PRId64 ".%" PRId64 " s", tenths / 10, tenths % 10);
+    else if (tenths < 600)
+        text_add(text, "%" PRId64 " s", tenths / 10);
+    else if (s < 3600)
+        add_two(text, s, 60, "m", "s");
+    else if (minutes < 24 * 60)
+        add_two(text, minutes, 60, "h", "m");
+    else
+        add_two(text, hours, 24, "d", "h");
+}
+
+void text_add_seconds(struct text *text, steady_us us) {
+    text_add(text, "%" PRId64 ".%06" PRId64, us / STEADY_SECOND, us % STEADY_SECOND);
+    while (text->bytes[text->len - 1] == '0')
+        text->len--;
+    if (text->bytes[text->len - 1] == '.') text->len--;
+}
+
+void text_add_bar(struct text *text, int64_t level, int64_t capacity) {
+    const int64_t width = 10;
+    const int64_t filled = level >= capacity ? width : up(level * width, capacity);
+    text_add(text, "[%.*s%.*s]", (int)filled, "##########", (int)(width - filled), "..........");
+}
+
+struct quoted quoted(const char *value) {
+    struct quoted q;
+    size_t n = 0;
+    for (; *value != '\0' && n + 8 < sizeof q.text; value++) {
+        const unsigned char c = (unsigned char)*value;
+        const int took = snprintf(q.text + n, sizeof q.text - n, c >= 0x20 && c < 0x7f ? "%c" : "\\x%02x", c);
+        n += (size_t)took;
+    }
+    snprintf(q.text + n, sizeof q.text - n, "%s", *value != '\0' ? "..." : "");
+    return q;
+}
+
+/* ---- Saying it ---- */
+
+static bool write_all(int fd, const char *bytes, size_t len) {
+    while (len > 0) {
+        const ssize_t n = write(fd, bytes, len);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return false;
+        bytes += n;
+        len -= (size_t)n;
+    }
+    return true;
+}
+
+int text_say(const struct text *text, int code) {
+    if (write_all(STDOUT_FILENO, text->bytes, text->len)) return code;
+    if (errno != EPIPE) complain("cannot write to standard output: %s", strerror(errno));
+    return UNKNOWN;
+}
+
+int complain(const char *format, ...) {
+    struct text text = {0};
+    va_list args;
+    text_add(&text, "steady: ");
+    va_start(args, format);
+    add(&text, format, args);
+    va_end(args);
+    text_add(&text, "\n");
+    (void)write_all(STDERR_FILENO, text.bytes, text.len); /* there is nobody left to tell */
+    return USAGE;
+}
+
+/* ---- Did you mean ---- */
+
+static int least(int a, int b, int c) {
+    const int ab = a < b ? a : b;
+    return ab < c ? ab : c;
+}
+
+/* Levenshtein's, where two neighbours exchanged count as one slip, and so does a name not written to its end. */
+int distance(const char *typed, const char *name) {
+    enum { MAX = 24 };
+    const size_t rows = strlen(typed), columns = strlen(name);
+    int d[MAX + 1][MAX + 1];
+    if (rows > MAX || columns > MAX) return MAX;
+    if (rows > 1 && strncmp(typed, name, rows) == 0) return columns > rows;
+    for (size_t i = 0; i <= rows; i++)
+        for (size_t j = 0; j <= columns; j++) {
+            if (i == 0 || j == 0) {
+                d[i][j] = (int)(i + j);
+                continue;
+            }
+            const int change = d[i - 1][j - 1] + (typed[i - 1] != name[j - 1]);
+            d[i][j] = least(d[i - 1][j] + 1, d[i][j - 1] + 1, change);
+            if (i > 1 && j > 1 && typed[i - 1] == name[j - 2] && typed[i - 2] == name[j - 1])
+                d[i][j] = least(d[i][j], d[i - 2][j - 2] + 1, change);
+        }
+    return d[rows][columns];
+}

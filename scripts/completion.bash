@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+# Completion of steady(1) for bash. What there is to complete is asked of the command itself.
+
+_steady_names() { # COMMAND: its options; no COMMAND: the commands
+    if [ -n "$1" ]; then
+        "$_steady" help "$1" 2>/dev/null | sed -n 's/^  \(--[a-z-]*\).*/\1/p'
+    else
+        "$_steady" help 2>/dev/null | sed -n 's/^  steady \([a-z]*\) .*/\1/p' | sort -u
+    fi
+}
+
+_steady_unused() { # COMMAND: its options that are not on the line yet
+    local option word
+    for option in $(_steady_names "$1"); do
+        for word in "${COMP_WORDS[@]:2:COMP_CWORD-2}"; do
+            [ "$word" = "$option" ] && continue 2
+        done
+        echo "$option"
+    done
+}
+
+_steady_values() { # OPTION TYPED
+    case $1 in
+    --on-error) echo report deny allow local ;;
+    --store) echo file: memory: redis:// unix: valkey:// ;;
+    --recharge | --block | --timeout)
+        [[ $2 =~ ^([0-9.]*[0-9])[a-z]*$ ]] && printf "${BASH_REMATCH[1]}%s " us ms s m h d ;;
+    --rate)
+        [[ $2 =~ ^([0-9]+)(/.*)?$ ]] && printf "${BASH_REMATCH[1]}/%s " s min hour day ;;
+    esac
+}
+
+_steady() {
+    local _steady=${COMP_WORDS[0]} cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} words
+    COMPREPLY=()
+    if [ "$cur" = "=" ]; then # --option=, split by COMP_WORDBREAKS
+        cur=
+    elif [ "$prev" = "=" ]; then
+        prev=${COMP_WORDS[COMP_CWORD - 2]}
+    fi
+    if [ "$COMP_CWORD" = 1 ]; then
+        words=$(_steady_names)
+    elif [[ $prev = --* && $prev != --json && $prev != --help && $prev != -- ]]; then
+        words=$(_steady_values "$prev" "$cur")
+        [ "$prev" = --store ] && compopt -o nospace 2>/dev/null
+    elif [ "${COMP_WORDS[1]}" = help ] && [ "$COMP_CWORD" = 2 ] && [[ $cur != -* ]]; then
+        words=$(_steady_names)
+    elif [[ $cur = -* ]]; then
+        words=$(_steady_unused "${COMP_WORDS[1]}")
+    fi
+    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+}
+
+complete -F _steady steady
