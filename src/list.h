@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT
+ * Doubly linked rings of structs that carry their own links. */
+#ifndef STEADY__LIST_H
+#define STEADY__LIST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Both the head of a list and a member's place in it. A member in no list points at itself. */
+struct steady__list {
+    struct steady__list *next, *prev;
+};
+
+#define STEADY__OWNER(type, member, at) ((type *)(void *)((char *)(at)-offsetof(type, member)))
+
+static inline void steady__list_init(struct steady__list *list) { list->next = list->prev = list; }
+
+static inline bool steady__list_empty(const struct steady__list *list) { return list->next == list; }
+
+static inline void steady__list_append(struct steady__list *list, struct steady__list *place) {
+    place->prev = list->prev;
+    place->next = list;
+    list->prev->next = place;
+    list->prev = place;
+}
+
+static inline void steady__list_prepend(struct steady__list *list, struct steady__list *place) {
+    steady__list_append(list->next, place);
+}
+
+static inline void steady__list_remove(struct steady__list *place) {
+    place->prev->next = place->next;
+    place->next->prev = place->prev;
+    steady__list_init(place);
+}
+
+#endif

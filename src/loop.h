@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT
+ * A loop, as the rest of the library likes to have it: a watch that knows what it is watching for, an alarm that knows
+ * whether it is set. What one has to remember about either is remembered here, not in each adapter. */
+#ifndef STEADY__LOOP_H
+#define STEADY__LOOP_H
+
+#include <time.h>
+
+#include "steady.h"
+
+struct steady__watch {
+    const steady_loop_ops *ops;
+    void *io; /* NULL: watches nothing */
+    int wanted;
+};
+
+struct steady__alarm {
+    const steady_loop_ops *ops;
+    void *timer;
+    bool set; /* whoever is called by it clears this first: see steady__alarm_rang */
+};
+
+static inline steady_us steady__loop_now(const steady_loop *loop) {
+    struct timespec t;
+    if (loop->ops->now != NULL) return loop->ops->now(loop->loop);
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (steady_us)t.tv_sec * STEADY_SECOND + t.tv_nsec / 1000;
+}
+
+static inline int steady__watch_want(struct steady__watch *watch, int events) {
+    if (watch->io == NULL || watch->wanted == events) return 0;
+    if (watch->ops->io_want(watch->io, events) != 0) return -1;
+    watch->wanted = events;
+    return 0;
+}
+
+static inline void steady__watch_stop(struct steady__watch *watch) {
+    if (watch->io != NULL) watch->ops->io_free(watch->io);
+    watch->io = NULL;
+    watch->wanted = 0;
+}
+
+static inline int steady__watch_start(struct steady__watch *watch, const steady_loop *loop, int fd, int events,
+                                      void (*ready)(void *arg, int events), void *arg) {
+    watch->ops = loop->ops;
+    watch->wanted = 0;
+    watch->io = loop->ops->io_new(loop->loop, fd, ready, arg);
+    if (watch->io == NULL) return -1;
+    if (steady__watch_want(watch, events) == 0) return 0;
+    steady__watch_stop(watch);
+    return -1;
+}
+
+static inline int steady__alarm_new(struct steady__alarm *alarm, const steady_loop *loop, void (*fired)(void *arg),
+                                    void *arg) {
+    alarm->ops = loop->ops;
+    alarm->set = false;
+    alarm->timer = loop->ops->timer_new(loop->loop, fired, arg);
+    return alarm->timer != NULL ? 0 : -1;
+}
+
+/* A loop that cannot start a timer has no memory for it; there is nobody to tell. */
+static inline void steady__alarm_set(struct steady__alarm *alarm, steady_us delay) {
+    alarm->set = alarm->ops->timer_start(alarm->timer, delay > 0 ? delay : 0) == 0;
+}
+
+static inline void steady__alarm_rang(struct steady__alarm *alarm) { alarm->set = false; }
+
+static inline void steady__alarm_stop(struct steady__alarm *alarm) {
+    if (alarm->set) alarm->ops->timer_stop(alarm->timer);
+    alarm->set = false;
+}
+
+static inline void steady__alarm_free(struct steady__alarm *alarm) {
+    if (alarm->timer != NULL) alarm->ops->timer_free(alarm->timer);
+    alarm->timer = NULL;
+    alarm->set = false;
+}
+
+#endif

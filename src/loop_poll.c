@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: MIT
+ * The built-in loop: poll(2), and timers in the order in which they are due.
+ *
+ * Whatever is freed while callbacks run is only marked, and swept when the outermost run is done: so a callback may
+ * free anything, its own handle and the poller itself included, and may run the poller again. */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+
+#include "list.h"
+#include "loop.h"
+
+struct poll_io {
+    struct steady__list place;
+    steady_poller *poller;
+    int fd;
+    int wanted;
+    int seen; /* events reported by the last poll(2) and not yet handed on */
+    bool freed;
+    void (*ready)(void *arg, int events);
+    void *arg;
+};
+
+struct poll_timer {
+    struct steady__list place; /* in timers while it runs, in idle while not */
+    steady_poller *poller;
+    steady_us due;
+    bool freed;
+    void (*fired)(void *arg);
+    void *arg;
+};
+
+struct steady_poller {
+    struct steady__list ios;
+    struct steady__list timers; /* running, the next one first */
+    struct steady__list idle;
+    struct pollfd *fds; /* room for one each of ios */
+    size_t io_count, fd_room;
+    unsigned depth; /* runs on the stack */
+    bool freed;     /* the poller, or something in it */
+    bool doomed;
+};
+
+#define WAIT_MAX (365 * 86400 * STEADY_SECOND) /* longer is for ever */
+
+#define IO(list) STEADY__OWNER(struct poll_io, place, list)
+#define TIMER(list) STEADY__OWNER(struct poll_timer, place, list)
+
+static steady_us monotonic(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (steady_us)t.tv_sec * STEADY_SECOND + t.tv_nsec / 1000;
+}
+
+/* ---- Descriptors ---- */
+
+static int make_room(steady_poller *poller) {
+    if (poller->io_count < poller->fd_room) return 0;
+    const size_t room = poller->fd_room > 0 ? poller->fd_room * 2 : 4;
+    struct pollfd *fds = realloc(poller->fds, room * sizeof *fds);
+    if (fds == NULL) return -1;
+    poller->fds = fds;
+    poller->fd_room = room;
+    return 0;
+}
+
+static void *io_new(void *loop, int fd, void (*ready)(void *arg, int events), void *arg) {
+    steady_poller *poller = loop;
+    if (make_room(poller) != 0) return NULL;
+    struct poll_io *io = calloc(1, sizeof *io);
+    if (io == NULL) return NULL;
+    io->poller = poller;
+    io->fd = fd;
+    io->ready = ready;
+    io->arg = arg;
+    steady__list_append(&poller->ios, &io->place);
+    poller->io_count++;
+    return io;
+}
+
+static int io_want(void *handle, int events) {
+    struct poll_io *io = handle;
+    io->wanted = events;
+    return 0;
+}
+
+static void io_drop(struct poll_io *io) {
+    steady__list_remove(&io->place);
+    io->poller->io_count--;
+    free(io);
+}
+
+static void io_free(void *handle) {
+    struct poll_io *io = handle;
+    io->wanted = io->seen = 0;
+    io->freed = io->poller->freed = true;
+    if (io->poller->depth == 0) io_drop(io);
+}
+
+/* ---- Timers ---- */
+
+static void *timer_new(void *loop, void (*fired)(void *arg), void *arg) {
+    struct poll_timer *timer = calloc(1, sizeof *timer);
+    if (timer == NULL) return NULL;
+    timer->poller = loop;
+    timer->fired = fired;
+    timer->arg = arg;
+    steady__list_append(&timer->poller->idle, &timer->place);
+    return timer;
+}
+
+static void timer_stop(void *handle) {
+    struct poll_timer *timer = handle;
+    steady__list_remove(&timer->place);
+    steady__list_append(&timer->poller->idle, &timer->place);
+}
+
+/* Most timers started are the last to be due, so the place is looked for from the end. */
+static int timer_start(void *handle, steady_us delay) {
+    struct poll_timer *timer = handle;
+    steady__list_remove(&timer->place);
+    timer->due = monotonic() + delay;
+    struct steady__list *before = timer->poller->timers.prev;
+    while (before != &timer->poller->timers && TIMER(before)->due > timer->due)
+        before = before->prev;
+    steady__list_prepend(before, &timer->place);
+    return 0;
+}
+
+static void timer_drop(struct poll_timer *timer) {
+    steady__list_remove(&timer->place);
+    free(timer);
+}
+
+static void timer_free(void *handle) {
+    struct poll_timer *timer = handle;
+    timer_stop(timer);
+    timer->freed = timer->poller->freed = true;
+    if (timer->poller->depth == 0) timer_drop(timer);
+}
+
+static const steady_loop_ops poll_ops = {
+    .name = "poll",
+    .io_new = io_new,
+    .io_want = io_want,
+    .io_free = io_free,
+    .timer_new = timer_new,
+    .timer_start = timer_start,
+    .timer_stop = timer_stop,
+    .timer_free = timer_free,
+};
+
+/* ---- Running ---- */
+
+int steady_poller_new(steady_poller **poller) {
+    if (poller == NULL) return STEADY_BAD_ARGUMENT;
+    *poller = calloc(1, sizeof **poller);
+    if (*poller == NULL) return STEADY_NO_MEMORY;
+    steady__list_init(&(*poller)->ios);
+    steady__list_init(&(*poller)->timers);
+    steady__list_init(&(*poller)->idle);
+    return 0;
+}
+
+steady_loop steady_poller_loop(steady_poller *poller) { return (steady_loop){&poll_ops, poller}; }
+
+static size_t fill(steady_poller *poller) {
+    size_t n = 0;
+    for (struct steady__list *p = poller->ios.next; p != &poller->ios; p = p->next) {
+        const int wanted = IO(p)->wanted;
+        if (wanted == 0) continue;
+        poller->fds[n].fd = IO(p)->fd;
+        poller->fds[n].events =
+            (short)(((wanted & STEADY_READABLE) != 0 ? POLLIN : 0) | ((wanted & STEADY_WRITABLE) != 0 ? POLLOUT : 0));
+        poller->fds[n++].revents = 0;
+    }
+    return n;
+}
+
+/* Takes over what poll(2) saw, in the order of fill. */
+static void note(steady_poller *poller) {
+    size_t n = 0;
+    for (struct steady__list *p = poller->ios.next; p != &poller->ios; p = p->next) {
+        if (IO(p)->wanted == 0) continue;
+        const short seen = poller->fds[n++].revents;
+        IO(p)->seen = (seen & POLLIN ? STEADY_READABLE : 0) | (seen & POLLOUT ? STEADY_WRITABLE : 0);
+        if (seen & (POLLERR | POLLHUP | POLLNVAL)) IO(p)->seen = STEADY_READABLE | STEADY_WRITABLE;
+    }
+}
+
+static int call_ready(steady_poller *poller) {
+    int ran = 0;
+    for (struct steady__list *p = poller->ios.next; p != &poller->ios; p = p->next) {
+        const int seen = IO(p)->seen & IO(p)->wanted;
+        IO(p)->seen = 0;
+        if (seen == 0) continue;
+        IO(p)->ready(IO(p)->arg, seen);
+        ran++;
+    }
+    return ran;
+}
+
+/* A timer that a callback starts anew is due later than `now`, so this ends. */
+static int call_due(steady_poller *poller) {
+    int ran = 0;
+    const steady_us now = monotonic();
+    while (!steady__list_empty(&poller->timers) && TIMER(poller->timers.next)->due < now) {
+        struct poll_timer *timer = TIMER(poller->timers.next);
+        timer_stop(timer);
+        timer->fired(timer->arg);
+        ran++;
+    }
+    return ran;
+}
+
+static void sweep(steady_poller *poller) {
+    for (struct steady__list *p = poller->ios.next, *next; p != &poller->ios; p = next) {
+        next = p->next;
+        if (IO(p)->freed) io_drop(IO(p));
+    }
+    for (struct steady__list *p = poller->idle.next, *next; p != &poller->idle; p = next) {
+        next = p->next;
+        if (TIMER(p)->freed) timer_drop(TIMER(p));
+    }
+    poller->freed = false;
+}
+
+static void drop_all(steady_poller *poller) {
+    while (!steady__list_empty(&poller->ios))
+        io_drop(IO(poller->ios.next));
+    while (!steady__list_empty(&poller->timers))
+        timer_drop(TIMER(poller->timers.next));
+    while (!steady__list_empty(&poller->idle))
+        timer_drop(TIMER(poller->idle.next));
+    free(poller->fds);
+    free(poller);
+}
+
+/* us to wait for: until `until` (negative: for ever) or the next timer. */
+static steady_us wait_for(const steady_poller *poller, steady_us until) {
+    if (!steady__list_empty(&poller->timers)) {
+        const steady_us due = TIMER(poller->timers.next)->due + 1; /* call_due wants it past */
+        if (until < 0 || due < until) until = due;
+    }
+    if (until < 0) return -1;
+    const steady_us now = monotonic();
+    return until > now ? until - now : 0;
+}
+
+/* One turn: how many callbacks ran, or -1 with errno. */
+static int turn(steady_poller *poller, steady_us until) {
+    const steady_us wait = wait_for(poller, until);
+    const struct timespec t = {(time_t)(wait / STEADY_SECOND), (long)(wait % STEADY_SECOND) * 1000};
+    if (ppoll(poller->fds, (nfds_t)fill(poller), wait < 0 ? NULL : &t, NULL) < 0) return -1;
+    note(poller);
+    const int ran = call_ready(poller);
+    return ran + call_due(poller);
+}
+
+int steady_poller_run(steady_poller *poller, steady_us max_wait) {
+    int ran = 0;
+    if (poller == NULL) return STEADY_BAD_ARGUMENT;
+    const steady_us until = max_wait < 0 || max_wait > WAIT_MAX ? -1 : monotonic() + max_wait;
+    poller->depth++;
+    do {
+        ran = turn(poller, until);
+        if (ran < 0 && errno == EINTR) ran = 0;
+    } while (ran == 0 && !poller->doomed && (until < 0 || monotonic() < until));
+    poller->depth--;
+    if (poller->depth == 0 && poller->doomed)
+        drop_all(poller);
+    else if (poller->depth == 0 && poller->freed)
+        sweep(poller);
+    return ran < 0 ? STEADY_SYSTEM : ran;
+}
+
+void steady_poller_free(steady_poller **poller) {
+    if (poller == NULL || *poller == NULL) return;
+    steady_poller *p = *poller;
+    *poller = NULL;
+    p->doomed = true;
+    if (p->depth == 0) drop_all(p);
+}
