@@ -8,8 +8,8 @@
 enum steady__scheme {
     STEADY__URL_MEMORY,
     STEADY__URL_FILE,
-    STEADY__URL_TCP,      /* redis:// valkey:// */
-    STEADY__URL_TLS,      /* rediss:// valkeys:// */
+    STEADY__URL_TCP, /* redis:// valkey:// */
+    STEADY__URL_TLS, /* rediss:// valkeys:// */
     STEADY__URL_UNIX,
     STEADY__URL_SENTINEL, /* redis+sentinel:// */
 };
@@ -31,6 +31,9 @@ struct steady__url {
 /* 0, STEADY_BAD_ARGUMENT, or STEADY_UNSUPPORTED for what is planned (TLS, Sentinel). A message never shows the user
  * part of the URL. */
 int steady__url_parse(struct steady__url *url, const char *text, steady_message *why);
+
+/* A copy whose strings point into itself. */
+void steady__url_copy(struct steady__url *to, const struct steady__url *from);
 
 /* Wipes the password. */
 void steady__url_clear(struct steady__url *url);

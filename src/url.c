@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: MIT
+ * Store URLs: taken apart in a copy, in place.
+ *
+ * A URL that cannot be read may hold a password anywhere (an unescaped '/' or '@' moves every border), so a message
+ * quotes a piece of it only where there is no '@' in the whole of it. */
+#include "url.h"
+
+#include <arpa/inet.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/un.h>
+
+#include "error.h"
+
+#define DB_MAX INT32_MAX
+#define HOST_MAX 255
+#define DEFAULT_PORT 6379
+
+static const struct {
+    const char *prefix; /* with its colon */
+    enum steady__scheme scheme;
+} schemes[] = {
+    {"memory:", STEADY__URL_MEMORY},
+    {"file:", STEADY__URL_FILE},
+    {"redis:", STEADY__URL_TCP},
+    {"valkey:", STEADY__URL_TCP},
+    {"rediss:", STEADY__URL_TLS},
+    {"valkeys:", STEADY__URL_TLS},
+    {"unix:", STEADY__URL_UNIX},
+    {"redis+sentinel:", STEADY__URL_SENTINEL},
+    {"valkey+sentinel:", STEADY__URL_SENTINEL},
+};
+
+/* `piece` fit for a message, or dots where it may be a secret. */
+static const char *shown(const struct steady__url *url, const char *piece, char out[48]) {
+    if (strchr(url->bytes, '@') != NULL) return "...";
+    steady__printable(out, 48, piece, strlen(piece));
+    return out;
+}
+
+static int refuse(steady_message *why, const char *reason) {
+    return steady__fail(why, STEADY_BAD_ARGUMENT, "the store URL %s", reason);
+}
+
+static int hex(char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+    return -1;
+}
+
+/* Decodes %XX in place. */
+static int decode(char *text, steady_message *why) {
+    char *to = text;
+    for (const char *from = text; *from != '\0'; from++) {
+        if (*from != '%') {
+            *to++ = *from;
+            continue;
+        }
+        const int high = hex(from[1]);
+        const int low = high < 0 ? -1 : hex(from[2]);
+        if (low < 0) return refuse(why, "holds a '%' without two hexadecimal digits after it; write %25 for '%'");
+        if (high == 0 && low == 0) return refuse(why, "holds %00, which can be part of nothing in it");
+        *to++ = (char)(high * 16 + low);
+        from += 2;
+    }
+    *to = '\0';
+    return 0;
+}
+
+/* Decimal digits only, no sign, no space; false also where it is over `max`. */
+static bool read_number(const char *text, uint64_t max, uint64_t *number) {
+    uint64_t n = 0;
+    if (*text == '\0') return false;
+    for (; *text != '\0'; text++) {
+        if (*text < '0' || *text > '9') return false;
+        n = n * 10 + (uint64_t)(*text - '0');
+        if (n > max) return false;
+    }
+    *number = n;
+    return true;
+}
+
+static int read_db(struct steady__url *url, const char *text, steady_message *why) {
+    uint64_t n;
+    if (!read_number(text, DB_MAX, &n))
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "the store URL's database must be a number, 0 .. %d", DB_MAX);
+    url->db = (uint32_t)n;
+    return 0;
+}
+
+static int read_port(struct steady__url *url, const char *text, steady_message *why) {
+    uint64_t n;
+    if (!read_number(text, UINT16_MAX, &n) || n == 0) return refuse(why, "has a port that is no number in 1 .. 65535");
+    url->port = (uint16_t)n;
+    return 0;
+}
+
+/* user:pass, or :pass, or nothing. */
+static int read_userinfo(struct steady__url *url, char *text, steady_message *why) {
+    char *colon = strchr(text, ':');
+    if (*text == '\0') return 0;
+    if (colon == NULL) return refuse(why, "names a user without a password; write user:pass@, or :pass@");
+    *colon = '\0';
+    const int error = decode(text, why);
+    if (error != 0) return error;
+    url->user = text;
+    url->password = colon + 1;
+    return decode(colon + 1, why);
+}
+
+/* Splits off what is before the '@' of an authority. */
+static int take_userinfo(struct steady__url *url, char **authority, steady_message *why) {
+    char *at = strrchr(*authority, '@');
+    if (at == NULL) return 0;
+    *at = '\0';
+    char *userinfo = *authority;
+    *authority = at + 1;
+    if (strchr(userinfo, '@') != NULL) return refuse(why, "has '@' in its user or password; write it %40");
+    return read_userinfo(url, userinfo, why);
+}
+
+/* [address] or [address%zone]; the zone's '%' may be written %25, as RFC 6874 has it. */
+static int read_bracketed(struct steady__url *url, char *text, steady_message *why) {
+    struct in6_addr address;
+    char *close = strchr(text, ']');
+    if (close == NULL || (close[1] != '\0' && close[1] != ':')) return refuse(why, "has a '[' without its ']'");
+    *close = '\0';
+    url->host = ++text;
+    char *zone = strchr(text, '%');
+    if (zone != NULL) *zone = '\0';
+    if (inet_pton(AF_INET6, text, &address) != 1) return refuse(why, "has no IPv6 address in its brackets");
+    if (zone != NULL) {
+        *zone++ = '%';
+        if (strncmp(zone, "25", 2) == 0 && zone[2] != '\0') memmove(zone, zone + 2, strlen(zone + 2) + 1);
+        if (*zone == '\0' || strlen(zone) > 15 || strchr(zone, '%') != NULL)
+            return refuse(why, "has an IPv6 zone that is no name of an interface");
+    }
+    return close[1] == ':' ? read_port(url, close + 2, why) : 0;
+}
+
+static bool host_is_plausible(const char *host) {
+    for (const char *p = host; *p != '\0'; p++)
+        if (!((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9') || *p == '.' ||
+              *p == '-' || *p == '_'))
+            return false;
+    return true;
+}
+
+static int read_host_port(struct steady__url *url, char *text, steady_message *why) {
+    if (*text == '[') return read_bracketed(url, text, why);
+    char *colon = strchr(text, ':');
+    if (colon != NULL && strchr(colon + 1, ':') != NULL)
+        return refuse(why, "has too many ':'; an IPv6 address goes in brackets, other ':' are written %3A");
+    if (colon != NULL) *colon = '\0';
+    if (*text == '\0') return refuse(why, "names no host");
+    if (strlen(text) > HOST_MAX) return refuse(why, "has a host name of over 255 bytes");
+    if (!host_is_plausible(text)) return refuse(why, "has a host name with other bytes than letters, digits and . - _");
+    url->host = text;
+    return colon != NULL ? read_port(url, colon + 1, why) : 0;
+}
+
+/* //[user:pass@]host[:port][/db] */
+static int read_tcp(struct steady__url *url, char *rest, steady_message *why) {
+    if (strncmp(rest, "//", 2) != 0) return refuse(why, "has no // after its scheme");
+    char *authority = rest + 2;
+    if (strchr(authority, '?') != NULL) return refuse(why, "has options (after '?'), and redis:// knows none");
+    char *slash = strchr(authority, '/');
+    if (slash != NULL && strchr(slash, '@') != NULL)
+        return refuse(why, "has '/' in its user or password; write it %2F");
+    if (slash != NULL) *slash = '\0';
+    int error = take_userinfo(url, &authority, why);
+    if (error == 0) error = read_host_port(url, authority, why);
+    if (error == 0 && slash != NULL && slash[1] != '\0') error = read_db(url, slash + 1, why);
+    return error;
+}
+
+/* db=N, once. */
+static int read_options(struct steady__url *url, char *options, steady_message *why) {
+    char shown_name[48];
+    bool seen = false;
+    for (char *option = options; option != NULL;) {
+        char *next = strchr(option, '&');
+        if (next != NULL) *next++ = '\0';
+        if (strncmp(option, "db=", 3) != 0)
+            return steady__fail(why, STEADY_BAD_ARGUMENT, "the store URL has an unknown option \"%s\"; db=N is the one",
+                                shown(url, option, shown_name));
+        if (seen) return refuse(why, "has the option db twice");
+        seen = true;
+        const int error = read_db(url, option + 3, why);
+        if (error != 0) return error;
+        option = next;
+    }
+    return 0;
+}
+
+/* /path, ///path, and with credentials //user:pass@/path */
+static int read_path(struct steady__url *url, char *rest, bool credentials, steady_message *why) {
+    char *path = rest;
+    if (strncmp(rest, "//", 2) == 0) {
+        path = strchr(rest + 2, '/');
+        if (path == NULL || strchr(path, '@') != strrchr(path, '@') || (!credentials && path != rest + 2))
+            return refuse(why, "has no absolute path; write file:/path or unix:/path");
+        *path = '\0'; /* put back below */
+        char *authority = rest + 2;
+        const int error = credentials ? take_userinfo(url, &authority, why) : 0;
+        if (error != 0) return error;
+        if (*authority != '\0') return refuse(why, "has a host where only a path can be");
+        *path = '/';
+    }
+    if (*path != '/') return refuse(why, "needs an absolute path");
+    url->path = path;
+    return decode(path, why);
+}
+
+static int read_unix(struct steady__url *url, char *rest, steady_message *why) {
+    const size_t room = sizeof((struct sockaddr_un *)NULL)->sun_path;
+    char *options = strchr(rest, '?');
+    if (options != NULL) *options++ = '\0';
+    int error = read_path(url, rest, true, why);
+    if (error == 0 && strlen(url->path) >= room)
+        error = steady__fail(why, STEADY_BAD_ARGUMENT, "the store URL's socket path is %zu bytes long; at most %zu",
+                             strlen(url->path), room - 1);
+    if (error == 0 && options != NULL) error = read_options(url, options, why);
+    return error;
+}
+
+static int read_file(struct steady__url *url, char *rest, steady_message *why) {
+    if (strchr(rest, '?') != NULL)
+        return refuse(why, "has options (after '?'), and file: knows none; write %3F for '?'");
+    return read_path(url, rest, false, why);
+}
+
+static int find_scheme(struct steady__url *url, char **rest, steady_message *why) {
+    char piece[48];
+    for (size_t i = 0; i < sizeof schemes / sizeof schemes[0]; i++) {
+        const size_t len = strlen(schemes[i].prefix);
+        if (strncasecmp(url->bytes, schemes[i].prefix, len) != 0) continue;
+        url->scheme = schemes[i].scheme;
+        *rest = url->bytes + len;
+        return 0;
+    }
+    return steady__fail(why, STEADY_BAD_ARGUMENT,
+                        "the store URL \"%s\" does not begin with memory: file: redis: valkey: or unix:",
+                        shown(url, url->bytes, piece));
+}
+
+static int read_rest(struct steady__url *url, char *rest, steady_message *why) {
+    switch (url->scheme) {
+    case STEADY__URL_MEMORY: return *rest == '\0' ? 0 : refuse(why, "has something after memory:");
+    case STEADY__URL_FILE: return read_file(url, rest, why);
+    case STEADY__URL_TCP: return read_tcp(url, rest, why);
+    case STEADY__URL_UNIX: return read_unix(url, rest, why);
+    case STEADY__URL_TLS:
+        return steady__fail(why, STEADY_UNSUPPORTED, "TLS (rediss: valkeys:) is not supported yet; use redis:");
+    default:
+        return steady__fail(why, STEADY_UNSUPPORTED, "Sentinel (redis+sentinel:) is not supported yet; use redis:");
+    }
+}
+
+static int check_bytes(const char *text, steady_message *why) {
+    const size_t len = strlen(text);
+    if (len == 0) return refuse(why, "is empty; write memory: for the embedded store");
+    if (len > STEADY__URL_MAX)
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "the store URL is %zu bytes long; at most %d", len,
+                            STEADY__URL_MAX);
+    for (const char *p = text; *p != '\0'; p++)
+        if ((unsigned char)*p <= ' ' || *p == 0x7f) return refuse(why, "holds a space or a control character");
+    return strchr(text, '#') == NULL ? 0 : refuse(why, "holds a '#'; write it %23");
+}
+
+int steady__url_parse(struct steady__url *url, const char *text, steady_message *why) {
+    char *rest = NULL;
+    memset(url, 0, sizeof *url);
+    url->host = url->path = url->user = url->password = "";
+    url->port = DEFAULT_PORT;
+    int error = check_bytes(text, why);
+    if (error == 0) {
+        memcpy(url->bytes, text, strlen(text) + 1);
+        error = find_scheme(url, &rest, why);
+    }
+    if (error == 0) error = read_rest(url, rest, why);
+    if (error != 0) steady__url_clear(url);
+    return error;
+}
+
+static const char *moved(const struct steady__url *to, const struct steady__url *from, const char *piece) {
+    return *piece == '\0' ? "" : to->bytes + (piece - from->bytes);
+}
+
+void steady__url_copy(struct steady__url *to, const struct steady__url *from) {
+    *to = *from;
+    to->host = moved(to, from, from->host);
+    to->path = moved(to, from, from->path);
+    to->user = moved(to, from, from->user);
+    to->password = moved(to, from, from->password);
+}
+
+void steady__url_clear(struct steady__url *url) {
+    explicit_bzero(url->bytes, sizeof url->bytes);
+    url->host = url->path = url->user = url->password = "";
+}
