@@ -1,0 +1,491 @@
+/* SPDX-License-Identifier: MIT
+ * One supervised connection to a server.
+ *
+ *     RESTING --alarm--> DIALING --connected--> GREETING --OK, OK--> UP
+ *        ^                  |                      |                  |
+ *        +------------------+----------------------+------------------+      and CLOSED from anywhere
+ *
+ * Normally: a new link rests for no time at all, dials, says AUTH and SELECT if the URL wants them, and is up. Requests
+ * wait in `waiting` until it is, and go out in the order they came in. A request that finds nothing else on the wire is
+ * sent inside submit; one that does not is sent together with all others of the same turn of the loop: at the end of
+ * the batch of replies being read, or when the loop says that the socket is writable.
+ *
+ * It fails in four ways, all of which end in RESTING with a time to dial again, at most one attempt at a time:
+ *   - an attempt comes to nothing: the rest doubles, up to half a second, with jitter. From now on the server is known
+ *     to be down: what waits ends, and what comes ends at once, until a connection is made.
+ *   - a connection is lost that had answered: it is made again at once, more or less, and what was not written waits
+ *     for that. What was written, if only a byte of it, ends as such: nobody knows what became of it.
+ *   - the server will not have us (AUTH, SELECT): as the first, but at most once a second, and as STEADY_REFUSED.
+ *   - the connection stalls: something is unanswered and not a byte has come for four timeouts.
+ * A connection that never answered counts as an attempt that came to nothing, so a server that accepts and hangs up is
+ * not connected to more often than one that does not listen.
+ *
+ * Closing may happen inside any callback. It takes descriptors and timers away at once and forgets all requests; the
+ * memory goes when the outermost handler on the stack has returned (`depth`). A handler that has called out looks at
+ * `epoch`, which changes whenever the connection that it was about is gone. */
+#include "link.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "error.h"
+#include "script.h"
+
+#define STALL_TIMEOUTS 4
+#define STALL_LEAST (100 * STEADY_MILLISECOND)
+#define BACKOFF_FIRST (20 * STEADY_MILLISECOND)
+#define BACKOFF_LAST (500 * STEADY_MILLISECOND) /* so that a server is used within a second of coming back */
+#define BACKOFF_REFUSED STEADY_SECOND
+#define REDIAL_SPREAD (10 * STEADY_MILLISECOND) /* the clients of a server that hangs up on all of them */
+#define PATIENCE_LEAST (250 * STEADY_MILLISECOND)
+#define GREETINGS 2
+
+enum state { RESTING, DIALING, GREETING, UP, CLOSED };
+
+struct steady__link {
+    struct steady__link_options with;
+    enum state state;
+    unsigned depth; /* handlers on the stack */
+    uint64_t epoch;
+    bool hopeful;   /* the server is not known to be down */
+    bool answered;  /* this connection has had a reply */
+    bool leaving;   /* this connection is to be left once the wire is idle */
+    bool told_lost; /* the log has been told so */
+    int down_error; /* what a request ends as while not hopeful */
+    unsigned failures;
+    uint64_t connections;
+    steady_us quiet_since; /* last byte, or the first request after nothing was unanswered */
+    struct steady__list waiting;
+    struct steady__list casualties; /* written, and lost; being handed back */
+    struct steady__request greetings[GREETINGS];
+    unsigned greetings_due;
+    struct steady__wire wire;
+    struct steady__dial dial;
+    struct steady__watch watch;
+    struct steady__alarm alarm; /* RESTING: dial; GREETING: give up; UP: look whether it stalls */
+    char where[300];
+};
+
+#define REQUEST(list) STEADY__OWNER(struct steady__request, place, list)
+
+static steady_us now(const struct steady__link *link) { return steady__loop_now(&link->with.loop); }
+
+static steady_us stall_time(const struct steady__link *link) {
+    const steady_us stall = STALL_TIMEOUTS * link->with.timeout;
+    return stall > STALL_LEAST ? stall : STALL_LEAST;
+}
+
+static steady_us patience(const struct steady__link *link) {
+    return stall_time(link) > PATIENCE_LEAST ? stall_time(link) : PATIENCE_LEAST;
+}
+
+static bool is_greeting(const struct steady__link *link, const struct steady__request *request) {
+    return request >= link->greetings && request < link->greetings + GREETINGS;
+}
+
+/* ---- Telling ---- */
+
+static void tell(struct steady__link *link, enum steady_log_level level, const char *what, const char *why) {
+    char text[512];
+    if (link->with.log == NULL) return;
+    snprintf(text, sizeof text, "%s: %s%s%s", link->where, what, *why != '\0' ? ": " : "", why);
+    link->with.log(link->with.log_data, level, text);
+}
+
+static void tell_lost(struct steady__link *link, const char *why) {
+    if (link->told_lost) return;
+    link->told_lost = true;
+    tell(link, STEADY_LOG_WARNING, link->connections > 0 ? "connection lost" : "cannot connect", why);
+}
+
+static void tell_back(struct steady__link *link) {
+    if (!link->told_lost) return;
+    link->told_lost = false;
+    tell(link, STEADY_LOG_INFO, "connected and answering again", "");
+}
+
+/* ---- Handlers: what the loop calls ---- */
+
+static void destroy(struct steady__link *link) {
+    steady__wire_free(&link->wire);
+    free(link);
+}
+
+/* False in a forked child, which must not touch what is the parent's. */
+static bool enter(struct steady__link *link) {
+    if (steady__forked(link->with.birthmark)) return false;
+    link->depth++;
+    return true;
+}
+
+static void flush(struct steady__link *link);
+
+static void leave(struct steady__link *link) {
+    if (link->state == UP) flush(link);
+    if (--link->depth == 0 && link->state == CLOSED) destroy(link);
+}
+
+/* ---- Ending ---- */
+
+/* Hands back requests, one at a time, since each may end anything. */
+static void hand_back(struct steady__link *link, struct steady__list *list, bool written) {
+    while (link->state != CLOSED && !steady__list_empty(list)) {
+        struct steady__request *request = REQUEST(list->next);
+        steady__list_remove(&request->place);
+        link->with.owner_class->unanswered(link->with.owner, request, written, link->down_error);
+    }
+}
+
+static steady_us jitter(struct steady__link *link, steady_us most) {
+    return (steady_us)(link->with.net->random(link->with.net) % (uint64_t)(most + 1));
+}
+
+static steady_us backoff(struct steady__link *link) {
+    const unsigned doublings = link->failures < 5 ? link->failures : 5;
+    const steady_us nominal = BACKOFF_FIRST << doublings;
+    const steady_us most = nominal < BACKOFF_LAST ? nominal : BACKOFF_LAST;
+    link->failures++;
+    return most / 2 + jitter(link, most / 2);
+}
+
+static void rest(struct steady__link *link, steady_us delay) {
+    link->state = RESTING;
+    steady__alarm_set(&link->alarm, delay);
+}
+
+/* The server is down, with `error`, for all one knows. */
+static void despair(struct steady__link *link, int error, const char *why) {
+    link->hopeful = false;
+    link->down_error = error;
+    rest(link, error == STEADY_REFUSED ? BACKOFF_REFUSED + jitter(link, BACKOFF_LAST) : backoff(link));
+    steady__fail(link->with.trouble, 0, "%s: %s", link->where, why);
+}
+
+static void give_up_attempt(struct steady__link *link, int error, const char *why) {
+    despair(link, error, why);
+    hand_back(link, &link->waiting, false);
+    if (link->state != CLOSED) tell_lost(link, why);
+}
+
+/* Requests of a closed wire, latest first: to where they belong now. */
+static void sort_abandoned(struct steady__link *link, bool let_in) {
+    struct steady__request *request;
+    bool written = false;
+    while ((request = steady__wire_abandoned(&link->wire, &written)) != NULL)
+        if (!is_greeting(link, request))
+            steady__list_prepend(written && let_in ? &link->casualties : &link->waiting, &request->place);
+}
+
+/* Ends a connection. `let_in`: the server may have acted upon what was written. */
+static void drop(struct steady__link *link, int error, bool let_in, const char *why) {
+    char reason[160];
+    const bool worth_a_try = link->answered && let_in && !link->leaving && error == STEADY_UNAVAILABLE;
+    steady__printable(reason, sizeof reason, why, strlen(why)); /* `why` may lie in what is about to go */
+    link->epoch++;
+    steady__watch_stop(&link->watch);
+    steady__wire_close(&link->wire);
+    sort_abandoned(link, let_in);
+    if (worth_a_try) {
+        link->down_error = error;
+        rest(link, jitter(link, REDIAL_SPREAD));
+        steady__fail(link->with.trouble, 0, "%s: %s", link->where, reason);
+    } else {
+        despair(link, error, reason);
+    }
+    hand_back(link, &link->casualties, true);
+    if (!worth_a_try) hand_back(link, &link->waiting, false);
+    if (link->state != CLOSED) tell_lost(link, reason);
+}
+
+/* ---- Writing ---- */
+
+static bool encode_next(struct steady__link *link) {
+    char *room = steady__wire_room(&link->wire, STEADY__REQUEST_MAX);
+    if (room == NULL) return false;
+    struct steady__request *request = REQUEST(link->waiting.next);
+    steady__list_remove(&request->place);
+    if (steady__wire_idle(&link->wire)) link->quiet_since = now(link);
+    steady__wire_put(&link->wire, request, link->with.owner_class->encode(link->with.owner, request, room));
+    return true;
+}
+
+static bool encode_waiting(struct steady__link *link) {
+    bool any = false;
+    while (!link->leaving && !steady__list_empty(&link->waiting) && encode_next(link))
+        any = true;
+    return any;
+}
+
+/* Sends what there is to send. Calls nothing back: a send that fails is left to the handler of the socket. */
+static void flush(struct steady__link *link) {
+    bool encoded, taken;
+    do {
+        encoded = encode_waiting(link);
+        taken = steady__wire_flush(&link->wire);
+    } while (encoded && taken);
+    if (!steady__wire_idle(&link->wire) && !link->alarm.set) steady__alarm_set(&link->alarm, stall_time(link));
+    steady__watch_want(&link->watch, taken ? STEADY_READABLE : STEADY_READABLE | STEADY_WRITABLE);
+}
+
+/* ---- Reading ---- */
+
+static void is_up(struct steady__link *link) {
+    link->state = UP;
+    link->hopeful = true;
+    link->leaving = false;
+    steady__alarm_stop(&link->alarm);
+}
+
+static void greeted(struct steady__link *link, const struct steady__reply *reply) {
+    char text[160];
+    if (reply->kind == STEADY__REPLY_TEXT) {
+        if (--link->greetings_due == 0) is_up(link);
+        return;
+    }
+    if (reply->kind != STEADY__REPLY_ERROR) {
+        drop(link, STEADY_UNAVAILABLE, true, "the server answers with what is no answer");
+        return;
+    }
+    const enum steady__refusal refusal = steady__script_refusal(reply->text, reply->text_len);
+    const bool wait = refusal == STEADY__REFUSAL_WAIT || refusal == STEADY__REFUSAL_CLIENTS;
+    steady__reply_excuse(text, sizeof text, reply, link->with.url->password, strlen(link->with.url->password));
+    drop(link, wait ? STEADY_UNAVAILABLE : STEADY_REFUSED, true, text);
+}
+
+static void heed(struct steady__link *link, enum steady__heed what) {
+    switch (what) {
+    case STEADY__HEED_NOTHING:
+        link->answered = true;
+        link->failures = 0;
+        tell_back(link);
+        break;
+    case STEADY__HEED_UNTRUSTED:
+        link->answered = false;
+        drop(link, STEADY_UNAVAILABLE, true, "the server answers with what is no answer");
+        break;
+    case STEADY__HEED_NOT_PRIMARY: link->leaving = true; break;
+    case STEADY__HEED_NOT_LET_IN:
+        drop(link, STEADY_UNAVAILABLE, link->answered, "the server takes no more connections");
+        break;
+    }
+}
+
+static void replied(struct steady__link *link, struct steady__request *request, const struct steady__reply *reply) {
+    if (request != NULL && is_greeting(link, request)) {
+        greeted(link, reply);
+    } else if (request != NULL) {
+        const uint64_t epoch = link->epoch;
+        const enum steady__heed what = link->with.owner_class->answered(link->with.owner, request, reply);
+        if (link->epoch == epoch) heed(link, what);
+    }
+}
+
+/* False once the connection is gone. */
+static bool take_replies(struct steady__link *link) {
+    struct steady__reply reply;
+    struct steady__request *request;
+    const uint64_t epoch = link->epoch;
+    int got;
+    while ((got = steady__wire_next(&link->wire, &reply, &request)) > 0) {
+        replied(link, request, &reply);
+        if (link->epoch != epoch) return false;
+    }
+    if (got < 0) heed(link, STEADY__HEED_UNTRUSTED);
+    if (got == 0 && link->leaving && steady__wire_idle(&link->wire))
+        drop(link, STEADY_UNAVAILABLE, true, "the server is no primary");
+    return link->epoch == epoch;
+}
+
+static void read_replies(struct steady__link *link) {
+    for (;;) {
+        const ssize_t n = steady__wire_receive(&link->wire);
+        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
+        if (n <= 0) {
+            const int error = n < 0 ? errno : link->wire.broken;
+            drop(link, STEADY_UNAVAILABLE, true, error != 0 ? strerror(error) : "the server closed the connection");
+            return;
+        }
+        link->quiet_since = now(link);
+        if (!take_replies(link) || n < STEADY__WIRE_IN / 2) return;
+    }
+}
+
+static void ready(void *arg, int events) {
+    struct steady__link *link = arg;
+    if (!enter(link)) return;
+    const uint64_t epoch = link->epoch;
+    if ((events & STEADY_READABLE) != 0 || link->wire.broken != 0) read_replies(link);
+    if (link->epoch == epoch && link->wire.broken != 0)
+        drop(link, STEADY_UNAVAILABLE, true, strerror(link->wire.broken));
+    leave(link);
+}
+
+void steady__link_catch_up(struct steady__link *link) {
+    if (!enter(link)) return;
+    if (link->state == UP) read_replies(link);
+    leave(link);
+}
+
+/* ---- Connecting ---- */
+
+static void greet_with(struct steady__link *link, int argc, const char *const *argv) {
+    char *room = steady__wire_room(&link->wire, STEADY__REQUEST_MAX);
+    int len = sprintf(room, "*%d\r\n", argc);
+    for (int i = 0; i < argc; i++)
+        len += sprintf(room + len, "$%zu\r\n%s\r\n", strlen(argv[i]), argv[i]);
+    steady__wire_put(&link->wire, &link->greetings[link->greetings_due++], (size_t)len);
+}
+
+static void greet(struct steady__link *link) {
+    const struct steady__url *url = link->with.url;
+    char db[16];
+    link->greetings_due = 0;
+    snprintf(db, sizeof db, "%u", (unsigned)url->db);
+    if (*url->user != '\0')
+        greet_with(link, 3, (const char *const[]){"AUTH", url->user, url->password});
+    else if (*url->password != '\0')
+        greet_with(link, 2, (const char *const[]){"AUTH", url->password});
+    if (url->db != 0) greet_with(link, 2, (const char *const[]){"SELECT", db});
+}
+
+static void connected(struct steady__link *link, int fd) {
+    steady__wire_open(&link->wire, fd);
+    link->epoch++;
+    link->connections++;
+    link->answered = false;
+    if (steady__watch_start(&link->watch, &link->with.loop, fd, STEADY_READABLE, ready, link) != 0) {
+        drop(link, STEADY_UNAVAILABLE, true, "no memory to watch a socket");
+        return;
+    }
+    greet(link);
+    if (link->greetings_due == 0) {
+        is_up(link);
+        return;
+    }
+    link->state = GREETING;
+    steady__alarm_set(&link->alarm, patience(link));
+    steady__wire_flush(&link->wire); /* a new socket has room for it, or is broken, and then it says so */
+}
+
+static void dialed(void *arg, int fd, const char *why) {
+    struct steady__link *link = arg;
+    if (!enter(link)) return;
+    if (fd >= 0)
+        connected(link, fd);
+    else
+        give_up_attempt(link, STEADY_UNAVAILABLE, why);
+    leave(link);
+}
+
+static void check_stall(struct steady__link *link) {
+    const uint64_t epoch = link->epoch;
+    if (steady__wire_idle(&link->wire)) return;
+    read_replies(link); /* the loop may have been away for long */
+    if (link->epoch != epoch || steady__wire_idle(&link->wire)) return;
+    const steady_us quiet = now(link) - link->quiet_since;
+    if (quiet >= stall_time(link))
+        drop(link, STEADY_UNAVAILABLE, true, "the server does not answer");
+    else
+        steady__alarm_set(&link->alarm, stall_time(link) - quiet);
+}
+
+static void alarmed(void *arg) {
+    struct steady__link *link = arg;
+    if (!enter(link)) return;
+    steady__alarm_rang(&link->alarm);
+    if (link->state == RESTING) {
+        link->state = DIALING;
+        steady__dial_start(&link->dial);
+    } else if (link->state == GREETING) {
+        drop(link, STEADY_UNAVAILABLE, true, "the server does not answer");
+    } else if (link->state == UP) {
+        check_stall(link);
+    }
+    leave(link);
+}
+
+/* ---- The owner's calls ---- */
+
+int steady__link_submit(struct steady__link *link, struct steady__request *request) {
+    const bool trying = link->with.patient && (link->state == DIALING || link->state == GREETING);
+    if (link->state != UP && !link->hopeful && !trying) return link->down_error;
+    steady__list_append(&link->waiting, &request->place);
+    if (link->state != UP) return 0;
+    if (steady__wire_idle(&link->wire))
+        flush(link);
+    else if (link->depth == 0)
+        steady__watch_want(&link->watch, STEADY_READABLE | STEADY_WRITABLE);
+    return 0;
+}
+
+bool steady__link_forget(struct steady__link *link, struct steady__request *request) {
+    if (request->on_wire) {
+        steady__wire_forget(&link->wire, request);
+        return true;
+    }
+    steady__list_remove(&request->place);
+    return false;
+}
+
+uint64_t steady__link_reconnects(const struct steady__link *link) {
+    return link->connections > 0 ? link->connections - 1 : 0;
+}
+
+static void name_server(struct steady__link *link) {
+    const struct steady__url *url = link->with.url;
+    if (url->scheme == STEADY__URL_UNIX)
+        steady__printable(link->where, sizeof link->where, url->path, strlen(url->path));
+    else
+        snprintf(link->where, sizeof link->where, strchr(url->host, ':') != NULL ? "[%s]:%u" : "%s:%u", url->host,
+                 (unsigned)url->port);
+}
+
+struct steady__link *steady__link_open(const struct steady__link_options *options) {
+    struct steady__link *link = calloc(1, sizeof *link);
+    if (link == NULL) return NULL;
+    link->with = *options;
+    link->hopeful = true;
+    link->down_error = STEADY_UNAVAILABLE;
+    steady__list_init(&link->waiting);
+    steady__list_init(&link->casualties);
+    name_server(link);
+    link->dial = (struct steady__dial){.net = options->net,
+                                       .loop = &link->with.loop,
+                                       .url = options->url,
+                                       .birthmark = options->birthmark,
+                                       .patience = patience(link),
+                                       .unanswered = stall_time(link),
+                                       .done = dialed,
+                                       .arg = link};
+    if (steady__wire_init(&link->wire, options->net, options->max_unanswered) == 0 &&
+        steady__alarm_new(&link->alarm, &link->with.loop, alarmed, link) == 0 && steady__dial_init(&link->dial) == 0) {
+        rest(link, 0);
+        return link;
+    }
+    steady__alarm_free(&link->alarm);
+    destroy(link);
+    return NULL;
+}
+
+/* A child leaves the parent's loop alone, which it may share, and with it the memory that the loop points at. */
+static void close_in_child(struct steady__link *link) {
+    if (link->wire.fd >= 0) steady__fork_detach(link->wire.fd);
+    if (link->dial.fd >= 0) steady__fork_detach(link->dial.fd);
+}
+
+void steady__link_close(struct steady__link *link) {
+    if (link == NULL) return;
+    if (steady__forked(link->with.birthmark)) {
+        close_in_child(link);
+        return;
+    }
+    link->state = CLOSED;
+    link->epoch++;
+    steady__dial_free(&link->dial);
+    steady__alarm_free(&link->alarm);
+    steady__watch_stop(&link->watch);
+    steady__wire_close(&link->wire);
+    if (link->depth == 0) destroy(link);
+}

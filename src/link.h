@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT
+ * One supervised connection to a server: it is made, greeted, kept, given up and made again without being asked. */
+#ifndef STEADY__LINK_H
+#define STEADY__LINK_H
+
+#include "dial.h"
+#include "fork.h"
+#include "loop.h"
+#include "url.h"
+#include "wire.h"
+
+struct steady__link;
+
+/* No request is longer: an EVAL with a script's text and the longest key. */
+#define STEADY__REQUEST_MAX 16384
+
+/* What the owner of a request makes of its reply. */
+enum steady__heed {
+    STEADY__HEED_NOTHING,
+    STEADY__HEED_UNTRUSTED,   /* that was no reply to this request */
+    STEADY__HEED_NOT_PRIMARY, /* find the primary: connect anew once what is on the wire is answered */
+    STEADY__HEED_NOT_LET_IN,  /* the server turned the connection away; it has read none of the requests */
+};
+
+/* What a link asks of whoever gives it requests. Each request that was submitted comes back exactly once, through
+ * answered or unanswered, unless it is forgotten or the link closed. The last two are only called from the loop. */
+struct steady__link_owner {
+    size_t (*encode)(void *owner, struct steady__request *request, char *out); /* up to STEADY__REQUEST_MAX bytes */
+    enum steady__heed (*answered)(void *owner, struct steady__request *request, const struct steady__reply *reply);
+    /* written: a byte of it went out. error: STEADY_UNAVAILABLE or STEADY_REFUSED, what the link is down with. */
+    void (*unanswered)(void *owner, struct steady__request *request, bool written, int error);
+};
+
+struct steady__link_options {
+    const struct steady__net *net;
+    steady_loop loop;
+    const struct steady__url *url;             /* outlives the link */
+    const struct steady__birthmark *birthmark; /* as well */
+    steady_message *trouble;                   /* as well; where to leave what went wrong */
+    steady_us timeout;
+    uint32_t max_unanswered;
+    bool patient; /* a request waits for an attempt under way even where the last one failed */
+    void (*log)(void *data, enum steady_log_level level, const char *text);
+    void *log_data;
+    const struct steady__link_owner *owner_class;
+    void *owner;
+};
+
+/* NULL: out of memory. It begins to connect at the next turn of the loop. */
+struct steady__link *steady__link_open(const struct steady__link_options *options);
+
+/* Nothing is called back any more. May be called inside any callback of the link. */
+void steady__link_close(struct steady__link *link);
+
+/* 0, or what a request ends as since the server is known to be down. Calls nothing back. */
+int steady__link_submit(struct steady__link *link, struct steady__request *request);
+
+/* Takes a request back. True: it is with the server, or will be. */
+bool steady__link_forget(struct steady__link *link, struct steady__request *request);
+
+/* Reads what has arrived, for one who is about to say that nothing has. From the loop only. */
+void steady__link_catch_up(struct steady__link *link);
+
+/* Connections made after the first. */
+uint64_t steady__link_reconnects(const struct steady__link *link);
+
+#endif

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT
+ * The network and the chance that a link depends on, behind one struct of functions, so that a simulated network can
+ * stand in for the real one. */
+#ifndef STEADY__NET_H
+#define STEADY__NET_H
+
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#include "steady.h"
+
+#define STEADY__ADDRESSES_MAX 16 /* tried an attempt; a name with more is cut */
+
+struct steady__address {
+    struct sockaddr_storage bytes;
+    socklen_t len;
+};
+
+struct steady__addresses {
+    size_t count;
+    struct steady__address at[STEADY__ADDRESSES_MAX];
+};
+
+struct steady__lookup;
+
+struct steady__net {
+    /* Begins to connect: a non-blocking descriptor, or -1 and errno. `unanswered` is how long the system may go on
+     * without the peer acknowledging what was sent. */
+    int (*connect)(const struct steady__net *net, const struct steady__address *address, steady_us unanswered);
+    /* Once it is writable: 0, or the errno with which connecting failed. */
+    int (*connected)(const struct steady__net *net, int fd);
+    ssize_t (*send)(const struct steady__net *net, int fd, const void *bytes, size_t len); /* never raises SIGPIPE */
+    ssize_t (*recv)(const struct steady__net *net, int fd, void *bytes, size_t room);
+    void (*close)(const struct steady__net *net, int fd);
+    uint64_t (*random)(const struct steady__net *net);
+    /* Looks a host up without blocking: done is called from the loop, once, with the addresses or a reason; never
+     * after cancel. NULL: out of memory, descriptors or threads. */
+    struct steady__lookup *(*lookup)(const struct steady__net *net, const steady_loop *loop, const char *host,
+                                     uint16_t port,
+                                     void (*done)(void *arg, const struct steady__addresses *found, const char *why),
+                                     void *arg);
+    void (*lookup_cancel)(const struct steady__net *net, struct steady__lookup *lookup);
+};
+
+extern const struct steady__net steady__net_system;
+
+#endif

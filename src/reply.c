@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT
+ * Replies of a server: RESP2, but only what our commands can be answered with.
+ *
+ * That is an integer, an array of a few, a short text, or an error. What is anything else - nil, a nested array, a
+ * push, an array of a billion - is refused at its first line, before a byte of it is waited for or stored: a
+ * connection that says such a thing cannot be trusted to say next whose reply comes after. So there is no parser state
+ * and no allocation; a reply cut in two is read again from its start when the rest has come. */
+#include "reply.h"
+
+#include <string.h>
+
+#include "error.h"
+
+#define BAD (-1)
+#define LINE_MAX_LEN 8192 /* of an error; the rest is numbers */
+
+/* The line that begins at `at`, without its CR LF: its length, or -1 where it is not complete. */
+static ptrdiff_t line_length(const char *bytes, size_t len, size_t at) {
+    const char *end = memchr(bytes + at, '\r', len - at);
+    if (end == NULL || end + 1 == bytes + len) return -1;
+    return end - (bytes + at);
+}
+
+/* A decimal integer as a server writes it: no '+', no leading zero, no "-0". */
+static bool read_integer(const char *digits, size_t len, int64_t *value) {
+    const bool negative = len > 0 && digits[0] == '-';
+    const size_t first = negative ? 1 : 0;
+    uint64_t n = 0;
+    if (len == first || len > first + 19) return false;
+    if (digits[first] == '0' && len > 1) return false;
+    for (size_t i = first; i < len; i++) {
+        if (digits[i] < '0' || digits[i] > '9') return false;
+        n = n * 10 + (uint64_t)(digits[i] - '0');
+    }
+    if (n > (uint64_t)INT64_MAX + (negative ? 1 : 0)) return false;
+    *value = negative ? (int64_t)(0 - n) : (int64_t)n;
+    return true;
+}
+
+/* The line of `type` and an integer at `at`: the bytes it took, 0 or BAD. */
+static ptrdiff_t read_number_line(const char *bytes, size_t len, size_t at, char type, int64_t *value) {
+    if (at == len) return 0;
+    if (bytes[at] != type) return BAD;
+    const ptrdiff_t n = line_length(bytes, len, at + 1);
+    if (n < 0) return len - at > 24 ? BAD : 0;
+    if (bytes[at + 1 + (size_t)n + 1] != '\n' || !read_integer(bytes + at + 1, (size_t)n, value)) return BAD;
+    return n + 3;
+}
+
+static ptrdiff_t read_one(struct steady__reply *reply, const char *bytes, size_t len) {
+    reply->kind = STEADY__REPLY_INTEGERS;
+    reply->count = 1;
+    return read_number_line(bytes, len, 0, ':', &reply->values[0]);
+}
+
+static ptrdiff_t read_array(struct steady__reply *reply, const char *bytes, size_t len) {
+    int64_t count = 0;
+    ptrdiff_t took = read_number_line(bytes, len, 0, '*', &count);
+    if (took <= 0) return took;
+    if (count < 2 || count > STEADY__REPLY_MAX) return BAD;
+    size_t at = (size_t)took;
+    for (int64_t i = 0; i < count; i++) {
+        took = read_number_line(bytes, len, at, ':', &reply->values[i]);
+        if (took <= 0) return took;
+        at += (size_t)took;
+    }
+    reply->kind = STEADY__REPLY_INTEGERS;
+    reply->count = (size_t)count;
+    return (ptrdiff_t)at;
+}
+
+static ptrdiff_t read_bulk(struct steady__reply *reply, const char *bytes, size_t len) {
+    int64_t text_len = 0;
+    const ptrdiff_t head = read_number_line(bytes, len, 0, '$', &text_len);
+    if (head <= 0) return head;
+    if (text_len < 0 || text_len > STEADY__REPLY_TEXT_MAX) return BAD;
+    const size_t end = (size_t)head + (size_t)text_len;
+    if (len < end + 2) return 0;
+    if (bytes[end] != '\r' || bytes[end + 1] != '\n') return BAD;
+    reply->kind = STEADY__REPLY_TEXT;
+    reply->text = bytes + head;
+    reply->text_len = (size_t)text_len;
+    return (ptrdiff_t)end + 2;
+}
+
+static ptrdiff_t read_line(struct steady__reply *reply, const char *bytes, size_t len) {
+    const ptrdiff_t n = line_length(bytes, len, 1);
+    if (n < 0) return len > LINE_MAX_LEN ? BAD : 0;
+    if (bytes[1 + (size_t)n + 1] != '\n' || memchr(bytes + 1, '\n', (size_t)n) != NULL) return BAD;
+    reply->kind = bytes[0] == '-' ? STEADY__REPLY_ERROR : STEADY__REPLY_TEXT;
+    reply->text = bytes + 1;
+    reply->text_len = (size_t)n;
+    return n + 3;
+}
+
+ptrdiff_t steady__reply_read(struct steady__reply *reply, const char *bytes, size_t len) {
+    if (len == 0) return 0;
+    switch (bytes[0]) {
+    case ':': return read_one(reply, bytes, len);
+    case '*': return read_array(reply, bytes, len);
+    case '$': return read_bulk(reply, bytes, len);
+    case '-':
+    case '+': return read_line(reply, bytes, len);
+    default: return BAD;
+    }
+}
+
+void steady__reply_excuse(char *out, size_t size, const struct steady__reply *reply, const char *secret,
+                          size_t secret_len) {
+    static const char quoting[] = ", with args beginning";
+    const char *space = memchr(reply->text, ' ', reply->text_len);
+    const char *quote = memmem(reply->text, reply->text_len, quoting, sizeof quoting - 1);
+    size_t len = quote != NULL ? (size_t)(quote - reply->text) : reply->text_len;
+    if (secret_len > 0 && memmem(reply->text, len, secret, secret_len) != NULL)
+        len = space != NULL ? (size_t)(space - reply->text) : 0;
+    steady__printable(out, size, reply->text, len);
+}

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT
+ * Host names looked up in a short-lived thread of their own.
+ *
+ * The thread and the loop share the lookup, and whoever lets go of it last frees it: the thread once it has the answer
+ * and has rung the bell (an eventfd), the loop once it has read the answer or does not want it any more. getaddrinfo
+ * cannot be interrupted, so the thread of a cancelled lookup lives on until the resolver gives up, and touches nothing
+ * but the lookup. */
+#include "resolve.h"
+
+#include <netdb.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "loop.h"
+
+struct steady__lookup {
+    atomic_uint holders; /* the thread and the loop */
+    int bell;
+    int error; /* of getaddrinfo */
+    struct steady__addresses found;
+    struct steady__watch watch;
+    void (*done)(void *arg, const struct steady__addresses *found, const char *why);
+    void *arg;
+    char port[8];
+    char host[];
+};
+
+static void release(struct steady__lookup *lookup) {
+    if (atomic_fetch_sub(&lookup->holders, 1) != 1) return;
+    close(lookup->bell);
+    free(lookup);
+}
+
+static void ask(struct steady__lookup *lookup, int flags) {
+    const struct addrinfo hints = {.ai_flags = flags | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
+    struct addrinfo *list = NULL;
+    lookup->error = getaddrinfo(lookup->host, lookup->port, &hints, &list);
+    for (struct addrinfo *a = list; a != NULL && lookup->found.count < STEADY__ADDRESSES_MAX; a = a->ai_next) {
+        struct steady__address *to = &lookup->found.at[lookup->found.count++];
+        memcpy(&to->bytes, a->ai_addr, a->ai_addrlen);
+        to->len = a->ai_addrlen;
+    }
+    if (list != NULL) freeaddrinfo(list);
+}
+
+static void ring(const struct steady__lookup *lookup) { eventfd_write(lookup->bell, 1); }
+
+/* Signals are for the program's own threads. */
+static void *thread(void *arg) {
+    struct steady__lookup *lookup = arg;
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
+    ask(lookup, AI_ADDRCONFIG);
+    ring(lookup);
+    release(lookup);
+    return NULL;
+}
+
+static int start_thread(struct steady__lookup *lookup) {
+    pthread_t id;
+    atomic_fetch_add(&lookup->holders, 1);
+    if (pthread_create(&id, NULL, thread, lookup) == 0) return pthread_detach(id);
+    atomic_fetch_sub(&lookup->holders, 1);
+    return -1;
+}
+
+static void rang(void *arg, int events) {
+    struct steady__lookup *lookup = arg;
+    eventfd_t count;
+    (void)events;
+    if (eventfd_read(lookup->bell, &count) != 0) return;
+    steady__watch_stop(&lookup->watch);
+    lookup->done(lookup->arg, &lookup->found, lookup->error != 0 ? gai_strerror(lookup->error) : NULL);
+    release(lookup);
+}
+
+void steady__resolve_cancel(const struct steady__net *net, struct steady__lookup *lookup) {
+    (void)net;
+    steady__watch_stop(&lookup->watch);
+    release(lookup);
+}
+
+struct steady__lookup *steady__resolve(const struct steady__net *net, const steady_loop *loop, const char *host,
+                                       uint16_t port,
+                                       void (*done)(void *arg, const struct steady__addresses *found, const char *why),
+                                       void *arg) {
+    (void)net;
+    struct steady__lookup *lookup = calloc(1, sizeof *lookup + strlen(host) + 1);
+    if (lookup == NULL) return NULL;
+    lookup->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (lookup->bell < 0) {
+        free(lookup);
+        return NULL;
+    }
+    atomic_init(&lookup->holders, 1);
+    lookup->done = done;
+    lookup->arg = arg;
+    memcpy(lookup->host, host, strlen(host));
+    snprintf(lookup->port, sizeof lookup->port, "%u", (unsigned)port);
+    if (steady__watch_start(&lookup->watch, loop, lookup->bell, STEADY_READABLE, rang, lookup) == 0) {
+        ask(lookup, AI_NUMERICHOST); /* touches no resolver */
+        if (lookup->error != EAI_NONAME) {
+            ring(lookup);
+            return lookup;
+        }
+        if (start_thread(lookup) == 0) return lookup;
+    }
+    steady__resolve_cancel(net, lookup);
+    return NULL;
+}

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT
+ * One connected socket: what is on its way to the server, and in which order the answers are due.
+ *
+ * Requests are answered in the order in which they were sent, so a ring of slots says whose the next reply is. A slot
+ * whose request is NULL is a tombstone: the reply will come, and reach nobody. Each slot remembers where in the stream
+ * of bytes its request begins: what begins before `sent` is, as far as anyone can know, with the server. */
+#include "wire.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FIRST_ROOM 64
+
+int steady__wire_init(struct steady__wire *wire, const struct steady__net *net, uint32_t max_unanswered) {
+    memset(wire, 0, sizeof *wire);
+    wire->net = net;
+    wire->fd = -1;
+    wire->max = max_unanswered;
+    wire->room = FIRST_ROOM;
+    wire->slots = malloc(FIRST_ROOM * sizeof *wire->slots);
+    wire->out = malloc(STEADY__WIRE_OUT);
+    wire->in = malloc(STEADY__WIRE_IN);
+    if (wire->slots != NULL && wire->out != NULL && wire->in != NULL) return 0;
+    steady__wire_free(wire);
+    return -1;
+}
+
+void steady__wire_free(struct steady__wire *wire) {
+    free(wire->slots);
+    free(wire->out);
+    free(wire->in);
+    wire->slots = NULL;
+    wire->out = wire->in = NULL;
+}
+
+void steady__wire_open(struct steady__wire *wire, int fd) {
+    wire->fd = fd;
+    wire->broken = 0;
+    wire->sent = 0;
+    wire->out_from = wire->out_to = wire->in_from = wire->in_to = 0;
+}
+
+void steady__wire_close(struct steady__wire *wire) {
+    if (wire->fd >= 0) wire->net->close(wire->net, wire->fd);
+    wire->fd = -1;
+}
+
+static struct steady__wire_slot *slot(struct steady__wire *wire, uint64_t number) {
+    return &wire->slots[number & (wire->room - 1)];
+}
+
+struct steady__request *steady__wire_abandoned(struct steady__wire *wire, bool *written) {
+    while (!steady__wire_idle(wire)) {
+        const struct steady__wire_slot *last = slot(wire, --wire->tail);
+        if (last->request == NULL) continue;
+        *written = last->begin < wire->sent;
+        last->request->on_wire = false;
+        return last->request;
+    }
+    return NULL;
+}
+
+/* Doubles the ring. Where there is no memory for it, what is unanswered has to be answered first. */
+static bool grow(struct steady__wire *wire) {
+    struct steady__wire_slot *slots = malloc(2 * (size_t)wire->room * sizeof *slots);
+    if (slots == NULL) return false;
+    for (uint64_t n = wire->head; n != wire->tail; n++)
+        slots[n & (2 * wire->room - 1)] = *slot(wire, n);
+    free(wire->slots);
+    wire->slots = slots;
+    wire->room *= 2;
+    return true;
+}
+
+char *steady__wire_room(struct steady__wire *wire, size_t size) {
+    const uint64_t unanswered = wire->tail - wire->head;
+    if (wire->out_to + size > STEADY__WIRE_OUT || unanswered >= wire->max) return NULL;
+    return unanswered < wire->room || grow(wire) ? wire->out + wire->out_to : NULL;
+}
+
+void steady__wire_put(struct steady__wire *wire, struct steady__request *request, size_t len) {
+    struct steady__wire_slot *s = slot(wire, wire->tail);
+    s->request = request;
+    s->begin = wire->sent + (wire->out_to - wire->out_from);
+    request->number = wire->tail++;
+    request->on_wire = true;
+    wire->out_to += len;
+}
+
+bool steady__wire_flush(struct steady__wire *wire) {
+    while (wire->out_from < wire->out_to && wire->broken == 0) {
+        const ssize_t n =
+            wire->net->send(wire->net, wire->fd, wire->out + wire->out_from, wire->out_to - wire->out_from);
+        if (n < 0) {
+            if (errno != EAGAIN && errno != EWOULDBLOCK) wire->broken = errno;
+            return false;
+        }
+        wire->out_from += (size_t)n;
+        wire->sent += (uint64_t)n;
+    }
+    if (wire->broken != 0) return false;
+    wire->out_from = wire->out_to = 0;
+    return true;
+}
+
+ssize_t steady__wire_receive(struct steady__wire *wire) {
+    memmove(wire->in, wire->in + wire->in_from, wire->in_to - wire->in_from);
+    wire->in_to -= wire->in_from;
+    wire->in_from = 0;
+    const ssize_t n = wire->net->recv(wire->net, wire->fd, wire->in + wire->in_to, STEADY__WIRE_IN - wire->in_to);
+    if (n > 0) wire->in_to += (size_t)n;
+    return n;
+}
+
+int steady__wire_next(struct steady__wire *wire, struct steady__reply *reply, struct steady__request **request) {
+    const ptrdiff_t took = steady__reply_read(reply, wire->in + wire->in_from, wire->in_to - wire->in_from);
+    *request = NULL;
+    if (took <= 0) return (int)took;
+    wire->in_from += (size_t)took;
+    if (steady__wire_idle(wire)) return -1; /* nobody asked */
+    *request = slot(wire, wire->head++)->request;
+    if (*request != NULL) (*request)->on_wire = false;
+    return 1;
+}
+
+void steady__wire_forget(struct steady__wire *wire, struct steady__request *request) {
+    slot(wire, request->number)->request = NULL;
+    request->on_wire = false;
+}

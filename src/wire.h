@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT
+ * One connected socket: what is on its way to the server, and in which order the answers are due. */
+#ifndef STEADY__WIRE_H
+#define STEADY__WIRE_H
+
+#include "list.h"
+#include "net.h"
+#include "reply.h"
+
+/* Something that is answered by one reply. Embedded in what its owner knows about it. */
+struct steady__request {
+    struct steady__list place; /* in a list of requests that are not on the wire */
+    uint64_t number;           /* on the wire: which one it is, counted from 0 */
+    bool on_wire;
+};
+
+#define STEADY__WIRE_OUT 65536
+#define STEADY__WIRE_IN 16384
+
+struct steady__wire_slot {
+    struct steady__request *request; /* NULL: whoever asked does not want to know any more */
+    uint64_t begin;                  /* its first byte, counted from the first of the connection */
+};
+
+struct steady__wire {
+    const struct steady__net *net;
+    int fd;        /* -1: not connected */
+    int broken;    /* errno of a failed send */
+    uint64_t sent; /* bytes the system has taken */
+    size_t out_from, out_to;
+    size_t in_from, in_to;
+    uint64_t head, tail; /* numbers of the first unanswered request and of the next one */
+    uint32_t room, max;  /* slots there are, a power of two, and how many there may be */
+    struct steady__wire_slot *slots;
+    char *out, *in;
+};
+
+int steady__wire_init(struct steady__wire *wire, const struct steady__net *net, uint32_t max_unanswered);
+void steady__wire_free(struct steady__wire *wire);
+
+void steady__wire_open(struct steady__wire *wire, int fd);
+
+/* Closes the socket. What was unanswered can still be taken with steady__wire_abandoned. */
+void steady__wire_close(struct steady__wire *wire);
+
+/* Takes the last unanswered request of a closed wire, tombstones left out; NULL when there is none. *written: a byte
+ * of it went out. */
+struct steady__request *steady__wire_abandoned(struct steady__wire *wire, bool *written);
+
+/* Room for a request of up to `size` bytes, to be filled and then put; NULL: not now. */
+char *steady__wire_room(struct steady__wire *wire, size_t size);
+void steady__wire_put(struct steady__wire *wire, struct steady__request *request, size_t len);
+
+/* Sends what there is: true, or false where the system did not take all of it. */
+bool steady__wire_flush(struct steady__wire *wire);
+
+/* Receives once: bytes, 0 at the end of the stream, or -1 and errno. */
+ssize_t steady__wire_receive(struct steady__wire *wire);
+
+/* The next reply and whose it is (NULL: nobody's): 1, 0 when there is none yet, -1 when the peer cannot be trusted. The
+ * reply is valid until the next receive. */
+int steady__wire_next(struct steady__wire *wire, struct steady__reply *reply, struct steady__request **request);
+
+/* The reply of a request on the wire will be dropped. */
+void steady__wire_forget(struct steady__wire *wire, struct steady__request *request);
+
+static inline bool steady__wire_idle(const struct steady__wire *wire) { return wire->head == wire->tail; }
+
+#endif
