@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: MIT
+ * The decisions in flight on one loop.
+ *
+ * Each has a ticket, from submit to its result. All timeouts of a store are equal, so the tickets in order of
+ * submission are in order of deadline, and one timer, set for the first of them, does for all. It is not stopped when
+ * the first is answered: it rings for nothing at most once a timeout, which is cheaper.
+ *
+ * NOSCRIPT means that the server has lost the script, and that the decision was not made. The first ticket that hears
+ * it sends SCRIPT LOAD, and then its command again behind it; the others of the same loss, which were sent before that
+ * SCRIPT LOAD, only their commands. A ticket knows which it is by the number of loads that had been sent when it was.
+ * One that hears NOSCRIPT a second time sends the script itself, as EVAL. Nothing else is ever sent twice.
+ *
+ * A callback may do anything, close the store included. So whatever calls finish() touches nothing of the flight after
+ * it, or holds the store and looks at `closed`. */
+#include "flight.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "error.h"
+#include "script.h"
+
+#define SLAB_TICKETS 32
+#define KEY_NEAR 64 /* keys up to here need no memory of their own */
+#define TRIES_MAX 3 /* EVALSHA, EVALSHA, EVAL */
+
+struct ticket {
+    struct steady__call call; /* its key is in `key` */
+    struct steady__request request;
+    struct steady__list place; /* in due, failed or spare */
+    steady_us deadline;
+    steady_result *answer; /* NULL: the callback's */
+    int error;             /* of one that failed before it began */
+    unsigned tries;
+    uint32_t loads; /* of its script, sent before it was */
+    size_t key_room;
+    char *key;
+    char key_near[KEY_NEAR];
+};
+
+struct steady__slab {
+    struct steady__slab *next;
+    struct ticket tickets[SLAB_TICKETS];
+};
+
+#define TICKET(list) STEADY__OWNER(struct ticket, place, list)
+#define TICKET_OF(request_) STEADY__OWNER(struct ticket, request, request_)
+
+/* ---- Tickets ---- */
+
+static bool add_slab(struct steady__flight *flight) {
+    struct steady__slab *slab = calloc(1, sizeof *slab);
+    if (slab == NULL) return false;
+    slab->next = flight->slabs;
+    flight->slabs = slab;
+    for (size_t i = 0; i < SLAB_TICKETS; i++) {
+        slab->tickets[i].key = slab->tickets[i].key_near;
+        slab->tickets[i].key_room = KEY_NEAR;
+        steady__list_append(&flight->spare, &slab->tickets[i].place);
+    }
+    return true;
+}
+
+/* A longer key gets the longest room there is, once. */
+static bool keep_key(struct ticket *ticket, const struct steady__call *call) {
+    if (call->key_len > ticket->key_room) {
+        char *key = malloc(STEADY__KEY_MAX);
+        if (key == NULL) return false;
+        ticket->key = key;
+        ticket->key_room = STEADY__KEY_MAX;
+    }
+    memcpy(ticket->key, call->key, call->key_len);
+    ticket->call = *call;
+    ticket->call.key = ticket->key;
+    return true;
+}
+
+/* The spare ticket used last, if there is one, since it is still in the cache. */
+static struct ticket *take_ticket(struct steady__flight *flight, const struct steady__call *call) {
+    if (steady__list_empty(&flight->spare) && !add_slab(flight)) return NULL;
+    struct ticket *ticket = TICKET(flight->spare.next);
+    if (!keep_key(ticket, call)) return NULL;
+    steady__list_remove(&ticket->place);
+    ticket->tries = 1;
+    ticket->error = 0;
+    ticket->loads = flight->loads_sent[call->verb];
+    return ticket;
+}
+
+static void count(steady_stats *stats, const struct steady__call *call, const steady_result *result) {
+    stats->in_flight--;
+    if (call->verb == STEADY__RESET) return;
+    if (result->error == STEADY_UNKNOWN)
+        stats->unknown++;
+    else if (result->error != 0)
+        stats->unavailable++;
+    else if (result->success)
+        stats->allowed++;
+    else
+        stats->denied++;
+    if (result->error == 0 && !result->success && result->blocked_for > 0) stats->blocked++;
+}
+
+/* The key of a spare ticket stays as it is until the next submit, and so until the policy has been applied. */
+static void finish(struct steady__flight *flight, struct ticket *ticket, const steady_result *result) {
+    count(&flight->stats, &ticket->call, result);
+    steady__list_remove(&ticket->place);
+    steady__list_prepend(&flight->spare, &ticket->place);
+    if (ticket->answer != NULL)
+        *ticket->answer = *result;
+    else
+        steady__finish(&ticket->call, result);
+}
+
+static void fail(struct steady__flight *flight, struct ticket *ticket, int error) {
+    const steady_result result = {.error = error};
+    finish(flight, ticket, &result);
+}
+
+/* ---- Deadlines ---- */
+
+static void set_alarm(struct steady__flight *flight) {
+    if (flight->closed || flight->alarm.set) return;
+    if (!steady__list_empty(&flight->failed))
+        steady__alarm_set(&flight->alarm, 0);
+    else if (!steady__list_empty(&flight->due))
+        steady__alarm_set(&flight->alarm, TICKET(flight->due.next)->deadline - steady__loop_now(&flight->loop));
+}
+
+static void time_out(struct steady__flight *flight, struct ticket *ticket) {
+    const bool written = flight->carrier_class->forget(flight->carrier, &ticket->request);
+    if (ticket->call.verb != STEADY__RESET) flight->stats.timeouts++;
+    steady__fail(flight->trouble, 0, written ? "no answer within %lld us" : "nobody to ask within %lld us",
+                 (long long)flight->timeout);
+    fail(flight, ticket, written ? STEADY_UNKNOWN : STEADY_UNAVAILABLE);
+}
+
+static void expire(struct steady__flight *flight, steady_us until) {
+    while (!flight->closed && !steady__list_empty(&flight->failed))
+        fail(flight, TICKET(flight->failed.next), TICKET(flight->failed.next)->error);
+    while (!flight->closed && !steady__list_empty(&flight->due) && TICKET(flight->due.next)->deadline <= until)
+        time_out(flight, TICKET(flight->due.next));
+}
+
+/* Where the loop was kept from running, the answers may be there, and are better than none. */
+static void alarmed(void *arg) {
+    struct steady__flight *flight = arg;
+    if (steady__forked(flight->birthmark)) return;
+    steady_store *store = flight->store;
+    steady__store_hold(store);
+    steady__alarm_rang(&flight->alarm);
+    if (!steady__list_empty(&flight->due) && steady__list_empty(&flight->failed))
+        flight->carrier_class->catch_up(flight->carrier);
+    expire(flight, steady__loop_now(&flight->loop));
+    set_alarm(flight);
+    steady__store_release(store);
+}
+
+void steady__flight_give_up(struct steady__flight *flight) { expire(flight, INT64_MAX); }
+
+/* ---- What the carrier asks ---- */
+
+static bool is_load(const struct steady__flight *flight, const struct steady__request *request) {
+    return request >= flight->loads && request < flight->loads + 3;
+}
+
+static size_t encode(void *owner, struct steady__request *request, char *out) {
+    struct steady__flight *flight = owner;
+    if (is_load(flight, request)) return steady__script_load(out, (enum steady__verb)(request - flight->loads));
+    const struct ticket *ticket = TICKET_OF(request);
+    return ticket->tries < TRIES_MAX ? steady__script_command(out, &ticket->call)
+                                     : steady__script_eval(out, &ticket->call);
+}
+
+static void load(struct steady__flight *flight, enum steady__verb verb) {
+    flight->loads_sent[verb]++;
+    if (flight->loading[verb]) return;
+    flight->loading[verb] = flight->carrier_class->submit(flight->carrier, &flight->loads[verb]) == 0;
+    flight->stats.script_loads++;
+}
+
+static bool ask_again(struct steady__flight *flight, struct ticket *ticket) {
+    const enum steady__verb verb = ticket->call.verb;
+    if (ticket->tries == TRIES_MAX) return false;
+    if (ticket->tries == 1 && ticket->loads == flight->loads_sent[verb]) load(flight, verb);
+    ticket->loads = flight->loads_sent[verb];
+    ticket->tries++;
+    return flight->carrier_class->submit(flight->carrier, &ticket->request) == 0;
+}
+
+static enum steady__heed refused(struct steady__flight *flight, struct ticket *ticket,
+                                 const struct steady__reply *reply) {
+    const enum steady__refusal refusal = steady__script_refusal(reply->text, reply->text_len);
+    if (refusal == STEADY__REFUSAL_NOSCRIPT && ask_again(flight, ticket)) return STEADY__HEED_NOTHING;
+    int error = steady__refusal_error(refusal);
+    /* One who may call scripts but not load them has to wait until someone else has. */
+    if (refusal == STEADY__REFUSAL_AUTH && ticket->tries == TRIES_MAX) error = STEADY_UNAVAILABLE;
+    steady__reply_excuse(flight->trouble->text, sizeof flight->trouble->text, reply, ticket->key, ticket->call.key_len);
+    fail(flight, ticket, error);
+    if (refusal == STEADY__REFUSAL_READONLY) return STEADY__HEED_NOT_PRIMARY;
+    return refusal == STEADY__REFUSAL_CLIENTS ? STEADY__HEED_NOT_LET_IN : STEADY__HEED_NOTHING;
+}
+
+static enum steady__heed loaded(struct steady__flight *flight, enum steady__verb verb,
+                                const struct steady__reply *reply) {
+    flight->loading[verb] = false;
+    if (reply->kind == STEADY__REPLY_ERROR)
+        steady__reply_excuse(flight->trouble->text, sizeof flight->trouble->text, reply, NULL, 0);
+    return reply->kind == STEADY__REPLY_INTEGERS ? STEADY__HEED_UNTRUSTED : STEADY__HEED_NOTHING;
+}
+
+static enum steady__heed answered(void *owner, struct steady__request *request, const struct steady__reply *reply) {
+    struct steady__flight *flight = owner;
+    if (is_load(flight, request)) return loaded(flight, (enum steady__verb)(request - flight->loads), reply);
+    struct ticket *ticket = TICKET_OF(request);
+    steady_result result;
+    bool stepped = false;
+    if (reply->kind == STEADY__REPLY_ERROR) return refused(flight, ticket, reply);
+    if (reply->kind != STEADY__REPLY_INTEGERS ||
+        !steady__script_reply(&ticket->call, reply->values, reply->count, &result, &stepped)) {
+        fail(flight, ticket, STEADY_UNKNOWN);
+        return STEADY__HEED_UNTRUSTED;
+    }
+    if (stepped) flight->stats.clock_steps++;
+    finish(flight, ticket, &result);
+    return STEADY__HEED_NOTHING;
+}
+
+static void unanswered(void *owner, struct steady__request *request, bool written, int error) {
+    struct steady__flight *flight = owner;
+    if (is_load(flight, request))
+        flight->loading[request - flight->loads] = false;
+    else
+        fail(flight, TICKET_OF(request), written ? STEADY_UNKNOWN : error);
+}
+
+const struct steady__link_owner steady__flight_owner = {encode, answered, unanswered};
+
+/* ---- The store's calls ---- */
+
+int steady__flight_init(struct steady__flight *flight) {
+    steady__list_init(&flight->due);
+    steady__list_init(&flight->failed);
+    steady__list_init(&flight->spare);
+    return steady__alarm_new(&flight->alarm, &flight->loop, alarmed, flight);
+}
+
+int steady__flight_submit(struct steady__flight *flight, const struct steady__call *call, steady_result *answer) {
+    if (flight->stats.in_flight >= flight->max_in_flight) return STEADY_OVERLOADED;
+    struct ticket *ticket = take_ticket(flight, call);
+    if (ticket == NULL) return STEADY_NO_MEMORY;
+    ticket->answer = answer;
+    if (answer != NULL) answer->error = STEADY__PENDING;
+    flight->stats.in_flight++;
+    if (call->verb != STEADY__RESET) flight->stats.decisions++;
+    ticket->deadline = steady__loop_now(&flight->loop) + flight->timeout;
+    ticket->error = flight->carrier_class->submit(flight->carrier, &ticket->request);
+    steady__list_append(ticket->error == 0 ? &flight->due : &flight->failed, &ticket->place);
+    if (ticket->error != 0) steady__alarm_stop(&flight->alarm);
+    set_alarm(flight);
+    return 0;
+}
+
+void steady__flight_close(struct steady__flight *flight) {
+    flight->closed = true;
+    if (flight->carrier != NULL) flight->carrier_class->close(flight->carrier);
+    flight->carrier = NULL;
+    if (!steady__forked(flight->birthmark)) steady__alarm_free(&flight->alarm);
+    while (!steady__list_empty(&flight->failed))
+        fail(flight, TICKET(flight->failed.next), STEADY_CANCELLED);
+    while (!steady__list_empty(&flight->due))
+        fail(flight, TICKET(flight->due.next), STEADY_CANCELLED);
+}
+
+void steady__flight_free(struct steady__flight *flight) {
+    while (flight->slabs != NULL) {
+        struct steady__slab *slab = flight->slabs;
+        flight->slabs = slab->next;
+        for (size_t i = 0; i < SLAB_TICKETS; i++)
+            if (slab->tickets[i].key != slab->tickets[i].key_near) free(slab->tickets[i].key);
+        free(slab);
+    }
+}

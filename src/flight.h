@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT
+ * The decisions in flight on one loop: their deadlines, what a reply makes of them, when they are asked again. */
+#ifndef STEADY__FLIGHT_H
+#define STEADY__FLIGHT_H
+
+#include "link.h"
+#include "store.h"
+
+/* What carries requests to a server. A link does; so does a connection of the caller's. */
+struct steady__carrier {
+    int (*submit)(void *carrier, struct steady__request *request);
+    bool (*forget)(void *carrier, struct steady__request *request);
+    void (*catch_up)(void *carrier);
+    void (*close)(void *carrier);
+};
+
+struct steady__flight {
+    steady_store *store; /* which is held while callbacks run */
+    steady_loop loop;
+    steady_us timeout;
+    uint32_t max_in_flight;
+    steady_message *trouble;
+    const struct steady__birthmark *birthmark;
+    const struct steady__carrier *carrier_class;
+    void *carrier;
+    struct steady__list due;    /* by deadline, which is the order of submission */
+    struct steady__list failed; /* ended before they began; to be told by the loop */
+    struct steady__list spare;
+    struct steady__slab *slabs;
+    struct steady__alarm alarm;
+    struct steady__request loads[3]; /* SCRIPT LOAD, by verb */
+    bool loading[3];
+    uint32_t loads_sent[3];
+    bool closed;
+    steady_stats stats;
+};
+
+/* What a flight wants of requests, for whoever opens its carrier. */
+extern const struct steady__link_owner steady__flight_owner;
+
+/* Expects store, loop, timeout, max_in_flight, trouble and birthmark filled in, and the rest zero. 0 or -1. */
+int steady__flight_init(struct steady__flight *flight);
+
+/* Starts a decision: 0, STEADY_OVERLOADED or STEADY_NO_MEMORY. Its result goes to *answer, whose error is
+ * STEADY__PENDING until then; where answer is NULL, to its callback. */
+#define STEADY__PENDING 1
+int steady__flight_submit(struct steady__flight *flight, const struct steady__call *call, steady_result *answer);
+
+/* Ends all as if their deadlines had come, for a loop that cannot go on. */
+void steady__flight_give_up(struct steady__flight *flight);
+
+/* Ends all as cancelled, and closes the carrier. */
+void steady__flight_close(struct steady__flight *flight);
+
+/* Memory; after close. */
+void steady__flight_free(struct steady__flight *flight);
+
+#endif

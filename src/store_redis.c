@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT
+ * The Redis store: a flight over a link on the caller's loop, and one of its own for the calls that block.
+ *
+ * The second is made when it is first needed. It has a connection and a poller to itself, so a call may block inside a
+ * callback of the first; between two such calls its loop stands still. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "error.h"
+#include "flight.h"
+#include "script.h"
+#include "url.h"
+
+#define TIMEOUT (100 * STEADY_MILLISECOND)
+#define MAX_IN_FLIGHT 65536
+
+struct redis_store {
+    steady_store head;
+    struct steady__url url;
+    struct steady__birthmark birthmark;
+    steady_message trouble;
+    steady_store_options options;
+    struct steady__flight flight;   /* on the caller's loop */
+    struct steady__flight blocking; /* on a poller of our own */
+    steady_poller *poller;
+};
+
+static struct redis_store *redis(steady_store *store) { return (struct redis_store *)store; }
+
+/* ---- A link, as a carrier ---- */
+
+static int link_submit(void *link, struct steady__request *request) { return steady__link_submit(link, request); }
+static bool link_forget(void *link, struct steady__request *request) { return steady__link_forget(link, request); }
+static void link_catch_up(void *link) { steady__link_catch_up(link); }
+static void link_close(void *link) { steady__link_close(link); }
+
+static const struct steady__carrier link_class = {link_submit, link_forget, link_catch_up, link_close};
+
+/* ---- Opening ---- */
+
+static int start(struct redis_store *store, struct steady__flight *flight, const steady_loop *loop, bool patient,
+                 bool logs) {
+    flight->store = &store->head;
+    flight->loop = *loop;
+    flight->timeout = store->options.timeout;
+    flight->max_in_flight = store->options.max_in_flight;
+    flight->trouble = &store->trouble;
+    flight->birthmark = &store->birthmark;
+    flight->carrier_class = &link_class;
+    if (steady__flight_init(flight) != 0) return STEADY_NO_MEMORY;
+    const struct steady__link_options options = {.net = &steady__net_system,
+                                                 .loop = *loop,
+                                                 .url = &store->url,
+                                                 .birthmark = &store->birthmark,
+                                                 .trouble = &store->trouble,
+                                                 .timeout = flight->timeout,
+                                                 .max_unanswered = flight->max_in_flight,
+                                                 .patient = patient,
+                                                 .log = logs ? store->options.log : NULL,
+                                                 .log_data = store->options.log_data,
+                                                 .owner_class = &steady__flight_owner,
+                                                 .owner = flight};
+    flight->carrier = steady__link_open(&options);
+    if (flight->carrier != NULL) return 0;
+    steady__flight_close(flight);
+    return STEADY_NO_MEMORY;
+}
+
+/* One who blocks waits for an attempt under way, since there is no attempt when he does not. */
+static int start_blocking(struct redis_store *store) {
+    if (store->blocking.carrier != NULL) return 0;
+    if (store->poller == NULL && steady_poller_new(&store->poller) != 0) return STEADY_NO_MEMORY;
+    const steady_loop loop = steady_poller_loop(store->poller);
+    memset(&store->blocking, 0, sizeof store->blocking);
+    return start(store, &store->blocking, &loop, true, !store->head.has_loop);
+}
+
+/* ---- The class ---- */
+
+static int submit(steady_store *head, const struct steady__call *call) {
+    struct redis_store *store = redis(head);
+    if (steady__forked(&store->birthmark)) return STEADY_UNAVAILABLE;
+    return steady__flight_submit(&store->flight, call, NULL);
+}
+
+static void ask(struct redis_store *store, const struct steady__call *call, steady_result *result) {
+    result->error = start_blocking(store);
+    if (result->error != 0) return;
+    steady_poller_run(store->poller, 0); /* what has happened since the last call */
+    if (atomic_load(&store->head.closed))
+        result->error = STEADY_CLOSED; /* by the log callback */
+    else
+        result->error = steady__flight_submit(&store->blocking, call, result);
+    if (result->error == 0) result->error = STEADY__PENDING;
+    while (result->error == STEADY__PENDING)
+        if (steady_poller_run(store->poller, -1) < 0) steady__flight_give_up(&store->blocking);
+}
+
+static void decide(steady_store *head, const struct steady__call *call, steady_result *result) {
+    struct redis_store *store = redis(head);
+    if (steady__forked(&store->birthmark)) {
+        result->error = STEADY_UNAVAILABLE;
+        return;
+    }
+    steady__store_hold(head);
+    ask(store, call, result);
+    steady__store_release(head);
+}
+
+static void add(steady_stats *sum, const struct steady__flight *flight) {
+    const steady_stats *s = &flight->stats;
+    sum->decisions += s->decisions;
+    sum->allowed += s->allowed;
+    sum->denied += s->denied;
+    sum->blocked += s->blocked;
+    sum->unavailable += s->unavailable;
+    sum->unknown += s->unknown;
+    sum->clock_steps += s->clock_steps;
+    sum->script_loads += s->script_loads;
+    sum->in_flight += s->in_flight;
+    sum->timeouts += s->timeouts;
+    if (flight->carrier != NULL) sum->reconnects += steady__link_reconnects(flight->carrier);
+}
+
+static void stats(const steady_store *head, steady_stats *sum) {
+    const struct redis_store *store = (const struct redis_store *)head;
+    add(sum, &store->flight);
+    add(sum, &store->blocking);
+}
+
+static const char *trouble(const steady_store *head) { return ((const struct redis_store *)head)->trouble.text; }
+
+static void stop(struct steady__flight *flight) {
+    if (flight->carrier != NULL) steady__flight_close(flight);
+}
+
+static void close_store(steady_store *head) {
+    struct redis_store *store = redis(head);
+    stop(&store->flight);
+    stop(&store->blocking);
+    steady_poller_free(&store->poller);
+    steady__url_clear(&store->url);
+}
+
+static void free_store(steady_store *head) {
+    struct redis_store *store = redis(head);
+    steady__flight_free(&store->flight);
+    steady__flight_free(&store->blocking);
+    steady__birthmark_clear(&store->birthmark);
+    free(store);
+}
+
+static const struct steady__store_class redis_class = {
+    .name = "redis",
+    .prepare = steady__script_terms,
+    .submit = submit,
+    .decide = decide,
+    .stats = stats,
+    .trouble = trouble,
+    .close = close_store,
+    .free = free_store,
+};
+
+int steady__redis_open(steady_store **store, const struct steady__url *url, const steady_store_options *options,
+                       steady_message *why) {
+    struct redis_store *s = calloc(1, sizeof *s);
+    *store = NULL;
+    if (s == NULL) return steady__fail(why, STEADY_NO_MEMORY, "out of memory");
+    steady__store_init(&s->head, &redis_class, options);
+    steady__url_copy(&s->url, url);
+    steady__birthmark_set(&s->birthmark, true);
+    s->options = *options;
+    if (s->options.timeout == 0) s->options.timeout = TIMEOUT;
+    if (s->options.max_in_flight == 0) s->options.max_in_flight = MAX_IN_FLIGHT;
+    if (options->loop != NULL && start(s, &s->flight, options->loop, false, true) != 0) {
+        close_store(&s->head);
+        free_store(&s->head);
+        return steady__fail(why, STEADY_NO_MEMORY, "out of memory");
+    }
+    *store = &s->head;
+    return 0;
+}
