@@ -86,7 +86,8 @@ $(BUILD)/test/libhelp.a: $(HELP)
 	$(Q)rm -f $@ && mkdir -p $(@D) && $(AR) rcs $@ $^
 
 # A test sees the internal symbols too: it is linked with the archive.
-LDFLAGS_unit_alloc = -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=strdup,--wrap=free
+WRAPPED = malloc calloc realloc aligned_alloc strdup mmap free
+LDFLAGS_unit_alloc = $(WRAPPED:%=-Wl,--wrap=%)
 LDFLAGS_live_alloc = $(LDFLAGS_unit_alloc)
 $(UNIT) $(LIVE) $(PROG): $(BUILD)/test/%: $(BUILD)/obj/tests/%.o $(BUILD)/test/libhelp.a $(BUILD)/libsteady.a
 	$(SAY) LINK $@
