@@ -72,6 +72,9 @@ static int play(const char *url) {
     return error;
 }
 
+/* What the system or the loop refuses, a mapping or a timer, is theirs to explain. */
+static bool is_want_of_memory(int error) { return error == STEADY_NO_MEMORY || error == STEADY_SYSTEM; }
+
 static void every_allocation_may_fail(const char *url, void (*between)(void)) {
     uint64_t nth = 0;
     int error = 0;

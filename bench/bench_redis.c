@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT
+ * The client's side of the Redis measurements; scripts/bench runs it in turn with redis-benchmark.
+ *
+ *     bench_redis async URL COUNT IN_FLIGHT    prints seconds and CPU seconds for COUNT decisions
+ *     bench_redis sync URL COUNT               prints the median and the 99th percentile of COUNT latencies, in us
+ *     bench_redis load VERB                    prints the SCRIPT LOAD of a verb, as it goes over the wire
+ *     bench_redis command VERB CAPACITY RECHARGE_US AMOUNT KEY    prints a command, as it goes over the wire */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "script.h"
+#include "steady.h"
+
+#define KEYS 100000 /* as redis-benchmark -r 100000 */
+#define WARM_UP 2000
+
+/* So wide that every consume is allowed. */
+static const steady_limit limit = {.max_capacity = 1000000000, .drop_recharge = STEADY_SECOND};
+
+static double seconds(clockid_t clock) {
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static _Noreturn void die(const char *what, const char *why) {
+    fprintf(stderr, "bench_redis: %s: %s\n", what, why);
+    exit(1);
+}
+
+/* One of KEYS keys at random, of the length of redis-benchmark's __rand_int__. */
+static size_t random_key(char key[16], uint64_t *seed) {
+    *seed = *seed * 6364136223846793005U + 1442695040888963407U;
+    uint64_t n = (*seed >> 33) % KEYS;
+    memcpy(key, "k:000000000000", 15);
+    for (size_t at = 13; n > 0; n /= 10)
+        key[at--] = (char)('0' + n % 10);
+    return 14;
+}
+
+/* ---- Many at once ---- */
+
+struct load {
+    steady_throttler *throttler;
+    uint64_t seed;
+    long to_ask;
+    long to_answer;
+};
+
+static void answered(const steady_result *result, void *data);
+
+static void ask(struct load *load) {
+    char key[16];
+    const size_t len = random_key(key, &load->seed);
+    const int error = steady_consume(load->throttler, key, len, 1, answered, load);
+    if (error != 0) die("consume", steady_error_text(error));
+    load->to_ask--;
+}
+
+static void answered(const steady_result *result, void *data) {
+    struct load *load = data;
+    if (result->error != 0 || !result->success) die("answer", steady_error_text(result->error));
+    load->to_answer--;
+    if (load->to_ask > 0) ask(load);
+}
+
+static void run(struct load *load, steady_poller *poller, long count, long in_flight) {
+    load->to_ask = load->to_answer = count;
+    for (long i = 0; i < in_flight && load->to_ask > 0; i++)
+        ask(load);
+    while (load->to_answer > 0)
+        if (steady_poller_run(poller, -1) < 0) die("poller", "failed");
+}
+
+static void measure_async(const char *url, long count, long in_flight) {
+    steady_poller *poller = NULL;
+    steady_store *store = NULL;
+    struct load load = {.seed = 1};
+    steady_message why = {""};
+    if (steady_poller_new(&poller) != 0) die("poller", "failed");
+    const steady_loop loop = steady_poller_loop(poller);
+    const steady_store_options options = {.loop = &loop, .timeout = 10 * STEADY_SECOND};
+    if (steady_store_open(&store, url, &options, &why) != 0 ||
+        steady_throttler_new(&load.throttler, store, &limit, NULL, &why) != 0)
+        die(url, why.text);
+    run(&load, poller, WARM_UP, in_flight);
+    const double began = seconds(CLOCK_MONOTONIC), cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
+    run(&load, poller, count, in_flight);
+    printf("%.6f %.6f\n", seconds(CLOCK_MONOTONIC) - began, seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu);
+    steady_throttler_free(&load.throttler);
+    steady_store_close(&store);
+    steady_poller_free(&poller);
+}
+
+/* ---- One after another ---- */
+
+static int by_value(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double time_one(steady_throttler *throttler, uint64_t *seed) {
+    char key[16];
+    steady_result r;
+    const size_t len = random_key(key, seed);
+    const double began = seconds(CLOCK_MONOTONIC);
+    const int error = steady_consume_sync(throttler, key, len, 1, &r);
+    const double took = seconds(CLOCK_MONOTONIC) - began;
+    if (error != 0 || !r.success) die("answer", steady_error_text(error));
+    return took * 1e6;
+}
+
+static void measure_sync(const char *url, long count) {
+    steady_store *store = NULL;
+    steady_throttler *throttler = NULL;
+    steady_message why = {""};
+    uint64_t seed = 1;
+    double *took = calloc((size_t)count, sizeof *took);
+    const steady_store_options options = {.timeout = 10 * STEADY_SECOND};
+    if (took == NULL) die("memory", "none");
+    if (steady_store_open(&store, url, &options, &why) != 0 ||
+        steady_throttler_new(&throttler, store, &limit, NULL, &why) != 0)
+        die(url, why.text);
+    for (int i = 0; i < WARM_UP; i++)
+        time_one(throttler, &seed);
+    for (long i = 0; i < count; i++)
+        took[i] = time_one(throttler, &seed);
+    qsort(took, (size_t)count, sizeof *took, by_value);
+    printf("%.2f %.2f\n", took[count / 2], took[count - 1 - count / 100]);
+    free(took);
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+}
+
+/* ---- What goes over the wire ---- */
+
+static enum steady__verb verb_of(const char *name) {
+    static const char *const names[] = {"consume", "peek", "reset"};
+    for (int i = 0; i < 3; i++)
+        if (strcmp(name, names[i]) == 0) return (enum steady__verb)i;
+    die(name, "no such verb");
+}
+
+static void print_load(const char *verb) {
+    static char bytes[65536];
+    fwrite(bytes, 1, steady__script_load(bytes, verb_of(verb)), stdout);
+}
+
+static void print_command(char **words) {
+    char bytes[STEADY__COMMAND_MAX];
+    struct steady__terms terms = {.rate = {.capacity = atoll(words[1]), .recharge = atoll(words[2]), .drops = 1}};
+    steady__script_terms(&terms);
+    const struct steady__call call = {.verb = verb_of(words[0]),
+                                      .amount = atoll(words[3]),
+                                      .key = words[4],
+                                      .key_len = strlen(words[4]),
+                                      .terms = &terms};
+    fwrite(bytes, 1, steady__script_command(bytes, &call), stdout);
+}
+
+int main(int argc, char **argv) {
+    if (argc == 5 && strcmp(argv[1], "async") == 0)
+        measure_async(argv[2], atol(argv[3]), atol(argv[4]));
+    else if (argc == 4 && strcmp(argv[1], "sync") == 0)
+        measure_sync(argv[2], atol(argv[3]));
+    else if (argc == 3 && strcmp(argv[1], "load") == 0)
+        print_load(argv[2]);
+    else if (argc == 7 && strcmp(argv[1], "command") == 0)
+        print_command(argv + 2);
+    else
+        die("usage", "see the top of bench/bench_redis.c");
+    return 0;
+}
