@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: MIT
+"""The installed copy: what a user gets who has only the headers, the libraries and pkg-config."""
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = Path(os.environ.get("BUILD", ROOT / "build")).resolve()
+EXAMPLES = sorted((ROOT / "examples").glob("*.c"))
+
+# What an example needs besides steady, by the header that shows it.
+LIBRARIES = {"uv.h": ["-luv"], "event.h": ["-levent"], "ev.h": ["-lev"], "hiredis.h": ["-lhiredis"], "async.h": ["-lhiredis"]}
+
+
+def run(*command, **options):
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False, timeout=120, **options)
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def make(*arguments):
+    env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    return run("make", "--no-print-directory", "-C", ROOT, f"BUILD={BUILD}", *arguments, env=env)
+
+
+class Installed:
+    """A copy of steady under a prefix of its own."""
+
+    def __init__(self, prefix):
+        self.prefix = prefix
+        self.libraries = prefix / "lib"
+        make("install", f"PREFIX={prefix}")
+
+    def pkg_config(self, *arguments):
+        env = {**os.environ, "PKG_CONFIG_PATH": str(self.libraries / "pkgconfig")}
+        return run("pkg-config", *arguments, "steady", env=env).split()
+
+    def compile(self, source, program, *options, linked="shared", compiler="cc"):
+        if linked == "shared":
+            flags = self.pkg_config("--cflags", "--libs")
+        else:
+            flags = self.pkg_config("--cflags", "--libs", "--static")
+            flags = ["-l:libsteady.a" if flag == "-lsteady" else flag for flag in flags]
+        run(compiler, "-Wall", "-Wextra", "-Werror", *options, source, "-o", program, *flags, *libraries_of(source))
+        return program
+
+    def run(self, program, *arguments, **env):
+        return run(program, *arguments, stdin=subprocess.DEVNULL,
+                   env={**os.environ, "LD_LIBRARY_PATH": str(self.libraries), **env})
+
+
+def libraries_of(source):
+    headers = re.findall(r"#include <(?:[\w-]+/)*([\w-]+\.h)>", Path(source).read_text())
+    return sorted({flag for header in headers for flag in LIBRARIES.get(header, [])})
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    return Installed(tmp_path_factory.mktemp("prefix"))
+
+
+# ---- install and uninstall ----
+
+
+def files_under(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
+
+
+def test_install_puts_everything_under_destdir_and_uninstall_takes_it_away(tmp_path):
+    place = [f"DESTDIR={tmp_path}", "PREFIX=/opt/steady", "LIBDIR=/opt/steady/lib/x"]
+    make("install", *place)
+    version = re.search(r'STEADY_VERSION "(.+)"', (ROOT / "include/steady.h").read_text())[1]
+    got = files_under(tmp_path)
+    assert {name for name in got if not name.startswith("opt/steady/")} == set()
+    got = {name.removeprefix("opt/steady/") for name in got}
+    pages = {f"share/man/man{page.suffix[1:]}/{page.name}" for page in (ROOT / "man").glob("*.[13]")}
+    headers = {f"include/steady/{header.name}" for header in (ROOT / "include/steady").glob("*.h")}
+    libraries = {"libsteady.a", "libsteady.so", "libsteady.so.0", f"libsteady.so.{version}", "pkgconfig/steady.pc"}
+    assert len(pages) >= 2 and len(headers) == 3
+    assert got == {"include/steady.h", "bin/steady", "share/bash-completion/completions/steady", *pages, *headers,
+                   *(f"lib/x/{name}" for name in libraries)}
+    make("uninstall", *place)
+    assert files_under(tmp_path) == set()
+    assert not (tmp_path / "opt/steady/include/steady").exists()
+
+
+def test_the_pkg_config_file_says_what_is_installed(installed):
+    assert installed.pkg_config("--modversion") == [installed.run(installed.prefix / "bin/steady", "version").split()[-1]]
+    assert installed.pkg_config("--variable=prefix") == [str(installed.prefix)]
+    assert "-lhiredis" not in installed.pkg_config("--libs")
+    assert "-lhiredis" in installed.pkg_config("--libs", "--static")
+
+
+def test_the_installed_command_needs_no_library_of_ours(installed):
+    env = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
+    assert "steady" in run(installed.prefix / "bin/steady", "version", env=env)
+
+
+# ---- examples ----
+
+
+def test_there_is_an_example_for_each_way_to_use_it():
+    headers = {header for source in EXAMPLES for header in re.findall(r"#include <(.+?)>", source.read_text())}
+    assert {"steady/uv.h", "steady/event.h", "steady/ev.h", "hiredis/async.h"} <= headers
+
+
+@pytest.mark.parametrize("linked", ["shared", "static"])
+@pytest.mark.parametrize("source", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_builds_and_runs_against_the_installed_copy(installed, redis_server, tmp_path, source, linked):
+    program = installed.compile(source, tmp_path / source.stem, "-std=c11", "-D_GNU_SOURCE", linked=linked)
+    dynamic = run("readelf", "-d", program)
+    assert ("libsteady.so.0" in dynamic) == (linked == "shared")
+    assert installed.run(program, REDIS_URL=redis_server.url).strip()
+
+
+# ---- The README ----
+
+
+def readme():
+    return (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("page", ["README.md", "include/steady.h"])
+def test_the_first_c_example_compiles_and_runs(installed, tmp_path, page):
+    if page == "README.md":
+        code = re.search(r"^```c\n(.*?)^```", readme(), re.S | re.M)[1]
+    else:
+        code = re.search(r"^ \*     (#include <steady.h>.*?^ \*     \})$", (ROOT / page).read_text(), re.S | re.M)[1]
+        code = re.sub(r"^ \* ? ? ? ? ?", "", code, flags=re.M)
+    source = tmp_path / "example.c"
+    source.write_text(code)
+    assert installed.run(installed.compile(source, tmp_path / "example", "-std=c11")).strip()
+
+
+def test_every_command_that_the_readme_shows_exists(installed):
+    blocks = "\n".join(re.findall(r"^```(?:sh|console|text|)\n(.*?)^```", readme(), re.S | re.M))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    wanted = set(re.findall(r"(?:^|[`\s])make ([a-z]+)\b", readme() + blocks))
+    assert {"run", "test"} <= wanted <= targets
+    steady = installed.prefix / "bin/steady"
+    verbs = set(re.findall(r"(?:^|[`;$|] ?|&& )(?:build/)?steady ([a-z]+)\b", readme(), re.M))
+    assert verbs
+    shown = installed.run(steady, "help")
+    assert {verb for verb in verbs if not re.search(rf"^\s*(?:steady )?{verb}\b", shown, re.M)} == set()
+
+
+# ---- The headers, alone ----
+
+HEADERS = ["steady.h", "steady/uv.h", "steady/event.h", "steady/ev.h"]
+DIALECTS = [("gcc", "c11"), ("clang", "c11"), ("g++", "c++11"), ("g++", "c++20"), ("clang++", "c++11"), ("clang++", "c++20")]
+
+# All that a header offers by way of macros and inline functions, used.
+CPLUSPLUS_USE = """
+int main() {
+    steady_store *store = nullptr;
+    steady_throttler *throttler = nullptr;
+    steady_limit limit = {};
+    steady_result result = {};
+    limit.max_capacity = 10;
+    limit.drop_recharge = 5 * STEADY_SECOND;
+    int error = steady_store_open(&store, nullptr, nullptr, nullptr);
+    if (error == STEADY_OK) error = steady_throttler_new(&throttler, store, &limit, nullptr, nullptr);
+    if (error == STEADY_OK) error = steady_consume_sync(throttler, "user:42", 7, 1, &result);
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+    return error == STEADY_OK && result.success && result.level == 1 ? 0 : 1;
+}
+"""
+
+
+@pytest.mark.parametrize("compiler,dialect", DIALECTS)
+@pytest.mark.parametrize("header", HEADERS)
+def test_a_header_compiles_alone(installed, tmp_path, header, compiler, dialect):
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler} here")
+    plus = "++" in compiler
+    source = tmp_path / ("alone.cc" if plus else "alone.c")
+    source.write_text(f"#include <{header}>\n#include <{header}>\n" + ("int main() { return 0; }" if plus else "int main(void) { return 0; }"))
+    run(compiler, f"-std={dialect}", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror",
+        *installed.pkg_config("--cflags"), "-c", source, "-o", tmp_path / "alone.o")
+
+
+@pytest.mark.parametrize("compiler", ["g++", "clang++"])
+def test_a_cplusplus_program_uses_it(installed, tmp_path, compiler):
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler} here")
+    source = tmp_path / "use.cc"
+    source.write_text("#include <steady.h>\n" + CPLUSPLUS_USE)
+    installed.run(installed.compile(source, tmp_path / "use", "-std=c++11", "-pedantic", compiler=compiler))
