@@ -136,16 +136,24 @@ def test_the_first_c_example_compiles_and_runs(installed, tmp_path, page):
     assert installed.run(installed.compile(source, tmp_path / "example", "-std=c11")).strip()
 
 
+def shown_commands(name):
+    """The first words after `name` where the README shows it: as code in a line, or in an indented line."""
+    code = re.findall(r"`([^`\n]+)`", readme()) + re.findall(r"^    (.+)$", readme(), re.M)
+    return {word for line in code for word in re.findall(rf"(?:^|&& |/){name} ([a-z]+)", line)}
+
+
 def test_every_command_that_the_readme_shows_exists(installed):
-    blocks = "\n".join(re.findall(r"^```(?:sh|console|text|)\n(.*?)^```", readme(), re.S | re.M))
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
-    wanted = set(re.findall(r"(?:^|[`\s])make ([a-z]+)\b", readme() + blocks))
-    assert {"run", "test"} <= wanted <= targets
-    steady = installed.prefix / "bin/steady"
-    verbs = set(re.findall(r"(?:^|[`;$|] ?|&& )(?:build/)?steady ([a-z]+)\b", readme(), re.M))
-    assert verbs
-    shown = installed.run(steady, "help")
-    assert {verb for verb in verbs if not re.search(rf"^\s*(?:steady )?{verb}\b", shown, re.M)} == set()
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
+    assert {"run", "test"} <= shown_commands("make") <= set(targets)
+    usage = installed.run(installed.prefix / "bin/steady", "help")
+    assert shown_commands("steady")
+    assert {verb for verb in shown_commands("steady") if not re.search(rf"^ +(?:steady )?{verb}\b", usage, re.M)} == set()
+
+
+def test_every_file_that_the_readme_links_to_exists():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", readme())
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
 
 
 # ---- The headers, alone ----
@@ -179,7 +187,7 @@ def test_a_header_compiles_alone(installed, tmp_path, header, compiler, dialect)
         pytest.skip(f"no {compiler} here")
     plus = "++" in compiler
     source = tmp_path / ("alone.cc" if plus else "alone.c")
-    source.write_text(f"#include <{header}>\n#include <{header}>\n" + ("int main() { return 0; }" if plus else "int main(void) { return 0; }"))
+    source.write_text(f"#include <{header}>\n#include <{header}>\n" + ("int main() {}\n" if plus else "int main(void) {}\n"))
     run(compiler, f"-std={dialect}", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror",
         *installed.pkg_config("--cflags"), "-c", source, "-o", tmp_path / "alone.o")
 

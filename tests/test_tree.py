@@ -23,7 +23,7 @@ MAY_INCLUDE = {
     "store": "steady bucket error url",
     "script": "steady bucket store scripts",
     "table": "bucket siphash",
-    "region": "table steady error",
+    "region": "steady error siphash table",
     "store_local": "steady bucket error limit region siphash store table",
     "link": "steady bucket error loop script store url",
     "store_redis": "steady error link loop script store url",
