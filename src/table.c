@@ -136,10 +136,16 @@ static void unpack(const struct view *v, struct steady__bucket *b) {
     b->blocked_until = time_of(v->meta);
 }
 
-/* May go to another key. */
+/* Sealed and not claimed, as far as one can see. */
+static bool is_sealed(const struct view *v) {
+    return is_tentative(v) && ((v->when ^ (v->meta + 1)) & GENERATION) == 0;
+}
+
+/* May go to another key. A state of any other generation is rubbish, unless the identity was read too early. */
 static bool is_free(const struct view *v, int64_t now) {
     const int64_t age = now - time_of(v->when);
-    if (!belongs(v)) return true;
+    if (is_sealed(v)) return true;
+    if (!belongs(v)) return load(&v->slot->identity.word[1]) == v->meta;
     if (is_tentative(v)) return age > LEASE || age < -LEASE;
     return age >= drain_decode(v->what & 0x1fff) && now >= time_of(v->meta);
 }

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: MIT
+ * The embedded store against the least that any such store has to do: one clock read and one atomic update of a random
+ * cache line in as much memory. Rounds alternate; the medians count. */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "steady.h"
+#include "table.h"
+
+#define ROUNDS 9
+#define ROUND_NS 100000000
+#define BATCH 1000
+#define THREADS_MAX 2
+#define CACHE_LINE 64
+
+struct scene {
+    const char *name;
+    const char *title;
+    uint32_t keys;
+    uint32_t buckets; /* 0: the default */
+    int threads;
+    double goal; /* 0: none */
+};
+
+static const struct scene scenes[] = {
+    {"local_1k_1t", "1 k keys, 1 thread", 1000, 1024, 1, 0},
+    {"local_1m_1t", "1 M keys, 1 thread", 1000000, 0, 1, 2.0},
+    {"local_hot_1t", "1 hot key, 1 thread", 1, 1024, 1, 0},
+    {"local_1k_2t", "1 k keys, 2 threads", 1000, 1024, 2, 0},
+    {"local_1m_2t", "1 M keys, 2 threads", 1000000, 0, 2, 2.0},
+    {"local_hot_2t", "1 hot key, 2 threads", 1, 1024, 2, 0},
+};
+
+/* What a thread works on, and what it found. */
+struct work {
+    const struct scene *scene;
+    steady_throttler *throttler; /* NULL: the baseline */
+    unsigned char *memory;
+    uint64_t lines;
+    uint64_t random;
+    atomic_bool *go;
+    double ns;
+};
+
+static int64_t ns_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static uint32_t next_random(uint64_t *state) {
+    *state = *state * 6364136223846793005 + 1442695040888963407;
+    return (uint32_t)(*state >> 32);
+}
+
+static uint32_t pick(uint64_t *state, uint64_t count) { return (uint32_t)(next_random(state) * count >> 32); }
+
+#define KEY_LEN 13
+
+/* "user:" and eight hexadecimal digits. */
+static void write_key(char key[KEY_LEN + 1], uint32_t number) {
+    static const char digits[] = "0123456789abcdef";
+    memcpy(key, "user:", 5);
+    for (int i = 0; i < 8; i++)
+        key[5 + i] = digits[number >> (28 - 4 * i) & 15];
+}
+
+/* The baseline writes the key, too, so that the ratio is not about this. */
+static void one_baseline(struct work *w) {
+    char key[KEY_LEN + 1];
+    struct timespec t;
+    write_key(key, pick(&w->random, w->scene->keys));
+    __asm__ volatile("" : : "r"(key) : "memory");
+    const uint64_t line = w->scene->keys == 1 ? 0 : pick(&w->random, w->lines);
+    clock_gettime(CLOCK_BOOTTIME, &t);
+    atomic_fetch_add((_Atomic uint64_t *)(void *)(w->memory + line * CACHE_LINE), (uint64_t)t.tv_nsec);
+}
+
+static void one_consume(struct work *w) {
+    char key[KEY_LEN + 1];
+    steady_result result;
+    write_key(key, pick(&w->random, w->scene->keys));
+    if (steady_consume_sync(w->throttler, key, KEY_LEN, 1, &result) != 0 || !result.success) abort();
+}
+
+static void *run(void *arg) {
+    struct work *w = arg;
+    int64_t start, end;
+    uint64_t count = 0;
+    while (!atomic_load(w->go))
+        ;
+    start = ns_now();
+    do {
+        for (int i = 0; i < BATCH; i++)
+            if (w->throttler != NULL) one_consume(w);
+            else one_baseline(w);
+        count += BATCH;
+        end = ns_now();
+    } while (end - start < ROUND_NS);
+    w->ns = (double)(end - start) / (double)count;
+    return NULL;
+}
+
+/* ns for one operation, the mean of the threads. */
+static double round_of(const struct scene *scene, steady_throttler *throttler, unsigned char *memory, size_t size,
+                       uint64_t seed) {
+    pthread_t threads[THREADS_MAX];
+    struct work work[THREADS_MAX];
+    atomic_bool go = false;
+    double sum = 0;
+    for (int i = 0; i < scene->threads; i++) {
+        work[i] = (struct work){.scene = scene,
+                                .throttler = throttler,
+                                .memory = memory,
+                                .lines = size / CACHE_LINE,
+                                .random = seed + (uint64_t)i * 77777,
+                                .go = &go};
+        if (pthread_create(&threads[i], NULL, run, &work[i]) != 0) abort();
+    }
+    atomic_store(&go, true);
+    for (int i = 0; i < scene->threads; i++) {
+        pthread_join(threads[i], NULL);
+        sum += work[i].ns;
+    }
+    return sum / scene->threads;
+}
+
+static int compare(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, size_t count) {
+    qsort(values, count, sizeof *values, compare);
+    return values[count / 2];
+}
+
+static unsigned char *get_memory(size_t size) {
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) abort();
+    madvise(memory, size, MADV_HUGEPAGE);
+    memset(memory, 0, size);
+    return memory;
+}
+
+static void fill(steady_throttler *throttler, uint32_t keys) {
+    for (uint32_t i = 0; i < keys; i++) {
+        char key[KEY_LEN + 1];
+        steady_result result;
+        write_key(key, i);
+        if (steady_consume_sync(throttler, key, KEY_LEN, 1, &result) != 0) abort();
+    }
+}
+
+static void report(FILE *json, const struct scene *scene, double value, double baseline, uint64_t overflowed) {
+    const double ratio = value / baseline;
+    printf("  embedded, %-22s %7.1f ns   baseline %6.1f ns   ratio %.2f", scene->title, value, baseline, ratio);
+    if (scene->goal > 0) printf("   goal %.1f: %s", scene->goal, ratio <= scene->goal ? "met" : "MISSED");
+    if (overflowed > 0) printf("   (%llu in overflow buckets)", (unsigned long long)overflowed);
+    printf("\n");
+    fflush(stdout);
+    if (json != NULL)
+        fprintf(json, "{\"name\":\"%s\",\"value\":%.1f,\"unit\":\"ns\",\"baseline\":%.1f,\"ratio\":%.3f}\n",
+                scene->name, value, baseline, ratio);
+}
+
+static void play(const struct scene *scene, FILE *json) {
+    const steady_store_options options = {.buckets = scene->buckets};
+    const steady_limit limit = {.max_capacity = 1000000000, .drop_recharge = STEADY_SECOND};
+    const size_t size = steady__table_bytes(scene->buckets != 0 ? scene->buckets : 1 << 20);
+    steady_store *store = NULL;
+    steady_throttler *throttler = NULL;
+    steady_stats stats;
+    steady_message why;
+    double ours[ROUNDS], theirs[ROUNDS];
+    if (steady_store_open(&store, "memory:", &options, &why) != 0) abort();
+    if (steady_throttler_new(&throttler, store, &limit, NULL, &why) != 0) abort();
+    unsigned char *memory = get_memory(size);
+    fill(throttler, scene->keys);
+    for (uint64_t i = 0; i < ROUNDS; i++) {
+        theirs[i] = round_of(scene, NULL, memory, size, i);
+        ours[i] = round_of(scene, throttler, memory, size, i);
+    }
+    steady_store_stats(store, &stats);
+    report(json, scene, median(ours, ROUNDS), median(theirs, ROUNDS), stats.overflowed);
+    munmap(memory, size);
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+}
+
+int main(int argc, char **argv) {
+    FILE *json = argc > 1 ? fopen(argv[1], "a") : NULL;
+    for (size_t i = 0; i < sizeof scenes / sizeof scenes[0]; i++)
+        play(&scenes[i], json);
+    return json != NULL && fclose(json) != 0;
+}

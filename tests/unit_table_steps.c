@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: MIT
+ * The table under every order of events: operations run as coroutines that change hands at every access to shared
+ * memory, in an order drawn from a seed, and some of them never come back, like a process that was killed. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <ucontext.h>
+
+#include <cmocka.h>
+
+static void step(void);
+#define STEADY__STEP() step()
+#include "../src/table.c"
+
+#define TASKS 4
+#define OPERATIONS 5
+#define KEYS 2
+#define CAPACITY 9
+#define ROUNDS 6000
+#define STACK (64 * 1024)
+#define BUCKETS 64
+#define AGES ((int64_t)1 << 40)
+
+static const struct steady__rate lasting = {CAPACITY, AGES, 1, 0};
+static const struct steady__rate fleeting = {1, 1, 1, 0};
+
+/* What is known of a key from outside. */
+struct account {
+    int64_t floor;   /* drops of operations that lie wholly after the last draining: surely in the bucket */
+    int64_t ceiling; /* drops of operations that do not lie wholly before it: no others are in the bucket */
+    int64_t before;  /* of the ceiling, when the draining that runs began */
+    unsigned epoch;  /* counts beginnings and ends of drainings: odd while one runs */
+};
+
+struct task {
+    ucontext_t context;
+    bool over;
+    int64_t at_stake[KEYS]; /* drops of the operation that runs */
+};
+
+static struct {
+    uint64_t random;
+    ucontext_t scheduler;
+    struct task tasks[TASKS];
+    struct task *running; /* NULL: nobody is interrupted */
+    uint32_t patience;    /* a task is interrupted at every step with a probability of 1 to this */
+    int64_t now;
+    struct account accounts[KEYS];
+    bool overflowed;
+    struct steady__table table;
+    _Alignas(STEADY__TABLE_ALIGN) unsigned char bytes[8192];
+    _Alignas(16) unsigned char stacks[TASKS][STACK];
+} world;
+
+static uint32_t random_below(uint32_t count) {
+    world.random = world.random * 6364136223846793005 + 1442695040888963407;
+    return (uint32_t)((world.random >> 32) * count >> 32);
+}
+
+static void step(void) {
+    if (world.running != NULL) swapcontext(&world.running->context, &world.scheduler);
+}
+
+/* All keys live in the same two groups. Time moves on, now and then by more than a lease. */
+static struct steady__ask ask_for(uint64_t tag, const struct steady__rate *rate) {
+    const struct steady__hash hash = {{tag * 8 + 3, (uint64_t)1 << 63}};
+    world.now += random_below(8) == 0 ? LEASE + 1 : 1;
+    return (struct steady__ask){
+        .place = steady__table_place(&world.table, hash), .rate = rate, .amount = 1, .now = world.now};
+}
+
+static struct steady__decision decide(struct steady__ask ask) {
+    struct steady__answer answer;
+    while (!steady__table_decide(&ask, &answer))
+        ask.now = world.now;
+    world.overflowed |= answer.overflowed;
+    return answer.decision;
+}
+
+/* ---- Operations ---- */
+
+static void consume(unsigned key, int64_t amount) {
+    struct account *account = &world.accounts[key];
+    struct task *task = world.running;
+    const unsigned epoch = account->epoch;
+    struct steady__ask ask = ask_for(100 + key, &lasting);
+    ask.amount = amount;
+    task->at_stake[key] = amount;
+    const bool success = decide(ask).success;
+    task->at_stake[key] = 0;
+    if (!success) return;
+    account->ceiling += amount;
+    if (epoch == account->epoch && epoch % 2 == 0) account->floor += amount;
+}
+
+static void forget(unsigned key, bool reset) {
+    struct account *account = &world.accounts[key];
+    struct steady__ask ask = ask_for(100 + key, &lasting);
+    if (account->epoch % 2 != 0) return;
+    account->epoch++;
+    account->floor = 0;
+    account->before = account->ceiling;
+    ask.amount = -CAPACITY;
+    if (reset)
+        steady__table_reset(&ask.place, ask.now);
+    else
+        decide(ask);
+    account->ceiling -= account->before;
+    account->epoch++;
+}
+
+static int64_t all_at_stake(unsigned key) {
+    int64_t sum = 0;
+    for (int i = 0; i < TASKS; i++)
+        sum += world.tasks[i].at_stake[key];
+    return sum;
+}
+
+static void peek(unsigned key) {
+    const struct account before = world.accounts[key], *after = &world.accounts[key];
+    struct steady__ask ask = ask_for(100 + key, &lasting);
+    ask.peek = true;
+    const int64_t level = decide(ask).level;
+    if (world.overflowed) return;
+    if (after->epoch == before.epoch) {
+        assert_true(level >= before.floor);
+        assert_true(level <= after->ceiling + all_at_stake(key));
+    }
+}
+
+static void operate(void) {
+    const unsigned key = random_below(KEYS);
+    switch (random_below(12)) {
+    case 0:
+    case 1: peek(key); break;
+    case 2:
+    case 3: consume(key, 2); break;
+    case 4:
+    case 5:
+    case 6: decide(ask_for(200 + random_below(3), &fleeting)); break;
+    case 7: forget(key, random_below(2) == 0); break;
+    default: consume(key, 1); break;
+    }
+}
+
+static void task_main(void) {
+    for (int i = 0; i < OPERATIONS; i++)
+        operate();
+    world.running->over = true;
+    swapcontext(&world.running->context, &world.scheduler);
+}
+
+/* ---- Rounds ---- */
+
+static void start_task(struct task *task, unsigned char *stack) {
+    memset(task, 0, sizeof *task);
+    getcontext(&task->context);
+    task->context.uc_stack.ss_sp = stack;
+    task->context.uc_stack.ss_size = STACK;
+    makecontext(&task->context, task_main, 0);
+}
+
+/* A new table in which some of the sixteen slots have gone to keys that stay. */
+static void start_round(uint64_t seed, unsigned taken) {
+    static const uint32_t patience[] = {1, 2, 20, 100};
+    memset(world.bytes, 0, sizeof world.bytes);
+    world.random = seed * 0x9e3779b97f4a7c15;
+    world.now = 1000000;
+    world.running = NULL;
+    world.patience = patience[seed % 4];
+    world.overflowed = false;
+    memset(world.accounts, 0, sizeof world.accounts);
+    steady__table_init(&world.table, world.bytes, BUCKETS);
+    for (unsigned i = 0; i < taken; i++)
+        assert_true(decide(ask_for(1000 + i, &lasting)).success);
+    for (int i = 0; i < TASKS; i++)
+        start_task(&world.tasks[i], world.stacks[i]);
+}
+
+/* Runs all tasks to their ends but the one `killed`, which stops after so many steps; -1: none. */
+static void run_tasks(int killed, unsigned after) {
+    unsigned alive = TASKS, at = 0;
+    while (alive > 0) {
+        if (random_below(world.patience) == 0) at = random_below(TASKS);
+        while (world.tasks[at].over)
+            at = random_below(TASKS);
+        struct task *task = &world.tasks[at];
+        world.running = task;
+        swapcontext(&world.scheduler, &task->context);
+        world.running = NULL;
+        if ((int)at == killed && after-- == 0) task->over = true;
+        if (task->over) alive--;
+    }
+}
+
+static int confirmed_slots(uint64_t tag) {
+    const struct steady__place place = ask_for(tag, &lasting).place;
+    int count = 0;
+    for (unsigned i = 0; i < NEIGHBOURS; i++) {
+        struct view v;
+        read_slot(slot_at(&place, i), &v);
+        count += v.tag == place.tag && belongs(&v) && !is_tentative(&v);
+    }
+    return count;
+}
+
+static int64_t level_of(unsigned key) {
+    struct steady__ask ask = ask_for(100 + key, &lasting);
+    ask.peek = true;
+    return decide(ask).level;
+}
+
+/* Where a decision was made on an overflow bucket, the drops are elsewhere; but the slots have to be in order. */
+static void check_round(uint64_t seed) {
+    for (unsigned key = 0; key < KEYS; key++) {
+        const struct account *account = &world.accounts[key];
+        const int64_t level = world.overflowed ? account->floor : level_of(key);
+        const int slots = confirmed_slots(100 + key);
+        if (level < account->floor || level > account->ceiling + all_at_stake(key) || slots > 1)
+            fail_msg("seed %llu: key %u holds %lld, not %lld .. %lld, in %d slots", (unsigned long long)seed, key,
+                     (long long)level, (long long)account->floor, (long long)account->ceiling, slots);
+    }
+}
+
+/* No slot is lost: after a lease, new keys fill all that no living key has. */
+static void check_room(uint64_t seed, unsigned taken) {
+    const unsigned living = (unsigned)(confirmed_slots(100) + confirmed_slots(101));
+    world.now += 2 * LEASE;
+    world.overflowed = false;
+    for (unsigned i = taken + living; i < NEIGHBOURS; i++)
+        assert_true(decide(ask_for(2000 + i, &lasting)).success);
+    if (world.overflowed) fail_msg("seed %llu: a slot was lost", (unsigned long long)seed);
+}
+
+static void play(uint64_t seed, int killed, unsigned after, unsigned *overflows) {
+    static const unsigned taken[] = {0, 4, 8, 11};
+    const unsigned some = taken[seed / 4 % 4];
+    start_round(seed, some);
+    run_tasks(killed, after);
+    *overflows += world.overflowed;
+    check_round(seed);
+    check_room(seed, some);
+}
+
+static void test_any_order(void **state) {
+    (void)state;
+    unsigned overflows = 0;
+    for (uint64_t seed = 1; seed <= ROUNDS; seed++)
+        play(seed, -1, 0, &overflows);
+    assert_true(overflows < ROUNDS / 10);
+}
+
+/* Each of the first steps of an operation on a new key, and more, is a place to be killed at. */
+static void test_killed_anywhere(void **state) {
+    (void)state;
+    unsigned overflows = 0;
+    for (unsigned after = 0; after < 400; after++)
+        for (unsigned i = 0; i < 8; i++)
+            play(1000000 + after * 8 + i, (int)(i % TASKS), after, &overflows);
+    assert_true(overflows < 320);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_any_order), cmocka_unit_test(test_killed_anywhere)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
