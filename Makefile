@@ -44,7 +44,7 @@ BENCH := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
 THREADED := $(basename $(notdir $(shell grep -l 'pthread\.h' tests/unit_*.c tests/live_*.c 2>/dev/null)))
 
 all: $(BUILD)/steady $(BUILD)/libsteady.so $(BUILD)/libsteady.a ## the command and the library, static and shared
-tests: all $(UNIT) $(LIVE) $(PROG) $(if $(wildcard tests/vectors.c),$(BUILD)/vectors) ## builds the test programs
+tests: all $(BUILD)/demo $(UNIT) $(LIVE) $(PROG) $(if $(wildcard tests/vectors.c),$(BUILD)/vectors) ## builds the test programs
 everything: tests $(BENCH) $(call obj,examples/*.c)
 
 # ---- Building ----

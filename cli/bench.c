@@ -124,25 +124,28 @@ static bool start_one(struct bench *b) {
     return false;
 }
 
-/* Keeps `in_flight` decisions waiting until the time is up, then waits for the last of them. */
-static void measure_redis(struct bench *b, size_t in_flight, int64_t duration) {
+static void wait_for_all(struct bench *b) {
+    while (b->n_idle < b->n_slots)
+        steady_poller_run(b->poller, STEADY_SECOND / 10);
+}
+
+/* Keeps as many decisions waiting as there are slots. */
+static void measure_redis(struct bench *b, int64_t duration) {
     b->started = now_ns();
-    for (;;) {
-        const bool over = now_ns() >= b->started + duration;
-        while (!over && b->n_slots - b->n_idle < in_flight && start_one(b))
+    while (now_ns() < b->started + duration) {
+        while (b->n_idle > 0 && start_one(b))
             ;
-        if (over && b->n_idle == b->n_slots) break;
         steady_poller_run(b->poller, STEADY_SECOND / 10);
     }
+    wait_for_all(b);
     b->ended = now_ns();
 }
 
 /* One decision that does not count: the connection is made, the script loaded, the file there. */
 static int warm_up(struct bench *b) {
-    measure_redis(b, 1, 1);
-    const int error = b->errors > 0 ? b->last_error : 0;
+    if (start_one(b)) wait_for_all(b);
+    const int error = b->last_error;
     b->allowed = b->denied = b->errors = 0;
-    b->started = b->ended = 0;
     memset(b->cells, 0, sizeof b->cells);
     return error;
 }
@@ -165,8 +168,10 @@ static int prepare(struct bench *b, const struct options *options) {
 /* ---- Saying it ---- */
 
 static void add_ns(struct text *text, const char *name, uint64_t ns) {
-    const uint64_t tenths = (ns + 50) / 100; /* of a us */
-    text_add(text, "  %s %" PRIu64 ".%" PRIu64 " us", name, tenths / 10, tenths % 10);
+    if (ns < 10000)
+        text_add(text, "  %s %" PRIu64 " ns", name, ns);
+    else
+        text_add(text, "  %s %" PRIu64 " us", name, (ns + 500) / 1000);
 }
 
 static int report(const struct bench *b, const struct options *options, bool embedded) {
@@ -210,7 +215,7 @@ static int measure(struct bench *b, const struct options *options, const steady_
     if (*embedded)
         measure_embedded(b, duration);
     else
-        measure_redis(b, b->n_slots, duration);
+        measure_redis(b, duration);
     error = b->errors > 0 ? b->last_error : 0;
 out:
     if (why->text[0] == '\0') snprintf(why->text, sizeof why->text, "%s", steady_store_trouble(store));

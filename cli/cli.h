@@ -29,7 +29,7 @@ int text_say(const struct text *text, int code);
 /* "steady: ..." and a line end, to standard error. complain returns USAGE, for the many that end so. */
 __attribute__((format(printf, 1, 2))) int complain(const char *format, ...);
 
-/* A value from the command line, fit to be quoted: escaped, and cut. */
+/* A value from the command line, fit to be quoted: escaped, cut, no password in it. */
 struct quoted {
     char text[80];
 };

@@ -28,9 +28,10 @@ static const struct option table[] = {
     {"capacity", "N", FOR_STORES, INTEGER, FIELD(capacity), 1, INT32_MAX, "drops the bucket can hold"},
     {"recharge", "DURATION", FOR_STORES, DURATION, FIELD(recharge), 1, LONGEST, "the time in which a drop leaks: 5s"},
     {"rate", "N/PERIOD", FOR_STORES, RATE, FIELD(rate), 0, 0,
-     "short for both: 100/min leaks 100 drops a minute and holds 100, or --capacity"},
+     "short for both: 100/min leaks 100 drops a minute\n"
+     "and holds 100, or what --capacity says"},
     {"block", "DURATION", FOR_STORES, DURATION, FIELD(block), 0, LONGEST / 2,
-     "how long an overflow blocks the key (default: it does not)"},
+     "how long an overflow blocks the key\n(default: it does not)"},
     {"amount", "N", FOR_CONSUME, INTEGER, FIELD(amount), -AMOUNT_MAX, AMOUNT_MAX,
      "drops to put in; negative takes some out (default 1)"},
     {"keys", "N", FOR_BENCH, INTEGER, FIELD(keys), 1, 100000000, "how many keys to draw from (default 1000)"},
@@ -39,12 +40,12 @@ static const struct option table[] = {
     {"seconds", "N", FOR_BENCH, INTEGER, FIELD(seconds), 1, 3600, "how long to measure (default 2)"},
     {"prefix", "TEXT", FOR_KEYS, TEXT, FIELD(prefix), 0, 0, "put before KEY (default: nothing)"},
     {"store", "URL", FOR_STORES, TEXT, FIELD(store), 0, 0,
-     "memory:, file:/path, redis://[user:pass@]host[:port][/db], unix:/path\n"
-     "(default: $STEADY_STORE, else a file of your own)"},
+     "file:/path, redis://[user:pass@]host[:port][/db],\n"
+     "unix:/path, memory:\n(default: $STEADY_STORE, else a file of your own)"},
     {"timeout", "DURATION", FOR_STORES, DURATION, FIELD(timeout), 1, DAY,
      "how long Redis may take to answer (default 1s)"},
     {"on-error", "POLICY", FOR_CONSUME | FOR_PEEK, POLICY, FIELD(on_error), 0, 0,
-     "where the store does not answer: report, deny, allow or local (default report)"},
+     "where Redis does not answer: report, deny, allow\nor local (default report)"},
     {"json", NULL, FOR_STORES, FLAG, FIELD(json), 0, 0, "one JSON object instead of a line for people"},
     {"help", NULL, FOR_STORES | FOR_OTHERS, FLAG, FIELD(help), 0, 0, "this help"},
 };

@@ -57,7 +57,7 @@ void text_add_wait(struct text *text, steady_us wait) {
         text_add(text, "%" PRId64 " s", tenths / 10);
     else if (s < 3600)
         add_two(text, s, 60, "m", "s");
-    else if (minutes < 24 * 60)
+    else if (minutes < 1440)
         add_two(text, minutes, 60, "h", "m");
     else
         add_two(text, hours, 24, "d", "h");
@@ -76,13 +76,15 @@ void text_add_bar(struct text *text, int64_t level, int64_t capacity) {
     text_add(text, "[%.*s%.*s]", (int)filled, "##########", (int)(width - filled), "..........");
 }
 
+/* Of a URL in the wrong place, not the user and the password. */
 struct quoted quoted(const char *value) {
+    const char *secret = strstr(value, "://"), *after = secret != NULL ? strrchr(secret, '@') : NULL;
     struct quoted q;
     size_t n = 0;
     for (; *value != '\0' && n + 8 < sizeof q.text; value++) {
         const unsigned char c = (unsigned char)*value;
-        const int took = snprintf(q.text + n, sizeof q.text - n, c >= 0x20 && c < 0x7f ? "%c" : "\\x%02x", c);
-        n += (size_t)took;
+        n += (size_t)snprintf(q.text + n, sizeof q.text - n, c >= 0x20 && c < 0x7f ? "%c" : "\\x%02x", c);
+        if (after != NULL && value == secret + 2) value = after - 1;
     }
     snprintf(q.text + n, sizeof q.text - n, "%s", *value != '\0' ? "..." : "");
     return q;

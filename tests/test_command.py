@@ -1,0 +1,704 @@
+# SPDX-License-Identifier: MIT
+"""The command `steady`, as a shell or a script sees it."""
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FIELDS = ["success", "level", "until_next_drop", "blocked_for", "retry_after", "error", "source"]
+LIMIT = ("--capacity", "10", "--recharge", "1d")  # nothing of it leaks while a test runs
+DAY = Decimal(86400)
+ALLOWED, DENIED, USAGE, UNAVAILABLE, UNKNOWN = range(5)
+
+
+@pytest.fixture
+def run(steady, tmp_path):
+    """Runs the command on a file store of this test."""
+
+    def run(*args, env=None, **kwargs):
+        whole = {**os.environ, "STEADY_STORE": f"file:{tmp_path}/buckets", **(env or {})}
+        whole = {name: value for name, value in whole.items() if value is not None}
+        kwargs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **kwargs}
+        return subprocess.run([steady, *args], env=whole, timeout=20, text=True, check=False, **kwargs)
+
+    return run
+
+
+@pytest.fixture
+def ask(run):
+    """Runs the command with --json; the exit code and what it says, its numbers exact."""
+
+    def ask(*args, **kwargs):
+        done = run(*args, "--json", **kwargs)
+        assert done.stdout.endswith("\n") and done.stdout.count("\n") == 1, done
+        answer = json.loads(done.stdout, parse_float=Decimal, parse_int=Decimal)
+        assert list(answer) == FIELDS
+        return done.returncode, answer
+
+    return ask
+
+
+def nearly(value, most):
+    """A little less than `most` seconds, exact to the microsecond at the finest."""
+    return most - 20 < value <= most and Decimal(value).as_tuple().exponent >= -6
+
+
+# ---- Consume, peek, reset ----
+
+
+def test_consume_fills_the_bucket_and_then_denies(ask):
+    code, answer = ask("consume", "k", *LIMIT, "--amount", "7")
+    assert (code, answer) == (ALLOWED, {"success": True, "level": 7, "until_next_drop": DAY, "blocked_for": 0,
+                                        "retry_after": 0, "error": None, "source": "store"})
+    code, answer = ask("consume", "k", *LIMIT, "--amount", "4")
+    assert (code, answer["success"], answer["level"]) == (DENIED, False, 7)
+    assert nearly(answer["retry_after"], DAY) and answer["retry_after"] == answer["until_next_drop"]
+    code, answer = ask("consume", "k", *LIMIT, "--amount", "3")
+    assert (code, answer["level"]) == (ALLOWED, 10)
+
+
+def test_keys_are_apart(ask):
+    assert ask("consume", "a", *LIMIT, "--amount", "10")[0] == ALLOWED
+    assert ask("consume", "b", *LIMIT, "--amount", "10")[0] == ALLOWED
+
+
+@pytest.mark.parametrize("amount, code, level", [
+    ("0", ALLOWED, 5), ("1", ALLOWED, 6), ("5", ALLOWED, 10), ("6", DENIED, 5), ("10", DENIED, 5), ("11", DENIED, 5),
+    ("-1", ALLOWED, 4), ("-5", ALLOWED, 0), ("-99", ALLOWED, 0), ("2147483647", DENIED, 5),
+    ("-2147483647", ALLOWED, 0), ("007", DENIED, 5)])
+def test_amounts(ask, amount, code, level):
+    ask("consume", "k", *LIMIT, "--amount", "5")
+    got, answer = ask("consume", "k", *LIMIT, "--amount", amount)
+    assert (got, answer["level"]) == (code, level)
+    assert (answer["retry_after"] is None) == (int(amount) > 10)  # it never fits
+
+
+@pytest.mark.parametrize("amount", ["2147483648", "-2147483648", "9007199254740992", "9223372036854775807",
+                                    "18446744073709551615", "18446744073709551617", "1.5", "1e3", "0x10", "\u0661",
+                                    " 5 ", "", "+5", "-", "--5", "five", "5\n"])
+def test_amounts_that_are_none(run, ask, amount):
+    done = run("consume", "k", *LIMIT, "--amount", amount)
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    assert done.stderr.startswith("steady: --amount: ")
+    assert "is not a whole number from -2147483647 to 2147483647" in done.stderr
+    assert ask("peek", "k", *LIMIT)[1]["level"] == 0
+
+
+def test_an_overflow_blocks(ask):
+    limit = (*LIMIT, "--block", "1h")
+    ask("consume", "k", *limit, "--amount", "10")
+    assert ask("consume", "k", *limit, "--amount", "11")[1]["blocked_for"] == 0  # could never fit: blocks nobody
+    code, answer = ask("consume", "k", *limit)
+    assert (code, answer["blocked_for"], answer["level"]) == (DENIED, 3600, 10)
+    code, answer = ask("consume", "k", *limit, "--amount", "-10")
+    assert (code, answer["level"]) == (ALLOWED, 0) and nearly(answer["blocked_for"], 3600)
+    for amount in "0", "1":
+        code, answer = ask("consume", "k", *limit, "--amount", amount)
+        assert code == DENIED and answer["retry_after"] == answer["blocked_for"] and nearly(answer["blocked_for"], 3600)
+    assert ask("peek", "k", *limit)[0] == DENIED
+    assert ask("reset", "k")[0] == ALLOWED
+    assert ask("consume", "k", *limit, "--amount", "10")[0] == ALLOWED
+
+
+def test_peek_changes_nothing(ask):
+    ask("consume", "k", *LIMIT, "--amount", "9")
+    for _ in range(3):
+        code, answer = ask("peek", "k", *LIMIT)
+        assert (code, answer["success"], answer["level"], answer["retry_after"]) == (ALLOWED, True, 9, 0)
+    ask("consume", "k", *LIMIT)
+    code, answer = ask("peek", "k", *LIMIT)
+    assert (code, answer["success"], answer["level"]) == (DENIED, False, 10)
+    assert nearly(answer["retry_after"], DAY)
+
+
+def test_reset_forgets_the_bucket(ask):
+    empty = {"success": True, "level": 0, "until_next_drop": DAY, "blocked_for": 0, "retry_after": 0, "error": None,
+             "source": "store"}
+    ask("consume", "k", *LIMIT, "--amount", "10")
+    assert ask("reset", "k", *LIMIT) == (ALLOWED, empty)
+    assert ask("reset", "k") == (ALLOWED, {**empty, "until_next_drop": None})
+    assert ask("peek", "k", *LIMIT) == (ALLOWED, empty)
+
+
+def test_a_rate_is_capacity_and_recharge(ask):
+    assert ask("consume", "k", "--rate", "100/min")[1]["until_next_drop"] == Decimal("0.6")
+    assert ask("consume", "k", "--rate", "3/s")[1]["until_next_drop"] <= Decimal("0.333334")
+    assert ask("consume", "wide", "--rate", "1/d", "--capacity", "5", "--amount", "5")[0] == ALLOWED
+    assert ask("consume", "narrow", "--rate", "100/d", "--capacity", "5", "--amount", "6")[0] == DENIED
+
+
+def test_waiting_as_long_as_it_says_is_enough(ask):
+    limit = ("--capacity", "1", "--recharge", "300ms")
+    ask("consume", "k", *limit)
+    code, answer = ask("consume", "k", *limit)
+    assert code == DENIED and 0 < answer["retry_after"] <= Decimal("0.3")
+    time.sleep(float(answer["retry_after"]))
+    assert ask("consume", "k", *limit)[0] == ALLOWED
+
+
+def test_the_deploy_example(run, steady, tmp_path):
+    line = f"{steady} consume deploy --capacity 1 --recharge 10m && echo ran"
+    env = {**os.environ, "STEADY_STORE": f"file:{tmp_path}/buckets"}
+    first, second = (subprocess.run(["sh", "-c", line], env=env, capture_output=True, text=True, check=False)
+                     for _ in range(2))
+    assert (first.returncode, first.stdout.splitlines()[-1]) == (ALLOWED, "ran")
+    assert (second.returncode, second.stdout.count("ran"), second.stderr) == (DENIED, 0, "")
+
+
+def test_processes_at_once_share_the_bucket(run):
+    with ThreadPoolExecutor(8) as pool:
+        codes = list(pool.map(lambda _: run("consume", "k", *LIMIT).returncode, range(24)))
+    assert sorted(codes) == [ALLOWED] * 10 + [DENIED] * 14
+
+
+# ---- What people see ----
+
+
+@pytest.mark.parametrize("args, line", [
+    (("consume", "user:42", *LIMIT, "--amount", "7"), r"allowed  user:42  \[#######\.\.\.\] 7/10  next drop in 1 d"),
+    (("consume", "user:42", *LIMIT, "--amount", "0"), r"allowed  user:42  \[\.{10}\] 0/10  empty"),
+    (("consume", "k", *LIMIT, "--amount", "11"), r"denied   k  \[\.{10}\] 0/10  11 drops never fit"),
+    (("consume", "k", "--capacity", "1000", "--recharge", "90m"), r"allowed  k  \[#\.{9}\] 1/1000  next drop in 1 h 30 m"),
+    (("consume", "k", "--capacity", "3", "--recharge", "3.2s"), r"allowed  k  \[####\.{6}\] 1/3  next drop in 3\.2 s"),
+    (("consume", "k", "--rate", "8/s"), r"allowed  k  \[##\.{8}\] 1/8  next drop in 125 ms"),
+    (("consume", "k", "--rate", "1/us"), r"allowed  k  \[#{10}\] 1/1  next drop in 1 us"),
+    (("consume", "k", "--rate", "1/59.95s"), r"allowed  k  .* next drop in 1 m"),
+    (("consume", "k", "--rate", "1/61s"), r"allowed  k  .* next drop in 1 m 1 s"),
+    (("consume", "k", "--rate", "1/25h"), r"allowed  k  .* next drop in 1 d 1 h"),
+    (("peek", "k", *LIMIT), r"free     k  \[\.{10}\] 0/10  empty"),
+    (("reset", "k"), r"reset    k  empty"),
+    (("consume", "a\tb\\\u00e9", *LIMIT), r"allowed  a\\x09b\\\\\\xc3\\xa9  .*"),
+    (("consume", *LIMIT, "--", "--json"), r"allowed  --json  .*"),
+    (("consume", "-", *LIMIT), r"allowed  -  .*"),
+])
+def test_lines_for_people(run, args, line):
+    done = run(*args)
+    assert re.fullmatch(line + "\n", done.stdout), done.stdout
+    assert done.stderr == ""
+
+
+def test_lines_for_people_who_are_denied(run):
+    limit = ("--capacity", "2", "--recharge", "1d", "--block", "1m")
+    run("consume", "k", *limit, "--amount", "2")
+    assert re.fullmatch(r"full     k  \[#{10}\] 2/2  retry in 1 d\n", run("peek", "k", *limit).stdout)
+    assert re.fullmatch(r"blocked  k  \[#{10}\] 2/2  for 1 m; retry in 1 d\n", run("consume", "k", *limit).stdout)
+    assert re.fullmatch(r"blocked  k  \[#{10}\] 2/2  for 1 m; 3 drops never fit\n",
+                        run("consume", "k", *limit, "--amount", "3").stdout)
+    assert re.fullmatch(r"allowed  k  \[\.{10}\] 0/2  blocked for (1 m|59.* s)\n",
+                        run("consume", "k", *limit, "--amount", "-5").stdout)
+    assert re.fullmatch(r"blocked  k  \[\.{10}\] 0/2  for (1 m|59.* s)\n", run("peek", "k", *limit).stdout)
+    assert re.fullmatch(r"allowed  over  \[#{10}\] 1/1  .*\n", run("consume", "over", "--rate", "1/d").stdout)
+    run("consume", "over", *LIMIT, "--amount", "9")
+    assert re.fullmatch(r"denied   over  \[#{10}\] 10/1  retry in 10 d\n", run("consume", "over", "--rate", "1/d").stdout)
+
+
+# ---- Wrong usage ----
+
+
+@pytest.mark.parametrize("args, says", [
+    ((), "a command is needed"),
+    (("consum", "k"), 'unknown command "consum"; did you mean consume?'),
+    (("pek",), "did you mean peek?"),
+    (("frobnicate",), 'unknown command "frobnicate"; see steady help'),
+    (("--verbose",), 'unknown command "--verbose"'),
+    (("",), 'unknown command ""'),
+    (("help", "rest"), "did you mean reset?"),
+    (("help", "peek", "reset"), '"reset" is one argument too many: steady help [COMMAND]'),
+    (("version", "x"), '"x" is one argument too many: steady version'),
+    (("consume", *LIMIT), "consume needs a KEY: steady consume KEY"),
+    (("peek", "k", "l", *LIMIT), '"l" is one argument too many: steady peek KEY'),
+    (("consume", "k", "l", "m", "n", *LIMIT), '"l" is one argument too many'),
+    (("consume", "k", "--capcity", "1"), 'unknown option "--capcity"; did you mean --capacity?'),
+    (("consume", "k", "--cap=1"), 'unknown option "--cap=1"; did you mean --capacity?'),
+    (("consume", "k", "--rtae=1"), "did you mean --rate?"),
+    (("consume", "k", "--colour"), 'unknown option "--colour"; see steady help consume'),
+    (("consume", "k", "-j"), 'unknown option "-j"; see steady help consume'),
+    (("consume", "k", "--=1"), 'unknown option "--=1"'),
+    (("consume", "k", "--" + "x" * 100), "see steady help consume"),
+    (("peek", "k", *LIMIT, "--amount", "2"), "peek has no option --amount; see steady help peek"),
+    (("version", "--json"), "version has no option --json"),
+    (("bench", "--prefix", "x"), "bench has no option --prefix"),
+    (("consume", "k", *LIMIT, "--json", "--json"), "--json is there twice"),
+    (("consume", "k", *LIMIT, "--capacity=10"), "--capacity is there twice"),
+    (("consume", "k", "--json=yes", *LIMIT), "--json takes no value"),
+    (("consume", "k", "--capacity"), "--capacity needs a value: --capacity N"),
+    (("consume", "k", "--rate"), "--rate needs a value: --rate N/PERIOD"),
+    (("consume", "k"), "a limit is needed: --rate 100/min, or --capacity 10 --recharge 5s"),
+    (("consume", "k", "--capacity", "10"), "a limit is needed"),
+    (("peek", "k", "--recharge", "5s"), "a limit is needed"),
+    (("reset", "k", "--recharge", "5s"), "a limit is needed"),
+    (("consume", "k", "--rate", "3/s", "--recharge", "5s"), "--rate and --recharge exclude each other"),
+    (("consume", "k", "--rate", "100/60"), '--rate: rate period "60" lacks a unit: did you mean "60s"?'),
+    (("consume", "k", "--rate", "fast"), '--rate: rate "fast": write a count, a slash and a period'),
+    (("consume", "k", "--rate", "0/s"), "the count must be 1 .. 2147483647"),
+    (("consume", "k", "--capacity", "10", "--recharge", "5"), 'duration "5" lacks a unit: did you mean "5s"?'),
+    (("consume", "k", "--capacity", "10", "--recharge", "0s"), '--recharge: "0s" is not between 1 us and'),
+    (("consume", "k", "--capacity", "10", "--recharge", "-5s"), "--recharge: duration"),
+    (("consume", "k", "--capacity", "0", "--recharge", "5s"), '--capacity: "0" is not a whole number from 1 to 2147483647'),
+    (("consume", "k", "--capacity", "2147483648", "--recharge", "5s"), "from 1 to 2147483647"),
+    (("consume", "k", "--capacity", "nan", "--recharge", "5s"), '--capacity: "nan"'),
+    (("consume", "k", "--capacity", "2147483647", "--recharge", "1h"), "max_capacity * drop_recharge is 2147483647 *"),
+    (("consume", "k", *LIMIT, "--block", "1w"), "unknown unit; the units are us ms s m h d"),
+    (("consume", "k", *LIMIT, "--block", "100000d"), '--block: "100000d" is not between 0 us and'),
+    (("consume", "k", *LIMIT, "--timeout", "0s"), '--timeout: "0s" is not between 1 us and 1 d'),
+    (("consume", "k", *LIMIT, "--timeout", "25h"), '--timeout: "25h" is not between 1 us and 1 d'),
+    (("consume", "k", *LIMIT, "--on-error", "alow"), '--on-error: "alow" is none of report, deny, allow, local'),
+    (("bench", "--seconds", "0"), '--seconds: "0" is not a whole number from 1 to 3600'),
+    (("bench", "--keys", "-1"), "--keys: "),
+    (("bench", "--in-flight", "65537"), "from 1 to 65536"),
+    (("consume", "", *LIMIT), "KEY is 0 bytes long; it must be 1 .. 1024"),
+    (("consume", "k" * 1025, *LIMIT), "KEY is 1025 bytes long; it must be 1 .. 1024"),
+    (("consume", "k" * 1020, "--prefix", "12345", *LIMIT), "KEY is 1020 bytes long beside its prefix; it must be 1 .. 1019"),
+    (("consume", "k", *LIMIT, "--store", ""), ""),
+    (("consume", "k", *LIMIT, "--store", "nonsense"), ""),
+    (("consume", "k", *LIMIT, "--store", "http://localhost"), ""),
+    (("consume", "k", *LIMIT, "--store", "redis://localhost:0"), ""),
+    (("consume", "k", *LIMIT, "--store", "redis://localhost:65536"), ""),
+])
+def test_wrong_usage_is_quoted_and_corrected(run, args, says):
+    done = run(*args)
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    assert done.stderr.startswith("steady: ") and says in done.stderr, done.stderr
+    assert done.stderr.count("\n") == 1 or not args
+
+
+def test_a_very_long_argument_is_cut(run):
+    for args in (("x" * 100000,), ("consume", "k", "--" + "y" * 100000), ("consume", "k", "--rate", "9" * 100000),
+                 ("consume", "k", "--capacity", "z\n" * 50000), ("consume", "k", *LIMIT, "--store", "s" * 100000)):
+        done = run(*args)
+        assert done.returncode == USAGE and len(done.stderr) < 400, done.stderr
+        assert done.stderr.isascii() and done.stderr.count("\n") == 1
+
+
+def test_the_longest_key_works(run):
+    assert run("consume", "k" * 1024, *LIMIT).returncode == ALLOWED
+    assert run("consume", "\x01" * 1024, *LIMIT).stdout.startswith("allowed  " + "\\x01" * 1024)
+    assert run("consume", "k" * 1000, "--prefix", "p" * 24, *LIMIT).returncode == ALLOWED
+
+
+def test_a_password_is_never_shown(run, closed_port):
+    canary = "hunter2canary"
+    for url in (f"redis://user:{canary}@127.0.0.1:{closed_port}", f"redis://:{canary}@127.0.0.1:0",
+                f"redis://u:{canary}@@h/notanumber", f"rediss://u:{canary}@h", f"http://u:{canary}@h",
+                f"redis://u:{canary}@h:99999", f"unix://u:{canary}@/nowhere", f"redis://u:{canary}%zz@h"):
+        for how in (("--store", url), ("--json", "--store", url)):
+            done = run("consume", "k", *LIMIT, *how)
+            assert done.returncode in (USAGE, UNAVAILABLE)
+            assert canary not in done.stdout + done.stderr
+    url = f"redis://u:{canary}@h/1"
+    for args in ((f"--stor={url}",), (url,), ("--capacity", url), ("--on-error", url)):
+        done = run("consume", "k", *args)
+        assert done.returncode == USAGE and canary not in done.stderr, done
+    assert '"redis://@h/1"' in run(url).stderr
+
+
+# ---- The default store ----
+
+
+def test_the_default_store_is_a_file_under_the_runtime_directory(run, tmp_path):
+    runtime = tmp_path / "run time%"
+    runtime.mkdir(mode=0o700)
+    env = {"STEADY_STORE": "", "XDG_RUNTIME_DIR": str(runtime), "HOME": None}
+    assert run("consume", "k", "--rate", "1/h", env=env).returncode == ALLOWED
+    assert run("consume", "k", "--rate", "1/h", env={**env, "STEADY_STORE": None}).returncode == DENIED
+    file = runtime / "steady.buckets"
+    assert file.stat().st_mode & 0o777 == 0o600 and file.stat().st_size < 4 << 20
+    assert run("consume", "k", "--rate", "1/h", "--store", "memory:", env=env).returncode == ALLOWED
+
+
+class Stranger:
+    """Runs the command as a user whose /tmp/steady-UID is not there yet."""
+
+    def __init__(self, steady, directory):
+        self.uid = 900000000 + os.getpid()
+        self.steady = shutil.copy(steady, directory)
+        self.fallback = Path(f"/tmp/steady-{self.uid}")
+
+    def consume(self, **env):
+        return subprocess.run([self.steady, "consume", "k", "--rate", "1/h"], env=env, user=self.uid, group=self.uid,
+                              extra_groups=[], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def stranger(steady):
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to be another user")
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        os.chmod(directory, 0o755)
+        stranger = Stranger(steady, directory)
+        yield stranger
+    if stranger.fallback.is_symlink():
+        stranger.fallback.unlink()
+    shutil.rmtree(stranger.fallback, ignore_errors=True)
+
+
+def test_without_a_runtime_directory_it_is_one_of_the_user_in_tmp(stranger, tmp_path):
+    
+    assert stranger.consume().returncode == ALLOWED
+    status = stranger.fallback.stat()
+    assert (status.st_uid, status.st_mode & 0o7777) == (stranger.uid, 0o700)
+    # one that is relative, missing, somebody else's or a symbolic link is passed over: the bucket is the same
+    mine = tmp_path.parent
+    link = Path(stranger.steady).parent / "link"
+    link.symlink_to(stranger.fallback)
+    for unfit in ("relative", "/nowhere/at/all", str(mine), "/tmp", str(link), ""):
+        assert stranger.consume(XDG_RUNTIME_DIR=unfit).returncode == DENIED, unfit
+
+
+@pytest.mark.parametrize("plant", ["foreign", "symlink", "file", "open"])
+def test_a_directory_in_tmp_that_is_not_the_users_alone_is_refused(stranger, plant, tmp_path):
+    if plant == "foreign":
+        stranger.fallback.mkdir(mode=0o700)
+    elif plant == "symlink":
+        stranger.fallback.symlink_to(tmp_path)
+    elif plant == "file":
+        stranger.fallback.write_text("not a directory")
+        os.chown(stranger.fallback, stranger.uid, stranger.uid)
+    else:
+        stranger.fallback.mkdir()
+        os.chown(stranger.fallback, stranger.uid, stranger.uid)
+        os.chmod(stranger.fallback, 0o750)
+    done = stranger.consume()
+    assert (done.returncode, done.stdout) == (UNAVAILABLE, "")
+    assert f"{stranger.fallback} is not a directory that is yours alone (mode 0700)" in done.stderr
+    if plant == "file":
+        assert stranger.fallback.read_text() == "not a directory"
+        stranger.fallback.unlink()
+
+
+def test_a_file_that_is_no_store_is_left_alone(run, ask, tmp_path):
+    (tmp_path / "buckets").write_text("a shopping list\n")
+    (tmp_path / "buckets").chmod(0o600)
+    code, answer = ask("consume", "k", *LIMIT)
+    assert code == UNAVAILABLE
+    assert answer == {**dict.fromkeys(FIELDS), "error": "bad_file"}
+    assert (tmp_path / "buckets").read_text() == "a shopping list\n"
+    assert run("reset", "k", env={"STEADY_STORE": "file:/nowhere/at/all"}).returncode == UNAVAILABLE
+
+
+# ---- Where the answer goes ----
+
+
+def test_output_to_a_full_disk(run):
+    with open("/dev/full", "w") as full:
+        done = run("consume", "k", *LIMIT, stdout=full)
+        assert (done.returncode, done.stderr) == (UNKNOWN, "steady: cannot write to standard output: "
+                                                           "No space left on device\n")
+        assert run("help", stdout=full).returncode == UNKNOWN
+    assert "level\":1," in run("peek", "k", *LIMIT, "--json").stdout  # it was charged
+
+
+def test_output_to_a_closed_pipe(run):
+    read, write = os.pipe()
+    os.close(read)
+    for args in (("consume", "k", *LIMIT), ("consume", "k", *LIMIT, "--json"), ("help",), ("version",)):
+        done = run(*args, stdout=write)
+        assert (done.returncode, done.stderr) == (UNKNOWN, "")
+    assert run("consume", stderr=write).returncode == USAGE
+    os.close(write)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_descriptors(run, steady, tmp_path, closed):
+    env = {**os.environ, "STEADY_STORE": f"file:{tmp_path}/buckets"}
+    for expected in (ALLOWED, DENIED):
+        done = subprocess.run(["sh", "-c", f"exec {steady} consume k --rate 1/h {closed}"], env=env,
+                              capture_output=True, text=True, check=False)
+        assert done.returncode == expected
+    assert b"denied" not in (tmp_path / "buckets").read_bytes()
+    assert run("peek", "k", "--rate", "1/h").returncode == DENIED
+
+
+def test_no_descriptor_to_spare(steady, tmp_path):
+    command = f"exec {steady} consume k --rate 1/h --store file:{tmp_path}/buckets --json"
+    short, enough = (subprocess.run(["bash", "-c", f"ulimit -n {n}; {command}"], capture_output=True, text=True,
+                                    check=False) for n in (4, 5))
+    assert short.returncode == UNAVAILABLE and '"error":"system"' in short.stdout
+    assert "Too many open files" in short.stderr
+    assert enough.returncode == ALLOWED
+
+
+def test_nothing_depends_on_the_environment(steady, tmp_path):
+    env = {"STEADY_STORE": f"file:{tmp_path}/buckets", "LC_ALL": "de_DE.UTF-8", "TZ": "Asia/Kathmandu"}
+    umask = os.umask(0)
+    try:
+        done = subprocess.run([steady, "consume", "k", "--capacity", "3", "--recharge", "1.5s", "--json"], env=env,
+                              capture_output=True, text=True, check=True)
+    finally:
+        os.umask(umask)
+    assert '"until_next_drop":1.5,' in done.stdout
+    assert (tmp_path / "buckets").stat().st_mode & 0o777 == 0o600
+    symbols = subprocess.run(["nm", "-D", steady], capture_output=True, text=True, check=True).stdout
+    assert "write" in symbols and "setlocale" not in symbols  # so that no locale can matter
+
+
+# ---- Redis ----
+
+
+def test_redis(ask, redis_server):
+    on = ("--store", redis_server.url)
+    code, answer = ask("consume", "k", *LIMIT, "--amount", "7", *on)
+    assert (code, answer) == (ALLOWED, {"success": True, "level": 7, "until_next_drop": DAY, "blocked_for": 0,
+                                        "retry_after": 0, "error": None, "source": "store"})
+    assert re.fullmatch(rb"7 \d+\.\d{6} 0", redis_server("GET", "k"))
+    assert ask("consume", "k", *LIMIT, "--amount", "4", *on)[0] == DENIED
+    assert ask("peek", "k", *LIMIT, *on)[1]["level"] == 7
+    assert ask("consume", "k", *LIMIT, "--prefix", "shop:", *on)[1]["level"] == 1
+    assert sorted(redis_server("KEYS", "*")) == [b"k", b"shop:k"]
+    assert ask("reset", "k", *on)[0] == ALLOWED
+    assert redis_server("KEYS", "*") == [b"shop:k"]
+
+
+def test_redis_by_environment_and_by_option(ask, redis_server, closed_port):
+    assert ask("consume", "k", *LIMIT, env={"STEADY_STORE": redis_server.url})[0] == ALLOWED
+    env = {"STEADY_STORE": f"redis://127.0.0.1:{closed_port}"}
+    assert ask("peek", "k", *LIMIT, "--store", redis_server.url, env=env)[1]["level"] == 1
+
+
+def test_redis_keys_are_bytes(run, redis_server):
+    key = b"a\r\nDEL x\xff {}\"'"
+    assert run("consume", key, *LIMIT, "--store", redis_server.url).returncode == ALLOWED
+    assert redis_server("KEYS", "*") == [key]
+
+
+def test_redis_is_down(run, ask, closed_port):
+    on = ("--store", f"redis://127.0.0.1:{closed_port}", "--timeout", "300ms")
+    for verb in ("consume", "peek", "reset"):
+        code, answer = ask(verb, "k", *LIMIT, *on)
+        assert (code, answer) == (UNAVAILABLE, {**dict.fromkeys(FIELDS), "error": "unavailable"})
+    done = run("consume", "k", *LIMIT, *on)
+    assert (done.returncode, done.stdout) == (UNAVAILABLE, "")
+    assert done.stderr.startswith("steady: the store could not be asked; nothing was charged")
+
+
+@pytest.mark.parametrize("policy, code, success", [("deny", DENIED, False), ("allow", ALLOWED, True)])
+def test_on_error_answers_for_a_redis_that_is_down(run, ask, closed_port, policy, code, success):
+    on = ("--store", f"redis://127.0.0.1:{closed_port}", "--timeout", "300ms", "--on-error", policy)
+    assert ask("consume", "k", *LIMIT, *on) == (code, {**dict.fromkeys(FIELDS), "success": success,
+                                                       "error": "unavailable", "source": "policy"})
+    done = run("consume", "k", *LIMIT, *on)
+    assert done.stdout == f"{'allowed' if success else 'denied '}  k  by --on-error\n"
+    assert "nothing was charged" in done.stderr
+
+
+def test_on_error_local_and_report(run, ask, closed_port):
+    on = ("--store", f"redis://127.0.0.1:{closed_port}", "--timeout", "300ms", "--on-error")
+    code, answer = ask("consume", "k", *LIMIT, "--amount", "4", *on, "local")
+    assert (code, answer["level"], answer["error"], answer["source"]) == (ALLOWED, 4, "unavailable", "local")
+    assert ask("consume", "k", *LIMIT, "--amount", "11", *on, "local")[0] == DENIED
+    assert "4/10  next drop in 1 d  by --on-error" in run("consume", "k", *LIMIT, "--amount", "4", *on, "local").stdout
+    assert ask("consume", "k", *LIMIT, *on, "report")[0] == UNAVAILABLE
+
+
+class Mute:
+    """Stands before a server, hands everything on to it, and keeps what it says to itself once a decision was sent."""
+
+    def __init__(self, port):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.server = socket.create_connection(("127.0.0.1", port))
+        self.client = None
+        self.muted = False
+        self.threads = [threading.Thread(target=self.forth, daemon=True)]
+        self.threads[0].start()
+
+    def forth(self):
+        self.client, _ = self.listener.accept()
+        self.threads.append(threading.Thread(target=self.back, daemon=True))
+        self.threads[1].start()
+        while data := self.client.recv(65536):
+            self.muted = self.muted or b"EVALSHA" in data.upper()
+            self.server.sendall(data)
+        self.client.close()
+
+    def back(self):
+        while data := self.server.recv(65536):
+            if not self.muted:
+                self.client.sendall(data)
+
+    def close(self):
+        self.listener.close()
+        self.server.shutdown(socket.SHUT_RDWR)
+        for thread in self.threads:
+            thread.join(5)
+        self.server.close()
+
+
+def test_an_answer_that_is_lost_is_unknown_and_may_be_charged(ask, redis_server):
+    assert ask("consume", "k", *LIMIT, "--store", redis_server.url)[0] == ALLOWED  # the script is loaded
+    mute = Mute(redis_server.port)
+    code, answer = ask("consume", "k", *LIMIT, "--store", mute.url, "--timeout", "300ms")
+    mute.close()
+    assert (code, answer) == (UNKNOWN, {**dict.fromkeys(FIELDS), "error": "unknown"})
+    assert ask("peek", "k", *LIMIT, "--store", redis_server.url)[1]["level"] == 2
+
+
+def test_a_key_that_is_no_bucket_stays(ask, redis_server):
+    redis_server("SET", "k", "precious")
+    redis_server("LPUSH", "list", "precious")
+    for key in ("k", "list"):
+        for verb in ("consume", "peek", "reset"):
+            code, answer = ask(verb, key, *LIMIT, "--store", redis_server.url, "--timeout", "5s")
+            assert (code, answer) == (UNAVAILABLE, {**dict.fromkeys(FIELDS), "error": "not_a_bucket"})
+    assert redis_server("GET", "k") == b"precious"
+    assert redis_server("LRANGE", "list", "0", "-1") == [b"precious"]
+
+
+def test_credentials(run, ask, start_redis, redis_server):
+    server = start_redis("--requirepass", "right-canary")
+    url = f"redis://:{{}}@127.0.0.1:{server.port}"
+    assert ask("consume", "k", *LIMIT, "--store", url.format("right-canary"), "--timeout", "5s")[0] == ALLOWED
+    done = run("consume", "k", *LIMIT, "--store", url.format("wrong-canary"), "--timeout", "5s", "--json")
+    assert done.returncode == UNAVAILABLE and '"error":"refused"' in done.stdout
+    assert "canary" not in done.stdout + done.stderr
+    done = run("consume", "k", *LIMIT, "--store", f"redis://127.0.0.1:{server.port}", "--timeout", "5s", "--json")
+    assert done.returncode == UNAVAILABLE and '"error":"refused"' in done.stdout
+
+
+# ---- bench, version, help, the manual, the completion ----
+
+
+def bench(run, *args, **kwargs):
+    done = run("bench", "--seconds", "1", "--json", *args, **kwargs)
+    answer = json.loads(done.stdout, parse_float=Decimal)
+    assert list(answer) == ["decisions", "seconds", "decisions_per_second", "p50_ns", "p99_ns", "allowed", "denied",
+                            "errors"]
+    assert answer["decisions"] == answer["allowed"] + answer["denied"] + answer["errors"] > 100
+    assert 1 <= answer["seconds"] < 2 and 0 < answer["p50_ns"] <= answer["p99_ns"]
+    assert abs(answer["decisions"] / float(answer["seconds"]) - answer["decisions_per_second"]) < 2
+    return done.returncode, answer
+
+
+def test_bench_on_a_file(run):
+    code, answer = bench(run, "--keys", "3", "--capacity", "5", "--recharge", "1d")
+    assert (code, answer["allowed"], answer["errors"]) == (ALLOWED, 14, 0)  # the first decision is not counted
+
+
+def test_bench_on_redis(run, redis_server):
+    code, answer = bench(run, "--keys", "2", "--in-flight", "8", "--rate", "5/d", "--store", redis_server.url)
+    assert (code, answer["allowed"], answer["errors"]) == (ALLOWED, 9, 0)
+    assert len(redis_server("KEYS", "steady-bench:*")) == 2
+
+
+def test_bench_for_people(run, closed_port):
+    done = run("bench", "--seconds", "1", "--store", "memory:")
+    assert re.fullmatch(r"\d+ decisions/s   p50 \d+ [nu]s  p99 \d+ [nu]s  \(embedded, 1 thread\)\n"
+                        r"\d+ allowed, \d+ denied, 0 errors, 1000 keys\n", done.stdout), done.stdout
+    done = run("bench", "--store", f"redis://127.0.0.1:{closed_port}", "--timeout", "200ms")
+    assert (done.returncode, done.stdout) == (UNAVAILABLE, "") and "nothing was charged" in done.stderr
+
+
+def test_version(run):
+    version = re.search(r'#define STEADY_VERSION "(.*)"', (ROOT / "include/steady.h").read_text())[1]
+    for args in (("version",), ("--version",)):
+        done = run(*args)
+        assert (done.returncode, done.stdout, done.stderr) == (ALLOWED, f"steady {version}\n", "")
+
+
+def commands_in_the_source():
+    table = re.search(r"commands\[\] = \{(.*?)\n\};", (ROOT / "cli/steady.c").read_text(), re.S)[1]
+    return dict(re.findall(r'\{"(\w+)",.*?"([^"]*)"\}', table, re.S))
+
+
+def options_in_the_source():
+    table = re.search(r"option table\[\] = \{(.*?)\n\};", (ROOT / "cli/options.c").read_text(), re.S)[1]
+    return re.findall(r'^    \{"([\w-]+)",', table, re.M)
+
+
+def options_of(run, command):
+    return re.findall(r"^  --([a-z-]+)", run("help", command).stdout, re.M)
+
+
+def test_help_is_the_table(run):
+    commands = commands_in_the_source()
+    assert set(commands) == {"consume", "peek", "reset", "bench", "version", "help"}
+    for args in (("help",), ("--help",), ("-h",)):
+        done = run(*args)
+        assert (done.returncode, done.stderr) == (ALLOWED, "")
+        shown = dict(re.findall(r"^  steady (\w+)[^a-z\n]*?(?:KEY|\[COMMAND\])?  +(.*)$", done.stdout, re.M))
+        assert shown == commands
+    assert {option for command in commands for option in options_of(run, command)} == set(options_in_the_source())
+    for command in commands:
+        assert run(command, "--help").stdout == run(command, "-h").stdout == run("help", command).stdout
+    assert max(len(line) for command in commands for line in run("help", command).stdout.splitlines()) <= 80
+
+
+VALUES = {"capacity": "10", "recharge": "1h", "rate": "3/s", "block": "1m", "amount": "1", "keys": "1",
+          "in-flight": "1", "seconds": "1", "prefix": "p", "timeout": "1s", "on-error": "deny"}
+
+
+@pytest.mark.parametrize("command", ["consume", "peek", "reset"])
+@pytest.mark.parametrize("joined", [False, True])
+def test_every_option_of_the_help_is_taken(run, tmp_path, command, joined):
+    values = {**VALUES, "store": f"file:{tmp_path}/other", "json": None}
+    args = [command, "k"]
+    for option in options_of(run, command):
+        if option not in ("rate", "help"):  # rate excludes recharge
+            value = values[option]
+            args += [f"--{option}"] if value is None else [f"--{option}={value}"] if joined else [f"--{option}", value]
+    assert run(*args).returncode == ALLOWED
+
+
+def test_the_manual_names_every_command_option_error_and_exit_code(run):
+    manual = (ROOT / "man/steady.1").read_text()
+    for command in commands_in_the_source():
+        assert re.search(rf"^\.It .*Cm {command}\b", manual, re.M), command
+    for option in options_in_the_source():
+        assert re.search(rf"^\.It Fl -{option}\b", manual, re.M), option
+    assert set(re.findall(r"^\.It Fl -([a-z-]+)", manual, re.M)) == set(options_in_the_source())
+    assert re.findall(r"^\.It (\d)$", manual, re.M) == ["0", "1", "2", "3", "4"]
+    library = (ROOT / "man/steady.3").read_text()
+    header = (ROOT / "include/steady.h").read_text()
+    for name, word, sentence in re.findall(r'X\((\w+), -?\d+, "(\w+)", "([^"]+)"\)', header):
+        assert f".It Dv STEADY_{name} Ta {word} Ta {sentence}\n" in library
+    for call in re.findall(r"^STEADY_API .*?\b(steady_\w+)\(", header, re.M):
+        assert re.search(rf"^\.F[no] {call}\b", library, re.M), call
+
+
+def complete(steady, *words):
+    """What bash offers for a line of these words, of which the last is being typed."""
+    line = ["steady", *words]
+    script = ('source "$1"; shift; COMP_WORDS=("$@"); COMP_WORDS[0]=$STEADY; COMP_CWORD=$(($# - 1)); '
+              'COMP_LINE="$*"; COMP_POINT=${#COMP_LINE}; _steady 2>/dev/null; printf "%s\\n" "${COMPREPLY[@]}"')
+    done = subprocess.run(["bash", "-c", script, "bash", ROOT / "scripts/completion.bash", *line],
+                          env={**os.environ, "STEADY": str(steady)}, capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("words, offered", [
+    (("",), "bench consume help peek reset version"),
+    (("co",), "consume"),
+    (("help", "v"), "version"),
+    (("consume", "k", "--re"), "--recharge"),
+    (("consume", "k", "--js"), "--json"),
+    (("consume", "k", "--json", "--js"), ""),
+    (("peek", "k", "--am"), ""),
+    (("consume", "k", "--on-error", ""), "report deny allow local"),
+    (("consume", "k", "--on-error", "=", "a"), "allow"),
+    (("consume", "k", "--on-error", "="), "report deny allow local"),
+    (("consume", "k", "--recharge", "15"), "15us 15ms 15s 15m 15h 15d"),
+    (("consume", "k", "--block", "1.5m"), "1.5ms 1.5m"),
+    (("consume", "k", "--rate", "100"), "100/s 100/min 100/hour 100/day"),
+    (("consume", "k", "--rate", "100/m"), "100/min"),
+    (("consume", "k", "--store", "re"), "redis://"),
+    (("consume", "k", "--capacity", ""), ""),
+    (("consume", "k", "--rate", "$(touch x)1"), ""),
+])
+def test_completion(steady, words, offered):
+    assert complete(steady, *words) == offered.split()
+
+
+def test_completion_offers_the_options_of_the_command(run, steady):
+    for command in commands_in_the_source():
+        assert complete(steady, command, "x", "--") == [f"--{option}" for option in options_of(run, command)]
