@@ -149,7 +149,7 @@ static void alarmed(void *arg) {
     steady_store *store = flight->store;
     steady__store_hold(store);
     steady__alarm_rang(&flight->alarm);
-    if (!steady__list_empty(&flight->due) && steady__list_empty(&flight->failed))
+    if (flight->carrier_class->catch_up != NULL && steady__list_empty(&flight->failed))
         flight->carrier_class->catch_up(flight->carrier);
     expire(flight, steady__loop_now(&flight->loop));
     set_alarm(flight);

@@ -10,7 +10,7 @@
 struct steady__carrier {
     int (*submit)(void *carrier, struct steady__request *request);
     bool (*forget)(void *carrier, struct steady__request *request);
-    void (*catch_up)(void *carrier);
+    void (*catch_up)(void *carrier); /* NULL: it cannot */
     void (*close)(void *carrier);
 };
 

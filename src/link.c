@@ -330,12 +330,14 @@ void steady__link_catch_up(struct steady__link *link) {
 
 /* ---- Connecting ---- */
 
+/* A URL of at most STEADY__URL_MAX bytes makes no greeting that is longer than a request may be. */
 static void greet_with(struct steady__link *link, int argc, const char *const *argv) {
-    char *room = steady__wire_room(&link->wire, STEADY__REQUEST_MAX);
-    int len = sprintf(room, "*%d\r\n", argc);
+    const size_t size = STEADY__REQUEST_MAX;
+    char *room = steady__wire_room(&link->wire, size);
+    size_t len = (size_t)snprintf(room, size, "*%d\r\n", argc);
     for (int i = 0; i < argc; i++)
-        len += sprintf(room + len, "$%zu\r\n%s\r\n", strlen(argv[i]), argv[i]);
-    steady__wire_put(&link->wire, &link->greetings[link->greetings_due++], (size_t)len);
+        len += (size_t)snprintf(room + len, size - len, "$%zu\r\n%s\r\n", strlen(argv[i]), argv[i]);
+    steady__wire_put(&link->wire, &link->greetings[link->greetings_due++], len);
 }
 
 static void greet(struct steady__link *link) {

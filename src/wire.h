@@ -12,6 +12,7 @@ struct steady__request {
     struct steady__list place; /* in a list of requests that are not on the wire */
     uint64_t number;           /* on the wire: which one it is, counted from 0 */
     bool on_wire;
+    void *slot; /* for carriers other than a wire */
 };
 
 #define STEADY__WIRE_OUT 65536
