@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+"""A fleet half on aiosteady 22.1.0, half on Steady, on the same keys: aiosteady's own two Lua files, out of its published
+package, against the `steady` command on the same server."""
+import hashlib
+import json
+import random
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from resp import ReplyError, Resp
+
+WHEEL = "aiosteady-22.1.0-py3-none-any.whl"
+WHEEL_SHA256 = "336cfe899ee83a5ab5f6036f2ed02581cc2db26e5baa860e0532f94fb540330a"
+
+
+@pytest.fixture(scope="session")
+def aiosteady_files(tmp_path_factory):
+    """(consume.lua, peek.lua)"""
+    folder = tmp_path_factory.mktemp("aiosteady")
+    run = subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:",
+                          "--dest", folder, "aiosteady==22.1.0"], capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        pytest.skip("aiosteady 22.1.0 cannot be had here: " + run.stderr.strip()[-200:])
+    wheel = Path(folder) / WHEEL
+    assert hashlib.sha256(wheel.read_bytes()).hexdigest() == WHEEL_SHA256
+    with zipfile.ZipFile(wheel) as package:
+        return tuple(package.read(f"aiosteady/leakybucket_{name}.lua").decode() for name in ("consume", "peek"))
+
+
+class Theirs:
+    """aiosteady, as its Python calls its scripts."""
+
+    def __init__(self, redis, files, capacity, recharge, block=0):
+        self.redis, self.limit, self.block = redis, (capacity, recharge), block
+        self.consume_sha, self.peek_sha = (redis("SCRIPT", "LOAD", file).decode() for file in files)
+
+    def consume(self, key, amount=1):
+        reply = self.redis("EVALSHA", self.consume_sha, 1, key, *self.limit, self.block, amount)
+        assert not isinstance(reply, ReplyError), reply
+        return {"success": bool(reply[0]), "blocked_for": float(reply[1]), "level": reply[2]}
+
+    def peek(self, key):
+        blocked_for, level, until_next_drop = self.redis("EVALSHA", self.peek_sha, 1, key, *self.limit)
+        return {"blocked_for": float(blocked_for), "level": level, "until_next_drop": float(until_next_drop)}
+
+
+class Ours:
+    def __init__(self, steady, port, capacity, recharge, block=0):
+        self.command, self.port = steady, port
+        self.limit = ["--capacity", str(capacity), "--recharge", f"{recharge}s"]
+        self.limit += ["--block", f"{block}s"] if block else []
+
+    def run(self, verb, key, *more):
+        run = subprocess.run([self.command, verb, key, *self.limit, *more, "--json", "--timeout", "5s", "--store",
+                              f"redis://127.0.0.1:{self.port}"], capture_output=True, text=True, check=False)
+        assert run.returncode in (0, 1), run.stderr
+        return json.loads(run.stdout)
+
+    def consume(self, key, amount=1):
+        return self.run("consume", key, "--amount", str(amount))
+
+    def peek(self, key):
+        return self.run("peek", key)
+
+
+@pytest.fixture
+def redis(redis_server):
+    client = Resp(redis_server.port)
+    yield client
+    client.close()
+
+
+def test_no_drop_is_lost_or_invented(steady, redis_server, redis, aiosteady_files):
+    """Nothing leaks in an hour, so the level is what both together took, whoever took it."""
+    theirs, ours = Theirs(redis, aiosteady_files, 10, 3600), Ours(steady, redis_server.port, 10, 3600)
+    rng, level = random.Random(1), {"a": 0, "b": 0, "c": 0}
+    for _ in range(300):
+        side, key = rng.choice([theirs, ours]), rng.choice("abc")
+        amount = rng.choice([1, 1, 2, 3, 7, -1, -2, -20])
+        result = side.consume(f"fleet:{key}", amount)
+        fits = level[key] + amount <= 10
+        assert result["success"] == fits
+        if fits:
+            level[key] = max(0, level[key] + amount)
+            assert result["level"] == level[key]
+        assert theirs.peek(f"fleet:{key}")["level"] == level[key]
+        assert ours.peek(f"fleet:{key}")["level"] == level[key]
+
+
+def test_the_same_phase(steady, redis_server, redis, aiosteady_files):
+    """Drops leak at the same moments for both, whoever wrote last."""
+    theirs, ours = Theirs(redis, aiosteady_files, 100, 2), Ours(steady, redis_server.port, 100, 2)
+    ours.consume("phase", 10)
+    for side in (theirs, ours, theirs, ours):
+        side.consume("phase", 1)
+        before = ours.peek("phase")["until_next_drop"]
+        seen = theirs.peek("phase")["until_next_drop"]
+        after = ours.peek("phase")["until_next_drop"]
+        if before > after:  # no drop leaked in between
+            assert before + 1e-6 >= seen >= after - 1e-6
+        time.sleep(0.6)
+
+
+def test_stored_text_is_read_by_both(steady, redis_server, redis, aiosteady_files):
+    theirs, ours = Theirs(redis, aiosteady_files, 10, 5), Ours(steady, redis_server.port, 10, 5)
+    ours.consume("text", 3)
+    level, last, blocked = redis("GET", "text").split()
+    assert (level, blocked) == (b"3", b"0") and len(last.split(b".")[1]) == 6
+    theirs.consume("text", 1)
+    assert redis("GET", "text") == b"4 " + last + b" 0.000000"
+    assert ours.consume("text")["level"] == 5
+    assert redis("GET", "text") == b"5 " + last + b" 0"
+
+
+@pytest.mark.parametrize("who_blocks", ["theirs", "ours"])
+def test_a_block_holds_for_both(steady, redis_server, redis, aiosteady_files, who_blocks):
+    sides = {"theirs": Theirs(redis, aiosteady_files, 3, 3600, 2), "ours": Ours(steady, redis_server.port, 3, 3600, 2)}
+    for _ in range(4):
+        blocking = sides[who_blocks].consume("block")
+    assert not blocking["success"] and blocking["blocked_for"] == 2
+    for side in sides.values():
+        result = side.consume("block")
+        assert not result["success"] and 1 < result["blocked_for"] <= 2
+        assert 1 < side.peek("block")["blocked_for"] <= 2
+        assert side.peek("block")["level"] == 3
+    # Draining works for us while blocked, and both see what is left once the block is over.
+    assert sides["ours"].consume("block", -2)["level"] == 1
+    time.sleep(2.1)
+    assert sides["theirs"].peek("block") | {"until_next_drop": 0} == {"blocked_for": 0.0, "level": 1, "until_next_drop": 0}
+    assert sides["theirs"].consume("block")["level"] == 2
+    assert sides["ours"].consume("block")["level"] == 3
