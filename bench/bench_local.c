@@ -98,8 +98,10 @@ static void *run(void *arg) {
     start = ns_now();
     do {
         for (int i = 0; i < BATCH; i++)
-            if (w->throttler != NULL) one_consume(w);
-            else one_baseline(w);
+            if (w->throttler != NULL)
+                one_consume(w);
+            else
+                one_baseline(w);
         count += BATCH;
         end = ns_now();
     } while (end - start < ROUND_NS);

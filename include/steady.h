@@ -81,19 +81,19 @@ STEADY_API const char *steady_version(void);
 /* ---- Errors -------------------------------------------------------------------------------------------------- */
 
 /* name, value, word, sentence. Values and words never change. */
-#define STEADY_ERRORS(X)                                                                                             \
-    X(UNAVAILABLE, -1, "unavailable", "the store could not be asked; nothing was charged")                           \
-    X(UNKNOWN, -2, "unknown", "the answer was lost; the drops may have been charged")                                \
-    X(OVERLOADED, -3, "overloaded", "too many decisions are in flight; nothing was charged")                         \
-    X(CANCELLED, -4, "cancelled", "the store was closed before it answered; the drops may have been charged")        \
-    X(NOT_A_BUCKET, -5, "not_a_bucket", "the key holds something that is not a bucket; it was left as it is")        \
-    X(REFUSED, -6, "refused", "the server refused these credentials or this command; nothing was charged")           \
-    X(BAD_ARGUMENT, -7, "bad_argument", "an argument is not usable; nothing was charged")                            \
-    X(NO_MEMORY, -8, "no_memory", "out of memory; nothing was charged")                                              \
-    X(CLOSED, -9, "closed", "the store is closed; nothing was charged")                                              \
-    X(UNSUPPORTED, -10, "unsupported", "this store or this build cannot do that; nothing was charged")               \
-    X(BAD_FILE, -11, "bad_file", "the file cannot be used as a store; it was left as it is")                         \
-    X(SYSTEM, -12, "system", "the operating system refused; nothing was charged")                                    \
+#define STEADY_ERRORS(X)                                                                                               \
+    X(UNAVAILABLE, -1, "unavailable", "the store could not be asked; nothing was charged")                             \
+    X(UNKNOWN, -2, "unknown", "the answer was lost; the drops may have been charged")                                  \
+    X(OVERLOADED, -3, "overloaded", "too many decisions are in flight; nothing was charged")                           \
+    X(CANCELLED, -4, "cancelled", "the store was closed before it answered; the drops may have been charged")          \
+    X(NOT_A_BUCKET, -5, "not_a_bucket", "the key holds something that is not a bucket; it was left as it is")          \
+    X(REFUSED, -6, "refused", "the server refused these credentials or this command; nothing was charged")             \
+    X(BAD_ARGUMENT, -7, "bad_argument", "an argument is not usable; nothing was charged")                              \
+    X(NO_MEMORY, -8, "no_memory", "out of memory; nothing was charged")                                                \
+    X(CLOSED, -9, "closed", "the store is closed; nothing was charged")                                                \
+    X(UNSUPPORTED, -10, "unsupported", "this store or this build cannot do that; nothing was charged")                 \
+    X(BAD_FILE, -11, "bad_file", "the file cannot be used as a store; it was left as it is")                           \
+    X(SYSTEM, -12, "system", "the operating system refused; nothing was charged")                                      \
     X(SERVER, -13, "server", "the server answered with an error; nothing was charged")
 
 enum steady_error {
@@ -267,9 +267,9 @@ enum steady_policy {
 };
 
 typedef struct steady_throttler_options {
-    const char *prefix;         /* put before every key; NULL: none. Copied. Prefix and key: 1024 bytes together */
+    const char *prefix; /* put before every key; NULL: none. Copied. Prefix and key: 1024 bytes together */
     enum steady_policy on_error;
-    uint32_t local_share;       /* STEADY_LOCAL: how many processes share the limit; 0: 1 */
+    uint32_t local_share; /* STEADY_LOCAL: how many processes share the limit; 0: 1 */
     uint64_t reserved[4];
 } steady_throttler_options;
 
@@ -290,7 +290,7 @@ enum steady_source {
 
 /* The numbers are true ones where source is STEADY_FROM_STORE or STEADY_FROM_LOCAL, and 0 elsewhere. */
 typedef struct steady_result {
-    int error;                 /* enum steady_error */
+    int error; /* enum steady_error */
     enum steady_source source;
     bool success;              /* consume: the drops are in. peek: one drop would fit */
     int64_t level;             /* drops in the bucket after the call, also where it failed or is blocked */
@@ -303,9 +303,9 @@ typedef struct steady_result {
 typedef void (*steady_callback)(const steady_result *result, void *data);
 
 /* The calls below return 0, or an error at once and nothing is charged: STEADY_BAD_ARGUMENT (a NULL, a key not of 1 ..
- * 1024 bytes, an amount beyond +-(2^31-1), no loop, another thread), STEADY_OVERLOADED, STEADY_NO_MEMORY, STEADY_CLOSED,
- * STEADY_UNSUPPORTED. Keys are bytes with a length, any bytes, never cut; they are copied. *result lives as long as the
- * callback runs.
+ * 1024 bytes, an amount beyond +-(2^31-1), no loop, another thread), STEADY_OVERLOADED, STEADY_NO_MEMORY,
+ * STEADY_CLOSED, STEADY_UNSUPPORTED. Keys are bytes with a length, any bytes, never cut; they are copied. *result lives
+ * as long as the callback runs.
  *
  * A ..._sync call fills *result in any case, and returns 0 where someone answered (result->success is the verdict),
  * else result->error.

@@ -42,6 +42,6 @@ int steady__fail(steady_message *why, int error, const char *format, ...) {
 void steady__printable(char *out, size_t size, const char *bytes, size_t len) {
     size_t n = 0;
     for (size_t i = 0; i < len && n + 1 < size; i++)
-        out[n++] = bytes[i] >= 0x20 && bytes[i] < 0x7f ? bytes[i] : '?';
+        out[n++] = (char)(bytes[i] >= 0x20 && bytes[i] < 0x7f ? bytes[i] : '?');
     if (size > 0) out[n] = '\0';
 }

@@ -293,7 +293,7 @@ int steady__region_file(struct steady__region *region, const char *path, uint32_
     const uint32_t new_buckets = steady__table_buckets(buckets != 0 ? buckets : STEADY__FILE_BUCKETS);
     memset(region, 0, sizeof *region);
     for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
-        struct header h;
+        struct header h = {0};
         int fd = -1, error = 0;
         enum found found = look(path, &fd, &h, why, &error);
         if (found == READY) return use(region, fd, path, &h, buckets, why);

@@ -137,9 +137,7 @@ static void unpack(const struct view *v, struct steady__bucket *b) {
 }
 
 /* Sealed and not claimed, as far as one can see. */
-static bool is_sealed(const struct view *v) {
-    return is_tentative(v) && ((v->when ^ (v->meta + 1)) & GENERATION) == 0;
-}
+static bool is_sealed(const struct view *v) { return is_tentative(v) && ((v->when ^ (v->meta + 1)) & GENERATION) == 0; }
 
 /* May go to another key. A state of any other generation is rubbish, unless the identity was read too early. */
 static bool is_free(const struct view *v, int64_t now) {
