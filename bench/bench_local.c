@@ -160,19 +160,17 @@ static void fill(steady_throttler *throttler, uint32_t keys) {
     }
 }
 
-static void report(FILE *json, const struct scene *scene, double value, double baseline, uint64_t overflowed) {
-    const double ratio = value / baseline;
-    printf("  embedded, %-22s %7.1f ns   baseline %6.1f ns   ratio %.2f", scene->title, value, baseline, ratio);
-    if (scene->goal > 0) printf("   goal %.1f: %s", scene->goal, ratio <= scene->goal ? "met" : "MISSED");
-    if (overflowed > 0) printf("   (%llu in overflow buckets)", (unsigned long long)overflowed);
-    printf("\n");
+/* One line for scripts/bench. */
+static void report(const struct scene *scene, double value, double baseline, uint64_t overflowed) {
+    printf("{\"name\": \"%s\", \"title\": \"embedded, %s\", \"value\": %.1f, \"unit\": \"ns\", \"baseline\": %.1f",
+           scene->name, scene->title, value, baseline);
+    if (scene->goal > 0) printf(", \"goal\": %.1f", scene->goal);
+    if (overflowed > 0) printf(", \"overflowed\": %llu", (unsigned long long)overflowed);
+    printf("}\n");
     fflush(stdout);
-    if (json != NULL)
-        fprintf(json, "{\"name\":\"%s\",\"value\":%.1f,\"unit\":\"ns\",\"baseline\":%.1f,\"ratio\":%.3f}\n",
-                scene->name, value, baseline, ratio);
 }
 
-static void play(const struct scene *scene, FILE *json) {
+static void play(const struct scene *scene) {
     const steady_store_options options = {.buckets = scene->buckets};
     const steady_limit limit = {.max_capacity = 1000000000, .drop_recharge = STEADY_SECOND};
     const size_t size = steady__table_bytes(scene->buckets != 0 ? scene->buckets : 1 << 20);
@@ -190,15 +188,14 @@ static void play(const struct scene *scene, FILE *json) {
         ours[i] = round_of(scene, throttler, memory, size, i);
     }
     steady_store_stats(store, &stats);
-    report(json, scene, median(ours, ROUNDS), median(theirs, ROUNDS), stats.overflowed);
+    report(scene, median(ours, ROUNDS), median(theirs, ROUNDS), stats.overflowed);
     munmap(memory, size);
     steady_throttler_free(&throttler);
     steady_store_close(&store);
 }
 
-int main(int argc, char **argv) {
-    FILE *json = argc > 1 ? fopen(argv[1], "a") : NULL;
+int main(void) {
     for (size_t i = 0; i < sizeof scenes / sizeof scenes[0]; i++)
-        play(&scenes[i], json);
-    return json != NULL && fclose(json) != 0;
+        play(&scenes[i]);
+    return 0;
 }
