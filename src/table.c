@@ -3,14 +3,14 @@
  *
  * A slot is 32 bytes, two halves of two words, and each half only ever changes by one 16-byte compare-and-swap:
  *
- *     identity   tag    64 bits of the key's hash, never 0 but in a slot never used
+ *     identity   tag    64 bits of the key's hash
  *                meta   blocked_until 50 | 0 | generation 13
  *     state      when   last 50 | tentative 1 | generation 13
  *                what   level 31 | rem 20 | drain 13
  *
  * Times are us since boot. `drain` says how long after `last` the bucket means nothing any more, rounded up by less
  * than 1%; it only serves to know when a slot may go to another key. A key may be in any slot of two groups of eight,
- * which its hash chooses. There is no deleting and no sweeping: a drained bucket is no bucket.
+ * which its hash chooses. There is no deleting and no sweeping: a drained bucket is no bucket. All zeroes are one, too.
  *
  * TENANCY. The generation of the identity counts the keys that the slot has had. The state belongs to this tenant only
  * while its generation is the same. A drained slot goes to another key in three swaps, each made by whoever wins it:
@@ -117,7 +117,7 @@ static uint64_t drain_encode(int64_t us) {
 static int64_t drain_decode(uint64_t code) {
     if (code < 128) return (int64_t)code;
     const uint64_t shift = (code >> 7) - 1;
-    return (int64_t)((128 | (code & 127)) << (shift < 45 ? shift : 45));
+    return (int64_t)((128 | (code & 127)) << shift);
 }
 
 static int64_t time_of(uint64_t word) { return (int64_t)(word >> TIME_SHIFT); }
@@ -136,13 +136,10 @@ static void unpack(const struct view *v, struct steady__bucket *b) {
     b->blocked_until = time_of(v->meta);
 }
 
-/* Sealed and not claimed, as far as one can see. */
-static bool is_sealed(const struct view *v) { return is_tentative(v) && ((v->when ^ (v->meta + 1)) & GENERATION) == 0; }
-
-/* May go to another key. A state of any other generation is rubbish, unless the identity was read too early. */
+/* May go to another key. A state of another generation is sealed, or rubbish, unless the identity was read too early:
+ * the slot may have been claimed and confirmed since. */
 static bool is_free(const struct view *v, int64_t now) {
     const int64_t age = now - time_of(v->when);
-    if (is_sealed(v)) return true;
     if (!belongs(v)) return load(&v->slot->identity.word[1]) == v->meta;
     if (is_tentative(v)) return age > LEASE || age < -LEASE;
     return age >= drain_decode(v->what & 0x1fff) && now >= time_of(v->meta);
@@ -215,7 +212,7 @@ struct steady__place steady__table_place(const struct steady__table *table, stru
     const struct steady__place place = {.group = {table->slots + (size_t)first * STEADY__GROUP_SLOTS,
                                                   table->slots + (size_t)second * STEADY__GROUP_SLOTS},
                                         .overflow = table->overflow + scale(hash.word[0] >> 32, table->overflow_slots),
-                                        .tag = hash.word[0] != 0 ? hash.word[0] : 1,
+                                        .tag = hash.word[0],
                                         .home = hash.word[0] & (STEADY__GROUP_SLOTS - 1)};
     __builtin_prefetch(place.group[0] + place.home, 1);
     return place;

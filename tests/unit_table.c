@@ -1,0 +1,449 @@
+/* SPDX-License-Identifier: MIT
+ * The table in one thread and virtual time: the same answers as a bucket alone, whose slot it is, and what is done when
+ * there is none left. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "table.h"
+
+#define START ((int64_t)1000000000)
+#define SECOND ((int64_t)1000000)
+#define NEIGHBOURS (2 * STEADY__GROUP_SLOTS)
+
+struct fixture {
+    struct steady__table table;
+    uint32_t buckets;
+    void *bytes;
+    int64_t now;
+};
+
+static uint64_t random_state;
+
+static uint64_t random64(void) {
+    random_state += 0x9e3779b97f4a7c15;
+    uint64_t x = random_state;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
+    return x ^ (x >> 31);
+}
+
+static void set_up(struct fixture *f, uint32_t buckets) {
+    const size_t size = steady__table_bytes(buckets);
+    f->bytes = aligned_alloc(STEADY__TABLE_ALIGN, (size + 255) / 256 * 256);
+    assert_non_null(f->bytes);
+    memset(f->bytes, 0, size);
+    f->buckets = buckets;
+    f->now = START;
+    steady__table_init(&f->table, f->bytes, buckets);
+    random_state = 1;
+}
+
+static void tear_down(struct fixture *f) { free(f->bytes); }
+
+/* Keys of the same neighbourhood. */
+static struct steady__hash neighbour(uint64_t tag) { return (struct steady__hash){{tag, (uint64_t)1 << 63}}; }
+
+static struct steady__answer ask(struct fixture *f, struct steady__hash hash, const struct steady__rate *rate,
+                                 int64_t amount) {
+    struct steady__answer answer = {.ahead = -1};
+    struct steady__ask a = {
+        .place = steady__table_place(&f->table, hash), .rate = rate, .amount = amount, .now = f->now};
+    assert_true(steady__table_decide(&a, &answer));
+    return answer;
+}
+
+static struct steady__answer peek(struct fixture *f, struct steady__hash hash, const struct steady__rate *rate) {
+    struct steady__answer answer = {.ahead = -1};
+    struct steady__ask a = {.place = steady__table_place(&f->table, hash), .rate = rate, .peek = true, .now = f->now};
+    assert_true(steady__table_decide(&a, &answer));
+    return answer;
+}
+
+static void reset(struct fixture *f, struct steady__hash hash) {
+    const struct steady__place place = steady__table_place(&f->table, hash);
+    steady__table_reset(&place, f->now);
+}
+
+static void assert_answers(const struct steady__decision *a, const struct steady__decision *b) {
+    assert_int_equal(a->success, b->success);
+    assert_int_equal(a->level, b->level);
+    assert_int_equal(a->until_next_drop, b->until_next_drop);
+    assert_int_equal(a->blocked_for, b->blocked_for);
+    assert_int_equal(a->retry_after, b->retry_after);
+}
+
+/* ---- One key ---- */
+
+static const struct steady__rate rates[] = {
+    {10, 5 * SECOND, 1, 0}, {3, 1000, 1, 20000}, {100, SECOND, 7, 0}, {2147483647, 4000000, 1000000, 0}, {1, 1, 1, 5}};
+
+/* The limit stays the same in a life, as a drained slot forgets what another limit would still make of it. */
+static void test_answers_like_a_bucket_alone(void **state) {
+    (void)state;
+    struct fixture f;
+    set_up(&f, 64);
+    for (uint64_t life = 0; life < 500; life++) {
+        const struct steady__rate *rate = &rates[life % 5];
+        const struct steady__hash hash = {{random64(), random64()}};
+        struct steady__bucket alone = {0};
+        for (int i = 0; i < 100; i++) {
+            struct steady__decision expected;
+            const int64_t amount = (int64_t)(random64() % 12) - 3;
+            f.now += (int64_t)(random64() % (uint64_t)(2 * rate->recharge));
+            struct steady__answer answer = peek(&f, hash, rate);
+            steady__bucket_peek(&alone, rate, f.now, &expected);
+            assert_answers(&answer.decision, &expected);
+            answer = ask(&f, hash, rate, amount);
+            steady__bucket_consume(&alone, rate, f.now, amount, &expected);
+            assert_answers(&answer.decision, &expected);
+        }
+        reset(&f, hash);
+        assert_int_equal(peek(&f, hash, rate).decision.level, 0);
+        assert_int_equal(peek(&f, hash, rate).decision.blocked_for, 0);
+    }
+    tear_down(&f);
+}
+
+static void test_clock_behind_is_told_before_it_counts(void **state) {
+    (void)state;
+    struct fixture f;
+    struct steady__answer answer;
+    const struct steady__rate rate = {2, 10 * SECOND, 1, 60 * SECOND};
+    set_up(&f, 64);
+    ask(&f, neighbour(1), &rate, 2);
+    ask(&f, neighbour(1), &rate, 1);
+    struct steady__ask a = {.place = steady__table_place(&f.table, neighbour(1)), .rate = &rate, .amount = 1};
+    for (int peeking = 0; peeking < 2; peeking++) {
+        a.now = START - SECOND;
+        a.peek = peeking;
+        assert_false(steady__table_decide(&a, &answer));
+        assert_int_equal(answer.ahead, START);
+    }
+    a.peek = false;
+    a.stepped = true;
+    assert_true(steady__table_decide(&a, &answer));
+    assert_true(answer.decision.stepped);
+    assert_int_equal(answer.decision.blocked_for, 60 * SECOND);
+    assert_int_equal(answer.decision.until_next_drop, 10 * SECOND);
+    f.now = START - SECOND;
+    assert_int_equal(peek(&f, neighbour(1), &rate).decision.blocked_for, 60 * SECOND);
+    tear_down(&f);
+}
+
+/* The block was over when the clock went back: it does not come back to life. */
+static void test_step_moves_a_block_that_is_over(void **state) {
+    (void)state;
+    struct fixture f;
+    struct steady__answer answer;
+    const struct steady__rate rate = {2, 100 * SECOND, 1, SECOND};
+    set_up(&f, 64);
+    ask(&f, neighbour(1), &rate, 2);
+    ask(&f, neighbour(1), &rate, 1);
+    f.now += 150 * SECOND;
+    ask(&f, neighbour(1), &rate, 1);
+    struct steady__ask a = {.place = steady__table_place(&f.table, neighbour(1)),
+                            .rate = &rate,
+                            .amount = -1,
+                            .now = START,
+                            .stepped = true};
+    assert_true(steady__table_decide(&a, &answer));
+    assert_int_equal(answer.decision.blocked_for, 0);
+    assert_int_equal(answer.decision.level, 1);
+    f.now = START;
+    assert_int_equal(peek(&f, neighbour(1), &rate).decision.blocked_for, 0);
+    tear_down(&f);
+}
+
+static void test_late_times_are_the_last_one(void **state) {
+    (void)state;
+    struct fixture f;
+    const struct steady__rate rate = {1, SECOND, 1, ((int64_t)1 << 52) - 1};
+    set_up(&f, 64);
+    ask(&f, neighbour(1), &rate, 1);
+    assert_int_equal(ask(&f, neighbour(1), &rate, 1).decision.blocked_for, STEADY__TIME_MAX - START);
+    assert_int_equal(peek(&f, neighbour(1), &rate).decision.blocked_for, STEADY__TIME_MAX - START);
+    f.now = INT64_MAX;
+    assert_true(ask(&f, neighbour(1), &rate, 1).decision.success);
+    assert_false(ask(&f, neighbour(1), &rate, 1).decision.success);
+    reset(&f, neighbour(1));
+    assert_true(ask(&f, neighbour(1), &rate, 1).decision.success);
+    tear_down(&f);
+}
+
+static void test_writes_nothing_without_need(void **state) {
+    (void)state;
+    struct fixture f;
+    const struct steady__rate rate = {5, SECOND, 1, 0};
+    set_up(&f, 64);
+    const size_t size = steady__table_bytes(64);
+    unsigned char *before = malloc(size);
+    assert_non_null(before);
+    for (uint64_t filled = 0; filled < 2; filled++) {
+        if (filled) ask(&f, neighbour(1), &rate, 5);
+        memcpy(before, f.bytes, size);
+        for (uint64_t tag = 1; tag <= 2; tag++) {
+            peek(&f, neighbour(tag), &rate);
+            ask(&f, neighbour(tag), &rate, 0);
+            assert_int_equal(ask(&f, neighbour(tag), &rate, 6).decision.retry_after, -1);
+        }
+        ask(&f, neighbour(2), &rate, -1);
+        reset(&f, neighbour(2));
+        assert_memory_equal(before, f.bytes, size);
+    }
+    free(before);
+    tear_down(&f);
+}
+
+/* ---- Many keys ---- */
+
+static void test_room_for_as_many_as_promised(void **state) {
+    (void)state;
+    const struct steady__rate rate = {1, SECOND, 1, 0};
+    static const uint32_t sizes[] = {64, 1024, 65536};
+    for (size_t i = 0; i < 3; i++) {
+        struct fixture f;
+        set_up(&f, sizes[i]);
+        for (int pass = 0; pass < 2; pass++) {
+            random_state = i;
+            for (uint32_t key = 0; key < sizes[i]; key++) {
+                const struct steady__hash hash = {{random64(), random64()}};
+                const struct steady__answer answer = ask(&f, hash, &rate, 1);
+                assert_false(answer.overflowed);
+                assert_int_equal(answer.decision.success, pass == 0);
+            }
+        }
+        tear_down(&f);
+    }
+}
+
+static void test_both_groups_may_have_the_same_number(void **state) {
+    (void)state;
+    struct fixture f;
+    const struct steady__rate rate = {1, SECOND, 1, 0};
+    set_up(&f, 64);
+    for (uint64_t group = 0; group < 2; group++)
+        for (uint64_t tag = 1; tag <= NEIGHBOURS; tag++) {
+            const struct steady__hash hash = {{tag, group * UINT64_MAX}};
+            assert_false(ask(&f, hash, &rate, 1).overflowed);
+            assert_false(ask(&f, hash, &rate, 1).decision.success);
+        }
+    tear_down(&f);
+}
+
+static void test_tag_of_zero_is_a_key_too(void **state) {
+    (void)state;
+    struct fixture f;
+    const struct steady__rate rate = {1, SECOND, 1, 0};
+    set_up(&f, 64);
+    assert_true(ask(&f, neighbour(0), &rate, 1).decision.success);
+    for (uint64_t tag = 8; tag < 8 + NEIGHBOURS; tag++)
+        ask(&f, neighbour(tag), &rate, 1);
+    assert_int_equal(peek(&f, neighbour(0), &rate).decision.level, 1);
+    tear_down(&f);
+}
+
+static void fill(struct fixture *f, const struct steady__rate *rate) {
+    for (uint64_t tag = 1; tag <= NEIGHBOURS; tag++)
+        assert_false(ask(f, neighbour(tag), rate, 1).overflowed);
+}
+
+static void test_full_neighbourhood_shares_one_bucket(void **state) {
+    (void)state;
+    struct fixture f;
+    struct steady__answer answer;
+    const struct steady__rate rate = {3, 100 * SECOND, 1, 0};
+    set_up(&f, 64);
+    fill(&f, &rate);
+    for (uint64_t tag = 101; tag <= 103; tag++) {
+        answer = ask(&f, neighbour(tag), &rate, 1);
+        assert_true(answer.overflowed && answer.decision.success);
+        assert_int_equal(answer.decision.level, tag - 100);
+    }
+    answer = ask(&f, neighbour(104), &rate, 1);
+    assert_true(answer.overflowed && !answer.decision.success);
+    answer = peek(&f, neighbour(105), &rate);
+    assert_true(answer.overflowed);
+    assert_int_equal(answer.decision.level, 3);
+    assert_int_equal(ask(&f, neighbour(16), &rate, 1).decision.level, 2);
+
+    reset(&f, neighbour(106));
+    assert_int_equal(peek(&f, neighbour(105), &rate).decision.level, 0);
+    tear_down(&f);
+}
+
+static void test_overflow_bucket_blocks(void **state) {
+    (void)state;
+    struct fixture f;
+    const struct steady__rate rate = {1, 100 * SECOND, 1, SECOND};
+    set_up(&f, 64);
+    fill(&f, &rate);
+    ask(&f, neighbour(101), &rate, 1);
+    assert_int_equal(ask(&f, neighbour(102), &rate, 1).decision.blocked_for, SECOND);
+    assert_int_equal(peek(&f, neighbour(103), &rate).decision.blocked_for, SECOND);
+    reset(&f, neighbour(103));
+    assert_int_equal(peek(&f, neighbour(103), &rate).decision.blocked_for, 0);
+    tear_down(&f);
+}
+
+static void test_drained_slot_goes_to_another_key(void **state) {
+    (void)state;
+    struct fixture f;
+    const struct steady__rate slow = {3, 1000 * SECOND, 1, 0}, fast = {3, SECOND, 1, 0};
+    set_up(&f, 64);
+    fill(&f, &slow);
+    reset(&f, neighbour(5));
+    assert_false(ask(&f, neighbour(100), &fast, 2).overflowed);
+    f.now += 2 * SECOND - 1;
+    assert_true(ask(&f, neighbour(200), &slow, 1).overflowed);
+    f.now += 1 + 2 * SECOND / 100;
+    assert_false(ask(&f, neighbour(300), &slow, 1).overflowed);
+    assert_int_equal(peek(&f, neighbour(300), &slow).decision.level, 1);
+    assert_true(peek(&f, neighbour(100), &fast).overflowed);
+    for (uint64_t tag = 1; tag <= NEIGHBOURS; tag++)
+        if (tag != 5) assert_int_equal(peek(&f, neighbour(tag), &slow).decision.level, 1);
+    tear_down(&f);
+}
+
+/* Of every length, within one percent. */
+static void test_slot_is_kept_as_long_as_needed(void **state) {
+    (void)state;
+    struct fixture f;
+    const struct steady__rate slow = {1, (int64_t)1 << 52, 1, 0};
+    for (int64_t length = 1; length < (int64_t)1 << 48; length += length / 3 + 1) {
+        const struct steady__rate rate = {1, length, 1, 0};
+        set_up(&f, 64);
+        fill(&f, &slow);
+        reset(&f, neighbour(5));
+        ask(&f, neighbour(100), &rate, 1);
+        f.now += length - 1;
+        assert_true(ask(&f, neighbour(200), &slow, 1).overflowed);
+        f.now += 1 + length / 100;
+        assert_false(ask(&f, neighbour(200), &slow, 1).overflowed);
+        tear_down(&f);
+    }
+}
+
+static void test_blocked_slot_is_kept(void **state) {
+    (void)state;
+    struct fixture f;
+    const struct steady__rate slow = {1, 1000 * SECOND, 1, 0}, blocking = {1, SECOND, 1, 60 * SECOND};
+    set_up(&f, 64);
+    fill(&f, &slow);
+    reset(&f, neighbour(5));
+    ask(&f, neighbour(100), &blocking, 1);
+    ask(&f, neighbour(100), &blocking, 1);
+    f.now += 60 * SECOND - 1;
+    assert_true(ask(&f, neighbour(200), &slow, 1).overflowed);
+    assert_int_equal(peek(&f, neighbour(100), &blocking).decision.blocked_for, 1);
+    f.now += 1;
+    assert_false(ask(&f, neighbour(300), &slow, 1).overflowed);
+    tear_down(&f);
+}
+
+/* A slot keeps count of its tenants in 13 bits. */
+static void test_many_tenants(void **state) {
+    (void)state;
+    struct fixture f;
+    const struct steady__rate slow = {1, 1000 * SECOND, 1, 0};
+    set_up(&f, 64);
+    fill(&f, &slow);
+    for (uint64_t tag = 100; tag < 20100; tag++) {
+        reset(&f, neighbour(tag == 100 ? 5 : tag - 1));
+        assert_false(ask(&f, neighbour(tag), &slow, 1).overflowed);
+        assert_false(ask(&f, neighbour(tag), &slow, 1).decision.success);
+    }
+    assert_true(ask(&f, neighbour(99), &slow, 1).overflowed);
+    tear_down(&f);
+}
+
+/* ---- Rubbish ---- */
+
+static void assert_sane(const struct steady__decision *d, const struct steady__rate *rate) {
+    assert_true(d->level >= 0 && d->level <= INT32_MAX);
+    assert_true(d->until_next_drop >= 0 && d->until_next_drop <= rate->recharge);
+    assert_true(d->blocked_for >= 0 && d->blocked_for <= STEADY__TIME_MAX);
+    assert_true(d->retry_after >= -1);
+}
+
+static void ask_rubbish(struct fixture *f, struct steady__hash hash, const struct steady__rate *rate) {
+    struct steady__answer answer;
+    struct steady__ask a = {.place = steady__table_place(&f->table, hash),
+                            .rate = rate,
+                            .peek = random64() % 4 == 0,
+                            .amount = (int64_t)(random64() % 7) - 2,
+                            .now = f->now++};
+    while (!steady__table_decide(&a, &answer)) {
+        assert_true(answer.ahead > a.now);
+        a.stepped = true;
+    }
+    assert_sane(&answer.decision, rate);
+    if (random64() % 16 == 0) steady__table_reset(&a.place, a.now);
+}
+
+static void make_rubbish(unsigned char *bytes, size_t size, int kind) {
+    memset(bytes, kind == 1 ? 0xff : 0, size);
+    for (size_t i = 0; i < size && kind != 1; i++)
+        if (kind == 0 || random64() % 64 == 0) bytes[i] = (unsigned char)random64();
+}
+
+/* A state of another generation than the identity's is no bucket, whatever its time. */
+static void test_state_of_no_tenant_is_free(void **state) {
+    (void)state;
+    struct fixture f;
+    const struct steady__rate rate = {1, SECOND, 1, 0};
+    set_up(&f, 64);
+    uint64_t *words = f.bytes;
+    for (size_t i = 0; i < steady__table_bytes(64) / sizeof *words; i += 4) {
+        words[i + 1] = 5;
+        words[i + 2] = (uint64_t)STEADY__TIME_MAX << 14 | 9;
+    }
+    fill(&f, &rate);
+    tear_down(&f);
+}
+
+/* Every key asks twice, and half of them find their own tags in the rubbish. */
+static void test_any_bytes_are_harmless(void **state) {
+    (void)state;
+    struct fixture f;
+    const size_t size = steady__table_bytes(64);
+    set_up(&f, 64);
+    for (int round = 0; round < 2000; round++) {
+        random_state = (uint64_t)round;
+        make_rubbish(f.bytes, size, round % 3);
+        for (int i = 0; i < 40; i++) {
+            struct steady__hash hash = {{random64(), random64()}};
+            if (i % 2) memcpy(hash.word, (unsigned char *)f.bytes + random64() % (size / 32) * 32, 8);
+            ask_rubbish(&f, hash, &rates[random64() % 5]);
+            ask_rubbish(&f, hash, &rates[random64() % 5]);
+        }
+    }
+    tear_down(&f);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_answers_like_a_bucket_alone),
+        cmocka_unit_test(test_clock_behind_is_told_before_it_counts),
+        cmocka_unit_test(test_step_moves_a_block_that_is_over),
+        cmocka_unit_test(test_late_times_are_the_last_one),
+        cmocka_unit_test(test_writes_nothing_without_need),
+        cmocka_unit_test(test_room_for_as_many_as_promised),
+        cmocka_unit_test(test_both_groups_may_have_the_same_number),
+        cmocka_unit_test(test_tag_of_zero_is_a_key_too),
+        cmocka_unit_test(test_full_neighbourhood_shares_one_bucket),
+        cmocka_unit_test(test_overflow_bucket_blocks),
+        cmocka_unit_test(test_drained_slot_goes_to_another_key),
+        cmocka_unit_test(test_slot_is_kept_as_long_as_needed),
+        cmocka_unit_test(test_blocked_slot_is_kept),
+        cmocka_unit_test(test_many_tenants),
+        cmocka_unit_test(test_state_of_no_tenant_is_free),
+        cmocka_unit_test(test_any_bytes_are_harmless),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
