@@ -258,7 +258,8 @@ STEADY_API const char *steady_store_trouble(const steady_store *store);
 typedef struct steady_throttler steady_throttler;
 
 /* What to answer when the store does not: when a decision ends as unavailable, unknown, overloaded, refused or
- * server. The other errors are always reported. */
+ * server. The other errors are always reported, and so is a reset that did not happen, and what an asynchronous call
+ * returns at once. */
 enum steady_policy {
     STEADY_REPORT = 0, /* the error */
     STEADY_DENY = 1,   /* success false */
