@@ -236,6 +236,6 @@ int run_bench(const struct options *options) {
     if (options_limit(options, &usual, &limit) != ALLOWED) return USAGE;
     const int error = measure(&bench, options, &limit, &embedded, &why);
     if (error != 0) complain_error(error, &why);
-    if (bench.started == 0 || bench.ended == 0) return error_code(error);
+    if (bench.ended == 0) return error_code(error);
     return report(&bench, options, embedded) == ALLOWED ? error_code(error) : UNKNOWN;
 }

@@ -44,6 +44,8 @@ int distance(const char *typed, const char *name);
 enum { FOR_CONSUME = 1, FOR_PEEK = 2, FOR_RESET = 4, FOR_BENCH = 8, FOR_OTHERS = 16 };
 enum { FOR_KEYS = FOR_CONSUME | FOR_PEEK | FOR_RESET, FOR_STORES = FOR_KEYS | FOR_BENCH };
 
+enum { OPERANDS_KEPT = 2 }; /* a KEY, and the first that is one too many */
+
 struct options {
     int64_t capacity;   /* 0: not given */
     steady_us recharge; /* 0: not given */
@@ -60,8 +62,8 @@ struct options {
     bool json;
     bool help;
     uint32_t given; /* a bit for each row of the table of options */
-    const char *operands[2];
-    int n_operands; /* also of those that found no room */
+    const char *operands[OPERANDS_KEPT];
+    int n_operands; /* all that there were */
 };
 
 /* Reads what follows the command's name. ALLOWED, or USAGE and it has been said why. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * steady consume, peek and reset: one decision on one key, and what is said of it. */
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "cli.h"
@@ -111,7 +112,7 @@ static void decide(enum verb verb, const struct options *options, const steady_l
     if (r->error == 0) r->error = steady_throttler_new(&throttler, store, limit, &throttler_options, trouble);
     if (r->error == 0) {
         ask(throttler, verb, options->operands[0], options->amount, r);
-        strncpy(trouble->text, steady_store_trouble(store), sizeof trouble->text - 1);
+        snprintf(trouble->text, sizeof trouble->text, "%s", steady_store_trouble(store));
     }
     steady_throttler_free(&throttler);
     steady_store_close(&store);

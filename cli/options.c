@@ -129,7 +129,7 @@ static const struct option *find(const char *name, size_t len) {
     return NULL;
 }
 
-static int complain_unknown(const char *arg, size_t len, int command, const char *command_name) {
+static void complain_unknown(const char *arg, size_t len, int command, const char *command_name) {
     char typed[32] = "";
     const struct option *best = NULL;
     int best_distance = FAR;
@@ -141,53 +141,66 @@ static int complain_unknown(const char *arg, size_t len, int command, const char
             best_distance = d;
         }
     }
-    if (best != NULL) return complain("unknown option \"%s\"; did you mean --%s?", quoted(arg).text, best->name);
-    return complain("unknown option \"%s\"; see steady help %s", quoted(arg).text, command_name);
+    if (best != NULL)
+        complain("unknown option \"%s\"; did you mean --%s?", quoted(arg).text, best->name);
+    else
+        complain("unknown option \"%s\"; see steady help %s", quoted(arg).text, command_name);
 }
 
 /* ---- Reading them ---- */
 
-/* An option, with its value after "=" or in the next argument. Returns how many arguments it took, 0 on a complaint. */
-static int read_option(struct options *options, int command, const char *command_name, char **args) {
-    const char *arg = strcmp(args[0], "-h") == 0 ? "--help" : args[0];
+/* The option that an argument names by its first `len` bytes; NULL, and it has been said why, where it names none. */
+static const struct option *find_option(const char *arg, size_t len, int command, const char *command_name) {
+    if (strcmp(arg, "-h") == 0) return find("help", strlen("help"));
+    const struct option *option = strncmp(arg, "--", 2) == 0 ? find(arg + 2, len - 2) : NULL;
+    if (option == NULL) {
+        complain_unknown(arg, len, command, command_name);
+    } else if ((option->commands & command) == 0) {
+        complain("%s has no option --%s; see steady help %s", command_name, option->name, command_name);
+        option = NULL;
+    }
+    return option;
+}
+
+/* Reads an option and its value, which stands after "=" or in the next argument, and moves *args past them. */
+static int read_option(struct options *options, int command, const char *command_name, char ***args) {
+    const char *arg = *(*args)++;
     const char *equals = strchr(arg, '=');
     const size_t len = equals != NULL ? (size_t)(equals - arg) : strlen(arg);
-    const struct option *option = strncmp(arg, "--", 2) == 0 ? find(arg + 2, len - 2) : NULL;
     const char *value = equals != NULL ? equals + 1 : NULL;
-    int took = 1;
-    if (option == NULL) return complain_unknown(arg, len, command, command_name), 0;
-    if ((option->commands & command) == 0)
-        return complain("%s has no option --%s; see steady help %s", command_name, option->name, command_name), 0;
-    if ((options->given & 1U << (option - table)) != 0) return complain("--%s is there twice", option->name), 0;
-    if (option->kind == FLAG && value != NULL) return complain("--%s takes no value", option->name), 0;
-    if (option->kind != FLAG && value == NULL) {
-        value = args[1];
-        took = 2;
+    const struct option *option = find_option(arg, len, command, command_name);
+    if (option == NULL) return USAGE;
+    const uint32_t bit = (uint32_t)1 << (option - table);
+    if ((options->given & bit) != 0) return complain("--%s is there twice", option->name);
+    options->given |= bit;
+    if (option->kind == FLAG) {
+        if (value != NULL) return complain("--%s takes no value", option->name);
+    } else if (value == NULL) {
+        value = **args;
+        if (value == NULL) return complain("--%s needs a value: --%s %s", option->name, option->name, option->value);
+        (*args)++;
     }
-    if (option->kind != FLAG && value == NULL)
-        return complain("--%s needs a value: --%s %s", option->name, option->name, option->value), 0;
-    options->given |= 1U << (option - table);
-    return read_value(option, options, value) == ALLOWED ? took : 0;
+    return read_value(option, options, value);
 }
 
 int options_read(struct options *options, int command, const char *name, char **args) {
     bool only_operands = false;
+    int code = ALLOWED;
     *options = (struct options){.amount = 1, .timeout = STEADY_SECOND, .keys = 1000, .in_flight = 64, .seconds = 2};
-    while (*args != NULL) {
-        if (!only_operands && strcmp(*args, "--") == 0) {
+    while (*args != NULL && code == ALLOWED) {
+        const bool dashed = !only_operands && (*args)[0] == '-' && (*args)[1] != '\0';
+        if (dashed && strcmp(*args, "--") == 0) {
             only_operands = true;
             args++;
-        } else if (!only_operands && (*args)[0] == '-' && (*args)[1] != '\0') {
-            const int took = read_option(options, command, name, args);
-            if (took == 0) return USAGE;
-            args += took;
+        } else if (dashed) {
+            code = read_option(options, command, name, &args);
         } else {
-            if (options->n_operands < 2) options->operands[options->n_operands] = *args;
+            if (options->n_operands < OPERANDS_KEPT) options->operands[options->n_operands] = *args;
             options->n_operands++;
             args++;
         }
     }
-    return ALLOWED;
+    return code;
 }
 
 int options_limit(const struct options *options, const steady_limit *usual, steady_limit *limit) {

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT
  * Which store the command works on: the one it was told, or a file that is the user's own. */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,10 +38,7 @@ static int own_file(char url[URL_SIZE], steady_message *why) {
     char directory[64];
     if (runtime != NULL && runtime[0] == '/' && is_ours(runtime, S_IWGRP | S_IWOTH) && file_url(url, runtime)) return 0;
     snprintf(directory, sizeof directory, "/tmp/steady-%lu", (unsigned long)geteuid());
-    if (mkdir(directory, S_IRWXU) != 0 && errno != EEXIST) {
-        snprintf(why->text, sizeof why->text, "cannot make %s: %s", directory, strerror(errno));
-        return STEADY_SYSTEM;
-    }
+    mkdir(directory, S_IRWXU);
     if (!is_ours(directory, S_IRWXG | S_IRWXO)) {
         snprintf(why->text, sizeof why->text, "%s is not a directory that is yours alone (mode 0700)", directory);
         return STEADY_BAD_FILE;
@@ -71,7 +67,12 @@ int open_store(steady_store **store, const struct options *options, const steady
 }
 
 void complain_error(int error, const steady_message *why) {
-    complain("%s%s%s", steady_error_text(error), why->text[0] != '\0' ? ": " : "", why->text);
+    if (why->text[0] == '\0')
+        complain("%s", steady_error_text(error));
+    else if (error == STEADY_BAD_ARGUMENT)
+        complain("%s", why->text);
+    else
+        complain("%s: %s", steady_error_text(error), why->text);
 }
 
 int error_code(int error) {

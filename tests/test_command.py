@@ -211,7 +211,7 @@ def test_lines_for_people_who_are_denied(run):
     (("consum", "k"), 'unknown command "consum"; did you mean consume?'),
     (("pek",), "did you mean peek?"),
     (("frobnicate",), 'unknown command "frobnicate"; see steady help'),
-    (("--verbose",), 'unknown command "--verbose"'),
+    (("--json", "peek"), '"--json" is no command; options come after it'),
     (("",), 'unknown command ""'),
     (("help", "rest"), "did you mean reset?"),
     (("help", "peek", "reset"), '"reset" is one argument too many: steady help [COMMAND]'),
@@ -260,11 +260,11 @@ def test_lines_for_people_who_are_denied(run):
     (("consume", "", *LIMIT), "KEY is 0 bytes long; it must be 1 .. 1024"),
     (("consume", "k" * 1025, *LIMIT), "KEY is 1025 bytes long; it must be 1 .. 1024"),
     (("consume", "k" * 1020, "--prefix", "12345", *LIMIT), "KEY is 1020 bytes long beside its prefix; it must be 1 .. 1019"),
-    (("consume", "k", *LIMIT, "--store", ""), ""),
-    (("consume", "k", *LIMIT, "--store", "nonsense"), ""),
-    (("consume", "k", *LIMIT, "--store", "http://localhost"), ""),
-    (("consume", "k", *LIMIT, "--store", "redis://localhost:0"), ""),
-    (("consume", "k", *LIMIT, "--store", "redis://localhost:65536"), ""),
+    (("consume", "k", *LIMIT, "--store", ""), 'the store URL is empty'),
+    (("consume", "k", *LIMIT, "--store", "nonsense"), 'the store URL "nonsense" does not begin with'),
+    (("consume", "k", *LIMIT, "--store", "http://localhost"), 'does not begin with memory:'),
+    (("consume", "k", *LIMIT, "--store", "redis://localhost:0"), 'port'),
+    (("consume", "k", *LIMIT, "--store", "redis://localhost:65536"), '1 .. 65535'),
 ])
 def test_wrong_usage_is_quoted_and_corrected(run, args, says):
     done = run(*args)
@@ -352,7 +352,10 @@ def test_without_a_runtime_directory_it_is_one_of_the_user_in_tmp(stranger, tmp_
     mine = tmp_path.parent
     link = Path(stranger.steady).parent / "link"
     link.symlink_to(stranger.fallback)
-    for unfit in ("relative", "/nowhere/at/all", str(mine), "/tmp", str(link), ""):
+    long = Path(stranger.steady).parent.joinpath(*["%" * 200] * 8)
+    long.mkdir(parents=True)
+    os.chown(long, stranger.uid, stranger.uid)
+    for unfit in ("relative", "/nowhere/at/all", str(mine), "/tmp", str(link), str(long), ""):
         assert stranger.consume(XDG_RUNTIME_DIR=unfit).returncode == DENIED, unfit
 
 
@@ -589,6 +592,13 @@ def test_bench_on_redis(run, redis_server):
     code, answer = bench(run, "--keys", "2", "--in-flight", "8", "--rate", "5/d", "--store", redis_server.url)
     assert (code, answer["allowed"], answer["errors"]) == (ALLOWED, 9, 0)
     assert len(redis_server("KEYS", "steady-bench:*")) == 2
+
+
+def test_bench_on_a_redis_that_dies(run, start_redis):
+    server = start_redis()
+    threading.Timer(0.4, server.stop).start()
+    code, answer = bench(run, "--store", server.url, "--timeout", "50ms")
+    assert code in (UNAVAILABLE, UNKNOWN) and answer["errors"] > 0 and answer["allowed"] > 0
 
 
 def test_bench_for_people(run, closed_port):
