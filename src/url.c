@@ -33,7 +33,7 @@ static const struct {
 
 /* `piece` fit for a message, or dots where it may be a secret. */
 static const char *shown(const struct steady__url *url, const char *piece, char out[48]) {
-    if (strchr(url->bytes, '@') != NULL) return "...";
+    if (url->secretive) return "...";
     steady__printable(out, 48, piece, strlen(piece));
     return out;
 }
@@ -277,6 +277,7 @@ int steady__url_parse(struct steady__url *url, const char *text, steady_message 
     int error = check_bytes(text, why);
     if (error == 0) {
         memcpy(url->bytes, text, strlen(text) + 1);
+        url->secretive = strchr(text, '@') != NULL;
         error = find_scheme(url, &rest, why);
     }
     if (error == 0) error = read_rest(url, rest, why);

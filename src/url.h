@@ -25,6 +25,7 @@ struct steady__url {
     const char *user;
     const char *password;
     uint32_t db;
+    bool secretive; /* there may be a password in it */
     char bytes[STEADY__URL_MAX + 8];
 };
 

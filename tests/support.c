@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: MIT
+ * What tests share: a redis-server of their own, a command to it, decisions that count their callbacks, time. */
+#include "support.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <hiredis/hiredis.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+steady_us now_us(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (steady_us)t.tv_sec * STEADY_SECOND + t.tv_nsec / 1000;
+}
+
+void sleep_us(steady_us us) {
+    struct timespec t = {(time_t)(us / STEADY_SECOND), (long)(us % STEADY_SECOND) * 1000};
+    while (nanosleep(&t, &t) != 0 && errno == EINTR) {
+    }
+}
+
+int free_port(void) {
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof a;
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_return_code(bind(fd, (struct sockaddr *)&a, sizeof a), errno);
+    assert_return_code(getsockname(fd, (struct sockaddr *)&a, &len), errno);
+    close(fd);
+    return ntohs(a.sin_port);
+}
+
+/* ---- A redis-server ---- */
+
+static void exec_server(const struct server *server) {
+    char line[1024];
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    snprintf(line, sizeof line,
+             "exec redis-server --bind 127.0.0.1 --port %d --dir %s --unixsocket %s/s --save '' --appendonly no %s "
+             ">%s/log 2>&1",
+             server->port, server->dir, server->dir, server->options, server->dir);
+    execl("/bin/sh", "sh", "-c", line, (char *)NULL);
+    _exit(127);
+}
+
+static bool answers(const struct server *server) {
+    char path[96];
+    snprintf(path, sizeof path, "%s/s", server->dir);
+    redisContext *c = redisConnectUnix(path);
+    redisReply *reply = c != NULL && c->err == 0 ? redisCommand(c, "PING") : NULL;
+    const bool yes = reply != NULL;
+    freeReplyObject(reply);
+    redisFree(c);
+    return yes;
+}
+
+static void launch(struct server *server) {
+    const pid_t pid = fork();
+    assert_return_code(pid, errno);
+    if (pid == 0) exec_server(server);
+    server->pid = pid;
+}
+
+static void await(const struct server *server) {
+    const steady_us until = now_us() + 20 * STEADY_SECOND;
+    while (!answers(server)) {
+        if (now_us() > until) fail_msg("redis-server in %s does not answer", server->dir);
+        sleep_us(5 * STEADY_MILLISECOND);
+    }
+}
+
+void server_start(struct server *server, const char *options) {
+    memset(server, 0, sizeof *server);
+    snprintf(server->dir, sizeof server->dir, "/tmp/steady-test-XXXXXX");
+    assert_non_null(mkdtemp(server->dir));
+    server->port = free_port();
+    snprintf(server->url, sizeof server->url, "redis://127.0.0.1:%d", server->port);
+    snprintf(server->unix_url, sizeof server->unix_url, "unix:%s/s", server->dir);
+    snprintf(server->options, sizeof server->options, "%s", options != NULL ? options : "");
+    launch(server);
+    await(server);
+}
+
+void server_restart(struct server *server, bool wait) {
+    launch(server);
+    if (wait) await(server);
+}
+
+void server_kill(struct server *server) {
+    if (server->pid == 0) return;
+    kill(server->pid, SIGKILL);
+    waitpid(server->pid, NULL, 0);
+    server->pid = 0;
+}
+
+static int remove_entry(const char *path, const struct stat *status, int kind, struct FTW *ftw) {
+    (void)status;
+    (void)kind;
+    (void)ftw;
+    return remove(path);
+}
+
+void server_stop(struct server *server) {
+    server_kill(server);
+    if (server->dir[0] != '\0') nftw(server->dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    server->dir[0] = '\0';
+}
+
+void server_freeze(struct server *server) { kill(server->pid, SIGSTOP); }
+
+void server_thaw(struct server *server) { kill(server->pid, SIGCONT); }
+
+static void print_reply(char *out, size_t size, const redisReply *reply) {
+    size_t n = 0;
+    switch (reply->type) {
+    case REDIS_REPLY_INTEGER: snprintf(out, size, "%lld", reply->integer); break;
+    case REDIS_REPLY_NIL: snprintf(out, size, "(nil)"); break;
+    case REDIS_REPLY_ERROR: snprintf(out, size, "-%s", reply->str); break;
+    case REDIS_REPLY_ARRAY:
+        out[0] = '\0';
+        for (size_t i = 0; i < reply->elements && n + 2 < size; i++) {
+            if (i > 0) out[n++] = ' ';
+            print_reply(out + n, size - n, reply->element[i]);
+            n += strlen(out + n);
+        }
+        break;
+    default: snprintf(out, size, "%s", reply->str); break;
+    }
+}
+
+const char *server_ask(const struct server *server, const char *format, ...) {
+    static char text[65536];
+    char path[96];
+    va_list args;
+    snprintf(path, sizeof path, "%s/s", server->dir);
+    redisContext *c = redisConnectUnix(path);
+    if (c == NULL || c->err != 0) fail_msg("cannot connect to the redis-server in %s", server->dir);
+    va_start(args, format);
+    redisReply *reply = redisvCommand(c, format, args);
+    va_end(args);
+    if (reply == NULL) fail_msg("no reply to %s: %s", format, c->errstr);
+    print_reply(text, sizeof text, reply);
+    freeReplyObject(reply);
+    redisFree(c);
+    return text;
+}
+
+long long server_stat(const struct server *server, const char *field) {
+    const char *line = strstr(server_ask(server, "INFO ALL"), field);
+    if (line == NULL) return 0;
+    return atoll(line + strlen(field) + 1);
+}
+
+/* ---- Decisions ---- */
+
+struct expected {
+    struct tally *tally;
+    steady_us since;
+};
+
+void *expect_result(struct tally *tally) {
+    struct expected *expected = malloc(sizeof *expected);
+    assert_non_null(expected);
+    *expected = (struct expected){tally, now_us()};
+    tally->submitted++;
+    return expected;
+}
+
+/* A second call for one decision would free its memory twice, which the allocator does not let pass. */
+void count_result(const steady_result *result, void *data) {
+    struct expected *expected = data;
+    struct tally *tally = expected->tally;
+    const steady_us took = now_us() - expected->since;
+    free(expected);
+    tally->called++;
+    tally->last = *result;
+    if (took > tally->slowest) tally->slowest = took;
+    if (result->error != 0)
+        tally->errors[-result->error & 15]++;
+    else
+        tally->verdicts++;
+    if (result->error == 0 && result->success) tally->allowed++;
+    if (result->error == 0 && !result->success) tally->denied++;
+}
+
+void consume_counted(steady_throttler *throttler, const char *key, int64_t amount, struct tally *tally) {
+    void *expected = expect_result(tally);
+    assert_int_equal(steady_consume(throttler, key, strlen(key), amount, count_result, expected), 0);
+}
+
+steady_store *open_store(const char *url, const steady_store_options *options) {
+    steady_store *store = NULL;
+    steady_message why = {""};
+    if (steady_store_open(&store, url, options, &why) != 0) fail_msg("%s: %s", url, why.text);
+    return store;
+}
+
+steady_throttler *new_throttler(steady_store *store, int64_t capacity, steady_us recharge) {
+    const steady_limit limit = {.max_capacity = capacity, .drop_recharge = recharge};
+    steady_throttler *throttler = NULL;
+    steady_message why = {""};
+    if (steady_throttler_new(&throttler, store, &limit, NULL, &why) != 0) fail_msg("%s", why.text);
+    return throttler;
+}
+
+void run_until_done(steady_poller *poller, const struct tally *tally, steady_us limit) {
+    const steady_us until = now_us() + limit;
+    while (tally->called < tally->submitted) {
+        const steady_us left = until - now_us();
+        if (left <= 0) fail_msg("%lu of %lu callbacks in time", tally->called, tally->submitted);
+        assert_true(steady_poller_run(poller, left) >= 0);
+    }
+}
+
+void run_for(steady_poller *poller, steady_us time) {
+    const steady_us until = now_us() + time;
+    for (steady_us left = time; left > 0; left = until - now_us())
+        assert_true(steady_poller_run(poller, left) >= 0);
+}
+
+/* ---- A log that remembers ---- */
+
+void remember_line(void *data, enum steady_log_level level, const char *text) {
+    struct log_lines *log = data;
+    log->lines++;
+    if (level == STEADY_LOG_WARNING) log->warnings++;
+    snprintf(log->last, sizeof log->last, "%s", text);
+    const size_t n = strlen(log->all);
+    snprintf(log->all + n, sizeof log->all - n, "%s\n", text);
+}

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT
+ * What tests share: a redis-server of their own, a command to it, decisions that count their callbacks, time. */
+#ifndef SUPPORT_H
+#define SUPPORT_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/types.h>
+
+#include <cmocka.h>
+
+#include "steady.h"
+
+#define COUNT(array) (sizeof(array) / sizeof(array)[0])
+#define HOUR (3600 * STEADY_SECOND)
+
+steady_us now_us(void);
+void sleep_us(steady_us us);
+
+/* A port that nobody listens on. */
+int free_port(void);
+
+/* ---- A redis-server ---- */
+
+struct server {
+    pid_t pid; /* 0: not running */
+    int port;
+    char dir[64];      /* its own; gone after server_stop */
+    char url[64];      /* redis:// */
+    char unix_url[96]; /* unix: */
+    char options[512]; /* of its command line */
+};
+
+/* Starts one and waits until it answers; options may be NULL. It dies with the test program. */
+void server_start(struct server *server, const char *options);
+/* Starts it again on its port, as it was; `wait`: until it answers. */
+void server_restart(struct server *server, bool wait);
+void server_kill(struct server *server); /* SIGKILL */
+void server_stop(struct server *server); /* the same, and its directory is removed */
+void server_freeze(struct server *server);
+void server_thaw(struct server *server);
+
+/* A command, on a connection of its own; format as in redisCommand. What came back as text: an integer in decimal, an
+ * array with spaces between, nil as "(nil)", an error with '-' before it. Valid until the next call. */
+const char *server_ask(const struct server *server, const char *format, ...);
+long long server_stat(const struct server *server, const char *field); /* a number out of INFO */
+
+/* ---- Decisions ---- */
+
+/* What callbacks were called with. Callbacks of one tally are counted together. */
+struct tally {
+    unsigned long submitted;
+    unsigned long called;
+    unsigned long verdicts, allowed, denied;
+    unsigned long errors[16]; /* by -error */
+    steady_result last;
+    steady_us slowest; /* from submit to callback */
+};
+
+/* One of them: count_result frees it. */
+void *expect_result(struct tally *tally);
+void count_result(const steady_result *result, void *data);
+
+/* Submits, and counts. Fails the test where submitting does. */
+void consume_counted(steady_throttler *throttler, const char *key, int64_t amount, struct tally *tally);
+
+/* Opens, or fails the test. */
+steady_store *open_store(const char *url, const steady_store_options *options);
+steady_throttler *new_throttler(steady_store *store, int64_t capacity, steady_us recharge);
+
+/* Runs the poller until all that was submitted has been called back, for at most `limit`. */
+void run_until_done(steady_poller *poller, const struct tally *tally, steady_us limit);
+void run_for(steady_poller *poller, steady_us time);
+
+/* ---- A log that remembers ---- */
+
+struct log_lines {
+    unsigned lines, warnings;
+    char last[512];
+    char all[4096];
+};
+void remember_line(void *log_lines, enum steady_log_level level, const char *text);
+
+#endif

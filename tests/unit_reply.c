@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: MIT
+ * Replies: what is read, at whatever place the stream is cut, and what ends a connection. */
+#include "support.h"
+
+#include <stdlib.h>
+
+#include "reply.h"
+
+/* Reads from memory that ends where the bytes do, so that a sanitizer sees a byte too many. */
+static ptrdiff_t read_flush(struct steady__reply *reply, const char *bytes, size_t len) {
+    char *exact = malloc(len > 0 ? len : 1);
+    assert_non_null(exact);
+    memcpy(exact, bytes, len);
+    const ptrdiff_t took = steady__reply_read(reply, exact, len);
+    free(exact);
+    return took;
+}
+
+static const struct {
+    const char *bytes;
+    int kind;
+    size_t count;
+    int64_t values[4];
+} good[] = {
+    {":0\r\n", STEADY__REPLY_INTEGERS, 1, {0}},
+    {":7\r\n", STEADY__REPLY_INTEGERS, 1, {7}},
+    {":-12\r\n", STEADY__REPLY_INTEGERS, 1, {-12}},
+    {":9223372036854775807\r\n", STEADY__REPLY_INTEGERS, 1, {INT64_MAX}},
+    {":-9223372036854775808\r\n", STEADY__REPLY_INTEGERS, 1, {INT64_MIN}},
+    {"*2\r\n:1\r\n:2\r\n", STEADY__REPLY_INTEGERS, 2, {1, 2}},
+    {"*4\r\n:1\r\n:-2\r\n:3000000\r\n:0\r\n", STEADY__REPLY_INTEGERS, 4, {1, -2, 3000000, 0}},
+    {"+OK\r\n", STEADY__REPLY_TEXT, 0, {0}},
+    {"+\r\n", STEADY__REPLY_TEXT, 0, {0}},
+    {"$0\r\n\r\n", STEADY__REPLY_TEXT, 0, {0}},
+    {"$40\r\n0123456789012345678901234567890123456789\r\n", STEADY__REPLY_TEXT, 0, {0}},
+    {"$3\r\n\r\n:\r\n", STEADY__REPLY_TEXT, 0, {0}},
+    {"-NOSCRIPT No matching script.\r\n", STEADY__REPLY_ERROR, 0, {0}},
+    {"-\r\n", STEADY__REPLY_ERROR, 0, {0}},
+};
+
+static void test_good_at_every_cut(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNT(good); i++) {
+        const size_t len = strlen(good[i].bytes);
+        struct steady__reply reply;
+        for (size_t cut = 0; cut < len; cut++)
+            if (read_flush(&reply, good[i].bytes, cut) != 0) fail_msg("%s cut at %zu", good[i].bytes, cut);
+        assert_int_equal(read_flush(&reply, good[i].bytes, len), len);
+        assert_int_equal(reply.kind, good[i].kind);
+        if (reply.kind != STEADY__REPLY_INTEGERS) continue;
+        assert_int_equal(reply.count, good[i].count);
+        assert_memory_equal(reply.values, good[i].values, reply.count * sizeof(int64_t));
+    }
+}
+
+static void test_text_is_found(void **state) {
+    static const char bytes[] = "$3\r\na\rb\r\n-ERR no\r\n";
+    struct steady__reply reply;
+    (void)state;
+    const ptrdiff_t took = steady__reply_read(&reply, bytes, sizeof bytes - 1);
+    assert_int_equal(took, 9);
+    assert_int_equal(reply.text_len, 3);
+    assert_memory_equal(reply.text, "a\rb", 3);
+    assert_int_equal(steady__reply_read(&reply, bytes + took, sizeof bytes - 1 - (size_t)took), 9);
+    assert_int_equal(reply.text_len, 6);
+    assert_memory_equal(reply.text, "ERR no", 6);
+}
+
+/* Refused as soon as the bytes given here have come, whatever may follow. */
+static const char *const bad[] = {
+    "*4294967295\r\n",
+    "*4294967298\r\n",
+    "*100000000\r\n",
+    "*5\r\n",
+    "*1\r\n",
+    "*0\r\n",
+    "*-1\r\n",
+    "*\r\n",
+    "*x\r\n",
+    "*2\r\n*",
+    "*2\r\n$",
+    "*2\r\n+",
+    "*2\r\n-",
+    "*2\r\n:1\r\n_",
+    "*2\r\n:\r\n",
+    "*2\r\n:1\r\n:1x\r\n",
+    "$9223372036854775807\r\n",
+    "$99999999999999999999999999",
+    "$65\r\n",
+    "$-1\r\n",
+    "$-2\r\n",
+    "$2\r\nabc\r",
+    "$2\r\nab\n\r",
+    "%4294967295\r\n",
+    "%1\r\n",
+    "~1\r\n",
+    ">2\r\n",
+    "|1\r\n",
+    "_\r\n",
+    "#t\r\n",
+    ",1.5\r\n",
+    "(1\r\n",
+    "=3\r\n",
+    "!3\r\n",
+    ":+1\r\n",
+    ":-0\r\n",
+    ":01\r\n",
+    ":00\r\n",
+    ": 1\r\n",
+    ":1 \r\n",
+    ":\r\n",
+    ":-\r\n",
+    ":1.5\r\n",
+    ":0x1\r\n",
+    ":9223372036854775808\r\n",
+    ":-9223372036854775809\r\n",
+    ":18446744073709551616\r\n",
+    ":99999999999999999999\r\n",
+    ":000000000000000000000000000",
+    ":1\r:",
+    "-ERR\r!",
+    "-ERR\n:1\r\n",
+    "+OK\n\r\n",
+    "\r\n",
+    "\n",
+    " ",
+    "OK",
+    "HTTP/1.1 400",
+    "\0",
+    "\x15\x03",
+};
+
+static void test_bad(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        struct steady__reply reply;
+        const size_t len = strlen(bad[i]) > 0 ? strlen(bad[i]) : 1;
+        if (read_flush(&reply, bad[i], len) != -1) fail_msg("number %zu was not refused: %s", i, bad[i]);
+    }
+}
+
+static void test_endless_lines(void **state) {
+    static const char kinds[] = "-+:*$";
+    static char bytes[1 << 20];
+    (void)state;
+    memset(bytes, '1', sizeof bytes);
+    for (size_t i = 0; i < strlen(kinds); i++) {
+        struct steady__reply reply;
+        bytes[0] = kinds[i];
+        assert_int_equal(steady__reply_read(&reply, bytes, sizeof bytes), -1);
+        assert_int_equal(steady__reply_read(&reply, bytes, 16000), -1);
+    }
+}
+
+static void test_nested_without_end(void **state) {
+    char bytes[40000];
+    struct steady__reply reply;
+    (void)state;
+    for (size_t i = 0; i < sizeof bytes; i += 4)
+        memcpy(bytes + i, "*1\r\n", 4);
+    assert_int_equal(steady__reply_read(&reply, bytes, sizeof bytes), -1);
+}
+
+/* Any bytes at all: no read outside, and never more taken than there is. */
+static void test_random(void **state) {
+    static const char alphabet[] = "*:$+-\r\n0123456789 x";
+    uint64_t seed = 1;
+    (void)state;
+    for (int i = 0; i < 200000; i++) {
+        struct steady__reply reply;
+        char bytes[24];
+        size_t len = 0;
+        for (seed = seed * 6364136223846793005u + 1; len < (size_t)(i % 25); len++) {
+            seed = seed * 6364136223846793005u + 1442695040888963407u;
+            bytes[len == 24 ? 23 : len] = alphabet[(seed >> 33) % (sizeof alphabet - 1)];
+        }
+        len = len > 24 ? 24 : len;
+        const ptrdiff_t took = read_flush(&reply, bytes, len);
+        assert_true(took >= -1 && took <= (ptrdiff_t)len);
+        if (took > 0 && reply.kind != STEADY__REPLY_INTEGERS) assert_true(reply.text_len + 3 <= (size_t)took);
+    }
+}
+
+static const struct {
+    const char *error, *secret, *excuse;
+} excuses[] = {
+    {"OOM command not allowed", "key", "OOM command not allowed"},
+    {"ERR bad \x01 byte", "", "ERR bad ? byte"},
+    {"NOPERM not your key:7", "key:7", "NOPERM"},
+    {"ERR unknown command 'EVALSHA', with args beginning with: 'abc' '1' 'some", "something",
+     "ERR unknown command 'EVALSHA'"},
+    {"hunter2", "hunter2", ""},
+};
+
+static void test_excuses(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNT(excuses); i++) {
+        const struct steady__reply reply = {
+            .kind = STEADY__REPLY_ERROR, .text = excuses[i].error, .text_len = strlen(excuses[i].error)};
+        char text[64];
+        steady__reply_excuse(text, sizeof text, &reply, excuses[i].secret, strlen(excuses[i].secret));
+        assert_string_equal(text, excuses[i].excuse);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_good_at_every_cut),
+        cmocka_unit_test(test_text_is_found),
+        cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_endless_lines),
+        cmocka_unit_test(test_nested_without_end),
+        cmocka_unit_test(test_random),
+        cmocka_unit_test(test_excuses),
+    };
+    return cmocka_run_group_tests_name("reply", tests, NULL, NULL);
+}
