@@ -56,7 +56,10 @@ static int64_t random_step(uint64_t *seed, const struct steady__rate *rate, cons
     switch (random_next(seed) % 8) {
     case 0: break;
     case 1: next = now - random_edgy(seed, 0, NOW / 2); break;
-    case 2: next = b->last + b->level * (rate->recharge / rate->drops) + random_in(seed, -2, 2); break;
+    case 2: /* about when it is empty; a planted level may be too large for that to be a time */
+        next = (int64_t)((uint64_t)b->last + (uint64_t)b->level * (uint64_t)(rate->recharge / rate->drops) +
+                         (uint64_t)random_in(seed, -2, 2));
+        break;
     case 3: next = b->blocked_until + random_in(seed, -1, 1); break;
     case 4: next = now + random_edgy(seed, 0, rate->recharge); break;
     case 5: next = now + random_in(seed, 0, 3); break;
