@@ -167,6 +167,7 @@ static int ask(const struct screen *screen, struct client *client, const steady_
         client->due += client->gap(client->asked);
         remember(client, &r);
         if (screen->moves) continue;
+        printf("  %" PRId64 ".%02" PRId64 " s", elapsed / STEADY_SECOND, elapsed % STEADY_SECOND / 10000);
         draw_client(screen, client, limit, &r);
         printf("\n");
     }

@@ -673,7 +673,7 @@ def test_the_manual_names_every_command_option_error_and_exit_code(run):
     for name, word, sentence in re.findall(r'X\((\w+), -?\d+, "(\w+)", "([^"]+)"\)', header):
         assert f".It Dv STEADY_{name} Ta {word} Ta {sentence}\n" in library
     for call in re.findall(r"^STEADY_API .*?\b(steady_\w+)\(", header, re.M):
-        assert re.search(rf"^\.F[no] {call}\b", library, re.M), call
+        assert re.search(rf"^\.F[no] {call}\b", library, re.M) and re.search(rf"^\.Nm {call}\b", library, re.M), call
 
 
 def complete(steady, *words):

@@ -95,7 +95,7 @@ def test_it_ends_well_and_in_time(runs, name):
 def test_lines_that_cannot_be_redrawn_are_plain(runs, name):
     output = runs[name].output
     assert "\033" not in output
-    assert re.search(r"^  bot   \S.* 6/6  blocked  retry in \d+ ms\r?$", output, re.M)
+    assert re.search(r"^  \d\.\d\d s  bot   \S.* 6/6  blocked  retry in \d+ ms\r?$", output, re.M)
     assert output.isascii() == (name in ("plain", "redis"))
 
 
