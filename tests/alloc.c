@@ -34,6 +34,7 @@ void alloc_fail(uint64_t nth) {
     atomic_store(&failing, nth);
 }
 
+uint64_t alloc_failing(void) { return atomic_load(&failing); }
 bool alloc_failed(void) { return atomic_load(&failing) != 0 && atomic_load(&calls) >= atomic_load(&failing); }
 uint64_t alloc_count(void) { return atomic_load(&calls); }
 int64_t alloc_blocks(void) { return atomic_load(&blocks); }

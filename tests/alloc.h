@@ -9,6 +9,7 @@
 
 /* The n-th allocation from now on fails, once; 0: none does. Counting begins anew. */
 void alloc_fail(uint64_t nth);
+uint64_t alloc_failing(void); /* that n */
 
 bool alloc_failed(void);    /* has it? */
 uint64_t alloc_count(void); /* allocations since alloc_fail, resizing included */

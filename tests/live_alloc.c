@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: MIT
+ * Memory, on a real Redis: every allocation of ours fails in turn, and a decision makes none. What hiredis allocates
+ * for the replies on a connection of the caller's is its own. */
+#include "support.h"
+
+#include <event2/event.h>
+#include <hiredis/adapters/libevent.h>
+#include <stdlib.h>
+#include <steady/event.h>
+
+#include "alloc.h"
+
+#define ROUNDS 400
+#define LONG_KEY "a key that is longer than those which fit where the others are kept, 64 bytes"
+
+static struct server server;
+
+static const steady_limit limit = {.max_capacity = 1000000, .drop_recharge = HOUR};
+
+/* What one run of a scene holds, and what it found. */
+struct scene {
+    steady_store *store;
+    steady_throttler *throttler;
+    struct event_base *base;
+    steady_poller *poller;
+    int asked, answered;
+    int allowed, unsure; /* consumes */
+    int error;           /* the last one */
+    int64_t foreign;     /* blocks of hiredis that its adapter, a header, has us free */
+};
+
+static void note(struct scene *s, const steady_result *r) {
+    if (r->error == 0 && r->success) s->allowed++;
+    if (r->error == STEADY_UNKNOWN || r->error == STEADY_CANCELLED) s->unsure++;
+    if (r->error != 0) s->error = r->error;
+}
+
+static void on_consume(const steady_result *result, void *data) {
+    struct scene *s = data;
+    s->answered++;
+    note(s, result);
+}
+
+static void on_peek(const steady_result *result, void *data) {
+    struct scene *s = data;
+    s->answered++;
+    if (result->error != 0) s->error = result->error;
+}
+
+/* Runs the loop until all that was asked is answered. */
+static void run(struct scene *s) {
+    while (s->answered < s->asked) {
+        if (s->base != NULL)
+            event_base_loop(s->base, EVLOOP_ONCE);
+        else if (steady_poller_run(s->poller, STEADY_SECOND) < 0)
+            return; /* close answers the rest */
+    }
+}
+
+static void ask(struct scene *s, const char *key) {
+    int error = steady_consume(s->throttler, key, strlen(key), 1, on_consume, s);
+    if (error == 0) s->asked++;
+    if (error == 0) error = steady_peek(s->throttler, key, strlen(key), on_peek, s);
+    if (error == 0) s->asked++;
+    if (error != 0) s->error = error;
+}
+
+static void wait(struct scene *s, const char *key) {
+    steady_result r;
+    if (steady_consume_sync(s->throttler, key, strlen(key), 1, &r) != 0) s->error = r.error;
+    note(s, &r);
+    if (steady_peek_sync(s->throttler, key, strlen(key), &r) != 0) s->error = r.error;
+}
+
+static void close_scene(struct scene *s) {
+    steady_throttler_free(&s->throttler);
+    steady_store_close(&s->store);
+    steady_poller_free(&s->poller);
+    assert_int_equal(s->answered, s->asked);
+}
+
+/* ---- Scenes: 0, or the error that ended it ---- */
+
+static int open_on_poller(struct scene *s, const char *url) {
+    static const steady_throttler_options prefixed = {.prefix = "p:"};
+    int error = steady_poller_new(&s->poller);
+    if (error != 0) return error;
+    const steady_loop loop = steady_poller_loop(s->poller);
+    error = steady_store_open(&s->store, url, &(steady_store_options){.loop = &loop}, NULL);
+    return error != 0 ? error : steady_throttler_new(&s->throttler, s->store, &limit, &prefixed, NULL);
+}
+
+static void play_on_poller(struct scene *s, const char *key) {
+    s->error = open_on_poller(s, server.url);
+    for (int i = 0; s->error == 0 && i < 40; i++) /* more than the first room for them */
+        ask(s, key);
+    if (s->error == 0 || s->asked > 0) run(s);
+    if (s->error == 0) wait(s, key);
+    close_scene(s);
+}
+
+static void play_blocking(struct scene *s, const char *key) {
+    static const steady_throttler_options prefixed = {.prefix = "p:"};
+    s->error = steady_store_open(&s->store, server.unix_url, NULL, NULL);
+    if (s->error == 0) s->error = steady_throttler_new(&s->throttler, s->store, &limit, &prefixed, NULL);
+    for (int i = 0; s->error == 0 && i < 3; i++)
+        wait(s, key);
+    close_scene(s);
+}
+
+/* The name is looked up on a thread, which lets go of its memory in its own time. */
+static void play_by_name(struct scene *s, const char *key) {
+    char url[64];
+    snprintf(url, sizeof url, "redis://localhost:%d", server.port);
+    s->error = open_on_poller(s, url);
+    if (s->error == 0) ask(s, key);
+    if (s->asked > 0) run(s);
+    close_scene(s);
+}
+
+static redisAsyncContext *context_on(struct event_base *base) {
+    redisAsyncContext *context = redisAsyncConnect("127.0.0.1", server.port);
+    assert_non_null(context);
+    assert_int_equal(context->err, 0);
+    assert_int_equal(redisLibeventAttach(context, base), REDIS_OK);
+    return context;
+}
+
+static int attach(struct scene *s, redisAsyncContext *context) {
+    static const steady_throttler_options prefixed = {.prefix = "p:"};
+    const steady_loop loop = steady_event_loop(s->base);
+    const int error = steady_store_attach(&s->store, context, &(steady_store_options){.loop = &loop}, NULL);
+    return error != 0 ? error : steady_throttler_new(&s->throttler, s->store, &limit, &prefixed, NULL);
+}
+
+/* ---- Each allocation fails ---- */
+
+static void wait_for_blocks(int64_t blocks) {
+    const steady_us until = now_us() + 5 * STEADY_SECOND;
+    while (alloc_blocks() != blocks && now_us() < until)
+        sleep_us(STEADY_MILLISECOND);
+    assert_int_equal(alloc_blocks(), blocks);
+}
+
+static bool is_want_of_memory(int error) {
+    return error == STEADY_NO_MEMORY || error == STEADY_SYSTEM || error == STEADY_UNAVAILABLE ||
+           error == STEADY_UNKNOWN;
+}
+
+/* Nothing was charged but what was allowed, and perhaps what nobody knows of. */
+static void assert_charged(const struct scene *s, const char *key) {
+    const int level = atoi(server_ask(&server, "GET p:%s", key));
+    assert_in_range(level, s->allowed, s->allowed + s->unsure);
+}
+
+static void every_allocation_may_fail(void (*play)(struct scene *, const char *), const char *name) {
+    int64_t blocks = alloc_blocks();
+    uint64_t nth = 0;
+    bool failed = true;
+    while (failed) {
+        char key[128];
+        struct scene s = {0};
+        snprintf(key, sizeof key, "%s %s %d", name, LONG_KEY, (int)++nth);
+        alloc_fail(nth);
+        play(&s, key);
+        failed = alloc_failed();
+        alloc_fail(0);
+        if (s.error != 0 && !(failed && is_want_of_memory(s.error)))
+            fail_msg("%s, allocation %d: %s", name, (int)nth, steady_error_name(s.error));
+        blocks -= s.foreign;
+        wait_for_blocks(blocks);
+        assert_charged(&s, key);
+    }
+    assert_true(nth > 8); /* the wrappers are there */
+}
+
+static void each_allocation_on_a_loop_may_fail(void **state) {
+    (void)state;
+    every_allocation_may_fail(play_on_poller, "loop");
+}
+
+static void each_allocation_of_who_waits_may_fail(void **state) {
+    (void)state;
+    every_allocation_may_fail(play_blocking, "blocking");
+}
+
+static void each_allocation_of_a_name_looked_up_may_fail(void **state) {
+    (void)state;
+    every_allocation_may_fail(play_by_name, "name");
+}
+
+static int64_t foreign_blocks(struct event_base *base) {
+    const int64_t blocks = alloc_blocks();
+    redisAsyncFree(context_on(base));
+    return blocks - alloc_blocks();
+}
+
+/* The adapter of hiredis does not survive a failure of its own, so the context is there before. */
+static void play_attached(struct scene *s, const char *key) {
+    const uint64_t nth = alloc_failing();
+    alloc_fail(0);
+    s->base = event_base_new();
+    s->foreign = 2 * foreign_blocks(s->base);
+    redisAsyncContext *context = context_on(s->base);
+    alloc_fail(nth);
+    s->error = attach(s, context);
+    for (int i = 0; s->error == 0 && i < 40; i++)
+        ask(s, key);
+    if (s->asked > 0) run(s);
+    const bool failed = alloc_failed();
+    close_scene(s);
+    redisAsyncFree(context);
+    event_base_free(s->base);
+    if (!failed) assert_int_equal(s->error, 0);
+}
+
+static void each_allocation_on_a_context_of_ours_may_fail(void **state) {
+    (void)state;
+    every_allocation_may_fail(play_attached, "attached");
+}
+
+/* ---- No allocation ---- */
+
+static void ask_many(struct scene *s) {
+    for (int i = 0; i < ROUNDS; i++) {
+        char key[128];
+        snprintf(key, sizeof key, "%s%d", i % 2 == 0 ? "" : LONG_KEY, i);
+        ask(s, key);
+        if (i % 50 == 49) run(s);
+    }
+    run(s);
+    assert_int_equal(s->error, 0);
+}
+
+static void wait_many(struct scene *s) {
+    for (int i = 0; i < ROUNDS; i++)
+        wait(s, i % 2 == 0 ? "short" : LONG_KEY);
+    assert_int_equal(s->error, 0);
+}
+
+/* Once to get going, which may allocate, and again, which may not. */
+static void assert_no_allocation(struct scene *s, void (*many)(struct scene *)) {
+    many(s);
+    alloc_fail(0);
+    many(s);
+    assert_int_equal(alloc_count(), 0);
+}
+
+static void no_decision_allocates(void **state) {
+    (void)state;
+    struct scene s = {0};
+    assert_int_equal(open_on_poller(&s, server.url), 0);
+    assert_no_allocation(&s, ask_many);
+    assert_no_allocation(&s, wait_many);
+    close_scene(&s);
+}
+
+static void no_decision_on_a_context_of_ours_allocates(void **state) {
+    (void)state;
+    struct scene s = {.base = event_base_new()};
+    redisAsyncContext *context = context_on(s.base);
+    assert_int_equal(attach(&s, context), 0);
+    assert_no_allocation(&s, ask_many);
+    close_scene(&s);
+    redisAsyncFree(context);
+    event_base_free(s.base);
+}
+
+static int start(void **state) {
+    (void)state;
+    server_start(&server, NULL);
+    return 0;
+}
+
+static int stop(void **state) {
+    (void)state;
+    server_stop(&server);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(each_allocation_on_a_loop_may_fail),
+        cmocka_unit_test(each_allocation_of_who_waits_may_fail),
+        cmocka_unit_test(each_allocation_of_a_name_looked_up_may_fail),
+        cmocka_unit_test(each_allocation_on_a_context_of_ours_may_fail),
+        cmocka_unit_test(no_decision_allocates),
+        cmocka_unit_test(no_decision_on_a_context_of_ours_allocates),
+    };
+    return cmocka_run_group_tests(tests, start, stop);
+}
