@@ -7,67 +7,40 @@ import time
 from pathlib import Path
 
 import pytest
+from resp import Resp
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = Path(os.environ.get("BUILD", ROOT / "build")).resolve()
 
 
-class RedisError(Exception):
-    pass
-
-
 class Redis:
-    """A redis-server of our own on 127.0.0.1, and one connection to it."""
+    """A redis-server of our own on 127.0.0.1. Calling it sends a command and returns the reply."""
 
     def __init__(self, directory, *options):
-        directory.mkdir(parents=True, exist_ok=True)
         self.log = directory / "redis.log"
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
-        self.socket = self.reader = None
+        self.client = None
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory),
                    "--save", "", "--appendonly", "no", "--logfile", str(self.log), *options]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-        self._connect(time.monotonic() + 10)
-
-    def _connect(self, deadline):
-        while self.socket is None:
+        deadline = time.monotonic() + 10
+        while self.client is None:
             try:
-                self.socket = socket.create_connection(("127.0.0.1", self.port), timeout=5)
+                self.client = Resp(self.port)
             except OSError:
                 log = self.log.read_text() if self.log.exists() else ""
                 assert self.process.poll() is None and time.monotonic() < deadline, log
                 time.sleep(0.01)
-        self.reader = self.socket.makefile("rb")
 
-    def __call__(self, *args):
-        """Sends a command and returns its reply; an error reply is raised."""
-        parts = [str(arg).encode() if not isinstance(arg, bytes) else arg for arg in args]
-        self.socket.sendall(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(p), p) for p in parts))
-        return self._reply()
-
-    def _reply(self):
-        line = self.reader.readline()[:-2]
-        kind, rest = line[:1], line[1:]
-        if kind == b"-":
-            raise RedisError(rest.decode())
-        if kind == b":":
-            return int(rest)
-        if kind == b"$":
-            return None if rest == b"-1" else self.reader.read(int(rest) + 2)[:-2]
-        if kind == b"*":
-            return None if rest == b"-1" else [self._reply() for _ in range(int(rest))]
-        assert kind == b"+", line
-        return rest.decode()
+    def __call__(self, *words):
+        return self.client(*words)
 
     def stop(self):
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        if self.socket is not None:
-            self.reader.close()
-            self.socket.close()
-            self.socket = None
+        self.client.close()
 
 
 def free_port():
@@ -83,6 +56,19 @@ def steady():
     path = BUILD / "steady"
     assert path.exists(), f"{path} is not built: make"
     return path
+
+
+@pytest.fixture
+def run(steady, tmp_path):
+    """Runs the command on a file store of this test."""
+
+    def run(*args, env=None, **kwargs):
+        whole = {**os.environ, "STEADY_STORE": f"file:{tmp_path}/buckets", **(env or {})}
+        whole = {name: value for name, value in whole.items() if value is not None}
+        kwargs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **kwargs}
+        return subprocess.run([steady, *args], env=whole, timeout=20, text=True, check=False, **kwargs)
+
+    return run
 
 
 @pytest.fixture(scope="session")

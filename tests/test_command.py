@@ -15,24 +15,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
 FIELDS = ["success", "level", "until_next_drop", "blocked_for", "retry_after", "error", "source"]
 LIMIT = ("--capacity", "10", "--recharge", "1d")  # nothing of it leaks while a test runs
 DAY = Decimal(86400)
 ALLOWED, DENIED, USAGE, UNAVAILABLE, UNKNOWN = range(5)
-
-
-@pytest.fixture
-def run(steady, tmp_path):
-    """Runs the command on a file store of this test."""
-
-    def run(*args, env=None, **kwargs):
-        whole = {**os.environ, "STEADY_STORE": f"file:{tmp_path}/buckets", **(env or {})}
-        whole = {name: value for name, value in whole.items() if value is not None}
-        kwargs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **kwargs}
-        return subprocess.run([steady, *args], env=whole, timeout=20, text=True, check=False, **kwargs)
-
-    return run
 
 
 @pytest.fixture
@@ -569,7 +555,7 @@ def test_credentials(run, ask, start_redis, redis_server):
     assert done.returncode == UNAVAILABLE and '"error":"refused"' in done.stdout
 
 
-# ---- bench, version, help, the manual, the completion ----
+# ---- bench ----
 
 
 def bench(run, *args, **kwargs):
@@ -607,108 +593,3 @@ def test_bench_for_people(run, closed_port):
                         r"\d+ allowed, \d+ denied, 0 errors, 1000 keys\n", done.stdout), done.stdout
     done = run("bench", "--store", f"redis://127.0.0.1:{closed_port}", "--timeout", "200ms")
     assert (done.returncode, done.stdout) == (UNAVAILABLE, "") and "nothing was charged" in done.stderr
-
-
-def test_version(run):
-    version = re.search(r'#define STEADY_VERSION "(.*)"', (ROOT / "include/steady.h").read_text())[1]
-    for args in (("version",), ("--version",)):
-        done = run(*args)
-        assert (done.returncode, done.stdout, done.stderr) == (ALLOWED, f"steady {version}\n", "")
-
-
-def commands_in_the_source():
-    table = re.search(r"commands\[\] = \{(.*?)\n\};", (ROOT / "cli/steady.c").read_text(), re.S)[1]
-    return dict(re.findall(r'\{"(\w+)",.*?"([^"]*)"\}', table, re.S))
-
-
-def options_in_the_source():
-    table = re.search(r"option table\[\] = \{(.*?)\n\};", (ROOT / "cli/options.c").read_text(), re.S)[1]
-    return re.findall(r'^    \{"([\w-]+)",', table, re.M)
-
-
-def options_of(run, command):
-    return re.findall(r"^  --([a-z-]+)", run("help", command).stdout, re.M)
-
-
-def test_help_is_the_table(run):
-    commands = commands_in_the_source()
-    assert set(commands) == {"consume", "peek", "reset", "bench", "version", "help"}
-    for args in (("help",), ("--help",), ("-h",)):
-        done = run(*args)
-        assert (done.returncode, done.stderr) == (ALLOWED, "")
-        shown = dict(re.findall(r"^  steady (\w+)[^a-z\n]*?(?:KEY|\[COMMAND\])?  +(.*)$", done.stdout, re.M))
-        assert shown == commands
-    assert {option for command in commands for option in options_of(run, command)} == set(options_in_the_source())
-    for command in commands:
-        assert run(command, "--help").stdout == run(command, "-h").stdout == run("help", command).stdout
-    assert max(len(line) for command in commands for line in run("help", command).stdout.splitlines()) <= 80
-
-
-VALUES = {"capacity": "10", "recharge": "1h", "rate": "3/s", "block": "1m", "amount": "1", "keys": "1",
-          "in-flight": "1", "seconds": "1", "prefix": "p", "timeout": "1s", "on-error": "deny"}
-
-
-@pytest.mark.parametrize("command", ["consume", "peek", "reset"])
-@pytest.mark.parametrize("joined", [False, True])
-def test_every_option_of_the_help_is_taken(run, tmp_path, command, joined):
-    values = {**VALUES, "store": f"file:{tmp_path}/other", "json": None}
-    args = [command, "k"]
-    for option in options_of(run, command):
-        if option not in ("rate", "help"):  # rate excludes recharge
-            value = values[option]
-            args += [f"--{option}"] if value is None else [f"--{option}={value}"] if joined else [f"--{option}", value]
-    assert run(*args).returncode == ALLOWED
-
-
-def test_the_manual_names_every_command_option_error_and_exit_code(run):
-    manual = (ROOT / "man/steady.1").read_text()
-    for command in commands_in_the_source():
-        assert re.search(rf"^\.It .*Cm {command}\b", manual, re.M), command
-    for option in options_in_the_source():
-        assert re.search(rf"^\.It Fl -{option}\b", manual, re.M), option
-    assert set(re.findall(r"^\.It Fl -([a-z-]+)", manual, re.M)) == set(options_in_the_source())
-    assert re.findall(r"^\.It (\d)$", manual, re.M) == ["0", "1", "2", "3", "4"]
-    library = (ROOT / "man/steady.3").read_text()
-    header = (ROOT / "include/steady.h").read_text()
-    for name, word, sentence in re.findall(r'X\((\w+), -?\d+, "(\w+)", "([^"]+)"\)', header):
-        assert f".It Dv STEADY_{name} Ta {word} Ta {sentence}\n" in library
-    for call in re.findall(r"^STEADY_API .*?\b(steady_\w+)\(", header, re.M):
-        assert re.search(rf"^\.F[no] {call}\b", library, re.M) and re.search(rf"^\.Nm {call}\b", library, re.M), call
-
-
-def complete(steady, *words):
-    """What bash offers for a line of these words, of which the last is being typed."""
-    line = ["steady", *words]
-    script = ('source "$1"; shift; COMP_WORDS=("$@"); COMP_WORDS[0]=$STEADY; COMP_CWORD=$(($# - 1)); '
-              'COMP_LINE="$*"; COMP_POINT=${#COMP_LINE}; _steady 2>/dev/null; printf "%s\\n" "${COMPREPLY[@]}"')
-    done = subprocess.run(["bash", "-c", script, "bash", ROOT / "scripts/completion.bash", *line],
-                          env={**os.environ, "STEADY": str(steady)}, capture_output=True, text=True, check=True)
-    return done.stdout.split()
-
-
-@pytest.mark.parametrize("words, offered", [
-    (("",), "bench consume help peek reset version"),
-    (("co",), "consume"),
-    (("help", "v"), "version"),
-    (("consume", "k", "--re"), "--recharge"),
-    (("consume", "k", "--js"), "--json"),
-    (("consume", "k", "--json", "--js"), ""),
-    (("peek", "k", "--am"), ""),
-    (("consume", "k", "--on-error", ""), "report deny allow local"),
-    (("consume", "k", "--on-error", "=", "a"), "allow"),
-    (("consume", "k", "--on-error", "="), "report deny allow local"),
-    (("consume", "k", "--recharge", "15"), "15us 15ms 15s 15m 15h 15d"),
-    (("consume", "k", "--block", "1.5m"), "1.5ms 1.5m"),
-    (("consume", "k", "--rate", "100"), "100/s 100/min 100/hour 100/day"),
-    (("consume", "k", "--rate", "100/m"), "100/min"),
-    (("consume", "k", "--store", "re"), "redis://"),
-    (("consume", "k", "--capacity", ""), ""),
-    (("consume", "k", "--rate", "$(touch x)1"), ""),
-])
-def test_completion(steady, words, offered):
-    assert complete(steady, *words) == offered.split()
-
-
-def test_completion_offers_the_options_of_the_command(run, steady):
-    for command in commands_in_the_source():
-        assert complete(steady, command, "x", "--") == [f"--{option}" for option in options_of(run, command)]
