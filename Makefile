@@ -40,8 +40,6 @@ LIVE := $(patsubst tests/%.c,$(BUILD)/test/%,$(wildcard tests/live_*.c))
 PROG := $(patsubst tests/%.c,$(BUILD)/test/%,$(wildcard tests/prog_*.c))
 HELP := $(filter-out $(call obj,tests/unit_*.c tests/live_*.c tests/prog_*.c tests/vectors.c),$(call obj,tests/*.c))
 BENCH := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
-# The race detector is for what starts threads.
-THREADED := $(basename $(notdir $(shell grep -l 'pthread\.h' tests/unit_*.c tests/live_*.c 2>/dev/null)))
 
 all: $(BUILD)/steady $(BUILD)/libsteady.so $(BUILD)/libsteady.a ## the command and the library, static and shared
 tests: all $(BUILD)/demo $(UNIT) $(LIVE) $(PROG) $(if $(wildcard tests/vectors.c),$(BUILD)/vectors) ## builds the test programs
@@ -112,7 +110,7 @@ SAN_asan = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sani
 SAN_tsan = -O1 -g -fsanitize=thread
 sanitized = BUILD=$(BUILD)/$(1) CFLAGS="$(SAN_$(1))"
 ASAN = $(patsubst $(BUILD)/%,$(BUILD)/asan/%,$(UNIT) $(LIVE))
-TSAN = $(THREADED:%=$(BUILD)/tsan/test/%)
+TSAN = $(patsubst $(BUILD)/%,$(BUILD)/tsan/%,$(UNIT) $(LIVE))
 RUN_TESTS = BUILD=$(BUILD) scripts/run-tests
 
 test: ## installs what is missing, builds and runs every test, the C ones under the sanitizers too
@@ -129,7 +127,7 @@ live: tests ## runs the C tests that start a redis-server
 asan: ## runs the C tests under AddressSanitizer and UBSan
 	@$(SUB) $(call sanitized,asan) tests
 	@$(RUN_TESTS) $(ASAN)
-tsan: ## runs the C tests that start threads under ThreadSanitizer
+tsan: ## runs the C tests under ThreadSanitizer
 	@$(SUB) $(call sanitized,tsan) tests
 	@$(RUN_TESTS) $(TSAN)
 
