@@ -361,12 +361,15 @@ static void test_too_few_replicas(void **state) {
 static void test_disk_error(void **state) {
     char dir[80];
     (void)state;
+    server_kill(&server);
+    snprintf(server.options, sizeof server.options, "--enable-protected-configs yes");
+    server_restart(&server, true);
     open_with(TIMEOUT);
     warm_up();
     snprintf(dir, sizeof dir, "%s/gone", server.dir);
     assert_string_equal(server_ask(&server, "CONFIG SET save %s", "3600 1"), "OK");
     assert_return_code(mkdtemp(strcat(dir, "XXXXXX")) == NULL ? -1 : 0, errno);
-    server_ask(&server, "CONFIG SET dir %s", dir);
+    assert_string_equal(server_ask(&server, "CONFIG SET dir %s", dir), "OK");
     assert_return_code(rmdir(dir), errno);
     server_ask(&server, "BGSAVE");
     for (int i = 0; i < 200 && server_stat(&server, "rdb_bgsave_in_progress") != 0; i++)
