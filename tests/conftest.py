@@ -1,53 +1,14 @@
 # SPDX-License-Identifier: MIT
 """What the tests from outside share: the command, and real Redis servers that they start and stop themselves."""
 import os
-import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
-from resp import Resp
+from resp import Redis, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = Path(os.environ.get("BUILD", ROOT / "build")).resolve()
-
-
-class Redis:
-    """A redis-server of our own on 127.0.0.1. Calling it sends a command and returns the reply."""
-
-    def __init__(self, directory, *options):
-        self.log = directory / "redis.log"
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}"
-        self.client = None
-        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory),
-                   "--save", "", "--appendonly", "no", "--logfile", str(self.log), *options]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
-        while self.client is None:
-            try:
-                self.client = Resp(self.port)
-            except OSError:
-                log = self.log.read_text() if self.log.exists() else ""
-                assert self.process.poll() is None and time.monotonic() < deadline, log
-                time.sleep(0.01)
-
-    def __call__(self, *words):
-        return self.client(*words)
-
-    def stop(self):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        self.client.close()
-
-
-def free_port():
-    """A TCP port that nobody listens on, at least just now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""A Redis client for tests: RESP2 over a socket, one command at a time; an error reply is a value, not an exception."""
+"""Redis for tests and measurements: a client (RESP2 over a socket, one command at a time; an error reply is a value, not an
+exception), and servers of our own."""
 import socket
+import subprocess
+import time
 
 
 class ReplyError(Exception):
     pass
+
+
+def wire_of(words):
+    """A command as it goes over the wire."""
+    words = [w if isinstance(w, bytes) else str(w).encode() for w in words]
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in words)
 
 
 class Resp:
@@ -13,8 +22,7 @@ class Resp:
         self.file = self.socket.makefile("rb")
 
     def __call__(self, *words):
-        words = [w if isinstance(w, bytes) else str(w).encode() for w in words]
-        self.socket.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in words))
+        self.socket.sendall(wire_of(words))
         return self.reply()
 
     def reply(self):
@@ -31,3 +39,40 @@ class Resp:
     def close(self):
         self.file.close()
         self.socket.close()
+
+
+class Redis:
+    """A redis-server of our own on 127.0.0.1. Calling it sends a command and returns the reply."""
+
+    def __init__(self, directory, *options):
+        self.log = directory / "redis.log"
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}"
+        self.client = None
+        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory),
+                   "--save", "", "--appendonly", "no", "--logfile", str(self.log), *options]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while self.client is None:
+            try:
+                self.client = Resp(self.port)
+            except OSError:
+                log = self.log.read_text() if self.log.exists() else ""
+                assert self.process.poll() is None and time.monotonic() < deadline, log
+                time.sleep(0.01)
+
+    def __call__(self, *words):
+        return self.client(*words)
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.client.close()
+
+
+def free_port():
+    """A TCP port that nobody listens on, at least just now."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]

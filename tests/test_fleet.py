@@ -1,34 +1,23 @@
 # SPDX-License-Identifier: MIT
 """A fleet half on aiosteady 22.1.0, half on Steady, on the same keys: aiosteady's own two Lua files, out of its published
 package, against the `steady` command on the same server."""
-import hashlib
 import json
 import random
 import subprocess
-import sys
 import time
-import zipfile
-from pathlib import Path
 
+import aiosteady_package
 import pytest
 from resp import ReplyError, Resp
 
-WHEEL = "aiosteady-22.1.0-py3-none-any.whl"
-WHEEL_SHA256 = "336cfe899ee83a5ab5f6036f2ed02581cc2db26e5baa860e0532f94fb540330a"
-
 
 @pytest.fixture(scope="session")
-def aiosteady_files(tmp_path_factory):
+def aiosteady_files():
     """(consume.lua, peek.lua)"""
-    folder = tmp_path_factory.mktemp("aiosteady")
-    run = subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:",
-                          "--dest", folder, "aiosteady==22.1.0"], capture_output=True, text=True, check=False)
-    if run.returncode != 0:
-        pytest.skip("aiosteady 22.1.0 cannot be had here: " + run.stderr.strip()[-200:])
-    wheel = Path(folder) / WHEEL
-    assert hashlib.sha256(wheel.read_bytes()).hexdigest() == WHEEL_SHA256
-    with zipfile.ZipFile(wheel) as package:
-        return tuple(package.read(f"aiosteady/leakybucket_{name}.lua").decode() for name in ("consume", "peek"))
+    try:
+        return aiosteady_package.lua_files()
+    except aiosteady_package.Unavailable as why:
+        pytest.skip(f"aiosteady {aiosteady_package.VERSION} cannot be had here: {why}")
 
 
 class Theirs:
