@@ -58,14 +58,20 @@ $(BUILD)/scripts.h: scripts/embed-lua $(wildcard lua/*.lua)
 	$(Q)scripts/embed-lua lua/consume.lua lua/peek.lua lua/reset.lua >$@
 
 $(BUILD)/obj/src/%.o: OWN = -fPIC -fvisibility=hidden -Iinclude -Isrc -I$(BUILD) $(HIREDIS_CFLAGS)
+$(BUILD)/obj/module/%.o: OWN = -fPIC -fvisibility=hidden -Iinclude -Isrc
+$(BUILD)/obj/test_clock/%.o: OWN = -fPIC -fvisibility=hidden -Iinclude -Isrc -DSTEADY_TEST_CLOCK
 $(BUILD)/obj/cli/%.o: OWN = -fPIE -Iinclude
 $(BUILD)/obj/examples/%.o: OWN = -fPIE -Iinclude $(HIREDIS_CFLAGS) $(TEST_CFLAGS)
 $(BUILD)/obj/bench/%.o: OWN = -fPIE -Iinclude -Isrc -I$(BUILD) $(HIREDIS_CFLAGS)
 $(BUILD)/obj/tests/%.o: OWN = -fPIE -Iinclude -Isrc -Itests -I$(BUILD) $(HIREDIS_CFLAGS) $(TEST_CFLAGS)
+COMPILE = $(CC) $(CFLAGS) $(NEEDED) $(OWN) -MMD -MP -c $< -o $@
+$(BUILD)/obj/test_clock/%.o: module/%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(Q)$(COMPILE)
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags | $(BUILD)/scripts.h
 	@mkdir -p $(@D)
 	$(SAY) CC $<
-	$(Q)$(CC) $(CFLAGS) $(NEEDED) $(OWN) -MMD -MP -c $< -o $@
+	$(Q)$(COMPILE)
 
 $(BUILD)/libsteady.a: $(SRC)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
@@ -79,6 +85,14 @@ $(BUILD)/steady $(BUILD)/demo: $(BUILD)/libsteady.a
 	$(Q)$(LINK) -pie -o $@ $(filter-out %.a,$^) $< $(HIREDIS_LIBS)
 $(BUILD)/steady: $(CLI)
 $(BUILD)/demo: $(BUILD)/obj/examples/demo.o
+
+# The module is bucket.c, limit.c and what a server needs around them. In steady_test.so the time can be set.
+$(BUILD)/steady.so: $(call obj,module/*.c)
+$(BUILD)/steady_test.so: $(patsubst module/%.c,$(BUILD)/obj/test_clock/%.o,$(wildcard module/*.c))
+$(BUILD)/steady.so $(BUILD)/steady_test.so: $(patsubst %,$(BUILD)/obj/src/%.o,bucket limit error) module/exports.map
+	$(SAY) LINK $@
+	$(Q)$(LINK) -shared -Wl,-z,defs -Wl,--version-script=module/exports.map -o $@ $(filter %.o,$^)
+module: $(BUILD)/steady.so ## the commands as a module of Redis and Valkey: build/steady.so
 
 $(BUILD)/test/libhelp.a: $(HELP)
 	$(Q)rm -f $@ && mkdir -p $(@D) && $(AR) rcs $@ $^
@@ -180,6 +194,6 @@ help:
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 force:
-.PHONY: all tests everything run test unit live asan tsan vectors bench check install uninstall clean help force
+.PHONY: all module tests everything run test unit live asan tsan vectors bench check install uninstall clean help force
 .SECONDARY:
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

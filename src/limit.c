@@ -12,7 +12,7 @@
 
 /* ---- Limits ---- */
 
-static int64_t gcd(int64_t a, int64_t b) {
+int64_t steady__gcd(int64_t a, int64_t b) {
     while (b != 0) {
         const int64_t rest = a % b;
         a = b;
@@ -49,7 +49,7 @@ int steady__limit_rate(struct steady__rate *rate, const steady_limit *limit, ste
     const int error = steady_limit_check(limit, why);
     if (error != 0) return error;
     const int64_t drops = limit->drops != 0 ? limit->drops : 1;
-    const int64_t factor = gcd(drops, limit->drop_recharge);
+    const int64_t factor = steady__gcd(drops, limit->drop_recharge);
     rate->capacity = limit->max_capacity;
     rate->recharge = limit->drop_recharge / factor;
     rate->drops = drops / factor;
@@ -154,7 +154,7 @@ static enum flaw add(struct reader *r, const struct number *n) {
     const steady_us unit = units[r->unit].us;
     if (n->whole > (STEADY__EXACT - 1) / unit) return TOO_LONG;
     /* fraction / scale * unit, with the common factor taken out first so that nothing can overflow */
-    const int64_t common = gcd(unit, n->scale);
+    const int64_t common = steady__gcd(unit, n->scale);
     if (n->fraction % (n->scale / common) != 0) return TOO_FINE;
     const steady_us part = n->whole * unit + n->fraction / (n->scale / common) * (unit / common);
     if (part > STEADY__EXACT - 1 - r->total) return TOO_LONG;
@@ -244,7 +244,7 @@ static int refuse_rate(const char *rate, const char *reason, steady_message *why
 static int make_limit(steady_limit *made, int64_t count, steady_us period, steady_message *why) {
     *made = (steady_limit){.max_capacity = count, .drop_recharge = period, .drops = count};
     if (steady_limit_check(made, NULL) == 0) return 0;
-    const int64_t common = gcd(count, period);
+    const int64_t common = steady__gcd(count, period);
     made->drops = count / common;
     made->drop_recharge = period / common;
     return steady_limit_check(made, why);

@@ -10,4 +10,7 @@
  * in 60 s are one in 0.6 s): the same bucket to the microsecond, with less to compute and no remainder to store. */
 int steady__limit_rate(struct steady__rate *rate, const steady_limit *limit, steady_message *why);
 
+/* The greatest common divisor of two numbers above 0. */
+int64_t steady__gcd(int64_t a, int64_t b);
+
 #endif

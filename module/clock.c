@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT
+ * The server's time. Redis 7.2 and Valkey have it at hand: the moment at which the command, or the transaction or
+ * script around it, began. Redis 7.0 shows that moment only in INFO, which is too slow to ask for every command; but
+ * only commands that have another command around them need to. */
+#include "clock.h"
+
+#include <time.h>
+
+#ifdef STEADY_TEST_CLOCK
+static long long test_time_us;
+
+int steady__clock_command(server_context *context, server_string **argv, int argc) {
+    if (argc != 2 || steady__server.StringToLongLong(argv[1], &test_time_us) != SERVER_OK)
+        return steady__server.ReplyWithError(context, "ERR STEADY.CLOCK wants us");
+    return steady__server.ReplyWithLongLong(context, test_time_us);
+}
+#endif
+
+static int64_t real_us(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+static int64_t info_us(server_context *context) {
+    int error = 0;
+    server_fields *fields = steady__server.GetServerInfo(context, "server");
+    const int64_t us = steady__server.ServerInfoGetFieldSigned(fields, "server_time_usec", &error);
+    steady__server.FreeServerInfo(context, fields);
+    return us;
+}
+
+int64_t steady__clock_us(server_context *context) {
+#ifdef STEADY_TEST_CLOCK
+    if (test_time_us != 0) return test_time_us;
+#endif
+    if (steady__server.CachedMicroseconds != NULL) return steady__server.CachedMicroseconds();
+    return (steady__server.GetContextFlags(context) & (IN_LUA | IN_MULTI)) != 0 ? info_us(context) : real_us();
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT
+ * The module's door: loading, its arguments, its section of INFO. */
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "commands.h"
+#include "decide.h"
+#include "error.h"
+
+#define NAME "steady"
+#define VERSION 100 /* 0.1.0 */
+
+static void show_info(server_info *info, int for_crash_report) {
+    const struct server_functions *s = &steady__server;
+    const struct steady__counters *c = steady__decide_counters();
+    (void)for_crash_report;
+    s->InfoAddSection(info, "");
+    s->InfoAddFieldULongLong(info, "decisions", c->decisions);
+    s->InfoAddFieldULongLong(info, "allowed", c->allowed);
+    s->InfoAddFieldULongLong(info, "denied", c->denied);
+    s->InfoAddFieldULongLong(info, "blocked", c->blocked);
+    s->InfoAddFieldULongLong(info, "not_a_bucket", c->not_a_bucket);
+    s->InfoAddFieldULongLong(info, "clock_steps", c->clock_steps);
+}
+
+static bool is(const server_string *argument, const char *word) {
+    size_t len = 0;
+    const char *text = steady__server.StringPtrLen(argument, &len);
+    return strnlen(word, len + 1) == len && strncasecmp(word, text, len) == 0;
+}
+
+/* cl-throttle yes|no */
+static bool read_arguments(server_context *context, server_string **argv, int argc, bool *with_throttle) {
+    *with_throttle = true;
+    if (argc == 0) return true;
+    if (argc == 2 && is(argv[0], "cl-throttle") && (is(argv[1], "yes") || is(argv[1], "no"))) {
+        *with_throttle = is(argv[1], "yes");
+        return true;
+    }
+    steady__server.Log(context, "warning", "the only argument is: cl-throttle yes|no");
+    return false;
+}
+
+__attribute__((visibility("default"))) int RedisModule_OnLoad(server_context *context, server_string **argv, int argc);
+
+int RedisModule_OnLoad(server_context *context, server_string **argv, int argc) {
+    bool with_throttle = true;
+    const char *lacking = steady__server_bind(context);
+    const struct server_functions *s = &steady__server;
+    if (lacking != NULL) {
+        s->Log(context, "warning", NAME ": this server lacks RedisModule_%s; it takes Redis 7.0 or Valkey 7.2",
+               lacking);
+        return SERVER_ERR;
+    }
+    if (s->IsModuleNameBusy(NAME)) {
+        s->Log(context, "warning", NAME ": is loaded already");
+        return SERVER_ERR;
+    }
+    s->SetModuleAttribs(context, NAME, VERSION, SERVER_API_VERSION);
+    if (!read_arguments(context, argv, argc, &with_throttle)) return SERVER_ERR;
+    s->SetModuleOptions(context, OPTION_SIGNAL_BY_HAND | OPTION_ASYNC_LOADING);
+    s->RegisterInfoFunc(context, show_info);
+    return steady__commands_register(context, with_throttle);
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT
+ * A bucket as text, the way the scripts read and write it: "<level> <last> <blocked_until>[ <rem>]". */
+#ifndef STEADY__MODULE_STORED_H
+#define STEADY__MODULE_STORED_H
+
+#include <stddef.h>
+
+#include "bucket.h"
+
+#define STEADY__STORED_MAX 80 /* no bucket's text is longer */
+
+/* False: that is no bucket, and *bucket stays as it was. */
+bool steady__stored_parse(struct steady__bucket *bucket, const char *text, size_t len);
+
+/* Returns the length; there is no NUL. */
+size_t steady__stored_format(char text[STEADY__STORED_MAX], const struct steady__bucket *bucket);
+
+#endif
