@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: MIT
+ * A store on a hiredis context of the caller's, with every adapter there is here: what is shared, what is survived. */
+#include "support.h"
+
+#include <errno.h>
+#include <hiredis/async.h>
+#include <stdlib.h>
+
+#include "fake_server.h"
+#include "stages.h"
+
+#define MS STEADY_MILLISECOND
+#define TIMEOUT (100 * MS)
+
+static struct server server;
+
+struct act {
+    const struct stage *stage;
+    steady_loop loop;
+    redisAsyncContext *context; /* NULL: freed */
+    steady_store *store;
+    steady_throttler *throttler;
+    struct log_lines log;
+    void *adapter; /* ev.data as the adapter left it */
+    unsigned own, own_null;
+    bool connected, disconnected;
+};
+
+static struct act act; /* one at a time */
+
+static void on_connect(const redisAsyncContext *context, int status) {
+    (void)context;
+    act.connected = status == REDIS_OK;
+    if (status != REDIS_OK) act.context = NULL;
+}
+
+static void on_disconnect(const redisAsyncContext *context, int status) {
+    (void)context;
+    (void)status;
+    act.disconnected = true;
+    act.context = NULL;
+}
+
+static void turn(void) { act.stage->turn(act.loop.loop); }
+
+static void connect_to(const struct stage *stage, int port) {
+    act = (struct act){.stage = stage, .loop = stage->make()};
+    act.context = redisAsyncConnect("127.0.0.1", port);
+    assert_non_null(act.context);
+    assert_int_equal(stage->attach(act.context, act.loop.loop), REDIS_OK);
+    redisAsyncSetConnectCallback(act.context, on_connect);
+    redisAsyncSetDisconnectCallback(act.context, on_disconnect);
+    act.adapter = act.context->ev.data;
+}
+
+static void open_on(const struct stage *stage, int port, steady_us timeout) {
+    steady_message why = {""};
+    connect_to(stage, port);
+    const steady_store_options options = {
+        .loop = &act.loop, .timeout = timeout, .log = remember_line, .log_data = &act.log};
+    if (steady_store_attach(&act.store, act.context, &options, &why) != 0) fail_msg("%s", why.text);
+    act.throttler = new_throttler(act.store, 1000000, HOUR);
+}
+
+static void close_act(void) {
+    steady_throttler_free(&act.throttler);
+    steady_store_close(&act.store);
+    if (act.context != NULL) redisAsyncFree(act.context);
+    if (!act.stage->leave(act.loop.loop)) fail_msg("%s: something is left in the loop", act.stage->name);
+    if (server.pid != 0) server_ask(&server, "FLUSHALL");
+}
+
+static void run_act(const struct tally *tally, steady_us limit) {
+    const steady_us until = now_us() + limit;
+    while (tally->called < tally->submitted) {
+        if (now_us() > until) fail_msg("%s: %lu of %lu in time", act.stage->name, tally->called, tally->submitted);
+        turn();
+    }
+}
+
+static void on_own(redisAsyncContext *context, void *reply, void *expected) {
+    (void)context;
+    if (reply == NULL) {
+        act.own_null++;
+        return;
+    }
+    assert_string_equal(((redisReply *)reply)->str, expected);
+    act.own++;
+}
+
+static void run_own(unsigned count) {
+    const steady_us until = now_us() + 2 * STEADY_SECOND;
+    while (act.own < count) {
+        if (now_us() > until) fail_msg("%s: own commands hang", act.stage->name);
+        turn();
+    }
+}
+
+/* ---- Sharing ---- */
+
+static void test_shared(const struct stage *stage) {
+    struct tally tally = {0};
+    steady_result r;
+    open_on(stage, server.port, 5 * STEADY_SECOND); /* still connecting */
+    for (int i = 0; i < 1000; i++) {
+        consume_counted(act.throttler, "k", 1, &tally);
+        if (i % 10 == 0) assert_int_equal(redisAsyncCommand(act.context, on_own, "hello", "ECHO hello"), REDIS_OK);
+    }
+    assert_int_equal(tally.called, 0);
+    run_act(&tally, 5 * STEADY_SECOND);
+    run_own(100);
+    assert_int_equal(tally.allowed, 1000);
+    assert_int_equal(tally.last.level, 1000);
+    assert_int_equal(steady_peek(act.throttler, "k", 1, count_result, expect_result(&tally)), 0);
+    run_act(&tally, STEADY_SECOND);
+    assert_int_equal(tally.last.level, 1000);
+    assert_int_equal(steady_reset(act.throttler, "k", 1, count_result, expect_result(&tally)), 0);
+    run_act(&tally, STEADY_SECOND);
+    assert_int_equal(tally.last.level, 0);
+    server_ask(&server, "SET text precious");
+    consume_counted(act.throttler, "text", 1, &tally);
+    run_act(&tally, STEADY_SECOND);
+    assert_int_equal(tally.last.error, STEADY_NOT_A_BUCKET);
+    assert_int_equal(steady_consume_sync(act.throttler, "k", 1, 1, &r), STEADY_UNSUPPORTED);
+    close_act();
+}
+
+static void test_flushed(const struct stage *stage) {
+    struct tally tally = {0};
+    steady_stats stats;
+    open_on(stage, server.port, 5 * STEADY_SECOND);
+    for (int round = 1; round <= 3; round++) {
+        server_ask(&server, "SCRIPT FLUSH");
+        for (int i = 0; i < 500; i++)
+            consume_counted(act.throttler, "k", 1, &tally);
+        run_act(&tally, 5 * STEADY_SECOND);
+        assert_int_equal(tally.allowed, 500 * round);
+    }
+    assert_int_equal(tally.last.level, 1500);
+    steady_store_stats(act.store, &stats);
+    assert_int_equal(stats.script_loads, 3);
+    assert_int_equal(stats.decisions, 1500);
+    close_act();
+}
+
+static void test_frozen(const struct stage *stage) {
+    struct tally tally = {0}, frozen = {0}, after = {0};
+    open_on(stage, server.port, TIMEOUT);
+    consume_counted(act.throttler, "k", 1, &tally);
+    run_act(&tally, STEADY_SECOND);
+    server_freeze(&server);
+    for (int i = 0; i < 20; i++)
+        consume_counted(act.throttler, "frozen", 1, &frozen);
+    run_act(&frozen, STEADY_SECOND);
+    server_thaw(&server);
+    assert_int_equal(frozen.errors[-STEADY_UNKNOWN], 20);
+    assert_in_range(frozen.slowest, TIMEOUT, TIMEOUT + 50 * MS);
+    for (int i = 0; i < 20; i++)
+        consume_counted(act.throttler, "after", 1, &after);
+    run_act(&after, STEADY_SECOND);
+    assert_int_equal(after.allowed, 20);
+    assert_int_equal(after.last.level, 20);
+    assert_int_equal(frozen.called, 20);
+    close_act();
+}
+
+/* The store goes, with replies outstanding; the context stays, and is as the adapter left it. */
+static void test_store_closed_first(const struct stage *stage) {
+    struct tally tally = {0};
+    open_on(stage, server.port, 5 * STEADY_SECOND);
+    consume_counted(act.throttler, "k", 1, &tally);
+    run_act(&tally, STEADY_SECOND);
+    for (int i = 0; i < 50; i++)
+        consume_counted(act.throttler, "k", 1, &tally);
+    assert_int_equal(redisAsyncCommand(act.context, on_own, "between", "ECHO between"), REDIS_OK);
+    steady_store_close(&act.store);
+    assert_int_equal(tally.errors[-STEADY_CANCELLED], 50);
+    assert_ptr_equal(act.context->ev.data, act.adapter);
+    assert_int_equal(redisAsyncCommand(act.context, on_own, "after", "ECHO after"), REDIS_OK);
+    run_own(2);
+    assert_int_equal(tally.called, 51);
+    assert_int_equal(act.disconnected, false);
+    close_act();
+}
+
+/* ---- The context goes ---- */
+
+static void assert_no_context_is_survived(struct tally *tally) {
+    const unsigned long called = tally->called;
+    consume_counted(act.throttler, "k", 1, tally);
+    assert_int_equal(tally->called, called);
+    run_act(tally, STEADY_SECOND);
+    assert_int_equal(tally->last.error, STEADY_UNAVAILABLE);
+    assert_int_equal(act.log.lines, 1);
+    assert_string_not_equal(steady_store_trouble(act.store), "");
+}
+
+static void test_context_freed(const struct stage *stage) {
+    struct tally tally = {0};
+    open_on(stage, server.port, 5 * STEADY_SECOND);
+    consume_counted(act.throttler, "k", 1, &tally);
+    run_act(&tally, STEADY_SECOND);
+    for (int i = 0; i < 50; i++)
+        consume_counted(act.throttler, "k", 1, &tally);
+    redisAsyncFree(act.context);
+    act.context = NULL;
+    assert_int_equal(tally.errors[-STEADY_UNKNOWN], 50);
+    assert_no_context_is_survived(&tally);
+    close_act();
+}
+
+static void test_context_disconnected(const struct stage *stage) {
+    struct tally tally = {0};
+    open_on(stage, server.port, 5 * STEADY_SECOND);
+    for (int i = 0; i < 50; i++)
+        consume_counted(act.throttler, "k", 1, &tally);
+    while (!act.connected)
+        turn();
+    redisAsyncDisconnect(act.context); /* after the replies */
+    run_act(&tally, STEADY_SECOND);
+    assert_int_equal(tally.allowed, 50);
+    assert_no_context_is_survived(&tally);
+    close_act();
+}
+
+static void test_server_killed(const struct stage *stage) {
+    struct tally tally = {0};
+    open_on(stage, server.port, 5 * STEADY_SECOND);
+    consume_counted(act.throttler, "k", 1, &tally);
+    run_act(&tally, STEADY_SECOND);
+    server_freeze(&server);
+    for (int i = 0; i < 50; i++)
+        consume_counted(act.throttler, "k", 1, &tally);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(redisAsyncCommand(act.context, on_own, "x", "ECHO x"), REDIS_OK);
+    server_kill(&server);
+    run_act(&tally, 2 * STEADY_SECOND);
+    assert_int_equal(tally.errors[-STEADY_UNKNOWN], 50);
+    assert_no_context_is_survived(&tally);
+    assert_int_equal(act.own_null, 3);
+    close_act();
+    server_restart(&server, true);
+}
+
+static void test_nobody_listens(const struct stage *stage) {
+    struct tally tally = {0};
+    /* The libuv adapter of hiredis 0.14 does not tell hiredis of a connection refused: only deadlines end that. */
+    if (HIREDIS_MAJOR < 1 && strcmp(stage->name, "libuv") == 0) return;
+    open_on(stage, free_port(), 5 * STEADY_SECOND);
+    for (int i = 0; i < 10; i++)
+        consume_counted(act.throttler, "k", 1, &tally);
+    run_act(&tally, 2 * STEADY_SECOND);
+    assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], 10);
+    assert_no_context_is_survived(&tally);
+    close_act();
+}
+
+/* ---- Inside callbacks ---- */
+
+static enum { FREE_CONTEXT, CLOSE_STORE, CLOSE_BOTH, DISCONNECT } deed;
+static unsigned called;
+
+static void do_deed(const steady_result *result, void *data) {
+    (void)result;
+    (void)data;
+    if (++called != 5) return;
+    if (deed != FREE_CONTEXT && deed != DISCONNECT) steady_store_close(&act.store);
+    redisAsyncContext *context = act.context;
+    if (deed == FREE_CONTEXT || deed == CLOSE_BOTH) redisAsyncFree(context);
+    if (deed == DISCONNECT) redisAsyncDisconnect(context);
+}
+
+static void test_inside_a_callback(const struct stage *stage) {
+    for (deed = FREE_CONTEXT; deed <= DISCONNECT; deed++) {
+        open_on(stage, server.port, 5 * STEADY_SECOND);
+        called = 0;
+        for (int i = 0; i < 20; i++)
+            assert_int_equal(steady_consume(act.throttler, "k", 1, 1, do_deed, NULL), 0);
+        const steady_us until = now_us() + STEADY_SECOND;
+        while (called < 20 && now_us() < until)
+            turn();
+        assert_int_equal(called, 20);
+        close_act();
+    }
+}
+
+static void close_in_log(void *data, enum steady_log_level level, const char *text) {
+    (void)level;
+    (void)text;
+    steady_store_close(data);
+}
+
+static void test_closed_as_the_context_goes(const struct stage *stage) {
+    struct tally tally = {0};
+    connect_to(stage, server.port);
+    const steady_store_options options = {.loop = &act.loop, .log = close_in_log, .log_data = &act.store};
+    assert_int_equal(steady_store_attach(&act.store, act.context, &options, NULL), 0);
+    act.throttler = new_throttler(act.store, 9, HOUR);
+    consume_counted(act.throttler, "k", 1, &tally);
+    run_act(&tally, STEADY_SECOND);
+    consume_counted(act.throttler, "k", 1, &tally);
+    redisAsyncFree(act.context);
+    act.context = NULL;
+    assert_null(act.store);
+    assert_int_equal(tally.called, 2);
+    close_act();
+}
+
+/* ---- Refused ---- */
+
+static void test_wrong_replies(const struct stage *stage) {
+    static const struct fake_step steps[] = {
+        {FAKE_ACCEPT, 0, NULL, 0},
+        {FAKE_EXPECT, 3, NULL, 0},
+        {FAKE_SEND, 0, ":1\r\n*2\r\n:1\r\n$1\r\nx\r\n", 0},
+        {FAKE_SEND, 0, "$5\r\nstill\r\n", 0},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    struct fake_server *fake = fake_start(steps, COUNT(steps));
+    struct tally tally = {0};
+    open_on(stage, fake_port(fake), 5 * STEADY_SECOND);
+    consume_counted(act.throttler, "k", 1, &tally);
+    consume_counted(act.throttler, "k", 1, &tally);
+    assert_int_equal(redisAsyncCommand(act.context, on_own, "still", "ECHO still"), REDIS_OK);
+    run_act(&tally, STEADY_SECOND);
+    assert_int_equal(tally.verdicts, 1);
+    assert_int_equal(tally.errors[-STEADY_UNKNOWN], 1);
+    run_own(1); /* the connection is not ours to close */
+    consume_counted(act.throttler, "k", 1, &tally);
+    run_act(&tally, STEADY_SECOND);
+    assert_int_equal(tally.last.error, STEADY_UNAVAILABLE); /* but not to be asked again */
+    close_act();
+    fake_stop(fake);
+}
+
+static void test_bad_arguments(const struct stage *stage) {
+    steady_store *store = NULL;
+    steady_message why = {""};
+    connect_to(stage, server.port);
+    steady_store_options options = {.loop = &act.loop};
+    assert_int_equal(steady_store_attach(NULL, act.context, &options, &why), STEADY_BAD_ARGUMENT);
+    assert_int_equal(steady_store_attach(&store, NULL, &options, &why), STEADY_BAD_ARGUMENT);
+    assert_int_equal(steady_store_attach(&store, act.context, NULL, &why), STEADY_BAD_ARGUMENT);
+    assert_non_null(strstr(why.text, "loop"));
+    options.timeout = -1;
+    assert_int_equal(steady_store_attach(&store, act.context, &options, &why), STEADY_BAD_ARGUMENT);
+    options.timeout = 0;
+    redisAsyncContext *bare = redisAsyncConnect("127.0.0.1", server.port);
+    assert_int_equal(steady_store_attach(&store, bare, &options, &why), STEADY_BAD_ARGUMENT);
+    assert_non_null(strstr(why.text, "not attached"));
+    redisAsyncFree(bare);
+    assert_int_equal(redisAsyncCommand(act.context, on_own, "x", "SUBSCRIBE news"), REDIS_OK);
+    assert_int_equal(steady_store_attach(&store, act.context, &options, &why), STEADY_BAD_ARGUMENT);
+    assert_non_null(strstr(why.text, "subscribed"));
+    assert_null(store);
+    redisAsyncFree(act.context);
+    act.context = NULL;
+    close_act();
+}
+
+static void play(void **state) {
+    void (*test)(const struct stage *) = *(void (**)(const struct stage *)) * state;
+    for (size_t i = 0; i < STAGES; i++)
+        test(stages[i]);
+}
+
+static int start(void **state) {
+    (void)state;
+    server_start(&server, NULL);
+    return 0;
+}
+
+static int stop(void **state) {
+    (void)state;
+    server_stop(&server);
+    return 0;
+}
+
+int main(void) {
+    static void (*const plays[])(const struct stage *) = {
+        test_shared,
+        test_flushed,
+        test_frozen,
+        test_store_closed_first,
+        test_context_freed,
+        test_context_disconnected,
+        test_server_killed,
+        test_nobody_listens,
+        test_inside_a_callback,
+        test_closed_as_the_context_goes,
+        test_wrong_replies,
+        test_bad_arguments,
+    };
+#define ON_ALL_LOOPS(number, name)                                                                                     \
+    { name, play, NULL, NULL, (void *)&plays[number] }
+    const struct CMUnitTest tests[] = {
+        ON_ALL_LOOPS(0, "shared"),
+        ON_ALL_LOOPS(1, "flushed"),
+        ON_ALL_LOOPS(2, "frozen"),
+        ON_ALL_LOOPS(3, "store closed first"),
+        ON_ALL_LOOPS(4, "context freed"),
+        ON_ALL_LOOPS(5, "context disconnected"),
+        ON_ALL_LOOPS(6, "server killed"),
+        ON_ALL_LOOPS(7, "nobody listens"),
+        ON_ALL_LOOPS(8, "inside a callback"),
+        ON_ALL_LOOPS(9, "closed as the context goes"),
+        ON_ALL_LOOPS(10, "wrong replies"),
+        ON_ALL_LOOPS(11, "bad arguments"),
+    };
+    return cmocka_run_group_tests_name("attach", tests, start, stop);
+}

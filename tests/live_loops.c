@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: MIT
+ * The same on every loop: the built-in one, libuv, libevent and libev. */
+#include "support.h"
+
+#include "stages.h"
+
+#define MS STEADY_MILLISECOND
+#define TIMEOUT (100 * MS)
+
+static struct server server;
+
+struct act {
+    const struct stage *stage;
+    steady_loop loop;
+    steady_store *store;
+    steady_throttler *throttler;
+};
+
+static void run_act(const struct act *act, const struct tally *tally, steady_us limit) {
+    const steady_us until = now_us() + limit;
+    while (tally->called < tally->submitted) {
+        if (now_us() > until) fail_msg("%s: %lu of %lu in time", act->stage->name, tally->called, tally->submitted);
+        act->stage->turn(act->loop.loop);
+    }
+}
+
+static struct act open_act(const struct stage *stage, const char *url, steady_us timeout) {
+    struct act act = {.stage = stage, .loop = stage->make()};
+    const steady_store_options options = {.loop = &act.loop, .timeout = timeout};
+    assert_string_equal(act.loop.ops->name, stage->name);
+    act.store = open_store(url, &options);
+    act.throttler = new_throttler(act.store, 1000000, HOUR);
+    return act;
+}
+
+static void close_act(struct act *act) {
+    steady_throttler_free(&act->throttler);
+    steady_store_close(&act->store);
+    if (!act->stage->leave(act->loop.loop)) fail_msg("%s: something is left in the loop", act->stage->name);
+}
+
+/* ---- The plays ---- */
+
+static void play_pipelined(const struct stage *stage, const char *url) {
+    struct act act = open_act(stage, url, 5 * STEADY_SECOND);
+    struct tally tally = {0};
+    for (int round = 1; round <= 3; round++) {
+        for (int i = 0; i < 1000; i++)
+            consume_counted(act.throttler, "k", 1, &tally);
+        assert_int_equal(tally.called, 1000 * (round - 1));
+        run_act(&act, &tally, 5 * STEADY_SECOND);
+        assert_int_equal(tally.allowed, 1000 * round);
+    }
+    assert_int_equal(tally.last.level, 3000);
+    close_act(&act);
+    server_ask(&server, "FLUSHALL");
+}
+
+static void test_pipelined(void **state) {
+    char by_name[64];
+    (void)state;
+    snprintf(by_name, sizeof by_name, "redis://localhost:%d", server.port);
+    for (size_t i = 0; i < STAGES; i++) {
+        play_pipelined(stages[i], server.url);
+        play_pipelined(stages[i], server.unix_url);
+        play_pipelined(stages[i], by_name);
+    }
+}
+
+/* More than the socket takes at once, so that writability matters. */
+static void test_back_pressure(void **state) {
+    char key[1001];
+    (void)state;
+    memset(key, 'k', 1000);
+    key[1000] = '\0';
+    for (size_t i = 0; i < STAGES; i++) {
+        struct act act = open_act(stages[i], server.url, 10 * STEADY_SECOND);
+        struct tally tally = {0};
+        for (int n = 0; n < 20000; n++)
+            consume_counted(act.throttler, key, 1, &tally);
+        run_act(&act, &tally, 10 * STEADY_SECOND);
+        assert_int_equal(tally.allowed, 20000);
+        assert_int_equal(tally.last.level, 20000);
+        close_act(&act);
+        server_ask(&server, "FLUSHALL");
+    }
+}
+
+static void test_deadlines(void **state) {
+    (void)state;
+    for (size_t i = 0; i < STAGES; i++) {
+        struct act act = open_act(stages[i], server.url, TIMEOUT);
+        struct tally tally = {0}, frozen = {0};
+        consume_counted(act.throttler, "k", 1, &tally);
+        run_act(&act, &tally, STEADY_SECOND);
+        assert_int_equal(tally.verdicts, 1);
+        server_freeze(&server);
+        for (int n = 0; n < 20; n++)
+            consume_counted(act.throttler, "k", 1, &frozen);
+        run_act(&act, &frozen, STEADY_SECOND);
+        server_thaw(&server);
+        assert_int_equal(frozen.errors[-STEADY_UNKNOWN], 20);
+        assert_in_range(frozen.slowest, TIMEOUT, TIMEOUT + 50 * MS);
+        close_act(&act);
+    }
+}
+
+static void test_killed_and_restarted(void **state) {
+    (void)state;
+    for (size_t i = 0; i < STAGES; i++) {
+        struct act act = open_act(stages[i], server.url, TIMEOUT);
+        struct tally tally = {0};
+        consume_counted(act.throttler, "k", 1, &tally);
+        run_act(&act, &tally, STEADY_SECOND);
+        server_kill(&server);
+        for (int n = 0; n < 20; n++) {
+            consume_counted(act.throttler, "k", 1, &tally);
+            run_act(&act, &tally, STEADY_SECOND);
+        }
+        assert_int_equal(tally.errors[-STEADY_UNAVAILABLE] + tally.errors[-STEADY_UNKNOWN], 20);
+        server_restart(&server, true);
+        const steady_us back = now_us();
+        while (tally.verdicts == 1) {
+            assert_true(now_us() - back < STEADY_SECOND);
+            consume_counted(act.throttler, "k", 1, &tally);
+            run_act(&act, &tally, STEADY_SECOND);
+        }
+        close_act(&act);
+    }
+}
+
+static void close_all(const steady_result *result, void *data) {
+    struct act *act = data;
+    if (result->error == STEADY_CANCELLED) return;
+    steady_throttler_free(&act->throttler);
+    steady_store_close(&act->store);
+}
+
+static void test_close_inside_a_callback(void **state) {
+    (void)state;
+    for (size_t i = 0; i < STAGES; i++) {
+        struct act act = open_act(stages[i], server.url, 5 * STEADY_SECOND);
+        for (int n = 0; n < 10; n++)
+            assert_int_equal(steady_consume(act.throttler, "k", 1, 1, close_all, &act), 0);
+        while (act.store != NULL)
+            stages[i]->turn(act.loop.loop);
+        close_act(&act);
+    }
+}
+
+/* Closed before it has connected, while a name is being looked up and while a connection is being made. */
+static void test_close_at_once(void **state) {
+    static const char *const urls[] = {"redis://localhost:1", "redis://127.0.0.1:1", "unix:/nonexistent/socket",
+                                       "redis://no-such-host.invalid"};
+    (void)state;
+    for (size_t i = 0; i < STAGES; i++) {
+        for (size_t u = 0; u < COUNT(urls); u++) {
+            for (int turns = 0; turns < 3; turns++) {
+                struct act act = open_act(stages[i], urls[u], TIMEOUT);
+                struct tally tally = {0};
+                consume_counted(act.throttler, "k", 1, &tally);
+                for (int n = 0; n < turns; n++)
+                    stages[i]->turn(act.loop.loop);
+                steady_store_close(&act.store);
+                assert_int_equal(tally.called, 1);
+                close_act(&act);
+            }
+        }
+    }
+}
+
+static int start(void **state) {
+    (void)state;
+    server_start(&server, NULL);
+    return 0;
+}
+
+static int stop(void **state) {
+    (void)state;
+    server_stop(&server);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_pipelined),
+        cmocka_unit_test(test_back_pressure),
+        cmocka_unit_test(test_deadlines),
+        cmocka_unit_test(test_killed_and_restarted),
+        cmocka_unit_test(test_close_inside_a_callback),
+        cmocka_unit_test(test_close_at_once),
+    };
+    return cmocka_run_group_tests_name("loops", tests, start, stop);
+}
