@@ -1,0 +1,428 @@
+/* SPDX-License-Identifier: MIT
+ * A link against a server that does as it is told: what goes over the wire, and what no real server would do. */
+#include "support.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "fake_server.h"
+
+#define MS STEADY_MILLISECOND
+#define TIMEOUT (100 * MS)
+#define SLACK (50 * MS)
+
+static steady_poller *poller;
+static steady_loop loop;
+static struct log_lines log_lines;
+static struct fake_server *fake;
+static steady_store *store;
+static steady_throttler *throttler;
+
+static int set_up(void **state) {
+    (void)state;
+    memset(&log_lines, 0, sizeof log_lines);
+    assert_int_equal(steady_poller_new(&poller), 0);
+    loop = steady_poller_loop(poller);
+    return 0;
+}
+
+static void close_all(void) {
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+    if (fake != NULL) fake_stop(fake);
+    fake = NULL;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    close_all();
+    steady_poller_free(&poller);
+    return 0;
+}
+
+static void open_at(int port, const char *credentials, const char *path, steady_us timeout) {
+    char url[128];
+    const steady_store_options options = {
+        .loop = &loop, .timeout = timeout, .log = remember_line, .log_data = &log_lines};
+    snprintf(url, sizeof url, "redis://%s127.0.0.1:%d%s", credentials, port, path);
+    store = open_store(url, &options);
+    throttler = new_throttler(store, 10, HOUR);
+}
+
+static void open_on(const struct fake_step *steps, size_t count, const char *credentials, const char *path) {
+    fake = fake_start(steps, count);
+    open_at(fake_port(fake), credentials, path, TIMEOUT);
+}
+
+static int ask_one(void) {
+    struct tally tally = {0};
+    consume_counted(throttler, "somekey", 1, &tally);
+    run_until_done(poller, &tally, 5 * STEADY_SECOND);
+    return tally.last.error;
+}
+
+static unsigned count_of(const char *part) {
+    size_t len, n = strlen(part);
+    unsigned count = 0;
+    const char *bytes = fake_finish(fake, &len);
+    for (const char *p = bytes; (p = memmem(p, len - (size_t)(p - bytes), part, n)) != NULL; p += n)
+        count++;
+    return count;
+}
+
+/* ---- The wire ---- */
+
+static void test_nothing_but_what_is_needed(void **state) {
+    static const struct fake_step steps[] = {
+        {FAKE_ACCEPT, 0, NULL, 0}, {FAKE_EXPECT, 2, NULL, 0},   {FAKE_SEND, 0, "+OK\r\n+OK\r\n", 0},
+        {FAKE_EXPECT, 1, NULL, 0}, {FAKE_SEND, 0, ":1\r\n", 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    static const char head[] = "*3\r\n$4\r\nAUTH\r\n$3\r\na b\r\n$4\r\np@:/\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n7\r\n"
+                               "*5\r\n$7\r\nEVALSHA\r\n$40\r\n";
+    static const char tail[] = "\r\n$1\r\n1\r\n$7\r\nsomekey\r\n$15\r\n10 3600000000 1\r\n";
+    size_t len;
+    (void)state;
+    open_on(steps, COUNT(steps), "a%20b:p%40%3A%2F@", "/7");
+    assert_int_equal(ask_one(), 0);
+    steady_store_close(&store);
+    const char *bytes = fake_finish(fake, &len);
+    assert_int_equal(len, sizeof head - 1 + 40 + sizeof tail - 1);
+    assert_memory_equal(bytes, head, sizeof head - 1);
+    assert_memory_equal(bytes + sizeof head - 1 + 40, tail, sizeof tail - 1);
+}
+
+static void test_replies_in_slices(void **state) {
+    static const struct fake_step steps[] = {
+        {FAKE_ACCEPT, 0, NULL, 0},
+        {FAKE_EXPECT, 3, NULL, 0},
+        {FAKE_DRIP, 0, ":3600000000\r\n*4\r\n:1\r\n:2\r\n:0\r\n:0\r\n-WRONGTYPE no\r\n", 0},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    struct tally first = {0}, second = {0}, third = {0};
+    (void)state;
+    fake = fake_start(steps, COUNT(steps));
+    open_at(fake_port(fake), "", "", 5 * STEADY_SECOND);
+    consume_counted(throttler, "a", 1, &first);
+    consume_counted(throttler, "b", 1, &second);
+    consume_counted(throttler, "c", 1, &third);
+    run_until_done(poller, &third, 5 * STEADY_SECOND);
+    assert_int_equal(first.last.level, 1);
+    assert_int_equal(second.last.level, 2);
+    assert_int_equal(third.last.error, STEADY_NOT_A_BUCKET);
+}
+
+/* ---- Scripts ---- */
+
+static void test_lost_twice_is_sent_whole(void **state) {
+    static const struct fake_step steps[] = {
+        {FAKE_ACCEPT, 0, NULL, 0},
+        {FAKE_EXPECT, 1, NULL, 0},
+        {FAKE_SEND, 0, "-NOSCRIPT No matching script.\r\n", 0},
+        {FAKE_EXPECT, 2, NULL, 0}, /* SCRIPT LOAD, EVALSHA */
+        {FAKE_SEND, 0, "$40\r\n0123456789012345678901234567890123456789\r\n-NOSCRIPT gone\r\n", 0},
+        {FAKE_EXPECT, 1, NULL, 0}, /* EVAL */
+        {FAKE_SEND, 0, ":3600000000\r\n", 0},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    (void)state;
+    open_on(steps, COUNT(steps), "", "");
+    assert_int_equal(ask_one(), 0);
+    steady_store_close(&store);
+    assert_int_equal(count_of("EVALSHA"), 2);
+    assert_int_equal(count_of("SCRIPT\r\n$4\r\nLOAD"), 1);
+    assert_int_equal(count_of("\r\n$4\r\nEVAL\r\n"), 1);
+    assert_int_equal(count_of("#!lua"), 2);
+}
+
+/* Even a server that never finds the script is asked three times and no more. */
+static void test_lost_for_ever(void **state) {
+    static const struct fake_step steps[] = {
+        {FAKE_ACCEPT, 0, NULL, 0},
+        {FAKE_EXPECT, 1, NULL, 0},
+        {FAKE_SEND, 0, "-NOSCRIPT\r\n", 0},
+        {FAKE_EXPECT, 2, NULL, 0},
+        {FAKE_SEND, 0, "-ERR no\r\n-NOSCRIPT\r\n", 0},
+        {FAKE_EXPECT, 1, NULL, 0},
+        {FAKE_SEND, 0, "-NOSCRIPT\r\n", 0},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    (void)state;
+    open_on(steps, COUNT(steps), "", "");
+    assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+    steady_store_close(&store);
+    assert_int_equal(count_of("*5\r\n"), 3);
+}
+
+/* ---- Replies that are none ---- */
+
+static void test_hostile_replies(void **state) {
+    static const char *const replies[] = {
+        "*4294967295\r\n",
+        "*5\r\n",
+        "$9223372036854775807\r\n",
+        "%1\r\n",
+        ">2\r\n",
+        "|1\r\n",
+        "_\r\n",
+        "+OK\r\n",
+        "$2\r\nok\r\n",
+        "$-1\r\n",
+        "*-1\r\n",
+        "*1\r\n*1\r\n*1\r\n",
+        ":+1\r\n",
+        ":-0\r\n",
+        ":9223372036854775808\r\n",
+        ":9007199254740992\r\n",
+        "*2\r\n:1\r\n:2\r\n",
+        "*4\r\n:9\r\n:1\r\n:0\r\n:0\r\n",
+        "HTTP/1.1 200 OK\r\n",
+        "-ERR split\n:1\r\n",
+        "\x16\x03\x01",
+    };
+    (void)state;
+    for (size_t i = 0; i < COUNT(replies); i++) {
+        const struct fake_step steps[] = {
+            {FAKE_ACCEPT, 0, NULL, 0},
+            {FAKE_EXPECT, 3, NULL, 0},
+            {FAKE_SEND, 0, ":3600000000\r\n", 0},
+            {FAKE_SEND, 0, replies[i], 0},
+            {FAKE_SEND, 0, ":3600000000\r\n", 0},
+            {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+        };
+        struct tally tally = {0};
+        memset(&log_lines, 0, sizeof log_lines);
+        open_on(steps, COUNT(steps), "", "");
+        for (int n = 0; n < 3; n++)
+            consume_counted(throttler, "k", 1, &tally);
+        run_until_done(poller, &tally, 5 * STEADY_SECOND);
+        if (tally.verdicts != 1 || tally.errors[-STEADY_UNKNOWN] != 2)
+            fail_msg("%s: %lu verdicts, %lu unknown", replies[i], tally.verdicts, tally.errors[-STEADY_UNKNOWN]);
+        assert_true(tally.slowest < TIMEOUT);
+        assert_non_null(strstr(log_lines.all, "no answer"));
+        close_all();
+    }
+}
+
+static void test_endless_error(void **state) {
+    static char line[1 << 20];
+    memset(line, 'x', sizeof line);
+    line[0] = '-';
+    const struct fake_step steps[] = {
+        {FAKE_ACCEPT, 0, NULL, 0},
+        {FAKE_EXPECT, 1, NULL, 0},
+        {FAKE_SEND, 0, line, sizeof line},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    (void)state;
+    open_on(steps, COUNT(steps), "", "");
+    assert_int_equal(ask_one(), STEADY_UNKNOWN);
+    assert_true(strlen(steady_store_trouble(store)) < 100);
+}
+
+static void test_reply_that_nobody_asked_for(void **state) {
+    static const struct fake_step steps[] = {
+        {FAKE_ACCEPT, 0, NULL, 0},
+        {FAKE_EXPECT, 1, NULL, 0},
+        {FAKE_SEND, 0, ":3600000000\r\n:7200000000\r\n", 0},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+        {FAKE_ACCEPT, 0, NULL, 0},
+        {FAKE_EXPECT, 1, NULL, 0},
+        {FAKE_SEND, 0, ":10800000000\r\n", 0},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    struct tally tally = {0};
+    (void)state;
+    open_on(steps, COUNT(steps), "", "");
+    assert_int_equal(ask_one(), 0);
+    run_for(poller, 100 * MS); /* left, and connected anew */
+    consume_counted(throttler, "k", 1, &tally);
+    run_until_done(poller, &tally, STEADY_SECOND);
+    assert_int_equal(tally.last.level, 3); /* not 2 */
+}
+
+static void test_other_errors_are_the_servers(void **state) {
+    static const struct fake_step steps[] = {
+        {FAKE_ACCEPT, 0, NULL, 0},
+        {FAKE_EXPECT, 1, NULL, 0},
+        {FAKE_SEND, 0, "-ERR unknown command 'EVALSHA', with args beginning with: 'abc' '1' 'some", 0},
+        {FAKE_SEND, 0, "\r\n", 0},
+        {FAKE_EXPECT, 1, NULL, 0},
+        {FAKE_SEND, 0, "-ERR \x07 I do not like somekey\r\n", 0},
+        {FAKE_EXPECT, 1, NULL, 0},
+        {FAKE_SEND, 0, ":3600000000\r\n", 0},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    (void)state;
+    open_on(steps, COUNT(steps), "", "");
+    assert_int_equal(ask_one(), STEADY_SERVER);
+    assert_string_equal(steady_store_trouble(store), "ERR unknown command 'EVALSHA'");
+    assert_int_equal(ask_one(), STEADY_SERVER);
+    assert_string_equal(steady_store_trouble(store), "ERR"); /* the key is nobody's business */
+    assert_int_equal(ask_one(), 0);
+}
+
+/* ---- Connections that end ---- */
+
+/* k of n are answered, then the connection is reset: what was written is never sent again. */
+static void test_reset_after_some(void **state) {
+    (void)state;
+    for (int k = 0; k <= 8; k++) {
+        char replies[128] = "";
+        struct tally tally = {0};
+        for (int i = 0; i < k; i++)
+            strcat(replies, ":3600000000\r\n");
+        const struct fake_step steps[] = {
+            {FAKE_ACCEPT, 0, NULL, 0},   {FAKE_EXPECT, 8, NULL, 0},      {FAKE_SEND, 0, replies, 0},
+            {FAKE_SLEEP, 10, NULL, 0}, /* a reset may overtake what was sent */
+            {FAKE_RST, 0, NULL, 0},      {FAKE_ACCEPT, 0, NULL, 0},      {FAKE_EXPECT, 1, NULL, 0},
+            {FAKE_SEND, 0, ":0\r\n", 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+        };
+        open_on(steps, COUNT(steps), "", "");
+        for (int i = 0; i < 8; i++)
+            consume_counted(throttler, "k", 1, &tally);
+        run_until_done(poller, &tally, 5 * STEADY_SECOND);
+        assert_int_equal(tally.verdicts, k);
+        assert_int_equal(tally.errors[-STEADY_UNKNOWN], 8 - k);
+        while (ask_one() != 0) /* until it is connected again */
+            sleep_us(MS);
+        steady_store_close(&store);
+        assert_int_equal(count_of("EVALSHA"), 9);
+        close_all();
+    }
+}
+
+static void test_silence(void **state) {
+    static const struct fake_step steps[] = {{FAKE_ACCEPT, 0, NULL, 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0}};
+    struct tally tally = {0};
+    (void)state;
+    open_on(steps, COUNT(steps), "", "");
+    const steady_us begin = now_us();
+    while (now_us() - begin < 6 * TIMEOUT) {
+        consume_counted(throttler, "k", 1, &tally);
+        run_for(poller, 10 * MS);
+    }
+    run_until_done(poller, &tally, STEADY_SECOND);
+    assert_int_equal(tally.verdicts, 0);
+    assert_true(tally.errors[-STEADY_UNKNOWN] > 0);
+    assert_true(tally.slowest < TIMEOUT + SLACK);
+    assert_non_null(strstr(log_lines.all, "does not answer"));
+}
+
+static void test_silence_after_auth(void **state) {
+    static const struct fake_step steps[] = {{FAKE_ACCEPT, 0, NULL, 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0}};
+    struct tally tally = {0};
+    (void)state;
+    open_on(steps, COUNT(steps), ":hunter2@", "");
+    consume_counted(throttler, "k", 1, &tally);
+    run_until_done(poller, &tally, STEADY_SECOND);
+    assert_int_equal(tally.last.error, STEADY_UNAVAILABLE); /* never written */
+    assert_true(tally.slowest < TIMEOUT + SLACK);
+    run_for(poller, 5 * TIMEOUT);
+    assert_non_null(strstr(log_lines.all, "does not answer"));
+}
+
+static void test_greeting_refused(void **state) {
+    static const char *const answers[] = {
+        "-ERR unknown command 'AUTH', with args beginning with: 'hunter2' \r\n",
+        "-WRONGPASS hunter2 is not it\r\n",
+        "-hunter2\r\n",
+    };
+    (void)state;
+    for (size_t i = 0; i < COUNT(answers); i++) {
+        const struct fake_step steps[] = {
+            {FAKE_ACCEPT, 0, NULL, 0},
+            {FAKE_EXPECT, 1, NULL, 0},
+            {FAKE_SEND, 0, answers[i], 0},
+            {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+        };
+        open_on(steps, COUNT(steps), ":hunter2@", "");
+        assert_int_equal(ask_one(), STEADY_REFUSED);
+        assert_int_equal(ask_one(), STEADY_REFUSED); /* at once: it is known */
+        assert_null(strstr(log_lines.all, "hunter2"));
+        assert_null(strstr(steady_store_trouble(store), "hunter2"));
+        close_all();
+    }
+}
+
+static void test_greeting_answered_with_nonsense(void **state) {
+    static const struct fake_step steps[] = {
+        {FAKE_ACCEPT, 0, NULL, 0},
+        {FAKE_EXPECT, 1, NULL, 0},
+        {FAKE_SEND, 0, ":1\r\n", 0},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    (void)state;
+    open_on(steps, COUNT(steps), ":hunter2@", "");
+    assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+}
+
+/* The server read none of it, and says so. */
+static void test_not_let_in(void **state) {
+    static const struct fake_step steps[] = {
+        {FAKE_ACCEPT, 0, NULL, 0},
+        {FAKE_EXPECT, 5, NULL, 0},
+        {FAKE_SEND, 0, "-ERR max number of clients reached\r\n", 0},
+        {FAKE_CLOSE, 0, NULL, 0},
+    };
+    struct tally tally = {0};
+    (void)state;
+    open_on(steps, COUNT(steps), "", "");
+    for (int i = 0; i < 5; i++)
+        consume_counted(throttler, "k", 1, &tally);
+    run_until_done(poller, &tally, STEADY_SECOND);
+    assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], 5);
+}
+
+/* A full backlog drops SYNs: connecting takes for ever, the loop goes on, the decision ends. */
+static void test_black_hole(void **state) {
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof a;
+    int fillers[8];
+    struct tally tally = {0};
+    (void)state;
+    const int listener = socket(AF_INET, SOCK_STREAM, 0);
+    assert_return_code(bind(listener, (struct sockaddr *)&a, sizeof a), errno);
+    assert_return_code(listen(listener, 0), errno);
+    assert_return_code(getsockname(listener, (struct sockaddr *)&a, &len), errno);
+    for (size_t i = 0; i < COUNT(fillers); i++) {
+        fillers[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        connect(fillers[i], (struct sockaddr *)&a, sizeof a);
+    }
+    open_at(ntohs(a.sin_port), "", "", TIMEOUT);
+    consume_counted(throttler, "k", 1, &tally);
+    run_until_done(poller, &tally, STEADY_SECOND);
+    assert_int_equal(tally.last.error, STEADY_UNAVAILABLE);
+    assert_in_range(tally.slowest, TIMEOUT, TIMEOUT + SLACK);
+    run_for(poller, 4 * TIMEOUT); /* the attempt is given up, and it is known to be down */
+    assert_int_equal(log_lines.lines, 1);
+    const steady_us begin = now_us();
+    assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+    assert_true(now_us() - begin < TIMEOUT / 2);
+    for (size_t i = 0; i < COUNT(fillers); i++)
+        close(fillers[i]);
+    close(listener);
+}
+
+int main(void) {
+#define WITH_POLLER(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        WITH_POLLER(test_nothing_but_what_is_needed),
+        WITH_POLLER(test_replies_in_slices),
+        WITH_POLLER(test_lost_twice_is_sent_whole),
+        WITH_POLLER(test_lost_for_ever),
+        WITH_POLLER(test_hostile_replies),
+        WITH_POLLER(test_endless_error),
+        WITH_POLLER(test_reply_that_nobody_asked_for),
+        WITH_POLLER(test_other_errors_are_the_servers),
+        WITH_POLLER(test_reset_after_some),
+        WITH_POLLER(test_silence),
+        WITH_POLLER(test_silence_after_auth),
+        WITH_POLLER(test_greeting_refused),
+        WITH_POLLER(test_greeting_answered_with_nonsense),
+        WITH_POLLER(test_not_let_in),
+        WITH_POLLER(test_black_hole),
+    };
+    return cmocka_run_group_tests_name("link", tests, NULL, NULL);
+}
