@@ -43,7 +43,7 @@ int main(int argc, char **argv) {
     const steady_limit limit = {.max_capacity = 10, .drop_recharge = 500 * STEADY_MILLISECOND};
     struct app app = {NULL, NULL, 0};
     steady_message why;
-    const steady_loop loop = steady_ev_loop(EV_DEFAULT);
+    const steady_loop loop = steady_ev_loop(ev_default_loop(0));
     const steady_store_options options = {.loop = &loop};
 
     int error = steady_store_open(&app.store, url, &options, &why);
@@ -52,7 +52,7 @@ int main(int argc, char **argv) {
         ask(&app);
     else
         fprintf(stderr, "%s\n", why.text);
-    ev_run(EV_DEFAULT_ 0);
+    ev_run(ev_default_loop(0), 0);
 
     steady_throttler_free(&app.throttler);
     steady_store_close(&app.store);

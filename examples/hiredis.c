@@ -36,7 +36,7 @@ static void answered(const steady_result *result, void *data) {
 /* The port in an URL such as redis://127.0.0.1:6379, or 6379. */
 static int port_of(const char *text) {
     const char *colon = text != NULL ? strrchr(text, ':') : NULL;
-    const int port = text == NULL ? 0 : atoi(colon != NULL ? colon + 1 : text);
+    const int port = text == NULL ? 0 : (int)strtol(colon != NULL ? colon + 1 : text, NULL, 10);
     return port > 0 ? port : 6379;
 }
 

@@ -441,7 +441,7 @@ static void count_plot(const steady_result *result, void *data) {
     if (++plot->called == plot->at) carry_out(plot);
 }
 
-static void run_plot(int what, unsigned at, unsigned in_flight) {
+static void run_plot(unsigned what, unsigned at, unsigned in_flight) {
     struct plot plot = {.at = at, .what = what};
     plot.store = open_store(server.url, &patient);
     plot.throttler = new_throttler(plot.store, 1000000, HOUR);
@@ -463,7 +463,7 @@ static void test_anything_inside_a_callback(void **state) {
     (void)state;
     for (int what = CLOSE; what <= RUN; what++)
         for (unsigned at = 1; at <= 64; at *= 4)
-            run_plot(what, at, 64);
+            run_plot((unsigned)what, at, 64);
 }
 
 static void close_on_line(void *data, enum steady_log_level level, const char *text) {
