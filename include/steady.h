@@ -216,8 +216,8 @@ STEADY_API int steady_store_open(steady_store **store, const char *url, const st
                                  steady_message *why);
 
 /* A Redis store on a connection of yours: a hiredis context, connecting or connected, attached to an event loop by any
- * adapter. You go on owning it: you may send your own commands on it, you reconnect, you free it, and it has to be a
- * RESP2 connection. When it is disconnected or freed, what is in flight ends as STEADY_UNKNOWN and later calls as
+ * adapter (but hiredis's poll.h, which looks for itself in the context). You go on owning it: you may send your own
+ * commands on it, you reconnect, you free it, and it has to be a RESP2 connection. When it is disconnected or freed, what is in flight ends as STEADY_UNKNOWN and later calls as
  * STEADY_UNAVAILABLE, until you close the store. options->loop is required, for deadlines, and must be the loop the
  * context is attached to. The ..._sync calls are STEADY_UNSUPPORTED. Errors as above. */
 struct redisAsyncContext;
