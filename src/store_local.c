@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "error.h"
+#include "loop.h"
 #include "region.h"
 #include "store.h"
 #include "table.h"
@@ -37,11 +38,9 @@ struct local {
     struct steady_store head;
     struct steady__region region;
     struct steady__table table;
-    steady_loop loop;
-    void *timer;
-    bool timer_runs;
-    struct verdict *queue; /* a ring */
-    uint32_t queue_size;   /* a power of two, or 0 */
+    struct steady__alarm alarm; /* set while verdicts wait */
+    struct verdict *queue;      /* a ring */
+    uint32_t queue_size;        /* a power of two, or 0 */
     uint32_t queue_first;
     uint32_t queue_max;
     atomic_uint queued; /* written by the loop's thread only */
@@ -108,6 +107,8 @@ static void local_decide(steady_store *store, const struct steady__call *call, s
 
 /* ---- Answering later ---- */
 
+static uint32_t queued(const struct local *s) { return atomic_load_explicit(&s->queued, memory_order_relaxed); }
+
 static struct verdict *queue_at(const struct local *s, uint32_t i) {
     return &s->queue[(s->queue_first + i) & (s->queue_size - 1)];
 }
@@ -125,26 +126,25 @@ static int queue_grow(struct local *s) {
     return 0;
 }
 
-static int timer_start(struct local *s) {
-    if (!s->timer_runs && s->loop.ops->timer_start(s->timer, 0) != 0) return STEADY_SYSTEM;
-    s->timer_runs = true;
-    return 0;
+static int come_back(struct local *s) {
+    if (!s->alarm.set) steady__alarm_set(&s->alarm, 0);
+    return s->alarm.set ? 0 : STEADY_SYSTEM;
 }
 
 static int local_submit(steady_store *store, const struct steady__call *call) {
     struct local *s = (struct local *)store;
-    const uint32_t queued = atomic_load_explicit(&s->queued, memory_order_relaxed);
-    int error = queued >= s->queue_max ? STEADY_OVERLOADED : 0;
-    if (error == 0 && queued == s->queue_size) error = queue_grow(s);
-    if (error == 0) error = timer_start(s);
+    const uint32_t waiting = queued(s);
+    int error = waiting >= s->queue_max ? STEADY_OVERLOADED : 0;
+    if (error == 0 && waiting == s->queue_size) error = queue_grow(s);
+    if (error == 0) error = come_back(s);
     if (error != 0) {
         count(&shard_of(s)->refused);
         return error;
     }
-    struct verdict *v = queue_at(s, queued);
+    struct verdict *v = queue_at(s, waiting);
     v->call = *call;
     local_decide(store, call, &v->result);
-    atomic_store_explicit(&s->queued, queued + 1, memory_order_relaxed);
+    atomic_store_explicit(&s->queued, waiting + 1, memory_order_relaxed);
     return 0;
 }
 
@@ -157,17 +157,13 @@ static void answer_first(struct local *s, int error) {
     steady__finish(&v.call, &v.result);
 }
 
-static uint32_t queued(const struct local *s) { return atomic_load_explicit(&s->queued, memory_order_relaxed); }
-
 /* What the callbacks ask for is answered the next time round, so that the loop gets its turn. */
-static void timer_fired(void *arg) {
+static void alarm_rang(void *arg) {
     struct local *s = arg;
     steady__store_hold(&s->head);
-    s->timer_runs = false;
-    do {
-        for (uint32_t left = queued(s); left > 0 && queued(s) > 0; left--)
-            answer_first(s, 0);
-    } while (queued(s) > 0 && timer_start(s) != 0);
+    steady__alarm_rang(&s->alarm);
+    for (uint32_t left = queued(s); left > 0 && queued(s) > 0; left--)
+        answer_first(s, 0);
     steady__store_release(&s->head);
 }
 
@@ -188,13 +184,12 @@ static void local_stats(const steady_store *store, steady_stats *stats) {
     stats->in_flight = queued(s);
 }
 
-/* A timer_fired further down the stack finds the queue empty. */
+/* An alarm_rang further down the stack finds the queue empty. */
 static void local_close(steady_store *store) {
     struct local *s = (struct local *)store;
     while (queued(s) > 0)
         answer_first(s, STEADY_CANCELLED);
-    if (s->timer != NULL) s->loop.ops->timer_free(s->timer);
-    s->timer = NULL;
+    steady__alarm_free(&s->alarm);
     free(s->queue);
     s->queue = NULL;
     steady__region_close(&s->region);
@@ -217,11 +212,9 @@ static int open_region(struct local *s, const char *path, uint32_t buckets, stea
     return error;
 }
 
-static int open_timer(struct local *s, const steady_loop *loop, steady_message *why) {
-    if (loop == NULL) return 0;
-    s->loop = *loop;
-    s->timer = loop->ops->timer_new(loop->loop, timer_fired, s);
-    return s->timer != NULL ? 0 : steady__fail(why, STEADY_SYSTEM, "the loop %s gives no timer", loop->ops->name);
+static int open_alarm(struct local *s, const steady_loop *loop, steady_message *why) {
+    if (loop == NULL || steady__alarm_new(&s->alarm, loop, alarm_rang, s) == 0) return 0;
+    return steady__fail(why, STEADY_SYSTEM, "the loop %s gives no timer", loop->ops->name);
 }
 
 int steady__local_open(steady_store **store, const char *path, const steady_store_options *options,
@@ -233,7 +226,7 @@ int steady__local_open(steady_store **store, const char *path, const steady_stor
     steady__store_init(&s->head, &local_class, options);
     s->queue_max = options->max_in_flight != 0 ? options->max_in_flight : IN_FLIGHT;
     int error = open_region(s, path, options->buckets, why);
-    if (error == 0) error = open_timer(s, options->loop, why);
+    if (error == 0) error = open_alarm(s, options->loop, why);
     if (error != 0) {
         steady__region_close(&s->region);
         free(s);

@@ -26,7 +26,7 @@ MAY_INCLUDE = {
     # the embedded store
     "table": "bucket siphash",
     "region": "steady error siphash table",
-    "store_local": "error region store table",
+    "store_local": "error loop region store table",
     # the Redis store: bytes first, then one socket, one connection, many decisions
     "script": "store scripts",
     "reply": "error script",

@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: MIT
+ * The embedded store through the public API: answers that come later, and what it counts. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <string.h>
+
+#include "steady.h"
+
+#define COUNT(array) (sizeof(array) / sizeof(array)[0])
+
+static const steady_limit ten = {.max_capacity = 10, .drop_recharge = 3600 * STEADY_SECOND};
+
+/* ---- A loop that is turned by hand ---- */
+
+static struct hand {
+    void (*fired)(void *arg);
+    void *arg;
+    int timers;
+    bool running;
+    bool no_timer;
+    bool no_start;
+} hand;
+
+static void *hand_timer_new(void *loop, void (*fired)(void *arg), void *arg) {
+    (void)loop;
+    if (hand.no_timer) return NULL;
+    hand.fired = fired;
+    hand.arg = arg;
+    hand.timers++;
+    return &hand;
+}
+
+static int hand_timer_start(void *timer, steady_us delay) {
+    (void)timer;
+    assert_int_equal(delay, 0);
+    if (hand.no_start) return -1;
+    hand.running = true;
+    return 0;
+}
+
+static void hand_timer_stop(void *timer) {
+    (void)timer;
+    hand.running = false;
+}
+
+static void hand_timer_free(void *timer) {
+    hand_timer_stop(timer);
+    hand.timers--;
+}
+
+static const steady_loop_ops hand_ops = {.name = "hand",
+                                         .timer_new = hand_timer_new,
+                                         .timer_start = hand_timer_start,
+                                         .timer_stop = hand_timer_stop,
+                                         .timer_free = hand_timer_free};
+static const steady_loop hand_loop = {.ops = &hand_ops};
+
+static bool turn(void) {
+    if (!hand.running) return false;
+    hand.running = false;
+    hand.fired(hand.arg);
+    return true;
+}
+
+/* ---- Fixture ---- */
+
+static struct scene {
+    steady_store *store;
+    steady_throttler *throttler;
+    steady_result seen[300];
+    size_t count;
+    bool asking;   /* inside a call that asks */
+    int ask_again; /* in so many of the next callbacks */
+    bool close_in; /* the next callback closes the store */
+} scene;
+
+static void set_up_with(steady_store_options options, const steady_limit *limit) {
+    steady_message why = {""};
+    memset(&scene, 0, sizeof scene);
+    memset(&hand, 0, sizeof hand);
+    if (options.loop == NULL) options.loop = &hand_loop;
+    if (options.buckets == 0) options.buckets = 64;
+    if (steady_store_open(&scene.store, "memory:", &options, &why) != 0) fail_msg("%s", why.text);
+    assert_int_equal(steady_throttler_new(&scene.throttler, scene.store, limit, NULL, NULL), 0);
+}
+
+static void set_up(void) { set_up_with((steady_store_options){0}, &ten); }
+
+static void tear_down(void) {
+    steady_throttler_free(&scene.throttler);
+    steady_store_close(&scene.store);
+    assert_int_equal(hand.timers, 0);
+}
+
+static int ask(const char *key, int64_t amount);
+
+static void answered(const steady_result *result, void *data) {
+    assert_ptr_equal(data, &scene);
+    assert_false(scene.asking);
+    assert_true(scene.count < COUNT(scene.seen));
+    scene.seen[scene.count++] = *result;
+    if (scene.ask_again > 0) {
+        scene.ask_again--;
+        assert_int_equal(ask("key", 1), 0);
+        assert_int_equal(ask("key", 0), 0);
+    }
+    if (scene.close_in) {
+        scene.close_in = false;
+        steady_throttler_free(&scene.throttler);
+        steady_store_close(&scene.store);
+    }
+}
+
+static int ask(const char *key, int64_t amount) {
+    scene.asking = true;
+    const int error = steady_consume(scene.throttler, key, strlen(key), amount, answered, &scene);
+    scene.asking = false;
+    return error;
+}
+
+static int64_t level_of(const char *key) {
+    steady_result r;
+    assert_int_equal(steady_peek_sync(scene.throttler, key, strlen(key), &r), 0);
+    return r.level;
+}
+
+static steady_stats stats(void) {
+    steady_stats s;
+    steady_store_stats(scene.store, &s);
+    return s;
+}
+
+/* ---- Answers ---- */
+
+static void test_answers_in_order_and_later(void **state) {
+    (void)state;
+    set_up();
+    assert_int_equal(ask("a", 7), 0);
+    assert_int_equal(ask("a", 7), 0);
+    assert_int_equal(steady_peek(scene.throttler, "a", 1, answered, &scene), 0);
+    assert_int_equal(steady_reset(scene.throttler, "a", 1, answered, &scene), 0);
+    assert_int_equal(scene.count, 0);
+    assert_int_equal(stats().in_flight, 4);
+    assert_true(turn());
+    assert_false(turn());
+    assert_int_equal(scene.count, 4);
+    assert_int_equal(stats().in_flight, 0);
+    assert_true(scene.seen[0].success);
+    assert_false(scene.seen[1].success);
+    assert_true(scene.seen[2].success);
+    assert_true(scene.seen[3].success);
+    const int64_t levels[] = {7, 7, 7, 0};
+    for (size_t i = 0; i < COUNT(levels); i++) {
+        assert_int_equal(scene.seen[i].error, 0);
+        assert_int_equal(scene.seen[i].source, STEADY_FROM_STORE);
+        assert_int_equal(scene.seen[i].level, levels[i]);
+    }
+    assert_int_equal(scene.seen[3].until_next_drop, ten.drop_recharge);
+    tear_down();
+}
+
+static void test_built_in_loop(void **state) {
+    (void)state;
+    steady_poller *poller = NULL;
+    assert_int_equal(steady_poller_new(&poller), 0);
+    const steady_loop loop = steady_poller_loop(poller);
+    set_up_with((steady_store_options){.loop = &loop}, &ten);
+    scene.ask_again = 3;
+    assert_int_equal(ask("key", 1), 0);
+    while (scene.count < 7)
+        assert_true(steady_poller_run(poller, STEADY_SECOND) > 0);
+    assert_int_equal(steady_poller_run(poller, 0), 0);
+    assert_int_equal(level_of("key"), 4);
+    tear_down();
+    steady_poller_free(&poller);
+}
+
+/* The loop gets its turn, however much the callbacks ask for. */
+static void test_callbacks_that_ask_are_answered_next_time(void **state) {
+    (void)state;
+    set_up();
+    scene.ask_again = 3;
+    assert_int_equal(ask("key", 1), 0);
+    assert_true(turn());
+    assert_int_equal(scene.count, 1);
+    assert_true(turn());
+    assert_int_equal(scene.count, 3);
+    assert_true(turn());
+    assert_int_equal(scene.count, 7);
+    assert_false(turn());
+    tear_down();
+}
+
+/* The ring grows while its first is not at its start. */
+static void test_queue_grows_in_order(void **state) {
+    (void)state;
+    const steady_limit wide = {.max_capacity = 1000, .drop_recharge = 3600 * STEADY_SECOND};
+    set_up_with((steady_store_options){0}, &wide);
+    for (int i = 0; i < 50; i++)
+        assert_int_equal(ask("key", 1), 0);
+    assert_true(turn());
+    for (int i = 0; i < 200; i++)
+        assert_int_equal(ask("key", 1), 0);
+    assert_true(turn());
+    assert_int_equal(scene.count, 250);
+    for (size_t i = 0; i < 250; i++)
+        assert_int_equal(scene.seen[i].level, i + 1);
+    tear_down();
+}
+
+static void test_a_full_queue_charges_nothing(void **state) {
+    (void)state;
+    set_up_with((steady_store_options){.max_in_flight = 3}, &ten);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(ask("key", 1), 0);
+    assert_int_equal(ask("key", 1), STEADY_OVERLOADED);
+    assert_int_equal(level_of("key"), 3);
+    assert_int_equal(stats().unavailable, 1);
+    assert_true(turn());
+    assert_int_equal(scene.count, 3);
+    assert_int_equal(ask("key", 1), 0);
+    assert_true(turn());
+    assert_int_equal(scene.count, 4);
+    tear_down();
+}
+
+static void test_a_loop_without_timers(void **state) {
+    (void)state;
+    steady_store *store = NULL;
+    steady_message why = {""};
+    const steady_store_options options = {.loop = &hand_loop};
+    memset(&hand, 0, sizeof hand);
+    hand.no_timer = true;
+    assert_int_equal(steady_store_open(&store, NULL, &options, &why), STEADY_SYSTEM);
+    assert_null(store);
+    assert_non_null(strstr(why.text, "the loop hand gives no timer"));
+}
+
+static void test_a_timer_that_does_not_start(void **state) {
+    (void)state;
+    set_up();
+    hand.no_start = true;
+    assert_int_equal(ask("key", 1), STEADY_SYSTEM);
+    assert_int_equal(level_of("key"), 0);
+    hand.no_start = false;
+    assert_int_equal(ask("key", 1), 0);
+    assert_true(turn());
+    assert_int_equal(scene.count, 1);
+    tear_down();
+}
+
+/* ---- Closing ---- */
+
+static void test_close_cancels(void **state) {
+    (void)state;
+    set_up();
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(ask("key", 1), 0);
+    steady_store_close(&scene.store);
+    assert_int_equal(scene.count, 5);
+    for (size_t i = 0; i < 5; i++) {
+        assert_int_equal(scene.seen[i].error, STEADY_CANCELLED);
+        assert_int_equal(scene.seen[i].source, STEADY_FROM_NOWHERE);
+        assert_int_equal(scene.seen[i].level, 0);
+    }
+    assert_false(turn());
+    assert_int_equal(ask("key", 1), STEADY_CLOSED);
+    tear_down();
+}
+
+static void test_close_inside_a_callback(void **state) {
+    (void)state;
+    set_up();
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(ask("key", 1), 0);
+    scene.close_in = true;
+    assert_true(turn());
+    assert_int_equal(scene.count, 5);
+    assert_int_equal(scene.seen[0].error, 0);
+    for (size_t i = 1; i < 5; i++)
+        assert_int_equal(scene.seen[i].error, STEADY_CANCELLED);
+    assert_false(turn());
+    tear_down();
+}
+
+static void test_throttler_freed_while_it_waits(void **state) {
+    (void)state;
+    set_up();
+    assert_int_equal(ask("key", 1), 0);
+    steady_throttler_free(&scene.throttler);
+    assert_true(turn());
+    assert_int_equal(scene.count, 1);
+    assert_int_equal(scene.seen[0].level, 1);
+    tear_down();
+}
+
+/* ---- Counters ---- */
+
+static void test_counts_what_it_does(void **state) {
+    (void)state;
+    const steady_limit blocking = {
+        .max_capacity = 2, .drop_recharge = 3600 * STEADY_SECOND, .block_duration = 60 * STEADY_SECOND};
+    steady_result r;
+    set_up_with((steady_store_options){0}, &blocking);
+    const int64_t amounts[] = {1, 1, 3, 1, 1, 0, -1};
+    for (size_t i = 0; i < COUNT(amounts); i++)
+        assert_int_equal(steady_consume_sync(scene.throttler, "key", 3, amounts[i], &r), 0);
+    level_of("other");
+    assert_int_equal(steady_reset_sync(scene.throttler, "key", 3, &r), 0);
+    const steady_stats s = stats();
+    assert_int_equal(s.decisions, 8);
+    assert_int_equal(s.allowed, 4);
+    assert_int_equal(s.denied, 4);
+    assert_int_equal(s.blocked, 3);
+    assert_int_equal(s.unavailable + s.unknown + s.overflowed + s.clock_steps + s.in_flight, 0);
+    tear_down();
+}
+
+/* Far more keys than buckets: some share one, and all together are allowed no more than there are buckets. */
+static void test_counts_what_overflows(void **state) {
+    (void)state;
+    const steady_limit one = {.max_capacity = 1, .drop_recharge = 3600 * STEADY_SECOND};
+    steady_result r;
+    set_up_with((steady_store_options){0}, &one);
+    for (uint32_t key = 0; key < 1000; key++)
+        assert_int_equal(steady_consume_sync(scene.throttler, &key, sizeof key, 1, &r), 0);
+    assert_in_range(stats().overflowed, 1000 - 97, 1000 - 64);
+    assert_in_range(stats().allowed, 64, 97);
+    tear_down();
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_answers_in_order_and_later),
+        cmocka_unit_test(test_built_in_loop),
+        cmocka_unit_test(test_callbacks_that_ask_are_answered_next_time),
+        cmocka_unit_test(test_queue_grows_in_order),
+        cmocka_unit_test(test_a_full_queue_charges_nothing),
+        cmocka_unit_test(test_a_loop_without_timers),
+        cmocka_unit_test(test_a_timer_that_does_not_start),
+        cmocka_unit_test(test_close_cancels),
+        cmocka_unit_test(test_close_inside_a_callback),
+        cmocka_unit_test(test_throttler_freed_while_it_waits),
+        cmocka_unit_test(test_counts_what_it_does),
+        cmocka_unit_test(test_counts_what_overflows),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
