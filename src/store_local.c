@@ -16,17 +16,17 @@
 #define PRIVATE_BUCKETS ((uint32_t)1 << 20)
 #define IN_FLIGHT 65536
 #define QUEUE_MIN 64
-#define CACHE_LINE 64
-#define SHARDS 16 /* a power of two */
+#define SHARDS 16
 
-/* Threads count in different cache lines, mostly. */
+/* Threads count in different cache lines, mostly: the counters of two shards are more than a line apart. */
 struct shard {
-    _Alignas(CACHE_LINE) atomic_uint_fast64_t allowed;
+    atomic_uint_fast64_t allowed;
     atomic_uint_fast64_t denied;
     atomic_uint_fast64_t blocked;
     atomic_uint_fast64_t refused;
     atomic_uint_fast64_t overflowed;
     atomic_uint_fast64_t clock_steps;
+    char apart[80];
 };
 
 struct verdict {
@@ -51,7 +51,7 @@ static void count(atomic_uint_fast64_t *counter) { atomic_fetch_add_explicit(cou
 
 static struct shard *shard_of(struct local *s) {
     const uint64_t thread = (uint64_t)(uintptr_t)pthread_self(); /* an address: its low bits are always the same */
-    return &s->shards[thread * 0x9e3779b97f4a7c15 >> 60 & (SHARDS - 1)];
+    return &s->shards[(thread * 0x9e3779b97f4a7c15 >> 32) % SHARDS];
 }
 
 /* ---- Deciding ---- */
@@ -220,9 +220,8 @@ static int open_alarm(struct local *s, const steady_loop *loop, steady_message *
 int steady__local_open(steady_store **store, const char *path, const steady_store_options *options,
                        steady_message *why) {
     *store = NULL;
-    struct local *s = aligned_alloc(CACHE_LINE, sizeof *s);
+    struct local *s = calloc(1, sizeof *s);
     if (s == NULL) return steady__fail(why, STEADY_NO_MEMORY, "out of memory");
-    memset(s, 0, sizeof *s);
     steady__store_init(&s->head, &local_class, options);
     s->queue_max = options->max_in_flight != 0 ? options->max_in_flight : IN_FLIGHT;
     int error = open_region(s, path, options->buckets, why);

@@ -1,0 +1,357 @@
+/* SPDX-License-Identifier: MIT
+ * Many at once on one embedded store: threads, then processes, some of them stopped or killed at random. Limits that
+ * leak nothing while a test runs show a drop too many or too few. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "steady.h"
+
+#define WORKERS 8
+#define MANY 1000
+#define ROUNDS 2000
+#define NEW_KEYS 32
+#define KILLS 1000
+#define VICTIMS 4
+#define KILL_KEYS 8
+
+/* Shared by all workers, be they threads or processes. */
+struct board {
+    pthread_barrier_t barrier;
+    atomic_llong admitted;
+    atomic_llong per_key[MANY];
+    struct {
+        _Alignas(64) atomic_llong decisions;
+    } progress[VICTIMS];
+};
+
+static struct board *board;
+static char folder[32], url[80], path[64];
+static steady_store *store;
+static steady_throttler *throttler;
+
+static void make_throttler(int64_t capacity) {
+    const steady_limit limit = {.max_capacity = capacity, .drop_recharge = 1000 * STEADY_SECOND};
+    assert_int_equal(steady_throttler_new(&throttler, store, &limit, NULL, NULL), 0);
+}
+
+static void open_shared(const char *where, uint32_t buckets, int64_t capacity) {
+    const steady_store_options options = {.buckets = buckets};
+    steady_message why = {""};
+    if (steady_store_open(&store, where, &options, &why) != 0) fail_msg("%s", why.text);
+    make_throttler(capacity);
+}
+
+static void close_shared(void) {
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+}
+
+static bool consume(uint64_t key) {
+    steady_result r;
+    if (steady_consume_sync(throttler, &key, sizeof key, 1, &r) != 0) abort();
+    return r.success;
+}
+
+static int64_t level_of(uint64_t key) {
+    steady_result r;
+    assert_int_equal(steady_peek_sync(throttler, &key, sizeof key, &r), 0);
+    return r.level;
+}
+
+/* ---- Workers ---- */
+
+typedef void (*job)(void);
+
+static void *thread_main(void *arg) {
+    (*(job *)arg)();
+    return NULL;
+}
+
+static void run_threads(job work) {
+    pthread_t threads[WORKERS];
+    for (int i = 0; i < WORKERS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, thread_main, &work), 0);
+    for (int i = 0; i < WORKERS; i++)
+        pthread_join(threads[i], NULL);
+}
+
+static int wait_for(pid_t child) {
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return status;
+}
+
+static void run_processes(job work) {
+    pid_t children[WORKERS];
+    for (int i = 0; i < WORKERS; i++) {
+        children[i] = fork();
+        if (children[i] == 0) {
+            work();
+            _exit(0);
+        }
+    }
+    for (int i = 0; i < WORKERS; i++)
+        assert_int_equal(wait_for(children[i]), 0);
+}
+
+static void start_board(void) {
+    pthread_barrierattr_t attributes;
+    memset(board, 0, sizeof *board);
+    pthread_barrierattr_init(&attributes);
+    pthread_barrierattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    assert_int_equal(pthread_barrier_init(&board->barrier, &attributes, WORKERS), 0);
+}
+
+static int set_up(void **state) {
+    (void)state;
+    strcpy(folder, "/tmp/steady-share-XXXXXX");
+    if (mkdtemp(folder) == NULL) return -1;
+    snprintf(path, sizeof path, "%s/store", folder);
+    snprintf(url, sizeof url, "file:%s", path);
+    start_board();
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    unlink(path);
+    return rmdir(folder);
+}
+
+/* ---- Conservation ---- */
+
+#define HOT_CAPACITY 100000
+#define MANY_CAPACITY 50
+
+static void hammer_one(void) {
+    long long admitted = 0;
+    pthread_barrier_wait(&board->barrier);
+    for (int denied = 0; denied < 100;)
+        if (consume(1))
+            admitted++;
+        else
+            denied++;
+    atomic_fetch_add(&board->admitted, admitted);
+}
+
+static void hammer_many(void) {
+    const uint64_t first = (uint64_t)(uintptr_t)pthread_self() * 31 + (uint64_t)getpid() * 17;
+    pthread_barrier_wait(&board->barrier);
+    for (int round = 0; round < MANY_CAPACITY; round++)
+        for (uint64_t i = 0; i < MANY; i++) {
+            const uint64_t key = (first + i * 7) % MANY;
+            if (consume(key)) atomic_fetch_add(&board->per_key[key], 1);
+        }
+}
+
+static void check_many(void) {
+    steady_stats stats;
+    for (uint64_t key = 0; key < MANY; key++) {
+        assert_int_equal(board->per_key[key], MANY_CAPACITY);
+        assert_int_equal(level_of(key), MANY_CAPACITY);
+    }
+    steady_store_stats(store, &stats);
+    assert_int_equal(stats.overflowed, 0);
+    assert_int_equal(stats.clock_steps, 0);
+}
+
+static void test_threads_on_one_key(void **state) {
+    (void)state;
+    steady_stats stats;
+    open_shared("memory:", 64, HOT_CAPACITY);
+    run_threads(hammer_one);
+    assert_int_equal(board->admitted, HOT_CAPACITY);
+    steady_store_stats(store, &stats);
+    assert_int_equal(stats.allowed, HOT_CAPACITY);
+    assert_int_equal(stats.denied, WORKERS * 100);
+    close_shared();
+}
+
+static void test_threads_on_many_keys(void **state) {
+    (void)state;
+    open_shared("memory:", MANY, MANY_CAPACITY);
+    run_threads(hammer_many);
+    check_many();
+    close_shared();
+}
+
+static void test_processes_on_one_key(void **state) {
+    (void)state;
+    open_shared(url, 64, HOT_CAPACITY);
+    run_processes(hammer_one);
+    assert_int_equal(board->admitted, HOT_CAPACITY);
+    close_shared();
+}
+
+static void test_processes_on_many_keys(void **state) {
+    (void)state;
+    open_shared(url, MANY, MANY_CAPACITY);
+    run_processes(hammer_many);
+    check_many();
+    close_shared();
+}
+
+/* ---- First inserts of the same new keys ---- */
+
+#define NEW_CAPACITY 3
+
+/* A table with two new keys to three slots, all of them in use soon. */
+static void race_to_insert(void) {
+    for (uint64_t round = 0; round < ROUNDS; round++) {
+        pthread_barrier_wait(&board->barrier);
+        for (uint64_t i = 0; i < NEW_KEYS; i++)
+            if (consume(i)) atomic_fetch_add(&board->per_key[i], 1);
+        if (pthread_barrier_wait(&board->barrier) != PTHREAD_BARRIER_SERIAL_THREAD) continue;
+        for (uint64_t i = 0; i < NEW_KEYS; i++) {
+            steady_result r;
+            if (atomic_exchange(&board->per_key[i], 0) != NEW_CAPACITY) abort();
+            if (steady_reset_sync(throttler, &i, sizeof i, &r) != 0) abort();
+        }
+    }
+}
+
+static void test_threads_racing_to_insert(void **state) {
+    (void)state;
+    open_shared("memory:", 64, NEW_CAPACITY);
+    run_threads(race_to_insert);
+    close_shared();
+}
+
+static void test_processes_racing_to_insert(void **state) {
+    (void)state;
+    open_shared(url, 64, NEW_CAPACITY);
+    run_processes(race_to_insert);
+    close_shared();
+}
+
+/* ---- Processes that end or stop anywhere ---- */
+
+static int64_t now_us(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+static void pause_us(long us) {
+    const struct timespec moment = {.tv_nsec = us * 1000};
+    nanosleep(&moment, NULL);
+}
+
+/* Puts drops into a few lasting keys, counting afterwards, and makes and resets others in the slots between. */
+static pid_t start_victim(int number) {
+    const pid_t child = fork();
+    if (child != 0) return child;
+    uint64_t random = (uint64_t)getpid();
+    for (;;) {
+        steady_result r;
+        random = random * 6364136223846793005 + 1442695040888963407;
+        const uint64_t key = (random >> 32) % KILL_KEYS, passing = 1000 + (random >> 40) % 32;
+        if (consume(key)) atomic_fetch_add(&board->per_key[key], 1);
+        consume(passing);
+        if (steady_reset_sync(throttler, &passing, sizeof passing, &r) != 0) abort();
+        atomic_fetch_add(&board->progress[number].decisions, 1);
+    }
+}
+
+static void assert_goes_on(int number) {
+    const long long before = board->progress[number].decisions;
+    const int64_t start = now_us();
+    while (board->progress[number].decisions == before) {
+        if (now_us() - start > 10000000) fail_msg("process %d hangs", number);
+        pause_us(20);
+    }
+}
+
+static void assert_opens_soon(void) {
+    steady_store *again = NULL;
+    steady_message why = {""};
+    const int64_t start = now_us();
+    if (steady_store_open(&again, url, NULL, &why) != 0) fail_msg("%s", why.text);
+    assert_in_range(now_us() - start, 0, 100000);
+    steady_store_close(&again);
+}
+
+static void test_a_thousand_kills(void **state) {
+    (void)state;
+    pid_t victims[VICTIMS];
+    int64_t levels = 0, counted = 0;
+    open_shared(url, 64, 9000000);
+    for (int i = 0; i < VICTIMS; i++)
+        victims[i] = start_victim(i);
+    for (int kills = 0; kills < KILLS; kills++) {
+        const int i = kills % VICTIMS;
+        pause_us(rand() % 500);
+        kill(victims[i], SIGKILL);
+        wait_for(victims[i]);
+        victims[i] = start_victim(i);
+        if (kills % 10 == 0) {
+            assert_goes_on((i + 1) % VICTIMS);
+            assert_opens_soon();
+        }
+    }
+    for (int i = 0; i < VICTIMS; i++) {
+        assert_goes_on(i);
+        kill(victims[i], SIGKILL);
+        wait_for(victims[i]);
+    }
+    for (uint64_t key = 0; key < KILL_KEYS; key++) {
+        assert_true(level_of(key) >= board->per_key[key]);
+        levels += level_of(key);
+        counted += board->per_key[key];
+    }
+    assert_in_range(levels - counted, 0, KILLS + VICTIMS);
+    close_shared();
+}
+
+static void test_stopped_processes_stop_nobody(void **state) {
+    (void)state;
+    pid_t victims[VICTIMS];
+    open_shared(url, 64, 9000000);
+    for (int i = 0; i < VICTIMS; i++)
+        victims[i] = start_victim(i);
+    for (int round = 0; round < 50; round++) {
+        for (int i = 1; i < VICTIMS; i++)
+            kill(victims[i], SIGSTOP);
+        assert_goes_on(0);
+        for (int i = 1; i < VICTIMS; i++)
+            kill(victims[i], SIGCONT);
+        for (int i = 0; i < VICTIMS; i++)
+            assert_goes_on(i);
+    }
+    for (int i = 0; i < VICTIMS; i++) {
+        kill(victims[i], SIGKILL);
+        wait_for(victims[i]);
+    }
+    for (uint64_t key = 0; key < KILL_KEYS; key++)
+        assert_in_range(level_of(key), board->per_key[key], board->per_key[key] + VICTIMS);
+    close_shared();
+}
+
+#define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        TEST(test_threads_on_one_key),       TEST(test_threads_on_many_keys),
+        TEST(test_processes_on_one_key),     TEST(test_processes_on_many_keys),
+        TEST(test_threads_racing_to_insert), TEST(test_processes_racing_to_insert),
+        TEST(test_a_thousand_kills),         TEST(test_stopped_processes_stop_nobody),
+    };
+    board = mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (board == MAP_FAILED) return 1;
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
