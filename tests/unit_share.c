@@ -21,6 +21,18 @@
 
 #include "steady.h"
 
+/* The race detector makes a 16-byte swap of a lock that is private to the process. So it is for threads only. */
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define __SANITIZE_THREAD__ 1
+#endif
+#endif
+#ifdef __SANITIZE_THREAD__
+#define TRUE_SWAPS false
+#else
+#define TRUE_SWAPS true
+#endif
+
 #define WORKERS 8
 #define MANY 1000
 #define ROUNDS 2000
@@ -192,6 +204,7 @@ static void test_threads_on_many_keys(void **state) {
 
 static void test_processes_on_one_key(void **state) {
     (void)state;
+    if (!TRUE_SWAPS) skip();
     open_shared(url, 64, HOT_CAPACITY);
     run_processes(hammer_one);
     assert_int_equal(board->admitted, HOT_CAPACITY);
@@ -200,6 +213,7 @@ static void test_processes_on_one_key(void **state) {
 
 static void test_processes_on_many_keys(void **state) {
     (void)state;
+    if (!TRUE_SWAPS) skip();
     open_shared(url, MANY, MANY_CAPACITY);
     run_processes(hammer_many);
     check_many();
@@ -234,6 +248,7 @@ static void test_threads_racing_to_insert(void **state) {
 
 static void test_processes_racing_to_insert(void **state) {
     (void)state;
+    if (!TRUE_SWAPS) skip();
     open_shared(url, 64, NEW_CAPACITY);
     run_processes(race_to_insert);
     close_shared();
@@ -288,6 +303,7 @@ static void assert_opens_soon(void) {
 
 static void test_a_thousand_kills(void **state) {
     (void)state;
+    if (!TRUE_SWAPS) skip();
     pid_t victims[VICTIMS];
     int64_t levels = 0, counted = 0;
     open_shared(url, 64, 9000000);
@@ -320,6 +336,7 @@ static void test_a_thousand_kills(void **state) {
 
 static void test_stopped_processes_stop_nobody(void **state) {
     (void)state;
+    if (!TRUE_SWAPS) skip();
     pid_t victims[VICTIMS];
     open_shared(url, 64, 9000000);
     for (int i = 0; i < VICTIMS; i++)
@@ -347,8 +364,8 @@ static void test_stopped_processes_stop_nobody(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(test_threads_on_one_key),       TEST(test_threads_on_many_keys),
-        TEST(test_processes_on_one_key),     TEST(test_processes_on_many_keys),
-        TEST(test_threads_racing_to_insert), TEST(test_processes_racing_to_insert),
+        TEST(test_threads_racing_to_insert), TEST(test_processes_on_one_key),
+        TEST(test_processes_on_many_keys),   TEST(test_processes_racing_to_insert),
         TEST(test_a_thousand_kills),         TEST(test_stopped_processes_stop_nobody),
     };
     board = mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
