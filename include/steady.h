@@ -53,6 +53,13 @@
  * FORK. After fork() the child may keep using `file:` stores. A Redis store is the parent's: calls on it fail with
  * STEADY_UNAVAILABLE in the child until it opens its own; closing it there does not disturb the parent.
  *
+ * FILES. The file of a `file:` store is mode 0600 and belongs to one user; it is made where there is none, made anew
+ * after a reboot, and refused (STEADY_BAD_FILE) and left alone where anything about it is wrong. While it is made there
+ * is a second file, with ".new" after its name. A process killed or stopped in the middle of a decision hinders nobody
+ * and costs at most that decision. Keep it on a local file system. Do not truncate it while it is in use: the next
+ * decision that touches the missing part raises SIGBUS, as with any mapping. Deleting it is safe: who has it open goes
+ * on with it, and who opens the path next begins with empty buckets.
+ *
  * STRUCTS. Options are zero-initialised structs in which zero is the default; NULL is all defaults. `reserved` must be
  * zero. What may change between releases is written in docs/compatibility.md: within one SONAME nothing here is
  * removed or moved, and new fields are only ever taken out of `reserved`. */
