@@ -14,7 +14,7 @@
 #define RECEIVED_MAX (1 << 20)
 
 struct fake_server {
-    const struct fake_step *steps;
+    struct fake_step *steps; /* a copy */
     size_t count;
     int listener, fd, port;
     pthread_t thread;
@@ -104,8 +104,10 @@ struct fake_server *fake_start(const struct fake_step *steps, size_t count) {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof a;
     struct fake_server *fake = calloc(1, sizeof *fake);
-    if (fake == NULL) abort();
-    fake->steps = steps;
+    struct fake_step *own = calloc(count + 1, sizeof *own); /* a test may return before its server is stopped */
+    if (fake == NULL || own == NULL) abort();
+    if (count > 0) memcpy(own, steps, count * sizeof *own);
+    fake->steps = own;
     fake->count = count;
     fake->fd = -1;
     fake->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -131,5 +133,6 @@ void fake_stop(struct fake_server *fake) {
     fake_finish(fake, &len);
     if (fake->fd >= 0) close(fake->fd);
     close(fake->listener);
+    free(fake->steps);
     free(fake);
 }
