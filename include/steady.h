@@ -224,9 +224,10 @@ STEADY_API int steady_store_open(steady_store **store, const char *url, const st
 
 /* A Redis store on a connection of yours: a hiredis context, connecting or connected, attached to an event loop by any
  * adapter (but hiredis's poll.h, which looks for itself in the context). You go on owning it: you may send your own
- * commands on it, you reconnect, you free it, and it has to be a RESP2 connection. When it is disconnected or freed, what is in flight ends as STEADY_UNKNOWN and later calls as
- * STEADY_UNAVAILABLE, until you close the store. options->loop is required, for deadlines, and must be the loop the
- * context is attached to. The ..._sync calls are STEADY_UNSUPPORTED. Errors as above. */
+ * commands on it, you reconnect, you free it, and it has to be a RESP2 connection. When it is disconnected or freed,
+ * what is in flight ends as STEADY_UNKNOWN and later calls as STEADY_UNAVAILABLE, until you close the store.
+ * options->loop is required, for deadlines, and must be the loop the context is attached to. The ..._sync calls are
+ * STEADY_UNSUPPORTED. Errors as above. */
 struct redisAsyncContext;
 STEADY_API int steady_store_attach(steady_store **store, struct redisAsyncContext *context,
                                    const steady_store_options *options, steady_message *why);
