@@ -56,11 +56,10 @@
  * FILES. The file of a `file:` store is mode 0600 and belongs to one user; it is made where there is none, made anew
  * after a reboot, and refused (STEADY_BAD_FILE) and left alone where anything about it is wrong. While it is made there
  * is a second file, with ".new" after its name. A process killed or stopped in the middle of a decision hinders nobody
- * and costs at most that decision. Keep it on a local file system, and do not share it
- * between containers whose clocks since boot differ (time namespaces): buckets would seem to be ahead of time again and
- * again. Do not truncate it while it is in use: the next decision that touches the missing part raises SIGBUS, as with
- * any mapping. Deleting it is safe: who has it open goes
- * on with it, and who opens the path next begins with empty buckets.
+ * and costs at most that decision. Keep it on a local file system, and do not share it between containers whose clocks
+ * since boot differ (time namespaces): buckets would seem to be ahead of time again and again. Do not truncate it while
+ * it is in use: the next decision that touches the missing part raises SIGBUS, as with any mapping. Deleting it is
+ * safe: who has it open goes on with it, and who opens the path next begins with empty buckets.
  *
  * STRUCTS. Options are zero-initialised structs in which zero is the default; NULL is all defaults. `reserved` must be
  * zero. What may change between releases is written in docs/compatibility.md: within one SONAME nothing here is
