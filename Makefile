@@ -42,7 +42,7 @@ HELP := $(filter-out $(call obj,tests/unit_*.c tests/live_*.c tests/prog_*.c tes
 BENCH := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
 
 all: $(BUILD)/steady $(BUILD)/libsteady.so $(BUILD)/libsteady.a ## the command and the library, static and shared
-tests: all $(BUILD)/demo $(UNIT) $(LIVE) $(PROG) $(if $(wildcard tests/vectors.c),$(BUILD)/vectors) ## builds the test programs
+tests: all module $(BUILD)/steady_test.so $(BUILD)/demo $(UNIT) $(LIVE) $(PROG) $(if $(wildcard tests/vectors.c),$(BUILD)/vectors) ## builds the test programs
 everything: tests $(BENCH) $(call obj,examples/*.c)
 
 # ---- Building ----

@@ -85,10 +85,17 @@ static bool read_options(struct option *options, size_t count, server_string **a
     return true;
 }
 
-/* key max_capacity drop_recharge [DROPS n], and where there is an amount [BLOCK us] [AMOUNT n]. */
+static bool make_rate(struct steady__rate *rate, const steady_limit *limit, steady_message *why) {
+    if (steady_limit_check(limit, why) != 0) return false;
+    *rate = (struct steady__rate){limit->max_capacity, limit->drop_recharge, limit->drops, limit->block_duration};
+    return true;
+}
+
+/* key max_capacity drop_recharge [DROPS n], and where there is an amount [BLOCK us] [AMOUNT n]. Taken as it is, not in
+ * lowest terms: so do the scripts, and the remainder in a bucket is counted in 1/drops us. */
 static bool read_limit(struct steady__rate *rate, int64_t *amount, server_string **argv, int argc,
                        steady_message *why) {
-    steady_limit limit = {0};
+    steady_limit limit = {.drops = 1};
     struct option options[] = {
         {"DROPS", "drops", 1, STEADY__DROPS_MAX, &limit.drops, false},
         {"BLOCK", "block_duration", 0, STEADY__BLOCK_LIMIT - 1, &limit.block_duration, false},
@@ -97,7 +104,7 @@ static bool read_limit(struct steady__rate *rate, int64_t *amount, server_string
     const size_t count = amount != NULL ? 3 : 1;
     return read_integer(&limit.max_capacity, argv[2], "max_capacity", 1, STEADY__CAPACITY_MAX, why) &&
            read_integer(&limit.drop_recharge, argv[3], "drop_recharge", 1, STEADY__EXACT - 1, why) &&
-           read_options(options, count, argv + 4, argc - 4, why) && steady__limit_rate(rate, &limit, why) == 0;
+           read_options(options, count, argv + 4, argc - 4, why) && make_rate(rate, &limit, why);
 }
 
 /* ---- Ours ---- */
@@ -145,7 +152,7 @@ static bool read_throttle(struct steady__rate *rate, int64_t *quantity, server_s
     const int64_t factor = steady__gcd(count, period_s * 1000000);
     const steady_limit limit = {
         .max_capacity = burst + 1, .drop_recharge = period_s * 1000000 / factor, .drops = count / factor};
-    return steady__limit_rate(rate, &limit, why) == 0;
+    return make_rate(rate, &limit, why);
 }
 
 int steady__command_throttle(server_context *context, server_string **argv, int argc) {

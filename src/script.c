@@ -159,7 +159,8 @@ enum steady__refusal steady__script_refusal(const char *error, size_t len) {
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
         if (strlen(words[i].word) == word_len && memcmp(words[i].word, error, word_len) == 0) return words[i].refusal;
     if (has(error, len, "max number of clients reached")) return STEADY__REFUSAL_CLIENTS;
-    if (has(error, len, "script can't run this command")) return STEADY__REFUSAL_AUTH;
+    if (has(error, len, "script can't run this command") || has(error, len, "ACL failure in script"))
+        return STEADY__REFUSAL_AUTH;
     return STEADY__REFUSAL_OTHER;
 }
 

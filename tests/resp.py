@@ -51,7 +51,7 @@ class Redis:
         self.client = None
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory),
                    "--save", "", "--appendonly", "no", "--logfile", str(self.log), *options]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        self.process = self.start(command)
         deadline = time.monotonic() + 10
         while self.client is None:
             try:
@@ -60,6 +60,9 @@ class Redis:
                 log = self.log.read_text() if self.log.exists() else ""
                 assert self.process.poll() is None and time.monotonic() < deadline, log
                 time.sleep(0.01)
+
+    def start(self, command):
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL)
 
     def __call__(self, *words):
         return self.client(*words)

@@ -292,6 +292,8 @@ static void test_refusals(void **state) {
         {"NOPERM this user has no permissions", STEADY__REFUSAL_AUTH, STEADY_REFUSED},
         {"ERR The user executing the script can't run this command or subcommand", STEADY__REFUSAL_AUTH,
          STEADY_REFUSED},
+        {"ERR ACL failure in script: User app has no permissions to run the 'get' command", STEADY__REFUSAL_AUTH,
+         STEADY_REFUSED},
         {"ERR max number of clients reached", STEADY__REFUSAL_CLIENTS, STEADY_UNAVAILABLE},
         {"WRONGTYPE Operation against a key", STEADY__REFUSAL_DATA, STEADY_NOT_A_BUCKET},
         {"OOMPH", STEADY__REFUSAL_OTHER, STEADY_SERVER},

@@ -1,0 +1,568 @@
+# SPDX-License-Identifier: MIT
+"""The module steady.so in real servers: the one of this machine, and Redis 8.0 and Valkey 8.1 of Debian 13 in a chroot."""
+import json
+import os
+import random
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from conftest import BUILD, ROOT
+from resp import Redis, ReplyError, Resp, free_port, wire_of
+
+SERVERS = {"debian12": ["redis-server"], "redis8": ["chroot", "redis-server"], "valkey8": ["chroot", "valkey-server"]}
+HOUR = 3600 * 10**6
+OURS = ["steady.consume", "steady.peek", "steady.reset", "cl.throttle"]
+
+
+class Loaded(Redis):
+    """A server, in the chroot perhaps, which sees `folder` as `inside`; the module is copied there."""
+
+    def __init__(self, program, *options, module="steady.so", load=True, preload=None):
+        self.root = BUILD / "trixie" if program[0] == "chroot" else Path("/")
+        self.folder = Path(tempfile.mkdtemp(prefix="steady-", dir=self.root / "tmp"))
+        self.folder.chmod(0o777)
+        self.inside = "/" + str(self.folder.relative_to(self.root))
+        shutil.copy(BUILD / module, self.folder / "steady.so")
+        self.path = f"{self.inside}/steady.so"
+        self.program = ["chroot", self.root, program[1]] if program[0] == "chroot" else program
+        self.preload = preload
+        load = ["--loadmodule", self.path] if load is True else load or []
+        super().__init__(self.folder, "--enable-module-command", "yes", "--enable-debug-command", "yes", *options, *load)
+
+    def start(self, command):
+        words = [self.inside if word == str(self.folder) else word for word in command]
+        words = [word.replace(str(self.folder) + "/", self.inside + "/") for word in words]
+        return subprocess.Popen([*self.program, *words[1:]], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL, env={**os.environ, **(self.preload or {})})
+
+    def stop(self):
+        super().stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def chroot():
+    made = subprocess.run([ROOT / "scripts" / "chroot", "make"], stderr=subprocess.PIPE, text=True, check=False)
+    if made.returncode == 77:
+        pytest.skip(made.stderr.strip().splitlines()[-1])
+    assert made.returncode == 0, made.stderr
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def program(request):
+    if SERVERS[request.param][0] == "chroot":
+        request.getfixturevalue("chroot")
+    return SERVERS[request.param]
+
+
+@pytest.fixture(scope="module")
+def start(program):
+    servers = []
+
+    def start(*options, **how):
+        servers.append(Loaded(program, *options, **how))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def shared(start):
+    return start()
+
+
+@pytest.fixture
+def server(shared):
+    shared("FLUSHALL")
+    return shared
+
+
+def error(reply):
+    assert isinstance(reply, ReplyError), reply
+    return str(reply)
+
+
+def info(server):
+    lines = server("INFO", "steady").decode().splitlines()
+    return {name.removeprefix("steady_"): int(value) for name, value in (line.split(":") for line in lines if ":" in line)}
+
+
+def until(condition, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def dump(server):
+    """Every key: its bytes, and the absolute moment at which it goes."""
+    return {key: (server("GET", key), server("PEXPIRETIME", key)) for key in sorted(server("KEYS", "*"))}
+
+
+# ---- The commands ----
+
+
+def test_consume_peek_reset(server):
+    assert server("STEADY.CONSUME", "k", 3, HOUR) == [1, 1, HOUR, 0, 0]
+    success, level, until_next, blocked, retry = server("steady.consume", "k", 3, HOUR, "amount", 3)
+    assert (success, level, blocked) == (0, 1, 0) and 0 < HOUR - until_next < 5 * 10**6 and retry == until_next
+    assert server("STEADY.PEEK", "k", 3, HOUR)[:2] == [1, 1]
+    success, level, _, blocked, retry = server("STEADY.CONSUME", "k", 3, HOUR, "AMOUNT", 3, "BLOCK", 2 * HOUR)
+    assert (success, level, blocked, retry) == (0, 1, 2 * HOUR, 2 * HOUR)
+    assert server("STEADY.CONSUME", "k", 3, HOUR, "AMOUNT", 4)[4] == -1
+    assert server("STEADY.CONSUME", "k", 3, HOUR, "AMOUNT", -1)[:2] == [1, 0]  # drains while blocked
+    assert server("STEADY.RESET", "k") == 1 and server("STEADY.RESET", "k") == 0
+    assert server("EXISTS", "k") == 0
+    assert server("STEADY.CONSUME", "rate", 3, 10**6, "DROPS", 3)[2] == 333334
+
+
+def test_the_stored_text(server):
+    server("STEADY.CONSUME", "k", 12, HOUR, "AMOUNT", 9)
+    level, last, blocked = server("GET", "k").split()
+    assert (level, blocked) == (b"9", b"0") and len(last.split(b".")[1]) == 6
+    us = int(last.replace(b".", b""))
+    assert server("PEXPIRETIME", "k") == us // 1000 + 9 * HOUR // 1000
+    server("STEADY.CONSUME", "k", 12, HOUR)  # one byte longer
+    assert server("GET", "k") == b"10 " + last + b" 0"
+    assert server("PEXPIRETIME", "k") - (us // 1000 + 10 * HOUR // 1000) in (0, 1)
+    server("STEADY.CONSUME", "k", 12, HOUR, "AMOUNT", -2)
+    assert server("GET", "k") == b"8 " + last + b" 0"
+
+
+@pytest.mark.parametrize("arguments, text", [
+    (("k", 0, 5), "max_capacity is 0; it must be 1 .. 2147483647"),
+    (("k", 2**31, 5), "max_capacity is 2147483648"),
+    (("k", "x\r\n\x00", 5), 'max_capacity is "x???"; it must be an integer'),
+    (("k", "1.0", 5), "must be an integer"),
+    (("k", 3, 0), "drop_recharge is 0"),
+    (("k", 3, 2**53), "drop_recharge is 9007199254740992"),
+    (("k", 2**31 - 1, 2**40), "below 9007199254740992 us"),
+    (("k", 3, 5, "DROPS", 0), "drops is 0; it must be 1 .. 1000000"),
+    (("k", 3, 5, "BLOCK", -1), "block_duration is -1"),
+    (("k", 3, 5, "BLOCK", 2**52), "block_duration is 4503599627370496"),
+    (("k", 3, 5, "AMOUNT", 2**31), "amount is 2147483648; it must be -2147483647 .. 2147483647"),
+    (("k", 3, 5, "AMOUNT", 2**70), "must be an integer"),
+    (("k", 3, 5, "AMOUNT"), "AMOUNT lacks its value"),
+    (("k", 3, 5, "AMOUNT", 1, "amount", 1), "AMOUNT is given twice"),
+    (("k", 3, 5, "AMOUNTS", 1), "no such option"),
+    (("k", 3), "wrong number of arguments"),
+    ((), "wrong number of arguments"),
+])
+def test_wrong_arguments(server, arguments, text):
+    assert text in error(server("STEADY.CONSUME", *arguments))
+    assert server("DBSIZE") == 0
+
+
+def test_peek_takes_no_amount(server):
+    assert "no such option" in error(server("STEADY.PEEK", "k", 3, 5, "AMOUNT", 1))
+    assert "wrong number" in error(server("STEADY.RESET", "k", "k"))
+
+
+FOREIGN = [b"hello", b"", b"5", b"3 1764000000.250000", b"3 1764000000.25 0", b"3 1764000000.250000 0 ", b" 3 1764000000.250000 0",
+           b"-1 1764000000.250000 0", b"9007199254740992 1764000000.250000 0", b"3 9007199254.740992 0",
+           b"3 1764000000.250000 00", b"3 1764000000.250000 1", b"3 1764000000.250000 0.00000", b"3 1764000000.250000 0\0",
+           b"3 1764000000.250000 9007199254.740992", b"9" * 400 + b" 1764000000.250000 0", b"x" * 100000]
+
+
+def test_a_key_that_holds_something_else_is_left_alone(server):
+    server("HSET", "hash", "a", 1)
+    before = info(server)["not_a_bucket"]
+    for i, value in enumerate(FOREIGN):
+        server("SET", f"f{i}", value, "PXAT", 4102444800000)
+    for key in ["hash", *(f"f{i}" for i in range(len(FOREIGN)))]:
+        for command in (["STEADY.CONSUME", key, 3, 5], ["STEADY.PEEK", key, 3, 5], ["STEADY.RESET", key],
+                        ["CL.THROTTLE", key, 1, 1, 1]):
+            assert error(server(*command)) == "NOTABUCKET the key holds something else", key
+    for i, value in enumerate(FOREIGN):
+        assert server("GET", f"f{i}") == value and server("PEXPIRETIME", f"f{i}") == 4102444800000
+    assert server("HGETALL", "hash") == [b"a", b"1"]
+    assert info(server)["not_a_bucket"] - before == 4 * (len(FOREIGN) + 1)
+
+
+def script(name):
+    """A script as the build embeds it."""
+    body = (ROOT / "lua" / f"{name}.lua").read_text()
+    lines = []
+    for line in body.splitlines():
+        lines.append((ROOT / "lua" / line.split()[1]).read_text() if line.startswith("--@include") else line)
+    return "\n".join(lines)
+
+
+def test_buckets_are_shared_with_the_scripts(server):
+    """Nothing leaks in an hour: the level is what both have put in. What one calls a bucket is one for the other."""
+    sha = server("SCRIPT", "LOAD", script("consume"))
+    rng, level = random.Random(4), 0
+    for _ in range(400):
+        amount = rng.choice([1, 2, 3, -1, -4])
+        if rng.random() < 0.5:
+            success = server("STEADY.CONSUME", "k", 20, HOUR, "AMOUNT", amount)[0] == 1
+        else:
+            reply = server("EVALSHA", sha, 1, "k", f"20 {HOUR} {amount}")
+            success = (reply[0] & 1 if isinstance(reply, list) else reply >= 0) != 0
+        assert success == (level + amount <= 20)
+        level = max(0, level + amount) if success else level
+        assert server("STEADY.PEEK", "k", 20, HOUR)[1] == level
+    accepted = [b"003 1764000000.250000 0", b"3 1764000000.250000 0.000000", b"3 1764000000.250000 0 5",
+                b"3 1764000000.250000 0 " + b"9" * 400, b"3 00001764000000.250000 1764000001.000000 7"]
+    for value in accepted + FOREIGN:
+        server("SET", "a", value)
+        server("SET", "b", value)
+        by_script, by_module = server("EVALSHA", sha, 1, "a", "20 7000000000000 1"), server("STEADY.CONSUME", "b", 20, 7 * 10**12)
+        assert isinstance(by_script, ReplyError) == isinstance(by_module, ReplyError) == (value in FOREIGN), value
+        assert server("GET", "a").split()[0] == server("GET", "b").split()[0] if value in accepted else True
+        assert abs(server("PEXPIRETIME", "a") - server("PEXPIRETIME", "b")) < 1000
+
+
+def test_counters(start):
+    server = start()
+    server("STEADY.CONSUME", "k", 1, HOUR)
+    server("STEADY.CONSUME", "k", 1, HOUR)
+    server("STEADY.CONSUME", "k", 1, HOUR, "BLOCK", HOUR)
+    server("STEADY.PEEK", "k", 1, HOUR)
+    server("SET", "ahead", "1 4000000000.000000 0")
+    server("CL.THROTTLE", "ahead", 3, 1, 60)
+    assert info(server) == {"decisions": 5, "allowed": 2, "denied": 3, "blocked": 2, "not_a_bucket": 0, "clock_steps": 1}
+
+
+# ---- CL.THROTTLE ----
+
+
+def test_throttle(server):
+    assert server("CL.THROTTLE", "u", 15, 30, 60) == [0, 16, 15, -1, 2]
+    assert server("CL.THROTTLE", "u", 15, 30, 60, 15) == [0, 16, 0, -1, 32]
+    limited, limit, remaining, retry, reset = server("CL.THROTTLE", "u", 15, 30, 60, 1)
+    assert (limited, limit, remaining) == (1, 16, 0) and retry == 2 and reset == 32
+    assert server("CL.THROTTLE", "u", 15, 30, 60, 0)[:2] == [0, 16]
+    assert server("CL.THROTTLE", "u", 15, 30, 60, 17) == [1, 16, 0, -1, 32]
+    assert server("CL.THROTTLE", "u", 15, 30, 60, -1)[:3] == [0, 16, 1]
+    assert server("STEADY.PEEK", "u", 16, 2 * 10**6)[1] == 15  # the same bucket
+    assert server("CL.THROTTLE", "day", 999999, 10**6, 86400) == [0, 10**6, 999999, -1, 1]
+    assert server("CL.THROTTLE", "fast", 5, 6000, 1) == [0, 6, 5, -1, 1]
+
+
+def test_who_waits_as_long_as_throttle_says_gets_through(server):
+    server("CL.THROTTLE", "w", 0, 3, 2)
+    limited, _, _, retry, _ = server("CL.THROTTLE", "w", 0, 3, 2)
+    assert (limited, retry) == (1, 1)
+    time.sleep(retry)
+    assert server("CL.THROTTLE", "w", 0, 3, 2)[0] == 0
+
+
+@pytest.mark.parametrize("arguments", [(-1, 1, 1), (2**31 - 1, 1, 1), (1, 0, 1), (1, 1, 0), (1, 1, 2**60), (1, -1, 1),
+                                       (1, 1, 1, 2**40), ("a", 1, 1), (1, 1), (1, 1, 1, 1, 1), (2**30, 1, 2**30)])
+def test_throttle_refuses(server, arguments):
+    error(server("CL.THROTTLE", "k", *arguments))
+    assert server("DBSIZE") == 0
+
+
+# ---- What the server knows of the commands ----
+
+
+def flat(reply):
+    return dict(zip(reply[::2], reply[1::2]))
+
+
+def test_command_info(server):
+    found = {reply[0].decode(): reply for reply in server("COMMAND", "INFO", *OURS)}
+    assert {name: reply[1] for name, reply in found.items()} == dict(zip(OURS, [-4, -4, 2, -5]))
+    flags = {name: set(reply[2]) for name, reply in found.items()}
+    assert flags["steady.consume"] == flags["cl.throttle"] == {b"write", b"denyoom", b"module", b"fast"}
+    assert flags["steady.peek"] == {b"readonly", b"module", b"fast"}
+    assert flags["steady.reset"] == {b"write", b"module", b"fast"}
+    assert all(reply[3:6] == [1, 1, 1] for reply in found.values())
+    for name in OURS:
+        docs = flat(flat(server("COMMAND", "DOCS", name))[name.encode()])
+        assert docs[b"summary"].endswith(b".") or b"redis-cell" in docs[b"summary"]
+        assert flat(docs[b"arguments"][0])[b"name"] == b"key"
+        assert server("COMMAND", "GETKEYS", name, "key", 1, 1, 1)[:1] == [b"key"] if name != "steady.reset" else True
+    specs = {name: set(flat(reply[8][0])[b"flags"]) for name, reply in found.items()}
+    assert specs["steady.peek"] == {b"RO", b"access"} and specs["steady.consume"] == {b"RW", b"access", b"update"}
+
+
+def test_acl(server):
+    server("ACL", "SETUSER", "limiter", "on", ">pw", "resetkeys", "~rl:*", "+steady.consume")
+    client = Resp(server.port)
+    client("AUTH", "limiter", "pw")
+    assert client("STEADY.CONSUME", "rl:a", 3, HOUR)[0] == 1
+    assert error(client("STEADY.CONSUME", "other", 3, HOUR)).startswith("NOPERM")
+    assert error(client("STEADY.PEEK", "rl:a", 3, HOUR)).startswith("NOPERM")
+    assert error(client("GET", "rl:a")).startswith("NOPERM")
+    server("ACL", "SETUSER", "reader", "on", ">pw", "resetkeys", "%R~*", "+steady.peek", "+steady.consume", "+steady.reset")
+    client("AUTH", "reader", "pw")
+    assert client("STEADY.PEEK", "rl:a", 3, HOUR)[1] == 1
+    assert error(client("STEADY.CONSUME", "rl:a", 3, HOUR)).startswith("NOPERM")
+    assert error(client("STEADY.RESET", "rl:a")).startswith("NOPERM")
+    client.close()
+    if server("COMMAND", "INFO", "steady.peek")[0][6]:  # 7.0 gives no categories to modules' commands
+        assert set(server("COMMAND", "INFO", "steady.peek")[0][6]) >= {b"@read", b"@fast", b"@string"}
+        assert b"steady.consume" in server("ACL", "CAT", "write")
+
+
+def test_refused_as_any_write_is(server, start):
+    server("STEADY.CONSUME", "k", 3, HOUR)
+    server("CONFIG", "SET", "maxmemory", 1)
+    try:
+        assert error(server("STEADY.CONSUME", "k", 3, HOUR)).startswith("OOM")
+        assert error(server("CL.THROTTLE", "k", 3, 1, 1)).startswith("OOM")
+        assert server("STEADY.PEEK", "k", 3, HOUR)[1] == 1
+        assert server("STEADY.RESET", "k") == 1
+    finally:
+        server("CONFIG", "SET", "maxmemory", 0)
+    assert "rite commands are not allowed" in error(server("EVAL_RO", "return redis.call('STEADY.CONSUME', KEYS[1], 3, 5)", 1, "k"))
+    assert server("EVAL_RO", "return redis.call('STEADY.PEEK', KEYS[1], 3, 5)", 1, "k") == [1, 0, 5, 0, 0]
+
+
+def test_cluster_routing(start):
+    server = start("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    for name in OURS:
+        assert "wrong number" in error(server(name))
+    assert error(server("STEADY.CONSUME", "k", 3, HOUR)).startswith("CLUSTERDOWN")
+    server("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+    until(lambda: b"cluster_state:ok" in server("CLUSTER", "INFO"))
+    assert server("STEADY.CONSUME", "k", 3, HOUR)[0] == 1
+
+
+# ---- Transactions, scripts, who listens ----
+
+
+def test_one_time_in_a_transaction_and_in_a_script(server):
+    server("MULTI")
+    server("STEADY.CONSUME", "m", 9, HOUR)
+    server("DEBUG", "SLEEP", "0.02")
+    server("STEADY.PEEK", "m", 9, HOUR)
+    replies = server("EXEC")
+    assert replies[0] == [1, 1, HOUR, 0, 0] and replies[2] == [1, 1, HOUR, 0, 0]
+    body = "redis.call('STEADY.CONSUME', KEYS[1], 9, 3600000000) for i = 1, 3000000 do end " \
+           "return redis.call('STEADY.PEEK', KEYS[1], 9, 3600000000)"
+    assert server("EVAL", body, 1, "l") == [1, 1, HOUR, 0, 0]
+    assert abs(int(server("GET", "l").split()[1].replace(b".", b"")) - time.time_ns() // 1000) < 10**6
+
+
+def test_watch_sees_only_what_changed(server):
+    server("STEADY.CONSUME", "k", 1, HOUR)
+    other = Resp(server.port)
+    for command, changes in ((["STEADY.CONSUME", "k", 1, HOUR], False), (["STEADY.PEEK", "k", 1, HOUR], False),
+                             (["STEADY.CONSUME", "k", 1, HOUR, "AMOUNT", 0], False),
+                             (["STEADY.CONSUME", "k", 2, HOUR], True), (["STEADY.RESET", "k"], True)):
+        server("WATCH", "k")
+        other(*command)
+        server("MULTI")
+        server("PING")
+        assert (server("EXEC") is None) == changes, command
+    other.close()
+
+
+def test_notifications_are_those_of_set(server):
+    server("CONFIG", "SET", "notify-keyspace-events", "KEA")
+    listener = Resp(server.port)
+    listener("PSUBSCRIBE", "__keyspace@0__:*")
+    server("STEADY.CONSUME", "a", 2, HOUR)
+    server("STEADY.CONSUME", "a", 2, HOUR, "AMOUNT", 2)  # denied: silence
+    server("STEADY.PEEK", "a", 2, HOUR)
+    server("STEADY.CONSUME", "a", 2, HOUR, "AMOUNT", -1)
+    server("SET", "b", "x", "PX", 10000)
+    events = [listener.reply()[2:] for _ in range(5)]
+    names = [(channel.split(b":", 1)[1], event) for channel, event in events]
+    assert names == [(b"a", b"set"), (b"a", b"expire"), (b"a", b"del"), (b"b", b"set"), (b"b", b"expire")]
+    listener.close()
+    server("CONFIG", "SET", "notify-keyspace-events", "")
+
+
+# ---- Replication, AOF, RDB ----
+
+
+def load(server, calls, seed=7):
+    """Consumes of all sorts on some keys."""
+    rng = random.Random(seed)
+    for _ in range(calls):
+        key, wide = f"k{rng.randrange(40)}", rng.choice([5, 1000])
+        how = rng.randrange(5)
+        if how == 0:
+            server("CL.THROTTLE", key, wide, 7, 3600, rng.choice([1, 2, -3]))
+        elif how == 1:
+            server("EVAL", "return redis.call('STEADY.CONSUME', KEYS[1], ARGV[1], 60000000, 'BLOCK', 900000000)", 1, key, wide)
+        elif how == 2:
+            server("STEADY.RESET", key) if rng.random() < 0.2 else server("STEADY.PEEK", key, wide, HOUR)
+        else:
+            server("STEADY.CONSUME", key, wide, HOUR, "DROPS", 7, "AMOUNT", rng.choice([1, 3, -2]))
+
+
+def test_replica(start):
+    primary = start()
+    replica = start("--replicaof", f"127.0.0.1 {primary.port}", "--repl-diskless-sync-delay", "0")
+    until(lambda: b"master_link_status:up" in replica("INFO", "replication"))
+    load(primary, 1500)
+    primary("MULTI")
+    primary("STEADY.CONSUME", "m", 5, HOUR)
+    primary("STEADY.CONSUME", "n", 5, HOUR)
+    primary("EXEC")
+    assert primary("WAIT", 1, 5000) == 1
+    assert dump(replica) == dump(primary) and len(dump(primary)) > 20
+    stats = flat_info(replica, "commandstats")
+    assert not [name for name in stats if "steady" in name or "throttle" in name]  # effects, never the command
+    key = next(iter(dump(primary)))
+    assert error(replica("STEADY.CONSUME", "k1", 5, HOUR)).startswith("READONLY")
+    assert error(replica("STEADY.RESET", "k1")).startswith("READONLY")
+    assert replica("STEADY.PEEK", key, 1000, HOUR)[1] == primary("STEADY.PEEK", key, 1000, HOUR)[1]
+    offset = replication_offset(primary)
+    primary("STEADY.PEEK", "m", 5, HOUR)
+    primary("STEADY.CONSUME", "m", 5, HOUR, "AMOUNT", 50)
+    primary("STEADY.CONSUME", "m", 5, HOUR, "AMOUNT", 0)
+    primary("STEADY.RESET", "none")
+    assert replication_offset(primary) == offset
+
+
+def flat_info(server, section):
+    return dict(line.split(":", 1) for line in server("INFO", section).decode().splitlines() if ":" in line)
+
+
+def replication_offset(server):
+    return flat_info(server, "replication")["master_repl_offset"]
+
+
+def test_aof_rdb_and_rewrite_under_load(start):
+    server = start("--appendonly", "yes", "--appendfsync", "no")
+    until(lambda: flat_info(server, "persistence")["aof_rewrite_in_progress"] == "0")
+    loader = threading.Thread(target=load, args=(Resp(server.port), 2500))
+    loader.start()
+    server("BGREWRITEAOF")
+    loader.join()
+    until(lambda: flat_info(server, "persistence")["aof_rewrite_in_progress"] == "0")
+    before = dump(server)
+    assert server("DEBUG", "LOADAOF") == b"OK" and dump(server) == before
+    assert server("DEBUG", "RELOAD") == b"OK" and dump(server) == before and len(before) > 20
+
+
+def test_unload_and_reload_keep_the_buckets(start):
+    server = start()
+    server("STEADY.CONSUME", "k", 3, HOUR)
+    before = dump(server)
+    assert server("MODULE", "UNLOAD", "steady") == b"OK"
+    assert "unknown command" in error(server("STEADY.PEEK", "k", 3, HOUR)) and dump(server) == before
+    assert server("MODULE", "LOAD", server.path) == b"OK"
+    assert server("STEADY.PEEK", "k", 3, HOUR)[1] == 1 and info(server)["decisions"] == 1
+
+
+# ---- Loading ----
+
+
+@pytest.mark.parametrize("arguments", [["x"], ["cl-throttle"], ["cl-throttle", "maybe"], ["cl-throttle", "no", "cl-throttle", "no"],
+                                       ["cl-throttle", "no" * 100000]])
+def test_wrong_load_arguments(start, arguments):
+    server = start(load=False)
+    assert "rror loading the extension" in error(server("MODULE", "LOAD", server.path, *arguments))
+    assert "the only argument is: cl-throttle yes|no" in server.log.read_text()
+    assert server("MODULE", "LOAD", server.path) == b"OK"
+
+
+def test_loaded_twice(start):
+    server = start()
+    server("STEADY.CONSUME", "k", 3, HOUR)
+    copy = server.folder / "again.so"
+    shutil.copy(server.folder / "steady.so", copy)
+    for path in (server.path, f"{server.inside}/again.so"):
+        assert "rror loading the extension" in error(server("MODULE", "LOAD", path))
+    assert "is loaded already" in server.log.read_text()
+    assert server("STEADY.PEEK", "k", 3, HOUR)[1] == 1 and info(server)["decisions"] == 2
+
+
+def test_throttle_can_be_left_to_others(start):
+    server = start(load=False)
+    assert server("MODULE", "LOAD", server.path, "CL-THROTTLE", "no") == b"OK"
+    assert server("COMMAND", "INFO", "cl.throttle") == [None] and server("STEADY.CONSUME", "k", 3, HOUR)[0] == 1
+
+
+# ---- The vectors, and arguments of all kinds ----
+
+SHIFT = 4 * 10**14  # us, whole seconds: no vector's time has passed already
+
+
+def shifted(stored):
+    """The stored text as [level, last, rem, blocked_until], in the time of the vectors."""
+    def us(text):
+        return int(text.replace(b".", b"")) - SHIFT if text != b"0" else 0
+    if stored is None:
+        return None
+    level, last, blocked, *rem = stored.split()
+    return [int(level), us(last), int(rem[0]) if rem else 0, us(blocked)]
+
+
+def test_vectors(start):
+    server = start(module="steady_test.so")
+    steps = 0
+    for line in (ROOT / "tests/vectors/bucket.jsonl").read_text().splitlines():
+        server("FLUSHALL")
+        for step in json.loads(line)["steps"]:
+            now, drops, amount = step["now"] + SHIFT, step.get("drops", 1), step.get("amount", 1)
+            gone_at = server("PEXPIRETIME", "k")
+            if 0 < gone_at < now // 1000:
+                server("DEL", "k")  # by the time of the vectors it has gone
+            server("STEADY.CLOCK", now)
+            limit = ["k", step["capacity"], step["recharge"], "DROPS", drops]
+            if step["op"] == "peek":
+                reply = server("STEADY.PEEK", *limit)
+            else:
+                reply = server("STEADY.CONSUME", *limit, "BLOCK", step.get("block", 0), "AMOUNT", amount)
+            assert reply == [int(value) for value in step["expect"].values()], (line, step)
+            if step["stored"] is not None:  # where it is, what is stored may be there still, but says nothing
+                assert shifted(server("GET", "k")) == step["stored"], (line, step)
+            steps += 1
+    assert steps > 6000
+
+
+def words(rng):
+    numbers = [0, 1, -1, 2, 10, 2**31 - 1, 2**31, 2**52, 2**53 - 1, 2**53, 2**63 - 1, -2**63, 2**64, 10**30]
+    return rng.choice([
+        lambda: str(rng.choice(numbers)).encode(), lambda: str(rng.randrange(1, 2000)).encode(),
+        lambda: rng.choice([b"DROPS", b"BLOCK", b"AMOUNT", b"amount", b"AMOUNT\0", b""]),
+        lambda: rng.randbytes(rng.randrange(12)), lambda: b"k%d" % rng.randrange(8), lambda: b"hash",
+        lambda: b"%s1%%n" % rng.choice([b"+", b" ", b"0x", b"-"]), lambda: b"9" * rng.choice([30, 5000])])()
+
+
+def fuzz(server, calls, seed):
+    rng, replies = random.Random(seed), [0, 0]
+    server("HSET", "hash", "a", 1)
+    for _ in range(calls):
+        batch = []
+        for _ in range(20):
+            argv = [rng.choice(OURS).encode(), *(words(rng) for _ in range(rng.randrange(10)))]
+            if rng.random() < 0.5:  # nearly right
+                argv[1:4] = [b"k%d" % rng.randrange(8), b"%d" % rng.randrange(1, 50), b"%d" % rng.randrange(1, 10**rng.randrange(1, 13))]
+            batch.append(argv)
+            if rng.random() < 0.1:
+                batch.append([b"SET", b"k%d" % rng.randrange(8), rng.choice(FOREIGN[:15])])
+        server.client.socket.sendall(b"".join(map(wire_of, batch)))
+        for _ in batch:
+            replies[isinstance(server.client.reply(), ReplyError)] += 1
+    assert min(replies) > calls and server("PING") == b"PONG"
+
+
+def test_no_argument_harms_the_server(server):
+    fuzz(server, 400, seed=11)
+
+
+def test_under_address_sanitizer():
+    """The module with ASan and UBSan in it, in the server of this machine."""
+    runtime = [subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
+               for name in ("libasan.so", "libubsan.so")]
+    report = BUILD / "asan" / "module-report"
+    for old in report.parent.glob("module-report*"):
+        old.unlink()
+    preload = {"LD_PRELOAD": ":".join(runtime), "ASAN_OPTIONS": f"detect_leaks=0:log_path={report}",
+               "UBSAN_OPTIONS": f"halt_on_error=1:log_path={report}"}
+    server = Loaded(SERVERS["debian12"], module="asan/steady.so", preload=preload)
+    try:
+        fuzz(server, 300, seed=12)
+        load(server, 300)
+        assert server("MODULE", "UNLOAD", "steady") == b"OK"
+        assert server("MODULE", "LOAD", server.path) == b"OK"
+        assert not list(report.parent.glob("module-report*"))
+    finally:
+        server.stop()
