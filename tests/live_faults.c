@@ -15,7 +15,6 @@
 
 #define MS STEADY_MILLISECOND
 #define TIMEOUT (100 * MS)
-#define SLACK (50 * MS) /* two busy cores */
 #define LARGE 1000000
 
 static struct server server;

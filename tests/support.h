@@ -86,4 +86,12 @@ struct log_lines {
 };
 void remember_line(void *log_lines, enum steady_log_level level, const char *text);
 
+/* How late a deadline may be seen to be kept on two busy cores. The next thing that would end a decision, were its
+ * deadline not kept, is the stall limit, 300 ms after it. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SLACK (250 * STEADY_MILLISECOND)
+#else
+#define SLACK (150 * STEADY_MILLISECOND)
+#endif
+
 #endif

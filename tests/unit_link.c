@@ -11,7 +11,6 @@
 
 #define MS STEADY_MILLISECOND
 #define TIMEOUT (100 * MS)
-#define SLACK (50 * MS)
 
 static steady_poller *poller;
 static steady_loop loop;
