@@ -153,7 +153,7 @@ vectors: ## runs FILE=some.jsonl against bucket.c and the Lua scripts
 
 bench: ## measures against baselines of the same run: a table, and build/bench.json
 	@scripts/setup build bench
-	@$(SUB) all $(BENCH)
+	@$(SUB) all module $(BENCH)
 	@BUILD=$(BUILD) scripts/bench
 
 check: ## gcc and clang with -Werror, clang-tidy, cppcheck, clang-format, shellcheck; quiet is good
