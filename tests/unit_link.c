@@ -284,10 +284,11 @@ static void test_reset_after_some(void **state) {
         run_until_done(poller, &tally, 5 * STEADY_SECOND);
         assert_int_equal(tally.verdicts, k);
         assert_int_equal(tally.errors[-STEADY_UNKNOWN], 8 - k);
-        while (ask_one() != 0) /* until it is connected again */
-            sleep_us(MS);
+        unsigned unknown = 0;
+        for (int error; (error = ask_one()) != 0; sleep_us(MS)) /* until it is connected again */
+            unknown += error == STEADY_UNKNOWN;                 /* written, so it may have been seen, once */
         steady_store_close(&store);
-        assert_int_equal(count_of("EVALSHA"), 9);
+        assert_in_range(count_of("EVALSHA"), 9, 9 + unknown);
         close_all();
     }
 }
