@@ -108,6 +108,13 @@ $(UNIT) $(LIVE) $(PROG): $(BUILD)/test/%: $(BUILD)/obj/tests/%.o $(BUILD)/test/l
 $(BUILD)/vectors: $(BUILD)/obj/tests/vectors.o $(BUILD)/test/libhelp.a $(BUILD)/libsteady.a
 	$(Q)$(LINK) -pie -o $@ $^ $(HIREDIS_LIBS) $(TEST_LIBS)
 
+FUZZ := $(patsubst fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard fuzz/*.c))
+FUZZ_FLAGS = -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+$(BUILD)/obj/fuzz/%.o: OWN = -fPIE -Iinclude -Isrc -Icli -I$(BUILD)
+$(patsubst fuzz/%.c,$(BUILD)/%,$(wildcard fuzz/*.c)): $(BUILD)/%: $(BUILD)/obj/fuzz/%.o $(filter-out %/steady.o,$(CLI)) $(BUILD)/libsteady.a
+	$(SAY) LINK $@
+	$(Q)$(LINK) -fsanitize=fuzzer -pie -o $@ $^ $(HIREDIS_LIBS)
+
 $(BENCH): $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(BUILD)/libsteady.a
 	@mkdir -p $(@D)
 	$(Q)$(LINK) -pie -o $@ $^ $(HIREDIS_LIBS) -lm
@@ -144,6 +151,12 @@ asan: ## runs the C tests under AddressSanitizer and UBSan
 tsan: ## runs the C tests under ThreadSanitizer
 	@$(SUB) $(call sanitized,tsan) tests
 	@$(RUN_TESTS) $(TSAN)
+
+SECONDS ?= 60
+fuzz: ## runs each fuzz target for SECONDS=60; needs clang
+	@scripts/setup build fuzz
+	@$(SUB) BUILD=$(BUILD)/fuzz CC=$(CLANG) CFLAGS="$(FUZZ_FLAGS)" $(FUZZ)
+	@SECONDS_EACH=$(SECONDS) fuzz/run $(BUILD)/fuzz $(notdir $(FUZZ))
 
 FILE ?= tests/vectors/bucket.jsonl
 vectors: ## runs FILE=some.jsonl against bucket.c and the Lua scripts
@@ -194,6 +207,6 @@ help:
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 force:
-.PHONY: all module tests everything run test unit live asan tsan vectors bench check install uninstall clean help force
+.PHONY: all module tests everything run test unit live asan tsan fuzz vectors bench check install uninstall clean help force
 .SECONDARY:
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

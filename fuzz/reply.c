@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT
+ * What a server sends: any bytes, arriving in any pieces, on a wire with requests to be answered. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "wire.h"
+
+#define REQUESTS 64
+
+struct source {
+    struct steady__net net;
+    const uint8_t *bytes;
+    size_t len, piece;
+};
+
+static ssize_t take(const struct steady__net *net, int fd, void *bytes, size_t room) {
+    struct source *source = (struct source *)(void *)net; /* which is its first member */
+    size_t n = source->len < source->piece ? source->len : source->piece;
+    (void)fd;
+    if (n > room) n = room;
+    if (n == 0) return 0;
+    memcpy(bytes, source->bytes, n);
+    source->bytes += n;
+    source->len -= n;
+    return (ssize_t)n;
+}
+
+static void nothing(const struct steady__net *net, int fd) {
+    (void)net;
+    (void)fd;
+}
+
+static void check(const struct steady__reply *reply) {
+    char text[100];
+    if (reply->kind == STEADY__REPLY_INTEGERS) {
+        if (reply->count < 1 || reply->count > STEADY__REPLY_MAX) abort();
+        return;
+    }
+    steady__reply_excuse(text, sizeof text, reply, "key", 3);
+    if (reply->kind == STEADY__REPLY_ERROR && reply->text_len < 90 && strchr(text, ' ') != NULL &&
+        strstr(text, "key") != NULL && memmem(reply->text, reply->text_len, " key", 4) != NULL)
+        abort();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
+    struct steady__wire wire;
+    struct steady__reply reply;
+    static struct steady__request requests[REQUESTS];
+    struct steady__request *answered;
+    int got = 0;
+    if (len == 0) return 0;
+    struct source source = {{.recv = take, .close = nothing}, bytes + 1, len - 1, (size_t)bytes[0] + 1};
+    if (steady__wire_init(&wire, &source.net, REQUESTS) != 0) return 0;
+    steady__wire_open(&wire, 0);
+    for (size_t i = 0; i < REQUESTS; i++) {
+        if (steady__wire_room(&wire, 1) == NULL) abort();
+        steady__wire_put(&wire, &requests[i], 1);
+    }
+    for (size_t next = 0; got >= 0 && steady__wire_receive(&wire) > 0;)
+        while ((got = steady__wire_next(&wire, &reply, &answered)) > 0) {
+            if (answered != &requests[next++]) abort();
+            check(&reply);
+        }
+    steady__wire_close(&wire);
+    steady__wire_free(&wire);
+    return 0;
+}
