@@ -38,6 +38,9 @@ struct steady__call {
  * `call` need not outlive the start of it. To be called once for each submit that returned 0, never inside it. */
 void steady__finish(const struct steady__call *call, const steady_result *result);
 
+/* What the throttler's policy makes of an error: where it has one for it, *result becomes its answer. */
+void steady__policy(const steady_throttler *throttler, const struct steady__call *call, steady_result *result);
+
 struct steady__store_class {
     const char *name;
     bool any_thread; /* decide and stats may be called from any thread at once */

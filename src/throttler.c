@@ -100,7 +100,7 @@ static bool is_silence(int error) {
            error == STEADY_REFUSED || error == STEADY_SERVER;
 }
 
-static void apply_policy(const steady_throttler *t, const struct steady__call *call, steady_result *result) {
+void steady__policy(const steady_throttler *t, const struct steady__call *call, steady_result *result) {
     const int error = result->error;
     if (t->on_error == STEADY_REPORT || !is_silence(error)) return;
     if (call->verb == STEADY__RESET) return; /* nobody else can reset that bucket */
@@ -121,7 +121,7 @@ void steady__finish(const struct steady__call *call, const steady_result *result
     const steady_callback callback = call->callback;
     void *data = call->data;
     steady_result answer = *result;
-    apply_policy(t, call, &answer);
+    steady__policy(t, call, &answer);
     release(t);
     callback(&answer, data);
 }
@@ -174,7 +174,7 @@ static int ask_sync(steady_throttler *t, enum steady__verb verb, const void *key
                                       .terms = &t->terms,
                                       .throttler = t};
     t->store->class_->decide(t->store, &call, result);
-    if (result->error != 0) apply_policy(t, &call, result);
+    if (result->error != 0) steady__policy(t, &call, result);
     return result->source == STEADY_FROM_NOWHERE ? result->error : 0;
 }
 

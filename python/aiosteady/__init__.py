@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: MIT
+"""Rate limiting for asyncio: leaky buckets in Redis or Valkey, or in process, on a C core.
+
+    throttler = aiosteady.Throttler("redis://localhost", max_capacity=10, drop_recharge=5.0)
+    result = await throttler.consume(f"user:{user_id}")
+"""
+from ._core import (
+    BadFile,
+    Cancelled,
+    Closed,
+    Error,
+    NotABucket,
+    Overloaded,
+    Refused,
+    ServerError,
+    SystemRefused,
+    Unavailable,
+    Unknown,
+    Unsupported,
+)
+from ._store import Store, connect
+from .leakybucket import Limit, Throttler, ThrottleResult
+
+__all__ = [
+    "BadFile",
+    "Cancelled",
+    "Closed",
+    "Error",
+    "Limit",
+    "NotABucket",
+    "Overloaded",
+    "Refused",
+    "ServerError",
+    "Store",
+    "SystemRefused",
+    "ThrottleResult",
+    "Throttler",
+    "Unavailable",
+    "Unknown",
+    "Unsupported",
+    "connect",
+]

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT
+"""Stores that throttlers can share."""
+from __future__ import annotations
+
+from types import TracebackType
+
+from . import _core
+
+
+class Store(_core.Store):
+    """A URL, and a connection for each event loop that uses it. Any number of throttlers may share one.
+
+    `timeout` is what a decision may take, in seconds, all included (0.1 unless given); `max_in_flight` how many may wait
+    for an answer (65536); `buckets` how many live ones an embedded store has room for. Embedded stores may be used from
+    any thread; a server's from any event loop, each with a connection of its own.
+    """
+
+    __slots__ = ("__weakref__",)
+
+    async def aclose(self) -> None:
+        """Ends what is in flight as Cancelled, and lets go of everything; what runs in other threads, in theirs."""
+        self.close()
+
+    async def __aenter__(self) -> Store:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def connect(url: str, *, timeout: float | None = None, max_in_flight: int = 0, buckets: int = 0) -> Store:
+    """A Store for a URL: "redis://[user:pass@]host[:port][/db]", "unix:/path", "memory:" or "file:/path".
+
+    Nothing is sent before the first decision.
+    """
+    return Store(url, timeout=timeout, max_in_flight=max_in_flight, buckets=buckets)

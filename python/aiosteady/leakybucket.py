@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: MIT
+"""The throttler, and the result of what one asks it."""
+from __future__ import annotations
+
+import asyncio
+import functools
+import random
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from . import _clients, _core
+from ._core import ThrottleResult
+from ._store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+    from types import TracebackType
+    from typing import TypeVar
+
+    from typing_extensions import Literal, ParamSpec
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
+    Line = deque[asyncio.Future[None]]
+
+__all__ = ["Limit", "ThrottleResult", "Throttler"]
+
+JITTER_SHARE, JITTER_LEAST, JITTER_MOST = 0.1, 0.001, 0.05  # of a wait; seconds
+BACKOFF_FIRST, BACKOFF_LAST = 0.1, 1.0  # seconds, while the store does not answer
+
+
+class Throttler(_core.Throttler):
+    """Leaky buckets of one limit, one bucket a key.
+
+    `redis` is a URL, a Store, or an asyncio client for Redis that you have. A bucket holds `max_capacity` drops; one
+    leaks out every `drop_recharge` seconds (`drops` of them, where given). Where `block_duration` is given, an overflow
+    blocks its key for so many seconds.
+
+    `on_error` says what is answered when the store does not answer: "report" raises, "allow" and "deny" answer so, and
+    "local" asks a bucket in this process with a `local_share`-th of the limit. `prefix` is put before every key.
+    """
+
+    __slots__ = ("__weakref__", "_lines", "_options", "_own")
+
+    def __init__(
+        self,
+        redis: Any,
+        max_capacity: int,
+        drop_recharge: float,
+        block_duration: float | None = None,
+        *,
+        drops: int = 1,
+        prefix: str = "",
+        on_error: Literal["report", "allow", "deny", "local"] = "report",
+        local_share: int = 1,
+    ) -> None:
+        self._own = Store(redis) if isinstance(redis, str) else None
+        target = self._own or (redis if isinstance(redis, Store) else _clients.adapt(redis))
+        super().__init__(
+            redis, target, max_capacity, drop_recharge, block_duration, drops, prefix, on_error, local_share
+        )
+        self._options = (drops, prefix, on_error, local_share)
+        self._lines: dict[tuple[asyncio.AbstractEventLoop, str | bytes], Line] = {}
+
+    async def wait(self, key: str | bytes, amount: int = 1, timeout: float | None = None) -> ThrottleResult:
+        """Returns once the drops are in. TimeoutError, and nothing is charged, where they cannot be in time.
+
+        Whoever waits for the same key in this event loop takes turns, first come, first served.
+        """
+        if amount > self.max_capacity:
+            raise ValueError(f"amount is {amount}, over the max_capacity of {self.max_capacity}: it will never fit")
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout is None else loop.time() + timeout
+        line = self._lines.setdefault((loop, key), deque())
+        turn = loop.create_future()
+        line.append(turn)
+        try:
+            if line[0] is not turn:
+                await _in_time(turn, deadline)
+            return await self._wait_in_front(key, amount, deadline)
+        finally:
+            self._leave(loop, key, turn)
+
+    def _leave(self, loop: asyncio.AbstractEventLoop, key: str | bytes, turn: asyncio.Future[None]) -> None:
+        line = self._lines[loop, key]
+        was_first = line[0] is turn
+        line.remove(turn)
+        if not line:
+            del self._lines[loop, key]
+        elif was_first and not line[0].done():
+            line[0].set_result(None)
+
+    async def _wait_in_front(self, key: str | bytes, amount: int, deadline: float | None) -> ThrottleResult:
+        loop = asyncio.get_running_loop()
+        backoff = BACKOFF_FIRST
+        while True:
+            result = await self.consume(key, amount)
+            if result.success:
+                return result
+            delay = result.retry_after
+            if delay is None:  # the policy's denial
+                delay, backoff = backoff, min(2 * backoff, BACKOFF_LAST)
+            if deadline is not None and loop.time() + delay > deadline:
+                raise TimeoutError(f"the bucket has no room in time: it would be {delay:.3f} s")
+            delay += random.uniform(0, min(JITTER_MOST, JITTER_LEAST + JITTER_SHARE * delay))
+            await asyncio.sleep(delay if deadline is None else min(delay, deadline - loop.time()))
+
+    def limit(
+        self, key: str | bytes | Callable[..., str | bytes], amount: int = 1, timeout: float | None = None
+    ) -> Limit:
+        """`async with throttler.limit(key):` or `@throttler.limit(key)`: waits before it goes on.
+
+        As a decorator it takes a function for a key, too, which is called with the arguments.
+        """
+        return Limit(self, key, amount, timeout)
+
+    async def aclose(self) -> None:
+        """Closes the store that it opened itself for a URL. A Store or a client that it was given stays open."""
+        if self._own is not None:
+            self._own.close()
+
+    async def __aenter__(self) -> Throttler:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def _fields(self) -> tuple[object, ...]:
+        return (self.redis, self.max_capacity, self.drop_recharge, self.block_duration)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Throttler) or type(other) is not type(self):
+            return NotImplemented
+        return self._fields() == other._fields() and self._options == other._options
+
+    def __hash__(self) -> int:
+        return hash(self._fields())
+
+    def __repr__(self) -> str:
+        return "Throttler(redis={!r}, max_capacity={!r}, drop_recharge={!r}, block_duration={!r})".format(*self._fields())
+
+
+async def _in_time(turn: asyncio.Future[None], deadline: float | None) -> None:
+    def too_late() -> None:
+        if not turn.done():
+            turn.set_exception(TimeoutError("others that came before are still waiting"))
+
+    timer = None if deadline is None else turn.get_loop().call_at(deadline, too_late)
+    try:
+        await turn
+    finally:
+        if timer is not None:
+            timer.cancel()
+
+
+class Limit:
+    """What Throttler.limit returns: an asynchronous context manager, and a decorator for coroutine functions."""
+
+    __slots__ = ("_amount", "_key", "_throttler", "_timeout")
+
+    def __init__(
+        self,
+        throttler: Throttler,
+        key: str | bytes | Callable[..., str | bytes],
+        amount: int,
+        timeout: float | None,
+    ) -> None:
+        self._throttler, self._key, self._amount, self._timeout = throttler, key, amount, timeout
+
+    async def __aenter__(self) -> ThrottleResult:
+        if callable(self._key):
+            raise TypeError("key must be str or bytes here; a function for a key is for decorators")
+        return await self._throttler.wait(self._key, self._amount, self._timeout)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        return None
+
+    def __call__(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+        @functools.wraps(function)
+        async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+            key = self._key(*args, **kwargs) if callable(self._key) else self._key
+            await self._throttler.wait(key, self._amount, self._timeout)
+            return await function(*args, **kwargs)
+
+        return limited

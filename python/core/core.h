@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT
+ * What the files of the extension share: its state, its types, its conversions. */
+#ifndef AIOSTEADY_CORE_H
+#define AIOSTEADY_CORE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+
+#include "store.h" /* of ../../src */
+
+#if PY_VERSION_HEX < 0x030A0000
+typedef enum { PYGEN_RETURN = 0, PYGEN_ERROR = -1, PYGEN_NEXT = 1 } PySendResult;
+#define Py_TPFLAGS_IMMUTABLETYPE 0
+#define Py_TPFLAGS_DISALLOW_INSTANTIATION 0
+static inline PyObject *Py_NewRef(PyObject *object) {
+    Py_INCREF(object);
+    return object;
+}
+#endif
+
+#define AIOSTEADY_ERROR_COUNT 14 /* errors are numbered from -1 down */
+
+/* Every heap type, exception and interned name of one interpreter's copy of the module. */
+struct core_state {
+    PyTypeObject *result_type;
+    PyTypeObject *decision_type;
+    PyTypeObject *store_type;
+    PyTypeObject *loop_store_type;
+    PyTypeObject *throttler_type;
+    PyTypeObject *io_type;
+    PyTypeObject *timer_type;
+    PyObject *errors[AIOSTEADY_ERROR_COUNT]; /* by -error; [0] is their base */
+    PyObject *get_running_loop;
+    PyObject *logger;
+    PyObject *blocking; /* "_asyncio_future_blocking" */
+    PyObject *done;
+    PyObject *result;
+    PyObject *set_result;
+    PyObject *set_exception;
+    PyObject *is_closed;
+};
+
+extern struct PyModuleDef aiosteady_core;
+
+/* The state of the module that a type of ours, or a subclass of one, comes from. */
+struct core_state *core_state_of(PyTypeObject *type);
+
+/* ---- Errors ---- */
+
+/* An exception for an error of the library; `why` may be "" or NULL. NULL with an exception set where that fails. */
+PyObject *core_error(struct core_state *state, int error, const char *why);
+
+/* The same, raised. Returns NULL. */
+PyObject *core_raise(struct core_state *state, int error, const char *why);
+
+/* ---- Arguments: -1 and an exception that names the argument where it is not usable ---- */
+
+int core_int(PyObject *object, const char *name, int64_t min, int64_t max, int64_t *out);
+int core_seconds(PyObject *object, const char *name, steady_us *out);
+
+/* The bytes of a key, which belong to it. */
+int core_key(PyObject *key, const char **bytes, Py_ssize_t *len);
+
+/* ---- Results ---- */
+
+PyObject *core_result(struct core_state *state, const steady_result *result);
+
+/* ---- Stores ---- */
+
+/* The store of one running loop, or (loop NULL) an embedded one. */
+struct loop_store {
+    PyObject_HEAD struct core_state *state;
+    PyObject *loop;
+    PyObject *add[2]; /* add_reader and add_writer of the loop, bound */
+    PyObject *remove[2];
+    PyObject *call_later;
+    PyObject *create_future;
+    steady_store *store; /* NULL: closed */
+    unsigned long thread;
+    long process;
+};
+
+/* What connect() returns: a URL, and a store for each loop that uses it. */
+struct store {
+    PyObject_HEAD struct core_state *state;
+    char *url;
+    steady_store_options options;
+    struct loop_store *embedded; /* NULL: a server's */
+    PyObject *loops;             /* {loop: struct loop_store} */
+    bool closed;
+};
+
+/* The store of this loop, opened if need be; a new reference. */
+struct loop_store *core_store_on(struct store *store, PyObject *loop);
+
+/* asyncio, as a loop of the library's; `loop` is the struct loop_store. */
+extern const steady_loop_ops core_loop_ops;
+
+/* ---- Throttlers and decisions ---- */
+
+struct binding {
+    struct loop_store *store;
+    steady_throttler *throttler;
+};
+
+struct throttler {
+    PyObject_HEAD struct core_state *state;
+    PyObject *redis; /* as it was given */
+    PyObject *max_capacity;
+    PyObject *drop_recharge;
+    PyObject *block_duration;
+    PyObject *prefix;         /* str */
+    struct store *store;      /* with `ask`: stands in for a client of others, or NULL */
+    PyObject *ask;            /* what asks a client of others: (throttler, verb, key, amount) -> coroutine; else NULL */
+    struct binding *bindings; /* a loop used lately is near the front */
+    size_t count;
+    steady_limit limit;
+    struct steady__terms terms; /* of a client of others; only the rate is filled in */
+    steady_throttler_options options;
+};
+
+struct decision {
+    PyObject_HEAD struct core_state *state;
+    struct throttler *throttler;
+    PyObject *key;
+    int64_t amount;
+    enum steady__verb verb;
+    enum { DECISION_NEW, DECISION_WAITING, DECISION_OVER } phase;
+    struct loop_store *store; /* asked */
+    PyObject *future;         /* whom the answer goes to; NULL: to nobody any more */
+};
+
+PyObject *core_decision(struct throttler *throttler, enum steady__verb verb, PyObject *key, int64_t amount);
+
+/* Prefix and key, as bytes; in `room`, of STEADY__KEY_MAX bytes, where there is a prefix. -1 and an exception. */
+int core_whole_key(const struct throttler *throttler, PyObject *key, char *room, const char **bytes, size_t *len);
+
+/* What to ask: of the embedded store, or of the running loop's. NULL with an exception. */
+struct binding *core_binding(struct throttler *throttler);
+
+/* What the throttler's policy makes of an error; an exception raised where it says nothing. */
+PyObject *core_policy(struct throttler *throttler, steady_throttler *asked, enum steady__verb verb, PyObject *key,
+                      int64_t amount, int error, const char *why);
+
+extern PyType_Spec core_result_spec, core_decision_spec, core_store_spec, core_loop_store_spec, core_throttler_spec,
+    core_io_spec, core_timer_spec;
+
+#endif

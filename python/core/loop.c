@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT
+ * The running asyncio loop, as a loop of the library's: add_reader, add_writer and call_later.
+ *
+ * An Io and a Timer are what the loop calls back. They are owned by the library, from io_new to io_free, and by the
+ * loop, for as long as it has them in its tables, which may be longer: `ready` and `fired` are NULL from then on. A
+ * loop that is closed, or that is the parent's in a forked child, is not talked to any more. */
+#include <unistd.h>
+
+#include "core.h"
+
+struct io {
+    PyObject_HEAD struct loop_store *store;
+    int fd;
+    int wanted;
+    void (*ready)(void *arg, int events); /* NULL: freed */
+    void *arg;
+};
+
+struct timer {
+    PyObject_HEAD struct loop_store *store;
+    PyObject *handle; /* of call_later; NULL: not running */
+    void (*fired)(void *arg);
+    void *arg;
+};
+
+/* There is nobody to raise it to: the library called, from the loop or from a decision that has its own answer. */
+static void complain(PyObject *about) {
+    if (PyErr_Occurred()) PyErr_WriteUnraisable(about);
+}
+
+static bool can_talk(const struct loop_store *store) {
+    if (store->process != getpid()) return false;
+    PyObject *closed = PyObject_CallMethodNoArgs(store->loop, store->state->is_closed);
+    const bool open = closed == Py_False;
+    Py_XDECREF(closed);
+    PyErr_Clear();
+    return open;
+}
+
+/* ---- Descriptors ---- */
+
+static void *io_new(void *loop, int fd, void (*ready)(void *arg, int events), void *arg) {
+    struct loop_store *store = loop;
+    struct io *io = PyObject_GC_New(struct io, store->state->io_type);
+    if (io == NULL) {
+        PyErr_Clear();
+        return NULL;
+    }
+    Py_INCREF(store);
+    io->store = store;
+    io->fd = fd;
+    io->wanted = 0;
+    io->ready = ready;
+    io->arg = arg;
+    PyObject_GC_Track((PyObject *)io);
+    return io;
+}
+
+/* Event is STEADY_READABLE (1) or STEADY_WRITABLE (2), and stands first or second in the tables. */
+static int change(struct io *io, int event, bool want) {
+    struct loop_store *store = io->store;
+    PyObject *answer = want ? PyObject_CallFunction(store->add[event - 1], "iOi", io->fd, io, event)
+                            : PyObject_CallFunction(store->remove[event - 1], "i", io->fd);
+    complain((PyObject *)io);
+    if (answer == NULL) return -1;
+    Py_DECREF(answer);
+    io->wanted = want ? io->wanted | event : io->wanted & ~event;
+    return 0;
+}
+
+static int io_want(void *handle, int events) {
+    struct io *io = handle;
+    for (int event = STEADY_READABLE; event <= STEADY_WRITABLE; event++)
+        if (((events ^ io->wanted) & event) != 0 && change(io, event, (events & event) != 0) != 0) return -1;
+    return 0;
+}
+
+static void io_free(void *handle) {
+    struct io *io = handle;
+    if (io->wanted != 0 && can_talk(io->store)) io_want(io, 0);
+    io->ready = NULL;
+    Py_DECREF(io);
+}
+
+static PyObject *io_call(struct io *io, PyObject *args, PyObject *Py_UNUSED(kwargs)) {
+    int events = 0;
+    if (!PyArg_ParseTuple(args, "i", &events)) return NULL;
+    if (io->ready != NULL && io->store->store != NULL) {
+        Py_INCREF(io);
+        io->ready(io->arg, events);
+        Py_DECREF(io);
+    }
+    Py_RETURN_NONE;
+}
+
+static int io_traverse(struct io *io, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(io));
+    Py_VISIT(io->store);
+    return 0;
+}
+
+static int io_clear(struct io *io) {
+    Py_CLEAR(io->store);
+    return 0;
+}
+
+static void io_dealloc(struct io *io) {
+    PyTypeObject *type = Py_TYPE(io);
+    PyObject_GC_UnTrack(io);
+    io_clear(io);
+    PyObject_GC_Del(io);
+    Py_DECREF(type);
+}
+
+static PyType_Slot io_slots[] = {{Py_tp_call, io_call},
+                                 {Py_tp_traverse, io_traverse},
+                                 {Py_tp_clear, io_clear},
+                                 {Py_tp_dealloc, io_dealloc},
+                                 {0, NULL}};
+
+PyType_Spec core_io_spec = {
+    "aiosteady._core.Io", sizeof(struct io), 0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION, io_slots};
+
+/* ---- Timers ---- */
+
+static void *timer_new(void *loop, void (*fired)(void *arg), void *arg) {
+    struct loop_store *store = loop;
+    struct timer *timer = PyObject_GC_New(struct timer, store->state->timer_type);
+    if (timer == NULL) {
+        PyErr_Clear();
+        return NULL;
+    }
+    Py_INCREF(store);
+    timer->store = store;
+    timer->handle = NULL;
+    timer->fired = fired;
+    timer->arg = arg;
+    PyObject_GC_Track((PyObject *)timer);
+    return timer;
+}
+
+static void timer_stop(void *handle) {
+    struct timer *timer = handle;
+    if (timer->handle == NULL) return;
+    if (can_talk(timer->store)) {
+        Py_XDECREF(PyObject_CallMethod(timer->handle, "cancel", NULL));
+        complain((PyObject *)timer);
+    }
+    Py_CLEAR(timer->handle);
+}
+
+static int timer_start(void *handle, steady_us delay) {
+    struct timer *timer = handle;
+    timer_stop(timer);
+    timer->handle = PyObject_CallFunction(timer->store->call_later, "dO", (double)delay / 1e6, timer);
+    complain((PyObject *)timer);
+    return timer->handle != NULL ? 0 : -1;
+}
+
+static void timer_free(void *handle) {
+    struct timer *timer = handle;
+    timer_stop(timer);
+    timer->fired = NULL;
+    Py_DECREF(timer);
+}
+
+static PyObject *timer_call(struct timer *timer, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs)) {
+    Py_CLEAR(timer->handle);
+    if (timer->fired != NULL && timer->store->store != NULL) {
+        Py_INCREF(timer);
+        timer->fired(timer->arg);
+        Py_DECREF(timer);
+    }
+    Py_RETURN_NONE;
+}
+
+static int timer_traverse(struct timer *timer, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(timer));
+    Py_VISIT(timer->store);
+    Py_VISIT(timer->handle);
+    return 0;
+}
+
+static int timer_clear(struct timer *timer) {
+    Py_CLEAR(timer->store);
+    Py_CLEAR(timer->handle);
+    return 0;
+}
+
+static void timer_dealloc(struct timer *timer) {
+    PyTypeObject *type = Py_TYPE(timer);
+    PyObject_GC_UnTrack(timer);
+    timer_clear(timer);
+    PyObject_GC_Del(timer);
+    Py_DECREF(type);
+}
+
+static PyType_Slot timer_slots[] = {{Py_tp_call, timer_call},
+                                    {Py_tp_traverse, timer_traverse},
+                                    {Py_tp_clear, timer_clear},
+                                    {Py_tp_dealloc, timer_dealloc},
+                                    {0, NULL}};
+
+PyType_Spec core_timer_spec = {"aiosteady._core.Timer", sizeof(struct timer), 0,
+                               Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+                                   Py_TPFLAGS_DISALLOW_INSTANTIATION,
+                               timer_slots};
+
+const steady_loop_ops core_loop_ops = {"asyncio",   io_new,     io_want,    io_free, timer_new,
+                                       timer_start, timer_stop, timer_free, NULL};

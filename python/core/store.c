@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: MIT
+ * Stores: a URL, and one store of the library's for each event loop that uses it.
+ *
+ * A loop's store is opened by the first decision made on that loop, in its thread. It ends when the Store is closed or
+ * finalised, or, once the loop is closed, with the next one that is opened. Another thread's loop closes its own. */
+#include <stddef.h>
+#include <unistd.h>
+
+#include "core.h"
+#include "url.h"
+
+/* ---- One loop's ---- */
+
+static int loop_store_clear(struct loop_store *self) {
+    Py_CLEAR(self->loop);
+    for (int i = 0; i < 2; i++) {
+        Py_CLEAR(self->add[i]);
+        Py_CLEAR(self->remove[i]);
+    }
+    Py_CLEAR(self->call_later);
+    Py_CLEAR(self->create_future);
+    return 0;
+}
+
+static int loop_store_traverse(struct loop_store *self, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->loop);
+    for (int i = 0; i < 2; i++) {
+        Py_VISIT(self->add[i]);
+        Py_VISIT(self->remove[i]);
+    }
+    Py_VISIT(self->call_later);
+    Py_VISIT(self->create_future);
+    return 0;
+}
+
+/* What is in flight ends as cancelled, inside. */
+static PyObject *loop_store_close(struct loop_store *self, PyObject *Py_UNUSED(none)) {
+    PyObject *type, *value, *traceback;
+    Py_INCREF(self);
+    PyErr_Fetch(&type, &value, &traceback);
+    steady_store_close(&self->store);
+    PyErr_Restore(type, value, traceback);
+    Py_DECREF(self);
+    Py_RETURN_NONE;
+}
+
+static void loop_store_dealloc(struct loop_store *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    steady_store_close(&self->store);
+    loop_store_clear(self);
+    PyObject_GC_Del(self);
+    Py_DECREF(type);
+}
+
+static void log_line(void *data, enum steady_log_level level, const char *text) {
+    struct loop_store *self = data;
+    const char *method = level == STEADY_LOG_WARNING ? "warning" : "info";
+    PyObject *answer = PyObject_CallMethod(self->state->logger, method, "ss", "%s", text);
+    if (answer == NULL) PyErr_WriteUnraisable(self->state->logger);
+    Py_XDECREF(answer);
+}
+
+static int bind_loop(struct loop_store *self, PyObject *loop) {
+    static const char *const add[] = {"add_reader", "add_writer"};
+    static const char *const remove[] = {"remove_reader", "remove_writer"};
+    self->loop = Py_NewRef(loop);
+    for (int i = 0; i < 2; i++) {
+        if ((self->add[i] = PyObject_GetAttrString(loop, add[i])) == NULL) return -1;
+        if ((self->remove[i] = PyObject_GetAttrString(loop, remove[i])) == NULL) return -1;
+    }
+    if ((self->call_later = PyObject_GetAttrString(loop, "call_later")) == NULL) return -1;
+    return (self->create_future = PyObject_GetAttrString(loop, "create_future")) != NULL ? 0 : -1;
+}
+
+/* loop NULL: embedded. */
+static struct loop_store *loop_store_open(struct store *store, PyObject *loop) {
+    steady_message why = {""};
+    steady_store_options options = store->options;
+    struct loop_store *self = PyObject_GC_New(struct loop_store, store->state->loop_store_type);
+    if (self == NULL) return NULL;
+    memset((char *)self + offsetof(struct loop_store, state), 0, sizeof *self - offsetof(struct loop_store, state));
+    self->state = store->state;
+    self->thread = PyThread_get_thread_ident();
+    self->process = getpid();
+    PyObject_GC_Track((PyObject *)self);
+    const steady_loop on = {&core_loop_ops, self};
+    if (loop != NULL) {
+        if (bind_loop(self, loop) != 0) goto failed;
+        options.loop = &on;
+        options.log = log_line;
+        options.log_data = self;
+    }
+    const int error = steady_store_open(&self->store, store->url, &options, &why);
+    if (error == 0) return self;
+    core_raise(store->state, error, why.text);
+failed:
+    Py_DECREF(self);
+    return NULL;
+}
+
+static PyMethodDef loop_store_methods[] = {{"close", (PyCFunction)loop_store_close, METH_NOARGS, NULL},
+                                           {NULL, NULL, 0, NULL}};
+
+static PyType_Slot loop_store_slots[] = {{Py_tp_traverse, loop_store_traverse},
+                                         {Py_tp_clear, loop_store_clear},
+                                         {Py_tp_dealloc, loop_store_dealloc},
+                                         {Py_tp_methods, loop_store_methods},
+                                         {0, NULL}};
+
+PyType_Spec core_loop_store_spec = {"aiosteady._core.LoopStore", sizeof(struct loop_store), 0,
+                                    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+                                        Py_TPFLAGS_DISALLOW_INSTANTIATION,
+                                    loop_store_slots};
+
+/* ---- All loops' ---- */
+
+static int loop_is_closed(struct core_state *state, PyObject *loop) {
+    PyObject *closed = PyObject_CallMethodNoArgs(loop, state->is_closed);
+    const int answer = closed == NULL ? -1 : PyObject_IsTrue(closed);
+    Py_XDECREF(closed);
+    return answer;
+}
+
+/* Closes a loop's store in the thread of its loop, or here where nobody runs that loop any more. */
+static int retire(struct loop_store *store) {
+    const bool ours = store->thread == PyThread_get_thread_ident() || store->process != getpid();
+    const int closed = ours ? 1 : loop_is_closed(store->state, store->loop);
+    if (closed < 0) return -1;
+    PyObject *answer = closed ? loop_store_close(store, NULL) : NULL;
+    if (!closed) {
+        PyObject *close = PyObject_GetAttrString((PyObject *)store, "close");
+        if (close != NULL) answer = PyObject_CallMethod(store->loop, "call_soon_threadsafe", "O", close);
+        Py_XDECREF(close);
+    }
+    Py_XDECREF(answer);
+    return answer != NULL ? 0 : -1;
+}
+
+/* Stores of loops that have been closed. */
+static int sweep(struct store *self) {
+    PyObject *loops = PyDict_Keys(self->loops);
+    if (loops == NULL) return -1;
+    int error = 0;
+    for (Py_ssize_t i = 0; error == 0 && i < PyList_GET_SIZE(loops); i++) {
+        PyObject *loop = PyList_GET_ITEM(loops, i);
+        PyObject *store = PyDict_GetItemWithError(self->loops, loop);
+        const int closed = store != NULL ? loop_is_closed(self->state, loop) : 0;
+        if (closed <= 0) {
+            error = closed < 0 || PyErr_Occurred() ? -1 : 0;
+            continue;
+        }
+        Py_INCREF(store);
+        error = PyDict_DelItem(self->loops, loop);
+        Py_XDECREF(loop_store_close((struct loop_store *)store, NULL));
+        Py_DECREF(store);
+    }
+    Py_DECREF(loops);
+    return error;
+}
+
+struct loop_store *core_store_on(struct store *self, PyObject *loop) {
+    if (self->closed) {
+        core_raise(self->state, STEADY_CLOSED, NULL);
+        return NULL;
+    }
+    if (self->embedded != NULL) return (struct loop_store *)Py_NewRef((PyObject *)self->embedded);
+    PyObject *there = PyDict_GetItemWithError(self->loops, loop);
+    if (there != NULL) return (struct loop_store *)Py_NewRef(there);
+    if (PyErr_Occurred() || sweep(self) != 0) return NULL;
+    struct loop_store *store = loop_store_open(self, loop);
+    if (store != NULL && PyDict_SetItem(self->loops, loop, (PyObject *)store) != 0) Py_CLEAR(store);
+    return store;
+}
+
+/* ---- The Store ---- */
+
+static int close_all(struct store *self) {
+    int error = 0;
+    self->closed = true;
+    if (self->embedded != NULL) Py_XDECREF(loop_store_close(self->embedded, NULL));
+    PyObject *stores = self->loops != NULL ? PyDict_Values(self->loops) : NULL;
+    if (stores == NULL) return PyErr_Occurred() ? -1 : 0;
+    PyDict_Clear(self->loops);
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(stores); i++)
+        if (retire((struct loop_store *)PyList_GET_ITEM(stores, i)) != 0) error = -1;
+    Py_DECREF(stores);
+    return error;
+}
+
+static PyObject *store_close(struct store *self, PyObject *Py_UNUSED(none)) {
+    if (close_all(self) != 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static void store_finalize(PyObject *self) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (close_all((struct store *)self) != 0) PyErr_WriteUnraisable(self);
+    PyErr_Restore(type, value, traceback);
+}
+
+static int read_options(struct store *self, PyObject *timeout, PyObject *max_in_flight, PyObject *buckets) {
+    int64_t in_flight = 0, room = 0;
+    if (timeout != Py_None && core_seconds(timeout, "timeout", &self->options.timeout) != 0) return -1;
+    if (timeout != Py_None && self->options.timeout == 0) {
+        PyErr_SetString(PyExc_ValueError, "timeout is 0; it must be over 0 s, or None for the default");
+        return -1;
+    }
+    if (core_int(max_in_flight, "max_in_flight", 0, UINT32_MAX, &in_flight) != 0) return -1;
+    if (core_int(buckets, "buckets", 0, UINT32_MAX, &room) != 0) return -1;
+    self->options.max_in_flight = (uint32_t)in_flight;
+    self->options.buckets = (uint32_t)room;
+    return 0;
+}
+
+/* An embedded store is opened here and now; of a server's the URL and options are checked, which takes no loop. */
+static int open_or_check(struct store *self) {
+    steady_message why = {""};
+    struct steady__url url;
+    int error = steady__url_parse(&url, self->url, &why);
+    if (error == 0) {
+        const bool embedded = url.scheme == STEADY__URL_MEMORY || url.scheme == STEADY__URL_FILE;
+        steady__url_clear(&url);
+        if (embedded) return (self->embedded = loop_store_open(self, NULL)) != NULL ? 0 : -1;
+        error = steady__options_check(&self->options, &why);
+    }
+    if (error != 0) core_raise(self->state, error, why.text);
+    return error != 0 ? -1 : 0;
+}
+
+static PyObject *store_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"url", "timeout", "max_in_flight", "buckets", NULL};
+    PyObject *timeout = Py_None, *zero = PyLong_FromLong(0), *max_in_flight = zero, *buckets = zero;
+    const char *url = NULL;
+    struct store *self = NULL;
+    if (zero != NULL &&
+        PyArg_ParseTupleAndKeywords(args, kwargs, "s|$OOO:Store", names, &url, &timeout, &max_in_flight, &buckets))
+        self = (struct store *)type->tp_alloc(type, 0);
+    if (self != NULL) {
+        self->state = core_state_of(type);
+        self->url = PyMem_Malloc(strlen(url) + 1);
+        self->loops = PyDict_New();
+        if (self->url == NULL) PyErr_NoMemory();
+        if (self->url != NULL) strcpy(self->url, url);
+        if (self->url == NULL || self->loops == NULL || read_options(self, timeout, max_in_flight, buckets) != 0 ||
+            open_or_check(self) != 0)
+            Py_CLEAR(self);
+    }
+    Py_XDECREF(zero);
+    return (PyObject *)self;
+}
+
+static int store_traverse(struct store *self, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->embedded);
+    Py_VISIT(self->loops);
+    return 0;
+}
+
+static int store_clear(struct store *self) {
+    Py_CLEAR(self->embedded);
+    Py_CLEAR(self->loops);
+    return 0;
+}
+
+static void store_dealloc(struct store *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) return;
+    PyObject_GC_UnTrack(self);
+    store_clear(self);
+    PyMem_Free(self->url);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
+/* ---- Looking ---- */
+
+static void add_stats(uint64_t *sum, const struct loop_store *store) {
+    steady_stats stats;
+    steady_store_stats(store->store, &stats);
+    const uint64_t *each = (const uint64_t *)&stats;
+    for (size_t i = 0; i < sizeof stats / sizeof *each; i++)
+        sum[i] += each[i];
+}
+
+static PyObject *store_stats(struct store *self, PyObject *Py_UNUSED(none)) {
+    steady_stats sum = {0};
+    PyObject *loop = NULL, *store = NULL;
+    Py_ssize_t at = 0;
+    if (self->embedded != NULL) add_stats((uint64_t *)&sum, self->embedded);
+    while (PyDict_Next(self->loops, &at, &loop, &store))
+        add_stats((uint64_t *)&sum, (struct loop_store *)store);
+    return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsK}", "decisions", sum.decisions, "allowed", sum.allowed, "denied",
+                         sum.denied, "blocked", sum.blocked, "unavailable", sum.unavailable, "unknown", sum.unknown,
+                         "overflowed", sum.overflowed, "clock_steps", sum.clock_steps, "reconnects", sum.reconnects,
+                         "script_loads", sum.script_loads, "in_flight", sum.in_flight, "timeouts", sum.timeouts);
+}
+
+static PyMethodDef store_methods[] = {
+    {"close", (PyCFunction)store_close, METH_NOARGS, "Ends what is in flight as Cancelled, and lets go of everything."},
+    {"stats", (PyCFunction)store_stats, METH_NOARGS, "Counters since it was opened, over all loops."},
+    {NULL, NULL, 0, NULL}};
+
+static PyMemberDef store_members[] = {
+    {"closed", T_BOOL, offsetof(struct store, closed), READONLY, "Whether it was closed."}, {NULL, 0, 0, 0, NULL}};
+
+static PyType_Slot store_slots[] = {{Py_tp_new, store_new},           {Py_tp_finalize, store_finalize},
+                                    {Py_tp_traverse, store_traverse}, {Py_tp_clear, store_clear},
+                                    {Py_tp_dealloc, store_dealloc},   {Py_tp_methods, store_methods},
+                                    {Py_tp_members, store_members},   {0, NULL}};
+
+PyType_Spec core_store_spec = {"aiosteady._core.Store", sizeof(struct store), 0,
+                               Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
+                               store_slots};

@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: MIT
+ * Throttler: a limit, and whom to ask; the part of it that is on the way of every decision. */
+#include <stddef.h>
+
+#include "core.h"
+#include "limit.h"
+#include "script.h"
+
+/* ---- Bindings ---- */
+
+static struct binding *bind_to(struct throttler *self, struct loop_store *store) {
+    steady_message why = {""};
+    struct binding *more = PyMem_Realloc(self->bindings, (self->count + 1) * sizeof *more);
+    if (more == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    self->bindings = more;
+    struct binding *binding = &more[self->count];
+    const int error = steady_throttler_new(&binding->throttler, store->store, &self->limit, &self->options, &why);
+    if (error != 0) {
+        core_raise(self->state, error, error == STEADY_BAD_ARGUMENT ? why.text : NULL);
+        return NULL;
+    }
+    binding->store = (struct loop_store *)Py_NewRef((PyObject *)store);
+    self->count++;
+    return binding;
+}
+
+/* Those whose store is closed; all, where `all`. */
+static void unbind(struct throttler *self, bool all) {
+    size_t kept = 0;
+    for (size_t i = 0; i < self->count; i++) {
+        struct binding binding = self->bindings[i];
+        if (!all && binding.store->store != NULL) {
+            self->bindings[kept++] = binding;
+            continue;
+        }
+        steady_throttler_free(&binding.throttler);
+        Py_DECREF(binding.store);
+    }
+    self->count = kept;
+}
+
+struct binding *core_binding(struct throttler *self) {
+    if (self->store->embedded != NULL) return &self->bindings[0];
+    PyObject *loop = PyObject_CallNoArgs(self->state->get_running_loop);
+    if (loop == NULL) return NULL;
+    struct binding *found = NULL;
+    for (size_t i = 0; found == NULL && i < self->count; i++)
+        if (self->bindings[i].store->loop == loop) found = &self->bindings[i];
+    if (found == NULL || found->store->store == NULL) {
+        unbind(self, false);
+        struct loop_store *store = core_store_on(self->store, loop);
+        found = store != NULL ? bind_to(self, store) : NULL;
+        Py_XDECREF(store);
+    }
+    Py_DECREF(loop);
+    return found;
+}
+
+/* ---- Keys and policies ---- */
+
+int core_whole_key(const struct throttler *self, PyObject *key, char *room, const char **bytes, size_t *len) {
+    Py_ssize_t key_len = 0, prefix_len = 0;
+    if (core_key(key, bytes, &key_len) != 0) return -1;
+    const char *prefix = PyUnicode_AsUTF8AndSize(self->prefix, &prefix_len);
+    if (prefix == NULL) return -1;
+    *len = (size_t)(key_len + prefix_len);
+    if (prefix_len == 0) return 0;
+    if (*len > STEADY__KEY_MAX) {
+        PyErr_Format(PyExc_ValueError, "key with its prefix is %zu bytes long; it must be at most %d", *len,
+                     STEADY__KEY_MAX);
+        return -1;
+    }
+    memcpy(room, prefix, (size_t)prefix_len);
+    memcpy(room + prefix_len, *bytes, (size_t)key_len);
+    *bytes = room;
+    return 0;
+}
+
+PyObject *core_policy(struct throttler *self, steady_throttler *asked, enum steady__verb verb, PyObject *key,
+                      int64_t amount, int error, const char *why) {
+    char room[STEADY__KEY_MAX];
+    struct steady__call call = {.verb = verb, .amount = amount};
+    steady_result result = {.error = error};
+    if (core_whole_key(self, key, room, &call.key, &call.key_len) != 0) return NULL;
+    if (asked != NULL) steady__policy(asked, &call, &result);
+    return result.source != STEADY_FROM_NOWHERE ? core_result(self->state, &result)
+                                                : core_raise(self->state, error, why);
+}
+
+/* ---- Asking ---- */
+
+static PyObject *ask(struct throttler *self, enum steady__verb verb, PyObject *key, int64_t amount) {
+    const char *bytes = NULL;
+    Py_ssize_t len = 0;
+    if (self->store == NULL && self->ask == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "Throttler.__init__ did not run to its end");
+        return NULL;
+    }
+    if (core_key(key, &bytes, &len) != 0) return NULL;
+    if (self->ask == NULL) return core_decision(self, verb, key, amount);
+    return PyObject_CallFunction(self->ask, "OiOL", self, (int)verb, key, (long long)amount);
+}
+
+/* (key, amount=1) or (key) of a vectorcall; borrowed. */
+static int read_call(const char *name, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, int most,
+                     PyObject **key, PyObject **amount) {
+    PyObject **places[] = {key, amount};
+    static const char *const names[] = {"key", "amount"};
+    bool excess = nargs > most;
+    for (Py_ssize_t i = 0; i < nargs && i < most; i++)
+        *places[i] = args[i];
+    for (Py_ssize_t i = 0; kwnames != NULL && i < PyTuple_GET_SIZE(kwnames); i++) {
+        PyObject *given = PyTuple_GET_ITEM(kwnames, i);
+        int at = 0;
+        while (at < most && PyUnicode_CompareWithASCIIString(given, names[at]) != 0)
+            at++;
+        if (at == most || *places[at] != NULL)
+            excess = true;
+        else
+            *places[at] = args[nargs + i];
+    }
+    if (!excess && *key != NULL) return 0;
+    PyErr_Format(PyExc_TypeError, most == 2 ? "%s() takes key and amount=1" : "%s() takes key", name);
+    return -1;
+}
+
+static PyObject *throttler_consume(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    PyObject *key = NULL, *amount = NULL;
+    int64_t drops = 1;
+    if (read_call("consume", args, nargs, kwnames, 2, &key, &amount) != 0) return NULL;
+    if (amount != NULL && core_int(amount, "amount", -STEADY__AMOUNT_MAX, STEADY__AMOUNT_MAX, &drops) != 0) return NULL;
+    return ask(self, STEADY__CONSUME, key, drops);
+}
+
+static PyObject *throttler_peek(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    PyObject *key = NULL;
+    return read_call("peek", args, nargs, kwnames, 1, &key, NULL) == 0 ? ask(self, STEADY__PEEK, key, 1) : NULL;
+}
+
+static PyObject *throttler_reset(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    PyObject *key = NULL;
+    return read_call("reset", args, nargs, kwnames, 1, &key, NULL) == 0 ? ask(self, STEADY__RESET, key, 0) : NULL;
+}
+
+/* ---- For clients of others ---- */
+
+/* (key, arguments of the script ...) */
+static PyObject *throttler_arguments(struct throttler *self, PyObject *args) {
+    char room[STEADY__KEY_MAX], first[80], second[48];
+    const char *bytes = NULL;
+    size_t len = 0;
+    PyObject *key = NULL;
+    long long amount = 0;
+    const struct steady__rate *rate = &self->terms.rate;
+    if (!PyArg_ParseTuple(args, "OL", &key, &amount) || core_whole_key(self, key, room, &bytes, &len) != 0) return NULL;
+    PyOS_snprintf(first, sizeof first, "%lld %lld %lld", (long long)rate->capacity, (long long)rate->recharge, amount);
+    if (rate->drops == 1 && rate->block == 0) return Py_BuildValue("(y#s)", bytes, (Py_ssize_t)len, first);
+    PyOS_snprintf(second, sizeof second, "%lld %lld", (long long)rate->drops, (long long)rate->block);
+    return Py_BuildValue("(y#ss)", bytes, (Py_ssize_t)len, first, second);
+}
+
+/* How many integers a reply is; -1 where it is none of ours. */
+static Py_ssize_t read_reply(PyObject *reply, int64_t *values) {
+    const bool one = PyLong_Check(reply);
+    const Py_ssize_t count = one ? 1 : PyList_Check(reply) ? PyList_GET_SIZE(reply) : -1;
+    if (count > STEADY__REPLY_MAX) return -1;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        int overflow = 0;
+        PyObject *value = one ? reply : PyList_GET_ITEM(reply, i);
+        if (!PyLong_Check(value)) return -1;
+        values[i] = PyLong_AsLongLongAndOverflow(value, &overflow);
+        if (overflow != 0) return -1;
+    }
+    return count;
+}
+
+/* The result that a reply stands for; None: that is no reply of our scripts. */
+static PyObject *throttler_decode(struct throttler *self, PyObject *args) {
+    int64_t values[STEADY__REPLY_MAX];
+    int verb = 0;
+    long long amount = 0;
+    PyObject *reply = NULL;
+    steady_result result;
+    bool stepped = false;
+    if (!PyArg_ParseTuple(args, "iLO", &verb, &amount, &reply)) return NULL;
+    const struct steady__call call = {.verb = (enum steady__verb)verb, .amount = amount, .terms = &self->terms};
+    const Py_ssize_t count = read_reply(reply, values);
+    if (count < 0 || !steady__script_reply(&call, values, (size_t)count, &result, &stepped)) Py_RETURN_NONE;
+    return core_result(self->state, &result);
+}
+
+static PyObject *throttler_failed(struct throttler *self, PyObject *args) {
+    int error = 0, verb = 0;
+    const char *why = NULL;
+    PyObject *key = NULL;
+    long long amount = 0;
+    if (!PyArg_ParseTuple(args, "iziOL", &error, &why, &verb, &key, &amount)) return NULL;
+    steady_throttler *stand_in = self->count > 0 ? self->bindings[0].throttler : NULL;
+    return core_policy(self, stand_in, (enum steady__verb)verb, key, amount, error, why);
+}
+
+static PyMethodDef methods[] = {{"consume", (PyCFunction)(void (*)(void))throttler_consume,
+                                 METH_FASTCALL | METH_KEYWORDS,
+                                 "consume($self, key, amount=1)\n--\n\nPuts drops into the bucket if they all fit; a "
+                                 "negative amount takes drops out."},
+                                {"peek", (PyCFunction)(void (*)(void))throttler_peek, METH_FASTCALL | METH_KEYWORDS,
+                                 "peek($self, key)\n--\n\nLooks at the bucket, and changes nothing."},
+                                {"reset", (PyCFunction)(void (*)(void))throttler_reset, METH_FASTCALL | METH_KEYWORDS,
+                                 "reset($self, key)\n--\n\nForgets the bucket: empty, not blocked."},
+                                {"_arguments", (PyCFunction)throttler_arguments, METH_VARARGS, NULL},
+                                {"_decode", (PyCFunction)throttler_decode, METH_VARARGS, NULL},
+                                {"_failed", (PyCFunction)throttler_failed, METH_VARARGS, NULL},
+                                {NULL, NULL, 0, NULL}};
+
+/* ---- Making one ---- */
+
+static int read_policy(const char *name, enum steady_policy *policy) {
+    static const char *const names[] = {"report", "deny", "allow", "local"};
+    for (int i = 0; i < 4; i++) {
+        if (strcmp(name, names[i]) != 0) continue;
+        *policy = (enum steady_policy)i;
+        return 0;
+    }
+    PyErr_Format(PyExc_ValueError, "on_error is '%s'; it must be 'report', 'allow', 'deny' or 'local'", name);
+    return -1;
+}
+
+static int read_limit(struct throttler *self, int64_t drops) {
+    steady_message why = {""};
+    steady_limit *limit = &self->limit;
+    if (core_int(self->max_capacity, "max_capacity", INT64_MIN, INT64_MAX, &limit->max_capacity) != 0 ||
+        core_seconds(self->drop_recharge, "drop_recharge", &limit->drop_recharge) != 0)
+        return -1;
+    if (self->block_duration != Py_None && core_seconds(self->block_duration, "block_duration", &limit->block_duration))
+        return -1;
+    limit->drops = drops;
+    const int error = steady__limit_rate(&self->terms.rate, limit, &why);
+    if (error != 0) core_raise(self->state, error, why.text);
+    return error;
+}
+
+/* A throttler on an embedded store is bound here and now. So is one on a client of others that has a policy: a store
+ * stands in for it, which is never asked, but whose policy is. */
+static int bind_now(struct throttler *self, PyObject *target) {
+    const bool native = PyObject_TypeCheck(target, self->state->store_type);
+    PyObject *store = native ? Py_NewRef(target) : NULL;
+    if (!native && self->options.on_error != STEADY_REPORT)
+        store = PyObject_CallFunction((PyObject *)self->state->store_type, "s", "memory:");
+    if (store == NULL && (native || self->options.on_error != STEADY_REPORT)) return -1;
+    struct loop_store *embedded = store != NULL ? ((struct store *)store)->embedded : NULL;
+    if (embedded != NULL && bind_to(self, embedded) == NULL) {
+        Py_DECREF(store);
+        return -1;
+    }
+    self->store = (struct store *)store;
+    if (!native) self->ask = Py_NewRef(target);
+    return 0;
+}
+
+static int throttler_init(struct throttler *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"redis", "target", "max_capacity", "drop_recharge", "block_duration",
+                            "drops", "prefix", "on_error",     "local_share",   NULL};
+    PyObject *redis = NULL, *target = NULL, *given[3], *drops = NULL, *prefix = NULL, *share = NULL;
+    const char *on_error = NULL;
+    int64_t count = 0, shares = 0;
+    if (self->redis != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "Throttler.__init__ was called before");
+        return -1;
+    }
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOOOUsO:Throttler", names, &redis, &target, &given[0], &given[1],
+                                     &given[2], &drops, &prefix, &on_error, &share) ||
+        core_int(drops, "drops", 1, STEADY__DROPS_MAX, &count) != 0 ||
+        core_int(share, "local_share", 1, UINT32_MAX, &shares) != 0 ||
+        read_policy(on_error, &self->options.on_error) != 0)
+        return -1;
+    self->options.local_share = (uint32_t)shares;
+    self->redis = Py_NewRef(redis);
+    self->max_capacity = Py_NewRef(given[0]);
+    self->drop_recharge = Py_NewRef(given[1]);
+    self->block_duration = Py_NewRef(given[2]);
+    self->prefix = Py_NewRef(prefix);
+    return read_limit(self, count) != 0 || bind_now(self, target) != 0 ? -1 : 0;
+}
+
+static PyObject *throttler_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs)) {
+    struct throttler *self = (struct throttler *)type->tp_alloc(type, 0);
+    if (self != NULL) self->state = core_state_of(type);
+    return (PyObject *)self;
+}
+
+static int throttler_traverse(struct throttler *self, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->redis);
+    Py_VISIT(self->max_capacity);
+    Py_VISIT(self->drop_recharge);
+    Py_VISIT(self->block_duration);
+    Py_VISIT(self->store);
+    Py_VISIT(self->ask);
+    for (size_t i = 0; i < self->count; i++)
+        Py_VISIT(self->bindings[i].store);
+    return 0;
+}
+
+static int throttler_clear(struct throttler *self) {
+    unbind(self, true);
+    Py_CLEAR(self->redis);
+    Py_CLEAR(self->max_capacity);
+    Py_CLEAR(self->drop_recharge);
+    Py_CLEAR(self->block_duration);
+    Py_CLEAR(self->prefix);
+    Py_CLEAR(self->store);
+    Py_CLEAR(self->ask);
+    return 0;
+}
+
+static void throttler_dealloc(struct throttler *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    throttler_clear(self);
+    PyMem_Free(self->bindings);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
+static PyMemberDef members[] = {
+    {"redis", T_OBJECT_EX, offsetof(struct throttler, redis), READONLY, "What it was made with."},
+    {"max_capacity", T_OBJECT_EX, offsetof(struct throttler, max_capacity), READONLY, "Drops a bucket can hold."},
+    {"drop_recharge", T_OBJECT_EX, offsetof(struct throttler, drop_recharge), READONLY,
+     "Seconds in which `drops` drops leak."},
+    {"block_duration", T_OBJECT_EX, offsetof(struct throttler, block_duration), READONLY,
+     "Seconds an overflow blocks a key; None: it does not."},
+    {"drops", T_LONGLONG, offsetof(struct throttler, limit.drops), READONLY, "Drops that leak in one drop_recharge."},
+    {"prefix", T_OBJECT_EX, offsetof(struct throttler, prefix), READONLY, "Put before every key."},
+    {NULL, 0, 0, 0, NULL}};
+
+static PyType_Slot slots[] = {{Py_tp_new, throttler_new},
+                              {Py_tp_init, throttler_init},
+                              {Py_tp_traverse, throttler_traverse},
+                              {Py_tp_clear, throttler_clear},
+                              {Py_tp_dealloc, throttler_dealloc},
+                              {Py_tp_methods, methods},
+                              {Py_tp_members, members},
+                              {0, NULL}};
+
+PyType_Spec core_throttler_spec = {
+    "aiosteady._core.Throttler", sizeof(struct throttler), 0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE, slots};

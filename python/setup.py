@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""Builds the extension from the C sources beside this folder, or, in an sdist, from those the sdist took along."""
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
+
+HERE = Path(__file__).resolve().parent
+TAKEN_ALONG = HERE / "steady"
+TREE = TAKEN_ALONG if TAKEN_ALONG.is_dir() else HERE.parent
+NOT_NEEDED = {"attach.c"}  # stores on a hiredis context, which no Python program has: so hiredis is not needed either
+SCRIPTS = ["lua/consume.lua", "lua/peek.lua", "lua/reset.lua"]
+
+
+def relative(path):
+    return os.path.relpath(path, HERE)
+
+
+def sources():
+    """Of the library, and of the extension."""
+    return [*sorted(path for path in (TREE / "src").glob("*.c") if path.name not in NOT_NEEDED),
+            *sorted((HERE / "core").glob("*.c"))]
+
+
+class BuildExt(build_ext):
+    """Makes scripts.h first, and keeps what it builds below build/, though the sources are not below this folder."""
+
+    def build_extension(self, ext):
+        made = Path(self.build_temp).resolve() / "include"
+        made.mkdir(parents=True, exist_ok=True)
+        header = subprocess.run(["sh", "scripts/embed-lua", *SCRIPTS], cwd=TREE, check=True, capture_output=True).stdout
+        (made / "scripts.h").write_bytes(header)
+        ext.include_dirs = [str(made), *ext.include_dirs]
+        temp = self.build_temp
+        self.build_temp = str(Path(temp) / "here" / "python")
+        super().build_extension(ext)
+        self.build_temp = temp
+
+
+class Sdist(sdist):
+    """Takes the library's sources along."""
+
+    def make_release_tree(self, base_dir, files):
+        super().make_release_tree(base_dir, files)
+        to = Path(base_dir) / "steady"
+        for pattern in ("src/*.[ch]", "include/*.h", "lua/*.lua", "scripts/embed-lua"):
+            for path in sorted(TREE.glob(pattern)):
+                (to / path.relative_to(TREE)).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, to / path.relative_to(TREE))
+        licence = Path(base_dir) / "LICENSE"
+        licence.unlink(missing_ok=True)
+        shutil.copyfile(HERE / "LICENSE", licence)
+
+
+setup(
+    cmdclass={"build_ext": BuildExt, "sdist": Sdist},
+    ext_modules=[
+        Extension(
+            "aiosteady._core",
+            [relative(path) for path in sources()],
+            depends=[relative(path) for path in [*(TREE / "src").glob("*.h"), *(HERE / "core").glob("*.h"),
+                                                 *(TREE / "lua").glob("*.lua"), TREE / "include" / "steady.h"]],
+            include_dirs=[relative(TREE / "include"), relative(TREE / "src"), "core"],
+            define_macros=[("_GNU_SOURCE", None)],
+            extra_compile_args=["-std=c11", "-fvisibility=hidden", "-pthread",
+                                *(["-mcx16"] if platform.machine() == "x86_64" else [])],
+            # Another copy of the library in the same process is not ours to call.
+            extra_link_args=["-pthread", "-Wl,-Bsymbolic"],
+        )
+    ],
+)
