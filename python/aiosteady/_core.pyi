@@ -25,7 +25,6 @@ def refusal(text: str, /) -> int: ...
 
 @final
 class ThrottleResult:
-    __match_args__: tuple[str, ...]
     def __new__(
         cls,
         success: bool,
