@@ -94,6 +94,10 @@ $(BUILD)/steady.so $(BUILD)/steady_test.so: $(patsubst %,$(BUILD)/obj/src/%.o,bu
 	$(Q)$(LINK) -shared -Wl,-z,defs -Wl,--version-script=module/exports.map -o $@ $(filter %.o,$^)
 module: $(BUILD)/steady.so ## the commands as a module of Redis and Valkey: build/steady.so
 
+PYTHON ?= python3
+python: ## the Python package, for PYTHON=python3; prints the folder for PYTHONPATH
+	$(Q)$(PYTHON) tests/aiosteady_build.py $(BUILD)/python
+
 $(BUILD)/test/libhelp.a: $(HELP)
 	$(Q)rm -f $@ && mkdir -p $(@D) && $(AR) rcs $@ $^
 
@@ -207,6 +211,6 @@ help:
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 force:
-.PHONY: all module tests everything run test unit live asan tsan fuzz vectors bench check install uninstall clean help force
+.PHONY: all module python tests everything run test unit live asan tsan fuzz vectors bench check install uninstall clean help force
 .SECONDARY:
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

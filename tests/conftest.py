@@ -4,6 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import aiosteady_build
 import pytest
 from resp import Redis, free_port
 
@@ -61,3 +62,22 @@ def redis_server(shared_redis):
 @pytest.fixture
 def closed_port():
     return free_port()
+
+
+@pytest.fixture(scope="session")
+def aiosteady():
+    """The Python package, built for this Python: a folder for PYTHONPATH."""
+    return aiosteady_build.build(BUILD / "python")
+
+
+@pytest.fixture(scope="session")
+def from_pypi():
+    """Installs packages for this Python; the folder for PYTHONPATH. Skips where pip cannot have them."""
+
+    def install(*requirements):
+        try:
+            return aiosteady_build.from_pypi(BUILD / "pypi", *requirements)
+        except aiosteady_build.Unavailable as why:
+            pytest.skip(f"{' '.join(requirements)} cannot be had here: {why}")
+
+    return install

@@ -2,12 +2,6 @@
 """The Python package aiosteady, built into a folder of its own and asked from outside, under asyncio's debug mode."""
 import subprocess
 import sys
-import sysconfig
-from pathlib import Path
-
-import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
 
 PROGRAM = """
 import asyncio, sys
@@ -67,20 +61,8 @@ print("fine")
 """
 
 
-@pytest.fixture(scope="module")
-def package(tmp_path_factory):
-    if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
-        pytest.skip("Python's headers are not installed")
-    pytest.importorskip("setuptools")
-    folder = tmp_path_factory.mktemp("aiosteady")
-    run = subprocess.run([sys.executable, "setup.py", "-q", "build", "-b", folder, "--build-lib", folder / "lib"],
-                         cwd=ROOT / "python", capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    return folder / "lib"
-
-
-def test_the_package_decides_waits_cancels_and_refuses(package, redis_server, closed_port):
+def test_the_package_decides_waits_cancels_and_refuses(aiosteady, redis_server, closed_port):
     run = subprocess.run([sys.executable, "-X", "dev", "-c", PROGRAM, redis_server.url, f"redis://127.0.0.1:{closed_port}"],
-                         env={"PYTHONPATH": str(package), "PYTHONMALLOC": "debug"}, capture_output=True, text=True,
+                         env={"PYTHONPATH": str(aiosteady), "PYTHONMALLOC": "debug"}, capture_output=True, text=True,
                          timeout=60, check=False)
     assert run.returncode == 0 and run.stdout == "fine\n", run.stderr
