@@ -85,5 +85,10 @@ int steady__local_open(steady_store **store, const char *path, const steady_stor
                        steady_message *why); /* path NULL: private */
 int steady__redis_open(steady_store **store, const struct steady__url *url, const steady_store_options *options,
                        steady_message *why);
+/* The same over another network than that of the system, which outlives the store. The blocking calls, whose loop is
+ * the system's, cannot be used on it. */
+struct steady__net;
+int steady__redis_open_over(steady_store **store, const struct steady__net *net, const struct steady__url *url,
+                            const steady_store_options *options, steady_message *why);
 
 #endif

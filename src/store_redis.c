@@ -17,6 +17,7 @@
 
 struct redis_store {
     steady_store head;
+    const struct steady__net *net;
     struct steady__url url;
     struct steady__birthmark birthmark;
     steady_message trouble;
@@ -50,7 +51,7 @@ static int start(struct redis_store *store, struct steady__flight *flight, const
     flight->birthmark = &store->birthmark;
     flight->carrier_class = &link_class;
     if (steady__flight_init(flight) != 0) return STEADY_NO_MEMORY;
-    const struct steady__link_options options = {.net = &steady__net_system,
+    const struct steady__link_options options = {.net = store->net,
                                                  .loop = *loop,
                                                  .url = &store->url,
                                                  .birthmark = &store->birthmark,
@@ -170,12 +171,13 @@ static const struct steady__store_class redis_class = {
     .free = free_store,
 };
 
-int steady__redis_open(steady_store **store, const struct steady__url *url, const steady_store_options *options,
-                       steady_message *why) {
+int steady__redis_open_over(steady_store **store, const struct steady__net *net, const struct steady__url *url,
+                            const steady_store_options *options, steady_message *why) {
     struct redis_store *s = calloc(1, sizeof *s);
     *store = NULL;
     if (s == NULL) return steady__fail(why, STEADY_NO_MEMORY, "out of memory");
     steady__store_init(&s->head, &redis_class, options);
+    s->net = net;
     steady__url_copy(&s->url, url);
     steady__birthmark_set(&s->birthmark, true);
     s->options = *options;
@@ -188,4 +190,9 @@ int steady__redis_open(steady_store **store, const struct steady__url *url, cons
     }
     *store = &s->head;
     return 0;
+}
+
+int steady__redis_open(steady_store **store, const struct steady__url *url, const steady_store_options *options,
+                       steady_message *why) {
+    return steady__redis_open_over(store, &steady__net_system, url, options, why);
 }
