@@ -31,10 +31,25 @@ static void nothing(const struct steady__net *net, int fd) {
     (void)fd;
 }
 
+/* A walk ends where the reply does. */
+static void check_nested(const struct steady__reply *reply) {
+    struct steady__walk walk = steady__walk_over(reply), skip = walk;
+    struct steady__value value;
+    while (steady__walk_next(&walk, &value)) {
+        if (value.kind == STEADY__VALUE_TEXT && value.text + value.text_len > walk.end) abort();
+    }
+    steady__walk_skip(&skip);
+    if (walk.at != walk.end || skip.at != skip.end) abort();
+}
+
 static void check(const struct steady__reply *reply) {
     char text[100];
     if (reply->kind == STEADY__REPLY_INTEGERS) {
         if (reply->count < 1 || reply->count > STEADY__REPLY_MAX) abort();
+        return;
+    }
+    if (reply->kind == STEADY__REPLY_NESTED) {
+        check_nested(reply);
         return;
     }
     steady__reply_excuse(text, sizeof text, reply, "key", 3);
@@ -56,6 +71,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
     steady__wire_open(&wire, 0);
     for (size_t i = 0; i < REQUESTS; i++) {
         if (steady__wire_room(&wire, 1) == NULL) abort();
+        requests[i].nested = bytes[0] % 2 != 0 && i % 2 != 0;
         steady__wire_put(&wire, &requests[i], 1);
     }
     for (size_t next = 0; got >= 0 && steady__wire_receive(&wire) > 0;)

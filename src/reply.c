@@ -4,7 +4,10 @@
  * That is an integer, an array of a few, a short text, or an error. What is anything else - nil, a nested array, a
  * push, an array of a billion - is refused at its first line, before a byte of it is waited for or stored: a
  * connection that says such a thing cannot be trusted to say next whose reply comes after. So there is no parser state
- * and no allocation; a reply cut in two is read again from its start when the rest has come. */
+ * and no allocation; a reply cut in two is read again from its start when the rest has come.
+ *
+ * A few requests ask for more, and are marked so: their replies may be arrays of arrays, read without recursion, as
+ * many values as the arrays met so far have promised. */
 #include "reply.h"
 
 #include <string.h>
@@ -103,6 +106,74 @@ ptrdiff_t steady__reply_read(struct steady__reply *reply, const char *bytes, siz
     case '+': return read_line(reply, bytes, len);
     default: return BAD;
     }
+}
+
+/* ---- Nested ones ---- */
+
+/* The number that follows the type at the head of a value: the bytes of that line, 0 or BAD. */
+static ptrdiff_t read_head(struct steady__value *value, const char *bytes, size_t len) {
+    value->text = NULL;
+    value->text_len = 0;
+    return read_number_line(bytes, len, 0, bytes[0], &value->number);
+}
+
+static ptrdiff_t read_text_value(struct steady__value *value, const char *bytes, size_t len) {
+    const ptrdiff_t head = read_head(value, bytes, len);
+    value->kind = value->number == -1 ? STEADY__VALUE_NIL : STEADY__VALUE_TEXT;
+    if (head <= 0 || value->kind == STEADY__VALUE_NIL) return head;
+    if (value->number < 0 || value->number > STEADY__VALUE_TEXT_MAX) return BAD;
+    const size_t end = (size_t)head + (size_t)value->number;
+    if (len < end + 2) return 0;
+    value->text = bytes + head;
+    value->text_len = (size_t)value->number;
+    return bytes[end] == '\r' && bytes[end + 1] == '\n' ? (ptrdiff_t)end + 2 : BAD;
+}
+
+static ptrdiff_t read_array_value(struct steady__value *value, const char *bytes, size_t len) {
+    const ptrdiff_t head = read_head(value, bytes, len);
+    value->kind = value->number == -1 ? STEADY__VALUE_NIL : STEADY__VALUE_ARRAY;
+    return head > 0 && (value->number < -1 || value->number > STEADY__VALUE_COUNT_MAX) ? BAD : head;
+}
+
+/* A value, or the head of an array: the bytes it took, 0 or BAD. */
+static ptrdiff_t read_value(struct steady__value *value, const char *bytes, size_t len) {
+    if (len == 0) return 0;
+    value->number = 0;
+    switch (bytes[0]) {
+    case '$': return read_text_value(value, bytes, len);
+    case '*': return read_array_value(value, bytes, len);
+    case ':': value->kind = STEADY__VALUE_INTEGER; return read_head(value, bytes, len);
+    default: return BAD;
+    }
+}
+
+ptrdiff_t steady__reply_read_nested(struct steady__reply *reply, const char *bytes, size_t len) {
+    struct steady__value value;
+    size_t at = 0;
+    if (len > 0 && bytes[0] != '*' && bytes[0] != '$') return steady__reply_read(reply, bytes, len);
+    for (int64_t due = 1; due > 0; due--) {
+        const ptrdiff_t took = read_value(&value, bytes + at, len - at);
+        if (took <= 0) return took;
+        at += (size_t)took;
+        if (value.kind == STEADY__VALUE_ARRAY) due += value.number;
+    }
+    reply->kind = STEADY__REPLY_NESTED;
+    reply->text = bytes;
+    reply->text_len = at;
+    return (ptrdiff_t)at;
+}
+
+bool steady__walk_next(struct steady__walk *walk, struct steady__value *value) {
+    const ptrdiff_t took = read_value(value, walk->at, (size_t)(walk->end - walk->at));
+    if (took <= 0) return false;
+    walk->at += took;
+    return true;
+}
+
+void steady__walk_skip(struct steady__walk *walk) {
+    struct steady__value value;
+    for (int64_t due = 1; due > 0 && steady__walk_next(walk, &value); due--)
+        if (value.kind == STEADY__VALUE_ARRAY) due += value.number;
 }
 
 void steady__reply_excuse(char *out, size_t size, const struct steady__reply *reply, const char *secret,

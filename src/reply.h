@@ -12,16 +12,45 @@
 #define STEADY__REPLY_TEXT_MAX 64 /* a bulk string is a SHA-1 */
 
 struct steady__reply {
-    enum { STEADY__REPLY_INTEGERS, STEADY__REPLY_TEXT, STEADY__REPLY_ERROR } kind;
+    enum { STEADY__REPLY_INTEGERS, STEADY__REPLY_TEXT, STEADY__REPLY_ERROR, STEADY__REPLY_NESTED } kind;
     size_t count;
     int64_t values[STEADY__REPLY_MAX];
-    const char *text; /* of a text or an error; points into the bytes it was read from */
+    const char *text; /* of a text or an error; of a nested one all its bytes. Points to where it was read from */
     size_t text_len;
 };
 
 /* Reads the reply that `bytes` begin with: how many bytes it took, 0 where it is not complete yet, -1 where it is
  * nothing that one of our commands is answered with, whatever may follow. */
 ptrdiff_t steady__reply_read(struct steady__reply *reply, const char *bytes, size_t len);
+
+/* The same for the few requests whose replies hold texts and arrays of arrays: an array, a bulk string or nil is
+ * STEADY__REPLY_NESTED, to be walked over. The rest is as above. */
+ptrdiff_t steady__reply_read_nested(struct steady__reply *reply, const char *bytes, size_t len);
+
+#define STEADY__VALUE_TEXT_MAX 4096
+#define STEADY__VALUE_COUNT_MAX 16384
+
+struct steady__value {
+    enum { STEADY__VALUE_NIL, STEADY__VALUE_INTEGER, STEADY__VALUE_TEXT, STEADY__VALUE_ARRAY } kind;
+    int64_t number; /* an integer; of an array, how many values it holds: they come next */
+    const char *text;
+    size_t text_len;
+};
+
+struct steady__walk {
+    const char *at, *end;
+};
+
+static inline struct steady__walk steady__walk_over(const struct steady__reply *reply) {
+    if (reply->kind != STEADY__REPLY_NESTED) return (struct steady__walk){"", ""};
+    return (struct steady__walk){reply->text, reply->text + reply->text_len};
+}
+
+/* The next value, an array before what it holds; false at the end. */
+bool steady__walk_next(struct steady__walk *walk, struct steady__value *value);
+
+/* Passes over the next value with all it holds. */
+void steady__walk_skip(struct steady__walk *walk);
 
 /* The text of an error, fit for a message. A server may quote what it was sent: what is `secret` is left out, and
  * everything with it but the error's first word. */

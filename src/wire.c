@@ -83,6 +83,7 @@ void steady__wire_put(struct steady__wire *wire, struct steady__request *request
     struct steady__wire_slot *s = slot(wire, wire->tail);
     s->request = request;
     s->begin = wire->sent + (wire->out_to - wire->out_from);
+    s->nested = request->nested;
     request->number = wire->tail++;
     request->on_wire = true;
     wire->out_to += len;
@@ -114,7 +115,9 @@ ssize_t steady__wire_receive(struct steady__wire *wire) {
 }
 
 int steady__wire_next(struct steady__wire *wire, struct steady__reply *reply, struct steady__request **request) {
-    const ptrdiff_t took = steady__reply_read(reply, wire->in + wire->in_from, wire->in_to - wire->in_from);
+    const bool nested = !steady__wire_idle(wire) && slot(wire, wire->head)->nested;
+    const ptrdiff_t took = (nested ? steady__reply_read_nested : steady__reply_read)(reply, wire->in + wire->in_from,
+                                                                                     wire->in_to - wire->in_from);
     *request = NULL;
     if (took <= 0) return (int)took;
     wire->in_from += (size_t)took;

@@ -12,7 +12,8 @@ struct steady__request {
     struct steady__list place; /* in a list of requests that are not on the wire */
     uint64_t number;           /* on the wire: which one it is, counted from 0 */
     bool on_wire;
-    void *slot; /* for carriers other than a wire */
+    bool nested; /* its reply may be an array of anything: see steady__reply_read_nested */
+    void *slot;  /* for carriers other than a wire */
 };
 
 #define STEADY__WIRE_OUT 65536
@@ -21,6 +22,7 @@ struct steady__request {
 struct steady__wire_slot {
     struct steady__request *request; /* NULL: whoever asked does not want to know any more */
     uint64_t begin;                  /* its first byte, counted from the first of the connection */
+    bool nested;                     /* the request's */
 };
 
 struct steady__wire {

@@ -203,6 +203,115 @@ static void test_excuses(void **state) {
     }
 }
 
+/* ---- Nested ones ---- */
+
+static ptrdiff_t read_nested_flush(struct steady__reply *reply, const char *bytes, size_t len) {
+    char *exact = malloc(len > 0 ? len : 1);
+    assert_non_null(exact);
+    memcpy(exact, bytes, len);
+    const ptrdiff_t took = steady__reply_read_nested(reply, exact, len);
+    free(exact);
+    return took;
+}
+
+/* What a walk sees, in words: i an integer, t a text, n nil, a an array. */
+static const struct {
+    const char *bytes;
+    const char *walk;
+} nested[] = {
+    {"*2\r\n$9\r\n127.0.0.1\r\n$4\r\n6379\r\n", "a2 t(127.0.0.1) t(6379) "},
+    {"*-1\r\n", "n "},
+    {"$-1\r\n", "n "},
+    {"*0\r\n", "a0 "},
+    {"$2\r\nok\r\n", "t(ok) "},
+    {"*3\r\n$6\r\nmaster\r\n:42\r\n*2\r\n*3\r\n$1\r\na\r\n$1\r\n1\r\n$1\r\n9\r\n*1\r\n$-1\r\n",
+     "a3 t(master) i42 a2 a3 t(a) t(1) t(9) a1 n "},
+    {"*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*0\r\n", "a1 a1 a1 a1 a1 a0 "},
+};
+
+static void describe(char *out, const struct steady__reply *reply) {
+    struct steady__walk walk = steady__walk_over(reply);
+    struct steady__value value;
+    for (*out = '\0'; steady__walk_next(&walk, &value); out += strlen(out)) {
+        switch (value.kind) {
+        case STEADY__VALUE_NIL: strcpy(out, "n "); break;
+        case STEADY__VALUE_INTEGER: sprintf(out, "i%lld ", (long long)value.number); break;
+        case STEADY__VALUE_TEXT: sprintf(out, "t(%.*s) ", (int)value.text_len, value.text); break;
+        case STEADY__VALUE_ARRAY: sprintf(out, "a%lld ", (long long)value.number); break;
+        }
+    }
+}
+
+static void test_nested_at_every_cut(void **state) {
+    char seen[256];
+    (void)state;
+    for (size_t i = 0; i < COUNT(nested); i++) {
+        const size_t len = strlen(nested[i].bytes);
+        struct steady__reply reply;
+        for (size_t cut = 0; cut < len; cut++)
+            if (read_nested_flush(&reply, nested[i].bytes, cut) != 0) fail_msg("%s cut at %zu", nested[i].bytes, cut);
+        assert_int_equal(steady__reply_read_nested(&reply, nested[i].bytes, len), len);
+        assert_int_equal(reply.kind, STEADY__REPLY_NESTED);
+        describe(seen, &reply);
+        assert_string_equal(seen, nested[i].walk);
+    }
+}
+
+static void test_nested_refused(void **state) {
+    static const char *const never[] = {
+        "*-2\r\n",
+        "*16385\r\n",
+        "$4097\r\n",
+        "$-2\r\n",
+        "*1\r\n%",
+        "*1\r\n_",
+        "*1\r\n+OK",
+        "*1\r\n-ERR no",
+        "*2\r\n$1\r\nab",
+        "*1\r\n$",
+        "*99999999999999999999",
+        "%1\r\n",
+        "_\r\n",
+    };
+    struct steady__reply reply;
+    (void)state;
+    for (size_t i = 0; i < COUNT(never); i++) {
+        char bytes[64];
+        snprintf(bytes, sizeof bytes, "%s%s", never[i], strcmp(never[i], "*1\r\n$") == 0 ? "x\r\n" : "\r\n");
+        if (read_nested_flush(&reply, bytes, strlen(bytes)) != -1) fail_msg("taken: %s", never[i]);
+    }
+}
+
+static void test_nested_may_be_plain(void **state) {
+    struct steady__reply reply;
+    (void)state;
+    assert_int_equal(steady__reply_read_nested(&reply, "-NOAUTH x\r\n", 11), 11);
+    assert_int_equal(reply.kind, STEADY__REPLY_ERROR);
+    assert_int_equal(steady__reply_read_nested(&reply, "+OK\r\n", 5), 5);
+    assert_int_equal(reply.kind, STEADY__REPLY_TEXT);
+    struct steady__walk walk = steady__walk_over(&reply);
+    struct steady__value value;
+    assert_false(steady__walk_next(&walk, &value));
+}
+
+static void test_skipped(void **state) {
+    static const char bytes[] = "*3\r\n*2\r\n*1\r\n:1\r\n$1\r\nx\r\n$-1\r\n:7\r\n";
+    struct steady__reply reply;
+    struct steady__value value;
+    (void)state;
+    assert_int_equal(steady__reply_read_nested(&reply, bytes, sizeof bytes - 1), sizeof bytes - 1);
+    struct steady__walk walk = steady__walk_over(&reply);
+    assert_true(steady__walk_next(&walk, &value));
+    assert_int_equal(value.number, 3);
+    steady__walk_skip(&walk);
+    steady__walk_skip(&walk);
+    assert_true(steady__walk_next(&walk, &value));
+    assert_int_equal(value.kind, STEADY__VALUE_INTEGER);
+    assert_int_equal(value.number, 7);
+    assert_false(steady__walk_next(&walk, &value));
+    steady__walk_skip(&walk); /* nothing is left, and nothing happens */
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_good_at_every_cut),
@@ -212,6 +321,10 @@ int main(void) {
         cmocka_unit_test(test_nested_without_end),
         cmocka_unit_test(test_random),
         cmocka_unit_test(test_excuses),
+        cmocka_unit_test(test_nested_at_every_cut),
+        cmocka_unit_test(test_nested_refused),
+        cmocka_unit_test(test_nested_may_be_plain),
+        cmocka_unit_test(test_skipped),
     };
     return cmocka_run_group_tests_name("reply", tests, NULL, NULL);
 }
