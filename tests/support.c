@@ -40,11 +40,12 @@ int free_port(void) {
 
 static void exec_server(const struct server *server) {
     char line[1024];
+    const char *program = getenv("REDIS_SERVER");
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     snprintf(line, sizeof line,
-             "exec redis-server --bind 127.0.0.1 --port %d --dir %s --unixsocket %s/s --save '' --appendonly no %s "
-             ">%s/log 2>&1",
-             server->port, server->dir, server->dir, server->options, server->dir);
+             "exec %s --bind 127.0.0.1 --port %d --dir %s --unixsocket %s/s --save '' --appendonly no %s >%s/log 2>&1",
+             program != NULL ? program : "redis-server", server->port, server->dir, server->dir, server->options,
+             server->dir);
     execl("/bin/sh", "sh", "-c", line, (char *)NULL);
     _exit(127);
 }
@@ -157,6 +158,52 @@ long long server_stat(const struct server *server, const char *field) {
     return atoll(line + strlen(field) + 1);
 }
 
+/* ---- Figures ---- */
+
+/* Of all decisions of this program. */
+static struct {
+    pid_t pid;
+    unsigned long decisions, verdicts, unknown;
+    long long lost, doubled;
+    steady_us slowest;
+} figures;
+
+static void note_figures(const steady_result *result, steady_us took) {
+    figures.decisions++;
+    if (result->error == 0) figures.verdicts++;
+    if (result->error == STEADY_UNKNOWN) figures.unknown++;
+    if (took > figures.slowest) figures.slowest = took;
+}
+
+static void show_figures(void) {
+    if (getpid() != figures.pid || figures.decisions == 0) return;
+    printf("# figures: decisions=%lu verdicts=%lu unknown=%lu lost=%lld doubled=%lld worst_us=%lld\n",
+           figures.decisions, figures.verdicts, figures.unknown, figures.lost, figures.doubled,
+           (long long)figures.slowest);
+}
+
+/* TEST is the one test to run, for `make faults`. */
+__attribute__((constructor)) static void choose_test(void) {
+    const char *name = getenv("TEST");
+    figures.pid = getpid();
+    if (name == NULL) return;
+    cmocka_set_test_filter(name);
+    atexit(show_figures);
+}
+
+steady_us how_long(steady_us briefly, steady_us at_length) { return getenv("TEST") != NULL ? at_length : briefly; }
+
+void account_lost(const struct tally *tally, long long charged, long long most) {
+    const long long allowed = (long long)tally->allowed;
+    const long long possible = allowed + (long long)tally->errors[-STEADY_UNKNOWN];
+    if (charged < allowed) figures.lost += allowed - charged;
+    if (charged > possible) figures.doubled += charged - possible;
+    if (charged < allowed - most || charged > possible)
+        fail_msg("charged %lld of %lld to %lld", charged, allowed - most, possible);
+}
+
+void account(const struct tally *tally, long long charged) { account_lost(tally, charged, 0); }
+
 /* ---- Decisions ---- */
 
 struct expected {
@@ -181,6 +228,7 @@ void count_result(const steady_result *result, void *data) {
     tally->called++;
     tally->last = *result;
     if (took > tally->slowest) tally->slowest = took;
+    note_figures(result, took);
     if (result->error != 0)
         tally->errors[-result->error & 15]++;
     else

@@ -36,7 +36,8 @@ struct server {
     char options[512]; /* of its command line */
 };
 
-/* Starts one and waits until it answers; options may be NULL. It dies with the test program. */
+/* Starts one and waits until it answers; options may be NULL. It dies with the test program. The program is
+ * $REDIS_SERVER where that is set: another server, or one with a command before it. */
 void server_start(struct server *server, const char *options);
 /* Starts it again on its port, as it was; `wait`: until it answers. */
 void server_restart(struct server *server, bool wait);
@@ -76,6 +77,20 @@ steady_throttler *new_throttler(steady_store *store, int64_t capacity, steady_us
 /* Runs the poller until all that was submitted has been called back, for at most `limit`. */
 void run_until_done(steady_poller *poller, const struct tally *tally, steady_us limit);
 void run_for(steady_poller *poller, steady_us time);
+
+/* ---- Faults ---- */
+
+/* How long a fault lasts: briefly in `make test`, at length in `make faults`. */
+steady_us how_long(steady_us briefly, steady_us at_length);
+
+/* Fails the test unless what a bucket that never drains was charged is what was allowed, and at most what ended as
+ * unknown more. `make faults` shows the sums: what is missing counts as lost, what is too much as doubled. */
+void account(const struct tally *tally, long long charged);
+/* The same where the fault may lose some: at most so many. */
+void account_lost(const struct tally *tally, long long charged, long long most);
+
+/* Ends the test: this machine cannot run it. */
+#define skip_because(reason) (print_message("# skipped: %s\n", reason), skip())
 
 /* ---- A log that remembers ---- */
 

@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: MIT
+ * The Redis store when a connection or the process is in trouble: frozen, killed, restarted, forked, without
+ * descriptors. */
+#include "rig.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* ---- Frozen ---- */
+
+static void test_frozen_under_traffic(void **state) {
+    static const steady_us pauses[] = {1 * MS, 10 * MS, 50 * MS};
+    (void)state;
+    rig_open(TIMEOUT);
+    warm_up();
+    for (size_t i = 0; i < COUNT(pauses); i++) {
+        struct tally tally = {0};
+        const uint64_t timeouts = stats().timeouts;
+        server_ask(&rig.server, "DEL k");
+        server_freeze(&rig.server);
+        trickle(&tally, pauses[i], how_long(700 * MS, 3 * STEADY_SECOND));
+        assert_int_equal(tally.verdicts, 0);
+        assert_int_equal(tally.errors[-STEADY_UNKNOWN] + tally.errors[-STEADY_UNAVAILABLE], tally.called);
+        assert_true(tally.errors[-STEADY_UNKNOWN] > 0);
+        if (tally.slowest > TIMEOUT + SLACK) fail_msg("one took %lld us", (long long)tally.slowest);
+        assert_true(stats().timeouts > timeouts);
+        assert_non_null(strstr(rig.log.last, "does not answer")); /* dropped after four timeouts */
+        server_thaw(&rig.server);
+        assert_used_again();
+        const unsigned long called = tally.called;
+        run_for(rig.poller, 50 * MS);
+        assert_int_equal(tally.called, called);
+        account(&tally, level("k"));
+    }
+    assert_loop_never_held();
+}
+
+static void test_frozen_for_blocking_calls(void **state) {
+    steady_result r;
+    (void)state;
+    rig_open(TIMEOUT);
+    assert_int_equal(steady_consume_sync(rig.throttler, "k", 1, 1, &r), 0);
+    server_freeze(&rig.server);
+    for (int i = 0; i < 6; i++) {
+        const steady_us begin = now_us();
+        const int error = steady_consume_sync(rig.throttler, "k", 1, 1, &r);
+        assert_true(error == STEADY_UNKNOWN || error == STEADY_UNAVAILABLE);
+        assert_true(now_us() - begin < TIMEOUT + SLACK);
+    }
+    server_thaw(&rig.server);
+    const steady_us begin = now_us();
+    while (steady_consume_sync(rig.throttler, "k", 1, 1, &r) != 0)
+        assert_true(now_us() - begin < STEADY_SECOND);
+}
+
+/* The replies come after the deadline, on a connection that is kept, and each to nobody. */
+static void test_late_replies_reach_nobody(void **state) {
+    struct tally early = {0}, late = {0};
+    (void)state;
+    rig_open(TIMEOUT);
+    warm_up();
+    server_freeze(&rig.server);
+    for (int i = 0; i < 50; i++)
+        consume_counted(rig.throttler, "early", 1, &early);
+    run_until_done(rig.poller, &early, STEADY_SECOND);
+    assert_int_equal(early.errors[-STEADY_UNKNOWN], 50);
+    server_thaw(&rig.server);
+    for (int i = 0; i < 50; i++)
+        consume_counted(rig.throttler, "late", 1, &late);
+    run_until_done(rig.poller, &late, STEADY_SECOND);
+    assert_int_equal(late.allowed, 50);
+    assert_int_equal(late.last.level, 50); /* its own reply, not one 50 places earlier */
+    assert_int_equal(early.called, 50);
+    assert_int_equal(level("early"), 50);
+    assert_int_equal(stats().reconnects, 0);
+}
+
+/* Nothing that was never written is charged, whatever the socket takes. */
+static void test_frozen_with_more_than_the_socket_takes(void **state) {
+    struct tally tally = {0};
+    char *key = malloc(1001);
+    (void)state;
+    memset(key, 'k', 1000);
+    key[1000] = '\0';
+    rig_open(TIMEOUT);
+    warm_up();
+    server_freeze(&rig.server);
+    for (int i = 0; i < 20000; i++)
+        consume_counted(rig.throttler, key, 1, &tally);
+    run_until_done(rig.poller, &tally, 5 * STEADY_SECOND);
+    assert_true(tally.errors[-STEADY_UNKNOWN] > 0);
+    assert_true(tally.errors[-STEADY_UNAVAILABLE] > 0);
+    server_thaw(&rig.server);
+    assert_used_again();
+    account(&tally, level(key));
+    free(key);
+}
+
+/* ---- Dead ---- */
+
+static void test_killed_and_restarted(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    rig_open(TIMEOUT);
+    warm_up();
+    for (int round = 1; round <= 2; round++) {
+        server_kill(&rig.server);
+        run_for(rig.poller, 20 * MS);
+        memset(&tally, 0, sizeof tally);
+        trickle(&tally, 5 * MS, 300 * MS);
+        assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.called);
+        assert_true(tally.slowest < TIMEOUT); /* at once, more or less */
+        assert_non_null(strstr(steady_store_trouble(rig.store), "refused"));
+        server_restart(&rig.server, true);
+        assert_used_again();
+        if (rig.log.lines != 2 * (unsigned)round || rig.log.warnings != (unsigned)round)
+            fail_msg("%u lines:\n%s", rig.log.lines, rig.log.all);
+    }
+    assert_int_equal(stats().reconnects, 2);
+}
+
+static void test_killed_under_load(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    rig_open(TIMEOUT);
+    warm_up();
+    for (int i = 0; i < 500; i++)
+        consume_counted(rig.throttler, "k", 1, &tally);
+    steady_poller_run(rig.poller, 0);
+    server_kill(&rig.server);
+    run_until_done(rig.poller, &tally, STEADY_SECOND);
+    assert_int_equal(tally.verdicts + tally.errors[-STEADY_UNKNOWN] + tally.errors[-STEADY_UNAVAILABLE], 500);
+    assert_true(tally.slowest < TIMEOUT + SLACK);
+}
+
+static void test_never_started_then_started(void **state) {
+    steady_result r;
+    (void)state;
+    server_kill(&rig.server);
+    rig_open(TIMEOUT);
+    const steady_us begin = now_us();
+    assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+    assert_true(now_us() - begin < TIMEOUT);
+    assert_int_equal(steady_consume_sync(rig.throttler, "k", 1, 1, &r), STEADY_UNAVAILABLE);
+    run_for(rig.poller, 300 * MS);
+    assert_int_equal(rig.log.lines, 1);
+    server_restart(&rig.server, true);
+    assert_used_again();
+    const steady_us back = now_us();
+    while (steady_consume_sync(rig.throttler, "k", 1, 1, &r) != 0)
+        assert_true(now_us() - back < STEADY_SECOND);
+    assert_int_equal(rig.log.lines, 2);
+}
+
+static void kill_clients(void) {
+    server_ask(&rig.server, "CLIENT KILL TYPE normal");
+    sleep_us(20 * MS);
+}
+
+static void test_clients_killed(void **state) {
+    struct tally tally = {0};
+    struct sigaction action;
+    (void)state;
+    sigaction(SIGPIPE, NULL, &action);
+    assert_true(action.sa_handler == SIG_DFL); /* so a SIGPIPE would end this program */
+    rig_open(TIMEOUT);
+    const pid_t pid = start_child(kill_clients);
+    load(&tally, 100, how_long(STEADY_SECOND, 10 * STEADY_SECOND));
+    end_child(pid);
+    assert_true(tally.verdicts > 0 && stats().reconnects > 5);
+    assert_int_equal(tally.verdicts + tally.errors[-STEADY_UNKNOWN] + tally.errors[-STEADY_UNAVAILABLE], tally.called);
+    assert_used_again();
+    account(&tally, level("k"));
+}
+
+/* ---- The process ---- */
+
+static void on_alarm(int number) { (void)number; }
+
+static void test_signals_every_millisecond(void **state) {
+    const struct sigaction action = {.sa_handler = on_alarm}; /* no SA_RESTART: EINTR everywhere */
+    const struct itimerval often = {{0, 1000}, {0, 1000}}, never = {{0, 0}, {0, 0}};
+    struct tally tally = {0};
+    steady_result r;
+    (void)state;
+    rig_open(5 * STEADY_SECOND);
+    sigaction(SIGALRM, &action, NULL);
+    setitimer(ITIMER_REAL, &often, NULL);
+    load(&tally, 50, 300 * MS);
+    for (int i = 0; i < 500; i++)
+        assert_int_equal(steady_consume_sync(rig.throttler, "sync", 4, 1, &r), 0);
+    setitimer(ITIMER_REAL, &never, NULL);
+    assert_int_equal(tally.allowed, tally.submitted);
+    account(&tally, level("k"));
+    assert_int_equal(level("sync"), 500);
+}
+
+static int use_in_child(void) {
+    steady_result r;
+    steady_store *own = NULL;
+    steady_throttler *owned = NULL;
+    const steady_limit limit = {.max_capacity = LARGE, .drop_recharge = RECHARGE};
+    if (steady_consume(rig.throttler, "k", 1, 1, count_result, NULL) != STEADY_UNAVAILABLE) return 1;
+    if (steady_consume_sync(rig.throttler, "k", 1, 1, &r) != STEADY_UNAVAILABLE) return 2;
+    if (r.error != STEADY_UNAVAILABLE) return 3;
+    if (steady_store_open(&own, rig.server.url, NULL, NULL) != 0) return 4;
+    if (steady_throttler_new(&owned, own, &limit, NULL, NULL) != 0) return 5;
+    if (steady_consume_sync(owned, "child", 5, 1, &r) != 0) return 6;
+    steady_throttler_free(&owned);
+    steady_store_close(&own);
+    if (steady_poller_run(rig.poller, 10 * MS) < 0) return 7; /* of the parent's: may be run, does nothing to it */
+    steady_store_close(&rig.store);
+    steady_throttler_free(&rig.throttler);
+    return 0;
+}
+
+static void test_fork(void **state) {
+    struct tally tally = {0};
+    steady_result r;
+    int status = -1;
+    (void)state;
+    rig_open(5 * STEADY_SECOND);
+    warm_up();
+    assert_int_equal(steady_consume_sync(rig.throttler, "sync", 4, 1, &r), 0);
+    for (int i = 0; i < 100; i++)
+        consume_counted(rig.throttler, "k", 1, &tally);
+    steady_poller_run(rig.poller, 0);
+    const pid_t pid = fork();
+    assert_return_code(pid, errno);
+    if (pid == 0) _exit(use_in_child());
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    run_until_done(rig.poller, &tally, 5 * STEADY_SECOND);
+    assert_int_equal(tally.allowed, 100);
+    assert_int_equal(tally.last.level, 100);
+    assert_int_equal(ask_one(), 0);
+    assert_int_equal(steady_consume_sync(rig.throttler, "sync", 4, 1, &r), 0);
+    assert_int_equal(r.level, 2);
+    assert_int_equal(stats().reconnects, 0);
+    assert_int_equal(level("child"), 1);
+}
+
+/* No descriptor to connect with, then some. */
+static void test_no_descriptors(void **state) {
+    struct rlimit limit, none;
+    (void)state;
+    rig_open(TIMEOUT);
+    assert_return_code(getrlimit(RLIMIT_NOFILE, &limit), errno);
+    none = limit;
+    const int next = dup(0);
+    close(next);
+    none.rlim_cur = (rlim_t)next;
+    assert_return_code(setrlimit(RLIMIT_NOFILE, &none), errno);
+    const int error = ask_one();
+    assert_return_code(setrlimit(RLIMIT_NOFILE, &limit), errno);
+    assert_int_equal(error, STEADY_UNAVAILABLE);
+    assert_used_again();
+}
+
+/* A blocking call whose poll(2) fails ends at once, rather than never. */
+static void test_no_poll(void **state) {
+    struct rlimit limit, none;
+    steady_result r;
+    (void)state;
+    rig_open(TIMEOUT);
+    assert_int_equal(steady_consume_sync(rig.throttler, "k", 1, 1, &r), 0);
+    assert_return_code(getrlimit(RLIMIT_NOFILE, &limit), errno);
+    none = limit;
+    none.rlim_cur = 0;
+    assert_return_code(setrlimit(RLIMIT_NOFILE, &none), errno);
+    const int error = steady_consume_sync(rig.throttler, "k", 1, 1, &r);
+    assert_return_code(setrlimit(RLIMIT_NOFILE, &limit), errno);
+    assert_int_equal(error, STEADY_UNKNOWN);
+    assert_int_equal(steady_consume_sync(rig.throttler, "k", 1, 1, &r), 0);
+    assert_int_equal(r.level, 3); /* both answers are its own */
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        WITH_RIG(test_frozen_under_traffic),
+        WITH_RIG(test_frozen_for_blocking_calls),
+        WITH_RIG(test_late_replies_reach_nobody),
+        WITH_RIG(test_frozen_with_more_than_the_socket_takes),
+        WITH_RIG(test_killed_and_restarted),
+        WITH_RIG(test_killed_under_load),
+        WITH_RIG(test_never_started_then_started),
+        WITH_RIG(test_clients_killed),
+        WITH_RIG(test_signals_every_millisecond),
+        WITH_RIG(test_fork),
+        WITH_RIG(test_no_descriptors),
+        WITH_RIG(test_no_poll),
+    };
+    return cmocka_run_group_tests_name("connection", tests, NULL, NULL);
+}

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: MIT
+ * The Redis store when a real server is in trouble: scripts lost, memory full, no disk, no replicas, read-only, busy,
+ * loading. */
+#include "rig.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* ---- The script is lost ---- */
+
+static void test_flush_under_load(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    rig_open(5 * STEADY_SECOND);
+    warm_up();
+    for (int round = 1; round <= 10; round++) {
+        const uint64_t loads = stats().script_loads;
+        for (int i = 0; i < 500; i++)
+            consume_counted(rig.throttler, "k", 1, &tally);
+        steady_poller_run(rig.poller, 0);
+        server_ask(&rig.server, round % 2 ? "SCRIPT FLUSH SYNC" : "SCRIPT FLUSH ASYNC");
+        for (int i = 0; i < 500; i++)
+            consume_counted(rig.throttler, "k", 1, &tally);
+        run_until_done(rig.poller, &tally, 5 * STEADY_SECOND);
+        assert_int_equal(tally.allowed, 1000 * round);
+        assert_int_equal(stats().script_loads, loads + 1);
+    }
+    account(&tally, level("k"));
+    assert_int_equal(rig.log.lines, 0);
+}
+
+static void flush_scripts(void) {
+    server_ask(&rig.server, "SCRIPT FLUSH");
+    sleep_us(2 * MS);
+}
+
+static void test_flush_storm(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    rig_open(5 * STEADY_SECOND);
+    const pid_t pid = start_child(flush_scripts);
+    load(&tally, 200, how_long(2 * STEADY_SECOND, 10 * STEADY_SECOND));
+    end_child(pid);
+    assert_int_equal(tally.allowed, tally.submitted);
+    account(&tally, level("k"));
+    assert_true(stats().script_loads > 10);
+    assert_true((long long)stats().script_loads <= server_stat(&rig.server, "cmdstat_script|flush:calls") + 1);
+}
+
+/* ---- Refusals that pass ---- */
+
+static void test_memory_full(void **state) {
+    (void)state;
+    rig_open(TIMEOUT);
+    warm_up();
+    server_ask(&rig.server, "CONFIG SET maxmemory-policy noeviction");
+    server_ask(&rig.server, "CONFIG SET maxmemory 1");
+    assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+    assert_int_equal(strncmp(steady_store_trouble(rig.store), "OOM", 3), 0);
+    server_ask(&rig.server, "CONFIG SET maxmemory 0");
+    assert_int_equal(level("k"), 0);
+    assert_int_equal(ask_one(), 0);
+    assert_int_equal(stats().reconnects, 0);
+}
+
+static void test_too_few_replicas(void **state) {
+    (void)state;
+    rig_open(TIMEOUT);
+    warm_up();
+    server_ask(&rig.server, "CONFIG SET min-replicas-to-write 3");
+    assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+    assert_int_equal(strncmp(steady_store_trouble(rig.store), "NOREPLICAS", 10), 0);
+    server_ask(&rig.server, "CONFIG SET min-replicas-to-write 0");
+    assert_int_equal(ask_one(), 0);
+    assert_int_equal(level("k"), 1);
+    assert_int_equal(stats().reconnects, 0);
+}
+
+static void test_disk_error(void **state) {
+    char dir[80];
+    (void)state;
+    server_kill(&rig.server);
+    snprintf(rig.server.options, sizeof rig.server.options, "--enable-protected-configs yes");
+    server_restart(&rig.server, true);
+    rig_open(TIMEOUT);
+    warm_up();
+    snprintf(dir, sizeof dir, "%s/gone", rig.server.dir);
+    assert_string_equal(server_ask(&rig.server, "CONFIG SET save %s", "3600 1"), "OK");
+    assert_return_code(mkdtemp(strcat(dir, "XXXXXX")) == NULL ? -1 : 0, errno);
+    assert_string_equal(server_ask(&rig.server, "CONFIG SET dir %s", dir), "OK");
+    assert_return_code(rmdir(dir), errno);
+    server_ask(&rig.server, "BGSAVE");
+    for (int i = 0; i < 200 && server_stat(&rig.server, "rdb_bgsave_in_progress") != 0; i++)
+        sleep_us(10 * MS);
+    assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+    assert_int_equal(strncmp(steady_store_trouble(rig.store), "MISCONF", 7), 0);
+    server_ask(&rig.server, "CONFIG SET stop-writes-on-bgsave-error no");
+    assert_int_equal(ask_one(), 0);
+    assert_int_equal(level("k"), 1);
+}
+
+/* A demoted primary is left: the connection is made anew, since its name may lead elsewhere by now. */
+static void test_read_only(void **state) {
+    (void)state;
+    rig_open(TIMEOUT);
+    warm_up();
+    server_ask(&rig.server, "REPLICAOF 127.0.0.1 %d", free_port());
+    assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+    assert_non_null(strstr(rig.log.last, "no primary"));
+    server_ask(&rig.server, "REPLICAOF NO ONE");
+    assert_used_again();
+    assert_true(stats().reconnects >= 1);
+    assert_int_equal(level("k"), 0);
+}
+
+static void spin(void) { server_ask(&rig.server, "EVAL %s 0", "while true do end"); }
+
+static void test_busy(void **state) {
+    (void)state;
+    rig_open(TIMEOUT);
+    warm_up();
+    server_ask(&rig.server, "CONFIG SET busy-reply-threshold 50");
+    const pid_t pid = start_child(spin);
+    sleep_us(200 * MS);
+    assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+    assert_int_equal(strncmp(steady_store_trouble(rig.store), "BUSY", 4), 0);
+    end_child(pid);
+    server_ask(&rig.server, "SCRIPT KILL");
+    assert_used_again();
+    assert_int_equal(level("k"), 0);
+    assert_int_equal(stats().reconnects, 0);
+}
+
+static void test_loading(void **state) {
+    (void)state;
+    rig_open(TIMEOUT);
+    warm_up();
+    server_ask(&rig.server, "DEBUG POPULATE 20000");
+    for (int i = 0; i < 20000; i += 5000)
+        server_ask(&rig.server, "EVAL %s 0 %d",
+                   "for i = 1, 5000 do redis.call('SET', 'fill:' .. ARGV[1] .. i, 'x') end", i);
+    assert_string_equal(server_ask(&rig.server, "SAVE"), "OK");
+    server_kill(&rig.server);
+    snprintf(rig.server.options, sizeof rig.server.options,
+             "--key-load-delay 50 --loading-process-events-interval-bytes 1024");
+    server_restart(&rig.server, false);
+    const steady_us begin = now_us();
+    struct tally tally = {0};
+    bool seen = false;
+    while (tally.verdicts == 0 && now_us() - begin < 10 * STEADY_SECOND) {
+        consume_counted(rig.throttler, "k", 1, &tally);
+        run_for(rig.poller, 20 * MS);
+        if (strncmp(steady_store_trouble(rig.store), "LOADING", 7) == 0) seen = true;
+    }
+    run_until_done(rig.poller, &tally, STEADY_SECOND);
+    assert_true(seen && tally.verdicts > 0);
+    const unsigned long unknown = tally.errors[-STEADY_UNKNOWN]; /* it listens before it begins to answer */
+    assert_int_equal(tally.called, tally.verdicts + tally.errors[-STEADY_UNAVAILABLE] + unknown);
+    account(&tally, level("k"));
+    assert_true(stats().reconnects <= 2); /* one that met a server not listening yet may be among them */
+}
+
+static void test_no_more_clients(void **state) {
+    (void)state;
+    rig_open(TIMEOUT); /* not connected yet */
+    server_ask(&rig.server, "CONFIG SET maxclients 1");
+    steady_store *only = open_store(rig.server.url, NULL);
+    steady_throttler *holder = new_throttler(only, LARGE, RECHARGE);
+    steady_result r;
+    assert_int_equal(steady_consume_sync(holder, "holder", 6, 1, &r), 0); /* takes the place */
+    assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+    run_for(rig.poller, 300 * MS);
+    assert_int_equal(rig.log.lines, 1);
+    steady_throttler_free(&holder);
+    steady_store_close(&only);
+    assert_used_again();
+    assert_int_equal(rig.log.lines, 2);
+    assert_int_equal(level("k"), 0);
+}
+
+static void test_wrong_password_is_no_storm(void **state) {
+    char url[96];
+    const steady_store_options options = {
+        .loop = &rig.loop, .timeout = TIMEOUT, .log = remember_line, .log_data = &rig.log};
+    struct tally tally = {0};
+    (void)state;
+    snprintf(url, sizeof url, "redis://u:hunter2@127.0.0.1:%d", rig.server.port);
+    rig.store = open_store(url, &options);
+    rig.throttler = new_throttler(rig.store, LARGE, RECHARGE);
+    const long long before = server_stat(&rig.server, "total_connections_received");
+    trickle(&tally, 5 * MS, 1500 * MS);
+    const long long after = server_stat(&rig.server, "total_connections_received") - 1;
+    assert_int_equal(tally.errors[-STEADY_REFUSED], tally.called);
+    assert_in_range(after - before, 1, 2);
+    assert_int_equal(rig.log.lines, 1);
+    assert_null(strstr(rig.log.all, "hunter2"));
+    assert_null(strstr(steady_store_trouble(rig.store), "hunter2"));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        WITH_RIG(test_flush_under_load),
+        WITH_RIG(test_flush_storm),
+        WITH_RIG(test_memory_full),
+        WITH_RIG(test_too_few_replicas),
+        WITH_RIG(test_disk_error),
+        WITH_RIG(test_read_only),
+        WITH_RIG(test_busy),
+        WITH_RIG(test_loading),
+        WITH_RIG(test_no_more_clients),
+        WITH_RIG(test_wrong_password_is_no_storm),
+    };
+    return cmocka_run_group_tests_name("server", tests, NULL, NULL);
+}

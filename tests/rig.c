@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: MIT
+ * What tests of faults share: a server, a store on it, decisions that keep coming, and a watch on the loop. */
+#include "rig.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define HELD_MOST (50 * MS)
+#else
+#define HELD_MOST (5 * MS)
+#endif
+
+struct rig rig;
+
+/* ---- A loop that is watched: the poller's, with a clock around each handler ---- */
+
+struct handler {
+    void *inner; /* the poller's io or timer */
+    void (*ready)(void *arg, int events);
+    void (*fired)(void *arg);
+    void *arg;
+};
+
+static steady_us longest;
+static int schedule = -1; /* /proc/thread-self/schedstat */
+
+/* How long this thread has waited for a processor since it began. */
+static steady_us waited_for_processor(void) {
+    char text[96] = "";
+    char *end = NULL;
+    if (schedule < 0 || pread(schedule, text, sizeof text - 1, 0) <= 0) return 0;
+    strtoull(text, &end, 10);
+    return (steady_us)(strtoull(end, NULL, 10) / 1000);
+}
+
+static void note_turn(steady_us begin, steady_us waited) {
+    steady_us held = now_us() - begin;
+    if (held > longest) held -= waited_for_processor() - waited;
+    if (held > longest) longest = held;
+}
+
+static void ready(void *arg, int events) {
+    const struct handler handler = *(struct handler *)arg; /* it may be freed inside */
+    const steady_us begin = now_us(), waited = waited_for_processor();
+    handler.ready(handler.arg, events);
+    note_turn(begin, waited);
+}
+
+static void fired(void *arg) {
+    const struct handler handler = *(struct handler *)arg;
+    const steady_us begin = now_us(), waited = waited_for_processor();
+    handler.fired(handler.arg);
+    note_turn(begin, waited);
+}
+
+static const steady_loop_ops *inner_ops;
+
+static void *handler_of(struct handler *handler) {
+    if (handler->inner != NULL) return handler;
+    free(handler);
+    return NULL;
+}
+
+static void *io_new(void *loop, int fd, void (*on_ready)(void *arg, int events), void *arg) {
+    struct handler *handler = calloc(1, sizeof *handler);
+    assert_non_null(handler);
+    *handler = (struct handler){.ready = on_ready, .arg = arg};
+    handler->inner = inner_ops->io_new(loop, fd, ready, handler);
+    return handler_of(handler);
+}
+
+static void *timer_new(void *loop, void (*on_fired)(void *arg), void *arg) {
+    struct handler *handler = calloc(1, sizeof *handler);
+    assert_non_null(handler);
+    *handler = (struct handler){.fired = on_fired, .arg = arg};
+    handler->inner = inner_ops->timer_new(loop, fired, handler);
+    return handler_of(handler);
+}
+
+static int io_want(void *io, int events) { return inner_ops->io_want(((struct handler *)io)->inner, events); }
+static int timer_start(void *timer, steady_us delay) {
+    return inner_ops->timer_start(((struct handler *)timer)->inner, delay);
+}
+static void timer_stop(void *timer) { inner_ops->timer_stop(((struct handler *)timer)->inner); }
+
+static void io_free(void *io) {
+    inner_ops->io_free(((struct handler *)io)->inner);
+    free(io);
+}
+
+static void timer_free(void *timer) {
+    inner_ops->timer_free(((struct handler *)timer)->inner);
+    free(timer);
+}
+
+static steady_loop watched(steady_loop loop) {
+    static const steady_loop_ops ops = {.name = "watched",
+                                        .io_new = io_new,
+                                        .io_want = io_want,
+                                        .io_free = io_free,
+                                        .timer_new = timer_new,
+                                        .timer_start = timer_start,
+                                        .timer_stop = timer_stop,
+                                        .timer_free = timer_free};
+    inner_ops = loop.ops;
+    assert_true(loop.ops->now == NULL); /* CLOCK_MONOTONIC, as here */
+    return (steady_loop){&ops, loop.loop};
+}
+
+steady_us longest_turn(void) { return longest; }
+
+void assert_loop_never_held(void) {
+    if (longest > HELD_MOST) fail_msg("the loop was held for %lld us", (long long)longest);
+}
+
+/* ---- The rig ---- */
+
+int rig_set_up(void **state) {
+    (void)state;
+    memset(&rig, 0, sizeof rig);
+    longest = 0;
+    if (schedule < 0) schedule = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+    server_start(&rig.server, NULL);
+    assert_int_equal(steady_poller_new(&rig.poller), 0);
+    rig.loop = watched(steady_poller_loop(rig.poller));
+    return 0;
+}
+
+void rig_close(void) {
+    steady_throttler_free(&rig.throttler);
+    steady_store_close(&rig.store);
+}
+
+int rig_tear_down(void **state) {
+    (void)state;
+    rig_close();
+    steady_poller_free(&rig.poller);
+    server_stop(&rig.server);
+    return 0;
+}
+
+void rig_open_at(const char *url, steady_us timeout) {
+    const steady_store_options options = {
+        .loop = &rig.loop, .timeout = timeout, .log = remember_line, .log_data = &rig.log};
+    rig.store = open_store(url, &options);
+    rig.throttler = new_throttler(rig.store, LARGE, RECHARGE);
+}
+
+void rig_open(steady_us timeout) { rig_open_at(rig.server.url, timeout); }
+
+long long level(const char *key) { return atoll(server_ask(&rig.server, "GET %s", key)); }
+
+steady_stats stats(void) {
+    steady_stats s;
+    steady_store_stats(rig.store, &s);
+    return s;
+}
+
+int ask_one(void) {
+    struct tally tally = {0};
+    consume_counted(rig.throttler, "k", 1, &tally);
+    run_until_done(rig.poller, &tally, 20 * STEADY_SECOND);
+    return tally.last.error;
+}
+
+void warm_up(void) {
+    struct tally tally = {0};
+    consume_counted(rig.throttler, "warm", 1, &tally);
+    run_until_done(rig.poller, &tally, STEADY_SECOND);
+    assert_int_equal(tally.verdicts, 1);
+}
+
+void assert_used_again(void) {
+    const steady_us since = now_us();
+    struct tally tally = {0};
+    while (tally.verdicts == 0) {
+        if (now_us() - since > STEADY_SECOND)
+            fail_msg("not used again within a second: %s", steady_store_trouble(rig.store));
+        consume_counted(rig.throttler, "again", 1, &tally);
+        run_for(rig.poller, 10 * MS);
+    }
+    run_until_done(rig.poller, &tally, 2 * STEADY_SECOND);
+}
+
+void load(struct tally *tally, unsigned long in_flight, steady_us time) {
+    const steady_us until = now_us() + time;
+    while (now_us() < until) {
+        while (tally->submitted - tally->called < in_flight)
+            consume_counted(rig.throttler, "k", 1, tally);
+        assert_true(steady_poller_run(rig.poller, 10 * MS) >= 0);
+    }
+    run_until_done(rig.poller, tally, 10 * STEADY_SECOND);
+}
+
+void trickle(struct tally *tally, steady_us pause, steady_us time) {
+    const steady_us until = now_us() + time;
+    while (now_us() < until) {
+        consume_counted(rig.throttler, "k", 1, tally);
+        run_for(rig.poller, pause);
+    }
+    run_until_done(rig.poller, tally, STEADY_SECOND);
+}
+
+pid_t start_child(void (*work)(void)) {
+    const pid_t pid = fork();
+    assert_return_code(pid, errno);
+    if (pid == 0) {
+        for (;;)
+            work();
+    }
+    return pid;
+}
+
+void end_child(pid_t pid) {
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT
+ * What tests of faults share: a server, a store on it, decisions that keep coming, and a watch on the loop.
+ *
+ * The limits are so large and leak so slowly that a bucket's level is exactly what was charged. */
+#ifndef RIG_H
+#define RIG_H
+
+#include "support.h"
+
+#define MS STEADY_MILLISECOND
+#define TIMEOUT (100 * MS)
+#define LARGE 9000000 /* drops, one of which leaks each RECHARGE */
+#define RECHARGE (1000 * STEADY_SECOND)
+
+struct rig {
+    struct server server;
+    steady_poller *poller;
+    steady_loop loop; /* the poller's, watched */
+    struct log_lines log;
+    steady_store *store;
+    steady_throttler *throttler;
+};
+extern struct rig rig;
+
+/* For cmocka: a server and a poller; and all of it gone. */
+int rig_set_up(void **state);
+int rig_tear_down(void **state);
+#define WITH_RIG(test) cmocka_unit_test_setup_teardown(test, rig_set_up, rig_tear_down)
+
+/* The store, on the server or at a URL. */
+void rig_open(steady_us timeout);
+void rig_open_at(const char *url, steady_us timeout);
+void rig_close(void);
+
+long long level(const char *key);
+steady_stats stats(void);
+
+/* What a single decision on the key "k" ends as. */
+int ask_one(void);
+
+/* One verdict, or fails the test. */
+void warm_up(void);
+
+/* Submits until there is a verdict; fails the test if there is none within a second. */
+void assert_used_again(void);
+
+/* Keeps so many in flight for so long, on the key "k"; then waits for the rest. */
+void load(struct tally *tally, unsigned long in_flight, steady_us time);
+
+/* Submits one each `pause` for as long; then waits for the rest. */
+void trickle(struct tally *tally, steady_us pause, steady_us time);
+
+/* A process that does `work` again and again. */
+pid_t start_child(void (*work)(void));
+void end_child(pid_t pid);
+
+/* The longest that a handler of the library has held rig.loop, waits for a processor left out. */
+steady_us longest_turn(void);
+
+/* Fails the test where that was over 5 ms (more under a sanitizer). */
+void assert_loop_never_held(void);
+
+#endif
