@@ -56,6 +56,7 @@ struct options {
     const char *store;  /* NULL: not given */
     steady_us timeout;
     enum steady_policy on_error;
+    enum steady_engine engine;
     int64_t keys;
     int64_t in_flight;
     int64_t seconds;

@@ -2,6 +2,7 @@
  * The options of the command: one table, from which they are read, explained and, where mistyped, guessed. */
 #include <inttypes.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "cli.h"
@@ -10,7 +11,7 @@
 #define DAY (86400 * STEADY_SECOND)
 #define LONGEST (((int64_t)1 << 53) - 1)
 
-enum kind { FLAG, TEXT, INTEGER, DURATION, RATE, POLICY };
+enum kind { FLAG, TEXT, INTEGER, DURATION, RATE, POLICY, ENGINE };
 
 struct option {
     const char *name;
@@ -46,6 +47,8 @@ static const struct option table[] = {
      "how long Redis may take to answer (default 1s)"},
     {"on-error", "POLICY", FOR_CONSUME | FOR_PEEK, POLICY, FIELD(on_error), 0, 0,
      "where Redis does not answer: report, deny, allow\nor local (default report)"},
+    {"engine", "ENGINE", FOR_STORES, ENGINE, FIELD(engine), 0, 0,
+     "what decides in Redis: script, module, or auto, the\nmodule where it is loaded (default auto)"},
     {"json", NULL, FOR_STORES, FLAG, FIELD(json), 0, 0, "one JSON object instead of a line for people"},
     {"help", NULL, FOR_STORES | FOR_OTHERS, FLAG, FIELD(help), 0, 0, "this help"},
 };
@@ -53,7 +56,9 @@ static const struct option table[] = {
 enum { N_OPTIONS = sizeof table / sizeof table[0] };
 
 static const char *const policies[] = {
-    [STEADY_REPORT] = "report", [STEADY_DENY] = "deny", [STEADY_ALLOW] = "allow", [STEADY_LOCAL] = "local"};
+    [STEADY_REPORT] = "report", [STEADY_DENY] = "deny", [STEADY_ALLOW] = "allow", [STEADY_LOCAL] = "local", NULL};
+static const char *const engines[] = {
+    [STEADY_ENGINE_AUTO] = "auto", [STEADY_ENGINE_SCRIPT] = "script", [STEADY_ENGINE_MODULE] = "module", NULL};
 
 /* ---- Values ---- */
 
@@ -99,13 +104,28 @@ static int read_rate(const struct option *option, steady_limit *rate, const char
     return complain("--%s: %s", option->name, why.text);
 }
 
+/* One of a list of words: its place in it, or -1 and it has been said which there are. */
+static int read_word(const struct option *option, const char *const *words, const char *value) {
+    char list[80] = "";
+    for (int i = 0; words[i] != NULL; i++) {
+        if (strcmp(words[i], value) == 0) return i;
+        const size_t n = strlen(list);
+        snprintf(list + n, sizeof list - n, "%s%s", i > 0 ? ", " : "", words[i]);
+    }
+    complain("--%s: \"%s\" is none of %s", option->name, quoted(value).text, list);
+    return -1;
+}
+
 static int read_policy(const struct option *option, enum steady_policy *policy, const char *value) {
-    for (int i = STEADY_REPORT; i <= STEADY_LOCAL; i++)
-        if (strcmp(policies[i], value) == 0) {
-            *policy = (enum steady_policy)i;
-            return ALLOWED;
-        }
-    return complain("--%s: \"%s\" is none of report, deny, allow, local", option->name, quoted(value).text);
+    const int word = read_word(option, policies, value);
+    if (word >= 0) *policy = (enum steady_policy)word;
+    return word >= 0 ? ALLOWED : USAGE;
+}
+
+static int read_engine(const struct option *option, enum steady_engine *engine, const char *value) {
+    const int word = read_word(option, engines, value);
+    if (word >= 0) *engine = (enum steady_engine)word;
+    return word >= 0 ? ALLOWED : USAGE;
 }
 
 static int read_value(const struct option *option, struct options *options, const char *value) {
@@ -117,6 +137,7 @@ static int read_value(const struct option *option, struct options *options, cons
     case DURATION: return read_duration(option, field, value);
     case RATE: return read_rate(option, field, value);
     case POLICY: return read_policy(option, field, value);
+    case ENGINE: return read_engine(option, field, value);
     }
     return ALLOWED;
 }

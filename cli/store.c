@@ -53,7 +53,7 @@ static bool is_embedded(const char *url) {
 
 int open_store(steady_store **store, const struct options *options, const steady_loop *loop, bool *embedded,
                steady_message *why) {
-    const steady_store_options store_options = {.loop = loop, .timeout = options->timeout};
+    const steady_store_options store_options = {.loop = loop, .timeout = options->timeout, .engine = options->engine};
     const char *url = options->store;
     char own[URL_SIZE];
     if (url == NULL) url = getenv("STEADY_STORE");

@@ -24,6 +24,9 @@ static void read_integers(const struct input *in) {
         .verb = in->verb % 3, .amount = in->amount, .key = "k", .key_len = 1, .terms = &terms};
     char command[STEADY__COMMAND_MAX];
     if (steady__script_command(command, &call) > sizeof command) abort();
+    if (steady__module_command(command, &call) > sizeof command) abort();
+    if (steady__module_reply(&call, in->values, in->count % (STEADY__REPLY_MAX + 1), &result))
+        if (result.level < 0 || result.success != (result.retry_after == 0)) abort();
     if (!steady__script_reply(&call, in->values, in->count % (STEADY__REPLY_MAX + 1), &result, &stepped)) return;
     if (result.level < 0 || result.until_next_drop < 0 || result.blocked_for < 0) abort();
     if (result.success && result.retry_after != 0) abort();

@@ -196,6 +196,13 @@ typedef struct steady_store steady_store;
 
 enum steady_log_level { STEADY_LOG_INFO = 0, STEADY_LOG_WARNING = 1 };
 
+/* What decides on the server. Both do the same, on the same keys. */
+enum steady_engine {
+    STEADY_ENGINE_AUTO = 0,   /* the module where it is loaded and the user may call it, found out once a connection */
+    STEADY_ENGINE_SCRIPT = 1, /* the Lua scripts, which every server can run */
+    STEADY_ENGINE_MODULE = 2  /* the commands of steady.so; without them decisions end as STEADY_SERVER or _REFUSED */
+};
+
 typedef struct steady_store_options {
     const steady_loop *loop; /* for the asynchronous calls; copied. NULL: only the ..._sync calls */
     steady_us timeout;       /* from the call to its answer, all included; 0: 100 ms. Redis only. 1 .. 24 h */
@@ -207,7 +214,8 @@ typedef struct steady_store_options {
      * only, and holds no password and no key. NULL: no log. */
     void (*log)(void *data, enum steady_log_level level, const char *text);
     void *log_data;
-    uint64_t reserved[6];
+    enum steady_engine engine; /* Redis only */
+    uint64_t reserved[5];
 } steady_store_options;
 
 /* Opens a store. url is one of
@@ -247,7 +255,7 @@ typedef struct steady_stats {
     uint64_t unavailable;  /* ended without a verdict, nothing charged: every error but the next */
     uint64_t unknown;      /* ended without a verdict, perhaps charged */
     uint64_t overflowed;   /* embedded: decisions on a shared overflow bucket, as the neighbourhood was full */
-    uint64_t clock_steps;  /* buckets found ahead of the store's clock */
+    uint64_t clock_steps;  /* buckets found ahead of the store's clock; those the module finds are in INFO steady */
     uint64_t reconnects;   /* connections made after the first */
     uint64_t script_loads; /* SCRIPT LOADs sent */
     uint64_t in_flight;    /* decisions waiting now */

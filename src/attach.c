@@ -33,6 +33,7 @@ struct bridge {
     struct steady__flight *flight; /* NULL: closed */
     unsigned holders;
     struct slot *spare;
+    struct steady__dialect dialect;
     __typeof__(((redisAsyncContext *)NULL)->ev) theirs; /* the adapter's hooks and their data */
 };
 
@@ -174,10 +175,10 @@ static void read_reply(const redisReply *reply, struct steady__reply *out) {
 }
 
 /* False where that was no reply to this request, so that nobody knows what the next one will be. */
-static bool hand_over(struct steady__flight *flight, struct steady__request *request, const redisReply *reply) {
+static bool hand_over(struct bridge *bridge, struct steady__request *request, const redisReply *reply) {
     struct steady__reply read;
     read_reply(reply, &read);
-    return steady__flight_owner.answered(flight, request, &read) != STEADY__HEED_UNTRUSTED;
+    return steady__flight_owner.answered(bridge->flight, request, &bridge->dialect, &read) != STEADY__HEED_UNTRUSTED;
 }
 
 /* reply is NULL when the context goes away. A command of one that never connected was not sent. */
@@ -189,7 +190,7 @@ static void replied(redisAsyncContext *context, void *reply, void *privdata) {
     put_slot(bridge, slot);
     if (request != NULL && bridge->flight != NULL) {
         if (reply != NULL) {
-            if (!hand_over(bridge->flight, request, reply)) let_go += part(bridge);
+            if (!hand_over(bridge, request, reply)) let_go += part(bridge);
         } else {
             const bool sent = (context->c.flags & REDIS_CONNECTED) != 0;
             steady__flight_owner.unanswered(bridge->flight, request, sent, STEADY_UNAVAILABLE);
@@ -206,7 +207,7 @@ static int submit(void *carrier, struct steady__request *request) {
     if (slot == NULL) return STEADY_NO_MEMORY;
     slot->bridge = bridge;
     slot->request = request;
-    const size_t len = steady__flight_owner.encode(bridge->flight, request, command);
+    const size_t len = steady__flight_owner.encode(bridge->flight, request, &bridge->dialect, command);
     if (redisAsyncFormattedCommand(bridge->context, replied, slot, command, len) != REDIS_OK) {
         put_slot(bridge, slot);
         return STEADY_UNAVAILABLE;
@@ -298,6 +299,7 @@ static struct attached_store *new_store(const steady_store_options *options) {
     store->flight.max_in_flight = options->max_in_flight != 0 ? options->max_in_flight : MAX_IN_FLIGHT;
     store->flight.trouble = &store->trouble;
     store->flight.birthmark = &store->birthmark;
+    store->flight.engine = options->engine;
     store->flight.carrier_class = &bridge_class;
     return store;
 }

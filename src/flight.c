@@ -8,7 +8,9 @@
  * NOSCRIPT means that the server has lost the script, and that the decision was not made. The first ticket that hears
  * it sends SCRIPT LOAD, and then its command again behind it; the others of the same loss, which were sent before that
  * SCRIPT LOAD, only their commands. A ticket knows which it is by the number of loads that had been sent when it was.
- * One that hears NOSCRIPT a second time sends the script itself, as EVAL. Nothing else is ever sent twice.
+ * One that hears NOSCRIPT a second time sends the script itself, as EVAL. Before all that, the first ticket of a
+ * connection asks the server's own command, of the module steady.so; where there is none, it and all later ones ask the
+ * scripts. Nothing else is ever sent twice.
  *
  * A callback may do anything, close the store included. So whatever calls finish() touches nothing of the flight after
  * it, or holds the store and looks at `closed`. */
@@ -31,8 +33,9 @@ struct ticket {
     steady_us deadline;
     steady_result *answer; /* NULL: the callback's */
     int error;             /* of one that failed before it began */
-    unsigned tries;
-    uint32_t loads; /* of its script, sent before it was */
+    bool to_module;        /* which was asked last */
+    unsigned tries;        /* of the script */
+    uint32_t loads;        /* of its script, sent before it was */
     size_t key_room;
     char *key;
     char key_near[KEY_NEAR];
@@ -164,10 +167,12 @@ static bool is_load(const struct steady__flight *flight, const struct steady__re
     return request >= flight->loads && request < flight->loads + 3;
 }
 
-static size_t encode(void *owner, struct steady__request *request, char *out) {
+static size_t encode(void *owner, struct steady__request *request, struct steady__dialect *dialect, char *out) {
     struct steady__flight *flight = owner;
     if (is_load(flight, request)) return steady__script_load(out, (enum steady__verb)(request - flight->loads));
-    const struct ticket *ticket = TICKET_OF(request);
+    struct ticket *ticket = TICKET_OF(request);
+    ticket->to_module = ticket->tries == 1 && steady__dialect_module(dialect, flight->engine);
+    if (ticket->to_module) return steady__module_command(out, &ticket->call);
     return ticket->tries < TRIES_MAX ? steady__script_command(out, &ticket->call)
                                      : steady__script_eval(out, &ticket->call);
 }
@@ -209,19 +214,45 @@ static enum steady__heed loaded(struct steady__flight *flight, enum steady__verb
     return reply->kind == STEADY__REPLY_INTEGERS ? STEADY__HEED_UNTRUSTED : STEADY__HEED_NOTHING;
 }
 
-static enum steady__heed answered(void *owner, struct steady__request *request, const struct steady__reply *reply) {
+/* The server has no module, or none for us: the scripts are asked instead, for this and all that comes. True: that was
+ * the matter, and has been seen to. */
+static bool does_without_module(struct steady__flight *flight, struct ticket *ticket, struct steady__dialect *dialect,
+                                const struct steady__reply *reply) {
+    if (!ticket->to_module || flight->engine != STEADY_ENGINE_AUTO) return false;
+    dialect->state = STEADY__DIALECT_UNTRIED; /* other refusals say nothing */
+    if (!steady__module_missing(reply->text, reply->text_len)) return false;
+    dialect->state = STEADY__DIALECT_SCRIPT;
+    ticket->loads = flight->loads_sent[ticket->call.verb];
+    const int error = flight->carrier_class->submit(flight->carrier, &ticket->request);
+    if (error != 0) fail(flight, ticket, error);
+    return true;
+}
+
+static bool understand(struct steady__flight *flight, const struct ticket *ticket, const struct steady__reply *reply,
+                       steady_result *result) {
+    bool stepped = false;
+    if (reply->kind != STEADY__REPLY_INTEGERS) return false;
+    if (ticket->to_module) return steady__module_reply(&ticket->call, reply->values, reply->count, result);
+    if (!steady__script_reply(&ticket->call, reply->values, reply->count, result, &stepped)) return false;
+    if (stepped) flight->stats.clock_steps++;
+    return true;
+}
+
+static enum steady__heed answered(void *owner, struct steady__request *request, struct steady__dialect *dialect,
+                                  const struct steady__reply *reply) {
     struct steady__flight *flight = owner;
     if (is_load(flight, request)) return loaded(flight, (enum steady__verb)(request - flight->loads), reply);
     struct ticket *ticket = TICKET_OF(request);
     steady_result result;
-    bool stepped = false;
-    if (reply->kind == STEADY__REPLY_ERROR) return refused(flight, ticket, reply);
-    if (reply->kind != STEADY__REPLY_INTEGERS ||
-        !steady__script_reply(&ticket->call, reply->values, reply->count, &result, &stepped)) {
+    if (reply->kind == STEADY__REPLY_ERROR) {
+        if (does_without_module(flight, ticket, dialect, reply)) return STEADY__HEED_NOTHING;
+        return refused(flight, ticket, reply);
+    }
+    if (!understand(flight, ticket, reply, &result)) {
         fail(flight, ticket, STEADY_UNKNOWN);
         return STEADY__HEED_UNTRUSTED;
     }
-    if (stepped) flight->stats.clock_steps++;
+    if (ticket->to_module) dialect->state = STEADY__DIALECT_MODULE;
     finish(flight, ticket, &result);
     return STEADY__HEED_NOTHING;
 }

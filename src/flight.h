@@ -19,6 +19,7 @@ struct steady__flight {
     steady_loop loop;
     steady_us timeout;
     uint32_t max_in_flight;
+    enum steady_engine engine;
     steady_message *trouble;
     const struct steady__birthmark *birthmark;
     const struct steady__carrier *carrier_class;

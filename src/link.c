@@ -53,6 +53,7 @@ struct steady__link {
     bool answered;  /* this connection has had a reply */
     bool leaving;   /* this connection is to be left once the wire is idle */
     bool told_lost; /* the log has been told so */
+    struct steady__dialect dialect;
     int down_error; /* what a request ends as while not hopeful */
     unsigned failures;
     uint64_t connections;
@@ -207,7 +208,8 @@ static bool encode_next(struct steady__link *link) {
     struct steady__request *request = REQUEST(link->waiting.next);
     steady__list_remove(&request->place);
     if (steady__wire_idle(&link->wire)) link->quiet_since = now(link);
-    steady__wire_put(&link->wire, request, link->with.owner_class->encode(link->with.owner, request, room));
+    const size_t len = link->with.owner_class->encode(link->with.owner, request, &link->dialect, room);
+    steady__wire_put(&link->wire, request, len);
     return true;
 }
 
@@ -277,7 +279,8 @@ static void replied(struct steady__link *link, struct steady__request *request, 
         greeted(link, reply);
     } else if (request != NULL) {
         const uint64_t epoch = link->epoch;
-        const enum steady__heed what = link->with.owner_class->answered(link->with.owner, request, reply);
+        const enum steady__heed what =
+            link->with.owner_class->answered(link->with.owner, request, &link->dialect, reply);
         if (link->epoch == epoch) heed(link, what);
     }
 }
@@ -357,6 +360,7 @@ static void connected(struct steady__link *link, int fd) {
     link->epoch++;
     link->connections++;
     link->answered = false;
+    link->dialect = steady__dialect_anew(&link->dialect);
     if (steady__watch_start(&link->watch, &link->with.loop, fd, STEADY_READABLE, ready, link) != 0) {
         drop(link, STEADY_UNAVAILABLE, true, "no memory to watch a socket");
         return;

@@ -25,8 +25,10 @@ enum steady__heed {
 /* What a link asks of whoever gives it requests. Each request that was submitted comes back exactly once, through
  * answered or unanswered, unless it is forgotten or the link closed. The last two are only called from the loop. */
 struct steady__link_owner {
-    size_t (*encode)(void *owner, struct steady__request *request, char *out); /* up to STEADY__REQUEST_MAX bytes */
-    enum steady__heed (*answered)(void *owner, struct steady__request *request, const struct steady__reply *reply);
+    /* Writes up to STEADY__REQUEST_MAX bytes. dialect: of this connection, to be kept up by whoever encodes. */
+    size_t (*encode)(void *owner, struct steady__request *request, struct steady__dialect *dialect, char *out);
+    enum steady__heed (*answered)(void *owner, struct steady__request *request, struct steady__dialect *dialect,
+                                  const struct steady__reply *reply);
     /* written: a byte of it went out. error: STEADY_UNAVAILABLE or STEADY_REFUSED, what the link is down with. */
     void (*unanswered)(void *owner, struct steady__request *request, bool written, int error);
 };

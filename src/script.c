@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The Lua scripts, the commands that call them and what their replies mean. */
+ * The Lua scripts and the module's commands: what is sent, and what the replies mean. */
 #include "script.h"
 
 #include <stdio.h>
@@ -96,6 +96,35 @@ size_t steady__script_load(char *out, enum steady__verb verb) {
     return (size_t)(put_bulk(end, steady__scripts[verb].text, steady__scripts[verb].text_len) - out);
 }
 
+static char *put_integer(char *out, int64_t number) {
+    char digits[24];
+    return put_bulk(out, digits, (size_t)(put_number(digits, number) - digits));
+}
+
+static char *put_option(char *out, const char *name, int64_t value) {
+    return put_integer(put_bulk(out, name, strlen(name)), value);
+}
+
+/* name key max_capacity drop_recharge [DROPS n] [BLOCK us] [AMOUNT n]; a reset has no limit, a peek no block. */
+size_t steady__module_command(char *out, const struct steady__call *call) {
+    static const char *const names[3] = {
+        [STEADY__CONSUME] = "STEADY.CONSUME", [STEADY__PEEK] = "STEADY.PEEK", [STEADY__RESET] = "STEADY.RESET"};
+    const struct steady__rate *rate = &call->terms->rate;
+    const bool limit = call->verb != STEADY__RESET, consume = call->verb == STEADY__CONSUME;
+    const bool drops = limit && rate->drops != 1, block = consume && rate->block != 0;
+    const bool amount = consume && call->amount != 1;
+    char *end = put(out, "*", 1);
+    end = put_number(end, 2 + 2 * (limit + drops + block + amount));
+    end = put(end, "\r\n", 2);
+    end = put_bulk(end, names[call->verb], strlen(names[call->verb]));
+    end = put_bulk(end, call->key, call->key_len);
+    if (limit) end = put_integer(put_integer(end, rate->capacity), rate->recharge);
+    if (drops) end = put_option(end, "DROPS", rate->drops);
+    if (block) end = put_option(end, "BLOCK", rate->block);
+    if (amount) end = put_option(end, "AMOUNT", call->amount);
+    return (size_t)(end - out);
+}
+
 /* ---- Replies ---- */
 
 /* lua/report.lua says what the values are. */
@@ -133,6 +162,52 @@ bool steady__script_reply(const struct steady__call *call, const int64_t *values
     return true;
 }
 
+/* An integer that says whether there was a bucket: in any case there is none now. */
+static bool reset_reply(const struct steady__call *call, int64_t existed, steady_result *result) {
+    struct steady__decision d = {.success = true};
+    steady__bucket_report(&d, &call->terms->rate, 0, 0, 0, 1);
+    *result = (steady_result){
+        .source = STEADY_FROM_STORE, .success = true, .until_next_drop = d.until_next_drop, .level = d.level};
+    return existed == 0 || existed == 1;
+}
+
+/* success level until_next_drop blocked_for retry_after */
+bool steady__module_reply(const struct steady__call *call, const int64_t *values, size_t count, steady_result *result) {
+    if (call->verb == STEADY__RESET) return count == 1 && reset_reply(call, values[0], result);
+    if (count != 5 || (values[0] != 0 && values[0] != 1)) return false;
+    for (size_t i = 1; i < count; i++)
+        if (values[i] < (i == 4 ? -1 : 0) || values[i] >= STEADY__EXACT) return false;
+    if (values[2] == 0 || (values[0] == 1) != (values[4] == 0)) return false;
+    *result = (steady_result){.source = STEADY_FROM_STORE,
+                              .success = values[0] == 1,
+                              .level = values[1],
+                              .until_next_drop = values[2],
+                              .blocked_for = values[3],
+                              .retry_after = values[4]};
+    return true;
+}
+
+/* ---- Dialects ---- */
+
+/* The first decision may have been given up, so that its answer was heard by nobody; another one has to be the first
+ * then. */
+#define TRY_AGAIN_AFTER 1000
+
+struct steady__dialect steady__dialect_anew(const struct steady__dialect *before) {
+    struct steady__dialect dialect = {0};
+    if (before->state == STEADY__DIALECT_TRYING) dialect.state = STEADY__DIALECT_SCRIPT;
+    return dialect;
+}
+
+bool steady__dialect_module(struct steady__dialect *dialect, enum steady_engine engine) {
+    if (engine != STEADY_ENGINE_AUTO) return engine == STEADY_ENGINE_MODULE;
+    if (dialect->state == STEADY__DIALECT_TRYING && dialect->since++ < TRY_AGAIN_AFTER) return false;
+    if (dialect->state == STEADY__DIALECT_SCRIPT) return false;
+    if (dialect->state == STEADY__DIALECT_MODULE) return true;
+    *dialect = (struct steady__dialect){.state = STEADY__DIALECT_TRYING};
+    return true;
+}
+
 /* ---- Refusals ---- */
 
 static bool has(const char *text, size_t len, const char *part) {
@@ -162,6 +237,12 @@ enum steady__refusal steady__script_refusal(const char *error, size_t len) {
     if (has(error, len, "script can't run this command") || has(error, len, "ACL failure in script"))
         return STEADY__REFUSAL_AUTH;
     return STEADY__REFUSAL_OTHER;
+}
+
+/* A server says "ERR unknown command", a proxy anything. NOPERM for a key is not for the command. */
+bool steady__module_missing(const char *error, size_t len) {
+    const enum steady__refusal refusal = steady__script_refusal(error, len);
+    return refusal == STEADY__REFUSAL_OTHER || (refusal == STEADY__REFUSAL_AUTH && has(error, len, " command"));
 }
 
 int steady__refusal_error(enum steady__refusal refusal) {

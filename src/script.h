@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The Lua scripts: their text and SHA-1, the commands that call them, what their replies mean. Bytes only. */
+ * The Lua scripts and the module's commands: what is sent to call them, what their replies mean. Bytes only. */
 #ifndef STEADY__SCRIPT_H
 #define STEADY__SCRIPT_H
 
@@ -29,13 +29,35 @@ size_t steady__script_eval(char *out, const struct steady__call *call);
 /* SCRIPT LOAD: text_len + 64 bytes at most. */
 size_t steady__script_load(char *out, enum steady__verb verb);
 
-/* A script's reply is ONE INTEGER, or in rare cases an array of this many: see lua/report.lua. */
-#define STEADY__REPLY_MAX 4
+/* A script's reply is one integer, or in rare cases an array of four, see lua/report.lua; the module's one of five. */
+#define STEADY__REPLY_MAX 5
 
 /* Makes a result of the integer, or integers, of a reply. False: that is no reply of our scripts, and the connection is
  * not to be trusted. *stepped: the server saw its clock step back. */
 bool steady__script_reply(const struct steady__call *call, const int64_t *values, size_t count, steady_result *result,
                           bool *stepped);
+
+/* The same decision as a command of the module steady.so: STEADY__COMMAND_MAX bytes at most; and what its reply means.
+ * Whether the clock stepped is known to the server alone. */
+size_t steady__module_command(char *out, const struct steady__call *call);
+bool steady__module_reply(const struct steady__call *call, const int64_t *values, size_t count, steady_result *result);
+
+/* What a connection is known to understand. A new one is zero. The first decision on it is put to the module; those
+ * that are sent before it is answered, to the scripts. */
+struct steady__dialect {
+    enum { STEADY__DIALECT_UNTRIED, STEADY__DIALECT_TRYING, STEADY__DIALECT_MODULE, STEADY__DIALECT_SCRIPT } state;
+    unsigned since; /* decisions sent since the first */
+};
+
+/* Of the connection that comes after one with this dialect. A proxy may hang up on who says what it does not know, so
+ * the one after a connection that was lost over the first question is not asked it. */
+struct steady__dialect steady__dialect_anew(const struct steady__dialect *before);
+
+/* Whether the next decision is to be put to the module. */
+bool steady__dialect_module(struct steady__dialect *dialect, enum steady_engine engine);
+
+/* Whether an error reply to a command of the module says that there is none, or none for us. */
+bool steady__module_missing(const char *error, size_t len);
 
 /* What an error reply means for the decision it answers. In each case nothing was charged: the scripts write once,
  * last. */

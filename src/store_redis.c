@@ -47,6 +47,7 @@ static int start(struct redis_store *store, struct steady__flight *flight, const
     flight->loop = *loop;
     flight->timeout = store->options.timeout;
     flight->max_in_flight = store->options.max_in_flight;
+    flight->engine = store->options.engine;
     flight->trouble = &store->trouble;
     flight->birthmark = &store->birthmark;
     flight->carrier_class = &link_class;

@@ -53,13 +53,17 @@ static void connect_to(const struct stage *stage, int port) {
     act.adapter = act.context->ev.data;
 }
 
-static void open_on(const struct stage *stage, int port, steady_us timeout) {
+static void open_for(const struct stage *stage, int port, steady_us timeout, enum steady_engine engine) {
     steady_message why = {""};
     connect_to(stage, port);
     const steady_store_options options = {
-        .loop = &act.loop, .timeout = timeout, .log = remember_line, .log_data = &act.log};
+        .loop = &act.loop, .timeout = timeout, .engine = engine, .log = remember_line, .log_data = &act.log};
     if (steady_store_attach(&act.store, act.context, &options, &why) != 0) fail_msg("%s", why.text);
     act.throttler = new_throttler(act.store, 1000000, HOUR);
+}
+
+static void open_on(const struct stage *stage, int port, steady_us timeout) {
+    open_for(stage, port, timeout, STEADY_ENGINE_AUTO);
 }
 
 static void close_act(void) {
@@ -211,7 +215,7 @@ static void test_context_freed(const struct stage *stage) {
 
 static void test_context_disconnected(const struct stage *stage) {
     struct tally tally = {0};
-    open_on(stage, server.port, 5 * STEADY_SECOND);
+    open_for(stage, server.port, 5 * STEADY_SECOND, STEADY_ENGINE_SCRIPT);
     for (int i = 0; i < 50; i++)
         consume_counted(act.throttler, "k", 1, &tally);
     while (!act.connected)
@@ -318,7 +322,7 @@ static void test_wrong_replies(const struct stage *stage) {
     };
     struct fake_server *fake = fake_start(steps, COUNT(steps));
     struct tally tally = {0};
-    open_on(stage, fake_port(fake), 5 * STEADY_SECOND);
+    open_for(stage, fake_port(fake), 5 * STEADY_SECOND, STEADY_ENGINE_SCRIPT);
     consume_counted(act.throttler, "k", 1, &tally);
     consume_counted(act.throttler, "k", 1, &tally);
     assert_int_equal(redisAsyncCommand(act.context, on_own, "still", "ECHO still"), REDIS_OK);

@@ -239,6 +239,7 @@ def test_lines_for_people_who_are_denied(run):
     (("consume", "k", *LIMIT, "--block", "100000d"), '--block: "100000d" is not between 0 us and'),
     (("consume", "k", *LIMIT, "--timeout", "0s"), '--timeout: "0s" is not between 1 us and 1 d'),
     (("consume", "k", *LIMIT, "--timeout", "25h"), '--timeout: "25h" is not between 1 us and 1 d'),
+    (("consume", "k", *LIMIT, "--engine", "lua"), '--engine: "lua" is none of auto, script, module'),
     (("consume", "k", *LIMIT, "--on-error", "alow"), '--on-error: "alow" is none of report, deny, allow, local'),
     (("bench", "--seconds", "0"), '--seconds: "0" is not a whole number from 1 to 3600'),
     (("bench", "--keys", "-1"), "--keys: "),
@@ -488,6 +489,21 @@ def test_on_error_local_and_report(run, ask, closed_port):
     assert ask("consume", "k", *LIMIT, "--amount", "11", *on, "local")[0] == DENIED
     assert "4/10  next drop in 1 d  by --on-error" in run("consume", "k", *LIMIT, "--amount", "4", *on, "local").stdout
     assert ask("consume", "k", *LIMIT, *on, "report")[0] == UNAVAILABLE
+
+
+def test_the_engine_does_not_show(ask, redis_server, start_redis, steady):
+    with_module = start_redis("--loadmodule", str(steady.parent / "steady.so"))
+    answers = [[ask(verb, "k", *LIMIT, "--store", server.url, "--engine", engine)
+                for verb in ("consume", "consume", "peek", "reset")]
+               for server, engine in ((redis_server, "auto"), (redis_server, "script"), (with_module, "auto"),
+                                      (with_module, "script"), (with_module, "module"))]
+    for steps in answers:
+        for _, answer in steps:
+            del answer["until_next_drop"]  # the clock runs
+    assert all(steps == answers[0] for steps in answers[1:])
+    assert b"cmdstat_steady.consume:calls=4," in with_module("INFO", "commandstats")
+    code, answer = ask("consume", "k", *LIMIT, "--store", redis_server.url, "--engine", "module")
+    assert (code, answer["error"]) == (UNAVAILABLE, "server")
 
 
 class Mute:

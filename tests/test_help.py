@@ -47,7 +47,7 @@ def test_help_is_the_table(run):
 
 
 VALUES = {"capacity": "10", "recharge": "1h", "rate": "3/s", "block": "1m", "amount": "1", "keys": "1",
-          "in-flight": "1", "seconds": "1", "prefix": "p", "timeout": "1s", "on-error": "deny"}
+          "in-flight": "1", "seconds": "1", "prefix": "p", "timeout": "1s", "on-error": "deny", "engine": "auto"}
 
 
 @pytest.mark.parametrize("command", ["consume", "peek", "reset"])
@@ -98,6 +98,7 @@ def complete(steady, *words):
     (("peek", "k", "--am"), ""),
     (("consume", "k", "--on-error", ""), "report deny allow local"),
     (("consume", "k", "--on-error", "=", "a"), "allow"),
+    (("consume", "k", "--engine", "s"), "script"),
     (("consume", "k", "--on-error", "="), "report deny allow local"),
     (("consume", "k", "--recharge", "15"), "15us 15ms 15s 15m 15h 15d"),
     (("consume", "k", "--block", "1.5m"), "1.5ms 1.5m"),

@@ -92,6 +92,7 @@ static void options_are_checked(void **state) {
                    "max_in_flight is 16777217; it must be 1 .. 16777216");
     assert_no_open("memory:", &(steady_store_options){.buckets = (1U << 30) + 1},
                    "buckets is 1073741825; it must be 1 .. 1073741824");
+    assert_no_open(NO_SERVER, &(steady_store_options){.engine = (enum steady_engine)3}, "engine is 3");
     for (size_t i = 0; i < sizeof((steady_store_options *)0)->reserved / sizeof(uint64_t); i++) {
         steady_store_options options = {0};
         options.reserved[i] = 1;

@@ -20,7 +20,7 @@ static const struct {
     const char *bytes;
     int kind;
     size_t count;
-    int64_t values[4];
+    int64_t values[STEADY__REPLY_MAX];
 } good[] = {
     {":0\r\n", STEADY__REPLY_INTEGERS, 1, {0}},
     {":7\r\n", STEADY__REPLY_INTEGERS, 1, {7}},
@@ -29,6 +29,7 @@ static const struct {
     {":-9223372036854775808\r\n", STEADY__REPLY_INTEGERS, 1, {INT64_MIN}},
     {"*2\r\n:1\r\n:2\r\n", STEADY__REPLY_INTEGERS, 2, {1, 2}},
     {"*4\r\n:1\r\n:-2\r\n:3000000\r\n:0\r\n", STEADY__REPLY_INTEGERS, 4, {1, -2, 3000000, 0}},
+    {"*5\r\n:1\r\n:2\r\n:3000000\r\n:0\r\n:-1\r\n", STEADY__REPLY_INTEGERS, 5, {1, 2, 3000000, 0, -1}},
     {"+OK\r\n", STEADY__REPLY_TEXT, 0, {0}},
     {"+\r\n", STEADY__REPLY_TEXT, 0, {0}},
     {"$0\r\n\r\n", STEADY__REPLY_TEXT, 0, {0}},
@@ -71,7 +72,7 @@ static const char *const bad[] = {
     "*4294967295\r\n",
     "*4294967298\r\n",
     "*100000000\r\n",
-    "*5\r\n",
+    "*6\r\n",
     "*1\r\n",
     "*0\r\n",
     "*-1\r\n",

@@ -59,6 +59,57 @@ static void test_commands(void **state) {
     assert_string_equal(out, expected);
 }
 
+static void test_module_commands(void **state) {
+    static const struct {
+        enum steady__verb verb;
+        struct steady__rate rate;
+        int64_t amount;
+        const char *command;
+    } rows[] = {
+        {STEADY__CONSUME,
+         {10, 5000000, 1, 0},
+         1,
+         "*4\r\n$14\r\nSTEADY.CONSUME\r\n$7\r\nuser:42\r\n$2\r\n10\r\n$7\r\n5000000\r\n"},
+        {STEADY__CONSUME,
+         {INT32_MAX, 1, 1000000, STEADY__BLOCK_LIMIT - 1},
+         -3,
+         "*10\r\n$14\r\nSTEADY.CONSUME\r\n$7\r\nuser:42\r\n$10\r\n2147483647\r\n$1\r\n1\r\n"
+         "$5\r\nDROPS\r\n$7\r\n1000000\r\n$5\r\nBLOCK\r\n$16\r\n4503599627370495\r\n"
+         "$6\r\nAMOUNT\r\n$2\r\n-3\r\n"},
+        {STEADY__PEEK,
+         {10, 5000000, 3, 7},
+         1,
+         "*6\r\n$11\r\nSTEADY.PEEK\r\n$7\r\nuser:42\r\n$2\r\n10\r\n$7\r\n5000000\r\n$5\r\nDROPS\r\n$1\r\n3\r\n"},
+        {STEADY__RESET, {10, 5000000, 3, 7}, 0, "*2\r\n$12\r\nSTEADY.RESET\r\n$7\r\nuser:42\r\n"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char out[STEADY__COMMAND_MAX + 1];
+        const struct steady__terms terms = terms_of(rows[i].rate);
+        const struct steady__call call = call_of(&terms, rows[i].verb, rows[i].amount);
+        out[steady__module_command(out, &call)] = '\0';
+        assert_string_equal(out, rows[i].command);
+    }
+}
+
+/* A first decision that was given up leaves nobody to hear the answer, so that there has to be another first. */
+static void test_dialects(void **state) {
+    struct steady__dialect dialect = {0};
+    unsigned to_module = 0;
+    (void)state;
+    for (int i = 0; i < 10010; i++)
+        to_module += steady__dialect_module(&dialect, STEADY_ENGINE_AUTO);
+    assert_int_equal(to_module, 10);
+    dialect = steady__dialect_anew(&dialect);
+    assert_int_equal(dialect.state, STEADY__DIALECT_SCRIPT);
+    assert_false(steady__dialect_module(&dialect, STEADY_ENGINE_AUTO));
+    dialect = steady__dialect_anew(&dialect);
+    assert_int_equal(dialect.state, STEADY__DIALECT_UNTRIED);
+    assert_false(steady__dialect_module(&dialect, STEADY_ENGINE_SCRIPT));
+    assert_true(steady__dialect_module(&dialect, STEADY_ENGINE_MODULE));
+    assert_int_equal(dialect.state, STEADY__DIALECT_UNTRIED);
+}
+
 static void test_eval_and_load_carry_the_script(void **state) {
     (void)state;
     const struct steady__terms terms = terms_of(plain);
@@ -310,6 +361,8 @@ static void test_refusals(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_commands),
+        cmocka_unit_test(test_module_commands),
+        cmocka_unit_test(test_dialects),
         cmocka_unit_test(test_eval_and_load_carry_the_script),
         cmocka_unit_test(test_any_key_fits),
         cmocka_unit_test(test_scripts_declare_themselves),

@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: MIT
+ * Which engine is asked: the module where the server has it and the user may call it, else the scripts. */
+#include "support.h"
+
+#include <limits.h>
+#include <stdlib.h>
+
+#include "fake_server.h"
+
+static struct server with_module, without;
+static steady_poller *poller;
+static steady_loop loop;
+
+static const char *module_path(void) {
+    static char path[PATH_MAX];
+    char relative[PATH_MAX - 16];
+    const char *build = getenv("BUILD");
+    snprintf(relative, sizeof relative, "%s/steady.so", build != NULL ? build : "build");
+    if (realpath(relative, path) == NULL) fail_msg("there is no %s", relative);
+    return path;
+}
+
+static int start(void **state) {
+    char options[PATH_MAX + 64];
+    (void)state;
+    snprintf(options, sizeof options, "--enable-module-command yes --loadmodule %s", module_path());
+    server_start(&with_module, options);
+    server_start(&without, NULL);
+    return 0;
+}
+
+static int stop(void **state) {
+    (void)state;
+    server_stop(&with_module);
+    server_stop(&without);
+    return 0;
+}
+
+static int set_up(void **state) {
+    (void)state;
+    server_ask(&with_module, "FLUSHALL");
+    server_ask(&with_module, "CONFIG RESETSTAT");
+    server_ask(&without, "FLUSHALL");
+    server_ask(&without, "CONFIG RESETSTAT");
+    assert_int_equal(steady_poller_new(&poller), 0);
+    loop = steady_poller_loop(poller);
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    steady_poller_free(&poller);
+    return 0;
+}
+
+static steady_store *open_with(const char *url, enum steady_engine engine) {
+    return open_store(url, &(steady_store_options){.loop = &loop, .timeout = 2 * STEADY_SECOND, .engine = engine});
+}
+
+/* Calls of a command that were executed, or refused before that. */
+static long long calls(const struct server *server, const char *command) {
+    char field[64];
+    snprintf(field, sizeof field, "cmdstat_%s:calls", command);
+    return server_stat(server, field);
+}
+
+static void consume_many(steady_throttler *throttler, int count, struct tally *tally) {
+    for (int i = 0; i < count; i++)
+        consume_counted(throttler, "k", 1, tally);
+    run_until_done(poller, tally, 5 * STEADY_SECOND);
+}
+
+static const struct {
+    enum steady_engine engine;
+    long long module, scripts;
+} asked[] = {{STEADY_ENGINE_AUTO, 51, 49}, {STEADY_ENGINE_MODULE, 100, 0}, {STEADY_ENGINE_SCRIPT, 0, 100}};
+
+/* The first decision finds the module; those that were sent with it ask the scripts; all that come later the module. */
+static void test_module_is_found(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNT(asked); i++) {
+        struct tally tally = {0};
+        server_ask(&with_module, "FLUSHALL");
+        server_ask(&with_module, "CONFIG RESETSTAT");
+        steady_store *store = open_with(with_module.url, asked[i].engine);
+        steady_throttler *throttler = new_throttler(store, 60, HOUR);
+        consume_many(throttler, 50, &tally);
+        consume_many(throttler, 50, &tally);
+        assert_int_equal(tally.allowed, 60);
+        assert_int_equal(tally.denied, 40);
+        assert_int_equal(calls(&with_module, "steady.consume"), asked[i].module);
+        assert_true(calls(&with_module, "evalsha") >= asked[i].scripts);
+        if (asked[i].scripts == 0) assert_int_equal(calls(&with_module, "evalsha"), 0);
+        steady_throttler_free(&throttler);
+        steady_store_close(&store);
+    }
+}
+
+static void assert_same(const steady_result *a, const steady_result *b) {
+    assert_int_equal(a->error, b->error);
+    assert_int_equal(a->source, b->source);
+    assert_int_equal(a->success, b->success);
+    assert_int_equal(a->level, b->level);
+    assert_true(b->until_next_drop <= a->until_next_drop && a->until_next_drop - b->until_next_drop < STEADY_SECOND);
+    assert_int_equal(a->blocked_for > 0, b->blocked_for > 0);
+    assert_int_equal(a->retry_after > 0, b->retry_after > 0);
+    assert_int_equal(a->retry_after < 0, b->retry_after < 0);
+}
+
+/* What one has put in, the other sees: each step is made by one engine and looked at by both. */
+static void test_both_share_buckets(void **state) {
+    static const int64_t amounts[] = {1, 4, 0, 7, -2, 3, 11, 5, 2, 1, -20, 1};
+    const steady_limit limit = {.max_capacity = 10, .drop_recharge = HOUR, .drops = 7, .block_duration = 2 * HOUR};
+    steady_store *stores[2];
+    steady_throttler *throttlers[2] = {NULL, NULL};
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        stores[i] = open_with(with_module.url, i == 0 ? STEADY_ENGINE_MODULE : STEADY_ENGINE_SCRIPT);
+        assert_int_equal(steady_throttler_new(&throttlers[i], stores[i], &limit, NULL, NULL), 0);
+    }
+    for (int swapped = 0; swapped < 2; swapped++) {
+        for (size_t i = 0; i < COUNT(amounts); i++) {
+            steady_result own, seen[2];
+            const size_t maker = (i + (size_t)swapped) % 2;
+            assert_int_equal(steady_consume_sync(throttlers[maker], "k", 1, amounts[i], &own), 0);
+            for (int k = 0; k < 2; k++)
+                assert_int_equal(steady_peek_sync(throttlers[k], "k", 1, &seen[k]), 0);
+            assert_same(&seen[0], &seen[1]);
+            assert_int_equal(own.level, seen[0].level);
+        }
+        steady_result r[2];
+        for (int k = 0; k < 2; k++) {
+            assert_int_equal(steady_reset_sync(throttlers[k], "k", 1, &r[k]), 0);
+            assert_true(r[k].success && r[k].level == 0 && r[k].until_next_drop > 0 && r[k].retry_after == 0);
+        }
+        assert_int_equal(r[0].until_next_drop, r[1].until_next_drop);
+        assert_string_equal(server_ask(&with_module, "EXISTS k"), "0");
+    }
+    for (int i = 0; i < 2; i++) {
+        steady_throttler_free(&throttlers[i]);
+        steady_store_close(&stores[i]);
+    }
+}
+
+static void test_server_without_it(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    steady_store *store = open_with(without.url, STEADY_ENGINE_AUTO);
+    steady_throttler *throttler = new_throttler(store, 10, HOUR);
+    consume_many(throttler, 1, &tally);
+    consume_many(throttler, 30, &tally);
+    assert_int_equal(tally.allowed, 10);
+    assert_int_equal(tally.denied, 21);
+    assert_int_equal(server_stat(&without, "errorstat_ERR:count"), 1); /* asked for it once */
+    assert_int_equal(server_stat(&without, "total_connections_received") > 0, 1);
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+
+    store = open_with(without.url, STEADY_ENGINE_MODULE);
+    throttler = new_throttler(store, 10, HOUR);
+    consume_counted(throttler, "some:key", 1, &tally);
+    run_until_done(poller, &tally, 5 * STEADY_SECOND);
+    assert_int_equal(tally.last.error, STEADY_SERVER);
+    assert_non_null(strstr(steady_store_trouble(store), "unknown command"));
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+}
+
+/* A user without the right to the command has the scripts; one without the right to the key has nothing, and that is
+ * no reason to think ill of the command. */
+static void test_rights(void **state) {
+    char url[96];
+    struct tally tally = {0};
+    (void)state;
+    server_ask(&with_module, "ACL SETUSER plain on >pw ~* +evalsha +eval +script|load +get +set +del +time");
+    server_ask(&with_module, "ACL SETUSER module on >pw ~rl:* +steady.consume");
+    snprintf(url, sizeof url, "redis://plain:pw@127.0.0.1:%d", with_module.port);
+    steady_store *store = open_with(url, STEADY_ENGINE_AUTO);
+    steady_throttler *throttler = new_throttler(store, 10, HOUR);
+    consume_many(throttler, 1, &tally);
+    consume_many(throttler, 19, &tally);
+    assert_int_equal(tally.allowed, 10);
+    assert_int_equal(tally.denied, 10);
+    assert_int_equal(server_stat(&with_module, "errorstat_NOPERM:count"), 1);
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+
+    snprintf(url, sizeof url, "redis://module:pw@127.0.0.1:%d", with_module.port);
+    store = open_with(url, STEADY_ENGINE_AUTO);
+    throttler = new_throttler(store, 10, HOUR);
+    consume_counted(throttler, "elsewhere", 1, &tally);
+    run_until_done(poller, &tally, 5 * STEADY_SECOND);
+    assert_int_equal(tally.last.error, STEADY_REFUSED);
+    for (int i = 0; i < 3; i++) {
+        consume_counted(throttler, "rl:k", 1, &tally);
+        run_until_done(poller, &tally, 5 * STEADY_SECOND);
+        assert_int_equal(tally.last.error, 0);
+    }
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+}
+
+static void test_unloaded_and_loaded_again(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    steady_store *store = open_with(with_module.url, STEADY_ENGINE_AUTO);
+    steady_throttler *throttler = new_throttler(store, 1000, HOUR);
+    consume_many(throttler, 1, &tally);
+    assert_string_equal(server_ask(&with_module, "MODULE UNLOAD steady"), "OK");
+    consume_many(throttler, 50, &tally);
+    assert_int_equal(calls(&with_module, "evalsha") >= 50, 1);
+    assert_string_equal(server_ask(&with_module, "MODULE LOAD %s", module_path()), "OK");
+    consume_many(throttler, 50, &tally);
+    assert_int_equal(calls(&with_module, "steady.consume"), 0); /* this connection knows that there is none */
+    server_ask(&with_module, "CLIENT KILL TYPE normal");
+    run_for(poller, 100 * STEADY_MILLISECOND);
+    consume_many(throttler, 1, &tally);
+    consume_many(throttler, 50, &tally);
+    assert_int_equal(calls(&with_module, "steady.consume"), 51);
+    assert_int_equal(tally.allowed, 152);
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+}
+
+/* ---- Scripted servers ---- */
+
+#define FIRST                                                                                                          \
+    {FAKE_ACCEPT, 0, NULL, 0}, { FAKE_EXPECT, 1, NULL, 0 }
+#define DENIED ":-36000000001\r\n"
+
+/* A proxy that hangs up on what it does not know loses one decision, and is not tried again on the next connection. */
+static void test_proxy_that_hangs_up(void **state) {
+    static const struct fake_step steps[] = {
+        FIRST, {FAKE_CLOSE, 0, NULL, 0}, FIRST, {FAKE_SEND, 0, DENIED, 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0}};
+    struct fake_server *fake = fake_start(steps, COUNT(steps));
+    struct tally tally = {0};
+    char url[64];
+    size_t len;
+    (void)state;
+    snprintf(url, sizeof url, "redis://127.0.0.1:%d", fake_port(fake));
+    steady_store *store = open_with(url, STEADY_ENGINE_AUTO);
+    steady_throttler *throttler = new_throttler(store, 10, HOUR);
+    consume_many(throttler, 1, &tally);
+    assert_int_equal(tally.last.error, STEADY_UNKNOWN);
+    for (int i = 0; i < 50 && tally.verdicts == 0; i++) { /* until the new connection is there */
+        run_for(poller, 20 * STEADY_MILLISECOND);
+        consume_many(throttler, 1, &tally);
+    }
+    assert_int_equal(tally.denied, 1);
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+    const char *bytes = fake_finish(fake, &len);
+    const char *first = memmem(bytes, len, "STEADY.CONSUME", 14);
+    assert_non_null(first);
+    assert_null(memmem(first + 1, len - (size_t)(first + 1 - bytes), "STEADY.CONSUME", 14));
+    assert_non_null(memmem(bytes, len, "EVALSHA", 7));
+    fake_stop(fake);
+}
+
+/* What is no reply of the module's is not believed. */
+static void test_wrong_replies(void **state) {
+    static const char *const wrong[] = {":1\r\n",
+                                        "*4\r\n:1\r\n:0\r\n:1\r\n:0\r\n",
+                                        "*5\r\n:2\r\n:0\r\n:1\r\n:0\r\n:0\r\n",
+                                        "*5\r\n:1\r\n:-1\r\n:1\r\n:0\r\n:0\r\n",
+                                        "*5\r\n:1\r\n:0\r\n:0\r\n:0\r\n:0\r\n",
+                                        "+OK\r\n"};
+    (void)state;
+    for (size_t i = 0; i < COUNT(wrong); i++) {
+        const struct fake_step steps[] = {FIRST, {FAKE_SEND, 0, wrong[i], 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0}};
+        struct fake_server *fake = fake_start(steps, COUNT(steps));
+        struct tally tally = {0};
+        char url[64];
+        snprintf(url, sizeof url, "redis://127.0.0.1:%d", fake_port(fake));
+        steady_store *store = open_with(url, STEADY_ENGINE_MODULE);
+        steady_throttler *throttler = new_throttler(store, 10, HOUR);
+        consume_many(throttler, 1, &tally);
+        if (tally.last.error != STEADY_UNKNOWN) fail_msg("reply %zu: %s", i, steady_error_name(tally.last.error));
+        steady_throttler_free(&throttler);
+        steady_store_close(&store);
+        fake_stop(fake);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_module_is_found, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_both_share_buckets, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_server_without_it, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_rights, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_unloaded_and_loaded_again, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_proxy_that_hangs_up, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_wrong_replies, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, start, stop);
+}
