@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
 """What the tests from outside share: the command, and real Redis servers that they start and stop themselves."""
+import json
 import os
 import subprocess
+from decimal import Decimal
 from pathlib import Path
 
 import aiosteady_build
 import pytest
+from command import FIELDS
 from resp import Redis, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,6 +34,20 @@ def run(steady, tmp_path):
         return subprocess.run([steady, *args], env=whole, timeout=20, text=True, check=False, **kwargs)
 
     return run
+
+
+@pytest.fixture
+def ask(run):
+    """Runs the command with --json; the exit code and what it says, its numbers exact."""
+
+    def ask(*args, **kwargs):
+        done = run(*args, "--json", **kwargs)
+        assert done.stdout.endswith("\n") and done.stdout.count("\n") == 1, done
+        answer = json.loads(done.stdout, parse_float=Decimal, parse_int=Decimal)
+        assert list(answer) == FIELDS
+        return done.returncode, answer
+
+    return ask
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: MIT
+"""What the tests of the command know about it: its exit codes, the fields of its answers, a limit to try it with."""
+from decimal import Decimal
+
+FIELDS = ["success", "level", "until_next_drop", "blocked_for", "retry_after", "error", "source"]
+LIMIT = ("--capacity", "10", "--recharge", "1d")  # nothing of it leaks while a test runs
+DAY = Decimal(86400)
+ALLOWED, DENIED, USAGE, UNAVAILABLE, UNKNOWN = range(5)
+
+
+def nearly(value, most):
+    """A little less than `most` seconds, exact to the microsecond at the finest."""
+    return most - 20 < value <= most and Decimal(value).as_tuple().exponent >= -6
