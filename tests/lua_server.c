@@ -128,6 +128,8 @@ const char *lua_server_get(const struct lua_server *server, int64_t now_us) {
     return alive(server, now_us) ? server->value : NULL;
 }
 
+int64_t lua_server_expires_ms(const struct lua_server *server) { return server->expires_ms; }
+
 const char *lua_server_error(const struct lua_server *server) { return server->error; }
 
 int lua_server_writes(const struct lua_server *server) { return server->calls_after_write > 0 ? 100 : server->writes; }

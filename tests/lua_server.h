@@ -15,6 +15,8 @@ void lua_server_free(struct lua_server *server);
 void lua_server_set(struct lua_server *server, const char *value, int64_t expires_ms);
 const char *lua_server_get(const struct lua_server *server, int64_t now_us);
 
+int64_t lua_server_expires_ms(const struct lua_server *server); /* 0: never */
+
 /* Runs a command as script.c wrote it, EVALSHA with its RESP. 0 and the reply's integers, or -1 and the error text. */
 int lua_server_run(struct lua_server *server, const char *command, size_t len, int64_t now_us,
                    int64_t values[STEADY__REPLY_MAX], size_t *count);

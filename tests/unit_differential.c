@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * bucket.c against the shipped Lua scripts, two million random steps with hostile values: the same answers and the same
- * stored state, to the last bit. */
+ * bucket.c against the shipped Lua scripts, two million random steps with hostile values: the same answers, the same
+ * stored state and the same time to live, to the last bit. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -116,6 +116,8 @@ static void step(struct lua_server *server, uint64_t *seed, const struct steady_
     const char *stored_text = lua_server_get(server, *now);
     bool ok = answered && same_result(&r, &d, stepped) && lua_server_writes(server) <= (d.changed ? 1 : 0);
     if (ok && d.changed) ok = stored_parse(stored_text, &stored) && memcmp(&stored, &after, sizeof stored) == 0;
+    if (ok && d.changed && d.busy_for > 0)
+        ok = lua_server_expires_ms(server) == *now / 1000 + (d.busy_for + 999) / 1000;
     if (ok && !d.changed) ok = lua_server_writes(server) == 0;
     if (ok) return;
     print_error("step %ld: capacity %" PRId64 " recharge %" PRId64 " drops %" PRId64 " block %" PRId64 " now %" PRId64
