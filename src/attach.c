@@ -212,14 +212,14 @@ static int submit(void *carrier, struct steady__request *request) {
         put_slot(bridge, slot);
         return STEADY_UNAVAILABLE;
     }
-    request->slot = slot;
+    request->at = slot;
     bridge->holders++;
     return 0;
 }
 
 static bool forget(void *carrier, struct steady__request *request) {
     (void)carrier;
-    ((struct slot *)request->slot)->request = NULL;
+    ((struct slot *)request->at)->request = NULL;
     return true;
 }
 

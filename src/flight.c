@@ -7,7 +7,8 @@
  *
  * NOSCRIPT means that the server has lost the script, and that the decision was not made. The first ticket that hears
  * it sends SCRIPT LOAD, and then its command again behind it; the others of the same loss, which were sent before that
- * SCRIPT LOAD, only their commands. A ticket knows which it is by the number of loads that had been sent when it was.
+ * SCRIPT LOAD, only their commands. A ticket knows which it is by the number of loads that had been sent on its
+ * connection when it was. The SCRIPT LOAD has a ticket of its own, without a deadline, which comes back with its reply.
  * One that hears NOSCRIPT a second time sends the script itself, as EVAL. Before all that, the first ticket of a
  * connection asks the server's own command, of the module steady.so; where there is none, it and all later ones ask the
  * scripts. Nothing else is ever sent twice.
@@ -33,6 +34,7 @@ struct ticket {
     steady_us deadline;
     steady_result *answer; /* NULL: the callback's */
     int error;             /* of one that failed before it began */
+    bool is_load;          /* SCRIPT LOAD, for its call's verb; in no list */
     bool to_module;        /* which was asked last */
     unsigned tries;        /* of the script */
     uint32_t loads;        /* of its script, sent before it was */
@@ -78,16 +80,27 @@ static bool keep_key(struct ticket *ticket, const struct steady__call *call) {
     return true;
 }
 
-/* The spare ticket used last, if there is one, since it is still in the cache. */
-static struct ticket *take_ticket(struct steady__flight *flight, const struct steady__call *call) {
+/* The spare ticket used last, if there is one, since it is still in the cache. It stays spare. */
+static struct ticket *find_ticket(struct steady__flight *flight) {
     if (steady__list_empty(&flight->spare) && !add_slab(flight)) return NULL;
-    struct ticket *ticket = TICKET(flight->spare.next);
-    if (!keep_key(ticket, call)) return NULL;
+    return TICKET(flight->spare.next);
+}
+
+static struct ticket *take_ticket(struct steady__flight *flight, const struct steady__call *call) {
+    struct ticket *ticket = find_ticket(flight);
+    if (ticket == NULL || !keep_key(ticket, call)) return NULL;
     steady__list_remove(&ticket->place);
+    ticket->request.key = ticket->key;
+    ticket->request.key_len = call->key_len;
+    ticket->is_load = false;
     ticket->tries = 1;
     ticket->error = 0;
-    ticket->loads = flight->loads_sent[call->verb];
     return ticket;
+}
+
+static void put_back(struct steady__flight *flight, struct ticket *ticket) {
+    steady__list_remove(&ticket->place);
+    steady__list_prepend(&flight->spare, &ticket->place);
 }
 
 static void count(steady_stats *stats, const struct steady__call *call, const steady_result *result) {
@@ -107,8 +120,7 @@ static void count(steady_stats *stats, const struct steady__call *call, const st
 /* The key of a spare ticket stays as it is until the next submit, and so until the policy has been applied. */
 static void finish(struct steady__flight *flight, struct ticket *ticket, const steady_result *result) {
     count(&flight->stats, &ticket->call, result);
-    steady__list_remove(&ticket->place);
-    steady__list_prepend(&flight->spare, &ticket->place);
+    put_back(flight, ticket);
     if (ticket->answer != NULL)
         *ticket->answer = *result;
     else
@@ -163,40 +175,53 @@ void steady__flight_give_up(struct steady__flight *flight) { expire(flight, INT6
 
 /* ---- What the carrier asks ---- */
 
-static bool is_load(const struct steady__flight *flight, const struct steady__request *request) {
-    return request >= flight->loads && request < flight->loads + 3;
+static size_t encode_load(enum steady__verb verb, struct steady__dialect *dialect, char *out) {
+    dialect->loading[verb] = false;
+    dialect->loads[verb]++;
+    return steady__script_load(out, verb);
 }
 
 static size_t encode(void *owner, struct steady__request *request, struct steady__dialect *dialect, char *out) {
-    struct steady__flight *flight = owner;
-    if (is_load(flight, request)) return steady__script_load(out, (enum steady__verb)(request - flight->loads));
+    const struct steady__flight *flight = owner;
     struct ticket *ticket = TICKET_OF(request);
+    if (ticket->is_load) return encode_load(ticket->call.verb, dialect, out);
+    ticket->loads = dialect->loads[ticket->call.verb];
     ticket->to_module = ticket->tries == 1 && steady__dialect_module(dialect, flight->engine);
     if (ticket->to_module) return steady__module_command(out, &ticket->call);
     return ticket->tries < TRIES_MAX ? steady__script_command(out, &ticket->call)
                                      : steady__script_eval(out, &ticket->call);
 }
 
-static void load(struct steady__flight *flight, enum steady__verb verb) {
-    flight->loads_sent[verb]++;
-    if (flight->loading[verb]) return;
-    flight->loading[verb] = flight->carrier_class->submit(flight->carrier, &flight->loads[verb]) == 0;
-    flight->stats.script_loads++;
+/* Where there is no memory for it, the script itself will do. */
+static void load(struct steady__flight *flight, const struct ticket *asker, struct steady__dialect *dialect) {
+    const enum steady__verb verb = asker->call.verb;
+    struct ticket *ticket = dialect->loading[verb] ? NULL : find_ticket(flight);
+    if (ticket == NULL) return;
+    steady__list_remove(&ticket->place);
+    ticket->is_load = true;
+    ticket->call.verb = verb;
+    ticket->request.key = NULL;
+    ticket->request.at = asker->request.at;
+    dialect->loading[verb] = true; /* encoding, which may happen at once, makes it false */
+    if (flight->carrier_class->submit(flight->carrier, &ticket->request) == 0) {
+        flight->stats.script_loads++;
+    } else {
+        dialect->loading[verb] = false;
+        put_back(flight, ticket);
+    }
 }
 
-static bool ask_again(struct steady__flight *flight, struct ticket *ticket) {
-    const enum steady__verb verb = ticket->call.verb;
+static bool ask_again(struct steady__flight *flight, struct ticket *ticket, struct steady__dialect *dialect) {
     if (ticket->tries == TRIES_MAX) return false;
-    if (ticket->tries == 1 && ticket->loads == flight->loads_sent[verb]) load(flight, verb);
-    ticket->loads = flight->loads_sent[verb];
+    if (ticket->tries == 1 && ticket->loads == dialect->loads[ticket->call.verb]) load(flight, ticket, dialect);
     ticket->tries++;
     return flight->carrier_class->submit(flight->carrier, &ticket->request) == 0;
 }
 
-static enum steady__heed refused(struct steady__flight *flight, struct ticket *ticket,
+static enum steady__heed refused(struct steady__flight *flight, struct ticket *ticket, struct steady__dialect *dialect,
                                  const struct steady__reply *reply) {
     const enum steady__refusal refusal = steady__script_refusal(reply->text, reply->text_len);
-    if (refusal == STEADY__REFUSAL_NOSCRIPT && ask_again(flight, ticket)) return STEADY__HEED_NOTHING;
+    if (refusal == STEADY__REFUSAL_NOSCRIPT && ask_again(flight, ticket, dialect)) return STEADY__HEED_NOTHING;
     int error = steady__refusal_error(refusal);
     /* One who may call scripts but not load them has to wait until someone else has. */
     if (refusal == STEADY__REFUSAL_AUTH && ticket->tries == TRIES_MAX) error = STEADY_UNAVAILABLE;
@@ -206,9 +231,9 @@ static enum steady__heed refused(struct steady__flight *flight, struct ticket *t
     return refusal == STEADY__REFUSAL_CLIENTS ? STEADY__HEED_NOT_LET_IN : STEADY__HEED_NOTHING;
 }
 
-static enum steady__heed loaded(struct steady__flight *flight, enum steady__verb verb,
+static enum steady__heed loaded(struct steady__flight *flight, struct ticket *ticket,
                                 const struct steady__reply *reply) {
-    flight->loading[verb] = false;
+    put_back(flight, ticket);
     if (reply->kind == STEADY__REPLY_ERROR)
         steady__reply_excuse(flight->trouble->text, sizeof flight->trouble->text, reply, NULL, 0);
     return reply->kind == STEADY__REPLY_INTEGERS ? STEADY__HEED_UNTRUSTED : STEADY__HEED_NOTHING;
@@ -222,7 +247,6 @@ static bool does_without_module(struct steady__flight *flight, struct ticket *ti
     dialect->state = STEADY__DIALECT_UNTRIED; /* other refusals say nothing */
     if (!steady__module_missing(reply->text, reply->text_len)) return false;
     dialect->state = STEADY__DIALECT_SCRIPT;
-    ticket->loads = flight->loads_sent[ticket->call.verb];
     const int error = flight->carrier_class->submit(flight->carrier, &ticket->request);
     if (error != 0) fail(flight, ticket, error);
     return true;
@@ -241,12 +265,12 @@ static bool understand(struct steady__flight *flight, const struct ticket *ticke
 static enum steady__heed answered(void *owner, struct steady__request *request, struct steady__dialect *dialect,
                                   const struct steady__reply *reply) {
     struct steady__flight *flight = owner;
-    if (is_load(flight, request)) return loaded(flight, (enum steady__verb)(request - flight->loads), reply);
     struct ticket *ticket = TICKET_OF(request);
     steady_result result;
+    if (ticket->is_load) return loaded(flight, ticket, reply);
     if (reply->kind == STEADY__REPLY_ERROR) {
         if (does_without_module(flight, ticket, dialect, reply)) return STEADY__HEED_NOTHING;
-        return refused(flight, ticket, reply);
+        return refused(flight, ticket, dialect, reply);
     }
     if (!understand(flight, ticket, reply, &result)) {
         fail(flight, ticket, STEADY_UNKNOWN);
@@ -259,10 +283,11 @@ static enum steady__heed answered(void *owner, struct steady__request *request, 
 
 static void unanswered(void *owner, struct steady__request *request, bool written, int error) {
     struct steady__flight *flight = owner;
-    if (is_load(flight, request))
-        flight->loading[request - flight->loads] = false;
+    struct ticket *ticket = TICKET_OF(request);
+    if (ticket->is_load)
+        put_back(flight, ticket);
     else
-        fail(flight, TICKET_OF(request), written ? STEADY_UNKNOWN : error);
+        fail(flight, ticket, written ? STEADY_UNKNOWN : error);
 }
 
 const struct steady__link_owner steady__flight_owner = {encode, answered, unanswered};

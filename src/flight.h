@@ -29,9 +29,6 @@ struct steady__flight {
     struct steady__list spare;
     struct steady__slab *slabs;
     struct steady__alarm alarm;
-    struct steady__request loads[3]; /* SCRIPT LOAD, by verb */
-    bool loading[3];
-    uint32_t loads_sent[3];
     bool closed;
     steady_stats stats;
 };

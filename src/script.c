@@ -204,7 +204,8 @@ bool steady__dialect_module(struct steady__dialect *dialect, enum steady_engine 
     if (dialect->state == STEADY__DIALECT_TRYING && dialect->since++ < TRY_AGAIN_AFTER) return false;
     if (dialect->state == STEADY__DIALECT_SCRIPT) return false;
     if (dialect->state == STEADY__DIALECT_MODULE) return true;
-    *dialect = (struct steady__dialect){.state = STEADY__DIALECT_TRYING};
+    dialect->state = STEADY__DIALECT_TRYING;
+    dialect->since = 0;
     return true;
 }
 

@@ -46,7 +46,9 @@ bool steady__module_reply(const struct steady__call *call, const int64_t *values
  * that are sent before it is answered, to the scripts. */
 struct steady__dialect {
     enum { STEADY__DIALECT_UNTRIED, STEADY__DIALECT_TRYING, STEADY__DIALECT_MODULE, STEADY__DIALECT_SCRIPT } state;
-    unsigned since; /* decisions sent since the first */
+    unsigned since;    /* decisions sent since the first */
+    uint32_t loads[3]; /* SCRIPT LOADs sent, by verb */
+    bool loading[3];   /* one is about to be */
 };
 
 /* Of the connection that comes after one with this dialect. A proxy may hang up on who says what it does not know, so

@@ -12,8 +12,10 @@ struct steady__request {
     struct steady__list place; /* in a list of requests that are not on the wire */
     uint64_t number;           /* on the wire: which one it is, counted from 0 */
     bool on_wire;
-    bool nested; /* its reply may be an array of anything: see steady__reply_read_nested */
-    void *slot;  /* for carriers other than a wire */
+    bool nested;     /* its reply may be an array of anything: see steady__reply_read_nested */
+    void *at;        /* a carrier's own: where it has put it */
+    const char *key; /* what decides, in a cluster, where it goes; NULL: it goes where `at` says */
+    size_t key_len;
 };
 
 #define STEADY__WIRE_OUT 65536
