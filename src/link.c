@@ -202,12 +202,22 @@ static void drop(struct steady__link *link, int error, bool let_in, const char *
 
 /* ---- Writing ---- */
 
+/* ASKING lets a server of a cluster answer the next command for a slot that it is only about to get. Whatever it is
+ * answered with itself, nobody wants to know. */
+static char *encode_asking(struct steady__link *link, char *room) {
+    static const char asking[] = "*1\r\n$6\r\nASKING\r\n";
+    memcpy(room, asking, sizeof asking - 1);
+    steady__wire_put(&link->wire, NULL, sizeof asking - 1);
+    return steady__wire_room(&link->wire, STEADY__REQUEST_MAX);
+}
+
 static bool encode_next(struct steady__link *link) {
-    char *room = steady__wire_room(&link->wire, STEADY__REQUEST_MAX);
-    if (room == NULL) return false;
     struct steady__request *request = REQUEST(link->waiting.next);
+    char *room = steady__wire_room(&link->wire, STEADY__REQUEST_MAX);
+    if (room != NULL && steady__wire_idle(&link->wire)) link->quiet_since = now(link);
+    if (room != NULL && request->asking) room = encode_asking(link, room);
+    if (room == NULL) return false;
     steady__list_remove(&request->place);
-    if (steady__wire_idle(&link->wire)) link->quiet_since = now(link);
     const size_t len = link->with.owner_class->encode(link->with.owner, request, &link->dialect, room);
     steady__wire_put(&link->wire, request, len);
     return true;
@@ -434,6 +444,8 @@ bool steady__link_forget(struct steady__link *link, struct steady__request *requ
     steady__list_remove(&request->place);
     return false;
 }
+
+bool steady__link_is_up(const struct steady__link *link) { return link->state == UP; }
 
 uint64_t steady__link_reconnects(const struct steady__link *link) {
     return link->connections > 0 ? link->connections - 1 : 0;

@@ -60,6 +60,9 @@ int steady__link_submit(struct steady__link *link, struct steady__request *reque
 /* Takes a request back. True: it is with the server, or will be. */
 bool steady__link_forget(struct steady__link *link, struct steady__request *request);
 
+/* It is connected, and greeted. */
+bool steady__link_is_up(const struct steady__link *link);
+
 /* Reads what has arrived, for one who is about to say that nothing has. From the loop only. */
 void steady__link_catch_up(struct steady__link *link);
 

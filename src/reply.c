@@ -147,20 +147,31 @@ static ptrdiff_t read_value(struct steady__value *value, const char *bytes, size
     }
 }
 
-ptrdiff_t steady__reply_read_nested(struct steady__reply *reply, const char *bytes, size_t len) {
+/* Reads what there is of the values that are due: 1 once all are read, 0 or BAD. */
+static ptrdiff_t read_values(struct steady__progress *progress, const char *bytes, size_t len) {
     struct steady__value value;
-    size_t at = 0;
-    if (len > 0 && bytes[0] != '*' && bytes[0] != '$') return steady__reply_read(reply, bytes, len);
-    for (int64_t due = 1; due > 0; due--) {
-        const ptrdiff_t took = read_value(&value, bytes + at, len - at);
+    while (progress->due > 0) {
+        const ptrdiff_t took = read_value(&value, bytes + progress->at, len - progress->at);
         if (took <= 0) return took;
-        at += (size_t)took;
-        if (value.kind == STEADY__VALUE_ARRAY) due += value.number;
+        progress->at += (size_t)took;
+        progress->due += value.kind == STEADY__VALUE_ARRAY ? value.number - 1 : -1;
     }
+    return 1;
+}
+
+ptrdiff_t steady__reply_read_nested(struct steady__reply *reply, struct steady__progress *progress, const char *bytes,
+                                    size_t len) {
+    if (len > 0 && bytes[0] != '*' && bytes[0] != '$') return steady__reply_read(reply, bytes, len);
+    if (progress->at == 0) progress->due = 1;
+    const ptrdiff_t read = read_values(progress, bytes, len);
+    if (read == 0) return 0;
+    const size_t end = progress->at;
+    *progress = (struct steady__progress){0};
+    if (read < 0) return BAD;
     reply->kind = STEADY__REPLY_NESTED;
     reply->text = bytes;
-    reply->text_len = at;
-    return (ptrdiff_t)at;
+    reply->text_len = end;
+    return (ptrdiff_t)end;
 }
 
 bool steady__walk_next(struct steady__walk *walk, struct steady__value *value) {

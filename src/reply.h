@@ -23,9 +23,17 @@ struct steady__reply {
  * nothing that one of our commands is answered with, whatever may follow. */
 ptrdiff_t steady__reply_read(struct steady__reply *reply, const char *bytes, size_t len);
 
+/* How far a reply has been read that was not complete. All zero: not at all. */
+struct steady__progress {
+    size_t at;
+    int64_t due; /* values */
+};
+
 /* The same for the few requests whose replies hold texts and arrays of arrays: an array, a bulk string or nil is
- * STEADY__REPLY_NESTED, to be walked over. The rest is as above. */
-ptrdiff_t steady__reply_read_nested(struct steady__reply *reply, const char *bytes, size_t len);
+ * STEADY__REPLY_NESTED, to be walked over. The rest is as above. After 0 it is called again with more bytes, and goes
+ * on from where it was; what it returns else leaves *progress zero. */
+ptrdiff_t steady__reply_read_nested(struct steady__reply *reply, struct steady__progress *progress, const char *bytes,
+                                    size_t len);
 
 #define STEADY__VALUE_TEXT_MAX 4096
 #define STEADY__VALUE_COUNT_MAX 16384

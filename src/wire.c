@@ -21,6 +21,7 @@ int steady__wire_init(struct steady__wire *wire, const struct steady__net *net, 
     wire->slots = malloc(FIRST_ROOM * sizeof *wire->slots);
     wire->out = malloc(STEADY__WIRE_OUT);
     wire->in = malloc(STEADY__WIRE_IN);
+    wire->in_room = STEADY__WIRE_IN;
     if (wire->slots != NULL && wire->out != NULL && wire->in != NULL) return 0;
     steady__wire_free(wire);
     return -1;
@@ -39,6 +40,7 @@ void steady__wire_open(struct steady__wire *wire, int fd) {
     wire->broken = 0;
     wire->sent = 0;
     wire->out_from = wire->out_to = wire->in_from = wire->in_to = 0;
+    wire->progress = (struct steady__progress){0};
 }
 
 void steady__wire_close(struct steady__wire *wire) {
@@ -83,9 +85,10 @@ void steady__wire_put(struct steady__wire *wire, struct steady__request *request
     struct steady__wire_slot *s = slot(wire, wire->tail);
     s->request = request;
     s->begin = wire->sent + (wire->out_to - wire->out_from);
-    s->nested = request->nested;
-    request->number = wire->tail++;
-    request->on_wire = true;
+    s->nested = request != NULL && request->nested;
+    if (request != NULL) request->number = wire->tail;
+    if (request != NULL) request->on_wire = true;
+    wire->tail++;
     wire->out_to += len;
 }
 
@@ -105,19 +108,42 @@ bool steady__wire_flush(struct steady__wire *wire) {
     return true;
 }
 
-ssize_t steady__wire_receive(struct steady__wire *wire) {
+static bool resize_in(struct steady__wire *wire, size_t room) {
+    char *in = room <= STEADY__WIRE_IN_MAX ? realloc(wire->in, room) : NULL;
+    if (in == NULL) return false;
+    wire->in = in;
+    wire->in_room = room;
+    return true;
+}
+
+/* Room for more bytes. Only a nested reply may need more than there is at first; after it, that is given back. */
+static bool make_room(struct steady__wire *wire) {
     memmove(wire->in, wire->in + wire->in_from, wire->in_to - wire->in_from);
     wire->in_to -= wire->in_from;
     wire->in_from = 0;
-    const ssize_t n = wire->net->recv(wire->net, wire->fd, wire->in + wire->in_to, STEADY__WIRE_IN - wire->in_to);
+    if (wire->in_to == 0 && wire->in_room > STEADY__WIRE_IN) (void)resize_in(wire, STEADY__WIRE_IN);
+    return wire->in_to < wire->in_room || resize_in(wire, 2 * wire->in_room);
+}
+
+ssize_t steady__wire_receive(struct steady__wire *wire) {
+    if (!make_room(wire)) {
+        errno = ENOBUFS;
+        return -1;
+    }
+    const ssize_t n = wire->net->recv(wire->net, wire->fd, wire->in + wire->in_to, wire->in_room - wire->in_to);
     if (n > 0) wire->in_to += (size_t)n;
     return n;
 }
 
+static ptrdiff_t read_reply(struct steady__wire *wire, struct steady__reply *reply) {
+    const char *bytes = wire->in + wire->in_from;
+    const size_t len = wire->in_to - wire->in_from;
+    if (steady__wire_idle(wire) || !slot(wire, wire->head)->nested) return steady__reply_read(reply, bytes, len);
+    return steady__reply_read_nested(reply, &wire->progress, bytes, len);
+}
+
 int steady__wire_next(struct steady__wire *wire, struct steady__reply *reply, struct steady__request **request) {
-    const bool nested = !steady__wire_idle(wire) && slot(wire, wire->head)->nested;
-    const ptrdiff_t took = (nested ? steady__reply_read_nested : steady__reply_read)(reply, wire->in + wire->in_from,
-                                                                                     wire->in_to - wire->in_from);
+    const ptrdiff_t took = read_reply(wire, reply);
     *request = NULL;
     if (took <= 0) return (int)took;
     wire->in_from += (size_t)took;

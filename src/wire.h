@@ -12,14 +12,17 @@ struct steady__request {
     struct steady__list place; /* in a list of requests that are not on the wire */
     uint64_t number;           /* on the wire: which one it is, counted from 0 */
     bool on_wire;
-    bool nested;     /* its reply may be an array of anything: see steady__reply_read_nested */
-    void *at;        /* a carrier's own: where it has put it */
+    bool nested; /* its reply may be an array of anything: see steady__reply_read_nested */
+    void *at;    /* a carrier's own: where it has put it */
+    bool asking; /* to be sent behind an ASKING */
+    uint8_t redirects;
     const char *key; /* what decides, in a cluster, where it goes; NULL: it goes where `at` says */
     size_t key_len;
 };
 
 #define STEADY__WIRE_OUT 65536
 #define STEADY__WIRE_IN 16384
+#define STEADY__WIRE_IN_MAX 4194304 /* for a nested reply: a cluster in which each slot is a range of its own */
 
 struct steady__wire_slot {
     struct steady__request *request; /* NULL: whoever asked does not want to know any more */
@@ -33,9 +36,10 @@ struct steady__wire {
     int broken;    /* errno of a failed send */
     uint64_t sent; /* bytes the system has taken */
     size_t out_from, out_to;
-    size_t in_from, in_to;
-    uint64_t head, tail; /* numbers of the first unanswered request and of the next one */
-    uint32_t room, max;  /* slots there are, a power of two, and how many there may be */
+    size_t in_from, in_to, in_room;
+    struct steady__progress progress; /* of the reply at in_from */
+    uint64_t head, tail;              /* numbers of the first unanswered request and of the next one */
+    uint32_t room, max;               /* slots there are, a power of two, and how many there may be */
     struct steady__wire_slot *slots;
     char *out, *in;
 };
@@ -54,7 +58,7 @@ struct steady__request *steady__wire_abandoned(struct steady__wire *wire, bool *
 
 /* Room for a request of up to `size` bytes, to be filled and then put; NULL: not now. */
 char *steady__wire_room(struct steady__wire *wire, size_t size);
-void steady__wire_put(struct steady__wire *wire, struct steady__request *request, size_t len);
+void steady__wire_put(struct steady__wire *wire, struct steady__request *request, size_t len); /* NULL: tombstone */
 
 /* Sends what there is: true, or false where the system did not take all of it. */
 bool steady__wire_flush(struct steady__wire *wire);

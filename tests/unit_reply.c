@@ -206,11 +206,16 @@ static void test_excuses(void **state) {
 
 /* ---- Nested ones ---- */
 
+static ptrdiff_t read_nested(struct steady__reply *reply, const char *bytes, size_t len) {
+    struct steady__progress progress = {0};
+    return steady__reply_read_nested(reply, &progress, bytes, len);
+}
+
 static ptrdiff_t read_nested_flush(struct steady__reply *reply, const char *bytes, size_t len) {
     char *exact = malloc(len > 0 ? len : 1);
     assert_non_null(exact);
     memcpy(exact, bytes, len);
-    const ptrdiff_t took = steady__reply_read_nested(reply, exact, len);
+    const ptrdiff_t took = read_nested(reply, exact, len);
     free(exact);
     return took;
 }
@@ -251,8 +256,28 @@ static void test_nested_at_every_cut(void **state) {
         struct steady__reply reply;
         for (size_t cut = 0; cut < len; cut++)
             if (read_nested_flush(&reply, nested[i].bytes, cut) != 0) fail_msg("%s cut at %zu", nested[i].bytes, cut);
-        assert_int_equal(steady__reply_read_nested(&reply, nested[i].bytes, len), len);
+        assert_int_equal(read_nested(&reply, nested[i].bytes, len), len);
         assert_int_equal(reply.kind, STEADY__REPLY_NESTED);
+        describe(seen, &reply);
+        assert_string_equal(seen, nested[i].walk);
+    }
+}
+
+/* Goes on from where it was, byte by byte. */
+static void test_nested_resumed(void **state) {
+    char seen[256];
+    (void)state;
+    for (size_t i = 0; i < COUNT(nested); i++) {
+        const size_t len = strlen(nested[i].bytes);
+        struct steady__progress progress = {0};
+        struct steady__reply reply;
+        for (size_t cut = 1; cut < len; cut++) {
+            const size_t before = progress.at;
+            assert_int_equal(steady__reply_read_nested(&reply, &progress, nested[i].bytes, cut), 0);
+            assert_true(progress.at >= before && progress.at <= cut);
+        }
+        assert_int_equal(steady__reply_read_nested(&reply, &progress, nested[i].bytes, len), len);
+        assert_int_equal(progress.at, 0);
         describe(seen, &reply);
         assert_string_equal(seen, nested[i].walk);
     }
@@ -286,9 +311,9 @@ static void test_nested_refused(void **state) {
 static void test_nested_may_be_plain(void **state) {
     struct steady__reply reply;
     (void)state;
-    assert_int_equal(steady__reply_read_nested(&reply, "-NOAUTH x\r\n", 11), 11);
+    assert_int_equal(read_nested(&reply, "-NOAUTH x\r\n", 11), 11);
     assert_int_equal(reply.kind, STEADY__REPLY_ERROR);
-    assert_int_equal(steady__reply_read_nested(&reply, "+OK\r\n", 5), 5);
+    assert_int_equal(read_nested(&reply, "+OK\r\n", 5), 5);
     assert_int_equal(reply.kind, STEADY__REPLY_TEXT);
     struct steady__walk walk = steady__walk_over(&reply);
     struct steady__value value;
@@ -300,7 +325,7 @@ static void test_skipped(void **state) {
     struct steady__reply reply;
     struct steady__value value;
     (void)state;
-    assert_int_equal(steady__reply_read_nested(&reply, bytes, sizeof bytes - 1), sizeof bytes - 1);
+    assert_int_equal(read_nested(&reply, bytes, sizeof bytes - 1), sizeof bytes - 1);
     struct steady__walk walk = steady__walk_over(&reply);
     assert_true(steady__walk_next(&walk, &value));
     assert_int_equal(value.number, 3);
@@ -323,6 +348,7 @@ int main(void) {
         cmocka_unit_test(test_random),
         cmocka_unit_test(test_excuses),
         cmocka_unit_test(test_nested_at_every_cut),
+        cmocka_unit_test(test_nested_resumed),
         cmocka_unit_test(test_nested_refused),
         cmocka_unit_test(test_nested_may_be_plain),
         cmocka_unit_test(test_skipped),

@@ -56,7 +56,7 @@ static void put(struct steady__wire *wire, struct steady__request *request) {
 
 /* For each number of bytes the system may have taken: a request is written when the first of its bytes was. */
 static void test_written(void **state) {
-    struct steady__request requests[8];
+    struct steady__request requests[8] = {0};
     (void)state;
     for (size_t taken = 0; taken <= sizeof requests / sizeof *requests * LEN; taken++) {
         struct steady__wire wire;
@@ -116,10 +116,71 @@ static void test_whose_reply(void **state) {
     steady__wire_free(&wire);
 }
 
+/* A map of a cluster may be longer than all other replies; it has room, which is given back after it. */
+static void test_long_nested_reply(void **state) {
+    enum { RANGES = 16384 };
+    static const char range[] = "*3\r\n:1\r\n:2\r\n*2\r\n$9\r\n127.0.0.1\r\n:7000\r\n";
+    struct steady__request requests[2] = {{.nested = true}, {.nested = false}};
+    struct steady__wire wire;
+    struct steady__reply reply;
+    struct steady__request *request = NULL;
+    char *bytes = malloc(RANGES * sizeof range + 32);
+    (void)state;
+    assert_non_null(bytes);
+    assert_int_equal(steady__wire_init(&wire, &fake.net, 8), 0);
+    steady__wire_open(&wire, 7);
+    put(&wire, &requests[0]);
+    put(&wire, &requests[1]);
+    size_t len = (size_t)sprintf(bytes, "*%d\r\n", RANGES);
+    for (int i = 0; i < RANGES; i++, len += sizeof range - 1)
+        memcpy(bytes + len, range, sizeof range);
+    fake.replies = bytes;
+    fake.replies_len = len + (size_t)sprintf(bytes + len, ":7\r\n");
+    while (request == NULL) {
+        assert_true(steady__wire_receive(&wire) > 0);
+        assert_true(steady__wire_next(&wire, &reply, &request) >= 0);
+    }
+    assert_ptr_equal(request, &requests[0]);
+    assert_int_equal(reply.text_len, len);
+    while (steady__wire_next(&wire, &reply, &request) == 0)
+        assert_true(steady__wire_receive(&wire) > 0);
+    assert_ptr_equal(request, &requests[1]);
+    assert_int_equal(steady__wire_receive(&wire), 0);
+    assert_int_equal(wire.in_room, STEADY__WIRE_IN);
+    steady__wire_free(&wire);
+    free(bytes);
+}
+
+static void test_too_long_nested_reply(void **state) {
+    struct steady__request request = {.nested = true}, *whose;
+    struct steady__wire wire;
+    struct steady__reply reply;
+    const size_t len = STEADY__WIRE_IN_MAX + 1;
+    char *bytes = malloc(len);
+    ssize_t n;
+    (void)state;
+    assert_non_null(bytes);
+    assert_int_equal(steady__wire_init(&wire, &fake.net, 8), 0);
+    steady__wire_open(&wire, 7);
+    put(&wire, &request);
+    for (size_t i = 0; i < len; i++)
+        bytes[i] = "*9\r\n"[i % 4];
+    fake.replies = bytes;
+    fake.replies_len = len;
+    while ((n = steady__wire_receive(&wire)) > 0)
+        assert_int_equal(steady__wire_next(&wire, &reply, &whose), 0);
+    assert_int_equal(n, -1);
+    assert_int_equal(errno, ENOBUFS);
+    steady__wire_free(&wire);
+    free(bytes);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_written),
         cmocka_unit_test(test_whose_reply),
+        cmocka_unit_test(test_long_nested_reply),
+        cmocka_unit_test(test_too_long_nested_reply),
     };
     return cmocka_run_group_tests_name("wire", tests, NULL, NULL);
 }
