@@ -178,6 +178,23 @@ static void test_clients_killed(void **state) {
     account(&tally, level("k"));
 }
 
+/* The server keeps the connection and says nothing for a while. */
+static void test_paused(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    rig_open(TIMEOUT);
+    warm_up();
+    for (int i = 0; i < 3; i++) {
+        server_ask(&rig.server, "CLIENT PAUSE 300");
+        trickle(&tally, 2 * MS, 280 * MS);
+        run_for(rig.poller, 100 * MS);
+        assert_used_again();
+    }
+    assert_true(tally.errors[-STEADY_UNKNOWN] > 0 && tally.slowest < TIMEOUT + SLACK);
+    assert_int_equal(stats().reconnects, 0);
+    account(&tally, level("k"));
+}
+
 /* ---- The process ---- */
 
 static void on_alarm(int number) { (void)number; }
@@ -290,6 +307,7 @@ int main(void) {
         WITH_RIG(test_killed_under_load),
         WITH_RIG(test_never_started_then_started),
         WITH_RIG(test_clients_killed),
+        WITH_RIG(test_paused),
         WITH_RIG(test_signals_every_millisecond),
         WITH_RIG(test_fork),
         WITH_RIG(test_no_descriptors),

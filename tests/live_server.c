@@ -130,6 +130,29 @@ static void test_busy(void **state) {
     assert_used_again();
     assert_int_equal(level("k"), 0);
     assert_int_equal(stats().reconnects, 0);
+    assert_int_equal(server_stat(&rig.server, "cmdstat_script|kill:calls"), 1); /* which was this test's */
+}
+
+static void spin_after_writing(void) {
+    server_ask(&rig.server, "EVAL %s 1 written", "redis.call('SET', KEYS[1], '1') while true do end");
+}
+
+/* Nobody can end such a script; only the server can be killed. */
+static void test_busy_for_ever(void **state) {
+    (void)state;
+    rig_open(TIMEOUT);
+    warm_up();
+    server_ask(&rig.server, "CONFIG SET busy-reply-threshold 50");
+    const pid_t pid = start_child(spin_after_writing);
+    sleep_us(200 * MS);
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+    assert_int_equal(strncmp(steady_store_trouble(rig.store), "BUSY", 4), 0);
+    end_child(pid);
+    server_kill(&rig.server);
+    server_restart(&rig.server, true);
+    assert_used_again();
+    assert_int_equal(level("k"), 0);
 }
 
 static void test_loading(void **state) {
@@ -160,6 +183,70 @@ static void test_loading(void **state) {
     account(&tally, level("k"));
     assert_true(stats().reconnects <= 2); /* one that met a server not listening yet may be among them */
 }
+
+/* A replica that has lost its primary and will not show old data. */
+static void test_stale_replica(void **state) {
+    steady_result r;
+    (void)state;
+    server_ask(&rig.server, "CONFIG SET replica-serve-stale-data no");
+    server_ask(&rig.server, "REPLICAOF 127.0.0.1 %d", free_port());
+    rig_open(TIMEOUT);
+    assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+    assert_int_equal(steady_peek_sync(rig.throttler, "k", 1, &r), STEADY_UNAVAILABLE);
+    assert_non_null(strstr(steady_store_trouble(rig.store), "MASTERDOWN"));
+    server_ask(&rig.server, "REPLICAOF NO ONE");
+    assert_used_again();
+    assert_int_equal(level("k"), 0);
+}
+
+/* ---- Data lost ---- */
+
+static void wipe(void) {
+    server_ask(&rig.server, "FLUSHALL");
+    sleep_us(20 * MS);
+}
+
+/* Each loss gives a key its capacity back, at most; nobody sees an error. */
+static void test_wiped_under_load(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    rig_open(5 * STEADY_SECOND);
+    steady_throttler_free(&rig.throttler);
+    rig.throttler = new_throttler(rig.store, 100, HOUR);
+    const pid_t pid = start_child(wipe);
+    load(&tally, 100, how_long(STEADY_SECOND, 5 * STEADY_SECOND));
+    end_child(pid);
+    assert_int_equal(tally.verdicts, tally.called);
+    const long long wipes = server_stat(&rig.server, "cmdstat_flushall:calls");
+    assert_true(wipes > 10);
+    assert_in_range(tally.allowed, 100, 100 * (wipes + 1));
+}
+
+static void test_evicted(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    server_ask(&rig.server, "CONFIG SET maxmemory-policy allkeys-lru");
+    server_ask(&rig.server, "CONFIG SET maxmemory 3mb");
+    rig_open(5 * STEADY_SECOND);
+    steady_throttler_free(&rig.throttler);
+    rig.throttler = new_throttler(rig.store, 10, HOUR);
+    for (int round = 0; round < 20; round++) {
+        for (int i = 0; i < 1000; i++) {
+            char key[16];
+            snprintf(key, sizeof key, "%d", i % 50);
+            consume_counted(rig.throttler, key, 1, &tally);
+        }
+        run_until_done(rig.poller, &tally, 10 * STEADY_SECOND);
+        server_ask(&rig.server, "EVAL %s 0 %d",
+                   "for i = 1, 3000 do redis.call('SET', 'junk:' .. ARGV[1] .. ':' .. i, 'x') end", round);
+    }
+    assert_int_equal(tally.verdicts, tally.called);
+    const long long evicted = server_stat(&rig.server, "evicted_keys");
+    assert_true(evicted > 1000 && tally.allowed > 500); /* some of them ours */
+    assert_true((long long)tally.allowed <= 10 * (50 + evicted));
+}
+
+/* ---- Not let in ---- */
 
 static void test_no_more_clients(void **state) {
     (void)state;
@@ -198,6 +285,90 @@ static void test_wrong_password_is_no_storm(void **state) {
     assert_null(strstr(steady_store_trouble(rig.store), "hunter2"));
 }
 
+/* One who was denied before is not denied out of habit while the server cannot write. */
+static void test_denied_keys_notice_too(void **state) {
+    static const char *const faults[][2] = {
+        {"CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"},
+        {"CONFIG SET min-replicas-to-write 3", "CONFIG SET min-replicas-to-write 0"},
+        {"REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"},
+    };
+    struct tally tally = {0};
+    (void)state;
+    rig_open(TIMEOUT);
+    steady_throttler_free(&rig.throttler);
+    rig.throttler = new_throttler(rig.store, 1, HOUR);
+    for (int i = 0; i < 2; i++)
+        consume_counted(rig.throttler, "k", 1, &tally);
+    run_until_done(rig.poller, &tally, STEADY_SECOND);
+    assert_int_equal(tally.denied, 1);
+    for (size_t i = 0; i < COUNT(faults); i++) {
+        server_ask(&rig.server, faults[i][0]);
+        if (ask_one() != STEADY_UNAVAILABLE) fail_msg("%s", faults[i][0]);
+        server_ask(&rig.server, faults[i][1]);
+        assert_used_again();
+        assert_int_equal(ask_one(), 0);
+    }
+}
+
+static void open_as_app(void) {
+    char url[96];
+    assert_string_equal(server_ask(&rig.server, "ACL SETUSER app on >hunter2 ~* -@all +evalsha +eval +script|load +get "
+                                                "+set +del +time"),
+                        "OK");
+    snprintf(url, sizeof url, "redis://app:hunter2@127.0.0.1:%d", rig.server.port);
+    rig_open_at(url, TIMEOUT);
+    warm_up();
+}
+
+static void assert_no_password(void) {
+    assert_null(strstr(rig.log.all, "hunter2"));
+    assert_null(strstr(steady_store_trouble(rig.store), "hunter2"));
+}
+
+static void take_rights(void) {
+    server_ask(&rig.server, "ACL SETUSER app -evalsha");
+    sleep_us(20 * MS);
+    server_ask(&rig.server, "ACL SETUSER app +evalsha");
+    sleep_us(20 * MS);
+}
+
+static void test_rights_taken_under_load(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    open_as_app();
+    const pid_t pid = start_child(take_rights);
+    load(&tally, 50, how_long(STEADY_SECOND, 3 * STEADY_SECOND));
+    end_child(pid);
+    server_ask(&rig.server, "ACL SETUSER app +evalsha");
+    assert_true(tally.verdicts > 0 && tally.errors[-STEADY_REFUSED] > 0);
+    assert_int_equal(tally.verdicts + tally.errors[-STEADY_REFUSED], tally.called);
+    assert_used_again();
+    account(&tally, level("k"));
+    assert_int_equal(stats().reconnects, 0);
+    assert_no_password();
+}
+
+/* The server hangs up on a deleted user; who comes again is refused, and does not come often. */
+static void test_user_deleted(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    open_as_app();
+    server_ask(&rig.server, "ACL DELUSER app");
+    const long long before = server_stat(&rig.server, "total_connections_received");
+    trickle(&tally, 5 * MS, 1500 * MS);
+    const long long after = server_stat(&rig.server, "total_connections_received") - 1;
+    assert_int_equal(tally.verdicts, 0);
+    assert_true(tally.errors[-STEADY_REFUSED] > tally.called / 2);
+    assert_in_range(after - before, 1, 3);
+    server_ask(&rig.server, "ACL SETUSER app on >hunter2 ~* +@all");
+    const steady_us since = now_us();
+    while (ask_one() != 0) {
+        assert_true(now_us() - since < 2 * STEADY_SECOND); /* one that is refused is tried about once a second */
+        run_for(rig.poller, 10 * MS);
+    }
+    assert_no_password();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         WITH_RIG(test_flush_under_load),
@@ -207,9 +378,16 @@ int main(void) {
         WITH_RIG(test_disk_error),
         WITH_RIG(test_read_only),
         WITH_RIG(test_busy),
+        WITH_RIG(test_busy_for_ever),
         WITH_RIG(test_loading),
+        WITH_RIG(test_stale_replica),
+        WITH_RIG(test_wiped_under_load),
+        WITH_RIG(test_evicted),
         WITH_RIG(test_no_more_clients),
         WITH_RIG(test_wrong_password_is_no_storm),
+        WITH_RIG(test_denied_keys_notice_too),
+        WITH_RIG(test_rights_taken_under_load),
+        WITH_RIG(test_user_deleted),
     };
     return cmocka_run_group_tests_name("server", tests, NULL, NULL);
 }

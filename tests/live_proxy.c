@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: MIT
+ * The Redis store behind a network that cuts, drops, delays, slices and slows what passes. */
+#include "rig.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+#include "proxy.h"
+
+#define N 64
+
+static struct proxy *proxy;
+
+static void open_behind_proxy(steady_us timeout) {
+    char url[64];
+    proxy = proxy_start(rig.server.port);
+    snprintf(url, sizeof url, "redis://127.0.0.1:%d", proxy_port(proxy));
+    rig_open_at(url, timeout);
+    warm_up();
+}
+
+static int tear_down(void **state) {
+    rig_tear_down(state);
+    proxy_stop(proxy);
+    proxy = NULL;
+    return 0;
+}
+
+static void set(struct proxy_rules rules) { proxy_set(proxy, &rules); }
+
+/* ---- Cut ---- */
+
+/* N are written at once; the server gets k of them and the client r replies. */
+static void cut_at(unsigned k, unsigned r, bool softly) {
+    struct tally tally = {0};
+    char key[32];
+    snprintf(key, sizeof key, "cut:%u:%u:%d", k, r, softly);
+    set((struct proxy_rules){.cut = true, .cut_sent = N, .cut_requests = k, .cut_replies = r, .cut_softly = softly});
+    for (int i = 0; i < N; i++)
+        consume_counted(rig.throttler, key, 1, &tally);
+    run_until_done(rig.poller, &tally, 5 * STEADY_SECOND);
+    assert_int_equal(tally.allowed, r);
+    assert_int_equal(tally.errors[-STEADY_UNKNOWN], N - r);
+    set((struct proxy_rules){.cut = false});
+    assert_used_again();
+    account(&tally, level(key));
+    assert_int_equal(level(key), k); /* what was written is never sent again */
+}
+
+static void test_cut_after_k_of_n(void **state) {
+    const unsigned step = how_long(0, 1) != 0 ? 1 : 7; /* every k, or some */
+    (void)state;
+    open_behind_proxy(TIMEOUT);
+    for (unsigned k = 0; k <= N; k += k + step > N && k < N ? 1 : step) {
+        cut_at(k, k, false);
+        cut_at(k, k / 2, false);
+        cut_at(k, 0, true);
+    }
+    assert_int_equal(stats().timeouts, 0);
+}
+
+/* The server has made the decision, and nobody hears of it. */
+static void test_reply_swallowed(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    open_behind_proxy(TIMEOUT);
+    for (int i = 0; i < 20; i++) {
+        set((struct proxy_rules){.cut = true, .cut_sent = 1, .cut_requests = 1, .cut_replies = 0});
+        consume_counted(rig.throttler, "k", 1, &tally);
+        run_until_done(rig.poller, &tally, STEADY_SECOND);
+        assert_int_equal(tally.last.error, STEADY_UNKNOWN);
+        set((struct proxy_rules){.cut = false});
+        assert_used_again();
+    }
+    account(&tally, level("k"));
+    assert_int_equal(level("k"), 20);
+}
+
+static void test_resets_under_load(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    open_behind_proxy(TIMEOUT);
+    const steady_us until = now_us() + how_long(STEADY_SECOND, 20 * STEADY_SECOND);
+    while (now_us() < until) {
+        load(&tally, 200, 10 * MS);
+        proxy_reset_all(proxy);
+    }
+    assert_used_again();
+    assert_true(tally.allowed > 0 && tally.errors[-STEADY_UNKNOWN] > 0);
+    account(&tally, level("k"));
+    assert_loop_never_held();
+}
+
+/* ---- Late ---- */
+
+static void test_late_replies(void **state) {
+    struct tally late = {0}, soon = {0};
+    (void)state;
+    open_behind_proxy(TIMEOUT);
+    for (int round = 0; round < 3; round++) {
+        set((struct proxy_rules){.delay_down = 3 * TIMEOUT});
+        for (int i = 0; i < 10; i++) {
+            consume_counted(rig.throttler, "k", 1, &late);
+            run_for(rig.poller, 20 * MS);
+        }
+        run_until_done(rig.poller, &late, STEADY_SECOND);
+        set((struct proxy_rules){.delay_down = 0});
+        run_for(rig.poller, 3 * TIMEOUT);
+        for (int i = 0; i < 10; i++) {
+            char key[32];
+            snprintf(key, sizeof key, "soon:%d:%d", round, i);
+            consume_counted(rig.throttler, key, i + 1, &soon);
+            run_until_done(rig.poller, &soon, STEADY_SECOND);
+            assert_int_equal(soon.last.error, 0);
+            assert_int_equal(soon.last.level, i + 1); /* its own reply, and no earlier one */
+        }
+    }
+    assert_int_equal(late.errors[-STEADY_UNKNOWN], 30);
+    assert_true(late.slowest < TIMEOUT + SLACK);
+    account(&late, level("k"));
+    assert_int_equal(level("k"), 30);
+}
+
+/* ---- Sliced and slowed ---- */
+
+static double cpu_of_this_thread(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static double cpu_of_a_thousand(struct tally *tally, unsigned long in_flight) {
+    const double begin = cpu_of_this_thread();
+    for (int i = 0; i < 1000; i++) {
+        consume_counted(rig.throttler, "k", 1, tally);
+        if (tally->submitted - tally->called >= in_flight) run_until_done(rig.poller, tally, 30 * STEADY_SECOND);
+    }
+    run_until_done(rig.poller, tally, 30 * STEADY_SECOND);
+    return cpu_of_this_thread() - begin;
+}
+
+static void test_one_byte_at_a_time(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    open_behind_proxy(10 * STEADY_SECOND);
+    const double whole = cpu_of_a_thousand(&tally, 1);
+    set((struct proxy_rules){.slice = 1});
+    const double sliced = cpu_of_a_thousand(&tally, 1);
+    assert_int_equal(tally.allowed, 2000);
+    assert_int_equal(tally.last.level, 2000);
+    account(&tally, level("k"));
+    if (sliced > 20 * whole) fail_msg("%.0f us of CPU a decision, %.0f otherwise", 1e3 * sliced, 1e3 * whole);
+}
+
+/* 64 kbit/s: what does not fit is turned away, and nothing piles up. */
+static void test_slow_link(void **state) {
+    struct tally tally = {0};
+    unsigned long turned_away = 0;
+    (void)state;
+    proxy = proxy_start(rig.server.port);
+    char url[64];
+    snprintf(url, sizeof url, "redis://127.0.0.1:%d", proxy_port(proxy));
+    const steady_store_options options = {.loop = &rig.loop, .timeout = TIMEOUT, .max_in_flight = 1000};
+    rig.store = open_store(url, &options);
+    rig.throttler = new_throttler(rig.store, LARGE, RECHARGE);
+    warm_up();
+    set((struct proxy_rules){.bytes_per_second = 8000});
+    const steady_us until = now_us() + how_long(2 * STEADY_SECOND, 5 * STEADY_SECOND);
+    while (now_us() < until) {
+        for (int i = 0; i < 100; i++) {
+            void *expected = expect_result(&tally);
+            if (steady_consume(rig.throttler, "k", 1, 1, count_result, expected) != STEADY_OVERLOADED) continue;
+            free(expected);
+            tally.submitted--;
+            turned_away++;
+        }
+        run_for(rig.poller, 5 * MS);
+        assert_true(stats().in_flight <= 1000);
+    }
+    run_until_done(rig.poller, &tally, STEADY_SECOND);
+    set((struct proxy_rules){.bytes_per_second = 0});
+    sleep_us(200 * MS);
+    assert_used_again();
+    assert_true(turned_away > 0 && tally.errors[-STEADY_UNKNOWN] > 0);
+    assert_true(tally.slowest < TIMEOUT + SLACK);
+    account(&tally, level("k"));
+}
+
+static void test_frozen_network(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    open_behind_proxy(TIMEOUT);
+    set((struct proxy_rules){.frozen = true});
+    trickle(&tally, MS, how_long(700 * MS, 2 * STEADY_SECOND));
+    assert_int_equal(tally.verdicts, 0);
+    assert_true(tally.slowest < TIMEOUT + SLACK);
+    set((struct proxy_rules){.frozen = false});
+    assert_used_again();
+    sleep_us(50 * MS);
+    account(&tally, level("k"));
+    assert_loop_never_held();
+}
+
+int main(void) {
+#define WITH_PROXY(test) cmocka_unit_test_setup_teardown(test, rig_set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        WITH_PROXY(test_cut_after_k_of_n), WITH_PROXY(test_reply_swallowed),    WITH_PROXY(test_resets_under_load),
+        WITH_PROXY(test_late_replies),     WITH_PROXY(test_one_byte_at_a_time), WITH_PROXY(test_slow_link),
+        WITH_PROXY(test_frozen_network),
+    };
+    return cmocka_run_group_tests_name("proxy", tests, NULL, NULL);
+}
