@@ -105,6 +105,7 @@ $(BUILD)/test/libhelp.a: $(HELP)
 WRAPPED = malloc calloc realloc aligned_alloc strdup mmap free
 LDFLAGS_unit_alloc = $(WRAPPED:%=-Wl,--wrap=%)
 LDFLAGS_live_alloc = $(LDFLAGS_unit_alloc)
+LDFLAGS_live_names = -Wl,--wrap=getaddrinfo
 $(UNIT) $(LIVE) $(PROG): $(BUILD)/test/%: $(BUILD)/obj/tests/%.o $(BUILD)/test/libhelp.a $(BUILD)/libsteady.a
 	$(SAY) LINK $@
 	$(Q)$(LINK) -pie $(LDFLAGS_$*) -o $@ $^ $(HIREDIS_LIBS) $(TEST_LIBS)
