@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+"""Who sent a request: the address that a limit counts for."""
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+
+def client_address(trusted_hops: int = 0, ipv6_prefix: int = 64) -> Callable[[MutableMapping[str, Any]], str]:
+    """A key function: the address of who is connected to the server, and of an IPv6 one the network, which is what a
+    customer is given.
+
+    `trusted_hops` is how many proxies of yours a request goes through, each of which adds to X-Forwarded-For the address
+    it was asked from; the field is not looked at otherwise, because anybody can send one. Where it has fewer addresses
+    than that, the request did not come through all of them, and counts for who is connected.
+    """
+    if trusted_hops < 0 or not 0 < ipv6_prefix <= 128:
+        raise ValueError("trusted_hops must not be negative, and ipv6_prefix must be 1 .. 128")
+
+    def key(scope: MutableMapping[str, Any]) -> str:
+        forwarded = network_of(forwarded_for(scope, trusted_hops), ipv6_prefix) if trusted_hops > 0 else None
+        if forwarded is not None:
+            return forwarded
+        peer = (scope.get("client") or ("",))[0]
+        if not peer:
+            raise RuntimeError("the server gives no client address (a Unix socket?): trusted_hops or another key is needed")
+        return network_of(peer, ipv6_prefix) or str(peer)
+
+    return key
+
+
+def forwarded_for(scope: MutableMapping[str, Any], hops: int) -> str:
+    """What the outermost trusted proxy was asked from; empty where the request did not come through all of them."""
+    lines = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+    addresses = b",".join(lines).split(b",")
+    return addresses[-hops].decode("latin-1").strip() if len(addresses) >= hops else ""
+
+
+def network_of(text: str, ipv6_prefix: int) -> str | None:
+    """Of "192.0.2.1", "192.0.2.1:80", "2001:db8::1" or "[2001:db8::1]:80"; None: it is no address."""
+    host = text.partition("%")[0]
+    if host.startswith("["):
+        host = host[1:].partition("]")[0]
+    elif host.count(":") == 1:
+        host = host.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((address, ipv6_prefix), strict=False))

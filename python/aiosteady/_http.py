@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""What HTTP has to say about limits: rate-limit fields, in the forms that clients know, and problem details.
+
+draft-11 is draft-ietf-httpapi-ratelimit-headers-11: in RateLimit-Policy, a bucket of B drops that leaks R a second has
+the quota q=B and the window w=B/R. In RateLimit, `r` requests within `t` seconds are never more than R a second, so that
+who spreads what it is told over the time it is told is admitted.
+"""
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from .leakybucket import Throttler
+
+Field = tuple[bytes, bytes]
+
+MOST = 10**15 - 1  # an Integer of RFC 9651 has at most 15 digits
+PRINTABLE = re.compile("[ -~]+")  # what a String of RFC 9651 may hold
+TYPES = "https://iana.org/assignments/http-problem-types#"
+UNANSWERED_LEAST, UNANSWERED_MOST = 1, 5  # seconds
+
+
+def over(a: int, b: int) -> int:
+    """a / b, rounded up."""
+    return -(-a // b)
+
+
+class Quota(NamedTuple):
+    """A limit with a name."""
+
+    name: str
+    capacity: int
+    recharge_us: int  # in which `drops` leak
+    drops: int
+
+    def leaks_in(self, count: int) -> int:
+        """Seconds in which so many drops leak, rounded up."""
+        return over(count * self.recharge_us, self.drops * 1_000_000)
+
+    def leaks(self, seconds: int) -> int:
+        """Drops that leak in so many seconds, rounded down."""
+        return seconds * self.drops * 1_000_000 // self.recharge_us
+
+
+class State(NamedTuple):
+    """What is left of a quota: at most `available` drops within `window` seconds."""
+
+    quota: Quota
+    available: int
+    window: int
+
+
+def quota_of(name: str, throttler: Throttler) -> Quota:
+    if not isinstance(name, str) or not PRINTABLE.fullmatch(name):
+        raise ValueError(f"name is {name!r}; it must be printable ASCII, which is all that a field can quote")
+    return Quota(name, int(throttler.max_capacity), round(float(throttler.drop_recharge) * 1e6), throttler.drops)
+
+
+def allowed(quota: Quota, level: int) -> State:
+    available = max(0, quota.capacity - level)
+    return State(quota, available, max(1, quota.leaks_in(available)))
+
+
+def denied(quota: Quota, level: int, wait: int) -> State:
+    """Nothing fits for `wait` seconds that costs as much; something cheaper may."""
+    return State(quota, min(max(0, quota.capacity - level), quota.leaks(wait)), wait)
+
+
+# ---- The forms ----
+
+Form = Callable[[Sequence[Quota], Sequence[State]], Iterator[Field]]
+
+
+def quoted(name: str) -> str:
+    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def window_of(quota: Quota) -> int:
+    return min(MOST, max(1, quota.leaks_in(quota.capacity)))
+
+
+def tightest(states: Sequence[State]) -> tuple[int, int, int]:
+    """Limit, remaining and reset, where a form has room for one policy only."""
+    state = min(states, key=lambda state: state.available)
+    return state.quota.capacity, min(MOST, state.available), min(MOST, state.window)
+
+
+def draft_11(quotas: Sequence[Quota], states: Sequence[State]) -> Iterator[Field]:
+    policy = ", ".join(f"{quoted(q.name)};q={q.capacity};w={window_of(q)}" for q in quotas)
+    yield b"ratelimit-policy", policy.encode()
+    if states:
+        items = (f"{quoted(s.quota.name)};r={min(MOST, s.available)};t={min(MOST, s.window)}" for s in states)
+        yield b"ratelimit", ", ".join(items).encode()
+
+
+def draft_07(quotas: Sequence[Quota], states: Sequence[State]) -> Iterator[Field]:
+    yield b"ratelimit-policy", ", ".join(f"{q.capacity};w={window_of(q)}" for q in quotas).encode()
+    if states:
+        yield b"ratelimit", b"limit=%d, remaining=%d, reset=%d" % tightest(states)
+
+
+def three(prefix: bytes) -> Form:
+    def form(quotas: Sequence[Quota], states: Sequence[State]) -> Iterator[Field]:
+        if states:
+            for name, value in zip((b"limit", b"remaining", b"reset"), tightest(states)):
+                yield prefix + name, b"%d" % value
+
+    return form
+
+
+def none(quotas: Sequence[Quota], states: Sequence[State]) -> Iterator[Field]:
+    return iter(())
+
+
+FORMS: dict[str, Form] = {
+    "draft-11": draft_11,
+    "draft-07": draft_07,
+    "draft-03": three(b"ratelimit-"),
+    "x": three(b"x-ratelimit-"),
+    "none": none,
+}
+
+
+# ---- Problems (RFC 9457) ----
+
+
+class Verdict(NamedTuple):
+    """A status of 0 is the application's business; `fields` go with its answer. Else it is ours."""
+
+    status: int
+    fields: list[Field]
+    body: bytes = b""
+
+
+def problem(status: int, kind: str, title: str, violated: Sequence[str] = (), fields: Sequence[Field] = ()) -> Verdict:
+    members: dict[str, object] = {"type": kind, "title": title, "status": status}
+    if violated:
+        members["violated-policies"] = violated
+    body = json.dumps(members).encode()
+    about = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
+    return Verdict(status, [*about, (b"cache-control", b"no-store"), *fields], body)
+
+
+def bad_request() -> Verdict:
+    return problem(400, "about:blank", "What the request is counted by is not usable as a key")
+
+
+def never_fits(names: Sequence[str]) -> Verdict:
+    return problem(422, "about:blank", "The request costs more than its quota ever holds", names)
+
+
+def unanswered(name: str) -> Verdict:
+    """The wait is a guess, at random, so that not all come back at once."""
+    title = "Request cannot be satisfied due to temporary server capacity constraints"
+    retry = (b"retry-after", b"%d" % random.randint(UNANSWERED_LEAST, UNANSWERED_MOST))
+    return problem(503, TYPES + "temporary-reduced-capacity", title, [name], [retry])
+
+
+def exceeded(names: Sequence[str], wait: int, fields: Sequence[Field]) -> Verdict:
+    title = "Request cannot be satisfied as assigned quota has been exceeded"
+    retry = (b"retry-after", b"%d" % min(MOST, wait))
+    return problem(429, TYPES + "quota-exceeded", title, names, [retry, *fields])

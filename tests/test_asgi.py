@@ -1,0 +1,530 @@
+# SPDX-License-Identifier: MIT
+"""The ASGI middleware, called as a server calls it: fields byte by byte, keys, costs, several policies, stores that fail."""
+import asyncio
+import importlib
+import json
+import socket
+import sys
+import threading
+import time
+
+import pytest
+
+WIDE_RECHARGE = 60  # seconds: nothing leaks while a test runs
+HTTP_TYPES = "https://iana.org/assignments/http-problem-types#"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def package(aiosteady):
+    """The package, in this process."""
+    sys.path.insert(0, str(aiosteady))
+    yield importlib.import_module("aiosteady")
+    sys.path.remove(str(aiosteady))
+
+
+@pytest.fixture
+def asgi(package):
+    return importlib.import_module("aiosteady.asgi")
+
+
+@pytest.fixture
+def http(package):
+    return importlib.import_module("aiosteady._http")
+
+
+@pytest.fixture
+def throttler(package):
+    """A Throttler, in memory unless told otherwise."""
+
+    def make(capacity=10, recharge=WIDE_RECHARGE, *args, url="memory:", **options):
+        return package.Throttler(url, capacity, recharge, *args, **options)
+
+    return make
+
+
+def run(main):
+    return asyncio.run(main, debug=True)
+
+
+class Response:
+    def __init__(self, messages):
+        start, *rest = messages
+        self.type, self.status = start["type"], start.get("status")
+        self.headers = [(name.decode(), value.decode()) for name, value in start.get("headers", ())]
+        self.body = b"".join(message.get("body", b"") for message in rest)
+
+    def __getitem__(self, name):
+        """Of a field, which is there once or not at all."""
+        values = [value for field, value in self.headers if field == name]
+        assert len(values) < 2, f"{name} is there {len(values)} times"
+        return values[0] if values else None
+
+    @property
+    def rate_limit(self):
+        return self["ratelimit-policy"], self["ratelimit"]
+
+
+async def hello(scope, receive, send):
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept", "headers": [(b"x-own", b"1")]})
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
+async def ask(app, client=("192.0.2.1", 50000), headers=(), kind="http", **more):
+    """One request, as a server makes it."""
+    sent = []
+
+    async def receive():
+        return {"type": "websocket.connect"} if kind == "websocket" else {"type": "http.request", "body": b""}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": kind, "method": "GET", "path": "/", "client": client, "headers": list(headers), **more}
+    await app(scope, receive, send)
+    return Response(sent)
+
+
+async def ask_all(app, count, **request):
+    return [await ask(app, **request) for _ in range(count)]
+
+
+# ---- The fields, byte by byte ----
+
+
+def test_an_allowed_request_carries_the_fields(asgi, throttler):
+    app = asgi.RateLimit(hello, throttler(10))
+    first, second = run(ask_all(app, 2))
+    assert (first.status, first.body) == (200, b"hello")
+    assert first.headers == [("content-length", "5"), ("ratelimit-policy", '"default";q=10;w=600'),
+                             ("ratelimit", '"default";r=9;t=540')]
+    assert second.headers[1:] == [("ratelimit-policy", '"default";q=10;w=600'), ("ratelimit", '"default";r=8;t=480')]
+
+
+def test_a_denied_request_is_a_429_and_never_reaches_the_application(asgi, throttler):
+    app = asgi.RateLimit(hello, throttler(1), name="per-client")
+    allowed, denied = run(ask_all(app, 2))
+    assert allowed["ratelimit"] == '"per-client";r=0;t=1'
+    assert denied.status == 429
+    body = (b'{"type": "https://iana.org/assignments/http-problem-types#quota-exceeded", '
+            b'"title": "Request cannot be satisfied as assigned quota has been exceeded", '
+            b'"status": 429, "violated-policies": ["per-client"]}')
+    assert denied.body == body
+    assert denied.headers == [
+        ("content-type", "application/problem+json"), ("content-length", str(len(body))), ("cache-control", "no-store"),
+        ("retry-after", "60"), ("ratelimit-policy", '"per-client";q=1;w=60'), ("ratelimit", '"per-client";r=0;t=60')]
+
+
+def test_what_a_cheaper_request_could_still_have_is_said_too(asgi, throttler):
+    app = asgi.RateLimit(hello, throttler(10), cost=lambda scope: 9 if scope["path"] == "/" else 3)
+    allowed, denied = run(both(app))
+    assert allowed["ratelimit"] == '"default";r=1;t=60'
+    assert denied["retry-after"] == "120" and denied["ratelimit"] == '"default";r=1;t=120'
+
+
+async def both(app):
+    return await ask(app), await ask(app, path="/dear")
+
+
+# capacity, recharge in us, drops; then ("allowed", level) or ("denied", level, wait); the fields of draft-11.
+GOLDEN = [
+    ((100, 600_000, 1), ("allowed", 1), '"n";q=100;w=60', '"n";r=99;t=60'),
+    ((100, 600_000, 1), ("allowed", 50), '"n";q=100;w=60', '"n";r=50;t=30'),
+    ((100, 600_000, 1), ("allowed", 99), '"n";q=100;w=60', '"n";r=1;t=1'),
+    ((100, 600_000, 1), ("allowed", 100), '"n";q=100;w=60', '"n";r=0;t=1'),
+    ((100, 600_000, 1), ("allowed", 150), '"n";q=100;w=60', '"n";r=0;t=1'),  # the limit was lowered
+    ((100, 600_000, 1), ("denied", 100, 1), '"n";q=100;w=60', '"n";r=0;t=1'),
+    ((100, 600_000, 1), ("denied", 90, 3), '"n";q=100;w=60', '"n";r=5;t=3'),
+    ((5, 1_000_000, 3), ("allowed", 1), '"n";q=5;w=2', '"n";r=4;t=2'),
+    ((10, 1_000, 1), ("allowed", 0), '"n";q=10;w=1', '"n";r=10;t=1'),
+    ((1, 1, 1), ("allowed", 1), '"n";q=1;w=1', '"n";r=0;t=1'),
+    ((1, 86_400_000_001, 1), ("denied", 1, 86_401), '"n";q=1;w=86401', '"n";r=0;t=86401'),
+    ((2**31 - 1, 4_194_303, 1), ("allowed", 0), '"n";q=2147483647;w=9007197104', '"n";r=2147483647;t=9007197104'),
+]
+
+
+@pytest.mark.parametrize("limit, verdict, policy, state", GOLDEN)
+def test_golden_fields(http, limit, verdict, policy, state):
+    quota = http.Quota("n", *limit)
+    made = getattr(http, verdict[0])(quota, *verdict[1:])
+    assert list(http.FORMS["draft-11"]([quota], [made])) == [(b"ratelimit-policy", policy.encode()),
+                                                            (b"ratelimit", state.encode())]
+    assert made.available * quota.recharge_us <= made.window * quota.drops * 10**6  # never faster than it leaks
+
+
+def test_integers_of_more_than_15_digits_are_cut_to_the_largest_that_a_field_may_hold(http):
+    quota = http.Quota("n", 10, 10**21, 1)
+    fields = dict(http.FORMS["draft-11"]([quota], [http.allowed(quota, 0)]))
+    assert fields[b"ratelimit"] == b'"n";r=10;t=999999999999999'
+    assert fields[b"ratelimit-policy"] == b'"n";q=10;w=999999999999999'
+
+
+@pytest.mark.parametrize("form, fields", [
+    ("draft-07", [("ratelimit-policy", "5;w=300, 10;w=600"), ("ratelimit", "limit=5, remaining=4, reset=240")]),
+    ("draft-03", [("ratelimit-limit", "5"), ("ratelimit-remaining", "4"), ("ratelimit-reset", "240")]),
+    ("x", [("x-ratelimit-limit", "5"), ("x-ratelimit-remaining", "4"), ("x-ratelimit-reset", "240")]),
+    ("none", []),
+])
+def test_older_forms_speak_of_the_tightest_policy(asgi, throttler, form, fields):
+    app = asgi.RateLimit(hello, throttler(5), policies=[asgi.Policy(throttler(10), name="wide")], fields=form)
+    assert run(ask(app)).headers[1:] == fields
+
+
+def test_fields_of_nested_middlewares_stand_beside_each_other(asgi, throttler):
+    app = asgi.RateLimit(asgi.RateLimit(hello, throttler(5), name="in"), throttler(10), name="out")
+    values = [value for name, value in run(ask(app)).headers if name == "ratelimit"]
+    assert values == ['"in";r=4;t=240', '"out";r=9;t=540']
+
+
+def test_a_name_is_quoted_as_a_structured_field_wants_it(asgi, throttler):
+    app = asgi.RateLimit(hello, throttler(10), name='a "b" \\ c')
+    assert run(ask(app)).rate_limit == (r'"a \"b\" \\ c";q=10;w=600', r'"a \"b\" \\ c";r=9;t=540')
+
+
+@pytest.mark.parametrize("name", ["", "a\r\nset-cookie: b", "a\n", "\x00", "\x7f", "caf\xe9", "\u2028", b"bytes", None])
+def test_a_name_that_no_field_can_quote_is_refused_at_once(asgi, throttler, name):
+    with pytest.raises(ValueError, match="name is"):
+        asgi.RateLimit(hello, throttler(10), name=name)
+
+
+def test_every_field_is_read_back_by_another_parser(asgi, http, from_pypi):
+    sys.path.append(str(from_pypi("http-sf==1.5.0")))
+    parse = importlib.import_module("http_sf").parse
+    for name in ("default", 'q";r=1, "', "\\", " !~"):
+        for limit, verdict, _, _ in GOLDEN:
+            quota = http.Quota(name, *limit)
+            made = getattr(http, verdict[0])(quota, *verdict[1:])
+            policy, state = (parse(value, tltype="list") for _, value in http.FORMS["draft-11"]([quota] * 2, [made]))
+            assert policy == [(name, {"q": quota.capacity, "w": http.window_of(quota)})] * 2
+            assert state == [(name, {"r": made.available, "t": made.window})]
+
+
+# ---- Whom it counts for ----
+
+
+def forwarded(*lines):
+    return [(b"host", b"a"), *((b"x-forwarded-for", line) for line in lines)]
+
+
+@pytest.mark.parametrize("hops, client, lines, key", [
+    (0, "192.0.2.1", [b"198.51.100.7"], "192.0.2.1"),  # anybody can send the field
+    (1, "10.0.0.1", [b"198.51.100.7"], "198.51.100.7"),
+    (1, "10.0.0.1", [b"203.0.113.9, 198.51.100.7"], "198.51.100.7"),
+    (1, "10.0.0.1", [b"203.0.113.9", b"198.51.100.7"], "198.51.100.7"),
+    (2, "10.0.0.1", [b"203.0.113.9,198.51.100.7 , 10.0.0.2"], "198.51.100.7"),
+    (2, "10.0.0.1", [b"198.51.100.7"], "10.0.0.1"),
+    (1, "10.0.0.1", [], "10.0.0.1"),
+    (1, "10.0.0.1", [b"unknown"], "10.0.0.1"),
+    (1, "10.0.0.1", [b"\xff, \xfe"], "10.0.0.1"),
+    (1, "10.0.0.1", [b"198.51.100.7:4711"], "198.51.100.7"),
+    (1, "10.0.0.1", [b"[2001:db8:1:2:3::4]:4711"], "2001:db8:1:2::/64"),
+    (1, "10.0.0.1", [b"2001:db8:1:2:3::4"], "2001:db8:1:2::/64"),
+    (0, "2001:db8:1:2:ffff::1", [], "2001:db8:1:2::/64"),
+    (0, "::ffff:192.0.2.1", [], "192.0.2.1"),
+    (0, "fe80::1%eth0", [], "fe80::/64"),
+    (0, "testclient", [], "testclient"),
+])
+def test_the_client_is_who_cannot_be_made_up(asgi, hops, client, lines, key):
+    assert asgi.client_address(hops)({"client": (client, 1), "headers": forwarded(*lines)}) == key
+
+
+def test_an_ipv6_address_counts_alone_where_asked_to(asgi):
+    assert asgi.client_address(ipv6_prefix=128)({"client": ("2001:db8::1", 1), "headers": []}) == "2001:db8::1/128"
+
+
+@pytest.mark.parametrize("client", [None, ("", 0)])
+@pytest.mark.parametrize("hops", [0, 1])
+def test_a_server_that_gives_no_address_is_told_so(asgi, client, hops):
+    with pytest.raises(RuntimeError, match="no client address"):
+        asgi.client_address(hops)({"client": client, "headers": []})
+
+
+def test_clients_have_buckets_of_their_own(asgi, throttler):
+    app = asgi.RateLimit(hello, throttler(1))
+    assert [run(ask(app, client=(host, 1))).status for host in ("192.0.2.1", "192.0.2.2", "192.0.2.1")] == [200, 200, 429]
+
+
+def header(name):
+    return lambda scope: dict(scope["headers"]).get(name)
+
+
+def later(function):
+    async def called(scope):
+        await asyncio.sleep(0)
+        return function(scope)
+
+    return called
+
+
+@pytest.mark.parametrize("wrap", [lambda function: function, later])
+def test_a_key_may_be_anything_of_the_request_and_none_is_not_limited(asgi, throttler, wrap):
+    app = asgi.RateLimit(hello, throttler(1), key=wrap(header(b"x-api-key")))
+
+    async def main():
+        free = await ask_all(app, 3)
+        return free, await ask_all(app, 2, headers=[(b"x-api-key", b"k\xff\r\n")])
+
+    free, limited = run(main())
+    assert [(r.status, r["ratelimit"]) for r in free] == [(200, None)] * 3
+    assert [r.status for r in limited] == [200, 429]
+
+
+@pytest.mark.parametrize("key", ["", b"", "x" * 1020, b"x" * 5000, "\ud800"])
+def test_a_request_with_a_key_that_no_bucket_can_have_is_a_bad_one(asgi, throttler, key):
+    app = asgi.RateLimit(hello, throttler(1), key=lambda scope: key)
+    response = run(ask(app))
+    assert response.status == 400 and json.loads(response.body)["type"] == "about:blank"
+    assert response["ratelimit"] is None and response["retry-after"] is None
+
+
+def test_the_longest_key_is_counted(asgi, throttler):
+    app = asgi.RateLimit(hello, throttler(1, prefix="p:"), key=lambda scope: b"x" * 1020, name="n")
+    assert [r.status for r in run(ask_all(app, 2))] == [200, 429]
+
+
+def test_a_key_of_another_type_is_a_mistake_in_the_program(asgi, throttler):
+    with pytest.raises(TypeError, match="policy 'default'.*int"):
+        run(ask(asgi.RateLimit(hello, throttler(1), key=lambda scope: 5)))
+
+
+# ---- What a request costs ----
+
+
+@pytest.mark.parametrize("wrap", [lambda function: function, later])
+def test_a_cost_may_be_asked_for_each_request(asgi, throttler, wrap):
+    app = asgi.RateLimit(hello, throttler(10), cost=wrap(lambda scope: int(header(b"x-cost")(scope))))
+    costs = [run(ask(app, headers=[(b"x-cost", cost)]))["ratelimit"] for cost in (b"3", b"0", b"7")]
+    assert costs == ['"default";r=7;t=420', '"default";r=7;t=420', '"default";r=0;t=1']
+
+
+def test_a_request_that_never_fits_is_a_422_and_takes_nothing(asgi, throttler):
+    app = asgi.RateLimit(hello, throttler(10), cost=lambda scope: 11 if scope["path"] == "/dear" else 1)
+    _, response = run(both(app))
+    problem = json.loads(response.body)
+    assert response.status == 422 and response["retry-after"] is None and response["ratelimit"] is None
+    assert problem["type"] == "about:blank" and problem["violated-policies"] == ["default"]
+    assert run(ask(app))["ratelimit"] == '"default";r=8;t=480'
+
+
+@pytest.mark.parametrize("cost, error", [(-1, ValueError), (11, ValueError), (1.5, TypeError), ("1", TypeError)])
+def test_a_cost_that_cannot_be_is_refused(asgi, throttler, cost, error):
+    with pytest.raises(error, match="cost"):
+        asgi.RateLimit(hello, throttler(10), cost=cost)
+    if cost != 11:
+        with pytest.raises(error, match="cost"):
+            run(ask(asgi.RateLimit(hello, throttler(10), cost=lambda scope: cost)))
+
+
+def test_what_cannot_be_is_refused_when_it_is_made(asgi, throttler):
+    policy = asgi.Policy(throttler(1))
+    for options in ({}, {"policies": [policy, policy]}, {"throttler": throttler(1), "on_error": "report"},
+                    {"throttler": throttler(1), "fields": "draft-12"}):
+        with pytest.raises(ValueError):
+            asgi.RateLimit(hello, **options)
+    with pytest.raises(TypeError, match="must be a Throttler"):
+        asgi.RateLimit(hello, "memory:")
+    for options in ({"trusted_hops": -1}, {"ipv6_prefix": 0}, {"ipv6_prefix": 129}):
+        with pytest.raises(ValueError):
+            asgi.client_address(**options)
+
+
+# ---- Several policies ----
+
+
+def three_policies(asgi, throttler, capacities):
+    return asgi.RateLimit(hello, policies=[
+        asgi.Policy(throttler(capacity, recharge), name=name)
+        for name, capacity, recharge in zip(("burst", "minute", "day"), capacities, (60, 600, 6000))])
+
+
+def test_all_policies_are_asked_and_shown(asgi, throttler):
+    assert run(ask(three_policies(asgi, throttler, (5, 10, 100)))).rate_limit == (
+        '"burst";q=5;w=300, "minute";q=10;w=6000, "day";q=100;w=600000',
+        '"burst";r=4;t=240, "minute";r=9;t=5400, "day";r=99;t=594000')
+
+
+def test_the_policy_that_denies_is_named_and_the_others_keep_nothing_of_it(asgi, throttler):
+    app = three_policies(asgi, throttler, (5, 1, 100))
+
+    async def main():
+        await ask(app)
+        denied = await ask_all(app, 10)
+        peeks = [await policy.throttler.peek(policy.name + ":192.0.2.1") for policy in app._policies]
+        return denied[-1], [peek.level for peek in peeks]
+
+    denied, levels = run(main())
+    assert denied.status == 429 and json.loads(denied.body)["violated-policies"] == ["minute"]
+    assert denied.rate_limit == ('"burst";q=5;w=300, "minute";q=1;w=600, "day";q=100;w=600000', '"minute";r=0;t=600')
+    assert denied["retry-after"] == "600" and levels == [1, 1, 1]
+
+
+def test_who_waits_as_told_is_admitted_by_the_policies_that_were_not_asked_too(asgi, throttler):
+    app = three_policies(asgi, throttler, (1, 5, 1))
+    _, denied = run(ask_all(app, 2))
+    assert denied["retry-after"] == "6000" and json.loads(denied.body)["violated-policies"] == ["burst", "day"]
+    assert denied["ratelimit"] == '"burst";r=0;t=60, "day";r=0;t=6000'
+
+
+def test_a_policy_that_is_not_asked_yet_and_blocked_counts_with_its_block(asgi, throttler):
+    blocking = throttler(1, 60, 900)
+    app = asgi.RateLimit(hello, policies=[asgi.Policy(throttler(1), name="a"), asgi.Policy(blocking, name="b")])
+
+    async def main():
+        await ask(app)
+        await blocking.consume("b:192.0.2.1")
+        return await ask(app)
+
+    assert run(main())["retry-after"] == "900"
+
+
+def test_policies_may_share_a_throttler_but_not_its_buckets(asgi, throttler):
+    shared = throttler(10)
+    app = asgi.RateLimit(hello, policies=[asgi.Policy(shared, name="a"), asgi.Policy(shared, name="b")])
+    assert run(ask(app))["ratelimit"] == '"a";r=9;t=540, "b";r=9;t=540'
+
+
+# ---- Retry-After holds ----
+
+
+@pytest.mark.parametrize("url", ["memory:", "redis"])
+def test_who_waits_as_long_as_told_gets_through(asgi, throttler, redis_server, url):
+    """Real time: many limits at once, asked until they deny; each waits what it was told, and asks again."""
+    where = redis_server.url if url == "redis" else url
+    limits = [(1, 0.3, 1, 1), (2, 1.1, 1, 1), (3, 0.7, 1, 2), (5, 2.0, 3, 5), (1, 2.0, 1, 1), (2, 0.999999, 1, 1), (4, 1.0, 7, 3)]
+
+    async def one(at, capacity, recharge, drops, cost):
+        app = asgi.RateLimit(hello, throttler(capacity, recharge, drops=drops, url=where), cost=cost, name=f"{url}{at}")
+        while (response := await ask(app)).status == 200:
+            pass
+        answered = time.monotonic()
+        assert response.status == 429
+        await asyncio.sleep(answered + int(response["retry-after"]) - time.monotonic())
+        return (await ask(app)).status
+
+    async def main():
+        return await asyncio.gather(*(one(at, *limit) for at, limit in enumerate(limits)))
+
+    assert run(main()) == [200] * len(limits)
+
+
+# ---- Stores that cannot answer ----
+
+
+class Silent:
+    """A server that reads, and says nothing."""
+
+    def __init__(self):
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = "redis://127.0.0.1:%d" % self.socket.getsockname()[1]
+        self.held = []
+        threading.Thread(target=self.hold, daemon=True).start()
+
+    def hold(self):
+        try:
+            while True:
+                self.held.append(self.socket.accept())
+        except OSError:
+            pass
+
+
+@pytest.fixture
+def silent():
+    server = Silent()
+    yield server
+    server.socket.close()
+    for connection, _ in server.held:
+        connection.close()
+
+
+@pytest.fixture(params=["refused", "silent", "closed", "not a bucket"])
+def failing(request, package, throttler, closed_port, silent, redis_server):
+    """A throttler that nobody answers for the key, in one of these ways."""
+    if request.param == "closed":
+        store = package.connect("memory:")
+        closed = package.Throttler(store, 10, WIDE_RECHARGE)
+        store.close()
+        return closed
+    redis_server("SET", "default:192.0.2.1", "something else")
+    return throttler(url={"refused": f"redis://127.0.0.1:{closed_port}", "silent": silent.url}.get(request.param, redis_server.url))
+
+
+def test_by_default_it_lets_through_and_claims_nothing(asgi, failing, caplog):
+    for response in run(ask_all(asgi.RateLimit(hello, failing), 3)):
+        assert response.status == 200 and response.headers == [("content-length", "5")]
+    warnings = [record for record in caplog.records if "cannot be asked" in record.getMessage()]
+    assert len(warnings) == 1 and "let through" in warnings[0].getMessage()
+
+
+def test_with_on_error_deny_it_is_a_503_and_never_a_429(asgi, failing):
+    for response in run(ask_all(asgi.RateLimit(hello, failing, on_error="deny"), 3)):
+        assert response.status == 503 and 1 <= int(response["retry-after"]) <= 5
+        assert response["ratelimit"] is None and response["ratelimit-policy"] is None
+        assert json.loads(response.body) == {
+            "type": HTTP_TYPES + "temporary-reduced-capacity", "status": 503, "violated-policies": ["default"],
+            "title": "Request cannot be satisfied due to temporary server capacity constraints"}
+
+
+@pytest.mark.parametrize("policy, status", [("allow", 200), ("deny", 503)])
+@pytest.mark.parametrize("on_error", ["allow", "deny"])
+def test_the_policy_of_the_throttler_comes_first(asgi, throttler, closed_port, policy, status, on_error):
+    there = throttler(url=f"redis://127.0.0.1:{closed_port}", on_error=policy)
+    response = run(ask(asgi.RateLimit(hello, there, on_error=on_error)))
+    assert response.status == status and response["ratelimit"] is None
+
+
+def test_the_local_share_of_a_limit_denies_as_a_limit_does_and_claims_nothing_of_the_whole(asgi, throttler, closed_port):
+    there = throttler(4, url=f"redis://127.0.0.1:{closed_port}", on_error="local", local_share=2)
+    app = asgi.RateLimit(hello, there, cost=lambda scope: 3 if scope["path"] == "/dear" else 1)
+
+    async def main():
+        return await ask(app, path="/dear"), await ask_all(app, 3)
+
+    dear, responses = run(main())
+    assert dear.status == 503  # it fits the whole, but never the share
+    assert [r.status for r in responses] == [200, 200, 429] and int(responses[2]["retry-after"]) > 1
+    assert {r.rate_limit for r in responses} == {(None, None)}
+
+
+def test_a_policy_that_cannot_be_asked_leaves_the_others_in_force(asgi, throttler, closed_port):
+    gone = asgi.Policy(throttler(url=f"redis://127.0.0.1:{closed_port}"), name="gone")
+    app = asgi.RateLimit(hello, policies=[gone, asgi.Policy(throttler(1), name="there")])
+    allowed, denied = run(ask_all(app, 2))
+    assert allowed.status == 200 and allowed.rate_limit == ('"there";q=1;w=60', '"there";r=0;t=1')
+    assert denied.status == 429 and denied.rate_limit == ('"there";q=1;w=60', '"there";r=0;t=60')
+    app = asgi.RateLimit(hello, policies=[asgi.Policy(throttler(5), name="there"), gone], on_error="deny")
+    assert run(ask(app)).status == 503
+    assert run(app._policies[0].throttler.peek("there:192.0.2.1")).level == 0  # given back
+
+
+# ---- What is not HTTP ----
+
+
+def test_lifespan_and_whatever_comes_later_pass_through(asgi, throttler):
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append((scope, receive, send))
+
+    calls = [({"type": kind}, object(), object()) for kind in ("lifespan", "webtransport")]
+    for call in calls:
+        run(asgi.RateLimit(app, throttler(1))(*call))
+    assert all(mine is theirs for got, sent in zip(seen, calls) for mine, theirs in zip(got, sent))
+
+
+def test_a_websocket_is_counted_when_it_is_opened(asgi, throttler):
+    app = asgi.RateLimit(hello, throttler(1))
+
+    async def main():
+        accepted = await ask(app, kind="websocket")
+        closed = await ask(app, kind="websocket")
+        return accepted, closed, await ask(app, kind="websocket", extensions={"websocket.http.response": {}})
+
+    accepted, closed, answered = run(main())
+    assert accepted.type == "websocket.accept"
+    assert accepted.headers == [("x-own", "1"), ("ratelimit-policy", '"default";q=1;w=60'), ("ratelimit", '"default";r=0;t=1')]
+    assert closed.type == "websocket.close"
+    assert (answered.type, answered.status, answered["retry-after"]) == ("websocket.http.response.start", 429, "60")
+    assert json.loads(answered.body)["violated-policies"] == ["default"]
