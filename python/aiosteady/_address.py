@@ -11,9 +11,9 @@ def client_address(trusted_hops: int = 0, ipv6_prefix: int = 64) -> Callable[[Mu
     """A key function: the address of who is connected to the server, and of an IPv6 one the network, which is what a
     customer is given.
 
-    `trusted_hops` is how many proxies of yours a request goes through, each of which adds to X-Forwarded-For the address
-    it was asked from; the field is not looked at otherwise, because anybody can send one. Where it has fewer addresses
-    than that, the request did not come through all of them, and counts for who is connected.
+    `trusted_hops` is how many proxies of yours a request goes through, each of which adds to X-Forwarded-For the
+    address it was asked from; the field is not looked at otherwise, because anybody can send one. Where it has fewer
+    addresses than that, the request did not come through all of them, and counts for who is connected.
     """
     if trusted_hops < 0 or not 0 < ipv6_prefix <= 128:
         raise ValueError("trusted_hops must not be negative, and ipv6_prefix must be 1 .. 128")
@@ -24,7 +24,7 @@ def client_address(trusted_hops: int = 0, ipv6_prefix: int = 64) -> Callable[[Mu
             return forwarded
         peer = (scope.get("client") or ("",))[0]
         if not peer:
-            raise RuntimeError("the server gives no client address (a Unix socket?): trusted_hops or another key is needed")
+            raise RuntimeError("the server gives no client address (a Unix socket?); trusted_hops or another key may")
         return network_of(peer, ipv6_prefix) or str(peer)
 
     return key

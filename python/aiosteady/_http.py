@@ -2,8 +2,8 @@
 """What HTTP has to say about limits: rate-limit fields, in the forms that clients know, and problem details.
 
 draft-11 is draft-ietf-httpapi-ratelimit-headers-11: in RateLimit-Policy, a bucket of B drops that leaks R a second has
-the quota q=B and the window w=B/R. In RateLimit, `r` requests within `t` seconds are never more than R a second, so that
-who spreads what it is told over the time it is told is admitted.
+the quota q=B and the window w=B/R. In RateLimit, `r` requests within `t` seconds are never more than R a second, so
+that who spreads what it is told over the time it is told is admitted.
 """
 from __future__ import annotations
 

@@ -154,10 +154,11 @@ async def give_back(answers: Iterable[Answer]) -> None:
 class RateLimit:
     """An ASGI application that asks before it calls another.
 
-    `throttler`, `key`, `cost` and `name` make a policy; `policies` are more of them, asked in order. The first that denies
-    ends it, and what those before it took is given back. `on_error` says what a request gets where the store does not
-    answer, or loses the answer, and the throttler's own `on_error` leaves it open: "allow", or "deny", which is 503.
-    `fields` is the form of the rate-limit fields: "draft-11", "draft-07", "draft-03", "x" (X-RateLimit-...) or "none".
+    `throttler`, `key`, `cost` and `name` make a policy; `policies` are more of them, asked in order. The first that
+    denies ends it, and what those before it took is given back. `on_error` says what a request gets where the store
+    does not answer, or loses the answer, and the throttler's own `on_error` leaves it open: "allow", or "deny", which
+    is 503. `fields` is the form of the rate-limit fields: "draft-11", "draft-07", "draft-03", "x" (X-RateLimit-...) or
+    "none".
     """
 
     def __init__(

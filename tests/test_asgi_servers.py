@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: MIT
+"""The ASGI middleware where it will live: under Starlette and FastAPI, behind real HTTP servers whose Redis dies, and in
+the example, started by the command that it names."""
+import http.client
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from resp import Resp, free_port
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLE = ROOT / "python" / "examples" / "app.py"
+SERVERS = ("uvicorn==0.54.0", "hypercorn==0.18.0", "starlette==1.10.0")
+FRAMEWORKS = ("fastapi==0.165.0", "starlette==1.10.0", "httpx==0.28.1")
+MYPY = "mypy==2.4.1"
+
+
+@pytest.fixture
+def environment(aiosteady, from_pypi):
+    return {**os.environ, "PYTHONPATH": f"{aiosteady}:{from_pypi(*SERVERS)}", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+# ---- Frameworks ----
+
+
+def test_starlette_and_fastapi_take_it_as_a_middleware(aiosteady, from_pypi):
+    environment = {**os.environ, "PYTHONPATH": f"{aiosteady}:{from_pypi(*FRAMEWORKS)}"}
+    run = subprocess.run([sys.executable, ROOT / "tests" / "asgi_frameworks.py"], env=environment, capture_output=True,
+                         text=True, timeout=60, check=False)
+    assert (run.returncode, run.stdout) == (0, "fine\n"), run.stderr
+
+
+# ---- Servers ----
+
+
+@contextmanager
+def serving(command, environment, port):
+    """A server that listens on this port by now; stopped at the end, as an operator would."""
+    child = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 20
+        while not answers(port):
+            assert child.poll() is None and time.monotonic() < deadline, child.communicate()[0].decode()
+            time.sleep(0.05)
+        yield
+        assert child.poll() is None, "the server ended"
+    finally:
+        child.send_signal(signal.SIGINT)
+        try:
+            child.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.communicate()
+            raise
+
+
+def answers(port):
+    try:
+        get(port)
+    except OSError:
+        return False
+    return True
+
+
+def get(port, path="/", headers={}):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", path, headers=headers)
+    response = connection.getresponse()
+    response.read()
+    connection.close()
+    return response
+
+
+APP = """
+import aiosteady, os
+from aiosteady.asgi import RateLimit
+
+async def hello(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while (message := await receive())["type"] != "lifespan.shutdown":
+            await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"hi"})
+
+store = aiosteady.connect(os.environ["REDIS_URL"])
+app = RateLimit(hello, aiosteady.Throttler(store, 1000000, 3600.0), on_error=os.environ["ON_ERROR"])
+"""
+
+
+class Load:
+    """Clients that ask all the time, and remember what they got."""
+
+    def __init__(self, port):
+        self.port, self.seen, self.over = port, [], threading.Event()
+        self.threads = [threading.Thread(target=self.ask) for _ in range(4)]
+
+    def ask(self):
+        while not self.over.is_set():
+            response = get(self.port)
+            self.seen.append((time.monotonic(), response.status, response.headers["RateLimit"] is not None))
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        for thread in self.threads:
+            thread.join()
+
+    def statuses(self, since=0.0):
+        return Counter(status for when, status, _ in list(self.seen) if when >= since)
+
+    def wait_for_limits(self, seconds):
+        """Until the store answers again."""
+        start = time.monotonic()
+        while not any(limited for when, _, limited in list(self.seen) if when >= start):
+            assert time.monotonic() < start + seconds, "the limits did not come back"
+            time.sleep(0.02)
+
+
+def restarted(redis):
+    child = redis.start(["redis-server", "--port", str(redis.port), "--bind", "127.0.0.1", "--save", "", "--logfile", "/dev/null"])
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            Resp(redis.port).close()
+            return child
+        except OSError:
+            assert child.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+@pytest.mark.parametrize("server, on_error", [("uvicorn", "allow"), ("hypercorn", "deny")])
+def test_a_redis_that_is_killed_or_hangs_is_never_a_429(server, on_error, environment, start_redis, tmp_path):
+    redis, port = start_redis(), free_port()
+    (tmp_path / "limited.py").write_text(APP)
+    environment = {**environment, "REDIS_URL": redis.url, "ON_ERROR": on_error}
+    where = {"uvicorn": ["--app-dir", tmp_path, "--port", str(port), "--log-level", "warning"],
+             "hypercorn": ["--bind", f"127.0.0.1:{port}"]}[server]
+    environment["PYTHONPATH"] += f":{tmp_path}"
+    with serving([sys.executable, "-m", server, "limited:app", *where], environment, port), Load(port) as load:
+        load.wait_for_limits(5)
+        assert load.statuses().keys() == {200}
+        redis.process.send_signal(signal.SIGSTOP)
+        hung = time.monotonic() + 0.3
+        time.sleep(1)
+        redis.process.send_signal(signal.SIGCONT)
+        load.wait_for_limits(3)
+        redis.process.kill()
+        redis.process.wait()
+        killed = time.monotonic() + 0.3
+        time.sleep(1)
+        without = load.statuses(since=killed)
+        second = restarted(redis)
+        try:
+            load.wait_for_limits(3)
+        finally:
+            second.kill()
+            second.wait()
+    assert without.keys() == {200 if on_error == "allow" else 503} and sum(without.values()) > 20
+    assert load.statuses(since=hung).keys() <= ({200} if on_error == "allow" else {200, 503}), load.statuses()
+
+
+# ---- The example ----
+
+
+def test_the_example_starts_by_its_command_and_limits(environment, redis_server):
+    command = re.search(r"^    pip install .* && (.*)$", EXAMPLE.read_text(), re.M)[1]
+    assert command == "python3 python/examples/app.py"
+    words = [sys.executable, *shlex.split(command)[1:]]
+    port = free_port()
+    environment = {**environment, "PORT": str(port), "REDIS_URL": redis_server.url}
+    with serving(words, environment, port):
+        redis_server("FLUSHALL")
+        with ThreadPoolExecutor(8) as pool:
+            started = time.monotonic()
+            responses = list(pool.map(lambda _: get(port), range(40)))
+            leaked = int(time.monotonic() - started)
+        admitted = sum(response.status == 200 for response in responses)
+        assert 10 <= admitted <= 10 + leaked and {r.status for r in responses} == {200, 429}
+        redis_server("FLUSHALL")
+        first, second = get(port, "/login"), get(port, "/login")
+        assert first.headers["RateLimit-Policy"] == '"requests";q=10;w=10, "logins";q=1;w=5'
+        assert (first.status, second.status) == (200, 429) and second.headers["RateLimit"] == '"logins";r=0;t=5'
+        time.sleep(int(second.headers["Retry-After"]))
+        assert get(port, "/login").status == 200
+
+
+def test_the_example_is_typed(environment, from_pypi, tmp_path):
+    environment["PYTHONPATH"] += f":{from_pypi(MYPY)}"
+    run = subprocess.run([sys.executable, "-m", "mypy", "--strict", f"--cache-dir={tmp_path}", EXAMPLE], env=environment,
+                         capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
