@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from . import _core
 
     Command = Callable[..., Awaitable[Any]]
-    Asker = Callable[["_core.Throttler", int, "str | bytes", int], Coroutine[Any, Any, ThrottleResult]]
+    Asker = Callable[["_core.Throttler", int, "str | bytes", int, bool], Coroutine[Any, Any, ThrottleResult]]
 
 NOSCRIPT = 0
 
@@ -59,6 +59,10 @@ def meaning(error: Exception) -> int:
     return STEADY_UNKNOWN
 
 
+def printable(error: Exception) -> str:
+    return re.sub("[^ -~]", "?", str(error))
+
+
 async def decide(command: Command, verb: int, arguments: tuple[bytes | str, ...]) -> Any:
     """One EVALSHA. Only NOSCRIPT, which says that nothing was done, sends the script itself."""
     sha1, text = scripts[verb]
@@ -71,18 +75,20 @@ async def decide(command: Command, verb: int, arguments: tuple[bytes | str, ...]
 
 
 def asker(command: Command) -> Asker:
-    async def ask(throttler: _core.Throttler, verb: int, key: str | bytes, amount: int) -> ThrottleResult:
+    async def ask(
+        throttler: _core.Throttler, verb: int, key: str | bytes, amount: int, patient: bool
+    ) -> ThrottleResult:
         cause: Exception | None = None
         code, why = STEADY_UNKNOWN, "the reply is none of our scripts'"
         try:
-            reply = await decide(command, verb, throttler._arguments(key, amount))
+            reply = await decide(command, verb, throttler._arguments(key, amount, patient))
             result = throttler._decode(verb, amount, reply)
             if result is not None:
                 return result
         except Exception as error:
             if not is_the_clients(error):
                 raise
-            cause, code, why = error, meaning(error) or STEADY_UNAVAILABLE, str(error)
+            cause, code, why = error, meaning(error) or STEADY_UNAVAILABLE, printable(error)
         try:
             return throttler._failed(code, why, verb, key, amount)
         except Error as error:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
+import math
 import random
-from collections import deque
+import re
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from . import _clients, _core
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
     P = ParamSpec("P")
     R = TypeVar("R")
-    Line = deque[asyncio.Future[None]]
+    Line = OrderedDict[asyncio.Future[None], None]
 
 __all__ = ["Limit", "ThrottleResult", "Throttler"]
 
@@ -65,17 +68,17 @@ class Throttler(_core.Throttler):
     async def wait(self, key: str | bytes, amount: int = 1, timeout: float | None = None) -> ThrottleResult:
         """Returns once the drops are in. TimeoutError, and nothing is charged, where they cannot be in time.
 
-        Whoever waits for the same key in this event loop takes turns, first come, first served.
+        Whoever waits for the same key in this event loop takes turns, first come, first served; nobody asks before it
+        is worth it. An attempt that finds no room starts no block. One that others have started is waited for.
         """
-        if amount > self.max_capacity:
-            raise ValueError(f"amount is {amount}, over the max_capacity of {self.max_capacity}: it will never fit")
+        amount = self._fitting(key, amount)
         loop = asyncio.get_running_loop()
-        deadline = None if timeout is None else loop.time() + timeout
-        line = self._lines.setdefault((loop, key), deque())
+        deadline = _deadline(loop, timeout)
+        line = self._lines.setdefault((loop, key), OrderedDict())
         turn = loop.create_future()
-        line.append(turn)
+        line[turn] = None
         try:
-            if line[0] is not turn:
+            if len(line) > 1:
                 await _in_time(turn, deadline)
             return await self._wait_in_front(key, amount, deadline)
         finally:
@@ -83,22 +86,23 @@ class Throttler(_core.Throttler):
 
     def _leave(self, loop: asyncio.AbstractEventLoop, key: str | bytes, turn: asyncio.Future[None]) -> None:
         line = self._lines[loop, key]
-        was_first = line[0] is turn
-        line.remove(turn)
+        del line[turn]
         if not line:
             del self._lines[loop, key]
-        elif was_first and not line[0].done():
-            line[0].set_result(None)
+            return
+        first = next(iter(line))  # who stood there before has been told, or is leaving and will tell
+        if not first.done():
+            first.set_result(None)
 
     async def _wait_in_front(self, key: str | bytes, amount: int, deadline: float | None) -> ThrottleResult:
         loop = asyncio.get_running_loop()
         backoff = BACKOFF_FIRST
         while True:
-            result = await self.consume(key, amount)
+            result = await self._consume_patiently(key, amount)
             if result.success:
                 return result
             delay = result.retry_after
-            if delay is None:  # the policy's denial
+            if delay is None:  # nobody knows: the policy's answer, or a local share that is too small
                 delay, backoff = backoff, min(2 * backoff, BACKOFF_LAST)
             if deadline is not None and loop.time() + delay > deadline:
                 raise TimeoutError(f"the bucket has no room in time: it would be {delay:.3f} s")
@@ -139,7 +143,21 @@ class Throttler(_core.Throttler):
         return hash(self._fields())
 
     def __repr__(self) -> str:
-        return "Throttler(redis={!r}, max_capacity={!r}, drop_recharge={!r}, block_duration={!r})".format(*self._fields())
+        redis = re.sub("//.*@", "//***@", repr(self.redis)) if isinstance(self.redis, str) else repr(self.redis)
+        return (
+            f"Throttler(redis={redis}, max_capacity={self.max_capacity!r}, drop_recharge={self.drop_recharge!r}, "
+            f"block_duration={self.block_duration!r})"
+        )
+
+
+def _deadline(loop: asyncio.AbstractEventLoop, timeout: float | None) -> float | None:
+    if timeout is None:
+        return None
+    if not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
+    if math.isnan(timeout):
+        raise ValueError("timeout must be a number of seconds, or None")
+    return None if timeout == math.inf else loop.time() + timeout
 
 
 async def _in_time(turn: asyncio.Future[None], deadline: float | None) -> None:
@@ -180,6 +198,9 @@ class Limit:
         return None
 
     def __call__(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+        if not inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(type(function).__call__):
+            raise TypeError(f"{function!r} is no coroutine function")
+
         @functools.wraps(function)
         async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
             key = self._key(*args, **kwargs) if callable(self._key) else self._key

@@ -7,7 +7,8 @@
 #include <Python.h>
 #include <structmember.h>
 
-#include "store.h" /* of ../../src */
+#include "fork.h" /* of ../../src */
+#include "store.h"
 
 #if PY_VERSION_HEX < 0x030A0000
 typedef enum { PYGEN_RETURN = 0, PYGEN_ERROR = -1, PYGEN_NEXT = 1 } PySendResult;
@@ -21,7 +22,8 @@ static inline PyObject *Py_NewRef(PyObject *object) {
 
 #define AIOSTEADY_ERROR_COUNT 14 /* errors are numbered from -1 down */
 
-/* Every heap type, exception and interned name of one interpreter's copy of the module. */
+/* Every heap type, exception and interned name of one interpreter's copy of the module: references, and then the rest.
+ */
 struct core_state {
     PyTypeObject *result_type;
     PyTypeObject *decision_type;
@@ -35,10 +37,9 @@ struct core_state {
     PyObject *logger;
     PyObject *blocking; /* "_asyncio_future_blocking" */
     PyObject *done;
-    PyObject *result;
     PyObject *set_result;
-    PyObject *set_exception;
     PyObject *is_closed;
+    struct steady__birthmark birthmark;
 };
 
 extern struct PyModuleDef aiosteady_core;
@@ -59,6 +60,9 @@ PyObject *core_raise(struct core_state *state, int error, const char *why);
 int core_int(PyObject *object, const char *name, int64_t min, int64_t max, int64_t *out);
 int core_seconds(PyObject *object, const char *name, steady_us *out);
 
+/* The UTF-8 of a str, which belongs to it; NULL and an exception where it has none. */
+const char *core_utf8(PyObject *text, const char *name, Py_ssize_t *len);
+
 /* The bytes of a key, which belong to it. */
 int core_key(PyObject *key, const char **bytes, Py_ssize_t *len);
 
@@ -76,9 +80,10 @@ struct loop_store {
     PyObject *remove[2];
     PyObject *call_later;
     PyObject *create_future;
+    PyObject *interrupt; /* raised where nobody could get it: the loop is to */
     steady_store *store; /* NULL: closed */
     unsigned long thread;
-    long process;
+    pid_t process;
 };
 
 /* What connect() returns: a URL, and a store for each loop that uses it. */
@@ -94,6 +99,21 @@ struct store {
 /* The store of this loop, opened if need be; a new reference. */
 struct loop_store *core_store_on(struct store *store, PyObject *loop);
 
+/* The process that this is; after a fork the child's. */
+pid_t core_process(struct core_state *state);
+
+/* False: closed, or the parent's. */
+static inline bool core_is_usable(const struct loop_store *store) {
+    return store->store != NULL && store->process == core_process(store->state);
+}
+
+/* An exception that there is nobody to raise to. It is reported, but for one that is to stop the program, such as
+ * KeyboardInterrupt: that is kept for the next core_raise_kept. */
+void core_complain(struct loop_store *store, PyObject *about);
+
+/* 0, or -1 and what was kept is raised. */
+int core_raise_kept(struct loop_store *store);
+
 /* asyncio, as a loop of the library's; `loop` is the struct loop_store. */
 extern const steady_loop_ops core_loop_ops;
 
@@ -102,6 +122,7 @@ extern const steady_loop_ops core_loop_ops;
 struct binding {
     struct loop_store *store;
     steady_throttler *throttler;
+    steady_throttler *patient; /* the same without a block_duration; NULL: there is none anyway */
 };
 
 struct throttler {
@@ -112,36 +133,44 @@ struct throttler {
     PyObject *block_duration;
     PyObject *prefix;         /* str */
     struct store *store;      /* with `ask`: stands in for a client of others, or NULL */
-    PyObject *ask;            /* what asks a client of others: (throttler, verb, key, amount) -> coroutine; else NULL */
-    struct binding *bindings; /* a loop used lately is near the front */
+    PyObject *ask;            /* what asks a client of others, see _clients.py; else NULL */
+    struct binding *bindings; /* one a loop */
     size_t count;
     steady_limit limit;
     struct steady__terms terms; /* of a client of others; only the rate is filled in */
     steady_throttler_options options;
 };
 
+/* What to ask for a key. */
+struct question {
+    enum steady__verb verb;
+    bool patient; /* a consume that starts no block */
+    int64_t amount;
+};
+
 struct decision {
     PyObject_HEAD struct core_state *state;
     struct throttler *throttler;
     PyObject *key;
-    int64_t amount;
-    enum steady__verb verb;
-    enum { DECISION_NEW, DECISION_WAITING, DECISION_OVER } phase;
+    struct question question;
+    enum { DECISION_NEW, DECISION_STARTING, DECISION_WAITING, DECISION_ANSWERED, DECISION_OVER } phase;
+    bool failed;              /* `answer` is an exception */
     struct loop_store *store; /* asked */
-    PyObject *future;         /* whom the answer goes to; NULL: to nobody any more */
+    PyObject *future;         /* whom the answer wakes; NULL: nobody any more */
+    PyObject *answer;
 };
 
-PyObject *core_decision(struct throttler *throttler, enum steady__verb verb, PyObject *key, int64_t amount);
+PyObject *core_decision(struct throttler *throttler, struct question question, PyObject *key);
 
 /* Prefix and key, as bytes; in `room`, of STEADY__KEY_MAX bytes, where there is a prefix. -1 and an exception. */
 int core_whole_key(const struct throttler *throttler, PyObject *key, char *room, const char **bytes, size_t *len);
 
-/* What to ask: of the embedded store, or of the running loop's. NULL with an exception. */
+/* Whom to ask: the embedded store, or the running loop's. NULL with an exception. Valid until Python code runs. */
 struct binding *core_binding(struct throttler *throttler);
 
 /* What the throttler's policy makes of an error; an exception raised where it says nothing. */
-PyObject *core_policy(struct throttler *throttler, steady_throttler *asked, enum steady__verb verb, PyObject *key,
-                      int64_t amount, int error, const char *why);
+PyObject *core_policy(struct throttler *throttler, steady_throttler *asked, struct question question, PyObject *key,
+                      int error, const char *why);
 
 extern PyType_Spec core_result_spec, core_decision_spec, core_store_spec, core_loop_store_spec, core_throttler_spec,
     core_io_spec, core_timer_spec;

@@ -1,57 +1,67 @@
 /* SPDX-License-Identifier: MIT
  * Decision: what consume(), peek() and reset() return; a coroutine in all but its making.
  *
- *     NEW --awaited--> OVER                embedded: the answer is there at once
- *     NEW --awaited--> WAITING --> OVER    a server's: a future of the loop's is handed to the task, which waits for it
+ *     NEW --awaited--> STARTING --> OVER                         embedded: the answer is there at once
+ *     NEW --awaited--> STARTING --> WAITING --> ANSWERED --> OVER   a server's: the task is handed a future to wait for
  *
  * Nothing is asked before it is awaited. While WAITING the library holds a reference, so that the answer finds the
- * Decision in any case; a task that was cancelled has taken `future` away, or has it done already, and the answer is
- * dropped. Answers are matched to Decisions by the library, so nobody ever gets another's. */
+ * Decision in any case. Where the task was cancelled, `future` is gone or done, and the answer is dropped. Answers are
+ * matched to Decisions by the library, so nobody ever gets another's. The future only wakes the task: what it wakes to
+ * is in the Decision, so an answer that nobody comes for is no "exception that was never retrieved". */
 #include "core.h"
 
 /* ---- The answer of a server's store ---- */
 
-static PyObject *exception_of(struct decision *self, const steady_result *result) {
-    return core_error(self->state, result->error, steady_store_trouble(self->store->store));
-}
-
-static void deliver(struct decision *self, const steady_result *result) {
-    struct core_state *state = self->state;
-    const bool failed = result->source == STEADY_FROM_NOWHERE;
-    PyObject *future = Py_NewRef(self->future);
-    PyObject *value = failed ? exception_of(self, result) : core_result(state, result);
-    PyObject *answer = NULL;
-    if (value != NULL)
-        answer = PyObject_CallMethodOneArg(future, failed ? state->set_exception : state->set_result, value);
-    if (answer == NULL) PyErr_WriteUnraisable((PyObject *)self);
-    Py_XDECREF(answer);
-    Py_XDECREF(value);
-    Py_DECREF(future);
-}
-
-static bool says_yes(PyObject *object, PyObject *method) {
+static bool says_yes(struct decision *self, PyObject *object, PyObject *method) {
     PyObject *answer = PyObject_CallMethodNoArgs(object, method);
     const bool yes = answer != Py_False;
-    if (answer == NULL) PyErr_WriteUnraisable(object);
+    if (answer == NULL) core_complain(self->store, object);
     Py_XDECREF(answer);
     return yes;
 }
 
 /* A closed loop has nobody left to tell. */
+static bool is_awaited(struct decision *self, const steady_result *result) {
+    struct core_state *state = self->state;
+    if (self->future == NULL || says_yes(self, self->future, state->done)) return false;
+    return result->error != STEADY_CANCELLED || !says_yes(self, self->store->loop, state->is_closed);
+}
+
+static PyObject *answer_of(struct decision *self, const steady_result *result) {
+    if (!self->failed) return core_result(self->state, result);
+    return core_error(self->state, result->error, steady_store_trouble(self->store->store));
+}
+
+static void wake(struct decision *self) {
+    PyObject *future = Py_NewRef(self->future);
+    PyObject *done = PyObject_CallMethodOneArg(future, self->state->set_result, Py_None);
+    if (done == NULL) core_complain(self->store, (PyObject *)self);
+    Py_XDECREF(done);
+    Py_DECREF(future);
+}
+
 static void answered(const steady_result *result, void *data) {
     struct decision *self = data;
-    if (self->future != NULL && !says_yes(self->future, self->state->done) &&
-        (result->error != STEADY_CANCELLED || !says_yes(self->store->loop, self->state->is_closed)))
-        deliver(self, result);
+    if (is_awaited(self, result)) {
+        self->failed = result->source == STEADY_FROM_NOWHERE;
+        self->answer = answer_of(self, result);
+        self->phase = DECISION_ANSWERED;
+        if (self->answer == NULL) PyErr_Clear(); /* no memory: resume says so */
+        wake(self);
+    }
     Py_DECREF(self);
 }
 
 /* ---- Asking ---- */
 
+static steady_throttler *whom(const struct binding *binding, struct question question) {
+    return question.patient && binding->patient != NULL ? binding->patient : binding->throttler;
+}
+
 static PyObject *ask_embedded(struct decision *self, steady_throttler *throttler, const char *key, size_t len) {
     steady_result result;
-    switch (self->verb) {
-    case STEADY__CONSUME: steady_consume_sync(throttler, key, len, self->amount, &result); break;
+    switch (self->question.verb) {
+    case STEADY__CONSUME: steady_consume_sync(throttler, key, len, self->question.amount, &result); break;
     case STEADY__PEEK: steady_peek_sync(throttler, key, len, &result); break;
     default: steady_reset_sync(throttler, key, len, &result); break;
     }
@@ -60,8 +70,8 @@ static PyObject *ask_embedded(struct decision *self, steady_throttler *throttler
 }
 
 static int submit(struct decision *self, steady_throttler *throttler, const char *key, size_t len) {
-    switch (self->verb) {
-    case STEADY__CONSUME: return steady_consume(throttler, key, len, self->amount, answered, self);
+    switch (self->question.verb) {
+    case STEADY__CONSUME: return steady_consume(throttler, key, len, self->question.amount, answered, self);
     case STEADY__PEEK: return steady_peek(throttler, key, len, answered, self);
     default: return steady_reset(throttler, key, len, answered, self);
     }
@@ -69,30 +79,32 @@ static int submit(struct decision *self, steady_throttler *throttler, const char
 
 static PyObject *refused_at_once(struct decision *self, steady_throttler *throttler, int error) {
     if (error != STEADY_BAD_ARGUMENT)
-        return core_policy(self->throttler, throttler, self->verb, self->key, self->amount, error, NULL);
+        return core_policy(self->throttler, throttler, self->question, self->key, error, NULL);
     PyErr_SetString(PyExc_RuntimeError, "this event loop used to run in another thread; open a new Store there");
     return NULL;
 }
 
+static int make_future(struct decision *self) {
+    self->future = PyObject_CallNoArgs(self->store->create_future);
+    if (self->future == NULL || PyObject_SetAttr(self->future, self->state->blocking, Py_True) != 0) return -1;
+    if (self->store->store != NULL) return 0;
+    core_raise(self->state, STEADY_CLOSED, NULL); /* by create_future, which is anybody's */
+    return -1;
+}
+
 static PySendResult ask_server(struct decision *self, steady_throttler *throttler, const char *key, size_t len,
                                PyObject **out) {
-    PyObject *future = PyObject_CallNoArgs(self->store->create_future);
-    if (future == NULL) return PYGEN_ERROR;
-    self->future = future;
-    if (self->store->store == NULL) { /* closed by create_future, which is anybody's */
-        core_raise(self->state, STEADY_CLOSED, NULL);
-        return PYGEN_ERROR;
-    }
-    if (PyObject_SetAttr(future, self->state->blocking, Py_True) != 0) return PYGEN_ERROR;
+    if (make_future(self) != 0) return PYGEN_ERROR;
+    PyObject *future = Py_NewRef(self->future);
     Py_INCREF(self);
     const int error = submit(self, throttler, key, len);
     if (error == 0) {
-        self->phase = DECISION_WAITING;
-        *out = Py_NewRef(future);
-        return PYGEN_NEXT;
+        if (self->phase == DECISION_STARTING) self->phase = DECISION_WAITING;
+        *out = future;
+        return core_raise_kept(self->store) == 0 ? PYGEN_NEXT : PYGEN_ERROR;
     }
+    Py_DECREF(future);
     Py_DECREF(self);
-    Py_CLEAR(self->future);
     *out = refused_at_once(self, throttler, error);
     return *out != NULL ? PYGEN_RETURN : PYGEN_ERROR;
 }
@@ -101,34 +113,57 @@ static PySendResult start(struct decision *self, PyObject **out) {
     char room[STEADY__KEY_MAX];
     const char *key = NULL;
     size_t len = 0;
-    self->phase = DECISION_OVER;
+    self->phase = DECISION_STARTING; /* and so nobody lets go of throttler and key, whatever code runs meanwhile */
     const struct binding *binding = core_binding(self->throttler);
     if (binding == NULL || core_whole_key(self->throttler, self->key, room, &key, &len) != 0) return PYGEN_ERROR;
+    steady_throttler *throttler = whom(binding, self->question);
     if (binding->store->loop != NULL) {
         self->store = (struct loop_store *)Py_NewRef((PyObject *)binding->store);
-        return ask_server(self, binding->throttler, key, len, out);
+        return ask_server(self, throttler, key, len, out);
     }
-    *out = ask_embedded(self, binding->throttler, key, len);
+    *out = ask_embedded(self, throttler, key, len);
     return *out != NULL ? PYGEN_RETURN : PYGEN_ERROR;
 }
 
 /* ---- As a coroutine ---- */
 
-static PySendResult resume(struct decision *self, PyObject **out) {
-    PyObject *future = self->future;
-    self->future = NULL;
+/* Nobody waits for it any more: what it holds may live on, and it may go on waiting without. */
+static void let_go(struct decision *self) {
     self->phase = DECISION_OVER;
-    *out = PyObject_CallMethodNoArgs(future, self->state->result);
-    Py_DECREF(future);
-    return *out != NULL ? PYGEN_RETURN : PYGEN_ERROR;
+    Py_CLEAR(self->future);
+    Py_CLEAR(self->answer);
+    Py_CLEAR(self->key);
+    Py_CLEAR(self->throttler);
+}
+
+static PySendResult resume(struct decision *self, PyObject **out) {
+    PyObject *answer = self->answer;
+    self->answer = NULL;
+    let_go(self);
+    if (answer != NULL && !self->failed) {
+        *out = answer;
+        return PYGEN_RETURN;
+    }
+    if (answer == NULL)
+        PyErr_NoMemory();
+    else
+        PyErr_SetObject((PyObject *)Py_TYPE(answer), answer);
+    Py_XDECREF(answer);
+    return PYGEN_ERROR;
 }
 
 static PySendResult step(struct decision *self, PyObject *Py_UNUSED(value), PyObject **out) {
     *out = NULL;
-    if (self->phase == DECISION_NEW) return start(self, out);
-    if (self->phase == DECISION_WAITING) return resume(self, out);
-    PyErr_SetString(PyExc_RuntimeError, "a decision cannot be awaited twice");
-    return PYGEN_ERROR;
+    if (self->phase == DECISION_ANSWERED) return resume(self, out);
+    if (self->phase != DECISION_NEW) {
+        PyErr_SetString(PyExc_RuntimeError, self->phase == DECISION_OVER ? "a decision cannot be awaited twice"
+                                                                         : "a decision is being awaited already");
+        return PYGEN_ERROR;
+    }
+    const PySendResult result = start(self, out);
+    if (result == PYGEN_ERROR) Py_CLEAR(*out);
+    if (result != PYGEN_NEXT) let_go(self);
+    return result;
 }
 
 static PyObject *decision_send(struct decision *self, PyObject *value) {
@@ -141,15 +176,17 @@ static PyObject *decision_send(struct decision *self, PyObject *value) {
 
 static PyObject *decision_next(struct decision *self) { return decision_send(self, Py_None); }
 
-static void abandon(struct decision *self) {
-    self->phase = DECISION_OVER;
-    Py_CLEAR(self->future);
+/* By code that runs inside its start. */
+static bool is_starting(const struct decision *self) {
+    if (self->phase == DECISION_STARTING) PyErr_SetString(PyExc_ValueError, "the decision is being started");
+    return self->phase == DECISION_STARTING;
 }
 
 static PyObject *decision_throw(struct decision *self, PyObject *args) {
     PyObject *type = NULL, *value = NULL, *traceback = NULL;
     if (!PyArg_UnpackTuple(args, "throw", 1, 3, &type, &value, &traceback)) return NULL;
-    abandon(self);
+    if (is_starting(self)) return NULL;
+    let_go(self);
     if (PyExceptionInstance_Check(type)) {
         PyErr_SetObject((PyObject *)Py_TYPE(type), type);
     } else if (PyExceptionClass_Check(type)) {
@@ -161,23 +198,25 @@ static PyObject *decision_throw(struct decision *self, PyObject *args) {
 }
 
 static PyObject *decision_close(struct decision *self, PyObject *Py_UNUSED(none)) {
-    abandon(self);
+    if (is_starting(self)) return NULL;
+    let_go(self);
     Py_RETURN_NONE;
 }
 
 /* ---- Life ---- */
 
-PyObject *core_decision(struct throttler *throttler, enum steady__verb verb, PyObject *key, int64_t amount) {
+PyObject *core_decision(struct throttler *throttler, struct question question, PyObject *key) {
     struct decision *self = PyObject_GC_New(struct decision, throttler->state->decision_type);
     if (self == NULL) return NULL;
     self->state = throttler->state;
     self->throttler = (struct throttler *)Py_NewRef((PyObject *)throttler);
     self->key = Py_NewRef(key);
-    self->amount = amount;
-    self->verb = verb;
+    self->question = question;
     self->phase = DECISION_NEW;
+    self->failed = false;
     self->store = NULL;
     self->future = NULL;
+    self->answer = NULL;
     PyObject_GC_Track((PyObject *)self);
     return (PyObject *)self;
 }
@@ -199,15 +238,13 @@ static int decision_traverse(struct decision *self, visitproc visit, void *arg) 
     Py_VISIT(self->key);
     Py_VISIT(self->store);
     Py_VISIT(self->future);
+    Py_VISIT(self->answer);
     return 0;
 }
 
 static int decision_clear(struct decision *self) {
-    Py_CLEAR(self->throttler);
-    Py_CLEAR(self->key);
+    let_go(self);
     Py_CLEAR(self->store);
-    Py_CLEAR(self->future);
-    self->phase = DECISION_OVER;
     return 0;
 }
 
@@ -219,6 +256,16 @@ static void decision_dealloc(struct decision *self) {
     PyObject_GC_Del(self);
     Py_DECREF(type);
 }
+
+/* What asyncio's debug mode shows of a coroutine. */
+static PyObject *decision_name(struct decision *self, void *Py_UNUSED(closure)) {
+    static const char *const names[] = {"Throttler.consume", "Throttler.peek", "Throttler.reset"};
+    return PyUnicode_FromString(names[self->question.verb]);
+}
+
+static PyGetSetDef getters[] = {{"__name__", (getter)decision_name, NULL, NULL, NULL},
+                                {"__qualname__", (getter)decision_name, NULL, NULL, NULL},
+                                {NULL, NULL, NULL, NULL, NULL}};
 
 static PyMethodDef methods[] = {{"send", (PyCFunction)decision_send, METH_O, NULL},
                                 {"throw", (PyCFunction)decision_throw, METH_VARARGS, NULL},
@@ -233,6 +280,7 @@ static PyType_Slot slots[] = {{Py_tp_doc, "A decision; await it."},
                               {Py_tp_iter, PyObject_SelfIter},
                               {Py_tp_iternext, decision_next},
                               {Py_tp_methods, methods},
+                              {Py_tp_getset, getters},
                               {Py_am_await, PyObject_SelfIter},
 #if PY_VERSION_HEX >= 0x030A0000
                               {Py_am_send, step},

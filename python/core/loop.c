@@ -4,8 +4,6 @@
  * An Io and a Timer are what the loop calls back. They are owned by the library, from io_new to io_free, and by the
  * loop, for as long as it has them in its tables, which may be longer: `ready` and `fired` are NULL from then on. A
  * loop that is closed, or that is the parent's in a forked child, is not talked to any more. */
-#include <unistd.h>
-
 #include "core.h"
 
 struct io {
@@ -23,13 +21,8 @@ struct timer {
     void *arg;
 };
 
-/* There is nobody to raise it to: the library called, from the loop or from a decision that has its own answer. */
-static void complain(PyObject *about) {
-    if (PyErr_Occurred()) PyErr_WriteUnraisable(about);
-}
-
 static bool can_talk(const struct loop_store *store) {
-    if (store->process != getpid()) return false;
+    if (store->process != core_process(store->state)) return false;
     PyObject *closed = PyObject_CallMethodNoArgs(store->loop, store->state->is_closed);
     const bool open = closed == Py_False;
     Py_XDECREF(closed);
@@ -61,8 +54,10 @@ static int change(struct io *io, int event, bool want) {
     struct loop_store *store = io->store;
     PyObject *answer = want ? PyObject_CallFunction(store->add[event - 1], "iOi", io->fd, io, event)
                             : PyObject_CallFunction(store->remove[event - 1], "i", io->fd);
-    complain((PyObject *)io);
-    if (answer == NULL) return -1;
+    if (answer == NULL) {
+        core_complain(store, (PyObject *)io);
+        return -1;
+    }
     Py_DECREF(answer);
     io->wanted = want ? io->wanted | event : io->wanted & ~event;
     return 0;
@@ -85,11 +80,8 @@ static void io_free(void *handle) {
 static PyObject *io_call(struct io *io, PyObject *args, PyObject *Py_UNUSED(kwargs)) {
     int events = 0;
     if (!PyArg_ParseTuple(args, "i", &events)) return NULL;
-    if (io->ready != NULL && io->store->store != NULL) {
-        Py_INCREF(io);
-        io->ready(io->arg, events);
-        Py_DECREF(io);
-    }
+    if (io->ready != NULL && io->store->store != NULL) io->ready(io->arg, events);
+    if (core_raise_kept(io->store) != 0) return NULL;
     Py_RETURN_NONE;
 }
 
@@ -144,8 +136,9 @@ static void timer_stop(void *handle) {
     struct timer *timer = handle;
     if (timer->handle == NULL) return;
     if (can_talk(timer->store)) {
-        Py_XDECREF(PyObject_CallMethod(timer->handle, "cancel", NULL));
-        complain((PyObject *)timer);
+        PyObject *answer = PyObject_CallMethod(timer->handle, "cancel", NULL);
+        if (answer == NULL) core_complain(timer->store, (PyObject *)timer);
+        Py_XDECREF(answer);
     }
     Py_CLEAR(timer->handle);
 }
@@ -154,8 +147,9 @@ static int timer_start(void *handle, steady_us delay) {
     struct timer *timer = handle;
     timer_stop(timer);
     timer->handle = PyObject_CallFunction(timer->store->call_later, "dO", (double)delay / 1e6, timer);
-    complain((PyObject *)timer);
-    return timer->handle != NULL ? 0 : -1;
+    if (timer->handle != NULL) return 0;
+    core_complain(timer->store, (PyObject *)timer);
+    return -1;
 }
 
 static void timer_free(void *handle) {
@@ -167,11 +161,8 @@ static void timer_free(void *handle) {
 
 static PyObject *timer_call(struct timer *timer, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs)) {
     Py_CLEAR(timer->handle);
-    if (timer->fired != NULL && timer->store->store != NULL) {
-        Py_INCREF(timer);
-        timer->fired(timer->arg);
-        Py_DECREF(timer);
-    }
+    if (timer->fired != NULL && timer->store->store != NULL) timer->fired(timer->arg);
+    if (core_raise_kept(timer->store) != 0) return NULL;
     Py_RETURN_NONE;
 }
 

@@ -105,14 +105,18 @@ int core_seconds(PyObject *object, const char *name, steady_us *out) {
     return *out == 0 && seconds > 0 ? bad_seconds(name, "is shorter than a microsecond") : 0;
 }
 
+const char *core_utf8(PyObject *text, const char *name, Py_ssize_t *len) {
+    const char *bytes = PyUnicode_AsUTF8AndSize(text, len);
+    if (bytes == NULL && PyErr_ExceptionMatches(PyExc_UnicodeError)) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_ValueError, "%s holds a lone surrogate, which UTF-8 has no bytes for", name);
+    }
+    return bytes;
+}
+
 int core_key(PyObject *key, const char **bytes, Py_ssize_t *len) {
     if (PyUnicode_Check(key)) {
-        *bytes = PyUnicode_AsUTF8AndSize(key, len);
-        if (*bytes == NULL && PyErr_ExceptionMatches(PyExc_UnicodeError)) {
-            PyErr_Clear();
-            PyErr_SetString(PyExc_ValueError, "key holds a lone surrogate, which UTF-8 has no bytes for");
-        }
-        if (*bytes == NULL) return -1;
+        if ((*bytes = core_utf8(key, "key", len)) == NULL) return -1;
     } else if (PyBytes_Check(key)) {
         *bytes = PyBytes_AS_STRING(key);
         *len = PyBytes_GET_SIZE(key);
@@ -169,21 +173,35 @@ static int add_types(PyObject *module, struct core_state *state) {
         PyTypeObject **type;
         PyType_Spec *spec;
         const char *name; /* NULL: not for Python code */
+        bool made_by_us;  /* and by nobody else */
     } types[] = {
-        {&state->result_type, &core_result_spec, "ThrottleResult"},
-        {&state->decision_type, &core_decision_spec, "Decision"},
-        {&state->store_type, &core_store_spec, "Store"},
-        {&state->loop_store_type, &core_loop_store_spec, NULL},
-        {&state->throttler_type, &core_throttler_spec, "Throttler"},
-        {&state->io_type, &core_io_spec, NULL},
-        {&state->timer_type, &core_timer_spec, NULL},
+        {&state->result_type, &core_result_spec, "ThrottleResult", false},
+        {&state->decision_type, &core_decision_spec, "Decision", true},
+        {&state->store_type, &core_store_spec, "Store", false},
+        {&state->loop_store_type, &core_loop_store_spec, NULL, true},
+        {&state->throttler_type, &core_throttler_spec, "Throttler", false},
+        {&state->io_type, &core_io_spec, NULL, true},
+        {&state->timer_type, &core_timer_spec, NULL, true},
     };
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         *types[i].type = (PyTypeObject *)PyType_FromModuleAndSpec(module, types[i].spec, NULL);
         if (*types[i].type == NULL) return -1;
+#if PY_VERSION_HEX < 0x030A0000
+        if (types[i].made_by_us)
+            (*types[i].type)->tp_new = NULL; /* what Py_TPFLAGS_DISALLOW_INSTANTIATION does later */
+#endif
         if (types[i].name != NULL && add(module, types[i].name, (PyObject *)*types[i].type) != 0) return -1;
     }
     return 0;
+}
+
+/* For `match`, as it was. */
+static int add_match_args(PyTypeObject *type) {
+    PyObject *names = Py_BuildValue("(ssss)", "success", "level", "until_next_drop", "blocked_for");
+    const int error = names == NULL ? -1 : PyDict_SetItemString(type->tp_dict, "__match_args__", names);
+    Py_XDECREF(names);
+    PyType_Modified(type);
+    return error;
 }
 
 static int add_scripts(PyObject *module) {
@@ -208,9 +226,7 @@ static int intern_names(struct core_state *state) {
     } names[] = {
         {&state->blocking, "_asyncio_future_blocking"},
         {&state->done, "done"},
-        {&state->result, "result"},
         {&state->set_result, "set_result"},
-        {&state->set_exception, "set_exception"},
         {&state->is_closed, "is_closed"},
     };
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
@@ -228,8 +244,9 @@ static PyObject *imported(const char *module_name, const char *name) {
 static int core_exec(PyObject *module) {
     struct core_state *state = PyModule_GetState(module);
     memset(state, 0, sizeof *state);
+    steady__birthmark_set(&state->birthmark, true);
     if (intern_names(state) != 0 || add_errors(module, state) != 0 || add_types(module, state) != 0 ||
-        add_scripts(module) != 0)
+        add_match_args(state->result_type) != 0 || add_scripts(module) != 0)
         return -1;
     if ((state->get_running_loop = imported("asyncio", "get_running_loop")) == NULL) return -1;
     PyObject *get_logger = imported("logging", "getLogger");
@@ -238,8 +255,8 @@ static int core_exec(PyObject *module) {
     return state->logger != NULL ? PyModule_AddStringConstant(module, "core_version", steady_version()) : -1;
 }
 
-/* The state is nothing but references, one after the other. */
-#define STATE_OBJECTS (sizeof(struct core_state) / sizeof(PyObject *))
+/* References, one after the other. */
+#define STATE_OBJECTS (offsetof(struct core_state, birthmark) / sizeof(PyObject *))
 
 static int core_traverse(PyObject *module, visitproc visit, void *arg) {
     PyObject **objects = PyModule_GetState(module);
@@ -255,7 +272,11 @@ static int core_clear(PyObject *module) {
     return 0;
 }
 
-static void core_free(void *module) { core_clear(module); }
+static void core_free(void *module) {
+    struct core_state *state = PyModule_GetState(module);
+    core_clear(module);
+    steady__birthmark_clear(&state->birthmark);
+}
 
 static PyModuleDef_Slot core_slots[] = {{Py_mod_exec, core_exec},
 #if PY_VERSION_HEX >= 0x030C0000

@@ -4,10 +4,42 @@
  * A loop's store is opened by the first decision made on that loop, in its thread. It ends when the Store is closed or
  * finalised, or, once the loop is closed, with the next one that is opened. Another thread's loop closes its own. */
 #include <stddef.h>
-#include <unistd.h>
 
 #include "core.h"
 #include "url.h"
+
+pid_t core_process(struct core_state *state) {
+    if (steady__forked(&state->birthmark)) {
+        steady__birthmark_clear(&state->birthmark);
+        steady__birthmark_set(&state->birthmark, true);
+    }
+    return state->birthmark.pid;
+}
+
+/* ---- Exceptions with nobody to go to ---- */
+
+void core_complain(struct loop_store *store, PyObject *about) {
+    PyObject *type, *value, *traceback;
+    if (PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyErr_WriteUnraisable(about);
+        return;
+    }
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (value != NULL && traceback != NULL) PyException_SetTraceback(value, traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    Py_XSETREF(store->interrupt, value);
+}
+
+int core_raise_kept(struct loop_store *store) {
+    PyObject *kept = store->interrupt;
+    if (kept == NULL) return 0;
+    store->interrupt = NULL;
+    PyErr_SetObject((PyObject *)Py_TYPE(kept), kept);
+    Py_DECREF(kept);
+    return -1;
+}
 
 /* ---- One loop's ---- */
 
@@ -19,6 +51,7 @@ static int loop_store_clear(struct loop_store *self) {
     }
     Py_CLEAR(self->call_later);
     Py_CLEAR(self->create_future);
+    Py_CLEAR(self->interrupt);
     return 0;
 }
 
@@ -31,24 +64,31 @@ static int loop_store_traverse(struct loop_store *self, visitproc visit, void *a
     }
     Py_VISIT(self->call_later);
     Py_VISIT(self->create_future);
+    Py_VISIT(self->interrupt);
     return 0;
 }
 
 /* What is in flight ends as cancelled, inside. */
-static PyObject *loop_store_close(struct loop_store *self, PyObject *Py_UNUSED(none)) {
+static void loop_store_finalize(PyObject *object) {
+    struct loop_store *self = (struct loop_store *)object;
     PyObject *type, *value, *traceback;
-    Py_INCREF(self);
     PyErr_Fetch(&type, &value, &traceback);
+    Py_INCREF(self);
     steady_store_close(&self->store);
-    PyErr_Restore(type, value, traceback);
     Py_DECREF(self);
+    PyErr_Restore(type, value, traceback);
+}
+
+static PyObject *loop_store_close(struct loop_store *self, PyObject *Py_UNUSED(none)) {
+    loop_store_finalize((PyObject *)self);
+    if (core_raise_kept(self) != 0) return NULL;
     Py_RETURN_NONE;
 }
 
 static void loop_store_dealloc(struct loop_store *self) {
     PyTypeObject *type = Py_TYPE(self);
+    if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) return;
     PyObject_GC_UnTrack(self);
-    steady_store_close(&self->store);
     loop_store_clear(self);
     PyObject_GC_Del(self);
     Py_DECREF(type);
@@ -58,7 +98,7 @@ static void log_line(void *data, enum steady_log_level level, const char *text) 
     struct loop_store *self = data;
     const char *method = level == STEADY_LOG_WARNING ? "warning" : "info";
     PyObject *answer = PyObject_CallMethod(self->state->logger, method, "ss", "%s", text);
-    if (answer == NULL) PyErr_WriteUnraisable(self->state->logger);
+    if (answer == NULL) core_complain(self, self->state->logger);
     Py_XDECREF(answer);
 }
 
@@ -83,7 +123,7 @@ static struct loop_store *loop_store_open(struct store *store, PyObject *loop) {
     memset((char *)self + offsetof(struct loop_store, state), 0, sizeof *self - offsetof(struct loop_store, state));
     self->state = store->state;
     self->thread = PyThread_get_thread_ident();
-    self->process = getpid();
+    self->process = core_process(store->state);
     PyObject_GC_Track((PyObject *)self);
     const steady_loop on = {&core_loop_ops, self};
     if (loop != NULL) {
@@ -103,11 +143,9 @@ failed:
 static PyMethodDef loop_store_methods[] = {{"close", (PyCFunction)loop_store_close, METH_NOARGS, NULL},
                                            {NULL, NULL, 0, NULL}};
 
-static PyType_Slot loop_store_slots[] = {{Py_tp_traverse, loop_store_traverse},
-                                         {Py_tp_clear, loop_store_clear},
-                                         {Py_tp_dealloc, loop_store_dealloc},
-                                         {Py_tp_methods, loop_store_methods},
-                                         {0, NULL}};
+static PyType_Slot loop_store_slots[] = {{Py_tp_finalize, loop_store_finalize}, {Py_tp_traverse, loop_store_traverse},
+                                         {Py_tp_clear, loop_store_clear},       {Py_tp_dealloc, loop_store_dealloc},
+                                         {Py_tp_methods, loop_store_methods},   {0, NULL}};
 
 PyType_Spec core_loop_store_spec = {"aiosteady._core.LoopStore", sizeof(struct loop_store), 0,
                                     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
@@ -125,7 +163,7 @@ static int loop_is_closed(struct core_state *state, PyObject *loop) {
 
 /* Closes a loop's store in the thread of its loop, or here where nobody runs that loop any more. */
 static int retire(struct loop_store *store) {
-    const bool ours = store->thread == PyThread_get_thread_ident() || store->process != getpid();
+    const bool ours = store->thread == PyThread_get_thread_ident() || store->process != core_process(store->state);
     const int closed = ours ? 1 : loop_is_closed(store->state, store->loop);
     if (closed < 0) return -1;
     PyObject *answer = closed ? loop_store_close(store, NULL) : NULL;
@@ -138,25 +176,25 @@ static int retire(struct loop_store *store) {
     return answer != NULL ? 0 : -1;
 }
 
-/* Stores of loops that have been closed. */
+/* 1, or 0, or -1 with an exception: its loop has been closed, or it is the parent's and this is a forked child. */
+static int is_left_over(struct loop_store *store) {
+    return store->process != core_process(store->state) ? 1 : loop_is_closed(store->state, store->loop);
+}
+
 static int sweep(struct store *self) {
-    PyObject *loops = PyDict_Keys(self->loops);
-    if (loops == NULL) return -1;
-    int error = 0;
-    for (Py_ssize_t i = 0; error == 0 && i < PyList_GET_SIZE(loops); i++) {
-        PyObject *loop = PyList_GET_ITEM(loops, i);
-        PyObject *store = PyDict_GetItemWithError(self->loops, loop);
-        const int closed = store != NULL ? loop_is_closed(self->state, loop) : 0;
-        if (closed <= 0) {
-            error = closed < 0 || PyErr_Occurred() ? -1 : 0;
-            continue;
-        }
-        Py_INCREF(store);
-        error = PyDict_DelItem(self->loops, loop);
-        Py_XDECREF(loop_store_close((struct loop_store *)store, NULL));
-        Py_DECREF(store);
+    PyObject *stores = PyDict_Values(self->loops);
+    int error = stores != NULL ? 0 : -1;
+    for (Py_ssize_t i = 0; error == 0 && i < PyList_GET_SIZE(stores); i++) {
+        struct loop_store *store = (struct loop_store *)PyList_GET_ITEM(stores, i);
+        const int left_over = is_left_over(store);
+        if (left_over < 0) error = -1;
+        if (left_over <= 0) continue;
+        if (PyDict_GetItemWithError(self->loops, store->loop) == (PyObject *)store)
+            error = PyDict_DelItem(self->loops, store->loop);
+        Py_XDECREF(loop_store_close(store, NULL));
+        if (PyErr_Occurred()) error = -1;
     }
-    Py_DECREF(loops);
+    Py_XDECREF(stores);
     return error;
 }
 
@@ -167,7 +205,7 @@ struct loop_store *core_store_on(struct store *self, PyObject *loop) {
     }
     if (self->embedded != NULL) return (struct loop_store *)Py_NewRef((PyObject *)self->embedded);
     PyObject *there = PyDict_GetItemWithError(self->loops, loop);
-    if (there != NULL) return (struct loop_store *)Py_NewRef(there);
+    if (there != NULL && core_is_usable((struct loop_store *)there)) return (struct loop_store *)Py_NewRef(there);
     if (PyErr_Occurred() || sweep(self) != 0) return NULL;
     struct loop_store *store = loop_store_open(self, loop);
     if (store != NULL && PyDict_SetItem(self->loops, loop, (PyObject *)store) != 0) Py_CLEAR(store);

@@ -16,30 +16,36 @@ static struct binding *bind_to(struct throttler *self, struct loop_store *store)
         return NULL;
     }
     self->bindings = more;
-    struct binding *binding = &more[self->count];
-    const int error = steady_throttler_new(&binding->throttler, store->store, &self->limit, &self->options, &why);
+    struct binding binding = {.store = store};
+    steady_limit blockless = self->limit;
+    blockless.block_duration = 0;
+    int error = steady_throttler_new(&binding.throttler, store->store, &self->limit, &self->options, &why);
+    if (error == 0 && self->limit.block_duration != 0)
+        error = steady_throttler_new(&binding.patient, store->store, &blockless, &self->options, &why);
     if (error != 0) {
+        steady_throttler_free(&binding.throttler);
         core_raise(self->state, error, error == STEADY_BAD_ARGUMENT ? why.text : NULL);
         return NULL;
     }
-    binding->store = (struct loop_store *)Py_NewRef((PyObject *)store);
-    self->count++;
-    return binding;
+    Py_INCREF(store);
+    more[self->count] = binding;
+    return &more[self->count++];
 }
 
-/* Those whose store is closed; all, where `all`. */
+/* Of stores that are of no use any more; of all, where `all`. Letting go of one may run any code, this too. */
 static void unbind(struct throttler *self, bool all) {
-    size_t kept = 0;
-    for (size_t i = 0; i < self->count; i++) {
-        struct binding binding = self->bindings[i];
-        if (!all && binding.store->store != NULL) {
-            self->bindings[kept++] = binding;
+    for (size_t i = 0; i < self->count;) {
+        if (!all && core_is_usable(self->bindings[i].store)) {
+            i++;
             continue;
         }
+        struct binding binding = self->bindings[i];
+        self->bindings[i] = self->bindings[--self->count];
         steady_throttler_free(&binding.throttler);
+        steady_throttler_free(&binding.patient);
         Py_DECREF(binding.store);
+        i = 0;
     }
-    self->count = kept;
 }
 
 struct binding *core_binding(struct throttler *self) {
@@ -49,7 +55,7 @@ struct binding *core_binding(struct throttler *self) {
     struct binding *found = NULL;
     for (size_t i = 0; found == NULL && i < self->count; i++)
         if (self->bindings[i].store->loop == loop) found = &self->bindings[i];
-    if (found == NULL || found->store->store == NULL) {
+    if (found == NULL || !core_is_usable(found->store)) {
         unbind(self, false);
         struct loop_store *store = core_store_on(self->store, loop);
         found = store != NULL ? bind_to(self, store) : NULL;
@@ -79,10 +85,10 @@ int core_whole_key(const struct throttler *self, PyObject *key, char *room, cons
     return 0;
 }
 
-PyObject *core_policy(struct throttler *self, steady_throttler *asked, enum steady__verb verb, PyObject *key,
-                      int64_t amount, int error, const char *why) {
+PyObject *core_policy(struct throttler *self, steady_throttler *asked, struct question question, PyObject *key,
+                      int error, const char *why) {
     char room[STEADY__KEY_MAX];
-    struct steady__call call = {.verb = verb, .amount = amount};
+    struct steady__call call = {.verb = question.verb, .amount = question.amount};
     steady_result result = {.error = error};
     if (core_whole_key(self, key, room, &call.key, &call.key_len) != 0) return NULL;
     if (asked != NULL) steady__policy(asked, &call, &result);
@@ -92,7 +98,7 @@ PyObject *core_policy(struct throttler *self, steady_throttler *asked, enum stea
 
 /* ---- Asking ---- */
 
-static PyObject *ask(struct throttler *self, enum steady__verb verb, PyObject *key, int64_t amount) {
+static PyObject *ask(struct throttler *self, struct question question, PyObject *key) {
     const char *bytes = NULL;
     Py_ssize_t len = 0;
     if (self->store == NULL && self->ask == NULL) {
@@ -100,8 +106,9 @@ static PyObject *ask(struct throttler *self, enum steady__verb verb, PyObject *k
         return NULL;
     }
     if (core_key(key, &bytes, &len) != 0) return NULL;
-    if (self->ask == NULL) return core_decision(self, verb, key, amount);
-    return PyObject_CallFunction(self->ask, "OiOL", self, (int)verb, key, (long long)amount);
+    if (self->ask == NULL) return core_decision(self, question, key);
+    return PyObject_CallFunction(self->ask, "OiOLi", self, (int)question.verb, key, (long long)question.amount,
+                                 (int)question.patient);
 }
 
 /* (key, amount=1) or (key) of a vectorcall; borrowed. */
@@ -127,22 +134,48 @@ static int read_call(const char *name, PyObject *const *args, Py_ssize_t nargs, 
     return -1;
 }
 
-static PyObject *throttler_consume(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+static PyObject *consume(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                         struct question question) {
     PyObject *key = NULL, *amount = NULL;
-    int64_t drops = 1;
     if (read_call("consume", args, nargs, kwnames, 2, &key, &amount) != 0) return NULL;
-    if (amount != NULL && core_int(amount, "amount", -STEADY__AMOUNT_MAX, STEADY__AMOUNT_MAX, &drops) != 0) return NULL;
-    return ask(self, STEADY__CONSUME, key, drops);
+    if (amount != NULL && core_int(amount, "amount", -STEADY__AMOUNT_MAX, STEADY__AMOUNT_MAX, &question.amount) != 0)
+        return NULL;
+    return ask(self, question, key);
+}
+
+static PyObject *throttler_consume(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    return consume(self, args, nargs, kwnames, (struct question){STEADY__CONSUME, false, 1});
+}
+
+static PyObject *throttler_patient(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    return consume(self, args, nargs, kwnames, (struct question){STEADY__CONSUME, true, 1});
 }
 
 static PyObject *throttler_peek(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
     PyObject *key = NULL;
-    return read_call("peek", args, nargs, kwnames, 1, &key, NULL) == 0 ? ask(self, STEADY__PEEK, key, 1) : NULL;
+    if (read_call("peek", args, nargs, kwnames, 1, &key, NULL) != 0) return NULL;
+    return ask(self, (struct question){STEADY__PEEK, false, 1}, key);
 }
 
 static PyObject *throttler_reset(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
     PyObject *key = NULL;
-    return read_call("reset", args, nargs, kwnames, 1, &key, NULL) == 0 ? ask(self, STEADY__RESET, key, 0) : NULL;
+    if (read_call("reset", args, nargs, kwnames, 1, &key, NULL) != 0) return NULL;
+    return ask(self, (struct question){STEADY__RESET, false, 0}, key);
+}
+
+/* For wait(): the amount, as an int, where it can be waited for. */
+static PyObject *throttler_fitting(struct throttler *self, PyObject *args) {
+    PyObject *key = NULL, *given = NULL;
+    const char *bytes = NULL;
+    Py_ssize_t len = 0;
+    int64_t amount = 0;
+    if (!PyArg_ParseTuple(args, "OO", &key, &given) || core_key(key, &bytes, &len) != 0 ||
+        core_int(given, "amount", -STEADY__AMOUNT_MAX, STEADY__AMOUNT_MAX, &amount) != 0)
+        return NULL;
+    if (amount <= self->limit.max_capacity) return PyLong_FromLongLong(amount);
+    PyErr_Format(PyExc_ValueError, "amount is %lld, over the max_capacity of %lld: it will never fit",
+                 (long long)amount, (long long)self->limit.max_capacity);
+    return NULL;
 }
 
 /* ---- For clients of others ---- */
@@ -154,11 +187,14 @@ static PyObject *throttler_arguments(struct throttler *self, PyObject *args) {
     size_t len = 0;
     PyObject *key = NULL;
     long long amount = 0;
+    int patient = 0;
     const struct steady__rate *rate = &self->terms.rate;
-    if (!PyArg_ParseTuple(args, "OL", &key, &amount) || core_whole_key(self, key, room, &bytes, &len) != 0) return NULL;
+    if (!PyArg_ParseTuple(args, "OLp", &key, &amount, &patient)) return NULL;
+    if (core_whole_key(self, key, room, &bytes, &len) != 0) return NULL;
+    const long long block = patient ? 0 : (long long)rate->block;
     PyOS_snprintf(first, sizeof first, "%lld %lld %lld", (long long)rate->capacity, (long long)rate->recharge, amount);
-    if (rate->drops == 1 && rate->block == 0) return Py_BuildValue("(y#s)", bytes, (Py_ssize_t)len, first);
-    PyOS_snprintf(second, sizeof second, "%lld %lld", (long long)rate->drops, (long long)rate->block);
+    if (rate->drops == 1 && block == 0) return Py_BuildValue("(y#s)", bytes, (Py_ssize_t)len, first);
+    PyOS_snprintf(second, sizeof second, "%lld %lld", (long long)rate->drops, block);
     return Py_BuildValue("(y#ss)", bytes, (Py_ssize_t)len, first, second);
 }
 
@@ -199,21 +235,24 @@ static PyObject *throttler_failed(struct throttler *self, PyObject *args) {
     long long amount = 0;
     if (!PyArg_ParseTuple(args, "iziOL", &error, &why, &verb, &key, &amount)) return NULL;
     steady_throttler *stand_in = self->count > 0 ? self->bindings[0].throttler : NULL;
-    return core_policy(self, stand_in, (enum steady__verb)verb, key, amount, error, why);
+    return core_policy(self, stand_in, (struct question){(enum steady__verb)verb, false, amount}, key, error, why);
 }
 
-static PyMethodDef methods[] = {{"consume", (PyCFunction)(void (*)(void))throttler_consume,
-                                 METH_FASTCALL | METH_KEYWORDS,
-                                 "consume($self, key, amount=1)\n--\n\nPuts drops into the bucket if they all fit; a "
-                                 "negative amount takes drops out."},
-                                {"peek", (PyCFunction)(void (*)(void))throttler_peek, METH_FASTCALL | METH_KEYWORDS,
-                                 "peek($self, key)\n--\n\nLooks at the bucket, and changes nothing."},
-                                {"reset", (PyCFunction)(void (*)(void))throttler_reset, METH_FASTCALL | METH_KEYWORDS,
-                                 "reset($self, key)\n--\n\nForgets the bucket: empty, not blocked."},
-                                {"_arguments", (PyCFunction)throttler_arguments, METH_VARARGS, NULL},
-                                {"_decode", (PyCFunction)throttler_decode, METH_VARARGS, NULL},
-                                {"_failed", (PyCFunction)throttler_failed, METH_VARARGS, NULL},
-                                {NULL, NULL, 0, NULL}};
+static PyMethodDef methods[] = {
+    {"consume", (PyCFunction)(void (*)(void))throttler_consume, METH_FASTCALL | METH_KEYWORDS,
+     "consume($self, key, amount=1)\n--\n\nPuts drops into the bucket if they all fit; a "
+     "negative amount takes drops out."},
+    {"peek", (PyCFunction)(void (*)(void))throttler_peek, METH_FASTCALL | METH_KEYWORDS,
+     "peek($self, key)\n--\n\nLooks at the bucket, and changes nothing."},
+    {"reset", (PyCFunction)(void (*)(void))throttler_reset, METH_FASTCALL | METH_KEYWORDS,
+     "reset($self, key)\n--\n\nForgets the bucket: empty, not blocked."},
+    {"_consume_patiently", (PyCFunction)(void (*)(void))throttler_patient, METH_FASTCALL | METH_KEYWORDS,
+     "_consume_patiently($self, key, amount=1)\n--\n\nconsume, but it starts no block."},
+    {"_fitting", (PyCFunction)throttler_fitting, METH_VARARGS, NULL},
+    {"_arguments", (PyCFunction)throttler_arguments, METH_VARARGS, NULL},
+    {"_decode", (PyCFunction)throttler_decode, METH_VARARGS, NULL},
+    {"_failed", (PyCFunction)throttler_failed, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL}};
 
 /* ---- Making one ---- */
 
@@ -225,6 +264,14 @@ static int read_policy(const char *name, enum steady_policy *policy) {
         return 0;
     }
     PyErr_Format(PyExc_ValueError, "on_error is '%s'; it must be 'report', 'allow', 'deny' or 'local'", name);
+    return -1;
+}
+
+static int check_prefix(PyObject *prefix) {
+    Py_ssize_t len = 0;
+    if (core_utf8(prefix, "prefix", &len) == NULL) return -1;
+    if (len < STEADY__KEY_MAX) return 0;
+    PyErr_Format(PyExc_ValueError, "prefix is %zd bytes long; it must be at most %d", len, STEADY__KEY_MAX - 1);
     return -1;
 }
 
@@ -272,7 +319,7 @@ static int throttler_init(struct throttler *self, PyObject *args, PyObject *kwar
     }
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOOOUsO:Throttler", names, &redis, &target, &given[0], &given[1],
                                      &given[2], &drops, &prefix, &on_error, &share) ||
-        core_int(drops, "drops", 1, STEADY__DROPS_MAX, &count) != 0 ||
+        check_prefix(prefix) != 0 || core_int(drops, "drops", 1, STEADY__DROPS_MAX, &count) != 0 ||
         core_int(share, "local_share", 1, UINT32_MAX, &shares) != 0 ||
         read_policy(on_error, &self->options.on_error) != 0)
         return -1;
