@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 from collections.abc import Coroutine, Generator
-from typing import Any, final
+from typing import Any, Literal, final
 
 core_version: str
 scripts: tuple[tuple[str, str], tuple[str, str], tuple[str, str]]
@@ -53,11 +53,14 @@ class ThrottleResult:
 
 class Store:
     def __new__(
-        cls, url: str, *, timeout: float | None = None, max_in_flight: int = 0, buckets: int = 0
+        cls,
+        url: str,
+        *,
+        timeout: float | None = None,
+        max_in_flight: int = 0,
+        buckets: int = 0,
+        engine: Literal["auto", "script", "module"] = "auto",
     ) -> Store: ...
-    def __init__(
-        self, url: str, *, timeout: float | None = None, max_in_flight: int = 0, buckets: int = 0
-    ) -> None: ...
     @property
     def closed(self) -> bool: ...
     def close(self) -> None: ...
@@ -65,6 +68,10 @@ class Store:
 
 @final
 class Decision(Coroutine[Any, Any, ThrottleResult]):
+    @property
+    def __name__(self) -> str: ...
+    @property
+    def __qualname__(self) -> str: ...
     def __await__(self) -> Generator[Any, Any, ThrottleResult]: ...
     def send(self, value: Any, /) -> Any: ...
     def throw(self, *args: Any) -> Any: ...

@@ -2,17 +2,24 @@
 """Stores that throttlers can share."""
 from __future__ import annotations
 
-from types import TracebackType
+from typing import TYPE_CHECKING
 
 from . import _core
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing import Literal
 
 
 class Store(_core.Store):
     """A URL, and a connection for each event loop that uses it. Any number of throttlers may share one.
 
     `timeout` is what a decision may take, in seconds, all included (0.1 unless given); `max_in_flight` how many may wait
-    for an answer (65536); `buckets` how many live ones an embedded store has room for. Embedded stores may be used from
-    any thread; a server's from any event loop, each with a connection of its own.
+    for an answer (65536); `buckets` how many live ones an embedded store has room for; `engine` what decides on a
+    server: the commands of the module steady.so ("module"), the Lua scripts ("script"), or the module where it is
+    loaded ("auto"). Embedded stores may be used from any thread; a server's from any event loop, each with a connection
+    of its own.
     """
 
     __slots__ = ("__weakref__",)
@@ -30,9 +37,16 @@ class Store(_core.Store):
         self.close()
 
 
-def connect(url: str, *, timeout: float | None = None, max_in_flight: int = 0, buckets: int = 0) -> Store:
+def connect(
+    url: str,
+    *,
+    timeout: float | None = None,
+    max_in_flight: int = 0,
+    buckets: int = 0,
+    engine: Literal["auto", "script", "module"] = "auto",
+) -> Store:
     """A Store for a URL: "redis://[user:pass@]host[:port][/db]", "unix:/path", "memory:" or "file:/path".
 
     Nothing is sent before the first decision.
     """
-    return Store(url, timeout=timeout, max_in_flight=max_in_flight, buckets=buckets)
+    return Store(url, timeout=timeout, max_in_flight=max_in_flight, buckets=buckets, engine=engine)

@@ -18,9 +18,9 @@ from ._store import Store
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from types import TracebackType
-    from typing import TypeVar
+    from typing import Literal, TypeVar
 
-    from typing_extensions import Literal, ParamSpec
+    from typing_extensions import ParamSpec
 
     P = ParamSpec("P")
     R = TypeVar("R")

@@ -82,6 +82,17 @@ int core_int(PyObject *object, const char *name, int64_t min, int64_t max, int64
     return -1;
 }
 
+int core_choice(const char *given, const char *name, const char *const *names) {
+    char list[80] = "";
+    for (int i = 0; names[i] != NULL; i++) {
+        if (strcmp(given, names[i]) == 0) return i;
+        const size_t len = strlen(list);
+        PyOS_snprintf(list + len, sizeof list - len, "%s'%s'", i > 0 ? ", " : "", names[i]);
+    }
+    PyErr_Format(PyExc_ValueError, "%s is '%.100s'; it must be one of %s", name, given, list);
+    return -1;
+}
+
 static int bad_seconds(const char *name, const char *what) {
     PyErr_Format(PyExc_ValueError, "%s %s", name, what);
     return -1;

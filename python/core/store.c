@@ -239,8 +239,12 @@ static void store_finalize(PyObject *self) {
     PyErr_Restore(type, value, traceback);
 }
 
-static int read_options(struct store *self, PyObject *timeout, PyObject *max_in_flight, PyObject *buckets) {
+static int read_options(struct store *self, PyObject *timeout, PyObject *max_in_flight, PyObject *buckets,
+                        const char *engine) {
+    static const char *const engines[] = {"auto", "script", "module", NULL};
     int64_t in_flight = 0, room = 0;
+    const int chosen = core_choice(engine, "engine", engines);
+    if (chosen < 0) return -1;
     if (timeout != Py_None && core_seconds(timeout, "timeout", &self->options.timeout) != 0) return -1;
     if (timeout != Py_None && self->options.timeout == 0) {
         PyErr_SetString(PyExc_ValueError, "timeout is 0; it must be over 0 s, or None for the default");
@@ -248,6 +252,7 @@ static int read_options(struct store *self, PyObject *timeout, PyObject *max_in_
     }
     if (core_int(max_in_flight, "max_in_flight", 0, UINT32_MAX, &in_flight) != 0) return -1;
     if (core_int(buckets, "buckets", 0, UINT32_MAX, &room) != 0) return -1;
+    self->options.engine = (enum steady_engine)chosen;
     self->options.max_in_flight = (uint32_t)in_flight;
     self->options.buckets = (uint32_t)room;
     return 0;
@@ -269,12 +274,12 @@ static int open_or_check(struct store *self) {
 }
 
 static PyObject *store_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"url", "timeout", "max_in_flight", "buckets", NULL};
+    static char *names[] = {"url", "timeout", "max_in_flight", "buckets", "engine", NULL};
     PyObject *timeout = Py_None, *zero = PyLong_FromLong(0), *max_in_flight = zero, *buckets = zero;
-    const char *url = NULL;
+    const char *url = NULL, *engine = "auto";
     struct store *self = NULL;
-    if (zero != NULL &&
-        PyArg_ParseTupleAndKeywords(args, kwargs, "s|$OOO:Store", names, &url, &timeout, &max_in_flight, &buckets))
+    if (zero != NULL && PyArg_ParseTupleAndKeywords(args, kwargs, "s|$OOOs:Store", names, &url, &timeout,
+                                                    &max_in_flight, &buckets, &engine))
         self = (struct store *)type->tp_alloc(type, 0);
     if (self != NULL) {
         self->state = core_state_of(type);
@@ -282,8 +287,8 @@ static PyObject *store_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         self->loops = PyDict_New();
         if (self->url == NULL) PyErr_NoMemory();
         if (self->url != NULL) strcpy(self->url, url);
-        if (self->url == NULL || self->loops == NULL || read_options(self, timeout, max_in_flight, buckets) != 0 ||
-            open_or_check(self) != 0)
+        if (self->url == NULL || self->loops == NULL ||
+            read_options(self, timeout, max_in_flight, buckets, engine) != 0 || open_or_check(self) != 0)
             Py_CLEAR(self);
     }
     Py_XDECREF(zero);

@@ -256,17 +256,6 @@ static PyMethodDef methods[] = {
 
 /* ---- Making one ---- */
 
-static int read_policy(const char *name, enum steady_policy *policy) {
-    static const char *const names[] = {"report", "deny", "allow", "local"};
-    for (int i = 0; i < 4; i++) {
-        if (strcmp(name, names[i]) != 0) continue;
-        *policy = (enum steady_policy)i;
-        return 0;
-    }
-    PyErr_Format(PyExc_ValueError, "on_error is '%s'; it must be 'report', 'allow', 'deny' or 'local'", name);
-    return -1;
-}
-
 static int check_prefix(PyObject *prefix) {
     Py_ssize_t len = 0;
     if (core_utf8(prefix, "prefix", &len) == NULL) return -1;
@@ -311,8 +300,10 @@ static int throttler_init(struct throttler *self, PyObject *args, PyObject *kwar
     static char *names[] = {"redis", "target", "max_capacity", "drop_recharge", "block_duration",
                             "drops", "prefix", "on_error",     "local_share",   NULL};
     PyObject *redis = NULL, *target = NULL, *given[3], *drops = NULL, *prefix = NULL, *share = NULL;
+    static const char *const policies[] = {"report", "deny", "allow", "local", NULL};
     const char *on_error = NULL;
     int64_t count = 0, shares = 0;
+    int policy = 0;
     if (self->redis != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "Throttler.__init__ was called before");
         return -1;
@@ -321,8 +312,9 @@ static int throttler_init(struct throttler *self, PyObject *args, PyObject *kwar
                                      &given[2], &drops, &prefix, &on_error, &share) ||
         check_prefix(prefix) != 0 || core_int(drops, "drops", 1, STEADY__DROPS_MAX, &count) != 0 ||
         core_int(share, "local_share", 1, UINT32_MAX, &shares) != 0 ||
-        read_policy(on_error, &self->options.on_error) != 0)
+        (policy = core_choice(on_error, "on_error", policies)) < 0)
         return -1;
+    self->options.on_error = (enum steady_policy)policy;
     self->options.local_share = (uint32_t)shares;
     self->redis = Py_NewRef(redis);
     self->max_capacity = Py_NewRef(given[0]);
