@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # Steady. `make run` and `make test` do everything on a fresh Debian or Ubuntu; `make help` lists the rest.
-# Yours to set: CC CFLAGS LDFLAGS BUILD, PREFIX LIBDIR DESTDIR, V=1 to see the commands.
+# Yours to set: CC CFLAGS LDFLAGS BUILD, PREFIX LIBDIR DESTDIR, TLS=no to do without OpenSSL, V=1 to see the commands.
 .DEFAULT_GOAL := all
 BUILD  ?= build
 PREFIX ?= /usr/local
@@ -27,12 +27,18 @@ LINK    = $(CC) $(CFLAGS) -pthread -Wl,-z,relro,-z,now,-z,noexecstack $(LDFLAGS)
 
 HIREDIS_CFLAGS := $(call pkg,--cflags hiredis)
 HIREDIS_LIBS   := $(or $(call pkg,--libs hiredis),-lhiredis)
+# OpenSSL 3 is used where it is installed; TLS=no does without.
+TLS            ?= $(or $(call pkg,--exists 'libssl >= 3' && echo yes),no)
+TLS_PKGS       := $(if $(filter-out no,$(TLS)),libssl libcrypto)
+TLS_CFLAGS     := $(if $(TLS_PKGS),$(call pkg,--cflags $(TLS_PKGS)))
+TLS_LIBS       := $(if $(TLS_PKGS),$(or $(call pkg,--libs $(TLS_PKGS)),-lssl -lcrypto))
+LIBS           := $(HIREDIS_LIBS) $(TLS_LIBS)
 TEST_PKGS      := cmocka jansson libuv libevent lua5.1 libsodium
 TEST_CFLAGS    := $(foreach p,$(TEST_PKGS),$(call pkg,--cflags $p))
 TEST_LIBS      := -Wl,--as-needed $(foreach p,$(TEST_PKGS),$(call pkg,--libs $p)) -lev -lm -ldl -Wl,--no-as-needed
 
 obj   = $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard $(1)))
-SRC  := $(call obj,src/*.c)
+SRC  := $(filter-out %/$(if $(TLS_PKGS),tls_none,tls).o,$(call obj,src/*.c))
 CLI  := $(call obj,cli/*.c)
 # tests/prog_X.c is a program that tests start; what is neither that nor a test is shared by the tests.
 UNIT := $(patsubst tests/%.c,$(BUILD)/test/%,$(wildcard tests/unit_*.c))
@@ -48,7 +54,7 @@ everything: tests $(BENCH) $(call obj,examples/*.c)
 # ---- Building ----
 
 # Objects are made again when the compiler or its flags change.
-FLAGS := $(CC) $(CFLAGS) $(NEEDED) $(LDFLAGS)
+FLAGS := $(CC) $(CFLAGS) $(NEEDED) $(LDFLAGS) $(TLS_LIBS)
 $(BUILD)/flags: force
 	@mkdir -p $(@D)
 	@echo '$(FLAGS)' | cmp -s - $@ || echo '$(FLAGS)' >$@
@@ -57,7 +63,7 @@ $(BUILD)/scripts.h: scripts/embed-lua $(wildcard lua/*.lua)
 	@mkdir -p $(@D)
 	$(Q)scripts/embed-lua lua/consume.lua lua/peek.lua lua/reset.lua >$@
 
-$(BUILD)/obj/src/%.o: OWN = -fPIC -fvisibility=hidden -Iinclude -Isrc -I$(BUILD) $(HIREDIS_CFLAGS)
+$(BUILD)/obj/src/%.o: OWN = -fPIC -fvisibility=hidden -Iinclude -Isrc -I$(BUILD) $(HIREDIS_CFLAGS) $(TLS_CFLAGS)
 $(BUILD)/obj/module/%.o: OWN = -fPIC -fvisibility=hidden -Iinclude -Isrc
 $(BUILD)/obj/test_clock/%.o: OWN = -fPIC -fvisibility=hidden -Iinclude -Isrc -DSTEADY_TEST_CLOCK
 $(BUILD)/obj/cli/%.o: OWN = -fPIE -Iinclude
@@ -78,11 +84,11 @@ $(BUILD)/libsteady.a: $(SRC)
 
 $(BUILD)/libsteady.so: $(SRC)
 	$(SAY) LINK $@
-	$(Q)$(LINK) -shared -Wl,-soname,$(SONAME) -Wl,-z,defs -o $@ $^ $(HIREDIS_LIBS)
+	$(Q)$(LINK) -shared -Wl,-soname,$(SONAME) -Wl,-z,defs -o $@ $^ $(LIBS)
 
 $(BUILD)/steady $(BUILD)/demo: $(BUILD)/libsteady.a
 	$(SAY) LINK $@
-	$(Q)$(LINK) -pie -o $@ $(filter-out %.a,$^) $< $(HIREDIS_LIBS)
+	$(Q)$(LINK) -pie -o $@ $(filter-out %.a,$^) $< $(LIBS)
 $(BUILD)/steady: $(CLI)
 $(BUILD)/demo: $(BUILD)/obj/examples/demo.o
 
@@ -108,21 +114,21 @@ LDFLAGS_live_alloc = $(LDFLAGS_unit_alloc)
 LDFLAGS_live_names = -Wl,--wrap=getaddrinfo
 $(UNIT) $(LIVE) $(PROG): $(BUILD)/test/%: $(BUILD)/obj/tests/%.o $(BUILD)/test/libhelp.a $(BUILD)/libsteady.a
 	$(SAY) LINK $@
-	$(Q)$(LINK) -pie $(LDFLAGS_$*) -o $@ $^ $(HIREDIS_LIBS) $(TEST_LIBS)
+	$(Q)$(LINK) -pie $(LDFLAGS_$*) -o $@ $^ $(LIBS) $(TEST_LIBS)
 
 $(BUILD)/vectors: $(BUILD)/obj/tests/vectors.o $(BUILD)/test/libhelp.a $(BUILD)/libsteady.a
-	$(Q)$(LINK) -pie -o $@ $^ $(HIREDIS_LIBS) $(TEST_LIBS)
+	$(Q)$(LINK) -pie -o $@ $^ $(LIBS) $(TEST_LIBS)
 
 FUZZ := $(patsubst fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard fuzz/*.c))
 FUZZ_FLAGS = -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 $(BUILD)/obj/fuzz/%.o: OWN = -fPIE -Iinclude -Isrc -Icli -I$(BUILD)
 $(patsubst fuzz/%.c,$(BUILD)/%,$(wildcard fuzz/*.c)): $(BUILD)/%: $(BUILD)/obj/fuzz/%.o $(filter-out %/steady.o,$(CLI)) $(BUILD)/libsteady.a
 	$(SAY) LINK $@
-	$(Q)$(LINK) -fsanitize=fuzzer -pie -o $@ $^ $(HIREDIS_LIBS)
+	$(Q)$(LINK) -fsanitize=fuzzer -pie -o $@ $^ $(LIBS)
 
 $(BENCH): $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(BUILD)/libsteady.a
 	@mkdir -p $(@D)
-	$(Q)$(LINK) -pie -o $@ $^ $(HIREDIS_LIBS) -lm
+	$(Q)$(LINK) -pie -o $@ $^ $(LIBS) -lm
 
 # ---- Running ----
 
@@ -192,7 +198,7 @@ install: all ## into PREFIX (/usr/local) under DESTDIR
 	install -m 755 $(BUILD)/libsteady.so $(DESTDIR)$(LIBDIR)/libsteady.so.$(VERSION)
 	ln -sf libsteady.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libsteady.so
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@VERSION@|$(VERSION)|' src/steady.pc.in \
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@TLS@|$(TLS_PKGS)|' src/steady.pc.in \
 	    >$(DESTDIR)$(LIBDIR)/pkgconfig/steady.pc
 	install -m 755 $(BUILD)/steady $(DESTDIR)$(PREFIX)/bin
 	install -m 644 man/*.1 $(MAN)/man1

@@ -203,6 +203,18 @@ enum steady_engine {
     STEADY_ENGINE_MODULE = 2  /* the commands of steady.so; without them decisions end as STEADY_SERVER or _REFUSED */
 };
 
+/* TLS, for rediss:// and valkeys://. Each field is also an option of the URL, which goes first; with any other URL they
+ * are refused. Files are PEM, and read once, when the store is opened. Strings are copied. */
+typedef struct steady_tls_options {
+    const char *ca_file;       /* tls_ca: trust these certificates and no others; NULL: what the system trusts */
+    const char *cert_file;     /* tls_cert: our certificate, and those between it and the CA; NULL: none */
+    const char *key_file;      /* tls_key: its key, without a passphrase; NULL: it is in cert_file, too */
+    const char *server_name;   /* tls_server_name: who the server's certificate must be for; NULL: the URL's host */
+    bool insecure_skip_verify; /* tls_insecure_skip_verify=yes: take any certificate. Whoever can intercept the
+                                  connection can then be the server, and read the password */
+    uint64_t reserved[4];
+} steady_tls_options;
+
 typedef struct steady_store_options {
     const steady_loop *loop; /* for the asynchronous calls; copied. NULL: only the ..._sync calls */
     steady_us timeout;       /* from the call to its answer, all included; 0: 100 ms. Redis only. 1 .. 24 h */
@@ -214,14 +226,16 @@ typedef struct steady_store_options {
      * only, and holds no password and no key. NULL: no log. */
     void (*log)(void *data, enum steady_log_level level, const char *text);
     void *log_data;
-    enum steady_engine engine; /* Redis only */
-    uint64_t reserved[5];
+    enum steady_engine engine;     /* Redis only */
+    const steady_tls_options *tls; /* copied; NULL: all defaults, and what the URL says */
+    uint64_t reserved[4];
 } steady_store_options;
 
 /* Opens a store. url is one of
  *     memory:                              buckets private to this process
  *     file:/path                           buckets in a mapped file, shared by the processes of one user on this host
  *     redis://[user:pass@]host[:port][/db] a Redis (7.0+) or Valkey (7.2+) server; valkey:// is the same
+ *     rediss://...[?option=value&...]      the same over TLS, with the options of steady_tls_options; valkeys://, too
  *     unix:/path[?db=N]                    the same over a Unix socket; unix://user:pass@/path with credentials
  * NULL is memory:. Bytes of user and pass that mean something in a URL are %-encoded. Opening a Redis store does not
  * wait for the server: it connects in the background, and again by itself whenever it has to.

@@ -13,7 +13,10 @@ from setuptools.command.sdist import sdist
 HERE = Path(__file__).resolve().parent
 TAKEN_ALONG = HERE / "steady"
 TREE = TAKEN_ALONG if TAKEN_ALONG.is_dir() else HERE.parent
-NOT_NEEDED = {"attach.c"}  # stores on a hiredis context, which no Python program has: so hiredis is not needed either
+# TLS is there where OpenSSL's headers are, unless the environment says TLS=no; as in the Makefile.
+TLS = os.environ.get("TLS") != "no" and subprocess.call(["pkg-config", "--exists", "libssl >= 3"]) == 0
+# Stores on a hiredis context no Python program has: so hiredis is not needed either.
+NOT_NEEDED = {"attach.c", "tls_none.c" if TLS else "tls.c"}
 SCRIPTS = ["lua/consume.lua", "lua/peek.lua", "lua/reset.lua"]
 
 
@@ -67,6 +70,7 @@ setup(
                                                  *(TREE / "lua").glob("*.lua"), TREE / "include" / "steady.h"]],
             include_dirs=[relative(TREE / "include"), relative(TREE / "src"), "core"],
             define_macros=[("_GNU_SOURCE", None)],
+            libraries=["ssl", "crypto"] if TLS else [],
             extra_compile_args=["-std=c11", "-fvisibility=hidden", "-pthread",
                                 *(["-mcx16"] if platform.machine() == "x86_64" else [])],
             # Another copy of the library in the same process is not ours to call.

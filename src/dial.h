@@ -1,32 +1,45 @@
 /* SPDX-License-Identifier: MIT
- * From a URL to a connected socket: one attempt, over all addresses. */
+ * From a URL to a connected socket, with TLS where it is wanted: one attempt, over all addresses. */
 #ifndef STEADY__DIAL_H
 #define STEADY__DIAL_H
 
 #include "fork.h"
 #include "loop.h"
 #include "net.h"
+#include "tls.h"
 #include "url.h"
+
+/* What an attempt came to: a descriptor and the TLS over it, for the taker, or -1 and the reason. */
+struct steady__dialed {
+    int fd;
+    struct steady__tls *tls; /* NULL: in the clear */
+    int error;               /* STEADY_UNAVAILABLE, or STEADY_REFUSED */
+    const char *why;
+};
 
 struct steady__dial {
     const struct steady__net *net;
     const steady_loop *loop;
     const struct steady__url *url;
+    const struct steady__tls_context *tls_context; /* NULL: in the clear */
     const struct steady__birthmark *birthmark;
-    steady_us patience; /* an address has this long to accept */
+    steady_us patience; /* an address has this long to accept, and again to shake hands */
     steady_us unanswered;
-    void (*done)(void *arg, int fd, const char *why); /* once a start: a descriptor, or -1 and the reason */
+    void (*done)(void *arg, const struct steady__dialed *dialed); /* once a start */
     void *arg;
     struct steady__lookup *lookup;
     struct steady__addresses addresses;
     size_t next;
     int fd;
-    int last_error;
+    struct steady__tls *tls; /* NULL: not that far */
+    struct steady__tls_ticket ticket;
+    int error; /* of the last address */
+    char why[160];
     struct steady__watch watch;
     struct steady__alarm alarm;
 };
 
-/* Expects net, loop, url, birthmark, patience, unanswered, done and arg filled in, and the rest zero. */
+/* Expects net, loop, url, tls_context, birthmark, patience, unanswered, done and arg filled in, and the rest zero. */
 int steady__dial_init(struct steady__dial *dial);
 
 /* To be called from the loop only, since done may be called inside it. */

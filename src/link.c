@@ -5,10 +5,10 @@
  *        ^                  |                      |                  |
  *        +------------------+----------------------+------------------+      and CLOSED from anywhere
  *
- * Normally: a new link rests for no time at all, dials, says AUTH and SELECT if the URL wants them, and is up. Requests
- * wait in `waiting` until it is, and go out in the order they came in. A request that finds nothing else on the wire is
- * sent inside submit; one that does not is sent together with all others of the same turn of the loop: at the end of
- * the batch of replies being read, or when the loop says that the socket is writable.
+ * Normally: a new link rests for no time at all, dials (TLS included), says AUTH and SELECT if the URL wants them, and
+ * is up. Requests wait in `waiting` until it is, and go out in the order they came in. A request that finds nothing
+ * else on the wire is sent inside submit; one that does not is sent together with all others of the same turn of the
+ * loop: at the end of the batch of replies being read, or when the loop says that the socket is writable.
  *
  * It fails in four ways, all of which end in RESTING with a time to dial again, at most one attempt at a time:
  *   - an attempt comes to nothing: the rest doubles, up to half a second, with jitter. From now on the server is known
@@ -311,17 +311,22 @@ static bool take_replies(struct steady__link *link) {
     return link->epoch == epoch;
 }
 
+/* error: an errno; 0: the end of the stream. */
+static void lost(struct steady__link *link, int error) {
+    const bool let_in = !steady__wire_turned_away(&link->wire);
+    drop(link, let_in ? STEADY_UNAVAILABLE : STEADY_REFUSED, let_in, steady__wire_excuse(&link->wire, error));
+}
+
 static void read_replies(struct steady__link *link) {
     for (;;) {
         const ssize_t n = steady__wire_receive(&link->wire);
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
         if (n <= 0) {
-            const int error = n < 0 ? errno : link->wire.broken;
-            drop(link, STEADY_UNAVAILABLE, true, error != 0 ? strerror(error) : "the server closed the connection");
+            lost(link, n < 0 ? errno : link->wire.broken);
             return;
         }
         link->quiet_since = now(link);
-        if (!take_replies(link) || n < STEADY__WIRE_IN / 2) return;
+        if (!take_replies(link) || (n < STEADY__WIRE_IN / 2 && !steady__wire_pending(&link->wire))) return;
     }
 }
 
@@ -330,8 +335,7 @@ static void ready(void *arg, int events) {
     if (!enter(link)) return;
     const uint64_t epoch = link->epoch;
     if ((events & STEADY_READABLE) != 0 || link->wire.broken != 0) read_replies(link);
-    if (link->epoch == epoch && link->wire.broken != 0)
-        drop(link, STEADY_UNAVAILABLE, true, strerror(link->wire.broken));
+    if (link->epoch == epoch && link->wire.broken != 0) lost(link, link->wire.broken);
     leave(link);
 }
 
@@ -365,8 +369,8 @@ static void greet(struct steady__link *link) {
     if (url->db != 0) greet_with(link, 2, (const char *const[]){"SELECT", db});
 }
 
-static void connected(struct steady__link *link, int fd) {
-    steady__wire_open(&link->wire, fd);
+static void connected(struct steady__link *link, int fd, struct steady__tls *tls) {
+    steady__wire_open(&link->wire, fd, tls);
     link->epoch++;
     link->connections++;
     link->answered = false;
@@ -385,13 +389,13 @@ static void connected(struct steady__link *link, int fd) {
     steady__wire_flush(&link->wire); /* a new socket has room for it, or is broken, and then it says so */
 }
 
-static void dialed(void *arg, int fd, const char *why) {
+static void dialed(void *arg, const struct steady__dialed *dialed) {
     struct steady__link *link = arg;
     if (!enter(link)) return;
-    if (fd >= 0)
-        connected(link, fd);
+    if (dialed->fd >= 0)
+        connected(link, dialed->fd, dialed->tls);
     else
-        give_up_attempt(link, STEADY_UNAVAILABLE, why);
+        give_up_attempt(link, dialed->error, dialed->why);
     leave(link);
 }
 
@@ -472,6 +476,7 @@ struct steady__link *steady__link_open(const struct steady__link_options *option
     link->dial = (struct steady__dial){.net = options->net,
                                        .loop = &link->with.loop,
                                        .url = options->url,
+                                       .tls_context = options->tls,
                                        .birthmark = options->birthmark,
                                        .patience = patience(link),
                                        .unanswered = stall_time(link),

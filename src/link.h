@@ -37,6 +37,7 @@ struct steady__link_options {
     const struct steady__net *net;
     steady_loop loop;
     const struct steady__url *url;             /* outlives the link */
+    const struct steady__tls_context *tls;     /* as well; NULL: in the clear */
     const struct steady__birthmark *birthmark; /* as well */
     steady_message *trouble;                   /* as well; where to leave what went wrong */
     steady_us timeout;

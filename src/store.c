@@ -27,6 +27,10 @@ int steady__options_check(const steady_store_options *options, steady_message *w
     for (size_t i = 0; i < sizeof options->reserved / sizeof options->reserved[0]; i++)
         if (options->reserved[i] != 0)
             return steady__fail(why, STEADY_BAD_ARGUMENT, "reserved fields of steady_store_options must be zero");
+    for (size_t i = 0; options->tls != NULL && i < sizeof options->tls->reserved / sizeof options->tls->reserved[0];
+         i++)
+        if (options->tls->reserved[i] != 0)
+            return steady__fail(why, STEADY_BAD_ARGUMENT, "reserved fields of steady_tls_options must be zero");
     return 0;
 }
 
@@ -40,6 +44,10 @@ int steady_store_open(steady_store **store, const char *text, const steady_store
     int error = steady__options_check(options, why);
     if (error == 0) error = steady__url_parse(&url, text != NULL ? text : "memory:", why);
     if (error != 0) return error;
+    if (options->tls != NULL && url.scheme != STEADY__URL_TLS) {
+        steady__url_clear(&url);
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "there are TLS options, and the store URL is not rediss:");
+    }
     switch (url.scheme) {
     case STEADY__URL_MEMORY: error = steady__local_open(store, NULL, options, why); break;
     case STEADY__URL_FILE: error = steady__local_open(store, url.path, options, why); break;

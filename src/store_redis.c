@@ -9,6 +9,7 @@
 #include "error.h"
 #include "flight.h"
 #include "script.h"
+#include "tls.h"
 #include "url.h"
 
 #define TIMEOUT (100 * STEADY_MILLISECOND)
@@ -19,6 +20,7 @@ struct redis_store {
     steady_store head;
     const struct steady__net *net;
     struct steady__url url;
+    struct steady__tls_context *tls; /* NULL: in the clear */
     struct steady__birthmark birthmark;
     steady_message trouble;
     steady_store_options options;
@@ -55,6 +57,7 @@ static int start(struct redis_store *store, struct steady__flight *flight, const
     const struct steady__link_options options = {.net = store->net,
                                                  .loop = *loop,
                                                  .url = &store->url,
+                                                 .tls = store->tls,
                                                  .birthmark = &store->birthmark,
                                                  .trouble = &store->trouble,
                                                  .timeout = flight->timeout,
@@ -150,6 +153,8 @@ static void close_store(steady_store *head) {
     stop(&store->flight);
     stop(&store->blocking);
     steady_poller_free(&store->poller);
+    steady__tls_close(store->tls);
+    store->tls = NULL;
     steady__url_clear(&store->url);
 }
 
@@ -184,13 +189,17 @@ int steady__redis_open_over(steady_store **store, const struct steady__net *net,
     s->options = *options;
     if (s->options.timeout == 0) s->options.timeout = TIMEOUT;
     if (s->options.max_in_flight == 0) s->options.max_in_flight = MAX_IN_FLIGHT;
-    if (options->loop != NULL && start(s, &s->flight, options->loop, false, true) != 0) {
+    int error = url->scheme == STEADY__URL_TLS ? steady__tls_open(&s->tls, url, options->tls, why) : 0;
+    s->options.tls = NULL; /* the caller's */
+    if (error == 0 && options->loop != NULL && start(s, &s->flight, options->loop, false, true) != 0)
+        error = steady__fail(why, STEADY_NO_MEMORY, "out of memory");
+    if (error == 0) {
+        *store = &s->head;
+    } else {
         close_store(&s->head);
         free_store(&s->head);
-        return steady__fail(why, STEADY_NO_MEMORY, "out of memory");
     }
-    *store = &s->head;
-    return 0;
+    return error;
 }
 
 int steady__redis_open(steady_store **store, const struct steady__url *url, const steady_store_options *options,

@@ -6,6 +6,7 @@
 #include "url.h"
 
 #include <arpa/inet.h>
+#include <stddef.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/un.h>
@@ -160,11 +161,84 @@ static int read_host_port(struct steady__url *url, char *text, steady_message *w
     return colon != NULL ? read_port(url, colon + 1, why) : 0;
 }
 
-/* //[user:pass@]host[:port][/db] */
+/* ---- Options ---- */
+
+static int read_db_option(struct steady__url *url, char *value, size_t field, steady_message *why) {
+    (void)field;
+    return read_db(url, value, why);
+}
+
+static int read_text(struct steady__url *url, char *value, size_t field, steady_message *why) {
+    if (*value == '\0') return refuse(why, "has an option with nothing after its '='");
+    *(const char **)((char *)url + field) = value;
+    return decode(value, why);
+}
+
+static int read_yes(struct steady__url *url, char *value, size_t field, steady_message *why) {
+    if (strcmp(value, "yes") != 0 && strcmp(value, "no") != 0)
+        return refuse(why, "has an option that can only be yes or no, and is neither");
+    *(bool *)((char *)url + field) = *value == 'y';
+    return 0;
+}
+
+static const struct option {
+    const char *name; /* with its '=' */
+    enum steady__scheme scheme;
+    int (*read)(struct steady__url *url, char *value, size_t field, steady_message *why);
+    size_t field;
+} known_options[] = {
+    {"db=", STEADY__URL_UNIX, read_db_option, 0},
+    {"tls_ca=", STEADY__URL_TLS, read_text, offsetof(struct steady__url, tls_ca)},
+    {"tls_cert=", STEADY__URL_TLS, read_text, offsetof(struct steady__url, tls_cert)},
+    {"tls_key=", STEADY__URL_TLS, read_text, offsetof(struct steady__url, tls_key)},
+    {"tls_server_name=", STEADY__URL_TLS, read_text, offsetof(struct steady__url, tls_server_name)},
+    {"tls_insecure_skip_verify=", STEADY__URL_TLS, read_yes, offsetof(struct steady__url, tls_insecure)},
+};
+
+enum { N_OPTIONS = sizeof known_options / sizeof known_options[0] };
+
+static int find_option(const struct steady__url *url, const char *option) {
+    for (int i = 0; i < N_OPTIONS; i++)
+        if (known_options[i].scheme == url->scheme &&
+            strncmp(option, known_options[i].name, strlen(known_options[i].name)) == 0)
+            return i;
+    return -1;
+}
+
+/* a=b&c=d, each once. */
+static int read_options(struct steady__url *url, char *options, steady_message *why) {
+    char piece[48];
+    unsigned seen = 0;
+    for (char *option = options; option != NULL;) {
+        char *next = strchr(option, '&');
+        if (next != NULL) *next++ = '\0';
+        const int i = find_option(url, option);
+        if (i < 0)
+            return steady__fail(why, STEADY_BAD_ARGUMENT, "the store URL has an unknown option \"%s\"",
+                                shown(url, option, piece));
+        const int len = (int)strlen(known_options[i].name);
+        if ((seen & 1u << i) != 0)
+            return steady__fail(why, STEADY_BAD_ARGUMENT, "the store URL has the option %.*s twice", len - 1, option);
+        seen |= 1u << i;
+        const int error = known_options[i].read(url, option + len, known_options[i].field, why);
+        if (error != 0) return error;
+        option = next;
+    }
+    return 0;
+}
+
+/* ---- What comes after the scheme ---- */
+
+/* //[user:pass@]host[:port][/db], and with TLS [?options] */
 static int read_tcp(struct steady__url *url, char *rest, steady_message *why) {
     if (strncmp(rest, "//", 2) != 0) return refuse(why, "has no // after its scheme");
     char *authority = rest + 2;
-    if (strchr(authority, '?') != NULL) return refuse(why, "has options (after '?'), and redis:// knows none");
+    char *options = strchr(authority, '?');
+    if (options != NULL && url->scheme != STEADY__URL_TLS)
+        return refuse(why, "has options (after '?'), and redis:// knows none");
+    if (options != NULL && strchr(options, '@') != NULL)
+        return refuse(why, "has '?' in its user or password, or '@' in its options; write %3F or %40");
+    if (options != NULL) *options++ = '\0';
     char *slash = strchr(authority, '/');
     if (slash != NULL && strchr(slash, '@') != NULL)
         return refuse(why, "has '/' in its user or password; write it %2F");
@@ -172,26 +246,8 @@ static int read_tcp(struct steady__url *url, char *rest, steady_message *why) {
     int error = take_userinfo(url, &authority, why);
     if (error == 0) error = read_host_port(url, authority, why);
     if (error == 0 && slash != NULL && slash[1] != '\0') error = read_db(url, slash + 1, why);
+    if (error == 0 && options != NULL) error = read_options(url, options, why);
     return error;
-}
-
-/* db=N, once. */
-static int read_options(struct steady__url *url, char *options, steady_message *why) {
-    char shown_name[48];
-    bool seen = false;
-    for (char *option = options; option != NULL;) {
-        char *next = strchr(option, '&');
-        if (next != NULL) *next++ = '\0';
-        if (strncmp(option, "db=", 3) != 0)
-            return steady__fail(why, STEADY_BAD_ARGUMENT, "the store URL has an unknown option \"%s\"; db=N is the one",
-                                shown(url, option, shown_name));
-        if (seen) return refuse(why, "has the option db twice");
-        seen = true;
-        const int error = read_db(url, option + 3, why);
-        if (error != 0) return error;
-        option = next;
-    }
-    return 0;
 }
 
 /* /path, ///path, and with credentials //user:pass@/path */
@@ -240,22 +296,27 @@ static int find_scheme(struct steady__url *url, char **rest, steady_message *why
         *rest = url->bytes + len;
         return 0;
     }
-    return steady__fail(why, STEADY_BAD_ARGUMENT,
-                        "the store URL \"%s\" does not begin with memory: file: redis: valkey: or unix:",
-                        shown(url, url->bytes, piece));
+    return steady__fail(
+        why, STEADY_BAD_ARGUMENT,
+        "the store URL \"%s\" does not begin with memory: file: redis: rediss: valkey: valkeys: or unix:",
+        shown(url, url->bytes, piece));
 }
 
 static int read_rest(struct steady__url *url, char *rest, steady_message *why) {
     switch (url->scheme) {
     case STEADY__URL_MEMORY: return *rest == '\0' ? 0 : refuse(why, "has something after memory:");
     case STEADY__URL_FILE: return read_file(url, rest, why);
-    case STEADY__URL_TCP: return read_tcp(url, rest, why);
+    case STEADY__URL_TCP:
+    case STEADY__URL_TLS: return read_tcp(url, rest, why);
     case STEADY__URL_UNIX: return read_unix(url, rest, why);
-    case STEADY__URL_TLS:
-        return steady__fail(why, STEADY_UNSUPPORTED, "TLS (rediss: valkeys:) is not supported yet; use redis:");
     default:
         return steady__fail(why, STEADY_UNSUPPORTED, "Sentinel (redis+sentinel:) is not supported yet; use redis:");
     }
+}
+
+static void say_nothing(struct steady__url *url) {
+    url->host = url->path = url->user = url->password = "";
+    url->tls_ca = url->tls_cert = url->tls_key = url->tls_server_name = "";
 }
 
 static int check_bytes(const char *text, steady_message *why) {
@@ -272,7 +333,7 @@ static int check_bytes(const char *text, steady_message *why) {
 int steady__url_parse(struct steady__url *url, const char *text, steady_message *why) {
     char *rest = NULL;
     memset(url, 0, sizeof *url);
-    url->host = url->path = url->user = url->password = "";
+    say_nothing(url);
     url->port = DEFAULT_PORT;
     int error = check_bytes(text, why);
     if (error == 0) {
@@ -295,9 +356,13 @@ void steady__url_copy(struct steady__url *to, const struct steady__url *from) {
     to->path = moved(to, from, from->path);
     to->user = moved(to, from, from->user);
     to->password = moved(to, from, from->password);
+    to->tls_ca = moved(to, from, from->tls_ca);
+    to->tls_cert = moved(to, from, from->tls_cert);
+    to->tls_key = moved(to, from, from->tls_key);
+    to->tls_server_name = moved(to, from, from->tls_server_name);
 }
 
 void steady__url_clear(struct steady__url *url) {
     explicit_bzero(url->bytes, sizeof url->bytes);
-    url->host = url->path = url->user = url->password = "";
+    say_nothing(url);
 }

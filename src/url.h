@@ -25,11 +25,13 @@ struct steady__url {
     const char *user;
     const char *password;
     uint32_t db;
+    const char *tls_ca, *tls_cert, *tls_key, *tls_server_name;
+    bool tls_insecure;
     bool secretive; /* there may be a password in it */
     char bytes[STEADY__URL_MAX + 8];
 };
 
-/* 0, STEADY_BAD_ARGUMENT, or STEADY_UNSUPPORTED for what is planned (TLS, Sentinel). A message never shows the user
+/* 0, STEADY_BAD_ARGUMENT, or STEADY_UNSUPPORTED for what is planned (Sentinel). A message never shows the user
  * part of the URL. */
 int steady__url_parse(struct steady__url *url, const char *text, steady_message *why);
 

@@ -35,8 +35,9 @@ void steady__wire_free(struct steady__wire *wire) {
     wire->out = wire->in = NULL;
 }
 
-void steady__wire_open(struct steady__wire *wire, int fd) {
+void steady__wire_open(struct steady__wire *wire, int fd, struct steady__tls *tls) {
     wire->fd = fd;
+    wire->tls = tls;
     wire->broken = 0;
     wire->sent = 0;
     wire->out_from = wire->out_to = wire->in_from = wire->in_to = 0;
@@ -44,6 +45,8 @@ void steady__wire_open(struct steady__wire *wire, int fd) {
 }
 
 void steady__wire_close(struct steady__wire *wire) {
+    steady__tls_free(wire->tls);
+    wire->tls = NULL;
     if (wire->fd >= 0) wire->net->close(wire->net, wire->fd);
     wire->fd = -1;
 }
@@ -92,10 +95,16 @@ void steady__wire_put(struct steady__wire *wire, struct steady__request *request
     wire->out_to += len;
 }
 
+static ssize_t send_some(struct steady__wire *wire) {
+    const char *bytes = wire->out + wire->out_from;
+    const size_t len = wire->out_to - wire->out_from;
+    if (wire->tls != NULL) return steady__tls_send(wire->tls, bytes, len);
+    return wire->net->send(wire->net, wire->fd, bytes, len);
+}
+
 bool steady__wire_flush(struct steady__wire *wire) {
     while (wire->out_from < wire->out_to && wire->broken == 0) {
-        const ssize_t n =
-            wire->net->send(wire->net, wire->fd, wire->out + wire->out_from, wire->out_to - wire->out_from);
+        const ssize_t n = send_some(wire);
         if (n < 0) {
             if (errno != EAGAIN && errno != EWOULDBLOCK) wire->broken = errno;
             return false;
@@ -130,9 +139,17 @@ ssize_t steady__wire_receive(struct steady__wire *wire) {
         errno = ENOBUFS;
         return -1;
     }
-    const ssize_t n = wire->net->recv(wire->net, wire->fd, wire->in + wire->in_to, wire->in_room - wire->in_to);
+    char *room = wire->in + wire->in_to;
+    const size_t size = wire->in_room - wire->in_to;
+    const ssize_t n =
+        wire->tls != NULL ? steady__tls_recv(wire->tls, room, size) : wire->net->recv(wire->net, wire->fd, room, size);
     if (n > 0) wire->in_to += (size_t)n;
     return n;
+}
+
+const char *steady__wire_excuse(const struct steady__wire *wire, int error) {
+    if (wire->tls != NULL && *steady__tls_trouble(wire->tls) != '\0') return steady__tls_trouble(wire->tls);
+    return error != 0 ? strerror(error) : "the server closed the connection";
 }
 
 static ptrdiff_t read_reply(struct steady__wire *wire, struct steady__reply *reply) {

@@ -6,6 +6,7 @@
 #include "list.h"
 #include "net.h"
 #include "reply.h"
+#include "tls.h"
 
 /* Something that is answered by one reply. Embedded in what its owner knows about it. */
 struct steady__request {
@@ -32,9 +33,10 @@ struct steady__wire_slot {
 
 struct steady__wire {
     const struct steady__net *net;
-    int fd;        /* -1: not connected */
-    int broken;    /* errno of a failed send */
-    uint64_t sent; /* bytes the system has taken */
+    int fd;                  /* -1: not connected */
+    struct steady__tls *tls; /* NULL: in the clear */
+    int broken;              /* errno of a failed send */
+    uint64_t sent;           /* bytes the system has taken; with TLS, in what it has taken */
     size_t out_from, out_to;
     size_t in_from, in_to, in_room;
     struct steady__progress progress; /* of the reply at in_from */
@@ -47,9 +49,10 @@ struct steady__wire {
 int steady__wire_init(struct steady__wire *wire, const struct steady__net *net, uint32_t max_unanswered);
 void steady__wire_free(struct steady__wire *wire);
 
-void steady__wire_open(struct steady__wire *wire, int fd);
+/* Takes the descriptor and the TLS over it, if any. */
+void steady__wire_open(struct steady__wire *wire, int fd, struct steady__tls *tls);
 
-/* Closes the socket. What was unanswered can still be taken with steady__wire_abandoned. */
+/* Closes both. What was unanswered can still be taken with steady__wire_abandoned. */
 void steady__wire_close(struct steady__wire *wire);
 
 /* Takes the last unanswered request of a closed wire, tombstones left out; NULL when there is none. *written: a byte
@@ -65,6 +68,19 @@ bool steady__wire_flush(struct steady__wire *wire);
 
 /* Receives once: bytes, 0 at the end of the stream, or -1 and errno. */
 ssize_t steady__wire_receive(struct steady__wire *wire);
+
+/* There may be more to receive that the loop does not know of. */
+static inline bool steady__wire_pending(const struct steady__wire *wire) {
+    return wire->tls != NULL && steady__tls_pending(wire->tls);
+}
+
+/* Why it can go on no more, given the errno of a send or receive, or 0 at the end of the stream. */
+const char *steady__wire_excuse(const struct steady__wire *wire, int error);
+
+/* The server has read nothing of what was sent, as it never let us in. */
+static inline bool steady__wire_turned_away(const struct steady__wire *wire) {
+    return wire->tls != NULL && steady__tls_turned_away(wire->tls);
+}
 
 /* The next reply and whose it is (NULL: nobody's): 1, 0 when there is none yet, -1 when the peer cannot be trusted. The
  * reply is valid until the next receive. */

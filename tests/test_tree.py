@@ -34,11 +34,13 @@ MAY_INCLUDE = {
     "loop_poll": "list loop",
     "net": "steady resolve",
     "resolve": "loop net",
-    "wire": "list net reply",
-    "dial": "fork loop net url",
+    "tls": "error net url",
+    "tls_none": "error tls",
+    "wire": "list net reply tls",
+    "dial": "fork loop net tls url",
     "link": "dial error fork loop script url wire",
     "flight": "error link script store",
-    "store_redis": "error flight script url",
+    "store_redis": "error flight script tls url",
     "attach": "error flight script",
     # the door
     "throttler": "error limit store",
@@ -104,6 +106,11 @@ def test_users_of_the_library_see_only_its_public_headers(folder):
 def test_only_the_attached_store_knows_hiredis():
     users = {path.name for path in tracked("src/*.[ch]") if any("hiredis" in name for _, name in includes(path))}
     assert users <= {"attach.c"}
+
+
+def test_only_tls_knows_openssl():
+    users = {path.name for path in tracked("src/*.[ch]") if any("openssl/" in name for _, name in includes(path))}
+    assert users <= {"tls.c"}
 
 
 def test_public_headers_include_no_internal_ones():

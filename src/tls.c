@@ -1,0 +1,434 @@
+/* SPDX-License-Identifier: MIT
+ * TLS by OpenSSL.
+ *
+ * OpenSSL's own sockets would write(2), and raise SIGPIPE, so it is given a BIO of ours over struct steady__net. A
+ * record is something the peer can check and use whole or not at all, and SSL_write takes bytes only once the record
+ * they are in has gone to the system entirely. So upon what it did not take the server cannot have acted, even where a
+ * part of the record is out.
+ *
+ * Every call leaves the thread's queue of errors empty: SSL_get_error looks at it, and it is the program's as well. */
+#include "tls.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "error.h"
+
+#define NAME_SIZE 256
+#define FILE_MAX (16 << 20) /* all that a system trusts is 0.2 MiB */
+
+struct steady__tls_context {
+    SSL_CTX *ssl;
+    BIO_METHOD *carrier;
+    char name[NAME_SIZE]; /* whom the server's certificate must be for; "": the host of the URL */
+};
+
+struct steady__tls {
+    SSL *ssl;
+    struct steady__tls_ticket *ticket;
+    const struct steady__net *net;
+    int fd;
+    int error;        /* errno of the descriptor */
+    int first;        /* byte that ever came; -1: none yet */
+    bool ended;       /* the descriptor is at its end */
+    bool established; /* the handshake is done */
+    bool failed;      /* OpenSSL has given the connection up */
+    bool asked;       /* the server asked for a certificate, and we have none */
+    bool heard;       /* something has been received after the handshake */
+    bool turned_away;
+    char name[NAME_SIZE];
+    char trouble[160];
+};
+
+/* ---- A BIO over struct steady__net ---- */
+
+static bool must_wait(ssize_t n) { return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK); }
+
+static int carrier_write(BIO *bio, const char *bytes, int len) {
+    struct steady__tls *tls = BIO_get_data(bio);
+    const ssize_t n = tls->net->send(tls->net, tls->fd, bytes, (size_t)len);
+    BIO_clear_retry_flags(bio);
+    if (must_wait(n))
+        BIO_set_retry_write(bio);
+    else if (n < 0)
+        tls->error = errno;
+    return (int)n;
+}
+
+static int carrier_read(BIO *bio, char *bytes, int room) {
+    struct steady__tls *tls = BIO_get_data(bio);
+    const ssize_t n = tls->net->recv(tls->net, tls->fd, bytes, (size_t)room);
+    BIO_clear_retry_flags(bio);
+    if (must_wait(n))
+        BIO_set_retry_read(bio);
+    else if (n < 0)
+        tls->error = errno;
+    tls->ended = n == 0;
+    if (n > 0 && tls->first < 0) tls->first = (unsigned char)bytes[0];
+    return (int)n;
+}
+
+static long carrier_control(BIO *bio, int what, long number, void *pointer) {
+    (void)bio;
+    (void)number;
+    (void)pointer;
+    return what == BIO_CTRL_FLUSH ? 1 : 0;
+}
+
+static BIO_METHOD *carrier_new(void) {
+    BIO_METHOD *method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "steady");
+    if (method == NULL) return NULL;
+    BIO_meth_set_write(method, carrier_write);
+    BIO_meth_set_read(method, carrier_read);
+    BIO_meth_set_ctrl(method, carrier_control);
+    return method;
+}
+
+/* ---- What goes wrong ---- */
+
+__attribute__((format(printf, 2, 3))) static void explain(struct steady__tls *tls, const char *format, ...) {
+    char text[sizeof tls->trouble];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    steady__printable(tls->trouble, sizeof tls->trouble, text, strlen(text));
+}
+
+static void explain_certificate(struct steady__tls *tls, long result) {
+    switch (result) {
+    case X509_V_ERR_HOSTNAME_MISMATCH:
+    case X509_V_ERR_IP_ADDRESS_MISMATCH: explain(tls, "the server's certificate is not for %s", tls->name); break;
+    case X509_V_ERR_CERT_HAS_EXPIRED: explain(tls, "the server's certificate has expired"); break;
+    case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
+        explain(tls, "the server's certificate is self-signed, and not trusted here");
+        break;
+    case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+    case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+        explain(tls, "the server's certificate is signed by a CA that is not trusted here");
+        break;
+    default: explain(tls, "the server's certificate: %s", X509_verify_cert_error_string(result)); break;
+    }
+}
+
+static bool is_about_certificates(int alert) {
+    switch (alert) {
+    case SSL_AD_BAD_CERTIFICATE:
+    case SSL_AD_UNSUPPORTED_CERTIFICATE:
+    case SSL_AD_CERTIFICATE_REVOKED:
+    case SSL_AD_CERTIFICATE_EXPIRED:
+    case SSL_AD_CERTIFICATE_UNKNOWN:
+    case SSL_AD_UNKNOWN_CA:
+    case SSL_AD_ACCESS_DENIED:
+    case SSL_AD_CERTIFICATE_REQUIRED: return true;
+    default: return false;
+    }
+}
+
+/* TLS 1.3 is done for the client before the server has looked at its certificate, so the alert may come after that. In
+ * TLS 1.2 a certificate that is missing is only a handshake that failed. */
+static void explain_alert(struct steady__tls *tls, int alert) {
+    tls->turned_away =
+        !tls->heard && (is_about_certificates(alert) || (alert == SSL_AD_HANDSHAKE_FAILURE && tls->asked));
+    if (tls->turned_away && tls->asked)
+        explain(tls, "the server wants a certificate of ours, and there is none (tls_cert)");
+    else if (tls->turned_away)
+        explain(tls, "the server refuses our certificate: %s", SSL_alert_desc_string_long(alert));
+    else
+        explain(tls, "the server ended TLS: %s", SSL_alert_desc_string_long(alert));
+}
+
+#define RECORD_KIND_FIRST 20 /* of TLS 1.2 and 1.3: change cipher spec, alert, handshake, application data */
+#define RECORD_KIND_LAST 23
+
+static void explain_failure(struct steady__tls *tls) {
+    const unsigned long error = ERR_peek_error();
+    const int reason = ERR_GET_REASON(error);
+    const long verified = SSL_get_verify_result(tls->ssl);
+    const char *text = ERR_reason_error_string(error);
+    if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED && verified != X509_V_OK)
+        explain_certificate(tls, verified);
+    else if (tls->first >= 0 && (tls->first < RECORD_KIND_FIRST || tls->first > RECORD_KIND_LAST))
+        explain(tls, "the server does not speak TLS on this port");
+    else if (reason > SSL_AD_REASON_OFFSET && ERR_GET_LIB(error) == ERR_LIB_SSL)
+        explain_alert(tls, reason - SSL_AD_REASON_OFFSET);
+    else
+        explain(tls, "TLS failed: %s", text != NULL ? text : "no reason given");
+}
+
+/* What became of a call of OpenSSL that returned `got`: that, or 0 at the end of the stream, or -1 and errno. */
+static int settle(struct steady__tls *tls, int got) {
+    const int what = got > 0 ? SSL_ERROR_NONE : SSL_get_error(tls->ssl, got);
+    int error = 0;
+    switch (what) {
+    case SSL_ERROR_NONE:
+    case SSL_ERROR_ZERO_RETURN: break;
+    case SSL_ERROR_WANT_READ:
+    case SSL_ERROR_WANT_WRITE: error = EAGAIN; break;
+    case SSL_ERROR_SYSCALL:
+        tls->failed = true;
+        error = tls->error;
+        break;
+    default:
+        tls->failed = true;
+        explain_failure(tls);
+        steady__tls_forget(tls->ticket);
+        error = EPROTO;
+        break;
+    }
+    ERR_clear_error();
+    errno = error;
+    return error != 0 ? -1 : got > 0 ? got : 0;
+}
+
+const char *steady__tls_trouble(const struct steady__tls *tls) { return tls->trouble; }
+
+bool steady__tls_turned_away(const struct steady__tls *tls) { return tls->turned_away; }
+
+/* ---- One connection ---- */
+
+/* A ticket is good for as long as the server likes; the newest is the one to keep. */
+static int ticket_came(SSL *ssl, SSL_SESSION *session) {
+    struct steady__tls *tls = SSL_get_app_data(ssl);
+    steady__tls_forget(tls->ticket);
+    tls->ticket->session = session;
+    return 1;
+}
+
+void steady__tls_forget(struct steady__tls_ticket *ticket) {
+    SSL_SESSION_free(ticket->session);
+    ticket->session = NULL;
+}
+
+static int certificate_wanted(SSL *ssl, X509 **certificate, EVP_PKEY **key) {
+    struct steady__tls *tls = SSL_get_app_data(ssl);
+    (void)certificate;
+    (void)key;
+    tls->asked = true;
+    return 0;
+}
+
+/* The zone of an IPv6 address and the dot after a name are nothing that a certificate knows. */
+static void set_name(char name[NAME_SIZE], const char *host) {
+    snprintf(name, NAME_SIZE, "%.*s", (int)strcspn(host, "%"), host);
+    const size_t len = strlen(name);
+    if (len > 1 && name[len - 1] == '.') name[len - 1] = '\0';
+}
+
+static bool is_address(const char *name) {
+    struct in6_addr bytes;
+    return inet_pton(AF_INET, name, &bytes) == 1 || inet_pton(AF_INET6, name, &bytes) == 1;
+}
+
+/* SNI is for names only. */
+static bool expect_name(SSL *ssl, const char *name) {
+    X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
+    if (is_address(name)) return X509_VERIFY_PARAM_set1_ip_asc(param, name) == 1;
+    X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
+    return X509_VERIFY_PARAM_set1_host(param, name, 0) == 1 && SSL_set_tlsext_host_name(ssl, name) == 1;
+}
+
+static bool prepare(struct steady__tls *tls, const struct steady__tls_context *context) {
+    tls->ssl = SSL_new(context->ssl);
+    if (tls->ssl == NULL) return false;
+    BIO *bio = BIO_new(context->carrier);
+    if (bio == NULL) return false;
+    BIO_set_data(bio, tls);
+    BIO_set_init(bio, 1);
+    SSL_set_bio(tls->ssl, bio, bio);
+    SSL_set_connect_state(tls->ssl);
+    return SSL_set_app_data(tls->ssl, tls) == 1 && expect_name(tls->ssl, tls->name) &&
+           (tls->ticket->session == NULL || SSL_set_session(tls->ssl, tls->ticket->session) == 1);
+}
+
+struct steady__tls *steady__tls_new(const struct steady__tls_context *context, const struct steady__net *net, int fd,
+                                    const char *host, struct steady__tls_ticket *ticket) {
+    struct steady__tls *tls = calloc(1, sizeof *tls);
+    if (tls == NULL) return NULL;
+    tls->net = net;
+    tls->fd = fd;
+    tls->first = -1;
+    tls->ticket = ticket;
+    set_name(tls->name, context->name[0] != '\0' ? context->name : host);
+    ERR_clear_error();
+    const bool prepared = prepare(tls, context);
+    ERR_clear_error();
+    if (prepared) return tls;
+    steady__tls_free(tls);
+    return NULL;
+}
+
+/* OpenSSL does not go back to a session that was not shut down, so it is told that this one was even where there was
+ * nobody to tell. */
+void steady__tls_free(struct steady__tls *tls) {
+    if (tls == NULL) return;
+    if (tls->established && !tls->failed) SSL_shutdown(tls->ssl);
+    if (tls->ssl != NULL) SSL_set_shutdown(tls->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+    SSL_free(tls->ssl);
+    ERR_clear_error();
+    free(tls);
+}
+
+int steady__tls_handshake(struct steady__tls *tls) {
+    ERR_clear_error();
+    const int done = settle(tls, SSL_do_handshake(tls->ssl));
+    tls->established = done > 0;
+    if (done > 0) return 0;
+    if (done < 0 && errno == EAGAIN) return SSL_want_write(tls->ssl) ? STEADY_WRITABLE : STEADY_READABLE;
+    if (tls->trouble[0] == '\0')
+        explain(tls, "no TLS: %s", tls->error != 0 ? strerror(tls->error) : "the server closed the connection");
+    return -1;
+}
+
+ssize_t steady__tls_send(struct steady__tls *tls, const void *bytes, size_t len) {
+    ERR_clear_error();
+    const int n = settle(tls, SSL_write(tls->ssl, bytes, (int)len));
+    if (n == 0) errno = EPIPE;
+    return n > 0 ? n : -1;
+}
+
+ssize_t steady__tls_recv(struct steady__tls *tls, void *bytes, size_t room) {
+    ERR_clear_error();
+    const int n = settle(tls, SSL_read(tls->ssl, bytes, (int)room));
+    if (n > 0) tls->heard = true;
+    return n;
+}
+
+bool steady__tls_pending(const struct steady__tls *tls) { return SSL_has_pending(tls->ssl) == 1; }
+
+/* ---- What connections have in common ---- */
+
+struct files {
+    const char *ca, *cert, *key;
+};
+
+static int refuse_file(steady_message *why, const char *what, const char *path, const char *reason) {
+    char shown[128];
+    steady__printable(shown, sizeof shown, path, strlen(path));
+    return steady__fail(why, STEADY_BAD_ARGUMENT, "the TLS %s %s: %s", what, shown, reason);
+}
+
+/* What OpenSSL complains of, of the file that it could not use. */
+static int refuse_content(steady_message *why, const char *what, const char *path) {
+    const unsigned long error = ERR_peek_error();
+    const char *reason =
+        ERR_GET_LIB(error) == ERR_LIB_SYS ? strerror(ERR_GET_REASON(error)) : ERR_reason_error_string(error);
+    if (ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_BAD_PASSWORD_READ)
+        reason = "it has a passphrase, and there is nobody to ask for it";
+    else if (ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_NO_START_LINE)
+        reason = "there is none in it (PEM is what is read)";
+    return refuse_file(why, what, path, reason != NULL ? reason : "it cannot be used");
+}
+
+/* Something that can be read to its end without waiting. */
+static int check_file(const char *what, const char *path, steady_message *why) {
+    struct stat st;
+    if (stat(path, &st) != 0) return refuse_file(why, what, path, strerror(errno));
+    if (!S_ISREG(st.st_mode)) return refuse_file(why, what, path, "it is no file");
+    return st.st_size <= FILE_MAX ? 0 : refuse_file(why, what, path, "it is over 16 MiB");
+}
+
+static int refuse_openssl(steady_message *why) {
+    const char *reason = ERR_reason_error_string(ERR_peek_error());
+    return steady__fail(why, STEADY_SYSTEM, "OpenSSL cannot be used: %s", reason != NULL ? reason : "no reason given");
+}
+
+static int no_passphrase(char *text, int size, int writing, void *data) {
+    (void)text;
+    (void)size;
+    (void)writing;
+    (void)data;
+    return -1;
+}
+
+static int load_trust(SSL_CTX *ssl, const char *ca, steady_message *why) {
+    static const char what[] = "CA file";
+    if (ca == NULL) return SSL_CTX_set_default_verify_paths(ssl) == 1 ? 0 : refuse_openssl(why);
+    const int error = check_file(what, ca, why);
+    if (error != 0) return error;
+    return SSL_CTX_load_verify_file(ssl, ca) == 1 ? 0 : refuse_content(why, what, ca);
+}
+
+static int load_identity(SSL_CTX *ssl, const char *cert, const char *key, steady_message *why) {
+    static const char what_cert[] = "certificate", what_key[] = "key";
+    if (cert == NULL && key == NULL) return 0;
+    if (cert == NULL) return refuse_file(why, what_key, key, "a key without a certificate (tls_cert) is of no use");
+    if (key == NULL) key = cert;
+    int error = check_file(what_cert, cert, why);
+    if (error == 0) error = check_file(what_key, key, why);
+    if (error != 0) return error;
+    if (SSL_CTX_use_certificate_chain_file(ssl, cert) != 1) return refuse_content(why, what_cert, cert);
+    if (SSL_CTX_use_PrivateKey_file(ssl, key, SSL_FILETYPE_PEM) != 1) return refuse_content(why, what_key, key);
+    if (SSL_CTX_check_private_key(ssl) == 1) return 0;
+    return refuse_file(why, what_key, key, "it does not belong to the certificate");
+}
+
+/* What an administrator has set for the whole system stays where it is stricter. */
+static int set_up(SSL_CTX *ssl, bool verify, steady_message *why) {
+    SSL_CTX_set_options(ssl, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
+    SSL_CTX_set_mode(ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_set_read_ahead(ssl, 1);
+    SSL_CTX_set_verify(ssl, verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
+    SSL_CTX_set_default_passwd_cb(ssl, no_passphrase);
+    SSL_CTX_set_client_cert_cb(ssl, certificate_wanted);
+    SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+    SSL_CTX_sess_set_new_cb(ssl, ticket_came);
+    if (SSL_CTX_get_min_proto_version(ssl) >= TLS1_2_VERSION) return 0;
+    return SSL_CTX_set_min_proto_version(ssl, TLS1_2_VERSION) == 1 ? 0 : refuse_openssl(why);
+}
+
+static const char *either(const char *url, const char *option) { return *url != '\0' ? url : option; }
+
+/* A leading dot would mean any name under it. */
+static int set_server_name(struct steady__tls_context *context, const char *name, steady_message *why) {
+    if (name == NULL) return 0;
+    if (*name == '\0' || *name == '.' || strlen(name) >= NAME_SIZE)
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "the TLS server name must be a host name or an address");
+    set_name(context->name, name);
+    return 0;
+}
+
+static int fill(struct steady__tls_context *context, const struct steady__url *url, const steady_tls_options *options,
+                steady_message *why) {
+    const char *cert = either(url->tls_cert, options->cert_file), *key = either(url->tls_key, options->key_file);
+    context->carrier = carrier_new();
+    context->ssl = SSL_CTX_new(TLS_client_method());
+    if (context->carrier == NULL || context->ssl == NULL) return refuse_openssl(why);
+    int error = set_up(context->ssl, !url->tls_insecure && !options->insecure_skip_verify, why);
+    if (error == 0) error = set_server_name(context, either(url->tls_server_name, options->server_name), why);
+    if (error == 0) error = load_trust(context->ssl, either(url->tls_ca, options->ca_file), why);
+    if (error == 0) error = load_identity(context->ssl, cert, key, why);
+    return error;
+}
+
+int steady__tls_open(struct steady__tls_context **context, const struct steady__url *url,
+                     const steady_tls_options *options, steady_message *why) {
+    static const steady_tls_options defaults;
+    struct steady__tls_context *c = calloc(1, sizeof *c);
+    *context = NULL;
+    if (c == NULL) return steady__fail(why, STEADY_NO_MEMORY, "out of memory");
+    ERR_clear_error();
+    const int error = fill(c, url, options != NULL ? options : &defaults, why);
+    ERR_clear_error();
+    if (error == 0)
+        *context = c;
+    else
+        steady__tls_close(c);
+    return error;
+}
+
+void steady__tls_close(struct steady__tls_context *context) {
+    if (context == NULL) return;
+    SSL_CTX_free(context->ssl);
+    BIO_meth_free(context->carrier);
+    free(context);
+}
