@@ -178,7 +178,11 @@ static void read_reply(const redisReply *reply, struct steady__reply *out) {
 static bool hand_over(struct bridge *bridge, struct steady__request *request, const redisReply *reply) {
     struct steady__reply read;
     read_reply(reply, &read);
-    return steady__flight_owner.answered(bridge->flight, request, &bridge->dialect, &read) != STEADY__HEED_UNTRUSTED;
+    const enum steady__heed heed = steady__flight_owner.answered(bridge->flight, request, &bridge->dialect, &read);
+    /* To find the primary is for whoever owns the connection. */
+    if (heed == STEADY__HEED_NOT_PRIMARY)
+        steady__flight_owner.unanswered(bridge->flight, request, false, STEADY_UNAVAILABLE);
+    return heed != STEADY__HEED_UNTRUSTED;
 }
 
 /* reply is NULL when the context goes away. A command of one that never connected was not sent. */

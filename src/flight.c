@@ -11,7 +11,8 @@
  * connection when it was. The SCRIPT LOAD has a ticket of its own, without a deadline, which comes back with its reply.
  * One that hears NOSCRIPT a second time sends the script itself, as EVAL. Before all that, the first ticket of a
  * connection asks the server's own command, of the module steady.so; where there is none, it and all later ones ask the
- * scripts. Nothing else is ever sent twice.
+ * scripts. READONLY means that a decision was not made either, and leaves it with the carrier, to be sent to the
+ * primary. Nothing else is ever sent twice.
  *
  * A callback may do anything, close the store included. So whatever calls finish() touches nothing of the flight after
  * it, or holds the store and looks at `closed`. */
@@ -226,8 +227,8 @@ static enum steady__heed refused(struct steady__flight *flight, struct ticket *t
     /* One who may call scripts but not load them has to wait until someone else has. */
     if (refusal == STEADY__REFUSAL_AUTH && ticket->tries == TRIES_MAX) error = STEADY_UNAVAILABLE;
     steady__reply_excuse(flight->trouble->text, sizeof flight->trouble->text, reply, ticket->key, ticket->call.key_len);
-    fail(flight, ticket, error);
     if (refusal == STEADY__REFUSAL_READONLY) return STEADY__HEED_NOT_PRIMARY;
+    fail(flight, ticket, error);
     return refusal == STEADY__REFUSAL_CLIENTS ? STEADY__HEED_NOT_LET_IN : STEADY__HEED_NOTHING;
 }
 

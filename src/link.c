@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT
  * One supervised connection to a server.
  *
- *     RESTING --alarm--> DIALING --connected--> GREETING --OK, OK--> UP
- *        ^                  |                      |                  |
- *        +------------------+----------------------+------------------+      and CLOSED from anywhere
+ *     RESTING --alarm--> FINDING --found--> DIALING --connected--> GREETING --OK, OK--> UP
+ *        ^                  |                  |                      |                  |
+ *        +------------------+------------------+----------------------+------------------+   and CLOSED from anywhere
  *
- * Normally: a new link rests for no time at all, dials (TLS included), says AUTH and SELECT if the URL wants them, and
- * is up. Requests wait in `waiting` until it is, and go out in the order they came in. A request that finds nothing
- * else on the wire is sent inside submit; one that does not is sent together with all others of the same turn of the
- * loop: at the end of the batch of replies being read, or when the loop says that the socket is writable.
+ * Normally: a new link rests for no time at all, asks its finder if it has one, dials (TLS included), says AUTH and
+ * SELECT if the URL wants them and ROLE if the role matters, and is up. Requests wait in `waiting` until it is, and go
+ * out in the order they came in. A request that finds nothing else on the wire is sent inside submit; one that does not
+ * is sent together with all others of the same turn of the loop: at the end of the batch of replies being read, or when
+ * the loop says that the socket is writable.
  *
  * It fails in four ways, all of which end in RESTING with a time to dial again, at most one attempt at a time:
  *   - an attempt comes to nothing: the rest doubles, up to half a second, with jitter. From now on the server is known
@@ -17,6 +18,10 @@
  *     for that. What was written, if only a byte of it, ends as such: nobody knows what became of it.
  *   - the server will not have us (AUTH, SELECT): as the first, but at most once a second, and as STEADY_REFUSED.
  *   - the connection stalls: something is unanswered and not a byte has come for four timeouts.
+ * A fifth way is READONLY: the server is no primary any more. The connection is left once it owes no answer, and made
+ * again at once with ROLE among its greetings; what READONLY was the answer to goes out again there. Until a server has
+ * said that it is a primary (or, where it does not say, has gone without READONLY for a second) another READONLY is an
+ * attempt that came to nothing.
  * A connection that never answered counts as an attempt that came to nothing, so a server that accepts and hangs up is
  * not connected to more often than one that does not listen.
  *
@@ -40,9 +45,9 @@
 #define BACKOFF_REFUSED STEADY_SECOND
 #define REDIAL_SPREAD (10 * STEADY_MILLISECOND) /* the clients of a server that hangs up on all of them */
 #define PATIENCE_LEAST (250 * STEADY_MILLISECOND)
-#define GREETINGS 2
+#define DOUBT STEADY_SECOND
 
-enum state { RESTING, DIALING, GREETING, UP, CLOSED };
+enum state { RESTING, FINDING, DIALING, GREETING, UP, CLOSED };
 
 struct steady__link {
     struct steady__link_options with;
@@ -52,20 +57,23 @@ struct steady__link {
     bool hopeful;   /* the server is not known to be down */
     bool answered;  /* this connection has had a reply */
     bool leaving;   /* this connection is to be left once the wire is idle */
+    bool moved;     /* because the server is elsewhere */
+    bool doubtful;  /* the last server met was no primary */
     bool told_lost; /* the log has been told so */
     struct steady__dialect dialect;
     int down_error; /* what a request ends as while not hopeful */
     unsigned failures;
     uint64_t connections;
+    steady_us up_since;
     steady_us quiet_since; /* last byte, or the first request after nothing was unanswered */
     struct steady__list waiting;
-    struct steady__list casualties; /* written, and lost; being handed back */
-    struct steady__request greetings[GREETINGS];
+    struct steady__list casualties;                      /* written, and lost; being handed back */
+    struct steady__request greetings[STEADY__GREETINGS]; /* by enum steady__greeting */
     unsigned greetings_due;
     struct steady__wire wire;
     struct steady__dial dial;
     struct steady__watch watch;
-    struct steady__alarm alarm; /* RESTING: dial; GREETING: give up; UP: look whether it stalls */
+    struct steady__alarm alarm; /* RESTING: go on; GREETING: give up; UP: look whether it stalls, or leave */
     char where[300];
 };
 
@@ -83,10 +91,18 @@ static steady_us patience(const struct steady__link *link) {
 }
 
 static bool is_greeting(const struct steady__link *link, const struct steady__request *request) {
-    return request >= link->greetings && request < link->greetings + GREETINGS;
+    return request >= link->greetings && request < link->greetings + STEADY__GREETINGS;
 }
 
 /* ---- Telling ---- */
+
+static void name_server(struct steady__link *link, const struct steady__url *at) {
+    if (at->scheme == STEADY__URL_UNIX)
+        steady__printable(link->where, sizeof link->where, at->path, strlen(at->path));
+    else
+        snprintf(link->where, sizeof link->where, strchr(at->host, ':') != NULL ? "[%s]:%u" : "%s:%u", at->host,
+                 (unsigned)at->port);
+}
 
 static void tell(struct steady__link *link, enum steady_log_level level, const char *what, const char *why) {
     char text[512];
@@ -182,7 +198,7 @@ static void sort_abandoned(struct steady__link *link, bool let_in) {
 /* Ends a connection. `let_in`: the server may have acted upon what was written. */
 static void drop(struct steady__link *link, int error, bool let_in, const char *why) {
     char reason[160];
-    const bool worth_a_try = link->answered && let_in && !link->leaving && error == STEADY_UNAVAILABLE;
+    const bool worth_a_try = (link->answered || link->moved) && let_in && error == STEADY_UNAVAILABLE;
     steady__printable(reason, sizeof reason, why, strlen(why)); /* `why` may lie in what is about to go */
     link->epoch++;
     steady__watch_stop(&link->watch);
@@ -246,38 +262,67 @@ static void flush(struct steady__link *link) {
 static void is_up(struct steady__link *link) {
     link->state = UP;
     link->hopeful = true;
-    link->leaving = false;
+    link->up_since = now(link);
     steady__alarm_stop(&link->alarm);
 }
 
-static void greeted(struct steady__link *link, const struct steady__reply *reply) {
-    char text[160];
-    if (reply->kind == STEADY__REPLY_TEXT) {
-        if (--link->greetings_due == 0) is_up(link);
-        return;
-    }
-    if (reply->kind != STEADY__REPLY_ERROR) {
-        drop(link, STEADY_UNAVAILABLE, true, "the server answers with what is no answer");
-        return;
-    }
-    const enum steady__refusal refusal = steady__script_refusal(reply->text, reply->text_len);
-    const bool wait = refusal == STEADY__REFUSAL_WAIT || refusal == STEADY__REFUSAL_CLIENTS;
-    steady__reply_excuse(text, sizeof text, reply, link->with.url->password, strlen(link->with.url->password));
-    drop(link, wait ? STEADY_UNAVAILABLE : STEADY_REFUSED, true, text);
+static enum steady__role role(const struct steady__link *link) {
+    return link->doubtful && link->with.role == STEADY__ROLE_ANY ? STEADY__ROLE_PRIMARY : link->with.role;
 }
 
-static void heed(struct steady__link *link, enum steady__heed what) {
-    switch (what) {
-    case STEADY__HEED_NOTHING:
-        link->answered = true;
-        link->failures = 0;
-        tell_back(link);
+static void greeted(struct steady__link *link, enum steady__greeting which, const struct steady__reply *reply) {
+    char why[160];
+    switch (steady__greeting_heard(which, link->with.url, role(link), reply, why, sizeof why)) {
+    case STEADY__WELCOME_NOT_NOW: drop(link, STEADY_UNAVAILABLE, true, why); return;
+    case STEADY__WELCOME_NEVER: drop(link, STEADY_REFUSED, true, why); return;
+    case STEADY__WELCOME:
+        if (which == STEADY__GREETING_ROLE) link->doubtful = false;
         break;
+    case STEADY__WELCOME_UNSURE: break;
+    }
+    if (--link->greetings_due == 0) is_up(link);
+}
+
+/* ---- Leaving ---- */
+
+static void depart(struct steady__link *link) {
+    drop(link, STEADY_UNAVAILABLE, true, link->moved ? "the server is elsewhere now" : "the server is no primary");
+}
+
+/* What is on the wire is answered soon, or ends at its deadline. */
+static void begin_to_leave(struct steady__link *link) {
+    if (link->leaving) return;
+    link->leaving = true;
+    steady__alarm_set(&link->alarm, link->with.timeout);
+}
+
+static void not_primary(struct steady__link *link, struct steady__request *request) {
+    steady__list_append(&link->waiting, &request->place);
+    if (link->leaving) return;
+    link->answered = !link->doubtful; /* so that it is made again at once, or not */
+    link->doubtful = true;
+    begin_to_leave(link);
+}
+
+/* ---- What replies mean ---- */
+
+static void answered_well(struct steady__link *link) {
+    if (link->doubtful && now(link) - link->up_since >= DOUBT) link->doubtful = false;
+    if (link->doubtful) return;
+    link->answered = true;
+    link->failures = 0;
+    tell_back(link);
+}
+
+/* request: NULL where the reply was nobody's, or no reply. */
+static void heed(struct steady__link *link, enum steady__heed what, struct steady__request *request) {
+    switch (what) {
+    case STEADY__HEED_NOTHING: answered_well(link); break;
     case STEADY__HEED_UNTRUSTED:
         link->answered = false;
         drop(link, STEADY_UNAVAILABLE, true, "the server answers with what is no answer");
         break;
-    case STEADY__HEED_NOT_PRIMARY: link->leaving = true; break;
+    case STEADY__HEED_NOT_PRIMARY: not_primary(link, request); break;
     case STEADY__HEED_NOT_LET_IN:
         drop(link, STEADY_UNAVAILABLE, link->answered, "the server takes no more connections");
         break;
@@ -286,12 +331,12 @@ static void heed(struct steady__link *link, enum steady__heed what) {
 
 static void replied(struct steady__link *link, struct steady__request *request, const struct steady__reply *reply) {
     if (request != NULL && is_greeting(link, request)) {
-        greeted(link, reply);
+        greeted(link, (enum steady__greeting)(request - link->greetings), reply);
     } else if (request != NULL) {
         const uint64_t epoch = link->epoch;
         const enum steady__heed what =
             link->with.owner_class->answered(link->with.owner, request, &link->dialect, reply);
-        if (link->epoch == epoch) heed(link, what);
+        if (link->epoch == epoch) heed(link, what, request);
     }
 }
 
@@ -305,9 +350,8 @@ static bool take_replies(struct steady__link *link) {
         replied(link, request, &reply);
         if (link->epoch != epoch) return false;
     }
-    if (got < 0) heed(link, STEADY__HEED_UNTRUSTED);
-    if (got == 0 && link->leaving && steady__wire_idle(&link->wire))
-        drop(link, STEADY_UNAVAILABLE, true, "the server is no primary");
+    if (got < 0) heed(link, STEADY__HEED_UNTRUSTED, NULL);
+    if (got == 0 && link->leaving && steady__wire_idle(&link->wire)) depart(link);
     return link->epoch == epoch;
 }
 
@@ -347,33 +391,23 @@ void steady__link_catch_up(struct steady__link *link) {
 
 /* ---- Connecting ---- */
 
-/* A URL of at most STEADY__URL_MAX bytes makes no greeting that is longer than a request may be. */
-static void greet_with(struct steady__link *link, int argc, const char *const *argv) {
-    const size_t size = STEADY__REQUEST_MAX;
-    char *room = steady__wire_room(&link->wire, size);
-    size_t len = (size_t)snprintf(room, size, "*%d\r\n", argc);
-    for (int i = 0; i < argc; i++)
-        len += (size_t)snprintf(room + len, size - len, "$%zu\r\n%s\r\n", strlen(argv[i]), argv[i]);
-    steady__wire_put(&link->wire, &link->greetings[link->greetings_due++], len);
-}
-
 static void greet(struct steady__link *link) {
-    const struct steady__url *url = link->with.url;
-    char db[16];
     link->greetings_due = 0;
-    snprintf(db, sizeof db, "%u", (unsigned)url->db);
-    if (*url->user != '\0')
-        greet_with(link, 3, (const char *const[]){"AUTH", url->user, url->password});
-    else if (*url->password != '\0')
-        greet_with(link, 2, (const char *const[]){"AUTH", url->password});
-    if (url->db != 0) greet_with(link, 2, (const char *const[]){"SELECT", db});
+    for (int i = 0; i < STEADY__GREETINGS; i++) {
+        char *room = steady__wire_room(&link->wire, STEADY__REQUEST_MAX);
+        const size_t len = steady__greeting_say(room, (enum steady__greeting)i, link->with.url, role(link));
+        if (len == 0) continue;
+        link->greetings[i].nested = i == STEADY__GREETING_ROLE;
+        steady__wire_put(&link->wire, &link->greetings[i], len);
+        link->greetings_due++;
+    }
 }
 
 static void connected(struct steady__link *link, int fd, struct steady__tls *tls) {
     steady__wire_open(&link->wire, fd, tls);
     link->epoch++;
     link->connections++;
-    link->answered = false;
+    link->answered = link->leaving = link->moved = false;
     link->dialect = steady__dialect_anew(&link->dialect);
     if (steady__watch_start(&link->watch, &link->with.loop, fd, STEADY_READABLE, ready, link) != 0) {
         drop(link, STEADY_UNAVAILABLE, true, "no memory to watch a socket");
@@ -399,13 +433,25 @@ static void dialed(void *arg, const struct steady__dialed *dialed) {
     leave(link);
 }
 
+static void begin(struct steady__link *link) {
+    if (link->with.finder != NULL) {
+        link->state = FINDING;
+        link->with.finder->find(link->with.finder, link);
+    } else {
+        link->state = DIALING;
+        steady__dial_start(&link->dial);
+    }
+}
+
 static void check_stall(struct steady__link *link) {
     const uint64_t epoch = link->epoch;
     if (steady__wire_idle(&link->wire)) return;
     read_replies(link); /* the loop may have been away for long */
     if (link->epoch != epoch || steady__wire_idle(&link->wire)) return;
     const steady_us quiet = now(link) - link->quiet_since;
-    if (quiet >= stall_time(link))
+    if (link->leaving)
+        depart(link);
+    else if (quiet >= stall_time(link))
         drop(link, STEADY_UNAVAILABLE, true, "the server does not answer");
     else
         steady__alarm_set(&link->alarm, stall_time(link) - quiet);
@@ -416,8 +462,7 @@ static void alarmed(void *arg) {
     if (!enter(link)) return;
     steady__alarm_rang(&link->alarm);
     if (link->state == RESTING) {
-        link->state = DIALING;
-        steady__dial_start(&link->dial);
+        begin(link);
     } else if (link->state == GREETING) {
         drop(link, STEADY_UNAVAILABLE, true, "the server does not answer");
     } else if (link->state == UP) {
@@ -426,10 +471,42 @@ static void alarmed(void *arg) {
     leave(link);
 }
 
+/* ---- The finder's calls ---- */
+
+void steady__link_found(struct steady__link *link, const struct steady__url *at) {
+    if (link->state != FINDING || !enter(link)) return;
+    link->dial.url = at;
+    name_server(link, at);
+    link->state = DIALING;
+    steady__dial_start(&link->dial);
+    leave(link);
+}
+
+void steady__link_not_found(struct steady__link *link, int error, const char *why) {
+    if (link->state != FINDING || !enter(link)) return;
+    give_up_attempt(link, error, why);
+    leave(link);
+}
+
+void steady__link_moved(struct steady__link *link) {
+    if (!enter(link)) return;
+    if (link->state == RESTING) {
+        rest(link, 0);
+    } else if (link->state == DIALING) {
+        steady__dial_stop(&link->dial);
+        begin(link);
+    } else if (link->state == GREETING || link->state == UP) {
+        link->moved = true;
+        begin_to_leave(link);
+        if (link->state == GREETING || steady__wire_idle(&link->wire)) depart(link);
+    }
+    leave(link);
+}
+
 /* ---- The owner's calls ---- */
 
 int steady__link_submit(struct steady__link *link, struct steady__request *request) {
-    const bool trying = link->with.patient && (link->state == DIALING || link->state == GREETING);
+    const bool trying = link->with.patient && link->state > RESTING && link->state < UP;
     if (link->state != UP && !link->hopeful && !trying) return link->down_error;
     steady__list_append(&link->waiting, &request->place);
     if (link->state != UP) return 0;
@@ -449,19 +526,10 @@ bool steady__link_forget(struct steady__link *link, struct steady__request *requ
     return false;
 }
 
-bool steady__link_is_up(const struct steady__link *link) { return link->state == UP; }
+bool steady__link_is_up(const struct steady__link *link) { return link->state == UP && !link->leaving; }
 
 uint64_t steady__link_reconnects(const struct steady__link *link) {
     return link->connections > 0 ? link->connections - 1 : 0;
-}
-
-static void name_server(struct steady__link *link) {
-    const struct steady__url *url = link->with.url;
-    if (url->scheme == STEADY__URL_UNIX)
-        steady__printable(link->where, sizeof link->where, url->path, strlen(url->path));
-    else
-        snprintf(link->where, sizeof link->where, strchr(url->host, ':') != NULL ? "[%s]:%u" : "%s:%u", url->host,
-                 (unsigned)url->port);
 }
 
 struct steady__link *steady__link_open(const struct steady__link_options *options) {
@@ -472,7 +540,7 @@ struct steady__link *steady__link_open(const struct steady__link_options *option
     link->down_error = STEADY_UNAVAILABLE;
     steady__list_init(&link->waiting);
     steady__list_init(&link->casualties);
-    name_server(link);
+    name_server(link, options->url);
     link->dial = (struct steady__dial){.net = options->net,
                                        .loop = &link->with.loop,
                                        .url = options->url,
@@ -494,6 +562,7 @@ struct steady__link *steady__link_open(const struct steady__link_options *option
 
 /* A child leaves the parent's loop alone, which it may share, and with it the memory that the loop points at. */
 static void close_in_child(struct steady__link *link) {
+    if (link->with.finder != NULL) link->with.finder->close(link->with.finder);
     if (link->wire.fd >= 0) steady__fork_detach(link->wire.fd);
     if (link->dial.fd >= 0) steady__fork_detach(link->dial.fd);
 }
@@ -506,6 +575,7 @@ void steady__link_close(struct steady__link *link) {
     }
     link->state = CLOSED;
     link->epoch++;
+    if (link->with.finder != NULL) link->with.finder->close(link->with.finder);
     steady__dial_free(&link->dial);
     steady__alarm_free(&link->alarm);
     steady__watch_stop(&link->watch);

@@ -5,6 +5,7 @@
 
 #include "dial.h"
 #include "fork.h"
+#include "greeting.h"
 #include "loop.h"
 #include "url.h"
 #include "wire.h"
@@ -18,7 +19,7 @@ struct steady__link;
 enum steady__heed {
     STEADY__HEED_NOTHING,
     STEADY__HEED_UNTRUSTED,   /* that was no reply to this request */
-    STEADY__HEED_NOT_PRIMARY, /* find the primary: connect anew once what is on the wire is answered */
+    STEADY__HEED_NOT_PRIMARY, /* find the primary, and ask it this request and all that comes */
     STEADY__HEED_NOT_LET_IN,  /* the server turned the connection away; it has read none of the requests */
 };
 
@@ -33,6 +34,13 @@ struct steady__link_owner {
     void (*unanswered)(void *owner, struct steady__request *request, bool written, int error);
 };
 
+/* Says where the server is, where that is not in the URL of a link. It belongs to the link, and hears from it: */
+struct steady__finder {
+    /* Begins to look anew, to be answered later, from the loop, with steady__link_found or steady__link_not_found. */
+    void (*find)(struct steady__finder *finder, struct steady__link *link);
+    void (*close)(struct steady__finder *finder); /* the link is closed; may be called inside any call to it */
+};
+
 struct steady__link_options {
     const struct steady__net *net;
     steady_loop loop;
@@ -40,6 +48,8 @@ struct steady__link_options {
     const struct steady__tls_context *tls;     /* as well; NULL: in the clear */
     const struct steady__birthmark *birthmark; /* as well */
     steady_message *trouble;                   /* as well; where to leave what went wrong */
+    struct steady__finder *finder;             /* NULL: the URL says where the server is */
+    enum steady__role role;                    /* what it has to be; ANY: it is asked only after a READONLY */
     steady_us timeout;
     uint32_t max_unanswered;
     bool patient; /* a request waits for an attempt under way even where the last one failed */
@@ -66,6 +76,16 @@ bool steady__link_is_up(const struct steady__link *link);
 
 /* Reads what has arrived, for one who is about to say that nothing has. From the loop only. */
 void steady__link_catch_up(struct steady__link *link);
+
+/* ---- A finder's calls, from the loop only. Inside each the link may be closed. ---- */
+
+/* The answer to find: the address, valid until the next one, or why there is none. */
+void steady__link_found(struct steady__link *link, const struct steady__url *at);
+void steady__link_not_found(struct steady__link *link, int error, const char *why);
+
+/* The server is elsewhere than found last: the connection is left once what is on the wire is answered, or had its
+ * time, and find is called. */
+void steady__link_moved(struct steady__link *link);
 
 /* Connections made after the first. */
 uint64_t steady__link_reconnects(const struct steady__link *link);

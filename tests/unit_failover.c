@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: MIT
+ * A link whose server says that it is no primary, or comes and goes: what is sent again, and how often it connects. */
+#include "support.h"
+
+#include "fake_server.h"
+
+#define MS STEADY_MILLISECOND
+#define TIMEOUT (200 * MS)
+#define MASTER "*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
+#define SLAVE "*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:6379\r\n$9\r\nconnected\r\n:0\r\n"
+
+static steady_poller *poller;
+static steady_loop loop;
+static struct log_lines log_lines;
+static struct fake_server *fake;
+static steady_store *store;
+static steady_throttler *throttler;
+
+static int set_up(void **state) {
+    (void)state;
+    memset(&log_lines, 0, sizeof log_lines);
+    assert_int_equal(steady_poller_new(&poller), 0);
+    loop = steady_poller_loop(poller);
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+    if (fake != NULL) fake_stop(fake);
+    fake = NULL;
+    steady_poller_free(&poller);
+    return 0;
+}
+
+static void open_at(int port) {
+    char url[64];
+    const steady_store_options options = {.loop = &loop,
+                                          .timeout = TIMEOUT,
+                                          .engine = STEADY_ENGINE_SCRIPT,
+                                          .log = remember_line,
+                                          .log_data = &log_lines};
+    snprintf(url, sizeof url, "redis://127.0.0.1:%d", port);
+    store = open_store(url, &options);
+    throttler = new_throttler(store, 10, HOUR);
+}
+
+static void open_on(const struct fake_step *steps, size_t count) {
+    fake = fake_start(steps, count);
+    open_at(fake_port(fake));
+}
+
+static int ask_one(void) {
+    struct tally tally = {0};
+    consume_counted(throttler, "somekey", 1, &tally);
+    run_until_done(poller, &tally, 5 * STEADY_SECOND);
+    return tally.last.error;
+}
+
+static unsigned count_of(const char *part) {
+    size_t len, n = strlen(part);
+    unsigned count = 0;
+    const char *bytes = fake_finish(fake, &len);
+    for (const char *p = bytes; (p = memmem(p, len - (size_t)(p - bytes), part, n)) != NULL; p += n)
+        count++;
+    return count;
+}
+
+static uint64_t reconnects(void) {
+    steady_stats stats;
+    steady_store_stats(store, &stats);
+    return stats.reconnects;
+}
+
+/* Two are refused: each is asked again where the role is right, once. */
+static void test_sent_again_to_the_primary(void **state) {
+    static const struct fake_step steps[] = {
+        {FAKE_ACCEPT, 0, NULL, 0},
+        {FAKE_EXPECT, 3, NULL, 0},
+        {FAKE_SEND, 0, ":3600000000\r\n-READONLY no\r\n-READONLY no\r\n", 0},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+        {FAKE_ACCEPT, 0, NULL, 0},
+        {FAKE_EXPECT, 1, NULL, 0},
+        {FAKE_SEND, 0, MASTER, 0},
+        {FAKE_EXPECT, 2, NULL, 0},
+        {FAKE_SEND, 0, ":3600000000\r\n:7200000000\r\n", 0},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    struct tally tally = {0};
+    (void)state;
+    open_on(steps, COUNT(steps));
+    for (int i = 0; i < 3; i++)
+        consume_counted(throttler, "k", 1, &tally);
+    run_until_done(poller, &tally, STEADY_SECOND);
+    assert_int_equal(tally.verdicts, 3);
+    assert_int_equal(tally.last.level, 2);
+    assert_int_equal(log_lines.lines, 2); /* lost, and found */
+    steady_store_close(&store);
+    assert_int_equal(count_of("EVALSHA"), 5);
+    assert_int_equal(count_of("*1\r\n$4\r\nROLE\r\n"), 1);
+}
+
+/* The name leads to the same server, which is a replica now: it is not asked, and not connected to again and again. */
+static void test_a_replica_is_not_used(void **state) {
+    struct fake_step steps[64] = {
+        {FAKE_ACCEPT, 0, NULL, 0},
+        {FAKE_EXPECT, 1, NULL, 0},
+        {FAKE_SEND, 0, "-READONLY no\r\n", 0},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    static const struct fake_step replica[] = {
+        {FAKE_ACCEPT, 0, NULL, 0},
+        {FAKE_EXPECT, 1, NULL, 0},
+        {FAKE_SEND, 0, SLAVE, 0},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    (void)state;
+    for (size_t i = 4; i < COUNT(steps); i += 4)
+        memcpy(&steps[i], replica, sizeof replica);
+    open_on(steps, COUNT(steps));
+    assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+    assert_non_null(strstr(steady_store_trouble(store), "no primary"));
+    assert_int_equal(ask_one(), STEADY_UNAVAILABLE); /* at once, without asking */
+    run_for(poller, STEADY_SECOND);
+    assert_in_range(reconnects(), 3, 10);
+    assert_int_equal(log_lines.lines, 1);
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+    fake_stop(fake);
+    fake = NULL;
+}
+
+/* Who may not ask for the role finds out by READONLY, and that peeks are answered in between is no reason to hope. */
+static void test_replica_of_unknown_role(void **state) {
+    struct fake_step steps[6 * 32];
+    static const struct fake_step replica[] = {
+        {FAKE_ACCEPT, 0, NULL, 0},
+        {FAKE_EXPECT, 1, NULL, 0},
+        {FAKE_SEND, 0, "-NOPERM no permissions to run the 'role' command\r\n", 0},
+        {FAKE_EXPECT, 2, NULL, 0},
+        {FAKE_SEND, 0, ":0\r\n-READONLY no\r\n", 0},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    struct tally tally = {0};
+    (void)state;
+    for (size_t i = 0; i < COUNT(steps); i += COUNT(replica))
+        memcpy(&steps[i], replica, sizeof replica);
+    steps[1].number = 0; /* the first time nobody has said READONLY yet, and nobody asks for the role */
+    steps[2].len = 0;
+    steps[2].bytes = "";
+    open_on(steps, COUNT(steps));
+    const steady_us until = now_us() + STEADY_SECOND;
+    while (now_us() < until) {
+        assert_int_equal(steady_peek(throttler, "k", 1, count_result, expect_result(&tally)), 0);
+        consume_counted(throttler, "k", 1, &tally);
+        run_for(poller, 10 * MS);
+    }
+    run_until_done(poller, &tally, STEADY_SECOND);
+    assert_in_range(reconnects(), 3, 10);
+    assert_int_equal(log_lines.lines, 1);
+    assert_true(tally.errors[-STEADY_UNAVAILABLE] > tally.called / 2);
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+    fake_stop(fake);
+    fake = NULL;
+}
+
+/* A second without READONLY is proof enough. */
+static void test_unknown_role_is_believed_in_the_end(void **state) {
+    static const struct fake_step steps[] = {
+        {FAKE_ACCEPT, 0, NULL, 0},
+        {FAKE_EXPECT, 1, NULL, 0},
+        {FAKE_SEND, 0, "-READONLY no\r\n", 0},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+        {FAKE_ACCEPT, 0, NULL, 0},
+        {FAKE_EXPECT, 1, NULL, 0},
+        {FAKE_SEND, 0, "-ERR unknown command 'ROLE'\r\n", 0},
+        {FAKE_EXPECT, 1, NULL, 0},
+        {FAKE_SEND, 0, ":0\r\n", 0},
+        {FAKE_EXPECT, 1, NULL, 0},
+        {FAKE_SEND, 0, ":0\r\n", 0},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    (void)state;
+    open_on(steps, COUNT(steps));
+    assert_int_equal(ask_one(), 0);
+    assert_int_equal(log_lines.lines, 1);
+    run_for(poller, 1100 * MS);
+    assert_int_equal(ask_one(), 0);
+    assert_int_equal(log_lines.lines, 2);
+    assert_non_null(strstr(log_lines.last, "again"));
+}
+
+/* One that was leaving for long, and then is lost with an answer owed, is left all the same. */
+static void test_a_replica_that_stalls_is_left(void **state) {
+    static const struct fake_step steps[] = {
+        {FAKE_ACCEPT, 0, NULL, 0},      {FAKE_EXPECT, 2, NULL, 0}, {FAKE_SEND, 0, "-READONLY no\r\n", 0},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0}, {FAKE_ACCEPT, 0, NULL, 0}, {FAKE_EXPECT, 1, NULL, 0},
+        {FAKE_SEND, 0, MASTER, 0},      {FAKE_EXPECT, 1, NULL, 0}, {FAKE_SEND, 0, ":0\r\n", 0},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    struct tally tally = {0};
+    (void)state;
+    open_on(steps, COUNT(steps));
+    consume_counted(throttler, "k", 1, &tally);
+    consume_counted(throttler, "k", 1, &tally);
+    run_until_done(poller, &tally, STEADY_SECOND);
+    assert_int_equal(tally.errors[-STEADY_UNKNOWN], 1);     /* the one never answered */
+    assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], 1); /* the one that had to wait for it */
+    assert_true(tally.slowest < TIMEOUT + SLACK);
+    run_for(poller, 2 * TIMEOUT);
+    assert_int_equal(ask_one(), 0);
+    assert_int_equal(reconnects(), 1);
+}
+
+int main(void) {
+#define WITH_POLLER(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        WITH_POLLER(test_sent_again_to_the_primary),     WITH_POLLER(test_a_replica_is_not_used),
+        WITH_POLLER(test_replica_of_unknown_role),       WITH_POLLER(test_unknown_role_is_believed_in_the_end),
+        WITH_POLLER(test_a_replica_that_stalls_is_left),
+    };
+    return cmocka_run_group_tests_name("failover", tests, NULL, NULL);
+}
