@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""What the tests from outside share: the command, and real Redis servers that they start and stop themselves."""
+"""What the tests from outside share: the command, the Python package, and real Redis servers that they start and stop
+themselves."""
+import importlib
 import json
 import os
 import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 
@@ -83,8 +86,15 @@ def closed_port():
 
 @pytest.fixture(scope="session")
 def aiosteady():
-    """The Python package, built for this Python: a folder for PYTHONPATH."""
-    return aiosteady_build.build(BUILD / "python")
+    """The Python package, built for this Python: a folder for PYTHONPATH. AIOSTEADY names another build of it."""
+    return Path(os.environ.get("AIOSTEADY") or aiosteady_build.build(BUILD / "python"))
+
+
+@pytest.fixture(scope="session")
+def aio(aiosteady):
+    """The module aiosteady, imported."""
+    sys.path.insert(0, str(aiosteady))
+    return importlib.import_module("aiosteady")
 
 
 @pytest.fixture(scope="session")

@@ -1,68 +1,310 @@
 # SPDX-License-Identifier: MIT
-"""The Python package aiosteady, built into a folder of its own and asked from outside, under asyncio's debug mode."""
-import subprocess
-import sys
+"""The Python package: what a throttler decides, what it takes and what it refuses, on a server and in process."""
+import asyncio
+import copy
+import math
+import pickle
+from decimal import Decimal
 
-PROGRAM = """
-import asyncio, sys
-from aiosteady import Cancelled, Closed, NotABucket, Unavailable, connect
-from aiosteady.leakybucket import Throttler, ThrottleResult
+import pytest
+from python_rig import under_asyncio
 
-async def main(url, closed_url):
-    for where in (url, "memory:"):
-        async with Throttler(where, 10, 5) as t:
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+@pytest.fixture(params=["redis", "memory", "file"])
+def url(request, tmp_path):
+    if request.param == "redis":
+        return request.getfixturevalue("redis_server").url
+    return "memory:" if request.param == "memory" else f"file:{tmp_path}/buckets"
+
+
+# ---- Deciding ----
+
+
+@under_asyncio
+async def test_a_bucket_fills_refuses_and_drains(aio, url):
+    async with aio.Throttler(url, 10, 5) as t:
+        for i in range(10):
+            assert (await t.peek("k")).level == i
+            r = await t.consume("k")
+            assert (r.success, r.level, r.blocked_for, r.retry_after) == (True, i + 1, None, 0)
+            assert 4 < r.until_next_drop <= 5
+        full = await t.consume("k", amount=2)
+        assert (full.success, full.level) == (False, 10) and 5 < full.retry_after <= 10
+        assert not (await t.peek("k")).success
+        assert (await t.consume("k", 11)).retry_after is None
+        assert (await t.consume("k", -3)).level == 7
+        assert (await t.consume("k", 0)).level == 7
+        assert (await t.consume("k", -100)).level == 0
+        assert await t.peek("k") == aio.ThrottleResult(True, 0, 5, None)
+        await t.consume("k", 4)
+        assert await t.reset("k") == aio.ThrottleResult(True, 0, 5, None)
+
+
+@under_asyncio
+async def test_an_overflow_blocks(aio, url):
+    async with aio.Throttler(url, 2, 0.05, block_duration=0.3) as t:
+        await t.consume("k", 2)
+        blocked = await t.consume("k")
+        assert not blocked.success and blocked.blocked_for == 0.3 and blocked.level == 2
+        await asyncio.sleep(0.15)
+        still = await t.consume("k")
+        assert not still.success and 0 < still.blocked_for < 0.2 and still.retry_after == still.blocked_for
+        assert (await t.reset("k")).blocked_for is None
+        assert (await t.consume("k", 3)).blocked_for is None, "what can never fit blocks nobody"
+
+
+@under_asyncio
+async def test_a_rate_of_so_many_drops_and_a_prefix(aio, url):
+    async with aio.Throttler(url, 6, 0.3, drops=3) as t:
+        assert (await t.consume("p:k", 6)).until_next_drop == pytest.approx(0.1, abs=1e-6)
+        assert (await t.consume("p:k", 2)).retry_after == pytest.approx(0.2, abs=0.02)
+        prefixed = aio.Throttler(aio.connect(url), 6, 0.3, drops=3, prefix="p:") if url != "memory:" else None
+        assert prefixed is None or (await prefixed.peek("k")).level >= 5
+
+
+@under_asyncio
+async def test_keys_are_str_or_bytes_of_any_kind(aio, url):
+    class Text(str):
+        __slots__ = ()
+
+        def __len__(self):
+            raise AssertionError("a hostile length")
+
+        __hash__ = __str__ = __len__
+
+    async with aio.Throttler(url, 100, 60) as t:
+        for i, key in enumerate(("käse", "käse".encode(), Text("käse"), bytes("käse", "utf-8"))):
+            assert (await t.consume(key)).level == i + 1
+        for key in (b"\0", b"\r\n$1\r\n", "\0", "x" * 1024, b"\xff" * 1024, "🙂"):
+            assert (await t.consume(key)).success
+        assert (await t.peek(b"\0")).level == 2, "the same bytes are the same key"
+
+
+@under_asyncio
+async def test_shared_stores_count_together(aio, redis_server):
+    async with aio.connect(redis_server.url, timeout=1) as store:
+        small, large = aio.Throttler(store, 5, 60), aio.Throttler(store, 10, 60)
+        assert (await small.consume("k", 5)).level == 5
+        assert (await large.consume("k", 5)).level == 10
+        async with small:
+            pass
+        assert (await large.peek("k")).level == 10, "a throttler does not close a store that it was given"
+        assert {name: n for name, n in store.stats().items() if n and name != "script_loads"} == {"decisions": 3, "allowed": 2, "denied": 1}
+
+
+# ---- Results ----
+
+
+def test_results_are_what_they_were(aio):
+    r = aio.ThrottleResult(True, 0, 5, None)
+    assert repr(r) == "ThrottleResult(success=True, level=0, until_next_drop=5.0, blocked_for=None)"
+    assert r == aio.ThrottleResult(success=True, level=0, until_next_drop=5.0, blocked_for=None, retry_after=7.0)
+    assert hash(r) == hash(aio.ThrottleResult(True, 0, 5, None, 7.0))
+    assert r != aio.ThrottleResult(True, 0, 5, 0.5) and r != aio.ThrottleResult(False, 0, 5, None)
+    assert r != aio.ThrottleResult(True, 1, 5, None) and r != aio.ThrottleResult(True, 0, 5.5, None)
+    assert r != (True, 0, 5, None) and r != None  # noqa: E711
+    assert (r.retry_after, r.source, r.error) == (None, "store", None)
+    full = aio.ThrottleResult(False, 3, 0.25, 1.5, 1.5, source="local", error="unknown")
+    for twin in (copy.copy(full), copy.deepcopy(full), pickle.loads(pickle.dumps(full))):
+        assert twin == full and (twin.retry_after, twin.source, twin.error) == (1.5, "local", "unknown")
+    for name in ("success", "level", "until_next_drop", "blocked_for", "retry_after", "source", "error"):
+        with pytest.raises(AttributeError):
+            setattr(r, name, 1)
+    assert r.__match_args__ == ("success", "level", "until_next_drop", "blocked_for")
+    for bad, error in (({"level": 2**70}, OverflowError), ({"level": "1"}, TypeError), ({"source": "x"}, ValueError),
+                       ({"error": "x"}, ValueError), ({"blocked_for": "x"}, TypeError), ({"other": 1}, TypeError)):
+        with pytest.raises(error):
+            aio.ThrottleResult(**{"success": True, "level": 0, "until_next_drop": 5, "blocked_for": None, **bad})
+
+
+def test_throttlers_are_what_they_were(aio):
+    t = aio.Throttler("memory:", 10, 5.0, block_duration=3)
+    assert repr(t) == "Throttler(redis='memory:', max_capacity=10, drop_recharge=5.0, block_duration=3)"
+    assert t == aio.Throttler("memory:", 10, 5.0, 3) and hash(t) == hash(aio.Throttler("memory:", 10, 5.0, 3))
+    assert t != aio.Throttler("memory:", 10, 5.0) and t != aio.Throttler("memory:", 10, 5.0, 3, drops=2) and t != 5
+    assert (t.redis, t.max_capacity, t.drop_recharge, t.block_duration) == ("memory:", 10, 5.0, 3)
+    for name in ("redis", "max_capacity", "drop_recharge", "block_duration", "anything"):
+        with pytest.raises(AttributeError):
+            setattr(t, name, 1)
+    assert "secret" not in repr(aio.Throttler("redis://user:secret@127.0.0.1:1", 1, 1))
+    with pytest.raises(RuntimeError):
+        t.__init__("memory:", 1, 1)
+
+
+# ---- What is refused, and by which name ----
+
+
+class Wrong:
+    """An int to no one's liking."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __index__(self):
+        if isinstance(self.value, Exception):
+            raise self.value
+        return self.value
+
+
+@pytest.mark.parametrize(("amount", "error"), [
+    (1.0, TypeError), (1.5, TypeError), (math.nan, TypeError), ("1", TypeError), (b"1", TypeError), (None, TypeError),
+    (Decimal(1), TypeError), ([], TypeError), (2**31, ValueError), (-2**31, ValueError), (2**63, ValueError),
+    (-2**63 - 1, ValueError), (2**64, ValueError), (10**400, ValueError), (Wrong(2**70), ValueError),
+    (Wrong(OSError("no number")), OSError), (Wrong("x"), TypeError)])
+def test_amounts_that_are_refused(aio, amount, error):
+    t = aio.Throttler("memory:", 10, 5)
+    for ask in (t.consume, lambda key, amount: asyncio.run(t.wait(key, amount))):
+        with pytest.raises(error) as caught:
+            ask("k", amount)
+        assert error is OSError or isinstance(amount, Wrong) or "amount" in str(caught.value)
+    assert asyncio.run(t.consume("k", Wrong(3))).level == 3
+
+
+@pytest.mark.parametrize(("key", "error"), [
+    ("\ud800", ValueError), ("a\udcffb", ValueError), ("", ValueError), (b"", ValueError), ("x" * 1025, ValueError),
+    ("ä" * 513, ValueError), (b"x" * 2**20, ValueError), (5, TypeError), (None, TypeError), (1.5, TypeError),
+    (bytearray(b"k"), TypeError), (memoryview(b"k"), TypeError), (["k"], TypeError)])
+def test_keys_that_are_refused(aio, key, error):
+    t = aio.Throttler("memory:", 10, 5)
+    for ask in (t.consume, t.peek, t.reset, lambda key: asyncio.run(t.wait(key))):
+        with pytest.raises(error, match="key"):
+            ask(key)
+
+
+def test_a_prefix_counts_as_part_of_the_key(aio):
+    t = aio.Throttler("memory:", 10, 5, prefix="p" * 1000)
+    assert asyncio.run(t.consume("k" * 24)).success
+    with pytest.raises(ValueError, match="key with its prefix"):
+        asyncio.run(t.consume("k" * 25))
+    for prefix in ("p" * 1024, "\udc80"):
+        with pytest.raises(ValueError, match="prefix"):
+            aio.Throttler("memory:", 10, 5, prefix=prefix)
+
+
+@pytest.mark.parametrize(("name", "value", "error"), [
+    ("max_capacity", 0, ValueError), ("max_capacity", -1, ValueError), ("max_capacity", 2**31, ValueError),
+    ("max_capacity", 2**70, ValueError), ("max_capacity", 1.5, TypeError), ("max_capacity", "10", TypeError),
+    ("drop_recharge", 0, ValueError), ("drop_recharge", -1, ValueError), ("drop_recharge", math.nan, ValueError),
+    ("drop_recharge", math.inf, ValueError), ("drop_recharge", -math.inf, ValueError), ("drop_recharge", 1e300, ValueError),
+    ("drop_recharge", 10**400, ValueError), ("drop_recharge", 1e-9, ValueError), ("drop_recharge", "5", TypeError),
+    ("drop_recharge", None, TypeError), ("drop_recharge", 1j, TypeError), ("block_duration", -1, ValueError),
+    ("block_duration", math.nan, ValueError), ("block_duration", math.inf, ValueError), ("block_duration", "1", TypeError),
+    ("drops", 0, ValueError), ("drops", 1.0, TypeError), ("drops", 2**40, ValueError), ("prefix", b"p", TypeError),
+    ("on_error", "deney", ValueError), ("on_error", None, TypeError), ("local_share", 0, ValueError),
+    ("local_share", 2**40, ValueError), ("redis", None, TypeError), ("redis", 5, TypeError), ("redis", "", ValueError),
+    ("redis", "http://x", ValueError), ("redis", "redis://h:99999", ValueError), ("redis", "memory:\0", ValueError)])
+def test_limits_that_are_refused(aio, name, value, error):
+    arguments = {"redis": "memory:", "max_capacity": 10, "drop_recharge": 5, "block_duration": None, name: value}
+    with pytest.raises(error) as caught:
+        aio.Throttler(**arguments)
+    assert name in str(caught.value) or name == "redis" and isinstance(value, str)
+
+
+@pytest.mark.parametrize(("name", "value", "error"), [
+    ("timeout", 0, ValueError), ("timeout", -1, ValueError), ("timeout", math.nan, ValueError), ("timeout", 1e9, ValueError),
+    ("timeout", "1", TypeError), ("max_in_flight", -1, ValueError), ("max_in_flight", 2**30, ValueError),
+    ("max_in_flight", 1.0, TypeError), ("buckets", 2**31, ValueError), ("engine", "lua", ValueError),
+    ("engine", 5, TypeError), ("unknown", 5, TypeError)])
+def test_options_of_a_store_that_are_refused(aio, name, value, error):
+    with pytest.raises(error) as caught:
+        aio.connect("redis://127.0.0.1:1", **{name: value})
+    assert name in str(caught.value)
+
+
+def test_calls_that_make_no_sense(aio):
+    t = aio.Throttler("memory:", 10, 5)
+    for wrong in (lambda: t.consume(), lambda: t.consume("k", 1, 2), lambda: t.consume("k", key="k"),
+                  lambda: t.peek("k", 1), lambda: t.reset(), lambda: t.consume("k", amoun=1)):
+        with pytest.raises(TypeError):
+            wrong()
+    for kind in (type(t.reset), aio._core.Decision):
+        with pytest.raises(TypeError):
+            kind()
+    with pytest.raises(RuntimeError):
+        aio._core.Throttler.__new__(aio._core.Throttler).consume("k")
+
+
+# ---- When the store does not answer ----
+
+
+@under_asyncio
+async def test_a_closed_store_says_so(aio, url):
+    t = aio.Throttler(url, 10, 5)
+    await t.consume("k")
+    await t.aclose()
+    await t.aclose()
+    for ask in (t.consume, t.peek, t.reset, t.wait):
+        with pytest.raises(aio.Closed):
+            await ask("k")
+    store = aio.connect(url)
+    await store.aclose()
+    assert store.closed
+    with pytest.raises(aio.Closed):
+        await aio.Throttler(store, 10, 5).consume("k")
+
+
+@under_asyncio
+async def test_each_policy_answers_for_a_server_that_is_not_there(aio, closed_port):
+    url = f"redis://127.0.0.1:{closed_port}"
+    with pytest.raises(aio.Unavailable) as caught:
+        await aio.Throttler(url, 10, 5).consume("k")
+    assert isinstance(caught.value, aio.Error) and str(closed_port) in str(caught.value)
+    for policy, success in (("allow", True), ("deny", False)):
+        t = aio.Throttler(url, 10, 5, on_error=policy)
+        for r in (await t.consume("k"), await t.peek("k")):
+            assert (r.success, r.source, r.error, r.retry_after) == (success, "policy", "unavailable", 0 if success else None)
+        with pytest.raises(aio.Unavailable):
             await t.reset("k")
-            for i in range(10):
-                assert (await t.peek("k")).level == i
-                r = await asyncio.create_task(t.consume("k"))
-                assert r.success and r.level == i + 1 and 4 < r.until_next_drop <= 5 and r.blocked_for is None
-            full = await t.consume("k", amount=2)
-            assert not full.success and full.level == 10 and 5 < full.retry_after <= 10
-            assert (await t.consume("k", 11)).retry_after is None
-            assert await t.reset("k") == ThrottleResult(True, 0, 5, None)
-            for bad, error in ((1.5, TypeError), (2**70, ValueError)):
-                try: t.consume("k", bad)
-                except error as e: assert "amount" in str(e)
-                else: raise AssertionError(bad)
-            for bad, error in ((chr(0xd800), ValueError), (b"", ValueError), (5, TypeError)):
-                try: t.consume(bad)
-                except error as e: assert "key" in str(e)
-                else: raise AssertionError(bad)
-        try: await t.consume("k")
-        except Closed: pass
-        else: raise AssertionError("closed")
-    for name, limit in (("drop_recharge", (10, float("nan"))), ("drop_recharge", (10, -1)), ("max_capacity", (0, 1)),
-                        ("block_duration", (10, 1, -1))):
-        try: Throttler("memory:", *limit)
-        except ValueError as e: assert name in str(e), e
-        else: raise AssertionError(limit)
-    try: await Throttler(closed_url, 10, 5).consume("k")
-    except Unavailable: pass
-    else: raise AssertionError("unavailable")
-    r = await Throttler(closed_url, 10, 5, on_error="allow").consume("k")
-    assert r.success and r.source == "policy" and r.error == "unavailable"
-    fast = Throttler(url, 1, 0.05)
-    await fast.reset("w")
-    await asyncio.gather(*(fast.wait("w") for _ in range(5)))
-    try: await fast.wait("w", timeout=0.001)
-    except TimeoutError: pass
-    else: raise AssertionError("in time")
-    big = Throttler(url, 1000000, 3600)
-    await asyncio.gather(*(big.reset(f"c{i}") for i in range(200)))
-    tasks = [asyncio.create_task(big.consume(f"c{i}", i + 1)) for i in range(200)]
-    await asyncio.sleep(0)
-    for task in tasks[::2]: task.cancel()
-    for i, r in enumerate(await asyncio.gather(*tasks, return_exceptions=True)):
-        assert isinstance(r, asyncio.CancelledError) if i % 2 == 0 else r.level == i + 1
-
-asyncio.run(main(*sys.argv[1:]), debug=True)
-asyncio.run(main(*sys.argv[1:]), debug=True)
-print("fine")
-"""
+    local = aio.Throttler(url, 10, 5, on_error="local", local_share=5)
+    verdicts = [await local.consume("k") for _ in range(3)]
+    assert [(r.success, r.source, r.error) for r in verdicts] == [(i < 2, "local", "unavailable") for i in range(3)]
 
 
-def test_the_package_decides_waits_cancels_and_refuses(aiosteady, redis_server, closed_port):
-    run = subprocess.run([sys.executable, "-X", "dev", "-c", PROGRAM, redis_server.url, f"redis://127.0.0.1:{closed_port}"],
-                         env={"PYTHONPATH": str(aiosteady), "PYTHONMALLOC": "debug"}, capture_output=True, text=True,
-                         timeout=60, check=False)
-    assert run.returncode == 0 and run.stdout == "fine\n", run.stderr
+@under_asyncio
+async def test_foreign_data_is_left_alone(aio, redis_server):
+    redis_server("SET", "text", "hello")
+    redis_server("LPUSH", "list", "x")
+    async with aio.Throttler(redis_server.url, 10, 5, on_error="allow") as t:
+        for key in ("text", "list"):
+            for ask in (t.consume, t.peek, t.reset):
+                with pytest.raises(aio.NotABucket):
+                    await ask(key)
+    assert redis_server("GET", "text") == b"hello" and redis_server("LLEN", "list") == 1
+
+
+@under_asyncio
+async def test_more_than_may_be_in_flight_is_overloaded(aio, redis_server):
+    async with aio.connect(redis_server.url, max_in_flight=2, timeout=1) as store:
+        t = aio.Throttler(store, 100, 60)
+        results = await asyncio.gather(*(t.consume("k") for _ in range(3)), return_exceptions=True)
+        assert [type(r) for r in results] == [aio.ThrottleResult] * 2 + [aio.Overloaded]
+        allowing = aio.Throttler(store, 100, 60, on_error="allow")
+        results = await asyncio.gather(*(allowing.consume("k") for _ in range(3)))
+        assert [r.error for r in results] == [None, None, "overloaded"]
+
+
+@under_asyncio
+async def test_a_server_that_asks_for_a_password(aio, start_redis):
+    server = start_redis("--requirepass", "p@ss")
+    server("AUTH", "p@ss")
+    assert (await aio.Throttler(server.url.replace("//", "//:p%40ss@"), 10, 5).consume("k")).success
+    with pytest.raises(aio.Refused) as caught:
+        await aio.Throttler(server.url.replace("//", "//:wr%40ng@"), 10, 5).consume("k")
+    assert "wr@ng" not in str(caught.value) and "wr%40ng" not in str(caught.value)
+
+
+@under_asyncio
+async def test_both_engines_decide_alike(aio, start_redis, request):
+    module = request.config.rootpath / "build/steady.so"
+    if not module.exists():
+        pytest.skip("the module is not built: make module")
+    server = start_redis("--loadmodule", str(module))
+    for engine, word in (("script", "evalsha"), ("module", "steady.consume"), ("auto", "steady.consume")):
+        server("CONFIG", "RESETSTAT")
+        server("FLUSHALL")
+        async with aio.connect(server.url, engine=engine, timeout=1) as store:
+            t = aio.Throttler(store, 3, 60, block_duration=9)
+            assert [(await t.consume("k")).success for _ in range(4)] == [True, True, True, False]
+        assert f"cmdstat_{word}:" in server("INFO", "commandstats").decode()

@@ -58,8 +58,11 @@ PyObject *core_raise(struct core_state *state, int error, const char *why);
 /* ---- Arguments: -1 and an exception that names the argument where it is not usable ---- */
 
 int core_int(PyObject *object, const char *name, int64_t min, int64_t max, int64_t *out);
+int core_is_text(PyObject *object, const char *name);
+
 /* Which of the names, the last of which is NULL, `given` is. */
-int core_choice(const char *given, const char *name, const char *const *names);
+int core_choice(PyObject *given, const char *name, const char *const *names);
+
 int core_seconds(PyObject *object, const char *name, steady_us *out);
 
 /* The UTF-8 of a str, which belongs to it; NULL and an exception where it has none. */

@@ -82,14 +82,21 @@ int core_int(PyObject *object, const char *name, int64_t min, int64_t max, int64
     return -1;
 }
 
-int core_choice(const char *given, const char *name, const char *const *names) {
+int core_is_text(PyObject *object, const char *name) {
+    if (PyUnicode_Check(object)) return 0;
+    PyErr_Format(PyExc_TypeError, "%s must be a str, not %.100s", name, Py_TYPE(object)->tp_name);
+    return -1;
+}
+
+int core_choice(PyObject *given, const char *name, const char *const *names) {
     char list[80] = "";
+    if (core_is_text(given, name) != 0) return -1;
     for (int i = 0; names[i] != NULL; i++) {
-        if (strcmp(given, names[i]) == 0) return i;
+        if (PyUnicode_CompareWithASCIIString(given, names[i]) == 0) return i;
         const size_t len = strlen(list);
         PyOS_snprintf(list + len, sizeof list - len, "%s'%s'", i > 0 ? ", " : "", names[i]);
     }
-    PyErr_Format(PyExc_ValueError, "%s is '%.100s'; it must be one of %s", name, given, list);
+    PyErr_Format(PyExc_ValueError, "%s is %.100R; it must be one of %s", name, given, list);
     return -1;
 }
 

@@ -239,23 +239,34 @@ static void store_finalize(PyObject *self) {
     PyErr_Restore(type, value, traceback);
 }
 
-static int read_options(struct store *self, PyObject *timeout, PyObject *max_in_flight, PyObject *buckets,
-                        const char *engine) {
-    static const char *const engines[] = {"auto", "script", "module", NULL};
-    int64_t in_flight = 0, room = 0;
-    const int chosen = core_choice(engine, "engine", engines);
-    if (chosen < 0) return -1;
-    if (timeout != Py_None && core_seconds(timeout, "timeout", &self->options.timeout) != 0) return -1;
-    if (timeout != Py_None && self->options.timeout == 0) {
-        PyErr_SetString(PyExc_ValueError, "timeout is 0; it must be over 0 s, or None for the default");
-        return -1;
-    }
-    if (core_int(max_in_flight, "max_in_flight", 0, UINT32_MAX, &in_flight) != 0) return -1;
-    if (core_int(buckets, "buckets", 0, UINT32_MAX, &room) != 0) return -1;
-    self->options.engine = (enum steady_engine)chosen;
-    self->options.max_in_flight = (uint32_t)in_flight;
-    self->options.buckets = (uint32_t)room;
+static int read_count(PyObject *given, const char *name, uint32_t *count) {
+    int64_t number = 0;
+    if (given == NULL) return 0;
+    if (core_int(given, name, 0, UINT32_MAX, &number) != 0) return -1;
+    *count = (uint32_t)number;
     return 0;
+}
+
+static int read_timeout(PyObject *given, steady_us *timeout) {
+    if (given == NULL || given == Py_None) return 0;
+    if (core_seconds(given, "timeout", timeout) != 0) return -1;
+    if (*timeout > 0) return 0;
+    PyErr_SetString(PyExc_ValueError, "timeout is 0; it must be over 0 s, or None for the default");
+    return -1;
+}
+
+/* NULL: not given. */
+static int read_options(struct store *self, PyObject *timeout, PyObject *max_in_flight, PyObject *buckets,
+                        PyObject *engine) {
+    static const char *const engines[] = {"auto", "script", "module", NULL};
+    const int chosen = engine != NULL ? core_choice(engine, "engine", engines) : STEADY_ENGINE_AUTO;
+    if (chosen < 0) return -1;
+    self->options.engine = (enum steady_engine)chosen;
+    return read_timeout(timeout, &self->options.timeout) != 0 ||
+                   read_count(max_in_flight, "max_in_flight", &self->options.max_in_flight) != 0 ||
+                   read_count(buckets, "buckets", &self->options.buckets) != 0
+               ? -1
+               : 0;
 }
 
 /* An embedded store is opened here and now; of a server's the URL and options are checked, which takes no loop. */
@@ -273,25 +284,33 @@ static int open_or_check(struct store *self) {
     return error != 0 ? -1 : 0;
 }
 
+static int read_url(struct store *self, PyObject *url) {
+    Py_ssize_t len = 0;
+    const char *text = core_is_text(url, "url") == 0 ? core_utf8(url, "url", &len) : NULL;
+    if (text == NULL) return -1;
+    if (strlen(text) != (size_t)len) {
+        PyErr_SetString(PyExc_ValueError, "url holds a NUL");
+        return -1;
+    }
+    self->url = PyMem_Malloc((size_t)len + 1);
+    if (self->url == NULL) PyErr_NoMemory();
+    if (self->url != NULL) memcpy(self->url, text, (size_t)len + 1);
+    return self->url != NULL ? 0 : -1;
+}
+
 static PyObject *store_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"url", "timeout", "max_in_flight", "buckets", "engine", NULL};
-    PyObject *timeout = Py_None, *zero = PyLong_FromLong(0), *max_in_flight = zero, *buckets = zero;
-    const char *url = NULL, *engine = "auto";
-    struct store *self = NULL;
-    if (zero != NULL && PyArg_ParseTupleAndKeywords(args, kwargs, "s|$OOOs:Store", names, &url, &timeout,
-                                                    &max_in_flight, &buckets, &engine))
-        self = (struct store *)type->tp_alloc(type, 0);
-    if (self != NULL) {
-        self->state = core_state_of(type);
-        self->url = PyMem_Malloc(strlen(url) + 1);
-        self->loops = PyDict_New();
-        if (self->url == NULL) PyErr_NoMemory();
-        if (self->url != NULL) strcpy(self->url, url);
-        if (self->url == NULL || self->loops == NULL ||
-            read_options(self, timeout, max_in_flight, buckets, engine) != 0 || open_or_check(self) != 0)
-            Py_CLEAR(self);
-    }
-    Py_XDECREF(zero);
+    PyObject *url = NULL, *timeout = NULL, *max_in_flight = NULL, *buckets = NULL, *engine = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$OOOO:Store", names, &url, &timeout, &max_in_flight, &buckets,
+                                     &engine))
+        return NULL;
+    struct store *self = (struct store *)type->tp_alloc(type, 0);
+    if (self == NULL) return NULL;
+    self->state = core_state_of(type);
+    self->loops = PyDict_New();
+    if (self->loops == NULL || read_url(self, url) != 0 ||
+        read_options(self, timeout, max_in_flight, buckets, engine) != 0 || open_or_check(self) != 0)
+        Py_CLEAR(self);
     return (PyObject *)self;
 }
 

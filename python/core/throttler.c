@@ -10,6 +10,10 @@
 
 static struct binding *bind_to(struct throttler *self, struct loop_store *store) {
     steady_message why = {""};
+    if (store->store == NULL) {
+        core_raise(self->state, STEADY_CLOSED, NULL);
+        return NULL;
+    }
     struct binding *more = PyMem_Realloc(self->bindings, (self->count + 1) * sizeof *more);
     if (more == NULL) {
         PyErr_NoMemory();
@@ -258,7 +262,7 @@ static PyMethodDef methods[] = {
 
 static int check_prefix(PyObject *prefix) {
     Py_ssize_t len = 0;
-    if (core_utf8(prefix, "prefix", &len) == NULL) return -1;
+    if (core_is_text(prefix, "prefix") != 0 || core_utf8(prefix, "prefix", &len) == NULL) return -1;
     if (len < STEADY__KEY_MAX) return 0;
     PyErr_Format(PyExc_ValueError, "prefix is %zd bytes long; it must be at most %d", len, STEADY__KEY_MAX - 1);
     return -1;
@@ -301,14 +305,14 @@ static int throttler_init(struct throttler *self, PyObject *args, PyObject *kwar
                             "drops", "prefix", "on_error",     "local_share",   NULL};
     PyObject *redis = NULL, *target = NULL, *given[3], *drops = NULL, *prefix = NULL, *share = NULL;
     static const char *const policies[] = {"report", "deny", "allow", "local", NULL};
-    const char *on_error = NULL;
+    PyObject *on_error = NULL;
     int64_t count = 0, shares = 0;
     int policy = 0;
     if (self->redis != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "Throttler.__init__ was called before");
         return -1;
     }
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOOOUsO:Throttler", names, &redis, &target, &given[0], &given[1],
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOOOOOO:Throttler", names, &redis, &target, &given[0], &given[1],
                                      &given[2], &drops, &prefix, &on_error, &share) ||
         check_prefix(prefix) != 0 || core_int(drops, "drops", 1, STEADY__DROPS_MAX, &count) != 0 ||
         core_int(share, "local_share", 1, UINT32_MAX, &shares) != 0 ||
