@@ -93,6 +93,7 @@ static struct ticket *take_ticket(struct steady__flight *flight, const struct st
     steady__list_remove(&ticket->place);
     ticket->request.key = ticket->key;
     ticket->request.key_len = call->key_len;
+    ticket->request.redirects = 0;
     ticket->is_load = false;
     ticket->tries = 1;
     ticket->error = 0;

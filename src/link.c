@@ -528,6 +528,11 @@ bool steady__link_forget(struct steady__link *link, struct steady__request *requ
 
 bool steady__link_is_up(const struct steady__link *link) { return link->state == UP && !link->leaving; }
 
+bool steady__link_is_idle(const struct steady__link *link) {
+    return steady__list_empty(&link->waiting) && steady__list_empty(&link->casualties) &&
+           steady__wire_idle(&link->wire);
+}
+
 uint64_t steady__link_reconnects(const struct steady__link *link) {
     return link->connections > 0 ? link->connections - 1 : 0;
 }

@@ -74,6 +74,9 @@ bool steady__link_forget(struct steady__link *link, struct steady__request *requ
 /* It is connected, and greeted. */
 bool steady__link_is_up(const struct steady__link *link);
 
+/* It has no request. */
+bool steady__link_is_idle(const struct steady__link *link);
+
 /* Reads what has arrived, for one who is about to say that nothing has. From the loop only. */
 void steady__link_catch_up(struct steady__link *link);
 

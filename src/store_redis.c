@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT
- * The Redis store: a flight over a link on the caller's loop, and one of its own for the calls that block.
+ * The Redis store: a flight over a server or a cluster on the caller's loop, and one of its own for the calls that
+ * block.
  *
  * The second is made when it is first needed. It has a connection and a poller to itself, so a call may block inside a
  * callback of the first; between two such calls its loop stands still. */
 #include <stdlib.h>
 #include <string.h>
 
+#include "cluster.h"
 #include "error.h"
 #include "flight.h"
 #include "script.h"
@@ -32,15 +34,6 @@ struct redis_store {
 
 static struct redis_store *redis(steady_store *store) { return (struct redis_store *)store; }
 
-/* ---- A link, as a carrier ---- */
-
-static int link_submit(void *link, struct steady__request *request) { return steady__link_submit(link, request); }
-static bool link_forget(void *link, struct steady__request *request) { return steady__link_forget(link, request); }
-static void link_catch_up(void *link) { steady__link_catch_up(link); }
-static void link_close(void *link) { steady__link_close(link); }
-
-static const struct steady__carrier link_class = {link_submit, link_forget, link_catch_up, link_close};
-
 /* ---- Opening ---- */
 
 static int start(struct redis_store *store, struct steady__flight *flight, const steady_loop *loop, bool patient,
@@ -52,7 +45,7 @@ static int start(struct redis_store *store, struct steady__flight *flight, const
     flight->engine = store->options.engine;
     flight->trouble = &store->trouble;
     flight->birthmark = &store->birthmark;
-    flight->carrier_class = &link_class;
+    flight->carrier_class = &steady__cluster_class;
     if (steady__flight_init(flight) != 0) return STEADY_NO_MEMORY;
     const struct steady__link_options options = {.net = store->net,
                                                  .loop = *loop,
@@ -67,7 +60,7 @@ static int start(struct redis_store *store, struct steady__flight *flight, const
                                                  .log_data = store->options.log_data,
                                                  .owner_class = &steady__flight_owner,
                                                  .owner = flight};
-    flight->carrier = steady__link_open(&options);
+    flight->carrier = steady__cluster_open(&options);
     if (flight->carrier != NULL) return 0;
     steady__flight_close(flight);
     return STEADY_NO_MEMORY;
@@ -133,7 +126,7 @@ static void add(steady_stats *sum, const struct steady__flight *flight) {
     sum->script_loads += s->script_loads;
     sum->in_flight += s->in_flight;
     sum->timeouts += s->timeouts;
-    if (flight->carrier != NULL) sum->reconnects += steady__link_reconnects(flight->carrier);
+    if (flight->carrier != NULL) sum->reconnects += steady__cluster_reconnects(flight->carrier);
 }
 
 static void stats(const steady_store *head, steady_stats *sum) {

@@ -41,7 +41,9 @@ MAY_INCLUDE = {
     "greeting": "error reply url",
     "link": "dial error fork greeting loop script url wire",
     "flight": "error link script store",
-    "store_redis": "error flight script tls url",
+    "slots": "reply",
+    "cluster": "flight link script slots",
+    "store_redis": "cluster error flight script tls url",
     "attach": "error flight script",
     # the door
     "throttler": "error limit store",

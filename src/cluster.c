@@ -1,0 +1,433 @@
+/* SPDX-License-Identifier: MIT
+ * A server that may turn out to be a cluster.
+ *
+ * It begins with one node, the seed, whose link is all there is: a server that is no cluster is asked nothing more and
+ * pays nothing. The first MOVED, ASK or CLUSTERDOWN tells. From then on there is a map of who has which slot, and a
+ * link to each node that was ever needed. A request for a slot that nobody is known to have goes to anyone, who will
+ * say MOVED; each MOVED is noted in the map, so that a user without the right to CLUSTER SLOTS gets one as well, slot
+ * by slot.
+ *
+ * Whatever goes wrong is a wish to draw the map anew: a redirect that the map did not know, CLUSTERDOWN, a link that is
+ * down, a deadline that passed. One node at a time is asked for CLUSTER SLOTS, one after the other if they do not
+ * answer, with a pause after each answer that doubles while wishes keep coming. A map is taken whole or not at all, and
+ * before anyone is called back.
+ *
+ * An error reply means that nothing was charged, so a redirected request is sent again, within its deadline. What was
+ * written and not answered is not, whatever becomes of its node.
+ *
+ * A node that has no slot and whose link is idle loses the link, and is forgotten unless it is the seed. The seed comes
+ * back into play when no other node is up: its link looks up the name in the URL at each attempt. */
+#include "cluster.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "script.h"
+#include "slots.h"
+
+#define REDIRECTS_MAX 5
+#define NODES_MAX 1024
+#define PAUSE_FIRST (20 * STEADY_MILLISECOND)
+#define PAUSE_LAST (500 * STEADY_MILLISECOND)
+#define PAUSE_BLIND (30 * STEADY_SECOND)
+#define CALM (5 * STEADY_SECOND) /* without a wish: the next pause is the first again */
+#define ANSWER_LEAST (100 * STEADY_MILLISECOND)
+#define SWEEP_AGAIN STEADY_SECOND
+
+struct node {
+    struct steady__cluster *cluster;
+    uint16_t number;
+    uint16_t port;
+    char host[STEADY__HOST_MAX + 1]; /* "": the seed's, where that is a path */
+    struct steady__url url;          /* with our host; the rest is the seed's */
+    struct steady__link *link;       /* NULL: not needed yet, or no more */
+    unsigned slots;
+    struct steady__request inquiry; /* CLUSTER SLOTS */
+    bool inquiring;
+};
+
+struct steady__cluster {
+    struct steady__link_options with;
+    struct node **nodes; /* by number; NULL where one was forgotten. The first is the seed */
+    uint16_t count, turn;
+    struct steady__slot_map *map, *draft; /* NULL: no cluster, as far as anyone knows */
+    bool blind;                           /* the map may not be asked for */
+    bool wished;
+    struct node *inquired; /* whose answer is waited for */
+    steady_us pause, allowed_at;
+    struct steady__alarm alarm; /* the answer is late, or the next inquiry is allowed, or it is time to sweep */
+    uint64_t reconnects;        /* of links that are gone */
+    unsigned depth;             /* loops over nodes on the stack */
+    bool closed;
+};
+
+static steady_us now(const struct steady__cluster *cluster) { return steady__loop_now(&cluster->with.loop); }
+
+/* ---- Nodes ---- */
+
+/* A number that nobody has, with a place for it. */
+static bool free_number(struct steady__cluster *cluster, uint16_t *number) {
+    for (*number = 0; *number < cluster->count; ++*number)
+        if (cluster->nodes[*number] == NULL) return true;
+    if (cluster->count == NODES_MAX) return false;
+    struct node **nodes = realloc(cluster->nodes, (cluster->count + 1U) * sizeof *nodes);
+    if (nodes == NULL) return false;
+    cluster->nodes = nodes;
+    cluster->nodes[cluster->count++] = NULL;
+    return true;
+}
+
+static struct node *add_node(struct steady__cluster *cluster, const char *host, uint16_t port) {
+    uint16_t number;
+    struct node *node = free_number(cluster, &number) ? calloc(1, sizeof *node) : NULL;
+    if (node == NULL) return NULL;
+    node->cluster = cluster;
+    node->number = number;
+    node->port = port;
+    node->inquiry.nested = true;
+    memcpy(node->host, host, strlen(host) + 1);
+    cluster->nodes[number] = node;
+    return node;
+}
+
+/* The node's number, which it gets here where it is new. No host means that of the node that speaks of it. */
+static uint16_t number_of(void *arg, const char *host, uint16_t port) {
+    const struct node *speaker = arg;
+    struct steady__cluster *cluster = speaker->cluster;
+    if (*host == '\0') host = speaker->host;
+    if (*host == '\0') return STEADY__SLOT_UNKNOWN;
+    for (uint16_t i = 0; i < cluster->count; i++) {
+        const struct node *node = cluster->nodes[i];
+        if (node != NULL && node->port == port && strcasecmp(node->host, host) == 0) return i;
+    }
+    const struct node *node = add_node(cluster, host, port);
+    return node != NULL ? node->number : STEADY__SLOT_UNKNOWN;
+}
+
+static const struct steady__link_owner node_owner;
+
+static bool open_link(struct node *node) {
+    const struct steady__cluster *cluster = node->cluster;
+    struct steady__link_options options = cluster->with;
+    if (node->number != 0) {
+        const struct steady__url *seed = cluster->with.url;
+        node->url = (struct steady__url){.scheme = seed->scheme == STEADY__URL_TLS ? STEADY__URL_TLS : STEADY__URL_TCP,
+                                         .host = node->host,
+                                         .port = node->port,
+                                         .path = "",
+                                         .user = seed->user,
+                                         .password = seed->password};
+        options.url = &node->url;
+    }
+    options.owner_class = &node_owner;
+    options.owner = node;
+    node->link = steady__link_open(&options);
+    return node->link != NULL;
+}
+
+static void close_link(struct node *node) {
+    if (node->link != NULL) node->cluster->reconnects += steady__link_reconnects(node->link);
+    steady__link_close(node->link);
+    node->link = NULL;
+}
+
+static int send_to(struct node *node, struct steady__request *request) {
+    if (node->link == NULL && !open_link(node)) return STEADY_NO_MEMORY;
+    request->at = node;
+    return steady__link_submit(node->link, request);
+}
+
+static bool is_up(const struct node *node) { return node->link != NULL && steady__link_is_up(node->link); }
+
+/* Another one each time. */
+static struct node *anyone(struct steady__cluster *cluster) {
+    for (uint16_t i = 0; i < cluster->count; i++) {
+        cluster->turn = (uint16_t)((cluster->turn + 1) % cluster->count);
+        struct node *node = cluster->nodes[cluster->turn];
+        if (node != NULL && is_up(node)) return node;
+    }
+    return cluster->nodes[0];
+}
+
+/* ---- The map ---- */
+
+static void count_slots(struct steady__cluster *cluster) {
+    for (uint16_t i = 0; i < cluster->count; i++)
+        if (cluster->nodes[i] != NULL) cluster->nodes[i]->slots = 0;
+    for (unsigned slot = 0; slot < STEADY__SLOTS; slot++)
+        if (cluster->map->node[slot] != STEADY__SLOT_UNKNOWN) cluster->nodes[cluster->map->node[slot]]->slots++;
+}
+
+static void assign(struct steady__cluster *cluster, uint16_t slot, struct node *node) {
+    const uint16_t before = cluster->map->node[slot];
+    if (before != STEADY__SLOT_UNKNOWN) cluster->nodes[before]->slots--;
+    cluster->map->node[slot] = node->number;
+    node->slots++;
+}
+
+static bool recognise(struct steady__cluster *cluster) {
+    if (cluster->map != NULL) return true;
+    struct steady__slot_map *map = malloc(sizeof *map), *draft = malloc(sizeof *draft);
+    if (map == NULL || draft == NULL) {
+        free(map);
+        free(draft);
+        return false;
+    }
+    memset(map->node, 0xff, sizeof map->node);
+    cluster->map = map;
+    cluster->draft = draft;
+    return true;
+}
+
+static void take_map(struct node *speaker, const struct steady__reply *reply) {
+    struct steady__cluster *cluster = speaker->cluster;
+    struct steady__slot_map *old = cluster->map;
+    if (!steady__slot_map_draw(cluster->draft, reply, number_of, speaker)) return;
+    cluster->map = cluster->draft;
+    cluster->draft = old;
+    count_slots(cluster);
+}
+
+/* ---- Drawing it anew ---- */
+
+/* Sooner or later the map is drawn anew, if there is one. */
+static void wish(struct steady__cluster *cluster) {
+    if (cluster->map == NULL || cluster->wished || cluster->inquired != NULL) return;
+    const steady_us wait = cluster->allowed_at - now(cluster);
+    if (wait < -CALM) cluster->pause = PAUSE_FIRST;
+    cluster->wished = true;
+    steady__alarm_set(&cluster->alarm, wait);
+}
+
+static void rest(struct steady__cluster *cluster) {
+    const struct steady__net *net = cluster->with.net;
+    const steady_us half = cluster->pause / 2;
+    cluster->allowed_at = now(cluster) + half + (steady_us)(net->random(net) % (uint64_t)(half + 1));
+    cluster->pause = cluster->pause < PAUSE_LAST / 2 ? 2 * cluster->pause : PAUSE_LAST;
+}
+
+/* Those that are up come first; then any that will have us wait for a connection. */
+static struct node *inquire_at_one(struct steady__cluster *cluster) {
+    for (int up = 1; up >= 0; up--)
+        for (uint16_t i = 0; i < cluster->count; i++) {
+            cluster->turn = (uint16_t)((cluster->turn + 1) % cluster->count);
+            struct node *node = cluster->nodes[cluster->turn];
+            if (node == NULL || node->inquiring || is_up(node) != (up == 1)) continue;
+            node->inquiring = send_to(node, &node->inquiry) == 0;
+            if (node->inquiring) return node;
+        }
+    return NULL;
+}
+
+static void inquire(struct steady__cluster *cluster) {
+    cluster->wished = false;
+    cluster->inquired = inquire_at_one(cluster);
+    if (cluster->inquired == NULL)
+        rest(cluster);
+    else
+        steady__alarm_set(&cluster->alarm, cluster->with.timeout > ANSWER_LEAST ? cluster->with.timeout : ANSWER_LEAST);
+}
+
+static enum steady__heed told(struct node *node, const struct steady__reply *reply) {
+    struct steady__cluster *cluster = node->cluster;
+    const bool awaited = cluster->inquired == node;
+    node->inquiring = false;
+    if (reply->kind != STEADY__REPLY_NESTED && reply->kind != STEADY__REPLY_ERROR) return STEADY__HEED_UNTRUSTED;
+    if (!awaited) return STEADY__HEED_NOTHING;
+    cluster->inquired = NULL;
+    rest(cluster);
+    cluster->blind = reply->kind == STEADY__REPLY_ERROR &&
+                     steady__script_refusal(reply->text, reply->text_len) != STEADY__REFUSAL_WAIT;
+    if (cluster->blind) cluster->allowed_at = now(cluster) + PAUSE_BLIND;
+    if (reply->kind == STEADY__REPLY_NESTED) take_map(node, reply);
+    steady__alarm_set(&cluster->alarm, 0); /* to sweep */
+    return STEADY__HEED_NOTHING;
+}
+
+/* True where one is of no use, and still busy. */
+static bool sweep_node(struct node *node) {
+    if (node->slots > 0) return false;
+    if (node->link != NULL && !steady__link_is_idle(node->link)) return true;
+    close_link(node);
+    if (node->number == 0) return false;
+    node->cluster->nodes[node->number] = NULL;
+    free(node);
+    return false;
+}
+
+/* Where no node is known to have slots, any may be of use. */
+static void sweep(struct steady__cluster *cluster) {
+    bool again = false, any = false;
+    for (uint16_t i = 0; i < cluster->count; i++)
+        if (cluster->nodes[i] != NULL && cluster->nodes[i]->slots > 0) any = true;
+    for (uint16_t i = 0; any && i < cluster->count; i++)
+        if (cluster->nodes[i] != NULL && sweep_node(cluster->nodes[i])) again = true;
+    if (again) steady__alarm_set(&cluster->alarm, SWEEP_AGAIN);
+}
+
+static void alarmed(void *arg) {
+    struct steady__cluster *cluster = arg;
+    if (steady__forked(cluster->with.birthmark)) return;
+    steady__alarm_rang(&cluster->alarm);
+    if (cluster->inquired != NULL) cluster->wished = true; /* that one had its time */
+    cluster->inquired = NULL;
+    sweep(cluster);
+    if (cluster->wished) inquire(cluster);
+}
+
+/* ---- What links ask ---- */
+
+static size_t encode(void *owner, struct steady__request *request, struct steady__dialect *dialect, char *out) {
+    static const char inquiry[] = "*2\r\n$7\r\nCLUSTER\r\n$5\r\nSLOTS\r\n";
+    struct node *node = owner;
+    const struct steady__link_options *with = &node->cluster->with;
+    if (request != &node->inquiry) return with->owner_class->encode(with->owner, request, dialect, out);
+    memcpy(out, inquiry, sizeof inquiry - 1);
+    return sizeof inquiry - 1;
+}
+
+/* The node that a redirect is to; NULL where it makes no sense, is no redirect, or is one too many. */
+static struct node *redirected(struct node *speaker, struct steady__request *request,
+                               const struct steady__reply *reply) {
+    struct steady__cluster *cluster = speaker->cluster;
+    struct steady__redirect redirect;
+    if (!steady__redirect_read(&redirect, reply->text, reply->text_len)) return NULL;
+    if (redirect.slot != steady__slot_of(request->key, request->key_len)) return NULL;
+    const uint16_t number = number_of(speaker, redirect.host, redirect.port);
+    if (number == STEADY__SLOT_UNKNOWN) return NULL;
+    if (!redirect.ask && cluster->map->node[redirect.slot] != number) {
+        assign(cluster, redirect.slot, cluster->nodes[number]);
+        wish(cluster);
+    }
+    request->asking = redirect.ask;
+    return request->redirects++ < REDIRECTS_MAX ? cluster->nodes[number] : NULL;
+}
+
+static bool is_of_clusters(const struct steady__reply *reply) {
+    return (reply->text_len > 6 && memcmp(reply->text, "MOVED ", 6) == 0) ||
+           (reply->text_len > 4 && memcmp(reply->text, "ASK ", 4) == 0) ||
+           (reply->text_len > 11 && memcmp(reply->text, "CLUSTERDOWN", 11) == 0);
+}
+
+/* True: the error was no answer, and the request has gone on to another node, or ended. */
+static bool follow(struct node *node, struct steady__request *request, struct steady__dialect *dialect,
+                   const struct steady__reply *reply) {
+    struct steady__cluster *cluster = node->cluster;
+    if (!is_of_clusters(reply) || !recognise(cluster)) return false;
+    struct node *target = redirected(node, request, reply);
+    if (target == NULL) {
+        wish(cluster);
+        return false;
+    }
+    if (dialect->state == STEADY__DIALECT_TRYING) dialect->state = STEADY__DIALECT_UNTRIED;
+    const int error = send_to(target, request);
+    if (error != 0) cluster->with.owner_class->unanswered(cluster->with.owner, request, false, error);
+    return true;
+}
+
+/* What is handed on may end anything, so nothing is touched after it. */
+static enum steady__heed answered(void *owner, struct steady__request *request, struct steady__dialect *dialect,
+                                  const struct steady__reply *reply) {
+    struct node *node = owner;
+    const struct steady__link_options *with = &node->cluster->with;
+    if (request == &node->inquiry) return told(node, reply);
+    if (reply->kind == STEADY__REPLY_ERROR && request->key != NULL && follow(node, request, dialect, reply))
+        return STEADY__HEED_NOTHING;
+    return with->owner_class->answered(with->owner, request, dialect, reply);
+}
+
+static void unanswered(void *owner, struct steady__request *request, bool written, int error) {
+    struct node *node = owner;
+    struct steady__cluster *cluster = node->cluster;
+    if (request == &node->inquiry) {
+        node->inquiring = false;
+        if (cluster->inquired == node) steady__alarm_set(&cluster->alarm, 0);
+        return;
+    }
+    wish(cluster);
+    cluster->with.owner_class->unanswered(cluster->with.owner, request, written, error);
+}
+
+static const struct steady__link_owner node_owner = {encode, answered, unanswered};
+
+/* ---- The flight's calls ---- */
+
+static struct node *node_for(struct steady__cluster *cluster, const struct steady__request *request) {
+    if (cluster->map == NULL) return cluster->nodes[0];
+    const uint16_t number = cluster->map->node[steady__slot_of(request->key, request->key_len)];
+    return number != STEADY__SLOT_UNKNOWN ? cluster->nodes[number] : anyone(cluster);
+}
+
+/* Where the map cannot be drawn anew, someone else has to say who took over from a node that is down. */
+static int submit(void *carrier, struct steady__request *request) {
+    struct steady__cluster *cluster = carrier;
+    if (request->key == NULL) return send_to(request->at, request);
+    struct node *node = node_for(cluster, request);
+    request->asking = false;
+    int error = send_to(node, request);
+    if (error == 0) return 0;
+    wish(cluster);
+    struct node *other = cluster->blind ? anyone(cluster) : node;
+    return other != node ? send_to(other, request) : error;
+}
+
+static bool forget(void *carrier, struct steady__request *request) {
+    const struct node *node = request->at;
+    wish(carrier);
+    return steady__link_forget(node->link, request);
+}
+
+static void release(struct steady__cluster *cluster) {
+    for (uint16_t i = 0; i < cluster->count; i++)
+        free(cluster->nodes[i]);
+    free(cluster->nodes);
+    free(cluster->map);
+    free(cluster->draft);
+    free(cluster);
+}
+
+static void catch_up(void *carrier) {
+    struct steady__cluster *cluster = carrier;
+    cluster->depth++;
+    for (uint16_t i = 0; i < cluster->count && !cluster->closed; i++)
+        if (cluster->nodes[i] != NULL && cluster->nodes[i]->link != NULL)
+            steady__link_catch_up(cluster->nodes[i]->link);
+    if (--cluster->depth == 0 && cluster->closed) release(cluster);
+}
+
+/* A child leaves to the parent's loop what that may point at, as links do. */
+static void close_cluster(void *carrier) {
+    struct steady__cluster *cluster = carrier;
+    for (uint16_t i = 0; i < cluster->count; i++)
+        if (cluster->nodes[i] != NULL) close_link(cluster->nodes[i]);
+    if (steady__forked(cluster->with.birthmark)) return;
+    steady__alarm_free(&cluster->alarm);
+    cluster->closed = true;
+    if (cluster->depth == 0) release(cluster);
+}
+
+const struct steady__carrier steady__cluster_class = {submit, forget, catch_up, close_cluster};
+
+/* ---- Opening ---- */
+
+uint64_t steady__cluster_reconnects(const struct steady__cluster *cluster) {
+    uint64_t sum = cluster->reconnects;
+    for (uint16_t i = 0; i < cluster->count; i++)
+        if (cluster->nodes[i] != NULL && cluster->nodes[i]->link != NULL)
+            sum += steady__link_reconnects(cluster->nodes[i]->link);
+    return sum;
+}
+
+struct steady__cluster *steady__cluster_open(const struct steady__link_options *options) {
+    struct steady__cluster *cluster = calloc(1, sizeof *cluster);
+    if (cluster == NULL) return NULL;
+    cluster->with = *options;
+    cluster->pause = PAUSE_FIRST;
+    if (steady__alarm_new(&cluster->alarm, &cluster->with.loop, alarmed, cluster) == 0 &&
+        add_node(cluster, options->url->host, options->url->port) != NULL && open_link(cluster->nodes[0]))
+        return cluster;
+    steady__alarm_free(&cluster->alarm);
+    release(cluster);
+    return NULL;
+}

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT
+ * A server that may turn out to be a cluster: a link to it, and once it has said so, one to each node that is needed.
+ */
+#ifndef STEADY__CLUSTER_H
+#define STEADY__CLUSTER_H
+
+#include "flight.h"
+#include "link.h"
+
+struct steady__cluster;
+
+/* Takes what a link takes; the URL is that of the server to begin with. NULL: out of memory. */
+struct steady__cluster *steady__cluster_open(const struct steady__link_options *options);
+
+extern const struct steady__carrier steady__cluster_class;
+
+/* Connections made after the first, of all nodes. */
+uint64_t steady__cluster_reconnects(const struct steady__cluster *cluster);
+
+#endif
