@@ -45,11 +45,13 @@ UNIT := $(patsubst tests/%.c,$(BUILD)/test/%,$(wildcard tests/unit_*.c))
 LIVE := $(patsubst tests/%.c,$(BUILD)/test/%,$(wildcard tests/live_*.c))
 PROG := $(patsubst tests/%.c,$(BUILD)/test/%,$(wildcard tests/prog_*.c))
 HELP := $(filter-out $(call obj,tests/unit_*.c tests/live_*.c tests/prog_*.c tests/vectors.c),$(call obj,tests/*.c))
+FAULTS := $(patsubst tests/faults/%.c,$(BUILD)/faults/%,$(filter-out %_shim.c,$(wildcard tests/faults/*.c)))
 BENCH := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
 
 all: $(BUILD)/steady $(BUILD)/libsteady.so $(BUILD)/libsteady.a ## the command and the library, static and shared
 tests: all module $(BUILD)/steady_test.so $(BUILD)/demo $(UNIT) $(LIVE) $(PROG) $(if $(wildcard tests/vectors.c),$(BUILD)/vectors) ## builds the test programs
-everything: tests $(BENCH) $(call obj,examples/*.c)
+faulty: tests $(FAULTS) $(BUILD)/faults/clock_shim.so
+everything: faulty $(BENCH) $(call obj,examples/*.c)
 
 # ---- Building ----
 
@@ -116,6 +118,17 @@ $(UNIT) $(LIVE) $(PROG): $(BUILD)/test/%: $(BUILD)/obj/tests/%.o $(BUILD)/test/l
 	$(SAY) LINK $@
 	$(Q)$(LINK) -pie $(LDFLAGS_$*) -o $@ $^ $(LIBS) $(TEST_LIBS)
 
+# Programs that only `make faults` runs, and a library that it puts under a server.
+LDFLAGS_clocks = -Wl,--wrap=clock_gettime
+$(FAULTS): $(BUILD)/faults/%: $(BUILD)/obj/tests/faults/%.o $(BUILD)/test/libhelp.a $(BUILD)/libsteady.a
+	@mkdir -p $(@D)
+	$(SAY) LINK $@
+	$(Q)$(LINK) -pie $(LDFLAGS_$*) -o $@ $^ $(HIREDIS_LIBS) $(TEST_LIBS)
+$(BUILD)/obj/tests/faults/clock_shim.o: OWN = -fPIC
+$(BUILD)/faults/clock_shim.so: $(BUILD)/obj/tests/faults/clock_shim.o
+	@mkdir -p $(@D)
+	$(Q)$(LINK) -shared -o $@ $^
+
 $(BUILD)/vectors: $(BUILD)/obj/tests/vectors.o $(BUILD)/test/libhelp.a $(BUILD)/libsteady.a
 	$(Q)$(LINK) -pie -o $@ $^ $(LIBS) $(TEST_LIBS)
 
@@ -162,6 +175,12 @@ asan: ## runs the C tests under AddressSanitizer and UBSan
 tsan: ## runs the C tests under ThreadSanitizer
 	@$(SUB) $(call sanitized,tsan) tests
 	@$(RUN_TESTS) $(TSAN)
+
+ROWS ?=
+faults: ## runs every row of docs/guarantees.md, or ROWS="F21 B03"; a table, at most ten minutes
+	@scripts/setup build test
+	@$(SUB) faulty
+	@BUILD=$(BUILD) tests/faults/run $(ROWS)
 
 SECONDS ?= 60
 fuzz: ## runs each fuzz target for SECONDS=60; needs clang
@@ -218,6 +237,6 @@ help:
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 force:
-.PHONY: all module python tests everything run test unit live asan tsan fuzz vectors bench check install uninstall clean help force
+.PHONY: all module python tests everything run test unit live asan tsan faults fuzz vectors bench check install uninstall clean help force
 .SECONDARY:
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT
+ * A server in a network namespace of its own, and a cable between it and us that can be pulled. Takes root. */
+#include "rig.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static pid_t far; /* a process in the namespace of the server */
+
+__attribute__((format(printf, 1, 2))) static int sh(const char *format, ...) {
+    char line[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    return system(line);
+}
+
+static bool make_network(void) {
+    int ready[2];
+    char byte = 0;
+    if (unshare(CLONE_NEWNET) != 0 || pipe(ready) != 0) return false;
+    far = fork();
+    if (far == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (unshare(CLONE_NEWNET) == 0 && write(ready[1], "", 1) == 1) pause();
+        _exit(1);
+    }
+    close(ready[1]);
+    const bool made = read(ready[0], &byte, 1) == 1;
+    close(ready[0]);
+    return made && sh("ip link set lo up && ip link add near type veth peer name far netns %d && "
+                      "ip addr add 10.77.0.1/24 dev near && ip link set near up && "
+                      "nsenter -t %d -n ip addr add 10.77.0.2/24 dev far && nsenter -t %d -n ip link set far up && "
+                      "nsenter -t %d -n ip link set lo up",
+                      far, far, far, far) == 0;
+}
+
+static int set_up_once(void **state) {
+    char program[64];
+    (void)state;
+    if (!make_network()) return 0;
+    snprintf(program, sizeof program, "nsenter -t %d -n redis-server", far);
+    return setenv("REDIS_SERVER", program, 1);
+}
+
+static int tear_down_once(void **state) {
+    (void)state;
+    if (far > 0) kill(far, SIGKILL);
+    if (far > 0) waitpid(far, NULL, 0);
+    return 0;
+}
+
+static void pull_the_cable(void) { assert_int_equal(sh("nsenter -t %d -n ip link set far down", far), 0); }
+static void plug_it_in(void) { assert_int_equal(sh("nsenter -t %d -n ip link set far up", far), 0); }
+
+static bool start_far_server(void) {
+    if (getenv("REDIS_SERVER") == NULL) return false;
+    server_kill(&rig.server);
+    snprintf(rig.server.options, sizeof rig.server.options, "--bind 10.77.0.2 --protected-mode no");
+    server_restart(&rig.server, true);
+    snprintf(rig.server.url, sizeof rig.server.url, "redis://10.77.0.2:%d", rig.server.port);
+    return true;
+}
+
+#define NO_NETWORK "network namespaces take root and the ip command"
+
+/* Nothing comes back, not even that nobody is there. */
+static void test_black_hole(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    if (!start_far_server()) skip_because(NO_NETWORK);
+    pull_the_cable();
+    rig_open(TIMEOUT);
+    trickle(&tally, MS, how_long(STEADY_SECOND, 5 * STEADY_SECOND));
+    assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.called);
+    assert_true(tally.slowest < TIMEOUT + SLACK);
+    plug_it_in();
+    assert_used_again();
+    assert_loop_never_held();
+}
+
+/* Both ends believe in a connection that leads nowhere. Each time, not only the first. */
+static void test_half_open(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    if (!start_far_server()) skip_because(NO_NETWORK);
+    rig_open(TIMEOUT);
+    warm_up();
+    for (int i = 0; i < 3; i++) {
+        load(&tally, 100, 300 * MS);
+        const unsigned lines = rig.log.lines;
+        pull_the_cable();
+        trickle(&tally, MS, 700 * MS);
+        assert_true(rig.log.lines > lines); /* given up after four timeouts */
+        plug_it_in();
+        assert_used_again();
+    }
+    assert_true(tally.slowest < TIMEOUT + SLACK);
+    assert_true(tally.allowed > 0 && tally.errors[-STEADY_UNKNOWN] > 0);
+    account(&tally, level("k"));
+    assert_loop_never_held();
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        WITH_RIG(test_black_hole),
+        WITH_RIG(test_half_open),
+    };
+    return cmocka_run_group_tests_name("network", tests, set_up_once, tear_down_once);
+}
