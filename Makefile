@@ -123,7 +123,7 @@ LDFLAGS_clocks = -Wl,--wrap=clock_gettime
 $(FAULTS): $(BUILD)/faults/%: $(BUILD)/obj/tests/faults/%.o $(BUILD)/test/libhelp.a $(BUILD)/libsteady.a
 	@mkdir -p $(@D)
 	$(SAY) LINK $@
-	$(Q)$(LINK) -pie $(LDFLAGS_$*) -o $@ $^ $(HIREDIS_LIBS) $(TEST_LIBS)
+	$(Q)$(LINK) -pie $(LDFLAGS_$*) -o $@ $^ $(LIBS) $(TEST_LIBS)
 $(BUILD)/obj/tests/faults/clock_shim.o: OWN = -fPIC
 $(BUILD)/faults/clock_shim.so: $(BUILD)/obj/tests/faults/clock_shim.o
 	@mkdir -p $(@D)

@@ -178,14 +178,14 @@ static void test_clients_killed(void **state) {
     account(&tally, level("k"));
 }
 
-/* The server keeps the connection and says nothing for a while. */
+/* The server keeps the connection and says nothing for 200 ms, and up to 100 more until it looks at the clock. */
 static void test_paused(void **state) {
     struct tally tally = {0};
     (void)state;
     rig_open(TIMEOUT);
     warm_up();
     for (int i = 0; i < 3; i++) {
-        server_ask(&rig.server, "CLIENT PAUSE 300");
+        server_ask(&rig.server, "CLIENT PAUSE 200");
         trickle(&tally, 2 * MS, 280 * MS);
         run_for(rig.poller, 100 * MS);
         assert_used_again();
