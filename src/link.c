@@ -555,7 +555,8 @@ struct steady__link *steady__link_open(const struct steady__link_options *option
                                        .unanswered = stall_time(link),
                                        .done = dialed,
                                        .arg = link};
-    if (steady__wire_init(&link->wire, options->net, options->max_unanswered) == 0 &&
+    const uint32_t slots = options->max_unanswered > STEADY__GREETINGS ? options->max_unanswered : STEADY__GREETINGS;
+    if (steady__wire_init(&link->wire, options->net, slots) == 0 &&
         steady__alarm_new(&link->alarm, &link->with.loop, alarmed, link) == 0 && steady__dial_init(&link->dial) == 0) {
         rest(link, 0);
         return link;

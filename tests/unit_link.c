@@ -349,6 +349,23 @@ static void test_greeting_refused(void **state) {
     }
 }
 
+/* A greeting of two requests goes out where one decision at a time is allowed. */
+static void test_greeting_with_one_in_flight(void **state) {
+    static const struct fake_step steps[] = {
+        {FAKE_ACCEPT, 0, NULL, 0}, {FAKE_EXPECT, 2, NULL, 0},   {FAKE_SEND, 0, "+OK\r\n+OK\r\n", 0},
+        {FAKE_EXPECT, 1, NULL, 0}, {FAKE_SEND, 0, ":1\r\n", 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    char url[64];
+    const steady_store_options options = {
+        .loop = &loop, .timeout = TIMEOUT, .max_in_flight = 1, .engine = STEADY_ENGINE_SCRIPT};
+    (void)state;
+    fake = fake_start(steps, COUNT(steps));
+    snprintf(url, sizeof url, "redis://:hunter2@127.0.0.1:%d/7", fake_port(fake));
+    store = open_store(url, &options);
+    throttler = new_throttler(store, 10, HOUR);
+    assert_int_equal(ask_one(), 0);
+}
+
 static void test_greeting_answered_with_nonsense(void **state) {
     static const struct fake_step steps[] = {
         {FAKE_ACCEPT, 0, NULL, 0},
@@ -423,6 +440,7 @@ int main(void) {
         WITH_POLLER(test_silence),
         WITH_POLLER(test_silence_after_auth),
         WITH_POLLER(test_greeting_refused),
+        WITH_POLLER(test_greeting_with_one_in_flight),
         WITH_POLLER(test_greeting_answered_with_nonsense),
         WITH_POLLER(test_not_let_in),
         WITH_POLLER(test_black_hole),
