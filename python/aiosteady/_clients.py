@@ -103,7 +103,7 @@ def adapt(client: Any) -> Asker:
     if callable(command):  # redis-py, its cluster client, valkey-py, aioredis 2
         if not hasattr(type(client), "__aenter__"):
             raise TypeError(f"redis is a {type(client).__name__} that blocks; it must be a client for asyncio")
-        if hasattr(client, "command_stack") or hasattr(client, "immediate_execute_command"):
+        if hasattr(client, "execute"):
             raise TypeError(f"redis is a {type(client).__name__}, which collects commands; it must be the client itself")
         return asker(command)
     command = getattr(client, "execute", None)

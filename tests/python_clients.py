@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: MIT
+"""Decides over somebody else's client: `python_clients.py CLIENT URL CLOSED_URL [CLUSTER_URL]`, CLIENT one of redis, valkey,
+aioredis. It prints the checks that passed. Run by test_python_clients.py, with the client's folder on PYTHONPATH."""
+import asyncio
+import contextlib
+import inspect
+import os
+import sys
+
+from aiosteady import NotABucket, Refused, Throttler, ThrottleResult, Unavailable, Unknown
+
+FAMILY, URL, CLOSED_URL, *CLUSTER = sys.argv[1:]
+CHECKS = []
+
+
+def check(function):
+    CHECKS.append(function)
+    return function
+
+
+async def connect(url, **options):
+    if FAMILY == "aioredis":
+        import aioredis
+
+        return await aioredis.create_redis_pool(url, **options)
+    module = __import__(f"{FAMILY}.asyncio", fromlist=["from_url"])
+    return module.from_url(url, **options)
+
+
+async def close(client):
+    if hasattr(client, "wait_closed"):
+        client.close()
+        await client.wait_closed()
+    else:
+        await (client.aclose() if hasattr(client, "aclose") else client.close())
+
+
+@contextlib.asynccontextmanager
+async def client_of(url, **options):
+    client = await connect(url, **options)
+    try:
+        yield client
+    finally:
+        await close(client)
+
+
+async def command(client, *words):
+    return await (client.execute if FAMILY == "aioredis" else client.execute_command)(*words)
+
+
+async def raises(kind, awaitable):
+    try:
+        result = await awaitable
+    except kind as error:
+        return error
+    raise AssertionError(f"{kind} was not raised, but there is {result}")
+
+
+def same(a, b):
+    """But for the time between two looks."""
+    assert (a.success, a.level, a.blocked_for is None) == (b.success, b.level, b.blocked_for is None), (a, b)
+    assert abs(a.until_next_drop - b.until_next_drop) < 1 and abs((a.blocked_for or 0) - (b.blocked_for or 0)) < 1, (a, b)
+
+
+@check
+async def decides_as_the_native_client_does(client):
+    theirs, ours = Throttler(client, 5, 60, block_duration=60), Throttler(URL, 5, 60, block_duration=60)
+    for turn in range(8):
+        first, second = (theirs, ours) if turn % 2 else (ours, theirs)
+        a, b = await first.consume(f"a{turn}", 3), await second.consume(f"b{turn}", 3)
+        same(a, b)
+        same(await second.peek(f"a{turn}"), a)
+        same(await first.consume(f"a{turn}", 3), await second.consume(f"b{turn}", 3))
+        same(await second.consume(f"a{turn}", -1), await first.consume(f"b{turn}", -1))
+        same(await second.consume(f"a{turn}", 6), await first.consume(f"b{turn}", 6))
+        assert await second.reset(f"a{turn}") == await first.reset(f"b{turn}") == ThrottleResult(True, 0, 60, None)
+    third = Throttler(client, 6, 1, drops=3, prefix="p:")
+    assert (await third.consume(b"\xff", 6)).level == 6 and 0 < (await third.consume(b"\xff")).retry_after < 0.4
+    assert (await ours.peek(b"p:\xff")).level >= 5
+    await ours.aclose()
+
+
+@check
+async def loads_its_scripts_by_itself(client):
+    t = Throttler(client, 100, 60)
+    for i in range(3):
+        await command(client, "SCRIPT", "FLUSH")
+        assert (await t.consume("k")).level == i + 1 and (await t.peek("k")).level == i + 1
+
+
+@check
+async def each_gets_its_own_answer(client):
+    t = Throttler(client, 1000, 3600)
+    results = await asyncio.gather(*(t.consume(f"k{i}", i + 1) for i in range(80)))
+    assert [r.level for r in results] == list(range(1, 81))
+
+
+@check
+async def waits(client):
+    t = Throttler(client, 1, 0.02, block_duration=5)
+    await asyncio.wait_for(asyncio.gather(*(t.wait("k") for _ in range(5))), 3)
+    async with t.limit("k", timeout=1) as result:
+        assert result.success
+    await raises(TimeoutError, Throttler(client, 1, 60).wait("k", timeout=0.001))
+
+
+@check
+async def leaves_foreign_data_alone(client):
+    await command(client, "SET", "text", "hello")
+    for verb in ("consume", "peek", "reset"):
+        error = await raises(NotABucket, getattr(Throttler(client, 5, 1, on_error="allow"), verb)("text"))
+        assert error.__cause__ is not None
+    assert await command(client, "GET", "text") in (b"hello", "hello")
+
+
+@check
+async def says_what_the_server_refuses(client):
+    t = Throttler(client, 5, 1)
+    await t.consume("k")
+    await command(client, "CONFIG", "SET", "maxmemory", "1")
+    try:
+        assert "OOM" in str(await raises(Unavailable, t.consume("k"))) or FAMILY != "aioredis"
+        allowed = await Throttler(client, 5, 1, on_error="allow").consume("k")
+        assert (allowed.success, allowed.source, allowed.error) == (True, "policy", "unavailable")
+        local = Throttler(client, 4, 1, on_error="local", local_share=2)
+        assert [(r.success, r.source) for r in [await local.consume("k") for _ in range(3)]] == [
+            (True, "local"), (True, "local"), (False, "local")]
+    finally:
+        await command(client, "CONFIG", "SET", "maxmemory", "0")
+    await command(client, "REPLICAOF", "127.0.0.1", "1")
+    try:
+        await raises(Unavailable, t.consume("k"))
+    finally:
+        await command(client, "REPLICAOF", "NO", "ONE")
+    await command(client, "ACL", "SETUSER", "poor", "on", ">p", "~*", "+select", "+client", "+hello")
+    async with client_of(URL.replace("//", "//poor:p@")) if FAMILY != "aioredis" else client_of(URL) as poor:
+        if FAMILY == "aioredis":
+            await command(poor, "AUTH", "poor", "p")
+        await raises(Refused, Throttler(poor, 5, 1).consume("k"))
+
+
+@check
+async def says_when_nobody_is_there(client):
+    if FAMILY != "aioredis":  # whose pool is not to be had without a server
+        async with client_of(CLOSED_URL) as nobody:
+            await raises(Unavailable, Throttler(nobody, 5, 1).consume("k"))
+            assert (await Throttler(nobody, 5, 1, on_error="deny").consume("k")).error == "unavailable"
+    broken = await connect(URL)
+    t = Throttler(broken, 5, 1)
+    await t.consume("k")
+    if FAMILY == "aioredis":
+        await close(broken)
+        await raises((Unavailable, Unknown), t.consume("k"))
+    else:
+        await close(broken)
+
+
+@check
+async def refuses_what_cannot_be_asked(client):
+    if FAMILY != "aioredis":
+        blocking = getattr(__import__(FAMILY), "from_url")(URL)
+        for wrong in (blocking, client.pipeline(), blocking.pipeline()):
+            try:
+                Throttler(wrong, 5, 1)
+            except TypeError as error:
+                assert type(wrong).__name__ in str(error)
+            else:
+                raise AssertionError(wrong)
+        blocking.close()
+
+
+@check
+async def reads_replies_of_every_protocol(client):
+    if FAMILY == "aioredis":
+        return
+    module = __import__(FAMILY)
+    options = [{"decode_responses": True}, {"max_connections": 1}]
+    if "protocol" in inspect.signature(getattr(module.asyncio, FAMILY.capitalize()).__init__).parameters:
+        options.append({"protocol": 3})
+    for i, some in enumerate([None, *options]):
+        async with client.client() if some is None else client_of(URL, **some) as other:
+            t = Throttler(other, 1, 60, block_duration=60)
+            results = [await t.consume(f"o{i}"), await t.consume(f"o{i}"), await t.peek(f"o{i}")]
+            assert [r.success for r in results] == [True, False, False] and results[2].blocked_for > 59
+
+
+async def in_a_cluster(url):
+    module = __import__(f"{FAMILY}.asyncio.cluster", fromlist=["cluster"])
+    kind = getattr(module, f"{FAMILY.capitalize()}Cluster")
+    client = kind.from_url(url)
+    try:
+        t = Throttler(client, 100, 3600, block_duration=1, prefix=f"{os.getpid()}:")
+        results = await asyncio.gather(*(t.consume(f"k{i}", i + 1) for i in range(60)))
+        assert [r.level for r in results] == list(range(1, 61))
+        assert [r.level for r in await asyncio.gather(*(t.peek(f"k{i}") for i in range(60)))] == list(range(1, 61))
+        assert (await t.consume("k1", 99)).blocked_for == 1 and (await t.reset("k1")).level == 0
+        await client.execute_command("SET", f"{os.getpid()}:text", "hello")
+        await raises(NotABucket, t.consume("text"))
+        try:
+            Throttler(client.pipeline(), 5, 1)
+        except TypeError:
+            pass
+        else:
+            raise AssertionError("a pipeline")
+    finally:
+        await close(client)
+
+
+async def main():
+    for one in CHECKS:
+        async with client_of(URL) as client:
+            await command(client, "FLUSHALL")
+            await one(client)
+        print(one.__name__)
+    for url in CLUSTER:
+        await in_a_cluster(url)
+        print("in_a_cluster")
+
+
+asyncio.run(main())

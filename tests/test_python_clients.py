@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: MIT
+"""The Python package over clients that people have, the oldest and the newest that can be had, on real servers."""
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from resp import free_port
+
+PROGRAM = (Path(__file__).parent / "python_clients.py").read_text()
+SLOTS = 16384
+
+
+@pytest.fixture(scope="module")
+def cluster_url(start_redis):
+    """Three nodes, a third of the slots each; the URL of one."""
+    nodes = [start_redis("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "2000")
+             for _ in range(3)]
+    for i, node in enumerate(nodes):
+        node("CLUSTER", "ADDSLOTSRANGE", SLOTS * i // 3, SLOTS * (i + 1) // 3 - 1)
+    first = nodes[0]
+    bus = first("CONFIG", "GET", "cluster-port")[1]
+    for node in nodes[1:]:
+        node("CLUSTER", "MEET", "127.0.0.1", first.port, bus)
+    deadline = time.monotonic() + 20
+    while not all(b"cluster_state:ok" in node("CLUSTER", "INFO") and len(node("CLUSTER", "SLOTS")) == 3
+                  for node in nodes):
+        assert time.monotonic() < deadline, first("CLUSTER", "INFO")
+        time.sleep(0.05)
+    return first.url
+
+
+@pytest.mark.parametrize(("family", "version", "has_cluster"), [
+    ("redis", "==4.2.0", False), ("redis", "==4.3.4", True), ("redis", "==5.0.8", True), ("redis", ">=6", True),
+    ("valkey", "", True), ("aioredis", "==1.3.1", False)])
+def test_a_client_that_people_have(aiosteady, from_pypi, redis_server, closed_port, cluster_url, family, version, has_cluster):
+    folder = from_pypi(family + version)
+    urls = [redis_server.url, f"redis://127.0.0.1:{closed_port}", *([cluster_url] if has_cluster else [])]
+    run = subprocess.run([sys.executable, "-c", PROGRAM, family, *urls], env={"PYTHONPATH": f"{aiosteady}:{folder}"},
+                         capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.split()[-1] == ("in_a_cluster" if has_cluster else "reads_replies_of_every_protocol")
