@@ -108,6 +108,8 @@ struct command_info {
     X(long long, ServerInfoGetFieldSigned, (server_fields *, const char *field, int *error))                           \
     X(void, FreeServerInfo, (server_context *, server_fields *))                                                       \
     X(int, GetContextFlags, (server_context *))                                                                        \
+    X(server_string *, CreateString, (server_context *, const char *bytes, size_t len))                                \
+    X(void, FreeString, (server_context *, server_string *))                                                           \
     X(const char *, StringPtrLen, (const server_string *, size_t *len))                                                \
     X(int, StringToLongLong, (const server_string *, long long *number))                                               \
     X(server_key *, OpenKey, (server_context *, server_string * name, int mode))                                       \

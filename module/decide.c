@@ -12,13 +12,22 @@
 #include "stored.h"
 
 static struct steady__counters counters;
+static server_string *pxat; /* kept: to make a string of it for each call costs as much as opening a key does */
+
+void steady__decide_start(void) { pxat = steady__server.CreateString(NULL, "PXAT", 4); }
+
+void steady__decide_stop(void) {
+    if (pxat != NULL) steady__server.FreeString(NULL, pxat);
+    pxat = NULL;
+}
 
 const struct steady__counters *steady__decide_counters(void) { return &counters; }
 
 /* An open key and the bucket in it; key is NULL where it was opened for reading and is not there. */
 struct slot {
     server_key *key;
-    size_t len; /* of the text; 0: there is none */
+    char *text; /* what the key holds, to be written in place where it was opened for that */
+    size_t len; /* 0: nothing */
     struct steady__bucket bucket;
 };
 
@@ -27,8 +36,8 @@ static bool open_slot(struct slot *slot, server_context *context, server_string 
     const int type = slot->key != NULL ? steady__server.KeyType(slot->key) : KEY_EMPTY;
     if (type == KEY_EMPTY) return true;
     if (type == KEY_STRING) {
-        const char *text = steady__server.StringDMA(slot->key, &slot->len, OPEN_READ);
-        if (steady__stored_parse(&slot->bucket, text, slot->len)) return true;
+        slot->text = steady__server.StringDMA(slot->key, &slot->len, mode & OPEN_WRITE ? OPEN_WRITE : OPEN_READ);
+        if (steady__stored_parse(&slot->bucket, slot->text, slot->len)) return true;
     }
     counters.not_a_bucket++;
     steady__server.CloseKey(slot->key);
@@ -40,17 +49,26 @@ static void close_slot(struct slot *slot) {
     slot->key = NULL;
 }
 
+static void replicate(server_context *context, server_string *name, const char *text, size_t len, int64_t expires_ms) {
+    char digits[20], *end = digits + sizeof digits;
+    const char *ms = steady__put_number(end, (uint64_t)expires_ms);
+    steady__server.Replicate(context, "SET", "sbsb", name, text, len, pxat, ms, (size_t)(end - ms));
+}
+
 /* Announcing comes after closing: whoever listens may do anything to the key. */
 static void write_slot(struct slot *slot, server_context *context, server_string *name, int64_t expires_ms) {
-    char text[STEADY__STORED_MAX];
-    const size_t len = steady__stored_format(text, &slot->bucket);
-    size_t room = 0;
-    if (slot->len != len) steady__server.StringTruncate(slot->key, len);
-    memcpy(steady__server.StringDMA(slot->key, &room, OPEN_WRITE), text, len);
+    char room[STEADY__STORED_MAX];
+    size_t len = 0;
+    const char *text = steady__stored_format(room, &slot->bucket, &len);
+    if (slot->len != len) {
+        steady__server.StringTruncate(slot->key, len);
+        slot->text = steady__server.StringDMA(slot->key, &slot->len, OPEN_WRITE);
+    }
+    memcpy(slot->text, text, len);
     steady__server.SetAbsExpire(slot->key, expires_ms);
     close_slot(slot);
     steady__server.SignalModifiedKey(context, name);
-    steady__server.Replicate(context, "SET", "sbcl", name, text, len, "PXAT", (long long)expires_ms);
+    replicate(context, name, text, len, expires_ms);
     steady__server.NotifyKeyspaceEvent(context, NOTIFY_STRING, "set", name);
     steady__server.NotifyKeyspaceEvent(context, NOTIFY_GENERIC, "expire", name);
 }

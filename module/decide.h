@@ -6,6 +6,10 @@
 #include "abi.h"
 #include "bucket.h"
 
+/* Once after loading, and before unloading. */
+void steady__decide_start(void);
+void steady__decide_stop(void);
+
 /* Each returns false where the key holds something that is no bucket: it is left alone, and nothing was decided. */
 bool steady__decide_consume(server_context *context, server_string *name, const struct steady__rate *rate,
                             int64_t amount, struct steady__decision *decision);

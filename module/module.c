@@ -62,5 +62,15 @@ int RedisModule_OnLoad(server_context *context, server_string **argv, int argc) 
     if (!read_arguments(context, argv, argc, &with_throttle)) return SERVER_ERR;
     s->SetModuleOptions(context, OPTION_SIGNAL_BY_HAND | OPTION_ASYNC_LOADING);
     s->RegisterInfoFunc(context, show_info);
-    return steady__commands_register(context, with_throttle);
+    if (steady__commands_register(context, with_throttle) != SERVER_OK) return SERVER_ERR;
+    steady__decide_start();
+    return SERVER_OK;
+}
+
+__attribute__((visibility("default"))) int RedisModule_OnUnload(server_context *context);
+
+int RedisModule_OnUnload(server_context *context) {
+    (void)context;
+    steady__decide_stop();
+    return SERVER_OK;
 }

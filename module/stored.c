@@ -63,35 +63,42 @@ bool steady__stored_parse(struct steady__bucket *bucket, const char *text, size_
     return true;
 }
 
-/* Decimal digits, at least `width`. Returns the end. */
-static char *put_number(char *out, int64_t number, int width) {
-    char digits[20];
-    int n = 0;
-    for (; number > 0 || n < width; number /= 10)
-        digits[n++] = (char)('0' + number % 10);
-    while (n > 0)
-        *out++ = digits[--n];
-    return out;
+/* The writers go from the end to the front, which takes no second pass to turn the digits round. Each returns where
+ * what it wrote begins. */
+
+static char *put_pair(char *end, unsigned two_digits) {
+    *--end = (char)('0' + two_digits % 10);
+    *--end = (char)('0' + two_digits / 10);
+    return end;
 }
 
-static char *put_time(char *out, int64_t us) {
-    out = put_number(out, us / SECOND, 1);
-    *out++ = '.';
-    return put_number(out, us % SECOND, 6);
+char *steady__put_number(char *end, uint64_t number) {
+    for (; number >= 100; number /= 100)
+        end = put_pair(end, (unsigned)(number % 100));
+    if (number >= 10) return put_pair(end, (unsigned)number);
+    *--end = (char)('0' + number);
+    return end;
 }
 
-size_t steady__stored_format(char text[STEADY__STORED_MAX], const struct steady__bucket *bucket) {
-    char *end = put_number(text, bucket->level, 1);
-    *end++ = ' ';
-    end = put_time(end, bucket->last);
-    *end++ = ' ';
-    if (bucket->blocked_until != 0)
-        end = put_time(end, bucket->blocked_until);
-    else
-        *end++ = '0';
-    if (bucket->rem != 0) {
-        *end++ = ' ';
-        end = put_number(end, bucket->rem, 1);
-    }
-    return (size_t)(end - text);
+static char *put_time(char *end, int64_t us) {
+    uint32_t decimals = (uint32_t)(us % SECOND);
+    for (int pairs = 0; pairs < 3; pairs++, decimals /= 100)
+        end = put_pair(end, decimals % 100);
+    *--end = '.';
+    return steady__put_number(end, (uint64_t)(us / SECOND));
+}
+
+static char *put_char(char *end, char c) {
+    *--end = c;
+    return end;
+}
+
+const char *steady__stored_format(char text[STEADY__STORED_MAX], const struct steady__bucket *bucket, size_t *len) {
+    char *end = text + STEADY__STORED_MAX, *at = end;
+    if (bucket->rem != 0) at = put_char(steady__put_number(at, (uint64_t)bucket->rem), ' ');
+    at = bucket->blocked_until != 0 ? put_time(at, bucket->blocked_until) : put_char(at, '0');
+    at = put_time(put_char(at, ' '), bucket->last);
+    at = steady__put_number(put_char(at, ' '), (uint64_t)bucket->level);
+    *len = (size_t)(end - at);
+    return at;
 }

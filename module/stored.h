@@ -12,7 +12,10 @@
 /* False: that is no bucket, and *bucket stays as it was. */
 bool steady__stored_parse(struct steady__bucket *bucket, const char *text, size_t len);
 
-/* Returns the length; there is no NUL. */
-size_t steady__stored_format(char text[STEADY__STORED_MAX], const struct steady__bucket *bucket);
+/* Returns the text, which ends where `text` ends and is no C string. */
+const char *steady__stored_format(char text[STEADY__STORED_MAX], const struct steady__bucket *bucket, size_t *len);
+
+/* Writes decimal digits, the last of them before `end`. Returns the first. */
+char *steady__put_number(char *end, uint64_t number);
 
 #endif
