@@ -109,6 +109,13 @@ python: ## the Python package, for PYTHON=python3; prints the folder for PYTHONP
 $(BUILD)/test/libhelp.a: $(HELP)
 	$(Q)rm -f $@ && mkdir -p $(@D) && $(AR) rcs $@ $^
 
+# Modules for measurements and tests, on our header of the modules API.
+$(BUILD)/floor.so: $(BUILD)/obj/bench/modules/floor.o
+$(BUILD)/other.so: $(BUILD)/obj/tests/modules/other.o
+$(BUILD)/floor.so $(BUILD)/other.so: $(BUILD)/obj/module/abi.o
+	$(Q)$(LINK) -shared -Wl,-z,defs -o $@ $^
+$(BUILD)/obj/bench/modules/%.o $(BUILD)/obj/tests/modules/%.o: OWN = -fPIC -fvisibility=hidden -Imodule
+
 # A test sees the internal symbols too: it is linked with the archive.
 WRAPPED = malloc calloc realloc aligned_alloc strdup mmap free
 LDFLAGS_unit_alloc = $(WRAPPED:%=-Wl,--wrap=%)
@@ -196,7 +203,7 @@ vectors: ## runs FILE=some.jsonl against bucket.c and the Lua scripts
 
 bench: ## measures against baselines of the same run: a table, and build/bench.json
 	@scripts/setup build bench
-	@$(SUB) all module $(BENCH)
+	@$(SUB) all module $(BUILD)/floor.so $(BENCH)
 	@BUILD=$(BUILD) scripts/bench
 
 check: ## gcc and clang with -Werror, clang-tidy, cppcheck, clang-format, shellcheck; quiet is good

@@ -3,14 +3,18 @@
  *
  *     bench_redis async URL COUNT IN_FLIGHT    prints seconds and CPU seconds for COUNT decisions
  *     bench_redis sync URL COUNT               prints the median and the 99th percentile of COUNT latencies, in us
- *     bench_redis load VERB                    prints the SCRIPT LOAD of a verb, as it goes over the wire
+ *     bench_redis rate PORT COUNT < COMMAND    prints seconds for COUNT times the command on standard input, 200 in
+ * flight bench_redis load VERB                    prints the SCRIPT LOAD of a verb, as it goes over the wire
  *     bench_redis command VERB CAPACITY RECHARGE_US AMOUNT KEY    prints a command, as it goes over the wire */
+#include <arpa/inet.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "script.h"
 #include "steady.h"
@@ -136,6 +140,64 @@ static void measure_sync(const char *url, long count) {
     steady_store_close(&store);
 }
 
+/* ---- As fast as the server can: replies are counted by their lines, and not looked at ---- */
+
+#define BATCH 100
+
+static int connected(const char *port) {
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof to) != 0) die("connect", port);
+    return fd;
+}
+
+static void send_all(int fd, const char *bytes, size_t len) {
+    for (ssize_t sent = 0; len > 0; bytes += sent, len -= (size_t)sent)
+        if ((sent = write(fd, bytes, len)) < 0) die("write", "failed");
+}
+
+static void await_lines(int fd, long *lines, long wanted) {
+    static char bytes[65536];
+    while (*lines < wanted) {
+        const ssize_t len = read(fd, bytes, sizeof bytes);
+        if (len <= 0 || bytes[0] == '-') die("read", "failed");
+        for (const char *at = bytes; (at = memchr(at, '\n', (size_t)(bytes + len - at))) != NULL; at++)
+            ++*lines;
+    }
+}
+
+/* Sends the command once and a PING after it: the lines of one reply. */
+static long lines_of_reply(int fd, const char *command, size_t len) {
+    long lines = 0;
+    char byte = 0, before = '\n';
+    send_all(fd, command, len);
+    send_all(fd, "PING\r\n", 6);
+    for (; read(fd, &byte, 1) == 1 && !(before == '\n' && byte == '+'); before = byte)
+        lines += byte == '\n';
+    await_lines(fd, &(long){0}, 1);
+    return lines;
+}
+
+static void measure_rate(const char *port, long count) {
+    static char command[4096], batch[BATCH * sizeof command];
+    const size_t len = fread(command, 1, sizeof command, stdin);
+    const int fd = connected(port);
+    const long each = lines_of_reply(fd, command, len);
+    long lines = 0;
+    for (size_t i = 0; i < BATCH; i++)
+        memcpy(batch + i * len, command, len);
+    const double began = seconds(CLOCK_MONOTONIC);
+    send_all(fd, batch, BATCH * len);
+    for (long sent = BATCH; sent < count; sent += BATCH) {
+        send_all(fd, batch, BATCH * len);
+        await_lines(fd, &lines, sent * each);
+    }
+    await_lines(fd, &lines, count * each);
+    printf("%.6f\n", seconds(CLOCK_MONOTONIC) - began);
+    close(fd);
+}
+
 /* ---- What goes over the wire ---- */
 
 static enum steady__verb verb_of(const char *name) {
@@ -167,6 +229,8 @@ int main(int argc, char **argv) {
         measure_async(argv[2], atol(argv[3]), atol(argv[4]));
     else if (argc == 4 && strcmp(argv[1], "sync") == 0)
         measure_sync(argv[2], atol(argv[3]));
+    else if (argc == 4 && strcmp(argv[1], "rate") == 0)
+        measure_rate(argv[2], atol(argv[3]));
     else if (argc == 3 && strcmp(argv[1], "load") == 0)
         print_load(argv[2]);
     else if (argc == 7 && strcmp(argv[1], "command") == 0)

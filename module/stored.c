@@ -16,12 +16,14 @@ struct reader {
 
 /* Digits, at least one; a number of 2^53 or more is read as 2^53. */
 static bool read_number(struct reader *r, int64_t *number) {
-    const char *start = r->at;
+    const char *at = r->at;
     int64_t n = 0;
-    for (; r->at < r->end && *r->at >= '0' && *r->at <= '9'; r->at++)
-        if (n < STEADY__EXACT) n = n * 10 + (*r->at - '0');
+    for (; at < r->end && *at >= '0' && *at <= '9'; at++)
+        if (n < STEADY__EXACT) n = n * 10 + (*at - '0');
     *number = n < STEADY__EXACT ? n : STEADY__EXACT;
-    return r->at > start;
+    const bool found = at > r->at;
+    r->at = at;
+    return found;
 }
 
 static bool read_char(struct reader *r, char c) {
