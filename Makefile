@@ -47,9 +47,11 @@ PROG := $(patsubst tests/%.c,$(BUILD)/test/%,$(wildcard tests/prog_*.c))
 HELP := $(filter-out $(call obj,tests/unit_*.c tests/live_*.c tests/prog_*.c tests/vectors.c),$(call obj,tests/*.c))
 FAULTS := $(patsubst tests/faults/%.c,$(BUILD)/faults/%,$(filter-out %_shim.c,$(wildcard tests/faults/*.c)))
 BENCH := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
+# What servers load: modules for measurements and tests, and what one with ASan in a module needs.
+LOADED := $(BUILD)/floor.so $(BUILD)/other.so $(BUILD)/asan_shim.so
 
 all: $(BUILD)/steady $(BUILD)/libsteady.so $(BUILD)/libsteady.a ## the command and the library, static and shared
-tests: all module $(BUILD)/steady_test.so $(BUILD)/demo $(UNIT) $(LIVE) $(PROG) $(if $(wildcard tests/vectors.c),$(BUILD)/vectors) ## builds the test programs
+tests: all module $(BUILD)/steady_test.so $(LOADED) $(BUILD)/demo $(UNIT) $(LIVE) $(PROG) $(if $(wildcard tests/vectors.c),$(BUILD)/vectors) ## builds the test programs
 faulty: tests $(FAULTS) $(BUILD)/faults/clock_shim.so
 everything: faulty $(BENCH) $(call obj,examples/*.c)
 
@@ -109,12 +111,12 @@ python: ## the Python package, for PYTHON=python3; prints the folder for PYTHONP
 $(BUILD)/test/libhelp.a: $(HELP)
 	$(Q)rm -f $@ && mkdir -p $(@D) && $(AR) rcs $@ $^
 
-# Modules for measurements and tests, on our header of the modules API.
-$(BUILD)/floor.so: $(BUILD)/obj/bench/modules/floor.o
-$(BUILD)/other.so: $(BUILD)/obj/tests/modules/other.o
-$(BUILD)/floor.so $(BUILD)/other.so: $(BUILD)/obj/module/abi.o
-	$(Q)$(LINK) -shared -Wl,-z,defs -o $@ $^
-$(BUILD)/obj/bench/modules/%.o $(BUILD)/obj/tests/modules/%.o: OWN = -fPIC -fvisibility=hidden -Imodule
+$(BUILD)/floor.so: $(BUILD)/obj/bench/modules/floor.o $(BUILD)/obj/module/abi.o
+$(BUILD)/other.so: $(BUILD)/obj/tests/modules/other.o $(BUILD)/obj/module/abi.o
+$(BUILD)/asan_shim.so: $(BUILD)/obj/tests/modules/asan_shim.o
+$(LOADED):
+	$(Q)$(LINK) -shared -o $@ $^
+$(BUILD)/obj/bench/modules/%.o $(BUILD)/obj/tests/modules/%.o: OWN = -fPIC -Imodule
 
 # A test sees the internal symbols too: it is linked with the archive.
 WRAPPED = malloc calloc realloc aligned_alloc strdup mmap free

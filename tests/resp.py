@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Redis for tests and measurements: a client (RESP2 over a socket, one command at a time; an error reply is a value, not an
-exception), and servers of our own."""
+"""Redis for tests and measurements: a client (RESP over a socket, one command at a time; an error reply is a value, not an
+exception; after HELLO 3 a map is a flat list, and what the server says unasked is kept in `pushed`), and servers of our own."""
 import socket
 import subprocess
 import time
@@ -20,6 +20,7 @@ class Resp:
     def __init__(self, port, host="127.0.0.1"):
         self.socket = socket.create_connection((host, port), timeout=10)
         self.file = self.socket.makefile("rb")
+        self.pushed = []
 
     def __call__(self, *words):
         self.socket.sendall(wire_of(words))
@@ -34,6 +35,13 @@ class Resp:
             return None if rest == b"-1" else [self.reply() for _ in range(int(rest))]
         if kind == b":":
             return int(rest)
+        if kind == b"%":
+            return [self.reply() for _ in range(2 * int(rest))]
+        if kind == b">":
+            self.pushed.append([self.reply() for _ in range(int(rest))])
+            return self.reply()
+        if kind == b"_":
+            return None
         return ReplyError(rest.decode()) if kind == b"-" else rest
 
     def close(self):

@@ -1,110 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""The module steady.so in real servers: the one of this machine, and Redis 8.0 and Valkey 8.1 of Debian 13 in a chroot."""
+"""The module steady.so: what its commands do, in real servers."""
 import json
-import os
 import random
-import shutil
-import subprocess
-import tempfile
 import threading
 import time
-from pathlib import Path
 
 import pytest
-from conftest import BUILD, ROOT
-from resp import Redis, ReplyError, Resp, free_port, wire_of
-
-SERVERS = {"debian12": ["redis-server"], "redis8": ["chroot", "redis-server"], "valkey8": ["chroot", "valkey-server"]}
-HOUR = 3600 * 10**6
-OURS = ["steady.consume", "steady.peek", "steady.reset", "cl.throttle"]
-
-
-class Loaded(Redis):
-    """A server, in the chroot perhaps, which sees `folder` as `inside`; the module is copied there."""
-
-    def __init__(self, program, *options, module="steady.so", load=True, preload=None):
-        self.root = BUILD / "trixie" if program[0] == "chroot" else Path("/")
-        self.folder = Path(tempfile.mkdtemp(prefix="steady-", dir=self.root / "tmp"))
-        self.folder.chmod(0o777)
-        self.inside = "/" + str(self.folder.relative_to(self.root))
-        shutil.copy(BUILD / module, self.folder / "steady.so")
-        self.path = f"{self.inside}/steady.so"
-        self.program = ["chroot", self.root, program[1]] if program[0] == "chroot" else program
-        self.preload = preload
-        load = ["--loadmodule", self.path] if load is True else load or []
-        super().__init__(self.folder, "--enable-module-command", "yes", "--enable-debug-command", "yes", *options, *load)
-
-    def start(self, command):
-        words = [self.inside if word == str(self.folder) else word for word in command]
-        words = [word.replace(str(self.folder) + "/", self.inside + "/") for word in words]
-        return subprocess.Popen([*self.program, *words[1:]], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                stderr=subprocess.DEVNULL, env={**os.environ, **(self.preload or {})})
-
-    def stop(self):
-        super().stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-@pytest.fixture(scope="module")
-def chroot():
-    made = subprocess.run([ROOT / "scripts" / "chroot", "make"], stderr=subprocess.PIPE, text=True, check=False)
-    if made.returncode == 77:
-        pytest.skip(made.stderr.strip().splitlines()[-1])
-    assert made.returncode == 0, made.stderr
-
-
-@pytest.fixture(scope="module", params=SERVERS)
-def program(request):
-    if SERVERS[request.param][0] == "chroot":
-        request.getfixturevalue("chroot")
-    return SERVERS[request.param]
-
-
-@pytest.fixture(scope="module")
-def start(program):
-    servers = []
-
-    def start(*options, **how):
-        servers.append(Loaded(program, *options, **how))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.stop()
-
-
-@pytest.fixture(scope="module")
-def shared(start):
-    return start()
-
-
-@pytest.fixture
-def server(shared):
-    shared("FLUSHALL")
-    return shared
-
-
-def error(reply):
-    assert isinstance(reply, ReplyError), reply
-    return str(reply)
-
-
-def info(server):
-    lines = server("INFO", "steady").decode().splitlines()
-    return {name.removeprefix("steady_"): int(value) for name, value in (line.split(":") for line in lines if ":" in line)}
-
-
-def until(condition, seconds=10):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def dump(server):
-    """Every key: its bytes, and the absolute moment at which it goes."""
-    return {key: (server("GET", key), server("PEXPIRETIME", key)) for key in sorted(server("KEYS", "*"))}
-
+from conftest import ROOT
+from loaded import FOREIGN, HOUR, OURS, dump, error, flat, flat_info, info, load, replication_offset, until
+from loaded import chroot, program, server, shared, start  # noqa: F401: fixtures
+from resp import ReplyError, Resp
 
 # ---- The commands ----
 
@@ -163,12 +68,6 @@ def test_wrong_arguments(server, arguments, text):
 def test_peek_takes_no_amount(server):
     assert "no such option" in error(server("STEADY.PEEK", "k", 3, 5, "AMOUNT", 1))
     assert "wrong number" in error(server("STEADY.RESET", "k", "k"))
-
-
-FOREIGN = [b"hello", b"", b"5", b"3 1764000000.250000", b"3 1764000000.25 0", b"3 1764000000.250000 0 ", b" 3 1764000000.250000 0",
-           b"-1 1764000000.250000 0", b"9007199254740992 1764000000.250000 0", b"3 9007199254.740992 0",
-           b"3 1764000000.250000 00", b"3 1764000000.250000 1", b"3 1764000000.250000 0.00000", b"3 1764000000.250000 0\0",
-           b"3 1764000000.250000 9007199254.740992", b"9" * 400 + b" 1764000000.250000 0", b"x" * 100000]
 
 
 def test_a_key_that_holds_something_else_is_left_alone(server):
@@ -265,10 +164,6 @@ def test_throttle_refuses(server, arguments):
 # ---- What the server knows of the commands ----
 
 
-def flat(reply):
-    return dict(zip(reply[::2], reply[1::2]))
-
-
 def test_command_info(server):
     found = {reply[0].decode(): reply for reply in server("COMMAND", "INFO", *OURS)}
     assert {name: reply[1] for name, reply in found.items()} == dict(zip(OURS, [-4, -4, 2, -5]))
@@ -317,16 +212,6 @@ def test_refused_as_any_write_is(server, start):
         server("CONFIG", "SET", "maxmemory", 0)
     assert "rite commands are not allowed" in error(server("EVAL_RO", "return redis.call('STEADY.CONSUME', KEYS[1], 3, 5)", 1, "k"))
     assert server("EVAL_RO", "return redis.call('STEADY.PEEK', KEYS[1], 3, 5)", 1, "k") == [1, 0, 5, 0, 0]
-
-
-def test_cluster_routing(start):
-    server = start("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
-    for name in OURS:
-        assert "wrong number" in error(server(name))
-    assert error(server("STEADY.CONSUME", "k", 3, HOUR)).startswith("CLUSTERDOWN")
-    server("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-    until(lambda: b"cluster_state:ok" in server("CLUSTER", "INFO"))
-    assert server("STEADY.CONSUME", "k", 3, HOUR)[0] == 1
 
 
 # ---- Transactions, scripts, who listens ----
@@ -378,25 +263,9 @@ def test_notifications_are_those_of_set(server):
 # ---- Replication, AOF, RDB ----
 
 
-def load(server, calls, seed=7):
-    """Consumes of all sorts on some keys."""
-    rng = random.Random(seed)
-    for _ in range(calls):
-        key, wide = f"k{rng.randrange(40)}", rng.choice([5, 1000])
-        how = rng.randrange(5)
-        if how == 0:
-            server("CL.THROTTLE", key, wide, 7, 3600, rng.choice([1, 2, -3]))
-        elif how == 1:
-            server("EVAL", "return redis.call('STEADY.CONSUME', KEYS[1], ARGV[1], 60000000, 'BLOCK', 900000000)", 1, key, wide)
-        elif how == 2:
-            server("STEADY.RESET", key) if rng.random() < 0.2 else server("STEADY.PEEK", key, wide, HOUR)
-        else:
-            server("STEADY.CONSUME", key, wide, HOUR, "DROPS", 7, "AMOUNT", rng.choice([1, 3, -2]))
-
-
 def test_replica(start):
     primary = start()
-    replica = start("--replicaof", f"127.0.0.1 {primary.port}", "--repl-diskless-sync-delay", "0")
+    replica = start("--replicaof", f"127.0.0.1 {primary.port}",)
     until(lambda: b"master_link_status:up" in replica("INFO", "replication"))
     load(primary, 1500)
     primary("MULTI")
@@ -419,14 +288,6 @@ def test_replica(start):
     assert replication_offset(primary) == offset
 
 
-def flat_info(server, section):
-    return dict(line.split(":", 1) for line in server("INFO", section).decode().splitlines() if ":" in line)
-
-
-def replication_offset(server):
-    return flat_info(server, "replication")["master_repl_offset"]
-
-
 def test_aof_rdb_and_rewrite_under_load(start):
     server = start("--appendonly", "yes", "--appendfsync", "no")
     until(lambda: flat_info(server, "persistence")["aof_rewrite_in_progress"] == "0")
@@ -440,46 +301,7 @@ def test_aof_rdb_and_rewrite_under_load(start):
     assert server("DEBUG", "RELOAD") == b"OK" and dump(server) == before and len(before) > 20
 
 
-def test_unload_and_reload_keep_the_buckets(start):
-    server = start()
-    server("STEADY.CONSUME", "k", 3, HOUR)
-    before = dump(server)
-    assert server("MODULE", "UNLOAD", "steady") == b"OK"
-    assert "unknown command" in error(server("STEADY.PEEK", "k", 3, HOUR)) and dump(server) == before
-    assert server("MODULE", "LOAD", server.path) == b"OK"
-    assert server("STEADY.PEEK", "k", 3, HOUR)[1] == 1 and info(server)["decisions"] == 1
-
-
-# ---- Loading ----
-
-
-@pytest.mark.parametrize("arguments", [["x"], ["cl-throttle"], ["cl-throttle", "maybe"], ["cl-throttle", "no", "cl-throttle", "no"],
-                                       ["cl-throttle", "no" * 100000]])
-def test_wrong_load_arguments(start, arguments):
-    server = start(load=False)
-    assert "rror loading the extension" in error(server("MODULE", "LOAD", server.path, *arguments))
-    assert "the only argument is: cl-throttle yes|no" in server.log.read_text()
-    assert server("MODULE", "LOAD", server.path) == b"OK"
-
-
-def test_loaded_twice(start):
-    server = start()
-    server("STEADY.CONSUME", "k", 3, HOUR)
-    copy = server.folder / "again.so"
-    shutil.copy(server.folder / "steady.so", copy)
-    for path in (server.path, f"{server.inside}/again.so"):
-        assert "rror loading the extension" in error(server("MODULE", "LOAD", path))
-    assert "is loaded already" in server.log.read_text()
-    assert server("STEADY.PEEK", "k", 3, HOUR)[1] == 1 and info(server)["decisions"] == 2
-
-
-def test_throttle_can_be_left_to_others(start):
-    server = start(load=False)
-    assert server("MODULE", "LOAD", server.path, "CL-THROTTLE", "no") == b"OK"
-    assert server("COMMAND", "INFO", "cl.throttle") == [None] and server("STEADY.CONSUME", "k", 3, HOUR)[0] == 1
-
-
-# ---- The vectors, and arguments of all kinds ----
+# ---- The vectors ----
 
 SHIFT = 4 * 10**14  # us, whole seconds: no vector's time has passed already
 
@@ -515,54 +337,3 @@ def test_vectors(start):
                 assert shifted(server("GET", "k")) == step["stored"], (line, step)
             steps += 1
     assert steps > 6000
-
-
-def words(rng):
-    numbers = [0, 1, -1, 2, 10, 2**31 - 1, 2**31, 2**52, 2**53 - 1, 2**53, 2**63 - 1, -2**63, 2**64, 10**30]
-    return rng.choice([
-        lambda: str(rng.choice(numbers)).encode(), lambda: str(rng.randrange(1, 2000)).encode(),
-        lambda: rng.choice([b"DROPS", b"BLOCK", b"AMOUNT", b"amount", b"AMOUNT\0", b""]),
-        lambda: rng.randbytes(rng.randrange(12)), lambda: b"k%d" % rng.randrange(8), lambda: b"hash",
-        lambda: b"%s1%%n" % rng.choice([b"+", b" ", b"0x", b"-"]), lambda: b"9" * rng.choice([30, 5000])])()
-
-
-def fuzz(server, calls, seed):
-    rng, replies = random.Random(seed), [0, 0]
-    server("HSET", "hash", "a", 1)
-    for _ in range(calls):
-        batch = []
-        for _ in range(20):
-            argv = [rng.choice(OURS).encode(), *(words(rng) for _ in range(rng.randrange(10)))]
-            if rng.random() < 0.5:  # nearly right
-                argv[1:4] = [b"k%d" % rng.randrange(8), b"%d" % rng.randrange(1, 50), b"%d" % rng.randrange(1, 10**rng.randrange(1, 13))]
-            batch.append(argv)
-            if rng.random() < 0.1:
-                batch.append([b"SET", b"k%d" % rng.randrange(8), rng.choice(FOREIGN[:15])])
-        server.client.socket.sendall(b"".join(map(wire_of, batch)))
-        for _ in batch:
-            replies[isinstance(server.client.reply(), ReplyError)] += 1
-    assert min(replies) > calls and server("PING") == b"PONG"
-
-
-def test_no_argument_harms_the_server(server):
-    fuzz(server, 400, seed=11)
-
-
-def test_under_address_sanitizer():
-    """The module with ASan and UBSan in it, in the server of this machine."""
-    runtime = [subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
-               for name in ("libasan.so", "libubsan.so")]
-    report = BUILD / "asan" / "module-report"
-    for old in report.parent.glob("module-report*"):
-        old.unlink()
-    preload = {"LD_PRELOAD": ":".join(runtime), "ASAN_OPTIONS": f"detect_leaks=0:log_path={report}",
-               "UBSAN_OPTIONS": f"halt_on_error=1:log_path={report}"}
-    server = Loaded(SERVERS["debian12"], module="asan/steady.so", preload=preload)
-    try:
-        fuzz(server, 300, seed=12)
-        load(server, 300)
-        assert server("MODULE", "UNLOAD", "steady") == b"OK"
-        assert server("MODULE", "LOAD", server.path) == b"OK"
-        assert not list(report.parent.glob("module-report*"))
-    finally:
-        server.stop()
