@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT
+ * The module in a server that lacks what it needs, as servers before Redis 7.0 do: it says what, and calls nothing
+ * else. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../module/abi.h"
+
+static const char *const needed[] = {
+#define NAME(result, name, arguments) #name,
+    SERVER_FUNCTIONS(NAME)
+#undef NAME
+};
+#define NEEDED (sizeof needed / sizeof needed[0])
+
+/* The server: it has every function but `lacking`, and those of 6.2 only where `old`. */
+static const char *lacking;
+static int old;
+static char logged[512];
+
+static void log_line(server_context *context, const char *level, const char *format, ...) {
+    va_list arguments;
+    (void)context;
+    assert_string_equal(level, "warning");
+    va_start(arguments, format);
+    vsnprintf(logged, sizeof logged, format, arguments);
+    va_end(arguments);
+}
+
+static void called(void) { fail_msg("called a server that will not do"); }
+
+static int find(const char *name, void *where) {
+    static const char *const came_later[] = {"GetCommand", "SetCommandInfo", "CachedMicroseconds",
+                                             "SetCommandACLCategories"};
+    void (*function)(void) = called;
+    const char *bare = name + strlen("RedisModule_");
+    if (lacking != NULL && strcmp(bare, lacking) == 0) return SERVER_ERR;
+    for (size_t i = 0; old && i < sizeof came_later / sizeof came_later[0]; i++)
+        if (strcmp(bare, came_later[i]) == 0) return SERVER_ERR;
+    if (strcmp(bare, "Log") == 0)
+        memcpy(where, &(void (*)(server_context *, const char *, const char *, ...)){log_line}, sizeof function);
+    else
+        memcpy(where, &function, sizeof function);
+    return SERVER_OK;
+}
+
+static int (*load)(void *context, server_string **argv, int argc);
+
+static int load_into_this(void) {
+    int (*const first_word)(const char *, void *) = find;
+    void *context[16] = {NULL};
+    memcpy(context, &first_word, sizeof first_word);
+    logged[0] = '\0';
+    return load(context, NULL, 0);
+}
+
+static void test_says_what_is_lacking(void **state) {
+    (void)state;
+    char wanted[256];
+    old = 0;
+    for (size_t i = 0; i < NEEDED; i++) {
+        lacking = needed[i];
+        assert_int_equal(load_into_this(), SERVER_ERR);
+        snprintf(wanted, sizeof wanted, "steady: this server lacks RedisModule_%s; it takes Redis 7.0 or Valkey 7.2",
+                 lacking);
+        assert_string_equal(logged, wanted);
+    }
+}
+
+static void test_redis_6_2(void **state) {
+    (void)state;
+    lacking = NULL;
+    old = 1;
+    assert_int_equal(load_into_this(), SERVER_ERR);
+    assert_non_null(strstr(logged, "this server lacks RedisModule_GetCommand;"));
+}
+
+/* The module of the same build as this program: ../steady.so, as seen from it. */
+static int find_module(void **state) {
+    char path[4096];
+    const ssize_t len = readlink("/proc/self/exe", path, sizeof path - 32);
+    (void)state;
+    if (len < 0) return -1;
+    path[len] = '\0';
+    for (int up = 0; up < 2; up++)
+        *strrchr(path, '/') = '\0';
+    strcat(path, "/steady.so");
+    void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (module == NULL) return -1;
+    *(void **)&load = dlsym(module, "RedisModule_OnLoad");
+    return load != NULL ? 0 : -1;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_says_what_is_lacking), cmocka_unit_test(test_redis_6_2)};
+    return cmocka_run_group_tests(tests, find_module, NULL);
+}
