@@ -166,20 +166,6 @@ static void assign(struct steady__cluster *cluster, uint16_t slot, struct node *
     node->slots++;
 }
 
-static bool recognise(struct steady__cluster *cluster) {
-    if (cluster->map != NULL) return true;
-    struct steady__slot_map *map = malloc(sizeof *map), *draft = malloc(sizeof *draft);
-    if (map == NULL || draft == NULL) {
-        free(map);
-        free(draft);
-        return false;
-    }
-    memset(map->node, 0xff, sizeof map->node);
-    cluster->map = map;
-    cluster->draft = draft;
-    return true;
-}
-
 static void take_map(struct node *speaker, const struct steady__reply *reply) {
     struct steady__cluster *cluster = speaker->cluster;
     struct steady__slot_map *old = cluster->map;
@@ -200,11 +186,27 @@ static void wish(struct steady__cluster *cluster) {
     steady__alarm_set(&cluster->alarm, wait);
 }
 
-static void rest(struct steady__cluster *cluster) {
+static bool recognise(struct steady__cluster *cluster) {
+    if (cluster->map != NULL) return true;
+    struct steady__slot_map *map = malloc(sizeof *map), *draft = malloc(sizeof *draft);
+    if (map == NULL || draft == NULL) {
+        free(map);
+        free(draft);
+        return false;
+    }
+    memset(map->node, 0xff, sizeof map->node);
+    cluster->map = map;
+    cluster->draft = draft;
+    wish(cluster);
+    return true;
+}
+
+/* No inquiry for a while, which is longer each time, up to `most`. */
+static void rest(struct steady__cluster *cluster, steady_us most) {
     const struct steady__net *net = cluster->with.net;
     const steady_us half = cluster->pause / 2;
     cluster->allowed_at = now(cluster) + half + (steady_us)(net->random(net) % (uint64_t)(half + 1));
-    cluster->pause = cluster->pause < PAUSE_LAST / 2 ? 2 * cluster->pause : PAUSE_LAST;
+    cluster->pause = cluster->pause < most / 2 ? 2 * cluster->pause : most;
 }
 
 /* Those that are up come first; then any that will have us wait for a connection. */
@@ -224,25 +226,26 @@ static void inquire(struct steady__cluster *cluster) {
     cluster->wished = false;
     cluster->inquired = inquire_at_one(cluster);
     if (cluster->inquired == NULL)
-        rest(cluster);
+        rest(cluster, PAUSE_LAST);
     else
         steady__alarm_set(&cluster->alarm, cluster->with.timeout > ANSWER_LEAST ? cluster->with.timeout : ANSWER_LEAST);
 }
 
 static enum steady__heed told(struct node *node, const struct steady__reply *reply) {
     struct steady__cluster *cluster = node->cluster;
-    const bool awaited = cluster->inquired == node;
+    const bool awaited = cluster->inquired == node, map = reply->kind == STEADY__REPLY_NESTED;
+    const bool error = reply->kind == STEADY__REPLY_ERROR;
     node->inquiring = false;
-    if (reply->kind != STEADY__REPLY_NESTED && reply->kind != STEADY__REPLY_ERROR) return STEADY__HEED_UNTRUSTED;
-    if (!awaited) return STEADY__HEED_NOTHING;
-    cluster->inquired = NULL;
-    rest(cluster);
-    cluster->blind = reply->kind == STEADY__REPLY_ERROR &&
-                     steady__script_refusal(reply->text, reply->text_len) != STEADY__REFUSAL_WAIT;
-    if (cluster->blind) cluster->allowed_at = now(cluster) + PAUSE_BLIND;
-    if (reply->kind == STEADY__REPLY_NESTED) take_map(node, reply);
-    steady__alarm_set(&cluster->alarm, 0); /* to sweep */
-    return STEADY__HEED_NOTHING;
+    if (awaited) {
+        cluster->inquired = NULL;
+        rest(cluster, PAUSE_LAST);
+        cluster->blind =
+            !map && (!error || steady__script_refusal(reply->text, reply->text_len) != STEADY__REFUSAL_WAIT);
+        if (cluster->blind) cluster->allowed_at = now(cluster) + PAUSE_BLIND;
+        if (map) take_map(node, reply);
+        steady__alarm_set(&cluster->alarm, 0); /* to sweep */
+    }
+    return map || error ? STEADY__HEED_NOTHING : STEADY__HEED_UNTRUSTED;
 }
 
 /* True where one is of no use, and still busy. */
@@ -340,12 +343,14 @@ static enum steady__heed answered(void *owner, struct steady__request *request, 
 static void unanswered(void *owner, struct steady__request *request, bool written, int error) {
     struct node *node = owner;
     struct steady__cluster *cluster = node->cluster;
-    if (request == &node->inquiry) {
-        node->inquiring = false;
-        if (cluster->inquired == node) steady__alarm_set(&cluster->alarm, 0);
-        return;
+    const bool inquiry = request == &node->inquiry;
+    if (inquiry) node->inquiring = false;
+    if (inquiry && cluster->inquired == node) {
+        cluster->inquired = NULL;
+        rest(cluster, written ? PAUSE_BLIND : PAUSE_LAST); /* a map that cannot be read costs a connection each time */
     }
     wish(cluster);
+    if (inquiry) return;
     cluster->with.owner_class->unanswered(cluster->with.owner, request, written, error);
 }
 
