@@ -10,6 +10,10 @@ static void check_copy(const struct steady__url *url) {
     steady__url_copy(&copy, url);
     if (strcmp(copy.host, url->host) != 0 || strcmp(copy.path, url->path) != 0) abort();
     if (strcmp(copy.user, url->user) != 0 || strcmp(copy.password, url->password) != 0) abort();
+    if (strcmp(copy.service, url->service) != 0 || strcmp(copy.sentinel_password, url->sentinel_password) != 0) abort();
+    for (unsigned i = 0; i < url->n_sentinels; i++)
+        if (strcmp(copy.sentinels[i].host, url->sentinels[i].host) != 0) abort();
+    if (steady__url_is_sentinel(url->scheme) != (url->n_sentinels > 0)) abort();
     steady__url_clear(&copy);
     if (*url->password != '\0' && memmem(copy.bytes, sizeof copy.bytes, url->password, strlen(url->password)) != NULL)
         abort();

@@ -24,6 +24,7 @@
 #include <strings.h>
 
 #include "script.h"
+#include "sentinel.h"
 #include "slots.h"
 
 #define REDIRECTS_MAX 5
@@ -39,7 +40,7 @@ struct node {
     struct steady__cluster *cluster;
     uint16_t number;
     uint16_t port;
-    char host[STEADY__HOST_MAX + 1]; /* "": the seed's, where that is a path */
+    char host[STEADY__HOST_MAX + 1]; /* "": the seed's, where that is a path or asked of sentinels */
     struct steady__url url;          /* with our host; the rest is the seed's */
     struct steady__link *link;       /* NULL: not needed yet, or no more */
     unsigned slots;
@@ -112,17 +113,19 @@ static bool open_link(struct node *node) {
     struct steady__link_options options = cluster->with;
     if (node->number != 0) {
         const struct steady__url *seed = cluster->with.url;
-        node->url = (struct steady__url){.scheme = seed->scheme == STEADY__URL_TLS ? STEADY__URL_TLS : STEADY__URL_TCP,
-                                         .host = node->host,
-                                         .port = node->port,
-                                         .path = "",
-                                         .user = seed->user,
-                                         .password = seed->password};
+        node->url =
+            (struct steady__url){.scheme = steady__url_has_tls(seed->scheme) ? STEADY__URL_TLS : STEADY__URL_TCP,
+                                 .host = node->host,
+                                 .port = node->port,
+                                 .path = "",
+                                 .user = seed->user,
+                                 .password = seed->password};
         options.url = &node->url;
     }
     options.owner_class = &node_owner;
     options.owner = node;
-    node->link = steady__link_open(&options);
+    const bool sought = steady__url_is_sentinel(options.url->scheme);
+    node->link = sought ? steady__sentinels_link(&options) : steady__link_open(&options);
     return node->link != NULL;
 }
 

@@ -97,8 +97,9 @@ static bool is_greeting(const struct steady__link *link, const struct steady__re
 /* ---- Telling ---- */
 
 static void name_server(struct steady__link *link, const struct steady__url *at) {
-    if (at->scheme == STEADY__URL_UNIX)
-        steady__printable(link->where, sizeof link->where, at->path, strlen(at->path));
+    const char *name = steady__url_is_sentinel(at->scheme) ? at->service : at->path;
+    if (*at->host == '\0')
+        steady__printable(link->where, sizeof link->where, name, strlen(name));
     else
         snprintf(link->where, sizeof link->where, strchr(at->host, ':') != NULL ? "[%s]:%u" : "%s:%u", at->host,
                  (unsigned)at->port);

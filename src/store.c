@@ -44,7 +44,7 @@ int steady_store_open(steady_store **store, const char *text, const steady_store
     int error = steady__options_check(options, why);
     if (error == 0) error = steady__url_parse(&url, text != NULL ? text : "memory:", why);
     if (error != 0) return error;
-    if (options->tls != NULL && url.scheme != STEADY__URL_TLS) {
+    if (options->tls != NULL && !steady__url_has_tls(url.scheme)) {
         steady__url_clear(&url);
         return steady__fail(why, STEADY_BAD_ARGUMENT, "there are TLS options, and the store URL is not rediss:");
     }

@@ -182,7 +182,7 @@ int steady__redis_open_over(steady_store **store, const struct steady__net *net,
     s->options = *options;
     if (s->options.timeout == 0) s->options.timeout = TIMEOUT;
     if (s->options.max_in_flight == 0) s->options.max_in_flight = MAX_IN_FLIGHT;
-    int error = url->scheme == STEADY__URL_TLS ? steady__tls_open(&s->tls, url, options->tls, why) : 0;
+    int error = steady__url_has_tls(url->scheme) ? steady__tls_open(&s->tls, url, options->tls, why) : 0;
     s->options.tls = NULL; /* the caller's */
     if (error == 0 && options->loop != NULL && start(s, &s->flight, options->loop, false, true) != 0)
         error = steady__fail(why, STEADY_NO_MEMORY, "out of memory");

@@ -16,6 +16,7 @@
 #define DB_MAX INT32_MAX
 #define HOST_MAX 255
 #define DEFAULT_PORT 6379
+#define SENTINEL_PORT 26379
 
 static const struct {
     const char *prefix; /* with its colon */
@@ -30,6 +31,8 @@ static const struct {
     {"unix:", STEADY__URL_UNIX},
     {"redis+sentinel:", STEADY__URL_SENTINEL},
     {"valkey+sentinel:", STEADY__URL_SENTINEL},
+    {"rediss+sentinel:", STEADY__URL_SENTINEL_TLS},
+    {"valkeys+sentinel:", STEADY__URL_SENTINEL_TLS},
 };
 
 /* `piece` fit for a message, or dots where it may be a secret. */
@@ -181,25 +184,41 @@ static int read_yes(struct steady__url *url, char *value, size_t field, steady_m
     return 0;
 }
 
+static int read_peek(struct steady__url *url, char *value, size_t field, steady_message *why) {
+    (void)field;
+    url->peek_replica = strcmp(value, "replica") == 0;
+    return url->peek_replica || strcmp(value, "primary") == 0
+               ? 0
+               : refuse(why, "has the option peek with another value than replica or primary");
+}
+
+#define IN(scheme) (1u << (scheme))
+#define IN_TLS (IN(STEADY__URL_TLS) | IN(STEADY__URL_SENTINEL_TLS))
+#define IN_SENTINEL (IN(STEADY__URL_SENTINEL) | IN(STEADY__URL_SENTINEL_TLS))
+#define IN_ALL (IN(STEADY__URL_TCP) | IN(STEADY__URL_UNIX) | IN_TLS | IN_SENTINEL)
+
 static const struct option {
     const char *name; /* with its '=' */
-    enum steady__scheme scheme;
+    unsigned schemes;
     int (*read)(struct steady__url *url, char *value, size_t field, steady_message *why);
     size_t field;
 } known_options[] = {
-    {"db=", STEADY__URL_UNIX, read_db_option, 0},
-    {"tls_ca=", STEADY__URL_TLS, read_text, offsetof(struct steady__url, tls_ca)},
-    {"tls_cert=", STEADY__URL_TLS, read_text, offsetof(struct steady__url, tls_cert)},
-    {"tls_key=", STEADY__URL_TLS, read_text, offsetof(struct steady__url, tls_key)},
-    {"tls_server_name=", STEADY__URL_TLS, read_text, offsetof(struct steady__url, tls_server_name)},
-    {"tls_insecure_skip_verify=", STEADY__URL_TLS, read_yes, offsetof(struct steady__url, tls_insecure)},
+    {"db=", IN(STEADY__URL_UNIX), read_db_option, 0},
+    {"peek=", IN_ALL, read_peek, 0},
+    {"sentinel_username=", IN_SENTINEL, read_text, offsetof(struct steady__url, sentinel_user)},
+    {"sentinel_password=", IN_SENTINEL, read_text, offsetof(struct steady__url, sentinel_password)},
+    {"tls_ca=", IN_TLS, read_text, offsetof(struct steady__url, tls_ca)},
+    {"tls_cert=", IN_TLS, read_text, offsetof(struct steady__url, tls_cert)},
+    {"tls_key=", IN_TLS, read_text, offsetof(struct steady__url, tls_key)},
+    {"tls_server_name=", IN_TLS, read_text, offsetof(struct steady__url, tls_server_name)},
+    {"tls_insecure_skip_verify=", IN_TLS, read_yes, offsetof(struct steady__url, tls_insecure)},
 };
 
 enum { N_OPTIONS = sizeof known_options / sizeof known_options[0] };
 
 static int find_option(const struct steady__url *url, const char *option) {
     for (int i = 0; i < N_OPTIONS; i++)
-        if (known_options[i].scheme == url->scheme &&
+        if ((known_options[i].schemes & IN(url->scheme)) != 0 &&
             strncmp(option, known_options[i].name, strlen(known_options[i].name)) == 0)
             return i;
     return -1;
@@ -229,24 +248,63 @@ static int read_options(struct steady__url *url, char *options, steady_message *
 
 /* ---- What comes after the scheme ---- */
 
-/* //[user:pass@]host[:port][/db], and with TLS [?options] */
-static int read_tcp(struct steady__url *url, char *rest, steady_message *why) {
+/* //[user:pass@]authority[/path][?options]: the authority without the user part, and the path, or NULL. */
+static int read_parts(struct steady__url *url, char *rest, char **authority, char **path, steady_message *why) {
     if (strncmp(rest, "//", 2) != 0) return refuse(why, "has no // after its scheme");
-    char *authority = rest + 2;
-    char *options = strchr(authority, '?');
-    if (options != NULL && url->scheme != STEADY__URL_TLS)
-        return refuse(why, "has options (after '?'), and redis:// knows none");
+    char *options = strchr(rest, '?');
     if (options != NULL && strchr(options, '@') != NULL)
         return refuse(why, "has '?' in its user or password, or '@' in its options; write %3F or %40");
     if (options != NULL) *options++ = '\0';
-    char *slash = strchr(authority, '/');
-    if (slash != NULL && strchr(slash, '@') != NULL)
+    *authority = rest + 2;
+    *path = strchr(*authority, '/');
+    if (*path != NULL && strchr(*path, '@') != NULL)
         return refuse(why, "has '/' in its user or password; write it %2F");
-    if (slash != NULL) *slash = '\0';
-    int error = take_userinfo(url, &authority, why);
+    if (*path != NULL) *(*path)++ = '\0';
+    const int error = take_userinfo(url, authority, why);
+    return error == 0 && options != NULL ? read_options(url, options, why) : error;
+}
+
+/* host[:port] and db */
+static int read_tcp(struct steady__url *url, char *rest, steady_message *why) {
+    char *authority = NULL, *path = NULL;
+    int error = read_parts(url, rest, &authority, &path, why);
     if (error == 0) error = read_host_port(url, authority, why);
-    if (error == 0 && slash != NULL && slash[1] != '\0') error = read_db(url, slash + 1, why);
-    if (error == 0 && options != NULL) error = read_options(url, options, why);
+    if (error == 0 && path != NULL && *path != '\0') error = read_db(url, path, why);
+    return error;
+}
+
+/* host[:port][,host[:port]]... */
+static int read_sentinels(struct steady__url *url, char *list, steady_message *why) {
+    for (char *one = list; one != NULL;) {
+        char *next = strchr(one, ',');
+        if (next != NULL) *next++ = '\0';
+        if (url->n_sentinels == STEADY__SENTINELS_MAX) return refuse(why, "names more than 16 sentinels");
+        url->port = SENTINEL_PORT;
+        const int error = read_host_port(url, one, why);
+        if (error != 0) return error;
+        url->sentinels[url->n_sentinels++] = (struct steady__url_host){url->host, url->port};
+        one = next;
+    }
+    url->host = "";
+    return 0;
+}
+
+/* sentinels and service[/db] */
+static int read_sentinel(struct steady__url *url, char *rest, steady_message *why) {
+    char *authority = NULL, *path = NULL;
+    int error = read_parts(url, rest, &authority, &path, why);
+    if (error == 0) error = read_sentinels(url, authority, why);
+    if (error != 0) return error;
+    if (path == NULL || *path == '\0' || *path == '/')
+        return refuse(why, "names no service of its sentinels; write redis+sentinel://host/service");
+    char *db = strchr(path, '/');
+    if (db != NULL) *db++ = '\0';
+    url->service = path;
+    error = decode(path, why);
+    if (error == 0 && strlen(path) > HOST_MAX) return refuse(why, "has a service name of over 255 bytes");
+    if (error == 0 && db != NULL && *db != '\0') error = read_db(url, db, why);
+    if (error == 0 && *url->sentinel_user != '\0' && *url->sentinel_password == '\0')
+        return refuse(why, "has a sentinel_username without a sentinel_password");
     return error;
 }
 
@@ -296,10 +354,10 @@ static int find_scheme(struct steady__url *url, char **rest, steady_message *why
         *rest = url->bytes + len;
         return 0;
     }
-    return steady__fail(
-        why, STEADY_BAD_ARGUMENT,
-        "the store URL \"%s\" does not begin with memory: file: redis: rediss: valkey: valkeys: or unix:",
-        shown(url, url->bytes, piece));
+    return steady__fail(why, STEADY_BAD_ARGUMENT,
+                        "the store URL \"%s\" does not begin with memory: file: redis: rediss: redis+sentinel: "
+                        "rediss+sentinel: or unix:",
+                        shown(url, url->bytes, piece));
 }
 
 static int read_rest(struct steady__url *url, char *rest, steady_message *why) {
@@ -309,14 +367,15 @@ static int read_rest(struct steady__url *url, char *rest, steady_message *why) {
     case STEADY__URL_TCP:
     case STEADY__URL_TLS: return read_tcp(url, rest, why);
     case STEADY__URL_UNIX: return read_unix(url, rest, why);
-    default:
-        return steady__fail(why, STEADY_UNSUPPORTED, "Sentinel (redis+sentinel:) is not supported yet; use redis:");
+    default: return read_sentinel(url, rest, why);
     }
 }
 
 static void say_nothing(struct steady__url *url) {
     url->host = url->path = url->user = url->password = "";
+    url->service = url->sentinel_user = url->sentinel_password = "";
     url->tls_ca = url->tls_cert = url->tls_key = url->tls_server_name = "";
+    url->n_sentinels = 0;
 }
 
 static int check_bytes(const char *text, steady_message *why) {
@@ -338,7 +397,7 @@ int steady__url_parse(struct steady__url *url, const char *text, steady_message 
     int error = check_bytes(text, why);
     if (error == 0) {
         memcpy(url->bytes, text, strlen(text) + 1);
-        url->secretive = strchr(text, '@') != NULL;
+        url->secretive = strchr(text, '@') != NULL || strcasestr(text, "password") != NULL;
         error = find_scheme(url, &rest, why);
     }
     if (error == 0) error = read_rest(url, rest, why);
@@ -356,6 +415,11 @@ void steady__url_copy(struct steady__url *to, const struct steady__url *from) {
     to->path = moved(to, from, from->path);
     to->user = moved(to, from, from->user);
     to->password = moved(to, from, from->password);
+    for (unsigned i = 0; i < from->n_sentinels; i++)
+        to->sentinels[i].host = moved(to, from, from->sentinels[i].host);
+    to->service = moved(to, from, from->service);
+    to->sentinel_user = moved(to, from, from->sentinel_user);
+    to->sentinel_password = moved(to, from, from->sentinel_password);
     to->tls_ca = moved(to, from, from->tls_ca);
     to->tls_cert = moved(to, from, from->tls_cert);
     to->tls_key = moved(to, from, from->tls_key);

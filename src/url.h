@@ -11,10 +11,20 @@ enum steady__scheme {
     STEADY__URL_TCP, /* redis:// valkey:// */
     STEADY__URL_TLS, /* rediss:// valkeys:// */
     STEADY__URL_UNIX,
-    STEADY__URL_SENTINEL, /* redis+sentinel:// */
+    STEADY__URL_SENTINEL,     /* redis+sentinel:// valkey+sentinel:// */
+    STEADY__URL_SENTINEL_TLS, /* rediss+sentinel:// valkeys+sentinel:// */
 };
 
+static inline bool steady__url_is_sentinel(enum steady__scheme scheme) {
+    return scheme == STEADY__URL_SENTINEL || scheme == STEADY__URL_SENTINEL_TLS;
+}
+
+static inline bool steady__url_has_tls(enum steady__scheme scheme) {
+    return scheme == STEADY__URL_TLS || scheme == STEADY__URL_SENTINEL_TLS;
+}
+
 #define STEADY__URL_MAX 4096
+#define STEADY__SENTINELS_MAX 16
 
 /* What a URL says, %-decoding done; "" where it says nothing. The strings point into `bytes`. */
 struct steady__url {
@@ -25,14 +35,20 @@ struct steady__url {
     const char *user;
     const char *password;
     uint32_t db;
+    bool peek_replica;
+    struct steady__url_host {
+        const char *host;
+        uint16_t port;
+    } sentinels[STEADY__SENTINELS_MAX]; /* of a sentinel URL, which has no host and port of its own */
+    unsigned n_sentinels;
+    const char *service, *sentinel_user, *sentinel_password;
     const char *tls_ca, *tls_cert, *tls_key, *tls_server_name;
     bool tls_insecure;
     bool secretive; /* there may be a password in it */
     char bytes[STEADY__URL_MAX + 8];
 };
 
-/* 0, STEADY_BAD_ARGUMENT, or STEADY_UNSUPPORTED for what is planned (Sentinel). A message never shows the user
- * part of the URL. */
+/* 0 or STEADY_BAD_ARGUMENT. A message never shows a URL that may hold a password. */
 int steady__url_parse(struct steady__url *url, const char *text, steady_message *why);
 
 /* A copy whose strings point into itself. */

@@ -40,9 +40,10 @@ MAY_INCLUDE = {
     "dial": "fork loop net tls url",
     "greeting": "error reply url",
     "link": "dial error fork greeting loop script url wire",
+    "sentinel": "error link script",
     "flight": "error link script store",
     "slots": "reply",
-    "cluster": "flight link script slots",
+    "cluster": "sentinel flight link script slots",
     "store_redis": "cluster error flight script tls url",
     "attach": "error flight script",
     # the door

@@ -35,6 +35,9 @@ static const struct {
     {"redis://u:p@[2001:db8::7]:6380/2", {STEADY__URL_TCP, "2001:db8::7", "", "u", "p", 6380, 2}},
     {"redis://[fe80::1%25eth0]:1", {STEADY__URL_TCP, "fe80::1%eth0", "", "", "", 1, 0}},
     {"redis://[fe80::1%eth0]", {STEADY__URL_TCP, "fe80::1%eth0", "", "", "", 6379, 0}},
+    {"redis://h:1/2?peek=replica", {STEADY__URL_TCP, "h", "", "", "", 1, 2}},
+    {"redis+sentinel://u:p@h:1,g/s/3", {STEADY__URL_SENTINEL, "", "", "u", "p", 26379, 3}},
+    {"valkeys+sentinel://h/s", {STEADY__URL_SENTINEL_TLS, "", "", "", "", 26379, 0}},
     {"unix:/run/redis.sock", {STEADY__URL_UNIX, "", "/run/redis.sock", "", "", 6379, 0}},
     {"unix:///run/redis.sock?db=3", {STEADY__URL_UNIX, "", "/run/redis.sock", "", "", 6379, 3}},
     {"unix://u:p@/run/r%3f.sock?db=0", {STEADY__URL_UNIX, "", "/run/r?.sock", "u", "p", 6379, 0}},
@@ -85,7 +88,7 @@ static const struct {
     {"redis://h/-1", "database"},
     {"redis://h/2147483648", "database"},
     {"redis://h/1/2", "database"},
-    {"redis://h?db=1", "options"},
+    {"redis://h?db=1", "unknown option"},
     {"redis://" SECRET "@h", "without a password"},
     {"redis://u:" SECRET "@x@h", "%40"},
     {"redis://u:" SECRET "/x@h", "%2F"},
@@ -120,6 +123,25 @@ static const struct {
     {"file:", "absolute"},
     {"file://host/path", "absolute"},
     {"file:/a?b", "options"},
+    {"redis://h?peek=secondary", "peek"},
+    {"redis://h?sentinel_password=" SECRET, "unknown option"},
+    {"redis+sentinel://h", "service"},
+    {"redis+sentinel://h/", "service"},
+    {"redis+sentinel://h//1", "service"},
+    {"redis+sentinel://h/s/x", "database"},
+    {"redis+sentinel://h/s/1/2", "database"},
+    {"redis+sentinel:///s", "no host"},
+    {"redis+sentinel://a,/s", "no host"},
+    {"redis+sentinel://,a/s", "no host"},
+    {"redis+sentinel://a:0/s", "port"},
+    {"redis+sentinel://a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q/s", "16"},
+    {"redis+sentinel://a/s?sentinel_username=u", "sentinel_password"},
+    {"redis+sentinel://a/s?sentinel_password=", "nothing after"},
+    {"redis+sentinel://a/s?sentinel_password=" SECRET "%", "%25"},
+    {"redis+sentinel://a/s?sentinel_password=" SECRET "&" SECRET "=1", "unknown option"},
+    {"redis+sentinel://a/s?sentinel_password=x&sentinel_password=" SECRET, "twice"},
+    {"redis+sentinel://a/s?sentinel_password=" SECRET "@x", "%40"},
+    {"redis+sentinel://a/s?tls_ca=x", "unknown option"},
 };
 
 static void assert_says(const steady_message *why, const char *part, const char *about) {
@@ -157,16 +179,32 @@ static void test_refused(void **state) {
     }
 }
 
-static void test_planned(void **state) {
-    static const char *const planned[] = {"redis+sentinel://h1,h2/main", "valkey+sentinel://h"};
+static void test_sentinels(void **state) {
+    static const char text[] = "rediss+sentinel://u:p%40@a,b.example:1,[::1]:2,[::2]/the%20main/7?sentinel_username=su&"
+                               "sentinel_password=s%26p&peek=replica&tls_ca=/ca";
+    struct steady__url url, copy;
+    steady_message why = {""};
     (void)state;
-    for (size_t i = 0; i < COUNT(planned); i++) {
-        steady_store *store = (steady_store *)&store;
-        steady_message why = {""};
-        assert_int_equal(steady_store_open(&store, planned[i], NULL, &why), STEADY_UNSUPPORTED);
-        assert_null(store);
-        assert_says(&why, "not supported yet", planned[i]);
-    }
+    assert_int_equal(steady__url_parse(&url, text, &why), 0);
+    steady__url_copy(&copy, &url);
+    steady__url_clear(&url);
+    assert_int_equal(copy.scheme, STEADY__URL_SENTINEL_TLS);
+    assert_int_equal(copy.n_sentinels, 4);
+    assert_string_equal(copy.sentinels[0].host, "a");
+    assert_int_equal(copy.sentinels[0].port, 26379);
+    assert_string_equal(copy.sentinels[1].host, "b.example");
+    assert_int_equal(copy.sentinels[1].port, 1);
+    assert_string_equal(copy.sentinels[2].host, "::1");
+    assert_int_equal(copy.sentinels[2].port, 2);
+    assert_int_equal(copy.sentinels[3].port, 26379);
+    assert_string_equal(copy.service, "the main");
+    assert_int_equal(copy.db, 7);
+    assert_string_equal(copy.user, "u");
+    assert_string_equal(copy.password, "p@");
+    assert_string_equal(copy.sentinel_user, "su");
+    assert_string_equal(copy.sentinel_password, "s&p");
+    assert_string_equal(copy.tls_ca, "/ca");
+    assert_true(copy.peek_replica);
 }
 
 static void test_length(void **state) {
@@ -216,7 +254,7 @@ static void test_damaged(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_accepted), cmocka_unit_test(test_refused),     cmocka_unit_test(test_planned),
+        cmocka_unit_test(test_accepted), cmocka_unit_test(test_refused),     cmocka_unit_test(test_sentinels),
         cmocka_unit_test(test_length),   cmocka_unit_test(test_clear_wipes), cmocka_unit_test(test_damaged),
     };
     return cmocka_run_group_tests_name("url", tests, NULL, NULL);
