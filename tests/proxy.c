@@ -79,7 +79,7 @@ static bool scan(struct scanner *s, char byte) {
         s->in = COUNT_LINE;
         return true;
     }
-    if (byte >= '0' && byte <= '9') s->number = 10 * s->number + (byte - '0');
+    if (byte >= '0' && byte <= '9') s->number = (10 * s->number + (byte - '0')) % 1000000000; /* TLS is no request */
     if (byte != '\n') return false;
     if (s->in == COUNT_LINE)
         s->words = s->number;
