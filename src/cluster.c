@@ -415,7 +415,13 @@ static void close_cluster(void *carrier) {
     if (cluster->depth == 0) release(cluster);
 }
 
-const struct steady__carrier steady__cluster_class = {submit, forget, catch_up, close_cluster};
+static const char *doing(void *carrier, const struct steady__request *request) {
+    const struct node *node = request->at;
+    (void)carrier;
+    return steady__link_doing(node->link);
+}
+
+const struct steady__carrier steady__cluster_class = {submit, forget, catch_up, close_cluster, doing};
 
 /* ---- Opening ---- */
 

@@ -149,6 +149,11 @@ void steady__dial_stop(struct steady__dial *dial) {
     hang_up(dial);
 }
 
+const char *steady__dial_doing(const struct steady__dial *dial) {
+    if (dial->lookup != NULL) return "looking the name up";
+    return dial->tls != NULL ? "in the TLS handshake" : "connecting";
+}
+
 void steady__dial_free(struct steady__dial *dial) {
     steady__dial_stop(dial);
     steady__alarm_free(&dial->alarm);

@@ -45,6 +45,10 @@ int steady__dial_init(struct steady__dial *dial);
 /* To be called from the loop only, since done may be called inside it. */
 void steady__dial_start(struct steady__dial *dial);
 void steady__dial_stop(struct steady__dial *dial);
+
+/* What an attempt is at, in words that go with "still". */
+const char *steady__dial_doing(const struct steady__dial *dial);
+
 void steady__dial_free(struct steady__dial *dial);
 
 #endif

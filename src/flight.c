@@ -145,10 +145,13 @@ static void set_alarm(struct steady__flight *flight) {
 }
 
 static void time_out(struct steady__flight *flight, struct ticket *ticket) {
-    const bool written = flight->carrier_class->forget(flight->carrier, &ticket->request);
+    const struct steady__carrier *carrier = flight->carrier_class;
+    const char *doing = carrier->doing != NULL ? carrier->doing(flight->carrier, &ticket->request) : NULL;
+    const bool written = carrier->forget(flight->carrier, &ticket->request);
     if (ticket->call.verb != STEADY__RESET) flight->stats.timeouts++;
-    steady__fail(flight->trouble, 0, written ? "no answer within %lld us" : "nobody to ask within %lld us",
-                 (long long)flight->timeout);
+    if (doing == NULL || written) doing = "";
+    steady__fail(flight->trouble, 0, "%s within %lld us%s%s", written ? "no answer" : "nobody to ask",
+                 (long long)flight->timeout, *doing != '\0' ? "; still " : "", doing);
     fail(flight, ticket, written ? STEADY_UNKNOWN : STEADY_UNAVAILABLE);
 }
 

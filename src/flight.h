@@ -12,6 +12,8 @@ struct steady__carrier {
     bool (*forget)(void *carrier, struct steady__request *request);
     void (*catch_up)(void *carrier); /* NULL: it cannot */
     void (*close)(void *carrier);
+    /* What a request that is not on the wire waits for: see steady__link_doing. NULL: it cannot tell. */
+    const char *(*doing)(void *carrier, const struct steady__request *request);
 };
 
 struct steady__flight {

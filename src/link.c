@@ -534,6 +534,11 @@ bool steady__link_is_idle(const struct steady__link *link) {
            steady__wire_idle(&link->wire);
 }
 
+const char *steady__link_doing(const struct steady__link *link) {
+    if (link->state == DIALING) return steady__dial_doing(&link->dial);
+    return link->state == GREETING ? "waiting to be let in" : NULL;
+}
+
 uint64_t steady__link_reconnects(const struct steady__link *link) {
     return link->connections > 0 ? link->connections - 1 : 0;
 }

@@ -90,6 +90,9 @@ void steady__link_not_found(struct steady__link *link, int error, const char *wh
  * time, and find is called. */
 void steady__link_moved(struct steady__link *link);
 
+/* What a request that is not on the wire waits for, in words that go with "still"; NULL: its turn. */
+const char *steady__link_doing(const struct steady__link *link);
+
 /* Connections made after the first. */
 uint64_t steady__link_reconnects(const struct steady__link *link);
 
