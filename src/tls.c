@@ -21,12 +21,13 @@
 
 #include "error.h"
 
-#define NAME_SIZE 256
+#define NAME_SIZE sizeof((struct steady__tls_ticket *)NULL)->name
 #define FILE_MAX (16 << 20) /* all that a system trusts is 0.2 MiB */
 
 struct steady__tls_context {
     SSL_CTX *ssl;
     BIO_METHOD *carrier;
+    bool locked;          /* a file wants a passphrase */
     char name[NAME_SIZE]; /* whom the server's certificate must be for; "": the host of the URL */
 };
 
@@ -259,6 +260,8 @@ struct steady__tls *steady__tls_new(const struct steady__tls_context *context, c
     tls->first = -1;
     tls->ticket = ticket;
     set_name(tls->name, context->name[0] != '\0' ? context->name : host);
+    if (strcmp(ticket->name, tls->name) != 0) steady__tls_forget(ticket);
+    memcpy(ticket->name, tls->name, NAME_SIZE);
     ERR_clear_error();
     const bool prepared = prepare(tls, context);
     ERR_clear_error();
@@ -317,16 +320,26 @@ static int refuse_file(steady_message *why, const char *what, const char *path, 
     return steady__fail(why, STEADY_BAD_ARGUMENT, "the TLS %s %s: %s", what, shown, reason);
 }
 
+static const struct {
+    int library, reason;
+    const char *text;
+} file_troubles[] = {
+    {ERR_LIB_PEM, PEM_R_NO_START_LINE, "there is none in it (PEM is what is read)"},
+    {ERR_LIB_X509, X509_R_NO_CERTIFICATE_OR_CRL_FOUND, "there is none in it (PEM is what is read)"},
+    {ERR_LIB_OSSL_DECODER, ERR_R_UNSUPPORTED, "there is none in it (PEM is what is read)"},
+    {ERR_LIB_X509, X509_R_KEY_VALUES_MISMATCH, "it does not belong to the certificate"},
+    {ERR_LIB_X509, X509_R_KEY_TYPE_MISMATCH, "it does not belong to the certificate"},
+};
+
 /* What OpenSSL complains of, of the file that it could not use. */
 static int refuse_content(steady_message *why, const char *what, const char *path) {
     const unsigned long error = ERR_peek_error();
-    const char *reason =
-        ERR_GET_LIB(error) == ERR_LIB_SYS ? strerror(ERR_GET_REASON(error)) : ERR_reason_error_string(error);
-    if (ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_BAD_PASSWORD_READ)
-        reason = "it has a passphrase, and there is nobody to ask for it";
-    else if (ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_NO_START_LINE)
-        reason = "there is none in it (PEM is what is read)";
-    return refuse_file(why, what, path, reason != NULL ? reason : "it cannot be used");
+    const char *text = ERR_reason_error_string(error);
+    if (ERR_GET_LIB(error) == ERR_LIB_SYS) text = strerror(ERR_GET_REASON(error));
+    for (size_t i = 0; i < sizeof file_troubles / sizeof file_troubles[0]; i++)
+        if (file_troubles[i].library == ERR_GET_LIB(error) && file_troubles[i].reason == ERR_GET_REASON(error))
+            text = file_troubles[i].text;
+    return refuse_file(why, what, path, text != NULL ? text : "it cannot be used");
 }
 
 /* Something that can be read to its end without waiting. */
@@ -342,11 +355,12 @@ static int refuse_openssl(steady_message *why) {
     return steady__fail(why, STEADY_SYSTEM, "OpenSSL cannot be used: %s", reason != NULL ? reason : "no reason given");
 }
 
-static int no_passphrase(char *text, int size, int writing, void *data) {
+/* Without it OpenSSL would ask at the terminal. */
+static int no_passphrase(char *text, int size, int writing, void *locked) {
     (void)text;
     (void)size;
     (void)writing;
-    (void)data;
+    *(bool *)locked = true;
     return -1;
 }
 
@@ -358,16 +372,22 @@ static int load_trust(SSL_CTX *ssl, const char *ca, steady_message *why) {
     return SSL_CTX_load_verify_file(ssl, ca) == 1 ? 0 : refuse_content(why, what, ca);
 }
 
-static int load_identity(SSL_CTX *ssl, const char *cert, const char *key, steady_message *why) {
+static int load_identity(struct steady__tls_context *context, const char *cert, const char *key, steady_message *why) {
     static const char what_cert[] = "certificate", what_key[] = "key";
+    SSL_CTX *ssl = context->ssl;
     if (cert == NULL && key == NULL) return 0;
     if (cert == NULL) return refuse_file(why, what_key, key, "a key without a certificate (tls_cert) is of no use");
     if (key == NULL) key = cert;
     int error = check_file(what_cert, cert, why);
     if (error == 0) error = check_file(what_key, key, why);
     if (error != 0) return error;
+    SSL_CTX_set_default_passwd_cb(ssl, no_passphrase);
+    SSL_CTX_set_default_passwd_cb_userdata(ssl, &context->locked);
     if (SSL_CTX_use_certificate_chain_file(ssl, cert) != 1) return refuse_content(why, what_cert, cert);
-    if (SSL_CTX_use_PrivateKey_file(ssl, key, SSL_FILETYPE_PEM) != 1) return refuse_content(why, what_key, key);
+    const bool used = SSL_CTX_use_PrivateKey_file(ssl, key, SSL_FILETYPE_PEM) == 1;
+    if (context->locked)
+        return refuse_file(why, what_key, key, "it has a passphrase, and there is nobody to ask for it");
+    if (!used) return refuse_content(why, what_key, key);
     if (SSL_CTX_check_private_key(ssl) == 1) return 0;
     return refuse_file(why, what_key, key, "it does not belong to the certificate");
 }
@@ -378,7 +398,6 @@ static int set_up(SSL_CTX *ssl, bool verify, steady_message *why) {
     SSL_CTX_set_mode(ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     SSL_CTX_set_read_ahead(ssl, 1);
     SSL_CTX_set_verify(ssl, verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
-    SSL_CTX_set_default_passwd_cb(ssl, no_passphrase);
     SSL_CTX_set_client_cert_cb(ssl, certificate_wanted);
     SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
     SSL_CTX_sess_set_new_cb(ssl, ticket_came);
@@ -406,7 +425,7 @@ static int fill(struct steady__tls_context *context, const struct steady__url *u
     int error = set_up(context->ssl, !url->tls_insecure && !options->insecure_skip_verify, why);
     if (error == 0) error = set_server_name(context, either(url->tls_server_name, options->server_name), why);
     if (error == 0) error = load_trust(context->ssl, either(url->tls_ca, options->ca_file), why);
-    if (error == 0) error = load_identity(context->ssl, cert, key, why);
+    if (error == 0) error = load_identity(context, cert, key, why);
     return error;
 }
 

@@ -21,6 +21,7 @@ void steady__tls_close(struct steady__tls_context *context);
  * outlives the connections that are made with it. */
 struct steady__tls_ticket {
     void *session;
+    char name[256]; /* the server's, for whom it is */
 };
 void steady__tls_forget(struct steady__tls_ticket *ticket);
 

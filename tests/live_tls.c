@@ -1,0 +1,528 @@
+/* SPDX-License-Identifier: MIT
+ * TLS against a real redis-server: whom the library trusts and who trusts it, and that over TLS all is as it is
+ * without: what is charged, what is unknown, what a child leaves alone. */
+#include "support.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <malloc.h>
+#include <openssl/err.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "certificates.h"
+#include "dial.h"
+#include "proxy.h"
+#include "rig.h"
+
+static int tls_port;
+static struct proxy *proxy;
+
+/* "ca.pem" and the like, as the server's own certificate. */
+static void serve_with(const char *name) {
+    char cert[32], key[32];
+    snprintf(cert, sizeof cert, "%s.pem", name);
+    snprintf(key, sizeof key, "%s.key", name);
+    assert_string_equal(
+        server_ask(&rig.server, "CONFIG SET tls-cert-file %s tls-key-file %s", certificate(cert), certificate(key)),
+        "OK");
+}
+
+static void set(const char *name, const char *value) {
+    assert_string_equal(server_ask(&rig.server, "CONFIG SET %s %s", name, value), "OK");
+}
+
+static int set_up(void **state) {
+    const int error = rig_set_up(state);
+    char port[16];
+    tls_port = free_port();
+    snprintf(port, sizeof port, "%d", tls_port);
+    set("tls-ca-cert-file", certificate("ca.pem"));
+    set("tls-auth-clients", "no");
+    serve_with("server");
+    set("tls-port", port);
+    return error;
+}
+
+static int tear_down(void **state) {
+    const int error = rig_tear_down(state);
+    proxy_stop(proxy);
+    proxy = NULL;
+    return error;
+}
+
+/* rediss://HOST:PORT and options; one buffer. */
+__attribute__((format(printf, 3, 4))) static const char *url_of(const char *host, int port, const char *options, ...) {
+    static char url[1024];
+    va_list args;
+    const int n = snprintf(url, sizeof url, "rediss://%s:%d", host, port);
+    va_start(args, options);
+    vsnprintf(url + n, sizeof url - (size_t)n, options, args);
+    va_end(args);
+    return url;
+}
+
+static const char *trusting(const char *host) { return url_of(host, tls_port, "?tls_ca=%s", certificate("ca.pem")); }
+
+static void open_through_proxy(const struct proxy_rules *rules, steady_us timeout) {
+    proxy = proxy_start(tls_port);
+    proxy_set(proxy, rules);
+    rig_open_at(url_of("127.0.0.1", proxy_port(proxy), "?tls_ca=%s", certificate("ca.pem")), timeout);
+}
+
+static steady_us timeout = 3 * STEADY_SECOND;
+
+/* One decision on a store of its own, which waits. */
+static int ask_at(const char *url, const steady_tls_options *tls, char trouble[256]) {
+    const steady_store_options options = {.timeout = timeout, .tls = tls};
+    steady_result result;
+    steady_store *store = open_store(url, &options);
+    steady_throttler *throttler = new_throttler(store, 10, HOUR);
+    const int error = steady_consume_sync(throttler, "k", 1, 1, &result);
+    snprintf(trouble, 256, "%s", steady_store_trouble(store));
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+    assert_int_equal(ERR_peek_error(), 0);
+    return error;
+}
+
+static void assert_allowed(const char *url) {
+    char trouble[256];
+    if (ask_at(url, NULL, trouble) != 0) fail_msg("%s: %s", url, trouble);
+}
+
+static void assert_refused(const char *url, int error, const char *says) {
+    char trouble[256];
+    const int got = ask_at(url, NULL, trouble);
+    if (got != error || strstr(trouble, says) == NULL)
+        fail_msg("%s: %s (\"%s\") instead of \"%s\"", url, steady_error_name(got), trouble, says);
+}
+
+/* ---- Whom we trust ---- */
+
+static void test_both_kinds_of_call(void **state) {
+    (void)state;
+    for (int version = 2; version <= 3; version++) {
+        set("tls-protocols", version == 2 ? "TLSv1.2" : "TLSv1.3");
+        rig_open_at(trusting("localhost"), STEADY_SECOND);
+        warm_up();
+        steady_result result;
+        assert_int_equal(steady_consume_sync(rig.throttler, "k", 1, 2, &result), 0);
+        assert_int_equal(ask_one(), 0);
+        assert_int_equal(level("k"), 3 * (version - 1));
+        rig_close();
+        assert_int_equal(ERR_peek_error(), 0);
+    }
+}
+
+static void test_hosts(void **state) {
+    (void)state;
+    assert_allowed(trusting("localhost"));
+    assert_allowed(trusting("127.0.0.1"));
+    assert_allowed(trusting("LOCALHOST"));
+    serve_with("chained");
+    assert_allowed(trusting("localhost"));
+    serve_with("elsewhere");
+    assert_allowed(
+        url_of("127.0.0.1", tls_port, "?tls_ca=%s&tls_server_name=elsewhere.example", certificate("ca.pem")));
+    serve_with("server");
+    assert_allowed(url_of("localhost", tls_port, "?tls_ca=%s&tls_server_name=127.0.0.1", certificate("ca.pem")));
+    assert_allowed(url_of("localhost", tls_port, "?tls_ca=%s&tls_server_name=::1", certificate("ca.pem")));
+}
+
+static const struct {
+    const char *certificate, *host, *ca, *says; /* of what comes after the port */
+} distrusted[] = {
+    {"elsewhere", "localhost", "ca.pem", "the server's certificate is not for localhost"},
+    {"elsewhere", "127.0.0.1", "ca.pem", "the server's certificate is not for 127.0.0.1"},
+    {"named", "127.0.0.1", "ca.pem", "the server's certificate is not for 127.0.0.1"},
+    {"nameless", "localhost", "ca.pem", "the server's certificate is not for localhost"},
+    {"expired", "localhost", "ca.pem", "the server's certificate has expired"},
+    {"self", "localhost", "ca.pem", "the server's certificate is self-signed, and not trusted here"},
+    {"stranger", "localhost", "ca.pem", "the server's certificate is signed by a CA that is not trusted here"},
+    {"server", "localhost", "stranger-ca.pem", "the server's certificate is signed by a CA that is not trusted here"},
+};
+
+/* Refused by the deadline of the first decision, and the next one is told at once; never is anything sent. */
+static void test_distrusted(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNT(distrusted); i++) {
+        char says[160];
+        serve_with(distrusted[i].certificate);
+        set("tls-protocols", i % 2 == 0 ? "TLSv1.2" : "TLSv1.3");
+        snprintf(says, sizeof says, "%s:%d: %s", distrusted[i].host, tls_port, distrusted[i].says);
+        assert_refused(url_of(distrusted[i].host, tls_port, "?tls_ca=%s", certificate(distrusted[i].ca)),
+                       STEADY_UNAVAILABLE, says);
+    }
+    assert_string_equal(server_ask(&rig.server, "DBSIZE"), "0");
+}
+
+/* What is trusted where nothing is said: no CA of ours is among that. */
+static void test_system_trust(void **state) {
+    (void)state;
+    assert_refused(url_of("localhost", tls_port, "%s", ""), STEADY_UNAVAILABLE, "a CA that is not trusted here");
+    setenv("SSL_CERT_FILE", certificate("ca.pem"), 1);
+    assert_allowed(url_of("localhost", tls_port, "%s", ""));
+    unsetenv("SSL_CERT_FILE");
+}
+
+static void test_verification_off(void **state) {
+    (void)state;
+    static const char *const names[] = {"self", "expired", "elsewhere", "stranger"};
+    for (size_t i = 0; i < COUNT(names); i++) {
+        serve_with(names[i]);
+        assert_allowed(url_of("localhost", tls_port, "?tls_insecure_skip_verify=yes"));
+        assert_refused(url_of("localhost", tls_port, "?tls_insecure_skip_verify=no"), STEADY_UNAVAILABLE,
+                       "certificate");
+    }
+}
+
+/* ---- Who trusts us ---- */
+
+static void test_client_certificates(void **state) {
+    char options[512];
+    (void)state;
+    set("tls-auth-clients", "yes");
+    for (int version = 2; version <= 3; version++) {
+        set("tls-protocols", version == 2 ? "TLSv1.2" : "TLSv1.3");
+        assert_refused(trusting("localhost"), STEADY_REFUSED,
+                       "the server wants a certificate of ours, and there is none");
+        snprintf(options, sizeof options, "?tls_ca=%s&tls_cert=%s&tls_key=%s", certificate("ca.pem"),
+                 certificate("client.pem"), certificate("client.key"));
+        assert_allowed(url_of("localhost", tls_port, "%s", options));
+        snprintf(options, sizeof options, "?tls_ca=%s&tls_cert=%s", certificate("ca.pem"),
+                 certificate("client-both.pem"));
+        assert_allowed(url_of("localhost", tls_port, "%s", options));
+        snprintf(options, sizeof options, "?tls_ca=%s&tls_cert=%s&tls_key=%s", certificate("ca.pem"),
+                 certificate("stranger.pem"), certificate("stranger.key"));
+        assert_refused(url_of("localhost", tls_port, "%s", options), STEADY_REFUSED,
+                       "the server refuses our certificate: ");
+    }
+    assert_int_equal(level("k"), 4);
+}
+
+/* Without a loop that is asked again and again: refused about once a second, and nothing that was written is unknown.
+ */
+static void test_turned_away_is_not_unknown(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    set("tls-auth-clients", "yes");
+    set("tls-protocols", "TLSv1.3");
+    rig_open_at(trusting("localhost"), TIMEOUT);
+    trickle(&tally, 5 * MS, 1300 * MS);
+    assert_int_equal(tally.verdicts, 0);
+    assert_int_equal(tally.errors[-STEADY_UNKNOWN], 0);
+    assert_true(tally.errors[-STEADY_REFUSED] > tally.submitted / 2);
+    assert_in_range(server_stat(&rig.server, "total_connections_received"), 2, 12);
+    set("tls-auth-clients", "no");
+    run_for(rig.poller, 1600 * MS);
+    assert_int_equal(ask_one(), 0);
+}
+
+/* ---- Options ---- */
+
+static void test_options_of_the_struct(void **state) {
+    char trouble[256];
+    const steady_tls_options all = {.ca_file = certificate("ca.pem"),
+                                    .cert_file = certificate("client.pem"),
+                                    .key_file = certificate("client.key"),
+                                    .server_name = "elsewhere.example"};
+    const steady_tls_options off = {.insecure_skip_verify = true};
+    (void)state;
+    serve_with("elsewhere");
+    assert_int_equal(ask_at(url_of("localhost", tls_port, "%s", ""), &off, trouble), 0);
+    set("tls-auth-clients", "yes");
+    assert_int_equal(ask_at(url_of("localhost", tls_port, "%s", ""), &all, trouble), 0);
+    assert_int_equal(ask_at(url_of("localhost", tls_port, "?tls_server_name=other.example"), &all, trouble),
+                     STEADY_UNAVAILABLE);
+    assert_non_null(strstr(trouble, "not for other.example"));
+}
+
+static const struct {
+    const char *options; /* with %s for the directory */
+    const char *says;
+} unusable[] = {
+    {"?tls_ca=%s/no-such-file", "no-such-file: No such file or directory"},
+    {"?tls_ca=%s", ": it is no file"},
+    {"?tls_ca=/dev/zero&tls_cert=%s", "/dev/zero: it is no file"},
+    {"?tls_ca=%s/ca.key", "/ca.key: "},
+    {"?tls_ca=%s/log", "/log: "},
+    {"?tls_cert=%s/no-such-file", "the TLS certificate "},
+    {"?tls_cert=%s/client.key", "/client.key: "},
+    {"?tls_cert=%s/client.pem", "the TLS key "},
+    {"?tls_key=%s/client.key", "without a certificate"},
+    {"?tls_cert=%1$s/client.pem&tls_key=%1$s/no-such-file", "the TLS key "},
+    {"?tls_cert=%1$s/client.pem&tls_key=%1$s/client.pem", "there is none in it"},
+    {"?tls_cert=%1$s/client.pem&tls_key=%1$s/server.key", "/server.key: it does not belong to the certificate"},
+    {"?tls_cert=%1$s/client.pem&tls_key=%1$s/client-locked.key", "/client-locked.key: it has a passphrase"},
+    {"?tls_server_name=.example&tls_ca=%s/ca.pem", "server name"},
+};
+
+static void test_unusable_files(void **state) {
+    char directory[128];
+    (void)state;
+    snprintf(directory, sizeof directory, "%s", certificate(""));
+    directory[strlen(directory) - 1] = '\0';
+    for (size_t i = 0; i < COUNT(unusable); i++) {
+        char url[512] = "rediss://localhost";
+        steady_store *store = NULL;
+        steady_message why = {""};
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+        snprintf(url + strlen(url), sizeof url - strlen(url), unusable[i].options, directory);
+#pragma GCC diagnostic pop
+        assert_int_equal(steady_store_open(&store, url, NULL, &why), STEADY_BAD_ARGUMENT);
+        assert_null(store);
+        if (strstr(why.text, unusable[i].says) == NULL) fail_msg("%s: \"%s\"", url, why.text);
+        assert_int_equal(ERR_peek_error(), 0);
+    }
+}
+
+static void test_options_without_tls(void **state) {
+    const steady_tls_options none = {0};
+    const steady_store_options options = {.tls = &none};
+    steady_store *store = NULL;
+    steady_message why = {""};
+    (void)state;
+    assert_int_equal(steady_store_open(&store, "redis://u:secret@h", &options, &why), STEADY_BAD_ARGUMENT);
+    assert_non_null(strstr(why.text, "not rediss:"));
+    assert_int_equal(steady_store_open(&store, "memory:", &options, &why), STEADY_BAD_ARGUMENT);
+}
+
+/* ---- No TLS on one of the sides ---- */
+
+/* A redis-server waits for the end of what it takes for a line. */
+static void test_a_port_without_tls(void **state) {
+    (void)state;
+    timeout = 300 * MS;
+    assert_refused(url_of("localhost", rig.server.port, "%s", ""), STEADY_UNAVAILABLE, "TLS");
+    timeout = 3 * STEADY_SECOND;
+}
+
+/* ---- As without TLS ---- */
+
+static void test_sliced(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    open_through_proxy(&(struct proxy_rules){.slice = 1}, 5 * STEADY_SECOND);
+    for (int i = 0; i < 50; i++)
+        consume_counted(rig.throttler, "k", 1, &tally);
+    run_until_done(rig.poller, &tally, 10 * STEADY_SECOND);
+    assert_int_equal(tally.allowed, 50);
+    assert_int_equal(level("k"), 50);
+}
+
+/* What ended as unknown may have been charged; all else is known. */
+static void assert_accounts(const struct tally *tally) {
+    const long long charged = level("k");
+    assert_int_equal(tally->called, tally->submitted);
+    assert_in_range(charged, tally->allowed, tally->allowed + tally->errors[-STEADY_UNKNOWN]);
+}
+
+static void test_reset_under_load(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    open_through_proxy(&(struct proxy_rules){0}, 2 * STEADY_SECOND);
+    warm_up();
+    for (int i = 0; i < 20; i++) {
+        load(&tally, 200, 20 * MS);
+        for (int n = 0; n < 200; n++)
+            consume_counted(rig.throttler, "k", 1, &tally);
+        steady_poller_run(rig.poller, 0);
+        proxy_reset_all(proxy);
+        run_until_done(rig.poller, &tally, 5 * STEADY_SECOND);
+    }
+    assert_accounts(&tally);
+    assert_true(tally.errors[-STEADY_UNKNOWN] > 0);
+    assert_true(stats().reconnects >= 10);
+    assert_used_again();
+}
+
+static void test_server_killed(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    rig_open_at(trusting("localhost"), TIMEOUT);
+    load(&tally, 100, 100 * MS);
+    for (int i = 0; i < 100; i++)
+        consume_counted(rig.throttler, "k", 1, &tally);
+    steady_poller_run(rig.poller, 0);
+    server_kill(&rig.server);
+    run_until_done(rig.poller, &tally, STEADY_SECOND);
+    assert_true(tally.errors[-STEADY_UNKNOWN] >= 1);
+    const int error = ask_one();
+    assert_true(error == STEADY_UNAVAILABLE || error == STEADY_UNKNOWN);
+}
+
+/* In the middle of the handshake, and in the middle of work. */
+static void test_silence(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    open_through_proxy(&(struct proxy_rules){.deaf = true}, TIMEOUT);
+    trickle(&tally, 10 * MS, STEADY_SECOND);
+    assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.submitted);
+    assert_true(tally.slowest < TIMEOUT + SLACK);
+    assert_non_null(strstr(rig.log.all, "no TLS: the server does not answer"));
+    assert_int_equal(rig.log.lines, 1);
+    proxy_set(proxy, &(struct proxy_rules){0});
+    assert_used_again();
+    proxy_set(proxy, &(struct proxy_rules){.frozen = true});
+    memset(&tally, 0, sizeof tally);
+    trickle(&tally, 10 * MS, STEADY_SECOND);
+    assert_int_equal(tally.verdicts, 0);
+    assert_true(tally.slowest < TIMEOUT + SLACK);
+    proxy_set(proxy, &(struct proxy_rules){0});
+    assert_used_again();
+    assert_int_equal(ERR_peek_error(), 0);
+}
+
+static void test_much(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    rig_open_at(trusting("localhost"), 10 * STEADY_SECOND);
+    load(&tally, 2000, 500 * MS);
+    assert_int_equal(tally.allowed, tally.submitted);
+    assert_int_equal(level("k"), tally.allowed);
+    assert_true(tally.allowed > 2000);
+    assert_loop_never_held();
+}
+
+/* The errors of the program's own work with OpenSSL neither mislead us nor are they there afterwards. */
+static void test_errors_of_others(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    rig_open_at(trusting("localhost"), STEADY_SECOND);
+    for (int i = 0; i < 20; i++) {
+        ERR_raise(ERR_LIB_SSL, ERR_R_INTERNAL_ERROR);
+        consume_counted(rig.throttler, "k", 1, &tally);
+        ERR_raise(ERR_LIB_SYS, EPIPE);
+        run_until_done(rig.poller, &tally, STEADY_SECOND);
+    }
+    assert_int_equal(tally.allowed, 20);
+    assert_int_equal(stats().reconnects, 0);
+    assert_int_equal(ERR_peek_error(), 0);
+}
+
+/* The child closes what it has inherited, and does not say goodbye for the parent. */
+static void test_fork(void **state) {
+    int status = 0;
+    (void)state;
+    rig_open_at(trusting("localhost"), STEADY_SECOND);
+    warm_up();
+    steady_result result;
+    assert_int_equal(steady_consume_sync(rig.throttler, "k", 1, 1, &result), 0);
+    const pid_t pid = fork();
+    assert_return_code(pid, errno);
+    if (pid == 0) {
+        const int in_child = steady_consume_sync(rig.throttler, "k", 1, 1, &result);
+        steady_throttler_free(&rig.throttler);
+        steady_store_close(&rig.store);
+        _exit(in_child == STEADY_UNAVAILABLE ? 0 : 1);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    assert_int_equal(ask_one(), 0);
+    assert_int_equal(steady_consume_sync(rig.throttler, "k", 1, 1, &result), 0);
+    assert_int_equal(stats().reconnects, 0);
+    assert_int_equal(level("k"), 3);
+}
+
+/* ---- What is left over ---- */
+
+static unsigned descriptors(void) {
+    unsigned n = 0;
+    DIR *directory = opendir("/proc/self/fd");
+    assert_non_null(directory);
+    while (readdir(directory) != NULL)
+        n++;
+    closedir(directory);
+    return n;
+}
+
+static size_t heap(void) { return mallinfo2().uordblks; }
+
+struct attempts {
+    unsigned done, failed;
+    char why[160];
+};
+
+static void count_attempt(void *arg, const struct steady__dialed *dialed) {
+    struct attempts *attempts = arg;
+    attempts->done++;
+    if (dialed->fd < 0) attempts->failed++;
+    if (dialed->fd < 0) snprintf(attempts->why, sizeof attempts->why, "%s", dialed->why);
+}
+
+static void attempt(struct steady__dial *dial, struct attempts *attempts, unsigned times) {
+    const unsigned until = attempts->done + times;
+    while (attempts->done < until) {
+        const unsigned before = attempts->done;
+        steady__dial_start(dial);
+        while (attempts->done == before)
+            assert_true(steady_poller_run(rig.poller, 5 * STEADY_SECOND) > 0);
+    }
+}
+
+static void test_nothing_is_left_of_failed_handshakes(void **state) {
+    struct steady__url url;
+    struct steady__tls_context *tls = NULL;
+    struct steady__birthmark birthmark;
+    struct attempts attempts = {0};
+    (void)state;
+    serve_with("elsewhere");
+    assert_int_equal(steady__url_parse(&url, trusting("127.0.0.1"), NULL), 0);
+    assert_int_equal(steady__tls_open(&tls, &url, NULL, NULL), 0);
+    steady__birthmark_set(&birthmark, false);
+    struct steady__dial dial = {.net = &steady__net_system,
+                                .loop = &rig.loop,
+                                .url = &url,
+                                .tls_context = tls,
+                                .birthmark = &birthmark,
+                                .patience = 10 * STEADY_SECOND,
+                                .unanswered = 10 * STEADY_SECOND,
+                                .done = count_attempt,
+                                .arg = &attempts};
+    assert_int_equal(steady__dial_init(&dial), 0);
+    attempt(&dial, &attempts, 50);
+    const unsigned descriptors_before = descriptors();
+    const size_t heap_before = heap();
+    attempt(&dial, &attempts, 1000);
+    assert_int_equal(attempts.failed, 1050);
+    assert_string_equal(attempts.why, "the server's certificate is not for 127.0.0.1");
+    assert_int_equal(descriptors(), descriptors_before);
+    assert_true(heap() < heap_before + 64 * 1024); /* 66 bytes an attempt */
+    assert_int_equal(ERR_peek_error(), 0);
+    steady__dial_free(&dial);
+    steady__tls_close(tls);
+    steady__birthmark_clear(&birthmark);
+}
+
+#define WITH_TLS(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        WITH_TLS(test_both_kinds_of_call),
+        WITH_TLS(test_hosts),
+        WITH_TLS(test_distrusted),
+        WITH_TLS(test_system_trust),
+        WITH_TLS(test_verification_off),
+        WITH_TLS(test_client_certificates),
+        WITH_TLS(test_turned_away_is_not_unknown),
+        WITH_TLS(test_options_of_the_struct),
+        cmocka_unit_test(test_unusable_files),
+        cmocka_unit_test(test_options_without_tls),
+        WITH_TLS(test_a_port_without_tls),
+        WITH_TLS(test_sliced),
+        WITH_TLS(test_reset_under_load),
+        WITH_TLS(test_server_killed),
+        WITH_TLS(test_silence),
+        WITH_TLS(test_much),
+        WITH_TLS(test_errors_of_others),
+        WITH_TLS(test_fork),
+        WITH_TLS(test_nothing_is_left_of_failed_handshakes),
+    };
+    certificates_make();
+    const int failed = cmocka_run_group_tests_name("tls", tests, NULL, NULL);
+    certificates_remove();
+    return failed;
+}
