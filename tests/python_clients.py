@@ -184,15 +184,24 @@ async def reads_replies_of_every_protocol(client):
             assert [r.success for r in results] == [True, False, False] and results[2].blocked_for > 59
 
 
+async def charges_each_once(t):
+    """A client that learns where the slots are may lose connections: then nobody knows, but nobody pays twice."""
+    results = await asyncio.gather(*(t.consume(f"k{i}", i + 1) for i in range(60)), return_exceptions=True)
+    found = await asyncio.gather(*(t.peek(f"k{i}") for i in range(60)))
+    for i, (result, then) in enumerate(zip(results, found)):
+        if isinstance(result, Unknown):
+            assert then.level in (0, i + 1), (i, result, then)
+        else:
+            assert result.level == then.level == i + 1, (i, result, then)
+
+
 async def in_a_cluster(url):
     module = __import__(f"{FAMILY}.asyncio.cluster", fromlist=["cluster"])
     kind = getattr(module, f"{FAMILY.capitalize()}Cluster")
     client = kind.from_url(url)
     try:
         t = Throttler(client, 100, 3600, block_duration=1, prefix=f"{os.getpid()}:")
-        results = await asyncio.gather(*(t.consume(f"k{i}", i + 1) for i in range(60)))
-        assert [r.level for r in results] == list(range(1, 61))
-        assert [r.level for r in await asyncio.gather(*(t.peek(f"k{i}") for i in range(60)))] == list(range(1, 61))
+        await charges_each_once(t)
         assert (await t.consume("k1", 99)).blocked_for == 1 and (await t.reset("k1")).level == 0
         await client.execute_command("SET", f"{os.getpid()}:text", "hello")
         await raises(NotABucket, t.consume("text"))

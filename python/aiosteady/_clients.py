@@ -35,7 +35,9 @@ WORDS = {
 }
 REPLIES = {"ResponseError", "ReplyError"}
 FAMILIES = {"RedisError", "ValkeyError"}
-NEVER_SENT = re.compile("connecting to|cannot be connected|[Tt]oo many connections|No connection available")
+NEVER_SENT = re.compile(
+    "connecting to|cannot be connected|[Tt]oo many connections|No connection available|not covered"
+)
 
 
 def names_of(error: BaseException) -> list[str]:
@@ -97,6 +99,16 @@ def asker(command: Command) -> Asker:
     return ask
 
 
+def of_a_cluster(client: Any) -> Command:
+    """A client for a cluster sends a command again when its connection is lost, unless it is told which node to ask."""
+
+    async def command(*words: Any) -> Any:
+        await client.initialize()
+        return await client.execute_command(*words, target_nodes=client.get_node_from_key(words[3]))
+
+    return command
+
+
 def adapt(client: Any) -> Asker:
     """What asks through this client. TypeError where it cannot be asked."""
     command = getattr(client, "execute_command", None)
@@ -105,7 +117,7 @@ def adapt(client: Any) -> Asker:
             raise TypeError(f"redis is a {type(client).__name__} that blocks; it must be a client for asyncio")
         if hasattr(client, "execute"):
             raise TypeError(f"redis is a {type(client).__name__}, which collects commands; it must be the client itself")
-        return asker(command)
+        return asker(of_a_cluster(client) if hasattr(client, "get_node_from_key") else command)
     command = getattr(client, "execute", None)
     if callable(command) and hasattr(client, "evalsha"):  # aioredis 1.3
         return asker(command)
