@@ -4,6 +4,7 @@
 #include "rig.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -217,6 +218,50 @@ static void test_signals_every_millisecond(void **state) {
     assert_int_equal(level("sync"), 500);
 }
 
+static void test_signals_stay_as_they_were(void **state) {
+    sigset_t before, after;
+    struct sigaction actions[32] = {0}, action = {0};
+    struct tally tally = {0};
+    steady_result r;
+    (void)state;
+    pthread_sigmask(SIG_BLOCK, NULL, &before);
+    for (int number = 1; number < 32; number++)
+        sigaction(number, NULL, &actions[number]);
+    rig_open(TIMEOUT);
+    load(&tally, 10, 20 * MS);
+    assert_int_equal(steady_consume_sync(rig.throttler, "sync", 4, 1, &r), 0);
+    rig_close();
+    rig_open_at("redis://localhost:1", TIMEOUT); /* a name, looked up in a thread */
+    assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+    pthread_sigmask(SIG_BLOCK, NULL, &after);
+    for (int number = 1; number < 32; number++) {
+        assert_int_equal(sigismember(&before, number), sigismember(&after, number));
+        sigaction(number, NULL, &action);
+        assert_true(action.sa_handler == actions[number].sa_handler);
+    }
+}
+
+/* A callback that holds the loop for longer than a timeout makes no other decision late that was answered. */
+static void hold_the_loop(const steady_result *result, void *data) {
+    sleep_us(3 * TIMEOUT);
+    count_result(result, data);
+}
+
+static void test_callback_that_blocks(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    rig_open(TIMEOUT);
+    warm_up();
+    assert_int_equal(steady_consume(rig.throttler, "k", 1, 1, hold_the_loop, expect_result(&tally)), 0);
+    for (int i = 0; i < 100; i++)
+        consume_counted(rig.throttler, "k", 1, &tally);
+    run_until_done(rig.poller, &tally, STEADY_SECOND);
+    assert_int_equal(tally.allowed, 101);
+    assert_int_equal(ask_one(), 0);
+    assert_int_equal(stats().reconnects, 0);
+    assert_int_equal(level("k"), 102);
+}
+
 static int use_in_child(void) {
     steady_result r;
     steady_store *own = NULL;
@@ -279,6 +324,33 @@ static void test_no_descriptors(void **state) {
     assert_used_again();
 }
 
+/* With so many to spare, and one more, and so on: something fails, or nothing does. */
+static void test_any_number_of_descriptors(void **state) {
+    struct rlimit limit, few;
+    int worked = 0;
+    (void)state;
+    assert_return_code(getrlimit(RLIMIT_NOFILE, &limit), errno);
+    const int next = dup(0);
+    close(next);
+    for (rlim_t spare = 0; spare < 12; spare++) {
+        steady_result r = {.error = STEADY_SYSTEM};
+        few = limit;
+        few.rlim_cur = (rlim_t)next + spare;
+        assert_return_code(setrlimit(RLIMIT_NOFILE, &few), errno);
+        rig_open(TIMEOUT);
+        const int error = ask_one();
+        (void)steady_consume_sync(rig.throttler, "sync", 4, 1, &r);
+        rig_close();
+        assert_return_code(setrlimit(RLIMIT_NOFILE, &limit), errno);
+        assert_true(error == 0 || error == STEADY_UNAVAILABLE);
+        worked += error == 0 && r.error == 0;
+        const int lowest = dup(0);
+        close(lowest);
+        assert_int_equal(lowest, next); /* nothing is left open */
+    }
+    assert_in_range(worked, 1, 11);
+}
+
 /* A blocking call whose poll(2) fails ends at once, rather than never. */
 static void test_no_poll(void **state) {
     struct rlimit limit, none;
@@ -309,8 +381,11 @@ int main(void) {
         WITH_RIG(test_clients_killed),
         WITH_RIG(test_paused),
         WITH_RIG(test_signals_every_millisecond),
+        WITH_RIG(test_signals_stay_as_they_were),
+        WITH_RIG(test_callback_that_blocks),
         WITH_RIG(test_fork),
         WITH_RIG(test_no_descriptors),
+        WITH_RIG(test_any_number_of_descriptors),
         WITH_RIG(test_no_poll),
     };
     return cmocka_run_group_tests_name("connection", tests, NULL, NULL);
