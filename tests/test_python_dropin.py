@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT
+"""The Python package in the place of aiosteady 22.1.0: the same program on both, on the same server, in the same way."""
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import aiosteady_package
+import pytest
+
+PROGRAM = Path(__file__).parent / "python_dropin.py"
+PARTS = ["fills_up", "blocks", "leaks", "drains", "results"]
+OURS = ["aioredis", "redis", "url"]
+STEP_S, RUNS_S = 0.4, 8  # by how much later a step may come, a whole run, on a busy machine
+
+
+@pytest.fixture(scope="module")
+def run(aiosteady, from_pypi, shared_redis):
+    """run("theirs" or the client ours is given, prefix, parts): the lines it prints, in order of the parts."""
+    theirs = from_pypi(f"aiosteady=={aiosteady_package.VERSION}", "aioredis==1.3.1")
+    paths = {"theirs": [theirs], "aioredis": [aiosteady, from_pypi("aioredis==1.3.1")],
+             "redis": [aiosteady, from_pypi("redis>=6")], "url": [aiosteady]}
+
+    def run(who, prefix, *parts):
+        client = "aioredis" if who == "theirs" else who
+        done = subprocess.run([sys.executable, PROGRAM, client, shared_redis.url, prefix, *parts],
+                              env={"PYTHONPATH": ":".join(map(str, paths[who]))}, capture_output=True, text=True,
+                              timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return sorted(done.stdout.splitlines(), key=lambda line: parts.index(line.split()[0]))
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def traces(run):
+    with ThreadPoolExecutor(4) as pool:
+        whos = ["theirs", *OURS]
+        return dict(zip(whos, pool.map(lambda who: run(who, f"{who}:", *PARTS), whos)))
+
+
+def assert_same(theirs, ours, slack_s):
+    """The same text; the same numbers, but for the time between."""
+    number = re.compile(r"\d+\.\d+(?:e-\d+)?")
+    assert [number.sub("#", line) for line in ours] == [number.sub("#", line) for line in theirs]
+    for a, b in zip(theirs, ours):
+        for x, y in zip(number.findall(a), number.findall(b)):
+            assert abs(float(x) - float(y)) < slack_s, f"{a}\n{b}"
+
+
+@pytest.mark.parametrize("who", OURS)
+@pytest.mark.parametrize("part", PARTS)
+def test_a_program_of_aiosteadys_does_the_same(traces, who, part):
+    theirs, ours = ([line for line in traces[name] if line.startswith(part)] for name in ("theirs", who))
+    assert theirs
+    assert_same(theirs, ours, STEP_S)
+
+
+@pytest.mark.parametrize("who", OURS)
+def test_buckets_carry_over_both_ways(run, who):
+    run("theirs", f"a{who}", "comes")
+    run(who, f"b{who}", "comes")
+    run("theirs", f"c{who}", "comes")
+    expected = run("theirs", f"c{who}", "comes_after")
+    assert len(expected) == 6
+    assert_same(expected, run(who, f"a{who}", "comes_after"), RUNS_S)
+    assert_same(expected, run("theirs", f"b{who}", "comes_after"), RUNS_S)
