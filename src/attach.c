@@ -212,7 +212,7 @@ static int submit(void *carrier, struct steady__request *request) {
     slot->bridge = bridge;
     slot->request = request;
     const size_t len = steady__flight_owner.encode(bridge->flight, request, &bridge->dialect, command);
-    if (redisAsyncFormattedCommand(bridge->context, replied, slot, command, len) != REDIS_OK) {
+    if (len == 0 || redisAsyncFormattedCommand(bridge->context, replied, slot, command, len) != REDIS_OK) {
         put_slot(bridge, slot);
         return STEADY_UNAVAILABLE;
     }

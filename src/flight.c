@@ -190,6 +190,7 @@ static size_t encode(void *owner, struct steady__request *request, struct steady
     const struct steady__flight *flight = owner;
     struct ticket *ticket = TICKET_OF(request);
     if (ticket->is_load) return encode_load(ticket->call.verb, dialect, out);
+    if (steady__loop_now(&flight->loop) >= ticket->deadline) return 0; /* the loop is late, and the alarm will tell */
     ticket->loads = dialect->loads[ticket->call.verb];
     ticket->to_module = ticket->tries == 1 && steady__dialect_module(dialect, flight->engine);
     if (ticket->to_module) return steady__module_command(out, &ticket->call);

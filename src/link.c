@@ -236,7 +236,7 @@ static bool encode_next(struct steady__link *link) {
     if (room == NULL) return false;
     steady__list_remove(&request->place);
     const size_t len = link->with.owner_class->encode(link->with.owner, request, &link->dialect, room);
-    steady__wire_put(&link->wire, request, len);
+    if (len > 0) steady__wire_put(&link->wire, request, len);
     return true;
 }
 

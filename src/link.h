@@ -26,7 +26,8 @@ enum steady__heed {
 /* What a link asks of whoever gives it requests. Each request that was submitted comes back exactly once, through
  * answered or unanswered, unless it is forgotten or the link closed. The last two are only called from the loop. */
 struct steady__link_owner {
-    /* Writes up to STEADY__REQUEST_MAX bytes. dialect: of this connection, to be kept up by whoever encodes. */
+    /* Writes up to STEADY__REQUEST_MAX bytes; 0: it is not to be sent any more, and its owner takes care of it.
+     * dialect: of this connection, to be kept up by whoever encodes. */
     size_t (*encode)(void *owner, struct steady__request *request, struct steady__dialect *dialect, char *out);
     enum steady__heed (*answered)(void *owner, struct steady__request *request, struct steady__dialect *dialect,
                                   const struct steady__reply *reply);

@@ -262,6 +262,24 @@ static void test_callback_that_blocks(void **state) {
     assert_int_equal(level("k"), 102);
 }
 
+/* What was not written by its deadline is not written after it. */
+static void test_loop_late(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    rig_open(TIMEOUT);
+    warm_up();
+    for (int round = 1; round <= 10; round++) {
+        for (int i = 0; i < 100; i++)
+            consume_counted(rig.throttler, "k", 1, &tally);
+        sleep_us(TIMEOUT + 10 * MS);
+        run_until_done(rig.poller, &tally, STEADY_SECOND);
+        assert_int_equal(tally.allowed, round); /* the first goes out at once */
+        assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], 99 * round);
+    }
+    account(&tally, level("k"));
+    assert_used_again();
+}
+
 static int use_in_child(void) {
     steady_result r;
     steady_store *own = NULL;
@@ -383,6 +401,7 @@ int main(void) {
         WITH_RIG(test_signals_every_millisecond),
         WITH_RIG(test_signals_stay_as_they_were),
         WITH_RIG(test_callback_that_blocks),
+        WITH_RIG(test_loop_late),
         WITH_RIG(test_fork),
         WITH_RIG(test_no_descriptors),
         WITH_RIG(test_any_number_of_descriptors),

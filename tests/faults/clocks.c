@@ -158,6 +158,7 @@ static void test_stopped_and_continued(void **state) {
     warm_up();
     for (int i = 0; i < 100; i++)
         consume_counted(rig.throttler, "k", 1, &tally);
+    steady_poller_run(rig.poller, 0); /* so that all are written */
     const pid_t self = getpid(), pid = fork();
     assert_return_code(pid, errno);
     if (pid == 0) {
