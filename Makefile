@@ -222,8 +222,9 @@ INCLUDE = $(DESTDIR)$(PREFIX)/include
 MAN     = $(DESTDIR)$(PREFIX)/share/man
 COMPLETIONS = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 
-install: all ## into PREFIX (/usr/local) under DESTDIR
-	install -d $(INCLUDE)/steady $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(LIBDIR)/pkgconfig $(MAN)/man1 $(MAN)/man3 $(COMPLETIONS)
+install: all module ## into PREFIX (/usr/local) under DESTDIR
+	install -d $(INCLUDE)/steady $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(LIBDIR)/steady \
+	    $(MAN)/man1 $(MAN)/man3 $(MAN)/man7 $(COMPLETIONS)
 	install -m 644 include/steady.h $(INCLUDE)
 	install -m 644 include/steady/*.h $(INCLUDE)/steady
 	install -m 644 $(BUILD)/libsteady.a $(DESTDIR)$(LIBDIR)
@@ -235,13 +236,16 @@ install: all ## into PREFIX (/usr/local) under DESTDIR
 	install -m 755 $(BUILD)/steady $(DESTDIR)$(PREFIX)/bin
 	install -m 644 man/*.1 $(MAN)/man1
 	install -m 644 man/*.3 $(MAN)/man3
+	install -m 644 man/*.7 $(MAN)/man7
+	install -m 755 $(BUILD)/steady.so $(DESTDIR)$(LIBDIR)/steady
 	install -m 644 scripts/completion.bash $(COMPLETIONS)/steady
 
 uninstall: ## takes away what install put there
 	rm -f $(INCLUDE)/steady.h $(DESTDIR)$(PREFIX)/bin/steady $(COMPLETIONS)/steady
 	rm -f $(DESTDIR)$(LIBDIR)/libsteady.a $(DESTDIR)$(LIBDIR)/libsteady.so* $(DESTDIR)$(LIBDIR)/pkgconfig/steady.pc
 	rm -f $(patsubst man/%,$(MAN)/man1/%,$(wildcard man/*.1)) $(patsubst man/%,$(MAN)/man3/%,$(wildcard man/*.3))
-	rm -rf $(INCLUDE)/steady
+	rm -f $(patsubst man/%,$(MAN)/man7/%,$(wildcard man/*.7))
+	rm -rf $(INCLUDE)/steady $(DESTDIR)$(LIBDIR)/steady
 
 clean: ## removes what was built
 	rm -rf $(BUILD)

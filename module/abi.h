@@ -14,6 +14,7 @@ typedef struct server_string server_string;   /* RedisModuleString */
 typedef struct server_key server_key;         /* RedisModuleKey */
 typedef struct server_command server_command; /* RedisModuleCommand */
 typedef struct server_info server_info;       /* RedisModuleInfoCtx */
+typedef struct server_reply server_reply;     /* RedisModuleCallReply */
 typedef struct server_fields server_fields;   /* RedisModuleServerInfoData */
 
 typedef int command_function(server_context *context, server_string **argv, int argc);
@@ -122,6 +123,11 @@ struct command_info {
     X(int, SignalModifiedKey, (server_context *, server_string * name))                                                \
     X(int, NotifyKeyspaceEvent, (server_context *, int type, const char *event, server_string *name))                  \
     X(int, Replicate, (server_context *, const char *command, const char *format, ...))                                \
+    X(server_reply *, Call, (server_context *, const char *command, const char *format, ...))                          \
+    X(size_t, CallReplyLength, (server_reply *))                                                                       \
+    X(server_reply *, CallReplyArrayElement, (server_reply *, size_t index))                                           \
+    X(const char *, CallReplyStringPtr, (server_reply *, size_t * len))                                                \
+    X(void, FreeCallReply, (server_reply *))                                                                           \
     X(int, ReplyWithArray, (server_context *, long len))                                                               \
     X(int, ReplyWithLongLong, (server_context *, long long number))                                                    \
     X(int, ReplyWithError, (server_context *, const char *text))

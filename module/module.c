@@ -70,7 +70,11 @@ int RedisModule_OnLoad(server_context *context, server_string **argv, int argc) 
 __attribute__((visibility("default"))) int RedisModule_OnUnload(server_context *context);
 
 int RedisModule_OnUnload(server_context *context) {
-    (void)context;
+    const char *named = steady__commands_not_to_unload(context);
+    if (named != NULL) {
+        steady__server.Log(context, "warning", NAME ": ACL rules name %s; take them out before unloading", named);
+        return SERVER_ERR;
+    }
     steady__decide_stop();
     return SERVER_OK;
 }

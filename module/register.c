@@ -2,6 +2,7 @@
  * The commands as the server is told of them. */
 #include "clock.h"
 #include "commands.h"
+#include "rights.h"
 
 #include <stdbool.h>
 
@@ -77,6 +78,8 @@ static const struct command throttle = {
                                        {.name = "quantity", .type = ARG_INTEGER, .key_spec = -1, .flags = ARG_OPTIONAL},
                                        {0}}}};
 
+static bool throttle_is_ours;
+
 /* False: the name is taken. */
 static bool add(server_context *context, const struct command *c) {
     const struct server_functions *s = &steady__server;
@@ -93,10 +96,18 @@ int steady__commands_register(server_context *context, int with_throttle) {
         steady__server.Log(context, "warning", "another module has %s", ours[i].name);
         return SERVER_ERR;
     }
-    if (with_throttle && !add(context, &throttle))
+    throttle_is_ours = with_throttle && add(context, &throttle);
+    if (with_throttle && !throttle_is_ours)
         steady__server.Log(context, "notice", "another module has %s, and keeps it", throttle.name);
 #ifdef STEADY_TEST_CLOCK
     steady__server.CreateCommand(context, "steady.clock", steady__clock_command, "fast", 0, 0, 0);
 #endif
     return SERVER_OK;
+}
+
+const char *steady__commands_not_to_unload(server_context *context) {
+    if (steady__server.SetCommandACLCategories == NULL) return NULL;
+    for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
+        if (steady__rights_name(context, ours[i].name)) return ours[i].name;
+    return throttle_is_ours && steady__rights_name(context, throttle.name) ? throttle.name : NULL;
 }

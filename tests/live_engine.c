@@ -198,6 +198,7 @@ static void test_rights(void **state) {
     }
     steady_throttler_free(&throttler);
     steady_store_close(&store);
+    server_ask(&with_module, "ACL DELUSER plain module"); /* a module that rules name cannot be unloaded */
 }
 
 static void test_unloaded_and_loaded_again(void **state) {

@@ -77,10 +77,10 @@ def test_install_puts_everything_under_destdir_and_uninstall_takes_it_away(tmp_p
     got = files_under(tmp_path)
     assert {name for name in got if not name.startswith("opt/steady/")} == set()
     got = {name.removeprefix("opt/steady/") for name in got}
-    pages = {f"share/man/man{page.suffix[1:]}/{page.name}" for page in (ROOT / "man").glob("*.[13]")}
+    pages = {f"share/man/man{page.suffix[1:]}/{page.name}" for page in (ROOT / "man").glob("*.[137]")}
     headers = {f"include/steady/{header.name}" for header in (ROOT / "include/steady").glob("*.h")}
-    libraries = {"libsteady.a", "libsteady.so", "libsteady.so.0", f"libsteady.so.{version}", "pkgconfig/steady.pc"}
-    assert len(pages) >= 2 and len(headers) == 3
+    libraries = {"libsteady.a", "libsteady.so", "libsteady.so.0", f"libsteady.so.{version}", "pkgconfig/steady.pc", "steady/steady.so"}
+    assert len(pages) >= 3 and len(headers) == 3
     assert got == {"include/steady.h", "bin/steady", "share/bash-completion/completions/steady", *pages, *headers,
                    *(f"lib/x/{name}" for name in libraries)}
     make("uninstall", *place)

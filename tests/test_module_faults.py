@@ -65,6 +65,22 @@ def test_unload_and_reload_keep_the_buckets(start):
     assert server("STEADY.CONSUME", "k", 3, HOUR)[1] == 2
 
 
+@pytest.mark.parametrize("rule", ["+steady.consume", "-STEADY.PEEK", "+cl.throttle|rl:a", "(~a* -@all +steady.reset)"])
+def test_no_unloading_while_acl_rules_name_a_command(start, rule):
+    """From 7.2 on servers would stop with an assertion; before, nothing goes wrong."""
+    server = start()
+    server("ACL", "SETUSER", "near", "on", "~+steady.peek", "+get", "+@all", "-set")
+    assert server("MODULE", "UNLOAD", "steady") == b"OK" and server("MODULE", "LOAD", server.path) == b"OK"
+    assert server("ACL", "SETUSER", "app", "on", ">pw", "~rl:*", "allcommands" if rule[0] == "-" else "-@all", rule) == b"OK"
+    if server("COMMAND", "INFO", "steady.peek")[0][6]:
+        assert "not possible" in error(server("MODULE", "UNLOAD", "steady"))
+        assert "take them out before unloading" in server.log.read_text()
+        assert server("STEADY.CONSUME", "k", 3, HOUR)[0] == 1
+        server("ACL", "DELUSER", "app")
+    assert server("MODULE", "UNLOAD", "steady") == b"OK" and server("MODULE", "LOAD", server.path) == b"OK"
+    assert server("STEADY.CONSUME", "other", 3, HOUR)[0] == 1
+
+
 def test_settings_of_the_server_kind_are_refused(start):
     server = start(load=False)
     assert "rror loading the extension" in error(server("MODULE", "LOADEX", server.path, "CONFIG", "steady.cl-throttle", "no"))
