@@ -266,7 +266,8 @@ typedef struct steady_stats {
     uint64_t allowed;      /* verdicts with success */
     uint64_t denied;       /* verdicts without, the blocked included */
     uint64_t blocked;      /* of these, because the key was blocked or became so */
-    uint64_t unavailable;  /* ended without a verdict, nothing charged: every error but the next */
+    uint64_t unavailable;  /* ended without a verdict, nothing charged: every error but the next, and what was turned
+                              away at once as STEADY_OVERLOADED or STEADY_NO_MEMORY */
     uint64_t unknown;      /* ended without a verdict, perhaps charged */
     uint64_t overflowed;   /* embedded: decisions on a shared overflow bucket, as the neighbourhood was full */
     uint64_t clock_steps;  /* buckets found ahead of the store's clock; those the module finds are in INFO steady */

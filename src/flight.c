@@ -308,13 +308,16 @@ int steady__flight_init(struct steady__flight *flight) {
 }
 
 int steady__flight_submit(struct steady__flight *flight, const struct steady__call *call, steady_result *answer) {
-    if (flight->stats.in_flight >= flight->max_in_flight) return STEADY_OVERLOADED;
-    struct ticket *ticket = take_ticket(flight, call);
-    if (ticket == NULL) return STEADY_NO_MEMORY;
+    const bool full = flight->stats.in_flight >= flight->max_in_flight;
+    struct ticket *ticket = full ? NULL : take_ticket(flight, call);
+    if (call->verb != STEADY__RESET) {
+        flight->stats.decisions++;
+        flight->stats.unavailable += ticket == NULL;
+    }
+    if (ticket == NULL) return full ? STEADY_OVERLOADED : STEADY_NO_MEMORY;
     ticket->answer = answer;
     if (answer != NULL) answer->error = STEADY__PENDING;
     flight->stats.in_flight++;
-    if (call->verb != STEADY__RESET) flight->stats.decisions++;
     ticket->deadline = steady__loop_now(&flight->loop) + flight->timeout;
     ticket->error = flight->carrier_class->submit(flight->carrier, &ticket->request);
     steady__list_append(ticket->error == 0 ? &flight->due : &flight->failed, &ticket->place);

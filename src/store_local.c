@@ -138,7 +138,7 @@ static int local_submit(steady_store *store, const struct steady__call *call) {
     if (error == 0 && waiting == s->queue_size) error = queue_grow(s);
     if (error == 0) error = come_back(s);
     if (error != 0) {
-        count(&shard_of(s)->refused);
+        if (call->verb != STEADY__RESET) count(&shard_of(s)->refused);
         return error;
     }
     struct verdict *v = queue_at(s, waiting);

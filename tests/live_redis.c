@@ -356,6 +356,11 @@ static void test_overloaded(void **state) {
         run_until_done(poller, &tally, 5 * STEADY_SECOND);
     }
     assert_int_equal(tally.last.level, 30);
+    steady_stats stats;
+    steady_store_stats(store, &stats);
+    assert_int_equal(stats.decisions, 33);
+    assert_int_equal(stats.allowed, 30);
+    assert_int_equal(stats.unavailable, 3);
     steady_throttler_free(&throttler);
     steady_store_close(&store);
 }
