@@ -141,7 +141,7 @@ static bool enter(struct steady__link *link) {
 static void flush(struct steady__link *link);
 
 static void leave(struct steady__link *link) {
-    if (link->state == UP) flush(link);
+    if (link->state == UP && !steady__forked(link->with.birthmark)) flush(link);
     if (--link->depth == 0 && link->state == CLOSED) destroy(link);
 }
 
@@ -341,7 +341,7 @@ static void replied(struct steady__link *link, struct steady__request *request, 
     }
 }
 
-/* False once the connection is gone. */
+/* False once the connection is gone, or, where a callback has forked, the parent's. */
 static bool take_replies(struct steady__link *link) {
     struct steady__reply reply;
     struct steady__request *request;
@@ -349,7 +349,7 @@ static bool take_replies(struct steady__link *link) {
     int got;
     while ((got = steady__wire_next(&link->wire, &reply, &request)) > 0) {
         replied(link, request, &reply);
-        if (link->epoch != epoch) return false;
+        if (link->epoch != epoch || steady__forked(link->with.birthmark)) return false;
     }
     if (got < 0) heed(link, STEADY__HEED_UNTRUSTED, NULL);
     if (got == 0 && link->leaving && steady__wire_idle(&link->wire)) depart(link);
