@@ -32,12 +32,12 @@ struct core_state {
     PyTypeObject *throttler_type;
     PyTypeObject *io_type;
     PyTypeObject *timer_type;
+    PyTypeObject *waiter_type;
     PyObject *errors[AIOSTEADY_ERROR_COUNT]; /* by -error; [0] is their base */
     PyObject *get_running_loop;
     PyObject *logger;
-    PyObject *blocking; /* "_asyncio_future_blocking" */
-    PyObject *done;
-    PyObject *set_result;
+    PyObject *cancelled_error; /* of asyncio */
+    PyObject *context_only;    /* ("context",) */
     PyObject *is_closed;
     struct steady__birthmark birthmark;
 };
@@ -84,8 +84,9 @@ struct loop_store {
     PyObject *add[2]; /* add_reader and add_writer of the loop, bound */
     PyObject *remove[2];
     PyObject *call_later;
-    PyObject *create_future;
+    PyObject *call_soon;
     PyObject *interrupt; /* raised where nobody could get it: the loop is to */
+    bool at_top;         /* in a callback of the loop, see waiter.c */
     steady_store *store; /* NULL: closed */
     unsigned long thread;
     pid_t process;
@@ -153,6 +154,20 @@ struct question {
     int64_t amount;
 };
 
+/* What a task is given to wait for. */
+struct waiter {
+    PyObject_HEAD struct loop_store *store;
+    PyObject *wakeup; /* of the task, to be called in its context; NULL: not there yet, or called */
+    PyObject *context;
+    PyObject *why; /* it was cancelled */
+    char blocking; /* asyncio's, between a task and what it waits for */
+    char done;
+    char cancelled;
+};
+
+struct waiter *core_waiter(struct loop_store *store);
+void core_waiter_wake(struct waiter *waiter);
+
 struct decision {
     PyObject_HEAD struct core_state *state;
     struct throttler *throttler;
@@ -161,7 +176,7 @@ struct decision {
     enum { DECISION_NEW, DECISION_STARTING, DECISION_WAITING, DECISION_ANSWERED, DECISION_OVER } phase;
     bool failed;              /* `answer` is an exception */
     struct loop_store *store; /* asked */
-    PyObject *future;         /* whom the answer wakes; NULL: nobody any more */
+    struct waiter *waiter;    /* whom the answer wakes; NULL: nobody any more */
     PyObject *answer;
 };
 
@@ -178,6 +193,6 @@ PyObject *core_policy(struct throttler *throttler, steady_throttler *asked, stru
                       int error, const char *why);
 
 extern PyType_Spec core_result_spec, core_decision_spec, core_store_spec, core_loop_store_spec, core_throttler_spec,
-    core_io_spec, core_timer_spec;
+    core_io_spec, core_timer_spec, core_waiter_spec;
 
 #endif

@@ -1,43 +1,34 @@
 /* SPDX-License-Identifier: MIT
  * Decision: what consume(), peek() and reset() return; a coroutine in all but its making.
  *
- *     NEW --awaited--> STARTING --> OVER                         embedded: the answer is there at once
- *     NEW --awaited--> STARTING --> WAITING --> ANSWERED --> OVER   a server's: the task is handed a future to wait for
+ *     NEW --awaited--> STARTING --> OVER                            embedded: the answer is there at once
+ *     NEW --awaited--> STARTING --> WAITING --> ANSWERED --> OVER   a server's: the task is handed a Waiter
  *
  * Nothing is asked before it is awaited. While WAITING the library holds a reference, so that the answer finds the
- * Decision in any case. Where the task was cancelled, `future` is gone or done, and the answer is dropped. Answers are
- * matched to Decisions by the library, so nobody ever gets another's. The future only wakes the task: what it wakes to
+ * Decision in any case. Where the task was cancelled, `waiter` is gone or done, and the answer is dropped. Answers are
+ * matched to Decisions by the library, so nobody ever gets another's. The Waiter only wakes the task: what it wakes to
  * is in the Decision, so an answer that nobody comes for is no "exception that was never retrieved". */
 #include "core.h"
 
 /* ---- The answer of a server's store ---- */
 
-static bool says_yes(struct decision *self, PyObject *object, PyObject *method) {
-    PyObject *answer = PyObject_CallMethodNoArgs(object, method);
-    const bool yes = answer != Py_False;
-    if (answer == NULL) core_complain(self->store, object);
+static bool loop_is_closed(struct loop_store *store) {
+    PyObject *answer = PyObject_CallMethodNoArgs(store->loop, store->state->is_closed);
+    const bool closed = answer != Py_False;
+    if (answer == NULL) core_complain(store, store->loop);
     Py_XDECREF(answer);
-    return yes;
+    return closed;
 }
 
 /* A closed loop has nobody left to tell. */
 static bool is_awaited(struct decision *self, const steady_result *result) {
-    struct core_state *state = self->state;
-    if (self->future == NULL || says_yes(self, self->future, state->done)) return false;
-    return result->error != STEADY_CANCELLED || !says_yes(self, self->store->loop, state->is_closed);
+    if (self->waiter == NULL || self->waiter->done) return false;
+    return result->error != STEADY_CANCELLED || !loop_is_closed(self->store);
 }
 
 static PyObject *answer_of(struct decision *self, const steady_result *result) {
     if (!self->failed) return core_result(self->state, result);
     return core_error(self->state, result->error, steady_store_trouble(self->store->store));
-}
-
-static void wake(struct decision *self) {
-    PyObject *future = Py_NewRef(self->future);
-    PyObject *done = PyObject_CallMethodOneArg(future, self->state->set_result, Py_None);
-    if (done == NULL) core_complain(self->store, (PyObject *)self);
-    Py_XDECREF(done);
-    Py_DECREF(future);
 }
 
 static void answered(const steady_result *result, void *data) {
@@ -47,7 +38,7 @@ static void answered(const steady_result *result, void *data) {
         self->answer = answer_of(self, result);
         self->phase = DECISION_ANSWERED;
         if (self->answer == NULL) PyErr_Clear(); /* no memory: resume says so */
-        wake(self);
+        core_waiter_wake(self->waiter);
     }
     Py_DECREF(self);
 }
@@ -84,26 +75,18 @@ static PyObject *refused_at_once(struct decision *self, steady_throttler *thrott
     return NULL;
 }
 
-static int make_future(struct decision *self) {
-    self->future = PyObject_CallNoArgs(self->store->create_future);
-    if (self->future == NULL || PyObject_SetAttr(self->future, self->state->blocking, Py_True) != 0) return -1;
-    if (self->store->store != NULL) return 0;
-    core_raise(self->state, STEADY_CLOSED, NULL); /* by create_future, which is anybody's */
-    return -1;
-}
-
 static PySendResult ask_server(struct decision *self, steady_throttler *throttler, const char *key, size_t len,
                                PyObject **out) {
-    if (make_future(self) != 0) return PYGEN_ERROR;
-    PyObject *future = Py_NewRef(self->future);
+    if ((self->waiter = core_waiter(self->store)) == NULL) return PYGEN_ERROR;
+    PyObject *waiter = Py_NewRef((PyObject *)self->waiter);
     Py_INCREF(self);
     const int error = submit(self, throttler, key, len);
     if (error == 0) {
         if (self->phase == DECISION_STARTING) self->phase = DECISION_WAITING;
-        *out = future;
+        *out = waiter;
         return core_raise_kept(self->store) == 0 ? PYGEN_NEXT : PYGEN_ERROR;
     }
-    Py_DECREF(future);
+    Py_DECREF(waiter);
     Py_DECREF(self);
     *out = refused_at_once(self, throttler, error);
     return *out != NULL ? PYGEN_RETURN : PYGEN_ERROR;
@@ -130,7 +113,7 @@ static PySendResult start(struct decision *self, PyObject **out) {
 /* Nobody waits for it any more: what it holds may live on, and it may go on waiting without. */
 static void let_go(struct decision *self) {
     self->phase = DECISION_OVER;
-    Py_CLEAR(self->future);
+    Py_CLEAR(self->waiter);
     Py_CLEAR(self->answer);
     Py_CLEAR(self->key);
     Py_CLEAR(self->throttler);
@@ -215,7 +198,7 @@ PyObject *core_decision(struct throttler *throttler, struct question question, P
     self->phase = DECISION_NEW;
     self->failed = false;
     self->store = NULL;
-    self->future = NULL;
+    self->waiter = NULL;
     self->answer = NULL;
     PyObject_GC_Track((PyObject *)self);
     return (PyObject *)self;
@@ -237,7 +220,7 @@ static int decision_traverse(struct decision *self, visitproc visit, void *arg) 
     Py_VISIT(self->throttler);
     Py_VISIT(self->key);
     Py_VISIT(self->store);
-    Py_VISIT(self->future);
+    Py_VISIT(self->waiter);
     Py_VISIT(self->answer);
     return 0;
 }

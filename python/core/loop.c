@@ -80,7 +80,9 @@ static void io_free(void *handle) {
 static PyObject *io_call(struct io *io, PyObject *args, PyObject *Py_UNUSED(kwargs)) {
     int events = 0;
     if (!PyArg_ParseTuple(args, "i", &events)) return NULL;
+    io->store->at_top = true;
     if (io->ready != NULL && io->store->store != NULL) io->ready(io->arg, events);
+    io->store->at_top = false;
     if (core_raise_kept(io->store) != 0) return NULL;
     Py_RETURN_NONE;
 }
@@ -161,7 +163,9 @@ static void timer_free(void *handle) {
 
 static PyObject *timer_call(struct timer *timer, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs)) {
     Py_CLEAR(timer->handle);
+    timer->store->at_top = true;
     if (timer->fired != NULL && timer->store->store != NULL) timer->fired(timer->arg);
+    timer->store->at_top = false;
     if (core_raise_kept(timer->store) != 0) return NULL;
     Py_RETURN_NONE;
 }

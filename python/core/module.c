@@ -200,6 +200,7 @@ static int add_types(PyObject *module, struct core_state *state) {
         {&state->throttler_type, &core_throttler_spec, "Throttler", false},
         {&state->io_type, &core_io_spec, NULL, true},
         {&state->timer_type, &core_timer_spec, NULL, true},
+        {&state->waiter_type, &core_waiter_spec, NULL, true},
     };
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         *types[i].type = (PyTypeObject *)PyType_FromModuleAndSpec(module, types[i].spec, NULL);
@@ -242,9 +243,6 @@ static int intern_names(struct core_state *state) {
         PyObject **object;
         const char *name;
     } names[] = {
-        {&state->blocking, "_asyncio_future_blocking"},
-        {&state->done, "done"},
-        {&state->set_result, "set_result"},
         {&state->is_closed, "is_closed"},
     };
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
@@ -266,7 +264,10 @@ static int core_exec(PyObject *module) {
     if (intern_names(state) != 0 || add_errors(module, state) != 0 || add_types(module, state) != 0 ||
         add_match_args(state->result_type) != 0 || add_scripts(module) != 0)
         return -1;
-    if ((state->get_running_loop = imported("asyncio", "get_running_loop")) == NULL) return -1;
+    if ((state->get_running_loop = imported("asyncio", "get_running_loop")) == NULL ||
+        (state->cancelled_error = imported("asyncio", "CancelledError")) == NULL ||
+        (state->context_only = Py_BuildValue("(s)", "context")) == NULL)
+        return -1;
     PyObject *get_logger = imported("logging", "getLogger");
     if (get_logger != NULL) state->logger = PyObject_CallFunction(get_logger, "s", "aiosteady");
     Py_XDECREF(get_logger);

@@ -50,7 +50,7 @@ static int loop_store_clear(struct loop_store *self) {
         Py_CLEAR(self->remove[i]);
     }
     Py_CLEAR(self->call_later);
-    Py_CLEAR(self->create_future);
+    Py_CLEAR(self->call_soon);
     Py_CLEAR(self->interrupt);
     return 0;
 }
@@ -63,7 +63,7 @@ static int loop_store_traverse(struct loop_store *self, visitproc visit, void *a
         Py_VISIT(self->remove[i]);
     }
     Py_VISIT(self->call_later);
-    Py_VISIT(self->create_future);
+    Py_VISIT(self->call_soon);
     Py_VISIT(self->interrupt);
     return 0;
 }
@@ -111,7 +111,7 @@ static int bind_loop(struct loop_store *self, PyObject *loop) {
         if ((self->remove[i] = PyObject_GetAttrString(loop, remove[i])) == NULL) return -1;
     }
     if ((self->call_later = PyObject_GetAttrString(loop, "call_later")) == NULL) return -1;
-    return (self->create_future = PyObject_GetAttrString(loop, "create_future")) != NULL ? 0 : -1;
+    return (self->call_soon = PyObject_GetAttrString(loop, "call_soon")) != NULL ? 0 : -1;
 }
 
 /* loop NULL: embedded. */
