@@ -32,7 +32,7 @@ int sentinel_port(const struct server *sentinel);
 /* The node with that port. */
 struct server *fleet_node(struct fleet *fleet, int port);
 
-/* Waits until the sentinels agree that all nodes are there and a failover may take place. */
+/* Waits until the sentinels agree on a primary that is up and has a replica, so that a failover may take place. */
 void fleet_settle(struct fleet *fleet);
 
 #endif

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: MIT
+ * Failover under load, with real sentinels: on command, by the death of the primary, and with an old primary that goes
+ * on as if nothing had happened. The switch is the moment at which a sentinel first names another primary.
+ *
+ * The limit is so large and leaks so slowly that it never denies. */
+#include "support.h"
+
+#include <stdlib.h>
+
+#include "sentinels.h"
+
+#define MS STEADY_MILLISECOND
+#define TIMEOUT (100 * MS)
+#define LARGE 1000000
+
+static struct fleet fleet;
+static steady_poller *poller;
+static steady_loop loop;
+static struct log_lines log_lines;
+static steady_store *store;
+static steady_throttler *throttler, *narrow;
+
+static int start_fleet(void **state) {
+    (void)state;
+    fleet_start(&fleet);
+    return 0;
+}
+
+static int stop_fleet(void **state) {
+    (void)state;
+    fleet_stop(&fleet);
+    return 0;
+}
+
+static int set_up(void **state) {
+    (void)state;
+    memset(&log_lines, 0, sizeof log_lines);
+    fleet_settle(&fleet);
+    assert_int_equal(steady_poller_new(&poller), 0);
+    loop = steady_poller_loop(poller);
+    const steady_store_options options = {
+        .loop = &loop, .timeout = TIMEOUT, .log = remember_line, .log_data = &log_lines};
+    store = open_store(fleet.url, &options);
+    throttler = new_throttler(store, LARGE, HOUR);
+    narrow = new_throttler(store, 1, HOUR);
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    steady_throttler_free(&throttler);
+    steady_throttler_free(&narrow);
+    steady_store_close(&store);
+    steady_poller_free(&poller);
+    return 0;
+}
+
+/* What is seen while one primary gives way to another. */
+struct course {
+    struct server *old, *new; /* new: NULL until the switch */
+    steady_us switched_at, used_at;
+    struct tally tally; /* on keys that never deny */
+    struct tally after; /* the same, submitted a second after the switch or later */
+};
+
+/* A sentinel that is alive. */
+static int port_now(void) {
+    for (int i = 0; i < SENTINELS; i++)
+        if (fleet.sentinels[i].pid != 0) return sentinel_port(&fleet.sentinels[i]);
+    return 0;
+}
+
+static void look_for_the_switch(struct course *course) {
+    const int port = port_now();
+    if (port == 0 || port == course->old->port) return;
+    course->switched_at = now_us();
+    course->new = fleet_node(&fleet, port);
+}
+
+static void look_for_use(struct course *course) {
+    if (strcmp(server_ask(course->new, "GET after"), "(nil)") != 0) course->used_at = now_us();
+}
+
+static void begin(struct course *course) {
+    struct tally tally = {0};
+    memset(course, 0, sizeof *course);
+    course->old = fleet_node(&fleet, port_now());
+    server_ask(course->old, "FLUSHALL");
+    for (int i = 0; i < 2; i++)
+        consume_counted(narrow, "narrow", 1, &tally); /* and now it is denied */
+    run_until_done(poller, &tally, STEADY_SECOND);
+    assert_int_equal(tally.verdicts, 2);
+    assert_true(atoi(server_ask(course->old, "WAIT 1 1000")) >= 1);
+}
+
+/* Decisions each millisecond until a second and a half after the switch. */
+static void drive(struct course *course, steady_us patience) {
+    const steady_us give_up = now_us() + patience;
+    for (int i = 0; course->switched_at == 0 || now_us() < course->switched_at + 1500 * MS; i++) {
+        if (now_us() > give_up) fail_msg("no switch within %lld s", (long long)(patience / STEADY_SECOND));
+        const bool late = course->switched_at != 0 && now_us() > course->switched_at + STEADY_SECOND;
+        consume_counted(throttler, course->switched_at != 0 ? "after" : "k", 1, late ? &course->after : &course->tally);
+        run_for(poller, MS);
+        if (course->switched_at == 0 && i % 5 == 0) look_for_the_switch(course);
+        if (course->switched_at != 0 && course->used_at == 0) look_for_use(course);
+    }
+    run_until_done(poller, &course->tally, STEADY_SECOND);
+    run_until_done(poller, &course->after, STEADY_SECOND);
+}
+
+/* They took a server that was slow for one that was gone. The client followed, and what it did there is not looked at.
+ */
+static bool switched_again(const struct course *course) {
+    if (port_now() == course->new->port) return false;
+    print_message("  the sentinels have switched again: not looked at any further\n");
+    return true;
+}
+
+static void print_course(const struct course *course, const char *name) {
+    const struct tally *t = &course->tally;
+    print_message("%s: new primary used %.1f ms after the switch; of %lu decisions until a second later %lu answered, "
+                  "%lu unavailable, %lu unknown; slowest %.1f ms\n",
+                  name, (double)(course->used_at - course->switched_at) / 1e3, t->called, t->verdicts,
+                  t->errors[-STEADY_UNAVAILABLE], t->errors[-STEADY_UNKNOWN], (double)t->slowest / 1e3);
+}
+
+/* None wrong, none lost, and a second after the switch all is as before. */
+static void assert_course(const struct course *course) {
+    const struct tally *t = &course->tally;
+    assert_true(course->used_at != 0);
+    assert_true(course->used_at - course->switched_at < STEADY_SECOND + SLACK);
+    assert_int_equal(t->denied + course->after.denied, 0);
+    assert_int_equal(t->verdicts + t->errors[-STEADY_UNAVAILABLE] + t->errors[-STEADY_UNKNOWN], t->called);
+    assert_true(t->slowest < TIMEOUT + SLACK);
+    if (!switched_again(course)) assert_int_equal(course->after.verdicts, course->after.called);
+}
+
+/* The key that the old primary denies is empty at the new one, and admitted there. */
+static void assert_no_stale_denial(const struct course *course) {
+    struct tally tally = {0};
+    if (switched_again(course)) return;
+    assert_string_equal(server_ask(course->new, "DEL narrow"), "1");
+    consume_counted(narrow, "narrow", 1, &tally);
+    run_until_done(poller, &tally, STEADY_SECOND);
+    assert_int_equal(tally.allowed, 1);
+}
+
+static void test_on_command(void **state) {
+    struct course course;
+    (void)state;
+    begin(&course);
+    assert_string_equal(server_ask(&fleet.sentinels[1], "SENTINEL FAILOVER main"), "OK");
+    drive(&course, 20 * STEADY_SECOND);
+    print_course(&course, "on command");
+    assert_course(&course);
+    assert_no_stale_denial(&course);
+    if (!switched_again(&course) && log_lines.lines != 2) fail_msg("%u lines:\n%s", log_lines.lines, log_lines.all);
+}
+
+/* The old primary comes back while nobody has told it yet that it is one no more. */
+static void test_by_kill_9(void **state) {
+    struct course course;
+    struct tally tally = {0};
+    (void)state;
+    begin(&course);
+    server_kill(course.old);
+    drive(&course, 30 * STEADY_SECOND);
+    print_course(&course, "kill -9");
+    assert_course(&course);
+    assert_no_stale_denial(&course);
+    if (!switched_again(&course) && log_lines.lines != 2) fail_msg("%u lines:\n%s", log_lines.lines, log_lines.all);
+    server_restart(course.old, true);
+    for (int i = 0; i < 200; i++) {
+        consume_counted(throttler, "back", 1, &tally);
+        run_for(poller, MS);
+    }
+    run_until_done(poller, &tally, STEADY_SECOND);
+    if (switched_again(&course)) return;
+    assert_int_equal(tally.allowed, tally.called);
+    assert_int_equal(atol(server_ask(course.new, "GET back")), tally.allowed);
+}
+
+/* Nobody may tell the old primary anything: it stays one, reachable and writable, and only the sentinels know. */
+__attribute__((unused)) static void test_old_primary_that_does_not_know(void **state) {
+    struct course course;
+    (void)state;
+    begin(&course);
+    server_ask(course.old, "ACL SETUSER default -replicaof -slaveof -multi -client -config");
+    assert_string_equal(server_ask(&fleet.sentinels[0], "SENTINEL FAILOVER main"), "OK");
+    drive(&course, 20 * STEADY_SECOND);
+    print_course(&course, "old primary unaware");
+    assert_int_equal(strncmp(server_ask(course.old, "ROLE"), "master", 6), 0);
+    assert_course(&course);
+    assert_int_equal(course.tally.verdicts, course.tally.called); /* nothing is lost in a switch between the living */
+    assert_no_stale_denial(&course);
+    server_ask(course.old, "ACL SETUSER default +@all");
+}
+
+/* Frozen, not dead: connections stay, and nothing answers. */
+__attribute__((unused)) static void test_frozen(void **state) {
+    struct course course;
+    (void)state;
+    begin(&course);
+    server_freeze(course.old);
+    drive(&course, 30 * STEADY_SECOND);
+    print_course(&course, "frozen");
+    server_thaw(course.old);
+    assert_course(&course);
+    assert_no_stale_denial(&course);
+}
+
+/* Its host is gone, and the sentinel that we asked with it. */
+__attribute__((unused)) static void test_with_a_sentinel(void **state) {
+    struct course course;
+    (void)state;
+    begin(&course);
+    server_freeze(&fleet.sentinels[2]);
+    server_kill(course.old);
+    drive(&course, 30 * STEADY_SECOND);
+    print_course(&course, "kill -9, a sentinel frozen");
+    server_thaw(&fleet.sentinels[2]);
+    server_restart(course.old, true);
+    assert_course(&course);
+    assert_no_stale_denial(&course);
+}
+
+int main(void) {
+#define WITH_FLEET(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        WITH_FLEET(test_on_command),
+        WITH_FLEET(test_by_kill_9),
+#if !defined(__SANITIZE_ADDRESS__) &&                                                                                  \
+    !defined(__SANITIZE_THREAD__) /* each takes seconds, and they take the same ways */
+        WITH_FLEET(test_old_primary_that_does_not_know),
+        WITH_FLEET(test_frozen),
+        WITH_FLEET(test_with_a_sentinel),
+#endif
+    };
+    return cmocka_run_group_tests_name("failover", tests, start_fleet, stop_fleet);
+}
