@@ -141,7 +141,8 @@ static bool enter(struct steady__link *link) {
 static void flush(struct steady__link *link);
 
 static void leave(struct steady__link *link) {
-    if (link->state == UP && !steady__forked(link->with.birthmark)) flush(link);
+    const bool writes = link->state == GREETING || link->state == UP;
+    if (writes && !steady__forked(link->with.birthmark)) flush(link);
     if (--link->depth == 0 && link->state == CLOSED) destroy(link);
 }
 
@@ -251,7 +252,7 @@ static bool encode_waiting(struct steady__link *link) {
 static void flush(struct steady__link *link) {
     bool encoded, taken;
     do {
-        encoded = encode_waiting(link);
+        encoded = link->state == UP && encode_waiting(link);
         taken = steady__wire_flush(&link->wire);
     } while (encoded && taken);
     if (!steady__wire_idle(&link->wire) && !link->alarm.set) steady__alarm_set(&link->alarm, stall_time(link));
@@ -421,7 +422,6 @@ static void connected(struct steady__link *link, int fd, struct steady__tls *tls
     }
     link->state = GREETING;
     steady__alarm_set(&link->alarm, patience(link));
-    steady__wire_flush(&link->wire); /* a new socket has room for it, or is broken, and then it says so */
 }
 
 static void dialed(void *arg, const struct steady__dialed *dialed) {
