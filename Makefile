@@ -145,6 +145,12 @@ $(BUILD)/faults/clock_shim.so: $(BUILD)/obj/tests/faults/clock_shim.o
 $(BUILD)/vectors: $(BUILD)/obj/tests/vectors.o $(BUILD)/test/libhelp.a $(BUILD)/libsteady.a
 	$(Q)$(LINK) -pie -o $@ $^ $(LIBS) $(TEST_LIBS)
 
+# The asynchronous store in a simulated world; the allocator is wrapped to count what is left behind.
+SIM := $(call obj,tests/sim/*.c)
+$(BUILD)/sim: $(SIM) $(BUILD)/test/libhelp.a $(BUILD)/libsteady.a
+	$(SAY) LINK $@
+	$(Q)$(LINK) -pie $(LDFLAGS_unit_alloc) -o $@ $^ $(LIBS) $(TEST_LIBS)
+
 FUZZ := $(patsubst fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard fuzz/*.c))
 FUZZ_FLAGS = -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 $(BUILD)/obj/fuzz/%.o: OWN = -fPIE -Iinclude -Isrc -Icli -I$(BUILD)
@@ -173,10 +179,10 @@ RUN_TESTS = BUILD=$(BUILD) scripts/run-tests
 
 test: ## installs what is missing, builds and runs every test, the C ones under the sanitizers too
 	@scripts/setup build test
-	@$(SUB) tests
-	@$(SUB) $(call sanitized,asan) tests
+	@$(SUB) tests $(BUILD)/sim
+	@$(SUB) $(call sanitized,asan) tests $(BUILD)/asan/sim
 	@$(SUB) $(call sanitized,tsan) tests
-	@$(RUN_TESTS) $(UNIT) $(LIVE) $(ASAN) $(TSAN) $(wildcard tests/test_*.py)
+	@$(RUN_TESTS) $(UNIT) $(BUILD)/sim $(BUILD)/asan/sim $(LIVE) $(ASAN) $(TSAN) $(wildcard tests/test_*.py)
 
 unit: tests ## runs the C tests that need no server
 	@$(RUN_TESTS) $(UNIT)
@@ -188,6 +194,13 @@ asan: ## runs the C tests under AddressSanitizer and UBSan
 tsan: ## runs the C tests under ThreadSanitizer
 	@$(SUB) $(call sanitized,tsan) tests
 	@$(RUN_TESTS) $(TSAN)
+
+SEEDS ?= 10000
+FROM  ?= 1
+sim: ## runs SEEDS=n seeds of the simulation; build/sim --seed N --verbose tells the history of one
+	@scripts/setup build test
+	@$(SUB) $(BUILD)/sim
+	@$(BUILD)/sim --from $(FROM) --seeds $(SEEDS)
 
 ROWS ?=
 faults: ## runs every row of docs/guarantees.md, or ROWS="F21 B03"; a table, at most ten minutes
@@ -254,6 +267,6 @@ help:
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 force:
-.PHONY: all module python tests everything run test unit live asan tsan faults fuzz vectors bench check install uninstall clean help force
+.PHONY: all module python tests everything run test unit live asan tsan sim faults fuzz vectors bench check install uninstall clean help force
 .SECONDARY:
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

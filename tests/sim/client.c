@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: MIT
+ * Simulated programs: what they ask, and what their callbacks do that a library has to survive. */
+#include "client.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "keys.h"
+#include "limit.h"
+
+#define PLACES 8
+#define PROBE_EVERY (40 * MS)
+#define BUDGET 200 /* decisions of a client while there are faults, at most */
+
+struct client clients[CLIENTS_MAX];
+int client_count;
+
+static struct place places[PLACES];
+static int place_count;
+
+static void tick(void *arg);
+
+static bool is_calm(void) { return world.now >= world.calm_at; }
+
+/* ---- Places ---- */
+
+static const char *any_name(int index) {
+    char *text = keep(1000);
+    const int padding = one_in(6) ? (int)between(50, 900) : (int)between(0, 20);
+    snprintf(text, 1000, "b%d%.*s", index, padding, "");
+    memset(text + strlen(text), "x\r\n {}\x80$"[between(0, 7)], (size_t)padding);
+    return text;
+}
+
+static struct place *new_place(steady_limit limit) {
+    static const char *const prefixes[] = {"", "", "p:", "{a long prefix that makes a key longer than any near room}:"};
+    struct place *place = &places[place_count];
+    *place = (struct place){.index = place_count++, .limit = limit, .prefix = prefixes[between(0, 3)]};
+    if (steady__limit_rate(&place->rate, &limit, NULL) != 0) broken("no limit");
+    place->name = any_name(place->index);
+    return place;
+}
+
+/* Nothing leaks from the first in the time of a seed, so its level is all that was ever charged. */
+static void make_places(void) {
+    place_count = 0;
+    new_place((steady_limit){between(1, 400), 3600 * STEADY_SECOND, 1, 0});
+    new_place((steady_limit){between(1, 50), any_scale(100, STEADY_SECOND), 1, 0});
+    new_place((steady_limit){between(1, 50), any_scale(100, STEADY_SECOND), between(2, 1000), 0});
+    new_place((steady_limit){between(1, 20), any_scale(1000, STEADY_SECOND), between(1, 3),
+                             any_scale(1000, 10 * STEADY_SECOND)});
+    new_place((steady_limit){INT32_MAX, 4000000, 1000000, 0});
+    new_place((steady_limit){10, STEADY_SECOND, 1, 0})->foreign = true;
+    keys_plant(place_count - 1, one_in(2) ? "hello" : KEYS_OTHER_TYPE);
+    struct place *by_amount = new_place((steady_limit){2000000, 3600 * STEADY_SECOND, 1, 0});
+    by_amount->by_amount = true;
+    by_amount->shares = (uint32_t)between(200, 2000);
+}
+
+/* ---- Decisions ---- */
+
+steady_us client_slack(const struct client *client, const struct decision *d) {
+    return client->loop.late + client->loop.stalled - d->stalled_before + MS / 20;
+}
+
+/* Within a second of the end of all faults; one who was not let in waits a second, and half of one, before it knocks
+ * again. */
+static steady_us well_at(const struct client *client) {
+    return world.calm_at + (client->was_refused ? 1700 * MS : STEADY_SECOND);
+}
+
+bool client_is_well(const struct client *client, steady_us when) { return when >= well_at(client); }
+
+steady_us clients_watched_until(void) {
+    steady_us until = 0;
+    for (int i = 0; i < client_count; i++)
+        if (well_at(&clients[i]) > until) until = well_at(&clients[i]);
+    return until + 6 * PROBE_EVERY;
+}
+
+static void check_stats(const struct client *client) {
+    const steady_stats *e = &client->expected;
+    steady_stats stats;
+    if (client->store == NULL) return;
+    steady_store_stats(client->store, &stats);
+    if (stats.decisions != e->decisions || stats.allowed != e->allowed || stats.denied != e->denied ||
+        stats.blocked != e->blocked || stats.unavailable != e->unavailable || stats.unknown != e->unknown ||
+        stats.clock_steps != e->clock_steps || stats.in_flight != e->in_flight)
+        broken("the counters of client %d do not add up: %" PRIu64 " = %" PRIu64 " allowed + %" PRIu64
+               " denied + %" PRIu64 " unavailable + %" PRIu64 " unknown + %" PRIu64 " in flight",
+               client->index, stats.decisions, stats.allowed, stats.denied, stats.unavailable, stats.unknown,
+               stats.in_flight);
+}
+
+static void check_secrets(const char *text) {
+    if (strstr(text, PASSWORD) != NULL) broken("a password in a text: %s", text);
+    if (strchr(text, '#') != NULL) broken("a key in a text: %s", text);
+    for (const char *c = text; *c != '\0'; c++)
+        if (*c < ' ' || *c > '~') broken("a byte %d in a text: %s", *c, text);
+}
+
+static void compose_key(struct decision *d) {
+    const struct place *place = d->place;
+    char *key = keep(1100);
+    if (place->by_amount)
+        snprintf(key, 1100, "%s%s", place->prefix, place->name);
+    else
+        snprintf(key, 1100, "%s%s#%" PRId64, place->prefix, place->name, d->id);
+    d->key = key;
+    d->key_len = strlen(key);
+}
+
+static int64_t any_amount(const struct place *place) {
+    switch (between(1, 12)) {
+    case 1: return 0;
+    case 2: return -between(1, 5);
+    case 3: return between(1, place->rate.capacity);
+    case 4: return place->rate.capacity < INT32_MAX ? place->rate.capacity + 1 : 1;
+    default: return between(1, 3);
+    }
+}
+
+static void called(const steady_result *result, void *data);
+
+static int submit(const struct tap *tap, struct decision *d) {
+    const size_t skipped = strlen(d->place->prefix);
+    const char *key = d->key + skipped;
+    const size_t len = d->key_len - skipped;
+    switch (d->verb) {
+    case STEADY__PEEK: return steady_peek(tap->throttler, key, len, called, d);
+    case STEADY__RESET: return steady_reset(tap->throttler, key, len, called, d);
+    default: return steady_consume(tap->throttler, key, len, d->amount, called, d);
+    }
+}
+
+static void ask(struct client *client, struct tap *tap, enum steady__verb verb, int64_t amount) {
+    struct decision *d = journal_open(client, tap->place, verb, amount);
+    const bool full = client->expected.in_flight >= client->options.max_in_flight;
+    d->policy = tap->policy;
+    d->stalled_before = client->loop.stalled;
+    d->submitted = sim_loop_now(&client->loop);
+    d->deadline = d->submitted + client->options.timeout;
+    compose_key(d);
+    client->submitting = true;
+    const int error = submit(tap, d);
+    client->submitting = false;
+    note("asked", d->id, client->index, error);
+    if (error != (full ? STEADY_OVERLOADED : 0)) broken("submitting says %s", steady_error_name(error));
+    d->accepted = error == 0;
+    if (error != 0) return;
+    client->expected.in_flight++;
+    if (verb != STEADY__RESET) client->expected.decisions++;
+}
+
+static void make_throttler(struct client *client, struct tap *tap) {
+    const struct place *place = tap->place;
+    const steady_throttler_options options = {
+        .prefix = place->prefix, .on_error = tap->policy, .local_share = place->shares};
+    steady_message why = {""};
+    if (steady_throttler_new(&tap->throttler, client->store, &place->limit, &options, &why) != 0)
+        broken("no throttler: %s", why.text);
+    tap->life = client->life;
+}
+
+/* One that is left over from a store since closed says so. */
+static struct tap *any_tap(struct client *client) {
+    struct tap *tap = &client->taps[between(0, TAPS - 1)];
+    if (tap->throttler != NULL && tap->life != client->life) {
+        const int error = steady_consume(tap->throttler, "key", 3, 1, called, NULL);
+        if (error != STEADY_CLOSED) broken("a closed store says %s", steady_error_name(error));
+        steady_throttler_free(&tap->throttler);
+    }
+    if (tap->throttler == NULL) make_throttler(client, tap);
+    return tap;
+}
+
+static void ask_something(struct client *client) {
+    if (client->store == NULL || client->budget == 0) return;
+    struct tap *tap = any_tap(client);
+    client->budget--;
+    enum steady__verb verb = STEADY__CONSUME;
+    if (!tap->place->by_amount && one_in(5)) verb = one_in(3) ? STEADY__RESET : STEADY__PEEK;
+    ask(client, tap, verb, verb == STEADY__CONSUME ? any_amount(tap->place) : verb == STEADY__PEEK ? 1 : 0);
+}
+
+/* ---- Lives ---- */
+
+static void close_store(struct client *client) {
+    if (client->store == NULL) return;
+    note("close store", client->index, 0, 0);
+    client->closing = true;
+    steady_store_close(&client->store);
+    steady_store_close(&client->store);
+    client->closing = false;
+    if (client->expected.in_flight != 0) broken("a store is closed, and decisions are in flight");
+    client->life++;
+}
+
+static void free_throttler(struct client *client) {
+    struct tap *tap = &client->taps[between(0, TAPS - 1)];
+    note("free throttler", client->index, 0, 0);
+    steady_throttler_free(&tap->throttler);
+}
+
+/* What a program may do in a callback; the second half is what it had better not, but may. */
+static void do_mischief(struct client *client) {
+    switch (is_calm() ? between(1, 12) : between(1, 60)) {
+    case 1:
+    case 2:
+    case 3:
+    case 4:
+    case 5:
+    case 6:
+    case 7:
+    case 8: ask_something(client); break;
+    case 9: check_stats(client); break;
+    case 10: check_secrets(steady_store_trouble(client->store)); break;
+    case 11: free_throttler(client); break;
+    case 13: close_store(client); break;
+    case 14: sim_loop_block(&client->loop, any_scale(1, 300 * MS)); break;
+    default: break;
+    }
+}
+
+static void called(const steady_result *result, void *data) {
+    struct decision *d = data;
+    journal_told(d, result);
+    if (!d->client->closing) do_mischief(d->client);
+}
+
+static void logged(void *data, enum steady_log_level level, const char *text) {
+    struct client *client = data;
+    const bool lost = level == STEADY_LOG_WARNING;
+    note(lost ? "log: lost" : "log: found", client->index, 0, 0);
+    check_secrets(text);
+    if (lost == client->lost_logged) broken("the log is told twice: %s", text);
+    if (client->store == NULL) broken("the log is told after the store was closed");
+    client->lost_logged = lost;
+    do_mischief(client);
+}
+
+static void open_store(struct client *client) {
+    steady_message why = {""};
+    client->local_level = 0;
+    client->lost_logged = false;
+    client->dialed_at = NEVER;
+    client->failures = 0;
+    client->doubtful = false;
+    client->conn = NULL;
+    client->expected = (steady_stats){.decisions = 0};
+    if (steady__redis_open_over(&client->store, &client->net.api, &client->url, &client->options, &why) != 0)
+        broken("no store: %s", why.text);
+    note("open store", client->index, client->options.timeout, client->options.max_in_flight);
+}
+
+/* ---- Attempts to connect ---- */
+
+static bool heard(const struct conn *conn, size_t reply_end) { return reply_end > 0 && conn->read >= reply_end; }
+
+/* The least rest after so many failures: see backoff in link.c. */
+static steady_us least_rest(unsigned failures) {
+    steady_us nominal = failures > 0 ? 20 * MS : 0;
+    for (unsigned i = 1; i < failures && nominal < 500 * MS; i++)
+        nominal *= 2;
+    return (nominal < 500 * MS ? nominal : 500 * MS) / 2;
+}
+
+/* What the last connection was good for decides how soon the next may come: at once where the server was at work, and
+ * where it first said that it is no primary; a second later where it did not let us in. */
+void client_dials(struct client *client) {
+    const steady_us now = sim_loop_now(&client->loop);
+    const struct conn *last = client->conn;
+    const bool rejected = last != NULL && heard(last, last->rejected_at);
+    const bool moved = last != NULL && heard(last, last->readonly_at);
+    if (last != NULL && heard(last, last->primary_at)) client->doubtful = false;
+    if ((last != NULL && heard(last, last->heeded_at)) || (moved && !client->doubtful))
+        client->failures = 0;
+    else if (!rejected && client->dialed_at != NEVER)
+        client->failures++;
+    client->doubtful = client->doubtful || moved;
+    note("dial", client->index, client->failures, rejected);
+    const steady_us least = rejected ? STEADY_SECOND : least_rest(client->failures);
+    if (client->dialed_at != NEVER && now - client->dialed_at < least)
+        broken("client %d connects again after %" PRId64 " us, having failed %u times", client->index,
+               now - client->dialed_at, client->failures);
+    client->dialed_at = now;
+    client->conn = NULL;
+}
+
+/* ---- Time passes ---- */
+
+static void probe(struct client *client) {
+    if (client->store == NULL) open_store(client);
+    struct tap *tap = any_tap(client);
+    const bool peeks = !tap->place->by_amount && one_in(4);
+    ask(client, tap, peeks ? STEADY__PEEK : STEADY__CONSUME, 1);
+}
+
+static void work(struct client *client) {
+    if (client->store == NULL && one_in(3)) open_store(client);
+    for (int64_t n = one_in(4) ? between(1, 40) : between(1, 3); n > 0; n--)
+        ask_something(client);
+    if (one_in(60)) close_store(client);
+    if (one_in(30)) free_throttler(client);
+}
+
+static void tick(void *arg) {
+    struct client *client = arg;
+    check_stats(client);
+    if (client->store != NULL) check_secrets(steady_store_trouble(client->store));
+    if (is_calm())
+        probe(client);
+    else
+        work(client);
+    client->loop.api.ops->timer_start(client->timer, is_calm() ? PROBE_EVERY : any_scale(100, 200 * MS));
+}
+
+/* ---- Beginning and ending ---- */
+
+static void make_url(struct client *client, bool local) {
+    static const char *const credentials[] = {"", ":" PASSWORD "@", "user:" PASSWORD "@"};
+    const char *who = credentials[between(0, 2)];
+    char text[160];
+    steady_message why = {""};
+    if (local)
+        snprintf(text, sizeof text, "unix:%s%s/run/server.sock%s", *who != '\0' ? "//" : "", who,
+                 one_in(2) ? "?db=3" : "");
+    else
+        snprintf(text, sizeof text, "redis://%sserver.test:7000%s", who, one_in(2) ? "/3" : "");
+    if (steady__url_parse(&client->url, text, &why) != 0) broken("no URL: %s", why.text);
+}
+
+static enum steady_engine any_engine(void) {
+    return (enum steady_engine)between(STEADY_ENGINE_AUTO,
+                                       nodes[0].has_module ? STEADY_ENGINE_MODULE : STEADY_ENGINE_SCRIPT);
+}
+
+static void make_client(struct client *client, bool local) {
+    static const steady_us timeouts[] = {2 * MS, 5 * MS, 10 * MS, 20 * MS, 50 * MS, 100 * MS, 100 * MS, 400 * MS};
+    sim_loop_init(&client->loop, one_in(2) ? any_scale(10, 5 * MS) : 0);
+    sim_net_init(&client->net, client, &client->loop);
+    make_url(client, local);
+    client->budget = (int)between(1, BUDGET);
+    client->options = (steady_store_options){.loop = &client->loop.api,
+                                             .timeout = timeouts[between(0, 7)],
+                                             .max_in_flight = one_in(4) ? (uint32_t)between(1, 9) : 1000,
+                                             .buckets = 64,
+                                             .engine = any_engine(),
+                                             .log = logged,
+                                             .log_data = client};
+    for (int i = 0; i < TAPS; i++) {
+        struct tap *tap = &client->taps[i];
+        tap->place = &places[between(0, place_count - 1)];
+        tap->policy = (enum steady_policy)between(STEADY_REPORT, tap->place->by_amount ? STEADY_LOCAL : STEADY_ALLOW);
+    }
+    client->timer = client->loop.api.ops->timer_new(&client->loop, tick, client);
+    open_store(client);
+    client->loop.api.ops->timer_start(client->timer, between(0, 10 * MS));
+}
+
+void clients_begin(void) {
+    const bool local = one_in(6);
+    memset(clients, 0, sizeof clients);
+    make_places();
+    client_count = (int)between(1, CLIENTS_MAX);
+    for (int i = 0; i < client_count; i++) {
+        clients[i].index = i;
+        make_client(&clients[i], local);
+    }
+}
+
+void clients_end(void) {
+    for (int i = 0; i < client_count; i++) {
+        struct client *client = &clients[i];
+        check_stats(client);
+        close_store(client);
+        for (int j = 0; j < TAPS; j++)
+            steady_throttler_free(&client->taps[j].throttler);
+        client->loop.api.ops->timer_free(client->timer);
+        if (client->loop.io_count != 0 || client->loop.timer_count != 0 || client->net.open_fds != 0 ||
+            client->net.lookups != 0)
+            broken("client %d leaves %" PRId64 " watches, %" PRId64 " timers, %" PRId64 " descriptors, %" PRId64
+                   " lookups behind",
+                   i, client->loop.io_count, client->loop.timer_count, client->net.open_fds, client->net.lookups);
+        steady__url_clear(&client->url);
+    }
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT
+ * Simulated programs: a loop, a store, throttlers, and callbacks that do what they should not. */
+#ifndef SIM_CLIENT_H
+#define SIM_CLIENT_H
+
+#include "journal.h"
+#include "sim_net.h"
+#include "url.h"
+
+#define CLIENTS_MAX 3
+#define TAPS 4
+
+/* A throttler, and what it was made for. */
+struct tap {
+    steady_throttler *throttler;
+    const struct place *place;
+    enum steady_policy policy;
+    unsigned life; /* of the store it was made for */
+};
+
+struct client {
+    int index;
+    struct sim_loop loop;
+    struct sim_net net;
+    struct steady__url url;
+    struct steady_store_options options;
+    steady_store *store; /* NULL: closed */
+    unsigned life;
+    struct tap taps[TAPS];
+    void *timer;
+    bool submitting, closing;
+    bool was_refused;    /* the server would not have it, which it asks again only a second later */
+    int budget;          /* decisions it may yet ask for */
+    int64_t local_level; /* of the store's embedded bucket */
+    steady_stats expected;
+    bool lost_logged;
+    unsigned noscripts, loads;
+    /* Attempts to connect. */
+    unsigned failures;
+    bool doubtful; /* the last server met was no primary */
+    steady_us dialed_at;
+    struct conn *conn; /* the last one */
+};
+
+void clients_begin(void);
+void clients_end(void);
+steady_us clients_watched_until(void); /* known once it is calm */
+
+void client_dials(struct client *client);
+/* Has nothing been wrong for so long that there has to be an answer? */
+bool client_is_well(const struct client *client, steady_us when);
+steady_us client_slack(const struct client *client, const struct decision *decision);
+
+extern struct client clients[CLIENTS_MAX];
+extern int client_count;
+
+#endif

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: MIT
+ * The decisions of a seed, and what must be true of each. */
+#include "journal.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "client.h"
+#include "words.h"
+
+static struct decision decisions[DECISIONS_MAX];
+static int64_t count;
+
+void journal_begin(void) { count = 0; }
+int64_t journal_count(void) { return count; }
+const struct decision *journal_at(int64_t id) { return &decisions[id - 1]; }
+
+struct decision *journal_open(struct client *client, const struct place *place, enum steady__verb verb,
+                              int64_t amount) {
+    if (count == DECISIONS_MAX) broken("more than %d decisions", DECISIONS_MAX);
+    struct decision *d = &decisions[count++];
+    *d = (struct decision){.id = count,
+                           .client = client,
+                           .life = client->life,
+                           .place = place,
+                           .verb = verb,
+                           .amount = place->by_amount ? count : amount};
+    return d;
+}
+
+static int64_t amount_of(const struct words *words, enum form form) {
+    if (form != FORM_MODULE) return word_number(&words->at[4]);
+    if (word_is(&words->at[0], "STEADY.RESET")) return 0;
+    return word_is(&words->at[words->count - 2], "AMOUNT") ? word_number(&words->at[words->count - 1]) : 1;
+}
+
+struct decision *journal_of(const struct words *words) {
+    const enum form form = words_form(words);
+    if (form == FORM_OTHER) return NULL;
+    const struct word *key = &words->at[form == FORM_MODULE ? 1 : 3];
+    const int64_t amount = amount_of(words, form);
+    const int64_t id = memchr(key->bytes, '#', key->len) != NULL ? word_number(key) : amount;
+    if (id < 1 || id > count) broken("a command is about no decision there ever was: %" PRId64, id);
+    struct decision *d = &decisions[id - 1];
+    if (d->key_len != key->len || memcmp(d->key, key->bytes, key->len) != 0)
+        broken("decision %" PRId64 " is about another key", id);
+    if (d->amount != amount) broken("decision %" PRId64 " has another amount: %" PRId64, id, amount);
+    return d;
+}
+
+static bool may_have_been_charged(int error) { return error == STEADY_UNKNOWN || error == STEADY_CANCELLED; }
+
+/* ---- What goes out ---- */
+
+static void left(struct conn *conn, const struct words *words) {
+    struct decision *d = journal_of(words);
+    if (d == NULL) return;
+    note("goes out", d->id, conn->fd, 0);
+    if (d->client != conn->client) broken("decision %" PRId64 " is sent by another client", d->id);
+    if (d->told && !may_have_been_charged(d->error))
+        broken("decision %" PRId64 " goes out after it was told as %s", d->id, steady_error_name(d->error));
+    if (d->left_on != NULL && !d->may_go_again && !d->left_on->turned_away)
+        broken("decision %" PRId64 " goes out twice", d->id);
+    d->left_on = conn;
+    d->refused = d->may_go_again = false;
+}
+
+/* A request counts as gone once a byte of it is. What is offered holds whole requests, but perhaps the first. */
+void journal_left(struct conn *conn, const char *bytes, size_t offered, size_t taken) {
+    size_t from = conn->owed;
+    while (from < taken) {
+        struct words words;
+        const size_t len = words_read(&words, bytes + from, offered - from);
+        if (len == 0) broken("half a request is sent");
+        left(conn, &words);
+        from += len;
+    }
+    conn->owed = from - taken;
+}
+
+/* ---- What the servers do ---- */
+
+/* EVALSHA, once more after NOSCRIPT, and then the script itself. */
+void journal_seen(struct decision *d, enum form form) {
+    if ((form == FORM_EVAL) != (d->noscripts == 2) || (form == FORM_MODULE && d->noscripts > 0))
+        broken("decision %" PRId64 " is sent in the wrong form after %u times NOSCRIPT", d->id, d->noscripts);
+}
+
+static bool begins(const char *text, const char *with) { return strncmp(text, with, strlen(with)) == 0; }
+
+void journal_refused(struct decision *d, const char *why) {
+    d->refused = true;
+    if (begins(why, "-NOSCRIPT")) d->noscripts++;
+    d->may_go_again = begins(why, "-NOSCRIPT") || begins(why, "-READONLY") ||
+                      begins(why, "-ERR unknown command 'STEADY") || begins(why, "-NOPERM no STEADY");
+}
+
+void journal_executed(struct decision *d, const struct steady__decision *outcome) {
+    if (d->executed++ > 0) broken("decision %" PRId64 " is made twice", d->id);
+    if (d->told && !may_have_been_charged(d->error))
+        broken("decision %" PRId64 " is made after it was told as %s", d->id, steady_error_name(d->error));
+    d->stepped = outcome->stepped;
+    d->outcome = (steady_result){.source = STEADY_FROM_STORE,
+                                 .success = outcome->success,
+                                 .level = outcome->level,
+                                 .until_next_drop = outcome->until_next_drop,
+                                 .blocked_for = outcome->blocked_for,
+                                 .retry_after = outcome->retry_after};
+}
+
+/* ---- What is told ---- */
+
+static void check_verdict(const struct decision *d, const steady_result *r) {
+    const steady_result *o = &d->outcome;
+    if (d->executed == 0) broken("decision %" PRId64 " has a verdict and was never made", d->id);
+    if (r->source != STEADY_FROM_STORE) broken("decision %" PRId64 " comes from %d", d->id, (int)r->source);
+    if (r->success != o->success || r->level != o->level || r->until_next_drop != o->until_next_drop ||
+        r->blocked_for != o->blocked_for || r->retry_after != o->retry_after)
+        broken("decision %" PRId64 " was told as %d %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 ", but is %d %" PRId64
+               " %" PRId64 " %" PRId64 " %" PRId64,
+               d->id, r->success, r->level, r->until_next_drop, r->blocked_for, r->retry_after, o->success, o->level,
+               o->until_next_drop, o->blocked_for, o->retry_after);
+}
+
+static void check_local(const struct decision *d, const steady_result *r) {
+    struct client *client = d->client;
+    const int64_t capacity = d->place->rate.capacity / d->place->shares;
+    const bool fits = client->local_level + d->amount <= capacity;
+    if (fits) client->local_level += d->amount;
+    if (r->source != STEADY_FROM_LOCAL || r->success != fits || r->level != client->local_level)
+        broken("decision %" PRId64 " is %d at level %" PRId64 " of %" PRId64 " by the local policy", d->id, r->success,
+               r->level, capacity);
+}
+
+static void check_policy(const struct decision *d, const steady_result *r) {
+    const bool silence = r->error == STEADY_UNAVAILABLE || r->error == STEADY_UNKNOWN || r->error == STEADY_REFUSED ||
+                         r->error == STEADY_SERVER;
+    if (d->policy == STEADY_REPORT || !silence || d->verb == STEADY__RESET) {
+        if (r->source != STEADY_FROM_NOWHERE || r->success)
+            broken("decision %" PRId64 " is %s, and yet from %d", d->id, steady_error_name(r->error), (int)r->source);
+    } else if (d->policy == STEADY_LOCAL) {
+        check_local(d, r);
+    } else if (r->source != STEADY_FROM_POLICY || r->success != (d->policy == STEADY_ALLOW)) {
+        broken("decision %" PRId64 " does not follow its policy %d", d->id, (int)d->policy);
+    }
+}
+
+/* Where nothing is said to have been charged, nothing was and nothing will be. */
+static void check_error(const struct decision *d) {
+    const struct client *client = d->client;
+    switch (d->error) {
+    case STEADY_UNKNOWN:
+        if (d->left_on == NULL && (client->conn == NULL || client->conn->closed))
+            broken("decision %" PRId64 " never went out, and is unknown", d->id);
+        return;
+    case STEADY_CANCELLED:
+        if (!client->closing) broken("decision %" PRId64 " is cancelled by nobody", d->id);
+        return;
+    case STEADY_NOT_A_BUCKET:
+        if (!d->place->foreign) broken("decision %" PRId64 " is about a bucket", d->id);
+        break;
+    case STEADY_UNAVAILABLE:
+    case STEADY_REFUSED:
+    case STEADY_SERVER: break;
+    default: broken("decision %" PRId64 " ends as %s", d->id, steady_error_name(d->error));
+    }
+    if (d->executed > 0) broken("decision %" PRId64 " was made, but is %s", d->id, steady_error_name(d->error));
+    if (d->left_on != NULL && !d->refused && !d->left_on->turned_away)
+        broken("decision %" PRId64 " went out and was not refused, but is %s", d->id, steady_error_name(d->error));
+}
+
+static void tally(const struct decision *d, const steady_result *r) {
+    steady_stats *stats = &d->client->expected;
+    stats->in_flight--;
+    if (d->error == 0) stats->clock_steps += d->stepped;
+    if (d->verb == STEADY__RESET) return;
+    if (d->error == STEADY_UNKNOWN)
+        stats->unknown++;
+    else if (d->error != 0)
+        stats->unavailable++;
+    else if (r->success)
+        stats->allowed++;
+    else
+        stats->denied++;
+    if (d->error == 0 && !r->success && r->blocked_for > 0) stats->blocked++;
+}
+
+void journal_told(struct decision *d, const steady_result *r) {
+    const struct client *client = d->client;
+    const steady_us now = sim_loop_now(&client->loop);
+    note("told", d->id, r->error, r->success);
+    if (client->submitting) broken("decision %" PRId64 " is called back inside the call of a decision", d->id);
+    if (d->told || !d->accepted) broken("decision %" PRId64 " is called back once too often", d->id);
+    if (d->life != client->life) broken("decision %" PRId64 " is called back after its store was closed", d->id);
+    d->told = true;
+    d->error = r->error;
+    if (client->closing && d->error != STEADY_CANCELLED)
+        broken("decision %" PRId64 " ends as %s while its store is closed", d->id, steady_error_name(d->error));
+    if (now > d->deadline + client_slack(client, d))
+        broken("decision %" PRId64 " ends %" PRId64 " us after its deadline", d->id, now - d->deadline);
+    if (d->error != 0 && d->error != STEADY_CANCELLED && client_is_well(client, d->submitted) && !d->place->foreign)
+        broken("decision %" PRId64 " is %s, though nothing has been wrong for long", d->id,
+               steady_error_name(d->error));
+    tally(d, r);
+    if (d->error == 0) {
+        check_verdict(d, r);
+    } else {
+        check_error(d);
+        check_policy(d, r);
+    }
+}
+
+void journal_end(void) {
+    for (int64_t i = 0; i < count; i++)
+        if (decisions[i].accepted && !decisions[i].told) broken("decision %" PRId64 " was never called back", i + 1);
+}

@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: MIT
+ * Simulated servers: sessions, and the order in which a real server looks at what it could refuse. */
+#include "node.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "client.h"
+#include "journal.h"
+#include "keys.h"
+#include "script.h"
+#include "words.h"
+
+struct node nodes[NODES];
+
+void nodes_begin(void) {
+    for (int i = 0; i < NODES; i++)
+        nodes[i] = (struct node){.index = i, .has_module = one_in(3)};
+    nodes[0].primary = true;
+    nodes[0].hangs_up = !nodes[0].has_module && one_in(10);
+}
+
+bool node_suffers(const struct node *node, enum trouble trouble) { return node->until[trouble] > world.now; }
+bool node_listens(const struct node *node) { return !node_suffers(node, TROUBLE_DOWN); }
+steady_us node_dark_until(const struct node *node) { return node->until[TROUBLE_DARK]; }
+
+/* ---- Replies ---- */
+
+static void say(struct conn *conn, const char *text, size_t *end) { conn_say(conn, text, strlen(text), end); }
+
+static void say_number(struct conn *conn, int64_t number) {
+    char text[32];
+    snprintf(text, sizeof text, ":%lld\r\n", (long long)number);
+    say(conn, text, &conn->heeded_at);
+}
+
+static void say_numbers(struct conn *conn, const int64_t *numbers, size_t count) {
+    char text[160];
+    int n = snprintf(text, sizeof text, "*%zu\r\n", count);
+    for (size_t i = 0; i < count; i++)
+        n += snprintf(text + n, sizeof text - (size_t)n, ":%lld\r\n", (long long)numbers[i]);
+    say(conn, text, &conn->heeded_at);
+}
+
+static void say_garbage(struct conn *conn) {
+    static const char *const garbage[] = {"$-1\r\n",      "*-1\r\n",         ">2\r\n+a\r\n+b\r\n",
+                                          ":1x\r\n",      "_\r\n",           "*3\r\n:1\r\n:2\r\n:3\r\n",
+                                          "\r\n",         "+OK\r\n",         ":+1\r\n",
+                                          "*1\r\n:1\r\n", "*2147483648\r\n", ":-0\r\n",
+                                          "#t\r\n",       "HTTP/1.1 400\r\n"};
+    const size_t i = (size_t)between(0, (int64_t)(sizeof garbage / sizeof garbage[0]) - 1);
+    note("garbage", conn->fd, (int64_t)i, 0);
+    say(conn, garbage[i], NULL);
+}
+
+/* ---- Scripts ---- */
+
+/* Which script is meant: by its SHA-1 or its text. */
+static enum steady__verb which_script(const struct word *word, bool by_text) {
+    for (int verb = 0; verb < 3; verb++) {
+        const struct steady__script *script = &steady__scripts[verb];
+        const size_t len = by_text ? script->text_len : 40;
+        if (word->len == len && memcmp(word->bytes, by_text ? script->text : script->sha1, len) == 0)
+            return (enum steady__verb)verb;
+    }
+    broken("a client calls for a script that is not ours");
+}
+
+/* The arguments have to be those of the decision. */
+static void check_script_arguments(const struct decision *d, const struct words *words) {
+    const struct steady__rate *rate = &d->place->rate;
+    char first[80], second[48];
+    const bool two = rate->drops != 1 || rate->block != 0;
+    snprintf(first, sizeof first, "%lld %lld %lld", (long long)rate->capacity, (long long)rate->recharge,
+             (long long)d->amount);
+    snprintf(second, sizeof second, "%lld %lld", (long long)rate->drops, (long long)rate->block);
+    if (!word_is(&words->at[2], "1") || !word_is(&words->at[4], first) || words->count != (two ? 6u : 5u) ||
+        (two && !word_is(&words->at[5], second)))
+        broken("decision %lld goes out with other arguments than its own", (long long)d->id);
+}
+
+static void expect_number(const struct decision *d, const struct words *words, size_t *i, const char *option,
+                          int64_t number) {
+    char text[24];
+    snprintf(text, sizeof text, "%lld", (long long)number);
+    if ((option != NULL && (*i >= words->count || !word_is(&words->at[(*i)++], option))) || *i >= words->count ||
+        !word_is(&words->at[(*i)++], text))
+        broken("decision %lld goes to the module with other arguments than its own", (long long)d->id);
+}
+
+static void check_module_arguments(const struct decision *d, const struct words *words) {
+    static const char *const names[3] = {"STEADY.CONSUME", "STEADY.PEEK", "STEADY.RESET"};
+    const struct steady__rate *rate = &d->place->rate;
+    size_t i = 2;
+    if (!word_is(&words->at[0], names[d->verb])) broken("decision %lld calls another command", (long long)d->id);
+    if (d->verb != STEADY__RESET) {
+        expect_number(d, words, &i, NULL, rate->capacity);
+        expect_number(d, words, &i, NULL, rate->recharge);
+        if (rate->drops != 1) expect_number(d, words, &i, "DROPS", rate->drops);
+    }
+    if (d->verb == STEADY__CONSUME && rate->block != 0) expect_number(d, words, &i, "BLOCK", rate->block);
+    if (d->verb == STEADY__CONSUME && d->amount != 1) expect_number(d, words, &i, "AMOUNT", d->amount);
+    if (i != words->count) broken("decision %lld has words too many", (long long)d->id);
+}
+
+static void check_arguments(const struct decision *d, const struct words *words, enum form form) {
+    if (form == FORM_MODULE) {
+        check_module_arguments(d, words);
+        return;
+    }
+    if (which_script(&words->at[1], form == FORM_EVAL) != d->verb)
+        broken("decision %lld calls another script", (long long)d->id);
+    check_script_arguments(d, words);
+}
+
+/* A server without the command, or one that keeps it from us. */
+static const char *module_refusal(const struct node *node) {
+    if (!node->has_module) return "-ERR unknown command 'STEADY.', with args beginning with: ";
+    if (node_suffers(node, TROUBLE_NOLOAD)) return "-NOPERM no STEADY: no permissions to run the 'steady.' command";
+    return NULL;
+}
+
+static const char *script_refusal(struct node *node, enum steady__verb verb, bool eval) {
+    if (node_suffers(node, TROUBLE_FORGETS) && one_in(2)) node->has_script[verb] = false;
+    if (!eval && !node->has_script[verb]) return "-NOSCRIPT No matching script. Please use EVAL.";
+    if (eval) node->has_script[verb] = true;
+    return NULL;
+}
+
+/* What a server refuses a decision with before it makes it; NULL: it makes it. */
+static const char *refusal(struct node *node, enum steady__verb verb, enum form form) {
+    const bool writes = verb != STEADY__PEEK;
+    if (form == FORM_EVALSHA && node_suffers(node, TROUBLE_RENAMED))
+        return "-ERR unknown command 'EVALSHA', with args beginning with: ";
+    const char *why = form == FORM_MODULE ? module_refusal(node) : NULL;
+    if (why != NULL) return why;
+    if (node_suffers(node, TROUBLE_LOADING)) return "-LOADING Redis is loading the dataset in memory";
+    if (node_suffers(node, TROUBLE_BUSY)) return "-BUSY Redis is busy running a script.";
+    if (node_suffers(node, TROUBLE_NOPERM)) return "-NOPERM No permissions to access a key";
+    why = form != FORM_MODULE ? script_refusal(node, verb, form == FORM_EVAL) : NULL;
+    if (why != NULL) return why;
+    if (writes && !node->primary) return "-READONLY You can't write against a read only replica.";
+    if (writes && node_suffers(node, TROUBLE_OOM)) return "-OOM command not allowed when used memory > 'maxmemory'.";
+    if (writes && node_suffers(node, TROUBLE_MISCONF)) return "-MISCONF Errors writing to the AOF file";
+    if (writes && node_suffers(node, TROUBLE_NOREPLICAS)) return "-NOREPLICAS Not enough good replicas to write.";
+    return NULL;
+}
+
+static void refuse(struct conn *conn, struct decision *d, const char *why) {
+    char text[1400];
+    const bool quotes = strncmp(why, "-ERR unknown", 12) == 0;
+    journal_refused(d, why);
+    note(why, d->id, conn->fd, 0);
+    snprintf(text, sizeof text, "%s%s%s%s\r\n", why, quotes ? "'" : "", quotes ? d->key : "", quotes ? "' " : "");
+    if (strncmp(why, "-NOSCRIPT", 9) == 0) conn->client->noscripts++;
+    const bool readonly = strncmp(why, "-READONLY", 9) == 0;
+    say(conn, text, readonly ? &conn->readonly_at : &conn->heeded_at);
+}
+
+static void make(struct conn *conn, struct decision *d, enum form form) {
+    int64_t values[STEADY__REPLY_MAX];
+    size_t count = 0;
+    const char *error =
+        form == FORM_MODULE ? keys_run_module(conn->node, d, values, &count) : keys_run(conn->node, d, values, &count);
+    if (error != NULL) {
+        refuse(conn, d, error);
+        return;
+    }
+    note("made", d->id, values[0], (int64_t)count);
+    if (node_suffers(conn->node, TROUBLE_GARBAGE) && one_in(4))
+        say_garbage(conn);
+    else if (count == 1)
+        say_number(conn, values[0]);
+    else
+        say_numbers(conn, values, count);
+}
+
+static void decide(struct conn *conn, struct decision *d, const struct words *words) {
+    const enum form form = words_form(words);
+    if (conn->db != (long)conn->client->url.db)
+        broken("decision %lld is made in database %ld", (long long)d->id, conn->db);
+    check_arguments(d, words, form);
+    journal_seen(d, form);
+    if (form == FORM_MODULE && conn->node->hangs_up) {
+        conn_end(conn, END_EOF);
+        return;
+    }
+    const char *why = refusal(conn->node, d->verb, form);
+    if (why != NULL)
+        refuse(conn, d, why);
+    else
+        make(conn, d, form);
+}
+
+static void load(struct conn *conn, const struct words *words) {
+    char text[64];
+    if (words->count != 3 || !word_is(&words->at[1], "LOAD")) broken("a client sends a SCRIPT it should not");
+    const enum steady__verb verb = which_script(&words->at[2], true);
+    if (++conn->client->loads > conn->client->noscripts) broken("a client loads a script that nobody has missed");
+    note("SCRIPT LOAD", conn->fd, (int64_t)verb, 0);
+    if (node_suffers(conn->node, TROUBLE_LOADING)) {
+        say(conn, "-LOADING Redis is loading the dataset in memory\r\n", &conn->heeded_at);
+    } else if (node_suffers(conn->node, TROUBLE_NOPERM) || node_suffers(conn->node, TROUBLE_NOLOAD)) {
+        say(conn, "-NOPERM this user has no permissions to run the 'script|load' command\r\n", &conn->heeded_at);
+    } else {
+        conn->node->has_script[verb] = true;
+        snprintf(text, sizeof text, "$40\r\n%s\r\n", steady__scripts[verb].sha1);
+        say(conn, text, &conn->heeded_at);
+    }
+}
+
+/* ---- Sessions ---- */
+
+static void authenticate(struct conn *conn, const struct words *words) {
+    const struct word *password = &words->at[words->count - 1];
+    note("AUTH", conn->fd, conn->node->index, node_suffers(conn->node, TROUBLE_PASSWORD));
+    conn->authed = !node_suffers(conn->node, TROUBLE_PASSWORD) && word_is(password, PASSWORD);
+    if (conn->authed) {
+        say(conn, "+OK\r\n", NULL);
+    } else {
+        conn->client->was_refused = true;
+        say(conn, "-WRONGPASS invalid username-password pair or user is disabled.\r\n", &conn->rejected_at);
+    }
+}
+
+static void select_db(struct conn *conn, const struct words *words) {
+    if (words->count != 2) broken("a client sends a SELECT of %zu words", words->count);
+    if (node_suffers(conn->node, TROUBLE_BUSY)) {
+        say(conn, "-BUSY Redis is busy running a script.\r\n", NULL);
+        return;
+    }
+    conn->db = (long)word_number(&words->at[1]);
+    say(conn, "+OK\r\n", NULL);
+}
+
+static void say_role(struct conn *conn) {
+    note("ROLE", conn->fd, conn->node->index, conn->node->primary);
+    if (node_suffers(conn->node, TROUBLE_NOPERM)) {
+        say(conn, "-NOPERM this user has no permissions to run the 'role' command\r\n", NULL);
+    } else if (conn->node->primary) {
+        say(conn, "*3\r\n$6\r\nmaster\r\n:100\r\n*1\r\n*3\r\n$8\r\n10.0.0.1\r\n$4\r\n7000\r\n$3\r\n100\r\n",
+            &conn->primary_at);
+    } else {
+        say(conn, "*5\r\n$5\r\nslave\r\n$8\r\n10.0.0.1\r\n:7000\r\n$9\r\nconnected\r\n:100\r\n", NULL);
+    }
+}
+
+/* Greetings come in one go, so what follows on a wrong password is not the client's fault; a decision would be. */
+static void turn_down(struct conn *conn, const struct decision *d) {
+    if (d != NULL) broken("decision %lld is asked by a client that was not let in", (long long)d->id);
+    say(conn, "-NOAUTH Authentication required.\r\n", NULL);
+}
+
+static void execute(struct conn *conn, const struct words *words) {
+    const struct word *name = &words->at[0];
+    struct decision *d = journal_of(words);
+    if (word_is(name, "AUTH"))
+        authenticate(conn, words);
+    else if (!conn->authed && *conn->client->url.password != '\0')
+        turn_down(conn, d);
+    else if (word_is(name, "SELECT"))
+        select_db(conn, words);
+    else if (d != NULL)
+        decide(conn, d, words);
+    else if (word_is(name, "ROLE"))
+        say_role(conn);
+    else if (word_is(name, "SCRIPT"))
+        load(conn, words);
+    else
+        broken("a client sends %.*s", (int)name->len, name->bytes);
+}
+
+static void expect_work(struct conn *conn, steady_us when);
+
+static void work(void *arg) {
+    struct conn *conn = arg;
+    struct words words;
+    size_t from = 0, len = 0;
+    conn->work_due = false;
+    if (node_suffers(conn->node, TROUBLE_FROZEN)) {
+        expect_work(conn, conn->node->until[TROUBLE_FROZEN]);
+        return;
+    }
+    while (!conn->ended && (len = words_read(&words, conn->in + from, conn->in_len - from)) > 0) {
+        execute(conn, &words);
+        from += len;
+        if (one_in(8)) break;
+    }
+    memmove(conn->in, conn->in + from, conn->in_len - from);
+    conn->in_len -= from;
+    if (len > 0) expect_work(conn, world.now + between(1, 20));
+}
+
+static void expect_work(struct conn *conn, steady_us when) {
+    if (conn->work_due || conn->ended) return;
+    conn->work_due = true;
+    at(when, work, conn);
+}
+
+void node_hear(struct conn *conn, const char *bytes, size_t len) {
+    if (conn->in_len + len > conn->in_room) {
+        const size_t room = 2 * (conn->in_len + len) + 1024;
+        char *in = keep(room);
+        memcpy(in, conn->in != NULL ? conn->in : "", conn->in_len);
+        conn->in = in;
+        conn->in_room = room;
+    }
+    memcpy(conn->in + conn->in_len, bytes, len);
+    conn->in_len += len;
+    expect_work(conn, world.now + between(1, 20));
+}
+
+void node_accept(struct conn *conn) {
+    conn->next = conn->node->conns;
+    conn->node->conns = conn;
+    if (!node_suffers(conn->node, TROUBLE_CLIENTS)) return;
+    conn->turned_away = true;
+    say(conn, "-ERR max number of clients reached\r\n", NULL);
+    conn_end(conn, one_in(4) ? END_RESET : END_EOF);
+}
+
+void node_gone(struct conn *conn) { conn->ended = true; }
+
+/* ---- Troubles that come at once ---- */
+
+static void end_all(struct node *node) {
+    for (struct conn *conn = node->conns; conn != NULL; conn = conn->next)
+        conn_end(conn, (enum ending)between(END_EOF, END_SILENT));
+    node->conns = NULL;
+}
+
+void node_crash(struct node *node, steady_us until, bool keeps_keys) {
+    note("crash", node->index, until, keeps_keys);
+    end_all(node);
+    node->until[TROUBLE_DOWN] = until;
+    memset(node->has_script, 0, sizeof node->has_script);
+    if (!keeps_keys) keys_forget(node);
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT
+ * Commands as a client writes them: arrays of bulk strings, nothing else. */
+#ifndef SIM_WORDS_H
+#define SIM_WORDS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define WORDS_MAX 12
+
+struct word {
+    const char *bytes;
+    size_t len;
+};
+
+struct words {
+    size_t count;
+    struct word at[WORDS_MAX];
+};
+
+/* The command that the bytes begin with: its length, or 0 where it is not complete. Anything else breaks a promise. */
+size_t words_read(struct words *words, const char *bytes, size_t len);
+
+/* What a command is, so far as decisions are concerned. */
+enum form { FORM_OTHER, FORM_EVALSHA, FORM_EVAL, FORM_MODULE };
+enum form words_form(const struct words *words);
+
+bool word_is(const struct word *word, const char *text);
+int64_t word_number(const struct word *word); /* the last number in it */
+
+#endif
