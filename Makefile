@@ -48,7 +48,8 @@ ifeq ($(TLS_PKGS),)
 UNIT := $(filter-out %tls,$(UNIT))
 LIVE := $(filter-out %tls,$(LIVE))
 endif
-HELP := $(filter-out $(call obj,tests/unit_*.c tests/live_*.c tests/prog_*.c tests/vectors.c),$(call obj,tests/*.c))
+HELP := $(filter-out $(call obj,tests/unit_*.c tests/live_*.c tests/prog_*.c tests/vectors.c) \
+          $(if $(TLS_PKGS),,%/tls_server.o),$(call obj,tests/*.c))
 FAULTS := $(patsubst tests/faults/%.c,$(BUILD)/faults/%,$(filter-out %_shim.c,$(wildcard tests/faults/*.c)))
 BENCH := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
 # What servers load: modules for measurements and tests, and what one with ASan in a module needs.

@@ -437,11 +437,11 @@ int steady__tls_open(struct steady__tls_context **context, const struct steady__
     if (c == NULL) return steady__fail(why, STEADY_NO_MEMORY, "out of memory");
     ERR_clear_error();
     const int error = fill(c, url, options != NULL ? options : &defaults, why);
-    ERR_clear_error();
     if (error == 0)
         *context = c;
     else
         steady__tls_close(c);
+    ERR_clear_error();
     return error;
 }
 
@@ -449,5 +449,6 @@ void steady__tls_close(struct steady__tls_context *context) {
     if (context == NULL) return;
     SSL_CTX_free(context->ssl);
     BIO_meth_free(context->carrier);
+    ERR_clear_error();
     free(context);
 }

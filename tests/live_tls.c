@@ -391,12 +391,14 @@ static void test_much(void **state) {
 static void test_errors_of_others(void **state) {
     struct tally tally = {0};
     (void)state;
-    rig_open_at(trusting("localhost"), STEADY_SECOND);
+    open_through_proxy(&(struct proxy_rules){.slice = 1}, 5 * STEADY_SECOND);
     for (int i = 0; i < 20; i++) {
         ERR_raise(ERR_LIB_SSL, ERR_R_INTERNAL_ERROR);
         consume_counted(rig.throttler, "k", 1, &tally);
-        ERR_raise(ERR_LIB_SYS, EPIPE);
-        run_until_done(rig.poller, &tally, STEADY_SECOND);
+        while (tally.called < tally.submitted) {
+            ERR_raise(ERR_LIB_SYS, EPIPE);
+            assert_true(steady_poller_run(rig.poller, STEADY_SECOND) > 0);
+        }
     }
     assert_int_equal(tally.allowed, 20);
     assert_int_equal(stats().reconnects, 0);
@@ -463,6 +465,13 @@ static void attempt(struct steady__dial *dial, struct attempts *attempts, unsign
     }
 }
 
+/* There is no mallinfo2 under the sanitizers, and the leak checker in its place. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define ATTEMPTS 100
+#else
+#define ATTEMPTS 1000
+#endif
+
 static void test_nothing_is_left_of_failed_handshakes(void **state) {
     struct steady__url url;
     struct steady__tls_context *tls = NULL;
@@ -486,8 +495,8 @@ static void test_nothing_is_left_of_failed_handshakes(void **state) {
     attempt(&dial, &attempts, 50);
     const unsigned descriptors_before = descriptors();
     const size_t heap_before = heap();
-    attempt(&dial, &attempts, 1000);
-    assert_int_equal(attempts.failed, 1050);
+    attempt(&dial, &attempts, ATTEMPTS);
+    assert_int_equal(attempts.failed, 50 + ATTEMPTS);
     assert_string_equal(attempts.why, "the server's certificate is not for 127.0.0.1");
     assert_int_equal(descriptors(), descriptors_before);
     assert_true(heap() < heap_before + 64 * 1024); /* 66 bytes an attempt */

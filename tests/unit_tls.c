@@ -1,0 +1,447 @@
+/* SPDX-License-Identifier: MIT
+ * TLS against servers of our own: names and tickets, records of any size, new keys, ends of all kinds, and what is no
+ * TLS at all. */
+#include "support.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <poll.h>
+#include <stdlib.h>
+
+#include "certificates.h"
+#include "fake_server.h"
+#include "random.h"
+#include "tls_server.h"
+#include "wire.h"
+
+#define MS STEADY_MILLISECOND
+#define TIMEOUT (100 * MS)
+
+static steady_poller *poller;
+static steady_loop loop;
+static struct log_lines log_lines;
+static struct tls_server *server;
+static struct fake_server *fake;
+static steady_store *store;
+static steady_throttler *throttler;
+
+static int set_up(void **state) {
+    (void)state;
+    memset(&log_lines, 0, sizeof log_lines);
+    assert_int_equal(steady_poller_new(&poller), 0);
+    loop = steady_poller_loop(poller);
+    return 0;
+}
+
+static void close_store(void) {
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    close_store();
+    tls_server_stop(server);
+    server = NULL;
+    if (fake != NULL) fake_stop(fake);
+    fake = NULL;
+    steady_poller_free(&poller);
+    return 0;
+}
+
+static void open_at(const char *host, int port, const char *server_name, steady_us timeout) {
+    const steady_tls_options tls = {.ca_file = certificate("ca.pem"), .server_name = server_name};
+    const steady_store_options options = {.loop = &loop,
+                                          .timeout = timeout,
+                                          .log = remember_line,
+                                          .log_data = &log_lines,
+                                          .engine = STEADY_ENGINE_SCRIPT,
+                                          .tls = &tls};
+    char url[64];
+    snprintf(url, sizeof url, "rediss://%s:%d", host, port);
+    store = open_store(url, &options);
+    throttler = new_throttler(store, 10, HOUR);
+}
+
+static void start(const struct tls_server_rules *rules, steady_us timeout) {
+    server = tls_server_start(rules);
+    open_at("localhost", tls_server_port(server), NULL, timeout);
+}
+
+static struct tally ask(unsigned times) {
+    struct tally tally = {0};
+    for (unsigned i = 0; i < times; i++)
+        consume_counted(throttler, "somekey", 1, &tally);
+    run_until_done(poller, &tally, 20 * STEADY_SECOND);
+    assert_int_equal(ERR_peek_error(), 0);
+    return tally;
+}
+
+/* ---- Names ---- */
+
+static void assert_name_sent(const char *host, const char *server_name, const char *name) {
+    server = tls_server_start(
+        &(struct tls_server_rules){.certificate = strcmp(name, "elsewhere.example") == 0 ? "elsewhere" : "server"});
+    open_at(host, tls_server_port(server), server_name, STEADY_SECOND);
+    assert_int_equal(ask(1).allowed, 1);
+    close_store();
+    const struct tls_server_seen seen = tls_server_finish(server);
+    assert_string_equal(seen.name, name);
+    assert_int_equal(seen.goodbyes, 1);
+    tls_server_stop(server);
+    server = NULL;
+}
+
+static void test_the_name_goes_ahead_but_no_address_does(void **state) {
+    (void)state;
+    assert_name_sent("localhost", NULL, "localhost");
+    assert_name_sent("127.0.0.1", NULL, "");
+    assert_name_sent("127.0.0.1", "localhost", "localhost");
+    assert_name_sent("127.0.0.1", "localhost.", "localhost");
+    assert_name_sent("localhost", "elsewhere.example", "elsewhere.example");
+    assert_name_sent("localhost", "::1", "");
+}
+
+/* ---- Versions, keys, records ---- */
+
+static void test_too_old(void **state) {
+    (void)state;
+    start(&(struct tls_server_rules){.version = TLS1_1_VERSION}, TIMEOUT);
+    assert_int_equal(ask(1).errors[-STEADY_UNAVAILABLE], 1);
+    assert_non_null(strstr(steady_store_trouble(store), "protocol version"));
+}
+
+static void test_new_keys(void **state) {
+    struct tls_server_rules rules = {.version = TLS1_3_VERSION, .keys_every = 7};
+    (void)state;
+    start(&rules, 10 * STEADY_SECOND);
+    assert_int_equal(ask(1).allowed, 1);
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(ask(100).allowed, 100);
+    close_store();
+    assert_int_equal(tls_server_finish(server).connections, 1);
+}
+
+/* More than the reader takes at once: what stays in OpenSSL's buffers is no event of any loop. */
+static void test_answers_in_one_piece(void **state) {
+    (void)state;
+    for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
+        start(&(struct tls_server_rules){.version = version, .batch = 5000}, 10 * STEADY_SECOND);
+        const steady_us since = now_us();
+        assert_int_equal(ask(5000).allowed, 5000);
+        assert_true(now_us() - since < 5 * STEADY_SECOND);
+        close_store();
+        tls_server_stop(server);
+        server = NULL;
+    }
+}
+
+static void test_records_of_a_byte(void **state) {
+    (void)state;
+    start(&(struct tls_server_rules){.record = 1, .batch = 100}, 10 * STEADY_SECOND);
+    assert_int_equal(ask(100).allowed, 100);
+}
+
+/* ---- Ends, and beginnings after them ---- */
+
+/* With and without a goodbye it is an end. What was out is unknown, and the next connection goes on from the ticket. */
+static void assert_ends(int version, bool goodbye) {
+    start(&(struct tls_server_rules){.version = version, .close_after = 10, .goodbye = goodbye}, STEADY_SECOND);
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(ask(1).allowed, 1);
+        const struct tally tally = ask(20);
+        assert_int_equal(tally.allowed, 9);
+        assert_int_equal(tally.errors[-STEADY_UNKNOWN], 11);
+        assert_non_null(strstr(steady_store_trouble(store), "the server closed the connection"));
+    }
+    close_store();
+    const struct tls_server_seen seen = tls_server_finish(server);
+    assert_in_range(seen.connections, 5, 6);
+    assert_int_equal(seen.resumed, seen.connections - 1);
+    tls_server_stop(server);
+    server = NULL;
+}
+
+static void test_ends(void **state) {
+    (void)state;
+    assert_ends(TLS1_2_VERSION, false);
+    assert_ends(TLS1_2_VERSION, true);
+    assert_ends(TLS1_3_VERSION, false);
+    assert_ends(TLS1_3_VERSION, true);
+}
+
+/* ---- What is no TLS ---- */
+
+static const struct {
+    const char *bytes;
+    size_t len;
+    const char *says;
+} babble[] = {
+    {"-ERR unknown command\r\n", 22, "does not speak TLS"},
+    {"HTTP/1.1 400 Bad Request\r\n\r\n", 28, "does not speak TLS"},
+    {"\0\0\0\0\0\0\0\0", 8, "does not speak TLS"},
+    {"\xff\xff\xff\xff\xff\xff\xff\xff", 8, "does not speak TLS"},
+    {"\x15\x03\x03\x00\x02\x02\x28", 7, "the server ended TLS: handshake failure"},
+    {"\x15\x03\x03\x00\x02\x02\x30", 7, "the server refuses our certificate: unknown CA"},
+    {"\x16\x03\x03\xff\xff\x02\x00\x00", 8, "TLS failed"},
+    {"\x16\x03\x03\x00\x04\x0e\x00\x00\x00", 9, "TLS failed"},
+    {"\x17\x03\x03\x00\x04\x0e\x00\x00\x00", 9, "TLS failed"},
+    {"\x16\x03\x03\x00\x7a\x02\x00", 7, "no TLS: "},
+    {"\x16", 1, "no TLS: "},
+};
+
+static void test_babble(void **state) {
+    (void)state;
+    for (size_t i = 0; i < COUNT(babble); i++) {
+        const struct fake_step steps[] = {
+            {FAKE_ACCEPT, 0, NULL, 0},
+            {FAKE_SEND, 0, babble[i].bytes, babble[i].len},
+            {FAKE_SLEEP, 20, NULL, 0},
+            {FAKE_CLOSE, 0, NULL, 0},
+        };
+        fake = fake_start(steps, COUNT(steps));
+        open_at("127.0.0.1", fake_port(fake), NULL, STEADY_SECOND);
+        const struct tally tally = ask(1);
+        assert_int_equal(tally.verdicts + tally.errors[-STEADY_UNKNOWN], 0);
+        if (strstr(log_lines.last, babble[i].says) == NULL) fail_msg("%zu: %s", i, log_lines.last);
+        close_store();
+        fake_stop(fake);
+        fake = NULL;
+        memset(&log_lines, 0, sizeof log_lines);
+    }
+}
+
+/* A server that says nothing, or not all, is left in time, and each decision ends by its own deadline. */
+static void test_stalled(void **state) {
+    static const char *const beginnings[] = {NULL, "\x16\x03\x03", "\x16\x03\x03\x00\x7a\x02\x00\x00"};
+    (void)state;
+    for (size_t i = 0; i < COUNT(beginnings); i++) {
+        const struct fake_step steps[] = {
+            {FAKE_ACCEPT, 0, NULL, 0},
+            {FAKE_SEND, 0, beginnings[i], i},
+            {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+        };
+        fake = fake_start(steps, COUNT(steps));
+        open_at("127.0.0.1", fake_port(fake), NULL, 2 * TIMEOUT);
+        const struct tally tally = ask(3);
+        assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], 3);
+        assert_true(tally.slowest < 2 * TIMEOUT + SLACK);
+        assert_string_equal(steady_store_trouble(store), "nobody to ask within 200000 us; still in the TLS handshake");
+        const steady_us since = now_us();
+        while (log_lines.lines == 0 && now_us() - since < 2 * STEADY_SECOND)
+            steady_poller_run(poller, TIMEOUT);
+        assert_non_null(strstr(log_lines.last, "no TLS: the server does not answer"));
+        close_store();
+        fake_stop(fake);
+        fake = NULL;
+        memset(&log_lines, 0, sizeof log_lines);
+    }
+}
+
+/* ---- A system that takes what it likes ---- */
+
+static uint64_t seed = 1;
+
+static size_t below(size_t end) { return (size_t)random_in(&seed, 0, (int64_t)end - 1); }
+
+static ssize_t fussy_send(const struct steady__net *net, int fd, const void *bytes, size_t len) {
+    const size_t most = 1 + below(700);
+    (void)net;
+    if (below(3) == 0) {
+        errno = EAGAIN;
+        return -1;
+    }
+    return steady__net_system.send(&steady__net_system, fd, bytes, len < most ? len : most);
+}
+
+static ssize_t fussy_recv(const struct steady__net *net, int fd, void *bytes, size_t room) {
+    const size_t most = 1 + below(300);
+    (void)net;
+    return steady__net_system.recv(&steady__net_system, fd, bytes, room < most ? room : most);
+}
+
+static int connect_to(int port) {
+    struct steady__address address = {.len = sizeof(struct sockaddr_in)};
+    struct sockaddr_in *to = (struct sockaddr_in *)&address.bytes;
+    to->sin_family = AF_INET;
+    to->sin_port = htons((uint16_t)port);
+    to->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const int fd = steady__net_system.connect(&steady__net_system, &address, STEADY_SECOND);
+    assert_true(fd >= 0);
+    poll(&(struct pollfd){.fd = fd, .events = POLLOUT}, 1, 1000);
+    return fd;
+}
+
+static void shake_hands(struct steady__tls *tls, int fd) {
+    for (int wanted; (wanted = steady__tls_handshake(tls)) != 0;) {
+        assert_true(wanted > 0);
+        poll(&(struct pollfd){.fd = fd, .events = wanted == STEADY_READABLE ? POLLIN : POLLOUT}, 1, 1000);
+    }
+}
+
+#define REQUESTS 3000
+
+/* "%06zu " and some more */
+static size_t write_request(char *out, size_t number) {
+    const size_t len = 7 + number * 7919 % 400;
+    memset(out, '.', len);
+    snprintf(out, 8, "%06zu ", number);
+    out[7] = '.';
+    out[len - 1] = '\n';
+    return len;
+}
+
+static size_t put_some(struct steady__wire *wire, struct steady__request *requests, size_t put) {
+    char *room;
+    for (size_t n = below(40); n > 0 && put < REQUESTS; n--, put++) {
+        if ((room = steady__wire_room(wire, 500)) == NULL) break;
+        steady__wire_put(wire, &requests[put], write_request(room, put));
+    }
+    return put;
+}
+
+/* Until the server has read all and closed. What we have not read when we close makes it a reset, which takes back what
+ * the server has not read. */
+static void await_end(int fd) {
+    char bytes[1024];
+    shutdown(fd, SHUT_WR);
+    do
+        poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 5000);
+    while (recv(fd, bytes, sizeof bytes, 0) > 0);
+}
+
+/* The stream arrives as it was put, and where it is cut, a request of which the wire says that no byte was written is
+ * one of which the server has none. */
+static void assert_stream(struct steady__tls_context *context, int version, size_t cut_after, bool gently) {
+    static struct steady__request requests[REQUESTS];
+    struct steady__net net = steady__net_system;
+    struct steady__tls_ticket ticket = {0};
+    struct steady__wire wire;
+    char expected[512];
+    size_t put = 0, len, at = 0, unwritten = 0, seen = 0;
+    bool written;
+    net.send = fussy_send;
+    net.recv = fussy_recv;
+    memset(requests, 0, sizeof requests);
+    server = tls_server_start(&(struct tls_server_rules){.version = version, .mute = true});
+    assert_int_equal(steady__wire_init(&wire, &net, REQUESTS), 0);
+    const int fd = connect_to(tls_server_port(server));
+    struct steady__tls *tls = steady__tls_new(context, &net, fd, "localhost", &ticket);
+    shake_hands(tls, fd);
+    steady__wire_open(&wire, fd, tls);
+    while (wire.sent < cut_after && (put < REQUESTS || wire.out_from < wire.out_to)) {
+        put = put_some(&wire, requests, put);
+        assert_true(steady__wire_flush(&wire) || wire.broken == 0);
+    }
+    if (gently) await_end(fd);
+    steady__wire_close(&wire);
+    const char *bytes = tls_server_received(server, &len);
+    while (steady__wire_abandoned(&wire, &written) != NULL)
+        unwritten += !written;
+    for (; at < len; seen++) {
+        const size_t n = write_request(expected, seen);
+        assert_memory_equal(bytes + at, expected, n < len - at ? n : len - at);
+        at += n;
+    }
+    if (gently)
+        assert_int_equal(seen, put - unwritten);
+    else
+        assert_true(seen <= put - unwritten);
+    if (cut_after == SIZE_MAX) assert_int_equal(unwritten, 0);
+    steady__wire_free(&wire);
+    steady__tls_forget(&ticket);
+    tls_server_stop(server);
+    server = NULL;
+}
+
+static void test_what_counts_as_written(void **state) {
+    struct steady__url url;
+    struct steady__tls_context *context = NULL;
+    const steady_tls_options options = {.ca_file = certificate("ca.pem")};
+    (void)state;
+    assert_int_equal(steady__url_parse(&url, "rediss://localhost", NULL), 0);
+    assert_int_equal(steady__tls_open(&context, &url, &options, NULL), 0);
+    for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
+        assert_stream(context, version, SIZE_MAX, true);
+        for (int i = 0; i < 20; i++)
+            assert_stream(context, version, below(300000), i % 2 == 0);
+    }
+    steady__tls_close(context);
+    assert_int_equal(ERR_peek_error(), 0);
+}
+
+/* ---- Out of memory ---- */
+
+static _Thread_local long allocations_left = -1; /* of OpenSSL, on this thread, until they fail; -1: never */
+
+static void *scarce_malloc(size_t size, const char *file, int line) {
+    (void)file;
+    (void)line;
+    if (allocations_left == 0) return NULL;
+    if (allocations_left > 0) allocations_left--;
+    return malloc(size);
+}
+
+static void *scarce_realloc(void *old, size_t size, const char *file, int line) {
+    (void)file;
+    (void)line;
+    if (allocations_left == 0) return NULL;
+    if (allocations_left > 0) allocations_left--;
+    return realloc(old, size);
+}
+
+static void scarce_free(void *old, const char *file, int line) {
+    (void)file;
+    (void)line;
+    free(old);
+}
+
+/* Whichever allocation is the last one: an answer or an error, and the next store works. */
+static void test_out_of_memory(void **state) {
+    const steady_tls_options tls = {.ca_file = certificate("ca.pem")};
+    const steady_store_options options = {.timeout = 200 * MS, .tls = &tls, .engine = STEADY_ENGINE_SCRIPT};
+    char url[64];
+    unsigned failed = 0, answered = 0;
+    (void)state;
+    server = tls_server_start(&(struct tls_server_rules){0});
+    snprintf(url, sizeof url, "rediss://localhost:%d", tls_server_port(server));
+    for (long n = 0; answered < 3; n += 1 + n / 20) {
+        steady_message why = {""};
+        steady_result result = {.error = STEADY_NO_MEMORY};
+        allocations_left = n;
+        if (steady_store_open(&store, url, &options, &why) == 0) {
+            throttler = new_throttler(store, 10, HOUR);
+            steady_consume_sync(throttler, "k", 1, 1, &result);
+        }
+        allocations_left = -1;
+        close_store();
+        assert_int_equal(ERR_peek_error(), 0);
+        failed += result.error != 0;
+        answered += result.error == 0;
+    }
+    assert_true(failed > 20);
+}
+
+#define WITH_LOOP(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        WITH_LOOP(test_the_name_goes_ahead_but_no_address_does),
+        WITH_LOOP(test_too_old),
+        WITH_LOOP(test_new_keys),
+        WITH_LOOP(test_answers_in_one_piece),
+        WITH_LOOP(test_records_of_a_byte),
+        WITH_LOOP(test_ends),
+        WITH_LOOP(test_babble),
+        WITH_LOOP(test_stalled),
+        WITH_LOOP(test_what_counts_as_written),
+        WITH_LOOP(test_out_of_memory),
+    };
+    if (CRYPTO_set_mem_functions(scarce_malloc, scarce_realloc, scarce_free) != 1) abort();
+    certificates_make();
+    const int failed = cmocka_run_group_tests_name("tls", tests, NULL, NULL);
+    certificates_remove();
+    return failed;
+}
