@@ -30,7 +30,7 @@
 #define REDIRECTS_MAX 5
 #define NODES_MAX 1024
 #define PAUSE_FIRST (20 * STEADY_MILLISECOND)
-#define PAUSE_LAST (500 * STEADY_MILLISECOND)
+#define PAUSE_LAST (300 * STEADY_MILLISECOND) /* so that who took over is asked within a second */
 #define PAUSE_BLIND (30 * STEADY_SECOND)
 #define CALM (5 * STEADY_SECOND) /* without a wish: the next pause is the first again */
 #define ANSWER_LEAST (100 * STEADY_MILLISECOND)

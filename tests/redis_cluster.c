@@ -4,12 +4,14 @@
 
 #include <stdlib.h>
 
+#include "slots.h"
+
 static void start_node(struct server *node, const char *options) {
-    char text[400];
+    char text[480];
     snprintf(text, sizeof text,
-             "--cluster-enabled yes --cluster-port %d --cluster-node-timeout %d --cluster-replica-validity-factor 0 "
+             "--cluster-enabled yes --cluster-port %d --cluster-replica-validity-factor 0 "
              "--repl-diskless-sync yes --repl-diskless-sync-delay 0 --repl-ping-replica-period 1 %s",
-             free_port(), NODE_TIMEOUT_MS, options != NULL ? options : "");
+             free_port(), options != NULL ? options : "");
     server_start(node, text);
 }
 
@@ -82,23 +84,24 @@ void cluster_stop(struct cluster *cluster) {
     cluster->count = 0;
 }
 
-static const struct server *any_node(const struct cluster *cluster) {
+long long cluster_stat(const struct cluster *cluster, const char *field) {
+    long long sum = 0;
     for (unsigned i = 0; i < cluster->count; i++)
-        if (cluster->nodes[i].pid != 0) return &cluster->nodes[i];
-    fail_msg("no node runs");
-    return NULL;
+        if (cluster->nodes[i].pid != 0) sum += server_stat(&cluster->nodes[i], field);
+    return sum;
 }
 
-unsigned cluster_slot(const struct cluster *cluster, const char *key) {
-    return (unsigned)atoi(server_ask(any_node(cluster), "CLUSTER KEYSLOT %s", key));
-}
-
-/* As it was at the start. */
-unsigned cluster_owner(const struct cluster *cluster, unsigned slot) {
-    (void)cluster;
+unsigned cluster_owner(unsigned slot) {
     for (unsigned i = PRIMARIES - 1; i > 0; i--)
         if (slot >= i * 16384 / PRIMARIES) return i;
     return 0;
+}
+
+void cluster_tag(char out[16], unsigned owner, unsigned number) {
+    for (unsigned i = 0;; i++) {
+        const int len = snprintf(out, 16, "%u", i);
+        if (cluster_owner(steady__slot_of(out, (size_t)len)) == owner && number-- == 0) return;
+    }
 }
 
 static void must(const struct server *node, const char *reply) {

@@ -7,7 +7,7 @@
 
 #define PRIMARIES 3
 #define NODES 6
-#define NODE_TIMEOUT_MS 600
+#define QUICK_FAILOVER "--cluster-node-timeout 600"
 
 struct cluster {
     struct server nodes[NODES]; /* the primaries first; that of nodes[3 + i] is nodes[i] */
@@ -19,12 +19,17 @@ struct cluster {
 void cluster_start(struct cluster *cluster, unsigned count, const char *options);
 void cluster_stop(struct cluster *cluster);
 
-/* Waits until each server that runs says that the cluster is well, and has heard of every one's slots. */
+/* Waits until each server that runs says that the cluster is well. */
 void cluster_await(const struct cluster *cluster);
 
-/* Which slot this key is in, as the servers have it, and which primary that is with. */
-unsigned cluster_slot(const struct cluster *cluster, const char *key);
-unsigned cluster_owner(const struct cluster *cluster, unsigned slot);
+/* The sum of a number out of the INFO of all servers that run. */
+long long cluster_stat(const struct cluster *cluster, const char *field);
+
+/* Which of the primaries this slot was given to at the start. */
+unsigned cluster_owner(unsigned slot);
+
+/* A tag, as in "{tag}", whose slot that was: a short one that no other call returns, by `number`. */
+void cluster_tag(char out[16], unsigned owner, unsigned number);
 
 /* Begins to move a slot, moves its keys, ends it. */
 void cluster_migrate_begin(const struct cluster *cluster, unsigned slot, unsigned from, unsigned to);

@@ -1,0 +1,463 @@
+/* SPDX-License-Identifier: MIT
+ * The Redis store on a real cluster of six servers: found out, spread, resharded, failed over, cut down. The server of
+ * the rig stands by as the single one to compare with. */
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "random.h"
+#include "redis_cluster.h"
+#include "rig.h"
+#include "slots.h"
+
+#define PATIENT (5 * STEADY_SECOND) /* no decision ends by its deadline where nothing is wrong */
+
+static struct cluster cluster;
+
+static int start(void **state) {
+    (void)state;
+    cluster_start(&cluster, NODES, NULL);
+    return 0;
+}
+
+static int start_quick(void **state) {
+    (void)state;
+    cluster_start(&cluster, NODES, QUICK_FAILOVER " --cluster-require-full-coverage no");
+    return 0;
+}
+
+static int start_without_replicas(void **state) {
+    (void)state;
+    cluster_start(&cluster, PRIMARIES, QUICK_FAILOVER " --cluster-require-full-coverage no");
+    return 0;
+}
+
+static int stop(void **state) {
+    (void)state;
+    cluster_stop(&cluster);
+    return 0;
+}
+
+static long long level_in_cluster(const char *key) {
+    struct tally tally = {0};
+    assert_int_equal(steady_peek(rig.throttler, key, strlen(key), count_result, expect_result(&tally)), 0);
+    run_until_done(rig.poller, &tally, 10 * STEADY_SECOND);
+    if (tally.last.error != 0) fail_msg("peek: %s", steady_store_trouble(rig.store));
+    return tally.last.level;
+}
+
+/* What was charged to the buckets "{tag}0" to "{tag}<count - 1>". */
+static long long charged(const char *tag, int count) {
+    long long sum = 0;
+    char key[32];
+    for (int i = 0; i < count; i++) {
+        snprintf(key, sizeof key, "{%s}%d", tag, i);
+        sum += level_in_cluster(key);
+    }
+    return sum;
+}
+
+/* Decisions on buckets of one tag, kept in flight. */
+struct stream {
+    char tag[16];
+    int keys, next;
+    struct tally tally;
+};
+
+static void fill(struct stream *stream, unsigned long in_flight) {
+    char key[32];
+    while (stream->tally.submitted - stream->tally.called < in_flight) {
+        snprintf(key, sizeof key, "{%s}%d", stream->tag, stream->next++ % stream->keys);
+        consume_counted(rig.throttler, key, 1, &stream->tally);
+    }
+}
+
+/* ---- Nothing wrong ---- */
+
+static void test_agrees_with_a_single_server(void **state) {
+    uint64_t seed = 7;
+    steady_store *single = open_store(rig.server.url, NULL), *many = open_store(cluster.nodes[4].url, NULL);
+    steady_throttler *one = new_throttler(single, 10, RECHARGE), *other = new_throttler(many, 10, RECHARGE);
+    (void)state;
+    for (int i = 0; i < 3000; i++) {
+        char key[16];
+        steady_result expected, found;
+        const int len = snprintf(key, sizeof key, "agree:%d", (int)random_in(&seed, 0, 60));
+        const int64_t amount = random_in(&seed, -3, 5);
+        assert_int_equal(steady_consume_sync(one, key, (size_t)len, amount, &expected), 0);
+        assert_int_equal(steady_consume_sync(other, key, (size_t)len, amount, &found), 0);
+        assert_int_equal(found.success, expected.success);
+        assert_int_equal(found.level, expected.level);
+        assert_int_equal(found.retry_after < 0, expected.retry_after < 0);
+    }
+    steady_throttler_free(&one);
+    steady_throttler_free(&other);
+    steady_store_close(&single);
+    steady_store_close(&many);
+}
+
+/* One connection to each primary, one script loaded on each, one map asked for, and next to no redirects. */
+static void test_spread(void **state) {
+    struct tally tally = {0};
+    char key[16];
+    (void)state;
+    for (unsigned i = 0; i < NODES; i++)
+        server_ask(&cluster.nodes[i], "SCRIPT FLUSH");
+    for (unsigned i = 0; i < NODES; i++)
+        server_ask(&cluster.nodes[i], "CONFIG RESETSTAT");
+    rig_open_at(cluster.nodes[0].url, PATIENT);
+    snprintf(key, sizeof key, "spread");
+    consume_counted(rig.throttler, key, 1, &tally);
+    run_until_done(rig.poller, &tally, STEADY_SECOND);
+    run_for(rig.poller, 100 * MS);
+    for (int i = 0; i < 20000; i++) {
+        snprintf(key, sizeof key, "s%d", i % 500);
+        consume_counted(rig.throttler, key, 1, &tally);
+        if (i % 100 == 0) steady_poller_run(rig.poller, 0);
+    }
+    run_until_done(rig.poller, &tally, 20 * STEADY_SECOND);
+    assert_int_equal(tally.allowed, 20001);
+    assert_in_range(cluster_stat(&cluster, "cmdstat_cluster|slots:calls"), 1, 2);
+    assert_in_range(cluster_stat(&cluster, "errorstat_MOVED:count"), 0, 3);
+    for (unsigned i = 0; i < PRIMARIES; i++) {
+        assert_true(server_stat(&cluster.nodes[i], "cmdstat_evalsha:calls") > 5000);
+        assert_in_range(server_stat(&cluster.nodes[i], "cmdstat_script|load:calls"), 1, 1);
+    }
+    assert_int_equal(stats().reconnects, 0);
+    assert_int_equal(rig.log.lines, 0);
+    assert_loop_never_held();
+}
+
+/* A replica as the server to begin with, by name, is as good. */
+static void test_begins_anywhere(void **state) {
+    char url[64];
+    (void)state;
+    snprintf(url, sizeof url, "redis://localhost:%d", cluster.nodes[5].port);
+    rig_open_at(url, PATIENT);
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(ask_one(), 0);
+    rig_close();
+    rig_open_at(cluster.nodes[5].unix_url, PATIENT);
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(ask_one(), 0);
+}
+
+/* The rights that docs/redis.md gives a user, with and without those of clusters. */
+static void test_rights(void **state) {
+    static const char *const rights[] = {"", "+cluster|slots +asking"};
+    static const char *const user[] = {"least", "more"};
+    (void)state;
+    for (int round = 0; round < 2; round++) {
+        struct tally tally = {0};
+        char url[128], key[16];
+        for (unsigned i = 0; i < NODES; i++) {
+            char line[256];
+            snprintf(line, sizeof line,
+                     "ACL SETUSER %s on >SECRET resetkeys ~* resetchannels -@all +evalsha +script|load +get +set +del "
+                     "+time %s",
+                     user[round], rights[round]);
+            assert_string_equal(server_ask(&cluster.nodes[i], line), "OK");
+            server_ask(&cluster.nodes[i], "CONFIG RESETSTAT");
+        }
+        snprintf(url, sizeof url, "redis://%s:SECRET@127.0.0.1:%d", user[round], cluster.nodes[0].port);
+        rig_open_at(url, PATIENT);
+        for (int i = 0; i < 2000; i++) {
+            snprintf(key, sizeof key, "r%d", i % 100);
+            consume_counted(rig.throttler, key, 1, &tally);
+            steady_poller_run(rig.poller, 0);
+        }
+        run_until_done(rig.poller, &tally, 20 * STEADY_SECOND);
+        assert_int_equal(tally.allowed, 2000);
+        run_for(rig.poller, 50 * MS);
+        assert_int_equal(cluster_stat(&cluster, "errorstat_NOPERM:count") > 0, round == 0);
+        rig_close();
+    }
+}
+
+static void test_another_database(void **state) {
+    char url[64];
+    (void)state;
+    snprintf(url, sizeof url, "redis://127.0.0.1:%d/1", cluster.nodes[0].port);
+    rig_open_at(url, STEADY_SECOND);
+    assert_int_equal(ask_one(), STEADY_REFUSED);
+    assert_non_null(strstr(steady_store_trouble(rig.store), "SELECT is not allowed in cluster mode"));
+}
+
+/* ---- Slots that move ---- */
+
+static char moving[16]; /* the tag of what moves */
+
+/* There and back, with a pause in each state that a slot can be in. */
+static void move_slot(void) {
+    const unsigned slot = steady__slot_of(moving, strlen(moving));
+    for (unsigned from = 0; from < 2; from++) {
+        cluster_migrate_begin(&cluster, slot, from, 1 - from);
+        sleep_us(20 * MS);
+        cluster_migrate_keys(&cluster, slot, from, 1 - from);
+        sleep_us(20 * MS);
+        cluster_migrate_end(&cluster, slot, 1 - from);
+        sleep_us(20 * MS);
+    }
+}
+
+/* Old keys and ones never seen before, on the slot that moves: each decision made exactly once. */
+static void test_slot_moved_under_load(void **state) {
+    struct stream old = {.keys = 20}, fresh = {.keys = 1000000};
+    (void)state;
+    cluster_tag(moving, 0, 0);
+    strcpy(old.tag, moving);
+    strcpy(fresh.tag, moving);
+    fresh.next = 1000;
+    for (unsigned i = 0; i < NODES; i++)
+        server_ask(&cluster.nodes[i], "CONFIG RESETSTAT");
+    rig_open_at(cluster.nodes[2].url, PATIENT);
+    const pid_t pid = start_child(move_slot);
+    const steady_us until = now_us() + how_long(2 * STEADY_SECOND, 20 * STEADY_SECOND);
+    while (now_us() < until) {
+        fill(&old, 100);
+        if (fresh.next < 5000) fill(&fresh, 20);
+        assert_true(steady_poller_run(rig.poller, 10 * MS) >= 0);
+    }
+    run_until_done(rig.poller, &old.tally, 20 * STEADY_SECOND);
+    run_until_done(rig.poller, &fresh.tally, 20 * STEADY_SECOND);
+    end_child(pid);
+    assert_int_equal(old.tally.allowed, old.tally.submitted);
+    assert_int_equal(fresh.tally.allowed, fresh.tally.submitted);
+    account(&old.tally, charged(moving, old.keys));
+    assert_true(cluster_stat(&cluster, "errorstat_ASK:count") > 10);
+    assert_true(cluster_stat(&cluster, "errorstat_MOVED:count") > 10);
+    assert_int_equal(rig.log.lines, 0);
+    assert_loop_never_held();
+    /* killed in the middle, the child may have left the slot half moved */
+    const unsigned slot = steady__slot_of(moving, strlen(moving));
+    for (unsigned i = 0; i < 2; i++)
+        server_ask(&cluster.nodes[i], "CLUSTER SETSLOT %u STABLE", slot);
+}
+
+static void reshard(void) {
+    char command[512];
+    snprintf(command, sizeof command,
+             "redis-cli --cluster reshard 127.0.0.1:%d --cluster-from %s --cluster-to %s --cluster-slots 150 "
+             "--cluster-yes >%s/reshard 2>&1",
+             cluster.nodes[0].port, cluster.ids[1], cluster.ids[2], cluster.nodes[0].dir);
+    _exit(system(command) == 0 ? 0 : 1);
+}
+
+/* The tool that administrators use, on slots full of keys, from primary to primary. */
+static void test_resharded_under_load(void **state) {
+    struct tally tally = {0};
+    char key[16];
+    int status = 0, next = 0;
+    long long sum = 0;
+    (void)state;
+    if (system("command -v redis-cli >/dev/null") != 0) skip_because("there is no redis-cli");
+    cluster_await(&cluster);
+    rig_open_at(cluster.nodes[0].url, PATIENT);
+    const pid_t pid = fork();
+    if (pid == 0) reshard();
+    while (waitpid(pid, &status, WNOHANG) == 0) {
+        for (; tally.submitted - tally.called < 200; next++) {
+            snprintf(key, sizeof key, "r:%d", next % 3000);
+            consume_counted(rig.throttler, key, 1, &tally);
+        }
+        assert_true(steady_poller_run(rig.poller, 10 * MS) >= 0);
+    }
+    run_until_done(rig.poller, &tally, 20 * STEADY_SECOND);
+    assert_int_equal(status, 0);
+    assert_int_equal(tally.allowed, tally.submitted);
+    for (int i = 0; i < 3000; i++) {
+        snprintf(key, sizeof key, "r:%d", i);
+        sum += level_in_cluster(key);
+    }
+    account(&tally, sum);
+    assert_loop_never_held();
+}
+
+/* ---- Nodes that go ---- */
+
+static bool is_primary(const struct server *node) { return strncmp(server_ask(node, "ROLE"), "master", 6) == 0; }
+
+/* Keeps both streams going until the first, which is on a node in trouble, has verdicts again after `since`; how long
+ * after nodes[replica] had become a primary that was. */
+static steady_us ride_out(struct stream *hit, struct stream *spared, unsigned replica) {
+    const steady_us give_up = now_us() + 20 * STEADY_SECOND;
+    steady_us taken_over = 0;
+    for (unsigned long verdicts = 0; taken_over == 0 || hit->tally.verdicts == verdicts;) {
+        fill(hit, 50);
+        fill(spared, 50);
+        assert_true(steady_poller_run(rig.poller, 2 * MS) >= 0);
+        if (now_us() > give_up) fail_msg("not taken over: %s", steady_store_trouble(rig.store));
+        if (taken_over != 0 || !is_primary(&cluster.nodes[replica])) continue;
+        taken_over = now_us();
+        verdicts = hit->tally.verdicts;
+    }
+    return now_us() - taken_over;
+}
+
+static void finish(struct stream *stream) { run_until_done(rig.poller, &stream->tally, 10 * STEADY_SECOND); }
+
+static void settle(struct stream *hit, struct stream *spared) {
+    const steady_us until = now_us() + 300 * MS;
+    while (now_us() < until) {
+        fill(hit, 50);
+        fill(spared, 50);
+        assert_true(steady_poller_run(rig.poller, 10 * MS) >= 0);
+    }
+}
+
+/* The replica takes over, its slots are used again within a second of that, and the others never stopped. What the
+ * primary had acknowledged and not passed on yet is lost: less than was in flight. */
+static void test_failover(void **state) {
+    struct stream hit = {.keys = 5}, spared = {.keys = 5};
+    (void)state;
+    cluster_tag(hit.tag, 0, 1);
+    cluster_tag(spared.tag, 1, 1);
+    rig_open_at(cluster.nodes[0].url, 2 * TIMEOUT);
+    settle(&hit, &spared);
+    assert_int_equal(hit.tally.errors[-STEADY_UNKNOWN], 0);
+    server_kill(&cluster.nodes[0]);
+    const steady_us took = ride_out(&hit, &spared, 3);
+    finish(&hit);
+    finish(&spared);
+    print_message("used %lld ms after the replica had taken over\n", (long long)(took / 1000));
+    assert_true(took < STEADY_SECOND);
+    assert_in_range(hit.tally.errors[-STEADY_UNKNOWN], 1, 50);
+    assert_int_equal(spared.tally.allowed, spared.tally.submitted);
+    account(&spared.tally, charged(spared.tag, spared.keys));
+    account_lost(&hit.tally, charged(hit.tag, hit.keys), 50);
+    assert_loop_never_held();
+
+    server_restart(&cluster.nodes[0], true); /* comes back as a replica, which nobody asks */
+    cluster_await(&cluster);
+    const unsigned long before = hit.tally.submitted - hit.tally.allowed;
+    settle(&hit, &spared);
+    finish(&hit);
+    finish(&spared);
+    assert_int_equal(hit.tally.submitted - hit.tally.allowed, before);
+}
+
+/* A primary that stands still takes nobody with it but its own slots. */
+static void test_frozen_primary(void **state) {
+    struct stream hit = {.keys = 5}, spared = {.keys = 5};
+    (void)state;
+    cluster_await(&cluster);
+    cluster_tag(hit.tag, 1, 2);
+    cluster_tag(spared.tag, 2, 2);
+    rig_open_at(cluster.nodes[1].url, TIMEOUT);
+    settle(&hit, &spared);
+    server_freeze(&cluster.nodes[1]);
+    const steady_us took = ride_out(&hit, &spared, 4);
+    finish(&hit);
+    finish(&spared);
+    print_message("used %lld ms after the replica had taken over\n", (long long)(took / 1000));
+    assert_true(took < STEADY_SECOND);
+    assert_in_range(hit.tally.slowest, TIMEOUT, TIMEOUT + SLACK);
+    assert_in_range(hit.tally.errors[-STEADY_UNKNOWN], 1, hit.tally.submitted);
+    assert_int_equal(spared.tally.allowed, spared.tally.submitted);
+    account(&spared.tally, charged(spared.tag, spared.keys));
+    const long long kept = charged(hit.tag, hit.keys);
+    server_thaw(&cluster.nodes[1]); /* it answers what it was sent, to nobody, and finds out that it is a replica */
+    cluster_await(&cluster);
+    assert_in_range(charged(hit.tag, hit.keys), kept, kept);
+    account_lost(&hit.tally, kept, 50);
+    assert_loop_never_held();
+}
+
+/* All at once, and again as they were: the name in the URL is looked up, and the map drawn anew. */
+static void test_all_gone_and_back(void **state) {
+    struct tally tally = {0};
+    char url[64];
+    (void)state;
+    snprintf(url, sizeof url, "redis://localhost:%d", cluster.nodes[2].port);
+    rig_open_at(url, TIMEOUT);
+    warm_up();
+    assert_int_equal(ask_one(), 0);
+    for (unsigned i = 0; i < NODES; i++)
+        server_kill(&cluster.nodes[i]);
+    trickle(&tally, 20 * MS, STEADY_SECOND);
+    assert_int_equal(tally.verdicts, 0);
+    for (unsigned i = 0; i < NODES; i++)
+        server_restart(&cluster.nodes[i], true);
+    cluster_await(&cluster);
+    assert_used_again();
+    assert_loop_never_held();
+}
+
+/* ---- A node without a replica ---- */
+
+static void test_node_gone_for_good(void **state) {
+    struct stream hit = {.keys = 5}, spared = {.keys = 5};
+    (void)state;
+    cluster_tag(hit.tag, 0, 3);
+    cluster_tag(spared.tag, 2, 3);
+    rig_open_at(cluster.nodes[0].url, TIMEOUT);
+    settle(&hit, &spared);
+    finish(&hit);
+    server_kill(&cluster.nodes[0]);
+    const unsigned long verdicts = hit.tally.verdicts;
+    for (int i = 0; i < 10; i++) {
+        settle(&hit, &spared);
+        finish(&hit);
+        finish(&spared);
+    }
+    assert_int_equal(hit.tally.verdicts, verdicts);
+    assert_true(hit.tally.errors[-STEADY_UNAVAILABLE] > 100);
+    assert_in_range(hit.tally.slowest, 0, TIMEOUT + SLACK);
+    assert_int_equal(spared.tally.allowed, spared.tally.submitted);
+    account(&spared.tally, charged(spared.tag, spared.keys));
+    assert_loop_never_held();
+    server_restart(&cluster.nodes[0], true);
+    cluster_await(&cluster);
+    consume_counted(rig.throttler, "x", 1, &hit.tally);
+    finish(&hit);
+    assert_int_equal(hit.tally.last.error, 0);
+}
+
+/* Where a cluster stops as a whole if a slot is not served, as it does by default. */
+static void test_cluster_down(void **state) {
+    (void)state;
+    for (unsigned i = 0; i < PRIMARIES; i++)
+        server_ask(&cluster.nodes[i], "CONFIG SET cluster-require-full-coverage yes");
+    rig_open_at(cluster.nodes[1].url, TIMEOUT);
+    warm_up();
+    server_kill(&cluster.nodes[2]);
+    const steady_us until = now_us() + 10 * STEADY_SECOND;
+    while (strncmp(steady_store_trouble(rig.store), "CLUSTERDOWN", 11) != 0) {
+        char key[16];
+        struct tally tally = {0};
+        cluster_tag(key, 0, 5);
+        if (now_us() > until) fail_msg("not down: %s", steady_store_trouble(rig.store));
+        consume_counted(rig.throttler, key, 1, &tally);
+        run_until_done(rig.poller, &tally, STEADY_SECOND);
+        assert_true(tally.last.error == 0 || tally.last.error == STEADY_UNAVAILABLE);
+        run_for(rig.poller, 5 * MS);
+    }
+    server_restart(&cluster.nodes[2], true);
+    cluster_await(&cluster);
+    assert_used_again();
+}
+
+int main(void) {
+    const struct CMUnitTest steady_cluster[] = {
+        WITH_RIG(test_agrees_with_a_single_server),
+        WITH_RIG(test_spread),
+        WITH_RIG(test_begins_anywhere),
+        WITH_RIG(test_rights),
+        WITH_RIG(test_another_database),
+        WITH_RIG(test_slot_moved_under_load),
+        WITH_RIG(test_resharded_under_load),
+    };
+    const struct CMUnitTest failing_cluster[] = {
+        WITH_RIG(test_failover),
+        WITH_RIG(test_frozen_primary),
+        WITH_RIG(test_all_gone_and_back),
+    };
+    const struct CMUnitTest small_cluster[] = {
+        WITH_RIG(test_node_gone_for_good),
+        WITH_RIG(test_cluster_down),
+    };
+    int failed = cmocka_run_group_tests_name("cluster", steady_cluster, start, stop);
+    failed += cmocka_run_group_tests_name("cluster that fails over", failing_cluster, start_quick, stop);
+    failed += cmocka_run_group_tests_name("cluster without replicas", small_cluster, start_without_replicas, stop);
+    return failed;
+}
