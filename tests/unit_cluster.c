@@ -20,6 +20,7 @@
 static steady_poller *poller;
 static steady_loop loop;
 static struct fake_node *a, *b;
+static steady_us timeout; /* long, but where a deadline matters */
 static steady_store *store;
 static steady_throttler *throttler;
 static char text[8][512]; /* what nodes say has to stay */
@@ -29,6 +30,7 @@ static int set_up(void **state) {
     (void)state;
     assert_int_equal(steady_poller_new(&poller), 0);
     loop = steady_poller_loop(poller);
+    timeout = 5 * STEADY_SECOND;
     a = fake_node_start(false);
     b = fake_node_start(false);
     fake_node_says(a, "CLUSTER", nobody, 0, 0);
@@ -49,7 +51,7 @@ static int tear_down(void **state) {
 
 static void open_with(const char *credentials) {
     char url[128];
-    const steady_store_options options = {.loop = &loop, .timeout = TIMEOUT, .engine = STEADY_ENGINE_SCRIPT};
+    const steady_store_options options = {.loop = &loop, .timeout = timeout, .engine = STEADY_ENGINE_SCRIPT};
     snprintf(url, sizeof url, "redis://%s127.0.0.1:%d", credentials, fake_node_port(a));
     store = open_store(url, &options);
     throttler = new_throttler(store, 10, HOUR);
@@ -58,7 +60,7 @@ static void open_with(const char *credentials) {
 static int ask(const char *key) {
     struct tally tally = {0};
     consume_counted(throttler, key, 1, &tally);
-    run_until_done(poller, &tally, 5 * STEADY_SECOND);
+    run_until_done(poller, &tally, 10 * STEADY_SECOND);
     return tally.last.error;
 }
 
@@ -149,7 +151,7 @@ static void test_one_inquiry_at_a_time(void **state) {
     open_with("");
     for (int i = 0; i < 1000; i++)
         consume_counted(throttler, KEY, 1, &tally);
-    run_until_done(poller, &tally, 5 * STEADY_SECOND);
+    run_until_done(poller, &tally, 10 * STEADY_SECOND);
     assert_int_equal(tally.allowed, 1000);
     await_heard("CLUSTER", 1);
     for (int i = 0; i < 200 && fake_node_open(a) > 0; i++) /* which has no slot, and no connection any more */
@@ -223,7 +225,7 @@ static void test_ask_in_a_pipeline(void **state) {
     open_with("");
     for (int i = 0; i < 500; i++)
         consume_counted(throttler, KEY, 1, &tally);
-    run_until_done(poller, &tally, 5 * STEADY_SECOND);
+    run_until_done(poller, &tally, 10 * STEADY_SECOND);
     assert_int_equal(tally.allowed, 500);
     const char *words = fake_node_words(b);
     for (int i = 0; i < 500; i++, words += strlen("ASKING EVALSHA "))
@@ -265,7 +267,7 @@ static void test_host_of_ipv6(void **state) {
     for (int i = 0; i < 2; i++) {
         struct fake_node *six = fake_node_start(true);
         fake_node_says(six, "EVALSHA", VERDICT, 0, 0);
-        fake_node_says(a, "EVALSHA", redirect(0, "MOVED", i == 0 ? "::1" : "[::1]", fake_node_port(six)), 0, 0);
+        fake_node_says(a, "EVALSHA", redirect(i, "MOVED", i == 0 ? "::1" : "[::1]", fake_node_port(six)), 0, 0);
         open_with("");
         assert_int_equal(ask(KEY), 0);
         assert_int_equal(fake_node_heard(six, "EVALSHA"), 1);
@@ -288,6 +290,7 @@ static void test_dead_target(void **state) {
     struct tally tally = {0};
     (void)state;
     fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", free_port()), 0, 0);
+    timeout = TIMEOUT;
     open_with("");
     for (int i = 0; i < 20; i++) {
         consume_counted(throttler, KEY, 1, &tally);
@@ -317,6 +320,7 @@ static void test_black_hole(void **state) {
     }
     fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", ntohs(address.sin_port)), 0, 1);
     fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", ntohs(address.sin_port)), 0, 0);
+    timeout = TIMEOUT;
     open_with("");
     consume_counted(throttler, KEY, 1, &tally);
     run_until_done(poller, &tally, STEADY_SECOND);
@@ -349,13 +353,14 @@ static void test_script_lost_on_one_node(void **state) {
     (void)state;
     fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 0);
     open_with("");
+    assert_int_equal(ask(KEY), 0);
     for (int round = 0; round < 3; round++) {
         const unsigned loads = fake_node_heard(b, "SCRIPT");
         fake_node_says(b, "SCRIPT", "$2\r\nid\r\n", 0, 0);
         fake_node_says(b, "EVALSHA", "-NOSCRIPT No matching script.\r\n", 0, 10);
         for (int i = 0; i < 10; i++)
             consume_counted(throttler, KEY, 1, &tally);
-        run_until_done(poller, &tally, 5 * STEADY_SECOND);
+        run_until_done(poller, &tally, 10 * STEADY_SECOND);
         assert_int_equal(fake_node_heard(b, "SCRIPT"), loads + 1);
     }
     assert_int_equal(tally.allowed, 30);
@@ -414,6 +419,7 @@ static void test_map_kept_back(void **state) {
     fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 1);
     fake_node_says(a, "CLUSTER", FAKE_SILENCE, 0, 0);
     fake_node_says(b, "CLUSTER", map_of(1, b, b), 0, 0);
+    timeout = TIMEOUT;
     open_with("");
     assert_int_equal(ask(KEY), 0);
     for (int i = 0; i < 300 && fake_node_heard(b, "CLUSTER") == 0; i++)
@@ -451,6 +457,7 @@ static void test_hostile_maps(void **state) {
         fake_node_says(a, "CLUSTER", hostile[i], 0, 0);
         fake_node_says(b, "CLUSTER", hostile[i], 0, 0);
         fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 0);
+        timeout = TIMEOUT;
         open_with("");
         assert_int_equal(ask(KEY), 0);
         for (int n = 0; n < 100 && heard("CLUSTER") == 0; n++)
@@ -459,7 +466,7 @@ static void test_hostile_maps(void **state) {
         for (int n = 0, good = 0; good < 20; n++) {
             const int error = ask(KEY);
             if (error == 0) good++;
-            if (n == 40 || error < STEADY_UNKNOWN) fail_msg("%d after the map %s", error, hostile[i]);
+            if (n == 100 || error < STEADY_UNKNOWN) fail_msg("%d after the map %s", error, hostile[i]);
             run_for(poller, 10 * MS);
         }
     }
@@ -539,6 +546,7 @@ static void test_close_in_callbacks(void **state) {
             const char *moved = redirect(2, "MOVED", "127.0.0.1", fake_node_port(b));
             fake_node_says(a, "EVALSHA", j == 0 ? replies[i] : moved, 0, 0);
             fake_node_says(b, "EVALSHA", replies[i], 0, 0);
+            timeout = TIMEOUT;
             open_with("");
             for (int n = 0; n < 10; n++)
                 assert_int_equal(steady_consume(throttler, KEY, strlen(KEY), 1, close_in_callback, &called), 0);
