@@ -64,10 +64,10 @@ steady_us client_slack(const struct client *client, const struct decision *d) {
     return client->loop.late + client->loop.stalled - d->stalled_before + MS / 20;
 }
 
-/* Within a second of the end of all faults; one who was not let in waits a second, and half of one, before it knocks
- * again. */
+/* Within a second of the end of all faults. One who was not let in waits a second, and half of one, before it knocks
+ * again; one who is hung up on for asking for the module may have to rest twice. */
 static steady_us well_at(const struct client *client) {
-    return world.calm_at + (client->was_refused ? 1700 * MS : STEADY_SECOND);
+    return world.calm_at + (client->comes_late ? 1700 * MS : STEADY_SECOND);
 }
 
 bool client_is_well(const struct client *client, steady_us when) { return when >= well_at(client); }
@@ -148,9 +148,10 @@ static void ask(struct client *client, struct tap *tap, enum steady__verb verb, 
     note("asked", d->id, client->index, error);
     if (error != (full ? STEADY_OVERLOADED : 0)) broken("submitting says %s", steady_error_name(error));
     d->accepted = error == 0;
-    if (error != 0) return;
-    client->expected.in_flight++;
-    if (verb != STEADY__RESET) client->expected.decisions++;
+    client->expected.in_flight += d->accepted;
+    if (verb == STEADY__RESET) return;
+    client->expected.decisions++;
+    client->expected.unavailable += !d->accepted;
 }
 
 static void make_throttler(struct client *client, struct tap *tap) {

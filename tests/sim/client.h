@@ -29,7 +29,7 @@ struct client {
     struct tap taps[TAPS];
     void *timer;
     bool submitting, closing;
-    bool was_refused;    /* the server would not have it, which it asks again only a second later */
+    bool comes_late;     /* back, for a reason: see well_at in client.c */
     int budget;          /* decisions it may yet ask for */
     int64_t local_level; /* of the store's embedded bucket */
     steady_stats expected;

@@ -182,6 +182,7 @@ static void decide(struct conn *conn, struct decision *d, const struct words *wo
     check_arguments(d, words, form);
     journal_seen(d, form);
     if (form == FORM_MODULE && conn->node->hangs_up) {
+        conn->client->comes_late = true;
         conn_end(conn, END_EOF);
         return;
     }
@@ -218,7 +219,7 @@ static void authenticate(struct conn *conn, const struct words *words) {
     if (conn->authed) {
         say(conn, "+OK\r\n", NULL);
     } else {
-        conn->client->was_refused = true;
+        conn->client->comes_late = true;
         say(conn, "-WRONGPASS invalid username-password pair or user is disabled.\r\n", &conn->rejected_at);
     }
 }

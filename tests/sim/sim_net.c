@@ -267,7 +267,8 @@ static struct conn *new_conn(struct sim_net *net, int host, steady_us unanswered
                           .node = host < NODES ? &nodes[host] : NULL,
                           .unanswered = unanswered,
                           .dark_until = host == ADDRESS_DARK ? world.calm_at : 0,
-                          .window = (size_t)between(1, (int64_t)net_weather.window),
+                          .window = world.now < world.calm_at ? (size_t)between(1, (int64_t)net_weather.window)
+                                                              : net_weather.window,
                           .up.cut = SIZE_MAX,
                           .down.cut = SIZE_MAX};
     conns[conn_count++] = conn;
