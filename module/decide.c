@@ -59,7 +59,7 @@ static void replicate(server_context *context, server_string *name, const char *
 static void write_slot(struct slot *slot, server_context *context, server_string *name, int64_t expires_ms) {
     char room[STEADY__STORED_MAX];
     size_t len = 0;
-    const char *text = steady__stored_format(room, &slot->bucket, &len);
+    const char *text = steady__stored_format(room + sizeof room, &slot->bucket, &len);
     if (slot->len != len) {
         steady__server.StringTruncate(slot->key, len);
         slot->text = steady__server.StringDMA(slot->key, &slot->len, OPEN_WRITE);

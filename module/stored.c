@@ -95,8 +95,8 @@ static char *put_char(char *end, char c) {
     return end;
 }
 
-const char *steady__stored_format(char text[STEADY__STORED_MAX], const struct steady__bucket *bucket, size_t *len) {
-    char *end = text + STEADY__STORED_MAX, *at = end;
+const char *steady__stored_format(char *end, const struct steady__bucket *bucket, size_t *len) {
+    char *at = end;
     if (bucket->rem != 0) at = put_char(steady__put_number(at, (uint64_t)bucket->rem), ' ');
     at = bucket->blocked_until != 0 ? put_time(at, bucket->blocked_until) : put_char(at, '0');
     at = put_time(put_char(at, ' '), bucket->last);

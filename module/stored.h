@@ -12,8 +12,8 @@
 /* False: that is no bucket, and *bucket stays as it was. */
 bool steady__stored_parse(struct steady__bucket *bucket, const char *text, size_t len);
 
-/* Returns the text, which ends where `text` ends and is no C string. */
-const char *steady__stored_format(char text[STEADY__STORED_MAX], const struct steady__bucket *bucket, size_t *len);
+/* Writes the text into the STEADY__STORED_MAX bytes before `end`. Returns its begin; there is no NUL. */
+const char *steady__stored_format(char *end, const struct steady__bucket *bucket, size_t *len);
 
 /* Writes decimal digits, the last of them before `end`. Returns the first. */
 char *steady__put_number(char *end, uint64_t number);
