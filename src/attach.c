@@ -234,7 +234,7 @@ static void close_bridge(void *carrier) {
     release(bridge, let_go + 1);
 }
 
-static const struct steady__carrier bridge_class = {submit, forget, NULL, close_bridge, NULL};
+static const struct steady__carrier bridge_class = {submit, forget, NULL, close_bridge, NULL, NULL};
 
 /* ---- The class ---- */
 

@@ -370,7 +370,7 @@ static struct node *node_for(struct steady__cluster *cluster, const struct stead
 /* Where the map cannot be drawn anew, someone else has to say who took over from a node that is down. */
 static int submit(void *carrier, struct steady__request *request) {
     struct steady__cluster *cluster = carrier;
-    if (request->key == NULL) return send_to(request->at, request);
+    if (request->key == NULL) return send_to(request->at != NULL ? request->at : cluster->nodes[0], request);
     struct node *node = node_for(cluster, request);
     request->asking = false;
     int error = send_to(node, request);
@@ -421,17 +421,19 @@ static const char *doing(void *carrier, const struct steady__request *request) {
     return steady__link_doing(node->link);
 }
 
-const struct steady__carrier steady__cluster_class = {submit, forget, catch_up, close_cluster, doing};
-
-/* ---- Opening ---- */
-
-uint64_t steady__cluster_reconnects(const struct steady__cluster *cluster) {
+/* Of all nodes. */
+static uint64_t reconnects(const void *carrier) {
+    const struct steady__cluster *cluster = carrier;
     uint64_t sum = cluster->reconnects;
     for (uint16_t i = 0; i < cluster->count; i++)
         if (cluster->nodes[i] != NULL && cluster->nodes[i]->link != NULL)
             sum += steady__link_reconnects(cluster->nodes[i]->link);
     return sum;
 }
+
+const struct steady__carrier steady__cluster_class = {submit, forget, catch_up, close_cluster, doing, reconnects};
+
+/* ---- Opening ---- */
 
 struct steady__cluster *steady__cluster_open(const struct steady__link_options *options) {
     struct steady__cluster *cluster = calloc(1, sizeof *cluster);

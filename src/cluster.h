@@ -14,7 +14,4 @@ struct steady__cluster *steady__cluster_open(const struct steady__link_options *
 
 extern const struct steady__carrier steady__cluster_class;
 
-/* Connections made after the first, of all nodes. */
-uint64_t steady__cluster_reconnects(const struct steady__cluster *cluster);
-
 #endif

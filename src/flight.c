@@ -94,6 +94,7 @@ static struct ticket *take_ticket(struct steady__flight *flight, const struct st
     ticket->request.key = ticket->key;
     ticket->request.key_len = call->key_len;
     ticket->request.redirects = 0;
+    ticket->request.reads = call->verb == STEADY__PEEK;
     ticket->is_load = false;
     ticket->tries = 1;
     ticket->error = 0;

@@ -14,6 +14,7 @@ struct steady__carrier {
     void (*close)(void *carrier);
     /* What a request that is not on the wire waits for: see steady__link_doing. NULL: it cannot tell. */
     const char *(*doing)(void *carrier, const struct steady__request *request);
+    uint64_t (*reconnects)(const void *carrier); /* connections made after the first; NULL: it makes none */
 };
 
 struct steady__flight {

@@ -10,6 +10,7 @@
 #include "cluster.h"
 #include "error.h"
 #include "flight.h"
+#include "replica.h"
 #include "script.h"
 #include "tls.h"
 #include "url.h"
@@ -45,7 +46,7 @@ static int start(struct redis_store *store, struct steady__flight *flight, const
     flight->engine = store->options.engine;
     flight->trouble = &store->trouble;
     flight->birthmark = &store->birthmark;
-    flight->carrier_class = &steady__cluster_class;
+    flight->carrier_class = store->url.peek_replica ? &steady__replica_class : &steady__cluster_class;
     if (steady__flight_init(flight) != 0) return STEADY_NO_MEMORY;
     const struct steady__link_options options = {.net = store->net,
                                                  .loop = *loop,
@@ -60,7 +61,10 @@ static int start(struct redis_store *store, struct steady__flight *flight, const
                                                  .log_data = store->options.log_data,
                                                  .owner_class = &steady__flight_owner,
                                                  .owner = flight};
-    flight->carrier = steady__cluster_open(&options);
+    if (store->url.peek_replica)
+        flight->carrier = steady__replica_open(&options);
+    else
+        flight->carrier = steady__cluster_open(&options);
     if (flight->carrier != NULL) return 0;
     steady__flight_close(flight);
     return STEADY_NO_MEMORY;
@@ -126,7 +130,7 @@ static void add(steady_stats *sum, const struct steady__flight *flight) {
     sum->script_loads += s->script_loads;
     sum->in_flight += s->in_flight;
     sum->timeouts += s->timeouts;
-    if (flight->carrier != NULL) sum->reconnects += steady__cluster_reconnects(flight->carrier);
+    if (flight->carrier != NULL) sum->reconnects += flight->carrier_class->reconnects(flight->carrier);
 }
 
 static void stats(const steady_store *head, steady_stats *sum) {

@@ -16,8 +16,9 @@ struct steady__request {
     bool nested; /* its reply may be an array of anything: see steady__reply_read_nested */
     void *at;    /* a carrier's own: where it has put it */
     bool asking; /* to be sent behind an ASKING */
+    bool reads;  /* and changes nothing */
     uint8_t redirects;
-    const char *key; /* what decides, in a cluster, where it goes; NULL: it goes where `at` says */
+    const char *key; /* what decides, in a cluster, where it goes; NULL: it goes where `at` says, if anywhere */
     size_t key_len;
 };
 

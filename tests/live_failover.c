@@ -40,7 +40,9 @@ static int set_up(void **state) {
     loop = steady_poller_loop(poller);
     const steady_store_options options = {
         .loop = &loop, .timeout = TIMEOUT, .log = remember_line, .log_data = &log_lines};
-    store = open_store(fleet.url, &options);
+    char url[300];
+    snprintf(url, sizeof url, "%s&peek=replica", fleet.url);
+    store = open_store(url, &options);
     throttler = new_throttler(store, LARGE, HOUR);
     narrow = new_throttler(store, 1, HOUR);
     return 0;
@@ -60,6 +62,7 @@ struct course {
     struct server *old, *new; /* new: NULL until the switch */
     steady_us switched_at, used_at;
     struct tally tally; /* on keys that never deny */
+    struct tally peeks;
     struct tally after; /* the same, submitted a second after the switch or later */
 };
 
@@ -100,11 +103,13 @@ static void drive(struct course *course, steady_us patience) {
         if (now_us() > give_up) fail_msg("no switch within %lld s", (long long)(patience / STEADY_SECOND));
         const bool late = course->switched_at != 0 && now_us() > course->switched_at + STEADY_SECOND;
         consume_counted(throttler, course->switched_at != 0 ? "after" : "k", 1, late ? &course->after : &course->tally);
+        assert_int_equal(steady_peek(throttler, "k", 1, count_result, expect_result(&course->peeks)), 0);
         run_for(poller, MS);
         if (course->switched_at == 0 && i % 5 == 0) look_for_the_switch(course);
         if (course->switched_at != 0 && course->used_at == 0) look_for_use(course);
     }
     run_until_done(poller, &course->tally, STEADY_SECOND);
+    run_until_done(poller, &course->peeks, STEADY_SECOND);
     run_until_done(poller, &course->after, STEADY_SECOND);
 }
 
@@ -119,9 +124,10 @@ static bool switched_again(const struct course *course) {
 static void print_course(const struct course *course, const char *name) {
     const struct tally *t = &course->tally;
     print_message("%s: new primary used %.1f ms after the switch; of %lu decisions until a second later %lu answered, "
-                  "%lu unavailable, %lu unknown; slowest %.1f ms\n",
+                  "%lu unavailable, %lu unknown; slowest %.1f ms; of %lu peeks %lu answered\n",
                   name, (double)(course->used_at - course->switched_at) / 1e3, t->called, t->verdicts,
-                  t->errors[-STEADY_UNAVAILABLE], t->errors[-STEADY_UNKNOWN], (double)t->slowest / 1e3);
+                  t->errors[-STEADY_UNAVAILABLE], t->errors[-STEADY_UNKNOWN], (double)t->slowest / 1e3,
+                  course->peeks.called, course->peeks.verdicts);
 }
 
 /* None wrong, none lost, and a second after the switch all is as before. */
@@ -129,7 +135,7 @@ static void assert_course(const struct course *course) {
     const struct tally *t = &course->tally;
     assert_true(course->used_at != 0);
     assert_true(course->used_at - course->switched_at < STEADY_SECOND + SLACK);
-    assert_int_equal(t->denied + course->after.denied, 0);
+    assert_int_equal(t->denied + course->after.denied + course->peeks.denied, 0);
     assert_int_equal(t->verdicts + t->errors[-STEADY_UNAVAILABLE] + t->errors[-STEADY_UNKNOWN], t->called);
     assert_true(t->slowest < TIMEOUT + SLACK);
     if (!switched_again(course)) assert_int_equal(course->after.verdicts, course->after.called);

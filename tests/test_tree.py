@@ -44,7 +44,8 @@ MAY_INCLUDE = {
     "flight": "error link script store",
     "slots": "reply",
     "cluster": "sentinel flight link script slots",
-    "store_redis": "cluster error flight script tls url",
+    "replica": "cluster error script",
+    "store_redis": "replica cluster error flight script tls url",
     "attach": "error flight script",
     # the door
     "throttler": "error limit store",

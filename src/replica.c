@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: MIT
+ * Peeks put to a replica of the server, while there is one, and all else to the server.
+ *
+ * The server is asked for its ROLE, over the connection that there is anyhow: that lists the replicas which are online.
+ * One of them, by chance, gets a link, and has to say itself that it is a replica and connected. The question is asked
+ * again each LOOK, and a replica that the server has lost is left, so that peeks are not older than that for long.
+ *
+ * A peek goes to the replica if its link is up at that moment and nothing is overdue there, and else to the server.
+ * Since nothing is charged for a peek, one that a replica does not answer for any reason but its deadline is put to the
+ * server: sending it again can do no harm. A server that turns out to be a cluster is not asked this way any more,
+ * since there a replica answers for its own slots, and only on demand. */
+#include "replica.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "error.h"
+#include "script.h"
+
+#define LOOK STEADY_SECOND
+#define HOST_MAX 255
+
+struct address {
+    char host[HOST_MAX + 1];
+    uint16_t port;
+};
+
+struct steady__replica {
+    struct steady__finder finder;
+    struct steady__link_options with;
+    struct steady__cluster *server;
+    struct steady__link *link;       /* to the replica */
+    struct steady__request question; /* ROLE */
+    bool asking;                     /* it is on its way */
+    bool finding;                    /* the link waits for what it brings */
+    bool slow;                       /* a peek's deadline has passed since the last look */
+    bool off;                        /* no replica is wanted any more */
+    bool closed;
+    unsigned depth;
+    struct steady__alarm alarm;
+    struct address at; /* the replica found last */
+    struct steady__url url;
+    steady_message trouble; /* of the link */
+};
+
+/* ---- Who there is ---- */
+
+static bool take_text(struct steady__walk *walk, char *out, size_t size) {
+    struct steady__value value;
+    if (!steady__walk_next(walk, &value) || value.kind != STEADY__VALUE_TEXT) return false;
+    if (value.text_len == 0 || value.text_len >= size || memchr(value.text, '\0', value.text_len) != NULL) return false;
+    steady__printable(out, size, value.text, value.text_len);
+    return true;
+}
+
+/* One of the list: an array of host, port and offset. */
+static bool read_address(struct steady__walk *walk, struct address *address) {
+    struct steady__value head;
+    char digits[8], *end = NULL;
+    if (!steady__walk_next(walk, &head) || head.kind != STEADY__VALUE_ARRAY || head.number != 3) return false;
+    if (!take_text(walk, address->host, sizeof address->host) || !take_text(walk, digits, sizeof digits)) return false;
+    steady__walk_skip(walk);
+    const unsigned long port = strtoul(digits, &end, 10);
+    address->port = (uint16_t)port;
+    return *end == '\0' && port > 0 && port <= UINT16_MAX;
+}
+
+/* The replicas in a primary's answer, to be read one by one; 0 where it is none. */
+static int64_t find_list(struct steady__walk *walk) {
+    struct steady__value head = {0}, role = {0}, offset = {0}, list = {0};
+    if (!steady__walk_next(walk, &head) || !steady__walk_next(walk, &role) || !steady__walk_next(walk, &offset))
+        return 0;
+    if (head.kind != STEADY__VALUE_ARRAY || role.text_len != 6 || memcmp(role.text, "master", 6) != 0) return 0;
+    return steady__walk_next(walk, &list) && list.kind == STEADY__VALUE_ARRAY ? list.number : 0;
+}
+
+/* Any but the one found last, by chance; that one where there is no other. *still: that one is among them. */
+static bool choose(const struct steady__replica *r, const struct steady__reply *reply, struct address *chosen,
+                   bool *still) {
+    struct steady__walk walk = steady__walk_over(reply);
+    struct address one;
+    uint64_t others = 0;
+    *still = false;
+    for (int64_t left = find_list(&walk); left > 0 && read_address(&walk, &one); left--) {
+        if (one.port == r->at.port && strcmp(one.host, r->at.host) == 0)
+            *still = true;
+        else if (r->with.net->random(r->with.net) % ++others == 0)
+            *chosen = one;
+    }
+    if (others == 0 && *still) *chosen = r->at;
+    return others > 0 || *still;
+}
+
+/* ---- The finder ---- */
+
+static void not_found(struct steady__replica *r, const char *why) {
+    steady__alarm_set(&r->alarm, LOOK);
+    if (!r->finding) return;
+    r->finding = false;
+    steady__link_not_found(r->link, STEADY_UNAVAILABLE, why);
+}
+
+static void told(struct steady__replica *r, const struct steady__reply *reply) {
+    struct address chosen;
+    bool still;
+    if (!choose(r, reply, &chosen, &still)) {
+        const bool lost = !r->finding;
+        r->at.port = 0;
+        not_found(r, "the server names no replica");
+        if (lost) steady__link_moved(r->link);
+        return;
+    }
+    steady__alarm_set(&r->alarm, LOOK);
+    if (r->finding) {
+        r->finding = false;
+        r->at = chosen;
+        r->url.port = chosen.port;
+        steady__link_found(r->link, &r->url);
+    } else if (!still) {
+        steady__link_moved(r->link);
+    }
+}
+
+static void alarmed(void *arg) {
+    struct steady__replica *r = arg;
+    if (steady__forked(r->with.birthmark)) return;
+    steady__alarm_rang(&r->alarm);
+    r->slow = false;
+    if (r->asking || r->off) return;
+    r->question.at = NULL;
+    r->asking = steady__cluster_class.submit(r->server, &r->question) == 0;
+    if (!r->asking) not_found(r, "the server is not there to ask");
+}
+
+static void find(struct steady__finder *finder, struct steady__link *link) {
+    struct steady__replica *r = (struct steady__replica *)finder;
+    r->link = link;
+    r->finding = true;
+    if (!r->asking) steady__alarm_set(&r->alarm, 0);
+}
+
+static void let_go(struct steady__finder *finder) { (void)finder; }
+
+/* ---- What the server's links ask ---- */
+
+static size_t encode(void *owner, struct steady__request *request, struct steady__dialect *dialect, char *out) {
+    static const char question[] = "*1\r\n$4\r\nROLE\r\n";
+    const struct steady__replica *r = owner;
+    if (request != &r->question) return r->with.owner_class->encode(r->with.owner, request, dialect, out);
+    memcpy(out, question, sizeof question - 1);
+    return sizeof question - 1;
+}
+
+/* What is handed on may end anything, so nothing is touched after it. */
+static enum steady__heed answered(void *owner, struct steady__request *request, struct steady__dialect *dialect,
+                                  const struct steady__reply *reply) {
+    struct steady__replica *r = owner;
+    if (request != &r->question) return r->with.owner_class->answered(r->with.owner, request, dialect, reply);
+    r->asking = false;
+    told(r, reply);
+    return STEADY__HEED_NOTHING;
+}
+
+static void unanswered(void *owner, struct steady__request *request, bool written, int error) {
+    struct steady__replica *r = owner;
+    if (request != &r->question) {
+        r->with.owner_class->unanswered(r->with.owner, request, written, error);
+        return;
+    }
+    r->asking = false;
+    not_found(r, "the server does not answer");
+}
+
+static const struct steady__link_owner server_owner = {encode, answered, unanswered};
+
+/* ---- What the replica's link asks ---- */
+
+static void put_to_server(struct steady__replica *r, struct steady__request *request) {
+    const int error = steady__cluster_class.submit(r->server, request);
+    if (error != 0) r->with.owner_class->unanswered(r->with.owner, request, false, error);
+}
+
+static enum steady__heed replica_answered(void *owner, struct steady__request *request, struct steady__dialect *dialect,
+                                          const struct steady__reply *reply) {
+    struct steady__replica *r = owner;
+    const bool is_error = reply->kind == STEADY__REPLY_ERROR && request->key != NULL;
+    const enum steady__refusal refusal =
+        is_error ? steady__script_refusal(reply->text, reply->text_len) : STEADY__REFUSAL_NOSCRIPT;
+    switch (refusal) {
+    case STEADY__REFUSAL_MOVED: r->off = true; /* fall through */
+    case STEADY__REFUSAL_WAIT:
+    case STEADY__REFUSAL_CLIENTS:
+    case STEADY__REFUSAL_READONLY:
+        steady__link_moved(r->link);
+        put_to_server(r, request);
+        return STEADY__HEED_NOTHING;
+    default: return r->with.owner_class->answered(r->with.owner, request, dialect, reply);
+    }
+}
+
+static void replica_unanswered(void *owner, struct steady__request *request, bool written, int error) {
+    struct steady__replica *r = owner;
+    if (request->key != NULL)
+        put_to_server(r, request);
+    else
+        r->with.owner_class->unanswered(r->with.owner, request, written, error);
+}
+
+static const struct steady__link_owner replica_owner = {encode, replica_answered, replica_unanswered};
+
+/* ---- The flight's calls ---- */
+
+/* at: the struct itself where the replica's link has it. */
+static int submit(void *carrier, struct steady__request *request) {
+    struct steady__replica *r = carrier;
+    if (request->key == NULL && request->at == r) return steady__link_submit(r->link, request);
+    const bool wanted = request->reads && !r->slow && !r->off && steady__link_is_up(r->link);
+    if (!wanted || steady__link_submit(r->link, request) != 0) return steady__cluster_class.submit(r->server, request);
+    request->at = r;
+    return 0;
+}
+
+static bool forget(void *carrier, struct steady__request *request) {
+    struct steady__replica *r = carrier;
+    if (request->at != r) return steady__cluster_class.forget(r->server, request);
+    r->slow = true;
+    return steady__link_forget(r->link, request);
+}
+
+static void catch_up(void *carrier) {
+    struct steady__replica *r = carrier;
+    r->depth++;
+    steady__link_catch_up(r->link);
+    if (!r->closed) steady__cluster_class.catch_up(r->server);
+    if (--r->depth == 0 && r->closed) free(r);
+}
+
+/* A child leaves to the parent's loop what that may point at, as links do. */
+static void close_replica(void *carrier) {
+    struct steady__replica *r = carrier;
+    if (r->server != NULL) steady__cluster_class.close(r->server);
+    steady__link_close(r->link);
+    if (steady__forked(r->with.birthmark)) return;
+    steady__alarm_free(&r->alarm);
+    r->closed = true;
+    if (r->depth == 0) free(r);
+}
+
+static const char *doing(void *carrier, const struct steady__request *request) {
+    struct steady__replica *r = carrier;
+    if (request->at == r) return steady__link_doing(r->link);
+    return steady__cluster_class.doing(r->server, request);
+}
+
+static uint64_t reconnects(const void *carrier) {
+    const struct steady__replica *r = carrier;
+    return steady__cluster_class.reconnects(r->server) + steady__link_reconnects(r->link);
+}
+
+const struct steady__carrier steady__replica_class = {submit, forget, catch_up, close_replica, doing, reconnects};
+
+/* ---- Opening ---- */
+
+static bool open_both(struct steady__replica *r) {
+    struct steady__link_options options = r->with;
+    options.owner = r;
+    options.owner_class = &server_owner;
+    r->server = steady__cluster_open(&options);
+    if (r->server == NULL) return false;
+    options.owner_class = &replica_owner;
+    options.finder = &r->finder;
+    options.role = STEADY__ROLE_REPLICA;
+    options.trouble = &r->trouble;
+    options.log = NULL; /* peeks go on without */
+    r->link = steady__link_open(&options);
+    return r->link != NULL;
+}
+
+struct steady__replica *steady__replica_open(const struct steady__link_options *options) {
+    struct steady__replica *r = calloc(1, sizeof *r);
+    if (r == NULL) return NULL;
+    r->with = *options;
+    r->finder = (struct steady__finder){find, let_go};
+    r->question.nested = true;
+    steady__list_init(&r->question.place);
+    r->url.scheme = steady__url_has_tls(options->url->scheme) ? STEADY__URL_TLS : STEADY__URL_TCP;
+    r->url.host = r->at.host;
+    if (steady__alarm_new(&r->alarm, &r->with.loop, alarmed, r) == 0 && open_both(r)) return r;
+    close_replica(r);
+    return NULL;
+}

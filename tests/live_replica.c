@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: MIT
+ * Peeks put to a replica: which server answers them, and that they are answered whatever becomes of it. */
+#include "support.h"
+
+#include <stdlib.h>
+
+#define MS STEADY_MILLISECOND
+#define TIMEOUT (100 * MS)
+
+static struct server primary, replica;
+static steady_poller *poller;
+static steady_loop loop;
+static struct log_lines log_lines;
+static steady_store *store;
+static steady_throttler *throttler;
+
+static void follow(void) {
+    const steady_us until = now_us() + 10 * STEADY_SECOND;
+    server_ask(&replica, "REPLICAOF 127.0.0.1 %d", primary.port);
+    while (strstr(server_ask(&primary, "ROLE"), "127.0.0.1") == NULL) {
+        if (now_us() > until) fail_msg("the replica does not follow: %s", server_ask(&replica, "INFO replication"));
+        sleep_us(10 * MS);
+    }
+}
+
+static int set_up(void **state) {
+    (void)state;
+    memset(&log_lines, 0, sizeof log_lines);
+    server_start(&primary, "--repl-diskless-sync-delay 0");
+    server_start(&replica, "--repl-diskless-sync-delay 0");
+    assert_int_equal(steady_poller_new(&poller), 0);
+    loop = steady_poller_loop(poller);
+    return 0;
+}
+
+static void close_all(void) {
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    close_all();
+    steady_poller_free(&poller);
+    server_stop(&replica);
+    server_stop(&primary);
+    return 0;
+}
+
+static void open_with(const char *credentials, const char *query) {
+    char url[128];
+    const steady_store_options options = {
+        .loop = &loop, .timeout = TIMEOUT, .log = remember_line, .log_data = &log_lines};
+    snprintf(url, sizeof url, "redis://%s127.0.0.1:%d%s", credentials, primary.port, query);
+    store = open_store(url, &options);
+    throttler = new_throttler(store, 1000, HOUR);
+}
+
+static void peek_counted(const char *key, struct tally *tally) {
+    assert_int_equal(steady_peek(throttler, key, strlen(key), count_result, expect_result(tally)), 0);
+}
+
+/* Each 2 ms for so long; then waits for the rest. */
+static void peek_for(struct tally *tally, steady_us time) {
+    const steady_us until = now_us() + time;
+    while (now_us() < until) {
+        peek_counted("k", tally);
+        run_for(poller, 2 * MS);
+    }
+    run_until_done(poller, tally, STEADY_SECOND);
+}
+
+static long long asked(const struct server *server) { return server_stat(server, "cmdstat_evalsha:calls"); }
+
+/* A replica is used within `limit`. */
+static void await_replica(steady_us limit) {
+    const long long before = asked(&replica);
+    const steady_us until = now_us() + limit;
+    struct tally tally = {0};
+    while (asked(&replica) == before) {
+        if (now_us() > until) fail_msg("no peek at the replica: %s", steady_store_trouble(store));
+        peek_for(&tally, 20 * MS);
+    }
+    assert_int_equal(tally.verdicts, tally.called);
+}
+
+static void test_who_answers(void **state) {
+    struct tally tally = {0}, peeks = {0};
+    (void)state;
+    follow();
+    open_with("", "?peek=replica");
+    await_replica(2 * STEADY_SECOND);
+    for (int i = 0; i < 7; i++)
+        consume_counted(throttler, "k", 1, &tally);
+    run_until_done(poller, &tally, STEADY_SECOND);
+    assert_int_equal(tally.allowed, 7);
+    assert_string_equal(server_ask(&primary, "WAIT 1 1000"), "1");
+    const long long at_primary = asked(&primary), at_replica = asked(&replica);
+    for (int i = 0; i < 100; i++)
+        peek_counted("k", &peeks);
+    run_until_done(poller, &peeks, STEADY_SECOND);
+    assert_int_equal(peeks.verdicts, 100);
+    assert_int_equal(peeks.last.level, 7);
+    assert_int_equal(asked(&primary), at_primary);
+    assert_int_equal(asked(&replica), at_replica + 100);
+    server_ask(&replica, "SCRIPT FLUSH");
+    memset(&peeks, 0, sizeof peeks);
+    peek_for(&peeks, 50 * MS);
+    assert_int_equal(peeks.verdicts, peeks.called);
+    assert_int_equal(asked(&primary), at_primary);
+    assert_int_equal(log_lines.lines, 0);
+}
+
+static void test_none_to_ask(void **state) {
+    static const char *const users[] = {"", "blind:sesame@"};
+    (void)state;
+    server_ask(&primary, "ACL SETUSER blind on >sesame ~* -@all +evalsha +script|load +get +set +del +time");
+    for (size_t i = 0; i < COUNT(users); i++) {
+        struct tally tally = {0};
+        open_with(users[i], "?peek=replica");
+        peek_for(&tally, 300 * MS);
+        assert_int_equal(tally.verdicts, tally.called);
+        assert_int_equal(log_lines.lines, 0);
+        close_all();
+        follow(); /* and then one who may not ask */
+    }
+    assert_int_equal(asked(&replica), 0);
+}
+
+/* It goes away under load and comes back: no peek is lost, and nothing is logged, since nothing is missing. */
+static void test_killed_and_restarted(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    follow();
+    open_with("", "?peek=replica");
+    await_replica(2 * STEADY_SECOND);
+    for (int i = 0; i < 500; i++)
+        peek_counted("k", &tally);
+    steady_poller_run(poller, 0);
+    server_kill(&replica);
+    run_until_done(poller, &tally, STEADY_SECOND);
+    peek_for(&tally, 300 * MS);
+    assert_int_equal(tally.verdicts, tally.called);
+    server_restart(&replica, true);
+    follow();
+    await_replica(3 * STEADY_SECOND);
+    assert_int_equal(log_lines.lines, 0);
+}
+
+static void test_frozen(void **state) {
+    struct tally tally = {0}, later = {0};
+    (void)state;
+    follow();
+    open_with("", "?peek=replica");
+    await_replica(2 * STEADY_SECOND);
+    server_freeze(&replica);
+    peek_for(&tally, 2 * TIMEOUT);
+    assert_true(tally.errors[-STEADY_UNKNOWN] > 0);
+    assert_true(tally.slowest < TIMEOUT + SLACK);
+    peek_for(&later, STEADY_SECOND);
+    print_message("frozen: %lu of %lu peeks lost in the first 200 ms, %lu of %lu in the next second\n",
+                  tally.errors[-STEADY_UNKNOWN], tally.called, later.errors[-STEADY_UNKNOWN], later.called);
+    assert_true(later.errors[-STEADY_UNKNOWN] < later.called / 3);
+    server_thaw(&replica);
+}
+
+/* It goes on answering, and follows nobody any more: it is left, as the server does not know it any more. */
+static void test_cut_off(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    follow();
+    open_with("", "?peek=replica");
+    await_replica(2 * STEADY_SECOND);
+    server_ask(&replica, "REPLICAOF NO ONE");
+    const steady_us since = now_us();
+    long long before;
+    do {
+        before = asked(&replica);
+        peek_for(&tally, 50 * MS);
+        assert_true(now_us() - since < 2 * STEADY_SECOND + SLACK);
+    } while (asked(&replica) > before);
+    print_message("cut off: left after %.0f ms\n", (double)(now_us() - since) / 1e3);
+    assert_int_equal(tally.verdicts, tally.called);
+    follow();
+    await_replica(3 * STEADY_SECOND);
+}
+
+/* It says of itself that its data may be old, and the peek that heard so is answered by the server. */
+static void test_stale(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    follow();
+    open_with("", "?peek=replica");
+    await_replica(2 * STEADY_SECOND);
+    server_ask(&replica, "CONFIG SET replica-serve-stale-data no");
+    server_ask(&replica, "REPLICAOF 127.0.0.1 %d", free_port());
+    peek_for(&tally, 500 * MS);
+    assert_int_equal(tally.verdicts, tally.called);
+}
+
+static void test_blocking_calls(void **state) {
+    steady_result r;
+    (void)state;
+    follow();
+    open_with("", "?peek=replica");
+    const steady_us until = now_us() + 3 * STEADY_SECOND;
+    while (asked(&replica) == 0) {
+        assert_true(now_us() < until);
+        assert_int_equal(steady_peek_sync(throttler, "k", 1, &r), 0);
+        assert_int_equal(steady_consume_sync(throttler, "k", 1, 0, &r), 0);
+    }
+    server_kill(&replica);
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(steady_peek_sync(throttler, "k", 1, &r), 0);
+}
+
+/* Closed at any moment, by the answer to a peek. */
+static void close_store(const steady_result *result, void *data) {
+    count_result(result, data);
+    close_all();
+}
+
+static void test_closed_meanwhile(void **state) {
+    (void)state;
+    follow();
+    for (int i = 0; i < 60; i++) {
+        struct tally tally = {0};
+        open_with("", "?peek=replica");
+        run_for(poller, i * MS / 2);
+        peek_counted("k", &tally);
+        assert_int_equal(steady_peek(throttler, "k", 1, close_store, expect_result(&tally)), 0);
+        run_until_done(poller, &tally, STEADY_SECOND);
+        assert_null(store);
+    }
+}
+
+int main(void) {
+#define WITH_REPLICA(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        WITH_REPLICA(test_who_answers),    WITH_REPLICA(test_none_to_ask),      WITH_REPLICA(test_killed_and_restarted),
+        WITH_REPLICA(test_frozen),         WITH_REPLICA(test_cut_off),          WITH_REPLICA(test_stale),
+        WITH_REPLICA(test_blocking_calls), WITH_REPLICA(test_closed_meanwhile),
+    };
+    return cmocka_run_group_tests_name("replica", tests, NULL, NULL);
+}
