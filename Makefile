@@ -128,6 +128,7 @@ WRAPPED = malloc calloc realloc aligned_alloc strdup mmap free
 LDFLAGS_unit_alloc = $(WRAPPED:%=-Wl,--wrap=%)
 LDFLAGS_live_alloc = $(LDFLAGS_unit_alloc)
 LDFLAGS_live_names = -Wl,--wrap=getaddrinfo
+LDFLAGS_unit_resolve = $(LDFLAGS_live_names)
 $(UNIT) $(LIVE) $(PROG): $(BUILD)/test/%: $(BUILD)/obj/tests/%.o $(BUILD)/test/libhelp.a $(BUILD)/libsteady.a
 	$(SAY) LINK $@
 	$(Q)$(LINK) -pie $(LDFLAGS_$*) -o $@ $^ $(LIBS) $(TEST_LIBS)

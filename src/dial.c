@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: MIT
- * From a URL to a connected socket: the name is looked up anew, and its addresses are tried one after the other. */
+ * From a URL to a connected socket: the name is looked up anew, and its addresses are tried one after the other.
+ *
+ * A lookup cannot be interrupted, and may never come back. An attempt waits for it for a time and then ends; the lookup
+ * goes on, the next attempt begins another one beside it, and the first answer for the name is the one that counts. So
+ * at most STEADY__DIAL_LOOKUPS threads can be stuck, however long that lasts. */
 #include "dial.h"
 
 #include <errno.h>
@@ -85,6 +89,11 @@ static void too_late(void *arg) {
     struct steady__dial *dial = arg;
     if (steady__forked(dial->birthmark)) return;
     steady__alarm_rang(&dial->alarm);
+    if (dial->looking) {
+        dial->looking = false;
+        fail(dial, STEADY_UNAVAILABLE, "looking the name up takes too long");
+        return;
+    }
     give_up_address(dial, STEADY_UNAVAILABLE,
                     dial->tls != NULL ? "no TLS: the server does not answer" : strerror(ETIMEDOUT));
 }
@@ -106,9 +115,19 @@ static void try_next(struct steady__dial *dial) {
     fail(dial, dial->error, dial->why);
 }
 
+/* ---- Names ---- */
+
+static bool is_for(const struct steady__dial_lookup *slot, const struct steady__url *url) {
+    return slot->port == url->port && strcmp(slot->host, url->host) == 0;
+}
+
 static void looked_up(void *arg, const struct steady__addresses *found, const char *why) {
-    struct steady__dial *dial = arg;
-    dial->lookup = NULL;
+    struct steady__dial_lookup *slot = arg;
+    struct steady__dial *dial = slot->dial;
+    slot->lookup = NULL;
+    if (!dial->looking || !is_for(slot, dial->url)) return;
+    dial->looking = false;
+    steady__alarm_stop(&dial->alarm);
     if (why != NULL) {
         fail(dial, STEADY_UNAVAILABLE, why);
         return;
@@ -116,6 +135,47 @@ static void looked_up(void *arg, const struct steady__addresses *found, const ch
     dial->addresses = *found;
     try_next(dial);
 }
+
+/* One for the name that may yet come back in time. */
+static bool is_under_way(const struct steady__dial *dial) {
+    const steady_us now = steady__loop_now(dial->loop);
+    for (size_t i = 0; i < STEADY__DIAL_LOOKUPS; i++) {
+        const struct steady__dial_lookup *slot = &dial->lookups[i];
+        if (slot->lookup != NULL && is_for(slot, dial->url) && now - slot->begun_at < dial->name_patience) return true;
+    }
+    return false;
+}
+
+static struct steady__dial_lookup *find_slot(struct steady__dial *dial) {
+    for (size_t i = 0; i < STEADY__DIAL_LOOKUPS; i++)
+        if (dial->lookups[i].lookup == NULL) return &dial->lookups[i];
+    return NULL;
+}
+
+/* NULL, or why not. */
+static const char *begin_lookup(struct steady__dial *dial) {
+    struct steady__dial_lookup *slot = find_slot(dial);
+    const struct steady__url *url = dial->url;
+    if (slot == NULL) return "the resolver does not answer";
+    slot->dial = dial;
+    slot->begun_at = steady__loop_now(dial->loop);
+    slot->port = url->port;
+    snprintf(slot->host, sizeof slot->host, "%s", url->host);
+    slot->lookup = dial->net->lookup(dial->net, dial->loop, url->host, url->port, looked_up, slot);
+    return slot->lookup != NULL ? NULL : "no memory, descriptor or thread to look the name up";
+}
+
+static void look_up(struct steady__dial *dial) {
+    const char *why = is_under_way(dial) ? NULL : begin_lookup(dial);
+    if (why != NULL) {
+        fail(dial, STEADY_UNAVAILABLE, why);
+        return;
+    }
+    dial->looking = true;
+    steady__alarm_set(&dial->alarm, dial->name_patience);
+}
+
+/* ---- */
 
 static void start_unix(struct steady__dial *dial) {
     struct sockaddr_un *to = (struct sockaddr_un *)&dial->addresses.at[0].bytes;
@@ -130,12 +190,10 @@ static void start_unix(struct steady__dial *dial) {
 void steady__dial_start(struct steady__dial *dial) {
     dial->next = 0;
     dial->addresses.count = 0;
-    if (dial->url->scheme == STEADY__URL_UNIX) {
+    if (dial->url->scheme == STEADY__URL_UNIX)
         start_unix(dial);
-        return;
-    }
-    dial->lookup = dial->net->lookup(dial->net, dial->loop, dial->url->host, dial->url->port, looked_up, dial);
-    if (dial->lookup == NULL) fail(dial, STEADY_UNAVAILABLE, "no memory, descriptor or thread to look the name up");
+    else
+        look_up(dial);
 }
 
 int steady__dial_init(struct steady__dial *dial) {
@@ -144,18 +202,21 @@ int steady__dial_init(struct steady__dial *dial) {
 }
 
 void steady__dial_stop(struct steady__dial *dial) {
-    if (dial->lookup != NULL) dial->net->lookup_cancel(dial->net, dial->lookup);
-    dial->lookup = NULL;
+    dial->looking = false;
     hang_up(dial);
 }
 
 const char *steady__dial_doing(const struct steady__dial *dial) {
-    if (dial->lookup != NULL) return "looking the name up";
+    if (dial->looking) return "looking the name up";
     return dial->tls != NULL ? "in the TLS handshake" : "connecting";
 }
 
 void steady__dial_free(struct steady__dial *dial) {
     steady__dial_stop(dial);
+    for (size_t i = 0; i < STEADY__DIAL_LOOKUPS; i++) {
+        if (dial->lookups[i].lookup != NULL) dial->net->lookup_cancel(dial->net, dial->lookups[i].lookup);
+        dial->lookups[i].lookup = NULL;
+    }
     steady__alarm_free(&dial->alarm);
     steady__tls_forget(&dial->ticket);
 }

@@ -17,17 +17,31 @@ struct steady__dialed {
     const char *why;
 };
 
+#define STEADY__DIAL_LOOKUPS 3
+#define STEADY__DIAL_HOST_MAX 255
+
+/* A lookup that was begun: for this attempt, or for one that could not wait any longer. */
+struct steady__dial_lookup {
+    struct steady__dial *dial;
+    struct steady__lookup *lookup; /* NULL: it has come back */
+    steady_us begun_at;
+    uint16_t port;
+    char host[STEADY__DIAL_HOST_MAX + 1];
+};
+
 struct steady__dial {
     const struct steady__net *net;
     const steady_loop *loop;
     const struct steady__url *url;
     const struct steady__tls_context *tls_context; /* NULL: in the clear */
     const struct steady__birthmark *birthmark;
-    steady_us patience; /* an address has this long to accept, and again to shake hands */
+    steady_us patience;      /* an address has this long to accept, and again to shake hands */
+    steady_us name_patience; /* a lookup has this long before another one is begun beside it */
     steady_us unanswered;
     void (*done)(void *arg, const struct steady__dialed *dialed); /* once a start */
     void *arg;
-    struct steady__lookup *lookup;
+    bool looking; /* the attempt waits for a lookup */
+    struct steady__dial_lookup lookups[STEADY__DIAL_LOOKUPS];
     struct steady__addresses addresses;
     size_t next;
     int fd;
@@ -39,7 +53,8 @@ struct steady__dial {
     struct steady__alarm alarm;
 };
 
-/* Expects net, loop, url, tls_context, birthmark, patience, unanswered, done and arg filled in, and the rest zero. */
+/* Expects net, loop, url, tls_context, birthmark, patience, name_patience, unanswered, done and arg filled in, and the
+ * rest zero. */
 int steady__dial_init(struct steady__dial *dial);
 
 /* To be called from the loop only, since done may be called inside it. */

@@ -46,6 +46,7 @@
 #define REDIAL_SPREAD (10 * STEADY_MILLISECOND) /* the clients of a server that hangs up on all of them */
 #define PATIENCE_LEAST (250 * STEADY_MILLISECOND)
 #define DOUBT STEADY_SECOND
+#define NAME_PATIENCE (10 * STEADY_SECOND) /* a resolver asks its second server after five */
 
 enum state { RESTING, FINDING, DIALING, GREETING, UP, CLOSED };
 
@@ -558,6 +559,7 @@ struct steady__link *steady__link_open(const struct steady__link_options *option
                                        .tls_context = options->tls,
                                        .birthmark = options->birthmark,
                                        .patience = patience(link),
+                                       .name_patience = NAME_PATIENCE,
                                        .unanswered = stall_time(link),
                                        .done = dialed,
                                        .arg = link};

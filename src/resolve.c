@@ -4,7 +4,9 @@
  * The thread and the loop share the lookup, and whoever lets go of it last frees it: the thread once it has the answer
  * and has rung the bell (an eventfd), the loop once it has read the answer or does not want it any more. getaddrinfo
  * cannot be interrupted, so the thread of a cancelled lookup lives on until the resolver gives up, and touches nothing
- * but the lookup. */
+ * but the lookup.
+ *
+ * A forked child has no such thread, and shares the bell with its parent: it must not take the ringing away. */
 #include "resolve.h"
 
 #include <netdb.h>
@@ -17,11 +19,13 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "fork.h"
 #include "loop.h"
 
 struct steady__lookup {
     atomic_uint holders; /* the thread and the loop */
     int bell;
+    struct steady__birthmark birthmark;
     int error; /* of getaddrinfo */
     struct steady__addresses found;
     struct steady__watch watch;
@@ -51,22 +55,24 @@ static void ask(struct steady__lookup *lookup, int flags) {
 
 static void ring(const struct steady__lookup *lookup) { eventfd_write(lookup->bell, 1); }
 
-/* Signals are for the program's own threads. */
 static void *thread(void *arg) {
     struct steady__lookup *lookup = arg;
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, NULL);
     ask(lookup, AI_ADDRCONFIG);
     ring(lookup);
     release(lookup);
     return NULL;
 }
 
+/* Signals are for the program's own threads: this one is born with all of them blocked, as it inherits the mask. */
 static int start_thread(struct steady__lookup *lookup) {
     pthread_t id;
+    sigset_t all, before;
+    sigfillset(&all);
     atomic_fetch_add(&lookup->holders, 1);
-    if (pthread_create(&id, NULL, thread, lookup) == 0) return pthread_detach(id);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const int error = pthread_create(&id, NULL, thread, lookup);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error == 0) return pthread_detach(id);
     atomic_fetch_sub(&lookup->holders, 1);
     return -1;
 }
@@ -75,6 +81,10 @@ static void rang(void *arg, int events) {
     struct steady__lookup *lookup = arg;
     eventfd_t count;
     (void)events;
+    if (steady__forked(&lookup->birthmark)) {
+        steady__fork_detach(lookup->bell);
+        return;
+    }
     if (eventfd_read(lookup->bell, &count) != 0) return;
     steady__watch_stop(&lookup->watch);
     lookup->done(lookup->arg, &lookup->found, lookup->error != 0 ? gai_strerror(lookup->error) : NULL);
@@ -100,6 +110,7 @@ struct steady__lookup *steady__resolve(const struct steady__net *net, const stea
         return NULL;
     }
     atomic_init(&lookup->holders, 1);
+    steady__birthmark_set(&lookup->birthmark, false);
     lookup->done = done;
     lookup->arg = arg;
     memcpy(lookup->host, host, strlen(host));

@@ -33,7 +33,7 @@ MAY_INCLUDE = {
     "loop": "steady",
     "loop_poll": "list loop",
     "net": "steady resolve",
-    "resolve": "loop net",
+    "resolve": "fork loop net",
     "tls": "error net url",
     "tls_none": "error tls",
     "wire": "list net reply tls",
