@@ -1,0 +1,610 @@
+# SPDX-License-Identifier: MIT
+"""The Python package among loops, threads, processes and interpreters: cancelled, closed, forked, reloaded, exhausted."""
+import asyncio
+import gc
+import importlib
+import logging
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+from python_rig import patient, python, under_asyncio
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+@contextmanager
+def standing_still(server):
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+
+
+def connections(server):
+    return int(server("INFO", "clients").split(b"connected_clients:")[1].split()[0])
+
+
+# ---- Cancelling ----
+
+
+@under_asyncio
+async def test_replies_are_never_mixed_up_whoever_is_cancelled(aio, redis_server):
+    rng = random.Random(7)
+    async with aio.connect(redis_server.url, timeout=10) as store:
+        t = aio.Throttler(store, 10**6, 3600)
+        for turn in range(4):
+            tasks = [asyncio.create_task(t.consume(f"{turn}:{i}", i + 1)) for i in range(400)]
+            doomed = rng.sample(tasks, 200)
+            while doomed:
+                for task in doomed[:rng.randrange(1, 60)]:
+                    task.cancel()
+                    doomed.remove(task)
+                await asyncio.sleep(rng.choice((0, 0, 0.0001, 0.001)))
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            levels = [r.level for r in await asyncio.gather(*(t.peek(f"{turn}:{i}") for i in range(400)))]
+            assert sum(isinstance(r, asyncio.CancelledError) for r in results) > 20
+            for i, (result, level) in enumerate(zip(results, levels)):
+                if isinstance(result, asyncio.CancelledError):
+                    assert level in (0, i + 1)
+                else:
+                    assert result.level == level == i + 1
+        assert store.stats()["in_flight"] == 0
+
+
+@under_asyncio
+async def test_a_decision_is_a_coroutine_in_all_it_does(aio, redis_server):
+    async with aio.connect(redis_server.url, timeout=10) as store:
+        t = aio.Throttler(store, 100, 60)
+        again = t.consume("k")
+        assert asyncio.iscoroutine(again) and again.__qualname__ == "Throttler.consume"
+        await again
+        with pytest.raises(RuntimeError, match="twice"):
+            await again
+        shared = t.consume("k")
+        task = asyncio.ensure_future(shared)
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="already"):
+            await shared
+        assert (await task).level == 2, "who was first is not disturbed"
+        thrown = t.consume("k")
+        with pytest.raises(KeyError):
+            thrown.throw(KeyError("x"))
+        with pytest.raises(KeyError):
+            t.peek("k").throw(KeyError, "x", None)
+        with pytest.raises(TypeError):
+            t.peek("k").throw("no exception")
+        closed = t.consume("k")
+        closed.close()
+        for over in (thrown, closed):
+            with pytest.raises(RuntimeError):
+                over.send(None)
+        with pytest.warns(RuntimeWarning, match="never awaited"):
+            t.consume("k")
+        assert (await asyncio.wait_for(t.peek("k"), 1)).level == 2
+
+
+@under_asyncio
+async def test_what_runs_while_a_decision_is_started_cannot_harm_it(aio, redis_server):
+    loop = asyncio.get_running_loop()
+    starting, refused = [], []
+    add_writer = loop.add_writer
+
+    def harmful(*args):
+        for decision in starting:
+            for harm in (decision.close, lambda d=decision: d.throw(KeyError), lambda d=decision: d.send(None)):
+                with pytest.raises((ValueError, RuntimeError)) as caught:
+                    harm()
+                refused.append(caught.type)
+        return add_writer(*args)
+
+    loop.add_writer = harmful
+    try:
+        async with aio.connect(redis_server.url, timeout=10) as store:
+            t = aio.Throttler(store, 100, 60)
+            await t.consume("k", 2)
+            first = asyncio.ensure_future(t.peek("k"))
+            await asyncio.sleep(0)  # it is on the wire, so the next one asks the loop when it may be written
+            starting.append(t.peek("k"))
+            assert (await starting[0]).level == 2 and (await first).level == 2
+    finally:
+        del loop.add_writer
+    assert refused == [ValueError, ValueError, RuntimeError]
+
+
+@under_asyncio
+async def test_one_who_stops_the_program_is_not_swallowed(aio, closed_port):
+    class Stop(logging.Handler):
+        def emit(self, record):
+            raise KeyboardInterrupt("from a log")
+
+    handler = Stop()
+    logging.getLogger("aiosteady").addHandler(handler)
+    loop = asyncio.new_event_loop()
+    t = patient(aio, f"redis://127.0.0.1:{closed_port}", 1, 1)
+    try:
+        def run():
+            asyncio.set_event_loop(loop)
+            try:
+                loop.run_until_complete(t.consume("k"))
+            except KeyboardInterrupt as stop:
+                return str(stop)
+            except aio.Unavailable:
+                return "swallowed"
+            return "decided"
+
+        assert await asyncio.get_running_loop().run_in_executor(None, run) == "from a log"
+    finally:
+        logging.getLogger("aiosteady").removeHandler(handler)
+        t.redis.close()
+        loop.close()
+
+
+# ---- Loops and threads ----
+
+
+def test_without_a_loop_there_is_no_decision_of_a_server(aio, redis_server):
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        patient(aio, redis_server.url, 1, 1).consume("k").send(None)
+    with pytest.raises(StopIteration) as stop:
+        aio.Throttler("memory:", 1, 1).consume("k").send(None)
+    assert stop.value.value.success
+
+
+def test_a_decision_belongs_to_the_loop_that_awaits_it(aio, redis_server):
+    t = patient(aio, redis_server.url, 100, 60)
+
+    async def make():
+        return t.consume("k")
+
+    for i in range(4):
+        decision = asyncio.run(make())
+        assert asyncio.run(decision, debug=True).level == i + 1
+
+
+def test_each_of_many_threads_has_a_connection_and_its_own_answers(aio, redis_server):
+    store = aio.connect(redis_server.url, timeout=10)
+    t = aio.Throttler(store, 10**6, 3600)
+    failures = []
+
+    async def work(thread):
+        for turn in range(10):
+            results = await asyncio.gather(*(t.consume(f"{thread}:{turn}:{i}", i + 1) for i in range(50)),
+                                           *(t.consume("common") for _ in range(10)))
+            assert [r.level for r in results[:50]] == list(range(1, 51))
+
+    def run(thread):
+        try:
+            asyncio.run(work(thread), debug=thread % 2 == 0)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failures
+    assert asyncio.run(t.peek("common")).level == 600
+    assert store.stats()["decisions"] <= 61, "the loops that are gone have been let go of"
+
+
+def test_closing_reaches_the_loops_of_other_threads(aio, redis_server):
+    store = aio.connect(redis_server.url, timeout=10)
+    t, ended, ready = aio.Throttler(store, 10, 60), [], threading.Event()
+
+    async def work():
+        await t.consume("k")
+        with standing_still(redis_server):
+            task = asyncio.ensure_future(t.consume("k"))
+            await asyncio.sleep(0.01)
+            ready.set()
+            try:
+                await task
+            except aio.Cancelled as error:
+                ended.append(error)
+
+    thread = threading.Thread(target=lambda: asyncio.run(work(), debug=True))
+    thread.start()
+    assert ready.wait(10)
+    store.close()
+    thread.join(10)
+    assert len(ended) == 1 and not thread.is_alive()
+
+
+def test_a_loop_closed_with_work_pending_is_forgotten(aio, redis_server):
+    t = patient(aio, redis_server.url, 10**6, 60)
+
+    async def start():
+        return [asyncio.ensure_future(t.consume("k")) for _ in range(10)]
+
+    for _ in range(5):
+        loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda loop, context: None)  # "Task was destroyed but it is pending"
+        loop.run_until_complete(t.consume("k"))
+        with standing_still(redis_server):
+            tasks = loop.run_until_complete(start())
+            loop.run_until_complete(asyncio.sleep(0))
+            loop.close()
+        del tasks
+        gc.collect()
+    assert asyncio.run(t.peek("k")).level >= 5
+    assert connections(redis_server) <= 3
+
+
+def test_a_loop_that_moved_to_another_thread_is_refused_or_served_but_never_mixed(aio, redis_server):
+    t = patient(aio, redis_server.url, 10, 60)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(t.consume("k"))
+    caught = []
+
+    def run():
+        try:
+            loop.run_until_complete(t.consume("k"))
+        except RuntimeError as error:
+            caught.append(str(error))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert len(caught) == 1 and "another thread" in caught[0]
+    assert loop.run_until_complete(t.consume("k")).level == 2
+    loop.close()
+
+
+def test_throttlers_that_are_dropped_drop_their_connections(aio, redis_server):
+    async def use():
+        for i in range(50):
+            await patient(aio, redis_server.url, 10, 60).consume(f"k{i}")
+            task = asyncio.ensure_future(patient(aio, redis_server.url, 10, 60).consume(f"k{i}"))
+            await asyncio.sleep(0)
+            task.cancel()
+        await asyncio.sleep(0.1)
+        return connections(redis_server)
+
+    before = connections(redis_server)
+    assert asyncio.run(use(), debug=True) <= before + 2
+
+
+# ---- Processes ----
+
+FORKS = """
+import asyncio, os, sys, warnings
+from aiosteady import Throttler, connect
+
+url, how = sys.argv[1:]
+store = connect(url, timeout=10)
+t = Throttler(store, 10**6, 3600)
+
+async def work(who):
+    for turn in range(20):
+        results = await asyncio.gather(*(t.consume(f"{who}:{turn}:{i}", i + 1) for i in range(20)))
+        assert [r.level for r in results] == list(range(1, 21)), who
+        await t.consume("common")
+
+async def in_flight():
+    tasks = [asyncio.ensure_future(t.consume("early")) for _ in range(10)]
+    await asyncio.sleep(0)
+    return tasks
+
+loop = asyncio.new_event_loop()
+if how != "before":
+    loop.run_until_complete(work("parent"))
+async def ended(tasks):
+    return await asyncio.gather(*tasks)
+
+tasks = loop.run_until_complete(in_flight()) if how == "pending" else []
+children = []
+for i in range(4):
+    pid = os.fork()
+    if pid == 0:
+        warnings.simplefilter("ignore", ResourceWarning)  # of the loops that it leaves as they are
+        (loop if how == "same loop" else asyncio.new_event_loop()).run_until_complete(work(i))
+        if i == 0:
+            os._exit(0)
+        del t, store, tasks
+        sys.exit(0)
+    children.append(pid)
+    if how == "same loop":
+        os.waitpid(pid, 0)  # an epoll descriptor is shared by those who were forked with it
+        children.pop()
+loop.run_until_complete(work("then"))
+assert all(r.success for r in loop.run_until_complete(ended(tasks)))
+for pid in children:
+    assert os.waitpid(pid, 0)[1] == 0
+print(loop.run_until_complete(t.peek("common")).level)
+loop.run_until_complete(store.aclose())
+loop.close()
+"""
+
+
+@pytest.mark.parametrize(("how", "level"), [("before", 100), ("after", 120), ("pending", 120), ("same loop", 120)])
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="forking is warned about where there are threads")
+def test_forked_children_decide_on_connections_of_their_own(aiosteady, redis_server, how, level):
+    assert python(aiosteady, FORKS, redis_server.url, how) == f"{level}\n"
+
+
+EXITS = """
+import asyncio, sys, threading, time
+from aiosteady import Throttler, connect
+
+url, how = sys.argv[1:]
+t = Throttler(connect(url, timeout=60), 10, 60)
+
+async def hang():
+    tasks = [asyncio.ensure_future(t.consume("k")) for _ in range(10)]
+    await asyncio.sleep(0.05)
+    if how == "raises":
+        raise SystemExit(0)
+    if how == "never closed":
+        return tasks
+    if how == "thread":
+        await asyncio.sleep(60)
+
+if how == "thread":
+    threading.Thread(target=lambda: asyncio.run(hang()), daemon=True).start()
+    time.sleep(0.2)
+elif how == "never closed":
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda loop, context: None)
+    kept = loop.run_until_complete(hang())
+    import warnings
+    warnings.simplefilter("ignore")
+else:
+    asyncio.run(hang())
+"""
+
+
+@pytest.mark.parametrize("how", ["returns", "raises", "never closed", "thread"])
+def test_a_program_that_ends_with_work_pending_ends(aiosteady, redis_server, how):
+    with standing_still(redis_server):
+        start = time.monotonic()
+        python(aiosteady, EXITS, redis_server.url, how)
+        assert time.monotonic() - start < 10
+
+
+# ---- Interpreters and modules ----
+
+INTERPRETERS = """
+import sys, threading
+PROGRAM = '''
+import sys
+sys.path.insert(0, %r)
+import asyncio
+from aiosteady import Throttler, connect
+
+t = Throttler("memory:", 1000, 60)
+for i in range(100):
+    try:
+        t.consume("k").send(None)
+    except StopIteration as stop:
+        assert stop.value.level == i + 1
+
+async def work():
+    t = Throttler(connect(%r, timeout=10), 1000, 60, prefix=%r)
+    levels = [r.level for r in await asyncio.gather(*(t.consume("k") for _ in range(100)))]
+    assert sorted(levels) == list(range(1, 101)), levels
+
+if sys.version_info >= (3, 12):  # before, asyncio itself had one state for all interpreters
+    asyncio.run(work())
+'''
+path, url = sys.argv[1:]
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+
+def run(i):
+    one = interpreters.create()
+    try:
+        failed = interpreters.run_string(one, PROGRAM % (path, url, f"{i}:"))
+        assert failed is None, failed
+    finally:
+        interpreters.destroy(one)
+
+import aiosteady
+for i in range(3):
+    run(i)
+if sys.version_info >= (3, 12):  # each has a GIL of its own
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(10, 14)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+exec(PROGRAM % (path, url, "main"))
+print("fine")
+"""
+
+
+def test_subinterpreters_have_copies_of_their_own(aiosteady, redis_server):
+    assert "fine" in python(aiosteady, INTERPRETERS, str(aiosteady), redis_server.url)
+
+
+def test_the_module_may_be_loaded_again_and_again(aio, redis_server):
+    kept = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "aiosteady"}
+    try:
+        for _ in range(5):
+            for name in kept:
+                sys.modules.pop(name, None)
+            again = importlib.import_module("aiosteady")
+            assert again is not aio and again.ThrottleResult is not aio.ThrottleResult
+            for module in (again, aio):
+                assert asyncio.run(patient(module, redis_server.url, 10, 60).consume("k", 0)).success
+            assert importlib.reload(again).Throttler("memory:", 1, 1) is not None
+            with pytest.raises(again.Closed):
+                store = again.connect("memory:")
+                store.close()
+                asyncio.run(again.Throttler(store, 1, 1).consume("k"))
+            del again, module, store
+            gc.collect()
+    finally:
+        sys.modules.update(kept)
+
+
+# ---- Memory ----
+
+LEVEL = """
+import asyncio, gc, os, sys
+from aiosteady import Closed, Error, Throttler, connect
+
+url, closed_url, many, some = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+
+async def decide(t, n, key="k"):
+    for _ in range(n):
+        await t.consume(key, 1)
+
+async def in_flight(t, n):
+    for _ in range(n // 500):
+        tasks = [asyncio.ensure_future(t.consume("k")) for _ in range(500)]
+        await asyncio.sleep(0)
+        for task in tasks[::2]: task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+async def fail(t, n, *arguments):
+    for _ in range(n):
+        try:
+            await t.consume(*arguments)
+        except (TypeError, ValueError, Error):
+            pass
+
+async def wait(t, n):
+    for turn in range(n // 100):
+        await asyncio.gather(*(t.wait(f"w{turn}:{i}") for i in range(100)))
+
+async def make(n):
+    for _ in range(n):
+        t = Throttler("memory:", 10, 5, block_duration=1, prefix="p")
+        await t.consume("k"), await t.peek("k"), await t.reset("k")
+        repr(await t.consume("k")), hash(t), repr(t)
+
+async def blocks():
+    await asyncio.sleep(0.2)  # a loop keeps a timer that was cancelled until it is due
+    gc.collect()
+    return sys.getallocatedblocks()
+
+async def level(what, n, work):
+    await work(max(n // 10, 500))
+    before = await blocks()
+    await work(n)
+    grown = await blocks() - before
+    assert abs(grown) < 300, (what, grown)
+    print(what, "is level")
+
+async def main():
+    memory, full = Throttler("memory:", 10, 5), Throttler("memory:", 1, 60, 60)
+    server = Throttler(connect(url, timeout=10), 10**6, 1)
+    await level("memory", many, lambda n: decide(memory, n))
+    await level("blocked", some, lambda n: decide(full, n))
+    await level("server", some, lambda n: decide(server, n))
+    await level("cancelling", some, lambda n: in_flight(server, n))
+    await level("a float", some, lambda n: fail(memory, n, "k", 1.5))
+    await level("no key", some, lambda n: fail(memory, n, 5))
+    await level("a surrogate", some, lambda n: fail(memory, n, chr(0xd800) + "x"))
+    await level("nobody there", some // 10, lambda n: fail(Throttler(closed_url, 1, 1), n, "k"))
+    await level("policy", some // 10, lambda n: decide(Throttler(closed_url, 1, 1, on_error="local"), n))
+    await level("waiting", some // 10, lambda n: wait(memory, n))
+    await level("making", 500, make)
+    await server.aclose()
+
+asyncio.run(main())
+"""
+
+
+def test_memory_is_level_over_a_million_calls(aiosteady, redis_server, closed_port):
+    args = (redis_server.url, f"redis://127.0.0.1:{closed_port}", "1000000", "20000")
+    run = subprocess.run([sys.executable, "-c", LEVEL, *args], env={"PYTHONPATH": str(aiosteady)}, capture_output=True,
+                         text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.count("is level") == 11
+    python(aiosteady, LEVEL, *args[:2], "5000", "1000", quiet=False)
+
+
+EXHAUSTED = """
+import asyncio, sys
+try:
+    import _testcapi
+except ImportError:
+    print("no _testcapi")
+    sys.exit()
+import faulthandler
+from aiosteady import ThrottleResult, Throttler, connect, Error
+
+url = sys.argv[1]
+sys.unraisablehook = lambda unraisable: None
+
+async def one(where, t):
+    await t.consume("k")
+    try:
+        await t.consume("k", 1.5)
+    except TypeError:
+        pass
+    repr(await t.peek("k"))
+
+def every(what, prepare, work):
+    failed = 0
+    for n in range(400):
+        made = prepare()
+        _testcapi.set_nomemory(n, n + 1)
+        try:
+            work(made)
+        except (MemoryError, Error, RuntimeError, SystemError) as error:
+            failed += 1
+        finally:
+            _testcapi.remove_mem_hooks()
+        del made
+    print(what, failed > 3)
+
+def drive(coroutine):
+    try:
+        while True:
+            coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+
+memory = Throttler("memory:", 10**6, 5, 5)
+every("making", lambda: None, lambda _: Throttler("memory:", 10, 5, 5, prefix="p", on_error="local"))
+every("deciding", lambda: None, lambda _: drive(one("memory:", memory)))
+every("a result", lambda: None, lambda _: repr(ThrottleResult(True, 1, 2.5, 1.5)))
+
+async def server(t):
+    try:
+        await t.consume("k")
+    finally:
+        _testcapi.remove_mem_hooks()
+
+def on_loop():
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(server(Throttler(connect(url, timeout=10), 10, 5)))
+    loop.call_later(0.05, loop.stop)  # asyncio loses a task where it cannot allocate what wakes it
+    return loop, task
+
+def on_server(made):
+    loop, task = made
+    try:
+        loop.run_until_complete(task)
+    except asyncio.CancelledError:
+        pass
+    finally:
+        _testcapi.remove_mem_hooks()
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+
+every("on a server", on_loop, on_server)
+drive(one("memory:", memory))
+assert asyncio.run(Throttler(connect(url, timeout=10), 10, 5).peek("k")).level > 0
+"""
+
+
+def test_running_out_of_memory_at_any_moment_crashes_nothing(aiosteady, redis_server):
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", EXHAUSTED, redis_server.url], capture_output=True, text=True,
+                         env={"PYTHONPATH": str(aiosteady)}, timeout=120, check=False)
+    if "no _testcapi" in run.stdout:
+        pytest.skip("this Python has no _testcapi")
+    assert run.returncode == 0, f"{run.returncode}\n{run.stdout}\n{run.stderr[-3000:]}"
+    assert run.stdout.count("True") == 4, run.stdout
