@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: MIT
+"""TLS seen from outside: the command on rediss://, and a library that was built without OpenSSL."""
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from command import ALLOWED, LIMIT, UNAVAILABLE, USAGE
+from resp import free_port
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = Path(os.environ.get("BUILD", ROOT / "build")).resolve()
+
+
+def sh(*command, **options):
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False, **options)
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def make(*arguments):
+    env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    return sh("make", "--no-print-directory", "-C", ROOT, *arguments, env=env)
+
+
+def new_certificate(folder, name, names):
+    sh("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", 30, "-subj",
+       f"/CN={name}", "-addext", f"subjectAltName={names}", "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """server.pem, which is its own CA, and client.pem, which signs itself, too."""
+    folder = tmp_path_factory.mktemp("certificates")
+    new_certificate(folder, "server", "DNS:localhost,IP:127.0.0.1")
+    new_certificate(folder, "client", "DNS:client")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tls(start_redis, folder):
+    """A redis-server that trusts the client's certificate, and wants one; `tls.at` is host and port."""
+    port = free_port()
+    server = start_redis("--tls-port", str(port), "--tls-cert-file", f"{folder}/server.pem", "--tls-key-file",
+                         f"{folder}/server.key", "--tls-ca-cert-file", f"{folder}/client.pem", "--tls-auth-clients", "optional")
+    server.at = f"localhost:{port}"
+    return server
+
+
+@pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
+def test_the_command_over_tls(ask, tls, folder, scheme):
+    tls("FLUSHALL")
+    on = ("--store", f"{scheme}://{tls.at}/2?tls_ca={folder}/server.pem")
+    assert ask("consume", "k", *LIMIT, "--amount", "7", *on)[0] == ALLOWED
+    assert ask("peek", "k", *LIMIT, *on)[1]["level"] == 7
+    assert ask("reset", "k", *on)[0] == ALLOWED
+    assert ask("consume", "k", *LIMIT, *on)[1]["level"] == 1
+
+
+def test_a_certificate_of_the_command(run, ask, tls, folder):
+    tls("CONFIG", "SET", "tls-auth-clients", "yes")
+    url = f"rediss://{tls.at}?tls_ca={folder}/server.pem"
+    own = f"{url}&tls_cert={folder}/client.pem&tls_key={folder}/client.key"
+    try:
+        done = run("consume", "k", *LIMIT, "--store", url)
+        assert (done.returncode, done.stdout) == (UNAVAILABLE, "")
+        assert "the server wants a certificate of ours, and there is none (tls_cert)" in done.stderr
+        assert ask("consume", "k", *LIMIT, "--store", url)[1]["error"] == "refused"
+        assert ask("consume", "k", *LIMIT, "--store", own)[0] == ALLOWED
+    finally:
+        tls("CONFIG", "SET", "tls-auth-clients", "optional")
+
+
+def test_a_server_that_is_not_trusted(run, ask, tls):
+    on = ("--store", f"rediss://{tls.at}")
+    done = run("consume", "k", *LIMIT, *on)
+    assert (done.returncode, done.stdout) == (UNAVAILABLE, "")
+    assert done.stderr == (f"steady: the store could not be asked; nothing was charged: {tls.at}: "
+                           "the server's certificate is self-signed, and not trusted here\n")
+    assert ask("consume", "k", *LIMIT, *on)[1]["error"] == "unavailable"
+    assert ask("consume", "k", *LIMIT, "--store", f"rediss://{tls.at}?tls_insecure_skip_verify=yes")[0] == ALLOWED
+
+
+def test_a_file_that_is_not_there(run, folder):
+    done = run("consume", "k", *LIMIT, "--store", f"rediss://localhost?tls_cert={folder}/none.pem")
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    assert done.stderr == f"steady: the TLS certificate {folder}/none.pem: No such file or directory\n"
+
+
+def test_no_key_and_no_password_is_shown(run, tls, folder):
+    for query in (f"tls_ca={folder}/server.key", f"tls_cert={folder}/server.key", f"tls_cert={folder}/client.pem&tls_key={folder}/server.key",
+                  f"tls_ca={folder}/server.pem"):
+        done = run("consume", "k", *LIMIT, "--store", f"rediss://user:hunter2@{tls.at}?{query}")
+        assert done.returncode in (USAGE, UNAVAILABLE)
+        secret = "".join((folder / "server.key").read_text().splitlines()[1:2])
+        assert len(secret) == 64 and secret[:16] not in done.stderr and "hunter2" not in done.stderr
+
+
+# ---- What is linked, and what is not ----
+
+
+def needed(path):
+    return re.findall(r"NEEDED.*\[(.+?)\.so", sh("readelf", "-d", path))
+
+
+@pytest.fixture(scope="module")
+def without(tmp_path_factory):
+    """A library and a command that were built with TLS=no, installed."""
+    folder = tmp_path_factory.mktemp("without")
+    make("-j2", f"BUILD={folder}/build", f"PREFIX={folder}/prefix", "CFLAGS=-O0", "TLS=no", "install")
+    return folder / "prefix"
+
+
+def private_requirements(prefix):
+    return re.search(r"^Requires.private:(.*)$", (prefix / "lib/pkgconfig/steady.pc").read_text(), re.M)[1].split()
+
+
+def test_the_library_names_openssl(tmp_path):
+    make(f"BUILD={BUILD}", f"PREFIX={tmp_path}", "install")
+    assert {"libssl", "libcrypto"} <= set(private_requirements(tmp_path))
+    assert {"libssl", "libcrypto"} <= set(needed(tmp_path / "lib/libsteady.so"))
+
+
+def test_without_openssl_nothing_names_it(without):
+    assert private_requirements(without) == ["hiredis"]
+    assert not {"libssl", "libcrypto"} & {*needed(without / "lib/libsteady.so"), *needed(without / "bin/steady")}
+
+
+def test_without_openssl_tls_is_refused_and_the_rest_works(without, redis_server):
+    steady = without / "bin/steady"
+    done = subprocess.run([steady, "consume", "k", *LIMIT, "--store", "rediss://user:hunter2@localhost"],
+                          capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (UNAVAILABLE, "")
+    assert "this library was built without OpenSSL, and has no TLS" in done.stderr and "hunter2" not in done.stderr
+    sh(steady, "consume", "k", *LIMIT, "--store", redis_server.url)
