@@ -104,7 +104,8 @@ def complete(steady, *words):
     (("consume", "k", "--block", "1.5m"), "1.5ms 1.5m"),
     (("consume", "k", "--rate", "100"), "100/s 100/min 100/hour 100/day"),
     (("consume", "k", "--rate", "100/m"), "100/min"),
-    (("consume", "k", "--store", "re"), "redis://"),
+    (("consume", "k", "--store", "redis:"), "redis://"),
+    (("consume", "k", "--store", "re"), "redis:// rediss://"),
     (("consume", "k", "--capacity", ""), ""),
     (("consume", "k", "--rate", "$(touch x)1"), ""),
 ])
