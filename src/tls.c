@@ -357,9 +357,8 @@ static int refuse_openssl(steady_message *why) {
 
 /* Without it OpenSSL would ask at the terminal. */
 static int no_passphrase(char *text, int size, int writing, void *locked) {
-    (void)text;
-    (void)size;
     (void)writing;
+    if (size > 0) *text = '\0';
     *(bool *)locked = true;
     return -1;
 }

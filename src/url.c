@@ -226,7 +226,7 @@ static int find_option(const struct steady__url *url, const char *option) {
 
 /* a=b&c=d, each once. */
 static int read_options(struct steady__url *url, char *options, steady_message *why) {
-    char piece[48];
+    char text[48];
     unsigned seen = 0;
     for (char *option = options; option != NULL;) {
         char *next = strchr(option, '&');
@@ -234,7 +234,7 @@ static int read_options(struct steady__url *url, char *options, steady_message *
         const int i = find_option(url, option);
         if (i < 0)
             return steady__fail(why, STEADY_BAD_ARGUMENT, "the store URL has an unknown option \"%s\"",
-                                shown(url, option, piece));
+                                shown(url, option, text));
         const int len = (int)strlen(known_options[i].name);
         if ((seen & 1u << i) != 0)
             return steady__fail(why, STEADY_BAD_ARGUMENT, "the store URL has the option %.*s twice", len - 1, option);
@@ -266,7 +266,7 @@ static int read_parts(struct steady__url *url, char *rest, char **authority, cha
 
 /* host[:port] and db */
 static int read_tcp(struct steady__url *url, char *rest, steady_message *why) {
-    char *authority = NULL, *path = NULL;
+    char *authority = rest, *path = NULL;
     int error = read_parts(url, rest, &authority, &path, why);
     if (error == 0) error = read_host_port(url, authority, why);
     if (error == 0 && path != NULL && *path != '\0') error = read_db(url, path, why);
@@ -291,7 +291,7 @@ static int read_sentinels(struct steady__url *url, char *list, steady_message *w
 
 /* sentinels and service[/db] */
 static int read_sentinel(struct steady__url *url, char *rest, steady_message *why) {
-    char *authority = NULL, *path = NULL;
+    char *authority = rest, *path = NULL;
     int error = read_parts(url, rest, &authority, &path, why);
     if (error == 0) error = read_sentinels(url, authority, why);
     if (error != 0) return error;

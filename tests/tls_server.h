@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * A TLS server that answers every EVALSHA with one drop in the bucket, and does what no redis-server can be made to do. */
+ * A TLS server that answers every EVALSHA with one drop in the bucket, and does what no redis-server can be made to. */
 #ifndef TLS_SERVER_H
 #define TLS_SERVER_H
 
