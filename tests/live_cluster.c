@@ -13,23 +13,32 @@
 #define PATIENT (5 * STEADY_SECOND) /* no decision ends by its deadline where nothing is wrong */
 
 static struct cluster cluster;
+static const char *runs; /* with these options; NULL: it does not run */
 
-static int start(void **state) {
-    (void)state;
-    cluster_start(&cluster, NODES, NULL);
-    return 0;
+#define PLAIN "--cluster-node-timeout 15000"
+#define FAILS_OVER "--cluster-node-timeout 600 --cluster-require-full-coverage no"
+
+/* Tests that want the same cluster share it. */
+static void need(unsigned nodes, const char *options) {
+    if (runs != NULL && cluster.count == nodes && strcmp(runs, options) == 0) return;
+    cluster_stop(&cluster);
+    cluster_start(&cluster, nodes, options);
+    runs = options;
 }
 
-static int start_quick(void **state) {
-    (void)state;
-    cluster_start(&cluster, NODES, QUICK_FAILOVER " --cluster-require-full-coverage no");
-    return 0;
+static int plain(void **state) {
+    need(NODES, PLAIN);
+    return rig_set_up(state);
 }
 
-static int start_without_replicas(void **state) {
-    (void)state;
-    cluster_start(&cluster, PRIMARIES, QUICK_FAILOVER " --cluster-require-full-coverage no");
-    return 0;
+static int failing_over(void **state) {
+    need(NODES, FAILS_OVER);
+    return rig_set_up(state);
+}
+
+static int without_replicas(void **state) {
+    need(PRIMARIES, FAILS_OVER);
+    return rig_set_up(state);
 }
 
 static int stop(void **state) {
@@ -437,27 +446,22 @@ static void test_cluster_down(void **state) {
     assert_used_again();
 }
 
+#define WITH(kind, test) cmocka_unit_test_setup_teardown(test, kind, rig_tear_down)
+
 int main(void) {
-    const struct CMUnitTest steady_cluster[] = {
-        WITH_RIG(test_agrees_with_a_single_server),
-        WITH_RIG(test_spread),
-        WITH_RIG(test_begins_anywhere),
-        WITH_RIG(test_rights),
-        WITH_RIG(test_another_database),
-        WITH_RIG(test_slot_moved_under_load),
-        WITH_RIG(test_resharded_under_load),
+    const struct CMUnitTest tests[] = {
+        WITH(plain, test_agrees_with_a_single_server),
+        WITH(plain, test_spread),
+        WITH(plain, test_begins_anywhere),
+        WITH(plain, test_rights),
+        WITH(plain, test_another_database),
+        WITH(plain, test_slot_moved_under_load),
+        WITH(plain, test_resharded_under_load),
+        WITH(failing_over, test_failover),
+        WITH(failing_over, test_frozen_primary),
+        WITH(failing_over, test_all_gone_and_back),
+        WITH(without_replicas, test_node_gone_for_good),
+        WITH(without_replicas, test_cluster_down),
     };
-    const struct CMUnitTest failing_cluster[] = {
-        WITH_RIG(test_failover),
-        WITH_RIG(test_frozen_primary),
-        WITH_RIG(test_all_gone_and_back),
-    };
-    const struct CMUnitTest small_cluster[] = {
-        WITH_RIG(test_node_gone_for_good),
-        WITH_RIG(test_cluster_down),
-    };
-    int failed = cmocka_run_group_tests_name("cluster", steady_cluster, start, stop);
-    failed += cmocka_run_group_tests_name("cluster that fails over", failing_cluster, start_quick, stop);
-    failed += cmocka_run_group_tests_name("cluster without replicas", small_cluster, start_without_replicas, stop);
-    return failed;
+    return cmocka_run_group_tests_name("cluster", tests, NULL, stop);
 }

@@ -14,6 +14,7 @@
 #include "certificates.h"
 #include "dial.h"
 #include "proxy.h"
+#include "redis_cluster.h"
 #include "rig.h"
 
 static int tls_port;
@@ -506,6 +507,39 @@ static void test_nothing_is_left_of_failed_handshakes(void **state) {
     steady__birthmark_clear(&birthmark);
 }
 
+/* Each node of a cluster is trusted as the first is, or not. */
+static void test_cluster(void **state) {
+    static struct cluster cluster;
+    char options[300], key[16];
+    struct tally tally = {0};
+    (void)state;
+    snprintf(options, sizeof options,
+             "--tls-auth-clients no --tls-ca-cert-file %s --tls-cert-file %s --tls-key-file %s", certificate("ca.pem"),
+             certificate("server.pem"), certificate("server.key"));
+    cluster_start(&cluster, PRIMARIES, options);
+    rig_open_at(url_of("127.0.0.1", cluster.tls_ports[0], "?tls_ca=%s", certificate("ca.pem")), 5 * STEADY_SECOND);
+    for (int i = 0; i < 500; i++) {
+        snprintf(key, sizeof key, "k%d", i);
+        consume_counted(rig.throttler, key, 1, &tally);
+    }
+    run_until_done(rig.poller, &tally, 10 * STEADY_SECOND);
+    assert_int_equal(tally.allowed, 500);
+    for (unsigned i = 0; i < PRIMARIES; i++)
+        assert_true(server_stat(&cluster.nodes[i], "cmdstat_evalsha:calls") > 100);
+    server_ask(&cluster.nodes[1], "CONFIG SET tls-cert-file %s tls-key-file %s", certificate("stranger.pem"),
+               certificate("stranger.key"));
+    rig_close();
+    rig_open_at(url_of("127.0.0.1", cluster.tls_ports[0], "?tls_ca=%s", certificate("ca.pem")), 5 * STEADY_SECOND);
+    for (int i = 0; i < 500; i++) {
+        snprintf(key, sizeof key, "k%d", i);
+        consume_counted(rig.throttler, key, 1, &tally);
+    }
+    run_until_done(rig.poller, &tally, 10 * STEADY_SECOND);
+    assert_in_range(tally.errors[-STEADY_UNAVAILABLE], 100, 250); /* a third of them */
+    assert_int_equal(tally.allowed + tally.errors[-STEADY_UNAVAILABLE], 1000);
+    cluster_stop(&cluster);
+}
+
 #define WITH_TLS(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void) {
@@ -529,6 +563,7 @@ int main(void) {
         WITH_TLS(test_errors_of_others),
         WITH_TLS(test_fork),
         WITH_TLS(test_nothing_is_left_of_failed_handshakes),
+        WITH_TLS(test_cluster),
     };
     certificates_make();
     const int failed = cmocka_run_group_tests_name("tls", tests, NULL, NULL);

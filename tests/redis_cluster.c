@@ -6,13 +6,16 @@
 
 #include "slots.h"
 
-static void start_node(struct server *node, const char *options) {
-    char text[480];
+static void start_node(struct cluster *cluster, unsigned i, const char *options) {
+    char text[sizeof cluster->nodes[i].options], tls[64] = "";
+    if (options == NULL) options = "";
+    cluster->tls_ports[i] = strstr(options, "--tls-cert-file") != NULL ? free_port() : 0;
+    if (cluster->tls_ports[i] != 0) snprintf(tls, sizeof tls, "--tls-cluster yes --tls-port %d", cluster->tls_ports[i]);
     snprintf(text, sizeof text,
              "--cluster-enabled yes --cluster-port %d --cluster-replica-validity-factor 0 "
-             "--repl-diskless-sync yes --repl-diskless-sync-delay 0 --repl-ping-replica-period 1 %s",
-             free_port(), options != NULL ? options : "");
-    server_start(node, text);
+             "--repl-diskless-sync yes --repl-diskless-sync-delay 0 --repl-ping-replica-period 1 %s %s",
+             free_port(), tls, options);
+    server_start(&cluster->nodes[i], text);
 }
 
 static int bus_port(const struct server *node) {
@@ -32,7 +35,8 @@ static void join(struct cluster *cluster) {
                        (i + 1) * 16384 / PRIMARIES - 1);
     }
     for (unsigned i = 1; i < cluster->count; i++)
-        server_ask(&cluster->nodes[0], "CLUSTER MEET 127.0.0.1 %d %d", cluster->nodes[i].port,
+        server_ask(&cluster->nodes[0], "CLUSTER MEET 127.0.0.1 %d %d",
+                   cluster->tls_ports[i] != 0 ? cluster->tls_ports[i] : cluster->nodes[i].port,
                    bus_port(&cluster->nodes[i]));
 }
 
@@ -72,7 +76,7 @@ void cluster_start(struct cluster *cluster, unsigned count, const char *options)
     memset(cluster, 0, sizeof *cluster);
     cluster->count = count;
     for (unsigned i = 0; i < count; i++)
-        start_node(&cluster->nodes[i], options);
+        start_node(cluster, i, options);
     join(cluster);
     replicate(cluster);
     cluster_await(cluster);

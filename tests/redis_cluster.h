@@ -7,15 +7,16 @@
 
 #define PRIMARIES 3
 #define NODES 6
-#define QUICK_FAILOVER "--cluster-node-timeout 600"
 
 struct cluster {
     struct server nodes[NODES]; /* the primaries first; that of nodes[3 + i] is nodes[i] */
     char ids[NODES][41];
+    int tls_ports[NODES];
     unsigned count;
 };
 
-/* Starts the first `count` of them and waits until they agree; options may be NULL. */
+/* Starts the first `count` of them and waits until they agree; options may be NULL. Each gets a TLS port where they
+ * hold certificates. */
 void cluster_start(struct cluster *cluster, unsigned count, const char *options);
 void cluster_stop(struct cluster *cluster);
 
