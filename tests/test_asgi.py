@@ -499,6 +499,34 @@ def test_a_policy_that_cannot_be_asked_leaves_the_others_in_force(asgi, throttle
     assert run(app._policies[0].throttler.peek("there:192.0.2.1")).level == 0  # given back
 
 
+def test_nothing_is_given_back_to_a_store_that_took_nothing(asgi, package, throttler, closed_port):
+    asked = []
+
+    class Recording(package.Throttler):
+        def consume(self, key, amount=1):
+            asked.append((key, amount))
+            return super().consume(key, amount)
+
+    urls = {"gone": f"redis://127.0.0.1:{closed_port}", "there": "memory:"}
+    policies = [asgi.Policy(Recording(url, 10, 60.0), key=lambda scope: "k", name=name) for name, url in urls.items()]
+    app = asgi.RateLimit(hello, policies=[*policies, asgi.Policy(throttler(1), name="full")])
+    assert [r.status for r in run(ask_all(app, 2))] == [200, 429]
+    assert asked == [(b"gone:k", 1), (b"there:k", 1)] * 2 + [(b"there:k", -1)]
+
+
+def test_a_later_policy_that_cannot_be_asked_is_not_said_to_deny(asgi, throttler, closed_port):
+    for on_error in ("report", "deny", "allow", "local"):
+        gone = asgi.Policy(throttler(1, 6000, url=f"redis://127.0.0.1:{closed_port}", on_error=on_error), name="gone")
+        app = asgi.RateLimit(hello, throttler(1), policies=[gone])
+
+        async def main():
+            await app._policies[0].throttler.consume("default:192.0.2.1")
+            return await ask(app)
+
+        denied = run(main())
+        assert denied["retry-after"] == "60" and json.loads(denied.body)["violated-policies"] == ["default"]
+
+
 # ---- What is not HTTP ----
 
 

@@ -90,9 +90,7 @@ class Answer(NamedTuple):
         return self.result.source == "store"
 
     def wait(self) -> float:
-        """For a peek: the seconds until the cost would fit, which is 0 if it does, or if the store did not answer."""
-        if not self.from_store:
-            return 0
+        """For a peek: the seconds until the cost would fit, 0 if it does. A policy's own answer has an empty bucket."""
         too_many = self.result.level + self.ask.cost - self.quota.capacity
         leak = self.result.until_next_drop + (too_many - 1) * self.quota.recharge_us / self.quota.drops / 1e6
         return max(self.result.blocked_for or 0, leak if too_many > 0 else 0)
