@@ -8,6 +8,7 @@
 
 #include "keys.h"
 #include "limit.h"
+#include "sim_cluster.h"
 
 #define PLACES 8
 #define PROBE_EVERY (40 * MS)
@@ -28,7 +29,7 @@ static bool is_calm(void) { return world.now >= world.calm_at; }
 static const char *any_name(int index) {
     char *text = keep(1000);
     const int padding = one_in(6) ? (int)between(50, 900) : (int)between(0, 20);
-    snprintf(text, 1000, "b%d%.*s", index, padding, "");
+    snprintf(text, 1000, sim_cluster.on ? "{b%d}" : "b%d", index);
     memset(text + strlen(text), "x\r\n {}\x80$"[between(0, 7)], (size_t)padding);
     return text;
 }
@@ -39,6 +40,9 @@ static struct place *new_place(steady_limit limit) {
     *place = (struct place){.index = place_count++, .limit = limit, .prefix = prefixes[between(0, 3)]};
     if (steady__limit_rate(&place->rate, &limit, NULL) != 0) broken("no limit");
     place->name = any_name(place->index);
+    char key[1100];
+    snprintf(key, sizeof key, "%s%s", place->prefix, place->name);
+    sim_cluster_add(place, key);
     return place;
 }
 
@@ -235,7 +239,7 @@ static void logged(void *data, enum steady_log_level level, const char *text) {
     const bool lost = level == STEADY_LOG_WARNING;
     note(lost ? "log: lost" : "log: found", client->index, 0, 0);
     check_secrets(text);
-    if (lost == client->lost_logged) broken("the log is told twice: %s", text);
+    if (lost == client->lost_logged && !sim_cluster.on) broken("the log is told twice: %s", text);
     if (client->store == NULL) broken("the log is told after the store was closed");
     client->lost_logged = lost;
     do_mischief(client);
@@ -282,7 +286,7 @@ void client_dials(struct client *client) {
     client->doubtful = client->doubtful || moved;
     note("dial", client->index, client->failures, rejected);
     const steady_us least = rejected ? STEADY_SECOND : least_rest(client->failures);
-    if (client->dialed_at != NEVER && now - client->dialed_at < least)
+    if (client->dialed_at != NEVER && now - client->dialed_at < least && !sim_cluster.on)
         broken("client %d connects again after %" PRId64 " us, having failed %u times", client->index,
                now - client->dialed_at, client->failures);
     client->dialed_at = now;
@@ -328,7 +332,7 @@ static void make_url(struct client *client, bool local) {
         snprintf(text, sizeof text, "unix:%s%s/run/server.sock%s", *who != '\0' ? "//" : "", who,
                  one_in(2) ? "?db=3" : "");
     else
-        snprintf(text, sizeof text, "redis://%sserver.test:7000%s", who, one_in(2) ? "/3" : "");
+        snprintf(text, sizeof text, "redis://%sserver.test:7000%s", who, !sim_cluster.on && one_in(2) ? "/3" : "");
     if (steady__url_parse(&client->url, text, &why) != 0) broken("no URL: %s", why.text);
 }
 
@@ -361,7 +365,7 @@ static void make_client(struct client *client, bool local) {
 }
 
 void clients_begin(void) {
-    const bool local = one_in(6);
+    const bool local = !sim_cluster.on && one_in(6);
     memset(clients, 0, sizeof clients);
     make_places();
     client_count = (int)between(1, CLIENTS_MAX);

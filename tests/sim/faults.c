@@ -7,17 +7,18 @@
 
 #include "client.h"
 #include "keys.h"
+#include "sim_cluster.h"
 
 static steady_us until_some_time(void) {
     const steady_us until = world.now + any_scale(MS, 600 * MS);
     return until < world.calm_at ? until : world.calm_at;
 }
 
-static struct node *any_node(void) { return &nodes[between(0, NODES - 1)]; }
+static struct node *any_node(void) { return &nodes[between(0, sim_cluster.on ? NODES - 1 : 1)]; }
 
 /* Mostly the one that is in use. */
 static struct node *a_node(void) {
-    if (one_in(5)) return any_node();
+    if (sim_cluster.on || one_in(5)) return any_node();
     return nodes[0].primary ? &nodes[0] : &nodes[1];
 }
 
@@ -79,6 +80,11 @@ static void be_busy(void) { suffer(one_in(2) ? TROUBLE_BUSY : TROUBLE_LOADING); 
 static void be_full(void) { suffer((enum trouble)between(TROUBLE_OOM, TROUBLE_NOREPLICAS)); }
 static void be_strict(void) { suffer((enum trouble)between(TROUBLE_NOPERM, TROUBLE_RENAMED)); }
 static void change_password(void) { suffer(TROUBLE_PASSWORD); }
+static void move_slot(void) {
+    if (sim_cluster.on) sim_cluster_move_slot(until_some_time());
+}
+
+static void be_cut_off(void) { suffer(TROUBLE_CLUSTERDOWN); }
 static void be_crowded(void) { suffer(TROUBLE_CLIENTS); }
 static void be_forgetful(void) { suffer(TROUBLE_FORGETS); }
 static void talk_nonsense(void) { suffer(TROUBLE_GARBAGE); }
@@ -97,6 +103,10 @@ static void rename_primary(void *node) {
 
 /* The old primary stays up and refuses what writes; the name follows late; some keys are those of long ago. */
 static void fail_over(void) {
+    if (sim_cluster.on) {
+        sim_cluster_take_over();
+        return;
+    }
     struct node *from = nodes[0].primary ? &nodes[0] : &nodes[1];
     struct node *to = nodes[0].primary ? &nodes[1] : &nodes[0];
     note("failover", from->index, to->index, 0);
@@ -139,9 +149,10 @@ static void change_network(void) {
 /* ---- When ---- */
 
 static void (*const kinds[])(void) = {
-    cut_connection, cut_connection, darken_connection, darken_node, crash,      restart,         flush_scripts,
-    flush_keys,     freeze,         be_busy,           be_full,     be_strict,  change_password, be_crowded,
-    be_forgetful,   talk_nonsense,  fail_over,         lose_name,   step_clock, stall_loop,      change_network,
+    cut_connection, cut_connection, darken_connection, darken_node,  crash,         restart,         flush_scripts,
+    flush_keys,     freeze,         be_busy,           be_full,      be_strict,     change_password, be_crowded,
+    move_slot,      move_slot,      be_cut_off,        be_forgetful, talk_nonsense, fail_over,       lose_name,
+    step_clock,     stall_loop,     change_network,
 };
 #define KINDS (sizeof kinds / sizeof kinds[0])
 
@@ -161,8 +172,9 @@ static void calm_down(void *arg) {
     note("all is well", 0, 0, 0);
     net_weather = (struct net_weather){.latency = 60, .slice = 1460, .window = 65536};
     struct node *node = nodes[0].primary ? &nodes[0] : &nodes[1];
-    nodes[1 - node->index].primary = false;
-    nodes[1].has_module = nodes[0].has_module;
+    if (!sim_cluster.on) nodes[1 - node->index].primary = false;
+    for (int i = 1; i < NODES; i++)
+        nodes[i].has_module = nodes[0].has_module;
     server_name = (struct name){.count = 0};
     point_name_at(node);
     for (int i = 0; i < client_count; i++)

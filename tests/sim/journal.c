@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "client.h"
+#include "sim_cluster.h"
 #include "words.h"
 
 static struct decision decisions[DECISIONS_MAX];
@@ -91,8 +92,9 @@ static bool begins(const char *text, const char *with) { return strncmp(text, wi
 void journal_refused(struct decision *d, const char *why) {
     d->refused = true;
     if (begins(why, "-NOSCRIPT")) d->noscripts++;
-    d->may_go_again = begins(why, "-NOSCRIPT") || begins(why, "-READONLY") ||
-                      begins(why, "-ERR unknown command 'STEADY") || begins(why, "-NOPERM no STEADY");
+    d->may_go_again = begins(why, "-MOVED") || begins(why, "-ASK") || begins(why, "-NOSCRIPT") ||
+                      begins(why, "-READONLY") || begins(why, "-ERR unknown command 'STEADY") ||
+                      begins(why, "-NOPERM no STEADY");
 }
 
 void journal_executed(struct decision *d, const struct steady__decision *outcome) {
@@ -145,14 +147,23 @@ static void check_policy(const struct decision *d, const steady_result *r) {
     }
 }
 
+/* Nobody is left in doubt by a server that says that it has read nothing, if there is one to hear it. */
+static void check_doubt(const struct decision *d) {
+    struct conn *conn = d->left_on;
+    const bool in_time = sim_loop_now(&d->client->loop) < d->deadline;
+    if (conn == NULL && !sim_cluster.on && (d->client->conn == NULL || d->client->conn->closed))
+        broken("decision %" PRId64 " never went out, and is unknown", d->id);
+    if (conn == NULL) return;
+    if (in_time && !conn->owes_nobody && conn->turned_away_at > 0 && conn->read >= conn->turned_away_at)
+        broken("decision %" PRId64 " was never read, and is unknown", d->id);
+    conn->owes_nobody = conn->owes_nobody || !in_time;
+}
+
 /* Where nothing is said to have been charged, nothing was and nothing will be. */
 static void check_error(const struct decision *d) {
     const struct client *client = d->client;
     switch (d->error) {
-    case STEADY_UNKNOWN:
-        if (d->left_on == NULL && (client->conn == NULL || client->conn->closed))
-            broken("decision %" PRId64 " never went out, and is unknown", d->id);
-        return;
+    case STEADY_UNKNOWN: check_doubt(d); return;
     case STEADY_CANCELLED:
         if (!client->closing) broken("decision %" PRId64 " is cancelled by nobody", d->id);
         return;

@@ -141,12 +141,26 @@ void keys_forget(struct node *node) {
         if (!is_foreign(&node->entries[i])) node->entries[i] = (struct entry){.holds = false};
 }
 
-/* The clocks of two nodes differ. */
+static void copy_key(struct node *to, const struct node *from, int bucket) {
+    to->entries[bucket] = from->entries[bucket];
+    to->entries[bucket].shaken += to->clock_offset != from->clock_offset;
+}
+
 void keys_copy(struct node *to, const struct node *from) {
     note("keys copied", to->index, from->index, 0);
-    memcpy(to->entries, from->entries, sizeof to->entries);
     for (int i = 0; i < BUCKETS; i++)
-        to->entries[i].shaken++;
+        copy_key(to, from, i);
+}
+
+bool keys_has(const struct node *node, const struct place *place) {
+    const struct entry *entry = &node->entries[place->index];
+    return entry->holds && (entry->expires_ms == 0 || server_now(node) / 1000 <= entry->expires_ms);
+}
+
+void keys_move(struct node *to, struct node *from, const struct place *place) {
+    if (place->foreign || !keys_has(from, place)) return;
+    copy_key(to, from, place->index);
+    from->entries[place->index] = (struct entry){.holds = false};
 }
 
 void keys_step_clock(struct node *node, int64_t by) {

@@ -18,6 +18,8 @@ const char *keys_run(struct node *node, struct decision *d, int64_t values[STEAD
 /* The same, as the module replies. */
 const char *keys_run_module(struct node *node, struct decision *d, int64_t values[STEADY__REPLY_MAX], size_t *count);
 
+bool keys_has(const struct node *node, const struct place *place);
+void keys_move(struct node *to, struct node *from, const struct place *place); /* if there is something */
 void keys_forget(struct node *node);
 void keys_copy(struct node *to, const struct node *from);
 void keys_step_clock(struct node *node, int64_t by);

@@ -9,6 +9,7 @@
 #include "journal.h"
 #include "keys.h"
 #include "script.h"
+#include "sim_cluster.h"
 #include "words.h"
 
 struct node nodes[NODES];
@@ -128,8 +129,9 @@ static const char *script_refusal(struct node *node, enum steady__verb verb, boo
 }
 
 /* What a server refuses a decision with before it makes it; NULL: it makes it. */
-static const char *refusal(struct node *node, enum steady__verb verb, enum form form) {
-    const bool writes = verb != STEADY__PEEK;
+static const char *refusal(const struct conn *conn, const struct decision *d, enum form form) {
+    struct node *node = conn->node;
+    const bool writes = d->verb != STEADY__PEEK;
     if (form == FORM_EVALSHA && node_suffers(node, TROUBLE_RENAMED))
         return "-ERR unknown command 'EVALSHA', with args beginning with: ";
     const char *why = form == FORM_MODULE ? module_refusal(node) : NULL;
@@ -137,7 +139,9 @@ static const char *refusal(struct node *node, enum steady__verb verb, enum form 
     if (node_suffers(node, TROUBLE_LOADING)) return "-LOADING Redis is loading the dataset in memory";
     if (node_suffers(node, TROUBLE_BUSY)) return "-BUSY Redis is busy running a script.";
     if (node_suffers(node, TROUBLE_NOPERM)) return "-NOPERM No permissions to access a key";
-    why = form != FORM_MODULE ? script_refusal(node, verb, form == FORM_EVAL) : NULL;
+    if (sim_cluster.on) why = sim_cluster_redirect(node, d, conn->asking);
+    if (why != NULL) return why;
+    why = form != FORM_MODULE ? script_refusal(node, d->verb, form == FORM_EVAL) : NULL;
     if (why != NULL) return why;
     if (writes && !node->primary) return "-READONLY You can't write against a read only replica.";
     if (writes && node_suffers(node, TROUBLE_OOM)) return "-OOM command not allowed when used memory > 'maxmemory'.";
@@ -146,12 +150,20 @@ static const char *refusal(struct node *node, enum steady__verb verb, enum form 
     return NULL;
 }
 
+/* As a server does before it lets a line of an error out. */
+static void without_line_ends(char *text) {
+    for (; *text != '\0'; text++)
+        if (*text == '\r' || *text == '\n') *text = ' ';
+}
+
 static void refuse(struct conn *conn, struct decision *d, const char *why) {
     char text[1400];
     const bool quotes = strncmp(why, "-ERR unknown", 12) == 0;
     journal_refused(d, why);
     note(why, d->id, conn->fd, 0);
-    snprintf(text, sizeof text, "%s%s%s%s\r\n", why, quotes ? "'" : "", quotes ? d->key : "", quotes ? "' " : "");
+    snprintf(text, sizeof text - 2, "%s%s%s%s", why, quotes ? "'" : "", quotes ? d->key : "", quotes ? "' " : "");
+    without_line_ends(text);
+    strcat(text, "\r\n");
     if (strncmp(why, "-NOSCRIPT", 9) == 0) conn->client->noscripts++;
     const bool readonly = strncmp(why, "-READONLY", 9) == 0;
     say(conn, text, readonly ? &conn->readonly_at : &conn->heeded_at);
@@ -186,7 +198,8 @@ static void decide(struct conn *conn, struct decision *d, const struct words *wo
         conn_end(conn, END_EOF);
         return;
     }
-    const char *why = refusal(conn->node, d->verb, form);
+    const char *why = refusal(conn, d, form);
+    conn->asking = false;
     if (why != NULL)
         refuse(conn, d, why);
     else
@@ -252,6 +265,23 @@ static void turn_down(struct conn *conn, const struct decision *d) {
     say(conn, "-NOAUTH Authentication required.\r\n", NULL);
 }
 
+static void let_ask(struct conn *conn) {
+    conn->asking = true;
+    say(conn, "+OK\r\n", &conn->heeded_at);
+}
+
+static void say_slots(struct conn *conn) {
+    char reply[4096];
+    note("CLUSTER SLOTS", conn->fd, conn->node->index, 0);
+    if (!sim_cluster.on) broken("a server that is no cluster is asked for its slots");
+    if (node_suffers(conn->node, TROUBLE_NOPERM)) {
+        say(conn, "-NOPERM this user has no permissions to run the 'cluster|slots' command\r\n", &conn->heeded_at);
+        return;
+    }
+    sim_cluster_slots(reply);
+    say(conn, reply, &conn->heeded_at);
+}
+
 static void execute(struct conn *conn, const struct words *words) {
     const struct word *name = &words->at[0];
     struct decision *d = journal_of(words);
@@ -265,6 +295,10 @@ static void execute(struct conn *conn, const struct words *words) {
         decide(conn, d, words);
     else if (word_is(name, "ROLE"))
         say_role(conn);
+    else if (word_is(name, "CLUSTER") && words->count == 2 && word_is(&words->at[1], "SLOTS"))
+        say_slots(conn);
+    else if (word_is(name, "ASKING"))
+        let_ask(conn);
     else if (word_is(name, "SCRIPT"))
         load(conn, words);
     else
@@ -316,7 +350,7 @@ void node_accept(struct conn *conn) {
     conn->node->conns = conn;
     if (!node_suffers(conn->node, TROUBLE_CLIENTS)) return;
     conn->turned_away = true;
-    say(conn, "-ERR max number of clients reached\r\n", NULL);
+    say(conn, "-ERR max number of clients reached\r\n", &conn->turned_away_at);
     conn_end(conn, one_in(4) ? END_RESET : END_EOF);
 }
 

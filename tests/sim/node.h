@@ -6,7 +6,7 @@
 #include "bucket.h"
 #include "sim_net.h"
 
-#define NODES 2
+#define NODES 3 /* the third only in a cluster */
 #define BUCKETS 24
 #define PASSWORD "Canary-0f-a-passw0rd"
 #define CLOCK_BEGINS ((int64_t)1764000000 * 1000000)
@@ -25,9 +25,10 @@ enum trouble {
     TROUBLE_NOPERM,   /* scripts may not be called */
     TROUBLE_NOLOAD,   /* nor loaded, but they may be called */
     TROUBLE_RENAMED,  /* there is no EVALSHA */
-    TROUBLE_CLIENTS,  /* no more connections */
-    TROUBLE_FORGETS,  /* the scripts are flushed all the time */
-    TROUBLE_GARBAGE,  /* now and then a reply is not one of ours */
+    TROUBLE_CLUSTERDOWN,
+    TROUBLE_CLIENTS, /* no more connections */
+    TROUBLE_FORGETS, /* the scripts are flushed all the time */
+    TROUBLE_GARBAGE, /* now and then a reply is not one of ours */
     TROUBLE_LAST
 };
 

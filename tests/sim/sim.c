@@ -9,6 +9,7 @@
 #include "client.h"
 #include "faults.h"
 #include "keys.h"
+#include "sim_cluster.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define SEEDS 2000
@@ -21,6 +22,7 @@ static uint64_t run_seed(uint64_t seed, bool verbose) {
     world_begin(seed, verbose);
     sim_net_begin();
     nodes_begin();
+    sim_cluster_begin(one_in(4));
     journal_begin();
     faults_begin();
     clients_begin();

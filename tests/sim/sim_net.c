@@ -9,6 +9,7 @@
 #include "client.h"
 #include "journal.h"
 #include "node.h"
+#include "sim_cluster.h"
 
 #define FIRST_FD 1000
 #define CONNS_MAX 16384
@@ -348,17 +349,28 @@ static void answer(void *arg) {
     lookup->done(lookup->arg, &found, NULL);
 }
 
+/* An address is no name, and only a cluster tells of any. */
+static bool address_of(const char *host, struct name *found) {
+    if (strcmp(host, "server.test") == 0) return false;
+    if (!sim_cluster.on || strncmp(host, "10.0.0.", 7) != 0) broken("\"%s\" is looked up", host);
+    found->hosts[0] = (uint8_t)(host[7] - '0');
+    found->count = 1;
+    return true;
+}
+
 static struct steady__lookup *sim_lookup(
     const struct steady__net *net, const steady_loop *loop, const char *host, uint16_t port,
     void (*done)(void *arg, const struct steady__addresses *found, const char *why), void *arg) {
-    if (strcmp(host, "server.test") != 0) broken("\"%s\" is looked up", host);
-    client_dials(self(net)->client);
+    struct name found = server_name;
+    const bool by_address = address_of(host, &found);
+    if (!by_address) client_dials(self(net)->client);
     if (net_weather.no_lookup_one_in > 0 && one_in(net_weather.no_lookup_one_in)) return NULL;
     const steady_us now = sim_loop_now(self(net)->loop);
     struct steady__lookup *lookup = keep(sizeof *lookup);
-    *lookup = (struct steady__lookup){self(net), NULL, done, arg, port, now < server_name.fails_until, server_name};
+    *lookup =
+        (struct steady__lookup){self(net), NULL, done, arg, port, !by_address && now < server_name.fails_until, found};
     steady_us wait = latency();
-    if (now < server_name.slow_until) wait += between(0, server_name.slow_until - now);
+    if (!by_address && now < server_name.slow_until) wait += between(0, server_name.slow_until - now);
     lookup->timer = loop->ops->timer_new(loop->loop, answer, lookup);
     loop->ops->timer_start(lookup->timer, wait);
     lookup->net->lookups++;

@@ -35,23 +35,25 @@ struct conn {
     struct node *node;
     struct conn *next; /* of the node */
     enum { CONN_CONNECTING, CONN_UP, CONN_FAILED } state;
-    int error;            /* of a failed one; of one that was reset */
-    bool closed;          /* by the client */
-    bool ended;           /* by the server, or by what lies between */
-    bool silent;          /* and nobody is told */
-    bool discards;        /* what has not been read when the end comes is lost */
-    steady_us ends_at;    /* when the client can know */
-    steady_us unanswered; /* see net.h */
-    steady_us dark_until; /* until then nothing arrives */
-    size_t window;        /* bytes the system takes before they have arrived */
-    size_t owed;          /* of a request of which a part was taken */
-    size_t heeded_at;     /* the first reply that shows the server at work ends here; 0: none yet */
-    size_t readonly_at;   /* the first that says READONLY */
-    size_t primary_at;    /* the one that says that this is the primary */
-    size_t rejected_at;   /* and the one that says that this client is not welcome */
-    size_t read;          /* bytes of replies the client has read */
-    struct side up, down; /* to the server, to the client */
-    bool turned_away, authed;
+    int error;             /* of a failed one; of one that was reset */
+    bool closed;           /* by the client */
+    bool ended;            /* by the server, or by what lies between */
+    bool silent;           /* and nobody is told */
+    bool discards;         /* what has not been read when the end comes is lost */
+    steady_us ends_at;     /* when the client can know */
+    steady_us unanswered;  /* see net.h */
+    steady_us dark_until;  /* until then nothing arrives */
+    size_t window;         /* bytes the system takes before they have arrived */
+    size_t owed;           /* of a request of which a part was taken */
+    size_t heeded_at;      /* the first reply that shows the server at work ends here; 0: none yet */
+    size_t readonly_at;    /* the first that says READONLY */
+    size_t primary_at;     /* the one that says that this is the primary */
+    size_t turned_away_at; /* and the one that says that there are too many */
+    bool owes_nobody;      /* a decision that went out here was given up: its reply will reach nobody */
+    size_t rejected_at;    /* and the one that says that this client is not welcome */
+    size_t read;           /* bytes of replies the client has read */
+    struct side up, down;  /* to the server, to the client */
+    bool turned_away, authed, asking;
     bool work_due, arrival_due; /* the event for it is to come */
     long db;
     char *in; /* what the server has received */

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: MIT
+ * A cluster: slots that move, and nodes that know where to. */
+#include "sim_cluster.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "keys.h"
+
+#define SLOTS 16384
+
+struct sim_cluster sim_cluster;
+
+static const struct place *movable[BUCKETS];
+static uint16_t slots[BUCKETS]; /* of them */
+static int count;
+
+void sim_cluster_begin(bool on) {
+    sim_cluster.on = on;
+    count = 0;
+    for (int slot = 0; slot < SLOTS; slot++) {
+        sim_cluster.owner[slot] = (uint8_t)(slot / (SLOTS / NODES + 1));
+        sim_cluster.going_to[slot] = NODES;
+    }
+    for (int i = 0; on && i < NODES; i++)
+        nodes[i].primary = true;
+}
+
+/* CRC-16/XMODEM, bit by bit, of what stands between the first '{' and the next '}', if anything does. */
+static uint16_t slot_of(const char *key, size_t len) {
+    const char *open = memchr(key, '{', len);
+    const char *close = open != NULL ? memchr(open, '}', len - (size_t)(open - key)) : NULL;
+    uint16_t crc = 0;
+    if (close != NULL && close > open + 1) {
+        key = open + 1;
+        len = (size_t)(close - key);
+    }
+    for (size_t i = 0; i < len; i++) {
+        crc ^= (uint16_t)((unsigned char)key[i] << 8);
+        for (int bit = 0; bit < 8; bit++)
+            crc = (uint16_t)((crc & 0x8000) != 0 ? (crc << 1) ^ 0x1021 : crc << 1);
+    }
+    return crc % SLOTS;
+}
+
+void sim_cluster_add(const struct place *place, const char *key) {
+    movable[count] = place;
+    slots[count++] = slot_of(key, strlen(key));
+}
+
+/* ---- What nodes say ---- */
+
+static const char *say_where(const char *word, uint16_t slot, int node) {
+    static char text[64];
+    snprintf(text, sizeof text, "-%s %u 10.0.0.%d:7000", word, slot, node);
+    return text;
+}
+
+const char *sim_cluster_redirect(struct node *node, const struct decision *d, bool asking) {
+    const uint16_t slot = slot_of(d->key, d->key_len);
+    const bool here = sim_cluster.owner[slot] == node->index, leaves = sim_cluster.going_to[slot] != NODES;
+    if (node_suffers(node, TROUBLE_CLUSTERDOWN)) return "-CLUSTERDOWN The cluster is down";
+    if (here && leaves && !keys_has(node, d->place)) return say_where("ASK", slot, sim_cluster.going_to[slot]);
+    if (here || (asking && sim_cluster.going_to[slot] == node->index)) return NULL;
+    return say_where("MOVED", slot, sim_cluster.owner[slot]);
+}
+
+void sim_cluster_slots(char *reply) {
+    char *end = reply + 8;
+    int ranges = 0;
+    for (int slot = 0, last; slot < SLOTS; slot = last + 1) {
+        for (last = slot; last + 1 < SLOTS && sim_cluster.owner[last + 1] == sim_cluster.owner[slot];)
+            last++;
+        end += sprintf(end, "*3\r\n:%d\r\n:%d\r\n*4\r\n$8\r\n10.0.0.%d\r\n:7000\r\n$2\r\nid\r\n*0\r\n", slot, last,
+                       sim_cluster.owner[slot]);
+        ranges++;
+    }
+    char head[16];
+    const int len = snprintf(head, sizeof head, "*%d\r\n", ranges);
+    memmove(reply + len, reply + 8, (size_t)(end - reply - 8) + 1);
+    memcpy(reply, head, (size_t)len);
+}
+
+/* ---- Moving ---- */
+
+static void move_keys(uint16_t slot, int to) {
+    for (int i = 0; i < count; i++)
+        if (slots[i] == slot) keys_move(&nodes[to], &nodes[sim_cluster.owner[slot]], movable[i]);
+}
+
+static void keys_leave(void *arg) {
+    const uint16_t slot = slots[(size_t)((const struct place *const *)arg - movable)];
+    if (sim_cluster.going_to[slot] != NODES) move_keys(slot, sim_cluster.going_to[slot]);
+}
+
+static void arrive(void *arg) {
+    const uint16_t slot = slots[(size_t)((const struct place *const *)arg - movable)];
+    const uint8_t to = sim_cluster.going_to[slot];
+    if (to == NODES) return;
+    note("slot has moved", slot, to, 0);
+    move_keys(slot, to);
+    sim_cluster.going_to[slot] = NODES;
+    sim_cluster.owner[slot] = to;
+}
+
+void sim_cluster_move_slot(steady_us until) {
+    const int i = (int)between(0, count - 1);
+    const uint16_t slot = slots[i];
+    const uint8_t to = (uint8_t)between(0, NODES - 1);
+    if (sim_cluster.going_to[slot] != NODES || sim_cluster.owner[slot] == to) return;
+    note("slot moves", slot, sim_cluster.owner[slot], to);
+    sim_cluster.going_to[slot] = to;
+    at(between(world.now, until), keys_leave, &movable[i]);
+    at(one_in(3) ? world.now : until, arrive, &movable[i]);
+}
+
+void sim_cluster_take_over(void) {
+    const int from = (int)between(0, NODES - 1), to = (int)between(0, NODES - 1);
+    if (from == to) return;
+    note("node is taken over", from, to, 0);
+    for (int i = 0; i < count; i++)
+        if (sim_cluster.owner[slots[i]] == from) keys_move(&nodes[to], &nodes[from], movable[i]);
+    for (int slot = 0; slot < SLOTS; slot++) {
+        if (sim_cluster.owner[slot] != from) continue;
+        sim_cluster.owner[slot] = (uint8_t)to;
+        sim_cluster.going_to[slot] = NODES;
+    }
+}
