@@ -288,7 +288,11 @@ static size_t encode(void *owner, struct steady__request *request, struct steady
     static const char inquiry[] = "*2\r\n$7\r\nCLUSTER\r\n$5\r\nSLOTS\r\n";
     struct node *node = owner;
     const struct steady__link_options *with = &node->cluster->with;
-    if (request != &node->inquiry) return with->owner_class->encode(with->owner, request, dialect, out);
+    if (request != &node->inquiry) {
+        const size_t len = with->owner_class->encode(with->owner, request, dialect, out);
+        if (len == 0) request->at = NULL; /* it is nobody's, until it is forgotten; the node may go before that */
+        return len;
+    }
     memcpy(out, inquiry, sizeof inquiry - 1);
     return sizeof inquiry - 1;
 }
@@ -383,7 +387,7 @@ static int submit(void *carrier, struct steady__request *request) {
 static bool forget(void *carrier, struct steady__request *request) {
     const struct node *node = request->at;
     wish(carrier);
-    return steady__link_forget(node->link, request);
+    return node != NULL && steady__link_forget(node->link, request);
 }
 
 static void release(struct steady__cluster *cluster) {
@@ -418,7 +422,7 @@ static void close_cluster(void *carrier) {
 static const char *doing(void *carrier, const struct steady__request *request) {
     const struct node *node = request->at;
     (void)carrier;
-    return steady__link_doing(node->link);
+    return node != NULL ? steady__link_doing(node->link) : NULL;
 }
 
 /* Of all nodes. */
