@@ -237,8 +237,10 @@ typedef struct steady_store_options {
  *     redis://[user:pass@]host[:port][/db] a Redis (7.0+) or Valkey (7.2+) server; valkey:// is the same
  *     rediss://...[?option=value&...]      the same over TLS, with the options of steady_tls_options; valkeys://, too
  *     unix:/path[?db=N]                    the same over a Unix socket; unix://user:pass@/path with credentials
- * A server that belongs to a Redis or Valkey Cluster is recognised as such: decisions go to the node that has their key,
- * with the same credentials, and a node that is gone takes only its own keys with it. See docs/redis.md.
+ *
+ * A server of a Redis or Valkey Cluster is recognised as such: a decision goes to the node that has its key, with the
+ * same credentials, and a node that is gone takes only its own keys with it. See docs/redis.md.
+ *
  * NULL is memory:. Bytes of user and pass that mean something in a URL are %-encoded. Opening a Redis store does not
  * wait for the server: it connects in the background, and again by itself whenever it has to.
  *

@@ -72,7 +72,7 @@ static bool free_number(struct steady__cluster *cluster, uint16_t *number) {
     for (*number = 0; *number < cluster->count; ++*number)
         if (cluster->nodes[*number] == NULL) return true;
     if (cluster->count == NODES_MAX) return false;
-    struct node **nodes = realloc(cluster->nodes, (cluster->count + 1U) * sizeof *nodes);
+    struct node **nodes = realloc(cluster->nodes, (cluster->count + 1U) * sizeof(struct node *));
     if (nodes == NULL) return false;
     cluster->nodes = nodes;
     cluster->nodes[cluster->count++] = NULL;
