@@ -46,6 +46,8 @@ void clients_begin(void);
 void clients_end(void);
 steady_us clients_watched_until(void); /* known once it is calm */
 
+/* Does it give up a connection that stalls so soon that it is back within a second? */
+bool client_finds_out(const struct client *client);
 void client_dials(struct client *client);
 /* Has nothing been wrong for so long that there has to be an answer? */
 bool client_is_well(const struct client *client, steady_us when);

@@ -128,11 +128,7 @@ static void step_clock(void) {
     keys_step_clock(a_node(), one_in(2) ? by : -by);
 }
 
-static void stall_loop(void) {
-    steady_us most = world.calm_at - world.now;
-    if (most > 500 * MS) most = 500 * MS;
-    sim_loop_block(&clients[between(0, client_count - 1)].loop, any_scale(MS, most > MS ? most : MS));
-}
+static void stall_loop(void) { sim_loop_block(&clients[between(0, client_count - 1)].loop, any_scale(MS, 500 * MS)); }
 
 static void change_network(void) {
     net_weather.slow_one_in = one_in(2) ? 0 : between(5, 200);

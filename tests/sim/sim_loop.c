@@ -43,7 +43,9 @@ void sim_loop_wake(struct sim_loop *loop, steady_us when) {
 }
 
 void sim_loop_block(struct sim_loop *loop, steady_us time) {
-    loop->local = sim_loop_now(loop) + time;
+    const steady_us now = sim_loop_now(loop);
+    if (time > world.calm_at - now) time = world.calm_at > now ? world.calm_at - now : 0;
+    loop->local = now + time;
     loop->stalled += time;
     note("the loop stands still", time, 0, 0);
 }

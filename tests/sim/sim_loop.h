@@ -27,7 +27,7 @@ steady_us sim_loop_now(const struct sim_loop *loop);
 /* There may be something to do at that time. */
 void sim_loop_wake(struct sim_loop *loop, steady_us when);
 
-/* Something keeps it from running: a callback that takes long, a busy machine. */
+/* Something keeps it from running: a callback that takes long, a busy machine. Not beyond the time of the faults. */
 void sim_loop_block(struct sim_loop *loop, steady_us time);
 
 #endif

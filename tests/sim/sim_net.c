@@ -183,7 +183,7 @@ void conns_calm_down(void) {
     for (int i = 0; i < conn_count; i++) {
         conns[i]->up.cut = conns[i]->down.cut = SIZE_MAX;
         conns[i]->window = net_weather.window;
-        unacknowledged(conns[i]);
+        if (!client_finds_out(conns[i]->client) || one_in(2)) unacknowledged(conns[i]);
     }
 }
 

@@ -90,7 +90,8 @@ bool sim_net_is_open(int fd);
 void conn_say(struct conn *conn, const char *bytes, size_t len, size_t *end);
 void conn_end(struct conn *conn, enum ending how);
 void conn_darken(struct conn *conn, steady_us until);
-/* No connection is cut any more, and whoever waits for one that ended in silence hears of it. */
+/* No connection is cut any more, and whoever waits for one that ended in silence hears of it, but for some of those
+ * that have to find out for themselves. */
 void conns_calm_down(void);
 
 /* ---- The name ---- */
