@@ -238,16 +238,18 @@ static enum steady__heed told(struct node *node, const struct steady__reply *rep
     struct steady__cluster *cluster = node->cluster;
     const bool awaited = cluster->inquired == node, map = reply->kind == STEADY__REPLY_NESTED;
     const bool error = reply->kind == STEADY__REPLY_ERROR;
+    const enum steady__refusal refusal =
+        error ? steady__script_refusal(reply->text, reply->text_len) : STEADY__REFUSAL_OTHER;
     node->inquiring = false;
     if (awaited) {
         cluster->inquired = NULL;
         rest(cluster, PAUSE_LAST);
-        cluster->blind =
-            !map && (!error || steady__script_refusal(reply->text, reply->text_len) != STEADY__REFUSAL_WAIT);
+        cluster->blind = !map && refusal != STEADY__REFUSAL_WAIT && refusal != STEADY__REFUSAL_CLIENTS;
         if (cluster->blind) cluster->allowed_at = now(cluster) + PAUSE_BLIND;
         if (map) take_map(node, reply);
         steady__alarm_set(&cluster->alarm, 0); /* to sweep */
     }
+    if (refusal == STEADY__REFUSAL_CLIENTS) return STEADY__HEED_NOT_LET_IN;
     return map || error ? STEADY__HEED_NOTHING : STEADY__HEED_UNTRUSTED;
 }
 
