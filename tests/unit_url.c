@@ -142,6 +142,17 @@ static const struct {
     {"redis+sentinel://a/s?sentinel_password=x&sentinel_password=" SECRET, "twice"},
     {"redis+sentinel://a/s?sentinel_password=" SECRET "@x", "%40"},
     {"redis+sentinel://a/s?tls_ca=x", "unknown option"},
+    {"redis://h?tls_ca=/x", "unknown option \"tls_ca=/x\""},
+    {"rediss://h?db=1", "unknown option"},
+    {"rediss://h?tls_verify=no", "unknown option"},
+    {"rediss://h?tls_ca", "unknown option"},
+    {"rediss://h?tls_ca=", "nothing after its '='"},
+    {"rediss://h?tls_ca=/x&tls_ca=/y", "tls_ca twice"},
+    {"rediss://h?tls_key=/x%0", "%25"},
+    {"rediss://h?tls_insecure_skip_verify=true", "yes or no"},
+    {"rediss://h?tls_insecure_skip_verify=", "yes or no"},
+    {"rediss://u:" SECRET "?x@h", "%3F"},
+    {"rediss://h?tls_ca=/" SECRET "@x", "%40"},
 };
 
 static void assert_says(const steady_message *why, const char *part, const char *about) {
@@ -207,6 +218,28 @@ static void test_sentinels(void **state) {
     assert_true(copy.peek_replica);
 }
 
+static void test_tls(void **state) {
+    static const char text[] = "rediss://u:p@h:1/2?tls_ca=/a%20b&tls_cert=/c&tls_key=/k%26&tls_server_name=n.example&"
+                               "tls_insecure_skip_verify=yes";
+    struct steady__url url, copy;
+    (void)state;
+    assert_int_equal(steady__url_parse(&url, text, NULL), 0);
+    steady__url_copy(&copy, &url);
+    steady__url_clear(&url);
+    assert_string_equal(url.tls_key, "");
+    assert_int_equal(copy.scheme, STEADY__URL_TLS);
+    assert_string_equal(copy.host, "h");
+    assert_int_equal(copy.db, 2);
+    assert_string_equal(copy.tls_ca, "/a b");
+    assert_string_equal(copy.tls_cert, "/c");
+    assert_string_equal(copy.tls_key, "/k&");
+    assert_string_equal(copy.tls_server_name, "n.example");
+    assert_true(copy.tls_insecure);
+    assert_int_equal(steady__url_parse(&url, "valkeys://h?tls_insecure_skip_verify=no", NULL), 0);
+    assert_false(url.tls_insecure);
+    assert_string_equal(url.tls_ca, "");
+}
+
 static void test_length(void **state) {
     struct steady__url url;
     steady_message why = {""};
@@ -254,8 +287,9 @@ static void test_damaged(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_accepted), cmocka_unit_test(test_refused),     cmocka_unit_test(test_sentinels),
-        cmocka_unit_test(test_length),   cmocka_unit_test(test_clear_wipes), cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_accepted), cmocka_unit_test(test_refused), cmocka_unit_test(test_sentinels),
+        cmocka_unit_test(test_tls),      cmocka_unit_test(test_length),  cmocka_unit_test(test_clear_wipes),
+        cmocka_unit_test(test_damaged),
     };
     return cmocka_run_group_tests_name("url", tests, NULL, NULL);
 }
