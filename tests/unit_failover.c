@@ -214,12 +214,42 @@ static void test_a_replica_that_stalls_is_left(void **state) {
     assert_int_equal(reconnects(), 1);
 }
 
+/* Seven attempts come to nothing, and the next ones are far apart. After one answer they are close to each other again,
+ * so the first that fails after that does not keep the link away for long. */
+static void test_backoff_begins_anew(void **state) {
+    enum { FAILURES = 7, ROUNDS = 4 };
+    struct fake_step steps[2 * FAILURES + 6 * ROUNDS];
+    static const struct fake_step fails[] = {{FAKE_ACCEPT, 0, NULL, 0}, {FAKE_CLOSE, 0, NULL, 0}};
+    static const struct fake_step answers_then_fails[] = {
+        {FAKE_ACCEPT, 0, NULL, 0}, {FAKE_EXPECT, 1, NULL, 0}, {FAKE_SEND, 0, ":0\r\n", 0},
+        {FAKE_CLOSE, 0, NULL, 0},  {FAKE_ACCEPT, 0, NULL, 0}, {FAKE_CLOSE, 0, NULL, 0},
+    };
+    steady_us verdicts[ROUNDS], least = INT64_MAX;
+    (void)state;
+    for (int i = 0; i < FAILURES; i++)
+        memcpy(&steps[2 * i], fails, sizeof fails);
+    for (int i = 0; i < ROUNDS; i++)
+        memcpy(&steps[2 * FAILURES + 6 * i], answers_then_fails, sizeof answers_then_fails);
+    const steady_us begin = now_us();
+    open_on(steps, COUNT(steps));
+    for (int i = 0; i < ROUNDS; i++) {
+        while (ask_one() != 0)
+            run_for(poller, MS);
+        verdicts[i] = now_us();
+        if (i > 0 && verdicts[i] - verdicts[i - 1] < least) least = verdicts[i] - verdicts[i - 1];
+    }
+    print_message("%d failures took %.0f ms; an answer, a failure and an answer %.1f ms at best\n", FAILURES,
+                  (double)(verdicts[0] - begin) / 1e3, (double)least / 1e3);
+    assert_true(verdicts[0] - begin > 500 * MS);
+    assert_true(least < 200 * MS); /* not the 250 to 500 that were next */
+}
+
 int main(void) {
 #define WITH_POLLER(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         WITH_POLLER(test_sent_again_to_the_primary),     WITH_POLLER(test_a_replica_is_not_used),
         WITH_POLLER(test_replica_of_unknown_role),       WITH_POLLER(test_unknown_role_is_believed_in_the_end),
-        WITH_POLLER(test_a_replica_that_stalls_is_left),
+        WITH_POLLER(test_a_replica_that_stalls_is_left), WITH_POLLER(test_backoff_begins_anew),
     };
     return cmocka_run_group_tests_name("failover", tests, NULL, NULL);
 }
