@@ -42,7 +42,8 @@ static const struct option table[] = {
     {"prefix", "TEXT", FOR_KEYS, TEXT, FIELD(prefix), 0, 0, "put before KEY (default: nothing)"},
     {"store", "URL", FOR_STORES, TEXT, FIELD(store), 0, 0,
      "file:/path, redis://[user:pass@]host[:port][/db],\n"
-     "rediss://... (TLS), unix:/path, memory:\n(default: $STEADY_STORE, else a file of your own)"},
+     "rediss://... (TLS), unix:/path, memory:,\nredis+sentinel://HOST[,HOST]/SERVICE\n"
+     "(default: $STEADY_STORE, else a file of your own)"},
     {"timeout", "DURATION", FOR_STORES, DURATION, FIELD(timeout), 1, DAY,
      "how long Redis may take to answer (default 1s)"},
     {"on-error", "POLICY", FOR_CONSUME | FOR_PEEK, POLICY, FIELD(on_error), 0, 0,

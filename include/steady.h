@@ -237,6 +237,12 @@ typedef struct steady_store_options {
  *     redis://[user:pass@]host[:port][/db] a Redis (7.0+) or Valkey (7.2+) server; valkey:// is the same
  *     rediss://...[?option=value&...]      the same over TLS, with the options of steady_tls_options; valkeys://, too
  *     unix:/path[?db=N]                    the same over a Unix socket; unix://user:pass@/path with credentials
+ *     redis+sentinel://[user:pass@]host[:port][,host[:port]...]/service[/db][?option=value&...]
+ *                                          the primary of a service, as its sentinels (port 26379) know it. user:pass
+ *                                          is for the servers; the options sentinel_username and sentinel_password are
+ *                                          for the sentinels. rediss+sentinel:// is the same over TLS, to both
+ * With the option peek=replica, in any of the last four, steady_peek asks a replica while there is one: it may answer
+ * with what was true a moment ago, or longer where it has lost its primary. See docs/redis.md.
  *
  * A server of a Redis or Valkey Cluster is recognised as such: a decision goes to the node that has its key, with the
  * same credentials, and a node that is gone takes only its own keys with it. See docs/redis.md.

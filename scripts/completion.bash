@@ -23,7 +23,7 @@ _steady_values() { # OPTION TYPED
     case $1 in
     --on-error) echo report deny allow local ;;
     --engine) echo auto script module ;;
-    --store) echo file: memory: redis:// rediss:// unix: valkey:// valkeys:// ;;
+    --store) echo file: memory: redis:// redis+sentinel:// rediss:// rediss+sentinel:// unix: valkey:// valkeys:// ;;
     --recharge | --block | --timeout)
         [[ $2 =~ ^([0-9.]*[0-9])[a-z]*$ ]] && printf "${BASH_REMATCH[1]}%s " us ms s m h d ;;
     --rate)

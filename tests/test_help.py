@@ -105,7 +105,7 @@ def complete(steady, *words):
     (("consume", "k", "--rate", "100"), "100/s 100/min 100/hour 100/day"),
     (("consume", "k", "--rate", "100/m"), "100/min"),
     (("consume", "k", "--store", "redis:"), "redis://"),
-    (("consume", "k", "--store", "re"), "redis:// rediss://"),
+    (("consume", "k", "--store", "re"), "redis:// redis+sentinel:// rediss:// rediss+sentinel://"),
     (("consume", "k", "--capacity", ""), ""),
     (("consume", "k", "--rate", "$(touch x)1"), ""),
 ])
