@@ -69,9 +69,10 @@ bool steady__stored_parse(struct steady__bucket *bucket, const char *text, size_
  * what it wrote begins. */
 
 static char *put_pair(char *end, unsigned two_digits) {
-    *--end = (char)('0' + two_digits % 10);
-    *--end = (char)('0' + two_digits / 10);
-    return end;
+    static const char pairs[] = "00010203040506070809101112131415161718192021222324252627282930313233343536373839"
+                                "40414243444546474849505152535455565758596061626364656667686970717273747576777879"
+                                "8081828384858687888990919293949596979899";
+    return memcpy(end - 2, pairs + 2 * (size_t)two_digits, 2);
 }
 
 char *steady__put_number(char *end, uint64_t number) {

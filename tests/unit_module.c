@@ -9,12 +9,50 @@
 #include <cmocka.h>
 
 #include <dlfcn.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "../module/abi.h"
+#include "../module/stored.c"
+#include "random.h"
+
+/* ---- The text of a bucket ---- */
+
+static void expect_text(const struct steady__bucket *bucket) {
+    char expected[128], room[STEADY__STORED_MAX];
+    struct steady__bucket read_back = {0};
+    size_t len = 0;
+    const char *text = steady__stored_format(room + sizeof room, bucket, &len);
+    int n = sprintf(expected, "%" PRId64 " %" PRId64 ".%06d ", bucket->level, bucket->last / SECOND,
+                    (int)(bucket->last % SECOND));
+    if (bucket->blocked_until == 0)
+        n += sprintf(expected + n, "0");
+    else
+        n += sprintf(expected + n, "%" PRId64 ".%06d", bucket->blocked_until / SECOND,
+                     (int)(bucket->blocked_until % SECOND));
+    if (bucket->rem != 0) n += sprintf(expected + n, " %" PRId64, bucket->rem);
+    assert_int_equal(len, n);
+    assert_memory_equal(text, expected, len);
+    assert_true(steady__stored_parse(&read_back, text, len));
+    assert_memory_equal(&read_back, bucket, sizeof read_back);
+}
+
+/* Numbers of all lengths, as printf writes them; what is written is read back. */
+static void test_text_of_a_bucket(void **state) {
+    uint64_t seed = 12;
+    (void)state;
+    for (int i = 0; i < 200000; i++) {
+        int64_t n[4];
+        for (int j = 0; j < 4; j++)
+            n[j] = random_edgy(&seed, 0, STEADY__EXACT - 1);
+        expect_text(&(struct steady__bucket){.level = n[0], .last = n[1], .rem = n[2], .blocked_until = n[3]});
+    }
+}
+
+/* ---- A server that lacks something ---- */
 
 static const char *const needed[] = {
 #define NAME(result, name, arguments) #name,
@@ -28,7 +66,8 @@ static const char *lacking;
 static int old;
 static char logged[512];
 
-static void log_line(server_context *context, const char *level, const char *format, ...) {
+__attribute__((format(printf, 3, 4))) static void log_line(server_context *context, const char *level,
+                                                           const char *format, ...) {
     va_list arguments;
     (void)context;
     assert_string_equal(level, "warning");
@@ -102,6 +141,7 @@ static int find_module(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_says_what_is_lacking), cmocka_unit_test(test_redis_6_2)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_text_of_a_bucket),
+                                       cmocka_unit_test(test_says_what_is_lacking), cmocka_unit_test(test_redis_6_2)};
     return cmocka_run_group_tests(tests, find_module, NULL);
 }
