@@ -9,11 +9,13 @@
 #include <steady/event.h>
 
 #include "alloc.h"
+#include "redis_cluster.h"
 
 #define ROUNDS 400
 #define LONG_KEY "a key that is longer than those which fit where the others are kept, 64 bytes"
 
 static struct server server;
+static struct cluster cluster;
 
 static const steady_limit limit = {.max_capacity = 1000000, .drop_recharge = HOUR};
 
@@ -147,9 +149,17 @@ static bool is_want_of_memory(int error) {
            error == STEADY_UNKNOWN;
 }
 
+/* By the server, or by the node that does not say that another one has it. */
+static const char *stored(const char *key) {
+    const char *text = server_ask(cluster.count > 0 ? &cluster.nodes[0] : &server, "GET p:%s", key);
+    for (unsigned i = 1; i < cluster.count && strncmp(text, "-MOVED", 6) == 0; i++)
+        text = server_ask(&cluster.nodes[i], "GET p:%s", key);
+    return text;
+}
+
 /* Nothing was charged but what was allowed, and perhaps what nobody knows of. */
 static void assert_charged(const struct scene *s, const char *key) {
-    const int level = atoi(server_ask(&server, "GET p:%s", key));
+    const int level = atoi(stored(key));
     assert_in_range(level, s->allowed, s->allowed + s->unsure);
 }
 
@@ -219,6 +229,26 @@ static void each_allocation_on_a_context_of_ours_may_fail(void **state) {
     every_allocation_may_fail(play_attached, "attached");
 }
 
+static void play_on_cluster(struct scene *s, const char *key) {
+    s->error = open_on_poller(s, cluster.nodes[0].url);
+    for (int i = 0; s->error == 0 && i < 40; i++)
+        ask(s, key);
+    if (s->error == 0 || s->asked > 0) run(s);
+    if (s->error == 0) wait(s, key);
+    close_scene(s);
+}
+
+/* The server to begin with has to learn that it is one of a cluster, and who has the key. */
+static void each_allocation_on_a_cluster_may_fail(void **state) {
+    char tag[16], name[20];
+    (void)state;
+    cluster_start(&cluster, PRIMARIES, NULL);
+    cluster_tag(tag, 2, 0);
+    snprintf(name, sizeof name, "{%s}", tag);
+    every_allocation_may_fail(play_on_cluster, name);
+    cluster_stop(&cluster);
+}
+
 /* ---- No allocation ---- */
 
 static void ask_many(struct scene *s) {
@@ -255,6 +285,17 @@ static void no_decision_allocates(void **state) {
     close_scene(&s);
 }
 
+static void no_decision_on_a_cluster_allocates(void **state) {
+    (void)state;
+    struct scene s = {0};
+    cluster_start(&cluster, PRIMARIES, NULL);
+    assert_int_equal(open_on_poller(&s, cluster.nodes[0].url), 0);
+    assert_no_allocation(&s, ask_many);
+    assert_no_allocation(&s, wait_many);
+    close_scene(&s);
+    cluster_stop(&cluster);
+}
+
 static void no_decision_on_a_context_of_ours_allocates(void **state) {
     (void)state;
     struct scene s = {.base = event_base_new()};
@@ -275,6 +316,7 @@ static int start(void **state) {
 static int stop(void **state) {
     (void)state;
     server_stop(&server);
+    cluster_stop(&cluster);
     return 0;
 }
 
@@ -284,7 +326,9 @@ int main(void) {
         cmocka_unit_test(each_allocation_of_who_waits_may_fail),
         cmocka_unit_test(each_allocation_of_a_name_looked_up_may_fail),
         cmocka_unit_test(each_allocation_on_a_context_of_ours_may_fail),
+        cmocka_unit_test(each_allocation_on_a_cluster_may_fail),
         cmocka_unit_test(no_decision_allocates),
+        cmocka_unit_test(no_decision_on_a_cluster_allocates),
         cmocka_unit_test(no_decision_on_a_context_of_ours_allocates),
     };
     return cmocka_run_group_tests(tests, start, stop);
