@@ -391,6 +391,23 @@ static void test_map_refused(void **state) {
     assert_int_equal(heard("CLUSTER"), 1); /* not before long */
 }
 
+/* That is no answer to what was asked, and the next one is asked soon. */
+static void test_map_of_a_full_server(void **state) {
+    (void)state;
+    fake_node_says(a, "CLUSTER", "-ERR max number of clients reached\r\n", 0, 0);
+    fake_node_says(b, "CLUSTER", "-ERR max number of clients reached\r\n", 0, 0);
+    fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 1);
+    open_with("");
+    assert_int_equal(ask(KEY), 0);
+    await_heard("CLUSTER", 1);
+    fake_node_says(a, "CLUSTER", map_of(1, a, b), 0, 0);
+    fake_node_says(b, "CLUSTER", map_of(1, a, b), 0, 0);
+    fake_node_says(a, "EVALSHA", VERDICT, 0, 0);
+    fake_node_says(b, "EVALSHA", redirect(2, "MOVED", "127.0.0.1", fake_node_port(a)), 0, 1);
+    assert_int_equal(ask(KEY), 0);
+    await_heard("CLUSTER", 2);
+}
+
 /* Without a map, someone else says who took over from a node that is gone. */
 static void test_map_refused_and_a_node_gone(void **state) {
     struct fake_node *gone = fake_node_start(false);
@@ -588,6 +605,7 @@ int main(void) {
         TEST(test_lost_after_a_redirect),
         TEST(test_script_lost_on_one_node),
         TEST(test_map_refused),
+        TEST(test_map_of_a_full_server),
         TEST(test_map_refused_and_a_node_gone),
         TEST(test_map_kept_back),
         TEST(test_hostile_maps),
