@@ -131,14 +131,14 @@ LDFLAGS_live_names = -Wl,--wrap=getaddrinfo
 LDFLAGS_unit_resolve = $(LDFLAGS_live_names)
 $(UNIT) $(LIVE) $(PROG): $(BUILD)/test/%: $(BUILD)/obj/tests/%.o $(BUILD)/test/libhelp.a $(BUILD)/libsteady.a
 	$(SAY) LINK $@
-	$(Q)$(LINK) -pie $(LDFLAGS_$*) -o $@ $^ $(LIBS) $(TEST_LIBS)
+	$(Q)$(LINK) -pie -Wl,-u,choose_test $(LDFLAGS_$*) -o $@ $^ $(LIBS) $(TEST_LIBS)
 
 # Programs that only `make faults` runs, and a library that it puts under a server.
 LDFLAGS_clocks = -Wl,--wrap=clock_gettime
 $(FAULTS): $(BUILD)/faults/%: $(BUILD)/obj/tests/faults/%.o $(BUILD)/test/libhelp.a $(BUILD)/libsteady.a
 	@mkdir -p $(@D)
 	$(SAY) LINK $@
-	$(Q)$(LINK) -pie $(LDFLAGS_$*) -o $@ $^ $(LIBS) $(TEST_LIBS)
+	$(Q)$(LINK) -pie -Wl,-u,choose_test $(LDFLAGS_$*) -o $@ $^ $(LIBS) $(TEST_LIBS)
 $(BUILD)/obj/tests/faults/clock_shim.o: OWN = -fPIC
 $(BUILD)/faults/clock_shim.so: $(BUILD)/obj/tests/faults/clock_shim.o
 	@mkdir -p $(@D)
