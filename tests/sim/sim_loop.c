@@ -104,9 +104,13 @@ static void run_item(const struct item *item) {
 static void arm(struct sim_loop *loop) {
     for (const struct sim_timer *timer = loop->timers; timer != NULL; timer = timer->next)
         if (!timer->freed && timer->fires_at != NEVER) sim_loop_wake(loop, timer->fires_at);
-    for (const struct sim_io *io = loop->ios; io != NULL; io = io->next)
-        if (!io->freed && (sim_net_ready(io->fd, sim_loop_now(loop)) & io->want) != 0)
+    for (const struct sim_io *io = loop->ios; io != NULL; io = io->next) {
+        if (io->freed) continue;
+        if ((sim_net_ready(io->fd, sim_loop_now(loop)) & io->want) != 0)
             sim_loop_wake(loop, sim_loop_now(loop) + between(1, 20));
+        else if (sim_net_next(io->fd) > sim_loop_now(loop))
+            sim_loop_wake(loop, sim_net_next(io->fd));
+    }
 }
 
 static void turn(void *arg) {

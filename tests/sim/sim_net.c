@@ -216,6 +216,7 @@ static ssize_t sim_recv(const struct steady__net *net, int fd, void *bytes, size
         if (conn->down.first->arrives_at > now || (n > 0 && one_in(8))) break;
         n += (size_t)take(conn, (char *)bytes + n, room - n);
     }
+    note("read", fd, (int64_t)n, over);
     if (n > 0) return (ssize_t)n;
     errno = over ? conn->error : EAGAIN;
     return over && conn->error == 0 ? 0 : -1;
@@ -231,6 +232,12 @@ int sim_net_ready(int fd, steady_us now) {
     if (has_ended(conn, now)) events |= STEADY_READABLE;
     if (conn->up.queued < conn->window) events |= STEADY_WRITABLE;
     return events;
+}
+
+steady_us sim_net_next(int fd) {
+    const struct conn *conn = find(fd);
+    if (conn->down.first != NULL) return conn->down.first->arrives_at;
+    return conn->ended ? conn->ends_at : NEVER;
 }
 
 /* ---- Connecting ---- */

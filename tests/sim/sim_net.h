@@ -84,6 +84,7 @@ void sim_net_begin(void);
 void sim_net_init(struct sim_net *net, struct client *client, struct sim_loop *loop);
 
 int sim_net_ready(int fd, steady_us now); /* the events of poll(2) */
+steady_us sim_net_next(int fd);           /* when there may be something to read */
 bool sim_net_is_open(int fd);
 
 /* The server says something; *end, if it is the first such thing and was not cut off, becomes where it ends. */
