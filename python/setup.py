@@ -14,7 +14,8 @@ HERE = Path(__file__).resolve().parent
 TAKEN_ALONG = HERE / "steady"
 TREE = TAKEN_ALONG if TAKEN_ALONG.is_dir() else HERE.parent
 # TLS is there where OpenSSL's headers are, unless the environment says TLS=no; as in the Makefile.
-TLS = os.environ.get("TLS") != "no" and subprocess.call(["pkg-config", "--exists", "libssl >= 3"]) == 0
+TLS = (os.environ.get("TLS") != "no" and shutil.which("pkg-config") is not None and
+       subprocess.call(["pkg-config", "--exists", "libssl >= 3"]) == 0)
 # Stores on a hiredis context no Python program has: so hiredis is not needed either.
 NOT_NEEDED = {"attach.c", "tls_none.c" if TLS else "tls.c"}
 SCRIPTS = ["lua/consume.lua", "lua/peek.lua", "lua/reset.lua"]

@@ -150,7 +150,7 @@ static void close_store(steady_store *head) {
     stop(&store->flight);
     stop(&store->blocking);
     steady_poller_free(&store->poller);
-    steady__tls_close(store->tls);
+    if (!steady__forked(&store->birthmark)) steady__tls_close(store->tls); /* a child has its connections left */
     store->tls = NULL;
     steady__url_clear(&store->url);
 }

@@ -135,11 +135,12 @@ static bool is_about_certificates(int alert) {
     }
 }
 
-/* TLS 1.3 is done for the client before the server has looked at its certificate, so the alert may come after that. In
- * TLS 1.2 a certificate that is missing is only a handshake that failed. */
+/* In TLS 1.3 the client is done before the server has looked at its certificate, so the alert may come after that, but
+ * not after an answer. In TLS 1.2 it comes before, and a certificate that is missing is only a handshake that failed.
+ */
 static void explain_alert(struct steady__tls *tls, int alert) {
-    tls->turned_away =
-        !tls->heard && (is_about_certificates(alert) || (alert == SSL_AD_HANDSHAKE_FAILURE && tls->asked));
+    const bool may_be = !tls->heard && (!tls->established || SSL_version(tls->ssl) >= TLS1_3_VERSION);
+    tls->turned_away = may_be && (is_about_certificates(alert) || (alert == SSL_AD_HANDSHAKE_FAILURE && tls->asked));
     if (tls->turned_away && tls->asked)
         explain(tls, "the server wants a certificate of ours, and there is none (tls_cert)");
     else if (tls->turned_away)
@@ -247,8 +248,9 @@ static bool prepare(struct steady__tls *tls, const struct steady__tls_context *c
     BIO_set_init(bio, 1);
     SSL_set_bio(tls->ssl, bio, bio);
     SSL_set_connect_state(tls->ssl);
-    return SSL_set_app_data(tls->ssl, tls) == 1 && expect_name(tls->ssl, tls->name) &&
-           (tls->ticket->session == NULL || SSL_set_session(tls->ssl, tls->ticket->session) == 1);
+    if (SSL_set_app_data(tls->ssl, tls) != 1 || !expect_name(tls->ssl, tls->name)) return false;
+    if (tls->ticket->session != NULL) SSL_set_session(tls->ssl, tls->ticket->session); /* or it begins from nothing */
+    return true;
 }
 
 struct steady__tls *steady__tls_new(const struct steady__tls_context *context, const struct steady__net *net, int fd,
