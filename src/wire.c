@@ -29,6 +29,8 @@ int steady__wire_init(struct steady__wire *wire, const struct steady__net *net, 
 
 void steady__wire_free(struct steady__wire *wire) {
     free(wire->slots);
+    if (wire->out != NULL) explicit_bzero(wire->out, STEADY__WIRE_OUT); /* which has said AUTH */
+    if (wire->in != NULL) explicit_bzero(wire->in, STEADY__WIRE_IN);    /* and may have been told it again */
     free(wire->out);
     free(wire->in);
     wire->slots = NULL;

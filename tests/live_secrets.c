@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: MIT
+ * A password and a key that are looked for wherever they must not be: in logs, errors and troubles, and, once its store
+ * is closed, the password in all memory of the process. */
+#include "rig.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "fake_server.h"
+
+#define HIDDEN_BY 0x5a
+static const char hidden[] =
+    "9;4;(#\000-c+\0261\016i,\0028m\0274\010o9\003>h\012)"; /* so that the program itself does not hold it */
+#define LENGTH (sizeof hidden - 1)
+#define KEY "a-key-that-is-nobodys-business"
+
+__attribute__((noinline)) static void reveal(char password[LENGTH + 1]) {
+    for (size_t i = 0; i < LENGTH; i++)
+        password[i] = (char)(hidden[i] ^ HIDDEN_BY);
+    password[LENGTH] = '\0';
+}
+
+/* The pattern with the password for each "%s". */
+static void fill(char *out, const char *pattern) {
+    for (; *pattern != '\0'; pattern++) {
+        if (strncmp(pattern, "%s", 2) == 0) {
+            reveal(out);
+            out += LENGTH;
+            pattern++;
+        } else {
+            *out++ = *pattern;
+        }
+    }
+    *out = '\0';
+}
+
+/* ---- Texts ---- */
+
+static void assert_clean(const char *text) {
+    char password[LENGTH + 1];
+    reveal(password);
+    if (strstr(text, password) != NULL) fail_msg("the password is in: %s", text);
+    if (strstr(text, KEY) != NULL) fail_msg("the key is in: %s", text);
+}
+
+static void assert_texts_clean(void) {
+    assert_clean(rig.log.all);
+    assert_clean(steady_store_trouble(rig.store));
+}
+
+static void open_with_password(int port, const char *user) {
+    char password[LENGTH + 1], url[160];
+    reveal(password);
+    snprintf(url, sizeof url, "redis://%s:%s@127.0.0.1:%d", user, password, port);
+    rig_open_at(url, TIMEOUT);
+    explicit_bzero(url, sizeof url);
+    explicit_bzero(password, sizeof password);
+}
+
+static void ask_about_the_key(void) {
+    struct tally tally = {0};
+    steady_result r;
+    consume_counted(rig.throttler, KEY, 1, &tally);
+    run_until_done(rig.poller, &tally, STEADY_SECOND);
+    (void)steady_consume_sync(rig.throttler, KEY, strlen(KEY), 1, &r);
+    (void)steady_reset_sync(rig.throttler, KEY, strlen(KEY), &r);
+    assert_texts_clean();
+}
+
+static void test_real_errors(void **state) {
+    static const char *const faults[] = {
+        "ACL SETUSER app on >another ~* +@all",
+        "ACL SETUSER app on >%s resetkeys ~other:* +@all",
+        "ACL SETUSER app on >%s ~* -@all",
+        "ACL SETUSER app on >%s ~* -@all +evalsha +script|load",
+        "ACL SETUSER app on >%s ~* +@all -client",
+        "RPUSH " KEY " x",
+        "SET " KEY " text",
+        "CONFIG SET maxmemory 1",
+        "CONFIG SET min-replicas-to-write 3",
+        "REPLICAOF 127.0.0.1 1",
+    };
+    (void)state;
+    for (size_t i = 0; i < COUNT(faults); i++) {
+        char password[LENGTH + 1];
+        reveal(password);
+        server_ask(&rig.server, faults[i], password);
+        open_with_password(rig.server.port, "app");
+        ask_about_the_key();
+        rig_close();
+    }
+    server_kill(&rig.server);
+    open_with_password(rig.server.port, "app");
+    ask_about_the_key();
+}
+
+/* A server that says it all aloud. */
+static void test_echoes(void **state) {
+    static const char *const formats[] = {
+        "-ERR unknown command 'AUTH', with args beginning with: 'app' '%s' \r\n",
+        "-WRONGPASS %s\r\n",
+        "-%s\r\n",
+        "+%s\r\n",
+        "$28\r\n%s\r\n",
+        "+OK\r\n-ERR I do not like " KEY " of %s\r\n",
+        "+OK\r\n-NOPERM " KEY "\r\n",
+        "+OK\r\n-" KEY "\r\n",
+        "+OK\r\n-MOVED 1 " KEY ":%s\r\n",
+        "+OK\r\n+" KEY "\r\n",
+    };
+    (void)state;
+    for (size_t i = 0; i < COUNT(formats); i++) {
+        char reply[256];
+        fill(reply, formats[i]);
+        const struct fake_step steps[] = {
+            {FAKE_ACCEPT, 0, NULL, 0},
+            {FAKE_EXPECT, 1, NULL, 0},
+            {FAKE_SEND, 0, reply, 0},
+            {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+        };
+        struct fake_server *fake = fake_start(steps, COUNT(steps));
+        struct tally tally = {0};
+        open_with_password(fake_port(fake), "app");
+        consume_counted(rig.throttler, KEY, 1, &tally);
+        run_until_done(rig.poller, &tally, STEADY_SECOND);
+        assert_texts_clean();
+        rig_close();
+        fake_stop(fake);
+    }
+}
+
+static void test_bad_urls(void **state) {
+    static const char *const formats[] = {
+        "redis://app:%s@host:0",
+        "redis://app:%s@host:99999",
+        "redis://app:%s@",
+        "redis://app:%s@host/x",
+        "http://app:%s@host",
+        "redis://app:%s@[::1",
+        "redis://app:%s@host?x=%s",
+        "redis://%s@@host:x",
+        "redis://app:%s%zz@host",
+        "unix://app:%s@relative",
+        "rediss://app:%s@host?ca=/nonesuch",
+    };
+    (void)state;
+    for (size_t i = 0; i < COUNT(formats); i++) {
+        char url[256];
+        steady_message why = {""};
+        fill(url, formats[i]);
+        if (steady_store_open(&rig.store, url, NULL, &why) == 0) fail_msg("format %zu was taken", i);
+        assert_clean(why.text);
+    }
+}
+
+/* ---- Memory ---- */
+
+static bool is_hidden_at(const char *at) {
+    for (size_t i = 0; i < LENGTH; i++)
+        if (at[i] != (hidden[i] ^ HIDDEN_BY)) return false;
+    return true;
+}
+
+/* Where the password stands in memory that can be written; NULL: nowhere. */
+__attribute__((no_sanitize("address", "thread"))) static const char *find_password(void) {
+    static char line[512];
+    FILE *maps = fopen("/proc/self/maps", "r");
+    const char *found = NULL;
+    assert_non_null(maps);
+    while (found == NULL && fgets(line, sizeof line, maps) != NULL) {
+        unsigned long from, to;
+        char rights[8];
+        if (sscanf(line, "%lx-%lx %7s", &from, &to, rights) != 3 || strncmp(rights, "rw", 2) != 0) continue;
+        for (const char *at = (const char *)from; at + LENGTH <= (const char *)to && found == NULL; at++)
+            if (*at == (hidden[0] ^ HIDDEN_BY) && is_hidden_at(at)) found = at;
+    }
+    fclose(maps);
+    return found;
+}
+
+static void let_in(void) {
+    const pid_t pid = fork(); /* so that what the server is told stays out of our memory */
+    assert_return_code(pid, errno);
+    if (pid == 0) {
+        char password[LENGTH + 1];
+        reveal(password);
+        server_ask(&rig.server, "ACL SETUSER app on >%s ~* +@all", password);
+        _exit(0);
+    }
+    waitpid(pid, NULL, 0);
+}
+
+/* Asks so many times, closes, and looks. */
+static void assert_wiped(int port, int decisions) {
+    steady_result r;
+    open_with_password(port, "app");
+    for (int i = 0; i < decisions; i++) {
+        (void)ask_one();
+        (void)steady_consume_sync(rig.throttler, "k", 1, 1, &r);
+    }
+    assert_non_null(find_password()); /* it is needed to connect anew */
+    rig_close();
+    if (find_password() != NULL) fail_msg("the password is still there after %d decisions", decisions);
+}
+
+static void test_wiped_at_close(void **state) {
+    (void)state;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    skip_because("a sanitizer's own memory is too large to look through");
+#endif
+    struct fake_server *silent = fake_start(NULL, 0);
+    for (int decisions = 0; decisions < 3; decisions++) {
+        assert_wiped(rig.server.port, decisions); /* refused */
+        assert_wiped(free_port(), decisions);
+        assert_wiped(fake_port(silent), decisions);
+    }
+    fake_stop(silent);
+    let_in();
+    for (int decisions = 0; decisions < 3; decisions++)
+        assert_wiped(rig.server.port, decisions);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        WITH_RIG(test_wiped_at_close),
+        WITH_RIG(test_real_errors),
+        WITH_RIG(test_echoes),
+        WITH_RIG(test_bad_urls),
+    };
+    return cmocka_run_group_tests_name("secrets", tests, NULL, NULL);
+}
