@@ -43,8 +43,9 @@ static bool is(const struct steady__value *value, const char *text) {
 /* "master" and more; "slave", the primary's host and port, the state of the link between them and more. */
 static bool role_is(const struct steady__reply *reply, enum steady__role role) {
     struct steady__walk walk = steady__walk_over(reply);
-    struct steady__value value = {0};
-    if (!steady__walk_next(&walk, &value) || !steady__walk_next(&walk, &value)) return false;
+    struct steady__value head, value = {0};
+    if (!steady__walk_next(&walk, &head) || head.kind != STEADY__VALUE_ARRAY || head.number < 1) return false;
+    if (!steady__walk_next(&walk, &value)) return false;
     if (role == STEADY__ROLE_PRIMARY) return is(&value, "master");
     if (!is(&value, "slave")) return false;
     for (int i = 0; i < 3; i++)

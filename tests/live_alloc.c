@@ -10,11 +10,12 @@
 
 #include "alloc.h"
 #include "redis_cluster.h"
+#include "sentinels.h"
 
 #define ROUNDS 400
 #define LONG_KEY "a key that is longer than those which fit where the others are kept, 64 bytes"
 
-static struct server server;
+static struct server server, replica, sentinel;
 static struct cluster cluster;
 
 static const steady_limit limit = {.max_capacity = 1000000, .drop_recharge = HOUR};
@@ -120,6 +121,20 @@ static void play_by_name(struct scene *s, const char *key) {
     close_scene(s);
 }
 
+/* A sentinel is asked, and the server about its replica, which gets a connection as well. */
+static void play_by_sentinel(struct scene *s, const char *key) {
+    char url[96];
+    snprintf(url, sizeof url, "redis+sentinel://127.0.0.1:%d/main?peek=replica", sentinel.port);
+    s->error = open_on_poller(s, url);
+    if (s->error == 0) ask(s, key);
+    if (s->asked > 0) run(s);
+    for (int i = 0; s->asked > 0 && i < 20; i++)
+        steady_poller_run(s->poller, STEADY_MILLISECOND);
+    if (s->error == 0) ask(s, key);
+    if (s->asked > 0) run(s);
+    close_scene(s);
+}
+
 static redisAsyncContext *context_on(struct event_base *base) {
     redisAsyncContext *context = redisAsyncConnect("127.0.0.1", server.port);
     assert_non_null(context);
@@ -197,6 +212,11 @@ static void each_allocation_of_who_waits_may_fail(void **state) {
 static void each_allocation_of_a_name_looked_up_may_fail(void **state) {
     (void)state;
     every_allocation_may_fail(play_by_name, "name");
+}
+
+static void each_allocation_of_a_primary_found_by_sentinels_may_fail(void **state) {
+    (void)state;
+    every_allocation_may_fail(play_by_sentinel, "sentinel");
 }
 
 static int64_t foreign_blocks(struct event_base *base) {
@@ -309,12 +329,19 @@ static void no_decision_on_a_context_of_ours_allocates(void **state) {
 
 static int start(void **state) {
     (void)state;
-    server_start(&server, NULL);
+    server_start(&server, "--repl-diskless-sync-delay 0");
+    server_start(&replica, NULL);
+    server_ask(&replica, "REPLICAOF 127.0.0.1 %d", server.port);
+    while (strstr(server_ask(&server, "ROLE"), "127.0.0.1") == NULL)
+        sleep_us(10 * STEADY_MILLISECOND);
+    sentinel_start(&sentinel, server.port, "");
     return 0;
 }
 
 static int stop(void **state) {
     (void)state;
+    server_stop(&sentinel);
+    server_stop(&replica);
     server_stop(&server);
     cluster_stop(&cluster);
     return 0;
@@ -325,6 +352,7 @@ int main(void) {
         cmocka_unit_test(each_allocation_on_a_loop_may_fail),
         cmocka_unit_test(each_allocation_of_who_waits_may_fail),
         cmocka_unit_test(each_allocation_of_a_name_looked_up_may_fail),
+        cmocka_unit_test(each_allocation_of_a_primary_found_by_sentinels_may_fail),
         cmocka_unit_test(each_allocation_on_a_context_of_ours_may_fail),
         cmocka_unit_test(each_allocation_on_a_cluster_may_fail),
         cmocka_unit_test(no_decision_allocates),

@@ -70,7 +70,7 @@ int sentinel_port(const struct server *sentinel) {
 }
 
 struct server *fleet_node(struct fleet *fleet, int port) {
-    for (int i = 0; i < NODES; i++)
+    for (int i = 0; i < FLEET_NODES; i++)
         if (fleet->nodes[i].port == port) return &fleet->nodes[i];
     fail_msg("no node has port %d", port);
     return NULL;
@@ -98,7 +98,7 @@ void fleet_settle(struct fleet *fleet) {
 
 void fleet_start(struct fleet *fleet) {
     char options[400];
-    for (int i = 0; i < NODES; i++) {
+    for (int i = 0; i < FLEET_NODES; i++) {
         size_t n = (size_t)snprintf(options, sizeof options, USER "--repl-diskless-sync-delay 0 --repl-timeout 3 ");
         if (i > 0) snprintf(options + n, sizeof options - n, "--replicaof 127.0.0.1 %d", fleet->nodes[0].port);
         server_start(&fleet->nodes[i], options);
@@ -116,6 +116,6 @@ void fleet_start(struct fleet *fleet) {
 void fleet_stop(struct fleet *fleet) {
     for (int i = 0; i < SENTINELS; i++)
         server_stop(&fleet->sentinels[i]);
-    for (int i = 0; i < NODES; i++)
+    for (int i = 0; i < FLEET_NODES; i++)
         server_stop(&fleet->nodes[i]);
 }

@@ -6,14 +6,14 @@
 #include "support.h"
 
 #define SENTINELS 3
-#define NODES 3
+#define FLEET_NODES 3
 
 /* What a client needs: buckets and ROLE at the servers, one question at the sentinels. */
 #define NODE_USER "app:sesame"
 #define SENTINEL_USER "sentinel_username=probe&sentinel_password=speak"
 
 struct fleet {
-    struct server nodes[NODES];
+    struct server nodes[FLEET_NODES];
     struct server sentinels[SENTINELS];
     char url[256];
 };

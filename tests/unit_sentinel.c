@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: MIT
+ * Sentinels that say what no real one would, late, in slices or never, and stores that are closed meanwhile. */
+#include "support.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "fake_server.h"
+
+#define MS STEADY_MILLISECOND
+#define TIMEOUT (100 * MS)
+#define MASTER "*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
+#define SLAVE "*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:6379\r\n$9\r\nconnected\r\n:0\r\n"
+
+static steady_poller *poller;
+static steady_loop loop;
+static struct log_lines log_lines;
+static struct fake_server *sentinels[2], *servers[2];
+static steady_store *store;
+static steady_throttler *throttler;
+
+static int set_up(void **state) {
+    (void)state;
+    memset(&log_lines, 0, sizeof log_lines);
+    assert_int_equal(steady_poller_new(&poller), 0);
+    loop = steady_poller_loop(poller);
+    return 0;
+}
+
+static void stop_fakes(struct fake_server *fakes[2]) {
+    for (int i = 0; i < 2; i++) {
+        if (fakes[i] != NULL) fake_stop(fakes[i]);
+        fakes[i] = NULL;
+    }
+}
+
+static void close_all(void) {
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+    stop_fakes(sentinels);
+    stop_fakes(servers);
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    close_all();
+    steady_poller_free(&poller);
+    return 0;
+}
+
+static void open_it(void) {
+    char url[128];
+    const steady_store_options options = {.loop = &loop,
+                                          .timeout = TIMEOUT,
+                                          .engine = STEADY_ENGINE_SCRIPT,
+                                          .log = remember_line,
+                                          .log_data = &log_lines};
+    const int n = snprintf(url, sizeof url, "redis+sentinel://127.0.0.1:%d", fake_port(sentinels[0]));
+    snprintf(url + n, sizeof url - (size_t)n, sentinels[1] != NULL ? ",127.0.0.1:%d/main" : "/main",
+             sentinels[1] != NULL ? fake_port(sentinels[1]) : 0);
+    store = open_store(url, &options);
+    throttler = new_throttler(store, 10, HOUR);
+}
+
+static int ask_one(void) {
+    struct tally tally = {0};
+    consume_counted(throttler, "somekey", 1, &tally);
+    run_until_done(poller, &tally, 5 * STEADY_SECOND);
+    return tally.last.error;
+}
+
+/* A sentinel that gives this answer to each question of the first connection, to the first of them like this. */
+static struct fake_server *sentinel_saying(const char *answer, enum fake_verb how) {
+    struct fake_step steps[64] = {{FAKE_ACCEPT, 0, NULL, 0}};
+    for (size_t i = 1; i + 2 < COUNT(steps); i += 2) {
+        steps[i] = (struct fake_step){FAKE_EXPECT, 1, NULL, 0};
+        steps[i + 1] = (struct fake_step){i == 1 ? how : FAKE_SEND, 0, answer, 0};
+    }
+    steps[COUNT(steps) - 1] = (struct fake_step){FAKE_AWAIT_CLOSE, 0, NULL, 0};
+    return fake_start(steps, COUNT(steps));
+}
+
+static const char *naming(const struct fake_server *server) {
+    static char answer[2][64];
+    static int turn;
+    char port[8];
+    char *text = answer[turn++ % 2];
+    const int len = snprintf(port, sizeof port, "%d", fake_port(server));
+    snprintf(text, sizeof answer[0], "*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%s\r\n", len, port);
+    return text;
+}
+
+/* ---- Answers ---- */
+
+static void test_no_answer_of_a_sentinel(void **state) {
+    static const char *const answers[] = {
+        "+OK\r\n",
+        ":1\r\n",
+        "$9\r\n127.0.0.1\r\n",
+        "*0\r\n",
+        "*1\r\n$9\r\n127.0.0.1\r\n",
+        "*3\r\n$9\r\n127.0.0.1\r\n$4\r\n6379\r\n$1\r\n1\r\n",
+        "*2\r\n$9\r\n127.0.0.1\r\n:6379\r\n",
+        "*2\r\n$9\r\n127.0.0.1\r\n$-1\r\n",
+        "*2\r\n$9\r\n127.0.0.1\r\n$0\r\n\r\n",
+        "*2\r\n$9\r\n127.0.0.1\r\n$1\r\n0\r\n",
+        "*2\r\n$9\r\n127.0.0.1\r\n$5\r\n65536\r\n",
+        "*2\r\n$9\r\n127.0.0.1\r\n$7\r\n6379abc\r\n",
+        "*2\r\n$9\r\n127.0.0.1\r\n$20\r\n18446744073709551617\r\n",
+        "*2\r\n$0\r\n\r\n$4\r\n6379\r\n",
+        "*2\r\n*1\r\n*1\r\n*0\r\n$4\r\n6379\r\n",
+        "*2\r\n*2\r\n$1\r\na\r\n$1\r\n1\r\n*2\r\n$1\r\nb\r\n$1\r\n2\r\n",
+        "*16385\r\n",
+        "*4294967295\r\n",
+        "$4097\r\n",
+        "%1\r\n",
+        "_\r\n",
+        "HTTP/1.1 400 Bad Request\r\n\r\n",
+        "\x16\x03\x01",
+    };
+    (void)state;
+    for (size_t i = 0; i < COUNT(answers); i++) {
+        memset(&log_lines, 0, sizeof log_lines);
+        sentinels[0] = sentinel_saying(answers[i], FAKE_SEND);
+        open_it();
+        const int error = ask_one();
+        if (error != STEADY_UNAVAILABLE || strstr(steady_store_trouble(store), "no answer") == NULL)
+            fail_msg("%s: %d, %s", answers[i], error, steady_store_trouble(store));
+        assert_int_equal(log_lines.lines, 1);
+        close_all();
+    }
+}
+
+/* A host that is no address and no name costs an attempt, and is shown as it can be. */
+static void test_hosts_out_of_their_mind(void **state) {
+    static const char *const answers[] = {
+        "*2\r\n$4\r\n\x1b[2J\r\n$4\r\n6379\r\n",
+        "*2\r\n$11\r\nno such.one\r\n$4\r\n6379\r\n",
+        "*2\r\n$3\r\n%s%\r\n$4\r\n6379\r\n",
+    };
+    (void)state;
+    for (size_t i = 0; i < COUNT(answers); i++) {
+        sentinels[0] = sentinel_saying(answers[i], FAKE_SEND);
+        open_it();
+        assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+        for (const char *c = steady_store_trouble(store); *c != '\0'; c++)
+            assert_true(*c >= ' ' && *c <= '~');
+        close_all();
+    }
+}
+
+static void test_in_slices(void **state) {
+    static const struct fake_step primary[] = {
+        {FAKE_ACCEPT, 0, NULL, 0}, {FAKE_EXPECT, 1, NULL, 0},   {FAKE_DRIP, 0, MASTER, 0},
+        {FAKE_EXPECT, 1, NULL, 0}, {FAKE_SEND, 0, ":0\r\n", 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    (void)state;
+    servers[0] = fake_start(primary, COUNT(primary));
+    sentinels[0] = sentinel_saying(naming(servers[0]), FAKE_DRIP);
+    open_it();
+    while (ask_one() != 0)
+        run_for(poller, 10 * MS);
+}
+
+/* One sentinel lags behind: the server that it names says that it is a replica. The other one is asked then. */
+static void test_one_that_lags_behind(void **state) {
+    struct fake_step replica[32 * 4];
+    static const struct fake_step turned_away[] = {
+        {FAKE_ACCEPT, 0, NULL, 0},
+        {FAKE_EXPECT, 1, NULL, 0},
+        {FAKE_SEND, 0, SLAVE, 0},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    static const struct fake_step primary[] = {
+        {FAKE_ACCEPT, 0, NULL, 0}, {FAKE_EXPECT, 1, NULL, 0},   {FAKE_SEND, 0, MASTER, 0},
+        {FAKE_EXPECT, 1, NULL, 0}, {FAKE_SEND, 0, ":0\r\n", 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    (void)state;
+    for (size_t i = 0; i < COUNT(replica); i += 4)
+        memcpy(&replica[i], turned_away, sizeof turned_away);
+    for (int i = 0; i < 6; i++) { /* which of them is asked first is chance */
+        servers[0] = fake_start(replica, COUNT(replica));
+        servers[1] = fake_start(primary, COUNT(primary));
+        sentinels[0] = sentinel_saying(naming(servers[0]), FAKE_SEND);
+        sentinels[1] = sentinel_saying(naming(servers[1]), FAKE_SEND);
+        open_it();
+        const steady_us begin = now_us();
+        while (ask_one() != 0) {
+            assert_true(now_us() - begin < STEADY_SECOND);
+            run_for(poller, MS);
+        }
+        close_all();
+    }
+}
+
+/* ---- Closing ---- */
+
+static void close_store(const steady_result *result, void *data) {
+    count_result(result, data);
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+}
+
+/* At each stage, from outside and by a callback. */
+static void test_closed_at_any_moment(void **state) {
+    static const struct fake_step primary[] = {
+        {FAKE_ACCEPT, 0, NULL, 0}, {FAKE_EXPECT, 1, NULL, 0},   {FAKE_SEND, 0, MASTER, 0},
+        {FAKE_EXPECT, 1, NULL, 0}, {FAKE_SEND, 0, ":0\r\n", 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    (void)state;
+    for (int i = 0; i < 45; i++) {
+        struct tally tally = {0};
+        servers[0] = fake_start(primary, COUNT(primary));
+        sentinels[0] =
+            i % 3 == 2 ? sentinel_saying("*-1\r\n", FAKE_SEND) : sentinel_saying(naming(servers[0]), FAKE_DRIP);
+        open_it();
+        if (i % 3 != 0) {
+            assert_int_equal(steady_consume(throttler, "k", 1, 1, close_store, expect_result(&tally)), 0);
+            run_until_done(poller, &tally, STEADY_SECOND);
+            assert_null(store);
+        } else {
+            consume_counted(throttler, "k", 1, &tally);
+            run_for(poller, i * MS);
+        }
+        close_all();
+        assert_int_equal(tally.called, 1);
+    }
+}
+
+/* The child leaves everything to its parent, in the middle of a search. */
+static void test_forked_meanwhile(void **state) {
+    static const struct fake_step primary[] = {
+        {FAKE_ACCEPT, 0, NULL, 0}, {FAKE_EXPECT, 1, NULL, 0},   {FAKE_SEND, 0, MASTER, 0},
+        {FAKE_EXPECT, 1, NULL, 0}, {FAKE_SEND, 0, ":0\r\n", 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    int status = -1;
+    steady_result r;
+    (void)state;
+    servers[0] = fake_start(primary, COUNT(primary));
+    sentinels[0] = sentinel_saying(naming(servers[0]), FAKE_DRIP);
+    open_it();
+    run_for(poller, 5 * MS);
+    const pid_t pid = fork();
+    assert_return_code(pid, errno);
+    if (pid == 0) {
+        const bool refused = steady_consume_sync(throttler, "k", 1, 1, &r) == STEADY_UNAVAILABLE;
+        steady_store_close(&store);
+        _exit(refused ? 0 : 1);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    const steady_us begin = now_us();
+    while (ask_one() != 0) {
+        assert_true(now_us() - begin < STEADY_SECOND);
+        run_for(poller, MS);
+    }
+}
+
+int main(void) {
+#define WITH_POLLER(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        WITH_POLLER(test_no_answer_of_a_sentinel),
+        WITH_POLLER(test_hosts_out_of_their_mind),
+        WITH_POLLER(test_in_slices),
+        WITH_POLLER(test_one_that_lags_behind),
+        WITH_POLLER(test_closed_at_any_moment),
+        WITH_POLLER(test_forked_meanwhile),
+    };
+    return cmocka_run_group_tests_name("sentinel", tests, NULL, NULL);
+}
