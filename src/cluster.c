@@ -89,6 +89,7 @@ static struct node *add_node(struct steady__cluster *cluster, const char *host, 
     node->inquiry.nested = true;
     memcpy(node->host, host, strlen(host) + 1);
     cluster->nodes[number] = node;
+    if (!cluster->alarm.set && number != 0) steady__alarm_set(&cluster->alarm, SWEEP_AGAIN);
     return node;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * The Redis store on a real cluster of six servers: found out, spread, resharded, failed over, cut down. The server of
  * the rig stands by as the single one to compare with. */
+#include <limits.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -38,6 +39,17 @@ static int failing_over(void **state) {
 
 static int without_replicas(void **state) {
     need(PRIMARIES, FAILS_OVER);
+    return rig_set_up(state);
+}
+
+static int with_module(void **state) {
+    static char options[PATH_MAX + 64];
+    char path[PATH_MAX], relative[PATH_MAX - 16];
+    const char *build = getenv("BUILD");
+    snprintf(relative, sizeof relative, "%s/steady.so", build != NULL ? build : "build");
+    if (realpath(relative, path) == NULL) fail_msg("there is no %s", relative);
+    snprintf(options, sizeof options, "--enable-module-command yes --loadmodule %s", path);
+    need(PRIMARIES, options);
     return rig_set_up(state);
 }
 
@@ -190,6 +202,23 @@ static void test_another_database(void **state) {
     rig_open_at(url, STEADY_SECOND);
     assert_int_equal(ask_one(), STEADY_REFUSED);
     assert_non_null(strstr(steady_store_trouble(rig.store), "SELECT is not allowed in cluster mode"));
+}
+
+/* Each connection finds out for itself; a redirect says nothing about it. */
+static void test_module(void **state) {
+    struct tally tally = {0};
+    char key[16];
+    (void)state;
+    rig_open_at(cluster.nodes[0].url, PATIENT);
+    for (int i = 0; i < 300; i++) {
+        snprintf(key, sizeof key, "m%d", i);
+        consume_counted(rig.throttler, key, 1, &tally);
+        run_until_done(rig.poller, &tally, PATIENT);
+    }
+    assert_int_equal(tally.allowed, 300);
+    assert_int_equal(cluster_stat(&cluster, "cmdstat_evalsha:calls"), 0);
+    for (unsigned i = 0; i < PRIMARIES; i++)
+        assert_true(server_stat(&cluster.nodes[i], "cmdstat_steady.consume:calls") > 50);
 }
 
 /* ---- Slots that move ---- */
@@ -462,6 +491,7 @@ int main(void) {
         WITH(failing_over, test_all_gone_and_back),
         WITH(without_replicas, test_node_gone_for_good),
         WITH(without_replicas, test_cluster_down),
+        WITH(with_module, test_module),
     };
     return cmocka_run_group_tests_name("cluster", tests, NULL, stop);
 }

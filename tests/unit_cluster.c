@@ -506,6 +506,26 @@ static void test_ever_new_nodes(void **state) {
     assert_int_equal(ask(KEY), 0);
 }
 
+/* A node that is redirected to now and then, and has no slot, keeps its connection while it is busy, and not for long
+ * after. */
+static void test_idle_node_is_left(void **state) {
+    (void)state;
+    fake_node_says(a, "CLUSTER", map_of(1, a, a), 0, 0);
+    fake_node_says(a, "EVALSHA", redirect(0, "ASK", "127.0.0.1", fake_node_port(b)), 0, 0);
+    open_with("");
+    assert_int_equal(ask(KEY), 0);
+    await_heard("CLUSTER", 1);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(ask(KEY), 0);
+        const steady_us until = now_us() + 5 * STEADY_SECOND;
+        while (fake_node_open(b) > 0 && now_us() < until)
+            run_for(poller, 20 * MS);
+        assert_int_equal(fake_node_open(b), 0);
+    }
+    assert_true(fake_node_accepted(b) >= 3);
+    assert_int_equal(fake_node_accepted(a), 1);
+}
+
 /* ---- CLUSTERDOWN ---- */
 
 static void test_cluster_down(void **state) {
@@ -610,6 +630,7 @@ int main(void) {
         TEST(test_map_kept_back),
         TEST(test_hostile_maps),
         TEST(test_ever_new_nodes),
+        TEST(test_idle_node_is_left),
         TEST(test_cluster_down),
         TEST(test_blocking_calls),
         TEST(test_close_in_callbacks),
