@@ -250,7 +250,7 @@ static void test_slot_moved_under_load(void **state) {
         server_ask(&cluster.nodes[i], "CONFIG RESETSTAT");
     rig_open_at(cluster.nodes[2].url, PATIENT);
     const pid_t pid = start_child(move_slot);
-    const steady_us until = now_us() + how_long(2 * STEADY_SECOND, 20 * STEADY_SECOND);
+    const steady_us until = now_us() + how_long(1500 * MS, 20 * STEADY_SECOND);
     while (now_us() < until) {
         fill(&old, 100);
         if (fresh.next < 5000) fill(&fresh, 20);
@@ -275,7 +275,7 @@ static void test_slot_moved_under_load(void **state) {
 static void reshard(void) {
     char command[512];
     snprintf(command, sizeof command,
-             "redis-cli --cluster reshard 127.0.0.1:%d --cluster-from %s --cluster-to %s --cluster-slots 150 "
+             "redis-cli --cluster reshard 127.0.0.1:%d --cluster-from %s --cluster-to %s --cluster-slots 100 "
              "--cluster-yes >%s/reshard 2>&1",
              cluster.nodes[0].port, cluster.ids[1], cluster.ids[2], cluster.nodes[0].dir);
     _exit(system(command) == 0 ? 0 : 1);
@@ -433,7 +433,7 @@ static void test_node_gone_for_good(void **state) {
     finish(&hit);
     server_kill(&cluster.nodes[0]);
     const unsigned long verdicts = hit.tally.verdicts;
-    for (int i = 0; i < 10; i++) {
+    for (int i = 0; i < 5; i++) {
         settle(&hit, &spared);
         finish(&hit);
         finish(&spared);
