@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "faults.h"
 #include "keys.h"
 #include "limit.h"
 #include "sim_cluster.h"
@@ -154,7 +155,8 @@ static void ask(struct client *client, struct tap *tap, enum steady__verb verb, 
     const int error = submit(tap, d);
     client->submitting = false;
     note("asked", d->id, client->index, error);
-    if (error != (full ? STEADY_OVERLOADED : 0)) broken("submitting says %s", steady_error_name(error));
+    if (error != (full ? STEADY_OVERLOADED : 0) && !(error == STEADY_NO_MEMORY && faults_memory()))
+        broken("submitting says %s", steady_error_name(error));
     d->accepted = error == 0;
     client->expected.in_flight += d->accepted;
     if (verb == STEADY__RESET) return;
@@ -162,17 +164,19 @@ static void ask(struct client *client, struct tap *tap, enum steady__verb verb, 
     client->expected.unavailable += !d->accepted;
 }
 
-static void make_throttler(struct client *client, struct tap *tap) {
+/* NULL: there is no memory for it. */
+static struct tap *make_throttler(struct client *client, struct tap *tap) {
     const struct place *place = tap->place;
     const steady_throttler_options options = {
         .prefix = place->prefix, .on_error = tap->policy, .local_share = place->shares};
     steady_message why = {""};
-    if (steady_throttler_new(&tap->throttler, client->store, &place->limit, &options, &why) != 0)
-        broken("no throttler: %s", why.text);
+    const int error = steady_throttler_new(&tap->throttler, client->store, &place->limit, &options, &why);
+    if (error != 0 && !(error == STEADY_NO_MEMORY && faults_memory())) broken("no throttler: %s", why.text);
     tap->life = client->life;
+    return error == 0 ? tap : NULL;
 }
 
-/* One that is left over from a store since closed says so. */
+/* One that is left over from a store since closed says so. NULL: as above. */
 static struct tap *any_tap(struct client *client) {
     struct tap *tap = &client->taps[between(0, TAPS - 1)];
     if (tap->throttler != NULL && tap->life != client->life) {
@@ -180,13 +184,13 @@ static struct tap *any_tap(struct client *client) {
         if (error != STEADY_CLOSED) broken("a closed store says %s", steady_error_name(error));
         steady_throttler_free(&tap->throttler);
     }
-    if (tap->throttler == NULL) make_throttler(client, tap);
-    return tap;
+    return tap->throttler != NULL ? tap : make_throttler(client, tap);
 }
 
 static void ask_something(struct client *client) {
     if (client->store == NULL || client->budget == 0) return;
     struct tap *tap = any_tap(client);
+    if (tap == NULL) return;
     client->budget--;
     enum steady__verb verb = STEADY__CONSUME;
     if (!tap->place->by_amount && one_in(5)) verb = one_in(3) ? STEADY__RESET : STEADY__PEEK;
@@ -258,8 +262,8 @@ static void open_store(struct client *client) {
     client->doubtful = false;
     client->conn = NULL;
     client->expected = (steady_stats){.decisions = 0};
-    if (steady__redis_open_over(&client->store, &client->net.api, &client->url, &client->options, &why) != 0)
-        broken("no store: %s", why.text);
+    const int error = steady__redis_open_over(&client->store, &client->net.api, &client->url, &client->options, &why);
+    if (error != 0 && !(error == STEADY_NO_MEMORY && faults_memory())) broken("no store: %s", why.text);
     note("open store", client->index, client->options.timeout, client->options.max_in_flight);
 }
 
@@ -302,6 +306,7 @@ void client_dials(struct client *client) {
 static void probe(struct client *client) {
     if (client->store == NULL) open_store(client);
     struct tap *tap = any_tap(client);
+    if (tap == NULL) broken("no throttler, and nothing is wrong");
     const bool peeks = !tap->place->by_amount && one_in(4);
     ask(client, tap, peeks ? STEADY__PEEK : STEADY__CONSUME, 1);
 }

@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "../alloc.h"
 #include "client.h"
 #include "keys.h"
 #include "sim_cluster.h"
@@ -80,6 +81,18 @@ static void be_busy(void) { suffer(one_in(2) ? TROUBLE_BUSY : TROUBLE_LOADING); 
 static void be_full(void) { suffer((enum trouble)between(TROUBLE_OOM, TROUBLE_NOREPLICAS)); }
 static void be_strict(void) { suffer((enum trouble)between(TROUBLE_NOPERM, TROUBLE_RENAMED)); }
 static void change_password(void) { suffer(TROUBLE_PASSWORD); }
+static bool short_of_memory;
+
+bool faults_memory(void) { return short_of_memory; }
+
+/* Some allocation from now on, of the library or of the test about the library. */
+static void run_out_of_memory(void) {
+    const uint64_t nth = (uint64_t)between(1, 30);
+    note("an allocation will fail", (int64_t)nth, 0, 0);
+    alloc_fail(nth);
+    short_of_memory = true;
+}
+
 static void move_slot(void) {
     if (sim_cluster.on) sim_cluster_move_slot(until_some_time());
 }
@@ -145,10 +158,10 @@ static void change_network(void) {
 /* ---- When ---- */
 
 static void (*const kinds[])(void) = {
-    cut_connection, cut_connection, darken_connection, darken_node,  crash,         restart,         flush_scripts,
-    flush_keys,     freeze,         be_busy,           be_full,      be_strict,     change_password, be_crowded,
-    move_slot,      move_slot,      be_cut_off,        be_forgetful, talk_nonsense, fail_over,       lose_name,
-    step_clock,     stall_loop,     change_network,
+    cut_connection,    cut_connection, darken_connection, darken_node,    crash,        restart,         flush_scripts,
+    flush_keys,        freeze,         be_busy,           be_full,        be_strict,    change_password, be_crowded,
+    run_out_of_memory, move_slot,      move_slot,         be_cut_off,     be_forgetful, talk_nonsense,   fail_over,
+    lose_name,         step_clock,     stall_loop,        change_network,
 };
 #define KINDS (sizeof kinds / sizeof kinds[0])
 
@@ -166,6 +179,7 @@ static void strike(void *arg) {
 static void calm_down(void *arg) {
     (void)arg;
     note("all is well", 0, 0, 0);
+    alloc_fail(0);
     net_weather = (struct net_weather){.latency = 60, .slice = 1460, .window = 65536};
     struct node *node = nodes[0].primary ? &nodes[0] : &nodes[1];
     if (!sim_cluster.on) nodes[1 - node->index].primary = false;
@@ -182,6 +196,7 @@ void faults_begin(void) {
     net_weather = (struct net_weather){.latency = any_scale(20, 2 * MS), .slice = 1460, .window = 65536};
     world.calm_at = between(100 * MS, 1500 * MS);
     point_name_at(&nodes[0]);
+    short_of_memory = false;
     chosen_count = 0;
     for (size_t i = 0; i < KINDS; i++)
         if (one_in(4)) chosen[chosen_count++] = kinds[i];

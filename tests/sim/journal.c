@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "client.h"
+#include "faults.h"
 #include "sim_cluster.h"
 #include "words.h"
 
@@ -173,6 +174,9 @@ static void check_error(const struct decision *d) {
     case STEADY_UNAVAILABLE:
     case STEADY_REFUSED:
     case STEADY_SERVER: break;
+    case STEADY_NO_MEMORY:
+        if (!faults_memory()) broken("decision %" PRId64 " finds no memory", d->id);
+        break;
     default: broken("decision %" PRId64 " ends as %s", d->id, steady_error_name(d->error));
     }
     if (d->executed > 0) broken("decision %" PRId64 " was made, but is %s", d->id, steady_error_name(d->error));

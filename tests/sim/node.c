@@ -233,7 +233,10 @@ static void authenticate(struct conn *conn, const struct words *words) {
         say(conn, "+OK\r\n", NULL);
     } else {
         conn->client->comes_late = true;
-        say(conn, "-WRONGPASS invalid username-password pair or user is disabled.\r\n", &conn->rejected_at);
+        say(conn,
+            one_in(2) ? "-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+                      : "-WRONGPASS " PASSWORD " is not it\r\n",
+            &conn->rejected_at);
     }
 }
 
