@@ -150,14 +150,13 @@ static void check_policy(const struct decision *d, const steady_result *r) {
 
 /* Nobody is left in doubt by a server that says that it has read nothing, if there is one to hear it. */
 static void check_doubt(const struct decision *d) {
-    struct conn *conn = d->left_on;
+    const struct conn *conn = d->left_on;
     const bool in_time = sim_loop_now(&d->client->loop) < d->deadline;
     if (conn == NULL && !sim_cluster.on && (d->client->conn == NULL || d->client->conn->closed))
         broken("decision %" PRId64 " never went out, and is unknown", d->id);
     if (conn == NULL) return;
-    if (in_time && !conn->owes_nobody && conn->turned_away_at > 0 && conn->read >= conn->turned_away_at)
+    if (in_time && conn->turned_away_at > 0 && conn->read >= conn->turned_away_at)
         broken("decision %" PRId64 " was never read, and is unknown", d->id);
-    conn->owes_nobody = conn->owes_nobody || !in_time;
 }
 
 /* Where nothing is said to have been charged, nothing was and nothing will be. */

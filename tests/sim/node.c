@@ -336,6 +336,7 @@ static void expect_work(struct conn *conn, steady_us when) {
 }
 
 void node_hear(struct conn *conn, const char *bytes, size_t len) {
+    if (len == 0) return;
     if (conn->in_len + len > conn->in_room) {
         const size_t room = 2 * (conn->in_len + len) + 1024;
         char *in = keep(room);

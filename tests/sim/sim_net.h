@@ -49,7 +49,6 @@ struct conn {
     size_t readonly_at;    /* the first that says READONLY */
     size_t primary_at;     /* the one that says that this is the primary */
     size_t turned_away_at; /* and the one that says that there are too many */
-    bool owes_nobody;      /* a decision that went out here was given up: its reply will reach nobody */
     size_t rejected_at;    /* and the one that says that this client is not welcome */
     size_t read;           /* bytes of replies the client has read */
     struct side up, down;  /* to the server, to the client */
