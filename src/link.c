@@ -340,6 +340,9 @@ static void replied(struct steady__link *link, struct steady__request *request, 
         const enum steady__heed what =
             link->with.owner_class->answered(link->with.owner, request, &link->dialect, reply);
         if (link->epoch == epoch) heed(link, what, request);
+    } else if (reply->kind == STEADY__REPLY_ERROR &&
+               steady__script_refusal(reply->text, reply->text_len) == STEADY__REFUSAL_CLIENTS) {
+        heed(link, STEADY__HEED_NOT_LET_IN, NULL); /* whoever it was that asked, the others want to know */
     }
 }
 

@@ -244,6 +244,16 @@ static void test_asking_not_allowed(void **state) {
     assert_int_equal(heard("EVALSHA"), 6);
 }
 
+/* It has read nothing, and says so to the first thing that it did not read. */
+static void test_asking_a_full_server(void **state) {
+    (void)state;
+    fake_node_says(a, "EVALSHA", redirect(0, "ASK", "127.0.0.1", fake_node_port(b)), 0, 0);
+    fake_node_says(b, "ASKING", "-ERR max number of clients reached\r\n", 0, 0);
+    fake_node_says(b, "EVALSHA", FAKE_HANG_UP, 0, 0);
+    open_with("");
+    assert_int_equal(ask(KEY), STEADY_UNAVAILABLE);
+}
+
 /* ---- Where a redirect leads ---- */
 
 static void test_host_of_the_speaker(void **state) {
@@ -616,6 +626,7 @@ int main(void) {
         TEST(test_ask),
         TEST(test_ask_in_a_pipeline),
         TEST(test_asking_not_allowed),
+        TEST(test_asking_a_full_server),
         TEST(test_host_of_the_speaker),
         TEST(test_host_by_name),
         TEST(test_host_of_ipv6),
