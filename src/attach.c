@@ -282,6 +282,8 @@ static int check_context(const redisAsyncContext *context, const steady_store_op
     if (context == NULL) return steady__fail(why, STEADY_BAD_ARGUMENT, "context is NULL");
     if (options->loop == NULL)
         return steady__fail(why, STEADY_BAD_ARGUMENT, "loop is NULL; it must be the one the context is attached to");
+    if (options->tls != NULL)
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "there are TLS options; the context has its own");
     if (context->ev.addRead == NULL || context->ev.addWrite == NULL)
         return steady__fail(why, STEADY_BAD_ARGUMENT, "the context is not attached to an event loop yet");
     if (context->err != 0) return steady__fail(why, STEADY_BAD_ARGUMENT, "the context has failed: %s", context->errstr);

@@ -21,7 +21,7 @@
 
 #include "error.h"
 
-#define NAME_SIZE sizeof((struct steady__tls_ticket *)NULL)->name
+#define NAME_SIZE sizeof(((struct steady__tls_ticket *)NULL)->name)
 #define FILE_MAX (16 << 20) /* all that a system trusts is 0.2 MiB */
 
 struct steady__tls_context {
@@ -311,10 +311,6 @@ ssize_t steady__tls_recv(struct steady__tls *tls, void *bytes, size_t room) {
 bool steady__tls_pending(const struct steady__tls *tls) { return SSL_has_pending(tls->ssl) == 1; }
 
 /* ---- What connections have in common ---- */
-
-struct files {
-    const char *ca, *cert, *key;
-};
 
 static int refuse_file(steady_message *why, const char *what, const char *path, const char *reason) {
     char shown[128];

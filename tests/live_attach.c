@@ -349,6 +349,10 @@ static void test_bad_arguments(const struct stage *stage) {
     options.timeout = -1;
     assert_int_equal(steady_store_attach(&store, act.context, &options, &why), STEADY_BAD_ARGUMENT);
     options.timeout = 0;
+    const steady_tls_options tls = {0};
+    const steady_store_options with_tls = {.loop = options.loop, .tls = &tls};
+    assert_int_equal(steady_store_attach(&store, act.context, &with_tls, &why), STEADY_BAD_ARGUMENT);
+    assert_non_null(strstr(why.text, "TLS"));
     redisAsyncContext *bare = redisAsyncConnect("127.0.0.1", server.port);
     assert_int_equal(steady_store_attach(&store, bare, &options, &why), STEADY_BAD_ARGUMENT);
     assert_non_null(strstr(why.text, "not attached"));

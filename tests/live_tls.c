@@ -289,6 +289,10 @@ static void test_options_without_tls(void **state) {
     assert_int_equal(steady_store_open(&store, "redis://u:secret@h", &options, &why), STEADY_BAD_ARGUMENT);
     assert_non_null(strstr(why.text, "not rediss:"));
     assert_int_equal(steady_store_open(&store, "memory:", &options, &why), STEADY_BAD_ARGUMENT);
+    const steady_tls_options newer = {.reserved = {[3] = 1}};
+    const steady_store_options of_tomorrow = {.tls = &newer};
+    assert_int_equal(steady_store_open(&store, "rediss://h", &of_tomorrow, &why), STEADY_BAD_ARGUMENT);
+    assert_non_null(strstr(why.text, "reserved"));
 }
 
 /* ---- No TLS on one of the sides ---- */
