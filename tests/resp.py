@@ -82,6 +82,19 @@ class Redis:
         self.client.close()
 
 
+def join_cluster(nodes):
+    """Makes a cluster of (server, port of its bus), with the slots in equal parts, and waits until it is one."""
+    for i, (node, _) in enumerate(nodes):
+        node("CLUSTER", "SET-CONFIG-EPOCH", i + 1)
+        node("CLUSTER", "ADDSLOTSRANGE", i * 16384 // len(nodes), (i + 1) * 16384 // len(nodes) - 1)
+        if i > 0:
+            node("CLUSTER", "MEET", "127.0.0.1", nodes[0][0].port, nodes[0][1])
+    deadline = time.monotonic() + 20
+    while not all(b"cluster_state:ok" in node("CLUSTER", "INFO") for node, _ in nodes):
+        assert time.monotonic() < deadline, nodes[0][0]("CLUSTER", "NODES")
+        time.sleep(0.05)
+
+
 def free_port():
     """A TCP port that nobody listens on, at least just now."""
     with socket.socket() as s:
