@@ -50,7 +50,7 @@ class Sdist(sdist):
     """Takes the library's sources along."""
 
     def make_release_tree(self, base_dir, files):
-        super().make_release_tree(base_dir, files)
+        super().make_release_tree(base_dir, [name for name in files if not name.startswith("..")])
         to = Path(base_dir) / "steady"
         for pattern in ("src/*.[ch]", "include/*.h", "lua/*.lua", "scripts/embed-lua"):
             for path in sorted(TREE.glob(pattern)):

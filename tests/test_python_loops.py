@@ -4,6 +4,7 @@ import asyncio
 import gc
 import importlib
 import logging
+import os
 import random
 import signal
 import subprocess
@@ -516,8 +517,8 @@ asyncio.run(main())
 
 def test_memory_is_level_over_a_million_calls(aiosteady, redis_server, closed_port):
     args = (redis_server.url, f"redis://127.0.0.1:{closed_port}", "1000000", "20000")
-    run = subprocess.run([sys.executable, "-c", LEVEL, *args], env={"PYTHONPATH": str(aiosteady)}, capture_output=True,
-                         text=True, timeout=120, check=False)
+    run = subprocess.run([sys.executable, "-c", LEVEL, *args], env={**os.environ, "PYTHONPATH": str(aiosteady)},
+                         capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.count("is level") == 11
     python(aiosteady, LEVEL, *args[:2], "5000", "1000", quiet=False)
@@ -603,7 +604,7 @@ assert asyncio.run(Throttler(connect(url, timeout=10), 10, 5).peek("k")).level >
 
 def test_running_out_of_memory_at_any_moment_crashes_nothing(aiosteady, redis_server):
     run = subprocess.run([sys.executable, "-W", "ignore", "-c", EXHAUSTED, redis_server.url], capture_output=True, text=True,
-                         env={"PYTHONPATH": str(aiosteady)}, timeout=120, check=False)
+                         env={**os.environ, "PYTHONPATH": str(aiosteady)}, timeout=120, check=False)
     if "no _testcapi" in run.stdout:
         pytest.skip("this Python has no _testcapi")
     assert run.returncode == 0, f"{run.returncode}\n{run.stdout}\n{run.stderr[-3000:]}"

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: MIT
+"""The Python package again: under uvloop, under AddressSanitizer and UBSan, under mypy; as an sdist and as a wheel, on the
+oldest and the newest Python that are here."""
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import aiosteady_build
+import pytest
+from conftest import BUILD, ROOT
+
+TESTS = ["test_python.py", "test_python_wait.py", "test_python_loops.py", "test_python_waking.py"]
+IN_PROCESSES_OF_THEIR_OWN = "level or forked or ends_with_work_pending or subinterpreters or running_out_of_memory"
+
+
+def succeeds(command, **kwargs):
+    run = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, **kwargs)
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-4000:]
+    return run.stdout
+
+
+# ---- The same tests again ----
+
+
+def run_tests(env, but):
+    return succeeds([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--tb=short", "-k", f"not ({but})",
+                     *(ROOT / "tests" / name for name in TESTS)], env={**os.environ, **env})
+
+
+def test_under_uvloop(aiosteady, from_pypi):
+    env = {"PYTHONPATH": str(from_pypi("uvloop")), "AIOSTEADY_UVLOOP": "1", "AIOSTEADY": str(aiosteady)}
+    assert "passed" in run_tests(env, IN_PROCESSES_OF_THEIR_OWN)
+
+
+def sanitizer(name):
+    path = succeeds(["gcc", f"-print-file-name={name}.so"]).strip()
+    if not Path(path).is_absolute():
+        pytest.skip(f"gcc has no {name} here")
+    return path
+
+
+def test_under_address_sanitizer():
+    preload = f"{sanitizer('libasan')} {sanitizer('libubsan')}"
+    flags = "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
+    built = aiosteady_build.build(BUILD / "python-asan", env={**os.environ, "CC": "gcc", "CFLAGS": flags, "LDFLAGS": flags})
+    env = {"LD_PRELOAD": preload, "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc", "AIOSTEADY": str(built)}
+    assert "passed" in run_tests(env, "level")
+
+
+# ---- Types ----
+
+
+def test_the_types_are_strict_and_the_stub_tells_the_truth(aiosteady, from_pypi):
+    env = {**os.environ, "PYTHONPATH": f"{from_pypi('mypy', 'typing_extensions')}:{aiosteady}"}
+    strict = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", os.devnull]
+    assert "no issues" in succeeds([*strict, "aiosteady"], cwd=ROOT / "python", env=env)
+    assert "no issues" in succeeds([sys.executable, "-m", "mypy.stubtest", "--ignore-disjoint-bases", "aiosteady._core"], cwd=BUILD, env=env)
+    user = ("import asyncio, aiosteady\n"
+            "async def main() -> float | None:\n"
+            "    async with aiosteady.Throttler('memory:', 10, 5.0) as t, t.limit('k') as r:\n"
+            "        reveal_type(r)\n"
+            "        @t.limit(lambda a, b: str(a))\n"
+            "        async def f(a: int, b: str) -> bytes: return b''\n"
+            "        reveal_type(f)\n"
+            "        return (await t.consume(b'k')).retry_after\n")
+    said = succeeds([*strict, "-c", user], cwd=BUILD, env=env)
+    assert "ThrottleResult" in said and re.search(r"\(a: .*int.*, b: .*str.*\) -> .*Coroutine\[.*bytes\]", said), said
+
+
+# ---- As it is published ----
+
+QUICKLY = {**os.environ, "CFLAGS": "-O0"}
+
+
+def pip(*command):
+    """Skips where pip cannot have setuptools, which it builds with."""
+    run = subprocess.run([sys.executable, "-m", "pip", "--disable-pip-version-check", *command], env=QUICKLY,
+                         capture_output=True, text=True, timeout=240, check=False)
+    if run.returncode != 0 and re.search("No matching distribution found for setuptools|ConnectionError", run.stderr):
+        pytest.skip(f"pip cannot have setuptools here: {run.stderr[-200:]}")
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clone")
+    succeeds(["git", "clone", "-q", "--depth", "1", f"file://{ROOT}", folder / "tree"])
+    return folder / "tree"
+
+
+@pytest.fixture(scope="module")
+def sdist(clone, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sdist")
+    succeeds([sys.executable, "-W", "ignore", "setup.py", "-q", "sdist", "-d", folder], cwd=clone / "python")
+    return next(folder.glob("*.tar.gz"))
+
+
+def sources(names, below):
+    """src/..., include/..., lua/..., core/... as they stand in an archive."""
+    return {re.sub(r"^.*?/", "", name, count=1).removeprefix(below) for name in names if re.search(r"\.(c|h|lua)$", name)}
+
+
+def test_an_sdist_has_the_sources_that_the_tree_has_once(clone, sdist):
+    tracked = succeeds(["git", "ls-files", "src", "lua", "include/steady.h", "python/core"], cwd=clone).split()
+    with tarfile.open(sdist) as archive:
+        names = archive.getnames()
+    assert sources(names, "steady/") == {name.removeprefix("python/") for name in tracked if re.search(r"\.(c|h|lua)$", name)}
+    for name in ("README.md", "LICENSE", "PKG-INFO", "pyproject.toml", "setup.py", "steady/scripts/embed-lua",
+                 "aiosteady/py.typed", "aiosteady/_core.pyi"):
+        assert any(re.fullmatch(f"[^/]+/{name}", there) for there in names), name
+    assert not (clone / "python/steady").exists()
+
+
+def test_a_wheel_has_what_a_user_imports_and_says_what_it_is(clone, tmp_path):
+    pip("wheel", "-q", "--no-deps", "-w", tmp_path, clone / "python")
+    assert succeeds(["git", "status", "--porcelain"], cwd=clone) == "", "building leaves nothing that git would see"
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        inside = {name for name in wheel.namelist() if not name.endswith("/")}
+        about = wheel.read(next(name for name in inside if name.endswith("METADATA"))).decode()
+    package = {name for name in inside if name.startswith("aiosteady/")}
+    here = {f"aiosteady/{path.name}" for path in (clone / "python/aiosteady").iterdir()}
+    assert {name for name in package if "_core.cpython" not in name} == here
+    assert len(package - here) == 1 and not any(name.endswith((".c", ".h", ".lua")) for name in inside)
+    assert any(name.endswith("LICENSE") for name in inside)
+    for line in ("Name: aiosteady", "Requires-Python: >=3.9", "Classifier: Typing :: Typed", "Summary: ", "Keywords: ",
+                 "Description-Content-Type: text/markdown", "Classifier: Framework :: AsyncIO"):
+        assert f"\n{line}" in about, line
+    assert "MIT" in about and "Requires-Dist" not in about and "Migrating" in about
+
+
+def pythons():
+    """Those that are here, oldest first, without the one that runs this."""
+    env = dict(os.environ)
+    if shutil.which("pyenv"):
+        env["PYENV_VERSION"] = ":".join(subprocess.run(["pyenv", "versions", "--bare"], capture_output=True, text=True,
+                                                       check=False).stdout.split())
+    for minor in range(9, 20):
+        command = [f"python3.{minor}", "-c", "import sys, venv; print(sys.executable)"]
+        if shutil.which(command[0]) and minor != sys.version_info.minor:
+            run = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+            if run.returncode == 0:
+                yield run.stdout.strip()
+
+
+SMOKE = """
+import asyncio, sys, sysconfig
+import aiosteady
+from aiosteady.leakybucket import Throttler, ThrottleResult
+
+async def main():
+    for where in (aiosteady.connect(sys.argv[1], timeout=10), "memory:"):
+        t = Throttler(where, 3, 0.05, prefix=sys.version)
+        assert [(await t.consume("k")).level for _ in range(3)] == [1, 2, 3]
+        assert (await t.wait("k", timeout=2)).success
+        assert await t.reset("k") == ThrottleResult(True, 0, 0.05, None)
+        results = await asyncio.gather(*(t.consume(f"k{i}", i % 3 + 1) for i in range(300)))
+        assert [r.level for r in results] == [i % 3 + 1 for i in range(300)]
+        task = asyncio.ensure_future(t.consume("k"))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+asyncio.run(main(), debug=True)
+asyncio.run(main())
+assert aiosteady.__file__.startswith(sysconfig.get_path("platlib"))
+print("fine")
+"""
+
+
+@pytest.mark.parametrize("which", ["this", "oldest", "newest"])
+def test_an_sdist_installs_into_a_fresh_environment(sdist, redis_server, tmp_path, which):
+    found = list(pythons())
+    if which != "this" and len(found) < 1 + (which == "newest"):
+        pytest.skip("no other Python is here")
+    python = sys.executable if which == "this" else found[0 if which == "oldest" else -1]
+    succeeds([python, "-m", "venv", "--without-pip", tmp_path / "env"])
+    inside = tmp_path / "env/bin/python"
+    pip("--python", inside, "install", "-q", sdist)
+    assert succeeds([inside, "-X", "dev", "-c", SMOKE, redis_server.url]) == "fine\n"
