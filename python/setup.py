@@ -13,12 +13,29 @@ from setuptools.command.sdist import sdist
 HERE = Path(__file__).resolve().parent
 TAKEN_ALONG = HERE / "steady"
 TREE = TAKEN_ALONG if TAKEN_ALONG.is_dir() else HERE.parent
-# TLS is there where OpenSSL's headers are, unless the environment says TLS=no; as in the Makefile.
-TLS = (os.environ.get("TLS") != "no" and shutil.which("pkg-config") is not None and
-       subprocess.call(["pkg-config", "--exists", "libssl >= 3"]) == 0)
+SCRIPTS = ["lua/consume.lua", "lua/peek.lua", "lua/reset.lua"]
+
+
+def pkg_config(*words):
+    """What it prints, as words; None where it says no, or is not there."""
+    if shutil.which("pkg-config") is None:
+        return None
+    run = subprocess.run(["pkg-config", *words], capture_output=True, text=True, check=False)
+    return run.stdout.split() if run.returncode == 0 else None
+
+
+# As in the Makefile: TLS is there where OpenSSL 3 is, unless the environment says TLS=no.
+TLS = os.environ.get("TLS") != "no" and pkg_config("--exists", "libssl >= 3") is not None
+TLS_CFLAGS = pkg_config("--cflags", "libssl", "libcrypto") if TLS else []
+TLS_LIBS = pkg_config("--libs", "libssl", "libcrypto") if TLS else []
 # Stores on a hiredis context no Python program has: so hiredis is not needed either.
 NOT_NEEDED = {"attach.c", "tls_none.c" if TLS else "tls.c"}
-SCRIPTS = ["lua/consume.lua", "lua/peek.lua", "lua/reset.lua"]
+
+IS_X86 = platform.machine() == "x86_64"
+CFLAGS = ["-std=c11", "-fvisibility=hidden", "-pthread", "-fstack-protector-strong", "-fstack-clash-protection",
+          "-fno-delete-null-pointer-checks", *(["-mcx16", "-fcf-protection=full"] if IS_X86 else []), *TLS_CFLAGS]
+# Another copy of the library in the same process is not ours to call: -Bsymbolic.
+LDFLAGS = ["-pthread", "-Wl,-Bsymbolic", "-Wl,-z,relro,-z,now,-z,noexecstack", *TLS_LIBS]
 
 
 def relative(path):
@@ -71,11 +88,8 @@ setup(
                                                  *(TREE / "lua").glob("*.lua"), TREE / "include" / "steady.h"]],
             include_dirs=[relative(TREE / "include"), relative(TREE / "src"), "core"],
             define_macros=[("_GNU_SOURCE", None)],
-            libraries=["ssl", "crypto"] if TLS else [],
-            extra_compile_args=["-std=c11", "-fvisibility=hidden", "-pthread",
-                                *(["-mcx16"] if platform.machine() == "x86_64" else [])],
-            # Another copy of the library in the same process is not ours to call.
-            extra_link_args=["-pthread", "-Wl,-Bsymbolic"],
+            extra_compile_args=CFLAGS,
+            extra_link_args=LDFLAGS,
         )
     ],
 )
