@@ -488,7 +488,7 @@ async def blocks():
     return sys.getallocatedblocks()
 
 async def level(what, n, work):
-    await work(max(n // 10, 500))
+    await work(n if n <= some else n // 10)
     before = await blocks()
     await work(n)
     grown = await blocks() - before

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The Python package: waiting for room, as a call, as a context and as a decorator."""
 import asyncio
+import inspect
 import math
 import time
 
@@ -151,7 +152,7 @@ async def test_a_decorator_waits_and_names_the_key(aio, url):
         async def other(user):
             return user
 
-        assert one.__doc__ == "A text." and asyncio.iscoroutinefunction(one)
+        assert one.__doc__ == "A text." and inspect.iscoroutinefunction(one)
         start = time.monotonic()
         assert await asyncio.gather(one(1), one(1, b=3), one(2)) == [3, 4, 4]
         assert time.monotonic() - start > 0.09
