@@ -6,24 +6,56 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "siphash.h"
 #include "steady.h"
 
 #define BUCKETS 64
 
-/* A good file, with what the fuzzer says put over it from a place it chooses: 16-bit little-endian, in 8 bytes. */
-static void make_file(const char *path, const char *url, const uint8_t *bytes, size_t len) {
+#define HEADER 4096
+#define CHECKSUM 4088
+#define FILE_MOST 65536
+
+/* Three bytes say what becomes of a good file, and from where on the others are put over it. */
+enum { WHOLE_FILE, HEADER_ALONE, HEADER_WITH_CHECKSUM, SLOTS, WAYS };
+
+static size_t read_good_file(const char *path, const char *url, uint8_t *file) {
     const steady_store_options options = {.buckets = BUCKETS};
     steady_store *store = NULL;
     unlink(path);
-    if (len >= 3 && bytes[0] % 4 != 0) {
-        if (steady_store_open(&store, url, &options, NULL) != 0) abort();
-        steady_store_close(&store);
+    if (steady_store_open(&store, url, &options, NULL) != 0) abort();
+    steady_store_close(&store);
+    const int fd = open(path, O_RDONLY);
+    const ssize_t size = fd < 0 ? -1 : read(fd, file, FILE_MOST);
+    if (size <= HEADER || size == FILE_MOST) abort();
+    close(fd);
+    return (size_t)size;
+}
+
+static size_t damage(uint8_t *file, size_t size, const uint8_t *bytes, size_t len) {
+    static const uint8_t no_key[STEADY__SIPHASH_KEY];
+    const int way = bytes[0] % WAYS;
+    const size_t begin = way == SLOTS ? HEADER : 0, end = way == SLOTS ? size : CHECKSUM;
+    const size_t at = begin + (size_t)(bytes[1] | bytes[2] << 8) % (end - begin);
+    bytes += 3;
+    len -= 3;
+    if (way == WHOLE_FILE) {
+        memcpy(file, bytes, len);
+        return len;
     }
-    const int fd = open(path, O_RDWR | O_CREAT, 0600);
-    if (fd < 0) abort();
-    const size_t at = len >= 3 ? 8 * (size_t)(bytes[1] | bytes[2] << 8) % 8192 : 0;
-    const size_t skip = len >= 3 ? 3 : 0;
-    if (pwrite(fd, bytes + skip, len - skip, (off_t)at) != (ssize_t)(len - skip)) abort();
+    memcpy(file + at, bytes, len < end - at ? len : end - at);
+    const uint64_t checksum = steady__siphash(no_key, file, CHECKSUM).word[0];
+    if (way == HEADER_WITH_CHECKSUM) memcpy(file + CHECKSUM, &checksum, sizeof checksum);
+    return size;
+}
+
+static void make_file(const char *path, const char *url, const uint8_t *bytes, size_t len) {
+    static uint8_t good[FILE_MOST], file[FILE_MOST];
+    static size_t good_size;
+    if (good_size == 0) good_size = read_good_file(path, url, good);
+    memcpy(file, good, good_size);
+    const size_t size = damage(file, good_size, bytes, len);
+    const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    if (fd < 0 || write(fd, file, size) != (ssize_t)size) abort();
     close(fd);
 }
 
@@ -48,6 +80,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
     steady_store *store = NULL;
     snprintf(path, sizeof path, "/dev/shm/steady-fuzz-%d", (int)getpid());
     snprintf(url, sizeof url, "file:%s", path);
+    if (len < 3 || len > FILE_MOST) return 0;
     make_file(path, url, bytes, len);
     if (steady_store_open(&store, url, NULL, NULL) == 0) decide(store);
     steady_store_close(&store);

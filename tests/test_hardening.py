@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""What the OpenSSF guide for hardening C asks of a build, looked for in the files that it made."""
+import os
+import platform
+import re
+import subprocess
+
+import pytest
+from conftest import BUILD, ROOT
+
+BUILT = ["steady", "libsteady.so", "steady.so"]
+
+
+def output(*command, **kwargs):
+    return subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True, **kwargs).stdout
+
+
+@pytest.fixture(params=BUILT)
+def built(request):
+    path = BUILD / request.param
+    assert path.exists(), f"{path} is not built: make"
+    return path
+
+
+def test_addresses_are_random(built):
+    headers = output("readelf", "-hW", built)
+    assert re.search(r"Type:\s+DYN", headers)
+    if built.name == "steady":
+        assert "PIE" in output("readelf", "-dW", built)
+
+
+def test_tables_are_read_only_once_loaded(built):
+    assert "GNU_RELRO" in output("readelf", "-lW", built)
+    dynamic = output("readelf", "-dW", built)
+    assert "BIND_NOW" in dynamic and "TEXTREL" not in dynamic
+
+
+def test_no_library_is_looked_for_in_odd_places(built):
+    assert not re.search(r"R(UN)?PATH", output("readelf", "-dW", built))
+
+
+def test_nothing_is_writable_and_executable(built):
+    flags = re.findall(r"^\s+(\w+)\s+(?:0x\w+\s+){5}([RWE ]{3})\s", output("readelf", "-lW", built), re.M)
+    assert ("GNU_STACK", "RW ") in flags
+    assert [kind for kind, rights in flags if "W" in rights and "E" in rights] == []
+
+
+def test_stacks_and_buffers_are_guarded(built):
+    symbols = output("readelf", "-W", "--dyn-syms", built)
+    assert "__stack_chk_fail" in symbols
+    assert re.search(r"__\w+_chk", symbols.replace("__stack_chk_fail", ""))
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="a note of x86-64")
+def test_jumps_are_checked():
+    notes = {path: output("readelf", "-nW", path) for path in (BUILD / "obj/src").glob("*.o")}
+    assert notes
+    assert [path.name for path, note in notes.items() if not re.search("IBT.*SHSTK", note)] == []
+
+
+def flags_of(*settings):
+    """The command that compiles bucket.c, with these settings."""
+    commands = output("make", "-C", ROOT, "-n", "-B", "V=1", "BUILD=build/nowhere", *settings, "build/nowhere/obj/src/bucket.o",
+                      env={**os.environ, "MAKEFLAGS": ""})
+    return next(line for line in commands.splitlines() if " -c src/bucket.c" in line).split()
+
+
+def test_the_flags_of_the_user_are_used_and_the_hardening_stays():
+    flags = flags_of("CFLAGS=-O3 -march=x86-64 -DMINE", "CC=cc")
+    assert flags[:4] == ["cc", "-O3", "-march=x86-64", "-DMINE"]
+    assert {"-fstack-protector-strong", "-fstack-clash-protection", "-D_FORTIFY_SOURCE=3"} <= set(flags)
+    assert "-O2" not in flags
+
+
+def test_no_fortification_where_it_would_only_warn():
+    assert "-D_FORTIFY_SOURCE=3" not in flags_of("CFLAGS=-O0")
+    assert "-D_FORTIFY_SOURCE=3" not in flags_of("CFLAGS=-O1 -fsanitize=address")
