@@ -136,6 +136,7 @@ static void knows(struct sentinels *s, const char *host, uint16_t port) {
         s->finding = false;
         steady__link_found(s->link, &s->primary);
     } else if (moved && s->link != NULL) {
+        s->fruitless = false; /* the link is about to ask again, and this one knows better than the others */
         steady__link_moved(s->link);
     }
 }

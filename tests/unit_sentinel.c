@@ -2,6 +2,7 @@
  * Sentinels that say what no real one would, late, in slices or never, and stores that are closed meanwhile. */
 #include "support.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -195,6 +196,59 @@ static void test_one_that_lags_behind(void **state) {
     }
 }
 
+/* A port that neither accepts nor refuses. */
+static int black_hole(int fds[9]) {
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof a;
+    fds[0] = socket(AF_INET, SOCK_STREAM, 0);
+    assert_return_code(bind(fds[0], (struct sockaddr *)&a, sizeof a), errno);
+    assert_return_code(listen(fds[0], 0), errno);
+    assert_return_code(getsockname(fds[0], (struct sockaddr *)&a, &len), errno);
+    for (int i = 1; i < 9; i++) {
+        fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        connect(fds[i], (struct sockaddr *)&a, sizeof a);
+    }
+    return ntohs(a.sin_port);
+}
+
+/* The primary is gone without a word, and the link still tries to connect to it when the sentinel that is asked hears
+ * of another one. That is where it goes then, not to what a sentinel says that has not heard yet. */
+static void test_switch_while_connecting(void **state) {
+    static const struct fake_step primary[] = {
+        {FAKE_ACCEPT, 0, NULL, 0}, {FAKE_EXPECT, 1, NULL, 0},   {FAKE_SEND, 0, MASTER, 0},
+        {FAKE_EXPECT, 1, NULL, 0}, {FAKE_SEND, 0, ":0\r\n", 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    steady_us best = INT64_MAX;
+    (void)state;
+    for (int i = 0; i < 8; i++) { /* the one to hear of it may be asked first, or not */
+        char gone[64];
+        int fds[9];
+        snprintf(gone, sizeof gone, "*2\r\n$9\r\n127.0.0.1\r\n$5\r\n%05d\r\n", black_hole(fds));
+        servers[0] = fake_start(primary, COUNT(primary));
+        const char *here = naming(servers[0]);
+        const struct fake_step informed[] = {
+            {FAKE_ACCEPT, 0, NULL, 0},      {FAKE_EXPECT, 1, NULL, 0}, {FAKE_SEND, 0, gone, 0},
+            {FAKE_EXPECT, 1, NULL, 0},      {FAKE_SEND, 0, here, 0},   {FAKE_EXPECT, 1, NULL, 0},
+            {FAKE_SEND, 0, here, 0},        {FAKE_EXPECT, 1, NULL, 0}, {FAKE_SEND, 0, here, 0},
+            {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+        };
+        sentinels[0] = fake_start(informed, COUNT(informed));
+        sentinels[1] = sentinel_saying(gone, FAKE_SEND);
+        const steady_us begin = now_us();
+        open_it();
+        while (ask_one() != 0) {
+            assert_true(now_us() - begin < 5 * STEADY_SECOND);
+            run_for(poller, MS);
+        }
+        if (now_us() - begin < best) best = now_us() - begin;
+        close_all();
+        for (int f = 0; f < 9; f++)
+            close(fds[f]);
+    }
+    print_message("a switch while connecting: %.0f ms at best\n", (double)best / 1e3);
+    assert_true(best < 550 * MS);
+}
+
 /* ---- Closing ---- */
 
 static void close_store(const steady_result *result, void *data) {
@@ -261,11 +315,9 @@ static void test_forked_meanwhile(void **state) {
 int main(void) {
 #define WITH_POLLER(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        WITH_POLLER(test_no_answer_of_a_sentinel),
-        WITH_POLLER(test_hosts_out_of_their_mind),
-        WITH_POLLER(test_in_slices),
-        WITH_POLLER(test_one_that_lags_behind),
-        WITH_POLLER(test_closed_at_any_moment),
+        WITH_POLLER(test_no_answer_of_a_sentinel), WITH_POLLER(test_hosts_out_of_their_mind),
+        WITH_POLLER(test_switch_while_connecting), WITH_POLLER(test_in_slices),
+        WITH_POLLER(test_one_that_lags_behind),    WITH_POLLER(test_closed_at_any_moment),
         WITH_POLLER(test_forked_meanwhile),
     };
     return cmocka_run_group_tests_name("sentinel", tests, NULL, NULL);
