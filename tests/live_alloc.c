@@ -9,6 +9,7 @@
 #include <steady/event.h>
 
 #include "alloc.h"
+#include "certificates.h"
 #include "redis_cluster.h"
 #include "sentinels.h"
 
@@ -17,6 +18,7 @@
 
 static struct server server, replica, sentinel;
 static struct cluster cluster;
+static int tls_port; /* 0: this build has no TLS */
 
 static const steady_limit limit = {.max_capacity = 1000000, .drop_recharge = HOUR};
 
@@ -132,6 +134,18 @@ static void play_by_sentinel(struct scene *s, const char *key) {
         steady_poller_run(s->poller, STEADY_MILLISECOND);
     if (s->error == 0) ask(s, key);
     if (s->asked > 0) run(s);
+    close_scene(s);
+}
+
+/* What OpenSSL allocates is not among it: see unit_tls. */
+static void play_over_tls(struct scene *s, const char *key) {
+    char url[160];
+    snprintf(url, sizeof url, "rediss://127.0.0.1:%d?tls_ca=%s", tls_port, certificate("ca.pem"));
+    s->error = open_on_poller(s, url);
+    for (int i = 0; s->error == 0 && i < 3; i++)
+        ask(s, key);
+    if (s->asked > 0) run(s);
+    if (s->error == 0) wait(s, key);
     close_scene(s);
 }
 
@@ -269,6 +283,12 @@ static void each_allocation_on_a_cluster_may_fail(void **state) {
     cluster_stop(&cluster);
 }
 
+static void each_allocation_over_tls_may_fail(void **state) {
+    (void)state;
+    if (tls_port == 0) skip();
+    every_allocation_may_fail(play_over_tls, "tls");
+}
+
 /* ---- No allocation ---- */
 
 static void ask_many(struct scene *s) {
@@ -316,6 +336,18 @@ static void no_decision_on_a_cluster_allocates(void **state) {
     cluster_stop(&cluster);
 }
 
+static void no_decision_over_tls_allocates(void **state) {
+    (void)state;
+    struct scene s = {0};
+    char url[160];
+    if (tls_port == 0) skip();
+    snprintf(url, sizeof url, "rediss://127.0.0.1:%d?tls_ca=%s", tls_port, certificate("ca.pem"));
+    assert_int_equal(open_on_poller(&s, url), 0);
+    assert_no_allocation(&s, ask_many);
+    assert_no_allocation(&s, wait_many);
+    close_scene(&s);
+}
+
 static void no_decision_on_a_context_of_ours_allocates(void **state) {
     (void)state;
     struct scene s = {.base = event_base_new()};
@@ -327,6 +359,20 @@ static void no_decision_on_a_context_of_ours_allocates(void **state) {
     event_base_free(s.base);
 }
 
+static void start_tls(void) {
+    steady_store *store = NULL;
+    if (steady_store_open(&store, "rediss://h", NULL, NULL) == STEADY_UNSUPPORTED) return;
+    steady_store_close(&store);
+    tls_port = free_port();
+    certificates_make();
+    const char *done =
+        server_ask(&server,
+                   "CONFIG SET tls-auth-clients no tls-ca-cert-file %s tls-cert-file %s "
+                   "tls-key-file %s tls-port %d",
+                   certificate("ca.pem"), certificate("server.pem"), certificate("server.key"), tls_port);
+    assert_string_equal(done, "OK");
+}
+
 static int start(void **state) {
     (void)state;
     server_start(&server, "--repl-diskless-sync-delay 0");
@@ -335,11 +381,13 @@ static int start(void **state) {
     while (strstr(server_ask(&server, "ROLE"), "127.0.0.1") == NULL)
         sleep_us(10 * STEADY_MILLISECOND);
     sentinel_start(&sentinel, server.port, "");
+    start_tls();
     return 0;
 }
 
 static int stop(void **state) {
     (void)state;
+    certificates_remove();
     server_stop(&sentinel);
     server_stop(&replica);
     server_stop(&server);
@@ -353,10 +401,12 @@ int main(void) {
         cmocka_unit_test(each_allocation_of_who_waits_may_fail),
         cmocka_unit_test(each_allocation_of_a_name_looked_up_may_fail),
         cmocka_unit_test(each_allocation_of_a_primary_found_by_sentinels_may_fail),
+        cmocka_unit_test(each_allocation_over_tls_may_fail),
         cmocka_unit_test(each_allocation_on_a_context_of_ours_may_fail),
         cmocka_unit_test(each_allocation_on_a_cluster_may_fail),
         cmocka_unit_test(no_decision_allocates),
         cmocka_unit_test(no_decision_on_a_cluster_allocates),
+        cmocka_unit_test(no_decision_over_tls_allocates),
         cmocka_unit_test(no_decision_on_a_context_of_ours_allocates),
     };
     return cmocka_run_group_tests(tests, start, stop);
