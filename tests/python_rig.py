@@ -26,9 +26,9 @@ def patient(aio, url, *limit, **options):
     return aio.Throttler(aio.connect(url, timeout=10), *limit, **options)
 
 
-def python(path, program, *args, quiet=True):
+def python(path, program, *args, malloc="debug", quiet=True):
     """Runs a program in a Python of its own, in development mode and with a debugging allocator; what it printed."""
-    whole = {**os.environ, "PYTHONPATH": str(path), "PYTHONMALLOC": "debug"}
+    whole = {**os.environ, "PYTHONPATH": str(path), "PYTHONMALLOC": malloc}
     run = subprocess.run([sys.executable, "-X", "dev", "-W", "error", "-c", program, *args], env=whole,
                          capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 0, f"exit status {run.returncode}\n{run.stdout}\n{run.stderr}"
