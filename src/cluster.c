@@ -53,7 +53,6 @@ struct steady__cluster {
     struct node **nodes; /* by number; NULL where one was forgotten. The first is the seed */
     uint16_t count, turn;
     struct steady__slot_map *map, *draft; /* NULL: no cluster, as far as anyone knows */
-    bool blind;                           /* the map may not be asked for */
     bool wished;
     struct node *inquired; /* whose answer is waited for */
     steady_us pause, allowed_at;
@@ -245,9 +244,10 @@ static enum steady__heed told(struct node *node, const struct steady__reply *rep
     if (awaited) {
         cluster->inquired = NULL;
         rest(cluster, PAUSE_LAST);
-        cluster->blind = !map && refusal != STEADY__REFUSAL_WAIT && refusal != STEADY__REFUSAL_CLIENTS;
-        if (cluster->blind) cluster->allowed_at = now(cluster) + PAUSE_BLIND;
-        if (map) take_map(node, reply);
+        if (map)
+            take_map(node, reply);
+        else if (refusal != STEADY__REFUSAL_WAIT && refusal != STEADY__REFUSAL_CLIENTS)
+            cluster->allowed_at = now(cluster) + PAUSE_BLIND;
         steady__alarm_set(&cluster->alarm, 0); /* to sweep */
     }
     if (refusal == STEADY__REFUSAL_CLIENTS) return STEADY__HEED_NOT_LET_IN;
@@ -374,7 +374,7 @@ static struct node *node_for(struct steady__cluster *cluster, const struct stead
     return number != STEADY__SLOT_UNKNOWN ? cluster->nodes[number] : anyone(cluster);
 }
 
-/* Where the map cannot be drawn anew, someone else has to say who took over from a node that is down. */
+/* Where the map will not be drawn anew before long, someone else has to say who took over from a node that is down. */
 static int submit(void *carrier, struct steady__request *request) {
     struct steady__cluster *cluster = carrier;
     if (request->key == NULL) return send_to(request->at != NULL ? request->at : cluster->nodes[0], request);
@@ -383,7 +383,7 @@ static int submit(void *carrier, struct steady__request *request) {
     int error = send_to(node, request);
     if (error == 0) return 0;
     wish(cluster);
-    struct node *other = cluster->blind ? anyone(cluster) : node;
+    struct node *other = cluster->allowed_at - now(cluster) > PAUSE_LAST ? anyone(cluster) : node;
     return other != node ? send_to(other, request) : error;
 }
 

@@ -193,6 +193,12 @@ void fake_node_says(struct fake_node *node, const char *word, const char *reply,
     pthread_mutex_unlock(&node->lock);
 }
 
+void fake_node_says_nothing_more(struct fake_node *node) {
+    pthread_mutex_lock(&node->lock);
+    node->count = 0;
+    pthread_mutex_unlock(&node->lock);
+}
+
 const char *fake_node_words(struct fake_node *node) {
     pthread_mutex_lock(&node->lock);
     memcpy(node->copy, node->words, strlen(node->words) + 1);

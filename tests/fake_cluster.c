@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT
+ * What tests of the cluster on nodes that do not exist share. */
+#include "fake_cluster.h"
+
+#include "slots.h"
+
+steady_poller *poller;
+static steady_loop loop;
+struct fake_node *a, *b;
+steady_us timeout;
+steady_store *store;
+steady_throttler *throttler;
+static char text[8][512]; /* what nodes say has to stay */
+
+int nodes_set_up(void **state) {
+    (void)state;
+    assert_int_equal(steady_poller_new(&poller), 0);
+    loop = steady_poller_loop(poller);
+    timeout = 5 * STEADY_SECOND;
+    a = fake_node_start(false);
+    b = fake_node_start(false);
+    fake_node_says(a, "CLUSTER", NO_MAP, 0, 0);
+    fake_node_says(b, "CLUSTER", NO_MAP, 0, 0);
+    fake_node_says(b, "EVALSHA", VERDICT, 0, 0);
+    return 0;
+}
+
+int nodes_tear_down(void **state) {
+    (void)state;
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+    steady_poller_free(&poller);
+    fake_node_stop(a);
+    fake_node_stop(b);
+    return 0;
+}
+
+void open_with(const char *credentials) {
+    char url[128];
+    const steady_store_options options = {.loop = &loop, .timeout = timeout, .engine = STEADY_ENGINE_SCRIPT};
+    snprintf(url, sizeof url, "redis://%s127.0.0.1:%d", credentials, fake_node_port(a));
+    store = open_store(url, &options);
+    throttler = new_throttler(store, 10, HOUR);
+}
+
+int ask(const char *key) {
+    struct tally tally = {0};
+    consume_counted(throttler, key, 1, &tally);
+    run_until_done(poller, &tally, 10 * STEADY_SECOND);
+    return tally.last.error;
+}
+
+const char *redirect(int number, const char *word, const char *host, int port) {
+    snprintf(text[number], sizeof text[number], "-%s %u %s:%d\r\n", word, steady__slot_of(KEY, strlen(KEY)), host,
+             port);
+    return text[number];
+}
+
+/* All slots, or one half each. */
+const char *map_of(int number, const struct fake_node *low, const struct fake_node *high) {
+    snprintf(text[number], sizeof text[number],
+             "*2\r\n*3\r\n:0\r\n:8191\r\n*3\r\n$9\r\n127.0.0.1\r\n:%d\r\n$2\r\nid\r\n"
+             "*3\r\n:8192\r\n:16383\r\n*3\r\n$9\r\n127.0.0.1\r\n:%d\r\n$2\r\nid\r\n",
+             fake_node_port(low), fake_node_port(high));
+    return text[number];
+}
+
+unsigned heard(const char *word) { return fake_node_heard(a, word) + fake_node_heard(b, word); }
+
+void await_heard(const char *word, unsigned times) {
+    const steady_us until = now_us() + 2 * STEADY_SECOND;
+    while (heard(word) < times && now_us() < until)
+        run_for(poller, 5 * MS);
+    assert_int_equal(heard(word), times);
+    run_for(poller, 20 * MS); /* the reply */
+}

@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: MIT
+ * The map that the Redis store has of a cluster: asked for, kept back, refused, out of all reason; and nodes that are.
+ */
+#include "fake_cluster.h"
+
+#include "random.h"
+#include "slots.h"
+
+/* ---- The map ---- */
+
+static void test_map_is_used(void **state) {
+    (void)state;
+    fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 1);
+    fake_node_says(a, "CLUSTER", map_of(1, a, b), 0, 0);
+    fake_node_says(b, "CLUSTER", map_of(1, a, b), 0, 0);
+    open_with("");
+    ask(KEY);
+    await_heard("CLUSTER", 1);
+    fake_node_says(a, "EVALSHA", VERDICT, 0, 0);
+    const unsigned at_a = fake_node_heard(a, "EVALSHA"), at_b = fake_node_heard(b, "EVALSHA");
+    unsigned low = 0;
+    for (int i = 0; i < 100; i++) {
+        char key[16];
+        const int len = snprintf(key, sizeof key, "k%d", i);
+        if (steady__slot_of(key, (size_t)len) < 8192) low++;
+        assert_int_equal(ask(key), 0);
+    }
+    assert_int_equal(fake_node_heard(a, "EVALSHA") - at_a, low);
+    assert_int_equal(fake_node_heard(b, "EVALSHA") - at_b, 100 - low);
+    assert_int_equal(heard("CLUSTER"), 1);
+    steady_stats stats;
+    steady_store_stats(store, &stats);
+    assert_int_equal(stats.reconnects, 0);
+}
+
+/* However many are told at once, the map is asked for once. */
+static void test_one_inquiry_at_a_time(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 0);
+    fake_node_says(a, "CLUSTER", map_of(1, b, b), 0, 0);
+    fake_node_says(b, "CLUSTER", map_of(1, b, b), 0, 0);
+    open_with("");
+    for (int i = 0; i < 1000; i++)
+        consume_counted(throttler, KEY, 1, &tally);
+    run_until_done(poller, &tally, 10 * STEADY_SECOND);
+    assert_int_equal(tally.allowed, 1000);
+    await_heard("CLUSTER", 1);
+    for (int i = 0; i < 200 && fake_node_open(a) > 0; i++) /* which has no slot, and no connection any more */
+        run_for(poller, 10 * MS);
+    assert_int_equal(fake_node_open(a), 0);
+    assert_int_equal(ask(KEY), 0);
+    assert_int_equal(heard("CLUSTER"), 1);
+}
+
+static void test_map_refused(void **state) {
+    char key[16];
+    (void)state;
+    fake_node_says(a, "CLUSTER", "-NOPERM no\r\n", 0, 0);
+    fake_node_says(b, "CLUSTER", "-NOPERM no\r\n", 0, 0);
+    fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 0);
+    open_with("");
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(ask(KEY), 0);
+    assert_int_equal(fake_node_heard(a, "EVALSHA"), 1);
+    fake_node_says(a, "EVALSHA", VERDICT, 0, 0);
+    for (int i = 0; i < 100; i++) {
+        snprintf(key, sizeof key, "k%d", i);
+        assert_int_equal(ask(key), 0);
+    }
+    assert_int_equal(heard("CLUSTER"), 1); /* not before long */
+}
+
+/* That is no answer to what was asked, and the next one is asked soon. */
+static void test_map_of_a_full_server(void **state) {
+    (void)state;
+    fake_node_says(a, "CLUSTER", "-ERR max number of clients reached\r\n", 0, 0);
+    fake_node_says(b, "CLUSTER", "-ERR max number of clients reached\r\n", 0, 0);
+    fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 1);
+    open_with("");
+    assert_int_equal(ask(KEY), 0);
+    await_heard("CLUSTER", 1);
+    fake_node_says(a, "CLUSTER", map_of(1, a, b), 0, 0);
+    fake_node_says(b, "CLUSTER", map_of(1, a, b), 0, 0);
+    fake_node_says(a, "EVALSHA", VERDICT, 0, 0);
+    fake_node_says(b, "EVALSHA", redirect(2, "MOVED", "127.0.0.1", fake_node_port(a)), 0, 1);
+    assert_int_equal(ask(KEY), 0);
+    await_heard("CLUSTER", 2);
+}
+
+/* Without a map, someone else says who took over from a node that is gone. */
+static void assert_found_without_a_map(const char *about_slots) {
+    struct fake_node *gone = fake_node_start(false);
+    fake_node_says(gone, "EVALSHA", VERDICT, 0, 0);
+    fake_node_says(a, "CLUSTER", about_slots, 0, 0);
+    fake_node_says(b, "CLUSTER", about_slots, 0, 0);
+    fake_node_says(gone, "CLUSTER", about_slots, 0, 0);
+    fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(gone)), 0, 0);
+    open_with("");
+    for (int i = 0; i < 100; i++) {
+        ask(KEY);
+        run_for(poller, MS);
+    }
+    assert_int_equal(ask(KEY), 0);
+    fake_node_stop(gone);
+    run_for(poller, 50 * MS);
+    ask(KEY);
+    fake_node_says(a, "EVALSHA", redirect(1, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 0);
+    for (int i = 0; i < 100 && ask(KEY) != 0; i++)
+        run_for(poller, 10 * MS);
+    assert_int_equal(ask(KEY), 0);
+    assert_true(fake_node_heard(b, "EVALSHA") > 0);
+}
+
+static void test_map_refused_and_a_node_gone(void **state) {
+    (void)state;
+    assert_found_without_a_map("-NOPERM no\r\n");
+}
+
+static void test_map_never_told_and_a_node_gone(void **state) {
+    (void)state;
+    assert_found_without_a_map(FAKE_HANG_UP);
+}
+
+/* Whoever does not say is passed over. */
+static void test_map_kept_back(void **state) {
+    char key[16];
+    (void)state;
+    fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 1);
+    fake_node_says(a, "EVALSHA", VERDICT, 0, 0);
+    fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 1);
+    fake_node_says(a, "CLUSTER", FAKE_SILENCE, 0, 0);
+    fake_node_says(b, "CLUSTER", map_of(1, b, b), 0, 0);
+    timeout = TIMEOUT;
+    open_with("");
+    assert_int_equal(ask(KEY), 0);
+    for (int i = 0; i < 300 && fake_node_heard(b, "CLUSTER") == 0; i++)
+        run_for(poller, 10 * MS);
+    assert_true(fake_node_heard(b, "CLUSTER") >= 1);
+    run_for(poller, 20 * MS);
+    for (int i = 0; i < 50; i++) {
+        snprintf(key, sizeof key, "k%d", i);
+        assert_int_equal(ask(key), 0);
+    }
+}
+
+/* Maps out of their minds leave things as they are; what is no RESP of a map closes the connection. */
+static void test_hostile_maps(void **state) {
+    static const char *const hostile[] = {
+        "*1\r\n*3\r\n:9\r\n:3\r\n*3\r\n$1\r\na\r\n:1\r\n$1\r\nx\r\n",
+        "*2\r\n*3\r\n:0\r\n:9\r\n*2\r\n$1\r\na\r\n:1\r\n*3\r\n:5\r\n:12\r\n*2\r\n$1\r\nb\r\n:1\r\n",
+        "*1\r\n*3\r\n:0\r\n:16384\r\n*2\r\n$1\r\na\r\n:1\r\n",
+        "*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$-1\r\n:0\r\n",
+        "*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*0\r\n",
+        "$-1\r\n",
+        ":1\r\n",
+        "+OK\r\n",
+        "*16385\r\n",
+        "*9999999999\r\n",
+        "*1\r\n*3\r\n:0\r\n:1\r\n*2\r\n$99999\r\n",
+        "%1\r\n",
+        "-ERR This instance has cluster support disabled\r\n",
+        "-LOADING\r\n",
+    };
+    (void)state;
+    for (size_t i = 0; i < COUNT(hostile); i++) {
+        nodes_tear_down(NULL);
+        nodes_set_up(NULL);
+        fake_node_says(a, "CLUSTER", hostile[i], 0, 0);
+        fake_node_says(b, "CLUSTER", hostile[i], 0, 0);
+        fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 0);
+        timeout = TIMEOUT;
+        open_with("");
+        ask(KEY); /* unknown, where the map closes its connection */
+        for (int n = 0; n < 100 && heard("CLUSTER") == 0; n++)
+            run_for(poller, 5 * MS);
+        assert_true(heard("CLUSTER") > 0);
+        for (int n = 0, good = 0; good < 20; n++) {
+            const int error = ask(KEY);
+            if (error == 0) good++;
+            if (n == 100 || error < STEADY_UNKNOWN) fail_msg("%d after the map %s", error, hostile[i]);
+            run_for(poller, 10 * MS);
+        }
+    }
+}
+
+/* More nodes than are kept in mind, none of which can be connected to: what makes sense still works. */
+static void test_ever_new_nodes(void **state) {
+    static char names[1300][80];
+    (void)state;
+    fake_node_says(a, "CLUSTER", "-NOPERM no\r\n", 0, 0);
+    open_with("");
+    for (int i = 0; i < 1300; i++) {
+        char key[16];
+        const int len = snprintf(key, sizeof key, "k%d", i);
+        snprintf(names[i], sizeof names[i], "-ASK %u 255.255.255.255:%d\r\n", steady__slot_of(key, (size_t)len), i + 1);
+        fake_node_says(a, "EVALSHA", names[i], 0, 1);
+        assert_int_equal(ask(key), STEADY_UNAVAILABLE);
+    }
+    fake_node_says(a, "EVALSHA", VERDICT, 0, 0);
+    assert_int_equal(ask(KEY), 0);
+}
+
+/* A node that is redirected to now and then, and has no slot, keeps its connection while it is busy, and not for long
+ * after. */
+static void test_idle_node_is_left(void **state) {
+    (void)state;
+    fake_node_says(a, "CLUSTER", map_of(1, a, a), 0, 0);
+    fake_node_says(a, "EVALSHA", redirect(0, "ASK", "127.0.0.1", fake_node_port(b)), 0, 0);
+    open_with("");
+    assert_int_equal(ask(KEY), 0);
+    await_heard("CLUSTER", 1);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(ask(KEY), 0);
+        const steady_us until = now_us() + 5 * STEADY_SECOND;
+        while (fake_node_open(b) > 0 && now_us() < until)
+            run_for(poller, 20 * MS);
+        assert_int_equal(fake_node_open(b), 0);
+    }
+    assert_true(fake_node_accepted(b) >= 3);
+    assert_int_equal(fake_node_accepted(a), 1);
+}
+
+/* Three nodes that say whatever comes into their minds, about everything. Each decision ends once, and when they have
+ * come to their senses, all is well. */
+static void test_nodes_out_of_their_minds(void **state) {
+    struct fake_node *c = fake_node_start(false), *const nodes[3] = {a, b, c};
+    struct tally tally = {0};
+    uint64_t seed = 11;
+    static const char primary[] = "*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n";
+    static char maps[3][512];
+    (void)state;
+    timeout = 50 * MS;
+    for (int i = 0; i < 3; i++)
+        strcpy(maps[i], map_of(0, nodes[i], nodes[(i + 1) % 3]));
+    const char *const answers[] = {VERDICT,
+                                   VERDICT,
+                                   redirect(1, "MOVED", "127.0.0.1", fake_node_port(a)),
+                                   redirect(2, "MOVED", "127.0.0.1", fake_node_port(b)),
+                                   redirect(3, "MOVED", "127.0.0.1", fake_node_port(c)),
+                                   redirect(4, "ASK", "127.0.0.1", fake_node_port(b)),
+                                   redirect(5, "ASK", "", fake_node_port(c)),
+                                   redirect(6, "MOVED", "127.0.0.1", free_port()),
+                                   "-NOSCRIPT\r\n",
+                                   "-CLUSTERDOWN\r\n",
+                                   "-LOADING\r\n",
+                                   "-READONLY\r\n",
+                                   "-ERR max number of clients reached\r\n",
+                                   "*1\r\n",
+                                   FAKE_SILENCE,
+                                   FAKE_HANG_UP};
+    const char *const about_slots[] = {maps[0],        maps[1],      maps[2],  NO_MAP,       "-NOPERM\r\n",
+                                       "-LOADING\r\n", FAKE_SILENCE, "*1\r\n", FAKE_HANG_UP, "%1\r\n"};
+    open_with("");
+    for (int64_t round = 0; round < how_long(100, 1000); round++) {
+        struct fake_node *node = nodes[random_in(&seed, 0, 2)];
+        fake_node_says_nothing_more(node);
+        fake_node_says(node, "EVALSHA", answers[random_in(&seed, 0, COUNT(answers) - 1)], 0, 0);
+        fake_node_says(node, "CLUSTER", about_slots[random_in(&seed, 0, COUNT(about_slots) - 1)], 0, 0);
+        fake_node_says(node, "ROLE", primary, 0, 0); /* asked after a READONLY */
+        for (int i = 0; i < 20; i++)
+            consume_counted(throttler, KEY, 1, &tally);
+        run_for(poller, 5 * MS);
+    }
+    for (int i = 0; i < 3; i++) {
+        fake_node_says_nothing_more(nodes[i]);
+        fake_node_says(nodes[i], "EVALSHA", VERDICT, 0, 0);
+        fake_node_says(nodes[i], "CLUSTER", maps[0], 0, 0);
+        fake_node_says(nodes[i], "ROLE", primary, 0, 0);
+    }
+    run_until_done(poller, &tally, 5 * STEADY_SECOND);
+    assert_int_equal(tally.called, tally.submitted);
+    for (int i = 0; i < 200 && ask(KEY) != 0; i++)
+        run_for(poller, 10 * MS);
+    assert_int_equal(ask(KEY), 0);
+    steady_store_close(&store);
+    fake_node_stop(c);
+}
+
+/* ---- CLUSTERDOWN ---- */
+
+static void test_cluster_down(void **state) {
+    (void)state;
+    fake_node_says(a, "EVALSHA", "-CLUSTERDOWN Hash slot not served\r\n", 0, 0);
+    open_with("");
+    assert_int_equal(ask(KEY), STEADY_UNAVAILABLE);
+    assert_int_equal(strncmp(steady_store_trouble(store), "CLUSTERDOWN", 11), 0);
+    for (int i = 0; i < 100; i++) {
+        assert_int_equal(ask(KEY), STEADY_UNAVAILABLE);
+        run_for(poller, 5 * MS);
+    }
+    assert_in_range(heard("CLUSTER"), 2, 20); /* it is asked again, ever more seldom */
+    fake_node_says(a, "EVALSHA", VERDICT, 0, 0);
+    assert_int_equal(ask(KEY), 0);
+    assert_int_equal(fake_node_accepted(a), 1);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        WITH_NODES(test_map_is_used),
+        WITH_NODES(test_one_inquiry_at_a_time),
+        WITH_NODES(test_map_refused),
+        WITH_NODES(test_map_of_a_full_server),
+        WITH_NODES(test_map_refused_and_a_node_gone),
+        WITH_NODES(test_map_never_told_and_a_node_gone),
+        WITH_NODES(test_map_kept_back),
+        WITH_NODES(test_hostile_maps),
+        WITH_NODES(test_ever_new_nodes),
+        WITH_NODES(test_idle_node_is_left),
+        WITH_NODES(test_nodes_out_of_their_minds),
+        WITH_NODES(test_cluster_down),
+    };
+    return cmocka_run_group_tests_name("cluster map", tests, NULL, NULL);
+}
