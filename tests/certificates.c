@@ -24,6 +24,7 @@ static const char script[] =
     "leaf named /CN=server ca subjectAltName=DNS:localhost '-days 30'\n"
     "leaf elsewhere /CN=localhost ca subjectAltName=DNS:elsewhere.example '-days 30'\n"
     "leaf nameless /CN=localhost ca basicConstraints=CA:FALSE '-days 30'\n"
+    "leaf wild /CN=wild ca 'subjectAltName=DNS:*.example.test' '-days 30'\n"
     "leaf expired /CN=server ca $here '-not_before 20200101000000Z -not_after 20200102000000Z' ||\n"
     "    leaf expired /CN=server ca $here '-days -1'\n"
     "leaf middle /CN=middle ca 'basicConstraints=critical,CA:TRUE\\nkeyUsage=keyCertSign' '-days 30'\n"

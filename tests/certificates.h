@@ -8,6 +8,7 @@
  *     server       for localhost, 127.0.0.1 and ::1
  *     named        for localhost only
  *     elsewhere    for elsewhere.example
+ *     wild         for *.example.test
  *     nameless     for the common name "localhost" alone
  *     expired      as server, until yesterday
  *     chained      as server, by a CA in the middle, which is in the same file

@@ -102,6 +102,27 @@ static void test_the_name_goes_ahead_but_no_address_does(void **state) {
     assert_name_sent("127.0.0.1", "localhost.", "localhost");
     assert_name_sent("localhost", "elsewhere.example", "elsewhere.example");
     assert_name_sent("localhost", "::1", "");
+    assert_name_sent("localhost", "::1%lo", "");
+}
+
+/* A star stands for one label, whole and leftmost. */
+static void test_stars(void **state) {
+    static const struct {
+        const char *name;
+        bool trusted;
+    } names[] = {{"a.example.test", true},    {"A.EXAMPLE.TEST", true}, {"example.test", false},
+                 {"a.b.example.test", false}, {"aexample.test", false}, {"a.example.test.evil", false}};
+    (void)state;
+    for (size_t i = 0; i < COUNT(names); i++) {
+        server = tls_server_start(&(struct tls_server_rules){.certificate = "wild"});
+        open_at("localhost", tls_server_port(server), names[i].name, STEADY_SECOND);
+        const struct tally tally = ask(1);
+        if (tally.allowed != names[i].trusted) fail_msg("%s: %s", names[i].name, steady_store_trouble(store));
+        if (!names[i].trusted) assert_non_null(strstr(steady_store_trouble(store), "certificate is not for"));
+        close_store();
+        tls_server_stop(server);
+        server = NULL;
+    }
 }
 
 /* ---- Versions, keys, records ---- */
@@ -429,6 +450,7 @@ static void test_out_of_memory(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         WITH_LOOP(test_the_name_goes_ahead_but_no_address_does),
+        WITH_LOOP(test_stars),
         WITH_LOOP(test_too_old),
         WITH_LOOP(test_new_keys),
         WITH_LOOP(test_answers_in_one_piece),
