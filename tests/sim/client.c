@@ -73,6 +73,11 @@ bool client_finds_out(const struct client *client) {
     return client->options.timeout <= 50 * MS && !sim_cluster.on; /* where an idle one may stay idle */
 }
 
+steady_us client_patience(const struct client *client) {
+    const steady_us stall = 4 * client->options.timeout;
+    return (stall > 250 * MS ? stall : 250 * MS) + client->loop.late + MS;
+}
+
 /* Within a second of the end of all faults. One who was not let in waits a second, and half of one, before it knocks
  * again; one who is hung up on for asking for the module may have to rest twice. */
 static steady_us well_at(const struct client *client) {
@@ -259,7 +264,6 @@ static void open_store(struct client *client) {
     client->lost_logged = false;
     client->dialed_at = NEVER;
     client->failures = 0;
-    client->doubtful = false;
     client->conn = NULL;
     client->expected = (steady_stats){.decisions = 0};
     const int error = steady__redis_open_over(&client->store, &client->net.api, &client->url, &client->options, &why);
@@ -286,12 +290,11 @@ void client_dials(struct client *client) {
     const struct conn *last = client->conn;
     const bool rejected = last != NULL && heard(last, last->rejected_at);
     const bool moved = last != NULL && heard(last, last->readonly_at);
-    if (last != NULL && heard(last, last->primary_at)) client->doubtful = false;
-    if ((last != NULL && heard(last, last->heeded_at)) || (moved && !client->doubtful))
+    const bool doubted = last != NULL && last->asked_role && !heard(last, last->primary_at);
+    if ((last != NULL && heard(last, last->heeded_at)) || (moved && !doubted))
         client->failures = 0;
     else if (!rejected && client->dialed_at != NEVER)
         client->failures++;
-    client->doubtful = client->doubtful || moved;
     note("dial", client->index, client->failures, rejected);
     const steady_us least = rejected ? STEADY_SECOND : least_rest(client->failures);
     if (client->dialed_at != NEVER && now - client->dialed_at < least && !sim_cluster.on)

@@ -37,7 +37,6 @@ struct client {
     unsigned noscripts, loads;
     /* Attempts to connect. */
     unsigned failures;
-    bool doubtful; /* the last server met was no primary */
     steady_us dialed_at;
     struct conn *conn; /* the last one */
 };
@@ -48,6 +47,8 @@ steady_us clients_watched_until(void); /* known once it is calm */
 
 /* Does it give up a connection that stalls so soon that it is back within a second? */
 bool client_finds_out(const struct client *client);
+/* How long it waits for an address to accept, at most. */
+steady_us client_patience(const struct client *client);
 void client_dials(struct client *client);
 /* Has nothing been wrong for so long that there has to be an answer? */
 bool client_is_well(const struct client *client, steady_us when);

@@ -156,6 +156,19 @@ static void without_line_ends(char *text) {
         if (*text == '\r' || *text == '\n') *text = ' ';
 }
 
+static void miss(struct conn *conn, enum steady__verb verb) {
+    conn->client->noscripts++;
+    conn->missed[verb] = true;
+}
+
+/* One SCRIPT LOAD for each loss; what a connection has before its first may have been missed on the one before. */
+static void check_load(struct conn *conn, enum steady__verb verb) {
+    if (++conn->client->loads > conn->client->noscripts || (conn->loaded[verb] && !conn->missed[verb]))
+        broken("a client loads a script that nobody has missed");
+    conn->loaded[verb] = true;
+    conn->missed[verb] = false;
+}
+
 static void refuse(struct conn *conn, struct decision *d, const char *why) {
     char text[1400];
     const bool quotes = strncmp(why, "-ERR unknown", 12) == 0;
@@ -164,7 +177,7 @@ static void refuse(struct conn *conn, struct decision *d, const char *why) {
     snprintf(text, sizeof text - 2, "%s%s%s%s", why, quotes ? "'" : "", quotes ? d->key : "", quotes ? "' " : "");
     without_line_ends(text);
     strcat(text, "\r\n");
-    if (strncmp(why, "-NOSCRIPT", 9) == 0) conn->client->noscripts++;
+    if (strncmp(why, "-NOSCRIPT", 9) == 0) miss(conn, d->verb);
     const bool readonly = strncmp(why, "-READONLY", 9) == 0;
     say(conn, text, readonly ? &conn->readonly_at : &conn->heeded_at);
 }
@@ -210,7 +223,7 @@ static void load(struct conn *conn, const struct words *words) {
     char text[64];
     if (words->count != 3 || !word_is(&words->at[1], "LOAD")) broken("a client sends a SCRIPT it should not");
     const enum steady__verb verb = which_script(&words->at[2], true);
-    if (++conn->client->loads > conn->client->noscripts) broken("a client loads a script that nobody has missed");
+    check_load(conn, verb);
     note("SCRIPT LOAD", conn->fd, (int64_t)verb, 0);
     if (node_suffers(conn->node, TROUBLE_LOADING)) {
         say(conn, "-LOADING Redis is loading the dataset in memory\r\n", &conn->heeded_at);
@@ -251,6 +264,7 @@ static void select_db(struct conn *conn, const struct words *words) {
 }
 
 static void say_role(struct conn *conn) {
+    conn->asked_role = true;
     note("ROLE", conn->fd, conn->node->index, conn->node->primary);
     if (node_suffers(conn->node, TROUBLE_NOPERM)) {
         say(conn, "-NOPERM this user has no permissions to run the 'role' command\r\n", NULL);

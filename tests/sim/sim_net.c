@@ -274,6 +274,7 @@ static struct conn *new_conn(struct sim_net *net, int host, steady_us unanswered
                           .loop = net->loop,
                           .node = host < NODES ? &nodes[host] : NULL,
                           .unanswered = unanswered,
+                          .stalled_before = net->loop->stalled,
                           .dark_until = host == ADDRESS_DARK ? world.calm_at : 0,
                           .window = world.now < world.calm_at ? (size_t)between(1, (int64_t)net_weather.window)
                                                               : net_weather.window,
@@ -283,6 +284,16 @@ static struct conn *new_conn(struct sim_net *net, int host, steady_us unanswered
     net->open_fds++;
     net->client->conn = conn;
     return conn;
+}
+
+/* An address that does not answer has its time, and no more. */
+static void be_impatient(void *arg) {
+    struct conn *conn = arg;
+    const steady_us stood_still = conn->loop->stalled - conn->stalled_before;
+    if (conn->closed || conn->state != CONN_CONNECTING || world.now >= world.calm_at) return;
+    if (stood_still == 0) broken("client %d waits for an address for ever", conn->client->index);
+    conn->stalled_before += stood_still;
+    at(world.now + stood_still, be_impatient, conn);
 }
 
 static int sim_connect(const struct steady__net *net, const struct steady__address *address, steady_us unanswered) {
@@ -303,6 +314,7 @@ static int sim_connect(const struct steady__net *net, const struct steady__addre
         settle(conn, 0);
     else
         at(sim_loop_now(conn->loop) + 2 * latency(), reach, conn);
+    at(sim_loop_now(conn->loop) + client_patience(conn->client), be_impatient, conn);
     return conn->fd;
 }
 

@@ -52,7 +52,9 @@ struct conn {
     size_t rejected_at;    /* and the one that says that this client is not welcome */
     size_t read;           /* bytes of replies the client has read */
     struct side up, down;  /* to the server, to the client */
-    bool turned_away, authed, asking;
+    bool turned_away, authed, asking, asked_role;
+    bool missed[3], loaded[3]; /* scripts, by verb: since the last SCRIPT LOAD; was there one */
+    steady_us stalled_before;
     bool work_due, arrival_due; /* the event for it is to come */
     long db;
     char *in; /* what the server has received */
