@@ -156,11 +156,24 @@ static void time_out(struct steady__flight *flight, struct ticket *ticket) {
     fail(flight, ticket, written ? STEADY_UNKNOWN : STEADY_UNAVAILABLE);
 }
 
-static void expire(struct steady__flight *flight, steady_us until) {
-    while (!flight->closed && !steady__list_empty(&flight->failed))
+/* Those there are now: a callback that asks again at once, and fails again, has to wait for the next turn. */
+static void tell_failed(struct steady__flight *flight) {
+    const struct steady__list *last = flight->failed.prev, *place;
+    if (steady__list_empty(&flight->failed)) return;
+    do {
+        place = flight->failed.next;
         fail(flight, TICKET(flight->failed.next), TICKET(flight->failed.next)->error);
+    } while (place != last && !flight->closed);
+}
+
+static void expire(struct steady__flight *flight, steady_us until) {
+    tell_failed(flight);
     while (!flight->closed && !steady__list_empty(&flight->due) && TICKET(flight->due.next)->deadline <= until)
         time_out(flight, TICKET(flight->due.next));
+}
+
+static bool is_late(const struct steady__flight *flight) {
+    return !steady__list_empty(&flight->due) && TICKET(flight->due.next)->deadline <= steady__loop_now(&flight->loop);
 }
 
 /* Where the loop was kept from running, the answers may be there, and are better than none. */
@@ -170,8 +183,7 @@ static void alarmed(void *arg) {
     steady_store *store = flight->store;
     steady__store_hold(store);
     steady__alarm_rang(&flight->alarm);
-    if (flight->carrier_class->catch_up != NULL && steady__list_empty(&flight->failed))
-        flight->carrier_class->catch_up(flight->carrier);
+    if (flight->carrier_class->catch_up != NULL && is_late(flight)) flight->carrier_class->catch_up(flight->carrier);
     expire(flight, steady__loop_now(&flight->loop));
     set_alarm(flight);
     steady__store_release(store);
@@ -323,8 +335,8 @@ int steady__flight_submit(struct steady__flight *flight, const struct steady__ca
     flight->stats.in_flight++;
     ticket->deadline = steady__loop_now(&flight->loop) + flight->timeout;
     ticket->error = flight->carrier_class->submit(flight->carrier, &ticket->request);
+    if (ticket->error != 0 && steady__list_empty(&flight->failed)) steady__alarm_stop(&flight->alarm);
     steady__list_append(ticket->error == 0 ? &flight->due : &flight->failed, &ticket->place);
-    if (ticket->error != 0) steady__alarm_stop(&flight->alarm);
     set_alarm(flight);
     return 0;
 }

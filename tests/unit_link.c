@@ -425,6 +425,24 @@ static void test_black_hole(void **state) {
     close(listener);
 }
 
+static void ask_again(const steady_result *result, void *data) {
+    unsigned *times = data;
+    if (result->error == STEADY_UNAVAILABLE && ++*times < 1000)
+        assert_int_equal(steady_consume(throttler, "k", 1, 1, ask_again, data), 0);
+}
+
+/* One who asks again in the callback, as often as he is told that there is no server, does not stop the loop. */
+static void test_asking_again_and_again(void **state) {
+    unsigned times = 0;
+    (void)state;
+    open_at(free_port(), "", "", TIMEOUT);
+    assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+    assert_int_equal(steady_consume(throttler, "k", 1, 1, ask_again, &times), 0);
+    for (int turn = 0; turn < 20 && times == 0; turn++)
+        steady_poller_run(poller, MS);
+    assert_in_range(times, 1, 3);
+}
+
 int main(void) {
 #define WITH_POLLER(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
@@ -444,6 +462,7 @@ int main(void) {
         WITH_POLLER(test_greeting_answered_with_nonsense),
         WITH_POLLER(test_not_let_in),
         WITH_POLLER(test_black_hole),
+        WITH_POLLER(test_asking_again_and_again),
     };
     return cmocka_run_group_tests_name("link", tests, NULL, NULL);
 }
