@@ -185,6 +185,10 @@ static enum steady__heed replica_answered(void *owner, struct steady__request *r
                                           const struct steady__reply *reply) {
     struct steady__replica *r = owner;
     const bool is_error = reply->kind == STEADY__REPLY_ERROR && request->key != NULL;
+    if (reply->kind == STEADY__REPLY_TEXT && request->key != NULL) {
+        put_to_server(r, request);
+        return STEADY__HEED_UNTRUSTED;
+    }
     const enum steady__refusal refusal =
         is_error ? steady__script_refusal(reply->text, reply->text_len) : STEADY__REFUSAL_NOSCRIPT;
     switch (refusal) {

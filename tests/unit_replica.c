@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: MIT
+ * Peeks and replicas that do as they are told: lists of replicas that are none, replicas that refuse, hang up or are
+ * something else. */
+#include "support.h"
+
+#include <stdlib.h>
+
+#include "fake_node.h"
+
+#define MS STEADY_MILLISECOND
+#define TIMEOUT (200 * MS)
+#define AT_SERVER ":3600000000\r\n"  /* level 1 */
+#define AT_REPLICA ":7200000000\r\n" /* level 2 */
+#define MASTER "*3\r\n$6\r\nmaster\r\n:0\r\n"
+#define REPLICA(state) "*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:6379\r\n" state "\r\n:0\r\n"
+
+static steady_poller *poller;
+static steady_loop loop;
+static struct log_lines log_lines;
+static struct fake_node *server, *replica;
+static char role[128]; /* the server's, which names the replica */
+static steady_store *store;
+static steady_throttler *throttler;
+
+static void says(struct fake_node *node, const char *word, const char *reply) {
+    fake_node_says(node, word, reply, strlen(reply), 0);
+}
+
+static int set_up(void **state) {
+    char port[8];
+    (void)state;
+    memset(&log_lines, 0, sizeof log_lines);
+    assert_int_equal(steady_poller_new(&poller), 0);
+    loop = steady_poller_loop(poller);
+    server = fake_node_start(false);
+    replica = fake_node_start(false);
+    const int len = snprintf(port, sizeof port, "%d", fake_node_port(replica));
+    snprintf(role, sizeof role, MASTER "*1\r\n*3\r\n$9\r\n127.0.0.1\r\n$%d\r\n%s\r\n$1\r\n0\r\n", len, port);
+    says(server, "ROLE", role);
+    says(server, "EVALSHA", AT_SERVER);
+    says(replica, "ROLE", REPLICA("$9\r\nconnected"));
+    says(replica, "EVALSHA", AT_REPLICA);
+    return 0;
+}
+
+static void close_store(void) {
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    close_store();
+    steady_poller_free(&poller);
+    fake_node_stop(replica);
+    fake_node_stop(server);
+    return 0;
+}
+
+static void open_it(void) {
+    char url[64];
+    const steady_store_options options = {.loop = &loop,
+                                          .timeout = TIMEOUT,
+                                          .engine = STEADY_ENGINE_SCRIPT,
+                                          .log = remember_line,
+                                          .log_data = &log_lines};
+    snprintf(url, sizeof url, "redis://127.0.0.1:%d?peek=replica", fake_node_port(server));
+    store = open_store(url, &options);
+    throttler = new_throttler(store, 10, HOUR);
+}
+
+/* Who answers a peek: 1 the server, 2 the replica, or an error. */
+static int peek(void) {
+    struct tally tally = {0};
+    assert_int_equal(steady_peek(throttler, "k", 1, count_result, expect_result(&tally)), 0);
+    run_until_done(poller, &tally, STEADY_SECOND);
+    return tally.last.error != 0 ? tally.last.error : (int)tally.last.level;
+}
+
+static void await(int who) {
+    const steady_us until = now_us() + 2 * STEADY_SECOND;
+    while (peek() != who) {
+        assert_true(now_us() < until);
+        run_for(poller, 2 * MS);
+    }
+}
+
+/* For so long, all by the server. */
+static void assert_by_server(steady_us time) {
+    for (const steady_us until = now_us() + time; now_us() < until; run_for(poller, 2 * MS))
+        assert_int_equal(peek(), 1);
+}
+
+static void test_lists_that_name_nobody(void **state) {
+    static const char *const answers[] = {
+        "+OK\r\n",
+        "-NOPERM no permissions to run the 'role' command\r\n",
+        ":1\r\n",
+        "*-1\r\n",
+        "*0\r\n",
+        MASTER "*0\r\n",
+        MASTER "*-1\r\n",
+        MASTER ":7\r\n",
+        MASTER "*1\r\n*0\r\n",
+        MASTER "*1\r\n$9\r\n127.0.0.1\r\n",
+        MASTER "*1\r\n*2\r\n$9\r\n127.0.0.1\r\n$4\r\n6379\r\n",
+        MASTER "*1\r\n*3\r\n$9\r\n127.0.0.1\r\n:6379\r\n$1\r\n0\r\n",
+        MASTER "*1\r\n*3\r\n$9\r\n127.0.0.1\r\n$1\r\n0\r\n$1\r\n0\r\n",
+        MASTER "*1\r\n*3\r\n$9\r\n127.0.0.1\r\n$5\r\n65536\r\n$1\r\n0\r\n",
+        MASTER "*1\r\n*3\r\n$0\r\n\r\n$4\r\n6379\r\n$1\r\n0\r\n",
+        REPLICA("$9\r\nconnected"),
+    };
+    (void)state;
+    for (size_t i = 0; i < COUNT(answers); i++) {
+        says(server, "ROLE", answers[i]);
+        open_it();
+        const unsigned before = fake_node_heard(server, "ROLE");
+        assert_by_server(80 * MS);
+        const unsigned asked = fake_node_heard(server, "ROLE") - before;
+        if (asked < 1 || asked > 10) fail_msg("%s: asked %u times", answers[i], asked);
+        assert_int_equal(fake_node_accepted(replica), 0);
+        assert_int_equal(log_lines.lines, 0);
+        close_store();
+    }
+}
+
+/* Who has no replica asks for one now and then, no more. */
+static void test_asked_in_moderation(void **state) {
+    (void)state;
+    says(server, "ROLE", MASTER "*0\r\n");
+    open_it();
+    run_for(poller, STEADY_SECOND);
+    assert_in_range(fake_node_heard(server, "ROLE"), 3, 12);
+    says(server, "ROLE", role);
+    await(2);
+    const unsigned before = fake_node_heard(server, "ROLE");
+    run_for(poller, 1500 * MS);
+    assert_in_range(fake_node_heard(server, "ROLE") - before, 1, 3);
+}
+
+static void test_not_a_connected_replica(void **state) {
+    static const char *const answers[] = {role,
+                                          REPLICA("$7\r\nconnect"),
+                                          REPLICA("$4\r\nsync"),
+                                          "+OK\r\n",
+                                          "*0\r\n",
+                                          "-LOADING Redis is loading the dataset in memory\r\n"};
+    (void)state;
+    for (size_t i = 0; i < COUNT(answers); i++) {
+        says(replica, "ROLE", answers[i]);
+        open_it();
+        assert_by_server(150 * MS);
+        assert_in_range(fake_node_accepted(replica), 1, 50);
+        close_store();
+    }
+    assert_int_equal(fake_node_heard(replica, "EVALSHA"), 0);
+    assert_int_equal(log_lines.lines, 0);
+}
+
+/* What the replica does not answer, the server does; and where it was refused in a way that passes, it comes back. */
+static void test_refused_and_put_to_the_server(void **state) {
+    static const char *const answers[] = {
+        "-LOADING Redis is loading the dataset in memory\r\n",
+        "-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.\r\n",
+        "-BUSY Redis is busy running a script.\r\n",
+        "-ERR max number of clients reached\r\n",
+        FAKE_HANG_UP,
+    };
+    (void)state;
+    open_it();
+    for (size_t i = 0; i < COUNT(answers); i++) {
+        await(2);
+        fake_node_says(replica, "EVALSHA", answers[i], strlen(answers[i]), 1);
+        assert_int_equal(peek(), 1);
+    }
+    await(2);
+    assert_int_equal(log_lines.lines, 0);
+}
+
+static void test_answers_that_are_none(void **state) {
+    (void)state;
+    open_it();
+    await(2);
+    fake_node_says(replica, "EVALSHA", "*1\r\n*1\r\n", 8, 1);
+    assert_int_equal(peek(), 1); /* the connection is closed, and then a peek is as good as never sent */
+    await(2);
+    fake_node_says(replica, "EVALSHA", "+OK\r\n", 5, 1);
+    assert_int_equal(peek(), 1);
+    await(2);
+}
+
+/* A silent one: the first peek is lost, and until the next look the server is asked. */
+static void test_silent(void **state) {
+    (void)state;
+    open_it();
+    await(2);
+    fake_node_says(replica, "EVALSHA", FAKE_SILENCE, 0, 1);
+    assert_int_equal(peek(), STEADY_UNKNOWN);
+    assert_by_server(100 * MS);
+}
+
+/* Its replica answers for its own slots only, and not unasked. So it is not asked again. */
+static void test_a_cluster_after_all(void **state) {
+    (void)state;
+    open_it();
+    await(2);
+    says(replica, "EVALSHA", "-MOVED 7629 127.0.0.1:1\r\n");
+    assert_int_equal(peek(), 1);
+    const unsigned before = fake_node_heard(replica, "EVALSHA");
+    assert_by_server(200 * MS);
+    run_for(poller, 1200 * MS);
+    assert_by_server(50 * MS);
+    assert_int_equal(fake_node_heard(replica, "EVALSHA"), before);
+}
+
+int main(void) {
+#define WITH_NODES(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        WITH_NODES(test_lists_that_name_nobody),  WITH_NODES(test_asked_in_moderation),
+        WITH_NODES(test_not_a_connected_replica), WITH_NODES(test_refused_and_put_to_the_server),
+        WITH_NODES(test_answers_that_are_none),   WITH_NODES(test_silent),
+        WITH_NODES(test_a_cluster_after_all),
+    };
+    return cmocka_run_group_tests_name("replica", tests, NULL, NULL);
+}
