@@ -24,11 +24,12 @@ static int set_up(void **state) {
 }
 
 static int tear_down(void **state) {
-    rig_tear_down(state);
+    forget_tallies(true);
+    rig_close();
     server_stop(&other);
     proxy_stop(proxy);
     proxy = NULL;
-    return 0;
+    return rig_tear_down(state);
 }
 
 static void open_by_name(steady_us timeout) {

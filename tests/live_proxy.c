@@ -20,10 +20,11 @@ static void open_behind_proxy(steady_us timeout) {
 }
 
 static int tear_down(void **state) {
-    rig_tear_down(state);
+    forget_tallies(true);
+    rig_close();
     proxy_stop(proxy);
     proxy = NULL;
-    return 0;
+    return rig_tear_down(state);
 }
 
 static void set(struct proxy_rules rules) { proxy_set(proxy, &rules); }

@@ -47,10 +47,11 @@ static int set_up(void **state) {
 }
 
 static int tear_down(void **state) {
-    const int error = rig_tear_down(state);
+    forget_tallies(true);
+    rig_close();
     proxy_stop(proxy);
     proxy = NULL;
-    return error;
+    return rig_tear_down(state);
 }
 
 /* rediss://HOST:PORT and options; one buffer. */

@@ -2,6 +2,7 @@
  * What tests of faults share: a server, a store on it, decisions that keep coming, and a watch on the loop. */
 #include "rig.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -120,11 +121,34 @@ void assert_loop_never_held(void) {
 
 /* ---- The rig ---- */
 
+static int descriptors_before;
+
+static int open_descriptors(void) {
+    DIR *dir = opendir("/proc/self/fd");
+    int count = 0;
+    assert_non_null(dir);
+    while (readdir(dir) != NULL)
+        count++;
+    closedir(dir);
+    return count;
+}
+
+/* The thread of a name that was still being looked up takes its time. */
+static void assert_nothing_left_open(void) {
+    const steady_us until = now_us() + 5 * STEADY_SECOND;
+    while (open_descriptors() != descriptors_before) {
+        if (now_us() > until) fail_msg("%d descriptors, %d before", open_descriptors(), descriptors_before);
+        sleep_us(10 * MS);
+    }
+}
+
 int rig_set_up(void **state) {
     (void)state;
     memset(&rig, 0, sizeof rig);
     longest = 0;
     if (schedule < 0) schedule = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+    descriptors_before = open_descriptors();
+    forget_tallies(false);
     server_start(&rig.server, NULL);
     assert_int_equal(steady_poller_new(&rig.poller), 0);
     rig.loop = watched(steady_poller_loop(rig.poller));
@@ -138,9 +162,11 @@ void rig_close(void) {
 
 int rig_tear_down(void **state) {
     (void)state;
+    forget_tallies(true);
     rig_close();
     steady_poller_free(&rig.poller);
     server_stop(&rig.server);
+    assert_nothing_left_open();
     return 0;
 }
 

@@ -22,7 +22,7 @@ struct rig {
 };
 extern struct rig rig;
 
-/* For cmocka: a server and a poller; and all of it gone. */
+/* For cmocka: a server and a poller; and all of it gone, with every descriptor that a test or the library opened. */
 int rig_set_up(void **state);
 int rig_tear_down(void **state);
 #define WITH_RIG(test) cmocka_unit_test_setup_teardown(test, rig_set_up, rig_tear_down)

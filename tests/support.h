@@ -67,6 +67,9 @@ struct tally {
 void *expect_result(struct tally *tally);
 void count_result(const steady_result *result, void *data);
 
+/* Tallies live in the stack frames of tests. Of a test that has failed nothing is left to count in. */
+void forget_tallies(bool gone);
+
 /* Submits, and counts. Fails the test where submitting does. */
 void consume_counted(steady_throttler *throttler, const char *key, int64_t amount, struct tally *tally);
 

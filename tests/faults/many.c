@@ -10,10 +10,11 @@
 static struct proxy *proxy;
 
 static int tear_down(void **state) {
-    rig_tear_down(state);
+    forget_tallies(true);
+    rig_close();
     proxy_stop(proxy);
     proxy = NULL;
-    return 0;
+    return rig_tear_down(state);
 }
 
 /* ---- The herd ---- */
@@ -54,7 +55,7 @@ static unsigned ask_all(steady_us until, bool wait_for_verdicts) {
     return peak;
 }
 
-static void forget_tallies(void) {
+static void start_tallies_anew(void) {
     for (int i = 0; i < CLIENTS; i++) {
         run_until_done(rig.poller, &clients[i].tally, STEADY_SECOND);
         memset(&clients[i].tally, 0, sizeof clients[i].tally);
@@ -65,16 +66,16 @@ static void test_two_hundred_clients(void **state) {
     (void)state;
     open_clients();
     ask_all(now_us() + 2 * STEADY_SECOND, true);
-    forget_tallies();
+    start_tallies_anew();
     server_kill(&rig.server);
     const unsigned at_first = proxy_accepted(proxy);
     ask_all(now_us() + DOWN / 2, false); /* in which they come apart */
     const unsigned peak = ask_all(now_us() + DOWN / 2, false);
     const unsigned attempts = proxy_accepted(proxy) - at_first;
-    forget_tallies();
+    start_tallies_anew();
     server_restart(&rig.server, true);
     ask_all(now_us() + STEADY_SECOND, true); /* all of them within a second */
-    forget_tallies();
+    start_tallies_anew();
     print_message("# %u attempts to connect in %d s, at most %u in 20 ms\n", attempts, (int)(DOWN / STEADY_SECOND),
                   peak);
     assert_true(attempts <= CLIENTS * 12); /* 20, 40, 80 .. 500 ms */
