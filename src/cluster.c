@@ -180,13 +180,18 @@ static void take_map(struct node *speaker, const struct steady__reply *reply) {
 
 /* ---- Drawing it anew ---- */
 
+/* Comes back when an inquiry is allowed, and before that to sweep. */
+static void wait_for_leave(struct steady__cluster *cluster) {
+    const steady_us wait = cluster->allowed_at - now(cluster);
+    steady__alarm_set(&cluster->alarm, wait < SWEEP_AGAIN ? wait : SWEEP_AGAIN);
+}
+
 /* Sooner or later the map is drawn anew, if there is one. */
 static void wish(struct steady__cluster *cluster) {
     if (cluster->map == NULL || cluster->wished || cluster->inquired != NULL) return;
-    const steady_us wait = cluster->allowed_at - now(cluster);
-    if (wait < -CALM) cluster->pause = PAUSE_FIRST;
+    if (now(cluster) - cluster->allowed_at > CALM) cluster->pause = PAUSE_FIRST;
     cluster->wished = true;
-    steady__alarm_set(&cluster->alarm, wait);
+    wait_for_leave(cluster);
 }
 
 static bool recognise(struct steady__cluster *cluster) {
@@ -282,7 +287,10 @@ static void alarmed(void *arg) {
     if (cluster->inquired != NULL) cluster->wished = true; /* that one had its time */
     cluster->inquired = NULL;
     sweep(cluster);
-    if (cluster->wished) inquire(cluster);
+    if (cluster->wished && cluster->allowed_at <= now(cluster))
+        inquire(cluster);
+    else if (cluster->wished)
+        wait_for_leave(cluster);
 }
 
 /* ---- What links ask ---- */
@@ -317,17 +325,18 @@ static struct node *redirected(struct node *speaker, struct steady__request *req
     return request->redirects++ < REDIRECTS_MAX ? cluster->nodes[number] : NULL;
 }
 
-static bool is_of_clusters(const struct steady__reply *reply) {
-    return (reply->text_len > 6 && memcmp(reply->text, "MOVED ", 6) == 0) ||
-           (reply->text_len > 4 && memcmp(reply->text, "ASK ", 4) == 0) ||
-           (reply->text_len > 11 && memcmp(reply->text, "CLUSTERDOWN", 11) == 0);
+static bool says(const struct steady__reply *reply, const char *word) {
+    const size_t len = strlen(word);
+    return reply->text_len >= len && memcmp(reply->text, word, len) == 0 &&
+           (reply->text_len == len || reply->text[len] == ' ');
 }
 
 /* True: the error was no answer, and the request has gone on to another node, or ended. */
 static bool follow(struct node *node, struct steady__request *request, struct steady__dialect *dialect,
                    const struct steady__reply *reply) {
     struct steady__cluster *cluster = node->cluster;
-    if (!is_of_clusters(reply) || !recognise(cluster)) return false;
+    if (!says(reply, "MOVED") && !says(reply, "ASK") && !says(reply, "CLUSTERDOWN")) return false;
+    if (!recognise(cluster)) return false;
     struct node *target = redirected(node, request, reply);
     if (target == NULL) {
         wish(cluster);
