@@ -3,6 +3,7 @@
 import hashlib
 import platform
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import BUILD
+from conftest import BUILD, ROOT
 from loaded import FOREIGN, HOUR, OURS, Loaded, dump, error, flat, flat_info, info, load, replication_offset, until
 from loaded import chroot, program, server, shared, start  # noqa: F401: fixtures
 from resp import Redis, ReplyError, Resp, free_port, wire_of
@@ -21,6 +22,18 @@ FULL = [0, 1]  # how a consume that fails begins: no success, level 1
 
 
 # ---- Loading ----
+
+
+def test_the_module_stands_alone():
+    """It shows the server two functions, wants nothing but libc, and of the library only the bucket, the limit and its texts."""
+    def lines(*command):
+        return subprocess.run([*command, BUILD / "steady.so"], check=True, capture_output=True, text=True).stdout.splitlines()
+    assert {line.split()[-1] for line in lines("nm", "-D", "--defined-only")} == {"RedisModule_OnLoad", "RedisModule_OnUnload"}
+    assert [line for line in lines("readelf", "-d") if "(NEEDED)" in line and "libc.so.6" not in line] == []
+    own = {path.name for path in (ROOT / "module").glob("*.h")}
+    for path in (ROOT / "module").glob("*.[ch]"):
+        included = set(re.findall(r'#include "(.+)"', path.read_text()))
+        assert included - own <= {"bucket.h", "limit.h", "error.h"}, path
 
 
 @pytest.mark.parametrize("arguments", [["x"], ["cl-throttle"], ["cl-throttle", "maybe"], ["cl-throttle", "no", "cl-throttle", "no"],
