@@ -14,8 +14,7 @@ command_function steady__command_throttle;
  * a name of ours is taken. A CL.THROTTLE that is taken is left to who has it. */
 int steady__commands_register(server_context *context, int with_throttle);
 
-/* Servers with categories for modules' commands stop with an assertion when a module is unloaded that ACL rules name
- * (valkey-io/valkey#2797; Valkey 9 refuses it). NULL, or the first of our commands for which that holds here. */
-const char *steady__commands_not_to_unload(server_context *context);
+/* The names of those registered; NULL after the last. */
+const char *const *steady__commands_names(void);
 
 #endif

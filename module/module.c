@@ -8,6 +8,7 @@
 #include "commands.h"
 #include "decide.h"
 #include "error.h"
+#include "unload.h"
 
 #define NAME "steady"
 #define VERSION 100 /* 0.1.0 */
@@ -70,11 +71,7 @@ int RedisModule_OnLoad(server_context *context, server_string **argv, int argc) 
 __attribute__((visibility("default"))) int RedisModule_OnUnload(server_context *context);
 
 int RedisModule_OnUnload(server_context *context) {
-    const char *named = steady__commands_not_to_unload(context);
-    if (named != NULL) {
-        steady__server.Log(context, "warning", NAME ": ACL rules name %s; take them out before unloading", named);
-        return SERVER_ERR;
-    }
+    if (!steady__unload_is_safe(context, steady__commands_names())) return SERVER_ERR;
     steady__decide_stop();
     return SERVER_OK;
 }

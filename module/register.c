@@ -2,7 +2,6 @@
  * The commands as the server is told of them. */
 #include "clock.h"
 #include "commands.h"
-#include "rights.h"
 
 #include <stdbool.h>
 
@@ -78,12 +77,16 @@ static const struct command throttle = {
                                        {.name = "quantity", .type = ARG_INTEGER, .key_spec = -1, .flags = ARG_OPTIONAL},
                                        {0}}}};
 
-static bool throttle_is_ours;
+static const char *names[sizeof ours / sizeof ours[0] + 2]; /* of those that the server has taken from us */
+static size_t count;
+
+const char *const *steady__commands_names(void) { return names; }
 
 /* False: the name is taken. */
 static bool add(server_context *context, const struct command *c) {
     const struct server_functions *s = &steady__server;
     if (s->CreateCommand(context, c->name, c->function, c->flags, 1, 1, 1) != SERVER_OK) return false;
+    names[count++] = c->name;
     server_command *command = s->GetCommand(context, c->name);
     s->SetCommandInfo(command, &c->info);
     if (s->SetCommandACLCategories != NULL) s->SetCommandACLCategories(command, c->categories);
@@ -91,23 +94,16 @@ static bool add(server_context *context, const struct command *c) {
 }
 
 int steady__commands_register(server_context *context, int with_throttle) {
+    count = 0;
     for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
         if (add(context, &ours[i])) continue;
         steady__server.Log(context, "warning", "another module has %s", ours[i].name);
         return SERVER_ERR;
     }
-    throttle_is_ours = with_throttle && add(context, &throttle);
-    if (with_throttle && !throttle_is_ours)
+    if (with_throttle && !add(context, &throttle))
         steady__server.Log(context, "notice", "another module has %s, and keeps it", throttle.name);
 #ifdef STEADY_TEST_CLOCK
     steady__server.CreateCommand(context, "steady.clock", steady__clock_command, "fast", 0, 0, 0);
 #endif
     return SERVER_OK;
-}
-
-const char *steady__commands_not_to_unload(server_context *context) {
-    if (steady__server.SetCommandACLCategories == NULL) return NULL;
-    for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++)
-        if (steady__rights_name(context, ours[i].name)) return ours[i].name;
-    return throttle_is_ours && steady__rights_name(context, throttle.name) ? throttle.name : NULL;
 }

@@ -94,6 +94,57 @@ def test_no_unloading_while_acl_rules_name_a_command(start, rule):
     assert server("STEADY.CONSUME", "other", 3, HOUR)[0] == 1
 
 
+def refused_unloading(server, why):
+    assert "not possible" in error(server("MODULE", "UNLOAD", "steady"))
+    assert why in server.log.read_text()
+    return server("STEADY.PEEK", "none", 3, HOUR)[:2] == [1, 0]
+
+
+def test_no_unloading_while_a_transaction_is_queued(start):
+    """It may hold a command of ours: a server would crash at its EXEC."""
+    server = start()
+    other = Resp(server.port)
+    for words in (["MULTI"], ["STEADY.CONSUME", "k", 3, HOUR], ["PING"]):
+        other(*words)
+    assert refused_unloading(server, "is queuing a transaction, and the server could crash: not unloaded")
+    assert other("EXEC") == [[1, 1, HOUR, 0, 0], b"PONG"]
+    assert server("MODULE", "UNLOAD", "steady") == b"OK" and other("PING") == b"PONG"
+    other.close()
+
+
+def test_no_unloading_while_a_call_is_paused(start):
+    server = start()
+    other = Resp(server.port)
+    server("CLIENT", "PAUSE", 600000, "WRITE")
+    other.socket.sendall(wire_of(["STEADY.CONSUME", "k", 3, HOUR]))
+    until(lambda: b"blocked_clients:1" in server("INFO", "clients") or b" flags=b" in server("CLIENT", "LIST"))
+    assert refused_unloading(server, "has called the module last")
+    server("CLIENT", "UNPAUSE")
+    assert other.reply() == [1, 1, HOUR, 0, 0]
+    other.close()
+
+
+def test_unloading_while_connections_use_it(start):
+    """Redis 8 would crash at their next call, so there they have to go first; elsewhere their next call is an unknown command."""
+    server = start()
+    others = [Resp(server.port) for _ in range(3)]
+    for other in others:
+        assert other("STEADY.CONSUME", "k", 9, HOUR)[0] == 1
+    if flat_info(server, "server")["redis_version"] >= "8":
+        assert refused_unloading(server, "has called the module last")
+        server("MULTI")
+        server("CLIENT", "KILL", "TYPE", "normal")
+        server("MODULE", "UNLOAD", "steady")
+        assert server("EXEC") == [3, b"OK"]
+    else:
+        assert server("MODULE", "UNLOAD", "steady") == b"OK"
+        for other in others:
+            assert "unknown command" in error(other("STEADY.CONSUME", "k", 9, HOUR))
+    assert server("MODULE", "LOAD", server.path) == b"OK" and server("STEADY.PEEK", "k", 9, HOUR)[1] == 3
+    for other in others:
+        other.close()
+
+
 def test_settings_of_the_server_kind_are_refused(start):
     server = start(load=False)
     assert "rror loading the extension" in error(server("MODULE", "LOADEX", server.path, "CONFIG", "steady.cl-throttle", "no"))
