@@ -81,10 +81,10 @@ static bool acl_is_safe(server_context *context, const char *const *commands) {
 /* ---- Connections: "id=7 addr=127.0.0.1:4711 ... flags=N ... multi=-1 ... cmd=steady.consume user=default" ---- */
 
 static bool reuses_commands(server_context *context) {
-    int major = 0;
+    long major = 0;
     server_fields *fields = steady__server.GetServerInfo(context, "server");
     const char *version = steady__server.ServerInfoGetFieldC(fields, "redis_version"); /* Valkey's stays at 7.2.4 */
-    if (version != NULL) major = atoi(version);
+    if (version != NULL) major = strtol(version, NULL, 10);
     steady__server.FreeServerInfo(context, fields);
     return major >= 8;
 }
