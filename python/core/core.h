@@ -73,7 +73,7 @@ int core_key(PyObject *key, const char **bytes, Py_ssize_t *len);
 
 /* ---- Results ---- */
 
-PyObject *core_result(struct core_state *state, const steady_result *result);
+PyObject *core_result(struct core_state *state, const steady_result *from);
 
 /* ---- Stores ---- */
 
@@ -103,7 +103,7 @@ struct store {
 };
 
 /* The store of this loop, opened if need be; a new reference. */
-struct loop_store *core_store_on(struct store *store, PyObject *loop);
+struct loop_store *core_store_on(struct store *self, PyObject *loop);
 
 /* The process that this is; after a fork the child's. */
 pid_t core_process(struct core_state *state);
@@ -166,7 +166,7 @@ struct waiter {
 };
 
 struct waiter *core_waiter(struct loop_store *store);
-void core_waiter_wake(struct waiter *waiter);
+void core_waiter_wake(struct waiter *self);
 
 struct decision {
     PyObject_HEAD struct core_state *state;
@@ -183,13 +183,13 @@ struct decision {
 PyObject *core_decision(struct throttler *throttler, struct question question, PyObject *key);
 
 /* Prefix and key, as bytes; in `room`, of STEADY__KEY_MAX bytes, where there is a prefix. -1 and an exception. */
-int core_whole_key(const struct throttler *throttler, PyObject *key, char *room, const char **bytes, size_t *len);
+int core_whole_key(const struct throttler *self, PyObject *key, char *room, const char **bytes, size_t *len);
 
 /* Whom to ask: the embedded store, or the running loop's. NULL with an exception. Valid until Python code runs. */
-struct binding *core_binding(struct throttler *throttler);
+struct binding *core_binding(struct throttler *self);
 
 /* What the throttler's policy makes of an error; an exception raised where it says nothing. */
-PyObject *core_policy(struct throttler *throttler, steady_throttler *asked, struct question question, PyObject *key,
+PyObject *core_policy(struct throttler *self, steady_throttler *asked, struct question question, PyObject *key,
                       int error, const char *why);
 
 extern PyType_Spec core_result_spec, core_decision_spec, core_store_spec, core_loop_store_spec, core_throttler_spec,

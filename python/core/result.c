@@ -10,9 +10,9 @@ struct result {
     double until_next_drop;
     double blocked_for;
     double retry_after;
-    char success;
-    char blocked;   /* else blocked_for is None */
-    char may_retry; /* else retry_after is None */
+    bool success;
+    bool blocked;   /* else blocked_for is None */
+    bool may_retry; /* else retry_after is None */
     signed char source;
     signed char error;
 };
@@ -39,7 +39,7 @@ PyObject *core_result(struct core_state *state, const steady_result *from) {
 
 /* ---- Fields ---- */
 
-static PyObject *maybe(char there, double value) { return there ? PyFloat_FromDouble(value) : Py_NewRef(Py_None); }
+static PyObject *maybe(bool there, double value) { return there ? PyFloat_FromDouble(value) : Py_NewRef(Py_None); }
 
 static PyObject *get_blocked_for(struct result *self, void *Py_UNUSED(closure)) {
     return maybe(self->blocked, self->blocked_for);
@@ -74,7 +74,7 @@ static PyGetSetDef getters[] = {
 
 /* ---- Making one ---- */
 
-static int read_maybe(PyObject *object, char *there, double *value) {
+static int read_maybe(PyObject *object, bool *there, double *value) {
     *there = object != Py_None;
     *value = *there ? PyFloat_AsDouble(object) : 0;
     return *value == -1 && PyErr_Occurred() ? -1 : 0;
@@ -117,7 +117,7 @@ static PyObject *result_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     if (self == NULL) return NULL;
     const size_t head = offsetof(struct result, level);
     memcpy((char *)self + head, (char *)&read + head, sizeof read - head);
-    self->success = (char)success;
+    self->success = success != 0;
     return (PyObject *)self;
 }
 
