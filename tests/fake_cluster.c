@@ -35,12 +35,18 @@ int nodes_tear_down(void **state) {
     return 0;
 }
 
-void open_with(const char *credentials) {
+void open_at(const char *credentials_and_host) {
     char url[128];
     const steady_store_options options = {.loop = &loop, .timeout = timeout, .engine = STEADY_ENGINE_SCRIPT};
-    snprintf(url, sizeof url, "redis://%s127.0.0.1:%d", credentials, fake_node_port(a));
+    snprintf(url, sizeof url, "redis://%s:%d", credentials_and_host, fake_node_port(a));
     store = open_store(url, &options);
     throttler = new_throttler(store, 10, HOUR);
+}
+
+void open_with(const char *credentials) {
+    char host[64];
+    snprintf(host, sizeof host, "%s127.0.0.1", credentials);
+    open_at(host);
 }
 
 int ask(const char *key) {

@@ -26,6 +26,7 @@ int nodes_tear_down(void **state);
 
 /* Opens the store on a; "user:pass@", or "". */
 void open_with(const char *credentials);
+void open_at(const char *credentials_and_host);
 
 /* What a decision ends as. */
 int ask(const char *key);

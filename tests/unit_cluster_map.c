@@ -122,6 +122,29 @@ static void test_map_never_told_and_a_node_gone(void **state) {
     assert_found_without_a_map(FAKE_HANG_UP);
 }
 
+/* The server in the URL has long been left when it is all that there is; its name is looked up again. */
+static void test_name_is_looked_up_again(void **state) {
+    (void)state;
+    fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 0);
+    fake_node_says(a, "CLUSTER", map_of(1, b, b), 0, 0);
+    fake_node_says(b, "CLUSTER", map_of(1, b, b), 0, 0);
+    open_at("localhost");
+    assert_int_equal(ask(KEY), 0);
+    for (int i = 0; i < 200 && fake_node_open(a) > 0; i++)
+        run_for(poller, 10 * MS);
+    assert_int_equal(fake_node_open(a), 0);
+    fake_node_stop(b);
+    b = fake_node_start(false);
+    fake_node_says(a, "EVALSHA", VERDICT, 0, 0);
+    fake_node_says(a, "CLUSTER", map_of(2, a, a), 0, 0);
+    const steady_us until = now_us() + 3 * STEADY_SECOND;
+    while (ask(KEY) != 0 && now_us() < until)
+        run_for(poller, 10 * MS);
+    assert_int_equal(ask(KEY), 0);
+    assert_true(fake_node_accepted(a) >= 3); /* by name, by name again, and as the map names it */
+    assert_int_equal(fake_node_heard(b, ""), 0);
+}
+
 /* Whoever does not say is passed over. */
 static void test_map_kept_back(void **state) {
     char key[16];
@@ -303,6 +326,7 @@ int main(void) {
         WITH_NODES(test_map_of_a_full_server),
         WITH_NODES(test_map_refused_and_a_node_gone),
         WITH_NODES(test_map_never_told_and_a_node_gone),
+        WITH_NODES(test_name_is_looked_up_again),
         WITH_NODES(test_map_kept_back),
         WITH_NODES(test_hostile_maps),
         WITH_NODES(test_ever_new_nodes),
