@@ -30,6 +30,10 @@ static int64_t info_us(server_context *context) {
     return us;
 }
 
+int64_t steady__clock_command_us(server_context *context) {
+    return steady__server.CachedMicroseconds != NULL ? steady__server.CachedMicroseconds() : info_us(context);
+}
+
 int64_t steady__clock_us(server_context *context) {
 #ifdef STEADY_TEST_CLOCK
     if (test_time_us != 0) return test_time_us;

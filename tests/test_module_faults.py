@@ -147,7 +147,11 @@ def test_unloading_while_connections_use_it(start):
 
 def test_settings_of_the_server_kind_are_refused(start):
     server = start(load=False)
+    other = Resp(server.port)  # the server loads, and then unloads: it does not expect to be refused
+    other("MULTI"), other("PING")
     assert "rror loading the extension" in error(server("MODULE", "LOADEX", server.path, "CONFIG", "steady.cl-throttle", "no"))
+    assert other("EXEC") == [b"PONG"] and [m for m in server("MODULE", "LIST") if b"steady" in m] == []
+    other.close()
     assert server("MODULE", "LOADEX", server.path, "ARGS", "cl-throttle", "no") == b"OK"
     assert server("COMMAND", "INFO", "cl.throttle") == [None]
 
