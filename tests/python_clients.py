@@ -7,7 +7,7 @@ import inspect
 import os
 import sys
 
-from aiosteady import NotABucket, Refused, Throttler, ThrottleResult, Unavailable, Unknown
+from aiosteady import NotABucket, Refused, Store, Throttler, ThrottleResult, Unavailable, Unknown
 
 FAMILY, URL, CLOSED_URL, *CLUSTER = sys.argv[1:]
 CHECKS = []
@@ -64,7 +64,7 @@ def same(a, b):
 
 @check
 async def decides_as_the_native_client_does(client):
-    theirs, ours = Throttler(client, 5, 60, block_duration=60), Throttler(URL, 5, 60, block_duration=60)
+    theirs, ours = (Throttler(who, 5, 60, block_duration=60) for who in (client, Store(URL, timeout=10)))
     for turn in range(8):
         first, second = (theirs, ours) if turn % 2 else (ours, theirs)
         a, b = await first.consume(f"a{turn}", 3), await second.consume(f"b{turn}", 3)

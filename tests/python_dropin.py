@@ -21,7 +21,9 @@ async def client():
         import redis.asyncio
 
         return redis.asyncio.from_url(URL)
-    return URL
+    from aiosteady import connect
+
+    return connect(URL, timeout=10)  # the URL, for a machine that may be busy
 
 
 async def close(redis):

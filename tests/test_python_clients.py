@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 """The Python package over clients that people have, the oldest and the newest that can be had, on real servers."""
+import asyncio
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from python_rig import under_asyncio
 from resp import free_port
 
 PROGRAM = (Path(__file__).parent / "python_clients.py").read_text()
@@ -41,3 +43,19 @@ def test_a_client_that_people_have(aiosteady, from_pypi, redis_server, closed_po
                          capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.split()[-1] == ("in_a_cluster" if has_cluster else "reads_replies_of_every_protocol")
+
+
+@under_asyncio
+async def test_the_native_client_in_a_cluster(aio, cluster_url):
+    async with aio.connect(cluster_url, timeout=10) as store:
+        t = aio.Throttler(store, 1000, 3600, prefix="native:")
+        for turn in range(2):
+            results = await asyncio.gather(*(t.consume(f"k{i}", i + 1) for i in range(60)))
+            assert [r.level for r in results] == [(turn + 1) * (i + 1) for i in range(60)]
+        tasks = [asyncio.ensure_future(t.consume(f"k{i}", i + 1)) for i in range(60)]
+        await asyncio.sleep(0)
+        for task in tasks[::2]:
+            task.cancel()
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [r.level for r in ends[1::2]] == [3 * (i + 1) for i in range(1, 60, 2)]
+        assert all(isinstance(r, asyncio.CancelledError) for r in ends[::2])

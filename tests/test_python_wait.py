@@ -64,21 +64,21 @@ async def test_what_cannot_be_in_time_is_refused_at_once_and_takes_nothing(aio, 
 
 @under_asyncio
 async def test_who_stands_in_line_gives_up_in_time_too(aio, url):
-    async with patient(aio, url, 1, 0.3) as t:
+    async with patient(aio, url, 1, 1) as t:
         await t.consume("k")
         first = asyncio.create_task(t.wait("k"))
         await asyncio.sleep(0.01)
         start = time.monotonic()
         with pytest.raises(TimeoutError):
             await t.wait("k", timeout=0.05)
-        assert 0.04 < time.monotonic() - start < 0.28
+        assert 0.04 < time.monotonic() - start < 0.9
         assert (await first).success
         assert (await t.peek("k")).level == 1
 
 
 @under_asyncio
 async def test_cancelled_in_line_or_in_front_the_others_go_on(aio, url):
-    async with patient(aio, url, 1, 0.05) as t:
+    async with patient(aio, url, 1, 0.3) as t:
         await t.consume("k")
         tasks = [asyncio.create_task(t.wait("k", timeout=5)) for _ in range(6)]
         await asyncio.sleep(0.01)
@@ -87,7 +87,7 @@ async def test_cancelled_in_line_or_in_front_the_others_go_on(aio, url):
         start = time.monotonic()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert [isinstance(r, asyncio.CancelledError) for r in results] == [True, False, True, True, False, False]
-        assert 0.1 < time.monotonic() - start < 2
+        assert 0.6 < time.monotonic() - start < 4
         assert t._lines == {}
 
 
