@@ -158,6 +158,49 @@ static void test_never_started_then_started(void **state) {
     assert_int_equal(rig.log.lines, 2);
 }
 
+static steady_throttler *throttler_with(enum steady_policy policy) {
+    const steady_limit limit = {.max_capacity = 100, .drop_recharge = HOUR};
+    const steady_throttler_options options = {.on_error = policy, .local_share = 4};
+    steady_throttler *throttler = NULL;
+    assert_int_equal(steady_throttler_new(&throttler, rig.store, &limit, &options, NULL), 0);
+    return throttler;
+}
+
+/* So many decisions with a policy: how many were let in. Each says who answered. */
+static unsigned let_in(enum steady_policy policy, enum steady_source source, unsigned decisions) {
+    steady_throttler *throttler = throttler_with(policy);
+    unsigned allowed = 0;
+    for (unsigned i = 0; i < decisions; i++) {
+        struct tally tally = {0};
+        assert_int_equal(steady_consume(throttler, "p", 1, 1, count_result, expect_result(&tally)), 0);
+        run_until_done(rig.poller, &tally, STEADY_SECOND);
+        assert_int_equal(tally.last.source, source);
+        assert_int_equal(tally.last.error, source == STEADY_FROM_STORE ? 0 : STEADY_UNAVAILABLE);
+        allowed += tally.last.success;
+    }
+    steady_throttler_free(&throttler);
+    return allowed;
+}
+
+static void test_policies_in_an_outage(void **state) {
+    (void)state;
+    rig_open(TIMEOUT);
+    for (int round = 1; round <= 3; round++) {
+        assert_used_again();
+        assert_int_equal(let_in(STEADY_LOCAL, STEADY_FROM_STORE, 10), 10);
+        server_kill(&rig.server);
+        run_for(rig.poller, 50 * MS);
+        assert_int_equal(let_in(STEADY_REPORT, STEADY_FROM_NOWHERE, 200), 0);
+        assert_int_equal(let_in(STEADY_DENY, STEADY_FROM_POLICY, 200), 0);
+        assert_int_equal(let_in(STEADY_ALLOW, STEADY_FROM_POLICY, 200), 200);
+        assert_int_equal(let_in(STEADY_LOCAL, STEADY_FROM_LOCAL, 200), round == 1 ? 25 : 0); /* its share, once */
+        server_restart(&rig.server, true);
+        assert_used_again();
+        assert_int_equal(let_in(STEADY_LOCAL, STEADY_FROM_STORE, 10), 10);
+        assert_int_equal(rig.log.lines, 2 * round);
+    }
+}
+
 static void kill_clients(void) {
     server_ask(&rig.server, "CLIENT KILL TYPE normal");
     sleep_us(20 * MS);
@@ -396,6 +439,7 @@ int main(void) {
         WITH_RIG(test_killed_and_restarted),
         WITH_RIG(test_killed_under_load),
         WITH_RIG(test_never_started_then_started),
+        WITH_RIG(test_policies_in_an_outage),
         WITH_RIG(test_clients_killed),
         WITH_RIG(test_paused),
         WITH_RIG(test_signals_every_millisecond),

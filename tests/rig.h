@@ -54,10 +54,8 @@ void trickle(struct tally *tally, steady_us pause, steady_us time);
 pid_t start_child(void (*work)(void));
 void end_child(pid_t pid);
 
-/* The longest that a handler of the library has held rig.loop, waits for a processor left out. */
-steady_us longest_turn(void);
-
-/* Fails the test where that was over 5 ms (more under a sanitizer). */
+/* Fails the test where handlers of the library have held rig.loop for over 5 ms (more under a sanitizer), waits for a
+ * processor left out. */
 void assert_loop_never_held(void);
 
 #endif

@@ -182,17 +182,19 @@ static void show_figures(void) {
            (long long)figures.slowest);
 }
 
-/* TEST is the one test to run, for `make faults`. The Makefile has this linked into every test. */
+/* STEADY_TEST is the one test to run, for `make faults`. The Makefile has this linked into every test. */
 void choose_test(void);
 __attribute__((constructor)) void choose_test(void) {
-    const char *name = getenv("TEST");
+    const char *name = getenv("STEADY_TEST");
     figures.pid = getpid();
     if (name == NULL) return;
     cmocka_set_test_filter(name);
     atexit(show_figures);
 }
 
-steady_us how_long(steady_us briefly, steady_us at_length) { return getenv("TEST") != NULL ? at_length : briefly; }
+steady_us how_long(steady_us briefly, steady_us at_length) {
+    return getenv("STEADY_TEST") != NULL ? at_length : briefly;
+}
 
 void account_lost(const struct tally *tally, long long charged, long long most) {
     const long long allowed = (long long)tally->allowed;
