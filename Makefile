@@ -137,6 +137,8 @@ $(UNIT) $(LIVE) $(PROG): $(BUILD)/test/%: $(BUILD)/obj/tests/%.o $(BUILD)/test/l
 
 # Programs that only `make faults` runs, and a library that it puts under a server.
 LDFLAGS_clocks = -Wl,--wrap=clock_gettime
+FAILING = socket connect setsockopt getsockopt send recv eventfd pthread_create
+LDFLAGS_syscalls = $(FAILING:%=-Wl,--wrap=%)
 $(FAULTS): $(BUILD)/faults/%: $(BUILD)/obj/tests/faults/%.o $(BUILD)/test/libhelp.a $(BUILD)/libsteady.a
 	@mkdir -p $(@D)
 	$(SAY) LINK $@
