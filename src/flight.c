@@ -220,6 +220,7 @@ static void load(struct steady__flight *flight, const struct ticket *asker, stru
     ticket->is_load = true;
     ticket->call.verb = verb;
     ticket->request.key = NULL;
+    ticket->request.reads = false;
     ticket->request.at = asker->request.at;
     dialect->loading[verb] = true; /* encoding, which may happen at once, makes it false */
     if (flight->carrier_class->submit(flight->carrier, &ticket->request) == 0) {

@@ -219,7 +219,7 @@ static const struct steady__link_owner replica_owner = {encode, replica_answered
 static int submit(void *carrier, struct steady__request *request) {
     struct steady__replica *r = carrier;
     if (request->key == NULL && request->at == r) return steady__link_submit(r->link, request);
-    const bool wanted = request->reads && !r->slow && !r->off && steady__link_is_up(r->link);
+    const bool wanted = request->key != NULL && request->reads && !r->slow && !r->off && steady__link_is_up(r->link);
     if (!wanted || steady__link_submit(r->link, request) != 0) return steady__cluster_class.submit(r->server, request);
     request->at = r;
     return 0;

@@ -213,13 +213,31 @@ static void test_a_cluster_after_all(void **state) {
     assert_int_equal(fake_node_heard(replica, "EVALSHA"), before);
 }
 
+/* A script that the server lacks is loaded into the server, whatever went to the replica just before. */
+static void test_scripts_go_where_they_are_missing(void **state) {
+    struct tally peeks = {0}, consumes = {0};
+    (void)state;
+    open_it();
+    await(2);
+    for (int i = 0; i < 8; i++)
+        assert_int_equal(steady_peek(throttler, "k", 1, count_result, expect_result(&peeks)), 0);
+    run_until_done(poller, &peeks, STEADY_SECOND);
+    const unsigned before = fake_node_heard(replica, "SCRIPT");
+    fake_node_says(server, "EVALSHA", "-NOSCRIPT No matching script.\r\n", 31, 1);
+    consume_counted(throttler, "k", 1, &consumes);
+    run_until_done(poller, &consumes, STEADY_SECOND);
+    assert_int_equal(consumes.verdicts, 1);
+    assert_int_equal(fake_node_heard(server, "SCRIPT"), 1);
+    assert_int_equal(fake_node_heard(replica, "SCRIPT"), before);
+}
+
 int main(void) {
 #define WITH_NODES(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         WITH_NODES(test_lists_that_name_nobody),  WITH_NODES(test_asked_in_moderation),
         WITH_NODES(test_not_a_connected_replica), WITH_NODES(test_refused_and_put_to_the_server),
         WITH_NODES(test_answers_that_are_none),   WITH_NODES(test_silent),
-        WITH_NODES(test_a_cluster_after_all),
+        WITH_NODES(test_a_cluster_after_all),     WITH_NODES(test_scripts_go_where_they_are_missing),
     };
     return cmocka_run_group_tests_name("replica", tests, NULL, NULL);
 }
