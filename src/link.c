@@ -97,15 +97,6 @@ static bool is_greeting(const struct steady__link *link, const struct steady__re
 
 /* ---- Telling ---- */
 
-static void name_server(struct steady__link *link, const struct steady__url *at) {
-    const char *name = steady__url_is_sentinel(at->scheme) ? at->service : at->path;
-    if (*at->host == '\0')
-        steady__printable(link->where, sizeof link->where, name, strlen(name));
-    else
-        snprintf(link->where, sizeof link->where, strchr(at->host, ':') != NULL ? "[%s]:%u" : "%s:%u", at->host,
-                 (unsigned)at->port);
-}
-
 static void tell(struct steady__link *link, enum steady_log_level level, const char *what, const char *why) {
     char text[512];
     if (link->with.log == NULL) return;
@@ -481,7 +472,7 @@ static void alarmed(void *arg) {
 void steady__link_found(struct steady__link *link, const struct steady__url *at) {
     if (link->state != FINDING || !enter(link)) return;
     link->dial.url = at;
-    name_server(link, at);
+    steady__url_name(link->where, sizeof link->where, at);
     link->state = DIALING;
     steady__dial_start(&link->dial);
     leave(link);
@@ -555,7 +546,7 @@ struct steady__link *steady__link_open(const struct steady__link_options *option
     link->down_error = STEADY_UNAVAILABLE;
     steady__list_init(&link->waiting);
     steady__list_init(&link->casualties);
-    name_server(link, options->url);
+    steady__url_name(link->where, sizeof link->where, options->url);
     link->dial = (struct steady__dial){.net = options->net,
                                        .loop = &link->with.loop,
                                        .url = options->url,

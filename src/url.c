@@ -7,6 +7,7 @@
 
 #include <arpa/inet.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/un.h>
@@ -424,6 +425,14 @@ void steady__url_copy(struct steady__url *to, const struct steady__url *from) {
     to->tls_cert = moved(to, from, from->tls_cert);
     to->tls_key = moved(to, from, from->tls_key);
     to->tls_server_name = moved(to, from, from->tls_server_name);
+}
+
+void steady__url_name(char *out, size_t size, const struct steady__url *url) {
+    const char *name = steady__url_is_sentinel(url->scheme) ? url->service : url->path;
+    if (*url->host == '\0')
+        steady__printable(out, size, name, strlen(name));
+    else
+        snprintf(out, size, strchr(url->host, ':') != NULL ? "[%s]:%u" : "%s:%u", url->host, (unsigned)url->port);
 }
 
 void steady__url_clear(struct steady__url *url) {

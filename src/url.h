@@ -54,6 +54,9 @@ int steady__url_parse(struct steady__url *url, const char *text, steady_message 
 /* A copy whose strings point into itself. */
 void steady__url_copy(struct steady__url *to, const struct steady__url *from);
 
+/* Where a URL leads, for a message: a host and a port, a path, a service. */
+void steady__url_name(char *out, size_t size, const struct steady__url *url);
+
 /* Wipes the password. */
 void steady__url_clear(struct steady__url *url);
 
