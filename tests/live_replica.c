@@ -188,6 +188,18 @@ static void test_cut_off(void **state) {
     await_replica(3 * STEADY_SECOND);
 }
 
+/* The primary is gone, and peeks go on. */
+static void test_primary_killed(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    follow();
+    open_with("", "?peek=replica");
+    await_replica(2 * STEADY_SECOND);
+    server_kill(&primary);
+    peek_for(&tally, STEADY_SECOND);
+    assert_int_equal(tally.verdicts, tally.called);
+}
+
 /* It says of itself that its data may be old, and the peek that heard so is answered by the server. */
 static void test_stale(void **state) {
     struct tally tally = {0};
@@ -240,9 +252,9 @@ static void test_closed_meanwhile(void **state) {
 int main(void) {
 #define WITH_REPLICA(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        WITH_REPLICA(test_who_answers),    WITH_REPLICA(test_none_to_ask),      WITH_REPLICA(test_killed_and_restarted),
-        WITH_REPLICA(test_frozen),         WITH_REPLICA(test_cut_off),          WITH_REPLICA(test_stale),
-        WITH_REPLICA(test_blocking_calls), WITH_REPLICA(test_closed_meanwhile),
+        WITH_REPLICA(test_who_answers),    WITH_REPLICA(test_none_to_ask),    WITH_REPLICA(test_killed_and_restarted),
+        WITH_REPLICA(test_frozen),         WITH_REPLICA(test_cut_off),        WITH_REPLICA(test_stale),
+        WITH_REPLICA(test_primary_killed), WITH_REPLICA(test_blocking_calls), WITH_REPLICA(test_closed_meanwhile),
     };
     return cmocka_run_group_tests_name("replica", tests, NULL, NULL);
 }
