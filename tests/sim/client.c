@@ -69,8 +69,10 @@ steady_us client_slack(const struct client *client, const struct decision *d) {
     return client->loop.late + client->loop.stalled - d->stalled_before + MS / 20;
 }
 
+bool client_has_links(const struct client *client) { return sim_cluster.on || client->peeks_at_replica; }
+
 bool client_finds_out(const struct client *client) {
-    return client->options.timeout <= 50 * MS && !sim_cluster.on; /* where an idle one may stay idle */
+    return client->options.timeout <= 50 * MS && !client_has_links(client); /* where an idle one may stay idle */
 }
 
 steady_us client_patience(const struct client *client) {
@@ -252,7 +254,7 @@ static void logged(void *data, enum steady_log_level level, const char *text) {
     const bool lost = level == STEADY_LOG_WARNING;
     note(lost ? "log: lost" : "log: found", client->index, 0, 0);
     check_secrets(text);
-    if (lost == client->lost_logged && !sim_cluster.on) broken("the log is told twice: %s", text);
+    if (lost == client->lost_logged && !client_has_links(client)) broken("the log is told twice: %s", text);
     if (client->store == NULL) broken("the log is told after the store was closed");
     client->lost_logged = lost;
     do_mischief(client);
@@ -297,7 +299,7 @@ void client_dials(struct client *client) {
         client->failures++;
     note("dial", client->index, client->failures, rejected);
     const steady_us least = rejected ? STEADY_SECOND : least_rest(client->failures);
-    if (client->dialed_at != NEVER && now - client->dialed_at < least && !sim_cluster.on)
+    if (client->dialed_at != NEVER && now - client->dialed_at < least && !client_has_links(client))
         broken("client %d connects again after %" PRId64 " us, having failed %u times", client->index,
                now - client->dialed_at, client->failures);
     client->dialed_at = now;
@@ -344,7 +346,8 @@ static void make_url(struct client *client, bool local) {
         snprintf(text, sizeof text, "unix:%s%s/run/server.sock%s", *who != '\0' ? "//" : "", who,
                  one_in(2) ? "?db=3" : "");
     else
-        snprintf(text, sizeof text, "redis://%sserver.test:7000%s", who, !sim_cluster.on && one_in(2) ? "/3" : "");
+        snprintf(text, sizeof text, "redis://%sserver.test:7000%s%s", who, !sim_cluster.on && one_in(2) ? "/3" : "",
+                 client->peeks_at_replica ? "?peek=replica" : "");
     if (steady__url_parse(&client->url, text, &why) != 0) broken("no URL: %s", why.text);
 }
 
@@ -357,6 +360,7 @@ static void make_client(struct client *client, bool local) {
     static const steady_us timeouts[] = {2 * MS, 5 * MS, 10 * MS, 20 * MS, 50 * MS, 100 * MS, 100 * MS, 400 * MS};
     sim_loop_init(&client->loop, one_in(2) ? any_scale(10, 5 * MS) : 0);
     sim_net_init(&client->net, client, &client->loop);
+    client->peeks_at_replica = !local && one_in(6);
     make_url(client, local);
     client->budget = (int)between(1, BUDGET);
     client->options = (steady_store_options){.loop = &client->loop.api,

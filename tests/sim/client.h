@@ -29,9 +29,10 @@ struct client {
     struct tap taps[TAPS];
     void *timer;
     bool submitting, closing;
-    bool comes_late;     /* back, for a reason: see well_at in client.c */
-    int budget;          /* decisions it may yet ask for */
-    int64_t local_level; /* of the store's embedded bucket */
+    bool peeks_at_replica; /* so its URL says */
+    bool comes_late;       /* back, for a reason: see well_at in client.c */
+    int budget;            /* decisions it may yet ask for */
+    int64_t local_level;   /* of the store's embedded bucket */
     steady_stats expected;
     bool lost_logged;
     unsigned noscripts, loads;
@@ -45,6 +46,8 @@ void clients_begin(void);
 void clients_end(void);
 steady_us clients_watched_until(void); /* known once it is calm */
 
+/* Has it more than one link, so that what is known of one says nothing of all? */
+bool client_has_links(const struct client *client);
 /* Does it give up a connection that stalls so soon that it is back within a second? */
 bool client_finds_out(const struct client *client);
 /* How long it waits for an address to accept, at most. */

@@ -52,6 +52,9 @@ struct decision *journal_of(const struct words *words) {
 
 static bool may_have_been_charged(int error) { return error == STEADY_UNKNOWN || error == STEADY_CANCELLED; }
 
+/* Nothing is charged for a peek, so one that a replica does not answer is put to the server as well. */
+static bool may_repeat(const struct decision *d) { return d->verb == STEADY__PEEK && d->client->peeks_at_replica; }
+
 /* ---- What goes out ---- */
 
 static void left(struct conn *conn, const struct words *words) {
@@ -59,9 +62,9 @@ static void left(struct conn *conn, const struct words *words) {
     if (d == NULL) return;
     note("goes out", d->id, conn->fd, 0);
     if (d->client != conn->client) broken("decision %" PRId64 " is sent by another client", d->id);
-    if (d->told && !may_have_been_charged(d->error))
+    if (d->told && !may_have_been_charged(d->error) && !may_repeat(d))
         broken("decision %" PRId64 " goes out after it was told as %s", d->id, steady_error_name(d->error));
-    if (d->left_on != NULL && !d->may_go_again && !d->left_on->turned_away)
+    if (d->left_on != NULL && !d->may_go_again && !d->left_on->turned_away && !may_repeat(d))
         broken("decision %" PRId64 " goes out twice", d->id);
     d->left_on = conn;
     d->refused = d->may_go_again = false;
@@ -99,9 +102,11 @@ void journal_refused(struct decision *d, const char *why) {
 }
 
 void journal_executed(struct decision *d, const struct steady__decision *outcome) {
-    if (d->executed++ > 0) broken("decision %" PRId64 " is made twice", d->id);
-    if (d->told && !may_have_been_charged(d->error))
+    if (d->executed++ > 0 && !may_repeat(d)) broken("decision %" PRId64 " is made twice", d->id);
+    if (d->told && !may_have_been_charged(d->error) && !may_repeat(d))
         broken("decision %" PRId64 " is made after it was told as %s", d->id, steady_error_name(d->error));
+    d->before = d->outcome;
+    d->stepped_before = d->stepped;
     d->stepped = outcome->stepped;
     d->outcome = (steady_result){.source = STEADY_FROM_STORE,
                                  .success = outcome->success,
@@ -113,12 +118,16 @@ void journal_executed(struct decision *d, const struct steady__decision *outcome
 
 /* ---- What is told ---- */
 
+static bool is_same(const steady_result *a, const steady_result *b) {
+    return a->success == b->success && a->level == b->level && a->until_next_drop == b->until_next_drop &&
+           a->blocked_for == b->blocked_for && a->retry_after == b->retry_after;
+}
+
 static void check_verdict(const struct decision *d, const steady_result *r) {
     const steady_result *o = &d->outcome;
     if (d->executed == 0) broken("decision %" PRId64 " has a verdict and was never made", d->id);
     if (r->source != STEADY_FROM_STORE) broken("decision %" PRId64 " comes from %d", d->id, (int)r->source);
-    if (r->success != o->success || r->level != o->level || r->until_next_drop != o->until_next_drop ||
-        r->blocked_for != o->blocked_for || r->retry_after != o->retry_after)
+    if (!is_same(r, o))
         broken("decision %" PRId64 " was told as %d %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 ", but is %d %" PRId64
                " %" PRId64 " %" PRId64 " %" PRId64,
                d->id, r->success, r->level, r->until_next_drop, r->blocked_for, r->retry_after, o->success, o->level,
@@ -152,7 +161,7 @@ static void check_policy(const struct decision *d, const steady_result *r) {
 static void check_doubt(const struct decision *d) {
     const struct conn *conn = d->left_on;
     const bool in_time = sim_loop_now(&d->client->loop) < d->deadline;
-    if (conn == NULL && !sim_cluster.on && (d->client->conn == NULL || d->client->conn->closed))
+    if (conn == NULL && !client_has_links(d->client) && (d->client->conn == NULL || d->client->conn->closed))
         broken("decision %" PRId64 " never went out, and is unknown", d->id);
     if (conn == NULL) return;
     if (in_time && conn->turned_away_at > 0 && conn->read >= conn->turned_away_at)
@@ -178,6 +187,7 @@ static void check_error(const struct decision *d) {
         break;
     default: broken("decision %" PRId64 " ends as %s", d->id, steady_error_name(d->error));
     }
+    if (may_repeat(d)) return;
     if (d->executed > 0) broken("decision %" PRId64 " was made, but is %s", d->id, steady_error_name(d->error));
     if (d->left_on != NULL && !d->refused && !d->left_on->turned_away)
         broken("decision %" PRId64 " went out and was not refused, but is %s", d->id, steady_error_name(d->error));
@@ -215,6 +225,10 @@ void journal_told(struct decision *d, const steady_result *r) {
     if (d->error != 0 && d->error != STEADY_CANCELLED && client_is_well(client, d->submitted) && !d->place->foreign)
         broken("decision %" PRId64 " is %s, though nothing has been wrong for long", d->id,
                steady_error_name(d->error));
+    if (d->executed > 1 && !is_same(r, &d->outcome)) {
+        d->outcome = d->before;
+        d->stepped = d->stepped_before;
+    }
     tally(d, r);
     if (d->error == 0) {
         check_verdict(d, r);

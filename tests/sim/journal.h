@@ -43,8 +43,8 @@ struct decision {
     bool may_go_again;    /* which is one that sends it out again */
     unsigned noscripts;
     unsigned executed;
-    steady_result outcome; /* of the execution */
-    bool stepped;
+    steady_result outcome, before; /* of the execution, and of the one before that */
+    bool stepped, stepped_before;
 };
 
 void journal_begin(void);

@@ -264,15 +264,23 @@ static void select_db(struct conn *conn, const struct words *words) {
 }
 
 static void say_role(struct conn *conn) {
+    const struct node *node = conn->node;
+    const int other = node->index == 0;
+    char text[128];
     conn->asked_role = true;
-    note("ROLE", conn->fd, conn->node->index, conn->node->primary);
-    if (node_suffers(conn->node, TROUBLE_NOPERM)) {
+    note("ROLE", conn->fd, node->index, node->primary);
+    if (node_suffers(node, TROUBLE_NOPERM)) {
         say(conn, "-NOPERM this user has no permissions to run the 'role' command\r\n", NULL);
-    } else if (conn->node->primary) {
-        say(conn, "*3\r\n$6\r\nmaster\r\n:100\r\n*1\r\n*3\r\n$8\r\n10.0.0.1\r\n$4\r\n7000\r\n$3\r\n100\r\n",
-            &conn->primary_at);
+    } else if (node->primary && node_suffers(node, TROUBLE_NOREPLICAS)) {
+        say(conn, "*3\r\n$6\r\nmaster\r\n:100\r\n*0\r\n", &conn->primary_at);
+    } else if (node->primary) {
+        snprintf(text, sizeof text,
+                 "*3\r\n$6\r\nmaster\r\n:100\r\n*1\r\n*3\r\n$8\r\n10.0.0.%d\r\n$4\r\n7000\r\n$3\r\n100\r\n", other);
+        say(conn, text, &conn->primary_at);
     } else {
-        say(conn, "*5\r\n$5\r\nslave\r\n$8\r\n10.0.0.1\r\n:7000\r\n$9\r\nconnected\r\n:100\r\n", NULL);
+        snprintf(text, sizeof text, "*5\r\n$5\r\nslave\r\n$8\r\n10.0.0.%d\r\n:7000\r\n$9\r\nconnected\r\n:100\r\n",
+                 other);
+        say(conn, text, NULL);
     }
 }
 

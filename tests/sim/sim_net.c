@@ -368,10 +368,10 @@ static void answer(void *arg) {
     lookup->done(lookup->arg, &found, NULL);
 }
 
-/* An address is no name, and only a cluster tells of any. */
-static bool address_of(const char *host, struct name *found) {
+/* An address is no name, and only clusters and primaries tell of any. */
+static bool address_of(const struct client *client, const char *host, struct name *found) {
     if (strcmp(host, "server.test") == 0) return false;
-    if (!sim_cluster.on || strncmp(host, "10.0.0.", 7) != 0) broken("\"%s\" is looked up", host);
+    if (!client_has_links(client) || strncmp(host, "10.0.0.", 7) != 0) broken("\"%s\" is looked up", host);
     found->hosts[0] = (uint8_t)(host[7] - '0');
     found->count = 1;
     return true;
@@ -381,7 +381,7 @@ static struct steady__lookup *sim_lookup(
     const struct steady__net *net, const steady_loop *loop, const char *host, uint16_t port,
     void (*done)(void *arg, const struct steady__addresses *found, const char *why), void *arg) {
     struct name found = server_name;
-    const bool by_address = address_of(host, &found);
+    const bool by_address = address_of(self(net)->client, host, &found);
     if (!by_address) client_dials(self(net)->client);
     if (net_weather.no_lookup_one_in > 0 && one_in(net_weather.no_lookup_one_in)) return NULL;
     const steady_us now = sim_loop_now(self(net)->loop);
