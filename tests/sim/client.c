@@ -65,8 +65,9 @@ static void make_places(void) {
 
 /* ---- Decisions ---- */
 
+/* A timer may be late, and one that is late may be set anew, once, for a decision that fails at once. */
 steady_us client_slack(const struct client *client, const struct decision *d) {
-    return client->loop.late + client->loop.stalled - d->stalled_before + MS / 20;
+    return 2 * client->loop.late + client->loop.stalled - d->stalled_before + MS / 20;
 }
 
 bool client_has_links(const struct client *client) { return sim_cluster.on || client->peeks_at_replica; }
