@@ -255,7 +255,6 @@ static enum steady__heed told(struct node *node, const struct steady__reply *rep
             cluster->allowed_at = now(cluster) + PAUSE_BLIND;
         steady__alarm_set(&cluster->alarm, 0); /* to sweep */
     }
-    if (refusal == STEADY__REFUSAL_CLIENTS) return STEADY__HEED_NOT_LET_IN;
     return map || error ? STEADY__HEED_NOTHING : STEADY__HEED_UNTRUSTED;
 }
 

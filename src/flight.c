@@ -254,11 +254,9 @@ static enum steady__heed refused(struct steady__flight *flight, struct ticket *t
 static enum steady__heed loaded(struct steady__flight *flight, struct ticket *ticket,
                                 const struct steady__reply *reply) {
     put_back(flight, ticket);
-    if (reply->kind != STEADY__REPLY_ERROR)
-        return reply->kind == STEADY__REPLY_INTEGERS ? STEADY__HEED_UNTRUSTED : STEADY__HEED_NOTHING;
-    steady__reply_excuse(flight->trouble->text, sizeof flight->trouble->text, reply, NULL, 0);
-    const bool let_in = steady__script_refusal(reply->text, reply->text_len) != STEADY__REFUSAL_CLIENTS;
-    return let_in ? STEADY__HEED_NOTHING : STEADY__HEED_NOT_LET_IN;
+    if (reply->kind == STEADY__REPLY_ERROR)
+        steady__reply_excuse(flight->trouble->text, sizeof flight->trouble->text, reply, NULL, 0);
+    return reply->kind == STEADY__REPLY_INTEGERS ? STEADY__HEED_UNTRUSTED : STEADY__HEED_NOTHING;
 }
 
 /* The server has no module, or none for us: the scripts are asked instead, for this and all that comes. True: that was

@@ -323,18 +323,23 @@ static void heed(struct steady__link *link, enum steady__heed what, struct stead
     }
 }
 
+/* The first to hear it may be a request that nobody waits for any more, or one that is no decision. */
+static bool is_full(const struct steady__reply *reply) {
+    return reply->kind == STEADY__REPLY_ERROR &&
+           steady__script_refusal(reply->text, reply->text_len) == STEADY__REFUSAL_CLIENTS;
+}
+
 static void replied(struct steady__link *link, struct steady__request *request, const struct steady__reply *reply) {
     if (request != NULL && is_greeting(link, request)) {
         greeted(link, (enum steady__greeting)(request - link->greetings), reply);
-    } else if (request != NULL) {
-        const uint64_t epoch = link->epoch;
-        const enum steady__heed what =
-            link->with.owner_class->answered(link->with.owner, request, &link->dialect, reply);
-        if (link->epoch == epoch) heed(link, what, request);
-    } else if (reply->kind == STEADY__REPLY_ERROR &&
-               steady__script_refusal(reply->text, reply->text_len) == STEADY__REFUSAL_CLIENTS) {
-        heed(link, STEADY__HEED_NOT_LET_IN, NULL); /* whoever it was that asked, the others want to know */
+        return;
     }
+    const uint64_t epoch = link->epoch;
+    const bool full = is_full(reply);
+    enum steady__heed what = STEADY__HEED_NOTHING;
+    if (request != NULL) what = link->with.owner_class->answered(link->with.owner, request, &link->dialect, reply);
+    if (full && what == STEADY__HEED_NOTHING) what = STEADY__HEED_NOT_LET_IN;
+    if (link->epoch == epoch && (request != NULL || full)) heed(link, what, request);
 }
 
 /* False once the connection is gone, or, where a callback has forked, the parent's. */
