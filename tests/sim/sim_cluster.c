@@ -22,8 +22,10 @@ void sim_cluster_begin(bool on) {
         sim_cluster.owner[slot] = (uint8_t)(slot / (SLOTS / NODES + 1));
         sim_cluster.going_to[slot] = NODES;
     }
-    for (int i = 0; on && i < NODES; i++)
+    for (int i = 0; on && i < NODES; i++) {
         nodes[i].primary = true;
+        nodes[i].hangs_up = false; /* it would, on each new connection, at any time */
+    }
 }
 
 /* CRC-16/XMODEM, bit by bit, of what stands between the first '{' and the next '}', if anything does. */
