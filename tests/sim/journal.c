@@ -87,6 +87,7 @@ void journal_left(struct conn *conn, const char *bytes, size_t offered, size_t t
 
 /* EVALSHA, once more after NOSCRIPT, and then the script itself. */
 void journal_seen(struct decision *d, enum form form) {
+    if (may_repeat(d)) return; /* it begins anew at the server */
     if ((form == FORM_EVAL) != (d->noscripts == 2) || (form == FORM_MODULE && d->noscripts > 0))
         broken("decision %" PRId64 " is sent in the wrong form after %u times NOSCRIPT", d->id, d->noscripts);
 }
