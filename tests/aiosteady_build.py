@@ -27,7 +27,7 @@ def build(folder, env=None):
 
 def from_pypi(folder, *requirements):
     """A folder with these packages, and what they need, for this Python."""
-    name = hashlib.sha256(" ".join([TAG, *requirements]).encode()).hexdigest()[:16]
+    name = hashlib.sha256(" ".join([sys.version, *requirements]).encode()).hexdigest()[:16]
     target = folder / name
     if (target / "installed").exists():
         return target
