@@ -105,7 +105,8 @@ static void await_stat(const char *field, long long least) {
 
 static void test_agrees_with_a_single_server(void **state) {
     uint64_t seed = 7;
-    steady_store *single = open_store(rig.server.url, NULL), *many = open_store(cluster.nodes[4].url, NULL);
+    const steady_store_options options = {.timeout = PATIENT};
+    steady_store *single = open_store(rig.server.url, &options), *many = open_store(cluster.nodes[4].url, &options);
     steady_throttler *one = new_throttler(single, 10, RECHARGE), *other = new_throttler(many, 10, RECHARGE);
     (void)state;
     for (int i = 0; i < 3000; i++) {
