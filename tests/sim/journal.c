@@ -12,10 +12,9 @@
 
 static struct decision decisions[DECISIONS_MAX];
 static int64_t count;
+struct journal_totals journal_totals;
 
 void journal_begin(void) { count = 0; }
-int64_t journal_count(void) { return count; }
-const struct decision *journal_at(int64_t id) { return &decisions[id - 1]; }
 
 struct decision *journal_open(struct client *client, const struct place *place, enum steady__verb verb,
                               int64_t amount) {
@@ -240,6 +239,15 @@ void journal_told(struct decision *d, const steady_result *r) {
 }
 
 void journal_end(void) {
-    for (int64_t i = 0; i < count; i++)
-        if (decisions[i].accepted && !decisions[i].told) broken("decision %" PRId64 " was never called back", i + 1);
+    for (int64_t i = 0; i < count; i++) {
+        const struct decision *d = &decisions[i];
+        if (d->accepted && !d->told) broken("decision %" PRId64 " was never called back", i + 1);
+        journal_totals.asked++;
+        if (!d->told || (d->error != 0 && !may_have_been_charged(d->error)))
+            journal_totals.other++;
+        else if (d->error == 0)
+            *(d->outcome.success ? &journal_totals.allowed : &journal_totals.denied) += 1;
+        else
+            *(d->error == STEADY_UNKNOWN ? &journal_totals.unknown : &journal_totals.cancelled) += 1;
+    }
 }

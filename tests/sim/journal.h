@@ -51,8 +51,12 @@ void journal_begin(void);
 void journal_end(void); /* checks what can only be known at the end */
 
 struct decision *journal_open(struct client *client, const struct place *place, enum steady__verb verb, int64_t amount);
-int64_t journal_count(void);
-const struct decision *journal_at(int64_t id);
+
+/* What became of the decisions of all seeds so far. */
+struct journal_totals {
+    int64_t asked, allowed, denied, unknown, cancelled, other; /* the others were not charged, and said so */
+};
+extern struct journal_totals journal_totals;
 
 /* The client's side: of the bytes offered, `taken` go out on that connection. */
 void journal_left(struct conn *conn, const char *bytes, size_t offered, size_t taken);
