@@ -28,7 +28,7 @@ static void test_frozen_under_traffic(void **state) {
         assert_int_equal(tally.verdicts, 0);
         assert_int_equal(tally.errors[-STEADY_UNKNOWN] + tally.errors[-STEADY_UNAVAILABLE], tally.called);
         assert_true(tally.errors[-STEADY_UNKNOWN] > 0);
-        if (tally.slowest > TIMEOUT + SLACK) fail_msg("one took %lld us", (long long)tally.slowest);
+        assert_in_time(&tally);
         assert_true(stats().timeouts > timeouts);
         assert_non_null(strstr(rig.log.last, "does not answer")); /* dropped after four timeouts */
         server_thaw(&rig.server);
@@ -136,7 +136,7 @@ static void test_killed_under_load(void **state) {
     server_kill(&rig.server);
     run_until_done(rig.poller, &tally, STEADY_SECOND);
     assert_int_equal(tally.verdicts + tally.errors[-STEADY_UNKNOWN] + tally.errors[-STEADY_UNAVAILABLE], 500);
-    assert_true(tally.slowest < TIMEOUT + SLACK);
+    assert_in_time(&tally);
 }
 
 static void test_never_started_then_started(void **state) {
@@ -234,7 +234,8 @@ static void test_paused(void **state) {
         run_for(rig.poller, 100 * MS);
         assert_used_again();
     }
-    assert_true(tally.errors[-STEADY_UNKNOWN] > 0 && tally.slowest < TIMEOUT + SLACK);
+    assert_true(tally.errors[-STEADY_UNKNOWN] > 0);
+    assert_in_time(&tally);
     assert_int_equal(stats().reconnects, 0);
     account(&tally, level("k"));
 }

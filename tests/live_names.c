@@ -140,9 +140,9 @@ static void test_failover_loses_what_was_not_replicated(void **state) {
 static void test_split_brain(void **state) {
     struct tally here = {0}, there = {0}, healed = {0};
     char url[64];
-    const steady_store_options options = {.loop = &rig.loop, .timeout = TIMEOUT};
+    const steady_store_options options = {.loop = &rig.loop, .timeout = 5 * STEADY_SECOND};
     (void)state;
-    open_by_name(TIMEOUT);
+    open_by_name(5 * STEADY_SECOND);
     warm_up();
     steady_throttler_free(&rig.throttler);
     rig.throttler = new_throttler(rig.store, 100, HOUR);
@@ -155,8 +155,8 @@ static void test_split_brain(void **state) {
         consume_counted(rig.throttler, "k", 1, &here);
         consume_counted(throttler, "k", 1, &there);
     }
-    run_until_done(rig.poller, &here, STEADY_SECOND);
-    run_until_done(rig.poller, &there, STEADY_SECOND);
+    run_until_done(rig.poller, &here, 5 * STEADY_SECOND);
+    run_until_done(rig.poller, &there, 5 * STEADY_SECOND);
     assert_int_equal(here.allowed, 100);
     assert_int_equal(there.allowed, 100);
     names_say("127.0.0.2", 0, 0);
@@ -182,7 +182,7 @@ static void test_resolver_slow(void **state) {
     open_by_name(TIMEOUT);
     trickle(&tally, MS, 700 * MS);
     assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.called); /* nothing was written */
-    assert_true(tally.slowest < TIMEOUT + SLACK);
+    assert_in_time(&tally);
     assert_used_again();
     assert_int_equal(names_asked() - asked, 1);
     assert_loop_never_held();
@@ -196,7 +196,7 @@ static void test_resolver_dead(void **state) {
     open_by_name(TIMEOUT);
     trickle(&tally, 5 * MS, how_long(500 * MS, 3 * STEADY_SECOND));
     assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.called);
-    assert_true(tally.slowest < TIMEOUT + SLACK);
+    assert_in_time(&tally);
     assert_true(names_asked() - asked <= 3); /* one at a time */
     rig_close();                             /* with a lookup under way, whose thread goes by itself */
     names_say("127.0.0.1", 0, 0);
@@ -211,8 +211,11 @@ static void test_resolver_does_not_know(void **state) {
     for (size_t i = 0; i < COUNT(errors); i++) {
         names_say("", errors[i], 0);
         open_by_name(TIMEOUT);
-        assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
-        assert_non_null(strstr(steady_store_trouble(rig.store), gai_strerror(errors[i])));
+        const steady_us until = now_us() + STEADY_SECOND;
+        do {
+            assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+            assert_true(now_us() < until);
+        } while (strstr(steady_store_trouble(rig.store), gai_strerror(errors[i])) == NULL);
         names_say("127.0.0.1", 0, 0);
         assert_used_again();
         rig_close();

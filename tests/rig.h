@@ -38,7 +38,7 @@ steady_stats stats(void);
 /* What a single decision on the key "k" ends as. */
 int ask_one(void);
 
-/* One verdict, or fails the test. */
+/* Asks until there is a verdict, or fails the test. */
 void warm_up(void);
 
 /* Submits until there is a verdict; fails the test if there is none within a second. */
@@ -57,5 +57,8 @@ void end_child(pid_t pid);
 /* Fails the test where handlers of the library have held rig.loop for over 5 ms (more under a sanitizer), waits for a
  * processor left out. */
 void assert_loop_never_held(void);
+
+/* Fails the test where a decision was called back later than TIMEOUT, waits for a processor left out. */
+void assert_in_time(const struct tally *tally);
 
 #endif
