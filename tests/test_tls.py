@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """TLS seen from outside: the command on rediss://, and a library that was built without OpenSSL."""
+import asyncio
 import os
 import re
 import subprocess
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from command import ALLOWED, LIMIT, UNAVAILABLE, USAGE
+from python_rig import under_asyncio
 from resp import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,6 +97,22 @@ def test_no_key_and_no_password_is_shown(run, tls, folder):
         assert done.returncode in (USAGE, UNAVAILABLE)
         secret = "".join((folder / "server.key").read_text().splitlines()[1:2])
         assert len(secret) == 64 and secret[:16] not in done.stderr and "hunter2" not in done.stderr
+
+
+@under_asyncio
+async def test_the_python_package_over_tls(aio, tls, folder):
+    url = f"rediss://{tls.at}/3?tls_ca={folder}/server.pem"
+    tls("FLUSHALL")
+    async with aio.connect(url, timeout=10) as store:
+        t = aio.Throttler(store, 1000, 60)
+        results = await asyncio.gather(*(t.consume(f"k{i}", i + 1) for i in range(100)))
+        assert [r.level for r in results] == list(range(1, 101))
+    for options in ("", f"?tls_ca={folder}/client.pem"):  # whom the system trusts, or somebody else
+        async with aio.connect(f"rediss://{tls.at}{options}", timeout=10) as store:
+            with pytest.raises(aio.Unavailable, match="certificate"):
+                await aio.Throttler(store, 1, 60).consume("k")
+    with pytest.raises((ValueError, aio.Error), match="nobody.pem"):
+        await aio.Throttler(f"rediss://{tls.at}?tls_ca={folder}/nobody.pem", 1, 60).consume("k")
 
 
 # ---- What is linked, and what is not ----
