@@ -34,7 +34,7 @@ def cluster_url(start_redis):
 
 
 @pytest.mark.parametrize(("family", "version", "has_cluster"), [
-    ("redis", "==4.2.0", False), ("redis", "==4.3.4", True), ("redis", "==5.0.8", True), ("redis", ">=6", True),
+    ("redis", "==4.2.0", False), ("redis", "==4.3.4", True), ("redis", ">=6", True),
     ("valkey", "", True), ("aioredis", "==1.3.1", False)])
 def test_a_client_that_people_have(aiosteady, from_pypi, redis_server, closed_port, cluster_url, family, version, has_cluster):
     folder = from_pypi(family + version)
