@@ -125,6 +125,8 @@ async def says_what_the_server_refuses(client):
         local = Throttler(client, 4, 1, on_error="local", local_share=2)
         assert [(r.success, r.source) for r in [await local.consume("k") for _ in range(3)]] == [
             (True, "local"), (True, "local"), (False, "local")]
+        local = Throttler(client, 1, 0.05, block_duration=60, on_error="local")
+        assert [(await local.wait("w", timeout=2)).source for _ in range(2)] == ["local", "local"], "no block of a minute"
     finally:
         await command(client, "CONFIG", "SET", "maxmemory", "0")
     await command(client, "REPLICAOF", "127.0.0.1", "1")

@@ -92,7 +92,7 @@ def asker(command: Command) -> Asker:
                 raise
             cause, code, why = error, meaning(error) or STEADY_UNAVAILABLE, printable(error)
         try:
-            return throttler._failed(code, why, verb, key, amount)
+            return throttler._failed(code, why, verb, key, amount, patient)
         except Error as error:
             raise error from cause
 

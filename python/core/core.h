@@ -180,6 +180,11 @@ struct decision {
     PyObject *answer;
 };
 
+/* Of the two throttlers of a binding. */
+static inline steady_throttler *core_whom(const struct binding *binding, struct question question) {
+    return question.patient && binding->patient != NULL ? binding->patient : binding->throttler;
+}
+
 PyObject *core_decision(struct throttler *throttler, struct question question, PyObject *key);
 
 /* Prefix and key, as bytes; in `room`, of STEADY__KEY_MAX bytes, where there is a prefix. -1 and an exception. */

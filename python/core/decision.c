@@ -45,10 +45,6 @@ static void answered(const steady_result *result, void *data) {
 
 /* ---- Asking ---- */
 
-static steady_throttler *whom(const struct binding *binding, struct question question) {
-    return question.patient && binding->patient != NULL ? binding->patient : binding->throttler;
-}
-
 static PyObject *ask_embedded(struct decision *self, steady_throttler *throttler, const char *key, size_t len) {
     steady_result result;
     switch (self->question.verb) {
@@ -99,7 +95,7 @@ static PySendResult start(struct decision *self, PyObject **out) {
     self->phase = DECISION_STARTING; /* and so nobody lets go of throttler and key, whatever code runs meanwhile */
     const struct binding *binding = core_binding(self->throttler);
     if (binding == NULL || core_whole_key(self->throttler, self->key, room, &key, &len) != 0) return PYGEN_ERROR;
-    steady_throttler *throttler = whom(binding, self->question);
+    steady_throttler *throttler = core_whom(binding, self->question);
     if (binding->store->loop != NULL) {
         self->store = (struct loop_store *)Py_NewRef((PyObject *)binding->store);
         return ask_server(self, throttler, key, len, out);

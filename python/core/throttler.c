@@ -233,13 +233,14 @@ static PyObject *throttler_decode(struct throttler *self, PyObject *args) {
 }
 
 static PyObject *throttler_failed(struct throttler *self, PyObject *args) {
-    int error = 0, verb = 0;
+    int error = 0, verb = 0, patient = 0;
     const char *why = NULL;
     PyObject *key = NULL;
     long long amount = 0;
-    if (!PyArg_ParseTuple(args, "iziOL", &error, &why, &verb, &key, &amount)) return NULL;
-    steady_throttler *stand_in = self->count > 0 ? self->bindings[0].throttler : NULL;
-    return core_policy(self, stand_in, (struct question){(enum steady__verb)verb, false, amount}, key, error, why);
+    if (!PyArg_ParseTuple(args, "iziOLp", &error, &why, &verb, &key, &amount, &patient)) return NULL;
+    const struct question question = {(enum steady__verb)verb, patient != 0, amount};
+    steady_throttler *stand_in = self->count > 0 ? core_whom(&self->bindings[0], question) : NULL;
+    return core_policy(self, stand_in, question, key, error, why);
 }
 
 static PyMethodDef methods[] = {
