@@ -101,7 +101,9 @@ async def waits(client):
     await asyncio.wait_for(asyncio.gather(*(t.wait("k") for _ in range(5))), 3)
     async with t.limit("k", timeout=1) as result:
         assert result.success
-    await raises(TimeoutError, Throttler(client, 1, 60).wait("k", timeout=0.001))
+    full = Throttler(client, 1, 60)
+    await full.consume("full")
+    await raises(TimeoutError, full.wait("full", timeout=0.001))
 
 
 @check
