@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "fake_node.h"
 #include "fake_server.h"
 
 #define MS STEADY_MILLISECOND
@@ -127,8 +128,10 @@ static void test_no_answer_of_a_sentinel(void **state) {
         sentinels[0] = sentinel_saying(answers[i], FAKE_SEND);
         open_it();
         const int error = ask_one();
-        if (error != STEADY_UNAVAILABLE || strstr(steady_store_trouble(store), "no answer") == NULL)
-            fail_msg("%s: %d, %s", answers[i], error, steady_store_trouble(store));
+        for (const steady_us until = now_us() + 2 * STEADY_SECOND; log_lines.lines == 0 && now_us() < until;)
+            run_for(poller, 5 * MS);
+        if (error != STEADY_UNAVAILABLE || strstr(log_lines.all, "no answer") == NULL)
+            fail_msg("%s: %d, %s", answers[i], error, log_lines.all);
         assert_int_equal(log_lines.lines, 1);
         close_all();
     }
@@ -165,35 +168,60 @@ static void test_in_slices(void **state) {
         run_for(poller, 10 * MS);
 }
 
+/* ---- On any number of connections ---- */
+
+static struct fake_node *node_saying(const char *word, const char *reply) {
+    struct fake_node *node = fake_node_start(false);
+    fake_node_says(node, word, reply, strlen(reply), 0);
+    return node;
+}
+
+static struct fake_node *server_of_role(const char *role) {
+    struct fake_node *node = node_saying("ROLE", role);
+    fake_node_says(node, "EVALSHA", ":0\r\n", 4, 0);
+    return node;
+}
+
+static void name_port(char answer[64], int port) {
+    snprintf(answer, 64, "*2\r\n$9\r\n127.0.0.1\r\n$5\r\n%05d\r\n", port);
+}
+
+/* How long it takes until there is a verdict. */
+static steady_us open_by_two(const struct fake_node *first, const struct fake_node *second) {
+    char url[128];
+    const steady_store_options options = {.loop = &loop, .timeout = TIMEOUT, .engine = STEADY_ENGINE_SCRIPT};
+    snprintf(url, sizeof url, "redis+sentinel://127.0.0.1:%d,127.0.0.1:%d/main", fake_node_port(first),
+             fake_node_port(second));
+    const steady_us begin = now_us();
+    store = open_store(url, &options);
+    throttler = new_throttler(store, 10, HOUR);
+    while (ask_one() != 0) {
+        if (now_us() - begin > 5 * STEADY_SECOND) fail_msg("%s", steady_store_trouble(store));
+        run_for(poller, MS);
+    }
+    return now_us() - begin;
+}
+
 /* One sentinel lags behind: the server that it names says that it is a replica. The other one is asked then. */
 static void test_one_that_lags_behind(void **state) {
-    struct fake_step replica[32 * 4];
-    static const struct fake_step turned_away[] = {
-        {FAKE_ACCEPT, 0, NULL, 0},
-        {FAKE_EXPECT, 1, NULL, 0},
-        {FAKE_SEND, 0, SLAVE, 0},
-        {FAKE_AWAIT_CLOSE, 0, NULL, 0},
-    };
-    static const struct fake_step primary[] = {
-        {FAKE_ACCEPT, 0, NULL, 0}, {FAKE_EXPECT, 1, NULL, 0},   {FAKE_SEND, 0, MASTER, 0},
-        {FAKE_EXPECT, 1, NULL, 0}, {FAKE_SEND, 0, ":0\r\n", 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0},
-    };
+    steady_us best = INT64_MAX;
     (void)state;
-    for (size_t i = 0; i < COUNT(replica); i += 4)
-        memcpy(&replica[i], turned_away, sizeof turned_away);
     for (int i = 0; i < 6; i++) { /* which of them is asked first is chance */
-        servers[0] = fake_start(replica, COUNT(replica));
-        servers[1] = fake_start(primary, COUNT(primary));
-        sentinels[0] = sentinel_saying(naming(servers[0]), FAKE_SEND);
-        sentinels[1] = sentinel_saying(naming(servers[1]), FAKE_SEND);
-        open_it();
-        const steady_us begin = now_us();
-        while (ask_one() != 0) {
-            assert_true(now_us() - begin < STEADY_SECOND);
-            run_for(poller, MS);
-        }
+        char old[64], new[64];
+        struct fake_node *replica = server_of_role(SLAVE), *primary = server_of_role(MASTER);
+        name_port(old, fake_node_port(replica));
+        name_port(new, fake_node_port(primary));
+        struct fake_node *behind = node_saying("SENTINEL", old), *informed = node_saying("SENTINEL", new);
+        const steady_us took = open_by_two(behind, informed);
+        if (took < best) best = took;
         close_all();
+        assert_int_equal(fake_node_heard(replica, "EVALSHA"), 0);
+        fake_node_stop(behind);
+        fake_node_stop(informed);
+        fake_node_stop(replica);
+        fake_node_stop(primary);
     }
+    assert_true(best < STEADY_SECOND);
 }
 
 /* A port that neither accepts nor refuses. */
@@ -214,34 +242,22 @@ static int black_hole(int fds[9]) {
 /* The primary is gone without a word, and the link still tries to connect to it when the sentinel that is asked hears
  * of another one. That is where it goes then, not to what a sentinel says that has not heard yet. */
 static void test_switch_while_connecting(void **state) {
-    static const struct fake_step primary[] = {
-        {FAKE_ACCEPT, 0, NULL, 0}, {FAKE_EXPECT, 1, NULL, 0},   {FAKE_SEND, 0, MASTER, 0},
-        {FAKE_EXPECT, 1, NULL, 0}, {FAKE_SEND, 0, ":0\r\n", 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0},
-    };
     steady_us best = INT64_MAX;
     (void)state;
     for (int i = 0; i < 8; i++) { /* the one to hear of it may be asked first, or not */
-        char gone[64];
+        char old[64], new[64];
         int fds[9];
-        snprintf(gone, sizeof gone, "*2\r\n$9\r\n127.0.0.1\r\n$5\r\n%05d\r\n", black_hole(fds));
-        servers[0] = fake_start(primary, COUNT(primary));
-        const char *here = naming(servers[0]);
-        const struct fake_step informed[] = {
-            {FAKE_ACCEPT, 0, NULL, 0},      {FAKE_EXPECT, 1, NULL, 0}, {FAKE_SEND, 0, gone, 0},
-            {FAKE_EXPECT, 1, NULL, 0},      {FAKE_SEND, 0, here, 0},   {FAKE_EXPECT, 1, NULL, 0},
-            {FAKE_SEND, 0, here, 0},        {FAKE_EXPECT, 1, NULL, 0}, {FAKE_SEND, 0, here, 0},
-            {FAKE_AWAIT_CLOSE, 0, NULL, 0},
-        };
-        sentinels[0] = fake_start(informed, COUNT(informed));
-        sentinels[1] = sentinel_saying(gone, FAKE_SEND);
-        const steady_us begin = now_us();
-        open_it();
-        while (ask_one() != 0) {
-            assert_true(now_us() - begin < 5 * STEADY_SECOND);
-            run_for(poller, MS);
-        }
-        if (now_us() - begin < best) best = now_us() - begin;
+        struct fake_node *primary = server_of_role(MASTER);
+        name_port(old, black_hole(fds));
+        name_port(new, fake_node_port(primary));
+        struct fake_node *behind = node_saying("SENTINEL", old), *informed = node_saying("SENTINEL", new);
+        fake_node_says(informed, "SENTINEL", old, strlen(old), 1);
+        const steady_us took = open_by_two(behind, informed);
+        if (took < best) best = took;
         close_all();
+        fake_node_stop(behind);
+        fake_node_stop(informed);
+        fake_node_stop(primary);
         for (int f = 0; f < 9; f++)
             close(fds[f]);
     }
