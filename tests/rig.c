@@ -201,7 +201,11 @@ void rig_open_at(const char *url, steady_us timeout) {
 
 void rig_open(steady_us timeout) { rig_open_at(rig.server.url, timeout); }
 
-long long level(const char *key) { return atoll(server_ask(&rig.server, "GET %s", key)); }
+long long level(const char *key) {
+    const char *text = server_ask(&rig.server, "GET %s", key);
+    if (text[0] == '-') fail_msg("GET %s: %s", key, text);
+    return atoll(text);
+}
 
 steady_stats stats(void) {
     steady_stats s;

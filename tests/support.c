@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <hiredis/hiredis.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -135,6 +136,19 @@ static void print_reply(char *out, size_t size, const redisReply *reply) {
     }
 }
 
+/* hiredis raises SIGPIPE where the server has hung up, as it does on one client too many. */
+static redisReply *ask_quietly(redisContext *c, const char *format, va_list args) {
+    const struct timespec at_once = {0, 0};
+    sigset_t pipe_signal, before;
+    sigemptyset(&pipe_signal);
+    sigaddset(&pipe_signal, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &pipe_signal, &before);
+    redisReply *reply = redisvCommand(c, format, args);
+    sigtimedwait(&pipe_signal, NULL, &at_once);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return reply;
+}
+
 const char *server_ask(const struct server *server, const char *format, ...) {
     static char text[65536];
     char path[96];
@@ -143,11 +157,13 @@ const char *server_ask(const struct server *server, const char *format, ...) {
     redisContext *c = redisConnectUnix(path);
     if (c == NULL || c->err != 0) fail_msg("cannot connect to the redis-server in %s", server->dir);
     va_start(args, format);
-    redisReply *reply = redisvCommand(c, format, args);
+    redisReply *reply = ask_quietly(c, format, args);
     va_end(args);
-    if (reply == NULL) fail_msg("no reply to %s: %s", format, c->errstr);
-    print_reply(text, sizeof text, reply);
-    freeReplyObject(reply);
+    if (reply == NULL)
+        snprintf(text, sizeof text, "-%s", c->errstr);
+    else
+        print_reply(text, sizeof text, reply);
+    if (reply != NULL) freeReplyObject(reply);
     redisFree(c);
     return text;
 }
