@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: MIT
+"""The Python package's memory: level over a million calls, and nothing crashes where there is none left."""
+import os
+import subprocess
+import sys
+
+import pytest
+from python_rig import python
+
+LEVEL = """
+import asyncio, gc, os, sys
+from aiosteady import Closed, Error, Throttler, connect
+
+url, closed_url, many, some = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+
+async def decide(t, n, key="k"):
+    for _ in range(n):
+        await t.consume(key, 1)
+
+async def in_flight(t, n):
+    for _ in range(n // 500):
+        tasks = [asyncio.ensure_future(t.consume("k")) for _ in range(500)]
+        await asyncio.sleep(0)
+        for task in tasks[::2]: task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+async def fail(t, n, *arguments):
+    for _ in range(n):
+        try:
+            await t.consume(*arguments)
+        except (TypeError, ValueError, Error):
+            pass
+
+async def wait(t, n):
+    for turn in range(n // 100):
+        await asyncio.gather(*(t.wait(f"w{turn}:{i}") for i in range(100)))
+
+async def make(n):
+    for _ in range(n):
+        t = Throttler("memory:", 10, 5, block_duration=1, prefix="p")
+        await t.consume("k"), await t.peek("k"), await t.reset("k")
+        repr(await t.consume("k")), hash(t), repr(t)
+
+async def blocks():
+    await asyncio.sleep(0.2)  # a loop keeps a timer that was cancelled until it is due
+    gc.collect()
+    return sys.getallocatedblocks()
+
+async def level(what, n, work):
+    await work(n if n <= some else n // 10)
+    before = await blocks()
+    await work(n)
+    grown = await blocks() - before
+    assert abs(grown) < 300, (what, grown)
+    print(what, "is level")
+
+async def main():
+    memory, full = Throttler("memory:", 10, 5), Throttler("memory:", 1, 60, 60)
+    server = Throttler(connect(url, timeout=10), 10**6, 1)
+    await level("memory", many, lambda n: decide(memory, n))
+    await level("blocked", some, lambda n: decide(full, n))
+    await level("server", some, lambda n: decide(server, n))
+    await level("cancelling", some, lambda n: in_flight(server, n))
+    await level("a float", some, lambda n: fail(memory, n, "k", 1.5))
+    await level("no key", some, lambda n: fail(memory, n, 5))
+    await level("a surrogate", some, lambda n: fail(memory, n, chr(0xd800) + "x"))
+    await level("nobody there", some // 10, lambda n: fail(Throttler(closed_url, 1, 1), n, "k"))
+    await level("policy", some // 10, lambda n: decide(Throttler(closed_url, 1, 1, on_error="local"), n))
+    await level("waiting", some // 10, lambda n: wait(memory, n))
+    await level("making", 500, make)
+    await server.aclose()
+
+asyncio.run(main())
+"""
+
+
+def test_memory_is_level_over_a_million_calls(aiosteady, redis_server, closed_port):
+    args = (redis_server.url, f"redis://127.0.0.1:{closed_port}", "1000000", "20000")
+    run = subprocess.run([sys.executable, "-c", LEVEL, *args], env={**os.environ, "PYTHONPATH": str(aiosteady)},
+                         capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.count("is level") == 11
+    python(aiosteady, LEVEL, *args[:2], "5000", "1000", quiet=False)
+
+
+EXHAUSTED = """
+import asyncio, sys
+try:
+    import _testcapi
+except ImportError:
+    print("no _testcapi")
+    sys.exit()
+import faulthandler
+from aiosteady import ThrottleResult, Throttler, connect, Error
+
+url = sys.argv[1]
+sys.unraisablehook = lambda unraisable: None
+
+async def one(where, t):
+    await t.consume("k")
+    try:
+        await t.consume("k", 1.5)
+    except TypeError:
+        pass
+    repr(await t.peek("k"))
+
+def every(what, prepare, work):
+    failed = 0
+    for n in range(400):
+        made = prepare()
+        _testcapi.set_nomemory(n, n + 1)
+        try:
+            work(made)
+        except (MemoryError, Error, RuntimeError, SystemError) as error:
+            failed += 1
+        finally:
+            _testcapi.remove_mem_hooks()
+        del made
+    print(what, failed > 3)
+
+def drive(coroutine):
+    try:
+        while True:
+            coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+
+memory = Throttler("memory:", 10**6, 5, 5)
+every("making", lambda: None, lambda _: Throttler("memory:", 10, 5, 5, prefix="p", on_error="local"))
+every("deciding", lambda: None, lambda _: drive(one("memory:", memory)))
+every("a result", lambda: None, lambda _: repr(ThrottleResult(True, 1, 2.5, 1.5)))
+
+async def server(t):
+    try:
+        await t.consume("k")
+    finally:
+        _testcapi.remove_mem_hooks()
+
+def on_loop():
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(server(Throttler(connect(url, timeout=10), 10, 5)))
+    loop.call_later(0.05, loop.stop)  # asyncio loses a task where it cannot allocate what wakes it
+    return loop, task
+
+def on_server(made):
+    loop, task = made
+    try:
+        loop.run_until_complete(task)
+    except asyncio.CancelledError:
+        pass
+    finally:
+        _testcapi.remove_mem_hooks()
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+
+if sys.version_info[:2] != (3, 13):  # whose asyncio crashes by itself where it cannot allocate
+    every("on a server", on_loop, on_server)
+drive(one("memory:", memory))
+assert asyncio.run(Throttler(connect(url, timeout=10), 10, 5).peek("k")).level > 0
+"""
+
+
+def test_running_out_of_memory_at_any_moment_crashes_nothing(aiosteady, redis_server):
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", EXHAUSTED, redis_server.url], capture_output=True, text=True,
+                         env={**os.environ, "PYTHONPATH": str(aiosteady)}, timeout=120, check=False)
+    if "no _testcapi" in run.stdout:
+        pytest.skip("this Python has no _testcapi")
+    assert run.returncode == 0, f"{run.returncode}\n{run.stdout}\n{run.stderr[-3000:]}"
+    assert "False" not in run.stdout and run.stdout.count("True") >= 3, run.stdout
