@@ -296,9 +296,12 @@ static void test_callback_that_blocks(void **state) {
     (void)state;
     rig_open(TIMEOUT);
     warm_up();
+    server_freeze(&rig.server); /* so that all are written before the first is answered */
     assert_int_equal(steady_consume(rig.throttler, "k", 1, 1, hold_the_loop, expect_result(&tally)), 0);
     for (int i = 0; i < 100; i++)
         consume_counted(rig.throttler, "k", 1, &tally);
+    run_for(rig.poller, 10 * MS);
+    server_thaw(&rig.server);
     run_until_done(rig.poller, &tally, STEADY_SECOND);
     assert_int_equal(tally.allowed, 101);
     assert_int_equal(ask_one(), 0);
