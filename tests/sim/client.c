@@ -84,7 +84,8 @@ steady_us client_patience(const struct client *client) {
 /* Within a second of the end of all faults. One who was not let in waits a second, and half of one, before it knocks
  * again; one who is hung up on for asking for the module may have to rest twice. */
 static steady_us well_at(const struct client *client) {
-    return world.calm_at + (client->comes_late ? 1700 * MS : STEADY_SECOND);
+    return world.calm_at + STEADY_SECOND + (client->was_refused ? 700 * MS : 0) +
+           (client->was_hung_up_on ? 700 * MS : 0);
 }
 
 bool client_is_well(const struct client *client, steady_us when) { return when >= well_at(client); }

@@ -29,10 +29,10 @@ struct client {
     struct tap taps[TAPS];
     void *timer;
     bool submitting, closing;
-    bool peeks_at_replica; /* so its URL says */
-    bool comes_late;       /* back, for a reason: see well_at in client.c */
-    int budget;            /* decisions it may yet ask for */
-    int64_t local_level;   /* of the store's embedded bucket */
+    bool peeks_at_replica;            /* so its URL says */
+    bool was_refused, was_hung_up_on; /* and comes back later: see well_at in client.c */
+    int budget;                       /* decisions it may yet ask for */
+    int64_t local_level;              /* of the store's embedded bucket */
     steady_stats expected;
     bool lost_logged;
     unsigned noscripts, loads;

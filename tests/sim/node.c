@@ -207,7 +207,7 @@ static void decide(struct conn *conn, struct decision *d, const struct words *wo
     check_arguments(d, words, form);
     journal_seen(d, form);
     if (form == FORM_MODULE && conn->node->hangs_up) {
-        conn->client->comes_late = true;
+        conn->client->was_hung_up_on = true;
         conn_end(conn, END_EOF);
         return;
     }
@@ -245,7 +245,7 @@ static void authenticate(struct conn *conn, const struct words *words) {
     if (conn->authed) {
         say(conn, "+OK\r\n", NULL);
     } else {
-        conn->client->comes_late = true;
+        conn->client->was_refused = true;
         say(conn,
             one_in(2) ? "-WRONGPASS invalid username-password pair or user is disabled.\r\n"
                       : "-WRONGPASS " PASSWORD " is not it\r\n",
