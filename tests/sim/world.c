@@ -10,7 +10,7 @@
 
 #include "../random.h"
 
-#define EVENTS_MAX 65536
+#define EVENTS_MAX 1048576
 #define HAPPENINGS_MAX 2000000 /* of a seed; one that needs more does not come to rest */
 #define MEMORY ((size_t)64 << 20)
 
