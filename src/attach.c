@@ -10,11 +10,14 @@
  * reply that hiredis owes us. A decision that ended without its reply (its deadline, the store closed) leaves the
  * slot of that reply behind as a tombstone. */
 #include <hiredis/async.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "circuit.h"
 #include "error.h"
 #include "flight.h"
+#include "net.h"
 #include "script.h"
 
 #define TIMEOUT (100 * STEADY_MILLISECOND)
@@ -34,6 +37,7 @@ struct bridge {
     unsigned holders;
     struct slot *spare;
     struct steady__dialect dialect;
+    struct steady__circuit circuit;
     __typeof__(((redisAsyncContext *)NULL)->ev) theirs; /* the adapter's hooks and their data */
 };
 
@@ -101,11 +105,15 @@ static unsigned part(struct bridge *bridge) {
     return 1;
 }
 
-/* The log callback may close the store, so this comes last. */
-static void tell_lost(struct steady__flight *flight) {
+/* The log callback may close the store, so these come last. */
+static void tell(const struct steady__flight *flight, enum steady_log_level level, const char *text) {
     const struct attached_store *store = attached(flight->store);
+    if (store->log != NULL) store->log(store->log_data, level, text);
+}
+
+static void tell_lost(struct steady__flight *flight) {
     steady__fail(flight->trouble, 0, "the hiredis context was disconnected or freed");
-    if (store->log != NULL) store->log(store->log_data, STEADY_LOG_WARNING, flight->trouble->text);
+    tell(flight, STEADY_LOG_WARNING, flight->trouble->text);
 }
 
 static void cleanup(void *arg) {
@@ -174,10 +182,24 @@ static void read_reply(const redisReply *reply, struct steady__reply *out) {
     }
 }
 
+static void heed_circuit(struct bridge *bridge, const struct steady__reply *reply) {
+    char why[160], text[256];
+    switch (steady__circuit_heard(&bridge->circuit, reply, &bridge->flight->loop, why, sizeof why)) {
+    case STEADY__CIRCUIT_OPENED:
+        snprintf(text, sizeof text, "the server decides nothing for now: %s", why);
+        tell(bridge->flight, STEADY_LOG_WARNING, text);
+        break;
+    case STEADY__CIRCUIT_CLOSED: tell(bridge->flight, STEADY_LOG_INFO, "the server decides again"); break;
+    case STEADY__CIRCUIT_AS_BEFORE: break;
+    }
+}
+
 /* False where that was no reply to this request, so that nobody knows what the next one will be. */
 static bool hand_over(struct bridge *bridge, struct steady__request *request, const redisReply *reply) {
     struct steady__reply read;
     read_reply(reply, &read);
+    if (request->key != NULL && (bridge->circuit.open || read.kind == STEADY__REPLY_ERROR)) heed_circuit(bridge, &read);
+    if (bridge->flight == NULL) return true; /* closed by the log */
     const enum steady__heed heed = steady__flight_owner.answered(bridge->flight, request, &bridge->dialect, &read);
     /* To find the primary is for whoever owns the connection. */
     if (heed == STEADY__HEED_NOT_PRIMARY)
@@ -207,6 +229,8 @@ static int submit(void *carrier, struct steady__request *request) {
     struct bridge *bridge = carrier;
     char command[STEADY__REQUEST_MAX];
     if (bridge->context == NULL) return STEADY_UNAVAILABLE;
+    if (request->key != NULL && steady__circuit_holds(&bridge->circuit, &bridge->flight->loop))
+        return STEADY_UNAVAILABLE;
     struct slot *slot = take_slot(bridge);
     if (slot == NULL) return STEADY_NO_MEMORY;
     slot->bridge = bridge;
@@ -327,6 +351,7 @@ int steady_store_attach(steady_store **store, struct redisAsyncContext *context,
     if (bridge == NULL || s == NULL || steady__flight_init(&s->flight) != 0) goto no_memory;
     bridge->holders = 1;
     bridge->flight = &s->flight;
+    bridge->circuit.net = &steady__net_system;
     s->flight.carrier = bridge;
     take_over(bridge, context);
     *store = &s->head;

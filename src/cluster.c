@@ -251,7 +251,7 @@ static enum steady__heed told(struct node *node, const struct steady__reply *rep
         rest(cluster, PAUSE_LAST);
         if (map)
             take_map(node, reply);
-        else if (refusal != STEADY__REFUSAL_WAIT && refusal != STEADY__REFUSAL_CLIENTS)
+        else if (!steady__refusal_passes(refusal))
             cluster->allowed_at = now(cluster) + PAUSE_BLIND;
         steady__alarm_set(&cluster->alarm, 0); /* to sweep */
     }

@@ -68,7 +68,7 @@ static enum steady__welcome heard_error(enum steady__greeting which, const struc
                                         const struct steady__reply *reply, char *why, size_t why_size) {
     const enum steady__refusal refusal = steady__script_refusal(reply->text, reply->text_len);
     steady__reply_excuse(why, why_size, reply, url->password, strlen(url->password));
-    if (refusal == STEADY__REFUSAL_WAIT || refusal == STEADY__REFUSAL_CLIENTS) return STEADY__WELCOME_NOT_NOW;
+    if (steady__refusal_passes(refusal)) return STEADY__WELCOME_NOT_NOW;
     if (which != STEADY__GREETING_ROLE) return STEADY__WELCOME_NEVER;
     const bool stranger = reply->text_len >= 6 && memcmp(reply->text, "NOAUTH", 6) == 0;
     return stranger ? STEADY__WELCOME_NEVER : STEADY__WELCOME_UNSURE;

@@ -35,14 +35,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "circuit.h"
 #include "error.h"
 #include "script.h"
 
 #define STALL_TIMEOUTS 4
 #define STALL_LEAST (100 * STEADY_MILLISECOND)
-#define BACKOFF_FIRST (20 * STEADY_MILLISECOND)
-#define BACKOFF_LAST (500 * STEADY_MILLISECOND) /* so that a server is used within a second of coming back */
-#define BACKOFF_REFUSED STEADY_SECOND
 #define REDIAL_SPREAD (10 * STEADY_MILLISECOND) /* the clients of a server that hangs up on all of them */
 #define PATIENCE_LEAST (250 * STEADY_MILLISECOND)
 #define DOUBT STEADY_SECOND
@@ -60,10 +58,10 @@ struct steady__link {
     bool leaving;   /* this connection is to be left once the wire is idle */
     bool moved;     /* because the server is elsewhere */
     bool doubtful;  /* the last server met was no primary */
-    bool told_lost; /* the log has been told so */
+    bool told_away; /* the log has been told that it is down, or decides nothing */
     struct steady__dialect dialect;
     int down_error; /* what a request ends as while not hopeful */
-    unsigned failures;
+    struct steady__circuit circuit;
     uint64_t connections;
     steady_us up_since;
     steady_us quiet_since; /* last byte, or the first request after nothing was unanswered */
@@ -104,15 +102,19 @@ static void tell(struct steady__link *link, enum steady_log_level level, const c
     link->with.log(link->with.log_data, level, text);
 }
 
+static void tell_away(struct steady__link *link, const char *what, const char *why) {
+    if (link->told_away) return;
+    link->told_away = true;
+    tell(link, STEADY_LOG_WARNING, what, why);
+}
+
 static void tell_lost(struct steady__link *link, const char *why) {
-    if (link->told_lost) return;
-    link->told_lost = true;
-    tell(link, STEADY_LOG_WARNING, link->connections > 0 ? "connection lost" : "cannot connect", why);
+    tell_away(link, link->connections > 0 ? "connection lost" : "cannot connect", why);
 }
 
 static void tell_back(struct steady__link *link) {
-    if (!link->told_lost) return;
-    link->told_lost = false;
+    if (!link->told_away) return;
+    link->told_away = false;
     tell(link, STEADY_LOG_INFO, "connected and answering again", "");
 }
 
@@ -149,18 +151,6 @@ static void hand_back(struct steady__link *link, struct steady__list *list, bool
     }
 }
 
-static steady_us jitter(struct steady__link *link, steady_us most) {
-    return (steady_us)(link->with.net->random(link->with.net) % (uint64_t)(most + 1));
-}
-
-static steady_us backoff(struct steady__link *link) {
-    const unsigned doublings = link->failures < 5 ? link->failures : 5;
-    const steady_us nominal = BACKOFF_FIRST << doublings;
-    const steady_us most = nominal < BACKOFF_LAST ? nominal : BACKOFF_LAST;
-    link->failures++;
-    return most / 2 + jitter(link, most / 2);
-}
-
 static void rest(struct steady__link *link, steady_us delay) {
     link->state = RESTING;
     steady__alarm_set(&link->alarm, delay);
@@ -170,7 +160,7 @@ static void rest(struct steady__link *link, steady_us delay) {
 static void despair(struct steady__link *link, int error, const char *why) {
     link->hopeful = false;
     link->down_error = error;
-    rest(link, error == STEADY_REFUSED ? BACKOFF_REFUSED + jitter(link, BACKOFF_LAST) : backoff(link));
+    rest(link, steady__circuit_failed(&link->circuit, error == STEADY_REFUSED));
     steady__fail(link->with.trouble, 0, "%s: %s", link->where, why);
 }
 
@@ -200,7 +190,7 @@ static void drop(struct steady__link *link, int error, bool let_in, const char *
     sort_abandoned(link, let_in);
     if (worth_a_try) {
         link->down_error = error;
-        rest(link, jitter(link, REDIAL_SPREAD));
+        rest(link, steady__circuit_jitter(&link->circuit, REDIAL_SPREAD));
         steady__fail(link->with.trouble, 0, "%s: %s", link->where, reason);
     } else {
         despair(link, error, reason);
@@ -304,8 +294,8 @@ static void answered_well(struct steady__link *link) {
     if (link->doubtful && now(link) - link->up_since >= DOUBT) link->doubtful = false;
     if (link->doubtful) return;
     link->answered = true;
-    link->failures = 0;
-    tell_back(link);
+    link->circuit.failures = 0;
+    if (!link->circuit.open) tell_back(link);
 }
 
 /* request: NULL where the reply was nobody's, or no reply. */
@@ -323,6 +313,13 @@ static void heed(struct steady__link *link, enum steady__heed what, struct stead
     }
 }
 
+/* Only a decision shows whether the server makes any: some questions are answered while it does not. */
+static void heed_circuit(struct steady__link *link, const struct steady__reply *reply) {
+    char why[160];
+    if (steady__circuit_heard(&link->circuit, reply, &link->with.loop, why, sizeof why) == STEADY__CIRCUIT_OPENED)
+        tell_away(link, "the server decides nothing for now", why);
+}
+
 /* The first to hear it may be a request that nobody waits for any more, or one that is no decision. */
 static bool is_full(const struct steady__reply *reply) {
     return reply->kind == STEADY__REPLY_ERROR &&
@@ -335,8 +332,10 @@ static void replied(struct steady__link *link, struct steady__request *request, 
         return;
     }
     const uint64_t epoch = link->epoch;
-    const bool full = is_full(reply);
+    const bool full = is_full(reply), decision = request == NULL || request->key != NULL;
     enum steady__heed what = STEADY__HEED_NOTHING;
+    if (decision && (link->circuit.open || reply->kind == STEADY__REPLY_ERROR)) heed_circuit(link, reply);
+    if (link->epoch != epoch) return;
     if (request != NULL) what = link->with.owner_class->answered(link->with.owner, request, &link->dialect, reply);
     if (full && what == STEADY__HEED_NOTHING) what = STEADY__HEED_NOT_LET_IN;
     if (link->epoch == epoch && (request != NULL || full)) heed(link, what, request);
@@ -409,7 +408,7 @@ static void connected(struct steady__link *link, int fd, struct steady__tls *tls
     steady__wire_open(&link->wire, fd, tls);
     link->epoch++;
     link->connections++;
-    link->answered = link->leaving = link->moved = false;
+    link->answered = link->leaving = link->moved = link->circuit.open = false;
     link->dialect = steady__dialect_anew(&link->dialect);
     if (steady__watch_start(&link->watch, &link->with.loop, fd, STEADY_READABLE, ready, link) != 0) {
         drop(link, STEADY_UNAVAILABLE, true, "no memory to watch a socket");
@@ -509,6 +508,7 @@ void steady__link_moved(struct steady__link *link) {
 int steady__link_submit(struct steady__link *link, struct steady__request *request) {
     const bool trying = link->with.patient && link->state > RESTING && link->state < UP;
     if (link->state != UP && !link->hopeful && !trying) return link->down_error;
+    if (request->key != NULL && steady__circuit_holds(&link->circuit, &link->with.loop)) return STEADY_UNAVAILABLE;
     steady__list_append(&link->waiting, &request->place);
     if (link->state != UP) return 0;
     if (steady__wire_idle(&link->wire))
@@ -549,6 +549,7 @@ struct steady__link *steady__link_open(const struct steady__link_options *option
     link->with = *options;
     link->hopeful = true;
     link->down_error = STEADY_UNAVAILABLE;
+    link->circuit.net = options->net;
     steady__list_init(&link->waiting);
     steady__list_init(&link->casualties);
     steady__url_name(link->where, sizeof link->where, options->url);

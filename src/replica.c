@@ -193,6 +193,7 @@ static enum steady__heed replica_answered(void *owner, struct steady__request *r
         is_error ? steady__script_refusal(reply->text, reply->text_len) : STEADY__REFUSAL_NOSCRIPT;
     switch (refusal) {
     case STEADY__REFUSAL_MOVED: r->off = true; /* fall through */
+    case STEADY__REFUSAL_NOT_NOW:
     case STEADY__REFUSAL_WAIT:
     case STEADY__REFUSAL_CLIENTS:
     case STEADY__REFUSAL_READONLY:

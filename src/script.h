@@ -67,7 +67,8 @@ enum steady__refusal {
     STEADY__REFUSAL_NOSCRIPT, /* load the script, send again */
     STEADY__REFUSAL_MOVED,    /* wrong node: MOVED, ASK */
     STEADY__REFUSAL_READONLY, /* not the primary any more: connect anew */
-    STEADY__REFUSAL_WAIT,     /* LOADING BUSY OOM MISCONF NOREPLICAS MASTERDOWN CLUSTERDOWN TRYAGAIN: unavailable */
+    STEADY__REFUSAL_NOT_NOW,  /* LOADING BUSY MASTERDOWN: unavailable, like all that is asked for a while */
+    STEADY__REFUSAL_WAIT,     /* OOM MISCONF NOREPLICAS CLUSTERDOWN TRYAGAIN: unavailable */
     STEADY__REFUSAL_AUTH,     /* NOAUTH WRONGPASS NOPERM, and a script's commands forbidden: refused */
     STEADY__REFUSAL_DATA,     /* WRONGTYPE, and the scripts' own NOTABUCKET: not a bucket */
     STEADY__REFUSAL_CLIENTS,  /* max number of clients reached: as if it had not connected */
@@ -75,6 +76,11 @@ enum steady__refusal {
 };
 
 enum steady__refusal steady__script_refusal(const char *error, size_t len);
+
+/* Whether it passes by itself: it is about the server's state, and not about us or what we ask. */
+static inline bool steady__refusal_passes(enum steady__refusal refusal) {
+    return refusal == STEADY__REFUSAL_NOT_NOW || refusal == STEADY__REFUSAL_WAIT || refusal == STEADY__REFUSAL_CLIENTS;
+}
 
 /* The error code that a refusal ends as, where it is not healed. */
 int steady__refusal_error(enum steady__refusal refusal);

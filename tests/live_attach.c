@@ -168,6 +168,37 @@ static void test_frozen(const struct stage *stage) {
     close_act();
 }
 
+/* A server that is connected and decides nothing is asked now and then. */
+static void test_decides_nothing(const struct stage *stage) {
+    struct tally tally = {0};
+    open_on(stage, server.port, 5 * STEADY_SECOND);
+    consume_counted(act.throttler, "k", 1, &tally);
+    run_act(&tally, STEADY_SECOND);
+    server_ask(&server, "CONFIG SET replica-serve-stale-data no");
+    server_ask(&server, "REPLICAOF 127.0.0.1 %d", free_port());
+    const long long before = server_stat(&server, "errorstat_MASTERDOWN:count");
+    const steady_us begin = now_us();
+    while (now_us() - begin < 200 * MS) {
+        assert_int_equal(steady_peek(act.throttler, "k", 1, count_result, expect_result(&tally)), 0);
+        run_act(&tally, STEADY_SECOND);
+        assert_int_equal(tally.last.error, STEADY_UNAVAILABLE);
+    }
+    const long long asked = server_stat(&server, "errorstat_MASTERDOWN:count") - before;
+    assert_in_range(asked, 1, 2 + 20 * (now_us() - begin) / STEADY_SECOND);
+    assert_int_equal(strncmp(steady_store_trouble(act.store), "MASTERDOWN", 10), 0);
+    assert_int_equal(act.log.lines, 1);
+    server_ask(&server, "REPLICAOF NO ONE");
+    while (tally.last.error != 0 && now_us() - begin < 2 * STEADY_SECOND) {
+        assert_int_equal(steady_peek(act.throttler, "k", 1, count_result, expect_result(&tally)), 0);
+        run_act(&tally, STEADY_SECOND);
+    }
+    assert_int_equal(tally.last.error, 0);
+    assert_int_equal(tally.last.level, 1);
+    assert_int_equal(act.log.lines, 2);
+    server_ask(&server, "CONFIG SET replica-serve-stale-data yes");
+    close_act();
+}
+
 /* The store goes, with replies outstanding; the context stays, and is as the adapter left it. */
 static void test_store_closed_first(const struct stage *stage) {
     struct tally tally = {0};
@@ -398,6 +429,7 @@ int main(void) {
         test_closed_as_the_context_goes,
         test_wrong_replies,
         test_bad_arguments,
+        test_decides_nothing,
     };
 #define ON_ALL_LOOPS(number, name)                                                                                     \
     { name, play, NULL, NULL, (void *)&plays[number] }
@@ -414,6 +446,7 @@ int main(void) {
         ON_ALL_LOOPS(9, "closed as the context goes"),
         ON_ALL_LOOPS(10, "wrong replies"),
         ON_ALL_LOOPS(11, "bad arguments"),
+        ON_ALL_LOOPS(12, "decides nothing"),
     };
     return cmocka_run_group_tests_name("attach", tests, start, stop);
 }

@@ -114,6 +114,13 @@ static void test_read_only(void **state) {
     assert_int_equal(level("k"), 0);
 }
 
+/* However often it is asked: at most twenty times a second, and those that were on their way. */
+static void assert_left_alone(const char *error, steady_us since) {
+    char field[64];
+    snprintf(field, sizeof field, "errorstat_%s:count", error);
+    assert_in_range(server_stat(&rig.server, field), 1, 3 + 20 * (now_us() - since) / STEADY_SECOND);
+}
+
 static void spin(void) { server_ask(&rig.server, "EVAL %s 0", "while true do end"); }
 
 static void test_busy(void **state) {
@@ -123,11 +130,16 @@ static void test_busy(void **state) {
     server_ask(&rig.server, "CONFIG SET busy-reply-threshold 50");
     const pid_t pid = start_child(spin);
     sleep_us(200 * MS);
-    assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+    const steady_us begin = now_us();
+    while (now_us() - begin < 300 * MS)
+        assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
     assert_int_equal(strncmp(steady_store_trouble(rig.store), "BUSY", 4), 0);
+    assert_int_equal(rig.log.lines, 1);
     end_child(pid);
     server_ask(&rig.server, "SCRIPT KILL");
     assert_used_again();
+    assert_int_equal(rig.log.lines, 2);
+    assert_left_alone("BUSY", begin);
     assert_int_equal(level("k"), 0);
     assert_int_equal(stats().reconnects, 0);
     assert_int_equal(server_stat(&rig.server, "cmdstat_script|kill:calls"), 1); /* which was this test's */
@@ -173,11 +185,12 @@ static void test_loading(void **state) {
     bool seen = false;
     while (tally.verdicts == 0 && now_us() - begin < 10 * STEADY_SECOND) {
         consume_counted(rig.throttler, "k", 1, &tally);
-        run_for(rig.poller, 20 * MS);
+        run_for(rig.poller, MS);
         if (strncmp(steady_store_trouble(rig.store), "LOADING", 7) == 0) seen = true;
     }
     run_until_done(rig.poller, &tally, STEADY_SECOND);
     assert_true(seen && tally.verdicts > 0);
+    assert_left_alone("LOADING", begin);
     const unsigned long unknown = tally.errors[-STEADY_UNKNOWN]; /* it listens before it begins to answer */
     assert_int_equal(tally.called, tally.verdicts + tally.errors[-STEADY_UNAVAILABLE] + unknown);
     account(&tally, level("k"));

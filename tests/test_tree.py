@@ -39,14 +39,15 @@ MAY_INCLUDE = {
     "wire": "list net reply tls",
     "dial": "fork loop net tls url",
     "greeting": "error reply url",
-    "link": "dial error fork greeting loop script url wire",
+    "circuit": "loop net reply script",
+    "link": "circuit dial error fork greeting loop script url wire",
     "sentinel": "error link script",
     "flight": "error link script store",
     "slots": "reply",
     "cluster": "sentinel flight link script slots",
     "replica": "cluster error script",
     "store_redis": "replica cluster error flight script tls url",
-    "attach": "error flight script",
+    "attach": "circuit error flight net script",
     # the door
     "throttler": "error limit store",
 }

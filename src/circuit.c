@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT
+ * The circuit breaker of a link: for how long a server in trouble is left alone, and who asks it next. */
+#include "circuit.h"
+
+#include "loop.h"
+#include "script.h"
+
+#define BACKOFF_FIRST (20 * STEADY_MILLISECOND)
+#define BACKOFF_LAST (500 * STEADY_MILLISECOND) /* so that a server is used within a second of coming back */
+#define BACKOFF_REFUSED STEADY_SECOND
+#define PAUSE (100 * STEADY_MILLISECOND) /* half of it at least: no more than twenty probes a second */
+
+steady_us steady__circuit_jitter(const struct steady__circuit *circuit, steady_us most) {
+    return (steady_us)(circuit->net->random(circuit->net) % (uint64_t)(most + 1));
+}
+
+static steady_us half_by_chance(const struct steady__circuit *circuit, steady_us most) {
+    return most / 2 + steady__circuit_jitter(circuit, most / 2);
+}
+
+steady_us steady__circuit_failed(struct steady__circuit *circuit, bool refused) {
+    if (refused) return BACKOFF_REFUSED + steady__circuit_jitter(circuit, BACKOFF_LAST);
+    const unsigned doublings = circuit->failures < 5 ? circuit->failures : 5;
+    const steady_us nominal = BACKOFF_FIRST << doublings;
+    circuit->failures++;
+    return half_by_chance(circuit, nominal < BACKOFF_LAST ? nominal : BACKOFF_LAST);
+}
+
+static void pause_for_a_while(struct steady__circuit *circuit, const steady_loop *loop) {
+    circuit->probe_at = steady__loop_now(loop) + half_by_chance(circuit, PAUSE);
+}
+
+static bool decides_nothing(const struct steady__reply *reply) {
+    return reply->kind == STEADY__REPLY_ERROR &&
+           steady__script_refusal(reply->text, reply->text_len) == STEADY__REFUSAL_NOT_NOW;
+}
+
+enum steady__circuit_news steady__circuit_heard(struct steady__circuit *circuit, const struct steady__reply *reply,
+                                                const steady_loop *loop, char *why, size_t why_size) {
+    const bool was_open = circuit->open;
+    circuit->open = decides_nothing(reply);
+    if (!circuit->open) return was_open ? STEADY__CIRCUIT_CLOSED : STEADY__CIRCUIT_AS_BEFORE;
+    pause_for_a_while(circuit, loop);
+    if (was_open) return STEADY__CIRCUIT_AS_BEFORE;
+    steady__reply_excuse(why, why_size, reply, NULL, 0);
+    return STEADY__CIRCUIT_OPENED;
+}
+
+bool steady__circuit_holds(struct steady__circuit *circuit, const steady_loop *loop) {
+    if (!circuit->open) return false;
+    if (steady__loop_now(loop) < circuit->probe_at) return true;
+    pause_for_a_while(circuit, loop);
+    return false;
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT
+ * The circuit breaker of a link: for how long a server in trouble is left alone, and who asks it next. */
+#ifndef STEADY__CIRCUIT_H
+#define STEADY__CIRCUIT_H
+
+#include "net.h"
+#include "reply.h"
+
+struct steady__circuit {
+    const struct steady__net *net; /* whose chance it takes */
+    unsigned failures;             /* attempts to connect that came to nothing, since one that did not */
+    bool open;                     /* it is connected, but decides nothing for now */
+    steady_us probe_at;            /* while open: when one request is let through */
+};
+
+/* Any time up to `most`, by chance. */
+steady_us steady__circuit_jitter(const struct steady__circuit *circuit, steady_us most);
+
+/* An attempt to connect came to nothing: how long to rest before the next. refused: the server will not have us. */
+steady_us steady__circuit_failed(struct steady__circuit *circuit, bool refused);
+
+/* What the reply to a decision says of that. OPENED, and `why`: the server has begun to decide nothing; CLOSED: it has
+ * ended. */
+enum steady__circuit_news { STEADY__CIRCUIT_AS_BEFORE, STEADY__CIRCUIT_OPENED, STEADY__CIRCUIT_CLOSED };
+enum steady__circuit_news steady__circuit_heard(struct steady__circuit *circuit, const struct steady__reply *reply,
+                                                const steady_loop *loop, char *why, size_t why_size);
+
+/* Whether a decision has to wait while the circuit is open. One that need not is a probe: the next has to wait for
+ * another pause, or for the answer to this one, whichever comes first. */
+bool steady__circuit_holds(struct steady__circuit *circuit, const steady_loop *loop);
+
+#endif

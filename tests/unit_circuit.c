@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: MIT
+ * A server that is connected and decides nothing for now: it is asked now and then, by one, until it decides again. */
+#include "support.h"
+
+#include "fake_node.h"
+
+#define MS STEADY_MILLISECOND
+#define TIMEOUT (500 * MS)
+#define PROBES_A_SECOND 20
+#define VERDICT ":3600000000\r\n"
+#define LOADING "-LOADING Redis is loading the dataset in memory\r\n"
+
+static steady_poller *poller;
+static steady_loop loop;
+static struct log_lines log_lines;
+static struct fake_node *node;
+static steady_store *store;
+static steady_throttler *throttler;
+
+static int set_up(void **state) {
+    (void)state;
+    memset(&log_lines, 0, sizeof log_lines);
+    assert_int_equal(steady_poller_new(&poller), 0);
+    loop = steady_poller_loop(poller);
+    node = fake_node_start(false);
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+    fake_node_stop(node);
+    steady_poller_free(&poller);
+    return 0;
+}
+
+static void open_with(void (*log)(void *data, enum steady_log_level level, const char *text), void *log_data) {
+    char url[64];
+    const steady_store_options options = {
+        .loop = &loop, .timeout = TIMEOUT, .engine = STEADY_ENGINE_SCRIPT, .log = log, .log_data = log_data};
+    snprintf(url, sizeof url, "redis://127.0.0.1:%d", fake_node_port(node));
+    store = open_store(url, &options);
+    throttler = new_throttler(store, 10, HOUR);
+}
+
+static void says(const char *word, const char *reply) { fake_node_says(node, word, reply, strlen(reply), 0); }
+
+static int ask_one(void) {
+    struct tally tally = {0};
+    consume_counted(throttler, "k", 1, &tally);
+    run_until_done(poller, &tally, 5 * STEADY_SECOND);
+    return tally.last.error;
+}
+
+/* One decision each millisecond, for a time; how many the server heard of. */
+static unsigned ask_for(steady_us time, struct tally *tally) {
+    const unsigned before = fake_node_heard(node, "EVALSHA");
+    for (const steady_us end = now_us() + time; now_us() < end;) {
+        consume_counted(throttler, "k", 1, tally);
+        run_for(poller, MS);
+    }
+    run_until_done(poller, tally, STEADY_SECOND);
+    return fake_node_heard(node, "EVALSHA") - before;
+}
+
+static uint64_t reconnects(void) {
+    steady_stats stats;
+    steady_store_stats(store, &stats);
+    return stats.reconnects;
+}
+
+static void check_asked_now_and_then(const char *refusal, const char *word) {
+    struct tally tally = {0};
+    says("EVALSHA", VERDICT);
+    open_with(remember_line, &log_lines);
+    assert_int_equal(ask_one(), 0);
+    says("EVALSHA", refusal);
+    const steady_us begin = now_us();
+    const unsigned heard = ask_for(STEADY_SECOND, &tally);
+    const steady_us time = now_us() - begin;
+    assert_in_range(heard, 2, 2 + PROBES_A_SECOND * time / STEADY_SECOND);
+    assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.submitted);
+    assert_int_equal(strncmp(steady_store_trouble(store), word, strlen(word)), 0);
+    assert_int_equal(log_lines.lines, 1);
+    assert_non_null(strstr(log_lines.last, word));
+
+    says("EVALSHA", VERDICT);
+    for (const steady_us end = now_us() + STEADY_SECOND; ask_one() != 0;) {
+        assert_true(now_us() < end);
+        run_for(poller, MS);
+    }
+    assert_int_equal(log_lines.lines, 2);
+    struct tally after = {0};
+    ask_for(20 * MS, &after);
+    assert_int_equal(after.verdicts, after.submitted);
+    assert_int_equal(reconnects(), 0);
+}
+
+static void test_loading(void **state) {
+    (void)state;
+    check_asked_now_and_then(LOADING, "LOADING");
+}
+
+static void test_busy(void **state) {
+    (void)state;
+    check_asked_now_and_then("-BUSY Redis is busy running a script. You can only call SCRIPT KILL\r\n", "BUSY");
+}
+
+static void test_master_down(void **state) {
+    (void)state;
+    check_asked_now_and_then("-MASTERDOWN Link with MASTER is down\r\n", "MASTERDOWN");
+}
+
+/* A full server refuses some and takes others (a drain, a peek): it is asked each time. */
+static void test_full_is_asked_each_time(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    says("EVALSHA", "-OOM command not allowed when used memory > 'maxmemory'.\r\n");
+    open_with(remember_line, &log_lines);
+    const unsigned heard = ask_for(100 * MS, &tally);
+    assert_int_equal(heard, tally.submitted);
+    assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.submitted);
+}
+
+/* Those on their way when the first refusal comes have their own answers, and one verdict among them is enough. */
+static void test_pipelined(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    says("EVALSHA", VERDICT);
+    fake_node_says(node, "EVALSHA", LOADING, strlen(LOADING), 10);
+    open_with(remember_line, &log_lines);
+    for (int i = 0; i < 20; i++)
+        consume_counted(throttler, "k", 1, &tally);
+    run_until_done(poller, &tally, STEADY_SECOND);
+    assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], 10);
+    assert_int_equal(tally.verdicts, 10);
+    assert_int_equal(ask_one(), 0);
+    assert_int_equal(log_lines.lines, 2);
+}
+
+/* The probe finds the script gone, as after any restart: it is loaded, and the probe decided. */
+static void test_probe_loads_the_script(void **state) {
+    static const char sha[] = "$40\r\n0123456789012345678901234567890123456789\r\n", gone[] = "-NOSCRIPT No matching.\r\n";
+    (void)state;
+    says("EVALSHA", VERDICT);
+    says("SCRIPT", sha);
+    fake_node_says(node, "EVALSHA", gone, strlen(gone), 1);
+    fake_node_says(node, "EVALSHA", LOADING, strlen(LOADING), 1);
+    open_with(remember_line, &log_lines);
+    assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+    assert_int_equal(ask_one(), STEADY_UNAVAILABLE); /* without asking */
+    assert_int_equal(fake_node_heard(node, "EVALSHA"), 1);
+    run_for(poller, 110 * MS);
+    assert_int_equal(ask_one(), 0);
+    assert_int_equal(fake_node_heard(node, "EVALSHA"), 3);
+    assert_int_equal(fake_node_heard(node, "SCRIPT"), 1);
+}
+
+/* A connection made anew says nothing of the one before. */
+static void test_new_connection_begins_anew(void **state) {
+    (void)state;
+    says("EVALSHA", VERDICT);
+    fake_node_says(node, "EVALSHA", FAKE_HANG_UP, 0, 1);
+    fake_node_says(node, "EVALSHA", LOADING, strlen(LOADING), 1);
+    open_with(remember_line, &log_lines);
+    assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+    run_for(poller, 110 * MS);
+    assert_int_equal(ask_one(), STEADY_UNKNOWN);
+    run_for(poller, 50 * MS);
+    assert_int_equal(ask_one(), 0);
+    assert_int_equal(log_lines.lines, 2); /* away, and back: what kept it away meanwhile is told once */
+}
+
+static void test_blocking_calls(void **state) {
+    steady_result r;
+    (void)state;
+    says("EVALSHA", LOADING);
+    open_with(remember_line, &log_lines);
+    for (int i = 0; i < 50; i++)
+        assert_int_equal(steady_consume_sync(throttler, "k", 1, 1, &r), STEADY_UNAVAILABLE);
+    assert_in_range(fake_node_heard(node, "EVALSHA"), 1, 5);
+    says("EVALSHA", VERDICT);
+    sleep_us(110 * MS);
+    assert_int_equal(steady_consume_sync(throttler, "k", 1, 1, &r), 0);
+}
+
+static void close_it(void *data, enum steady_log_level level, const char *text) {
+    (void)data;
+    (void)level;
+    (void)text;
+    steady_store_close(&store);
+}
+
+static void test_closed_by_the_log(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    says("EVALSHA", LOADING);
+    open_with(close_it, NULL);
+    consume_counted(throttler, "k", 1, &tally);
+    run_until_done(poller, &tally, STEADY_SECOND);
+    assert_int_equal(tally.last.error, STEADY_CANCELLED);
+    assert_null(store);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_loading, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_busy, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_master_down, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_full_is_asked_each_time, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_pipelined, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_probe_loads_the_script, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_new_connection_begins_anew, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_blocking_calls, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_closed_by_the_log, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
