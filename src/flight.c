@@ -266,7 +266,7 @@ static bool does_without_module(struct steady__flight *flight, struct ticket *ti
     if (!ticket->to_module || flight->engine != STEADY_ENGINE_AUTO) return false;
     dialect->state = STEADY__DIALECT_UNTRIED; /* other refusals say nothing */
     if (!steady__module_missing(reply->text, reply->text_len)) return false;
-    dialect->state = STEADY__DIALECT_SCRIPT;
+    steady__dialect_settle(dialect, false);
     const int error = flight->carrier_class->submit(flight->carrier, &ticket->request);
     if (error != 0) fail(flight, ticket, error);
     return true;
@@ -296,7 +296,7 @@ static enum steady__heed answered(void *owner, struct steady__request *request, 
         fail(flight, ticket, STEADY_UNKNOWN);
         return STEADY__HEED_UNTRUSTED;
     }
-    if (ticket->to_module) dialect->state = STEADY__DIALECT_MODULE;
+    if (ticket->to_module) steady__dialect_settle(dialect, true);
     finish(flight, ticket, &result);
     return STEADY__HEED_NOTHING;
 }

@@ -182,7 +182,8 @@ static void sort_abandoned(struct steady__link *link, bool let_in) {
 /* Ends a connection. `let_in`: the server may have acted upon what was written. */
 static void drop(struct steady__link *link, int error, bool let_in, const char *why) {
     char reason[160];
-    const bool worth_a_try = (link->answered || link->moved) && let_in && error == STEADY_UNAVAILABLE;
+    const bool was_fine = link->answered || link->moved || steady__dialect_in_question(&link->dialect);
+    const bool worth_a_try = was_fine && let_in && error == STEADY_UNAVAILABLE;
     steady__printable(reason, sizeof reason, why, strlen(why)); /* `why` may lie in what is about to go */
     link->epoch++;
     steady__watch_stop(&link->watch);

@@ -193,10 +193,23 @@ bool steady__module_reply(const struct steady__call *call, const int64_t *values
  * then. */
 #define TRY_AGAIN_AFTER 1000
 
+#define HUNG_UP_MOST 6
+
 struct steady__dialect steady__dialect_anew(const struct steady__dialect *before) {
-    struct steady__dialect dialect = {0};
-    if (before->state == STEADY__DIALECT_TRYING) dialect.state = STEADY__DIALECT_SCRIPT;
+    struct steady__dialect dialect = {.hung_up = before->hung_up, .spared = before->spared};
+    if (steady__dialect_in_question(before)) {
+        if (dialect.hung_up < HUNG_UP_MOST) dialect.hung_up++;
+        dialect.spared = (1U << dialect.hung_up) - 1;
+    }
+    if (dialect.spared == 0) return dialect;
+    dialect.spared--;
+    dialect.state = STEADY__DIALECT_SCRIPT;
     return dialect;
+}
+
+void steady__dialect_settle(struct steady__dialect *dialect, bool module) {
+    dialect->state = module ? STEADY__DIALECT_MODULE : STEADY__DIALECT_SCRIPT;
+    dialect->hung_up = 0;
 }
 
 bool steady__dialect_module(struct steady__dialect *dialect, enum steady_engine engine) {

@@ -47,13 +47,24 @@ bool steady__module_reply(const struct steady__call *call, const int64_t *values
 struct steady__dialect {
     enum { STEADY__DIALECT_UNTRIED, STEADY__DIALECT_TRYING, STEADY__DIALECT_MODULE, STEADY__DIALECT_SCRIPT } state;
     unsigned since;    /* decisions sent since the first */
+    unsigned hung_up;  /* connections lost over that first one, in a row */
+    unsigned spared;   /* connections to come that are not asked */
     uint32_t loads[3]; /* SCRIPT LOADs sent, by verb */
     bool loading[3];   /* one is about to be */
 };
 
 /* Of the connection that comes after one with this dialect. A proxy may hang up on who says what it does not know, so
- * the one after a connection that was lost over the first question is not asked it. */
+ * after a connection that was lost over the first question one is not asked it, after the next such one three, then
+ * seven, and so on. */
 struct steady__dialect steady__dialect_anew(const struct steady__dialect *before);
+
+/* Whether a connection that is lost now may have been lost over the question. */
+static inline bool steady__dialect_in_question(const struct steady__dialect *dialect) {
+    return dialect->state == STEADY__DIALECT_TRYING;
+}
+
+/* The question was answered: there is a module, or not. */
+void steady__dialect_settle(struct steady__dialect *dialect, bool module);
 
 /* Whether the next decision is to be put to the module. */
 bool steady__dialect_module(struct steady__dialect *dialect, enum steady_engine engine);

@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <stdlib.h>
 
+#include "fake_node.h"
 #include "fake_server.h"
 
 static struct server with_module, without;
@@ -262,6 +263,37 @@ static void test_proxy_that_hangs_up(void **state) {
     fake_stop(fake);
 }
 
+/* The way back, when it had been gone for long enough to be asked rarely: a connection lost over the question is made
+ * again at once. Of the connections, the first, third and seventh are asked. */
+static void test_back_behind_a_proxy_that_hangs_up(void **state) {
+    struct fake_node *node = fake_node_start(false);
+    struct tally tally = {0};
+    char url[64];
+    (void)state;
+    fake_node_says(node, "*", FAKE_HANG_UP, 0, 0);
+    snprintf(url, sizeof url, "redis://127.0.0.1:%d", fake_node_port(node));
+    steady_store *store = open_with(url, STEADY_ENGINE_AUTO);
+    steady_throttler *throttler = new_throttler(store, 10, HOUR);
+    steady_us seventh = 0;
+    bool answers = false;
+    for (const steady_us end = now_us() + 10 * STEADY_SECOND; tally.verdicts == 0 && now_us() < end;) {
+        consume_many(throttler, 1, &tally);
+        run_for(poller, STEADY_MILLISECOND);
+        if (fake_node_heard(node, "") == 6 && !answers) {
+            fake_node_says(node, "EVALSHA", DENIED, strlen(DENIED), 0);
+            answers = true;
+        }
+        if (fake_node_accepted(node) == 7 && seventh == 0) seventh = now_us();
+    }
+    assert_int_equal(tally.verdicts, 1);
+    assert_int_equal(fake_node_accepted(node), 8);
+    assert_int_equal(fake_node_heard(node, "STEADY.CONSUME"), 3);
+    assert_true(now_us() - seventh < 150 * STEADY_MILLISECOND); /* a rest, by now, is of 250 at least */
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+    fake_node_stop(node);
+}
+
 /* What is no reply of the module's is not believed. */
 static void test_wrong_replies(void **state) {
     static const char *const wrong[] = {":1\r\n",
@@ -295,6 +327,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_rights, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_unloaded_and_loaded_again, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_proxy_that_hangs_up, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_back_behind_a_proxy_that_hangs_up, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_wrong_replies, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, start, stop);

@@ -110,6 +110,27 @@ static void test_dialects(void **state) {
     assert_int_equal(dialect.state, STEADY__DIALECT_UNTRIED);
 }
 
+/* How many connections come between one that is lost over the question and the next that is asked. */
+static unsigned spared(struct steady__dialect *dialect) {
+    unsigned n = 0;
+    assert_true(steady__dialect_module(dialect, STEADY_ENGINE_AUTO));
+    for (; *dialect = steady__dialect_anew(dialect), dialect->state == STEADY__DIALECT_SCRIPT; n++)
+        assert_false(steady__dialect_module(dialect, STEADY_ENGINE_AUTO));
+    return n;
+}
+
+static void test_hung_up_on_for_the_question(void **state) {
+    struct steady__dialect dialect = {0};
+    (void)state;
+    for (unsigned i = 1; i <= 8; i++)
+        assert_int_equal(spared(&dialect), (1U << (i < 6 ? i : 6)) - 1);
+    assert_true(steady__dialect_module(&dialect, STEADY_ENGINE_AUTO));
+    steady__dialect_settle(&dialect, false);
+    assert_false(steady__dialect_module(&dialect, STEADY_ENGINE_AUTO));
+    dialect = steady__dialect_anew(&dialect);
+    assert_int_equal(spared(&dialect), 1); /* an answer makes all of it forgotten */
+}
+
 static void test_eval_and_load_carry_the_script(void **state) {
     (void)state;
     const struct steady__terms terms = terms_of(plain);
@@ -336,8 +357,9 @@ static void test_refusals(void **state) {
         {"NOSCRIPT No matching script.", STEADY__REFUSAL_NOSCRIPT, STEADY_UNAVAILABLE},
         {"READONLY You can't write against a read only replica. script: 1, on @user_script:1.",
          STEADY__REFUSAL_READONLY, STEADY_UNAVAILABLE},
-        {"LOADING Redis is loading the dataset in memory", STEADY__REFUSAL_WAIT, STEADY_UNAVAILABLE},
-        {"BUSY Redis is busy running a script.", STEADY__REFUSAL_WAIT, STEADY_UNAVAILABLE},
+        {"LOADING Redis is loading the dataset in memory", STEADY__REFUSAL_NOT_NOW, STEADY_UNAVAILABLE},
+        {"BUSY Redis is busy running a script.", STEADY__REFUSAL_NOT_NOW, STEADY_UNAVAILABLE},
+        {"MASTERDOWN Link with MASTER is down", STEADY__REFUSAL_NOT_NOW, STEADY_UNAVAILABLE},
         {"OOM command not allowed when used memory > 'maxmemory'.", STEADY__REFUSAL_WAIT, STEADY_UNAVAILABLE},
         {"MOVED 3999 127.0.0.1:6381", STEADY__REFUSAL_MOVED, STEADY_UNAVAILABLE},
         {"NOAUTH Authentication required.", STEADY__REFUSAL_AUTH, STEADY_REFUSED},
@@ -364,6 +386,7 @@ int main(void) {
         cmocka_unit_test(test_commands),
         cmocka_unit_test(test_module_commands),
         cmocka_unit_test(test_dialects),
+        cmocka_unit_test(test_hung_up_on_for_the_question),
         cmocka_unit_test(test_eval_and_load_carry_the_script),
         cmocka_unit_test(test_any_key_fits),
         cmocka_unit_test(test_scripts_declare_themselves),

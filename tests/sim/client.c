@@ -279,7 +279,7 @@ static void open_store(struct client *client) {
 
 static bool heard(const struct conn *conn, size_t reply_end) { return reply_end > 0 && conn->read >= reply_end; }
 
-/* The least rest after so many failures: see backoff in link.c. */
+/* The least rest after so many failures: see circuit.c. */
 static steady_us least_rest(unsigned failures) {
     steady_us nominal = failures > 0 ? 20 * MS : 0;
     for (unsigned i = 1; i < failures && nominal < 500 * MS; i++)
@@ -287,20 +287,24 @@ static steady_us least_rest(unsigned failures) {
     return (nominal < 500 * MS ? nominal : 500 * MS) / 2;
 }
 
-/* What the last connection was good for decides how soon the next may come: at once where the server was at work, and
- * where it first said that it is no primary; a second later where it did not let us in. */
+/* What the last connection was good for decides how soon the next may come: at once where the server was at work, where
+ * it first said that it is no primary, and where it may have hung up on the question for the module, which the next
+ * connection is not asked; a second later where it did not let us in. */
 void client_dials(struct client *client) {
     const steady_us now = sim_loop_now(&client->loop);
     const struct conn *last = client->conn;
     const bool rejected = last != NULL && heard(last, last->rejected_at);
     const bool moved = last != NULL && heard(last, last->readonly_at);
     const bool doubted = last != NULL && last->asked_role && !heard(last, last->primary_at);
+    const bool asked = last != NULL && last->asked_module && client->options.engine == STEADY_ENGINE_AUTO;
+    const bool in_question = asked && !heard(last, last->heeded_at);
     if ((last != NULL && heard(last, last->heeded_at)) || (moved && !doubted))
         client->failures = 0;
-    else if (!rejected && client->dialed_at != NEVER)
+    else if (!rejected && !in_question && client->dialed_at != NEVER)
         client->failures++;
     note("dial", client->index, client->failures, rejected);
-    const steady_us least = rejected ? STEADY_SECOND : least_rest(client->failures);
+    steady_us least = rejected ? STEADY_SECOND : least_rest(client->failures);
+    if (in_question && !rejected) least = 0;
     if (client->dialed_at != NEVER && now - client->dialed_at < least && !client_has_links(client))
         broken("client %d connects again after %" PRId64 " us, having failed %u times", client->index,
                now - client->dialed_at, client->failures);

@@ -130,6 +130,7 @@ static ssize_t sim_send(const struct steady__net *net, int fd, const void *bytes
     struct conn *conn = find(fd);
     const steady_us now = sim_loop_now(self(net)->loop);
     if (conn->state != CONN_UP) broken("something is sent on a socket that is not connected");
+    if (memmem(bytes, len, "\nSTEADY.", 8) != NULL) conn->asked_module = true;
     if (has_ended(conn, now) && conn->error != 0) {
         errno = one_in(2) ? EPIPE : conn->error;
         return -1;
