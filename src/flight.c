@@ -18,15 +18,23 @@
  * it, or holds the store and looks at `closed`. */
 #include "flight.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "error.h"
 #include "script.h"
+#include "survey.h"
 
 #define SLAB_TICKETS 32
 #define KEY_NEAR 64 /* keys up to here need no memory of their own */
 #define TRIES_MAX 3 /* EVALSHA, EVALSHA, EVAL */
+
+enum errand {
+    DECISION,
+    LOAD,   /* SCRIPT LOAD, for its call's verb; in no list */
+    SURVEY, /* of the server's settings; in no list either */
+};
 
 struct ticket {
     struct steady__call call; /* its key is in `key` */
@@ -35,10 +43,10 @@ struct ticket {
     steady_us deadline;
     steady_result *answer; /* NULL: the callback's */
     int error;             /* of one that failed before it began */
-    bool is_load;          /* SCRIPT LOAD, for its call's verb; in no list */
-    bool to_module;        /* which was asked last */
-    unsigned tries;        /* of the script */
-    uint32_t loads;        /* of its script, sent before it was */
+    enum errand errand;
+    bool to_module; /* which was asked last */
+    unsigned tries; /* of the script */
+    uint32_t loads; /* of its script, sent before it was */
     size_t key_room;
     char *key;
     char key_near[KEY_NEAR];
@@ -95,7 +103,8 @@ static struct ticket *take_ticket(struct steady__flight *flight, const struct st
     ticket->request.key_len = call->key_len;
     ticket->request.redirects = 0;
     ticket->request.reads = call->verb == STEADY__PEEK;
-    ticket->is_load = false;
+    ticket->request.nested = false;
+    ticket->errand = DECISION;
     ticket->tries = 1;
     ticket->error = 0;
     return ticket;
@@ -202,7 +211,8 @@ static size_t encode_load(enum steady__verb verb, struct steady__dialect *dialec
 static size_t encode(void *owner, struct steady__request *request, struct steady__dialect *dialect, char *out) {
     const struct steady__flight *flight = owner;
     struct ticket *ticket = TICKET_OF(request);
-    if (ticket->is_load) return encode_load(ticket->call.verb, dialect, out);
+    if (ticket->errand == LOAD) return encode_load(ticket->call.verb, dialect, out);
+    if (ticket->errand == SURVEY) return steady__survey_say(out);
     if (steady__loop_now(&flight->loop) >= ticket->deadline) return 0; /* the loop is late, and the alarm will tell */
     ticket->loads = dialect->loads[ticket->call.verb];
     ticket->to_module = ticket->tries == 1 && steady__dialect_module(dialect, flight->engine);
@@ -211,24 +221,36 @@ static size_t encode(void *owner, struct steady__request *request, struct steady
                                      : steady__script_eval(out, &ticket->call);
 }
 
+/* One that is no decision, to whom `asker` asked; NULL: there is no memory for it. */
+static struct ticket *take_errand(struct steady__flight *flight, const struct ticket *asker, enum errand errand) {
+    struct ticket *ticket = find_ticket(flight);
+    if (ticket == NULL) return NULL;
+    steady__list_remove(&ticket->place);
+    ticket->errand = errand;
+    ticket->call.verb = asker->call.verb;
+    ticket->request.key = NULL;
+    ticket->request.reads = false;
+    ticket->request.nested = errand == SURVEY;
+    ticket->request.at = asker->request.at;
+    return ticket;
+}
+
+static bool run_errand(struct steady__flight *flight, struct ticket *ticket) {
+    const bool runs = flight->carrier_class->submit(flight->carrier, &ticket->request) == 0;
+    if (!runs) put_back(flight, ticket);
+    return runs;
+}
+
 /* Where there is no memory for it, the script itself will do. */
 static void load(struct steady__flight *flight, const struct ticket *asker, struct steady__dialect *dialect) {
     const enum steady__verb verb = asker->call.verb;
-    struct ticket *ticket = dialect->loading[verb] ? NULL : find_ticket(flight);
+    struct ticket *ticket = dialect->loading[verb] ? NULL : take_errand(flight, asker, LOAD);
     if (ticket == NULL) return;
-    steady__list_remove(&ticket->place);
-    ticket->is_load = true;
-    ticket->call.verb = verb;
-    ticket->request.key = NULL;
-    ticket->request.reads = false;
-    ticket->request.at = asker->request.at;
     dialect->loading[verb] = true; /* encoding, which may happen at once, makes it false */
-    if (flight->carrier_class->submit(flight->carrier, &ticket->request) == 0) {
+    if (run_errand(flight, ticket))
         flight->stats.script_loads++;
-    } else {
+    else
         dialect->loading[verb] = false;
-        put_back(flight, ticket);
-    }
 }
 
 static bool ask_again(struct steady__flight *flight, struct ticket *ticket, struct steady__dialect *dialect) {
@@ -272,6 +294,30 @@ static bool does_without_module(struct steady__flight *flight, struct ticket *ti
     return true;
 }
 
+/* Once, for whoever reads the log. A server that has settled which engine it has is behind nothing that hangs up on a
+ * command it does not know. */
+static void survey(struct steady__flight *flight, const struct ticket *asker, const struct steady__dialect *dialect) {
+    if (flight->surveyed || flight->log == NULL || !steady__dialect_is_settled(dialect)) return;
+    flight->surveyed = true;
+    struct ticket *ticket = take_errand(flight, asker, SURVEY);
+    if (ticket != NULL) run_errand(flight, ticket);
+}
+
+/* Who may not ask hears an error, and that is that. */
+static enum steady__heed surveyed(struct steady__flight *flight, struct ticket *ticket,
+                                  const struct steady__reply *reply) {
+    char where[300], policy[32], text[480];
+    put_back(flight, ticket);
+    if (steady__survey_evicts(reply, policy, sizeof policy)) {
+        steady__url_name(where, sizeof where, flight->url);
+        snprintf(text, sizeof text, "%s: the server may evict buckets (maxmemory-policy %s): each such key begins anew",
+                 where, policy);
+        flight->log(flight->log_data, STEADY_LOG_WARNING, text);
+    }
+    return reply->kind == STEADY__REPLY_ERROR || reply->kind == STEADY__REPLY_NESTED ? STEADY__HEED_NOTHING
+                                                                                     : STEADY__HEED_UNTRUSTED;
+}
+
 static bool understand(struct steady__flight *flight, const struct ticket *ticket, const struct steady__reply *reply,
                        steady_result *result) {
     bool stepped = false;
@@ -287,7 +333,8 @@ static enum steady__heed answered(void *owner, struct steady__request *request, 
     struct steady__flight *flight = owner;
     struct ticket *ticket = TICKET_OF(request);
     steady_result result;
-    if (ticket->is_load) return loaded(flight, ticket, reply);
+    if (ticket->errand == LOAD) return loaded(flight, ticket, reply);
+    if (ticket->errand == SURVEY) return surveyed(flight, ticket, reply);
     if (reply->kind == STEADY__REPLY_ERROR) {
         if (does_without_module(flight, ticket, dialect, reply)) return STEADY__HEED_NOTHING;
         return refused(flight, ticket, dialect, reply);
@@ -297,6 +344,7 @@ static enum steady__heed answered(void *owner, struct steady__request *request, 
         return STEADY__HEED_UNTRUSTED;
     }
     if (ticket->to_module) steady__dialect_settle(dialect, true);
+    survey(flight, ticket, dialect);
     finish(flight, ticket, &result);
     return STEADY__HEED_NOTHING;
 }
@@ -304,7 +352,7 @@ static enum steady__heed answered(void *owner, struct steady__request *request, 
 static void unanswered(void *owner, struct steady__request *request, bool written, int error) {
     struct steady__flight *flight = owner;
     struct ticket *ticket = TICKET_OF(request);
-    if (ticket->is_load)
+    if (ticket->errand != DECISION)
         put_back(flight, ticket);
     else
         fail(flight, ticket, written ? STEADY_UNKNOWN : error);

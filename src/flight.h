@@ -25,6 +25,9 @@ struct steady__flight {
     enum steady_engine engine;
     steady_message *trouble;
     const struct steady__birthmark *birthmark;
+    void (*log)(void *data, enum steady_log_level level, const char *text); /* NULL: nobody listens */
+    void *log_data;
+    const struct steady__url *url; /* for the log */
     const struct steady__carrier *carrier_class;
     void *carrier;
     struct steady__list due;    /* by deadline, which is the order of submission */
@@ -33,13 +36,14 @@ struct steady__flight {
     struct steady__slab *slabs;
     struct steady__alarm alarm;
     bool closed;
+    bool surveyed; /* the server has been asked for its settings */
     steady_stats stats;
 };
 
 /* What a flight wants of requests, for whoever opens its carrier. */
 extern const struct steady__link_owner steady__flight_owner;
 
-/* Expects store, loop, timeout, max_in_flight, trouble and birthmark filled in, and the rest zero. 0 or -1. */
+/* Expects store, loop, timeout, max_in_flight, trouble, birthmark and log filled in, and the rest zero. 0 or -1. */
 int steady__flight_init(struct steady__flight *flight);
 
 /* Starts a decision: 0, STEADY_OVERLOADED or STEADY_NO_MEMORY. Its result goes to *answer, whose error is

@@ -63,6 +63,11 @@ static inline bool steady__dialect_in_question(const struct steady__dialect *dia
     return dialect->state == STEADY__DIALECT_TRYING;
 }
 
+/* Whether it was answered, on this connection. */
+static inline bool steady__dialect_is_settled(const struct steady__dialect *dialect) {
+    return dialect->state >= STEADY__DIALECT_MODULE && dialect->hung_up == 0;
+}
+
 /* The question was answered: there is a module, or not. */
 void steady__dialect_settle(struct steady__dialect *dialect, bool module);
 

@@ -46,6 +46,9 @@ static int start(struct redis_store *store, struct steady__flight *flight, const
     flight->engine = store->options.engine;
     flight->trouble = &store->trouble;
     flight->birthmark = &store->birthmark;
+    flight->log = logs ? store->options.log : NULL;
+    flight->log_data = store->options.log_data;
+    flight->url = &store->url;
     flight->carrier_class = store->url.peek_replica ? &steady__replica_class : &steady__cluster_class;
     if (steady__flight_init(flight) != 0) return STEADY_NO_MEMORY;
     const struct steady__link_options options = {.net = store->net,
@@ -57,8 +60,8 @@ static int start(struct redis_store *store, struct steady__flight *flight, const
                                                  .timeout = flight->timeout,
                                                  .max_unanswered = flight->max_in_flight,
                                                  .patient = patient,
-                                                 .log = logs ? store->options.log : NULL,
-                                                 .log_data = store->options.log_data,
+                                                 .log = flight->log,
+                                                 .log_data = flight->log_data,
                                                  .owner_class = &steady__flight_owner,
                                                  .owner = flight};
     if (store->url.peek_replica)

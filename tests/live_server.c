@@ -257,6 +257,24 @@ static void test_evicted(void **state) {
     const long long evicted = server_stat(&rig.server, "evicted_keys");
     assert_true(evicted > 1000 && tally.allowed > 500); /* some of them ours */
     assert_true((long long)tally.allowed <= 10 * (50 + evicted));
+    assert_int_equal(rig.log.warnings, 1);
+    assert_non_null(strstr(rig.log.last, "allkeys-lru"));
+    assert_int_equal(server_stat(&rig.server, "cmdstat_config|get:calls"), 1);
+}
+
+/* A server that evicts nothing, or does not say, is nothing to tell of. */
+static void test_not_evicted(void **state) {
+    static const char *const settings[][2] = {{"noeviction", "3mb"}, {"allkeys-lru", "0"}};
+    (void)state;
+    for (size_t i = 0; i < COUNT(settings); i++) {
+        server_ask(&rig.server, "CONFIG SET maxmemory-policy %s maxmemory %s", settings[i][0], settings[i][1]);
+        rig_open(TIMEOUT);
+        assert_int_equal(ask_one(), 0);
+        assert_int_equal(ask_one(), 0);
+        assert_int_equal(server_stat(&rig.server, "cmdstat_config|get:calls"), i + 1);
+        assert_int_equal(rig.log.lines, 0);
+        rig_close();
+    }
 }
 
 /* ---- Not let in ---- */
@@ -402,6 +420,7 @@ int main(void) {
         WITH_RIG(test_stale_replica),
         WITH_RIG(test_wiped_under_load),
         WITH_RIG(test_evicted),
+        WITH_RIG(test_not_evicted),
         WITH_RIG(test_no_more_clients),
         WITH_RIG(test_wrong_password_is_no_storm),
         WITH_RIG(test_denied_keys_notice_too),

@@ -141,7 +141,8 @@ static void test_pipelined(void **state) {
 
 /* The probe finds the script gone, as after any restart: it is loaded, and the probe decided. */
 static void test_probe_loads_the_script(void **state) {
-    static const char sha[] = "$40\r\n0123456789012345678901234567890123456789\r\n", gone[] = "-NOSCRIPT No matching.\r\n";
+    static const char sha[] = "$40\r\n0123456789012345678901234567890123456789\r\n",
+                      gone[] = "-NOSCRIPT No matching.\r\n";
     (void)state;
     says("EVALSHA", VERDICT);
     says("SCRIPT", sha);

@@ -253,9 +253,15 @@ static void called(const steady_result *result, void *data) {
 
 static void logged(void *data, enum steady_log_level level, const char *text) {
     struct client *client = data;
-    const bool lost = level == STEADY_LOG_WARNING;
-    note(lost ? "log: lost" : "log: found", client->index, 0, 0);
+    const bool lost = level == STEADY_LOG_WARNING, evicts = strstr(text, "may evict") != NULL;
+    note(evicts ? "log: evicts" : lost ? "log: lost" : "log: found", client->index, 0, 0);
     check_secrets(text);
+    if (evicts) {
+        if (client->warned_of_eviction) broken("the log is told twice: %s", text);
+        client->warned_of_eviction = true;
+        do_mischief(client);
+        return;
+    }
     if (lost == client->lost_logged && !client_has_links(client)) broken("the log is told twice: %s", text);
     if (client->store == NULL) broken("the log is told after the store was closed");
     client->lost_logged = lost;
@@ -266,6 +272,8 @@ static void open_store(struct client *client) {
     steady_message why = {""};
     client->local_level = 0;
     client->lost_logged = false;
+    client->asked_settings = 0;
+    client->warned_of_eviction = false;
     client->dialed_at = NEVER;
     client->failures = 0;
     client->conn = NULL;

@@ -35,6 +35,8 @@ struct client {
     int64_t local_level;              /* of the store's embedded bucket */
     steady_stats expected;
     bool lost_logged;
+    unsigned asked_settings;
+    bool warned_of_eviction;
     unsigned noscripts, loads;
     /* Attempts to connect. */
     unsigned failures;

@@ -307,6 +307,21 @@ static void say_slots(struct conn *conn) {
     say(conn, reply, &conn->heeded_at);
 }
 
+/* Each server evicts, or not, by its number, so that each client may hear of it once. */
+static void say_settings(struct conn *conn, const struct words *words) {
+    if (words->count != 3 || !word_is(&words->at[1], "GET")) broken("a client sends a CONFIG it should not");
+    note("CONFIG GET", conn->fd, conn->node->index, 0);
+    if (!conn->closed && conn->client->asked_settings++ > 0)
+        broken("client %d asks twice for settings", conn->client->index);
+    if (node_suffers(conn->node, TROUBLE_NOPERM))
+        say(conn, "-NOPERM this user has no permissions to run the 'config|get' command\r\n", &conn->heeded_at);
+    else if (conn->node->index % 2 == 0)
+        say(conn, "*2\r\n$9\r\nmaxmemory\r\n$1\r\n0\r\n", &conn->heeded_at);
+    else
+        say(conn, "*4\r\n$9\r\nmaxmemory\r\n$1\r\n1\r\n$16\r\nmaxmemory-policy\r\n$11\r\nallkeys-lru\r\n",
+            &conn->heeded_at);
+}
+
 static void execute(struct conn *conn, const struct words *words) {
     const struct word *name = &words->at[0];
     struct decision *d = journal_of(words);
@@ -326,6 +341,8 @@ static void execute(struct conn *conn, const struct words *words) {
         let_ask(conn);
     else if (word_is(name, "SCRIPT"))
         load(conn, words);
+    else if (word_is(name, "CONFIG"))
+        say_settings(conn, words);
     else
         broken("a client sends %.*s", (int)name->len, name->bytes);
 }

@@ -53,7 +53,7 @@ struct conn {
     size_t read;           /* bytes of replies the client has read */
     struct side up, down;  /* to the server, to the client */
     bool turned_away, authed, asking, asked_role;
-    bool asked_module; /* the client had it in hand to send, if no more */
+    bool asked_module;         /* the client had it in hand to send, if no more */
     bool missed[3], loaded[3]; /* scripts, by verb: since the last SCRIPT LOAD; was there one */
     steady_us stalled_before;
     bool work_due, arrival_due; /* the event for it is to come */
