@@ -341,7 +341,7 @@ static bool follow(struct node *node, struct steady__request *request, struct st
         wish(cluster);
         return false;
     }
-    if (dialect->state == STEADY__DIALECT_TRYING) dialect->state = STEADY__DIALECT_UNTRIED;
+    steady__dialect_nothing_learnt(dialect);
     const int error = send_to(target, request);
     if (error != 0) cluster->with.owner_class->unanswered(cluster->with.owner, request, false, error);
     return true;

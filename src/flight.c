@@ -45,6 +45,7 @@ struct ticket {
     int error;             /* of one that failed before it began */
     enum errand errand;
     bool to_module; /* which was asked last */
+    bool turned;    /* the scripts are forbidden, so the module is asked next */
     unsigned tries; /* of the script */
     uint32_t loads; /* of its script, sent before it was */
     size_t key_room;
@@ -105,6 +106,7 @@ static struct ticket *take_ticket(struct steady__flight *flight, const struct st
     ticket->request.reads = call->verb == STEADY__PEEK;
     ticket->request.nested = false;
     ticket->errand = DECISION;
+    ticket->turned = false;
     ticket->tries = 1;
     ticket->error = 0;
     return ticket;
@@ -203,19 +205,20 @@ void steady__flight_give_up(struct steady__flight *flight) { expire(flight, INT6
 /* ---- What the carrier asks ---- */
 
 static size_t encode_load(enum steady__verb verb, struct steady__dialect *dialect, char *out) {
-    dialect->loading[verb] = false;
-    dialect->loads[verb]++;
+    dialect->verbs[verb].loading = false;
+    dialect->verbs[verb].loads++;
     return steady__script_load(out, verb);
 }
 
 static size_t encode(void *owner, struct steady__request *request, struct steady__dialect *dialect, char *out) {
     const struct steady__flight *flight = owner;
     struct ticket *ticket = TICKET_OF(request);
-    if (ticket->errand == LOAD) return encode_load(ticket->call.verb, dialect, out);
+    const enum steady__verb verb = ticket->call.verb;
+    if (ticket->errand == LOAD) return encode_load(verb, dialect, out);
     if (ticket->errand == SURVEY) return steady__survey_say(out);
     if (steady__loop_now(&flight->loop) >= ticket->deadline) return 0; /* the loop is late, and the alarm will tell */
-    ticket->loads = dialect->loads[ticket->call.verb];
-    ticket->to_module = ticket->tries == 1 && steady__dialect_module(dialect, flight->engine);
+    ticket->loads = dialect->verbs[verb].loads;
+    ticket->to_module = ticket->turned || (ticket->tries == 1 && steady__dialect_module(dialect, verb, flight->engine));
     if (ticket->to_module) return steady__module_command(out, &ticket->call);
     return ticket->tries < TRIES_MAX ? steady__script_command(out, &ticket->call)
                                      : steady__script_eval(out, &ticket->call);
@@ -244,18 +247,18 @@ static bool run_errand(struct steady__flight *flight, struct ticket *ticket) {
 /* Where there is no memory for it, the script itself will do. */
 static void load(struct steady__flight *flight, const struct ticket *asker, struct steady__dialect *dialect) {
     const enum steady__verb verb = asker->call.verb;
-    struct ticket *ticket = dialect->loading[verb] ? NULL : take_errand(flight, asker, LOAD);
+    struct ticket *ticket = dialect->verbs[verb].loading ? NULL : take_errand(flight, asker, LOAD);
     if (ticket == NULL) return;
-    dialect->loading[verb] = true; /* encoding, which may happen at once, makes it false */
+    dialect->verbs[verb].loading = true; /* encoding, which may happen at once, makes it false */
     if (run_errand(flight, ticket))
         flight->stats.script_loads++;
     else
-        dialect->loading[verb] = false;
+        dialect->verbs[verb].loading = false;
 }
 
 static bool ask_again(struct steady__flight *flight, struct ticket *ticket, struct steady__dialect *dialect) {
     if (ticket->tries == TRIES_MAX) return false;
-    if (ticket->tries == 1 && ticket->loads == dialect->loads[ticket->call.verb]) load(flight, ticket, dialect);
+    if (ticket->tries == 1 && ticket->loads == dialect->verbs[ticket->call.verb].loads) load(flight, ticket, dialect);
     ticket->tries++;
     return flight->carrier_class->submit(flight->carrier, &ticket->request) == 0;
 }
@@ -281,16 +284,37 @@ static enum steady__heed loaded(struct steady__flight *flight, struct ticket *ti
     return reply->kind == STEADY__REPLY_INTEGERS ? STEADY__HEED_UNTRUSTED : STEADY__HEED_NOTHING;
 }
 
-/* The server has no module, or none for us: the scripts are asked instead, for this and all that comes. True: that was
- * the matter, and has been seen to. */
+static void ask_otherwise(struct steady__flight *flight, struct ticket *ticket) {
+    const int error = flight->carrier_class->submit(flight->carrier, &ticket->request);
+    if (error != 0) fail(flight, ticket, error);
+}
+
+/* The server has no module, or not this command for us: the script is asked instead, for this and all that comes. Where
+ * there is none, a server says "ERR unknown command", a proxy anything. True: that was the matter, and has been seen
+ * to. */
 static bool does_without_module(struct steady__flight *flight, struct ticket *ticket, struct steady__dialect *dialect,
                                 const struct steady__reply *reply) {
     if (!ticket->to_module || flight->engine != STEADY_ENGINE_AUTO) return false;
-    dialect->state = STEADY__DIALECT_UNTRIED; /* other refusals say nothing */
-    if (!steady__module_missing(reply->text, reply->text_len)) return false;
-    steady__dialect_settle(dialect, false);
-    const int error = flight->carrier_class->submit(flight->carrier, &ticket->request);
-    if (error != 0) fail(flight, ticket, error);
+    if (steady__script_refusal(reply->text, reply->text_len) == STEADY__REFUSAL_OTHER) {
+        steady__dialect_without_module(dialect);
+    } else if (steady__command_forbidden(reply->text, reply->text_len)) {
+        steady__dialect_settle(dialect, ticket->call.verb, false);
+    } else {
+        steady__dialect_nothing_learnt(dialect);
+        return false;
+    }
+    ticket->turned = false;
+    ask_otherwise(flight, ticket);
+    return true;
+}
+
+/* A user may be allowed the module alone, and what was sent before it was known went to the scripts. As above. */
+static bool does_without_scripts(struct steady__flight *flight, struct ticket *ticket, struct steady__dialect *dialect,
+                                 const struct steady__reply *reply) {
+    if (ticket->to_module || !steady__command_forbidden(reply->text, reply->text_len)) return false;
+    if (!steady__dialect_turn(dialect, ticket->call.verb, flight->engine)) return false;
+    ticket->turned = true;
+    ask_otherwise(flight, ticket);
     return true;
 }
 
@@ -337,13 +361,14 @@ static enum steady__heed answered(void *owner, struct steady__request *request, 
     if (ticket->errand == SURVEY) return surveyed(flight, ticket, reply);
     if (reply->kind == STEADY__REPLY_ERROR) {
         if (does_without_module(flight, ticket, dialect, reply)) return STEADY__HEED_NOTHING;
+        if (does_without_scripts(flight, ticket, dialect, reply)) return STEADY__HEED_NOTHING;
         return refused(flight, ticket, dialect, reply);
     }
     if (!understand(flight, ticket, reply, &result)) {
         fail(flight, ticket, STEADY_UNKNOWN);
         return STEADY__HEED_UNTRUSTED;
     }
-    if (ticket->to_module) steady__dialect_settle(dialect, true);
+    if (ticket->to_module) steady__dialect_settle(dialect, ticket->call.verb, true);
     survey(flight, ticket, dialect);
     finish(flight, ticket, &result);
     return STEADY__HEED_NOTHING;

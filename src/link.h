@@ -4,6 +4,7 @@
 #define STEADY__LINK_H
 
 #include "dial.h"
+#include "dialect.h"
 #include "fork.h"
 #include "greeting.h"
 #include "loop.h"

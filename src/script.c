@@ -187,41 +187,6 @@ bool steady__module_reply(const struct steady__call *call, const int64_t *values
     return true;
 }
 
-/* ---- Dialects ---- */
-
-/* The first decision may have been given up, so that its answer was heard by nobody; another one has to be the first
- * then. */
-#define TRY_AGAIN_AFTER 1000
-
-#define HUNG_UP_MOST 6
-
-struct steady__dialect steady__dialect_anew(const struct steady__dialect *before) {
-    struct steady__dialect dialect = {.hung_up = before->hung_up, .spared = before->spared};
-    if (steady__dialect_in_question(before)) {
-        if (dialect.hung_up < HUNG_UP_MOST) dialect.hung_up++;
-        dialect.spared = (1U << dialect.hung_up) - 1;
-    }
-    if (dialect.spared == 0) return dialect;
-    dialect.spared--;
-    dialect.state = STEADY__DIALECT_SCRIPT;
-    return dialect;
-}
-
-void steady__dialect_settle(struct steady__dialect *dialect, bool module) {
-    dialect->state = module ? STEADY__DIALECT_MODULE : STEADY__DIALECT_SCRIPT;
-    dialect->hung_up = 0;
-}
-
-bool steady__dialect_module(struct steady__dialect *dialect, enum steady_engine engine) {
-    if (engine != STEADY_ENGINE_AUTO) return engine == STEADY_ENGINE_MODULE;
-    if (dialect->state == STEADY__DIALECT_TRYING && dialect->since++ < TRY_AGAIN_AFTER) return false;
-    if (dialect->state == STEADY__DIALECT_SCRIPT) return false;
-    if (dialect->state == STEADY__DIALECT_MODULE) return true;
-    dialect->state = STEADY__DIALECT_TRYING;
-    dialect->since = 0;
-    return true;
-}
-
 /* ---- Refusals ---- */
 
 static bool has(const char *text, size_t len, const char *part) {
@@ -253,10 +218,9 @@ enum steady__refusal steady__script_refusal(const char *error, size_t len) {
     return STEADY__REFUSAL_OTHER;
 }
 
-/* A server says "ERR unknown command", a proxy anything. NOPERM for a key is not for the command. */
-bool steady__module_missing(const char *error, size_t len) {
-    const enum steady__refusal refusal = steady__script_refusal(error, len);
-    return refusal == STEADY__REFUSAL_OTHER || (refusal == STEADY__REFUSAL_AUTH && has(error, len, " command"));
+/* A right to a key is another matter. */
+bool steady__command_forbidden(const char *error, size_t len) {
+    return steady__script_refusal(error, len) == STEADY__REFUSAL_AUTH && has(error, len, " command");
 }
 
 int steady__refusal_error(enum steady__refusal refusal) {

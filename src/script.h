@@ -42,40 +42,8 @@ bool steady__script_reply(const struct steady__call *call, const int64_t *values
 size_t steady__module_command(char *out, const struct steady__call *call);
 bool steady__module_reply(const struct steady__call *call, const int64_t *values, size_t count, steady_result *result);
 
-/* What a connection is known to understand. A new one is zero. The first decision on it is put to the module; those
- * that are sent before it is answered, to the scripts. */
-struct steady__dialect {
-    enum { STEADY__DIALECT_UNTRIED, STEADY__DIALECT_TRYING, STEADY__DIALECT_MODULE, STEADY__DIALECT_SCRIPT } state;
-    unsigned since;    /* decisions sent since the first */
-    unsigned hung_up;  /* connections lost over that first one, in a row */
-    unsigned spared;   /* connections to come that are not asked */
-    uint32_t loads[3]; /* SCRIPT LOADs sent, by verb */
-    bool loading[3];   /* one is about to be */
-};
-
-/* Of the connection that comes after one with this dialect. A proxy may hang up on who says what it does not know, so
- * after a connection that was lost over the first question one is not asked it, after the next such one three, then
- * seven, and so on. */
-struct steady__dialect steady__dialect_anew(const struct steady__dialect *before);
-
-/* Whether a connection that is lost now may have been lost over the question. */
-static inline bool steady__dialect_in_question(const struct steady__dialect *dialect) {
-    return dialect->state == STEADY__DIALECT_TRYING;
-}
-
-/* Whether it was answered, on this connection. */
-static inline bool steady__dialect_is_settled(const struct steady__dialect *dialect) {
-    return dialect->state >= STEADY__DIALECT_MODULE && dialect->hung_up == 0;
-}
-
-/* The question was answered: there is a module, or not. */
-void steady__dialect_settle(struct steady__dialect *dialect, bool module);
-
-/* Whether the next decision is to be put to the module. */
-bool steady__dialect_module(struct steady__dialect *dialect, enum steady_engine engine);
-
-/* Whether an error reply to a command of the module says that there is none, or none for us. */
-bool steady__module_missing(const char *error, size_t len);
+/* Whether an error reply says that the command is not for us: a right to it is missing, or to one inside the script. */
+bool steady__command_forbidden(const char *error, size_t len);
 
 /* What an error reply means for the decision it answers. In each case nothing was charged: the scripts write once,
  * last. */

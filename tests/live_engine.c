@@ -202,6 +202,92 @@ static void test_rights(void **state) {
     server_ask(&with_module, "ACL DELUSER plain module"); /* a module that rules name cannot be unloaded */
 }
 
+/* ---- The module's rights and no others ---- */
+
+static steady_store *open_as_only(steady_us timeout) {
+    char url[96];
+    server_ask(&with_module, "ACL SETUSER only on >pw resetkeys ~rl:* -@all +steady.consume +steady.peek");
+    snprintf(url, sizeof url, "redis://only:pw@127.0.0.1:%d", with_module.port);
+    return open_store(url, &(steady_store_options){.loop = &loop, .timeout = timeout});
+}
+
+static void close_only(steady_store **store, steady_throttler **throttler) {
+    steady_throttler_free(throttler);
+    steady_store_close(store);
+    server_ask(&with_module, "ACL DELUSER only");
+}
+
+static void burst(steady_throttler *throttler, struct tally *tally, const char *stranger) {
+    *tally = (struct tally){0};
+    for (int i = 0; i < 50; i++)
+        consume_counted(throttler, stranger != NULL && i == 0 ? stranger : "rl:k", 1, tally);
+    run_until_done(poller, tally, 5 * STEADY_SECOND);
+}
+
+/* What is sent before the first answer goes to the scripts, and turns back from there. */
+static void test_burst_without_scripts(void **state) {
+    struct tally tally;
+    (void)state;
+    steady_store *store = open_as_only(2 * STEADY_SECOND);
+    steady_throttler *throttler = new_throttler(store, 1000, HOUR);
+    burst(throttler, &tally, NULL);
+    assert_int_equal(tally.allowed, 50);
+    assert_int_equal(tally.last.level, 50);
+    close_only(&store, &throttler);
+}
+
+static void test_strangers_key_spoils_nothing(void **state) {
+    struct tally tally;
+    (void)state;
+    steady_store *store = open_as_only(2 * STEADY_SECOND);
+    steady_throttler *throttler = new_throttler(store, 1000, HOUR);
+    for (int i = 0; i < 3; i++) {
+        burst(throttler, &tally, "stranger");
+        assert_int_equal(tally.errors[-STEADY_REFUSED], 1);
+        assert_int_equal(tally.allowed, 49);
+    }
+    assert_in_range(calls(&with_module, "evalsha"), 0, 49); /* of the first burst */
+    close_only(&store, &throttler);
+}
+
+static void test_forbidden_reset_spoils_nothing(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    steady_store *store = open_as_only(2 * STEADY_SECOND);
+    steady_throttler *throttler = new_throttler(store, 1000, HOUR);
+    burst(throttler, &tally, NULL);
+    assert_int_equal(steady_reset(throttler, "rl:k", 4, count_result, expect_result(&tally)), 0);
+    run_until_done(poller, &tally, STEADY_SECOND);
+    assert_int_equal(tally.last.error, STEADY_REFUSED);
+    burst(throttler, &tally, NULL);
+    assert_int_equal(tally.allowed, 50);
+    assert_int_equal(steady_peek(throttler, "rl:k", 4, count_result, expect_result(&tally)), 0);
+    run_until_done(poller, &tally, STEADY_SECOND);
+    assert_int_equal(tally.last.level, 100);
+    close_only(&store, &throttler);
+}
+
+/* The connection was lost over the question, so the next is spared it. It asks once it has to. */
+static void test_frozen_over_the_question(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    steady_store *store = open_as_only(100 * STEADY_MILLISECOND);
+    steady_throttler *throttler = new_throttler(store, 1000, HOUR);
+    run_for(poller, 50 * STEADY_MILLISECOND);
+    server_freeze(&with_module);
+    consume_counted(throttler, "rl:frozen", 1, &tally);
+    run_for(poller, 600 * STEADY_MILLISECOND);
+    server_thaw(&with_module);
+    assert_int_equal(tally.last.error, STEADY_UNKNOWN);
+    for (const steady_us end = now_us() + 2 * STEADY_SECOND; tally.verdicts == 0 && now_us() < end;) {
+        consume_counted(throttler, "rl:again", 1, &tally);
+        run_for(poller, 10 * STEADY_MILLISECOND);
+    }
+    burst(throttler, &tally, NULL);
+    assert_int_equal(tally.allowed, 50);
+    close_only(&store, &throttler);
+}
+
 static void test_unloaded_and_loaded_again(void **state) {
     struct tally tally = {0};
     (void)state;
@@ -325,6 +411,10 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_both_share_buckets, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_server_without_it, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_rights, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_burst_without_scripts, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_strangers_key_spoils_nothing, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_forbidden_reset_spoils_nothing, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_frozen_over_the_question, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_unloaded_and_loaded_again, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_proxy_that_hangs_up, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_back_behind_a_proxy_that_hangs_up, set_up, tear_down),

@@ -92,45 +92,6 @@ static void test_module_commands(void **state) {
     }
 }
 
-/* A first decision that was given up leaves nobody to hear the answer, so that there has to be another first. */
-static void test_dialects(void **state) {
-    struct steady__dialect dialect = {0};
-    unsigned to_module = 0;
-    (void)state;
-    for (int i = 0; i < 10010; i++)
-        to_module += steady__dialect_module(&dialect, STEADY_ENGINE_AUTO);
-    assert_int_equal(to_module, 10);
-    dialect = steady__dialect_anew(&dialect);
-    assert_int_equal(dialect.state, STEADY__DIALECT_SCRIPT);
-    assert_false(steady__dialect_module(&dialect, STEADY_ENGINE_AUTO));
-    dialect = steady__dialect_anew(&dialect);
-    assert_int_equal(dialect.state, STEADY__DIALECT_UNTRIED);
-    assert_false(steady__dialect_module(&dialect, STEADY_ENGINE_SCRIPT));
-    assert_true(steady__dialect_module(&dialect, STEADY_ENGINE_MODULE));
-    assert_int_equal(dialect.state, STEADY__DIALECT_UNTRIED);
-}
-
-/* How many connections come between one that is lost over the question and the next that is asked. */
-static unsigned spared(struct steady__dialect *dialect) {
-    unsigned n = 0;
-    assert_true(steady__dialect_module(dialect, STEADY_ENGINE_AUTO));
-    for (; *dialect = steady__dialect_anew(dialect), dialect->state == STEADY__DIALECT_SCRIPT; n++)
-        assert_false(steady__dialect_module(dialect, STEADY_ENGINE_AUTO));
-    return n;
-}
-
-static void test_hung_up_on_for_the_question(void **state) {
-    struct steady__dialect dialect = {0};
-    (void)state;
-    for (unsigned i = 1; i <= 8; i++)
-        assert_int_equal(spared(&dialect), (1U << (i < 6 ? i : 6)) - 1);
-    assert_true(steady__dialect_module(&dialect, STEADY_ENGINE_AUTO));
-    steady__dialect_settle(&dialect, false);
-    assert_false(steady__dialect_module(&dialect, STEADY_ENGINE_AUTO));
-    dialect = steady__dialect_anew(&dialect);
-    assert_int_equal(spared(&dialect), 1); /* an answer makes all of it forgotten */
-}
-
 static void test_eval_and_load_carry_the_script(void **state) {
     (void)state;
     const struct steady__terms terms = terms_of(plain);
@@ -381,12 +342,31 @@ static void test_refusals(void **state) {
     }
 }
 
+/* What is forbidden is a command, which another engine may do without; or a key, which none may. */
+static void test_forbidden_commands(void **state) {
+    static const struct {
+        bool command;
+        const char *text;
+    } rows[] = {
+        {true, "NOPERM this user has no permissions to run the 'evalsha' command"},
+        {true, "NOPERM User app has no permissions to run the 'steady.consume' command"},
+        {true, "ERR The user executing the script can't run this command or subcommand script: 1"},
+        {true, "ERR ACL failure in script: User app has no permissions to run the 'get' command"},
+        {false, "NOPERM this user has no permissions to access one of the keys used as arguments"},
+        {false, "NOPERM No permissions to access a key"},
+        {false, "NOAUTH Authentication required."},
+        {false, "ERR unknown command 'STEADY.CONSUME'"},
+        {false, ""},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        if (steady__command_forbidden(rows[i].text, strlen(rows[i].text)) != rows[i].command) fail_msg("row %zu", i);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_commands),
         cmocka_unit_test(test_module_commands),
-        cmocka_unit_test(test_dialects),
-        cmocka_unit_test(test_hung_up_on_for_the_question),
         cmocka_unit_test(test_eval_and_load_carry_the_script),
         cmocka_unit_test(test_any_key_fits),
         cmocka_unit_test(test_scripts_declare_themselves),
@@ -396,6 +376,7 @@ int main(void) {
         cmocka_unit_test(test_reset_and_writes),
         cmocka_unit_test(test_replies_that_are_not_ours),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_forbidden_commands),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
