@@ -42,6 +42,7 @@ struct decision {
     bool refused;         /* and that was answered with an error */
     bool may_go_again;    /* which is one that sends it out again */
     unsigned noscripts;
+    bool turned; /* was refused as a script */
     unsigned executed;
     steady_result outcome, before; /* of the execution, and of the one before that */
     bool stepped, stepped_before;

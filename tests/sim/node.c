@@ -132,6 +132,8 @@ static const char *script_refusal(struct node *node, enum steady__verb verb, boo
 static const char *refusal(const struct conn *conn, const struct decision *d, enum form form) {
     struct node *node = conn->node;
     const bool writes = d->verb != STEADY__PEEK;
+    if (form != FORM_MODULE && node_suffers(node, TROUBLE_NOCALL))
+        return "-NOPERM this user has no permissions to run the 'eval' command";
     if (form == FORM_EVALSHA && node_suffers(node, TROUBLE_RENAMED))
         return "-ERR unknown command 'EVALSHA', with args beginning with: ";
     const char *why = form == FORM_MODULE ? module_refusal(node) : NULL;

@@ -22,7 +22,8 @@ enum trouble {
     TROUBLE_MISCONF,
     TROUBLE_NOREPLICAS,
     TROUBLE_PASSWORD, /* another one is wanted of new connections */
-    TROUBLE_NOPERM,   /* scripts may not be called */
+    TROUBLE_NOPERM,   /* no key may be touched */
+    TROUBLE_NOCALL,   /* scripts may not be called; the module may */
     TROUBLE_NOLOAD,   /* nor loaded, but they may be called */
     TROUBLE_RENAMED,  /* there is no EVALSHA */
     TROUBLE_CLUSTERDOWN,
