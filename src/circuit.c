@@ -3,7 +3,6 @@
 #include "circuit.h"
 
 #include "loop.h"
-#include "script.h"
 
 #define BACKOFF_FIRST (20 * STEADY_MILLISECOND)
 #define BACKOFF_LAST (500 * STEADY_MILLISECOND) /* so that a server is used within a second of coming back */
@@ -30,15 +29,10 @@ static void pause_for_a_while(struct steady__circuit *circuit, const steady_loop
     circuit->probe_at = steady__loop_now(loop) + half_by_chance(circuit, PAUSE);
 }
 
-static bool decides_nothing(const struct steady__reply *reply) {
-    return reply->kind == STEADY__REPLY_ERROR &&
-           steady__script_refusal(reply->text, reply->text_len) == STEADY__REFUSAL_NOT_NOW;
-}
-
 enum steady__circuit_news steady__circuit_heard(struct steady__circuit *circuit, const struct steady__reply *reply,
                                                 const steady_loop *loop, char *why, size_t why_size) {
     const bool was_open = circuit->open;
-    circuit->open = decides_nothing(reply);
+    circuit->open = steady__reply_refuses(reply, STEADY__REFUSAL_NOT_NOW);
     if (!circuit->open) return was_open ? STEADY__CIRCUIT_CLOSED : STEADY__CIRCUIT_AS_BEFORE;
     pause_for_a_while(circuit, loop);
     if (was_open) return STEADY__CIRCUIT_AS_BEFORE;

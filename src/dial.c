@@ -13,6 +13,11 @@
 
 static void try_next(struct steady__dial *dial);
 
+static void allow(struct steady__dial *dial, steady_us time) {
+    dial->last_turn = false;
+    steady__alarm_set(&dial->alarm, time);
+}
+
 static void finish(struct steady__dial *dial, const struct steady__dialed *dialed) {
     steady__alarm_stop(&dial->alarm);
     steady__watch_stop(&dial->watch);
@@ -66,7 +71,7 @@ static void connected(struct steady__dial *dial) {
         give_up_address(dial, STEADY_UNAVAILABLE, "no memory for TLS");
         return;
     }
-    steady__alarm_set(&dial->alarm, dial->patience);
+    allow(dial, dial->patience);
     shake_hands(dial);
 }
 
@@ -89,6 +94,11 @@ static void too_late(void *arg) {
     struct steady__dial *dial = arg;
     if (steady__forked(dial->birthmark)) return;
     steady__alarm_rang(&dial->alarm);
+    if (!dial->last_turn) { /* what has come meanwhile comes first; a loop may run timers set for now before it looks */
+        dial->last_turn = true;
+        steady__alarm_set(&dial->alarm, STEADY_MILLISECOND);
+        return;
+    }
     if (dial->looking) {
         dial->looking = false;
         fail(dial, STEADY_UNAVAILABLE, "looking the name up takes too long");
@@ -109,7 +119,7 @@ static void try_next(struct steady__dial *dial) {
             give_up_address(dial, STEADY_UNAVAILABLE, strerror(ENOMEM));
             return;
         }
-        steady__alarm_set(&dial->alarm, dial->patience);
+        allow(dial, dial->patience);
         return;
     }
     fail(dial, dial->error, dial->why);
@@ -172,7 +182,7 @@ static void look_up(struct steady__dial *dial) {
         return;
     }
     dial->looking = true;
-    steady__alarm_set(&dial->alarm, dial->name_patience);
+    allow(dial, dial->name_patience);
 }
 
 /* ---- */

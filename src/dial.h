@@ -40,7 +40,8 @@ struct steady__dial {
     steady_us unanswered;
     void (*done)(void *arg, const struct steady__dialed *dialed); /* once a start */
     void *arg;
-    bool looking; /* the attempt waits for a lookup */
+    bool looking;   /* the attempt waits for a lookup */
+    bool last_turn; /* the time is over, but the loop may have been away */
     struct steady__dial_lookup lookups[STEADY__DIAL_LOOKUPS];
     struct steady__addresses addresses;
     size_t next;

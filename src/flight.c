@@ -167,14 +167,16 @@ static void time_out(struct steady__flight *flight, struct ticket *ticket) {
     fail(flight, ticket, written ? STEADY_UNKNOWN : STEADY_UNAVAILABLE);
 }
 
-/* Those there are now: a callback that asks again at once, and fails again, has to wait for the next turn. */
+/* Those there are now: a callback that asks again at once, and fails again, has to wait for the next turn. One that
+ * runs the loop has that turn inside. */
 static void tell_failed(struct steady__flight *flight) {
-    const struct steady__list *last = flight->failed.prev, *place;
-    if (steady__list_empty(&flight->failed)) return;
-    do {
-        place = flight->failed.next;
-        fail(flight, TICKET(flight->failed.next), TICKET(flight->failed.next)->error);
-    } while (place != last && !flight->closed);
+    while (!steady__list_empty(&flight->failed)) {
+        struct steady__list *place = flight->failed.next;
+        steady__list_remove(place);
+        steady__list_append(&flight->telling, place);
+    }
+    while (!flight->closed && !steady__list_empty(&flight->telling))
+        fail(flight, TICKET(flight->telling.next), TICKET(flight->telling.next)->error);
 }
 
 static void expire(struct steady__flight *flight, steady_us until) {
@@ -195,6 +197,7 @@ static void alarmed(void *arg) {
     steady__store_hold(store);
     steady__alarm_rang(&flight->alarm);
     if (flight->carrier_class->catch_up != NULL && is_late(flight)) flight->carrier_class->catch_up(flight->carrier);
+    set_alarm(flight); /* for a callback that runs the loop */
     expire(flight, steady__loop_now(&flight->loop));
     set_alarm(flight);
     steady__store_release(store);
@@ -390,6 +393,7 @@ const struct steady__link_owner steady__flight_owner = {encode, answered, unansw
 int steady__flight_init(struct steady__flight *flight) {
     steady__list_init(&flight->due);
     steady__list_init(&flight->failed);
+    steady__list_init(&flight->telling);
     steady__list_init(&flight->spare);
     return steady__alarm_new(&flight->alarm, &flight->loop, alarmed, flight);
 }
@@ -418,6 +422,8 @@ void steady__flight_close(struct steady__flight *flight) {
     if (flight->carrier != NULL) flight->carrier_class->close(flight->carrier);
     flight->carrier = NULL;
     if (!steady__forked(flight->birthmark)) steady__alarm_free(&flight->alarm);
+    while (!steady__list_empty(&flight->telling))
+        fail(flight, TICKET(flight->telling.next), STEADY_CANCELLED);
     while (!steady__list_empty(&flight->failed))
         fail(flight, TICKET(flight->failed.next), STEADY_CANCELLED);
     while (!steady__list_empty(&flight->due))

@@ -30,8 +30,9 @@ struct steady__flight {
     const struct steady__url *url; /* for the log */
     const struct steady__carrier *carrier_class;
     void *carrier;
-    struct steady__list due;    /* by deadline, which is the order of submission */
-    struct steady__list failed; /* ended before they began; to be told by the loop */
+    struct steady__list due;     /* by deadline, which is the order of submission */
+    struct steady__list failed;  /* ended before they began; to be told by the loop */
+    struct steady__list telling; /* those of them whose turn it is */
     struct steady__list spare;
     struct steady__slab *slabs;
     struct steady__alarm alarm;

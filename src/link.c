@@ -31,12 +31,12 @@
 #include "link.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "circuit.h"
 #include "error.h"
+#include "notice.h"
 #include "script.h"
 
 #define STALL_TIMEOUTS 4
@@ -53,12 +53,11 @@ struct steady__link {
     enum state state;
     unsigned depth; /* handlers on the stack */
     uint64_t epoch;
-    bool hopeful;   /* the server is not known to be down */
-    bool answered;  /* this connection has had a reply */
-    bool leaving;   /* this connection is to be left once the wire is idle */
-    bool moved;     /* because the server is elsewhere */
-    bool doubtful;  /* the last server met was no primary */
-    bool told_away; /* the log has been told that it is down, or decides nothing */
+    bool hopeful;  /* the server is not known to be down */
+    bool answered; /* this connection has had a reply */
+    bool leaving;  /* this connection is to be left once the wire is idle */
+    bool moved;    /* because the server is elsewhere */
+    bool doubtful; /* the last server met was no primary */
     struct steady__dialect dialect;
     int down_error; /* what a request ends as while not hopeful */
     struct steady__circuit circuit;
@@ -73,7 +72,7 @@ struct steady__link {
     struct steady__dial dial;
     struct steady__watch watch;
     struct steady__alarm alarm; /* RESTING: go on; GREETING: give up; UP: look whether it stalls, or leave */
-    char where[300];
+    struct steady__notice notice;
 };
 
 #define REQUEST(list) STEADY__OWNER(struct steady__request, place, list)
@@ -93,29 +92,8 @@ static bool is_greeting(const struct steady__link *link, const struct steady__re
     return request >= link->greetings && request < link->greetings + STEADY__GREETINGS;
 }
 
-/* ---- Telling ---- */
-
-static void tell(struct steady__link *link, enum steady_log_level level, const char *what, const char *why) {
-    char text[512];
-    if (link->with.log == NULL) return;
-    snprintf(text, sizeof text, "%s: %s%s%s", link->where, what, *why != '\0' ? ": " : "", why);
-    link->with.log(link->with.log_data, level, text);
-}
-
-static void tell_away(struct steady__link *link, const char *what, const char *why) {
-    if (link->told_away) return;
-    link->told_away = true;
-    tell(link, STEADY_LOG_WARNING, what, why);
-}
-
 static void tell_lost(struct steady__link *link, const char *why) {
-    tell_away(link, link->connections > 0 ? "connection lost" : "cannot connect", why);
-}
-
-static void tell_back(struct steady__link *link) {
-    if (!link->told_away) return;
-    link->told_away = false;
-    tell(link, STEADY_LOG_INFO, "connected and answering again", "");
+    steady__notice_away(&link->notice, link->connections > 0 ? "connection lost" : "cannot connect", why);
 }
 
 /* ---- Handlers: what the loop calls ---- */
@@ -161,7 +139,7 @@ static void despair(struct steady__link *link, int error, const char *why) {
     link->hopeful = false;
     link->down_error = error;
     rest(link, steady__circuit_failed(&link->circuit, error == STEADY_REFUSED));
-    steady__fail(link->with.trouble, 0, "%s: %s", link->where, why);
+    steady__fail(link->with.trouble, 0, "%s: %s", link->notice.where, why);
 }
 
 static void give_up_attempt(struct steady__link *link, int error, const char *why) {
@@ -170,13 +148,17 @@ static void give_up_attempt(struct steady__link *link, int error, const char *wh
     if (link->state != CLOSED) tell_lost(link, why);
 }
 
+static void put_aside(struct steady__link *link, struct steady__request *request, bool lost) {
+    request->lost = lost;
+    steady__list_prepend(lost ? &link->casualties : &link->waiting, &request->place);
+}
+
 /* Requests of a closed wire, latest first: to where they belong now. */
 static void sort_abandoned(struct steady__link *link, bool let_in) {
     struct steady__request *request;
     bool written = false;
     while ((request = steady__wire_abandoned(&link->wire, &written)) != NULL)
-        if (!is_greeting(link, request))
-            steady__list_prepend(written && let_in ? &link->casualties : &link->waiting, &request->place);
+        if (!is_greeting(link, request)) put_aside(link, request, written && let_in);
 }
 
 /* Ends a connection. `let_in`: the server may have acted upon what was written. */
@@ -192,7 +174,7 @@ static void drop(struct steady__link *link, int error, bool let_in, const char *
     if (worth_a_try) {
         link->down_error = error;
         rest(link, steady__circuit_jitter(&link->circuit, REDIAL_SPREAD));
-        steady__fail(link->with.trouble, 0, "%s: %s", link->where, reason);
+        steady__fail(link->with.trouble, 0, "%s: %s", link->notice.where, reason);
     } else {
         despair(link, error, reason);
     }
@@ -205,22 +187,22 @@ static void drop(struct steady__link *link, int error, bool let_in, const char *
 
 /* ASKING lets a server of a cluster answer the next command for a slot that it is only about to get. Whatever it is
  * answered with itself, nobody wants to know. */
-static char *encode_asking(struct steady__link *link, char *room) {
-    static const char asking[] = "*1\r\n$6\r\nASKING\r\n";
-    memcpy(room, asking, sizeof asking - 1);
-    steady__wire_put(&link->wire, NULL, sizeof asking - 1);
-    return steady__wire_room(&link->wire, STEADY__REQUEST_MAX);
-}
+static const char asking[] = "*1\r\n$6\r\nASKING\r\n";
+#define ASKING_LEN (sizeof asking - 1)
 
+/* ASKING goes with its command or not at all: the next command would be taken for it. */
 static bool encode_next(struct steady__link *link) {
     struct steady__request *request = REQUEST(link->waiting.next);
-    char *room = steady__wire_room(&link->wire, STEADY__REQUEST_MAX);
-    if (room != NULL && steady__wire_idle(&link->wire)) link->quiet_since = now(link);
-    if (room != NULL && request->asking) room = encode_asking(link, room);
+    const size_t ahead = request->asking ? ASKING_LEN : 0;
+    char *room = steady__wire_room(&link->wire, ahead > 0 ? 2 : 1, ahead + STEADY__REQUEST_MAX);
     if (room == NULL) return false;
+    if (steady__wire_idle(&link->wire)) link->quiet_since = now(link);
     steady__list_remove(&request->place);
-    const size_t len = link->with.owner_class->encode(link->with.owner, request, &link->dialect, room);
-    if (len > 0) steady__wire_put(&link->wire, request, len);
+    const size_t len = link->with.owner_class->encode(link->with.owner, request, &link->dialect, room + ahead);
+    if (len == 0) return true;
+    memcpy(room, asking, ahead);
+    if (ahead > 0) steady__wire_put(&link->wire, NULL, ahead);
+    steady__wire_put(&link->wire, request, len);
     return true;
 }
 
@@ -296,50 +278,55 @@ static void answered_well(struct steady__link *link) {
     if (link->doubtful) return;
     link->answered = true;
     link->circuit.failures = 0;
-    if (!link->circuit.open) tell_back(link);
+    if (!link->circuit.open) steady__notice_back(&link->notice);
 }
 
-/* request: NULL where the reply was nobody's, or no reply. */
-static void heed(struct steady__link *link, enum steady__heed what, struct steady__request *request) {
+static void heed(struct steady__link *link, enum steady__heed what, struct steady__request *request, const char *why) {
     switch (what) {
     case STEADY__HEED_NOTHING: answered_well(link); break;
     case STEADY__HEED_UNTRUSTED:
         link->answered = false;
-        drop(link, STEADY_UNAVAILABLE, true, "the server answers with what is no answer");
+        drop(link, STEADY_UNAVAILABLE, true, why);
         break;
     case STEADY__HEED_NOT_PRIMARY: not_primary(link, request); break;
-    case STEADY__HEED_NOT_LET_IN:
-        drop(link, STEADY_UNAVAILABLE, link->answered, "the server takes no more connections");
-        break;
+    case STEADY__HEED_NOT_LET_IN: drop(link, STEADY_UNAVAILABLE, link->answered, why); break;
     }
+}
+
+static const char *excuse(const struct steady__link *link, const struct steady__reply *reply, char text[160]) {
+    return steady__reply_excuse(text, 160, reply, link->with.url->password, strlen(link->with.url->password));
+}
+
+/* A server that lets nobody in may say so before it is asked, to a request that nobody waits for any more, or to one
+ * that is no decision. */
+static bool lets_in(const struct steady__reply *reply) {
+    return !steady__reply_refuses(reply, STEADY__REFUSAL_CLIENTS);
+}
+
+static void unasked(struct steady__link *link, const struct steady__reply *reply) {
+    char text[160];
+    heed(link, lets_in(reply) ? STEADY__HEED_UNTRUSTED : STEADY__HEED_NOT_LET_IN, NULL, excuse(link, reply, text));
 }
 
 /* Only a decision shows whether the server makes any: some questions are answered while it does not. */
-static void heed_circuit(struct steady__link *link, const struct steady__reply *reply) {
-    char why[160];
-    if (steady__circuit_heard(&link->circuit, reply, &link->with.loop, why, sizeof why) == STEADY__CIRCUIT_OPENED)
-        tell_away(link, "the server decides nothing for now", why);
+static bool opens_circuit(struct steady__link *link, const struct steady__request *request,
+                          const struct steady__reply *reply, char text[160]) {
+    if (request != NULL && request->key == NULL) return false;
+    if (!link->circuit.open && reply->kind != STEADY__REPLY_ERROR) return false;
+    return steady__circuit_heard(&link->circuit, reply, &link->with.loop, text, 160) == STEADY__CIRCUIT_OPENED;
 }
 
-/* The first to hear it may be a request that nobody waits for any more, or one that is no decision. */
-static bool is_full(const struct steady__reply *reply) {
-    return reply->kind == STEADY__REPLY_ERROR &&
-           steady__script_refusal(reply->text, reply->text_len) == STEADY__REFUSAL_CLIENTS;
-}
-
+/* The log is told last: it may run the loop, and what has not ended by then may end in there. */
 static void replied(struct steady__link *link, struct steady__request *request, const struct steady__reply *reply) {
-    if (request != NULL && is_greeting(link, request)) {
-        greeted(link, (enum steady__greeting)(request - link->greetings), reply);
-        return;
-    }
+    char text[160];
     const uint64_t epoch = link->epoch;
-    const bool full = is_full(reply), decision = request == NULL || request->key != NULL;
+    const bool full = !lets_in(reply), opens = opens_circuit(link, request, reply, text);
+    const char *why = excuse(link, reply, text);
     enum steady__heed what = STEADY__HEED_NOTHING;
-    if (decision && (link->circuit.open || reply->kind == STEADY__REPLY_ERROR)) heed_circuit(link, reply);
-    if (link->epoch != epoch) return;
     if (request != NULL) what = link->with.owner_class->answered(link->with.owner, request, &link->dialect, reply);
     if (full && what == STEADY__HEED_NOTHING) what = STEADY__HEED_NOT_LET_IN;
-    if (link->epoch == epoch && (request != NULL || full)) heed(link, what, request);
+    if (link->epoch == epoch && (request != NULL || full)) heed(link, what, request, why);
+    if (link->epoch == epoch && opens) steady__notice_away(&link->notice, "the server decides nothing for now", text);
 }
 
 /* False once the connection is gone, or, where a callback has forked, the parent's. */
@@ -349,10 +336,13 @@ static bool take_replies(struct steady__link *link) {
     const uint64_t epoch = link->epoch;
     int got;
     while ((got = steady__wire_next(&link->wire, &reply, &request)) > 0) {
-        replied(link, request, &reply);
+        if (request != NULL && is_greeting(link, request))
+            greeted(link, (enum steady__greeting)(request - link->greetings), &reply);
+        else
+            replied(link, request, &reply);
         if (link->epoch != epoch || steady__forked(link->with.birthmark)) return false;
     }
-    if (got < 0) heed(link, STEADY__HEED_UNTRUSTED, NULL);
+    if (got < 0) unasked(link, &reply);
     if (got == 0 && link->leaving && steady__wire_idle(&link->wire)) depart(link);
     return link->epoch == epoch;
 }
@@ -387,7 +377,8 @@ static void ready(void *arg, int events) {
 
 void steady__link_catch_up(struct steady__link *link) {
     if (!enter(link)) return;
-    if (link->state == UP) read_replies(link);
+    if (link->state == UP && take_replies(link))
+        read_replies(link); /* this may be inside the callback of one of them */
     leave(link);
 }
 
@@ -396,7 +387,7 @@ void steady__link_catch_up(struct steady__link *link) {
 static void greet(struct steady__link *link) {
     link->greetings_due = 0;
     for (int i = 0; i < STEADY__GREETINGS; i++) {
-        char *room = steady__wire_room(&link->wire, STEADY__REQUEST_MAX);
+        char *room = steady__wire_room(&link->wire, 1, STEADY__REQUEST_MAX);
         const size_t len = steady__greeting_say(room, (enum steady__greeting)i, link->with.url, role(link));
         if (len == 0) continue;
         link->greetings[i].nested = i == STEADY__GREETING_ROLE;
@@ -458,6 +449,13 @@ static void check_stall(struct steady__link *link) {
         steady__alarm_set(&link->alarm, stall_time(link) - quiet);
 }
 
+static void check_greeting(struct steady__link *link) {
+    const uint64_t epoch = link->epoch;
+    read_replies(link); /* as above */
+    if (link->epoch == epoch && link->state == GREETING)
+        drop(link, STEADY_UNAVAILABLE, true, "the server does not answer");
+}
+
 static void alarmed(void *arg) {
     struct steady__link *link = arg;
     if (!enter(link)) return;
@@ -465,7 +463,7 @@ static void alarmed(void *arg) {
     if (link->state == RESTING) {
         begin(link);
     } else if (link->state == GREETING) {
-        drop(link, STEADY_UNAVAILABLE, true, "the server does not answer");
+        check_greeting(link);
     } else if (link->state == UP) {
         check_stall(link);
     }
@@ -477,7 +475,7 @@ static void alarmed(void *arg) {
 void steady__link_found(struct steady__link *link, const struct steady__url *at) {
     if (link->state != FINDING || !enter(link)) return;
     link->dial.url = at;
-    steady__url_name(link->where, sizeof link->where, at);
+    steady__notice_place(&link->notice, at);
     link->state = DIALING;
     steady__dial_start(&link->dial);
     leave(link);
@@ -510,6 +508,7 @@ int steady__link_submit(struct steady__link *link, struct steady__request *reque
     const bool trying = link->with.patient && link->state > RESTING && link->state < UP;
     if (link->state != UP && !link->hopeful && !trying) return link->down_error;
     if (request->key != NULL && steady__circuit_holds(&link->circuit, &link->with.loop)) return STEADY_UNAVAILABLE;
+    request->lost = false;
     steady__list_append(&link->waiting, &request->place);
     if (link->state != UP) return 0;
     if (steady__wire_idle(&link->wire))
@@ -525,7 +524,7 @@ bool steady__link_forget(struct steady__link *link, struct steady__request *requ
         return true;
     }
     steady__list_remove(&request->place);
-    return false;
+    return request->lost;
 }
 
 bool steady__link_is_up(const struct steady__link *link) { return link->state == UP && !link->leaving; }
@@ -553,7 +552,9 @@ struct steady__link *steady__link_open(const struct steady__link_options *option
     link->circuit.net = options->net;
     steady__list_init(&link->waiting);
     steady__list_init(&link->casualties);
-    steady__url_name(link->where, sizeof link->where, options->url);
+    link->notice.log = options->log;
+    link->notice.log_data = options->log_data;
+    steady__notice_place(&link->notice, options->url);
     link->dial = (struct steady__dial){.net = options->net,
                                        .loop = &link->with.loop,
                                        .url = options->url,

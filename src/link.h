@@ -70,7 +70,7 @@ void steady__link_close(struct steady__link *link);
 /* 0, or what a request ends as since the server is known to be down. Calls nothing back. */
 int steady__link_submit(struct steady__link *link, struct steady__request *request);
 
-/* Takes a request back. True: it is with the server, or will be. */
+/* Takes a request back. True: it is with the server, or will be, or was when the connection was lost. */
 bool steady__link_forget(struct steady__link *link, struct steady__request *request);
 
 /* It is connected, and greeted. */

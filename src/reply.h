@@ -19,6 +19,11 @@ struct steady__reply {
     size_t text_len;
 };
 
+/* Whether it is an error, and refuses in this way. */
+static inline bool steady__reply_refuses(const struct steady__reply *reply, enum steady__refusal how) {
+    return reply->kind == STEADY__REPLY_ERROR && steady__script_refusal(reply->text, reply->text_len) == how;
+}
+
 /* Reads the reply that `bytes` begin with: how many bytes it took, 0 where it is not complete yet, -1 where it is
  * nothing that one of our commands is answered with, whatever may follow. */
 ptrdiff_t steady__reply_read(struct steady__reply *reply, const char *bytes, size_t len);
@@ -60,9 +65,9 @@ bool steady__walk_next(struct steady__walk *walk, struct steady__value *value);
 /* Passes over the next value with all it holds. */
 void steady__walk_skip(struct steady__walk *walk);
 
-/* The text of an error, fit for a message. A server may quote what it was sent: what is `secret` is left out, and
- * everything with it but the error's first word. */
-void steady__reply_excuse(char *out, size_t size, const struct steady__reply *reply, const char *secret,
-                          size_t secret_len);
+/* The text of an error, fit for a message, written to `out`; of what is none, that it is no answer. A server may quote
+ * what it was sent: what is `secret` is left out, and everything with it but the error's first word. */
+const char *steady__reply_excuse(char *out, size_t size, const struct steady__reply *reply, const char *secret,
+                                 size_t secret_len);
 
 #endif

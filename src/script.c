@@ -206,7 +206,7 @@ enum steady__refusal steady__script_refusal(const char *error, size_t len) {
         {"MISCONF", STEADY__REFUSAL_WAIT},       {"NOREPLICAS", STEADY__REFUSAL_WAIT},
         {"CLUSTERDOWN", STEADY__REFUSAL_WAIT},   {"TRYAGAIN", STEADY__REFUSAL_WAIT},
         {"NOAUTH", STEADY__REFUSAL_AUTH},        {"WRONGPASS", STEADY__REFUSAL_AUTH},
-        {"NOPERM", STEADY__REFUSAL_AUTH},
+        {"NOPERM", STEADY__REFUSAL_AUTH},        {"DENIED", STEADY__REFUSAL_CLIENTS},
     };
     const char *space = memchr(error, ' ', len);
     const size_t word_len = space != NULL ? (size_t)(space - error) : len;

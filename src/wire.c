@@ -80,10 +80,10 @@ static bool grow(struct steady__wire *wire) {
     return true;
 }
 
-char *steady__wire_room(struct steady__wire *wire, size_t size) {
-    const uint64_t unanswered = wire->tail - wire->head;
-    if (wire->out_to + size > STEADY__WIRE_OUT || unanswered >= wire->max) return NULL;
-    return unanswered < wire->room || grow(wire) ? wire->out + wire->out_to : NULL;
+char *steady__wire_room(struct steady__wire *wire, unsigned requests, size_t size) {
+    const uint64_t unanswered = wire->tail - wire->head + requests;
+    if (wire->out_to + size > STEADY__WIRE_OUT || unanswered > wire->max) return NULL;
+    return unanswered <= wire->room || grow(wire) ? wire->out + wire->out_to : NULL;
 }
 
 void steady__wire_put(struct steady__wire *wire, struct steady__request *request, size_t len) {
@@ -162,6 +162,7 @@ static ptrdiff_t read_reply(struct steady__wire *wire, struct steady__reply *rep
 }
 
 int steady__wire_next(struct steady__wire *wire, struct steady__reply *reply, struct steady__request **request) {
+    reply->kind = STEADY__REPLY_INTEGERS; /* until it is known to be an error */
     const ptrdiff_t took = read_reply(wire, reply);
     *request = NULL;
     if (took <= 0) return (int)took;

@@ -13,6 +13,7 @@ struct steady__request {
     struct steady__list place; /* in a list of requests that are not on the wire */
     uint64_t number;           /* on the wire: which one it is, counted from 0 */
     bool on_wire;
+    bool lost;   /* it was written, and its connection is gone */
     bool nested; /* its reply may be an array of anything: see steady__reply_read_nested */
     void *at;    /* a carrier's own: where it has put it */
     bool asking; /* to be sent behind an ASKING */
@@ -60,8 +61,8 @@ void steady__wire_close(struct steady__wire *wire);
  * of it went out. */
 struct steady__request *steady__wire_abandoned(struct steady__wire *wire, bool *written);
 
-/* Room for a request of up to `size` bytes, to be filled and then put; NULL: not now. */
-char *steady__wire_room(struct steady__wire *wire, size_t size);
+/* Room for so many requests of up to `size` bytes in all, to be filled and then put; NULL: not now. */
+char *steady__wire_room(struct steady__wire *wire, unsigned requests, size_t size);
 void steady__wire_put(struct steady__wire *wire, struct steady__request *request, size_t len); /* NULL: tombstone */
 
 /* Sends what there is: true, or false where the system did not take all of it. */
@@ -83,8 +84,8 @@ static inline bool steady__wire_turned_away(const struct steady__wire *wire) {
     return wire->tls != NULL && steady__tls_turned_away(wire->tls);
 }
 
-/* The next reply and whose it is (NULL: nobody's): 1, 0 when there is none yet, -1 when the peer cannot be trusted. The
- * reply is valid until the next receive. */
+/* The next reply and whose it is (NULL: nobody's): 1, 0 when there is none yet, -1 when the peer cannot be trusted: an
+ * error is then what it said without being asked. The reply is valid until the next receive. */
 int steady__wire_next(struct steady__wire *wire, struct steady__reply *reply, struct steady__request **request);
 
 /* The reply of a request on the wire will be dropped. */

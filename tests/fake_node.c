@@ -3,6 +3,7 @@
 #include "fake_node.h"
 
 #include <arpa/inet.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -105,7 +106,8 @@ static void obey(struct fake_node *node, struct connection *c) {
 /* ---- The thread ---- */
 
 static void take_in(struct fake_node *node) {
-    const int fd = accept4(node->listener, NULL, NULL, SOCK_CLOEXEC);
+    const int fd = accept4(node->listener, NULL, NULL, SOCK_CLOEXEC), on = 1;
+    if (fd >= 0) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* as servers do */
     for (int i = 0; i < CONNECTIONS && fd >= 0; i++)
         if (node->connections[i].fd < 0) {
             node->connections[i] = (struct connection){.fd = fd};

@@ -67,6 +67,27 @@ static void test_pipelined(void **state) {
     }
 }
 
+/* The program was busy for longer than an attempt may take: what has come meanwhile counts. */
+static void test_loop_away_while_connecting(void **state) {
+    char url[64];
+    (void)state;
+    snprintf(url, sizeof url, "redis://127.0.0.1:%d/1", server.port); /* a greeting to be answered */
+    for (size_t i = 0; i < STAGES; i++)
+        for (int turns = 0; turns < 4; turns++) {
+            struct act act = open_act(stages[i], url, 100 * MS);
+            struct tally tally = {0};
+            for (int n = 0; n < turns; n++)
+                act.stage->turn(act.loop.loop);
+            sleep_us(450 * MS);
+            consume_counted(act.throttler, "k", 1, &tally);
+            run_act(&act, &tally, STEADY_SECOND);
+            if (tally.verdicts != 1)
+                fail_msg("%s, after %d turns: %s", act.stage->name, turns, steady_store_trouble(act.store));
+            close_act(&act);
+        }
+    server_ask(&server, "FLUSHALL");
+}
+
 /* More than the socket takes at once, so that writability matters. */
 static void test_back_pressure(void **state) {
     char key[1001];
@@ -185,6 +206,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pipelined),
         cmocka_unit_test(test_back_pressure),
+        cmocka_unit_test(test_loop_away_while_connecting),
         cmocka_unit_test(test_deadlines),
         cmocka_unit_test(test_killed_and_restarted),
         cmocka_unit_test(test_close_inside_a_callback),

@@ -108,6 +108,46 @@ static void test_ask_in_a_pipeline(void **state) {
     assert_string_equal(words, "");
 }
 
+static void sleep_long(const steady_result *result, void *data) {
+    count_result(result, data);
+    sleep_us(150 * MS);
+}
+
+/* The loop is late, and the deadline over, when it is the turn of what waits to be sent behind an ASKING: neither goes
+ * out, for the next command would be taken for it. */
+static void test_ask_too_late(void **state) {
+    struct tally warm = {0}, tally = {0};
+    (void)state;
+    timeout = 100 * MS;
+    const char *ask_b = redirect(0, "ASK", "127.0.0.1", fake_node_port(b));
+    fake_node_says(a, "EVALSHA", VERDICT, 0, 0);
+    fake_node_says(a, "EVALSHA", ask_b, 0, 1);
+    fake_node_says(a, "CLUSTER", map_of(1, a, a), 0, 0);
+    open_with("");
+    assert_int_equal(ask(KEY), 0);
+    await_heard("CLUSTER", 1);
+    fake_node_says(b, "EVALSHA", FAKE_SILENCE, 0, 0);
+    fake_node_says(a, "EVALSHA", ask_b, 0, 1);
+    consume_counted(throttler, KEY, 1, &warm); /* so that what follows has to wait for the socket */
+    for (int i = 0; i < 100 && fake_node_heard(b, "EVALSHA") < 2; i++)
+        run_for(poller, MS);
+    fake_node_says(a, "EVALSHA", ask_b, 0, 1);
+    fake_node_says(a, "EVALSHA", VERDICT, 0, 1);
+    for (int i = 0; i < 2; i++)
+        consume_counted(throttler, KEY, 1, &tally);
+    assert_int_equal(steady_consume(throttler, KEY, strlen(KEY), 1, sleep_long, expect_result(&tally)), 0);
+    steady_poller_run(poller, 0); /* the last two are sent */
+    for (int i = 0; i < 1000 && fake_node_heard(a, "EVALSHA") < 5; i++)
+        sleep_us(MS);
+    sleep_us(10 * MS); /* and all answers read at once: yes, ask b, yes */
+    run_until_done(poller, &tally, STEADY_SECOND);
+    run_until_done(poller, &warm, STEADY_SECOND);
+    run_for(poller, 20 * MS);
+    assert_int_equal(tally.verdicts, 2);
+    assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], 1);
+    assert_int_equal(fake_node_heard(b, "ASKING"), 2);
+}
+
 /* A user who may not say ASKING is sent back, and back again, but not for ever. */
 static void test_asking_not_allowed(void **state) {
     (void)state;
@@ -323,6 +363,7 @@ int main(void) {
         WITH_NODES(test_redirects_that_make_no_sense),
         WITH_NODES(test_ask),
         WITH_NODES(test_ask_in_a_pipeline),
+        WITH_NODES(test_ask_too_late),
         WITH_NODES(test_asking_not_allowed),
         WITH_NODES(test_asking_a_full_server),
         WITH_NODES(test_host_of_the_speaker),

@@ -395,6 +395,48 @@ static void test_not_let_in(void **state) {
     assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], 5);
 }
 
+/* A server in protected mode reads nothing either, and says so in the first breath, asked or not. */
+static void test_denied(void **state) {
+    struct fake_step steps[30];
+    static const struct fake_step denied[] = {
+        {FAKE_ACCEPT, 0, NULL, 0},
+        {FAKE_SEND, 0, "-DENIED Redis is running in protected mode because it is.\r\n", 0},
+        {FAKE_CLOSE, 0, NULL, 0},
+    };
+    struct tally tally = {0};
+    steady_stats stats;
+    (void)state;
+    for (size_t i = 0; i < COUNT(steps); i += 3)
+        memcpy(&steps[i], denied, sizeof denied);
+    open_on(steps, COUNT(steps), "", "");
+    for (const steady_us end = now_us() + STEADY_SECOND; now_us() < end;) {
+        consume_counted(throttler, "k", 1, &tally);
+        run_for(poller, MS);
+    }
+    run_until_done(poller, &tally, STEADY_SECOND);
+    assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.submitted);
+    assert_int_equal(log_lines.lines, 1);
+    assert_non_null(strstr(log_lines.last, "DENIED Redis is running in protected mode"));
+    assert_non_null(strstr(steady_store_trouble(store), "DENIED"));
+    steady_store_stats(store, &stats);
+    assert_in_range(stats.reconnects, 3, 8); /* with backoff */
+}
+
+/* An error that nobody asked for, on a connection that was fine: the log has its text. */
+static void test_error_that_nobody_asked_for(void **state) {
+    static const struct fake_step steps[] = {
+        {FAKE_ACCEPT, 0, NULL, 0},
+        {FAKE_EXPECT, 1, NULL, 0},
+        {FAKE_SEND, 0, ":3600000000\r\n-ERR idle for too long\r\n", 0},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    (void)state;
+    open_on(steps, COUNT(steps), "", "");
+    assert_int_equal(ask_one(), 0);
+    run_for(poller, 50 * MS);
+    assert_non_null(strstr(log_lines.last, "ERR idle for too long"));
+}
+
 /* A full backlog drops SYNs: connecting takes for ever, the loop goes on, the decision ends. */
 static void test_black_hole(void **state) {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -461,6 +503,8 @@ int main(void) {
         WITH_POLLER(test_greeting_with_one_in_flight),
         WITH_POLLER(test_greeting_answered_with_nonsense),
         WITH_POLLER(test_not_let_in),
+        WITH_POLLER(test_denied),
+        WITH_POLLER(test_error_that_nobody_asked_for),
         WITH_POLLER(test_black_hole),
         WITH_POLLER(test_asking_again_and_again),
     };

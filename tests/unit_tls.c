@@ -317,7 +317,7 @@ static size_t write_request(char *out, size_t number) {
 static size_t put_some(struct steady__wire *wire, struct steady__request *requests, size_t put) {
     char *room;
     for (size_t n = below(40); n > 0 && put < REQUESTS; n--, put++) {
-        if ((room = steady__wire_room(wire, 500)) == NULL) break;
+        if ((room = steady__wire_room(wire, 1, 500)) == NULL) break;
         steady__wire_put(wire, &requests[put], write_request(room, put));
     }
     return put;

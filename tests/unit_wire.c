@@ -48,7 +48,7 @@ static void fake_close(const struct steady__net *net, int fd) {
 static struct fake_net fake = {.net = {.send = fake_send, .recv = fake_recv, .close = fake_close}};
 
 static void put(struct steady__wire *wire, struct steady__request *request) {
-    char *room = steady__wire_room(wire, LEN);
+    char *room = steady__wire_room(wire, 1, LEN);
     assert_non_null(room);
     memset(room, 'x', LEN);
     steady__wire_put(wire, request, LEN);
@@ -100,7 +100,7 @@ static void test_whose_reply(void **state) {
             put(&wire, &requests[i]);
             fake.replies_len += (size_t)sprintf(replies + fake.replies_len, ":%d\r\n", i);
         }
-        assert_null(steady__wire_room(&wire, LEN)); /* as many as may be unanswered */
+        assert_null(steady__wire_room(&wire, 1, LEN)); /* as many as may be unanswered */
         assert_true(steady__wire_flush(&wire));
         for (int i = 0; i < REQUESTS; i += 7)
             steady__wire_forget(&wire, &requests[i]);

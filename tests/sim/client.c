@@ -78,7 +78,7 @@ bool client_finds_out(const struct client *client) {
 
 steady_us client_patience(const struct client *client) {
     const steady_us stall = 4 * client->options.timeout;
-    return (stall > 250 * MS ? stall : 250 * MS) + client->loop.late + MS;
+    return (stall > 250 * MS ? stall : 250 * MS) + 2 * (client->loop.late + MS); /* there is one turn more at the end */
 }
 
 /* Within a second of the end of all faults. One who was not let in waits a second, and half of one, before it knocks

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT
+ * Callbacks, of decisions and of the log, that run the loop themselves: what waits has its end in there, once. */
+#include "support.h"
+
+#include "fake_node.h"
+
+#define MS STEADY_MILLISECOND
+#define TIMEOUT (60 * MS)
+#define VERDICT ":3600000000\r\n"
+
+static steady_poller *poller;
+static steady_loop loop;
+static struct fake_node *node;
+static steady_store *store;
+static steady_throttler *throttler;
+static unsigned called[3];
+static int errors[3];
+static steady_us ended_at[3];
+
+static int set_up(void **state) {
+    (void)state;
+    memset(called, 0, sizeof called);
+    memset(ended_at, 0, sizeof ended_at);
+    assert_int_equal(steady_poller_new(&poller), 0);
+    loop = steady_poller_loop(poller);
+    node = fake_node_start(false);
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+    fake_node_stop(node);
+    steady_poller_free(&poller);
+    return 0;
+}
+
+static void open_at(int port, void (*log)(void *data, enum steady_log_level level, const char *text)) {
+    char url[64];
+    const steady_store_options options = {
+        .loop = &loop, .timeout = TIMEOUT, .engine = STEADY_ENGINE_SCRIPT, .log = log};
+    snprintf(url, sizeof url, "redis://127.0.0.1:%d", port);
+    store = open_store(url, &options);
+    throttler = new_throttler(store, 10, HOUR);
+}
+
+static void ended(const steady_result *result, void *data) {
+    const size_t i = (size_t)((unsigned *)data - called);
+    called[i]++;
+    errors[i] = result->error;
+    ended_at[i] = now_us();
+}
+
+static void ended_and_waits(const steady_result *result, void *data) {
+    ended(result, data);
+    run_for(poller, 2 * TIMEOUT);
+}
+
+static void ask(unsigned i, void (*callback)(const steady_result *result, void *data)) {
+    assert_int_equal(steady_consume(throttler, "k", 1, 1, callback, &called[i]), 0);
+}
+
+static void assert_each_ended_once(void) {
+    steady_stats stats;
+    run_for(poller, 2 * TIMEOUT);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(called[i], 1);
+    steady_store_stats(store, &stats);
+    assert_int_equal(stats.in_flight, 0);
+}
+
+/* Those written and lost are unknown, also where their deadlines come before they are told. */
+static void test_lost_and_past_their_deadlines(void **state) {
+    (void)state;
+    fake_node_says(node, "EVALSHA", VERDICT, 0, 0);
+    open_at(fake_node_port(node), NULL);
+    run_for(poller, 20 * MS);
+    fake_node_says(node, "EVALSHA", FAKE_HANG_UP, 0, 0);
+    ask(0, ended_and_waits);
+    ask(1, ended);
+    ask(2, ended);
+    assert_each_ended_once();
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(errors[i], STEADY_UNKNOWN);
+}
+
+static void asks_and_waits(const steady_result *result, void *data) {
+    ended(result, data);
+    ask(2, ended);
+    run_for(poller, 10 * MS);
+}
+
+/* The server is known to be down: each decision ends at the next turn, whoever runs that. */
+static void test_ended_before_they_began(void **state) {
+    (void)state;
+    open_at(free_port(), NULL);
+    run_for(poller, 50 * MS);
+    ask(0, asks_and_waits);
+    ask(1, ended);
+    assert_each_ended_once();
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(errors[i], STEADY_UNAVAILABLE);
+}
+
+static void closes(const steady_result *result, void *data) {
+    ended(result, data);
+    steady_store_close(&store);
+}
+
+static void test_closed_before_they_were_told(void **state) {
+    (void)state;
+    open_at(free_port(), NULL);
+    run_for(poller, 50 * MS);
+    ask(0, closes);
+    ask(1, ended);
+    run_for(poller, 20 * MS);
+    assert_int_equal(called[0], 1);
+    assert_int_equal(called[1], 1);
+    assert_int_equal(errors[1], STEADY_CANCELLED);
+}
+
+/* A deadline that comes while the callback of another one runs the loop is kept. */
+static void test_deadline_in_a_deadline(void **state) {
+    (void)state;
+    fake_node_says(node, "EVALSHA", FAKE_SILENCE, 0, 0);
+    open_at(fake_node_port(node), NULL);
+    run_for(poller, 20 * MS);
+    ask(0, ended_and_waits);
+    run_for(poller, 20 * MS);
+    const steady_us asked_at = now_us();
+    ask(1, ended);
+    ask(2, ended);
+    assert_each_ended_once();
+    assert_true(ended_at[1] >= asked_at + TIMEOUT);
+    assert_true(ended_at[1] < ended_at[0] + 2 * TIMEOUT); /* while that one waited */
+}
+
+static void wait_in_the_log(void *data, enum steady_log_level level, const char *text) {
+    (void)data;
+    (void)level;
+    (void)text;
+    run_for(poller, 2 * TIMEOUT);
+}
+
+/* The log hears that the server decides nothing because of a decision, whose deadline passes in there. */
+static void test_log_of_a_decision(void **state) {
+    (void)state;
+    fake_node_says(node, "EVALSHA", "-LOADING Redis is loading the dataset in memory\r\n", 0, 0);
+    open_at(fake_node_port(node), wait_in_the_log);
+    run_for(poller, 20 * MS);
+    for (unsigned i = 0; i < 3; i++)
+        ask(i, ended);
+    assert_each_ended_once();
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(errors[i], STEADY_UNAVAILABLE);
+}
+
+/* And that the connection was lost, or there is none. */
+static void test_log_of_a_loss(void **state) {
+    (void)state;
+    fake_node_says(node, "EVALSHA", FAKE_HANG_UP, 0, 0);
+    open_at(fake_node_port(node), wait_in_the_log);
+    run_for(poller, 20 * MS);
+    for (unsigned i = 0; i < 3; i++)
+        ask(i, ended);
+    assert_each_ended_once();
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(errors[i], STEADY_UNKNOWN);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_lost_and_past_their_deadlines, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_ended_before_they_began, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_closed_before_they_were_told, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_deadline_in_a_deadline, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_log_of_a_decision, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_log_of_a_loss, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
