@@ -220,6 +220,9 @@ int ask_one(void) {
     return tally.last.error;
 }
 
+/* What a store asks once, after its first decision, is answered. */
+static void settle(void) { run_for(rig.poller, 5 * MS); }
+
 void warm_up(void) {
     const steady_us until = now_us() + 5 * STEADY_SECOND;
     struct tally tally = {0};
@@ -228,6 +231,7 @@ void warm_up(void) {
         consume_counted(rig.throttler, "warm", 1, &tally);
         run_until_done(rig.poller, &tally, 2 * STEADY_SECOND);
     }
+    settle();
 }
 
 void assert_used_again(void) {
@@ -240,6 +244,7 @@ void assert_used_again(void) {
         run_for(rig.poller, 10 * MS);
     }
     run_until_done(rig.poller, &tally, 2 * STEADY_SECOND);
+    settle();
 }
 
 void load(struct tally *tally, unsigned long in_flight, steady_us time) {
