@@ -139,8 +139,27 @@ int steady__command_reset(server_context *context, server_string **argv, int arg
 
 static int64_t ceil_seconds(int64_t us) { return us / 1000000 + (us % 1000000 != 0); }
 
-/* key max_burst count period_s [quantity]. In lowest terms before anything is checked: 1000000 in a day is one in
- * 86.4 ms, and fits. */
+/* In lowest terms before it is checked: 1000000 in a day is one in 86.4 ms, and fits. */
+static bool make_throttle_rate(struct steady__rate *rate, int64_t burst, int64_t count, int64_t period_s,
+                               steady_message *why) {
+    const int64_t period = period_s * 1000000, factor = steady__gcd(count, period);
+    const int64_t drops = count / factor, recharge = period / factor;
+    const int64_t burst_max = (STEADY__EXACT - 1) / recharge - 1;
+    if (drops > STEADY__DROPS_MAX)
+        return steady__fail(why, false,
+                            "count is %" PRId64 "; in lowest terms with the period in us it is %" PRId64
+                            ", and must be 1 .. %" PRId64,
+                            count, drops, (int64_t)STEADY__DROPS_MAX);
+    if (burst > burst_max)
+        return steady__fail(why, false,
+                            "max_burst is %" PRId64 "; with a count of %" PRId64 " and a period of %" PRId64
+                            " it must be 0 .. %" PRId64,
+                            burst, count, period_s, burst_max);
+    *rate = (struct steady__rate){.capacity = burst + 1, .recharge = recharge, .drops = drops};
+    return true;
+}
+
+/* key max_burst count period_s [quantity] */
 static bool read_throttle(struct steady__rate *rate, int64_t *quantity, server_string **argv, int argc,
                           steady_message *why) {
     int64_t burst = 0, count = 0, period_s = 0;
@@ -149,10 +168,7 @@ static bool read_throttle(struct steady__rate *rate, int64_t *quantity, server_s
         !read_integer(&period_s, argv[4], "period", 1, STEADY__EXACT / 1000000, why))
         return false;
     if (argc == 6 && !read_integer(quantity, argv[5], "quantity", -AMOUNT_MAX, AMOUNT_MAX, why)) return false;
-    const int64_t factor = steady__gcd(count, period_s * 1000000);
-    const steady_limit limit = {
-        .max_capacity = burst + 1, .drop_recharge = period_s * 1000000 / factor, .drops = count / factor};
-    return make_rate(rate, &limit, why);
+    return make_throttle_rate(rate, burst, count, period_s, why);
 }
 
 int steady__command_throttle(server_context *context, server_string **argv, int argc) {

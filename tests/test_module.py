@@ -175,11 +175,36 @@ def test_who_waits_as_long_as_throttle_says_gets_through(server):
     assert server("CL.THROTTLE", "w", 0, 3, 2)[0] == 0
 
 
-@pytest.mark.parametrize("arguments", [(-1, 1, 1), (2**31 - 1, 1, 1), (1, 0, 1), (1, 1, 0), (1, 1, 2**60), (1, -1, 1),
-                                       (1, 1, 1, 2**40), ("a", 1, 1), (1, 1), (1, 1, 1, 1, 1), (2**30, 1, 2**30)])
-def test_throttle_refuses(server, arguments):
-    error(server("CL.THROTTLE", "k", *arguments))
+@pytest.mark.parametrize("arguments, text", [
+    ((-1, 1, 1), "max_burst is -1; it must be 0 .. 2147483646"),
+    ((2**31 - 1, 1, 1), "max_burst is 2147483647; it must be 0 .. 2147483646"),
+    ((1, 0, 1), "count is 0; it must be 1 .. 2147483647"),
+    ((1, -1, 1), "count is -1; it must be 1 .. 2147483647"),
+    ((1, 2**31, 1), "count is 2147483648; it must be 1 .. 2147483647"),
+    ((0, 2000003, 1), "count is 2000003; in lowest terms with the period in us it is 2000003, and must be 1 .. 1000000"),
+    ((0, 4000006, 5), "count is 4000006; in lowest terms with the period in us it is 2000003, and must be 1 .. 1000000"),
+    ((1, 1, 0), "period is 0; it must be 1 .. 9007199254"),
+    ((1, 1, 9007199255), "period is 9007199255; it must be 1 .. 9007199254"),
+    ((1, 1, 2**60), "period is 1152921504606846976; it must be 1 .. 9007199254"),
+    ((2**30, 1, 2**30), "max_burst is 1073741824; with a count of 1 and a period of 1073741824 it must be 0 .. 7"),
+    ((8, 1, 2**30), "max_burst is 8; with a count of 1 and a period of 1073741824 it must be 0 .. 7"),
+    ((1, 1, 1, 2**40), "quantity is 1099511627776; it must be -2147483647 .. 2147483647"),
+    (("a", 1, 1), 'max_burst is "a"; it must be an integer'),
+    ((1, "b", 1), 'count is "b"; it must be an integer'),
+    ((1, 1, "c"), 'period is "c"; it must be an integer'),
+    ((1, 1, 1, "d"), 'quantity is "d"; it must be an integer'),
+    ((1, 1), "wrong number of arguments for 'cl.throttle' command"),
+    ((1, 1, 1, 1, 1), "wrong number of arguments for 'cl.throttle' command"),
+])
+def test_throttle_refuses(server, arguments, text):
+    assert error(server("CL.THROTTLE", "k", *arguments)) == f"ERR {text}"
     assert server("DBSIZE") == 0
+
+
+@pytest.mark.parametrize("arguments", [(2**31 - 2, 1, 1), (0, 2000000, 1), (0, 10**6, 3), (0, 2**31 - 1, 2**31 - 1),
+                                       (0, 1, 9007199254), (7, 1, 2**30), (1, 1, 1, 2**31 - 1), (1, 1, 1, -2**31 + 1)])
+def test_throttle_takes_all_that_it_says_it_does(server, arguments):
+    assert server("CL.THROTTLE", "k", *arguments)[1] == arguments[0] + 1
 
 
 # ---- What the server knows of the commands ----
