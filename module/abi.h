@@ -107,7 +107,6 @@ struct command_info {
     X(int, InfoAddFieldULongLong, (server_info *, const char *field, unsigned long long value))                        \
     X(server_fields *, GetServerInfo, (server_context *, const char *section))                                         \
     X(long long, ServerInfoGetFieldSigned, (server_fields *, const char *field, int *error))                           \
-    X(const char *, ServerInfoGetFieldC, (server_fields *, const char *field))                                         \
     X(void, FreeServerInfo, (server_context *, server_fields *))                                                       \
     X(int, GetContextFlags, (server_context *))                                                                        \
     X(server_string *, CreateString, (server_context *, const char *bytes, size_t len))                                \

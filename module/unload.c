@@ -3,15 +3,16 @@
  *
  * Servers keep pointers to the commands of a module beyond its end, and crash when they follow one:
  *
- *   - a transaction that is being queued, and a paused call, hold the command (redis/redis#4826; all versions);
- *   - Redis 8 does not look a command up that a connection calls twice in a row;
- *   - servers with ACL categories for commands of modules, which we set, apply all ACL rules again at unloading, and
- * stop at one that names what is gone (valkey-io/valkey#2797, since refused there).
+ *   - a transaction holds the commands that are queued in it (redis/redis#4826), also while it runs;
+ *   - a connection holds the command that it called last: CLIENT LIST shows its name, Redis 8 calls it again without a
+ * look-up, and a call that was paused goes on with it;
+ *   - I/O threads look commands up before the server comes to them, and so do servers that read ahead;
+ *   - ACL rules are described (Redis 7.0), or applied again at unloading (later; valkey-io/valkey#2797), command by
+ * command, and a server stops with an assertion where one is gone.
  *
  * So we look at CLIENT LIST and ACL LIST, whose lines are words with blanks between them. */
 #include "unload.h"
 
-#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -39,10 +40,20 @@ static bool takes_off(struct word *word, const char *prefix) {
     return true;
 }
 
+static bool is(struct word word, const char *text) {
+    return strlen(text) == word.len && memcmp(word.at, text, word.len) == 0;
+}
+
 static const char *named(struct word word, const char *const *commands) {
     for (; *commands != NULL; commands++)
         if (strlen(*commands) == word.len && strncasecmp(*commands, word.at, word.len) == 0) return *commands;
     return NULL;
+}
+
+static server_reply *ask_for_list(server_context *context, const char *command) {
+    server_reply *list = steady__server.Call(context, command, "c", "LIST");
+    if (list == NULL) steady__server.Log(context, "warning", "steady: cannot ask for %s LIST: not unloaded", command);
+    return list;
 }
 
 /* ---- ACL rules: "user app on ~rl:* -@all +steady.consume (%R~* +steady.peek)" ---- */
@@ -65,57 +76,55 @@ static const char *line_names(const char *line, const char *end, const char *con
 static bool acl_is_safe(server_context *context, const char *const *commands) {
     const struct server_functions *s = &steady__server;
     const char *name = NULL;
-    server_reply *users = s->Call(context, "ACL", "c", "LIST");
-    const size_t count = users != NULL ? s->CallReplyLength(users) : 0;
+    server_reply *users = ask_for_list(context, "ACL");
+    if (users == NULL) return false;
+    const size_t count = s->CallReplyLength(users);
     for (size_t i = 0; i < count && name == NULL; i++) {
         size_t len = 0;
         const char *line = s->CallReplyStringPtr(s->CallReplyArrayElement(users, i), &len);
         if (line != NULL) name = line_names(line, line + len, commands);
     }
-    if (users != NULL) s->FreeCallReply(users);
+    s->FreeCallReply(users);
     if (name == NULL) return true;
     s->Log(context, "warning", "steady: ACL rules name %s; take them out before unloading", name);
     return false;
 }
 
-/* ---- Connections: "id=7 addr=127.0.0.1:4711 ... flags=N ... multi=-1 ... cmd=steady.consume user=default" ---- */
+/* ---- Connections: "id=7 addr=127.0.0.1:4711 ... multi=-1 ... argv-mem=0 ... cmd=steady.consume ... io-thread=0" ----
+ */
 
-static bool reuses_commands(server_context *context) {
-    long major = 0;
-    server_fields *fields = steady__server.GetServerInfo(context, "server");
-    const char *version = steady__server.ServerInfoGetFieldC(fields, "redis_version"); /* Valkey's stays at 7.2.4 */
-    if (version != NULL) major = strtol(version, NULL, 10);
-    steady__server.FreeServerInfo(context, fields);
-    return major >= 8;
-}
+/* What argv-mem counts of MODULE UNLOAD steady, and no call read ahead behind it. */
+#define UNLOAD_BYTES "18"
 
-/* EXEC is what this very MODULE UNLOAD is called from, if anything. */
-static const char *connection_danger(const char *line, const char *end, const char *const *commands, bool reuses) {
-    bool closing = false, waiting = false, queued = false, ours = false, exec = false;
+static const char *connection_danger(const char *line, const char *end, const char *const *commands) {
+    bool queued = false, ours = false, under_way = false, threaded = false, unload = false, unload_alone = false;
     for (struct word word; (word = next_word(&line, end)).len > 0;) {
-        if (takes_off(&word, "flags=")) {
-            closing = memchr(word.at, 'A', word.len) != NULL;
-            waiting = memchr(word.at, 'b', word.len) != NULL;
-        } else if (takes_off(&word, "multi=")) {
-            queued = word.len > 0 && word.at[0] != '-' && word.at[0] != '0';
+        if (takes_off(&word, "multi=")) {
+            queued = !is(word, "-1") && !is(word, "0");
+        } else if (takes_off(&word, "argv-mem=")) {
+            under_way = !is(word, "0");
+            unload_alone = is(word, UNLOAD_BYTES);
         } else if (takes_off(&word, "cmd=")) {
             ours = named(word, commands) != NULL;
-            exec = word.len == 4 && memcmp(word.at, "exec", 4) == 0;
+            unload = is(word, "module|unload");
+        } else if (takes_off(&word, "io-thread=")) {
+            threaded = !is(word, "0");
         }
     }
-    if (closing) return NULL;
-    if (queued && !exec) return "is queuing a transaction";
-    return ours && (waiting || reuses) ? "has called the module last" : NULL;
+    if (queued) return "is queuing a transaction";
+    if (ours) return "has called the module last";
+    if (unload && unload_alone) return NULL; /* this very one */
+    if (under_way) return "has a call under way";
+    return threaded ? "is read by an I/O thread" : NULL; /* Redis 8: at any moment, also after we have looked */
 }
 
 /* What is wrong with the first connection that is dangerous, and its first word, the id. */
-static const char *first_danger(const char *list, size_t len, const char *const *commands, bool reuses,
-                                struct word *id) {
+static const char *first_danger(const char *list, size_t len, const char *const *commands, struct word *id) {
     const char *danger = NULL;
     for (const char *end = list + len; list < end && danger == NULL;) {
         const char *line_end = memchr(list, '\n', (size_t)(end - list)), *line = list;
         if (line_end == NULL) line_end = end;
-        danger = connection_danger(line, line_end, commands, reuses);
+        danger = connection_danger(line, line_end, commands);
         *id = next_word(&line, line_end);
         list = line_end < end ? line_end + 1 : end;
     }
@@ -124,21 +133,20 @@ static const char *first_danger(const char *list, size_t len, const char *const 
 
 static bool connections_are_safe(server_context *context, const char *const *commands) {
     const struct server_functions *s = &steady__server;
-    const bool reuses = reuses_commands(context);
     const char *danger = NULL;
     struct word id = {"", 0};
     size_t len = 0;
-    server_reply *list = s->Call(context, "CLIENT", "c", "LIST");
-    const char *text = list != NULL ? s->CallReplyStringPtr(list, &len) : NULL;
-    if (text != NULL) danger = first_danger(text, len, commands, reuses, &id);
+    server_reply *list = ask_for_list(context, "CLIENT");
+    if (list == NULL) return false;
+    const char *text = s->CallReplyStringPtr(list, &len);
+    if (text != NULL) danger = first_danger(text, len, commands, &id);
     if (danger != NULL)
         s->Log(context, "warning", "steady: connection %.*s %s, and the server could crash: not unloaded", (int)id.len,
                id.at, danger);
-    if (list != NULL) s->FreeCallReply(list);
+    s->FreeCallReply(list);
     return danger == NULL;
 }
 
 bool steady__unload_is_safe(server_context *context, const char *const *commands) {
-    if (steady__server.SetCommandACLCategories != NULL && !acl_is_safe(context, commands)) return false;
-    return connections_are_safe(context, commands);
+    return acl_is_safe(context, commands) && connections_are_safe(context, commands);
 }

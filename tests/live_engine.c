@@ -286,6 +286,17 @@ static void test_frozen_over_the_question(void **state) {
     burst(throttler, &tally, NULL);
     assert_int_equal(tally.allowed, 50);
     close_only(&store, &throttler);
+/* Not under our connection. Without it, nobody follows a pointer to what was there. */
+static void unload(void) {
+    char filling[900];
+    assert_non_null(strstr(server_ask(&with_module, "MODULE UNLOAD steady"), "not possible"));
+    server_ask(&with_module, "CLIENT KILL TYPE normal");
+    assert_string_equal(server_ask(&with_module, "MODULE UNLOAD steady"), "OK");
+    run_for(poller, 100 * STEADY_MILLISECOND);
+    memset(filling, 'x', sizeof filling);
+    for (size_t len = 200; len < sizeof filling; len++)
+        assert_string_equal(server_ask(&with_module, "SET churn%d %b", (int)len, filling, len), "OK");
+    assert_null(strstr(server_ask(&with_module, "CLIENT LIST"), "cmd=steady."));
 }
 
 static void test_unloaded_and_loaded_again(void **state) {
@@ -294,11 +305,8 @@ static void test_unloaded_and_loaded_again(void **state) {
     steady_store *store = open_with(with_module.url, STEADY_ENGINE_AUTO);
     steady_throttler *throttler = new_throttler(store, 1000, HOUR);
     consume_many(throttler, 1, &tally);
-    if (strcmp(server_ask(&with_module, "MODULE UNLOAD steady"), "OK") != 0) { /* Redis 8: not under our connection */
-        steady_throttler_free(&throttler);
-        steady_store_close(&store);
-        skip();
-    }
+    unload();
+    consume_many(throttler, 1, &tally);
     consume_many(throttler, 50, &tally);
     assert_int_equal(calls(&with_module, "evalsha") >= 50, 1);
     assert_string_equal(server_ask(&with_module, "MODULE LOAD %s", module_path()), "OK");
@@ -309,7 +317,7 @@ static void test_unloaded_and_loaded_again(void **state) {
     consume_many(throttler, 1, &tally);
     consume_many(throttler, 50, &tally);
     assert_int_equal(calls(&with_module, "steady.consume"), 51);
-    assert_int_equal(tally.allowed, 152);
+    assert_int_equal(tally.allowed, 153);
     steady_throttler_free(&throttler);
     steady_store_close(&store);
 }
