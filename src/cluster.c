@@ -25,10 +25,12 @@
 
 #include "script.h"
 #include "sentinel.h"
+#include "siphash.h"
 #include "slots.h"
 
 #define REDIRECTS_MAX 5
 #define NODES_MAX 1024
+#define CHAINS 256
 #define PAUSE_FIRST (20 * STEADY_MILLISECOND)
 #define PAUSE_LAST (300 * STEADY_MILLISECOND) /* so that who took over is asked within a second */
 #define PAUSE_BLIND (30 * STEADY_SECOND)
@@ -40,8 +42,10 @@ struct node {
     struct steady__cluster *cluster;
     uint16_t number;
     uint16_t port;
+    uint64_t hash;                   /* of host and port */
+    struct node *next;               /* in the chain of this hash */
     char host[STEADY__HOST_MAX + 1]; /* "": the seed's, where that is a path or asked of sentinels */
-    struct steady__url url;          /* with our host; the rest is the seed's */
+    struct steady__url *url;         /* with our host; the rest is the seed's. NULL: the seed, or never connected to */
     struct steady__link *link;       /* NULL: not needed yet, or no more */
     unsigned slots;
     struct steady__request inquiry; /* CLUSTER SLOTS */
@@ -52,7 +56,10 @@ struct steady__cluster {
     struct steady__link_options with;
     struct node **nodes; /* by number; NULL where one was forgotten. The first is the seed */
     uint16_t count, turn;
-    struct steady__slot_map *map, *draft; /* NULL: no cluster, as far as anyone knows */
+    uint16_t vacant;                             /* no lower number is free */
+    struct node *chains[CHAINS];                 /* by hash: a map may name a node for each slot */
+    unsigned char hash_key[STEADY__SIPHASH_KEY]; /* so that nobody can name nodes that share a chain */
+    struct steady__slot_map *map, *draft;        /* NULL: no cluster, as far as anyone knows */
     bool wished;
     struct node *inquired; /* whose answer is waited for */
     steady_us pause, allowed_at;
@@ -66,10 +73,35 @@ static steady_us now(const struct steady__cluster *cluster) { return steady__loo
 
 /* ---- Nodes ---- */
 
-/* A number that nobody has, with a place for it. */
+static void draw_key(struct steady__cluster *cluster) {
+    const struct steady__net *net = cluster->with.net;
+    const uint64_t words[2] = {net->random(net), net->random(net)};
+    memcpy(cluster->hash_key, words, sizeof words);
+}
+
+/* Hosts that differ in case alone have one hash. */
+static uint64_t hash_of(const struct steady__cluster *cluster, const char *host, uint16_t port) {
+    uint64_t words[1 + (STEADY__HOST_MAX + 7) / 8] = {port};
+    const size_t len = strlen(host);
+    memcpy(words + 1, host, len);
+    for (size_t i = 1; i <= (len + 7) / 8; i++)
+        words[i] |= 0x2020202020202020;
+    return steady__siphash(cluster->hash_key, words, sizeof *words + len).word[0];
+}
+
+static struct node *find_node(const struct steady__cluster *cluster, uint64_t hash, const char *host, uint16_t port) {
+    struct node *node = cluster->chains[hash % CHAINS];
+    while (node != NULL && (node->hash != hash || node->port != port || strcasecmp(node->host, host) != 0))
+        node = node->next;
+    return node;
+}
+
+/* The lowest number that nobody has, with a place for it. */
 static bool free_number(struct steady__cluster *cluster, uint16_t *number) {
-    for (*number = 0; *number < cluster->count; ++*number)
-        if (cluster->nodes[*number] == NULL) return true;
+    while (cluster->vacant < cluster->count && cluster->nodes[cluster->vacant] != NULL)
+        cluster->vacant++;
+    *number = cluster->vacant;
+    if (*number < cluster->count) return true;
     if (cluster->count == NODES_MAX) return false;
     struct node **nodes = realloc(cluster->nodes, (cluster->count + 1U) * sizeof(struct node *));
     if (nodes == NULL) return false;
@@ -78,18 +110,37 @@ static bool free_number(struct steady__cluster *cluster, uint16_t *number) {
     return true;
 }
 
-static struct node *add_node(struct steady__cluster *cluster, const char *host, uint16_t port) {
+static struct node *add_node(struct steady__cluster *cluster, uint64_t hash, const char *host, uint16_t port) {
     uint16_t number;
     struct node *node = free_number(cluster, &number) ? calloc(1, sizeof *node) : NULL;
     if (node == NULL) return NULL;
     node->cluster = cluster;
     node->number = number;
     node->port = port;
+    node->hash = hash;
+    node->next = cluster->chains[hash % CHAINS];
     node->inquiry.nested = true;
     memcpy(node->host, host, strlen(host) + 1);
-    cluster->nodes[number] = node;
+    cluster->nodes[number] = cluster->chains[hash % CHAINS] = node;
     if (!cluster->alarm.set && number != 0) steady__alarm_set(&cluster->alarm, SWEEP_AGAIN);
     return node;
+}
+
+static void free_node(struct node *node) {
+    if (node != NULL) free(node->url);
+    free(node);
+}
+
+/* Its number is free again. */
+static void forget_node(struct node *node) {
+    struct steady__cluster *cluster = node->cluster;
+    struct node **place = &cluster->chains[node->hash % CHAINS];
+    while (*place != node)
+        place = &(*place)->next;
+    *place = node->next;
+    cluster->nodes[node->number] = NULL;
+    if (node->number < cluster->vacant) cluster->vacant = node->number;
+    free_node(node);
 }
 
 /* The node's number, which it gets here where it is new. No host means that of the node that speaks of it. */
@@ -98,29 +149,33 @@ static uint16_t number_of(void *arg, const char *host, uint16_t port) {
     struct steady__cluster *cluster = speaker->cluster;
     if (*host == '\0') host = speaker->host;
     if (*host == '\0') return STEADY__SLOT_UNKNOWN;
-    for (uint16_t i = 0; i < cluster->count; i++) {
-        const struct node *node = cluster->nodes[i];
-        if (node != NULL && node->port == port && strcasecmp(node->host, host) == 0) return i;
-    }
-    const struct node *node = add_node(cluster, host, port);
+    const uint64_t hash = hash_of(cluster, host, port);
+    const struct node *node = find_node(cluster, hash, host, port);
+    if (node == NULL) node = add_node(cluster, hash, host, port);
     return node != NULL ? node->number : STEADY__SLOT_UNKNOWN;
 }
 
 static const struct steady__link_owner node_owner;
 
+/* A URL is long, and of a large map few nodes need one. */
+static bool make_url(struct node *node) {
+    const struct steady__url *seed = node->cluster->with.url;
+    if (node->url == NULL) node->url = calloc(1, sizeof *node->url);
+    if (node->url == NULL) return false;
+    node->url->scheme = steady__url_has_tls(seed->scheme) ? STEADY__URL_TLS : STEADY__URL_TCP;
+    node->url->host = node->host;
+    node->url->port = node->port;
+    node->url->path = "";
+    node->url->user = seed->user;
+    node->url->password = seed->password;
+    return true;
+}
+
 static bool open_link(struct node *node) {
-    const struct steady__cluster *cluster = node->cluster;
-    struct steady__link_options options = cluster->with;
+    struct steady__link_options options = node->cluster->with;
     if (node->number != 0) {
-        const struct steady__url *seed = cluster->with.url;
-        node->url =
-            (struct steady__url){.scheme = steady__url_has_tls(seed->scheme) ? STEADY__URL_TLS : STEADY__URL_TCP,
-                                 .host = node->host,
-                                 .port = node->port,
-                                 .path = "",
-                                 .user = seed->user,
-                                 .password = seed->password};
-        options.url = &node->url;
+        if (!make_url(node)) return false;
+        options.url = node->url;
     }
     options.owner_class = &node_owner;
     options.owner = node;
@@ -264,8 +319,7 @@ static bool sweep_node(struct node *node) {
     if (node->link != NULL && !steady__link_is_idle(node->link)) return true;
     close_link(node);
     if (node->number == 0) return false;
-    node->cluster->nodes[node->number] = NULL;
-    free(node);
+    forget_node(node);
     return false;
 }
 
@@ -403,7 +457,7 @@ static bool forget(void *carrier, struct steady__request *request) {
 
 static void release(struct steady__cluster *cluster) {
     for (uint16_t i = 0; i < cluster->count; i++)
-        free(cluster->nodes[i]);
+        free_node(cluster->nodes[i]);
     free(cluster->nodes);
     free(cluster->map);
     free(cluster->draft);
@@ -455,8 +509,11 @@ struct steady__cluster *steady__cluster_open(const struct steady__link_options *
     if (cluster == NULL) return NULL;
     cluster->with = *options;
     cluster->pause = PAUSE_FIRST;
+    draw_key(cluster);
+    const char *host = options->url->host;
+    const uint16_t port = options->url->port;
     if (steady__alarm_new(&cluster->alarm, &cluster->with.loop, alarmed, cluster) == 0 &&
-        add_node(cluster, options->url->host, options->url->port) != NULL && open_link(cluster->nodes[0]))
+        add_node(cluster, hash_of(cluster, host, port), host, port) != NULL && open_link(cluster->nodes[0]))
         return cluster;
     steady__alarm_free(&cluster->alarm);
     release(cluster);

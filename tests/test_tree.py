@@ -47,7 +47,7 @@ MAY_INCLUDE = {
     "survey": "error reply",
     "flight": "error link script store survey",
     "slots": "reply",
-    "cluster": "sentinel flight link script slots",
+    "cluster": "sentinel flight link script siphash slots",
     "replica": "cluster error script",
     "store_redis": "replica cluster error flight script tls url",
     "attach": "circuit error flight net script",

@@ -3,6 +3,10 @@
  */
 #include "fake_cluster.h"
 
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <strings.h>
+
 #include "random.h"
 #include "slots.h"
 
@@ -224,6 +228,81 @@ static void test_ever_new_nodes(void **state) {
     assert_int_equal(ask(KEY), 0);
 }
 
+/* ---- A large one ---- */
+
+#define NODES 1000
+#define RANGES 16384 /* a slot each */
+
+static atomic_uint compared; /* hosts, by the library: see the Makefile */
+
+int __real_strcasecmp(const char *one, const char *other);
+int __wrap_strcasecmp(const char *one, const char *other);
+int __wrap_strcasecmp(const char *one, const char *other) {
+    compared++;
+    return __real_strcasecmp(one, other);
+}
+
+/* Hosts that nobody can tell apart before their last letters, in both cases; the last in the reply has KEY's slot. */
+static size_t put_large_map(char *out) {
+    const unsigned key = steady__slot_of(KEY, strlen(KEY));
+    size_t len = (size_t)sprintf(out, "*%d\r\n", RANGES);
+    for (unsigned i = 1; i <= RANGES; i++) {
+        const unsigned slot = (key + i) % RANGES;
+        char host[64];
+        int port = 6379;
+        snprintf(host, sizeof host, "%s.example.%03u", i % 2 == 0 ? "primary" : "PRIMARY", i / 2 % NODES);
+        if (i == RANGES) {
+            strcpy(host, "localhost");
+            port = fake_node_port(b);
+        }
+        len += (size_t)sprintf(out + len, "*3\r\n:%u\r\n:%u\r\n*3\r\n$%zu\r\n%s\r\n:%d\r\n$2\r\nid\r\n", slot, slot,
+                               strlen(host), host, port);
+    }
+    return len;
+}
+
+/* Another map is taken up than before, and names whom to ask about KEY. */
+static void assert_drawn_anew(const char *map, size_t len, unsigned time) {
+    fake_node_says(a, "CLUSTER", map, len, 0);
+    fake_node_says(b, "CLUSTER", map, len, 0);
+    fake_node_says(a, "EVALSHA", VERDICT, 0, 0);
+    fake_node_says(b, "EVALSHA", redirect(1, "MOVED", "127.0.0.1", fake_node_port(a)), 0, 1);
+    assert_int_equal(ask(KEY), 0);
+    await_heard("CLUSTER", time);
+    for (int i = 0; i < 10; i++) /* the reply is long */
+        run_for(poller, 20 * MS);
+    const unsigned at_b = fake_node_heard(b, "EVALSHA");
+    assert_int_equal(ask(KEY), 0);
+    assert_int_equal(fake_node_heard(b, "EVALSHA"), at_b + 1);
+}
+
+/* Each range costs a comparison or so, however many nodes there are. Those that a map does not name any more are
+ * forgotten, so that there are numbers for the next. */
+static void test_large_map(void **state) {
+    char *map = malloc(RANGES * 96);
+    (void)state;
+    assert_non_null(map);
+    const size_t len = put_large_map(map);
+    fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 1);
+    fake_node_says(b, "EVALSHA", VERDICT, 0, 0);
+    open_with("");
+    assert_int_equal(ask(KEY), 0);
+    await_heard("CLUSTER", 1);
+    for (unsigned time = 2; time < 6; time += 2) {
+        const unsigned accepted = fake_node_accepted(b);
+        compared = 0;
+        assert_drawn_anew(map, len, time);
+        assert_in_range(compared, RANGES / 2, 2 * RANGES);
+        assert_int_equal(fake_node_accepted(b), accepted + 1); /* by its other name */
+        assert_drawn_anew(map_of(2, b, b), 0, time + 1);
+        for (int i = 0; i < 200 && fake_node_open(b) > 1; i++)
+            run_for(poller, 10 * MS);
+        assert_int_equal(fake_node_open(b), 1);
+    }
+    steady_store_close(&store);
+    free(map);
+}
+
 /* A node that is redirected to now and then, and has no slot, keeps its connection while it is busy, and not for long
  * after. */
 static void test_idle_node_is_left(void **state) {
@@ -330,6 +409,7 @@ int main(void) {
         WITH_NODES(test_map_kept_back),
         WITH_NODES(test_hostile_maps),
         WITH_NODES(test_ever_new_nodes),
+        WITH_NODES(test_large_map),
         WITH_NODES(test_idle_node_is_left),
         WITH_NODES(test_nodes_out_of_their_minds),
         WITH_NODES(test_cluster_down),
