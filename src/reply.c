@@ -24,30 +24,27 @@ static ptrdiff_t line_length(const char *bytes, size_t len, size_t at) {
     return end - (bytes + at);
 }
 
-/* A decimal integer as a server writes it: no '+', no leading zero, no "-0". */
-static bool read_integer(const char *digits, size_t len, int64_t *value) {
-    const bool negative = len > 0 && digits[0] == '-';
-    const size_t first = negative ? 1 : 0;
+/* A decimal integer as a server writes it: no '+', no leading zero, no "-0". The bytes it took, or 0. */
+static size_t read_integer(const char *digits, size_t len, int64_t *value) {
+    const size_t first = len > 0 && digits[0] == '-' ? 1 : 0;
+    const size_t most = len < first + 19 ? len : first + 19;
     uint64_t n = 0;
-    if (len == first || len > first + 19) return false;
-    if (digits[first] == '0' && len > 1) return false;
-    for (size_t i = first; i < len; i++) {
-        if (digits[i] < '0' || digits[i] > '9') return false;
-        n = n * 10 + (uint64_t)(digits[i] - '0');
-    }
-    if (n > (uint64_t)INT64_MAX + (negative ? 1 : 0)) return false;
-    *value = negative ? (int64_t)(0 - n) : (int64_t)n;
-    return true;
+    size_t at = first;
+    for (unsigned digit; at < most && (digit = (unsigned)digits[at] - '0') < 10; at++)
+        n = n * 10 + digit;
+    if (at == first || (digits[first] == '0' && at > 1) || n > (uint64_t)INT64_MAX + first) return 0;
+    *value = first == 1 ? (int64_t)(0 - n) : (int64_t)n;
+    return at;
 }
 
 /* The line of `type` and an integer at `at`: the bytes it took, 0 or BAD. */
 static ptrdiff_t read_number_line(const char *bytes, size_t len, size_t at, char type, int64_t *value) {
     if (at == len) return 0;
     if (bytes[at] != type) return BAD;
-    const ptrdiff_t n = line_length(bytes, len, at + 1);
-    if (n < 0) return len - at > 24 ? BAD : 0;
-    if (bytes[at + 1 + (size_t)n + 1] != '\n' || !read_integer(bytes + at + 1, (size_t)n, value)) return BAD;
-    return n + 3;
+    const char *line = bytes + at + 1;
+    const size_t left = len - at - 1, n = read_integer(line, left, value);
+    if (n > 0 && left >= n + 2 && line[n] == '\r' && line[n + 1] == '\n') return (ptrdiff_t)n + 3;
+    return left >= 24 || line_length(bytes, len, at + 1) >= 0 ? BAD : 0;
 }
 
 static ptrdiff_t read_one(struct steady__reply *reply, const char *bytes, size_t len) {
