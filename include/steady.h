@@ -162,7 +162,7 @@ typedef struct steady_loop_ops {
     const char *name;
     /* Watches fd, for nothing yet; NULL on failure. An error or hang-up on fd is reported as both events. */
     void *(*io_new)(void *loop, int fd, void (*ready)(void *arg, int events), void *arg);
-    int (*io_want)(void *io, int events); /* from now on these events; 0 or -1 */
+    int (*io_want)(void *io, int events); /* from now on these events, each turn they hold for; 0 or -1 */
     void (*io_free)(void *io);            /* called before fd is closed */
     void *(*timer_new)(void *loop, void (*fired)(void *arg), void *arg);
     int (*timer_start)(void *timer, steady_us delay); /* fires once; a running one starts anew; 0 or -1 */

@@ -44,6 +44,7 @@
 #define REDIAL_SPREAD (10 * STEADY_MILLISECOND) /* the clients of a server that hangs up on all of them */
 #define PATIENCE_LEAST (250 * STEADY_MILLISECOND)
 #define DOUBT STEADY_SECOND
+#define PORTION 262144 /* bytes that are read before the loop goes on: a map of a cluster may have millions */
 #define NAME_PATIENCE (10 * STEADY_SECOND) /* a resolver asks its second server after five */
 
 enum state { RESTING, FINDING, DIALING, GREETING, UP, CLOSED };
@@ -353,14 +354,17 @@ static void lost(struct steady__link *link, int error) {
     drop(link, let_in ? STEADY_UNAVAILABLE : STEADY_REFUSED, let_in, steady__wire_excuse(&link->wire, error));
 }
 
-static void read_replies(struct steady__link *link) {
-    for (;;) {
+/* About so many bytes: what is left the loop knows of, but for what TLS has taken in. A broken one is read to the end.
+ */
+static void read_replies(struct steady__link *link, size_t portion) {
+    for (size_t got = 0; got < portion || steady__wire_pending(&link->wire) || link->wire.broken != 0;) {
         const ssize_t n = steady__wire_receive(&link->wire);
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
         if (n <= 0) {
             lost(link, n < 0 ? errno : link->wire.broken);
             return;
         }
+        got += (size_t)n;
         link->quiet_since = now(link);
         if (!take_replies(link) || (n < STEADY__WIRE_IN / 2 && !steady__wire_pending(&link->wire))) return;
     }
@@ -370,7 +374,7 @@ static void ready(void *arg, int events) {
     struct steady__link *link = arg;
     if (!enter(link)) return;
     const uint64_t epoch = link->epoch;
-    if ((events & STEADY_READABLE) != 0 || link->wire.broken != 0) read_replies(link);
+    if ((events & STEADY_READABLE) != 0 || link->wire.broken != 0) read_replies(link, PORTION);
     if (link->epoch == epoch && link->wire.broken != 0) lost(link, link->wire.broken);
     leave(link);
 }
@@ -378,7 +382,7 @@ static void ready(void *arg, int events) {
 void steady__link_catch_up(struct steady__link *link) {
     if (!enter(link)) return;
     if (link->state == UP && take_replies(link))
-        read_replies(link); /* this may be inside the callback of one of them */
+        read_replies(link, SIZE_MAX); /* this may be inside the callback of one of them */
     leave(link);
 }
 
@@ -438,22 +442,15 @@ static void begin(struct steady__link *link) {
 static void check_stall(struct steady__link *link) {
     const uint64_t epoch = link->epoch;
     if (steady__wire_idle(&link->wire)) return;
-    read_replies(link); /* the loop may have been away for long */
+    read_replies(link, PORTION); /* the loop may have been away for long */
     if (link->epoch != epoch || steady__wire_idle(&link->wire)) return;
     const steady_us quiet = now(link) - link->quiet_since;
     if (link->leaving)
         depart(link);
-    else if (quiet >= stall_time(link))
+    else if (link->state == GREETING || quiet >= stall_time(link))
         drop(link, STEADY_UNAVAILABLE, true, "the server does not answer");
     else
         steady__alarm_set(&link->alarm, stall_time(link) - quiet);
-}
-
-static void check_greeting(struct steady__link *link) {
-    const uint64_t epoch = link->epoch;
-    read_replies(link); /* as above */
-    if (link->epoch == epoch && link->state == GREETING)
-        drop(link, STEADY_UNAVAILABLE, true, "the server does not answer");
 }
 
 static void alarmed(void *arg) {
@@ -462,9 +459,7 @@ static void alarmed(void *arg) {
     steady__alarm_rang(&link->alarm);
     if (link->state == RESTING) {
         begin(link);
-    } else if (link->state == GREETING) {
-        check_greeting(link);
-    } else if (link->state == UP) {
+    } else if (link->state == GREETING || link->state == UP) {
         check_stall(link);
     }
     leave(link);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define FIRST_ROOM 64
+#define RECEIVE_MOST 131072 /* at once, so that whoever receives can let the loop go on */
 
 int steady__wire_init(struct steady__wire *wire, const struct steady__net *net, uint32_t max_unanswered) {
     memset(wire, 0, sizeof *wire);
@@ -142,7 +143,7 @@ ssize_t steady__wire_receive(struct steady__wire *wire) {
         return -1;
     }
     char *room = wire->in + wire->in_to;
-    const size_t size = wire->in_room - wire->in_to;
+    const size_t left = wire->in_room - wire->in_to, size = left < RECEIVE_MOST ? left : RECEIVE_MOST;
     const ssize_t n =
         wire->tls != NULL ? steady__tls_recv(wire->tls, room, size) : wire->net->recv(wire->net, wire->fd, room, size);
     if (n > 0) wire->in_to += (size_t)n;

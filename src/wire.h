@@ -25,7 +25,7 @@ struct steady__request {
 
 #define STEADY__WIRE_OUT 65536
 #define STEADY__WIRE_IN 16384
-#define STEADY__WIRE_IN_MAX 4194304 /* for a nested reply: a cluster in which each slot is a range of its own */
+#define STEADY__WIRE_IN_MAX 8388608 /* for a nested reply: a cluster in which each slot is a range of its own */
 
 struct steady__wire_slot {
     struct steady__request *request; /* NULL: whoever asked does not want to know any more */

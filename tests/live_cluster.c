@@ -175,7 +175,7 @@ static void test_begins_anywhere(void **state) {
 
 /* The rights that docs/redis.md gives a user, with and without those of clusters. */
 static void test_rights(void **state) {
-    static const char *const rights[] = {"", "+cluster|slots +asking"};
+    static const char *const rights[] = {"", "+cluster|slots +asking +config|get"};
     static const char *const user[] = {"least", "more"};
     (void)state;
     for (int round = 0; round < 2; round++) {

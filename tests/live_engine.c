@@ -286,6 +286,8 @@ static void test_frozen_over_the_question(void **state) {
     burst(throttler, &tally, NULL);
     assert_int_equal(tally.allowed, 50);
     close_only(&store, &throttler);
+}
+
 /* Not under our connection. Without it, nobody follows a pointer to what was there. */
 static void unload(void) {
     char filling[900];
