@@ -2,6 +2,9 @@
  * The circuit breaker of a link: for how long a server in trouble is left alone, and who asks it next. */
 #include "circuit.h"
 
+#include <string.h>
+
+#include "error.h"
 #include "loop.h"
 
 #define BACKOFF_FIRST (20 * STEADY_MILLISECOND)
@@ -36,7 +39,8 @@ enum steady__circuit_news steady__circuit_heard(struct steady__circuit *circuit,
     if (!circuit->open) return was_open ? STEADY__CIRCUIT_CLOSED : STEADY__CIRCUIT_AS_BEFORE;
     pause_for_a_while(circuit, loop);
     if (was_open) return STEADY__CIRCUIT_AS_BEFORE;
-    steady__reply_excuse(why, why_size, reply, NULL, 0);
+    const char *space = memchr(reply->text, ' ', reply->text_len); /* what follows may hold what the server was sent */
+    steady__printable(why, why_size, reply->text, space != NULL ? (size_t)(space - reply->text) : reply->text_len);
     return STEADY__CIRCUIT_OPENED;
 }
 

@@ -282,31 +282,24 @@ static void answered_well(struct steady__link *link) {
     if (!link->circuit.open) steady__notice_back(&link->notice);
 }
 
-static void heed(struct steady__link *link, enum steady__heed what, struct steady__request *request, const char *why) {
+static void heed(struct steady__link *link, enum steady__heed what, struct steady__request *request, const char *full) {
     switch (what) {
     case STEADY__HEED_NOTHING: answered_well(link); break;
     case STEADY__HEED_UNTRUSTED:
         link->answered = false;
-        drop(link, STEADY_UNAVAILABLE, true, why);
+        drop(link, STEADY_UNAVAILABLE, true, "the server answers with what is no answer");
         break;
     case STEADY__HEED_NOT_PRIMARY: not_primary(link, request); break;
-    case STEADY__HEED_NOT_LET_IN: drop(link, STEADY_UNAVAILABLE, link->answered, why); break;
+    case STEADY__HEED_NOT_LET_IN: drop(link, STEADY_UNAVAILABLE, link->answered, full); break;
     }
 }
 
-static const char *excuse(const struct steady__link *link, const struct steady__reply *reply, char text[160]) {
-    return steady__reply_excuse(text, 160, reply, link->with.url->password, strlen(link->with.url->password));
-}
-
 /* A server that lets nobody in may say so before it is asked, to a request that nobody waits for any more, or to one
- * that is no decision. */
-static bool lets_in(const struct steady__reply *reply) {
-    return !steady__reply_refuses(reply, STEADY__REFUSAL_CLIENTS);
-}
-
-static void unasked(struct steady__link *link, const struct steady__reply *reply) {
-    char text[160];
-    heed(link, lets_in(reply) ? STEADY__HEED_UNTRUSTED : STEADY__HEED_NOT_LET_IN, NULL, excuse(link, reply, text));
+ * that is no decision. Its own words may hold what it was sent, by somebody's key. */
+static const char *not_let_in(const struct steady__reply *reply) {
+    if (!steady__reply_refuses(reply, STEADY__REFUSAL_CLIENTS)) return NULL;
+    return reply->text[0] == 'D' ? "the server is in protected mode (DENIED)"
+                                 : "the server takes no more connections (max number of clients reached)";
 }
 
 /* Only a decision shows whether the server makes any: some questions are answered while it does not. */
@@ -321,12 +314,12 @@ static bool opens_circuit(struct steady__link *link, const struct steady__reques
 static void replied(struct steady__link *link, struct steady__request *request, const struct steady__reply *reply) {
     char text[160];
     const uint64_t epoch = link->epoch;
-    const bool full = !lets_in(reply), opens = opens_circuit(link, request, reply, text);
-    const char *why = excuse(link, reply, text);
+    const bool opens = opens_circuit(link, request, reply, text);
+    const char *full = not_let_in(reply);
     enum steady__heed what = STEADY__HEED_NOTHING;
     if (request != NULL) what = link->with.owner_class->answered(link->with.owner, request, &link->dialect, reply);
-    if (full && what == STEADY__HEED_NOTHING) what = STEADY__HEED_NOT_LET_IN;
-    if (link->epoch == epoch && (request != NULL || full)) heed(link, what, request, why);
+    if (full != NULL && what == STEADY__HEED_NOTHING) what = STEADY__HEED_NOT_LET_IN;
+    if (link->epoch == epoch && (request != NULL || full != NULL)) heed(link, what, request, full);
     if (link->epoch == epoch && opens) steady__notice_away(&link->notice, "the server decides nothing for now", text);
 }
 
@@ -343,7 +336,10 @@ static bool take_replies(struct steady__link *link) {
             replied(link, request, &reply);
         if (link->epoch != epoch || steady__forked(link->with.birthmark)) return false;
     }
-    if (got < 0) unasked(link, &reply);
+    if (got < 0) {
+        const char *full = not_let_in(&reply);
+        heed(link, full != NULL ? STEADY__HEED_NOT_LET_IN : STEADY__HEED_UNTRUSTED, NULL, full);
+    }
     if (got == 0 && link->leaving && steady__wire_idle(&link->wire)) depart(link);
     return link->epoch == epoch;
 }

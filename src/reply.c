@@ -184,15 +184,13 @@ void steady__walk_skip(struct steady__walk *walk) {
         if (value.kind == STEADY__VALUE_ARRAY) due += value.number;
 }
 
-const char *steady__reply_excuse(char *out, size_t size, const struct steady__reply *reply, const char *secret,
-                                 size_t secret_len) {
+void steady__reply_excuse(char *out, size_t size, const struct steady__reply *reply, const char *secret,
+                          size_t secret_len) {
     static const char quoting[] = ", with args beginning";
-    if (reply->kind != STEADY__REPLY_ERROR) return "the server answers with what is no answer";
     const char *space = memchr(reply->text, ' ', reply->text_len);
     const char *quote = memmem(reply->text, reply->text_len, quoting, sizeof quoting - 1);
     size_t len = quote != NULL ? (size_t)(quote - reply->text) : reply->text_len;
     if (secret_len > 0 && memmem(reply->text, len, secret, secret_len) != NULL)
         len = space != NULL ? (size_t)(space - reply->text) : 0;
     steady__printable(out, size, reply->text, len);
-    return out;
 }

@@ -39,7 +39,7 @@ MAY_INCLUDE = {
     "wire": "list net reply tls",
     "dial": "fork loop net tls url",
     "greeting": "error reply url",
-    "circuit": "loop net reply",
+    "circuit": "error loop net reply",
     "dialect": "store",
     "notice": "url",
     "link": "circuit dial dialect error fork greeting loop notice script url wire",
