@@ -109,6 +109,11 @@ static void test_echoes(void **state) {
         "+OK\r\n-" KEY "\r\n",
         "+OK\r\n-MOVED 1 " KEY ":%s\r\n",
         "+OK\r\n+" KEY "\r\n",
+        "+OK\r\n-LOADING " KEY " of %s\r\n",
+        "+OK\r\n-BUSY " KEY "\r\n",
+        "+OK\r\n-DENIED " KEY "\r\n",
+        "-DENIED %s\r\n",
+        "+OK\r\n-ERR max number of clients reached by " KEY "\r\n",
     };
     (void)state;
     for (size_t i = 0; i < COUNT(formats); i++) {
