@@ -70,7 +70,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
     if (steady__wire_init(&wire, &source.net, REQUESTS) != 0) return 0;
     steady__wire_open(&wire, 0, NULL);
     for (size_t i = 0; i < REQUESTS; i++) {
-        if (steady__wire_room(&wire, 1) == NULL) abort();
+        if (steady__wire_room(&wire, 1, 1) == NULL) abort();
         requests[i].nested = bytes[0] % 2 != 0 && i % 2 != 0;
         steady__wire_put(&wire, &requests[i], 1);
     }
