@@ -60,7 +60,7 @@ LOADED := $(BUILD)/floor.so $(BUILD)/other.so $(BUILD)/asan_shim.so
 all: $(BUILD)/steady $(BUILD)/libsteady.so $(BUILD)/libsteady.a ## the command and the library, static and shared
 tests: all module $(BUILD)/steady_test.so $(LOADED) $(BUILD)/demo $(UNIT) $(LIVE) $(PROG) $(if $(wildcard tests/vectors.c),$(BUILD)/vectors) ## builds the test programs
 faulty: tests $(FAULTS) $(BUILD)/faults/clock_shim.so ## builds what faults runs
-everything: faulty $(BUILD)/sim $(BENCH) $(call obj,examples/*.c)
+everything: faulty $(BUILD)/sim $(BENCH) $(call obj,examples/*.c) $(call obj,fuzz/*.c)
 
 # ---- Building ----
 
