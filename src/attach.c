@@ -35,6 +35,7 @@ struct bridge {
     redisAsyncContext *context;    /* NULL: gone */
     struct steady__flight *flight; /* NULL: closed */
     unsigned holders;
+    bool distrusted; /* a reply was none of ours, so nobody knows whose the others are */
     struct slot *spare;
     struct steady__dialect dialect;
     struct steady__circuit circuit;
@@ -111,8 +112,8 @@ static void tell(const struct steady__flight *flight, enum steady_log_level leve
     if (store->log != NULL) store->log(store->log_data, level, text);
 }
 
-static void tell_lost(struct steady__flight *flight) {
-    steady__fail(flight->trouble, 0, "the hiredis context was disconnected or freed");
+static void tell_lost(struct steady__flight *flight, const char *why) {
+    steady__fail(flight->trouble, 0, "%s", why);
     tell(flight, STEADY_LOG_WARNING, flight->trouble->text);
 }
 
@@ -122,7 +123,7 @@ static void cleanup(void *arg) {
     void *data = bridge->theirs.data;
     give_back(bridge);
     if (theirs != NULL) theirs(data);
-    if (bridge->flight != NULL) tell_lost(bridge->flight);
+    if (bridge->flight != NULL) tell_lost(bridge->flight, "the hiredis context was disconnected or freed");
     release(bridge, 1);
 }
 
@@ -144,10 +145,15 @@ static void take_over(struct bridge *bridge, redisAsyncContext *context) {
 
 /* ---- The bridge, as a carrier ---- */
 
-static struct slot *take_slot(struct bridge *bridge) {
+static struct slot *take_slot(struct bridge *bridge, struct steady__request *request) {
     struct slot *slot = bridge->spare;
-    if (slot == NULL) return calloc(1, sizeof *slot);
-    bridge->spare = slot->next;
+    if (slot != NULL)
+        bridge->spare = slot->next;
+    else
+        slot = calloc(1, sizeof *slot);
+    if (slot == NULL) return NULL;
+    slot->bridge = bridge;
+    slot->request = request;
     return slot;
 }
 
@@ -182,29 +188,31 @@ static void read_reply(const redisReply *reply, struct steady__reply *out) {
     }
 }
 
-static void heed_circuit(struct bridge *bridge, const struct steady__reply *reply) {
-    char why[160], text[256];
-    switch (steady__circuit_heard(&bridge->circuit, reply, &bridge->flight->loop, why, sizeof why)) {
-    case STEADY__CIRCUIT_OPENED:
-        snprintf(text, sizeof text, "the server decides nothing for now: %s", why);
-        tell(bridge->flight, STEADY_LOG_WARNING, text);
-        break;
-    case STEADY__CIRCUIT_CLOSED: tell(bridge->flight, STEADY_LOG_INFO, "the server decides again"); break;
-    case STEADY__CIRCUIT_AS_BEFORE: break;
-    }
+static void tell_news(const struct steady__flight *flight, enum steady__circuit_news news, const char *why) {
+    char text[256];
+    snprintf(text, sizeof text, "the server decides nothing for now: %s", why);
+    if (news == STEADY__CIRCUIT_OPENED) tell(flight, STEADY_LOG_WARNING, text);
+    if (news == STEADY__CIRCUIT_CLOSED) tell(flight, STEADY_LOG_INFO, "the server decides again");
 }
 
-/* False where that was no reply to this request, so that nobody knows what the next one will be. */
-static bool hand_over(struct bridge *bridge, struct steady__request *request, const redisReply *reply) {
+/* The log may do anything, so it is told when all else is done; the request, too, has ended by then, or gone on. */
+static void hand_over(struct bridge *bridge, struct steady__request *request, const redisReply *reply) {
     struct steady__reply read;
+    char why[160] = "";
+    enum steady__circuit_news news = STEADY__CIRCUIT_AS_BEFORE;
     read_reply(reply, &read);
-    if (request->key != NULL && (bridge->circuit.open || read.kind == STEADY__REPLY_ERROR)) heed_circuit(bridge, &read);
-    if (bridge->flight == NULL) return true; /* closed by the log */
+    if (request->key != NULL && (bridge->circuit.open || read.kind == STEADY__REPLY_ERROR))
+        news = steady__circuit_heard(&bridge->circuit, &read, &bridge->flight->loop, why, sizeof why);
     const enum steady__heed heed = steady__flight_owner.answered(bridge->flight, request, &bridge->dialect, &read);
     /* To find the primary is for whoever owns the connection. */
     if (heed == STEADY__HEED_NOT_PRIMARY)
         steady__flight_owner.unanswered(bridge->flight, request, false, STEADY_UNAVAILABLE);
-    return heed != STEADY__HEED_UNTRUSTED;
+    if (heed == STEADY__HEED_UNTRUSTED) bridge->distrusted = true;
+    if (bridge->flight == NULL) return; /* closed by the callback */
+    if (heed == STEADY__HEED_UNTRUSTED)
+        tell_lost(bridge->flight, "the server answers with what is no answer");
+    else
+        tell_news(bridge->flight, news, why);
 }
 
 /* reply is NULL when the context goes away. A command of one that never connected was not sent. */
@@ -212,29 +220,28 @@ static void replied(redisAsyncContext *context, void *reply, void *privdata) {
     struct slot *slot = privdata;
     struct bridge *bridge = slot->bridge;
     struct steady__request *request = slot->request;
-    unsigned let_go = 1;
+    const bool sent = reply != NULL || (context->c.flags & REDIS_CONNECTED) != 0;
     put_slot(bridge, slot);
     if (request != NULL && bridge->flight != NULL) {
-        if (reply != NULL) {
-            if (!hand_over(bridge, request, reply)) let_go += part(bridge);
-        } else {
-            const bool sent = (context->c.flags & REDIS_CONNECTED) != 0;
+        if (reply != NULL && !bridge->distrusted)
+            hand_over(bridge, request, reply);
+        else
             steady__flight_owner.unanswered(bridge->flight, request, sent, STEADY_UNAVAILABLE);
-        }
     }
-    release(bridge, let_go);
+    release(bridge, 1 + (bridge->distrusted ? part(bridge) : 0));
+}
+
+static bool takes(struct bridge *bridge, const struct steady__request *request) {
+    if (bridge->context == NULL || bridge->distrusted) return false;
+    return request->key == NULL || !steady__circuit_holds(&bridge->circuit, &bridge->flight->loop);
 }
 
 static int submit(void *carrier, struct steady__request *request) {
     struct bridge *bridge = carrier;
     char command[STEADY__REQUEST_MAX];
-    if (bridge->context == NULL) return STEADY_UNAVAILABLE;
-    if (request->key != NULL && steady__circuit_holds(&bridge->circuit, &bridge->flight->loop))
-        return STEADY_UNAVAILABLE;
-    struct slot *slot = take_slot(bridge);
+    if (!takes(bridge, request)) return STEADY_UNAVAILABLE;
+    struct slot *slot = take_slot(bridge, request);
     if (slot == NULL) return STEADY_NO_MEMORY;
-    slot->bridge = bridge;
-    slot->request = request;
     const size_t len = steady__flight_owner.encode(bridge->flight, request, &bridge->dialect, command);
     if (len == 0 || redisAsyncFormattedCommand(bridge->context, replied, slot, command, len) != REDIS_OK) {
         put_slot(bridge, slot);

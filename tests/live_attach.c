@@ -53,17 +53,22 @@ static void connect_to(const struct stage *stage, int port) {
     act.adapter = act.context->ev.data;
 }
 
-static void open_for(const struct stage *stage, int port, steady_us timeout, enum steady_engine engine) {
+static void open_to(const struct stage *stage, int port, steady_store_options options) {
     steady_message why = {""};
     connect_to(stage, port);
-    const steady_store_options options = {
-        .loop = &act.loop, .timeout = timeout, .engine = engine, .log = remember_line, .log_data = &act.log};
+    options.loop = &act.loop;
+    if (options.log == NULL) options.log = remember_line;
+    if (options.log_data == NULL) options.log_data = &act.log;
     if (steady_store_attach(&act.store, act.context, &options, &why) != 0) fail_msg("%s", why.text);
     act.throttler = new_throttler(act.store, 1000000, HOUR);
 }
 
 static void open_on(const struct stage *stage, int port, steady_us timeout) {
-    open_for(stage, port, timeout, STEADY_ENGINE_AUTO);
+    open_to(stage, port, (steady_store_options){.timeout = timeout});
+}
+
+static void open_script(const struct stage *stage, int port) {
+    open_to(stage, port, (steady_store_options){.timeout = 5 * STEADY_SECOND, .engine = STEADY_ENGINE_SCRIPT});
 }
 
 static void close_act(void) {
@@ -246,7 +251,7 @@ static void test_context_freed(const struct stage *stage) {
 
 static void test_context_disconnected(const struct stage *stage) {
     struct tally tally = {0};
-    open_for(stage, server.port, 5 * STEADY_SECOND, STEADY_ENGINE_SCRIPT);
+    open_script(stage, server.port);
     for (int i = 0; i < 50; i++)
         consume_counted(act.throttler, "k", 1, &tally);
     while (!act.connected)
@@ -319,6 +324,13 @@ static void test_inside_a_callback(const struct stage *stage) {
     }
 }
 
+static const struct fake_step loads[] = {
+    {FAKE_ACCEPT, 0, NULL, 0},
+    {FAKE_EXPECT, 2, NULL, 0},
+    {FAKE_SEND, 0, "-LOADING Redis is loading the dataset in memory\r\n", 0},
+    {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+};
+
 static void close_in_log(void *data, enum steady_log_level level, const char *text) {
     (void)level;
     (void)text;
@@ -341,6 +353,46 @@ static void test_closed_as_the_context_goes(const struct stage *stage) {
     close_act();
 }
 
+static void run_in_log(void *data, enum steady_log_level level, const char *text) {
+    steady_stats stats;
+    remember_line(data, level, text);
+    do {
+        turn();
+        steady_store_stats(act.store, &stats);
+    } while (stats.in_flight > 0);
+}
+
+/* Of these loops two may be run inside a callback. All deadlines pass there, also that of the decision that has just
+ * been answered with what the log is told of. */
+static void test_run_in_the_log(const struct stage *stage) {
+    const steady_store_options options = {.timeout = TIMEOUT, .engine = STEADY_ENGINE_SCRIPT, .log = run_in_log};
+    struct tally tally = {0};
+    if (strcmp(stage->name, "libuv") == 0 || strcmp(stage->name, "libevent") == 0) return;
+    struct fake_server *fake = fake_start(loads, COUNT(loads));
+    open_to(stage, fake_port(fake), options);
+    for (int i = 0; i < 2; i++)
+        consume_counted(act.throttler, "k", 1, &tally);
+    run_act(&tally, STEADY_SECOND);
+    assert_int_equal(act.log.lines, 1);
+    assert_true(tally.called == 2 && tally.errors[-STEADY_UNAVAILABLE] == 1 && tally.errors[-STEADY_UNKNOWN] == 1);
+    close_act();
+    fake_stop(fake);
+}
+
+static void test_closed_as_the_server_loads(const struct stage *stage) {
+    struct fake_server *fake = fake_start(loads, COUNT(loads));
+    struct tally tally = {0};
+    open_to(stage, fake_port(fake),
+            (steady_store_options){.engine = STEADY_ENGINE_SCRIPT, .log = close_in_log, .log_data = &act.store});
+    for (int i = 0; i < 2; i++)
+        consume_counted(act.throttler, "k", 1, &tally);
+    run_act(&tally, STEADY_SECOND);
+    assert_null(act.store);
+    assert_true(tally.errors[-STEADY_UNAVAILABLE] == 1 && tally.errors[-STEADY_CANCELLED] == 1);
+    close_act();
+    fake_stop(fake);
+}
+
 /* ---- Refused ---- */
 
 static void test_wrong_replies(const struct stage *stage) {
@@ -353,7 +405,7 @@ static void test_wrong_replies(const struct stage *stage) {
     };
     struct fake_server *fake = fake_start(steps, COUNT(steps));
     struct tally tally = {0};
-    open_for(stage, fake_port(fake), 5 * STEADY_SECOND, STEADY_ENGINE_SCRIPT);
+    open_script(stage, fake_port(fake));
     consume_counted(act.throttler, "k", 1, &tally);
     consume_counted(act.throttler, "k", 1, &tally);
     assert_int_equal(redisAsyncCommand(act.context, on_own, "still", "ECHO still"), REDIS_OK);
@@ -364,6 +416,34 @@ static void test_wrong_replies(const struct stage *stage) {
     consume_counted(act.throttler, "k", 1, &tally);
     run_act(&tally, STEADY_SECOND);
     assert_int_equal(tally.last.error, STEADY_UNAVAILABLE); /* but not to be asked again */
+    close_act();
+    fake_stop(fake);
+}
+
+static void ask_in_log(void *data, enum steady_log_level level, const char *text) {
+    remember_line(&act.log, level, text);
+    consume_counted(act.throttler, "k", 1, data);
+}
+
+/* One reply too many: whose the others are, nobody knows. */
+static void test_shifted_replies(const struct stage *stage) {
+    static const struct fake_step steps[] = {
+        {FAKE_ACCEPT, 0, NULL, 0},
+        {FAKE_EXPECT, 3, NULL, 0},
+        {FAKE_SEND, 0, "$5\r\nhello\r\n:1\r\n:2\r\n", 0},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    struct fake_server *fake = fake_start(steps, COUNT(steps));
+    struct tally tally = {0}, asked = {0};
+    const steady_store_options options = {.engine = STEADY_ENGINE_SCRIPT, .log = ask_in_log, .log_data = &asked};
+    open_to(stage, fake_port(fake), options);
+    for (int i = 0; i < 3; i++)
+        consume_counted(act.throttler, "k", 1, &tally);
+    run_act(&tally, STEADY_SECOND);
+    run_act(&asked, STEADY_SECOND);
+    assert_int_equal(tally.errors[-STEADY_UNKNOWN], 3);
+    assert_int_equal(asked.errors[-STEADY_UNAVAILABLE], 1);
+    assert_string_equal(act.log.all, "the server answers with what is no answer\n");
     close_act();
     fake_stop(fake);
 }
@@ -430,6 +510,9 @@ int main(void) {
         test_wrong_replies,
         test_bad_arguments,
         test_decides_nothing,
+        test_run_in_the_log,
+        test_closed_as_the_server_loads,
+        test_shifted_replies,
     };
 #define ON_ALL_LOOPS(number, name)                                                                                     \
     { name, play, NULL, NULL, (void *)&plays[number] }
@@ -447,6 +530,9 @@ int main(void) {
         ON_ALL_LOOPS(10, "wrong replies"),
         ON_ALL_LOOPS(11, "bad arguments"),
         ON_ALL_LOOPS(12, "decides nothing"),
+        ON_ALL_LOOPS(13, "run in the log"),
+        ON_ALL_LOOPS(14, "closed as the server loads"),
+        ON_ALL_LOOPS(15, "shifted replies"),
     };
     return cmocka_run_group_tests_name("attach", tests, start, stop);
 }
