@@ -28,7 +28,8 @@ struct bridge;
 struct slot {
     struct bridge *bridge;
     struct steady__request *request; /* NULL: nobody waits for it any more */
-    struct slot *next;               /* spare */
+    bool decision;
+    struct slot *next; /* spare */
 };
 
 struct bridge {
@@ -36,6 +37,7 @@ struct bridge {
     struct steady__flight *flight; /* NULL: closed */
     unsigned holders;
     bool distrusted; /* a reply was none of ours, so nobody knows whose the others are */
+    uint32_t owed;   /* replies to decisions that are still to come, those given up included */
     struct slot *spare;
     struct steady__dialect dialect;
     struct steady__circuit circuit;
@@ -154,10 +156,13 @@ static struct slot *take_slot(struct bridge *bridge, struct steady__request *req
     if (slot == NULL) return NULL;
     slot->bridge = bridge;
     slot->request = request;
+    slot->decision = request->key != NULL;
+    bridge->owed += slot->decision;
     return slot;
 }
 
 static void put_slot(struct bridge *bridge, struct slot *slot) {
+    bridge->owed -= slot->decision;
     slot->next = bridge->spare;
     bridge->spare = slot;
 }
@@ -231,9 +236,18 @@ static void replied(redisAsyncContext *context, void *reply, void *privdata) {
     release(bridge, 1 + (bridge->distrusted ? part(bridge) : 0));
 }
 
+/* hiredis keeps what a silent server does not take, so there has to be an end to it. The few requests that are no
+ * decisions are only sent upon a reply. */
+static bool owes_too_much(const struct bridge *bridge) {
+    if (bridge->owed < bridge->flight->max_in_flight) return false;
+    steady__fail(bridge->flight->trouble, 0, "the server still owes %lu answers", (unsigned long)bridge->owed);
+    return true;
+}
+
 static bool takes(struct bridge *bridge, const struct steady__request *request) {
     if (bridge->context == NULL || bridge->distrusted) return false;
-    return request->key == NULL || !steady__circuit_holds(&bridge->circuit, &bridge->flight->loop);
+    if (request->key == NULL) return true;
+    return !owes_too_much(bridge) && !steady__circuit_holds(&bridge->circuit, &bridge->flight->loop);
 }
 
 static int submit(void *carrier, struct steady__request *request) {

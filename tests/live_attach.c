@@ -173,6 +173,32 @@ static void test_frozen(const struct stage *stage) {
     close_act();
 }
 
+/* What is given up is still owed, and kept by hiredis until it is sent. So there is an end to it, by count. */
+static void test_silent_for_long(const struct stage *stage) {
+    struct tally tally = {0}, silent = {0};
+    open_to(stage, server.port, (steady_store_options){.timeout = TIMEOUT, .max_in_flight = 10});
+    server_ask(&server, "SCRIPT FLUSH");
+    for (int i = 0; i < 10; i++)
+        consume_counted(act.throttler, "k", 1, &tally);
+    run_act(&tally, STEADY_SECOND);
+    assert_int_equal(tally.allowed, 10); /* a SCRIPT LOAD does not count */
+    server_freeze(&server);
+    for (int round = 0; round < 5; round++) {
+        for (int i = 0; i < 10; i++)
+            consume_counted(act.throttler, "k", 1, &silent);
+        run_act(&silent, STEADY_SECOND);
+    }
+    assert_true(silent.errors[-STEADY_UNKNOWN] == 10 && silent.errors[-STEADY_UNAVAILABLE] == 40);
+    assert_non_null(strstr(steady_store_trouble(act.store), "owes 10 answers"));
+    server_thaw(&server);
+    for (const steady_us until = now_us() + STEADY_SECOND; tally.allowed == 10 && now_us() < until;) {
+        consume_counted(act.throttler, "k", 1, &tally);
+        run_act(&tally, STEADY_SECOND);
+    }
+    assert_int_equal(tally.last.level, 21);
+    close_act();
+}
+
 /* A server that is connected and decides nothing is asked now and then. */
 static void test_decides_nothing(const struct stage *stage) {
     struct tally tally = {0};
@@ -513,6 +539,7 @@ int main(void) {
         test_run_in_the_log,
         test_closed_as_the_server_loads,
         test_shifted_replies,
+        test_silent_for_long,
     };
 #define ON_ALL_LOOPS(number, name)                                                                                     \
     { name, play, NULL, NULL, (void *)&plays[number] }
@@ -533,6 +560,7 @@ int main(void) {
         ON_ALL_LOOPS(13, "run in the log"),
         ON_ALL_LOOPS(14, "closed as the server loads"),
         ON_ALL_LOOPS(15, "shifted replies"),
+        ON_ALL_LOOPS(16, "silent for long"),
     };
     return cmocka_run_group_tests_name("attach", tests, start, stop);
 }
