@@ -51,7 +51,10 @@
  * prints nothing and never exits. It never raises SIGPIPE.
  *
  * FORK. After fork() the child may keep using `file:` stores. A Redis store is the parent's: calls on it fail with
- * STEADY_UNAVAILABLE in the child until it opens its own; closing it there does not disturb the parent.
+ * STEADY_UNAVAILABLE in the child until it opens its own; closing it there does not disturb the parent, and is the
+ * first thing for a child that goes on with its copy of the loop: before event_reinit, uv_loop_fork or ev_loop_fork. A
+ * loop that is made anew before that, or in which a store is never closed, finds the connection ready for ever once the
+ * server hangs up, and spins. A little memory that the loop may still look at is not freed in a child.
  *
  * FILES. The file of a `file:` store is mode 0600 and belongs to one user; it is made where there is none, made anew
  * after a reboot, and refused (STEADY_BAD_FILE) and left alone where anything about it is wrong. While it is made there

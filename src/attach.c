@@ -303,8 +303,10 @@ static const char *trouble(const steady_store *head) { return ((const struct att
 
 static void close_store(steady_store *head) { steady__flight_close(&attached(head)->flight); }
 
+/* In a child the loop may still hold the flight's timer, which looks at the birthmark: all of it stays. */
 static void free_store(steady_store *head) {
     struct attached_store *store = attached(head);
+    if (steady__forked(&store->birthmark)) return;
     steady__flight_free(&store->flight);
     steady__birthmark_clear(&store->birthmark);
     free(store);

@@ -158,8 +158,10 @@ static void close_store(steady_store *head) {
     steady__url_clear(&store->url);
 }
 
+/* In a child the loop may still hold timers of flights and links, which look at the birthmark: all of it stays. */
 static void free_store(steady_store *head) {
     struct redis_store *store = redis(head);
+    if (steady__forked(&store->birthmark)) return;
     steady__flight_free(&store->flight);
     steady__flight_free(&store->blocking);
     steady__birthmark_clear(&store->birthmark);

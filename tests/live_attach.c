@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <hiredis/async.h>
 #include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "fake_server.h"
 #include "stages.h"
@@ -419,6 +421,35 @@ static void test_closed_as_the_server_loads(const struct stage *stage) {
     fake_stop(fake);
 }
 
+/* ---- Forked ---- */
+
+/* What the loop still holds of a store that is gone may be rung there. */
+static void close_in_child(void) {
+    steady_throttler_free(&act.throttler);
+    steady_store_close(&act.store);
+    redisAsyncFree(act.context);
+    act.stage->go_on(act.loop.loop, 2 * TIMEOUT);
+    _exit(0);
+}
+
+static void test_forked(const struct stage *stage) {
+    struct tally tally = {0};
+    int status = -1;
+    if (strcmp(stage->name, "poll") != 0) return; /* a child's hiredis would touch what the others share with us */
+    open_on(stage, server.port, TIMEOUT);
+    consume_counted(act.throttler, "k", 1, &tally);
+    run_act(&tally, STEADY_SECOND);
+    const pid_t pid = fork();
+    assert_return_code(pid, errno);
+    if (pid == 0) close_in_child();
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    consume_counted(act.throttler, "k", 1, &tally);
+    run_act(&tally, STEADY_SECOND);
+    assert_true(tally.allowed == 2 && !act.disconnected);
+    close_act();
+}
+
 /* ---- Refused ---- */
 
 static void test_wrong_replies(const struct stage *stage) {
@@ -540,6 +571,7 @@ int main(void) {
         test_closed_as_the_server_loads,
         test_shifted_replies,
         test_silent_for_long,
+        test_forked,
     };
 #define ON_ALL_LOOPS(number, name)                                                                                     \
     { name, play, NULL, NULL, (void *)&plays[number] }
@@ -561,6 +593,7 @@ int main(void) {
         ON_ALL_LOOPS(14, "closed as the server loads"),
         ON_ALL_LOOPS(15, "shifted replies"),
         ON_ALL_LOOPS(16, "silent for long"),
+        ON_ALL_LOOPS(17, "forked"),
     };
     return cmocka_run_group_tests_name("attach", tests, start, stop);
 }

@@ -2,6 +2,11 @@
  * The same on every loop: the built-in one, libuv, libevent and libev. */
 #include "support.h"
 
+#include <errno.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
 #include "stages.h"
 
 #define MS STEADY_MILLISECOND
@@ -190,6 +195,45 @@ static void test_close_at_once(void **state) {
     }
 }
 
+static steady_us processor_time(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (steady_us)t.tv_sec * STEADY_SECOND + t.tv_nsec / 1000;
+}
+
+/* As a server that forks its workers does it. What the loop has left of the store rings, and does nothing. */
+static int close_and_go_on(struct act *act) {
+    const steady_us before = processor_time();
+    steady_throttler_free(&act->throttler);
+    steady_store_close(&act->store);
+    act->stage->go_on(act->loop.loop, 4 * TIMEOUT);
+    return processor_time() - before < 2 * TIMEOUT ? 0 : 1;
+}
+
+static void test_closed_in_a_child(void **state) {
+    (void)state;
+    for (size_t i = 0; i < STAGES; i++) {
+        struct act act = open_act(stages[i], server.url, TIMEOUT);
+        struct tally tally = {0};
+        int status = -1;
+        consume_counted(act.throttler, "k", 1, &tally);
+        run_act(&act, &tally, STEADY_SECOND);
+        const pid_t pid = fork();
+        assert_return_code(pid, errno);
+        if (pid == 0) _exit(close_and_go_on(&act));
+        for (const steady_us until = now_us() + TIMEOUT; now_us() < until;) {
+            consume_counted(act.throttler, "k", 1, &tally);
+            run_act(&act, &tally, STEADY_SECOND);
+        }
+        assert_int_equal(tally.allowed, tally.submitted); /* the parent notices nothing */
+        server_kill(&server);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        if (status != 0) fail_msg("%s: status %x", stages[i]->name, (unsigned)status);
+        close_act(&act);
+        server_restart(&server, true);
+    }
+}
+
 static int start(void **state) {
     (void)state;
     server_start(&server, NULL);
@@ -211,6 +255,7 @@ int main(void) {
         cmocka_unit_test(test_killed_and_restarted),
         cmocka_unit_test(test_close_inside_a_callback),
         cmocka_unit_test(test_close_at_once),
+        cmocka_unit_test(test_closed_in_a_child),
     };
     return cmocka_run_group_tests_name("loops", tests, start, stop);
 }

@@ -27,6 +27,12 @@ static bool leave_poller(void *loop) {
     return idle;
 }
 
+static void go_on_poller(void *loop, steady_us time) {
+    const steady_us until = now_us() + time;
+    for (steady_us now = now_us(); now < until; now = now_us())
+        assert_true(steady_poller_run(loop, until - now) >= 0);
+}
+
 static steady_loop make_uv(void) {
     uv_loop_t *loop = malloc(sizeof *loop);
     assert_non_null(loop);
@@ -47,6 +53,16 @@ static bool leave_uv(void *loop) {
     return empty;
 }
 
+static void stop_uv(uv_timer_t *timer) { uv_stop(timer->loop); }
+
+static void go_on_uv(void *loop, steady_us time) {
+    uv_timer_t timer;
+    assert_int_equal(uv_loop_fork(loop), 0);
+    assert_int_equal(uv_timer_init(loop, &timer), 0);
+    assert_int_equal(uv_timer_start(&timer, stop_uv, (uint64_t)(time / STEADY_MILLISECOND), 0), 0);
+    uv_run(loop, UV_RUN_DEFAULT);
+}
+
 static steady_loop make_event(void) { return steady_event_loop(event_base_new()); }
 
 static void turn_event(void *loop) { event_base_loop(loop, EVLOOP_ONCE); }
@@ -55,6 +71,13 @@ static bool leave_event(void *loop) {
     const bool empty = event_base_get_num_events(loop, EVENT_BASE_COUNT_ADDED) == 0;
     event_base_free(loop);
     return empty;
+}
+
+static void go_on_event(void *loop, steady_us time) {
+    const struct timeval t = {(time_t)(time / STEADY_SECOND), (suseconds_t)(time % STEADY_SECOND)};
+    assert_int_equal(event_reinit(loop), 0);
+    assert_int_equal(event_base_loopexit(loop, &t), 0);
+    event_base_loop(loop, EVLOOP_NO_EXIT_ON_EMPTY);
 }
 
 static int attach_uv(struct redisAsyncContext *context, void *loop) { return redisLibuvAttach(context, loop); }
@@ -124,8 +147,8 @@ static int attach_poller(struct redisAsyncContext *context, void *poller) {
 }
 
 const struct stage *const stages[STAGES] = {
-    &(const struct stage){"poll", make_poller, turn_poller, leave_poller, attach_poller},
-    &(const struct stage){"libuv", make_uv, turn_uv, leave_uv, attach_uv},
-    &(const struct stage){"libevent", make_event, turn_event, leave_event, attach_event},
+    &(const struct stage){"poll", make_poller, turn_poller, leave_poller, attach_poller, go_on_poller},
+    &(const struct stage){"libuv", make_uv, turn_uv, leave_uv, attach_uv, go_on_uv},
+    &(const struct stage){"libevent", make_event, turn_event, leave_event, attach_event, go_on_event},
     &stage_ev,
 };

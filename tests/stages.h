@@ -14,6 +14,7 @@ struct stage {
     void (*turn)(void *loop);                                     /* waits for something to happen, and lets it */
     bool (*leave)(void *loop);                                    /* frees it: whether nothing was left in it */
     int (*attach)(struct redisAsyncContext *context, void *loop); /* hiredis's adapter, or one of our own */
+    void (*go_on)(void *loop, steady_us time); /* in a forked child: makes it fit for that, and runs it for so long */
 };
 
 #define STAGES 4

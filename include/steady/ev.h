@@ -4,8 +4,9 @@
  *     steady_loop loop = steady_ev_loop(EV_DEFAULT);
  *     steady_store_options options = {.loop = &loop};
  *
- * A store keeps ev_run running until it is closed. Close it before ev_loop_destroy. libev and libevent give different
- * values to the same names: a source file can include one of <steady/ev.h> and <steady/event.h>. */
+ * A store keeps ev_run running until it is closed. Close it before ev_loop_destroy, and in a forked child before
+ * ev_loop_fork. libev and libevent give different values to the same names: a source file can include one of
+ * <steady/ev.h> and <steady/event.h>. */
 #ifndef STEADY_EV_H
 #define STEADY_EV_H
 

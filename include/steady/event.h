@@ -4,8 +4,9 @@
  *     steady_loop loop = steady_event_loop(base);
  *     steady_store_options options = {.loop = &loop};
  *
- * A store keeps event_base_dispatch running until it is closed. Close it before event_base_free. libev and libevent
- * give different values to the same names: a source file can include one of <steady/ev.h> and <steady/event.h>. */
+ * A store keeps event_base_dispatch running until it is closed. Close it before event_base_free, and in a forked child
+ * before event_reinit. libev and libevent give different values to the same names: a source file can include one of
+ * <steady/ev.h> and <steady/event.h>. */
 #ifndef STEADY_EVENT_H
 #define STEADY_EVENT_H
 

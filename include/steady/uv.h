@@ -5,7 +5,8 @@
  *     steady_store_options options = {.loop = &loop};
  *
  * A store keeps the loop alive until it is closed. Its handles are then closed, and their memory is freed by the next
- * turn of the loop, as usual with libuv. */
+ * turn of the loop, as usual with libuv. In a forked child close it before uv_loop_fork: what it leaves in the loop
+ * then keeps that alive, and never rings for anybody. */
 #ifndef STEADY_UV_H
 #define STEADY_UV_H
 
