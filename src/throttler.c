@@ -159,6 +159,15 @@ static int ask(steady_throttler *t, enum steady__verb verb, const void *key, siz
     return error;
 }
 
+/* Who waits may be freed by the log meanwhile. A store for any thread has no log, and is asked without an atomic. */
+static void decide(steady_throttler *t, const struct steady__call *call, steady_result *result) {
+    const bool any_thread = t->store->class_->any_thread;
+    if (!any_thread) atomic_fetch_add_explicit(&t->holders, 1, memory_order_relaxed);
+    t->store->class_->decide(t->store, call, result);
+    if (result->error != 0) steady__policy(t, call, result);
+    if (!any_thread) release(t);
+}
+
 static int ask_sync(steady_throttler *t, enum steady__verb verb, const void *key, size_t key_len, int64_t amount,
                     steady_result *result) {
     char room[STEADY__KEY_MAX];
@@ -173,8 +182,7 @@ static int ask_sync(steady_throttler *t, enum steady__verb verb, const void *key
                                       .key_len = t->prefix_len + key_len,
                                       .terms = &t->terms,
                                       .throttler = t};
-    t->store->class_->decide(t->store, &call, result);
-    if (result->error != 0) steady__policy(t, &call, result);
+    decide(t, &call, result);
     return result->source == STEADY_FROM_NOWHERE ? result->error : 0;
 }
 

@@ -502,6 +502,33 @@ static void test_close_inside_the_log(void **state) {
     }
 }
 
+struct user {
+    steady_store *store;
+    steady_throttler *throttler;
+};
+
+static void end_on_line(void *data, enum steady_log_level level, const char *text) {
+    struct user *user = data;
+    (void)level;
+    (void)text;
+    steady_throttler_free(&user->throttler);
+    steady_store_close(&user->store);
+}
+
+static void test_free_inside_the_log(void **state) {
+    struct user user;
+    const steady_store_options options = {.log = end_on_line, .log_data = &user};
+    steady_result r;
+    char url[64];
+    (void)state;
+    snprintf(url, sizeof url, "redis://127.0.0.1:%d", free_port());
+    user.store = open_store(url, &options);
+    user.throttler = new_throttler(user.store, 9, HOUR);
+    assert_true(steady_consume_sync(user.throttler, "k", 1, 1, &r) != 0);
+    assert_null(user.throttler);
+    assert_null(user.store);
+}
+
 int main(void) {
 #define WITH_POLLER(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
@@ -523,6 +550,7 @@ int main(void) {
         WITH_POLLER(test_close_cancels),
         WITH_POLLER(test_anything_inside_a_callback),
         WITH_POLLER(test_close_inside_the_log),
+        WITH_POLLER(test_free_inside_the_log),
     };
     return cmocka_run_group_tests_name("redis", tests, start, stop);
 }
