@@ -7,8 +7,9 @@
  *
  * A peek goes to the replica if its link is up at that moment and nothing is overdue there, and else to the server.
  * Since nothing is charged for a peek, one that a replica does not answer for any reason but its deadline is put to the
- * server: sending it again can do no harm. A server that turns out to be a cluster is not asked this way any more,
- * since there a replica answers for its own slots, and only on demand. */
+ * server: sending it again can do no harm. A replica that refuses what may well be allowed at the server, as rights are
+ * not replicated, is left, for another if there is one, and none is asked for a LOOK. A server that turns out to be a
+ * cluster is not asked this way any more, since there a replica answers for its own slots, and only on demand. */
 #include "replica.h"
 
 #include <stdio.h>
@@ -35,6 +36,7 @@ struct steady__replica {
     bool asking;                     /* it is on its way */
     bool finding;                    /* the link waits for what it brings */
     bool slow;                       /* a peek's deadline has passed since the last look */
+    steady_us rests_until;           /* before that no peek goes to a replica */
     bool off;                        /* no replica is wanted any more */
     bool closed;
     unsigned depth;
@@ -181,27 +183,64 @@ static void put_to_server(struct steady__replica *r, struct steady__request *req
     if (error != 0) r->with.owner_class->unanswered(r->with.owner, request, false, error);
 }
 
+static bool rests(const struct steady__replica *r) {
+    return r->rests_until != 0 && steady__loop_now(&r->with.loop) < r->rests_until;
+}
+
+static void rest(struct steady__replica *r) {
+    r->rests_until = steady__loop_now(&r->with.loop) + LOOK;
+    steady__link_moved(r->link);
+}
+
+/* Whether the flight asks otherwise on this connection: the script instead of the module's command, or that instead of
+ * the script. Where the engine is forced, the module is untried for ever. */
+static bool is_asked_otherwise(enum steady__fluency fluency, const struct steady__reply *reply) {
+    return fluency != STEADY__FLUENCY_UNTRIED && fluency != STEADY__FLUENCY_SCRIPT &&
+           steady__command_forbidden(reply->text, reply->text_len);
+}
+
+/* An error of no other kind, to the module's command: there is none. The flight would know, but report it where it was
+ * the script's after all; the server can answer in either case. */
+static bool has_no_module(struct steady__dialect *dialect) {
+    const enum steady__fluency fluency = dialect->verbs[STEADY__PEEK].fluency;
+    if (fluency != STEADY__FLUENCY_TRYING && fluency != STEADY__FLUENCY_MODULE) return false;
+    steady__dialect_without_module(dialect);
+    return true;
+}
+
+/* Whether a peek that was refused so is for the server. What the key holds is the same there; a script that is missing
+ * is loaded, unless the replica has just refused that. */
+static bool is_for_server(struct steady__replica *r, struct steady__dialect *dialect,
+                          const struct steady__reply *reply) {
+    const enum steady__refusal refusal = steady__script_refusal(reply->text, reply->text_len);
+    const bool forbidden = refusal == STEADY__REFUSAL_AUTH, other = refusal == STEADY__REFUSAL_OTHER;
+    if (refusal == STEADY__REFUSAL_DATA) return false;
+    if (refusal == STEADY__REFUSAL_NOSCRIPT) return rests(r);
+    if (forbidden && is_asked_otherwise(dialect->verbs[STEADY__PEEK].fluency, reply)) return false;
+    if (other && has_no_module(dialect)) return true;
+    steady__dialect_nothing_learnt(dialect);
+    if (refusal == STEADY__REFUSAL_MOVED) r->off = true;
+    if (forbidden || other)
+        rest(r);
+    else
+        steady__link_moved(r->link);
+    return true;
+}
+
 static enum steady__heed replica_answered(void *owner, struct steady__request *request, struct steady__dialect *dialect,
                                           const struct steady__reply *reply) {
     struct steady__replica *r = owner;
-    const bool is_error = reply->kind == STEADY__REPLY_ERROR && request->key != NULL;
-    if (reply->kind == STEADY__REPLY_TEXT && request->key != NULL) {
+    const bool peek = request->key != NULL, error = reply->kind == STEADY__REPLY_ERROR;
+    if (!peek && !request->nested && error) rest(r); /* it takes no script: peeks that miss theirs come next */
+    if (peek && reply->kind == STEADY__REPLY_TEXT) {
         put_to_server(r, request);
         return STEADY__HEED_UNTRUSTED;
     }
-    const enum steady__refusal refusal =
-        is_error ? steady__script_refusal(reply->text, reply->text_len) : STEADY__REFUSAL_NOSCRIPT;
-    switch (refusal) {
-    case STEADY__REFUSAL_MOVED: r->off = true; /* fall through */
-    case STEADY__REFUSAL_NOT_NOW:
-    case STEADY__REFUSAL_WAIT:
-    case STEADY__REFUSAL_CLIENTS:
-    case STEADY__REFUSAL_READONLY:
-        steady__link_moved(r->link);
+    if (peek && error && is_for_server(r, dialect, reply)) {
         put_to_server(r, request);
         return STEADY__HEED_NOTHING;
-    default: return r->with.owner_class->answered(r->with.owner, request, dialect, reply);
     }
+    return r->with.owner_class->answered(r->with.owner, request, dialect, reply);
 }
 
 static void replica_unanswered(void *owner, struct steady__request *request, bool written, int error) {
@@ -220,7 +259,8 @@ static const struct steady__link_owner replica_owner = {encode, replica_answered
 static int submit(void *carrier, struct steady__request *request) {
     struct steady__replica *r = carrier;
     if (request->key == NULL && request->at == r) return steady__link_submit(r->link, request);
-    const bool wanted = request->key != NULL && request->reads && !r->slow && !r->off && steady__link_is_up(r->link);
+    const bool wanted =
+        request->key != NULL && request->reads && !r->slow && !r->off && !rests(r) && steady__link_is_up(r->link);
     if (!wanted || steady__link_submit(r->link, request) != 0) return steady__cluster_class.submit(r->server, request);
     request->at = r;
     return 0;

@@ -130,6 +130,32 @@ static void test_none_to_ask(void **state) {
     assert_int_equal(asked(&replica), 0);
 }
 
+/* Rights are not replicated: what the user may not do at the replica, it may at the primary. */
+static void test_fewer_rights(void **state) {
+    static const char *const fewer[] = {"-evalsha", "-get", "-script|load -eval"};
+    (void)state;
+    follow();
+    server_ask(&primary, "ACL SETUSER app on >sesame ~* +@all");
+    for (size_t i = 0; i < COUNT(fewer); i++) {
+        char rights[64];
+        struct tally tally = {0};
+        server_ask(&replica, "ACL SETUSER app on >sesame ~* +@all");
+        open_with("app:sesame@", "?peek=replica");
+        await_replica(2 * STEADY_SECOND);
+        server_ask(&replica, "SCRIPT FLUSH");
+        snprintf(rights, sizeof rights, "ACL SETUSER app %s", fewer[i]);
+        assert_string_equal(server_ask(&replica, rights), "OK");
+        const long long before = server_stat(&replica, "total_error_replies");
+        peek_for(&tally, STEADY_SECOND);
+        if (tally.verdicts != tally.called) fail_msg("%s: %s", fewer[i], steady_store_trouble(store));
+        assert_in_range(server_stat(&replica, "total_error_replies") - before, 1, 12);
+        server_ask(&replica, "ACL SETUSER app +@all");
+        await_replica(2 * STEADY_SECOND);
+        close_all();
+    }
+    assert_int_equal(log_lines.lines, 0);
+}
+
 /* It goes away under load and comes back: no peek is lost, and nothing is logged, since nothing is missing. */
 static void test_killed_and_restarted(void **state) {
     struct tally tally = {0};
@@ -255,6 +281,7 @@ int main(void) {
         WITH_REPLICA(test_who_answers),    WITH_REPLICA(test_none_to_ask),    WITH_REPLICA(test_killed_and_restarted),
         WITH_REPLICA(test_frozen),         WITH_REPLICA(test_cut_off),        WITH_REPLICA(test_stale),
         WITH_REPLICA(test_primary_killed), WITH_REPLICA(test_blocking_calls), WITH_REPLICA(test_closed_meanwhile),
+        WITH_REPLICA(test_fewer_rights),
     };
     return cmocka_run_group_tests_name("replica", tests, NULL, NULL);
 }

@@ -57,17 +57,16 @@ static int tear_down(void **state) {
     return 0;
 }
 
-static void open_it(void) {
+static void open_for(enum steady_engine engine) {
     char url[64];
-    const steady_store_options options = {.loop = &loop,
-                                          .timeout = TIMEOUT,
-                                          .engine = STEADY_ENGINE_SCRIPT,
-                                          .log = remember_line,
-                                          .log_data = &log_lines};
+    const steady_store_options options = {
+        .loop = &loop, .timeout = TIMEOUT, .engine = engine, .log = remember_line, .log_data = &log_lines};
     snprintf(url, sizeof url, "redis://127.0.0.1:%d?peek=replica", fake_node_port(server));
     store = open_store(url, &options);
     throttler = new_throttler(store, 10, HOUR);
 }
+
+static void open_it(void) { open_for(STEADY_ENGINE_SCRIPT); }
 
 /* Who answers a peek: 1 the server, 2 the replica, or an error. */
 static int peek(void) {
@@ -83,6 +82,16 @@ static void await(int who) {
         assert_true(now_us() < until);
         run_for(poller, 2 * MS);
     }
+}
+
+/* Until it has been greeted. */
+static void await_replica(void) {
+    const steady_us until = now_us() + 2 * STEADY_SECOND;
+    while (fake_node_heard(replica, "ROLE") == 0) {
+        assert_true(now_us() < until);
+        run_for(poller, 2 * MS);
+    }
+    run_for(poller, 20 * MS);
 }
 
 /* For so long, all by the server. */
@@ -177,6 +186,108 @@ static void test_refused_and_put_to_the_server(void **state) {
     assert_int_equal(log_lines.lines, 0);
 }
 
+/* Rights are not replicated. One that refuses for good is asked again about once a second. */
+static void test_refused_for_good(void **state) {
+    static const char *const answers[] = {
+        "-NOPERM User app has no permissions to run the 'evalsha' command\r\n",
+        "-NOAUTH Authentication required.\r\n",
+        "-ERR ACL failure in script: User app has no permissions to run the 'get' command\r\n",
+        "-ERR of another kind\r\n",
+        "-NOSCRIPT No matching script.\r\n",
+    };
+    (void)state;
+    says(replica, "SCRIPT", "-NOPERM User app has no permissions to run the 'script|load' command\r\n");
+    says(replica, "EVAL", "-NOPERM User app has no permissions to run the 'eval' command\r\n");
+    says(server, "EVAL", "-NOPERM User app has no permissions to run the 'eval' command\r\n");
+    open_it();
+    for (size_t i = 0; i < COUNT(answers); i++) {
+        await(2);
+        says(replica, "EVALSHA", answers[i]);
+        const unsigned before = fake_node_heard(replica, "EVALSHA"), connections = fake_node_accepted(replica);
+        assert_by_server(700 * MS);
+        const unsigned asked = fake_node_heard(replica, "EVALSHA") - before;
+        if (asked < 1 || asked > 4) fail_msg("%s: asked %u times", answers[i], asked);
+        assert_in_range(fake_node_accepted(replica) - connections, 1, 2);
+        says(replica, "EVALSHA", AT_REPLICA);
+    }
+    await(2);
+    assert_int_equal(log_lines.lines, 0);
+}
+
+/* Many at once that cannot be answered there are put to the server one and all, and it is left over all of them once.
+ */
+static void test_refused_by_the_dozen(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    says(replica, "SCRIPT", "-NOPERM User app has no permissions to run the 'script|load' command\r\n");
+    says(replica, "EVAL", "-NOPERM User app has no permissions to run the 'eval' command\r\n");
+    open_it();
+    await(2);
+    says(replica, "EVALSHA", "-NOSCRIPT No matching script.\r\n");
+    const unsigned connections = fake_node_accepted(replica);
+    for (int i = 0; i < 12; i++)
+        assert_int_equal(steady_peek(throttler, "k", 1, count_result, expect_result(&tally)), 0);
+    run_until_done(poller, &tally, STEADY_SECOND);
+    assert_int_equal(tally.verdicts, 12);
+    run_for(poller, 100 * MS);
+    assert_in_range(fake_node_accepted(replica) - connections, 0, 1);
+}
+
+/* A replica without the module is asked its scripts, after the one peek that showed it. */
+static void test_without_the_module(void **state) {
+    static const char unknown[] = "-ERR unknown command 'STEADY.PEEK', with args beginning with: 'k'\r\n";
+    (void)state;
+    says(server, "STEADY.PEEK", unknown);
+    says(server, "CONFIG", "*0\r\n");
+    says(replica, "CONFIG", "*0\r\n");
+    says(replica, "STEADY.PEEK", unknown);
+    open_for(STEADY_ENGINE_AUTO);
+    await(2);
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(peek(), 2);
+    assert_int_equal(fake_node_heard(replica, "STEADY.PEEK"), 1);
+    says(replica, "EVALSHA", "-NOPERM User app has no permissions to run the 'evalsha' command\r\n");
+    assert_by_server(100 * MS);
+}
+
+/* The module alone is allowed: what went to the script before it was known turns to it, on the same connection. */
+static void test_without_the_scripts(void **state) {
+    static const char verdict[] = "*5\r\n:1\r\n:2\r\n:9\r\n:0\r\n:0\r\n";
+    struct tally tally = {0};
+    (void)state;
+    says(server, "STEADY.PEEK", "-ERR unknown command 'STEADY.PEEK', with args beginning with: 'k'\r\n");
+    says(server, "CONFIG", "*0\r\n");
+    says(replica, "CONFIG", "*0\r\n");
+    says(replica, "STEADY.PEEK", verdict);
+    says(replica, "EVALSHA", "-NOPERM User app has no permissions to run the 'evalsha' command\r\n");
+    open_for(STEADY_ENGINE_AUTO);
+    await_replica();
+    for (int i = 0; i < 12; i++)
+        assert_int_equal(steady_peek(throttler, "k", 1, count_result, expect_result(&tally)), 0);
+    run_until_done(poller, &tally, STEADY_SECOND);
+    assert_int_equal(tally.verdicts, 12);
+    assert_int_equal(tally.last.level, 2);
+    assert_int_equal(fake_node_heard(replica, "STEADY.PEEK"), 12);
+    assert_int_equal(fake_node_accepted(replica), 1);
+}
+
+/* One where the module's command is refused for another reason is asked for it again, on the next connection. */
+static void test_with_the_module(void **state) {
+    static const char level_1[] = "*5\r\n:1\r\n:1\r\n:9\r\n:0\r\n:0\r\n";
+    static const char level_2[] = "*5\r\n:1\r\n:2\r\n:9\r\n:0\r\n:0\r\n";
+    (void)state;
+    says(server, "STEADY.PEEK", level_1);
+    says(server, "CONFIG", "*0\r\n");
+    says(replica, "CONFIG", "*0\r\n");
+    says(replica, "STEADY.PEEK", "-NOPERM No permissions to access a key\r\n");
+    says(replica, "EVALSHA", "-NOPERM No permissions to access a key\r\n");
+    open_for(STEADY_ENGINE_AUTO);
+    assert_by_server(300 * MS);
+    says(replica, "STEADY.PEEK", level_2);
+    await(2);
+    assert_int_equal(fake_node_heard(replica, "EVALSHA"), 0);
+}
+
 static void test_answers_that_are_none(void **state) {
     (void)state;
     open_it();
@@ -238,6 +349,9 @@ int main(void) {
         WITH_NODES(test_not_a_connected_replica), WITH_NODES(test_refused_and_put_to_the_server),
         WITH_NODES(test_answers_that_are_none),   WITH_NODES(test_silent),
         WITH_NODES(test_a_cluster_after_all),     WITH_NODES(test_scripts_go_where_they_are_missing),
+        WITH_NODES(test_refused_for_good),        WITH_NODES(test_refused_by_the_dozen),
+        WITH_NODES(test_without_the_scripts),     WITH_NODES(test_without_the_module),
+        WITH_NODES(test_with_the_module),
     };
     return cmocka_run_group_tests_name("replica", tests, NULL, NULL);
 }
