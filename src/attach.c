@@ -195,9 +195,10 @@ static void read_reply(const redisReply *reply, struct steady__reply *out) {
 
 static void tell_news(const struct steady__flight *flight, enum steady__circuit_news news, const char *why) {
     char text[256];
-    snprintf(text, sizeof text, "the server decides nothing for now: %s", why);
-    if (news == STEADY__CIRCUIT_OPENED) tell(flight, STEADY_LOG_WARNING, text);
     if (news == STEADY__CIRCUIT_CLOSED) tell(flight, STEADY_LOG_INFO, "the server decides again");
+    if (news != STEADY__CIRCUIT_OPENED) return;
+    snprintf(text, sizeof text, "the server decides nothing for now: %s", why);
+    tell(flight, STEADY_LOG_WARNING, text);
 }
 
 /* The log may do anything, so it is told when all else is done; the request, too, has ended by then, or gone on. */
