@@ -213,7 +213,10 @@ static void hand_over(struct bridge *bridge, struct steady__request *request, co
     /* To find the primary is for whoever owns the connection. */
     if (heed == STEADY__HEED_NOT_PRIMARY)
         steady__flight_owner.unanswered(bridge->flight, request, false, STEADY_UNAVAILABLE);
-    if (heed == STEADY__HEED_UNTRUSTED) bridge->distrusted = true;
+    if (heed == STEADY__HEED_UNTRUSTED) {
+        bridge->distrusted = true;
+        if (request->key != NULL) steady__flight_owner.unanswered(bridge->flight, request, true, STEADY_UNAVAILABLE);
+    }
     if (bridge->flight == NULL) return; /* closed by the callback */
     if (heed == STEADY__HEED_UNTRUSTED)
         tell_lost(bridge->flight, "the server answers with what is no answer");

@@ -367,10 +367,7 @@ static enum steady__heed answered(void *owner, struct steady__request *request, 
         if (does_without_scripts(flight, ticket, dialect, reply)) return STEADY__HEED_NOTHING;
         return refused(flight, ticket, dialect, reply);
     }
-    if (!understand(flight, ticket, reply, &result)) {
-        fail(flight, ticket, STEADY_UNKNOWN);
-        return STEADY__HEED_UNTRUSTED;
-    }
+    if (!understand(flight, ticket, reply, &result)) return STEADY__HEED_UNTRUSTED;
     if (ticket->to_module) steady__dialect_settle(dialect, ticket->call.verb, true);
     survey(flight, ticket, dialect);
     finish(flight, ticket, &result);

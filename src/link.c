@@ -287,6 +287,7 @@ static void heed(struct steady__link *link, enum steady__heed what, struct stead
     case STEADY__HEED_NOTHING: answered_well(link); break;
     case STEADY__HEED_UNTRUSTED:
         link->answered = false;
+        if (request != NULL && request->key != NULL) put_aside(link, request, true);
         drop(link, STEADY_UNAVAILABLE, true, "the server answers with what is no answer");
         break;
     case STEADY__HEED_NOT_PRIMARY: not_primary(link, request); break;

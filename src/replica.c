@@ -232,10 +232,7 @@ static enum steady__heed replica_answered(void *owner, struct steady__request *r
     struct steady__replica *r = owner;
     const bool peek = request->key != NULL, error = reply->kind == STEADY__REPLY_ERROR;
     if (!peek && !request->nested && error) rest(r); /* it takes no script: peeks that miss theirs come next */
-    if (peek && reply->kind == STEADY__REPLY_TEXT) {
-        put_to_server(r, request);
-        return STEADY__HEED_UNTRUSTED;
-    }
+    if (peek && reply->kind == STEADY__REPLY_TEXT) return STEADY__HEED_UNTRUSTED;
     if (peek && error && is_for_server(r, dialect, reply)) {
         put_to_server(r, request);
         return STEADY__HEED_NOTHING;

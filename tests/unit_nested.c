@@ -85,6 +85,25 @@ static void test_lost_and_past_their_deadlines(void **state) {
         assert_int_equal(errors[i], STEADY_UNKNOWN);
 }
 
+/* One reply too many: what comes after it belongs to nobody, whoever reads it. */
+static void test_shifted_replies(void **state) {
+    (void)state;
+    fake_node_says(node, "EVALSHA", VERDICT, 0, 0);
+    fake_node_says(node, "EVALSHA", "$5\r\nhello\r\n" VERDICT, 0, 1);
+    open_at(fake_node_port(node), NULL);
+    run_for(poller, 20 * MS);
+    ask(0, ended_and_waits);
+    ask(1, ended);
+    ask(2, ended);
+    steady_poller_run(poller, 0);
+    for (int i = 0; i < 1000 && fake_node_heard(node, "EVALSHA") < 3; i++)
+        sleep_us(MS);
+    sleep_us(10 * MS); /* so that all is read at once */
+    assert_each_ended_once();
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(errors[i], STEADY_UNKNOWN);
+}
+
 static void asks_and_waits(const steady_result *result, void *data) {
     ended(result, data);
     ask(2, ended);
@@ -172,6 +191,7 @@ static void test_log_of_a_loss(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_lost_and_past_their_deadlines, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_shifted_replies, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_ended_before_they_began, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_closed_before_they_were_told, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_deadline_in_a_deadline, set_up, tear_down),
