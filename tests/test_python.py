@@ -8,7 +8,7 @@ import pickle
 from decimal import Decimal
 
 import pytest
-from python_rig import patient, under_asyncio
+from python_rig import patient, python, under_asyncio
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -225,8 +225,27 @@ def test_calls_that_make_no_sense(aio):
     for kind in (type(t.reset), aio._core.Decision):
         with pytest.raises(TypeError):
             kind()
-    with pytest.raises(RuntimeError):
-        aio._core.Throttler.__new__(aio._core.Throttler).consume("k")
+
+
+UNMADE = """
+from aiosteady import Throttler, _core
+
+class Failing(Throttler):
+    def __init__(self):
+        pass
+
+for t in (_core.Throttler.__new__(_core.Throttler), Failing()):
+    for ask in (lambda: t.consume("k"), lambda: t._decode(0, 1, 5), lambda: t._arguments("k", 1, False),
+                lambda: t._failed(-1, None, 0, "k", 1, False)):
+        try:
+            ask()
+        except RuntimeError as error:
+            print(type(error).__name__)
+"""
+
+
+def test_a_throttler_that_was_never_made_says_so(aiosteady):
+    assert python(aiosteady, UNMADE) == "RuntimeError\n" * 8
 
 
 # ---- When the store does not answer ----

@@ -102,14 +102,17 @@ PyObject *core_policy(struct throttler *self, steady_throttler *asked, struct qu
 
 /* ---- Asking ---- */
 
+/* Or RuntimeError. What __init__ fills in comes before these two. */
+static bool is_made(const struct throttler *self) {
+    if (self->store != NULL || self->ask != NULL) return true;
+    PyErr_SetString(PyExc_RuntimeError, "Throttler.__init__ did not run to its end");
+    return false;
+}
+
 static PyObject *ask(struct throttler *self, struct question question, PyObject *key) {
     const char *bytes = NULL;
     Py_ssize_t len = 0;
-    if (self->store == NULL && self->ask == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "Throttler.__init__ did not run to its end");
-        return NULL;
-    }
-    if (core_key(key, &bytes, &len) != 0) return NULL;
+    if (!is_made(self) || core_key(key, &bytes, &len) != 0) return NULL;
     if (self->ask == NULL) return core_decision(self, question, key);
     return PyObject_CallFunction(self->ask, "OiOLi", self, (int)question.verb, key, (long long)question.amount,
                                  (int)question.patient);
@@ -173,7 +176,7 @@ static PyObject *throttler_fitting(struct throttler *self, PyObject *args) {
     const char *bytes = NULL;
     Py_ssize_t len = 0;
     int64_t amount = 0;
-    if (!PyArg_ParseTuple(args, "OO", &key, &given) || core_key(key, &bytes, &len) != 0 ||
+    if (!is_made(self) || !PyArg_ParseTuple(args, "OO", &key, &given) || core_key(key, &bytes, &len) != 0 ||
         core_int(given, "amount", -STEADY__AMOUNT_MAX, STEADY__AMOUNT_MAX, &amount) != 0)
         return NULL;
     if (amount <= self->limit.max_capacity) return PyLong_FromLongLong(amount);
@@ -193,7 +196,7 @@ static PyObject *throttler_arguments(struct throttler *self, PyObject *args) {
     long long amount = 0;
     int patient = 0;
     const struct steady__rate *rate = &self->terms.rate;
-    if (!PyArg_ParseTuple(args, "OLp", &key, &amount, &patient)) return NULL;
+    if (!is_made(self) || !PyArg_ParseTuple(args, "OLp", &key, &amount, &patient)) return NULL;
     if (core_whole_key(self, key, room, &bytes, &len) != 0) return NULL;
     const long long block = patient ? 0 : (long long)rate->block;
     PyOS_snprintf(first, sizeof first, "%lld %lld %lld", (long long)rate->capacity, (long long)rate->recharge, amount);
@@ -225,7 +228,7 @@ static PyObject *throttler_decode(struct throttler *self, PyObject *args) {
     PyObject *reply = NULL;
     steady_result result;
     bool stepped = false;
-    if (!PyArg_ParseTuple(args, "iLO", &verb, &amount, &reply)) return NULL;
+    if (!is_made(self) || !PyArg_ParseTuple(args, "iLO", &verb, &amount, &reply)) return NULL;
     const struct steady__call call = {.verb = (enum steady__verb)verb, .amount = amount, .terms = &self->terms};
     const Py_ssize_t count = read_reply(reply, values);
     if (count < 0 || !steady__script_reply(&call, values, (size_t)count, &result, &stepped)) Py_RETURN_NONE;
@@ -237,7 +240,7 @@ static PyObject *throttler_failed(struct throttler *self, PyObject *args) {
     const char *why = NULL;
     PyObject *key = NULL;
     long long amount = 0;
-    if (!PyArg_ParseTuple(args, "iziOLp", &error, &why, &verb, &key, &amount, &patient)) return NULL;
+    if (!is_made(self) || !PyArg_ParseTuple(args, "iziOLp", &error, &why, &verb, &key, &amount, &patient)) return NULL;
     const struct question question = {(enum steady__verb)verb, patient != 0, amount};
     steady_throttler *stand_in = self->count > 0 ? core_whom(&self->bindings[0], question) : NULL;
     return core_policy(self, stand_in, question, key, error, why);
