@@ -30,6 +30,10 @@ def connections(server):
     return int(server("INFO", "clients").split(b"connected_clients:")[1].split()[0])
 
 
+def connections_so_far(server):
+    return int(server("INFO", "stats").split(b"total_connections_received:")[1].split()[0])
+
+
 # ---- Cancelling ----
 
 
@@ -116,6 +120,138 @@ async def test_what_runs_while_a_decision_is_started_cannot_harm_it(aio, redis_s
     finally:
         del loop.add_writer
     assert refused == [ValueError, ValueError, RuntimeError]
+
+
+COLLECTED = """
+import asyncio, gc, sys
+from contextlib import suppress
+from aiosteady import Error, Throttler, connect
+
+url, how = sys.argv[1:]
+harmed = 0
+
+class Harm:
+    def __init__(self, t):  # garbage, in a cycle: __del__ runs in what allocates when a collection is due
+        self.itself, self.t = self, t
+
+    def __del__(self):
+        global harmed
+        harmed += 1
+        if "closes" in how:
+            self.t.redis.close()
+        if "asks" in how:
+            other = self.t.consume("k")
+            with suppress(Error):
+                other.send(None)
+            other.close()
+
+async def in_place(decision):
+    with suppress(Error):
+        await decision
+
+async def in_a_task(decision):
+    await asyncio.gather(decision, return_exceptions=True)
+
+async def one(n, awaited, answered, others):
+    store = connect(url, timeout=10)
+    t = Throttler(store, 10**6, 3600)
+    if answered:
+        await t.consume("k")
+    tasks = [asyncio.ensure_future(t.consume("k")) for _ in range(others)]
+    if others:
+        await asyncio.sleep(0)
+    decision = t.consume("k")
+    gc.collect()
+    Harm(t)
+    gc.set_threshold(n, 1000, 1000)
+    gc.enable()
+    await awaited(decision)
+    gc.disable()
+    gc.collect()
+    ends = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(hasattr(end, "level") or isinstance(end, Error) for end in ends), ends
+    assert "asks" in how or store.stats()["in_flight"] == 0, store.stats()
+    store.close()
+
+gc.disable()
+for awaited in (in_place, in_a_task):
+    for answered, others in ((True, 0), (True, 1), (False, 0)):
+        for n in range(1, 41):
+            asyncio.run(one(n, awaited, answered, others))
+print(harmed)
+"""
+
+
+@pytest.mark.parametrize("how", ["closes", "asks", "closes and asks"])
+def test_a_collection_of_garbage_cannot_harm_a_decision_whenever_it_comes(aiosteady, redis_server, monkeypatch, how):
+    """Up to Python 3.11 it may come wherever something is allocated, later where Python code runs."""
+    monkeypatch.setenv("MALLOC_PERTURB_", "165")
+    assert python(aiosteady, COLLECTED, redis_server.url, how) == "240\n"
+
+
+ENDED = """
+import asyncio, logging, sys
+from aiosteady import Throttler, Unavailable, connect
+
+logging.disable()
+
+async def main():
+    store = connect(sys.argv[1], timeout=10)
+    decision = Throttler(store, 1, 1).consume("k")
+    Unavailable.__init__ = lambda *args: decision.close()
+    decision.send(None)
+    while store.stats()["in_flight"] > 0:
+        await asyncio.sleep(0.001)
+    print("ended")
+
+asyncio.run(main())
+"""
+
+
+def test_what_makes_the_exception_of_a_decision_may_end_it(aiosteady, closed_port):
+    assert python(aiosteady, ENDED, f"redis://127.0.0.1:{closed_port}") == "ended\n"
+
+
+class Meddling(asyncio.SelectorEventLoop):
+    """Runs something when somebody looks for its add_writer."""
+
+    meddle = None
+
+    def __getattribute__(self, name):
+        if name == "add_writer" and self.meddle is not None:
+            meddle, self.meddle = self.meddle, None
+            meddle()
+        return super().__getattribute__(name)
+
+
+def decide_while_it_meddles(t, meddle):
+    async def main():
+        loop.meddle = meddle
+        return await t.consume("k")
+
+    loop = Meddling()
+    try:
+        return loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
+def test_a_store_that_is_closed_while_it_opens_is_closed(aio, redis_server):
+    t = patient(aio, redis_server.url, 10, 60)
+    with pytest.raises(aio.Closed):
+        decide_while_it_meddles(t, t.redis.close)
+
+
+def test_a_store_that_is_asked_while_it_opens_has_one_connection(aio, redis_server):
+    t = aio.Throttler(aio.connect(redis_server.url, engine="script", timeout=10), 10, 60)
+    other = t.consume("k")
+    before = connections_so_far(redis_server)
+    assert decide_while_it_meddles(t, lambda: other.send(None)).level == 2
+    assert connections_so_far(redis_server) == before + 1
+    with pytest.raises(StopIteration) as answer:
+        other.send(None)
+    assert answer.value.value.level == 1
+    t.redis.close()
 
 
 @under_asyncio

@@ -87,6 +87,8 @@ struct loop_store {
     PyObject *call_soon;
     PyObject *interrupt; /* raised where nobody could get it: the loop is to */
     bool at_top;         /* in a callback of the loop, see waiter.c */
+    bool ending;         /* closed while `asking` */
+    unsigned asking;     /* the library is in a call to the loop, see loop.c */
     steady_store *store; /* NULL: closed */
     unsigned long thread;
     pid_t process;
@@ -110,7 +112,7 @@ pid_t core_process(struct core_state *state);
 
 /* False: closed, or the parent's. */
 static inline bool core_is_usable(const struct loop_store *store) {
-    return store->store != NULL && store->process == core_process(store->state);
+    return store->store != NULL && !store->ending && store->process == core_process(store->state);
 }
 
 /* An exception that there is nobody to raise to. It is reported, but for one that is to stop the program, such as
@@ -119,6 +121,9 @@ void core_complain(struct loop_store *store, PyObject *about);
 
 /* 0, or -1 and what was kept is raised. */
 int core_raise_kept(struct loop_store *store);
+
+/* After each call of the library: what was closed in its calls to the loop ends now. */
+void core_left(struct loop_store *store);
 
 /* asyncio, as a loop of the library's; `loop` is the struct loop_store. */
 extern const steady_loop_ops core_loop_ops;

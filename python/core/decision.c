@@ -31,15 +31,23 @@ static PyObject *answer_of(struct decision *self, const steady_result *result) {
     return core_error(self->state, result->error, steady_store_trouble(self->store->store));
 }
 
+/* Making an exception may run any code, and so end what waited for it. */
+static void tell(struct decision *self, const steady_result *result) {
+    self->failed = result->source == STEADY_FROM_NOWHERE;
+    PyObject *answer = answer_of(self, result);
+    if (answer == NULL) PyErr_Clear(); /* no memory: resume says so */
+    if (self->waiter == NULL || self->waiter->done) {
+        Py_XDECREF(answer);
+        return;
+    }
+    self->answer = answer;
+    self->phase = DECISION_ANSWERED;
+    core_waiter_wake(self->waiter);
+}
+
 static void answered(const steady_result *result, void *data) {
     struct decision *self = data;
-    if (is_awaited(self, result)) {
-        self->failed = result->source == STEADY_FROM_NOWHERE;
-        self->answer = answer_of(self, result);
-        self->phase = DECISION_ANSWERED;
-        if (self->answer == NULL) PyErr_Clear(); /* no memory: resume says so */
-        core_waiter_wake(self->waiter);
-    }
+    if (is_awaited(self, result)) tell(self, result);
     Py_DECREF(self);
 }
 
@@ -64,7 +72,9 @@ static int submit(struct decision *self, steady_throttler *throttler, const char
     }
 }
 
+/* `throttler` goes with the store, which code that ran meanwhile may have closed. */
 static PyObject *refused_at_once(struct decision *self, steady_throttler *throttler, int error) {
+    if (!core_is_usable(self->store)) return core_raise(self->state, STEADY_CLOSED, NULL);
     if (error != STEADY_BAD_ARGUMENT)
         return core_policy(self->throttler, throttler, self->question, self->key, error, NULL);
     PyErr_SetString(PyExc_RuntimeError, "this event loop used to run in another thread; open a new Store there");
@@ -76,12 +86,15 @@ static PySendResult ask_server(struct decision *self, steady_throttler *throttle
     if ((self->waiter = core_waiter(self->store)) == NULL) return PYGEN_ERROR;
     PyObject *waiter = Py_NewRef((PyObject *)self->waiter);
     Py_INCREF(self);
-    const int error = submit(self, throttler, key, len);
+    int error = core_is_usable(self->store) ? 0 : STEADY_CLOSED; /* by a collection, in core_waiter */
+    if (error == 0) error = self->store->asking == 0 ? submit(self, throttler, key, len) : STEADY_UNAVAILABLE;
     if (error == 0) {
         if (self->phase == DECISION_STARTING) self->phase = DECISION_WAITING;
         *out = waiter;
+        core_left(self->store);
         return core_raise_kept(self->store) == 0 ? PYGEN_NEXT : PYGEN_ERROR;
     }
+    core_left(self->store);
     Py_DECREF(waiter);
     Py_DECREF(self);
     *out = refused_at_once(self, throttler, error);

@@ -3,7 +3,10 @@
  *
  * An Io and a Timer are what the loop calls back. They are owned by the library, from io_new to io_free, and by the
  * loop, for as long as it has them in its tables, which may be longer: `ready` and `fired` are NULL from then on. A
- * loop that is closed, or that is the parent's in a forked child, is not talked to any more. */
+ * loop that is closed, or that is the parent's in a forked child, is not talked to any more.
+ *
+ * Talking to it runs Python code, and with that, by a collection of garbage, any. The library is in the middle of
+ * something then: while `asking` is not 0, its store is asked nothing, and ends only after (core_left). */
 #include "core.h"
 
 struct io {
@@ -21,12 +24,14 @@ struct timer {
     void *arg;
 };
 
-static bool can_talk(const struct loop_store *store) {
+static bool can_talk(struct loop_store *store) {
     if (store->process != core_process(store->state)) return false;
+    store->asking++;
     PyObject *closed = PyObject_CallMethodNoArgs(store->loop, store->state->is_closed);
     const bool open = closed == Py_False;
     Py_XDECREF(closed);
     PyErr_Clear();
+    store->asking--;
     return open;
 }
 
@@ -34,7 +39,9 @@ static bool can_talk(const struct loop_store *store) {
 
 static void *io_new(void *loop, int fd, void (*ready)(void *arg, int events), void *arg) {
     struct loop_store *store = loop;
+    store->asking++;
     struct io *io = PyObject_GC_New(struct io, store->state->io_type);
+    store->asking--;
     if (io == NULL) {
         PyErr_Clear();
         return NULL;
@@ -65,15 +72,18 @@ static int change(struct io *io, int event, bool want) {
 
 static int io_want(void *handle, int events) {
     struct io *io = handle;
-    for (int event = STEADY_READABLE; event <= STEADY_WRITABLE; event++)
-        if (((events ^ io->wanted) & event) != 0 && change(io, event, (events & event) != 0) != 0) return -1;
-    return 0;
+    int error = 0;
+    io->store->asking++;
+    for (int event = STEADY_READABLE; error == 0 && event <= STEADY_WRITABLE; event++)
+        if (((events ^ io->wanted) & event) != 0) error = change(io, event, (events & event) != 0);
+    io->store->asking--;
+    return error;
 }
 
 static void io_free(void *handle) {
     struct io *io = handle;
-    if (io->wanted != 0 && can_talk(io->store)) io_want(io, 0);
     io->ready = NULL;
+    if (io->wanted != 0 && can_talk(io->store)) io_want(io, 0);
     Py_DECREF(io);
 }
 
@@ -83,6 +93,7 @@ static PyObject *io_call(struct io *io, PyObject *args, PyObject *Py_UNUSED(kwar
     io->store->at_top = true;
     if (io->ready != NULL && io->store->store != NULL) io->ready(io->arg, events);
     io->store->at_top = false;
+    core_left(io->store);
     if (core_raise_kept(io->store) != 0) return NULL;
     Py_RETURN_NONE;
 }
@@ -120,7 +131,9 @@ PyType_Spec core_io_spec = {
 
 static void *timer_new(void *loop, void (*fired)(void *arg), void *arg) {
     struct loop_store *store = loop;
+    store->asking++;
     struct timer *timer = PyObject_GC_New(struct timer, store->state->timer_type);
+    store->asking--;
     if (timer == NULL) {
         PyErr_Clear();
         return NULL;
@@ -137,21 +150,24 @@ static void *timer_new(void *loop, void (*fired)(void *arg), void *arg) {
 static void timer_stop(void *handle) {
     struct timer *timer = handle;
     if (timer->handle == NULL) return;
+    timer->store->asking++;
     if (can_talk(timer->store)) {
         PyObject *answer = PyObject_CallMethod(timer->handle, "cancel", NULL);
         if (answer == NULL) core_complain(timer->store, (PyObject *)timer);
         Py_XDECREF(answer);
     }
     Py_CLEAR(timer->handle);
+    timer->store->asking--;
 }
 
 static int timer_start(void *handle, steady_us delay) {
     struct timer *timer = handle;
     timer_stop(timer);
+    timer->store->asking++;
     timer->handle = PyObject_CallFunction(timer->store->call_later, "dO", (double)delay / 1e6, timer);
-    if (timer->handle != NULL) return 0;
-    core_complain(timer->store, (PyObject *)timer);
-    return -1;
+    if (timer->handle == NULL) core_complain(timer->store, (PyObject *)timer);
+    timer->store->asking--;
+    return timer->handle != NULL ? 0 : -1;
 }
 
 static void timer_free(void *handle) {
@@ -166,6 +182,7 @@ static PyObject *timer_call(struct timer *timer, PyObject *Py_UNUSED(args), PyOb
     timer->store->at_top = true;
     if (timer->fired != NULL && timer->store->store != NULL) timer->fired(timer->arg);
     timer->store->at_top = false;
+    core_left(timer->store);
     if (core_raise_kept(timer->store) != 0) return NULL;
     Py_RETURN_NONE;
 }

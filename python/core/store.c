@@ -72,11 +72,17 @@ static int loop_store_traverse(struct loop_store *self, visitproc visit, void *a
 static void loop_store_finalize(PyObject *object) {
     struct loop_store *self = (struct loop_store *)object;
     PyObject *type, *value, *traceback;
+    self->ending = self->asking > 0 && self->process == core_process(self->state);
+    if (self->ending) return;
     PyErr_Fetch(&type, &value, &traceback);
     Py_INCREF(self);
     steady_store_close(&self->store);
     Py_DECREF(self);
     PyErr_Restore(type, value, traceback);
+}
+
+void core_left(struct loop_store *store) {
+    if (store->ending) loop_store_finalize((PyObject *)store);
 }
 
 static PyObject *loop_store_close(struct loop_store *self, PyObject *Py_UNUSED(none)) {
@@ -198,18 +204,26 @@ static int sweep(struct store *self) {
     return error;
 }
 
-struct loop_store *core_store_on(struct store *self, PyObject *loop) {
+/* The one that is there; NULL, with an exception or without: there is none. */
+static struct loop_store *find(struct store *self, PyObject *loop) {
     if (self->closed) {
         core_raise(self->state, STEADY_CLOSED, NULL);
         return NULL;
     }
-    if (self->embedded != NULL) return (struct loop_store *)Py_NewRef((PyObject *)self->embedded);
     PyObject *there = PyDict_GetItemWithError(self->loops, loop);
-    if (there != NULL && core_is_usable((struct loop_store *)there)) return (struct loop_store *)Py_NewRef(there);
-    if (PyErr_Occurred() || sweep(self) != 0) return NULL;
-    struct loop_store *store = loop_store_open(self, loop);
-    if (store != NULL && PyDict_SetItem(self->loops, loop, (PyObject *)store) != 0) Py_CLEAR(store);
-    return store;
+    return there != NULL && core_is_usable((struct loop_store *)there) ? (struct loop_store *)Py_NewRef(there) : NULL;
+}
+
+struct loop_store *core_store_on(struct store *self, PyObject *loop) {
+    struct loop_store *there = find(self, loop);
+    if (there != NULL || PyErr_Occurred() || sweep(self) != 0) return there;
+    struct loop_store *opened = loop_store_open(self, loop);
+    if (opened == NULL) return NULL;
+    there = find(self, loop); /* code that ran meanwhile may have opened one, or closed the Store */
+    if (there == NULL && !PyErr_Occurred() && PyDict_SetItem(self->loops, loop, (PyObject *)opened) == 0) return opened;
+    loop_store_finalize((PyObject *)opened); /* what it has of the loop holds it */
+    Py_DECREF(opened);
+    return there;
 }
 
 /* ---- The Store ---- */

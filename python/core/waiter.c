@@ -73,13 +73,14 @@ void core_waiter_wake(struct waiter *self) {
 static PyObject *waiter_add_done_callback(struct waiter *self, PyObject *const *args, Py_ssize_t nargs,
                                           PyObject *kwnames) {
     const Py_ssize_t named = kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0;
-    if (nargs != 1 || named > 1 || self->wakeup != NULL || self->done) {
+    if (nargs != 1 || named > 1 || self->wakeup != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "a decision wakes one task");
         return NULL;
     }
     self->context = named == 1 ? Py_NewRef(args[1]) : PyContext_CopyCurrent();
     if (self->context == NULL) return NULL;
     self->wakeup = Py_NewRef(args[0]);
+    if (self->done && wake(self, false) != 0) return NULL; /* the store was closed meanwhile */
     Py_RETURN_NONE;
 }
 
