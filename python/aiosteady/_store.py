@@ -47,6 +47,6 @@ def connect(
 ) -> Store:
     """A Store for a URL: "redis://[user:pass@]host[:port][/db]", "unix:/path", "memory:" or "file:/path".
 
-    Nothing is sent before the first decision.
+    Nothing is sent before the first decision, but the files that the URL names for TLS are looked at.
     """
     return Store(url, timeout=timeout, max_in_flight=max_in_flight, buckets=buckets, engine=engine)

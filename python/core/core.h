@@ -102,6 +102,7 @@ struct store {
     struct loop_store *embedded; /* NULL: a server's */
     PyObject *loops;             /* {loop: struct loop_store} */
     bool closed;
+    bool told; /* the log, that no more can be opened */
 };
 
 /* The store of this loop, opened if need be; a new reference. */
@@ -143,8 +144,9 @@ struct throttler {
     PyObject *drop_recharge;
     PyObject *block_duration;
     PyObject *prefix;         /* str */
-    struct store *store;      /* with `ask`: stands in for a client of others, or NULL */
+    struct store *store;      /* NULL: a client of others */
     PyObject *ask;            /* what asks a client of others, see _clients.py; else NULL */
+    struct store *stand_in;   /* whose policy is asked, and no more, where there is no store; NULL: not made yet */
     struct binding *bindings; /* one a loop */
     size_t count;
     steady_limit limit;
@@ -197,6 +199,10 @@ int core_whole_key(const struct throttler *self, PyObject *key, char *room, cons
 
 /* Whom to ask: the embedded store, or the running loop's. NULL with an exception. Valid until Python code runs. */
 struct binding *core_binding(struct throttler *self);
+
+/* The throttler's policy for the exception that is set, of a store that could not be opened: a result, or the exception
+ * stays. */
+PyObject *core_policy_unopened(struct throttler *self, struct question question, PyObject *key);
 
 /* What the throttler's policy makes of an error; an exception raised where it says nothing. */
 PyObject *core_policy(struct throttler *self, steady_throttler *asked, struct question question, PyObject *key,

@@ -107,7 +107,11 @@ static PySendResult start(struct decision *self, PyObject **out) {
     size_t len = 0;
     self->phase = DECISION_STARTING; /* and so nobody lets go of throttler and key, whatever code runs meanwhile */
     const struct binding *binding = core_binding(self->throttler);
-    if (binding == NULL || core_whole_key(self->throttler, self->key, room, &key, &len) != 0) return PYGEN_ERROR;
+    if (binding == NULL) {
+        *out = core_policy_unopened(self->throttler, self->question, self->key);
+        return *out != NULL ? PYGEN_RETURN : PYGEN_ERROR;
+    }
+    if (core_whole_key(self->throttler, self->key, room, &key, &len) != 0) return PYGEN_ERROR;
     steady_throttler *throttler = core_whom(binding, self->question);
     if (binding->store->loop != NULL) {
         self->store = (struct loop_store *)Py_NewRef((PyObject *)binding->store);

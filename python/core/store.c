@@ -120,6 +120,15 @@ static int bind_loop(struct loop_store *self, PyObject *loop) {
     return (self->call_soon = PyObject_GetAttrString(loop, "call_soon")) != NULL ? 0 : -1;
 }
 
+/* A file for TLS, which was in order when the Store was made. The log is told once, since a policy may answer for it.
+ */
+static void open_failed(struct store *store, struct loop_store *opened, int error, const char *why) {
+    if (error == STEADY_BAD_ARGUMENT) error = STEADY_UNAVAILABLE;
+    if (error == STEADY_UNAVAILABLE && !store->told) log_line(opened, STEADY_LOG_WARNING, why);
+    store->told = true;
+    if (core_raise_kept(opened) == 0) core_raise(store->state, error, why);
+}
+
 /* loop NULL: embedded. */
 static struct loop_store *loop_store_open(struct store *store, PyObject *loop) {
     steady_message why = {""};
@@ -139,8 +148,14 @@ static struct loop_store *loop_store_open(struct store *store, PyObject *loop) {
         options.log_data = self;
     }
     const int error = steady_store_open(&self->store, store->url, &options, &why);
-    if (error == 0) return self;
-    core_raise(store->state, error, why.text);
+    if (error == 0) {
+        store->told = false;
+        return self;
+    }
+    if (loop != NULL)
+        open_failed(store, self, error, why.text);
+    else
+        core_raise(store->state, error, why.text);
 failed:
     Py_DECREF(self);
     return NULL;
@@ -283,16 +298,19 @@ static int read_options(struct store *self, PyObject *timeout, PyObject *max_in_
                : 0;
 }
 
-/* An embedded store is opened here and now; of a server's the URL and options are checked, which takes no loop. */
+/* An embedded store is opened here and now. A server's needs a loop for that: one without is opened, and closed, which
+ * tells whether the URL, the options and the files for TLS are of use. */
 static int open_or_check(struct store *self) {
     steady_message why = {""};
+    steady_store *store = NULL;
     struct steady__url url;
     int error = steady__url_parse(&url, self->url, &why);
     if (error == 0) {
         const bool embedded = url.scheme == STEADY__URL_MEMORY || url.scheme == STEADY__URL_FILE;
         steady__url_clear(&url);
         if (embedded) return (self->embedded = loop_store_open(self, NULL)) != NULL ? 0 : -1;
-        error = steady__options_check(&self->options, &why);
+        error = steady_store_open(&store, self->url, &self->options, &why);
+        steady_store_close(&store);
     }
     if (error != 0) core_raise(self->state, error, why.text);
     return error != 0 ? -1 : 0;

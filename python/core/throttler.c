@@ -100,6 +100,40 @@ PyObject *core_policy(struct throttler *self, steady_throttler *asked, struct qu
                                                 : core_raise(self->state, error, why);
 }
 
+/* A binding to the stand-in, made when it is first needed. NULL: none is needed, or there is no memory. */
+static const struct binding *stand_in(struct throttler *self) {
+    if (self->options.on_error == STEADY_REPORT) return NULL;
+    if (self->stand_in == NULL) {
+        PyObject *made = PyObject_CallFunction((PyObject *)self->state->store_type, "s", "memory:");
+        if (made == NULL) return NULL;
+        Py_XSETREF(self->stand_in, (struct store *)made); /* code that ran meanwhile may have made one */
+    }
+    for (size_t i = 0; i < self->count; i++)
+        if (self->bindings[i].store == self->stand_in->embedded) return &self->bindings[i];
+    return bind_to(self, self->stand_in->embedded);
+}
+
+static steady_throttler *stand_in_for(struct throttler *self, struct question question) {
+    const struct binding *binding = stand_in(self);
+    if (binding == NULL) PyErr_Clear();
+    return binding != NULL ? core_whom(binding, question) : NULL;
+}
+
+PyObject *core_policy_unopened(struct throttler *self, struct question question, PyObject *key) {
+    PyObject *type, *value, *traceback;
+    if (!PyErr_ExceptionMatches(self->state->errors[-STEADY_UNAVAILABLE])) return NULL;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *answer = core_policy(self, stand_in_for(self, question), question, key, STEADY_UNAVAILABLE, NULL);
+    if (answer == NULL) {
+        PyErr_Restore(type, value, traceback);
+        return NULL;
+    }
+    Py_DECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    return answer;
+}
+
 /* ---- Asking ---- */
 
 /* Or RuntimeError. What __init__ fills in comes before these two. */
@@ -242,8 +276,7 @@ static PyObject *throttler_failed(struct throttler *self, PyObject *args) {
     long long amount = 0;
     if (!is_made(self) || !PyArg_ParseTuple(args, "iziOLp", &error, &why, &verb, &key, &amount, &patient)) return NULL;
     const struct question question = {(enum steady__verb)verb, patient != 0, amount};
-    steady_throttler *stand_in = self->count > 0 ? core_whom(&self->bindings[0], question) : NULL;
-    return core_policy(self, stand_in, question, key, error, why);
+    return core_policy(self, stand_in_for(self, question), question, key, error, why);
 }
 
 static PyMethodDef methods[] = {
@@ -286,21 +319,15 @@ static int read_limit(struct throttler *self, int64_t drops) {
     return error;
 }
 
-/* A throttler on an embedded store is bound here and now. So is one on a client of others that has a policy: a store
- * stands in for it, which is never asked, but whose policy is. */
+/* A throttler on an embedded store is bound here and now. */
 static int bind_now(struct throttler *self, PyObject *target) {
-    const bool native = PyObject_TypeCheck(target, self->state->store_type);
-    PyObject *store = native ? Py_NewRef(target) : NULL;
-    if (!native && self->options.on_error != STEADY_REPORT)
-        store = PyObject_CallFunction((PyObject *)self->state->store_type, "s", "memory:");
-    if (store == NULL && (native || self->options.on_error != STEADY_REPORT)) return -1;
-    struct loop_store *embedded = store != NULL ? ((struct store *)store)->embedded : NULL;
-    if (embedded != NULL && bind_to(self, embedded) == NULL) {
-        Py_DECREF(store);
-        return -1;
+    if (!PyObject_TypeCheck(target, self->state->store_type)) {
+        self->ask = Py_NewRef(target);
+        return 0;
     }
-    self->store = (struct store *)store;
-    if (!native) self->ask = Py_NewRef(target);
+    struct store *store = (struct store *)target;
+    if (store->embedded != NULL && bind_to(self, store->embedded) == NULL) return -1;
+    self->store = (struct store *)Py_NewRef(target);
     return 0;
 }
 
@@ -346,6 +373,7 @@ static int throttler_traverse(struct throttler *self, visitproc visit, void *arg
     Py_VISIT(self->block_duration);
     Py_VISIT(self->store);
     Py_VISIT(self->ask);
+    Py_VISIT(self->stand_in);
     for (size_t i = 0; i < self->count; i++)
         Py_VISIT(self->bindings[i].store);
     return 0;
@@ -360,6 +388,7 @@ static int throttler_clear(struct throttler *self) {
     Py_CLEAR(self->prefix);
     Py_CLEAR(self->store);
     Py_CLEAR(self->ask);
+    Py_CLEAR(self->stand_in);
     return 0;
 }
 
