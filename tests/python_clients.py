@@ -88,6 +88,80 @@ async def loads_its_scripts_by_itself(client):
         assert (await t.consume("k")).level == i + 1 and (await t.peek("k")).level == i + 1
 
 
+RIGHTS = "resetkeys ~rl:* resetchannels -@all +evalsha +script|load +get +set +del +time"  # of docs/redis.md
+
+
+@contextlib.asynccontextmanager
+async def client_with(client, *rights):
+    """One of a user who may do that, and who finds no script."""
+    await command(client, "ACL", "SETUSER", "app", "reset", "on", ">SECRET", *" ".join(rights).split())
+    await command(client, "SCRIPT", "FLUSH")
+    await command(client, "CONFIG", "RESETSTAT")
+    async with client_of(URL if FAMILY == "aioredis" else URL.replace("//", "//app:SECRET@")) as limited:
+        if FAMILY == "aioredis":
+            await command(limited, "AUTH", "app", "SECRET")
+        yield limited
+
+
+def names_of(info):
+    """Of the commands that it counts; some clients have parsed it."""
+    lines = info if isinstance(info, dict) else (info if isinstance(info, str) else info.decode()).splitlines()
+    return {line.split(":")[0].replace("cmdstat_", "") for line in lines}
+
+
+async def commands_of(client):
+    return names_of(await command(client, "INFO", "commandstats"))
+
+
+@check
+async def gets_by_with_the_least_rights(client):
+    async with client_with(client, RIGHTS) as limited:
+        t = Throttler(limited, 100, 60, prefix="rl:")
+        results = await asyncio.gather(*(t.consume(f"r{i}", 2) for i in range(5)))
+        assert [r.level for r in results] == [2] * 5
+        assert [(await t.peek("r1")).level, (await t.consume("r1")).level, (await t.reset("r1")).level] == [2, 3, 0]
+        await raises(Refused, Throttler(limited, 100, 60, prefix="other:").consume("k"))
+    heard = await commands_of(client)
+    assert "script|load" in heard and "eval" not in heard
+
+
+@check
+async def waits_for_scripts_that_it_may_not_load(client):
+    rights = RIGHTS.replace("+script|load", "")
+    async with client_with(client, rights) as limited:
+        t = Throttler(limited, 100, 60, prefix="rl:")
+        assert "NOSCRIPT" in str((await raises(Unavailable, t.consume("s"))).__cause__) or FAMILY != "aioredis"
+        assert (await Throttler(client, 100, 60, prefix="rl:").consume("s")).level == 1
+        assert (await t.consume("s")).level == 2
+    async with client_with(client, rights, "+eval") as limited:
+        assert (await Throttler(limited, 100, 60, prefix="rl:").consume("s")).level == 3
+    assert "eval" in await commands_of(client)
+
+
+@check
+async def sends_nothing_twice_but_what_found_no_script(client):
+    heard = []
+
+    class Flushed:
+        """Whose server loses its scripts whenever one is asked for."""
+
+        async def execute_command(self, *words):
+            heard.append(words[0])
+            if words[0] == "EVALSHA":
+                await command(client, "SCRIPT", "FLUSH")
+            return await command(client, *words)
+
+        async def __aenter__(self):
+            return self
+
+    assert (await Throttler(Flushed(), 100, 60).consume("f")).level == 1
+    assert heard == ["EVALSHA", "SCRIPT", "EVALSHA", "EVAL"]
+    heard.clear()
+    await command(client, "SET", "f", "hello")
+    await raises(NotABucket, Throttler(Flushed(), 100, 60).consume("f"))
+    assert heard == ["EVALSHA", "SCRIPT", "EVALSHA", "EVAL"]
+
+
 @check
 async def each_gets_its_own_answer(client):
     t = Throttler(client, 1000, 3600)
@@ -199,6 +273,19 @@ async def charges_each_once(t):
             assert result.level == then.level == i + 1, (i, result, then)
 
 
+async def loads_its_scripts_where_they_are_missing(client):
+    async def each(*words):
+        return [await client.execute_command(*words, target_nodes=node) for node in client.get_primaries()]
+
+    t = Throttler(client, 100, 3600, prefix=f"{os.getpid()}:loads:")
+    await each("SCRIPT", "FLUSH")
+    await each("CONFIG", "RESETSTAT")
+    for i in range(30):
+        assert (await t.consume(f"k{i}")).level == 1
+    for heard in map(names_of, await each("INFO", "commandstats")):
+        assert {"evalsha", "script|load"} <= heard and "eval" not in heard, heard
+
+
 async def in_a_cluster(url):
     module = __import__(f"{FAMILY}.asyncio.cluster", fromlist=["cluster"])
     kind = getattr(module, f"{FAMILY.capitalize()}Cluster")
@@ -206,6 +293,7 @@ async def in_a_cluster(url):
     try:
         t = Throttler(client, 100, 3600, block_duration=1, prefix=f"{os.getpid()}:")
         await charges_each_once(t)
+        await loads_its_scripts_where_they_are_missing(client)
         assert (await t.consume("k1", 99)).blocked_for == 1 and (await t.reset("k1")).level == 0
         await client.execute_command("SET", f"{os.getpid()}:text", "hello")
         await raises(NotABucket, t.consume("text"))

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
     from . import _core
 
-    Command = Callable[..., Awaitable[Any]]
+    Command = Callable[..., Awaitable[Any]]  # of the key that it is about, and its words
     Asker = Callable[["_core.Throttler", int, "str | bytes", int, bool], Coroutine[Any, Any, ThrottleResult]]
 
 NOSCRIPT = 0
+NOPERM = refusal("NOPERM")
 
 # redis-py and valkey-py take the first word of these error replies away, and say it by the exception's class.
 WORDS = {
@@ -65,15 +66,33 @@ def printable(error: Exception) -> str:
     return re.sub("[^ -~]", "?", str(error))
 
 
-async def decide(command: Command, verb: int, arguments: tuple[bytes | str, ...]) -> Any:
-    """One EVALSHA. Only NOSCRIPT, which says that nothing was done, sends the script itself."""
-    sha1, text = scripts[verb]
+async def load(command: Command, key: bytes | str, text: str) -> None:
+    """Whether that was of use shows with the decision."""
     try:
-        return await command("EVALSHA", sha1, 1, *arguments)
+        await command(key, "SCRIPT", "LOAD", text)
     except Exception as error:
-        if not is_the_clients(error) or meaning(error) != NOSCRIPT:
+        if not is_the_clients(error):
             raise
-    return await command("EVAL", text, 1, *arguments)
+
+
+async def decide(command: Command, verb: int, key: bytes | str, *arguments: bytes | str) -> Any:
+    """One EVALSHA. Only NOSCRIPT, which says that nothing was done, sends it again, behind a SCRIPT LOAD, and then as EVAL."""
+    sha1, text = scripts[verb]
+    for first in (True, False):
+        try:
+            return await command(key, "EVALSHA", sha1, 1, key, *arguments)
+        except Exception as error:
+            if not is_the_clients(error) or meaning(error) != NOSCRIPT:
+                raise
+            lost = error
+        if first:
+            await load(command, key, text)
+    try:
+        return await command(key, "EVAL", text, 1, key, *arguments)
+    except Exception as error:
+        if is_the_clients(error) and meaning(error) == NOPERM:
+            raise lost from error  # who may not load scripts has to wait until somebody else has
+        raise
 
 
 def asker(command: Command) -> Asker:
@@ -83,7 +102,7 @@ def asker(command: Command) -> Asker:
         cause: Exception | None = None
         code, why = STEADY_UNKNOWN, "the reply is none of our scripts'"
         try:
-            reply = await decide(command, verb, throttler._arguments(key, amount, patient))
+            reply = await decide(command, verb, *throttler._arguments(key, amount, patient))
             result = throttler._decode(verb, amount, reply)
             if result is not None:
                 return result
@@ -99,12 +118,19 @@ def asker(command: Command) -> Asker:
     return ask
 
 
+def of_one_server(execute: Command) -> Command:
+    def command(key: bytes | str, *words: Any) -> Awaitable[Any]:
+        return execute(*words)
+
+    return command
+
+
 def of_a_cluster(client: Any) -> Command:
     """A client for a cluster sends a command again when its connection is lost, unless it is told which node to ask."""
 
-    async def command(*words: Any) -> Any:
+    async def command(key: bytes | str, *words: Any) -> Any:
         await client.initialize()
-        return await client.execute_command(*words, target_nodes=client.get_node_from_key(words[3]))
+        return await client.execute_command(*words, target_nodes=client.get_node_from_key(key))
 
     return command
 
@@ -117,8 +143,8 @@ def adapt(client: Any) -> Asker:
             raise TypeError(f"redis is a {type(client).__name__} that blocks; it must be a client for asyncio")
         if hasattr(client, "execute"):
             raise TypeError(f"redis is a {type(client).__name__}, which collects commands; it must be the client itself")
-        return asker(of_a_cluster(client) if hasattr(client, "get_node_from_key") else command)
+        return asker(of_a_cluster(client) if hasattr(client, "get_node_from_key") else of_one_server(command))
     command = getattr(client, "execute", None)
     if callable(command) and hasattr(client, "evalsha"):  # aioredis 1.3
-        return asker(command)
+        return asker(of_one_server(command))
     raise TypeError(f"redis must be a URL, a Store, or an asyncio client for Redis, not {type(client).__name__}")
