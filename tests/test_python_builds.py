@@ -14,7 +14,8 @@ import aiosteady_build
 import pytest
 from conftest import BUILD, ROOT
 
-TESTS = ["test_python.py", "test_python_wait.py", "test_python_loops.py", "test_python_memory.py", "test_python_waking.py"]
+TESTS = ["test_python.py", "test_python_wait.py", "test_python_loops.py", "test_python_memory.py", "test_python_waking.py",
+         "test_python_tls.py"]
 IN_PROCESSES_OF_THEIR_OWN = "level or forked or ends_with_work_pending or subinterpreters or running_out_of_memory"
 
 
