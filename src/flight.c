@@ -269,7 +269,7 @@ static bool ask_again(struct steady__flight *flight, struct ticket *ticket, stru
 static enum steady__heed refused(struct steady__flight *flight, struct ticket *ticket, struct steady__dialect *dialect,
                                  const struct steady__reply *reply) {
     const enum steady__refusal refusal = steady__script_refusal(reply->text, reply->text_len);
-    if (refusal == STEADY__REFUSAL_NOSCRIPT && ask_again(flight, ticket, dialect)) return STEADY__HEED_NOTHING;
+    if (refusal == STEADY__REFUSAL_NOSCRIPT && ask_again(flight, ticket, dialect)) return STEADY__HEED_AGAIN;
     int error = steady__refusal_error(refusal);
     /* One who may call scripts but not load them has to wait until someone else has. */
     if (refusal == STEADY__REFUSAL_AUTH && ticket->tries == TRIES_MAX) error = STEADY_UNAVAILABLE;
@@ -363,8 +363,8 @@ static enum steady__heed answered(void *owner, struct steady__request *request, 
     if (ticket->errand == LOAD) return loaded(flight, ticket, reply);
     if (ticket->errand == SURVEY) return surveyed(flight, ticket, reply);
     if (reply->kind == STEADY__REPLY_ERROR) {
-        if (does_without_module(flight, ticket, dialect, reply)) return STEADY__HEED_NOTHING;
-        if (does_without_scripts(flight, ticket, dialect, reply)) return STEADY__HEED_NOTHING;
+        if (does_without_module(flight, ticket, dialect, reply)) return STEADY__HEED_AGAIN;
+        if (does_without_scripts(flight, ticket, dialect, reply)) return STEADY__HEED_AGAIN;
         return refused(flight, ticket, dialect, reply);
     }
     if (!understand(flight, ticket, reply, &result)) return STEADY__HEED_UNTRUSTED;

@@ -274,17 +274,18 @@ static void not_primary(struct steady__link *link, struct steady__request *reque
 
 /* ---- What replies mean ---- */
 
-static void answered_well(struct steady__link *link) {
+static void answered_well(struct steady__link *link, bool decided) {
     if (link->doubtful && now(link) - link->up_since >= DOUBT) link->doubtful = false;
     if (link->doubtful) return;
     link->answered = true;
     link->circuit.failures = 0;
-    if (!link->circuit.open) steady__notice_back(&link->notice);
+    if (decided && !link->circuit.open) steady__notice_back(&link->notice);
 }
 
 static void heed(struct steady__link *link, enum steady__heed what, struct steady__request *request, const char *full) {
     switch (what) {
-    case STEADY__HEED_NOTHING: answered_well(link); break;
+    case STEADY__HEED_NOTHING:
+    case STEADY__HEED_AGAIN: answered_well(link, what == STEADY__HEED_NOTHING); break;
     case STEADY__HEED_UNTRUSTED:
         link->answered = false;
         if (request != NULL && request->key != NULL) put_aside(link, request, true);

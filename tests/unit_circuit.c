@@ -158,6 +158,30 @@ static void test_probe_loads_the_script(void **state) {
     assert_int_equal(fake_node_heard(node, "SCRIPT"), 1);
 }
 
+/* A server that is loading says at once that it knows no such command, and that is no decision. */
+static void test_loading_without_the_module(void **state) {
+    char url[64];
+    const steady_store_options options = {
+        .loop = &loop, .timeout = TIMEOUT, .log = remember_line, .log_data = &log_lines};
+    (void)state;
+    says("STEADY.CONSUME", "-ERR unknown command 'STEADY.CONSUME'\r\n");
+    says("EVALSHA", LOADING);
+    snprintf(url, sizeof url, "redis://127.0.0.1:%d", fake_node_port(node));
+    store = open_store(url, &options);
+    throttler = new_throttler(store, 10, HOUR);
+    for (int round = 0; round < 3; round++) {
+        assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+        fake_node_says(node, "EVALSHA", FAKE_HANG_UP, 0, 1);
+        run_for(poller, 110 * MS);
+        assert_int_equal(ask_one(), STEADY_UNKNOWN); /* the probe */
+        run_for(poller, 50 * MS);
+    }
+    assert_int_equal(log_lines.lines, 1);
+    says("EVALSHA", VERDICT);
+    assert_int_equal(ask_one(), 0);
+    assert_int_equal(log_lines.lines, 2);
+}
+
 /* A connection made anew says nothing of the one before. */
 static void test_new_connection_begins_anew(void **state) {
     (void)state;
@@ -214,6 +238,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_full_is_asked_each_time, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_pipelined, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_probe_loads_the_script, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_loading_without_the_module, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_new_connection_begins_anew, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_blocking_calls, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_closed_by_the_log, set_up, tear_down),
