@@ -144,7 +144,9 @@ static bool make_throttle_rate(struct steady__rate *rate, int64_t burst, int64_t
                                steady_message *why) {
     const int64_t period = period_s * 1000000, factor = steady__gcd(count, period);
     const int64_t drops = count / factor, recharge = period / factor;
+    /* NOLINTNEXTLINE(clang-analyzer-core.DivideZero): a divisor of the period is no larger */
     const int64_t burst_max = (STEADY__EXACT - 1) / recharge - 1;
+    *rate = (struct steady__rate){.capacity = burst + 1, .recharge = recharge, .drops = drops};
     if (drops > STEADY__DROPS_MAX)
         return steady__fail(why, false,
                             "count is %" PRId64 "; in lowest terms with the period in us it is %" PRId64
@@ -155,7 +157,6 @@ static bool make_throttle_rate(struct steady__rate *rate, int64_t burst, int64_t
                             "max_burst is %" PRId64 "; with a count of %" PRId64 " and a period of %" PRId64
                             " it must be 0 .. %" PRId64,
                             burst, count, period_s, burst_max);
-    *rate = (struct steady__rate){.capacity = burst + 1, .recharge = recharge, .drops = drops};
     return true;
 }
 
@@ -172,7 +173,7 @@ static bool read_throttle(struct steady__rate *rate, int64_t *quantity, server_s
 }
 
 int steady__command_throttle(server_context *context, server_string **argv, int argc) {
-    struct steady__rate rate;
+    struct steady__rate rate = {0};
     struct steady__decision d;
     steady_message why;
     int64_t quantity = 1;
