@@ -70,16 +70,28 @@ static void assert_each_ended_once(void) {
     assert_int_equal(stats.in_flight, 0);
 }
 
+/* Three that go out in one go, behind one that is on its way; until the server has heard so many. */
+static void ask_three(void (*callback)(const steady_result *result, void *data), unsigned heard) {
+    static struct tally first;
+    first = (struct tally){0};
+    consume_counted(throttler, "k", 1, &first);
+    ask(0, callback);
+    ask(1, ended);
+    ask(2, ended);
+    steady_poller_run(poller, 0);
+    for (int i = 0; i < 1000 && fake_node_heard(node, "EVALSHA") < heard; i++)
+        sleep_us(MS);
+    sleep_us(10 * MS); /* so that all is read at once */
+}
+
 /* Those written and lost are unknown, also where their deadlines come before they are told. */
 static void test_lost_and_past_their_deadlines(void **state) {
     (void)state;
-    fake_node_says(node, "EVALSHA", VERDICT, 0, 0);
+    fake_node_says(node, "EVALSHA", FAKE_HANG_UP, 0, 0);
+    fake_node_says(node, "EVALSHA", VERDICT, 0, 1);
     open_at(fake_node_port(node), NULL);
     run_for(poller, 20 * MS);
-    fake_node_says(node, "EVALSHA", FAKE_HANG_UP, 0, 0);
-    ask(0, ended_and_waits);
-    ask(1, ended);
-    ask(2, ended);
+    ask_three(ended_and_waits, 2);
     assert_each_ended_once();
     for (int i = 0; i < 3; i++)
         assert_int_equal(errors[i], STEADY_UNKNOWN);
@@ -90,15 +102,10 @@ static void test_shifted_replies(void **state) {
     (void)state;
     fake_node_says(node, "EVALSHA", VERDICT, 0, 0);
     fake_node_says(node, "EVALSHA", "$5\r\nhello\r\n" VERDICT, 0, 1);
+    fake_node_says(node, "EVALSHA", VERDICT, 0, 1);
     open_at(fake_node_port(node), NULL);
     run_for(poller, 20 * MS);
-    ask(0, ended_and_waits);
-    ask(1, ended);
-    ask(2, ended);
-    steady_poller_run(poller, 0);
-    for (int i = 0; i < 1000 && fake_node_heard(node, "EVALSHA") < 3; i++)
-        sleep_us(MS);
-    sleep_us(10 * MS); /* so that all is read at once */
+    ask_three(ended_and_waits, 4);
     assert_each_ended_once();
     for (int i = 0; i < 3; i++)
         assert_int_equal(errors[i], STEADY_UNKNOWN);
@@ -179,10 +186,10 @@ static void test_log_of_a_decision(void **state) {
 static void test_log_of_a_loss(void **state) {
     (void)state;
     fake_node_says(node, "EVALSHA", FAKE_HANG_UP, 0, 0);
+    fake_node_says(node, "EVALSHA", VERDICT, 0, 1);
     open_at(fake_node_port(node), wait_in_the_log);
     run_for(poller, 20 * MS);
-    for (unsigned i = 0; i < 3; i++)
-        ask(i, ended);
+    ask_three(ended, 2);
     assert_each_ended_once();
     for (int i = 0; i < 3; i++)
         assert_int_equal(errors[i], STEADY_UNKNOWN);
