@@ -282,6 +282,7 @@ static void answered_well(struct steady__link *link, bool decided) {
     if (decided && !link->circuit.open) steady__notice_back(&link->notice);
 }
 
+/* request: NULL where the reply was nobody's, or no reply. full: why nobody is let in, where that is what it says. */
 static void heed(struct steady__link *link, enum steady__heed what, struct steady__request *request, const char *full) {
     switch (what) {
     case STEADY__HEED_NOTHING:
