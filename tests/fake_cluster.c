@@ -4,43 +4,31 @@
 
 #include "slots.h"
 
-steady_poller *poller;
-static steady_loop loop;
 struct fake_node *a, *b;
 steady_us timeout;
-steady_store *store;
-steady_throttler *throttler;
 static char text[8][512]; /* what nodes say has to stay */
 
 int nodes_set_up(void **state) {
-    (void)state;
-    assert_int_equal(steady_poller_new(&poller), 0);
-    loop = steady_poller_loop(poller);
     timeout = 5 * STEADY_SECOND;
     a = fake_node_start(false);
     b = fake_node_start(false);
     fake_node_says(a, "CLUSTER", NO_MAP, 0, 0);
     fake_node_says(b, "CLUSTER", NO_MAP, 0, 0);
     fake_node_says(b, "EVALSHA", VERDICT, 0, 0);
-    return 0;
+    return client_set_up(state);
 }
 
 int nodes_tear_down(void **state) {
-    (void)state;
-    steady_throttler_free(&throttler);
-    steady_store_close(&store);
-    steady_poller_free(&poller);
+    client_close();
     fake_node_stop(a);
     fake_node_stop(b);
-    return 0;
+    return client_tear_down(state);
 }
 
 void open_at(const char *credentials_and_host) {
     char url[128];
-    const steady_store_options options = {.loop = &loop, .timeout = timeout, .engine = STEADY_ENGINE_SCRIPT};
     snprintf(url, sizeof url, "redis://%s:%d", credentials_and_host, fake_node_port(a));
-    store = open_store(url, &options);
-    throttler = new_throttler(store, 10, HOUR);
+    client_open(url, timeout);
 }
 
 void open_with(const char *credentials) {

@@ -4,20 +4,16 @@
 #ifndef FAKE_CLUSTER_H
 #define FAKE_CLUSTER_H
 
+#include "client.h"
 #include "fake_node.h"
-#include "support.h"
 
-#define MS STEADY_MILLISECOND
 #define TIMEOUT (200 * MS)
 #define KEY "somekey"
 #define VERDICT ":1\r\n"
 #define NO_MAP "*0\r\n"
 
-extern steady_poller *poller;
 extern struct fake_node *a, *b; /* without a map; b has verdicts */
 extern steady_us timeout;       /* of the next store; long, but where a deadline matters */
-extern steady_store *store;
-extern steady_throttler *throttler;
 
 /* For cmocka. */
 int nodes_set_up(void **state);

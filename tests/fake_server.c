@@ -127,6 +127,15 @@ const char *fake_finish(struct fake_server *fake, size_t *len) {
     return fake->bytes;
 }
 
+unsigned fake_count(struct fake_server *fake, const char *text) {
+    size_t len, n = strlen(text);
+    unsigned count = 0;
+    const char *bytes = fake_finish(fake, &len);
+    for (const char *p = bytes; (p = memmem(p, len - (size_t)(p - bytes), text, n)) != NULL; p += n)
+        count++;
+    return count;
+}
+
 void fake_stop(struct fake_server *fake) {
     size_t len;
     shutdown(fake->listener, SHUT_RDWR); /* ends an accept that waits in vain */

@@ -31,6 +31,10 @@ int fake_port(const struct fake_server *fake);
 
 /* Waits for the script to end: the bytes received by all connections, in order. Valid until fake_stop. */
 const char *fake_finish(struct fake_server *fake, size_t *len);
+
+/* How often this text is among them; waits for the same. */
+unsigned fake_count(struct fake_server *fake, const char *text);
+
 void fake_stop(struct fake_server *fake);
 
 #endif

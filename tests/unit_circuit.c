@@ -1,57 +1,30 @@
 /* SPDX-License-Identifier: MIT
  * A server that is connected and decides nothing for now: it is asked now and then, by one, until it decides again. */
-#include "support.h"
+#include "client.h"
 
 #include "fake_node.h"
 
-#define MS STEADY_MILLISECOND
 #define TIMEOUT (500 * MS)
 #define PROBES_A_SECOND 20
 #define VERDICT ":3600000000\r\n"
 #define LOADING "-LOADING Redis is loading the dataset in memory\r\n"
 
-static steady_poller *poller;
-static steady_loop loop;
-static struct log_lines log_lines;
 static struct fake_node *node;
-static steady_store *store;
-static steady_throttler *throttler;
 
 static int set_up(void **state) {
-    (void)state;
-    memset(&log_lines, 0, sizeof log_lines);
-    assert_int_equal(steady_poller_new(&poller), 0);
-    loop = steady_poller_loop(poller);
     node = fake_node_start(false);
-    return 0;
+    return client_set_up(state);
 }
 
 static int tear_down(void **state) {
-    (void)state;
-    steady_throttler_free(&throttler);
-    steady_store_close(&store);
+    client_close();
     fake_node_stop(node);
-    steady_poller_free(&poller);
-    return 0;
+    return client_tear_down(state);
 }
 
-static void open_with(void (*log)(void *data, enum steady_log_level level, const char *text), void *log_data) {
-    char url[64];
-    const steady_store_options options = {
-        .loop = &loop, .timeout = TIMEOUT, .engine = STEADY_ENGINE_SCRIPT, .log = log, .log_data = log_data};
-    snprintf(url, sizeof url, "redis://127.0.0.1:%d", fake_node_port(node));
-    store = open_store(url, &options);
-    throttler = new_throttler(store, 10, HOUR);
-}
+static void open_it(void) { client_open_at(fake_node_port(node), TIMEOUT); }
 
 static void says(const char *word, const char *reply) { fake_node_says(node, word, reply, strlen(reply), 0); }
-
-static int ask_one(void) {
-    struct tally tally = {0};
-    consume_counted(throttler, "k", 1, &tally);
-    run_until_done(poller, &tally, 5 * STEADY_SECOND);
-    return tally.last.error;
-}
 
 /* One decision each millisecond, for a time; how many the server heard of. */
 static unsigned ask_for(steady_us time, struct tally *tally) {
@@ -64,17 +37,11 @@ static unsigned ask_for(steady_us time, struct tally *tally) {
     return fake_node_heard(node, "EVALSHA") - before;
 }
 
-static uint64_t reconnects(void) {
-    steady_stats stats;
-    steady_store_stats(store, &stats);
-    return stats.reconnects;
-}
-
 static void check_asked_now_and_then(const char *refusal, const char *word) {
     struct tally tally = {0};
     says("EVALSHA", VERDICT);
-    open_with(remember_line, &log_lines);
-    assert_int_equal(ask_one(), 0);
+    open_it();
+    assert_int_equal(client_ask(), 0);
     says("EVALSHA", refusal);
     const steady_us begin = now_us();
     const unsigned heard = ask_for(STEADY_SECOND, &tally);
@@ -86,7 +53,7 @@ static void check_asked_now_and_then(const char *refusal, const char *word) {
     assert_non_null(strstr(log_lines.last, word));
 
     says("EVALSHA", VERDICT);
-    for (const steady_us end = now_us() + STEADY_SECOND; ask_one() != 0;) {
+    for (const steady_us end = now_us() + STEADY_SECOND; client_ask() != 0;) {
         assert_true(now_us() < end);
         run_for(poller, MS);
     }
@@ -94,7 +61,7 @@ static void check_asked_now_and_then(const char *refusal, const char *word) {
     struct tally after = {0};
     ask_for(20 * MS, &after);
     assert_int_equal(after.verdicts, after.submitted);
-    assert_int_equal(reconnects(), 0);
+    assert_int_equal(client_reconnects(), 0);
 }
 
 static void test_loading(void **state) {
@@ -117,7 +84,7 @@ static void test_full_is_asked_each_time(void **state) {
     struct tally tally = {0};
     (void)state;
     says("EVALSHA", "-OOM command not allowed when used memory > 'maxmemory'.\r\n");
-    open_with(remember_line, &log_lines);
+    open_it();
     const unsigned heard = ask_for(100 * MS, &tally);
     assert_int_equal(heard, tally.submitted);
     assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.submitted);
@@ -129,13 +96,13 @@ static void test_pipelined(void **state) {
     (void)state;
     says("EVALSHA", VERDICT);
     fake_node_says(node, "EVALSHA", LOADING, strlen(LOADING), 10);
-    open_with(remember_line, &log_lines);
+    open_it();
     for (int i = 0; i < 20; i++)
         consume_counted(throttler, "k", 1, &tally);
     run_until_done(poller, &tally, STEADY_SECOND);
     assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], 10);
     assert_int_equal(tally.verdicts, 10);
-    assert_int_equal(ask_one(), 0);
+    assert_int_equal(client_ask(), 0);
     assert_int_equal(log_lines.lines, 2);
 }
 
@@ -148,12 +115,12 @@ static void test_probe_loads_the_script(void **state) {
     says("SCRIPT", sha);
     fake_node_says(node, "EVALSHA", gone, strlen(gone), 1);
     fake_node_says(node, "EVALSHA", LOADING, strlen(LOADING), 1);
-    open_with(remember_line, &log_lines);
-    assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
-    assert_int_equal(ask_one(), STEADY_UNAVAILABLE); /* without asking */
+    open_it();
+    assert_int_equal(client_ask(), STEADY_UNAVAILABLE);
+    assert_int_equal(client_ask(), STEADY_UNAVAILABLE); /* without asking */
     assert_int_equal(fake_node_heard(node, "EVALSHA"), 1);
     run_for(poller, 110 * MS);
-    assert_int_equal(ask_one(), 0);
+    assert_int_equal(client_ask(), 0);
     assert_int_equal(fake_node_heard(node, "EVALSHA"), 3);
     assert_int_equal(fake_node_heard(node, "SCRIPT"), 1);
 }
@@ -161,24 +128,21 @@ static void test_probe_loads_the_script(void **state) {
 /* A server that is loading says at once that it knows no such command, and that is no decision. */
 static void test_loading_without_the_module(void **state) {
     char url[64];
-    const steady_store_options options = {
-        .loop = &loop, .timeout = TIMEOUT, .log = remember_line, .log_data = &log_lines};
     (void)state;
     says("STEADY.CONSUME", "-ERR unknown command 'STEADY.CONSUME'\r\n");
     says("EVALSHA", LOADING);
     snprintf(url, sizeof url, "redis://127.0.0.1:%d", fake_node_port(node));
-    store = open_store(url, &options);
-    throttler = new_throttler(store, 10, HOUR);
+    client_open_with(url, (steady_store_options){.timeout = TIMEOUT});
     for (int round = 0; round < 3; round++) {
-        assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+        assert_int_equal(client_ask(), STEADY_UNAVAILABLE);
         fake_node_says(node, "EVALSHA", FAKE_HANG_UP, 0, 1);
         run_for(poller, 110 * MS);
-        assert_int_equal(ask_one(), STEADY_UNKNOWN); /* the probe */
+        assert_int_equal(client_ask(), STEADY_UNKNOWN); /* the probe */
         run_for(poller, 50 * MS);
     }
     assert_int_equal(log_lines.lines, 1);
     says("EVALSHA", VERDICT);
-    assert_int_equal(ask_one(), 0);
+    assert_int_equal(client_ask(), 0);
     assert_int_equal(log_lines.lines, 2);
 }
 
@@ -188,12 +152,12 @@ static void test_new_connection_begins_anew(void **state) {
     says("EVALSHA", VERDICT);
     fake_node_says(node, "EVALSHA", FAKE_HANG_UP, 0, 1);
     fake_node_says(node, "EVALSHA", LOADING, strlen(LOADING), 1);
-    open_with(remember_line, &log_lines);
-    assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+    open_it();
+    assert_int_equal(client_ask(), STEADY_UNAVAILABLE);
     run_for(poller, 110 * MS);
-    assert_int_equal(ask_one(), STEADY_UNKNOWN);
+    assert_int_equal(client_ask(), STEADY_UNKNOWN);
     run_for(poller, 50 * MS);
-    assert_int_equal(ask_one(), 0);
+    assert_int_equal(client_ask(), 0);
     assert_int_equal(log_lines.lines, 2); /* away, and back: what kept it away meanwhile is told once */
 }
 
@@ -201,7 +165,7 @@ static void test_blocking_calls(void **state) {
     steady_result r;
     (void)state;
     says("EVALSHA", LOADING);
-    open_with(remember_line, &log_lines);
+    open_it();
     for (int i = 0; i < 50; i++)
         assert_int_equal(steady_consume_sync(throttler, "k", 1, 1, &r), STEADY_UNAVAILABLE);
     assert_in_range(fake_node_heard(node, "EVALSHA"), 1, 5);
@@ -219,9 +183,11 @@ static void close_it(void *data, enum steady_log_level level, const char *text) 
 
 static void test_closed_by_the_log(void **state) {
     struct tally tally = {0};
+    char url[64];
     (void)state;
     says("EVALSHA", LOADING);
-    open_with(close_it, NULL);
+    snprintf(url, sizeof url, "redis://127.0.0.1:%d", fake_node_port(node));
+    client_open_with(url, (steady_store_options){.engine = STEADY_ENGINE_SCRIPT, .log = close_it});
     consume_counted(throttler, "k", 1, &tally);
     consume_counted(throttler, "k", 1, &tally);
     run_until_done(poller, &tally, STEADY_SECOND);

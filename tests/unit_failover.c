@@ -1,76 +1,25 @@
 /* SPDX-License-Identifier: MIT
  * A link whose server says that it is no primary, or comes and goes: what is sent again, and how often it connects. */
-#include "support.h"
+#include "client.h"
 
 #include "fake_server.h"
 
-#define MS STEADY_MILLISECOND
 #define TIMEOUT (200 * MS)
 #define MASTER "*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
 #define SLAVE "*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:6379\r\n$9\r\nconnected\r\n:0\r\n"
 
-static steady_poller *poller;
-static steady_loop loop;
-static struct log_lines log_lines;
 static struct fake_server *fake;
-static steady_store *store;
-static steady_throttler *throttler;
-
-static int set_up(void **state) {
-    (void)state;
-    memset(&log_lines, 0, sizeof log_lines);
-    assert_int_equal(steady_poller_new(&poller), 0);
-    loop = steady_poller_loop(poller);
-    return 0;
-}
 
 static int tear_down(void **state) {
-    (void)state;
-    steady_throttler_free(&throttler);
-    steady_store_close(&store);
+    client_close();
     if (fake != NULL) fake_stop(fake);
     fake = NULL;
-    steady_poller_free(&poller);
-    return 0;
-}
-
-static void open_at(int port) {
-    char url[64];
-    const steady_store_options options = {.loop = &loop,
-                                          .timeout = TIMEOUT,
-                                          .engine = STEADY_ENGINE_SCRIPT,
-                                          .log = remember_line,
-                                          .log_data = &log_lines};
-    snprintf(url, sizeof url, "redis://127.0.0.1:%d", port);
-    store = open_store(url, &options);
-    throttler = new_throttler(store, 10, HOUR);
+    return client_tear_down(state);
 }
 
 static void open_on(const struct fake_step *steps, size_t count) {
     fake = fake_start(steps, count);
-    open_at(fake_port(fake));
-}
-
-static int ask_one(void) {
-    struct tally tally = {0};
-    consume_counted(throttler, "somekey", 1, &tally);
-    run_until_done(poller, &tally, 5 * STEADY_SECOND);
-    return tally.last.error;
-}
-
-static unsigned count_of(const char *part) {
-    size_t len, n = strlen(part);
-    unsigned count = 0;
-    const char *bytes = fake_finish(fake, &len);
-    for (const char *p = bytes; (p = memmem(p, len - (size_t)(p - bytes), part, n)) != NULL; p += n)
-        count++;
-    return count;
-}
-
-static uint64_t reconnects(void) {
-    steady_stats stats;
-    steady_store_stats(store, &stats);
-    return stats.reconnects;
+    client_open_at(fake_port(fake), TIMEOUT);
 }
 
 /* Two are refused: each is asked again where the role is right, once. */
@@ -97,8 +46,8 @@ static void test_sent_again_to_the_primary(void **state) {
     assert_int_equal(tally.last.level, 2);
     assert_int_equal(log_lines.lines, 2); /* lost, and found */
     steady_store_close(&store);
-    assert_int_equal(count_of("EVALSHA"), 5);
-    assert_int_equal(count_of("*1\r\n$4\r\nROLE\r\n"), 1);
+    assert_int_equal(fake_count(fake, "EVALSHA"), 5);
+    assert_int_equal(fake_count(fake, "*1\r\n$4\r\nROLE\r\n"), 1);
 }
 
 /* The name leads to the same server, which is a replica now: it is not asked, and not connected to again and again. */
@@ -119,14 +68,13 @@ static void test_a_replica_is_not_used(void **state) {
     for (size_t i = 4; i < COUNT(steps); i += 4)
         memcpy(&steps[i], replica, sizeof replica);
     open_on(steps, COUNT(steps));
-    assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+    assert_int_equal(client_ask(), STEADY_UNAVAILABLE);
     assert_non_null(strstr(steady_store_trouble(store), "no primary"));
-    assert_int_equal(ask_one(), STEADY_UNAVAILABLE); /* at once, without asking */
+    assert_int_equal(client_ask(), STEADY_UNAVAILABLE); /* at once, without asking */
     run_for(poller, STEADY_SECOND);
-    assert_in_range(reconnects(), 3, 10);
+    assert_in_range(client_reconnects(), 3, 10);
     assert_int_equal(log_lines.lines, 1);
-    steady_throttler_free(&throttler);
-    steady_store_close(&store);
+    client_close();
     fake_stop(fake);
     fake = NULL;
 }
@@ -157,11 +105,10 @@ static void test_replica_of_unknown_role(void **state) {
         run_for(poller, 10 * MS);
     }
     run_until_done(poller, &tally, STEADY_SECOND);
-    assert_in_range(reconnects(), 3, 10);
+    assert_in_range(client_reconnects(), 3, 10);
     assert_int_equal(log_lines.lines, 1);
     assert_true(tally.errors[-STEADY_UNAVAILABLE] > tally.called / 2);
-    steady_throttler_free(&throttler);
-    steady_store_close(&store);
+    client_close();
     fake_stop(fake);
     fake = NULL;
 }
@@ -184,10 +131,10 @@ static void test_unknown_role_is_believed_in_the_end(void **state) {
     };
     (void)state;
     open_on(steps, COUNT(steps));
-    assert_int_equal(ask_one(), 0);
+    assert_int_equal(client_ask(), 0);
     assert_int_equal(log_lines.lines, 1);
     run_for(poller, 1100 * MS);
-    assert_int_equal(ask_one(), 0);
+    assert_int_equal(client_ask(), 0);
     assert_int_equal(log_lines.lines, 2);
     assert_non_null(strstr(log_lines.last, "again"));
 }
@@ -210,8 +157,8 @@ static void test_a_replica_that_stalls_is_left(void **state) {
     assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], 1); /* the one that had to wait for it */
     assert_true(tally.slowest < TIMEOUT + SLACK);
     run_for(poller, 2 * TIMEOUT);
-    assert_int_equal(ask_one(), 0);
-    assert_int_equal(reconnects(), 1);
+    assert_int_equal(client_ask(), 0);
+    assert_int_equal(client_reconnects(), 1);
 }
 
 /* Seven attempts come to nothing, and the next ones are far apart. After one answer they are close to each other again,
@@ -233,7 +180,7 @@ static void test_backoff_begins_anew(void **state) {
     const steady_us begin = now_us();
     open_on(steps, COUNT(steps));
     for (int i = 0; i < ROUNDS; i++) {
-        while (ask_one() != 0)
+        while (client_ask() != 0)
             run_for(poller, MS);
         verdicts[i] = now_us();
         if (i > 0 && verdicts[i] - verdicts[i - 1] < least) least = verdicts[i] - verdicts[i - 1];
@@ -245,7 +192,7 @@ static void test_backoff_begins_anew(void **state) {
 }
 
 int main(void) {
-#define WITH_POLLER(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define WITH_POLLER(test) cmocka_unit_test_setup_teardown(test, client_set_up, tear_down)
     const struct CMUnitTest tests[] = {
         WITH_POLLER(test_sent_again_to_the_primary),     WITH_POLLER(test_a_replica_is_not_used),
         WITH_POLLER(test_replica_of_unknown_role),       WITH_POLLER(test_unknown_role_is_believed_in_the_end),

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * A link against a server that does as it is told: what goes over the wire, and what no real server would do. */
-#include "support.h"
+#include "client.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -9,69 +9,30 @@
 
 #include "fake_server.h"
 
-#define MS STEADY_MILLISECOND
 #define TIMEOUT (100 * MS)
 
-static steady_poller *poller;
-static steady_loop loop;
-static struct log_lines log_lines;
 static struct fake_server *fake;
-static steady_store *store;
-static steady_throttler *throttler;
-
-static int set_up(void **state) {
-    (void)state;
-    memset(&log_lines, 0, sizeof log_lines);
-    assert_int_equal(steady_poller_new(&poller), 0);
-    loop = steady_poller_loop(poller);
-    return 0;
-}
 
 static void close_all(void) {
-    steady_throttler_free(&throttler);
-    steady_store_close(&store);
+    client_close();
     if (fake != NULL) fake_stop(fake);
     fake = NULL;
 }
 
 static int tear_down(void **state) {
-    (void)state;
     close_all();
-    steady_poller_free(&poller);
-    return 0;
+    return client_tear_down(state);
 }
 
 static void open_at(int port, const char *credentials, const char *path, steady_us timeout) {
     char url[128];
-    const steady_store_options options = {.loop = &loop,
-                                          .timeout = timeout,
-                                          .engine = STEADY_ENGINE_SCRIPT,
-                                          .log = remember_line,
-                                          .log_data = &log_lines};
     snprintf(url, sizeof url, "redis://%s127.0.0.1:%d%s", credentials, port, path);
-    store = open_store(url, &options);
-    throttler = new_throttler(store, 10, HOUR);
+    client_open(url, timeout);
 }
 
 static void open_on(const struct fake_step *steps, size_t count, const char *credentials, const char *path) {
     fake = fake_start(steps, count);
     open_at(fake_port(fake), credentials, path, TIMEOUT);
-}
-
-static int ask_one(void) {
-    struct tally tally = {0};
-    consume_counted(throttler, "somekey", 1, &tally);
-    run_until_done(poller, &tally, 5 * STEADY_SECOND);
-    return tally.last.error;
-}
-
-static unsigned count_of(const char *part) {
-    size_t len, n = strlen(part);
-    unsigned count = 0;
-    const char *bytes = fake_finish(fake, &len);
-    for (const char *p = bytes; (p = memmem(p, len - (size_t)(p - bytes), part, n)) != NULL; p += n)
-        count++;
-    return count;
 }
 
 /* ---- The wire ---- */
@@ -87,7 +48,7 @@ static void test_nothing_but_what_is_needed(void **state) {
     size_t len;
     (void)state;
     open_on(steps, COUNT(steps), "a%20b:p%40%3A%2F@", "/7");
-    assert_int_equal(ask_one(), 0);
+    assert_int_equal(client_ask(), 0);
     steady_store_close(&store);
     const char *bytes = fake_finish(fake, &len);
     assert_int_equal(len, sizeof head - 1 + 40 + sizeof tail - 1);
@@ -130,12 +91,12 @@ static void test_lost_twice_is_sent_whole(void **state) {
     };
     (void)state;
     open_on(steps, COUNT(steps), "", "");
-    assert_int_equal(ask_one(), 0);
+    assert_int_equal(client_ask(), 0);
     steady_store_close(&store);
-    assert_int_equal(count_of("EVALSHA"), 2);
-    assert_int_equal(count_of("SCRIPT\r\n$4\r\nLOAD"), 1);
-    assert_int_equal(count_of("\r\n$4\r\nEVAL\r\n"), 1);
-    assert_int_equal(count_of("#!lua"), 2);
+    assert_int_equal(fake_count(fake, "EVALSHA"), 2);
+    assert_int_equal(fake_count(fake, "SCRIPT\r\n$4\r\nLOAD"), 1);
+    assert_int_equal(fake_count(fake, "\r\n$4\r\nEVAL\r\n"), 1);
+    assert_int_equal(fake_count(fake, "#!lua"), 2);
 }
 
 /* Even a server that never finds the script is asked three times and no more. */
@@ -152,9 +113,9 @@ static void test_lost_for_ever(void **state) {
     };
     (void)state;
     open_on(steps, COUNT(steps), "", "");
-    assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+    assert_int_equal(client_ask(), STEADY_UNAVAILABLE);
     steady_store_close(&store);
-    assert_int_equal(count_of("*5\r\n"), 3);
+    assert_int_equal(fake_count(fake, "*5\r\n"), 3);
 }
 
 /* ---- Replies that are none ---- */
@@ -219,7 +180,7 @@ static void test_endless_error(void **state) {
     };
     (void)state;
     open_on(steps, COUNT(steps), "", "");
-    assert_int_equal(ask_one(), STEADY_UNKNOWN);
+    assert_int_equal(client_ask(), STEADY_UNKNOWN);
     assert_true(strlen(steady_store_trouble(store)) < 100);
 }
 
@@ -237,7 +198,7 @@ static void test_reply_that_nobody_asked_for(void **state) {
     struct tally tally = {0};
     (void)state;
     open_on(steps, COUNT(steps), "", "");
-    assert_int_equal(ask_one(), 0);
+    assert_int_equal(client_ask(), 0);
     run_for(poller, 100 * MS); /* left, and connected anew */
     consume_counted(throttler, "k", 1, &tally);
     run_until_done(poller, &tally, STEADY_SECOND);
@@ -258,11 +219,11 @@ static void test_other_errors_are_the_servers(void **state) {
     };
     (void)state;
     open_on(steps, COUNT(steps), "", "");
-    assert_int_equal(ask_one(), STEADY_SERVER);
+    assert_int_equal(client_ask(), STEADY_SERVER);
     assert_string_equal(steady_store_trouble(store), "ERR unknown command 'EVALSHA'");
-    assert_int_equal(ask_one(), STEADY_SERVER);
+    assert_int_equal(client_ask(), STEADY_SERVER);
     assert_string_equal(steady_store_trouble(store), "ERR"); /* the key is nobody's business */
-    assert_int_equal(ask_one(), 0);
+    assert_int_equal(client_ask(), 0);
 }
 
 /* ---- Connections that end ---- */
@@ -288,10 +249,10 @@ static void test_reset_after_some(void **state) {
         assert_int_equal(tally.verdicts, k);
         assert_int_equal(tally.errors[-STEADY_UNKNOWN], 8 - k);
         unsigned unknown = 0;
-        for (int error; (error = ask_one()) != 0; sleep_us(MS)) /* until it is connected again */
-            unknown += error == STEADY_UNKNOWN;                 /* written, so it may have been seen, once */
+        for (int error; (error = client_ask()) != 0; sleep_us(MS)) /* until it is connected again */
+            unknown += error == STEADY_UNKNOWN;                    /* written, so it may have been seen, once */
         steady_store_close(&store);
-        assert_in_range(count_of("EVALSHA"), 9, 9 + unknown);
+        assert_in_range(fake_count(fake, "EVALSHA"), 9, 9 + unknown);
         close_all();
     }
 }
@@ -341,8 +302,8 @@ static void test_greeting_refused(void **state) {
             {FAKE_AWAIT_CLOSE, 0, NULL, 0},
         };
         open_on(steps, COUNT(steps), ":hunter2@", "");
-        assert_int_equal(ask_one(), STEADY_REFUSED);
-        assert_int_equal(ask_one(), STEADY_REFUSED); /* at once: it is known */
+        assert_int_equal(client_ask(), STEADY_REFUSED);
+        assert_int_equal(client_ask(), STEADY_REFUSED); /* at once: it is known */
         assert_null(strstr(log_lines.all, "hunter2"));
         assert_null(strstr(steady_store_trouble(store), "hunter2"));
         close_all();
@@ -356,14 +317,12 @@ static void test_greeting_with_one_in_flight(void **state) {
         {FAKE_EXPECT, 1, NULL, 0}, {FAKE_SEND, 0, ":1\r\n", 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0},
     };
     char url[64];
-    const steady_store_options options = {
-        .loop = &loop, .timeout = TIMEOUT, .max_in_flight = 1, .engine = STEADY_ENGINE_SCRIPT};
     (void)state;
     fake = fake_start(steps, COUNT(steps));
     snprintf(url, sizeof url, "redis://:hunter2@127.0.0.1:%d/7", fake_port(fake));
-    store = open_store(url, &options);
-    throttler = new_throttler(store, 10, HOUR);
-    assert_int_equal(ask_one(), 0);
+    client_open_with(url,
+                     (steady_store_options){.timeout = TIMEOUT, .max_in_flight = 1, .engine = STEADY_ENGINE_SCRIPT});
+    assert_int_equal(client_ask(), 0);
 }
 
 static void test_greeting_answered_with_nonsense(void **state) {
@@ -375,7 +334,7 @@ static void test_greeting_answered_with_nonsense(void **state) {
     };
     (void)state;
     open_on(steps, COUNT(steps), ":hunter2@", "");
-    assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+    assert_int_equal(client_ask(), STEADY_UNAVAILABLE);
 }
 
 /* The server read none of it, and says so. */
@@ -445,7 +404,7 @@ static void test_black_hole(void **state) {
     run_for(poller, 4 * TIMEOUT); /* the attempt is given up, and it is known to be down */
     assert_int_equal(log_lines.lines, 1);
     const steady_us begin = now_us();
-    assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+    assert_int_equal(client_ask(), STEADY_UNAVAILABLE);
     assert_true(now_us() - begin < TIMEOUT / 2);
     for (size_t i = 0; i < COUNT(fillers); i++)
         close(fillers[i]);
@@ -463,7 +422,7 @@ static void test_asking_again_and_again(void **state) {
     unsigned times = 0;
     (void)state;
     open_at(free_port(), "", "", TIMEOUT);
-    assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+    assert_int_equal(client_ask(), STEADY_UNAVAILABLE);
     assert_int_equal(steady_consume(throttler, "k", 1, 1, ask_again, &times), 0);
     for (int turn = 0; turn < 20 && times == 0; turn++)
         steady_poller_run(poller, MS);
@@ -471,7 +430,7 @@ static void test_asking_again_and_again(void **state) {
 }
 
 int main(void) {
-#define WITH_POLLER(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define WITH_POLLER(test) cmocka_unit_test_setup_teardown(test, client_set_up, tear_down)
     const struct CMUnitTest tests[] = {
         WITH_POLLER(test_nothing_but_what_is_needed),
         WITH_POLLER(test_replies_in_slices),

@@ -1,48 +1,34 @@
 /* SPDX-License-Identifier: MIT
  * Callbacks, of decisions and of the log, that run the loop themselves: what waits has its end in there, once. */
-#include "support.h"
+#include "client.h"
 
 #include "fake_node.h"
 
-#define MS STEADY_MILLISECOND
 #define TIMEOUT (60 * MS)
 #define VERDICT ":3600000000\r\n"
 
-static steady_poller *poller;
-static steady_loop loop;
 static struct fake_node *node;
-static steady_store *store;
-static steady_throttler *throttler;
 static unsigned called[3];
 static int errors[3];
 static steady_us ended_at[3];
 
 static int set_up(void **state) {
-    (void)state;
     memset(called, 0, sizeof called);
     memset(ended_at, 0, sizeof ended_at);
-    assert_int_equal(steady_poller_new(&poller), 0);
-    loop = steady_poller_loop(poller);
     node = fake_node_start(false);
-    return 0;
+    return client_set_up(state);
 }
 
 static int tear_down(void **state) {
-    (void)state;
-    steady_throttler_free(&throttler);
-    steady_store_close(&store);
+    client_close();
     fake_node_stop(node);
-    steady_poller_free(&poller);
-    return 0;
+    return client_tear_down(state);
 }
 
 static void open_at(int port, void (*log)(void *data, enum steady_log_level level, const char *text)) {
     char url[64];
-    const steady_store_options options = {
-        .loop = &loop, .timeout = TIMEOUT, .engine = STEADY_ENGINE_SCRIPT, .log = log};
     snprintf(url, sizeof url, "redis://127.0.0.1:%d", port);
-    store = open_store(url, &options);
-    throttler = new_throttler(store, 10, HOUR);
+    client_open_with(url, (steady_store_options){.timeout = TIMEOUT, .engine = STEADY_ENGINE_SCRIPT, .log = log});
 }
 
 static void ended(const steady_result *result, void *data) {

@@ -1,26 +1,20 @@
 /* SPDX-License-Identifier: MIT
  * Peeks and replicas that do as they are told: lists of replicas that are none, replicas that refuse, hang up or are
  * something else. */
-#include "support.h"
+#include "client.h"
 
 #include <stdlib.h>
 
 #include "fake_node.h"
 
-#define MS STEADY_MILLISECOND
 #define TIMEOUT (200 * MS)
 #define AT_SERVER ":3600000000\r\n"  /* level 1 */
 #define AT_REPLICA ":7200000000\r\n" /* level 2 */
 #define MASTER "*3\r\n$6\r\nmaster\r\n:0\r\n"
 #define REPLICA(state) "*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:6379\r\n" state "\r\n:0\r\n"
 
-static steady_poller *poller;
-static steady_loop loop;
-static struct log_lines log_lines;
 static struct fake_node *server, *replica;
 static char role[128]; /* the server's, which names the replica */
-static steady_store *store;
-static steady_throttler *throttler;
 
 static void says(struct fake_node *node, const char *word, const char *reply) {
     fake_node_says(node, word, reply, strlen(reply), 0);
@@ -28,10 +22,6 @@ static void says(struct fake_node *node, const char *word, const char *reply) {
 
 static int set_up(void **state) {
     char port[8];
-    (void)state;
-    memset(&log_lines, 0, sizeof log_lines);
-    assert_int_equal(steady_poller_new(&poller), 0);
-    loop = steady_poller_loop(poller);
     server = fake_node_start(false);
     replica = fake_node_start(false);
     const int len = snprintf(port, sizeof port, "%d", fake_node_port(replica));
@@ -40,30 +30,20 @@ static int set_up(void **state) {
     says(server, "EVALSHA", AT_SERVER);
     says(replica, "ROLE", REPLICA("$9\r\nconnected"));
     says(replica, "EVALSHA", AT_REPLICA);
-    return 0;
-}
-
-static void close_store(void) {
-    steady_throttler_free(&throttler);
-    steady_store_close(&store);
+    return client_set_up(state);
 }
 
 static int tear_down(void **state) {
-    (void)state;
-    close_store();
-    steady_poller_free(&poller);
+    client_close();
     fake_node_stop(replica);
     fake_node_stop(server);
-    return 0;
+    return client_tear_down(state);
 }
 
 static void open_for(enum steady_engine engine) {
     char url[64];
-    const steady_store_options options = {
-        .loop = &loop, .timeout = TIMEOUT, .engine = engine, .log = remember_line, .log_data = &log_lines};
     snprintf(url, sizeof url, "redis://127.0.0.1:%d?peek=replica", fake_node_port(server));
-    store = open_store(url, &options);
-    throttler = new_throttler(store, 10, HOUR);
+    client_open_with(url, (steady_store_options){.timeout = TIMEOUT, .engine = engine});
 }
 
 static void open_it(void) { open_for(STEADY_ENGINE_SCRIPT); }
@@ -129,7 +109,7 @@ static void test_lists_that_name_nobody(void **state) {
         if (asked < 1 || asked > 10) fail_msg("%s: asked %u times", answers[i], asked);
         assert_int_equal(fake_node_accepted(replica), 0);
         assert_int_equal(log_lines.lines, 0);
-        close_store();
+        client_close();
     }
 }
 
@@ -160,7 +140,7 @@ static void test_not_a_connected_replica(void **state) {
         open_it();
         assert_by_server(150 * MS);
         assert_in_range(fake_node_accepted(replica), 1, 50);
-        close_store();
+        client_close();
     }
     assert_int_equal(fake_node_heard(replica, "EVALSHA"), 0);
     assert_int_equal(log_lines.lines, 0);

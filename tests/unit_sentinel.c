@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Sentinels that say what no real one would, late, in slices or never, and stores that are closed meanwhile. */
-#include "support.h"
+#include "client.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -11,25 +11,11 @@
 #include "fake_node.h"
 #include "fake_server.h"
 
-#define MS STEADY_MILLISECOND
 #define TIMEOUT (100 * MS)
 #define MASTER "*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
 #define SLAVE "*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:6379\r\n$9\r\nconnected\r\n:0\r\n"
 
-static steady_poller *poller;
-static steady_loop loop;
-static struct log_lines log_lines;
 static struct fake_server *sentinels[2], *servers[2];
-static steady_store *store;
-static steady_throttler *throttler;
-
-static int set_up(void **state) {
-    (void)state;
-    memset(&log_lines, 0, sizeof log_lines);
-    assert_int_equal(steady_poller_new(&poller), 0);
-    loop = steady_poller_loop(poller);
-    return 0;
-}
 
 static void stop_fakes(struct fake_server *fakes[2]) {
     for (int i = 0; i < 2; i++) {
@@ -39,38 +25,22 @@ static void stop_fakes(struct fake_server *fakes[2]) {
 }
 
 static void close_all(void) {
-    steady_throttler_free(&throttler);
-    steady_store_close(&store);
+    client_close();
     stop_fakes(sentinels);
     stop_fakes(servers);
 }
 
 static int tear_down(void **state) {
-    (void)state;
     close_all();
-    steady_poller_free(&poller);
-    return 0;
+    return client_tear_down(state);
 }
 
 static void open_it(void) {
     char url[128];
-    const steady_store_options options = {.loop = &loop,
-                                          .timeout = TIMEOUT,
-                                          .engine = STEADY_ENGINE_SCRIPT,
-                                          .log = remember_line,
-                                          .log_data = &log_lines};
     const int n = snprintf(url, sizeof url, "redis+sentinel://127.0.0.1:%d", fake_port(sentinels[0]));
     snprintf(url + n, sizeof url - (size_t)n, sentinels[1] != NULL ? ",127.0.0.1:%d/main" : "/main",
              sentinels[1] != NULL ? fake_port(sentinels[1]) : 0);
-    store = open_store(url, &options);
-    throttler = new_throttler(store, 10, HOUR);
-}
-
-static int ask_one(void) {
-    struct tally tally = {0};
-    consume_counted(throttler, "somekey", 1, &tally);
-    run_until_done(poller, &tally, 5 * STEADY_SECOND);
-    return tally.last.error;
+    client_open(url, TIMEOUT);
 }
 
 /* A sentinel that gives this answer to each question of the first connection, to the first of them like this. */
@@ -127,7 +97,7 @@ static void test_no_answer_of_a_sentinel(void **state) {
         memset(&log_lines, 0, sizeof log_lines);
         sentinels[0] = sentinel_saying(answers[i], FAKE_SEND);
         open_it();
-        const int error = ask_one();
+        const int error = client_ask();
         for (const steady_us until = now_us() + 2 * STEADY_SECOND; log_lines.lines == 0 && now_us() < until;)
             run_for(poller, 5 * MS);
         if (error != STEADY_UNAVAILABLE || strstr(log_lines.all, "no answer") == NULL)
@@ -148,7 +118,7 @@ static void test_hosts_out_of_their_mind(void **state) {
     for (size_t i = 0; i < COUNT(answers); i++) {
         sentinels[0] = sentinel_saying(answers[i], FAKE_SEND);
         open_it();
-        assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
+        assert_int_equal(client_ask(), STEADY_UNAVAILABLE);
         for (const char *c = steady_store_trouble(store); *c != '\0'; c++)
             assert_true(*c >= ' ' && *c <= '~');
         close_all();
@@ -164,7 +134,7 @@ static void test_in_slices(void **state) {
     servers[0] = fake_start(primary, COUNT(primary));
     sentinels[0] = sentinel_saying(naming(servers[0]), FAKE_DRIP);
     open_it();
-    while (ask_one() != 0)
+    while (client_ask() != 0)
         run_for(poller, 10 * MS);
 }
 
@@ -189,13 +159,11 @@ static void name_port(char answer[64], int port) {
 /* How long it takes until there is a verdict. */
 static steady_us open_by_two(const struct fake_node *first, const struct fake_node *second) {
     char url[128];
-    const steady_store_options options = {.loop = &loop, .timeout = TIMEOUT, .engine = STEADY_ENGINE_SCRIPT};
     snprintf(url, sizeof url, "redis+sentinel://127.0.0.1:%d,127.0.0.1:%d/main", fake_node_port(first),
              fake_node_port(second));
     const steady_us begin = now_us();
-    store = open_store(url, &options);
-    throttler = new_throttler(store, 10, HOUR);
-    while (ask_one() != 0) {
+    client_open(url, TIMEOUT);
+    while (client_ask() != 0) {
         if (now_us() - begin > 5 * STEADY_SECOND) fail_msg("%s", steady_store_trouble(store));
         run_for(poller, MS);
     }
@@ -322,14 +290,14 @@ static void test_forked_meanwhile(void **state) {
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_int_equal(status, 0);
     const steady_us begin = now_us();
-    while (ask_one() != 0) {
+    while (client_ask() != 0) {
         assert_true(now_us() - begin < STEADY_SECOND);
         run_for(poller, MS);
     }
 }
 
 int main(void) {
-#define WITH_POLLER(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define WITH_POLLER(test) cmocka_unit_test_setup_teardown(test, client_set_up, tear_down)
     const struct CMUnitTest tests[] = {
         WITH_POLLER(test_no_answer_of_a_sentinel), WITH_POLLER(test_hosts_out_of_their_mind),
         WITH_POLLER(test_switch_while_connecting), WITH_POLLER(test_in_slices),

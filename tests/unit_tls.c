@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * TLS against servers of our own: names and tickets, records of any size, new keys, ends of all kinds, and what is no
  * TLS at all. */
-#include "support.h"
+#include "client.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -16,53 +16,25 @@
 #include "tls_server.h"
 #include "wire.h"
 
-#define MS STEADY_MILLISECOND
 #define TIMEOUT (100 * MS)
 
-static steady_poller *poller;
-static steady_loop loop;
-static struct log_lines log_lines;
 static struct tls_server *server;
 static struct fake_server *fake;
-static steady_store *store;
-static steady_throttler *throttler;
-
-static int set_up(void **state) {
-    (void)state;
-    memset(&log_lines, 0, sizeof log_lines);
-    assert_int_equal(steady_poller_new(&poller), 0);
-    loop = steady_poller_loop(poller);
-    return 0;
-}
-
-static void close_store(void) {
-    steady_throttler_free(&throttler);
-    steady_store_close(&store);
-}
 
 static int tear_down(void **state) {
-    (void)state;
-    close_store();
+    client_close();
     tls_server_stop(server);
     server = NULL;
     if (fake != NULL) fake_stop(fake);
     fake = NULL;
-    steady_poller_free(&poller);
-    return 0;
+    return client_tear_down(state);
 }
 
 static void open_at(const char *host, int port, const char *server_name, steady_us timeout) {
     const steady_tls_options tls = {.ca_file = certificate("ca.pem"), .server_name = server_name};
-    const steady_store_options options = {.loop = &loop,
-                                          .timeout = timeout,
-                                          .log = remember_line,
-                                          .log_data = &log_lines,
-                                          .engine = STEADY_ENGINE_SCRIPT,
-                                          .tls = &tls};
     char url[64];
     snprintf(url, sizeof url, "rediss://%s:%d", host, port);
-    store = open_store(url, &options);
-    throttler = new_throttler(store, 10, HOUR);
+    client_open_with(url, (steady_store_options){.timeout = timeout, .engine = STEADY_ENGINE_SCRIPT, .tls = &tls});
 }
 
 static void start(const struct tls_server_rules *rules, steady_us timeout) {
@@ -86,7 +58,7 @@ static void assert_name_sent(const char *host, const char *server_name, const ch
         &(struct tls_server_rules){.certificate = strcmp(name, "elsewhere.example") == 0 ? "elsewhere" : "server"});
     open_at(host, tls_server_port(server), server_name, STEADY_SECOND);
     assert_int_equal(ask(1).allowed, 1);
-    close_store();
+    client_close();
     const struct tls_server_seen seen = tls_server_finish(server);
     assert_string_equal(seen.name, name);
     assert_int_equal(seen.goodbyes, 1);
@@ -119,7 +91,7 @@ static void test_stars(void **state) {
         const struct tally tally = ask(1);
         if (tally.allowed != names[i].trusted) fail_msg("%s: %s", names[i].name, steady_store_trouble(store));
         if (!names[i].trusted) assert_non_null(strstr(steady_store_trouble(store), "certificate is not for"));
-        close_store();
+        client_close();
         tls_server_stop(server);
         server = NULL;
     }
@@ -141,7 +113,7 @@ static void test_new_keys(void **state) {
     assert_int_equal(ask(1).allowed, 1);
     for (int i = 0; i < 20; i++)
         assert_int_equal(ask(100).allowed, 100);
-    close_store();
+    client_close();
     assert_int_equal(tls_server_finish(server).connections, 1);
 }
 
@@ -153,7 +125,7 @@ static void test_answers_in_one_piece(void **state) {
         const steady_us since = now_us();
         assert_int_equal(ask(5000).allowed, 5000);
         assert_true(now_us() - since < 5 * STEADY_SECOND);
-        close_store();
+        client_close();
         tls_server_stop(server);
         server = NULL;
     }
@@ -177,7 +149,7 @@ static void assert_ends(int version, bool goodbye) {
         assert_int_equal(tally.errors[-STEADY_UNKNOWN], 11);
         assert_non_null(strstr(steady_store_trouble(store), "the server closed the connection"));
     }
-    close_store();
+    client_close();
     const struct tls_server_seen seen = tls_server_finish(server);
     assert_in_range(seen.connections, 5, 6);
     assert_int_equal(seen.resumed, seen.connections - 1);
@@ -227,7 +199,7 @@ static void test_babble(void **state) {
         const struct tally tally = ask(1);
         assert_int_equal(tally.verdicts + tally.errors[-STEADY_UNKNOWN], 0);
         if (strstr(log_lines.last, babble[i].says) == NULL) fail_msg("%zu: %s", i, log_lines.last);
-        close_store();
+        client_close();
         fake_stop(fake);
         fake = NULL;
         memset(&log_lines, 0, sizeof log_lines);
@@ -254,7 +226,7 @@ static void test_stalled(void **state) {
         while (log_lines.lines == 0 && now_us() - since < 2 * STEADY_SECOND)
             steady_poller_run(poller, TIMEOUT);
         assert_non_null(strstr(log_lines.last, "no TLS: the server does not answer"));
-        close_store();
+        client_close();
         fake_stop(fake);
         fake = NULL;
         memset(&log_lines, 0, sizeof log_lines);
@@ -437,7 +409,7 @@ static void test_out_of_memory(void **state) {
             steady_consume_sync(throttler, "k", 1, 1, &result);
         }
         allocations_left = -1;
-        close_store();
+        client_close();
         assert_int_equal(ERR_peek_error(), 0);
         failed += result.error != 0;
         answered += result.error == 0;
@@ -445,7 +417,7 @@ static void test_out_of_memory(void **state) {
     assert_true(failed > 20);
 }
 
-#define WITH_LOOP(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define WITH_LOOP(test) cmocka_unit_test_setup_teardown(test, client_set_up, tear_down)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
