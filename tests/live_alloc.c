@@ -189,7 +189,7 @@ static const char *stored(const char *key) {
 /* Nothing was charged but what was allowed, and perhaps what nobody knows of. */
 static void assert_charged(const struct scene *s, const char *key) {
     const int level = atoi(stored(key));
-    assert_in_range(level, s->allowed, s->allowed + s->unsure);
+    assert_between(level, s->allowed, s->allowed + s->unsure);
 }
 
 static void every_allocation_may_fail(void (*play)(struct scene *, const char *), const char *name) {
@@ -375,7 +375,7 @@ static void start_tls(void) {
     assert_string_equal(done, "OK");
 }
 
-static int start(void **state) {
+static int group_set_up(void **state) {
     (void)state;
     server_start(&server, "--repl-diskless-sync-delay 0");
     server_start(&replica, NULL);
@@ -387,7 +387,7 @@ static int start(void **state) {
     return 0;
 }
 
-static int stop(void **state) {
+static int group_tear_down(void **state) {
     (void)state;
     certificates_remove();
     server_stop(&sentinel);
@@ -411,5 +411,5 @@ int main(void) {
         cmocka_unit_test(no_decision_over_tls_allocates),
         cmocka_unit_test(no_decision_on_a_context_of_ours_allocates),
     };
-    return cmocka_run_group_tests(tests, start, stop);
+    return cmocka_run_group_tests(tests, group_set_up, group_tear_down);
 }

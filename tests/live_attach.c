@@ -165,7 +165,7 @@ static void test_frozen(const struct stage *stage) {
     run_act(&frozen, STEADY_SECOND);
     server_thaw(&server);
     assert_int_equal(frozen.errors[-STEADY_UNKNOWN], 20);
-    assert_in_range(frozen.slowest, TIMEOUT, TIMEOUT + 50 * MS);
+    assert_between(frozen.slowest, TIMEOUT, TIMEOUT + 50 * MS);
     for (int i = 0; i < 20; i++)
         consume_counted(act.throttler, "after", 1, &after);
     run_act(&after, STEADY_SECOND);
@@ -217,7 +217,7 @@ static void test_decides_nothing(const struct stage *stage) {
         assert_int_equal(tally.last.error, STEADY_UNAVAILABLE);
     }
     const long long asked = server_stat(&server, "errorstat_MASTERDOWN:count") - before;
-    assert_in_range(asked, 1, 2 + 20 * (now_us() - begin) / STEADY_SECOND);
+    assert_between(asked, 1, 2 + 20 * (now_us() - begin) / STEADY_SECOND);
     assert_int_equal(strncmp(steady_store_trouble(act.store), "MASTERDOWN", 10), 0);
     assert_int_equal(act.log.lines, 1);
     server_ask(&server, "REPLICAOF NO ONE");
@@ -540,13 +540,13 @@ static void play(void **state) {
         test(stages[i]);
 }
 
-static int start(void **state) {
+static int group_set_up(void **state) {
     (void)state;
     server_start(&server, NULL);
     return 0;
 }
 
-static int stop(void **state) {
+static int group_tear_down(void **state) {
     (void)state;
     server_stop(&server);
     return 0;
@@ -595,5 +595,5 @@ int main(void) {
         ON_ALL_LOOPS(16, "silent for long"),
         ON_ALL_LOOPS(17, "forked"),
     };
-    return cmocka_run_group_tests_name("attach", tests, start, stop);
+    return cmocka_run_group_tests_name("attach", tests, group_set_up, group_tear_down);
 }

@@ -54,7 +54,7 @@ static int with_module(void **state) {
     return rig_set_up(state);
 }
 
-static int stop(void **state) {
+static int group_tear_down(void **state) {
     (void)state;
     cluster_stop(&cluster);
     return 0;
@@ -148,11 +148,11 @@ static void test_spread(void **state) {
     }
     run_until_done(rig.poller, &tally, 20 * STEADY_SECOND);
     assert_int_equal(tally.allowed, 20001);
-    assert_in_range(cluster_stat(&cluster, "cmdstat_cluster|slots:calls"), 1, 2);
-    assert_in_range(cluster_stat(&cluster, "errorstat_MOVED:count"), 0, 3);
+    assert_between(cluster_stat(&cluster, "cmdstat_cluster|slots:calls"), 1, 2);
+    assert_between(cluster_stat(&cluster, "errorstat_MOVED:count"), 0, 3);
     for (unsigned i = 0; i < PRIMARIES; i++) {
         assert_true(server_stat(&cluster.nodes[i], "cmdstat_evalsha:calls") > 5000);
-        assert_in_range(server_stat(&cluster.nodes[i], "cmdstat_script|load:calls"), 1, 1);
+        assert_between(server_stat(&cluster.nodes[i], "cmdstat_script|load:calls"), 1, 1);
     }
     assert_int_equal(stats().reconnects, 0);
     assert_int_equal(rig.log.lines, 0);
@@ -378,7 +378,7 @@ static void test_failover(void **state) {
     finish(&spared);
     print_message("used %lld ms after the replica had taken over\n", (long long)(took / 1000));
     assert_true(took < STEADY_SECOND);
-    assert_in_range(hit.tally.errors[-STEADY_UNKNOWN], 0, 50);
+    assert_between(hit.tally.errors[-STEADY_UNKNOWN], 0, 50);
     assert_spared(&spared);
     account(&spared.tally, charged(spared.tag, spared.keys));
     account_lost(&hit.tally, charged(hit.tag, hit.keys), 50);
@@ -408,14 +408,14 @@ static void test_frozen_primary(void **state) {
     finish(&spared);
     print_message("used %lld ms after the replica had taken over\n", (long long)(took / 1000));
     assert_true(took < STEADY_SECOND);
-    assert_in_range(hit.tally.slowest, DEADLINE, DEADLINE + SLACK);
-    assert_in_range(hit.tally.errors[-STEADY_UNKNOWN], 1, hit.tally.submitted);
+    assert_between(hit.tally.slowest, DEADLINE, DEADLINE + SLACK);
+    assert_between(hit.tally.errors[-STEADY_UNKNOWN], 1, hit.tally.submitted);
     assert_spared(&spared);
     account(&spared.tally, charged(spared.tag, spared.keys));
     const long long kept = charged(hit.tag, hit.keys);
     server_thaw(&cluster.nodes[1]); /* it answers what it was sent, to nobody, and finds out that it is a replica */
     cluster_await(&cluster);
-    assert_in_range(charged(hit.tag, hit.keys), kept, kept);
+    assert_between(charged(hit.tag, hit.keys), kept, kept);
     account_lost(&hit.tally, kept, 50);
     assert_loop_never_held();
 }
@@ -459,7 +459,7 @@ static void test_node_gone_for_good(void **state) {
     }
     assert_int_equal(hit.tally.verdicts, verdicts);
     assert_true(hit.tally.errors[-STEADY_UNAVAILABLE] > 100);
-    assert_in_range(hit.tally.slowest, 0, DEADLINE + SLACK);
+    assert_between(hit.tally.slowest, 0, DEADLINE + SLACK);
     assert_spared(&spared);
     account(&spared.tally, charged(spared.tag, spared.keys));
     assert_loop_never_held();
@@ -512,5 +512,5 @@ int main(void) {
         WITH(without_replicas, test_cluster_down),
         WITH(with_module, test_module),
     };
-    return cmocka_run_group_tests_name("cluster", tests, NULL, stop);
+    return cmocka_run_group_tests_name("cluster", tests, NULL, group_tear_down);
 }

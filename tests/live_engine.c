@@ -21,7 +21,7 @@ static const char *module_path(void) {
     return path;
 }
 
-static int start(void **state) {
+static int group_set_up(void **state) {
     char options[PATH_MAX + 64];
     (void)state;
     snprintf(options, sizeof options, "--enable-module-command yes --loadmodule %s", module_path());
@@ -30,7 +30,7 @@ static int start(void **state) {
     return 0;
 }
 
-static int stop(void **state) {
+static int group_tear_down(void **state) {
     (void)state;
     server_stop(&with_module);
     server_stop(&without);
@@ -246,7 +246,7 @@ static void test_strangers_key_spoils_nothing(void **state) {
         assert_int_equal(tally.errors[-STEADY_REFUSED], 1);
         assert_int_equal(tally.allowed, 49);
     }
-    assert_in_range(calls(&with_module, "evalsha"), 0, 49); /* of the first burst */
+    assert_between(calls(&with_module, "evalsha"), 0, 49); /* of the first burst */
     close_only(&store, &throttler);
 }
 
@@ -430,5 +430,5 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_back_behind_a_proxy_that_hangs_up, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_wrong_replies, set_up, tear_down),
     };
-    return cmocka_run_group_tests(tests, start, stop);
+    return cmocka_run_group_tests(tests, group_set_up, group_tear_down);
 }

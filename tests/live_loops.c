@@ -126,7 +126,7 @@ static void test_deadlines(void **state) {
         run_act(&act, &frozen, STEADY_SECOND);
         server_thaw(&server);
         assert_int_equal(frozen.errors[-STEADY_UNKNOWN], 20);
-        assert_in_range(frozen.slowest, TIMEOUT, TIMEOUT + 50 * MS);
+        assert_between(frozen.slowest, TIMEOUT, TIMEOUT + 50 * MS);
         close_act(&act);
     }
 }
@@ -234,13 +234,13 @@ static void test_closed_in_a_child(void **state) {
     }
 }
 
-static int start(void **state) {
+static int group_set_up(void **state) {
     (void)state;
     server_start(&server, NULL);
     return 0;
 }
 
-static int stop(void **state) {
+static int group_tear_down(void **state) {
     (void)state;
     server_stop(&server);
     return 0;
@@ -257,5 +257,5 @@ int main(void) {
         cmocka_unit_test(test_close_at_once),
         cmocka_unit_test(test_closed_in_a_child),
     };
-    return cmocka_run_group_tests_name("loops", tests, start, stop);
+    return cmocka_run_group_tests_name("loops", tests, group_set_up, group_tear_down);
 }

@@ -10,13 +10,13 @@ static steady_poller *poller;
 static steady_loop loop;
 static const steady_store_options patient = {.loop = &loop, .timeout = 5 * STEADY_SECOND};
 
-static int start(void **state) {
+static int group_set_up(void **state) {
     (void)state;
     server_start(&server, NULL);
     return 0;
 }
 
-static int stop(void **state) {
+static int group_tear_down(void **state) {
     (void)state;
     server_stop(&server);
     return 0;
@@ -552,5 +552,5 @@ int main(void) {
         WITH_POLLER(test_close_inside_the_log),
         WITH_POLLER(test_free_inside_the_log),
     };
-    return cmocka_run_group_tests_name("redis", tests, start, stop);
+    return cmocka_run_group_tests_name("redis", tests, group_set_up, group_tear_down);
 }

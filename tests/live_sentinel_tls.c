@@ -36,7 +36,7 @@ static int ask(const char *of_sentinel, const char *of_server, char trouble[256]
     return error;
 }
 
-static int stop(void **state) {
+static int tear_down(void **state) {
     (void)state;
     server_stop(&sentinel);
     server_stop(&server);
@@ -67,9 +67,9 @@ static void test_server_not_trusted(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(test_both_trusted, stop),
-        cmocka_unit_test_teardown(test_sentinel_not_trusted, stop),
-        cmocka_unit_test_teardown(test_server_not_trusted, stop),
+        cmocka_unit_test_teardown(test_both_trusted, tear_down),
+        cmocka_unit_test_teardown(test_sentinel_not_trusted, tear_down),
+        cmocka_unit_test_teardown(test_server_not_trusted, tear_down),
     };
     certificates_make();
     const int failed = cmocka_run_group_tests_name("sentinel over TLS", tests, NULL, NULL);

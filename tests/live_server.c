@@ -118,7 +118,7 @@ static void test_read_only(void **state) {
 static void assert_left_alone(const char *error, steady_us since) {
     char field[64];
     snprintf(field, sizeof field, "errorstat_%s:count", error);
-    assert_in_range(server_stat(&rig.server, field), 1, 3 + 20 * (now_us() - since) / STEADY_SECOND);
+    assert_between(server_stat(&rig.server, field), 1, 3 + 20 * (now_us() - since) / STEADY_SECOND);
 }
 
 static void spin(void) { server_ask(&rig.server, "EVAL %s 0", "while true do end"); }
@@ -232,7 +232,7 @@ static void test_wiped_under_load(void **state) {
     assert_int_equal(tally.verdicts, tally.called);
     const long long wipes = server_stat(&rig.server, "cmdstat_flushall:calls");
     assert_true(wipes > 10);
-    assert_in_range(tally.allowed, 100, 100 * (wipes + 1));
+    assert_between(tally.allowed, 100, 100 * (wipes + 1));
 }
 
 static void test_evicted(void **state) {
@@ -316,7 +316,7 @@ static void test_wrong_password_is_no_storm(void **state) {
     trickle(&tally, 5 * MS, 1500 * MS);
     const long long after = server_stat(&rig.server, "total_connections_received") - 1;
     assert_int_equal(tally.errors[-STEADY_REFUSED], tally.called);
-    assert_in_range(after - before, 1, 2);
+    assert_between(after - before, 1, 2);
     assert_int_equal(rig.log.lines, 1);
     assert_null(strstr(rig.log.all, "hunter2"));
     assert_null(strstr(steady_store_trouble(rig.store), "hunter2"));
@@ -396,7 +396,7 @@ static void test_user_deleted(void **state) {
     const long long after = server_stat(&rig.server, "total_connections_received") - 1;
     assert_int_equal(tally.verdicts, 0);
     assert_true(tally.errors[-STEADY_REFUSED] > tally.called / 2);
-    assert_in_range(after - before, 1, 3);
+    assert_between(after - before, 1, 3);
     server_ask(&rig.server, "ACL SETUSER app on >hunter2 ~* +@all");
     const steady_us since = now_us();
     while (ask_one() != 0) {

@@ -3,8 +3,6 @@
 #ifndef SUPPORT_H
 #define SUPPORT_H
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -12,8 +10,7 @@
 #include <string.h>
 #include <sys/types.h>
 
-#include <cmocka.h>
-
+#include "assertions.h"
 #include "steady.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])

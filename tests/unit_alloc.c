@@ -1,17 +1,14 @@
 /* SPDX-License-Identifier: MIT
  * Memory, on the embedded store: every allocation fails in turn, in every public call, and a decision makes none. */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "alloc.h"
+#include "assertions.h"
 #include "steady.h"
 
 #define KEYS 500

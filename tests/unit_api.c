@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * Bad arguments through the public API: each refused with a reason, nothing charged, nothing sent, no callback. */
-#include <setjmp.h>
-#include <stdarg.h>
+#include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include <cmocka.h>
-#include <pthread.h>
 #include <string.h>
 
+#include "assertions.h"
 #include "steady.h"
 
 #define KEY_MAX 1024

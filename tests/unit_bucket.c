@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * The properties a bucket has whatever the numbers: bound, exact waits, failures that change nothing, conservation. */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include <cmocka.h>
 #include <string.h>
 
+#include "assertions.h"
 #include "bucket.h"
 #include "random.h"
 

@@ -46,7 +46,7 @@ static void check_asked_now_and_then(const char *refusal, const char *word) {
     const steady_us begin = now_us();
     const unsigned heard = ask_for(STEADY_SECOND, &tally);
     const steady_us time = now_us() - begin;
-    assert_in_range(heard, 2, 2 + PROBES_A_SECOND * time / STEADY_SECOND);
+    assert_between(heard, 2, 2 + PROBES_A_SECOND * time / STEADY_SECOND);
     assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.submitted);
     assert_int_equal(strncmp(steady_store_trouble(store), word, strlen(word)), 0);
     assert_int_equal(log_lines.lines, 1);
@@ -168,7 +168,7 @@ static void test_blocking_calls(void **state) {
     open_it();
     for (int i = 0; i < 50; i++)
         assert_int_equal(steady_consume_sync(throttler, "k", 1, 1, &r), STEADY_UNAVAILABLE);
-    assert_in_range(fake_node_heard(node, "EVALSHA"), 1, 5);
+    assert_between(fake_node_heard(node, "EVALSHA"), 1, 5);
     says("EVALSHA", VERDICT);
     sleep_us(110 * MS);
     assert_int_equal(steady_consume_sync(throttler, "k", 1, 1, &r), 0);

@@ -292,7 +292,7 @@ static void test_large_map(void **state) {
         const unsigned accepted = fake_node_accepted(b);
         compared = 0;
         assert_drawn_anew(map, len, time);
-        assert_in_range(compared, RANGES / 2, 2 * RANGES);
+        assert_between(compared, RANGES / 2, 2 * RANGES);
         assert_int_equal(fake_node_accepted(b), accepted + 1); /* by its other name */
         assert_drawn_anew(map_of(2, b, b), 0, time + 1);
         for (int i = 0; i < 200 && fake_node_open(b) > 1; i++)
@@ -391,7 +391,7 @@ static void test_cluster_down(void **state) {
         assert_int_equal(ask(KEY), STEADY_UNAVAILABLE);
         run_for(poller, 5 * MS);
     }
-    assert_in_range(heard("CLUSTER"), 2, 20); /* it is asked again, ever more seldom */
+    assert_between(heard("CLUSTER"), 2, 20); /* it is asked again, ever more seldom */
     fake_node_says(a, "EVALSHA", VERDICT, 0, 0);
     assert_int_equal(ask(KEY), 0);
     assert_int_equal(fake_node_accepted(a), 1);

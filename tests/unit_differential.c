@@ -1,16 +1,13 @@
 /* SPDX-License-Identifier: MIT
  * bucket.c against the shipped Lua scripts, two million random steps with hostile values: the same answers, the same
  * stored state and the same time to live, to the last bit. */
-#include <setjmp.h>
-#include <stdarg.h>
+#include <inttypes.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include <cmocka.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "assertions.h"
 #include "lua_server.h"
 #include "random.h"
 

@@ -72,7 +72,7 @@ static void test_a_replica_is_not_used(void **state) {
     assert_non_null(strstr(steady_store_trouble(store), "no primary"));
     assert_int_equal(client_ask(), STEADY_UNAVAILABLE); /* at once, without asking */
     run_for(poller, STEADY_SECOND);
-    assert_in_range(client_reconnects(), 3, 10);
+    assert_between(client_reconnects(), 3, 10);
     assert_int_equal(log_lines.lines, 1);
     client_close();
     fake_stop(fake);
@@ -105,7 +105,7 @@ static void test_replica_of_unknown_role(void **state) {
         run_for(poller, 10 * MS);
     }
     run_until_done(poller, &tally, STEADY_SECOND);
-    assert_in_range(client_reconnects(), 3, 10);
+    assert_between(client_reconnects(), 3, 10);
     assert_int_equal(log_lines.lines, 1);
     assert_true(tally.errors[-STEADY_UNAVAILABLE] > tally.called / 2);
     client_close();

@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * Limits, durations and rates: what is read, what is refused, and what is said then. */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
-#include <cmocka.h>
-
+#include "assertions.h"
 #include "limit.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])

@@ -252,7 +252,7 @@ static void test_reset_after_some(void **state) {
         for (int error; (error = client_ask()) != 0; sleep_us(MS)) /* until it is connected again */
             unknown += error == STEADY_UNKNOWN;                    /* written, so it may have been seen, once */
         steady_store_close(&store);
-        assert_in_range(fake_count(fake, "EVALSHA"), 9, 9 + unknown);
+        assert_between(fake_count(fake, "EVALSHA"), 9, 9 + unknown);
         close_all();
     }
 }
@@ -378,7 +378,7 @@ static void test_denied(void **state) {
     assert_non_null(strstr(log_lines.last, "protected mode (DENIED)"));
     assert_non_null(strstr(steady_store_trouble(store), "DENIED"));
     steady_store_stats(store, &stats);
-    assert_in_range(stats.reconnects, 3, 8); /* with backoff */
+    assert_between(stats.reconnects, 3, 8); /* with backoff */
 }
 
 /* A full backlog drops SYNs: connecting takes for ever, the loop goes on, the decision ends. */
@@ -400,7 +400,7 @@ static void test_black_hole(void **state) {
     consume_counted(throttler, "k", 1, &tally);
     run_until_done(poller, &tally, STEADY_SECOND);
     assert_int_equal(tally.last.error, STEADY_UNAVAILABLE);
-    assert_in_range(tally.slowest, TIMEOUT, TIMEOUT + SLACK);
+    assert_between(tally.slowest, TIMEOUT, TIMEOUT + SLACK);
     run_for(poller, 4 * TIMEOUT); /* the attempt is given up, and it is known to be down */
     assert_int_equal(log_lines.lines, 1);
     const steady_us begin = now_us();
@@ -426,7 +426,7 @@ static void test_asking_again_and_again(void **state) {
     assert_int_equal(steady_consume(throttler, "k", 1, 1, ask_again, &times), 0);
     for (int turn = 0; turn < 20 && times == 0; turn++)
         steady_poller_run(poller, MS);
-    assert_in_range(times, 1, 3);
+    assert_between(times, 1, 3);
 }
 
 int main(void) {

@@ -1,15 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * The module in a server that lacks what it needs, as servers before Redis 7.0 do: it says what, and calls nothing
  * else. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include <dlfcn.h>
 #include <inttypes.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +12,7 @@
 
 #include "../module/abi.h"
 #include "../module/stored.c"
+#include "assertions.h"
 #include "random.h"
 
 /* ---- The text of a bucket ---- */

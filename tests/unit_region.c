@@ -1,16 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * The mapped file: made whole or not at all, refused and left alone where anything about it is wrong. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "assertions.h"
 #include "region.h"
 #include "table.h"
 
@@ -246,7 +242,7 @@ static void test_waits_a_second_for_another_maker(void **state) {
     const int64_t start = now_ms();
     assert_int_equal(steady__region_file(&region, path, 0, &why), STEADY_SYSTEM);
     assert_non_null(strstr(why.text, "another process"));
-    assert_in_range(now_ms() - start, 900, 10000);
+    assert_between(now_ms() - start, 900, 10000);
     assert_int_equal(inode(), old);
     close(fd);
     open_store(&region, 0);
@@ -304,7 +300,7 @@ static void test_maker_killed_anywhere(void **state) {
         wait_for(child);
         const int64_t begin = now_ms();
         open_store(&region, BUCKETS);
-        assert_in_range(now_ms() - begin, 0, 1000);
+        assert_between(now_ms() - begin, 0, 1000);
         steady__region_close(&region);
         assert_int_equal(unlink(path), 0);
     }

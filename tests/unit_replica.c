@@ -119,12 +119,12 @@ static void test_asked_in_moderation(void **state) {
     says(server, "ROLE", MASTER "*0\r\n");
     open_it();
     run_for(poller, STEADY_SECOND);
-    assert_in_range(fake_node_heard(server, "ROLE"), 3, 12);
+    assert_between(fake_node_heard(server, "ROLE"), 3, 12);
     says(server, "ROLE", role);
     await(2);
     const unsigned before = fake_node_heard(server, "ROLE");
     run_for(poller, 1500 * MS);
-    assert_in_range(fake_node_heard(server, "ROLE") - before, 1, 3);
+    assert_between(fake_node_heard(server, "ROLE") - before, 1, 3);
 }
 
 static void test_not_a_connected_replica(void **state) {
@@ -139,7 +139,7 @@ static void test_not_a_connected_replica(void **state) {
         says(replica, "ROLE", answers[i]);
         open_it();
         assert_by_server(150 * MS);
-        assert_in_range(fake_node_accepted(replica), 1, 50);
+        assert_between(fake_node_accepted(replica), 1, 50);
         client_close();
     }
     assert_int_equal(fake_node_heard(replica, "EVALSHA"), 0);
@@ -187,7 +187,7 @@ static void test_refused_for_good(void **state) {
         assert_by_server(700 * MS);
         const unsigned asked = fake_node_heard(replica, "EVALSHA") - before;
         if (asked < 1 || asked > 4) fail_msg("%s: asked %u times", answers[i], asked);
-        assert_in_range(fake_node_accepted(replica) - connections, 1, 2);
+        assert_between(fake_node_accepted(replica) - connections, 1, 2);
         says(replica, "EVALSHA", AT_REPLICA);
     }
     await(2);
@@ -210,7 +210,7 @@ static void test_refused_by_the_dozen(void **state) {
     run_until_done(poller, &tally, STEADY_SECOND);
     assert_int_equal(tally.verdicts, 12);
     run_for(poller, 100 * MS);
-    assert_in_range(fake_node_accepted(replica) - connections, 0, 1);
+    assert_between(fake_node_accepted(replica) - connections, 0, 1);
 }
 
 /* A replica without the module is asked its scripts, after the one peek that showed it. */

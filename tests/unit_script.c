@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: MIT
  * The commands to the byte, what the scripts refuse, what replies and errors mean. */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "assertions.h"
 #include "lua_server.h"
 
 #define NOW INT64_C(1764000000250000)

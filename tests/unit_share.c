@@ -1,16 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * Many at once on one embedded store: threads, then processes, some of them stopped or killed at random. Limits that
  * leak nothing while a test runs show a drop too many or too few. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "assertions.h"
 #include "steady.h"
 
 /* The race detector makes a 16-byte swap of a lock that is private to the process. So it is for threads only. */
@@ -298,7 +294,7 @@ static void assert_opens_soon(void) {
     steady_message why = {""};
     const int64_t start = now_us();
     if (steady_store_open(&again, url, NULL, &why) != 0) fail_msg("%s", why.text);
-    assert_in_range(now_us() - start, 0, 100000);
+    assert_between(now_us() - start, 0, 100000);
     steady_store_close(&again);
 }
 
@@ -336,7 +332,7 @@ static void test_a_thousand_kills(void **state) {
         counted += board->per_key[key];
     }
     print_message("# %d kills, %lld drops more than were counted\n", kills, (long long)(levels - counted));
-    assert_in_range(levels - counted, 0, kills + VICTIMS);
+    assert_between(levels - counted, 0, kills + VICTIMS);
     close_shared();
 }
 
@@ -361,7 +357,7 @@ static void test_stopped_processes_stop_nobody(void **state) {
         wait_for(victims[i]);
     }
     for (uint64_t key = 0; key < KILL_KEYS; key++)
-        assert_in_range(level_of(key), board->per_key[key], board->per_key[key] + VICTIMS);
+        assert_between(level_of(key), board->per_key[key], board->per_key[key] + VICTIMS);
     close_shared();
 }
 

@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * SipHash-2-4-128 against libsodium's, for every length that matters. */
-#include <setjmp.h>
-#include <stdarg.h>
+#include <sodium.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include <cmocka.h>
-#include <sodium.h>
-
+#include "assertions.h"
 #include "siphash.h"
 #include "store.h"
 

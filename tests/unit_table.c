@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: MIT
  * The table in one thread and virtual time: the same answers as a bucket alone, whose slot it is, and what is done when
  * there is none left. */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
+#include "assertions.h"
 #include "table.h"
 
 #define START ((int64_t)1000000000)

@@ -1,18 +1,15 @@
 /* SPDX-License-Identifier: MIT
  * The table under every order of events: operations run as coroutines that change hands at every access to shared
  * memory, in an order drawn from a seed, and some of them never come back, like a process that was killed. */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 #include <ucontext.h>
 
-#include <cmocka.h>
-
 static void step(void);
 #define STEADY__STEP() step()
 #include "../src/table.c"
+#include "assertions.h"
 
 #define TASKS 4
 #define OPERATIONS 5

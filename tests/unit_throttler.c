@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * What a throttler adds to a store: the prefix, and the policy for when the store does not answer. The store that does
  * not answer is a Redis where there is none. */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include <cmocka.h>
 #include <string.h>
 
+#include "assertions.h"
 #include "steady.h"
 
 #define NO_SERVER "unix:/nonexistent/steady.sock"
@@ -77,7 +74,7 @@ static void test_local_is_a_share(void **state) {
     }
     assert_int_equal(steady_consume_sync(p.throttler, "k", 1, 1, &r), 0);
     assert_false(r.success);
-    assert_in_range(r.retry_after, 4 * 3600 * STEADY_SECOND - 60 * STEADY_SECOND, 4 * 3600 * STEADY_SECOND);
+    assert_between(r.retry_after, 4 * 3600 * STEADY_SECOND - 60 * STEADY_SECOND, 4 * 3600 * STEADY_SECOND);
     assert_int_equal(steady_consume_sync(p.throttler, "k", 1, 26, &r), 0);
     assert_int_equal(r.retry_after, -1);
     assert_int_equal(steady_consume_sync(p.throttler, "other", 5, 1, &r), 0);
@@ -172,7 +169,7 @@ static void test_a_rate_is_reduced(void **state) {
     assert_int_equal(steady_consume_sync(p.throttler, "k", 1, 100, &r), 0);
     assert_int_equal(steady_consume_sync(other, "k", 1, 1, &s), 0);
     assert_false(s.success);
-    assert_in_range(s.retry_after, 1, 600 * STEADY_MILLISECOND);
+    assert_between(s.retry_after, 1, 600 * STEADY_MILLISECOND);
     steady_throttler_free(&other);
     close_pair(&p);
 }

@@ -151,7 +151,7 @@ static void assert_ends(int version, bool goodbye) {
     }
     client_close();
     const struct tls_server_seen seen = tls_server_finish(server);
-    assert_in_range(seen.connections, 5, 6);
+    assert_between(seen.connections, 5, 6);
     assert_int_equal(seen.resumed, seen.connections - 1);
     tls_server_stop(server);
     server = NULL;

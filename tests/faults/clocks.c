@@ -81,7 +81,7 @@ static void test_server_an_hour_ahead(void **state) {
     *offset_us = HOUR;
     const steady_us begin = now_us();
     const unsigned long admitted = admitted_in(500 * MS);
-    assert_in_range(admitted, 1, CAPACITY + leaked_in(now_us() - begin)); /* one capacity more */
+    assert_between(admitted, 1, CAPACITY + leaked_in(now_us() - begin)); /* one capacity more */
 }
 
 static void test_server_an_hour_behind(void **state) {
@@ -91,7 +91,7 @@ static void test_server_an_hour_behind(void **state) {
     *offset_us = -HOUR;
     const steady_us begin = now_us();
     const unsigned long admitted = admitted_in(STEADY_SECOND);
-    assert_in_range(admitted, 5, leaked_in(now_us() - begin)); /* nothing more, and nobody is locked out */
+    assert_between(admitted, 5, leaked_in(now_us() - begin)); /* nothing more, and nobody is locked out */
     assert_true(stats().clock_steps >= 1);
 }
 
@@ -125,7 +125,7 @@ static void test_server_swaying(void **state) {
     }
     const unsigned long most = CAPACITY + leaked_in(now_us() - begin) + ahead * CAPACITY;
     print_message("# %lu admitted, of %lu at most\n", admitted, most);
-    assert_in_range(admitted, leaked_in(time) / 2, most);
+    assert_between(admitted, leaked_in(time) / 2, most);
     assert_true(stats().clock_steps > 0);
 }
 
