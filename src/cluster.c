@@ -168,6 +168,7 @@ static bool make_url(struct node *node) {
     node->url->path = "";
     node->url->user = seed->user;
     node->url->password = seed->password;
+    node->url->db = seed->db;
     return true;
 }
 

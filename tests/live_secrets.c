@@ -4,6 +4,7 @@
 #include "rig.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -168,19 +169,42 @@ static bool is_hidden_at(const char *at) {
     return true;
 }
 
+#define PAGE ((uintptr_t)4096)
+
+/* Whether there is anything: the guard before a thread's stack can look like any other memory. */
+static bool is_there(int memory, uintptr_t at) {
+    char byte;
+    return pread(memory, &byte, 1, (off_t)at) == 1;
+}
+
+/* In a page, or across its end; NULL: not there. */
+__attribute__((no_sanitize("address", "thread"))) static const char *find_in_page(uintptr_t page, bool goes_on) {
+    const uintptr_t end = page + PAGE + (goes_on ? 0 : 1 - (uintptr_t)LENGTH);
+    for (uintptr_t at = page; at < end; at++)
+        if (*(const char *)at == (hidden[0] ^ HIDDEN_BY) && is_hidden_at((const char *)at)) return (const char *)at;
+    return NULL;
+}
+
 /* Where the password stands in memory that can be written; NULL: nowhere. */
-__attribute__((no_sanitize("address", "thread"))) static const char *find_password(void) {
+static const char *find_password(void) {
     static char line[512];
     FILE *maps = fopen("/proc/self/maps", "r");
+    const int memory = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
     const char *found = NULL;
     assert_non_null(maps);
+    assert_return_code(memory, errno);
     while (found == NULL && fgets(line, sizeof line, maps) != NULL) {
         unsigned long from, to;
         char rights[8];
         if (sscanf(line, "%lx-%lx %7s", &from, &to, rights) != 3 || strncmp(rights, "rw", 2) != 0) continue;
-        for (const char *at = (const char *)from; at + LENGTH <= (const char *)to && found == NULL; at++)
-            if (*at == (hidden[0] ^ HIDDEN_BY) && is_hidden_at(at)) found = at;
+        bool there = is_there(memory, from);
+        for (uintptr_t page = from; page < to && found == NULL; page += PAGE) {
+            const bool next = page + PAGE < to && is_there(memory, page + PAGE);
+            if (there) found = find_in_page(page, next);
+            there = next;
+        }
     }
+    close(memory);
     fclose(maps);
     return found;
 }

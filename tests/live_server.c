@@ -235,9 +235,13 @@ static void test_wiped_under_load(void **state) {
     assert_between(tally.allowed, 100, 100 * (wipes + 1));
 }
 
+/* Some servers ask themselves when they start. */
+static long long questions(void) { return server_stat(&rig.server, "cmdstat_config|get:calls"); }
+
 static void test_evicted(void **state) {
     struct tally tally = {0};
     (void)state;
+    const long long before = questions();
     server_ask(&rig.server, "CONFIG SET maxmemory-policy allkeys-lru");
     server_ask(&rig.server, "CONFIG SET maxmemory 3mb");
     rig_open(5 * STEADY_SECOND);
@@ -251,7 +255,9 @@ static void test_evicted(void **state) {
         }
         run_until_done(rig.poller, &tally, 10 * STEADY_SECOND);
         server_ask(&rig.server, "EVAL %s 0 %d",
-                   "for i = 1, 3000 do redis.call('SET', 'junk:' .. ARGV[1] .. ':' .. i, 'x') end", round);
+                   "local x = ('x'):rep(1000) "
+                   "for i = 1, 3000 do redis.call('SET', 'junk:' .. ARGV[1] .. ':' .. i, x) end",
+                   round);
     }
     assert_int_equal(tally.verdicts, tally.called);
     const long long evicted = server_stat(&rig.server, "evicted_keys");
@@ -259,19 +265,20 @@ static void test_evicted(void **state) {
     assert_true((long long)tally.allowed <= 10 * (50 + evicted));
     assert_int_equal(rig.log.warnings, 1);
     assert_non_null(strstr(rig.log.last, "allkeys-lru"));
-    assert_int_equal(server_stat(&rig.server, "cmdstat_config|get:calls"), 1);
+    assert_int_equal(questions() - before, 1);
 }
 
 /* A server that evicts nothing, or does not say, is nothing to tell of. */
 static void test_not_evicted(void **state) {
     static const char *const settings[][2] = {{"noeviction", "3mb"}, {"allkeys-lru", "0"}};
     (void)state;
+    const long long before = questions();
     for (size_t i = 0; i < COUNT(settings); i++) {
         server_ask(&rig.server, "CONFIG SET maxmemory-policy %s maxmemory %s", settings[i][0], settings[i][1]);
         rig_open(TIMEOUT);
         assert_int_equal(ask_one(), 0);
         assert_int_equal(ask_one(), 0);
-        assert_int_equal(server_stat(&rig.server, "cmdstat_config|get:calls"), i + 1);
+        assert_int_equal(questions() - before, i + 1);
         assert_int_equal(rig.log.lines, 0);
         rig_close();
     }

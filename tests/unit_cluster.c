@@ -23,6 +23,17 @@ static void test_moved(void **state) {
     assert_int_equal(heard(""), 4);
 }
 
+/* Each node has the databases that the first one has. */
+static void test_database(void **state) {
+    char url[64];
+    (void)state;
+    fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 0);
+    snprintf(url, sizeof url, "redis://127.0.0.1:%d/3", fake_node_port(a));
+    client_open(url, timeout);
+    assert_int_equal(ask(KEY), 0);
+    assert_int_equal(strncmp(fake_node_words(b), "SELECT EVALSHA ", 15), 0);
+}
+
 /* Each says that it is the other. */
 static void test_redirects_without_end(void **state) {
     (void)state;
@@ -359,6 +370,7 @@ static void test_no_cluster(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         WITH_NODES(test_moved),
+        WITH_NODES(test_database),
         WITH_NODES(test_redirects_without_end),
         WITH_NODES(test_redirects_that_make_no_sense),
         WITH_NODES(test_ask),
