@@ -302,7 +302,7 @@ static void heed(struct steady__link *link, enum steady__heed what, struct stead
 static const char *not_let_in(const struct steady__reply *reply) {
     if (!steady__reply_refuses(reply, STEADY__REFUSAL_CLIENTS)) return NULL;
     return reply->text[0] == 'D' ? "the server is in protected mode (DENIED)"
-                                 : "the server takes no more connections (max number of clients reached)";
+                                 : "the server takes no more connections (max number of clients)";
 }
 
 /* Only a decision shows whether the server makes any: some questions are answered while it does not. */

@@ -187,7 +187,11 @@ bool steady__module_reply(const struct steady__call *call, const int64_t *values
     return true;
 }
 
-/* ---- Refusals ---- */
+/* ---- Refusals: what a server says of itself comes first, and behind it may stand what it was sent ---- */
+
+static bool begins(const char *text, size_t len, const char *part) {
+    return len >= strlen(part) && memcmp(text, part, strlen(part)) == 0;
+}
 
 static bool has(const char *text, size_t len, const char *part) {
     return memmem(text, len, part, strlen(part)) != NULL;
@@ -212,8 +216,9 @@ enum steady__refusal steady__script_refusal(const char *error, size_t len) {
     const size_t word_len = space != NULL ? (size_t)(space - error) : len;
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
         if (strlen(words[i].word) == word_len && memcmp(words[i].word, error, word_len) == 0) return words[i].refusal;
-    if (has(error, len, "max number of clients reached")) return STEADY__REFUSAL_CLIENTS;
-    if (has(error, len, "script can't run this command") || has(error, len, "ACL failure in script"))
+    if (begins(error, len, "ERR max number of clients ")) return STEADY__REFUSAL_CLIENTS;
+    if (begins(error, len, "ERR The user executing the script can't run this command") ||
+        begins(error, len, "ERR ACL failure in script"))
         return STEADY__REFUSAL_AUTH;
     return STEADY__REFUSAL_OTHER;
 }

@@ -55,7 +55,7 @@ enum steady__refusal {
     STEADY__REFUSAL_WAIT,     /* OOM MISCONF NOREPLICAS CLUSTERDOWN TRYAGAIN: unavailable */
     STEADY__REFUSAL_AUTH,     /* NOAUTH WRONGPASS NOPERM, and a script's commands forbidden: refused */
     STEADY__REFUSAL_DATA,     /* WRONGTYPE, and the scripts' own NOTABUCKET: not a bucket */
-    STEADY__REFUSAL_CLIENTS,  /* DENIED, max number of clients reached: as if it had not connected */
+    STEADY__REFUSAL_CLIENTS,  /* DENIED, max number of clients: as if it had not connected */
     STEADY__REFUSAL_OTHER,    /* anything else: server */
 };
 
