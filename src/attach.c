@@ -116,7 +116,7 @@ static void tell(const struct steady__flight *flight, enum steady_log_level leve
 
 static void tell_lost(struct steady__flight *flight, const char *why) {
     steady__fail(flight->trouble, 0, "%s", why);
-    tell(flight, STEADY_LOG_WARNING, flight->trouble->text);
+    tell(flight, STEADY_LOG_WARNING, why);
 }
 
 static void cleanup(void *arg) {

@@ -170,11 +170,7 @@ static void time_out(struct steady__flight *flight, struct ticket *ticket) {
 /* Those there are now: a callback that asks again at once, and fails again, has to wait for the next turn. One that
  * runs the loop has that turn inside. */
 static void tell_failed(struct steady__flight *flight) {
-    while (!steady__list_empty(&flight->failed)) {
-        struct steady__list *place = flight->failed.next;
-        steady__list_remove(place);
-        steady__list_append(&flight->telling, place);
-    }
+    steady__list_move(&flight->telling, &flight->failed);
     while (!flight->closed && !steady__list_empty(&flight->telling))
         fail(flight, TICKET(flight->telling.next), TICKET(flight->telling.next)->error);
 }
@@ -192,12 +188,15 @@ static bool is_late(const struct steady__flight *flight) {
 /* Where the loop was kept from running, the answers may be there, and are better than none. */
 static void alarmed(void *arg) {
     struct steady__flight *flight = arg;
-    if (steady__forked(flight->birthmark)) return;
+    if (steady__forked(flight->birthmark) || !steady__alarm_rang(&flight->alarm)) return;
     steady_store *store = flight->store;
     steady__store_hold(store);
-    steady__alarm_rang(&flight->alarm);
-    if (flight->carrier_class->catch_up != NULL && is_late(flight)) flight->carrier_class->catch_up(flight->carrier);
-    set_alarm(flight); /* for a callback that runs the loop */
+    if (flight->carrier_class->catch_up != NULL && is_late(flight)) {
+        set_alarm(flight); /* for a callback that runs the loop */
+        flight->carrier_class->catch_up(flight->carrier);
+        steady__alarm_stop(&flight->alarm);
+    }
+    set_alarm(flight); /* likewise */
     expire(flight, steady__loop_now(&flight->loop));
     set_alarm(flight);
     steady__store_release(store);

@@ -83,3 +83,9 @@ enum steady__welcome steady__greeting_heard(enum steady__greeting which, const s
     snprintf(why, why_size, "the server answers with what is no answer");
     return STEADY__WELCOME_NOT_NOW;
 }
+
+const char *steady__greeting_turned_away(const struct steady__reply *reply) {
+    if (!steady__reply_refuses(reply, STEADY__REFUSAL_CLIENTS)) return NULL;
+    return reply->text[0] == 'D' ? "the server is in protected mode (DENIED)"
+                                 : "the server takes no more connections (max number of clients)";
+}

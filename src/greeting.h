@@ -29,4 +29,8 @@ enum steady__welcome steady__greeting_heard(enum steady__greeting which, const s
                                             enum steady__role role, const struct steady__reply *reply, char *why,
                                             size_t why_size);
 
+/* A server that lets nobody in may say so before it is asked, or to whatever is asked first: why, in words that hold
+ * nothing it was sent; NULL: that is not what it says. */
+const char *steady__greeting_turned_away(const struct steady__reply *reply);
+
 #endif

@@ -67,6 +67,7 @@ struct steady__link {
     steady_us quiet_since; /* last byte, or the first request after nothing was unanswered */
     struct steady__list waiting;
     struct steady__list casualties;                      /* written, and lost; being handed back */
+    struct steady__list rejects;                         /* not written; being handed back */
     struct steady__request greetings[STEADY__GREETINGS]; /* by enum steady__greeting */
     unsigned greetings_due;
     struct steady__wire wire;
@@ -123,7 +124,7 @@ static void leave(struct steady__link *link) {
 
 /* Hands back requests, one at a time, since each may end anything. */
 static void hand_back(struct steady__link *link, struct steady__list *list, bool written) {
-    while (link->state != CLOSED && !steady__list_empty(list)) {
+    while (link->state != CLOSED && !steady__list_empty(list) && !steady__forked(link->with.birthmark)) {
         struct steady__request *request = REQUEST(list->next);
         steady__list_remove(&request->place);
         link->with.owner_class->unanswered(link->with.owner, request, written, link->down_error);
@@ -145,8 +146,9 @@ static void despair(struct steady__link *link, int error, const char *why) {
 
 static void give_up_attempt(struct steady__link *link, int error, const char *why) {
     despair(link, error, why);
-    hand_back(link, &link->waiting, false);
-    if (link->state != CLOSED) tell_lost(link, why);
+    steady__list_move(&link->rejects, &link->waiting); /* what is asked from now on is another matter */
+    hand_back(link, &link->rejects, false);
+    if (link->state == RESTING) tell_lost(link, why);
 }
 
 static void put_aside(struct steady__link *link, struct steady__request *request, bool lost) {
@@ -179,9 +181,15 @@ static void drop(struct steady__link *link, int error, bool let_in, const char *
     } else {
         despair(link, error, reason);
     }
+    if (!worth_a_try) steady__list_move(&link->rejects, &link->waiting);
     hand_back(link, &link->casualties, true);
-    if (!worth_a_try) hand_back(link, &link->waiting, false);
-    if (link->state != CLOSED) tell_lost(link, reason);
+    hand_back(link, &link->rejects, false);
+    if (link->state == RESTING) tell_lost(link, reason);
+}
+
+/* Is there anything to come? */
+static bool awaits(const struct steady__link *link) {
+    return !steady__wire_idle(&link->wire) || steady__wire_unread(&link->wire);
 }
 
 /* ---- Writing ---- */
@@ -194,6 +202,7 @@ static const char asking[] = "*1\r\n$6\r\nASKING\r\n";
 /* ASKING goes with its command or not at all: the next command would be taken for it. */
 static bool encode_next(struct steady__link *link) {
     struct steady__request *request = REQUEST(link->waiting.next);
+    if (steady__wire_idle(&link->wire) && steady__wire_unread(&link->wire)) return false; /* or that would answer it */
     const size_t ahead = request->asking ? ASKING_LEN : 0;
     char *room = steady__wire_room(&link->wire, ahead > 0 ? 2 : 1, ahead + STEADY__REQUEST_MAX);
     if (room == NULL) return false;
@@ -221,7 +230,7 @@ static void flush(struct steady__link *link) {
         encoded = link->state == UP && encode_waiting(link);
         taken = steady__wire_flush(&link->wire);
     } while (encoded && taken);
-    if (!steady__wire_idle(&link->wire) && !link->alarm.set) steady__alarm_set(&link->alarm, stall_time(link));
+    if (awaits(link) && !link->alarm.set) steady__alarm_set(&link->alarm, stall_time(link));
     steady__watch_want(&link->watch, taken ? STEADY_READABLE : STEADY_READABLE | STEADY_WRITABLE);
 }
 
@@ -297,14 +306,6 @@ static void heed(struct steady__link *link, enum steady__heed what, struct stead
     }
 }
 
-/* A server that lets nobody in may say so before it is asked, to a request that nobody waits for any more, or to one
- * that is no decision. Its own words may hold what it was sent, by somebody's key. */
-static const char *not_let_in(const struct steady__reply *reply) {
-    if (!steady__reply_refuses(reply, STEADY__REFUSAL_CLIENTS)) return NULL;
-    return reply->text[0] == 'D' ? "the server is in protected mode (DENIED)"
-                                 : "the server takes no more connections (max number of clients)";
-}
-
 /* Only a decision shows whether the server makes any: some questions are answered while it does not. */
 static bool opens_circuit(struct steady__link *link, const struct steady__request *request,
                           const struct steady__reply *reply, char text[160]) {
@@ -318,7 +319,7 @@ static void replied(struct steady__link *link, struct steady__request *request, 
     char text[160];
     const uint64_t epoch = link->epoch;
     const bool opens = opens_circuit(link, request, reply, text);
-    const char *full = not_let_in(reply);
+    const char *full = steady__greeting_turned_away(reply);
     enum steady__heed what = STEADY__HEED_NOTHING;
     if (request != NULL) what = link->with.owner_class->answered(link->with.owner, request, &link->dialect, reply);
     if (full != NULL && what == STEADY__HEED_NOTHING) what = STEADY__HEED_NOT_LET_IN;
@@ -340,7 +341,7 @@ static bool take_replies(struct steady__link *link) {
         if (link->epoch != epoch || steady__forked(link->with.birthmark)) return false;
     }
     if (got < 0) {
-        const char *full = not_let_in(&reply);
+        const char *full = steady__greeting_turned_away(&reply);
         heed(link, full != NULL ? STEADY__HEED_NOT_LET_IN : STEADY__HEED_UNTRUSTED, NULL, full);
     }
     if (got == 0 && link->leaving && steady__wire_idle(&link->wire)) depart(link);
@@ -373,7 +374,9 @@ static void ready(void *arg, int events) {
     struct steady__link *link = arg;
     if (!enter(link)) return;
     const uint64_t epoch = link->epoch;
-    if ((events & STEADY_READABLE) != 0 || link->wire.broken != 0) read_replies(link, PORTION);
+    if (steady__wire_unread(&link->wire)) (void)take_replies(link); /* a callback of one before runs the loop */
+    if (link->epoch == epoch && ((events & STEADY_READABLE) != 0 || link->wire.broken != 0))
+        read_replies(link, PORTION);
     if (link->epoch == epoch && link->wire.broken != 0) lost(link, link->wire.broken);
     leave(link);
 }
@@ -440,9 +443,9 @@ static void begin(struct steady__link *link) {
 
 static void check_stall(struct steady__link *link) {
     const uint64_t epoch = link->epoch;
-    if (steady__wire_idle(&link->wire)) return;
+    if (!awaits(link)) return;
     read_replies(link, PORTION); /* the loop may have been away for long */
-    if (link->epoch != epoch || steady__wire_idle(&link->wire)) return;
+    if (link->epoch != epoch || !awaits(link)) return;
     const steady_us quiet = now(link) - link->quiet_since;
     if (link->leaving)
         depart(link);
@@ -455,12 +458,11 @@ static void check_stall(struct steady__link *link) {
 static void alarmed(void *arg) {
     struct steady__link *link = arg;
     if (!enter(link)) return;
-    steady__alarm_rang(&link->alarm);
-    if (link->state == RESTING) {
+    const bool due = steady__alarm_rang(&link->alarm);
+    if (due && link->state == RESTING)
         begin(link);
-    } else if (link->state == GREETING || link->state == UP) {
+    else if (due && (link->state == GREETING || link->state == UP))
         check_stall(link);
-    }
     leave(link);
 }
 
@@ -505,9 +507,10 @@ int steady__link_submit(struct steady__link *link, struct steady__request *reque
     request->lost = false;
     steady__list_append(&link->waiting, &request->place);
     if (link->state != UP) return 0;
-    if (steady__wire_idle(&link->wire))
+    const bool unread = steady__wire_unread(&link->wire);
+    if (steady__wire_idle(&link->wire) && !unread)
         flush(link);
-    else if (link->depth == 0)
+    else if (link->depth == 0 || unread)
         steady__watch_want(&link->watch, STEADY_READABLE | STEADY_WRITABLE);
     return 0;
 }
@@ -525,7 +528,7 @@ bool steady__link_is_up(const struct steady__link *link) { return link->state ==
 
 bool steady__link_is_idle(const struct steady__link *link) {
     return steady__list_empty(&link->waiting) && steady__list_empty(&link->casualties) &&
-           steady__wire_idle(&link->wire);
+           steady__list_empty(&link->rejects) && steady__wire_idle(&link->wire);
 }
 
 const char *steady__link_doing(const struct steady__link *link) {
@@ -546,6 +549,7 @@ struct steady__link *steady__link_open(const struct steady__link_options *option
     link->circuit.net = options->net;
     steady__list_init(&link->waiting);
     steady__list_init(&link->casualties);
+    steady__list_init(&link->rejects);
     link->notice.log = options->log;
     link->notice.log_data = options->log_data;
     steady__notice_place(&link->notice, options->url);

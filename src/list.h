@@ -34,4 +34,14 @@ static inline void steady__list_remove(struct steady__list *place) {
     steady__list_init(place);
 }
 
+/* Moves all of a list to the end of another. */
+static inline void steady__list_move(struct steady__list *to, struct steady__list *from) {
+    if (steady__list_empty(from)) return;
+    from->next->prev = to->prev;
+    to->prev->next = from->next;
+    from->prev->next = to;
+    to->prev = from->prev;
+    steady__list_init(from);
+}
+
 #endif

@@ -15,9 +15,10 @@ struct steady__watch {
 };
 
 struct steady__alarm {
-    const steady_loop_ops *ops;
+    const steady_loop *loop;
     void *timer;
-    bool set; /* whoever is called by it clears this first: see steady__alarm_rang */
+    bool set; /* whoever is called by it asks steady__alarm_rang first */
+    steady_us due;
 };
 
 static inline steady_us steady__loop_now(const steady_loop *loop) {
@@ -51,28 +52,40 @@ static inline int steady__watch_start(struct steady__watch *watch, const steady_
     return -1;
 }
 
+/* The loop outlives the alarm. */
 static inline int steady__alarm_new(struct steady__alarm *alarm, const steady_loop *loop, void (*fired)(void *arg),
                                     void *arg) {
-    alarm->ops = loop->ops;
+    alarm->loop = loop;
     alarm->set = false;
     alarm->timer = loop->ops->timer_new(loop->loop, fired, arg);
     return alarm->timer != NULL ? 0 : -1;
 }
 
-/* A loop that cannot start a timer has no memory for it; there is nobody to tell. */
-static inline void steady__alarm_set(struct steady__alarm *alarm, steady_us delay) {
-    alarm->set = alarm->ops->timer_start(alarm->timer, delay > 0 ? delay : 0) == 0;
+static inline void steady__alarm_start(struct steady__alarm *alarm, steady_us delay) {
+    alarm->set = alarm->loop->ops->timer_start(alarm->timer, delay) == 0;
 }
 
-static inline void steady__alarm_rang(struct steady__alarm *alarm) { alarm->set = false; }
+/* A loop that cannot start a timer has no memory for it; there is nobody to tell. */
+static inline void steady__alarm_set(struct steady__alarm *alarm, steady_us delay) {
+    alarm->due = delay > 0 ? steady__loop_now(alarm->loop) + delay : 0;
+    steady__alarm_start(alarm, delay > 0 ? delay : 0);
+}
+
+/* False where it rang too early, and will ring again: some loops count from a time that they looked at long ago. */
+static inline bool steady__alarm_rang(struct steady__alarm *alarm) {
+    const steady_us early = alarm->due != 0 ? alarm->due - steady__loop_now(alarm->loop) : 0;
+    alarm->set = false;
+    if (early > 0) steady__alarm_start(alarm, early);
+    return early <= 0;
+}
 
 static inline void steady__alarm_stop(struct steady__alarm *alarm) {
-    if (alarm->set) alarm->ops->timer_stop(alarm->timer);
+    if (alarm->set) alarm->loop->ops->timer_stop(alarm->timer);
     alarm->set = false;
 }
 
 static inline void steady__alarm_free(struct steady__alarm *alarm) {
-    if (alarm->timer != NULL) alarm->ops->timer_free(alarm->timer);
+    if (alarm->timer != NULL) alarm->loop->ops->timer_free(alarm->timer);
     alarm->timer = NULL;
     alarm->set = false;
 }

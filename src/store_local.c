@@ -38,6 +38,7 @@ struct local {
     struct steady_store head;
     struct steady__region region;
     struct steady__table table;
+    steady_loop loop;
     struct steady__alarm alarm; /* set while verdicts wait */
     struct verdict *queue;      /* a ring */
     uint32_t queue_size;        /* a power of two, or 0 */
@@ -157,13 +158,17 @@ static void answer_first(struct local *s, int error) {
     steady__finish(&v.call, &v.result);
 }
 
-/* What the callbacks ask for is answered the next time round, so that the loop gets its turn. */
+/* What the callbacks ask for is answered the next time round, so that the loop gets its turn; and where one runs the
+ * loop itself, what else waits is answered in there. */
 static void alarm_rang(void *arg) {
     struct local *s = arg;
+    if (!steady__alarm_rang(&s->alarm)) return;
     steady__store_hold(&s->head);
-    steady__alarm_rang(&s->alarm);
-    for (uint32_t left = queued(s); left > 0 && queued(s) > 0; left--)
+    const uint32_t waiting = queued(s);
+    if (waiting > 1) (void)come_back(s);
+    for (uint32_t left = waiting; left > 0 && queued(s) > 0; left--)
         answer_first(s, 0);
+    if (queued(s) == 0) steady__alarm_stop(&s->alarm);
     steady__store_release(&s->head);
 }
 
@@ -213,7 +218,9 @@ static int open_region(struct local *s, const char *path, uint32_t buckets, stea
 }
 
 static int open_alarm(struct local *s, const steady_loop *loop, steady_message *why) {
-    if (loop == NULL || steady__alarm_new(&s->alarm, loop, alarm_rang, s) == 0) return 0;
+    if (loop == NULL) return 0;
+    s->loop = *loop;
+    if (steady__alarm_new(&s->alarm, &s->loop, alarm_rang, s) == 0) return 0;
     return steady__fail(why, STEADY_SYSTEM, "the loop %s gives no timer", loop->ops->name);
 }
 

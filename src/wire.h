@@ -91,6 +91,9 @@ int steady__wire_next(struct steady__wire *wire, struct steady__reply *reply, st
 /* The reply of a request on the wire will be dropped. */
 void steady__wire_forget(struct steady__wire *wire, struct steady__request *request);
 
+/* Bytes that have come and are no reply yet, or have not been looked at. */
+static inline bool steady__wire_unread(const struct steady__wire *wire) { return wire->in_from < wire->in_to; }
+
 static inline bool steady__wire_idle(const struct steady__wire *wire) { return wire->head == wire->tail; }
 
 #endif

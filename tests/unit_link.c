@@ -411,6 +411,63 @@ static void test_black_hole(void **state) {
     close(listener);
 }
 
+static steady_us last_ended_at;
+
+static void ends_last(const steady_result *result, void *data) {
+    last_ended_at = now_us();
+    count_result(result, data);
+}
+
+static void blocks(const steady_result *result, void *data) {
+    sleep_us(2 * TIMEOUT);
+    count_result(result, data);
+}
+
+static void runs_the_loop(const steady_result *result, void *data) {
+    count_result(result, data);
+    for (const steady_us end = now_us() + 4 * TIMEOUT; last_ended_at == 0 && now_us() < end;)
+        steady_poller_run(poller, TIMEOUT);
+}
+
+/* The loop was away, so the replies that came meanwhile are looked for; one of them has a callback that runs the loop,
+ * and there, too, deadlines are kept. */
+static void test_late_reply_and_a_deadline(void **state) {
+    static const struct fake_step steps[] = {
+        {FAKE_ACCEPT, 0, NULL, 0}, {FAKE_EXPECT, 3, NULL, 0},   {FAKE_SEND, 0, ":1\r\n", 0},
+        {FAKE_SLEEP, 50, NULL, 0}, {FAKE_SEND, 0, ":2\r\n", 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    struct tally tally = {0};
+    (void)state;
+    last_ended_at = 0;
+    open_on(steps, COUNT(steps), "", "");
+    const steady_us begin = now_us();
+    assert_int_equal(steady_consume(throttler, "a", 1, 1, blocks, expect_result(&tally)), 0);
+    assert_int_equal(steady_consume(throttler, "b", 1, 1, runs_the_loop, expect_result(&tally)), 0);
+    assert_int_equal(steady_consume(throttler, "c", 1, 1, ends_last, expect_result(&tally)), 0);
+    run_until_done(poller, &tally, STEADY_SECOND);
+    assert_true(tally.verdicts == 2 && tally.errors[-STEADY_UNKNOWN] == 1);
+    assert_between(last_ended_at - begin, 2 * TIMEOUT, 2 * TIMEOUT + SLACK);
+}
+
+/* Half a reply that nobody asked for is not the beginning of the answer to what is asked next. */
+static void test_half_a_reply_that_nobody_asked_for(void **state) {
+    static const struct fake_step steps[] = {
+        {FAKE_ACCEPT, 0, NULL, 0},      {FAKE_EXPECT, 1, NULL, 0},      {FAKE_SEND, 0, ":1\r\n:7200", 0},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0}, {FAKE_ACCEPT, 0, NULL, 0},      {FAKE_EXPECT, 1, NULL, 0},
+        {FAKE_SEND, 0, ":2\r\n", 0},    {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    (void)state;
+    open_on(steps, COUNT(steps), "", "");
+    assert_int_equal(client_ask(), 0);
+    run_for(poller, 20 * MS);
+    assert_int_equal(client_ask(), STEADY_UNAVAILABLE);
+    run_for(poller, 5 * TIMEOUT);
+    assert_int_equal(client_ask(), 0);
+    assert_non_null(strstr(log_lines.all, "does not answer"));
+    client_close();
+    assert_int_equal(fake_count(fake, "EVALSHA"), 2);
+}
+
 static void ask_again(const steady_result *result, void *data) {
     unsigned *times = data;
     if (result->error == STEADY_UNAVAILABLE && ++*times < 1000)
@@ -449,6 +506,8 @@ int main(void) {
         WITH_POLLER(test_not_let_in),
         WITH_POLLER(test_denied),
         WITH_POLLER(test_black_hole),
+        WITH_POLLER(test_late_reply_and_a_deadline),
+        WITH_POLLER(test_half_a_reply_that_nobody_asked_for),
         WITH_POLLER(test_asking_again_and_again),
     };
     return cmocka_run_group_tests_name("link", tests, NULL, NULL);

@@ -192,6 +192,27 @@ static void test_callbacks_that_ask_are_answered_next_time(void **state) {
     tear_down();
 }
 
+static void turns(const steady_result *result, void *data) {
+    (void)result;
+    (void)data;
+    assert_true(turn());
+    assert_int_equal(scene.count, 2);
+    assert_false(turn());
+}
+
+/* A callback that runs the loop waits for nobody in vain. */
+static void test_a_callback_that_runs_the_loop(void **state) {
+    (void)state;
+    set_up();
+    assert_int_equal(steady_consume(scene.throttler, "key", 3, 1, turns, NULL), 0);
+    assert_int_equal(ask("key", 1), 0);
+    assert_int_equal(ask("key", 1), 0);
+    assert_true(turn());
+    assert_int_equal(scene.count, 2);
+    assert_false(turn());
+    tear_down();
+}
+
 /* The ring grows while its first is not at its start. */
 static void test_queue_grows_in_order(void **state) {
     (void)state;
@@ -335,6 +356,7 @@ int main(void) {
         cmocka_unit_test(test_answers_in_order_and_later),
         cmocka_unit_test(test_built_in_loop),
         cmocka_unit_test(test_callbacks_that_ask_are_answered_next_time),
+        cmocka_unit_test(test_a_callback_that_runs_the_loop),
         cmocka_unit_test(test_queue_grows_in_order),
         cmocka_unit_test(test_a_full_queue_charges_nothing),
         cmocka_unit_test(test_a_loop_without_timers),

@@ -97,6 +97,53 @@ static void test_shifted_replies(void **state) {
         assert_int_equal(errors[i], STEADY_UNKNOWN);
 }
 
+static struct tally inner;
+
+static void asks_and_awaits(const steady_result *result, void *data) {
+    ended(result, data);
+    inner = (struct tally){0};
+    consume_counted(throttler, "k", 1, &inner);
+    run_until_done(poller, &inner, STEADY_SECOND);
+}
+
+/* Asked while the replies to others have been read and not been looked at yet. */
+static void test_asked_before_unread_replies(void **state) {
+    (void)state;
+    fake_node_says(node, "EVALSHA", VERDICT, 0, 0);
+    client_open_at(fake_node_port(node), 5 * STEADY_SECOND);
+    run_for(poller, 20 * MS);
+    ask_three(asks_and_awaits, 4);
+    assert_each_ended_once();
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(errors[i], 0);
+    assert_int_equal(inner.verdicts, 1);
+    assert_true(inner.slowest < STEADY_SECOND);
+}
+
+static void reconnects_and_asks(const steady_result *result, void *data) {
+    ended(result, data);
+    for (int i = 0; i < 200 && fake_node_accepted(node) < 2; i++)
+        run_for(poller, 10 * MS);
+    run_for(poller, 20 * MS);
+    ask(1, ended);
+    ask(2, ended);
+}
+
+/* What is asked of a server that is back does not end as what was asked of the one that was away. */
+static void test_asked_while_others_are_handed_back(void **state) {
+    (void)state;
+    fake_node_says(node, "EVALSHA", VERDICT, 0, 0);
+    fake_node_says(node, "EVALSHA", FAKE_HANG_UP, 0, 1);
+    open_at(fake_node_port(node), NULL);
+    run_for(poller, 20 * MS);
+    ask(0, reconnects_and_asks);
+    run_for(poller, 100 * MS);
+    assert_each_ended_once();
+    assert_int_equal(errors[0], STEADY_UNKNOWN);
+    assert_int_equal(errors[1], 0);
+    assert_int_equal(errors[2], 0);
+}
+
 static void asks_and_waits(const steady_result *result, void *data) {
     ended(result, data);
     ask(2, ended);
@@ -185,6 +232,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_lost_and_past_their_deadlines, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_shifted_replies, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_asked_before_unread_replies, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_asked_while_others_are_handed_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_ended_before_they_began, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_closed_before_they_were_told, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_deadline_in_a_deadline, set_up, tear_down),

@@ -2,6 +2,8 @@
  * The built-in loop: timers, descriptors, and what a callback may do to both. */
 #include "support.h"
 
+#include "loop.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -264,10 +266,63 @@ static void test_signals_do_not_cut_a_wait_short(void **state) {
     pthread_join(other, NULL);
 }
 
+/* ---- What the library makes of loops ---- */
+
+static struct {
+    steady_us now, delay;
+    int starts;
+} clockwork;
+
+static steady_us clockwork_now(void *unused) {
+    (void)unused;
+    return clockwork.now;
+}
+
+static void *clockwork_timer_new(void *unused, void (*ring)(void *arg), void *arg) {
+    (void)unused;
+    (void)ring;
+    (void)arg;
+    return &clockwork;
+}
+
+static int clockwork_timer_start(void *unused, steady_us delay) {
+    (void)unused;
+    clockwork.delay = delay;
+    clockwork.starts++;
+    return 0;
+}
+
+static const steady_loop_ops clockwork_ops = {
+    .name = "clockwork", .now = clockwork_now, .timer_new = clockwork_timer_new, .timer_start = clockwork_timer_start};
+
+/* libuv and others count from when their turn began, which may be long ago. */
+static void test_alarms_that_ring_too_early(void **state) {
+    static const steady_loop clock = {.ops = &clockwork_ops};
+    struct steady__alarm alarm;
+    (void)state;
+    memset(&clockwork, 0, sizeof clockwork);
+    clockwork.now = -70; /* any age */
+    assert_int_equal(steady__alarm_new(&alarm, &clock, NULL, NULL), 0);
+    steady__alarm_set(&alarm, 100);
+    assert_int_equal(clockwork.delay, 100);
+    clockwork.now += 40;
+    assert_false(steady__alarm_rang(&alarm));
+    assert_true(alarm.set);
+    assert_int_equal(clockwork.delay, 60);
+    clockwork.now += 60;
+    assert_true(steady__alarm_rang(&alarm));
+    assert_false(alarm.set);
+    steady__alarm_set(&alarm, 0);
+    assert_int_equal(clockwork.delay, 0);
+    assert_true(steady__alarm_rang(&alarm));
+    assert_int_equal(clockwork.starts, 3);
+}
+
 int main(void) {
 #define IN_BENCH(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bad_arguments),
+        cmocka_unit_test(test_alarms_that_ring_too_early),
         IN_BENCH(test_nothing_happens),
         IN_BENCH(test_timer_is_never_early),
         IN_BENCH(test_timers_in_order),
