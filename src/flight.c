@@ -27,8 +27,9 @@
 #include "survey.h"
 
 #define SLAB_TICKETS 32
-#define KEY_NEAR 64 /* keys up to here need no memory of their own */
-#define TRIES_MAX 3 /* EVALSHA, EVALSHA, EVAL */
+#define PORTION 1024 /* that are told how they failed before the loop goes on */
+#define KEY_NEAR 64  /* keys up to here need no memory of their own */
+#define TRIES_MAX 3  /* EVALSHA, EVALSHA, EVAL */
 
 enum errand {
     DECISION,
@@ -150,7 +151,7 @@ static void fail(struct steady__flight *flight, struct ticket *ticket, int error
 
 static void set_alarm(struct steady__flight *flight) {
     if (flight->closed || flight->alarm.set) return;
-    if (!steady__list_empty(&flight->failed))
+    if (!steady__list_empty(&flight->failed) || !steady__list_empty(&flight->telling))
         steady__alarm_set(&flight->alarm, 0);
     else if (!steady__list_empty(&flight->due))
         steady__alarm_set(&flight->alarm, TICKET(flight->due.next)->deadline - steady__loop_now(&flight->loop));
@@ -167,22 +168,35 @@ static void time_out(struct steady__flight *flight, struct ticket *ticket) {
     fail(flight, ticket, written ? STEADY_UNKNOWN : STEADY_UNAVAILABLE);
 }
 
+/* To be told by the loop. */
+static void put_off(struct steady__flight *flight, struct ticket *ticket, int error) {
+    ticket->error = error;
+    steady__list_remove(&ticket->place);
+    if (steady__list_empty(&flight->failed)) steady__alarm_stop(&flight->alarm);
+    steady__list_append(&flight->failed, &ticket->place);
+    set_alarm(flight);
+}
+
+static bool goes_on(const struct steady__flight *flight) {
+    return !flight->closed && !steady__forked(flight->birthmark);
+}
+
 /* Those there are now: a callback that asks again at once, and fails again, has to wait for the next turn. One that
  * runs the loop has that turn inside. */
 static void tell_failed(struct steady__flight *flight) {
     steady__list_move(&flight->telling, &flight->failed);
-    while (!flight->closed && !steady__list_empty(&flight->telling))
+    for (int i = 0; i < PORTION && goes_on(flight) && !steady__list_empty(&flight->telling); i++)
         fail(flight, TICKET(flight->telling.next), TICKET(flight->telling.next)->error);
+}
+
+static bool is_due(const struct steady__flight *flight, steady_us when) {
+    return !steady__list_empty(&flight->due) && TICKET(flight->due.next)->deadline <= when;
 }
 
 static void expire(struct steady__flight *flight, steady_us until) {
     tell_failed(flight);
-    while (!flight->closed && !steady__list_empty(&flight->due) && TICKET(flight->due.next)->deadline <= until)
+    for (int i = 0; i < PORTION && goes_on(flight) && is_due(flight, until); i++)
         time_out(flight, TICKET(flight->due.next));
-}
-
-static bool is_late(const struct steady__flight *flight) {
-    return !steady__list_empty(&flight->due) && TICKET(flight->due.next)->deadline <= steady__loop_now(&flight->loop);
 }
 
 /* Where the loop was kept from running, the answers may be there, and are better than none. */
@@ -191,7 +205,7 @@ static void alarmed(void *arg) {
     if (steady__forked(flight->birthmark) || !steady__alarm_rang(&flight->alarm)) return;
     steady_store *store = flight->store;
     steady__store_hold(store);
-    if (flight->carrier_class->catch_up != NULL && is_late(flight)) {
+    if (flight->carrier_class->catch_up != NULL && is_due(flight, steady__loop_now(&flight->loop))) {
         set_alarm(flight); /* for a callback that runs the loop */
         flight->carrier_class->catch_up(flight->carrier);
         steady__alarm_stop(&flight->alarm);
@@ -202,7 +216,11 @@ static void alarmed(void *arg) {
     steady__store_release(store);
 }
 
-void steady__flight_give_up(struct steady__flight *flight) { expire(flight, INT64_MAX); }
+void steady__flight_give_up(struct steady__flight *flight) {
+    do
+        expire(flight, INT64_MAX);
+    while (goes_on(flight) && (is_due(flight, INT64_MAX) || !steady__list_empty(&flight->telling)));
+}
 
 /* ---- What the carrier asks ---- */
 
@@ -376,10 +394,13 @@ static enum steady__heed answered(void *owner, struct steady__request *request, 
 static void unanswered(void *owner, struct steady__request *request, bool written, int error) {
     struct steady__flight *flight = owner;
     struct ticket *ticket = TICKET_OF(request);
+    if (written) error = STEADY_UNKNOWN;
     if (ticket->errand != DECISION)
         put_back(flight, ticket);
+    else if (flight->stats.in_flight > PORTION)
+        put_off(flight, ticket, error);
     else
-        fail(flight, ticket, written ? STEADY_UNKNOWN : error);
+        fail(flight, ticket, error);
 }
 
 const struct steady__link_owner steady__flight_owner = {encode, answered, unanswered};
@@ -406,10 +427,13 @@ int steady__flight_submit(struct steady__flight *flight, const struct steady__ca
     if (answer != NULL) answer->error = STEADY__PENDING;
     flight->stats.in_flight++;
     ticket->deadline = steady__loop_now(&flight->loop) + flight->timeout;
-    ticket->error = flight->carrier_class->submit(flight->carrier, &ticket->request);
-    if (ticket->error != 0 && steady__list_empty(&flight->failed)) steady__alarm_stop(&flight->alarm);
-    steady__list_append(ticket->error == 0 ? &flight->due : &flight->failed, &ticket->place);
-    set_alarm(flight);
+    const int error = flight->carrier_class->submit(flight->carrier, &ticket->request);
+    if (error != 0) {
+        put_off(flight, ticket, error);
+    } else {
+        steady__list_append(&flight->due, &ticket->place);
+        set_alarm(flight);
+    }
     return 0;
 }
 

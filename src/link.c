@@ -284,7 +284,7 @@ static void not_primary(struct steady__link *link, struct steady__request *reque
 /* ---- What replies mean ---- */
 
 static void answered_well(struct steady__link *link, bool decided) {
-    if (link->doubtful && now(link) - link->up_since >= DOUBT) link->doubtful = false;
+    if (link->doubtful && !link->leaving && now(link) - link->up_since >= DOUBT) link->doubtful = false;
     if (link->doubtful) return;
     link->answered = true;
     link->circuit.failures = 0;

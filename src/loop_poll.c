@@ -119,7 +119,7 @@ static void timer_stop(void *handle) {
 static int timer_start(void *handle, steady_us delay) {
     struct poll_timer *timer = handle;
     steady__list_remove(&timer->place);
-    timer->due = monotonic() + delay;
+    timer->due = monotonic() + (delay < WAIT_MAX ? delay : WAIT_MAX);
     struct steady__list *before = timer->poller->timers.prev;
     while (before != &timer->poller->timers && TIMER(before)->due > timer->due)
         before = before->prev;

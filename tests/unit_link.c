@@ -468,6 +468,39 @@ static void test_half_a_reply_that_nobody_asked_for(void **state) {
     assert_int_equal(fake_count(fake, "EVALSHA"), 2);
 }
 
+/* How many are called back by one turn of the loop, at most, until all are. */
+static unsigned long most_in_a_turn(const struct tally *tally) {
+    unsigned long most = 0, before;
+    for (const steady_us end = now_us() + 2 * STEADY_SECOND; (before = tally->called) < tally->submitted;) {
+        assert_true(now_us() < end);
+        steady_poller_run(poller, 10 * MS);
+        if (tally->called - before > most) most = tally->called - before;
+    }
+    return most;
+}
+
+#define MANY 5000
+
+/* The loop goes on in between, however many fail at once. */
+static void test_many_fail_at_once(void **state) {
+    static const struct fake_step late[] = {{FAKE_ACCEPT, 0, NULL, 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0}};
+    static const struct fake_step lost[] = {
+        {FAKE_ACCEPT, 0, NULL, 0}, {FAKE_EXPECT, MANY / 2, NULL, 0}, {FAKE_RST, 0, NULL, 0}};
+    struct tally tally[2] = {{0}, {0}};
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        fake = fake_start(i == 0 ? late : lost, i == 0 ? COUNT(late) : COUNT(lost));
+        open_at(fake_port(fake), "", "", i == 0 ? TIMEOUT : 5 * STEADY_SECOND);
+        for (int n = 0; n < MANY; n++)
+            consume_counted(throttler, "k", 1, &tally[i]);
+        if (i == 0) sleep_us(TIMEOUT);
+        assert_between(most_in_a_turn(&tally[i]), 1, 1100);
+        close_all();
+    }
+    assert_int_equal(tally[0].errors[-STEADY_UNAVAILABLE] + tally[0].errors[-STEADY_UNKNOWN], MANY);
+    assert_true(tally[1].errors[-STEADY_UNKNOWN] >= MANY / 2);
+}
+
 static void ask_again(const steady_result *result, void *data) {
     unsigned *times = data;
     if (result->error == STEADY_UNAVAILABLE && ++*times < 1000)
@@ -508,6 +541,7 @@ int main(void) {
         WITH_POLLER(test_black_hole),
         WITH_POLLER(test_late_reply_and_a_deadline),
         WITH_POLLER(test_half_a_reply_that_nobody_asked_for),
+        WITH_POLLER(test_many_fail_at_once),
         WITH_POLLER(test_asking_again_and_again),
     };
     return cmocka_run_group_tests_name("link", tests, NULL, NULL);

@@ -120,6 +120,16 @@ static void test_timers_in_order(void **state) {
         assert_int_equal(spies[i].rank, ranks[i]);
 }
 
+static void test_timer_for_ever(void **state) {
+    struct bench *bench = *state;
+    struct spy spy = {.bench = bench};
+    void *timer = bench->loop.ops->timer_new(bench->poller, fired, &spy);
+    assert_int_equal(bench->loop.ops->timer_start(timer, INT64_MAX), 0);
+    assert_int_equal(steady_poller_run(bench->poller, 2 * MS), 0);
+    assert_int_equal(spy.calls, 0);
+    bench->loop.ops->timer_free(timer);
+}
+
 static void test_timer_started_anew_and_stopped(void **state) {
     struct bench *bench = *state;
     const steady_loop_ops *ops = bench->loop.ops;
@@ -326,6 +336,7 @@ int main(void) {
         IN_BENCH(test_nothing_happens),
         IN_BENCH(test_timer_is_never_early),
         IN_BENCH(test_timers_in_order),
+        IN_BENCH(test_timer_for_ever),
         IN_BENCH(test_timer_started_anew_and_stopped),
         IN_BENCH(test_descriptor),
         IN_BENCH(test_many_descriptors),
