@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Servers that have loaded the module: the one of this machine, and Redis 8.0 and Valkey 8.1 of Debian 13 in a chroot."""
+"""Servers that have loaded the module: the one of this machine, and Redis 8.0 and Valkey 8.1 of Debian 13 in a chroot, or
+those of another Debian, by SUITE: see scripts/chroot."""
+import os
 import random
 import shutil
 import subprocess
@@ -28,7 +30,7 @@ class Loaded(Redis):
     """A server, in the chroot perhaps, which sees `folder` as `inside`; the module is copied there."""
 
     def __init__(self, program, *options, module="steady.so", load=True, sanitized=False):
-        self.root = BUILD / "trixie" if program[0] == "chroot" else Path("/")
+        self.root = BUILD / os.environ.get("SUITE", "trixie") if program[0] == "chroot" else Path("/")
         self.folder = Path(tempfile.mkdtemp(prefix="steady-", dir=self.root / "tmp"))
         self.folder.chmod(0o777)
         self.inside = "/" + str(self.folder.relative_to(self.root))
