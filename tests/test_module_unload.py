@@ -14,8 +14,10 @@ UNLOAD = ["MODULE", "UNLOAD", "steady"]
 
 def refused(server, why):
     seen = len(server.log.read_text())
-    assert "not possible" in error(server(*UNLOAD))
-    assert why in server.log.read_text()[seen:]
+    text = error(server(*UNLOAD))
+    if "ACL users reference commands" not in text:  # which Valkey 9.1 sees to itself
+        assert "not possible" in text
+        assert why in server.log.read_text()[seen:]
     assert server("STEADY.PEEK", "none", 3, HOUR)[:2] == [1, 0] and server("PING") == b"PONG"
 
 
