@@ -195,6 +195,109 @@ static void test_close_at_once(void **state) {
     }
 }
 
+/* ---- Turns ---- */
+
+/* A program that asks again inside each callback, and what else is in its loop. */
+struct chain {
+    steady_throttler *throttler;
+    bool pipe_ran, timer_ran, starved, over;
+    steady_us until;
+    unsigned long links;
+};
+
+static void pipe_ran(void *arg, int events) {
+    struct chain *chain = arg;
+    (void)events;
+    chain->pipe_ran = true;
+}
+
+static void timer_ran(void *arg) { ((struct chain *)arg)->timer_ran = true; }
+
+static void ask_again(const steady_result *result, void *data) {
+    struct chain *chain = data;
+    (void)result;
+    chain->links++;
+    chain->starved = now_us() > chain->until;
+    chain->over = chain->starved || (chain->pipe_ran && chain->timer_ran);
+    if (!chain->over) assert_int_equal(steady_consume(chain->throttler, "k", 1, 1, ask_again, chain), 0);
+}
+
+static void play_chain(const struct stage *stage, const char *url) {
+    struct act act = open_act(stage, url, TIMEOUT);
+    struct chain chain = {.throttler = act.throttler};
+    struct tally tally = {0};
+    int fds[2];
+    consume_counted(act.throttler, "k", 1, &tally);
+    run_act(&act, &tally, STEADY_SECOND); /* a server that is down is known to be */
+    assert_return_code(pipe(fds), errno);
+    assert_int_equal(write(fds[1], "x", 1), 1);
+    void *io = act.loop.ops->io_new(act.loop.loop, fds[0], pipe_ran, &chain);
+    void *timer = act.loop.ops->timer_new(act.loop.loop, timer_ran, &chain);
+    assert_int_equal(act.loop.ops->io_want(io, STEADY_READABLE), 0);
+    assert_int_equal(act.loop.ops->timer_start(timer, 20 * MS), 0);
+    chain.until = now_us() + 2 * STEADY_SECOND;
+    assert_int_equal(steady_consume(act.throttler, "k", 1, 1, ask_again, &chain), 0);
+    while (!chain.over)
+        act.stage->turn(act.loop.loop);
+    if (chain.starved) fail_msg("%s, %s: %lu decisions, and nothing else", stage->name, url, chain.links);
+    act.loop.ops->io_free(io);
+    act.loop.ops->timer_free(timer);
+    close(fds[0]);
+    close(fds[1]);
+    close_act(&act);
+}
+
+static void test_a_chain_leaves_the_loop_its_turns(void **state) {
+    char down[64];
+    (void)state;
+    snprintf(down, sizeof down, "redis://127.0.0.1:%d", free_port());
+    for (size_t i = 0; i < STAGES; i++) {
+        play_chain(stages[i], "memory:");
+        play_chain(stages[i], down);
+    }
+}
+
+struct timers {
+    const steady_loop *loop;
+    void *first, *second;
+    int fired;
+};
+
+static void stop_the_other(void *arg) {
+    struct timers *timers = arg;
+    timers->fired++;
+    timers->loop->ops->timer_stop(timers->second);
+    timers->loop->ops->timer_start(timers->first, 20 * MS);
+    timers->loop->ops->timer_start(timers->first, 0);
+    if (timers->fired == 3) timers->loop->ops->timer_free(timers->first);
+}
+
+/* For now, for later, anew, stopped and freed: only what was said last counts. */
+static void test_timers(void **state) {
+    (void)state;
+    for (size_t i = 0; i < STAGES; i++) {
+        const steady_loop loop = stages[i]->make();
+        struct timers timers = {.loop = &loop};
+        timers.first = loop.ops->timer_new(loop.loop, stop_the_other, &timers);
+        timers.second = loop.ops->timer_new(loop.loop, stop_the_other, &timers);
+        assert_int_equal(loop.ops->timer_start(timers.second, 0), 0);
+        assert_int_equal(loop.ops->timer_start(timers.second, HOUR), 0);
+        assert_int_equal(loop.ops->timer_start(timers.first, HOUR), 0);
+        assert_int_equal(loop.ops->timer_start(timers.first, 0), 0);
+        for (const steady_us until = now_us() + STEADY_SECOND; timers.fired < 3 && now_us() < until;)
+            stages[i]->turn(loop.loop);
+        if (timers.fired != 3) fail_msg("%s: %d", stages[i]->name, timers.fired);
+        loop.ops->timer_start(timers.second, 0);
+        loop.ops->timer_stop(timers.second);
+        loop.ops->timer_start(timers.second, 0);
+        loop.ops->timer_free(timers.second);
+        if (!stages[i]->leave(loop.loop)) fail_msg("%s: something is left in the loop", stages[i]->name);
+        assert_int_equal(timers.fired, 3);
+    }
+}
+
+/* ---- Forked ---- */
+
 static steady_us processor_time(void) {
     struct timespec t;
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
@@ -255,6 +358,8 @@ int main(void) {
         cmocka_unit_test(test_killed_and_restarted),
         cmocka_unit_test(test_close_inside_a_callback),
         cmocka_unit_test(test_close_at_once),
+        cmocka_unit_test(test_a_chain_leaves_the_loop_its_turns),
+        cmocka_unit_test(test_timers),
         cmocka_unit_test(test_closed_in_a_child),
     };
     return cmocka_run_group_tests_name("loops", tests, group_set_up, group_tear_down);

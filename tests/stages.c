@@ -47,7 +47,7 @@ static void turn_uv(void *loop) {
 }
 
 static bool leave_uv(void *loop) {
-    uv_run(loop, UV_RUN_DEFAULT); /* ends only when no handle is left */
+    uv_run(loop, UV_RUN_NOWAIT); /* one turn, as the header has it */
     const bool empty = uv_loop_close(loop) == 0;
     free(loop);
     return empty;

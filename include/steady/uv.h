@@ -20,8 +20,12 @@ struct steady__uv_io {
     void *arg;
 };
 
+/* Before libuv 1.46 a timer for now that is started inside a timer's callback fires in the same turn of the loop, and
+ * so on for ever if it is started again each time. What is for now is therefore left to an idle handle. */
 struct steady__uv_timer {
     uv_timer_t handle;
+    uv_idle_t now;
+    int n_open; /* of these two */
     void (*fired)(void *arg);
     void *arg;
 };
@@ -64,10 +68,18 @@ static inline void *steady__uv_timer_new(void *loop, void (*fired)(void *arg), v
     struct steady__uv_timer *timer = (struct steady__uv_timer *)malloc(sizeof *timer);
     if (timer == NULL) return NULL;
     uv_timer_init((uv_loop_t *)loop, &timer->handle);
-    timer->handle.data = timer;
+    uv_idle_init((uv_loop_t *)loop, &timer->now);
+    timer->handle.data = timer->now.data = timer;
+    timer->n_open = 2;
     timer->fired = fired;
     timer->arg = arg;
     return timer;
+}
+
+static inline void steady__uv_timer_stop(void *handle) {
+    struct steady__uv_timer *timer = (struct steady__uv_timer *)handle;
+    uv_timer_stop(&timer->handle);
+    uv_idle_stop(&timer->now);
 }
 
 static inline void steady__uv_fired(uv_timer_t *handle) {
@@ -75,16 +87,29 @@ static inline void steady__uv_fired(uv_timer_t *handle) {
     timer->fired(timer->arg);
 }
 
+static inline void steady__uv_fired_now(uv_idle_t *handle) {
+    struct steady__uv_timer *timer = (struct steady__uv_timer *)handle->data;
+    uv_idle_stop(handle);
+    timer->fired(timer->arg);
+}
+
 /* libuv counts in milliseconds, from the start of the loop's turn: who needs to know the time looks at a clock. */
 static inline int steady__uv_timer_start(void *handle, steady_us delay) {
     struct steady__uv_timer *timer = (struct steady__uv_timer *)handle;
+    steady__uv_timer_stop(timer);
+    if (delay <= 0) return uv_idle_start(&timer->now, steady__uv_fired_now) == 0 ? 0 : -1;
     return uv_timer_start(&timer->handle, steady__uv_fired, (uint64_t)((delay + 999) / 1000), 0) == 0 ? 0 : -1;
 }
 
-static inline void steady__uv_timer_stop(void *handle) { uv_timer_stop(&((struct steady__uv_timer *)handle)->handle); }
+static inline void steady__uv_timer_closed(uv_handle_t *handle) {
+    struct steady__uv_timer *timer = (struct steady__uv_timer *)handle->data;
+    if (--timer->n_open == 0) free(timer);
+}
 
 static inline void steady__uv_timer_free(void *handle) {
-    uv_close((uv_handle_t *)&((struct steady__uv_timer *)handle)->handle, steady__uv_freed);
+    struct steady__uv_timer *timer = (struct steady__uv_timer *)handle;
+    uv_close((uv_handle_t *)&timer->handle, steady__uv_timer_closed);
+    uv_close((uv_handle_t *)&timer->now, steady__uv_timer_closed);
 }
 
 static inline steady_loop steady_uv_loop(uv_loop_t *loop) {
