@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fake_server.h"
 #include "stages.h"
 
 #define MS STEADY_MILLISECOND
@@ -257,6 +258,41 @@ static void test_a_chain_leaves_the_loop_its_turns(void **state) {
     }
 }
 
+/* A reply and the reset that followed it are there at once: an error of the descriptor is no end of looking at it. */
+static void test_reset_behind_a_reply(void **state) {
+    static const struct fake_step steps[] = {
+        {FAKE_ACCEPT, 0, NULL, 0},
+        {FAKE_EXPECT, 1, NULL, 0},
+        {FAKE_SEND, 0, ":3600000000\r\n", 0},
+        {FAKE_EXPECT, 2, NULL, 0},
+        {FAKE_SEND, 0, ":3600000000\r\n", 0},
+        {FAKE_RST, 0, NULL, 0},
+    };
+    (void)state;
+    for (size_t i = 0; i < STAGES; i++) {
+        struct fake_server *fake = fake_start(steps, COUNT(steps));
+        struct act act = {.stage = stages[i], .loop = stages[i]->make()};
+        const steady_store_options options = {
+            .loop = &act.loop, .engine = STEADY_ENGINE_SCRIPT, .timeout = 5 * STEADY_SECOND};
+        struct tally tally = {0};
+        char url[64];
+        snprintf(url, sizeof url, "redis://127.0.0.1:%d", fake_port(fake));
+        act.store = open_store(url, &options);
+        act.throttler = new_throttler(act.store, 10, HOUR);
+        consume_counted(act.throttler, "a", 1, &tally);
+        run_act(&act, &tally, STEADY_SECOND);
+        consume_counted(act.throttler, "a", 1, &tally);
+        consume_counted(act.throttler, "b", 1, &tally);
+        act.stage->turn(act.loop.loop); /* the second goes out */
+        sleep_us(50 * MS);
+        run_act(&act, &tally, STEADY_SECOND);
+        assert_int_equal(tally.verdicts, 2);
+        assert_int_equal(tally.errors[-STEADY_UNKNOWN], 1);
+        close_act(&act);
+        fake_stop(fake);
+    }
+}
+
 struct timers {
     const steady_loop *loop;
     void *first, *second;
@@ -359,6 +395,7 @@ int main(void) {
         cmocka_unit_test(test_close_inside_a_callback),
         cmocka_unit_test(test_close_at_once),
         cmocka_unit_test(test_a_chain_leaves_the_loop_its_turns),
+        cmocka_unit_test(test_reset_behind_a_reply),
         cmocka_unit_test(test_timers),
         cmocka_unit_test(test_closed_in_a_child),
     };

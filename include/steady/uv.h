@@ -16,6 +16,7 @@
 
 struct steady__uv_io {
     uv_poll_t handle;
+    int wanted; /* of libuv's events */
     void (*ready)(void *arg, int events);
     void *arg;
 };
@@ -32,10 +33,19 @@ struct steady__uv_timer {
 
 static inline void steady__uv_freed(uv_handle_t *handle) { free(handle->data); }
 
+static inline void steady__uv_ready(uv_poll_t *handle, int status, int events);
+
+static inline int steady__uv_io_watch(struct steady__uv_io *io) {
+    if (io->wanted == 0) return uv_poll_stop(&io->handle) == 0 ? 0 : -1;
+    return uv_poll_start(&io->handle, io->wanted, steady__uv_ready) == 0 ? 0 : -1;
+}
+
+/* libuv stops a handle that has an error, which may be one more thing to read behind a reply. */
 static inline void steady__uv_ready(uv_poll_t *handle, int status, int events) {
     struct steady__uv_io *io = (struct steady__uv_io *)handle->data;
     int seen =
         ((events & UV_READABLE) != 0 ? STEADY_READABLE : 0) | ((events & UV_WRITABLE) != 0 ? STEADY_WRITABLE : 0);
+    if (status < 0) steady__uv_io_watch(io); /* now, as `ready` may free it */
     io->ready(io->arg, status < 0 ? STEADY_READABLE | STEADY_WRITABLE : seen);
 }
 
@@ -47,6 +57,7 @@ static inline void *steady__uv_io_new(void *loop, int fd, void (*ready)(void *ar
         return NULL;
     }
     io->handle.data = io;
+    io->wanted = 0;
     io->ready = ready;
     io->arg = arg;
     return io;
@@ -54,10 +65,9 @@ static inline void *steady__uv_io_new(void *loop, int fd, void (*ready)(void *ar
 
 static inline int steady__uv_io_want(void *handle, int events) {
     struct steady__uv_io *io = (struct steady__uv_io *)handle;
-    int wanted =
+    io->wanted =
         ((events & STEADY_READABLE) != 0 ? UV_READABLE : 0) | ((events & STEADY_WRITABLE) != 0 ? UV_WRITABLE : 0);
-    if (wanted == 0) return uv_poll_stop(&io->handle) == 0 ? 0 : -1;
-    return uv_poll_start(&io->handle, wanted, steady__uv_ready) == 0 ? 0 : -1;
+    return steady__uv_io_watch(io);
 }
 
 static inline void steady__uv_io_free(void *handle) {
