@@ -2,7 +2,8 @@
  * Store URLs: taken apart in a copy, in place.
  *
  * A URL that cannot be read may hold a password anywhere (an unescaped '/' or '@' moves every border), so a message
- * quotes a piece of it only where there is no '@' in the whole of it. */
+ * quotes a piece of it only where there is no '@' in the whole of it, and of an option, which may be a password's with
+ * its name misspelt, nothing but the name. */
 #include "url.h"
 
 #include <arpa/inet.h>
@@ -36,10 +37,10 @@ static const struct {
     {"valkeys+sentinel:", STEADY__URL_SENTINEL_TLS},
 };
 
-/* `piece` fit for a message, or dots where it may be a secret. */
+/* `piece` up to an option's value, fit for a message, or dots where it may be a secret. */
 static const char *shown(const struct steady__url *url, const char *piece, char out[48]) {
     if (url->secretive) return "...";
-    steady__printable(out, 48, piece, strlen(piece));
+    steady__printable(out, 48, piece, strcspn(piece, "?="));
     return out;
 }
 
@@ -217,25 +218,39 @@ static const struct option {
 
 enum { N_OPTIONS = sizeof known_options / sizeof known_options[0] };
 
-static int find_option(const struct steady__url *url, const char *option) {
+static int find_option(const char *option) {
     for (int i = 0; i < N_OPTIONS; i++)
-        if ((known_options[i].schemes & IN(url->scheme)) != 0 &&
-            strncmp(option, known_options[i].name, strlen(known_options[i].name)) == 0)
-            return i;
+        if (strncmp(option, known_options[i].name, strlen(known_options[i].name)) == 0) return i;
     return -1;
+}
+
+static int refuse_unknown(const struct steady__url *url, const char *option, steady_message *why) {
+    char text[48];
+    if (*option == '\0') return refuse(why, "has nothing where an option should be, after its '?' or '&'");
+    return steady__fail(why, STEADY_BAD_ARGUMENT, "the store URL has an unknown option \"%s\"",
+                        shown(url, option, text));
+}
+
+static int refuse_here(const struct option *option, steady_message *why) {
+    char list[96] = "";
+    for (size_t i = 0; i < sizeof schemes / sizeof schemes[0]; i++) {
+        const size_t len = strlen(list);
+        if ((option->schemes & IN(schemes[i].scheme)) != 0)
+            snprintf(list + len, sizeof list - len, " %s", schemes[i].prefix);
+    }
+    return steady__fail(why, STEADY_BAD_ARGUMENT, "the store URL has the option %.*s, which goes only with%s",
+                        (int)strlen(option->name) - 1, option->name, list);
 }
 
 /* a=b&c=d, each once. */
 static int read_options(struct steady__url *url, char *options, steady_message *why) {
-    char text[48];
     unsigned seen = 0;
     for (char *option = options; option != NULL;) {
         char *next = strchr(option, '&');
         if (next != NULL) *next++ = '\0';
-        const int i = find_option(url, option);
-        if (i < 0)
-            return steady__fail(why, STEADY_BAD_ARGUMENT, "the store URL has an unknown option \"%s\"",
-                                shown(url, option, text));
+        const int i = find_option(option);
+        if (i < 0) return refuse_unknown(url, option, why);
+        if ((known_options[i].schemes & IN(url->scheme)) == 0) return refuse_here(&known_options[i], why);
         const int len = (int)strlen(known_options[i].name);
         if ((seen & 1u << i) != 0)
             return steady__fail(why, STEADY_BAD_ARGUMENT, "the store URL has the option %.*s twice", len - 1, option);

@@ -150,6 +150,9 @@ static void test_bad_urls(void **state) {
         "redis://app:%s%zz@host",
         "unix://app:%s@relative",
         "rediss://app:%s@host?ca=/nonesuch",
+        "redis://host?passwd=%s&db=1",
+        "redis+sentinel://host/service?sentinel_pasword=%s",
+        "http://host?auth=%s",
     };
     (void)state;
     for (size_t i = 0; i < COUNT(formats); i++) {

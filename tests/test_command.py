@@ -253,7 +253,9 @@ def test_a_password_is_never_shown(run, closed_port):
     canary = "hunter2canary"
     for url in (f"redis://user:{canary}@127.0.0.1:{closed_port}", f"redis://:{canary}@127.0.0.1:0",
                 f"redis://u:{canary}@@h/notanumber", f"rediss://u:{canary}@h", f"http://u:{canary}@h",
-                f"redis://u:{canary}@h:99999", f"unix://u:{canary}@/nowhere", f"redis://u:{canary}%zz@h"):
+                f"redis://u:{canary}@h:99999", f"unix://u:{canary}@/nowhere", f"redis://u:{canary}%zz@h",
+                f"redis://h?passwd={canary}&db=1", f"redis+sentinel://h/s?sentinel_pasword={canary}",
+                f"http://h?auth={canary}"):
         for how in (("--store", url), ("--json", "--store", url)):
             done = run("consume", "k", *LIMIT, *how)
             assert done.returncode in (USAGE, UNAVAILABLE)

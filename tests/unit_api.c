@@ -121,7 +121,9 @@ static void a_password_is_never_shown(void **state) {
     (void)state;
     static const char *const bad[] = {
         "redis://me:hunter2@h:99999", "redis://me:hunter2@h/x",       "redis://:hunter2@",
-        "nonsense://me:hunter2@h",    "redis://me:hunter2@h:1/2?x=1", "redis//me:hunter2@h"};
+        "nonsense://me:hunter2@h",    "redis://me:hunter2@h:1/2?x=1", "redis//me:hunter2@h",
+        "redis://h?passwd=hunter2",   "rediss://h?tls=hunter2&db=1",  "redis+sentinel://h/s?sentinel_pasword=hunter2",
+        "nonsense://h?auth=hunter2"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         steady_store *store = NULL;
         steady_message why = {""};
