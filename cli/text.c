@@ -76,14 +76,19 @@ void text_add_bar(struct text *text, int64_t level, int64_t capacity) {
     text_add(text, "[%.*s%.*s]", (int)filled, "##########", (int)(width - filled), "..........");
 }
 
-/* Of a URL in the wrong place, not the user and the password. */
+/* Of a URL in the wrong place, not the user and the password, and no options. */
 struct quoted quoted(const char *value) {
     const char *secret = strstr(value, "://"), *after = secret != NULL ? strrchr(secret, '@') : NULL;
+    const char *options = secret != NULL ? strchr(after != NULL ? after : secret, '?') : NULL;
     struct quoted q;
     size_t n = 0;
     for (; *value != '\0' && n + 8 < sizeof q.text; value++) {
         const unsigned char c = (unsigned char)*value;
         n += (size_t)snprintf(q.text + n, sizeof q.text - n, c >= 0x20 && c < 0x7f ? "%c" : "\\x%02x", c);
+        if (value == options) {
+            value++;
+            break;
+        }
         if (after != NULL && value == secret + 2) value = after - 1;
     }
     snprintf(q.text + n, sizeof q.text - n, "%s", *value != '\0' ? "..." : "");

@@ -261,9 +261,13 @@ def test_a_password_is_never_shown(run, closed_port):
             assert done.returncode in (USAGE, UNAVAILABLE)
             assert canary not in done.stdout + done.stderr
     url = f"redis://u:{canary}@h/1"
-    for args in ((f"--stor={url}",), (url,), ("--capacity", url), ("--on-error", url)):
-        done = run("consume", "k", *args)
-        assert done.returncode == USAGE and canary not in done.stderr, done
+    in_option = f"redis+sentinel://h/s?sentinel_password={canary}"
+    for misplaced in (url, in_option):
+        for args in ((f"--stor={misplaced}",), (misplaced,), ("--capacity", misplaced), ("--on-error", misplaced)):
+            done = run("consume", "k", *args)
+            assert done.returncode == USAGE and canary not in done.stderr, done
+    assert '"redis+sentinel://h/s?..."' in run(in_option).stderr
+    assert '"redis://@h?..."' in run("redis://u:a?b@h?c=d").stderr
     assert '"redis://@h/1"' in run(url).stderr
 
 
