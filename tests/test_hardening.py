@@ -39,6 +39,11 @@ def test_no_library_is_looked_for_in_odd_places(built):
     assert not re.search(r"R(UN)?PATH", output("readelf", "-dW", built))
 
 
+def test_no_library_is_loaded_for_nothing(built):
+    assert "NEEDED" in output("readelf", "-dW", built)
+    assert "Unused" not in output("ldd", "-u", built)
+
+
 def test_nothing_is_writable_and_executable(built):
     flags = re.findall(r"^\s+(\w+)\s+(?:0x\w+\s+){5}([RWE ]{3})\s", output("readelf", "-lW", built), re.M)
     assert ("GNU_STACK", "RW ") in flags
@@ -69,10 +74,15 @@ def flags_of(*settings):
 def test_the_flags_of_the_user_are_used_and_the_hardening_stays():
     flags = flags_of("CFLAGS=-O3 -march=x86-64 -DMINE", "CC=cc")
     assert flags[:4] == ["cc", "-O3", "-march=x86-64", "-DMINE"]
-    assert {"-fstack-protector-strong", "-fstack-clash-protection", "-D_FORTIFY_SOURCE=3"} <= set(flags)
+    assert {"-fstack-protector-strong", "-fstack-clash-protection", "-D_FORTIFY_SOURCE=3", "-fno-strict-overflow",
+            "-fno-strict-aliasing"} <= set(flags)
     assert "-O2" not in flags
 
 
 def test_no_fortification_where_it_would_only_warn():
     assert "-D_FORTIFY_SOURCE=3" not in flags_of("CFLAGS=-O0")
     assert "-D_FORTIFY_SOURCE=3" not in flags_of("CFLAGS=-O1 -fsanitize=address")
+
+
+def test_an_overflow_that_a_sanitizer_looks_for_stays_one():
+    assert "-fno-strict-overflow" not in flags_of("CFLAGS=-O1 -fsanitize=undefined")
