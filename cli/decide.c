@@ -118,6 +118,12 @@ static void decide(enum verb verb, const struct options *options, const steady_l
     steady_store_close(&store);
 }
 
+/* What steady_error_text says of drops is so of consume alone. */
+static void complain_lost(enum verb verb, const steady_message *trouble) {
+    static const char *const left[] = {[PEEK] = "nothing was changed", [RESET] = "the bucket may have been forgotten"};
+    complain("the answer was lost; %s%s%s", left[verb], trouble->text[0] != '\0' ? ": " : "", trouble->text);
+}
+
 static int run(enum verb verb, const struct options *options) {
     static const steady_limit any = {.max_capacity = 1, .drop_recharge = 1};
     steady_limit limit;
@@ -128,7 +134,10 @@ static int run(enum verb verb, const struct options *options) {
     if (options_limit(options, verb == RESET ? &any : NULL, &limit) != ALLOWED || check_key(options) != ALLOWED)
         return USAGE;
     decide(verb, options, &limit, &r, &trouble);
-    if (r.error != 0) complain_error(r.error, &trouble);
+    if (r.error == STEADY_UNKNOWN && verb != CONSUME)
+        complain_lost(verb, &trouble);
+    else if (r.error != 0)
+        complain_error(r.error, &trouble);
     const bool answered = r.source != STEADY_FROM_NOWHERE;
     const int code = !answered ? error_code(r.error) : r.success ? ALLOWED : DENIED;
     if (options->json && code != USAGE)

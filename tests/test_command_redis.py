@@ -121,6 +121,21 @@ def test_an_answer_that_is_lost_is_unknown_and_may_be_charged(ask, redis_server)
     assert ask("peek", "k", *LIMIT, "--store", redis_server.url)[1]["level"] == 2
 
 
+@pytest.mark.parametrize("verb,says", [
+    ("consume", "the drops may have been charged"),
+    ("peek", "nothing was changed"),
+    ("reset", "the bucket may have been forgotten"),
+])
+def test_what_may_be_so_once_an_answer_is_lost(run, redis_server, verb, says):
+    for each in ("consume", verb):
+        assert run(each, "k", *LIMIT, "--store", redis_server.url).returncode == ALLOWED  # the scripts are loaded
+    mute = Mute(redis_server.port)
+    done = run(verb, "k", *LIMIT, "--store", mute.url, "--timeout", "300ms")
+    mute.close()
+    assert done.returncode == UNKNOWN
+    assert done.stderr.startswith(f"steady: the answer was lost; {says}: no answer within"), done.stderr
+
+
 def test_a_key_that_is_no_bucket_stays(ask, redis_server):
     redis_server("SET", "k", "precious")
     redis_server("LPUSH", "list", "precious")
