@@ -23,8 +23,8 @@ void text_add_wait(struct text *text, steady_us wait);  /* for people, rounded u
 void text_add_seconds(struct text *text, steady_us us); /* exactly, as a decimal number: 3.2 */
 void text_add_bar(struct text *text, int64_t level, int64_t capacity);
 
-/* Writes it to standard output; returns `code`, or UNKNOWN where it could not be written. */
-int text_say(const struct text *text, int code);
+/* Writes it to standard output; returns `code`, or `unsaid` where it could not be written. */
+int text_say(const struct text *text, int code, int unsaid);
 
 /* "steady: ..." and a line end, to standard error. complain returns USAGE, for the many that end so. */
 __attribute__((format(printf, 1, 2))) int complain(const char *format, ...);

@@ -144,7 +144,7 @@ static int run(enum verb verb, const struct options *options) {
         describe_json(&text, &r, has_limit);
     else if (answered)
         describe(&text, verb, options, &limit, &r);
-    return text_say(&text, code);
+    return text_say(&text, code, verb == PEEK || code == UNAVAILABLE ? UNAVAILABLE : UNKNOWN);
 }
 
 int run_consume(const struct options *options) { return run(CONSUME, options); }

@@ -73,7 +73,7 @@ static int help_on(const struct command *command) {
     options_help(&text, command->options);
     if (command->options != FOR_OTHERS)
         text_add(&text, "\nDurations: 250ms, 5s, 1h30m; units us ms s m h d.\n%s", exit_codes);
-    return text_say(&text, ALLOWED);
+    return text_say(&text, ALLOWED, UNAVAILABLE);
 }
 
 static int run_help(const struct options *options) {
@@ -83,14 +83,14 @@ static int run_help(const struct options *options) {
         return command != NULL ? help_on(command) : complain_unknown(options->operands[0]);
     }
     add_usage(&text);
-    return text_say(&text, ALLOWED);
+    return text_say(&text, ALLOWED, UNAVAILABLE);
 }
 
 static int run_version(const struct options *options) {
     struct text text = {0};
     (void)options;
     text_add(&text, "steady %s\n", steady_version());
-    return text_say(&text, ALLOWED);
+    return text_say(&text, ALLOWED, UNAVAILABLE);
 }
 
 static int complain_missing(void) {

@@ -108,10 +108,10 @@ static bool write_all(int fd, const char *bytes, size_t len) {
     return true;
 }
 
-int text_say(const struct text *text, int code) {
+int text_say(const struct text *text, int code, int unsaid) {
     if (write_all(STDOUT_FILENO, text->bytes, text->len)) return code;
     if (errno != EPIPE) complain("cannot write to standard output: %s", strerror(errno));
-    return UNKNOWN;
+    return unsaid;
 }
 
 int complain(const char *format, ...) {

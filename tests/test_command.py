@@ -366,7 +366,11 @@ def test_output_to_a_full_disk(run):
         done = run("consume", "k", *LIMIT, stdout=full)
         assert (done.returncode, done.stderr) == (UNKNOWN, "steady: cannot write to standard output: "
                                                            "No space left on device\n")
-        assert run("help", stdout=full).returncode == UNKNOWN
+        for args in (("help",), ("help", "peek"), ("version",), ("peek", "k", *LIMIT),
+                     ("consume", "k", *LIMIT, "--json", "--store", "file:/nowhere/at/all")):
+            assert run(*args, stdout=full).returncode == UNAVAILABLE, args  # nothing was charged
+        assert run("reset", "other", stdout=full).returncode == UNKNOWN
+        assert run("bench", "--seconds", "1", "--store", "memory:", stdout=full).returncode == UNKNOWN
     assert "level\":1," in run("peek", "k", *LIMIT, "--json").stdout  # it was charged
 
 
@@ -375,7 +379,7 @@ def test_output_to_a_closed_pipe(run):
     os.close(read)
     for args in (("consume", "k", *LIMIT), ("consume", "k", *LIMIT, "--json"), ("help",), ("version",)):
         done = run(*args, stdout=write)
-        assert (done.returncode, done.stderr) == (UNKNOWN, "")
+        assert (done.returncode, done.stderr) == (UNKNOWN if args[0] == "consume" else UNAVAILABLE, "")
     assert run("consume", stderr=write).returncode == USAGE
     os.close(write)
 
