@@ -85,11 +85,15 @@ static int read_integer(const struct option *option, int64_t *number, const char
                     option->min, option->max);
 }
 
+/* "0", which the library reads as a time without its unit: "0s" is not always what to say instead. */
+static bool is_nought(const char *value) { return *value != '\0' && value[strspn(value, "0")] == '\0'; }
+
 static int read_duration(const struct option *option, steady_us *duration, const char *value) {
     steady_message why;
     struct text range = {0};
     steady_us us = 0;
-    if (steady_duration_parse(&us, value, &why) != 0) return complain("--%s: %s", option->name, why.text);
+    if ((option->min == 0 || !is_nought(value)) && steady_duration_parse(&us, value, &why) != 0)
+        return complain("--%s: %s", option->name, why.text);
     if (us >= option->min && us <= option->max) {
         *duration = us;
         return ALLOWED;

@@ -56,6 +56,10 @@ int open_store(steady_store **store, const struct options *options, const steady
     const steady_store_options store_options = {.loop = loop, .timeout = options->timeout, .engine = options->engine};
     const char *url = options->store;
     char own[URL_SIZE];
+    if (url != NULL && *url == '\0') {
+        snprintf(why->text, sizeof why->text, "--store is empty; leave it out for $STEADY_STORE or a file of your own");
+        return STEADY_BAD_ARGUMENT;
+    }
     if (url == NULL) url = getenv("STEADY_STORE");
     if (options->store == NULL && (url == NULL || *url == '\0')) {
         const int error = own_file(own, why);
