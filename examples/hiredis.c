@@ -15,6 +15,7 @@ struct app {
     redisAsyncContext *redis;
     steady_store *store;
     steady_throttler *throttler;
+    bool has_verdict;
 };
 
 static void pong(redisAsyncContext *redis, void *reply, void *data) {
@@ -25,6 +26,7 @@ static void pong(redisAsyncContext *redis, void *reply, void *data) {
 
 static void answered(const steady_result *result, void *data) {
     struct app *app = data;
+    app->has_verdict = result->error == 0;
     if (result->error != 0)
         printf("no answer: %s\n", steady_error_text(result->error));
     else
@@ -42,7 +44,7 @@ static int port_of(const char *text) {
 
 int main(int argc, char **argv) {
     const steady_limit limit = {.max_capacity = 10, .drop_recharge = 5 * STEADY_SECOND};
-    struct app app = {NULL, NULL, NULL};
+    struct app app = {NULL, NULL, NULL, false};
     struct event_base *base = event_base_new();
     const steady_loop loop = steady_event_loop(base);
     const steady_store_options options = {.loop = &loop};
@@ -61,5 +63,5 @@ int main(int argc, char **argv) {
     steady_throttler_free(&app.throttler);
     steady_store_close(&app.store);
     event_base_free(base);
-    return error == 0 ? 0 : 1;
+    return app.has_verdict ? 0 : 1;
 }

@@ -117,6 +117,14 @@ def test_an_example_builds_and_runs_against_the_installed_copy(installed, redis_
     assert installed.run(program, REDIS_URL=redis_server.url).strip()
 
 
+@pytest.mark.parametrize("source", [path for path in EXAMPLES if path.stem != "demo"], ids=lambda path: path.stem)
+def test_an_example_that_gets_no_answer_says_so_by_its_exit_code(installed, closed_port, tmp_path, source):
+    program = installed.compile(source, tmp_path / source.stem, "-std=c11", "-D_GNU_SOURCE", linked="static")
+    env = {**os.environ, "REDIS_URL": f"redis://127.0.0.1:{closed_port}"}
+    done = subprocess.run([program], env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False)
+    assert done.returncode == 1 and done.stdout + done.stderr
+
+
 # ---- The README ----
 
 
