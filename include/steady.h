@@ -48,7 +48,8 @@
  * THREADS. A store and its throttlers belong to the thread that opened the store, which is the thread of its loop. One
  * exception: on an embedded store the ..._sync calls and steady_store_stats may be made from any thread at once. The
  * library starts no thread but a short-lived one to look up a host name, touches no signal handler or signal mask,
- * prints nothing and never exits. It never raises SIGPIPE.
+ * prints nothing and never exits. It never raises SIGPIPE; but for a store attached to a hiredis context hiredis
+ * writes, 0.14 with write(2), so ignore the signal there.
  *
  * FORK. After fork() the child may keep using `file:` stores. A Redis store is the parent's: calls on it fail with
  * STEADY_UNAVAILABLE in the child until it opens its own; closing it there does not disturb the parent, and is the
@@ -221,7 +222,9 @@ typedef struct steady_tls_options {
 typedef struct steady_store_options {
     const steady_loop *loop; /* for the asynchronous calls; copied. NULL: only the ..._sync calls */
     steady_us timeout;       /* from the call to its answer, all included; 0: 100 ms. Redis only. 1 .. 24 h */
-    uint32_t max_in_flight;  /* decisions waiting for an answer; more are STEADY_OVERLOADED. 0: 65536; at most 2^24 */
+    uint32_t max_in_flight;  /* decisions waiting for an answer; more are STEADY_OVERLOADED. 0: 65536; at most 2^24.
+                                Where more may be asked than the server can answer, choose what it answers within a
+                                timeout, or less: behind a longer queue nearly all end as STEADY_UNKNOWN */
     uint32_t buckets;        /* embedded: how many live buckets it has room for. 0: 2^20 (memory:), 2^16 (file:).
                                 Rounded up to a power of two, at least 64, at most 2^30; 49 bytes each. A file that
                                 exists keeps its own number: another one asked for is STEADY_BAD_FILE */
@@ -302,9 +305,10 @@ STEADY_API const char *steady_store_trouble(const steady_store *store);
 /* A store and a limit. */
 typedef struct steady_throttler steady_throttler;
 
-/* What to answer when the store does not: when a decision ends as unavailable, unknown, overloaded, refused or
- * server. The other errors are always reported, and so is a reset that did not happen, and what an asynchronous call
- * returns at once. */
+/* What to answer when the store does not: when a decision ends as unavailable, unknown, refused or server, or a
+ * ..._sync call as overloaded. The other errors are always reported, and so is a reset that did not happen. What an
+ * asynchronous call returns at once it returns whatever the policy, and above all STEADY_OVERLOADED: no callback will
+ * run, so there is nothing to answer, and the caller has to decide. */
 enum steady_policy {
     STEADY_REPORT = 0, /* the error */
     STEADY_DENY = 1,   /* success false */
