@@ -12,6 +12,8 @@
 /* Latencies in ns, counted in buckets of a sixteenth of a power of two. */
 enum { FINE = 16, N_CELLS = 61 * FINE };
 
+enum { KEY_SIZE = 48, PREFIX_MAX = 1024 - KEY_SIZE };
+
 struct bench;
 
 /* A decision in flight. */
@@ -28,7 +30,7 @@ struct bench {
     size_t n_slots, n_idle;
     uint64_t random;
     uint64_t n_keys;
-    char key[48]; /* ends in eight digits that change */
+    char key[KEY_SIZE]; /* ends in eight digits that change */
     size_t key_len;
     uint64_t allowed, denied, errors;
     int last_error;
@@ -204,12 +206,13 @@ static bool report(const struct bench *b, const struct options *options, bool em
 static int measure(struct bench *b, const struct options *options, const steady_limit *limit, bool *embedded,
                    steady_message *why) {
     const int64_t duration = options->seconds * 1000000000;
+    const steady_throttler_options throttler_options = {.prefix = options->prefix};
     steady_store *store = NULL;
     int error = prepare(b, options);
     if (error != 0) goto out;
     const steady_loop loop = steady_poller_loop(b->poller);
     error = open_store(&store, options, &loop, embedded, why);
-    if (error == 0) error = steady_throttler_new(&b->throttler, store, limit, NULL, why);
+    if (error == 0) error = steady_throttler_new(&b->throttler, store, limit, &throttler_options, why);
     if (error == 0) error = warm_up(b);
     if (error != 0) goto out;
     if (*embedded)
@@ -234,6 +237,8 @@ int run_bench(const struct options *options) {
     steady_message why = {""};
     bool embedded = false;
     if (options_limit(options, &usual, &limit) != ALLOWED) return USAGE;
+    if (options->prefix != NULL && strlen(options->prefix) > PREFIX_MAX)
+        return complain("--prefix is %zu bytes long; for bench it may be %d", strlen(options->prefix), PREFIX_MAX);
     const int error = measure(&bench, options, &limit, &embedded, &why);
     if (error != 0) complain_error(error, &why);
     if (bench.ended == 0) return error_code(error);

@@ -39,7 +39,7 @@ static const struct option table[] = {
     {"in-flight", "N", FOR_BENCH, INTEGER, FIELD(in_flight), 1, 65536,
      "decisions waiting at once; Redis only (default 64)"},
     {"seconds", "N", FOR_BENCH, INTEGER, FIELD(seconds), 1, 3600, "how long to measure (default 2)"},
-    {"prefix", "TEXT", FOR_KEYS, TEXT, FIELD(prefix), 0, 0, "put before KEY (default: nothing)"},
+    {"prefix", "TEXT", FOR_STORES, TEXT, FIELD(prefix), 0, 0, "put before each key (default: nothing)"},
     {"store", "URL", FOR_STORES, TEXT, FIELD(store), 0, 0,
      "file:/path, redis://[user:pass@]host[:port][/db],\n"
      "rediss://... (TLS), unix:/path, memory:,\nredis+sentinel://HOST[,HOST]/SERVICE\n"

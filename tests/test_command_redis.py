@@ -136,6 +136,17 @@ def test_what_may_be_so_once_an_answer_is_lost(run, redis_server, verb, says):
     assert done.stderr.startswith(f"steady: the answer was lost; {says}: no answer within"), done.stderr
 
 
+def test_a_user_with_the_least_rights_can_measure(run, redis_server):
+    redis_server("ACL", "SETUSER", "app", "on", ">SECRET", "resetkeys", "~rl:*", "resetchannels", "-@all", "+evalsha",
+                 "+script|load", "+get", "+set", "+del", "+time")
+    url = f"redis://app:SECRET@127.0.0.1:{redis_server.port}"
+    done = run("bench", "--seconds", "1", "--keys", "2", "--prefix", "rl:", "--rate", "5/d", "--store", url, "--json")
+    assert done.returncode == ALLOWED and '"errors":0' in done.stdout, done
+    keys = redis_server("KEYS", "*")
+    redis_server("ACL", "DELUSER", "app")
+    assert len(keys) == 2 and all(key.startswith(b"rl:steady-bench:") for key in keys)
+
+
 def test_a_key_that_is_no_bucket_stays(ask, redis_server):
     redis_server("SET", "k", "precious")
     redis_server("LPUSH", "list", "precious")
