@@ -2,6 +2,7 @@
 """House rules that a program can check: who includes whom, what the library may call, what it exports, what it keeps."""
 import os
 import re
+import runpy
 import subprocess
 from pathlib import Path
 
@@ -192,6 +193,13 @@ def test_no_file_names_a_place_on_somebodys_machine():
     named = [f"{path.relative_to(ROOT)}: {line.strip()}"
              for path in tracked() for line in path.read_text(errors="replace").splitlines() if pattern.search(line)]
     assert not named
+
+
+def test_every_mutant_of_the_simulation_has_one_place():
+    mutants = runpy.run_path(str(ROOT / "tests/sim/mutants"))["MUTANTS"]
+    counts = {what: (ROOT / name).read_text().count(old) for what, name, old, _ in mutants}
+    assert len(counts) == len(mutants)
+    assert [what for what, count in counts.items() if count != 1] == []
 
 
 def test_the_changelog_begins_with_the_version_of_the_header():
