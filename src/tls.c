@@ -2,9 +2,10 @@
  * TLS by OpenSSL.
  *
  * OpenSSL's own sockets would write(2), and raise SIGPIPE, so it is given a BIO of ours over struct steady__net. A
- * record is something the peer can check and use whole or not at all, and SSL_write takes bytes only once the record
- * they are in has gone to the system entirely. So upon what it did not take the server cannot have acted, even where a
- * part of the record is out.
+ * record is something the peer can check and use whole or not at all, so upon one of which no byte is out the server
+ * cannot have acted. SSL_write tells of its records one call late, though: given more bytes than the record that it is
+ * at holds, it begins the next one as soon as that is out, and if the next one has to wait, or fails, returns as if
+ * neither were. So a call of it is given what fits in one record, and the same again until that is out.
  *
  * Every call leaves the thread's queue of errors empty: SSL_get_error looks at it, and it is the program's as well. */
 #include "tls.h"
@@ -22,6 +23,7 @@
 #include "error.h"
 
 #define NAME_SIZE sizeof(((struct steady__tls_ticket *)NULL)->name)
+#define RECORD_MAX SSL3_RT_MAX_PLAIN_LENGTH
 #define FILE_MAX (16 << 20) /* all that a system trusts is 0.2 MiB */
 
 struct steady__tls_context {
@@ -37,6 +39,8 @@ struct steady__tls {
     const struct steady__net *net;
     int fd;
     int error;        /* errno of the descriptor */
+    size_t record;    /* bytes in the record that SSL_write is at; 0: none */
+    bool begun;       /* a byte of that is out, or may be */
     int first;        /* byte that ever came; -1: none yet */
     bool ended;       /* the descriptor is at its end */
     bool established; /* the handshake is done */
@@ -60,6 +64,7 @@ static int carrier_write(BIO *bio, const char *bytes, int len) {
         BIO_set_retry_write(bio);
     else if (n < 0)
         tls->error = errno;
+    if (n > 0) tls->begun = true;
     return (int)n;
 }
 
@@ -276,7 +281,7 @@ struct steady__tls *steady__tls_new(const struct steady__tls_context *context, c
  * nobody to tell. */
 void steady__tls_free(struct steady__tls *tls) {
     if (tls == NULL) return;
-    if (tls->established && !tls->failed) SSL_shutdown(tls->ssl);
+    if (tls->established && !tls->failed && tls->record == 0) SSL_shutdown(tls->ssl); /* not behind half a record */
     if (tls->ssl != NULL) SSL_set_shutdown(tls->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(tls->ssl);
     ERR_clear_error();
@@ -296,10 +301,17 @@ int steady__tls_handshake(struct steady__tls *tls) {
 
 ssize_t steady__tls_send(struct steady__tls *tls, const void *bytes, size_t len) {
     ERR_clear_error();
-    const int n = settle(tls, SSL_write(tls->ssl, bytes, (int)len));
+    if (tls->record == 0) {
+        tls->record = len < RECORD_MAX ? len : RECORD_MAX;
+        tls->begun = false;
+    }
+    const int n = settle(tls, SSL_write(tls->ssl, bytes, (int)tls->record));
+    if (n > 0) tls->record = 0;
     if (n == 0) errno = EPIPE;
     return n > 0 ? n : -1;
 }
+
+size_t steady__tls_half_sent(const struct steady__tls *tls) { return tls->begun ? tls->record : 0; }
 
 ssize_t steady__tls_recv(struct steady__tls *tls, void *bytes, size_t room) {
     ERR_clear_error();

@@ -39,10 +39,13 @@ void steady__tls_free(struct steady__tls *tls);
 int steady__tls_handshake(struct steady__tls *tls);
 
 /* As send and recv of struct steady__net; EPROTO: see steady__tls_trouble. What send has taken has been handed to the
- * system in whole records, but where it took less than it was given it must be given the rest again, and more at will.
- */
+ * system, in one whole record. Where it took less than it was given, or nothing for now, it must be given the rest
+ * again, and more at will. */
 ssize_t steady__tls_send(struct steady__tls *tls, const void *bytes, size_t len);
 ssize_t steady__tls_recv(struct steady__tls *tls, void *bytes, size_t room);
+
+/* Bytes that send has not taken, but that are in a record of which a part is with the system. */
+size_t steady__tls_half_sent(const struct steady__tls *tls);
 
 /* Something has been received that recv has not handed out, so that no loop will tell of it. */
 bool steady__tls_pending(const struct steady__tls *tls);

@@ -48,6 +48,11 @@ ssize_t steady__tls_recv(struct steady__tls *tls, void *bytes, size_t room) {
     return -1;
 }
 
+size_t steady__tls_half_sent(const struct steady__tls *tls) {
+    (void)tls;
+    return 0;
+}
+
 bool steady__tls_pending(const struct steady__tls *tls) {
     (void)tls;
     return false;

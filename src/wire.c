@@ -48,6 +48,7 @@ void steady__wire_open(struct steady__wire *wire, int fd, struct steady__tls *tl
 }
 
 void steady__wire_close(struct steady__wire *wire) {
+    if (wire->tls != NULL) wire->sent += steady__tls_half_sent(wire->tls); /* written, in part, as in the clear */
     steady__tls_free(wire->tls);
     wire->tls = NULL;
     if (wire->fd >= 0) wire->net->close(wire->net, wire->fd);
