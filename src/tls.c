@@ -278,9 +278,11 @@ struct steady__tls *steady__tls_new(const struct steady__tls_context *context, c
 }
 
 /* OpenSSL does not go back to a session that was not shut down, so it is told that this one was even where there was
- * nobody to tell. */
+ * nobody to tell. A ticket is not shown again where the handshake came to nothing: it may be what the server, or what
+ * is in front of it, hangs up on or is silent to. */
 void steady__tls_free(struct steady__tls *tls) {
     if (tls == NULL) return;
+    if (!tls->established) steady__tls_forget(tls->ticket);
     if (tls->established && !tls->failed && tls->record == 0) SSL_shutdown(tls->ssl); /* not behind half a record */
     if (tls->ssl != NULL) SSL_set_shutdown(tls->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(tls->ssl);

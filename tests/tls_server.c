@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -36,6 +37,19 @@ static int name_came(SSL *ssl, int *alert, void *arg) {
     (void)alert;
     snprintf(server->seen.name, sizeof server->seen.name, "%s", name != NULL ? name : "");
     return SSL_TLSEXT_ERR_OK;
+}
+
+static int hello_came(SSL *ssl, int *alert, void *arg) {
+    struct tls_server *server = arg;
+    const unsigned char *ticket;
+    size_t len;
+    if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_psk, &ticket, &len) == 0) return SSL_CLIENT_HELLO_SUCCESS;
+    server->seen.tickets++;
+    if (server->rules.ignores_tickets) poll(&(struct pollfd){.fd = SSL_get_fd(ssl), .events = POLLRDHUP}, 1, 5000);
+    if (!server->rules.ignores_tickets && !server->rules.hangs_up_on_tickets) return SSL_CLIENT_HELLO_SUCCESS;
+    shutdown(SSL_get_fd(ssl), SHUT_RDWR);
+    *alert = SSL_AD_INTERNAL_ERROR;
+    return SSL_CLIENT_HELLO_ERROR;
 }
 
 static void count_requests(struct tls_server *server) {
@@ -121,6 +135,7 @@ static SSL_CTX *new_context(struct tls_server *server) {
         abort();
     SSL_CTX_set_tlsext_servername_callback(ssl, name_came);
     SSL_CTX_set_tlsext_servername_arg(ssl, server);
+    SSL_CTX_set_client_hello_cb(ssl, hello_came, server);
     if (server->rules.version == TLS1_1_VERSION) SSL_CTX_set_cipher_list(ssl, "ALL:@SECLEVEL=0");
     if (server->rules.version != 0) {
         SSL_CTX_set_min_proto_version(ssl, server->rules.version);

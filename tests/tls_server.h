@@ -8,19 +8,22 @@
 
 /* All zero: it answers at once. */
 struct tls_server_rules {
-    const char *certificate; /* "server" where NULL; see certificates.h */
-    int version;             /* no other, such as TLS1_2_VERSION; 0: any */
-    unsigned batch;          /* answers are sent together, in one piece, for so many requests */
-    size_t record;           /* bytes an answer is cut to, each a record; 0: as it comes */
-    unsigned keys_every;     /* so many requests, both sides take new keys */
-    unsigned close_after;    /* so many answers the connection ends */
-    bool goodbye;            /* with a close_notify before */
-    bool mute;               /* nothing is answered */
+    const char *certificate;  /* "server" where NULL; see certificates.h */
+    int version;              /* no other, such as TLS1_2_VERSION; 0: any */
+    unsigned batch;           /* answers are sent together, in one piece, for so many requests */
+    size_t record;            /* bytes an answer is cut to, each a record; 0: as it comes */
+    unsigned keys_every;      /* so many requests, both sides take new keys */
+    unsigned close_after;     /* so many answers the connection ends */
+    bool goodbye;             /* with a close_notify before */
+    bool mute;                /* nothing is answered */
+    bool hangs_up_on_tickets; /* of TLS 1.3, without an alert */
+    bool ignores_tickets;     /* as well: it says nothing, until the client has hung up */
 };
 
 struct tls_server_seen {
     unsigned connections; /* with TLS */
     unsigned resumed;     /* of those */
+    unsigned tickets;     /* of TLS 1.3 that were shown, as often as they were */
     unsigned goodbyes;    /* clients that sent a close_notify */
     char name[256];       /* the last SNI; "": none */
 };

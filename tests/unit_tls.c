@@ -165,6 +165,29 @@ static void test_ends(void **state) {
     assert_ends(TLS1_3_VERSION, true);
 }
 
+/* A ticket with which a handshake does not come to its end is not shown again. */
+static void assert_ticket_given_up(struct tls_server_rules rules) {
+    rules.close_after = 1;
+    start(&rules, TIMEOUT);
+    for (int i = 0; i < 2; i++) {
+        const steady_us until = now_us() + 3 * STEADY_SECOND;
+        while (ask(1).allowed == 0 && now_us() < until)
+            run_for(poller, 10 * MS);
+        assert_true(now_us() < until);
+        run_for(poller, 20 * MS);
+    }
+    client_close();
+    assert_between(tls_server_finish(server).tickets, 1, 2);
+    tls_server_stop(server);
+    server = NULL;
+}
+
+static void test_tickets_that_are_not_liked(void **state) {
+    (void)state;
+    assert_ticket_given_up((struct tls_server_rules){.hangs_up_on_tickets = true});
+    assert_ticket_given_up((struct tls_server_rules){.ignores_tickets = true});
+}
+
 /* ---- What is no TLS ---- */
 
 static const struct {
@@ -509,6 +532,7 @@ int main(void) {
         WITH_LOOP(test_answers_in_one_piece),
         WITH_LOOP(test_records_of_a_byte),
         WITH_LOOP(test_ends),
+        WITH_LOOP(test_tickets_that_are_not_liked),
         WITH_LOOP(test_babble),
         WITH_LOOP(test_stalled),
         WITH_LOOP(test_what_counts_as_written),
