@@ -15,8 +15,10 @@
  * An error reply means that nothing was charged, so a redirected request is sent again, within its deadline. What was
  * written and not answered is not, whatever becomes of its node.
  *
- * A node that has no slot and whose link is idle loses the link, and is forgotten unless it is the seed. The seed comes
- * back into play when no other node is up: its link looks up the name in the URL at each attempt. */
+ * A node that has no slot and whose link is idle loses the link, and is forgotten unless it is the seed. A link that is
+ * down goes only when nobody has wanted it for a while: it is what knows how long to leave the server alone, and what
+ * the log has been told. The seed comes back into play when no other node is up, and stays until one with slots is: its
+ * link looks up the name in the URL at each attempt. */
 #include "cluster.h"
 
 #include <stdlib.h>
@@ -37,6 +39,7 @@
 #define CALM (5 * STEADY_SECOND) /* without a wish: the next pause is the first again */
 #define ANSWER_LEAST (100 * STEADY_MILLISECOND)
 #define SWEEP_AGAIN STEADY_SECOND
+#define UNWANTED (10 * STEADY_SECOND) /* a link that is down, by then */
 
 struct node {
     struct steady__cluster *cluster;
@@ -48,6 +51,7 @@ struct node {
     struct steady__url *url;         /* with our host; the rest is the seed's. NULL: the seed, or never connected to */
     struct steady__link *link;       /* NULL: not needed yet, or no more */
     unsigned slots;
+    steady_us wanted_at;            /* a request was last meant for it */
     struct steady__request inquiry; /* CLUSTER SLOTS */
     bool inquiring;
 };
@@ -194,6 +198,7 @@ static void close_link(struct node *node) {
 static int send_to(struct node *node, struct steady__request *request) {
     if (node->link == NULL && !open_link(node)) return STEADY_NO_MEMORY;
     request->at = node;
+    node->wanted_at = now(node->cluster);
     return steady__link_submit(node->link, request);
 }
 
@@ -314,10 +319,17 @@ static enum steady__heed told(struct node *node, const struct steady__reply *rep
     return map || error ? STEADY__HEED_NOTHING : STEADY__HEED_UNTRUSTED;
 }
 
-/* True where one is of no use, and still busy. */
-static bool sweep_node(struct node *node) {
+/* reached: one that has slots is up. */
+static bool may_lose_link(const struct node *node, bool reached) {
+    if (node->link == NULL) return true;
+    if (!steady__link_is_idle(node->link) || (node->number == 0 && !reached)) return false;
+    return is_up(node) || now(node->cluster) - node->wanted_at >= UNWANTED;
+}
+
+/* True where one is of no use, and cannot go yet. */
+static bool sweep_node(struct node *node, bool reached) {
     if (node->slots > 0) return false;
-    if (node->link != NULL && !steady__link_is_idle(node->link)) return true;
+    if (!may_lose_link(node, reached)) return true;
     close_link(node);
     if (node->number == 0) return false;
     forget_node(node);
@@ -326,11 +338,14 @@ static bool sweep_node(struct node *node) {
 
 /* Where no node is known to have slots, any may be of use. */
 static void sweep(struct steady__cluster *cluster) {
-    bool again = false, any = false;
+    bool again = false, any = false, reached = false;
     for (uint16_t i = 0; i < cluster->count; i++)
-        if (cluster->nodes[i] != NULL && cluster->nodes[i]->slots > 0) any = true;
+        if (cluster->nodes[i] != NULL && cluster->nodes[i]->slots > 0) {
+            any = true;
+            if (is_up(cluster->nodes[i])) reached = true;
+        }
     for (uint16_t i = 0; any && i < cluster->count; i++)
-        if (cluster->nodes[i] != NULL && sweep_node(cluster->nodes[i])) again = true;
+        if (cluster->nodes[i] != NULL && sweep_node(cluster->nodes[i], reached)) again = true;
     if (again) steady__alarm_set(&cluster->alarm, SWEEP_AGAIN);
 }
 
@@ -413,6 +428,7 @@ static enum steady__heed answered(void *owner, struct steady__request *request, 
     return with->owner_class->answered(with->owner, request, dialect, reply);
 }
 
+/* Where an inquiry did not get out and nobody is left, decisions will wish. */
 static void unanswered(void *owner, struct steady__request *request, bool written, int error) {
     struct node *node = owner;
     struct steady__cluster *cluster = node->cluster;
@@ -422,7 +438,7 @@ static void unanswered(void *owner, struct steady__request *request, bool writte
         cluster->inquired = NULL;
         rest(cluster, written ? PAUSE_BLIND : PAUSE_LAST); /* a map that cannot be read costs a connection each time */
     }
-    wish(cluster);
+    if (!inquiry || written || is_up(anyone(cluster))) wish(cluster);
     if (inquiry) return;
     cluster->with.owner_class->unanswered(cluster->with.owner, request, written, error);
 }

@@ -323,6 +323,58 @@ static void test_idle_node_is_left(void **state) {
     assert_int_equal(fake_node_accepted(a), 1);
 }
 
+/* The server in the URL goes by another name than in the map, and nobody is left. Without a decision nobody is asked
+ * for a map, and links keep to their pauses; the log hears of each server once. */
+static void test_nobody_is_left(void **state) {
+    (void)state;
+    fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 0);
+    fake_node_says(a, "CLUSTER", map_of(1, b, b), 0, 0);
+    fake_node_says(b, "CLUSTER", map_of(1, b, b), 0, 0);
+    fake_node_says(b, "AUTH", "+OK\r\n", 0, 0);
+    open_at("app:secret@localhost");
+    assert_int_equal(ask(KEY), 0);
+    for (int i = 0; i < 200 && fake_node_open(a) > 0; i++)
+        run_for(poller, 10 * MS);
+    assert_int_equal(fake_node_open(a), 0);
+    fake_node_says(a, "AUTH", "-WRONGPASS no\r\n", 0, 0);
+    fake_node_says(b, "AUTH", "-WRONGPASS no\r\n", 0, 0);
+    fake_node_says(b, "EVALSHA", FAKE_HANG_UP, 0, 1);
+    ask(KEY);
+    run_for(poller, 300 * MS);
+    ask(KEY);
+    const unsigned before = fake_node_heard(a, "AUTH"), lines = log_lines.lines;
+    run_for(poller, 3 * STEADY_SECOND);
+    assert_between(fake_node_heard(a, "AUTH") - before, 0, 4); /* once a second, with traffic or without */
+    for (int i = 0; i < 100; i++) {
+        assert_true(ask(KEY) != 0);
+        run_for(poller, 20 * MS);
+    }
+    assert_between(fake_node_heard(a, "AUTH") - before, 1, 7);
+    assert_between(log_lines.lines, 1, 2);
+    assert_between(log_lines.lines - lines, 0, 1);
+    fake_node_says(a, "AUTH", "+OK\r\n", 0, 0);
+    fake_node_says(b, "AUTH", "+OK\r\n", 0, 0);
+    for (int i = 0; i < 300 && ask(KEY) != 0; i++)
+        run_for(poller, 10 * MS);
+    assert_int_equal(ask(KEY), 0);
+    for (int i = 0; i < 300 && fake_node_open(a) > 0; i++)
+        run_for(poller, 10 * MS);
+    assert_int_equal(fake_node_open(a), 0);
+}
+
+/* A slot is on its way to a node that is down. The log hears of it once, however many want to go there. */
+static void test_redirected_to_who_is_down(void **state) {
+    (void)state;
+    fake_node_says(a, "EVALSHA", redirect(0, "ASK", "127.0.0.1", free_port()), 0, 0);
+    fake_node_says(a, "CLUSTER", map_of(1, a, a), 0, 0);
+    open_with("");
+    for (int i = 0; i < 30; i++) {
+        assert_int_equal(ask(KEY), STEADY_UNAVAILABLE);
+        run_for(poller, 100 * MS);
+    }
+    assert_int_equal(log_lines.lines, 1);
+}
+
 /* Three nodes that say whatever comes into their minds, about everything. Each decision ends once, and when they have
  * come to their senses, all is well. */
 static void test_nodes_out_of_their_minds(void **state) {
@@ -411,6 +463,8 @@ int main(void) {
         WITH_NODES(test_ever_new_nodes),
         WITH_NODES(test_large_map),
         WITH_NODES(test_idle_node_is_left),
+        WITH_NODES(test_nobody_is_left),
+        WITH_NODES(test_redirected_to_who_is_down),
         WITH_NODES(test_nodes_out_of_their_minds),
         WITH_NODES(test_cluster_down),
     };
