@@ -10,7 +10,8 @@
  * Whatever goes wrong is a wish to draw the map anew: a redirect that the map did not know, CLUSTERDOWN, a link that is
  * down, a deadline that passed. One node at a time is asked for CLUSTER SLOTS, one after the other if they do not
  * answer, with a pause after each answer that doubles while wishes keep coming. A map is taken whole or not at all, and
- * before anyone is called back.
+ * before anyone is called back. A node that has lost sight of the others knows of its own slots only, so those that a
+ * map does not mention stay with whom they were.
  *
  * An error reply means that nothing was charged, so a redirected request is sent again, within its deadline. What was
  * written and not answered is not, whatever becomes of its node.
@@ -18,7 +19,8 @@
  * A node that has no slot and whose link is idle loses the link, and is forgotten unless it is the seed. A link that is
  * down goes only when nobody has wanted it for a while: it is what knows how long to leave the server alone, and what
  * the log has been told. The seed comes back into play when no other node is up, and stays until one with slots is: its
- * link looks up the name in the URL at each attempt. */
+ * link looks up the name in the URL at each attempt. It also stays, and is asked like those that are up, where the
+ * others may not know all: while slots are unknown, or a node says CLUSTERDOWN. */
 #include "cluster.h"
 
 #include <stdlib.h>
@@ -64,6 +66,9 @@ struct steady__cluster {
     struct node *chains[CHAINS];                 /* by hash: a map may name a node for each slot */
     unsigned char hash_key[STEADY__SIPHASH_KEY]; /* so that nobody can name nodes that share a chain */
     struct steady__slot_map *map, *draft;        /* NULL: no cluster, as far as anyone knows */
+    unsigned unknown;                            /* slots that nobody has, as far as the map knows */
+    bool crowded;                                /* a node got no number */
+    steady_us down_at;                           /* CLUSTERDOWN was last heard; 0: never */
     bool wished;
     struct node *inquired; /* whose answer is waited for */
     steady_us pause, allowed_at;
@@ -156,6 +161,7 @@ static uint16_t number_of(void *arg, const char *host, uint16_t port) {
     const uint64_t hash = hash_of(cluster, host, port);
     const struct node *node = find_node(cluster, hash, host, port);
     if (node == NULL) node = add_node(cluster, hash, host, port);
+    if (node == NULL) cluster->crowded = true;
     return node != NULL ? node->number : STEADY__SLOT_UNKNOWN;
 }
 
@@ -219,21 +225,31 @@ static struct node *anyone(struct steady__cluster *cluster) {
 static void count_slots(struct steady__cluster *cluster) {
     for (uint16_t i = 0; i < cluster->count; i++)
         if (cluster->nodes[i] != NULL) cluster->nodes[i]->slots = 0;
+    cluster->unknown = 0;
     for (unsigned slot = 0; slot < STEADY__SLOTS; slot++)
-        if (cluster->map->node[slot] != STEADY__SLOT_UNKNOWN) cluster->nodes[cluster->map->node[slot]]->slots++;
+        if (cluster->map->node[slot] != STEADY__SLOT_UNKNOWN)
+            cluster->nodes[cluster->map->node[slot]]->slots++;
+        else
+            cluster->unknown++;
 }
 
 static void assign(struct steady__cluster *cluster, uint16_t slot, struct node *node) {
     const uint16_t before = cluster->map->node[slot];
-    if (before != STEADY__SLOT_UNKNOWN) cluster->nodes[before]->slots--;
+    if (before != STEADY__SLOT_UNKNOWN)
+        cluster->nodes[before]->slots--;
+    else
+        cluster->unknown--;
     cluster->map->node[slot] = node->number;
     node->slots++;
 }
 
+/* Where there are more nodes than numbers, those that have one for a slot of old do not keep it for that. */
 static void take_map(struct node *speaker, const struct steady__reply *reply) {
     struct steady__cluster *cluster = speaker->cluster;
     struct steady__slot_map *old = cluster->map;
+    cluster->crowded = false;
     if (!steady__slot_map_draw(cluster->draft, reply, number_of, speaker)) return;
+    if (!cluster->crowded) steady__slot_map_complete(cluster->draft, old);
     cluster->map = cluster->draft;
     cluster->draft = old;
     count_slots(cluster);
@@ -266,6 +282,7 @@ static bool recognise(struct steady__cluster *cluster) {
     memset(map->node, 0xff, sizeof map->node);
     cluster->map = map;
     cluster->draft = draft;
+    cluster->unknown = STEADY__SLOTS;
     wish(cluster);
     return true;
 }
@@ -278,13 +295,24 @@ static void rest(struct steady__cluster *cluster, steady_us most) {
     cluster->pause = cluster->pause < most / 2 ? 2 * cluster->pause : most;
 }
 
-/* Those that are up come first; then any that will have us wait for a connection. */
+static bool heard_down(const struct steady__cluster *cluster) {
+    return cluster->down_at != 0 && now(cluster) - cluster->down_at < CALM;
+}
+
+/* Those that are up come first, and the seed if it has no link and may know more than they; then any that will have us
+ * wait for a connection. */
+static bool is_next(const struct node *node, bool up) {
+    const struct steady__cluster *cluster = node->cluster;
+    const bool called_back = node->number == 0 && node->link == NULL && (cluster->unknown > 0 || heard_down(cluster));
+    return !node->inquiring && (is_up(node) || called_back) == up;
+}
+
 static struct node *inquire_at_one(struct steady__cluster *cluster) {
     for (int up = 1; up >= 0; up--)
         for (uint16_t i = 0; i < cluster->count; i++) {
             cluster->turn = (uint16_t)((cluster->turn + 1) % cluster->count);
             struct node *node = cluster->nodes[cluster->turn];
-            if (node == NULL || node->inquiring || is_up(node) != (up == 1)) continue;
+            if (node == NULL || !is_next(node, up == 1)) continue;
             node->inquiring = send_to(node, &node->inquiry) == 0;
             if (node->inquiring) return node;
         }
@@ -322,13 +350,14 @@ static enum steady__heed told(struct node *node, const struct steady__reply *rep
 /* reached: one that has slots is up. */
 static bool may_lose_link(const struct node *node, bool reached) {
     if (node->link == NULL) return true;
-    if (!steady__link_is_idle(node->link) || (node->number == 0 && !reached)) return false;
+    if (!steady__link_is_idle(node->link)) return false;
+    if (node->number == 0 && (!reached || heard_down(node->cluster))) return false;
     return is_up(node) || now(node->cluster) - node->wanted_at >= UNWANTED;
 }
 
 /* True where one is of no use, and cannot go yet. */
 static bool sweep_node(struct node *node, bool reached) {
-    if (node->slots > 0) return false;
+    if (node->slots > 0 || (node->number == 0 && node->cluster->unknown > 0)) return false;
     if (!may_lose_link(node, reached)) return true;
     close_link(node);
     if (node->number == 0) return false;
@@ -406,6 +435,7 @@ static bool follow(struct node *node, struct steady__request *request, struct st
     struct steady__cluster *cluster = node->cluster;
     if (!says(reply, "MOVED") && !says(reply, "ASK") && !says(reply, "CLUSTERDOWN")) return false;
     if (!recognise(cluster)) return false;
+    if (says(reply, "CLUSTERDOWN")) cluster->down_at = now(cluster);
     struct node *target = redirected(node, request, reply);
     if (target == NULL) {
         wish(cluster);

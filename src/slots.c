@@ -162,3 +162,8 @@ bool steady__slot_map_draw(struct steady__slot_map *map, const struct steady__re
     }
     return any;
 }
+
+void steady__slot_map_complete(struct steady__slot_map *map, const struct steady__slot_map *before) {
+    for (unsigned slot = 0; slot < STEADY__SLOTS; slot++)
+        if (map->node[slot] == STEADY__SLOT_UNKNOWN) map->node[slot] = before->node[slot];
+}

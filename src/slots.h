@@ -33,4 +33,7 @@ struct steady__slot_map {
 bool steady__slot_map_draw(struct steady__slot_map *map, const struct steady__reply *reply,
                            uint16_t (*number)(void *arg, const char *host, uint16_t port), void *arg);
 
+/* What is unknown in the map becomes what it was. */
+void steady__slot_map_complete(struct steady__slot_map *map, const struct steady__slot_map *before);
+
 #endif

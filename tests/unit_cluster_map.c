@@ -149,6 +149,85 @@ static void test_name_is_looked_up_again(void **state) {
     assert_int_equal(fake_node_heard(b, ""), 0);
 }
 
+/* The first key of a half. */
+static const char *key_of_half(char key[16], bool high) {
+    for (int i = 0; i < 100; i++) {
+        const int len = snprintf(key, 16, "k%d", i);
+        if ((steady__slot_of(key, (size_t)len) >= 8192) == high) return key;
+    }
+    return NULL;
+}
+
+static const char *lower_half_of(const struct fake_node *node) {
+    static char map[128];
+    snprintf(map, sizeof map, "*1\r\n*3\r\n:0\r\n:8191\r\n*3\r\n$9\r\n127.0.0.1\r\n:%d\r\n$2\r\nid\r\n",
+             fake_node_port(node));
+    return map;
+}
+
+/* A node that has forgotten all others speaks of its own slots only. Those of the others stay with them. */
+static void test_map_of_one_alone(void **state) {
+    char low[16], high[16];
+    (void)state;
+    struct fake_node *c = fake_node_start(false);
+    const char *map = map_of(1, b, c);
+    fake_node_says(c, "EVALSHA", VERDICT, 0, 0);
+    fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 0);
+    fake_node_says(a, "CLUSTER", map, 0, 0);
+    fake_node_says(b, "CLUSTER", map, 0, 0);
+    fake_node_says(c, "CLUSTER", map, 0, 0);
+    open_at("localhost");
+    assert_int_equal(ask(KEY), 0);
+    await_heard("CLUSTER", 1);
+    assert_int_equal(ask(key_of_half(high, true)), 0);
+    assert_int_equal(ask(key_of_half(low, false)), 0);
+    for (int i = 0; i < 200 && fake_node_open(a) > 0; i++)
+        run_for(poller, 10 * MS);
+    fake_node_says(b, "EVALSHA", "-CLUSTERDOWN Hash slot not served\r\n", 0, 0);
+    fake_node_says(b, "CLUSTER", lower_half_of(b), 0, 0);
+    fake_node_says(c, "CLUSTER", lower_half_of(b), 0, 0); /* or a map that it has from there */
+    const unsigned before = fake_node_heard(b, "CLUSTER"), asked_a = fake_node_heard(a, "CLUSTER");
+    for (int i = 0; i < 50; i++) {
+        assert_true(ask(low) != 0);
+        run_for(poller, 20 * MS);
+    }
+    assert_true(fake_node_heard(b, "CLUSTER") > before);
+    const unsigned at_c = fake_node_heard(c, "EVALSHA");
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(ask(high), 0);
+    assert_int_equal(fake_node_heard(c, "EVALSHA"), at_c + 10);
+    assert_true(fake_node_heard(a, "CLUSTER") > asked_a); /* as it may know better, if nodes say CLUSTERDOWN */
+    client_close();
+    fake_node_stop(c);
+}
+
+/* The same from the beginning: the server in the URL knows the rest. */
+static void test_first_map_of_one_alone(void **state) {
+    char high[16];
+    (void)state;
+    fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 1);
+    fake_node_says(a, "EVALSHA", VERDICT, 0, 0);
+    fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 1);
+    fake_node_says(a, "CLUSTER", lower_half_of(b), 0, 0);
+    fake_node_says(b, "CLUSTER", lower_half_of(b), 0, 0);
+    open_at("localhost");
+    assert_int_equal(ask(KEY), 0);
+    await_heard("CLUSTER", 1);
+    run_for(poller, 1500 * MS);
+    fake_node_says(b, "EVALSHA", "-CLUSTERDOWN Hash slot not served\r\n", 0, 0);
+    unsigned made = 0;
+    for (int i = 0; i < 10; i++)
+        made += ask(key_of_half(high, true)) == 0;
+    assert_between(made, 4, 6);
+    fake_node_says(a, "CLUSTER", map_of(1, b, a), 0, 0);
+    for (int i = 0; i < 50; i++) {
+        ask(high);
+        run_for(poller, 20 * MS);
+    }
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(ask(high), 0);
+}
+
 /* Whoever does not say is passed over. */
 static void test_map_kept_back(void **state) {
     char key[16];
@@ -458,6 +537,8 @@ int main(void) {
         WITH_NODES(test_map_refused_and_a_node_gone),
         WITH_NODES(test_map_never_told_and_a_node_gone),
         WITH_NODES(test_name_is_looked_up_again),
+        WITH_NODES(test_map_of_one_alone),
+        WITH_NODES(test_first_map_of_one_alone),
         WITH_NODES(test_map_kept_back),
         WITH_NODES(test_hostile_maps),
         WITH_NODES(test_ever_new_nodes),

@@ -178,6 +178,7 @@ static void test_partial_maps(void **state) {
         "*2\r\n" RANGE("1", "1", NODE("$3\r\na b", "1")) RANGE("2", "2", A),
         "*2\r\n" RANGE("1", "1", NODE("$1\r\na", "0")) RANGE("2", "2", A),
     };
+    static struct steady__slot_map before;
     static const char own[] = "*2\r\n" RANGE("1", "1", NODE("$-1", "7")) RANGE("2", "2", NODE("$0\r\n", "8"));
     (void)state;
     for (size_t i = 0; i < COUNT(partial); i++) {
@@ -185,6 +186,12 @@ static void test_partial_maps(void **state) {
         assert_int_equal(map.node[1], STEADY__SLOT_UNKNOWN);
         assert_int_equal(map.node[2], 0);
     }
+    memset(before.node, 0xff, sizeof before.node);
+    before.node[1] = before.node[2] = 5;
+    steady__slot_map_complete(&map, &before);
+    assert_int_equal(map.node[1], 5);
+    assert_int_equal(map.node[2], 0);
+    assert_int_equal(map.node[3], STEADY__SLOT_UNKNOWN);
     assert_true(draw(own, sizeof own - 1));
     assert_string_equal(names.name[0], ":7");
     assert_string_equal(names.name[1], ":8");
