@@ -56,13 +56,16 @@ static bool take_text(struct steady__walk *walk, char *out, size_t size) {
     return true;
 }
 
-/* One of the list: an array of host, port and offset. */
+/* One of the list: an array of host, port and offset. False where it is of no use: a copy of the server that nobody can
+ * ask, as redis-cli --replica makes one, has the port 0. */
 static bool read_address(struct steady__walk *walk, struct address *address) {
+    struct steady__walk entry = *walk;
     struct steady__value head;
     char digits[8], *end = NULL;
-    if (!steady__walk_next(walk, &head) || head.kind != STEADY__VALUE_ARRAY || head.number != 3) return false;
-    if (!take_text(walk, address->host, sizeof address->host) || !take_text(walk, digits, sizeof digits)) return false;
     steady__walk_skip(walk);
+    if (!steady__walk_next(&entry, &head) || head.kind != STEADY__VALUE_ARRAY || head.number != 3) return false;
+    if (!take_text(&entry, address->host, sizeof address->host) || !take_text(&entry, digits, sizeof digits))
+        return false;
     const unsigned long port = strtoul(digits, &end, 10);
     address->port = (uint16_t)port;
     return *end == '\0' && port > 0 && port <= UINT16_MAX;
@@ -84,7 +87,8 @@ static bool choose(const struct steady__replica *r, const struct steady__reply *
     struct address one;
     uint64_t others = 0;
     *still = false;
-    for (int64_t left = find_list(&walk); left > 0 && read_address(&walk, &one); left--) {
+    for (int64_t left = find_list(&walk); left > 0; left--) {
+        if (!read_address(&walk, &one)) continue;
         if (one.port == r->at.port && strcmp(one.host, r->at.host) == 0)
             *still = true;
         else if (r->with.net->random(r->with.net) % ++others == 0)

@@ -113,6 +113,26 @@ static void test_lists_that_name_nobody(void **state) {
     }
 }
 
+/* redis-cli --replica, for one, is listed with the port 0. */
+static void test_lists_that_name_somebody_too(void **state) {
+    static const char *const others[] = {
+        "*3\r\n$9\r\n127.0.0.1\r\n$1\r\n0\r\n$1\r\n0\r\n",
+        "*3\r\n$0\r\n\r\n$4\r\n6379\r\n$1\r\n0\r\n",
+        "*3\r\n*2\r\n:1\r\n:2\r\n*1\r\n*0\r\n$1\r\n0\r\n",
+        "*0\r\n",
+        "$9\r\n127.0.0.1\r\n",
+    };
+    char mixed[256];
+    (void)state;
+    for (size_t i = 0; i < COUNT(others); i++) {
+        snprintf(mixed, sizeof mixed, MASTER "*3\r\n%s%s%s", others[i], strstr(role, "*1\r\n") + 4, others[i]);
+        says(server, "ROLE", mixed);
+        open_it();
+        await(2);
+        client_close();
+    }
+}
+
 /* Who has no replica asks for one now and then, no more. */
 static void test_asked_in_moderation(void **state) {
     (void)state;
@@ -325,12 +345,19 @@ static void test_scripts_go_where_they_are_missing(void **state) {
 int main(void) {
 #define WITH_NODES(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        WITH_NODES(test_lists_that_name_nobody),  WITH_NODES(test_asked_in_moderation),
-        WITH_NODES(test_not_a_connected_replica), WITH_NODES(test_refused_and_put_to_the_server),
-        WITH_NODES(test_answers_that_are_none),   WITH_NODES(test_silent),
-        WITH_NODES(test_a_cluster_after_all),     WITH_NODES(test_scripts_go_where_they_are_missing),
-        WITH_NODES(test_refused_for_good),        WITH_NODES(test_refused_by_the_dozen),
-        WITH_NODES(test_without_the_scripts),     WITH_NODES(test_without_the_module),
+        WITH_NODES(test_lists_that_name_somebody_too),
+        WITH_NODES(test_lists_that_name_nobody),
+        WITH_NODES(test_asked_in_moderation),
+        WITH_NODES(test_not_a_connected_replica),
+        WITH_NODES(test_refused_and_put_to_the_server),
+        WITH_NODES(test_answers_that_are_none),
+        WITH_NODES(test_silent),
+        WITH_NODES(test_a_cluster_after_all),
+        WITH_NODES(test_scripts_go_where_they_are_missing),
+        WITH_NODES(test_refused_for_good),
+        WITH_NODES(test_refused_by_the_dozen),
+        WITH_NODES(test_without_the_scripts),
+        WITH_NODES(test_without_the_module),
         WITH_NODES(test_with_the_module),
     };
     return cmocka_run_group_tests_name("replica", tests, NULL, NULL);
