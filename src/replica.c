@@ -9,7 +9,8 @@
  * Since nothing is charged for a peek, one that a replica does not answer for any reason but its deadline is put to the
  * server: sending it again can do no harm. A replica that refuses what may well be allowed at the server, as rights are
  * not replicated, is left, for another if there is one, and none is asked for a LOOK. A server that turns out to be a
- * cluster is not asked this way any more, since there a replica answers for its own slots, and only on demand. */
+ * cluster, by a redirect to or from it, is not asked this way any more, since there a replica answers for its own
+ * slots, and only on demand. */
 #include "replica.h"
 
 #include <stdio.h>
@@ -36,6 +37,7 @@ struct steady__replica {
     bool asking;                     /* it is on its way */
     bool finding;                    /* the link waits for what it brings */
     bool slow;                       /* a peek's deadline has passed since the last look */
+    steady_us look_at;               /* the server is not asked before that; 0: yet */
     steady_us rests_until;           /* before that no peek goes to a replica */
     bool off;                        /* no replica is wanted any more */
     bool closed;
@@ -101,7 +103,6 @@ static bool choose(const struct steady__replica *r, const struct steady__reply *
 /* ---- The finder ---- */
 
 static void not_found(struct steady__replica *r, const char *why) {
-    steady__alarm_set(&r->alarm, LOOK);
     if (!r->finding) return;
     r->finding = false;
     steady__link_not_found(r->link, STEADY_UNAVAILABLE, why);
@@ -110,6 +111,7 @@ static void not_found(struct steady__replica *r, const char *why) {
 static void told(struct steady__replica *r, const struct steady__reply *reply) {
     struct address chosen;
     bool still;
+    steady__alarm_set(&r->alarm, LOOK);
     if (!choose(r, reply, &chosen, &still)) {
         const bool lost = !r->finding;
         r->at.port = 0;
@@ -117,7 +119,6 @@ static void told(struct steady__replica *r, const struct steady__reply *reply) {
         if (lost) steady__link_moved(r->link);
         return;
     }
-    steady__alarm_set(&r->alarm, LOOK);
     if (r->finding) {
         r->finding = false;
         r->at = chosen;
@@ -128,22 +129,42 @@ static void told(struct steady__replica *r, const struct steady__reply *reply) {
     }
 }
 
+/* Too early, or none is wanted: the link looks for one in vain, and what waits for it is handed back. */
+static void put_off(struct steady__replica *r) {
+    if (!r->off) steady__alarm_set(&r->alarm, r->look_at - steady__loop_now(&r->with.loop));
+    if (r->finding)
+        not_found(r, "none is looked for at the moment");
+    else if (r->off)
+        steady__link_moved(r->link);
+}
+
+static void look(struct steady__replica *r) {
+    r->slow = false;
+    r->look_at = steady__loop_now(&r->with.loop) + LOOK;
+    r->question.at = NULL;
+    r->asking = steady__cluster_class.submit(r->server, &r->question) == 0;
+    if (r->asking) return;
+    steady__alarm_set(&r->alarm, LOOK);
+    not_found(r, "the server is not there to ask");
+}
+
 static void alarmed(void *arg) {
     struct steady__replica *r = arg;
     if (steady__forked(r->with.birthmark)) return;
     steady__alarm_rang(&r->alarm);
-    r->slow = false;
-    if (r->asking || r->off) return;
-    r->question.at = NULL;
-    r->asking = steady__cluster_class.submit(r->server, &r->question) == 0;
-    if (!r->asking) not_found(r, "the server is not there to ask");
+    if (r->asking) return;
+    if (r->off || (r->look_at != 0 && steady__loop_now(&r->with.loop) < r->look_at))
+        put_off(r);
+    else
+        look(r);
 }
 
 static void find(struct steady__finder *finder, struct steady__link *link) {
     struct steady__replica *r = (struct steady__replica *)finder;
     r->link = link;
     r->finding = true;
-    if (!r->asking) steady__alarm_set(&r->alarm, 0);
+    const bool wanted = !r->off && !r->alarm.set; /* else the next look is soon enough */
+    if (!r->asking && (wanted || !steady__link_is_idle(link))) steady__alarm_set(&r->alarm, 0);
 }
 
 static void let_go(struct steady__finder *finder) { (void)finder; }
@@ -152,7 +173,11 @@ static void let_go(struct steady__finder *finder) { (void)finder; }
 
 static size_t encode(void *owner, struct steady__request *request, struct steady__dialect *dialect, char *out) {
     static const char question[] = "*1\r\n$4\r\nROLE\r\n";
-    const struct steady__replica *r = owner;
+    struct steady__replica *r = owner;
+    if (request->redirects > 0 && !r->off) {
+        r->off = true; /* that was a cluster */
+        steady__alarm_set(&r->alarm, 0);
+    }
     if (request != &r->question) return r->with.owner_class->encode(r->with.owner, request, dialect, out);
     memcpy(out, question, sizeof question - 1);
     return sizeof question - 1;
@@ -164,7 +189,10 @@ static enum steady__heed answered(void *owner, struct steady__request *request, 
     struct steady__replica *r = owner;
     if (request != &r->question) return r->with.owner_class->answered(r->with.owner, request, dialect, reply);
     r->asking = false;
-    told(r, reply);
+    if (r->off)
+        steady__alarm_set(&r->alarm, 0);
+    else
+        told(r, reply);
     return STEADY__HEED_NOTHING;
 }
 
@@ -175,6 +203,7 @@ static void unanswered(void *owner, struct steady__request *request, bool writte
         return;
     }
     r->asking = false;
+    steady__alarm_set(&r->alarm, LOOK);
     not_found(r, "the server does not answer");
 }
 
