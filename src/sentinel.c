@@ -4,7 +4,9 @@
  * One sentinel is asked at a time, over a link that is kept: whenever the finder's link wants to know, and every LOOK
  * besides. So a switch is noticed also where the old primary goes on answering, or is silent and being waited for. One
  * that does not answer in time, or not usefully, is left for the next in the list; who answers stays the one to ask.
- * Where to begin is chance, so that the clients of a service spread over its sentinels.
+ * Where to begin is chance, so that the clients of a service spread over its sentinels. When none of them is of use
+ * they are left alone for as long as a server would be: twice as long each time, up to half a second, or about a second
+ * where they all refuse. Only a link that has been up does not wait for that.
  *
  * A sentinel may be wrong: cut off from the others, it does not know of a switch. Its primary then cannot be reached or
  * has another role, the link asks again without having been up in between, and the next sentinel is asked first.
@@ -19,7 +21,10 @@
 #include "error.h"
 #include "script.h"
 
-#define LOOK (400 * STEADY_MILLISECOND) /* at most, and half of it at least */
+#define LOOK (400 * STEADY_MILLISECOND)       /* at most, and half of it at least */
+#define PAUSE_FIRST (20 * STEADY_MILLISECOND) /* these three as in circuit.c */
+#define PAUSE_LAST (500 * STEADY_MILLISECOND)
+#define PAUSE_REFUSED STEADY_SECOND
 #define PATIENCE_LEAST (150 * STEADY_MILLISECOND)
 #define HOST_MAX 255
 #define QUESTIONS 8 /* unanswered ones, all but the last given up; the link does not last that long */
@@ -36,11 +41,14 @@ struct sentinels {
     bool stuck;     /* it could not be asked; the alarm is about to say so */
     bool finding;   /* the link waits for the answer */
     bool fruitless; /* the last answer has not brought the link up */
+    bool gave_up;   /* there was no answer when the link last wanted one */
     bool closed;
     unsigned depth;
     unsigned at;                /* the sentinel to ask */
     unsigned in_vain;           /* of how many since the last answer */
     unsigned refusals;          /* of these */
+    steady_us pause;            /* the next, after a round in which none was of use; 0: the first */
+    steady_us allowed_at;       /* the next round */
     bool answers;               /* one of these did answer, and what it said is in `why` */
     struct steady__alarm alarm; /* asking: give up; else: ask */
     steady_message trouble;     /* of the link to the sentinel */
@@ -56,9 +64,18 @@ static void leave(struct sentinels *s) {
     if (--s->depth == 0 && s->closed) free(s);
 }
 
-static void rest(struct sentinels *s) {
+static steady_us half_by_chance(struct sentinels *s, steady_us most) {
     const uint64_t chance = s->with.net->random(s->with.net);
-    steady__alarm_set(&s->alarm, LOOK / 2 + (steady_us)(chance % (LOOK / 2)));
+    return most / 2 + (steady_us)(chance % (uint64_t)(most / 2));
+}
+
+static void rest(struct sentinels *s) { steady__alarm_set(&s->alarm, half_by_chance(s, LOOK)); }
+
+static void rest_in_vain(struct sentinels *s, bool refused) {
+    const steady_us most = s->pause == 0 ? PAUSE_FIRST : s->pause, now = steady__loop_now(&s->with.loop);
+    s->pause = most < PAUSE_LAST / 2 ? 2 * most : PAUSE_LAST;
+    s->allowed_at = now + (refused ? PAUSE_REFUSED / 2 + half_by_chance(s, PAUSE_REFUSED) : half_by_chance(s, most));
+    steady__alarm_set(&s->alarm, s->allowed_at - now);
 }
 
 /* ---- One sentinel after the other ---- */
@@ -66,6 +83,7 @@ static void rest(struct sentinels *s) {
 static void hang_up(struct sentinels *s) {
     steady__link_close(s->sentinel);
     s->sentinel = NULL;
+    s->question.on_wire = false; /* of that link */
     s->asking = s->stuck = false;
 }
 
@@ -83,9 +101,10 @@ static void begin_round(struct sentinels *s) {
 static void give_up(struct sentinels *s) {
     const int error = s->refusals == s->url->n_sentinels ? STEADY_REFUSED : STEADY_UNAVAILABLE;
     begin_round(s);
-    rest(s);
+    rest_in_vain(s, error == STEADY_REFUSED);
     if (!s->finding) return;
     s->finding = false;
+    s->gave_up = true;
     steady__link_not_found(s->link, error, s->why.text);
 }
 
@@ -130,6 +149,8 @@ static void knows(struct sentinels *s, const char *host, uint16_t port) {
     snprintf(s->host, sizeof s->host, "%s", host);
     s->primary.port = port;
     begin_round(s);
+    s->gave_up = false;
+    s->pause = 0;
     rest(s);
     if (s->link != NULL && steady__link_is_up(s->link)) s->fruitless = false;
     if (s->finding) {
@@ -257,7 +278,8 @@ static void find(struct steady__finder *finder, struct steady__link *link) {
     begin_round(s);
     if (s->fruitless && s->url->n_sentinels > 1) try_next(s);
     s->fruitless = true;
-    if (!s->asking && !s->stuck) ask(s);
+    const bool paused = s->gave_up && steady__loop_now(&s->with.loop) < s->allowed_at;
+    if (!s->asking && !s->stuck && !paused) ask(s);
 }
 
 /* A child leaves the parent's loop alone, and the memory that it points at. */

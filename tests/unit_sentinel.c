@@ -156,6 +156,43 @@ static void name_port(char answer[64], int port) {
     snprintf(answer, 64, "*2\r\n$9\r\n127.0.0.1\r\n$5\r\n%05d\r\n", port);
 }
 
+/* One that is of no use is left alone for a while, as a server would be, and comes back into use when it is of some. */
+static void test_asked_in_moderation(void **state) {
+    static const struct {
+        const char *word, *reply;
+        unsigned least, most; /* connections in two seconds */
+    } cases[] = {
+        {"AUTH", "-WRONGPASS no\r\n", 1, 3},
+        {"SENTINEL", "-NOAUTH no\r\n", 1, 3},
+        {"SENTINEL", "*-1\r\n", 3, 8},
+        {"SENTINEL", FAKE_HANG_UP, 3, 8},
+    };
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        char url[128], answer[64];
+        struct fake_node *sentinel = fake_node_start(false), *primary = server_of_role(MASTER);
+        name_port(answer, fake_node_port(primary));
+        fake_node_says(sentinel, "SENTINEL", answer, 0, 0);
+        fake_node_says(sentinel, cases[i].word, cases[i].reply, 0, 0);
+        snprintf(url, sizeof url, "redis+sentinel://127.0.0.1:%d/main?sentinel_password=x", fake_node_port(sentinel));
+        client_open(url, TIMEOUT);
+        run_for(poller, 1500 * MS);
+        const unsigned before = fake_node_accepted(sentinel);
+        assert_int_equal(client_ask(), cases[i].most == 3 ? STEADY_REFUSED : STEADY_UNAVAILABLE);
+        run_for(poller, 2 * STEADY_SECOND);
+        assert_between(fake_node_accepted(sentinel) - before, cases[i].least, cases[i].most);
+        fake_node_says_nothing_more(sentinel);
+        fake_node_says(sentinel, "SENTINEL", answer, 0, 0);
+        const steady_us since = now_us();
+        while (client_ask() != 0 && now_us() - since < 3 * STEADY_SECOND)
+            run_for(poller, 5 * MS);
+        assert_true(now_us() - since < (cases[i].most == 3 ? 1500 * MS : 550 * MS) + SLACK);
+        close_all();
+        fake_node_stop(sentinel);
+        fake_node_stop(primary);
+    }
+}
+
 /* How long it takes until there is a verdict. */
 static steady_us open_by_two(const struct fake_node *first, const struct fake_node *second) {
     char url[128];
@@ -302,7 +339,7 @@ int main(void) {
         WITH_POLLER(test_no_answer_of_a_sentinel), WITH_POLLER(test_hosts_out_of_their_mind),
         WITH_POLLER(test_switch_while_connecting), WITH_POLLER(test_in_slices),
         WITH_POLLER(test_one_that_lags_behind),    WITH_POLLER(test_closed_at_any_moment),
-        WITH_POLLER(test_forked_meanwhile),
+        WITH_POLLER(test_forked_meanwhile),        WITH_POLLER(test_asked_in_moderation),
     };
     return cmocka_run_group_tests_name("sentinel", tests, NULL, NULL);
 }
