@@ -56,6 +56,7 @@ struct node {
     steady_us wanted_at;            /* a request was last meant for it */
     struct steady__request inquiry; /* CLUSTER SLOTS */
     bool inquiring;
+    steady_us refuses_until; /* it has no map for us */
 };
 
 struct steady__cluster {
@@ -299,16 +300,26 @@ static bool heard_down(const struct steady__cluster *cluster) {
     return cluster->down_at != 0 && now(cluster) - cluster->down_at < CALM;
 }
 
+/* Rights need not be the same on all nodes. */
+static bool refuses(const struct node *node) { return now(node->cluster) < node->refuses_until; }
+
+/* By one that is up: no connection is made just to ask another. */
+static bool is_refused(const struct steady__cluster *cluster) {
+    for (uint16_t i = 0; i < cluster->count; i++)
+        if (cluster->nodes[i] != NULL && is_up(cluster->nodes[i]) && refuses(cluster->nodes[i])) return true;
+    return false;
+}
+
 /* Those that are up come first, and the seed if it has no link and may know more than they; then any that will have us
  * wait for a connection. */
 static bool is_next(const struct node *node, bool up) {
     const struct steady__cluster *cluster = node->cluster;
     const bool called_back = node->number == 0 && node->link == NULL && (cluster->unknown > 0 || heard_down(cluster));
-    return !node->inquiring && (is_up(node) || called_back) == up;
+    return !node->inquiring && !refuses(node) && (is_up(node) || called_back) == up;
 }
 
-static struct node *inquire_at_one(struct steady__cluster *cluster) {
-    for (int up = 1; up >= 0; up--)
+static struct node *inquire_at_one(struct steady__cluster *cluster, bool refused) {
+    for (int up = 1; up >= (refused ? 1 : 0); up--)
         for (uint16_t i = 0; i < cluster->count; i++) {
             cluster->turn = (uint16_t)((cluster->turn + 1) % cluster->count);
             struct node *node = cluster->nodes[cluster->turn];
@@ -321,8 +332,11 @@ static struct node *inquire_at_one(struct steady__cluster *cluster) {
 
 static void inquire(struct steady__cluster *cluster) {
     cluster->wished = false;
-    cluster->inquired = inquire_at_one(cluster);
-    if (cluster->inquired == NULL)
+    const bool refused = is_refused(cluster);
+    cluster->inquired = inquire_at_one(cluster, refused);
+    if (cluster->inquired == NULL && refused)
+        cluster->allowed_at = now(cluster) + PAUSE_BLIND;
+    else if (cluster->inquired == NULL)
         rest(cluster, PAUSE_LAST);
     else
         steady__alarm_set(&cluster->alarm, cluster->with.timeout > ANSWER_LEAST ? cluster->with.timeout : ANSWER_LEAST);
@@ -341,7 +355,7 @@ static enum steady__heed told(struct node *node, const struct steady__reply *rep
         if (map)
             take_map(node, reply);
         else if (!steady__refusal_passes(refusal))
-            cluster->allowed_at = now(cluster) + PAUSE_BLIND;
+            node->refuses_until = now(cluster) + PAUSE_BLIND;
         steady__alarm_set(&cluster->alarm, 0); /* to sweep */
     }
     return map || error ? STEADY__HEED_NOTHING : STEADY__HEED_UNTRUSTED;

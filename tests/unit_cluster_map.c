@@ -75,6 +75,31 @@ static void test_map_refused(void **state) {
     assert_int_equal(heard("CLUSTER"), 1); /* not before long */
 }
 
+/* Rights are not the same on all nodes: one that refuses keeps nobody from asking the next. */
+static void test_map_refused_by_one(void **state) {
+    char key[16];
+    (void)state;
+    fake_node_says(a, "CLUSTER", "-NOPERM no\r\n", 0, 0);
+    fake_node_says(b, "CLUSTER", map_of(1, b, b), 0, 0);
+    fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 1);
+    fake_node_says(a, "EVALSHA", "-CLUSTERDOWN Hash slot not served\r\n", 0, 0);
+    fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 1);
+    open_with("");
+    assert_int_equal(ask(KEY), 0);
+    for (int i = 0; i < 60; i++) {
+        snprintf(key, sizeof key, "k%d", i);
+        ask(key);
+        run_for(poller, 10 * MS);
+    }
+    const unsigned refused = fake_node_heard(a, "CLUSTER");
+    assert_between(refused, 0, 1);
+    assert_true(fake_node_heard(b, "CLUSTER") > 0);
+    for (int i = 0; i < 60; i++) {
+        snprintf(key, sizeof key, "k%d", i);
+        assert_int_equal(ask(key), 0);
+    }
+}
+
 /* That is no answer to what was asked, and the next one is asked soon. */
 static void test_map_of_a_full_server(void **state) {
     (void)state;
@@ -533,6 +558,7 @@ int main(void) {
         WITH_NODES(test_map_is_used),
         WITH_NODES(test_one_inquiry_at_a_time),
         WITH_NODES(test_map_refused),
+        WITH_NODES(test_map_refused_by_one),
         WITH_NODES(test_map_of_a_full_server),
         WITH_NODES(test_map_refused_and_a_node_gone),
         WITH_NODES(test_map_never_told_and_a_node_gone),
