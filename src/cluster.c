@@ -394,8 +394,7 @@ static void sweep(struct steady__cluster *cluster) {
 
 static void alarmed(void *arg) {
     struct steady__cluster *cluster = arg;
-    if (steady__forked(cluster->with.birthmark)) return;
-    steady__alarm_rang(&cluster->alarm);
+    if (steady__forked(cluster->with.birthmark) || !steady__alarm_rang(&cluster->alarm)) return;
     if (cluster->inquired != NULL) cluster->wished = true; /* that one had its time */
     cluster->inquired = NULL;
     sweep(cluster);

@@ -92,8 +92,7 @@ static void ready(void *arg, int events) {
 
 static void too_late(void *arg) {
     struct steady__dial *dial = arg;
-    if (steady__forked(dial->birthmark)) return;
-    steady__alarm_rang(&dial->alarm);
+    if (steady__forked(dial->birthmark) || !steady__alarm_rang(&dial->alarm)) return;
     if (!dial->last_turn) { /* what has come meanwhile comes first; a loop may run timers set for now before it looks */
         dial->last_turn = true;
         steady__alarm_set(&dial->alarm, STEADY_MILLISECOND);

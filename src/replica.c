@@ -150,8 +150,7 @@ static void look(struct steady__replica *r) {
 
 static void alarmed(void *arg) {
     struct steady__replica *r = arg;
-    if (steady__forked(r->with.birthmark)) return;
-    steady__alarm_rang(&r->alarm);
+    if (steady__forked(r->with.birthmark) || !steady__alarm_rang(&r->alarm)) return;
     if (r->asking) return;
     if (r->off || (r->look_at != 0 && steady__loop_now(&r->with.loop) < r->look_at))
         put_off(r);

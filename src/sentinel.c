@@ -257,9 +257,8 @@ static void take_back(struct sentinels *s) {
 
 static void alarmed(void *arg) {
     struct sentinels *s = arg;
-    if (steady__forked(s->with.birthmark)) return;
+    if (steady__forked(s->with.birthmark) || !steady__alarm_rang(&s->alarm)) return;
     s->depth++;
-    steady__alarm_rang(&s->alarm);
     if (s->asking)
         take_back(s);
     else if (s->stuck)
