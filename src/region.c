@@ -25,7 +25,8 @@
  * do with any bytes. The header is read once, into private memory; what becomes of it later does not matter.
  *
  * BOOTS. Times in the slots count from boot, so a valid file of another boot means nothing. It is replaced by a new
- * one, whole: a process that still had it mapped would go on alone, but none survives a boot.
+ * one, whole, and as large as it was unless another size is asked for: a process that still had it mapped would go on
+ * alone, but none survives a boot.
  *
  * MAKING ONE. The new file is made under the name `path`.new, and renamed when it is complete and on the disk; so no
  * one ever sees half a header at `path`. Whoever makes it holds a flock on `path`.new, from before he looks at `path`
@@ -222,13 +223,18 @@ static int fill(int fd, const char *path, uint32_t buckets, steady_message *why)
     return 0;
 }
 
+static uint32_t buckets_to_make(uint32_t wanted, enum found found, const struct header *h) {
+    if (wanted == 0) wanted = found == STALE ? h->buckets : STEADY__FILE_BUCKETS;
+    return steady__table_buckets(wanted);
+}
+
 /* With the lock on `staging` held: makes the file, unless it is there by now. */
-static int make_locked(int fd, const char *staging, const char *path, uint32_t buckets, steady_message *why) {
-    struct header h;
+static int make_locked(int fd, const char *staging, const char *path, uint32_t wanted, steady_message *why) {
+    struct header h = {0};
     int other = -1, error = 0;
     const enum found found = look(path, &other, &h, why, &error);
     if (found == ABSENT || found == STALE) {
-        error = fill(fd, path, buckets, why);
+        error = fill(fd, path, buckets_to_make(wanted, found, &h), why);
         if (error == 0 && rename(staging, path) == 0) return 0;
         if (error == 0) error = fail_errno(path, why);
     }
@@ -238,7 +244,7 @@ static int make_locked(int fd, const char *staging, const char *path, uint32_t b
 }
 
 /* READY: look at `path` again. BUSY: somebody else is at it. FAULTY: *error is set. */
-static enum found make(const char *path, uint32_t buckets, steady_message *why, int *error) {
+static enum found make(const char *path, uint32_t wanted, steady_message *why, int *error) {
     char staging[PATH_MAX + 8];
     struct stat st;
     enum found found = BUSY;
@@ -253,7 +259,7 @@ static enum found make(const char *path, uint32_t buckets, steady_message *why, 
         *error = fail_at(staging, why, STEADY_BAD_FILE, fault);
         found = FAULTY;
     } else if (flock(fd, LOCK_EX | LOCK_NB) == 0 && is_named(fd, staging)) {
-        *error = make_locked(fd, staging, path, buckets, why);
+        *error = make_locked(fd, staging, path, wanted, why);
         found = *error == 0 ? READY : FAULTY;
     }
     close(fd);
@@ -290,14 +296,13 @@ static int use(struct steady__region *region, int fd, const char *path, const st
 }
 
 int steady__region_file(struct steady__region *region, const char *path, uint32_t buckets, steady_message *why) {
-    const uint32_t new_buckets = steady__table_buckets(buckets != 0 ? buckets : STEADY__FILE_BUCKETS);
     memset(region, 0, sizeof *region);
     for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
         struct header h = {0};
         int fd = -1, error = 0;
         enum found found = look(path, &fd, &h, why, &error);
         if (found == READY) return use(region, fd, path, &h, buckets, why);
-        if (found == ABSENT || found == STALE) found = make(path, new_buckets, why, &error);
+        if (found == ABSENT || found == STALE) found = make(path, buckets, why, &error);
         if (found == FAULTY) return error;
         if (found == BUSY) pause_a_moment();
     }

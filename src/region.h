@@ -18,7 +18,7 @@ struct steady__region {
 int steady__region_private(struct steady__region *region, uint32_t buckets, steady_message *why);
 
 /* Maps the store at `path`, made first where there is none or one of an earlier boot. buckets 0: as many as it has, or
- * STEADY__FILE_BUCKETS in a new one. 0, STEADY_BAD_FILE or STEADY_SYSTEM. */
+ * had before the boot, or STEADY__FILE_BUCKETS where there is none. 0, STEADY_BAD_FILE or STEADY_SYSTEM. */
 int steady__region_file(struct steady__region *region, const char *path, uint32_t buckets, steady_message *why);
 
 #define STEADY__FILE_BUCKETS ((uint32_t)1 << 16)

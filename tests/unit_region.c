@@ -229,6 +229,26 @@ static void test_file_of_another_boot_is_replaced(void **state) {
     steady__region_close(&after);
 }
 
+/* Whoever comes first after a boot, and says no number of buckets, makes it as large as it was. */
+static void test_a_file_keeps_its_size_over_a_boot(void **state) {
+    (void)state;
+    static const uint32_t wanted[] = {0, BUCKETS, 4 * BUCKETS};
+    static const uint32_t found[] = {2 * BUCKETS, BUCKETS, 4 * BUCKETS};
+    for (size_t i = 0; i < COUNT(wanted); i++) {
+        struct steady__region region;
+        struct stat st;
+        open_store(&region, 2 * BUCKETS);
+        steady__region_close(&region);
+        age_store();
+        open_store(&region, wanted[i]);
+        assert_int_equal(region.buckets, found[i]);
+        assert_int_equal(stat(path, &st), 0);
+        assert_int_equal(st.st_size, HEADER_SIZE + (off_t)steady__table_bytes(found[i]));
+        steady__region_close(&region);
+        assert_int_equal(unlink(path), 0);
+    }
+}
+
 static void test_waits_a_second_for_another_maker(void **state) {
     (void)state;
     struct steady__region region;
@@ -536,6 +556,7 @@ int main(void) {
         TEST(test_lives_on_without_its_name),
         TEST(test_leftover_of_a_dead_maker_is_used_up),
         TEST(test_file_of_another_boot_is_replaced),
+        TEST(test_a_file_keeps_its_size_over_a_boot),
         TEST(test_waits_a_second_for_another_maker),
         TEST(test_makers_at_once_share_one_file),
         TEST(test_maker_killed_anywhere),
