@@ -8,9 +8,10 @@
  *     state      when   last 50 | tentative 1 | generation 13
  *                what   level 31 | rem 20 | drain 13
  *
- * Times are us since boot. `drain` says how long after `last` the bucket means nothing any more, rounded up by less
- * than 1%; it only serves to know when a slot may go to another key. A key may be in any slot of two groups of eight,
- * which its hash chooses. There is no deleting and no sweeping: a drained bucket is no bucket. All zeroes are one, too.
+ * Times are us since boot. `drain` says how long after `last` the bucket means nothing any more under the limit that
+ * wrote it, rounded up by less than 1%. After that it is empty, whichever limit asks, as an expired key of Redis is,
+ * and its slot may go to another key. A key may be in any slot of two groups of eight, which its hash chooses. There is
+ * no deleting and no sweeping: a drained bucket is no bucket. All zeroes are one, too.
  *
  * TENANCY. The generation of the identity counts the keys that the slot has had. The state belongs to this tenant only
  * while its generation is the same. A drained slot goes to another key in three swaps, each made by whoever wins it:
@@ -48,6 +49,7 @@
 
 #define NEIGHBOURS (2 * STEADY__GROUP_SLOTS)
 #define GENERATION ((uint64_t)0x1fff)
+#define DRAIN ((uint64_t)0x1fff)
 #define TENTATIVE ((uint64_t)0x2000)
 #define TIME_SHIFT 14
 #define LEASE 1000 /* us */
@@ -79,6 +81,8 @@ struct view {
     struct steady__slot *slot;
     uint64_t tag, meta, when, what;
 };
+
+static const struct steady__bucket empty;
 
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -136,20 +140,33 @@ static void unpack(const struct view *v, struct steady__bucket *b) {
     b->blocked_until = time_of(v->meta);
 }
 
+/* The bucket means nothing any more. */
+static bool is_over(const struct view *v, int64_t now) {
+    return now - time_of(v->when) >= drain_decode(v->what & DRAIN) && now >= time_of(v->meta);
+}
+
 /* May go to another key. A state of another generation is sealed, or rubbish, unless the identity was read too early:
  * the slot may have been claimed and confirmed since. */
 static bool is_free(const struct view *v, int64_t now) {
     const int64_t age = now - time_of(v->when);
     if (!belongs(v)) return load(&v->slot->identity.word[1]) == v->meta;
     if (is_tentative(v)) return age > LEASE || age < -LEASE;
-    return age >= drain_decode(v->what & 0x1fff) && now >= time_of(v->meta);
+    return is_over(v, now);
 }
 
 /* ---- Swaps ---- */
 
+/* When the bucket will mean nothing but its block. A failure knows it only where that is after the block: else the
+ * level drains before, and an earlier time that the slot says stays true. */
+static int64_t drained_at(const struct view *v, const struct steady__decision *d, int64_t now) {
+    const int64_t busy_until = now + d->busy_for;
+    if (d->success || d->busy_for > d->blocked_for) return busy_until;
+    return time_of(v->when) + min64(drain_decode(v->what & DRAIN), busy_until - time_of(v->when));
+}
+
 static bool write_state(const struct view *v, const struct steady__bucket *b, const struct steady__decision *d,
                         int64_t now) {
-    const int64_t drain = d->busy_for == 0 ? 0 : now + d->busy_for - b->last;
+    const int64_t drain = d->busy_for == 0 ? 0 : drained_at(v, d, now) - b->last;
     const uint64_t when = with_time(v->when & ~TENTATIVE, b->last);
     const uint64_t what = (uint64_t)b->level << 33 | (uint64_t)b->rem << 13 | drain_encode(drain);
     return swap(&v->slot->state, v->when, v->what, when, what);
@@ -319,7 +336,7 @@ static bool lost_tenancy(const struct view *v) {
 /* The state goes first: of several who see the clock gone back, the one who writes it moves the block, too. */
 static enum outcome write_back(const struct view *v, const struct steady__bucket *b, const struct steady__ask *ask,
                                const struct steady__decision *d) {
-    if ((d->success || d->stepped) && !write_state(v, b, d, ask->now)) return AGAIN;
+    if (!write_state(v, b, d, ask->now)) return AGAIN;
     if (b->blocked_until == time_of(v->meta)) return DONE;
     const bool blocked = write_block(v, b->blocked_until);
     return d->success || (blocked && !lost_tenancy(v)) ? DONE : AGAIN;
@@ -332,6 +349,7 @@ static enum outcome decide_on(const struct view *v, const struct steady__ask *as
         answer->ahead = b.last;
         return AHEAD;
     }
+    if (is_over(v, ask->now)) b = empty;
     compute(&b, ask, &answer->decision);
     if (answer->decision.changed) return write_back(v, &b, ask, &answer->decision);
     return unchanged(v) ? DONE : AGAIN;
@@ -371,7 +389,6 @@ bool steady__table_decide(struct steady__ask *ask, struct steady__answer *answer
 /* ---- Reset ---- */
 
 static bool reset_overflow(const struct steady__place *place) {
-    static const struct steady__bucket empty;
     static const struct steady__decision drained;
     struct view v;
     read_slot(place->overflow, &v);

@@ -80,7 +80,6 @@ static void assert_answers(const struct steady__decision *a, const struct steady
 static const struct steady__rate rates[] = {
     {10, 5 * SECOND, 1, 0}, {3, 1000, 1, 20000}, {100, SECOND, 7, 0}, {2147483647, 4000000, 1000000, 0}, {1, 1, 1, 5}};
 
-/* The limit stays the same in a life, as a drained slot forgets what another limit would still make of it. */
 static void test_answers_like_a_bucket_alone(void **state) {
     (void)state;
     struct fixture f;
@@ -104,6 +103,79 @@ static void test_answers_like_a_bucket_alone(void **state) {
         assert_int_equal(peek(&f, hash, rate).decision.level, 0);
         assert_int_equal(peek(&f, hash, rate).decision.blocked_for, 0);
     }
+    tear_down(&f);
+}
+
+/* A bucket as Redis keeps it: forgotten when it has drained under the limit that wrote it last. */
+struct expiring {
+    struct steady__bucket bucket;
+    int64_t gone_at;
+    int64_t slack; /* a slot keeps it so much longer, at most */
+};
+
+static void expire(struct expiring *e, int64_t *now) {
+    if (*now < e->gone_at) return;
+    *now = *now > e->gone_at + e->slack ? *now : e->gone_at + e->slack;
+    memset(e, 0, sizeof *e);
+}
+
+static struct steady__decision consume_expiring(struct expiring *e, const struct steady__rate *rate, int64_t now,
+                                                int64_t amount) {
+    struct steady__decision d;
+    steady__bucket_consume(&e->bucket, rate, now, amount, &d);
+    if (d.changed) {
+        e->gone_at = now + d.busy_for;
+        e->slack = d.busy_for == 0 ? 0 : (e->gone_at - e->bucket.last) / 64 + 1;
+    }
+    return d;
+}
+
+/* The limit changes all the time. Where a limit without a block fails, it writes nothing, as on Redis. */
+static void test_forgets_as_redis_does(void **state) {
+    (void)state;
+    static const struct steady__rate limits[] = {{10, 1000, 1, 0},         {10, 3600 * SECOND, 1, 0},
+                                                 {5, 20000, 7, 3000},      {5, 60 * SECOND, 1, 90 * SECOND},
+                                                 {20, SECOND, 1000, 5000}, {3, 10 * SECOND, 1, SECOND}};
+    struct fixture f;
+    set_up(&f, 64);
+    for (uint64_t life = 0; life < 3000; life++) {
+        const struct steady__hash hash = {{random64(), random64()}};
+        struct expiring e = {.gone_at = INT64_MAX};
+        for (int i = 0; i < 20; i++) {
+            struct steady__decision expected;
+            const struct steady__rate *limit = &limits[random64() % 6];
+            const int64_t amount = (int64_t)(random64() % 9) - 1;
+            f.now += (int64_t)(random64() % (uint64_t)(random64() % 3 == 0 ? 3 * limit->recharge : 3000));
+            expire(&e, &f.now);
+            struct steady__answer answer = peek(&f, hash, limit);
+            steady__bucket_peek(&e.bucket, limit, f.now, &expected);
+            assert_answers(&answer.decision, &expected);
+            answer = ask(&f, hash, limit, amount);
+            expected = consume_expiring(&e, limit, f.now, amount);
+            assert_answers(&answer.decision, &expected);
+        }
+        reset(&f, hash);
+    }
+    tear_down(&f);
+}
+
+static void test_drained_under_one_limit_is_drained_under_all(void **state) {
+    (void)state;
+    struct fixture f;
+    const struct steady__rate fast = {10, 1000, 1, 0}, slow = {10, 36000 * SECOND, 1, 0};
+    const struct steady__rate blocking = {10, 1000, 1, SECOND};
+    set_up(&f, 64);
+    for (uint64_t tag = 1; tag <= 2; tag++)
+        ask(&f, neighbour(tag), &fast, 10);
+    ask(&f, neighbour(2), &blocking, 1);
+    f.now += 10 * 1000 - 1;
+    assert_int_equal(peek(&f, neighbour(1), &slow).decision.level, 10);
+    f.now += 1 + 100;
+    assert_int_equal(peek(&f, neighbour(1), &slow).decision.level, 0);
+    assert_int_equal(ask(&f, neighbour(1), &slow, 1).decision.level, 1);
+    assert_false(ask(&f, neighbour(2), &slow, 1).decision.success);
+    f.now += SECOND;
+    assert_int_equal(ask(&f, neighbour(2), &slow, 1).decision.level, 1);
     tear_down(&f);
 }
 
@@ -426,6 +498,8 @@ static void test_any_bytes_are_harmless(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_answers_like_a_bucket_alone),
+        cmocka_unit_test(test_forgets_as_redis_does),
+        cmocka_unit_test(test_drained_under_one_limit_is_drained_under_all),
         cmocka_unit_test(test_clock_behind_is_told_before_it_counts),
         cmocka_unit_test(test_step_moves_a_block_that_is_over),
         cmocka_unit_test(test_late_times_are_the_last_one),
