@@ -31,6 +31,11 @@
  * tentative and first, and B is killed; or tentative and second, and A is killed. The swaps are full barriers and the
  * loads sequentially consistent for the sake of this argument. Two who know A both try to confirm it, and one fails.
  *
+ * FULL NEIGHBOURHOODS. The keys of a limit that find all sixteen slots live share an overflow bucket. It is one more
+ * key, whose tag is a fingerprint of the limit and whose slot is one of a block of overflow slots, taken and given up
+ * as above. So no limit leaks what another has let in. Where every slot of the block is live and another limit's, the
+ * answer is a denial until the first of them is free; nothing is written.
+ *
  * CRASHES. A process that dies or stops between any two instructions leaves a consistent slot and no lock. The worst it
  * leaves is a tentative slot, which the next one to bring that key adopts, and which any other key may take after
  * LEASE. A loop below repeats only when somebody else's swap has succeeded.
@@ -53,6 +58,9 @@
 #define TENTATIVE ((uint64_t)0x2000)
 #define TIME_SHIFT 14
 #define LEASE 1000 /* us */
+
+/* So many overflow slots make a block, in which as many limits may have an overflow bucket. */
+#define BLOCK STEADY__GROUP_SLOTS
 
 /* A new key goes to its first group, where it is found soonest, until that many of it are taken; then to the emptier
  * one. At 5, a table with as many live buckets as it was made for sends one key in a million to an overflow bucket. */
@@ -228,11 +236,25 @@ struct steady__place steady__table_place(const struct steady__table *table, stru
     if (second == first) second = first + 1 < table->groups ? first + 1 : 0;
     const struct steady__place place = {.group = {table->slots + (size_t)first * STEADY__GROUP_SLOTS,
                                                   table->slots + (size_t)second * STEADY__GROUP_SLOTS},
-                                        .overflow = table->overflow + scale(hash.word[0] >> 32, table->overflow_slots),
+                                        .table = table,
                                         .tag = hash.word[0],
-                                        .home = hash.word[0] & (STEADY__GROUP_SLOTS - 1)};
+                                        .home = hash.word[0] & (STEADY__GROUP_SLOTS - 1),
+                                        .slots = NEIGHBOURS};
     __builtin_prefetch(place.group[0] + place.home, 1);
     return place;
+}
+
+/* The overflow bucket of a limit, in the block that the key's hash chooses. A table of under 512 buckets
+ * has less than one block: one slot, three or six. */
+static struct steady__place overflow_place(const struct steady__place *key, const struct steady__rate *rate) {
+    static const unsigned char no_key[STEADY__SIPHASH_KEY];
+    const struct steady__table *table = key->table;
+    const uint32_t slots = table->overflow_slots < BLOCK ? table->overflow_slots : BLOCK;
+    const size_t block = scale(key->tag >> 32, table->overflow_slots / slots);
+    return (struct steady__place){.table = table,
+                                  .group = {table->overflow + block * slots, NULL},
+                                  .tag = steady__siphash(no_key, rate, sizeof *rate).word[0] | 1,
+                                  .slots = slots};
 }
 
 /* In probe order: the home slot and the other one of its cache line first. */
@@ -240,8 +262,8 @@ static inline struct steady__slot *slot_at(const struct steady__place *place, un
     return place->group[i / STEADY__GROUP_SLOTS] + ((place->home ^ i) & (STEADY__GROUP_SLOTS - 1));
 }
 
-static bool find(const struct steady__place *place, struct view *v) {
-    for (unsigned i = 0; i < NEIGHBOURS; i++) {
+static inline bool find(const struct steady__place *place, struct view *v) {
+    for (unsigned i = 0, slots = place->slots; i < slots; i++) {
         struct steady__slot *slot = slot_at(place, i);
         if (load(&slot->identity.word[0]) != place->tag) continue;
         read_slot(slot, v);
@@ -259,18 +281,18 @@ struct survey {
 };
 
 static void choose_free(struct survey *s, const struct view first_free[2], const unsigned taken[2]) {
-    unsigned group = 0;
-    if (first_free[0].slot == NULL || (taken[0] >= PREFERRED && taken[1] < taken[0])) group = 1;
-    s->free = first_free[group];
+    const bool other = first_free[1].slot != NULL && taken[0] >= PREFERRED && taken[1] < taken[0];
+    s->free = first_free[other || first_free[0].slot == NULL];
 }
 
-/* Looks at all sixteen slots, and kills all tentative ones of the key but the first. False: somebody came between. */
+/* Looks at all slots of the place, and kills all tentative ones of the key but the first. False: somebody came between.
+ */
 static bool survey(const struct steady__place *place, int64_t now, struct survey *s) {
     struct view v, first_free[2] = {{.slot = NULL}, {.slot = NULL}};
     unsigned taken[2] = {0, 0};
     s->confirmed = false;
     s->tentative.slot = NULL;
-    for (unsigned i = 0; i < NEIGHBOURS; i++) {
+    for (unsigned i = 0, slots = place->slots; i < slots; i++) {
         const unsigned group = i / STEADY__GROUP_SLOTS;
         read_slot(slot_at(place, i), &v);
         if (v.tag == place->tag && belongs(&v)) {
@@ -308,7 +330,7 @@ static bool settle(const struct steady__place *place, int64_t now, struct survey
 
 /* ---- Decisions ---- */
 
-enum outcome { DONE, AHEAD, AGAIN };
+enum outcome { DONE, AHEAD, AGAIN, FULL };
 
 static void compute(struct steady__bucket *b, const struct steady__ask *ask, struct steady__decision *d) {
     const struct steady__rate *rate = ask->rate;
@@ -355,46 +377,77 @@ static enum outcome decide_on(const struct view *v, const struct steady__ask *as
     return unchanged(v) ? DONE : AGAIN;
 }
 
-static enum outcome decide_on_overflow(const struct steady__ask *ask, struct steady__answer *answer) {
-    struct view v;
-    read_slot(ask->place.overflow, &v);
-    answer->overflowed = true;
-    return decide_on(&v, ask, answer);
-}
-
 /* The key has no bucket, or had none when it was looked for. */
 static enum outcome decide_on_none(const struct steady__ask *ask, struct steady__answer *answer) {
     struct survey s;
     struct view own;
-    struct steady__bucket b = {0};
+    struct steady__bucket b = empty;
     if (!survey(&ask->place, ask->now, &s) || s.confirmed) return AGAIN;
-    if (s.tentative.slot == NULL && s.free.slot == NULL) return decide_on_overflow(ask, answer);
+    if (s.tentative.slot == NULL && s.free.slot == NULL) return FULL;
     compute(&b, ask, &answer->decision);
     if (!answer->decision.changed || answer->decision.busy_for == 0) return DONE;
     if (!settle(&ask->place, ask->now, &s, &own)) return AGAIN;
     return write_state(&own, &b, &answer->decision, ask->now) ? DONE : AGAIN;
 }
 
-bool steady__table_decide(struct steady__ask *ask, struct steady__answer *answer) {
+static enum outcome decide_at(const struct steady__ask *ask, struct steady__answer *answer) {
     struct view v;
+    return find(&ask->place, &v) ? decide_on(&v, ask, answer) : decide_on_none(ask, answer);
+}
+
+/* ---- Full neighbourhoods ---- */
+
+/* us until a slot may go to another key. */
+static int64_t free_in(const struct view *v, int64_t now) {
+    const int64_t drain = is_tentative(v) ? LEASE + 1 : min64(drain_decode(v->what & DRAIN), STEADY__EXACT);
+    const int64_t drained_in = time_of(v->when) + drain - now, unblocked_in = time_of(v->meta) - now;
+    return drained_in > unblocked_in ? drained_in : unblocked_in;
+}
+
+/* All slots of the block are those of other limits, whose drops this one cannot leak. So it is as if its bucket were
+ * full, until the first of them is free and it is empty. */
+static void refuse(const struct steady__ask *ask, struct steady__answer *answer) {
+    const struct steady__rate rate = {ask->rate->capacity, ask->rate->recharge, ask->rate->drops, 0};
+    struct steady__bucket full = {.level = rate.capacity, .last = ask->now};
+    struct steady__ask unblocking = *ask;
+    struct steady__decision *d = &answer->decision;
+    int64_t wait = STEADY__EXACT;
+    for (unsigned i = 0; i < ask->place.slots; i++) {
+        struct view v;
+        read_slot(slot_at(&ask->place, i), &v);
+        wait = min64(wait, free_in(&v, ask->now));
+    }
+    unblocking.rate = &rate;
+    compute(&full, &unblocking, d);
+    d->until_next_drop = wait > 0 ? wait : 1;
+    if (d->retry_after > 0) d->retry_after = d->until_next_drop;
+}
+
+__attribute__((noinline)) static enum outcome decide_on_overflow(const struct steady__ask *ask,
+                                                                 struct steady__answer *answer) {
+    struct steady__ask shared = *ask;
+    shared.place = overflow_place(&ask->place, ask->rate);
+    answer->overflowed = true;
+    const enum outcome outcome = decide_at(&shared, answer);
+    if (outcome != FULL) return outcome;
+    refuse(&shared, answer);
+    return DONE;
+}
+
+bool steady__table_decide(struct steady__ask *ask, struct steady__answer *answer) {
     enum outcome outcome;
     ask->now = min64(ask->now, STEADY__TIME_MAX);
     do {
         answer->overflowed = false;
-        outcome = find(&ask->place, &v) ? decide_on(&v, ask, answer) : decide_on_none(ask, answer);
+        outcome = decide_at(ask, answer);
+        if (outcome == FULL) outcome = decide_on_overflow(ask, answer);
     } while (outcome == AGAIN);
     return outcome == DONE;
 }
 
 /* ---- Reset ---- */
 
-static bool reset_overflow(const struct steady__place *place) {
-    static const struct steady__decision drained;
-    struct view v;
-    read_slot(place->overflow, &v);
-    return write_state(&v, &empty, &drained, 0) && write_block(&v, 0);
-}
-
+/* A key without a bucket of its own may have drops in an overflow bucket, but so may others: it is left alone. */
 void steady__table_reset(const struct steady__place *place, int64_t now) {
     struct view v;
     struct survey s;
@@ -403,9 +456,7 @@ void steady__table_reset(const struct steady__place *place, int64_t now) {
     while (!done) {
         if (find(place, &v))
             done = seal(&v, now);
-        else if (!survey(place, now, &s) || s.confirmed)
-            done = false;
         else
-            done = s.tentative.slot != NULL || s.free.slot != NULL || reset_overflow(place);
+            done = survey(place, now, &s) && !s.confirmed;
     }
 }

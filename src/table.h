@@ -36,13 +36,14 @@ void steady__table_init(struct steady__table *table, void *bytes, uint32_t bucke
 
 /* Where a key may be. */
 struct steady__place {
+    const struct steady__table *table;
     struct steady__slot *group[2];
-    struct steady__slot *overflow;
     uint64_t tag;
     unsigned home;
+    unsigned slots; /* in probe order from `home`, in group[0] first */
 };
 
-/* Starts to fetch the likeliest cache line, too. */
+/* The table has to stay where it is. Starts to fetch the likeliest cache line, too. */
 struct steady__place steady__table_place(const struct steady__table *table, struct steady__hash hash);
 
 struct steady__ask {
@@ -56,7 +57,8 @@ struct steady__ask {
 
 struct steady__answer {
     struct steady__decision decision;
-    bool overflowed; /* it was made on a bucket shared with other keys, as the table is full around this one */
+    bool overflowed; /* it was made on a bucket that other keys of the limit share, as the table is full around this
+                        one, or for want of one even of these */
     int64_t ahead;
 };
 

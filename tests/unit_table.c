@@ -341,8 +341,9 @@ static void test_full_neighbourhood_shares_one_bucket(void **state) {
     assert_int_equal(answer.decision.level, 3);
     assert_int_equal(ask(&f, neighbour(16), &rate, 1).decision.level, 2);
 
-    reset(&f, neighbour(106));
-    assert_int_equal(peek(&f, neighbour(105), &rate).decision.level, 0);
+    for (uint64_t tag = 101; tag <= 110; tag++)
+        reset(&f, neighbour(tag));
+    assert_int_equal(peek(&f, neighbour(105), &rate).decision.level, 3);
     tear_down(&f);
 }
 
@@ -356,8 +357,95 @@ static void test_overflow_bucket_blocks(void **state) {
     assert_int_equal(ask(&f, neighbour(102), &rate, 1).decision.blocked_for, SECOND);
     assert_int_equal(peek(&f, neighbour(103), &rate).decision.blocked_for, SECOND);
     reset(&f, neighbour(103));
-    assert_int_equal(peek(&f, neighbour(103), &rate).decision.blocked_for, 0);
+    assert_int_equal(peek(&f, neighbour(103), &rate).decision.blocked_for, SECOND);
     tear_down(&f);
+}
+
+/* ---- A full neighbourhood and several limits ---- */
+
+static const struct steady__rate filler = {3, 1000000 * SECOND, 1, 0};
+static const struct steady__rate login = {5, 3600 * SECOND, 1, 0}, page = {1000, 1000, 1, 0};
+
+static void test_full_neighbourhood_keeps_limits_apart(void **state) {
+    (void)state;
+    struct fixture f;
+    set_up(&f, 512);
+    fill(&f, &filler);
+    for (uint64_t tag = 101; tag <= 106; tag++)
+        assert_int_equal(ask(&f, neighbour(tag), &login, 1).decision.success, tag <= 105);
+    for (uint64_t tag = 200; tag < 300; tag++) {
+        f.now += SECOND / 100;
+        const struct steady__answer answer = ask(&f, neighbour(tag), &page, 1);
+        assert_true(answer.overflowed && answer.decision.success);
+        assert_int_equal(answer.decision.level, 1);
+        assert_false(ask(&f, neighbour(101), &login, 1).decision.success);
+    }
+    f.now += 3599 * SECOND;
+    assert_true(ask(&f, neighbour(101), &login, 1).decision.success);
+    assert_false(ask(&f, neighbour(101), &login, 1).decision.success);
+    tear_down(&f);
+}
+
+/* The smallest table has one overflow bucket. Who has to wait for it hears for how long. */
+static void test_limit_without_a_bucket_waits_for_one(void **state) {
+    (void)state;
+    struct fixture f;
+    struct steady__answer answer;
+    const struct steady__rate blocking = {1000, 1000, 1, SECOND};
+    set_up(&f, 64);
+    fill(&f, &filler);
+    for (uint64_t tag = 101; tag <= 105; tag++)
+        ask(&f, neighbour(tag), &login, 1);
+    answer = ask(&f, neighbour(200), &blocking, 1);
+    assert_true(answer.overflowed && !answer.decision.success);
+    assert_int_equal(answer.decision.level, 1000);
+    assert_int_equal(answer.decision.blocked_for, 0);
+    assert_between(answer.decision.retry_after, 5 * 3600 * SECOND, 5 * 3636 * SECOND);
+    assert_int_equal(answer.decision.until_next_drop, answer.decision.retry_after);
+    assert_int_equal(ask(&f, neighbour(200), &blocking, 1001).decision.retry_after, -1);
+    assert_true(ask(&f, neighbour(200), &blocking, 0).decision.success);
+    assert_int_equal(peek(&f, neighbour(200), &page).decision.retry_after, answer.decision.retry_after);
+    f.now += answer.decision.retry_after - 1;
+    assert_false(ask(&f, neighbour(200), &page, 1).decision.success);
+    f.now += 1;
+    assert_true(ask(&f, neighbour(200), &page, 1).decision.success);
+    assert_int_equal(ask(&f, neighbour(101), &login, 1).decision.retry_after, 1000);
+    f.now += 1000;
+    assert_true(ask(&f, neighbour(101), &login, 1).decision.success);
+    tear_down(&f);
+}
+
+/* Also with more limits than overflow buckets: what a limit lets in, a bucket of its own would have let in. */
+static void test_any_mix_of_limits_keeps_each(void **state) {
+    (void)state;
+    static const struct steady__rate limits[] = {{5, 100 * SECOND, 1, 0}, {1000, 1000, 1, 0},
+                                                 {3, SECOND, 1, 0},       {5, 100 * SECOND, 1, 5 * SECOND},
+                                                 {20, SECOND, 7, 0},      {2, 50000, 1, 0}};
+    static const uint32_t sizes[] = {64, 128, 256, 512};
+    for (size_t size = 0; size < 4; size++) {
+        struct fixture f;
+        struct steady__bucket alone[6] = {{0}};
+        int admitted[6] = {0};
+        set_up(&f, sizes[size]);
+        fill(&f, &filler);
+        for (int i = 0; i < 100000; i++) {
+            const size_t which = random64() % 6;
+            struct steady__rate rate = limits[which];
+            const int64_t amount = (int64_t)(random64() % 3) + 1;
+            f.now += (int64_t)(random64() % 400000);
+            if (!ask(&f, neighbour(100 + random64() % 50), &rate, amount).decision.success) continue;
+            struct steady__decision d;
+            rate.block = 0;
+            steady__bucket_consume(&alone[which], &rate, f.now, amount, &d);
+            assert_true(d.success);
+            admitted[which]++;
+        }
+        for (size_t which = 0; which < 6 && sizes[size] >= 256; which++)
+            assert_true(admitted[which] > 0);
+        f.now += 600 * SECOND;
+        assert_true(ask(&f, neighbour(100), &limits[5], 1).decision.success);
+        tear_down(&f);
+    }
 }
 
 static void test_drained_slot_goes_to_another_key(void **state) {
@@ -509,6 +597,9 @@ int main(void) {
         cmocka_unit_test(test_tag_of_zero_is_a_key_too),
         cmocka_unit_test(test_full_neighbourhood_shares_one_bucket),
         cmocka_unit_test(test_overflow_bucket_blocks),
+        cmocka_unit_test(test_full_neighbourhood_keeps_limits_apart),
+        cmocka_unit_test(test_limit_without_a_bucket_waits_for_one),
+        cmocka_unit_test(test_any_mix_of_limits_keeps_each),
         cmocka_unit_test(test_drained_slot_goes_to_another_key),
         cmocka_unit_test(test_slot_is_kept_as_long_as_needed),
         cmocka_unit_test(test_blocked_slot_is_kept),
