@@ -406,7 +406,7 @@ static int64_t free_in(const struct view *v, int64_t now) {
 
 /* All slots of the block are those of other limits, whose drops this one cannot leak. So it is as if its bucket were
  * full, until the first of them is free and it is empty. */
-static void refuse(const struct steady__ask *ask, struct steady__answer *answer) {
+static enum outcome refuse(const struct steady__ask *ask, struct steady__answer *answer) {
     const struct steady__rate rate = {ask->rate->capacity, ask->rate->recharge, ask->rate->drops, 0};
     struct steady__bucket full = {.level = rate.capacity, .last = ask->now};
     struct steady__ask unblocking = *ask;
@@ -421,17 +421,23 @@ static void refuse(const struct steady__ask *ask, struct steady__answer *answer)
     compute(&full, &unblocking, d);
     d->until_next_drop = wait > 0 ? wait : 1;
     if (d->retry_after > 0) d->retry_after = d->until_next_drop;
+    return DONE;
 }
 
 __attribute__((noinline)) static enum outcome decide_on_overflow(const struct steady__ask *ask,
                                                                  struct steady__answer *answer) {
+    const bool drains = !ask->peek && ask->amount < 0; /* what it would take out may be another key's */
     struct steady__ask shared = *ask;
     shared.place = overflow_place(&ask->place, ask->rate);
+    if (drains) shared.amount = 0;
     answer->overflowed = true;
-    const enum outcome outcome = decide_at(&shared, answer);
-    if (outcome != FULL) return outcome;
-    refuse(&shared, answer);
-    return DONE;
+    enum outcome outcome = decide_at(&shared, answer);
+    if (outcome == FULL) outcome = refuse(&shared, answer);
+    if (drains && outcome == DONE) {
+        answer->decision.success = true;
+        answer->decision.retry_after = 0;
+    }
+    return outcome;
 }
 
 bool steady__table_decide(struct steady__ask *ask, struct steady__answer *answer) {

@@ -448,6 +448,30 @@ static void test_any_mix_of_limits_keeps_each(void **state) {
     }
 }
 
+/* It succeeds, as on an empty bucket, and takes nobody else's drops out. What it reports is what the next one finds. */
+static void test_drain_leaves_the_shared_bucket_alone(void **state) {
+    (void)state;
+    static const uint32_t sizes[] = {64, 512};
+    const struct steady__rate blocking = {5, 3600 * SECOND, 1, 600 * SECOND};
+    for (size_t i = 0; i < 2; i++) {
+        struct fixture f;
+        set_up(&f, sizes[i]);
+        fill(&f, &filler);
+        ask(&f, neighbour(100), &blocking, 5);
+        ask(&f, neighbour(101), &blocking, 1);
+        for (uint64_t tag = 200; tag < 210; tag++) {
+            const struct steady__answer answer = ask(&f, neighbour(tag), &blocking, -1);
+            assert_true(answer.overflowed && answer.decision.success);
+            assert_int_equal(answer.decision.level, 5);
+            assert_int_equal(answer.decision.blocked_for, 600 * SECOND);
+            assert_int_equal(answer.decision.retry_after, 0);
+            assert_true(ask(&f, neighbour(tag), &page, -1).decision.success);
+            assert_int_equal(ask(&f, neighbour(100), &blocking, 1).decision.level, 5);
+        }
+        tear_down(&f);
+    }
+}
+
 static void test_drained_slot_goes_to_another_key(void **state) {
     (void)state;
     struct fixture f;
@@ -600,6 +624,7 @@ int main(void) {
         cmocka_unit_test(test_full_neighbourhood_keeps_limits_apart),
         cmocka_unit_test(test_limit_without_a_bucket_waits_for_one),
         cmocka_unit_test(test_any_mix_of_limits_keeps_each),
+        cmocka_unit_test(test_drain_leaves_the_shared_bucket_alone),
         cmocka_unit_test(test_drained_slot_goes_to_another_key),
         cmocka_unit_test(test_slot_is_kept_as_long_as_needed),
         cmocka_unit_test(test_blocked_slot_is_kept),
