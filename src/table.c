@@ -36,6 +36,11 @@
  * as above. So no limit leaks what another has let in. Where every slot of the block is live and another limit's, the
  * answer is a denial until the first of them is free; nothing is written.
  *
+ * When a slot is free again, nobody knows what the key has in the overflow bucket, so its own begins as that is. It is
+ * read once more after the slot was claimed and before it is confirmed, and who has changed an overflow bucket looks
+ * whether the key has a slot by now, tentative or not, and if so decides again, on that. Either the reader sees the
+ * change, or the writer sees the claim: no drop is left behind, though some count twice.
+ *
  * CRASHES. A process that dies or stops between any two instructions leaves a consistent slot and no lock. The worst it
  * leaves is a tentative slot, which the next one to bring that key adopts, and which any other key may take after
  * LEASE. A loop below repeats only when somebody else's swap has succeeded.
@@ -244,17 +249,24 @@ struct steady__place steady__table_place(const struct steady__table *table, stru
     return place;
 }
 
-/* The overflow bucket of a limit, in the block that the key's hash chooses. A table of under 512 buckets
- * has less than one block: one slot, three or six. */
+/* The block that the key's hash chooses. A table of under 512 buckets has less than one: one slot, three or six. */
+static inline struct steady__slot *overflow_block(const struct steady__place *key) {
+    const uint32_t slots = key->table->overflow_slots, blocks = slots < BLOCK ? 1 : slots / BLOCK;
+    return key->table->overflow + (size_t)scale(key->tag >> 32, blocks) * BLOCK;
+}
+
+/* Where the overflow bucket of a limit may be. */
 static struct steady__place overflow_place(const struct steady__place *key, const struct steady__rate *rate) {
     static const unsigned char no_key[STEADY__SIPHASH_KEY];
-    const struct steady__table *table = key->table;
-    const uint32_t slots = table->overflow_slots < BLOCK ? table->overflow_slots : BLOCK;
-    const size_t block = scale(key->tag >> 32, table->overflow_slots / slots);
-    return (struct steady__place){.table = table,
-                                  .group = {table->overflow + block * slots, NULL},
+    const uint32_t slots = key->table->overflow_slots;
+    return (struct steady__place){.group = {overflow_block(key), NULL},
                                   .tag = steady__siphash(no_key, rate, sizeof *rate).word[0] | 1,
-                                  .slots = slots};
+                                  .slots = slots < BLOCK ? slots : BLOCK};
+}
+
+/* Some limit has had an overflow bucket in the block: the first one to come took the first slot. */
+static inline bool has_overflowed(const struct steady__place *key) {
+    return load(&overflow_block(key)->identity.word[0]) != 0;
 }
 
 /* In probe order: the home slot and the other one of its cache line first. */
@@ -364,17 +376,39 @@ static enum outcome write_back(const struct view *v, const struct steady__bucket
     return d->success || (blocked && !lost_tenancy(v)) ? DONE : AGAIN;
 }
 
+static bool is_ahead(const struct steady__bucket *b, const struct steady__ask *ask, struct steady__answer *answer) {
+    if (b->last <= ask->now || ask->stepped) return false;
+    answer->ahead = b->last;
+    return true;
+}
+
 static enum outcome decide_on(const struct view *v, const struct steady__ask *ask, struct steady__answer *answer) {
     struct steady__bucket b;
     unpack(v, &b);
-    if (b.last > ask->now && !ask->stepped) {
-        answer->ahead = b.last;
-        return AHEAD;
-    }
+    if (is_ahead(&b, ask, answer)) return AHEAD;
     if (is_over(v, ask->now)) b = empty;
     compute(&b, ask, &answer->decision);
     if (answer->decision.changed) return write_back(v, &b, ask, &answer->decision);
     return unchanged(v) ? DONE : AGAIN;
+}
+
+/* A key that has no bucket may have drops in the overflow bucket of its limit. False: that is none. */
+static bool inherit(const struct steady__ask *ask, struct steady__bucket *b) {
+    struct view v;
+    if (ask->place.table == NULL || !has_overflowed(&ask->place)) return false;
+    const struct steady__place shared = overflow_place(&ask->place, ask->rate);
+    do
+        if (!find(&shared, &v)) return false;
+    while (!unchanged(&v));
+    if (is_over(&v, ask->now)) return false;
+    unpack(&v, b);
+    return true;
+}
+
+/* Confirms a slot that settle() has found. The block goes first: it is nobody's until then. */
+static bool confirm(struct view *own, const struct steady__bucket *b, const struct steady__decision *d, int64_t now) {
+    if (b->blocked_until != time_of(own->meta) && !write_block(own, b->blocked_until)) return false;
+    return write_state(own, b, d, now);
 }
 
 /* The key has no bucket, or had none when it was looked for. */
@@ -382,12 +416,21 @@ static enum outcome decide_on_none(const struct steady__ask *ask, struct steady_
     struct survey s;
     struct view own;
     struct steady__bucket b = empty;
+    struct steady__decision *d = &answer->decision;
     if (!survey(&ask->place, ask->now, &s) || s.confirmed) return AGAIN;
     if (s.tentative.slot == NULL && s.free.slot == NULL) return FULL;
-    compute(&b, ask, &answer->decision);
-    if (!answer->decision.changed || answer->decision.busy_for == 0) return DONE;
+    answer->overflowed = inherit(ask, &b);
+    if (is_ahead(&b, ask, answer)) return AHEAD;
+    compute(&b, ask, d);
+    if (!d->changed || (d->busy_for == 0 && !answer->overflowed)) return DONE;
     if (!settle(&ask->place, ask->now, &s, &own)) return AGAIN;
-    return write_state(&own, &b, &answer->decision, ask->now) ? DONE : AGAIN;
+    if (inherit(ask, &b)) {
+        if (is_ahead(&b, ask, answer)) return AHEAD;
+        compute(&b, ask, d);
+        if (!d->changed) return DONE;
+    }
+    answer->overflowed = false;
+    return confirm(&own, &b, d, ask->now) ? DONE : AGAIN;
 }
 
 static enum outcome decide_at(const struct steady__ask *ask, struct steady__answer *answer) {
@@ -424,15 +467,27 @@ static enum outcome refuse(const struct steady__ask *ask, struct steady__answer 
     return DONE;
 }
 
+/* The key has a slot, or is about to have one, which may have been begun before our drops were in the overflow bucket.
+ */
+static bool is_claimed(const struct steady__place *place) {
+    for (unsigned i = 0, slots = place->slots; i < slots; i++) {
+        struct view v;
+        read_slot(slot_at(place, i), &v);
+        if (v.tag == place->tag && belongs(&v)) return true;
+    }
+    return false;
+}
+
 __attribute__((noinline)) static enum outcome decide_on_overflow(const struct steady__ask *ask,
                                                                  struct steady__answer *answer) {
     const bool drains = !ask->peek && ask->amount < 0; /* what it would take out may be another key's */
     struct steady__ask shared = *ask;
     shared.place = overflow_place(&ask->place, ask->rate);
     if (drains) shared.amount = 0;
-    answer->overflowed = true;
     enum outcome outcome = decide_at(&shared, answer);
     if (outcome == FULL) outcome = refuse(&shared, answer);
+    if (outcome == DONE && answer->decision.changed && is_claimed(&ask->place)) return AGAIN;
+    answer->overflowed = true;
     if (drains && outcome == DONE) {
         answer->decision.success = true;
         answer->decision.retry_after = 0;
@@ -453,7 +508,16 @@ bool steady__table_decide(struct steady__ask *ask, struct steady__answer *answer
 
 /* ---- Reset ---- */
 
-/* A key without a bucket of its own may have drops in an overflow bucket, but so may others: it is left alone. */
+/* Leaves the key an empty bucket, so that it does not begin with what an overflow bucket holds. Fails only where
+ * somebody came between: the key was asked for after the reset. */
+static void begin_empty(const struct steady__place *place, int64_t now) {
+    static const struct steady__decision drained;
+    struct survey s;
+    struct view own;
+    if (survey(place, now, &s) && settle(place, now, &s, &own)) confirm(&own, &empty, &drained, now);
+}
+
+/* An overflow bucket is left alone: the drops in it may be those of other keys. */
 void steady__table_reset(const struct steady__place *place, int64_t now) {
     struct view v;
     struct survey s;
@@ -465,4 +529,5 @@ void steady__table_reset(const struct steady__place *place, int64_t now) {
         else
             done = survey(place, now, &s) && !s.confirmed;
     }
+    if (has_overflowed(place)) begin_empty(place, now);
 }
