@@ -300,19 +300,21 @@ static void choose_free(struct survey *s, const struct view first_free[2], const
 /* Looks at all slots of the place, and kills all tentative ones of the key but the first. False: somebody came between.
  */
 static bool survey(const struct steady__place *place, int64_t now, struct survey *s) {
-    struct view v, first_free[2] = {{.slot = NULL}, {.slot = NULL}};
+    struct view first_free[2] = {{.slot = NULL}, {.slot = NULL}};
     unsigned taken[2] = {0, 0};
     s->confirmed = false;
     s->tentative.slot = NULL;
     for (unsigned i = 0, slots = place->slots; i < slots; i++) {
         const unsigned group = i / STEADY__GROUP_SLOTS;
+        struct view v;
         read_slot(slot_at(place, i), &v);
         if (v.tag == place->tag && belongs(&v)) {
             s->confirmed = !is_tentative(&v);
             if (s->confirmed) return true;
+            struct view found = v; /* a copy, so that v itself has no address and stays in registers */
             if (s->tentative.slot == NULL)
                 s->tentative = v;
-            else if (!seal(&v, now))
+            else if (!seal(&found, now))
                 return false;
         } else if (is_free(&v, now)) {
             if (first_free[group].slot == NULL) first_free[group] = v;
@@ -392,10 +394,8 @@ static enum outcome decide_on(const struct view *v, const struct steady__ask *as
     return unchanged(v) ? DONE : AGAIN;
 }
 
-/* A key that has no bucket may have drops in the overflow bucket of its limit. False: that is none. */
-static bool inherit(const struct steady__ask *ask, struct steady__bucket *b) {
+static bool inherit_overflow(const struct steady__ask *ask, struct steady__bucket *b) {
     struct view v;
-    if (ask->place.table == NULL || !has_overflowed(&ask->place)) return false;
     const struct steady__place shared = overflow_place(&ask->place, ask->rate);
     do
         if (!find(&shared, &v)) return false;
@@ -403,6 +403,11 @@ static bool inherit(const struct steady__ask *ask, struct steady__bucket *b) {
     if (is_over(&v, ask->now)) return false;
     unpack(&v, b);
     return true;
+}
+
+/* A key that has no bucket may have drops in the overflow bucket of its limit. False: that is none. */
+static inline bool inherit(const struct steady__ask *ask, struct steady__bucket *b) {
+    return ask->place.table != NULL && has_overflowed(&ask->place) && inherit_overflow(ask, b);
 }
 
 /* Confirms a slot that settle() has found. The block goes first: it is nobody's until then. */
