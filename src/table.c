@@ -21,7 +21,7 @@
  *     confirm   state      tentative -> a bucket with its first drops in it
  *
  * A late writer of the old tenant fails, because the seal changed the state; a late claim fails, because the first one
- * changed the identity. Resetting a bucket is sealing its slot.
+ * changed the identity. Resetting a bucket is sealing its slot (see FULL NEIGHBOURHOODS for what may follow).
  *
  * ONE BUCKET A KEY. Threads that bring the same new key may claim different slots for it. So a claimed slot counts for
  * nothing until it is confirmed, and before a thread confirms slot A it surveys all sixteen slots, having known A
@@ -39,7 +39,8 @@
  * When a slot is free again, nobody knows what the key has in the overflow bucket, so its own begins as that is. It is
  * read once more after the slot was claimed and before it is confirmed, and who has changed an overflow bucket looks
  * whether the key has a slot by now, tentative or not, and if so decides again, on that. Either the reader sees the
- * change, or the writer sees the claim: no drop is left behind, though some count twice.
+ * change, or the writer sees the claim: no drop is left behind, though some count twice. A key that is reset in such a
+ * block is given an empty bucket to go on with.
  *
  * CRASHES. A process that dies or stops between any two instructions leaves a consistent slot and no lock. The worst it
  * leaves is a tentative slot, which the next one to bring that key adopts, and which any other key may take after
