@@ -58,8 +58,8 @@
  * server hangs up, and spins. A little memory that the loop may still look at is not freed in a child.
  *
  * FILES. The file of a `file:` store is mode 0600 and belongs to one user; it is made where there is none, made anew
- * after a reboot, and refused (STEADY_BAD_FILE) and left alone where anything about it is wrong. While it is made there
- * is a second file, with ".new" after its name. A process killed or stopped in the middle of a decision hinders nobody
+ * after a reboot (as large as it was, unless another size is asked for), and refused (STEADY_BAD_FILE) and left alone
+ * where anything about it is wrong. While it is made there is a second file, with ".new" after its name. A process killed or stopped in the middle of a decision hinders nobody
  * and costs at most that decision. Keep it on a local file system, and do not share it between containers whose clocks
  * since boot differ (time namespaces): buckets would seem to be ahead of time again and again. Do not truncate it while
  * it is in use: the next decision that touches the missing part raises SIGBUS, as with any mapping. Deleting it is
@@ -135,7 +135,8 @@ typedef int64_t steady_us; /* microseconds */
 #define STEADY_SECOND ((steady_us)1000000)
 
 /* Ranges: max_capacity 1 .. 2^31-1; drop_recharge from 1; drops 0 .. 1000000; block_duration 0 .. 2^52-1; and
- * max_capacity * drop_recharge below 2^53. A limit outside them is refused by steady_throttler_new. */
+ * max_capacity * drop_recharge below 2^53. (In the embedded store a block ends 2^50 us, 35 years, after boot at the
+ * latest.) A limit outside them is refused by steady_throttler_new. */
 typedef struct steady_limit {
     int64_t max_capacity;     /* drops a bucket can hold */
     steady_us drop_recharge;  /* the time in which `drops` drops leak */
@@ -285,7 +286,8 @@ typedef struct steady_stats {
     uint64_t unavailable;  /* ended without a verdict, nothing charged: every error but the next, and what was turned
                               away at once as STEADY_OVERLOADED or STEADY_NO_MEMORY */
     uint64_t unknown;      /* ended without a verdict, perhaps charged */
-    uint64_t overflowed;   /* embedded: decisions on a shared overflow bucket, as the neighbourhood was full */
+    uint64_t overflowed;   /* embedded: decisions on an overflow bucket, which the new keys of a limit share where the
+                              neighbourhood is full */
     uint64_t clock_steps;  /* buckets found ahead of the store's clock; those the module finds are in INFO steady */
     uint64_t reconnects;   /* connections made after the first */
     uint64_t script_loads; /* SCRIPT LOADs sent */
@@ -361,7 +363,10 @@ typedef void (*steady_callback)(const steady_result *result, void *data);
  * else result->error.
  *
  * consume puts `amount` drops in if they all fit and the key is not blocked. A negative amount takes drops out, down to
- * zero, blocked or not, and always succeeds. 0 changes nothing, and succeeds when the key is not blocked. */
+ * zero, blocked or not, and always succeeds. 0 changes nothing, and succeeds when the key is not blocked.
+ *
+ * Where the neighbourhood of a key is full in the embedded store (`overflowed` counts these), neither a negative amount
+ * nor a reset changes the bucket that is shared there: the one succeeds and reports it, the other reports an empty one. */
 STEADY_API int steady_consume(steady_throttler *throttler, const void *key, size_t key_len, int64_t amount,
                               steady_callback callback, void *data);
 STEADY_API int steady_consume_sync(steady_throttler *throttler, const void *key, size_t key_len, int64_t amount,
