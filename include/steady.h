@@ -59,11 +59,12 @@
  *
  * FILES. The file of a `file:` store is mode 0600 and belongs to one user; it is made where there is none, made anew
  * after a reboot (as large as it was, unless another size is asked for), and refused (STEADY_BAD_FILE) and left alone
- * where anything about it is wrong. While it is made there is a second file, with ".new" after its name. A process killed or stopped in the middle of a decision hinders nobody
- * and costs at most that decision. Keep it on a local file system, and do not share it between containers whose clocks
- * since boot differ (time namespaces): buckets would seem to be ahead of time again and again. Do not truncate it while
- * it is in use: the next decision that touches the missing part raises SIGBUS, as with any mapping. Deleting it is
- * safe: who has it open goes on with it, and who opens the path next begins with empty buckets.
+ * where anything about it is wrong. While it is made there is a second file, with ".new" after its name. A process
+ * killed or stopped in the middle of a decision hinders nobody and costs at most that decision. Keep it on a local file
+ * system, and do not share it between containers whose clocks since boot differ (time namespaces): buckets would seem
+ * to be ahead of time again and again. Do not truncate it while it is in use: the next decision that touches the
+ * missing part raises SIGBUS, as with any mapping. Deleting it is safe: who has it open goes on with it, and who opens
+ * the path next begins with empty buckets.
  *
  * STRUCTS. Options are zero-initialised structs in which zero is the default; NULL is all defaults. `reserved` must be
  * zero. What may change between releases is written in docs/compatibility.md: within one SONAME nothing here is
@@ -366,7 +367,7 @@ typedef void (*steady_callback)(const steady_result *result, void *data);
  * zero, blocked or not, and always succeeds. 0 changes nothing, and succeeds when the key is not blocked.
  *
  * Where the neighbourhood of a key is full in the embedded store (`overflowed` counts these), neither a negative amount
- * nor a reset changes the bucket that is shared there: the one succeeds and reports it, the other reports an empty one. */
+ * nor a reset changes the bucket that is shared there: the one succeeds and reports it, the other an empty one. */
 STEADY_API int steady_consume(steady_throttler *throttler, const void *key, size_t key_len, int64_t amount,
                               steady_callback callback, void *data);
 STEADY_API int steady_consume_sync(steady_throttler *throttler, const void *key, size_t key_len, int64_t amount,
