@@ -21,4 +21,7 @@ static inline void check_between(int64_t value, int64_t low, int64_t high, const
     _fail(file, line);
 }
 
+/* Ends the test: this machine cannot run it. */
+#define skip_because(reason) (print_message("# skipped: %s\n", reason), skip())
+
 #endif

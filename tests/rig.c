@@ -28,12 +28,12 @@ struct handler {
 };
 
 static steady_us longest;
-static unsigned too_long;                   /* turns that were */
-static steady_us last_waited, longest_wait; /* for a processor, by the last turn; between two turns */
-static int schedule = -1;                   /* /proc/thread-self/schedstat */
+static unsigned too_long;      /* turns that were */
+static steady_us longest_wait; /* for a processor, between two turns */
+static int schedule = -1;      /* /proc/thread-self/schedstat */
 
 /* How long this thread has waited for a processor since it began. */
-static steady_us waited_for_processor(void) {
+static steady_us wait_so_far(void) {
     char text[96] = "";
     char *end = NULL;
     if (schedule < 0 || pread(schedule, text, sizeof text - 1, 0) <= 0) return 0;
@@ -43,15 +43,15 @@ static steady_us waited_for_processor(void) {
 
 /* Begins a turn. */
 static steady_us note_wait(void) {
-    const steady_us waited = waited_for_processor();
-    if (waited - last_waited > longest_wait) longest_wait = waited - last_waited;
-    last_waited = waited;
+    const steady_us waited = wait_so_far();
+    if (waited - waited_for_processor > longest_wait) longest_wait = waited - waited_for_processor;
+    waited_for_processor = waited;
     return waited;
 }
 
 static void note_turn(steady_us begin, steady_us waited) {
     steady_us held = now_us() - begin;
-    if (held > HELD_MOST || held > longest) held -= waited_for_processor() - waited;
+    if (held > HELD_MOST || held > longest) held -= wait_so_far() - waited;
     if (held > longest) longest = held;
     too_long += held > HELD_MOST;
 }
@@ -138,6 +138,11 @@ void assert_in_time(const struct tally *tally) {
                  (long long)longest_wait);
 }
 
+void assert_at_once(const struct tally *tally) {
+    const unsigned long late = slower(tally, AT_ONCE);
+    if (late > tally->called / 10) fail_msg("%lu of %lu were not ended at once", late, tally->called);
+}
+
 /* ---- The rig ---- */
 
 static int descriptors_before;
@@ -166,9 +171,9 @@ int rig_set_up(void **state) {
     memset(&rig, 0, sizeof rig);
     longest = 0;
     too_long = 0;
-    last_waited = waited_for_processor();
-    longest_wait = 0;
     if (schedule < 0) schedule = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+    waited_for_processor = wait_so_far();
+    longest_wait = 0;
     descriptors_before = open_descriptors();
     forget_tallies(false);
     server_start(&rig.server, NULL);

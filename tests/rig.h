@@ -61,4 +61,10 @@ void assert_loop_never_held(void);
 /* Fails the test where a decision was called back later than TIMEOUT, waits for a processor left out. */
 void assert_in_time(const struct tally *tally);
 
+/* Fails the test where more than a tenth of the decisions took longer than AT_ONCE. Of a store whose timeout is
+ * LONG_TIMEOUT they have waited for it, then. */
+#define AT_ONCE (100 * MS)
+#define LONG_TIMEOUT STEADY_SECOND
+void assert_at_once(const struct tally *tally);
+
 #endif

@@ -229,29 +229,44 @@ static bool tallies_gone;
 
 void forget_tallies(bool gone) { tallies_gone = gone; }
 
+steady_us waited_for_processor;
+
 struct expected {
     struct tally *tally;
-    steady_us since;
+    steady_us since, waited;
 };
 
 void *expect_result(struct tally *tally) {
     struct expected *expected = malloc(sizeof *expected);
     assert_non_null(expected);
-    *expected = (struct expected){tally, now_us()};
+    *expected = (struct expected){tally, now_us(), waited_for_processor};
     tally->submitted++;
     return expected;
+}
+
+static void note_time(struct tally *tally, steady_us took, steady_us waited) {
+    const steady_us own = took > waited ? took - waited : 0;
+    if (took > tally->slowest) tally->slowest = took;
+    tally->took[own < TOOK_STEPS * TOOK_STEP ? own / TOOK_STEP : TOOK_STEPS]++;
+}
+
+unsigned long slower(const struct tally *tally, steady_us than) {
+    unsigned long count = 0;
+    for (size_t i = (size_t)(than / TOOK_STEP); i <= TOOK_STEPS; i++)
+        count += tally->took[i];
+    return count;
 }
 
 /* A second call for one decision would free its memory twice, which the allocator does not let pass. */
 void count_result(const steady_result *result, void *data) {
     struct expected *expected = data;
     struct tally *tally = expected->tally;
-    const steady_us took = now_us() - expected->since;
+    const steady_us took = now_us() - expected->since, waited = waited_for_processor - expected->waited;
     free(expected);
     if (tallies_gone) return;
     tally->called++;
     tally->last = *result;
-    if (took > tally->slowest) tally->slowest = took;
+    note_time(tally, took, waited);
     note_figures(result, took);
     if (result->error != 0)
         tally->errors[-result->error & 15]++;

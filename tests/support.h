@@ -50,6 +50,9 @@ long long server_stat(const struct server *server, const char *field); /* a numb
 
 /* ---- Decisions ---- */
 
+#define TOOK_STEP (10 * STEADY_MILLISECOND)
+#define TOOK_STEPS 100
+
 /* What callbacks were called with. Callbacks of one tally are counted together. */
 struct tally {
     unsigned long submitted;
@@ -57,8 +60,15 @@ struct tally {
     unsigned long verdicts, allowed, denied;
     unsigned long errors[16]; /* by -error */
     steady_result last;
-    steady_us slowest; /* from submit to callback */
+    steady_us slowest;                  /* from submit to callback */
+    unsigned long took[TOOK_STEPS + 1]; /* by TOOK_STEP, waits for a processor left out; last: longer */
 };
+
+/* How many took longer; `than` is a multiple of TOOK_STEP. */
+unsigned long slower(const struct tally *tally, steady_us than);
+
+/* For how long the thread that runs the loop has waited for a processor, where somebody keeps watch (tests/rig.c). */
+extern steady_us waited_for_processor;
 
 /* One of them: count_result frees it. */
 void *expect_result(struct tally *tally);
@@ -88,9 +98,6 @@ steady_us how_long(steady_us briefly, steady_us at_length);
 void account(const struct tally *tally, long long charged);
 /* The same where the fault may lose some: at most so many. */
 void account_lost(const struct tally *tally, long long charged, long long most);
-
-/* Ends the test: this machine cannot run it. */
-#define skip_because(reason) (print_message("# skipped: %s\n", reason), skip())
 
 /* ---- A log that remembers ---- */
 
