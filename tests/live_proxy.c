@@ -2,8 +2,13 @@
  * The Redis store behind a network that cuts, drops, delays, slices and slows what passes. */
 #include "rig.h"
 
+#include <netinet/in.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <time.h>
+
+#include <linux/sockios.h>
 
 #include "proxy.h"
 
@@ -188,6 +193,60 @@ static void test_slow_link(void **state) {
     account(&tally, level("k"));
 }
 
+/* ---- What is queued ---- */
+
+static bool has_port(int fd, int (*name)(int, struct sockaddr *, socklen_t *), int port) {
+    struct sockaddr_in a = {0};
+    socklen_t len = sizeof a;
+    return name(fd, (struct sockaddr *)&a, &len) == 0 && a.sin_family == AF_INET && ntohs(a.sin_port) == port;
+}
+
+/* Bytes that the library has handed to the system and the proxy has not read: sent by the one end of our connection
+ * and not acknowledged, and received by the other. */
+static long long in_the_system(void) {
+    long long bytes = 0;
+    for (int fd = 0; fd < 256; fd++) {
+        int n = 0;
+        if (has_port(fd, getpeername, proxy_port(proxy)) && ioctl(fd, SIOCOUTQ, &n) == 0) bytes += n;
+        if (has_port(fd, getsockname, proxy_port(proxy)) && ioctl(fd, SIOCINQ, &n) == 0) bytes += n;
+    }
+    return bytes;
+}
+
+static long long long_key_request(const char *key, struct tally *tally) {
+    consume_counted(rig.throttler, key, 1, tally);
+    run_for(rig.poller, 100 * MS); /* in which it is acknowledged */
+    return in_the_system();
+}
+
+/* Of a decision that ends as unknown the library has written the request. What it has written the system has, or it is
+ * in the buffer of the library. */
+static void test_queued_for_a_socket(void **state) {
+    struct tally tally = {0};
+    char key[1001];
+    (void)state;
+    memset(key, 'k', sizeof key);
+    key[1000] = '\0';
+    open_behind_proxy(5 * TIMEOUT);
+    set((struct proxy_rules){.frozen = true});
+    sleep_us(50 * MS);
+    const long long each = long_key_request(key, &tally);
+    assert_between(each, 1000, 1300);
+    for (int i = 0; i < 20000; i++)
+        consume_counted(rig.throttler, key, 1, &tally);
+    run_until_done(rig.poller, &tally, 5 * STEADY_SECOND);
+    assert_true(tally.errors[-STEADY_UNAVAILABLE] > 0);
+    const long long queued = (long long)tally.errors[-STEADY_UNKNOWN] * each - in_the_system();
+    print_message("# %lld bytes queued, %lld in the system\n", queued, in_the_system());
+    assert_between(queued, 1, 65536);
+    set((struct proxy_rules){.frozen = false});
+    const steady_us until = now_us() + 10 * STEADY_SECOND;
+    while (level(key) < (long long)tally.errors[-STEADY_UNKNOWN] && now_us() < until)
+        run_for(rig.poller, 10 * MS); /* for all of it to arrive */
+    assert_used_again();
+    account(&tally, level(key));
+}
+
 static void test_frozen_network(void **state) {
     struct tally tally = {0};
     (void)state;
@@ -206,9 +265,9 @@ static void test_frozen_network(void **state) {
 int main(void) {
 #define WITH_PROXY(test) cmocka_unit_test_setup_teardown(test, rig_set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        WITH_PROXY(test_cut_after_k_of_n), WITH_PROXY(test_reply_swallowed),    WITH_PROXY(test_resets_under_load),
-        WITH_PROXY(test_late_replies),     WITH_PROXY(test_one_byte_at_a_time), WITH_PROXY(test_slow_link),
-        WITH_PROXY(test_frozen_network),
+        WITH_PROXY(test_cut_after_k_of_n),    WITH_PROXY(test_reply_swallowed),    WITH_PROXY(test_resets_under_load),
+        WITH_PROXY(test_late_replies),        WITH_PROXY(test_one_byte_at_a_time), WITH_PROXY(test_slow_link),
+        WITH_PROXY(test_queued_for_a_socket), WITH_PROXY(test_frozen_network),
     };
     return cmocka_run_group_tests_name("proxy", tests, NULL, NULL);
 }
