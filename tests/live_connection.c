@@ -240,6 +240,27 @@ static void test_paused(void **state) {
     account(&tally, level("k"));
 }
 
+/* For longer than four timeouts: the connection is given up, as is each that is made meanwhile. */
+static void test_paused_for_long(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    rig_open(TIMEOUT);
+    warm_up();
+    for (unsigned i = 1; i <= 3; i++) {
+        const size_t told = strlen(rig.log.all);
+        server_ask(&rig.server, "CLIENT PAUSE 500");
+        trickle(&tally, 2 * MS, 500 * MS);
+        run_for(rig.poller, 100 * MS);
+        assert_used_again();
+        assert_non_null(strstr(rig.log.all + told, "does not answer"));
+        assert_int_equal(rig.log.lines, 2 * i);
+        assert_true(stats().reconnects >= i);
+    }
+    assert_true(tally.errors[-STEADY_UNKNOWN] > 0);
+    assert_in_time(&tally);
+    account(&tally, level("k"));
+}
+
 /* ---- The process ---- */
 
 static void on_alarm(int number) { (void)number; }
@@ -446,6 +467,7 @@ int main(void) {
         WITH_RIG(test_policies_in_an_outage),
         WITH_RIG(test_clients_killed),
         WITH_RIG(test_paused),
+        WITH_RIG(test_paused_for_long),
         WITH_RIG(test_signals_every_millisecond),
         WITH_RIG(test_signals_stay_as_they_were),
         WITH_RIG(test_callback_that_blocks),
