@@ -30,6 +30,24 @@ static void consume_waiting(void) {
     steady_result r;
     (void)steady_consume_sync(rig.throttler, "sync", 4, 1, &r);
 }
+static void peek(void) {
+    void *expected = expect_result(&tally);
+    if (steady_peek(rig.throttler, "k", 1, count_and_act, expected) == 0) return;
+    free(expected);
+    tally.submitted--;
+}
+static void reset(void) {
+    void *expected = expect_result(&tally);
+    if (steady_reset(second, "k", 1, count_and_act, expected) == 0) return;
+    free(expected);
+    tally.submitted--;
+}
+static void look_at_figures(void) {
+    steady_stats s;
+    steady_store_stats(store, &s);
+    if (store != NULL) assert_int_equal(s.in_flight, tally.submitted - tally.called);
+    assert_true(strlen(steady_store_trouble(store)) < 1024);
+}
 static void peek_and_reset(void) {
     steady_result r;
     (void)steady_peek_sync(rig.throttler, "k", 1, &r);
@@ -51,7 +69,13 @@ static void free_and_close(void) {
 }
 static void open_another(void) {
     const steady_store_options options = {.loop = &rig.loop};
-    if (another == NULL) another = open_store(rig.server.url, &options);
+    if (another == NULL && rig.poller != NULL) another = open_store(rig.server.url, &options);
+}
+/* The stores that use it first. */
+static void free_the_loop(void) {
+    close_and_free();
+    steady_store_close(&another);
+    steady_poller_free(&rig.poller);
 }
 static void run_the_loop(void) { steady_poller_run(rig.poller, MS); }
 static void make_a_throttler(void) {
@@ -63,8 +87,9 @@ static void make_a_throttler(void) {
 static void lose_the_connection(void) { server_ask(&rig.server, "CLIENT KILL TYPE normal"); }
 
 static void (*const acts[])(void) = {
-    do_nothing,     consume,        consume_waiting, peek_and_reset, close_store,      free_throttler,      free_both,
-    close_and_free, free_and_close, open_another,    run_the_loop,   make_a_throttler, lose_the_connection,
+    do_nothing,      peek,           reset,        look_at_figures,  free_the_loop,       consume,
+    consume_waiting, peek_and_reset, close_store,  free_throttler,   free_both,           close_and_free,
+    free_and_close,  open_another,   run_the_loop, make_a_throttler, lose_the_connection,
 };
 
 static void count_and_act(const steady_result *result, void *data) {
@@ -76,6 +101,8 @@ static void count_and_act(const steady_result *result, void *data) {
 
 static void run_pair(const char *url, int first, int then) {
     const steady_store_options options = {.loop = &rig.loop, .timeout = TIMEOUT};
+    if (rig.poller == NULL) assert_int_equal(steady_poller_new(&rig.poller), 0);
+    rig.loop = steady_poller_loop(rig.poller);
     plan[0] = first;
     plan[1] = then;
     seen = 0;

@@ -3,10 +3,14 @@
 #include "rig.h"
 
 #include <errno.h>
+#include <linux/filter.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -70,9 +74,63 @@ static bool start_far_server(void) {
 
 #define NO_NETWORK "network namespaces take root and the ip command"
 
+static bool listens_at(int fd, int port) {
+    struct sockaddr_in at = {0};
+    socklen_t len = sizeof at, one = sizeof(int);
+    int listens = 0;
+    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &one) == 0 && listens != 0 &&
+           getsockname(fd, (struct sockaddr *)&at, &len) == 0 && at.sin_family == AF_INET && ntohs(at.sin_port) == port;
+}
+
+/* Our own descriptor of the socket that the server listens with, or -1. */
+static int far_listener(void) {
+    const int process = (int)syscall(SYS_pidfd_open, rig.server.pid, 0);
+    int fd = -1;
+    for (int number = 0; number < 64 && process >= 0; number++) {
+        fd = (int)syscall(SYS_pidfd_getfd, process, number, 0);
+        if (fd >= 0 && listens_at(fd, rig.server.port)) break;
+        if (fd >= 0) close(fd);
+        fd = -1;
+    }
+    if (process >= 0) close(process);
+    return fd;
+}
+
+/* The kernel of the server throws away whatever comes for its port, and says nothing to anybody. */
+static int drop_what_comes(int listener) {
+    struct sock_filter keep_nothing = BPF_STMT(BPF_RET | BPF_K, 0);
+    const struct sock_fprog program = {1, &keep_nothing};
+    return setsockopt(listener, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
+}
+
+static int drop_no_more(int listener) {
+    const int unused = 0;
+    return setsockopt(listener, SOL_SOCKET, SO_DETACH_FILTER, &unused, sizeof unused);
+}
+
 /* Nothing comes back, not even that nobody is there. */
 static void test_black_hole(void **state) {
     struct tally tally = {0};
+    (void)state;
+    if (!start_far_server()) skip_because(NO_NETWORK);
+    const int listener = far_listener();
+    assert_return_code(listener, errno);
+    assert_return_code(drop_what_comes(listener), errno);
+    rig_open(TIMEOUT);
+    trickle(&tally, MS, how_long(STEADY_SECOND, 5 * STEADY_SECOND));
+    assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.called);
+    assert_true(slower(&tally, TIMEOUT - TOOK_STEP) > 0); /* one at least ended by its deadline, and no sooner */
+    assert_in_time(&tally);
+    assert_return_code(drop_no_more(listener), errno);
+    close(listener);
+    assert_used_again();
+    assert_loop_never_held();
+}
+
+/* As above, and not even the address of the server is found. When the cable is there again, the kernel looks for it
+ * once a second, so that this may be what is waited for. */
+static void test_pulled_before_there_was_a_connection(void **state) {
+    struct tally tally = {0}, again = {0};
     (void)state;
     if (!start_far_server()) skip_because(NO_NETWORK);
     pull_the_cable();
@@ -81,7 +139,14 @@ static void test_black_hole(void **state) {
     assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.called);
     assert_in_time(&tally);
     plug_it_in();
-    assert_used_again();
+    const steady_us begin = now_us();
+    while (again.verdicts == 0) {
+        assert_true(now_us() - begin < 2 * STEADY_SECOND);
+        consume_counted(rig.throttler, "again", 1, &again);
+        run_for(rig.poller, 10 * MS);
+    }
+    print_message("# used again after %lld ms\n", (long long)((now_us() - begin) / MS));
+    run_until_done(rig.poller, &again, STEADY_SECOND);
     assert_loop_never_held();
 }
 
@@ -110,6 +175,7 @@ static void test_half_open(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         WITH_RIG(test_black_hole),
+        WITH_RIG(test_pulled_before_there_was_a_connection),
         WITH_RIG(test_half_open),
     };
     return cmocka_run_group_tests_name("network", tests, set_up_once, tear_down_once);
