@@ -85,6 +85,22 @@ static void test_redirects_that_make_no_sense(void **state) {
     assert_int_equal(fake_node_accepted(a), 1);
 }
 
+/* Said where a command has two keys and one of them is elsewhere. Ours have one; whoever says it is not asked again. */
+static void test_try_again(void **state) {
+    static const char reply[] = "-TRYAGAIN Multiple keys request during rehashing of slot\r\n";
+    (void)state;
+    fake_node_says(a, "EVALSHA", VERDICT, 0, 0);
+    open_with("");
+    assert_int_equal(ask(KEY), 0);
+    fake_node_says(a, "EVALSHA", reply, 0, 1);
+    assert_int_equal(ask(KEY), STEADY_UNAVAILABLE);
+    assert_int_equal(strncmp(steady_store_trouble(store), "TRYAGAIN", 8), 0);
+    assert_int_equal(fake_node_heard(a, "EVALSHA"), 2);
+    assert_int_equal(ask(KEY), 0);
+    assert_int_equal(fake_node_heard(a, "EVALSHA"), 3);
+    assert_int_equal(fake_node_accepted(a), 1);
+}
+
 /* ---- ASK ---- */
 
 static void test_ask(void **state) {
@@ -373,6 +389,7 @@ int main(void) {
         WITH_NODES(test_database),
         WITH_NODES(test_redirects_without_end),
         WITH_NODES(test_redirects_that_make_no_sense),
+        WITH_NODES(test_try_again),
         WITH_NODES(test_ask),
         WITH_NODES(test_ask_in_a_pipeline),
         WITH_NODES(test_ask_too_late),
