@@ -308,7 +308,9 @@ static void test_makers_at_once_share_one_file(void **state) {
     }
 }
 
+/* One may take longer: the new file is written to the disk, which other programs write to as well. */
 static void test_maker_killed_anywhere(void **state) {
+    unsigned slow = 0;
     (void)state;
     for (int round = 0; round < 60; round++) {
         struct steady__region region;
@@ -320,10 +322,13 @@ static void test_maker_killed_anywhere(void **state) {
         wait_for(child);
         const int64_t begin = now_ms();
         open_store(&region, BUCKETS);
-        assert_between(now_ms() - begin, 0, 1000);
+        const int64_t took = now_ms() - begin;
+        assert_between(took, 0, 1000);
+        slow += took >= 100;
         steady__region_close(&region);
         assert_int_equal(unlink(path), 0);
     }
+    assert_true(slow <= 1);
 }
 
 /* ---- What is refused ---- */
@@ -426,9 +431,11 @@ static void test_refuses_any_flipped_bit_of_the_header(void **state) {
         struct steady__region region;
         unsigned char byte, flipped;
         assert_int_equal(pread(fd, &byte, 1, at), 1);
-        flipped = byte ^ (unsigned char)(1 << at % 8);
-        assert_int_equal(pwrite(fd, &flipped, 1, at), 1);
-        assert_int_equal(steady__region_file(&region, path, 0, NULL), STEADY_BAD_FILE);
+        for (int bit = 0; bit < 8; bit++) {
+            flipped = byte ^ (unsigned char)(1 << bit);
+            assert_int_equal(pwrite(fd, &flipped, 1, at), 1);
+            assert_int_equal(steady__region_file(&region, path, 0, NULL), STEADY_BAD_FILE);
+        }
         assert_int_equal(pwrite(fd, &byte, 1, at), 1);
     }
     close(fd);
@@ -437,7 +444,7 @@ static void test_refuses_any_flipped_bit_of_the_header(void **state) {
 
 static void test_refuses_the_file_of_another_user(void **state) {
     (void)state;
-    if (geteuid() != 0) skip();
+    if (geteuid() != 0) skip_because("takes root");
     make_store();
     assert_int_equal(chown(path, NOBODY, NOBODY), 0);
     assert_refused(STEADY_BAD_FILE, "owned by another user");
@@ -460,7 +467,7 @@ static void test_says_what_the_system_says(void **state) {
 
 static void test_says_when_access_is_denied(void **state) {
     (void)state;
-    if (geteuid() != 0) skip();
+    if (geteuid() != 0) skip_because("takes root");
     make_store();
     const pid_t child = fork();
     if (child == 0) {
@@ -493,7 +500,7 @@ static void test_without_room_or_boot_id(void **state) {
     const pid_t child = fork();
     if (child == 0) _exit(without_room_or_boot_id());
     const int status = wait_for(child);
-    if (status == 77) skip();
+    if (status == 77) skip_because("mounts take root");
     assert_int_equal(status, 0);
 }
 
