@@ -54,11 +54,12 @@ void trickle(struct tally *tally, steady_us pause, steady_us time);
 pid_t start_child(void (*work)(void));
 void end_child(pid_t pid);
 
-/* Fails the test where handlers of the library have held rig.loop for over 5 ms (more under a sanitizer), waits for a
- * processor left out. */
+/* Fails the test where handlers of the library have held rig.loop for over 5 ms (more under a sanitizer) more than
+ * once, waits for a processor left out. */
 void assert_loop_never_held(void);
 
-/* Fails the test where a decision was called back later than TIMEOUT, waits for a processor left out. */
+/* Fails the test where a decision was called back SLACK later than TIMEOUT, and where one in twenty of those that ended
+ * by it were over 50 ms late (more under a sanitizer), waits for a processor left out. */
 void assert_in_time(const struct tally *tally);
 
 /* Fails the test where more than a tenth of the decisions took longer than AT_ONCE. Of a store whose timeout is
