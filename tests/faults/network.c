@@ -119,7 +119,7 @@ static void test_black_hole(void **state) {
     rig_open(TIMEOUT);
     trickle(&tally, MS, how_long(STEADY_SECOND, 5 * STEADY_SECOND));
     assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.called);
-    assert_true(slower(&tally, TIMEOUT - TOOK_STEP) > 0); /* one at least ended by its deadline, and no sooner */
+    assert_true(tally.slowest >= TIMEOUT); /* nobody was told anything, or the first would have ended sooner */
     assert_in_time(&tally);
     assert_return_code(drop_no_more(listener), errno);
     close(listener);
@@ -129,7 +129,7 @@ static void test_black_hole(void **state) {
 
 /* As above, and not even the address of the server is found. When the cable is there again, the kernel looks for it
  * once a second, so that this may be what is waited for. */
-static void test_pulled_before_there_was_a_connection(void **state) {
+static void test_pulled_before_connecting(void **state) {
     struct tally tally = {0}, again = {0};
     (void)state;
     if (!start_far_server()) skip_because(NO_NETWORK);
@@ -175,7 +175,7 @@ static void test_half_open(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         WITH_RIG(test_black_hole),
-        WITH_RIG(test_pulled_before_there_was_a_connection),
+        WITH_RIG(test_pulled_before_connecting),
         WITH_RIG(test_half_open),
     };
     return cmocka_run_group_tests_name("network", tests, set_up_once, tear_down_once);
