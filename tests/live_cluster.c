@@ -457,6 +457,7 @@ static void test_all_gone_and_back(void **state) {
         server_kill(&cluster.nodes[i]);
     trickle(&tally, 20 * MS, STEADY_SECOND);
     assert_int_equal(tally.verdicts, 0);
+    assert_at_once(&tally); /* nobody listens */
     for (unsigned i = 0; i < NODES; i++)
         server_restart(&cluster.nodes[i], true);
     cluster_await(&cluster);
@@ -484,6 +485,7 @@ static void test_node_gone_for_good(void **state) {
     assert_int_equal(hit.tally.verdicts, verdicts);
     assert_true(hit.tally.errors[-STEADY_UNAVAILABLE] > 100);
     assert_between(hit.tally.slowest, 0, DEADLINE + SLACK);
+    assert_at_once(&hit.tally);
     assert_spared(&spared);
     account(&spared.tally, charged(spared.tag, spared.keys));
     assert_loop_never_held();
