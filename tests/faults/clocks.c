@@ -96,11 +96,11 @@ static void test_server_an_hour_ahead(void **state) {
 static void test_server_an_hour_behind(void **state) {
     (void)state;
     open_narrow(0);
-    admitted_in(500 * MS);
-    *offset_us = -HOUR;
     const steady_us begin = now_us();
-    const unsigned long admitted = admitted_in(STEADY_SECOND);
-    assert_between(admitted, 5, leaked_in(now_us() - begin)); /* nothing more, and nobody is locked out */
+    const unsigned long before = admitted_in(500 * MS);
+    *offset_us = -HOUR;
+    const unsigned long after = admitted_in(STEADY_SECOND);
+    assert_between(after, 5, CAPACITY + leaked_in(now_us() - begin) - before); /* nothing more; nobody is locked out */
     assert_true(stats().clock_steps >= 1);
 }
 
