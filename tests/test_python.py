@@ -285,6 +285,76 @@ async def test_each_policy_answers_for_a_server_that_is_not_there(aio, closed_po
     assert [(r.success, r.source, r.error) for r in verdicts] == [(i < 2, "local", "unavailable") for i in range(3)]
 
 
+class Gone:
+    """A client for a server that is not there."""
+
+    async def execute_command(self, *words):
+        raise ConnectionRefusedError("nobody listens")
+
+    async def __aenter__(self):
+        return self
+
+
+@under_asyncio
+async def test_the_local_share_is_one_for_all_throttlers_over_clients(aio):
+    clients = Gone(), Gone()
+    results = [await aio.Throttler(clients[i % 2], 10, 3600, on_error="local", local_share=2).consume("k") for i in range(20)]
+    assert [(r.success, r.level, r.source, r.error) for r in results] == [
+        (i < 5, min(i + 1, 5), "local", "unavailable") for i in range(20)]
+    blocking = aio.Throttler(clients[0], 1, 60, 60, on_error="local")
+    assert [(await blocking.consume("b")).blocked_for for _ in range(2)] == [None, 60]
+    assert (await aio.Throttler(clients[1], 1, 60, on_error="local").consume("b")).blocked_for > 59
+    with pytest.raises(aio.Unavailable):
+        await blocking.reset("b")
+    for policy, success in (("allow", True), ("deny", False)):
+        r = await aio.Throttler(clients[0], 1, 60, on_error=policy).consume("k")
+        assert (r.success, r.source, r.error) == (success, "policy", "unavailable")
+
+
+LOCAL_SIZE = """
+import asyncio, gc, pathlib, resource, sys
+
+def mib():
+    return int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() >> 20
+
+class Gone:
+    async def execute_command(self, *words):
+        raise ConnectionRefusedError("nobody listens")
+    async def __aenter__(self):
+        return self
+
+async def use(throttlers):
+    for t in throttlers:
+        await t.consume("k")
+
+def turn():
+    import aiosteady
+    throttlers = [aiosteady.Throttler(Gone(), 10, 60, on_error="local", prefix=str(i)) for i in range(40)]
+    asyncio.run(use(throttlers))
+    yield
+    for name in [name for name in sys.modules if name.startswith("aiosteady")]:
+        del sys.modules[name]
+
+for _ in turn():
+    pass
+gc.collect()
+before = mib()
+for _ in turn():
+    assert mib() - before < 20, mib() - before
+gc.collect()
+for _ in range(20):
+    for _ in turn():
+        pass
+    gc.collect()
+assert mib() - before < 20, mib() - before
+print("fine")
+"""
+
+
+def test_the_local_share_over_clients_is_small_and_goes_with_the_module(aiosteady):
+    assert "fine" in python(aiosteady, LOCAL_SIZE)
+
+
 @under_asyncio
 async def test_foreign_data_is_left_alone(aio, redis_server):
     redis_server("SET", "text", "hello")

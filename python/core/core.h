@@ -39,6 +39,7 @@ struct core_state {
     PyObject *cancelled_error; /* of asyncio */
     PyObject *context_only;    /* ("context",) */
     PyObject *is_closed;
+    PyObject *local; /* of all clients of others, see local.c; NULL: not needed yet */
     struct steady__birthmark birthmark;
 };
 
@@ -101,6 +102,7 @@ struct store {
     steady_store_options options;
     struct loop_store *embedded; /* NULL: a server's */
     PyObject *loops;             /* {loop: struct loop_store} */
+    PyObject *local;             /* see local.c; NULL: not needed yet */
     bool closed;
     bool told; /* the log, that no more can be opened */
 };
@@ -129,10 +131,15 @@ void core_left(struct loop_store *store);
 /* asyncio, as a loop of the library's; `loop` is the struct loop_store. */
 extern const steady_loop_ops core_loop_ops;
 
+/* What stands in under on_error="local", in a place that others share, made when it is first needed: a new reference.
+ * NULL with an exception. */
+PyObject *core_local(struct core_state *state, PyObject **place);
+steady_store *core_local_store(PyObject *local);
+
 /* ---- Throttlers and decisions ---- */
 
 struct binding {
-    struct loop_store *store;
+    struct loop_store *store; /* NULL: what stands in */
     steady_throttler *throttler;
     steady_throttler *patient; /* the same without a block_duration; NULL: there is none anyway */
 };
@@ -146,9 +153,10 @@ struct throttler {
     PyObject *prefix;         /* str */
     struct store *store;      /* NULL: a client of others */
     PyObject *ask;            /* what asks a client of others, see _clients.py; else NULL */
-    struct store *stand_in;   /* whose policy is asked, and no more, where there is no store; NULL: not made yet */
     struct binding *bindings; /* one a loop */
     size_t count;
+    PyObject *local;         /* see local.c; NULL: not needed yet */
+    struct binding stand_in; /* to it: its policy is asked, and no more */
     steady_limit limit;
     struct steady__terms terms; /* of a client of others; only the rate is filled in */
     steady_throttler_options options;

@@ -356,6 +356,7 @@ static int store_traverse(struct store *self, visitproc visit, void *arg) {
 static int store_clear(struct store *self) {
     Py_CLEAR(self->embedded);
     Py_CLEAR(self->loops);
+    Py_CLEAR(self->local);
     return 0;
 }
 

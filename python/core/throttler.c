@@ -8,8 +8,26 @@
 
 /* ---- Bindings ---- */
 
-static struct binding *bind_to(struct throttler *self, struct loop_store *store) {
+static void free_binding(struct binding *binding) {
+    steady_throttler_free(&binding->throttler);
+    steady_throttler_free(&binding->patient);
+}
+
+/* The throttlers of a binding. 0, or -1 and an exception. */
+static int fill_binding(const struct throttler *self, struct binding *binding, steady_store *store) {
     steady_message why = {""};
+    steady_limit blockless = self->limit;
+    blockless.block_duration = 0;
+    int error = steady_throttler_new(&binding->throttler, store, &self->limit, &self->options, &why);
+    if (error == 0 && self->limit.block_duration != 0)
+        error = steady_throttler_new(&binding->patient, store, &blockless, &self->options, &why);
+    if (error == 0) return 0;
+    free_binding(binding);
+    core_raise(self->state, error, error == STEADY_BAD_ARGUMENT ? why.text : NULL);
+    return -1;
+}
+
+static struct binding *bind_to(struct throttler *self, struct loop_store *store) {
     if (store->store == NULL) {
         core_raise(self->state, STEADY_CLOSED, NULL);
         return NULL;
@@ -21,16 +39,7 @@ static struct binding *bind_to(struct throttler *self, struct loop_store *store)
     }
     self->bindings = more;
     struct binding binding = {.store = store};
-    steady_limit blockless = self->limit;
-    blockless.block_duration = 0;
-    int error = steady_throttler_new(&binding.throttler, store->store, &self->limit, &self->options, &why);
-    if (error == 0 && self->limit.block_duration != 0)
-        error = steady_throttler_new(&binding.patient, store->store, &blockless, &self->options, &why);
-    if (error != 0) {
-        steady_throttler_free(&binding.throttler);
-        core_raise(self->state, error, error == STEADY_BAD_ARGUMENT ? why.text : NULL);
-        return NULL;
-    }
+    if (fill_binding(self, &binding, store->store) != 0) return NULL;
     Py_INCREF(store);
     more[self->count] = binding;
     return &more[self->count++];
@@ -45,8 +54,7 @@ static void unbind(struct throttler *self, bool all) {
         }
         struct binding binding = self->bindings[i];
         self->bindings[i] = self->bindings[--self->count];
-        steady_throttler_free(&binding.throttler);
-        steady_throttler_free(&binding.patient);
+        free_binding(&binding);
         Py_DECREF(binding.store);
         i = 0;
     }
@@ -100,17 +108,17 @@ PyObject *core_policy(struct throttler *self, steady_throttler *asked, struct qu
                                                 : core_raise(self->state, error, why);
 }
 
-/* A binding to the stand-in, made when it is first needed. NULL: none is needed, or there is no memory. */
+/* The binding to what stands in, made when it is first needed. NULL: none is needed, or an exception. */
 static const struct binding *stand_in(struct throttler *self) {
     if (self->options.on_error == STEADY_REPORT) return NULL;
-    if (self->stand_in == NULL) {
-        PyObject *made = PyObject_CallFunction((PyObject *)self->state->store_type, "s", "memory:");
-        if (made == NULL) return NULL;
-        Py_XSETREF(self->stand_in, (struct store *)made); /* code that ran meanwhile may have made one */
+    if (self->local == NULL) {
+        PyObject **place = self->store != NULL ? &self->store->local : &self->state->local;
+        PyObject *local = core_local(self->state, place);
+        if (local == NULL) return NULL;
+        Py_XSETREF(self->local, local);
     }
-    for (size_t i = 0; i < self->count; i++)
-        if (self->bindings[i].store == self->stand_in->embedded) return &self->bindings[i];
-    return bind_to(self, self->stand_in->embedded);
+    if (self->stand_in.throttler != NULL) return &self->stand_in;
+    return fill_binding(self, &self->stand_in, core_local_store(self->local)) == 0 ? &self->stand_in : NULL;
 }
 
 static steady_throttler *stand_in_for(struct throttler *self, struct question question) {
@@ -373,7 +381,6 @@ static int throttler_traverse(struct throttler *self, visitproc visit, void *arg
     Py_VISIT(self->block_duration);
     Py_VISIT(self->store);
     Py_VISIT(self->ask);
-    Py_VISIT(self->stand_in);
     for (size_t i = 0; i < self->count; i++)
         Py_VISIT(self->bindings[i].store);
     return 0;
@@ -388,7 +395,8 @@ static int throttler_clear(struct throttler *self) {
     Py_CLEAR(self->prefix);
     Py_CLEAR(self->store);
     Py_CLEAR(self->ask);
-    Py_CLEAR(self->stand_in);
+    free_binding(&self->stand_in);
+    Py_CLEAR(self->local);
     return 0;
 }
 
