@@ -316,13 +316,13 @@ enum steady_policy {
     STEADY_REPORT = 0, /* the error */
     STEADY_DENY = 1,   /* success false */
     STEADY_ALLOW = 2,  /* success true */
-    STEADY_LOCAL = 3   /* the verdict of an embedded bucket with 1/local_share of the limit */
+    STEADY_LOCAL = 3   /* the verdict of an embedded bucket with 1/local_share of the limit; each store has its own */
 };
 
 typedef struct steady_throttler_options {
     const char *prefix; /* put before every key; NULL: none. Copied. Prefix and key: 1024 bytes together */
     enum steady_policy on_error;
-    uint32_t local_share; /* STEADY_LOCAL: how many processes share the limit; 0: 1 */
+    uint32_t local_share; /* STEADY_LOCAL: how many stores share the limit, in all processes; 0: 1 */
     uint64_t reserved[4];
 } steady_throttler_options;
 

@@ -331,6 +331,49 @@ def test_each_of_many_threads_has_a_connection_and_its_own_answers(aio, redis_se
     assert store.stats()["decisions"] <= 61, "the loops that are gone have been let go of"
 
 
+async def consumed(t):
+    return await t.consume("k")
+
+
+def test_the_local_share_of_a_store_is_one_for_all_its_loops(aio, closed_port):
+    store = aio.connect(f"redis://127.0.0.1:{closed_port}", timeout=10)
+    t = aio.Throttler(store, 10, 3600, on_error="local", local_share=2)
+    others = [aio.Throttler(store, 5, 3600, on_error="local") for _ in range(20)]
+    results = [asyncio.run(consumed(other)) for pair in zip([t] * 20, others) for other in pair]
+    assert [(r.success, r.level, r.source, r.error) for r in results] == [
+        (i < 5, min(i + 1, 5), "local", "unavailable") for i in range(40)]
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(asyncio.run(consumed(t)))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [r.success for r in found] == [False] * 4
+    other_store = aio.connect(f"redis://127.0.0.1:{closed_port}", timeout=10)
+    assert asyncio.run(consumed(aio.Throttler(other_store, 5, 3600, on_error="local"))).level == 1
+
+
+def test_the_local_share_outlives_the_store_for_as_long_as_a_loop_asks(aio, redis_server):
+    for _ in range(5):
+        loops = [asyncio.new_event_loop() for _ in range(2)]
+        store = aio.connect(redis_server.url, timeout=10)
+        t = aio.Throttler(store, 10, 3600, on_error="local")
+        for loop in loops:
+            loop.run_until_complete(t.consume("k"))
+        with standing_still(redis_server):
+            tasks = [loop.create_task(t.consume("k")) for loop in loops]
+            for loop in loops:
+                loop.run_until_complete(asyncio.sleep(0.01))
+            store.close()
+            for loop, task in zip(loops, tasks):
+                with pytest.raises(aio.Cancelled):
+                    loop.run_until_complete(task)
+        del store, t
+        gc.collect()
+        for loop in loops:
+            loop.close()
+
+
 def test_closing_reaches_the_loops_of_other_threads(aio, redis_server):
     store = aio.connect(redis_server.url, timeout=10)
     t, ended, ready = aio.Throttler(store, 10, 60), [], threading.Event()

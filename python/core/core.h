@@ -91,6 +91,7 @@ struct loop_store {
     bool ending;         /* closed while `asking` */
     unsigned asking;     /* the library is in a call to the loop, see loop.c */
     steady_store *store; /* NULL: closed */
+    PyObject *local;     /* lent to `store`; NULL: not needed yet */
     unsigned long thread;
     pid_t process;
 };
@@ -133,8 +134,14 @@ extern const steady_loop_ops core_loop_ops;
 
 /* What stands in under on_error="local", in a place that others share, made when it is first needed: a new reference.
  * NULL with an exception. */
-PyObject *core_local(struct core_state *state, PyObject **place);
+PyObject *core_local(struct core_state *state, PyObject **place, uint32_t buckets);
 steady_store *core_local_store(PyObject *local);
+
+/* Before a loop's store has a throttler that wants it. 0, or -1 with an exception. */
+int core_lend_local(struct store *from, struct loop_store *to);
+
+/* Before a loop's store is closed, which would close what it was lent. */
+void core_return_local(struct loop_store *from);
 
 /* ---- Throttlers and decisions ---- */
 

@@ -76,7 +76,9 @@ static void loop_store_finalize(PyObject *object) {
     if (self->ending) return;
     PyErr_Fetch(&type, &value, &traceback);
     Py_INCREF(self);
+    core_return_local(self);
     steady_store_close(&self->store);
+    Py_CLEAR(self->local);
     Py_DECREF(self);
     PyErr_Restore(type, value, traceback);
 }

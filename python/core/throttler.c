@@ -28,6 +28,8 @@ static int fill_binding(const struct throttler *self, struct binding *binding, s
 }
 
 static struct binding *bind_to(struct throttler *self, struct loop_store *store) {
+    const bool borrows = store->loop != NULL && self->options.on_error == STEADY_LOCAL;
+    if (borrows && core_lend_local(self->store, store) != 0) return NULL;
     if (store->store == NULL) {
         core_raise(self->state, STEADY_CLOSED, NULL);
         return NULL;
@@ -112,8 +114,9 @@ PyObject *core_policy(struct throttler *self, steady_throttler *asked, struct qu
 static const struct binding *stand_in(struct throttler *self) {
     if (self->options.on_error == STEADY_REPORT) return NULL;
     if (self->local == NULL) {
-        PyObject **place = self->store != NULL ? &self->store->local : &self->state->local;
-        PyObject *local = core_local(self->state, place);
+        PyObject *local = self->store != NULL
+                              ? core_local(self->state, &self->store->local, self->store->options.buckets)
+                              : core_local(self->state, &self->state->local, 0);
         if (local == NULL) return NULL;
         Py_XSETREF(self->local, local);
     }
