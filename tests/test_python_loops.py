@@ -30,6 +30,14 @@ def connections(server):
     return int(server("INFO", "clients").split(b"connected_clients:")[1].split()[0])
 
 
+def comes_to(count, server):
+    """So many connections, as soon as the server has noticed."""
+    deadline = time.monotonic() + 5
+    while connections(server) != count and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return connections(server) == count
+
+
 def connections_so_far(server):
     return int(server("INFO", "stats").split(b"total_connections_received:")[1].split()[0])
 
@@ -395,6 +403,87 @@ def test_closing_reaches_the_loops_of_other_threads(aio, redis_server):
     store.close()
     thread.join(10)
     assert len(ended) == 1 and not thread.is_alive()
+
+
+class Stubborn(asyncio.SelectorEventLoop):
+    """Takes no call from another thread: `refuse` is called instead."""
+
+    refuse = None
+
+    def call_soon_threadsafe(self, *args, **kwargs):
+        if self.refuse is not None:
+            self.refuse()
+        return super().call_soon_threadsafe(*args, **kwargs)
+
+
+@contextmanager
+def loops_of_threads(t, refusals):
+    """Loops in a thread each, which have asked, and ask again at the end; what they heard then, in their order."""
+    heard, go_on = [None] * len(refusals), threading.Event()
+    loops = [Stubborn() for _ in refusals]
+
+    async def work(i):
+        await t.consume("k")
+        ready[i].set()
+        while not go_on.is_set():
+            await asyncio.sleep(0.01)
+        try:
+            heard[i] = await t.consume("k")
+        except Exception as error:
+            heard[i] = type(error).__name__
+
+    ready = [threading.Event() for _ in refusals]
+    threads = [threading.Thread(target=loop.run_until_complete, args=(work(i),)) for i, loop in enumerate(loops)]
+    try:
+        for thread, one in zip(threads, ready):
+            thread.start()
+            assert one.wait(10)
+        for loop, refuse in zip(loops, refusals):
+            loop.refuse = refuse
+        yield heard
+    finally:
+        go_on.set()
+        for thread in threads:
+            thread.join(10)
+        for loop in loops:
+            loop.refuse = None
+            loop.close()
+
+
+def test_closing_reaches_the_other_loops_where_one_refuses(aio, redis_server):
+    def refuse(which):
+        def refusal():
+            raise RuntimeError(f"{which} refuses")
+
+        return refusal
+
+    store = aio.connect(redis_server.url, timeout=10)
+    before = connections(redis_server)
+    with loops_of_threads(aio.Throttler(store, 10, 60), [refuse("first"), None, refuse("third"), None]) as heard:
+        with pytest.raises(RuntimeError, match="first refuses") as caught:
+            store.close()
+        assert caught.value.__context__ is None and caught.value.__cause__ is None
+    assert heard[::2] == ["Closed"] * 2 and set(heard[1::2]) <= {"Closed", "Cancelled"}
+    store.close()
+    assert comes_to(before, redis_server)
+
+
+def test_a_loop_that_is_closed_while_it_is_asked_to_close_is_closed_here(aio, redis_server):
+    store = aio.connect(redis_server.url, timeout=10)
+    t = aio.Throttler(store, 10, 60)
+    loop = Stubborn()
+    thread = threading.Thread(target=loop.run_until_complete, args=(consumed(t),))
+    thread.start()
+    thread.join(10)
+    open_before = connections(redis_server)
+
+    def close_it():
+        loop.refuse = None
+        loop.close()
+
+    loop.refuse = close_it
+    store.close()
+    assert comes_to(open_before - 1, redis_server)
 
 
 def test_a_loop_closed_with_work_pending_is_forgotten(aio, redis_server):

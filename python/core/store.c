@@ -184,19 +184,42 @@ static int loop_is_closed(struct core_state *state, PyObject *loop) {
     return answer;
 }
 
+static int close_here(struct loop_store *store) {
+    PyObject *answer = loop_store_close(store, NULL);
+    Py_XDECREF(answer);
+    return answer != NULL ? 0 : -1;
+}
+
+/* The exception that is set is what a loop said when it was asked to close its store: nothing of interest where it has
+ * been closed meanwhile. The store of a loop that says no is of no use from now on, and ends in its next callback, or
+ * when the Store is closed once more. */
+static int refused_to_close(struct loop_store *store) {
+    PyObject *type, *value, *traceback;
+    const bool ordinary = PyErr_ExceptionMatches(PyExc_Exception) != 0;
+    PyErr_Fetch(&type, &value, &traceback);
+    const int closed = loop_is_closed(store->state, store->loop);
+    if (closed == 1 && ordinary) {
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+        return close_here(store);
+    }
+    PyErr_Clear();
+    store->ending = true;
+    PyErr_Restore(type, value, traceback);
+    return -1;
+}
+
 /* Closes a loop's store in the thread of its loop, or here where nobody runs that loop any more. */
 static int retire(struct loop_store *store) {
     const bool ours = store->thread == PyThread_get_thread_ident() || store->process != core_process(store->state);
     const int closed = ours ? 1 : loop_is_closed(store->state, store->loop);
-    if (closed < 0) return -1;
-    PyObject *answer = closed ? loop_store_close(store, NULL) : NULL;
-    if (!closed) {
-        PyObject *close = PyObject_GetAttrString((PyObject *)store, "close");
-        if (close != NULL) answer = PyObject_CallMethod(store->loop, "call_soon_threadsafe", "O", close);
-        Py_XDECREF(close);
-    }
+    if (closed != 0) return closed < 0 ? -1 : close_here(store);
+    PyObject *close = PyObject_GetAttrString((PyObject *)store, "close");
+    PyObject *answer = close != NULL ? PyObject_CallMethod(store->loop, "call_soon_threadsafe", "O", close) : NULL;
+    Py_XDECREF(close);
     Py_XDECREF(answer);
-    return answer != NULL ? 0 : -1;
+    return answer != NULL ? 0 : refused_to_close(store);
 }
 
 /* 1, or 0, or -1 with an exception: its loop has been closed, or it is the parent's and this is a forked child. */
@@ -245,17 +268,43 @@ struct loop_store *core_store_on(struct store *self, PyObject *loop) {
 
 /* ---- The Store ---- */
 
+/* Takes the exception that is set away, if there is one, and keeps it where it is the first. */
+static void keep_first(PyObject *first[3]) {
+    PyObject *next[3];
+    if (PyErr_Occurred() == NULL) return;
+    PyErr_Fetch(&next[0], &next[1], &next[2]);
+    const bool is_first = first[0] == NULL;
+    for (int i = 0; i < 3; i++) {
+        if (is_first)
+            first[i] = next[i];
+        else
+            Py_XDECREF(next[i]);
+    }
+}
+
+static int keep_for_later(struct store *self, struct loop_store *store) {
+    return store->store != NULL ? PyDict_SetItem(self->loops, store->loop, (PyObject *)store) : 0;
+}
+
+/* Whatever happens with one, the others are closed, too; the first exception is raised. */
 static int close_all(struct store *self) {
-    int error = 0;
+    PyObject *first[3] = {NULL, NULL, NULL};
     self->closed = true;
-    if (self->embedded != NULL) Py_XDECREF(loop_store_close(self->embedded, NULL));
+    if (self->embedded != NULL) close_here(self->embedded);
+    keep_first(first);
     PyObject *stores = self->loops != NULL ? PyDict_Values(self->loops) : NULL;
-    if (stores == NULL) return PyErr_Occurred() ? -1 : 0;
-    PyDict_Clear(self->loops);
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(stores); i++)
-        if (retire((struct loop_store *)PyList_GET_ITEM(stores, i)) != 0) error = -1;
-    Py_DECREF(stores);
-    return error;
+    keep_first(first);
+    if (stores != NULL) PyDict_Clear(self->loops);
+    for (Py_ssize_t i = 0; stores != NULL && i < PyList_GET_SIZE(stores); i++) {
+        struct loop_store *store = (struct loop_store *)PyList_GET_ITEM(stores, i);
+        const bool refused = retire(store) != 0;
+        keep_first(first);
+        if (refused && keep_for_later(self, store) != 0) keep_first(first);
+    }
+    Py_XDECREF(stores);
+    if (first[0] == NULL) return 0;
+    PyErr_Restore(first[0], first[1], first[2]);
+    return -1;
 }
 
 static PyObject *store_close(struct store *self, PyObject *Py_UNUSED(none)) {
