@@ -233,6 +233,55 @@ async def says_when_nobody_is_there(client):
         await close(broken)
 
 
+@contextlib.asynccontextmanager
+async def gone_after_a_decision():
+    """A proxy that is gone, with the reply, once a decision is on its way; its port."""
+    host, _, port = URL.rpartition("/")[2].partition("/")[0].rpartition(":")
+
+    async def serve(reader, writer):
+        to_us, to_them = await asyncio.open_connection(host, int(port))
+
+        async def forward():
+            while data := await reader.read(65536):
+                if b"EVALSHA" in data:
+                    server.close()
+                to_them.write(data)
+
+        async def answer():
+            while (data := await to_us.read(65536)) and server.is_serving():
+                writer.write(data)
+            writer.close()
+            to_them.close()
+
+        await asyncio.gather(forward(), answer(), return_exceptions=True)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+
+
+@check
+async def does_not_say_that_nothing_was_charged_where_the_client_has_sent_it_again(client):
+    if FAMILY == "aioredis":
+        return
+    kind = getattr(__import__(f"{FAMILY}.asyncio", fromlist=["asyncio"]), FAMILY.capitalize())
+    retry = __import__(f"{FAMILY}.asyncio.retry", fromlist=["retry"]).Retry
+    backoff = __import__(f"{FAMILY}.backoff", fromlist=["backoff"]).NoBackoff()
+    await Throttler(client, 10, 3600).consume("first, so that there is a script")
+    for options in ({}, {"retry": retry(backoff, 3)}, {"retry_on_timeout": True}):
+        async with gone_after_a_decision() as port:
+            other = kind(host="127.0.0.1", port=port, **options)
+            await raises(Unknown, Throttler(other, 10, 3600).consume("sent again", 2))
+            await close(other)
+        assert (await Throttler(client, 10, 3600).consume("sent again", -2)).success
+    nobody = int(CLOSED_URL.rpartition(":")[2])
+    never, again = (kind(host="127.0.0.1", port=nobody, retry=retry(backoff, n), retry_on_timeout=n > 0) for n in (0, 2))
+    await raises(Unavailable, Throttler(never, 10, 3600).consume("k"))
+    await raises(Unknown, Throttler(again, 10, 3600).consume("k"))
+    assert (await Throttler(again, 10, 3600, on_error="local").consume("k")).error == "unknown"
+    await close(never), await close(again)
+
+
 @check
 async def refuses_what_cannot_be_asked(client):
     if FAMILY != "aioredis":

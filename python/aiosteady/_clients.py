@@ -50,7 +50,20 @@ def is_the_clients(error: Exception) -> bool:
     return isinstance(error, (OSError, EOFError, asyncio.TimeoutError)) or not FAMILIES.isdisjoint(names_of(error))
 
 
-def meaning(error: Exception) -> int:
+def sends_again(client: Any) -> bool:
+    """Whether the client itself sends a command again that failed: its last failure says nothing of the ones before.
+    A connection knows, which is made for that, and connects to nothing."""
+    pool = getattr(client, "connection_pool", None)
+    if pool is None:
+        return False
+    try:
+        retry = getattr(pool.connection_class(**pool.connection_kwargs), "retry", None)
+        return retry is not None and retry._retries != 0
+    except Exception:
+        return True  # for all that is known
+
+
+def meaning(error: Exception, client: Any = None) -> int:
     """The error of ours that it stands for. One who cannot know whether the command was sent says Unknown."""
     for name in names_of(error):
         if name in WORDS:
@@ -58,7 +71,7 @@ def meaning(error: Exception) -> int:
         if name in REPLIES:
             return refusal(str(error))
     if isinstance(error, ConnectionRefusedError) or NEVER_SENT.search(str(error)):
-        return STEADY_UNAVAILABLE
+        return STEADY_UNKNOWN if sends_again(client) else STEADY_UNAVAILABLE
     return STEADY_UNKNOWN
 
 
@@ -95,7 +108,7 @@ async def decide(command: Command, verb: int, key: bytes | str, *arguments: byte
         raise
 
 
-def asker(command: Command) -> Asker:
+def asker(client: Any, command: Command) -> Asker:
     async def ask(
         throttler: _core.Throttler, verb: int, key: str | bytes, amount: int, patient: bool
     ) -> ThrottleResult:
@@ -109,7 +122,7 @@ def asker(command: Command) -> Asker:
         except Exception as error:
             if not is_the_clients(error):
                 raise
-            cause, code, why = error, meaning(error) or STEADY_UNAVAILABLE, printable(error)
+            cause, code, why = error, meaning(error, client) or STEADY_UNAVAILABLE, printable(error)
         try:
             return throttler._failed(code, why, verb, key, amount, patient)
         except Error as error:
@@ -143,8 +156,8 @@ def adapt(client: Any) -> Asker:
             raise TypeError(f"redis is a {type(client).__name__} that blocks; it must be a client for asyncio")
         if hasattr(client, "execute"):
             raise TypeError(f"redis is a {type(client).__name__}, which collects commands; it must be the client itself")
-        return asker(of_a_cluster(client) if hasattr(client, "get_node_from_key") else of_one_server(command))
+        return asker(client, of_a_cluster(client) if hasattr(client, "get_node_from_key") else of_one_server(command))
     command = getattr(client, "execute", None)
     if callable(command) and hasattr(client, "evalsha"):  # aioredis 1.3
-        return asker(of_one_server(command))
+        return asker(client, of_one_server(command))
     raise TypeError(f"redis must be a URL, a Store, or an asyncio client for Redis, not {type(client).__name__}")
