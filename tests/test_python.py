@@ -131,9 +131,24 @@ def test_throttlers_are_what_they_were(aio):
     for name in ("redis", "max_capacity", "drop_recharge", "block_duration", "anything"):
         with pytest.raises(AttributeError):
             setattr(t, name, 1)
-    assert "secret" not in repr(aio.Throttler("redis://user:secret@127.0.0.1:1", 1, 1))
     with pytest.raises(RuntimeError):
         t.__init__("memory:", 1, 1)
+
+
+@pytest.mark.parametrize(("url", "shown"), [
+    ("redis://user:hunter2@127.0.0.1:1/0", "redis://***@127.0.0.1:1/0"),
+    ("redis://:hunter%402@h", "redis://***@h"),
+    ("redis://u:h'unter2@h", "redis://***@h"),
+    ("unix://u:hunter2@/tmp/x?db=1", "unix://***@/tmp/x?db=1"),
+    ("valkey://u:hunter2@h?peek=replica", "valkey://***@h?peek=replica"),
+    ("redis+sentinel://h1,h2/svc?sentinel_username=u&sentinel_password=hunter2",
+     "redis+sentinel://h1,h2/svc?sentinel_username=u&sentinel_password=***"),
+    ("redis+sentinel://u:hunter2@h1/svc/2?sentinel_password=x%40hunter2&peek=replica",
+     "redis+sentinel://***@h1/svc/2?sentinel_password=***&peek=replica"),
+])
+def test_no_password_is_shown(aio, url, shown):
+    assert repr(aio.Throttler(url, 1, 1)) == (
+        f"Throttler(redis={shown!r}, max_capacity=1, drop_recharge=1, block_duration=None)")
 
 
 # ---- What is refused, and by which name ----

@@ -143,11 +143,16 @@ class Throttler(_core.Throttler):
         return hash(self._fields())
 
     def __repr__(self) -> str:
-        redis = re.sub("//.*@", "//***@", repr(self.redis)) if isinstance(self.redis, str) else repr(self.redis)
+        redis = _without_secrets(self.redis) if isinstance(self.redis, str) else self.redis
         return (
-            f"Throttler(redis={redis}, max_capacity={self.max_capacity!r}, drop_recharge={self.drop_recharge!r}, "
+            f"Throttler(redis={redis!r}, max_capacity={self.max_capacity!r}, drop_recharge={self.drop_recharge!r}, "
             f"block_duration={self.block_duration!r})"
         )
+
+
+def _without_secrets(url: str) -> str:
+    url = re.sub("([?&][^=&]*(?:pass|secret|key|auth)[^=&]*=)[^&]*", r"\1***", url, flags=re.IGNORECASE)
+    return re.sub("//.*@", "//***@", url, flags=re.DOTALL)
 
 
 def _deadline(loop: asyncio.AbstractEventLoop, timeout: float | None) -> float | None:
