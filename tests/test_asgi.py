@@ -155,6 +155,24 @@ def test_golden_fields(http, limit, verdict, policy, state):
     assert made.available * quota.recharge_us <= made.window * quota.drops * 10**6  # never faster than it leaks
 
 
+@pytest.mark.parametrize("recharge, us", [(5e-7, 1), (2.5e-6, 3), (1e-6, 1), (0.6, 600_000), (60, 60_000_000)])
+def test_a_quota_leaks_in_the_microseconds_that_the_bucket_does(asgi, throttler, recharge, us):
+    assert asgi.Policy(throttler(1000, recharge)).quota.recharge_us == us
+
+
+def test_a_recharge_of_half_a_microsecond_is_denied_as_any_other(asgi, throttler):
+    there = throttler(2**31 - 1, 5e-7, 10)
+    app = asgi.RateLimit(hello, there)
+
+    async def main():
+        await there.consume("default:192.0.2.1", 2**31 - 1)
+        await there.consume("default:192.0.2.1", 2**31 - 1)
+        return await ask(app)
+
+    denied = run(main())
+    assert denied.status == 429 and denied["retry-after"] == "10"
+
+
 def test_integers_of_more_than_15_digits_are_cut_to_the_largest_that_a_field_may_hold(http):
     quota = http.Quota("n", 10, 10**21, 1)
     fields = dict(http.FORMS["draft-11"]([quota], [http.allowed(quota, 0)]))

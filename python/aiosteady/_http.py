@@ -57,7 +57,7 @@ class State(NamedTuple):
 def quota_of(name: str, throttler: Throttler) -> Quota:
     if not isinstance(name, str) or not PRINTABLE.fullmatch(name):
         raise ValueError(f"name is {name!r}; it must be printable ASCII, which is all that a field can quote")
-    return Quota(name, int(throttler.max_capacity), round(float(throttler.drop_recharge) * 1e6), throttler.drops)
+    return Quota(name, int(throttler.max_capacity), throttler._recharge_us, throttler.drops)
 
 
 def allowed(quota: Quota, level: int) -> State:

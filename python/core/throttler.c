@@ -420,6 +420,7 @@ static PyMemberDef members[] = {
     {"block_duration", T_OBJECT_EX, offsetof(struct throttler, block_duration), READONLY,
      "Seconds an overflow blocks a key; None: it does not."},
     {"drops", T_LONGLONG, offsetof(struct throttler, limit.drops), READONLY, "Drops that leak in one drop_recharge."},
+    {"_recharge_us", T_LONGLONG, offsetof(struct throttler, limit.drop_recharge), READONLY, NULL},
     {"prefix", T_OBJECT_EX, offsetof(struct throttler, prefix), READONLY, "Put before every key."},
     {NULL, 0, 0, 0, NULL}};
 
