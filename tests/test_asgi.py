@@ -349,6 +349,25 @@ def test_what_cannot_be_is_refused_when_it_is_made(asgi, throttler):
             asgi.client_address(**options)
 
 
+@pytest.mark.parametrize("form, fields", [
+    ("draft-11", {"ratelimit": '"default";r=0;t=60'}),
+    ("draft-07", {"ratelimit": "limit=10, remaining=0, reset=60"}),
+    ("draft-03", {"ratelimit-remaining": "0", "ratelimit-reset": "60"}),
+    ("x", {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "60"}),
+])
+def test_of_a_bucket_that_is_blocked_nothing_is_left(asgi, throttler, form, fields):
+    there = throttler(10, 0.1, 60)
+    app = asgi.RateLimit(hello, there, fields=form)
+
+    async def main():
+        await there.consume("default:192.0.2.1", 5)
+        await there.consume("default:192.0.2.1", 10)
+        return await ask(app)
+
+    denied = run(main())
+    assert denied.status == 429 and denied["retry-after"] == "60" and {name: denied[name] for name in fields} == fields
+
+
 # ---- Several policies ----
 
 

@@ -65,9 +65,9 @@ def allowed(quota: Quota, level: int) -> State:
     return State(quota, available, max(1, quota.leaks_in(available)))
 
 
-def denied(quota: Quota, level: int, wait: int) -> State:
-    """Nothing fits for `wait` seconds that costs as much; something cheaper may."""
-    return State(quota, min(max(0, quota.capacity - level), quota.leaks(wait)), wait)
+def denied(quota: Quota, level: int, wait: int, blocked: bool = False) -> State:
+    """Nothing fits for `wait` seconds that costs as much; something cheaper may, but not while the key is blocked."""
+    return State(quota, 0 if blocked else min(max(0, quota.capacity - level), quota.leaks(wait)), wait)
 
 
 # ---- The forms ----

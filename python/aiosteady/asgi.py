@@ -220,7 +220,11 @@ class RateLimit:
         peeks = await asyncio.gather(*(self._answer(ask, ask.policy.throttler.peek(ask.key)) for ask in later))
         waits = [(answer, answer.result.retry_after), *((peek, wait) for peek in peeks if (wait := peek.wait()) > 0)]
         whole = [(a, max(1, math.ceil(wait))) for a, wait in waits]
-        states = [_http.denied(a.quota, a.result.level, wait) for a, wait in whole if a.from_store]
+        states = [
+            _http.denied(a.quota, a.result.level, wait, a.result.blocked_for is not None)
+            for a, wait in whole
+            if a.from_store
+        ]
         fields = self._fields([*passed, answer, *peeks], states)
         return _http.exceeded([a.ask.policy.name for a, _ in whole], max(wait for _, wait in whole), fields)
 
