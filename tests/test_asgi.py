@@ -417,6 +417,23 @@ def test_a_policy_that_is_not_asked_yet_and_blocked_counts_with_its_block(asgi, 
     assert run(main())["retry-after"] == "900"
 
 
+def test_a_policy_that_costs_nothing_counts_only_while_it_is_blocked(asgi, package, throttler):
+    store = package.connect("memory:")
+    free = throttler(10, 60, 900, url=store)
+    app = asgi.RateLimit(hello, policies=[asgi.Policy(throttler(1, 1), name="a"), asgi.Policy(free, name="b", cost=0)])
+
+    async def main():
+        await throttler(20, 60, url=store).consume("b:192.0.2.1", 20)  # over-full for the other
+        await ask(app)
+        denied = await ask(app)
+        await free.consume("b:192.0.2.1")
+        return denied, await ask(app)
+
+    denied, blocked = run(main())
+    assert denied["retry-after"] == "1" and json.loads(denied.body)["violated-policies"] == ["a"]
+    assert blocked["retry-after"] == "900" and json.loads(blocked.body)["violated-policies"] == ["a", "b"]
+
+
 def test_policies_may_share_a_throttler_but_not_its_buckets(asgi, throttler):
     shared = throttler(10)
     app = asgi.RateLimit(hello, policies=[asgi.Policy(shared, name="a"), asgi.Policy(shared, name="b")])

@@ -90,7 +90,10 @@ class Answer(NamedTuple):
         return self.result.source == "store"
 
     def wait(self) -> float:
-        """For a peek: the seconds until the cost would fit, 0 if it does. A policy's own answer has an empty bucket."""
+        """For a peek: the seconds until the cost would fit, 0 if it does. A policy's own answer has an empty bucket. A cost
+        of 0 fits an over-full one too."""
+        if self.ask.cost == 0:
+            return self.result.blocked_for or 0
         too_many = self.result.level + self.ask.cost - self.quota.capacity
         leak = self.result.until_next_drop + (too_many - 1) * self.quota.recharge_us / self.quota.drops / 1e6
         return max(self.result.blocked_for or 0, leak if too_many > 0 else 0)
