@@ -434,6 +434,20 @@ def test_a_policy_that_costs_nothing_counts_only_while_it_is_blocked(asgi, packa
     assert blocked["retry-after"] == "900" and json.loads(blocked.body)["violated-policies"] == ["a", "b"]
 
 
+@pytest.mark.parametrize("names", [("api", "api:admin"), ("a:b:c", "x", "a:b"), ("a", "a:")])
+def test_names_that_could_make_the_same_key_are_refused(asgi, throttler, names):
+    policies = [asgi.Policy(throttler(5), name=name) for name in names]
+    with pytest.raises(ValueError, match="begins"):
+        asgi.RateLimit(hello, policies=policies)
+    with pytest.raises(ValueError, match="begins"):
+        asgi.RateLimit(hello, throttler(5), name=names[0], policies=policies[1:])
+
+
+def test_names_with_a_colon_may_stand_beside_each_other(asgi, throttler):
+    policies = [asgi.Policy(throttler(5), name=name) for name in ("api:admin", "api:user", "apis", "a")]
+    assert run(ask(asgi.RateLimit(hello, policies=policies))).status == 200
+
+
 def test_policies_may_share_a_throttler_but_not_its_buckets(asgi, throttler):
     shared = throttler(10)
     app = asgi.RateLimit(hello, policies=[asgi.Policy(shared, name="a"), asgi.Policy(shared, name="b")])

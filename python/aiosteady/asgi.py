@@ -52,7 +52,8 @@ class Policy:
     """A limit, whom it counts for, and what a request costs.
 
     `key` and `cost` are called with the ASGI scope, and may be coroutine functions; a key of None is not limited. The
-    bucket of a key is called NAME:KEY in the store, so that policies do not share buckets.
+    bucket of a key is called NAME:KEY in the store, so that policies do not share buckets; of two names in one middleware,
+    none may be the other's beginning before a colon.
     """
 
     throttler: Throttler
@@ -116,6 +117,12 @@ def check_names(names: list[str]) -> None:
         raise ValueError("a throttler is needed, or policies")
     if len(set(names)) < len(names):
         raise ValueError(f"policies need names of their own; these have {', '.join(map(repr, names))}")
+    for name in names:
+        for other in names:
+            if other.startswith(name + ":"):
+                raise ValueError(
+                    f"the name {name!r} and a colon begins {other!r}: a key of the one could name a bucket of the other"
+                )
 
 
 def whole_key(policy: Policy, key: str | bytes) -> str | bytes:
