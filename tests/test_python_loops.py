@@ -313,6 +313,7 @@ def test_a_decision_belongs_to_the_loop_that_awaits_it(aio, redis_server):
 
 
 def test_each_of_many_threads_has_a_connection_and_its_own_answers(aio, redis_server):
+    before = connections(redis_server)
     store = aio.connect(redis_server.url, timeout=10)
     t = aio.Throttler(store, 10**6, 3600)
     failures = []
@@ -336,7 +337,50 @@ def test_each_of_many_threads_has_a_connection_and_its_own_answers(aio, redis_se
         thread.join(60)
     assert not failures
     assert asyncio.run(t.peek("common")).level == 600
-    assert store.stats()["decisions"] <= 61, "the loops that are gone have been let go of"
+    assert store.stats()["decisions"] == 6 * 10 * 60 + 1
+    assert connections(redis_server) <= before + 2, "the loops that are gone have been let go of"
+
+
+def test_a_store_counts_what_loops_that_are_gone_have_asked(aio, redis_server, closed_port):
+    store = aio.connect(redis_server.url, timeout=10)
+    t = aio.Throttler(store, 5, 3600)
+
+    async def ask():
+        return [await t.consume("k") for _ in range(4)]
+
+    for turn in range(1, 4):
+        asyncio.run(ask())
+        assert [store.stats()[name] for name in ("decisions", "allowed", "in_flight")] == [4 * turn, min(5, 4 * turn), 0]
+
+    async def leave():
+        with standing_still(redis_server):
+            task = asyncio.ensure_future(t.consume("k"))
+            await asyncio.sleep(0.01)
+            assert store.stats()["in_flight"] == 1
+            store.close()
+            with pytest.raises(aio.Cancelled):
+                await task
+
+    asyncio.run(leave())
+    counted = store.stats()
+    assert [counted[name] for name in ("decisions", "allowed", "denied", "in_flight")] == [13, 5, 7, 0]
+    assert counted["unknown"] + counted["unavailable"] == 1, "the one that was cancelled"
+    store.close()
+    assert store.stats() == counted
+    memory = aio.connect("memory:")
+    asyncio.run(consumed(aio.Throttler(memory, 5, 3600)))
+    memory.close()
+    assert memory.stats()["decisions"] == memory.stats()["allowed"] == 1
+
+
+def test_what_loops_of_other_threads_counted_stays_counted_while_they_close(aio, redis_server):
+    store = aio.connect(redis_server.url, timeout=10)
+    with loops_of_threads(aio.Throttler(store, 10, 60), [None, lambda: 1 / 0, None]):
+        with pytest.raises(ZeroDivisionError):
+            store.close()
+        assert store.stats()["decisions"] == 3
+    store.close()
+    assert 3 <= store.stats()["decisions"] <= 5 and store.stats()["in_flight"] == 0
 
 
 async def consumed(t):

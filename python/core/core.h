@@ -92,6 +92,8 @@ struct loop_store {
     unsigned asking;     /* the library is in a call to the loop, see loop.c */
     steady_store *store; /* NULL: closed */
     PyObject *local;     /* lent to `store`; NULL: not needed yet */
+    PyObject *counters;  /* of its Store, and what is in them of this one */
+    steady_stats counted;
     unsigned long thread;
     pid_t process;
 };
@@ -104,6 +106,7 @@ struct store {
     struct loop_store *embedded; /* NULL: a server's */
     PyObject *loops;             /* {loop: struct loop_store} */
     PyObject *local;             /* see local.c; NULL: not needed yet */
+    PyObject *counters;          /* what the stores of loops that are gone have counted: a steady_stats, as a capsule */
     bool closed;
     bool told; /* the log, that no more can be opened */
 };

@@ -68,6 +68,45 @@ static int loop_store_traverse(struct loop_store *self, visitproc visit, void *a
     return 0;
 }
 
+/* ---- Counting: the counters of a Store live on in its loops' stores, which may be closed after it ---- */
+
+static void free_counters(PyObject *capsule) { PyMem_Free(PyCapsule_GetPointer(capsule, NULL)); }
+
+static PyObject *new_counters(void) {
+    steady_stats *sum = PyMem_Calloc(1, sizeof *sum);
+    if (sum == NULL) return PyErr_NoMemory();
+    PyObject *counters = PyCapsule_New(sum, NULL, free_counters);
+    if (counters == NULL) PyMem_Free(sum);
+    return counters;
+}
+
+/* What is not in the counters of the Store yet. */
+static void add_new(steady_stats *to, const steady_stats *stats, const steady_stats *counted) {
+    uint64_t *sum = (uint64_t *)to;
+    const uint64_t *now = (const uint64_t *)stats, *then = (const uint64_t *)counted;
+    for (size_t i = 0; i < sizeof *to / sizeof *sum; i++)
+        if (now[i] > then[i]) sum[i] += now[i] - then[i]; /* a store that is closed has forgotten its reconnects */
+}
+
+/* For good: `store` is its own, and may be closed already. */
+static void count(struct loop_store *self, const steady_store *store) {
+    steady_stats now;
+    steady_store_stats(store, &now);
+    now.in_flight = 0;
+    add_new(PyCapsule_GetPointer(self->counters, NULL), &now, &self->counted);
+    self->counted = now;
+}
+
+static void close_and_count(struct loop_store *self) {
+    steady_store *store = self->store;
+    if (store == NULL) return;
+    count(self, store);
+    steady__store_hold(store);
+    steady_store_close(&self->store);
+    count(self, store); /* what ended as cancelled, too */
+    steady__store_release(store);
+}
+
 /* What is in flight ends as cancelled, inside. */
 static void loop_store_finalize(PyObject *object) {
     struct loop_store *self = (struct loop_store *)object;
@@ -77,7 +116,7 @@ static void loop_store_finalize(PyObject *object) {
     PyErr_Fetch(&type, &value, &traceback);
     Py_INCREF(self);
     core_return_local(self);
-    steady_store_close(&self->store);
+    close_and_count(self);
     Py_CLEAR(self->local);
     Py_DECREF(self);
     PyErr_Restore(type, value, traceback);
@@ -98,6 +137,7 @@ static void loop_store_dealloc(struct loop_store *self) {
     if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) return;
     PyObject_GC_UnTrack(self);
     loop_store_clear(self);
+    Py_DECREF(self->counters);
     PyObject_GC_Del(self);
     Py_DECREF(type);
 }
@@ -139,6 +179,7 @@ static struct loop_store *loop_store_open(struct store *store, PyObject *loop) {
     if (self == NULL) return NULL;
     memset((char *)self + offsetof(struct loop_store, state), 0, sizeof *self - offsetof(struct loop_store, state));
     self->state = store->state;
+    self->counters = Py_NewRef(store->counters);
     self->thread = PyThread_get_thread_ident();
     self->process = core_process(store->state);
     PyObject_GC_Track((PyObject *)self);
@@ -215,6 +256,7 @@ static int retire(struct loop_store *store) {
     const bool ours = store->thread == PyThread_get_thread_ident() || store->process != core_process(store->state);
     const int closed = ours ? 1 : loop_is_closed(store->state, store->loop);
     if (closed != 0) return closed < 0 ? -1 : close_here(store);
+    count(store, store->store);
     PyObject *close = PyObject_GetAttrString((PyObject *)store, "close");
     PyObject *answer = close != NULL ? PyObject_CallMethod(store->loop, "call_soon_threadsafe", "O", close) : NULL;
     Py_XDECREF(close);
@@ -391,7 +433,8 @@ static PyObject *store_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (self == NULL) return NULL;
     self->state = core_state_of(type);
     self->loops = PyDict_New();
-    if (self->loops == NULL || read_url(self, url) != 0 ||
+    self->counters = self->loops != NULL ? new_counters() : NULL;
+    if (self->counters == NULL || read_url(self, url) != 0 ||
         read_options(self, timeout, max_in_flight, buckets, engine) != 0 || open_or_check(self) != 0)
         Py_CLEAR(self);
     return (PyObject *)self;
@@ -416,6 +459,7 @@ static void store_dealloc(struct store *self) {
     if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) return;
     PyObject_GC_UnTrack(self);
     store_clear(self);
+    Py_XDECREF(self->counters);
     PyMem_Free(self->url);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
@@ -423,21 +467,19 @@ static void store_dealloc(struct store *self) {
 
 /* ---- Looking ---- */
 
-static void add_stats(uint64_t *sum, const struct loop_store *store) {
-    steady_stats stats;
-    steady_store_stats(store->store, &stats);
-    const uint64_t *each = (const uint64_t *)&stats;
-    for (size_t i = 0; i < sizeof stats / sizeof *each; i++)
-        sum[i] += each[i];
+static void add_stats(steady_stats *sum, const struct loop_store *store) {
+    steady_stats now;
+    steady_store_stats(store->store, &now);
+    add_new(sum, &now, &store->counted);
 }
 
 static PyObject *store_stats(struct store *self, PyObject *Py_UNUSED(none)) {
-    steady_stats sum = {0};
+    steady_stats sum = *(const steady_stats *)PyCapsule_GetPointer(self->counters, NULL);
     PyObject *loop = NULL, *store = NULL;
     Py_ssize_t at = 0;
-    if (self->embedded != NULL) add_stats((uint64_t *)&sum, self->embedded);
+    if (self->embedded != NULL) add_stats(&sum, self->embedded);
     while (PyDict_Next(self->loops, &at, &loop, &store))
-        add_stats((uint64_t *)&sum, (struct loop_store *)store);
+        add_stats(&sum, (struct loop_store *)store);
     return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsK}", "decisions", sum.decisions, "allowed", sum.allowed, "denied",
                          sum.denied, "blocked", sum.blocked, "unavailable", sum.unavailable, "unknown", sum.unknown,
                          "overflowed", sum.overflowed, "clock_steps", sum.clock_steps, "reconnects", sum.reconnects,
@@ -446,7 +488,8 @@ static PyObject *store_stats(struct store *self, PyObject *Py_UNUSED(none)) {
 
 static PyMethodDef store_methods[] = {
     {"close", (PyCFunction)store_close, METH_NOARGS, "Ends what is in flight as Cancelled, and lets go of everything."},
-    {"stats", (PyCFunction)store_stats, METH_NOARGS, "Counters since it was opened, over all loops."},
+    {"stats", (PyCFunction)store_stats, METH_NOARGS,
+     "Counters since it was opened, over all loops, those that are gone too."},
     {NULL, NULL, 0, NULL}};
 
 static PyMemberDef store_members[] = {
