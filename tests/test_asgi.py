@@ -582,6 +582,39 @@ def test_nothing_is_given_back_to_a_store_that_took_nothing(asgi, package, throt
     assert asked == [(b"gone:k", 1), (b"there:k", 1)] * 2 + [(b"there:k", -1)]
 
 
+@pytest.mark.parametrize("cancels", [1, 2])
+@pytest.mark.parametrize("last", ["never answers", "denies"])
+def test_who_is_cancelled_leaves_nothing_behind(asgi, package, throttler, cancels, last):
+    class Slow(package.Throttler):
+        async def consume(self, key, amount=1):
+            await asyncio.sleep(0.05 if amount < 0 else 0)
+            return await super().consume(key, amount)
+
+    class Silent(package.Throttler):
+        async def consume(self, key, amount=1):
+            await asyncio.Event().wait()
+
+    first = Slow("memory:", 10, 60.0)
+    second = Silent("memory:", 10, 60.0) if last == "never answers" else throttler(1)
+    app = asgi.RateLimit(hello, first, cost=3, policies=[asgi.Policy(second, name="second", key=lambda scope: "k")])
+
+    async def main():
+        if last == "denies":
+            await second.consume("second:k")
+        task = asyncio.ensure_future(ask(app))
+        await asyncio.sleep(0.02)
+        before = (await first.peek("default:192.0.2.1")).level
+        for _ in range(cancels):
+            task.cancel()
+            await asyncio.sleep(0.01)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(0.2)
+        return before, (await first.peek("default:192.0.2.1")).level
+
+    assert run(main()) == (3, 0)
+
+
 def test_a_later_policy_that_cannot_be_asked_is_not_said_to_deny(asgi, throttler, closed_port):
     for on_error in ("report", "deny", "allow", "local"):
         gone = asgi.Policy(throttler(1, 6000, url=f"redis://127.0.0.1:{closed_port}", on_error=on_error), name="gone")

@@ -186,6 +186,7 @@ class RateLimit:
         self._policies = [*first, *policies]
         self._let_through = on_error == "allow"
         self._next_log = -math.inf
+        self._giving_back: set[asyncio.Future[None]] = set()  # a loop does not hold its tasks
         check_names([policy.name for policy in self._policies])
         if on_error not in ("allow", "deny"):
             raise ValueError(f"on_error is {on_error!r}; it must be 'allow' or 'deny'")
@@ -213,17 +214,36 @@ class RateLimit:
         too_dear = [ask.policy.name for ask in asks if ask.cost > ask.policy.quota.capacity]
         if too_dear:
             return _http.never_fits(too_dear)
-        passed: list[Answer] = []
-        for at, ask in enumerate(asks):
-            answer = await self._answer(ask, ask.policy.throttler.consume(ask.key, ask.cost))
-            if not answer.result.success:
-                return await self._deny(answer, passed, asks[at + 1 :])
-            passed.append(answer)
+        passed, denial = await self._take(asks)
+        if denial is not None:
+            return await self._deny(denial, passed, asks[len(passed) + 1 :])
         states = [_http.allowed(a.quota, a.result.level) for a in passed if a.from_store]
         return Verdict(0, self._fields(passed, states))
 
+    async def _take(self, asks: list[Ask]) -> tuple[list[Answer], Answer | None]:
+        """Who let it through, and who did not. A request that is cancelled meanwhile leaves nothing with the former."""
+        passed: list[Answer] = []
+        try:
+            for ask in asks:
+                answer = await self._answer(ask, ask.policy.throttler.consume(ask.key, ask.cost))
+                if not answer.result.success:
+                    return passed, answer
+                passed.append(answer)
+        except (asyncio.CancelledError, Exception):
+            await self._give_back(passed)
+            raise
+        return passed, None
+
+    async def _give_back(self, answers: list[Answer]) -> None:
+        """Goes on where the request is cancelled meanwhile."""
+        if answers:
+            task = asyncio.ensure_future(give_back(answers))
+            self._giving_back.add(task)
+            task.add_done_callback(self._giving_back.discard)
+            await asyncio.shield(task)
+
     async def _deny(self, answer: Answer, passed: list[Answer], later: list[Ask]) -> Verdict:
-        await give_back(passed)
+        await self._give_back(passed)
         if answer.result.retry_after is None:  # nobody knows when: the store did not answer
             return _http.unanswered(answer.ask.policy.name)
         # Who waits is to be admitted by all policies; those that were not asked yet may deny for longer.
