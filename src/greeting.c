@@ -87,5 +87,5 @@ enum steady__welcome steady__greeting_heard(enum steady__greeting which, const s
 const char *steady__greeting_turned_away(const struct steady__reply *reply) {
     if (!steady__reply_refuses(reply, STEADY__REFUSAL_CLIENTS)) return NULL;
     return reply->text[0] == 'D' ? "the server is in protected mode (DENIED)"
-                                 : "the server takes no more connections (max number of clients)";
+                                 : "the server takes no more connections (max number of clients reached)";
 }

@@ -289,13 +289,19 @@ static void assert_goes_on(int number) {
     }
 }
 
+/* One time of three: on a busy machine any may have to wait for a processor. */
 static void assert_opens_soon(void) {
-    steady_store *again = NULL;
-    steady_message why = {""};
-    const int64_t start = now_us();
-    if (steady_store_open(&again, url, NULL, &why) != 0) fail_msg("%s", why.text);
-    assert_between(now_us() - start, 0, 100000);
-    steady_store_close(&again);
+    int64_t shortest = INT64_MAX;
+    for (int i = 0; i < 3 && shortest > 100000; i++) {
+        steady_store *again = NULL;
+        steady_message why = {""};
+        const int64_t start = now_us();
+        if (steady_store_open(&again, url, NULL, &why) != 0) fail_msg("%s", why.text);
+        const int64_t took = now_us() - start;
+        if (took < shortest) shortest = took;
+        steady_store_close(&again);
+    }
+    assert_between(shortest, 0, 100000);
 }
 
 /* In `make faults`, which runs it by itself, ten thousand if they take no longer than a minute. */
