@@ -224,17 +224,26 @@ void steady__flight_give_up(struct steady__flight *flight) {
 
 /* ---- What the carrier asks ---- */
 
-static size_t encode_load(enum steady__verb verb, struct steady__dialect *dialect, char *out) {
+/* One that waited while its connection was made anew is not wanted there: nobody has heard NOSCRIPT on it yet, and who
+ * did before that sends the script itself if need be. */
+static size_t encode_load(struct steady__flight *flight, struct ticket *ticket, struct steady__dialect *dialect,
+                          char *out) {
+    const enum steady__verb verb = ticket->call.verb;
+    if (!dialect->verbs[verb].loading) {
+        put_back(flight, ticket);
+        return 0;
+    }
+    flight->stats.script_loads++;
     dialect->verbs[verb].loading = false;
     dialect->verbs[verb].loads++;
     return steady__script_load(out, verb);
 }
 
 static size_t encode(void *owner, struct steady__request *request, struct steady__dialect *dialect, char *out) {
-    const struct steady__flight *flight = owner;
+    struct steady__flight *flight = owner;
     struct ticket *ticket = TICKET_OF(request);
     const enum steady__verb verb = ticket->call.verb;
-    if (ticket->errand == LOAD) return encode_load(verb, dialect, out);
+    if (ticket->errand == LOAD) return encode_load(flight, ticket, dialect, out);
     if (ticket->errand == SURVEY) return steady__survey_say(out);
     if (steady__loop_now(&flight->loop) >= ticket->deadline) return 0; /* the loop is late, and the alarm will tell */
     ticket->loads = dialect->verbs[verb].loads;
@@ -270,10 +279,7 @@ static void load(struct steady__flight *flight, const struct ticket *asker, stru
     struct ticket *ticket = dialect->verbs[verb].loading ? NULL : take_errand(flight, asker, LOAD);
     if (ticket == NULL) return;
     dialect->verbs[verb].loading = true; /* encoding, which may happen at once, makes it false */
-    if (run_errand(flight, ticket))
-        flight->stats.script_loads++;
-    else
-        dialect->verbs[verb].loading = false;
+    if (!run_errand(flight, ticket)) dialect->verbs[verb].loading = false;
 }
 
 static bool ask_again(struct steady__flight *flight, struct ticket *ticket, struct steady__dialect *dialect) {

@@ -50,6 +50,34 @@ static void test_sent_again_to_the_primary(void **state) {
     assert_int_equal(fake_count(fake, "*1\r\n$4\r\nROLE\r\n"), 1);
 }
 
+/* That a script was missed on a connection that was being left says nothing of the next. */
+static void test_script_missed_where_it_was_left(void **state) {
+    static const struct fake_step steps[] = {
+        {FAKE_ACCEPT, 0, NULL, 0},
+        {FAKE_EXPECT, 2, NULL, 0},
+        {FAKE_SEND, 0, "-READONLY no\r\n-NOSCRIPT no\r\n", 0},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+        {FAKE_ACCEPT, 0, NULL, 0},
+        {FAKE_EXPECT, 1, NULL, 0},
+        {FAKE_SEND, 0, MASTER, 0},
+        {FAKE_EXPECT, 2, NULL, 0},
+        {FAKE_SEND, 0, ":3600000000\r\n:7200000000\r\n", 0},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    struct tally tally = {0};
+    steady_stats stats;
+    (void)state;
+    open_on(steps, COUNT(steps));
+    for (int i = 0; i < 2; i++)
+        consume_counted(throttler, "k", 1, &tally);
+    run_until_done(poller, &tally, STEADY_SECOND);
+    assert_int_equal(tally.verdicts, 2);
+    steady_store_stats(store, &stats);
+    assert_int_equal(stats.script_loads, 0);
+    steady_store_close(&store);
+    assert_int_equal(fake_count(fake, "SCRIPT"), 0);
+}
+
 /* A connection that is old is no reason to believe in what comes behind a READONLY on it. */
 static void test_peek_behind_the_refusal(void **state) {
     static const struct fake_step steps[] = {
@@ -223,13 +251,10 @@ static void test_backoff_begins_anew(void **state) {
 int main(void) {
 #define WITH_POLLER(test) cmocka_unit_test_setup_teardown(test, client_set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        WITH_POLLER(test_sent_again_to_the_primary),
-        WITH_POLLER(test_peek_behind_the_refusal),
-        WITH_POLLER(test_a_replica_is_not_used),
-        WITH_POLLER(test_replica_of_unknown_role),
-        WITH_POLLER(test_unknown_role_is_believed_in_the_end),
-        WITH_POLLER(test_a_replica_that_stalls_is_left),
-        WITH_POLLER(test_backoff_begins_anew),
+        WITH_POLLER(test_sent_again_to_the_primary),     WITH_POLLER(test_script_missed_where_it_was_left),
+        WITH_POLLER(test_peek_behind_the_refusal),       WITH_POLLER(test_a_replica_is_not_used),
+        WITH_POLLER(test_replica_of_unknown_role),       WITH_POLLER(test_unknown_role_is_believed_in_the_end),
+        WITH_POLLER(test_a_replica_that_stalls_is_left), WITH_POLLER(test_backoff_begins_anew),
     };
     return cmocka_run_group_tests_name("failover", tests, NULL, NULL);
 }
