@@ -18,13 +18,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "circuit.h"
 #include "error.h"
 #include "script.h"
 
-#define LOOK (400 * STEADY_MILLISECOND)       /* at most, and half of it at least */
-#define PAUSE_FIRST (20 * STEADY_MILLISECOND) /* these three as in circuit.c */
-#define PAUSE_LAST (500 * STEADY_MILLISECOND)
-#define PAUSE_REFUSED STEADY_SECOND
+#define LOOK (400 * STEADY_MILLISECOND) /* at most, and half of it at least */
 #define PATIENCE_LEAST (150 * STEADY_MILLISECOND)
 #define HOST_MAX 255
 #define QUESTIONS 8 /* unanswered ones, all but the last given up; the link does not last that long */
@@ -44,14 +42,14 @@ struct sentinels {
     bool gave_up;   /* there was no answer when the link last wanted one */
     bool closed;
     unsigned depth;
-    unsigned at;                /* the sentinel to ask */
-    unsigned in_vain;           /* of how many since the last answer */
-    unsigned refusals;          /* of these */
-    steady_us pause;            /* the next, after a round in which none was of use; 0: the first */
-    steady_us allowed_at;       /* the next round */
-    bool answers;               /* one of these did answer, and what it said is in `why` */
-    struct steady__alarm alarm; /* asking: give up; else: ask */
-    steady_message trouble;     /* of the link to the sentinel */
+    unsigned at;                    /* the sentinel to ask */
+    unsigned in_vain;               /* of how many since the last answer */
+    unsigned refusals;              /* of these */
+    struct steady__circuit circuit; /* its failures: rounds in which none was of use */
+    steady_us allowed_at;           /* the next round, after one of those */
+    bool answers;                   /* one of these did answer, and what it said is in `why` */
+    struct steady__alarm alarm;     /* asking: give up; else: ask */
+    steady_message trouble;         /* of the link to the sentinel */
     steady_message why;
     struct steady__url there; /* the sentinel's; its strings lie in `url` */
     struct steady__url primary;
@@ -64,18 +62,14 @@ static void leave(struct sentinels *s) {
     if (--s->depth == 0 && s->closed) free(s);
 }
 
-static steady_us half_by_chance(struct sentinels *s, steady_us most) {
-    const uint64_t chance = s->with.net->random(s->with.net);
-    return most / 2 + (steady_us)(chance % (uint64_t)(most / 2));
+static void rest(struct sentinels *s) {
+    steady__alarm_set(&s->alarm, LOOK / 2 + steady__circuit_jitter(&s->circuit, LOOK / 2));
 }
 
-static void rest(struct sentinels *s) { steady__alarm_set(&s->alarm, half_by_chance(s, LOOK)); }
-
 static void rest_in_vain(struct sentinels *s, bool refused) {
-    const steady_us most = s->pause == 0 ? PAUSE_FIRST : s->pause, now = steady__loop_now(&s->with.loop);
-    s->pause = most < PAUSE_LAST / 2 ? 2 * most : PAUSE_LAST;
-    s->allowed_at = now + (refused ? PAUSE_REFUSED / 2 + half_by_chance(s, PAUSE_REFUSED) : half_by_chance(s, most));
-    steady__alarm_set(&s->alarm, s->allowed_at - now);
+    const steady_us pause = steady__circuit_failed(&s->circuit, refused);
+    s->allowed_at = steady__loop_now(&s->with.loop) + pause;
+    steady__alarm_set(&s->alarm, pause);
 }
 
 /* ---- One sentinel after the other ---- */
@@ -150,7 +144,7 @@ static void knows(struct sentinels *s, const char *host, uint16_t port) {
     s->primary.port = port;
     begin_round(s);
     s->gave_up = false;
-    s->pause = 0;
+    s->circuit.failures = 0;
     rest(s);
     if (s->link != NULL && steady__link_is_up(s->link)) s->fruitless = false;
     if (s->finding) {
@@ -300,6 +294,7 @@ static struct sentinels *open_sentinels(const struct steady__link_options *optio
     if (s == NULL) return NULL;
     s->finder = (struct steady__finder){find, close_finder};
     s->url = options->url;
+    s->circuit.net = options->net;
     s->with = (struct steady__link_options){.net = options->net,
                                             .loop = options->loop,
                                             .url = &s->there,

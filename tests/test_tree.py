@@ -44,7 +44,7 @@ MAY_INCLUDE = {
     "dialect": "store",
     "notice": "url",
     "link": "circuit dial dialect error fork greeting loop notice script url wire",
-    "sentinel": "error link script",
+    "sentinel": "circuit error link script",
     "survey": "error reply",
     "flight": "error link script store survey",
     "slots": "reply",
