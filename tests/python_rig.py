@@ -3,8 +3,10 @@
 import asyncio
 import functools
 import os
+import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 
 def under_asyncio(test):
@@ -35,3 +37,13 @@ def python(path, program, *args, malloc="debug", quiet=True):
     told = [line for line in run.stderr.splitlines() if not line.startswith("Executing <")]  # a slow machine
     assert not told or not quiet, run.stderr
     return run.stdout
+
+
+@contextmanager
+def standing_still(server):
+    """A server that is stopped meanwhile."""
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        server.process.send_signal(signal.SIGCONT)
