@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The ASGI middleware, called as a server calls it: fields byte by byte, keys, costs, several policies, stores that fail."""
+"""The ASGI middleware, called as a server calls it: fields byte by byte, keys, costs, stores that fail."""
 import asyncio
 import importlib
 import json
@@ -9,87 +9,8 @@ import threading
 import time
 
 import pytest
-
-WIDE_RECHARGE = 60  # seconds: nothing leaks while a test runs
-HTTP_TYPES = "https://iana.org/assignments/http-problem-types#"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def package(aiosteady):
-    """The package, in this process."""
-    sys.path.insert(0, str(aiosteady))
-    yield importlib.import_module("aiosteady")
-    sys.path.remove(str(aiosteady))
-
-
-@pytest.fixture
-def asgi(package):
-    return importlib.import_module("aiosteady.asgi")
-
-
-@pytest.fixture
-def http(package):
-    return importlib.import_module("aiosteady._http")
-
-
-@pytest.fixture
-def throttler(package):
-    """A Throttler, in memory unless told otherwise."""
-
-    def make(capacity=10, recharge=WIDE_RECHARGE, *args, url="memory:", **options):
-        return package.Throttler(url, capacity, recharge, *args, **options)
-
-    return make
-
-
-def run(main):
-    return asyncio.run(main, debug=True)
-
-
-class Response:
-    def __init__(self, messages):
-        start, *rest = messages
-        self.type, self.status = start["type"], start.get("status")
-        self.headers = [(name.decode(), value.decode()) for name, value in start.get("headers", ())]
-        self.body = b"".join(message.get("body", b"") for message in rest)
-
-    def __getitem__(self, name):
-        """Of a field, which is there once or not at all."""
-        values = [value for field, value in self.headers if field == name]
-        assert len(values) < 2, f"{name} is there {len(values)} times"
-        return values[0] if values else None
-
-    @property
-    def rate_limit(self):
-        return self["ratelimit-policy"], self["ratelimit"]
-
-
-async def hello(scope, receive, send):
-    if scope["type"] == "websocket":
-        await receive()
-        await send({"type": "websocket.accept", "headers": [(b"x-own", b"1")]})
-        return
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
-    await send({"type": "http.response.body", "body": b"hello"})
-
-
-async def ask(app, client=("192.0.2.1", 50000), headers=(), kind="http", **more):
-    """One request, as a server makes it."""
-    sent = []
-
-    async def receive():
-        return {"type": "websocket.connect"} if kind == "websocket" else {"type": "http.request", "body": b""}
-
-    async def send(message):
-        sent.append(message)
-
-    scope = {"type": kind, "method": "GET", "path": "/", "client": client, "headers": list(headers), **more}
-    await app(scope, receive, send)
-    return Response(sent)
-
-
-async def ask_all(app, count, **request):
-    return [await ask(app, **request) for _ in range(count)]
+from asgi_rig import HTTP_TYPES, WIDE_RECHARGE, ask, ask_all, hello, run
+from asgi_rig import asgi, http, package, throttler  # noqa: F401: fixtures
 
 
 # ---- The fields, byte by byte ----
@@ -368,92 +289,6 @@ def test_of_a_bucket_that_is_blocked_nothing_is_left(asgi, throttler, form, fiel
     assert denied.status == 429 and denied["retry-after"] == "60" and {name: denied[name] for name in fields} == fields
 
 
-# ---- Several policies ----
-
-
-def three_policies(asgi, throttler, capacities):
-    return asgi.RateLimit(hello, policies=[
-        asgi.Policy(throttler(capacity, recharge), name=name)
-        for name, capacity, recharge in zip(("burst", "minute", "day"), capacities, (60, 600, 6000))])
-
-
-def test_all_policies_are_asked_and_shown(asgi, throttler):
-    assert run(ask(three_policies(asgi, throttler, (5, 10, 100)))).rate_limit == (
-        '"burst";q=5;w=300, "minute";q=10;w=6000, "day";q=100;w=600000',
-        '"burst";r=4;t=240, "minute";r=9;t=5400, "day";r=99;t=594000')
-
-
-def test_the_policy_that_denies_is_named_and_the_others_keep_nothing_of_it(asgi, throttler):
-    app = three_policies(asgi, throttler, (5, 1, 100))
-
-    async def main():
-        await ask(app)
-        denied = await ask_all(app, 10)
-        peeks = [await policy.throttler.peek(policy.name + ":192.0.2.1") for policy in app._policies]
-        return denied[-1], [peek.level for peek in peeks]
-
-    denied, levels = run(main())
-    assert denied.status == 429 and json.loads(denied.body)["violated-policies"] == ["minute"]
-    assert denied.rate_limit == ('"burst";q=5;w=300, "minute";q=1;w=600, "day";q=100;w=600000', '"minute";r=0;t=600')
-    assert denied["retry-after"] == "600" and levels == [1, 1, 1]
-
-
-def test_who_waits_as_told_is_admitted_by_the_policies_that_were_not_asked_too(asgi, throttler):
-    app = three_policies(asgi, throttler, (1, 5, 1))
-    _, denied = run(ask_all(app, 2))
-    assert denied["retry-after"] == "6000" and json.loads(denied.body)["violated-policies"] == ["burst", "day"]
-    assert denied["ratelimit"] == '"burst";r=0;t=60, "day";r=0;t=6000'
-
-
-def test_a_policy_that_is_not_asked_yet_and_blocked_counts_with_its_block(asgi, throttler):
-    blocking = throttler(1, 60, 900)
-    app = asgi.RateLimit(hello, policies=[asgi.Policy(throttler(1), name="a"), asgi.Policy(blocking, name="b")])
-
-    async def main():
-        await ask(app)
-        await blocking.consume("b:192.0.2.1")
-        return await ask(app)
-
-    assert run(main())["retry-after"] == "900"
-
-
-def test_a_policy_that_costs_nothing_counts_only_while_it_is_blocked(asgi, package, throttler):
-    store = package.connect("memory:")
-    free = throttler(10, 60, 900, url=store)
-    app = asgi.RateLimit(hello, policies=[asgi.Policy(throttler(1, 1), name="a"), asgi.Policy(free, name="b", cost=0)])
-
-    async def main():
-        await throttler(20, 60, url=store).consume("b:192.0.2.1", 20)  # over-full for the other
-        await ask(app)
-        denied = await ask(app)
-        await free.consume("b:192.0.2.1")
-        return denied, await ask(app)
-
-    denied, blocked = run(main())
-    assert denied["retry-after"] == "1" and json.loads(denied.body)["violated-policies"] == ["a"]
-    assert blocked["retry-after"] == "900" and json.loads(blocked.body)["violated-policies"] == ["a", "b"]
-
-
-@pytest.mark.parametrize("names", [("api", "api:admin"), ("a:b:c", "x", "a:b"), ("a", "a:")])
-def test_names_that_could_make_the_same_key_are_refused(asgi, throttler, names):
-    policies = [asgi.Policy(throttler(5), name=name) for name in names]
-    with pytest.raises(ValueError, match="begins"):
-        asgi.RateLimit(hello, policies=policies)
-    with pytest.raises(ValueError, match="begins"):
-        asgi.RateLimit(hello, throttler(5), name=names[0], policies=policies[1:])
-
-
-def test_names_with_a_colon_may_stand_beside_each_other(asgi, throttler):
-    policies = [asgi.Policy(throttler(5), name=name) for name in ("api:admin", "api:user", "apis", "a")]
-    assert run(ask(asgi.RateLimit(hello, policies=policies))).status == 200
-
-
-def test_policies_may_share_a_throttler_but_not_its_buckets(asgi, throttler):
-    shared = throttler(10)
-    app = asgi.RateLimit(hello, policies=[asgi.Policy(shared, name="a"), asgi.Policy(shared, name="b")])
-    assert run(ask(app))["ratelimit"] == '"a";r=9;t=540, "b";r=9;t=540'
-
-
 # ---- Retry-After holds ----
 
 
@@ -554,78 +389,6 @@ def test_the_local_share_of_a_limit_denies_as_a_limit_does_and_claims_nothing_of
     assert dear.status == 503  # it fits the whole, but never the share
     assert [r.status for r in responses] == [200, 200, 429] and int(responses[2]["retry-after"]) > 1
     assert {r.rate_limit for r in responses} == {(None, None)}
-
-
-def test_a_policy_that_cannot_be_asked_leaves_the_others_in_force(asgi, throttler, closed_port):
-    gone = asgi.Policy(throttler(url=f"redis://127.0.0.1:{closed_port}"), name="gone")
-    app = asgi.RateLimit(hello, policies=[gone, asgi.Policy(throttler(1), name="there")])
-    allowed, denied = run(ask_all(app, 2))
-    assert allowed.status == 200 and allowed.rate_limit == ('"there";q=1;w=60', '"there";r=0;t=1')
-    assert denied.status == 429 and denied.rate_limit == ('"there";q=1;w=60', '"there";r=0;t=60')
-    app = asgi.RateLimit(hello, policies=[asgi.Policy(throttler(5), name="there"), gone], on_error="deny")
-    assert run(ask(app)).status == 503
-    assert run(app._policies[0].throttler.peek("there:192.0.2.1")).level == 0  # given back
-
-
-def test_nothing_is_given_back_to_a_store_that_took_nothing(asgi, package, throttler, closed_port):
-    asked = []
-
-    class Recording(package.Throttler):
-        def consume(self, key, amount=1):
-            asked.append((key, amount))
-            return super().consume(key, amount)
-
-    urls = {"gone": f"redis://127.0.0.1:{closed_port}", "there": "memory:"}
-    policies = [asgi.Policy(Recording(url, 10, 60.0), key=lambda scope: "k", name=name) for name, url in urls.items()]
-    app = asgi.RateLimit(hello, policies=[*policies, asgi.Policy(throttler(1), name="full")])
-    assert [r.status for r in run(ask_all(app, 2))] == [200, 429]
-    assert asked == [(b"gone:k", 1), (b"there:k", 1)] * 2 + [(b"there:k", -1)]
-
-
-@pytest.mark.parametrize("cancels", [1, 2])
-@pytest.mark.parametrize("last", ["never answers", "denies"])
-def test_who_is_cancelled_leaves_nothing_behind(asgi, package, throttler, cancels, last):
-    class Slow(package.Throttler):
-        async def consume(self, key, amount=1):
-            await asyncio.sleep(0.05 if amount < 0 else 0)
-            return await super().consume(key, amount)
-
-    class Silent(package.Throttler):
-        async def consume(self, key, amount=1):
-            await asyncio.Event().wait()
-
-    first = Slow("memory:", 10, 60.0)
-    second = Silent("memory:", 10, 60.0) if last == "never answers" else throttler(1)
-    app = asgi.RateLimit(hello, first, cost=3, policies=[asgi.Policy(second, name="second", key=lambda scope: "k")])
-
-    async def main():
-        if last == "denies":
-            await second.consume("second:k")
-        task = asyncio.ensure_future(ask(app))
-        await asyncio.sleep(0.02)
-        before = (await first.peek("default:192.0.2.1")).level
-        for _ in range(cancels):
-            task.cancel()
-            await asyncio.sleep(0.01)
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        await asyncio.sleep(0.2)
-        return before, (await first.peek("default:192.0.2.1")).level
-
-    assert run(main()) == (3, 0)
-
-
-def test_a_later_policy_that_cannot_be_asked_is_not_said_to_deny(asgi, throttler, closed_port):
-    for on_error in ("report", "deny", "allow", "local"):
-        gone = asgi.Policy(throttler(1, 6000, url=f"redis://127.0.0.1:{closed_port}", on_error=on_error), name="gone")
-        app = asgi.RateLimit(hello, throttler(1), policies=[gone])
-
-        async def main():
-            await app._policies[0].throttler.consume("default:192.0.2.1")
-            return await ask(app)
-
-        denied = run(main())
-        assert denied["retry-after"] == "60" and json.loads(denied.body)["violated-policies"] == ["default"]
 
 
 # ---- What is not HTTP ----
