@@ -7,6 +7,9 @@
 #define TIMEOUT (200 * MS)
 #define MASTER "*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
 #define SLAVE "*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:6379\r\n$9\r\nconnected\r\n:0\r\n"
+/* A connection whose first question is for the role. */
+#define IN_THE_ROLE_OF(role)                                                                                           \
+    {FAKE_ACCEPT, 0, NULL, 0}, {FAKE_EXPECT, 1, NULL, 0}, { FAKE_SEND, 0, role, 0 }
 
 static struct fake_server *fake;
 
@@ -29,9 +32,7 @@ static void test_sent_again_to_the_primary(void **state) {
         {FAKE_EXPECT, 3, NULL, 0},
         {FAKE_SEND, 0, ":3600000000\r\n-READONLY no\r\n-READONLY no\r\n", 0},
         {FAKE_AWAIT_CLOSE, 0, NULL, 0},
-        {FAKE_ACCEPT, 0, NULL, 0},
-        {FAKE_EXPECT, 1, NULL, 0},
-        {FAKE_SEND, 0, MASTER, 0},
+        IN_THE_ROLE_OF(MASTER),
         {FAKE_EXPECT, 2, NULL, 0},
         {FAKE_SEND, 0, ":3600000000\r\n:7200000000\r\n", 0},
         {FAKE_AWAIT_CLOSE, 0, NULL, 0},
@@ -57,9 +58,7 @@ static void test_script_missed_where_it_was_left(void **state) {
         {FAKE_EXPECT, 2, NULL, 0},
         {FAKE_SEND, 0, "-READONLY no\r\n-NOSCRIPT no\r\n", 0},
         {FAKE_AWAIT_CLOSE, 0, NULL, 0},
-        {FAKE_ACCEPT, 0, NULL, 0},
-        {FAKE_EXPECT, 1, NULL, 0},
-        {FAKE_SEND, 0, MASTER, 0},
+        IN_THE_ROLE_OF(MASTER),
         {FAKE_EXPECT, 2, NULL, 0},
         {FAKE_SEND, 0, ":3600000000\r\n:7200000000\r\n", 0},
         {FAKE_AWAIT_CLOSE, 0, NULL, 0},
@@ -87,9 +86,7 @@ static void test_peek_behind_the_refusal(void **state) {
         {FAKE_EXPECT, 2, NULL, 0},
         {FAKE_SEND, 0, "-READONLY no\r\n:3600000000\r\n", 0},
         {FAKE_AWAIT_CLOSE, 0, NULL, 0},
-        {FAKE_ACCEPT, 0, NULL, 0},
-        {FAKE_EXPECT, 1, NULL, 0},
-        {FAKE_SEND, 0, MASTER, 0},
+        IN_THE_ROLE_OF(MASTER),
         {FAKE_EXPECT, 1, NULL, 0},
         {FAKE_SEND, 0, ":7200000000\r\n", 0},
         {FAKE_AWAIT_CLOSE, 0, NULL, 0},
@@ -116,9 +113,7 @@ static void test_a_replica_is_not_used(void **state) {
         {FAKE_AWAIT_CLOSE, 0, NULL, 0},
     };
     static const struct fake_step replica[] = {
-        {FAKE_ACCEPT, 0, NULL, 0},
-        {FAKE_EXPECT, 1, NULL, 0},
-        {FAKE_SEND, 0, SLAVE, 0},
+        IN_THE_ROLE_OF(SLAVE),
         {FAKE_AWAIT_CLOSE, 0, NULL, 0},
     };
     (void)state;
