@@ -225,8 +225,8 @@ typedef struct steady_store_options {
     const steady_loop *loop; /* for the asynchronous calls; copied. NULL: only the ..._sync calls */
     steady_us timeout;       /* from the call to its answer, all included; 0: 100 ms. Redis only. 1 .. 24 h */
     uint32_t max_in_flight;  /* decisions waiting for an answer; more are STEADY_OVERLOADED. 0: 65536; at most 2^24.
-                                Where more may be asked than the server can answer, choose what it answers within a
-                                timeout, or less: behind a longer queue nearly all end as STEADY_UNKNOWN */
+                                What the server cannot answer in time is not sent to it, but by an attached store:
+                                there, choose what it answers within a timeout, or less */
     uint32_t buckets;        /* embedded: how many live buckets it has room for. 0: 2^20 (memory:), 2^16 (file:).
                                 Rounded up to a power of two, at least 64, at most 2^30; 49 bytes each. A file that
                                 exists keeps its own number: another one asked for is STEADY_BAD_FILE */

@@ -27,7 +27,7 @@ static void finish(struct steady__dial *dial, const struct steady__dialed *diale
 }
 
 static void fail(struct steady__dial *dial, int error, const char *why) {
-    finish(dial, &(struct steady__dialed){-1, NULL, error, why});
+    finish(dial, &(struct steady__dialed){-1, NULL, error, why, 0});
 }
 
 static void hang_up(struct steady__dial *dial) {
@@ -53,7 +53,7 @@ static void give_up_address(struct steady__dial *dial, int error, const char *wh
 static void shake_hands(struct steady__dial *dial) {
     const int wanted = steady__tls_handshake(dial->tls);
     if (wanted == 0)
-        finish(dial, &(struct steady__dialed){dial->fd, dial->tls, 0, NULL});
+        finish(dial, &(struct steady__dialed){dial->fd, dial->tls, 0, NULL, dial->round_trip});
     else if (wanted < 0)
         give_up_address(dial, steady__tls_turned_away(dial->tls) ? STEADY_REFUSED : STEADY_UNAVAILABLE,
                         steady__tls_trouble(dial->tls));
@@ -62,8 +62,9 @@ static void shake_hands(struct steady__dial *dial) {
 }
 
 static void connected(struct steady__dial *dial) {
+    dial->round_trip = steady__loop_now(dial->loop) - dial->begun_at;
     if (dial->tls_context == NULL) {
-        finish(dial, &(struct steady__dialed){dial->fd, NULL, 0, NULL});
+        finish(dial, &(struct steady__dialed){dial->fd, NULL, 0, NULL, dial->round_trip});
         return;
     }
     dial->tls = steady__tls_new(dial->tls_context, dial->net, dial->fd, dial->url->host, &dial->ticket);
@@ -109,6 +110,7 @@ static void too_late(void *arg) {
 
 static void try_next(struct steady__dial *dial) {
     while (dial->next < dial->addresses.count) {
+        dial->begun_at = steady__loop_now(dial->loop);
         dial->fd = dial->net->connect(dial->net, &dial->addresses.at[dial->next++], dial->unanswered);
         if (dial->fd < 0) {
             note(dial, STEADY_UNAVAILABLE, strerror(errno));

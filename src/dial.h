@@ -15,6 +15,7 @@ struct steady__dialed {
     struct steady__tls *tls; /* NULL: in the clear */
     int error;               /* STEADY_UNAVAILABLE, or STEADY_REFUSED */
     const char *why;
+    steady_us round_trip; /* what the network took to connect */
 };
 
 #define STEADY__DIAL_LOOKUPS 3
@@ -46,6 +47,7 @@ struct steady__dial {
     struct steady__addresses addresses;
     size_t next;
     int fd;
+    steady_us begun_at, round_trip;
     struct steady__tls *tls; /* NULL: not that far */
     struct steady__tls_ticket ticket;
     int error; /* of the last address */

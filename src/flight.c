@@ -105,6 +105,7 @@ static struct ticket *take_ticket(struct steady__flight *flight, const struct st
     ticket->request.key_len = call->key_len;
     ticket->request.redirects = 0;
     ticket->request.reads = call->verb == STEADY__PEEK;
+    ticket->request.reckons = 0;
     ticket->request.nested = false;
     ticket->errand = DECISION;
     ticket->turned = false;
@@ -157,14 +158,23 @@ static void set_alarm(struct steady__flight *flight) {
         steady__alarm_set(&flight->alarm, TICKET(flight->due.next)->deadline - steady__loop_now(&flight->loop));
 }
 
+/* Many are late for the same reason. */
+static void tell_late(struct steady__flight *flight, bool written, const char *doing) {
+    struct steady__late *late = &flight->late;
+    if (late->why.text[0] == '\0' || late->written != written || late->doing != doing)
+        steady__fail(&late->why, 0, "%s within %lld us%s%s", written ? "no answer" : "nobody to ask",
+                     (long long)flight->timeout, doing != NULL ? "; still " : "", doing != NULL ? doing : "");
+    late->written = written;
+    late->doing = doing;
+    *flight->trouble = late->why;
+}
+
 static void time_out(struct steady__flight *flight, struct ticket *ticket) {
     const struct steady__carrier *carrier = flight->carrier_class;
     const char *doing = carrier->doing != NULL ? carrier->doing(flight->carrier, &ticket->request) : NULL;
     const bool written = carrier->forget(flight->carrier, &ticket->request);
     if (ticket->call.verb != STEADY__RESET) flight->stats.timeouts++;
-    if (doing == NULL || written) doing = "";
-    steady__fail(flight->trouble, 0, "%s within %lld us%s%s", written ? "no answer" : "nobody to ask",
-                 (long long)flight->timeout, *doing != '\0' ? "; still " : "", doing);
+    tell_late(flight, written, written ? NULL : doing);
     fail(flight, ticket, written ? STEADY_UNKNOWN : STEADY_UNAVAILABLE);
 }
 
@@ -245,7 +255,8 @@ static size_t encode(void *owner, struct steady__request *request, struct steady
     const enum steady__verb verb = ticket->call.verb;
     if (ticket->errand == LOAD) return encode_load(flight, ticket, dialect, out);
     if (ticket->errand == SURVEY) return steady__survey_say(out);
-    if (steady__loop_now(&flight->loop) >= ticket->deadline) return 0; /* the loop is late, and the alarm will tell */
+    /* What would be answered too late is not asked, and ends at its deadline. */
+    if (steady__loop_now(&flight->loop) + request->reckons >= ticket->deadline) return 0;
     ticket->loads = dialect->verbs[verb].loads;
     ticket->to_module = ticket->turned || (ticket->tries == 1 && steady__dialect_module(dialect, verb, flight->engine));
     if (ticket->to_module) return steady__module_command(out, &ticket->call);

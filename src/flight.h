@@ -17,6 +17,13 @@ struct steady__carrier {
     uint64_t (*reconnects)(const void *carrier); /* connections made after the first; NULL: it makes none */
 };
 
+/* What was said last of one that was late. */
+struct steady__late {
+    bool written;
+    const char *doing; /* a string that lasts, or NULL */
+    steady_message why;
+};
+
 struct steady__flight {
     steady_store *store; /* which is held while callbacks run */
     steady_loop loop;
@@ -37,6 +44,7 @@ struct steady__flight {
     struct steady__slab *slabs;
     struct steady__alarm alarm;
     bool closed;
+    struct steady__late late;
     bool surveyed; /* the server has been asked for its settings */
     steady_stats stats;
 };

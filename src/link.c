@@ -94,10 +94,6 @@ static bool is_greeting(const struct steady__link *link, const struct steady__re
     return request >= link->greetings && request < link->greetings + STEADY__GREETINGS;
 }
 
-static void tell_lost(struct steady__link *link, const char *why) {
-    steady__notice_away(&link->notice, link->connections > 0 ? "connection lost" : "cannot connect", why);
-}
-
 /* ---- Handlers: what the loop calls ---- */
 
 static void destroy(struct steady__link *link) {
@@ -136,19 +132,25 @@ static void rest(struct steady__link *link, steady_us delay) {
     steady__alarm_set(&link->alarm, delay);
 }
 
-/* The server is down, with `error`, for all one knows. */
-static void despair(struct steady__link *link, int error, const char *why) {
+/* The server is down, with `error`, for all one knows. What is asked from now on is another matter. */
+static void despair(struct steady__link *link, int error) {
     link->hopeful = false;
     link->down_error = error;
     rest(link, steady__circuit_failed(&link->circuit, error == STEADY_REFUSED));
+    steady__list_move(&link->rejects, &link->waiting);
+}
+
+static void tell(struct steady__link *link, const char *why) {
     steady__fail(link->with.trouble, 0, "%s: %s", link->notice.where, why);
+    hand_back(link, &link->casualties, true);
+    hand_back(link, &link->rejects, false);
+    if (link->state == RESTING)
+        steady__notice_away(&link->notice, link->connections > 0 ? "connection lost" : "cannot connect", why);
 }
 
 static void give_up_attempt(struct steady__link *link, int error, const char *why) {
-    despair(link, error, why);
-    steady__list_move(&link->rejects, &link->waiting); /* what is asked from now on is another matter */
-    hand_back(link, &link->rejects, false);
-    if (link->state == RESTING) tell_lost(link, why);
+    despair(link, error);
+    tell(link, why);
 }
 
 static void put_aside(struct steady__link *link, struct steady__request *request, bool lost) {
@@ -177,14 +179,10 @@ static void drop(struct steady__link *link, int error, bool let_in, const char *
     if (worth_a_try) {
         link->down_error = error;
         rest(link, steady__circuit_jitter(&link->circuit, REDIAL_SPREAD));
-        steady__fail(link->with.trouble, 0, "%s: %s", link->notice.where, reason);
     } else {
-        despair(link, error, reason);
+        despair(link, error);
     }
-    if (!worth_a_try) steady__list_move(&link->rejects, &link->waiting);
-    hand_back(link, &link->casualties, true);
-    hand_back(link, &link->rejects, false);
-    if (link->state == RESTING) tell_lost(link, reason);
+    tell(link, reason);
 }
 
 /* Is there anything to come? */
@@ -200,13 +198,14 @@ static const char asking[] = "*1\r\n$6\r\nASKING\r\n";
 #define ASKING_LEN (sizeof asking - 1)
 
 /* ASKING goes with its command or not at all: the next command would be taken for it. */
-static bool encode_next(struct steady__link *link) {
+static bool encode_next(struct steady__link *link, steady_us reckons) {
     struct steady__request *request = REQUEST(link->waiting.next);
     if (steady__wire_idle(&link->wire) && steady__wire_unread(&link->wire)) return false; /* or that would answer it */
     const size_t ahead = request->asking ? ASKING_LEN : 0;
     char *room = steady__wire_room(&link->wire, ahead > 0 ? 2 : 1, ahead + STEADY__REQUEST_MAX);
     if (room == NULL) return false;
-    if (steady__wire_idle(&link->wire)) link->quiet_since = now(link);
+    if (steady__wire_idle(&link->wire)) link->quiet_since = link->wire.clock;
+    request->reckons = reckons;
     steady__list_remove(&request->place);
     const size_t len = link->with.owner_class->encode(link->with.owner, request, &link->dialect, room + ahead);
     if (len == 0) return true;
@@ -218,7 +217,10 @@ static bool encode_next(struct steady__link *link) {
 
 static bool encode_waiting(struct steady__link *link) {
     bool any = false;
-    while (!link->leaving && !steady__list_empty(&link->waiting) && encode_next(link))
+    if (link->leaving || steady__list_empty(&link->waiting)) return false;
+    link->wire.clock = now(link);
+    const steady_us reckons = steady__wire_look(&link->wire);
+    while (!steady__list_empty(&link->waiting) && encode_next(link, reckons))
         any = true;
     return any;
 }
@@ -365,7 +367,7 @@ static void read_replies(struct steady__link *link, size_t portion) {
             return;
         }
         got += (size_t)n;
-        link->quiet_since = now(link);
+        link->quiet_since = link->wire.clock = now(link);
         if (!take_replies(link) || (n < STEADY__WIRE_IN / 2 && !steady__wire_pending(&link->wire))) return;
     }
 }
@@ -402,30 +404,29 @@ static void greet(struct steady__link *link) {
     }
 }
 
-static void connected(struct steady__link *link, int fd, struct steady__tls *tls) {
-    steady__wire_open(&link->wire, fd, tls);
+static void connected(struct steady__link *link, const struct steady__dialed *dialed) {
+    steady__wire_open(&link->wire, dialed->fd, dialed->tls);
+    steady__window_open(&link->wire.window, link->with.timeout, dialed->round_trip);
+    link->wire.clock = now(link);
     link->epoch++;
     link->connections++;
     link->answered = link->leaving = link->moved = link->circuit.open = false;
     link->dialect = steady__dialect_anew(&link->dialect);
-    if (steady__watch_start(&link->watch, &link->with.loop, fd, STEADY_READABLE, ready, link) != 0) {
+    if (steady__watch_start(&link->watch, &link->with.loop, dialed->fd, STEADY_READABLE, ready, link) != 0) {
         drop(link, STEADY_UNAVAILABLE, true, "no memory to watch a socket");
         return;
     }
     greet(link);
-    if (link->greetings_due == 0) {
-        is_up(link);
-        return;
-    }
     link->state = GREETING;
     steady__alarm_set(&link->alarm, patience(link));
+    if (link->greetings_due == 0) is_up(link);
 }
 
 static void dialed(void *arg, const struct steady__dialed *dialed) {
     struct steady__link *link = arg;
     if (!enter(link)) return;
     if (dialed->fd >= 0)
-        connected(link, dialed->fd, dialed->tls);
+        connected(link, dialed);
     else
         give_up_attempt(link, dialed->error, dialed->why);
     leave(link);
@@ -510,7 +511,7 @@ int steady__link_submit(struct steady__link *link, struct steady__request *reque
     const bool unread = steady__wire_unread(&link->wire);
     if (steady__wire_idle(&link->wire) && !unread)
         flush(link);
-    else if (link->depth == 0 || unread)
+    else if ((link->depth == 0 || unread) && !steady__wire_full(&link->wire))
         steady__watch_want(&link->watch, STEADY_READABLE | STEADY_WRITABLE);
     return 0;
 }
@@ -533,7 +534,8 @@ bool steady__link_is_idle(const struct steady__link *link) {
 
 const char *steady__link_doing(const struct steady__link *link) {
     if (link->state == DIALING) return steady__dial_doing(&link->dial);
-    return link->state == GREETING ? "waiting to be let in" : NULL;
+    if (link->state == GREETING) return "waiting to be let in";
+    return link->state == UP && !steady__wire_idle(&link->wire) ? "waiting for its turn" : NULL;
 }
 
 uint64_t steady__link_reconnects(const struct steady__link *link) {

@@ -44,7 +44,9 @@ void steady__wire_open(struct steady__wire *wire, int fd, struct steady__tls *tl
     wire->broken = 0;
     wire->sent = 0;
     wire->out_from = wire->out_to = wire->in_from = wire->in_to = 0;
+    wire->head = wire->tail = 0;
     wire->progress = (struct steady__progress){0};
+    steady__window_open(&wire->window, 24 * 3600 * STEADY_SECOND, 0);
 }
 
 void steady__wire_close(struct steady__wire *wire) {
@@ -84,6 +86,10 @@ static bool grow(struct steady__wire *wire) {
 
 char *steady__wire_room(struct steady__wire *wire, unsigned requests, size_t size) {
     const uint64_t unanswered = wire->tail - wire->head + requests;
+    if (unanswered > wire->window.size) {
+        wire->window.limits = true;
+        return NULL;
+    }
     if (wire->out_to + size > STEADY__WIRE_OUT || unanswered > wire->max) return NULL;
     return unanswered <= wire->room || grow(wire) ? wire->out + wire->out_to : NULL;
 }
@@ -92,6 +98,8 @@ void steady__wire_put(struct steady__wire *wire, struct steady__request *request
     struct steady__wire_slot *s = slot(wire, wire->tail);
     s->request = request;
     s->begin = wire->sent + (wire->out_to - wire->out_from);
+    s->since = wire->clock;
+    s->ahead = (uint32_t)(wire->tail - wire->head);
     s->nested = request != NULL && request->nested;
     if (request != NULL) request->number = wire->tail;
     if (request != NULL) request->on_wire = true;
@@ -170,9 +178,19 @@ int steady__wire_next(struct steady__wire *wire, struct steady__reply *reply, st
     if (took <= 0) return (int)took;
     wire->in_from += (size_t)took;
     if (steady__wire_idle(wire)) return -1; /* nobody asked */
-    *request = slot(wire, wire->head++)->request;
+    const struct steady__wire_slot *s = slot(wire, wire->head++);
+    steady__window_answered(&wire->window, s->ahead, wire->clock - s->since);
+    *request = s->request;
     if (*request != NULL) (*request)->on_wire = false;
     return 1;
+}
+
+steady_us steady__wire_look(struct steady__wire *wire) {
+    const struct steady__wire_slot *first = slot(wire, wire->head);
+    const bool idle = steady__wire_idle(wire);
+    const steady_us age = idle ? 0 : wire->clock - first->since;
+    steady__window_look(&wire->window, wire->head, wire->tail, idle ? 0 : first->ahead, age);
+    return steady__window_reckon(&wire->window, age);
 }
 
 void steady__wire_forget(struct steady__wire *wire, struct steady__request *request) {

@@ -7,6 +7,7 @@
 #include "net.h"
 #include "reply.h"
 #include "tls.h"
+#include "window.h"
 
 /* Something that is answered by one reply. Embedded in what its owner knows about it. */
 struct steady__request {
@@ -19,7 +20,8 @@ struct steady__request {
     bool asking; /* to be sent behind an ASKING */
     bool reads;  /* and changes nothing */
     uint8_t redirects;
-    const char *key; /* what decides, in a cluster, where it goes; NULL: it goes where `at` says, if anywhere */
+    steady_us reckons; /* what its answer may take, as far as its carrier can tell; known when it is encoded */
+    const char *key;   /* what decides, in a cluster, where it goes; NULL: it goes where `at` says, if anywhere */
     size_t key_len;
 };
 
@@ -30,6 +32,8 @@ struct steady__request {
 struct steady__wire_slot {
     struct steady__request *request; /* NULL: whoever asked does not want to know any more */
     uint64_t begin;                  /* its first byte, counted from the first of the connection */
+    steady_us since;                 /* by the wire's clock */
+    uint32_t ahead;                  /* unanswered at that time */
     bool nested;                     /* the request's */
 };
 
@@ -38,12 +42,14 @@ struct steady__wire {
     int fd;                  /* -1: not connected */
     struct steady__tls *tls; /* NULL: in the clear */
     int broken;              /* errno of a failed send */
+    steady_us clock;         /* when bytes last came, or were about to go: whoever reads or writes sets it */
     uint64_t sent;           /* bytes the system has taken; with TLS, in what it has taken */
     size_t out_from, out_to;
     size_t in_from, in_to, in_room;
     struct steady__progress progress; /* of the reply at in_from */
     uint64_t head, tail;              /* numbers of the first unanswered request and of the next one */
     uint32_t room, max;               /* slots there are, a power of two, and how many there may be */
+    struct steady__window window;
     struct steady__wire_slot *slots;
     char *out, *in;
 };
@@ -51,7 +57,7 @@ struct steady__wire {
 int steady__wire_init(struct steady__wire *wire, const struct steady__net *net, uint32_t max_unanswered);
 void steady__wire_free(struct steady__wire *wire);
 
-/* Takes the descriptor and the TLS over it, if any. */
+/* Takes the descriptor and the TLS over it, if any. The window is as wide as can be, unless it is opened anew. */
 void steady__wire_open(struct steady__wire *wire, int fd, struct steady__tls *tls);
 
 /* Closes both. What was unanswered can still be taken with steady__wire_abandoned. */
@@ -95,5 +101,14 @@ void steady__wire_forget(struct steady__wire *wire, struct steady__request *requ
 static inline bool steady__wire_unread(const struct steady__wire *wire) { return wire->in_from < wire->in_to; }
 
 static inline bool steady__wire_idle(const struct steady__wire *wire) { return wire->head == wire->tail; }
+
+/* No more is to be sent before something is answered. */
+static inline bool steady__wire_full(const struct steady__wire *wire) {
+    return wire->tail - wire->head >= wire->window.size;
+}
+
+/* To be called where all has been read that had come: adapts the window. What a request that is put now has to reckon
+ * with until it is answered. */
+steady_us steady__wire_look(struct steady__wire *wire);
 
 #endif

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT
+ * How many requests may be unanswered on one connection, so that what is sent is answered in time.
+ *
+ * More may be asked of a server than it can answer. What is sent all the same is answered late, when its decision has
+ * ended as unknown; it is charged nevertheless, and delays what comes after it: soon everything is late, and the server
+ * works for nobody. So what cannot be answered soon waits here, where it can end without having been charged.
+ *
+ * It is what TCP does about the queues of a network, with the delay as the signal (Jacobson, "Congestion avoidance and
+ * control", 1988; Brakmo and Peterson, "TCP Vegas", 1995). The window grows by one with each reply, that is, doubles in
+ * the time of a reply, as long as it is what requests wait for and the queue costs no more than an eighth of what the
+ * timeout leaves; it falls, once for each window, to what would have cost a quarter. The delay is the age of the first
+ * unanswered request once all has been read that had come, not the time that replies took: a program that is busy for
+ * long before it reads them tells nothing of the server.
+ *
+ * What a reply takes with nothing ahead of it is not owed to the queue, but to the network or to other clients. It is
+ * let pass, up to half the timeout: else the clients of one server, each beginning with the queues of those before it,
+ * would all be late again. What the network takes is no more than connecting took, and than any reply; it is let pass
+ * nearly whatever it is, since a smaller window would not help. */
+#include "window.h"
+
+#define EACH 100 /* us of the timeout: a server of 40,000 decisions a second begins with a quarter of the timeout */
+#define LEAST 32
+#define MOST 16777216
+
+void steady__window_open(struct steady__window *window, steady_us timeout, steady_us round_trip) {
+    const steady_us first = timeout / EACH;
+    *window = (struct steady__window){.timeout = timeout, .size = MOST, .round_trip = round_trip, .base = round_trip};
+    if (first < MOST) window->size = first > LEAST ? (uint32_t)first : LEAST;
+}
+
+static steady_us lesser(steady_us a, steady_us b) { return a < b ? a : b; }
+static steady_us greater(steady_us a, steady_us b) { return a > b ? a : b; }
+
+/* What is not owed to our own queue, and part of what the timeout leaves beyond it. */
+static steady_us allowance(const struct steady__window *window, int part) {
+    const steady_us others = lesser(window->base, window->timeout / 2);
+    const steady_us network = lesser(window->round_trip, window->timeout / 8 * 7);
+    const steady_us least = greater(others, network);
+    return least + (window->timeout - least) / part;
+}
+
+void steady__window_answered(struct steady__window *window, uint32_t ahead, steady_us took) {
+    if (took < window->round_trip) window->round_trip = took;
+    if (took < window->base)
+        window->base = took;
+    else if (ahead == 0)
+        window->base += (took - window->base) / 4;
+}
+
+static void lower(struct steady__window *window, uint64_t tail, uint32_t ahead, steady_us age) {
+    const double fits = ((double)ahead + 1) * (double)allowance(window, 4) / (double)age;
+    window->size = fits > LEAST ? (uint32_t)fits : LEAST;
+    window->lowered = tail;
+}
+
+void steady__window_look(struct steady__window *window, uint64_t head, uint64_t tail, uint32_t ahead, steady_us age) {
+    const uint64_t replies = head - window->seen;
+    if (age > allowance(window, 4)) {
+        if (head >= window->lowered && ahead >= LEAST) lower(window, tail, ahead, age);
+    } else if (window->limits && age <= allowance(window, 8) && replies < MOST - window->size) {
+        window->size += (uint32_t)replies;
+    }
+    window->seen = head;
+    window->limits = false;
+}
+
+/* Twice the age of the first, as far as that leaves those alone that have not waited. */
+steady_us steady__window_reckon(const struct steady__window *window, steady_us age) {
+    return lesser(2 * age, greater(window->timeout / 4 * 3, allowance(window, 4)));
+}

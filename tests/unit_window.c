@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: MIT
+ * The window of a connection, in a model of programs, a network and a server, without a clock: what is answered in
+ * time, and what is written and answered too late. */
+#include "window.h"
+
+#include <stdlib.h>
+
+#include "assertions.h"
+
+#define MS STEADY_MILLISECOND
+#define QUEUE 65536 /* as many as may be in flight */
+#define SECONDS 4   /* the first of which is not counted */
+
+/* What is the same all along. */
+struct scene {
+    int clients;
+    steady_us timeout, round_trip;
+    steady_us turn;       /* of a client's loop */
+    double asked;         /* a second, by all clients together */
+    double served;        /* a second, at most */
+    steady_us frozen_for; /* the server, in the middle of the third second */
+    unsigned slower_by;   /* the server, from the middle of the second second on */
+    steady_us apart;      /* one client after the other joins */
+};
+
+struct sent {
+    steady_us since, deadline, back; /* back: when its reply is there */
+    uint32_t ahead;
+};
+
+struct client {
+    struct steady__window window;
+    steady_us waiting[QUEUE]; /* when they were asked */
+    struct sent wire[QUEUE];
+    uint64_t first, last; /* of what waits */
+    uint64_t head, tail;  /* of the wire */
+    double owed;          /* a part of a decision that is yet to be asked */
+};
+
+struct outcome {
+    unsigned long asked, in_time, late, unasked;
+    unsigned long most_late; /* in a hundredth of a second */
+    uint32_t smallest;       /* window */
+};
+
+static struct client *all;
+static struct outcome outcome;
+static const struct scene *scene;
+static double server_free; /* when it has done what it has */
+
+static bool counts(steady_us now) { return now >= STEADY_SECOND; }
+
+/* The server works in the order of arrival. */
+static steady_us reply_at(steady_us now) {
+    const steady_us stop = 2500 * MS, slow = 1500 * MS;
+    const double arrives = (double)(now + scene->round_trip / 2);
+    double each = 1e6 / scene->served;
+    if (scene->slower_by > 0 && now >= slow) each *= scene->slower_by;
+    if (server_free < arrives) server_free = arrives;
+    if (scene->frozen_for > 0 && server_free >= (double)stop && server_free < (double)(stop + scene->frozen_for))
+        server_free = (double)(stop + scene->frozen_for);
+    server_free += each;
+    return (steady_us)server_free + scene->round_trip / 2;
+}
+
+static void read_replies(struct client *c, steady_us now) {
+    for (; c->head < c->tail && c->wire[c->head % QUEUE].back <= now; c->head++) {
+        const struct sent *s = &c->wire[c->head % QUEUE];
+        steady__window_answered(&c->window, s->ahead, now - s->since);
+        if (!counts(now)) continue;
+        outcome.in_time += now < s->deadline;
+        outcome.late += now >= s->deadline;
+    }
+}
+
+static void write_requests(struct client *c, steady_us now) {
+    if (c->first == c->last) return;
+    const struct sent *oldest = &c->wire[c->head % QUEUE];
+    const bool idle = c->head == c->tail;
+    const steady_us age = idle ? 0 : now - oldest->since;
+    steady__window_look(&c->window, c->head, c->tail, idle ? 0 : oldest->ahead, age);
+    if (counts(now) && c->window.size < outcome.smallest) outcome.smallest = c->window.size;
+    for (; c->first < c->last; c->first++) {
+        const steady_us deadline = c->waiting[c->first % QUEUE] + scene->timeout;
+        const uint32_t ahead = (uint32_t)(c->tail - c->head);
+        c->window.limits = ahead >= c->window.size;
+        if (c->window.limits) return;
+        if (now + steady__window_reckon(&c->window, age) >= deadline)
+            outcome.unasked += counts(now);
+        else
+            c->wire[c->tail++ % QUEUE] = (struct sent){now, deadline, reply_at(now), ahead};
+    }
+}
+
+static void ask(struct client *c, steady_us now) {
+    for (c->owed += scene->asked / scene->clients * (double)scene->turn / 1e6; c->owed >= 1; c->owed--) {
+        outcome.asked += counts(now);
+        if (c->last - c->first + c->tail - c->head < QUEUE)
+            c->waiting[c->last++ % QUEUE] = now;
+        else
+            outcome.unasked += counts(now);
+    }
+}
+
+static void play(const struct scene *what) {
+    scene = what;
+    server_free = 0;
+    outcome = (struct outcome){.smallest = UINT32_MAX};
+    all = calloc((size_t)scene->clients, sizeof *all);
+    assert_non_null(all);
+    for (int i = 0; i < scene->clients; i++)
+        steady__window_open(&all[i].window, scene->timeout, scene->round_trip + scene->turn);
+    for (steady_us now = 0; now < SECONDS * STEADY_SECOND; now += 100) {
+        for (int i = 0; i < scene->clients; i++) {
+            if ((now + 100 * i) % scene->turn != 0 || now < i * scene->apart) continue;
+            read_replies(&all[i], now);
+            ask(&all[i], now);
+            write_requests(&all[i], now);
+        }
+    }
+    free(all);
+    print_message("# %lu asked: %lu answered in time, %lu late, %lu not sent; smallest window %u\n", outcome.asked,
+                  outcome.in_time, outcome.late, outcome.unasked, outcome.smallest);
+}
+
+/* Of what the server can do in the seconds that count, and of what is asked, in percent. */
+static double busy(void) { return 100 * (double)outcome.in_time / (scene->served * (SECONDS - 1)); }
+static double in_time(void) { return 100 * (double)outcome.in_time / (double)outcome.asked; }
+static double late(void) { return 100 * (double)outcome.late / (double)outcome.asked; }
+
+static void assert_nothing_missed(struct scene what) {
+    play(&what);
+    assert_true(in_time() > 99 && late() < 0.2);
+}
+
+static void assert_busy(struct scene what, int percent) {
+    play(&what);
+    assert_true(busy() > percent && late() < 2);
+}
+
+/* ---- Less than the server can do ---- */
+
+static void test_near_and_far(void **state) {
+    (void)state;
+    for (steady_us round_trip = 100; round_trip <= 85 * MS; round_trip += 5 * MS)
+        assert_nothing_missed((struct scene){1, 100 * MS, round_trip, MS, 40000, 50000, 0, 0, 0});
+}
+
+/* The program does something else for most of the time. */
+static void test_loop_away(void **state) {
+    (void)state;
+    for (steady_us turn = 10 * MS; turn <= 70 * MS; turn += 20 * MS)
+        assert_nothing_missed((struct scene){1, 100 * MS, 100, turn, 40000, 50000, 0, 0, 0});
+}
+
+static void test_several_clients(void **state) {
+    (void)state;
+    for (int clients = 2; clients <= 32; clients *= 2)
+        assert_nothing_missed((struct scene){clients, 100 * MS, 100, MS, 40000, 50000, 0, 0, 0});
+}
+
+/* Of what was asked meanwhile, no more is lost than what could not be done. */
+static void test_frozen(void **state) {
+    (void)state;
+    play(&(struct scene){1, 100 * MS, 100, MS, 40000, 50000, 60 * MS, 0, 0});
+    assert_true(in_time() > 98);
+    play(&(struct scene){1, 100 * MS, 100, MS, 40000, 50000, 300 * MS, 0, 0});
+    assert_true(in_time() > 88 && late() < 1);
+}
+
+/* ---- More than the server can do ---- */
+
+static void test_more_and_more(void **state) {
+    (void)state;
+    for (double asked = 51000; asked < 2000000; asked *= 1.5)
+        assert_busy((struct scene){1, 100 * MS, 100, MS, asked, 50000, 0, 0, 0}, 98);
+}
+
+static void test_slow_servers(void **state) {
+    (void)state;
+    for (double served = 100000; served > 1000; served /= 2)
+        assert_busy((struct scene){1, 100 * MS, 100, MS, 4 * served, served, 0, 0, 0}, 98);
+    assert_busy((struct scene){1, 100 * MS, 100, MS, 10000, 500, 0, 0, 0},
+                80); /* LEAST take more than half the timeout */
+}
+
+static void test_short_and_long_timeouts(void **state) {
+    (void)state;
+    for (steady_us timeout = 5 * MS; timeout < 2 * STEADY_SECOND; timeout *= 2)
+        assert_busy((struct scene){1, timeout, 100, 200, 150000, 50000, 0, 0, 0}, 95);
+}
+
+static void test_overloaded_from_afar(void **state) {
+    (void)state;
+    for (steady_us round_trip = 5 * MS; round_trip <= 70 * MS; round_trip += 5 * MS)
+        assert_busy((struct scene){1, 100 * MS, round_trip, MS, 100000, 50000, 0, 0, 0}, 90);
+}
+
+static void test_overloaded_by_many(void **state) {
+    (void)state;
+    for (int clients = 2; clients <= 32; clients *= 2)
+        assert_busy((struct scene){clients, 100 * MS, 100, MS, 150000, 50000, 0, 0, 0}, 95);
+}
+
+/* Each finds the queues of those before it, and takes them for what the network does. */
+static void test_one_after_the_other(void **state) {
+    (void)state;
+    for (steady_us round_trip = 100; round_trip <= 40 * MS; round_trip += 13 * MS)
+        assert_busy((struct scene){16, 100 * MS, round_trip, MS, 800000, 50000, 0, 0, 200 * MS}, 75);
+}
+
+static void test_overloaded_while_frozen(void **state) {
+    (void)state;
+    assert_busy((struct scene){1, 100 * MS, 100, MS, 150000, 50000, 300 * MS, 0, 0}, 85);
+}
+
+/* From a third of what it can do to three times as much, and so on. */
+static void test_slower_all_at_once(void **state) {
+    (void)state;
+    for (unsigned by = 2; by <= 16; by *= 2) {
+        play(&(struct scene){1, 100 * MS, 100, MS, 40000, 50000, 0, by, 0});
+        const double can = 500e-3 * 40000 + 2.5 * (50000.0 / by < 40000 ? 50000.0 / by : 40000);
+        print_message("# of %.0f\n", can);
+        assert_true((double)outcome.in_time > 0.95 * can && late() < 1);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_near_and_far),
+        cmocka_unit_test(test_loop_away),
+        cmocka_unit_test(test_several_clients),
+        cmocka_unit_test(test_frozen),
+        cmocka_unit_test(test_more_and_more),
+        cmocka_unit_test(test_slow_servers),
+        cmocka_unit_test(test_short_and_long_timeouts),
+        cmocka_unit_test(test_overloaded_from_afar),
+        cmocka_unit_test(test_overloaded_by_many),
+        cmocka_unit_test(test_one_after_the_other),
+        cmocka_unit_test(test_overloaded_while_frozen),
+        cmocka_unit_test(test_slower_all_at_once),
+    };
+    return cmocka_run_group_tests_name("window", tests, NULL, NULL);
+}
