@@ -284,11 +284,11 @@ typedef struct steady_stats {
     uint64_t allowed;      /* verdicts with success */
     uint64_t denied;       /* verdicts without, the blocked included */
     uint64_t blocked;      /* of these, because the key was blocked or became so */
-    uint64_t unavailable;  /* ended without a verdict, nothing charged: every error but the next, and what was turned
-                              away at once as STEADY_OVERLOADED or STEADY_NO_MEMORY */
-    uint64_t unknown;      /* ended without a verdict, perhaps charged */
-    uint64_t overflowed;   /* embedded: decisions on an overflow bucket, which the new keys of a limit share where the
-                              neighbourhood is full */
+    uint64_t unavailable;  /* ended without a verdict, nothing charged: every error but the next two, and what was
+                              turned away at once as STEADY_OVERLOADED or STEADY_NO_MEMORY */
+    uint64_t unknown;      /* ended without a verdict, perhaps charged: as STEADY_UNKNOWN or STEADY_CANCELLED */
+    uint64_t overflowed;   /* embedded: decisions on an overflow bucket, which new keys of limits that leak at the same
+                              rate share where the neighbourhood is full */
     uint64_t clock_steps;  /* buckets found ahead of the store's clock; those the module finds are in INFO steady */
     uint64_t reconnects;   /* connections made after the first */
     uint64_t script_loads; /* SCRIPT LOADs sent */

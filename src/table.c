@@ -31,10 +31,11 @@
  * tentative and first, and B is killed; or tentative and second, and A is killed. The swaps are full barriers and the
  * loads sequentially consistent for the sake of this argument. Two who know A both try to confirm it, and one fails.
  *
- * FULL NEIGHBOURHOODS. The keys of a limit that find all sixteen slots live share an overflow bucket. It is one more
- * key, whose tag is a fingerprint of the limit and whose slot is one of a block of overflow slots, taken and given up
- * as above. So no limit leaks what another has let in. Where every slot of the block is live and another limit's, the
- * answer is a denial until the first of them is free; nothing is written.
+ * FULL NEIGHBOURHOODS. The keys that find all sixteen slots live share an overflow bucket, those of limits that leak
+ * alike. It is one more key, whose tag is a fingerprint of the rate of leaking and whose slot is one of a block of
+ * overflow slots, taken and given up as above. So no limit leaks faster what another has let in, and a key that is
+ * asked for with two capacities, or with a block and without, has one bucket. Where every slot of the block is live and
+ * another rate's, the answer is a denial until the first of them is free; nothing is written.
  *
  * When a slot is free again, nobody knows what the key has in the overflow bucket, so its own begins as that is. It is
  * read once more after the slot was claimed and before it is confirmed, and who has changed an overflow bucket looks
@@ -256,12 +257,13 @@ static inline struct steady__slot *overflow_block(const struct steady__place *ke
     return key->table->overflow + (size_t)scale(key->tag >> 32, blocks) * BLOCK;
 }
 
-/* Where the overflow bucket of a limit may be. */
+/* Where the overflow bucket of a limit may be: of all that leak alike, whatever their capacity and block. */
 static struct steady__place overflow_place(const struct steady__place *key, const struct steady__rate *rate) {
     static const unsigned char no_key[STEADY__SIPHASH_KEY];
+    const int64_t leak[2] = {rate->recharge, rate->drops};
     const uint32_t slots = key->table->overflow_slots;
     return (struct steady__place){.group = {overflow_block(key), NULL},
-                                  .tag = steady__siphash(no_key, rate, sizeof *rate).word[0] | 1,
+                                  .tag = steady__siphash(no_key, leak, sizeof leak).word[0] | 1,
                                   .slots = slots < BLOCK ? slots : BLOCK};
 }
 
@@ -406,7 +408,7 @@ static bool inherit_overflow(const struct steady__ask *ask, struct steady__bucke
     return true;
 }
 
-/* A key that has no bucket may have drops in the overflow bucket of its limit. False: that is none. */
+/* A key that has no bucket may have drops in the overflow bucket of its rate. False: that is none. */
 static inline bool inherit(const struct steady__ask *ask, struct steady__bucket *b) {
     return ask->place.table != NULL && has_overflowed(&ask->place) && inherit_overflow(ask, b);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The table in one thread and virtual time, full around a key: the bucket that is shared there, by each limit for
- * itself, and whom a slot goes to that is free again. */
+ * The table in one thread and virtual time, full around a key: the bucket that is shared there, by the limits of
+ * each rate for themselves, and whom a slot goes to that is free again. */
 #include "table_rig.h"
 
 /* ---- One limit ---- */
@@ -67,6 +67,31 @@ static void test_full_neighbourhood_keeps_limits_apart(void **state) {
     f.now += 3599 * SECOND;
     assert_true(ask(&f, neighbour(101), &login, 1).decision.success);
     assert_false(ask(&f, neighbour(101), &login, 1).decision.success);
+    tear_down(&f);
+}
+
+/* A key has one bucket, whatever capacity it is asked for with, and whether or not an overflow blocks it. */
+static void test_limits_of_one_rate_share(void **state) {
+    (void)state;
+    struct fixture f;
+    const struct steady__rate larger = {20, 3600 * SECOND, 1, 0};
+    set_up(&f, 512);
+    fill(&f, &filler);
+    for (int i = 1; i <= 5; i++)
+        assert_int_equal(ask(&f, neighbour(101), &login, 1).decision.level, i);
+    assert_false(ask(&f, neighbour(101), &blocking_login, 1).decision.success);
+    assert_int_equal(peek(&f, neighbour(101), &login).decision.blocked_for, 600 * SECOND);
+    assert_false(ask(&f, neighbour(101), &larger, 1).decision.success);
+    f.now += 600 * SECOND;
+    for (int i = 6; i <= 20; i++)
+        assert_int_equal(ask(&f, neighbour(101), &larger, 1).decision.level, i);
+    assert_false(ask(&f, neighbour(101), &larger, 1).decision.success);
+    assert_false(ask(&f, neighbour(101), &login, 1).decision.success);
+    for (uint64_t tag = 1; tag <= NEIGHBOURS; tag++)
+        reset(&f, neighbour(tag));
+    assert_int_equal(peek(&f, neighbour(101), &login).decision.level, 20);
+    assert_false(ask(&f, neighbour(101), &login, 1).decision.success);
+    assert_false(ask(&f, neighbour(101), &larger, 1).decision.success);
     tear_down(&f);
 }
 
@@ -326,6 +351,7 @@ int main(void) {
         cmocka_unit_test(test_full_neighbourhood_shares_one_bucket),
         cmocka_unit_test(test_overflow_bucket_blocks),
         cmocka_unit_test(test_full_neighbourhood_keeps_limits_apart),
+        cmocka_unit_test(test_limits_of_one_rate_share),
         cmocka_unit_test(test_limit_without_a_bucket_waits_for_one),
         cmocka_unit_test(test_any_mix_of_limits_keeps_each),
         cmocka_unit_test(test_drain_leaves_the_shared_bucket_alone),

@@ -23,7 +23,7 @@ static void step(void);
 static const struct steady__rate lasting = {CAPACITY, AGES, 1, 0};
 static const struct steady__rate fleeting = {1, 1, 1, 0};
 static const struct steady__rate lingering = {1, 12, 1, 0};
-static const struct steady__rate another = {1, AGES, 1, 0};
+static const struct steady__rate another = {1, AGES - 1, 1, 0};
 
 /* What is known of a key from outside. */
 struct account {
