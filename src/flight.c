@@ -27,9 +27,10 @@
 #include "survey.h"
 
 #define SLAB_TICKETS 32
-#define PORTION 1024 /* that are told how they failed before the loop goes on */
-#define KEY_NEAR 64  /* keys up to here need no memory of their own */
-#define TRIES_MAX 3  /* EVALSHA, EVALSHA, EVAL */
+#define PORTION 1024                  /* that are told how they failed before the loop goes on */
+#define AWAY (5 * STEADY_MILLISECOND) /* a loop that is so late was kept from running */
+#define KEY_NEAR 64                   /* keys up to here need no memory of their own */
+#define TRIES_MAX 3                   /* EVALSHA, EVALSHA, EVAL */
 
 enum errand {
     DECISION,
@@ -122,7 +123,7 @@ static void put_back(struct steady__flight *flight, struct ticket *ticket) {
 static void count(steady_stats *stats, const struct steady__call *call, const steady_result *result) {
     stats->in_flight--;
     if (call->verb == STEADY__RESET) return;
-    if (result->error == STEADY_UNKNOWN)
+    if (result->error == STEADY_UNKNOWN || result->error == STEADY_CANCELLED)
         stats->unknown++;
     else if (result->error != 0)
         stats->unavailable++;
@@ -209,10 +210,18 @@ static void expire(struct steady__flight *flight, steady_us until) {
         time_out(flight, TICKET(flight->due.next));
 }
 
+/* A loop may run timers before it looks at sockets. True: whose carrier cannot catch up is given a turn to read. */
+static bool lets_read(struct steady__flight *flight) {
+    const bool away = is_due(flight, steady__loop_now(&flight->loop) - AWAY);
+    flight->last_turn = flight->carrier_class->catch_up == NULL && away && !flight->last_turn;
+    if (flight->last_turn) steady__alarm_set(&flight->alarm, STEADY_MILLISECOND);
+    return flight->last_turn;
+}
+
 /* Where the loop was kept from running, the answers may be there, and are better than none. */
 static void alarmed(void *arg) {
     struct steady__flight *flight = arg;
-    if (steady__forked(flight->birthmark) || !steady__alarm_rang(&flight->alarm)) return;
+    if (steady__forked(flight->birthmark) || !steady__alarm_rang(&flight->alarm) || lets_read(flight)) return;
     steady_store *store = flight->store;
     steady__store_hold(store);
     if (flight->carrier_class->catch_up != NULL && is_due(flight, steady__loop_now(&flight->loop))) {

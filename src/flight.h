@@ -44,6 +44,7 @@ struct steady__flight {
     struct steady__slab *slabs;
     struct steady__alarm alarm;
     bool closed;
+    bool last_turn; /* has been given: see flight.c */
     struct steady__late late;
     bool surveyed; /* the server has been asked for its settings */
     steady_stats stats;

@@ -199,7 +199,7 @@ static void tally(const struct decision *d, const steady_result *r) {
     stats->in_flight--;
     if (d->error == 0) stats->clock_steps += d->stepped;
     if (d->verb == STEADY__RESET) return;
-    if (d->error == STEADY_UNKNOWN)
+    if (may_have_been_charged(d->error))
         stats->unknown++;
     else if (d->error != 0)
         stats->unavailable++;
