@@ -18,6 +18,7 @@
 #include "error.h"
 #include "flight.h"
 #include "net.h"
+#include "notice.h"
 #include "script.h"
 
 #define TIMEOUT (100 * STEADY_MILLISECOND)
@@ -41,6 +42,7 @@ struct bridge {
     struct slot *spare;
     struct steady__dialect dialect;
     struct steady__circuit circuit;
+    struct steady__notice notice;
     __typeof__(((redisAsyncContext *)NULL)->ev) theirs; /* the adapter's hooks and their data */
 };
 
@@ -193,21 +195,13 @@ static void read_reply(const redisReply *reply, struct steady__reply *out) {
     }
 }
 
-static void tell_news(const struct steady__flight *flight, enum steady__circuit_news news, const char *why) {
-    char text[256];
-    if (news == STEADY__CIRCUIT_CLOSED) tell(flight, STEADY_LOG_INFO, "the server decides again");
-    if (news != STEADY__CIRCUIT_OPENED) return;
-    snprintf(text, sizeof text, "the server decides nothing for now: %s", why);
-    tell(flight, STEADY_LOG_WARNING, text);
-}
-
 /* The log may do anything, so it is told when all else is done; the request, too, has ended by then, or gone on. */
 static void hand_over(struct bridge *bridge, struct steady__request *request, const redisReply *reply) {
     struct steady__reply read;
     char why[160] = "";
-    enum steady__circuit_news news = STEADY__CIRCUIT_AS_BEFORE;
+    enum steady__circuit_news news = STEADY__CIRCUIT_NOTHING;
     read_reply(reply, &read);
-    if (request->key != NULL && (bridge->circuit.open || read.kind == STEADY__REPLY_ERROR))
+    if (request->key != NULL)
         news = steady__circuit_heard(&bridge->circuit, &read, &bridge->flight->loop, why, sizeof why);
     const enum steady__heed heed = steady__flight_owner.answered(bridge->flight, request, &bridge->dialect, &read);
     /* To find the primary is for whoever owns the connection. */
@@ -220,8 +214,8 @@ static void hand_over(struct bridge *bridge, struct steady__request *request, co
     if (bridge->flight == NULL) return; /* closed by the callback */
     if (heed == STEADY__HEED_UNTRUSTED)
         tell_lost(bridge->flight, "the server answers with what is no answer");
-    else
-        tell_news(bridge->flight, news, why);
+    else if (heed == STEADY__HEED_NOTHING)
+        steady__notice_heard(&bridge->notice, &bridge->flight->loop, news, why);
 }
 
 /* reply is NULL when the context goes away. A command of one that never connected was not sent. */
@@ -379,6 +373,8 @@ int steady_store_attach(steady_store **store, struct redisAsyncContext *context,
     bridge->holders = 1;
     bridge->flight = &s->flight;
     bridge->circuit.net = &steady__net_system;
+    bridge->notice.log = options->log;
+    bridge->notice.log_data = options->log_data;
     s->flight.carrier = bridge;
     take_over(bridge, context);
     *store = &s->head;

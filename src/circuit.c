@@ -34,14 +34,17 @@ static void pause_for_a_while(struct steady__circuit *circuit, const steady_loop
 
 enum steady__circuit_news steady__circuit_heard(struct steady__circuit *circuit, const struct steady__reply *reply,
                                                 const steady_loop *loop, char *why, size_t why_size) {
-    const bool was_open = circuit->open;
-    circuit->open = steady__reply_refuses(reply, STEADY__REFUSAL_NOT_NOW);
-    if (!circuit->open) return was_open ? STEADY__CIRCUIT_CLOSED : STEADY__CIRCUIT_AS_BEFORE;
-    pause_for_a_while(circuit, loop);
-    if (was_open) return STEADY__CIRCUIT_AS_BEFORE;
+    const bool error = reply->kind == STEADY__REPLY_ERROR, was_open = circuit->open;
+    const enum steady__refusal refusal =
+        error ? steady__script_refusal(reply->text, reply->text_len) : STEADY__REFUSAL_OTHER;
+    circuit->open = refusal == STEADY__REFUSAL_NOT_NOW;
+    if (!error) return STEADY__CIRCUIT_DECIDES;
+    if (circuit->open) pause_for_a_while(circuit, loop);
+    const bool refuses = refusal == STEADY__REFUSAL_WAIT || refusal == STEADY__REFUSAL_AUTH;
+    if (!refuses && (!circuit->open || was_open)) return STEADY__CIRCUIT_NOTHING;
     const char *space = memchr(reply->text, ' ', reply->text_len); /* what follows may hold what the server was sent */
     steady__printable(why, why_size, reply->text, space != NULL ? (size_t)(space - reply->text) : reply->text_len);
-    return STEADY__CIRCUIT_OPENED;
+    return refuses ? STEADY__CIRCUIT_REFUSES : STEADY__CIRCUIT_OPENED;
 }
 
 bool steady__circuit_holds(struct steady__circuit *circuit, const steady_loop *loop) {

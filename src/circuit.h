@@ -19,9 +19,13 @@ steady_us steady__circuit_jitter(const struct steady__circuit *circuit, steady_u
 /* An attempt to connect came to nothing: how long to rest before the next. refused: the server will not have us. */
 steady_us steady__circuit_failed(struct steady__circuit *circuit, bool refused);
 
-/* What the reply to a decision says of that. OPENED, and `why` in a word: the server has begun to decide nothing;
- * CLOSED: that has ended. */
-enum steady__circuit_news { STEADY__CIRCUIT_AS_BEFORE, STEADY__CIRCUIT_OPENED, STEADY__CIRCUIT_CLOSED };
+/* What the reply to a decision says of the server, with `why` in a word: */
+enum steady__circuit_news {
+    STEADY__CIRCUIT_NOTHING, /* or nothing new */
+    STEADY__CIRCUIT_DECIDES,
+    STEADY__CIRCUIT_OPENED,  /* it has begun to decide nothing */
+    STEADY__CIRCUIT_REFUSES, /* this one, for a reason that is not its key's */
+};
 enum steady__circuit_news steady__circuit_heard(struct steady__circuit *circuit, const struct steady__reply *reply,
                                                 const steady_loop *loop, char *why, size_t why_size);
 

@@ -37,13 +37,13 @@
 #include "circuit.h"
 #include "error.h"
 #include "notice.h"
+#include "primacy.h"
 #include "script.h"
 
 #define STALL_TIMEOUTS 4
 #define STALL_LEAST (100 * STEADY_MILLISECOND)
 #define REDIAL_SPREAD (10 * STEADY_MILLISECOND) /* the clients of a server that hangs up on all of them */
 #define PATIENCE_LEAST (250 * STEADY_MILLISECOND)
-#define DOUBT STEADY_SECOND
 #define PORTION 262144 /* bytes that are read before the loop goes on: a map of a cluster may have millions */
 #define NAME_PATIENCE (10 * STEADY_SECOND) /* a resolver asks its second server after five */
 
@@ -58,12 +58,11 @@ struct steady__link {
     bool answered; /* this connection has had a reply */
     bool leaving;  /* this connection is to be left once the wire is idle */
     bool moved;    /* because the server is elsewhere */
-    bool doubtful; /* the last server met was no primary */
     struct steady__dialect dialect;
     int down_error; /* what a request ends as while not hopeful */
     struct steady__circuit circuit;
+    struct steady__primacy primacy;
     uint64_t connections;
-    steady_us up_since;
     steady_us quiet_since; /* last byte, or the first request after nothing was unanswered */
     struct steady__list waiting;
     struct steady__list casualties;                      /* written, and lost; being handed back */
@@ -81,14 +80,13 @@ struct steady__link {
 
 static steady_us now(const struct steady__link *link) { return steady__loop_now(&link->with.loop); }
 
+static steady_us longer(steady_us a, steady_us b) { return a > b ? a : b; }
+
 static steady_us stall_time(const struct steady__link *link) {
-    const steady_us stall = STALL_TIMEOUTS * link->with.timeout;
-    return stall > STALL_LEAST ? stall : STALL_LEAST;
+    return longer(STALL_TIMEOUTS * link->with.timeout, STALL_LEAST);
 }
 
-static steady_us patience(const struct steady__link *link) {
-    return stall_time(link) > PATIENCE_LEAST ? stall_time(link) : PATIENCE_LEAST;
-}
+static steady_us patience(const struct steady__link *link) { return longer(stall_time(link), PATIENCE_LEAST); }
 
 static bool is_greeting(const struct steady__link *link, const struct steady__request *request) {
     return request >= link->greetings && request < link->greetings + STEADY__GREETINGS;
@@ -192,16 +190,11 @@ static bool awaits(const struct steady__link *link) {
 
 /* ---- Writing ---- */
 
-/* ASKING lets a server of a cluster answer the next command for a slot that it is only about to get. Whatever it is
- * answered with itself, nobody wants to know. */
-static const char asking[] = "*1\r\n$6\r\nASKING\r\n";
-#define ASKING_LEN (sizeof asking - 1)
-
 /* ASKING goes with its command or not at all: the next command would be taken for it. */
 static bool encode_next(struct steady__link *link, steady_us reckons) {
     struct steady__request *request = REQUEST(link->waiting.next);
     if (steady__wire_idle(&link->wire) && steady__wire_unread(&link->wire)) return false; /* or that would answer it */
-    const size_t ahead = request->asking ? ASKING_LEN : 0;
+    const size_t ahead = request->asking ? sizeof STEADY__ASKING - 1 : 0;
     char *room = steady__wire_room(&link->wire, ahead > 0 ? 2 : 1, ahead + STEADY__REQUEST_MAX);
     if (room == NULL) return false;
     if (steady__wire_idle(&link->wire)) link->quiet_since = link->wire.clock;
@@ -209,7 +202,7 @@ static bool encode_next(struct steady__link *link, steady_us reckons) {
     steady__list_remove(&request->place);
     const size_t len = link->with.owner_class->encode(link->with.owner, request, &link->dialect, room + ahead);
     if (len == 0) return true;
-    memcpy(room, asking, ahead);
+    memcpy(room, STEADY__ASKING, ahead);
     if (ahead > 0) steady__wire_put(&link->wire, NULL, ahead);
     steady__wire_put(&link->wire, request, len);
     return true;
@@ -241,21 +234,18 @@ static void flush(struct steady__link *link) {
 static void is_up(struct steady__link *link) {
     link->state = UP;
     link->hopeful = true;
-    link->up_since = now(link);
+    link->primacy.since = now(link);
     steady__alarm_stop(&link->alarm);
-}
-
-static enum steady__role role(const struct steady__link *link) {
-    return link->doubtful && link->with.role == STEADY__ROLE_ANY ? STEADY__ROLE_PRIMARY : link->with.role;
 }
 
 static void greeted(struct steady__link *link, enum steady__greeting which, const struct steady__reply *reply) {
     char why[160];
-    switch (steady__greeting_heard(which, link->with.url, role(link), reply, why, sizeof why)) {
+    switch (
+        steady__greeting_heard(which, link->with.url, steady__primacy_role(&link->primacy), reply, why, sizeof why)) {
     case STEADY__WELCOME_NOT_NOW: drop(link, STEADY_UNAVAILABLE, true, why); return;
     case STEADY__WELCOME_NEVER: drop(link, STEADY_REFUSED, true, why); return;
     case STEADY__WELCOME:
-        if (which == STEADY__GREETING_ROLE) link->doubtful = false;
+        if (which == STEADY__GREETING_ROLE) steady__primacy_vouched(&link->primacy);
         break;
     case STEADY__WELCOME_UNSURE: break;
     }
@@ -278,26 +268,23 @@ static void begin_to_leave(struct steady__link *link) {
 static void not_primary(struct steady__link *link, struct steady__request *request) {
     steady__list_append(&link->waiting, &request->place);
     if (link->leaving) return;
-    link->answered = !link->doubtful; /* so that it is made again at once, or not */
-    link->doubtful = true;
+    link->answered = steady__primacy_refuted(&link->primacy, now(link)); /* so that it is made again at once, or not */
     begin_to_leave(link);
 }
 
 /* ---- What replies mean ---- */
 
-static void answered_well(struct steady__link *link, bool decided) {
-    if (link->doubtful && !link->leaving && now(link) - link->up_since >= DOUBT) link->doubtful = false;
-    if (link->doubtful) return;
+static void answered_well(struct steady__link *link) {
+    if (link->leaving ? link->primacy.doubtful : !steady__primacy_upheld(&link->primacy, link->wire.clock)) return;
     link->answered = true;
     link->circuit.failures = 0;
-    if (decided && !link->circuit.open) steady__notice_back(&link->notice);
 }
 
 /* request: NULL where the reply was nobody's, or no reply. full: why nobody is let in, where that is what it says. */
 static void heed(struct steady__link *link, enum steady__heed what, struct steady__request *request, const char *full) {
     switch (what) {
     case STEADY__HEED_NOTHING:
-    case STEADY__HEED_AGAIN: answered_well(link, what == STEADY__HEED_NOTHING); break;
+    case STEADY__HEED_AGAIN: answered_well(link); break;
     case STEADY__HEED_UNTRUSTED:
         link->answered = false;
         if (request != NULL && request->key != NULL) put_aside(link, request, true);
@@ -309,24 +296,31 @@ static void heed(struct steady__link *link, enum steady__heed what, struct stead
 }
 
 /* Only a decision shows whether the server makes any: some questions are answered while it does not. */
-static bool opens_circuit(struct steady__link *link, const struct steady__request *request,
-                          const struct steady__reply *reply, char text[160]) {
-    if (request != NULL && request->key == NULL) return false;
-    if (!link->circuit.open && reply->kind != STEADY__REPLY_ERROR) return false;
-    return steady__circuit_heard(&link->circuit, reply, &link->with.loop, text, 160) == STEADY__CIRCUIT_OPENED;
+static enum steady__circuit_news news_of(struct steady__link *link, const struct steady__request *request,
+                                         const struct steady__reply *reply, char word[64]) {
+    if (request != NULL && request->key == NULL) return STEADY__CIRCUIT_NOTHING;
+    if (reply->kind == STEADY__REPLY_ERROR || link->circuit.open)
+        return steady__circuit_heard(&link->circuit, reply, &link->with.loop, word, 64);
+    return request != NULL ? STEADY__CIRCUIT_DECIDES : STEADY__CIRCUIT_NOTHING;
 }
 
 /* The log is told last: it may run the loop, and what has not ended by then may end in there. */
 static void replied(struct steady__link *link, struct steady__request *request, const struct steady__reply *reply) {
-    char text[160];
+    char word[64];
     const uint64_t epoch = link->epoch;
-    const bool opens = opens_circuit(link, request, reply, text);
+    const enum steady__circuit_news news = news_of(link, request, reply, word);
     const char *full = steady__greeting_turned_away(reply);
     enum steady__heed what = STEADY__HEED_NOTHING;
     if (request != NULL) what = link->with.owner_class->answered(link->with.owner, request, &link->dialect, reply);
     if (full != NULL && what == STEADY__HEED_NOTHING) what = STEADY__HEED_NOT_LET_IN;
     if (link->epoch == epoch && (request != NULL || full != NULL)) heed(link, what, request, full);
-    if (link->epoch == epoch && opens) steady__notice_away(&link->notice, "the server decides nothing for now", text);
+    if (link->epoch == epoch && what == STEADY__HEED_NOTHING && !link->primacy.doubtful)
+        steady__notice_heard(&link->notice, &link->with.loop, news, word);
+}
+
+/* Replies may be there that the loop does not know of. */
+static bool has_more(const struct steady__link *link) {
+    return steady__wire_unread(&link->wire) || steady__wire_pending(&link->wire);
 }
 
 /* False once the connection is gone, or, where a callback has forked, the parent's. */
@@ -336,6 +330,8 @@ static bool take_replies(struct steady__link *link) {
     const uint64_t epoch = link->epoch;
     int got;
     while ((got = steady__wire_next(&link->wire, &reply, &request)) > 0) {
+        if (has_more(link))
+            steady__watch_want(&link->watch, STEADY_READABLE | STEADY_WRITABLE); /* a callback may wait */
         if (request != NULL && is_greeting(link, request))
             greeted(link, (enum steady__greeting)(request - link->greetings), &reply);
         else
@@ -377,8 +373,8 @@ static void ready(void *arg, int events) {
     if (!enter(link)) return;
     const uint64_t epoch = link->epoch;
     if (steady__wire_unread(&link->wire)) (void)take_replies(link); /* a callback of one before runs the loop */
-    if (link->epoch == epoch && ((events & STEADY_READABLE) != 0 || link->wire.broken != 0))
-        read_replies(link, PORTION);
+    const bool more = (events & STEADY_READABLE) != 0 || steady__wire_pending(&link->wire);
+    if (link->epoch == epoch && (more || link->wire.broken != 0)) read_replies(link, PORTION);
     if (link->epoch == epoch && link->wire.broken != 0) lost(link, link->wire.broken);
     leave(link);
 }
@@ -396,7 +392,8 @@ static void greet(struct steady__link *link) {
     link->greetings_due = 0;
     for (int i = 0; i < STEADY__GREETINGS; i++) {
         char *room = steady__wire_room(&link->wire, 1, STEADY__REQUEST_MAX);
-        const size_t len = steady__greeting_say(room, (enum steady__greeting)i, link->with.url, role(link));
+        const size_t len =
+            steady__greeting_say(room, (enum steady__greeting)i, link->with.url, steady__primacy_role(&link->primacy));
         if (len == 0) continue;
         link->greetings[i].nested = i == STEADY__GREETING_ROLE;
         steady__wire_put(&link->wire, &link->greetings[i], len);
@@ -410,7 +407,7 @@ static void connected(struct steady__link *link, const struct steady__dialed *di
     link->wire.clock = now(link);
     link->epoch++;
     link->connections++;
-    link->answered = link->leaving = link->moved = link->circuit.open = false;
+    link->answered = link->leaving = link->moved = link->circuit.open = link->primacy.vouched = false;
     link->dialect = steady__dialect_anew(&link->dialect);
     if (steady__watch_start(&link->watch, &link->with.loop, dialed->fd, STEADY_READABLE, ready, link) != 0) {
         drop(link, STEADY_UNAVAILABLE, true, "no memory to watch a socket");
@@ -460,6 +457,8 @@ static void alarmed(void *arg) {
     struct steady__link *link = arg;
     if (!enter(link)) return;
     const bool due = steady__alarm_rang(&link->alarm);
+    hand_back(link, &link->casualties, true); /* where a callback of one of them runs the loop */
+    hand_back(link, &link->rejects, false);
     if (due && link->state == RESTING)
         begin(link);
     else if (due && (link->state == GREETING || link->state == UP))
@@ -508,7 +507,7 @@ int steady__link_submit(struct steady__link *link, struct steady__request *reque
     request->lost = false;
     steady__list_append(&link->waiting, &request->place);
     if (link->state != UP) return 0;
-    const bool unread = steady__wire_unread(&link->wire);
+    const bool unread = has_more(link);
     if (steady__wire_idle(&link->wire) && !unread)
         flush(link);
     else if ((link->depth == 0 || unread) && !steady__wire_full(&link->wire))
@@ -549,6 +548,7 @@ struct steady__link *steady__link_open(const struct steady__link_options *option
     link->hopeful = true;
     link->down_error = STEADY_UNAVAILABLE;
     link->circuit.net = options->net;
+    link->primacy.wanted = options->role;
     steady__list_init(&link->waiting);
     steady__list_init(&link->casualties);
     steady__list_init(&link->rejects);
@@ -565,7 +565,7 @@ struct steady__link *steady__link_open(const struct steady__link_options *option
                                        .unanswered = stall_time(link),
                                        .done = dialed,
                                        .arg = link};
-    const uint32_t slots = options->max_unanswered > STEADY__GREETINGS ? options->max_unanswered : STEADY__GREETINGS;
+    const uint32_t slots = (uint32_t)longer(options->max_unanswered, STEADY__GREETINGS);
     if (steady__wire_init(&link->wire, options->net, slots) == 0 &&
         steady__alarm_new(&link->alarm, &link->with.loop, alarmed, link) == 0 && steady__dial_init(&link->dial) == 0) {
         rest(link, 0);

@@ -4,6 +4,10 @@
 
 #include <stdio.h>
 
+#include "loop.h"
+
+#define TOLD_EVERY (60 * STEADY_SECOND)
+
 void steady__notice_place(struct steady__notice *notice, const struct steady__url *url) {
     steady__url_name(notice->where, sizeof notice->where, url);
 }
@@ -11,7 +15,8 @@ void steady__notice_place(struct steady__notice *notice, const struct steady__ur
 static void tell(struct steady__notice *notice, enum steady_log_level level, const char *what, const char *why) {
     char text[512];
     if (notice->log == NULL) return;
-    snprintf(text, sizeof text, "%s: %s%s%s", notice->where, what, *why != '\0' ? ": " : "", why);
+    snprintf(text, sizeof text, "%s%s%s%s%s", notice->where, *notice->where != '\0' ? ": " : "", what,
+             *why != '\0' ? ": " : "", why);
     notice->log(notice->log_data, level, text);
 }
 
@@ -21,8 +26,28 @@ void steady__notice_away(struct steady__notice *notice, const char *what, const 
     tell(notice, STEADY_LOG_WARNING, what, why);
 }
 
-void steady__notice_back(struct steady__notice *notice) {
-    if (!notice->away) return;
+static void refused(struct steady__notice *notice, steady_us now, const char *why) {
+    const bool told = notice->told_at != 0 && now - notice->told_at < TOLD_EVERY;
+    notice->refused_at = now;
+    if (notice->away || told) return;
+    notice->told_at = now;
+    steady__notice_away(notice, "decisions are refused", why);
+}
+
+static void back(struct steady__notice *notice, steady_us now) {
+    if (notice->refused_at != 0 && now - notice->refused_at < STEADY_SECOND) return;
     notice->away = false;
-    tell(notice, STEADY_LOG_INFO, "connected and answering again", "");
+    tell(notice, STEADY_LOG_INFO, "answering again", "");
+}
+
+void steady__notice_heard(struct steady__notice *notice, const steady_loop *loop, enum steady__circuit_news news,
+                          const char *why) {
+    switch (news) {
+    case STEADY__CIRCUIT_NOTHING: break;
+    case STEADY__CIRCUIT_DECIDES:
+        if (notice->away) back(notice, steady__loop_now(loop));
+        break;
+    case STEADY__CIRCUIT_OPENED: steady__notice_away(notice, "the server decides nothing for now", why); break;
+    case STEADY__CIRCUIT_REFUSES: refused(notice, steady__loop_now(loop), why); break;
+    }
 }

@@ -3,19 +3,25 @@
 #ifndef STEADY__NOTICE_H
 #define STEADY__NOTICE_H
 
+#include "circuit.h"
 #include "url.h"
 
 struct steady__notice {
     void (*log)(void *data, enum steady_log_level level, const char *text); /* NULL: nobody listens */
     void *log_data;
-    bool away;       /* the log has been told so */
-    char where[300]; /* the server, without a password */
+    bool away;                     /* the log has been told so */
+    steady_us refused_at, told_at; /* a decision was refused, last; and when the log was last told so; 0: never */
+    char where[300];               /* the server, without a password */
 };
 
 void steady__notice_place(struct steady__notice *notice, const struct steady__url *url);
 
 /* Each may end anything: a log is the caller's. */
 void steady__notice_away(struct steady__notice *notice, const char *what, const char *why);
-void steady__notice_back(struct steady__notice *notice);
+
+/* What the reply to a decision says. One may be refused while others are not: of that the log is told once a minute at
+ * most, and the server is back when a decision is made and none was refused for a second. */
+void steady__notice_heard(struct steady__notice *notice, const steady_loop *loop, enum steady__circuit_news news,
+                          const char *why);
 
 #endif

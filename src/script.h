@@ -45,6 +45,10 @@ bool steady__module_reply(const struct steady__call *call, const int64_t *values
 /* Whether an error reply says that the command is not for us: a right to it is missing, or to one inside the script. */
 bool steady__command_forbidden(const char *error, size_t len);
 
+/* Lets a server of a cluster answer the next command for a slot that it is only about to get. Whatever it is answered
+ * with itself, nobody wants to know. */
+#define STEADY__ASKING "*1\r\n$6\r\nASKING\r\n"
+
 /* What an error reply means for the decision it answers. In each case nothing was charged: the scripts write once,
  * last. */
 enum steady__refusal {

@@ -42,9 +42,10 @@ MAY_INCLUDE = {
     "dial": "fork loop net tls url",
     "greeting": "error reply url",
     "circuit": "error loop net reply",
+    "primacy": "greeting",
     "dialect": "store",
-    "notice": "url",
-    "link": "circuit dial dialect error fork greeting loop notice script url wire",
+    "notice": "circuit loop url",
+    "link": "circuit dial dialect error fork greeting loop notice primacy script url wire",
     "sentinel": "circuit error link script",
     "survey": "error reply",
     "flight": "error link script store survey",
@@ -52,7 +53,7 @@ MAY_INCLUDE = {
     "cluster": "sentinel flight link script siphash slots",
     "replica": "cluster error script",
     "store_redis": "replica cluster error flight script tls url",
-    "attach": "circuit error flight net script",
+    "attach": "circuit error flight net notice script",
     # the door
     "throttler": "error limit store",
 }

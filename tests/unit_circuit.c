@@ -161,6 +161,103 @@ static void test_new_connection_begins_anew(void **state) {
     assert_int_equal(log_lines.lines, 2); /* away, and back: what kept it away meanwhile is told once */
 }
 
+/* Questions are answered while it decides nothing: that is no news. */
+static void test_answers_that_are_no_decisions(void **state) {
+    char url[64];
+    struct tally tally = {0};
+    (void)state;
+    says("EVALSHA", VERDICT);
+    says("ROLE", "*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n");
+    snprintf(url, sizeof url, "redis://127.0.0.1:%d?peek=replica", fake_node_port(node));
+    client_open(url, TIMEOUT);
+    assert_int_equal(client_ask(), 0);
+    fake_node_says(node, "EVALSHA", LOADING, strlen(LOADING), 0);
+    fake_node_says(node, "EVALSHA", FAKE_HANG_UP, 0, 1);
+    assert_int_equal(client_ask(), STEADY_UNKNOWN);
+    run_for(poller, 1200 * MS); /* in which it is asked for its role */
+    assert_true(fake_node_heard(node, "ROLE") > 1);
+    assert_int_equal(log_lines.lines, 1);
+    ask_for(100 * MS, &tally);
+    assert_int_equal(log_lines.lines, 1);
+    says("EVALSHA", VERDICT);
+    run_for(poller, 110 * MS);
+    assert_int_equal(client_ask(), 0);
+    assert_int_equal(log_lines.lines, 2);
+}
+
+/* Also of what is refused the log hears twice, and not that a server that refuses is back. */
+static void test_refused(void **state) {
+    static const char *const refusals[] = {"-OOM command not allowed\r\n", "-NOPERM no\r\n", "-NOAUTH no\r\n"};
+    (void)state;
+    for (size_t i = 0; i < COUNT(refusals); i++) {
+        struct tally tally = {0};
+        memset(&log_lines, 0, sizeof log_lines);
+        says("EVALSHA", refusals[i]);
+        open_it();
+        ask_for(100 * MS, &tally);
+        assert_int_equal(tally.verdicts, 0);
+        assert_int_equal(log_lines.lines, 1);
+        assert_int_equal(log_lines.warnings, 1);
+        assert_non_null(strstr(log_lines.last, "decisions are refused: "));
+        fake_node_says(node, "EVALSHA", FAKE_HANG_UP, 0, 1);
+        ask_for(300 * MS, &tally);
+        assert_int_equal(log_lines.lines, 1);
+        says("EVALSHA", VERDICT);
+        run_for(poller, 1100 * MS);
+        assert_int_equal(client_ask(), 0);
+        assert_int_equal(log_lines.lines, 2);
+        client_close();
+    }
+}
+
+static void refuse_every_other(int times) {
+    for (int i = 0; i < times; i++) {
+        fake_node_says_nothing_more(node);
+        says("EVALSHA", i % 2 == 0 ? VERDICT : "-NOPERM no\r\n");
+        assert_int_equal(client_ask(), i % 2 == 0 ? 0 : STEADY_REFUSED);
+    }
+}
+
+/* Where one key is refused and another is not, the log hears of it once in a long while. */
+static void test_refused_now_and_then(void **state) {
+    (void)state;
+    open_it();
+    refuse_every_other(100);
+    assert_int_equal(log_lines.lines, 1);
+    run_for(poller, 1100 * MS);
+    refuse_every_other(100);
+    assert_int_equal(log_lines.lines, 2);
+}
+
+/* A probe that is not answered lets no other pass before its time. */
+static void test_probe_without_an_answer(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    fake_node_says(node, "EVALSHA", FAKE_SILENCE, 0, 0);
+    fake_node_says(node, "EVALSHA", LOADING, strlen(LOADING), 1);
+    open_it();
+    assert_int_equal(client_ask(), STEADY_UNAVAILABLE);
+    const steady_us begin = now_us();
+    ask_for(300 * MS, &tally);
+    const steady_us time = now_us() - begin;
+    assert_between(tally.errors[-STEADY_UNKNOWN], 1, 2 + PROBES_A_SECOND * time / STEADY_SECOND);
+}
+
+/* After an outage the next loss is one of a server that was there: what is asked meanwhile waits. */
+static void test_lost_after_an_outage(void **state) {
+    (void)state;
+    says("EVALSHA", VERDICT);
+    fake_node_says(node, "EVALSHA", FAKE_HANG_UP, 0, 1);
+    fake_node_says(node, "EVALSHA", VERDICT, strlen(VERDICT), 1);
+    fake_node_says(node, "EVALSHA", FAKE_HANG_UP, 0, 1);
+    open_it();
+    assert_int_equal(client_ask(), STEADY_UNKNOWN); /* an attempt that came to nothing */
+    run_for(poller, 200 * MS);
+    assert_int_equal(client_ask(), 0);
+    assert_int_equal(client_ask(), STEADY_UNKNOWN);
+    assert_int_equal(client_ask(), 0);
+}
+
 static void test_blocking_calls(void **state) {
     steady_result r;
     (void)state;
@@ -206,6 +303,11 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_probe_loads_the_script, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_loading_without_the_module, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_new_connection_begins_anew, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_answers_that_are_no_decisions, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_refused_now_and_then, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_probe_without_an_answer, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_lost_after_an_outage, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_blocking_calls, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_closed_by_the_log, set_up, tear_down),
     };

@@ -2,6 +2,7 @@
  * A link whose server says that it is no primary, or comes and goes: what is sent again, and how often it connects. */
 #include "client.h"
 
+#include "fake_node.h"
 #include "fake_server.h"
 
 #define TIMEOUT (200 * MS)
@@ -243,6 +244,31 @@ static void test_backoff_begins_anew(void **state) {
     assert_true(least < 200 * MS); /* not the 250 to 500 that were next */
 }
 
+/* One that says it is a primary and refuses as a replica does: a proxy may. */
+static void test_a_primary_that_is_none(void **state) {
+    struct fake_node *node = fake_node_start(false);
+    struct tally tally = {0};
+    (void)state;
+    fake_node_says(node, "EVALSHA", "-READONLY no\r\n", 0, 0);
+    fake_node_says(node, "ROLE", MASTER, 0, 0);
+    client_open_at(fake_node_port(node), 100 * MS);
+    for (const steady_us end = now_us() + 2 * STEADY_SECOND; now_us() < end;) {
+        consume_counted(throttler, "k", 1, &tally);
+        run_for(poller, 10 * MS);
+    }
+    run_until_done(poller, &tally, STEADY_SECOND);
+    print_message("%u connections\n", fake_node_accepted(node));
+    assert_between(fake_node_accepted(node), 3, 20);
+    assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.submitted);
+    fake_node_says(node, "EVALSHA", ":3600000000\r\n", 0, 0);
+    for (const steady_us end = now_us() + STEADY_SECOND; client_ask() != 0;) {
+        assert_true(now_us() < end);
+        run_for(poller, 10 * MS);
+    }
+    client_close();
+    fake_node_stop(node);
+}
+
 int main(void) {
 #define WITH_POLLER(test) cmocka_unit_test_setup_teardown(test, client_set_up, tear_down)
     const struct CMUnitTest tests[] = {
@@ -250,6 +276,7 @@ int main(void) {
         WITH_POLLER(test_peek_behind_the_refusal),       WITH_POLLER(test_a_replica_is_not_used),
         WITH_POLLER(test_replica_of_unknown_role),       WITH_POLLER(test_unknown_role_is_believed_in_the_end),
         WITH_POLLER(test_a_replica_that_stalls_is_left), WITH_POLLER(test_backoff_begins_anew),
+        WITH_POLLER(test_a_primary_that_is_none),
     };
     return cmocka_run_group_tests_name("failover", tests, NULL, NULL);
 }

@@ -120,6 +120,61 @@ static void test_asked_before_unread_replies(void **state) {
     assert_true(inner.slowest < STEADY_SECOND);
 }
 
+static steady_us waited;
+
+static void awaits_the_next(const steady_result *result, void *data) {
+    ended(result, data);
+    const steady_us since = now_us();
+    while (called[1] == 0 && now_us() < since + 5 * STEADY_SECOND)
+        run_for(poller, MS);
+    waited = now_us() - since;
+}
+
+/* The callback of a reply waits for another one that has been read with it. */
+static void test_awaited_behind_its_own_reply(void **state) {
+    (void)state;
+    fake_node_says(node, "EVALSHA", VERDICT, 0, 0);
+    client_open_at(fake_node_port(node), 2 * STEADY_SECOND);
+    run_for(poller, 20 * MS);
+    ask_three(awaits_the_next, 4);
+    assert_each_ended_once();
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(errors[i], 0);
+    assert_true(waited < STEADY_SECOND);
+}
+
+/* And that of one that was lost for another that was lost with it. */
+static void test_awaited_while_handed_back(void **state) {
+    (void)state;
+    fake_node_says(node, "EVALSHA", FAKE_HANG_UP, 0, 0);
+    fake_node_says(node, "EVALSHA", VERDICT, 0, 1);
+    client_open_at(fake_node_port(node), 2 * STEADY_SECOND);
+    run_for(poller, 20 * MS);
+    ask_three(awaits_the_next, 2);
+    assert_each_ended_once();
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(errors[i], STEADY_UNKNOWN);
+    assert_true(waited < STEADY_SECOND);
+}
+
+static void takes_a_deadline(const steady_result *result, void *data) {
+    ended(result, data);
+    sleep_us(2 * TIMEOUT);
+    run_for(poller, MS);
+}
+
+/* What has been read by the deadline is an answer, though nobody has looked at it yet. */
+static void test_unread_at_the_deadline(void **state) {
+    (void)state;
+    fake_node_says(node, "EVALSHA", VERDICT, 0, 0);
+    open_at(fake_node_port(node), NULL);
+    run_for(poller, 20 * MS);
+    ask_three(takes_a_deadline, 4);
+    assert_each_ended_once();
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(errors[i], 0);
+}
+
 static void reconnects_and_asks(const steady_result *result, void *data) {
     ended(result, data);
     for (int i = 0; i < 200 && fake_node_accepted(node) < 2; i++)
@@ -233,6 +288,9 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_lost_and_past_their_deadlines, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_shifted_replies, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_asked_before_unread_replies, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_awaited_behind_its_own_reply, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_awaited_while_handed_back, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_unread_at_the_deadline, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_asked_while_others_are_handed_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_ended_before_they_began, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_closed_before_they_were_told, set_up, tear_down),

@@ -137,6 +137,37 @@ static void test_records_of_a_byte(void **state) {
     assert_int_equal(ask(100).allowed, 100);
 }
 
+static struct tally second;
+static steady_us waited;
+
+static void awaits_the_second(const steady_result *result, void *data) {
+    const steady_us since = now_us();
+    (void)result;
+    for (int i = 0; data != NULL && i < 2; i++)
+        consume_counted(throttler, "k", 1, &second);
+    run_until_done(poller, &second, 10 * STEADY_SECOND);
+    waited = now_us() - since;
+}
+
+/* A callback runs the loop, which does not know of what OpenSSL has taken in: it is read, and what is asked is sent. */
+static void test_awaited_behind_its_own_record(void **state) {
+    (void)state;
+    for (int asks = 0; asks < 2; asks++) {
+        start(&(struct tls_server_rules){.batch = 2, .record = 13}, 2 * STEADY_SECOND);
+        second = (struct tally){0};
+        run_for(poller, 300 * MS);
+        assert_int_equal(steady_consume(throttler, "k", 1, 1, awaits_the_second, asks != 0 ? &second : NULL), 0);
+        consume_counted(throttler, "k", 1, &second);
+        steady_poller_run(poller, 0);
+        sleep_us(100 * MS);
+        run_until_done(poller, &second, 10 * STEADY_SECOND);
+        assert_true(waited < STEADY_SECOND);
+        client_close();
+        tls_server_stop(server);
+        server = NULL;
+    }
+}
+
 /* ---- Ends, and beginnings after them ---- */
 
 /* With and without a goodbye it is an end. What was out is unknown, and the next connection goes on from the ticket. */
@@ -531,6 +562,7 @@ int main(void) {
         WITH_LOOP(test_new_keys),
         WITH_LOOP(test_answers_in_one_piece),
         WITH_LOOP(test_records_of_a_byte),
+        WITH_LOOP(test_awaited_behind_its_own_record),
         WITH_LOOP(test_ends),
         WITH_LOOP(test_tickets_that_are_not_liked),
         WITH_LOOP(test_babble),
