@@ -467,7 +467,7 @@ static enum steady__heed answered(void *owner, struct steady__request *request, 
     const struct steady__link_options *with = &node->cluster->with;
     if (request == &node->inquiry) return told(node, reply);
     if (reply->kind == STEADY__REPLY_ERROR && request->key != NULL && follow(node, request, dialect, reply))
-        return STEADY__HEED_NOTHING;
+        return STEADY__HEED_AGAIN;
     return with->owner_class->answered(with->owner, request, dialect, reply);
 }
 

@@ -8,11 +8,11 @@
  * NOSCRIPT means that the server has lost the script, and that the decision was not made. The first ticket that hears
  * it sends SCRIPT LOAD, and then its command again behind it; the others of the same loss, which were sent before that
  * SCRIPT LOAD, only their commands. A ticket knows which it is by the number of loads that had been sent on its
- * connection when it was. The SCRIPT LOAD has a ticket of its own, without a deadline, which comes back with its reply.
- * One that hears NOSCRIPT a second time sends the script itself, as EVAL. Before all that, the first ticket of a
- * connection asks the server's own command, of the module steady.so; where there is none, it and all later ones ask the
- * scripts. READONLY means that a decision was not made either, and leaves it with the carrier, to be sent to the
- * primary. Nothing else is ever sent twice.
+ * connection when it was. Where that was none, it begins anew: its tries were elsewhere. The SCRIPT LOAD has a ticket
+ * of its own, without a deadline, which comes back with its reply. One that hears NOSCRIPT a second time sends the
+ * script itself, as EVAL. Before all that, the first ticket of a connection asks the server's own command, of the
+ * module steady.so; where there is none, it and all later ones ask the scripts. READONLY means that a decision was not
+ * made either, and leaves it with the carrier, to be sent to the primary. Nothing else is ever sent twice.
  *
  * A callback may do anything, close the store included. So whatever calls finish() touches nothing of the flight after
  * it, or holds the store and looks at `closed`. */
@@ -303,8 +303,10 @@ static void load(struct steady__flight *flight, const struct ticket *asker, stru
 }
 
 static bool ask_again(struct steady__flight *flight, struct ticket *ticket, struct steady__dialect *dialect) {
+    const uint32_t loads = dialect->verbs[ticket->call.verb].loads;
     if (ticket->tries == TRIES_MAX) return false;
-    if (ticket->tries == 1 && ticket->loads == dialect->verbs[ticket->call.verb].loads) load(flight, ticket, dialect);
+    if (ticket->loads == 0) ticket->tries = 1;
+    if (ticket->tries == 1 && ticket->loads == loads) load(flight, ticket, dialect);
     ticket->tries++;
     return flight->carrier_class->submit(flight->carrier, &ticket->request) == 0;
 }

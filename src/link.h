@@ -19,7 +19,7 @@ struct steady__link;
 /* What the owner of a request makes of its reply. */
 enum steady__heed {
     STEADY__HEED_NOTHING,
-    STEADY__HEED_AGAIN,       /* it goes out again, in other words; what the server makes of those is yet to be seen */
+    STEADY__HEED_AGAIN,       /* it goes out again, in other words or elsewhere; what becomes of it is yet to be seen */
     STEADY__HEED_UNTRUSTED,   /* that was no reply to this request; a decision is unanswered, and comes back so */
     STEADY__HEED_NOT_PRIMARY, /* find the primary, and ask it this request and all that comes */
     STEADY__HEED_NOT_LET_IN,  /* the server turned the connection away; it has read none of the requests */

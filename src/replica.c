@@ -267,7 +267,7 @@ static enum steady__heed replica_answered(void *owner, struct steady__request *r
     if (peek && reply->kind == STEADY__REPLY_TEXT) return STEADY__HEED_UNTRUSTED;
     if (peek && error && is_for_server(r, dialect, reply)) {
         put_to_server(r, request);
-        return STEADY__HEED_NOTHING;
+        return STEADY__HEED_AGAIN;
     }
     return r->with.owner_class->answered(r->with.owner, request, dialect, reply);
 }

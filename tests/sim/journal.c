@@ -84,7 +84,8 @@ void journal_left(struct conn *conn, const char *bytes, size_t offered, size_t t
 
 /* ---- What the servers do ---- */
 
-/* EVALSHA, once more after NOSCRIPT, and then the script itself; the module at any time where scripts are forbidden. */
+/* EVALSHA, once more after NOSCRIPT, and then the script itself; the module at any time where scripts are forbidden.
+ * On a connection without a SCRIPT LOAD it begins anew. */
 void journal_seen(struct decision *d, enum form form) {
     if (may_repeat(d)) return; /* it begins anew at the server */
     if (form == FORM_MODULE ? d->noscripts > 0 && !d->turned : (form == FORM_EVAL) != (d->noscripts == 2))
@@ -95,7 +96,7 @@ static bool begins(const char *text, const char *with) { return strncmp(text, wi
 
 void journal_refused(struct decision *d, const char *why) {
     d->refused = true;
-    if (begins(why, "-NOSCRIPT")) d->noscripts++;
+    if (begins(why, "-NOSCRIPT")) d->noscripts = d->left_on->loaded[d->verb] ? d->noscripts + 1 : 1;
     if (begins(why, "-NOPERM this user")) d->turned = true;
     d->may_go_again = begins(why, "-MOVED") || begins(why, "-ASK") || begins(why, "-NOSCRIPT") ||
                       begins(why, "-READONLY") || begins(why, "-ERR unknown command 'STEADY") ||
