@@ -42,6 +42,36 @@ def test_who_waits_as_told_is_admitted_by_the_policies_that_were_not_asked_too(a
     assert denied["ratelimit"] == '"burst";r=0;t=60, "day";r=0;t=6000'
 
 
+# The reset of each form, out of the fields.
+RESETS = {
+    "draft-07": lambda response: response["ratelimit"].rpartition("reset=")[2],
+    "draft-03": lambda response: response["ratelimit-reset"],
+    "x": lambda response: response["x-ratelimit-reset"],
+}
+
+
+@pytest.mark.parametrize("form", RESETS)
+@pytest.mark.parametrize("limits", [((1, 1), (1, 200)), ((1, 200), (1, 1))])
+def test_of_several_that_deny_older_forms_speak_of_the_one_that_does_so_longest(asgi, throttler, form, limits):
+    policies = [asgi.Policy(throttler(*limit), name=name) for limit, name in zip(limits, ("a", "b"))]
+    _, denied = run(ask_all(asgi.RateLimit(hello, policies=policies, fields=form), 2))
+    assert denied["retry-after"] == "200" == RESETS[form](denied)
+
+
+@pytest.mark.parametrize("form", RESETS)
+def test_so_they_do_where_it_has_more_left_than_another(asgi, throttler, form):
+    policies = [asgi.Policy(throttler(1, 60), name="a"), asgi.Policy(throttler(10, 60), name="b", cost=7)]
+    _, denied = run(ask_all(asgi.RateLimit(hello, policies=policies, fields=form), 2))
+    assert json.loads(denied.body)["violated-policies"] == ["a", "b"]  # of "b" three are left
+    assert denied["retry-after"] == "240" == RESETS[form](denied)
+
+
+@pytest.mark.parametrize("form", RESETS)
+def test_of_several_with_as_few_left_they_speak_of_the_slowest(asgi, throttler, form):
+    policies = [asgi.Policy(throttler(5, recharge), name=str(recharge)) for recharge in (60, 600, 6)]
+    assert RESETS[form](run(ask(asgi.RateLimit(hello, policies=policies, fields=form)))) == "2400"
+
+
 def test_a_policy_that_is_not_asked_yet_and_blocked_counts_with_its_block(asgi, throttler):
     blocking = throttler(1, 60, 900)
     app = asgi.RateLimit(hello, policies=[asgi.Policy(throttler(1), name="a"), asgi.Policy(blocking, name="b")])

@@ -52,6 +52,7 @@ class State(NamedTuple):
     quota: Quota
     available: int
     window: int
+    denies: bool = False
 
 
 def quota_of(name: str, throttler: Throttler) -> Quota:
@@ -67,7 +68,7 @@ def allowed(quota: Quota, level: int) -> State:
 
 def denied(quota: Quota, level: int, wait: int, blocked: bool = False) -> State:
     """Nothing fits for `wait` seconds that costs as much; something cheaper may, but not while the key is blocked."""
-    return State(quota, 0 if blocked else min(max(0, quota.capacity - level), quota.leaks(wait)), wait)
+    return State(quota, 0 if blocked else min(max(0, quota.capacity - level), quota.leaks(wait)), wait, True)
 
 
 # ---- The forms ----
@@ -84,8 +85,9 @@ def window_of(quota: Quota) -> int:
 
 
 def tightest(states: Sequence[State]) -> tuple[int, int, int]:
-    """Limit, remaining and reset, where a form has room for one policy only."""
-    state = min(states, key=lambda state: state.available)
+    """Limit, remaining and reset, where a form has room for one policy only. One that denies has too little left, however
+    much that is, and the reset of the one that does so longest is what Retry-After says."""
+    state = min(states, key=lambda state: (0 if state.denies else state.available, -state.window))
     return state.quota.capacity, min(MOST, state.available), min(MOST, state.window)
 
 
