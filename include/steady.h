@@ -316,7 +316,8 @@ enum steady_policy {
     STEADY_REPORT = 0, /* the error */
     STEADY_DENY = 1,   /* success false */
     STEADY_ALLOW = 2,  /* success true */
-    STEADY_LOCAL = 3   /* the verdict of an embedded bucket with 1/local_share of the limit; each store has its own */
+    STEADY_LOCAL = 3   /* the verdict of an embedded bucket with 1/local_share of the limit, but room for at least one
+                        * drop; each store has its own */
 };
 
 typedef struct steady_throttler_options {
