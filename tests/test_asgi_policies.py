@@ -191,3 +191,45 @@ def test_a_later_policy_that_cannot_be_asked_is_not_said_to_deny(asgi, throttler
 
         denied = run(main())
         assert denied["retry-after"] == "60" and json.loads(denied.body)["violated-policies"] == ["default"]
+
+
+@pytest.fixture
+def shares(asgi, throttler, closed_port):
+    """A middleware whose policies are answered locally: (shares, capacity of one, its recharge, cost) of each."""
+
+    def make(*limits):
+        url = f"redis://127.0.0.1:{closed_port}"
+        return asgi.RateLimit(hello, policies=[
+            asgi.Policy(throttler(capacity * count, recharge / count, url=url, on_error="local", local_share=count),
+                        name=name, cost=cost)
+            for name, (count, capacity, recharge, cost) in zip("abc", limits)])
+
+    return make
+
+
+@pytest.mark.parametrize("limits, wait, violated", [
+    (((2, 1, 60, 1), (10, 1, 600, 1)), "600", ["a", "b"]),
+    (((2, 1, 60, 1), (10, 2, 600, 2)), "1200", ["a", "b"]),
+    (((2, 1, 60, 1), (10, 3, 600, 2)), "600", ["a", "b"]),
+    (((2, 1, 60, 1), (10, 2, 600, 1)), "60", ["a"]),
+    (((2, 1, 60, 1), (10, 2, 600, 0)), "60", ["a"]),
+    (((2, 2, 600, 1), (2, 1, 60, 1)), "600", ["a", "b"]),  # what "a" took it has kept
+    (((2, 3, 600, 1), (2, 1, 60, 1)), "60", ["b"]),
+])
+def test_who_waits_as_told_is_admitted_by_local_shares_too(shares, limits, wait, violated):
+    allowed, denied = run(ask_all(shares(*limits), 2))
+    assert allowed.status == 200 and denied["retry-after"] == wait
+    assert json.loads(denied.body)["violated-policies"] == violated
+
+
+def test_a_later_local_share_that_is_too_small_denies_for_no_time_that_is_known(shares):
+    app = shares((2, 1, 60, 1), (10, 2, 600, 3))
+    unanswered, denied = run(ask_all(app, 2))
+    assert unanswered.status == 503 and denied["retry-after"] == "60"
+    assert json.loads(denied.body)["violated-policies"] == ["a"]
+
+
+def test_what_a_local_share_gave_is_not_given_back(shares):
+    app = shares((2, 9, 600, 1), (2, 1, 60, 1))
+    assert [r.status for r in run(ask_all(app, 4))] == [200, 429, 429, 429]
+    assert run(app._policies[0].throttler.peek("a:192.0.2.1")).level == 4

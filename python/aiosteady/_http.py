@@ -45,6 +45,10 @@ class Quota(NamedTuple):
         """Drops that leak in so many seconds, rounded down."""
         return seconds * self.drops * 1_000_000 // self.recharge_us
 
+    def share(self, count: int) -> Quota:
+        """What a local bucket holds and leaks that has a `count`-th of it."""
+        return self._replace(capacity=max(1, self.capacity // count), recharge_us=self.recharge_us * count)
+
 
 class State(NamedTuple):
     """What is left of a quota: at most `available` drops within `window` seconds."""

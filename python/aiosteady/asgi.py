@@ -91,12 +91,15 @@ class Answer(NamedTuple):
         return self.result.source == "store"
 
     def wait(self) -> float:
-        """For a peek: the seconds until the cost would fit, 0 if it does. A policy's own answer has an empty bucket. A cost
-        of 0 fits an over-full one too."""
-        if self.ask.cost == 0:
+        """The seconds until the cost would fit into what the result says is there, 0 if it does. A policy's own answer has an
+        empty bucket. A cost of 0 fits an over-full one too. One over a local share does once the store answers: nobody
+        knows when."""
+        local = self.result.source == "local"
+        quota = self.quota.share(self.ask.policy.throttler._local_share) if local else self.quota
+        if not 0 < self.ask.cost <= quota.capacity:
             return self.result.blocked_for or 0
-        too_many = self.result.level + self.ask.cost - self.quota.capacity
-        leak = self.result.until_next_drop + (too_many - 1) * self.quota.recharge_us / self.quota.drops / 1e6
+        too_many = self.result.level + self.ask.cost - quota.capacity
+        leak = self.result.until_next_drop + (too_many - 1) * quota.recharge_us / quota.drops / 1e6
         return max(self.result.blocked_for or 0, leak if too_many > 0 else 0)
 
 
@@ -151,7 +154,8 @@ async def ask_of(policy: Policy, scope: Scope) -> Ask | None:
 
 
 async def give_back(answers: Iterable[Answer]) -> None:
-    """What the others took of a request that is denied. Where that fails too, they are the stricter for it."""
+    """What the others took of a request that is denied. Not to a local bucket: by now the store may answer, which took
+    nothing. Where that fails too, they are the stricter for it."""
     taken = [answer.ask for answer in answers if answer.from_store and answer.ask.cost > 0]
     await asyncio.gather(*(ask.policy.throttler.consume(ask.key, -ask.cost) for ask in taken), return_exceptions=True)
 
@@ -163,10 +167,10 @@ class RateLimit:
     """An ASGI application that asks before it calls another.
 
     `throttler`, `key`, `cost` and `name` make a policy; `policies` are more of them, asked in order. The first that
-    denies ends it, and what those before it took is given back. `on_error` says what a request gets where the store
-    does not answer, or loses the answer, and the throttler's own `on_error` leaves it open: "allow", or "deny", which
-    is 503. `fields` is the form of the rate-limit fields: "draft-11", "draft-07", "draft-03", "x" (X-RateLimit-...) or
-    "none".
+    denies ends it, and what those before it took is given back, but to a local bucket. `on_error` says what a request
+    gets where the store does not answer, or loses the answer, and the throttler's own `on_error` leaves it open:
+    "allow", or "deny", which is 503. `fields` is the form of the rate-limit fields: "draft-11", "draft-07", "draft-03",
+    "x" (X-RateLimit-...) or "none".
     """
 
     def __init__(
@@ -246,10 +250,12 @@ class RateLimit:
         await self._give_back(passed)
         if answer.result.retry_after is None:  # nobody knows when: the store did not answer
             return _http.unanswered(answer.ask.policy.name)
-        # Who waits is to be admitted by all policies; those that were not asked yet may deny for longer.
+        # Who waits is to be admitted by all policies; those that were not asked yet may deny for longer, and so may those
+        # that keep what they were not given back.
+        kept = [a for a in passed if not a.from_store]
         peeks = await asyncio.gather(*(self._answer(ask, ask.policy.throttler.peek(ask.key)) for ask in later))
-        waits = [(answer, answer.result.retry_after), *((peek, wait) for peek in peeks if (wait := peek.wait()) > 0)]
-        whole = [(a, max(1, math.ceil(wait))) for a, wait in waits]
+        waits = [(a, a.wait()) for a in kept] + [(answer, answer.result.retry_after)] + [(a, a.wait()) for a in peeks]
+        whole = [(a, max(1, math.ceil(wait))) for a, wait in waits if a is answer or wait > 0]
         states = [
             _http.denied(a.quota, a.result.level, wait, a.result.blocked_for is not None)
             for a, wait in whole

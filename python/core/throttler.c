@@ -421,6 +421,7 @@ static PyMemberDef members[] = {
      "Seconds an overflow blocks a key; None: it does not."},
     {"drops", T_LONGLONG, offsetof(struct throttler, limit.drops), READONLY, "Drops that leak in one drop_recharge."},
     {"_recharge_us", T_LONGLONG, offsetof(struct throttler, limit.drop_recharge), READONLY, NULL},
+    {"_local_share", T_UINT, offsetof(struct throttler, options.local_share), READONLY, NULL},
     {"prefix", T_OBJECT_EX, offsetof(struct throttler, prefix), READONLY, "Put before every key."},
     {NULL, 0, 0, 0, NULL}};
 
