@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import math
+import re
 import time
 
 import pytest
@@ -118,6 +119,22 @@ async def test_a_wait_ends_when_the_store_is_closed_or_cannot_answer(aio, closed
     with pytest.raises(TimeoutError):
         await aio.Throttler(gone.redis, 1, 60, on_error="deny").wait("k", timeout=0.25)
     assert (await aio.Throttler(gone.redis, 1, 60, on_error="allow").wait("k")).source == "policy"
+
+
+@pytest.mark.parametrize("options, amount, says", [
+    ({"on_error": "deny"}, 1, "the store does not answer (unavailable)"),
+    ({"on_error": "local", "local_share": 4}, 3,
+     "the store does not answer (unavailable), and the local share never has room for 3"),
+    ({"on_error": "local", "local_share": 4}, 2,
+     "the store does not answer (unavailable), and the local share has no room in time: it would be 480.000 s"),
+])
+@under_asyncio
+async def test_a_wait_that_ends_for_want_of_an_answer_says_so(aio, closed_port, options, amount, says):
+    t = aio.Throttler(f"redis://127.0.0.1:{closed_port}", 8, 60, **options)
+    await t.consume("k", 2)
+    with pytest.raises(TimeoutError) as told:
+        await t.wait("k", amount, timeout=0.25)
+    assert re.sub(r"4[78]\d\.\d{3}", "480.000", str(told.value)) == says
 
 
 @under_asyncio

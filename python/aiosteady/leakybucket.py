@@ -105,7 +105,7 @@ class Throttler(_core.Throttler):
             if delay is None:  # nobody knows: the policy's answer, or a local share that is too small
                 delay, backoff = backoff, min(2 * backoff, BACKOFF_LAST)
             if deadline is not None and loop.time() + delay > deadline:
-                raise TimeoutError(f"the bucket has no room in time: it would be {delay:.3f} s")
+                raise TimeoutError(_what_is_missing(result, amount))
             delay += random.uniform(0, min(JITTER_MOST, JITTER_LEAST + JITTER_SHARE * delay))
             await asyncio.sleep(delay if deadline is None else min(delay, deadline - loop.time()))
 
@@ -163,6 +163,17 @@ def _deadline(loop: asyncio.AbstractEventLoop, timeout: float | None) -> float |
     if math.isnan(timeout):
         raise ValueError("timeout must be a number of seconds, or None")
     return None if timeout == math.inf else loop.time() + timeout
+
+
+def _what_is_missing(result: ThrottleResult, amount: int) -> str:
+    if result.source == "store":
+        return f"the bucket has no room in time: it would be {result.retry_after:.3f} s"
+    silence = f"the store does not answer ({result.error})"
+    if result.source == "policy":
+        return silence
+    if result.retry_after is None:
+        return f"{silence}, and the local share never has room for {amount}"
+    return f"{silence}, and the local share has no room in time: it would be {result.retry_after:.3f} s"
 
 
 async def _in_time(turn: asyncio.Future[None], deadline: float | None) -> None:
