@@ -78,6 +78,21 @@ async def test_who_stands_in_line_gives_up_in_time_too(aio, url):
 
 
 @under_asyncio
+@pytest.mark.parametrize("name", ["k", "\xe9"])
+async def test_a_key_has_one_line_as_str_and_as_bytes(aio, name):
+    t = aio.Throttler("memory:", 1, 60)
+    await t.consume(name)
+    for mine, other in ((name, name.encode()), (name.encode(), name)):
+        first = asyncio.create_task(t.wait(mine))
+        await asyncio.sleep(0.01)
+        with pytest.raises(TimeoutError, match="others that came before"):
+            await t.wait(other, timeout=0.01)
+        first.cancel()
+        await asyncio.wait([first])
+        assert t._lines == {}
+
+
+@under_asyncio
 async def test_cancelled_in_line_or_in_front_the_others_go_on(aio, url):
     async with patient(aio, url, 1, 0.3) as t:
         await t.consume("k")

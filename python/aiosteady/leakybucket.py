@@ -63,15 +63,17 @@ class Throttler(_core.Throttler):
             redis, target, max_capacity, drop_recharge, block_duration, drops, prefix, on_error, local_share
         )
         self._options = (drops, prefix, on_error, local_share)
-        self._lines: dict[tuple[asyncio.AbstractEventLoop, str | bytes], Line] = {}
+        self._lines: dict[tuple[asyncio.AbstractEventLoop, bytes], Line] = {}
 
     async def wait(self, key: str | bytes, amount: int = 1, timeout: float | None = None) -> ThrottleResult:
         """Returns once the drops are in. TimeoutError, and nothing is charged, where they cannot be in time.
 
-        Whoever waits for the same key in this event loop takes turns, first come, first served; nobody asks before it
-        is worth it. An attempt that finds no room starts no block. One that others have started is waited for.
+        Whoever waits for the same key of this throttler in this event loop takes turns, first come, first served; nobody
+        asks before it is worth it. An attempt that finds no room starts no block. One that others have started is waited
+        for.
         """
         amount = self._fitting(key, amount)
+        key = key.encode() if isinstance(key, str) else key
         loop = asyncio.get_running_loop()
         deadline = _deadline(loop, timeout)
         line = self._lines.setdefault((loop, key), OrderedDict())
@@ -84,7 +86,7 @@ class Throttler(_core.Throttler):
         finally:
             self._leave(loop, key, turn)
 
-    def _leave(self, loop: asyncio.AbstractEventLoop, key: str | bytes, turn: asyncio.Future[None]) -> None:
+    def _leave(self, loop: asyncio.AbstractEventLoop, key: bytes, turn: asyncio.Future[None]) -> None:
         line = self._lines[loop, key]
         del line[turn]
         if not line:
@@ -94,7 +96,7 @@ class Throttler(_core.Throttler):
         if not first.done():
             first.set_result(None)
 
-    async def _wait_in_front(self, key: str | bytes, amount: int, deadline: float | None) -> ThrottleResult:
+    async def _wait_in_front(self, key: bytes, amount: int, deadline: float | None) -> ThrottleResult:
         loop = asyncio.get_running_loop()
         backoff = BACKOFF_FIRST
         while True:
