@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from python_rig import patient, under_asyncio
+from python_rig import patient, python, under_asyncio
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -150,6 +150,40 @@ async def test_a_wait_that_ends_for_want_of_an_answer_says_so(aio, closed_port, 
     with pytest.raises(TimeoutError) as told:
         await t.wait("k", amount, timeout=0.25)
     assert re.sub(r"4[78]\d\.\d{3}", "480.000", str(told.value)) == says
+
+
+def test_a_loop_that_is_closed_takes_its_lines_with_it(aiosteady):
+    assert python(aiosteady, """
+import asyncio, gc, logging, aiosteady
+logging.getLogger("asyncio").addFilter(lambda record: "but it is pending" not in record.getMessage())
+
+def abandon(throttler, count, stop_after, *, hold):
+    loop = asyncio.new_event_loop()
+    tasks = [loop.create_task(throttler.wait("k", timeout=timeout)) for timeout in (None, 0.05, None, 30, 0.05)[:count]]
+    loop.call_later(0.02, loop.stop)
+    loop.run_forever()
+    late = [timer for timer in loop._scheduled if "too_late" in repr(timer)]
+    if stop_after and late:  # in the turn in which a timeout comes
+        loop.call_at(min(timer.when() for timer in late), loop.stop)
+        loop.run_forever()
+    loop.close()
+    held = tasks[hold:hold + 1]
+    del tasks[:], late[:], loop
+    gc.collect()
+    return held
+
+throttler = aiosteady.Throttler("memory:", 1, 60)
+asyncio.run(throttler.wait("k"))
+for count in (1, 2, 5):
+    for stop_after in (False, True):
+        for hold in (9, 0, 1, 4):
+            held = abandon(throttler, count, stop_after, hold=hold)
+            del held
+            gc.collect()
+            assert throttler._lines == {}, throttler._lines
+assert asyncio.run(throttler.wait("other", timeout=5)).success
+print("fine")
+""").strip() == "fine"
 
 
 @under_asyncio

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     P = ParamSpec("P")
     R = TypeVar("R")
-    Line = OrderedDict[asyncio.Future[None], None]
+    Line = OrderedDict[asyncio.Future[bool], None]  # turns; False: one did not come in time
 
 __all__ = ["Limit", "ThrottleResult", "Throttler"]
 
@@ -86,7 +86,10 @@ class Throttler(_core.Throttler):
         finally:
             self._leave(loop, key, turn)
 
-    def _leave(self, loop: asyncio.AbstractEventLoop, key: bytes, turn: asyncio.Future[None]) -> None:
+    def _leave(self, loop: asyncio.AbstractEventLoop, key: bytes, turn: asyncio.Future[bool]) -> None:
+        if loop.is_closed():  # nobody goes on, and the line may be all that holds those who stand in it
+            self._lines.pop((loop, key), None)
+            return
         line = self._lines[loop, key]
         del line[turn]
         if not line:
@@ -94,7 +97,7 @@ class Throttler(_core.Throttler):
             return
         first = next(iter(line))  # who stood there before has been told, or is leaving and will tell
         if not first.done():
-            first.set_result(None)
+            first.set_result(True)
 
     async def _wait_in_front(self, key: bytes, amount: int, deadline: float | None) -> ThrottleResult:
         loop = asyncio.get_running_loop()
@@ -178,14 +181,15 @@ def _what_is_missing(result: ThrottleResult, amount: int) -> str:
     return f"{silence}, and the local share has no room in time: it would be {result.retry_after:.3f} s"
 
 
-async def _in_time(turn: asyncio.Future[None], deadline: float | None) -> None:
+async def _in_time(turn: asyncio.Future[bool], deadline: float | None) -> None:
     def too_late() -> None:
         if not turn.done():
-            turn.set_exception(TimeoutError("others that came before are still waiting"))
+            turn.set_result(False)
 
     timer = None if deadline is None else turn.get_loop().call_at(deadline, too_late)
     try:
-        await turn
+        if not await turn:
+            raise TimeoutError("others that came before are still waiting")
     finally:
         if timer is not None:
             timer.cancel()
