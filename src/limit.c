@@ -3,6 +3,7 @@
 #include "limit.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "error.h"
@@ -240,21 +241,35 @@ static int refuse_rate(const char *rate, const char *reason, steady_message *why
     return steady__fail(why, STEADY_BAD_ARGUMENT, "rate \"%s\": %s", quoted, reason);
 }
 
-/* A count and a period as a limit: as they stand where they are in range, in lowest terms where only those are. */
-static int make_limit(steady_limit *made, int64_t count, steady_us period, steady_message *why) {
-    *made = (steady_limit){.max_capacity = count, .drop_recharge = period, .drops = count};
-    if (steady_limit_check(made, NULL) == 0) return 0;
+/* A count and a period as a limit: as they stand where they are in range, else in lowest terms. */
+static steady_limit make_limit(int64_t count, steady_us period) {
+    steady_limit made = {.max_capacity = count, .drop_recharge = period, .drops = count};
+    if (steady_limit_check(&made, NULL) == 0) return made;
     const int64_t common = steady__gcd(count, period);
-    made->drops = count / common;
-    made->drop_recharge = period / common;
-    return steady_limit_check(made, why);
+    made.drops = count / common;
+    made.drop_recharge = period / common;
+    return made;
+}
+
+/* Why that is out of range, in words of the rate; the count alone was not. */
+static int refuse_limit(const char *rate, const steady_limit *made, steady_message *why) {
+    char reason[160];
+    if (made->drop_recharge == 0) return refuse_rate(rate, "the period must be at least 1us", why);
+    if (made->drops > STEADY__DROPS_MAX)
+        snprintf(reason, sizeof reason,
+                 "in lowest terms it is %" PRId64 "/%" PRId64 "us; that count must be at most %d", made->drops,
+                 made->drop_recharge, STEADY__DROPS_MAX);
+    else
+        snprintf(reason, sizeof reason,
+                 "the count times the period in lowest terms is %" PRId64 " * %" PRId64 "us; it must be below %" PRId64
+                 "us (2^53)",
+                 made->max_capacity, made->drop_recharge, STEADY__EXACT);
+    return refuse_rate(rate, reason, why);
 }
 
 int steady_limit_parse(steady_limit *limit, const char *rate, steady_message *why) {
     int64_t count = 0;
     steady_us period = 0;
-    steady_limit made;
-    steady_message reason;
     if (limit == NULL || rate == NULL)
         return steady__fail(why, STEADY_BAD_ARGUMENT, "%s is NULL", limit == NULL ? "limit" : "rate");
     const char *at = rate;
@@ -264,7 +279,8 @@ int steady_limit_parse(steady_limit *limit, const char *rate, steady_message *wh
     if (flaw == TOO_LONG || count == 0) return refuse_rate(rate, "the count must be 1 .. 2147483647", why);
     const int error = parse_period(&period, at + 1, why);
     if (error != 0) return error;
-    if (make_limit(&made, count, period, &reason) != 0) return refuse_rate(rate, reason.text, why);
+    const steady_limit made = make_limit(count, period);
+    if (steady_limit_check(&made, NULL) != 0) return refuse_limit(rate, &made, why);
     limit->max_capacity = made.max_capacity;
     limit->drop_recharge = made.drop_recharge;
     limit->drops = made.drops;

@@ -204,6 +204,7 @@ def test_lines_for_people_who_are_denied(run):
     (("consume", "k", "--rate", "100/60"), '--rate: rate period "60" lacks a unit: did you mean "60s"?'),
     (("consume", "k", "--rate", "fast"), '--rate: rate "fast": write a count, a slash and a period'),
     (("consume", "k", "--rate", "0/s"), "the count must be 1 .. 2147483647"),
+    (("consume", "k", "--rate", "2147483647/285d"), "that count must be at most 1000000"),
     (("consume", "k", "--capacity", "10", "--recharge", "5"), 'duration "5" lacks a unit: did you mean "5s"?'),
     (("consume", "k", "--capacity", "10", "--recharge", "0s"), '--recharge: "0s" is not between 1 us and'),
     (("consume", "k", "--capacity", "10", "--recharge", "-5s"), "--recharge: duration"),

@@ -186,11 +186,13 @@ static const struct {
     {"5/min30s", "is not a duration"},
     {"5//s", "is not a duration"},
     {"5/month", "rate period \"month\" has an unknown unit; the units are us ms s m h d, sec min hour day"},
-    {"5/0s", "drop_recharge is 0; it must be 1 .. 9007199254740991 us"},
-    {"1000003/s", "rate \"1000003/s\": drops is 1000003; it must be 0 .. 1000000"},
-    {"1000003/1d", "drops is 1000003"},
-    {"2/9007199254740991us",
-     "max_capacity * drop_recharge is 2 * 9007199254740991 us; it must be below 9007199254740992"},
+    {"5/0s", "rate \"5/0s\": the period must be at least 1us"},
+    {"1000003/s", "rate \"1000003/s\": in lowest terms it is 1000003/1000000us; that count must be at most 1000000"},
+    {"2000006/2s", "in lowest terms it is 1000003/1000000us"},
+    {"2147483647/285d", "in lowest terms it is 2147483647/24624000000000us; that count must be at most 1000000"},
+    {"2/9007199254740991us", "the count times the period in lowest terms is 2 * 9007199254740991us; it must be below "
+                             "9007199254740992us (2^53)"},
+    {"2000000000/9007199254000000us", "is 2000000000 * 4503599627us; it must be below"},
     {"1/9007199254740992us", "is too long"},
 };
 
