@@ -87,9 +87,11 @@ static void describe_json(struct text *text, const steady_result *r, bool has_li
 static int check_key(const struct options *options) {
     const size_t prefix_len = options->prefix != NULL ? strlen(options->prefix) : 0;
     const size_t len = strlen(options->operands[0]);
+    if (prefix_len >= KEY_MAX)
+        return complain("--prefix is %zu bytes long; it must be at most %d", prefix_len, KEY_MAX - 1);
     if (len >= 1 && prefix_len + len <= KEY_MAX) return ALLOWED;
     return complain("KEY is %zu bytes long%s; it must be 1 .. %zu", len, prefix_len > 0 ? " beside its prefix" : "",
-                    prefix_len < KEY_MAX ? KEY_MAX - prefix_len : 0);
+                    KEY_MAX - prefix_len);
 }
 
 static int ask(steady_throttler *throttler, enum verb verb, const char *key, int64_t amount, steady_result *r) {
