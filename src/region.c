@@ -109,7 +109,9 @@ static int read_boot_id(char id[40], steady_message *why) {
     const int fd = open(BOOT_ID, O_RDONLY | O_CLOEXEC);
     memset(id, 0, 40);
     const ssize_t len = fd < 0 ? -1 : read(fd, id, 36);
-    const int error = len == 36 ? 0 : fail_errno(BOOT_ID, why);
+    const int error = len == 36 ? 0
+                      : len < 0 ? fail_errno(BOOT_ID, why)
+                                : fail_at(BOOT_ID, why, STEADY_SYSTEM, "too short for the id of a boot");
     if (fd >= 0) close(fd);
     return error;
 }
@@ -166,13 +168,11 @@ static const char *file_fault(const struct stat *st) {
     return NULL;
 }
 
-static enum found open_fault(const char *path, steady_message *why, int *error) {
-    if (errno == ENOENT) return ABSENT;
+static int fail_open(const char *path, steady_message *why) {
     const char *fault = errno == ELOOP                      ? "a symbolic link"
                         : errno == EISDIR || errno == ENXIO ? "not a regular file"
                                                             : NULL;
-    *error = fault != NULL ? fail_at(path, why, STEADY_BAD_FILE, fault) : fail_errno(path, why);
-    return FAULTY;
+    return fault != NULL ? fail_at(path, why, STEADY_BAD_FILE, fault) : fail_errno(path, why);
 }
 
 static enum found check_open(int fd, const char *path, struct header *h, steady_message *why, int *error) {
@@ -190,7 +190,11 @@ static enum found check_open(int fd, const char *path, struct header *h, steady_
 /* READY: *fd is open. FAULTY: *error is set. */
 static enum found look(const char *path, int *fd, struct header *h, steady_message *why, int *error) {
     *fd = open(path, OPEN_FLAGS);
-    if (*fd < 0) return open_fault(path, why, error);
+    if (*fd < 0 && errno == ENOENT) return ABSENT;
+    if (*fd < 0) {
+        *error = fail_open(path, why);
+        return FAULTY;
+    }
     const enum found found = check_open(*fd, path, h, why, error);
     if (found != READY) {
         close(*fd);
@@ -251,7 +255,7 @@ static enum found make(const char *path, uint32_t wanted, steady_message *why, i
     snprintf(staging, sizeof staging, "%s.new", path);
     const int fd = open(staging, OPEN_FLAGS | O_CREAT, 0600);
     if (fd < 0) {
-        *error = fail_errno(staging, why);
+        *error = fail_open(staging, why);
         return FAULTY;
     }
     const char *fault = fstat(fd, &st) != 0 ? strerror(errno) : file_fault(&st);

@@ -455,14 +455,27 @@ static void test_says_what_the_system_says(void **state) {
     struct steady__region region;
     steady_message why;
     assert_int_equal(steady__region_file(&region, "/nonexistent/folder/store", 0, &why), STEADY_SYSTEM);
-    assert_non_null(strstr(why.text, "No such file or directory"));
-    assert_int_equal(symlink(other, staging), 0);
-    assert_int_equal(steady__region_file(&region, path, 0, &why), STEADY_SYSTEM);
-    assert_non_null(strstr(why.text, "store.new"));
-    assert_int_equal(unlink(staging), 0);
-    assert_int_equal(mkfifo(staging, 0600), 0);
+    assert_non_null(strstr(why.text, "store.new: No such file or directory"));
+}
+
+/* The new file's name in use for something else. */
+static void assert_cannot_be_made(const char *text) {
+    struct steady__region region;
+    steady_message why;
     assert_int_equal(steady__region_file(&region, path, 0, &why), STEADY_BAD_FILE);
-    assert_non_null(strstr(why.text, "store.new: not a regular file"));
+    assert_non_null(strstr(why.text, text));
+    assert_int_equal(access(path, F_OK), -1);
+    assert_int_equal(remove(staging), 0);
+}
+
+static void test_refuses_whatever_stands_where_it_is_made(void **state) {
+    (void)state;
+    assert_int_equal(symlink(other, staging), 0);
+    assert_cannot_be_made("store.new: a symbolic link");
+    assert_int_equal(mkfifo(staging, 0600), 0);
+    assert_cannot_be_made("store.new: not a regular file");
+    assert_int_equal(mkdir(staging, 0700), 0);
+    assert_cannot_be_made("store.new: not a regular file");
 }
 
 static void test_says_when_access_is_denied(void **state) {
@@ -491,7 +504,11 @@ static int without_room_or_boot_id(void) {
     if (access(path, F_OK) == 0 || access(staging, F_OK) == 0) return 3;
     if (mount("tmpfs", "/proc/sys/kernel/random", "tmpfs", 0, NULL) != 0) return 77;
     if (steady__region_file(&region, path, BUCKETS, &why) != STEADY_SYSTEM) return 4;
-    if (strstr(why.text, "boot_id") == NULL) return 5;
+    if (strstr(why.text, "boot_id: No such file") == NULL) return 5;
+    write_file("/proc/sys/kernel/random/boot_id", "short\n", 6);
+    errno = EACCES; /* of something earlier */
+    if (steady__region_file(&region, path, BUCKETS, &why) != STEADY_SYSTEM) return 6;
+    if (strstr(why.text, "boot_id: too short") == NULL) return 7;
     return 0;
 }
 
@@ -572,6 +589,7 @@ int main(void) {
         TEST(test_refuses_the_file_of_another_user),
         TEST(test_says_what_the_system_says),
         TEST(test_says_when_access_is_denied),
+        TEST(test_refuses_whatever_stands_where_it_is_made),
         TEST(test_without_room_or_boot_id),
         TEST(test_cut_file_raises_sigbus),
         TEST(test_private_memory),
