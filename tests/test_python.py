@@ -231,6 +231,25 @@ def test_options_of_a_store_that_are_refused(aio, name, value, error):
     assert name in str(caught.value)
 
 
+@pytest.mark.parametrize(("name", "least", "most"), [
+    ("max_capacity", 1, 2**31 - 1), ("drops", 1, 10**6), ("local_share", 1, 2**32 - 1), ("amount", 1 - 2**31, 2**31 - 1),
+    ("max_in_flight", 0, 2**24), ("buckets", 0, 2**30)])
+def test_an_integer_out_of_range_is_told_the_range(aio, name, least, most):
+    def use(value):
+        if name == "amount":
+            return aio.Throttler("memory:", 10, 5).consume("k", value).close()
+        if name in ("max_in_flight", "buckets"):
+            return aio.connect("redis://127.0.0.1:1", **{name: value})
+        return aio.Throttler(**{"redis": "memory:", "max_capacity": 10, "drop_recharge": 1e-6, name: value})
+
+    for value in (least, most):
+        use(value)
+    for value, shown in ((least - 1, str(least - 1)), (most + 1, str(most + 1)), (2**80, "out of range"), (-2**80, "out of range")):
+        with pytest.raises(ValueError) as caught:
+            use(value)
+        assert str(caught.value) == f"{name} is {shown}; it must be {least} .. {most}"
+
+
 def test_calls_that_make_no_sense(aio):
     t = aio.Throttler("memory:", 10, 5)
     for wrong in (lambda: t.consume(), lambda: t.consume("k", 1, 2), lambda: t.consume("k", key="k"),

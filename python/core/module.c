@@ -78,7 +78,9 @@ int core_int(PyObject *object, const char *name, int64_t min, int64_t max, int64
     Py_DECREF(number);
     if (PyErr_Occurred()) return -1;
     if (!overflow && *out >= min && *out <= max) return 0;
-    PyErr_Format(PyExc_ValueError, "%s is out of range; it must be %lld .. %lld", name, (long long)min, (long long)max);
+    char shown[24] = "out of range";
+    if (!overflow) PyOS_snprintf(shown, sizeof shown, "%lld", (long long)*out);
+    PyErr_Format(PyExc_ValueError, "%s is %s; it must be %lld .. %lld", name, shown, (long long)min, (long long)max);
     return -1;
 }
 

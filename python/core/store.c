@@ -8,6 +8,10 @@
 #include "core.h"
 #include "url.h"
 
+/* Of connect(): as steady.h says. */
+#define IN_FLIGHT_MAX (1 << 24)
+#define BUCKETS_MAX (1 << 30)
+
 pid_t core_process(struct core_state *state) {
     if (steady__forked(&state->birthmark)) {
         steady__birthmark_clear(&state->birthmark);
@@ -361,10 +365,10 @@ static void store_finalize(PyObject *self) {
     PyErr_Restore(type, value, traceback);
 }
 
-static int read_count(PyObject *given, const char *name, uint32_t *count) {
+static int read_count(PyObject *given, const char *name, int64_t max, uint32_t *count) {
     int64_t number = 0;
     if (given == NULL) return 0;
-    if (core_int(given, name, 0, UINT32_MAX, &number) != 0) return -1;
+    if (core_int(given, name, 0, max, &number) != 0) return -1;
     *count = (uint32_t)number;
     return 0;
 }
@@ -385,8 +389,8 @@ static int read_options(struct store *self, PyObject *timeout, PyObject *max_in_
     if (chosen < 0) return -1;
     self->options.engine = (enum steady_engine)chosen;
     return read_timeout(timeout, &self->options.timeout) != 0 ||
-                   read_count(max_in_flight, "max_in_flight", &self->options.max_in_flight) != 0 ||
-                   read_count(buckets, "buckets", &self->options.buckets) != 0
+                   read_count(max_in_flight, "max_in_flight", IN_FLIGHT_MAX, &self->options.max_in_flight) != 0 ||
+                   read_count(buckets, "buckets", BUCKETS_MAX, &self->options.buckets) != 0
                ? -1
                : 0;
 }

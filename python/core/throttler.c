@@ -319,7 +319,7 @@ static int check_prefix(PyObject *prefix) {
 static int read_limit(struct throttler *self, int64_t drops) {
     steady_message why = {""};
     steady_limit *limit = &self->limit;
-    if (core_int(self->max_capacity, "max_capacity", INT64_MIN, INT64_MAX, &limit->max_capacity) != 0 ||
+    if (core_int(self->max_capacity, "max_capacity", 1, STEADY__CAPACITY_MAX, &limit->max_capacity) != 0 ||
         core_seconds(self->drop_recharge, "drop_recharge", &limit->drop_recharge) != 0)
         return -1;
     if (self->block_duration != Py_None && core_seconds(self->block_duration, "block_duration", &limit->block_duration))
