@@ -262,6 +262,7 @@ install: all module ## into PREFIX (/usr/local) under DESTDIR
 	install -m 644 man/*.7 $(MAN)/man7
 	install -m 755 $(BUILD)/steady.so $(DESTDIR)$(LIBDIR)/steady
 	install -m 644 scripts/completion.bash $(COMPLETIONS)/steady
+	$(if $(DESTDIR),,-ldconfig 2>/dev/null) # or nobody finds the library until the next package is installed
 
 uninstall: ## takes away what install put there
 	rm -f $(INCLUDE)/steady.h $(DESTDIR)$(PREFIX)/bin/steady $(COMPLETIONS)/steady

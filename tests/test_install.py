@@ -88,6 +88,17 @@ def test_install_puts_everything_under_destdir_and_uninstall_takes_it_away(tmp_p
     assert not (tmp_path / "opt/steady/include/steady").exists()
 
 
+def test_install_tells_the_linker_but_not_of_what_lies_under_destdir(tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/ldconfig").write_text(f"#!/bin/sh\necho told >>{tmp_path}/told\n")
+    (tmp_path / "bin/ldconfig").chmod(0o755)
+    path = f"PATH={tmp_path}/bin:{os.environ['PATH']}"
+    make("install", path, f"DESTDIR={tmp_path}/staged", "PREFIX=/opt/steady")
+    assert not (tmp_path / "told").exists()
+    make("install", path, f"PREFIX={tmp_path}/place")
+    assert (tmp_path / "told").read_text() == "told\n"
+
+
 def test_the_pkg_config_file_says_what_is_installed(installed):
     assert installed.pkg_config("--modversion") == [installed.run(installed.prefix / "bin/steady", "version").split()[-1]]
     assert installed.pkg_config("--variable=prefix") == [str(installed.prefix)]
