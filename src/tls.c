@@ -42,7 +42,6 @@ struct steady__tls {
     size_t record;    /* bytes in the record that SSL_write is at; 0: none */
     bool begun;       /* a byte of that is out, or may be */
     int first;        /* byte that ever came; -1: none yet */
-    bool ended;       /* the descriptor is at its end */
     bool established; /* the handshake is done */
     bool failed;      /* OpenSSL has given the connection up */
     bool asked;       /* the server asked for a certificate, and we have none */
@@ -76,7 +75,6 @@ static int carrier_read(BIO *bio, char *bytes, int room) {
         BIO_set_retry_read(bio);
     else if (n < 0)
         tls->error = errno;
-    tls->ended = n == 0;
     if (n > 0 && tls->first < 0) tls->first = (unsigned char)bytes[0];
     return (int)n;
 }

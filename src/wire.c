@@ -188,6 +188,10 @@ int steady__wire_next(struct steady__wire *wire, struct steady__reply *reply, st
 steady_us steady__wire_look(struct steady__wire *wire) {
     const struct steady__wire_slot *first = slot(wire, wire->head);
     const bool idle = steady__wire_idle(wire);
+    if (idle && !wire->window.limits) { /* most often */
+        wire->window.seen = wire->head;
+        return 0;
+    }
     const steady_us age = idle ? 0 : wire->clock - first->since;
     steady__window_look(&wire->window, wire->head, wire->tail, idle ? 0 : first->ahead, age);
     return steady__window_reckon(&wire->window, age);
