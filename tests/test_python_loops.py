@@ -118,6 +118,21 @@ async def test_what_runs_while_a_decision_is_started_cannot_harm_it(aio, redis_s
     assert refused == [ValueError, ValueError, RuntimeError]
 
 
+@under_asyncio
+async def test_the_loop_is_told_once_of_what_is_wanted(aio, redis_server, monkeypatch):
+    loop = asyncio.get_running_loop()
+    added, add_writer = [], loop.add_writer
+    monkeypatch.setattr(loop, "add_writer", lambda *args: (added.append(args), add_writer(*args))[1], raising=False)
+    async with aio.connect(redis_server.url, timeout=10) as store:
+        t = aio.Throttler(store, 100, 60)
+        await t.consume("k", 2)
+        await t.peek("k")
+        del added[:]
+        for _ in range(20):
+            assert [r.level for r in await asyncio.gather(*(t.peek("k") for _ in range(50)))] == [2] * 50
+        assert 20 <= len(added) <= 25  # when the second of each fifty is asked; not while their replies are read
+
+
 COLLECTED = """
 import asyncio, gc, sys
 from contextlib import suppress

@@ -12,7 +12,9 @@
 struct io {
     PyObject_HEAD struct loop_store *store;
     int fd;
-    int wanted;
+    int wanted;                           /* the loop knows of */
+    int next;                             /* is to be wanted, once `ready` has returned */
+    bool called;                          /* it is in `ready` */
     void (*ready)(void *arg, int events); /* NULL: freed */
     void *arg;
 };
@@ -49,7 +51,8 @@ static void *io_new(void *loop, int fd, void (*ready)(void *arg, int events), vo
     Py_INCREF(store);
     io->store = store;
     io->fd = fd;
-    io->wanted = 0;
+    io->wanted = io->next = 0;
+    io->called = false;
     io->ready = ready;
     io->arg = arg;
     PyObject_GC_Track((PyObject *)io);
@@ -70,8 +73,7 @@ static int change(struct io *io, int event, bool want) {
     return 0;
 }
 
-static int io_want(void *handle, int events) {
-    struct io *io = handle;
+static int change_all(struct io *io, int events) {
     int error = 0;
     io->store->asking++;
     for (int event = STEADY_READABLE; error == 0 && event <= STEADY_WRITABLE; event++)
@@ -80,10 +82,17 @@ static int io_want(void *handle, int events) {
     return error;
 }
 
+/* The library may change its mind again and again while it reads; the loop, which is not run in there, is told once. */
+static int io_want(void *handle, int events) {
+    struct io *io = handle;
+    io->next = events;
+    return io->called ? 0 : change_all(io, events);
+}
+
 static void io_free(void *handle) {
     struct io *io = handle;
     io->ready = NULL;
-    if (io->wanted != 0 && can_talk(io->store)) io_want(io, 0);
+    if (io->wanted != 0 && can_talk(io->store)) change_all(io, 0);
     Py_DECREF(io);
 }
 
@@ -91,7 +100,10 @@ static PyObject *io_call(struct io *io, PyObject *args, PyObject *Py_UNUSED(kwar
     int events = 0;
     if (!PyArg_ParseTuple(args, "i", &events)) return NULL;
     io->store->at_top = true;
+    io->called = true;
     if (io->ready != NULL && io->store->store != NULL) io->ready(io->arg, events);
+    io->called = false;
+    if (io->ready != NULL && io->next != io->wanted && can_talk(io->store)) change_all(io, io->next);
     io->store->at_top = false;
     core_left(io->store);
     if (core_raise_kept(io->store) != 0) return NULL;
