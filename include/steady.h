@@ -230,8 +230,9 @@ typedef struct steady_store_options {
     uint32_t buckets;        /* embedded: how many live buckets it has room for. 0: 2^20 (memory:), 2^16 (file:).
                                 Rounded up to a power of two, at least 64, at most 2^30; 49 bytes each. A file that
                                 exists keeps its own number: another one asked for is STEADY_BAD_FILE */
-    /* Called when the store loses and finds its server again, not for each decision. `text` is valid during the call
-     * only, and holds no password and no key. NULL: no log. */
+    /* Called when the store loses its server, or that decides nothing or refuses (out of memory, no permission), and
+     * when decisions are made again; not for each of them. `text` is valid during the call only, and holds no password
+     * and no key. NULL: no log. */
     void (*log)(void *data, enum steady_log_level level, const char *text);
     void *log_data;
     enum steady_engine engine;     /* Redis only */
