@@ -134,6 +134,7 @@ LDFLAGS_unit_alloc = $(WRAPPED:%=-Wl,--wrap=%)
 LDFLAGS_live_alloc = $(LDFLAGS_unit_alloc)
 LDFLAGS_live_names = -Wl,--wrap=getaddrinfo
 LDFLAGS_unit_resolve = $(LDFLAGS_live_names)
+LDFLAGS_unit_sentinel_slow = $(LDFLAGS_live_names)
 LDFLAGS_unit_cluster_map = -Wl,--wrap=strcasecmp
 $(UNIT) $(LIVE) $(PROG): $(BUILD)/test/%: $(BUILD)/obj/tests/%.o $(BUILD)/test/libhelp.a $(BUILD)/libsteady.a
 	$(SAY) LINK $@

@@ -3,10 +3,17 @@
  *
  * One sentinel is asked at a time, over a link that is kept: whenever the finder's link wants to know, and every LOOK
  * besides. So a switch is noticed also where the old primary goes on answering, or is silent and being waited for. One
- * that does not answer in time, or not usefully, is left for the next in the list; who answers stays the one to ask.
- * Where to begin is chance, so that the clients of a service spread over its sentinels. When none of them is of use
- * they are left alone for as long as a server would be: twice as long each time, up to half a second, or about a second
- * where they all refuse. Only a link that has been up does not wait for that.
+ * that does not answer soon, or not usefully, is joined by the next in the list; who answers stays the one to ask.
+ * Where to begin is chance, so that the clients of a service spread over its sentinels. Once each has had its time and
+ * none has been of use, the link is told, and the next round begins after as long as a server would be left alone:
+ * twice as long each time, up to half a second, or about a second where they all refuse. Only a link that has been up
+ * does not wait for that.
+ *
+ * A question whose time is over stays with its link, which may have a name to look up, or an address to try, or TLS to
+ * speak that takes longer than that; what it achieves is not lost. It is the link that gives up, and that answers late.
+ * Such an answer counts where nothing better is known. A link that has no question, and is not to the sentinel that
+ * was of use last, has no connection, and makes none: it waits in its finder. It is never closed before the end, since
+ * a lookup that never comes back is abandoned with its link, and so there are no more of them than a link allows.
  *
  * A sentinel may be wrong: cut off from the others, it does not know of a switch. Its primary then cannot be reached or
  * has another role, the link asks again without having been up in between, and the next sentinel is asked first.
@@ -24,39 +31,46 @@
 
 #define LOOK (400 * STEADY_MILLISECOND) /* at most, and half of it at least */
 #define PATIENCE_LEAST (150 * STEADY_MILLISECOND)
+#define HEAD_START (50 * STEADY_MILLISECOND) /* of one before the next, where the link waits */
 #define HOST_MAX 255
-#define QUESTIONS 8 /* unanswered ones, all but the last given up; the link does not last that long */
+
+struct sentinel {
+    struct steady__finder finder; /* of its link */
+    struct sentinels *all;
+    struct steady__link *link; /* NULL: never asked */
+    struct steady__request question;
+    bool asked;             /* the question is on its way */
+    bool parked;            /* the link is to be told when to connect */
+    steady_us until;        /* it has time to answer */
+    int error;              /* what came of the last question, if no answer did */
+    steady_message trouble; /* of the link */
+    struct steady__url url; /* its strings lie in that of the service */
+};
 
 struct sentinels {
     struct steady__finder finder;
     struct steady__link_options with; /* of the links to sentinels */
     const struct steady__url *url;
-    struct steady__link *link;     /* which it finds for; NULL: not asked yet */
-    struct steady__link *sentinel; /* NULL: none */
-    struct steady__request question;
-    uint64_t questions;
-    bool asking;    /* the question is on its way */
-    bool stuck;     /* it could not be asked; the alarm is about to say so */
-    bool finding;   /* the link waits for the answer */
-    bool fruitless; /* the last answer has not brought the link up */
-    bool gave_up;   /* there was no answer when the link last wanted one */
+    struct steady__link *link; /* which it finds for; NULL: not asked yet */
+    uint64_t events;           /* answers, and questions that came back without */
+    bool finding;              /* the link waits for the answer */
+    bool fruitless;            /* the last answer has not brought the link up */
+    bool gave_up;              /* there was no answer when the link last wanted one */
     bool closed;
     unsigned depth;
-    unsigned at;                    /* the sentinel to ask */
-    unsigned in_vain;               /* of how many since the last answer */
-    unsigned refusals;              /* of these */
+    unsigned at;                    /* the sentinel asked last, or to ask */
+    unsigned turns;                 /* how many have been asked in this round; 0: it has not begun */
     struct steady__circuit circuit; /* its failures: rounds in which none was of use */
     steady_us allowed_at;           /* the next round, after one of those */
     bool answers;                   /* one of these did answer, and what it said is in `why` */
-    struct steady__alarm alarm;     /* asking: give up; else: ask */
-    steady_message trouble;         /* of the link to the sentinel */
+    struct steady__alarm alarm;     /* the next is to be asked, or all had their time */
     steady_message why;
-    struct steady__url there; /* the sentinel's; its strings lie in `url` */
     struct steady__url primary;
     char host[HOST_MAX + 1];
+    struct sentinel each[]; /* in the order of the URL */
 };
 
-static void ask(struct sentinels *s);
+static steady_us now(const struct sentinels *s) { return steady__loop_now(&s->with.loop); }
 
 static void leave(struct sentinels *s) {
     if (--s->depth == 0 && s->closed) free(s);
@@ -68,51 +82,39 @@ static void rest(struct sentinels *s) {
 
 static void rest_in_vain(struct sentinels *s, bool refused) {
     const steady_us pause = steady__circuit_failed(&s->circuit, refused);
-    s->allowed_at = steady__loop_now(&s->with.loop) + pause;
+    s->allowed_at = now(s) + pause;
     steady__alarm_set(&s->alarm, pause);
 }
 
 /* ---- One sentinel after the other ---- */
 
-static void hang_up(struct sentinels *s) {
-    steady__link_close(s->sentinel);
-    s->sentinel = NULL;
-    s->question.on_wire = false; /* of that link */
-    s->asking = s->stuck = false;
+/* The link is left without a connection; lookups go on. */
+static void park(struct sentinel *one) {
+    one->until = 0;
+    if (one->link != NULL && !one->parked) steady__link_moved(one->link);
 }
 
-static void try_next(struct sentinels *s) {
-    hang_up(s);
-    s->at = (s->at + 1) % s->url->n_sentinels;
-}
+static void turn_to_next(struct sentinels *s) { s->at = (s->at + 1) % s->url->n_sentinels; }
 
 static void begin_round(struct sentinels *s) {
-    s->in_vain = s->refusals = 0;
+    s->turns = 0;
     s->answers = false;
 }
 
-/* None of them could say. */
-static void give_up(struct sentinels *s) {
-    const int error = s->refusals == s->url->n_sentinels ? STEADY_REFUSED : STEADY_UNAVAILABLE;
-    begin_round(s);
-    rest_in_vain(s, error == STEADY_REFUSED);
-    if (!s->finding) return;
-    s->finding = false;
-    s->gave_up = true;
-    steady__link_not_found(s->link, error, s->why.text);
-}
-
 /* What a sentinel answered says more than that another could not be reached. */
-static void failed(struct sentinels *s, int error, bool answered, const char *why) {
+static void note(struct sentinels *s, bool answered, const char *why) {
     if (answered || !s->answers) steady__fail(&s->why, 0, "sentinel %s", why);
     s->answers = s->answers || answered;
-    if (error == STEADY_REFUSED) s->refusals++;
-    s->in_vain++;
-    try_next(s);
-    if (s->in_vain >= s->url->n_sentinels)
-        give_up(s);
-    else
-        ask(s);
+}
+
+/* Calls nothing back: what comes next is left to the alarm. */
+static void failed(struct sentinel *one, int error, bool answered, const char *why) {
+    struct sentinels *s = one->all;
+    note(s, answered, why);
+    one->error = error;
+    park(one);
+    const bool awaited = s->turns == s->url->n_sentinels || (s->turns > 0 && one == &s->each[s->at]);
+    if (awaited) steady__alarm_set(&s->alarm, 0);
 }
 
 /* ---- The answer ---- */
@@ -138,10 +140,27 @@ static bool read_address(const struct steady__reply *reply, char host[HOST_MAX +
     return true;
 }
 
-static void knows(struct sentinels *s, const char *host, uint16_t port) {
+/* All but this one, where they have no question. */
+static void park_others(struct sentinel *one) {
+    struct sentinels *s = one->all;
+    for (unsigned i = 0; i < s->url->n_sentinels; i++)
+        if (&s->each[i] != one && !s->each[i].asked) park(&s->each[i]);
+}
+
+/* Another one has answered meanwhile, and there is nothing against what it said. */
+static bool is_late(const struct sentinel *one) {
+    const struct sentinels *s = one->all;
+    if (s->finding || one == &s->each[s->at]) return false;
+    return !s->fruitless || steady__link_is_up(s->link);
+}
+
+static void knows(struct sentinel *one, const char *host, uint16_t port) {
+    struct sentinels *s = one->all;
     const bool moved = strcmp(host, s->host) != 0 || port != s->primary.port;
     snprintf(s->host, sizeof s->host, "%s", host);
     s->primary.port = port;
+    s->at = (unsigned)(one - s->each);
+    park_others(one);
     begin_round(s);
     s->gave_up = false;
     s->circuit.failures = 0;
@@ -156,11 +175,14 @@ static void knows(struct sentinels *s, const char *host, uint16_t port) {
     }
 }
 
-static void complain(struct sentinels *s, int error, bool answered, const char *why) {
+static void place(const struct sentinel *one, char *text, size_t size, const char *why) {
+    snprintf(text, size, "%s:%u: %s", one->url.host, (unsigned)one->url.port, why);
+}
+
+static void complain(struct sentinel *one, int error, const char *why) {
     char text[200];
-    const struct steady__url_host *at = &s->url->sentinels[s->at];
-    snprintf(text, sizeof text, "%s:%u: %s", at->host, (unsigned)at->port, why);
-    failed(s, error, answered, text);
+    place(one, text, sizeof text, why);
+    failed(one, error, true, text);
 }
 
 static bool is_nil(const struct steady__reply *reply) {
@@ -169,19 +191,22 @@ static bool is_nil(const struct steady__reply *reply) {
     return steady__walk_next(&walk, &value) && value.kind == STEADY__VALUE_NIL;
 }
 
-static void heard(struct sentinels *s, const struct steady__reply *reply) {
+static void heard(struct sentinel *one, const struct steady__reply *reply) {
     char host[HOST_MAX + 1], text[160];
     uint16_t port = 0;
     if (read_address(reply, host, &port)) {
-        knows(s, host, port);
+        if (is_late(one))
+            park(one);
+        else
+            knows(one, host, port);
     } else if (is_nil(reply)) {
-        complain(s, STEADY_UNAVAILABLE, true, "knows no such service");
+        complain(one, STEADY_UNAVAILABLE, "knows no such service");
     } else if (reply->kind == STEADY__REPLY_ERROR) {
-        const char *secret = s->there.password;
+        const char *secret = one->url.password;
         steady__reply_excuse(text, sizeof text, reply, secret, strlen(secret));
-        complain(s, steady__refusal_error(steady__script_refusal(reply->text, reply->text_len)), true, text);
+        complain(one, steady__refusal_error(steady__script_refusal(reply->text, reply->text_len)), text);
     } else {
-        complain(s, STEADY_UNAVAILABLE, true, "answers with what is no answer");
+        complain(one, STEADY_UNAVAILABLE, "answers with what is no answer");
     }
 }
 
@@ -189,76 +214,139 @@ static void heard(struct sentinels *s, const struct steady__reply *reply) {
 
 static size_t encode(void *owner, struct steady__request *request, struct steady__dialect *dialect, char *out) {
     static const char command[] = "*3\r\n$8\r\nSENTINEL\r\n$23\r\nGET-MASTER-ADDR-BY-NAME\r\n";
-    const struct sentinels *s = owner;
+    const struct sentinel *one = owner;
+    const char *service = one->all->url->service;
     (void)request;
     (void)dialect;
-    return (size_t)snprintf(out, STEADY__REQUEST_MAX, "%s$%zu\r\n%s\r\n", command, strlen(s->url->service),
-                            s->url->service);
+    return (size_t)snprintf(out, STEADY__REQUEST_MAX, "%s$%zu\r\n%s\r\n", command, strlen(service), service);
 }
 
 static enum steady__heed answered(void *owner, struct steady__request *request, struct steady__dialect *dialect,
                                   const struct steady__reply *reply) {
-    struct sentinels *s = owner;
+    struct sentinel *one = owner;
+    struct sentinels *s = one->all;
     (void)request;
     (void)dialect;
     s->depth++;
-    s->asking = false;
-    heard(s, reply);
+    s->events++;
+    one->asked = false;
+    heard(one, reply);
     leave(s);
     return STEADY__HEED_NOTHING;
 }
 
 static void unanswered(void *owner, struct steady__request *request, bool written, int error) {
-    struct sentinels *s = owner;
+    struct sentinel *one = owner;
     (void)request;
     (void)written;
-    s->depth++;
-    s->asking = false;
-    failed(s, error, error == STEADY_REFUSED, s->trouble.text);
-    leave(s);
+    one->all->events++;
+    one->asked = false;
+    failed(one, error, error == STEADY_REFUSED, one->trouble.text);
 }
 
 static const struct steady__link_owner owner_class = {encode, answered, unanswered};
 
+/* Connects for a question, and for nothing else. */
+static void find_sentinel(struct steady__finder *finder, struct steady__link *link) {
+    struct sentinel *one = (struct sentinel *)finder;
+    one->parked = !one->asked;
+    if (one->asked) steady__link_found(link, &one->url);
+}
+
+static void let_go(struct steady__finder *finder) { (void)finder; }
+
 /* ---- Asking ---- */
 
-static bool call(struct sentinels *s) {
-    if (s->sentinel != NULL) return true;
-    s->there.host = s->url->sentinels[s->at].host;
-    s->there.port = s->url->sentinels[s->at].port;
-    steady__fail(&s->trouble, 0, "%s: out of memory", s->there.host);
-    s->sentinel = steady__link_open(&s->with);
-    return s->sentinel != NULL;
+static bool call(struct sentinel *one) {
+    if (one->link != NULL) return true;
+    struct steady__link_options with = one->all->with;
+    with.url = &one->url;
+    with.finder = &one->finder;
+    with.trouble = &one->trouble;
+    with.owner = one;
+    steady__fail(&one->trouble, 0, "%s: out of memory", one->url.host);
+    one->link = steady__link_open(&with);
+    return one->link != NULL;
 }
 
-/* Calls nothing back: what fails at once is left to the alarm. */
-static void ask(struct sentinels *s) {
-    const steady_us patience = 2 * s->with.timeout;
-    s->questions++;
-    s->asking = call(s) && steady__link_submit(s->sentinel, &s->question) == 0;
-    s->stuck = !s->asking;
-    steady__alarm_set(&s->alarm, s->stuck ? 0 : patience > PATIENCE_LEAST ? patience : PATIENCE_LEAST);
+static void ask(struct sentinel *one) {
+    struct sentinels *s = one->all;
+    const steady_us patience = 2 * s->with.timeout > PATIENCE_LEAST ? 2 * s->with.timeout : PATIENCE_LEAST;
+    one->until = now(s) + patience;
+    steady__alarm_set(&s->alarm, s->finding ? HEAD_START : patience);
+    if (one->asked) return;
+    one->error = 0;
+    one->asked = call(one) && steady__link_submit(one->link, &one->question) == 0;
+    if (!one->asked) {
+        failed(one, STEADY_UNAVAILABLE, false, one->trouble.text);
+    } else if (one->parked) {
+        one->parked = false;
+        steady__link_found(one->link, &one->url);
+    }
 }
 
-/* There was time enough, if the answer is not lying there. */
-static void take_back(struct sentinels *s) {
-    const uint64_t question = s->questions;
-    steady__link_catch_up(s->sentinel);
-    if (s->closed || !s->asking || s->questions != question) return;
-    steady__link_forget(s->sentinel, &s->question);
-    complain(s, STEADY_UNAVAILABLE, false, "does not answer");
+/* What those that are still asked are at. */
+static void note_late_ones(struct sentinels *s) {
+    char why[80], text[200];
+    for (unsigned i = 0; i < s->url->n_sentinels; i++) {
+        const struct sentinel *one = &s->each[i];
+        if (!one->asked) continue;
+        const char *doing = one->question.on_wire ? NULL : steady__link_doing(one->link);
+        snprintf(why, sizeof why, "%s%s", doing != NULL ? "still " : "", doing != NULL ? doing : "does not answer");
+        place(one, text, sizeof text, why);
+        note(s, false, text);
+    }
+}
+
+static bool all_refuse(const struct sentinels *s) {
+    for (unsigned i = 0; i < s->url->n_sentinels; i++)
+        if (s->each[i].error != STEADY_REFUSED) return false;
+    return true;
+}
+
+/* None of them could say. */
+static void give_up(struct sentinels *s) {
+    const int error = all_refuse(s) ? STEADY_REFUSED : STEADY_UNAVAILABLE;
+    note_late_ones(s);
+    begin_round(s);
+    rest_in_vain(s, error == STEADY_REFUSED);
+    if (!s->finding) return;
+    s->finding = false;
+    s->gave_up = true;
+    steady__link_not_found(s->link, error, s->why.text);
+}
+
+static steady_us time_left(const struct sentinels *s) {
+    steady_us left = 0;
+    for (unsigned i = 0; i < s->url->n_sentinels; i++)
+        if (s->each[i].until - now(s) > left) left = s->each[i].until - now(s);
+    return left;
+}
+
+static void go_on(struct sentinels *s) {
+    if (s->turns < s->url->n_sentinels) {
+        if (s->turns++ > 0) turn_to_next(s);
+        ask(&s->each[s->at]);
+    } else if (time_left(s) > 0) {
+        steady__alarm_set(&s->alarm, time_left(s));
+    } else {
+        give_up(s);
+    }
+}
+
+/* True: an answer was lying there, and what comes next has been seen to. */
+static bool catch_up(struct sentinels *s) {
+    const uint64_t events = s->events;
+    for (unsigned i = 0; i < s->url->n_sentinels && !s->closed && s->events == events; i++)
+        if (s->each[i].asked) steady__link_catch_up(s->each[i].link);
+    return s->closed || (s->events != events && s->alarm.set);
 }
 
 static void alarmed(void *arg) {
     struct sentinels *s = arg;
     if (steady__forked(s->with.birthmark) || !steady__alarm_rang(&s->alarm)) return;
     s->depth++;
-    if (s->asking)
-        take_back(s);
-    else if (s->stuck)
-        failed(s, STEADY_UNAVAILABLE, false, s->trouble.text);
-    else
-        ask(s);
+    if (!catch_up(s)) go_on(s);
     leave(s);
 }
 
@@ -269,50 +357,57 @@ static void find(struct steady__finder *finder, struct steady__link *link) {
     s->link = link;
     s->finding = true;
     begin_round(s);
-    if (s->fruitless && s->url->n_sentinels > 1) try_next(s);
+    if (s->fruitless) turn_to_next(s);
     s->fruitless = true;
-    const bool paused = s->gave_up && steady__loop_now(&s->with.loop) < s->allowed_at;
-    if (!s->asking && !s->stuck && !paused) ask(s);
+    const bool paused = s->gave_up && now(s) < s->allowed_at;
+    if (!paused) steady__alarm_set(&s->alarm, 0);
 }
 
 /* A child leaves the parent's loop alone, and the memory that it points at. */
 static void close_finder(struct steady__finder *finder) {
     struct sentinels *s = (struct sentinels *)finder;
-    if (steady__forked(s->with.birthmark)) {
-        steady__link_close(s->sentinel);
-        return;
-    }
+    for (unsigned i = 0; i < s->url->n_sentinels; i++)
+        steady__link_close(s->each[i].link);
+    if (steady__forked(s->with.birthmark)) return;
+    steady__alarm_free(&s->alarm);
     s->depth++;
     s->closed = true;
-    hang_up(s);
-    steady__alarm_free(&s->alarm);
     leave(s);
 }
 
+static void set_up(struct sentinels *s, unsigned number) {
+    struct sentinel *one = &s->each[number];
+    one->finder = (struct steady__finder){find_sentinel, let_go};
+    one->all = s;
+    one->question.nested = true;
+    steady__list_init(&one->question.place);
+    one->url = s->primary;
+    one->url.host = s->url->sentinels[number].host;
+    one->url.port = s->url->sentinels[number].port;
+    one->url.user = s->url->sentinel_user;
+    one->url.password = s->url->sentinel_password;
+}
+
 static struct sentinels *open_sentinels(const struct steady__link_options *options) {
-    struct sentinels *s = calloc(1, sizeof *s);
+    const unsigned n = options->url->n_sentinels;
+    struct sentinels *s = calloc(1, sizeof *s + n * sizeof s->each[0]);
     if (s == NULL) return NULL;
     s->finder = (struct steady__finder){find, close_finder};
     s->url = options->url;
     s->circuit.net = options->net;
     s->with = (struct steady__link_options){.net = options->net,
                                             .loop = options->loop,
-                                            .url = &s->there,
                                             .tls = options->tls,
                                             .birthmark = options->birthmark,
-                                            .trouble = &s->trouble,
                                             .timeout = options->timeout,
-                                            .max_unanswered = QUESTIONS,
-                                            .owner_class = &owner_class,
-                                            .owner = s};
+                                            .max_unanswered = 1,
+                                            .patient = true,
+                                            .owner_class = &owner_class};
     s->primary.scheme = steady__url_has_tls(s->url->scheme) ? STEADY__URL_TLS : STEADY__URL_TCP;
+    for (unsigned i = 0; i < n; i++)
+        set_up(s, i);
     s->primary.host = s->host;
-    s->there = s->primary;
-    s->there.user = s->url->sentinel_user;
-    s->there.password = s->url->sentinel_password;
-    s->question.nested = true;
-    steady__list_init(&s->question.place);
-    s->at = (unsigned)(options->net->random(options->net) % s->url->n_sentinels);
+    s->at = (unsigned)(options->net->random(options->net) % n);
     if (steady__alarm_new(&s->alarm, &s->with.loop, alarmed, s) == 0) return s;
     free(s);
     return NULL;

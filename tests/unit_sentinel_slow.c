@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: MIT
+ * Sentinels that take their time to be reached: names that are looked up slowly or never, addresses that swallow what
+ * is sent to them, long ways; and what is known of them meanwhile. */
+#include "client.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netdb.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "fake_node.h"
+#include "names.h"
+#include "proxy.h"
+
+#define MASTER "*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
+#define SLAVE "*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:6379\r\n$9\r\nconnected\r\n:0\r\n"
+#define MOST 16 /* sentinels in a URL */
+#define FILLERS 4
+
+static struct fake_node *sentinel, *primary;
+static char answer[64];
+
+static struct fake_node *server_of_role(const char *role) {
+    struct fake_node *node = fake_node_start(false);
+    fake_node_says(node, "ROLE", role, 0, 0);
+    fake_node_says(node, "EVALSHA", ":0\r\n", 0, 0);
+    return node;
+}
+
+static int set_up(void **state) {
+    sentinel = fake_node_start(false);
+    primary = server_of_role(MASTER);
+    snprintf(answer, sizeof answer, "*2\r\n$9\r\n127.0.0.1\r\n$5\r\n%05d\r\n", fake_node_port(primary));
+    fake_node_says(sentinel, "SENTINEL", answer, 0, 0);
+    names_say("127.0.0.1", 0, 0);
+    return client_set_up(state);
+}
+
+static int tear_down(void **state) {
+    client_close();
+    fake_node_stop(sentinel);
+    fake_node_stop(primary);
+    return client_tear_down(state);
+}
+
+/* "host:port" of the sentinel at as many hosts as there are. */
+static void open_at_hosts(const char *const hosts[], size_t count, steady_us timeout) {
+    char url[512] = "redis+sentinel://";
+    for (size_t i = 0; i < count; i++) {
+        const size_t n = strlen(url);
+        snprintf(url + n, sizeof url - n, "%s%s:%d", i > 0 ? "," : "", hosts[i], fake_node_port(sentinel));
+    }
+    strcat(url, "/main");
+    client_open(url, timeout);
+}
+
+/* How long it takes from now until there is a verdict. */
+static steady_us until_used(void) {
+    const steady_us begin = now_us();
+    while (client_ask() != 0) {
+        if (now_us() - begin > 5 * STEADY_SECOND) fail_msg("%s", steady_store_trouble(store));
+        run_for(poller, MS);
+    }
+    return now_us() - begin;
+}
+
+/* ---- Names ---- */
+
+static void test_slow_name(void **state) {
+    static const char *const hosts[] = {"one.test", "two.test", "three.test"};
+    (void)state;
+    names_say("127.0.0.1", 0, 250 * MS);
+    for (size_t count = 1; count <= 3; count += 2) {
+        const unsigned asked = names_asked();
+        open_at_hosts(hosts, count, 100 * MS);
+        assert_int_equal(client_ask(), STEADY_UNAVAILABLE);
+        assert_between(until_used(), 0, 500 * MS + SLACK);
+        run_for(poller, 300 * MS);
+        assert_true(names_asked() - asked <= count);
+        client_close();
+    }
+}
+
+/* Each is looked up once, however long it is asked for, and the log says what keeps it. */
+static void test_stuck_resolver(void **state) {
+    static const char *const hosts[] = {"one.test", "two.test", "three.test"};
+    (void)state;
+    names_say("", EAI_AGAIN, 2500 * MS);
+    const unsigned asked = names_asked();
+    open_at_hosts(hosts, 3, 100 * MS);
+    for (const steady_us until = now_us() + 2 * STEADY_SECOND; now_us() < until;) {
+        assert_int_equal(client_ask(), STEADY_UNAVAILABLE);
+        run_for(poller, 10 * MS);
+    }
+    assert_int_equal(names_asked() - asked, 3);
+    assert_int_equal(log_lines.lines, 1);
+    assert_non_null(strstr(log_lines.all, ".test:"));
+    assert_non_null(strstr(log_lines.all, "still looking the name up"));
+    names_say("127.0.0.1", 0, 0);
+    until_used();
+    assert_between(names_asked() - asked, 4, 6);
+}
+
+/* One is of use again and again, but what it says is not: the other one's lookups are no more for that. */
+static void test_stuck_beside_one_that_lags_behind(void **state) {
+    static const char *const hosts[] = {"one.test", "127.0.0.1"};
+    struct fake_node *replica = server_of_role(SLAVE);
+    char old[64];
+    (void)state;
+    snprintf(old, sizeof old, "*2\r\n$9\r\n127.0.0.1\r\n$5\r\n%05d\r\n", fake_node_port(replica));
+    fake_node_says(sentinel, "SENTINEL", old, 0, 0);
+    names_say("", EAI_AGAIN, 2500 * MS);
+    const unsigned asked = names_asked();
+    open_at_hosts(hosts, 2, 100 * MS);
+    for (const steady_us until = now_us() + 2 * STEADY_SECOND; now_us() < until;) {
+        assert_int_equal(client_ask(), STEADY_UNAVAILABLE);
+        run_for(poller, 10 * MS);
+    }
+    assert_int_equal(names_asked() - asked, 1);
+    assert_true(fake_node_accepted(replica) >= 3);
+    run_for(poller, 600 * MS); /* the lookup is over */
+    client_close();
+    fake_node_stop(replica);
+}
+
+/* ---- Ways ---- */
+
+struct hole {
+    int listener, fillers[FILLERS];
+};
+
+/* A port that neither accepts nor refuses: any where it is 0. */
+static int open_hole(struct hole *hole, const char *address, int port) {
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    socklen_t len = sizeof a;
+    inet_pton(AF_INET, address, &a.sin_addr);
+    hole->listener = socket(AF_INET, SOCK_STREAM, 0);
+    assert_return_code(bind(hole->listener, (struct sockaddr *)&a, sizeof a), errno);
+    assert_return_code(listen(hole->listener, 0), errno);
+    assert_return_code(getsockname(hole->listener, (struct sockaddr *)&a, &len), errno);
+    for (int i = 0; i < FILLERS; i++) {
+        hole->fillers[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        connect(hole->fillers[i], (struct sockaddr *)&a, sizeof a);
+    }
+    return ntohs(a.sin_port);
+}
+
+static void close_hole(const struct hole *hole) {
+    close(hole->listener);
+    for (int i = 0; i < FILLERS; i++)
+        close(hole->fillers[i]);
+}
+
+/* The first address of the name is a black hole. */
+static void test_second_address(void **state) {
+    static const char *const hosts[] = {"one.test"};
+    struct hole hole;
+    (void)state;
+    open_hole(&hole, "127.0.0.2", fake_node_port(sentinel));
+    names_say("127.0.0.2 127.0.0.1", 0, 0);
+    open_at_hosts(hosts, 1, 100 * MS);
+    assert_between(until_used(), 400 * MS, STEADY_SECOND + SLACK);
+    close_hole(&hole);
+}
+
+/* What is said there and back takes longer, all in all, than a sentinel has. */
+static void test_long_way(void **state) {
+    const struct proxy_rules far = {.delay_up = 60 * MS, .delay_down = 60 * MS};
+    struct proxy *proxy = proxy_start(fake_node_port(sentinel));
+    char url[128];
+    (void)state;
+    proxy_set(proxy, &far);
+    snprintf(url, sizeof url, "redis+sentinel://127.0.0.1:%d/main?sentinel_password=x", proxy_port(proxy));
+    client_open(url, 50 * MS);
+    assert_between(until_used(), 240 * MS, 500 * MS + SLACK);
+    assert_int_equal(proxy_accepted(proxy), 1);
+    client_close();
+    proxy_stop(proxy);
+}
+
+/* All but one do not say a word: it is asked within a second all the same. Those that have been asked are not for ever.
+ */
+static void test_many_black_holes(void **state) {
+    struct hole holes[MOST - 1];
+    char url[1024] = "redis+sentinel://";
+    (void)state;
+    for (int i = 0; i < MOST; i++) {
+        const int port = i < MOST - 1 ? open_hole(&holes[i], "127.0.0.1", 0) : fake_node_port(sentinel);
+        const size_t n = strlen(url);
+        snprintf(url + n, sizeof url - n, "%s127.0.0.1:%d", i > 0 ? "," : "", port);
+    }
+    strcat(url, "/main");
+    for (int i = 0; i < 4; i++) { /* where to begin is chance */
+        client_open(url, 200 * MS);
+        assert_between(until_used(), 0, 800 * MS + SLACK);
+        client_close();
+    }
+    for (int i = 0; i < MOST - 1; i++)
+        close_hole(&holes[i]);
+}
+
+/* ---- Rounds in vain ---- */
+
+static void in_vain(steady_us time) {
+    fake_node_says(sentinel, "SENTINEL", FAKE_HANG_UP, 0, 0);
+    run_for(poller, time);
+}
+
+static void open_on_one(void) {
+    static const char *const hosts[] = {"127.0.0.1"};
+    open_at_hosts(hosts, 1, 100 * MS);
+    until_used();
+}
+
+/* A sentinel that was of use is not left alone for what it was like before. */
+static void test_pauses_begin_anew(void **state) {
+    (void)state;
+    open_on_one();
+    in_vain(2 * STEADY_SECOND);
+    fake_node_says(sentinel, "SENTINEL", answer, 0, 0);
+    run_for(poller, 800 * MS);
+    in_vain(0);
+    fake_node_says(primary, "EVALSHA", FAKE_HANG_UP, 0, 1);
+    assert_int_equal(client_ask(), STEADY_UNKNOWN);
+    const unsigned before = fake_node_heard(sentinel, "SENTINEL");
+    run_for(poller, 150 * MS);
+    assert_between(fake_node_heard(sentinel, "SENTINEL") - before, 3, 12);
+}
+
+/* The sentinels have been asked in vain, but not for a link that is down: now it is, and they are asked at once. */
+static void test_no_pause_for_a_link_that_was_up(void **state) {
+    (void)state;
+    open_on_one();
+    in_vain(2 * STEADY_SECOND);
+    const unsigned before = fake_node_heard(sentinel, "SENTINEL");
+    for (int i = 0; i < 1000 && fake_node_heard(sentinel, "SENTINEL") == before; i++)
+        run_for(poller, MS);
+    run_for(poller, 5 * MS); /* a pause of at least 250 ms begins */
+    fake_node_says(sentinel, "SENTINEL", answer, 0, 0);
+    fake_node_says(primary, "EVALSHA", FAKE_HANG_UP, 0, 1);
+    const steady_us begin = now_us();
+    assert_int_equal(client_ask(), STEADY_UNKNOWN);
+    until_used();
+    assert_true(now_us() - begin < 200 * MS);
+}
+
+/* That another one cannot be reached says less than what this one says, whoever is asked first. */
+static void test_what_was_answered_is_said(void **state) {
+    static const char *const hosts[] = {"127.0.0.1", "127.0.0.2"};
+    (void)state;
+    fake_node_says(sentinel, "SENTINEL", "*-1\r\n", 0, 0);
+    for (int i = 0; i < 8; i++) {
+        memset(&log_lines, 0, sizeof log_lines);
+        open_at_hosts(hosts, 2, 100 * MS);
+        for (const steady_us until = now_us() + 2 * STEADY_SECOND; log_lines.lines == 0 && now_us() < until;)
+            run_for(poller, 5 * MS);
+        if (strstr(log_lines.all, "knows no such service") == NULL) fail_msg("%s", log_lines.all);
+        client_close();
+    }
+}
+
+int main(void) {
+#define WITH_SENTINEL(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        WITH_SENTINEL(test_slow_name),
+        WITH_SENTINEL(test_stuck_resolver),
+        WITH_SENTINEL(test_stuck_beside_one_that_lags_behind),
+        WITH_SENTINEL(test_second_address),
+        WITH_SENTINEL(test_long_way),
+        WITH_SENTINEL(test_many_black_holes),
+        WITH_SENTINEL(test_pauses_begin_anew),
+        WITH_SENTINEL(test_no_pause_for_a_link_that_was_up),
+        WITH_SENTINEL(test_what_was_answered_is_said),
+    };
+    return cmocka_run_group_tests_name("slow sentinels", tests, NULL, NULL);
+}
