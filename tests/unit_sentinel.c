@@ -219,6 +219,9 @@ static void test_one_that_lags_behind(void **state) {
         struct fake_node *behind = node_saying("SENTINEL", old), *informed = node_saying("SENTINEL", new);
         const steady_us took = open_by_two(behind, informed);
         if (took < best) best = took;
+        run_for(poller, 50 * MS);
+        assert_int_equal(fake_node_open(behind), 0); /* one connection is kept, to who was of use */
+        assert_int_equal(fake_node_open(informed), 1);
         close_all();
         assert_int_equal(fake_node_heard(replica, "EVALSHA"), 0);
         fake_node_stop(behind);

@@ -179,6 +179,38 @@ static void test_long_way(void **state) {
     proxy_stop(proxy);
 }
 
+/* The other one has answered meanwhile, and was right. What this one says then, of old, moves nothing. */
+static void test_late_and_wrong(void **state) {
+    const struct proxy_rules far = {.delay_up = 60 * MS, .delay_down = 60 * MS};
+    struct fake_node *behind = fake_node_start(false), *replica = server_of_role(SLAVE);
+    struct proxy *proxy = proxy_start(fake_node_port(behind));
+    char old[64], url[128];
+    unsigned late = 0;
+    (void)state;
+    proxy_set(proxy, &far);
+    snprintf(old, sizeof old, "*2\r\n$9\r\n127.0.0.1\r\n$5\r\n%05d\r\n", fake_node_port(replica));
+    fake_node_says(behind, "SENTINEL", old, 0, 0);
+    snprintf(url, sizeof url, "redis+sentinel://127.0.0.1:%d,127.0.0.1:%d/main", proxy_port(proxy),
+             fake_node_port(sentinel));
+    for (int i = 0; i < 8; i++) { /* where to begin is chance */
+        client_open(url, 50 * MS);
+        assert_between(until_used(), 0, 50 * MS + SLACK);
+        run_for(poller, 300 * MS);
+        assert_int_equal(client_ask(), 0);
+        assert_int_equal(client_reconnects(), 0);
+        assert_int_equal(fake_node_open(behind), 0);
+        assert_int_equal(fake_node_open(sentinel), 1);
+        client_close();
+        late += fake_node_heard(behind, "SENTINEL");
+        run_for(poller, 20 * MS); /* both are left */
+    }
+    assert_true(late > 0);
+    assert_int_equal(fake_node_accepted(replica), 0);
+    proxy_stop(proxy);
+    fake_node_stop(behind);
+    fake_node_stop(replica);
+}
+
 /* All but one do not say a word: it is asked within a second all the same. Those that have been asked are not for ever.
  */
 static void test_many_black_holes(void **state) {
@@ -268,6 +300,7 @@ int main(void) {
         WITH_SENTINEL(test_stuck_beside_one_that_lags_behind),
         WITH_SENTINEL(test_second_address),
         WITH_SENTINEL(test_long_way),
+        WITH_SENTINEL(test_late_and_wrong),
         WITH_SENTINEL(test_many_black_holes),
         WITH_SENTINEL(test_pauses_begin_anew),
         WITH_SENTINEL(test_no_pause_for_a_link_that_was_up),
