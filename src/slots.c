@@ -44,7 +44,7 @@ static bool is_host(const char *text, size_t len) {
     return all != 0;
 }
 
-/* Copies a host, its brackets taken off. False where it can be none: "?" is what a node says that has no name yet. */
+/* Copies a host, its brackets taken off. False where it can be none, as "?". */
 static bool read_host(char out[STEADY__HOST_MAX + 1], const char *text, size_t len) {
     if (len >= 2 && text[0] == '[' && text[len - 1] == ']') {
         text++;
@@ -115,13 +115,33 @@ static void skip(struct steady__walk *walk, int64_t values) {
         steady__walk_skip(walk);
 }
 
-/* host, port and whatever else this version tells. A node that does not know its own address says nil. */
+/* The address among what else is told of a node: an array of names, each with what it names. */
+static bool read_ip(struct range *range, struct steady__walk walk, int64_t values) {
+    struct steady__value value, name;
+    for (; values > 0; values--) {
+        struct steady__walk entry = walk;
+        steady__walk_skip(&walk);
+        if (!next_of(&entry, &value, STEADY__VALUE_ARRAY)) continue;
+        for (int64_t i = 0; i + 1 < value.number; i += 2) {
+            struct steady__walk at = entry;
+            skip(&entry, 2);
+            if (!next_of(&at, &name, STEADY__VALUE_TEXT) || name.text_len != 2 || memcmp(name.text, "ip", 2) != 0)
+                continue;
+            return next_of(&at, &value, STEADY__VALUE_TEXT) && read_host(range->host, value.text, value.text_len);
+        }
+    }
+    return false;
+}
+
+/* host, port and whatever else this version tells. A node that does not know its own address says nil; where names are
+ * preferred and it has none yet, "?". */
 static bool read_node(struct range *range, struct steady__walk *walk) {
     struct steady__value node, host;
     if (!next_of(walk, &node, STEADY__VALUE_ARRAY) || node.number < 2 || !steady__walk_next(walk, &host)) return false;
     if (host.kind != STEADY__VALUE_TEXT && host.kind != STEADY__VALUE_NIL) return false;
     range->has_host = read_host(range->host, host.text, host.kind == STEADY__VALUE_TEXT ? host.text_len : 0);
     if (!next_number(walk, 0, UINT16_MAX, &range->port)) return false;
+    if (!range->has_host) range->has_host = read_ip(range, *walk, node.number - 2);
     skip(walk, node.number - 2);
     return true;
 }

@@ -171,6 +171,48 @@ static void test_good_maps(void **state) {
     assert_int_equal(map.node[7], STEADY__SLOT_UNKNOWN);
 }
 
+/* Where nodes go by names, one without a name is "?", and its address stands among what else is told of it. */
+static void test_addresses_of_nodes_without_a_name(void **state) {
+#define NAMELESS(host, port, rest) "*4\r\n$1\r\n" host "\r\n:" port "\r\n$2\r\nid\r\n" rest
+#define IP(ip) "$2\r\nip\r\n" ip "\r\n"
+    static const char all[] = "*6\r\n" RANGE("0", "0", NAMELESS("?", "1", "*2\r\n" IP("$9\r\n127.0.0.1")))
+        RANGE("1", "1", NAMELESS("?", "2", "*4\r\n$8\r\nshard-id\r\n$2\r\nip\r\n" IP("$3\r\n::1")))
+            RANGE("2", "2", NAMELESS("?", "3", "*2\r\n" IP("$0\r\n"))) /* its own, which it does not know */
+        RANGE("3", "3", NAMELESS("n", "4", "*2\r\n" IP("$9\r\n127.0.0.1")))
+            RANGE("4", "4", NAMELESS("?", "5", "*4\r\n*2\r\n" IP("$1\r\na") ":1\r\n" IP("$1\r\nb")))
+                RANGE("5", "5", "*5\r\n$1\r\n?\r\n:6\r\n$2\r\nid\r\n*0\r\n*2\r\n" IP("$1\r\nc"));
+    static const char *const expected[] = {"127.0.0.1:1", "::1:2", ":3", "n:4", "b:5", "c:6"};
+    static const char *const none[] = {
+        "*0\r\n",
+        "$2\r\nip\r\n",
+        ":1\r\n",
+        "*1\r\n$2\r\nip\r\n",
+        "*2\r\n" IP(":1"),
+        "*2\r\n" IP("$-1"),
+        "*2\r\n" IP("$1\r\n?"),
+        "*2\r\n" IP("*1\r\n$1\r\na"),
+        "*3\r\n$1\r\na\r\n" IP("$1\r\na"),
+        "*2\r\n$3\r\nip4\r\n$1\r\na\r\n",
+    };
+    (void)state;
+    assert_true(draw(all, sizeof all - 1));
+    assert_int_equal(names.count, COUNT(expected));
+    for (size_t i = 0; i < COUNT(expected); i++) {
+        assert_string_equal(names.name[i], expected[i]);
+        assert_int_equal(map.node[i], i);
+    }
+    for (size_t i = 0; i < COUNT(none); i++) {
+        char text[256];
+        const int len = snprintf(text, sizeof text,
+                                 "*2\r\n%s%s"
+                                 "%s",
+                                 RANGE("0", "0", NAMELESS("?", "1", "")), none[i], RANGE("1", "1", A));
+        assert_true(draw(text, (size_t)len));
+        assert_int_equal(map.node[0], STEADY__SLOT_UNKNOWN);
+        assert_int_equal(map.node[1], 0);
+    }
+}
+
 /* A node that cannot be reached by what is said of it leaves its slots unknown, and the others as they are. */
 static void test_partial_maps(void **state) {
     static const char *const partial[] = {
@@ -277,10 +319,15 @@ static void test_random_maps(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_slots_of_keys), cmocka_unit_test(test_good_redirects),
-        cmocka_unit_test(test_bad_redirects), cmocka_unit_test(test_good_maps),
-        cmocka_unit_test(test_partial_maps),  cmocka_unit_test(test_bad_maps),
-        cmocka_unit_test(test_many_ranges),   cmocka_unit_test(test_random_maps),
+        cmocka_unit_test(test_slots_of_keys),
+        cmocka_unit_test(test_good_redirects),
+        cmocka_unit_test(test_bad_redirects),
+        cmocka_unit_test(test_good_maps),
+        cmocka_unit_test(test_addresses_of_nodes_without_a_name),
+        cmocka_unit_test(test_partial_maps),
+        cmocka_unit_test(test_bad_maps),
+        cmocka_unit_test(test_many_ranges),
+        cmocka_unit_test(test_random_maps),
     };
     return cmocka_run_group_tests_name("slots", tests, NULL, NULL);
 }
