@@ -8,10 +8,11 @@
  * by slot.
  *
  * Whatever goes wrong is a wish to draw the map anew: a redirect that the map did not know, CLUSTERDOWN, a link that is
- * down, a deadline that passed. One node at a time is asked for CLUSTER SLOTS, one after the other if they do not
- * answer, with a pause after each answer that doubles while wishes keep coming. A map is taken whole or not at all, and
- * before anyone is called back. A node that has lost sight of the others knows of its own slots only, so those that a
- * map does not mention stay with whom they were.
+ * down, a deadline that passed; and so is the map's age, since a node that has left the cluster may go on answering. One
+ * node at a time is asked for CLUSTER SLOTS, one after the other if they do not answer, with a pause after each answer
+ * that doubles while wishes keep coming. A map is taken whole or not at all, and before anyone is called back. A node
+ * that has lost sight of the others knows of its own slots only, so those that a map does not mention stay with whom
+ * they were.
  *
  * An error reply means that nothing was charged, so a redirected request is sent again, within its deadline. What was
  * written and not answered is not, whatever becomes of its node.
@@ -38,7 +39,8 @@
 #define PAUSE_FIRST (20 * STEADY_MILLISECOND)
 #define PAUSE_LAST (300 * STEADY_MILLISECOND) /* so that who took over is asked within a second */
 #define PAUSE_BLIND (30 * STEADY_SECOND)
-#define CALM (5 * STEADY_SECOND) /* without a wish: the next pause is the first again */
+#define STALE (30 * STEADY_SECOND) /* a map, at most: who has left the cluster does not say so */
+#define CALM (5 * STEADY_SECOND)   /* without a wish: the next pause is the first again */
 #define ANSWER_LEAST (100 * STEADY_MILLISECOND)
 #define SWEEP_AGAIN STEADY_SECOND
 #define UNWANTED (10 * STEADY_SECOND) /* a link that is down, by then */
@@ -54,9 +56,11 @@ struct node {
     struct steady__link *link;       /* NULL: not needed yet, or no more */
     unsigned slots;
     steady_us wanted_at;            /* a request was last meant for it */
+    bool silent;                    /* a deadline has passed there, and it has answered nothing since */
     struct steady__request inquiry; /* CLUSTER SLOTS */
     bool inquiring;
     steady_us refuses_until; /* it has no map for us */
+    bool forbids;            /* since we have no right to it */
 };
 
 struct steady__cluster {
@@ -72,7 +76,7 @@ struct steady__cluster {
     steady_us down_at;                           /* CLUSTERDOWN was last heard; 0: never */
     bool wished;
     struct node *inquired; /* whose answer is waited for */
-    steady_us pause, allowed_at;
+    steady_us pause, allowed_at, stale_at;
     struct steady__alarm alarm; /* the answer is late, or the next inquiry is allowed, or it is time to sweep */
     uint64_t reconnects;        /* of links that are gone */
     unsigned depth;             /* loops over nodes on the stack */
@@ -211,12 +215,12 @@ static int send_to(struct node *node, struct steady__request *request) {
 
 static bool is_up(const struct node *node) { return node->link != NULL && steady__link_is_up(node->link); }
 
-/* Another one each time. */
+/* Another one each time; the seed where there is none to be had. */
 static struct node *anyone(struct steady__cluster *cluster) {
     for (uint16_t i = 0; i < cluster->count; i++) {
         cluster->turn = (uint16_t)((cluster->turn + 1) % cluster->count);
         struct node *node = cluster->nodes[cluster->turn];
-        if (node != NULL && is_up(node)) return node;
+        if (node != NULL && is_up(node) && !node->silent) return node;
     }
     return cluster->nodes[0];
 }
@@ -303,10 +307,12 @@ static bool heard_down(const struct steady__cluster *cluster) {
 /* Rights need not be the same on all nodes. */
 static bool refuses(const struct node *node) { return now(node->cluster) < node->refuses_until; }
 
-/* By one that is up: no connection is made just to ask another. */
-static bool is_refused(const struct steady__cluster *cluster) {
-    for (uint16_t i = 0; i < cluster->count; i++)
-        if (cluster->nodes[i] != NULL && is_up(cluster->nodes[i]) && refuses(cluster->nodes[i])) return true;
+/* By one that is up. For want of a right: no connection is made just to ask another. */
+static bool is_refused(const struct steady__cluster *cluster, bool forbidden) {
+    for (uint16_t i = 0; i < cluster->count; i++) {
+        const struct node *node = cluster->nodes[i];
+        if (node != NULL && is_up(node) && refuses(node) && (node->forbids || !forbidden)) return true;
+    }
     return false;
 }
 
@@ -318,8 +324,8 @@ static bool is_next(const struct node *node, bool up) {
     return !node->inquiring && !refuses(node) && (is_up(node) || called_back) == up;
 }
 
-static struct node *inquire_at_one(struct steady__cluster *cluster, bool refused) {
-    for (int up = 1; up >= (refused ? 1 : 0); up--)
+static struct node *inquire_at_one(struct steady__cluster *cluster) {
+    for (int up = 1, least = is_refused(cluster, true) ? 1 : 0; up >= least; up--)
         for (uint16_t i = 0; i < cluster->count; i++) {
             cluster->turn = (uint16_t)((cluster->turn + 1) % cluster->count);
             struct node *node = cluster->nodes[cluster->turn];
@@ -331,10 +337,11 @@ static struct node *inquire_at_one(struct steady__cluster *cluster, bool refused
 }
 
 static void inquire(struct steady__cluster *cluster) {
+    const uint64_t chance = cluster->with.net->random(cluster->with.net);
     cluster->wished = false;
-    const bool refused = is_refused(cluster);
-    cluster->inquired = inquire_at_one(cluster, refused);
-    if (cluster->inquired == NULL && refused)
+    cluster->stale_at = now(cluster) + STALE / 2 + (steady_us)(chance % (uint64_t)(STALE / 2));
+    cluster->inquired = inquire_at_one(cluster);
+    if (cluster->inquired == NULL && is_refused(cluster, false))
         cluster->allowed_at = now(cluster) + PAUSE_BLIND;
     else if (cluster->inquired == NULL)
         rest(cluster, PAUSE_LAST);
@@ -356,7 +363,9 @@ static enum steady__heed told(struct node *node, const struct steady__reply *rep
             take_map(node, reply);
         else if (!steady__refusal_passes(refusal))
             node->refuses_until = now(cluster) + PAUSE_BLIND;
-        steady__alarm_set(&cluster->alarm, 0); /* to sweep */
+        node->forbids = refusal == STEADY__REFUSAL_AUTH;
+        if (refuses(node) && !node->forbids) wish(cluster); /* it may be no part of the cluster any more */
+        steady__alarm_set(&cluster->alarm, 0);              /* to sweep */
     }
     return map || error ? STEADY__HEED_NOTHING : STEADY__HEED_UNTRUSTED;
 }
@@ -465,6 +474,7 @@ static enum steady__heed answered(void *owner, struct steady__request *request, 
                                   const struct steady__reply *reply) {
     struct node *node = owner;
     const struct steady__link_options *with = &node->cluster->with;
+    node->silent = false;
     if (request == &node->inquiry) return told(node, reply);
     if (reply->kind == STEADY__REPLY_ERROR && request->key != NULL && follow(node, request, dialect, reply))
         return STEADY__HEED_AGAIN;
@@ -496,23 +506,29 @@ static struct node *node_for(struct steady__cluster *cluster, const struct stead
     return number != STEADY__SLOT_UNKNOWN ? cluster->nodes[number] : anyone(cluster);
 }
 
-/* Where the map will not be drawn anew before long, someone else has to say who took over from a node that is down. */
+/* The map will not be drawn anew before long. */
+static bool is_blind(const struct steady__cluster *cluster) { return cluster->allowed_at - now(cluster) > PAUSE_LAST; }
+
+/* Then someone else has to say who took over from a node that is down, or silent. */
 static int submit(void *carrier, struct steady__request *request) {
     struct steady__cluster *cluster = carrier;
     if (request->key == NULL) return send_to(request->at != NULL ? request->at : cluster->nodes[0], request);
     struct node *node = node_for(cluster, request);
     request->asking = false;
-    int error = send_to(node, request);
-    if (error == 0) return 0;
-    wish(cluster);
-    struct node *other = cluster->allowed_at - now(cluster) > PAUSE_LAST ? anyone(cluster) : node;
+    struct node *other = node->silent && is_blind(cluster) ? anyone(cluster) : node;
+    if (is_up(other)) node = other;
+    const int error = send_to(node, request);
+    if (error != 0 || node->wanted_at >= cluster->stale_at) wish(cluster);
+    other = error != 0 && is_blind(cluster) ? anyone(cluster) : node;
     return other != node ? send_to(other, request) : error;
 }
 
 static bool forget(void *carrier, struct steady__request *request) {
-    const struct node *node = request->at;
+    struct node *node = request->at;
     wish(carrier);
-    return node != NULL && steady__link_forget(node->link, request);
+    const bool written = node != NULL && steady__link_forget(node->link, request);
+    if (written) node->silent = true;
+    return written;
 }
 
 static void release(struct steady__cluster *cluster) {
