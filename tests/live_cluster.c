@@ -173,6 +173,38 @@ static void test_begins_anywhere(void **state) {
         assert_int_equal(ask_one(), 0);
 }
 
+static int ask_about(const char *key) {
+    struct tally tally = {0};
+    consume_counted(rig.throttler, key, 1, &tally);
+    run_until_done(rig.poller, &tally, 10 * STEADY_SECOND);
+    return tally.last.error;
+}
+
+static void set_endpoints(const char *type) {
+    for (unsigned i = 0; i < NODES; i++)
+        assert_string_equal(server_ask(&cluster.nodes[i], "CONFIG SET cluster-preferred-endpoint-type %s", type), "OK");
+}
+
+/* Told to go by names, and not told any: a redirect leads nowhere, but the map has the addresses. */
+static void test_nodes_without_a_name(void **state) {
+    char key[16];
+    (void)state;
+    set_endpoints("hostname");
+    rig_open_at(cluster.nodes[0].url, PATIENT);
+    cluster_tag(key, 1, 9);
+    const int first = ask_about(key);
+    run_for(rig.poller, 100 * MS);
+    int errors = 0;
+    for (unsigned owner = 0; owner < PRIMARIES; owner++) {
+        cluster_tag(key, owner, 9);
+        for (int i = 0; i < 10; i++)
+            errors += ask_about(key) != 0;
+    }
+    set_endpoints("ip");
+    assert_int_equal(first, STEADY_UNAVAILABLE);
+    assert_int_equal(errors, 0);
+}
+
 /* The rights that docs/redis.md gives a user, with and without those of clusters. */
 static void test_rights(void **state) {
     static const char *const rights[] = {"", "+cluster|slots +asking +config|get"};
@@ -539,6 +571,7 @@ int main(void) {
         WITH(plain, test_agrees_with_a_single_server),
         WITH(plain, test_spread),
         WITH(plain, test_begins_anywhere),
+        WITH(plain, test_nodes_without_a_name),
         WITH(plain, test_rights),
         WITH(plain, test_another_database),
         WITH(rig_set_up, test_databases),
