@@ -20,12 +20,14 @@ static void says(struct fake_node *node, const char *word, const char *reply) {
     fake_node_says(node, word, reply, strlen(reply), 0);
 }
 
+static void name(char out[128], const struct fake_node *node) {
+    snprintf(out, 128, MASTER "*1\r\n*3\r\n$9\r\n127.0.0.1\r\n$5\r\n%05d\r\n$1\r\n0\r\n", fake_node_port(node));
+}
+
 static int set_up(void **state) {
-    char port[8];
     server = fake_node_start(false);
     replica = fake_node_start(false);
-    const int len = snprintf(port, sizeof port, "%d", fake_node_port(replica));
-    snprintf(role, sizeof role, MASTER "*1\r\n*3\r\n$9\r\n127.0.0.1\r\n$%d\r\n%s\r\n$1\r\n0\r\n", len, port);
+    name(role, replica);
     says(server, "ROLE", role);
     says(server, "EVALSHA", AT_SERVER);
     says(replica, "ROLE", REPLICA("$9\r\nconnected"));
@@ -151,6 +153,45 @@ static void test_asked_in_moderation(void **state) {
     peek();
     run_for(poller, 1500 * MS);
     assert_between(fake_node_heard(server, "ROLE") - before_it_went, 1, 2);
+}
+
+/* Peeks that wait for a connection which is lost are no reason to ask earlier: the server answers them. */
+static void test_asked_in_moderation_while_peeks_wait(void **state) {
+    (void)state;
+    open_it();
+    await(2);
+    const unsigned before = fake_node_heard(server, "ROLE");
+    for (int round = 0; round < 4; round++) {
+        struct tally tally = {0};
+        fake_node_says(replica, "EVALSHA", FAKE_HANG_UP, 0, 1);
+        for (int i = 0; i < 6; i++) {
+            assert_int_equal(steady_peek(throttler, "k", 1, count_result, expect_result(&tally)), 0);
+            if (i == 0) sleep_us(30 * MS); /* it is written, and lost; the rest waits behind it */
+        }
+        run_until_done(poller, &tally, STEADY_SECOND);
+        assert_int_equal(tally.verdicts, 6);
+        assert_int_equal(tally.last.level, 1);
+        run_for(poller, 50 * MS);
+    }
+    assert_between(fake_node_heard(server, "ROLE") - before, 0, 1);
+}
+
+/* A replica that the server has lost is left for one that it has, though it goes on answering. */
+static void test_lost_by_the_server(void **state) {
+    struct fake_node *other = fake_node_start(false);
+    char list[128];
+    (void)state;
+    says(other, "ROLE", REPLICA("$9\r\nconnected"));
+    says(other, "EVALSHA", ":10800000000\r\n");
+    name(list, other);
+    open_it();
+    await(2);
+    says(server, "ROLE", list);
+    await(3);
+    run_for(poller, 50 * MS);
+    assert_int_equal(fake_node_open(replica), 0);
+    client_close();
+    fake_node_stop(other);
 }
 
 static void test_not_a_connected_replica(void **state) {
@@ -377,6 +418,8 @@ int main(void) {
         WITH_NODES(test_lists_that_name_somebody_too),
         WITH_NODES(test_lists_that_name_nobody),
         WITH_NODES(test_asked_in_moderation),
+        WITH_NODES(test_asked_in_moderation_while_peeks_wait),
+        WITH_NODES(test_lost_by_the_server),
         WITH_NODES(test_not_a_connected_replica),
         WITH_NODES(test_refused_and_put_to_the_server),
         WITH_NODES(test_answers_that_are_none),
