@@ -187,6 +187,7 @@ static void test_lost_by_the_server(void **state) {
     open_it();
     await(2);
     says(server, "ROLE", list);
+    run_for(poller, STEADY_SECOND); /* one look shows it, the next one names the other */
     await(3);
     run_for(poller, 50 * MS);
     assert_int_equal(fake_node_open(replica), 0);
