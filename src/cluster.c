@@ -8,11 +8,11 @@
  * by slot.
  *
  * Whatever goes wrong is a wish to draw the map anew: a redirect that the map did not know, CLUSTERDOWN, a link that is
- * down, a deadline that passed; and so is the map's age, since a node that has left the cluster may go on answering. One
- * node at a time is asked for CLUSTER SLOTS, one after the other if they do not answer, with a pause after each answer
- * that doubles while wishes keep coming. A map is taken whole or not at all, and before anyone is called back. A node
- * that has lost sight of the others knows of its own slots only, so those that a map does not mention stay with whom
- * they were.
+ * down, a deadline that passed; and so is the map's age, since a node that has left the cluster may go on answering.
+ * One node at a time is asked for CLUSTER SLOTS, one after the other if they do not answer, with a pause after each
+ * answer that doubles while wishes keep coming. A map is taken whole or not at all, and before anyone is called back. A
+ * node that has lost sight of the others knows of its own slots only, so those that a map does not mention stay with
+ * whom they were.
  *
  * An error reply means that nothing was charged, so a redirected request is sent again, within its deadline. What was
  * written and not answered is not, whatever becomes of its node.

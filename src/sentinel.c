@@ -246,7 +246,7 @@ static void unanswered(void *owner, struct steady__request *request, bool writte
 
 static const struct steady__link_owner owner_class = {encode, answered, unanswered};
 
-/* Connects for a question, and for nothing else. */
+/* Connects for a question, and for nothing else. To answer at once is as good as later: the link has done all else. */
 static void find_sentinel(struct steady__finder *finder, struct steady__link *link) {
     struct sentinel *one = (struct sentinel *)finder;
     one->parked = !one->asked;
