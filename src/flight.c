@@ -31,6 +31,7 @@
 #define AWAY (5 * STEADY_MILLISECOND) /* a loop that is so late was kept from running */
 #define KEY_NEAR 64                   /* keys up to here need no memory of their own */
 #define TRIES_MAX 3                   /* EVALSHA, EVALSHA, EVAL */
+#define SURVEYS_MAX 3                 /* each may have been lost because of what it asks */
 
 enum errand {
     DECISION,
@@ -371,6 +372,7 @@ static bool does_without_scripts(struct steady__flight *flight, struct ticket *t
 static void survey(struct steady__flight *flight, const struct ticket *asker, const struct steady__dialect *dialect) {
     if (flight->surveyed || flight->log == NULL || !steady__dialect_is_settled(dialect)) return;
     flight->surveyed = true;
+    flight->surveys++;
     struct ticket *ticket = take_errand(flight, asker, SURVEY);
     if (ticket != NULL) run_errand(flight, ticket);
 }
@@ -423,6 +425,7 @@ static void unanswered(void *owner, struct steady__request *request, bool writte
     struct steady__flight *flight = owner;
     struct ticket *ticket = TICKET_OF(request);
     if (written) error = STEADY_UNKNOWN;
+    if (ticket->errand == SURVEY) flight->surveyed = flight->surveys == SURVEYS_MAX;
     if (ticket->errand != DECISION)
         put_back(flight, ticket);
     else if (flight->stats.in_flight > PORTION)

@@ -46,7 +46,8 @@ struct steady__flight {
     bool closed;
     bool last_turn; /* has been given: see flight.c */
     struct steady__late late;
-    bool surveyed; /* the server has been asked for its settings */
+    unsigned surveys; /* how often the server has been asked for its settings */
+    bool surveyed;    /* it is being asked, or has answered */
     steady_stats stats;
 };
 

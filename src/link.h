@@ -39,7 +39,8 @@ struct steady__link_owner {
 
 /* Says where the server is, where that is not in the URL of a link. It belongs to the link, and hears from it: */
 struct steady__finder {
-    /* Begins to look anew, to be answered later, from the loop, with steady__link_found or steady__link_not_found. */
+    /* Begins to look anew, to be answered with steady__link_found or steady__link_not_found, from the loop or inside
+     * this call. */
     void (*find)(struct steady__finder *finder, struct steady__link *link);
     void (*close)(struct steady__finder *finder); /* the link is closed; may be called inside any call to it */
 };

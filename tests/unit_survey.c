@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * What a server says of its settings, and what no server would. */
-#include "support.h"
-
 #include "survey.h"
+
+#include "client.h"
+#include "fake_node.h"
 
 static bool evicts(const char *bytes, char policy[32]) {
     struct steady__reply reply;
@@ -60,11 +61,39 @@ static void test_nothing_to_tell(void **state) {
         if (evicts(answers[i], policy)) fail_msg("answer %zu", i);
 }
 
+/* Where the question is lost with its connection it is put again, but not for ever. */
+static void test_question_lost(void **state) {
+    static const char settings[] = "*4\r\n" MEMORY("$1\r\n9\r\n") POLICY("$11\r\nallkeys-lru\r\n");
+    struct fake_node *node = fake_node_start(false);
+    for (unsigned lost = 1; lost <= 3; lost++) {
+        assert_int_equal(client_set_up(state), 0);
+        fake_node_says_nothing_more(node);
+        fake_node_says(node, "EVALSHA", ":3600000000\r\n", 0, 0);
+        fake_node_says(node, "STEADY.CONSUME", "-ERR unknown command\r\n", 0, 0);
+        fake_node_says(node, "CONFIG", settings, 0, 0);
+        fake_node_says(node, "CONFIG", FAKE_HANG_UP, 0, lost);
+        const unsigned before = fake_node_heard(node, "CONFIG");
+        char url[64];
+        snprintf(url, sizeof url, "redis://127.0.0.1:%d", fake_node_port(node));
+        client_open_with(url, (steady_store_options){.timeout = 500 * MS});
+        for (int i = 0; i < 20; i++) {
+            client_ask();
+            run_for(poller, 20 * MS);
+        }
+        assert_int_equal(fake_node_heard(node, "CONFIG") - before, lost < 3 ? lost + 1 : 3);
+        assert_int_equal(strstr(log_lines.all, "allkeys-lru") != NULL, lost < 3);
+        client_close();
+        client_tear_down(state);
+    }
+    fake_node_stop(node);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_question),
         cmocka_unit_test(test_answers),
         cmocka_unit_test(test_nothing_to_tell),
+        cmocka_unit_test(test_question_lost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -313,8 +313,8 @@ static void say_slots(struct conn *conn) {
 static void say_settings(struct conn *conn, const struct words *words) {
     if (words->count != 3 || !word_is(&words->at[1], "GET")) broken("a client sends a CONFIG it should not");
     note("CONFIG GET", conn->fd, conn->node->index, 0);
-    if (!conn->closed && conn->client->asked_settings++ > 0)
-        broken("client %d asks twice for settings", conn->client->index);
+    if (!conn->closed && conn->client->asked_settings++ == 3) /* each of which was lost, or this is one too many */
+        broken("client %d asks for settings a fourth time", conn->client->index);
     if (node_suffers(conn->node, TROUBLE_NOPERM))
         say(conn, "-NOPERM this user has no permissions to run the 'config|get' command\r\n", &conn->heeded_at);
     else if (conn->node->index % 2 == 0)
