@@ -167,6 +167,7 @@ static void sort_abandoned(struct steady__link *link, bool let_in) {
 /* Ends a connection. `let_in`: the server may have acted upon what was written. */
 static void drop(struct steady__link *link, int error, bool let_in, const char *why) {
     char reason[160];
+    if (steady__forked(link->with.birthmark)) return; /* in a callback: what is closed here would be the parent's */
     const bool was_fine = link->answered || link->moved || steady__dialect_in_question(&link->dialect);
     const bool worth_a_try = was_fine && let_in && error == STEADY_UNAVAILABLE;
     steady__printable(reason, sizeof reason, why, strlen(why)); /* `why` may lie in what is about to go */
@@ -183,7 +184,6 @@ static void drop(struct steady__link *link, int error, bool let_in, const char *
     tell(link, reason);
 }
 
-/* Is there anything to come? */
 static bool awaits(const struct steady__link *link) {
     return !steady__wire_idle(&link->wire) || steady__wire_unread(&link->wire);
 }
@@ -372,9 +372,9 @@ static void ready(void *arg, int events) {
     struct steady__link *link = arg;
     if (!enter(link)) return;
     const uint64_t epoch = link->epoch;
-    if (steady__wire_unread(&link->wire)) (void)take_replies(link); /* a callback of one before runs the loop */
+    const bool goes_on = !steady__wire_unread(&link->wire) || take_replies(link); /* a callback runs the loop */
     const bool more = (events & STEADY_READABLE) != 0 || steady__wire_pending(&link->wire);
-    if (link->epoch == epoch && (more || link->wire.broken != 0)) read_replies(link, PORTION);
+    if (goes_on && (more || link->wire.broken != 0)) read_replies(link, PORTION);
     if (link->epoch == epoch && link->wire.broken != 0) lost(link, link->wire.broken);
     leave(link);
 }

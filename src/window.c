@@ -40,6 +40,7 @@ static steady_us allowance(const struct steady__window *window, int part) {
 }
 
 void steady__window_answered(struct steady__window *window, uint32_t ahead, steady_us took) {
+    if (took < 0) return; /* a clock of the caller's */
     if (took < window->round_trip) window->round_trip = took;
     if (took < window->base)
         window->base = took;

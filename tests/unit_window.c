@@ -215,6 +215,23 @@ static void test_overloaded_while_frozen(void **state) {
 }
 
 /* From a third of what it can do to three times as much, and so on. */
+/* A loop of the caller's may say that it is earlier than it was. */
+static void test_clock_that_steps_back(void **state) {
+    struct steady__window window;
+    (void)state;
+    steady__window_open(&window, 100 * MS, 100);
+    steady__window_answered(&window, 0, -3600 * STEADY_SECOND);
+    steady__window_look(&window, 1000, 2000, 999, 10 * MS);
+    steady__window_look(&window, 1000, 2000, 999, -3600 * STEADY_SECOND);
+    assert_int_equal(window.size, 1000);
+    steady__window_answered(&window, 0, 3600 * STEADY_SECOND);
+    steady__window_look(&window, 1000, 2000, 999, 3600 * STEADY_SECOND);
+    assert_int_equal(window.size, 32);
+    window.limits = true;
+    steady__window_look(&window, 2000, 3000, 999, 10 * MS);
+    assert_int_equal(window.size, 1032);
+}
+
 static void test_slower_all_at_once(void **state) {
     (void)state;
     for (unsigned by = 2; by <= 16; by *= 2) {
@@ -238,6 +255,7 @@ int main(void) {
         cmocka_unit_test(test_overloaded_by_many),
         cmocka_unit_test(test_one_after_the_other),
         cmocka_unit_test(test_overloaded_while_frozen),
+        cmocka_unit_test(test_clock_that_steps_back),
         cmocka_unit_test(test_slower_all_at_once),
     };
     return cmocka_run_group_tests_name("window", tests, NULL, NULL);
