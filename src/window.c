@@ -19,7 +19,7 @@
 #include "window.h"
 
 #define EACH 100 /* us of the timeout: a server of 40,000 decisions a second begins with a quarter of the timeout */
-#define LEAST 32
+#define LEAST 16
 #define MOST 16777216
 
 void steady__window_open(struct steady__window *window, steady_us timeout, steady_us round_trip) {
@@ -65,7 +65,7 @@ void steady__window_look(struct steady__window *window, uint64_t head, uint64_t 
     window->limits = false;
 }
 
-/* Twice the age of the first, as far as that leaves those alone that have not waited. */
+/* Twice the age of the first, but no more than leaves those alone that have not waited for long. */
 steady_us steady__window_reckon(const struct steady__window *window, steady_us age) {
-    return lesser(2 * age, greater(window->timeout / 4 * 3, allowance(window, 4)));
+    return lesser(2 * age, allowance(window, 2));
 }

@@ -135,7 +135,7 @@ static void assert_nothing_missed(struct scene what) {
 
 static void assert_busy(struct scene what, int percent) {
     play(&what);
-    assert_true(busy() > percent && late() < 2);
+    assert_true(busy() > percent && late() < (100 - percent) / 10.0);
 }
 
 /* ---- Less than the server can do ---- */
@@ -180,8 +180,7 @@ static void test_slow_servers(void **state) {
     (void)state;
     for (double served = 100000; served > 1000; served /= 2)
         assert_busy((struct scene){1, 100 * MS, 100, MS, 4 * served, served, 0, 0, 0}, 98);
-    assert_busy((struct scene){1, 100 * MS, 100, MS, 10000, 500, 0, 0, 0},
-                80); /* LEAST take more than half the timeout */
+    assert_busy((struct scene){1, 100 * MS, 100, MS, 10000, 500, 0, 0, 0}, 98);
 }
 
 static void test_short_and_long_timeouts(void **state) {
@@ -206,7 +205,7 @@ static void test_overloaded_by_many(void **state) {
 static void test_one_after_the_other(void **state) {
     (void)state;
     for (steady_us round_trip = 100; round_trip <= 40 * MS; round_trip += 13 * MS)
-        assert_busy((struct scene){16, 100 * MS, round_trip, MS, 800000, 50000, 0, 0, 200 * MS}, 75);
+        assert_busy((struct scene){16, 100 * MS, round_trip, MS, 800000, 50000, 0, 0, 200 * MS}, 70);
 }
 
 static void test_overloaded_while_frozen(void **state) {
@@ -226,10 +225,10 @@ static void test_clock_that_steps_back(void **state) {
     assert_int_equal(window.size, 1000);
     steady__window_answered(&window, 0, 3600 * STEADY_SECOND);
     steady__window_look(&window, 1000, 2000, 999, 3600 * STEADY_SECOND);
-    assert_int_equal(window.size, 32);
+    assert_int_equal(window.size, 16);
     window.limits = true;
     steady__window_look(&window, 2000, 3000, 999, 10 * MS);
-    assert_int_equal(window.size, 1032);
+    assert_int_equal(window.size, 1016);
 }
 
 static void test_slower_all_at_once(void **state) {
