@@ -245,7 +245,7 @@ void steady__flight_give_up(struct steady__flight *flight) {
 /* ---- What the carrier asks ---- */
 
 /* One that waited while its connection was made anew is not wanted there: nobody has heard NOSCRIPT on it yet, and who
- * did before that sends the script itself if need be. */
+ * did before that begins anew. */
 static size_t encode_load(struct steady__flight *flight, struct ticket *ticket, struct steady__dialect *dialect,
                           char *out) {
     const enum steady__verb verb = ticket->call.verb;

@@ -402,8 +402,7 @@ static void greet(struct steady__link *link) {
 }
 
 static void connected(struct steady__link *link, const struct steady__dialed *dialed) {
-    steady__wire_open(&link->wire, dialed->fd, dialed->tls);
-    steady__window_open(&link->wire.window, link->with.timeout, dialed->round_trip);
+    steady__wire_open(&link->wire, dialed->fd, dialed->tls, link->with.timeout, dialed->round_trip);
     link->wire.clock = now(link);
     link->epoch++;
     link->connections++;

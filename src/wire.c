@@ -38,7 +38,8 @@ void steady__wire_free(struct steady__wire *wire) {
     wire->out = wire->in = NULL;
 }
 
-void steady__wire_open(struct steady__wire *wire, int fd, struct steady__tls *tls) {
+void steady__wire_open(struct steady__wire *wire, int fd, struct steady__tls *tls, steady_us timeout,
+                       steady_us round_trip) {
     wire->fd = fd;
     wire->tls = tls;
     wire->broken = 0;
@@ -46,7 +47,7 @@ void steady__wire_open(struct steady__wire *wire, int fd, struct steady__tls *tl
     wire->out_from = wire->out_to = wire->in_from = wire->in_to = 0;
     wire->head = wire->tail = 0;
     wire->progress = (struct steady__progress){0};
-    steady__window_open(&wire->window, 24 * 3600 * STEADY_SECOND, 0);
+    steady__window_open(&wire->window, timeout, round_trip);
 }
 
 void steady__wire_close(struct steady__wire *wire) {

@@ -57,8 +57,9 @@ struct steady__wire {
 int steady__wire_init(struct steady__wire *wire, const struct steady__net *net, uint32_t max_unanswered);
 void steady__wire_free(struct steady__wire *wire);
 
-/* Takes the descriptor and the TLS over it, if any. The window is as wide as can be, unless it is opened anew. */
-void steady__wire_open(struct steady__wire *wire, int fd, struct steady__tls *tls);
+/* Takes the descriptor and the TLS over it, if any. timeout and round_trip: see steady__window_open. */
+void steady__wire_open(struct steady__wire *wire, int fd, struct steady__tls *tls, steady_us timeout,
+                       steady_us round_trip);
 
 /* Closes both. What was unanswered can still be taken with steady__wire_abandoned. */
 void steady__wire_close(struct steady__wire *wire);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * A store on a hiredis context of the caller's, whose loop is kept from running for longer than the timeout. */
+ * A store on a hiredis context of the caller's, whose loop is kept from running for longer than the timeout, or
+ * whose server refuses. */
 #include "support.h"
 
 #include <hiredis/async.h>
@@ -12,27 +13,45 @@
 
 static struct server server;
 
-static void run_until(const struct stage *stage, const steady_loop *loop, const struct tally *tally) {
+static struct log_lines lines;
+static steady_loop loop;
+static redisAsyncContext *context;
+static steady_store *store;
+static steady_throttler *throttler;
+
+static void open_on(const struct stage *stage) {
+    steady_message why = {""};
+    lines = (struct log_lines){0};
+    loop = stage->make();
+    context = redisAsyncConnect("127.0.0.1", server.port);
+    assert_non_null(context);
+    assert_int_equal(stage->attach(context, loop.loop), REDIS_OK);
+    const steady_store_options options = {
+        .loop = &loop, .timeout = TIMEOUT, .engine = STEADY_ENGINE_SCRIPT, .log = remember_line, .log_data = &lines};
+    if (steady_store_attach(&store, context, &options, &why) != 0) fail_msg("%s", why.text);
+    throttler = new_throttler(store, 1000000, HOUR);
+}
+
+static void close_on(const struct stage *stage) {
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+    redisAsyncFree(context);
+    assert_true(stage->leave(loop.loop));
+}
+
+static void run_until(const struct stage *stage, const struct tally *tally) {
     for (const steady_us end = now_us() + 2 * STEADY_SECOND; tally->called < tally->submitted;) {
         if (now_us() > end) fail_msg("%s: %lu of %lu in time", stage->name, tally->called, tally->submitted);
-        stage->turn(loop->loop);
+        stage->turn(loop.loop);
     }
 }
 
 /* What was answered meanwhile is an answer, though a loop may look at its timers first. What was not ends then. */
 static void keep_away(const struct stage *stage, bool frozen) {
-    steady_store *store = NULL;
-    steady_message why = {""};
     struct tally tally = {0};
-    const steady_loop loop = stage->make();
-    redisAsyncContext *context = redisAsyncConnect("127.0.0.1", server.port);
-    assert_non_null(context);
-    assert_int_equal(stage->attach(context, loop.loop), REDIS_OK);
-    const steady_store_options options = {.loop = &loop, .timeout = TIMEOUT, .engine = STEADY_ENGINE_SCRIPT};
-    if (steady_store_attach(&store, context, &options, &why) != 0) fail_msg("%s", why.text);
-    steady_throttler *throttler = new_throttler(store, 1000000, HOUR);
+    open_on(stage);
     consume_counted(throttler, "k", 1, &tally);
-    run_until(stage, &loop, &tally);
+    run_until(stage, &tally);
 
     if (frozen) server_freeze(&server);
     for (int i = 0; i < TIMES; i++)
@@ -44,15 +63,37 @@ static void keep_away(const struct stage *stage, bool frozen) {
     stage->turn(loop.loop);
     sleep_us(3 * TIMEOUT);
     const steady_us since = now_us();
-    run_until(stage, &loop, &tally);
+    run_until(stage, &tally);
     assert_true(now_us() - since < TIMEOUT);
     if (frozen) server_thaw(&server);
     assert_int_equal(tally.verdicts, frozen ? 1 : 1 + 2 * TIMES);
     assert_int_equal(tally.errors[-STEADY_UNKNOWN], frozen ? 2 * TIMES : 0);
-    steady_throttler_free(&throttler);
-    steady_store_close(&store);
-    redisAsyncFree(context);
-    assert_true(stage->leave(loop.loop));
+    close_on(stage);
+}
+
+/* The log hears once that decisions are refused, and once that they are made again. */
+static void test_refused(void **state) {
+    (void)state;
+    for (int i = 0; i < STAGES; i++) {
+        struct tally tally = {0};
+        open_on(stages[i]);
+        server_ask(&server, "CONFIG SET maxmemory 1");
+        for (int n = 0; n < TIMES; n++) {
+            consume_counted(throttler, "k", 1, &tally);
+            run_until(stages[i], &tally);
+        }
+        assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], TIMES);
+        assert_int_equal(lines.lines, 1);
+        assert_string_equal(lines.last, "decisions are refused: OOM");
+        server_ask(&server, "CONFIG SET maxmemory 0");
+        sleep_us(1100 * MS);
+        consume_counted(throttler, "k", 1, &tally);
+        run_until(stages[i], &tally);
+        assert_int_equal(tally.verdicts, 1);
+        assert_int_equal(lines.lines, 2);
+        assert_string_equal(lines.last, "answering again");
+        close_on(stages[i]);
+    }
 }
 
 static void test_answered_meanwhile(void **state) {
@@ -83,6 +124,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_answered_meanwhile),
         cmocka_unit_test(test_not_answered_meanwhile),
+        cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests_name("attach late", tests, group_set_up, group_tear_down);
 }

@@ -380,7 +380,7 @@ static void assert_stream(struct steady__tls_context *context, int version, size
     const int fd = connect_to(tls_server_port(server));
     struct steady__tls *tls = steady__tls_new(context, &net, fd, "localhost", &ticket);
     shake_hands(tls, fd);
-    steady__wire_open(&wire, fd, tls);
+    steady__wire_open(&wire, fd, tls, HOUR, 0);
     taken = 0;
     while (taken < cut_after && (put < REQUESTS || wire.out_from < wire.out_to)) {
         put = put_some(&wire, requests, put);
@@ -459,7 +459,7 @@ static void assert_a_record_and_a_half(struct steady__tls_context *context, int 
     const int fd = connect_to(tls_server_port(server));
     struct steady__tls *tls = steady__tls_new(context, &net, fd, "localhost", &ticket);
     shake_hands(tls, fd);
-    steady__wire_open(&wire, fd, tls);
+    steady__wire_open(&wire, fd, tls, HOUR, 0);
     net.send = cramped_send;
     room_left = ONE / 2;
     put_one(&wire, &requests[0]);

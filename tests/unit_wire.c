@@ -64,7 +64,7 @@ static void test_written(void **state) {
         size_t left = COUNT(requests);
         bool written;
         assert_int_equal(steady__wire_init(&wire, &fake.net, 1024), 0);
-        steady__wire_open(&wire, 7, NULL);
+        steady__wire_open(&wire, 7, NULL, HOUR, 0);
         fake.budget = taken;
         for (size_t i = 0; i < COUNT(requests); i++) {
             put(&wire, &requests[i]);
@@ -91,7 +91,7 @@ static void test_whose_reply(void **state) {
     struct steady__request *request;
     (void)state;
     assert_int_equal(steady__wire_init(&wire, &fake.net, REQUESTS), 0);
-    steady__wire_open(&wire, 7, NULL);
+    steady__wire_open(&wire, 7, NULL, HOUR, 0);
     for (int round = 0; round < 3; round++) { /* the ring comes round */
         fake.budget = SIZE_MAX;
         fake.replies = replies;
@@ -128,7 +128,7 @@ static void test_long_nested_reply(void **state) {
     (void)state;
     assert_non_null(bytes);
     assert_int_equal(steady__wire_init(&wire, &fake.net, 8), 0);
-    steady__wire_open(&wire, 7, NULL);
+    steady__wire_open(&wire, 7, NULL, HOUR, 0);
     put(&wire, &requests[0]);
     put(&wire, &requests[1]);
     size_t len = (size_t)sprintf(bytes, "*%d\r\n", RANGES);
@@ -161,7 +161,7 @@ static void test_too_long_nested_reply(void **state) {
     (void)state;
     assert_non_null(bytes);
     assert_int_equal(steady__wire_init(&wire, &fake.net, 8), 0);
-    steady__wire_open(&wire, 7, NULL);
+    steady__wire_open(&wire, 7, NULL, HOUR, 0);
     put(&wire, &request);
     for (size_t i = 0; i < len; i++)
         bytes[i] = "*9\r\n"[i % 4];
