@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT
+ * The watch on the loop that the tests of faults rely on: it tells who held the loop from who waited for a processor.
+ */
+#include "rig.h"
+
+#include <unistd.h>
+
+static void work_for(steady_us time) {
+    for (const steady_us until = now_us() + time; now_us() < until;)
+        ;
+}
+
+static void sleep_20(void *arg) {
+    usleep(20000);
+    *(bool *)arg = true;
+}
+static void work_30(void *arg) {
+    work_for(30 * MS);
+    *(bool *)arg = true;
+}
+static void work_1(void *arg) {
+    work_for(MS);
+    *(bool *)arg = true;
+}
+
+static void run_handler(void (*handler)(void *arg)) {
+    bool called = false;
+    void *timer = rig.loop.ops->timer_new(rig.loop.loop, handler, &called);
+    assert_non_null(timer);
+    rig.loop.ops->timer_start(timer, 0);
+    while (!called)
+        assert_true(steady_poller_run(rig.poller, STEADY_SECOND) >= 0);
+    rig.loop.ops->timer_free(timer);
+}
+
+static void test_sleep_is_seen(void **state) {
+    (void)state;
+    run_handler(sleep_20);
+    assert_between(longest_held, 20 * MS, 200 * MS);
+}
+
+/* Work may be interrupted by others: what counts is what was done by the thread itself. */
+static void test_work_is_seen(void **state) {
+    (void)state;
+    for (int i = 0; i < 20 && longest_held < 15 * MS; i++)
+        run_handler(work_30);
+    assert_between(longest_held, 15 * MS, 35 * MS);
+}
+
+static void keep_busy(void) { work_for(10 * MS); }
+
+/* Others keep every processor busy, so that handlers of a millisecond are interrupted for many. */
+static void test_waits_are_not(void **state) {
+    pid_t others[6];
+    const size_t count = sizeof others / sizeof *others;
+    steady_us slowest = 0;
+    (void)state;
+    for (size_t i = 0; i < count; i++)
+        others[i] = start_child(keep_busy);
+    for (int i = 0; i < 500; i++) {
+        const steady_us begin = now_us();
+        run_handler(work_1);
+        if (now_us() - begin > slowest) slowest = now_us() - begin;
+    }
+    for (size_t i = 0; i < count; i++)
+        end_child(others[i]);
+    print_message("turns of 1 ms took up to %lld us, and count as %lld\n", (long long)slowest, (long long)longest_held);
+    assert_loop_never_held();
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        WITH_RIG(test_sleep_is_seen),
+        WITH_RIG(test_work_is_seen),
+        WITH_RIG(test_waits_are_not),
+    };
+    return cmocka_run_group_tests_name("watch", tests, NULL, NULL);
+}
