@@ -8,19 +8,24 @@
  * It is what TCP does about the queues of a network, with the delay as the signal (Jacobson, "Congestion avoidance and
  * control", 1988; Brakmo and Peterson, "TCP Vegas", 1995). The window grows by one with each reply, that is, doubles in
  * the time of a reply, as long as it is what requests wait for and the queue costs no more than an eighth of what the
- * timeout leaves; it falls, once for each window, to what would have cost a quarter. The delay is the age of the first
- * unanswered request once all has been read that had come, not the time that replies took: a program that is busy for
- * long before it reads them tells nothing of the server.
+ * timeout leaves, and slowly up to a quarter; beyond that it falls, once for each window, to what would have cost a
+ * quarter. The delay is the age of the first unanswered request once all has been read that had come, not the time that
+ * replies took: a program that is busy for long before it reads them tells nothing of the server.
  *
  * What a reply takes with nothing ahead of it is not owed to the queue, but to the network or to other clients. It is
  * let pass, up to half the timeout: else the clients of one server, each beginning with the queues of those before it,
- * would all be late again. What the network takes is no more than connecting took, and than any reply; it is let pass
+ * would all be late again. It is known from replies that had next to nothing ahead of them; and where the window has
+ * been lowered and the delay is still long, from two requests of which one had many more ahead than the other: it is
+ * where the line through both meets the axis. If the window was lowered for what turns out not to be owed to it, half
+ * of that is taken back. What the network takes is no more than connecting took, and than any reply; it is let pass
  * nearly whatever it is, since a smaller window would not help. */
 #include "window.h"
 
 #define EACH 100 /* us of the timeout: a server of 40,000 decisions a second begins with a quarter of the timeout */
 #define LEAST 16
 #define MOST 16777216
+#define GENTLY 16 /* replies for which it grows by one, where the delay is not all the network's */
+#define SLOWLY 32
 
 void steady__window_open(struct steady__window *window, steady_us timeout, steady_us round_trip) {
     const steady_us first = timeout / EACH;
@@ -31,37 +36,75 @@ void steady__window_open(struct steady__window *window, steady_us timeout, stead
 static steady_us lesser(steady_us a, steady_us b) { return a < b ? a : b; }
 static steady_us greater(steady_us a, steady_us b) { return a > b ? a : b; }
 
+static steady_us network(const struct steady__window *window) {
+    return lesser(window->round_trip, window->timeout / 8 * 7);
+}
+
 /* What is not owed to our own queue, and part of what the timeout leaves beyond it. */
 static steady_us allowance(const struct steady__window *window, int part) {
-    const steady_us others = lesser(window->base, window->timeout / 2);
-    const steady_us network = lesser(window->round_trip, window->timeout / 8 * 7);
-    const steady_us least = greater(others, network);
+    const steady_us least = greater(lesser(window->base, window->timeout / 2), network(window));
     return least + (window->timeout - least) / part;
 }
 
 void steady__window_answered(struct steady__window *window, uint32_t ahead, steady_us took) {
     if (took < 0) return; /* a clock of the caller's */
     if (took < window->round_trip) window->round_trip = took;
-    if (took < window->base)
-        window->base = took;
-    else if (ahead == 0)
-        window->base += (took - window->base) / 4;
+    if (took < window->base || ahead < LEAST) window->base = took;
 }
 
-static void lower(struct steady__window *window, uint64_t tail, uint32_t ahead, steady_us age) {
+/* Where many more ahead do not cost more in proportion, the rest is not owed to them. */
+static void learn(struct steady__window *window, uint32_t ahead, steady_us age) {
+    const uint32_t few = window->ahead < ahead ? window->ahead : ahead,
+                   many = window->ahead < ahead ? ahead : window->ahead;
+    if (!window->narrowed || many - few <= few) return;
+    const double each = ((double)age - (double)window->age) / ((double)ahead - (double)window->ahead);
+    const steady_us rest = age - (steady_us)(each > 0 ? each * ahead : 0);
+    if (rest > window->base) window->base = rest;
+}
+
+/* It would not have been lowered, had been known what is now. */
+static void restore(struct steady__window *window) {
+    if (!window->narrowed || window->age > allowance(window, 4)) return;
+    window->size += (window->before - window->size) / 2;
+    window->narrowed = false;
+}
+
+static void lower(struct steady__window *window, uint32_t ahead, steady_us age) {
     const double fits = ((double)ahead + 1) * (double)allowance(window, 4) / (double)age;
-    window->size = fits > LEAST ? (uint32_t)fits : LEAST;
-    window->lowered = tail;
+    if (!window->narrowed) window->before = window->size;
+    if (fits < window->size) window->size = fits > LEAST ? (uint32_t)fits : LEAST;
+    window->narrowed = true;
+    window->ahead = ahead;
+    window->age = age;
+}
+
+static unsigned pace(const struct steady__window *window, steady_us age) {
+    if (age <= network(window) + (window->timeout - network(window)) / 8) return 1;
+    return age <= allowance(window, 8) ? GENTLY : SLOWLY;
+}
+
+static void grow(struct steady__window *window, uint64_t replies, steady_us age) {
+    if (replies == 0 || replies > MOST - window->size) return;
+    const unsigned each = pace(window, age);
+    window->credit += replies;
+    window->size += (uint32_t)(window->credit / each);
+    window->credit %= each;
+    window->narrowed = false;
 }
 
 void steady__window_look(struct steady__window *window, uint64_t head, uint64_t tail, uint32_t ahead, steady_us age) {
     const uint64_t replies = head - window->seen;
-    if (age > allowance(window, 4)) {
-        if (head >= window->lowered && ahead >= LEAST) lower(window, tail, ahead, age);
-    } else if (window->limits && age <= allowance(window, 8) && replies < MOST - window->size) {
-        window->size += (uint32_t)replies;
+    const steady_us known = replies > 0 ? greater(age, window->seen_age) : age; /* the delay, as far as it is */
+    if (age > allowance(window, 4)) learn(window, ahead, age);
+    restore(window);
+    if (age > allowance(window, 4) && head >= window->lowered && (ahead >= LEAST || window->size == LEAST)) {
+        lower(window, ahead, age);
+        window->lowered = tail;
+    } else if (window->limits && known <= allowance(window, 4)) {
+        grow(window, replies, known);
     }
     window->seen = head;
+    window->seen_age = age;
     window->limits = false;
 }
 

@@ -12,10 +12,16 @@ struct steady__window {
     steady_us timeout;
     uint32_t size;
     bool limits;          /* a request has waited for it since the last look */
+    bool narrowed;        /* it has been lowered, and has not grown since */
     steady_us round_trip; /* of the network, at most */
-    steady_us base;       /* what a reply takes with nothing ahead of it */
+    steady_us base;       /* what a reply takes with next to nothing ahead of it */
     uint64_t seen;        /* the first unanswered request, at the last look */
-    uint64_t lowered;     /* the number of the first request that was sent since it was lowered */
+    steady_us seen_age;
+    uint64_t lowered; /* the number of the first request that was sent since it was lowered */
+    uint32_t before;  /* its size, before */
+    uint32_t ahead;   /* of the request for whose age that was */
+    steady_us age;
+    uint64_t credit; /* replies for which it is yet to grow */
 };
 
 /* Of a new connection, which took `round_trip` to be made. timeout: from the submit of a request to its answer. */

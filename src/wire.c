@@ -191,6 +191,7 @@ steady_us steady__wire_look(struct steady__wire *wire) {
     const bool idle = steady__wire_idle(wire);
     if (idle && !wire->window.limits) { /* most often */
         wire->window.seen = wire->head;
+        wire->window.seen_age = 0;
         return 0;
     }
     const steady_us age = idle ? 0 : wire->clock - first->since;

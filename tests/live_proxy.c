@@ -219,6 +219,24 @@ static void test_more_than_fits(void **state) {
     assert_true(tally.verdicts > tally.errors[-STEADY_UNKNOWN] / 2);
 }
 
+/* Replies come later than connecting took, by less than half of the timeout: nothing is held back for that. */
+static void test_farther_than_it_was(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    open_behind_proxy(TIMEOUT);
+    warm_up();
+    set((struct proxy_rules){.delay_down = 40 * MS});
+    const steady_us since = now_us(), time = 3 * STEADY_SECOND;
+    for (steady_us at; (at = now_us()) < since + time; run_for(rig.poller, MS))
+        while ((steady_us)tally.submitted < (at - since) * 3000 / STEADY_SECOND)
+            consume_counted(rig.throttler, "k", 1, &tally);
+    run_until_done(rig.poller, &tally, STEADY_SECOND);
+    account(&tally, level("k"));
+    print_message("# %lu of %lu answered, %lu unknown\n", tally.verdicts, tally.submitted,
+                  tally.errors[-STEADY_UNKNOWN]);
+    assert_true(tally.verdicts > tally.submitted / 100 * 97);
+}
+
 /* ---- What is queued ---- */
 
 static bool has_port(int fd, int (*name)(int, struct sockaddr *, socklen_t *), int port) {
@@ -294,9 +312,10 @@ static void test_frozen_network(void **state) {
 int main(void) {
 #define WITH_PROXY(test) cmocka_unit_test_setup_teardown(test, rig_set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        WITH_PROXY(test_cut_after_k_of_n), WITH_PROXY(test_reply_swallowed),     WITH_PROXY(test_resets_under_load),
-        WITH_PROXY(test_late_replies),     WITH_PROXY(test_one_byte_at_a_time),  WITH_PROXY(test_slow_link),
-        WITH_PROXY(test_more_than_fits),   WITH_PROXY(test_queued_for_a_socket), WITH_PROXY(test_frozen_network),
+        WITH_PROXY(test_cut_after_k_of_n),    WITH_PROXY(test_reply_swallowed),     WITH_PROXY(test_resets_under_load),
+        WITH_PROXY(test_late_replies),        WITH_PROXY(test_one_byte_at_a_time),  WITH_PROXY(test_slow_link),
+        WITH_PROXY(test_more_than_fits),      WITH_PROXY(test_queued_for_a_socket), WITH_PROXY(test_frozen_network),
+        WITH_PROXY(test_farther_than_it_was),
     };
     return cmocka_run_group_tests_name("proxy", tests, NULL, NULL);
 }
