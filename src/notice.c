@@ -23,20 +23,24 @@ static void tell(struct steady__notice *notice, enum steady_log_level level, con
 void steady__notice_away(struct steady__notice *notice, const char *what, const char *why) {
     if (notice->away) return;
     notice->away = true;
+    notice->refusing = false;
     tell(notice, STEADY_LOG_WARNING, what, why);
 }
 
 static void refused(struct steady__notice *notice, steady_us now, const char *why) {
     const bool told = notice->told_at != 0 && now - notice->told_at < TOLD_EVERY;
     notice->refused_at = now;
-    if (notice->away || told) return;
+    if (notice->away || notice->refusing || told) return;
     notice->told_at = now;
-    steady__notice_away(notice, "decisions are refused", why);
+    notice->away = notice->refusing = true;
+    tell(notice, STEADY_LOG_WARNING, "decisions are refused", why);
 }
 
-static void back(struct steady__notice *notice, steady_us now) {
-    if (notice->refused_at != 0 && now - notice->refused_at < STEADY_SECOND) return;
+static void decided(struct steady__notice *notice, const steady_loop *loop) {
+    if (!notice->away && !notice->refusing) return;
     notice->away = false;
+    if (notice->refusing && steady__loop_now(loop) - notice->refused_at < STEADY_SECOND) return;
+    notice->refusing = false;
     tell(notice, STEADY_LOG_INFO, "answering again", "");
 }
 
@@ -44,9 +48,7 @@ void steady__notice_heard(struct steady__notice *notice, const steady_loop *loop
                           const char *why) {
     switch (news) {
     case STEADY__CIRCUIT_NOTHING: break;
-    case STEADY__CIRCUIT_DECIDES:
-        if (notice->away) back(notice, steady__loop_now(loop));
-        break;
+    case STEADY__CIRCUIT_DECIDES: decided(notice, loop); break;
     case STEADY__CIRCUIT_OPENED: steady__notice_away(notice, "the server decides nothing for now", why); break;
     case STEADY__CIRCUIT_REFUSES: refused(notice, steady__loop_now(loop), why); break;
     }

@@ -9,7 +9,8 @@
 struct steady__notice {
     void (*log)(void *data, enum steady_log_level level, const char *text); /* NULL: nobody listens */
     void *log_data;
-    bool away;                     /* the log has been told so */
+    bool away;                     /* the log has been told so, and no decision has been made since */
+    bool refusing;                 /* the log has been told of refusals, and not that they are over */
     steady_us refused_at, told_at; /* a decision was refused, last; and when the log was last told so; 0: never */
     char where[300];               /* the server, without a password */
 };
@@ -20,7 +21,7 @@ void steady__notice_place(struct steady__notice *notice, const struct steady__ur
 void steady__notice_away(struct steady__notice *notice, const char *what, const char *why);
 
 /* What the reply to a decision says. One may be refused while others are not: of that the log is told once a minute at
- * most, and the server is back when a decision is made and none was refused for a second. */
+ * most, and they are over when a decision is made and none was refused for a second. */
 void steady__notice_heard(struct steady__notice *notice, const steady_loop *loop, enum steady__circuit_news news,
                           const char *why);
 

@@ -229,6 +229,23 @@ static void test_refused_now_and_then(void **state) {
     assert_int_equal(log_lines.lines, 2);
 }
 
+/* Nor do refusals hide from the log that the server is lost. */
+static void test_lost_while_some_are_refused(void **state) {
+    (void)state;
+    open_it();
+    refuse_every_other(11);
+    assert_int_equal(log_lines.lines, 1);
+    fake_node_says(node, "EVALSHA", FAKE_HANG_UP, 0, 1);
+    client_ask();
+    assert_int_equal(log_lines.lines, 2);
+    assert_non_null(strstr(log_lines.last, "connection lost"));
+    says("EVALSHA", VERDICT);
+    run_for(poller, 200 * MS);
+    assert_int_equal(client_ask(), 0);
+    assert_int_equal(log_lines.lines, 3);
+    assert_non_null(strstr(log_lines.last, "answering again"));
+}
+
 /* A probe that is not answered lets no other pass before its time. */
 static void test_probe_without_an_answer(void **state) {
     struct tally tally = {0};
@@ -306,6 +323,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_answers_that_are_no_decisions, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refused_now_and_then, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_lost_while_some_are_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_probe_without_an_answer, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_lost_after_an_outage, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_blocking_calls, set_up, tear_down),
