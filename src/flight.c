@@ -214,9 +214,10 @@ static void expire(struct steady__flight *flight, steady_us until) {
 /* A loop may run timers before it looks at sockets. True: whose carrier cannot catch up is given a turn to read. */
 static bool lets_read(struct steady__flight *flight) {
     const bool away = is_due(flight, steady__loop_now(&flight->loop) - AWAY);
-    flight->last_turn = flight->carrier_class->catch_up == NULL && away && !flight->last_turn;
-    if (flight->last_turn) steady__alarm_set(&flight->alarm, STEADY_MILLISECOND);
-    return flight->last_turn;
+    const bool lets = flight->carrier_class->catch_up == NULL && away && !flight->last_turn;
+    flight->last_turn = away; /* who was away is given one, however much is late */
+    if (lets) steady__alarm_set(&flight->alarm, STEADY_MILLISECOND);
+    return lets;
 }
 
 /* Where the loop was kept from running, the answers may be there, and are better than none. */
@@ -294,20 +295,24 @@ static bool run_errand(struct steady__flight *flight, struct ticket *ticket) {
     return runs;
 }
 
-/* Where there is no memory for it, the script itself will do. */
-static void load(struct steady__flight *flight, const struct ticket *asker, struct steady__dialect *dialect) {
+/* False where there is no memory for it. */
+static bool load(struct steady__flight *flight, const struct ticket *asker, struct steady__dialect *dialect) {
     const enum steady__verb verb = asker->call.verb;
-    struct ticket *ticket = dialect->verbs[verb].loading ? NULL : take_errand(flight, asker, LOAD);
-    if (ticket == NULL) return;
+    if (dialect->verbs[verb].loading) return true;
+    struct ticket *ticket = take_errand(flight, asker, LOAD);
+    if (ticket == NULL) return false;
     dialect->verbs[verb].loading = true; /* encoding, which may happen at once, makes it false */
-    if (!run_errand(flight, ticket)) dialect->verbs[verb].loading = false;
+    const bool runs = run_errand(flight, ticket);
+    if (!runs) dialect->verbs[verb].loading = false;
+    return runs;
 }
 
+/* Where the script cannot be loaded, it is sent. */
 static bool ask_again(struct steady__flight *flight, struct ticket *ticket, struct steady__dialect *dialect) {
-    const uint32_t loads = dialect->verbs[ticket->call.verb].loads;
+    const bool at_once = ticket->loads == dialect->verbs[ticket->call.verb].loads;
     if (ticket->tries == TRIES_MAX) return false;
     if (ticket->loads == 0) ticket->tries = 1;
-    if (ticket->tries == 1 && ticket->loads == loads) load(flight, ticket, dialect);
+    if (ticket->tries == 1 && at_once && !load(flight, ticket, dialect)) ticket->tries = TRIES_MAX - 1;
     ticket->tries++;
     return flight->carrier_class->submit(flight->carrier, &ticket->request) == 0;
 }

@@ -12,6 +12,7 @@
 static atomic_uint_least64_t calls;
 static atomic_uint_least64_t failing;
 static atomic_int_least64_t blocks;
+static atomic_bool all_fail;
 
 void *__real_malloc(size_t size);
 void *__real_calloc(size_t count, size_t size);
@@ -34,13 +35,15 @@ void alloc_fail(uint64_t nth) {
     atomic_store(&failing, nth);
 }
 
+void alloc_fail_all(bool on) { atomic_store(&all_fail, on); }
+
 uint64_t alloc_failing(void) { return atomic_load(&failing); }
 bool alloc_failed(void) { return atomic_load(&failing) != 0 && atomic_load(&calls) >= atomic_load(&failing); }
 uint64_t alloc_count(void) { return atomic_load(&calls); }
 int64_t alloc_blocks(void) { return atomic_load(&blocks); }
 
 static bool fails_now(void) {
-    if (atomic_fetch_add(&calls, 1) + 1 != atomic_load(&failing)) return false;
+    if (atomic_fetch_add(&calls, 1) + 1 != atomic_load(&failing) && !atomic_load(&all_fail)) return false;
     errno = ENOMEM;
     return true;
 }

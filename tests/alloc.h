@@ -11,6 +11,9 @@
 void alloc_fail(uint64_t nth);
 uint64_t alloc_failing(void); /* that n */
 
+/* All fail. */
+void alloc_fail_all(bool on);
+
 bool alloc_failed(void);    /* has it? */
 uint64_t alloc_count(void); /* allocations since alloc_fail, resizing included */
 int64_t alloc_blocks(void); /* blocks that are there now */

@@ -289,6 +289,30 @@ static void each_allocation_over_tls_may_fail(void **state) {
     every_allocation_may_fail(play_over_tls, "tls");
 }
 
+/* With as many in flight as there is room for, and no memory for another: nobody can load the script that the server
+ * has lost, so each sends it. */
+static void scripts_are_lost_without_memory(void **state) {
+    (void)state;
+    struct scene s = {0};
+    for (int i = 0; i < 2; i++) { /* the second finds the scripts there */
+        close_scene(&s);
+        assert_int_equal(open_on_poller(&s, server.url), 0);
+        ask(&s, "lost");
+        run(&s);
+    }
+    server_ask(&server, "SCRIPT FLUSH");
+    for (int i = 0; i < 16; i++) /* of which each is two */
+        ask(&s, "lost");
+    alloc_fail_all(true);
+    run(&s);
+    alloc_fail_all(false);
+    assert_int_equal(s.error, 0);
+    steady_stats stats;
+    steady_store_stats(s.store, &stats);
+    assert_int_equal(stats.script_loads, 0);
+    close_scene(&s);
+}
+
 /* ---- No allocation ---- */
 
 static void ask_many(struct scene *s) {
@@ -406,6 +430,7 @@ int main(void) {
         cmocka_unit_test(each_allocation_over_tls_may_fail),
         cmocka_unit_test(each_allocation_on_a_context_of_ours_may_fail),
         cmocka_unit_test(each_allocation_on_a_cluster_may_fail),
+        cmocka_unit_test(scripts_are_lost_without_memory),
         cmocka_unit_test(no_decision_allocates),
         cmocka_unit_test(no_decision_on_a_cluster_allocates),
         cmocka_unit_test(no_decision_over_tls_allocates),

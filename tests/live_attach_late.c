@@ -10,6 +10,7 @@
 #define MS STEADY_MILLISECOND
 #define TIMEOUT (100 * MS)
 #define TIMES 10
+#define MANY 10000
 
 static struct server server;
 
@@ -19,17 +20,25 @@ static redisAsyncContext *context;
 static steady_store *store;
 static steady_throttler *throttler;
 
-static void open_on(const struct stage *stage) {
-    steady_message why = {""};
+static void connect_on(const struct stage *stage) {
     lines = (struct log_lines){0};
     loop = stage->make();
     context = redisAsyncConnect("127.0.0.1", server.port);
     assert_non_null(context);
     assert_int_equal(stage->attach(context, loop.loop), REDIS_OK);
+}
+
+static void open_by(const steady_loop *timers) {
+    steady_message why = {""};
     const steady_store_options options = {
-        .loop = &loop, .timeout = TIMEOUT, .engine = STEADY_ENGINE_SCRIPT, .log = remember_line, .log_data = &lines};
+        .loop = timers, .timeout = TIMEOUT, .engine = STEADY_ENGINE_SCRIPT, .log = remember_line, .log_data = &lines};
     if (steady_store_attach(&store, context, &options, &why) != 0) fail_msg("%s", why.text);
     throttler = new_throttler(store, 1000000, HOUR);
+}
+
+static void open_on(const struct stage *stage) {
+    connect_on(stage);
+    open_by(&loop);
 }
 
 static void close_on(const struct stage *stage) {
@@ -108,6 +117,46 @@ static void test_not_answered_meanwhile(void **state) {
         keep_away(stages[i], true);
 }
 
+static const steady_loop_ops *inner_ops;
+static bool counts;
+static unsigned turns_given;
+
+static int counted_start(void *timer, steady_us delay) {
+    turns_given += counts && delay == MS;
+    return inner_ops->timer_start(timer, delay);
+}
+
+/* However much is late, the loop is given one turn to read in. */
+static void late_at_once(const struct stage *stage) {
+    struct tally tally = {0};
+    connect_on(stage);
+    steady_loop_ops ops = *loop.ops;
+    ops.timer_start = counted_start;
+    inner_ops = loop.ops;
+    open_by(&(steady_loop){&ops, loop.loop});
+    consume_counted(throttler, "k", 1, &tally);
+    run_until(stage, &tally);
+    server_freeze(&server);
+    for (int i = 0; i < MANY; i++)
+        consume_counted(throttler, "k", 1, &tally);
+    stage->turn(loop.loop);
+    sleep_us(2 * TIMEOUT);
+    turns_given = 0;
+    counts = true;
+    run_until(stage, &tally);
+    counts = false;
+    server_thaw(&server);
+    assert_int_equal(tally.errors[-STEADY_UNKNOWN] + tally.errors[-STEADY_UNAVAILABLE], MANY);
+    assert_int_equal(turns_given, 1);
+    close_on(stage);
+}
+
+static void test_many_late_at_once(void **state) {
+    (void)state;
+    for (int i = 0; i < STAGES; i++)
+        late_at_once(stages[i]);
+}
+
 static int group_set_up(void **state) {
     (void)state;
     server_start(&server, "");
@@ -124,6 +173,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_answered_meanwhile),
         cmocka_unit_test(test_not_answered_meanwhile),
+        cmocka_unit_test(test_many_late_at_once),
         cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests_name("attach late", tests, group_set_up, group_tear_down);
