@@ -45,6 +45,7 @@
 #define REDIAL_SPREAD (10 * STEADY_MILLISECOND) /* the clients of a server that hangs up on all of them */
 #define PATIENCE_LEAST (250 * STEADY_MILLISECOND)
 #define PORTION 262144 /* bytes that are read before the loop goes on: a map of a cluster may have millions */
+#define DROPS 1024     /* requests that are not sent after all, likewise */
 #define NAME_PATIENCE (10 * STEADY_SECOND) /* a resolver asks its second server after five */
 
 enum state { RESTING, FINDING, DIALING, GREETING, UP, CLOSED };
@@ -116,13 +117,15 @@ static void leave(struct steady__link *link) {
 
 /* ---- Ending ---- */
 
-/* Hands back requests, one at a time, since each may end anything. */
-static void hand_back(struct steady__link *link, struct steady__list *list, bool written) {
-    while (link->state != CLOSED && !steady__list_empty(list) && !steady__forked(link->with.birthmark)) {
-        struct steady__request *request = REQUEST(list->next);
-        steady__list_remove(&request->place);
-        link->with.owner_class->unanswered(link->with.owner, request, written, link->down_error);
-    }
+/* One at a time, since each may end anything. */
+static void hand_back(struct steady__link *link) {
+    struct steady__list *const lists[] = {&link->rejects, &link->casualties};
+    for (int written = 1; written >= 0; written--)
+        while (link->state != CLOSED && !steady__list_empty(lists[written]) && !steady__forked(link->with.birthmark)) {
+            struct steady__request *request = REQUEST(lists[written]->next);
+            steady__list_remove(&request->place);
+            link->with.owner_class->unanswered(link->with.owner, request, written == 1, link->down_error);
+        }
 }
 
 static void rest(struct steady__link *link, steady_us delay) {
@@ -140,8 +143,7 @@ static void despair(struct steady__link *link, int error) {
 
 static void tell(struct steady__link *link, const char *why) {
     steady__fail(link->with.trouble, 0, "%s: %s", link->notice.where, why);
-    hand_back(link, &link->casualties, true);
-    hand_back(link, &link->rejects, false);
+    hand_back(link);
     if (link->state == RESTING)
         steady__notice_away(&link->notice, link->connections > 0 ? "connection lost" : "cannot connect", why);
 }
@@ -191,7 +193,7 @@ static bool awaits(const struct steady__link *link) {
 /* ---- Writing ---- */
 
 /* ASKING goes with its command or not at all: the next command would be taken for it. */
-static bool encode_next(struct steady__link *link, steady_us reckons) {
+static bool encode_next(struct steady__link *link, steady_us reckons, unsigned *dropped) {
     struct steady__request *request = REQUEST(link->waiting.next);
     if (steady__wire_idle(&link->wire) && steady__wire_unread(&link->wire)) return false; /* or that would answer it */
     const size_t ahead = request->asking ? sizeof STEADY__ASKING - 1 : 0;
@@ -201,31 +203,33 @@ static bool encode_next(struct steady__link *link, steady_us reckons) {
     request->reckons = reckons;
     steady__list_remove(&request->place);
     const size_t len = link->with.owner_class->encode(link->with.owner, request, &link->dialect, room + ahead);
-    if (len == 0) return true;
+    if (len == 0) return ++*dropped > 0;
     memcpy(room, STEADY__ASKING, ahead);
     if (ahead > 0) steady__wire_put(&link->wire, NULL, ahead);
     steady__wire_put(&link->wire, request, len);
     return true;
 }
 
-static bool encode_waiting(struct steady__link *link) {
+static bool encode_waiting(struct steady__link *link, unsigned *dropped) {
     bool any = false;
     if (link->leaving || steady__list_empty(&link->waiting)) return false;
     link->wire.clock = now(link);
     const steady_us reckons = steady__wire_look(&link->wire);
-    while (!steady__list_empty(&link->waiting) && encode_next(link, reckons))
+    while (!steady__list_empty(&link->waiting) && *dropped < DROPS && encode_next(link, reckons, dropped))
         any = true;
     return any;
 }
 
 /* Sends what there is to send. Calls nothing back: a send that fails is left to the handler of the socket. */
 static void flush(struct steady__link *link) {
+    unsigned dropped = 0;
     bool encoded, taken;
     do {
-        encoded = link->state == UP && encode_waiting(link);
+        encoded = link->state == UP && encode_waiting(link, &dropped);
         taken = steady__wire_flush(&link->wire);
-    } while (encoded && taken);
+    } while (encoded && taken && dropped < DROPS);
     if (awaits(link) && !link->alarm.set) steady__alarm_set(&link->alarm, stall_time(link));
+    taken = taken && dropped < DROPS;
     steady__watch_want(&link->watch, taken ? STEADY_READABLE : STEADY_READABLE | STEADY_WRITABLE);
 }
 
@@ -295,20 +299,18 @@ static void heed(struct steady__link *link, enum steady__heed what, struct stead
     }
 }
 
-/* Only a decision shows whether the server makes any: some questions are answered while it does not. */
-static enum steady__circuit_news news_of(struct steady__link *link, const struct steady__request *request,
-                                         const struct steady__reply *reply, char word[64]) {
-    if (request != NULL && request->key == NULL) return STEADY__CIRCUIT_NOTHING;
-    if (reply->kind == STEADY__REPLY_ERROR || link->circuit.open)
-        return steady__circuit_heard(&link->circuit, reply, &link->with.loop, word, 64);
-    return request != NULL ? STEADY__CIRCUIT_DECIDES : STEADY__CIRCUIT_NOTHING;
+/* Whether that shows if the server makes decisions: some questions are answered while it does not. */
+static bool shows(const struct steady__link *link, const struct steady__request *request, bool error) {
+    return request != NULL ? request->key != NULL : error || link->circuit.open;
 }
 
 /* The log is told last: it may run the loop, and what has not ended by then may end in there. */
 static void replied(struct steady__link *link, struct steady__request *request, const struct steady__reply *reply) {
     char word[64];
     const uint64_t epoch = link->epoch;
-    const enum steady__circuit_news news = news_of(link, request, reply, word);
+    enum steady__circuit_news news = STEADY__CIRCUIT_NOTHING;
+    if (shows(link, request, reply->kind == STEADY__REPLY_ERROR))
+        news = steady__circuit_heard(&link->circuit, reply, &link->with.loop, word, sizeof word);
     const char *full = steady__greeting_turned_away(reply);
     enum steady__heed what = STEADY__HEED_NOTHING;
     if (request != NULL) what = link->with.owner_class->answered(link->with.owner, request, &link->dialect, reply);
@@ -352,8 +354,7 @@ static void lost(struct steady__link *link, int error) {
     drop(link, let_in ? STEADY_UNAVAILABLE : STEADY_REFUSED, let_in, steady__wire_excuse(&link->wire, error));
 }
 
-/* About so many bytes: what is left the loop knows of, but for what TLS has taken in. A broken one is read to the end.
- */
+/* About so many bytes, and what TLS has taken in: of the rest the loop knows. A broken one is read to its end. */
 static void read_replies(struct steady__link *link, size_t portion) {
     for (size_t got = 0; got < portion || steady__wire_pending(&link->wire) || link->wire.broken != 0;) {
         const ssize_t n = steady__wire_receive(&link->wire);
@@ -456,11 +457,11 @@ static void alarmed(void *arg) {
     struct steady__link *link = arg;
     if (!enter(link)) return;
     const bool due = steady__alarm_rang(&link->alarm);
-    hand_back(link, &link->casualties, true); /* where a callback of one of them runs the loop */
-    hand_back(link, &link->rejects, false);
-    if (due && link->state == RESTING)
+    hand_back(link); /* where a callback of one of them runs the loop */
+    const bool goes_on = due && !steady__forked(link->with.birthmark);
+    if (goes_on && link->state == RESTING)
         begin(link);
-    else if (due && (link->state == GREETING || link->state == UP))
+    else if (goes_on && (link->state == GREETING || link->state == UP))
         check_stall(link);
     leave(link);
 }

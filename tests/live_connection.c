@@ -455,9 +455,48 @@ static void test_no_poll(void **state) {
     assert_int_equal(r.level, 3); /* both answers are its own */
 }
 
+static unsigned long clock_reads;
+
+static steady_us counted_now(void *loop) {
+    (void)loop;
+    clock_reads++;
+    return now_us();
+}
+
+/* What is not sent after all, as its answer would be late, is not gone through in one go. The clock is read for each.
+ */
+static void test_many_have_waited_for_too_long(void **state) {
+    struct tally tally = {0};
+    steady_loop_ops ops = *rig.loop.ops;
+    unsigned long most = 0;
+    (void)state;
+    ops.now = counted_now;
+    const steady_loop loop = {&ops, rig.loop.loop};
+    const steady_store_options options = {.loop = &loop, .timeout = TIMEOUT, .engine = STEADY_ENGINE_SCRIPT};
+    rig.store = open_store(rig.server.url, &options);
+    rig.throttler = new_throttler(rig.store, LARGE, RECHARGE);
+    warm_up();
+    server_freeze(&rig.server);
+    for (int i = 0; i < 20000; i++)
+        consume_counted(rig.throttler, "k", 1, &tally);
+    run_for(rig.poller, TIMEOUT / 2);
+    server_thaw(&rig.server);
+    while (tally.called < tally.submitted) {
+        clock_reads = 0;
+        assert_true(steady_poller_run(rig.poller, STEADY_SECOND) >= 0);
+        if (clock_reads > most) most = clock_reads;
+    }
+    print_message("# %lu not sent of %lu, at most %lu at once\n", tally.errors[-STEADY_UNAVAILABLE], tally.submitted,
+                  most);
+    assert_true(tally.errors[-STEADY_UNAVAILABLE] > 10000);
+    assert_true(most < 8000);
+    rig_close();
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         WITH_RIG(test_frozen_under_traffic),
+        WITH_RIG(test_many_have_waited_for_too_long),
         WITH_RIG(test_frozen_for_blocking_calls),
         WITH_RIG(test_late_replies_reach_nobody),
         WITH_RIG(test_frozen_with_more_than_the_socket_takes),

@@ -2,6 +2,10 @@
  * Callbacks, of decisions and of the log, that run the loop themselves: what waits has its end in there, once. */
 #include "client.h"
 
+#include <errno.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "fake_node.h"
 
 #define TIMEOUT (60 * MS)
@@ -283,6 +287,37 @@ static void test_log_of_a_loss(void **state) {
         assert_int_equal(errors[i], STEADY_UNKNOWN);
 }
 
+static pid_t child;
+
+static void ended_and_forks(const steady_result *result, void *data) {
+    ended(result, data);
+    child = fork();
+    assert_return_code(child, errno);
+}
+
+static void ended_and_leaves(const steady_result *result, void *data) {
+    ended_and_waits(result, data);
+    if (child == 0) _exit(0);
+}
+
+/* A child that comes into the world in there does not connect in its parent's name. */
+static void test_forked_while_handed_back(void **state) {
+    int status = -1;
+    (void)state;
+    fake_node_says(node, "EVALSHA", FAKE_HANG_UP, 0, 0);
+    open_at(fake_node_port(node), NULL);
+    run_for(poller, 20 * MS);
+    child = -1;
+    ask(0, ended_and_leaves);
+    ask(1, ended_and_forks);
+    ask(2, ended);
+    run_for(poller, 2 * TIMEOUT);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    assert_each_ended_once();
+    assert_int_equal(fake_node_accepted(node), 1 + client_reconnects());
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_lost_and_past_their_deadlines, set_up, tear_down),
@@ -297,6 +332,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_deadline_in_a_deadline, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_log_of_a_decision, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_log_of_a_loss, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_forked_while_handed_back, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
