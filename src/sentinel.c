@@ -334,10 +334,10 @@ static void go_on(struct sentinels *s) {
     }
 }
 
-/* True: an answer was lying there, and what comes next has been seen to. */
+/* True: an answer was lying there, and what comes next has been seen to. The URL goes with the store. */
 static bool catch_up(struct sentinels *s) {
     const uint64_t events = s->events;
-    for (unsigned i = 0; i < s->url->n_sentinels && !s->closed && s->events == events; i++)
+    for (unsigned i = 0; !s->closed && s->events == events && i < s->url->n_sentinels; i++)
         if (s->each[i].asked) steady__link_catch_up(s->each[i].link);
     return s->closed || (s->events != events && s->alarm.set);
 }

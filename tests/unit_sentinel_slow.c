@@ -12,6 +12,7 @@
 #include "fake_node.h"
 #include "names.h"
 #include "proxy.h"
+#include "stages.h"
 
 #define MASTER "*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
 #define SLAVE "*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:6379\r\n$9\r\nconnected\r\n:0\r\n"
@@ -292,6 +293,76 @@ static void test_what_was_answered_is_said(void **state) {
     }
 }
 
+static bool closes;
+
+static void close_all(void *data, enum steady_log_level level, const char *text) {
+    (void)data, (void)level, (void)text;
+    if (!closes) return;
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+}
+
+static const steady_loop *ticks_on;
+static void *ticking;
+
+static void tick(void *arg) {
+    (void)arg;
+    ticks_on->ops->timer_start(ticking, MS);
+}
+
+static void start_ticks(const steady_loop *on) {
+    ticks_on = on;
+    ticking = on->ops->timer_new(on->loop, tick, NULL);
+    assert_non_null(ticking);
+    tick(NULL);
+}
+
+/* On a loop that looks at its timers first, an answer that came while the loop was away is read by the alarm. It moves
+ * the link, which tells the log, which closes the store. */
+static void close_while_caught_up(const struct stage *stage) {
+    const struct proxy_rules far = {.delay_down = 60 * MS};
+    struct proxy *proxy = proxy_start(fake_node_port(sentinel));
+    struct fake_node *other = server_of_role(MASTER);
+    struct tally tally = {0};
+    char moved[64], url[64];
+    const steady_loop on = stage->make();
+    const steady_store_options options = {
+        .loop = &on, .timeout = 100 * MS, .engine = STEADY_ENGINE_SCRIPT, .log = close_all};
+    proxy_set(proxy, &far);
+    snprintf(url, sizeof url, "redis+sentinel://127.0.0.1:%d/main", proxy_port(proxy));
+    snprintf(moved, sizeof moved, "*2\r\n$9\r\n127.0.0.1\r\n$5\r\n%05d\r\n", fake_node_port(other));
+    closes = false;
+    start_ticks(&on);
+    store = open_store(url, &options);
+    throttler = new_throttler(store, 10, HOUR);
+    while (tally.verdicts == 0) {
+        consume_counted(throttler, "k", 1, &tally);
+        while (tally.called < tally.submitted)
+            stage->turn(on.loop);
+    }
+    closes = true;
+    for (int i = 0; i < 10 && store != NULL; i++) {
+        fake_node_says(sentinel, "SENTINEL", i % 2 == 0 ? moved : answer, 0, 0);
+        const unsigned heard = fake_node_heard(sentinel, "SENTINEL");
+        while (store != NULL && fake_node_heard(sentinel, "SENTINEL") == heard)
+            stage->turn(on.loop);
+        sleep_us(600 * MS);
+        if (store != NULL) stage->turn(on.loop);
+    }
+    assert_null(store);
+    on.ops->timer_free(ticking);
+    proxy_stop(proxy);
+    assert_true(stage->leave(on.loop));
+    fake_node_stop(other);
+    fake_node_says(sentinel, "SENTINEL", answer, 0, 0);
+}
+
+static void test_closed_while_caught_up(void **state) {
+    (void)state;
+    for (int i = 0; i < STAGES; i++)
+        close_while_caught_up(stages[i]);
+}
+
 int main(void) {
 #define WITH_SENTINEL(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
@@ -305,6 +376,7 @@ int main(void) {
         WITH_SENTINEL(test_pauses_begin_anew),
         WITH_SENTINEL(test_no_pause_for_a_link_that_was_up),
         WITH_SENTINEL(test_what_was_answered_is_said),
+        WITH_SENTINEL(test_closed_while_caught_up),
     };
     return cmocka_run_group_tests_name("slow sentinels", tests, NULL, NULL);
 }

@@ -262,16 +262,19 @@ static void logged(void *data, enum steady_log_level level, const char *text) {
         do_mischief(client);
         return;
     }
-    if (lost == client->lost_logged && !client_has_links(client)) broken("the log is told twice: %s", text);
+    const bool refused = strstr(text, "decisions are refused") != NULL;
+    const bool twice = lost == client->lost_logged && (refused || !client->refusals_logged);
+    if (twice && !client_has_links(client)) broken("the log is told twice: %s", text);
     if (client->store == NULL) broken("the log is told after the store was closed");
     client->lost_logged = lost;
+    client->refusals_logged = refused; /* the server may be lost meanwhile */
     do_mischief(client);
 }
 
 static void open_store(struct client *client) {
     steady_message why = {""};
     client->local_level = 0;
-    client->lost_logged = false;
+    client->lost_logged = client->refusals_logged = false;
     client->asked_settings = 0;
     client->warned_of_eviction = false;
     client->dialed_at = NEVER;

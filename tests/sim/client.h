@@ -34,7 +34,7 @@ struct client {
     int budget;                       /* decisions it may yet ask for */
     int64_t local_level;              /* of the store's embedded bucket */
     steady_stats expected;
-    bool lost_logged;
+    bool lost_logged, refusals_logged;
     unsigned asked_settings;
     bool warned_of_eviction;
     unsigned noscripts, loads;
