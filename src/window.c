@@ -27,14 +27,14 @@
 #define GENTLY 16 /* replies for which it grows by one, where the delay is not all the network's */
 #define SLOWLY 32
 
-void steady__window_open(struct steady__window *window, steady_us timeout, steady_us round_trip) {
-    const steady_us first = timeout / EACH;
-    *window = (struct steady__window){.timeout = timeout, .size = MOST, .round_trip = round_trip, .base = round_trip};
-    if (first < MOST) window->size = first > LEAST ? (uint32_t)first : LEAST;
-}
-
 static steady_us lesser(steady_us a, steady_us b) { return a < b ? a : b; }
 static steady_us greater(steady_us a, steady_us b) { return a > b ? a : b; }
+
+void steady__window_open(struct steady__window *window, steady_us timeout, steady_us round_trip) {
+    const steady_us first = timeout / EACH, way = greater(round_trip, 0); /* the clock may be a caller's */
+    *window = (struct steady__window){.timeout = timeout, .size = MOST, .round_trip = way, .base = way};
+    if (first < MOST) window->size = first > LEAST ? (uint32_t)first : LEAST;
+}
 
 static steady_us network(const struct steady__window *window) {
     return lesser(window->round_trip, window->timeout / 8 * 7);

@@ -214,12 +214,11 @@ static void test_overloaded_while_frozen(void **state) {
     assert_busy((struct scene){1, 100 * MS, 100, MS, 150000, 50000, 300 * MS, 0, 0, 0}, 85);
 }
 
-/* From a third of what it can do to three times as much, and so on. */
 /* A loop of the caller's may say that it is earlier than it was. */
 static void test_clock_that_steps_back(void **state) {
     struct steady__window window;
     (void)state;
-    steady__window_open(&window, 100 * MS, 100);
+    steady__window_open(&window, 100 * MS, -3600 * STEADY_SECOND);
     steady__window_answered(&window, 0, -3600 * STEADY_SECOND);
     steady__window_look(&window, 1000, 2000, 999, 10 * MS);
     steady__window_look(&window, 1000, 2000, 999, -3600 * STEADY_SECOND);
