@@ -5,12 +5,18 @@
  * One of them, by chance, gets a link, and has to say itself that it is a replica and connected. The question is asked
  * again each LOOK, and a replica that the server has lost is left, so that peeks are not older than that for long.
  *
- * A peek goes to the replica if its link is up at that moment and nothing is overdue there, and else to the server.
+ * A peek goes to the replica if its link is up at that moment and it is not known to be slow, and else to the server.
  * Since nothing is charged for a peek, one that a replica does not answer for any reason but its deadline is put to the
  * server: sending it again can do no harm. A replica that refuses what may well be allowed at the server, as rights are
  * not replicated, is left, for another if there is one, and none is asked for a LOOK. A server that turns out to be a
  * cluster, by a redirect to or from it, is not asked this way any more, since there a replica answers for its own
- * slots, and only on demand. */
+ * slots, and only on demand.
+ *
+ * A peek that was sent and is not answered by its deadline is lost, and shows that the replica is slow. So that is left
+ * for another if there is one; and whichever there is then gets no peek for a pause, and after it a single one, the
+ * probe, with nothing ahead of it. A probe that is answered in time brings all peeks back; one that is not begins
+ * another pause, twice as long. That length is forgotten only after a while without a late peek: a replica may answer a
+ * single peek in no time, and be slow once it has all of them. */
 #include "replica.h"
 
 #include <stdio.h>
@@ -21,6 +27,9 @@
 #include "script.h"
 
 #define LOOK STEADY_SECOND
+#define PAUSE_FIRST STEADY_SECOND
+#define PAUSE_LAST (30 * STEADY_SECOND)
+#define CALM (30 * STEADY_SECOND) /* without a late peek: the next pause is the first again */
 #define HOST_MAX 255
 
 struct address {
@@ -36,10 +45,14 @@ struct steady__replica {
     struct steady__request question; /* ROLE */
     bool asking;                     /* it is on its way */
     bool finding;                    /* the link waits for what it brings */
-    bool slow;                       /* a peek's deadline has passed since the last look */
     steady_us look_at;               /* the server is not asked before that; 0: yet */
     steady_us rests_until;           /* before that no peek goes to a replica */
     bool off;                        /* no replica is wanted any more */
+    bool slow;                       /* the one found last has been, and has answered no probe since */
+    steady_us pause;                 /* before the probe, the last time; 0: there was none */
+    steady_us probe_at;              /* from then on a probe is wanted; 0: all peeks are */
+    const struct steady__request *probe;
+    steady_us trusted_at; /* when a probe was answered last */
     bool closed;
     unsigned depth;
     struct steady__alarm alarm;
@@ -82,6 +95,10 @@ static int64_t find_list(struct steady__walk *walk) {
     return steady__walk_next(walk, &list) && list.kind == STEADY__VALUE_ARRAY ? list.number : 0;
 }
 
+static bool is_found_last(const struct steady__replica *r, const struct address *address) {
+    return address->port == r->at.port && strcmp(address->host, r->at.host) == 0;
+}
+
 /* Any but the one found last, by chance; that one where there is no other. *still: that one is among them. */
 static bool choose(const struct steady__replica *r, const struct steady__reply *reply, struct address *chosen,
                    bool *still) {
@@ -91,7 +108,7 @@ static bool choose(const struct steady__replica *r, const struct steady__reply *
     *still = false;
     for (int64_t left = find_list(&walk); left > 0; left--) {
         if (!read_address(&walk, &one)) continue;
-        if (one.port == r->at.port && strcmp(one.host, r->at.host) == 0)
+        if (is_found_last(r, &one))
             *still = true;
         else if (r->with.net->random(r->with.net) % ++others == 0)
             *chosen = one;
@@ -119,12 +136,14 @@ static void told(struct steady__replica *r, const struct steady__reply *reply) {
         if (lost) steady__link_moved(r->link);
         return;
     }
+    const bool other = !is_found_last(r, &chosen);
     if (r->finding) {
         r->finding = false;
+        r->slow = r->slow && !other;
         r->at = chosen;
         r->url.port = chosen.port;
         steady__link_found(r->link, &r->url);
-    } else if (!still) {
+    } else if (!still || (r->slow && other)) {
         steady__link_moved(r->link);
     }
 }
@@ -139,7 +158,6 @@ static void put_off(struct steady__replica *r) {
 }
 
 static void look(struct steady__replica *r) {
-    r->slow = false;
     r->look_at = steady__loop_now(&r->with.loop) + LOOK;
     r->question.at = NULL;
     r->asking = steady__cluster_class.submit(r->server, &r->question) == 0;
@@ -224,6 +242,33 @@ static void rest(struct steady__replica *r) {
     steady__link_moved(r->link);
 }
 
+/* It has answered, so that all may ask it. */
+static void trust(struct steady__replica *r) {
+    r->slow = false;
+    r->probe = NULL;
+    r->probe_at = 0;
+    r->trusted_at = steady__loop_now(&r->with.loop);
+}
+
+/* The next pause. What was sent before the last one began says nothing new. */
+static void late(struct steady__replica *r, const struct steady__request *request) {
+    const steady_us now = steady__loop_now(&r->with.loop);
+    const bool probing = r->probe_at != 0;
+    if (probing && request != r->probe) return;
+    const bool anew = r->pause == 0 || (!probing && now - r->trusted_at >= CALM);
+    const steady_us next = anew ? PAUSE_FIRST : 2 * r->pause;
+    r->pause = next < PAUSE_LAST ? next : PAUSE_LAST;
+    r->probe_at = now + r->pause;
+    r->probe = NULL;
+    r->slow = true;
+}
+
+/* A link that is idle owes no answer to a peek that was late either. */
+static bool takes_peeks(const struct steady__replica *r) {
+    if (r->off || rests(r) || !steady__link_is_up(r->link)) return false;
+    return r->probe_at == 0 || (steady__loop_now(&r->with.loop) >= r->probe_at && steady__link_is_idle(r->link));
+}
+
 /* Whether the flight asks otherwise on this connection: the script instead of the module's command, or that instead of
  * the script. Where the engine is forced, the module is untried for ever. */
 static bool is_asked_otherwise(enum steady__fluency fluency, const struct steady__reply *reply) {
@@ -265,6 +310,7 @@ static enum steady__heed replica_answered(void *owner, struct steady__request *r
     const bool peek = request->key != NULL, error = reply->kind == STEADY__REPLY_ERROR;
     if (!peek && !request->nested && error) rest(r); /* it takes no script: peeks that miss theirs come next */
     if (peek && reply->kind == STEADY__REPLY_TEXT) return STEADY__HEED_UNTRUSTED;
+    if (peek && !error && request == r->probe) trust(r);
     if (peek && error && is_for_server(r, dialect, reply)) {
         put_to_server(r, request);
         return STEADY__HEED_AGAIN;
@@ -288,18 +334,19 @@ static const struct steady__link_owner replica_owner = {encode, replica_answered
 static int submit(void *carrier, struct steady__request *request) {
     struct steady__replica *r = carrier;
     if (request->key == NULL && request->at == r) return steady__link_submit(r->link, request);
-    const bool wanted =
-        request->key != NULL && request->reads && !r->slow && !r->off && !rests(r) && steady__link_is_up(r->link);
+    const bool wanted = request->key != NULL && request->reads && takes_peeks(r);
     if (!wanted || steady__link_submit(r->link, request) != 0) return steady__cluster_class.submit(r->server, request);
     request->at = r;
+    if (r->probe_at != 0) r->probe = request;
     return 0;
 }
 
 static bool forget(void *carrier, struct steady__request *request) {
     struct steady__replica *r = carrier;
     if (request->at != r) return steady__cluster_class.forget(r->server, request);
-    r->slow = true;
-    return steady__link_forget(r->link, request);
+    const bool written = steady__link_forget(r->link, request);
+    if (written || request == r->probe) late(r, request);
+    return written;
 }
 
 static void catch_up(void *carrier) {

@@ -6,11 +6,13 @@
 #include <stdlib.h>
 
 #include "fake_node.h"
+#include "proxy.h"
 
 #define TIMEOUT (200 * MS)
 #define AT_SERVER ":3600000000\r\n"  /* level 1 */
 #define AT_REPLICA ":7200000000\r\n" /* level 2 */
 #define MASTER "*3\r\n$6\r\nmaster\r\n:0\r\n"
+#define ENTRY "*3\r\n$9\r\n127.0.0.1\r\n$5\r\n%05d\r\n$1\r\n0\r\n"
 #define REPLICA(state) "*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:6379\r\n" state "\r\n:0\r\n"
 
 static struct fake_node *server, *replica;
@@ -20,9 +22,13 @@ static void says(struct fake_node *node, const char *word, const char *reply) {
     fake_node_says(node, word, reply, strlen(reply), 0);
 }
 
-static void name(char out[128], const struct fake_node *node) {
-    snprintf(out, 128, MASTER "*1\r\n*3\r\n$9\r\n127.0.0.1\r\n$5\r\n%05d\r\n$1\r\n0\r\n", fake_node_port(node));
+static void name_one(char out[128], int port) { snprintf(out, 128, MASTER "*1\r\n" ENTRY, port); }
+
+static void name_two(char out[192], int port, int other) {
+    snprintf(out, 192, MASTER "*2\r\n" ENTRY ENTRY, port, other);
 }
+
+static void name(char out[128], const struct fake_node *node) { name_one(out, fake_node_port(node)); }
 
 static int set_up(void **state) {
     server = fake_node_start(false);
@@ -348,7 +354,7 @@ static void test_answers_that_are_none(void **state) {
     await(2);
 }
 
-/* A silent one: the first peek is lost, and until the next look the server is asked. */
+/* A silent one: the first peek is lost, and then the server is asked. */
 static void test_silent(void **state) {
     (void)state;
     open_it();
@@ -356,6 +362,109 @@ static void test_silent(void **state) {
     fake_node_says(replica, "EVALSHA", FAKE_SILENCE, 0, 1);
     assert_int_equal(peek(), STEADY_UNKNOWN);
     assert_by_server(100 * MS);
+}
+
+static unsigned long lost(const struct tally *tally) { return tally->called - tally->verdicts; }
+
+/* Each 5 ms for so long; how many were lost. */
+static unsigned long peek_for(steady_us time) {
+    struct tally tally = {0};
+    for (const steady_us until = now_us() + time; now_us() < until; run_for(poller, 5 * MS))
+        assert_int_equal(steady_peek(throttler, "k", 1, count_result, expect_result(&tally)), 0);
+    run_until_done(poller, &tally, STEADY_SECOND);
+    return lost(&tally);
+}
+
+/* From now on it takes a timeout and a half, for all but a connection. */
+static void slow_down(struct proxy *way) {
+    const struct proxy_rules late = {.delay_down = TIMEOUT / 2 * 3};
+    proxy_set(way, &late);
+}
+
+/* One that is slow costs the peeks of one timeout, and then one for each pause, until it has answered that in time. One
+ * that is slow again before long, as where it answers a single peek in time and many late, has the next pause. */
+static void test_slow(void **state) {
+    const struct proxy_rules none = {0};
+    struct proxy *way = proxy_start(fake_node_port(replica));
+    static char list[128];
+    (void)state;
+    name_one(list, proxy_port(way));
+    says(server, "ROLE", list);
+    open_it();
+    await(2);
+    slow_down(way);
+    assert_true(peek_for(2 * TIMEOUT) > 0);
+    assert_int_equal(peek_for(2 * STEADY_SECOND), 1);
+    proxy_set(way, &none);
+    await(2);
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(peek(), 2);
+    slow_down(way);
+    assert_true(peek_for(2 * TIMEOUT) > 0);
+    assert_int_equal(peek_for(2 * STEADY_SECOND), 0);
+    client_close();
+    proxy_stop(way);
+}
+
+/* It is left for another one, though it is there. */
+static void test_slow_beside_another(void **state) {
+    struct proxy *way = proxy_start(fake_node_port(replica));
+    struct fake_node *other = fake_node_start(false);
+    static char alone[128], both[192];
+    (void)state;
+    says(other, "ROLE", REPLICA("$9\r\nconnected"));
+    says(other, "EVALSHA", ":10800000000\r\n");
+    name_one(alone, proxy_port(way));
+    name_two(both, proxy_port(way), fake_node_port(other));
+    says(server, "ROLE", alone);
+    open_it();
+    await(2);
+    says(server, "ROLE", both);
+    slow_down(way);
+    assert_true(peek_for(2 * TIMEOUT) > 0);
+    assert_between(peek_for(2 * STEADY_SECOND), 0, 1);
+    await(3);
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(peek(), 3);
+    assert_int_equal(fake_node_heard(replica, "ROLE"), 1);
+    client_close();
+    fake_node_stop(other);
+    proxy_stop(way);
+}
+
+/* Nor is anything gained by leaving one slow replica for another, again and again. */
+static void test_slow_all_of_them(void **state) {
+    struct proxy *ways[] = {proxy_start(fake_node_port(replica)), proxy_start(fake_node_port(replica))};
+    static char list[192];
+    (void)state;
+    name_two(list, proxy_port(ways[0]), proxy_port(ways[1]));
+    says(server, "ROLE", list);
+    open_it();
+    await(2);
+    slow_down(ways[0]);
+    slow_down(ways[1]);
+    assert_true(peek_for(2 * TIMEOUT) > 0);
+    assert_between(peek_for(3 * STEADY_SECOND), 0, 2);
+    assert_between(proxy_accepted(ways[0]), 1, 2);
+    assert_between(proxy_accepted(ways[1]), 1, 2);
+    client_close();
+    proxy_stop(ways[0]);
+    proxy_stop(ways[1]);
+}
+
+/* That a peek was never sent says nothing about the replica. */
+static void test_too_late_to_be_sent(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    open_it();
+    await(2);
+    for (int i = 0; i < 6; i++)
+        assert_int_equal(steady_peek(throttler, "k", 1, count_result, expect_result(&tally)), 0);
+    sleep_us(TIMEOUT + 20 * MS); /* the first is sent at once, the others when the loop runs */
+    run_until_done(poller, &tally, STEADY_SECOND);
+    assert_int_equal(tally.verdicts, 1);
+    assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], 5);
+    assert_int_equal(peek(), 2);
 }
 
 /* Its replica answers for its own slots only, and not unasked. So it is not asked again. */
@@ -425,6 +534,10 @@ int main(void) {
         WITH_NODES(test_refused_and_put_to_the_server),
         WITH_NODES(test_answers_that_are_none),
         WITH_NODES(test_silent),
+        WITH_NODES(test_slow),
+        WITH_NODES(test_slow_beside_another),
+        WITH_NODES(test_slow_all_of_them),
+        WITH_NODES(test_too_late_to_be_sent),
         WITH_NODES(test_a_cluster_after_all),
         WITH_NODES(test_a_cluster_from_the_beginning),
         WITH_NODES(test_scripts_go_where_they_are_missing),
