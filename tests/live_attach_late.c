@@ -137,17 +137,17 @@ static void late_at_once(const struct stage *stage) {
     consume_counted(throttler, "k", 1, &tally);
     run_until(stage, &tally);
     server_freeze(&server);
+    turns_given = 0;
+    counts = true;
     for (int i = 0; i < MANY; i++)
         consume_counted(throttler, "k", 1, &tally);
     stage->turn(loop.loop);
     sleep_us(2 * TIMEOUT);
-    turns_given = 0;
-    counts = true;
     run_until(stage, &tally);
     counts = false;
     server_thaw(&server);
     assert_int_equal(tally.errors[-STEADY_UNKNOWN] + tally.errors[-STEADY_UNAVAILABLE], MANY);
-    assert_int_equal(turns_given, 1);
+    assert_between(turns_given, 1, 3); /* asking may take longer than the timeout, too */
     close_on(stage);
 }
 
