@@ -26,16 +26,13 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
+#include "roll.h"
 #include "script.h"
 #include "sentinel.h"
-#include "siphash.h"
 #include "slots.h"
 
 #define REDIRECTS_MAX 5
-#define NODES_MAX 1024
-#define CHAINS 256
 #define PAUSE_FIRST (20 * STEADY_MILLISECOND)
 #define PAUSE_LAST (300 * STEADY_MILLISECOND) /* so that who took over is asked within a second */
 #define PAUSE_BLIND (30 * STEADY_SECOND)
@@ -46,14 +43,10 @@
 #define UNWANTED (10 * STEADY_SECOND) /* a link that is down, by then */
 
 struct node {
+    struct steady__entry at; /* host "": the seed's, where that is a path or asked of sentinels */
     struct steady__cluster *cluster;
-    uint16_t number;
-    uint16_t port;
-    uint64_t hash;                   /* of host and port */
-    struct node *next;               /* in the chain of this hash */
-    char host[STEADY__HOST_MAX + 1]; /* "": the seed's, where that is a path or asked of sentinels */
-    struct steady__url *url;         /* with our host; the rest is the seed's. NULL: the seed, or never connected to */
-    struct steady__link *link;       /* NULL: not needed yet, or no more */
+    struct steady__url *url;   /* with our host; the rest is the seed's. NULL: the seed, or never connected to */
+    struct steady__link *link; /* NULL: not needed yet, or no more */
     unsigned slots;
     steady_us wanted_at;            /* a request was last meant for it */
     bool silent;                    /* a deadline has passed there, and it has answered nothing since */
@@ -65,15 +58,12 @@ struct node {
 
 struct steady__cluster {
     struct steady__link_options with;
-    struct node **nodes; /* by number; NULL where one was forgotten. The first is the seed */
-    uint16_t count, turn;
-    uint16_t vacant;                             /* no lower number is free */
-    struct node *chains[CHAINS];                 /* by hash: a map may name a node for each slot */
-    unsigned char hash_key[STEADY__SIPHASH_KEY]; /* so that nobody can name nodes that share a chain */
-    struct steady__slot_map *map, *draft;        /* NULL: no cluster, as far as anyone knows */
-    unsigned unknown;                            /* slots that nobody has, as far as the map knows */
-    bool crowded;                                /* a node got no number */
-    steady_us down_at;                           /* CLUSTERDOWN was last heard; 0: never */
+    struct steady__roll roll;
+    uint16_t turn;
+    struct steady__slot_map *map, *draft; /* NULL: no cluster, as far as anyone knows */
+    unsigned unknown;                     /* slots that nobody has, as far as the map knows */
+    bool crowded;                         /* a node got no number */
+    steady_us down_at;                    /* CLUSTERDOWN was last heard; 0: never */
     bool wished;
     struct node *inquired; /* whose answer is waited for */
     steady_us pause, allowed_at, stale_at;
@@ -90,53 +80,23 @@ static steady_us now(const struct steady__cluster *cluster) { return steady__loo
 static void draw_key(struct steady__cluster *cluster) {
     const struct steady__net *net = cluster->with.net;
     const uint64_t words[2] = {net->random(net), net->random(net)};
-    memcpy(cluster->hash_key, words, sizeof words);
+    steady__roll_key(&cluster->roll, words);
 }
 
-/* Hosts that differ in case alone have one hash. */
-static uint64_t hash_of(const struct steady__cluster *cluster, const char *host, uint16_t port) {
-    uint64_t words[1 + (STEADY__HOST_MAX + 7) / 8] = {port};
-    const size_t len = strlen(host);
-    memcpy(words + 1, host, len);
-    for (size_t i = 1; i <= (len + 7) / 8; i++)
-        words[i] |= 0x2020202020202020;
-    return steady__siphash(cluster->hash_key, words, sizeof *words + len).word[0];
+/* NULL where one was forgotten. The first is the seed. */
+static struct node *node_at(const struct steady__cluster *cluster, uint16_t number) {
+    return (struct node *)cluster->roll.by_number[number];
 }
 
-static struct node *find_node(const struct steady__cluster *cluster, uint64_t hash, const char *host, uint16_t port) {
-    struct node *node = cluster->chains[hash % CHAINS];
-    while (node != NULL && (node->hash != hash || node->port != port || strcasecmp(node->host, host) != 0))
-        node = node->next;
-    return node;
-}
-
-/* The lowest number that nobody has, with a place for it. */
-static bool free_number(struct steady__cluster *cluster, uint16_t *number) {
-    while (cluster->vacant < cluster->count && cluster->nodes[cluster->vacant] != NULL)
-        cluster->vacant++;
-    *number = cluster->vacant;
-    if (*number < cluster->count) return true;
-    if (cluster->count == NODES_MAX) return false;
-    struct node **nodes = realloc(cluster->nodes, (cluster->count + 1U) * sizeof(struct node *));
-    if (nodes == NULL) return false;
-    cluster->nodes = nodes;
-    cluster->nodes[cluster->count++] = NULL;
-    return true;
-}
-
-static struct node *add_node(struct steady__cluster *cluster, uint64_t hash, const char *host, uint16_t port) {
-    uint16_t number;
-    struct node *node = free_number(cluster, &number) ? calloc(1, sizeof *node) : NULL;
-    if (node == NULL) return NULL;
+static struct node *add_node(struct steady__cluster *cluster, const char *host, uint16_t port) {
+    struct node *node = calloc(1, sizeof *node);
+    if (node == NULL || !steady__roll_add(&cluster->roll, &node->at, host, port)) {
+        free(node);
+        return NULL;
+    }
     node->cluster = cluster;
-    node->number = number;
-    node->port = port;
-    node->hash = hash;
-    node->next = cluster->chains[hash % CHAINS];
     node->inquiry.nested = true;
-    memcpy(node->host, host, strlen(host) + 1);
-    cluster->nodes[number] = cluster->chains[hash % CHAINS] = node;
-    if (!cluster->alarm.set && number != 0) steady__alarm_set(&cluster->alarm, SWEEP_AGAIN);
+    if (!cluster->alarm.set && node->at.number != 0) steady__alarm_set(&cluster->alarm, SWEEP_AGAIN);
     return node;
 }
 
@@ -145,15 +105,8 @@ static void free_node(struct node *node) {
     free(node);
 }
 
-/* Its number is free again. */
 static void forget_node(struct node *node) {
-    struct steady__cluster *cluster = node->cluster;
-    struct node **place = &cluster->chains[node->hash % CHAINS];
-    while (*place != node)
-        place = &(*place)->next;
-    *place = node->next;
-    cluster->nodes[node->number] = NULL;
-    if (node->number < cluster->vacant) cluster->vacant = node->number;
+    steady__roll_strike(&node->cluster->roll, &node->at);
     free_node(node);
 }
 
@@ -161,13 +114,13 @@ static void forget_node(struct node *node) {
 static uint16_t number_of(void *arg, const char *host, uint16_t port) {
     const struct node *speaker = arg;
     struct steady__cluster *cluster = speaker->cluster;
-    if (*host == '\0') host = speaker->host;
+    if (*host == '\0') host = speaker->at.host;
     if (*host == '\0') return STEADY__SLOT_UNKNOWN;
-    const uint64_t hash = hash_of(cluster, host, port);
-    const struct node *node = find_node(cluster, hash, host, port);
-    if (node == NULL) node = add_node(cluster, hash, host, port);
+    const struct steady__entry *known = steady__roll_find(&cluster->roll, host, port);
+    if (known != NULL) return known->number;
+    const struct node *node = add_node(cluster, host, port);
     if (node == NULL) cluster->crowded = true;
-    return node != NULL ? node->number : STEADY__SLOT_UNKNOWN;
+    return node != NULL ? node->at.number : STEADY__SLOT_UNKNOWN;
 }
 
 static const struct steady__link_owner node_owner;
@@ -178,8 +131,8 @@ static bool make_url(struct node *node) {
     if (node->url == NULL) node->url = calloc(1, sizeof *node->url);
     if (node->url == NULL) return false;
     node->url->scheme = steady__url_has_tls(seed->scheme) ? STEADY__URL_TLS : STEADY__URL_TCP;
-    node->url->host = node->host;
-    node->url->port = node->port;
+    node->url->host = node->at.host;
+    node->url->port = node->at.port;
     node->url->path = "";
     node->url->user = seed->user;
     node->url->password = seed->password;
@@ -189,7 +142,7 @@ static bool make_url(struct node *node) {
 
 static bool open_link(struct node *node) {
     struct steady__link_options options = node->cluster->with;
-    if (node->number != 0) {
+    if (node->at.number != 0) {
         if (!make_url(node)) return false;
         options.url = node->url;
     }
@@ -217,23 +170,23 @@ static bool is_up(const struct node *node) { return node->link != NULL && steady
 
 /* Another one each time; the seed where there is none to be had. */
 static struct node *anyone(struct steady__cluster *cluster) {
-    for (uint16_t i = 0; i < cluster->count; i++) {
-        cluster->turn = (uint16_t)((cluster->turn + 1) % cluster->count);
-        struct node *node = cluster->nodes[cluster->turn];
+    for (uint16_t i = 0; i < cluster->roll.count; i++) {
+        cluster->turn = (uint16_t)((cluster->turn + 1) % cluster->roll.count);
+        struct node *node = node_at(cluster, cluster->turn);
         if (node != NULL && is_up(node) && !node->silent) return node;
     }
-    return cluster->nodes[0];
+    return node_at(cluster, 0);
 }
 
 /* ---- The map ---- */
 
 static void count_slots(struct steady__cluster *cluster) {
-    for (uint16_t i = 0; i < cluster->count; i++)
-        if (cluster->nodes[i] != NULL) cluster->nodes[i]->slots = 0;
+    for (uint16_t i = 0; i < cluster->roll.count; i++)
+        if (node_at(cluster, i) != NULL) node_at(cluster, i)->slots = 0;
     cluster->unknown = 0;
     for (unsigned slot = 0; slot < STEADY__SLOTS; slot++)
         if (cluster->map->node[slot] != STEADY__SLOT_UNKNOWN)
-            cluster->nodes[cluster->map->node[slot]]->slots++;
+            node_at(cluster, cluster->map->node[slot])->slots++;
         else
             cluster->unknown++;
 }
@@ -241,10 +194,10 @@ static void count_slots(struct steady__cluster *cluster) {
 static void assign(struct steady__cluster *cluster, uint16_t slot, struct node *node) {
     const uint16_t before = cluster->map->node[slot];
     if (before != STEADY__SLOT_UNKNOWN)
-        cluster->nodes[before]->slots--;
+        node_at(cluster, before)->slots--;
     else
         cluster->unknown--;
-    cluster->map->node[slot] = node->number;
+    cluster->map->node[slot] = node->at.number;
     node->slots++;
 }
 
@@ -309,8 +262,8 @@ static bool refuses(const struct node *node) { return now(node->cluster) < node-
 
 /* By one that is up. For want of a right: no connection is made just to ask another. */
 static bool is_refused(const struct steady__cluster *cluster, bool forbidden) {
-    for (uint16_t i = 0; i < cluster->count; i++) {
-        const struct node *node = cluster->nodes[i];
+    for (uint16_t i = 0; i < cluster->roll.count; i++) {
+        const struct node *node = node_at(cluster, i);
         if (node != NULL && is_up(node) && refuses(node) && (node->forbids || !forbidden)) return true;
     }
     return false;
@@ -320,15 +273,16 @@ static bool is_refused(const struct steady__cluster *cluster, bool forbidden) {
  * wait for a connection. */
 static bool is_next(const struct node *node, bool up) {
     const struct steady__cluster *cluster = node->cluster;
-    const bool called_back = node->number == 0 && node->link == NULL && (cluster->unknown > 0 || heard_down(cluster));
+    const bool called_back =
+        node->at.number == 0 && node->link == NULL && (cluster->unknown > 0 || heard_down(cluster));
     return !node->inquiring && !refuses(node) && (is_up(node) || called_back) == up;
 }
 
 static struct node *inquire_at_one(struct steady__cluster *cluster) {
     for (int up = 1, least = is_refused(cluster, true) ? 1 : 0; up >= least; up--)
-        for (uint16_t i = 0; i < cluster->count; i++) {
-            cluster->turn = (uint16_t)((cluster->turn + 1) % cluster->count);
-            struct node *node = cluster->nodes[cluster->turn];
+        for (uint16_t i = 0; i < cluster->roll.count; i++) {
+            cluster->turn = (uint16_t)((cluster->turn + 1) % cluster->roll.count);
+            struct node *node = node_at(cluster, cluster->turn);
             if (node == NULL || !is_next(node, up == 1)) continue;
             node->inquiring = send_to(node, &node->inquiry) == 0;
             if (node->inquiring) return node;
@@ -374,16 +328,16 @@ static enum steady__heed told(struct node *node, const struct steady__reply *rep
 static bool may_lose_link(const struct node *node, bool reached) {
     if (node->link == NULL) return true;
     if (!steady__link_is_idle(node->link)) return false;
-    if (node->number == 0 && (!reached || heard_down(node->cluster))) return false;
+    if (node->at.number == 0 && (!reached || heard_down(node->cluster))) return false;
     return is_up(node) || now(node->cluster) - node->wanted_at >= UNWANTED;
 }
 
 /* True where one is of no use, and cannot go yet. */
 static bool sweep_node(struct node *node, bool reached) {
-    if (node->slots > 0 || (node->number == 0 && node->cluster->unknown > 0)) return false;
+    if (node->slots > 0 || (node->at.number == 0 && node->cluster->unknown > 0)) return false;
     if (!may_lose_link(node, reached)) return true;
     close_link(node);
-    if (node->number == 0) return false;
+    if (node->at.number == 0) return false;
     forget_node(node);
     return false;
 }
@@ -391,13 +345,13 @@ static bool sweep_node(struct node *node, bool reached) {
 /* Where no node is known to have slots, any may be of use. */
 static void sweep(struct steady__cluster *cluster) {
     bool again = false, any = false, reached = false;
-    for (uint16_t i = 0; i < cluster->count; i++)
-        if (cluster->nodes[i] != NULL && cluster->nodes[i]->slots > 0) {
+    for (uint16_t i = 0; i < cluster->roll.count; i++)
+        if (node_at(cluster, i) != NULL && node_at(cluster, i)->slots > 0) {
             any = true;
-            if (is_up(cluster->nodes[i])) reached = true;
+            if (is_up(node_at(cluster, i))) reached = true;
         }
-    for (uint16_t i = 0; any && i < cluster->count; i++)
-        if (cluster->nodes[i] != NULL && sweep_node(cluster->nodes[i], reached)) again = true;
+    for (uint16_t i = 0; any && i < cluster->roll.count; i++)
+        if (node_at(cluster, i) != NULL && sweep_node(node_at(cluster, i), reached)) again = true;
     if (again) steady__alarm_set(&cluster->alarm, SWEEP_AGAIN);
 }
 
@@ -438,11 +392,11 @@ static struct node *redirected(struct node *speaker, struct steady__request *req
     const uint16_t number = number_of(speaker, redirect.host, redirect.port);
     if (number == STEADY__SLOT_UNKNOWN) return NULL;
     if (!redirect.ask && cluster->map->node[redirect.slot] != number) {
-        assign(cluster, redirect.slot, cluster->nodes[number]);
+        assign(cluster, redirect.slot, node_at(cluster, number));
         wish(cluster);
     }
     request->asking = redirect.ask;
-    return request->redirects++ < REDIRECTS_MAX ? cluster->nodes[number] : NULL;
+    return request->redirects++ < REDIRECTS_MAX ? node_at(cluster, number) : NULL;
 }
 
 static bool says(const struct steady__reply *reply, const char *word) {
@@ -501,9 +455,9 @@ static const struct steady__link_owner node_owner = {encode, answered, unanswere
 /* ---- The flight's calls ---- */
 
 static struct node *node_for(struct steady__cluster *cluster, const struct steady__request *request) {
-    if (cluster->map == NULL) return cluster->nodes[0];
+    if (cluster->map == NULL) return node_at(cluster, 0);
     const uint16_t number = cluster->map->node[steady__slot_of(request->key, request->key_len)];
-    return number != STEADY__SLOT_UNKNOWN ? cluster->nodes[number] : anyone(cluster);
+    return number != STEADY__SLOT_UNKNOWN ? node_at(cluster, number) : anyone(cluster);
 }
 
 /* The map will not be drawn anew before long. */
@@ -512,7 +466,7 @@ static bool is_blind(const struct steady__cluster *cluster) { return cluster->al
 /* Then someone else has to say who took over from a node that is down, or silent. */
 static int submit(void *carrier, struct steady__request *request) {
     struct steady__cluster *cluster = carrier;
-    if (request->key == NULL) return send_to(request->at != NULL ? request->at : cluster->nodes[0], request);
+    if (request->key == NULL) return send_to(request->at != NULL ? request->at : node_at(cluster, 0), request);
     struct node *node = node_for(cluster, request);
     request->asking = false;
     struct node *other = node->silent && is_blind(cluster) ? anyone(cluster) : node;
@@ -532,9 +486,9 @@ static bool forget(void *carrier, struct steady__request *request) {
 }
 
 static void release(struct steady__cluster *cluster) {
-    for (uint16_t i = 0; i < cluster->count; i++)
-        free_node(cluster->nodes[i]);
-    free(cluster->nodes);
+    for (uint16_t i = 0; i < cluster->roll.count; i++)
+        free_node(node_at(cluster, i));
+    free(cluster->roll.by_number);
     free(cluster->map);
     free(cluster->draft);
     free(cluster);
@@ -543,17 +497,17 @@ static void release(struct steady__cluster *cluster) {
 static void catch_up(void *carrier) {
     struct steady__cluster *cluster = carrier;
     cluster->depth++;
-    for (uint16_t i = 0; i < cluster->count && !cluster->closed; i++)
-        if (cluster->nodes[i] != NULL && cluster->nodes[i]->link != NULL)
-            steady__link_catch_up(cluster->nodes[i]->link);
+    for (uint16_t i = 0; i < cluster->roll.count && !cluster->closed; i++)
+        if (node_at(cluster, i) != NULL && node_at(cluster, i)->link != NULL)
+            steady__link_catch_up(node_at(cluster, i)->link);
     if (--cluster->depth == 0 && cluster->closed) release(cluster);
 }
 
 /* A child leaves to the parent's loop what that may point at, as links do. */
 static void close_cluster(void *carrier) {
     struct steady__cluster *cluster = carrier;
-    for (uint16_t i = 0; i < cluster->count; i++)
-        if (cluster->nodes[i] != NULL) close_link(cluster->nodes[i]);
+    for (uint16_t i = 0; i < cluster->roll.count; i++)
+        if (node_at(cluster, i) != NULL) close_link(node_at(cluster, i));
     if (steady__forked(cluster->with.birthmark)) return;
     steady__alarm_free(&cluster->alarm);
     cluster->closed = true;
@@ -570,9 +524,9 @@ static const char *doing(void *carrier, const struct steady__request *request) {
 static uint64_t reconnects(const void *carrier) {
     const struct steady__cluster *cluster = carrier;
     uint64_t sum = cluster->reconnects;
-    for (uint16_t i = 0; i < cluster->count; i++)
-        if (cluster->nodes[i] != NULL && cluster->nodes[i]->link != NULL)
-            sum += steady__link_reconnects(cluster->nodes[i]->link);
+    for (uint16_t i = 0; i < cluster->roll.count; i++)
+        if (node_at(cluster, i) != NULL && node_at(cluster, i)->link != NULL)
+            sum += steady__link_reconnects(node_at(cluster, i)->link);
     return sum;
 }
 
@@ -589,7 +543,7 @@ struct steady__cluster *steady__cluster_open(const struct steady__link_options *
     const char *host = options->url->host;
     const uint16_t port = options->url->port;
     if (steady__alarm_new(&cluster->alarm, &cluster->with.loop, alarmed, cluster) == 0 &&
-        add_node(cluster, hash_of(cluster, host, port), host, port) != NULL && open_link(cluster->nodes[0]))
+        add_node(cluster, host, port) != NULL && open_link(node_at(cluster, 0)))
         return cluster;
     steady__alarm_free(&cluster->alarm);
     release(cluster);

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT
+ * A table of nodes, and chains of those whose addresses share a hash. */
+#include "roll.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#define NODES_MAX 1024
+#define CHAINS (sizeof((struct steady__roll *)0)->chains / sizeof(struct steady__entry *))
+
+void steady__roll_key(struct steady__roll *roll, const uint64_t words[2]) {
+    memcpy(roll->key, words, sizeof roll->key);
+}
+
+static uint64_t hash_of(const struct steady__roll *roll, const char *host, uint16_t port) {
+    uint64_t words[1 + (STEADY__HOST_MAX + 7) / 8] = {port};
+    const size_t len = strlen(host);
+    memcpy(words + 1, host, len);
+    for (size_t i = 1; i <= (len + 7) / 8; i++)
+        words[i] |= 0x2020202020202020;
+    return steady__siphash(roll->key, words, sizeof *words + len).word[0];
+}
+
+struct steady__entry *steady__roll_find(const struct steady__roll *roll, const char *host, uint16_t port) {
+    const uint64_t hash = hash_of(roll, host, port);
+    struct steady__entry *one = roll->chains[hash % CHAINS];
+    while (one != NULL && (one->hash != hash || one->port != port || strcasecmp(one->host, host) != 0))
+        one = one->next;
+    return one;
+}
+
+static bool free_number(struct steady__roll *roll, uint16_t *number) {
+    while (roll->vacant < roll->count && roll->by_number[roll->vacant] != NULL)
+        roll->vacant++;
+    *number = roll->vacant;
+    if (*number < roll->count) return true;
+    if (roll->count == NODES_MAX) return false;
+    struct steady__entry **longer = realloc(roll->by_number, (roll->count + 1U) * sizeof(struct steady__entry *));
+    if (longer == NULL) return false;
+    roll->by_number = longer;
+    roll->by_number[roll->count++] = NULL;
+    return true;
+}
+
+bool steady__roll_add(struct steady__roll *roll, struct steady__entry *entry, const char *host, uint16_t port) {
+    uint16_t number;
+    if (!free_number(roll, &number)) return false;
+    const uint64_t hash = hash_of(roll, host, port);
+    entry->number = number;
+    entry->port = port;
+    entry->hash = hash;
+    entry->next = roll->chains[hash % CHAINS];
+    memcpy(entry->host, host, strlen(host) + 1);
+    roll->by_number[number] = roll->chains[hash % CHAINS] = entry;
+    return true;
+}
+
+void steady__roll_strike(struct steady__roll *roll, struct steady__entry *entry) {
+    struct steady__entry **place = &roll->chains[entry->hash % CHAINS];
+    while (*place != entry)
+        place = &(*place)->next;
+    *place = entry->next;
+    roll->by_number[entry->number] = NULL;
+    if (entry->number < roll->vacant) roll->vacant = entry->number;
+}
