@@ -9,10 +9,11 @@
  *
  * Whatever goes wrong is a wish to draw the map anew: a redirect that the map did not know, CLUSTERDOWN, a link that is
  * down, a deadline that passed; and so is the map's age, since a node that has left the cluster may go on answering.
- * One node at a time is asked for CLUSTER SLOTS, one after the other if they do not answer, with a pause after each
- * answer that doubles while wishes keep coming. A map is taken whole or not at all, and before anyone is called back. A
- * node that has lost sight of the others knows of its own slots only, so those that a map does not mention stay with
- * whom they were.
+ * One node at a time is asked for CLUSTER SLOTS, with a pause after each that doubles while wishes keep coming. One
+ * that does not answer in time gets another one asked beside it, three in all; its map is taken however late it comes,
+ * unless that of one asked later has been. A map is taken whole or not at all, and before anyone is called back. A node
+ * that has lost sight of the others knows of its own slots only, so those that a map does not mention stay with whom
+ * they were.
  *
  * An error reply means that nothing was charged, so a redirected request is sent again, within its deadline. What was
  * written and not answered is not, whatever becomes of its node.
@@ -39,19 +40,22 @@
 #define STALE (30 * STEADY_SECOND) /* a map, at most: who has left the cluster does not say so */
 #define CALM (5 * STEADY_SECOND)   /* without a wish: the next pause is the first again */
 #define ANSWER_LEAST (100 * STEADY_MILLISECOND)
+#define ANSWER_TIMEOUTS 4 /* as a link waits for anything at all */
+#define INQUIRIES_MAX 3   /* at a time, where the first are late */
 #define SWEEP_AGAIN STEADY_SECOND
 #define UNWANTED (10 * STEADY_SECOND) /* a link that is down, by then */
 
 struct node {
     struct steady__entry at; /* host "": the seed's, where that is a path or asked of sentinels */
     struct steady__cluster *cluster;
-    struct steady__url *url;   /* with our host; the rest is the seed's. NULL: the seed, or never connected to */
-    struct steady__link *link; /* NULL: not needed yet, or no more */
-    unsigned slots;
+    struct steady__url *url;        /* with our host; the rest is the seed's. NULL: the seed, or never connected to */
+    struct steady__link *link;      /* NULL: not needed yet, or no more */
     steady_us wanted_at;            /* a request was last meant for it */
     bool silent;                    /* a deadline has passed there, and it has answered nothing since */
     struct steady__request inquiry; /* CLUSTER SLOTS */
     bool inquiring;
+    uint64_t asked;          /* the number of that inquiry */
+    steady_us asked_at;      /* it went out, or is to */
     steady_us refuses_until; /* it has no map for us */
     bool forbids;            /* since we have no right to it */
 };
@@ -65,7 +69,9 @@ struct steady__cluster {
     bool crowded;                         /* a node got no number */
     steady_us down_at;                    /* CLUSTERDOWN was last heard; 0: never */
     bool wished;
-    struct node *inquired; /* whose answer is waited for */
+    uint64_t inquiries, drawn; /* how many there were; which one the map is the answer to */
+    struct node *inquired;     /* the last of them that is waited for */
+    steady_us took;            /* the answer before this one */
     steady_us pause, allowed_at, stale_at;
     struct steady__alarm alarm; /* the answer is late, or the next inquiry is allowed, or it is time to sweep */
     uint64_t reconnects;        /* of links that are gone */
@@ -180,25 +186,14 @@ static struct node *anyone(struct steady__cluster *cluster) {
 
 /* ---- The map ---- */
 
-static void count_slots(struct steady__cluster *cluster) {
-    for (uint16_t i = 0; i < cluster->roll.count; i++)
-        if (node_at(cluster, i) != NULL) node_at(cluster, i)->slots = 0;
-    cluster->unknown = 0;
-    for (unsigned slot = 0; slot < STEADY__SLOTS; slot++)
-        if (cluster->map->node[slot] != STEADY__SLOT_UNKNOWN)
-            node_at(cluster, cluster->map->node[slot])->slots++;
-        else
-            cluster->unknown++;
-}
-
 static void assign(struct steady__cluster *cluster, uint16_t slot, struct node *node) {
     const uint16_t before = cluster->map->node[slot];
     if (before != STEADY__SLOT_UNKNOWN)
-        node_at(cluster, before)->slots--;
+        node_at(cluster, before)->at.slots--;
     else
         cluster->unknown--;
     cluster->map->node[slot] = node->at.number;
-    node->slots++;
+    node->at.slots++;
 }
 
 /* Where there are more nodes than numbers, those that have one for a slot of old do not keep it for that. */
@@ -210,14 +205,28 @@ static void take_map(struct node *speaker, const struct steady__reply *reply) {
     if (!cluster->crowded) steady__slot_map_complete(cluster->draft, old);
     cluster->map = cluster->draft;
     cluster->draft = old;
-    count_slots(cluster);
+    cluster->drawn = speaker->asked;
+    cluster->wished = false;
+    cluster->unknown = steady__roll_count(&cluster->roll, cluster->map);
 }
 
 /* ---- Drawing it anew ---- */
 
-/* Comes back when an inquiry is allowed, and before that to sweep. */
-static void wait_for_leave(struct steady__cluster *cluster) {
-    const steady_us wait = cluster->allowed_at - now(cluster);
+/* So long no other inquiry is made beside the last: some servers take more than a timeout over a large map, and what is
+ * asked of them meanwhile waits behind it. */
+static steady_us patience(const struct steady__cluster *cluster) {
+    const steady_us least = cluster->with.timeout > ANSWER_LEAST ? cluster->with.timeout : ANSWER_LEAST;
+    const steady_us usual = 2 * cluster->took, most = ANSWER_TIMEOUTS * least;
+    return usual < least ? least : usual < most ? usual : most;
+}
+
+static bool is_late(const struct node *node) { return now(node->cluster) - node->asked_at >= patience(node->cluster); }
+
+/* Comes back when the answer is late, or an inquiry is allowed, and before that to sweep. */
+static void come_back(struct steady__cluster *cluster) {
+    const struct node *inquired = cluster->inquired;
+    const steady_us due = inquired != NULL ? inquired->asked_at + patience(cluster) : cluster->allowed_at;
+    const steady_us wait = due - now(cluster);
     steady__alarm_set(&cluster->alarm, wait < SWEEP_AGAIN ? wait : SWEEP_AGAIN);
 }
 
@@ -226,7 +235,7 @@ static void wish(struct steady__cluster *cluster) {
     if (cluster->map == NULL || cluster->wished || cluster->inquired != NULL) return;
     if (now(cluster) - cluster->allowed_at > CALM) cluster->pause = PAUSE_FIRST;
     cluster->wished = true;
-    wait_for_leave(cluster);
+    come_back(cluster);
 }
 
 static bool recognise(struct steady__cluster *cluster) {
@@ -251,6 +260,11 @@ static void rest(struct steady__cluster *cluster, steady_us most) {
     const steady_us half = cluster->pause / 2;
     cluster->allowed_at = now(cluster) + half + (steady_us)(net->random(net) % (uint64_t)(half + 1));
     cluster->pause = cluster->pause < most / 2 ? 2 * cluster->pause : most;
+}
+
+/* A pause that has grown for want of answers does not end for want of another. */
+static void rest_as_before(struct steady__cluster *cluster) {
+    rest(cluster, cluster->pause > PAUSE_LAST ? cluster->pause : PAUSE_LAST);
 }
 
 static bool heard_down(const struct steady__cluster *cluster) {
@@ -278,14 +292,27 @@ static bool is_next(const struct node *node, bool up) {
     return !node->inquiring && !refuses(node) && (is_up(node) || called_back) == up;
 }
 
+/* Another answer is not worth what it costs. One that waits for its connection costs nothing. */
+static bool are_many_asked(const struct steady__cluster *cluster) {
+    unsigned asked = 0;
+    for (uint16_t i = 0; i < cluster->roll.count; i++)
+        if (node_at(cluster, i) != NULL && node_at(cluster, i)->inquiring && is_up(node_at(cluster, i))) asked++;
+    return asked >= INQUIRIES_MAX;
+}
+
+static bool put_inquiry(struct node *node) {
+    node->asked = ++node->cluster->inquiries;
+    node->asked_at = now(node->cluster);
+    return node->inquiring = send_to(node, &node->inquiry) == 0;
+}
+
 static struct node *inquire_at_one(struct steady__cluster *cluster) {
     for (int up = 1, least = is_refused(cluster, true) ? 1 : 0; up >= least; up--)
         for (uint16_t i = 0; i < cluster->roll.count; i++) {
             cluster->turn = (uint16_t)((cluster->turn + 1) % cluster->roll.count);
             struct node *node = node_at(cluster, cluster->turn);
             if (node == NULL || !is_next(node, up == 1)) continue;
-            node->inquiring = send_to(node, &node->inquiry) == 0;
-            if (node->inquiring) return node;
+            if (put_inquiry(node)) return node;
         }
     return NULL;
 }
@@ -294,33 +321,35 @@ static void inquire(struct steady__cluster *cluster) {
     const uint64_t chance = cluster->with.net->random(cluster->with.net);
     cluster->wished = false;
     cluster->stale_at = now(cluster) + STALE / 2 + (steady_us)(chance % (uint64_t)(STALE / 2));
-    cluster->inquired = inquire_at_one(cluster);
-    if (cluster->inquired == NULL && is_refused(cluster, false))
+    const bool many = are_many_asked(cluster);
+    cluster->inquired = many ? NULL : inquire_at_one(cluster);
+    if (cluster->inquired != NULL)
+        come_back(cluster);
+    else if (many)
+        rest_as_before(cluster);
+    else if (is_refused(cluster, false))
         cluster->allowed_at = now(cluster) + PAUSE_BLIND;
-    else if (cluster->inquired == NULL)
-        rest(cluster, PAUSE_LAST);
     else
-        steady__alarm_set(&cluster->alarm, cluster->with.timeout > ANSWER_LEAST ? cluster->with.timeout : ANSWER_LEAST);
+        rest(cluster, PAUSE_LAST);
 }
 
+/* However late a map is, it is of use as long as there is none of who was asked later. */
 static enum steady__heed told(struct node *node, const struct steady__reply *reply) {
     struct steady__cluster *cluster = node->cluster;
-    const bool awaited = cluster->inquired == node, map = reply->kind == STEADY__REPLY_NESTED;
-    const bool error = reply->kind == STEADY__REPLY_ERROR;
+    const bool map = reply->kind == STEADY__REPLY_NESTED, error = reply->kind == STEADY__REPLY_ERROR;
     const enum steady__refusal refusal =
         error ? steady__script_refusal(reply->text, reply->text_len) : STEADY__REFUSAL_OTHER;
     node->inquiring = false;
-    if (awaited) {
+    cluster->took = now(cluster) - node->asked_at;
+    if (cluster->inquired == node) {
         cluster->inquired = NULL;
         rest(cluster, PAUSE_LAST);
-        if (map)
-            take_map(node, reply);
-        else if (!steady__refusal_passes(refusal))
-            node->refuses_until = now(cluster) + PAUSE_BLIND;
-        node->forbids = refusal == STEADY__REFUSAL_AUTH;
-        if (refuses(node) && !node->forbids) wish(cluster); /* it may be no part of the cluster any more */
-        steady__alarm_set(&cluster->alarm, 0);              /* to sweep */
     }
+    if (map && node->asked > cluster->drawn) take_map(node, reply);
+    if (!map && !steady__refusal_passes(refusal)) node->refuses_until = now(cluster) + PAUSE_BLIND;
+    node->forbids = refusal == STEADY__REFUSAL_AUTH;
+    if (refuses(node) && !node->forbids) wish(cluster); /* it may be no part of the cluster any more */
+    steady__alarm_set(&cluster->alarm, 0);              /* to sweep */
     return map || error ? STEADY__HEED_NOTHING : STEADY__HEED_UNTRUSTED;
 }
 
@@ -334,7 +363,7 @@ static bool may_lose_link(const struct node *node, bool reached) {
 
 /* True where one is of no use, and cannot go yet. */
 static bool sweep_node(struct node *node, bool reached) {
-    if (node->slots > 0 || (node->at.number == 0 && node->cluster->unknown > 0)) return false;
+    if (node->at.slots > 0 || (node->at.number == 0 && node->cluster->unknown > 0)) return false;
     if (!may_lose_link(node, reached)) return true;
     close_link(node);
     if (node->at.number == 0) return false;
@@ -346,7 +375,7 @@ static bool sweep_node(struct node *node, bool reached) {
 static void sweep(struct steady__cluster *cluster) {
     bool again = false, any = false, reached = false;
     for (uint16_t i = 0; i < cluster->roll.count; i++)
-        if (node_at(cluster, i) != NULL && node_at(cluster, i)->slots > 0) {
+        if (node_at(cluster, i) != NULL && node_at(cluster, i)->at.slots > 0) {
             any = true;
             if (is_up(node_at(cluster, i))) reached = true;
         }
@@ -355,16 +384,22 @@ static void sweep(struct steady__cluster *cluster) {
     if (again) steady__alarm_set(&cluster->alarm, SWEEP_AGAIN);
 }
 
+/* After a pause: all that were asked may be as slow. */
+static void ask_another(struct steady__cluster *cluster) {
+    cluster->inquired = NULL;
+    cluster->wished = true;
+    rest_as_before(cluster);
+}
+
 static void alarmed(void *arg) {
     struct steady__cluster *cluster = arg;
     if (steady__forked(cluster->with.birthmark) || !steady__alarm_rang(&cluster->alarm)) return;
-    if (cluster->inquired != NULL) cluster->wished = true; /* that one had its time */
-    cluster->inquired = NULL;
+    if (cluster->inquired != NULL && is_late(cluster->inquired)) ask_another(cluster);
     sweep(cluster);
     if (cluster->wished && cluster->allowed_at <= now(cluster))
         inquire(cluster);
-    else if (cluster->wished)
-        wait_for_leave(cluster);
+    else if (cluster->wished || cluster->inquired != NULL)
+        come_back(cluster);
 }
 
 /* ---- What links ask ---- */
@@ -378,6 +413,7 @@ static size_t encode(void *owner, struct steady__request *request, struct steady
         if (len == 0) request->at = NULL; /* it is nobody's, until it is forgotten; the node may go before that */
         return len;
     }
+    node->asked_at = now(node->cluster);
     memcpy(out, inquiry, sizeof inquiry - 1);
     return sizeof inquiry - 1;
 }
@@ -439,12 +475,13 @@ static enum steady__heed answered(void *owner, struct steady__request *request, 
 static void unanswered(void *owner, struct steady__request *request, bool written, int error) {
     struct node *node = owner;
     struct steady__cluster *cluster = node->cluster;
-    const bool inquiry = request == &node->inquiry;
+    const bool inquiry = request == &node->inquiry, awaited = inquiry && cluster->inquired == node;
     if (inquiry) node->inquiring = false;
-    if (inquiry && cluster->inquired == node) {
-        cluster->inquired = NULL;
-        rest(cluster, written ? PAUSE_BLIND : PAUSE_LAST); /* a map that cannot be read costs a connection each time */
-    }
+    if (awaited) cluster->inquired = NULL;
+    if (inquiry && written && node->asked > cluster->drawn)
+        rest(cluster, PAUSE_BLIND); /* a map that cannot be read costs a connection each time */
+    else if (awaited)
+        rest(cluster, PAUSE_LAST);
     if (!inquiry || written || is_up(anyone(cluster))) wish(cluster);
     if (inquiry) return;
     cluster->with.owner_class->unanswered(cluster->with.owner, request, written, error);
@@ -477,9 +514,10 @@ static int submit(void *carrier, struct steady__request *request) {
     return other != node ? send_to(other, request) : error;
 }
 
+/* One that waited behind a map, which may take its time, is no sign of anything. */
 static bool forget(void *carrier, struct steady__request *request) {
     struct node *node = request->at;
-    wish(carrier);
+    if (node == NULL || !node->inquiring || is_late(node)) wish(carrier);
     const bool written = node != NULL && steady__link_forget(node->link, request);
     if (written) node->silent = true;
     return written;

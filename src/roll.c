@@ -56,6 +56,18 @@ bool steady__roll_add(struct steady__roll *roll, struct steady__entry *entry, co
     return true;
 }
 
+unsigned steady__roll_count(struct steady__roll *roll, const struct steady__slot_map *map) {
+    unsigned unknown = 0;
+    for (uint16_t i = 0; i < roll->count; i++)
+        if (roll->by_number[i] != NULL) roll->by_number[i]->slots = 0;
+    for (unsigned slot = 0; slot < STEADY__SLOTS; slot++)
+        if (map->node[slot] != STEADY__SLOT_UNKNOWN)
+            roll->by_number[map->node[slot]]->slots++;
+        else
+            unknown++;
+    return unknown;
+}
+
 void steady__roll_strike(struct steady__roll *roll, struct steady__entry *entry) {
     struct steady__entry **place = &roll->chains[entry->hash % CHAINS];
     while (*place != entry)

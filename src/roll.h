@@ -13,6 +13,7 @@
 struct steady__entry {
     uint16_t number;
     uint16_t port;
+    unsigned slots;             /* that it has */
     uint64_t hash;              /* of host and port */
     struct steady__entry *next; /* in the chain of this hash */
     char host[STEADY__HOST_MAX + 1];
@@ -34,6 +35,9 @@ struct steady__entry *steady__roll_find(const struct steady__roll *roll, const c
 
 /* Under the lowest number that nobody has. False: out of memory, or of numbers. */
 bool steady__roll_add(struct steady__roll *roll, struct steady__entry *entry, const char *host, uint16_t port);
+
+/* Counts the slots of each by this map. How many nobody has. */
+unsigned steady__roll_count(struct steady__roll *roll, const struct steady__slot_map *map);
 
 /* Its number is free again. */
 void steady__roll_strike(struct steady__roll *roll, struct steady__entry *entry);

@@ -36,6 +36,8 @@ struct fake_node {
     pthread_mutex_t lock; /* of all that follows */
     bool stopping;
     struct saying sayings[SAYINGS]; /* the last that fits is meant */
+    const char *slow;               /* at this command; NULL: at none */
+    unsigned takes_us;
     unsigned count, accepted;
     struct connection connections[CONNECTIONS];
     char words[ROOM], copy[ROOM];
@@ -78,11 +80,19 @@ static void hang_up(struct connection *c) {
     *c = (struct connection){.fd = -1};
 }
 
+static void take_time(struct fake_node *node) {
+    const useconds_t time = node->takes_us;
+    pthread_mutex_unlock(&node->lock);
+    usleep(time);
+    pthread_mutex_lock(&node->lock);
+}
+
 static void answer(struct fake_node *node, struct connection *c, const char *word) {
     const struct saying *saying = find(node, word);
     const struct saying copy = saying != NULL ? *saying : (struct saying){.reply = "+OK\r\n", .len = 5};
     if (copy.times == 1) forget(node, saying);
     if (copy.times > 1) node->sayings[saying - node->sayings].times--;
+    if (node->slow != NULL && strcmp(node->slow, word) == 0) take_time(node);
     if (copy.reply == FAKE_SILENCE)
         c->silent = true;
     else if (copy.len == 0)
@@ -192,6 +202,13 @@ void fake_node_says(struct fake_node *node, const char *word, const char *reply,
     saying->reply = reply;
     saying->len = reply != NULL && len == 0 ? strlen(reply) : len;
     saying->times = times;
+    pthread_mutex_unlock(&node->lock);
+}
+
+void fake_node_is_slow(struct fake_node *node, const char *word, unsigned takes_us) {
+    pthread_mutex_lock(&node->lock);
+    node->slow = word;
+    node->takes_us = takes_us;
     pthread_mutex_unlock(&node->lock);
 }
 

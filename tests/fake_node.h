@@ -21,6 +21,9 @@ void fake_node_stop(struct fake_node *node);
  * `times`: only so often, and after that what was said before; 0: for good. `reply` outlives the node. */
 void fake_node_says(struct fake_node *node, const char *word, const char *reply, size_t len, unsigned times);
 
+/* So long it does nothing else before it answers this command. `word` outlives the node. */
+void fake_node_is_slow(struct fake_node *node, const char *word, unsigned takes_us);
+
 /* It says "+OK" to everything again. */
 void fake_node_says_nothing_more(struct fake_node *node);
 

@@ -175,6 +175,115 @@ static unsigned inquiries(steady_us time) {
     return heard("CLUSTER") - before;
 }
 
+/* ---- Late ---- */
+
+/* All that are asked take longer over the map than a decision may. */
+static void slow_nodes(unsigned a_takes, unsigned b_takes) {
+    timeout = 100 * MS;
+    fake_node_is_slow(a, "CLUSTER", a_takes);
+    fake_node_is_slow(b, "CLUSTER", b_takes);
+    fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 1);
+    say(a, "EVALSHA", VERDICT);
+    fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 1);
+    open_with("");
+    assert_int_equal(ask(KEY), 0);
+}
+
+/* The map is taken all the same, and nobody goes on asking for it; what waited behind it is no reason to. */
+static void test_late_map(void **state) {
+    char key[16];
+    (void)state;
+    say(a, "CLUSTER", map_of(1, b, b));
+    say(b, "CLUSTER", map_of(1, b, b));
+    slow_nodes(150 * MS, 150 * MS);
+    run_for(poller, 700 * MS);
+    assert_between(heard("CLUSTER"), 1, 2);
+    const unsigned at_a = fake_node_heard(a, "EVALSHA"), before = heard("CLUSTER");
+    for (int i = 0; i < 20; i++) {
+        snprintf(key, sizeof key, "k%d", i);
+        assert_int_equal(ask(key), 0);
+    }
+    assert_int_equal(fake_node_heard(a, "EVALSHA"), at_a);
+    shift += OLD;
+    assert_between(inquiries(STEADY_SECOND), 1, 3);
+    run_for(poller, 300 * MS);
+    assert_int_equal(ask(KEY), 0);
+    assert_between(heard("CLUSTER") - before, 1, 3);
+}
+
+/* Nor is one taken for the newest that was asked for before it. */
+static void test_late_and_old(void **state) {
+    (void)state;
+    say(a, "CLUSTER", map_of(1, a, a));
+    say(b, "CLUSTER", map_of(2, b, b));
+    slow_nodes(300 * MS, 0);
+    await_heard("CLUSTER", 2);
+    run_for(poller, 400 * MS);
+    const unsigned at_b = fake_node_heard(b, "EVALSHA");
+    assert_int_equal(ask(KEY), 0);
+    assert_int_equal(fake_node_heard(b, "EVALSHA"), at_b + 1);
+    assert_int_equal(heard("CLUSTER"), 2);
+}
+
+static char *put_range(char *end, unsigned first, unsigned last, const char *host, unsigned port) {
+    return end + sprintf(end, "*3\r\n:%u\r\n:%u\r\n*3\r\n$%zu\r\n%s\r\n:%u\r\n$2\r\nid\r\n", first, last, strlen(host),
+                         host, port);
+}
+
+#define SOME 6
+
+/* A connection to each of them, which have a share of the slots each. */
+static void open_on(struct fake_node *nodes[SOME]) {
+    static char map[SOME * 128];
+    char *end = map + sprintf(map, "*%d\r\n", SOME), key[16];
+    const unsigned width = STEADY__SLOTS / SOME;
+    for (unsigned i = 0; i < SOME; i++) {
+        const unsigned last = i < SOME - 1 ? i * width + width - 1 : STEADY__SLOTS - 1;
+        end = put_range(end, i * width, last, "127.0.0.1", (unsigned)fake_node_port(nodes[i]));
+    }
+    for (int i = 0; i < SOME; i++) {
+        say(nodes[i], "CLUSTER", map);
+        say(nodes[i], "EVALSHA", VERDICT);
+    }
+    fake_node_says(nodes[0], "EVALSHA", "-CLUSTERDOWN Hash slot not served\r\n", 0, 1);
+    open_with("");
+    ask(KEY);
+    run_for(poller, 100 * MS);
+    for (int i = 0; i < 100; i++) {
+        snprintf(key, sizeof key, "k%d", i);
+        assert_int_equal(ask(key), 0);
+    }
+}
+
+static unsigned asked_in_all(struct fake_node *nodes[SOME]) {
+    unsigned sum = 0;
+    for (int i = 0; i < SOME; i++)
+        sum += fake_node_heard(nodes[i], "CLUSTER");
+    return sum;
+}
+
+/* Where nobody answers, three are asked at the most before one of them is given up. */
+static void test_few_are_asked_beside_each_other(void **state) {
+    struct fake_node *nodes[SOME] = {a, b};
+    (void)state;
+    timeout = 2 * TIMEOUT;
+    for (int i = 2; i < SOME; i++)
+        nodes[i] = fake_node_start(false);
+    open_on(nodes);
+    for (int i = 0; i < SOME; i++)
+        say(nodes[i], "CLUSTER", FAKE_SILENCE);
+    const unsigned before = asked_in_all(nodes);
+    shift += OLD;
+    assert_int_equal(ask(KEY), 0);
+    run_for(poller, 7 * timeout / 2);
+    assert_between(asked_in_all(nodes) - before, 2, 3);
+    client_close();
+    for (int i = 2; i < SOME; i++)
+        fake_node_stop(nodes[i]);
+}
+
+/* ---- Calm ---- */
+
 /* Pauses that have grown are short again after a while in which nothing was wrong. */
 static void test_calm(void **state) {
     (void)state;
@@ -245,11 +354,6 @@ static void test_silent_once(void **state) {
 /* ---- More nodes than numbers ---- */
 
 #define NODES 1000
-
-static char *put_range(char *end, unsigned first, unsigned last, const char *host, unsigned port) {
-    return end + sprintf(end, "*3\r\n:%u\r\n:%u\r\n*3\r\n$%zu\r\n%s\r\n:%u\r\n$2\r\nid\r\n", first, last, strlen(host),
-                         host, port);
-}
 
 /* Nodes that cannot be reached, one for each of so many ranges. KEY's slot, the last in the reply, is this one's. */
 static char *crowd(unsigned port, const struct fake_node *owner) {
@@ -331,6 +435,9 @@ int main(void) {
         WITH_CLOCK(test_old_and_empty),
         WITH_CLOCK(test_no_cluster),
         WITH_CLOCK(test_nobody_is_asked_beside_another),
+        WITH_CLOCK(test_late_map),
+        WITH_CLOCK(test_late_and_old),
+        WITH_CLOCK(test_few_are_asked_beside_each_other),
         WITH_CLOCK(test_calm),
         WITH_CLOCK(test_silence_without_a_right),
         WITH_CLOCK(test_silent_once),
