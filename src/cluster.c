@@ -58,6 +58,7 @@ struct node {
     steady_us asked_at;      /* it went out, or is to */
     steady_us refuses_until; /* it has no map for us */
     bool forbids;            /* since we have no right to it */
+    bool strange;            /* for another reason: it may be no part of the cluster any more */
 };
 
 struct steady__cluster {
@@ -174,14 +175,21 @@ static int send_to(struct node *node, struct steady__request *request) {
 
 static bool is_up(const struct node *node) { return node->link != NULL && steady__link_is_up(node->link); }
 
-/* Another one each time; the seed where there is none to be had. */
-static struct node *anyone(struct steady__cluster *cluster) {
+static struct node *next_of(struct steady__cluster *cluster, bool strange) {
     for (uint16_t i = 0; i < cluster->roll.count; i++) {
         cluster->turn = (uint16_t)((cluster->turn + 1) % cluster->roll.count);
         struct node *node = node_at(cluster, cluster->turn);
-        if (node != NULL && is_up(node) && !node->silent) return node;
+        if (node != NULL && is_up(node) && !node->silent && node->strange == strange) return node;
     }
-    return node_at(cluster, 0);
+    return NULL;
+}
+
+/* Another one each time; a stranger where there is no other, who would decide what is not for it. The seed where there
+ * is none to be had. */
+static struct node *anyone(struct steady__cluster *cluster) {
+    struct node *node = next_of(cluster, false);
+    if (node == NULL) node = next_of(cluster, true);
+    return node != NULL ? node : node_at(cluster, 0);
 }
 
 /* ---- The map ---- */
@@ -274,11 +282,11 @@ static bool heard_down(const struct steady__cluster *cluster) {
 /* Rights need not be the same on all nodes. */
 static bool refuses(const struct node *node) { return now(node->cluster) < node->refuses_until; }
 
-/* By one that is up. For want of a right: no connection is made just to ask another. */
-static bool is_refused(const struct steady__cluster *cluster, bool forbidden) {
+/* By one that is up, for want of a right: no connection is made just to ask another. */
+static bool is_forbidden(const struct steady__cluster *cluster) {
     for (uint16_t i = 0; i < cluster->roll.count; i++) {
         const struct node *node = node_at(cluster, i);
-        if (node != NULL && is_up(node) && refuses(node) && (node->forbids || !forbidden)) return true;
+        if (node != NULL && is_up(node) && refuses(node) && node->forbids) return true;
     }
     return false;
 }
@@ -307,7 +315,7 @@ static bool put_inquiry(struct node *node) {
 }
 
 static struct node *inquire_at_one(struct steady__cluster *cluster) {
-    for (int up = 1, least = is_refused(cluster, true) ? 1 : 0; up >= least; up--)
+    for (int up = 1, least = is_forbidden(cluster) ? 1 : 0; up >= least; up--)
         for (uint16_t i = 0; i < cluster->roll.count; i++) {
             cluster->turn = (uint16_t)((cluster->turn + 1) % cluster->roll.count);
             struct node *node = node_at(cluster, cluster->turn);
@@ -327,7 +335,7 @@ static void inquire(struct steady__cluster *cluster) {
         come_back(cluster);
     else if (many)
         rest_as_before(cluster);
-    else if (is_refused(cluster, false))
+    else if (is_forbidden(cluster))
         cluster->allowed_at = now(cluster) + PAUSE_BLIND;
     else
         rest(cluster, PAUSE_LAST);
@@ -348,8 +356,9 @@ static enum steady__heed told(struct node *node, const struct steady__reply *rep
     if (map && node->asked > cluster->drawn) take_map(node, reply);
     if (!map && !steady__refusal_passes(refusal)) node->refuses_until = now(cluster) + PAUSE_BLIND;
     node->forbids = refusal == STEADY__REFUSAL_AUTH;
-    if (refuses(node) && !node->forbids) wish(cluster); /* it may be no part of the cluster any more */
-    steady__alarm_set(&cluster->alarm, 0);              /* to sweep */
+    node->strange = !map && !node->forbids && !steady__refusal_passes(refusal);
+    if (node->strange) wish(cluster);
+    steady__alarm_set(&cluster->alarm, 0); /* to sweep */
     return map || error ? STEADY__HEED_NOTHING : STEADY__HEED_UNTRUSTED;
 }
 

@@ -38,6 +38,11 @@ static const char *map_with_key_at(int number, const struct fake_node *node) {
     return map_of(number, low ? node : other, low ? other : node);
 }
 
+static char *put_range(char *end, unsigned first, unsigned last, const char *host, unsigned port) {
+    return end + sprintf(end, "*3\r\n:%u\r\n:%u\r\n*3\r\n$%zu\r\n%s\r\n:%u\r\n$2\r\nid\r\n", first, last, strlen(host),
+                         host, port);
+}
+
 /* ---- Age ---- */
 
 /* A primary is not of the cluster any more, and decides as ever. Another one has its slots. */
@@ -87,6 +92,71 @@ static void test_the_seed_has_left(void **state) {
 static void test_the_only_one_that_is_known_has_left(void **state) {
     (void)state;
     assert_left(a, false);
+}
+
+/* One is outside the cluster when the connections to all others are lost. Once there is another that can be asked, it
+ * is: what a stranger says of maps is no reason to wait. */
+static void test_a_stranger_is_left_alone(void **state) {
+    struct fake_node *c = fake_node_start(false);
+    (void)state;
+    say(c, "EVALSHA", VERDICT);
+    say(a, "CLUSTER", map_with_key_at(1, b));
+    say(b, "CLUSTER", map_with_key_at(1, b));
+    say(a, "EVALSHA", VERDICT);
+    fake_node_says(a, "EVALSHA", "-CLUSTERDOWN Hash slot not served\r\n", 0, 1);
+    open_with("app:secret@");
+    ask(KEY);
+    await_heard("CLUSTER", 1);
+    assert_int_equal(ask(KEY), 0);
+    say(a, "CLUSTER", NO_CLUSTER);
+    say(b, "AUTH", FAKE_HANG_UP);
+    fake_node_says(b, "EVALSHA", FAKE_HANG_UP, 0, 1);
+    assert_int_equal(ask(KEY), STEADY_UNKNOWN);
+    for (int i = 0; i < 20; i++) {
+        assert_int_equal(ask(KEY), STEADY_UNAVAILABLE);
+        run_for(poller, 10 * MS);
+    }
+    say(b, "CLUSTER", map_of(2, c, c));
+    say(b, "EVALSHA", "-CLUSTERDOWN Hash slot not served\r\n");
+    say(b, "AUTH", "+OK\r\n");
+    const steady_us until = now_us() + 3 * STEADY_SECOND;
+    while (ask(KEY) != 0 && now_us() < until)
+        run_for(poller, 10 * MS);
+    assert_int_equal(ask(KEY), 0);
+    client_close();
+    fake_node_stop(c);
+}
+
+/* Whose slot nobody knows is asked of one that is of the cluster. */
+static void test_a_stranger_is_not_asked(void **state) {
+    static char half[128];
+    const unsigned first = steady__slot_of(KEY, strlen(KEY)) < STEADY__SLOTS / 2 ? STEADY__SLOTS / 2 : 0;
+    char *end = half + sprintf(half, "*1\r\n");
+    (void)state;
+    put_range(end, first, first + STEADY__SLOTS / 2 - 1, "127.0.0.1", (unsigned)fake_node_port(b));
+    say(a, "CLUSTER", NO_CLUSTER);
+    fake_node_says(a, "CLUSTER", half, 0, 1);
+    say(b, "CLUSTER", half);
+    say(a, "EVALSHA", VERDICT);
+    fake_node_says(a, "EVALSHA", "-CLUSTERDOWN Hash slot not served\r\n", 0, 1);
+    open_with("");
+    ask(KEY);
+    await_heard("CLUSTER", 1);
+    for (int i = 0; i < 20; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "k%d", i);
+        assert_int_equal(ask(key), 0); /* so that both are up */
+    }
+    for (int i = 0; i < 4 && fake_node_heard(a, "CLUSTER") < 2; i++) { /* they take turns */
+        shift += OLD;
+        assert_int_equal(ask(KEY), 0);
+        run_for(poller, 100 * MS);
+    }
+    assert_int_equal(fake_node_heard(a, "CLUSTER"), 2);
+    const unsigned at_a = fake_node_heard(a, "EVALSHA");
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(ask(KEY), 0);
+    assert_int_equal(fake_node_heard(a, "EVALSHA"), at_a);
 }
 
 /* Nobody has a map for us. That is asked after now and then, and costs nothing else. */
@@ -223,11 +293,6 @@ static void test_late_and_old(void **state) {
     assert_int_equal(ask(KEY), 0);
     assert_int_equal(fake_node_heard(b, "EVALSHA"), at_b + 1);
     assert_int_equal(heard("CLUSTER"), 2);
-}
-
-static char *put_range(char *end, unsigned first, unsigned last, const char *host, unsigned port) {
-    return end + sprintf(end, "*3\r\n:%u\r\n:%u\r\n*3\r\n$%zu\r\n%s\r\n:%u\r\n$2\r\nid\r\n", first, last, strlen(host),
-                         host, port);
 }
 
 #define SOME 6
@@ -430,6 +495,8 @@ int main(void) {
         WITH_CLOCK(test_a_node_has_left),
         WITH_CLOCK(test_the_seed_has_left),
         WITH_CLOCK(test_the_only_one_that_is_known_has_left),
+        WITH_CLOCK(test_a_stranger_is_left_alone),
+        WITH_CLOCK(test_a_stranger_is_not_asked),
         WITH_CLOCK(test_old_without_a_right),
         WITH_CLOCK(test_old_without_a_map),
         WITH_CLOCK(test_old_and_empty),
