@@ -69,6 +69,7 @@ struct steady__cluster {
     unsigned unknown;                     /* slots that nobody has, as far as the map knows */
     bool crowded;                         /* a node got no number */
     steady_us down_at;                    /* CLUSTERDOWN was last heard; 0: never */
+    bool forbidden;                       /* who was asked last for the map: we have no right to it */
     bool wished;
     uint64_t inquiries, drawn; /* how many there were; which one the map is the answer to */
     struct node *inquired;     /* the last of them that is waited for */
@@ -82,13 +83,9 @@ struct steady__cluster {
 
 static steady_us now(const struct steady__cluster *cluster) { return steady__loop_now(&cluster->with.loop); }
 
-/* ---- Nodes ---- */
+static steady_us longer(steady_us a, steady_us b) { return a > b ? a : b; }
 
-static void draw_key(struct steady__cluster *cluster) {
-    const struct steady__net *net = cluster->with.net;
-    const uint64_t words[2] = {net->random(net), net->random(net)};
-    steady__roll_key(&cluster->roll, words);
-}
+/* ---- Nodes ---- */
 
 /* NULL where one was forgotten. The first is the seed. */
 static struct node *node_at(const struct steady__cluster *cluster, uint16_t number) {
@@ -223,9 +220,8 @@ static void take_map(struct node *speaker, const struct steady__reply *reply) {
 /* So long no other inquiry is made beside the last: some servers take more than a timeout over a large map, and what is
  * asked of them meanwhile waits behind it. */
 static steady_us patience(const struct steady__cluster *cluster) {
-    const steady_us least = cluster->with.timeout > ANSWER_LEAST ? cluster->with.timeout : ANSWER_LEAST;
-    const steady_us usual = 2 * cluster->took, most = ANSWER_TIMEOUTS * least;
-    return usual < least ? least : usual < most ? usual : most;
+    const steady_us least = longer(cluster->with.timeout, ANSWER_LEAST), most = ANSWER_TIMEOUTS * least;
+    return 2 * cluster->took < most ? longer(2 * cluster->took, least) : most;
 }
 
 static bool is_late(const struct node *node) { return now(node->cluster) - node->asked_at >= patience(node->cluster); }
@@ -268,11 +264,6 @@ static void rest(struct steady__cluster *cluster, steady_us most) {
     const steady_us half = cluster->pause / 2;
     cluster->allowed_at = now(cluster) + half + (steady_us)(net->random(net) % (uint64_t)(half + 1));
     cluster->pause = cluster->pause < most / 2 ? 2 * cluster->pause : most;
-}
-
-/* A pause that has grown for want of answers does not end for want of another. */
-static void rest_as_before(struct steady__cluster *cluster) {
-    rest(cluster, cluster->pause > PAUSE_LAST ? cluster->pause : PAUSE_LAST);
 }
 
 static bool heard_down(const struct steady__cluster *cluster) {
@@ -334,7 +325,7 @@ static void inquire(struct steady__cluster *cluster) {
     if (cluster->inquired != NULL)
         come_back(cluster);
     else if (many)
-        rest_as_before(cluster);
+        rest(cluster, longer(cluster->pause, PAUSE_LAST));
     else if (is_forbidden(cluster))
         cluster->allowed_at = now(cluster) + PAUSE_BLIND;
     else
@@ -355,7 +346,7 @@ static enum steady__heed told(struct node *node, const struct steady__reply *rep
     }
     if (map && node->asked > cluster->drawn) take_map(node, reply);
     if (!map && !steady__refusal_passes(refusal)) node->refuses_until = now(cluster) + PAUSE_BLIND;
-    node->forbids = refusal == STEADY__REFUSAL_AUTH;
+    node->forbids = cluster->forbidden = refusal == STEADY__REFUSAL_AUTH;
     node->strange = !map && !node->forbids && !steady__refusal_passes(refusal);
     if (node->strange) wish(cluster);
     steady__alarm_set(&cluster->alarm, 0); /* to sweep */
@@ -393,11 +384,11 @@ static void sweep(struct steady__cluster *cluster) {
     if (again) steady__alarm_set(&cluster->alarm, SWEEP_AGAIN);
 }
 
-/* After a pause: all that were asked may be as slow. */
+/* After a pause, as all may be as slow; one that has grown for want of answers is not shorter for want of another. */
 static void ask_another(struct steady__cluster *cluster) {
     cluster->inquired = NULL;
     cluster->wished = true;
-    rest_as_before(cluster);
+    rest(cluster, longer(cluster->pause, PAUSE_LAST));
 }
 
 static void alarmed(void *arg) {
@@ -506,8 +497,10 @@ static struct node *node_for(struct steady__cluster *cluster, const struct stead
     return number != STEADY__SLOT_UNKNOWN ? node_at(cluster, number) : anyone(cluster);
 }
 
-/* The map will not be drawn anew before long. */
-static bool is_blind(const struct steady__cluster *cluster) { return cluster->allowed_at - now(cluster) > PAUSE_LAST; }
+/* The map will not be drawn anew before long, or only once many have refused. */
+static bool is_blind(const struct steady__cluster *cluster) {
+    return cluster->forbidden || cluster->allowed_at - now(cluster) > PAUSE_LAST;
+}
 
 /* Then someone else has to say who took over from a node that is down, or silent. */
 static int submit(void *carrier, struct steady__request *request) {
@@ -586,7 +579,8 @@ struct steady__cluster *steady__cluster_open(const struct steady__link_options *
     if (cluster == NULL) return NULL;
     cluster->with = *options;
     cluster->pause = PAUSE_FIRST;
-    draw_key(cluster);
+    const uint64_t words[2] = {options->net->random(options->net), options->net->random(options->net)};
+    steady__roll_key(&cluster->roll, words);
     const char *host = options->url->host;
     const uint16_t port = options->url->port;
     if (steady__alarm_new(&cluster->alarm, &cluster->with.loop, alarmed, cluster) == 0 &&

@@ -391,6 +391,46 @@ static void test_silence_without_a_right(void **state) {
     fake_node_stop(frozen);
 }
 
+/* All but one say that this one has the key. */
+static void say_who_has(struct fake_node *nodes[SOME], int i, const char *key, const char *text) {
+    for (int j = 0; j < SOME; j++)
+        say(nodes[j], "EVALSHA", j == i ? VERDICT : text);
+    assert_int_equal(ask(key), 0);
+}
+
+/* Many nodes, none of which may tell us the map. One goes, and who took over is known at once: it is not that each of
+ * the others has to say first that it may not. */
+static void test_many_without_a_right(void **state) {
+    struct fake_node *nodes[SOME] = {a, b}, *heir = fake_node_start(false);
+    static char moved[SOME + 1][80];
+    char key[16];
+    (void)state;
+    for (int i = 2; i < SOME; i++)
+        nodes[i] = fake_node_start(false);
+    for (int i = 0; i < SOME; i++)
+        say(nodes[i], "CLUSTER", "-NOPERM no\r\n");
+    say(heir, "EVALSHA", VERDICT);
+    open_with("");
+    for (int i = 0; i <= SOME; i++) {
+        const int len = snprintf(key, sizeof key, "k%d", i < SOME ? i : SOME - 1);
+        snprintf(moved[i], sizeof moved[i], "-MOVED %u 127.0.0.1:%d\r\n", steady__slot_of(key, (size_t)len),
+                 fake_node_port(i < SOME ? nodes[i] : heir));
+        if (i < SOME) say_who_has(nodes, i, key, moved[i]);
+    }
+    run_for(poller, 100 * MS);
+    shift += OLD;
+    fake_node_stop(nodes[SOME - 1]);
+    for (int i = 0; i < SOME - 1; i++)
+        say(nodes[i], "EVALSHA", moved[SOME]);
+    for (int i = 0; i < 5 && ask(key) != 0; i++)
+        run_for(poller, 10 * MS);
+    assert_int_equal(ask(key), 0);
+    client_close();
+    for (int i = 2; i < SOME - 1; i++)
+        fake_node_stop(nodes[i]);
+    fake_node_stop(heir);
+}
+
 /* One deadline that passes is no reason to leave a node that is the only one there is, or the only one that answers. */
 static void test_silent_once(void **state) {
     (void)state;
@@ -507,6 +547,7 @@ int main(void) {
         WITH_CLOCK(test_few_are_asked_beside_each_other),
         WITH_CLOCK(test_calm),
         WITH_CLOCK(test_silence_without_a_right),
+        WITH_CLOCK(test_many_without_a_right),
         WITH_CLOCK(test_silent_once),
         WITH_CLOCK(test_crowded),
     };
