@@ -114,10 +114,12 @@ static void forget_node(struct node *node) {
     free_node(node);
 }
 
-/* The node's number, which it gets here where it is new. No host means that of the node that speaks of it. */
+/* The node's number, which it gets here where it is new. No host means that of the node that speaks of it; "?" may mean
+ * any, and only the map can tell. */
 static uint16_t number_of(void *arg, const char *host, uint16_t port) {
     const struct node *speaker = arg;
     struct steady__cluster *cluster = speaker->cluster;
+    if (strcmp(host, "?") == 0) return steady__roll_other_at(&cluster->roll, &speaker->at, port);
     if (*host == '\0') host = speaker->at.host;
     if (*host == '\0') return STEADY__SLOT_UNKNOWN;
     const struct steady__entry *known = steady__roll_find(&cluster->roll, host, port);

@@ -30,6 +30,17 @@ struct steady__entry *steady__roll_find(const struct steady__roll *roll, const c
     return one;
 }
 
+uint16_t steady__roll_other_at(const struct steady__roll *roll, const struct steady__entry *but, uint16_t port) {
+    uint16_t number = STEADY__SLOT_UNKNOWN;
+    for (uint16_t i = 0; i < roll->count; i++) {
+        const struct steady__entry *one = roll->by_number[i];
+        if (one == NULL || one == but || one->port != port || one->slots == 0) continue;
+        if (number != STEADY__SLOT_UNKNOWN) return STEADY__SLOT_UNKNOWN;
+        number = i;
+    }
+    return number;
+}
+
 static bool free_number(struct steady__roll *roll, uint16_t *number) {
     while (roll->vacant < roll->count && roll->by_number[roll->vacant] != NULL)
         roll->vacant++;

@@ -33,6 +33,10 @@ void steady__roll_key(struct steady__roll *roll, const uint64_t words[2]);
 /* Hosts that differ in case alone are one. NULL: there is none. */
 struct steady__entry *steady__roll_find(const struct steady__roll *roll, const char *host, uint16_t port);
 
+/* The number of the only one at this port that has slots, beside this one. STEADY__SLOT_UNKNOWN: there is none, or
+ * more. */
+uint16_t steady__roll_other_at(const struct steady__roll *roll, const struct steady__entry *but, uint16_t port);
+
 /* Under the lowest number that nobody has. False: out of memory, or of numbers. */
 bool steady__roll_add(struct steady__roll *roll, struct steady__entry *entry, const char *host, uint16_t port);
 

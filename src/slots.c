@@ -75,6 +75,10 @@ static bool read_endpoint(struct steady__redirect *redirect, const char *text, s
     const size_t host_len = (size_t)(colon - text), port_len = len - host_len - 1;
     if (port_len == 0 || read_digits(colon + 1, port_len, UINT16_MAX, &port) != port_len || port == 0) return false;
     redirect->port = (uint16_t)port;
+    if (host_len == 1 && *text == '?') {
+        memcpy(redirect->host, "?", 2);
+        return true;
+    }
     return read_host(redirect->host, text, host_len);
 }
 

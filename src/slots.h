@@ -15,7 +15,8 @@ struct steady__redirect {
     bool ask; /* this once, after ASKING; otherwise MOVED, for good */
     uint16_t slot;
     uint16_t port;
-    char host[STEADY__HOST_MAX + 1]; /* an IPv6 address without brackets; "": that of the server that says it */
+    /* An IPv6 address without brackets; "": that of the server that says it; "?": a name that it has not been told. */
+    char host[STEADY__HOST_MAX + 1];
 };
 
 /* False where the error is neither "MOVED slot host:port" nor "ASK slot host:port", down to the last byte. */

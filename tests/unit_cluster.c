@@ -214,6 +214,41 @@ static void test_host_by_name(void **state) {
     assert_int_equal(fake_node_heard(b, "EVALSHA"), 1);
 }
 
+static const char *nameless_map(const struct fake_node *low, const struct fake_node *high) {
+    static char map[512];
+    char *end = map + sprintf(map, "*2\r\n");
+    for (int i = 0; i < 2; i++)
+        end += sprintf(end,
+                       "*3\r\n:%d\r\n:%d\r\n*4\r\n$1\r\n?\r\n:%d\r\n$2\r\nid\r\n*2\r\n$2\r\nip\r\n$9\r\n"
+                       "127.0.0.1\r\n",
+                       i * 8192, i * 8192 + 8191, fake_node_port(i == 0 ? low : high));
+    return map;
+}
+
+/* A redirect to one leads to the only other one that the map has at its port, and nowhere else. */
+static void test_redirected_to_who_has_no_name(void **state) {
+    const bool low = steady__slot_of(KEY, strlen(KEY)) < 8192;
+    const char *map = low ? nameless_map(a, b) : nameless_map(b, a);
+    (void)state;
+    fake_node_says(a, "CLUSTER", map, 0, 0);
+    fake_node_says(b, "CLUSTER", map, 0, 0);
+    fake_node_says(a, "EVALSHA", redirect(0, "ASK", "?", fake_node_port(b)), 0, 0);
+    open_with("");
+    assert_int_equal(ask(KEY), STEADY_UNAVAILABLE); /* there is no map yet */
+    await_heard("CLUSTER", 1);
+    assert_int_equal(ask(KEY), 0);
+    assert_string_equal(fake_node_words(b), "ASKING EVALSHA ");
+    fake_node_says(a, "EVALSHA", redirect(1, "ASK", "?", free_port()), 0, 0);
+    assert_int_equal(ask(KEY), STEADY_UNAVAILABLE);
+    fake_node_says(a, "EVALSHA", redirect(2, "ASK", "?", fake_node_port(a)), 0, 0); /* itself */
+    assert_int_equal(ask(KEY), STEADY_UNAVAILABLE);
+    fake_node_says(a, "EVALSHA", redirect(3, "MOVED", "?", fake_node_port(b)), 0, 0);
+    assert_int_equal(ask(KEY), 0);
+    const unsigned at_a = fake_node_heard(a, "EVALSHA");
+    assert_int_equal(ask(KEY), 0);
+    assert_int_equal(fake_node_heard(a, "EVALSHA"), at_a);
+}
+
 static void test_host_of_ipv6(void **state) {
     (void)state;
     for (int i = 0; i < 2; i++) {
@@ -397,6 +432,7 @@ int main(void) {
         WITH_NODES(test_asking_a_full_server),
         WITH_NODES(test_host_of_the_speaker),
         WITH_NODES(test_host_by_name),
+        WITH_NODES(test_redirected_to_who_has_no_name),
         WITH_NODES(test_host_of_ipv6),
         WITH_NODES(test_credentials_for_each_node),
         WITH_NODES(test_dead_target),
