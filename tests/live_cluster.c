@@ -185,7 +185,7 @@ static void set_endpoints(const char *type) {
         assert_string_equal(server_ask(&cluster.nodes[i], "CONFIG SET cluster-preferred-endpoint-type %s", type), "OK");
 }
 
-/* Told to go by names, and not told any: a redirect leads nowhere, but the map has the addresses. */
+/* Told to go by names, and not told any: a redirect leads nowhere until there is a map, which has the addresses. */
 static void test_nodes_without_a_name(void **state) {
     char key[16];
     (void)state;
