@@ -87,7 +87,7 @@ void journal_left(struct conn *conn, const char *bytes, size_t offered, size_t t
 /* EVALSHA, once more after NOSCRIPT, and then the script itself; the module at any time where scripts are forbidden.
  * On a connection without a SCRIPT LOAD it begins anew. */
 void journal_seen(struct decision *d, enum form form) {
-    if (may_repeat(d)) return; /* it begins anew at the server */
+    if (may_repeat(d)) return;                                             /* it begins anew at the server */
     if (form == FORM_EVAL && d->noscripts == 1 && faults_memory()) return; /* there may be none to load it */
     if (form == FORM_MODULE ? d->noscripts > 0 && !d->turned : (form == FORM_EVAL) != (d->noscripts == 2))
         broken("decision %" PRId64 " is sent in the wrong form after %u times NOSCRIPT", d->id, d->noscripts);
