@@ -57,7 +57,7 @@ void end_child(pid_t pid);
 /* Fails the test where handlers of the library have held rig.loop for over 5 ms (more under a sanitizer) more than
  * once, waits for a processor left out. */
 void assert_loop_never_held(void);
-extern steady_us longest_held;
+extern steady_us longest_held; /* since rig_set_up */
 
 /* Fails the test where a decision was called back SLACK later than TIMEOUT, and where one in twenty of those that ended
  * by it were over 50 ms late (more under a sanitizer), waits for a processor left out. */

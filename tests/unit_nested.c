@@ -195,9 +195,13 @@ static void test_unread_at_the_deadline(void **state) {
         sleep_us(10 * MS);
         while (called[0] + called[1] + called[2] < 3)
             stage->turn(loop.loop);
-        for (int n = 0; n < 3; n++)
+        for (int n = 0; n < 3; n++) {
+            assert_int_equal(called[n], 1);
             assert_int_equal(errors[n], 0);
+        }
         client_close();
+        for (int n = 0; n < 3; n++)
+            assert_int_equal(called[n], 1); /* nor once more at the end */
         assert_true(stage->leave(loop.loop));
     }
     loop = own;
