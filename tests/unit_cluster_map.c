@@ -530,9 +530,13 @@ static void test_nodes_out_of_their_minds(void **state) {
     }
     run_until_done(poller, &tally, 5 * STEADY_SECOND);
     assert_int_equal(tally.called, tally.submitted);
-    for (int i = 0; i < 200 && ask(KEY) != 0; i++)
+    /* A connection that has fallen silent, or is gone, may be found out only when the map leads there. */
+    int in_a_row = 0;
+    for (const steady_us until = now_us() + 3 * STEADY_SECOND; in_a_row < 20 && now_us() < until;) {
+        in_a_row = ask(KEY) == 0 ? in_a_row + 1 : 0;
         run_for(poller, 10 * MS);
-    assert_int_equal(ask(KEY), 0);
+    }
+    assert_int_equal(in_a_row, 20);
     steady_store_close(&store);
     fake_node_stop(c);
 }
