@@ -12,7 +12,7 @@
 #define BUCKETS 64
 
 #define HEADER 4096
-#define CHECKSUM 4088
+#define CHECKSUM 4080
 #define FILE_MOST 65536
 
 /* Three bytes say what becomes of a good file, and from where on the others are put over it. */
@@ -34,7 +34,8 @@ static size_t read_good_file(const char *path, const char *url, uint8_t *file) {
 static size_t damage(uint8_t *file, size_t size, const uint8_t *bytes, size_t len) {
     static const uint8_t no_key[STEADY__SIPHASH_KEY];
     const int way = bytes[0] % WAYS;
-    const size_t begin = way == SLOTS ? HEADER : 0, end = way == SLOTS ? size : CHECKSUM;
+    const size_t begin = way == SLOTS ? HEADER : 0;
+    const size_t end = way == SLOTS ? size : way == HEADER_ALONE ? HEADER : CHECKSUM;
     const size_t at = begin + (size_t)(bytes[1] | bytes[2] << 8) % (end - begin);
     bytes += 3;
     len -= 3;

@@ -57,14 +57,20 @@
  * loop that is made anew before that, or in which a store is never closed, finds the connection ready for ever once the
  * server hangs up, and spins. A little memory that the loop may still look at is not freed in a child.
  *
- * FILES. The file of a `file:` store is mode 0600 and belongs to one user; it is made where there is none, made anew
- * after a reboot (as large as it was, unless another size is asked for), and refused (STEADY_BAD_FILE) and left alone
- * where anything about it is wrong. While it is made there is a second file, with ".new" after its name. A process
- * killed or stopped in the middle of a decision hinders nobody and costs at most that decision. Keep it on a local file
- * system, and do not share it between containers whose clocks since boot differ (time namespaces): buckets would seem
- * to be ahead of time again and again. Do not truncate it while it is in use: the next decision that touches the
- * missing part raises SIGBUS, as with any mapping. Deleting it is safe: who has it open goes on with it, and who opens
- * the path next begins with empty buckets.
+ * FILES. The file of a `file:` store has mode 0600 and belongs to one user. It is made if there is none. It is made
+ * anew after a reboot: as large as it was, unless another size is asked for. A file with anything wrong about it is
+ * refused (STEADY_BAD_FILE) and left alone. No other file is touched.
+ *   - Several processes may open it at once. A process that is killed, slow or stopped while it makes the file hinders
+ *     no other process. If it is killed after a reboot, it may leave a file .steady-NUMBER there; delete that.
+ *   - A process that is killed or stopped in a decision hinders no other process and costs at most that decision.
+ *   - Its space is allocated at open. A full disk, a quota or a limit (ulimit -f) is an error of steady_store_open.
+ *   - Keep it on a local file system that has O_TMPFILE or RENAME_NOREPLACE, as ext4, XFS, Btrfs, tmpfs and overlayfs.
+ *   - Times in it count from boot. A process in a time namespace whose boot time differs is refused: it would not
+ * limit. Do not share the file with a container that has a boot_id of its own, either: each would replace it.
+ *   - Do not truncate it while it is in use: the next decision that touches the missing part raises SIGBUS, as with any
+ *     mapping.
+ *   - Deleting it is safe: processes that have it open go on with it. A process that opens the path next begins with
+ *     empty buckets.
  *
  * STRUCTS. Options are zero-initialised structs in which zero is the default; NULL is all defaults. `reserved` must be
  * zero. What may change between releases is written in docs/compatibility.md: within one SONAME nothing here is

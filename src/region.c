@@ -5,8 +5,8 @@
  *
  *     offset  size
  *          0     8  magic "Steady\x1a\n"
- *          8     4  0x0a0b0c0d, to know a machine of the other byte order by
- *         12     4  version of this format, 1
+ *          8     4  0x0a0b0c0d: the byte order of the machine
+ *         12     4  version of this format, 2
  *         16     4  bytes of a slot, 32
  *         20     4  slots of a group, 8
  *         24     4  buckets the table was made for: a power of two from 64
@@ -14,31 +14,40 @@
  *         32     4  overflow slots
  *         36     4  0
  *         40    40  /proc/sys/kernel/random/boot_id, padded with zeroes
- *         80    16  key of the hash
- *         96  3992  zeroes
- *       4088     8  checksum: first half of the SipHash, under a key of zeroes, of all before
+ *         80    40  offset of CLOCK_BOOTTIME in the time namespace, as text, padded with zeroes: see read_offset
+ *        120    16  key of the hash
+ *        136  3944  zeroes
+ *       4080     8  checksum: first half of the SipHash, under a key of zeroes, of all before
+ *       4088     8  successor: 0, or the number in the name of the file that will replace this one
  *       4096        the groups, then the overflow slots
  *
- * The header is written once, before the file has its name, and never again. A file is valid if it is a regular file of
- * the effective user, closed to group and others, with no second name, of exactly the size that the header implies, and
- * the header is as above. Anything else is refused and left as it is. What the slots hold is not checked: table.c makes
- * do with any bytes. The header is read once, into private memory; what becomes of it later does not matter.
+ * A file is valid if all of this holds:
+ *   - it is a regular file of the effective user, closed to group and others, with no second name;
+ *   - it has exactly the size that the header implies, and the header is as above.
+ * Any other file is refused and left as it is. The slots are not checked: table.c accepts any bytes. The header is
+ * written before the file has a name. Later only `successor` changes, and only in a file of an earlier boot. The header
+ * is read once, into private memory.
  *
- * BOOTS. Times in the slots count from boot, so a valid file of another boot means nothing. It is replaced by a new
- * one, whole, and as large as it was unless another size is asked for: a process that still had it mapped would go on
- * alone, but none survives a boot.
+ * CLOCKS. Times in the slots count from boot. A file of another boot means nothing and is replaced by a new file. The
+ * new file is as large as the old one, unless another size is asked for. No process that maps the old file can be
+ * alive. A file of this boot whose offset differs is refused: processes use it, and their clock is another one.
  *
- * MAKING ONE. The new file is made under the name `path`.new, and renamed when it is complete and on the disk; so no
- * one ever sees half a header at `path`. Whoever makes it holds a flock on `path`.new, from before he looks at `path`
- * for the last time until after the rename. If he is killed, the kernel drops the lock, and the next one starts the
- * leftover `path`.new afresh. Having waited for a lock, one has to look whether the locked file still is the one of
- * that name.
+ * MAKING A FILE. The new file has no name until it is complete and on the disk (O_TMPFILE). Then it is linked to
+ * `path`, which fails if `path` exists. So the first maker wins, and no maker waits for another one. A file system
+ * without O_TMPFILE gets a random name beside `path`, .steady-NUMBER, and a rename that does not replace.
  *
- * LATER. The space is allocated when the file is made, so a full disk shows here and not as a SIGBUS later. Nothing
- * else is locked, or written but by table.c. A process killed at any moment leaves a valid file. A file that is
- * unlinked or renamed lives on for those who have it open. But a file that somebody cuts short under us raises SIGBUS
- * in the next decision that touches the missing part, as with any mapping: the library leaves signal handlers to the
- * program. */
+ * REPLACING A FILE. Linux cannot replace a name only if it still is a certain file. So the makers agree first:
+ *   1. Each maker gives its complete file a random name, .steady-NUMBER.
+ *   2. It writes NUMBER into `successor` of the old file by a compare-and-swap from 0. The first maker wins.
+ *   3. Every maker renames the file of the winner to `path`. One rename succeeds. The others fail, as the name is gone.
+ * A number is used once, so a late rename finds nothing. A maker that is stopped or killed anywhere hinders no other
+ * maker. If it is killed between the steps 1 and 2, its file .steady-NUMBER is left over and may be deleted. If the
+ * winner's file was deleted, its number is taken back and the makers begin anew.
+ *
+ * LATER. The space is allocated at open, so a full disk is an error at open and no SIGBUS later. Nothing is locked. A
+ * process killed at any moment leaves a valid file. A file that is unlinked or renamed lives on for the processes that
+ * have it open. If another program truncates the file, the next decision that touches the missing part raises SIGBUS,
+ * as with any mapping: the library leaves signal handlers to the program. */
 #include "region.h"
 
 #include <errno.h>
@@ -46,11 +55,10 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "error.h"
@@ -59,13 +67,20 @@
 #define HEADER_SIZE 4096
 #define MAGIC "Steady\x1a\n"
 #define BYTE_ORDER_MARK 0x0a0b0c0du
-#define VERSION 1u
+#define VERSION 2u
 #define BOOT_ID "/proc/sys/kernel/random/boot_id"
+#define TIME_NAMESPACE "/proc/thread-self/ns/time"
+#define TIME_NAMESPACE_OF_CHILDREN "/proc/thread-self/ns/time_for_children"
+#define TIME_OFFSETS "/proc/self/timens_offsets" /* a thread has none of its own */
+#define FIRST_TIME_NAMESPACE "time:[4026531834]" /* of the host: the kernel has this number as a constant */
 #define OPEN_FLAGS (O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK)
+#define ATTEMPTS 100 /* each fails only if another process has changed what `path` is */
 
-/* How long to wait for another process that is making the file. */
-#define ATTEMPTS 100
-#define ATTEMPT_MS 10
+/* Which clock the times in a file are of. */
+struct clock_id {
+    char boot[40];
+    char offset[40];
+};
 
 struct header {
     char magic[8];
@@ -77,13 +92,15 @@ struct header {
     uint32_t groups;
     uint32_t overflow_slots;
     uint32_t zero;
-    char boot_id[40];
+    struct clock_id clock;
     unsigned char key[STEADY__SIPHASH_KEY];
-    unsigned char zeroes[3992];
+    unsigned char zeroes[3944];
     uint64_t checksum;
+    uint64_t successor;
 };
 
 _Static_assert(sizeof(struct header) == HEADER_SIZE, "the file format says so");
+_Static_assert(offsetof(struct header, checksum) == 4080, "the file format says so");
 _Static_assert(HEADER_SIZE % STEADY__TABLE_ALIGN == 0, "the table begins after the header");
 
 /* ---- Texts ---- */
@@ -107,7 +124,6 @@ static uint64_t checksum_of(const struct header *h) {
 
 static int read_boot_id(char id[40], steady_message *why) {
     const int fd = open(BOOT_ID, O_RDONLY | O_CLOEXEC);
-    memset(id, 0, 40);
     const ssize_t len = fd < 0 ? -1 : read(fd, id, 36);
     const int error = len == 36 ? 0
                       : len < 0 ? fail_errno(BOOT_ID, why)
@@ -116,12 +132,43 @@ static int read_boot_id(char id[40], steady_message *why) {
     return error;
 }
 
-static int new_key(unsigned char key[STEADY__SIPHASH_KEY], steady_message *why) {
-    if (getrandom(key, STEADY__SIPHASH_KEY, 0) == STEADY__SIPHASH_KEY) return 0;
-    return fail_errno("getrandom", why);
+/* "SECONDS NANOSECONDS" of the time namespace for children, which has to be ours. */
+static bool read_offset_of_children(char offset[40]) {
+    char text[256] = "", seconds[19], ns[19];
+    const int fd = open(TIME_OFFSETS, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return false;
+    const ssize_t len = read(fd, text, sizeof text - 1);
+    close(fd);
+    const char *line = len > 0 ? strstr(text, "boottime") : NULL;
+    if (line == NULL || sscanf(line, "boottime %18s %18s", seconds, ns) != 2) return false;
+    memset(offset, 0, 40);
+    snprintf(offset, 40, "%s %s", seconds, ns);
+    return true;
 }
 
-static int new_header(struct header *h, uint32_t buckets, steady_message *why) {
+/* A kernel without time namespaces has one clock, as the host has: offset 0. A process that has called
+ * unshare(CLONE_NEWTIME) sees only the offset of its children. The name of the namespace has to do. */
+static int read_offset(char offset[40], steady_message *why) {
+    char ours[39] = "", of_children[39] = "";
+    if (readlink(TIME_NAMESPACE, ours, sizeof ours - 1) < 0 && errno != ENOENT) return fail_errno(TIME_NAMESPACE, why);
+    snprintf(offset, 40, "%s", ours[0] == '\0' || strcmp(ours, FIRST_TIME_NAMESPACE) == 0 ? "0 0" : ours);
+    if (strcmp(offset, ours) != 0) return 0;
+    if (readlink(TIME_NAMESPACE_OF_CHILDREN, of_children, sizeof of_children - 1) > 0 && strcmp(ours, of_children) == 0)
+        (void)read_offset_of_children(offset);
+    return 0;
+}
+
+static int read_clock_id(struct clock_id *id, steady_message *why) {
+    memset(id, 0, sizeof *id);
+    const int error = read_boot_id(id->boot, why);
+    return error == 0 ? read_offset(id->offset, why) : error;
+}
+
+static int get_random(void *bytes, size_t len, steady_message *why) {
+    return getrandom(bytes, len, 0) == (ssize_t)len ? 0 : fail_errno("getrandom", why);
+}
+
+static int new_header(struct header *h, uint32_t buckets, const struct clock_id *clock, steady_message *why) {
     memset(h, 0, sizeof *h);
     memcpy(h->magic, MAGIC, sizeof h->magic);
     h->byte_order = BYTE_ORDER_MARK;
@@ -131,8 +178,8 @@ static int new_header(struct header *h, uint32_t buckets, steady_message *why) {
     h->buckets = buckets;
     h->groups = steady__table_groups(buckets);
     h->overflow_slots = steady__table_overflow(buckets);
-    int error = read_boot_id(h->boot_id, why);
-    if (error == 0) error = new_key(h->key, why);
+    h->clock = *clock;
+    const int error = get_random(h->key, sizeof h->key, why);
     h->checksum = checksum_of(h);
     return error;
 }
@@ -158,7 +205,7 @@ static const char *header_fault(const struct header *h, off_t size) {
 
 /* ---- The file ---- */
 
-enum found { READY, ABSENT, STALE, BUSY, FAULTY };
+enum found { READY, ABSENT, STALE, REPLACED, FAULTY };
 
 static const char *file_fault(const struct stat *st) {
     if (!S_ISREG(st->st_mode)) return "not a regular file";
@@ -175,39 +222,103 @@ static int fail_open(const char *path, steady_message *why) {
     return fault != NULL ? fail_at(path, why, STEADY_BAD_FILE, fault) : fail_errno(path, why);
 }
 
-static enum found check_open(int fd, const char *path, struct header *h, steady_message *why, int *error) {
-    struct stat st;
-    struct header ours;
-    const char *fault = fstat(fd, &st) != 0 ? strerror(errno) : file_fault(&st);
-    if (fault == NULL && st.st_nlink == 0) return BUSY; /* replaced since it was opened */
-    if (fault == NULL && pread(fd, h, sizeof *h, 0) != HEADER_SIZE) fault = "too short for a Steady store";
-    if (fault == NULL) fault = header_fault(h, st.st_size);
-    *error = fault != NULL ? fail_at(path, why, STEADY_BAD_FILE, fault) : read_boot_id(ours.boot_id, why);
-    if (*error != 0) return FAULTY;
-    return memcmp(h->boot_id, ours.boot_id, sizeof h->boot_id) == 0 ? READY : STALE;
+/* What is wrong with a file of this boot; NULL: nothing. */
+static const char *use_fault(const struct header *h, const struct clock_id *clock) {
+    if (memcmp(h->clock.offset, clock->offset, sizeof clock->offset) != 0)
+        return "a store of another time namespace: its clock since boot differs";
+    return h->successor != 0 ? "a damaged store: a running system does not replace it" : NULL;
 }
 
-/* READY: *fd is open. FAULTY: *error is set. */
-static enum found look(const char *path, int *fd, struct header *h, steady_message *why, int *error) {
+static enum found check_open(int fd, const char *path, const struct clock_id *clock, struct header *h,
+                             steady_message *why, int *error) {
+    struct stat st;
+    const char *fault = fstat(fd, &st) != 0 ? strerror(errno) : file_fault(&st);
+    if (fault == NULL && st.st_nlink == 0) return REPLACED; /* since it was opened */
+    if (fault == NULL && pread(fd, h, sizeof *h, 0) != HEADER_SIZE) fault = "too short for a Steady store";
+    if (fault == NULL) fault = header_fault(h, st.st_size);
+    const bool stale = fault == NULL && memcmp(h->clock.boot, clock->boot, sizeof clock->boot) != 0;
+    if (fault == NULL && !stale) fault = use_fault(h, clock);
+    if (fault == NULL) return stale ? STALE : READY;
+    *error = fail_at(path, why, STEADY_BAD_FILE, fault);
+    return FAULTY;
+}
+
+/* READY, STALE: *fd is open. FAULTY: *error is set. */
+static enum found look(const char *path, const struct clock_id *clock, int *fd, struct header *h, steady_message *why,
+                       int *error) {
     *fd = open(path, OPEN_FLAGS);
     if (*fd < 0 && errno == ENOENT) return ABSENT;
     if (*fd < 0) {
         *error = fail_open(path, why);
         return FAULTY;
     }
-    const enum found found = check_open(*fd, path, h, why, error);
-    if (found != READY) {
+    const enum found found = check_open(*fd, path, clock, h, why, error);
+    if (found != READY && found != STALE) {
         close(*fd);
         *fd = -1;
     }
     return found;
 }
 
-/* ---- Making one ---- */
+/* ---- A new file ---- */
 
-static bool is_named(int fd, const char *name) {
-    struct stat a, b;
-    return fstat(fd, &a) == 0 && lstat(name, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+struct fresh {
+    int fd;
+    uint64_t number; /* in its name; 0: it has none */
+};
+
+/* The length of the folder's part of a path, its last slash included. */
+static int folder_len(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash != NULL ? (int)(slash - path) + 1 : 0;
+}
+
+static int name_of(char name[PATH_MAX], const char *path, uint64_t number, steady_message *why) {
+    const int len = snprintf(name, PATH_MAX, "%.*s.steady-%016llx", folder_len(path), path, (unsigned long long)number);
+    if (len < PATH_MAX) return 0;
+    return fail_at(path, why, STEADY_SYSTEM, strerror(ENAMETOOLONG));
+}
+
+static int new_name(char name[PATH_MAX], uint64_t *number, const char *path, steady_message *why) {
+    const int error = get_random(number, sizeof *number, why);
+    if (*number == 0) *number = 1;
+    return error == 0 ? name_of(name, path, *number, why) : error;
+}
+
+static int create_named(struct fresh *fresh, const char *path, steady_message *why) {
+    char name[PATH_MAX];
+    uint64_t number;
+    const int error = new_name(name, &number, path, why);
+    if (error != 0) return error;
+    fresh->fd = open(name, OPEN_FLAGS | O_CREAT | O_EXCL, 0600);
+    if (fresh->fd < 0) return fail_errno(path, why);
+    fresh->number = number;
+    return 0;
+}
+
+static int create(struct fresh *fresh, const char *path, steady_message *why) {
+    char folder[PATH_MAX];
+    *fresh = (struct fresh){.fd = -1};
+    const int len = snprintf(folder, sizeof folder, "%.*s.", folder_len(path), path);
+    if (len < PATH_MAX) fresh->fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    return fresh->fd >= 0 ? 0 : create_named(fresh, path, why);
+}
+
+static void discard(struct fresh *fresh, const char *path) {
+    char name[PATH_MAX];
+    if (fresh->number != 0 && name_of(name, path, fresh->number, NULL) == 0) unlink(name);
+    if (fresh->fd >= 0) close(fresh->fd);
+}
+
+/* Beyond the limit the kernel would send SIGXFSZ, which ends the process. */
+static int check_limit(off_t size, const char *path, steady_message *why) {
+    struct rlimit limit;
+    char fault[120];
+    if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || (rlim_t)size <= limit.rlim_cur)
+        return 0;
+    snprintf(fault, sizeof fault, "%s: the store takes %lld bytes, the limit (ulimit -f) is %llu", strerror(EFBIG),
+             (long long)size, (unsigned long long)limit.rlim_cur);
+    return fail_at(path, why, STEADY_SYSTEM, fault);
 }
 
 static int allocate(int fd, off_t size) {
@@ -217,62 +328,111 @@ static int allocate(int fd, off_t size) {
     return errno;
 }
 
-static int fill(int fd, const char *path, uint32_t buckets, steady_message *why) {
+static int fill(int fd, const char *path, uint32_t buckets, const struct clock_id *clock, steady_message *why) {
     struct header h;
-    const int error = new_header(&h, buckets, why);
+    int error = new_header(&h, buckets, clock, why);
+    if (error == 0) error = check_limit(file_size(buckets), path, why);
     if (error != 0) return error;
-    if (fchmod(fd, 0600) != 0 || ftruncate(fd, 0) != 0 || allocate(fd, file_size(buckets)) != 0 ||
-        pwrite(fd, &h, sizeof h, 0) != HEADER_SIZE || fdatasync(fd) != 0)
+    if (fchmod(fd, 0600) != 0 || allocate(fd, file_size(buckets)) != 0 || pwrite(fd, &h, sizeof h, 0) != HEADER_SIZE ||
+        fdatasync(fd) != 0)
         return fail_errno(path, why);
     return 0;
 }
 
-static uint32_t buckets_to_make(uint32_t wanted, enum found found, const struct header *h) {
-    if (wanted == 0) wanted = found == STALE ? h->buckets : STEADY__FILE_BUCKETS;
-    return steady__table_buckets(wanted);
+static int create_full(struct fresh *fresh, const char *path, uint32_t buckets, const struct clock_id *clock,
+                       steady_message *why) {
+    const int error = create(fresh, path, why);
+    return error == 0 ? fill(fresh->fd, path, steady__table_buckets(buckets), clock, why) : error;
 }
 
-/* With the lock on `staging` held: makes the file, unless it is there by now. */
-static int make_locked(int fd, const char *staging, const char *path, uint32_t wanted, steady_message *why) {
-    struct header h = {0};
-    int other = -1, error = 0;
-    const enum found found = look(path, &other, &h, why, &error);
-    if (found == ABSENT || found == STALE) {
-        error = fill(fd, path, buckets_to_make(wanted, found, &h), why);
-        if (error == 0 && rename(staging, path) == 0) return 0;
-        if (error == 0) error = fail_errno(path, why);
+/* Links a file without a name. It works in a thread that has outlived the first one, too. */
+static int link_to(int fd, const char *name) {
+    char link[48];
+    snprintf(link, sizeof link, "/proc/thread-self/fd/%d", fd);
+    return linkat(AT_FDCWD, link, AT_FDCWD, name, AT_SYMLINK_FOLLOW);
+}
+
+/* ---- Where there is none ---- */
+
+static int make(const char *path, uint32_t wanted, const struct clock_id *clock, steady_message *why) {
+    struct fresh fresh;
+    char name[PATH_MAX];
+    int error = create_full(&fresh, path, wanted != 0 ? wanted : STEADY__FILE_BUCKETS, clock, why);
+    if (error == 0 && fresh.number != 0) error = name_of(name, path, fresh.number, why);
+    if (error == 0) {
+        const int done =
+            fresh.number == 0 ? link_to(fresh.fd, path) : renameat2(AT_FDCWD, name, AT_FDCWD, path, RENAME_NOREPLACE);
+        if (done != 0 && errno == EINVAL)
+            error = fail_at(path, why, STEADY_SYSTEM, "the file system has no O_TMPFILE and no RENAME_NOREPLACE");
+        else if (done != 0 && errno != EEXIST)
+            error = fail_errno(path, why);
     }
-    if (other >= 0) close(other);
-    unlink(staging);
+    discard(&fresh, path);
     return error;
 }
 
-/* READY: look at `path` again. BUSY: somebody else is at it. FAULTY: *error is set. */
-static enum found make(const char *path, uint32_t wanted, steady_message *why, int *error) {
-    char staging[PATH_MAX + 8];
-    struct stat st;
-    enum found found = BUSY;
-    snprintf(staging, sizeof staging, "%s.new", path);
-    const int fd = open(staging, OPEN_FLAGS | O_CREAT, 0600);
-    if (fd < 0) {
-        *error = fail_open(staging, why);
-        return FAULTY;
-    }
-    const char *fault = fstat(fd, &st) != 0 ? strerror(errno) : file_fault(&st);
-    if (fault != NULL) {
-        *error = fail_at(staging, why, STEADY_BAD_FILE, fault);
-        found = FAULTY;
-    } else if (flock(fd, LOCK_EX | LOCK_NB) == 0 && is_named(fd, staging)) {
-        *error = make_locked(fd, staging, path, wanted, why);
-        found = *error == 0 ? READY : FAULTY;
-    }
-    close(fd);
-    return found;
+/* ---- Where there is that of an earlier boot ---- */
+
+static bool is_named(int fd, const char *name) {
+    struct stat a, b;
+    return fstat(fd, &a) == 0 && lstat(name, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
-static void pause_a_moment(void) {
-    const struct timespec moment = {.tv_nsec = ATTEMPT_MS * 1000000};
-    nanosleep(&moment, NULL);
+/* Makes a complete file and proposes it. *chosen: the number of the file that will be the next one. */
+static int propose(uint64_t *successor, struct fresh *fresh, const char *path, uint32_t buckets,
+                   const struct clock_id *clock, uint64_t *chosen, steady_message *why) {
+    char name[PATH_MAX];
+    uint64_t number;
+    int error = create_full(fresh, path, buckets, clock, why);
+    if (error == 0 && fresh->number == 0) {
+        error = new_name(name, &number, path, why);
+        if (error == 0 && link_to(fresh->fd, name) != 0) error = fail_errno(path, why);
+        if (error == 0) fresh->number = number;
+    }
+    if (error != 0) return error;
+    *chosen = 0;
+    if (__atomic_compare_exchange_n(successor, chosen, fresh->number, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+        *chosen = fresh->number;
+    return 0;
+}
+
+/* Puts the chosen file at `path`, unless that has been done. */
+static int install(uint64_t *successor, uint64_t chosen, int stale, const char *path, steady_message *why) {
+    char name[PATH_MAX];
+    const int error = name_of(name, path, chosen, why);
+    if (error != 0 || !is_named(stale, path) || rename(name, path) == 0) return error;
+    if (errno != ENOENT) return fail_errno(path, why);
+    if (is_named(stale, path)) /* somebody has deleted the chosen file */
+        __atomic_compare_exchange_n(successor, &chosen, 0, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    return 0;
+}
+
+static int replace(int stale, const char *path, uint32_t buckets, const struct clock_id *clock, steady_message *why) {
+    struct fresh fresh = {.fd = -1};
+    struct header *h = mmap(NULL, HEADER_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, stale, 0);
+    if (h == MAP_FAILED) return fail_errno(path, why);
+    uint64_t chosen = __atomic_load_n(&h->successor, __ATOMIC_SEQ_CST);
+    int error = chosen == 0 ? propose(&h->successor, &fresh, path, buckets, clock, &chosen, why) : 0;
+    if (error == 0) error = install(&h->successor, chosen, stale, path, why);
+    discard(&fresh, path);
+    munmap(h, HEADER_SIZE);
+    return error;
+}
+
+/* ---- Using it ---- */
+
+/* A file copied without its zeroes, or restored so, has holes. Touching a hole on a full disk would raise SIGBUS.
+ * posix_fallocate would not do: where the file system cannot allocate, it writes to what other processes use. */
+static int fill_holes(int fd, const char *path, off_t size, steady_message *why) {
+    struct stat st;
+    if (fstat(fd, &st) != 0) return fail_errno(path, why);
+    if (st.st_blocks * 512 >= size) return 0;
+    while (fallocate(fd, 0, 0, size) != 0)
+        if (errno == EOPNOTSUPP)
+            return 0;
+        else if (errno != EINTR)
+            return fail_errno(path, why);
+    return 0;
 }
 
 static int map_file(struct steady__region *region, int fd, const char *path, const struct header *h,
@@ -294,23 +454,26 @@ static int use(struct steady__region *region, int fd, const char *path, const st
     if (wanted != 0 && steady__table_buckets(wanted) != h->buckets)
         error = steady__fail(why, STEADY_BAD_FILE, "the store has %lu buckets; %lu were asked for",
                              (unsigned long)h->buckets, (unsigned long)steady__table_buckets(wanted));
+    if (error == 0) error = fill_holes(fd, path, file_size(h->buckets), why);
     if (error == 0) error = map_file(region, fd, path, h, why);
-    close(fd);
     return error;
 }
 
 int steady__region_file(struct steady__region *region, const char *path, uint32_t buckets, steady_message *why) {
+    struct clock_id clock;
     memset(region, 0, sizeof *region);
-    for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
+    int error = read_clock_id(&clock, why);
+    for (int attempt = 0; attempt < ATTEMPTS && error == 0; attempt++) {
         struct header h = {0};
-        int fd = -1, error = 0;
-        enum found found = look(path, &fd, &h, why, &error);
-        if (found == READY) return use(region, fd, path, &h, buckets, why);
-        if (found == ABSENT || found == STALE) found = make(path, buckets, why, &error);
-        if (found == FAULTY) return error;
-        if (found == BUSY) pause_a_moment();
+        int fd = -1;
+        const enum found found = look(path, &clock, &fd, &h, why, &error);
+        if (found == READY) error = use(region, fd, path, &h, buckets, why);
+        if (found == ABSENT) error = make(path, buckets, &clock, why);
+        if (found == STALE) error = replace(fd, path, buckets != 0 ? buckets : h.buckets, &clock, why);
+        if (fd >= 0) close(fd);
+        if (found == READY) return error;
     }
-    return fail_at(path, why, STEADY_SYSTEM, "another process has been making it for a second");
+    return error != 0 ? error : fail_at(path, why, STEADY_SYSTEM, "it is replaced again and again");
 }
 
 /* ---- Private memory ---- */
@@ -319,7 +482,7 @@ int steady__region_private(struct steady__region *region, uint32_t buckets, stea
     memset(region, 0, sizeof *region);
     buckets = steady__table_buckets(buckets);
     const size_t size = steady__table_bytes(buckets);
-    const int error = new_key(region->key, why);
+    const int error = get_random(region->key, sizeof region->key, why);
     if (error != 0) return error;
     void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (map == MAP_FAILED)

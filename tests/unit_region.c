@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * The mapped file: made whole or not at all, refused and left alone where anything about it is wrong. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
@@ -9,11 +13,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -25,30 +31,48 @@
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 #define BUCKETS 64
 #define HEADER_SIZE 4096
+#define OFFSET_AT 80
+#define CHECKSUM_AT 4080
+#define SUCCESSOR_AT 4088
 #define NOBODY 65534
 
 static char folder[64];
-static char path[128], staging[128], other[128];
+static char path[128], beside[128], other[128];
+
+static pid_t parent;
 
 static int set_up(void **state) {
     (void)state;
+    parent = getpid();
     strcpy(folder, "/tmp/steady-region-XXXXXX");
     if (mkdtemp(folder) == NULL) return -1;
     snprintf(path, sizeof path, "%s/store", folder);
-    snprintf(staging, sizeof staging, "%s/store.new", folder);
+    snprintf(beside, sizeof beside, "%s/store.new", folder);
     snprintf(other, sizeof other, "%s/other", folder);
     return 0;
 }
 
 static int tear_down(void **state) {
     (void)state;
-    const char *names[] = {path, staging, other};
+    if (getpid() != parent) _exit(99); /* an assertion failed in a child */
+    const char *names[] = {path, beside, other};
     for (size_t i = 0; i < COUNT(names); i++)
         if (remove(names[i]) != 0 && errno != ENOENT) return -1;
     return rmdir(folder);
 }
 
 /* ---- Helpers ---- */
+
+/* How many files the folder holds. */
+static int files(void) {
+    DIR *open_folder = opendir(folder);
+    int count = -2; /* . and .. */
+    assert_non_null(open_folder);
+    while (readdir(open_folder) != NULL)
+        count++;
+    closedir(open_folder);
+    return count;
+}
 
 static void open_store(struct steady__region *region, uint32_t buckets) {
     steady_message why = {""};
@@ -90,6 +114,7 @@ static void assert_refused(int error, const char *word) {
     static struct snapshot before, after;
     struct steady__region region;
     steady_message why = {""};
+    const int files_before = files();
     take_snapshot(&before);
     assert_int_equal(steady__region_file(&region, path, 0, &why), error);
     if (strstr(why.text, word) == NULL) fail_msg("\"%s\" does not say \"%s\"", why.text, word);
@@ -103,7 +128,7 @@ static void assert_refused(int error, const char *word) {
     assert_memory_equal(&before.st.st_mtim, &after.st.st_mtim, sizeof before.st.st_mtim);
     assert_int_equal(before.len, after.len);
     assert_memory_equal(before.bytes, after.bytes, before.len);
-    assert_int_equal(access(staging, F_OK), -1);
+    assert_int_equal(files(), files_before);
 }
 
 /* Changes the header of the store at `path`, and makes its checksum right again. */
@@ -113,8 +138,8 @@ static void edit_header(size_t offset, const void *bytes, size_t len) {
     const int fd = open(path, O_RDWR);
     assert_int_equal(pread(fd, header, sizeof header, 0), HEADER_SIZE);
     memcpy(header + offset, bytes, len);
-    const uint64_t checksum = steady__siphash(no_key, header, HEADER_SIZE - 8).word[0];
-    memcpy(header + HEADER_SIZE - 8, &checksum, 8);
+    const uint64_t checksum = steady__siphash(no_key, header, CHECKSUM_AT).word[0];
+    memcpy(header + CHECKSUM_AT, &checksum, 8);
     assert_int_equal(pwrite(fd, header, sizeof header, 0), HEADER_SIZE);
     close(fd);
 }
@@ -164,8 +189,8 @@ static void test_makes_a_file(void **state) {
         steady__region_close(&a);
         steady__region_close(&a);
         steady__region_close(&b);
+        assert_int_equal(files(), 1);
         assert_int_equal(unlink(path), 0);
-        assert_int_equal(access(staging, F_OK), -1);
     }
 }
 
@@ -201,15 +226,131 @@ static void test_lives_on_without_its_name(void **state) {
     steady__region_close(&region);
 }
 
-static void test_leftover_of_a_dead_maker_is_used_up(void **state) {
-    (void)state;
+/* Opens a store at `path`: makes one, then replaces that of an earlier boot. */
+static void make_and_replace(void) {
     struct steady__region region;
-    write_file(staging, "half a header", 13);
-    open_store(&region, BUCKETS);
-    assert_int_equal(access(staging, F_OK), -1);
-    for (size_t i = 0; i < steady__table_bytes(BUCKETS); i++)
-        assert_int_equal(((unsigned char *)region.bytes)[i], 0);
+    make_store();
+    age_store();
+    open_store(&region, 0);
     steady__region_close(&region);
+    assert_int_equal(unlink(path), 0);
+}
+
+static void other_files_beside_it_are_left_alone(void **state) {
+    (void)state;
+    static const char notes[] = "a shopping list\n";
+    char text[64] = "";
+    struct stat before, after;
+    write_file(beside, notes, sizeof notes);
+    assert_int_equal(stat(beside, &before), 0);
+    make_and_replace();
+    assert_int_equal(stat(beside, &after), 0);
+    const int fd = open(beside, O_RDONLY);
+    assert_int_equal(read(fd, text, sizeof text), sizeof notes);
+    close(fd);
+    assert_string_equal(text, notes);
+    assert_int_equal(before.st_ino, after.st_ino);
+    assert_int_equal(files(), 1);
+}
+
+static void a_store_in_use_beside_it_is_left_alone(void **state) {
+    (void)state;
+    struct steady__region used;
+    steady_message why = {""};
+    if (steady__region_file(&used, beside, BUCKETS, &why) != 0) fail_msg("%s", why.text);
+    make_and_replace();
+    memset(used.bytes, 7, steady__table_bytes(BUCKETS)); /* SIGBUS if the file was cut */
+    steady__region_close(&used);
+}
+
+static void any_name_beside_it_does_no_harm(void **state) {
+    (void)state;
+    assert_int_equal(symlink(other, beside), 0);
+    make_and_replace();
+    assert_int_equal(access(other, F_OK), -1);
+    assert_int_equal(unlink(beside), 0);
+    assert_int_equal(mkfifo(beside, 0600), 0);
+    make_and_replace();
+    assert_int_equal(unlink(beside), 0);
+    assert_int_equal(mkdir(beside, 0700), 0);
+    make_and_replace();
+}
+
+/* ---- File systems that can do less ---- */
+
+/* Lets a system call fail if the flags in its argument have one of these bits. */
+struct refusal {
+    int call;
+    unsigned argument;
+    uint32_t bits;
+    int error;
+};
+
+#define AT(member) (uint32_t) offsetof(struct seccomp_data, member)
+
+static bool refuse(const struct refusal *r) {
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, AT(nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)r->call, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)(AT(args) + 8 * r->argument)),
+        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, r->bits, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t)r->error),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const struct sock_fprog program = {COUNT(code), code};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+static const struct refusal no_tmpfile = {SYS_openat, 2, O_TMPFILE & ~O_DIRECTORY, EOPNOTSUPP};
+static const struct refusal no_noreplace = {SYS_renameat2, 4, 1, EINVAL};
+
+static void a_file_system_without_o_tmpfile_serves(void **state) {
+    (void)state;
+    const pid_t child = fork();
+    if (child == 0) {
+        if (!refuse(&no_tmpfile)) _exit(77);
+        if (open(folder, O_TMPFILE | O_RDWR, 0600) >= 0 || errno != EOPNOTSUPP) _exit(1);
+        make_and_replace();
+        _exit(files() == 0 ? 0 : 2);
+    }
+    const int status = wait_for(child);
+    if (status == 77) skip_because("no seccomp here");
+    assert_int_equal(status, 0);
+}
+
+static void a_file_system_that_can_only_replace_is_refused(void **state) {
+    (void)state;
+    const pid_t child = fork();
+    if (child == 0) {
+        struct steady__region region;
+        steady_message why;
+        if (!refuse(&no_tmpfile) || !refuse(&no_noreplace)) _exit(77);
+        if (steady__region_file(&region, path, 0, &why) != STEADY_SYSTEM) _exit(1);
+        if (strstr(why.text, "RENAME_NOREPLACE") == NULL) _exit(2);
+        _exit(files() == 0 ? 0 : 3);
+    }
+    const int status = wait_for(child);
+    if (status == 77) skip_because("no seccomp here");
+    assert_int_equal(status, 0);
+}
+
+static void *open_in_thread(void *arg) {
+    struct steady__region region;
+    (void)arg;
+    if (steady__region_file(&region, path, BUCKETS, NULL) != 0) _exit(1);
+    steady__region_close(&region);
+    _exit(0);
+}
+
+static void a_thread_that_outlives_the_first_one_makes_a_file(void **state) {
+    (void)state;
+    const pid_t child = fork();
+    if (child == 0) {
+        pthread_t thread;
+        if (pthread_create(&thread, NULL, open_in_thread, NULL) != 0) _exit(2);
+        pthread_exit(NULL);
+    }
+    assert_int_equal(wait_for(child), 0);
 }
 
 /* ---- Another boot ---- */
@@ -247,26 +388,6 @@ static void test_a_file_keeps_its_size_over_a_boot(void **state) {
         steady__region_close(&region);
         assert_int_equal(unlink(path), 0);
     }
-}
-
-static void test_waits_a_second_for_another_maker(void **state) {
-    (void)state;
-    struct steady__region region;
-    steady_message why;
-    make_store();
-    age_store();
-    const ino_t old = inode();
-    write_file(staging, "", 0);
-    const int fd = open(staging, O_RDWR);
-    assert_int_equal(flock(fd, LOCK_EX), 0);
-    const int64_t start = now_ms();
-    assert_int_equal(steady__region_file(&region, path, 0, &why), STEADY_SYSTEM);
-    assert_non_null(strstr(why.text, "another process"));
-    assert_between(now_ms() - start, 900, 10000);
-    assert_int_equal(inode(), old);
-    close(fd);
-    open_store(&region, 0);
-    steady__region_close(&region);
 }
 
 /* Adds one to a counter in the store, whichever store that is. */
@@ -308,7 +429,6 @@ static void test_makers_at_once_share_one_file(void **state) {
     }
 }
 
-/* One may take longer: the new file is written to the disk, which other programs write to as well. */
 static void test_maker_killed_anywhere(void **state) {
     unsigned slow = 0;
     (void)state;
@@ -328,7 +448,112 @@ static void test_maker_killed_anywhere(void **state) {
         steady__region_close(&region);
         assert_int_equal(unlink(path), 0);
     }
-    assert_true(slow <= 1);
+    assert_true(slow <= 1); /* the new file is written to the disk, which other programs write to as well */
+}
+
+/* ---- A maker that stands still or dies at each system call ---- */
+
+/* Adds one to a counter in the store, as fork_counter does, under our control. */
+static pid_t fork_maker(void) {
+    const pid_t child = fork();
+    if (child != 0) return child;
+    struct steady__region region;
+    if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0) _exit(77);
+    raise(SIGSTOP);
+    if (steady__region_file(&region, path, 0, NULL) != 0) _exit(1);
+    __atomic_fetch_add((uint64_t *)region.bytes, 1, __ATOMIC_SEQ_CST);
+    _exit(0);
+}
+
+/* Lets the maker begin, and stops it at its nth entry to or exit from a system call. False: it ended before. */
+static bool stop_at(pid_t maker, int nth) {
+    int status;
+    assert_int_equal(waitpid(maker, &status, 0), maker);
+    for (int i = 0; i < nth && WIFSTOPPED(status); i++) {
+        assert_int_equal(ptrace(PTRACE_SYSCALL, maker, NULL, NULL), 0);
+        assert_int_equal(waitpid(maker, &status, 0), maker);
+    }
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77) skip_because("no ptrace here");
+    assert_true(WIFSTOPPED(status) || (WIFEXITED(status) && WEXITSTATUS(status) == 0));
+    return WIFSTOPPED(status);
+}
+
+static void remove_leftovers(void) {
+    DIR *open_folder = opendir(folder);
+    struct dirent *entry;
+    while ((entry = readdir(open_folder)) != NULL)
+        if (strncmp(entry->d_name, ".steady-", 8) == 0) unlinkat(dirfd(open_folder), entry->d_name, 0);
+    closedir(open_folder);
+}
+
+/* Another maker opens the store meanwhile, soon and whole. How long it took. */
+static int64_t open_meanwhile(bool old, bool ends) {
+    const int64_t begin = now_ms();
+    struct steady__region region;
+    open_store(&region, 0);
+    const int64_t took = now_ms() - begin;
+    __atomic_fetch_add((uint64_t *)region.bytes, 1, __ATOMIC_SEQ_CST);
+    assert_int_equal(region.buckets, old ? BUCKETS : STEADY__FILE_BUCKETS);
+    steady__region_close(&region);
+    assert_between(files(), 1, ends ? 2 : 3);
+    return took;
+}
+
+/* At each system call: the maker stops, or dies; another maker opens. How often that took over 100 ms. */
+static int stop_everywhere(bool old, bool dies) {
+    int slow = 0, stopped = 1;
+    for (int nth = 1; stopped; nth++) {
+        struct steady__region region;
+        if (old) make_store();
+        if (old) age_store();
+        const pid_t maker = fork_maker();
+        stopped = stop_at(maker, nth);
+        if (stopped && dies) {
+            kill(maker, SIGKILL);
+            assert_int_equal(wait_for(maker), 128 + SIGKILL);
+        }
+        slow += open_meanwhile(old, dies) > 100;
+        if (stopped && !dies) {
+            ptrace(PTRACE_DETACH, maker, NULL, NULL);
+            assert_int_equal(wait_for(maker), 0);
+            assert_int_equal(files(), 1);
+        }
+        open_store(&region, 0);
+        const uint64_t counted = *(uint64_t *)region.bytes;
+        assert_true(counted == 2 || (counted == 1 && dies));
+        steady__region_close(&region);
+        assert_int_equal(unlink(path), 0);
+        remove_leftovers();
+    }
+    return slow;
+}
+
+static void a_stopped_maker_hinders_nobody(void **state) {
+    (void)state;
+    assert_true(stop_everywhere(false, false) <= 2);
+    assert_true(stop_everywhere(true, false) <= 2);
+}
+
+static void a_maker_killed_at_each_system_call_hinders_nobody(void **state) {
+    (void)state;
+    assert_true(stop_everywhere(false, true) <= 2);
+    assert_true(stop_everywhere(true, true) <= 2);
+}
+
+/* The winner's file is deleted before it is installed: by a person, or a cleaner. */
+static void a_chosen_file_that_is_gone_is_made_anew(void **state) {
+    (void)state;
+    struct steady__region region;
+    make_store();
+    age_store();
+    const ino_t old = inode();
+    const int fd = open(path, O_RDWR);
+    assert_int_equal(pwrite(fd, "12345678", 8, SUCCESSOR_AT), 8);
+    close(fd);
+    open_store(&region, 0);
+    assert_int_not_equal(inode(), old);
+    assert_int_equal(files(), 1);
+    steady__region_close(&region);
 }
 
 /* ---- What is refused ---- */
@@ -353,8 +578,8 @@ static void put_noise(void) {
     write_file(path, bytes, sizeof bytes);
 }
 static void turn_byte_order(void) { edit_header(8, "\x0a\x0b\x0c\x0d", 4); }
-static void make_newer(void) { edit_header(12, "\2\0\0\0", 4); }
-static void make_older(void) { edit_header(12, "\0\0\0\0", 4); }
+static void make_newer(void) { edit_header(12, "\3\0\0\0", 4); }
+static void make_older(void) { edit_header(12, "\1\0\0\0", 4); }
 static void make_slots_larger(void) { edit_header(16, "\x40\0\0\0", 4); }
 static void make_groups_larger(void) { edit_header(20, "\x10\0\0\0", 4); }
 static void claim_65_buckets(void) { edit_header(24, "\x41\0\0\0", 4); }
@@ -362,6 +587,7 @@ static void claim_many_buckets(void) { edit_header(24, "\xff\xff\xff\xff", 4); }
 static void claim_128_buckets(void) { edit_header(24, "\x80\0\0\0\x18\0\0\0\3\0\0\0", 12); }
 static void claim_more_groups(void) { edit_header(28, "\x0d\0\0\0", 4); }
 static void claim_more_overflow(void) { edit_header(32, "\x02\0\0\0", 4); }
+static void shift_clock(void) { edit_header(OFFSET_AT, "1 0\0", 4); }
 static void open_to_group(void) { assert_int_equal(chmod(path, 0640), 0); }
 static void open_to_all(void) { assert_int_equal(chmod(path, 0666), 0); }
 static void add_a_name(void) { assert_int_equal(link(path, other), 0); }
@@ -403,6 +629,7 @@ static const struct {
     {claim_128_buckets, "size is wrong"},
     {claim_more_groups, "another build"},
     {claim_more_overflow, "another build"},
+    {shift_clock, "time namespace"},
     {open_to_group, "mode must be 0600"},
     {open_to_all, "mode must be 0600"},
     {add_a_name, "hard link"},
@@ -455,27 +682,7 @@ static void test_says_what_the_system_says(void **state) {
     struct steady__region region;
     steady_message why;
     assert_int_equal(steady__region_file(&region, "/nonexistent/folder/store", 0, &why), STEADY_SYSTEM);
-    assert_non_null(strstr(why.text, "store.new: No such file or directory"));
-}
-
-/* The new file's name in use for something else. */
-static void assert_cannot_be_made(const char *text) {
-    struct steady__region region;
-    steady_message why;
-    assert_int_equal(steady__region_file(&region, path, 0, &why), STEADY_BAD_FILE);
-    assert_non_null(strstr(why.text, text));
-    assert_int_equal(access(path, F_OK), -1);
-    assert_int_equal(remove(staging), 0);
-}
-
-static void test_refuses_whatever_stands_where_it_is_made(void **state) {
-    (void)state;
-    assert_int_equal(symlink(other, staging), 0);
-    assert_cannot_be_made("store.new: a symbolic link");
-    assert_int_equal(mkfifo(staging, 0600), 0);
-    assert_cannot_be_made("store.new: not a regular file");
-    assert_int_equal(mkdir(staging, 0700), 0);
-    assert_cannot_be_made("store.new: not a regular file");
+    assert_non_null(strstr(why.text, "store: No such file or directory"));
 }
 
 static void test_says_when_access_is_denied(void **state) {
@@ -501,7 +708,7 @@ static int without_room_or_boot_id(void) {
     if (mount("tmpfs", folder, "tmpfs", 0, "size=64k,mode=0700") != 0) return 77;
     if (steady__region_file(&region, path, 0, &why) != STEADY_SYSTEM) return 1;
     if (strstr(why.text, "No space left") == NULL) return 2;
-    if (access(path, F_OK) == 0 || access(staging, F_OK) == 0) return 3;
+    if (files() != 0) return 3;
     if (mount("tmpfs", "/proc/sys/kernel/random", "tmpfs", 0, NULL) != 0) return 77;
     if (steady__region_file(&region, path, BUCKETS, &why) != STEADY_SYSTEM) return 4;
     if (strstr(why.text, "boot_id: No such file") == NULL) return 5;
@@ -516,6 +723,218 @@ static void test_without_room_or_boot_id(void **state) {
     (void)state;
     const pid_t child = fork();
     if (child == 0) _exit(without_room_or_boot_id());
+    const int status = wait_for(child);
+    if (status == 77) skip_because("mounts take root");
+    assert_int_equal(status, 0);
+}
+
+/* ---- Limits ---- */
+
+/* In a child: opens, with this limit of the size of files. 0, or what was wrong. */
+static int open_limited(rlim_t bytes, bool fits) {
+    const struct rlimit limit = {bytes, bytes};
+    struct steady__region region;
+    steady_message why = {""};
+    signal(SIGXFSZ, SIG_DFL);
+    if (setrlimit(RLIMIT_FSIZE, &limit) != 0) return 1;
+    const int error = steady__region_file(&region, path, BUCKETS, &why);
+    if (fits) return error == 0 ? 0 : 2;
+    if (error != STEADY_SYSTEM || strstr(why.text, "File too large") == NULL) return 3;
+    if (strstr(why.text, "ulimit -f") == NULL) return 4;
+    return files() == 0 ? 0 : 5;
+}
+
+static void a_limit_of_file_sizes_is_an_error(void **state) {
+    (void)state;
+    const rlim_t size = HEADER_SIZE + (rlim_t)steady__table_bytes(BUCKETS);
+    const rlim_t limits[] = {0, 1, HEADER_SIZE, size - 1, size, size + 1};
+    for (size_t i = 0; i < COUNT(limits); i++) {
+        const bool fits = limits[i] >= size;
+        const pid_t child = fork();
+        if (child == 0) _exit(open_limited(limits[i], fits));
+        assert_int_equal(wait_for(child), 0);
+        if (fits) assert_int_equal(unlink(path), 0);
+    }
+    make_store(); /* what is there needs no room */
+    const pid_t child = fork();
+    if (child == 0) _exit(open_limited(0, true));
+    assert_int_equal(wait_for(child), 0);
+}
+
+/* A copy without its zeroes. */
+static void make_holes(void) {
+    make_store();
+    assert_int_equal(truncate(path, HEADER_SIZE), 0);
+    assert_int_equal(truncate(path, HEADER_SIZE + (off_t)steady__table_bytes(BUCKETS)), 0);
+}
+
+static void holes_are_filled(void **state) {
+    (void)state;
+    struct steady__region region;
+    struct stat st;
+    make_holes();
+    open_store(&region, 0);
+    assert_int_equal(stat(path, &st), 0);
+    assert_true(st.st_blocks * 512 >= st.st_size);
+    steady__region_close(&region);
+}
+
+static int holes_without_room(void) {
+    struct steady__region region;
+    steady_message why;
+    char full[8192] = {1};
+    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) return 77;
+    if (mount("tmpfs", folder, "tmpfs", 0, "size=64k,mode=0700") != 0) return 77;
+    make_holes();
+    const int fd = open(other, O_WRONLY | O_CREAT, 0600);
+    while (write(fd, full, 4096) == 4096)
+        ;
+    close(fd);
+    if (steady__region_file(&region, path, 0, &why) != STEADY_SYSTEM) return 1;
+    return strstr(why.text, "No space left") != NULL ? 0 : 2;
+}
+
+static void holes_on_a_full_disk_are_an_error(void **state) {
+    (void)state;
+    const pid_t child = fork();
+    if (child == 0) _exit(holes_without_room());
+    const int status = wait_for(child);
+    if (status == 77) skip_because("mounts take root");
+    assert_int_equal(status, 0);
+}
+
+static int over_quota(void) {
+    struct steady__region region;
+    steady_message why;
+    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) return 77;
+    if (mount("tmpfs", folder, "tmpfs", 0, "mode=0777,usrquota,usrquota_block_hardlimit=64k") != 0) return 78;
+    if (setuid(NOBODY) != 0) return 1; /* root has no quota */
+    if (steady__region_file(&region, path, 0, &why) != STEADY_SYSTEM) return 2;
+    if (strstr(why.text, "quota") == NULL) return 3;
+    return files() == 0 ? 0 : 4;
+}
+
+static void a_quota_is_an_error(void **state) {
+    (void)state;
+    const pid_t child = fork();
+    if (child == 0) _exit(over_quota());
+    const int status = wait_for(child);
+    if (status == 77) skip_because("mounts take root");
+    if (status == 78) skip_because("this kernel has no quotas of a tmpfs");
+    assert_int_equal(status, 0);
+}
+
+/* Each limit at which opening a file fails: an error, and nothing is left over. */
+static int open_below(int resource, rlim_t bound, int expected) {
+    const struct rlimit limit = {bound, bound};
+    struct steady__region region;
+    steady_message why = {""};
+    if (setrlimit(resource, &limit) != 0) return 1;
+    if (steady__region_file(&region, path, 1 << 20, &why) != expected) return 2;
+    if (expected == 0) return 0;
+    return why.text[0] != '\0' && region.map == NULL ? 0 : 3;
+}
+
+static void other_limits_are_errors_or_do_not_matter(void **state) {
+    (void)state;
+    const struct {
+        int resource;
+        rlim_t bound;
+        int expected;
+    } limits[] = {{RLIMIT_AS, 1 << 20, STEADY_SYSTEM},
+                  {RLIMIT_NOFILE, 3, STEADY_SYSTEM},
+                  {RLIMIT_MEMLOCK, 0, 0},
+                  {RLIMIT_NPROC, 0, 0}};
+    for (size_t i = 0; i < COUNT(limits); i++) {
+        const pid_t child = fork();
+        if (child == 0) _exit(open_below(limits[i].resource, limits[i].bound, limits[i].expected));
+        assert_int_equal(wait_for(child), 0);
+        if (unlink(path) != 0) assert_int_equal(errno, ENOENT);
+        assert_int_equal(files(), 0);
+    }
+}
+
+/* ---- Time namespaces ---- */
+
+/* In a child: is another namespace, whose clock since boot is so many seconds ahead. Calls `then` in a child of it. */
+static int in_time_namespace(int ahead, int (*then)(void)) {
+    char text[64];
+    const int len = snprintf(text, sizeof text, "boottime %d 0", ahead);
+    if (unshare(CLONE_NEWTIME) != 0) return 77;
+    const int fd = open("/proc/self/timens_offsets", O_WRONLY);
+    if (fd < 0 || write(fd, text, (size_t)len) != len) return 77;
+    close(fd);
+    const pid_t child = fork();
+    if (child == 0) _exit(then());
+    return wait_for(child);
+}
+
+static int is_refused(void) {
+    assert_refused(STEADY_BAD_FILE, "time namespace");
+    return 0;
+}
+
+static int is_opened(void) {
+    struct steady__region region;
+    return steady__region_file(&region, path, 0, NULL);
+}
+
+static void run_in_time_namespace(int ahead, int (*then)(void)) {
+    const pid_t child = fork();
+    if (child == 0) _exit(in_time_namespace(ahead, then));
+    const int status = wait_for(child);
+    if (status == 77) skip_because("no time namespaces here");
+    assert_int_equal(status, 0);
+}
+
+static void another_clock_is_refused(void **state) {
+    (void)state;
+    make_store();
+    run_in_time_namespace(100, is_refused);
+    assert_int_equal(is_opened(), 0);
+    assert_int_equal(unlink(path), 0);
+    run_in_time_namespace(100, is_opened); /* which makes the file */
+    assert_int_equal(is_refused(), 0);
+    run_in_time_namespace(100, is_opened);
+    run_in_time_namespace(101, is_refused);
+}
+
+static void the_same_clock_in_another_namespace_is_not_refused(void **state) {
+    (void)state;
+    make_store();
+    run_in_time_namespace(0, is_opened);
+}
+
+static int is_opened_unshared(void) { return unshare(CLONE_NEWTIME) == 0 ? is_opened() : 77; }
+
+static void the_first_namespace_is_known_after_unshare(void **state) {
+    (void)state;
+    make_store();
+    const pid_t child = fork();
+    if (child == 0) _exit(is_opened_unshared());
+    const int status = wait_for(child);
+    if (status == 77) skip_because("no time namespaces here");
+    assert_int_equal(status, 0);
+}
+
+/* In mounts of its own, without /proc/self/ns/time: a kernel without time namespaces. */
+static int without_time_namespaces(void) {
+    struct steady__region region;
+    char of_boot[64];
+    const int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY);
+    const ssize_t len = read(fd, of_boot, sizeof of_boot);
+    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) return 77;
+    if (mount("tmpfs", "/proc", "tmpfs", 0, "mode=0755") != 0) return 77;
+    mkdir("/proc/sys", 0755), mkdir("/proc/sys/kernel", 0755), mkdir("/proc/sys/kernel/random", 0755);
+    write_file("/proc/sys/kernel/random/boot_id", of_boot, (size_t)len);
+    return steady__region_file(&region, path, 0, NULL);
+}
+
+static void a_kernel_without_time_namespaces_has_one_clock(void **state) {
+    (void)state;
+    make_store();
+    const pid_t child = fork();
+    if (child == 0) _exit(without_time_namespaces());
     const int status = wait_for(child);
     if (status == 77) skip_because("mounts take root");
     assert_int_equal(status, 0);
@@ -578,19 +997,34 @@ int main(void) {
         TEST(test_keys_differ),
         TEST(test_a_file_keeps_its_size),
         TEST(test_lives_on_without_its_name),
-        TEST(test_leftover_of_a_dead_maker_is_used_up),
+        TEST(other_files_beside_it_are_left_alone),
+        TEST(a_store_in_use_beside_it_is_left_alone),
+        TEST(any_name_beside_it_does_no_harm),
+        TEST(a_file_system_without_o_tmpfile_serves),
+        TEST(a_file_system_that_can_only_replace_is_refused),
+        TEST(a_thread_that_outlives_the_first_one_makes_a_file),
         TEST(test_file_of_another_boot_is_replaced),
         TEST(test_a_file_keeps_its_size_over_a_boot),
-        TEST(test_waits_a_second_for_another_maker),
         TEST(test_makers_at_once_share_one_file),
         TEST(test_maker_killed_anywhere),
+        TEST(a_stopped_maker_hinders_nobody),
+        TEST(a_maker_killed_at_each_system_call_hinders_nobody),
+        TEST(a_chosen_file_that_is_gone_is_made_anew),
         TEST(test_refuses_whatever_is_wrong),
         TEST(test_refuses_any_flipped_bit_of_the_header),
         TEST(test_refuses_the_file_of_another_user),
         TEST(test_says_what_the_system_says),
         TEST(test_says_when_access_is_denied),
-        TEST(test_refuses_whatever_stands_where_it_is_made),
         TEST(test_without_room_or_boot_id),
+        TEST(a_limit_of_file_sizes_is_an_error),
+        TEST(holes_are_filled),
+        TEST(holes_on_a_full_disk_are_an_error),
+        TEST(a_quota_is_an_error),
+        TEST(other_limits_are_errors_or_do_not_matter),
+        TEST(another_clock_is_refused),
+        TEST(the_same_clock_in_another_namespace_is_not_refused),
+        TEST(the_first_namespace_is_known_after_unshare),
+        TEST(a_kernel_without_time_namespaces_has_one_clock),
         TEST(test_cut_file_raises_sigbus),
         TEST(test_private_memory),
         TEST(test_no_memory),
