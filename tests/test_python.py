@@ -173,9 +173,9 @@ class Wrong:
     (Wrong(OSError("no number")), OSError), (Wrong("x"), TypeError)])
 def test_amounts_that_are_refused(aio, amount, error):
     t = aio.Throttler("memory:", 10, 5)
-    for ask in (t.consume, lambda key, amount: asyncio.run(t.wait(key, amount))):
+    for ask in (t.consume, t.wait):
         with pytest.raises(error) as caught:
-            ask("k", amount)
+            asyncio.run(ask("k", amount))
         assert error is OSError or isinstance(amount, Wrong) or "amount" in str(caught.value)
     assert asyncio.run(t.consume("k", Wrong(3))).level == 3
 
@@ -186,9 +186,9 @@ def test_amounts_that_are_refused(aio, amount, error):
     (bytearray(b"k"), TypeError), (memoryview(b"k"), TypeError), (["k"], TypeError)])
 def test_keys_that_are_refused(aio, key, error):
     t = aio.Throttler("memory:", 10, 5)
-    for ask in (t.consume, t.peek, t.reset, lambda key: asyncio.run(t.wait(key))):
+    for ask in (t.consume, t.peek, t.reset, t.wait):
         with pytest.raises(error, match="key"):
-            ask(key)
+            asyncio.run(ask(key))
 
 
 def test_a_prefix_counts_as_part_of_the_key(aio):
@@ -237,7 +237,7 @@ def test_options_of_a_store_that_are_refused(aio, name, value, error):
 def test_an_integer_out_of_range_is_told_the_range(aio, name, least, most):
     def use(value):
         if name == "amount":
-            return aio.Throttler("memory:", 10, 5).consume("k", value).close()
+            return asyncio.run(aio.Throttler("memory:", 10, 5).consume("k", value))
         if name in ("max_in_flight", "buckets"):
             return aio.connect("redis://127.0.0.1:1", **{name: value})
         return aio.Throttler(**{"redis": "memory:", "max_capacity": 10, "drop_recharge": 1e-6, name: value})
@@ -269,7 +269,7 @@ class Failing(Throttler):
         pass
 
 for t in (_core.Throttler.__new__(_core.Throttler), Failing()):
-    for ask in (lambda: t.consume("k"), lambda: t._decode(0, 1, 5), lambda: t._arguments("k", 1, False),
+    for ask in (lambda: t._consume("k"), lambda: t._decode(0, 1, 5), lambda: t._arguments("k", 1, False),
                 lambda: t._failed(-1, None, 0, "k", 1, False)):
         try:
             ask()

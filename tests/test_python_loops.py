@@ -61,25 +61,25 @@ async def test_replies_are_never_mixed_up_whoever_is_cancelled(aio, redis_server
 async def test_a_decision_is_a_coroutine_in_all_it_does(aio, redis_server):
     async with aio.connect(redis_server.url, timeout=10) as store:
         t = aio.Throttler(store, 100, 60)
-        again = t.consume("k")
-        assert asyncio.iscoroutine(again) and again.__qualname__ == "Throttler.consume"
+        again = t._consume("k")  # what consume() awaits
+        assert asyncio.iscoroutine(again) and again.__qualname__ == t.consume.__qualname__ == "Throttler.consume"
         await again
         with pytest.raises(RuntimeError, match="twice"):
             await again
-        shared = t.consume("k")
+        shared = t._consume("k")
         task = asyncio.ensure_future(shared)
         await asyncio.sleep(0)
         with pytest.raises(RuntimeError, match="already"):
             await shared
         assert (await task).level == 2, "who was first is not disturbed"
-        thrown = t.consume("k")
+        thrown = t._consume("k")
         with pytest.raises(KeyError):
             thrown.throw(KeyError("x"))
         with pytest.raises(KeyError):
-            t.peek("k").throw(KeyError, "x", None)
+            t._peek("k").throw(KeyError, "x", None)
         with pytest.raises(TypeError):
-            t.peek("k").throw("no exception")
-        closed = t.consume("k")
+            t._peek("k").throw("no exception")
+        closed = t._consume("k")
         closed.close()
         for over in (thrown, closed):
             with pytest.raises(RuntimeError):
@@ -111,7 +111,7 @@ async def test_what_runs_while_a_decision_is_started_cannot_harm_it(aio, redis_s
             await t.peek("k")  # behind what the store asks the server once, for its log
             first = asyncio.ensure_future(t.peek("k"))
             await asyncio.sleep(0)  # it is on the wire, so the next one asks the loop when it may be written
-            starting.append(t.peek("k"))
+            starting.append(t._peek("k"))
             assert (await starting[0]).level == 2 and (await first).level == 2
     finally:
         del loop.add_writer
@@ -208,7 +208,7 @@ logging.disable()
 
 async def main():
     store = connect(sys.argv[1], timeout=10)
-    decision = Throttler(store, 1, 1).consume("k")
+    decision = Throttler(store, 1, 1)._consume("k")
     Unavailable.__init__ = lambda *args: decision.close()
     decision.send(None)
     while store.stats()["in_flight"] > 0:

@@ -65,6 +65,21 @@ class Throttler(_core.Throttler):
         self._options = (drops, prefix, on_error, local_share)
         self._lines: dict[tuple[asyncio.AbstractEventLoop, bytes], Line] = {}
 
+    async def consume(self, key: str | bytes, amount: int = 1) -> ThrottleResult:
+        """Puts drops into the bucket if they all fit. A negative amount takes drops out."""
+        answer = self._consume(key, amount)
+        return answer if type(answer) is ThrottleResult else await answer
+
+    async def peek(self, key: str | bytes) -> ThrottleResult:
+        """Looks at the bucket and changes nothing. `success`: one drop would fit."""
+        answer = self._peek(key)
+        return answer if type(answer) is ThrottleResult else await answer
+
+    async def reset(self, key: str | bytes) -> ThrottleResult:
+        """Forgets the bucket: it is empty and not blocked."""
+        answer = self._reset(key)
+        return answer if type(answer) is ThrottleResult else await answer
+
     async def wait(self, key: str | bytes, amount: int = 1, timeout: float | None = None) -> ThrottleResult:
         """Returns once the drops are in. TimeoutError, and nothing is charged, where they cannot be in time.
 
@@ -103,7 +118,8 @@ class Throttler(_core.Throttler):
         loop = asyncio.get_running_loop()
         backoff = BACKOFF_FIRST
         while True:
-            result = await self._consume_patiently(key, amount)
+            answer = self._consume_patiently(key, amount)
+            result = answer if type(answer) is ThrottleResult else await answer
             if result.success:
                 return result
             delay = result.retry_after
@@ -195,6 +211,18 @@ async def _in_time(turn: asyncio.Future[bool], deadline: float | None) -> None:
             timer.cancel()
 
 
+def _is_async(function: Any) -> bool:
+    """Also of a callable object, of a partial, and of what asyncio's own mark says it of, as on mocks and wrappers."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    mark = getattr(asyncio.coroutines, "_is_coroutine", None)
+    return (
+        inspect.iscoroutinefunction(function)
+        or inspect.iscoroutinefunction(getattr(type(function), "__call__", None))
+        or (mark is not None and getattr(function, "_is_coroutine", None) is mark)
+    )
+
+
 class Limit:
     """What Throttler.limit returns: an asynchronous context manager, and a decorator for coroutine functions."""
 
@@ -220,7 +248,7 @@ class Limit:
         return None
 
     def __call__(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
-        if not inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(type(function).__call__):
+        if not _is_async(function):
             raise TypeError(f"{function!r} is no coroutine function")
 
         @functools.wraps(function)

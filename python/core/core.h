@@ -168,7 +168,8 @@ struct throttler {
     PyObject *local;         /* see local.c; NULL: not needed yet */
     struct binding stand_in; /* to it: its policy is asked, and no more */
     steady_limit limit;
-    struct steady__terms terms; /* of a client of others; only the rate is filled in */
+    struct steady__terms terms;   /* of an embedded store and of a client of others; only the rate is filled in */
+    struct steady__terms patient; /* the same without a block */
     steady_throttler_options options;
 };
 
@@ -215,7 +216,7 @@ PyObject *core_decision(struct throttler *throttler, struct question question, P
 /* Prefix and key, as bytes; in `room`, of STEADY__KEY_MAX bytes, where there is a prefix. -1 and an exception. */
 int core_whole_key(const struct throttler *self, PyObject *key, char *room, const char **bytes, size_t *len);
 
-/* Whom to ask: the embedded store, or the running loop's. NULL with an exception. Valid until Python code runs. */
+/* Whom to ask on the running loop. NULL with an exception. Valid until Python code runs. */
 struct binding *core_binding(struct throttler *self);
 
 /* The throttler's policy for the exception that is set, of a store that could not be opened: a result, or the exception

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * Decision: what consume(), peek() and reset() return; a coroutine in all but its making.
+ * Decision: what consume(), peek() and reset() of a Throttler on a server await; a coroutine in all but its making.
  *
- *     NEW --awaited--> STARTING --> OVER                            embedded: the answer is there at once
- *     NEW --awaited--> STARTING --> WAITING --> ANSWERED --> OVER   a server's: the task is handed a Waiter
+ *     NEW --awaited--> STARTING --> WAITING --> ANSWERED --> OVER   the task is handed a Waiter
+ *                      STARTING --> OVER                            it could not be asked
  *
  * Nothing is asked before it is awaited. While WAITING the library holds a reference, so that the answer finds the
  * Decision in any case. Where the task was cancelled, `waiter` is gone or done, and the answer is dropped. Answers are
@@ -53,17 +53,6 @@ static void answered(const steady_result *result, void *data) {
 
 /* ---- Asking ---- */
 
-static PyObject *ask_embedded(struct decision *self, steady_throttler *throttler, const char *key, size_t len) {
-    steady_result result;
-    switch (self->question.verb) {
-    case STEADY__CONSUME: steady_consume_sync(throttler, key, len, self->question.amount, &result); break;
-    case STEADY__PEEK: steady_peek_sync(throttler, key, len, &result); break;
-    default: steady_reset_sync(throttler, key, len, &result); break;
-    }
-    if (result.source == STEADY_FROM_NOWHERE) return core_raise(self->state, result.error, NULL);
-    return core_result(self->state, &result);
-}
-
 static int submit(struct decision *self, steady_throttler *throttler, const char *key, size_t len) {
     switch (self->question.verb) {
     case STEADY__CONSUME: return steady_consume(throttler, key, len, self->question.amount, answered, self);
@@ -113,12 +102,8 @@ static PySendResult start(struct decision *self, PyObject **out) {
     }
     if (core_whole_key(self->throttler, self->key, room, &key, &len) != 0) return PYGEN_ERROR;
     steady_throttler *throttler = core_whom(binding, self->question);
-    if (binding->store->loop != NULL) {
-        self->store = (struct loop_store *)Py_NewRef((PyObject *)binding->store);
-        return ask_server(self, throttler, key, len, out);
-    }
-    *out = ask_embedded(self, throttler, key, len);
-    return *out != NULL ? PYGEN_RETURN : PYGEN_ERROR;
+    self->store = (struct loop_store *)Py_NewRef((PyObject *)binding->store);
+    return ask_server(self, throttler, key, len, out);
 }
 
 /* ---- As a coroutine ---- */
@@ -217,17 +202,6 @@ PyObject *core_decision(struct throttler *throttler, struct question question, P
     return (PyObject *)self;
 }
 
-/* A limit that nobody asked about is no limit. */
-static void decision_finalize(PyObject *object) {
-    struct decision *self = (struct decision *)object;
-    PyObject *type, *value, *traceback;
-    if (self->phase != DECISION_NEW) return;
-    PyErr_Fetch(&type, &value, &traceback);
-    if (PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "a decision about %R was never awaited", self->key) < 0)
-        PyErr_WriteUnraisable(object);
-    PyErr_Restore(type, value, traceback);
-}
-
 static int decision_traverse(struct decision *self, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->throttler);
@@ -246,7 +220,6 @@ static int decision_clear(struct decision *self) {
 
 static void decision_dealloc(struct decision *self) {
     PyTypeObject *type = Py_TYPE(self);
-    if (self->phase == DECISION_NEW && PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) return;
     PyObject_GC_UnTrack(self);
     decision_clear(self);
     PyObject_GC_Del(self);
@@ -269,7 +242,6 @@ static PyMethodDef methods[] = {{"send", (PyCFunction)decision_send, METH_O, NUL
                                 {NULL, NULL, 0, NULL}};
 
 static PyType_Slot slots[] = {{Py_tp_doc, "A decision; await it."},
-                              {Py_tp_finalize, decision_finalize},
                               {Py_tp_traverse, decision_traverse},
                               {Py_tp_clear, decision_clear},
                               {Py_tp_dealloc, decision_dealloc},

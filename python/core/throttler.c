@@ -28,8 +28,7 @@ static int fill_binding(const struct throttler *self, struct binding *binding, s
 }
 
 static struct binding *bind_to(struct throttler *self, struct loop_store *store) {
-    const bool borrows = store->loop != NULL && self->options.on_error == STEADY_LOCAL;
-    if (borrows && core_lend_local(self->store, store) != 0) return NULL;
+    if (self->options.on_error == STEADY_LOCAL && core_lend_local(self->store, store) != 0) return NULL;
     if (store->store == NULL) {
         core_raise(self->state, STEADY_CLOSED, NULL);
         return NULL;
@@ -63,7 +62,6 @@ static void unbind(struct throttler *self, bool all) {
 }
 
 struct binding *core_binding(struct throttler *self) {
-    if (self->store->embedded != NULL) return &self->bindings[0];
     PyObject *loop = PyObject_CallNoArgs(self->state->get_running_loop);
     if (loop == NULL) return NULL;
     struct binding *found = NULL;
@@ -147,6 +145,19 @@ PyObject *core_policy_unopened(struct throttler *self, struct question question,
 
 /* ---- Asking ---- */
 
+/* The store decides in place, so a steady_throttler has nothing to add. */
+static PyObject *ask_embedded(struct throttler *self, struct question question, PyObject *key) {
+    char room[STEADY__KEY_MAX];
+    steady_result result;
+    steady_store *store = self->store->embedded->store;
+    struct steady__call call = {
+        .verb = question.verb, .amount = question.amount, .terms = question.patient ? &self->patient : &self->terms};
+    if (store == NULL) return core_raise(self->state, STEADY_CLOSED, NULL);
+    if (core_whole_key(self, key, room, &call.key, &call.key_len) != 0) return NULL;
+    store->class_->decide(store, &call, &result);
+    return core_result(self->state, &result);
+}
+
 /* Or RuntimeError. What __init__ fills in comes before these two. */
 static bool is_made(const struct throttler *self) {
     if (self->store != NULL || self->ask != NULL) return true;
@@ -154,10 +165,13 @@ static bool is_made(const struct throttler *self) {
     return false;
 }
 
+/* The result of an embedded store, or an awaitable. */
 static PyObject *ask(struct throttler *self, struct question question, PyObject *key) {
     const char *bytes = NULL;
     Py_ssize_t len = 0;
-    if (!is_made(self) || core_key(key, &bytes, &len) != 0) return NULL;
+    if (!is_made(self)) return NULL;
+    if (self->store != NULL && self->store->embedded != NULL) return ask_embedded(self, question, key);
+    if (core_key(key, &bytes, &len) != 0) return NULL;
     if (self->ask == NULL) return core_decision(self, question, key);
     return PyObject_CallFunction(self->ask, "OiOLi", self, (int)question.verb, key, (long long)question.amount,
                                  (int)question.patient);
@@ -291,15 +305,14 @@ static PyObject *throttler_failed(struct throttler *self, PyObject *args) {
 }
 
 static PyMethodDef methods[] = {
-    {"consume", (PyCFunction)(void (*)(void))throttler_consume, METH_FASTCALL | METH_KEYWORDS,
-     "consume($self, key, amount=1)\n--\n\nPuts drops into the bucket if they all fit; a "
-     "negative amount takes drops out."},
-    {"peek", (PyCFunction)(void (*)(void))throttler_peek, METH_FASTCALL | METH_KEYWORDS,
-     "peek($self, key)\n--\n\nLooks at the bucket, and changes nothing."},
-    {"reset", (PyCFunction)(void (*)(void))throttler_reset, METH_FASTCALL | METH_KEYWORDS,
-     "reset($self, key)\n--\n\nForgets the bucket: empty, not blocked."},
+    {"_consume", (PyCFunction)(void (*)(void))throttler_consume, METH_FASTCALL | METH_KEYWORDS,
+     "_consume($self, key, amount=1)\n--\n\nThe result if the store is embedded, else an awaitable of it."},
+    {"_peek", (PyCFunction)(void (*)(void))throttler_peek, METH_FASTCALL | METH_KEYWORDS,
+     "_peek($self, key)\n--\n\nLikewise."},
+    {"_reset", (PyCFunction)(void (*)(void))throttler_reset, METH_FASTCALL | METH_KEYWORDS,
+     "_reset($self, key)\n--\n\nLikewise."},
     {"_consume_patiently", (PyCFunction)(void (*)(void))throttler_patient, METH_FASTCALL | METH_KEYWORDS,
-     "_consume_patiently($self, key, amount=1)\n--\n\nconsume, but it starts no block."},
+     "_consume_patiently($self, key, amount=1)\n--\n\n_consume, but it starts no block."},
     {"_fitting", (PyCFunction)throttler_fitting, METH_VARARGS, NULL},
     {"_arguments", (PyCFunction)throttler_arguments, METH_VARARGS, NULL},
     {"_decode", (PyCFunction)throttler_decode, METH_VARARGS, NULL},
@@ -327,19 +340,9 @@ static int read_limit(struct throttler *self, int64_t drops) {
     limit->drops = drops;
     const int error = steady__limit_rate(&self->terms.rate, limit, &why);
     if (error != 0) core_raise(self->state, error, why.text);
+    self->patient = self->terms;
+    self->patient.rate.block = 0;
     return error;
-}
-
-/* A throttler on an embedded store is bound here and now. */
-static int bind_now(struct throttler *self, PyObject *target) {
-    if (!PyObject_TypeCheck(target, self->state->store_type)) {
-        self->ask = Py_NewRef(target);
-        return 0;
-    }
-    struct store *store = (struct store *)target;
-    if (store->embedded != NULL && bind_to(self, store->embedded) == NULL) return -1;
-    self->store = (struct store *)Py_NewRef(target);
-    return 0;
 }
 
 static int throttler_init(struct throttler *self, PyObject *args, PyObject *kwargs) {
@@ -367,7 +370,12 @@ static int throttler_init(struct throttler *self, PyObject *args, PyObject *kwar
     self->drop_recharge = Py_NewRef(given[1]);
     self->block_duration = Py_NewRef(given[2]);
     self->prefix = Py_NewRef(prefix);
-    return read_limit(self, count) != 0 || bind_now(self, target) != 0 ? -1 : 0;
+    if (read_limit(self, count) != 0) return -1;
+    if (PyObject_TypeCheck(target, self->state->store_type))
+        self->store = (struct store *)Py_NewRef(target);
+    else
+        self->ask = Py_NewRef(target);
+    return 0;
 }
 
 static PyObject *throttler_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs)) {

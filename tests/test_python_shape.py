@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""The Python package as other programs see it: which calls are async, and what types they have."""
+import asyncio
+import functools
+import importlib
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from python_rig import patient, under_asyncio
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+FRAMEWORKS = ("fastapi==0.165.0", "starlette==1.10.0", "httpx==0.28.1")
+PROGRAM = Path(__file__).parent / "python_frameworks.py"
+ASYNC = ("consume", "peek", "reset", "wait", "aclose")
+
+
+def is_async(function):
+    """asyncio's own check is deprecated from Python 3.14 on."""
+    if sys.version_info < (3, 14):
+        assert asyncio.iscoroutinefunction(function) == inspect.iscoroutinefunction(function)
+    return inspect.iscoroutinefunction(function)
+
+
+# ---- Async functions ----
+
+
+@pytest.mark.parametrize("name", ASYNC)
+def test_a_method_that_is_awaited_is_an_async_function(aio, name):
+    t = aio.Throttler("memory:", 10, 5)
+    for ask in (getattr(t, name), getattr(aio.Throttler, name), functools.partial(getattr(t, name), "k"),
+                functools.partial(functools.partial(getattr(t, name)), "k")):
+        assert is_async(ask), ask
+    assert is_async(aio.Store.aclose) and is_async(aio.connect("memory:").aclose)
+
+
+@under_asyncio
+async def test_a_mock_of_a_throttler_is_awaited_too(aio):
+    for double in (mock.create_autospec(aio.Throttler), mock.create_autospec(aio.Throttler("memory:", 1, 1)),
+                   mock.AsyncMock(spec=aio.Throttler)):
+        instance = double if isinstance(double, aio.Throttler) else double.return_value
+        for name in ASYNC:
+            assert is_async(getattr(instance, name)), name
+        instance.consume.return_value = aio.ThrottleResult(True, 1, 5.0, None)
+        assert (await instance.consume("k", 2)).level == 1
+        instance.consume.assert_awaited_once_with("k", 2)
+
+
+@under_asyncio
+async def test_what_is_asked_is_a_coroutine(aio, redis_server):
+    for url in ("memory:", redis_server.url):
+        async with patient(aio, url, 10, 5) as t:
+            for asked in (t.consume("k"), t.peek("k"), t.reset("k")):
+                assert inspect.iscoroutine(asked) and asyncio.iscoroutine(asked)
+                await asked
+
+
+def test_starlette_and_fastapi_await_it(aiosteady, from_pypi):
+    env = {**os.environ, "PYTHONPATH": f"{aiosteady}:{from_pypi(*FRAMEWORKS)}"}
+    run = subprocess.run([sys.executable, "-X", "dev", "-W", "error", PROGRAM], env=env, capture_output=True, text=True,
+                         timeout=60, check=False)
+    assert run.returncode == 0 and run.stdout == "fine\n", run.stdout + run.stderr
+
+
+class Doubler:
+    async def __call__(self, value):
+        return 2 * value
+
+
+@under_asyncio
+async def test_whatever_is_async_may_be_limited(aio):
+    t = aio.Throttler("memory:", 100, 60)
+
+    async def double(value):
+        return 2 * value
+
+    for function in (double, Doubler(), Doubler().__call__, functools.partial(double, 4), functools.partial(Doubler(), 4),
+                     mock.AsyncMock(return_value=8), mock.create_autospec(double, return_value=8)):
+        limited = t.limit("k")(function)
+        assert is_async(limited)
+        assert await (limited() if isinstance(function, functools.partial) else limited(4)) == 8
+    again = t.limit("k")(t.limit("other")(double))
+    assert await again(1) == 2 and (await t.peek("other")).level == 1
+    assert (await t.peek("k")).level == 8
+
+
+def public(module):
+    """Every function and method of a module that has a name for users: (name, function)."""
+    for name in module.__all__:
+        thing = getattr(module, name)
+        if not inspect.isclass(thing):
+            yield name, thing
+            continue
+        for own in dir(thing):
+            method = getattr(thing, own)
+            if callable(method) and (not own.startswith("_") or own in ("__init__", "__call__", "__aenter__", "__aexit__")):
+                yield f"{name}.{own}", method
+
+
+MODULES = ("aiosteady", "aiosteady.asgi", "aiosteady.leakybucket")
+
+
+def test_the_calls_that_are_awaited_are_these(aio):
+    found = {name for module in MODULES for name, call in public(importlib.import_module(module)) if is_async(call)}
+    assert found == {*(f"Throttler.{name}" for name in ASYNC), "Store.aclose", "RateLimit.__call__",
+                     *(f"{kind}.__a{when}__" for kind in ("Throttler", "Store", "Limit") for when in ("enter", "exit"))}
