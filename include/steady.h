@@ -155,7 +155,9 @@ typedef struct steady_limit {
 STEADY_API int steady_limit_check(const steady_limit *limit, steady_message *why);
 
 /* Reads a rate such as "100/min", "3/s", "1000/1h30m" or "5/250ms" into max_capacity, drop_recharge and drops, with a
- * burst of the whole count; block_duration is left alone. 0 or STEADY_BAD_ARGUMENT; *limit is changed only on 0. */
+ * burst of the whole count; block_duration is left alone. A period takes the units of a duration, and the words
+ * microsecond, millisecond, second (sec), minute (min), hour (hr), day and week, each also with an s: "10/minute",
+ * "10/2weeks". 0 or STEADY_BAD_ARGUMENT; *limit is changed only on 0. */
 STEADY_API int steady_limit_parse(steady_limit *limit, const char *rate, steady_message *why);
 
 /* Reads a duration: whole numbers and fractions with the units us ms s m h d, largest first: "5s", "250ms", "1h30m",

@@ -10,6 +10,7 @@
 
 #define QUOTED_SIZE 48 /* of a text in a message: 44 bytes of it and "..." */
 #define UNITS "us ms s m h d"
+#define WORDS "second minute hour day week"
 
 /* ---- Limits ---- */
 
@@ -60,17 +61,19 @@ int steady__limit_rate(struct steady__rate *rate, const steady_limit *limit, ste
 
 /* ---- Durations ---- */
 
+/* A rate takes the words as well, each also as a plural with "s". A week has no unit, only its word. */
 static const struct {
     const char *name;
-    const char *word; /* also understood as the period of a rate */
+    const char *words[2];
     steady_us us;
 } units[] = {
-    {"us", NULL, 1},
-    {"ms", NULL, 1000},
-    {"s", "sec", 1000000},
-    {"m", "min", 60 * INT64_C(1000000)},
-    {"h", "hour", 3600 * INT64_C(1000000)},
-    {"d", "day", 86400 * INT64_C(1000000)},
+    {"us", {"microsecond"}, 1},
+    {"ms", {"millisecond"}, 1000},
+    {"s", {"sec", "second"}, 1000000},
+    {"m", {"min", "minute"}, 60 * INT64_C(1000000)},
+    {"h", {"hr", "hour"}, 3600 * INT64_C(1000000)},
+    {"d", {"day"}, 86400 * INT64_C(1000000)},
+    {"", {"week"}, 7 * 86400 * INT64_C(1000000)},
 };
 
 enum { N_UNITS = sizeof units / sizeof units[0], SECONDS = 2 };
@@ -130,11 +133,18 @@ static enum flaw read_number(const char **at, struct number *n) {
     return read_fraction(at, n);
 }
 
+static bool is_word(const char *word, const char *text, size_t len) {
+    if (word == NULL) return false;
+    const size_t singular = strlen(word);
+    const bool plural = len == singular + 1 && text[singular] == 's';
+    return (len == singular || plural) && memcmp(word, text, singular) == 0;
+}
+
 static int find_unit(const char *text, size_t len, bool words) {
     for (int i = 0; i < N_UNITS; i++) {
-        const char *name = units[i].name, *word = units[i].word;
+        const char *name = units[i].name;
         if (strlen(name) == len && memcmp(name, text, len) == 0) return i;
-        if (words && word != NULL && strlen(word) == len && memcmp(word, text, len) == 0) return i;
+        if (words && (is_word(units[i].words[0], text, len) || is_word(units[i].words[1], text, len))) return i;
     }
     return -1;
 }
@@ -182,7 +192,7 @@ static void quote(char out[QUOTED_SIZE], const char *text) {
 
 /* What is wrong with a text, in words. `what` is what it was to be. */
 static int refuse(const struct reader *r, enum flaw flaw, const char *what, const char *text, steady_message *why) {
-    const char *known = r->words ? UNITS ", sec min hour day" : UNITS;
+    const char *known = r->words ? UNITS ", or " WORDS : UNITS;
     char quoted[QUOTED_SIZE];
     quote(quoted, text);
     switch (flaw) {

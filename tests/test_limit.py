@@ -12,7 +12,10 @@ import pytest
 
 BUILD = Path(os.environ.get("BUILD", Path(__file__).resolve().parent.parent / "build")).resolve()
 UNITS = {"us": 1, "ms": 10**3, "s": 10**6, "m": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6}
-WORDS = {"sec": "s", "min": "m", "hour": "h", "day": "d"}
+WORDS = {word + plural: unit for unit, words in {"us": "microsecond", "ms": "millisecond", "s": "sec second", "m": "min minute",
+                                                 "h": "hr hour", "d": "day", "week": "week"}.items()
+         for word in words.split() for plural in ("", "s")}
+PERIODS = {**UNITS, "week": 7 * 86400 * 10**6}
 TEXTS = 30000
 
 
@@ -34,9 +37,10 @@ def duration(text, words=False):
     if not parts or "".join(number + unit for number, unit in parts) != text:
         return None
     units = [WORDS.get(unit, unit) if words else unit for _, unit in parts]
-    if any(unit not in UNITS for unit in units):
+    known = PERIODS if words else UNITS
+    if any(unit not in known for unit in units):
         return None
-    sizes = [UNITS[unit] for unit in units]
+    sizes = [known[unit] for unit in units]
     values = [Fraction(number) * size for (number, _), size in zip(parts, sizes)]
     if any(a <= b for a, b in zip(sizes, sizes[1:])) or any(value.denominator != 1 for value in values):
         return None
