@@ -44,10 +44,9 @@ static void describe(struct text *text, enum verb verb, const struct options *op
         text_add_bar(text, r->level, limit->max_capacity);
         text_add(text, " %" PRId64 "/%" PRId64 "  ", r->level, limit->max_capacity);
     }
-    if (r->source == STEADY_FROM_POLICY)
-        text_add(text, "by --on-error");
-    else
-        add_outlook(text, options->amount, r);
+    const bool by_policy = r->source == STEADY_FROM_POLICY;
+    if (!by_policy || !r->success) add_outlook(text, options->amount, r);
+    if (by_policy) text_add(text, "%sby --on-error", r->success ? "" : "  ");
     if (r->source == STEADY_FROM_LOCAL) text_add(text, "  by --on-error, of a bucket of its own");
     text_add(text, "\n");
 }
@@ -62,7 +61,7 @@ static void add_time(struct text *text, const char *name, bool known, steady_us 
         text_add(text, "null");
 }
 
-/* What nobody knows is null: all of it where nobody answered, the numbers where a policy did. */
+/* Null if not known: all of it without an answer, the numbers of an answer by policy but for the wait of a denial. */
 static void describe_json(struct text *text, const steady_result *r, bool has_limit) {
     static const char *const sources[] = {"null", "\"store\"", "\"policy\"", "\"local\""};
     const bool answered = r->source != STEADY_FROM_NOWHERE;
@@ -74,7 +73,7 @@ static void describe_json(struct text *text, const steady_result *r, bool has_li
         text_add(text, "null");
     add_time(text, "until_next_drop", known && has_limit, r->until_next_drop);
     add_time(text, "blocked_for", known, r->blocked_for);
-    add_time(text, "retry_after", known && r->retry_after >= 0, r->retry_after);
+    add_time(text, "retry_after", answered && (known || !r->success) && r->retry_after >= 0, r->retry_after);
     if (r->error != 0)
         text_add(text, ",\"error\":\"%s\"", steady_error_name(r->error));
     else

@@ -323,7 +323,7 @@ typedef struct steady_throttler steady_throttler;
  * run, so there is nothing to answer, and the caller has to decide. */
 enum steady_policy {
     STEADY_REPORT = 0, /* the error */
-    STEADY_DENY = 1,   /* success false */
+    STEADY_DENY = 1,   /* success false, and retry_after STEADY_DENY_RETRY */
     STEADY_ALLOW = 2,  /* success true */
     STEADY_LOCAL = 3   /* the verdict of an embedded bucket with 1/local_share of the limit, but room for at least one
                         * drop; each store has its own */
@@ -351,7 +351,11 @@ enum steady_source {
     STEADY_FROM_LOCAL = 3   /* STEADY_LOCAL; error likewise */
 };
 
-/* The numbers are true ones where source is STEADY_FROM_STORE or STEADY_FROM_LOCAL, and 0 elsewhere. */
+/* The retry_after of a denial by policy. The store connects again within a second of its server's return. */
+#define STEADY_DENY_RETRY STEADY_SECOND
+
+/* The numbers are valid if source is STEADY_FROM_STORE or STEADY_FROM_LOCAL; otherwise they are 0. Exception:
+ * retry_after of a denial by policy is STEADY_DENY_RETRY, or -1 if the amount is over the capacity. */
 typedef struct steady_result {
     int error; /* enum steady_error */
     enum steady_source source;
@@ -360,7 +364,8 @@ typedef struct steady_result {
     steady_us until_next_drop; /* until the next drop leaks, rounded up; a full recharge when the bucket is empty */
     steady_us blocked_for;     /* what is left of the block; 0: not blocked */
     steady_us retry_after;     /* 0 on success; else the exact wait after which this same call would succeed if nobody
-                                  else came; -1: never, as the amount is over the capacity */
+                                  else came; -1: never, as the amount is over the capacity (of STEADY_LOCAL: over
+                                  the share; the store may take it once it answers) */
 } steady_result;
 
 typedef void (*steady_callback)(const steady_result *result, void *data);

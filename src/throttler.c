@@ -100,6 +100,10 @@ static bool is_silence(int error) {
            error == STEADY_REFUSED || error == STEADY_SERVER;
 }
 
+static bool fits(const steady_throttler *t, const struct steady__call *call) {
+    return call->verb != STEADY__CONSUME || call->amount <= t->terms.rate.capacity;
+}
+
 void steady__policy(const steady_throttler *t, const struct steady__call *call, steady_result *result) {
     const int error = result->error;
     if (t->on_error == STEADY_REPORT || !is_silence(error)) return;
@@ -112,6 +116,7 @@ void steady__policy(const steady_throttler *t, const struct steady__call *call, 
     } else {
         result->success = t->on_error == STEADY_ALLOW;
         result->source = STEADY_FROM_POLICY;
+        if (!result->success) result->retry_after = fits(t, call) ? STEADY_DENY_RETRY : -1;
     }
     result->error = error;
 }

@@ -44,6 +44,7 @@ static void test_report(void **state) {
 static void test_deny_and_allow(void **state) {
     (void)state;
     static const enum steady_policy policies[] = {STEADY_DENY, STEADY_ALLOW};
+    static const steady_us retry_after[] = {STEADY_SECOND, 0};
     for (int i = 0; i < 2; i++) {
         steady_result r;
         struct pair p = open_pair(NO_SERVER, &hundred, &(steady_throttler_options){.on_error = policies[i]});
@@ -51,15 +52,30 @@ static void test_deny_and_allow(void **state) {
         assert_int_equal(r.success, policies[i] == STEADY_ALLOW);
         assert_int_equal(r.source, STEADY_FROM_POLICY);
         assert_int_equal(r.error, STEADY_UNAVAILABLE);
-        assert_true(r.level == 0 && r.until_next_drop == 0 && r.retry_after == 0);
+        assert_true(r.level == 0 && r.until_next_drop == 0 && r.blocked_for == 0);
+        assert_int_equal(r.retry_after, retry_after[i]);
         assert_int_equal(steady_peek_sync(p.throttler, "k", 1, &r), 0);
         assert_int_equal(r.source, STEADY_FROM_POLICY);
+        assert_int_equal(r.retry_after, retry_after[i]);
+        assert_int_equal(steady_consume_sync(p.throttler, "k", 1, 100, &r), 0);
+        assert_int_equal(r.retry_after, retry_after[i]);
         assert_int_equal(steady_reset_sync(p.throttler, "k", 1, &r), STEADY_UNAVAILABLE);
         assert_int_equal(r.source, STEADY_FROM_NOWHERE);
         assert_int_equal(steady_consume_sync(p.throttler, "", 0, 1, &r), STEADY_BAD_ARGUMENT);
         assert_int_equal(r.source, STEADY_FROM_NOWHERE);
         close_pair(&p);
     }
+}
+
+static void denied_by_policy_never_fits_over_the_capacity(void **state) {
+    (void)state;
+    steady_result r;
+    struct pair p = open_pair(NO_SERVER, &hundred, &(steady_throttler_options){.on_error = STEADY_DENY});
+    assert_int_equal(steady_consume_sync(p.throttler, "k", 1, 101, &r), 0);
+    assert_false(r.success);
+    assert_int_equal(r.source, STEADY_FROM_POLICY);
+    assert_int_equal(r.retry_after, -1);
+    close_pair(&p);
 }
 
 /* A quarter of a hundred, and a quarter of the rate. */
@@ -178,6 +194,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_report),
         cmocka_unit_test(test_deny_and_allow),
+        cmocka_unit_test(denied_by_policy_never_fits_over_the_capacity),
         cmocka_unit_test(test_local_is_a_share),
         cmocka_unit_test(test_local_at_the_ends),
         cmocka_unit_test(test_policies_hold_for_callbacks),

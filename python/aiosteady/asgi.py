@@ -248,7 +248,7 @@ class RateLimit:
 
     async def _deny(self, answer: Answer, passed: list[Answer], later: list[Ask]) -> Verdict:
         await self._give_back(passed)
-        if answer.result.retry_after is None:  # nobody knows when: the store did not answer
+        if answer.result.retry_after is None or answer.result.source == "policy":  # not known: the store did not answer
             return _http.unanswered(answer.ask.policy.name)
         # Who waits is to be admitted by all policies; those that were not asked yet may deny for longer, and so may those
         # that keep what they were not given back.

@@ -123,7 +123,7 @@ class Throttler(_core.Throttler):
             if result.success:
                 return result
             delay = result.retry_after
-            if delay is None:  # nobody knows: the policy's answer, or a local share that is too small
+            if delay is None or result.source == "policy":  # not known: the store does not answer
                 delay, backoff = backoff, min(2 * backoff, BACKOFF_LAST)
             if deadline is not None and loop.time() + delay > deadline:
                 raise TimeoutError(_what_is_missing(result, amount))

@@ -24,14 +24,13 @@ static double seconds(steady_us us) { return (double)us / 1e6; }
 PyObject *core_result(struct core_state *state, const steady_result *from) {
     struct result *self = PyObject_New(struct result, state->result_type);
     if (self == NULL) return NULL;
-    const bool guess = from->source == STEADY_FROM_POLICY && !from->success; /* nobody knows when */
     self->level = from->level;
     self->until_next_drop = seconds(from->until_next_drop);
     self->blocked_for = seconds(from->blocked_for);
     self->retry_after = seconds(from->retry_after);
     self->success = from->success;
     self->blocked = from->blocked_for > 0;
-    self->may_retry = from->retry_after >= 0 && !guess;
+    self->may_retry = from->retry_after >= 0;
     self->source = (signed char)from->source;
     self->error = (signed char)from->error;
     return (PyObject *)self;
@@ -67,7 +66,7 @@ static PyMemberDef members[] = {
 static PyGetSetDef getters[] = {
     {"blocked_for", (getter)get_blocked_for, NULL, "Seconds left of the block; None: not blocked.", NULL},
     {"retry_after", (getter)get_retry_after, NULL,
-     "Seconds after which the same call would succeed; None: not known, or never.", NULL},
+     "Seconds after which the same call would succeed; of a denial by policy, 1.0; None: never.", NULL},
     {"source", (getter)get_source, NULL, "Who answered: \"store\", \"policy\" or \"local\".", NULL},
     {"error", (getter)get_error, NULL, "What kept the store from answering, as a word; None: nothing.", NULL},
     {NULL, NULL, NULL, NULL, NULL}};
