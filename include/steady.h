@@ -294,7 +294,7 @@ typedef struct steady_stats {
     uint64_t denied;       /* verdicts without, the blocked included */
     uint64_t blocked;      /* of these, because the key was blocked or became so */
     uint64_t unavailable;  /* ended without a verdict, nothing charged: every error but the next two, and what was
-                              turned away at once as STEADY_OVERLOADED or STEADY_NO_MEMORY */
+                              turned away at once: overloaded, no memory, no timer, a forked child */
     uint64_t unknown;      /* ended without a verdict, perhaps charged: as STEADY_UNKNOWN or STEADY_CANCELLED */
     uint64_t overflowed;   /* embedded: decisions on an overflow bucket, which new keys of limits that leak at the same
                               rate share where the neighbourhood is full */

@@ -23,6 +23,8 @@
 
 #define TIMEOUT (100 * STEADY_MILLISECOND)
 #define MAX_IN_FLIGHT 65536
+#define GONE_TEXT "the hiredis context was disconnected or freed"
+#define NO_ANSWER_TEXT "the server answers with what is no answer"
 
 struct bridge;
 
@@ -127,7 +129,7 @@ static void cleanup(void *arg) {
     void *data = bridge->theirs.data;
     give_back(bridge);
     if (theirs != NULL) theirs(data);
-    if (bridge->flight != NULL) tell_lost(bridge->flight, "the hiredis context was disconnected or freed");
+    if (bridge->flight != NULL) tell_lost(bridge->flight, GONE_TEXT);
     release(bridge, 1);
 }
 
@@ -213,7 +215,7 @@ static void hand_over(struct bridge *bridge, struct steady__request *request, co
     }
     if (bridge->flight == NULL) return; /* closed by the callback */
     if (heed == STEADY__HEED_UNTRUSTED)
-        tell_lost(bridge->flight, "the server answers with what is no answer");
+        tell_lost(bridge->flight, NO_ANSWER_TEXT);
     else if (heed == STEADY__HEED_NOTHING)
         steady__notice_heard(&bridge->notice, &bridge->flight->loop, news, why);
 }
@@ -243,7 +245,10 @@ static bool owes_too_much(const struct bridge *bridge) {
 }
 
 static bool takes(struct bridge *bridge, const struct steady__request *request) {
-    if (bridge->context == NULL || bridge->distrusted) return false;
+    if (bridge->context == NULL || bridge->distrusted) {
+        steady__fail(bridge->flight->trouble, 0, "%s", bridge->distrusted ? NO_ANSWER_TEXT : GONE_TEXT);
+        return false;
+    }
     if (request->key == NULL) return true;
     return !owes_too_much(bridge) && !steady__circuit_holds(&bridge->circuit, &bridge->flight->loop);
 }
@@ -257,7 +262,7 @@ static int submit(void *carrier, struct steady__request *request) {
     const size_t len = steady__flight_owner.encode(bridge->flight, request, &bridge->dialect, command);
     if (len == 0 || redisAsyncFormattedCommand(bridge->context, replied, slot, command, len) != REDIS_OK) {
         put_slot(bridge, slot);
-        return STEADY_UNAVAILABLE;
+        return steady__fail(bridge->flight->trouble, STEADY_UNAVAILABLE, "the hiredis context takes no command");
     }
     request->at = slot;
     bridge->holders++;
@@ -283,14 +288,15 @@ static const struct steady__carrier bridge_class = {submit, forget, NULL, close_
 
 static int submit_call(steady_store *head, const struct steady__call *call) {
     struct attached_store *store = attached(head);
-    if (steady__forked(&store->birthmark)) return STEADY_UNAVAILABLE;
+    if (steady__forked(&store->birthmark))
+        return steady__turn_away(&store->flight.stats, &store->trouble, call, STEADY_UNAVAILABLE, STEADY__FORKED_TEXT);
     return steady__flight_submit(&store->flight, call, NULL);
 }
 
 static void decide(steady_store *head, const struct steady__call *call, steady_result *result) {
-    (void)head;
-    (void)call;
-    result->error = STEADY_UNSUPPORTED;
+    struct attached_store *store = attached(head);
+    result->error = steady__turn_away(&store->flight.stats, &store->trouble, call, STEADY_UNSUPPORTED,
+                                      "a store on a hiredis context has no ..._sync calls");
 }
 
 static void stats(const steady_store *head, steady_stats *out) {

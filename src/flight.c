@@ -451,20 +451,32 @@ int steady__flight_init(struct steady__flight *flight) {
     return steady__alarm_new(&flight->alarm, &flight->loop, alarmed, flight);
 }
 
-int steady__flight_submit(struct steady__flight *flight, const struct steady__call *call, steady_result *answer) {
-    const bool full = flight->stats.in_flight >= flight->max_in_flight;
-    struct ticket *ticket = full ? NULL : take_ticket(flight, call);
+int steady__turn_away(steady_stats *stats, steady_message *trouble, const struct steady__call *call, int error,
+                      const char *why) {
     if (call->verb != STEADY__RESET) {
-        flight->stats.decisions++;
-        flight->stats.unavailable += ticket == NULL;
+        stats->decisions++;
+        stats->unavailable++;
     }
-    if (ticket == NULL) return full ? STEADY_OVERLOADED : STEADY_NO_MEMORY;
+    return steady__fail(trouble, error, "%s", why);
+}
+
+static int turn_away(struct steady__flight *flight, const struct steady__call *call, int error, const char *why) {
+    return steady__turn_away(&flight->stats, flight->trouble, call, error, why);
+}
+
+int steady__flight_submit(struct steady__flight *flight, const struct steady__call *call, steady_result *answer) {
+    if (flight->stats.in_flight >= flight->max_in_flight)
+        return turn_away(flight, call, STEADY_OVERLOADED, "max_in_flight decisions are in flight");
+    struct ticket *ticket = take_ticket(flight, call);
+    if (ticket == NULL) return turn_away(flight, call, STEADY_NO_MEMORY, "out of memory");
+    if (call->verb != STEADY__RESET) flight->stats.decisions++;
     ticket->answer = answer;
     if (answer != NULL) answer->error = STEADY__PENDING;
     flight->stats.in_flight++;
     ticket->deadline = steady__loop_now(&flight->loop) + flight->timeout;
     const int error = flight->carrier_class->submit(flight->carrier, &ticket->request);
     if (error != 0) {
+        if (error == STEADY_NO_MEMORY) steady__fail(flight->trouble, 0, "out of memory");
         put_off(flight, ticket, error);
     } else {
         steady__list_append(&flight->due, &ticket->place);

@@ -62,6 +62,12 @@ int steady__flight_init(struct steady__flight *flight);
 #define STEADY__PENDING 1
 int steady__flight_submit(struct steady__flight *flight, const struct steady__call *call, steady_result *answer);
 
+/* A decision that is not begun: counts it, leaves the reason in *trouble, and returns the error. */
+int steady__turn_away(steady_stats *stats, steady_message *trouble, const struct steady__call *call, int error,
+                      const char *why);
+
+#define STEADY__FORKED_TEXT "this process was forked from the one that opened the store; open a store of its own"
+
 /* Ends all as if their deadlines had come, for a loop that cannot go on. */
 void steady__flight_give_up(struct steady__flight *flight);
 

@@ -4,6 +4,7 @@
  *
  * The second is made when it is first needed. It has a connection and a poller to itself, so a call may block inside a
  * callback of the first; between two such calls its loop stands still. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -86,7 +87,8 @@ static int start_blocking(struct redis_store *store) {
 
 static int submit(steady_store *head, const struct steady__call *call) {
     struct redis_store *store = redis(head);
-    if (steady__forked(&store->birthmark)) return STEADY_UNAVAILABLE;
+    if (steady__forked(&store->birthmark))
+        return steady__turn_away(&store->flight.stats, &store->trouble, call, STEADY_UNAVAILABLE, STEADY__FORKED_TEXT);
     return steady__flight_submit(&store->flight, call, NULL);
 }
 
@@ -96,9 +98,17 @@ static void catch_up(struct redis_store *store) {
     if (steady__loop_now(&store->blocking.loop) - store->stood_still_at >= LATELY) steady_poller_run(store->poller, 0);
 }
 
+static void give_up(struct redis_store *store, int error) {
+    steady__flight_give_up(&store->blocking);
+    steady__fail(&store->trouble, 0, "poll: %s", strerror(error));
+}
+
 static void ask(struct redis_store *store, const struct steady__call *call, steady_result *result) {
     result->error = start_blocking(store);
-    if (result->error != 0) return;
+    if (result->error != 0) { /* store->blocking is cleared at the next attempt */
+        steady__turn_away(&store->flight.stats, &store->trouble, call, result->error, "out of memory");
+        return;
+    }
     catch_up(store);
     if (atomic_load(&store->head.closed))
         result->error = STEADY_CLOSED; /* by the log callback */
@@ -106,14 +116,15 @@ static void ask(struct redis_store *store, const struct steady__call *call, stea
         result->error = steady__flight_submit(&store->blocking, call, result);
     if (result->error == 0) result->error = STEADY__PENDING;
     while (result->error == STEADY__PENDING)
-        if (steady_poller_run(store->poller, -1) < 0) steady__flight_give_up(&store->blocking);
+        if (steady_poller_run(store->poller, -1) < 0) give_up(store, errno);
     store->stood_still_at = steady__loop_now(&store->blocking.loop);
 }
 
 static void decide(steady_store *head, const struct steady__call *call, steady_result *result) {
     struct redis_store *store = redis(head);
     if (steady__forked(&store->birthmark)) {
-        result->error = STEADY_UNAVAILABLE;
+        result->error =
+            steady__turn_away(&store->flight.stats, &store->trouble, call, STEADY_UNAVAILABLE, STEADY__FORKED_TEXT);
         return;
     }
     steady__store_hold(head);

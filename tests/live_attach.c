@@ -133,6 +133,7 @@ static void test_shared(const struct stage *stage) {
     run_act(&tally, STEADY_SECOND);
     assert_int_equal(tally.last.error, STEADY_NOT_A_BUCKET);
     assert_int_equal(steady_consume_sync(act.throttler, "k", 1, 1, &r), STEADY_UNSUPPORTED);
+    assert_string_equal(steady_store_trouble(act.store), "a store on a hiredis context has no ..._sync calls");
     close_act();
 }
 
@@ -425,6 +426,12 @@ static void test_closed_as_the_server_loads(const struct stage *stage) {
 
 /* What the loop still holds of a store that is gone may be rung there. */
 static void close_in_child(void) {
+    steady_stats before, after;
+    steady_store_stats(act.store, &before);
+    if (steady_consume(act.throttler, "k", 1, 1, count_result, NULL) != STEADY_UNAVAILABLE) _exit(1);
+    steady_store_stats(act.store, &after);
+    if (after.unavailable != before.unavailable + 1 || after.decisions != before.decisions + 1) _exit(2);
+    if (strstr(steady_store_trouble(act.store), "forked") == NULL) _exit(3);
     steady_throttler_free(&act.throttler);
     steady_store_close(&act.store);
     redisAsyncFree(act.context);

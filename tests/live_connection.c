@@ -348,14 +348,27 @@ static void test_loop_late(void **state) {
     assert_used_again();
 }
 
+/* Errors of a child count and have a text. Returns how many were counted as unavailable. */
+static int unavailable_in_child(int before) {
+    const steady_stats s = stats();
+    if (strstr(steady_store_trouble(rig.store), "forked") == NULL) return -1;
+    return s.decisions == s.allowed + s.unavailable + s.in_flight ? (int)s.unavailable - before : -2;
+}
+
 static int use_in_child(void) {
     steady_result r;
+    const int before = (int)stats().unavailable;
     steady_store *own = NULL;
     steady_throttler *owned = NULL;
     const steady_limit limit = {.max_capacity = LARGE, .drop_recharge = RECHARGE};
     if (steady_consume(rig.throttler, "k", 1, 1, count_result, NULL) != STEADY_UNAVAILABLE) return 1;
+    if (unavailable_in_child(before) != 1) return 8;
     if (steady_consume_sync(rig.throttler, "k", 1, 1, &r) != STEADY_UNAVAILABLE) return 2;
     if (r.error != STEADY_UNAVAILABLE) return 3;
+    if (unavailable_in_child(before) != 2) return 9;
+    if (steady_peek_sync(rig.throttler, "k", 1, &r) != STEADY_UNAVAILABLE) return 10;
+    if (steady_reset_sync(rig.throttler, "k", 1, &r) != STEADY_UNAVAILABLE) return 11; /* which is not counted */
+    if (unavailable_in_child(before) != 3) return 12;
     if (steady_store_open(&own, rig.server.url, NULL, NULL) != 0) return 4;
     if (steady_throttler_new(&owned, own, &limit, NULL, NULL) != 0) return 5;
     if (steady_consume_sync(owned, "child", 5, 1, &r) != 0) return 6;
@@ -451,6 +464,7 @@ static void test_no_poll(void **state) {
     const int error = steady_consume_sync(rig.throttler, "k", 1, 1, &r);
     assert_return_code(setrlimit(RLIMIT_NOFILE, &limit), errno);
     assert_int_equal(error, STEADY_UNKNOWN);
+    assert_string_equal(steady_store_trouble(rig.store), "poll: Invalid argument");
     assert_int_equal(steady_consume_sync(rig.throttler, "k", 1, 1, &r), 0);
     assert_int_equal(r.level, 3); /* both answers are its own */
 }

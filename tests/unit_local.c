@@ -235,7 +235,9 @@ static void test_a_full_queue_charges_nothing(void **state) {
     set_up_with((steady_store_options){.max_in_flight = 3}, &ten);
     for (int i = 0; i < 3; i++)
         assert_int_equal(ask("key", 1), 0);
+    assert_string_equal(steady_store_trouble(scene.store), "");
     assert_int_equal(ask("key", 1), STEADY_OVERLOADED);
+    assert_string_equal(steady_store_trouble(scene.store), "max_in_flight decisions wait for the loop");
     assert_int_equal(level_of("key"), 3);
     assert_int_equal(stats().unavailable, 1);
     assert_true(turn());
