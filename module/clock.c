@@ -22,16 +22,24 @@ static int64_t real_us(void) {
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
-static int64_t info_us(server_context *context) {
+static int64_t info(server_context *context, const char *section, const char *field) {
     int error = 0;
-    server_fields *fields = steady__server.GetServerInfo(context, "server");
-    const int64_t us = steady__server.ServerInfoGetFieldSigned(fields, "server_time_usec", &error);
+    server_fields *fields = steady__server.GetServerInfo(context, section);
+    const int64_t value = steady__server.ServerInfoGetFieldSigned(fields, field, &error);
     steady__server.FreeServerInfo(context, fields);
-    return us;
+    return value;
 }
 
-int64_t steady__clock_command_us(server_context *context) {
-    return steady__server.CachedMicroseconds != NULL ? steady__server.CachedMicroseconds() : info_us(context);
+static int64_t info_us(server_context *context) { return info(context, "server", "server_time_usec"); }
+
+struct steady__moment steady__clock_moment(server_context *context) {
+    const bool cached = steady__server.CachedMicroseconds != NULL;
+    return (struct steady__moment){.us = cached ? steady__server.CachedMicroseconds() : info_us(context),
+                                   .commands = info(context, "stats", "total_commands_processed")};
+}
+
+bool steady__clock_same(struct steady__moment a, struct steady__moment b) {
+    return a.us == b.us && a.commands == b.commands;
 }
 
 int64_t steady__clock_us(server_context *context) {

@@ -14,7 +14,7 @@
 #define NAME "steady"
 #define VERSION 100 /* 0.1.0 */
 
-static int64_t loaded_us; /* when the command began that loaded us */
+static struct steady__moment loaded_at;
 
 static void show_info(server_info *info, int for_crash_report) {
     const struct server_functions *s = &steady__server;
@@ -68,17 +68,17 @@ int RedisModule_OnLoad(server_context *context, server_string **argv, int argc) 
     s->RegisterInfoFunc(context, show_info);
     if (steady__commands_register(context, with_throttle) != SERVER_OK) return SERVER_ERR;
     steady__decide_start();
-    loaded_us = steady__clock_command_us(context);
+    loaded_at = steady__clock_moment(context);
     return SERVER_OK;
 }
 
 __attribute__((visibility("default"))) int RedisModule_OnUnload(server_context *context);
 
-/* A MODULE LOADEX whose settings the server does not like loads and unloads us: nobody has seen the commands yet, and
- * Redis stops with an assertion when it is refused. */
+/* A MODULE LOADEX with settings that the server refuses loads and unloads us in one command. No connection has looked
+ * our commands up by then, and Redis stops with an assertion if this unloading is refused. */
 int RedisModule_OnUnload(server_context *context) {
-    if (steady__clock_command_us(context) != loaded_us && !steady__unload_is_safe(context, steady__commands_names()))
-        return SERVER_ERR;
+    const bool undone = steady__clock_same(steady__clock_moment(context), loaded_at);
+    if (!steady__unload_is_safe(context, steady__commands_names(), undone)) return SERVER_ERR;
     steady__decide_stop();
     return SERVER_OK;
 }

@@ -7,7 +7,8 @@
 
 #include "abi.h"
 
-/* `commands` are the names of those registered, and end with NULL. False, logged: not now. */
-bool steady__unload_is_safe(server_context *context, const char *const *commands);
+/* `commands` are the names of those registered, and end with NULL. undone: the command that loads the module unloads
+ * it, so that connections cannot know its commands. False, logged: not now. */
+bool steady__unload_is_safe(server_context *context, const char *const *commands, bool undone);
 
 #endif

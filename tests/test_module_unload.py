@@ -142,6 +142,35 @@ def test_no_unloading_in_a_transaction(start):
     assert server(*CONSUME)[1] == 2 and unloaded(server)
 
 
+def test_no_unloading_in_the_transaction_that_loads(start):
+    """Nor later, while what came between names a command. The clock stands still in a transaction, and a server forgets
+    how many commands it has executed when it is told to."""
+    server = start(load=False)
+    rule, reset = ["ACL", "SETUSER", "app", "on", "+steady.consume"], ["CONFIG", "RESETSTAT"]
+    for words in (["MULTI"], reset, ["MODULE", "LOAD", server.path], rule, reset, UNLOAD, ["PING"]):
+        server(*words)
+    replies = server("EXEC")
+    assert replies[1:3] == [b"OK", b"OK"] and replies[5] == b"PONG"
+    assert "not possible" in error(replies[4]) or "ACL users reference commands" in error(replies[4])
+    assert any(b"+steady.consume" in line for line in server("ACL", "LIST"))
+    refused(server, "take them out before unloading")
+    for words in (["MULTI"], ["MODULE", "LOADEX", server.add("steady.so", "second.so"), "CONFIG", "steady.x", "1"], ["PING"]):
+        server(*words)
+    assert "rror loading" in error(server("EXEC")[0])  # as the name is taken
+    server("ACL", "DELUSER", "app")
+    assert unloaded(server)
+
+
+@pytest.mark.parametrize("options", [[], ["--rename-command", "ACL", "rules"]])
+def test_a_load_undone_in_a_transaction_leaves_nothing(start, options):
+    server = start(*options, load=False)
+    for words in (["MULTI"], ["MODULE", "LOADEX", server.path, "CONFIG", "steady.x", "1"], ["COMMAND", "COUNT"]):
+        server(*words)
+    replies = server("EXEC")
+    assert "rror loading" in error(replies[0]) and len(replies) == 2
+    assert server("COMMAND", "INFO", "steady.consume") == [None] and loaded(server)
+
+
 def test_no_unloading_in_a_script(start):
     """Servers see to that."""
     server = start()
