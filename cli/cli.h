@@ -75,6 +75,13 @@ int options_limit(const struct options *options, const steady_limit *usual, stea
 
 void options_help(struct text *text, int command);
 
+/* ---- own.c ---- */
+
+enum { OWN_SIZE = 320 };
+
+/* The directory of the user's own file, made if need be. 0 or STEADY_SYSTEM. */
+int own_directory(char path[OWN_SIZE], steady_message *why);
+
 /* ---- store.c ---- */
 
 /* Opens the store of the options, of the environment, or the user's own file. */

@@ -123,6 +123,7 @@ static int run(const struct command *command, char **args) {
 int main(int argc, char **argv) {
     if (!open_standard()) return UNAVAILABLE;
     signal(SIGPIPE, SIG_IGN); /* a reader that went away is an answer that could not be given */
+    signal(SIGXFSZ, SIG_IGN); /* as is a file that has reached ulimit -f */
     if (argc < 2) return complain_missing();
     const char *name = argv[1];
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) name = "help";

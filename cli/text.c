@@ -2,6 +2,7 @@
  * What the command says: put together in memory, written at once, in no locale. */
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -97,10 +98,16 @@ struct quoted quoted(const char *value) {
 
 /* ---- Saying it ---- */
 
+/* For a descriptor that does not block: as if it did. */
+static bool wait_for_room(int fd) {
+    struct pollfd room = {.fd = fd, .events = POLLOUT};
+    return poll(&room, 1, -1) > 0 || errno == EINTR;
+}
+
 static bool write_all(int fd, const char *bytes, size_t len) {
     while (len > 0) {
         const ssize_t n = write(fd, bytes, len);
-        if (n < 0 && errno == EINTR) continue;
+        if (n < 0 && (errno == EINTR || ((errno == EAGAIN || errno == EWOULDBLOCK) && wait_for_room(fd)))) continue;
         if (n < 0) return false;
         bytes += n;
         len -= (size_t)n;

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The command `steady`, as a shell or a script sees it."""
+import contextlib
 import json
 import os
 import re
@@ -282,28 +283,61 @@ def test_a_password_is_never_shown(run, closed_port):
 # ---- The default store ----
 
 
-def test_the_default_store_is_a_file_under_the_runtime_directory(run, tmp_path):
-    runtime = tmp_path / "run time%"
-    runtime.mkdir(mode=0o700)
-    env = {"STEADY_STORE": "", "XDG_RUNTIME_DIR": str(runtime), "HOME": None}
-    assert run("consume", "k", "--rate", "1/h", env=env).returncode == ALLOWED
-    assert run("consume", "k", "--rate", "1/h", env={**env, "STEADY_STORE": None}).returncode == DENIED
-    file = runtime / "steady.buckets"
-    assert file.stat().st_mode & 0o777 == 0o600 and file.stat().st_size < 4 << 20
-    assert run("consume", "k", "--rate", "1/h", "--store", "memory:", env=env).returncode == ALLOWED
+PLACES = [Path("/var/tmp"), Path("/tmp")]
 
 
 class Stranger:
-    """Runs the command as a user whose /tmp/steady-UID is not there yet."""
+    """Runs the command as a user that has nothing in /var/tmp and /tmp yet."""
 
     def __init__(self, steady, directory):
         self.uid = 900000000 + os.getpid()
         self.steady = shutil.copy(steady, directory)
-        self.fallback = Path(f"/tmp/steady-{self.uid}")
+        self.own = [place / f"steady-{self.uid}" for place in PLACES]
+
+    def start(self, *before, **env):
+        return subprocess.Popen([*before, self.steady, "consume", "k", "--rate", "1/h"], env=env, user=self.uid,
+                                group=self.uid, extra_groups=[], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                text=True)
 
     def consume(self, **env):
-        return subprocess.run([self.steady, "consume", "k", "--rate", "1/h"], env=env, user=self.uid, group=self.uid,
-                              extra_groups=[], capture_output=True, text=True, check=False)
+        child = self.start(**env)
+        out, err = child.communicate()
+        return subprocess.CompletedProcess(child.args, child.returncode, out, err)
+
+    def inside(self, setup):
+        """The command in mounts of its own, after a shell script that prepares them."""
+        become = f"exec setpriv --reuid {self.uid} --regid {self.uid} --clear-groups {self.steady} consume k --rate 1/h"
+        done = subprocess.run(["unshare", "--mount", "sh", "-ec", f"{setup}; {become}"], env={"PATH": os.environ["PATH"]},
+                              capture_output=True, text=True, check=False)
+        if "unshare failed" in done.stderr or "permission denied" in done.stderr:
+            pytest.skip("mounts are refused here")
+        return done
+
+    def directories(self):
+        return [path for place in PLACES for path in place.glob(f"steady-{self.uid}*")]
+
+    def mine(self):
+        return [path for path in self.directories() if path.lstat().st_uid == self.uid and not path.is_symlink() and
+                path.is_dir() and path.stat().st_mode & 0o777 == 0o700]
+
+    def plant(self, path, kind):
+        if kind == "symlink":
+            path.symlink_to("/etc")
+        elif kind == "file":
+            path.write_text("not a directory")
+        else:
+            path.mkdir(mode=0o700)
+        if kind in ("file", "open"):
+            os.chown(path, self.uid, self.uid)
+        if kind == "open":
+            os.chmod(path, 0o770)
+
+    def clean(self):
+        for path in self.directories():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 @pytest.fixture
@@ -313,47 +347,97 @@ def stranger(steady):
     with tempfile.TemporaryDirectory(dir="/tmp") as directory:
         os.chmod(directory, 0o755)
         stranger = Stranger(steady, directory)
-        yield stranger
-    if stranger.fallback.is_symlink():
-        stranger.fallback.unlink()
-    shutil.rmtree(stranger.fallback, ignore_errors=True)
+        try:
+            yield stranger
+        finally:
+            stranger.clean()
 
 
-def test_without_a_runtime_directory_it_is_one_of_the_user_in_tmp(stranger, tmp_path):
-    
+def test_the_default_store_is_one_file_for_all_sessions_of_a_user(stranger):
+    runtimes = [Path(stranger.steady).parent / f"runtime {number}" for number in range(3)]
+    for runtime in runtimes:
+        runtime.mkdir(mode=0o700)
+        os.chown(runtime, stranger.uid, stranger.uid)
+    assert stranger.consume(XDG_RUNTIME_DIR=str(runtimes[0]), STEADY_STORE="").returncode == ALLOWED
+    shutil.rmtree(runtimes[0])
+    for env in ({"XDG_RUNTIME_DIR": str(runtimes[1])}, {"XDG_RUNTIME_DIR": str(runtimes[2]), "HOME": "/nowhere"}, {},
+                {"HOME": "/root"}, {"TMPDIR": str(runtimes[1])}, {"XDG_STATE_HOME": str(runtimes[1])}):
+        assert stranger.consume(**env).returncode == DENIED, env
+    assert stranger.mine() == [stranger.own[0]]
+    file = stranger.own[0] / "steady.buckets"
+    assert (file.stat().st_uid, file.stat().st_mode & 0o777) == (stranger.uid, 0o600) and file.stat().st_size < 4 << 20
+    assert list(stranger.own[0].iterdir()) == [file]
+
+
+def test_no_umask_keeps_a_user_from_the_own_file(stranger):
+    mask = os.umask(0o777)
+    try:
+        assert [stranger.consume().returncode for _ in range(2)] == [ALLOWED, DENIED]
+    finally:
+        os.umask(mask)
+
+
+@pytest.mark.parametrize("kind", ["foreign", "symlink", "file", "open"])
+def test_where_another_user_has_taken_the_name_another_directory_is_used(stranger, kind):
+    for path in stranger.own:
+        stranger.plant(path, kind)
+
+    def identity(path):
+        status = path.lstat()
+        return status.st_ino, status.st_mode, status.st_uid, status.st_nlink, status.st_mtime_ns
+
+    before = [identity(path) for path in stranger.own]
     assert stranger.consume().returncode == ALLOWED
-    status = stranger.fallback.stat()
-    assert (status.st_uid, status.st_mode & 0o7777) == (stranger.uid, 0o700)
-    # one that is relative, missing, somebody else's or a symbolic link is passed over: the bucket is the same
-    mine = tmp_path.parent
-    link = Path(stranger.steady).parent / "link"
-    link.symlink_to(stranger.fallback)
-    long = Path(stranger.steady).parent.joinpath(*["%" * 200] * 8)
-    long.mkdir(parents=True)
-    os.chown(long, stranger.uid, stranger.uid)
-    for unfit in ("relative", "/nowhere/at/all", str(mine), "/tmp", str(link), str(long), ""):
-        assert stranger.consume(XDG_RUNTIME_DIR=unfit).returncode == DENIED, unfit
+    assert stranger.consume().returncode == DENIED
+    assert len(stranger.mine()) == 1
+    for path, status in zip(stranger.own, before):
+        assert identity(path) == status
+        path.unlink() if kind in ("symlink", "file") else path.rmdir()
+    assert stranger.consume().returncode == DENIED  # also when the name is free again
+    assert len(stranger.mine()) == 1
 
 
-@pytest.mark.parametrize("plant", ["foreign", "symlink", "file", "open"])
-def test_a_directory_in_tmp_that_is_not_the_users_alone_is_refused(stranger, plant, tmp_path):
-    if plant == "foreign":
-        stranger.fallback.mkdir(mode=0o700)
-    elif plant == "symlink":
-        stranger.fallback.symlink_to(tmp_path)
-    elif plant == "file":
-        stranger.fallback.write_text("not a directory")
-        os.chown(stranger.fallback, stranger.uid, stranger.uid)
-    else:
-        stranger.fallback.mkdir()
-        os.chown(stranger.fallback, stranger.uid, stranger.uid)
-        os.chmod(stranger.fallback, 0o750)
-    done = stranger.consume()
+def test_many_at_once_share_a_directory_where_the_name_is_taken(stranger):
+    for path in stranger.own:
+        stranger.plant(path, "foreign")
+    children = [stranger.start() for _ in range(8)]
+    for child in children:
+        child.communicate()
+    assert sorted(child.returncode for child in children) == [ALLOWED] + [DENIED] * 7
+
+
+def test_without_a_var_tmp_it_is_in_tmp(stranger):
+    assert stranger.inside("mount -t tmpfs -o mode=755 tmpfs /var").returncode == ALLOWED
+    assert stranger.mine() == [stranger.own[1]]
+    assert stranger.consume().returncode == DENIED  # what there is counts, before another is made
+    assert stranger.mine() == [stranger.own[1]]
+
+
+def test_a_place_in_which_others_may_rename_is_passed_over(stranger):
+    assert stranger.inside("mount -t tmpfs -o mode=777 tmpfs /var/tmp").returncode == ALLOWED
+    assert stranger.mine() == [stranger.own[1]]
+
+
+def test_without_any_place_it_says_so(stranger):
+    done = stranger.inside("mount -t tmpfs -o mode=755 tmpfs /var; mount -t tmpfs -o ro tmpfs /mnt; "
+                           f"cp {stranger.steady} /var/steady; cd /var; mount --bind /mnt /tmp; "
+                           f"exec setpriv --reuid {stranger.uid} --regid {stranger.uid} --clear-groups "
+                           "/var/steady consume k --rate 1/h")
     assert (done.returncode, done.stdout) == (UNAVAILABLE, "")
-    assert f"{stranger.fallback} is not a directory that is yours alone (mode 0700)" in done.stderr
-    if plant == "file":
-        assert stranger.fallback.read_text() == "not a directory"
-        stranger.fallback.unlink()
+    assert "/tmp: Read-only file system" in done.stderr and "--store" in done.stderr
+
+
+def test_systemd_tmpfiles_leaves_the_own_file(stranger, tmp_path):
+    if shutil.which("systemd-tmpfiles") is None:
+        pytest.skip("there is no systemd-tmpfiles")
+    assert stranger.consume().returncode == ALLOWED
+    (stranger.own[0] / "old").write_text("deleted")
+    (tmp_path / "clean.conf").write_text(f"e {stranger.own[0]} - - - 1s\n")
+    time.sleep(1.5)
+    subprocess.run(["systemd-tmpfiles", "--clean", tmp_path / "clean.conf"], capture_output=True, check=False)
+    if (stranger.own[0] / "old").exists():
+        pytest.skip("systemd-tmpfiles deletes nothing here")
+    assert stranger.consume().returncode == DENIED
 
 
 def test_a_file_that_is_no_store_is_left_alone(run, ask, tmp_path):
@@ -382,6 +466,43 @@ def test_output_to_a_full_disk(run):
     assert "level\":1," in run("peek", "k", *LIMIT, "--json").stdout  # it was charged
 
 
+def test_output_to_a_full_pipe_that_does_not_block(run):
+    for args in (("consume", "k", *LIMIT), ("consume", "k", *LIMIT, "--json"), ("help",)):
+        read, write = os.pipe()
+        os.set_blocking(write, False)
+        filled = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                filled += os.write(write, b"." * 4096)
+        got = []
+
+        def drain():
+            time.sleep(0.3)
+            while chunk := os.read(read, 65536):
+                got.append(chunk)
+
+        reader = threading.Thread(target=drain)
+        reader.start()
+        done = run(*args, stdout=write)
+        os.close(write)
+        reader.join()
+        os.close(read)
+        assert (done.returncode, done.stderr) == (ALLOWED, "")
+        assert b"".join(got)[filled:].endswith(b"\n")
+
+
+def test_output_beyond_the_limit_of_file_sizes(steady, tmp_path):
+    command = f"exec {steady} consume k --rate 1/h --store file:{tmp_path}/buckets"
+    new = subprocess.run(["sh", "-c", f"ulimit -f 100; {command} --json"], capture_output=True, text=True, check=False)
+    assert new.returncode == UNAVAILABLE and '"error":"system"' in new.stdout and "ulimit -f" in new.stderr
+    assert list(tmp_path.iterdir()) == []
+    subprocess.run(["sh", "-c", command.replace("consume", "peek")], capture_output=True, check=True)
+    with (tmp_path / "out").open("w") as out:
+        done = subprocess.run(["sh", "-c", f"ulimit -f 0; {command}"], stdout=out, stderr=subprocess.PIPE, text=True,
+                              check=False)
+    assert (done.returncode, done.stderr) == (UNKNOWN, "steady: cannot write to standard output: File too large\n")
+
+
 def test_output_to_a_closed_pipe(run):
     read, write = os.pipe()
     os.close(read)
@@ -404,11 +525,11 @@ def test_closed_standard_descriptors(run, steady, tmp_path, closed):
 
 
 def test_no_descriptor_to_spare(steady, tmp_path):
-    command = f"exec {steady} consume k --rate 1/h --store file:{tmp_path}/buckets --json"
-    short, enough = (subprocess.run(["bash", "-c", f"ulimit -n {n}; {command}"], capture_output=True, text=True,
-                                    check=False) for n in (4, 5))
-    assert short.returncode == UNAVAILABLE and '"error":"system"' in short.stdout
-    assert "Too many open files" in short.stderr
+    """The one that the loader needs is enough for a file, and not for a connection."""
+    short, enough = (subprocess.run(["bash", "-c", f"ulimit -n 4; exec {steady} consume k --rate 1/h --store {store}"],
+                                    capture_output=True, text=True, check=False)
+                     for store in ("redis://127.0.0.1:1", f"file:{tmp_path}/buckets"))
+    assert short.returncode == UNAVAILABLE and "Too many open files" in short.stderr
     assert enough.returncode == ALLOWED
 
 

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT
+ * The directory of a user's own file, for a command without a store.
+ *
+ * All sessions, cron jobs and services of a user share it, so nothing of the environment counts: XDG_RUNTIME_DIR goes
+ * with a session, HOME may be another user's. A directory of the user named steady-UID or steady-UID-XXXXXX is used,
+ * the oldest if there are several. If there is none, steady-UID is made, or, if another user has taken that name,
+ * steady-UID-XXXXXX. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli.h"
+
+/* In order of preference. Not /dev/shm, which logind empties at the last logout of a user. Not the home directory,
+ * which several hosts may share. */
+static const char *const places[] = {"/var/tmp", "/tmp"};
+enum { N_PLACES = sizeof places / sizeof places[0] };
+
+/* A directory that exists, and when it was made. */
+struct candidate {
+    char path[OWN_SIZE];
+    struct statx_timestamp made;
+};
+
+/* No other user can rename or delete what is ours in it. */
+static bool is_safe(const char *place) {
+    struct stat st;
+    if (stat(place, &st) != 0) return false;
+    if (!S_ISDIR(st.st_mode)) errno = ENOTDIR;
+    if (!S_ISDIR(st.st_mode)) return false;
+    const bool safe = (st.st_mode & (S_IWGRP | S_IWOTH)) == 0 || (st.st_mode & S_ISVTX) != 0;
+    if (!safe) errno = EPERM;
+    return safe;
+}
+
+/* A directory of ours in which no other user can do anything. A symbolic link is none. */
+static bool is_ours(const char *path, struct statx_timestamp *made) {
+    struct statx st;
+    if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME, &st) != 0) return false;
+    *made = (st.stx_mask & STATX_BTIME) != 0 ? st.stx_btime : (struct statx_timestamp){0};
+    return S_ISDIR(st.stx_mode) && st.stx_uid == geteuid() && (st.stx_mode & (S_IRWXG | S_IRWXO)) == 0;
+}
+
+static bool is_before(const struct candidate *a, const struct candidate *b) {
+    if (a->made.tv_sec != b->made.tv_sec) return a->made.tv_sec < b->made.tv_sec;
+    if (a->made.tv_nsec != b->made.tv_nsec) return a->made.tv_nsec < b->made.tv_nsec;
+    return strcmp(a->path, b->path) < 0;
+}
+
+/* NAME, or NAME-XXXXXX as mkdtemp makes it. */
+static bool has_name(const char *entry, const char *name) {
+    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    const size_t len = strlen(name);
+    if (strncmp(entry, name, len) != 0) return false;
+    return entry[len] == '\0' || (entry[len] == '-' && entry[len + 1 + strspn(entry + len + 1, letters)] == '\0');
+}
+
+/* The oldest directory of ours there. */
+static bool find_in(const char *place, const char *name, char path[OWN_SIZE]) {
+    struct candidate best = {.path = ""}, next;
+    const struct dirent *entry;
+    DIR *directory = is_safe(place) ? opendir(place) : NULL;
+    if (directory == NULL) return false;
+    while ((entry = readdir(directory)) != NULL) {
+        if (!has_name(entry->d_name, name)) continue;
+        const int len = snprintf(next.path, sizeof next.path, "%s/%s", place, entry->d_name);
+        if (len >= OWN_SIZE || !is_ours(next.path, &next.made)) continue;
+        if (best.path[0] == '\0' || is_before(&next, &best)) best = next;
+    }
+    closedir(directory);
+    memcpy(path, best.path, OWN_SIZE);
+    return best.path[0] != '\0';
+}
+
+/* 0, or why it cannot be made there. */
+static int make_in(const char *place, const char *name) {
+    char path[OWN_SIZE];
+    if (!is_safe(place)) return errno;
+    snprintf(path, sizeof path, "%s/%s", place, name);
+    if (mkdir(path, S_IRWXU) == 0) return 0;
+    if (errno != EEXIST) return errno;
+    snprintf(path, sizeof path, "%s/%s-XXXXXX", place, name);
+    return mkdtemp(path) != NULL ? 0 : errno;
+}
+
+/* Another place is tried only where this one lasts: a disk that is full now would lead to a second file. */
+static bool is_lasting(int error) {
+    return error == ENOENT || error == ENOTDIR || error == EROFS || error == EACCES || error == EPERM;
+}
+
+int own_directory(char path[OWN_SIZE], steady_message *why) {
+    char name[40];
+    int error = ENOENT;
+    snprintf(name, sizeof name, "steady-%lu", (unsigned long)geteuid());
+    umask(S_IRWXG | S_IRWXO);
+    for (int i = 0; i < N_PLACES; i++)
+        if (find_in(places[i], name, path)) return 0;
+    for (int i = 0; i < N_PLACES && is_lasting(error); i++) {
+        error = make_in(places[i], name);
+        if (error == 0 && find_in(places[i], name, path)) return 0; /* not always ours: many may make one at once */
+        snprintf(why->text, sizeof why->text,
+                 "no directory for a file of your own: %s: %s; name one with --store file:PATH", places[i],
+                 strerror(error));
+    }
+    return STEADY_SYSTEM;
+}
