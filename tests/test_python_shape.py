@@ -7,7 +7,9 @@ import inspect
 import os
 import subprocess
 import sys
+import typing
 from pathlib import Path
+from typing import Literal, Optional, Union
 from unittest import mock
 
 import pytest
@@ -32,12 +34,17 @@ def is_async(function):
 # ---- Async functions ----
 
 
+class Doubler:
+    async def __call__(self, value):
+        return 2 * value
+
+
 @pytest.mark.parametrize("name", ASYNC)
 def test_a_method_that_is_awaited_is_an_async_function(aio, name):
     t = aio.Throttler("memory:", 10, 5)
-    for ask in (getattr(t, name), getattr(aio.Throttler, name), functools.partial(getattr(t, name), "k"),
-                functools.partial(functools.partial(getattr(t, name)), "k")):
+    for ask in (getattr(t, name), getattr(aio.Throttler, name), functools.partial(getattr(aio.Throttler, name), t)):
         assert is_async(ask), ask
+    assert is_async(functools.partial(getattr(t, name))) == is_async(functools.partial(Doubler().__call__)), "Python 3.9: no"
     assert is_async(aio.Store.aclose) and is_async(aio.connect("memory:").aclose)
 
 
@@ -67,11 +74,6 @@ def test_starlette_and_fastapi_await_it(aiosteady, from_pypi):
     run = subprocess.run([sys.executable, "-X", "dev", "-W", "error", PROGRAM], env=env, capture_output=True, text=True,
                          timeout=60, check=False)
     assert run.returncode == 0 and run.stdout == "fine\n", run.stdout + run.stderr
-
-
-class Doubler:
-    async def __call__(self, value):
-        return 2 * value
 
 
 @under_asyncio
@@ -111,3 +113,52 @@ def test_the_calls_that_are_awaited_are_these(aio):
     found = {name for module in MODULES for name, call in public(importlib.import_module(module)) if is_async(call)}
     assert found == {*(f"Throttler.{name}" for name in ASYNC), "Store.aclose", "RateLimit.__call__",
                      *(f"{kind}.__a{when}__" for kind in ("Throttler", "Store", "Limit") for when in ("enter", "exit"))}
+
+
+# ---- Types ----
+
+
+def defined_here(call):
+    return inspect.isfunction(inspect.unwrap(call)) and call.__module__.startswith("aiosteady")
+
+
+def test_every_public_call_has_types_for_what_it_takes_and_returns(aio):
+    seen = set()
+    for module in MODULES:
+        for name, call in public(importlib.import_module(module)):
+            hints = typing.get_type_hints(call)
+            if not defined_here(call):
+                continue
+            seen.add(name)
+            taken = [word for word in inspect.signature(call).parameters if word != "self"]
+            assert set(hints) == {*taken, "return"}, name
+    assert seen >= {"connect", "client_address", "Throttler.__init__", "Throttler.limit", "Store.__init__", "Store.close",
+                    "Store.stats", "Limit.__call__", "Limit.__aenter__", "RateLimit.__init__", "RateLimit.__call__",
+                    "Policy.__init__", *(f"Throttler.{name}" for name in ASYNC)}
+
+
+def test_the_types_are_these(aio, aiosteady):
+    asgi = importlib.import_module("aiosteady.asgi")
+    hints = typing.get_type_hints
+    assert hints(aio.Throttler.__init__)["on_error"] == Literal["report", "allow", "deny", "local"]
+    assert hints(aio.Throttler.__init__)["block_duration"] == Optional[float]
+    assert hints(aio.Throttler.consume) == {"key": Union[str, bytes], "amount": int, "return": aio.ThrottleResult}
+    assert hints(aio.connect)["timeout"] == hints(aio.Store.__init__)["timeout"] == Optional[float]
+    assert hints(asgi.RateLimit.__init__)["throttler"] == Optional[aio.Throttler]
+    assert hints(asgi.Policy)["throttler"] is aio.Throttler
+    assert hints(aio.ThrottleResult) == {
+        "success": bool, "level": int, "until_next_drop": float, "blocked_for": Optional[float],
+        "retry_after": Optional[float], "source": str, "error": Optional[str]}
+    for constructor in (aio.Throttler, aio.Store, asgi.RateLimit, asgi.Policy):
+        words = inspect.signature(constructor).parameters.values()
+        assert words and all(word.annotation is not word.empty for word in words), constructor
+    assert list(inspect.signature(aio.Store).parameters) == list(inspect.signature(aio.connect).parameters)
+
+
+def test_what_is_decorated_keeps_its_types(aio):
+    @aio.Throttler("memory:", 1, 1).limit("k")
+    async def half(value: int) -> float:
+        return value / 2
+
+    assert typing.get_type_hints(half) == {"value": int, "return": float}
+    assert str(inspect.signature(half)) == "(value: int) -> float"

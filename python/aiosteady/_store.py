@@ -2,14 +2,10 @@
 """Stores that throttlers can share."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import Literal, Optional
 
 from . import _core
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from typing import Literal
 
 
 class Store(_core.Store):
@@ -24,15 +20,37 @@ class Store(_core.Store):
 
     __slots__ = ("__weakref__",)
 
-    async def aclose(self) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: Optional[float] = None,
+        max_in_flight: int = 0,
+        buckets: int = 0,
+        engine: Literal["auto", "script", "module"] = "auto",
+    ) -> None:
+        super().__init__()  # __new__ has read the arguments
+
+    def close(self) -> None:
         """Ends what is in flight as Cancelled, and lets go of everything; what runs in other threads, in theirs."""
+        super().close()
+
+    def stats(self) -> dict[str, int]:
+        """Counters since it was opened, over all loops, those that are gone too."""
+        return super().stats()
+
+    async def aclose(self) -> None:
+        """As close()."""
         self.close()
 
     async def __aenter__(self) -> Store:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
     ) -> None:
         self.close()
 
@@ -40,7 +58,7 @@ class Store(_core.Store):
 def connect(
     url: str,
     *,
-    timeout: float | None = None,
+    timeout: Optional[float] = None,
     max_in_flight: int = 0,
     buckets: int = 0,
     engine: Literal["auto", "script", "module"] = "auto",

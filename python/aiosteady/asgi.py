@@ -16,16 +16,13 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Union
+from typing import Any, Literal, NamedTuple, Optional, Union
 
 from . import _http
 from ._address import client_address
 from ._core import Error, ThrottleResult
 from ._http import Verdict
 from .leakybucket import Throttler
-
-if TYPE_CHECKING:
-    from typing_extensions import Literal
 
 __all__ = ["Policy", "RateLimit", "client_address"]
 
@@ -176,9 +173,9 @@ class RateLimit:
     def __init__(
         self,
         app: Application,
-        throttler: Throttler | None = None,
+        throttler: Optional[Throttler] = None,
         *,
-        key: Key | None = None,
+        key: Optional[Key] = None,
         cost: Cost = 1,
         name: str = "default",
         policies: Iterable[Policy] = (),

@@ -8,23 +8,27 @@ import inspect
 import math
 import random
 import re
+import typing
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Coroutine
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Optional, TypeVar, Union
 
 from . import _clients, _core
 from ._core import ThrottleResult
 from ._store import Store
 
+# typing.get_type_hints evaluates annotations here, on Python 3.9 too: so what they name is imported, and it is Optional[X].
+R = TypeVar("R")
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
-    from types import TracebackType
-    from typing import Literal, TypeVar
-
     from typing_extensions import ParamSpec
 
     P = ParamSpec("P")
-    R = TypeVar("R")
     Line = OrderedDict[asyncio.Future[bool], None]  # turns; False: one did not come in time
+else:
+    P = getattr(typing, "ParamSpec", TypeVar)("P")  # of Python 3.10 and later
+
+Key = Union[str, bytes]
 
 __all__ = ["Limit", "ThrottleResult", "Throttler"]
 
@@ -50,7 +54,7 @@ class Throttler(_core.Throttler):
         redis: Any,
         max_capacity: int,
         drop_recharge: float,
-        block_duration: float | None = None,
+        block_duration: Optional[float] = None,
         *,
         drops: int = 1,
         prefix: str = "",
@@ -65,22 +69,22 @@ class Throttler(_core.Throttler):
         self._options = (drops, prefix, on_error, local_share)
         self._lines: dict[tuple[asyncio.AbstractEventLoop, bytes], Line] = {}
 
-    async def consume(self, key: str | bytes, amount: int = 1) -> ThrottleResult:
+    async def consume(self, key: Key, amount: int = 1) -> ThrottleResult:
         """Puts drops into the bucket if they all fit. A negative amount takes drops out."""
         answer = self._consume(key, amount)
         return answer if type(answer) is ThrottleResult else await answer
 
-    async def peek(self, key: str | bytes) -> ThrottleResult:
+    async def peek(self, key: Key) -> ThrottleResult:
         """Looks at the bucket and changes nothing. `success`: one drop would fit."""
         answer = self._peek(key)
         return answer if type(answer) is ThrottleResult else await answer
 
-    async def reset(self, key: str | bytes) -> ThrottleResult:
+    async def reset(self, key: Key) -> ThrottleResult:
         """Forgets the bucket: it is empty and not blocked."""
         answer = self._reset(key)
         return answer if type(answer) is ThrottleResult else await answer
 
-    async def wait(self, key: str | bytes, amount: int = 1, timeout: float | None = None) -> ThrottleResult:
+    async def wait(self, key: Key, amount: int = 1, timeout: Optional[float] = None) -> ThrottleResult:
         """Returns once the drops are in. TimeoutError, and nothing is charged, where they cannot be in time.
 
         Whoever waits for the same key of this throttler in this event loop takes turns, first come, first served; nobody
@@ -114,7 +118,7 @@ class Throttler(_core.Throttler):
         if not first.done():
             first.set_result(True)
 
-    async def _wait_in_front(self, key: bytes, amount: int, deadline: float | None) -> ThrottleResult:
+    async def _wait_in_front(self, key: bytes, amount: int, deadline: Optional[float]) -> ThrottleResult:
         loop = asyncio.get_running_loop()
         backoff = BACKOFF_FIRST
         while True:
@@ -131,7 +135,7 @@ class Throttler(_core.Throttler):
             await asyncio.sleep(delay if deadline is None else min(delay, deadline - loop.time()))
 
     def limit(
-        self, key: str | bytes | Callable[..., str | bytes], amount: int = 1, timeout: float | None = None
+        self, key: Union[Key, Callable[..., Key]], amount: int = 1, timeout: Optional[float] = None
     ) -> Limit:
         """`async with throttler.limit(key):` or `@throttler.limit(key)`: waits before it goes on.
 
@@ -148,7 +152,10 @@ class Throttler(_core.Throttler):
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
     ) -> None:
         await self.aclose()
 
@@ -176,7 +183,7 @@ def _without_secrets(url: str) -> str:
     return re.sub("//.*@", "//***@", url, flags=re.DOTALL)
 
 
-def _deadline(loop: asyncio.AbstractEventLoop, timeout: float | None) -> float | None:
+def _deadline(loop: asyncio.AbstractEventLoop, timeout: Optional[float]) -> Optional[float]:
     if timeout is None:
         return None
     if not isinstance(timeout, (int, float)):
@@ -197,7 +204,7 @@ def _what_is_missing(result: ThrottleResult, amount: int) -> str:
     return f"{silence}, and the local share has no room in time: it would be {result.retry_after:.3f} s"
 
 
-async def _in_time(turn: asyncio.Future[bool], deadline: float | None) -> None:
+async def _in_time(turn: asyncio.Future[bool], deadline: Optional[float]) -> None:
     def too_late() -> None:
         if not turn.done():
             turn.set_result(False)
@@ -231,9 +238,9 @@ class Limit:
     def __init__(
         self,
         throttler: Throttler,
-        key: str | bytes | Callable[..., str | bytes],
+        key: Union[Key, Callable[..., Key]],
         amount: int,
-        timeout: float | None,
+        timeout: Optional[float],
     ) -> None:
         self._throttler, self._key, self._amount, self._timeout = throttler, key, amount, timeout
 
@@ -243,7 +250,10 @@ class Limit:
         return await self._throttler.wait(self._key, self._amount, self._timeout)
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
     ) -> None:
         return None
 

@@ -216,13 +216,22 @@ static int add_types(PyObject *module, struct core_state *state) {
     return 0;
 }
 
-/* For `match`, as it was. */
-static int add_match_args(PyTypeObject *type) {
-    PyObject *names = Py_BuildValue("(ssss)", "success", "level", "until_next_drop", "blocked_for");
-    const int error = names == NULL ? -1 : PyDict_SetItemString(type->tp_dict, "__match_args__", names);
-    Py_XDECREF(names);
+static int add_to_type(PyTypeObject *type, const char *name, PyObject *object) {
+    const int error = object == NULL ? -1 : PyDict_SetItemString(type->tp_dict, name, object);
+    Py_XDECREF(object);
     PyType_Modified(type);
     return error;
+}
+
+/* For `match` and for typing.get_type_hints, as of the class of aiosteady 22.1.0. A type is looked up in
+ * leakybucket.py. */
+static int add_about_result(PyTypeObject *type) {
+    PyObject *names = Py_BuildValue("(ssss)", "success", "level", "until_next_drop", "blocked_for");
+    if (add_to_type(type, "__match_args__", names) != 0) return -1;
+    PyObject *types =
+        Py_BuildValue("{ssssssssssssss}", "success", "bool", "level", "int", "until_next_drop", "float", "blocked_for",
+                      "Optional[float]", "retry_after", "Optional[float]", "source", "str", "error", "Optional[str]");
+    return add_to_type(type, "__annotations__", types);
 }
 
 static int add_scripts(PyObject *module) {
@@ -264,7 +273,7 @@ static int core_exec(PyObject *module) {
     memset(state, 0, sizeof *state);
     steady__birthmark_set(&state->birthmark, true);
     if (intern_names(state) != 0 || add_errors(module, state) != 0 || add_types(module, state) != 0 ||
-        add_match_args(state->result_type) != 0 || add_scripts(module) != 0)
+        add_about_result(state->result_type) != 0 || add_scripts(module) != 0)
         return -1;
     if ((state->get_running_loop = imported("asyncio", "get_running_loop")) == NULL ||
         (state->cancelled_error = imported("asyncio", "CancelledError")) == NULL ||
