@@ -1,9 +1,20 @@
 /* SPDX-License-Identifier: MIT
  * Steady on the built-in loop, for a program that has none: a dozen decisions, each asked for when the one before is
- * answered. cc poller.c $(pkg-config --cflags --libs steady) && ./a.out [URL] */
+ * answered. SIGINT and SIGTERM end it. cc poller.c $(pkg-config --cflags --libs steady) && ./a.out [URL] */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <steady.h>
+
+static steady_poller *poller;
+static volatile sig_atomic_t quit;
+
+/* The flag alone would be missed by a wait that begins just after the signal. */
+static void on_signal(int number) {
+    (void)number;
+    quit = 1;
+    steady_poller_wake(poller);
+}
 
 struct app {
     steady_store *store;
@@ -44,8 +55,9 @@ int main(int argc, char **argv) {
     const steady_limit limit = {.max_capacity = 10, .drop_recharge = 500 * STEADY_MILLISECOND};
     struct app app = {NULL, NULL, 0, 0};
     steady_message why;
-    steady_poller *poller = NULL;
     if (steady_poller_new(&poller) != 0) return 1;
+    signal(SIGINT, on_signal);
+    signal(SIGTERM, on_signal);
     const steady_loop loop = steady_poller_loop(poller);
     const steady_store_options options = {.loop = &loop};
 
@@ -55,8 +67,10 @@ int main(int argc, char **argv) {
         ask(&app);
     else
         fprintf(stderr, "%s\n", why.text);
-    while (error == 0 && app.store != NULL && steady_poller_run(poller, -1) >= 0)
+    while (error == 0 && app.store != NULL && !quit && steady_poller_run(poller, -1) >= 0)
         ;
+    signal(SIGINT, SIG_DFL); /* before the poller is freed */
+    signal(SIGTERM, SIG_DFL);
 
     steady_throttler_free(&app.throttler);
     steady_store_close(&app.store);

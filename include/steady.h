@@ -198,8 +198,15 @@ STEADY_API int steady_poller_new(steady_poller **poller); /* 0, STEADY_NO_MEMORY
 STEADY_API steady_loop steady_poller_loop(steady_poller *poller);
 
 /* Waits at most max_wait (negative: as long as it takes) for something to happen, and runs the callbacks it is for.
- * Returns how many ran, 0 when there were none in time, or STEADY_SYSTEM. */
+ * Returns how many ran, or STEADY_SYSTEM. Returns 0 if none ran: the time is over, a signal handler ran (EINTR), or
+ * steady_poller_wake was called. */
 STEADY_API int steady_poller_run(steady_poller *poller, steady_us max_wait);
+
+/* Ends the wait of the steady_poller_run that is running, or of the next one if none is: it runs what is due and
+ * returns. Any number of calls before that count as one. May be called from any thread and from a signal handler. A
+ * handler that only sets a flag is not enough: a signal that comes just before the wait does not end it. The poller
+ * must not be freed meanwhile. */
+STEADY_API void steady_poller_wake(steady_poller *poller);
 
 /* Close the stores that use it first. NULL and a pointer to NULL are fine; *poller becomes NULL. */
 STEADY_API void steady_poller_free(steady_poller **poller);

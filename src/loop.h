@@ -8,6 +8,9 @@
 
 #include "steady.h"
 
+/* steady_poller_new without a descriptor of its own: it cannot be woken. */
+int steady__poller_new_deaf(steady_poller **poller);
+
 struct steady__watch {
     const steady_loop_ops *ops;
     void *io; /* NULL: watches nothing */

@@ -1,11 +1,17 @@
 /* SPDX-License-Identifier: MIT
  * The built-in loop: poll(2), and timers in the order in which they are due.
  *
+ * steady_poller_wake rings the bell, an eventfd, which poll(2) watches beside the rest. It is the parent's in a forked
+ * child, so the child's first run makes another one, and returns at once, as it may have been rung before.
+ *
  * Whatever is freed while callbacks run is only marked, and swept when the outermost run is done: so a callback may
  * free anything, its own handle and the poller itself included, and may run the poller again. */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "list.h"
 #include "loop.h"
@@ -34,11 +40,14 @@ struct steady_poller {
     struct steady__list ios;
     struct steady__list timers; /* running, the next one first */
     struct steady__list idle;
-    struct pollfd *fds; /* room for one each of ios */
+    struct pollfd *fds; /* room for one each of ios, and the bell */
     size_t io_count, fd_room;
     unsigned depth; /* runs on the stack */
     bool freed;     /* the poller, or something in it */
     bool doomed;
+    int bell;     /* -1: none */
+    pid_t ringer; /* the process that the bell is of */
+    bool rang;
 };
 
 #define WAIT_MAX (365 * 86400 * STEADY_SECOND) /* longer is for ever */
@@ -55,7 +64,7 @@ static steady_us monotonic(void) {
 /* ---- Descriptors ---- */
 
 static int make_room(steady_poller *poller) {
-    if (poller->io_count < poller->fd_room) return 0;
+    if (poller->io_count + 1 < poller->fd_room) return 0;
     const size_t room = poller->fd_room > 0 ? poller->fd_room * 2 : 4;
     struct pollfd *fds = realloc(poller->fds, room * sizeof *fds);
     if (fds == NULL) return -1;
@@ -152,18 +161,57 @@ static const steady_loop_ops poll_ops = {
 
 /* ---- Running ---- */
 
-int steady_poller_new(steady_poller **poller) {
-    if (poller == NULL) return STEADY_BAD_ARGUMENT;
+int steady__poller_new_deaf(steady_poller **poller) {
     *poller = calloc(1, sizeof **poller);
     if (*poller == NULL) return STEADY_NO_MEMORY;
     steady__list_init(&(*poller)->ios);
     steady__list_init(&(*poller)->timers);
     steady__list_init(&(*poller)->idle);
+    (*poller)->bell = -1;
+    if (make_room(*poller) == 0) return 0;
+    steady_poller_free(poller);
+    return STEADY_NO_MEMORY;
+}
+
+int steady_poller_new(steady_poller **poller) {
+    if (poller == NULL) return STEADY_BAD_ARGUMENT;
+    const int error = steady__poller_new_deaf(poller);
+    if (error != 0) return error;
+    (*poller)->ringer = getpid();
+    (*poller)->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if ((*poller)->bell >= 0) return 0;
+    steady_poller_free(poller);
+    return STEADY_SYSTEM;
+}
+
+/* Async-signal-safe. A bell that cannot be rung any more has been rung. */
+void steady_poller_wake(steady_poller *poller) {
+    const uint64_t once = 1;
+    const int error = errno;
+    if (poller != NULL && poller->bell >= 0) {
+        const ssize_t written = write(poller->bell, &once, sizeof once);
+        (void)written;
+    }
+    errno = error;
+}
+
+/* The descriptor keeps its number: a signal may come in between. 0, or -1 with errno. */
+static int make_own_bell(steady_poller *poller) {
+    if (poller->bell < 0 || poller->ringer == getpid()) return 0;
+    const int fresh = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (fresh < 0) return -1;
+    const int error = dup3(fresh, poller->bell, O_CLOEXEC) < 0 ? errno : 0;
+    close(fresh);
+    errno = error;
+    if (error != 0) return -1;
+    poller->ringer = getpid();
+    poller->rang = true;
     return 0;
 }
 
 steady_loop steady_poller_loop(steady_poller *poller) { return (steady_loop){&poll_ops, poller}; }
 
+/* The bell comes last, which note() does not look at. */
 static size_t fill(steady_poller *poller) {
     size_t n = 0;
     for (struct steady__list *p = poller->ios.next; p != &poller->ios; p = p->next) {
@@ -174,7 +222,14 @@ static size_t fill(steady_poller *poller) {
             (short)(((wanted & STEADY_READABLE) != 0 ? POLLIN : 0) | ((wanted & STEADY_WRITABLE) != 0 ? POLLOUT : 0));
         poller->fds[n++].revents = 0;
     }
+    if (poller->bell >= 0) poller->fds[n++] = (struct pollfd){.fd = poller->bell, .events = POLLIN};
     return n;
+}
+
+static void listen_to_bell(steady_poller *poller, size_t n) {
+    eventfd_t times;
+    if (poller->bell < 0 || (poller->fds[n - 1].revents & POLLIN) == 0) return;
+    if (eventfd_read(poller->bell, &times) == 0) poller->rang = true;
 }
 
 /* Takes over what poll(2) saw, in the order of fill. */
@@ -234,6 +289,7 @@ static void drop_all(steady_poller *poller) {
         timer_drop(TIMER(poller->timers.next));
     while (!steady__list_empty(&poller->idle))
         timer_drop(TIMER(poller->idle.next));
+    if (poller->bell >= 0) close(poller->bell);
     free(poller->fds);
     free(poller);
 }
@@ -254,7 +310,9 @@ static steady_us wait_for(const steady_poller *poller, steady_us until) {
 static int turn(steady_poller *poller, steady_us until) {
     const steady_us wait = wait_for(poller, until);
     const struct timespec t = {(time_t)(wait / STEADY_SECOND), (long)(wait % STEADY_SECOND) * 1000};
-    if (ppoll(poller->fds, (nfds_t)fill(poller), wait < 0 ? NULL : &t, NULL) < 0) return -1;
+    const size_t n = fill(poller);
+    if (ppoll(poller->fds, (nfds_t)n, wait < 0 ? NULL : &t, NULL) < 0) return -1;
+    listen_to_bell(poller, n);
     note(poller);
     const int ran = call_ready(poller);
     return ran + call_due(poller);
@@ -264,11 +322,15 @@ int steady_poller_run(steady_poller *poller, steady_us max_wait) {
     int ran = 0;
     if (poller == NULL) return STEADY_BAD_ARGUMENT;
     const steady_us until = max_wait < 0 || max_wait > WAIT_MAX ? -1 : monotonic() + max_wait;
+    if (make_own_bell(poller) != 0) return STEADY_SYSTEM;
+    bool interrupted = false;
     poller->depth++;
     do {
-        ran = turn(poller, until);
-        if (ran < 0 && errno == EINTR) ran = 0;
-    } while (ran == 0 && !poller->doomed && (until < 0 || monotonic() < until));
+        ran = turn(poller, poller->rang ? 0 : until);
+        interrupted = ran < 0 && errno == EINTR;
+        if (interrupted) ran = 0;
+    } while (ran == 0 && !interrupted && !poller->rang && !poller->doomed && (until < 0 || monotonic() < until));
+    poller->rang = false;
     poller->depth--;
     if (poller->depth == 0 && poller->doomed)
         drop_all(poller);

@@ -77,7 +77,7 @@ static int start(struct redis_store *store, struct steady__flight *flight, const
 /* One who blocks waits for an attempt under way, since there is no attempt when he does not. */
 static int start_blocking(struct redis_store *store) {
     if (store->blocking.carrier != NULL) return 0;
-    if (store->poller == NULL && steady_poller_new(&store->poller) != 0) return STEADY_NO_MEMORY;
+    if (store->poller == NULL && steady__poller_new_deaf(&store->poller) != 0) return STEADY_NO_MEMORY;
     const steady_loop loop = steady_poller_loop(store->poller);
     memset(&store->blocking, 0, sizeof store->blocking);
     return start(store, &store->blocking, &loop, true, !store->head.has_loop);

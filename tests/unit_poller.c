@@ -8,7 +8,9 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define MS STEADY_MILLISECOND
@@ -254,26 +256,139 @@ static void test_free_the_poller_inside_a_callback(void **state) {
     assert_int_equal(never.calls, 0);
 }
 
-static void nothing(int signal_number) { (void)signal_number; }
+/* ---- Waking ---- */
 
-static void *pester(void *thread) {
-    for (int i = 0; i < 20; i++) {
-        sleep_us(MS);
-        pthread_kill(*(pthread_t *)thread, SIGUSR1);
-    }
+static steady_poller *to_wake;
+
+static void nothing(int signal_number) { (void)signal_number; }
+static void wakes(int signal_number) {
+    (void)signal_number;
+    errno = EDOM;
+    steady_poller_wake(to_wake);
+    if (errno != EDOM) abort();
+}
+
+static void handle(void (*handler)(int)) {
+    const struct sigaction action = {.sa_handler = handler}; /* no SA_RESTART */
+    sigaction(SIGUSR1, &action, NULL);
+}
+
+static void *signals_later(void *thread) {
+    sleep_us(20 * MS);
+    pthread_kill(*(pthread_t *)thread, SIGUSR1);
     return NULL;
 }
 
-static void test_signals_do_not_cut_a_wait_short(void **state) {
-    struct bench *bench = *state;
-    const struct sigaction action = {.sa_handler = nothing}; /* no SA_RESTART */
-    pthread_t self = pthread_self(), other;
-    sigaction(SIGUSR1, &action, NULL);
+static void *wakes_later(void *poller) {
+    sleep_us(20 * MS);
+    steady_poller_wake(poller);
+    return NULL;
+}
+
+/* How long a wait took that `later` ended; nothing ran in it. */
+static steady_us ended_by(void *(*later)(void *), void *arg, steady_poller *poller, steady_us max_wait) {
+    pthread_t other;
     const steady_us begin = now_us();
-    assert_int_equal(pthread_create(&other, NULL, pester, &self), 0);
-    assert_int_equal(steady_poller_run(bench->poller, 40 * MS), 0);
-    assert_true(now_us() - begin >= 40 * MS);
+    assert_int_equal(pthread_create(&other, NULL, later, arg), 0);
+    assert_int_equal(steady_poller_run(poller, max_wait), 0);
+    const steady_us took = now_us() - begin;
     pthread_join(other, NULL);
+    return took;
+}
+
+static void a_signal_ends_a_wait(void **state) {
+    struct bench *bench = *state;
+    pthread_t self = pthread_self();
+    handle(nothing);
+    assert_between(ended_by(signals_later, &self, bench->poller, -1), 20 * MS, STEADY_SECOND);
+    assert_between(ended_by(signals_later, &self, bench->poller, HOUR), 20 * MS, STEADY_SECOND);
+}
+
+static void another_thread_ends_a_wait(void **state) {
+    struct bench *bench = *state;
+    assert_between(ended_by(wakes_later, bench->poller, bench->poller, -1), 20 * MS, STEADY_SECOND);
+    assert_between(ended_by(wakes_later, bench->poller, bench->poller, HOUR), 20 * MS, STEADY_SECOND);
+}
+
+static void a_signal_handler_ends_the_next_wait(void **state) {
+    struct bench *bench = *state;
+    to_wake = bench->poller;
+    handle(wakes);
+    for (int i = 0; i < 3; i++)
+        raise(SIGUSR1);
+    assert_int_equal(steady_poller_run(bench->poller, -1), 0);
+    const steady_us begin = now_us();
+    assert_int_equal(steady_poller_run(bench->poller, 20 * MS), 0); /* all of them were one */
+    assert_true(now_us() - begin >= 20 * MS);
+}
+
+/* What is due is not put off by it. */
+static void woken_it_runs_what_is_due(void **state) {
+    struct bench *bench = *state;
+    struct spy spy = {.bench = bench}, timed = {.bench = bench};
+    void *io = bench->loop.ops->io_new(bench->loop.loop, bench->pair[0], ready, &spy);
+    void *timer = bench->loop.ops->timer_new(bench->loop.loop, fired, &timed);
+    bench->loop.ops->io_want(io, STEADY_WRITABLE);
+    bench->loop.ops->timer_start(timer, 0);
+    sleep_us(MS);
+    steady_poller_wake(bench->poller);
+    assert_int_equal(steady_poller_run(bench->poller, -1), 2);
+    bench->loop.ops->io_free(io);
+    bench->loop.ops->timer_free(timer);
+}
+
+static void many_descriptors_and_a_wake(void **state) {
+    struct bench *bench = *state;
+    struct spy spy = {.bench = bench};
+    void *ios[33];
+    for (int i = 0; i < 33; i++) {
+        ios[i] = bench->loop.ops->io_new(bench->loop.loop, bench->pair[0], ready, &spy);
+        bench->loop.ops->io_want(ios[i], STEADY_READABLE);
+        steady_poller_wake(bench->poller);
+        assert_int_equal(steady_poller_run(bench->poller, -1), 0);
+    }
+    for (int i = 0; i < 33; i++)
+        bench->loop.ops->io_free(ios[i]);
+}
+
+static void not_to_be_woken(void **state) {
+    steady_poller *deaf = NULL;
+    (void)state;
+    steady_poller_wake(NULL);
+    assert_int_equal(steady__poller_new_deaf(&deaf), 0);
+    steady_poller_wake(deaf);
+    assert_int_equal(steady_poller_run(deaf, MS), 0);
+    steady_poller_free(&deaf);
+}
+
+/* The first run of a child returns at once. From then on neither hears the other's. */
+static int wake_in_child(steady_poller *poller) {
+    steady_poller_wake(poller);
+    if (steady_poller_run(poller, -1) != 0) return 1;
+    const steady_us begin = now_us();
+    if (steady_poller_run(poller, 20 * MS) != 0 || now_us() - begin < 20 * MS) return 2;
+    steady_poller_wake(poller);
+    return steady_poller_run(poller, -1) == 0 ? 0 : 3;
+}
+
+static void a_forked_child_wakes_itself(void **state) {
+    struct bench *bench = *state;
+    int status = -1;
+    assert_int_equal(steady_poller_run(bench->poller, 0), 0);
+    const pid_t pid = fork();
+    assert_return_code(pid, errno);
+    if (pid == 0) {
+        alarm(10);
+        steady_poller_run(bench->poller, -1);
+        _exit(wake_in_child(bench->poller));
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    const steady_us begin = now_us();
+    assert_int_equal(steady_poller_run(bench->poller, 20 * MS), 0);
+    assert_true(now_us() - begin >= 20 * MS);
+    steady_poller_wake(bench->poller);
+    assert_int_equal(steady_poller_run(bench->poller, -1), 0);
 }
 
 /* ---- What the library makes of loops ---- */
@@ -344,7 +459,13 @@ int main(void) {
         IN_BENCH(test_timer_that_starts_itself_does_not_spin),
         IN_BENCH(test_run_inside_a_callback),
         IN_BENCH(test_free_the_poller_inside_a_callback),
-        IN_BENCH(test_signals_do_not_cut_a_wait_short),
+        IN_BENCH(a_signal_ends_a_wait),
+        IN_BENCH(another_thread_ends_a_wait),
+        IN_BENCH(a_signal_handler_ends_the_next_wait),
+        IN_BENCH(woken_it_runs_what_is_due),
+        IN_BENCH(many_descriptors_and_a_wake),
+        cmocka_unit_test(not_to_be_woken),
+        IN_BENCH(a_forked_child_wakes_itself),
     };
     return cmocka_run_group_tests_name("poller", tests, NULL, NULL);
 }
