@@ -96,9 +96,10 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/flags | $(BUILD)/scripts.h
 $(BUILD)/libsteady.a: $(SRC)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
+# A thread that looks a name up may outlive the last store, so dlclose must leave the code where it is: nodelete.
 $(BUILD)/libsteady.so: $(SRC)
 	$(SAY) LINK $@
-	$(Q)$(LINK) -shared -Wl,-soname,$(SONAME) -Wl,-z,defs -o $@ $^ $(LIBS)
+	$(Q)$(LINK) -shared -Wl,-soname,$(SONAME) -Wl,-z,defs,-z,nodelete -o $@ $^ $(LIBS)
 
 $(BUILD)/steady $(BUILD)/demo: $(BUILD)/libsteady.a
 	$(SAY) LINK $@
@@ -135,6 +136,7 @@ LDFLAGS_live_alloc = $(LDFLAGS_unit_alloc)
 LDFLAGS_live_names = -Wl,--wrap=getaddrinfo
 LDFLAGS_unit_resolve = $(LDFLAGS_live_names)
 LDFLAGS_unit_sentinel_slow = $(LDFLAGS_live_names)
+LDFLAGS_unit_unload = -Wl,--export-dynamic-symbol=getaddrinfo
 LDFLAGS_unit_cluster_map = -Wl,--wrap=strcasecmp
 $(UNIT) $(LIVE) $(PROG): $(BUILD)/test/%: $(BUILD)/obj/tests/%.o $(BUILD)/test/libhelp.a $(BUILD)/libsteady.a
 	$(SAY) LINK $@

@@ -49,7 +49,8 @@
  * exception: on an embedded store the ..._sync calls and steady_store_stats may be made from any thread at once. The
  * library starts no thread but a short-lived one to look up a host name, touches no signal handler or signal mask,
  * prints nothing and never exits. It never raises SIGPIPE; but for a store attached to a hiredis context hiredis
- * writes, 0.14 with write(2), so ignore the signal there.
+ * writes, 0.14 with write(2), so ignore the signal there. The look-up of a host name may outlive the last store, so
+ * libsteady.so stays loaded after dlclose. Link a plug-in that contains libsteady.a with -Wl,-z,nodelete.
  *
  * FORK. After fork() the child may keep using `file:` stores. A Redis store is the parent's: calls on it fail with
  * STEADY_UNAVAILABLE in the child until it opens its own; closing it there does not disturb the parent, and is the

@@ -34,8 +34,9 @@ NOT_NEEDED = {"attach.c", "tls_none.c" if TLS else "tls.c"}
 IS_X86 = platform.machine() == "x86_64"
 CFLAGS = ["-std=c11", "-fvisibility=hidden", "-pthread", "-fstack-protector-strong", "-fstack-clash-protection",
           "-fno-delete-null-pointer-checks", *(["-mcx16", "-fcf-protection=full"] if IS_X86 else []), *TLS_CFLAGS]
-# Another copy of the library in the same process is not ours to call: -Bsymbolic.
-LDFLAGS = ["-pthread", "-Wl,-Bsymbolic", "-Wl,-z,relro,-z,now,-z,noexecstack", *TLS_LIBS]
+# Another copy of the library in the same process is not ours to call: -Bsymbolic. A thread that looks a name up may
+# outlive the last store: nodelete.
+LDFLAGS = ["-pthread", "-Wl,-Bsymbolic", "-Wl,-z,relro,-z,now,-z,noexecstack,-z,nodelete", *TLS_LIBS]
 
 
 def relative(path):

@@ -35,6 +35,10 @@ def test_tables_are_read_only_once_loaded(built):
     assert "BIND_NOW" in dynamic and "TEXTREL" not in dynamic
 
 
+def test_what_starts_threads_is_never_unloaded(built):
+    assert ("NODELETE" in output("readelf", "-dW", built)) == (built.name == "libsteady.so")
+
+
 def test_no_library_is_looked_for_in_odd_places(built):
     assert not re.search(r"R(UN)?PATH", output("readelf", "-dW", built))
 

@@ -53,6 +53,12 @@ def test_under_address_sanitizer():
     assert "passed" in run_tests(env, "level")
 
 
+def test_the_extension_is_never_unloaded(aiosteady):
+    """A thread that looks a name up may outlive the last store."""
+    built = next(Path(aiosteady).glob("aiosteady/_core*.so"))
+    assert "NODELETE" in succeeds(["readelf", "-dW", str(built)])
+
+
 # ---- Types ----
 
 
