@@ -285,7 +285,7 @@ static void each_allocation_on_a_cluster_may_fail(void **state) {
 
 static void each_allocation_over_tls_may_fail(void **state) {
     (void)state;
-    if (tls_port == 0) skip();
+    if (tls_port == 0) skip_because("this build has no TLS");
     every_allocation_may_fail(play_over_tls, "tls");
 }
 
@@ -366,7 +366,7 @@ static void no_decision_over_tls_allocates(void **state) {
     (void)state;
     struct scene s = {0};
     char url[160];
-    if (tls_port == 0) skip();
+    if (tls_port == 0) skip_because("this build has no TLS");
     snprintf(url, sizeof url, "rediss://127.0.0.1:%d?tls_ca=%s", tls_port, certificate("ca.pem"));
     assert_int_equal(open_on_poller(&s, url), 0);
     assert_no_allocation(&s, ask_many);

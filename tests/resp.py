@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Redis for tests and measurements: a client (RESP over a socket, one command at a time; an error reply is a value, not an
 exception; after HELLO 3 a map is a flat list, and what the server says unasked is kept in `pushed`), and servers of our own."""
+import itertools
+import os
 import socket
 import subprocess
 import time
@@ -95,8 +97,36 @@ def join_cluster(nodes):
         time.sleep(0.05)
 
 
+# ---- Ports ----
+
+# Below the range that the kernel takes ports of outgoing connections from. tests/support.c has the same numbers.
+LOWEST_PORT, PORTS_EACH, BLOCKS = 10000, 100, 200
+
+
+def reserve_ports():
+    """A block of ports that no other test process is given while this one runs, and the socket whose name says so."""
+    for i in range(BLOCKS):
+        block = (os.getpid() + i) % BLOCKS
+        held = socket.socket(socket.AF_UNIX)
+        try:
+            held.bind(f"\0steady-test-ports-{block}")
+            return held, itertools.cycle(range(LOWEST_PORT + block * PORTS_EACH, LOWEST_PORT + (block + 1) * PORTS_EACH))
+        except OSError:
+            held.close()
+    raise AssertionError(f"other tests have all {BLOCKS} blocks of ports")
+
+
+HELD, PORTS = reserve_ports()
+
+
 def free_port():
-    """A TCP port that nobody listens on, at least just now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port that is free, and that no other test of this machine is given while this process runs."""
+    for port in itertools.islice(PORTS, PORTS_EACH):
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+    raise AssertionError("all ports of this process are in use")

@@ -9,8 +9,10 @@
 #include <hiredis/hiredis.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -27,14 +29,55 @@ void sleep_us(steady_us us) {
     }
 }
 
-int free_port(void) {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof a;
-    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_return_code(bind(fd, (struct sockaddr *)&a, sizeof a), errno);
-    assert_return_code(getsockname(fd, (struct sockaddr *)&a, &len), errno);
+/* ---- Ports ---- */
+
+/* Below the range that the kernel takes ports of outgoing connections from. tests/resp.py has the same numbers. */
+#define LOWEST_PORT 10000
+#define PORTS_EACH 100
+#define BLOCKS 200
+
+/* The name of a socket says that a process has these ports. It is held until the process ends. */
+static bool reserve(unsigned block) {
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const int length = snprintf(name.sun_path + 1, sizeof name.sun_path - 1, "steady-test-ports-%u", block);
+    if (fd < 0) return false;
+    if (bind(fd, (struct sockaddr *)&name,
+             (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1) + (socklen_t)length) == 0)
+        return true;
     close(fd);
-    return ntohs(a.sin_port);
+    return false;
+}
+
+static int first_port;
+
+static void reserve_ports(void) {
+    for (unsigned i = 0; first_port == 0 && i < BLOCKS; i++) {
+        const unsigned block = ((unsigned)getpid() + i) % BLOCKS;
+        if (reserve(block)) first_port = LOWEST_PORT + (int)block * PORTS_EACH;
+    }
+}
+
+static bool can_listen(int port) {
+    const struct sockaddr_in a = {
+        .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons((uint16_t)port)};
+    const int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_return_code(fd, errno);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    const bool can = bind(fd, (const struct sockaddr *)&a, sizeof a) == 0;
+    close(fd);
+    return can;
+}
+
+int free_port(void) {
+    static int next;
+    if (first_port == 0) fail_msg("other tests have all %d blocks of ports", BLOCKS);
+    for (int i = 0; i < PORTS_EACH; i++) {
+        const int port = first_port + next++ % PORTS_EACH;
+        if (can_listen(port)) return port;
+    }
+    fail_msg("all ports from %d on are in use", first_port);
+    return 0;
 }
 
 /* ---- A redis-server ---- */
@@ -69,9 +112,22 @@ static void launch(struct server *server) {
     server->pid = pid;
 }
 
-static void await(const struct server *server) {
+static void fail_with_log(struct server *server) {
+    char path[96], text[2048] = "";
+    server->pid = 0;
+    snprintf(path, sizeof path, "%s/log", server->dir);
+    FILE *log = fopen(path, "r");
+    if (log != NULL) {
+        text[fread(text, 1, sizeof text - 1, log)] = '\0';
+        fclose(log);
+    }
+    fail_msg("the redis-server has ended: %s", text);
+}
+
+static void await(struct server *server) {
     const steady_us until = now_us() + 20 * STEADY_SECOND;
     while (!answers(server)) {
+        if (waitpid(server->pid, NULL, WNOHANG) == server->pid) fail_with_log(server);
         if (now_us() > until) fail_msg("redis-server in %s does not answer", server->dir);
         sleep_us(5 * STEADY_MILLISECOND);
     }
@@ -198,11 +254,13 @@ static void show_figures(void) {
            (long long)figures.slowest);
 }
 
-/* STEADY_TEST is the one test to run, for `make faults`. The Makefile has this linked into every test. */
+/* The Makefile has this linked into every test. The ports are reserved before a test counts its descriptors.
+ * STEADY_TEST is the one test to run, for `make faults`. */
 void choose_test(void);
 __attribute__((constructor)) void choose_test(void) {
     const char *name = getenv("STEADY_TEST");
     figures.pid = getpid();
+    reserve_ports();
     if (name == NULL) return;
     cmocka_set_test_filter(name);
     atexit(show_figures);

@@ -19,7 +19,7 @@
 steady_us now_us(void);
 void sleep_us(steady_us us);
 
-/* A port that nobody listens on. */
+/* A port that is free, and that no other test of this machine is given while this process runs. */
 int free_port(void);
 
 /* ---- A redis-server ---- */
