@@ -160,9 +160,9 @@ import asyncio, sys, sysconfig
 import aiosteady
 from aiosteady.leakybucket import Throttler, ThrottleResult
 
-async def main():
+async def main(run):
     for where in (aiosteady.connect(sys.argv[1], timeout=10), "memory:"):
-        t = Throttler(where, 3, 0.05, prefix=sys.version)
+        t = Throttler(where, 3, 0.05, prefix=f"{sys.version} {run}")
         assert [(await t.consume("k")).level for _ in range(3)] == [1, 2, 3]
         assert (await t.wait("k", timeout=2)).success
         assert await t.reset("k") == ThrottleResult(True, 0, 0.05, None)
@@ -173,8 +173,8 @@ async def main():
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
-asyncio.run(main(), debug=True)
-asyncio.run(main())
+asyncio.run(main(1), debug=True)
+asyncio.run(main(2))
 assert aiosteady.__file__.startswith(sysconfig.get_path("platlib"))
 print("fine")
 """
