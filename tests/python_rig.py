@@ -17,7 +17,7 @@ def under_asyncio(test):
         if os.environ.get("AIOSTEADY_UVLOOP"):
             import uvloop
 
-            uvloop.install()
+            return uvloop.run(asyncio.wait_for(test(*args, **kwargs), 60), debug=True)
         return asyncio.run(asyncio.wait_for(test(*args, **kwargs), 60), debug=True)
 
     return run
