@@ -63,8 +63,8 @@ class Loaded(Redis):
     def start(self, command):
         words = [self.inside if word == str(self.folder) else word for word in command]
         words = [word.replace(str(self.folder) + "/", self.inside + "/") for word in words]
-        return subprocess.Popen([*self.program, *words[1:]], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                stderr=subprocess.DEVNULL)
+        with self.log.open("ab") as log:
+            return subprocess.Popen([*self.program, *words[1:]], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def stop(self):
         super().stop()
