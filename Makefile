@@ -1,8 +1,25 @@
 # SPDX-License-Identifier: MIT
 # Steady. `make run` and `make test` do everything on a fresh Debian or Ubuntu; `make help` lists the rest.
-# Yours to set: CC CFLAGS LDFLAGS BUILD, PREFIX LIBDIR DESTDIR, TLS=no to do without OpenSSL, V=1 to see the commands.
+# Yours to set: CC CFLAGS LDFLAGS BUILD, PREFIX LIBDIR DESTDIR, TLS=no to do without OpenSSL, V=1 to see the commands,
+# SETUP=no to install no packages.
 .DEFAULT_GOAL := all
 BUILD  ?= build
+
+# build/settings records the last build's CC as BUILT_CC, and so on. `make install` takes each setting that it is not
+# given from there, so it installs what was built.
+HASH     := \#
+SETTINGS := CC CFLAGS LDFLAGS TLS MACHINE NEEDED HIREDIS_CFLAGS HIREDIS_LIBS TLS_CFLAGS TLS_LIBS
+GIVEN    := CC CFLAGS LDFLAGS TLS
+$(eval $(file <$(BUILD)/settings))
+ifdef BUILT_CC
+ifneq ($(filter install,$(MAKECMDGOALS))$(AS_BUILT),)
+$(foreach s,$(GIVEN),$(if $(filter undefined default,$(origin $s)),$(eval $s := $$(BUILT_$s))))
+ifeq ($(foreach s,$(GIVEN),[$(strip $($s))]),$(foreach s,$(GIVEN),[$(strip $(BUILT_$s))]))
+KNOWN    := yes
+endif
+endif
+endif
+
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 CFLAGS ?= -O2 -g
@@ -14,8 +31,17 @@ SUB     = $(MAKE) --no-print-directory $(if $(findstring j,$(MAKEFLAGS)),,-j$(JO
 
 VERSION := $(shell sed -n 's/^.define STEADY_VERSION "\(.*\)"/\1/p' include/steady.h)
 SONAME  := libsteady.so.0
-ARCH    := $(shell uname -m)
-pkg      = $(shell pkg-config $(1) 2>/dev/null)
+
+# The target is the compiler's. If it is not this machine's, it has an ar and a pkg-config of its own, or none.
+MACHINE := $(or $(if $(KNOWN),$(BUILT_MACHINE)),$(shell $(CC) $(CFLAGS) -dumpmachine 2>/dev/null),$(shell uname -m))
+ARCH    := $(firstword $(subst -, ,$(MACHINE)))
+ifneq ($(ARCH),$(shell uname -m))
+of_target = $(shell command -v $(MACHINE)-$(1) 2>/dev/null)
+AR      := $(if $(filter default,$(origin AR)),$(or $(call of_target,ar),$(AR)),$(AR))
+PKG_CONFIG ?= $(or $(call of_target,pkg-config),false)
+endif
+PKG_CONFIG ?= pkg-config
+pkg      = $(shell $(PKG_CONFIG) $(1) 2>/dev/null)
 
 # What we need, whatever CFLAGS says. The hardening is the OpenSSF guide's but for -ftrivial-auto-var-init, which a
 # decision would feel, -fstrict-flex-arrays, which gcc 12 does not know, and -z nodlopen, which means nothing to a program
@@ -30,14 +56,21 @@ HARDEN := -fstack-protector-strong -fstack-clash-protection -fno-delete-null-poi
 NEEDED := -std=c11 -D_GNU_SOURCE $(WARN) $(HARDEN) $(if $(filter x86_64,$(ARCH)),-mcx16) -pthread
 LINK    = $(CC) $(CFLAGS) -pthread -Wl,-z,relro,-z,now,-z,noexecstack,--as-needed $(LDFLAGS)
 
+# OpenSSL 3 is used if the compiler finds it; TLS=no does without.
+ifeq ($(origin TLS),undefined)
+FIND_TLS := '$(HASH)include <openssl/ssl.h>\n$(HASH)if OPENSSL_VERSION_MAJOR < 3\n$(HASH)error\n$(HASH)endif\n'
+TLS := $(or $(shell printf $(FIND_TLS) | $(CC) $(CFLAGS) $(call pkg,--cflags libssl) -E - >/dev/null 2>&1 && echo yes),no)
+endif
+TLS_PKGS := $(if $(filter-out no,$(TLS)),libssl libcrypto)
+ifdef KNOWN
+$(foreach s,HIREDIS_CFLAGS HIREDIS_LIBS TLS_CFLAGS TLS_LIBS,$(eval $s := $$(BUILT_$s)))
+else
 HIREDIS_CFLAGS := $(call pkg,--cflags hiredis)
 HIREDIS_LIBS   := $(or $(call pkg,--libs hiredis),-lhiredis)
-# OpenSSL 3 is used where it is installed; TLS=no does without.
-TLS            ?= $(or $(call pkg,--exists 'libssl >= 3' && echo yes),no)
-TLS_PKGS       := $(if $(filter-out no,$(TLS)),libssl libcrypto)
 TLS_CFLAGS     := $(if $(TLS_PKGS),$(call pkg,--cflags $(TLS_PKGS)))
 TLS_LIBS       := $(if $(TLS_PKGS),$(or $(call pkg,--libs $(TLS_PKGS)),-lssl -lcrypto))
-LIBS           := $(HIREDIS_LIBS) $(TLS_LIBS)
+endif
+LIBS := $(HIREDIS_LIBS) $(TLS_LIBS)
 TEST_PKGS      := cmocka jansson libuv libevent lua5.1 libsodium
 TEST_CFLAGS    := $(foreach p,$(TEST_PKGS),$(call pkg,--cflags $p))
 TEST_LIBS      := $(foreach p,$(TEST_PKGS),$(call pkg,--libs $p)) -lev -lm -ldl
@@ -60,18 +93,35 @@ BENCH := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
 # What servers load: modules for measurements and tests, and what one with ASan in a module needs.
 LOADED := $(BUILD)/floor.so $(BUILD)/other.so $(BUILD)/asan_shim.so
 
-all: $(BUILD)/steady $(BUILD)/libsteady.so $(BUILD)/libsteady.a ## the command and the library, static and shared
-tests: all module $(BUILD)/steady_test.so $(LOADED) $(BUILD)/demo $(UNIT) $(LIVE) $(PROG) $(if $(wildcard tests/vectors.c),$(BUILD)/vectors) ## builds the test programs
+INSTALLED := $(BUILD)/steady $(BUILD)/libsteady.so $(BUILD)/libsteady.a $(BUILD)/steady.so
+all: $(INSTALLED) ## the command, the library (static and shared) and the module: all that install installs
+	$(NOTE_TLS)
+NOTE_TLS = $(if $(TLS_PKGS),,@echo '*** TLS IS OFF: this build refuses rediss:// URLs. $(WHY_NO_TLS)')
+WHY_NO_TLS = $(if $(filter file,$(origin TLS)),OpenSSL 3 was not found. Install it with: apt-get update && apt-get install -y libssl-dev,TLS=$(TLS) was set.)
+tests: all $(BUILD)/steady_test.so $(LOADED) $(BUILD)/demo $(UNIT) $(LIVE) $(PROG) $(if $(wildcard tests/vectors.c),$(BUILD)/vectors) ## builds the test programs
 faulty: tests $(FAULTS) $(BUILD)/faults/clock_shim.so ## builds what faults runs
 everything: faulty $(BUILD)/sim $(BENCH) $(call obj,examples/*.c) $(call obj,fuzz/*.c)
 
 # ---- Building ----
 
-# Objects are made again when the compiler or its flags change.
-FLAGS := $(CC) $(CFLAGS) $(NEEDED) $(LDFLAGS) $(TLS_LIBS)
-$(BUILD)/flags: force
+# Objects are made again when a setting changes.
+ifneq ($(foreach s,$(SETTINGS),[$(strip $($s))]),$(foreach s,$(SETTINGS),[$(strip $(BUILT_$s))]))
+$(BUILD)/settings: force
+endif
+in_make  = $(subst $(HASH),\$(HASH),$(subst $$,$$$$,$(1)))
+in_shell = '$(subst ','\'',$(1))'
+$(BUILD)/settings:
 	@mkdir -p $(@D)
-	@echo '$(FLAGS)' | cmp -s - $@ || echo '$(FLAGS)' >$@
+	@printf '%s\n' $(foreach s,$(SETTINGS),$(call in_shell,BUILT_$s := $(call in_make,$(strip $($s))))) >$@
+
+# A program that is linked with hiredis. What is not found is named here, not by the first file that wants it.
+USES_HIREDIS = 'int main(void) { redisFree(0); return 0; }'
+$(BUILD)/hiredis: $(BUILD)/settings
+	$(Q)echo $(USES_HIREDIS) | $(CC) $(CFLAGS) $(HIREDIS_CFLAGS) -include hiredis/hiredis.h -x c - -o $@ $(LDFLAGS) \
+	    $(HIREDIS_LIBS) 2>$@.log || { ! CC='$(CC)' TLS='$(TLS)' SETUP=no scripts/setup build || cat $@.log; \
+	    echo 'hiredis is not found: $(CC) for $(MACHINE) compiles no program with it.'; exit 1; } >&2
+NO_HIREDIS = bucket limit error
+$(filter-out $(NO_HIREDIS:%=$(BUILD)/obj/src/%.o),$(SRC)): | $(BUILD)/hiredis
 
 $(BUILD)/scripts.h: scripts/embed-lua $(wildcard lua/*.lua)
 	@mkdir -p $(@D)
@@ -85,10 +135,10 @@ $(BUILD)/obj/examples/%.o: OWN = -fPIE -Iinclude $(HIREDIS_CFLAGS) $(TEST_CFLAGS
 $(BUILD)/obj/bench/%.o: OWN = -fPIE -Iinclude -Isrc -I$(BUILD) $(HIREDIS_CFLAGS)
 $(BUILD)/obj/tests/%.o: OWN = -fPIE -Iinclude -Isrc -Itests -I$(BUILD) $(HIREDIS_CFLAGS) $(TEST_CFLAGS)
 COMPILE = $(CC) $(CFLAGS) $(NEEDED) $(OWN) -MMD -MP -c $< -o $@
-$(BUILD)/obj/test_clock/%.o: module/%.c $(BUILD)/flags
+$(BUILD)/obj/test_clock/%.o: module/%.c $(BUILD)/settings
 	@mkdir -p $(@D)
 	$(Q)$(COMPILE)
-$(BUILD)/obj/%.o: %.c $(BUILD)/flags | $(BUILD)/scripts.h
+$(BUILD)/obj/%.o: %.c $(BUILD)/settings | $(BUILD)/scripts.h
 	@mkdir -p $(@D)
 	$(SAY) CC $<
 	$(Q)$(COMPILE)
@@ -110,7 +160,7 @@ $(BUILD)/demo: $(BUILD)/obj/examples/demo.o
 # The module is bucket.c, limit.c and what a server needs around them. In steady_test.so the time can be set.
 $(BUILD)/steady.so: $(call obj,module/*.c)
 $(BUILD)/steady_test.so: $(patsubst module/%.c,$(BUILD)/obj/test_clock/%.o,$(wildcard module/*.c))
-$(BUILD)/steady.so $(BUILD)/steady_test.so: $(patsubst %,$(BUILD)/obj/src/%.o,bucket limit error) module/exports.map
+$(BUILD)/steady.so $(BUILD)/steady_test.so: $(NO_HIREDIS:%=$(BUILD)/obj/src/%.o) module/exports.map
 	$(SAY) LINK $@
 	$(Q)$(LINK) -shared -Wl,-z,defs -Wl,--version-script=module/exports.map -o $@ $(filter %.o,$^)
 module: $(BUILD)/steady.so ## the commands as a module of Redis and Valkey: build/steady.so
@@ -180,6 +230,7 @@ $(BENCH): $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(BUILD)/libsteady.a
 run: ## builds, and shows it at work; with REDIS_URL set, on that Redis
 	@scripts/setup build
 	@$(SUB) $(BUILD)/demo
+	$(NOTE_TLS)
 	@$(BUILD)/demo
 
 # Each sanitizer has a build directory of its own.
@@ -248,7 +299,13 @@ INCLUDE = $(DESTDIR)$(PREFIX)/include
 MAN     = $(DESTDIR)$(PREFIX)/share/man
 COMPLETIONS = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 
-install: all module ## into PREFIX (/usr/local) under DESTDIR
+# What is not built yet is built, but not by root in the folder of a user.
+AS_BUILT_SUB = $(SUB) AS_BUILT=yes
+OWNER = $$(stat -c %u $(BUILD) 2>/dev/null || stat -c %u $(dir $(BUILD)))
+install: ## into PREFIX (/usr/local) under DESTDIR; builds nothing if make has built everything
+	@$(AS_BUILT_SUB) -q $(INSTALLED) 2>/dev/null || [ "$$(id -u)" != 0 ] || [ "$(OWNER)" = 0 ] || { \
+	    echo 'make install: $(BUILD) belongs to another user, and is not up to date. As that user, run make first.' >&2; exit 1; }
+	@$(AS_BUILT_SUB) $(INSTALLED)
 	install -d $(INCLUDE)/steady $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(LIBDIR)/steady \
 	    $(MAN)/man1 $(MAN)/man3 $(MAN)/man7 $(COMPLETIONS)
 	install -m 644 include/steady.h $(INCLUDE)
@@ -257,7 +314,7 @@ install: all module ## into PREFIX (/usr/local) under DESTDIR
 	install -m 755 $(BUILD)/libsteady.so $(DESTDIR)$(LIBDIR)/libsteady.so.$(VERSION)
 	ln -sf libsteady.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libsteady.so
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@TLS@|$(TLS_PKGS)|' src/steady.pc.in \
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@LIBS@|$(LIBS)|' src/steady.pc.in \
 	    >$(DESTDIR)$(LIBDIR)/pkgconfig/steady.pc
 	install -m 755 $(BUILD)/steady $(DESTDIR)$(PREFIX)/bin
 	install -m 644 man/*.1 $(MAN)/man1

@@ -106,6 +106,16 @@ def test_the_pkg_config_file_says_what_is_installed(installed):
     assert "-lhiredis" in installed.pkg_config("--libs", "--static")
 
 
+def test_pkg_config_needs_no_file_of_hiredis_or_openssl(installed, tmp_path):
+    alone = {**os.environ, "PKG_CONFIG_LIBDIR": str(installed.libraries / "pkgconfig"), "PKG_CONFIG_PATH": ""}
+    flags = run("pkg-config", "--cflags", "--libs", "steady", env=alone).split()
+    source = tmp_path / "version.c"
+    source.write_text("#include <steady.h>\n#include <stdio.h>\nint main(void) { puts(STEADY_VERSION); return 0; }\n")
+    run("cc", source, "-o", tmp_path / "version", *flags)
+    assert installed.run(tmp_path / "version").strip() == installed.pkg_config("--modversion")[0]
+    assert run("pkg-config", "--static", "--libs", "steady", env=alone).split()
+
+
 def test_the_installed_command_needs_no_library_of_ours(installed):
     env = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
     assert "steady" in run(installed.prefix / "bin/steady", "version", env=env)

@@ -130,18 +130,18 @@ def without(tmp_path_factory):
     return folder / "prefix"
 
 
-def private_requirements(prefix):
-    return re.search(r"^Requires.private:(.*)$", (prefix / "lib/pkgconfig/steady.pc").read_text(), re.M)[1].split()
+def private_libraries(prefix):
+    return re.search(r"^Libs.private:(.*)$", (prefix / "lib/pkgconfig/steady.pc").read_text(), re.M)[1].split()
 
 
 def test_the_library_names_openssl(tmp_path):
     make(f"BUILD={BUILD}", f"PREFIX={tmp_path}", "install")
-    assert {"libssl", "libcrypto"} <= set(private_requirements(tmp_path))
+    assert {"-lssl", "-lcrypto", "-lhiredis"} <= set(private_libraries(tmp_path))
     assert {"libssl", "libcrypto"} <= set(needed(tmp_path / "lib/libsteady.so"))
 
 
 def test_without_openssl_nothing_names_it(without):
-    assert private_requirements(without) == ["hiredis"]
+    assert private_libraries(without) == ["-lhiredis", "-pthread"]
     assert not {"libssl", "libcrypto"} & {*needed(without / "lib/libsteady.so"), *needed(without / "bin/steady")}
 
 

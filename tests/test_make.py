@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: MIT
+"""What `make` does with its settings, for which machine it builds, and what it says if something is missing."""
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+QUICKLY = ["CFLAGS=-O0", "-j2"]
+NOBODY = 65534
+
+
+def environment(**changes):
+    inherited = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "BUILD", "TLS")}
+    return {**inherited, **changes}
+
+
+def make(*words, env=None, **options):
+    command = ["make", "--no-print-directory", "-C", ROOT, *words]
+    return subprocess.run([str(word) for word in command], env=env or environment(), capture_output=True, text=True,
+                          timeout=240, check=False, **options)
+
+
+def made(*words, **options):
+    run = make(*words, **options)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout + run.stderr
+
+
+def times_of(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def without_tls(tmp_path_factory):
+    """A build with settings of its own, and what make printed."""
+    build = tmp_path_factory.mktemp("settings") / "build"
+    said = made(f"BUILD={build}", *QUICKLY, "CC=gcc", "TLS=no", "LDFLAGS=-Wl,--build-id=none")
+    return build, said
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that other users can read."""
+    folder = Path(tempfile.mkdtemp(prefix="steady-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def path_without(open_folder):
+    """A PATH that has all of this machine's programs but these."""
+
+    def path(*missing):
+        folder = open_folder / "bin"
+        folder.mkdir()
+        for place in ("/usr/sbin", "/usr/bin"):
+            for program in Path(place).iterdir():
+                if not re.search(rf"(^|-)({'|'.join(missing)})$", program.name) and not (folder / program.name).is_symlink():
+                    (folder / program.name).symlink_to(program)
+        return str(folder)
+
+    return path
+
+
+# ---- Settings ----
+
+
+def test_install_installs_what_was_built_with_the_settings_of_the_build(without_tls, tmp_path):
+    build, _ = without_tls
+    before = times_of(build)
+    made(f"BUILD={build}", f"PREFIX={tmp_path}", "install")
+    assert times_of(build) == before
+    for name, at in (("steady", "bin/steady"), ("libsteady.a", "lib/libsteady.a"), ("steady.so", "lib/steady/steady.so")):
+        assert (tmp_path / at).read_bytes() == (build / name).read_bytes()
+    assert "ssl" not in (tmp_path / "lib/pkgconfig/steady.pc").read_text()
+
+
+def test_a_setting_that_is_given_to_install_is_used(without_tls, tmp_path):
+    build = tmp_path / "build"
+    shutil.copytree(without_tls[0], build, symlinks=True)
+    said = made(f"BUILD={build}", f"PREFIX={tmp_path}/prefix", "LDFLAGS=-Wl,--build-id=sha1", "V=1", "install")
+    assert "-O0" in said and "--build-id=sha1" in said and "--build-id=none" not in said
+    assert "BUILT_TLS := no" in (build / "settings").read_text().splitlines()
+
+
+def test_settings_are_recorded_as_they_were_given(tmp_path):
+    odd = """-O0 -DNAME='"a b"' -DCASH=$(CASH)"""
+    made(f"BUILD={tmp_path}", f"CFLAGS={odd.replace('$', '$$')}", "CC=gcc", f"{tmp_path}/settings")
+    assert f"BUILT_CFLAGS := {odd.replace('$', '$$')}" in (tmp_path / "settings").read_text().splitlines()
+    before = times_of(tmp_path)
+    made(f"BUILD={tmp_path}", f"CFLAGS={odd.replace('$', '$$')}", "CC=gcc", f"{tmp_path}/settings")
+    assert times_of(tmp_path) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root, to be another user")
+def test_install_as_root_builds_nothing_in_the_folder_of_a_user(without_tls, tmp_path):
+    build = tmp_path / "build"
+    shutil.copytree(without_tls[0], build, symlinks=True)
+    subprocess.run(["chown", "-R", str(NOBODY), build], check=True)
+    made(f"BUILD={build}", f"PREFIX={tmp_path}/prefix", "install")
+    assert {path.stat().st_uid for path in build.rglob("*")} == {NOBODY}
+    (build / "steady.so").unlink()
+    refused = make(f"BUILD={build}", f"PREFIX={tmp_path}/other", "install")
+    assert refused.returncode != 0 and "As that user, run make first." in refused.stderr
+    assert not (build / "steady.so").exists() and not (tmp_path / "other").exists()
+
+
+# ---- The target ----
+
+
+def test_the_flags_are_those_of_the_compilers_target(tmp_path):
+    if shutil.which("aarch64-linux-gnu-gcc") is None:
+        pytest.skip("no aarch64-linux-gnu-gcc here")
+    said = made(f"BUILD={tmp_path}", *QUICKLY, "CC=aarch64-linux-gnu-gcc", "V=1", "module")
+    assert "-mbranch-protection=standard" in said and "-mcx16" not in said and "-fcf-protection" not in said
+    header = subprocess.run(["readelf", "-h", tmp_path / "steady.so"], capture_output=True, text=True, check=True).stdout
+    assert "AArch64" in header
+
+
+def test_libraries_of_another_machine_are_not_used(tmp_path):
+    if shutil.which("aarch64-linux-gnu-gcc") is None:
+        pytest.skip("no aarch64-linux-gnu-gcc here")
+    if subprocess.run("echo | aarch64-linux-gnu-gcc -include hiredis/hiredis.h -shared -x c - -lhiredis -o /dev/null",
+                      shell=True, capture_output=True, check=False).returncode == 0:
+        pytest.skip("hiredis for aarch64 is here")
+    run = make(f"BUILD={tmp_path}", "CC=aarch64-linux-gnu-gcc", "all")
+    assert run.returncode != 0
+    assert "hiredis is not found: aarch64-linux-gnu-gcc for aarch64-linux-gnu" in run.stderr
+
+
+# ---- What is missing ----
+
+
+def test_a_build_without_tls_says_so_in_one_line(without_tls):
+    _, said = without_tls
+    assert re.findall(r"^\*\*\* TLS IS OFF.*$", said, re.M) == ["*** TLS IS OFF: this build refuses rediss:// URLs. TLS=no was set."]
+
+
+def test_a_build_that_finds_no_openssl_says_what_to_install(tmp_path):
+    (tmp_path / "openssl").mkdir()
+    (tmp_path / "openssl/ssl.h").write_text("#error there is none\n")
+    said = made(f"BUILD={tmp_path}/build", f"CFLAGS=-O0 -I{tmp_path}", "-j2", "all")
+    assert re.findall(r"^\*\*\* TLS IS OFF.*apt-get update && apt-get install -y libssl-dev$", said, re.M)
+    assert said.count("TLS IS OFF") == 1
+
+
+def test_a_build_without_hiredis_says_what_to_install(tmp_path):
+    run = make(f"BUILD={tmp_path}", "HIREDIS_LIBS=-lnowhere", "all", env=environment(PKG_CONFIG_LIBDIR=str(tmp_path)))
+    assert run.returncode != 0
+    assert re.search(r"^ +apt-get update && apt-get install -y( [a-z-]+)* libhiredis-dev", run.stderr, re.M), run.stderr
+    assert "No such file" not in run.stderr
+
+
+def test_a_module_needs_no_hiredis(tmp_path):
+    made(f"BUILD={tmp_path}", *QUICKLY, "HIREDIS_LIBS=-lnowhere", "module", env=environment(PKG_CONFIG_LIBDIR=str(tmp_path)))
+
+
+def test_make_without_pkg_config_is_quiet_about_it(path_without, tmp_path):
+    run = make("-n", f"BUILD={tmp_path}/build", "all", env=environment(PATH=path_without("pkg-config", "pkgconf")))
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def setup(*tasks, script=ROOT / "scripts/setup", user=None, **env):
+    return subprocess.run([script, *tasks], env=environment(**env), capture_output=True, text=True,
+                          user=user, check=False)
+
+
+def test_setup_names_the_whole_command_to_a_user_without_root(path_without, open_folder):
+    script = shutil.copy(ROOT / "scripts/setup", open_folder)
+    run = setup("build", script=script, user=NOBODY if os.geteuid() == 0 else None, PATH=path_without("pkg-config", "pkgconf", "sudo"))
+    assert run.returncode == 1 and run.stdout == ""
+    command = re.search(r"^    (apt-get update && apt-get install -y .*)$", run.stderr, re.M)[1]
+    assert {"pkg-config", "libhiredis-dev", "libssl-dev"} <= set(command.split())
+    assert "not found" not in run.stderr
+
+
+def test_setup_installs_nothing_where_told_so(path_without):
+    path = path_without("pkg-config", "pkgconf", "sudo")
+    run = setup("build", PATH=path, SETUP="no")
+    assert run.returncode == 1 and "SETUP=no installs nothing" in run.stderr
+    assert "apt-get update && apt-get install -y pkg-config libhiredis-dev libssl-dev" in run.stderr
+
+
+def test_setup_without_what_only_some_tests_need_goes_on(path_without):
+    path = path_without("man", "python3")
+    (Path(path) / "python3").symlink_to(sys.executable)
+    run = setup("test", PATH=path, SETUP="no")
+    assert run.returncode == 0 and "man-db" in run.stderr
