@@ -2,8 +2,10 @@
 """Builds the extension from the C sources beside this folder, or, in an sdist, from those the sdist took along."""
 import os
 import platform
+import shlex
 import shutil
 import subprocess
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -31,12 +33,24 @@ TLS_LIBS = pkg_config("--libs", "libssl", "libcrypto") if TLS else []
 # Stores on a hiredis context no Python program has: so hiredis is not needed either.
 NOT_NEEDED = {"attach.c", "tls_none.c" if TLS else "tls.c"}
 
-IS_X86 = platform.machine() == "x86_64"
+
+def target():
+    """The processor that the compiler builds for."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    try:
+        run = subprocess.run([*compiler, "-dumpmachine"], capture_output=True, text=True, check=False)
+    except OSError:
+        return platform.machine()
+    return run.stdout.split("-")[0] if run.returncode == 0 else platform.machine()
+
+
+IS_X86 = target() == "x86_64"
 CFLAGS = ["-std=c11", "-fvisibility=hidden", "-pthread", "-fstack-protector-strong", "-fstack-clash-protection",
           "-fno-delete-null-pointer-checks", *(["-mcx16", "-fcf-protection=full"] if IS_X86 else []), *TLS_CFLAGS]
 # Another copy of the library in the same process is not ours to call: -Bsymbolic. A thread that looks a name up may
 # outlive the last store: nodelete.
 LDFLAGS = ["-pthread", "-Wl,-Bsymbolic", "-Wl,-z,relro,-z,now,-z,noexecstack,-z,nodelete", *TLS_LIBS]
+SETTINGS = repr([TLS, CFLAGS, LDFLAGS, *(os.environ.get(name) for name in ("CC", "CFLAGS", "CPPFLAGS", "LDFLAGS", "LDSHARED"))])
 
 
 def relative(path):
@@ -50,7 +64,15 @@ def sources():
 
 
 class BuildExt(build_ext):
-    """Makes scripts.h first, and keeps what it builds below build/, though the sources are not below this folder."""
+    """Makes scripts.h first, and keeps what it builds below build/, though the sources are not below this folder.
+    What was built with other settings is built again: build/ outlives `pip install`."""
+
+    def run(self):
+        built_with = Path(self.build_temp).resolve() / "settings"
+        self.force = self.force or not built_with.exists() or built_with.read_text() != SETTINGS
+        super().run()
+        built_with.parent.mkdir(parents=True, exist_ok=True)
+        built_with.write_text(SETTINGS)
 
     def build_extension(self, ext):
         made = Path(self.build_temp).resolve() / "include"

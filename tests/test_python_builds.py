@@ -59,6 +59,16 @@ def test_the_extension_is_never_unloaded(aiosteady):
     assert "NODELETE" in succeeds(["readelf", "-dW", str(built)])
 
 
+def test_a_build_with_openssl_after_one_without_has_tls(tmp_path):
+    quickly = {**os.environ, "CFLAGS": "-O0"}
+    for env, has_tls in (({**quickly, "PKG_CONFIG_LIBDIR": str(tmp_path)}, False), (quickly, True)):
+        built = aiosteady_build.build(tmp_path, env=env)
+        needed = succeeds(["readelf", "-d", next(built.glob("aiosteady/_core*.so"))])
+        assert ("libssl" in needed) == has_tls
+    before = next(built.glob("aiosteady/_core*.so")).stat().st_mtime_ns
+    assert next(aiosteady_build.build(tmp_path, env=quickly).glob("aiosteady/_core*.so")).stat().st_mtime_ns == before
+
+
 # ---- Types ----
 
 
