@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: MIT
 """The Python package: waiting for room, as a call, as a context and as a decorator."""
 import asyncio
+import contextlib
 import inspect
 import math
 import re
 import time
 
 import pytest
-from python_rig import patient, python, under_asyncio
+from python_rig import patient, python, standing_still, under_asyncio
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -150,6 +151,161 @@ async def test_a_wait_that_ends_for_want_of_an_answer_says_so(aio, closed_port, 
     with pytest.raises(TimeoutError) as told:
         await t.wait("k", amount, timeout=0.25)
     assert re.sub(r"4[78]\d\.\d{3}", "480.000", str(told.value)) == says
+
+
+# ---- A deadline holds whatever the store does ----
+
+
+@contextlib.contextmanager
+def out_of_time(least, most):
+    start = time.monotonic()
+    with pytest.raises(TimeoutError) as told:
+        yield told
+    assert least - 0.01 < time.monotonic() - start < most
+
+
+def others():
+    """Tasks beside the test's own and the one that waits for it."""
+    return {task for task in asyncio.all_tasks() if "wait_for" not in repr(task)} - {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("policy", ["report", "allow", "deny", "local"])
+@under_asyncio
+async def test_a_wait_ends_in_time_while_the_server_stands_still(aio, redis_server, policy):
+    async with aio.connect(redis_server.url, timeout=10) as store:
+        t = aio.Throttler(store, 10, 60, on_error=policy)
+        await t.consume("k")
+
+        @t.limit("k", timeout=0.2)
+        async def limited():
+            raise AssertionError("it was called")
+
+        with standing_still(redis_server):
+            for wait in (lambda: t.wait("k", timeout=0.2), t.limit("k", timeout=0.2).__aenter__, limited):
+                with out_of_time(0.2, 2) as told:
+                    await wait()
+                assert "may have been charged" in str(told.value) and type(told.value.__cause__) is aio.Unknown
+            with out_of_time(0.2, 2):  # in line
+                await asyncio.gather(*(t.wait("k", timeout=0.2) for _ in range(3)))
+        assert (await t.peek("k")).level in range(1, 8), "all that was asked, at most"
+        assert t._lines == {} and others() == set()
+        assert (await t.wait("other", timeout=9)).success
+
+
+@under_asyncio
+async def test_a_wait_ends_in_time_while_it_connects(aio, start_redis):
+    server = start_redis()
+    async with aio.connect(server.url, timeout=10) as store:
+        t = aio.Throttler(store, 10, 60, on_error="allow")
+        with standing_still(server), out_of_time(0.2, 2):
+            await t.wait("k", timeout=0.2)
+        assert (await t.wait("other", timeout=9)).source == "store"
+
+
+@under_asyncio
+async def test_a_wait_without_time_asks_once(aio, redis_server):
+    async with patient(aio, redis_server.url, 1, 60) as t:
+        for timeout in (0, -1):
+            await t.reset("k")
+            assert (await t.wait("k", timeout=timeout)).success
+            with out_of_time(0, 2) as told:
+                await t.wait("k", timeout=timeout)
+            assert "no room" in str(told.value) and told.value.__cause__ is None
+        assert (await t.peek("k")).level == 1
+
+
+@under_asyncio
+async def test_a_wait_that_is_cancelled_leaves_nothing_behind(aio, redis_server):
+    async with aio.connect(redis_server.url, timeout=10) as store:
+        t = aio.Throttler(store, 10, 60)
+        await t.consume("k")
+        with standing_still(redis_server):
+            waiting = asyncio.ensure_future(t.wait("k", timeout=9))
+            await asyncio.sleep(0.05)
+            waiting.cancel()
+            await asyncio.wait([waiting], timeout=1)
+            assert waiting.cancelled() and t._lines == {}
+            await asyncio.sleep(0)
+            assert others() == set()
+
+
+class Distant:
+    """A client that is so far from its server; `stubborn`: and that goes on when it is cancelled."""
+
+    def __init__(self, server, seconds, stubborn=False):
+        self.server, self.seconds, self.stubborn = server, seconds, stubborn
+
+    async def execute_command(self, *words):
+        end = time.monotonic() + self.seconds
+        while time.monotonic() < end:
+            try:
+                await asyncio.sleep(end - time.monotonic())
+            except asyncio.CancelledError:
+                if not self.stubborn:
+                    raise
+        if self.stubborn:
+            raise ConnectionError("at last")
+        return self.server(*words)
+
+    async def __aenter__(self):
+        return self
+
+
+@under_asyncio
+async def test_an_attempt_that_could_not_be_answered_in_time_is_not_made(aio, redis_server):
+    t = aio.Throttler(Distant(redis_server, 0.1), 1, 0.5)
+    await t.consume("other, so that there is a script")
+    await t.consume("k")
+    with out_of_time(0, 0.45) as told:  # there is room after 0.5 s, but the answer would come after 0.6 s
+        await t.wait("k", timeout=0.55)
+    assert "no room in time" in str(told.value)
+    await asyncio.sleep(0.55)
+    assert (await t.peek("k")).level == 0
+    await t.consume("k")
+    assert (await t.wait("k", timeout=5)).success
+
+
+@under_asyncio
+async def test_a_client_that_does_not_let_itself_be_cancelled_holds_nobody_up(aio, redis_server):
+    t = aio.Throttler(Distant(redis_server, 1, stubborn=True), 1, 60, on_error="allow")
+    with out_of_time(0.2, 0.9):
+        await t.wait("k", timeout=0.2)
+    await asyncio.sleep(1)
+    assert others() == set(), "its exception is taken, not logged"
+
+
+REDIS_PY = """
+import asyncio, os, signal, sys, time
+import redis.asyncio
+from aiosteady import Throttler, Unknown
+
+async def main(url, pid):
+    client = redis.asyncio.from_url(url)
+    for policy in ("report", "allow"):
+        t = Throttler(client, 10, 60, on_error=policy)
+        await t.consume("k")
+        os.kill(pid, signal.SIGSTOP)
+        start = time.monotonic()
+        try:
+            await t.wait("k", timeout=0.5)
+        except TimeoutError as error:
+            assert type(error.__cause__) is Unknown
+            assert 0.49 < time.monotonic() - start < 3, time.monotonic() - start
+        else:
+            raise AssertionError("it did not wait")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert (await t.wait("k", timeout=9)).source == "store"
+    await client.aclose()
+
+asyncio.run(main(sys.argv[1], int(sys.argv[2])), debug=True)
+print("fine")
+"""
+
+
+def test_a_wait_over_a_client_ends_in_time_while_the_server_stands_still(aiosteady, from_pypi, redis_server):
+    path = f"{aiosteady}:{from_pypi('redis>=6')}"
+    assert python(path, REDIS_PY, redis_server.url, str(redis_server.process.pid)) == "fine\n"
 
 
 def test_a_loop_that_is_closed_takes_its_lines_with_it(aiosteady):

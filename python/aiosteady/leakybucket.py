@@ -85,11 +85,14 @@ class Throttler(_core.Throttler):
         return answer if type(answer) is ThrottleResult else await answer
 
     async def wait(self, key: Key, amount: int = 1, timeout: Optional[float] = None) -> ThrottleResult:
-        """Returns once the drops are in. TimeoutError, and nothing is charged, where they cannot be in time.
+        """Returns once the drops are in.
 
-        Whoever waits for the same key of this throttler in this event loop takes turns, first come, first served; nobody
-        asks before it is worth it. An attempt that finds no room starts no block. One that others have started is waited
-        for.
+        Raises TimeoutError at once, and charges nothing, if there cannot be room within `timeout` seconds. Raises it when
+        they have passed and the store has not answered; its __cause__ is Unknown then: the drops may have been charged.
+        With a timeout of 0 it asks once, and waits for the answer as consume() does.
+
+        Waiters for a key of this throttler in this event loop take turns, first come, first served. Only the first asks,
+        and not before there can be room. An attempt that finds no room starts no block. A block is waited for.
         """
         amount = self._fitting(key, amount)
         key = key.encode() if isinstance(key, str) else key
@@ -101,7 +104,7 @@ class Throttler(_core.Throttler):
         try:
             if len(line) > 1:
                 await _in_time(turn, deadline)
-            return await self._wait_in_front(key, amount, deadline)
+            return await self._wait_in_front(key, amount, deadline, once=timeout is not None and timeout <= 0)
         finally:
             self._leave(loop, key, turn)
 
@@ -118,21 +121,34 @@ class Throttler(_core.Throttler):
         if not first.done():
             first.set_result(True)
 
-    async def _wait_in_front(self, key: bytes, amount: int, deadline: Optional[float]) -> ThrottleResult:
+    async def _wait_in_front(
+        self, key: bytes, amount: int, deadline: Optional[float], *, once: bool
+    ) -> ThrottleResult:
         loop = asyncio.get_running_loop()
         backoff = BACKOFF_FIRST
         while True:
+            began = loop.time()
             answer = self._consume_patiently(key, amount)
-            result = answer if type(answer) is ThrottleResult else await answer
+            if type(answer) is ThrottleResult:
+                result = answer
+            elif deadline is None or once:
+                result = await answer
+            else:
+                result = await _answer_in_time(loop, answer, deadline)
             if result.success:
                 return result
             delay = result.retry_after
-            if delay is None or result.source == "policy":  # not known: the store does not answer
+            if delay is None:  # nobody knows: the policy's answer, or a local share that is too small
                 delay, backoff = backoff, min(2 * backoff, BACKOFF_LAST)
-            if deadline is not None and loop.time() + delay > deadline:
-                raise TimeoutError(_what_is_missing(result, amount))
-            delay += random.uniform(0, min(JITTER_MOST, JITTER_LEAST + JITTER_SHARE * delay))
-            await asyncio.sleep(delay if deadline is None else min(delay, deadline - loop.time()))
+            jitter = random.uniform(0, min(JITTER_MOST, JITTER_LEAST + JITTER_SHARE * delay))
+            if deadline is not None:  # the next answer may take as long as this one, and some more
+                now = loop.time()
+                took = now - began
+                left = deadline - now - took - min(took, JITTER_MOST)
+                if delay > left:
+                    raise TimeoutError(_what_is_missing(result, amount))
+                jitter = min(jitter, left - delay)
+            await asyncio.sleep(delay + jitter)
 
     def limit(
         self, key: Union[Key, Callable[..., Key]], amount: int = 1, timeout: Optional[float] = None
@@ -227,6 +243,27 @@ def _is_async(function: Any) -> bool:
         inspect.iscoroutinefunction(function)
         or inspect.iscoroutinefunction(getattr(type(function), "__call__", None))
         or (mark is not None and getattr(function, "_is_coroutine", None) is mark)
+    )
+
+
+async def _answer_in_time(
+    loop: asyncio.AbstractEventLoop, answer: Coroutine[Any, Any, ThrottleResult], deadline: float
+) -> ThrottleResult:
+    """Does not wait longer for what takes its time to be cancelled, as a client's connection may."""
+    left = deadline - loop.time()
+    if left <= 0:
+        answer.close()
+        raise TimeoutError("no time is left to ask the store; nothing was charged")
+    task = loop.create_task(answer)
+    task.add_done_callback(lambda task: task.cancelled() or task.exception())  # else asyncio logs that nobody took it
+    try:
+        await asyncio.wait({task}, timeout=left)
+        if task.done():
+            return task.result()
+    finally:
+        task.cancel()
+    raise TimeoutError("the store has not answered in time; the drops may have been charged, or may be yet") from (
+        _core.Unknown("the answer did not come before the deadline of the wait")
     )
 
 
