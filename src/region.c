@@ -478,6 +478,50 @@ int steady__region_file(struct steady__region *region, const char *path, uint32_
 
 /* ---- Private memory ---- */
 
+/* HUGE PAGES. A decision on a random key waits for memory most of the time, and less with huge pages. But with huge
+ * pages from the beginning each of the first keys takes 2 MiB. So the memory begins with small pages. From buckets/64
+ * keys on the slots in use lie in most small pages, so that huge pages take little more. Then the memory is changed
+ * over, a huge page at a time: one copy takes well under a millisecond, all of them would hold an event loop for too
+ * long. */
+#define HUGE_PAGE ((size_t)2 << 20)
+#define HUGE_FROM 64 /* as a part of the buckets */
+#define THP_SETTING "/sys/kernel/mm/transparent_hugepage/enabled"
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1; before, the kernel changes over in the background */
+#endif
+
+static unsigned char *first_huge_page(const struct steady__region *region) {
+    const uintptr_t begin = (uintptr_t)region->map;
+    return (unsigned char *)region->map + (HUGE_PAGE - begin % HUGE_PAGE) % HUGE_PAGE;
+}
+
+static uint32_t count_huge_pages(const struct steady__region *region) {
+    const size_t before = (size_t)(first_huge_page(region) - (unsigned char *)region->map);
+    return region->map_size > before ? (uint32_t)((region->map_size - before) / HUGE_PAGE) : 0;
+}
+
+/* MADV_COLLAPSE does not heed the setting of the system. */
+static bool are_huge_pages_allowed(void) {
+    char setting[64] = "[never]";
+    const int fd = open(THP_SETTING, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return false;
+    const ssize_t len = read(fd, setting, sizeof setting - 1);
+    close(fd);
+    return len > 0 && strstr(setting, "[never]") == NULL;
+}
+
+void steady__region_grew(const struct steady__region *region, uint32_t slots) {
+    const uint32_t from = region->buckets / HUGE_FROM;
+    if (slots < from || region->huge_pages == 0) return;
+    const uint32_t step = from > region->huge_pages ? from / region->huge_pages : 1;
+    if ((slots - from) % step != 0 || (slots - from) / step >= region->huge_pages) return;
+    const int saved = errno;
+    unsigned char *page = first_huge_page(region) + (slots - from) / step * HUGE_PAGE;
+    if (are_huge_pages_allowed() && madvise(page, HUGE_PAGE, MADV_HUGEPAGE) == 0)
+        (void)madvise(page, HUGE_PAGE, MADV_COLLAPSE);
+    errno = saved;
+}
+
 int steady__region_private(struct steady__region *region, uint32_t buckets, steady_message *why) {
     memset(region, 0, sizeof *region);
     buckets = steady__table_buckets(buckets);
@@ -487,11 +531,12 @@ int steady__region_private(struct steady__region *region, uint32_t buckets, stea
     void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (map == MAP_FAILED)
         return steady__fail(why, STEADY_NO_MEMORY, "no memory for %lu buckets", (unsigned long)buckets);
-    madvise(map, size, MADV_HUGEPAGE); /* most of a decision is waiting for a random cache line */
+    madvise(map, size, MADV_NOHUGEPAGE); /* also where the system gives them to all */
     region->map = map;
     region->map_size = size;
     region->bytes = map;
     region->buckets = buckets;
+    region->huge_pages = count_huge_pages(region);
     return 0;
 }
 

@@ -16,6 +16,7 @@
 #define PRIVATE_BUCKETS ((uint32_t)1 << 20)
 #define IN_FLIGHT 65536
 #define QUEUE_MIN 64
+#define PORTION 1024 /* answers in one turn of the loop */
 #define SHARDS 16
 
 /* Threads count in different cache lines, mostly: the counters of two shards are more than a line apart. */
@@ -47,6 +48,7 @@ struct local {
     atomic_uint queued;  /* written by the loop's thread only */
     const char *trouble; /* likewise; NULL: none */
     struct shard shards[SHARDS];
+    atomic_uint slots; /* of private memory that have been in use */
 };
 
 static void count(atomic_uint_fast64_t *counter) { atomic_fetch_add_explicit(counter, 1, memory_order_relaxed); }
@@ -82,6 +84,10 @@ static void count_answer(struct local *s, const struct steady__answer *answer) {
     if (d->stepped) count(&shard->clock_steps);
 }
 
+__attribute__((noinline, cold)) static void grew(struct local *s) {
+    steady__region_grew(&s->region, atomic_fetch_add_explicit(&s->slots, 1, memory_order_relaxed) + 1);
+}
+
 static void local_decide(steady_store *store, const struct steady__call *call, steady_result *result) {
     struct local *s = (struct local *)store;
     struct steady__answer answer;
@@ -98,6 +104,7 @@ static void local_decide(steady_store *store, const struct steady__call *call, s
     } else {
         decide_now(&ask, &answer);
         count_answer(s, &answer);
+        if (answer.grew) grew(s);
     }
     *result = (steady_result){.source = STEADY_FROM_STORE,
                               .success = answer.decision.success,
@@ -162,15 +169,15 @@ static void answer_first(struct local *s, int error) {
     steady__finish(&v.call, &v.result);
 }
 
-/* What the callbacks ask for is answered the next time round, so that the loop gets its turn; and where one runs the
- * loop itself, what else waits is answered in there. */
+/* Answers that wait are given in portions, so that the loop gets its turn. The callbacks' own calls are answered the
+ * next time round. If a callback runs the loop itself, the others that wait are answered in there. */
 static void alarm_rang(void *arg) {
     struct local *s = arg;
     if (!steady__alarm_rang(&s->alarm)) return;
     steady__store_hold(&s->head);
     const uint32_t waiting = queued(s);
     if (waiting > 1) (void)come_back(s);
-    for (uint32_t left = waiting; left > 0 && queued(s) > 0; left--)
+    for (uint32_t left = waiting < PORTION ? waiting : PORTION; left > 0 && queued(s) > 0; left--)
         answer_first(s, 0);
     if (queued(s) == 0) steady__alarm_stop(&s->alarm);
     steady__store_release(&s->head);

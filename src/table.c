@@ -431,6 +431,7 @@ static enum outcome decide_on_none(const struct steady__ask *ask, struct steady_
     if (is_ahead(&b, ask, answer)) return AHEAD;
     compute(&b, ask, d);
     if (!d->changed || (d->busy_for == 0 && !answer->overflowed)) return DONE;
+    answer->grew = s.tentative.slot == NULL && s.free.tag == 0;
     if (!settle(&ask->place, ask->now, &s, &own)) return AGAIN;
     if (inherit(ask, &b)) {
         if (is_ahead(&b, ask, answer)) return AHEAD;
@@ -507,7 +508,7 @@ bool steady__table_decide(struct steady__ask *ask, struct steady__answer *answer
     enum outcome outcome;
     ask->now = min64(ask->now, STEADY__TIME_MAX);
     do {
-        answer->overflowed = false;
+        answer->overflowed = answer->grew = false;
         outcome = decide_at(ask, answer);
         if (outcome == FULL) outcome = decide_on_overflow(ask, answer);
     } while (outcome == AGAIN);

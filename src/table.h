@@ -59,6 +59,7 @@ struct steady__answer {
     struct steady__decision decision;
     bool overflowed; /* it was made on a bucket that other keys of the limit share, as the table is full around this
                         one, or for want of one even of these */
+    bool grew;       /* it went into a slot that no key has had before */
     int64_t ahead;
 };
 

@@ -2,7 +2,10 @@
  * The embedded store through the public API: answers that come later, and what it counts. */
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "assertions.h"
 #include "steady.h"
@@ -318,6 +321,131 @@ static void test_throttler_freed_while_it_waits(void **state) {
     tear_down();
 }
 
+static void count_answer(const steady_result *result, void *data) {
+    int *answered = data;
+    assert_int_equal(result->error, 0);
+    ++*answered;
+}
+
+/* Other handlers of the loop get their turn. */
+static void a_turn_answers_at_most_1024(void **state) {
+    (void)state;
+    enum { ALL = 5000 };
+    int answered = 0, turns = 0;
+    set_up_with((steady_store_options){0}, &ten);
+    for (int i = 0; i < ALL; i++)
+        assert_int_equal(steady_peek(scene.throttler, "key", 3, count_answer, &answered), 0);
+    while (turn()) {
+        turns++;
+        assert_int_equal(answered, turns < 5 ? turns * 1024 : ALL);
+    }
+    assert_int_equal(turns, 5);
+    tear_down();
+}
+
+/* ---- Memory ---- */
+
+#define MIB ((int64_t)1 << 20)
+
+/* A line of /proc/self/smaps_rollup. */
+static int64_t memory_of(const char *name) {
+    FILE *file = fopen("/proc/self/smaps_rollup", "r");
+    char line[128];
+    const size_t len = strlen(name);
+    long long kib = -1;
+    if (file == NULL) skip_because("no smaps_rollup here");
+    while (kib < 0 && fgets(line, sizeof line, file) != NULL)
+        if (strncmp(line, name, len) == 0 && line[len] == ':') kib = atoll(line + len + 1);
+    fclose(file);
+    assert_true(kib >= 0);
+    return kib * 1024;
+}
+
+static void open_usual(steady_store **store, steady_throttler **throttler) {
+    assert_int_equal(steady_store_open(store, "memory:", NULL, NULL), 0);
+    assert_int_equal(steady_throttler_new(throttler, *store, &ten, NULL, NULL), 0);
+}
+
+static void consume_keys(steady_throttler *throttler, uint32_t keys) {
+    steady_result r;
+    for (uint32_t key = 0; key < keys; key++)
+        assert_int_equal(steady_consume_sync(throttler, &key, sizeof key, 1, &r), 0);
+}
+
+static void a_hundred_stores_of_thirty_keys_take_some_mib(void **state) {
+    (void)state;
+    enum { STORES = 100, KEYS = 30 };
+    steady_store *stores[STORES];
+    steady_throttler *throttlers[STORES];
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    skip_because("a sanitizer takes memory of its own");
+#endif
+    const int64_t before = memory_of("Rss");
+    for (int i = 0; i < STORES; i++) {
+        open_usual(&stores[i], &throttlers[i]);
+        consume_keys(throttlers[i], KEYS);
+    }
+    assert_between(memory_of("Rss") - before, 0, 32 * MIB);
+    for (int i = 0; i < STORES; i++) {
+        steady_throttler_free(&throttlers[i]);
+        steady_store_close(&stores[i]);
+    }
+}
+
+/* Slots that are used again are no new ones. */
+static void a_few_keys_take_little_however_often_they_are_reset(void **state) {
+    (void)state;
+    enum { KEYS = 30, ROUNDS = 2000 };
+    steady_store *store;
+    steady_throttler *throttler;
+    steady_result r;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    skip_because("a sanitizer takes memory of its own");
+#endif
+    open_usual(&store, &throttler);
+    const int64_t before = memory_of("Rss");
+    for (int round = 0; round < ROUNDS; round++) {
+        consume_keys(throttler, KEYS);
+        for (uint32_t key = 0; key < KEYS; key++)
+            assert_int_equal(steady_reset_sync(throttler, &key, sizeof key, &r), 0);
+    }
+    assert_between(memory_of("Rss") - before, 0, MIB);
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+}
+
+/* As the store itself asks for one. */
+static bool gives_huge_pages(void) {
+    const size_t size = 4 * (size_t)MIB, page = size / 2;
+    char setting[64] = "";
+    FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "r");
+    if (file == NULL || fgets(setting, sizeof setting, file) == NULL || strstr(setting, "[never]") != NULL)
+        return false;
+    fclose(file);
+    char *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(map != MAP_FAILED);
+    char *at = map + (page - (uintptr_t)map % page) % page;
+    *at = 1;
+    const bool gives = madvise(at, page, MADV_HUGEPAGE) == 0 && madvise(at, page, 25 /* MADV_COLLAPSE */) == 0;
+    munmap(map, size);
+    return gives;
+}
+
+static void a_store_of_many_keys_has_huge_pages(void **state) {
+    (void)state;
+    steady_store *store;
+    steady_throttler *throttler;
+    if (!gives_huge_pages()) skip_because("no huge pages here");
+    const int64_t before = memory_of("AnonHugePages");
+    open_usual(&store, &throttler);
+    consume_keys(throttler, 16000);
+    assert_int_equal(memory_of("AnonHugePages"), before);
+    consume_keys(throttler, 40000);
+    assert_true(memory_of("AnonHugePages") - before >= 24 * MIB); /* of 50: the system may have too few */
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+}
+
 /* ---- Counters ---- */
 
 static void test_counts_what_it_does(void **state) {
@@ -366,6 +494,10 @@ int main(void) {
         cmocka_unit_test(test_close_cancels),
         cmocka_unit_test(test_close_inside_a_callback),
         cmocka_unit_test(test_throttler_freed_while_it_waits),
+        cmocka_unit_test(a_turn_answers_at_most_1024),
+        cmocka_unit_test(a_hundred_stores_of_thirty_keys_take_some_mib),
+        cmocka_unit_test(a_few_keys_take_little_however_often_they_are_reset),
+        cmocka_unit_test(a_store_of_many_keys_has_huge_pages),
         cmocka_unit_test(test_counts_what_it_does),
         cmocka_unit_test(test_counts_what_overflows),
     };
