@@ -18,7 +18,7 @@ struct text {
 };
 
 __attribute__((format(printf, 2, 3))) void text_add(struct text *text, const char *format, ...);
-void text_add_key(struct text *text, const char *key);  /* what is not printable ASCII as \xNN */
+void text_add_key(struct text *text, const char *key);  /* what is not printable ASCII as \xNN; a URL as above */
 void text_add_wait(struct text *text, steady_us wait);  /* for people, rounded up: "3.2 s", "1 h 30 m" */
 void text_add_seconds(struct text *text, steady_us us); /* exactly, as a decimal number: 3.2 */
 void text_add_bar(struct text *text, int64_t level, int64_t capacity);
@@ -29,11 +29,12 @@ int text_say(const struct text *text, int code, int unsaid);
 /* "steady: ..." and a line end, to standard error. complain returns USAGE, for the many that end so. */
 __attribute__((format(printf, 1, 2))) int complain(const char *format, ...);
 
-/* A value from the command line, fit to be quoted: escaped, cut, no password in it. */
+/* A value from the command line, and an option that may have one, fit to be quoted: see steady_quote. */
 struct quoted {
     char text[80];
 };
 struct quoted quoted(const char *value);
+struct quoted quoted_option(const char *arg);
 
 /* How many letters lie between two names; for "did you mean". */
 int distance(const char *typed, const char *name);

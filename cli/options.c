@@ -168,9 +168,9 @@ static void complain_unknown(const char *arg, size_t len, int command, const cha
         }
     }
     if (best != NULL)
-        complain("unknown option \"%s\"; did you mean --%s?", quoted(arg).text, best->name);
+        complain("unknown option \"%s\"; did you mean --%s?", quoted_option(arg).text, best->name);
     else
-        complain("unknown option \"%s\"; see steady help %s", quoted(arg).text, command_name);
+        complain("unknown option \"%s\"; see steady help %s", quoted_option(arg).text, command_name);
 }
 
 /* ---- Reading them ---- */

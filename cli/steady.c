@@ -36,7 +36,7 @@ static const struct command *find(const char *name) {
 
 static int complain_unknown(const char *name) {
     int best = -1, best_distance = FAR;
-    if (*name == '-') return complain("\"%s\" is no command; options come after it", quoted(name).text);
+    if (*name == '-') return complain("\"%s\" is no command; options come after it", quoted_option(name).text);
     for (int i = 0; i < N_COMMANDS; i++) {
         const int d = distance(name, commands[i].name);
         if (d < best_distance) {

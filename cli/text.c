@@ -26,6 +26,11 @@ void text_add(struct text *text, const char *format, ...) {
 /* ---- Pieces ---- */
 
 void text_add_key(struct text *text, const char *key) {
+    const char *at = strchr(key, '@');
+    if (strstr(key, "://") != NULL && at != NULL) { /* a store URL that was taken for a key */
+        text_add(text, "%s", quoted(key).text);
+        return;
+    }
     for (; *key != '\0'; key++) {
         const unsigned char c = (unsigned char)*key;
         if (c == '\\')
@@ -77,22 +82,23 @@ void text_add_bar(struct text *text, int64_t level, int64_t capacity) {
     text_add(text, "[%.*s%.*s]", (int)filled, "##########", (int)(width - filled), "..........");
 }
 
-/* Of a URL in the wrong place, not the user and the password, and no options. */
 struct quoted quoted(const char *value) {
-    const char *secret = strstr(value, "://"), *after = secret != NULL ? strrchr(secret, '@') : NULL;
-    const char *options = secret != NULL ? strchr(after != NULL ? after : secret, '?') : NULL;
     struct quoted q;
-    size_t n = 0;
-    for (; *value != '\0' && n + 8 < sizeof q.text; value++) {
-        const unsigned char c = (unsigned char)*value;
-        n += (size_t)snprintf(q.text + n, sizeof q.text - n, c >= 0x20 && c < 0x7f ? "%c" : "\\x%02x", c);
-        if (value == options) {
-            value++;
-            break;
-        }
-        if (after != NULL && value == secret + 2) value = after - 1;
-    }
-    snprintf(q.text + n, sizeof q.text - n, "%s", *value != '\0' ? "..." : "");
+    steady_quote(q.text, sizeof q.text, value);
+    return q;
+}
+
+/* A value may be a password. With one dash it stands right behind the letter. */
+struct quoted quoted_option(const char *arg) {
+    struct quoted q;
+    char name[64];
+    const bool is_long = strncmp(arg, "--", 2) == 0;
+    const size_t end = is_long ? strcspn(arg, "=") : 2;
+    if (end >= strlen(arg)) return quoted(arg);
+    snprintf(name, sizeof name, "%.*s", (int)end, arg);
+    q = quoted(name);
+    const size_t len = strlen(q.text);
+    snprintf(q.text + len, sizeof q.text - len, is_long ? "=..." : "...");
     return q;
 }
 

@@ -161,6 +161,11 @@ STEADY_API int steady_limit_check(const steady_limit *limit, steady_message *why
  * "10/2weeks". 0 or STEADY_BAD_ARGUMENT; *limit is changed only on 0. */
 STEADY_API int steady_limit_parse(steady_limit *limit, const char *rate, steady_message *why);
 
+/* Writes `text` fit to be quoted in a message: bytes that are no printable ASCII as '?', cut to `size` with "..." at its
+ * end. Of what is a store URL, or may be one, the user, the password and the values of passwords become "***". Use it
+ * for arguments and settings of your program that may hold a store URL by mistake. */
+STEADY_API void steady_quote(char *out, size_t size, const char *text);
+
 /* Reads a duration: whole numbers and fractions with the units us ms s m h d, largest first: "5s", "250ms", "1h30m",
  * "0.5s". Not locale-dependent. 0 or STEADY_BAD_ARGUMENT; *duration is changed only on 0. */
 STEADY_API int steady_duration_parse(steady_us *duration, const char *text, steady_message *why);

@@ -37,14 +37,22 @@ static int reply_decision(server_context *context, const struct steady__decision
 
 /* ---- Arguments ---- */
 
+/* A NUL ends nothing here. What is longer than any argument that makes sense is not looked at. */
+static void quote(char *quoted, size_t size, const server_string *argument) {
+    char text[256] = "...";
+    size_t len = 0;
+    const char *bytes = steady__server.StringPtrLen(argument, &len);
+    for (size_t i = 0; len < sizeof text && i <= len; i++)
+        text[i] = (char)(i == len ? '\0' : bytes[i] != '\0' ? bytes[i] : '?');
+    steady_quote(quoted, size, text);
+}
+
 static bool read_integer(int64_t *value, const server_string *argument, const char *name, int64_t min, int64_t max,
                          steady_message *why) {
     long long n = 0;
     if (steady__server.StringToLongLong(argument, &n) != SERVER_OK) {
         char quoted[48];
-        size_t len = 0;
-        const char *text = steady__server.StringPtrLen(argument, &len);
-        steady__printable(quoted, sizeof quoted, text, len);
+        quote(quoted, sizeof quoted, argument);
         return steady__fail(why, false, "%s is \"%s\"; it must be an integer", name, quoted);
     }
     if (n < min || n > max)

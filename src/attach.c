@@ -19,6 +19,7 @@
 #include "flight.h"
 #include "net.h"
 #include "notice.h"
+#include "redact.h"
 #include "script.h"
 
 #define TIMEOUT (100 * STEADY_MILLISECOND)
@@ -200,11 +201,12 @@ static void read_reply(const redisReply *reply, struct steady__reply *out) {
 /* The log may do anything, so it is told when all else is done; the request, too, has ended by then, or gone on. */
 static void hand_over(struct bridge *bridge, struct steady__request *request, const redisReply *reply) {
     struct steady__reply read;
-    char why[160] = "";
+    char why[200] = "";
+    const struct steady__secrets secrets = {NULL, request->key, request->key_len, request->prefix_len};
     enum steady__circuit_news news = STEADY__CIRCUIT_NOTHING;
     read_reply(reply, &read);
     if (request->key != NULL)
-        news = steady__circuit_heard(&bridge->circuit, &read, &bridge->flight->loop, why, sizeof why);
+        news = steady__circuit_heard(&bridge->circuit, &read, &secrets, &bridge->flight->loop, why, sizeof why);
     const enum steady__heed heed = steady__flight_owner.answered(bridge->flight, request, &bridge->dialect, &read);
     /* To find the primary is for whoever owns the connection. */
     if (heed == STEADY__HEED_NOT_PRIMARY)
@@ -337,7 +339,11 @@ static int check_context(const redisAsyncContext *context, const steady_store_op
         return steady__fail(why, STEADY_BAD_ARGUMENT, "there are TLS options; the context has its own");
     if (context->ev.addRead == NULL || context->ev.addWrite == NULL)
         return steady__fail(why, STEADY_BAD_ARGUMENT, "the context is not attached to an event loop yet");
-    if (context->err != 0) return steady__fail(why, STEADY_BAD_ARGUMENT, "the context has failed: %s", context->errstr);
+    if (context->err != 0) {
+        char shown[160];
+        steady__redact_known(shown, sizeof shown, context->errstr, &(struct steady__secrets){0});
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "the context has failed: %s", shown);
+    }
     if ((context->c.flags & (REDIS_SUBSCRIBED | REDIS_MONITORING)) != 0)
         return steady__fail(why, STEADY_BAD_ARGUMENT, "the context is subscribed or monitoring");
     return 0;

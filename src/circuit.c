@@ -2,9 +2,6 @@
  * The circuit breaker of a link: for how long a server in trouble is left alone, and who asks it next. */
 #include "circuit.h"
 
-#include <string.h>
-
-#include "error.h"
 #include "loop.h"
 
 #define BACKOFF_FIRST (20 * STEADY_MILLISECOND)
@@ -33,7 +30,8 @@ static void pause_for_a_while(struct steady__circuit *circuit, const steady_loop
 }
 
 enum steady__circuit_news steady__circuit_heard(struct steady__circuit *circuit, const struct steady__reply *reply,
-                                                const steady_loop *loop, char *why, size_t why_size) {
+                                                const struct steady__secrets *secrets, const steady_loop *loop,
+                                                char *why, size_t why_size) {
     const bool error = reply->kind == STEADY__REPLY_ERROR, was_open = circuit->open;
     const enum steady__refusal refusal =
         error ? steady__script_refusal(reply->text, reply->text_len) : STEADY__REFUSAL_OTHER;
@@ -42,8 +40,7 @@ enum steady__circuit_news steady__circuit_heard(struct steady__circuit *circuit,
     if (circuit->open) pause_for_a_while(circuit, loop);
     const bool refuses = refusal == STEADY__REFUSAL_WAIT || refusal == STEADY__REFUSAL_AUTH;
     if (!refuses && (!circuit->open || was_open)) return STEADY__CIRCUIT_NOTHING;
-    const char *space = memchr(reply->text, ' ', reply->text_len); /* what follows may hold what the server was sent */
-    steady__printable(why, why_size, reply->text, space != NULL ? (size_t)(space - reply->text) : reply->text_len);
+    steady__redact(why, why_size, reply->text, reply->text_len, secrets);
     return refuses ? STEADY__CIRCUIT_REFUSES : STEADY__CIRCUIT_OPENED;
 }
 

@@ -28,6 +28,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "redact.h"
 #include "roll.h"
 #include "script.h"
 #include "sentinel.h"
@@ -58,6 +59,7 @@ struct node {
     steady_us asked_at;      /* it went out, or is to */
     steady_us refuses_until; /* it has no map for us */
     bool forbids;            /* since we have no right to it */
+    bool unshown;            /* its host holds the key that was redirected there */
     bool strange;            /* for another reason: it may be no part of the cluster any more */
 };
 
@@ -139,6 +141,8 @@ static bool make_url(struct node *node) {
     node->url->scheme = steady__url_has_tls(seed->scheme) ? STEADY__URL_TLS : STEADY__URL_TCP;
     node->url->host = node->at.host;
     node->url->port = node->at.port;
+    node->url->named = true;
+    node->url->unshown = node->unshown;
     node->url->path = "";
     node->url->user = seed->user;
     node->url->password = seed->password;
@@ -429,6 +433,8 @@ static struct node *redirected(struct node *speaker, struct steady__request *req
     if (redirect.slot != steady__slot_of(request->key, request->key_len)) return NULL;
     const uint16_t number = number_of(speaker, redirect.host, redirect.port);
     if (number == STEADY__SLOT_UNKNOWN) return NULL;
+    const struct steady__secrets key = {NULL, request->key, request->key_len, request->prefix_len};
+    if (steady__host_holds(redirect.host, &key)) node_at(cluster, number)->unshown = true;
     if (!redirect.ask && cluster->map->node[redirect.slot] != number) {
         assign(cluster, redirect.slot, node_at(cluster, number));
         wish(cluster);

@@ -23,6 +23,7 @@
 #include <string.h>
 
 #include "error.h"
+#include "redact.h"
 #include "script.h"
 #include "survey.h"
 
@@ -105,6 +106,7 @@ static struct ticket *take_ticket(struct steady__flight *flight, const struct st
     steady__list_remove(&ticket->place);
     ticket->request.key = ticket->key;
     ticket->request.key_len = call->key_len;
+    ticket->request.prefix_len = steady__prefix_len(call->throttler);
     ticket->request.redirects = 0;
     ticket->request.reads = call->verb == STEADY__PEEK;
     ticket->request.reckons = 0;
@@ -317,6 +319,12 @@ static bool ask_again(struct steady__flight *flight, struct ticket *ticket, stru
     return flight->carrier_class->submit(flight->carrier, &ticket->request) == 0;
 }
 
+static void note_error(struct steady__flight *flight, const struct ticket *ticket, const struct steady__reply *reply) {
+    const struct steady__request *request = &ticket->request;
+    const struct steady__secrets secrets = {flight->url, request->key, request->key_len, request->prefix_len};
+    steady__redact(flight->trouble->text, sizeof flight->trouble->text, reply->text, reply->text_len, &secrets);
+}
+
 static enum steady__heed refused(struct steady__flight *flight, struct ticket *ticket, struct steady__dialect *dialect,
                                  const struct steady__reply *reply) {
     const enum steady__refusal refusal = steady__script_refusal(reply->text, reply->text_len);
@@ -324,7 +332,7 @@ static enum steady__heed refused(struct steady__flight *flight, struct ticket *t
     int error = steady__refusal_error(refusal);
     /* One who may call scripts but not load them has to wait until someone else has. */
     if (refusal == STEADY__REFUSAL_AUTH && ticket->tries == TRIES_MAX) error = STEADY_UNAVAILABLE;
-    steady__reply_excuse(flight->trouble->text, sizeof flight->trouble->text, reply, ticket->key, ticket->call.key_len);
+    note_error(flight, ticket, reply);
     if (refusal == STEADY__REFUSAL_READONLY) return STEADY__HEED_NOT_PRIMARY;
     fail(flight, ticket, error);
     return refusal == STEADY__REFUSAL_CLIENTS ? STEADY__HEED_NOT_LET_IN : STEADY__HEED_NOTHING;
@@ -333,8 +341,7 @@ static enum steady__heed refused(struct steady__flight *flight, struct ticket *t
 static enum steady__heed loaded(struct steady__flight *flight, struct ticket *ticket,
                                 const struct steady__reply *reply) {
     put_back(flight, ticket);
-    if (reply->kind == STEADY__REPLY_ERROR)
-        steady__reply_excuse(flight->trouble->text, sizeof flight->trouble->text, reply, NULL, 0);
+    if (reply->kind == STEADY__REPLY_ERROR) note_error(flight, ticket, reply);
     return reply->kind == STEADY__REPLY_INTEGERS ? STEADY__HEED_UNTRUSTED : STEADY__HEED_NOTHING;
 }
 
@@ -388,7 +395,7 @@ static enum steady__heed surveyed(struct steady__flight *flight, struct ticket *
     char where[300], policy[32], text[480];
     put_back(flight, ticket);
     if (steady__survey_evicts(reply, policy, sizeof policy)) {
-        steady__url_name(where, sizeof where, flight->url);
+        steady__redact_place(where, sizeof where, flight->url, flight->url);
         snprintf(text, sizeof text, "%s: the server may evict buckets (maxmemory-policy %s): each such key begins anew",
                  where, policy);
         flight->log(flight->log_data, STEADY_LOG_WARNING, text);

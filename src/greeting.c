@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "error.h"
+#include "redact.h"
 
 static size_t say(char *out, int argc, const char *const *argv) {
     const size_t size = STEADY__URL_MAX + 128;
@@ -67,7 +67,8 @@ static enum steady__welcome heard_role(enum steady__role role, const struct stea
 static enum steady__welcome heard_error(enum steady__greeting which, const struct steady__url *url,
                                         const struct steady__reply *reply, char *why, size_t why_size) {
     const enum steady__refusal refusal = steady__script_refusal(reply->text, reply->text_len);
-    steady__reply_excuse(why, why_size, reply, url->password, strlen(url->password));
+    const struct steady__secrets secrets = {.url = url};
+    steady__redact(why, why_size, reply->text, reply->text_len, &secrets);
     if (steady__refusal_passes(refusal)) return STEADY__WELCOME_NOT_NOW;
     if (which != STEADY__GREETING_ROLE) return STEADY__WELCOME_NEVER;
     const bool stranger = reply->text_len >= 6 && memcmp(reply->text, "NOAUTH", 6) == 0;

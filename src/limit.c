@@ -8,7 +8,7 @@
 
 #include "error.h"
 
-#define QUOTED_SIZE 48 /* of a text in a message: 44 bytes of it and "..." */
+#define QUOTED_SIZE 48 /* of a text in a message: 47 bytes of it, or 44 and "..." */
 #define UNITS "us ms s m h d"
 #define WORDS "second minute hour day week"
 
@@ -184,17 +184,11 @@ static enum flaw read_duration(struct reader *r) {
     return NO_FLAW;
 }
 
-static void quote(char out[QUOTED_SIZE], const char *text) {
-    const size_t len = strlen(text);
-    steady__printable(out, QUOTED_SIZE - 3, text, len);
-    if (len > QUOTED_SIZE - 4) memcpy(out + QUOTED_SIZE - 4, "...", 4);
-}
-
 /* What is wrong with a text, in words. `what` is what it was to be. */
 static int refuse(const struct reader *r, enum flaw flaw, const char *what, const char *text, steady_message *why) {
     const char *known = r->words ? UNITS ", or " WORDS : UNITS;
     char quoted[QUOTED_SIZE];
-    quote(quoted, text);
+    steady_quote(quoted, sizeof quoted, text);
     switch (flaw) {
     case NO_UNIT:
         if (r->unit == 0) break;
@@ -247,7 +241,7 @@ static int parse_period(steady_us *period, const char *text, steady_message *why
 
 static int refuse_rate(const char *rate, const char *reason, steady_message *why) {
     char quoted[QUOTED_SIZE];
-    quote(quoted, rate);
+    steady_quote(quoted, sizeof quoted, rate);
     return steady__fail(why, STEADY_BAD_ARGUMENT, "rate \"%s\": %s", quoted, reason);
 }
 

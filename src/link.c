@@ -31,6 +31,7 @@
 #include "link.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,6 +39,7 @@
 #include "error.h"
 #include "notice.h"
 #include "primacy.h"
+#include "redact.h"
 #include "script.h"
 
 #define STALL_TIMEOUTS 4
@@ -168,11 +170,11 @@ static void sort_abandoned(struct steady__link *link, bool let_in) {
 
 /* Ends a connection. `let_in`: the server may have acted upon what was written. */
 static void drop(struct steady__link *link, int error, bool let_in, const char *why) {
-    char reason[160];
+    char reason[sizeof((steady_message *)NULL)->text];
     if (steady__forked(link->with.birthmark)) return; /* in a callback: what is closed here would be the parent's */
     const bool was_fine = link->answered || link->moved || steady__dialect_in_question(&link->dialect);
     const bool worth_a_try = was_fine && let_in && error == STEADY_UNAVAILABLE;
-    steady__printable(reason, sizeof reason, why, strlen(why)); /* `why` may lie in what is about to go */
+    snprintf(reason, sizeof reason, "%s", why); /* `why` may lie in what is about to go */
     link->epoch++;
     steady__watch_stop(&link->watch);
     steady__wire_close(&link->wire);
@@ -243,7 +245,7 @@ static void is_up(struct steady__link *link) {
 }
 
 static void greeted(struct steady__link *link, enum steady__greeting which, const struct steady__reply *reply) {
-    char why[160];
+    char why[200];
     switch (
         steady__greeting_heard(which, link->with.url, steady__primacy_role(&link->primacy), reply, why, sizeof why)) {
     case STEADY__WELCOME_NOT_NOW: drop(link, STEADY_UNAVAILABLE, true, why); return;
@@ -306,18 +308,22 @@ static bool shows(const struct steady__link *link, const struct steady__request 
 
 /* The log is told last: it may run the loop, and what has not ended by then may end in there. */
 static void replied(struct steady__link *link, struct steady__request *request, const struct steady__reply *reply) {
-    char word[64];
+    char why[200];
+    const struct steady__secrets secrets = {.url = link->with.url,
+                                            .key = request != NULL ? request->key : NULL,
+                                            .key_len = request != NULL ? request->key_len : 0,
+                                            .prefix_len = request != NULL ? request->prefix_len : 0};
     const uint64_t epoch = link->epoch;
     enum steady__circuit_news news = STEADY__CIRCUIT_NOTHING;
     if (shows(link, request, reply->kind == STEADY__REPLY_ERROR))
-        news = steady__circuit_heard(&link->circuit, reply, &link->with.loop, word, sizeof word);
+        news = steady__circuit_heard(&link->circuit, reply, &secrets, &link->with.loop, why, sizeof why);
     const char *full = steady__greeting_turned_away(reply);
     enum steady__heed what = STEADY__HEED_NOTHING;
     if (request != NULL) what = link->with.owner_class->answered(link->with.owner, request, &link->dialect, reply);
     if (full != NULL && what == STEADY__HEED_NOTHING) what = STEADY__HEED_NOT_LET_IN;
     if (link->epoch == epoch && (request != NULL || full != NULL)) heed(link, what, request, full);
     if (link->epoch == epoch && what == STEADY__HEED_NOTHING && !link->primacy.doubtful)
-        steady__notice_heard(&link->notice, &link->with.loop, news, word);
+        steady__notice_heard(&link->notice, &link->with.loop, news, why);
 }
 
 /* Replies may be there that the loop does not know of. */
@@ -471,7 +477,7 @@ static void alarmed(void *arg) {
 void steady__link_found(struct steady__link *link, const struct steady__url *at) {
     if (link->state != FINDING || !enter(link)) return;
     link->dial.url = at;
-    steady__notice_place(&link->notice, at);
+    steady__notice_place(&link->notice, at, link->with.url);
     link->state = DIALING;
     steady__dial_start(&link->dial);
     leave(link);
@@ -554,7 +560,7 @@ struct steady__link *steady__link_open(const struct steady__link_options *option
     steady__list_init(&link->rejects);
     link->notice.log = options->log;
     link->notice.log_data = options->log_data;
-    steady__notice_place(&link->notice, options->url);
+    steady__notice_place(&link->notice, options->url, options->url);
     link->dial = (struct steady__dial){.net = options->net,
                                        .loop = &link->with.loop,
                                        .url = options->url,

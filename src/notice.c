@@ -8,8 +8,9 @@
 
 #define TOLD_EVERY (60 * STEADY_SECOND)
 
-void steady__notice_place(struct steady__notice *notice, const struct steady__url *url) {
-    steady__url_name(notice->where, sizeof notice->where, url);
+void steady__notice_place(struct steady__notice *notice, const struct steady__url *at,
+                          const struct steady__url *service) {
+    steady__redact_place(notice->where, sizeof notice->where, at, service);
 }
 
 static void tell(struct steady__notice *notice, enum steady_log_level level, const char *what, const char *why) {

@@ -4,7 +4,7 @@
 #define STEADY__NOTICE_H
 
 #include "circuit.h"
-#include "url.h"
+#include "redact.h"
 
 struct steady__notice {
     void (*log)(void *data, enum steady_log_level level, const char *text); /* NULL: nobody listens */
@@ -15,7 +15,9 @@ struct steady__notice {
     char where[300];               /* the server, without a password */
 };
 
-void steady__notice_place(struct steady__notice *notice, const struct steady__url *url);
+/* at: where the server is; service: what the caller has named. Often the same. */
+void steady__notice_place(struct steady__notice *notice, const struct steady__url *at,
+                          const struct steady__url *service);
 
 /* Each may end anything: a log is the caller's. */
 void steady__notice_away(struct steady__notice *notice, const char *what, const char *why);

@@ -107,7 +107,7 @@ _Static_assert(HEADER_SIZE % STEADY__TABLE_ALIGN == 0, "the table begins after t
 
 static int fail_at(const char *path, steady_message *why, int error, const char *what) {
     char shown[128];
-    steady__printable(shown, sizeof shown, path, strlen(path));
+    steady_quote(shown, sizeof shown, path);
     return steady__fail(why, error, "%s: %s", shown, what);
 }
 

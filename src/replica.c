@@ -67,7 +67,10 @@ static bool take_text(struct steady__walk *walk, char *out, size_t size) {
     struct steady__value value;
     if (!steady__walk_next(walk, &value) || value.kind != STEADY__VALUE_TEXT) return false;
     if (value.text_len == 0 || value.text_len >= size || memchr(value.text, '\0', value.text_len) != NULL) return false;
-    steady__printable(out, size, value.text, value.text_len);
+    for (size_t i = 0; i < value.text_len; i++)
+        if (value.text[i] <= ' ' || value.text[i] >= 0x7f) return false;
+    memcpy(out, value.text, value.text_len);
+    out[value.text_len] = '\0';
     return true;
 }
 
@@ -407,6 +410,7 @@ struct steady__replica *steady__replica_open(const struct steady__link_options *
     steady__list_init(&r->question.place);
     r->url.scheme = steady__url_has_tls(options->url->scheme) ? STEADY__URL_TLS : STEADY__URL_TCP;
     r->url.host = r->at.host;
+    r->url.named = true;
     if (steady__alarm_new(&r->alarm, &r->with.loop, alarmed, r) == 0 && open_both(r)) return r;
     close_replica(r);
     return NULL;

@@ -12,8 +12,6 @@
 
 #include <string.h>
 
-#include "error.h"
-
 #define BAD (-1)
 #define LINE_MAX_LEN 8192 /* of an error; the rest is numbers */
 
@@ -182,15 +180,4 @@ void steady__walk_skip(struct steady__walk *walk) {
     struct steady__value value;
     for (int64_t due = 1; due > 0 && steady__walk_next(walk, &value); due--)
         if (value.kind == STEADY__VALUE_ARRAY) due += value.number;
-}
-
-void steady__reply_excuse(char *out, size_t size, const struct steady__reply *reply, const char *secret,
-                          size_t secret_len) {
-    static const char quoting[] = ", with args beginning";
-    const char *space = memchr(reply->text, ' ', reply->text_len);
-    const char *quote = memmem(reply->text, reply->text_len, quoting, sizeof quoting - 1);
-    size_t len = quote != NULL ? (size_t)(quote - reply->text) : reply->text_len;
-    if (secret_len > 0 && memmem(reply->text, len, secret, secret_len) != NULL)
-        len = space != NULL ? (size_t)(space - reply->text) : 0;
-    steady__printable(out, size, reply->text, len);
 }

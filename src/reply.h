@@ -65,9 +65,4 @@ bool steady__walk_next(struct steady__walk *walk, struct steady__value *value);
 /* Passes over the next value with all it holds. */
 void steady__walk_skip(struct steady__walk *walk);
 
-/* The text of an error, fit for a message. A server may quote what it was sent: what is `secret` is left out, and
- * everything with it but the error's first word. */
-void steady__reply_excuse(char *out, size_t size, const struct steady__reply *reply, const char *secret,
-                          size_t secret_len);
-
 #endif

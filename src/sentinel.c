@@ -27,6 +27,7 @@
 
 #include "circuit.h"
 #include "error.h"
+#include "redact.h"
 #include "script.h"
 
 #define LOOK (400 * STEADY_MILLISECOND) /* at most, and half of it at least */
@@ -123,7 +124,10 @@ static bool take_text(struct steady__walk *walk, char *out, size_t size) {
     struct steady__value value;
     if (!steady__walk_next(walk, &value) || value.kind != STEADY__VALUE_TEXT) return false;
     if (value.text_len == 0 || value.text_len >= size || memchr(value.text, '\0', value.text_len) != NULL) return false;
-    steady__printable(out, size, value.text, value.text_len);
+    for (size_t i = 0; i < value.text_len; i++)
+        if (value.text[i] <= ' ' || value.text[i] >= 0x7f) return false;
+    memcpy(out, value.text, value.text_len);
+    out[value.text_len] = '\0';
     return true;
 }
 
@@ -202,8 +206,8 @@ static void heard(struct sentinel *one, const struct steady__reply *reply) {
     } else if (is_nil(reply)) {
         complain(one, STEADY_UNAVAILABLE, "knows no such service");
     } else if (reply->kind == STEADY__REPLY_ERROR) {
-        const char *secret = one->url.password;
-        steady__reply_excuse(text, sizeof text, reply, secret, strlen(secret));
+        const struct steady__secrets secrets = {.url = one->all->url};
+        steady__redact(text, sizeof text, reply->text, reply->text_len, &secrets);
         complain(one, steady__refusal_error(steady__script_refusal(reply->text, reply->text_len)), text);
     } else {
         complain(one, STEADY_UNAVAILABLE, "answers with what is no answer");
@@ -407,6 +411,7 @@ static struct sentinels *open_sentinels(const struct steady__link_options *optio
     for (unsigned i = 0; i < n; i++)
         set_up(s, i);
     s->primary.host = s->host;
+    s->primary.named = true;
     s->at = (unsigned)(options->net->random(options->net) % n);
     if (steady__alarm_new(&s->alarm, &s->with.loop, alarmed, s) == 0) return s;
     free(s);

@@ -38,6 +38,9 @@ struct steady__call {
  * `call` need not outlive the start of it. To be called once for each submit that returned 0, never inside it. */
 void steady__finish(const struct steady__call *call, const steady_result *result);
 
+/* The length of the prefix that its keys begin with; of NULL 0. */
+size_t steady__prefix_len(const steady_throttler *throttler);
+
 /* What the throttler's policy makes of an error: where it has one for it, *result becomes its answer. */
 void steady__policy(const steady_throttler *throttler, const struct steady__call *call, steady_result *result);
 

@@ -2,9 +2,8 @@
  * What a server's settings do to buckets: CONFIG GET maxmemory*, an array of names and values. */
 #include "survey.h"
 
+#include <stdio.h>
 #include <string.h>
-
-#include "error.h"
 
 size_t steady__survey_say(char *out) {
     static const char question[] = "*3\r\n$6\r\nCONFIG\r\n$3\r\nGET\r\n$10\r\nmaxmemory*\r\n";
@@ -15,6 +14,16 @@ size_t steady__survey_say(char *out) {
 static bool is(const struct steady__value *value, const char *text) {
     return value->kind == STEADY__VALUE_TEXT && value->text_len == strlen(text) &&
            memcmp(value->text, text, value->text_len) == 0;
+}
+
+static const char *const policies[] = {"allkeys-lru",  "allkeys-lfu",     "allkeys-random", "volatile-lru",
+                                       "volatile-lfu", "volatile-random", "volatile-ttl"};
+
+/* Only a name that we know is shown: a server can say anything. */
+static const char *known_policy(const struct steady__value *value) {
+    for (size_t i = 0; i < sizeof policies / sizeof policies[0]; i++)
+        if (is(value, policies[i])) return policies[i];
+    return "unknown";
 }
 
 /* A server without a limit evicts nothing, whatever its policy; each of the others evicts keys with a time to live, as
@@ -29,7 +38,7 @@ bool steady__survey_evicts(const struct steady__reply *reply, char *policy, size
         if (is(&name, "maxmemory")) limited = !is(&value, "0");
         if (!is(&name, "maxmemory-policy")) continue;
         evicts = !is(&value, "noeviction");
-        steady__printable(policy, policy_size, value.text, value.text_len);
+        snprintf(policy, policy_size, "%s", known_policy(&value));
     }
     return limited && evicts;
 }

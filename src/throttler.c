@@ -93,6 +93,8 @@ void steady_throttler_free(steady_throttler **throttler) {
     release(t);
 }
 
+size_t steady__prefix_len(const steady_throttler *t) { return t != NULL ? t->prefix_len : 0; }
+
 /* ---- The policy ---- */
 
 static bool is_silence(int error) {

@@ -326,7 +326,7 @@ bool steady__tls_pending(const struct steady__tls *tls) { return SSL_has_pending
 
 static int refuse_file(steady_message *why, const char *what, const char *path, const char *reason) {
     char shown[128];
-    steady__printable(shown, sizeof shown, path, strlen(path));
+    steady_quote(shown, sizeof shown, path);
     return steady__fail(why, STEADY_BAD_ARGUMENT, "the TLS %s %s: %s", what, shown, reason);
 }
 

@@ -37,10 +37,37 @@ static const struct {
     {"valkeys+sentinel:", STEADY__URL_SENTINEL_TLS},
 };
 
-/* `piece` up to an option's value, fit for a message, or dots where it may be a secret. */
-static const char *shown(const struct steady__url *url, const char *piece, char out[48]) {
+static size_t find_prefix(const char *text, enum steady__scheme *scheme) {
+    for (size_t i = 0; i < sizeof schemes / sizeof schemes[0]; i++) {
+        const size_t len = strlen(schemes[i].prefix);
+        if (strncasecmp(text, schemes[i].prefix, len) != 0) continue;
+        *scheme = schemes[i].scheme;
+        return len;
+    }
+    return 0;
+}
+
+size_t steady__url_scheme(const char *text) {
+    enum steady__scheme scheme;
+    return find_prefix(text, &scheme);
+}
+
+/* The name of an option, fit for a message. Dots where it may be a secret: the URL may hold one, or there is no '='
+ * after it, or it is no name. */
+static const char *shown_name(const struct steady__url *url, const char *option, char out[48]) {
+    const size_t len = strspn(option, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_");
+    if (url->secretive || option[len] != '=') return "...";
+    steady__printable(out, 48, option, len);
+    return out;
+}
+
+/* The beginning of a text that is no URL of ours, likewise: behind a ':' or '?' may be a password. */
+static const char *shown_beginning(const struct steady__url *url, char out[48]) {
+    size_t len = strcspn(url->bytes, ":?=%");
     if (url->secretive) return "...";
-    steady__printable(out, 48, piece, strcspn(piece, "?="));
+    if (strncmp(url->bytes + len, "://", 3) == 0) len += 3 + strcspn(url->bytes + len + 3, ":/?=");
+    steady__printable(out, 40, url->bytes, len);
+    if (url->bytes[len] == ':') snprintf(out + strlen(out), 8, ":...");
     return out;
 }
 
@@ -228,7 +255,7 @@ static int refuse_unknown(const struct steady__url *url, const char *option, ste
     char text[48];
     if (*option == '\0') return refuse(why, "has nothing where an option should be, after its '?' or '&'");
     return steady__fail(why, STEADY_BAD_ARGUMENT, "the store URL has an unknown option \"%s\"",
-                        shown(url, option, text));
+                        shown_name(url, option, text));
 }
 
 static int refuse_here(const struct option *option, steady_message *why) {
@@ -363,17 +390,13 @@ static int read_file(struct steady__url *url, char *rest, steady_message *why) {
 
 static int find_scheme(struct steady__url *url, char **rest, steady_message *why) {
     char piece[48];
-    for (size_t i = 0; i < sizeof schemes / sizeof schemes[0]; i++) {
-        const size_t len = strlen(schemes[i].prefix);
-        if (strncasecmp(url->bytes, schemes[i].prefix, len) != 0) continue;
-        url->scheme = schemes[i].scheme;
-        *rest = url->bytes + len;
-        return 0;
-    }
+    const size_t len = find_prefix(url->bytes, &url->scheme);
+    *rest = url->bytes + len;
+    if (len > 0) return 0;
     return steady__fail(why, STEADY_BAD_ARGUMENT,
                         "the store URL \"%s\" does not begin with memory: file: redis: rediss: redis+sentinel: "
                         "rediss+sentinel: or unix:",
-                        shown(url, url->bytes, piece));
+                        shown_beginning(url, piece));
 }
 
 static int read_rest(struct steady__url *url, char *rest, steady_message *why) {
@@ -440,14 +463,6 @@ void steady__url_copy(struct steady__url *to, const struct steady__url *from) {
     to->tls_cert = moved(to, from, from->tls_cert);
     to->tls_key = moved(to, from, from->tls_key);
     to->tls_server_name = moved(to, from, from->tls_server_name);
-}
-
-void steady__url_name(char *out, size_t size, const struct steady__url *url) {
-    const char *name = steady__url_is_sentinel(url->scheme) ? url->service : url->path;
-    if (*url->host == '\0')
-        steady__printable(out, size, name, strlen(name));
-    else
-        snprintf(out, size, strchr(url->host, ':') != NULL ? "[%s]:%u" : "%s:%u", url->host, (unsigned)url->port);
 }
 
 void steady__url_clear(struct steady__url *url) {

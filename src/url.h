@@ -45,6 +45,8 @@ struct steady__url {
     const char *tls_ca, *tls_cert, *tls_key, *tls_server_name;
     bool tls_insecure;
     bool secretive; /* there may be a password in it */
+    bool named;     /* a server has named the host */
+    bool unshown;   /* and it holds a key, so that it is not shown */
     char bytes[STEADY__URL_MAX + 8];
 };
 
@@ -54,8 +56,8 @@ int steady__url_parse(struct steady__url *url, const char *text, steady_message 
 /* A copy whose strings point into itself. */
 void steady__url_copy(struct steady__url *to, const struct steady__url *from);
 
-/* Where a URL leads, for a message: a host and a port, a path, a service. */
-void steady__url_name(char *out, size_t size, const struct steady__url *url);
+/* The length of the scheme that a text begins with, with its colon; 0: it begins with none of ours. */
+size_t steady__url_scheme(const char *text);
 
 /* Wipes the password. */
 void steady__url_clear(struct steady__url *url);

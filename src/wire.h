@@ -23,6 +23,7 @@ struct steady__request {
     steady_us reckons; /* what its answer may take, as far as its carrier can tell; known when it is encoded */
     const char *key;   /* what decides, in a cluster, where it goes; NULL: it goes where `at` says, if anywhere */
     size_t key_len;
+    size_t prefix_len; /* so much of it is the throttler's prefix, and may be shown */
 };
 
 #define STEADY__WIRE_OUT 65536

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "fake_server.h"
+#include "slots.h"
 
 #define HIDDEN_BY 0x5a
 static const char hidden[] =
@@ -23,12 +24,15 @@ __attribute__((noinline)) static void reveal(char password[LENGTH + 1]) {
     password[LENGTH] = '\0';
 }
 
-/* The pattern with the password for each "%s". */
+/* The pattern with the password for each "%s", and the slot of the key for "%d". */
 static void fill(char *out, const char *pattern) {
     for (; *pattern != '\0'; pattern++) {
         if (strncmp(pattern, "%s", 2) == 0) {
             reveal(out);
             out += LENGTH;
+            pattern++;
+        } else if (strncmp(pattern, "%d", 2) == 0) {
+            out += sprintf(out, "%u", (unsigned)steady__slot_of(KEY, strlen(KEY)));
             pattern++;
         } else {
             *out++ = *pattern;
@@ -115,6 +119,24 @@ static void test_echoes(void **state) {
         "+OK\r\n-DENIED " KEY "\r\n",
         "-DENIED %s\r\n",
         "+OK\r\n-ERR max number of clients reached by " KEY "\r\n",
+        "-%s is the wrong password\r\n",
+        "-ERR wrong password: %s\r\n",
+        "-NOAUTH '%s', \"%s\"\r\n",
+        "-LOADING %s\r\n",
+        "+OK\r\n-%s\r\n",
+        "+OK\r\n-%s x\r\n",
+        "+OK\r\n-" KEY " x\r\n",
+        "+OK\r\n-ERR it was user %s\r\n",
+        "+OK\r\n-OOM %s " KEY "\r\n",
+        "+OK\r\n-NOPERM No permissions to access the '" KEY "' key\r\n",
+        "+OK\r\n-ERR The user executing the script can't run this command: " KEY "\r\n",
+        "+OK\r\n-MISCONF " KEY "\r\n",
+        "+OK\r\n-MOVED %d " KEY ":1\r\n",
+        "+OK\r\n-ASK %d " KEY ".invalid:1\r\n",
+        "+OK\r\n-MOVED %d %s:1\r\n",
+        "+OK\r\n-NOSCRIPT " KEY "\r\n-ERR " KEY "\r\n-ERR of %s: " KEY "\r\n",
+        "+OK\r\n:1\r\n*4\r\n$9\r\nmaxmemory\r\n$1\r\n9\r\n$16\r\nmaxmemory-policy\r\n$28\r\n%s\r\n",
+        "+OK\r\n:1\r\n*4\r\n$9\r\nmaxmemory\r\n$1\r\n9\r\n$16\r\nmaxmemory-policy\r\n$30\r\n" KEY "\r\n",
     };
     (void)state;
     for (size_t i = 0; i < COUNT(formats); i++) {
@@ -131,7 +153,94 @@ static void test_echoes(void **state) {
         open_with_password(fake_port(fake), "app");
         consume_counted(rig.throttler, KEY, 1, &tally);
         run_until_done(rig.poller, &tally, STEADY_SECOND);
+        consume_counted(rig.throttler, KEY, 1, &tally);
+        run_until_done(rig.poller, &tally, STEADY_SECOND);
         assert_texts_clean();
+        rig_close();
+        fake_stop(fake);
+    }
+}
+
+/* ---- A secret in every place of what servers say ---- */
+
+static const char *const errors[] = {
+    "ERR unknown command 'EVALSHA'",
+    "NOPERM this user has no permissions to run the 'evalsha' command",
+    "OOM command not allowed when used memory > 'maxmemory'.",
+    "LOADING Redis is loading the dataset in memory",
+    "WRONGPASS invalid username-password pair or user is disabled.",
+};
+
+/* The text with `secret` before its word number `place`, after its last one, or in the place of a word. */
+static void place_secret(char *out, const char *text, int place, bool instead, const char *secret) {
+    const char *at = text;
+    for (int i = 0; i < place && at != NULL; i++)
+        at = strchr(at, ' ') != NULL ? strchr(at, ' ') + 1 : NULL;
+    const char *rest = at != NULL ? strchr(at, ' ') : NULL;
+    if (at == NULL)
+        sprintf(out, "%s %s", text, secret);
+    else
+        sprintf(out, "%.*s%s%s%s", (int)(at - text), text, secret, instead ? "" : " ",
+                !instead ? at
+                : rest   ? rest
+                         : "");
+}
+
+static void ask_fake(const char *reply) {
+    const struct fake_step steps[] = {
+        {FAKE_ACCEPT, 0, NULL, 0},
+        {FAKE_EXPECT, 1, NULL, 0},
+        {FAKE_SEND, 0, reply, 0},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    struct fake_server *fake = fake_start(steps, COUNT(steps));
+    struct tally tally = {0};
+    open_with_password(fake_port(fake), "app");
+    consume_counted(rig.throttler, KEY, 1, &tally);
+    run_until_done(rig.poller, &tally, STEADY_SECOND);
+    assert_texts_clean();
+    assert_true(*steady_store_trouble(rig.store) != '\0');
+    rig_close();
+    fake_stop(fake);
+}
+
+static void test_everywhere(void **state) {
+    char password[LENGTH + 1];
+    (void)state;
+    reveal(password);
+    for (size_t i = 0; i < COUNT(errors); i++)
+        for (int place = 0; place <= 3; place++)
+            for (int how = 0; how < 4; how++) {
+                char error[200], reply[256];
+                place_secret(error, errors[i], place, (how & 1) != 0, (how & 2) != 0 ? KEY : password);
+                snprintf(reply, sizeof reply, "%s-%s\r\n", (how & 2) != 0 ? "+OK\r\n" : "", error);
+                ask_fake(reply);
+            }
+}
+
+/* A letter is in every text. */
+static void test_short_secrets(void **state) {
+    static const char *const passwords[] = {"a", "is", "the", "user"};
+    (void)state;
+    for (size_t i = 0; i < COUNT(passwords); i++) {
+        char reply[128], url[80], shown[64];
+        struct tally tally = {0};
+        snprintf(reply, sizeof reply, "-WRONGPASS this %s is not it\r\n", passwords[i]);
+        const struct fake_step steps[] = {
+            {FAKE_ACCEPT, 0, NULL, 0},
+            {FAKE_EXPECT, 1, NULL, 0},
+            {FAKE_SEND, 0, reply, 0},
+            {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+        };
+        struct fake_server *fake = fake_start(steps, COUNT(steps));
+        snprintf(url, sizeof url, "redis://:%s@127.0.0.1:%d", passwords[i], fake_port(fake));
+        rig_open_at(url, TIMEOUT);
+        consume_counted(rig.throttler, KEY, 1, &tally);
+        run_until_done(rig.poller, &tally, STEADY_SECOND);
+        snprintf(shown, sizeof shown, "this %s is not it", passwords[i]);
+        assert_null(strstr(steady_store_trouble(rig.store), shown));
+        assert_null(strstr(rig.log.all, shown));
+        assert_non_null(strstr(steady_store_trouble(rig.store), "WRONGPASS (the user or the password is wrong)"));
         rig_close();
         fake_stop(fake);
     }
@@ -153,6 +262,14 @@ static void test_bad_urls(void **state) {
         "redis://host?passwd=%s&db=1",
         "redis+sentinel://host/service?sentinel_pasword=%s",
         "http://host?auth=%s",
+        "redis:app:%s@host",
+        "redis:%s",
+        "redis//app:%s@host",
+        "app:%s",
+        "redis://host:%s",
+        "redis://host?%s",
+        "rediss://host?tls_ca=/nonesuch/app:%s@host",
+        "file:/nonesuch/app:%s@host",
     };
     (void)state;
     for (size_t i = 0; i < COUNT(formats); i++) {
@@ -256,10 +373,8 @@ static void test_wiped_at_close(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        WITH_RIG(test_wiped_at_close),
-        WITH_RIG(test_real_errors),
-        WITH_RIG(test_echoes),
-        WITH_RIG(test_bad_urls),
+        WITH_RIG(test_wiped_at_close), WITH_RIG(test_real_errors), WITH_RIG(test_echoes),
+        WITH_RIG(test_bad_urls),       WITH_RIG(test_everywhere),  WITH_RIG(test_short_secrets),
     };
     return cmocka_run_group_tests_name("secrets", tests, NULL, NULL);
 }

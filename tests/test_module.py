@@ -46,6 +46,8 @@ def test_the_stored_text(server):
     (("k", 2**31, 5), "max_capacity is 2147483648"),
     (("k", "x\r\n\x00", 5), 'max_capacity is "x???"; it must be an integer'),
     (("k", "1.0", 5), "must be an integer"),
+    (("redis://u:SECRET@h", "redis://u:SECRET@h", 5), 'max_capacity is "redis://***@h"; it must be an integer'),
+    (("k", "x" * 300, 5), 'max_capacity is "..."; it must be an integer'),
     (("k", 3, 0), "drop_recharge is 0"),
     (("k", 3, 2**53), "drop_recharge is 9007199254740992"),
     (("k", 2**31 - 1, 2**40), "below 9007199254740992 us"),

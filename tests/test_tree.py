@@ -22,6 +22,7 @@ MAY_INCLUDE = {
     "error": "steady",
     "limit": "steady bucket error",
     "url": "steady error",
+    "redact": "steady error url",
     # what a store is
     "store": "steady bucket error url",
     # the embedded store
@@ -30,7 +31,7 @@ MAY_INCLUDE = {
     "store_local": "error loop region store table",
     # the Redis store: bytes first, then one socket, one connection, many decisions
     "script": "store scripts",
-    "reply": "error script",
+    "reply": "script",
     "loop": "steady",
     "loop_poll": "list loop",
     "net": "steady resolve",
@@ -40,21 +41,21 @@ MAY_INCLUDE = {
     "window": "steady",
     "wire": "list net reply tls window",
     "dial": "fork loop net tls url",
-    "greeting": "error reply url",
-    "circuit": "error loop net reply",
+    "greeting": "redact reply url",
+    "circuit": "loop net redact reply",
     "primacy": "greeting",
     "dialect": "store",
-    "notice": "circuit loop url",
-    "link": "circuit dial dialect error fork greeting loop notice primacy script url wire",
-    "sentinel": "circuit error link script",
-    "survey": "error reply",
-    "flight": "error link script store survey",
+    "notice": "circuit loop redact",
+    "link": "circuit dial dialect error fork greeting loop notice primacy redact script url wire",
+    "sentinel": "circuit error link redact script",
+    "survey": "reply",
+    "flight": "error link redact script store survey",
     "slots": "reply",
     "roll": "siphash slots",
-    "cluster": "sentinel flight link script roll slots",
+    "cluster": "sentinel flight link redact script roll slots",
     "replica": "cluster error script",
     "store_redis": "replica cluster error flight script tls url",
-    "attach": "circuit error flight net notice script",
+    "attach": "circuit error flight net notice redact script",
     # the door
     "throttler": "error limit store",
 }
@@ -130,6 +131,22 @@ def test_public_headers_include_no_internal_ones():
     for path in tracked("include/*.h", "include/steady/*.h"):
         for mark, name in includes(path):
             assert mark == "<", f"{path.name} includes {name}"
+
+
+# ---- What a message may hold ----
+
+
+def test_bytes_from_outside_become_a_message_in_one_place():
+    """Of url.c an option's name, and of tls.c the words of OpenSSL."""
+    users = {path.name for path in tracked("src/*.c", "module/*.c") if "steady__printable(" in path.read_text()}
+    assert users <= {"error.c", "redact.c", "url.c", "tls.c"}
+
+
+def test_the_words_that_a_server_may_say_are_sorted():
+    text = (ROOT / "src/redact.c").read_text()
+    words = re.findall(r'"([^"]+)"', re.search(r" words\[\] = \{(.*?)\n\};", text, re.S)[1])
+    assert len(words) > 300 and words == sorted(set(words)) and all(word == word.lower() for word in words)
+    assert all(len(word) < 32 for word in words)
 
 
 # ---- What the library calls and keeps ----

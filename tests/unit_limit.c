@@ -102,8 +102,8 @@ static const struct {
     {"104249d23h47m34.740992s", "is too long"},
     {"104250d", "is too long"},
     {"18446744073709551621s", "is too long"}, /* 2^64 + 5 */
-    {"+xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "\"+xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\" is"},
-    {"+xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxy", "\"+xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...\" is"},
+    {"+xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxyyy", "\"+xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxyyy\" is"},
+    {"+xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxyyyy", "\"+xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...\" is"},
     {"99999999999999999999999999999999999999999999999999999999s",
      "\"99999999999999999999999999999999999999999999...\""},
 };

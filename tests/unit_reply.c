@@ -182,28 +182,6 @@ static void test_random(void **state) {
     }
 }
 
-static const struct {
-    const char *error, *secret, *excuse;
-} excuses[] = {
-    {"OOM command not allowed", "key", "OOM command not allowed"},
-    {"ERR bad \x01 byte", "", "ERR bad ? byte"},
-    {"NOPERM not your key:7", "key:7", "NOPERM"},
-    {"ERR unknown command 'EVALSHA', with args beginning with: 'abc' '1' 'some", "something",
-     "ERR unknown command 'EVALSHA'"},
-    {"hunter2", "hunter2", ""},
-};
-
-static void test_excuses(void **state) {
-    (void)state;
-    for (size_t i = 0; i < COUNT(excuses); i++) {
-        const struct steady__reply reply = {
-            .kind = STEADY__REPLY_ERROR, .text = excuses[i].error, .text_len = strlen(excuses[i].error)};
-        char text[64];
-        steady__reply_excuse(text, sizeof text, &reply, excuses[i].secret, strlen(excuses[i].secret));
-        assert_string_equal(text, excuses[i].excuse);
-    }
-}
-
 /* ---- Nested ones ---- */
 
 static ptrdiff_t read_nested(struct steady__reply *reply, const char *bytes, size_t len) {
@@ -346,7 +324,6 @@ int main(void) {
         cmocka_unit_test(test_endless_lines),
         cmocka_unit_test(test_nested_without_end),
         cmocka_unit_test(test_random),
-        cmocka_unit_test(test_excuses),
         cmocka_unit_test(test_nested_at_every_cut),
         cmocka_unit_test(test_nested_resumed),
         cmocka_unit_test(test_nested_refused),

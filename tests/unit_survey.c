@@ -34,8 +34,7 @@ static void test_answers(void **state) {
     assert_string_equal(policy, "allkeys-lfu");
     assert_true(evicts(
         "*4\r\n" MEMORY("$1\r\n9\r\n") POLICY("$41\r\n\001\r\n34567890123456789012345678901234567890\r\n"), policy));
-    assert_between(strlen(policy), 1, 31);
-    assert_null(strpbrk(policy, "\001\r\n"));
+    assert_string_equal(policy, "unknown"); /* a server can say anything */
 }
 
 static void test_nothing_to_tell(void **state) {

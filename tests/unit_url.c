@@ -51,7 +51,7 @@ static const struct {
 } refused[] = {
     {"", "empty"},
     {"localhost", "does not begin with"},
-    {"localhost:6379", "localhost:6379"},
+    {"localhost:6379", "\"localhost:...\" does not begin with"},
     {"http://h", "http://h"},
     {"memory", "does not begin with"},
     {"memory:x", "after memory:"},
