@@ -93,12 +93,12 @@ struct quoted quoted_option(const char *arg) {
     struct quoted q;
     char name[64];
     const bool is_long = strncmp(arg, "--", 2) == 0;
-    const size_t end = is_long ? strcspn(arg, "=") : 2;
+    const size_t end = is_long ? strcspn(arg, "=:/@%?") : 2;
     if (end >= strlen(arg)) return quoted(arg);
     snprintf(name, sizeof name, "%.*s", (int)end, arg);
     q = quoted(name);
     const size_t len = strlen(q.text);
-    snprintf(q.text + len, sizeof q.text - len, is_long ? "=..." : "...");
+    snprintf(q.text + len, sizeof q.text - len, arg[end] == '=' ? "=..." : "...");
     return q;
 }
 

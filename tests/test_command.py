@@ -182,11 +182,11 @@ def test_lines_for_people_who_are_denied(run):
     (("peek", "k", "l", *LIMIT), '"l" is one argument too many: steady peek KEY'),
     (("consume", "k", "l", "m", "n", *LIMIT), '"l" is one argument too many'),
     (("consume", "k", "--capcity", "1"), 'unknown option "--capcity"; did you mean --capacity?'),
-    (("consume", "k", "--cap=1"), 'unknown option "--cap=1"; did you mean --capacity?'),
+    (("consume", "k", "--cap=1"), 'unknown option "--cap=..."; did you mean --capacity?'),
     (("consume", "k", "--rtae=1"), "did you mean --rate?"),
     (("consume", "k", "--colour"), 'unknown option "--colour"; see steady help consume'),
     (("consume", "k", "-j"), 'unknown option "-j"; see steady help consume'),
-    (("consume", "k", "--=1"), 'unknown option "--=1"'),
+    (("consume", "k", "--=1"), 'unknown option "--=..."'),
     (("consume", "k", "--" + "x" * 100), "see steady help consume"),
     (("peek", "k", *LIMIT, "--amount", "2"), "peek has no option --amount; see steady help peek"),
     (("version", "--json"), "version has no option --json"),
@@ -275,9 +275,55 @@ def test_a_password_is_never_shown(run, closed_port):
         for args in ((f"--stor={misplaced}",), (misplaced,), ("--capacity", misplaced), ("--on-error", misplaced)):
             done = run("consume", "k", *args)
             assert done.returncode == USAGE and canary not in done.stderr, done
-    assert '"redis+sentinel://h/s?..."' in run(in_option).stderr
-    assert '"redis://@h?..."' in run("redis://u:a?b@h?c=d").stderr
-    assert '"redis://@h/1"' in run(url).stderr
+    assert '"redis+sentinel://h/s?sentinel_password=***"' in run(in_option).stderr
+    assert '"redis://***"' in run("redis://u:a?b@h?c=d").stderr
+    assert '"redis://***@h/1"' in run(url).stderr
+
+
+CANARY = "Hunter2Canary"
+MISPLACED = [f"redis://u:{CANARY}@h/1", f"redis:u:{CANARY}@h", f"redis:{CANARY}", f"redis//u:{CANARY}@h", f"u:{CANARY}@h",
+             f"redis://h?pasword={CANARY}", f"redis+sentinel://h/s?sentinel_password={CANARY}",
+             f"unix:u:{CANARY}@/x", f"unix:/u:{CANARY}@x", f"redis%3A%2F%2Fu%3A{CANARY}%40h", f"password={CANARY}",
+             f"http://u:{CANARY}@h", f"rediss://h:{CANARY}", f"x\nredis://u:{CANARY}@h"]
+
+
+def options_of(run, command):
+    return re.findall(r"^  --([a-z-]+) [A-Z]", run("help", command).stdout, re.M)
+
+
+@pytest.mark.parametrize("url", MISPLACED, ids=range(len(MISPLACED)))
+def test_a_url_in_any_wrong_place_shows_no_password(run, url):
+    """As the value of every option, glued to it or not; as a command, an option, one argument too many, a topic."""
+    places = [(url,), (f"--{url}",), (f"-{url}",), (f"--store={url}", "consume", "k"), ("help", url), ("help", "help", url),
+              ("version", url), ("consume", "k", url, *LIMIT), ("consume", "k", f"--{url}"), ("consume", "k", "--json=" + url),
+              ("consume", "k", "--pasword=" + url), ("consume", "k", "--stor", url), ("bench", url)]
+    for command in "consume", "peek", "reset", "bench":
+        key = () if command == "bench" else ("k",)
+        for option in options_of(run, command):
+            if option == "prefix":
+                continue  # which may be anything
+            places += [(command, *key, f"--{option}", url), (command, *key, f"--{option}={url}")]
+    assert len(places) > 60
+    for args in places:
+        done = run(*args)
+        assert done.returncode in (USAGE, UNAVAILABLE), done
+        assert CANARY not in done.stdout + done.stderr, done
+        assert done.stderr.startswith("steady: ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("url", MISPLACED, ids=range(len(MISPLACED)))
+def test_a_url_in_the_environment_shows_no_password(run, url):
+    for args in (("consume", "k", *LIMIT), ("bench", "--seconds", "1")):
+        done = run(*args, env={"STEADY_STORE": url})
+        assert done.returncode in (USAGE, UNAVAILABLE) and CANARY not in done.stdout + done.stderr, done
+
+
+def test_a_url_in_place_of_the_key_is_shown_without_its_password(run):
+    done = run("consume", f"redis://u:{CANARY}@h", *LIMIT)
+    assert done.returncode == ALLOWED and done.stdout.startswith("allowed  redis://***@h  ")
+    for args in (("-p" + CANARY, "k"), ("consume", "k", "-p" + CANARY)):  # as other commands take a password
+        assert '"-p..."' in run(*args).stderr
+    assert run("consume", "mailto:anna@example.com", *LIMIT).stdout.startswith("allowed  mailto:anna@example.com  ")
 
 
 # ---- The default store ----

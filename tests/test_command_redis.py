@@ -34,6 +34,28 @@ def test_redis_keys_are_bytes(run, redis_server):
     assert redis_server("KEYS", "*") == [key]
 
 
+@pytest.mark.parametrize("key", ["k", "n", "command", "unknown", "STEADY", "ERR", "user:42"])
+def test_a_missing_module_is_named_whatever_the_key(run, redis_server, key):
+    for verb, command in (("consume", "STEADY.CONSUME"), ("peek", "STEADY.PEEK"), ("reset", "STEADY.RESET")):
+        done = run(verb, key, *LIMIT, "--store", redis_server.url, "--engine", "module")
+        assert done.returncode == UNAVAILABLE
+        assert done.stderr.endswith(f": ERR unknown command '{command}'\n"), done.stderr
+
+
+@pytest.mark.parametrize("key", ["k", "key", "wrong", "user:42"])
+def test_no_error_is_cut_to_nothing_whatever_the_key(run, redis_server, key):
+    redis_server("RPUSH", key, "x")
+    done = run("consume", key, *LIMIT, "--store", redis_server.url)
+    assert re.search(r": (WRONGTYPE|NOTABUCKET) \S.* \S", done.stderr), done.stderr
+    redis_server("DEL", key)
+    redis_server("ACL", "SETUSER", "app", "on", ">hunter2", "~other:*", "+@all")
+    try:
+        done = run("consume", key, *LIMIT, "--store", redis_server.url.replace("//", "//app:hunter2@"))
+    finally:
+        redis_server("ACL", "DELUSER", "app")
+    assert re.search(r": (NOPERM|ERR) \S.* \S", done.stderr) and "hunter2" not in done.stderr, done.stderr
+
+
 def test_redis_is_down(run, ask, closed_port):
     on = ("--store", f"redis://127.0.0.1:{closed_port}", "--timeout", "300ms")
     for verb in ("consume", "peek", "reset"):

@@ -115,6 +115,14 @@ def test_nothing_is_left_behind(runs, shared_redis):
     assert shared_redis("KEYS", "*") == []
 
 
+@pytest.mark.parametrize("url", ["redis:u:Canary@h", "redis//u:Canary@h", "u:Canary@h", "redis://h:Canary", "redis://u:Canary@h/x",
+                                 "redis://h?pasword=Canary", "unix:/u:Canary@x", "redis+sentinel://h?sentinel_password=Canary"])
+def test_a_url_that_is_none_shows_no_password(url):
+    run = Run(REDIS_URL=url)
+    run.join()
+    assert run.code == 3 and run.output.startswith("demo: ") and "Canary" not in run.output
+
+
 def test_a_redis_that_is_down(closed_port):
     run = Run(REDIS_URL=f"redis://u:canary@127.0.0.1:{closed_port}")
     run.join()
