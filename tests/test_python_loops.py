@@ -6,6 +6,7 @@ import logging
 import random
 import threading
 import time
+import weakref
 from contextlib import contextmanager
 
 import pytest
@@ -585,3 +586,110 @@ def test_throttlers_that_are_dropped_drop_their_connections(aio, redis_server):
 
     before = connections(redis_server)
     assert asyncio.run(use(), debug=True) <= before + 2
+
+
+# ---- Garbage ----
+
+ABANDONED = """
+import asyncio, gc, logging, os, signal, sys, warnings, weakref
+import aiosteady
+logging.getLogger("asyncio").addFilter(lambda record: "but it is pending" not in record.getMessage())
+warnings.simplefilter("ignore", ResourceWarning)  # of loops that are not closed
+url, pid, how = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+class Throttler(aiosteady.Throttler):
+    pass
+
+def abandon():
+    "A loop with decisions in flight is closed or dropped; whatever it was made of."
+    loop = asyncio.new_event_loop()
+    store = aiosteady.connect(url, timeout=10)
+    throttler = Throttler(store, 10**6, 60, on_error="local")
+    if "connected" in how:
+        loop.run_until_complete(throttler.peek("k"))
+    os.kill(pid, signal.SIGSTOP)
+    waits = [throttler.wait("w", timeout=timeout) for timeout in (None, 9)] if "waits" in how else []
+    tasks = [loop.create_task(asked) for asked in [*waits, *(throttler.consume("k") for _ in range(3))]]
+    loop.call_soon(loop.call_soon, loop.stop)
+    loop.run_forever()
+    os.kill(pid, signal.SIGCONT)
+    assert store.stats()["in_flight"] >= 3, store.stats()
+    if "closed" in how:
+        loop.close()
+    return [weakref.ref(thing) for thing in (loop, store, throttler, *tasks)]
+
+abandon()
+gc.collect()
+before, blocks = descriptors(), sys.getallocatedblocks()
+for _ in range(100):
+    gone = abandon()
+gc.collect()
+assert not any(ref() for ref in gone), gone
+assert descriptors() <= before, descriptors() - before
+assert sys.getallocatedblocks() - blocks < 3000, sys.getallocatedblocks() - blocks
+asyncio.run(aiosteady.Throttler(aiosteady.connect(url, timeout=10), 10**6, 60).consume("k"))
+print("fine")
+"""
+
+
+@pytest.mark.parametrize("how", ["closed", "connected closed", "waits closed", "waits connected closed", "dropped",
+                                 "connected dropped"])
+def test_a_loop_that_goes_with_decisions_in_flight_takes_everything_along(aiosteady, redis_server, how):
+    assert python(aiosteady, ABANDONED, redis_server.url, str(redis_server.process.pid), how) == "fine\n"
+
+
+class Text(str):
+    pass
+
+
+class Whole(int):
+    pass
+
+
+class Real(float):
+    pass
+
+
+class Client:
+    async def execute_command(self, *words):
+        raise ConnectionRefusedError
+
+    async def __aenter__(self):
+        return self
+
+
+def test_no_member_of_a_throttler_hides_a_cycle(aio):
+    class Store(aio.Store):
+        pass
+
+    class Throttler(aio.Throttler):
+        pass
+
+    members = {"redis": lambda: Store("memory:"), "max_capacity": lambda: Whole(5), "drop_recharge": lambda: Real(5),
+               "block_duration": lambda: Real(5), "prefix": lambda: Text("p:")}
+    cases = [*members.items(), ("redis", lambda: Text("memory:")), ("redis", Client),
+             ("redis", lambda: Store("redis://127.0.0.1:1"))]
+    for name, make in cases:
+        member = make()
+        member.throttler = Throttler(**{"redis": "memory:", "max_capacity": 5, "drop_recharge": 5, name: member})
+        gone = weakref.ref(member.throttler)
+        del member
+        gc.collect()
+        assert gone() is None, (name, make)
+
+
+@under_asyncio
+async def test_no_member_of_a_decision_hides_a_cycle(aio, redis_server):
+    async with aio.connect(redis_server.url, timeout=10) as store:
+        for asked in (False, True):
+            key = Text("k")
+            key.decision = aio.Throttler(store, 10, 60)._consume(key)
+            if asked:
+                await key.decision
+            gone = weakref.ref(key)
+            del key
+            gc.collect()
+            assert gone() is None

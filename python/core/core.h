@@ -78,6 +78,14 @@ PyObject *core_result(struct core_state *state, const steady_result *from);
 
 /* ---- Stores ---- */
 
+/* A reference that the library has, in a list of its loop's store. A collection of garbage must see it: without it a
+ * decision in flight would keep itself, its throttler and the connection for ever once its loop is gone. */
+struct held {
+    PyObject *object; /* NULL: not held */
+    struct held *next;
+    struct held **link; /* what points here */
+};
+
 /* The store of one running loop, or (loop NULL) an embedded one. */
 struct loop_store {
     PyObject_HEAD struct core_state *state;
@@ -91,6 +99,7 @@ struct loop_store {
     bool ending;         /* closed while `asking` */
     unsigned asking;     /* the library is in a call to the loop, see loop.c */
     steady_store *store; /* NULL: closed */
+    struct held *held;   /* by `store` */
     PyObject *local;     /* lent to `store`; NULL: not needed yet */
     PyObject *counters;  /* of its Store, and what is in them of this one */
     steady_stats counted;
@@ -110,6 +119,10 @@ struct store {
     bool closed;
     bool told; /* the log, that no more can be opened */
 };
+
+/* Takes a reference for the library, and gives it back, which may end the object and whatever `held` is in. */
+void core_hold(struct loop_store *store, struct held *held, PyObject *object);
+void core_let_go(struct held *held);
 
 /* The store of this loop, opened if need be; a new reference. */
 struct loop_store *core_store_on(struct store *self, PyObject *loop);
@@ -204,6 +217,7 @@ struct decision {
     struct loop_store *store; /* asked */
     struct waiter *waiter;    /* whom the answer wakes; NULL: nobody any more */
     PyObject *answer;
+    struct held held; /* while it is in flight */
 };
 
 /* Of the two throttlers of a binding. */

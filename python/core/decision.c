@@ -48,7 +48,7 @@ static void tell(struct decision *self, const steady_result *result) {
 static void answered(const steady_result *result, void *data) {
     struct decision *self = data;
     if (is_awaited(self, result)) tell(self, result);
-    Py_DECREF(self);
+    core_let_go(&self->held);
 }
 
 /* ---- Asking ---- */
@@ -74,7 +74,7 @@ static PySendResult ask_server(struct decision *self, steady_throttler *throttle
                                PyObject **out) {
     if ((self->waiter = core_waiter(self->store)) == NULL) return PYGEN_ERROR;
     PyObject *waiter = Py_NewRef((PyObject *)self->waiter);
-    Py_INCREF(self);
+    core_hold(self->store, &self->held, (PyObject *)self);
     int error = core_is_usable(self->store) ? 0 : STEADY_CLOSED; /* by a collection, in core_waiter */
     if (error == 0) error = self->store->asking == 0 ? submit(self, throttler, key, len) : STEADY_UNAVAILABLE;
     if (error == 0) {
@@ -85,7 +85,7 @@ static PySendResult ask_server(struct decision *self, steady_throttler *throttle
     }
     core_left(self->store);
     Py_DECREF(waiter);
-    Py_DECREF(self);
+    core_let_go(&self->held);
     *out = refused_at_once(self, throttler, error);
     return *out != NULL ? PYGEN_RETURN : PYGEN_ERROR;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * The running asyncio loop, as a loop of the library's: add_reader, add_writer and call_later.
  *
- * An Io and a Timer are what the loop calls back. They are owned by the library, from io_new to io_free, and by the
+ * An Io and a Timer are what the loop calls back. They are held by the library, from io_new to io_free, and by the
  * loop, for as long as it has them in its tables, which may be longer: `ready` and `fired` are NULL from then on. A
  * loop that is closed, or that is the parent's in a forked child, is not talked to any more.
  *
@@ -11,6 +11,7 @@
 
 struct io {
     PyObject_HEAD struct loop_store *store;
+    struct held held; /* until io_free */
     int fd;
     int wanted;                           /* the loop knows of */
     int next;                             /* is to be wanted, once `ready` has returned */
@@ -21,6 +22,7 @@ struct io {
 
 struct timer {
     PyObject_HEAD struct loop_store *store;
+    struct held held; /* until timer_free */
     PyObject *handle; /* of call_later; NULL: not running */
     void (*fired)(void *arg);
     void *arg;
@@ -55,7 +57,9 @@ static void *io_new(void *loop, int fd, void (*ready)(void *arg, int events), vo
     io->called = false;
     io->ready = ready;
     io->arg = arg;
+    core_hold(store, &io->held, (PyObject *)io);
     PyObject_GC_Track((PyObject *)io);
+    Py_DECREF(io);
     return io;
 }
 
@@ -93,7 +97,7 @@ static void io_free(void *handle) {
     struct io *io = handle;
     io->ready = NULL;
     if (io->wanted != 0 && can_talk(io->store)) change_all(io, 0);
-    Py_DECREF(io);
+    core_let_go(&io->held);
 }
 
 static PyObject *io_call(struct io *io, PyObject *args, PyObject *Py_UNUSED(kwargs)) {
@@ -116,24 +120,17 @@ static int io_traverse(struct io *io, visitproc visit, void *arg) {
     return 0;
 }
 
-static int io_clear(struct io *io) {
-    Py_CLEAR(io->store);
-    return 0;
-}
-
 static void io_dealloc(struct io *io) {
     PyTypeObject *type = Py_TYPE(io);
     PyObject_GC_UnTrack(io);
-    io_clear(io);
+    Py_DECREF(io->store);
     PyObject_GC_Del(io);
     Py_DECREF(type);
 }
 
-static PyType_Slot io_slots[] = {{Py_tp_call, io_call},
-                                 {Py_tp_traverse, io_traverse},
-                                 {Py_tp_clear, io_clear},
-                                 {Py_tp_dealloc, io_dealloc},
-                                 {0, NULL}};
+/* No tp_clear: while the library has it, it needs the store. The store's own clears what is a cycle. */
+static PyType_Slot io_slots[] = {
+    {Py_tp_call, io_call}, {Py_tp_traverse, io_traverse}, {Py_tp_dealloc, io_dealloc}, {0, NULL}};
 
 PyType_Spec core_io_spec = {
     "aiosteady._core.Io", sizeof(struct io), 0,
@@ -155,7 +152,9 @@ static void *timer_new(void *loop, void (*fired)(void *arg), void *arg) {
     timer->handle = NULL;
     timer->fired = fired;
     timer->arg = arg;
+    core_hold(store, &timer->held, (PyObject *)timer);
     PyObject_GC_Track((PyObject *)timer);
+    Py_DECREF(timer);
     return timer;
 }
 
@@ -186,7 +185,7 @@ static void timer_free(void *handle) {
     struct timer *timer = handle;
     timer_stop(timer);
     timer->fired = NULL;
-    Py_DECREF(timer);
+    core_let_go(&timer->held);
 }
 
 static PyObject *timer_call(struct timer *timer, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs)) {
@@ -206,8 +205,8 @@ static int timer_traverse(struct timer *timer, visitproc visit, void *arg) {
     return 0;
 }
 
+/* The store stays: while the library has it, it needs the store. */
 static int timer_clear(struct timer *timer) {
-    Py_CLEAR(timer->store);
     Py_CLEAR(timer->handle);
     return 0;
 }
@@ -216,6 +215,7 @@ static void timer_dealloc(struct timer *timer) {
     PyTypeObject *type = Py_TYPE(timer);
     PyObject_GC_UnTrack(timer);
     timer_clear(timer);
+    Py_DECREF(timer->store);
     PyObject_GC_Del(timer);
     Py_DECREF(type);
 }

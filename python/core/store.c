@@ -47,6 +47,20 @@ int core_raise_kept(struct loop_store *store) {
 
 /* ---- One loop's ---- */
 
+void core_hold(struct loop_store *store, struct held *held, PyObject *object) {
+    *held = (struct held){Py_NewRef(object), store->held, &store->held};
+    if (held->next != NULL) held->next->link = &held->next;
+    store->held = held;
+}
+
+void core_let_go(struct held *held) {
+    PyObject *object = held->object;
+    *held->link = held->next;
+    if (held->next != NULL) held->next->link = held->link;
+    held->object = NULL;
+    Py_DECREF(object);
+}
+
 static int loop_store_clear(struct loop_store *self) {
     Py_CLEAR(self->loop);
     for (int i = 0; i < 2; i++) {
@@ -69,6 +83,8 @@ static int loop_store_traverse(struct loop_store *self, visitproc visit, void *a
     Py_VISIT(self->call_later);
     Py_VISIT(self->call_soon);
     Py_VISIT(self->interrupt);
+    for (const struct held *held = self->held; held != NULL; held = held->next)
+        Py_VISIT(held->object);
     return 0;
 }
 

@@ -390,6 +390,7 @@ static int throttler_traverse(struct throttler *self, visitproc visit, void *arg
     Py_VISIT(self->max_capacity);
     Py_VISIT(self->drop_recharge);
     Py_VISIT(self->block_duration);
+    Py_VISIT(self->prefix);
     Py_VISIT(self->store);
     Py_VISIT(self->ask);
     for (size_t i = 0; i < self->count; i++)
