@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""The Python package's memory: level over a million calls, and nothing crashes where there is none left."""
+"""The Python package's memory: level over a million calls, small for many throttlers, and nothing crashes where there is
+none left."""
+import asyncio
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
-from python_rig import python
+from python_rig import python, under_asyncio
 
 LEVEL = """
 import asyncio, gc, os, sys
@@ -170,3 +173,110 @@ def test_running_out_of_memory_at_any_moment_crashes_nothing(aiosteady, redis_se
         pytest.skip("this Python has no _testcapi")
     assert run.returncode == 0, f"{run.returncode}\n{run.stdout}\n{run.stderr[-3000:]}"
     assert "False" not in run.stdout and run.stdout.count("True") >= 3, run.stdout
+
+
+# ---- Throttlers that are given "memory:" ----
+
+MANY = """
+import asyncio, gc, resource
+from aiosteady import Throttler
+
+def mib():
+    "Resident, of this process."
+    with open("/proc/self/statm") as sizes:
+        return int(sizes.read().split()[1]) * resource.getpagesize() >> 20
+
+async def fill(throttlers, keys):
+    for t in throttlers:
+        for i in range(keys):
+            assert (await t.consume(f"k{i}")).level == 1
+
+before = mib()
+throttlers = [Throttler("memory:", 10, 3600) for _ in range(100)]
+asyncio.run(fill(throttlers, 30))
+assert mib() - before < 40, mib() - before
+for _ in range(100):
+    asyncio.run(fill([Throttler("memory:", 10, 3600)], 30))
+assert mib() - before < 45, mib() - before
+del throttlers
+gc.collect()
+assert mib() - before < 20, mib() - before
+print("fine")
+"""
+
+
+def test_a_hundred_throttlers_in_memory_take_some_mib(aiosteady):
+    assert python(aiosteady, MANY, malloc="default") == "fine\n"
+
+
+@under_asyncio
+async def test_throttlers_in_memory_have_buckets_of_their_own(aio):
+    key = "k" * 1016
+    limits = (5, 60), (5, 60), (7, 0.5), (5, 60, 30)
+    throttlers = [aio.Throttler("memory:", *limit, prefix="p:") for limit in limits]
+    for t in throttlers:
+        for i in range(t.max_capacity):
+            for name in ("k", b"k" * 1022, key):
+                assert (await t.consume(name)).level == i + 1
+    last = throttlers[-1]
+    assert (await last.consume("k")).blocked_for == 30
+    assert (await throttlers[0].reset("k")).success
+    assert [(await t.peek("k")).level for t in throttlers[:2]] == [0, 5]
+    assert (await throttlers[0].peek("k")).blocked_for is None
+    assert (await aio.Throttler("memory:", 5, 60, 30, prefix="p:").peek("k")).level == 0, "a new one begins anew"
+    with pytest.raises(ValueError, match="key"):
+        await last.consume(b"k" * 1023)
+
+
+@under_asyncio
+async def test_throttlers_on_a_store_in_memory_share_its_buckets_still(aio):
+    async with aio.connect("memory:") as store, aio.connect("memory:") as other:
+        await aio.Throttler(store, 5, 60).consume("k", 3)
+        assert (await aio.Throttler(store, 9, 60).peek("k")).level == 3
+        assert (await aio.Throttler(other, 9, 60).peek("k")).level == 0
+        assert (await aio.Throttler("memory:", 9, 60).peek("k")).level == 0
+
+
+@under_asyncio
+async def test_closing_a_throttler_in_memory_closes_no_other(aio):
+    closed, open_ = aio.Throttler("memory:", 5, 60), aio.Throttler("memory:", 5, 60)
+    await closed.consume("k")
+    await open_.consume("k")
+    for _ in range(2):
+        await closed.aclose()
+    for ask in (closed.consume, closed.peek, closed.reset, closed.wait):
+        with pytest.raises(aio.Closed):
+            await ask("k")
+    assert (await open_.consume("k")).level == 2
+    await open_.aclose()
+    async with aio.Throttler("memory:", 5, 60) as t:
+        assert (await t.consume("k")).level == 1
+
+
+@under_asyncio
+async def test_a_flood_of_one_throttler_in_memory_is_not_felt_by_another(aio):
+    """A full table makes keys share a bucket, so a table that throttlers shared would deny those of the others."""
+    flooded, other = aio.Throttler("memory:", 5, 3600), aio.Throttler("memory:", 5, 3600)
+    for i in range(2**20 + 2**19):  # more than the table has slots for
+        flooded._consume(str(i))  # in place, as consume() does: a million awaits take their time in debug mode
+    levels = {(await flooded.consume(f"new {i}")).level for i in range(1000)}
+    assert levels != {1}, "it is full"
+    assert {(await other.consume(f"new {i}")).level for i in range(1000)} == {1}
+
+
+def test_throttlers_in_memory_are_made_and_asked_in_any_thread(aio):
+    wrong = []
+
+    async def work():
+        for i in range(50):
+            t = aio.Throttler("memory:", 50, 60)
+            levels = [(await t.consume("k")).level for _ in range(20)]
+            if levels != list(range(1, 21)):
+                wrong.append(levels)
+
+    threads = [threading.Thread(target=lambda: asyncio.run(work())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
