@@ -271,11 +271,10 @@ static int submit(void *carrier, struct steady__request *request) {
     return 0;
 }
 
-static int forget(void *carrier, struct steady__request *request, bool held) {
+static bool forget(void *carrier, struct steady__request *request) {
     (void)carrier;
-    (void)held;
     ((struct slot *)request->at)->request = NULL;
-    return STEADY_UNKNOWN;
+    return true;
 }
 
 static void close_bridge(void *carrier) {

@@ -15,7 +15,6 @@ struct steady__request {
     uint64_t number;           /* on the wire: which one it is, counted from 0 */
     bool on_wire;
     bool lost;   /* it was written, and its connection is gone */
-    bool passed; /* its turn came too late to send it, at a server that answers */
     bool nested; /* its reply may be an array of anything: see steady__reply_read_nested */
     void *at;    /* a carrier's own: where it has put it */
     bool asking; /* to be sent behind an ASKING */

@@ -10,7 +10,12 @@ import pytest
 from python_rig import under_asyncio
 from resp import free_port
 
-PROGRAM = (Path(__file__).parent / "python_clients.py").read_text()
+HERE = Path(__file__).parent
+PROGRAM = (HERE / "python_clients.py").read_text()
+BURSTS = (HERE / "python_client_bursts.py").read_text()
+CLIENTS = pytest.mark.parametrize(("family", "version", "has_cluster"), [
+    ("redis", "==4.2.0", False), ("redis", "==4.3.4", True), ("redis", ">=6", True),
+    ("valkey", "", True), ("aioredis", "==1.3.1", False)])
 SLOTS = 16384
 
 
@@ -33,9 +38,7 @@ def cluster_url(start_redis):
     return first.url
 
 
-@pytest.mark.parametrize(("family", "version", "has_cluster"), [
-    ("redis", "==4.2.0", False), ("redis", "==4.3.4", True), ("redis", ">=6", True),
-    ("valkey", "", True), ("aioredis", "==1.3.1", False)])
+@CLIENTS
 def test_a_client_that_people_have(aiosteady, from_pypi, redis_server, closed_port, cluster_url, family, version, has_cluster):
     folder = from_pypi(family + version)
     urls = [redis_server.url, f"redis://127.0.0.1:{closed_port}", *([cluster_url] if has_cluster else [])]
@@ -43,6 +46,18 @@ def test_a_client_that_people_have(aiosteady, from_pypi, redis_server, closed_po
                          capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.split()[-1] == ("in_a_cluster" if has_cluster else "reads_replies_of_every_protocol")
+
+
+@CLIENTS
+def test_a_burst_over_a_client(aiosteady, from_pypi, start_redis, closed_port, cluster_url, family, version, has_cluster):
+    """redis-py 4.2 to the newest, in a process of its own each, on a server of its own: it is stopped and loads meanwhile."""
+    folder = from_pypi(family + version)
+    server = start_redis("--enable-debug-command", "yes")
+    urls = [server.url, f"redis://127.0.0.1:{closed_port}", *([cluster_url] if has_cluster else [])]
+    run = subprocess.run([sys.executable, "-c", BURSTS, family, *urls], env={"PYTHONPATH": f"{aiosteady}:{folder}:{HERE}"},
+                         capture_output=True, text=True, timeout=180, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.split()[-1] == "all"
 
 
 @under_asyncio

@@ -264,6 +264,21 @@ static PyObject *throttler_arguments(struct throttler *self, PyObject *args) {
     return Py_BuildValue("(y#ss)", bytes, (Py_ssize_t)len, first, second);
 }
 
+/* The whole EVALSHA, as it is sent. */
+static PyObject *throttler_packed(struct throttler *self, PyObject *args) {
+    char room[STEADY__KEY_MAX], out[STEADY__COMMAND_MAX];
+    struct steady__call call = {0};
+    PyObject *key = NULL;
+    long long amount = 0;
+    int verb = 0, patient = 0;
+    if (!is_made(self) || !PyArg_ParseTuple(args, "iOLp", &verb, &key, &amount, &patient)) return NULL;
+    if (core_whole_key(self, key, room, &call.key, &call.key_len) != 0) return NULL;
+    call.verb = (enum steady__verb)verb;
+    call.amount = amount;
+    call.terms = patient ? &self->patient : &self->terms;
+    return PyBytes_FromStringAndSize(out, (Py_ssize_t)steady__script_command(out, &call));
+}
+
 /* How many integers a reply is; -1 where it is none of ours. */
 static Py_ssize_t read_reply(PyObject *reply, int64_t *values) {
     const bool one = PyLong_Check(reply);
@@ -315,6 +330,7 @@ static PyMethodDef methods[] = {
      "_consume_patiently($self, key, amount=1)\n--\n\n_consume, but it starts no block."},
     {"_fitting", (PyCFunction)throttler_fitting, METH_VARARGS, NULL},
     {"_arguments", (PyCFunction)throttler_arguments, METH_VARARGS, NULL},
+    {"_packed", (PyCFunction)throttler_packed, METH_VARARGS, NULL},
     {"_decode", (PyCFunction)throttler_decode, METH_VARARGS, NULL},
     {"_failed", (PyCFunction)throttler_failed, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL}};
@@ -371,10 +387,13 @@ static int throttler_init(struct throttler *self, PyObject *args, PyObject *kwar
     self->block_duration = Py_NewRef(given[2]);
     self->prefix = Py_NewRef(prefix);
     if (read_limit(self, count) != 0) return -1;
-    if (PyObject_TypeCheck(target, self->state->store_type))
+    if (PyObject_TypeCheck(target, self->state->store_type)) {
         self->store = (struct store *)Py_NewRef(target);
-    else
+    } else {
+        steady__script_terms(&self->terms);
+        steady__script_terms(&self->patient);
         self->ask = Py_NewRef(target);
+    }
     return 0;
 }
 

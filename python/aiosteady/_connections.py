@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: MIT
+"""Connections that a caller's client lends for one pipeline.
+
+A source takes a connection and gives it back. It encodes commands and sends them, and it receives one reply at a time.
+An error reply is raised like any other exception; `word_of` of _errors.py tells them apart.
+
+Each connection is made by the client's own code, so all settings of the client hold: credentials, TLS, database, health
+checks, time limits, and the attempts to connect. The client's own `execute` methods are not used, because they send a
+command again when a connection is lost.
+"""
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from ._pipeline import Question
+
+POOL_PATIENCE = 5.0  # seconds to wait for a connection of a pool that other tasks use up
+PAUSE_FIRST, PAUSE_LAST = 0.001, 0.05  # seconds between two looks
+
+
+def is_exhausted(error: Exception) -> bool:
+    """Whether all connections of a pool are in use. Nothing was sent then."""
+    return type(error).__name__ == "MaxConnectionsError" or "Too many connections" in str(error)
+
+
+async def patiently(take: Callable[[], Awaitable[Any]]) -> Any:
+    """Calls `take` until the pool has a connection, for POOL_PATIENCE at most."""
+    loop = asyncio.get_running_loop()
+    deadline, pause = loop.time() + POOL_PATIENCE, PAUSE_FIRST
+    while True:
+        try:
+            return await take()
+        except Exception as error:
+            if not is_exhausted(error) or loop.time() >= deadline:
+                raise
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, PAUSE_LAST)
+
+
+def check_loop(reader: Any) -> None:
+    """What is sent over a connection of another event loop arrives, but the reply does not."""
+    loop = getattr(reader, "_loop", None)
+    if loop is not None and loop is not asyncio.get_running_loop():
+        raise RuntimeError("the client's connection belongs to another event loop")
+
+
+# ---- redis-py and valkey-py ----
+
+
+async def read_without_closing(connection: Any) -> Any:
+    """The next reply, for redis-py before 4.5.5: its read_response closes the connection on an error such as LOADING."""
+    reading = connection._parser.read_response()
+    reply = await (asyncio.wait_for(reading, connection.socket_timeout) if connection.socket_timeout else reading)
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
+
+
+@functools.lru_cache(maxsize=32)
+def reader_of(kind: Any) -> Callable[[Any], Awaitable[Any]]:
+    """What reads a reply from a connection of this class, and leaves the connection open on an error reply.
+
+    A connection that Sentinel manages closes itself on READONLY. The replies behind that one would be lost, so its base
+    class reads here; the pipeline closes the connection once all replies are there."""
+    reads = next(vars(base)["read_response"] for base in kind.__mro__
+                 if "read_response" in vars(base) and "SentinelManaged" not in base.__name__)
+    if "disconnect_on_error" in inspect.signature(reads).parameters:
+        return functools.partial(reads, disconnect_on_error=False)
+    return read_without_closing
+
+
+@functools.lru_cache(maxsize=32)
+def wants_a_command(kind: Any) -> bool:
+    """Whether get_connection of this pool must be told a command: up to redis-py 5.2, and valkey-py."""
+    named = inspect.signature(kind.get_connection).parameters.get("command_name")
+    return named is not None and named.default is inspect.Parameter.empty
+
+
+async def disconnect(connection: Any) -> None:
+    try:
+        if "nowait" in inspect.signature(connection.disconnect).parameters:
+            await connection.disconnect(nowait=True)
+        else:
+            await connection.disconnect()
+    except Exception:
+        pass  # its event loop is closed, or its peer is gone: it is of no use either way
+
+
+async def make_ready(connection: Any) -> None:
+    """Connects, and checks the health, as the client does before a command. Only the commands are sent after that."""
+    reader = getattr(connection, "_reader", None)
+    check_loop(reader)
+    if reader is not None and reader.at_eof():  # the server closed it while it was idle; not every version looks
+        await disconnect(connection)
+    if not connection.is_connected:
+        await connection.connect()
+    await connection.check_health()
+    if not connection.is_connected:
+        await connection.connect()
+
+
+class Pool:
+    """The pool of a redis-py or valkey-py client."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    async def take(self) -> Any:
+        connection = await patiently(self._free_connection)
+        try:
+            await make_ready(connection)
+        except BaseException:
+            await self.give_back(connection, broken=True)
+            raise
+        return connection
+
+    async def give_back(self, connection: Any, broken: bool) -> None:
+        try:
+            if broken:
+                await disconnect(connection)
+        finally:
+            await self._release(connection)
+
+    def encoded(self, words: Sequence[bytes]) -> bytes:
+        return b"*%d\r\n" % len(words) + b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
+
+    def evalsha(self, question: Question) -> bytes:
+        return question.packed
+
+    async def send(self, connection: Any, commands: Sequence[bytes]) -> None:
+        await connection.send_packed_command(b"".join(commands), False)  # False: the health was checked
+
+    def receiver(self, connection: Any) -> Callable[[], Awaitable[Any]]:
+        kind: Any = type(connection)
+        return functools.partial(reader_of(kind), connection)
+
+    def _free_connection(self) -> Awaitable[Any]:
+        pool = self._client.connection_pool
+        kind: Any = type(pool)
+        taken: Awaitable[Any] = pool.get_connection(*(["EVALSHA"] if wants_a_command(kind) else []))
+        return taken
+
+    async def _release(self, connection: Any) -> None:
+        await self._client.connection_pool.release(connection)
+
+
+class Node(Pool):
+    """A node of a redis-py or valkey-py client for a cluster. It has a pool of its own."""
+
+    def __init__(self, node: Any) -> None:
+        self.node = node
+
+    async def _free_connection(self) -> Any:
+        connection = self.node.acquire_connection()
+        try:
+            await self._heed_plans(connection)
+        except BaseException:
+            await self.give_back(connection, broken=True)
+            raise
+        return connection
+
+    async def _heed_plans(self, connection: Any) -> None:
+        """The client may want it to be connected anew."""
+        if hasattr(self.node, "disconnect_if_needed"):
+            await self.node.disconnect_if_needed(connection)
+
+    async def _release(self, connection: Any) -> None:
+        await self._heed_plans(connection)
+        if hasattr(self.node, "release"):
+            self.node.release(connection)
+        else:
+            self.node._free.append(connection)
+
+
+# ---- aioredis 1.3 ----
+
+
+class Shared:
+    """A connection of aioredis, which many commands share, and the replies that are still to come."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self.replies: deque[asyncio.Future[Any]] = deque()
+
+
+class AioredisPool:
+    """The pool of an aioredis 1.3 client, or its only connection."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    async def take(self) -> Shared:
+        connection = pool = self._client.connection
+        if hasattr(pool, "get_connection"):
+            connection, _ = pool.get_connection("EVALSHA")
+            if connection is None:
+                connection = await pool.acquire()
+                pool.release(connection)
+        if connection.closed:
+            raise ConnectionError("the client's connection is closed")
+        check_loop(connection._reader)
+        return Shared(connection)
+
+    async def give_back(self, shared: Shared, broken: bool) -> None:
+        for reply in shared.replies:
+            if not reply.cancel() and not reply.cancelled():
+                reply.exception()  # so that asyncio does not report it
+
+    def encoded(self, words: Sequence[bytes]) -> Sequence[bytes]:
+        return words
+
+    def evalsha(self, question: Question) -> Sequence[bytes]:
+        return question.words(b"EVALSHA")
+
+    async def send(self, shared: Shared, commands: Sequence[Sequence[bytes]]) -> None:
+        with shared.connection._buffered():
+            for words in commands:
+                shared.replies.append(shared.connection.execute(*words))
+
+    def receiver(self, shared: Shared) -> Callable[[], Awaitable[Any]]:
+        return shared.replies.popleft
