@@ -74,7 +74,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
     steady__wire_open(&wire, 0, NULL);
     for (size_t i = 0; i < REQUESTS; i++) {
         if (steady__wire_room(&wire, 1, 1) == NULL) abort();
-        requests[i].nested = bytes[0] % 2 != 0 && i % 2 != 0;
+        requests[i].nested = bytes[0] % 2 != 0 && i % 2 != 0 ? STEADY__NESTED_MAP : 0;
         steady__wire_put(&wire, &requests[i], 1);
     }
     for (size_t next = 0; got >= 0 && steady__wire_receive(&wire) > 0;)

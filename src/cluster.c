@@ -18,16 +18,25 @@
  * An error reply means that nothing was charged, so a redirected request is sent again, within its deadline. What was
  * written and not answered is not, whatever becomes of its node.
  *
+ * What a peer says must not make us do more than a cluster needs. Of the nodes that redirects name and no map does
+ * (strangers) at most STRANGERS_MAX are kept; one more takes the place of one that has been there for HOLD and is idle,
+ * or is not followed. All links together are at most a quarter of the descriptors that the process may have: one more
+ * takes the place of one that nobody has wanted for HOLD, or requests for it are unavailable. Links share the lookups
+ * of names and the lines of the log.
+ *
  * A node that has no slot and whose link is idle loses the link, and is forgotten unless it is the seed. A link that is
  * down goes only when nobody has wanted it for a while: it is what knows how long to leave the server alone, and what
- * the log has been told. The seed comes back into play when no other node is up, and stays until one with slots is: its
- * link looks up the name in the URL at each attempt. It also stays, and is asked like those that are up, where the
- * others may not know all: while slots are unknown, or a node says CLUSTERDOWN. */
+ * the log has been told. One that was never up gives its connection up at once, and makes no other until it is wanted.
+ * It goes, too, where its node has slots and nobody has wanted it for a while. The seed comes back into play when no
+ * other node is up, and stays until one with slots is: its link looks up the name in the URL at each attempt. It also
+ * stays, and is asked like those that are up, where the others may not know all: while slots are unknown, or a node
+ * says CLUSTERDOWN. */
 #include "cluster.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include "error.h"
 #include "redact.h"
 #include "roll.h"
 #include "script.h"
@@ -45,6 +54,13 @@
 #define INQUIRIES_MAX 3   /* at a time, where the first are late */
 #define SWEEP_AGAIN STEADY_SECOND
 #define UNWANTED (10 * STEADY_SECOND) /* a link that is down, by then */
+#define STRANGERS_MAX 16
+#define LINKS_LEAST (2 + STRANGERS_MAX)
+#define LINKS_MAX 1024
+#define HOLD STEADY_SECOND
+#define FULL_AGAIN (10 * STEADY_MILLISECOND) /* until another link is looked for that may go */
+#define SWEPT_MOST 16                        /* links closed in a turn of the loop */
+#define LINES_MAX 64                         /* of the log, at once; then one a second */
 
 struct node {
     struct steady__entry at; /* host "": the seed's, where that is a path or asked of sentinels */
@@ -52,6 +68,7 @@ struct node {
     struct steady__url *url;        /* with our host; the rest is the seed's. NULL: the seed, or never connected to */
     struct steady__link *link;      /* NULL: not needed yet, or no more */
     steady_us wanted_at;            /* a request was last meant for it */
+    steady_us noted_at;             /* by a redirect, and no map has named it: a stranger. 0: a map has */
     bool silent;                    /* a deadline has passed there, and it has answered nothing since */
     struct steady__request inquiry; /* CLUSTER SLOTS */
     bool inquiring;
@@ -79,7 +96,14 @@ struct steady__cluster {
     steady_us pause, allowed_at, stale_at;
     struct steady__alarm alarm; /* the answer is late, or the next inquiry is allowed, or it is time to sweep */
     uint64_t reconnects;        /* of links that are gone */
-    unsigned depth;             /* loops over nodes on the stack */
+    struct node *strangers[STRANGERS_MAX];
+    unsigned n_strangers;
+    unsigned links, links_max;
+    unsigned lookups;     /* of nodes' names */
+    steady_us full_until; /* no link may go before, as far as anyone knows */
+    bool unswept;         /* there are more links to close */
+    steady_us line_at;    /* a line of the log is allowed from then on, LINES_MAX from that many seconds later */
+    unsigned depth;       /* loops over nodes on the stack */
     bool closed;
 };
 
@@ -101,9 +125,16 @@ static struct node *add_node(struct steady__cluster *cluster, const char *host, 
         return NULL;
     }
     node->cluster = cluster;
-    node->inquiry.nested = true;
+    node->inquiry.nested = STEADY__NESTED_MAP;
     if (!cluster->alarm.set && node->at.number != 0) steady__alarm_set(&cluster->alarm, SWEEP_AGAIN);
     return node;
+}
+
+static void befriend(struct node *node) {
+    struct steady__cluster *cluster = node->cluster;
+    for (unsigned i = 0; node->noted_at != 0 && i < cluster->n_strangers; i++)
+        if (cluster->strangers[i] == node) cluster->strangers[i] = cluster->strangers[--cluster->n_strangers];
+    node->noted_at = 0;
 }
 
 static void free_node(struct node *node) {
@@ -112,23 +143,18 @@ static void free_node(struct node *node) {
 }
 
 static void forget_node(struct node *node) {
+    befriend(node);
     steady__roll_strike(&node->cluster->roll, &node->at);
     free_node(node);
 }
 
-/* The node's number, which it gets here where it is new. No host means that of the node that speaks of it; "?" may mean
- * any, and only the map can tell. */
-static uint16_t number_of(void *arg, const char *host, uint16_t port) {
-    const struct node *speaker = arg;
-    struct steady__cluster *cluster = speaker->cluster;
-    if (strcmp(host, "?") == 0) return steady__roll_other_at(&cluster->roll, &speaker->at, port);
-    if (*host == '\0') host = speaker->at.host;
-    if (*host == '\0') return STEADY__SLOT_UNKNOWN;
-    const struct steady__entry *known = steady__roll_find(&cluster->roll, host, port);
-    if (known != NULL) return known->number;
-    const struct node *node = add_node(cluster, host, port);
-    if (node == NULL) cluster->crowded = true;
-    return node != NULL ? node->at.number : STEADY__SLOT_UNKNOWN;
+/* STEADY__SLOT_UNKNOWN: it is new, or, where there is no host, not to be told. No host means that of the node that
+ * speaks of it. */
+static uint16_t find_number(const struct node *speaker, const char **host, uint16_t port) {
+    if (**host == '\0') *host = speaker->at.host;
+    if (**host == '\0') return STEADY__SLOT_UNKNOWN;
+    const struct steady__entry *known = steady__roll_find(&speaker->cluster->roll, *host, port);
+    return known != NULL ? known->number : STEADY__SLOT_UNKNOWN;
 }
 
 static const struct steady__link_owner node_owner;
@@ -150,27 +176,78 @@ static bool make_url(struct node *node) {
     return true;
 }
 
-static bool open_link(struct node *node) {
-    struct steady__link_options options = node->cluster->with;
-    if (node->at.number != 0) {
-        if (!make_url(node)) return false;
-        options.url = node->url;
-    }
-    options.owner_class = &node_owner;
-    options.owner = node;
-    const bool sought = steady__url_is_sentinel(options.url->scheme);
-    node->link = sought ? steady__sentinels_link(&options) : steady__link_open(&options);
-    return node->link != NULL;
-}
-
 static void close_link(struct node *node) {
-    if (node->link != NULL) node->cluster->reconnects += steady__link_reconnects(node->link);
+    if (node->link == NULL) return;
+    node->cluster->links--;
+    node->cluster->reconnects += steady__link_reconnects(node->link);
     steady__link_close(node->link);
     node->link = NULL;
 }
 
+/* Nothing is lost with it but a connection. A lookup would go on without its link, so that nobody could count it. */
+static bool is_idle(const struct node *node) {
+    if (node->link == NULL) return true;
+    return steady__link_is_idle(node->link) && !steady__link_looks_up(node->link);
+}
+
+/* The link that nobody has wanted for longest goes, if that is long. */
+static bool make_room(struct steady__cluster *cluster) {
+    struct node *least = NULL;
+    if (cluster->links < cluster->links_max) return true;
+    if (now(cluster) < cluster->full_until) return false;
+    for (uint16_t i = 1; i < cluster->roll.count; i++) {
+        struct node *node = node_at(cluster, i);
+        if (node == NULL || node->link == NULL || now(cluster) - node->wanted_at < HOLD || !is_idle(node)) continue;
+        if (least == NULL || node->wanted_at < least->wanted_at) least = node;
+    }
+    if (least != NULL)
+        close_link(least);
+    else
+        cluster->full_until = now(cluster) + FULL_AGAIN;
+    return least != NULL;
+}
+
+/* A peer names the nodes, and each has lines of its own. */
+static void log_line(void *arg, enum steady_log_level level, const char *text) {
+    struct steady__cluster *cluster = arg;
+    const steady_us least = now(cluster) - LINES_MAX * STEADY_SECOND;
+    if (cluster->line_at < least) cluster->line_at = least;
+    if (cluster->line_at > now(cluster)) return;
+    cluster->line_at += STEADY_SECOND;
+    cluster->with.log(cluster->with.log_data, level, text);
+}
+
+static struct steady__link *new_link(struct node *node) {
+    struct steady__link_options options = node->cluster->with;
+    if (node->at.number != 0) {
+        if (!make_url(node)) return NULL;
+        options.url = node->url;
+        options.lookups = &node->cluster->lookups;
+        options.log = options.log != NULL ? log_line : NULL;
+        options.log_data = node->cluster;
+    }
+    options.owner_class = &node_owner;
+    options.owner = node;
+    const bool sought = steady__url_is_sentinel(options.url->scheme);
+    return sought ? steady__sentinels_link(&options) : steady__link_open(&options);
+}
+
+/* 0, or what a request to it ends as. The server in the URL has a place of its own. */
+static int open_link(struct node *node) {
+    struct steady__cluster *cluster = node->cluster;
+    if (node->at.number != 0 && !make_room(cluster))
+        return steady__fail(cluster->with.trouble, STEADY_UNAVAILABLE,
+                            "there are %u connections to the cluster, and no more may be made", cluster->links);
+    node->link = new_link(node);
+    if (node->link == NULL) return STEADY_NO_MEMORY;
+    cluster->links++;
+    if (!cluster->alarm.set && node->at.number != 0) steady__alarm_set(&cluster->alarm, SWEEP_AGAIN);
+    return 0;
+}
+
 static int send_to(struct node *node, struct steady__request *request) {
-    if (node->link == NULL && !open_link(node)) return STEADY_NO_MEMORY;
+    const int error = node->link == NULL ? open_link(node) : 0;
+    if (error != 0) return error;
     request->at = node;
     node->wanted_at = now(node->cluster);
     return steady__link_submit(node->link, request);
@@ -207,18 +284,121 @@ static void assign(struct steady__cluster *cluster, uint16_t slot, struct node *
     node->at.slots++;
 }
 
-/* Where there are more nodes than numbers, those that have one for a slot of old do not keep it for that. */
+struct drawing {
+    struct node *speaker;
+    uint16_t *at_port; /* see steady__roll_others_at; NULL: not needed yet */
+};
+
+/* The node's number, which it gets here where it is new. "?" may mean any, and only the old map can tell. */
+static uint16_t number_of(void *arg, const char *host, uint16_t port) {
+    struct drawing *drawing = arg;
+    struct steady__cluster *cluster = drawing->speaker->cluster;
+    if (strcmp(host, "?") == 0) {
+        if (drawing->at_port == NULL) drawing->at_port = steady__roll_others_at(&cluster->roll, &drawing->speaker->at);
+        return drawing->at_port != NULL ? drawing->at_port[port] : STEADY__SLOT_UNKNOWN;
+    }
+    const uint16_t known = find_number(drawing->speaker, &host, port);
+    if (known != STEADY__SLOT_UNKNOWN || *host == '\0') return known;
+    const struct node *node = add_node(cluster, host, port);
+    if (node == NULL) cluster->crowded = true;
+    return node != NULL ? node->at.number : STEADY__SLOT_UNKNOWN;
+}
+
+/* Those that only a map has named, and it does not any more, or has been refused. */
+static void forget_unnamed(struct steady__cluster *cluster) {
+    for (uint16_t i = 1; i < cluster->roll.count; i++) {
+        struct node *node = node_at(cluster, i);
+        if (node != NULL && node->link == NULL && node->at.slots == 0 && node->noted_at == 0) forget_node(node);
+    }
+}
+
+static void befriend_named(struct steady__cluster *cluster, const struct steady__slot_map *map) {
+    for (unsigned i = cluster->n_strangers; i-- > 0;) {
+        struct node *node = cluster->strangers[i];
+        unsigned slot = 0;
+        while (slot < STEADY__SLOTS && map->node[slot] != node->at.number)
+            slot++;
+        if (slot < STEADY__SLOTS) befriend(node);
+    }
+}
+
+/* Where there are more nodes than numbers, those that have one for a slot of old do not keep it for that: neither where
+ * the map names some of them, nor where it names none. */
 static void take_map(struct node *speaker, const struct steady__reply *reply) {
     struct steady__cluster *cluster = speaker->cluster;
     struct steady__slot_map *old = cluster->map;
+    struct drawing drawing = {speaker, NULL};
     cluster->crowded = false;
-    if (!steady__slot_map_draw(cluster->draft, reply, number_of, speaker)) return;
-    if (!cluster->crowded) steady__slot_map_complete(cluster->draft, old);
-    cluster->map = cluster->draft;
-    cluster->draft = old;
-    cluster->drawn = speaker->asked;
-    cluster->wished = false;
+    const bool drawn = steady__slot_map_draw(cluster->draft, reply, number_of, &drawing);
+    free(drawing.at_port);
+    if (drawn) {
+        befriend_named(cluster, cluster->draft);
+        if (!cluster->crowded) steady__slot_map_complete(cluster->draft, old);
+        cluster->map = cluster->draft;
+        cluster->draft = old;
+        cluster->drawn = speaker->asked;
+        cluster->wished = false;
+    } else if (cluster->crowded) {
+        memset(old->node, 0xff, sizeof old->node);
+    }
     cluster->unknown = steady__roll_count(&cluster->roll, cluster->map);
+    forget_unnamed(cluster);
+}
+
+/* ---- Strangers ---- */
+
+static void take_slots_from(struct node *node) {
+    struct steady__slot_map *map = node->cluster->map;
+    for (unsigned slot = 0; node->at.slots > 0 && slot < STEADY__SLOTS; slot++) {
+        if (map->node[slot] != node->at.number) continue;
+        map->node[slot] = STEADY__SLOT_UNKNOWN;
+        node->at.slots--;
+        node->cluster->unknown++;
+    }
+}
+
+static bool may_go(const struct node *node) {
+    return now(node->cluster) - node->noted_at >= HOLD && is_idle(node) && !node->inquiring;
+}
+
+/* False: there is none for one more. */
+static bool make_place(struct node *speaker) {
+    struct steady__cluster *cluster = speaker->cluster;
+    struct node *least = NULL;
+    if (cluster->n_strangers < STRANGERS_MAX) return true;
+    for (unsigned i = 0; i < STRANGERS_MAX; i++) {
+        struct node *node = cluster->strangers[i];
+        if (node != speaker && may_go(node) && (least == NULL || node->wanted_at < least->wanted_at)) least = node;
+    }
+    if (least == NULL) return false;
+    take_slots_from(least);
+    close_link(least);
+    forget_node(least);
+    return true;
+}
+
+/* NULL where it cannot be told, or there are too many. */
+static struct node *stranger(struct node *speaker, const char *host, uint16_t port) {
+    struct steady__cluster *cluster = speaker->cluster;
+    struct node *node = make_place(speaker) ? add_node(cluster, host, port) : NULL;
+    if (node == NULL) return NULL;
+    node->noted_at = now(cluster);
+    cluster->strangers[cluster->n_strangers++] = node;
+    return node;
+}
+
+/* The node that a redirect names. NULL: not to be told, or not to be followed. */
+static struct node *node_of(struct node *speaker, const struct steady__redirect *redirect, bool may_be_new) {
+    struct steady__cluster *cluster = speaker->cluster;
+    const char *host = redirect->host;
+    uint16_t number;
+    if (strcmp(host, "?") == 0)
+        number = steady__roll_other_at(&cluster->roll, &speaker->at, redirect->port);
+    else
+        number = find_number(speaker, &host, redirect->port);
+    if (number != STEADY__SLOT_UNKNOWN) return node_at(cluster, number);
+    const bool told = *host != '\0' && strcmp(host, "?") != 0;
+    return told && may_be_new ? stranger(speaker, host, redirect->port) : NULL;
 }
 
 /* ---- Drawing it anew ---- */
@@ -236,7 +416,7 @@ static bool is_late(const struct node *node) { return now(node->cluster) - node-
 static void come_back(struct steady__cluster *cluster) {
     const struct node *inquired = cluster->inquired;
     const steady_us due = inquired != NULL ? inquired->asked_at + patience(cluster) : cluster->allowed_at;
-    const steady_us wait = due - now(cluster);
+    const steady_us wait = cluster->unswept ? 0 : due - now(cluster);
     steady__alarm_set(&cluster->alarm, wait < SWEEP_AGAIN ? wait : SWEEP_AGAIN);
 }
 
@@ -308,7 +488,9 @@ static bool are_many_asked(const struct steady__cluster *cluster) {
 static bool put_inquiry(struct node *node) {
     node->asked = ++node->cluster->inquiries;
     node->asked_at = now(node->cluster);
-    return node->inquiring = send_to(node, &node->inquiry) == 0;
+    node->inquiring = true; /* encoding, which may happen at once, makes it false where there are too many */
+    if (send_to(node, &node->inquiry) != 0) node->inquiring = false;
+    return node->inquiring;
 }
 
 static struct node *inquire_at_one(struct steady__cluster *cluster) {
@@ -362,32 +544,53 @@ static enum steady__heed told(struct node *node, const struct steady__reply *rep
 /* reached: one that has slots is up. */
 static bool may_lose_link(const struct node *node, bool reached) {
     if (node->link == NULL) return true;
-    if (!steady__link_is_idle(node->link)) return false;
+    if (!is_idle(node)) return false;
     if (node->at.number == 0 && (!reached || heard_down(node->cluster))) return false;
     return is_up(node) || now(node->cluster) - node->wanted_at >= UNWANTED;
 }
 
+/* True where its link was never up and may have to go. */
+static bool sweep_useful(struct node *node, unsigned *closed) {
+    if (node->at.number == 0 || node->link == NULL || steady__link_was_up(node->link)) return false;
+    if (!may_lose_link(node, false)) return true;
+    close_link(node);
+    ++*closed;
+    return false;
+}
+
 /* True where one is of no use, and cannot go yet. */
-static bool sweep_node(struct node *node, bool reached) {
-    if (node->at.slots > 0 || (node->at.number == 0 && node->cluster->unknown > 0)) return false;
-    if (!may_lose_link(node, reached)) return true;
+static bool sweep_useless(struct node *node, bool reached, unsigned *closed) {
+    if (!may_lose_link(node, reached)) {
+        if (node->at.number != 0) steady__link_pause(node->link);
+        return true;
+    }
+    if (node->link != NULL) ++*closed;
     close_link(node);
     if (node->at.number == 0) return false;
+    if (node->noted_at != 0 && now(node->cluster) - node->noted_at < HOLD) return true;
     forget_node(node);
     return false;
+}
+
+static bool sweep_node(struct node *node, bool reached, unsigned *closed) {
+    const bool useful = node->at.slots > 0 || (node->at.number == 0 && node->cluster->unknown > 0);
+    return useful ? sweep_useful(node, closed) : sweep_useless(node, reached, closed);
 }
 
 /* Where no node is known to have slots, any may be of use. */
 static void sweep(struct steady__cluster *cluster) {
     bool again = false, any = false, reached = false;
-    for (uint16_t i = 0; i < cluster->roll.count; i++)
+    unsigned closed = 0;
+    uint16_t i;
+    for (i = 0; i < cluster->roll.count; i++)
         if (node_at(cluster, i) != NULL && node_at(cluster, i)->at.slots > 0) {
             any = true;
             if (is_up(node_at(cluster, i))) reached = true;
         }
-    for (uint16_t i = 0; any && i < cluster->roll.count; i++)
-        if (node_at(cluster, i) != NULL && sweep_node(node_at(cluster, i), reached)) again = true;
-    if (again) steady__alarm_set(&cluster->alarm, SWEEP_AGAIN);
+    for (i = 0; any && i < cluster->roll.count && closed < SWEPT_MOST; i++)
+        if (node_at(cluster, i) != NULL && sweep_node(node_at(cluster, i), reached, &closed)) again = true;
+    cluster->unswept = any && i < cluster->roll.count;
+    if (again || cluster->unswept) steady__alarm_set(&cluster->alarm, cluster->unswept ? 0 : SWEEP_AGAIN);
 }
 
 /* After a pause, as all may be as slow; one that has grown for want of answers is not shorter for want of another. */
@@ -410,18 +613,41 @@ static void alarmed(void *arg) {
 
 /* ---- What links ask ---- */
 
-static size_t encode(void *owner, struct steady__request *request, struct steady__dialect *dialect, char *out) {
+/* Each may bring a map of megabytes. */
+static bool are_many_inquiries_out(const struct steady__cluster *cluster) {
+    unsigned out = 0;
+    for (uint16_t i = 0; i < cluster->roll.count; i++)
+        if (node_at(cluster, i) != NULL && node_at(cluster, i)->inquiry.on_wire) out++;
+    return out >= INQUIRIES_MAX;
+}
+
+/* Of those that waited for their connections, some are not needed any more. */
+static size_t give_up_inquiry(struct node *node) {
+    struct steady__cluster *cluster = node->cluster;
+    node->inquiring = false;
+    if (cluster->inquired != node) return 0;
+    cluster->inquired = NULL;
+    cluster->wished = true;
+    rest(cluster, PAUSE_LAST);
+    come_back(cluster);
+    return 0;
+}
+
+static size_t encode_inquiry(struct node *node, char *out) {
     static const char inquiry[] = "*2\r\n$7\r\nCLUSTER\r\n$5\r\nSLOTS\r\n";
-    struct node *node = owner;
-    const struct steady__link_options *with = &node->cluster->with;
-    if (request != &node->inquiry) {
-        const size_t len = with->owner_class->encode(with->owner, request, dialect, out);
-        if (len == 0) request->at = NULL; /* it is nobody's, until it is forgotten; the node may go before that */
-        return len;
-    }
+    if (are_many_inquiries_out(node->cluster)) return give_up_inquiry(node);
     node->asked_at = now(node->cluster);
     memcpy(out, inquiry, sizeof inquiry - 1);
     return sizeof inquiry - 1;
+}
+
+static size_t encode(void *owner, struct steady__request *request, struct steady__dialect *dialect, char *out) {
+    struct node *node = owner;
+    const struct steady__link_options *with = &node->cluster->with;
+    if (request == &node->inquiry) return encode_inquiry(node, out);
+    const size_t len = with->owner_class->encode(with->owner, request, dialect, out);
+    if (len == 0) request->at = NULL; /* it is nobody's, until it is forgotten; the node may go before that */
+    return len;
 }
 
 /* The node that a redirect is to; NULL where it makes no sense, is no redirect, or is one too many. */
@@ -431,16 +657,16 @@ static struct node *redirected(struct node *speaker, struct steady__request *req
     struct steady__redirect redirect;
     if (!steady__redirect_read(&redirect, reply->text, reply->text_len)) return NULL;
     if (redirect.slot != steady__slot_of(request->key, request->key_len)) return NULL;
-    const uint16_t number = number_of(speaker, redirect.host, redirect.port);
-    if (number == STEADY__SLOT_UNKNOWN) return NULL;
+    struct node *node = node_of(speaker, &redirect, request->redirects < REDIRECTS_MAX);
+    if (node == NULL) return NULL;
     const struct steady__secrets key = {NULL, request->key, request->key_len, request->prefix_len};
-    if (steady__host_holds(redirect.host, &key)) node_at(cluster, number)->unshown = true;
-    if (!redirect.ask && cluster->map->node[redirect.slot] != number) {
-        assign(cluster, redirect.slot, node_at(cluster, number));
+    if (steady__host_holds(redirect.host, &key)) node->unshown = true;
+    if (!redirect.ask && cluster->map->node[redirect.slot] != node->at.number) {
+        assign(cluster, redirect.slot, node);
         wish(cluster);
     }
     request->asking = redirect.ask;
-    return request->redirects++ < REDIRECTS_MAX ? node_at(cluster, number) : NULL;
+    return request->redirects++ < REDIRECTS_MAX ? node : NULL;
 }
 
 static bool says(const struct steady__reply *reply, const char *word) {
@@ -544,10 +770,11 @@ static void release(struct steady__cluster *cluster) {
 
 static void catch_up(void *carrier) {
     struct steady__cluster *cluster = carrier;
+    size_t left = STEADY__CATCH_UP;
     cluster->depth++;
     for (uint16_t i = 0; i < cluster->roll.count && !cluster->closed; i++)
         if (node_at(cluster, i) != NULL && node_at(cluster, i)->link != NULL)
-            steady__link_catch_up(node_at(cluster, i)->link);
+            steady__link_catch_up(node_at(cluster, i)->link, &left);
     if (--cluster->depth == 0 && cluster->closed) release(cluster);
 }
 
@@ -587,12 +814,15 @@ struct steady__cluster *steady__cluster_open(const struct steady__link_options *
     if (cluster == NULL) return NULL;
     cluster->with = *options;
     cluster->pause = PAUSE_FIRST;
+    cluster->links_max = steady__net_descriptors() / 4;
+    if (cluster->links_max < LINKS_LEAST) cluster->links_max = LINKS_LEAST;
+    if (cluster->links_max > LINKS_MAX) cluster->links_max = LINKS_MAX;
     const uint64_t words[2] = {options->net->random(options->net), options->net->random(options->net)};
     steady__roll_key(&cluster->roll, words);
     const char *host = options->url->host;
     const uint16_t port = options->url->port;
     if (steady__alarm_new(&cluster->alarm, &cluster->with.loop, alarmed, cluster) == 0 &&
-        add_node(cluster, host, port) != NULL && open_link(node_at(cluster, 0)))
+        add_node(cluster, host, port) != NULL && open_link(node_at(cluster, 0)) == 0)
         return cluster;
     steady__alarm_free(&cluster->alarm);
     release(cluster);

@@ -3,13 +3,17 @@
  *
  * A lookup cannot be interrupted, and may never come back. An attempt waits for it for a time and then ends; the lookup
  * goes on, the next attempt begins another one beside it, and the first answer for the name is the one that counts. So
- * at most STEADY__DIAL_LOOKUPS threads can be stuck, however long that lasts. */
+ * at most STEADY__DIAL_LOOKUPS threads can be stuck, however long that lasts. Dials that share a count have at most
+ * STEADY__LOOKUPS_MAX; an attempt that finds so many waits for its turn. */
 #include "dial.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/un.h>
+
+#define QUEUE_LOOK (10 * STEADY_MILLISECOND)
 
 static void try_next(struct steady__dial *dial);
 
@@ -91,16 +95,22 @@ static void ready(void *arg, int events) {
         give_up_address(dial, STEADY_UNAVAILABLE, strerror(error));
 }
 
+static void look_up(struct steady__dial *dial);
+
 static void too_late(void *arg) {
     struct steady__dial *dial = arg;
     if (steady__forked(dial->birthmark) || !steady__alarm_rang(&dial->alarm)) return;
+    if (dial->queued && steady__loop_now(dial->loop) - dial->begun_at < dial->name_patience) {
+        look_up(dial);
+        return;
+    }
     if (!dial->last_turn) { /* what has come meanwhile comes first; a loop may run timers set for now before it looks */
         dial->last_turn = true;
         steady__alarm_set(&dial->alarm, STEADY_MILLISECOND);
         return;
     }
     if (dial->looking) {
-        dial->looking = false;
+        dial->looking = dial->queued = false;
         fail(dial, STEADY_UNAVAILABLE, "looking the name up takes too long");
         return;
     }
@@ -136,8 +146,9 @@ static void looked_up(void *arg, const struct steady__addresses *found, const ch
     struct steady__dial_lookup *slot = arg;
     struct steady__dial *dial = slot->dial;
     slot->lookup = NULL;
+    if (slot->counted) --*dial->lookups_under_way;
     if (!dial->looking || !is_for(slot, dial->url)) return;
-    dial->looking = false;
+    dial->looking = dial->queued = false;
     steady__alarm_stop(&dial->alarm);
     if (why != NULL) {
         fail(dial, STEADY_UNAVAILABLE, why);
@@ -157,6 +168,18 @@ static bool is_under_way(const struct steady__dial *dial) {
     return false;
 }
 
+/* It is read without a thread. */
+static bool is_address(const char *host) {
+    struct in_addr bytes;
+    struct in6_addr bytes6;
+    return inet_aton(host, &bytes) == 1 || inet_pton(AF_INET6, host, &bytes6) == 1;
+}
+
+static bool has_turn(const struct steady__dial *dial) {
+    const unsigned *count = dial->lookups_under_way;
+    return count == NULL || *count < STEADY__LOOKUPS_MAX || is_address(dial->url->host);
+}
+
 static struct steady__dial_lookup *find_slot(struct steady__dial *dial) {
     for (size_t i = 0; i < STEADY__DIAL_LOOKUPS; i++)
         if (dial->lookups[i].lookup == NULL) return &dial->lookups[i];
@@ -173,17 +196,28 @@ static const char *begin_lookup(struct steady__dial *dial) {
     slot->port = url->port;
     snprintf(slot->host, sizeof slot->host, "%s", url->host);
     slot->lookup = dial->net->lookup(dial->net, dial->loop, url->host, url->port, looked_up, slot);
-    return slot->lookup != NULL ? NULL : "no memory, descriptor or thread to look the name up";
+    if (slot->lookup == NULL) return "no memory, descriptor or thread to look the name up";
+    slot->counted = dial->lookups_under_way != NULL && !is_address(url->host);
+    if (slot->counted) ++*dial->lookups_under_way;
+    return NULL;
 }
 
 static void look_up(struct steady__dial *dial) {
-    const char *why = is_under_way(dial) ? NULL : begin_lookup(dial);
+    const bool under_way = is_under_way(dial);
+    dial->queued = !under_way && !has_turn(dial);
+    const char *why = under_way || dial->queued ? NULL : begin_lookup(dial);
     if (why != NULL) {
         fail(dial, STEADY_UNAVAILABLE, why);
         return;
     }
     dial->looking = true;
-    allow(dial, dial->name_patience);
+    allow(dial, dial->queued ? QUEUE_LOOK : dial->name_patience);
+}
+
+bool steady__dial_looks_up(const struct steady__dial *dial) {
+    for (size_t i = 0; i < STEADY__DIAL_LOOKUPS; i++)
+        if (dial->lookups[i].lookup != NULL) return true;
+    return false;
 }
 
 /* ---- */
@@ -199,6 +233,7 @@ static void start_unix(struct steady__dial *dial) {
 }
 
 void steady__dial_start(struct steady__dial *dial) {
+    dial->begun_at = steady__loop_now(dial->loop);
     dial->next = 0;
     dial->addresses.count = 0;
     if (dial->url->scheme == STEADY__URL_UNIX)
@@ -213,7 +248,7 @@ int steady__dial_init(struct steady__dial *dial) {
 }
 
 void steady__dial_stop(struct steady__dial *dial) {
-    dial->looking = false;
+    dial->looking = dial->queued = false;
     hang_up(dial);
 }
 

@@ -19,12 +19,14 @@ struct steady__dialed {
 };
 
 #define STEADY__DIAL_LOOKUPS 3
+#define STEADY__LOOKUPS_MAX 16 /* of dials that share a count */
 #define STEADY__DIAL_HOST_MAX 255
 
 /* A lookup that was begun: for this attempt, or for one that could not wait any longer. */
 struct steady__dial_lookup {
     struct steady__dial *dial;
     struct steady__lookup *lookup; /* NULL: it has come back */
+    bool counted;                  /* in what dials share */
     steady_us begun_at;
     uint16_t port;
     char host[STEADY__DIAL_HOST_MAX + 1];
@@ -36,12 +38,14 @@ struct steady__dial {
     const struct steady__url *url;
     const struct steady__tls_context *tls_context; /* NULL: in the clear */
     const struct steady__birthmark *birthmark;
-    steady_us patience;      /* an address has this long to accept, and again to shake hands */
-    steady_us name_patience; /* a lookup has this long before another one is begun beside it */
+    steady_us patience;          /* an address has this long to accept, and again to shake hands */
+    unsigned *lookups_under_way; /* of names; shared, and longer-lived. NULL: not counted */
+    steady_us name_patience;     /* a lookup has this long before another one is begun beside it */
     steady_us unanswered;
     void (*done)(void *arg, const struct steady__dialed *dialed); /* once a start */
     void *arg;
     bool looking;   /* the attempt waits for a lookup */
+    bool queued;    /* that cannot begin yet */
     bool last_turn; /* the time is over, but the loop may have been away */
     struct steady__dial_lookup lookups[STEADY__DIAL_LOOKUPS];
     struct steady__addresses addresses;
@@ -63,6 +67,9 @@ int steady__dial_init(struct steady__dial *dial);
 /* To be called from the loop only, since done may be called inside it. */
 void steady__dial_start(struct steady__dial *dial);
 void steady__dial_stop(struct steady__dial *dial);
+
+/* A lookup is under way, for this attempt or another one. */
+bool steady__dial_looks_up(const struct steady__dial *dial);
 
 /* What an attempt is at, in words that go with "still". */
 const char *steady__dial_doing(const struct steady__dial *dial);

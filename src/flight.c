@@ -110,7 +110,7 @@ static struct ticket *take_ticket(struct steady__flight *flight, const struct st
     ticket->request.redirects = 0;
     ticket->request.reads = call->verb == STEADY__PEEK;
     ticket->request.reckons = 0;
-    ticket->request.nested = false;
+    ticket->request.nested = 0;
     ticket->errand = DECISION;
     ticket->turned = false;
     ticket->tries = 1;
@@ -286,7 +286,7 @@ static struct ticket *take_errand(struct steady__flight *flight, const struct ti
     ticket->call.verb = asker->call.verb;
     ticket->request.key = NULL;
     ticket->request.reads = false;
-    ticket->request.nested = errand == SURVEY;
+    ticket->request.nested = errand == SURVEY ? STEADY__NESTED : 0;
     ticket->request.at = asker->request.at;
     return ticket;
 }

@@ -59,6 +59,7 @@ struct steady__link {
     uint64_t epoch;
     bool hopeful;  /* the server is not known to be down */
     bool answered; /* this connection has had a reply */
+    bool paused;   /* RESTING until a request comes, and until the alarm would have rung */
     bool leaving;  /* this connection is to be left once the wire is idle */
     bool moved;    /* because the server is elsewhere */
     struct steady__dialect dialect;
@@ -66,6 +67,7 @@ struct steady__link {
     struct steady__circuit circuit;
     struct steady__primacy primacy;
     uint64_t connections;
+    steady_us resumes_at;  /* paused: not before */
     steady_us quiet_since; /* last byte, or the first request after nothing was unanswered */
     struct steady__list waiting;
     struct steady__list casualties;                      /* written, and lost; being handed back */
@@ -114,7 +116,11 @@ static void flush(struct steady__link *link);
 static void leave(struct steady__link *link) {
     const bool writes = link->state == GREETING || link->state == UP;
     if (writes && !steady__forked(link->with.birthmark)) flush(link);
-    if (--link->depth == 0 && link->state == CLOSED) destroy(link);
+    if (--link->depth > 0) return;
+    if (link->state == CLOSED)
+        destroy(link);
+    else
+        steady__wire_relax(&link->wire);
 }
 
 /* ---- Ending ---- */
@@ -360,16 +366,17 @@ static void lost(struct steady__link *link, int error) {
     drop(link, let_in ? STEADY_UNAVAILABLE : STEADY_REFUSED, let_in, steady__wire_excuse(&link->wire, error));
 }
 
-/* About so many bytes, and what TLS has taken in: of the rest the loop knows. A broken one is read to its end. */
-static void read_replies(struct steady__link *link, size_t portion) {
-    for (size_t got = 0; got < portion || steady__wire_pending(&link->wire) || link->wire.broken != 0;) {
+/* About as many bytes as are left, and what TLS has taken in: of the rest the loop knows. A broken one is read to its
+ * end. */
+static void read_replies(struct steady__link *link, size_t *left) {
+    while (*left > 0 || steady__wire_pending(&link->wire) || link->wire.broken != 0) {
         const ssize_t n = steady__wire_receive(&link->wire);
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
         if (n <= 0) {
             lost(link, n < 0 ? errno : link->wire.broken);
             return;
         }
-        got += (size_t)n;
+        *left -= (size_t)n < *left ? (size_t)n : *left;
         link->quiet_since = link->wire.clock = now(link);
         if (!take_replies(link) || (n < STEADY__WIRE_IN / 2 && !steady__wire_pending(&link->wire))) return;
     }
@@ -379,17 +386,18 @@ static void ready(void *arg, int events) {
     struct steady__link *link = arg;
     if (!enter(link)) return;
     const uint64_t epoch = link->epoch;
+    size_t portion = PORTION;
     const bool goes_on = !steady__wire_unread(&link->wire) || take_replies(link); /* a callback runs the loop */
     const bool more = (events & STEADY_READABLE) != 0 || steady__wire_pending(&link->wire);
-    if (goes_on && (more || link->wire.broken != 0)) read_replies(link, PORTION);
+    if (goes_on && (more || link->wire.broken != 0)) read_replies(link, &portion);
     if (link->epoch == epoch && link->wire.broken != 0) lost(link, link->wire.broken);
     leave(link);
 }
 
-void steady__link_catch_up(struct steady__link *link) {
+void steady__link_catch_up(struct steady__link *link, size_t *left) {
     if (!enter(link)) return;
     if (link->state == UP && take_replies(link))
-        read_replies(link, SIZE_MAX); /* this may be inside the callback of one of them */
+        read_replies(link, left); /* may be inside the callback of one of them */
     leave(link);
 }
 
@@ -402,7 +410,7 @@ static void greet(struct steady__link *link) {
         const size_t len =
             steady__greeting_say(room, (enum steady__greeting)i, link->with.url, steady__primacy_role(&link->primacy));
         if (len == 0) continue;
-        link->greetings[i].nested = i == STEADY__GREETING_ROLE;
+        link->greetings[i].nested = i == STEADY__GREETING_ROLE ? STEADY__NESTED : 0;
         steady__wire_put(&link->wire, &link->greetings[i], len);
         link->greetings_due++;
     }
@@ -447,8 +455,9 @@ static void begin(struct steady__link *link) {
 
 static void check_stall(struct steady__link *link) {
     const uint64_t epoch = link->epoch;
+    size_t portion = PORTION;
     if (!awaits(link)) return;
-    read_replies(link, PORTION); /* the loop may have been away for long */
+    read_replies(link, &portion); /* the loop may have been away for long */
     if (link->epoch != epoch || !awaits(link)) return;
     const steady_us quiet = now(link) - link->quiet_since;
     if (link->leaving)
@@ -506,7 +515,14 @@ void steady__link_moved(struct steady__link *link) {
 
 /* ---- The owner's calls ---- */
 
+static void resume(struct steady__link *link) {
+    const steady_us wait = link->resumes_at - now(link);
+    link->paused = false;
+    rest(link, wait > 0 ? wait : 0);
+}
+
 int steady__link_submit(struct steady__link *link, struct steady__request *request) {
+    if (link->paused) resume(link);
     const bool trying = link->with.patient && link->state > RESTING && link->state < UP;
     if (link->state != UP && !link->hopeful && !trying) return link->down_error;
     if (request->key != NULL && steady__circuit_holds(&link->circuit, &link->with.loop)) return STEADY_UNAVAILABLE;
@@ -531,6 +547,22 @@ bool steady__link_forget(struct steady__link *link, struct steady__request *requ
 }
 
 bool steady__link_is_up(const struct steady__link *link) { return link->state == UP && !link->leaving; }
+
+bool steady__link_was_up(const struct steady__link *link) { return link->connections > 0; }
+
+void steady__link_pause(struct steady__link *link) {
+    const bool rests = link->state == RESTING && link->alarm.set, dials = link->state == DIALING;
+    if (link->connections > 0 || link->paused || !steady__link_is_idle(link) || (!rests && !dials)) return;
+    if (dials && (link->with.finder != NULL || steady__link_looks_up(link))) return;
+    if (dials) link->resumes_at = now(link) + steady__circuit_failed(&link->circuit, false);
+    if (rests) link->resumes_at = link->alarm.due;
+    steady__dial_stop(&link->dial);
+    steady__alarm_stop(&link->alarm);
+    link->state = RESTING;
+    link->paused = true;
+}
+
+bool steady__link_looks_up(const struct steady__link *link) { return steady__dial_looks_up(&link->dial); }
 
 bool steady__link_is_idle(const struct steady__link *link) {
     return steady__list_empty(&link->waiting) && steady__list_empty(&link->casualties) &&
@@ -568,6 +600,7 @@ struct steady__link *steady__link_open(const struct steady__link_options *option
                                        .birthmark = options->birthmark,
                                        .patience = patience(link),
                                        .name_patience = NAME_PATIENCE,
+                                       .lookups_under_way = options->lookups,
                                        .unanswered = stall_time(link),
                                        .done = dialed,
                                        .arg = link};

@@ -56,7 +56,8 @@ struct steady__link_options {
     enum steady__role role;                    /* what it has to be; ANY: it is asked only after a READONLY */
     steady_us timeout;
     uint32_t max_unanswered;
-    bool patient; /* a request waits for an attempt under way even where the last one failed */
+    unsigned *lookups; /* outlives it; of names, under way in all links that share it. NULL: it is alone */
+    bool patient;      /* a request waits for an attempt under way even where the last one failed */
     void (*log)(void *data, enum steady_log_level level, const char *text);
     void *log_data;
     const struct steady__link_owner *owner_class;
@@ -81,8 +82,19 @@ bool steady__link_is_up(const struct steady__link *link);
 /* It has no request. */
 bool steady__link_is_idle(const struct steady__link *link);
 
-/* Reads what has arrived, for one who is about to say that nothing has. From the loop only. */
-void steady__link_catch_up(struct steady__link *link);
+/* It has been connected, if not greeted. */
+bool steady__link_was_up(const struct steady__link *link);
+
+/* A lookup of its name is under way, and would go on without it if it were closed. */
+bool steady__link_looks_up(const struct steady__link *link);
+
+/* Where it has no request and was never up, it gives its attempt up. It makes the next one when a request wants it. */
+void steady__link_pause(struct steady__link *link);
+
+/* Reads what has arrived, for one who is about to say that nothing has: about as many bytes as *left, which becomes
+ * less by them. From the loop only. */
+#define STEADY__CATCH_UP ((size_t)2097152) /* bytes: the replies to 65536 decisions, or what a server sends instead */
+void steady__link_catch_up(struct steady__link *link, size_t *left);
 
 /* ---- A finder's calls, from the loop only. Inside each the link may be closed. ---- */
 

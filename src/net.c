@@ -3,10 +3,12 @@
 #include "net.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -94,6 +96,12 @@ static uint64_t net_random(const struct steady__net *net) {
     if (getrandom(&number, sizeof number, GRND_NONBLOCK) != (ssize_t)sizeof number)
         number = (uint64_t)t.tv_nsec * 0x9e3779b97f4a7c15u;
     return number >> 1;
+}
+
+unsigned steady__net_descriptors(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur > UINT_MAX) return UINT_MAX;
+    return (unsigned)limit.rlim_cur;
 }
 
 const struct steady__net steady__net_system = {

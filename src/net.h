@@ -44,4 +44,7 @@ struct steady__net {
 
 extern const struct steady__net steady__net_system;
 
+/* The descriptors that this process may have (`ulimit -n`). */
+unsigned steady__net_descriptors(void);
+
 #endif

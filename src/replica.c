@@ -311,7 +311,7 @@ static enum steady__heed replica_answered(void *owner, struct steady__request *r
                                           const struct steady__reply *reply) {
     struct steady__replica *r = owner;
     const bool peek = request->key != NULL, error = reply->kind == STEADY__REPLY_ERROR;
-    if (!peek && !request->nested && error) rest(r); /* it takes no script: peeks that miss theirs come next */
+    if (!peek && request->nested == 0 && error) rest(r); /* it takes no script: peeks that miss theirs come next */
     if (peek && reply->kind == STEADY__REPLY_TEXT) return STEADY__HEED_UNTRUSTED;
     if (peek && !error && request == r->probe) trust(r);
     if (peek && error && is_for_server(r, dialect, reply)) {
@@ -355,7 +355,8 @@ static bool forget(void *carrier, struct steady__request *request) {
 static void catch_up(void *carrier) {
     struct steady__replica *r = carrier;
     r->depth++;
-    steady__link_catch_up(r->link);
+    size_t left = STEADY__CATCH_UP;
+    steady__link_catch_up(r->link, &left);
     if (!r->closed) steady__cluster_class.catch_up(r->server);
     if (--r->depth == 0 && r->closed) free(r);
 }
@@ -406,7 +407,7 @@ struct steady__replica *steady__replica_open(const struct steady__link_options *
     if (r == NULL) return NULL;
     r->with = *options;
     r->finder = (struct steady__finder){find, let_go};
-    r->question.nested = true;
+    r->question.nested = STEADY__NESTED;
     steady__list_init(&r->question.place);
     r->url.scheme = steady__url_has_tls(options->url->scheme) ? STEADY__URL_TLS : STEADY__URL_TCP;
     r->url.host = r->at.host;

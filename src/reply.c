@@ -148,6 +148,7 @@ static ptrdiff_t read_values(struct steady__progress *progress, const char *byte
     while (progress->due > 0) {
         const ptrdiff_t took = read_value(&value, bytes + progress->at, len - progress->at);
         if (took <= 0) return took;
+        if (++progress->read > STEADY__VALUES_MAX) return BAD;
         progress->at += (size_t)took;
         progress->due += value.kind == STEADY__VALUE_ARRAY ? value.number - 1 : -1;
     }

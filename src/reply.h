@@ -28,10 +28,14 @@ static inline bool steady__reply_refuses(const struct steady__reply *reply, enum
  * nothing that one of our commands is answered with, whatever may follow. */
 ptrdiff_t steady__reply_read(struct steady__reply *reply, const char *bytes, size_t len);
 
+/* The values that a reply may hold, so that walking over all of them takes 5 ms at most. A map in which each slot is a
+ * range of its own, with two replicas, has 16384 x 19. */
+#define STEADY__VALUES_MAX 393216
+
 /* How far a reply has been read that was not complete. All zero: not at all. */
 struct steady__progress {
     size_t at;
-    int64_t due; /* values */
+    int64_t due, read; /* values */
 };
 
 /* The same for the few requests whose replies hold texts and arrays of arrays: an array, a bulk string or nil is

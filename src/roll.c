@@ -41,6 +41,22 @@ uint16_t steady__roll_other_at(const struct steady__roll *roll, const struct ste
     return number;
 }
 
+uint16_t *steady__roll_others_at(const struct steady__roll *roll, const struct steady__entry *but) {
+    enum { PORTS = UINT16_MAX + 1, SEVERAL = STEADY__SLOT_UNKNOWN - 1 };
+    uint16_t *at = malloc(PORTS * sizeof *at);
+    if (at == NULL) return NULL;
+    memset(at, 0xff, PORTS * sizeof *at);
+    for (uint16_t i = 0; i < roll->count; i++) {
+        const struct steady__entry *one = roll->by_number[i];
+        if (one == NULL || one == but || one->slots == 0) continue;
+        at[one->port] = at[one->port] == STEADY__SLOT_UNKNOWN ? i : SEVERAL;
+    }
+    for (uint16_t i = 0; i < roll->count; i++)
+        if (roll->by_number[i] != NULL && at[roll->by_number[i]->port] == SEVERAL)
+            at[roll->by_number[i]->port] = STEADY__SLOT_UNKNOWN;
+    return at;
+}
+
 static bool free_number(struct steady__roll *roll, uint16_t *number) {
     while (roll->vacant < roll->count && roll->by_number[roll->vacant] != NULL)
         roll->vacant++;

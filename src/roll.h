@@ -37,6 +37,9 @@ struct steady__entry *steady__roll_find(const struct steady__roll *roll, const c
  * more. */
 uint16_t steady__roll_other_at(const struct steady__roll *roll, const struct steady__entry *but, uint16_t port);
 
+/* The same by port, for as long as nobody's slots change: an array of 65536, to be freed. NULL: out of memory. */
+uint16_t *steady__roll_others_at(const struct steady__roll *roll, const struct steady__entry *but);
+
 /* Under the lowest number that nobody has. False: out of memory, or of numbers. */
 bool steady__roll_add(struct steady__roll *roll, struct steady__entry *entry, const char *host, uint16_t port);
 

@@ -341,8 +341,9 @@ static void go_on(struct sentinels *s) {
 /* True: an answer was lying there, and what comes next has been seen to. The URL goes with the store. */
 static bool catch_up(struct sentinels *s) {
     const uint64_t events = s->events;
+    size_t left = STEADY__CATCH_UP;
     for (unsigned i = 0; !s->closed && s->events == events && i < s->url->n_sentinels; i++)
-        if (s->each[i].asked) steady__link_catch_up(s->each[i].link);
+        if (s->each[i].asked) steady__link_catch_up(s->each[i].link, &left);
     return s->closed || (s->events != events && s->alarm.set);
 }
 
@@ -383,7 +384,7 @@ static void set_up(struct sentinels *s, unsigned number) {
     struct sentinel *one = &s->each[number];
     one->finder = (struct steady__finder){find_sentinel, let_go};
     one->all = s;
-    one->question.nested = true;
+    one->question.nested = STEADY__NESTED;
     steady__list_init(&one->question.place);
     one->url = s->primary;
     one->url.host = s->url->sentinels[number].host;

@@ -30,8 +30,8 @@ int steady__wire_init(struct steady__wire *wire, const struct steady__net *net, 
 
 void steady__wire_free(struct steady__wire *wire) {
     free(wire->slots);
-    if (wire->out != NULL) explicit_bzero(wire->out, STEADY__WIRE_OUT); /* which has said AUTH */
-    if (wire->in != NULL) explicit_bzero(wire->in, STEADY__WIRE_IN);    /* and may have been told it again */
+    if (wire->out != NULL) explicit_bzero(wire->out, wire->out_used); /* which has said AUTH */
+    if (wire->in != NULL) explicit_bzero(wire->in, wire->in_used);    /* and may have been told it again */
     free(wire->out);
     free(wire->in);
     wire->slots = NULL;
@@ -101,11 +101,12 @@ void steady__wire_put(struct steady__wire *wire, struct steady__request *request
     s->begin = wire->sent + (wire->out_to - wire->out_from);
     s->since = wire->clock;
     s->ahead = (uint32_t)(wire->tail - wire->head);
-    s->nested = request != NULL && request->nested;
+    s->nested = request != NULL ? request->nested : 0;
     if (request != NULL) request->number = wire->tail;
     if (request != NULL) request->on_wire = true;
     wire->tail++;
     wire->out_to += len;
+    if (wire->out_to > wire->out_used) wire->out_used = wire->out_to;
 }
 
 static ssize_t send_some(struct steady__wire *wire) {
@@ -131,20 +132,33 @@ bool steady__wire_flush(struct steady__wire *wire) {
 }
 
 static bool resize_in(struct steady__wire *wire, size_t room) {
-    char *in = room <= STEADY__WIRE_IN_MAX ? realloc(wire->in, room) : NULL;
+    char *in = realloc(wire->in, room);
     if (in == NULL) return false;
     wire->in = in;
     wire->in_room = room;
+    if (wire->in_used > room) wire->in_used = room;
     return true;
 }
 
-/* Room for more bytes. Only a nested reply may need more than there is at first; after it, that is given back. */
+void steady__wire_relax(struct steady__wire *wire) {
+    if (wire->in_room > STEADY__WIRE_IN && !steady__wire_unread(wire)) (void)resize_in(wire, STEADY__WIRE_IN);
+    if (!steady__wire_unread(wire)) wire->in_from = wire->in_to = 0;
+}
+
+/* What the reply that is due may need. */
+static size_t room_allowed(struct steady__wire *wire) {
+    const uint32_t nested = steady__wire_idle(wire) ? 0 : slot(wire, wire->head)->nested;
+    return nested > STEADY__WIRE_IN ? nested : STEADY__WIRE_IN;
+}
+
+/* Room for more bytes. Only a nested reply may need more than there is at first. */
 static bool make_room(struct steady__wire *wire) {
     memmove(wire->in, wire->in + wire->in_from, wire->in_to - wire->in_from);
     wire->in_to -= wire->in_from;
     wire->in_from = 0;
-    if (wire->in_to == 0 && wire->in_room > STEADY__WIRE_IN) (void)resize_in(wire, STEADY__WIRE_IN);
-    return wire->in_to < wire->in_room || resize_in(wire, 2 * wire->in_room);
+    steady__wire_relax(wire);
+    if (wire->in_to < wire->in_room) return true;
+    return 2 * wire->in_room <= room_allowed(wire) && resize_in(wire, 2 * wire->in_room);
 }
 
 ssize_t steady__wire_receive(struct steady__wire *wire) {
@@ -157,6 +171,7 @@ ssize_t steady__wire_receive(struct steady__wire *wire) {
     const ssize_t n =
         wire->tls != NULL ? steady__tls_recv(wire->tls, room, size) : wire->net->recv(wire->net, wire->fd, room, size);
     if (n > 0) wire->in_to += (size_t)n;
+    if (wire->in_to > wire->in_used) wire->in_used = wire->in_to;
     return n;
 }
 
@@ -168,7 +183,7 @@ const char *steady__wire_excuse(const struct steady__wire *wire, int error) {
 static ptrdiff_t read_reply(struct steady__wire *wire, struct steady__reply *reply) {
     const char *bytes = wire->in + wire->in_from;
     const size_t len = wire->in_to - wire->in_from;
-    if (steady__wire_idle(wire) || !slot(wire, wire->head)->nested) return steady__reply_read(reply, bytes, len);
+    if (steady__wire_idle(wire) || slot(wire, wire->head)->nested == 0) return steady__reply_read(reply, bytes, len);
     return steady__reply_read_nested(reply, &wire->progress, bytes, len);
 }
 

@@ -14,11 +14,11 @@ struct steady__request {
     struct steady__list place; /* in a list of requests that are not on the wire */
     uint64_t number;           /* on the wire: which one it is, counted from 0 */
     bool on_wire;
-    bool lost;   /* it was written, and its connection is gone */
-    bool nested; /* its reply may be an array of anything: see steady__reply_read_nested */
-    void *at;    /* a carrier's own: where it has put it */
-    bool asking; /* to be sent behind an ASKING */
-    bool reads;  /* and changes nothing */
+    bool lost;       /* it was written, and its connection is gone */
+    uint32_t nested; /* bytes that its reply may have as an array of anything: steady__reply_read_nested; 0: none */
+    void *at;        /* a carrier's own: where it has put it */
+    bool asking;     /* to be sent behind an ASKING */
+    bool reads;      /* and changes nothing */
     uint8_t redirects;
     steady_us reckons; /* what its answer may take, as far as its carrier can tell; known when it is encoded */
     const char *key;   /* what decides, in a cluster, where it goes; NULL: it goes where `at` says, if anywhere */
@@ -28,14 +28,15 @@ struct steady__request {
 
 #define STEADY__WIRE_OUT 65536
 #define STEADY__WIRE_IN 16384
-#define STEADY__WIRE_IN_MAX 8388608 /* for a nested reply: a cluster in which each slot is a range of its own */
+#define STEADY__NESTED 65536       /* bytes of a nested reply, at most */
+#define STEADY__NESTED_MAP 8388608 /* of a map: of a cluster in which each slot is a range of its own */
 
 struct steady__wire_slot {
     struct steady__request *request; /* NULL: whoever asked does not want to know any more */
     uint64_t begin;                  /* its first byte, counted from the first of the connection */
     steady_us since;                 /* by the wire's clock */
     uint32_t ahead;                  /* unanswered at that time */
-    bool nested;                     /* the request's */
+    uint32_t nested;                 /* the request's */
 };
 
 struct steady__wire {
@@ -47,6 +48,7 @@ struct steady__wire {
     uint64_t sent;           /* bytes the system has taken; with TLS, in what it has taken */
     size_t out_from, out_to;
     size_t in_from, in_to, in_room;
+    size_t out_used, in_used;         /* bytes that have ever been filled, and are wiped in the end */
     struct steady__progress progress; /* of the reply at in_from */
     uint64_t head, tail;              /* numbers of the first unanswered request and of the next one */
     uint32_t room, max;               /* slots there are, a power of two, and how many there may be */
@@ -83,6 +85,9 @@ ssize_t steady__wire_receive(struct steady__wire *wire);
 static inline bool steady__wire_pending(const struct steady__wire *wire) {
     return wire->tls != NULL && steady__tls_pending(wire->tls);
 }
+
+/* Gives back what a long reply needed, once all has been read. Replies are not valid after it. */
+void steady__wire_relax(struct steady__wire *wire);
 
 /* Why it can go on no more, given the errno of a send or receive, or 0 at the end of the stream. */
 const char *steady__wire_excuse(const struct steady__wire *wire, int error);

@@ -52,7 +52,7 @@ MAY_INCLUDE = {
     "flight": "error link redact script store survey",
     "slots": "reply",
     "roll": "siphash slots",
-    "cluster": "sentinel flight link redact script roll slots",
+    "cluster": "error sentinel flight link redact script roll slots",
     "replica": "cluster error script",
     "store_redis": "replica cluster error flight script tls url",
     "attach": "circuit error flight net notice redact script",

@@ -286,6 +286,22 @@ static void test_nested_refused(void **state) {
     }
 }
 
+static void nested_reply_of_too_many_values_is_refused(void **state) {
+    struct steady__reply reply;
+    char *bytes = malloc(25 * (8 + 4 * 16383) + 16);
+    (void)state;
+    for (int arrays = 23; arrays <= 25; arrays++) { /* of 16384 values each, itself included */
+        size_t len = (size_t)sprintf(bytes, "*%d\r\n", arrays);
+        for (int i = 0; i < arrays; i++) {
+            len += (size_t)sprintf(bytes + len, "*16383\r\n");
+            for (int k = 0; k < 16383; k++, len += 4)
+                memcpy(bytes + len, ":0\r\n", 4);
+        }
+        assert_int_equal(read_nested(&reply, bytes, len), arrays < 24 ? (ptrdiff_t)len : -1);
+    }
+    free(bytes);
+}
+
 static void test_nested_may_be_plain(void **state) {
     struct steady__reply reply;
     (void)state;
@@ -327,6 +343,7 @@ int main(void) {
         cmocka_unit_test(test_nested_at_every_cut),
         cmocka_unit_test(test_nested_resumed),
         cmocka_unit_test(test_nested_refused),
+        cmocka_unit_test(nested_reply_of_too_many_values_is_refused),
         cmocka_unit_test(test_nested_may_be_plain),
         cmocka_unit_test(test_skipped),
     };

@@ -120,7 +120,7 @@ static void test_whose_reply(void **state) {
 static void test_long_nested_reply(void **state) {
     enum { RANGES = 16384 };
     static const char range[] = "*3\r\n:1\r\n:2\r\n*2\r\n$9\r\n127.0.0.1\r\n:7000\r\n";
-    struct steady__request requests[2] = {{.nested = true}, {.nested = false}};
+    struct steady__request requests[2] = {{.nested = STEADY__NESTED_MAP}, {.nested = 0}};
     struct steady__wire wire;
     struct steady__reply reply;
     struct steady__request *request = NULL;
@@ -151,28 +151,67 @@ static void test_long_nested_reply(void **state) {
     free(bytes);
 }
 
-static void test_too_long_nested_reply(void **state) {
-    struct steady__request request = {.nested = true}, *whose;
+/* An array of texts of 4,000 bytes, for a request whose reply may have so many. */
+static void refuse_more_than(uint32_t nested) {
+    struct steady__request request = {.nested = nested}, *whose;
     struct steady__wire wire;
     struct steady__reply reply;
-    const size_t len = STEADY__WIRE_IN_MAX + 1;
-    char *bytes = malloc(len);
+    const size_t len = nested + 1;
+    char *bytes = malloc(len + 4096);
+    size_t written = (size_t)sprintf(bytes, "*16384\r\n");
     ssize_t n;
-    (void)state;
-    assert_non_null(bytes);
     assert_int_equal(steady__wire_init(&wire, &fake.net, 8), 0);
     steady__wire_open(&wire, 7, NULL, HOUR, 0);
     put(&wire, &request);
-    for (size_t i = 0; i < len; i++)
-        bytes[i] = "*9\r\n"[i % 4];
+    while (written < len)
+        written += (size_t)sprintf(bytes + written, "$4000\r\n%04000d\r\n", 0);
     fake.replies = bytes;
     fake.replies_len = len;
     while ((n = steady__wire_receive(&wire)) > 0)
         assert_int_equal(steady__wire_next(&wire, &reply, &whose), 0);
     assert_int_equal(n, -1);
     assert_int_equal(errno, ENOBUFS);
+    assert_int_equal(wire.in_room, nested);
     steady__wire_free(&wire);
     free(bytes);
+}
+
+static void test_too_long_nested_reply(void **state) {
+    (void)state;
+    refuse_more_than(STEADY__NESTED);
+    refuse_more_than(STEADY__NESTED_MAP);
+}
+
+/* What is left unread is still there. */
+static void memory_of_a_long_reply_is_given_back_without_another(void **state) {
+    struct steady__request requests[2] = {{.nested = STEADY__NESTED}, {.nested = 0}}, *whose = NULL;
+    struct steady__wire wire;
+    struct steady__reply reply;
+    char bytes[40000];
+    (void)state;
+    assert_int_equal(steady__wire_init(&wire, &fake.net, 8), 0);
+    steady__wire_open(&wire, 7, NULL, HOUR, 0);
+    put(&wire, &requests[0]);
+    put(&wire, &requests[1]);
+    size_t len = (size_t)sprintf(bytes, "*9\r\n");
+    for (int i = 0; i < 9; i++)
+        len += (size_t)sprintf(bytes + len, "$4000\r\n%04000d\r\n", 0);
+    fake.replies = bytes;
+    fake.replies_len = len + (size_t)sprintf(bytes + len, ":7\r\n");
+    while (whose == NULL) {
+        assert_true(steady__wire_receive(&wire) > 0);
+        assert_true(steady__wire_next(&wire, &reply, &whose) >= 0);
+    }
+    while (fake.replies_len > 0)
+        assert_true(steady__wire_receive(&wire) > 0);
+    steady__wire_relax(&wire);
+    assert_true(steady__wire_unread(&wire) && wire.in_room > STEADY__WIRE_IN);
+    assert_int_equal(steady__wire_next(&wire, &reply, &whose), 1);
+    assert_ptr_equal(whose, &requests[1]);
+    assert_int_equal(reply.values[0], 7);
+    steady__wire_relax(&wire);
+    assert_int_equal(wire.in_room, STEADY__WIRE_IN);
+    steady__wire_free(&wire);
 }
 
 int main(void) {
@@ -181,6 +220,7 @@ int main(void) {
         cmocka_unit_test(test_whose_reply),
         cmocka_unit_test(test_long_nested_reply),
         cmocka_unit_test(test_too_long_nested_reply),
+        cmocka_unit_test(memory_of_a_long_reply_is_given_back_without_another),
     };
     return cmocka_run_group_tests_name("wire", tests, NULL, NULL);
 }
