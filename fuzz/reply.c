@@ -71,7 +71,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
     if (len == 0) return 0;
     struct source source = {{.recv = take, .close = nothing}, bytes + 1, len - 1, (size_t)bytes[0] + 1};
     if (steady__wire_init(&wire, &source.net, REQUESTS) != 0) return 0;
-    steady__wire_open(&wire, 0, NULL);
+    steady__wire_open(&wire, 0, NULL, STEADY_SECOND, 0);
     for (size_t i = 0; i < REQUESTS; i++) {
         if (steady__wire_room(&wire, 1, 1) == NULL) abort();
         requests[i].nested = bytes[0] % 2 != 0 && i % 2 != 0 ? STEADY__NESTED_MAP : 0;

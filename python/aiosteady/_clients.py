@@ -23,6 +23,7 @@ from ._connections import AioredisPool, Node, Pool, is_exhausted, patiently
 from ._core import STEADY_UNAVAILABLE, STEADY_UNKNOWN, Error, ThrottleResult, scripts
 from ._errors import NOPERM, NOSCRIPT, meaning, word_of
 from ._pipeline import Pipeline, Question
+from ._texts import of_client
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -34,10 +35,6 @@ if TYPE_CHECKING:
 LIBRARIES = {"redis", "valkey", "aioredis"}
 HOPS = 16  # nodes of a cluster that send a decision on to another
 NEVER_SENT = re.compile("connecting to|cannot be connected|No connection available|not covered")
-
-
-def printable(error: Exception) -> str:
-    return re.sub("[^ -~]", "?", str(error))
 
 
 class Asker:
@@ -62,7 +59,7 @@ class Asker:
                 return result
             code, why = STEADY_UNKNOWN, "the reply is none of our scripts'"
         else:
-            code, why = meaning(error, question.sent) or STEADY_UNAVAILABLE, printable(error)
+            code, why = meaning(error, question.sent) or STEADY_UNAVAILABLE, of_client(error, word_of(error), key)
         try:
             return throttler._failed(code, why, verb, key, amount, patient)
         except Error as failure:

@@ -13,6 +13,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from ._texts import shown
+
 if TYPE_CHECKING:
     from .leakybucket import Throttler
 
@@ -61,7 +63,7 @@ class State(NamedTuple):
 
 def quota_of(name: str, throttler: Throttler) -> Quota:
     if not isinstance(name, str) or not PRINTABLE.fullmatch(name):
-        raise ValueError(f"name is {name!r}; it must be printable ASCII, which is all that a field can quote")
+        raise ValueError(f"name is {shown(name)}; it must be printable ASCII, which is all that a field can quote")
     return Quota(name, int(throttler.max_capacity), throttler._recharge_us, throttler.drops)
 
 

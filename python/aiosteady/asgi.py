@@ -22,6 +22,7 @@ from . import _http
 from ._address import client_address
 from ._core import Error, ThrottleResult
 from ._http import Verdict
+from ._texts import shown
 from .leakybucket import Throttler
 
 __all__ = ["Policy", "RateLimit", "client_address"]
@@ -190,9 +191,9 @@ class RateLimit:
         self._giving_back: set[asyncio.Future[None]] = set()  # a loop does not hold its tasks
         check_names([policy.name for policy in self._policies])
         if on_error not in ("allow", "deny"):
-            raise ValueError(f"on_error is {on_error!r}; it must be 'allow' or 'deny'")
+            raise ValueError(f"on_error is {shown(on_error)}; it must be 'allow' or 'deny'")
         if fields not in _http.FORMS:
-            raise ValueError(f"fields is {fields!r}; it must be one of {', '.join(map(repr, _http.FORMS))}")
+            raise ValueError(f"fields is {shown(fields)}; it must be one of {', '.join(map(repr, _http.FORMS))}")
         self._form = _http.FORMS[fields]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -7,7 +7,6 @@ import functools
 import inspect
 import math
 import random
-import re
 import typing
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Optional, TypeVar, Union
 from . import _clients, _core
 from ._core import ThrottleResult
 from ._store import Store
+from ._texts import shown
 
 # typing.get_type_hints evaluates annotations here, on Python 3.9 too: so what they name is imported, and it is Optional[X].
 R = TypeVar("R")
@@ -187,16 +187,11 @@ class Throttler(_core.Throttler):
         return hash(self._fields())
 
     def __repr__(self) -> str:
-        redis = _without_secrets(self.redis) if isinstance(self.redis, str) else self.redis
+        redis = _core.quote(self.redis) if isinstance(self.redis, str) else self.redis
         return (
             f"Throttler(redis={redis!r}, max_capacity={self.max_capacity!r}, drop_recharge={self.drop_recharge!r}, "
             f"block_duration={self.block_duration!r})"
         )
-
-
-def _without_secrets(url: str) -> str:
-    url = re.sub("([?&][^=&]*(?:pass|secret|key|auth)[^=&]*=)[^&]*", r"\1***", url, flags=re.IGNORECASE)
-    return re.sub("//.*@", "//***@", url, flags=re.DOTALL)
 
 
 def _deadline(loop: asyncio.AbstractEventLoop, timeout: Optional[float]) -> Optional[float]:
@@ -296,7 +291,7 @@ class Limit:
 
     def __call__(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
         if not _is_async(function):
-            raise TypeError(f"{function!r} is no coroutine function")
+            raise TypeError(f"{shown(function)} is no coroutine function")
 
         @functools.wraps(function)
         async def limited(*args: P.args, **kwargs: P.kwargs) -> R:

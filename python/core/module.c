@@ -5,6 +5,7 @@
 #include <stddef.h>
 
 #include "core.h"
+#include "redact.h"
 #include "script.h"
 
 struct core_state *core_state_of(PyTypeObject *type) {
@@ -90,6 +91,9 @@ int core_is_text(PyObject *object, const char *name) {
     return -1;
 }
 
+/* As ASCII: a text may hold what UTF-8 has no bytes for. */
+static PyObject *escape(PyObject *text) { return PyUnicode_AsEncodedString(text, "ascii", "backslashreplace"); }
+
 int core_choice(PyObject *given, const char *name, const char *const *names) {
     char list[80] = "";
     if (core_is_text(given, name) != 0) return -1;
@@ -98,7 +102,12 @@ int core_choice(PyObject *given, const char *name, const char *const *names) {
         const size_t len = strlen(list);
         PyOS_snprintf(list + len, sizeof list - len, "%s'%s'", i > 0 ? ", " : "", names[i]);
     }
-    PyErr_Format(PyExc_ValueError, "%s is %.100R; it must be one of %s", name, given, list);
+    char shown[100] = "?";
+    PyObject *bytes = escape(given);
+    if (bytes == NULL) return -1;
+    steady_quote(shown, sizeof shown, PyBytes_AS_STRING(bytes));
+    Py_DECREF(bytes);
+    PyErr_Format(PyExc_ValueError, "%s is '%s'; it must be one of %s", name, shown, list);
     return -1;
 }
 
@@ -160,7 +169,39 @@ static PyObject *refusal(PyObject *Py_UNUSED(module), PyObject *text) {
     return PyLong_FromLong(what == STEADY__REFUSAL_NOSCRIPT ? 0 : steady__refusal_error(what));
 }
 
-static PyMethodDef functions[] = {{"refusal", refusal, METH_O, NULL}, {NULL, NULL, 0, NULL}};
+static PyObject *quote(PyObject *Py_UNUSED(module), PyObject *text) {
+    char shown[STEADY__URL_MAX + 64];
+    PyObject *bytes = PyUnicode_Check(text) ? escape(text) : NULL;
+    if (bytes == NULL) return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "text must be a str");
+    steady_quote(shown, sizeof shown, PyBytes_AS_STRING(bytes));
+    Py_DECREF(bytes);
+    return PyUnicode_FromString(shown);
+}
+
+/* text, key, whether a server has a part in the text. */
+static PyObject *redact(PyObject *Py_UNUSED(module), PyObject *args) {
+    char shown[sizeof((steady_message *)NULL)->text];
+    PyObject *text, *key;
+    int of_server = 0;
+    struct steady__secrets secrets = {0};
+    Py_ssize_t key_len = 0;
+    if (!PyArg_ParseTuple(args, "UOp", &text, &key, &of_server)) return NULL;
+    if (core_key(key, &secrets.key, &key_len) != 0) return NULL;
+    PyObject *bytes = escape(text);
+    if (bytes == NULL) return NULL;
+    secrets.key_len = (size_t)key_len;
+    if (of_server)
+        steady__redact(shown, sizeof shown, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes), &secrets);
+    else
+        steady__redact_known(shown, sizeof shown, PyBytes_AS_STRING(bytes), &secrets);
+    Py_DECREF(bytes);
+    return PyUnicode_FromString(shown);
+}
+
+static PyMethodDef functions[] = {{"refusal", refusal, METH_O, NULL},
+                                  {"quote", quote, METH_O, NULL},
+                                  {"redact", redact, METH_VARARGS, NULL},
+                                  {NULL, NULL, 0, NULL}};
 
 /* ---- The module ---- */
 

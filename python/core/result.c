@@ -79,14 +79,20 @@ static int read_maybe(PyObject *object, bool *there, double *value) {
     return *value == -1 && PyErr_Occurred() ? -1 : 0;
 }
 
+static int refuse(const char *format, const char *name) {
+    char shown[100];
+    steady_quote(shown, sizeof shown, name);
+    PyErr_Format(PyExc_ValueError, format, shown);
+    return -1;
+}
+
 static int read_source(const char *name, signed char *source) {
     for (size_t i = 1; i < sizeof sources / sizeof sources[0]; i++) {
         if (strcmp(name, sources[i]) != 0) continue;
         *source = (signed char)i;
         return 0;
     }
-    PyErr_Format(PyExc_ValueError, "source is '%s'; it must be 'store', 'policy' or 'local'", name);
-    return -1;
+    return refuse("source is '%s'; it must be 'store', 'policy' or 'local'", name);
 }
 
 static int read_error(const char *name, signed char *error) {
@@ -95,8 +101,7 @@ static int read_error(const char *name, signed char *error) {
     for (int i = 1; i < AIOSTEADY_ERROR_COUNT; i++)
         if (strcmp(name, steady_error_name(-i)) == 0) *error = (signed char)-i;
     if (*error != 0) return 0;
-    PyErr_Format(PyExc_ValueError, "error is '%s', which is no error of aiosteady", name);
-    return -1;
+    return refuse("error is '%s', which is no error of aiosteady", name);
 }
 
 static PyObject *result_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -110,8 +115,12 @@ static PyObject *result_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
                                      &read.until_next_drop, &blocked_for, &retry_after, &source, &error) ||
         read_maybe(blocked_for, &read.blocked, &read.blocked_for) < 0 ||
         read_maybe(retry_after, &read.may_retry, &read.retry_after) < 0 || read_source(source, &read.source) < 0 ||
-        read_error(error, &read.error) < 0)
+        read_error(error, &read.error) < 0) {
+        if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) return NULL; /* which holds the whole argument */
+        PyErr_Clear();
+        PyErr_SetString(PyExc_ValueError, "source or error holds a lone surrogate, which UTF-8 has no bytes for");
         return NULL;
+    }
     struct result *self = PyObject_New(struct result, type);
     if (self == NULL) return NULL;
     const size_t head = offsetof(struct result, level);
