@@ -183,6 +183,7 @@ $(BUILD)/obj/bench/modules/%.o $(BUILD)/obj/tests/modules/%.o: OWN = -fPIC -Imod
 WRAPPED = malloc calloc realloc aligned_alloc strdup mmap free
 LDFLAGS_unit_alloc = $(WRAPPED:%=-Wl,--wrap=%)
 LDFLAGS_live_alloc = $(LDFLAGS_unit_alloc)
+LDFLAGS_live_loop_faults = $(LDFLAGS_unit_alloc)
 LDFLAGS_live_names = -Wl,--wrap=getaddrinfo
 LDFLAGS_live_hostile = $(LDFLAGS_live_names)
 LDFLAGS_unit_resolve = $(LDFLAGS_live_names)

@@ -185,7 +185,9 @@ typedef struct steady_loop_ops {
     int (*io_want)(void *io, int events); /* from now on these events, each turn they hold for; 0 or -1 */
     void (*io_free)(void *io);            /* called before fd is closed */
     void *(*timer_new)(void *loop, void (*fired)(void *arg), void *arg);
-    int (*timer_start)(void *timer, steady_us delay); /* fires once; a running one starts anew; 0 or -1 */
+    /* Fires once; a running one starts anew; 0 or -1. After -1 it is started again when another timer fires, or with
+     * the next decision. */
+    int (*timer_start)(void *timer, steady_us delay);
     void (*timer_stop)(void *timer);
     void (*timer_free)(void *timer);
     /* us on a clock that never steps; NULL: CLOCK_MONOTONIC. */
@@ -385,8 +387,8 @@ typedef void (*steady_callback)(const steady_result *result, void *data);
 
 /* The calls below return 0, or an error at once and nothing is charged: STEADY_BAD_ARGUMENT (a NULL, a key not of 1 ..
  * 1024 bytes, an amount beyond +-(2^31-1), no loop, another thread), STEADY_OVERLOADED, STEADY_NO_MEMORY,
- * STEADY_CLOSED, STEADY_UNSUPPORTED. Keys are bytes with a length, any bytes, never cut; they are copied. *result lives
- * as long as the callback runs.
+ * STEADY_CLOSED, STEADY_UNSUPPORTED, STEADY_SYSTEM (the loop starts no timer). Keys are bytes with a length, any bytes,
+ * never cut; they are copied. *result lives as long as the callback runs.
  *
  * A ..._sync call fills *result in any case, and returns 0 where someone answered (result->success is the verdict),
  * else result->error.

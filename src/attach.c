@@ -53,6 +53,7 @@ struct attached_store {
     steady_store head;
     struct steady__birthmark birthmark;
     steady_message trouble;
+    struct steady__retry retry; /* over the caller's loop */
     struct steady__flight flight;
     void (*log)(void *data, enum steady_log_level level, const char *text);
     void *log_data;
@@ -357,7 +358,8 @@ static struct attached_store *new_store(const steady_store_options *options) {
     store->log = options->log;
     store->log_data = options->log_data;
     store->flight.store = &store->head;
-    store->flight.loop = *options->loop;
+    store->flight.loop = steady__retry_loop(&store->retry, options->loop, &store->birthmark);
+    store->flight.retry = &store->retry;
     store->flight.timeout = options->timeout != 0 ? options->timeout : TIMEOUT;
     store->flight.max_in_flight = options->max_in_flight != 0 ? options->max_in_flight : MAX_IN_FLIGHT;
     store->flight.trouble = &store->trouble;

@@ -32,7 +32,8 @@
 #define AWAY (5 * STEADY_MILLISECOND) /* a loop that is so late was kept from running */
 #define KEY_NEAR 64                   /* keys up to here need no memory of their own */
 #define TRIES_MAX 3                   /* EVALSHA, EVALSHA, EVAL */
-#define SURVEYS_MAX 3                 /* each may have been lost because of what it asks */
+#define NO_TIMER_TEXT "the event loop starts no timer"
+#define SURVEYS_MAX 3 /* each may have been lost because of what it asks */
 
 enum errand {
     DECISION,
@@ -471,20 +472,37 @@ static int turn_away(struct steady__flight *flight, const struct steady__call *c
     return steady__turn_away(&flight->stats, flight->trouble, call, error, why);
 }
 
+/* Before a decision is begun: whether its deadline can be kept. */
+static bool has_alarm(struct steady__flight *flight) {
+    if (!flight->alarm.set) steady__alarm_set(&flight->alarm, flight->timeout);
+    return steady__retry_runs(flight->retry);
+}
+
+/* One that was put off, where no timer comes to tell it. */
+static int take_back(struct steady__flight *flight, struct ticket *ticket) {
+    flight->stats.in_flight--;
+    if (ticket->call.verb != STEADY__RESET) flight->stats.unavailable++;
+    put_back(flight, ticket);
+    return steady__fail(flight->trouble, STEADY_SYSTEM, NO_TIMER_TEXT);
+}
+
 int steady__flight_submit(struct steady__flight *flight, const struct steady__call *call, steady_result *answer) {
+    const steady_us deadline = steady__loop_now(&flight->loop) + flight->timeout;
     if (flight->stats.in_flight >= flight->max_in_flight)
         return turn_away(flight, call, STEADY_OVERLOADED, "max_in_flight decisions are in flight");
+    if (!has_alarm(flight)) return turn_away(flight, call, STEADY_SYSTEM, NO_TIMER_TEXT);
     struct ticket *ticket = take_ticket(flight, call);
     if (ticket == NULL) return turn_away(flight, call, STEADY_NO_MEMORY, "out of memory");
     if (call->verb != STEADY__RESET) flight->stats.decisions++;
     ticket->answer = answer;
     if (answer != NULL) answer->error = STEADY__PENDING;
     flight->stats.in_flight++;
-    ticket->deadline = steady__loop_now(&flight->loop) + flight->timeout;
+    ticket->deadline = deadline;
     const int error = flight->carrier_class->submit(flight->carrier, &ticket->request);
     if (error != 0) {
         if (error == STEADY_NO_MEMORY) steady__fail(flight->trouble, 0, "out of memory");
         put_off(flight, ticket, error);
+        if (!steady__retry_runs(flight->retry)) return take_back(flight, ticket);
     } else {
         steady__list_append(&flight->due, &ticket->place);
         set_alarm(flight);

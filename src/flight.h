@@ -4,6 +4,7 @@
 #define STEADY__FLIGHT_H
 
 #include "link.h"
+#include "retry.h"
 #include "store.h"
 
 /* What carries requests to a server. A link does; so does a connection of the caller's. */
@@ -27,6 +28,7 @@ struct steady__late {
 struct steady__flight {
     steady_store *store; /* which is held while callbacks run */
     steady_loop loop;
+    struct steady__retry *retry; /* whose loop that is; NULL: its timers never fail */
     steady_us timeout;
     uint32_t max_in_flight;
     enum steady_engine engine;
@@ -57,8 +59,8 @@ extern const struct steady__link_owner steady__flight_owner;
 /* Expects store, loop, timeout, max_in_flight, trouble, birthmark and log filled in, and the rest zero. 0 or -1. */
 int steady__flight_init(struct steady__flight *flight);
 
-/* Starts a decision: 0, STEADY_OVERLOADED or STEADY_NO_MEMORY. Its result goes to *answer, whose error is
- * STEADY__PENDING until then; where answer is NULL, to its callback. */
+/* Starts a decision: 0, or STEADY_OVERLOADED, STEADY_NO_MEMORY, or STEADY_SYSTEM if the loop starts no timer. Its
+ * result goes to *answer, whose error is STEADY__PENDING until then; where answer is NULL, to its callback. */
 #define STEADY__PENDING 1
 int steady__flight_submit(struct steady__flight *flight, const struct steady__call *call, steady_result *answer);
 

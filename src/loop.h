@@ -13,8 +13,8 @@ int steady__poller_new_deaf(steady_poller **poller);
 
 struct steady__watch {
     const steady_loop_ops *ops;
-    void *io; /* NULL: watches nothing */
-    int wanted;
+    void *io;   /* NULL: watches nothing */
+    int wanted; /* -1: not known, as the loop has refused a change */
 };
 
 struct steady__alarm {
@@ -33,9 +33,9 @@ static inline steady_us steady__loop_now(const steady_loop *loop) {
 
 static inline int steady__watch_want(struct steady__watch *watch, int events) {
     if (watch->io == NULL || watch->wanted == events) return 0;
-    if (watch->ops->io_want(watch->io, events) != 0) return -1;
-    watch->wanted = events;
-    return 0;
+    const bool taken = watch->ops->io_want(watch->io, events) == 0;
+    watch->wanted = taken ? events : -1; /* adapters drop the old events first */
+    return taken ? 0 : -1;
 }
 
 static inline void steady__watch_stop(struct steady__watch *watch) {
@@ -68,7 +68,7 @@ static inline void steady__alarm_start(struct steady__alarm *alarm, steady_us de
     alarm->set = alarm->loop->ops->timer_start(alarm->timer, delay) == 0;
 }
 
-/* A loop that cannot start a timer has no memory for it; there is nobody to tell. */
+/* Where the loop cannot start a timer, `set` says so; over a steady__retry it is started later. */
 static inline void steady__alarm_set(struct steady__alarm *alarm, steady_us delay) {
     alarm->due = delay > 0 ? steady__loop_now(alarm->loop) + delay : 0;
     steady__alarm_start(alarm, delay > 0 ? delay : 0);

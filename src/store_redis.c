@@ -28,7 +28,8 @@ struct redis_store {
     struct steady__birthmark birthmark;
     steady_message trouble;
     steady_store_options options;
-    struct steady__flight flight;   /* on the caller's loop */
+    struct steady__retry retry;     /* over the caller's loop */
+    struct steady__flight flight;   /* on that */
     struct steady__flight blocking; /* on a poller of our own */
     steady_poller *poller;
     steady_us stood_still_at; /* when that poller last ran */
@@ -41,6 +42,7 @@ static struct redis_store *redis(steady_store *store) { return (struct redis_sto
 static int start(struct redis_store *store, struct steady__flight *flight, const steady_loop *loop, bool patient,
                  bool logs) {
     flight->store = &store->head;
+    flight->retry = flight == &store->flight ? &store->retry : NULL;
     flight->loop = *loop;
     flight->timeout = store->options.timeout;
     flight->max_in_flight = store->options.max_in_flight;
@@ -204,7 +206,9 @@ int steady__redis_open_over(steady_store **store, const struct steady__net *net,
     if (s->options.max_in_flight == 0) s->options.max_in_flight = MAX_IN_FLIGHT;
     int error = steady__url_has_tls(url->scheme) ? steady__tls_open(&s->tls, url, options->tls, why) : 0;
     s->options.tls = NULL; /* the caller's */
-    if (error == 0 && options->loop != NULL && start(s, &s->flight, options->loop, false, true) != 0)
+    steady_loop loop = {NULL, NULL};
+    if (options->loop != NULL) loop = steady__retry_loop(&s->retry, options->loop, &s->birthmark);
+    if (error == 0 && options->loop != NULL && start(s, &s->flight, &loop, false, true) != 0)
         error = steady__fail(why, STEADY_NO_MEMORY, "out of memory");
     if (error == 0) {
         *store = &s->head;

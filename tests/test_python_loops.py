@@ -7,7 +7,7 @@ import random
 import threading
 import time
 import weakref
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 from python_rig import patient, python, standing_still, under_asyncio
@@ -29,6 +29,71 @@ def comes_to(count, server):
 
 def connections_so_far(server):
     return int(server("INFO", "stats").split(b"total_connections_received:")[1].split()[0])
+
+
+# ---- Loops that fail ----
+
+
+class FailingLoop(asyncio.SelectorEventLoop):
+    """Its method `name` raises once, at the nth call with a callback of ours."""
+
+    name, left = "", 0
+
+    def _fail(self, name, callback):
+        if name == self.name and type(callback).__module__ == "aiosteady._core":
+            self.left -= 1
+            if self.left == 0:
+                raise MemoryError(f"no {name}")
+
+    def call_later(self, delay, callback, *args, **kwargs):
+        self._fail("call_later", callback)
+        return super().call_later(delay, callback, *args, **kwargs)
+
+    def add_reader(self, fd, callback, *args):
+        self._fail("add_reader", callback)
+        return super().add_reader(fd, callback, *args)
+
+    def add_writer(self, fd, callback, *args):
+        self._fail("add_writer", callback)
+        return super().add_writer(fd, callback, *args)
+
+
+async def some_level(throttler):
+    try:
+        return (await throttler.consume("k")).level
+    except (throttler.error, MemoryError):
+        return 0
+
+
+@pytest.mark.parametrize("name", ["call_later", "add_reader", "add_writer"])
+def test_a_loop_that_fails_once_is_used_again(aio, redis_server, monkeypatch, name):
+    """At each place: while it connects, while it connects again, and in between. The exception is reported."""
+    told = []
+    monkeypatch.setattr("sys.unraisablehook", lambda report: told.append(str(report.exc_value)))
+
+    class Tried(aio.Throttler):
+        error = aio.Error
+
+    async def main(loop):
+        loop.set_exception_handler(lambda *_: None)
+        t = Tried(aio.connect(redis_server.url, timeout=0.1), 10**6, 3600)
+        for _ in range(3):
+            await asyncio.gather(*(some_level(t) for _ in range(3)))
+            redis_server("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        failed, loop.left = loop.left <= 0, 0
+        deadline = time.monotonic() + 5
+        while await some_level(t) == 0:
+            assert time.monotonic() < deadline, f"after call {nth} of {name}: never again"
+        t.redis.close()
+        return failed
+
+    nth, failed = 0, True
+    while failed:
+        nth += 1
+        with closing(FailingLoop()) as loop:
+            loop.name, loop.left = name, nth
+            failed = loop.run_until_complete(main(loop))
+    assert nth > 3 and told == [f"no {name}"] * (nth - 1)
 
 
 # ---- Cancelling ----
