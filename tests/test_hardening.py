@@ -57,7 +57,7 @@ def test_nothing_is_writable_and_executable(built):
 def test_stacks_and_buffers_are_guarded(built):
     symbols = output("readelf", "-W", "--dyn-syms", built)
     assert "__stack_chk_fail" in symbols
-    if "_FORTIFY_SOURCE" in (BUILD / "flags").read_text():  # which takes an optimising compiler
+    if "_FORTIFY_SOURCE" in (BUILD / "settings").read_text():  # which takes an optimising compiler
         assert re.search(r"__\w+_chk\b", symbols)
 
 
