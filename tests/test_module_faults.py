@@ -161,7 +161,7 @@ def test_512_mb(program):
     client = Resp(server.port)
     client.socket.settimeout(60)
     try:
-        assert error(client(b"STEADY.CONSUME", b"k", b"3", long)) == 'ERR drop_recharge is "%s"; it must be an integer' % ("7" * 47)
+        assert error(client(b"STEADY.CONSUME", b"k", b"3", long)) == 'ERR drop_recharge is "..."; it must be an integer'
         assert server_seconds(server) < 0.1
         assert client(b"STEADY.CONSUME", long, b"3", b"3600000000") == [1, 1, HOUR, 0, 0]
         assert server("STEADY.CONSUME", "k", 3, HOUR)[0] == 1 and server("DBSIZE") == 2
