@@ -186,6 +186,7 @@ LDFLAGS_live_alloc = $(LDFLAGS_unit_alloc)
 LDFLAGS_live_loop_faults = $(LDFLAGS_unit_alloc)
 LDFLAGS_live_names = -Wl,--wrap=getaddrinfo
 LDFLAGS_live_hostile = $(LDFLAGS_live_names)
+LDFLAGS_live_secrets = $(LDFLAGS_live_names)
 LDFLAGS_unit_resolve = $(LDFLAGS_live_names)
 LDFLAGS_unit_sentinel_slow = $(LDFLAGS_live_names)
 LDFLAGS_unit_unload = -Wl,--export-dynamic-symbol=getaddrinfo

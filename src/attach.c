@@ -206,8 +206,9 @@ static void hand_over(struct bridge *bridge, struct steady__request *request, co
     const struct steady__secrets secrets = {NULL, request->key, request->key_len, request->prefix_len};
     enum steady__circuit_news news = STEADY__CIRCUIT_NOTHING;
     read_reply(reply, &read);
-    if (request->key != NULL)
-        news = steady__circuit_heard(&bridge->circuit, &read, &secrets, &bridge->flight->loop, why, sizeof why);
+    if (request->key != NULL) news = steady__circuit_heard(&bridge->circuit, &read, &bridge->flight->loop);
+    if (steady__notice_wants_reason(&bridge->notice, &bridge->flight->loop, news))
+        steady__redact(why, sizeof why, read.text, read.text_len, &secrets);
     const enum steady__heed heed = steady__flight_owner.answered(bridge->flight, request, &bridge->dialect, &read);
     /* To find the primary is for whoever owns the connection. */
     if (heed == STEADY__HEED_NOT_PRIMARY)

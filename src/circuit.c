@@ -30,8 +30,7 @@ static void pause_for_a_while(struct steady__circuit *circuit, const steady_loop
 }
 
 enum steady__circuit_news steady__circuit_heard(struct steady__circuit *circuit, const struct steady__reply *reply,
-                                                const struct steady__secrets *secrets, const steady_loop *loop,
-                                                char *why, size_t why_size) {
+                                                const steady_loop *loop) {
     const bool error = reply->kind == STEADY__REPLY_ERROR, was_open = circuit->open;
     const enum steady__refusal refusal =
         error ? steady__script_refusal(reply->text, reply->text_len) : STEADY__REFUSAL_OTHER;
@@ -40,7 +39,6 @@ enum steady__circuit_news steady__circuit_heard(struct steady__circuit *circuit,
     if (circuit->open) pause_for_a_while(circuit, loop);
     const bool refuses = refusal == STEADY__REFUSAL_WAIT || refusal == STEADY__REFUSAL_AUTH;
     if (!refuses && (!circuit->open || was_open)) return STEADY__CIRCUIT_NOTHING;
-    steady__redact(why, why_size, reply->text, reply->text_len, secrets);
     return refuses ? STEADY__CIRCUIT_REFUSES : STEADY__CIRCUIT_OPENED;
 }
 

@@ -4,7 +4,6 @@
 #define STEADY__CIRCUIT_H
 
 #include "net.h"
-#include "redact.h"
 #include "reply.h"
 
 struct steady__circuit {
@@ -20,7 +19,7 @@ steady_us steady__circuit_jitter(const struct steady__circuit *circuit, steady_u
 /* An attempt to connect came to nothing: how long to rest before the next. refused: the server will not have us. */
 steady_us steady__circuit_failed(struct steady__circuit *circuit, bool refused);
 
-/* What the reply to a decision says of the server; `why` is its text without `secrets`: */
+/* What the reply to a decision says of the server: */
 enum steady__circuit_news {
     STEADY__CIRCUIT_NOTHING, /* or nothing new */
     STEADY__CIRCUIT_DECIDES,
@@ -28,8 +27,7 @@ enum steady__circuit_news {
     STEADY__CIRCUIT_REFUSES, /* this one, for a reason that is not its key's */
 };
 enum steady__circuit_news steady__circuit_heard(struct steady__circuit *circuit, const struct steady__reply *reply,
-                                                const struct steady__secrets *secrets, const steady_loop *loop,
-                                                char *why, size_t why_size);
+                                                const steady_loop *loop);
 
 /* Whether a decision has to wait while the circuit is open. One that need not is a probe: the next has to wait for
  * another pause, or for the answer to this one, whichever comes first. */

@@ -312,17 +312,27 @@ static bool shows(const struct steady__link *link, const struct steady__request 
     return request != NULL ? request->key != NULL : error || link->circuit.open;
 }
 
+/* While the reply is there: what ends a request may end the connection, too. */
+static void note_reason(const struct steady__link *link, const struct steady__request *request,
+                        const struct steady__reply *reply, char *why, size_t size) {
+    struct steady__secrets secrets = {.url = link->with.url};
+    if (request != NULL) {
+        secrets.key = request->key;
+        secrets.key_len = request->key_len;
+        secrets.prefix_len = request->prefix_len;
+    }
+    steady__redact(why, size, reply->text, reply->text_len, &secrets);
+}
+
 /* The log is told last: it may run the loop, and what has not ended by then may end in there. */
 static void replied(struct steady__link *link, struct steady__request *request, const struct steady__reply *reply) {
-    char why[200];
-    const struct steady__secrets secrets = {.url = link->with.url,
-                                            .key = request != NULL ? request->key : NULL,
-                                            .key_len = request != NULL ? request->key_len : 0,
-                                            .prefix_len = request != NULL ? request->prefix_len : 0};
+    char why[200] = "";
     const uint64_t epoch = link->epoch;
     enum steady__circuit_news news = STEADY__CIRCUIT_NOTHING;
     if (shows(link, request, reply->kind == STEADY__REPLY_ERROR))
-        news = steady__circuit_heard(&link->circuit, reply, &secrets, &link->with.loop, why, sizeof why);
+        news = steady__circuit_heard(&link->circuit, reply, &link->with.loop);
+    if (steady__notice_wants_reason(&link->notice, &link->with.loop, news))
+        note_reason(link, request, reply, why, sizeof why);
     const char *full = steady__greeting_turned_away(reply);
     enum steady__heed what = STEADY__HEED_NOTHING;
     if (request != NULL) what = link->with.owner_class->answered(link->with.owner, request, &link->dialect, reply);

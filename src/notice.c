@@ -28,10 +28,13 @@ void steady__notice_away(struct steady__notice *notice, const char *what, const 
     tell(notice, STEADY_LOG_WARNING, what, why);
 }
 
+static bool was_told_lately(const struct steady__notice *notice, steady_us now) {
+    return notice->told_at != 0 && now - notice->told_at < TOLD_EVERY;
+}
+
 static void refused(struct steady__notice *notice, steady_us now, const char *why) {
-    const bool told = notice->told_at != 0 && now - notice->told_at < TOLD_EVERY;
     notice->refused_at = now;
-    if (notice->away || notice->refusing || told) return;
+    if (notice->away || notice->refusing || was_told_lately(notice, now)) return;
     notice->told_at = now;
     notice->away = notice->refusing = true;
     tell(notice, STEADY_LOG_WARNING, "decisions are refused", why);
@@ -43,6 +46,13 @@ static void decided(struct steady__notice *notice, const steady_loop *loop) {
     if (notice->refusing && steady__loop_now(loop) - notice->refused_at < STEADY_SECOND) return;
     notice->refusing = false;
     tell(notice, STEADY_LOG_INFO, "answering again", "");
+}
+
+bool steady__notice_wants_reason(const struct steady__notice *notice, const steady_loop *loop,
+                                 enum steady__circuit_news news) {
+    if (notice->log == NULL || notice->away) return false;
+    if (news == STEADY__CIRCUIT_OPENED) return true;
+    return news == STEADY__CIRCUIT_REFUSES && !notice->refusing && !was_told_lately(notice, steady__loop_now(loop));
 }
 
 void steady__notice_heard(struct steady__notice *notice, const steady_loop *loop, enum steady__circuit_news news,

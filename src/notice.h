@@ -22,6 +22,10 @@ void steady__notice_place(struct steady__notice *notice, const struct steady__ur
 /* Each may end anything: a log is the caller's. */
 void steady__notice_away(struct steady__notice *notice, const char *what, const char *why);
 
+/* Whether the log is about to be told why: the reason need not be written otherwise. */
+bool steady__notice_wants_reason(const struct steady__notice *notice, const steady_loop *loop,
+                                 enum steady__circuit_news news);
+
 /* What the reply to a decision says. One may be refused while others are not: of that the log is told once a minute at
  * most, and they are over when a decision is made and none was refused for a second. */
 void steady__notice_heard(struct steady__notice *notice, const steady_loop *loop, enum steady__circuit_news news,

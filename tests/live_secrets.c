@@ -5,11 +5,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "fake_server.h"
+#include "names.h"
 #include "slots.h"
 
 #define HIDDEN_BY 0x5a
@@ -218,6 +220,41 @@ static void test_everywhere(void **state) {
             }
 }
 
+/* A sentinel that quotes the passwords, its own and the servers', or names one as the host of the primary. */
+static void test_sentinels(void **state) {
+    static const char *const replies[] = {
+        "-ERR no such service %s\r\n",
+        "-%s\r\n",
+        "-NOPERM %s\r\n",
+        "*2\r\n$28\r\n%s\r\n$1\r\n1\r\n",
+        "*2\r\n$36\r\n%s.invalid\r\n$1\r\n1\r\n",
+        "*2\r\n$28\r\n%s\r\n$28\r\n%s\r\n",
+    };
+    (void)state;
+    for (size_t i = 0; i < COUNT(replies); i++)
+        for (int of_server = 0; of_server <= 1; of_server++) {
+            char reply[160], url[160], password[LENGTH + 1];
+            reveal(password);
+            fill(reply, replies[i]);
+            const struct fake_step steps[] = {
+                {FAKE_ACCEPT, 0, NULL, 0}, {FAKE_EXPECT, 1, NULL, 0}, {FAKE_SEND, 0, "+OK\r\n", 0},
+                {FAKE_EXPECT, 1, NULL, 0}, {FAKE_SEND, 0, reply, 0},  {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+            };
+            struct fake_server *fake = fake_start(steps, COUNT(steps));
+            struct tally tally = {0};
+            snprintf(url, sizeof url, "redis+sentinel://app:%s@127.0.0.1:%d/s?sentinel_password=%s",
+                     of_server ? password : "x", fake_port(fake), of_server ? "x" : password);
+            rig_open_at(url, TIMEOUT);
+            consume_counted(rig.throttler, KEY, 1, &tally);
+            run_until_done(rig.poller, &tally, 3 * STEADY_SECOND);
+            run_for(rig.poller, 100 * STEADY_MILLISECOND);
+            assert_texts_clean();
+            assert_true(*steady_store_trouble(rig.store) != '\0');
+            rig_close();
+            fake_stop(fake);
+        }
+}
+
 /* A letter is in every text. */
 static void test_short_secrets(void **state) {
     static const char *const passwords[] = {"a", "is", "the", "user"};
@@ -373,8 +410,9 @@ static void test_wiped_at_close(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        WITH_RIG(test_wiped_at_close), WITH_RIG(test_real_errors), WITH_RIG(test_echoes),
-        WITH_RIG(test_bad_urls),       WITH_RIG(test_everywhere),  WITH_RIG(test_short_secrets),
+        WITH_RIG(test_wiped_at_close), WITH_RIG(test_real_errors),   WITH_RIG(test_echoes),    WITH_RIG(test_bad_urls),
+        WITH_RIG(test_everywhere),     WITH_RIG(test_short_secrets), WITH_RIG(test_sentinels),
     };
+    names_say("", EAI_NONAME, 0);
     return cmocka_run_group_tests_name("secrets", tests, NULL, NULL);
 }

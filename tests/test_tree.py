@@ -43,7 +43,7 @@ MAY_INCLUDE = {
     "wire": "list net reply tls window",
     "dial": "fork loop net tls url",
     "greeting": "redact reply url",
-    "circuit": "loop net redact reply",
+    "circuit": "loop net reply",
     "primacy": "greeting",
     "dialect": "store",
     "notice": "circuit loop redact",
