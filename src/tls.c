@@ -24,6 +24,7 @@
 
 #define NAME_SIZE sizeof(((struct steady__tls_ticket *)NULL)->name)
 #define RECORD_MAX SSL3_RT_MAX_PLAIN_LENGTH
+#define RECEIVE_MOST 65536  /* bytes of what is no data, such as tickets, before the loop goes on */
 #define FILE_MAX (16 << 20) /* all that a system trusts is 0.2 MiB */
 
 struct steady__tls_context {
@@ -39,6 +40,7 @@ struct steady__tls {
     const struct steady__net *net;
     int fd;
     int error;        /* errno of the descriptor */
+    size_t left;      /* that OpenSSL may still read in this call */
     size_t record;    /* bytes in the record that SSL_write is at; 0: none */
     bool begun;       /* a byte of that is out, or may be */
     int first;        /* byte that ever came; -1: none yet */
@@ -67,10 +69,17 @@ static int carrier_write(BIO *bio, const char *bytes, int len) {
     return (int)n;
 }
 
+/* OpenSSL reads on until there are data. A server may send tickets without end; then it looks as if no more had come,
+ * and the loop calls again, since there is more to read. */
 static int carrier_read(BIO *bio, char *bytes, int room) {
     struct steady__tls *tls = BIO_get_data(bio);
-    const ssize_t n = tls->net->recv(tls->net, tls->fd, bytes, (size_t)room);
     BIO_clear_retry_flags(bio);
+    if (tls->left == 0) {
+        BIO_set_retry_read(bio);
+        return -1;
+    }
+    const ssize_t n = tls->net->recv(tls->net, tls->fd, bytes, (size_t)room);
+    if (n > 0) tls->left -= (size_t)n < tls->left ? (size_t)n : tls->left;
     if (must_wait(n))
         BIO_set_retry_read(bio);
     else if (n < 0)
@@ -290,6 +299,7 @@ void steady__tls_free(struct steady__tls *tls) {
 
 int steady__tls_handshake(struct steady__tls *tls) {
     ERR_clear_error();
+    tls->left = RECEIVE_MOST;
     const int done = settle(tls, SSL_do_handshake(tls->ssl));
     tls->established = done > 0;
     if (done > 0) return 0;
@@ -305,6 +315,7 @@ ssize_t steady__tls_send(struct steady__tls *tls, const void *bytes, size_t len)
         tls->record = len < RECORD_MAX ? len : RECORD_MAX;
         tls->begun = false;
     }
+    tls->left = RECEIVE_MOST;
     const int n = settle(tls, SSL_write(tls->ssl, bytes, (int)tls->record));
     if (n > 0) tls->record = 0;
     if (n == 0) errno = EPIPE;
@@ -315,6 +326,7 @@ size_t steady__tls_half_sent(const struct steady__tls *tls) { return tls->begun 
 
 ssize_t steady__tls_recv(struct steady__tls *tls, void *bytes, size_t room) {
     ERR_clear_error();
+    tls->left = RECEIVE_MOST;
     const int n = settle(tls, SSL_read(tls->ssl, bytes, (int)room));
     if (n > 0) tls->heard = true;
     return n;

@@ -91,6 +91,15 @@ static bool react(struct tls_server *server, SSL *ssl) {
     return true;
 }
 
+static void flood(SSL *ssl) {
+    bool sends = true;
+    while (sends) {
+        for (int i = 0; i < 50; i++)
+            SSL_new_session_ticket(ssl);
+        sends = SSL_do_handshake(ssl) == 1;
+    }
+}
+
 static void serve(struct tls_server *server, SSL *ssl) {
     server->seen.connections++;
     server->seen.resumed += SSL_session_reused(ssl) == 1;
@@ -102,6 +111,7 @@ static void serve(struct tls_server *server, SSL *ssl) {
         server->received += (size_t)n;
         count_requests(server);
         if (!react(server, ssl)) break;
+        if (server->rules.floods) flood(ssl);
     }
     if (server->rules.goodbye) SSL_shutdown(ssl);
 }

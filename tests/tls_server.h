@@ -14,6 +14,7 @@ struct tls_server_rules {
     size_t record;            /* bytes an answer is cut to, each a record; 0: as it comes */
     unsigned keys_every;      /* so many requests, both sides take new keys */
     unsigned close_after;     /* so many answers the connection ends */
+    bool floods;              /* after an answer it sends tickets of TLS 1.3, and nothing else, without end */
     bool goodbye;             /* with a close_notify before */
     bool mute;                /* nothing is answered */
     bool hangs_up_on_tickets; /* of TLS 1.3, without an alert */

@@ -97,6 +97,41 @@ static void test_stars(void **state) {
     }
 }
 
+/* ---- Tickets without end ---- */
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define HELD_MOST (50 * MS)
+#else
+#define HELD_MOST (5 * MS)
+#endif
+
+static steady_us processor_time(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (steady_us)t.tv_sec * STEADY_SECOND + t.tv_nsec / 1000;
+}
+
+/* Megabytes of them are there when the loop looks. */
+static void flood_of_tickets_does_not_hold_the_loop(void **state) {
+    steady_us longest = 0;
+    unsigned held = 0;
+    (void)state;
+    start(&(struct tls_server_rules){.version = TLS1_3_VERSION, .floods = true}, TIMEOUT);
+    assert_int_equal(ask(1).allowed, 1);
+    for (int i = 0; i < 3; i++) {
+        sleep_us(300 * MS);
+        for (int turns = 0; turns < 50; turns++) {
+            const steady_us before = processor_time();
+            assert_true(steady_poller_run(poller, 0) >= 0);
+            const steady_us took = processor_time() - before;
+            if (took > longest) longest = took;
+            held += took > HELD_MOST;
+        }
+    }
+    print_message("# at most %lld us a turn\n", (long long)longest);
+    if (held > 1) fail_msg("the loop was held %u times, for up to %lld us", held, (long long)longest);
+}
+
 /* ---- Versions, keys, records ---- */
 
 static void test_too_old(void **state) {
@@ -558,6 +593,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         WITH_LOOP(test_the_name_goes_ahead_but_no_address_does),
         WITH_LOOP(test_stars),
+        WITH_LOOP(flood_of_tickets_does_not_hold_the_loop),
         WITH_LOOP(test_too_old),
         WITH_LOOP(test_new_keys),
         WITH_LOOP(test_answers_in_one_piece),
