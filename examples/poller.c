@@ -13,7 +13,7 @@ static volatile sig_atomic_t quit;
 static void on_signal(int number) {
     (void)number;
     quit = 1;
-    steady_poller_wake(poller);
+    steady_poller_wake(poller); /* NOLINT(bugprone-signal-handler,cert-sig30-c): it is async-signal-safe */
 }
 
 struct app {
