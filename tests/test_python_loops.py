@@ -145,6 +145,18 @@ async def test_a_decision_is_a_coroutine_in_all_it_does(aio, redis_server):
             t._peek("k").throw(KeyError, "x", None)
         with pytest.raises(TypeError):
             t._peek("k").throw("no exception")
+        for expired in (t._consume("k"), again):
+            expired.expire(KeyError("x"))  # neither is in flight
+        assert (await asyncio.wait_for(t._peek("k"), 9)).level == 2
+        with pytest.raises(TypeError):
+            again.expire("no exception")
+        late = t._peek("k")
+        task = asyncio.ensure_future(late)
+        await asyncio.sleep(0)
+        late.expire(KeyError("x"))
+        late.expire(KeyError("y"))
+        with pytest.raises(KeyError, match="x"):
+            await task
         closed = t._consume("k")
         closed.close()
         for over in (thrown, closed):

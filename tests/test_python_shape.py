@@ -77,7 +77,7 @@ def test_starlette_and_fastapi_await_it(aiosteady, from_pypi):
 
 
 @under_asyncio
-async def test_whatever_is_async_may_be_limited(aio):
+async def test_every_async_callable_may_be_limited(aio):
     t = aio.Throttler("memory:", 100, 60)
 
     async def double(value):

@@ -230,7 +230,7 @@ async def _in_time(turn: asyncio.Future[bool], deadline: Optional[float]) -> Non
 
 
 def _is_async(function: Any) -> bool:
-    """Also of a callable object, of a partial, and of what asyncio's own mark says it of, as on mocks and wrappers."""
+    """Also true for callable objects, for partials, and for what carries asyncio's own mark, such as mocks."""
     while isinstance(function, functools.partial):
         function = function.func
     mark = getattr(asyncio.coroutines, "_is_coroutine", None)
@@ -244,22 +244,37 @@ def _is_async(function: Any) -> bool:
 async def _answer_in_time(
     loop: asyncio.AbstractEventLoop, answer: Coroutine[Any, Any, ThrottleResult], deadline: float
 ) -> ThrottleResult:
-    """Does not wait longer for what takes its time to be cancelled, as a client's connection may."""
-    left = deadline - loop.time()
-    if left <= 0:
+    if loop.time() >= deadline:
         answer.close()
         raise TimeoutError("no time is left to ask the store; nothing was charged")
-    task = loop.create_task(answer)
-    task.add_done_callback(lambda task: task.cancelled() or task.exception())  # else asyncio logs that nobody took it
+    if not isinstance(answer, _core.Decision):
+        return await _client_in_time(loop, answer, deadline)
+    timer = loop.call_at(deadline, lambda: answer.expire(_too_late()))
     try:
-        await asyncio.wait({task}, timeout=left)
+        return await answer
+    finally:
+        timer.cancel()
+
+
+async def _client_in_time(
+    loop: asyncio.AbstractEventLoop, answer: Coroutine[Any, Any, ThrottleResult], deadline: float
+) -> ThrottleResult:
+    """Ends at the deadline, even if the client is slow to cancel its request."""
+    task = loop.create_task(answer)
+    task.add_done_callback(lambda task: task.cancelled() or task.exception())  # asyncio logs one that is not read
+    try:
+        await asyncio.wait({task}, timeout=deadline - loop.time())
         if task.done():
             return task.result()
     finally:
         task.cancel()
-    raise TimeoutError("the store has not answered in time; the drops may have been charged, or may be yet") from (
-        _core.Unknown("the answer did not come before the deadline of the wait")
-    )
+    raise _too_late()
+
+
+def _too_late() -> TimeoutError:
+    error = TimeoutError("the store has not answered in time; the drops may have been charged, or may be yet")
+    error.__cause__ = _core.Unknown("the answer did not come before the deadline of the wait")
+    return error
 
 
 class Limit:

@@ -178,6 +178,21 @@ static PyObject *decision_throw(struct decision *self, PyObject *args) {
     return NULL;
 }
 
+/* Ends it with an exception, as if that were the answer. One that is not in flight, or not awaited, stays as it is. */
+static PyObject *decision_expire(struct decision *self, PyObject *error) {
+    if (!PyExceptionInstance_Check(error)) {
+        PyErr_SetString(PyExc_TypeError, "a decision expires with an exception");
+        return NULL;
+    }
+    if (self->phase == DECISION_WAITING && !self->waiter->done) {
+        self->failed = true;
+        self->answer = Py_NewRef(error);
+        self->phase = DECISION_ANSWERED;
+        core_waiter_wake(self->waiter);
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *decision_close(struct decision *self, PyObject *Py_UNUSED(none)) {
     if (is_starting(self)) return NULL;
     let_go(self);
@@ -239,6 +254,7 @@ static PyGetSetDef getters[] = {{"__name__", (getter)decision_name, NULL, NULL, 
 static PyMethodDef methods[] = {{"send", (PyCFunction)decision_send, METH_O, NULL},
                                 {"throw", (PyCFunction)decision_throw, METH_VARARGS, NULL},
                                 {"close", (PyCFunction)decision_close, METH_NOARGS, NULL},
+                                {"expire", (PyCFunction)decision_expire, METH_O, NULL},
                                 {NULL, NULL, 0, NULL}};
 
 static PyType_Slot slots[] = {{Py_tp_doc, "A decision; await it."},
