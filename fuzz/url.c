@@ -34,6 +34,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
         abort();
     for (const char *c = why.text; *c != '\0'; c++)
         if (*c < ' ' || *c > '~') abort();
+    char quoted[60] = "x";
+    steady_quote(quoted, len % sizeof quoted, text);
+    for (const char *c = quoted; *c != '\0'; c++)
+        if (*c < ' ' || *c > '~') abort();
     free(text);
     return 0;
 }

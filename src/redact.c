@@ -2,11 +2,12 @@
  * Texts from outside, made fit to be shown. Each text that leaves the library and holds bytes from outside comes
  * through here; the rest of the library writes its own words only.
  *
- * A server may quote what it was sent, as a whole or cut, in its error, its host names or its settings. To look for the
- * secrets there is not enough: keys of other decisions, a password of the caller's own connection, and a secret that
- * was cut or written otherwise would be missed. So of a server's error only words are shown that are in the list below:
- * they say nothing of what was sent. For a secret that is such a word itself, the text is left out as a whole. To leave
- * out the word alone would say where it stood, and so what it is. */
+ * A server may quote what it was sent: in its error, in host names, in its settings. A search for the known secrets
+ * would not be enough. It would miss keys of other decisions, a password of the caller's own connection, and a secret
+ * that was cut or encoded. So only words of the list below are shown. They say nothing about what was sent.
+ *
+ * A secret may be such a word itself. Then the whole text is left out: to leave out the word alone would show where it
+ * stood, and so what it is. */
 #include "redact.h"
 
 #include <stdio.h>
@@ -77,384 +78,52 @@ static const char *const sentences[] = {
 };
 
 /* Commands and abbreviations. In any case, as servers write them in either. */
+/* clang-format off */
 static const char *const commands[] = {
-    "ACL",
-    "AOF",
-    "ASKING",
-    "AUTH",
-    "CLIENT",
-    "CLUSTER",
-    "CONFIG",
-    "DB",
-    "DEL",
-    "EVAL",
-    "EVALSHA",
-    "FUNCTION",
-    "GET",
-    "HELLO",
-    "KILL",
-    "LOAD",
-    "LUA",
-    "MASTER",
-    "NOSAVE",
-    "RDB",
-    "REDIS",
-    "ROLE",
-    "SCRIPT",
-    "SELECT",
-    "SENTINEL",
-    "SET",
-    "SHUTDOWN",
-    "SLOTS",
-    "STEADY.CONSUME",
-    "STEADY.PEEK",
-    "STEADY.RESET",
-    "TIME",
-    "VALKEY",
+    "ACL", "AOF", "ASKING", "AUTH", "CLIENT", "CLUSTER", "CONFIG", "DB", "DEL", "EVAL", "EVALSHA", "FUNCTION",
+    "GET", "HELLO", "KILL", "LOAD", "LUA", "MASTER", "NOSAVE", "RDB", "REDIS", "ROLE", "SCRIPT", "SELECT",
+    "SENTINEL", "SET", "SHUTDOWN", "SLOTS", "STEADY.CONSUME", "STEADY.PEEK", "STEADY.RESET", "TIME", "VALKEY",
 };
+/* clang-format on */
 
 /* In lower case, or with a capital at the start; sorted. From the errors of Redis, Valkey, Sentinel and the proxies
  * that our commands can meet, and from our scripts and our module. */
+/* clang-format off */
 static const char *const words[] = {
-    "a",
-    "aborted",
-    "about",
-    "accept",
-    "accepts",
-    "access",
-    "account",
-    "acl",
-    "acls",
-    "again",
-    "against",
-    "all",
-    "allow",
-    "allow-oom",
-    "allowed",
-    "already",
-    "amount",
-    "an",
-    "and",
-    "any",
-    "are",
-    "argument",
-    "arguments",
-    "as",
-    "at",
-    "auth",
-    "authentication",
-    "available",
-    "bad",
-    "be",
-    "because",
-    "been",
-    "before",
-    "beginning",
-    "between",
-    "block",
-    "block_duration",
-    "blocked",
-    "bucket",
-    "bulk",
-    "busy",
-    "but",
-    "by",
-    "bytes",
-    "call",
-    "called",
-    "calling",
-    "can",
-    "can't",
-    "cannot",
-    "change",
-    "changed",
-    "channel",
-    "check",
-    "client",
-    "clients",
-    "closed",
-    "closing",
-    "cluster",
-    "code",
-    "command",
-    "commands",
-    "config",
-    "configuration",
-    "configured",
-    "connect",
-    "connected",
-    "connecting",
-    "connection",
-    "connections",
-    "contain",
-    "contains",
-    "could",
-    "couldn't",
-    "count",
-    "currently",
-    "data",
-    "database",
-    "databases",
-    "dataset",
-    "day",
-    "default",
-    "denied",
-    "details",
-    "did",
-    "different",
-    "disabled",
-    "disk",
-    "do",
-    "does",
-    "doesn't",
-    "don't",
-    "down",
-    "drop_recharge",
-    "drops",
-    "due",
-    "during",
-    "each",
-    "else",
-    "empty",
-    "enable",
-    "enabled",
-    "enough",
-    "error",
-    "errors",
-    "exceed",
-    "exceeded",
-    "executed",
-    "executing",
-    "execution",
-    "exist",
-    "exists",
-    "expected",
-    "expire",
-    "expired",
-    "failed",
-    "failing",
-    "failover",
-    "failure",
-    "flag",
-    "for",
-    "forbidden",
-    "found",
-    "from",
-    "full",
-    "function",
-    "given",
-    "good",
-    "got",
-    "greater",
-    "group",
-    "has",
-    "hash",
-    "have",
-    "holding",
-    "holds",
-    "host",
-    "if",
-    "in",
-    "index",
-    "instance",
-    "instances",
-    "insufficient",
-    "integer",
-    "internal",
-    "into",
-    "invalid",
-    "is",
-    "isn't",
-    "it",
-    "its",
-    "key",
-    "keys",
-    "kind",
-    "lacks",
-    "large",
-    "length",
-    "less",
-    "level",
-    "limit",
-    "limited",
-    "limits",
-    "line",
-    "link",
-    "list",
-    "loaded",
-    "loading",
-    "local",
-    "lost",
-    "many",
-    "master",
-    "masters",
-    "match",
-    "matching",
-    "max",
-    "max_burst",
-    "max_capacity",
-    "maximum",
-    "maxmemory",
-    "memory",
-    "minute",
-    "missing",
-    "mode",
-    "module",
-    "more",
-    "moved",
-    "multibulk",
-    "multiple",
-    "must",
-    "name",
-    "need",
-    "needs",
-    "network",
-    "no",
-    "node",
-    "nodes",
-    "not",
-    "number",
-    "of",
-    "offline",
-    "on",
-    "one",
-    "only",
-    "open",
-    "operation",
-    "option",
-    "or",
-    "other",
-    "out",
-    "over",
-    "overloaded",
-    "own",
-    "parse",
-    "password",
-    "per",
-    "period",
-    "permission",
-    "permissions",
-    "permitted",
-    "persist",
-    "plan",
-    "please",
-    "policy",
-    "pool",
-    "port",
-    "primary",
-    "protected",
-    "protocol",
-    "proxy",
-    "quantity",
-    "quota",
-    "range",
-    "rate",
-    "reached",
-    "read",
-    "read-only",
-    "readonly",
-    "ready",
-    "received",
-    "refused",
-    "rehashing",
-    "remote",
-    "removed",
-    "replica",
-    "replica-serve-stale-data",
-    "replicas",
-    "replication",
-    "reply",
-    "request",
-    "requested",
-    "requests",
-    "required",
-    "requires",
-    "reset",
-    "right",
-    "rights",
-    "run",
-    "running",
-    "same",
-    "save",
-    "script",
-    "scripts",
-    "second",
-    "see",
-    "send",
-    "sent",
-    "served",
-    "server",
-    "servers",
-    "service",
-    "session",
-    "set",
-    "shard",
-    "should",
-    "size",
-    "slot",
-    "slots",
-    "snapshots",
-    "something",
-    "source",
-    "specified",
-    "stop-writes-on-bgsave-error",
-    "storage",
-    "stored",
-    "string",
-    "subcommand",
-    "such",
-    "support",
-    "supported",
-    "syntax",
-    "temporarily",
-    "than",
-    "that",
-    "the",
-    "then",
-    "there",
-    "this",
-    "throttled",
-    "time",
-    "timed",
-    "timeout",
-    "tls",
-    "to",
-    "token",
-    "too",
-    "tried",
-    "try",
-    "type",
-    "unable",
-    "unauthorized",
-    "unavailable",
-    "unexpected",
-    "unknown",
-    "unreachable",
-    "unsupported",
-    "upstream",
-    "usage",
-    "use",
-    "used",
-    "user",
-    "username",
-    "username-password",
-    "using",
-    "valid",
-    "value",
-    "values",
-    "version",
-    "via",
-    "was",
-    "when",
-    "while",
-    "with",
-    "without",
-    "write",
-    "writes",
-    "wrong",
-    "you",
-    "your",
+    "a", "aborted", "about", "accept", "accepts", "access", "account", "acl", "acls", "again", "against", "all",
+    "allow", "allow-oom", "allowed", "already", "amount", "an", "and", "any", "are", "argument", "arguments", "as",
+    "at", "auth", "authentication", "available", "bad", "be", "because", "been", "before", "beginning", "between",
+    "block", "block_duration", "blocked", "bucket", "bulk", "busy", "but", "by", "bytes", "call", "called",
+    "calling", "can", "can't", "cannot", "change", "changed", "channel", "check", "client", "clients", "closed",
+    "closing", "cluster", "code", "command", "commands", "config", "configuration", "configured", "connect",
+    "connected", "connecting", "connection", "connections", "contain", "contains", "could", "couldn't", "count",
+    "currently", "data", "database", "databases", "dataset", "day", "default", "denied", "details", "did",
+    "different", "disabled", "disk", "do", "does", "doesn't", "don't", "down", "drop_recharge", "drops", "due",
+    "during", "each", "else", "empty", "enable", "enabled", "enough", "error", "errors", "exceed", "exceeded",
+    "executed", "executing", "execution", "exist", "exists", "expected", "expire", "expired", "failed", "failing",
+    "failover", "failure", "flag", "for", "forbidden", "found", "from", "full", "function", "given", "good", "got",
+    "greater", "group", "has", "hash", "have", "holding", "holds", "host", "if", "in", "index", "instance",
+    "instances", "insufficient", "integer", "internal", "into", "invalid", "is", "isn't", "it", "its", "key",
+    "keys", "kind", "lacks", "large", "length", "less", "level", "limit", "limited", "limits", "line", "link",
+    "list", "loaded", "loading", "local", "lost", "many", "master", "masters", "match", "matching", "max",
+    "max_burst", "max_capacity", "maximum", "maxmemory", "memory", "minute", "missing", "mode", "module", "more",
+    "moved", "multibulk", "multiple", "must", "name", "need", "needs", "network", "no", "node", "nodes", "not",
+    "number", "of", "offline", "on", "one", "only", "open", "operation", "option", "or", "other", "out", "over",
+    "overloaded", "own", "parse", "password", "per", "period", "permission", "permissions", "permitted", "persist",
+    "plan", "please", "policy", "pool", "port", "primary", "protected", "protocol", "proxy", "quantity", "quota",
+    "range", "rate", "reached", "read", "read-only", "readonly", "ready", "received", "refused", "rehashing",
+    "remote", "removed", "replica", "replica-serve-stale-data", "replicas", "replication", "reply", "request",
+    "requested", "requests", "required", "requires", "reset", "right", "rights", "run", "running", "same", "save",
+    "script", "scripts", "second", "see", "send", "sent", "served", "server", "servers", "service", "session",
+    "set", "shard", "should", "size", "slot", "slots", "snapshots", "something", "source", "specified",
+    "stop-writes-on-bgsave-error", "storage", "stored", "string", "subcommand", "such", "support", "supported",
+    "syntax", "temporarily", "than", "that", "the", "then", "there", "this", "throttled", "time", "timed",
+    "timeout", "tls", "to", "token", "too", "tried", "try", "type", "unable", "unauthorized", "unavailable",
+    "unexpected", "unknown", "unreachable", "unsupported", "upstream", "usage", "use", "used", "user", "username",
+    "username-password", "using", "valid", "value", "values", "version", "via", "was", "when", "while", "with",
+    "without", "write", "writes", "wrong", "you", "your",
 };
+/* clang-format on */
 
 #define COUNT(list) (sizeof(list) / sizeof(list)[0])
 
@@ -494,7 +163,7 @@ struct out {
     size_t size, len;
 };
 
-/* As a whole or not at all, and nothing after what was left out. */
+/* Writes a piece as a whole or not at all. If it does not fit, nothing is written after it. */
 static void put(struct out *out, const char *at, size_t len) {
     if (out->len + len >= out->size) {
         out->size = out->len + 1;
@@ -580,7 +249,7 @@ static int class_of(struct piece piece) {
     return -1;
 }
 
-/* Splits the marks around a word off: one before it, two behind it. */
+/* The word without the marks around it: at most one before it and two behind it. */
 static struct piece core_of(struct piece token) {
     if (token.len > 1 && is_one_of(*token.at, "'\"(`[<")) {
         token.at++;
@@ -596,7 +265,7 @@ static void put_mask(struct out *out) {
     put_text(out, " " MASK);
 }
 
-/* True: a word of the server's was shown. */
+/* True if a word of the server was shown. */
 static bool put_token(struct out *out, struct piece token) {
     const struct piece core = core_of(token);
     const bool known = is_word(core);
@@ -663,7 +332,8 @@ void steady__redact(char *text, size_t size, const char *error, size_t len, cons
 
 /* ---- Texts that no server has a part in ---- */
 
-/* A text without its secrets, and without what is no printable ASCII. A short secret is a part of too many words. */
+/* Writes a text with its secrets masked and each byte that is no printable ASCII as '?'. Secrets of under MASKED_LEAST
+ * bytes are left: they are a part of too many words. */
 static void put_without(struct out *out, struct piece text, const struct steady__secrets *secrets) {
     struct piece list[SECRETS];
     list_secrets(list, secrets);
@@ -702,7 +372,7 @@ void steady__redact_known(char *text, size_t size, const char *said, const struc
 
 /* ---- Arguments, paths and URLs ---- */
 
-/* What stands before a host in a URL and in what was cut out of one. */
+/* Whether a text has a user or a password before an '@', as URLs have. */
 static bool has_credentials(const char *text) {
     const char *colon = strchr(text, ':'), *last = NULL;
     for (const char *at = strpbrk(text, "@%"); at != NULL; at = strpbrk(at + 1, "@%"))
@@ -711,7 +381,7 @@ static bool has_credentials(const char *text) {
     return *text != '/' || (colon != NULL && colon < last); /* a path may hold an '@' */
 }
 
-/* Where the value of something begins that is called a password, or alike; NULL: nowhere. */
+/* Where the value of something begins whose name says that it is a secret; NULL: nowhere. */
 static const char *find_value(const char *text) {
     static const char *const names[] = {"pass", "pwd", "secret", "token", "auth", "credential"};
     for (size_t i = 0; i < COUNT(names); i++) {
@@ -723,7 +393,7 @@ static const char *find_value(const char *text) {
 
 static bool begins_with(const char *text, const char *part) { return strncmp(text, part, strlen(part)) == 0; }
 
-/* A URL that was read: all of it but the user and the values of passwords. */
+/* Writes a valid URL without its user and the values of passwords. */
 static void put_url(struct out *out, const char *url) {
     const char *authority = strstr(url, "//");
     const char *path = authority != NULL ? authority + 2 + strcspn(authority + 2, "/?") : NULL;
@@ -757,7 +427,7 @@ static bool is_url(const char *text) {
     return is;
 }
 
-/* "scheme:" or "scheme://" of what may be a URL; 0: it is none. */
+/* The length of "scheme:" or "scheme://" at the start of what may be a URL; 0: it has none. */
 static size_t scheme_length(const char *text) {
     const size_t known = steady__url_scheme(text);
     const size_t len = strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz+");

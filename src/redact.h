@@ -14,20 +14,20 @@ struct steady__secrets {
     size_t prefix_len; /* so much of the key is the throttler's prefix */
 };
 
-/* The error text of a server, which may quote anything that it was sent. Only words of our own list are shown, so what
- * was sent need not be known. A secret made of such words takes the whole text with it. Never empty: what is left at
- * least is the class of the error, such as NOPERM, or a sentence. */
+/* Writes the error text of a server. Only words of our own list are shown, so the filter need not know the secrets. If
+ * a secret is made of such words, the whole text is left out. The result is never empty: it has at least the class of
+ * the error, such as NOPERM, or a sentence. */
 void steady__redact(char *out, size_t size, const char *text, size_t len, const struct steady__secrets *secrets);
 
-/* What Python's clients, OpenSSL or the system say, which a server has no part in: all of it, but for the secrets, for
- * URLs with a password, and for control characters. */
+/* Writes a text that no server has a part in: of OpenSSL, of the system, of a client library. The secrets are masked,
+ * and so are the users and passwords of URLs, and control characters. */
 void steady__redact_known(char *out, size_t size, const char *text, const struct steady__secrets *secrets);
 
 /* Whether a host that a server has named holds a secret. */
 bool steady__host_holds(const char *host, const struct steady__secrets *secrets);
 
-/* Where a URL leads. `at` is what was found in the name of `service`, or is the same; a host that a server has named is
- * left out if it holds a secret. */
+/* Writes where a URL leads: host and port, path or service. at: the server in use; service: the URL of the caller,
+ * often the same. A host that a server has named is masked if it holds a secret of `service`. */
 void steady__redact_place(char *out, size_t size, const struct steady__url *at, const struct steady__url *service);
 
 #endif
