@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "redact.h"
-#include "wire.h"
+#include "pipeline.h"
 
 #define REQUESTS 64
 

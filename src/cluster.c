@@ -36,12 +36,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "command.h"
 #include "error.h"
+#include "node_table.h"
 #include "redact.h"
-#include "roll.h"
-#include "script.h"
 #include "sentinel.h"
-#include "slots.h"
+#include "slot_map.h"
 
 #define REDIRECTS_MAX 5
 #define PAUSE_FIRST (20 * STEADY_MILLISECOND)

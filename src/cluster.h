@@ -4,8 +4,8 @@
 #ifndef STEADY__CLUSTER_H
 #define STEADY__CLUSTER_H
 
-#include "flight.h"
-#include "link.h"
+#include "connection.h"
+#include "inflight.h"
 
 struct steady__cluster;
 

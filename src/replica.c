@@ -23,8 +23,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "command.h"
 #include "error.h"
-#include "script.h"
 
 #define LOOK STEADY_SECOND
 #define PAUSE_FIRST STEADY_SECOND

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "script.h"
+#include "command.h"
 
 #define STEADY__REPLY_TEXT_MAX 64 /* a bulk string is a SHA-1 */
 

@@ -19,7 +19,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "fork.h"
+#include "fork_guard.h"
 #include "loop.h"
 
 struct steady__lookup {

@@ -3,7 +3,7 @@
 #ifndef STEADY__RETRY_H
 #define STEADY__RETRY_H
 
-#include "fork.h"
+#include "fork_guard.h"
 #include "list.h"
 #include "loop.h"
 

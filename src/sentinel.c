@@ -26,9 +26,9 @@
 #include <string.h>
 
 #include "circuit.h"
+#include "command.h"
 #include "error.h"
 #include "redact.h"
-#include "script.h"
 
 #define LOOK (400 * STEADY_MILLISECOND) /* at most, and half of it at least */
 #define PATIENCE_LEAST (150 * STEADY_MILLISECOND)

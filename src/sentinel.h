@@ -3,7 +3,7 @@
 #ifndef STEADY__SENTINEL_H
 #define STEADY__SENTINEL_H
 
-#include "link.h"
+#include "connection.h"
 
 /* A link to the primary, for a URL that names sentinels and their service. NULL: out of memory. */
 struct steady__link *steady__sentinels_link(const struct steady__link_options *options);

@@ -4,7 +4,7 @@
 #ifndef LUA_SERVER_H
 #define LUA_SERVER_H
 
-#include "script.h"
+#include "command.h"
 
 struct lua_server;
 
@@ -17,7 +17,7 @@ const char *lua_server_get(const struct lua_server *server, int64_t now_us);
 
 int64_t lua_server_expires_ms(const struct lua_server *server); /* 0: never */
 
-/* Runs a command as script.c wrote it, EVALSHA with its RESP. 0 and the reply's integers, or -1 and the error text. */
+/* Runs a command as command.c wrote it, EVALSHA with its RESP. 0 and the reply's integers, or -1 and the error text. */
 int lua_server_run(struct lua_server *server, const char *command, size_t len, int64_t now_us,
                    int64_t values[STEADY__REPLY_MAX], size_t *count);
 const char *lua_server_error(const struct lua_server *server);

@@ -18,7 +18,7 @@ MAY_INCLUDE = {
     "bucket": "",
     "siphash": "",
     "list": "",
-    "fork": "",
+    "fork_guard": "",
     "error": "steady",
     "limit": "steady bucket error",
     "url": "steady error",
@@ -28,35 +28,35 @@ MAY_INCLUDE = {
     # the embedded store
     "table": "bucket siphash",
     "region": "steady error siphash table",
-    "store_local": "error loop region store table",
+    "local_store": "error loop region store table",
     # the Redis store: bytes first, then one socket, one connection, many decisions
-    "script": "store scripts",
-    "reply": "script",
+    "command": "store scripts",
+    "reply": "command",
     "loop": "steady",
-    "loop_poll": "list loop",
-    "retry": "fork list loop",
+    "poller": "list loop",
+    "retry": "fork_guard list loop",
     "net": "steady resolve",
-    "resolve": "fork loop net",
+    "resolve": "fork_guard loop net",
     "tls": "error net url",
     "tls_none": "error tls",
     "window": "steady",
-    "wire": "list net reply tls window",
-    "dial": "fork loop net tls url",
-    "greeting": "redact reply url",
+    "pipeline": "list net reply tls window",
+    "connect": "fork_guard loop net tls url",
+    "handshake": "redact reply url",
     "circuit": "loop net reply",
-    "primacy": "greeting",
-    "dialect": "store",
-    "notice": "circuit loop redact",
-    "link": "circuit dial dialect error fork greeting loop notice primacy redact script url wire",
-    "sentinel": "circuit error link redact script",
-    "survey": "reply",
-    "flight": "error link redact retry script store survey",
-    "slots": "reply",
-    "roll": "siphash slots",
-    "cluster": "error sentinel flight link redact script roll slots",
-    "replica": "cluster error script",
-    "store_redis": "replica cluster error flight script tls url",
-    "attach": "circuit error flight net notice redact script",
+    "role": "handshake",
+    "engine": "store",
+    "log": "circuit loop redact",
+    "connection": "circuit connect engine error fork_guard handshake loop log role redact command url pipeline",
+    "sentinel": "circuit error connection redact command",
+    "eviction": "reply",
+    "inflight": "error connection redact retry command store eviction",
+    "slot_map": "reply",
+    "node_table": "siphash slot_map",
+    "cluster": "error sentinel inflight connection redact command node_table slot_map",
+    "replica": "cluster error command",
+    "redis_store": "replica cluster error inflight command tls url",
+    "attached_store": "circuit error inflight net log redact command",
     # the door
     "throttler": "error limit store",
 }
@@ -120,7 +120,7 @@ def test_users_of_the_library_see_only_its_public_headers(folder):
 
 def test_only_the_attached_store_knows_hiredis():
     users = {path.name for path in tracked("src/*.[ch]") if any("hiredis" in name for _, name in includes(path))}
-    assert users <= {"attach.c"}
+    assert users <= {"attached_store.c"}
 
 
 def test_only_tls_knows_openssl():

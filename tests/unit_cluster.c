@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "slots.h"
+#include "slot_map.h"
 
 /* ---- MOVED ---- */
 

@@ -8,7 +8,7 @@
 #include <strings.h>
 
 #include "random.h"
-#include "slots.h"
+#include "slot_map.h"
 
 /* ---- The map ---- */
 

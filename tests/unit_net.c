@@ -10,7 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "fork.h"
+#include "fork_guard.h"
 #include "net.h"
 
 static steady_poller *poller;

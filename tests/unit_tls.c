@@ -14,7 +14,7 @@
 #include "fake_server.h"
 #include "random.h"
 #include "tls_server.h"
-#include "wire.h"
+#include "pipeline.h"
 
 #define TIMEOUT (100 * MS)
 

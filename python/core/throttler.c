@@ -4,7 +4,7 @@
 
 #include "core.h"
 #include "limit.h"
-#include "script.h"
+#include "command.h"
 
 /* ---- Bindings ---- */
 

@@ -5,7 +5,7 @@
 
 #include "journal.h"
 #include "node.h"
-#include "script.h"
+#include "command.h"
 #include "words.h"
 
 void keys_open(void); /* once: the interpreter */

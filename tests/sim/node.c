@@ -8,7 +8,7 @@
 #include "client.h"
 #include "journal.h"
 #include "keys.h"
-#include "script.h"
+#include "command.h"
 #include "sim_cluster.h"
 #include "words.h"
 

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT
+ * What replies mean: any text of an error, any integers for any limit. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "limit.h"
+#include "command.h"
+
+struct input {
+    int64_t capacity, recharge, drops, block, amount;
+    int64_t values[STEADY__REPLY_MAX];
+    uint8_t count, verb;
+};
+
+static void read_integers(const struct input *in) {
+    const steady_limit limit = {in->capacity, in->recharge, in->drops, in->block};
+    struct steady__terms terms;
+    steady_result result;
+    bool stepped;
+    if (steady__limit_rate(&terms.rate, &limit, NULL) != 0) return;
+    if (in->amount > STEADY__AMOUNT_MAX || in->amount < -STEADY__AMOUNT_MAX) return;
+    steady__script_terms(&terms);
+    const struct steady__call call = {
+        .verb = in->verb % 3, .amount = in->amount, .key = "k", .key_len = 1, .terms = &terms};
+    char command[STEADY__COMMAND_MAX];
+    if (steady__script_command(command, &call) > sizeof command) abort();
+    if (steady__module_command(command, &call) > sizeof command) abort();
+    if (steady__module_reply(&call, in->values, in->count % (STEADY__REPLY_MAX + 1), &result))
+        if (result.level < 0 || result.success != (result.retry_after == 0)) abort();
+    if (!steady__script_reply(&call, in->values, in->count % (STEADY__REPLY_MAX + 1), &result, &stepped)) return;
+    if (result.level < 0 || result.until_next_drop < 0 || result.blocked_for < 0) abort();
+    if (result.success && result.retry_after != 0) abort();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
+    struct input in;
+    const int error = steady__refusal_error(steady__script_refusal((const char *)bytes, len));
+    if (strcmp(steady_error_name(error), "?") == 0 || error == 0) abort();
+    if (len >= sizeof in) {
+        memcpy(&in, bytes, sizeof in);
+        read_integers(&in);
+    }
+    return 0;
+}

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: MIT
+ * The Lua scripts and the module's commands: what is sent, and what the replies mean. */
+#include "command.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "scripts.h" /* made from lua/ by the build */
+
+const struct steady__script steady__scripts[3] = {
+    [STEADY__CONSUME] = {consume_lua, sizeof consume_lua - 1, STEADY__CONSUME_SHA1},
+    [STEADY__PEEK] = {peek_lua, sizeof peek_lua - 1, STEADY__PEEK_SHA1},
+    [STEADY__RESET] = {reset_lua, sizeof reset_lua - 1, STEADY__RESET_SHA1},
+};
+
+/* ---- Commands ---- */
+
+/* Decimal digits; no locale, and much quicker than printf. Returns the end. */
+static char *put_number(char *out, int64_t number) {
+    char digits[20];
+    size_t n = 0;
+    uint64_t rest = number < 0 ? 0 - (uint64_t)number : (uint64_t)number;
+    if (number < 0) *out++ = '-';
+    do
+        digits[n++] = (char)('0' + rest % 10);
+    while ((rest /= 10) > 0);
+    while (n > 0)
+        *out++ = digits[--n];
+    return out;
+}
+
+static char *put(char *out, const char *bytes, size_t len) {
+    memcpy(out, bytes, len);
+    return out + len;
+}
+
+static char *put_bulk(char *out, const char *bytes, size_t len) {
+    *out++ = '$';
+    out = put_number(out, (int64_t)len);
+    out = put(out, "\r\n", 2);
+    out = put(out, bytes, len);
+    return put(out, "\r\n", 2);
+}
+
+/* The wire form is "<capacity> <recharge> ", to which a command adds its amount, then a NUL, then what follows the
+ * amount: the second argument, as a bulk, where the limit needs one. */
+void steady__script_terms(struct steady__terms *terms) {
+    const struct steady__rate *rate = &terms->rate;
+    char *end = put_number(terms->wire, rate->capacity);
+    *end++ = ' ';
+    end = put_number(end, rate->recharge);
+    *end++ = ' ';
+    *end++ = '\0';
+    if (rate->drops != 1 || rate->block != 0) {
+        char second[48];
+        char *second_end = put_number(second, rate->drops);
+        *second_end++ = ' ';
+        second_end = put_number(second_end, rate->block);
+        end = put_bulk(end, second, (size_t)(second_end - second));
+    }
+    terms->wire_len = (size_t)(end - terms->wire);
+}
+
+static char *put_arguments(char *out, const struct steady__call *call) {
+    const struct steady__terms *terms = call->terms;
+    const size_t first_len = strlen(terms->wire);
+    char argument[80];
+    char *end = put(argument, terms->wire, first_len);
+    end = put_number(end, call->amount);
+    out = put_bulk(out, call->key, call->key_len);
+    out = put_bulk(out, argument, (size_t)(end - argument));
+    return put(out, terms->wire + first_len + 1, terms->wire_len - first_len - 1);
+}
+
+static size_t put_command(char *out, const struct steady__call *call, const char *name, const char *what,
+                          size_t what_len) {
+    const bool second = call->terms->wire_len > strlen(call->terms->wire) + 1;
+    char *end = put(out, second ? "*6\r\n" : "*5\r\n", 4);
+    end = put_bulk(end, name, strlen(name));
+    end = put_bulk(end, what, what_len);
+    end = put(end, "$1\r\n1\r\n", 7);
+    return (size_t)(put_arguments(end, call) - out);
+}
+
+size_t steady__script_command(char *out, const struct steady__call *call) {
+    return put_command(out, call, "EVALSHA", steady__scripts[call->verb].sha1, 40);
+}
+
+size_t steady__script_eval(char *out, const struct steady__call *call) {
+    const struct steady__script *script = &steady__scripts[call->verb];
+    return put_command(out, call, "EVAL", script->text, script->text_len);
+}
+
+size_t steady__script_load(char *out, enum steady__verb verb) {
+    char *end = put(out, "*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n", 26);
+    return (size_t)(put_bulk(end, steady__scripts[verb].text, steady__scripts[verb].text_len) - out);
+}
+
+static char *put_integer(char *out, int64_t number) {
+    char digits[24];
+    return put_bulk(out, digits, (size_t)(put_number(digits, number) - digits));
+}
+
+static char *put_option(char *out, const char *name, int64_t value) {
+    return put_integer(put_bulk(out, name, strlen(name)), value);
+}
+
+/* name key max_capacity drop_recharge [DROPS n] [BLOCK us] [AMOUNT n]; a reset has no limit, a peek no block. */
+size_t steady__module_command(char *out, const struct steady__call *call) {
+    static const char *const names[3] = {
+        [STEADY__CONSUME] = "STEADY.CONSUME", [STEADY__PEEK] = "STEADY.PEEK", [STEADY__RESET] = "STEADY.RESET"};
+    const struct steady__rate *rate = &call->terms->rate;
+    const bool limit = call->verb != STEADY__RESET, consume = call->verb == STEADY__CONSUME;
+    const bool drops = limit && rate->drops != 1, block = consume && rate->block != 0;
+    const bool amount = consume && call->amount != 1;
+    char *end = put(out, "*", 1);
+    end = put_number(end, 2 + 2 * (limit + drops + block + amount));
+    end = put(end, "\r\n", 2);
+    end = put_bulk(end, names[call->verb], strlen(names[call->verb]));
+    end = put_bulk(end, call->key, call->key_len);
+    if (limit) end = put_integer(put_integer(end, rate->capacity), rate->recharge);
+    if (drops) end = put_option(end, "DROPS", rate->drops);
+    if (block) end = put_option(end, "BLOCK", rate->block);
+    if (amount) end = put_option(end, "AMOUNT", call->amount);
+    return (size_t)(end - out);
+}
+
+/* ---- Replies ---- */
+
+/* lua/report.lua says what the values are. */
+bool steady__script_reply(const struct steady__call *call, const int64_t *values, size_t count, steady_result *result,
+                          bool *stepped) {
+    const struct steady__rate *rate = &call->terms->rate;
+    struct steady__decision d = {0};
+    int64_t level, phase, blocked_for = 0;
+    if (count == 1) {
+        d.success = values[0] >= 0;
+        const int64_t content = d.success ? values[0] : -1 - values[0];
+        if (content >= STEADY__EXACT) return false;
+        level = content / rate->recharge + (content % rate->recharge != 0);
+        phase = level * rate->recharge - content;
+    } else if (count == 4) {
+        d.success = values[0] & 1;
+        d.stepped = values[0] & 2;
+        level = values[1];
+        phase = values[2];
+        blocked_for = values[3];
+        if (values[0] < 0 || values[0] > 3 || level < 0 || level > (STEADY__EXACT - 1) / rate->recharge ||
+            phase <= -rate->drops || phase >= rate->recharge || blocked_for < 0 || blocked_for >= STEADY__EXACT)
+            return false;
+    } else {
+        return false;
+    }
+    steady__bucket_report(&d, rate, level, phase, blocked_for, call->verb == STEADY__PEEK ? 1 : call->amount);
+    *stepped = d.stepped;
+    *result = (steady_result){.source = STEADY_FROM_STORE,
+                              .success = d.success,
+                              .level = d.level,
+                              .until_next_drop = d.until_next_drop,
+                              .blocked_for = d.blocked_for,
+                              .retry_after = d.retry_after};
+    return true;
+}
+
+/* An integer that says whether there was a bucket: in any case there is none now. */
+static bool reset_reply(const struct steady__call *call, int64_t existed, steady_result *result) {
+    struct steady__decision d = {.success = true};
+    steady__bucket_report(&d, &call->terms->rate, 0, 0, 0, 1);
+    *result = (steady_result){
+        .source = STEADY_FROM_STORE, .success = true, .until_next_drop = d.until_next_drop, .level = d.level};
+    return existed == 0 || existed == 1;
+}
+
+/* success level until_next_drop blocked_for retry_after */
+bool steady__module_reply(const struct steady__call *call, const int64_t *values, size_t count, steady_result *result) {
+    if (call->verb == STEADY__RESET) return count == 1 && reset_reply(call, values[0], result);
+    if (count != 5 || (values[0] != 0 && values[0] != 1)) return false;
+    for (size_t i = 1; i < count; i++)
+        if (values[i] < (i == 4 ? -1 : 0) || values[i] >= STEADY__EXACT) return false;
+    if (values[2] == 0 || (values[0] == 1) != (values[4] == 0)) return false;
+    *result = (steady_result){.source = STEADY_FROM_STORE,
+                              .success = values[0] == 1,
+                              .level = values[1],
+                              .until_next_drop = values[2],
+                              .blocked_for = values[3],
+                              .retry_after = values[4]};
+    return true;
+}
+
+/* ---- Refusals: what a server says of itself comes first, and behind it may stand what it was sent ---- */
+
+static bool begins(const char *text, size_t len, const char *part) {
+    return len >= strlen(part) && memcmp(text, part, strlen(part)) == 0;
+}
+
+static bool has(const char *text, size_t len, const char *part) {
+    return memmem(text, len, part, strlen(part)) != NULL;
+}
+
+enum steady__refusal steady__script_refusal(const char *error, size_t len) {
+    static const struct {
+        const char *word;
+        enum steady__refusal refusal;
+    } words[] = {
+        {"NOSCRIPT", STEADY__REFUSAL_NOSCRIPT},  {"NOTABUCKET", STEADY__REFUSAL_DATA},
+        {"WRONGTYPE", STEADY__REFUSAL_DATA},     {"READONLY", STEADY__REFUSAL_READONLY},
+        {"MOVED", STEADY__REFUSAL_MOVED},        {"ASK", STEADY__REFUSAL_MOVED},
+        {"LOADING", STEADY__REFUSAL_NOT_NOW},    {"BUSY", STEADY__REFUSAL_NOT_NOW},
+        {"MASTERDOWN", STEADY__REFUSAL_NOT_NOW}, {"OOM", STEADY__REFUSAL_WAIT},
+        {"MISCONF", STEADY__REFUSAL_WAIT},       {"NOREPLICAS", STEADY__REFUSAL_WAIT},
+        {"CLUSTERDOWN", STEADY__REFUSAL_WAIT},   {"TRYAGAIN", STEADY__REFUSAL_WAIT},
+        {"NOAUTH", STEADY__REFUSAL_AUTH},        {"WRONGPASS", STEADY__REFUSAL_AUTH},
+        {"NOPERM", STEADY__REFUSAL_AUTH},        {"DENIED", STEADY__REFUSAL_CLIENTS},
+    };
+    const char *space = memchr(error, ' ', len);
+    const size_t word_len = space != NULL ? (size_t)(space - error) : len;
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (strlen(words[i].word) == word_len && memcmp(words[i].word, error, word_len) == 0) return words[i].refusal;
+    if (begins(error, len, "ERR max number of clients ")) return STEADY__REFUSAL_CLIENTS;
+    if (begins(error, len, "ERR The user executing the script can't run this command") ||
+        begins(error, len, "ERR ACL failure in script"))
+        return STEADY__REFUSAL_AUTH;
+    return STEADY__REFUSAL_OTHER;
+}
+
+/* A right to a key is another matter. */
+bool steady__command_forbidden(const char *error, size_t len) {
+    return steady__script_refusal(error, len) == STEADY__REFUSAL_AUTH && has(error, len, " command");
+}
+
+int steady__refusal_error(enum steady__refusal refusal) {
+    switch (refusal) {
+    case STEADY__REFUSAL_AUTH: return STEADY_REFUSED;
+    case STEADY__REFUSAL_DATA: return STEADY_NOT_A_BUCKET;
+    case STEADY__REFUSAL_OTHER: return STEADY_SERVER;
+    default: return STEADY_UNAVAILABLE;
+    }
+}

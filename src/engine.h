@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT
+ * What a connection is known to understand: for each verb the module's command, or only the script. */
+#ifndef STEADY__ENGINE_H
+#define STEADY__ENGINE_H
+
+#include "store.h"
+
+enum steady__fluency {
+    STEADY__FLUENCY_UNTRIED, /* the next decision is put to the module */
+    STEADY__FLUENCY_TRYING,  /* one is; those sent before it is answered go to the scripts */
+    STEADY__FLUENCY_SPARED,  /* it is not to be tried without need: see steady__dialect_anew */
+    STEADY__FLUENCY_MODULE,
+    STEADY__FLUENCY_SCRIPT,
+};
+
+/* Of a connection; a new one is zero. */
+struct steady__dialect {
+    struct {
+        enum steady__fluency fluency;
+        unsigned since; /* decisions sent since one was put to the module; while TRYING */
+        uint32_t loads; /* SCRIPT LOADs sent */
+        bool loading;   /* one is about to be */
+    } verbs[3];         /* by enum steady__verb */
+    unsigned hung_up;   /* connections lost over the question, in a row */
+    unsigned spared;    /* connections to come that are spared it */
+};
+
+/* Of the connection that comes after one with this dialect. A proxy may hang up on who says what it does not know, so
+ * after a connection that was lost over the question one is spared it, after the next such one three, then seven, and
+ * so on. */
+struct steady__dialect steady__dialect_anew(const struct steady__dialect *before);
+
+/* Whether the next decision is to be put to the module. */
+bool steady__dialect_module(struct steady__dialect *dialect, enum steady__verb verb, enum steady_engine engine);
+
+/* The scripts are forbidden: whether the module may be asked instead. */
+bool steady__dialect_turn(struct steady__dialect *dialect, enum steady__verb verb, enum steady_engine engine);
+
+/* What an answer has shown: the module's command works, or not for us; there is no module; nothing. */
+void steady__dialect_settle(struct steady__dialect *dialect, enum steady__verb verb, bool module);
+void steady__dialect_without_module(struct steady__dialect *dialect);
+void steady__dialect_nothing_learnt(struct steady__dialect *dialect);
+
+/* Whether a connection that is lost now may have been lost over the question. */
+bool steady__dialect_in_question(const struct steady__dialect *dialect);
+
+/* Whether it was answered, for any verb. */
+bool steady__dialect_is_settled(const struct steady__dialect *dialect);
+
+#endif

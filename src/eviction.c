@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT
+ * What a server's settings do to buckets: CONFIG GET maxmemory*, an array of names and values. */
+#include "eviction.h"
+
+#include <stdio.h>
+#include <string.h>
+
+size_t steady__survey_say(char *out) {
+    static const char question[] = "*3\r\n$6\r\nCONFIG\r\n$3\r\nGET\r\n$10\r\nmaxmemory*\r\n";
+    memcpy(out, question, sizeof question - 1);
+    return sizeof question - 1;
+}
+
+static bool is(const struct steady__value *value, const char *text) {
+    return value->kind == STEADY__VALUE_TEXT && value->text_len == strlen(text) &&
+           memcmp(value->text, text, value->text_len) == 0;
+}
+
+static const char *const policies[] = {"allkeys-lru",  "allkeys-lfu",     "allkeys-random", "volatile-lru",
+                                       "volatile-lfu", "volatile-random", "volatile-ttl"};
+
+/* Only a name that we know is shown: a server can say anything. */
+static const char *known_policy(const struct steady__value *value) {
+    for (size_t i = 0; i < sizeof policies / sizeof policies[0]; i++)
+        if (is(value, policies[i])) return policies[i];
+    return "unknown";
+}
+
+/* A server without a limit evicts nothing, whatever its policy; each of the others evicts keys with a time to live, as
+ * all buckets have. */
+bool steady__survey_evicts(const struct steady__reply *reply, char *policy, size_t policy_size) {
+    struct steady__walk walk = steady__walk_over(reply);
+    struct steady__value name, value;
+    bool limited = false, evicts = false;
+    if (!steady__walk_next(&walk, &value) || value.kind != STEADY__VALUE_ARRAY) return false;
+    while (steady__walk_next(&walk, &name) && steady__walk_next(&walk, &value)) {
+        if (value.kind != STEADY__VALUE_TEXT) return false;
+        if (is(&name, "maxmemory")) limited = !is(&value, "0");
+        if (!is(&name, "maxmemory-policy")) continue;
+        evicts = !is(&value, "noeviction");
+        snprintf(policy, policy_size, "%s", known_policy(&value));
+    }
+    return limited && evicts;
+}

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT
+ * What a server's settings do to buckets: asked once, where anybody listens, and nobody minds the question. Bytes
+ * only. */
+#ifndef STEADY__EVICTION_H
+#define STEADY__EVICTION_H
+
+#include "reply.h"
+
+/* Writes the question; `out` has room for 64 bytes. */
+size_t steady__survey_say(char *out);
+
+/* Whether the answer says that the server may evict buckets, and by which policy. */
+bool steady__survey_evicts(const struct steady__reply *reply, char *policy, size_t policy_size);
+
+#endif

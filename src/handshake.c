@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT
+ * What is said on a new connection before anything else, and what the answers mean. */
+#include "handshake.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "redact.h"
+
+static size_t say(char *out, int argc, const char *const *argv) {
+    const size_t size = STEADY__URL_MAX + 128;
+    size_t len = (size_t)snprintf(out, size, "*%d\r\n", argc);
+    for (int i = 0; i < argc; i++)
+        len += (size_t)snprintf(out + len, size - len, "$%zu\r\n%s\r\n", strlen(argv[i]), argv[i]);
+    return len;
+}
+
+static size_t say_auth(char *out, const struct steady__url *url) {
+    if (*url->user != '\0') return say(out, 3, (const char *const[]){"AUTH", url->user, url->password});
+    return *url->password != '\0' ? say(out, 2, (const char *const[]){"AUTH", url->password}) : 0;
+}
+
+static size_t say_select(char *out, const struct steady__url *url) {
+    char db[16];
+    snprintf(db, sizeof db, "%u", (unsigned)url->db);
+    return url->db != 0 ? say(out, 2, (const char *const[]){"SELECT", db}) : 0;
+}
+
+size_t steady__greeting_say(char *out, enum steady__greeting which, const struct steady__url *url,
+                            enum steady__role role) {
+    switch (which) {
+    case STEADY__GREETING_AUTH: return say_auth(out, url);
+    case STEADY__GREETING_SELECT: return say_select(out, url);
+    default: return role != STEADY__ROLE_ANY ? say(out, 1, (const char *const[]){"ROLE"}) : 0;
+    }
+}
+
+static bool is(const struct steady__value *value, const char *text) {
+    return value->kind == STEADY__VALUE_TEXT && value->text_len == strlen(text) &&
+           memcmp(value->text, text, value->text_len) == 0;
+}
+
+/* "master" and more; "slave", the primary's host and port, the state of the link between them and more. */
+static bool role_is(const struct steady__reply *reply, enum steady__role role) {
+    struct steady__walk walk = steady__walk_over(reply);
+    struct steady__value head, value = {0};
+    if (!steady__walk_next(&walk, &head) || head.kind != STEADY__VALUE_ARRAY || head.number < 1) return false;
+    if (!steady__walk_next(&walk, &value)) return false;
+    if (role == STEADY__ROLE_PRIMARY) return is(&value, "master");
+    if (!is(&value, "slave")) return false;
+    for (int i = 0; i < 3; i++)
+        if (!steady__walk_next(&walk, &value)) return false;
+    return is(&value, "connected");
+}
+
+static enum steady__welcome heard_role(enum steady__role role, const struct steady__reply *reply, char *why,
+                                       size_t why_size) {
+    if (reply->kind == STEADY__REPLY_NESTED && role_is(reply, role)) return STEADY__WELCOME;
+    snprintf(why, why_size, "%s",
+             reply->kind != STEADY__REPLY_NESTED ? "the server answers with what is no answer"
+             : role == STEADY__ROLE_PRIMARY      ? "the server is no primary"
+                                                 : "the server is no replica that is connected to its primary");
+    return STEADY__WELCOME_NOT_NOW;
+}
+
+/* One who may not ask for the role, or not here, is told by the first READONLY. */
+static enum steady__welcome heard_error(enum steady__greeting which, const struct steady__url *url,
+                                        const struct steady__reply *reply, char *why, size_t why_size) {
+    const enum steady__refusal refusal = steady__script_refusal(reply->text, reply->text_len);
+    const struct steady__secrets secrets = {.url = url};
+    steady__redact(why, why_size, reply->text, reply->text_len, &secrets);
+    if (steady__refusal_passes(refusal)) return STEADY__WELCOME_NOT_NOW;
+    if (which != STEADY__GREETING_ROLE) return STEADY__WELCOME_NEVER;
+    const bool stranger = reply->text_len >= 6 && memcmp(reply->text, "NOAUTH", 6) == 0;
+    return stranger ? STEADY__WELCOME_NEVER : STEADY__WELCOME_UNSURE;
+}
+
+enum steady__welcome steady__greeting_heard(enum steady__greeting which, const struct steady__url *url,
+                                            enum steady__role role, const struct steady__reply *reply, char *why,
+                                            size_t why_size) {
+    if (reply->kind == STEADY__REPLY_ERROR) return heard_error(which, url, reply, why, why_size);
+    if (which == STEADY__GREETING_ROLE) return heard_role(role, reply, why, why_size);
+    if (reply->kind == STEADY__REPLY_TEXT) return STEADY__WELCOME;
+    snprintf(why, why_size, "the server answers with what is no answer");
+    return STEADY__WELCOME_NOT_NOW;
+}
+
+const char *steady__greeting_turned_away(const struct steady__reply *reply) {
+    if (!steady__reply_refuses(reply, STEADY__REFUSAL_CLIENTS)) return NULL;
+    return reply->text[0] == 'D' ? "the server is in protected mode (DENIED)"
+                                 : "the server takes no more connections (max number of clients reached)";
+}

@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: MIT
+ * The Redis store: a flight over a server or a cluster on the caller's loop, and one of its own for the calls that
+ * block.
+ *
+ * The second is made when it is first needed. It has a connection and a poller to itself, so a call may block inside a
+ * callback of the first; between two such calls its loop stands still. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cluster.h"
+#include "command.h"
+#include "error.h"
+#include "inflight.h"
+#include "replica.h"
+#include "tls.h"
+#include "url.h"
+
+#define TIMEOUT (100 * STEADY_MILLISECOND)
+#define MAX_IN_FLIGHT 65536
+#define LATELY STEADY_MILLISECOND
+
+struct redis_store {
+    steady_store head;
+    const struct steady__net *net;
+    struct steady__url url;
+    struct steady__tls_context *tls; /* NULL: in the clear */
+    struct steady__birthmark birthmark;
+    steady_message trouble;
+    steady_store_options options;
+    struct steady__retry retry;     /* over the caller's loop */
+    struct steady__flight flight;   /* on that */
+    struct steady__flight blocking; /* on a poller of our own */
+    steady_poller *poller;
+    steady_us stood_still_at; /* when that poller last ran */
+};
+
+static struct redis_store *redis(steady_store *store) { return (struct redis_store *)store; }
+
+/* ---- Opening ---- */
+
+static int start(struct redis_store *store, struct steady__flight *flight, const steady_loop *loop, bool patient,
+                 bool logs) {
+    flight->store = &store->head;
+    flight->retry = flight == &store->flight ? &store->retry : NULL;
+    flight->loop = *loop;
+    flight->timeout = store->options.timeout;
+    flight->max_in_flight = store->options.max_in_flight;
+    flight->engine = store->options.engine;
+    flight->trouble = &store->trouble;
+    flight->birthmark = &store->birthmark;
+    flight->log = logs ? store->options.log : NULL;
+    flight->log_data = store->options.log_data;
+    flight->url = &store->url;
+    flight->carrier_class = store->url.peek_replica ? &steady__replica_class : &steady__cluster_class;
+    if (steady__flight_init(flight) != 0) return STEADY_NO_MEMORY;
+    const struct steady__link_options options = {.net = store->net,
+                                                 .loop = *loop,
+                                                 .url = &store->url,
+                                                 .tls = store->tls,
+                                                 .birthmark = &store->birthmark,
+                                                 .trouble = &store->trouble,
+                                                 .timeout = flight->timeout,
+                                                 .max_unanswered = flight->max_in_flight,
+                                                 .patient = patient,
+                                                 .log = flight->log,
+                                                 .log_data = flight->log_data,
+                                                 .owner_class = &steady__flight_owner,
+                                                 .owner = flight};
+    if (store->url.peek_replica)
+        flight->carrier = steady__replica_open(&options);
+    else
+        flight->carrier = steady__cluster_open(&options);
+    if (flight->carrier != NULL) return 0;
+    steady__flight_close(flight);
+    return STEADY_NO_MEMORY;
+}
+
+/* One who blocks waits for an attempt under way, since there is no attempt when he does not. */
+static int start_blocking(struct redis_store *store) {
+    if (store->blocking.carrier != NULL) return 0;
+    if (store->poller == NULL && steady__poller_new_deaf(&store->poller) != 0) return STEADY_NO_MEMORY;
+    const steady_loop loop = steady_poller_loop(store->poller);
+    memset(&store->blocking, 0, sizeof store->blocking);
+    return start(store, &store->blocking, &loop, true, !store->head.has_loop);
+}
+
+/* ---- The class ---- */
+
+static int submit(steady_store *head, const struct steady__call *call) {
+    struct redis_store *store = redis(head);
+    if (steady__forked(&store->birthmark))
+        return steady__turn_away(&store->flight.stats, &store->trouble, call, STEADY_UNAVAILABLE, STEADY__FORKED_TEXT);
+    return steady__flight_submit(&store->flight, call, NULL);
+}
+
+/* A connection lost since the last call is to be noticed before a decision is written to it. Just after the last call
+ * there is next to no since, and the system call would be a quarter of all that a decision makes. */
+static void catch_up(struct redis_store *store) {
+    if (steady__loop_now(&store->blocking.loop) - store->stood_still_at >= LATELY) steady_poller_run(store->poller, 0);
+}
+
+static void give_up(struct redis_store *store, int error) {
+    steady__flight_give_up(&store->blocking);
+    steady__fail(&store->trouble, 0, "poll: %s", strerror(error));
+}
+
+static void ask(struct redis_store *store, const struct steady__call *call, steady_result *result) {
+    result->error = start_blocking(store);
+    if (result->error != 0) { /* store->blocking is cleared at the next attempt */
+        steady__turn_away(&store->flight.stats, &store->trouble, call, result->error, "out of memory");
+        return;
+    }
+    catch_up(store);
+    if (atomic_load(&store->head.closed))
+        result->error = STEADY_CLOSED; /* by the log callback */
+    else
+        result->error = steady__flight_submit(&store->blocking, call, result);
+    if (result->error == 0) result->error = STEADY__PENDING;
+    while (result->error == STEADY__PENDING)
+        if (steady_poller_run(store->poller, -1) < 0) give_up(store, errno);
+    store->stood_still_at = steady__loop_now(&store->blocking.loop);
+}
+
+static void decide(steady_store *head, const struct steady__call *call, steady_result *result) {
+    struct redis_store *store = redis(head);
+    if (steady__forked(&store->birthmark)) {
+        result->error =
+            steady__turn_away(&store->flight.stats, &store->trouble, call, STEADY_UNAVAILABLE, STEADY__FORKED_TEXT);
+        return;
+    }
+    steady__store_hold(head);
+    ask(store, call, result);
+    steady__store_release(head);
+}
+
+static void add(steady_stats *sum, const struct steady__flight *flight) {
+    const steady_stats *s = &flight->stats;
+    sum->decisions += s->decisions;
+    sum->allowed += s->allowed;
+    sum->denied += s->denied;
+    sum->blocked += s->blocked;
+    sum->unavailable += s->unavailable;
+    sum->unknown += s->unknown;
+    sum->clock_steps += s->clock_steps;
+    sum->script_loads += s->script_loads;
+    sum->in_flight += s->in_flight;
+    sum->timeouts += s->timeouts;
+    if (flight->carrier != NULL) sum->reconnects += flight->carrier_class->reconnects(flight->carrier);
+}
+
+static void stats(const steady_store *head, steady_stats *sum) {
+    const struct redis_store *store = (const struct redis_store *)head;
+    add(sum, &store->flight);
+    add(sum, &store->blocking);
+}
+
+static const char *trouble(const steady_store *head) { return ((const struct redis_store *)head)->trouble.text; }
+
+static void stop(struct steady__flight *flight) {
+    if (flight->carrier != NULL) steady__flight_close(flight);
+}
+
+static void close_store(steady_store *head) {
+    struct redis_store *store = redis(head);
+    stop(&store->flight);
+    stop(&store->blocking);
+    steady_poller_free(&store->poller);
+    if (!steady__forked(&store->birthmark)) steady__tls_close(store->tls); /* a child has its connections left */
+    store->tls = NULL;
+    steady__url_clear(&store->url);
+}
+
+/* In a child the loop may still hold timers of flights and links, which look at the birthmark: all of it stays. */
+static void free_store(steady_store *head) {
+    struct redis_store *store = redis(head);
+    if (steady__forked(&store->birthmark)) return;
+    steady__flight_free(&store->flight);
+    steady__flight_free(&store->blocking);
+    steady__birthmark_clear(&store->birthmark);
+    free(store);
+}
+
+static const struct steady__store_class redis_class = {
+    .name = "redis",
+    .prepare = steady__script_terms,
+    .submit = submit,
+    .decide = decide,
+    .stats = stats,
+    .trouble = trouble,
+    .close = close_store,
+    .free = free_store,
+};
+
+int steady__redis_open_over(steady_store **store, const struct steady__net *net, const struct steady__url *url,
+                            const steady_store_options *options, steady_message *why) {
+    struct redis_store *s = calloc(1, sizeof *s);
+    *store = NULL;
+    if (s == NULL) return steady__fail(why, STEADY_NO_MEMORY, "out of memory");
+    steady__store_init(&s->head, &redis_class, options);
+    s->net = net;
+    steady__url_copy(&s->url, url);
+    steady__birthmark_set(&s->birthmark, true);
+    s->options = *options;
+    if (s->options.timeout == 0) s->options.timeout = TIMEOUT;
+    if (s->options.max_in_flight == 0) s->options.max_in_flight = MAX_IN_FLIGHT;
+    int error = steady__url_has_tls(url->scheme) ? steady__tls_open(&s->tls, url, options->tls, why) : 0;
+    s->options.tls = NULL; /* the caller's */
+    steady_loop loop = {NULL, NULL};
+    if (options->loop != NULL) loop = steady__retry_loop(&s->retry, options->loop, &s->birthmark);
+    if (error == 0 && options->loop != NULL && start(s, &s->flight, &loop, false, true) != 0)
+        error = steady__fail(why, STEADY_NO_MEMORY, "out of memory");
+    if (error == 0) {
+        *store = &s->head;
+    } else {
+        close_store(&s->head);
+        free_store(&s->head);
+    }
+    return error;
+}
+
+int steady__redis_open(steady_store **store, const struct steady__url *url, const steady_store_options *options,
+                       steady_message *why) {
+    return steady__redis_open_over(store, &steady__net_system, url, options, why);
+}

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT
+ * What a server says of its settings, and what no server would. */
+#include "eviction.h"
+
+#include "client.h"
+#include "fake_node.h"
+
+static bool evicts(const char *bytes, char policy[32]) {
+    struct steady__reply reply;
+    struct steady__progress progress = {0};
+    const ptrdiff_t len = (ptrdiff_t)strlen(bytes);
+    assert_int_equal(steady__reply_read_nested(&reply, &progress, bytes, (size_t)len), len);
+    return steady__survey_evicts(&reply, policy, 32);
+}
+
+static void test_question(void **state) {
+    char out[64];
+    (void)state;
+    const size_t len = steady__survey_say(out);
+    assert_int_equal(len, strlen("*3\r\n$6\r\nCONFIG\r\n$3\r\nGET\r\n$10\r\nmaxmemory*\r\n"));
+    assert_memory_equal(out, "*3\r\n$6\r\nCONFIG\r\n", 16);
+}
+
+#define MEMORY(digits) "$9\r\nmaxmemory\r\n" digits
+#define POLICY(name) "$16\r\nmaxmemory-policy\r\n" name
+#define SAMPLES "$17\r\nmaxmemory-samples\r\n$1\r\n5\r\n"
+
+static void test_answers(void **state) {
+    char policy[32];
+    (void)state;
+    assert_true(evicts("*6\r\n" MEMORY("$1\r\n9\r\n") SAMPLES POLICY("$12\r\nvolatile-ttl\r\n"), policy));
+    assert_string_equal(policy, "volatile-ttl");
+    assert_true(evicts("*4\r\n" POLICY("$11\r\nallkeys-lfu\r\n") MEMORY("$7\r\n1000000\r\n"), policy));
+    assert_string_equal(policy, "allkeys-lfu");
+    assert_true(evicts(
+        "*4\r\n" MEMORY("$1\r\n9\r\n") POLICY("$41\r\n\001\r\n34567890123456789012345678901234567890\r\n"), policy));
+    assert_string_equal(policy, "unknown"); /* a server can say anything */
+}
+
+static void test_nothing_to_tell(void **state) {
+    static const char *const answers[] = {
+        "*4\r\n" MEMORY("$1\r\n9\r\n") POLICY("$10\r\nnoeviction\r\n"),
+        "*4\r\n" MEMORY("$1\r\n0\r\n") POLICY("$11\r\nallkeys-lru\r\n"),
+        "*2\r\n" POLICY("$11\r\nallkeys-lru\r\n"),
+        "*2\r\n" MEMORY("$1\r\n9\r\n"),
+        "*0\r\n",
+        "*-1\r\n",
+        "$-1\r\n",
+        "$1\r\n9\r\n",
+        "*4\r\n" MEMORY("$1\r\n9\r\n") POLICY(":1\r\n"),
+        "*3\r\n" MEMORY("$1\r\n9\r\n") "$16\r\nmaxmemory-policy\r\n",
+        "*4\r\n" MEMORY("*1\r\n$1\r\n9\r\n") POLICY("$11\r\nallkeys-lru\r\n"),
+        "-NOPERM this user has no permissions\r\n",
+        "+OK\r\n",
+        ":1\r\n",
+    };
+    char policy[32];
+    (void)state;
+    for (size_t i = 0; i < COUNT(answers); i++)
+        if (evicts(answers[i], policy)) fail_msg("answer %zu", i);
+}
+
+/* Where the question is lost with its connection it is put again, but not for ever. */
+static void test_question_lost(void **state) {
+    static const char settings[] = "*4\r\n" MEMORY("$1\r\n9\r\n") POLICY("$11\r\nallkeys-lru\r\n");
+    struct fake_node *node = fake_node_start(false);
+    for (unsigned lost = 1; lost <= 3; lost++) {
+        assert_int_equal(client_set_up(state), 0);
+        fake_node_says_nothing_more(node);
+        fake_node_says(node, "EVALSHA", ":3600000000\r\n", 0, 0);
+        fake_node_says(node, "STEADY.CONSUME", "-ERR unknown command\r\n", 0, 0);
+        fake_node_says(node, "CONFIG", settings, 0, 0);
+        fake_node_says(node, "CONFIG", FAKE_HANG_UP, 0, lost);
+        const unsigned before = fake_node_heard(node, "CONFIG");
+        char url[64];
+        snprintf(url, sizeof url, "redis://127.0.0.1:%d", fake_node_port(node));
+        client_open_with(url, (steady_store_options){.timeout = 500 * MS});
+        for (int i = 0; i < 20; i++) {
+            client_ask();
+            run_for(poller, 20 * MS);
+        }
+        assert_int_equal(fake_node_heard(node, "CONFIG") - before, lost < 3 ? lost + 1 : 3);
+        assert_int_equal(strstr(log_lines.all, "allkeys-lru") != NULL, lost < 3);
+        client_close();
+        client_tear_down(state);
+    }
+    fake_node_stop(node);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_question),
+        cmocka_unit_test(test_answers),
+        cmocka_unit_test(test_nothing_to_tell),
+        cmocka_unit_test(test_question_lost),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
