@@ -209,19 +209,19 @@ static enum steady__verb verb_of(const char *name) {
 
 static void print_load(const char *verb) {
     static char bytes[65536];
-    fwrite(bytes, 1, steady__script_load(bytes, verb_of(verb)), stdout);
+    fwrite(bytes, 1, steady__command_script_load(bytes, verb_of(verb)), stdout);
 }
 
 static void print_command(char **words) {
     char bytes[STEADY__COMMAND_MAX];
     struct steady__terms terms = {.rate = {.capacity = atoll(words[1]), .recharge = atoll(words[2]), .drops = 1}};
-    steady__script_terms(&terms);
+    steady__command_encode_limit(&terms);
     const struct steady__call call = {.verb = verb_of(words[0]),
                                       .amount = atoll(words[3]),
                                       .key = words[4],
                                       .key_len = strlen(words[4]),
                                       .terms = &terms};
-    fwrite(bytes, 1, steady__script_command(bytes, &call), stdout);
+    fwrite(bytes, 1, steady__command_evalsha(bytes, &call), stdout);
 }
 
 int main(int argc, char **argv) {

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "limit.h"
 #include "command.h"
+#include "limit.h"
 
 struct input {
     int64_t capacity, recharge, drops, block, amount;
@@ -19,15 +19,16 @@ static void read_integers(const struct input *in) {
     bool stepped;
     if (steady__limit_rate(&terms.rate, &limit, NULL) != 0) return;
     if (in->amount > STEADY__AMOUNT_MAX || in->amount < -STEADY__AMOUNT_MAX) return;
-    steady__script_terms(&terms);
+    steady__command_encode_limit(&terms);
     const struct steady__call call = {
         .verb = in->verb % 3, .amount = in->amount, .key = "k", .key_len = 1, .terms = &terms};
     char command[STEADY__COMMAND_MAX];
-    if (steady__script_command(command, &call) > sizeof command) abort();
-    if (steady__module_command(command, &call) > sizeof command) abort();
-    if (steady__module_reply(&call, in->values, in->count % (STEADY__REPLY_MAX + 1), &result))
+    if (steady__command_evalsha(command, &call) > sizeof command) abort();
+    if (steady__command_module(command, &call) > sizeof command) abort();
+    if (steady__command_module_reply(&call, in->values, in->count % (STEADY__REPLY_MAX + 1), &result))
         if (result.level < 0 || result.success != (result.retry_after == 0)) abort();
-    if (!steady__script_reply(&call, in->values, in->count % (STEADY__REPLY_MAX + 1), &result, &stepped)) return;
+    if (!steady__command_script_reply(&call, in->values, in->count % (STEADY__REPLY_MAX + 1), &result, &stepped))
+        return;
     if (result.level < 0 || result.until_next_drop < 0 || result.blocked_for < 0) abort();
     if (result.success && result.retry_after != 0) abort();
 }
@@ -35,7 +36,7 @@ static void read_integers(const struct input *in) {
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
     struct input in;
-    const int error = steady__refusal_error(steady__script_refusal((const char *)bytes, len));
+    const int error = steady__error_class_code(steady__error_class_of((const char *)bytes, len));
     if (strcmp(steady_error_name(error), "?") == 0 || error == 0) abort();
     if (len >= sizeof in) {
         memcpy(&in, bytes, sizeof in);

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "redact.h"
 #include "pipeline.h"
+#include "redact.h"
 
 #define REQUESTS 64
 
@@ -63,26 +63,26 @@ static void check(const struct steady__reply *reply) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
-    struct steady__wire wire;
+    struct steady__pipeline pipeline;
     struct steady__reply reply;
     static struct steady__request requests[REQUESTS];
     struct steady__request *answered;
     int got = 0;
     if (len == 0) return 0;
     struct source source = {{.recv = take, .close = nothing}, bytes + 1, len - 1, (size_t)bytes[0] + 1};
-    if (steady__wire_init(&wire, &source.net, REQUESTS) != 0) return 0;
-    steady__wire_open(&wire, 0, NULL, STEADY_SECOND, 0);
+    if (steady__pipeline_init(&pipeline, &source.net, REQUESTS) != 0) return 0;
+    steady__pipeline_open(&pipeline, 0, NULL, STEADY_SECOND, 0);
     for (size_t i = 0; i < REQUESTS; i++) {
-        if (steady__wire_room(&wire, 1, 1) == NULL) abort();
+        if (steady__pipeline_room(&pipeline, 1, 1) == NULL) abort();
         requests[i].nested = bytes[0] % 2 != 0 && i % 2 != 0 ? STEADY__NESTED_MAP : 0;
-        steady__wire_put(&wire, &requests[i], 1);
+        steady__pipeline_put(&pipeline, &requests[i], 1);
     }
-    for (size_t next = 0; got >= 0 && steady__wire_receive(&wire) > 0;)
-        while ((got = steady__wire_next(&wire, &reply, &answered)) > 0) {
+    for (size_t next = 0; got >= 0 && steady__pipeline_receive(&pipeline) > 0;)
+        while ((got = steady__pipeline_next(&pipeline, &reply, &answered)) > 0) {
             if (answered != &requests[next++]) abort();
             check(&reply);
         }
-    steady__wire_close(&wire);
-    steady__wire_free(&wire);
+    steady__pipeline_close(&pipeline);
+    steady__pipeline_free(&pipeline);
     return 0;
 }

@@ -37,24 +37,24 @@ struct slot {
 };
 
 struct bridge {
-    redisAsyncContext *context;    /* NULL: gone */
-    struct steady__flight *flight; /* NULL: closed */
+    redisAsyncContext *context;        /* NULL: gone */
+    struct steady__inflight *inflight; /* NULL: closed */
     unsigned holders;
     bool distrusted; /* a reply was none of ours, so nobody knows whose the others are */
     uint32_t owed;   /* replies to decisions that are still to come, those given up included */
     struct slot *spare;
-    struct steady__dialect dialect;
+    struct steady__engines engines;
     struct steady__circuit circuit;
-    struct steady__notice notice;
+    struct steady__log log;
     __typeof__(((redisAsyncContext *)NULL)->ev) theirs; /* the adapter's hooks and their data */
 };
 
 struct attached_store {
     steady_store head;
-    struct steady__birthmark birthmark;
-    steady_message trouble;
+    struct steady__fork_guard fork_guard;
+    steady_message last_error;
     struct steady__retry retry; /* over the caller's loop */
-    struct steady__flight flight;
+    struct steady__inflight inflight;
     void (*log)(void *data, enum steady_log_level level, const char *text);
     void *log_data;
 };
@@ -115,14 +115,14 @@ static unsigned part(struct bridge *bridge) {
 }
 
 /* The log callback may close the store, so these come last. */
-static void tell(const struct steady__flight *flight, enum steady_log_level level, const char *text) {
-    const struct attached_store *store = attached(flight->store);
+static void tell(const struct steady__inflight *inflight, enum steady_log_level level, const char *text) {
+    const struct attached_store *store = attached(inflight->store);
     if (store->log != NULL) store->log(store->log_data, level, text);
 }
 
-static void tell_lost(struct steady__flight *flight, const char *why) {
-    steady__fail(flight->trouble, 0, "%s", why);
-    tell(flight, STEADY_LOG_WARNING, why);
+static void tell_lost(struct steady__inflight *inflight, const char *why) {
+    steady__fail(inflight->last_error, 0, "%s", why);
+    tell(inflight, STEADY_LOG_WARNING, why);
 }
 
 static void cleanup(void *arg) {
@@ -131,7 +131,7 @@ static void cleanup(void *arg) {
     void *data = bridge->theirs.data;
     give_back(bridge);
     if (theirs != NULL) theirs(data);
-    if (bridge->flight != NULL) tell_lost(bridge->flight, GONE_TEXT);
+    if (bridge->inflight != NULL) tell_lost(bridge->inflight, GONE_TEXT);
     release(bridge, 1);
 }
 
@@ -204,24 +204,26 @@ static void hand_over(struct bridge *bridge, struct steady__request *request, co
     struct steady__reply read;
     char why[200] = "";
     const struct steady__secrets secrets = {NULL, request->key, request->key_len, request->prefix_len};
-    enum steady__circuit_news news = STEADY__CIRCUIT_NOTHING;
+    enum steady__circuit_event news = STEADY__CIRCUIT_NOTHING;
     read_reply(reply, &read);
-    if (request->key != NULL) news = steady__circuit_heard(&bridge->circuit, &read, &bridge->flight->loop);
-    if (steady__notice_wants_reason(&bridge->notice, &bridge->flight->loop, news))
+    if (request->key != NULL) news = steady__circuit_reply(&bridge->circuit, &read, &bridge->inflight->loop);
+    if (steady__notice_wants_reason(&bridge->log, &bridge->inflight->loop, news))
         steady__redact(why, sizeof why, read.text, read.text_len, &secrets);
-    const enum steady__heed heed = steady__flight_owner.answered(bridge->flight, request, &bridge->dialect, &read);
+    const enum steady__reply_action action =
+        steady__inflight_owner.answered(bridge->inflight, request, &bridge->engines, &read);
     /* To find the primary is for whoever owns the connection. */
-    if (heed == STEADY__HEED_NOT_PRIMARY)
-        steady__flight_owner.unanswered(bridge->flight, request, false, STEADY_UNAVAILABLE);
-    if (heed == STEADY__HEED_UNTRUSTED) {
+    if (action == STEADY__REPLY_NOT_PRIMARY)
+        steady__inflight_owner.unanswered(bridge->inflight, request, false, STEADY_UNAVAILABLE);
+    if (action == STEADY__REPLY_UNTRUSTED) {
         bridge->distrusted = true;
-        if (request->key != NULL) steady__flight_owner.unanswered(bridge->flight, request, true, STEADY_UNAVAILABLE);
+        if (request->key != NULL)
+            steady__inflight_owner.unanswered(bridge->inflight, request, true, STEADY_UNAVAILABLE);
     }
-    if (bridge->flight == NULL) return; /* closed by the callback */
-    if (heed == STEADY__HEED_UNTRUSTED)
-        tell_lost(bridge->flight, NO_ANSWER_TEXT);
-    else if (heed == STEADY__HEED_NOTHING)
-        steady__notice_heard(&bridge->notice, &bridge->flight->loop, news, why);
+    if (bridge->inflight == NULL) return; /* closed by the callback */
+    if (action == STEADY__REPLY_UNTRUSTED)
+        tell_lost(bridge->inflight, NO_ANSWER_TEXT);
+    else if (action == STEADY__REPLY_ACCEPTED)
+        steady__log_reply(&bridge->log, &bridge->inflight->loop, news, why);
 }
 
 /* reply is NULL when the context goes away. A command of one that never connected was not sent. */
@@ -231,11 +233,11 @@ static void replied(redisAsyncContext *context, void *reply, void *privdata) {
     struct steady__request *request = slot->request;
     const bool sent = reply != NULL || (context->c.flags & REDIS_CONNECTED) != 0;
     put_slot(bridge, slot);
-    if (request != NULL && bridge->flight != NULL) {
+    if (request != NULL && bridge->inflight != NULL) {
         if (reply != NULL && !bridge->distrusted)
             hand_over(bridge, request, reply);
         else
-            steady__flight_owner.unanswered(bridge->flight, request, sent, STEADY_UNAVAILABLE);
+            steady__inflight_owner.unanswered(bridge->inflight, request, sent, STEADY_UNAVAILABLE);
     }
     release(bridge, 1 + (bridge->distrusted ? part(bridge) : 0));
 }
@@ -243,90 +245,93 @@ static void replied(redisAsyncContext *context, void *reply, void *privdata) {
 /* hiredis keeps what a silent server does not take, so there has to be an end to it. The few requests that are no
  * decisions are only sent upon a reply. */
 static bool owes_too_much(const struct bridge *bridge) {
-    if (bridge->owed < bridge->flight->max_in_flight) return false;
-    steady__fail(bridge->flight->trouble, 0, "the server still owes %lu answers", (unsigned long)bridge->owed);
+    if (bridge->owed < bridge->inflight->max_in_flight) return false;
+    steady__fail(bridge->inflight->last_error, 0, "the server still owes %lu answers", (unsigned long)bridge->owed);
     return true;
 }
 
 static bool takes(struct bridge *bridge, const struct steady__request *request) {
     if (bridge->context == NULL || bridge->distrusted) {
-        steady__fail(bridge->flight->trouble, 0, "%s", bridge->distrusted ? NO_ANSWER_TEXT : GONE_TEXT);
+        steady__fail(bridge->inflight->last_error, 0, "%s", bridge->distrusted ? NO_ANSWER_TEXT : GONE_TEXT);
         return false;
     }
     if (request->key == NULL) return true;
-    return !owes_too_much(bridge) && !steady__circuit_holds(&bridge->circuit, &bridge->flight->loop);
+    return !owes_too_much(bridge) && !steady__circuit_holds(&bridge->circuit, &bridge->inflight->loop);
 }
 
-static int submit(void *carrier, struct steady__request *request) {
-    struct bridge *bridge = carrier;
+static int submit(void *transport, struct steady__request *request) {
+    struct bridge *bridge = transport;
     char command[STEADY__REQUEST_MAX];
     if (!takes(bridge, request)) return STEADY_UNAVAILABLE;
     struct slot *slot = take_slot(bridge, request);
     if (slot == NULL) return STEADY_NO_MEMORY;
-    const size_t len = steady__flight_owner.encode(bridge->flight, request, &bridge->dialect, command);
+    const size_t len = steady__inflight_owner.encode(bridge->inflight, request, &bridge->engines, command);
     if (len == 0 || redisAsyncFormattedCommand(bridge->context, replied, slot, command, len) != REDIS_OK) {
         put_slot(bridge, slot);
-        return steady__fail(bridge->flight->trouble, STEADY_UNAVAILABLE, "the hiredis context takes no command");
+        return steady__fail(bridge->inflight->last_error, STEADY_UNAVAILABLE, "the hiredis context takes no command");
     }
     request->at = slot;
     bridge->holders++;
     return 0;
 }
 
-static bool forget(void *carrier, struct steady__request *request) {
-    (void)carrier;
+static bool forget(void *transport, struct steady__request *request) {
+    (void)transport;
     ((struct slot *)request->at)->request = NULL;
     return true;
 }
 
-static void close_bridge(void *carrier) {
-    struct bridge *bridge = carrier;
+static void close_bridge(void *transport) {
+    struct bridge *bridge = transport;
     const unsigned let_go = part(bridge);
-    bridge->flight = NULL;
+    bridge->inflight = NULL;
     release(bridge, let_go + 1);
 }
 
-static const struct steady__carrier bridge_class = {submit, forget, NULL, close_bridge, NULL, NULL};
+static const struct steady__transport bridge_class = {submit, forget, NULL, close_bridge, NULL, NULL};
 
 /* ---- The class ---- */
 
 static int submit_call(steady_store *head, const struct steady__call *call) {
     struct attached_store *store = attached(head);
-    if (steady__forked(&store->birthmark))
-        return steady__turn_away(&store->flight.stats, &store->trouble, call, STEADY_UNAVAILABLE, STEADY__FORKED_TEXT);
-    return steady__flight_submit(&store->flight, call, NULL);
+    if (steady__forked(&store->fork_guard))
+        return steady__turn_away(&store->inflight.stats, &store->last_error, call, STEADY_UNAVAILABLE,
+                                 STEADY__FORKED_TEXT);
+    return steady__inflight_submit(&store->inflight, call, NULL);
 }
 
 static void decide(steady_store *head, const struct steady__call *call, steady_result *result) {
     struct attached_store *store = attached(head);
-    result->error = steady__turn_away(&store->flight.stats, &store->trouble, call, STEADY_UNSUPPORTED,
+    result->error = steady__turn_away(&store->inflight.stats, &store->last_error, call, STEADY_UNSUPPORTED,
                                       "a store on a hiredis context has no ..._sync calls");
 }
 
 static void stats(const steady_store *head, steady_stats *out) {
-    *out = ((const struct attached_store *)head)->flight.stats;
+    *out = ((const struct attached_store *)head)->inflight.stats;
 }
 
-static const char *trouble(const steady_store *head) { return ((const struct attached_store *)head)->trouble.text; }
+static const char *last_error(const steady_store *head) {
+    return ((const struct attached_store *)head)->last_error.text;
+}
 
-static void close_store(steady_store *head) { steady__flight_close(&attached(head)->flight); }
+static void close_store(steady_store *head) { steady__inflight_close(&attached(head)->inflight); }
 
-/* In a child the loop may still hold the flight's timer, which looks at the birthmark: all of it stays. */
+/* In a child the loop may still hold the flight's timer, which looks at the fork_guard: all of it stays. */
 static void free_store(steady_store *head) {
     struct attached_store *store = attached(head);
-    if (steady__forked(&store->birthmark)) return;
-    steady__flight_free(&store->flight);
-    steady__birthmark_clear(&store->birthmark);
+    if (steady__forked(&store->fork_guard)) return;
+    steady__inflight_free(&store->inflight);
+    steady__fork_guard_clear(&store->fork_guard);
     free(store);
 }
 
 static const struct steady__store_class attached_class = {
     .name = "attached",
-    .prepare = steady__script_terms,
+    .prepare = steady__command_encode_limit,
     .submit = submit_call,
     .decide = decide,
     .stats = stats,
-    .trouble = trouble,
+    .last_error = last_error,
     .close = close_store,
     .free = free_store,
 };
@@ -355,18 +360,18 @@ static struct attached_store *new_store(const steady_store_options *options) {
     struct attached_store *store = calloc(1, sizeof *store);
     if (store == NULL) return NULL;
     steady__store_init(&store->head, &attached_class, options);
-    steady__birthmark_set(&store->birthmark, true);
+    steady__fork_guard_set(&store->fork_guard, true);
     store->log = options->log;
     store->log_data = options->log_data;
-    store->flight.store = &store->head;
-    store->flight.loop = steady__retry_loop(&store->retry, options->loop, &store->birthmark);
-    store->flight.retry = &store->retry;
-    store->flight.timeout = options->timeout != 0 ? options->timeout : TIMEOUT;
-    store->flight.max_in_flight = options->max_in_flight != 0 ? options->max_in_flight : MAX_IN_FLIGHT;
-    store->flight.trouble = &store->trouble;
-    store->flight.birthmark = &store->birthmark;
-    store->flight.engine = options->engine;
-    store->flight.carrier_class = &bridge_class;
+    store->inflight.store = &store->head;
+    store->inflight.loop = steady__retry_loop(&store->retry, options->loop, &store->fork_guard);
+    store->inflight.retry = &store->retry;
+    store->inflight.timeout = options->timeout != 0 ? options->timeout : TIMEOUT;
+    store->inflight.max_in_flight = options->max_in_flight != 0 ? options->max_in_flight : MAX_IN_FLIGHT;
+    store->inflight.last_error = &store->last_error;
+    store->inflight.fork_guard = &store->fork_guard;
+    store->inflight.engine = options->engine;
+    store->inflight.transport_class = &bridge_class;
     return store;
 }
 
@@ -384,13 +389,13 @@ int steady_store_attach(steady_store **store, struct redisAsyncContext *context,
 
     bridge = calloc(1, sizeof *bridge);
     s = new_store(options);
-    if (bridge == NULL || s == NULL || steady__flight_init(&s->flight) != 0) goto no_memory;
+    if (bridge == NULL || s == NULL || steady__inflight_init(&s->inflight) != 0) goto no_memory;
     bridge->holders = 1;
-    bridge->flight = &s->flight;
+    bridge->inflight = &s->inflight;
     bridge->circuit.net = &steady__net_system;
-    bridge->notice.log = options->log;
-    bridge->notice.log_data = options->log_data;
-    s->flight.carrier = bridge;
+    bridge->log.log = options->log;
+    bridge->log.log_data = options->log_data;
+    s->inflight.transport = bridge;
     take_over(bridge, context);
     *store = &s->head;
     return 0;

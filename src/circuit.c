@@ -29,15 +29,16 @@ static void pause_for_a_while(struct steady__circuit *circuit, const steady_loop
     circuit->probe_at = steady__loop_now(loop) + half_by_chance(circuit, PAUSE);
 }
 
-enum steady__circuit_news steady__circuit_heard(struct steady__circuit *circuit, const struct steady__reply *reply,
-                                                const steady_loop *loop) {
+enum steady__circuit_event steady__circuit_reply(struct steady__circuit *circuit, const struct steady__reply *reply,
+                                                 const steady_loop *loop) {
     const bool error = reply->kind == STEADY__REPLY_ERROR, was_open = circuit->open;
-    const enum steady__refusal refusal =
-        error ? steady__script_refusal(reply->text, reply->text_len) : STEADY__REFUSAL_OTHER;
-    circuit->open = refusal == STEADY__REFUSAL_NOT_NOW;
+    const enum steady__error_class error_class =
+        error ? steady__error_class_of(reply->text, reply->text_len) : STEADY__ERROR_CLASS_OTHER;
+    circuit->open = error_class == STEADY__ERROR_CLASS_BUSY;
     if (!error) return STEADY__CIRCUIT_DECIDES;
     if (circuit->open) pause_for_a_while(circuit, loop);
-    const bool refuses = refusal == STEADY__REFUSAL_WAIT || refusal == STEADY__REFUSAL_AUTH;
+    const bool refuses =
+        error_class == STEADY__ERROR_CLASS_RETRY_LATER || error_class == STEADY__ERROR_CLASS_NO_PERMISSION;
     if (!refuses && (!circuit->open || was_open)) return STEADY__CIRCUIT_NOTHING;
     return refuses ? STEADY__CIRCUIT_REFUSES : STEADY__CIRCUIT_OPENED;
 }

@@ -20,14 +20,14 @@ steady_us steady__circuit_jitter(const struct steady__circuit *circuit, steady_u
 steady_us steady__circuit_failed(struct steady__circuit *circuit, bool refused);
 
 /* What the reply to a decision says of the server: */
-enum steady__circuit_news {
+enum steady__circuit_event {
     STEADY__CIRCUIT_NOTHING, /* or nothing new */
     STEADY__CIRCUIT_DECIDES,
     STEADY__CIRCUIT_OPENED,  /* it has begun to decide nothing */
     STEADY__CIRCUIT_REFUSES, /* this one, for a reason that is not its key's */
 };
-enum steady__circuit_news steady__circuit_heard(struct steady__circuit *circuit, const struct steady__reply *reply,
-                                                const steady_loop *loop);
+enum steady__circuit_event steady__circuit_reply(struct steady__circuit *circuit, const struct steady__reply *reply,
+                                                 const steady_loop *loop);
 
 /* Whether a decision has to wait while the circuit is open. One that need not is a probe: the next has to wait for
  * another pause, or for the answer to this one, whichever comes first. */

@@ -50,8 +50,8 @@
 #define STALE (30 * STEADY_SECOND) /* a map, at most: who has left the cluster does not say so */
 #define CALM (5 * STEADY_SECOND)   /* without a wish: the next pause is the first again */
 #define ANSWER_LEAST (100 * STEADY_MILLISECOND)
-#define ANSWER_TIMEOUTS 4 /* as a link waits for anything at all */
-#define INQUIRIES_MAX 3   /* at a time, where the first are late */
+#define ANSWER_TIMEOUTS 4  /* as a link waits for anything at all */
+#define MAP_REQUESTS_MAX 3 /* at a time, where the first are late */
 #define SWEEP_AGAIN STEADY_SECOND
 #define UNWANTED (10 * STEADY_SECOND) /* a link that is down, by then */
 #define STRANGERS_MAX 16
@@ -63,42 +63,42 @@
 #define LINES_MAX 64                         /* of the log, at once; then one a second */
 
 struct node {
-    struct steady__entry at; /* host "": the seed's, where that is a path or asked of sentinels */
+    struct steady__node_entry at; /* host "": the seed's, where that is a path or asked of sentinels */
     struct steady__cluster *cluster;
-    struct steady__url *url;        /* with our host; the rest is the seed's. NULL: the seed, or never connected to */
-    struct steady__link *link;      /* NULL: not needed yet, or no more */
-    steady_us wanted_at;            /* a request was last meant for it */
-    steady_us noted_at;             /* by a redirect, and no map has named it: a stranger. 0: a map has */
-    bool silent;                    /* a deadline has passed there, and it has answered nothing since */
-    struct steady__request inquiry; /* CLUSTER SLOTS */
-    bool inquiring;
-    uint64_t asked;          /* the number of that inquiry */
-    steady_us asked_at;      /* it went out, or is to */
+    struct steady__url *url;         /* with our host; the rest is the seed's. NULL: the seed, or never connected to */
+    struct steady__connection *conn; /* NULL: not needed yet, or no more */
+    steady_us wanted_at;             /* a request was last meant for it */
+    steady_us noted_at;              /* by a redirect, and no map has named it: a stranger. 0: a map has */
+    bool timed_out;                  /* a deadline has passed there, and it has answered nothing since */
+    struct steady__request map_request; /* CLUSTER SLOTS */
+    bool map_requested;
+    uint64_t request_number; /* the number of that inquiry */
+    steady_us requested_at;  /* it went out, or is to */
     steady_us refuses_until; /* it has no map for us */
-    bool forbids;            /* since we have no right to it */
+    bool no_permission;      /* since we have no right to it */
     bool unshown;            /* its host holds the key that was redirected there */
-    bool strange;            /* for another reason: it may be no part of the cluster any more */
+    bool not_member;         /* for another reason: it may be no part of the cluster any more */
 };
 
 struct steady__cluster {
-    struct steady__link_options with;
-    struct steady__roll roll;
-    uint16_t turn;
+    struct steady__connection_options with;
+    struct steady__node_table nodes;
+    uint16_t next_index;
     struct steady__slot_map *map, *draft; /* NULL: no cluster, as far as anyone knows */
     unsigned unknown;                     /* slots that nobody has, as far as the map knows */
-    bool crowded;                         /* a node got no number */
+    bool table_full;                      /* a node got no number */
     steady_us down_at;                    /* CLUSTERDOWN was last heard; 0: never */
-    bool forbidden;                       /* who was asked last for the map: we have no right to it */
-    bool wished;
-    uint64_t inquiries, drawn; /* how many there were; which one the map is the answer to */
-    struct node *inquired;     /* the last of them that is waited for */
-    steady_us took;            /* the answer before this one */
+    bool map_forbidden;                   /* who was asked last for the map: we have no right to it */
+    bool refresh_due;
+    uint64_t map_requests, map_number; /* how many there were; which one the map is the answer to */
+    struct node *map_awaited;          /* the last of them that is waited for */
+    steady_us map_latency;             /* the answer before this one */
     steady_us pause, allowed_at, stale_at;
     struct steady__alarm alarm; /* the answer is late, or the next inquiry is allowed, or it is time to sweep */
     uint64_t reconnects;        /* of links that are gone */
     struct node *strangers[STRANGERS_MAX];
     unsigned n_strangers;
-    unsigned links, links_max;
+    unsigned conns, links_max;
     unsigned lookups;     /* of nodes' names */
     steady_us full_until; /* no link may go before, as far as anyone knows */
     bool unswept;         /* there are more links to close */
@@ -115,17 +115,17 @@ static steady_us longer(steady_us a, steady_us b) { return a > b ? a : b; }
 
 /* NULL where one was forgotten. The first is the seed. */
 static struct node *node_at(const struct steady__cluster *cluster, uint16_t number) {
-    return (struct node *)cluster->roll.by_number[number];
+    return (struct node *)cluster->nodes.by_number[number];
 }
 
 static struct node *add_node(struct steady__cluster *cluster, const char *host, uint16_t port) {
     struct node *node = calloc(1, sizeof *node);
-    if (node == NULL || !steady__roll_add(&cluster->roll, &node->at, host, port)) {
+    if (node == NULL || !steady__node_table_add(&cluster->nodes, &node->at, host, port)) {
         free(node);
         return NULL;
     }
     node->cluster = cluster;
-    node->inquiry.nested = STEADY__NESTED_MAP;
+    node->map_request.nested = STEADY__NESTED_MAP;
     if (!cluster->alarm.set && node->at.number != 0) steady__alarm_set(&cluster->alarm, SWEEP_AGAIN);
     return node;
 }
@@ -144,20 +144,20 @@ static void free_node(struct node *node) {
 
 static void forget_node(struct node *node) {
     befriend(node);
-    steady__roll_strike(&node->cluster->roll, &node->at);
+    steady__node_table_remove(&node->cluster->nodes, &node->at);
     free_node(node);
 }
 
 /* STEADY__SLOT_UNKNOWN: it is new, or, where there is no host, not to be told. No host means that of the node that
  * speaks of it. */
-static uint16_t find_number(const struct node *speaker, const char **host, uint16_t port) {
-    if (**host == '\0') *host = speaker->at.host;
+static uint16_t find_number(const struct node *sender, const char **host, uint16_t port) {
+    if (**host == '\0') *host = sender->at.host;
     if (**host == '\0') return STEADY__SLOT_UNKNOWN;
-    const struct steady__entry *known = steady__roll_find(&speaker->cluster->roll, *host, port);
+    const struct steady__node_entry *known = steady__node_table_find(&sender->cluster->nodes, *host, port);
     return known != NULL ? known->number : STEADY__SLOT_UNKNOWN;
 }
 
-static const struct steady__link_owner node_owner;
+static const struct steady__connection_owner node_owner;
 
 /* A URL is long, and of a large map few nodes need one. */
 static bool make_url(struct node *node) {
@@ -177,27 +177,27 @@ static bool make_url(struct node *node) {
 }
 
 static void close_link(struct node *node) {
-    if (node->link == NULL) return;
-    node->cluster->links--;
-    node->cluster->reconnects += steady__link_reconnects(node->link);
-    steady__link_close(node->link);
-    node->link = NULL;
+    if (node->conn == NULL) return;
+    node->cluster->conns--;
+    node->cluster->reconnects += steady__connection_reconnects(node->conn);
+    steady__connection_close(node->conn);
+    node->conn = NULL;
 }
 
 /* Nothing is lost with it but a connection. A lookup would go on without its link, so that nobody could count it. */
 static bool is_idle(const struct node *node) {
-    if (node->link == NULL) return true;
-    return steady__link_is_idle(node->link) && !steady__link_looks_up(node->link);
+    if (node->conn == NULL) return true;
+    return steady__connection_is_idle(node->conn) && !steady__connection_looks_up(node->conn);
 }
 
 /* The link that nobody has wanted for longest goes, if that is long. */
 static bool make_room(struct steady__cluster *cluster) {
     struct node *least = NULL;
-    if (cluster->links < cluster->links_max) return true;
+    if (cluster->conns < cluster->links_max) return true;
     if (now(cluster) < cluster->full_until) return false;
-    for (uint16_t i = 1; i < cluster->roll.count; i++) {
+    for (uint16_t i = 1; i < cluster->nodes.count; i++) {
         struct node *node = node_at(cluster, i);
-        if (node == NULL || node->link == NULL || now(cluster) - node->wanted_at < HOLD || !is_idle(node)) continue;
+        if (node == NULL || node->conn == NULL || now(cluster) - node->wanted_at < HOLD || !is_idle(node)) continue;
         if (least == NULL || node->wanted_at < least->wanted_at) least = node;
     }
     if (least != NULL)
@@ -217,8 +217,8 @@ static void log_line(void *arg, enum steady_log_level level, const char *text) {
     cluster->with.log(cluster->with.log_data, level, text);
 }
 
-static struct steady__link *new_link(struct node *node) {
-    struct steady__link_options options = node->cluster->with;
+static struct steady__connection *new_link(struct node *node) {
+    struct steady__connection_options options = node->cluster->with;
     if (node->at.number != 0) {
         if (!make_url(node)) return NULL;
         options.url = node->url;
@@ -229,37 +229,37 @@ static struct steady__link *new_link(struct node *node) {
     options.owner_class = &node_owner;
     options.owner = node;
     const bool sought = steady__url_is_sentinel(options.url->scheme);
-    return sought ? steady__sentinels_link(&options) : steady__link_open(&options);
+    return sought ? steady__sentinels_link(&options) : steady__connection_open(&options);
 }
 
 /* 0, or what a request to it ends as. The server in the URL has a place of its own. */
 static int open_link(struct node *node) {
     struct steady__cluster *cluster = node->cluster;
     if (node->at.number != 0 && !make_room(cluster))
-        return steady__fail(cluster->with.trouble, STEADY_UNAVAILABLE,
-                            "there are %u connections to the cluster, and no more may be made", cluster->links);
-    node->link = new_link(node);
-    if (node->link == NULL) return STEADY_NO_MEMORY;
-    cluster->links++;
+        return steady__fail(cluster->with.last_error, STEADY_UNAVAILABLE,
+                            "there are %u connections to the cluster, and no more may be made", cluster->conns);
+    node->conn = new_link(node);
+    if (node->conn == NULL) return STEADY_NO_MEMORY;
+    cluster->conns++;
     if (!cluster->alarm.set && node->at.number != 0) steady__alarm_set(&cluster->alarm, SWEEP_AGAIN);
     return 0;
 }
 
 static int send_to(struct node *node, struct steady__request *request) {
-    const int error = node->link == NULL ? open_link(node) : 0;
+    const int error = node->conn == NULL ? open_link(node) : 0;
     if (error != 0) return error;
     request->at = node;
     node->wanted_at = now(node->cluster);
-    return steady__link_submit(node->link, request);
+    return steady__connection_submit(node->conn, request);
 }
 
-static bool is_up(const struct node *node) { return node->link != NULL && steady__link_is_up(node->link); }
+static bool is_up(const struct node *node) { return node->conn != NULL && steady__connection_is_up(node->conn); }
 
-static struct node *next_of(struct steady__cluster *cluster, bool strange) {
-    for (uint16_t i = 0; i < cluster->roll.count; i++) {
-        cluster->turn = (uint16_t)((cluster->turn + 1) % cluster->roll.count);
-        struct node *node = node_at(cluster, cluster->turn);
-        if (node != NULL && is_up(node) && !node->silent && node->strange == strange) return node;
+static struct node *next_of(struct steady__cluster *cluster, bool not_member) {
+    for (uint16_t i = 0; i < cluster->nodes.count; i++) {
+        cluster->next_index = (uint16_t)((cluster->next_index + 1) % cluster->nodes.count);
+        struct node *node = node_at(cluster, cluster->next_index);
+        if (node != NULL && is_up(node) && !node->timed_out && node->not_member == not_member) return node;
     }
     return NULL;
 }
@@ -285,30 +285,31 @@ static void assign(struct steady__cluster *cluster, uint16_t slot, struct node *
 }
 
 struct drawing {
-    struct node *speaker;
-    uint16_t *at_port; /* see steady__roll_others_at; NULL: not needed yet */
+    struct node *sender;
+    uint16_t *at_port; /* see steady__node_table_others_at; NULL: not needed yet */
 };
 
 /* The node's number, which it gets here where it is new. "?" may mean any, and only the old map can tell. */
 static uint16_t number_of(void *arg, const char *host, uint16_t port) {
     struct drawing *drawing = arg;
-    struct steady__cluster *cluster = drawing->speaker->cluster;
+    struct steady__cluster *cluster = drawing->sender->cluster;
     if (strcmp(host, "?") == 0) {
-        if (drawing->at_port == NULL) drawing->at_port = steady__roll_others_at(&cluster->roll, &drawing->speaker->at);
+        if (drawing->at_port == NULL)
+            drawing->at_port = steady__node_table_others_at(&cluster->nodes, &drawing->sender->at);
         return drawing->at_port != NULL ? drawing->at_port[port] : STEADY__SLOT_UNKNOWN;
     }
-    const uint16_t known = find_number(drawing->speaker, &host, port);
+    const uint16_t known = find_number(drawing->sender, &host, port);
     if (known != STEADY__SLOT_UNKNOWN || *host == '\0') return known;
     const struct node *node = add_node(cluster, host, port);
-    if (node == NULL) cluster->crowded = true;
+    if (node == NULL) cluster->table_full = true;
     return node != NULL ? node->at.number : STEADY__SLOT_UNKNOWN;
 }
 
 /* Those that only a map has named, and it does not any more, or has been refused. */
 static void forget_unnamed(struct steady__cluster *cluster) {
-    for (uint16_t i = 1; i < cluster->roll.count; i++) {
+    for (uint16_t i = 1; i < cluster->nodes.count; i++) {
         struct node *node = node_at(cluster, i);
-        if (node != NULL && node->link == NULL && node->at.slots == 0 && node->noted_at == 0) forget_node(node);
+        if (node != NULL && node->conn == NULL && node->at.slots == 0 && node->noted_at == 0) forget_node(node);
     }
 }
 
@@ -324,24 +325,24 @@ static void befriend_named(struct steady__cluster *cluster, const struct steady_
 
 /* Where there are more nodes than numbers, those that have one for a slot of old do not keep it for that: neither where
  * the map names some of them, nor where it names none. */
-static void take_map(struct node *speaker, const struct steady__reply *reply) {
-    struct steady__cluster *cluster = speaker->cluster;
+static void take_map(struct node *sender, const struct steady__reply *reply) {
+    struct steady__cluster *cluster = sender->cluster;
     struct steady__slot_map *old = cluster->map;
-    struct drawing drawing = {speaker, NULL};
-    cluster->crowded = false;
-    const bool drawn = steady__slot_map_draw(cluster->draft, reply, number_of, &drawing);
+    struct drawing drawing = {sender, NULL};
+    cluster->table_full = false;
+    const bool map_number = steady__slot_map_draw(cluster->draft, reply, number_of, &drawing);
     free(drawing.at_port);
-    if (drawn) {
+    if (map_number) {
         befriend_named(cluster, cluster->draft);
-        if (!cluster->crowded) steady__slot_map_complete(cluster->draft, old);
+        if (!cluster->table_full) steady__slot_map_complete(cluster->draft, old);
         cluster->map = cluster->draft;
         cluster->draft = old;
-        cluster->drawn = speaker->asked;
-        cluster->wished = false;
-    } else if (cluster->crowded) {
+        cluster->map_number = sender->request_number;
+        cluster->refresh_due = false;
+    } else if (cluster->table_full) {
         memset(old->node, 0xff, sizeof old->node);
     }
-    cluster->unknown = steady__roll_count(&cluster->roll, cluster->map);
+    cluster->unknown = steady__node_table_count_slots(&cluster->nodes, cluster->map);
     forget_unnamed(cluster);
 }
 
@@ -358,17 +359,17 @@ static void take_slots_from(struct node *node) {
 }
 
 static bool may_go(const struct node *node) {
-    return now(node->cluster) - node->noted_at >= HOLD && is_idle(node) && !node->inquiring;
+    return now(node->cluster) - node->noted_at >= HOLD && is_idle(node) && !node->map_requested;
 }
 
 /* False: there is none for one more. */
-static bool make_place(struct node *speaker) {
-    struct steady__cluster *cluster = speaker->cluster;
+static bool make_place(struct node *sender) {
+    struct steady__cluster *cluster = sender->cluster;
     struct node *least = NULL;
     if (cluster->n_strangers < STRANGERS_MAX) return true;
     for (unsigned i = 0; i < STRANGERS_MAX; i++) {
         struct node *node = cluster->strangers[i];
-        if (node != speaker && may_go(node) && (least == NULL || node->wanted_at < least->wanted_at)) least = node;
+        if (node != sender && may_go(node) && (least == NULL || node->wanted_at < least->wanted_at)) least = node;
     }
     if (least == NULL) return false;
     take_slots_from(least);
@@ -378,9 +379,9 @@ static bool make_place(struct node *speaker) {
 }
 
 /* NULL where it cannot be told, or there are too many. */
-static struct node *stranger(struct node *speaker, const char *host, uint16_t port) {
-    struct steady__cluster *cluster = speaker->cluster;
-    struct node *node = make_place(speaker) ? add_node(cluster, host, port) : NULL;
+static struct node *stranger(struct node *sender, const char *host, uint16_t port) {
+    struct steady__cluster *cluster = sender->cluster;
+    struct node *node = make_place(sender) ? add_node(cluster, host, port) : NULL;
     if (node == NULL) return NULL;
     node->noted_at = now(cluster);
     cluster->strangers[cluster->n_strangers++] = node;
@@ -388,17 +389,17 @@ static struct node *stranger(struct node *speaker, const char *host, uint16_t po
 }
 
 /* The node that a redirect names. NULL: not to be told, or not to be followed. */
-static struct node *node_of(struct node *speaker, const struct steady__redirect *redirect, bool may_be_new) {
-    struct steady__cluster *cluster = speaker->cluster;
+static struct node *node_of(struct node *sender, const struct steady__redirect *redirect, bool may_be_new) {
+    struct steady__cluster *cluster = sender->cluster;
     const char *host = redirect->host;
     uint16_t number;
     if (strcmp(host, "?") == 0)
-        number = steady__roll_other_at(&cluster->roll, &speaker->at, redirect->port);
+        number = steady__node_table_other_at(&cluster->nodes, &sender->at, redirect->port);
     else
-        number = find_number(speaker, &host, redirect->port);
+        number = find_number(sender, &host, redirect->port);
     if (number != STEADY__SLOT_UNKNOWN) return node_at(cluster, number);
     const bool told = *host != '\0' && strcmp(host, "?") != 0;
-    return told && may_be_new ? stranger(speaker, host, redirect->port) : NULL;
+    return told && may_be_new ? stranger(sender, host, redirect->port) : NULL;
 }
 
 /* ---- Drawing it anew ---- */
@@ -407,24 +408,26 @@ static struct node *node_of(struct node *speaker, const struct steady__redirect 
  * asked of them meanwhile waits behind it. */
 static steady_us patience(const struct steady__cluster *cluster) {
     const steady_us least = longer(cluster->with.timeout, ANSWER_LEAST), most = ANSWER_TIMEOUTS * least;
-    return 2 * cluster->took < most ? longer(2 * cluster->took, least) : most;
+    return 2 * cluster->map_latency < most ? longer(2 * cluster->map_latency, least) : most;
 }
 
-static bool is_late(const struct node *node) { return now(node->cluster) - node->asked_at >= patience(node->cluster); }
+static bool is_late(const struct node *node) {
+    return now(node->cluster) - node->requested_at >= patience(node->cluster);
+}
 
 /* Comes back when the answer is late, or an inquiry is allowed, and before that to sweep. */
 static void come_back(struct steady__cluster *cluster) {
-    const struct node *inquired = cluster->inquired;
-    const steady_us due = inquired != NULL ? inquired->asked_at + patience(cluster) : cluster->allowed_at;
+    const struct node *map_awaited = cluster->map_awaited;
+    const steady_us due = map_awaited != NULL ? map_awaited->requested_at + patience(cluster) : cluster->allowed_at;
     const steady_us wait = cluster->unswept ? 0 : due - now(cluster);
     steady__alarm_set(&cluster->alarm, wait < SWEEP_AGAIN ? wait : SWEEP_AGAIN);
 }
 
 /* Sooner or later the map is drawn anew, if there is one. */
 static void wish(struct steady__cluster *cluster) {
-    if (cluster->map == NULL || cluster->wished || cluster->inquired != NULL) return;
+    if (cluster->map == NULL || cluster->refresh_due || cluster->map_awaited != NULL) return;
     if (now(cluster) - cluster->allowed_at > CALM) cluster->pause = PAUSE_FIRST;
-    cluster->wished = true;
+    cluster->refresh_due = true;
     come_back(cluster);
 }
 
@@ -461,9 +464,9 @@ static bool refuses(const struct node *node) { return now(node->cluster) < node-
 
 /* By one that is up, for want of a right: no connection is made just to ask another. */
 static bool is_forbidden(const struct steady__cluster *cluster) {
-    for (uint16_t i = 0; i < cluster->roll.count; i++) {
+    for (uint16_t i = 0; i < cluster->nodes.count; i++) {
         const struct node *node = node_at(cluster, i);
-        if (node != NULL && is_up(node) && refuses(node) && node->forbids) return true;
+        if (node != NULL && is_up(node) && refuses(node) && node->no_permission) return true;
     }
     return false;
 }
@@ -473,31 +476,32 @@ static bool is_forbidden(const struct steady__cluster *cluster) {
 static bool is_next(const struct node *node, bool up) {
     const struct steady__cluster *cluster = node->cluster;
     const bool called_back =
-        node->at.number == 0 && node->link == NULL && (cluster->unknown > 0 || heard_down(cluster));
-    return !node->inquiring && !refuses(node) && (is_up(node) || called_back) == up;
+        node->at.number == 0 && node->conn == NULL && (cluster->unknown > 0 || heard_down(cluster));
+    return !node->map_requested && !refuses(node) && (is_up(node) || called_back) == up;
 }
 
 /* Another answer is not worth what it costs. One that waits for its connection costs nothing. */
 static bool are_many_asked(const struct steady__cluster *cluster) {
-    unsigned asked = 0;
-    for (uint16_t i = 0; i < cluster->roll.count; i++)
-        if (node_at(cluster, i) != NULL && node_at(cluster, i)->inquiring && is_up(node_at(cluster, i))) asked++;
-    return asked >= INQUIRIES_MAX;
+    unsigned request_number = 0;
+    for (uint16_t i = 0; i < cluster->nodes.count; i++)
+        if (node_at(cluster, i) != NULL && node_at(cluster, i)->map_requested && is_up(node_at(cluster, i)))
+            request_number++;
+    return request_number >= MAP_REQUESTS_MAX;
 }
 
 static bool put_inquiry(struct node *node) {
-    node->asked = ++node->cluster->inquiries;
-    node->asked_at = now(node->cluster);
-    node->inquiring = true; /* encoding, which may happen at once, makes it false where there are too many */
-    if (send_to(node, &node->inquiry) != 0) node->inquiring = false;
-    return node->inquiring;
+    node->request_number = ++node->cluster->map_requests;
+    node->requested_at = now(node->cluster);
+    node->map_requested = true; /* encoding, which may happen at once, makes it false where there are too many */
+    if (send_to(node, &node->map_request) != 0) node->map_requested = false;
+    return node->map_requested;
 }
 
 static struct node *inquire_at_one(struct steady__cluster *cluster) {
     for (int up = 1, least = is_forbidden(cluster) ? 1 : 0; up >= least; up--)
-        for (uint16_t i = 0; i < cluster->roll.count; i++) {
-            cluster->turn = (uint16_t)((cluster->turn + 1) % cluster->roll.count);
-            struct node *node = node_at(cluster, cluster->turn);
+        for (uint16_t i = 0; i < cluster->nodes.count; i++) {
+            cluster->next_index = (uint16_t)((cluster->next_index + 1) % cluster->nodes.count);
+            struct node *node = node_at(cluster, cluster->next_index);
             if (node == NULL || !is_next(node, up == 1)) continue;
             if (put_inquiry(node)) return node;
         }
@@ -506,11 +510,11 @@ static struct node *inquire_at_one(struct steady__cluster *cluster) {
 
 static void inquire(struct steady__cluster *cluster) {
     const uint64_t chance = cluster->with.net->random(cluster->with.net);
-    cluster->wished = false;
+    cluster->refresh_due = false;
     cluster->stale_at = now(cluster) + STALE / 2 + (steady_us)(chance % (uint64_t)(STALE / 2));
     const bool many = are_many_asked(cluster);
-    cluster->inquired = many ? NULL : inquire_at_one(cluster);
-    if (cluster->inquired != NULL)
+    cluster->map_awaited = many ? NULL : inquire_at_one(cluster);
+    if (cluster->map_awaited != NULL)
         come_back(cluster);
     else if (many)
         rest(cluster, longer(cluster->pause, PAUSE_LAST));
@@ -521,29 +525,29 @@ static void inquire(struct steady__cluster *cluster) {
 }
 
 /* However late a map is, it is of use as long as there is none of who was asked later. */
-static enum steady__heed told(struct node *node, const struct steady__reply *reply) {
+static enum steady__reply_action told(struct node *node, const struct steady__reply *reply) {
     struct steady__cluster *cluster = node->cluster;
     const bool map = reply->kind == STEADY__REPLY_NESTED, error = reply->kind == STEADY__REPLY_ERROR;
-    const enum steady__refusal refusal =
-        error ? steady__script_refusal(reply->text, reply->text_len) : STEADY__REFUSAL_OTHER;
-    node->inquiring = false;
-    cluster->took = now(cluster) - node->asked_at;
-    if (cluster->inquired == node) {
-        cluster->inquired = NULL;
+    const enum steady__error_class error_class =
+        error ? steady__error_class_of(reply->text, reply->text_len) : STEADY__ERROR_CLASS_OTHER;
+    node->map_requested = false;
+    cluster->map_latency = now(cluster) - node->requested_at;
+    if (cluster->map_awaited == node) {
+        cluster->map_awaited = NULL;
         rest(cluster, PAUSE_LAST);
     }
-    if (map && node->asked > cluster->drawn) take_map(node, reply);
-    if (!map && !steady__refusal_passes(refusal)) node->refuses_until = now(cluster) + PAUSE_BLIND;
-    node->forbids = cluster->forbidden = refusal == STEADY__REFUSAL_AUTH;
-    node->strange = !map && !node->forbids && !steady__refusal_passes(refusal);
-    if (node->strange) wish(cluster);
+    if (map && node->request_number > cluster->map_number) take_map(node, reply);
+    if (!map && !steady__error_class_is_temporary(error_class)) node->refuses_until = now(cluster) + PAUSE_BLIND;
+    node->no_permission = cluster->map_forbidden = error_class == STEADY__ERROR_CLASS_NO_PERMISSION;
+    node->not_member = !map && !node->no_permission && !steady__error_class_is_temporary(error_class);
+    if (node->not_member) wish(cluster);
     steady__alarm_set(&cluster->alarm, 0); /* to sweep */
-    return map || error ? STEADY__HEED_NOTHING : STEADY__HEED_UNTRUSTED;
+    return map || error ? STEADY__REPLY_ACCEPTED : STEADY__REPLY_UNTRUSTED;
 }
 
 /* reached: one that has slots is up. */
 static bool may_lose_link(const struct node *node, bool reached) {
-    if (node->link == NULL) return true;
+    if (node->conn == NULL) return true;
     if (!is_idle(node)) return false;
     if (node->at.number == 0 && (!reached || heard_down(node->cluster))) return false;
     return is_up(node) || now(node->cluster) - node->wanted_at >= UNWANTED;
@@ -551,7 +555,7 @@ static bool may_lose_link(const struct node *node, bool reached) {
 
 /* True where its link was never up and may have to go. */
 static bool sweep_useful(struct node *node, unsigned *closed) {
-    if (node->at.number == 0 || node->link == NULL || steady__link_was_up(node->link)) return false;
+    if (node->at.number == 0 || node->conn == NULL || steady__connection_was_up(node->conn)) return false;
     if (!may_lose_link(node, false)) return true;
     close_link(node);
     ++*closed;
@@ -561,10 +565,10 @@ static bool sweep_useful(struct node *node, unsigned *closed) {
 /* True where one is of no use, and cannot go yet. */
 static bool sweep_useless(struct node *node, bool reached, unsigned *closed) {
     if (!may_lose_link(node, reached)) {
-        if (node->at.number != 0) steady__link_pause(node->link);
+        if (node->at.number != 0) steady__connection_pause(node->conn);
         return true;
     }
-    if (node->link != NULL) ++*closed;
+    if (node->conn != NULL) ++*closed;
     close_link(node);
     if (node->at.number == 0) return false;
     if (node->noted_at != 0 && now(node->cluster) - node->noted_at < HOLD) return true;
@@ -582,32 +586,32 @@ static void sweep(struct steady__cluster *cluster) {
     bool again = false, any = false, reached = false;
     unsigned closed = 0;
     uint16_t i;
-    for (i = 0; i < cluster->roll.count; i++)
+    for (i = 0; i < cluster->nodes.count; i++)
         if (node_at(cluster, i) != NULL && node_at(cluster, i)->at.slots > 0) {
             any = true;
             if (is_up(node_at(cluster, i))) reached = true;
         }
-    for (i = 0; any && i < cluster->roll.count && closed < SWEPT_MOST; i++)
+    for (i = 0; any && i < cluster->nodes.count && closed < SWEPT_MOST; i++)
         if (node_at(cluster, i) != NULL && sweep_node(node_at(cluster, i), reached, &closed)) again = true;
-    cluster->unswept = any && i < cluster->roll.count;
+    cluster->unswept = any && i < cluster->nodes.count;
     if (again || cluster->unswept) steady__alarm_set(&cluster->alarm, cluster->unswept ? 0 : SWEEP_AGAIN);
 }
 
 /* After a pause, as all may be as slow; one that has grown for want of answers is not shorter for want of another. */
 static void ask_another(struct steady__cluster *cluster) {
-    cluster->inquired = NULL;
-    cluster->wished = true;
+    cluster->map_awaited = NULL;
+    cluster->refresh_due = true;
     rest(cluster, longer(cluster->pause, PAUSE_LAST));
 }
 
 static void alarmed(void *arg) {
     struct steady__cluster *cluster = arg;
-    if (steady__forked(cluster->with.birthmark) || !steady__alarm_rang(&cluster->alarm)) return;
-    if (cluster->inquired != NULL && is_late(cluster->inquired)) ask_another(cluster);
+    if (steady__forked(cluster->with.fork_guard) || !steady__alarm_rang(&cluster->alarm)) return;
+    if (cluster->map_awaited != NULL && is_late(cluster->map_awaited)) ask_another(cluster);
     sweep(cluster);
-    if (cluster->wished && cluster->allowed_at <= now(cluster))
+    if (cluster->refresh_due && cluster->allowed_at <= now(cluster))
         inquire(cluster);
-    else if (cluster->wished || cluster->inquired != NULL)
+    else if (cluster->refresh_due || cluster->map_awaited != NULL)
         come_back(cluster);
 }
 
@@ -616,48 +620,48 @@ static void alarmed(void *arg) {
 /* Each may bring a map of megabytes. */
 static bool are_many_inquiries_out(const struct steady__cluster *cluster) {
     unsigned out = 0;
-    for (uint16_t i = 0; i < cluster->roll.count; i++)
-        if (node_at(cluster, i) != NULL && node_at(cluster, i)->inquiry.on_wire) out++;
-    return out >= INQUIRIES_MAX;
+    for (uint16_t i = 0; i < cluster->nodes.count; i++)
+        if (node_at(cluster, i) != NULL && node_at(cluster, i)->map_request.on_wire) out++;
+    return out >= MAP_REQUESTS_MAX;
 }
 
 /* Of those that waited for their connections, some are not needed any more. */
 static size_t give_up_inquiry(struct node *node) {
     struct steady__cluster *cluster = node->cluster;
-    node->inquiring = false;
-    if (cluster->inquired != node) return 0;
-    cluster->inquired = NULL;
-    cluster->wished = true;
+    node->map_requested = false;
+    if (cluster->map_awaited != node) return 0;
+    cluster->map_awaited = NULL;
+    cluster->refresh_due = true;
     rest(cluster, PAUSE_LAST);
     come_back(cluster);
     return 0;
 }
 
 static size_t encode_inquiry(struct node *node, char *out) {
-    static const char inquiry[] = "*2\r\n$7\r\nCLUSTER\r\n$5\r\nSLOTS\r\n";
+    static const char map_request[] = "*2\r\n$7\r\nCLUSTER\r\n$5\r\nSLOTS\r\n";
     if (are_many_inquiries_out(node->cluster)) return give_up_inquiry(node);
-    node->asked_at = now(node->cluster);
-    memcpy(out, inquiry, sizeof inquiry - 1);
-    return sizeof inquiry - 1;
+    node->requested_at = now(node->cluster);
+    memcpy(out, map_request, sizeof map_request - 1);
+    return sizeof map_request - 1;
 }
 
-static size_t encode(void *owner, struct steady__request *request, struct steady__dialect *dialect, char *out) {
+static size_t encode(void *owner, struct steady__request *request, struct steady__engines *engines, char *out) {
     struct node *node = owner;
-    const struct steady__link_options *with = &node->cluster->with;
-    if (request == &node->inquiry) return encode_inquiry(node, out);
-    const size_t len = with->owner_class->encode(with->owner, request, dialect, out);
+    const struct steady__connection_options *with = &node->cluster->with;
+    if (request == &node->map_request) return encode_inquiry(node, out);
+    const size_t len = with->owner_class->encode(with->owner, request, engines, out);
     if (len == 0) request->at = NULL; /* it is nobody's, until it is forgotten; the node may go before that */
     return len;
 }
 
 /* The node that a redirect is to; NULL where it makes no sense, is no redirect, or is one too many. */
-static struct node *redirected(struct node *speaker, struct steady__request *request,
+static struct node *redirected(struct node *sender, struct steady__request *request,
                                const struct steady__reply *reply) {
-    struct steady__cluster *cluster = speaker->cluster;
+    struct steady__cluster *cluster = sender->cluster;
     struct steady__redirect redirect;
     if (!steady__redirect_read(&redirect, reply->text, reply->text_len)) return NULL;
     if (redirect.slot != steady__slot_of(request->key, request->key_len)) return NULL;
-    struct node *node = node_of(speaker, &redirect, request->redirects < REDIRECTS_MAX);
+    struct node *node = node_of(sender, &redirect, request->redirects < REDIRECTS_MAX);
     if (node == NULL) return NULL;
     const struct steady__secrets key = {NULL, request->key, request->key_len, request->prefix_len};
     if (steady__host_holds(redirect.host, &key)) node->unshown = true;
@@ -676,7 +680,7 @@ static bool says(const struct steady__reply *reply, const char *word) {
 }
 
 /* True: the error was no answer, and the request has gone on to another node, or ended. */
-static bool follow(struct node *node, struct steady__request *request, struct steady__dialect *dialect,
+static bool follow(struct node *node, struct steady__request *request, struct steady__engines *engines,
                    const struct steady__reply *reply) {
     struct steady__cluster *cluster = node->cluster;
     if (!says(reply, "MOVED") && !says(reply, "ASK") && !says(reply, "CLUSTERDOWN")) return false;
@@ -687,41 +691,41 @@ static bool follow(struct node *node, struct steady__request *request, struct st
         wish(cluster);
         return false;
     }
-    steady__dialect_nothing_learnt(dialect);
+    steady__engine_not_answered(engines);
     const int error = send_to(target, request);
     if (error != 0) cluster->with.owner_class->unanswered(cluster->with.owner, request, false, error);
     return true;
 }
 
 /* What is handed on may end anything, so nothing is touched after it. */
-static enum steady__heed answered(void *owner, struct steady__request *request, struct steady__dialect *dialect,
-                                  const struct steady__reply *reply) {
+static enum steady__reply_action answered(void *owner, struct steady__request *request, struct steady__engines *engines,
+                                          const struct steady__reply *reply) {
     struct node *node = owner;
-    const struct steady__link_options *with = &node->cluster->with;
-    node->silent = false;
-    if (request == &node->inquiry) return told(node, reply);
-    if (reply->kind == STEADY__REPLY_ERROR && request->key != NULL && follow(node, request, dialect, reply))
-        return STEADY__HEED_AGAIN;
-    return with->owner_class->answered(with->owner, request, dialect, reply);
+    const struct steady__connection_options *with = &node->cluster->with;
+    node->timed_out = false;
+    if (request == &node->map_request) return told(node, reply);
+    if (reply->kind == STEADY__REPLY_ERROR && request->key != NULL && follow(node, request, engines, reply))
+        return STEADY__REPLY_RESENT;
+    return with->owner_class->answered(with->owner, request, engines, reply);
 }
 
 /* Where an inquiry did not get out and nobody is left, decisions will wish. */
 static void unanswered(void *owner, struct steady__request *request, bool written, int error) {
     struct node *node = owner;
     struct steady__cluster *cluster = node->cluster;
-    const bool inquiry = request == &node->inquiry, awaited = inquiry && cluster->inquired == node;
-    if (inquiry) node->inquiring = false;
-    if (awaited) cluster->inquired = NULL;
-    if (inquiry && written && node->asked > cluster->drawn)
+    const bool map_request = request == &node->map_request, awaited = map_request && cluster->map_awaited == node;
+    if (map_request) node->map_requested = false;
+    if (awaited) cluster->map_awaited = NULL;
+    if (map_request && written && node->request_number > cluster->map_number)
         rest(cluster, PAUSE_BLIND); /* a map that cannot be read costs a connection each time */
     else if (awaited)
         rest(cluster, PAUSE_LAST);
-    if (!inquiry || written || is_up(anyone(cluster))) wish(cluster);
-    if (inquiry) return;
+    if (!map_request || written || is_up(anyone(cluster))) wish(cluster);
+    if (map_request) return;
     cluster->with.owner_class->unanswered(cluster->with.owner, request, written, error);
 }
 
-static const struct steady__link_owner node_owner = {encode, answered, unanswered};
+static const struct steady__connection_owner node_owner = {encode, answered, unanswered};
 
 /* ---- The flight's calls ---- */
 
@@ -733,16 +737,16 @@ static struct node *node_for(struct steady__cluster *cluster, const struct stead
 
 /* The map will not be drawn anew before long, or only once many have refused. */
 static bool is_blind(const struct steady__cluster *cluster) {
-    return cluster->forbidden || cluster->allowed_at - now(cluster) > PAUSE_LAST;
+    return cluster->map_forbidden || cluster->allowed_at - now(cluster) > PAUSE_LAST;
 }
 
 /* Then someone else has to say who took over from a node that is down, or silent. */
-static int submit(void *carrier, struct steady__request *request) {
-    struct steady__cluster *cluster = carrier;
+static int submit(void *transport, struct steady__request *request) {
+    struct steady__cluster *cluster = transport;
     if (request->key == NULL) return send_to(request->at != NULL ? request->at : node_at(cluster, 0), request);
     struct node *node = node_for(cluster, request);
     request->asking = false;
-    struct node *other = node->silent && is_blind(cluster) ? anyone(cluster) : node;
+    struct node *other = node->timed_out && is_blind(cluster) ? anyone(cluster) : node;
     if (is_up(other)) node = other;
     const int error = send_to(node, request);
     if (error != 0 || node->wanted_at >= cluster->stale_at) wish(cluster);
@@ -751,65 +755,65 @@ static int submit(void *carrier, struct steady__request *request) {
 }
 
 /* One that waited behind a map, which may take its time, is no sign of anything. */
-static bool forget(void *carrier, struct steady__request *request) {
+static bool forget(void *transport, struct steady__request *request) {
     struct node *node = request->at;
-    if (node == NULL || !node->inquiring || is_late(node)) wish(carrier);
-    const bool written = node != NULL && steady__link_forget(node->link, request);
-    if (written) node->silent = true;
+    if (node == NULL || !node->map_requested || is_late(node)) wish(transport);
+    const bool written = node != NULL && steady__connection_forget(node->conn, request);
+    if (written) node->timed_out = true;
     return written;
 }
 
 static void release(struct steady__cluster *cluster) {
-    for (uint16_t i = 0; i < cluster->roll.count; i++)
+    for (uint16_t i = 0; i < cluster->nodes.count; i++)
         free_node(node_at(cluster, i));
-    free(cluster->roll.by_number);
+    free(cluster->nodes.by_number);
     free(cluster->map);
     free(cluster->draft);
     free(cluster);
 }
 
-static void catch_up(void *carrier) {
-    struct steady__cluster *cluster = carrier;
+static void catch_up(void *transport) {
+    struct steady__cluster *cluster = transport;
     size_t left = STEADY__CATCH_UP;
     cluster->depth++;
-    for (uint16_t i = 0; i < cluster->roll.count && !cluster->closed; i++)
-        if (node_at(cluster, i) != NULL && node_at(cluster, i)->link != NULL)
-            steady__link_catch_up(node_at(cluster, i)->link, &left);
+    for (uint16_t i = 0; i < cluster->nodes.count && !cluster->closed; i++)
+        if (node_at(cluster, i) != NULL && node_at(cluster, i)->conn != NULL)
+            steady__connection_catch_up(node_at(cluster, i)->conn, &left);
     if (--cluster->depth == 0 && cluster->closed) release(cluster);
 }
 
 /* A child leaves to the parent's loop what that may point at, as links do. */
-static void close_cluster(void *carrier) {
-    struct steady__cluster *cluster = carrier;
-    for (uint16_t i = 0; i < cluster->roll.count; i++)
+static void close_cluster(void *transport) {
+    struct steady__cluster *cluster = transport;
+    for (uint16_t i = 0; i < cluster->nodes.count; i++)
         if (node_at(cluster, i) != NULL) close_link(node_at(cluster, i));
-    if (steady__forked(cluster->with.birthmark)) return;
+    if (steady__forked(cluster->with.fork_guard)) return;
     steady__alarm_free(&cluster->alarm);
     cluster->closed = true;
     if (cluster->depth == 0) release(cluster);
 }
 
-static const char *doing(void *carrier, const struct steady__request *request) {
+static const char *doing(void *transport, const struct steady__request *request) {
     const struct node *node = request->at;
-    (void)carrier;
-    return node != NULL ? steady__link_doing(node->link) : NULL;
+    (void)transport;
+    return node != NULL ? steady__connection_activity(node->conn) : NULL;
 }
 
 /* Of all nodes. */
-static uint64_t reconnects(const void *carrier) {
-    const struct steady__cluster *cluster = carrier;
+static uint64_t reconnects(const void *transport) {
+    const struct steady__cluster *cluster = transport;
     uint64_t sum = cluster->reconnects;
-    for (uint16_t i = 0; i < cluster->roll.count; i++)
-        if (node_at(cluster, i) != NULL && node_at(cluster, i)->link != NULL)
-            sum += steady__link_reconnects(node_at(cluster, i)->link);
+    for (uint16_t i = 0; i < cluster->nodes.count; i++)
+        if (node_at(cluster, i) != NULL && node_at(cluster, i)->conn != NULL)
+            sum += steady__connection_reconnects(node_at(cluster, i)->conn);
     return sum;
 }
 
-const struct steady__carrier steady__cluster_class = {submit, forget, catch_up, close_cluster, doing, reconnects};
+const struct steady__transport steady__cluster_class = {submit, forget, catch_up, close_cluster, doing, reconnects};
 
 /* ---- Opening ---- */
 
-struct steady__cluster *steady__cluster_open(const struct steady__link_options *options) {
+struct steady__cluster *steady__cluster_open(const struct steady__connection_options *options) {
     struct steady__cluster *cluster = calloc(1, sizeof *cluster);
     if (cluster == NULL) return NULL;
     cluster->with = *options;
@@ -818,7 +822,7 @@ struct steady__cluster *steady__cluster_open(const struct steady__link_options *
     if (cluster->links_max < LINKS_LEAST) cluster->links_max = LINKS_LEAST;
     if (cluster->links_max > LINKS_MAX) cluster->links_max = LINKS_MAX;
     const uint64_t words[2] = {options->net->random(options->net), options->net->random(options->net)};
-    steady__roll_key(&cluster->roll, words);
+    steady__node_table_set_key(&cluster->nodes, words);
     const char *host = options->url->host;
     const uint16_t port = options->url->port;
     if (steady__alarm_new(&cluster->alarm, &cluster->with.loop, alarmed, cluster) == 0 &&

@@ -10,8 +10,8 @@
 struct steady__cluster;
 
 /* Takes what a link takes; the URL is that of the server to begin with. NULL: out of memory. */
-struct steady__cluster *steady__cluster_open(const struct steady__link_options *options);
+struct steady__cluster *steady__cluster_open(const struct steady__connection_options *options);
 
-extern const struct steady__carrier steady__cluster_class;
+extern const struct steady__transport steady__cluster_class;
 
 #endif

@@ -44,9 +44,9 @@ static char *put_bulk(char *out, const char *bytes, size_t len) {
 
 /* The wire form is "<capacity> <recharge> ", to which a command adds its amount, then a NUL, then what follows the
  * amount: the second argument, as a bulk, where the limit needs one. */
-void steady__script_terms(struct steady__terms *terms) {
+void steady__command_encode_limit(struct steady__terms *terms) {
     const struct steady__rate *rate = &terms->rate;
-    char *end = put_number(terms->wire, rate->capacity);
+    char *end = put_number(terms->encoded, rate->capacity);
     *end++ = ' ';
     end = put_number(end, rate->recharge);
     *end++ = ' ';
@@ -58,23 +58,23 @@ void steady__script_terms(struct steady__terms *terms) {
         second_end = put_number(second_end, rate->block);
         end = put_bulk(end, second, (size_t)(second_end - second));
     }
-    terms->wire_len = (size_t)(end - terms->wire);
+    terms->encoded_len = (size_t)(end - terms->encoded);
 }
 
 static char *put_arguments(char *out, const struct steady__call *call) {
     const struct steady__terms *terms = call->terms;
-    const size_t first_len = strlen(terms->wire);
+    const size_t first_len = strlen(terms->encoded);
     char argument[80];
-    char *end = put(argument, terms->wire, first_len);
+    char *end = put(argument, terms->encoded, first_len);
     end = put_number(end, call->amount);
     out = put_bulk(out, call->key, call->key_len);
     out = put_bulk(out, argument, (size_t)(end - argument));
-    return put(out, terms->wire + first_len + 1, terms->wire_len - first_len - 1);
+    return put(out, terms->encoded + first_len + 1, terms->encoded_len - first_len - 1);
 }
 
 static size_t put_command(char *out, const struct steady__call *call, const char *name, const char *what,
                           size_t what_len) {
-    const bool second = call->terms->wire_len > strlen(call->terms->wire) + 1;
+    const bool second = call->terms->encoded_len > strlen(call->terms->encoded) + 1;
     char *end = put(out, second ? "*6\r\n" : "*5\r\n", 4);
     end = put_bulk(end, name, strlen(name));
     end = put_bulk(end, what, what_len);
@@ -82,16 +82,16 @@ static size_t put_command(char *out, const struct steady__call *call, const char
     return (size_t)(put_arguments(end, call) - out);
 }
 
-size_t steady__script_command(char *out, const struct steady__call *call) {
+size_t steady__command_evalsha(char *out, const struct steady__call *call) {
     return put_command(out, call, "EVALSHA", steady__scripts[call->verb].sha1, 40);
 }
 
-size_t steady__script_eval(char *out, const struct steady__call *call) {
+size_t steady__command_eval(char *out, const struct steady__call *call) {
     const struct steady__script *script = &steady__scripts[call->verb];
     return put_command(out, call, "EVAL", script->text, script->text_len);
 }
 
-size_t steady__script_load(char *out, enum steady__verb verb) {
+size_t steady__command_script_load(char *out, enum steady__verb verb) {
     char *end = put(out, "*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n", 26);
     return (size_t)(put_bulk(end, steady__scripts[verb].text, steady__scripts[verb].text_len) - out);
 }
@@ -106,7 +106,7 @@ static char *put_option(char *out, const char *name, int64_t value) {
 }
 
 /* name key max_capacity drop_recharge [DROPS n] [BLOCK us] [AMOUNT n]; a reset has no limit, a peek no block. */
-size_t steady__module_command(char *out, const struct steady__call *call) {
+size_t steady__command_module(char *out, const struct steady__call *call) {
     static const char *const names[3] = {
         [STEADY__CONSUME] = "STEADY.CONSUME", [STEADY__PEEK] = "STEADY.PEEK", [STEADY__RESET] = "STEADY.RESET"};
     const struct steady__rate *rate = &call->terms->rate;
@@ -128,8 +128,8 @@ size_t steady__module_command(char *out, const struct steady__call *call) {
 /* ---- Replies ---- */
 
 /* lua/report.lua says what the values are. */
-bool steady__script_reply(const struct steady__call *call, const int64_t *values, size_t count, steady_result *result,
-                          bool *stepped) {
+bool steady__command_script_reply(const struct steady__call *call, const int64_t *values, size_t count,
+                                  steady_result *result, bool *stepped) {
     const struct steady__rate *rate = &call->terms->rate;
     struct steady__decision d = {0};
     int64_t level, phase, blocked_for = 0;
@@ -172,7 +172,8 @@ static bool reset_reply(const struct steady__call *call, int64_t existed, steady
 }
 
 /* success level until_next_drop blocked_for retry_after */
-bool steady__module_reply(const struct steady__call *call, const int64_t *values, size_t count, steady_result *result) {
+bool steady__command_module_reply(const struct steady__call *call, const int64_t *values, size_t count,
+                                  steady_result *result) {
     if (call->verb == STEADY__RESET) return count == 1 && reset_reply(call, values[0], result);
     if (count != 5 || (values[0] != 0 && values[0] != 1)) return false;
     for (size_t i = 1; i < count; i++)
@@ -197,42 +198,52 @@ static bool has(const char *text, size_t len, const char *part) {
     return memmem(text, len, part, strlen(part)) != NULL;
 }
 
-enum steady__refusal steady__script_refusal(const char *error, size_t len) {
+enum steady__error_class steady__error_class_of(const char *error, size_t len) {
     static const struct {
         const char *word;
-        enum steady__refusal refusal;
+        enum steady__error_class error_class;
     } words[] = {
-        {"NOSCRIPT", STEADY__REFUSAL_NOSCRIPT},  {"NOTABUCKET", STEADY__REFUSAL_DATA},
-        {"WRONGTYPE", STEADY__REFUSAL_DATA},     {"READONLY", STEADY__REFUSAL_READONLY},
-        {"MOVED", STEADY__REFUSAL_MOVED},        {"ASK", STEADY__REFUSAL_MOVED},
-        {"LOADING", STEADY__REFUSAL_NOT_NOW},    {"BUSY", STEADY__REFUSAL_NOT_NOW},
-        {"MASTERDOWN", STEADY__REFUSAL_NOT_NOW}, {"OOM", STEADY__REFUSAL_WAIT},
-        {"MISCONF", STEADY__REFUSAL_WAIT},       {"NOREPLICAS", STEADY__REFUSAL_WAIT},
-        {"CLUSTERDOWN", STEADY__REFUSAL_WAIT},   {"TRYAGAIN", STEADY__REFUSAL_WAIT},
-        {"NOAUTH", STEADY__REFUSAL_AUTH},        {"WRONGPASS", STEADY__REFUSAL_AUTH},
-        {"NOPERM", STEADY__REFUSAL_AUTH},        {"DENIED", STEADY__REFUSAL_CLIENTS},
+        {"NOSCRIPT", STEADY__ERROR_CLASS_NOSCRIPT},
+        {"NOTABUCKET", STEADY__ERROR_CLASS_NOT_A_BUCKET},
+        {"WRONGTYPE", STEADY__ERROR_CLASS_NOT_A_BUCKET},
+        {"READONLY", STEADY__ERROR_CLASS_READONLY},
+        {"MOVED", STEADY__ERROR_CLASS_MOVED},
+        {"ASK", STEADY__ERROR_CLASS_MOVED},
+        {"LOADING", STEADY__ERROR_CLASS_BUSY},
+        {"BUSY", STEADY__ERROR_CLASS_BUSY},
+        {"MASTERDOWN", STEADY__ERROR_CLASS_BUSY},
+        {"OOM", STEADY__ERROR_CLASS_RETRY_LATER},
+        {"MISCONF", STEADY__ERROR_CLASS_RETRY_LATER},
+        {"NOREPLICAS", STEADY__ERROR_CLASS_RETRY_LATER},
+        {"CLUSTERDOWN", STEADY__ERROR_CLASS_RETRY_LATER},
+        {"TRYAGAIN", STEADY__ERROR_CLASS_RETRY_LATER},
+        {"NOAUTH", STEADY__ERROR_CLASS_NO_PERMISSION},
+        {"WRONGPASS", STEADY__ERROR_CLASS_NO_PERMISSION},
+        {"NOPERM", STEADY__ERROR_CLASS_NO_PERMISSION},
+        {"DENIED", STEADY__ERROR_CLASS_REJECTED},
     };
     const char *space = memchr(error, ' ', len);
     const size_t word_len = space != NULL ? (size_t)(space - error) : len;
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
-        if (strlen(words[i].word) == word_len && memcmp(words[i].word, error, word_len) == 0) return words[i].refusal;
-    if (begins(error, len, "ERR max number of clients ")) return STEADY__REFUSAL_CLIENTS;
+        if (strlen(words[i].word) == word_len && memcmp(words[i].word, error, word_len) == 0)
+            return words[i].error_class;
+    if (begins(error, len, "ERR max number of clients ")) return STEADY__ERROR_CLASS_REJECTED;
     if (begins(error, len, "ERR The user executing the script can't run this command") ||
         begins(error, len, "ERR ACL failure in script"))
-        return STEADY__REFUSAL_AUTH;
-    return STEADY__REFUSAL_OTHER;
+        return STEADY__ERROR_CLASS_NO_PERMISSION;
+    return STEADY__ERROR_CLASS_OTHER;
 }
 
 /* A right to a key is another matter. */
-bool steady__command_forbidden(const char *error, size_t len) {
-    return steady__script_refusal(error, len) == STEADY__REFUSAL_AUTH && has(error, len, " command");
+bool steady__error_is_forbidden_command(const char *error, size_t len) {
+    return steady__error_class_of(error, len) == STEADY__ERROR_CLASS_NO_PERMISSION && has(error, len, " command");
 }
 
-int steady__refusal_error(enum steady__refusal refusal) {
-    switch (refusal) {
-    case STEADY__REFUSAL_AUTH: return STEADY_REFUSED;
-    case STEADY__REFUSAL_DATA: return STEADY_NOT_A_BUCKET;
-    case STEADY__REFUSAL_OTHER: return STEADY_SERVER;
+int steady__error_class_code(enum steady__error_class error_class) {
+    switch (error_class) {
+    case STEADY__ERROR_CLASS_NO_PERMISSION: return STEADY_REFUSED;
+    case STEADY__ERROR_CLASS_NOT_A_BUCKET: return STEADY_NOT_A_BUCKET;
+    case STEADY__ERROR_CLASS_OTHER: return STEADY_SERVER;
     default: return STEADY_UNAVAILABLE;
     }
 }

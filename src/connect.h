@@ -10,7 +10,7 @@
 #include "url.h"
 
 /* What an attempt came to: a descriptor and the TLS over it, for the taker, or -1 and the reason. */
-struct steady__dialed {
+struct steady__connect_result {
     int fd;
     struct steady__tls *tls; /* NULL: in the clear */
     int error;               /* STEADY_UNAVAILABLE, or STEADY_REFUSED */
@@ -18,36 +18,36 @@ struct steady__dialed {
     steady_us round_trip; /* what the network took to connect */
 };
 
-#define STEADY__DIAL_LOOKUPS 3
+#define STEADY__CONNECT_LOOKUPS 3
 #define STEADY__LOOKUPS_MAX 16 /* of dials that share a count */
-#define STEADY__DIAL_HOST_MAX 255
+#define STEADY__CONNECT_HOST_MAX 255
 
 /* A lookup that was begun: for this attempt, or for one that could not wait any longer. */
-struct steady__dial_lookup {
-    struct steady__dial *dial;
+struct steady__connect_lookup {
+    struct steady__connect *attempt;
     struct steady__lookup *lookup; /* NULL: it has come back */
     bool counted;                  /* in what dials share */
     steady_us begun_at;
     uint16_t port;
-    char host[STEADY__DIAL_HOST_MAX + 1];
+    char host[STEADY__CONNECT_HOST_MAX + 1];
 };
 
-struct steady__dial {
+struct steady__connect {
     const struct steady__net *net;
     const steady_loop *loop;
     const struct steady__url *url;
     const struct steady__tls_context *tls_context; /* NULL: in the clear */
-    const struct steady__birthmark *birthmark;
+    const struct steady__fork_guard *fork_guard;
     steady_us patience;          /* an address has this long to accept, and again to shake hands */
     unsigned *lookups_under_way; /* of names; shared, and longer-lived. NULL: not counted */
     steady_us name_patience;     /* a lookup has this long before another one is begun beside it */
     steady_us unanswered;
-    void (*done)(void *arg, const struct steady__dialed *dialed); /* once a start */
+    void (*done)(void *arg, const struct steady__connect_result *dialed); /* once a start */
     void *arg;
     bool looking;   /* the attempt waits for a lookup */
     bool queued;    /* that cannot begin yet */
     bool last_turn; /* the time is over, but the loop may have been away */
-    struct steady__dial_lookup lookups[STEADY__DIAL_LOOKUPS];
+    struct steady__connect_lookup lookups[STEADY__CONNECT_LOOKUPS];
     struct steady__addresses addresses;
     size_t next;
     int fd;
@@ -60,20 +60,20 @@ struct steady__dial {
     struct steady__alarm alarm;
 };
 
-/* Expects net, loop, url, tls_context, birthmark, patience, name_patience, unanswered, done and arg filled in, and the
+/* Expects net, loop, url, tls_context, fork_guard, patience, name_patience, unanswered, done and arg filled in, and the
  * rest zero. */
-int steady__dial_init(struct steady__dial *dial);
+int steady__connect_init(struct steady__connect *attempt);
 
 /* To be called from the loop only, since done may be called inside it. */
-void steady__dial_start(struct steady__dial *dial);
-void steady__dial_stop(struct steady__dial *dial);
+void steady__connect_start(struct steady__connect *attempt);
+void steady__connect_stop(struct steady__connect *attempt);
 
 /* A lookup is under way, for this attempt or another one. */
-bool steady__dial_looks_up(const struct steady__dial *dial);
+bool steady__connect_looks_up(const struct steady__connect *attempt);
 
 /* What an attempt is at, in words that go with "still". */
-const char *steady__dial_doing(const struct steady__dial *dial);
+const char *steady__connect_activity(const struct steady__connect *attempt);
 
-void steady__dial_free(struct steady__dial *dial);
+void steady__connect_free(struct steady__connect *attempt);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * One supervised connection to a server.
  *
- *     RESTING --alarm--> FINDING --found--> DIALING --connected--> GREETING --OK, OK--> UP
+ *     RESTING --alarm--> FINDING --found--> CONNECTING --connected--> HANDSHAKING --OK, OK--> UP
  *        ^                  |                  |                      |                  |
  *        +------------------+------------------+----------------------+------------------+   and CLOSED from anywhere
  *
@@ -19,11 +19,10 @@
  *   - the server will not have us (AUTH, SELECT): as the first, but at most once a second, and as STEADY_REFUSED.
  *   - the connection stalls: something is unanswered and not a byte has come for four timeouts.
  * A fifth way is READONLY: the server is no primary any more. The connection is left once it owes no answer, and made
- * again at once with ROLE among its greetings; what READONLY was the answer to goes out again there. Until a server has
- * said that it is a primary (or, where it does not say, has gone without READONLY for a second) another READONLY is an
- * attempt that came to nothing.
- * A connection that never answered counts as an attempt that came to nothing, so a server that accepts and hangs up is
- * not connected to more often than one that does not listen.
+ * again at once with ROLE among its handshake_steps; what READONLY was the answer to goes out again there. Until a
+ * server has said that it is a primary (or, where it does not say, has gone without READONLY for a second) another
+ * READONLY is an attempt that came to nothing. A connection that never answered counts as an attempt that came to
+ * nothing, so a server that accepts and hangs up is not connected to more often than one that does not listen.
  *
  * Closing may happen inside any callback. It takes descriptors and timers away at once and forgets all requests; the
  * memory goes when the outermost handler on the stack has returned (`depth`). A handler that has called out looks at
@@ -50,272 +49,275 @@
 #define DROPS 1024     /* requests that are not sent after all, likewise */
 #define NAME_PATIENCE (10 * STEADY_SECOND) /* a resolver asks its second server after five */
 
-enum state { RESTING, FINDING, DIALING, GREETING, UP, CLOSED };
+enum state { RESTING, FINDING, CONNECTING, HANDSHAKING, UP, CLOSED };
 
-struct steady__link {
-    struct steady__link_options with;
+struct steady__connection {
+    struct steady__connection_options with;
     enum state state;
     unsigned depth; /* handlers on the stack */
     uint64_t epoch;
-    bool hopeful;  /* the server is not known to be down */
-    bool answered; /* this connection has had a reply */
-    bool paused;   /* RESTING until a request comes, and until the alarm would have rung */
-    bool leaving;  /* this connection is to be left once the wire is idle */
-    bool moved;    /* because the server is elsewhere */
-    struct steady__dialect dialect;
+    bool known_down; /* the server is not known to be down */
+    bool answered;   /* this connection has had a reply */
+    bool paused;     /* RESTING until a request comes, and until the alarm would have rung */
+    bool draining;   /* this connection is to be left once the wire is idle */
+    bool moved;      /* because the server is elsewhere */
+    struct steady__engines engines;
     int down_error; /* what a request ends as while not hopeful */
     struct steady__circuit circuit;
-    struct steady__primacy primacy;
+    struct steady__role_state role;
     uint64_t connections;
     steady_us resumes_at;  /* paused: not before */
     steady_us quiet_since; /* last byte, or the first request after nothing was unanswered */
     struct steady__list waiting;
-    struct steady__list casualties;                      /* written, and lost; being handed back */
-    struct steady__list rejects;                         /* not written; being handed back */
-    struct steady__request greetings[STEADY__GREETINGS]; /* by enum steady__greeting */
-    unsigned greetings_due;
-    struct steady__wire wire;
-    struct steady__dial dial;
+    struct steady__list lost_sent;                                   /* written, and lost; being handed back */
+    struct steady__list lost_unsent;                                 /* not written; being handed back */
+    struct steady__request handshake_steps[STEADY__HANDSHAKE_STEPS]; /* by enum steady__handshake_step */
+    unsigned handshake_steps_due;
+    struct steady__pipeline pipeline;
+    struct steady__connect attempt;
     struct steady__watch watch;
-    struct steady__alarm alarm; /* RESTING: go on; GREETING: give up; UP: look whether it stalls, or leave */
-    struct steady__notice notice;
+    struct steady__alarm alarm; /* RESTING: go on; HANDSHAKING: give up; UP: look whether it stalls, or leave */
+    struct steady__log log;
 };
 
 #define REQUEST(list) STEADY__OWNER(struct steady__request, place, list)
 
-static steady_us now(const struct steady__link *link) { return steady__loop_now(&link->with.loop); }
+static steady_us now(const struct steady__connection *conn) { return steady__loop_now(&conn->with.loop); }
 
 static steady_us longer(steady_us a, steady_us b) { return a > b ? a : b; }
 
-static steady_us stall_time(const struct steady__link *link) {
-    return longer(STALL_TIMEOUTS * link->with.timeout, STALL_LEAST);
+static steady_us stall_time(const struct steady__connection *conn) {
+    return longer(STALL_TIMEOUTS * conn->with.timeout, STALL_LEAST);
 }
 
-static steady_us patience(const struct steady__link *link) { return longer(stall_time(link), PATIENCE_LEAST); }
+static steady_us patience(const struct steady__connection *conn) { return longer(stall_time(conn), PATIENCE_LEAST); }
 
-static bool is_greeting(const struct steady__link *link, const struct steady__request *request) {
-    return request >= link->greetings && request < link->greetings + STEADY__GREETINGS;
+static bool is_greeting(const struct steady__connection *conn, const struct steady__request *request) {
+    return request >= conn->handshake_steps && request < conn->handshake_steps + STEADY__HANDSHAKE_STEPS;
 }
 
 /* ---- Handlers: what the loop calls ---- */
 
-static void destroy(struct steady__link *link) {
-    steady__wire_free(&link->wire);
-    free(link);
+static void destroy(struct steady__connection *conn) {
+    steady__pipeline_free(&conn->pipeline);
+    free(conn);
 }
 
 /* False in a forked child, which must not touch what is the parent's. */
-static bool enter(struct steady__link *link) {
-    if (steady__forked(link->with.birthmark)) return false;
-    link->depth++;
+static bool enter(struct steady__connection *conn) {
+    if (steady__forked(conn->with.fork_guard)) return false;
+    conn->depth++;
     return true;
 }
 
-static void flush(struct steady__link *link);
+static void flush(struct steady__connection *conn);
 
-static void leave(struct steady__link *link) {
-    const bool writes = link->state == GREETING || link->state == UP;
-    if (writes && !steady__forked(link->with.birthmark)) flush(link);
-    if (--link->depth > 0) return;
-    if (link->state == CLOSED)
-        destroy(link);
+static void leave(struct steady__connection *conn) {
+    const bool writes = conn->state == HANDSHAKING || conn->state == UP;
+    if (writes && !steady__forked(conn->with.fork_guard)) flush(conn);
+    if (--conn->depth > 0) return;
+    if (conn->state == CLOSED)
+        destroy(conn);
     else
-        steady__wire_relax(&link->wire);
+        steady__pipeline_relax(&conn->pipeline);
 }
 
 /* ---- Ending ---- */
 
 /* One at a time, since each may end anything. */
-static void hand_back(struct steady__link *link) {
-    struct steady__list *const lists[] = {&link->rejects, &link->casualties};
+static void hand_back(struct steady__connection *conn) {
+    struct steady__list *const lists[] = {&conn->lost_unsent, &conn->lost_sent};
     for (int written = 1; written >= 0; written--)
-        while (link->state != CLOSED && !steady__list_empty(lists[written]) && !steady__forked(link->with.birthmark)) {
+        while (conn->state != CLOSED && !steady__list_empty(lists[written]) && !steady__forked(conn->with.fork_guard)) {
             struct steady__request *request = REQUEST(lists[written]->next);
             steady__list_remove(&request->place);
-            link->with.owner_class->unanswered(link->with.owner, request, written == 1, link->down_error);
+            conn->with.owner_class->unanswered(conn->with.owner, request, written == 1, conn->down_error);
         }
 }
 
-static void rest(struct steady__link *link, steady_us delay) {
-    link->state = RESTING;
-    steady__alarm_set(&link->alarm, delay);
+static void rest(struct steady__connection *conn, steady_us delay) {
+    conn->state = RESTING;
+    steady__alarm_set(&conn->alarm, delay);
 }
 
 /* The server is down, with `error`, for all one knows. What is asked from now on is another matter. */
-static void despair(struct steady__link *link, int error) {
-    link->hopeful = false;
-    link->down_error = error;
-    rest(link, steady__circuit_failed(&link->circuit, error == STEADY_REFUSED));
-    steady__list_move(&link->rejects, &link->waiting);
+static void despair(struct steady__connection *conn, int error) {
+    conn->known_down = true;
+    conn->down_error = error;
+    rest(conn, steady__circuit_failed(&conn->circuit, error == STEADY_REFUSED));
+    steady__list_move(&conn->lost_unsent, &conn->waiting);
 }
 
-static void tell(struct steady__link *link, const char *why) {
-    steady__fail(link->with.trouble, 0, "%s: %s", link->notice.where, why);
-    hand_back(link);
-    if (link->state == RESTING)
-        steady__notice_away(&link->notice, link->connections > 0 ? "connection lost" : "cannot connect", why);
+static void tell(struct steady__connection *conn, const char *why) {
+    steady__fail(conn->with.last_error, 0, "%s: %s", conn->log.where, why);
+    hand_back(conn);
+    if (conn->state == RESTING)
+        steady__log_server_down(&conn->log, conn->connections > 0 ? "connection lost" : "cannot connect", why);
 }
 
-static void give_up_attempt(struct steady__link *link, int error, const char *why) {
-    despair(link, error);
-    tell(link, why);
+static void give_up_attempt(struct steady__connection *conn, int error, const char *why) {
+    despair(conn, error);
+    tell(conn, why);
 }
 
-static void put_aside(struct steady__link *link, struct steady__request *request, bool lost) {
+static void put_aside(struct steady__connection *conn, struct steady__request *request, bool lost) {
     request->lost = lost;
-    steady__list_prepend(lost ? &link->casualties : &link->waiting, &request->place);
+    steady__list_prepend(lost ? &conn->lost_sent : &conn->waiting, &request->place);
 }
 
 /* Requests of a closed wire, latest first: to where they belong now. */
-static void sort_abandoned(struct steady__link *link, bool let_in) {
+static void sort_abandoned(struct steady__connection *conn, bool let_in) {
     struct steady__request *request;
     bool written = false;
-    while ((request = steady__wire_abandoned(&link->wire, &written)) != NULL)
-        if (!is_greeting(link, request)) put_aside(link, request, written && let_in);
+    while ((request = steady__pipeline_abandoned(&conn->pipeline, &written)) != NULL)
+        if (!is_greeting(conn, request)) put_aside(conn, request, written && let_in);
 }
 
 /* Ends a connection. `let_in`: the server may have acted upon what was written. */
-static void drop(struct steady__link *link, int error, bool let_in, const char *why) {
+static void drop(struct steady__connection *conn, int error, bool let_in, const char *why) {
     char reason[sizeof((steady_message *)NULL)->text];
-    if (steady__forked(link->with.birthmark)) return; /* in a callback: what is closed here would be the parent's */
-    const bool was_fine = link->answered || link->moved || steady__dialect_in_question(&link->dialect);
+    if (steady__forked(conn->with.fork_guard)) return; /* in a callback: what is closed here would be the parent's */
+    const bool was_fine = conn->answered || conn->moved || steady__engine_is_trying(&conn->engines);
     const bool worth_a_try = was_fine && let_in && error == STEADY_UNAVAILABLE;
     snprintf(reason, sizeof reason, "%s", why); /* `why` may lie in what is about to go */
-    link->epoch++;
-    steady__watch_stop(&link->watch);
-    steady__wire_close(&link->wire);
-    sort_abandoned(link, let_in);
+    conn->epoch++;
+    steady__watch_stop(&conn->watch);
+    steady__pipeline_close(&conn->pipeline);
+    sort_abandoned(conn, let_in);
     if (worth_a_try) {
-        link->down_error = error;
-        rest(link, steady__circuit_jitter(&link->circuit, REDIAL_SPREAD));
+        conn->down_error = error;
+        rest(conn, steady__circuit_jitter(&conn->circuit, REDIAL_SPREAD));
     } else {
-        despair(link, error);
+        despair(conn, error);
     }
-    tell(link, reason);
+    tell(conn, reason);
 }
 
-static bool awaits(const struct steady__link *link) {
-    return !steady__wire_idle(&link->wire) || steady__wire_unread(&link->wire);
+static bool awaits(const struct steady__connection *conn) {
+    return !steady__pipeline_idle(&conn->pipeline) || steady__pipeline_unread(&conn->pipeline);
 }
 
 /* ---- Writing ---- */
 
 /* ASKING goes with its command or not at all: the next command would be taken for it. */
-static bool encode_next(struct steady__link *link, steady_us reckons, unsigned *dropped) {
-    struct steady__request *request = REQUEST(link->waiting.next);
-    if (steady__wire_idle(&link->wire) && steady__wire_unread(&link->wire)) return false; /* or that would answer it */
+static bool encode_next(struct steady__connection *conn, steady_us expected_latency, unsigned *dropped) {
+    struct steady__request *request = REQUEST(conn->waiting.next);
+    if (steady__pipeline_idle(&conn->pipeline) && steady__pipeline_unread(&conn->pipeline))
+        return false; /* or that would answer it */
     const size_t ahead = request->asking ? sizeof STEADY__ASKING - 1 : 0;
-    char *room = steady__wire_room(&link->wire, ahead > 0 ? 2 : 1, ahead + STEADY__REQUEST_MAX);
+    char *room = steady__pipeline_room(&conn->pipeline, ahead > 0 ? 2 : 1, ahead + STEADY__REQUEST_MAX);
     if (room == NULL) return false;
-    if (steady__wire_idle(&link->wire)) link->quiet_since = link->wire.clock;
-    request->reckons = reckons;
+    if (steady__pipeline_idle(&conn->pipeline)) conn->quiet_since = conn->pipeline.clock;
+    request->expected_latency = expected_latency;
     steady__list_remove(&request->place);
-    const size_t len = link->with.owner_class->encode(link->with.owner, request, &link->dialect, room + ahead);
+    const size_t len = conn->with.owner_class->encode(conn->with.owner, request, &conn->engines, room + ahead);
     if (len == 0) return ++*dropped > 0;
     memcpy(room, STEADY__ASKING, ahead);
-    if (ahead > 0) steady__wire_put(&link->wire, NULL, ahead);
-    steady__wire_put(&link->wire, request, len);
+    if (ahead > 0) steady__pipeline_put(&conn->pipeline, NULL, ahead);
+    steady__pipeline_put(&conn->pipeline, request, len);
     return true;
 }
 
-static bool encode_waiting(struct steady__link *link, unsigned *dropped) {
+static bool encode_waiting(struct steady__connection *conn, unsigned *dropped) {
     bool any = false;
-    if (link->leaving || steady__list_empty(&link->waiting)) return false;
-    link->wire.clock = now(link);
-    const steady_us reckons = steady__wire_look(&link->wire);
-    while (!steady__list_empty(&link->waiting) && *dropped < DROPS && encode_next(link, reckons, dropped))
+    if (conn->draining || steady__list_empty(&conn->waiting)) return false;
+    conn->pipeline.clock = now(conn);
+    const steady_us expected_latency = steady__pipeline_look(&conn->pipeline);
+    while (!steady__list_empty(&conn->waiting) && *dropped < DROPS && encode_next(conn, expected_latency, dropped))
         any = true;
     return any;
 }
 
 /* Sends what there is to send. Calls nothing back: a send that fails is left to the handler of the socket. */
-static void flush(struct steady__link *link) {
+static void flush(struct steady__connection *conn) {
     unsigned dropped = 0;
     bool encoded, taken;
     do {
-        encoded = link->state == UP && encode_waiting(link, &dropped);
-        taken = steady__wire_flush(&link->wire);
+        encoded = conn->state == UP && encode_waiting(conn, &dropped);
+        taken = steady__pipeline_flush(&conn->pipeline);
     } while (encoded && taken && dropped < DROPS);
-    if (awaits(link) && !link->alarm.set) steady__alarm_set(&link->alarm, stall_time(link));
+    if (awaits(conn) && !conn->alarm.set) steady__alarm_set(&conn->alarm, stall_time(conn));
     taken = taken && dropped < DROPS;
-    steady__watch_want(&link->watch, taken ? STEADY_READABLE : STEADY_READABLE | STEADY_WRITABLE);
+    steady__watch_want(&conn->watch, taken ? STEADY_READABLE : STEADY_READABLE | STEADY_WRITABLE);
 }
 
 /* ---- Reading ---- */
 
-static void is_up(struct steady__link *link) {
-    link->state = UP;
-    link->hopeful = true;
-    link->primacy.since = now(link);
-    steady__alarm_stop(&link->alarm);
+static void is_up(struct steady__connection *conn) {
+    conn->state = UP;
+    conn->known_down = false;
+    conn->role.since = now(conn);
+    steady__alarm_stop(&conn->alarm);
 }
 
-static void greeted(struct steady__link *link, enum steady__greeting which, const struct steady__reply *reply) {
+static void greeted(struct steady__connection *conn, enum steady__handshake_step which,
+                    const struct steady__reply *reply) {
     char why[200];
     switch (
-        steady__greeting_heard(which, link->with.url, steady__primacy_role(&link->primacy), reply, why, sizeof why)) {
-    case STEADY__WELCOME_NOT_NOW: drop(link, STEADY_UNAVAILABLE, true, why); return;
-    case STEADY__WELCOME_NEVER: drop(link, STEADY_REFUSED, true, why); return;
-    case STEADY__WELCOME:
-        if (which == STEADY__GREETING_ROLE) steady__primacy_vouched(&link->primacy);
+        steady__handshake_reply(which, conn->with.url, steady__role_expected(&conn->role), reply, why, sizeof why)) {
+    case STEADY__HANDSHAKE_FAILED: drop(conn, STEADY_UNAVAILABLE, true, why); return;
+    case STEADY__HANDSHAKE_REFUSED: drop(conn, STEADY_REFUSED, true, why); return;
+    case STEADY__HANDSHAKE_OK:
+        if (which == STEADY__HANDSHAKE_ROLE) steady__role_confirmed(&conn->role);
         break;
-    case STEADY__WELCOME_UNSURE: break;
+    case STEADY__HANDSHAKE_ROLE_UNKNOWN: break;
     }
-    if (--link->greetings_due == 0) is_up(link);
+    if (--conn->handshake_steps_due == 0) is_up(conn);
 }
 
 /* ---- Leaving ---- */
 
-static void depart(struct steady__link *link) {
-    drop(link, STEADY_UNAVAILABLE, true, link->moved ? "the server is elsewhere now" : "the server is no primary");
+static void depart(struct steady__connection *conn) {
+    drop(conn, STEADY_UNAVAILABLE, true, conn->moved ? "the server is elsewhere now" : "the server is no primary");
 }
 
 /* What is on the wire is answered soon, or ends at its deadline. */
-static void begin_to_leave(struct steady__link *link) {
-    if (link->leaving) return;
-    link->leaving = true;
-    steady__alarm_set(&link->alarm, link->with.timeout);
+static void begin_to_leave(struct steady__connection *conn) {
+    if (conn->draining) return;
+    conn->draining = true;
+    steady__alarm_set(&conn->alarm, conn->with.timeout);
 }
 
-static void not_primary(struct steady__link *link, struct steady__request *request) {
-    steady__list_append(&link->waiting, &request->place);
-    if (link->leaving) return;
-    link->answered = steady__primacy_refuted(&link->primacy, now(link)); /* so that it is made again at once, or not */
-    begin_to_leave(link);
+static void not_primary(struct steady__connection *conn, struct steady__request *request) {
+    steady__list_append(&conn->waiting, &request->place);
+    if (conn->draining) return;
+    conn->answered = steady__role_contradicted(&conn->role, now(conn)); /* so that it is made again at once, or not */
+    begin_to_leave(conn);
 }
 
 /* ---- What replies mean ---- */
 
-static void answered_well(struct steady__link *link) {
-    if (link->leaving ? link->primacy.doubtful : !steady__primacy_upheld(&link->primacy, link->wire.clock)) return;
-    link->answered = true;
-    link->circuit.failures = 0;
+static void answered_well(struct steady__connection *conn) {
+    if (conn->draining ? conn->role.suspect : !steady__role_not_contradicted(&conn->role, conn->pipeline.clock)) return;
+    conn->answered = true;
+    conn->circuit.failures = 0;
 }
 
 /* request: NULL where the reply was nobody's, or no reply. full: why nobody is let in, where that is what it says. */
-static void heed(struct steady__link *link, enum steady__heed what, struct steady__request *request, const char *full) {
+static void action(struct steady__connection *conn, enum steady__reply_action what, struct steady__request *request,
+                   const char *full) {
     switch (what) {
-    case STEADY__HEED_NOTHING:
-    case STEADY__HEED_AGAIN: answered_well(link); break;
-    case STEADY__HEED_UNTRUSTED:
-        link->answered = false;
-        if (request != NULL && request->key != NULL) put_aside(link, request, true);
-        drop(link, STEADY_UNAVAILABLE, true, "the server answers with what is no answer");
+    case STEADY__REPLY_ACCEPTED:
+    case STEADY__REPLY_RESENT: answered_well(conn); break;
+    case STEADY__REPLY_UNTRUSTED:
+        conn->answered = false;
+        if (request != NULL && request->key != NULL) put_aside(conn, request, true);
+        drop(conn, STEADY_UNAVAILABLE, true, "the server answers with what is no answer");
         break;
-    case STEADY__HEED_NOT_PRIMARY: not_primary(link, request); break;
-    case STEADY__HEED_NOT_LET_IN: drop(link, STEADY_UNAVAILABLE, link->answered, full); break;
+    case STEADY__REPLY_NOT_PRIMARY: not_primary(conn, request); break;
+    case STEADY__REPLY_REJECTED: drop(conn, STEADY_UNAVAILABLE, conn->answered, full); break;
     }
 }
 
 /* Whether that shows if the server makes decisions: some questions are answered while it does not. */
-static bool shows(const struct steady__link *link, const struct steady__request *request, bool error) {
-    return request != NULL ? request->key != NULL : error || link->circuit.open;
+static bool shows(const struct steady__connection *conn, const struct steady__request *request, bool error) {
+    return request != NULL ? request->key != NULL : error || conn->circuit.open;
 }
 
 /* While the reply is there: what ends a request may end the connection, too. */
-static void note_reason(const struct steady__link *link, const struct steady__request *request,
+static void note_reason(const struct steady__connection *conn, const struct steady__request *request,
                         const struct steady__reply *reply, char *why, size_t size) {
-    struct steady__secrets secrets = {.url = link->with.url};
+    struct steady__secrets secrets = {.url = conn->with.url};
     if (request != NULL) {
         secrets.key = request->key;
         secrets.key_len = request->key_len;
@@ -325,325 +327,330 @@ static void note_reason(const struct steady__link *link, const struct steady__re
 }
 
 /* The log is told last: it may run the loop, and what has not ended by then may end in there. */
-static void replied(struct steady__link *link, struct steady__request *request, const struct steady__reply *reply) {
+static void replied(struct steady__connection *conn, struct steady__request *request,
+                    const struct steady__reply *reply) {
     char why[200] = "";
-    const uint64_t epoch = link->epoch;
-    enum steady__circuit_news news = STEADY__CIRCUIT_NOTHING;
-    if (shows(link, request, reply->kind == STEADY__REPLY_ERROR))
-        news = steady__circuit_heard(&link->circuit, reply, &link->with.loop);
-    if (steady__notice_wants_reason(&link->notice, &link->with.loop, news))
-        note_reason(link, request, reply, why, sizeof why);
-    const char *full = steady__greeting_turned_away(reply);
-    enum steady__heed what = STEADY__HEED_NOTHING;
-    if (request != NULL) what = link->with.owner_class->answered(link->with.owner, request, &link->dialect, reply);
-    if (full != NULL && what == STEADY__HEED_NOTHING) what = STEADY__HEED_NOT_LET_IN;
-    if (link->epoch == epoch && (request != NULL || full != NULL)) heed(link, what, request, full);
-    if (link->epoch == epoch && what == STEADY__HEED_NOTHING && !link->primacy.doubtful)
-        steady__notice_heard(&link->notice, &link->with.loop, news, why);
+    const uint64_t epoch = conn->epoch;
+    enum steady__circuit_event news = STEADY__CIRCUIT_NOTHING;
+    if (shows(conn, request, reply->kind == STEADY__REPLY_ERROR))
+        news = steady__circuit_reply(&conn->circuit, reply, &conn->with.loop);
+    if (steady__notice_wants_reason(&conn->log, &conn->with.loop, news))
+        note_reason(conn, request, reply, why, sizeof why);
+    const char *full = steady__handshake_rejection(reply);
+    enum steady__reply_action what = STEADY__REPLY_ACCEPTED;
+    if (request != NULL) what = conn->with.owner_class->answered(conn->with.owner, request, &conn->engines, reply);
+    if (full != NULL && what == STEADY__REPLY_ACCEPTED) what = STEADY__REPLY_REJECTED;
+    if (conn->epoch == epoch && (request != NULL || full != NULL)) action(conn, what, request, full);
+    if (conn->epoch == epoch && what == STEADY__REPLY_ACCEPTED && !conn->role.suspect)
+        steady__log_reply(&conn->log, &conn->with.loop, news, why);
 }
 
 /* Replies may be there that the loop does not know of. */
-static bool has_more(const struct steady__link *link) {
-    return steady__wire_unread(&link->wire) || steady__wire_pending(&link->wire);
+static bool has_more(const struct steady__connection *conn) {
+    return steady__pipeline_unread(&conn->pipeline) || steady__pipeline_pending(&conn->pipeline);
 }
 
 /* False once the connection is gone, or, where a callback has forked, the parent's. */
-static bool take_replies(struct steady__link *link) {
+static bool take_replies(struct steady__connection *conn) {
     struct steady__reply reply;
     struct steady__request *request;
-    const uint64_t epoch = link->epoch;
+    const uint64_t epoch = conn->epoch;
     int got;
-    while ((got = steady__wire_next(&link->wire, &reply, &request)) > 0) {
-        if (has_more(link))
-            steady__watch_want(&link->watch, STEADY_READABLE | STEADY_WRITABLE); /* a callback may wait */
-        if (request != NULL && is_greeting(link, request))
-            greeted(link, (enum steady__greeting)(request - link->greetings), &reply);
+    while ((got = steady__pipeline_next(&conn->pipeline, &reply, &request)) > 0) {
+        if (has_more(conn))
+            steady__watch_want(&conn->watch, STEADY_READABLE | STEADY_WRITABLE); /* a callback may wait */
+        if (request != NULL && is_greeting(conn, request))
+            greeted(conn, (enum steady__handshake_step)(request - conn->handshake_steps), &reply);
         else
-            replied(link, request, &reply);
-        if (link->epoch != epoch || steady__forked(link->with.birthmark)) return false;
+            replied(conn, request, &reply);
+        if (conn->epoch != epoch || steady__forked(conn->with.fork_guard)) return false;
     }
     if (got < 0) {
-        const char *full = steady__greeting_turned_away(&reply);
-        heed(link, full != NULL ? STEADY__HEED_NOT_LET_IN : STEADY__HEED_UNTRUSTED, NULL, full);
+        const char *full = steady__handshake_rejection(&reply);
+        action(conn, full != NULL ? STEADY__REPLY_REJECTED : STEADY__REPLY_UNTRUSTED, NULL, full);
     }
-    if (got == 0 && link->leaving && steady__wire_idle(&link->wire)) depart(link);
-    return link->epoch == epoch;
+    if (got == 0 && conn->draining && steady__pipeline_idle(&conn->pipeline)) depart(conn);
+    return conn->epoch == epoch;
 }
 
 /* error: an errno; 0: the end of the stream. */
-static void lost(struct steady__link *link, int error) {
-    const bool let_in = !steady__wire_turned_away(&link->wire);
-    drop(link, let_in ? STEADY_UNAVAILABLE : STEADY_REFUSED, let_in, steady__wire_excuse(&link->wire, error));
+static void lost(struct steady__connection *conn, int error) {
+    const bool let_in = !steady__pipeline_was_rejected(&conn->pipeline);
+    drop(conn, let_in ? STEADY_UNAVAILABLE : STEADY_REFUSED, let_in,
+         steady__pipeline_error_text(&conn->pipeline, error));
 }
 
 /* About as many bytes as are left, and what TLS has taken in: of the rest the loop knows. A broken one is read to its
  * end. */
-static void read_replies(struct steady__link *link, size_t *left) {
-    while (*left > 0 || steady__wire_pending(&link->wire) || link->wire.broken != 0) {
-        const ssize_t n = steady__wire_receive(&link->wire);
+static void read_replies(struct steady__connection *conn, size_t *left) {
+    while (*left > 0 || steady__pipeline_pending(&conn->pipeline) || conn->pipeline.broken != 0) {
+        const ssize_t n = steady__pipeline_receive(&conn->pipeline);
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
         if (n <= 0) {
-            lost(link, n < 0 ? errno : link->wire.broken);
+            lost(conn, n < 0 ? errno : conn->pipeline.broken);
             return;
         }
         *left -= (size_t)n < *left ? (size_t)n : *left;
-        link->quiet_since = link->wire.clock = now(link);
-        if (!take_replies(link) || (n < STEADY__WIRE_IN / 2 && !steady__wire_pending(&link->wire))) return;
+        conn->quiet_since = conn->pipeline.clock = now(conn);
+        if (!take_replies(conn) || (n < STEADY__PIPELINE_IN / 2 && !steady__pipeline_pending(&conn->pipeline))) return;
     }
 }
 
 static void ready(void *arg, int events) {
-    struct steady__link *link = arg;
-    if (!enter(link)) return;
-    const uint64_t epoch = link->epoch;
+    struct steady__connection *conn = arg;
+    if (!enter(conn)) return;
+    const uint64_t epoch = conn->epoch;
     size_t portion = PORTION;
-    const bool goes_on = !steady__wire_unread(&link->wire) || take_replies(link); /* a callback runs the loop */
-    const bool more = (events & STEADY_READABLE) != 0 || steady__wire_pending(&link->wire);
-    if (goes_on && (more || link->wire.broken != 0)) read_replies(link, &portion);
-    if (link->epoch == epoch && link->wire.broken != 0) lost(link, link->wire.broken);
-    leave(link);
+    const bool goes_on = !steady__pipeline_unread(&conn->pipeline) || take_replies(conn); /* a callback runs the loop */
+    const bool more = (events & STEADY_READABLE) != 0 || steady__pipeline_pending(&conn->pipeline);
+    if (goes_on && (more || conn->pipeline.broken != 0)) read_replies(conn, &portion);
+    if (conn->epoch == epoch && conn->pipeline.broken != 0) lost(conn, conn->pipeline.broken);
+    leave(conn);
 }
 
-void steady__link_catch_up(struct steady__link *link, size_t *left) {
-    if (!enter(link)) return;
-    if (link->state == UP && take_replies(link))
-        read_replies(link, left); /* may be inside the callback of one of them */
-    leave(link);
+void steady__connection_catch_up(struct steady__connection *conn, size_t *left) {
+    if (!enter(conn)) return;
+    if (conn->state == UP && take_replies(conn))
+        read_replies(conn, left); /* may be inside the callback of one of them */
+    leave(conn);
 }
 
 /* ---- Connecting ---- */
 
-static void greet(struct steady__link *link) {
-    link->greetings_due = 0;
-    for (int i = 0; i < STEADY__GREETINGS; i++) {
-        char *room = steady__wire_room(&link->wire, 1, STEADY__REQUEST_MAX);
-        const size_t len =
-            steady__greeting_say(room, (enum steady__greeting)i, link->with.url, steady__primacy_role(&link->primacy));
+static void greet(struct steady__connection *conn) {
+    conn->handshake_steps_due = 0;
+    for (int i = 0; i < STEADY__HANDSHAKE_STEPS; i++) {
+        char *room = steady__pipeline_room(&conn->pipeline, 1, STEADY__REQUEST_MAX);
+        const size_t len = steady__handshake_encode(room, (enum steady__handshake_step)i, conn->with.url,
+                                                    steady__role_expected(&conn->role));
         if (len == 0) continue;
-        link->greetings[i].nested = i == STEADY__GREETING_ROLE ? STEADY__NESTED : 0;
-        steady__wire_put(&link->wire, &link->greetings[i], len);
-        link->greetings_due++;
+        conn->handshake_steps[i].nested = i == STEADY__HANDSHAKE_ROLE ? STEADY__NESTED : 0;
+        steady__pipeline_put(&conn->pipeline, &conn->handshake_steps[i], len);
+        conn->handshake_steps_due++;
     }
 }
 
-static void connected(struct steady__link *link, const struct steady__dialed *dialed) {
-    steady__wire_open(&link->wire, dialed->fd, dialed->tls, link->with.timeout, dialed->round_trip);
-    link->wire.clock = now(link);
-    link->epoch++;
-    link->connections++;
-    link->answered = link->leaving = link->moved = link->circuit.open = link->primacy.vouched = false;
-    link->dialect = steady__dialect_anew(&link->dialect);
-    if (steady__watch_start(&link->watch, &link->with.loop, dialed->fd, STEADY_READABLE, ready, link) != 0) {
-        drop(link, STEADY_UNAVAILABLE, true, "no memory to watch a socket");
+static void connected(struct steady__connection *conn, const struct steady__connect_result *dialed) {
+    steady__pipeline_open(&conn->pipeline, dialed->fd, dialed->tls, conn->with.timeout, dialed->round_trip);
+    conn->pipeline.clock = now(conn);
+    conn->epoch++;
+    conn->connections++;
+    conn->answered = conn->draining = conn->moved = conn->circuit.open = conn->role.confirmed = false;
+    conn->engines = steady__engine_reconnected(&conn->engines);
+    if (steady__watch_start(&conn->watch, &conn->with.loop, dialed->fd, STEADY_READABLE, ready, conn) != 0) {
+        drop(conn, STEADY_UNAVAILABLE, true, "no memory to watch a socket");
         return;
     }
-    greet(link);
-    link->state = GREETING;
-    steady__alarm_set(&link->alarm, patience(link));
-    if (link->greetings_due == 0) is_up(link);
+    greet(conn);
+    conn->state = HANDSHAKING;
+    steady__alarm_set(&conn->alarm, patience(conn));
+    if (conn->handshake_steps_due == 0) is_up(conn);
 }
 
-static void dialed(void *arg, const struct steady__dialed *dialed) {
-    struct steady__link *link = arg;
-    if (!enter(link)) return;
+static void dialed(void *arg, const struct steady__connect_result *dialed) {
+    struct steady__connection *conn = arg;
+    if (!enter(conn)) return;
     if (dialed->fd >= 0)
-        connected(link, dialed);
+        connected(conn, dialed);
     else
-        give_up_attempt(link, dialed->error, dialed->why);
-    leave(link);
+        give_up_attempt(conn, dialed->error, dialed->why);
+    leave(conn);
 }
 
-static void begin(struct steady__link *link) {
-    if (link->with.finder != NULL) {
-        link->state = FINDING;
-        link->with.finder->find(link->with.finder, link);
+static void begin(struct steady__connection *conn) {
+    if (conn->with.finder != NULL) {
+        conn->state = FINDING;
+        conn->with.finder->find(conn->with.finder, conn);
     } else {
-        link->state = DIALING;
-        steady__dial_start(&link->dial);
+        conn->state = CONNECTING;
+        steady__connect_start(&conn->attempt);
     }
 }
 
-static void check_stall(struct steady__link *link) {
-    const uint64_t epoch = link->epoch;
+static void check_stall(struct steady__connection *conn) {
+    const uint64_t epoch = conn->epoch;
     size_t portion = PORTION;
-    if (!awaits(link)) return;
-    read_replies(link, &portion); /* the loop may have been away for long */
-    if (link->epoch != epoch || !awaits(link)) return;
-    const steady_us quiet = now(link) - link->quiet_since;
-    if (link->leaving)
-        depart(link);
-    else if (link->state == GREETING || quiet >= stall_time(link))
-        drop(link, STEADY_UNAVAILABLE, true, "the server does not answer");
+    if (!awaits(conn)) return;
+    read_replies(conn, &portion); /* the loop may have been away for long */
+    if (conn->epoch != epoch || !awaits(conn)) return;
+    const steady_us quiet = now(conn) - conn->quiet_since;
+    if (conn->draining)
+        depart(conn);
+    else if (conn->state == HANDSHAKING || quiet >= stall_time(conn))
+        drop(conn, STEADY_UNAVAILABLE, true, "the server does not answer");
     else
-        steady__alarm_set(&link->alarm, stall_time(link) - quiet);
+        steady__alarm_set(&conn->alarm, stall_time(conn) - quiet);
 }
 
 static void alarmed(void *arg) {
-    struct steady__link *link = arg;
-    if (!enter(link)) return;
-    const bool due = steady__alarm_rang(&link->alarm);
-    hand_back(link); /* where a callback of one of them runs the loop */
-    const bool goes_on = due && !steady__forked(link->with.birthmark);
-    if (goes_on && link->state == RESTING)
-        begin(link);
-    else if (goes_on && (link->state == GREETING || link->state == UP))
-        check_stall(link);
-    leave(link);
+    struct steady__connection *conn = arg;
+    if (!enter(conn)) return;
+    const bool due = steady__alarm_rang(&conn->alarm);
+    hand_back(conn); /* where a callback of one of them runs the loop */
+    const bool goes_on = due && !steady__forked(conn->with.fork_guard);
+    if (goes_on && conn->state == RESTING)
+        begin(conn);
+    else if (goes_on && (conn->state == HANDSHAKING || conn->state == UP))
+        check_stall(conn);
+    leave(conn);
 }
 
 /* ---- The finder's calls ---- */
 
-void steady__link_found(struct steady__link *link, const struct steady__url *at) {
-    if (link->state != FINDING || !enter(link)) return;
-    link->dial.url = at;
-    steady__notice_place(&link->notice, at, link->with.url);
-    link->state = DIALING;
-    steady__dial_start(&link->dial);
-    leave(link);
+void steady__connection_found(struct steady__connection *conn, const struct steady__url *at) {
+    if (conn->state != FINDING || !enter(conn)) return;
+    conn->attempt.url = at;
+    steady__log_set_server(&conn->log, at, conn->with.url);
+    conn->state = CONNECTING;
+    steady__connect_start(&conn->attempt);
+    leave(conn);
 }
 
-void steady__link_not_found(struct steady__link *link, int error, const char *why) {
-    if (link->state != FINDING || !enter(link)) return;
-    give_up_attempt(link, error, why);
-    leave(link);
+void steady__connection_not_found(struct steady__connection *conn, int error, const char *why) {
+    if (conn->state != FINDING || !enter(conn)) return;
+    give_up_attempt(conn, error, why);
+    leave(conn);
 }
 
-void steady__link_moved(struct steady__link *link) {
-    if (!enter(link)) return;
-    if (link->state == RESTING) {
-        rest(link, 0);
-    } else if (link->state == DIALING) {
-        steady__dial_stop(&link->dial);
-        begin(link);
-    } else if (link->state == GREETING || link->state == UP) {
-        link->moved = true;
-        begin_to_leave(link);
-        if (link->state == GREETING || steady__wire_idle(&link->wire)) depart(link);
+void steady__connection_server_moved(struct steady__connection *conn) {
+    if (!enter(conn)) return;
+    if (conn->state == RESTING) {
+        rest(conn, 0);
+    } else if (conn->state == CONNECTING) {
+        steady__connect_stop(&conn->attempt);
+        begin(conn);
+    } else if (conn->state == HANDSHAKING || conn->state == UP) {
+        conn->moved = true;
+        begin_to_leave(conn);
+        if (conn->state == HANDSHAKING || steady__pipeline_idle(&conn->pipeline)) depart(conn);
     }
-    leave(link);
+    leave(conn);
 }
 
 /* ---- The owner's calls ---- */
 
-static void resume(struct steady__link *link) {
-    const steady_us wait = link->resumes_at - now(link);
-    link->paused = false;
-    rest(link, wait > 0 ? wait : 0);
+static void resume(struct steady__connection *conn) {
+    const steady_us wait = conn->resumes_at - now(conn);
+    conn->paused = false;
+    rest(conn, wait > 0 ? wait : 0);
 }
 
-int steady__link_submit(struct steady__link *link, struct steady__request *request) {
-    if (link->paused) resume(link);
-    const bool trying = link->with.patient && link->state > RESTING && link->state < UP;
-    if (link->state != UP && !link->hopeful && !trying) return link->down_error;
-    if (request->key != NULL && steady__circuit_holds(&link->circuit, &link->with.loop)) return STEADY_UNAVAILABLE;
+int steady__connection_submit(struct steady__connection *conn, struct steady__request *request) {
+    if (conn->paused) resume(conn);
+    const bool trying = conn->with.patient && conn->state > RESTING && conn->state < UP;
+    if (conn->state != UP && conn->known_down && !trying) return conn->down_error;
+    if (request->key != NULL && steady__circuit_holds(&conn->circuit, &conn->with.loop)) return STEADY_UNAVAILABLE;
     request->lost = false;
-    steady__list_append(&link->waiting, &request->place);
-    if (link->state != UP) return 0;
-    const bool unread = has_more(link);
-    if (steady__wire_idle(&link->wire) && !unread)
-        flush(link);
-    else if ((link->depth == 0 || unread) && !steady__wire_full(&link->wire))
-        steady__watch_want(&link->watch, STEADY_READABLE | STEADY_WRITABLE);
+    steady__list_append(&conn->waiting, &request->place);
+    if (conn->state != UP) return 0;
+    const bool unread = has_more(conn);
+    if (steady__pipeline_idle(&conn->pipeline) && !unread)
+        flush(conn);
+    else if ((conn->depth == 0 || unread) && !steady__pipeline_full(&conn->pipeline))
+        steady__watch_want(&conn->watch, STEADY_READABLE | STEADY_WRITABLE);
     return 0;
 }
 
-bool steady__link_forget(struct steady__link *link, struct steady__request *request) {
+bool steady__connection_forget(struct steady__connection *conn, struct steady__request *request) {
     if (request->on_wire) {
-        steady__wire_forget(&link->wire, request);
+        steady__pipeline_forget(&conn->pipeline, request);
         return true;
     }
     steady__list_remove(&request->place);
     return request->lost;
 }
 
-bool steady__link_is_up(const struct steady__link *link) { return link->state == UP && !link->leaving; }
+bool steady__connection_is_up(const struct steady__connection *conn) { return conn->state == UP && !conn->draining; }
 
-bool steady__link_was_up(const struct steady__link *link) { return link->connections > 0; }
+bool steady__connection_was_up(const struct steady__connection *conn) { return conn->connections > 0; }
 
-void steady__link_pause(struct steady__link *link) {
-    const bool rests = link->state == RESTING && link->alarm.set, dials = link->state == DIALING;
-    if (link->connections > 0 || link->paused || !steady__link_is_idle(link) || (!rests && !dials)) return;
-    if (dials && (link->with.finder != NULL || steady__link_looks_up(link))) return;
-    if (dials) link->resumes_at = now(link) + steady__circuit_failed(&link->circuit, false);
-    if (rests) link->resumes_at = link->alarm.due;
-    steady__dial_stop(&link->dial);
-    steady__alarm_stop(&link->alarm);
-    link->state = RESTING;
-    link->paused = true;
+void steady__connection_pause(struct steady__connection *conn) {
+    const bool rests = conn->state == RESTING && conn->alarm.set, dials = conn->state == CONNECTING;
+    if (conn->connections > 0 || conn->paused || !steady__connection_is_idle(conn) || (!rests && !dials)) return;
+    if (dials && (conn->with.finder != NULL || steady__connection_looks_up(conn))) return;
+    if (dials) conn->resumes_at = now(conn) + steady__circuit_failed(&conn->circuit, false);
+    if (rests) conn->resumes_at = conn->alarm.due;
+    steady__connect_stop(&conn->attempt);
+    steady__alarm_stop(&conn->alarm);
+    conn->state = RESTING;
+    conn->paused = true;
 }
 
-bool steady__link_looks_up(const struct steady__link *link) { return steady__dial_looks_up(&link->dial); }
-
-bool steady__link_is_idle(const struct steady__link *link) {
-    return steady__list_empty(&link->waiting) && steady__list_empty(&link->casualties) &&
-           steady__list_empty(&link->rejects) && steady__wire_idle(&link->wire);
+bool steady__connection_looks_up(const struct steady__connection *conn) {
+    return steady__connect_looks_up(&conn->attempt);
 }
 
-const char *steady__link_doing(const struct steady__link *link) {
-    if (link->state == DIALING) return steady__dial_doing(&link->dial);
-    if (link->state == GREETING) return "waiting to be let in";
-    return link->state == UP && !steady__wire_idle(&link->wire) ? "waiting for its turn" : NULL;
+bool steady__connection_is_idle(const struct steady__connection *conn) {
+    return steady__list_empty(&conn->waiting) && steady__list_empty(&conn->lost_sent) &&
+           steady__list_empty(&conn->lost_unsent) && steady__pipeline_idle(&conn->pipeline);
 }
 
-uint64_t steady__link_reconnects(const struct steady__link *link) {
-    return link->connections > 0 ? link->connections - 1 : 0;
+const char *steady__connection_activity(const struct steady__connection *conn) {
+    if (conn->state == CONNECTING) return steady__connect_activity(&conn->attempt);
+    if (conn->state == HANDSHAKING) return "waiting to be let in";
+    return conn->state == UP && !steady__pipeline_idle(&conn->pipeline) ? "waiting for its turn" : NULL;
 }
 
-struct steady__link *steady__link_open(const struct steady__link_options *options) {
-    struct steady__link *link = calloc(1, sizeof *link);
-    if (link == NULL) return NULL;
-    link->with = *options;
-    link->hopeful = true;
-    link->down_error = STEADY_UNAVAILABLE;
-    link->circuit.net = options->net;
-    link->primacy.wanted = options->role;
-    steady__list_init(&link->waiting);
-    steady__list_init(&link->casualties);
-    steady__list_init(&link->rejects);
-    link->notice.log = options->log;
-    link->notice.log_data = options->log_data;
-    steady__notice_place(&link->notice, options->url, options->url);
-    link->dial = (struct steady__dial){.net = options->net,
-                                       .loop = &link->with.loop,
-                                       .url = options->url,
-                                       .tls_context = options->tls,
-                                       .birthmark = options->birthmark,
-                                       .patience = patience(link),
-                                       .name_patience = NAME_PATIENCE,
-                                       .lookups_under_way = options->lookups,
-                                       .unanswered = stall_time(link),
-                                       .done = dialed,
-                                       .arg = link};
-    const uint32_t slots = (uint32_t)longer(options->max_unanswered, STEADY__GREETINGS);
-    if (steady__wire_init(&link->wire, options->net, slots) == 0 &&
-        steady__alarm_new(&link->alarm, &link->with.loop, alarmed, link) == 0 && steady__dial_init(&link->dial) == 0) {
-        rest(link, 0);
-        return link;
+uint64_t steady__connection_reconnects(const struct steady__connection *conn) {
+    return conn->connections > 0 ? conn->connections - 1 : 0;
+}
+
+struct steady__connection *steady__connection_open(const struct steady__connection_options *options) {
+    struct steady__connection *conn = calloc(1, sizeof *conn);
+    if (conn == NULL) return NULL;
+    conn->with = *options;
+    conn->known_down = false;
+    conn->down_error = STEADY_UNAVAILABLE;
+    conn->circuit.net = options->net;
+    conn->role.wanted = options->role;
+    steady__list_init(&conn->waiting);
+    steady__list_init(&conn->lost_sent);
+    steady__list_init(&conn->lost_unsent);
+    conn->log.log = options->log;
+    conn->log.log_data = options->log_data;
+    steady__log_set_server(&conn->log, options->url, options->url);
+    conn->attempt = (struct steady__connect){.net = options->net,
+                                             .loop = &conn->with.loop,
+                                             .url = options->url,
+                                             .tls_context = options->tls,
+                                             .fork_guard = options->fork_guard,
+                                             .patience = patience(conn),
+                                             .name_patience = NAME_PATIENCE,
+                                             .lookups_under_way = options->lookups,
+                                             .unanswered = stall_time(conn),
+                                             .done = dialed,
+                                             .arg = conn};
+    const uint32_t slots = (uint32_t)longer(options->max_unanswered, STEADY__HANDSHAKE_STEPS);
+    if (steady__pipeline_init(&conn->pipeline, options->net, slots) == 0 &&
+        steady__alarm_new(&conn->alarm, &conn->with.loop, alarmed, conn) == 0 &&
+        steady__connect_init(&conn->attempt) == 0) {
+        rest(conn, 0);
+        return conn;
     }
-    steady__alarm_free(&link->alarm);
-    destroy(link);
+    steady__alarm_free(&conn->alarm);
+    destroy(conn);
     return NULL;
 }
 
 /* A child leaves the parent's loop alone, which it may share, and with it the memory that the loop points at. */
-static void close_in_child(struct steady__link *link) {
-    if (link->with.finder != NULL) link->with.finder->close(link->with.finder);
-    if (link->wire.fd >= 0) steady__fork_detach(link->wire.fd);
-    if (link->dial.fd >= 0) steady__fork_detach(link->dial.fd);
+static void close_in_child(struct steady__connection *conn) {
+    if (conn->with.finder != NULL) conn->with.finder->close(conn->with.finder);
+    if (conn->pipeline.fd >= 0) steady__fork_guard_detach(conn->pipeline.fd);
+    if (conn->attempt.fd >= 0) steady__fork_guard_detach(conn->attempt.fd);
 }
 
-void steady__link_close(struct steady__link *link) {
-    if (link == NULL) return;
-    if (steady__forked(link->with.birthmark)) {
-        close_in_child(link);
+void steady__connection_close(struct steady__connection *conn) {
+    if (conn == NULL) return;
+    if (steady__forked(conn->with.fork_guard)) {
+        close_in_child(conn);
         return;
     }
-    link->state = CLOSED;
-    link->epoch++;
-    if (link->with.finder != NULL) link->with.finder->close(link->with.finder);
-    steady__dial_free(&link->dial);
-    steady__alarm_free(&link->alarm);
-    steady__watch_stop(&link->watch);
-    steady__wire_close(&link->wire);
-    if (link->depth == 0) destroy(link);
+    conn->state = CLOSED;
+    conn->epoch++;
+    if (conn->with.finder != NULL) conn->with.finder->close(conn->with.finder);
+    steady__connect_free(&conn->attempt);
+    steady__alarm_free(&conn->alarm);
+    steady__watch_stop(&conn->watch);
+    steady__pipeline_close(&conn->pipeline);
+    if (conn->depth == 0) destroy(conn);
 }

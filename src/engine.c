@@ -9,65 +9,67 @@
  * has its turn then. */
 #define TRY_AGAIN_AFTER 1000
 
-struct steady__dialect steady__dialect_anew(const struct steady__dialect *before) {
-    struct steady__dialect dialect = {.hung_up = before->hung_up, .spared = before->spared};
-    if (steady__dialect_in_question(before)) {
-        if (dialect.hung_up < HUNG_UP_MOST) dialect.hung_up++;
-        dialect.spared = (1U << dialect.hung_up) - 1;
+struct steady__engines steady__engine_reconnected(const struct steady__engines *before) {
+    struct steady__engines engines = {.hung_up = before->hung_up, .spared = before->spared};
+    if (steady__engine_is_trying(before)) {
+        if (engines.hung_up < HUNG_UP_MOST) engines.hung_up++;
+        engines.spared = (1U << engines.hung_up) - 1;
     }
-    if (dialect.spared == 0) return dialect;
-    dialect.spared--;
+    if (engines.spared == 0) return engines;
+    engines.spared--;
     for (int verb = 0; verb < VERBS; verb++)
-        dialect.verbs[verb].fluency = STEADY__FLUENCY_SPARED;
-    return dialect;
+        engines.verbs[verb].engine_state = STEADY__ENGINE_SPARED;
+    return engines;
 }
 
-bool steady__dialect_module(struct steady__dialect *dialect, enum steady__verb verb, enum steady_engine engine) {
+bool steady__engine_asks_module(struct steady__engines *engines, enum steady__verb verb, enum steady_engine engine) {
     if (engine != STEADY_ENGINE_AUTO) return engine == STEADY_ENGINE_MODULE;
-    switch (dialect->verbs[verb].fluency) {
-    case STEADY__FLUENCY_MODULE: return true;
-    case STEADY__FLUENCY_SPARED:
-    case STEADY__FLUENCY_SCRIPT: return false;
-    case STEADY__FLUENCY_TRYING:
-        if (dialect->verbs[verb].since++ < TRY_AGAIN_AFTER) return false;
+    switch (engines->verbs[verb].engine_state) {
+    case STEADY__ENGINE_MODULE: return true;
+    case STEADY__ENGINE_SPARED:
+    case STEADY__ENGINE_SCRIPT: return false;
+    case STEADY__ENGINE_TRYING:
+        if (engines->verbs[verb].since++ < TRY_AGAIN_AFTER) return false;
         break;
-    case STEADY__FLUENCY_UNTRIED: break;
+    case STEADY__ENGINE_UNTRIED: break;
     }
-    dialect->verbs[verb].fluency = STEADY__FLUENCY_TRYING;
-    dialect->verbs[verb].since = 0;
+    engines->verbs[verb].engine_state = STEADY__ENGINE_TRYING;
+    engines->verbs[verb].since = 0;
     return true;
 }
 
-bool steady__dialect_turn(struct steady__dialect *dialect, enum steady__verb verb, enum steady_engine engine) {
-    if (engine != STEADY_ENGINE_AUTO || dialect->verbs[verb].fluency == STEADY__FLUENCY_SCRIPT) return false;
-    if (dialect->verbs[verb].fluency != STEADY__FLUENCY_MODULE) dialect->verbs[verb].fluency = STEADY__FLUENCY_TRYING;
+bool steady__engine_switch_to_module(struct steady__engines *engines, enum steady__verb verb,
+                                     enum steady_engine engine) {
+    if (engine != STEADY_ENGINE_AUTO || engines->verbs[verb].engine_state == STEADY__ENGINE_SCRIPT) return false;
+    if (engines->verbs[verb].engine_state != STEADY__ENGINE_MODULE)
+        engines->verbs[verb].engine_state = STEADY__ENGINE_TRYING;
     return true;
 }
 
-void steady__dialect_settle(struct steady__dialect *dialect, enum steady__verb verb, bool module) {
-    dialect->verbs[verb].fluency = module ? STEADY__FLUENCY_MODULE : STEADY__FLUENCY_SCRIPT;
-    dialect->hung_up = 0;
+void steady__engine_settle(struct steady__engines *engines, enum steady__verb verb, bool module) {
+    engines->verbs[verb].engine_state = module ? STEADY__ENGINE_MODULE : STEADY__ENGINE_SCRIPT;
+    engines->hung_up = 0;
 }
 
-void steady__dialect_without_module(struct steady__dialect *dialect) {
+void steady__engine_no_module(struct steady__engines *engines) {
     for (int verb = 0; verb < VERBS; verb++)
-        steady__dialect_settle(dialect, (enum steady__verb)verb, false);
+        steady__engine_settle(engines, (enum steady__verb)verb, false);
 }
 
-void steady__dialect_nothing_learnt(struct steady__dialect *dialect) {
+void steady__engine_not_answered(struct steady__engines *engines) {
     for (int verb = 0; verb < VERBS; verb++)
-        if (dialect->verbs[verb].fluency == STEADY__FLUENCY_TRYING)
-            dialect->verbs[verb].fluency = STEADY__FLUENCY_UNTRIED;
+        if (engines->verbs[verb].engine_state == STEADY__ENGINE_TRYING)
+            engines->verbs[verb].engine_state = STEADY__ENGINE_UNTRIED;
 }
 
-bool steady__dialect_in_question(const struct steady__dialect *dialect) {
+bool steady__engine_is_trying(const struct steady__engines *engines) {
     for (int verb = 0; verb < VERBS; verb++)
-        if (dialect->verbs[verb].fluency == STEADY__FLUENCY_TRYING) return true;
+        if (engines->verbs[verb].engine_state == STEADY__ENGINE_TRYING) return true;
     return false;
 }
 
-bool steady__dialect_is_settled(const struct steady__dialect *dialect) {
+bool steady__engine_is_settled(const struct steady__engines *engines) {
     for (int verb = 0; verb < VERBS; verb++)
-        if (dialect->verbs[verb].fluency >= STEADY__FLUENCY_MODULE) return dialect->hung_up == 0;
+        if (engines->verbs[verb].engine_state >= STEADY__ENGINE_MODULE) return engines->hung_up == 0;
     return false;
 }

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-size_t steady__survey_say(char *out) {
+size_t steady__eviction_query(char *out) {
     static const char question[] = "*3\r\n$6\r\nCONFIG\r\n$3\r\nGET\r\n$10\r\nmaxmemory*\r\n";
     memcpy(out, question, sizeof question - 1);
     return sizeof question - 1;
@@ -28,7 +28,7 @@ static const char *known_policy(const struct steady__value *value) {
 
 /* A server without a limit evicts nothing, whatever its policy; each of the others evicts keys with a time to live, as
  * all buckets have. */
-bool steady__survey_evicts(const struct steady__reply *reply, char *policy, size_t policy_size) {
+bool steady__eviction_possible(const struct steady__reply *reply, char *policy, size_t policy_size) {
     struct steady__walk walk = steady__walk_over(reply);
     struct steady__value name, value;
     bool limited = false, evicts = false;

@@ -7,9 +7,9 @@
 #include "reply.h"
 
 /* Writes the question; `out` has room for 64 bytes. */
-size_t steady__survey_say(char *out);
+size_t steady__eviction_query(char *out);
 
 /* Whether the answer says that the server may evict buckets, and by which policy. */
-bool steady__survey_evicts(const struct steady__reply *reply, char *policy, size_t policy_size);
+bool steady__eviction_possible(const struct steady__reply *reply, char *policy, size_t policy_size);
 
 #endif

@@ -7,7 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
-void steady__birthmark_set(struct steady__birthmark *mark, bool wipe) {
+void steady__fork_guard_set(struct steady__fork_guard *mark, bool wipe) {
     const size_t size = (size_t)sysconf(_SC_PAGESIZE);
     mark->pid = getpid();
     mark->page = NULL;
@@ -22,16 +22,16 @@ void steady__birthmark_set(struct steady__birthmark *mark, bool wipe) {
     }
 }
 
-bool steady__forked(const struct steady__birthmark *mark) {
+bool steady__forked(const struct steady__fork_guard *mark) {
     return mark->page != NULL ? *mark->page == 0 : getpid() != mark->pid;
 }
 
-void steady__birthmark_clear(struct steady__birthmark *mark) {
+void steady__fork_guard_clear(struct steady__fork_guard *mark) {
     if (mark->page != NULL) munmap((void *)mark->page, (size_t)sysconf(_SC_PAGESIZE));
     mark->page = NULL;
 }
 
-void steady__fork_detach(int fd) {
+void steady__fork_guard_detach(int fd) {
     const int inert = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     if (inert >= 0) {
         dup2(inert, fd);

@@ -26,11 +26,11 @@ static size_t say_select(char *out, const struct steady__url *url) {
     return url->db != 0 ? say(out, 2, (const char *const[]){"SELECT", db}) : 0;
 }
 
-size_t steady__greeting_say(char *out, enum steady__greeting which, const struct steady__url *url,
-                            enum steady__role role) {
+size_t steady__handshake_encode(char *out, enum steady__handshake_step which, const struct steady__url *url,
+                                enum steady__role role) {
     switch (which) {
-    case STEADY__GREETING_AUTH: return say_auth(out, url);
-    case STEADY__GREETING_SELECT: return say_select(out, url);
+    case STEADY__HANDSHAKE_AUTH: return say_auth(out, url);
+    case STEADY__HANDSHAKE_SELECT: return say_select(out, url);
     default: return role != STEADY__ROLE_ANY ? say(out, 1, (const char *const[]){"ROLE"}) : 0;
     }
 }
@@ -53,40 +53,40 @@ static bool role_is(const struct steady__reply *reply, enum steady__role role) {
     return is(&value, "connected");
 }
 
-static enum steady__welcome heard_role(enum steady__role role, const struct steady__reply *reply, char *why,
-                                       size_t why_size) {
-    if (reply->kind == STEADY__REPLY_NESTED && role_is(reply, role)) return STEADY__WELCOME;
+static enum steady__handshake_outcome heard_role(enum steady__role role, const struct steady__reply *reply, char *why,
+                                                 size_t why_size) {
+    if (reply->kind == STEADY__REPLY_NESTED && role_is(reply, role)) return STEADY__HANDSHAKE_OK;
     snprintf(why, why_size, "%s",
              reply->kind != STEADY__REPLY_NESTED ? "the server answers with what is no answer"
              : role == STEADY__ROLE_PRIMARY      ? "the server is no primary"
                                                  : "the server is no replica that is connected to its primary");
-    return STEADY__WELCOME_NOT_NOW;
+    return STEADY__HANDSHAKE_FAILED;
 }
 
 /* One who may not ask for the role, or not here, is told by the first READONLY. */
-static enum steady__welcome heard_error(enum steady__greeting which, const struct steady__url *url,
-                                        const struct steady__reply *reply, char *why, size_t why_size) {
-    const enum steady__refusal refusal = steady__script_refusal(reply->text, reply->text_len);
+static enum steady__handshake_outcome heard_error(enum steady__handshake_step which, const struct steady__url *url,
+                                                  const struct steady__reply *reply, char *why, size_t why_size) {
+    const enum steady__error_class error_class = steady__error_class_of(reply->text, reply->text_len);
     const struct steady__secrets secrets = {.url = url};
     steady__redact(why, why_size, reply->text, reply->text_len, &secrets);
-    if (steady__refusal_passes(refusal)) return STEADY__WELCOME_NOT_NOW;
-    if (which != STEADY__GREETING_ROLE) return STEADY__WELCOME_NEVER;
+    if (steady__error_class_is_temporary(error_class)) return STEADY__HANDSHAKE_FAILED;
+    if (which != STEADY__HANDSHAKE_ROLE) return STEADY__HANDSHAKE_REFUSED;
     const bool stranger = reply->text_len >= 6 && memcmp(reply->text, "NOAUTH", 6) == 0;
-    return stranger ? STEADY__WELCOME_NEVER : STEADY__WELCOME_UNSURE;
+    return stranger ? STEADY__HANDSHAKE_REFUSED : STEADY__HANDSHAKE_ROLE_UNKNOWN;
 }
 
-enum steady__welcome steady__greeting_heard(enum steady__greeting which, const struct steady__url *url,
-                                            enum steady__role role, const struct steady__reply *reply, char *why,
-                                            size_t why_size) {
+enum steady__handshake_outcome steady__handshake_reply(enum steady__handshake_step which, const struct steady__url *url,
+                                                       enum steady__role role, const struct steady__reply *reply,
+                                                       char *why, size_t why_size) {
     if (reply->kind == STEADY__REPLY_ERROR) return heard_error(which, url, reply, why, why_size);
-    if (which == STEADY__GREETING_ROLE) return heard_role(role, reply, why, why_size);
-    if (reply->kind == STEADY__REPLY_TEXT) return STEADY__WELCOME;
+    if (which == STEADY__HANDSHAKE_ROLE) return heard_role(role, reply, why, why_size);
+    if (reply->kind == STEADY__REPLY_TEXT) return STEADY__HANDSHAKE_OK;
     snprintf(why, why_size, "the server answers with what is no answer");
-    return STEADY__WELCOME_NOT_NOW;
+    return STEADY__HANDSHAKE_FAILED;
 }
 
-const char *steady__greeting_turned_away(const struct steady__reply *reply) {
-    if (!steady__reply_refuses(reply, STEADY__REFUSAL_CLIENTS)) return NULL;
+const char *steady__handshake_rejection(const struct steady__reply *reply) {
+    if (!steady__reply_is_error(reply, STEADY__ERROR_CLASS_REJECTED)) return NULL;
     return reply->text[0] == 'D' ? "the server is in protected mode (DENIED)"
                                  : "the server takes no more connections (max number of clients reached)";
 }

@@ -27,28 +27,28 @@
 #include "eviction.h"
 #include "redact.h"
 
-#define SLAB_TICKETS 32
+#define SLAB_SIZE 32
 #define PORTION 1024                  /* that are told how they failed before the loop goes on */
 #define AWAY (5 * STEADY_MILLISECOND) /* a loop that is so late was kept from running */
 #define KEY_NEAR 64                   /* keys up to here need no memory of their own */
 #define TRIES_MAX 3                   /* EVALSHA, EVALSHA, EVAL */
 #define NO_TIMER_TEXT "the event loop starts no timer"
-#define SURVEYS_MAX 3 /* each may have been lost because of what it asks */
+#define EVICTION_QUERIES_MAX 3 /* each may have been lost because of what it asks */
 
-enum errand {
+enum pending_kind {
     DECISION,
-    LOAD,   /* SCRIPT LOAD, for its call's verb; in no list */
-    SURVEY, /* of the server's settings; in no list either */
+    SCRIPT_LOAD,    /* SCRIPT LOAD, for its call's verb; in no list */
+    EVICTION_QUERY, /* of the server's settings; in no list either */
 };
 
-struct ticket {
+struct pending {
     struct steady__call call; /* its key is in `key` */
     struct steady__request request;
     struct steady__list place; /* in due, failed or spare */
     steady_us deadline;
     steady_result *answer; /* NULL: the callback's */
     int error;             /* of one that failed before it began */
-    enum errand errand;
+    enum pending_kind kind;
     bool to_module; /* which was asked last */
     bool turned;    /* the scripts are forbidden, so the module is asked next */
     unsigned tries; /* of the script */
@@ -60,68 +60,68 @@ struct ticket {
 
 struct steady__slab {
     struct steady__slab *next;
-    struct ticket tickets[SLAB_TICKETS];
+    struct pending entries[SLAB_SIZE];
 };
 
-#define TICKET(list) STEADY__OWNER(struct ticket, place, list)
-#define TICKET_OF(request_) STEADY__OWNER(struct ticket, request, request_)
+#define PENDING(list) STEADY__OWNER(struct pending, place, list)
+#define PENDING_OF(request_) STEADY__OWNER(struct pending, request, request_)
 
 /* ---- Tickets ---- */
 
-static bool add_slab(struct steady__flight *flight) {
+static bool add_slab(struct steady__inflight *inflight) {
     struct steady__slab *slab = calloc(1, sizeof *slab);
     if (slab == NULL) return false;
-    slab->next = flight->slabs;
-    flight->slabs = slab;
-    for (size_t i = 0; i < SLAB_TICKETS; i++) {
-        slab->tickets[i].key = slab->tickets[i].key_near;
-        slab->tickets[i].key_room = KEY_NEAR;
-        steady__list_append(&flight->spare, &slab->tickets[i].place);
+    slab->next = inflight->slabs;
+    inflight->slabs = slab;
+    for (size_t i = 0; i < SLAB_SIZE; i++) {
+        slab->entries[i].key = slab->entries[i].key_near;
+        slab->entries[i].key_room = KEY_NEAR;
+        steady__list_append(&inflight->spare, &slab->entries[i].place);
     }
     return true;
 }
 
 /* A longer key gets the longest room there is, once. */
-static bool keep_key(struct ticket *ticket, const struct steady__call *call) {
-    if (call->key_len > ticket->key_room) {
+static bool keep_key(struct pending *pending, const struct steady__call *call) {
+    if (call->key_len > pending->key_room) {
         char *key = malloc(STEADY__KEY_MAX);
         if (key == NULL) return false;
-        ticket->key = key;
-        ticket->key_room = STEADY__KEY_MAX;
+        pending->key = key;
+        pending->key_room = STEADY__KEY_MAX;
     }
-    memcpy(ticket->key, call->key, call->key_len);
-    ticket->call = *call;
-    ticket->call.key = ticket->key;
+    memcpy(pending->key, call->key, call->key_len);
+    pending->call = *call;
+    pending->call.key = pending->key;
     return true;
 }
 
 /* The spare ticket used last, if there is one, since it is still in the cache. It stays spare. */
-static struct ticket *find_ticket(struct steady__flight *flight) {
-    if (steady__list_empty(&flight->spare) && !add_slab(flight)) return NULL;
-    return TICKET(flight->spare.next);
+static struct pending *find_ticket(struct steady__inflight *inflight) {
+    if (steady__list_empty(&inflight->spare) && !add_slab(inflight)) return NULL;
+    return PENDING(inflight->spare.next);
 }
 
-static struct ticket *take_ticket(struct steady__flight *flight, const struct steady__call *call) {
-    struct ticket *ticket = find_ticket(flight);
-    if (ticket == NULL || !keep_key(ticket, call)) return NULL;
-    steady__list_remove(&ticket->place);
-    ticket->request.key = ticket->key;
-    ticket->request.key_len = call->key_len;
-    ticket->request.prefix_len = steady__prefix_len(call->throttler);
-    ticket->request.redirects = 0;
-    ticket->request.reads = call->verb == STEADY__PEEK;
-    ticket->request.reckons = 0;
-    ticket->request.nested = 0;
-    ticket->errand = DECISION;
-    ticket->turned = false;
-    ticket->tries = 1;
-    ticket->error = 0;
-    return ticket;
+static struct pending *take_ticket(struct steady__inflight *inflight, const struct steady__call *call) {
+    struct pending *pending = find_ticket(inflight);
+    if (pending == NULL || !keep_key(pending, call)) return NULL;
+    steady__list_remove(&pending->place);
+    pending->request.key = pending->key;
+    pending->request.key_len = call->key_len;
+    pending->request.prefix_len = steady__prefix_len(call->throttler);
+    pending->request.redirects = 0;
+    pending->request.reads = call->verb == STEADY__PEEK;
+    pending->request.expected_latency = 0;
+    pending->request.nested = 0;
+    pending->kind = DECISION;
+    pending->turned = false;
+    pending->tries = 1;
+    pending->error = 0;
+    return pending;
 }
 
-static void put_back(struct steady__flight *flight, struct ticket *ticket) {
-    steady__list_remove(&ticket->place);
-    steady__list_prepend(&flight->spare, &ticket->place);
+static void put_back(struct steady__inflight *inflight, struct pending *pending) {
+    steady__list_remove(&pending->place);
+    steady__list_prepend(&inflight->spare, &pending->place);
 }
 
 static void count(steady_stats *stats, const struct steady__call *call, const steady_result *result) {
@@ -139,396 +139,402 @@ static void count(steady_stats *stats, const struct steady__call *call, const st
 }
 
 /* The key of a spare ticket stays as it is until the next submit, and so until the policy has been applied. */
-static void finish(struct steady__flight *flight, struct ticket *ticket, const steady_result *result) {
-    count(&flight->stats, &ticket->call, result);
-    put_back(flight, ticket);
-    if (ticket->answer != NULL)
-        *ticket->answer = *result;
+static void finish(struct steady__inflight *inflight, struct pending *pending, const steady_result *result) {
+    count(&inflight->stats, &pending->call, result);
+    put_back(inflight, pending);
+    if (pending->answer != NULL)
+        *pending->answer = *result;
     else
-        steady__finish(&ticket->call, result);
+        steady__finish(&pending->call, result);
 }
 
-static void fail(struct steady__flight *flight, struct ticket *ticket, int error) {
+static void fail(struct steady__inflight *inflight, struct pending *pending, int error) {
     const steady_result result = {.error = error};
-    finish(flight, ticket, &result);
+    finish(inflight, pending, &result);
 }
 
 /* ---- Deadlines ---- */
 
-static void set_alarm(struct steady__flight *flight) {
-    if (flight->closed || flight->alarm.set) return;
-    if (!steady__list_empty(&flight->failed) || !steady__list_empty(&flight->telling))
-        steady__alarm_set(&flight->alarm, 0);
-    else if (!steady__list_empty(&flight->due))
-        steady__alarm_set(&flight->alarm, TICKET(flight->due.next)->deadline - steady__loop_now(&flight->loop));
+static void set_alarm(struct steady__inflight *inflight) {
+    if (inflight->closed || inflight->alarm.set) return;
+    if (!steady__list_empty(&inflight->failed) || !steady__list_empty(&inflight->telling))
+        steady__alarm_set(&inflight->alarm, 0);
+    else if (!steady__list_empty(&inflight->due))
+        steady__alarm_set(&inflight->alarm, PENDING(inflight->due.next)->deadline - steady__loop_now(&inflight->loop));
 }
 
 /* Many are late for the same reason. */
-static void tell_late(struct steady__flight *flight, bool written, const char *doing) {
-    struct steady__late *late = &flight->late;
+static void tell_late(struct steady__inflight *inflight, bool written, const char *doing) {
+    struct steady__late *late = &inflight->late;
     if (late->why.text[0] == '\0' || late->written != written || late->doing != doing)
         steady__fail(&late->why, 0, "%s within %lld us%s%s", written ? "no answer" : "nobody to ask",
-                     (long long)flight->timeout, doing != NULL ? "; still " : "", doing != NULL ? doing : "");
+                     (long long)inflight->timeout, doing != NULL ? "; still " : "", doing != NULL ? doing : "");
     late->written = written;
     late->doing = doing;
-    *flight->trouble = late->why;
+    *inflight->last_error = late->why;
 }
 
-static void time_out(struct steady__flight *flight, struct ticket *ticket) {
-    const struct steady__carrier *carrier = flight->carrier_class;
-    const char *doing = carrier->doing != NULL ? carrier->doing(flight->carrier, &ticket->request) : NULL;
-    const bool written = carrier->forget(flight->carrier, &ticket->request);
-    if (ticket->call.verb != STEADY__RESET) flight->stats.timeouts++;
-    tell_late(flight, written, written ? NULL : doing);
-    fail(flight, ticket, written ? STEADY_UNKNOWN : STEADY_UNAVAILABLE);
+static void time_out(struct steady__inflight *inflight, struct pending *pending) {
+    const struct steady__transport *transport = inflight->transport_class;
+    const char *doing = transport->doing != NULL ? transport->doing(inflight->transport, &pending->request) : NULL;
+    const bool written = transport->forget(inflight->transport, &pending->request);
+    if (pending->call.verb != STEADY__RESET) inflight->stats.timeouts++;
+    tell_late(inflight, written, written ? NULL : doing);
+    fail(inflight, pending, written ? STEADY_UNKNOWN : STEADY_UNAVAILABLE);
 }
 
 /* To be told by the loop. */
-static void put_off(struct steady__flight *flight, struct ticket *ticket, int error) {
-    ticket->error = error;
-    steady__list_remove(&ticket->place);
-    if (steady__list_empty(&flight->failed)) steady__alarm_stop(&flight->alarm);
-    steady__list_append(&flight->failed, &ticket->place);
-    set_alarm(flight);
+static void put_off(struct steady__inflight *inflight, struct pending *pending, int error) {
+    pending->error = error;
+    steady__list_remove(&pending->place);
+    if (steady__list_empty(&inflight->failed)) steady__alarm_stop(&inflight->alarm);
+    steady__list_append(&inflight->failed, &pending->place);
+    set_alarm(inflight);
 }
 
-static bool goes_on(const struct steady__flight *flight) {
-    return !flight->closed && !steady__forked(flight->birthmark);
+static bool goes_on(const struct steady__inflight *inflight) {
+    return !inflight->closed && !steady__forked(inflight->fork_guard);
 }
 
 /* Those there are now: a callback that asks again at once, and fails again, has to wait for the next turn. One that
  * runs the loop has that turn inside. */
-static void tell_failed(struct steady__flight *flight) {
-    steady__list_move(&flight->telling, &flight->failed);
-    for (int i = 0; i < PORTION && goes_on(flight) && !steady__list_empty(&flight->telling); i++)
-        fail(flight, TICKET(flight->telling.next), TICKET(flight->telling.next)->error);
+static void tell_failed(struct steady__inflight *inflight) {
+    steady__list_move(&inflight->telling, &inflight->failed);
+    for (int i = 0; i < PORTION && goes_on(inflight) && !steady__list_empty(&inflight->telling); i++)
+        fail(inflight, PENDING(inflight->telling.next), PENDING(inflight->telling.next)->error);
 }
 
-static bool is_due(const struct steady__flight *flight, steady_us when) {
-    return !steady__list_empty(&flight->due) && TICKET(flight->due.next)->deadline <= when;
+static bool is_due(const struct steady__inflight *inflight, steady_us when) {
+    return !steady__list_empty(&inflight->due) && PENDING(inflight->due.next)->deadline <= when;
 }
 
-static void expire(struct steady__flight *flight, steady_us until) {
-    tell_failed(flight);
-    for (int i = 0; i < PORTION && goes_on(flight) && is_due(flight, until); i++)
-        time_out(flight, TICKET(flight->due.next));
+static void expire(struct steady__inflight *inflight, steady_us until) {
+    tell_failed(inflight);
+    for (int i = 0; i < PORTION && goes_on(inflight) && is_due(inflight, until); i++)
+        time_out(inflight, PENDING(inflight->due.next));
 }
 
 /* A loop may run timers before it looks at sockets. True: whose carrier cannot catch up is given a turn to read. */
-static bool lets_read(struct steady__flight *flight) {
-    const bool away = is_due(flight, steady__loop_now(&flight->loop) - AWAY);
-    const bool lets = flight->carrier_class->catch_up == NULL && away && !flight->last_turn;
-    flight->last_turn = away; /* who was away is given one, however much is late */
-    if (lets) steady__alarm_set(&flight->alarm, STEADY_MILLISECOND);
+static bool lets_read(struct steady__inflight *inflight) {
+    const bool away = is_due(inflight, steady__loop_now(&inflight->loop) - AWAY);
+    const bool lets = inflight->transport_class->catch_up == NULL && away && !inflight->last_turn;
+    inflight->last_turn = away; /* who was away is given one, however much is late */
+    if (lets) steady__alarm_set(&inflight->alarm, STEADY_MILLISECOND);
     return lets;
 }
 
 /* Where the loop was kept from running, the answers may be there, and are better than none. */
 static void alarmed(void *arg) {
-    struct steady__flight *flight = arg;
-    if (steady__forked(flight->birthmark) || !steady__alarm_rang(&flight->alarm) || lets_read(flight)) return;
-    steady_store *store = flight->store;
+    struct steady__inflight *inflight = arg;
+    if (steady__forked(inflight->fork_guard) || !steady__alarm_rang(&inflight->alarm) || lets_read(inflight)) return;
+    steady_store *store = inflight->store;
     steady__store_hold(store);
-    if (flight->carrier_class->catch_up != NULL && is_due(flight, steady__loop_now(&flight->loop))) {
-        set_alarm(flight); /* for a callback that runs the loop */
-        flight->carrier_class->catch_up(flight->carrier);
-        steady__alarm_stop(&flight->alarm);
+    if (inflight->transport_class->catch_up != NULL && is_due(inflight, steady__loop_now(&inflight->loop))) {
+        set_alarm(inflight); /* for a callback that runs the loop */
+        inflight->transport_class->catch_up(inflight->transport);
+        steady__alarm_stop(&inflight->alarm);
     }
-    set_alarm(flight); /* likewise */
-    expire(flight, steady__loop_now(&flight->loop));
-    set_alarm(flight);
+    set_alarm(inflight); /* likewise */
+    expire(inflight, steady__loop_now(&inflight->loop));
+    set_alarm(inflight);
     steady__store_release(store);
 }
 
-void steady__flight_give_up(struct steady__flight *flight) {
+void steady__inflight_give_up(struct steady__inflight *inflight) {
     do
-        expire(flight, INT64_MAX);
-    while (goes_on(flight) && (is_due(flight, INT64_MAX) || !steady__list_empty(&flight->telling)));
+        expire(inflight, INT64_MAX);
+    while (goes_on(inflight) && (is_due(inflight, INT64_MAX) || !steady__list_empty(&inflight->telling)));
 }
 
 /* ---- What the carrier asks ---- */
 
 /* One that waited while its connection was made anew is not wanted there: nobody has heard NOSCRIPT on it yet, and who
  * did before that begins anew. */
-static size_t encode_load(struct steady__flight *flight, struct ticket *ticket, struct steady__dialect *dialect,
+static size_t encode_load(struct steady__inflight *inflight, struct pending *pending, struct steady__engines *engines,
                           char *out) {
-    const enum steady__verb verb = ticket->call.verb;
-    if (!dialect->verbs[verb].loading) {
-        put_back(flight, ticket);
+    const enum steady__verb verb = pending->call.verb;
+    if (!engines->verbs[verb].loading) {
+        put_back(inflight, pending);
         return 0;
     }
-    flight->stats.script_loads++;
-    dialect->verbs[verb].loading = false;
-    dialect->verbs[verb].loads++;
-    return steady__script_load(out, verb);
+    inflight->stats.script_loads++;
+    engines->verbs[verb].loading = false;
+    engines->verbs[verb].loads++;
+    return steady__command_script_load(out, verb);
 }
 
-static size_t encode(void *owner, struct steady__request *request, struct steady__dialect *dialect, char *out) {
-    struct steady__flight *flight = owner;
-    struct ticket *ticket = TICKET_OF(request);
-    const enum steady__verb verb = ticket->call.verb;
-    if (ticket->errand == LOAD) return encode_load(flight, ticket, dialect, out);
-    if (ticket->errand == SURVEY) return steady__survey_say(out);
+static size_t encode(void *owner, struct steady__request *request, struct steady__engines *engines, char *out) {
+    struct steady__inflight *inflight = owner;
+    struct pending *pending = PENDING_OF(request);
+    const enum steady__verb verb = pending->call.verb;
+    if (pending->kind == SCRIPT_LOAD) return encode_load(inflight, pending, engines, out);
+    if (pending->kind == EVICTION_QUERY) return steady__eviction_query(out);
     /* What would be answered too late is not asked, and ends at its deadline. */
-    if (steady__loop_now(&flight->loop) + request->reckons >= ticket->deadline) return 0;
-    ticket->loads = dialect->verbs[verb].loads;
-    ticket->to_module = ticket->turned || (ticket->tries == 1 && steady__dialect_module(dialect, verb, flight->engine));
-    if (ticket->to_module) return steady__module_command(out, &ticket->call);
-    return ticket->tries < TRIES_MAX ? steady__script_command(out, &ticket->call)
-                                     : steady__script_eval(out, &ticket->call);
+    if (steady__loop_now(&inflight->loop) + request->expected_latency >= pending->deadline) return 0;
+    pending->loads = engines->verbs[verb].loads;
+    pending->to_module =
+        pending->turned || (pending->tries == 1 && steady__engine_asks_module(engines, verb, inflight->engine));
+    if (pending->to_module) return steady__command_module(out, &pending->call);
+    return pending->tries < TRIES_MAX ? steady__command_evalsha(out, &pending->call)
+                                      : steady__command_eval(out, &pending->call);
 }
 
 /* One that is no decision, to whom `asker` asked; NULL: there is no memory for it. */
-static struct ticket *take_errand(struct steady__flight *flight, const struct ticket *asker, enum errand errand) {
-    struct ticket *ticket = find_ticket(flight);
-    if (ticket == NULL) return NULL;
-    steady__list_remove(&ticket->place);
-    ticket->errand = errand;
-    ticket->call.verb = asker->call.verb;
-    ticket->request.key = NULL;
-    ticket->request.reads = false;
-    ticket->request.nested = errand == SURVEY ? STEADY__NESTED : 0;
-    ticket->request.at = asker->request.at;
-    return ticket;
+static struct pending *take_errand(struct steady__inflight *inflight, const struct pending *asker,
+                                   enum pending_kind kind) {
+    struct pending *pending = find_ticket(inflight);
+    if (pending == NULL) return NULL;
+    steady__list_remove(&pending->place);
+    pending->kind = kind;
+    pending->call.verb = asker->call.verb;
+    pending->request.key = NULL;
+    pending->request.reads = false;
+    pending->request.nested = kind == EVICTION_QUERY ? STEADY__NESTED : 0;
+    pending->request.at = asker->request.at;
+    return pending;
 }
 
-static bool run_errand(struct steady__flight *flight, struct ticket *ticket) {
-    const bool runs = flight->carrier_class->submit(flight->carrier, &ticket->request) == 0;
-    if (!runs) put_back(flight, ticket);
+static bool run_errand(struct steady__inflight *inflight, struct pending *pending) {
+    const bool runs = inflight->transport_class->submit(inflight->transport, &pending->request) == 0;
+    if (!runs) put_back(inflight, pending);
     return runs;
 }
 
 /* False where there is no memory for it. */
-static bool load(struct steady__flight *flight, const struct ticket *asker, struct steady__dialect *dialect) {
+static bool load(struct steady__inflight *inflight, const struct pending *asker, struct steady__engines *engines) {
     const enum steady__verb verb = asker->call.verb;
-    if (dialect->verbs[verb].loading) return true;
-    struct ticket *ticket = take_errand(flight, asker, LOAD);
-    if (ticket == NULL) return false;
-    dialect->verbs[verb].loading = true; /* encoding, which may happen at once, makes it false */
-    const bool runs = run_errand(flight, ticket);
-    if (!runs) dialect->verbs[verb].loading = false;
+    if (engines->verbs[verb].loading) return true;
+    struct pending *pending = take_errand(inflight, asker, SCRIPT_LOAD);
+    if (pending == NULL) return false;
+    engines->verbs[verb].loading = true; /* encoding, which may happen at once, makes it false */
+    const bool runs = run_errand(inflight, pending);
+    if (!runs) engines->verbs[verb].loading = false;
     return runs;
 }
 
 /* Where the script cannot be loaded, it is sent. */
-static bool ask_again(struct steady__flight *flight, struct ticket *ticket, struct steady__dialect *dialect) {
-    const bool at_once = ticket->loads == dialect->verbs[ticket->call.verb].loads;
-    if (ticket->tries == TRIES_MAX) return false;
-    if (ticket->loads == 0) ticket->tries = 1;
-    if (ticket->tries == 1 && at_once && !load(flight, ticket, dialect)) ticket->tries = TRIES_MAX - 1;
-    ticket->tries++;
-    return flight->carrier_class->submit(flight->carrier, &ticket->request) == 0;
+static bool ask_again(struct steady__inflight *inflight, struct pending *pending, struct steady__engines *engines) {
+    const bool at_once = pending->loads == engines->verbs[pending->call.verb].loads;
+    if (pending->tries == TRIES_MAX) return false;
+    if (pending->loads == 0) pending->tries = 1;
+    if (pending->tries == 1 && at_once && !load(inflight, pending, engines)) pending->tries = TRIES_MAX - 1;
+    pending->tries++;
+    return inflight->transport_class->submit(inflight->transport, &pending->request) == 0;
 }
 
-static void note_error(struct steady__flight *flight, const struct ticket *ticket, const struct steady__reply *reply) {
-    const struct steady__request *request = &ticket->request;
-    const struct steady__secrets secrets = {flight->url, request->key, request->key_len, request->prefix_len};
-    steady__redact(flight->trouble->text, sizeof flight->trouble->text, reply->text, reply->text_len, &secrets);
+static void note_error(struct steady__inflight *inflight, const struct pending *pending,
+                       const struct steady__reply *reply) {
+    const struct steady__request *request = &pending->request;
+    const struct steady__secrets secrets = {inflight->url, request->key, request->key_len, request->prefix_len};
+    steady__redact(inflight->last_error->text, sizeof inflight->last_error->text, reply->text, reply->text_len,
+                   &secrets);
 }
 
-static enum steady__heed refused(struct steady__flight *flight, struct ticket *ticket, struct steady__dialect *dialect,
-                                 const struct steady__reply *reply) {
-    const enum steady__refusal refusal = steady__script_refusal(reply->text, reply->text_len);
-    if (refusal == STEADY__REFUSAL_NOSCRIPT && ask_again(flight, ticket, dialect)) return STEADY__HEED_AGAIN;
-    int error = steady__refusal_error(refusal);
+static enum steady__reply_action refused(struct steady__inflight *inflight, struct pending *pending,
+                                         struct steady__engines *engines, const struct steady__reply *reply) {
+    const enum steady__error_class error_class = steady__error_class_of(reply->text, reply->text_len);
+    if (error_class == STEADY__ERROR_CLASS_NOSCRIPT && ask_again(inflight, pending, engines))
+        return STEADY__REPLY_RESENT;
+    int error = steady__error_class_code(error_class);
     /* One who may call scripts but not load them has to wait until someone else has. */
-    if (refusal == STEADY__REFUSAL_AUTH && ticket->tries == TRIES_MAX) error = STEADY_UNAVAILABLE;
-    note_error(flight, ticket, reply);
-    if (refusal == STEADY__REFUSAL_READONLY) return STEADY__HEED_NOT_PRIMARY;
-    fail(flight, ticket, error);
-    return refusal == STEADY__REFUSAL_CLIENTS ? STEADY__HEED_NOT_LET_IN : STEADY__HEED_NOTHING;
+    if (error_class == STEADY__ERROR_CLASS_NO_PERMISSION && pending->tries == TRIES_MAX) error = STEADY_UNAVAILABLE;
+    note_error(inflight, pending, reply);
+    if (error_class == STEADY__ERROR_CLASS_READONLY) return STEADY__REPLY_NOT_PRIMARY;
+    fail(inflight, pending, error);
+    return error_class == STEADY__ERROR_CLASS_REJECTED ? STEADY__REPLY_REJECTED : STEADY__REPLY_ACCEPTED;
 }
 
-static enum steady__heed loaded(struct steady__flight *flight, struct ticket *ticket,
-                                const struct steady__reply *reply) {
-    put_back(flight, ticket);
-    if (reply->kind == STEADY__REPLY_ERROR) note_error(flight, ticket, reply);
-    return reply->kind == STEADY__REPLY_INTEGERS ? STEADY__HEED_UNTRUSTED : STEADY__HEED_NOTHING;
+static enum steady__reply_action loaded(struct steady__inflight *inflight, struct pending *pending,
+                                        const struct steady__reply *reply) {
+    put_back(inflight, pending);
+    if (reply->kind == STEADY__REPLY_ERROR) note_error(inflight, pending, reply);
+    return reply->kind == STEADY__REPLY_INTEGERS ? STEADY__REPLY_UNTRUSTED : STEADY__REPLY_ACCEPTED;
 }
 
-static void ask_otherwise(struct steady__flight *flight, struct ticket *ticket) {
-    const int error = flight->carrier_class->submit(flight->carrier, &ticket->request);
-    if (error != 0) fail(flight, ticket, error);
+static void ask_otherwise(struct steady__inflight *inflight, struct pending *pending) {
+    const int error = inflight->transport_class->submit(inflight->transport, &pending->request);
+    if (error != 0) fail(inflight, pending, error);
 }
 
 /* The server has no module, or not this command for us: the script is asked instead, for this and all that comes. Where
  * there is none, a server says "ERR unknown command", a proxy anything. True: that was the matter, and has been seen
  * to. */
-static bool does_without_module(struct steady__flight *flight, struct ticket *ticket, struct steady__dialect *dialect,
-                                const struct steady__reply *reply) {
-    if (!ticket->to_module || flight->engine != STEADY_ENGINE_AUTO) return false;
-    if (steady__script_refusal(reply->text, reply->text_len) == STEADY__REFUSAL_OTHER) {
-        steady__dialect_without_module(dialect);
-    } else if (steady__command_forbidden(reply->text, reply->text_len)) {
-        steady__dialect_settle(dialect, ticket->call.verb, false);
+static bool does_without_module(struct steady__inflight *inflight, struct pending *pending,
+                                struct steady__engines *engines, const struct steady__reply *reply) {
+    if (!pending->to_module || inflight->engine != STEADY_ENGINE_AUTO) return false;
+    if (steady__error_class_of(reply->text, reply->text_len) == STEADY__ERROR_CLASS_OTHER) {
+        steady__engine_no_module(engines);
+    } else if (steady__error_is_forbidden_command(reply->text, reply->text_len)) {
+        steady__engine_settle(engines, pending->call.verb, false);
     } else {
-        steady__dialect_nothing_learnt(dialect);
+        steady__engine_not_answered(engines);
         return false;
     }
-    ticket->turned = false;
-    ask_otherwise(flight, ticket);
+    pending->turned = false;
+    ask_otherwise(inflight, pending);
     return true;
 }
 
 /* A user may be allowed the module alone, and what was sent before it was known went to the scripts. As above. */
-static bool does_without_scripts(struct steady__flight *flight, struct ticket *ticket, struct steady__dialect *dialect,
-                                 const struct steady__reply *reply) {
-    if (ticket->to_module || !steady__command_forbidden(reply->text, reply->text_len)) return false;
-    if (!steady__dialect_turn(dialect, ticket->call.verb, flight->engine)) return false;
-    ticket->turned = true;
-    ask_otherwise(flight, ticket);
+static bool does_without_scripts(struct steady__inflight *inflight, struct pending *pending,
+                                 struct steady__engines *engines, const struct steady__reply *reply) {
+    if (pending->to_module || !steady__error_is_forbidden_command(reply->text, reply->text_len)) return false;
+    if (!steady__engine_switch_to_module(engines, pending->call.verb, inflight->engine)) return false;
+    pending->turned = true;
+    ask_otherwise(inflight, pending);
     return true;
 }
 
 /* Once, for whoever reads the log. A server that has settled which engine it has is behind nothing that hangs up on a
  * command it does not know. */
-static void survey(struct steady__flight *flight, const struct ticket *asker, const struct steady__dialect *dialect) {
-    if (flight->surveyed || flight->log == NULL || !steady__dialect_is_settled(dialect)) return;
-    flight->surveyed = true;
-    flight->surveys++;
-    struct ticket *ticket = take_errand(flight, asker, SURVEY);
-    if (ticket != NULL) run_errand(flight, ticket);
+static void survey(struct steady__inflight *inflight, const struct pending *asker,
+                   const struct steady__engines *engines) {
+    if (inflight->eviction_asked || inflight->log == NULL || !steady__engine_is_settled(engines)) return;
+    inflight->eviction_asked = true;
+    inflight->eviction_queries++;
+    struct pending *pending = take_errand(inflight, asker, EVICTION_QUERY);
+    if (pending != NULL) run_errand(inflight, pending);
 }
 
 /* Who may not ask hears an error, and that is that. */
-static enum steady__heed surveyed(struct steady__flight *flight, struct ticket *ticket,
-                                  const struct steady__reply *reply) {
+static enum steady__reply_action eviction_asked(struct steady__inflight *inflight, struct pending *pending,
+                                                const struct steady__reply *reply) {
     char where[300], policy[32], text[480];
-    put_back(flight, ticket);
-    if (steady__survey_evicts(reply, policy, sizeof policy)) {
-        steady__redact_place(where, sizeof where, flight->url, flight->url);
+    put_back(inflight, pending);
+    if (steady__eviction_possible(reply, policy, sizeof policy)) {
+        steady__redact_place(where, sizeof where, inflight->url, inflight->url);
         snprintf(text, sizeof text, "%s: the server may evict buckets (maxmemory-policy %s): each such key begins anew",
                  where, policy);
-        flight->log(flight->log_data, STEADY_LOG_WARNING, text);
+        inflight->log(inflight->log_data, STEADY_LOG_WARNING, text);
     }
-    return reply->kind == STEADY__REPLY_ERROR || reply->kind == STEADY__REPLY_NESTED ? STEADY__HEED_NOTHING
-                                                                                     : STEADY__HEED_UNTRUSTED;
+    return reply->kind == STEADY__REPLY_ERROR || reply->kind == STEADY__REPLY_NESTED ? STEADY__REPLY_ACCEPTED
+                                                                                     : STEADY__REPLY_UNTRUSTED;
 }
 
-static bool understand(struct steady__flight *flight, const struct ticket *ticket, const struct steady__reply *reply,
-                       steady_result *result) {
+static bool understand(struct steady__inflight *inflight, const struct pending *pending,
+                       const struct steady__reply *reply, steady_result *result) {
     bool stepped = false;
     if (reply->kind != STEADY__REPLY_INTEGERS) return false;
-    if (ticket->to_module) return steady__module_reply(&ticket->call, reply->values, reply->count, result);
-    if (!steady__script_reply(&ticket->call, reply->values, reply->count, result, &stepped)) return false;
-    if (stepped) flight->stats.clock_steps++;
+    if (pending->to_module) return steady__command_module_reply(&pending->call, reply->values, reply->count, result);
+    if (!steady__command_script_reply(&pending->call, reply->values, reply->count, result, &stepped)) return false;
+    if (stepped) inflight->stats.clock_steps++;
     return true;
 }
 
-static enum steady__heed answered(void *owner, struct steady__request *request, struct steady__dialect *dialect,
-                                  const struct steady__reply *reply) {
-    struct steady__flight *flight = owner;
-    struct ticket *ticket = TICKET_OF(request);
+static enum steady__reply_action answered(void *owner, struct steady__request *request, struct steady__engines *engines,
+                                          const struct steady__reply *reply) {
+    struct steady__inflight *inflight = owner;
+    struct pending *pending = PENDING_OF(request);
     steady_result result;
-    if (ticket->errand == LOAD) return loaded(flight, ticket, reply);
-    if (ticket->errand == SURVEY) return surveyed(flight, ticket, reply);
+    if (pending->kind == SCRIPT_LOAD) return loaded(inflight, pending, reply);
+    if (pending->kind == EVICTION_QUERY) return eviction_asked(inflight, pending, reply);
     if (reply->kind == STEADY__REPLY_ERROR) {
-        if (does_without_module(flight, ticket, dialect, reply)) return STEADY__HEED_AGAIN;
-        if (does_without_scripts(flight, ticket, dialect, reply)) return STEADY__HEED_AGAIN;
-        return refused(flight, ticket, dialect, reply);
+        if (does_without_module(inflight, pending, engines, reply)) return STEADY__REPLY_RESENT;
+        if (does_without_scripts(inflight, pending, engines, reply)) return STEADY__REPLY_RESENT;
+        return refused(inflight, pending, engines, reply);
     }
-    if (!understand(flight, ticket, reply, &result)) return STEADY__HEED_UNTRUSTED;
-    if (ticket->to_module) steady__dialect_settle(dialect, ticket->call.verb, true);
-    survey(flight, ticket, dialect);
-    finish(flight, ticket, &result);
-    return STEADY__HEED_NOTHING;
+    if (!understand(inflight, pending, reply, &result)) return STEADY__REPLY_UNTRUSTED;
+    if (pending->to_module) steady__engine_settle(engines, pending->call.verb, true);
+    survey(inflight, pending, engines);
+    finish(inflight, pending, &result);
+    return STEADY__REPLY_ACCEPTED;
 }
 
 static void unanswered(void *owner, struct steady__request *request, bool written, int error) {
-    struct steady__flight *flight = owner;
-    struct ticket *ticket = TICKET_OF(request);
+    struct steady__inflight *inflight = owner;
+    struct pending *pending = PENDING_OF(request);
     if (written) error = STEADY_UNKNOWN;
-    if (ticket->errand == SURVEY) flight->surveyed = flight->surveys == SURVEYS_MAX;
-    if (ticket->errand != DECISION)
-        put_back(flight, ticket);
-    else if (flight->stats.in_flight > PORTION)
-        put_off(flight, ticket, error);
+    if (pending->kind == EVICTION_QUERY) inflight->eviction_asked = inflight->eviction_queries == EVICTION_QUERIES_MAX;
+    if (pending->kind != DECISION)
+        put_back(inflight, pending);
+    else if (inflight->stats.in_flight > PORTION)
+        put_off(inflight, pending, error);
     else
-        fail(flight, ticket, error);
+        fail(inflight, pending, error);
 }
 
-const struct steady__link_owner steady__flight_owner = {encode, answered, unanswered};
+const struct steady__connection_owner steady__inflight_owner = {encode, answered, unanswered};
 
 /* ---- The store's calls ---- */
 
-int steady__flight_init(struct steady__flight *flight) {
-    steady__list_init(&flight->due);
-    steady__list_init(&flight->failed);
-    steady__list_init(&flight->telling);
-    steady__list_init(&flight->spare);
-    return steady__alarm_new(&flight->alarm, &flight->loop, alarmed, flight);
+int steady__inflight_init(struct steady__inflight *inflight) {
+    steady__list_init(&inflight->due);
+    steady__list_init(&inflight->failed);
+    steady__list_init(&inflight->telling);
+    steady__list_init(&inflight->spare);
+    return steady__alarm_new(&inflight->alarm, &inflight->loop, alarmed, inflight);
 }
 
-int steady__turn_away(steady_stats *stats, steady_message *trouble, const struct steady__call *call, int error,
+int steady__turn_away(steady_stats *stats, steady_message *last_error, const struct steady__call *call, int error,
                       const char *why) {
     if (call->verb != STEADY__RESET) {
         stats->decisions++;
         stats->unavailable++;
     }
-    return steady__fail(trouble, error, "%s", why);
+    return steady__fail(last_error, error, "%s", why);
 }
 
-static int turn_away(struct steady__flight *flight, const struct steady__call *call, int error, const char *why) {
-    return steady__turn_away(&flight->stats, flight->trouble, call, error, why);
+static int turn_away(struct steady__inflight *inflight, const struct steady__call *call, int error, const char *why) {
+    return steady__turn_away(&inflight->stats, inflight->last_error, call, error, why);
 }
 
 /* Before a decision is begun: whether its deadline can be kept. */
-static bool has_alarm(struct steady__flight *flight) {
-    if (!flight->alarm.set) steady__alarm_set(&flight->alarm, flight->timeout);
-    return steady__retry_runs(flight->retry);
+static bool has_alarm(struct steady__inflight *inflight) {
+    if (!inflight->alarm.set) steady__alarm_set(&inflight->alarm, inflight->timeout);
+    return steady__retry_runs(inflight->retry);
 }
 
 /* One that was put off, where no timer comes to tell it. */
-static int take_back(struct steady__flight *flight, struct ticket *ticket) {
-    flight->stats.in_flight--;
-    if (ticket->call.verb != STEADY__RESET) flight->stats.unavailable++;
-    put_back(flight, ticket);
-    return steady__fail(flight->trouble, STEADY_SYSTEM, NO_TIMER_TEXT);
+static int take_back(struct steady__inflight *inflight, struct pending *pending) {
+    inflight->stats.in_flight--;
+    if (pending->call.verb != STEADY__RESET) inflight->stats.unavailable++;
+    put_back(inflight, pending);
+    return steady__fail(inflight->last_error, STEADY_SYSTEM, NO_TIMER_TEXT);
 }
 
-int steady__flight_submit(struct steady__flight *flight, const struct steady__call *call, steady_result *answer) {
-    const steady_us deadline = steady__loop_now(&flight->loop) + flight->timeout;
-    if (flight->stats.in_flight >= flight->max_in_flight)
-        return turn_away(flight, call, STEADY_OVERLOADED, "max_in_flight decisions are in flight");
-    if (!has_alarm(flight)) return turn_away(flight, call, STEADY_SYSTEM, NO_TIMER_TEXT);
-    struct ticket *ticket = take_ticket(flight, call);
-    if (ticket == NULL) return turn_away(flight, call, STEADY_NO_MEMORY, "out of memory");
-    if (call->verb != STEADY__RESET) flight->stats.decisions++;
-    ticket->answer = answer;
+int steady__inflight_submit(struct steady__inflight *inflight, const struct steady__call *call, steady_result *answer) {
+    const steady_us deadline = steady__loop_now(&inflight->loop) + inflight->timeout;
+    if (inflight->stats.in_flight >= inflight->max_in_flight)
+        return turn_away(inflight, call, STEADY_OVERLOADED, "max_in_flight decisions are in flight");
+    if (!has_alarm(inflight)) return turn_away(inflight, call, STEADY_SYSTEM, NO_TIMER_TEXT);
+    struct pending *pending = take_ticket(inflight, call);
+    if (pending == NULL) return turn_away(inflight, call, STEADY_NO_MEMORY, "out of memory");
+    if (call->verb != STEADY__RESET) inflight->stats.decisions++;
+    pending->answer = answer;
     if (answer != NULL) answer->error = STEADY__PENDING;
-    flight->stats.in_flight++;
-    ticket->deadline = deadline;
-    const int error = flight->carrier_class->submit(flight->carrier, &ticket->request);
+    inflight->stats.in_flight++;
+    pending->deadline = deadline;
+    const int error = inflight->transport_class->submit(inflight->transport, &pending->request);
     if (error != 0) {
-        if (error == STEADY_NO_MEMORY) steady__fail(flight->trouble, 0, "out of memory");
-        put_off(flight, ticket, error);
-        if (!steady__retry_runs(flight->retry)) return take_back(flight, ticket);
+        if (error == STEADY_NO_MEMORY) steady__fail(inflight->last_error, 0, "out of memory");
+        put_off(inflight, pending, error);
+        if (!steady__retry_runs(inflight->retry)) return take_back(inflight, pending);
     } else {
-        steady__list_append(&flight->due, &ticket->place);
-        set_alarm(flight);
+        steady__list_append(&inflight->due, &pending->place);
+        set_alarm(inflight);
     }
     return 0;
 }
 
-void steady__flight_close(struct steady__flight *flight) {
-    flight->closed = true;
-    if (flight->carrier != NULL) flight->carrier_class->close(flight->carrier);
-    flight->carrier = NULL;
-    if (!steady__forked(flight->birthmark)) steady__alarm_free(&flight->alarm);
-    while (!steady__list_empty(&flight->telling))
-        fail(flight, TICKET(flight->telling.next), STEADY_CANCELLED);
-    while (!steady__list_empty(&flight->failed))
-        fail(flight, TICKET(flight->failed.next), STEADY_CANCELLED);
-    while (!steady__list_empty(&flight->due))
-        fail(flight, TICKET(flight->due.next), STEADY_CANCELLED);
+void steady__inflight_close(struct steady__inflight *inflight) {
+    inflight->closed = true;
+    if (inflight->transport != NULL) inflight->transport_class->close(inflight->transport);
+    inflight->transport = NULL;
+    if (!steady__forked(inflight->fork_guard)) steady__alarm_free(&inflight->alarm);
+    while (!steady__list_empty(&inflight->telling))
+        fail(inflight, PENDING(inflight->telling.next), STEADY_CANCELLED);
+    while (!steady__list_empty(&inflight->failed))
+        fail(inflight, PENDING(inflight->failed.next), STEADY_CANCELLED);
+    while (!steady__list_empty(&inflight->due))
+        fail(inflight, PENDING(inflight->due.next), STEADY_CANCELLED);
 }
 
-void steady__flight_free(struct steady__flight *flight) {
-    while (flight->slabs != NULL) {
-        struct steady__slab *slab = flight->slabs;
-        flight->slabs = slab->next;
-        for (size_t i = 0; i < SLAB_TICKETS; i++)
-            if (slab->tickets[i].key != slab->tickets[i].key_near) free(slab->tickets[i].key);
+void steady__inflight_free(struct steady__inflight *inflight) {
+    while (inflight->slabs != NULL) {
+        struct steady__slab *slab = inflight->slabs;
+        inflight->slabs = slab->next;
+        for (size_t i = 0; i < SLAB_SIZE; i++)
+            if (slab->entries[i].key != slab->entries[i].key_near) free(slab->entries[i].key);
         free(slab);
     }
 }

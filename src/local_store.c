@@ -45,8 +45,8 @@ struct local {
     uint32_t queue_size;        /* a power of two, or 0 */
     uint32_t queue_first;
     uint32_t queue_max;
-    atomic_uint queued;  /* written by the loop's thread only */
-    const char *trouble; /* likewise; NULL: none */
+    atomic_uint queued;     /* written by the loop's thread only */
+    const char *last_error; /* likewise; NULL: none */
     struct shard shards[SHARDS];
     atomic_uint slots; /* of private memory that have been in use */
 };
@@ -148,9 +148,9 @@ static int local_submit(steady_store *store, const struct steady__call *call) {
     if (error == 0) error = come_back(s);
     if (error != 0) {
         if (call->verb != STEADY__RESET) count(&shard_of(s)->refused);
-        s->trouble = error == STEADY_OVERLOADED  ? "max_in_flight decisions wait for the loop"
-                     : error == STEADY_NO_MEMORY ? "out of memory"
-                                                 : "the loop starts no timer";
+        s->last_error = error == STEADY_OVERLOADED  ? "max_in_flight decisions wait for the loop"
+                        : error == STEADY_NO_MEMORY ? "out of memory"
+                                                    : "the loop starts no timer";
         return error;
     }
     struct verdict *v = queue_at(s, waiting);
@@ -202,7 +202,7 @@ static void local_stats(const steady_store *store, steady_stats *stats) {
 
 static const char *local_trouble(const steady_store *store) {
     const struct local *s = (const struct local *)store;
-    return s->trouble != NULL ? s->trouble : "";
+    return s->last_error != NULL ? s->last_error : "";
 }
 
 /* An alarm_rang further down the stack finds the queue empty. */
@@ -223,7 +223,7 @@ static const struct steady__store_class local_class = {.name = "local",
                                                        .submit = local_submit,
                                                        .decide = local_decide,
                                                        .stats = local_stats,
-                                                       .trouble = local_trouble,
+                                                       .last_error = local_trouble,
                                                        .close = local_close,
                                                        .free = local_free};
 

@@ -6,7 +6,7 @@
 #include "circuit.h"
 #include "redact.h"
 
-struct steady__notice {
+struct steady__log {
     void (*log)(void *data, enum steady_log_level level, const char *text); /* NULL: nobody listens */
     void *log_data;
     bool away;                     /* the log has been told so, and no decision has been made since */
@@ -16,19 +16,18 @@ struct steady__notice {
 };
 
 /* at: where the server is; service: what the caller has named. Often the same. */
-void steady__notice_place(struct steady__notice *notice, const struct steady__url *at,
-                          const struct steady__url *service);
+void steady__log_set_server(struct steady__log *log, const struct steady__url *at, const struct steady__url *service);
 
 /* Each may end anything: a log is the caller's. */
-void steady__notice_away(struct steady__notice *notice, const char *what, const char *why);
+void steady__log_server_down(struct steady__log *log, const char *what, const char *why);
 
 /* Whether the log is about to be told why: the reason need not be written otherwise. */
-bool steady__notice_wants_reason(const struct steady__notice *notice, const steady_loop *loop,
-                                 enum steady__circuit_news news);
+bool steady__notice_wants_reason(const struct steady__log *log, const steady_loop *loop,
+                                 enum steady__circuit_event news);
 
 /* What the reply to a decision says. One may be refused while others are not: of that the log is told once a minute at
  * most, and they are over when a decision is made and none was refused for a second. */
-void steady__notice_heard(struct steady__notice *notice, const steady_loop *loop, enum steady__circuit_news news,
-                          const char *why);
+void steady__log_reply(struct steady__log *log, const steady_loop *loop, enum steady__circuit_event news,
+                       const char *why);
 
 #endif

@@ -13,60 +13,61 @@
 #define FIRST_ROOM 64
 #define RECEIVE_MOST 131072 /* at once, so that whoever receives can let the loop go on */
 
-int steady__wire_init(struct steady__wire *wire, const struct steady__net *net, uint32_t max_unanswered) {
-    memset(wire, 0, sizeof *wire);
-    wire->net = net;
-    wire->fd = -1;
-    wire->max = max_unanswered;
-    wire->room = FIRST_ROOM;
-    wire->slots = malloc(FIRST_ROOM * sizeof *wire->slots);
-    wire->out = malloc(STEADY__WIRE_OUT);
-    wire->in = malloc(STEADY__WIRE_IN);
-    wire->in_room = STEADY__WIRE_IN;
-    if (wire->slots != NULL && wire->out != NULL && wire->in != NULL) return 0;
-    steady__wire_free(wire);
+int steady__pipeline_init(struct steady__pipeline *pipeline, const struct steady__net *net, uint32_t max_unanswered) {
+    memset(pipeline, 0, sizeof *pipeline);
+    pipeline->net = net;
+    pipeline->fd = -1;
+    pipeline->max = max_unanswered;
+    pipeline->room = FIRST_ROOM;
+    pipeline->slots = malloc(FIRST_ROOM * sizeof *pipeline->slots);
+    pipeline->out = malloc(STEADY__PIPELINE_OUT);
+    pipeline->in = malloc(STEADY__PIPELINE_IN);
+    pipeline->in_room = STEADY__PIPELINE_IN;
+    if (pipeline->slots != NULL && pipeline->out != NULL && pipeline->in != NULL) return 0;
+    steady__pipeline_free(pipeline);
     return -1;
 }
 
-void steady__wire_free(struct steady__wire *wire) {
-    free(wire->slots);
-    if (wire->out != NULL) explicit_bzero(wire->out, wire->out_used); /* which has said AUTH */
-    if (wire->in != NULL) explicit_bzero(wire->in, wire->in_used);    /* and may have been told it again */
-    free(wire->out);
-    free(wire->in);
-    wire->slots = NULL;
-    wire->out = wire->in = NULL;
+void steady__pipeline_free(struct steady__pipeline *pipeline) {
+    free(pipeline->slots);
+    if (pipeline->out != NULL) explicit_bzero(pipeline->out, pipeline->out_used); /* which has said AUTH */
+    if (pipeline->in != NULL) explicit_bzero(pipeline->in, pipeline->in_used);    /* and may have been told it again */
+    free(pipeline->out);
+    free(pipeline->in);
+    pipeline->slots = NULL;
+    pipeline->out = pipeline->in = NULL;
 }
 
-void steady__wire_open(struct steady__wire *wire, int fd, struct steady__tls *tls, steady_us timeout,
-                       steady_us round_trip) {
-    wire->fd = fd;
-    wire->tls = tls;
-    wire->broken = 0;
-    wire->sent = 0;
-    wire->out_from = wire->out_to = wire->in_from = wire->in_to = 0;
-    wire->head = wire->tail = 0;
-    wire->progress = (struct steady__progress){0};
-    steady__window_open(&wire->window, timeout, round_trip);
+void steady__pipeline_open(struct steady__pipeline *pipeline, int fd, struct steady__tls *tls, steady_us timeout,
+                           steady_us round_trip) {
+    pipeline->fd = fd;
+    pipeline->tls = tls;
+    pipeline->broken = 0;
+    pipeline->sent = 0;
+    pipeline->out_from = pipeline->out_to = pipeline->in_from = pipeline->in_to = 0;
+    pipeline->head = pipeline->tail = 0;
+    pipeline->progress = (struct steady__progress){0};
+    steady__window_open(&pipeline->window, timeout, round_trip);
 }
 
-void steady__wire_close(struct steady__wire *wire) {
-    if (wire->tls != NULL) wire->sent += steady__tls_half_sent(wire->tls); /* written, in part, as in the clear */
-    steady__tls_free(wire->tls);
-    wire->tls = NULL;
-    if (wire->fd >= 0) wire->net->close(wire->net, wire->fd);
-    wire->fd = -1;
+void steady__pipeline_close(struct steady__pipeline *pipeline) {
+    if (pipeline->tls != NULL)
+        pipeline->sent += steady__tls_half_sent(pipeline->tls); /* written, in part, as in the clear */
+    steady__tls_free(pipeline->tls);
+    pipeline->tls = NULL;
+    if (pipeline->fd >= 0) pipeline->net->close(pipeline->net, pipeline->fd);
+    pipeline->fd = -1;
 }
 
-static struct steady__wire_slot *slot(struct steady__wire *wire, uint64_t number) {
-    return &wire->slots[number & (wire->room - 1)];
+static struct steady__pipeline_slot *slot(struct steady__pipeline *pipeline, uint64_t number) {
+    return &pipeline->slots[number & (pipeline->room - 1)];
 }
 
-struct steady__request *steady__wire_abandoned(struct steady__wire *wire, bool *written) {
-    while (!steady__wire_idle(wire)) {
-        const struct steady__wire_slot *last = slot(wire, --wire->tail);
+struct steady__request *steady__pipeline_abandoned(struct steady__pipeline *pipeline, bool *written) {
+    while (!steady__pipeline_idle(pipeline)) {
+        const struct steady__pipeline_slot *last = slot(pipeline, --pipeline->tail);
         if (last->request == NULL) continue;
-        *written = last->begin < wire->sent;
+        *written = last->begin < pipeline->sent;
         last->request->on_wire = false;
         return last->request;
     }
@@ -74,147 +75,151 @@ struct steady__request *steady__wire_abandoned(struct steady__wire *wire, bool *
 }
 
 /* Doubles the ring. Where there is no memory for it, what is unanswered has to be answered first. */
-static bool grow(struct steady__wire *wire) {
-    struct steady__wire_slot *slots = malloc(2 * (size_t)wire->room * sizeof *slots);
+static bool grow(struct steady__pipeline *pipeline) {
+    struct steady__pipeline_slot *slots = malloc(2 * (size_t)pipeline->room * sizeof *slots);
     if (slots == NULL) return false;
-    for (uint64_t n = wire->head; n != wire->tail; n++)
-        slots[n & (2 * wire->room - 1)] = *slot(wire, n);
-    free(wire->slots);
-    wire->slots = slots;
-    wire->room *= 2;
+    for (uint64_t n = pipeline->head; n != pipeline->tail; n++)
+        slots[n & (2 * pipeline->room - 1)] = *slot(pipeline, n);
+    free(pipeline->slots);
+    pipeline->slots = slots;
+    pipeline->room *= 2;
     return true;
 }
 
-char *steady__wire_room(struct steady__wire *wire, unsigned requests, size_t size) {
-    const uint64_t unanswered = wire->tail - wire->head + requests;
-    if (unanswered > wire->window.size) {
-        wire->window.limits = true;
+char *steady__pipeline_room(struct steady__pipeline *pipeline, unsigned requests, size_t size) {
+    const uint64_t unanswered = pipeline->tail - pipeline->head + requests;
+    if (unanswered > pipeline->window.size) {
+        pipeline->window.limits = true;
         return NULL;
     }
-    if (wire->out_to + size > STEADY__WIRE_OUT || unanswered > wire->max) return NULL;
-    return unanswered <= wire->room || grow(wire) ? wire->out + wire->out_to : NULL;
+    if (pipeline->out_to + size > STEADY__PIPELINE_OUT || unanswered > pipeline->max) return NULL;
+    return unanswered <= pipeline->room || grow(pipeline) ? pipeline->out + pipeline->out_to : NULL;
 }
 
-void steady__wire_put(struct steady__wire *wire, struct steady__request *request, size_t len) {
-    struct steady__wire_slot *s = slot(wire, wire->tail);
+void steady__pipeline_put(struct steady__pipeline *pipeline, struct steady__request *request, size_t len) {
+    struct steady__pipeline_slot *s = slot(pipeline, pipeline->tail);
     s->request = request;
-    s->begin = wire->sent + (wire->out_to - wire->out_from);
-    s->since = wire->clock;
-    s->ahead = (uint32_t)(wire->tail - wire->head);
+    s->begin = pipeline->sent + (pipeline->out_to - pipeline->out_from);
+    s->since = pipeline->clock;
+    s->ahead = (uint32_t)(pipeline->tail - pipeline->head);
     s->nested = request != NULL ? request->nested : 0;
-    if (request != NULL) request->number = wire->tail;
+    if (request != NULL) request->number = pipeline->tail;
     if (request != NULL) request->on_wire = true;
-    wire->tail++;
-    wire->out_to += len;
-    if (wire->out_to > wire->out_used) wire->out_used = wire->out_to;
+    pipeline->tail++;
+    pipeline->out_to += len;
+    if (pipeline->out_to > pipeline->out_used) pipeline->out_used = pipeline->out_to;
 }
 
-static ssize_t send_some(struct steady__wire *wire) {
-    const char *bytes = wire->out + wire->out_from;
-    const size_t len = wire->out_to - wire->out_from;
-    if (wire->tls != NULL) return steady__tls_send(wire->tls, bytes, len);
-    return wire->net->send(wire->net, wire->fd, bytes, len);
+static ssize_t send_some(struct steady__pipeline *pipeline) {
+    const char *bytes = pipeline->out + pipeline->out_from;
+    const size_t len = pipeline->out_to - pipeline->out_from;
+    if (pipeline->tls != NULL) return steady__tls_send(pipeline->tls, bytes, len);
+    return pipeline->net->send(pipeline->net, pipeline->fd, bytes, len);
 }
 
-bool steady__wire_flush(struct steady__wire *wire) {
-    while (wire->out_from < wire->out_to && wire->broken == 0) {
-        const ssize_t n = send_some(wire);
+bool steady__pipeline_flush(struct steady__pipeline *pipeline) {
+    while (pipeline->out_from < pipeline->out_to && pipeline->broken == 0) {
+        const ssize_t n = send_some(pipeline);
         if (n < 0) {
-            if (errno != EAGAIN && errno != EWOULDBLOCK) wire->broken = errno;
+            if (errno != EAGAIN && errno != EWOULDBLOCK) pipeline->broken = errno;
             return false;
         }
-        wire->out_from += (size_t)n;
-        wire->sent += (uint64_t)n;
+        pipeline->out_from += (size_t)n;
+        pipeline->sent += (uint64_t)n;
     }
-    if (wire->broken != 0) return false;
-    wire->out_from = wire->out_to = 0;
+    if (pipeline->broken != 0) return false;
+    pipeline->out_from = pipeline->out_to = 0;
     return true;
 }
 
-static bool resize_in(struct steady__wire *wire, size_t room) {
-    char *in = realloc(wire->in, room);
+static bool resize_in(struct steady__pipeline *pipeline, size_t room) {
+    char *in = realloc(pipeline->in, room);
     if (in == NULL) return false;
-    wire->in = in;
-    wire->in_room = room;
-    if (wire->in_used > room) wire->in_used = room;
+    pipeline->in = in;
+    pipeline->in_room = room;
+    if (pipeline->in_used > room) pipeline->in_used = room;
     return true;
 }
 
-void steady__wire_relax(struct steady__wire *wire) {
-    if (wire->in_room > STEADY__WIRE_IN && !steady__wire_unread(wire)) (void)resize_in(wire, STEADY__WIRE_IN);
-    if (!steady__wire_unread(wire)) wire->in_from = wire->in_to = 0;
+void steady__pipeline_relax(struct steady__pipeline *pipeline) {
+    if (pipeline->in_room > STEADY__PIPELINE_IN && !steady__pipeline_unread(pipeline))
+        (void)resize_in(pipeline, STEADY__PIPELINE_IN);
+    if (!steady__pipeline_unread(pipeline)) pipeline->in_from = pipeline->in_to = 0;
 }
 
 /* What the reply that is due may need. */
-static size_t room_allowed(struct steady__wire *wire) {
-    const uint32_t nested = steady__wire_idle(wire) ? 0 : slot(wire, wire->head)->nested;
-    return nested > STEADY__WIRE_IN ? nested : STEADY__WIRE_IN;
+static size_t room_allowed(struct steady__pipeline *pipeline) {
+    const uint32_t nested = steady__pipeline_idle(pipeline) ? 0 : slot(pipeline, pipeline->head)->nested;
+    return nested > STEADY__PIPELINE_IN ? nested : STEADY__PIPELINE_IN;
 }
 
 /* Room for more bytes. Only a nested reply may need more than there is at first. */
-static bool make_room(struct steady__wire *wire) {
-    memmove(wire->in, wire->in + wire->in_from, wire->in_to - wire->in_from);
-    wire->in_to -= wire->in_from;
-    wire->in_from = 0;
-    steady__wire_relax(wire);
-    if (wire->in_to < wire->in_room) return true;
-    return 2 * wire->in_room <= room_allowed(wire) && resize_in(wire, 2 * wire->in_room);
+static bool make_room(struct steady__pipeline *pipeline) {
+    memmove(pipeline->in, pipeline->in + pipeline->in_from, pipeline->in_to - pipeline->in_from);
+    pipeline->in_to -= pipeline->in_from;
+    pipeline->in_from = 0;
+    steady__pipeline_relax(pipeline);
+    if (pipeline->in_to < pipeline->in_room) return true;
+    return 2 * pipeline->in_room <= room_allowed(pipeline) && resize_in(pipeline, 2 * pipeline->in_room);
 }
 
-ssize_t steady__wire_receive(struct steady__wire *wire) {
-    if (!make_room(wire)) {
+ssize_t steady__pipeline_receive(struct steady__pipeline *pipeline) {
+    if (!make_room(pipeline)) {
         errno = ENOBUFS;
         return -1;
     }
-    char *room = wire->in + wire->in_to;
-    const size_t left = wire->in_room - wire->in_to, size = left < RECEIVE_MOST ? left : RECEIVE_MOST;
-    const ssize_t n =
-        wire->tls != NULL ? steady__tls_recv(wire->tls, room, size) : wire->net->recv(wire->net, wire->fd, room, size);
-    if (n > 0) wire->in_to += (size_t)n;
-    if (wire->in_to > wire->in_used) wire->in_used = wire->in_to;
+    char *room = pipeline->in + pipeline->in_to;
+    const size_t left = pipeline->in_room - pipeline->in_to, size = left < RECEIVE_MOST ? left : RECEIVE_MOST;
+    const ssize_t n = pipeline->tls != NULL ? steady__tls_recv(pipeline->tls, room, size)
+                                            : pipeline->net->recv(pipeline->net, pipeline->fd, room, size);
+    if (n > 0) pipeline->in_to += (size_t)n;
+    if (pipeline->in_to > pipeline->in_used) pipeline->in_used = pipeline->in_to;
     return n;
 }
 
-const char *steady__wire_excuse(const struct steady__wire *wire, int error) {
-    if (wire->tls != NULL && *steady__tls_trouble(wire->tls) != '\0') return steady__tls_trouble(wire->tls);
+const char *steady__pipeline_error_text(const struct steady__pipeline *pipeline, int error) {
+    if (pipeline->tls != NULL && *steady__tls_error_text(pipeline->tls) != '\0')
+        return steady__tls_error_text(pipeline->tls);
     return error != 0 ? strerror(error) : "the server closed the connection";
 }
 
-static ptrdiff_t read_reply(struct steady__wire *wire, struct steady__reply *reply) {
-    const char *bytes = wire->in + wire->in_from;
-    const size_t len = wire->in_to - wire->in_from;
-    if (steady__wire_idle(wire) || slot(wire, wire->head)->nested == 0) return steady__reply_read(reply, bytes, len);
-    return steady__reply_read_nested(reply, &wire->progress, bytes, len);
+static ptrdiff_t read_reply(struct steady__pipeline *pipeline, struct steady__reply *reply) {
+    const char *bytes = pipeline->in + pipeline->in_from;
+    const size_t len = pipeline->in_to - pipeline->in_from;
+    if (steady__pipeline_idle(pipeline) || slot(pipeline, pipeline->head)->nested == 0)
+        return steady__reply_read(reply, bytes, len);
+    return steady__reply_read_nested(reply, &pipeline->progress, bytes, len);
 }
 
-int steady__wire_next(struct steady__wire *wire, struct steady__reply *reply, struct steady__request **request) {
+int steady__pipeline_next(struct steady__pipeline *pipeline, struct steady__reply *reply,
+                          struct steady__request **request) {
     reply->kind = STEADY__REPLY_INTEGERS; /* until it is known to be an error */
-    const ptrdiff_t took = read_reply(wire, reply);
+    const ptrdiff_t took = read_reply(pipeline, reply);
     *request = NULL;
     if (took <= 0) return (int)took;
-    wire->in_from += (size_t)took;
-    if (steady__wire_idle(wire)) return -1; /* nobody asked */
-    const struct steady__wire_slot *s = slot(wire, wire->head++);
-    steady__window_answered(&wire->window, s->ahead, wire->clock - s->since);
+    pipeline->in_from += (size_t)took;
+    if (steady__pipeline_idle(pipeline)) return -1; /* nobody asked */
+    const struct steady__pipeline_slot *s = slot(pipeline, pipeline->head++);
+    steady__window_answered(&pipeline->window, s->ahead, pipeline->clock - s->since);
     *request = s->request;
     if (*request != NULL) (*request)->on_wire = false;
     return 1;
 }
 
-steady_us steady__wire_look(struct steady__wire *wire) {
-    const struct steady__wire_slot *first = slot(wire, wire->head);
-    const bool idle = steady__wire_idle(wire);
-    if (idle && !wire->window.limits) { /* most often */
-        wire->window.seen = wire->head;
-        wire->window.seen_age = 0;
+steady_us steady__pipeline_look(struct steady__pipeline *pipeline) {
+    const struct steady__pipeline_slot *first = slot(pipeline, pipeline->head);
+    const bool idle = steady__pipeline_idle(pipeline);
+    if (idle && !pipeline->window.limits) { /* most often */
+        pipeline->window.seen = pipeline->head;
+        pipeline->window.seen_age = 0;
         return 0;
     }
-    const steady_us age = idle ? 0 : wire->clock - first->since;
-    steady__window_look(&wire->window, wire->head, wire->tail, idle ? 0 : first->ahead, age);
-    return steady__window_reckon(&wire->window, age);
+    const steady_us age = idle ? 0 : pipeline->clock - first->since;
+    steady__window_look(&pipeline->window, pipeline->head, pipeline->tail, idle ? 0 : first->ahead, age);
+    return steady__window_expected_latency(&pipeline->window, age);
 }
 
-void steady__wire_forget(struct steady__wire *wire, struct steady__request *request) {
-    slot(wire, request->number)->request = NULL;
+void steady__pipeline_forget(struct steady__pipeline *pipeline, struct steady__request *request) {
+    slot(pipeline, request->number)->request = NULL;
     request->on_wire = false;
 }

@@ -20,18 +20,18 @@ struct steady__request {
     bool asking;     /* to be sent behind an ASKING */
     bool reads;      /* and changes nothing */
     uint8_t redirects;
-    steady_us reckons; /* what its answer may take, as far as its carrier can tell; known when it is encoded */
-    const char *key;   /* what decides, in a cluster, where it goes; NULL: it goes where `at` says, if anywhere */
+    steady_us expected_latency; /* what its answer may take, as far as its carrier can tell; known when it is encoded */
+    const char *key; /* what decides, in a cluster, where it goes; NULL: it goes where `at` says, if anywhere */
     size_t key_len;
     size_t prefix_len; /* so much of it is the throttler's prefix, and may be shown */
 };
 
-#define STEADY__WIRE_OUT 65536
-#define STEADY__WIRE_IN 16384
+#define STEADY__PIPELINE_OUT 65536
+#define STEADY__PIPELINE_IN 16384
 #define STEADY__NESTED 65536       /* bytes of a nested reply, at most */
 #define STEADY__NESTED_MAP 8388608 /* of a map: of a cluster in which each slot is a range of its own */
 
-struct steady__wire_slot {
+struct steady__pipeline_slot {
     struct steady__request *request; /* NULL: whoever asked does not want to know any more */
     uint64_t begin;                  /* its first byte, counted from the first of the connection */
     steady_us since;                 /* by the wire's clock */
@@ -39,7 +39,7 @@ struct steady__wire_slot {
     uint32_t nested;                 /* the request's */
 };
 
-struct steady__wire {
+struct steady__pipeline {
     const struct steady__net *net;
     int fd;                  /* -1: not connected */
     struct steady__tls *tls; /* NULL: in the clear */
@@ -53,69 +53,75 @@ struct steady__wire {
     uint64_t head, tail;              /* numbers of the first unanswered request and of the next one */
     uint32_t room, max;               /* slots there are, a power of two, and how many there may be */
     struct steady__window window;
-    struct steady__wire_slot *slots;
+    struct steady__pipeline_slot *slots;
     char *out, *in;
 };
 
-int steady__wire_init(struct steady__wire *wire, const struct steady__net *net, uint32_t max_unanswered);
-void steady__wire_free(struct steady__wire *wire);
+int steady__pipeline_init(struct steady__pipeline *pipeline, const struct steady__net *net, uint32_t max_unanswered);
+void steady__pipeline_free(struct steady__pipeline *pipeline);
 
 /* Takes the descriptor and the TLS over it, if any. timeout and round_trip: see steady__window_open. */
-void steady__wire_open(struct steady__wire *wire, int fd, struct steady__tls *tls, steady_us timeout,
-                       steady_us round_trip);
+void steady__pipeline_open(struct steady__pipeline *pipeline, int fd, struct steady__tls *tls, steady_us timeout,
+                           steady_us round_trip);
 
-/* Closes both. What was unanswered can still be taken with steady__wire_abandoned. */
-void steady__wire_close(struct steady__wire *wire);
+/* Closes both. What was unanswered can still be taken with steady__pipeline_abandoned. */
+void steady__pipeline_close(struct steady__pipeline *pipeline);
 
 /* Takes the last unanswered request of a closed wire, tombstones left out; NULL when there is none. *written: a byte
  * of it went out. */
-struct steady__request *steady__wire_abandoned(struct steady__wire *wire, bool *written);
+struct steady__request *steady__pipeline_abandoned(struct steady__pipeline *pipeline, bool *written);
 
 /* Room for so many requests of up to `size` bytes in all, to be filled and then put; NULL: not now. */
-char *steady__wire_room(struct steady__wire *wire, unsigned requests, size_t size);
-void steady__wire_put(struct steady__wire *wire, struct steady__request *request, size_t len); /* NULL: tombstone */
+char *steady__pipeline_room(struct steady__pipeline *pipeline, unsigned requests, size_t size);
+void steady__pipeline_put(struct steady__pipeline *pipeline, struct steady__request *request,
+                          size_t len); /* NULL: tombstone */
 
 /* Sends what there is: true, or false where the system did not take all of it. */
-bool steady__wire_flush(struct steady__wire *wire);
+bool steady__pipeline_flush(struct steady__pipeline *pipeline);
 
 /* Receives once: bytes, 0 at the end of the stream, or -1 and errno. */
-ssize_t steady__wire_receive(struct steady__wire *wire);
+ssize_t steady__pipeline_receive(struct steady__pipeline *pipeline);
 
 /* There may be more to receive that the loop does not know of. */
-static inline bool steady__wire_pending(const struct steady__wire *wire) {
-    return wire->tls != NULL && steady__tls_pending(wire->tls);
+static inline bool steady__pipeline_pending(const struct steady__pipeline *pipeline) {
+    return pipeline->tls != NULL && steady__tls_pending(pipeline->tls);
 }
 
 /* Gives back what a long reply needed, once all has been read. Replies are not valid after it. */
-void steady__wire_relax(struct steady__wire *wire);
+void steady__pipeline_relax(struct steady__pipeline *pipeline);
 
 /* Why it can go on no more, given the errno of a send or receive, or 0 at the end of the stream. */
-const char *steady__wire_excuse(const struct steady__wire *wire, int error);
+const char *steady__pipeline_error_text(const struct steady__pipeline *pipeline, int error);
 
 /* The server has read nothing of what was sent, as it never let us in. */
-static inline bool steady__wire_turned_away(const struct steady__wire *wire) {
-    return wire->tls != NULL && steady__tls_turned_away(wire->tls);
+static inline bool steady__pipeline_was_rejected(const struct steady__pipeline *pipeline) {
+    return pipeline->tls != NULL && steady__tls_was_rejected(pipeline->tls);
 }
 
 /* The next reply and whose it is (NULL: nobody's): 1, 0 when there is none yet, -1 when the peer cannot be trusted: an
  * error is then what it said without being asked. The reply is valid until the next receive. */
-int steady__wire_next(struct steady__wire *wire, struct steady__reply *reply, struct steady__request **request);
+int steady__pipeline_next(struct steady__pipeline *pipeline, struct steady__reply *reply,
+                          struct steady__request **request);
 
 /* The reply of a request on the wire will be dropped. */
-void steady__wire_forget(struct steady__wire *wire, struct steady__request *request);
+void steady__pipeline_forget(struct steady__pipeline *pipeline, struct steady__request *request);
 
 /* Bytes that have come and are no reply yet, or have not been looked at. */
-static inline bool steady__wire_unread(const struct steady__wire *wire) { return wire->in_from < wire->in_to; }
+static inline bool steady__pipeline_unread(const struct steady__pipeline *pipeline) {
+    return pipeline->in_from < pipeline->in_to;
+}
 
-static inline bool steady__wire_idle(const struct steady__wire *wire) { return wire->head == wire->tail; }
+static inline bool steady__pipeline_idle(const struct steady__pipeline *pipeline) {
+    return pipeline->head == pipeline->tail;
+}
 
 /* No more is to be sent before something is answered. */
-static inline bool steady__wire_full(const struct steady__wire *wire) {
-    return wire->tail - wire->head >= wire->window.size;
+static inline bool steady__pipeline_full(const struct steady__pipeline *pipeline) {
+    return pipeline->tail - pipeline->head >= pipeline->window.size;
 }
 
 /* To be called where all has been read that had come: adapts the window. What a request that is put now has to reckon
  * with until it is answered. */
-steady_us steady__wire_look(struct steady__wire *wire);
+steady_us steady__pipeline_look(struct steady__pipeline *pipeline);
 
 #endif

@@ -25,12 +25,12 @@ struct redis_store {
     const struct steady__net *net;
     struct steady__url url;
     struct steady__tls_context *tls; /* NULL: in the clear */
-    struct steady__birthmark birthmark;
-    steady_message trouble;
+    struct steady__fork_guard fork_guard;
+    steady_message last_error;
     steady_store_options options;
-    struct steady__retry retry;     /* over the caller's loop */
-    struct steady__flight flight;   /* on that */
-    struct steady__flight blocking; /* on a poller of our own */
+    struct steady__retry retry;       /* over the caller's loop */
+    struct steady__inflight inflight; /* on that */
+    struct steady__inflight blocking; /* on a poller of our own */
     steady_poller *poller;
     steady_us stood_still_at; /* when that poller last ran */
 };
@@ -39,46 +39,46 @@ static struct redis_store *redis(steady_store *store) { return (struct redis_sto
 
 /* ---- Opening ---- */
 
-static int start(struct redis_store *store, struct steady__flight *flight, const steady_loop *loop, bool patient,
+static int start(struct redis_store *store, struct steady__inflight *inflight, const steady_loop *loop, bool patient,
                  bool logs) {
-    flight->store = &store->head;
-    flight->retry = flight == &store->flight ? &store->retry : NULL;
-    flight->loop = *loop;
-    flight->timeout = store->options.timeout;
-    flight->max_in_flight = store->options.max_in_flight;
-    flight->engine = store->options.engine;
-    flight->trouble = &store->trouble;
-    flight->birthmark = &store->birthmark;
-    flight->log = logs ? store->options.log : NULL;
-    flight->log_data = store->options.log_data;
-    flight->url = &store->url;
-    flight->carrier_class = store->url.peek_replica ? &steady__replica_class : &steady__cluster_class;
-    if (steady__flight_init(flight) != 0) return STEADY_NO_MEMORY;
-    const struct steady__link_options options = {.net = store->net,
-                                                 .loop = *loop,
-                                                 .url = &store->url,
-                                                 .tls = store->tls,
-                                                 .birthmark = &store->birthmark,
-                                                 .trouble = &store->trouble,
-                                                 .timeout = flight->timeout,
-                                                 .max_unanswered = flight->max_in_flight,
-                                                 .patient = patient,
-                                                 .log = flight->log,
-                                                 .log_data = flight->log_data,
-                                                 .owner_class = &steady__flight_owner,
-                                                 .owner = flight};
+    inflight->store = &store->head;
+    inflight->retry = inflight == &store->inflight ? &store->retry : NULL;
+    inflight->loop = *loop;
+    inflight->timeout = store->options.timeout;
+    inflight->max_in_flight = store->options.max_in_flight;
+    inflight->engine = store->options.engine;
+    inflight->last_error = &store->last_error;
+    inflight->fork_guard = &store->fork_guard;
+    inflight->log = logs ? store->options.log : NULL;
+    inflight->log_data = store->options.log_data;
+    inflight->url = &store->url;
+    inflight->transport_class = store->url.peek_replica ? &steady__replica_class : &steady__cluster_class;
+    if (steady__inflight_init(inflight) != 0) return STEADY_NO_MEMORY;
+    const struct steady__connection_options options = {.net = store->net,
+                                                       .loop = *loop,
+                                                       .url = &store->url,
+                                                       .tls = store->tls,
+                                                       .fork_guard = &store->fork_guard,
+                                                       .last_error = &store->last_error,
+                                                       .timeout = inflight->timeout,
+                                                       .max_unanswered = inflight->max_in_flight,
+                                                       .patient = patient,
+                                                       .log = inflight->log,
+                                                       .log_data = inflight->log_data,
+                                                       .owner_class = &steady__inflight_owner,
+                                                       .owner = inflight};
     if (store->url.peek_replica)
-        flight->carrier = steady__replica_open(&options);
+        inflight->transport = steady__replica_open(&options);
     else
-        flight->carrier = steady__cluster_open(&options);
-    if (flight->carrier != NULL) return 0;
-    steady__flight_close(flight);
+        inflight->transport = steady__cluster_open(&options);
+    if (inflight->transport != NULL) return 0;
+    steady__inflight_close(inflight);
     return STEADY_NO_MEMORY;
 }
 
 /* One who blocks waits for an attempt under way, since there is no attempt when he does not. */
 static int start_blocking(struct redis_store *store) {
-    if (store->blocking.carrier != NULL) return 0;
+    if (store->blocking.transport != NULL) return 0;
     if (store->poller == NULL && steady__poller_new_deaf(&store->poller) != 0) return STEADY_NO_MEMORY;
     const steady_loop loop = steady_poller_loop(store->poller);
     memset(&store->blocking, 0, sizeof store->blocking);
@@ -89,9 +89,10 @@ static int start_blocking(struct redis_store *store) {
 
 static int submit(steady_store *head, const struct steady__call *call) {
     struct redis_store *store = redis(head);
-    if (steady__forked(&store->birthmark))
-        return steady__turn_away(&store->flight.stats, &store->trouble, call, STEADY_UNAVAILABLE, STEADY__FORKED_TEXT);
-    return steady__flight_submit(&store->flight, call, NULL);
+    if (steady__forked(&store->fork_guard))
+        return steady__turn_away(&store->inflight.stats, &store->last_error, call, STEADY_UNAVAILABLE,
+                                 STEADY__FORKED_TEXT);
+    return steady__inflight_submit(&store->inflight, call, NULL);
 }
 
 /* A connection lost since the last call is to be noticed before a decision is written to it. Just after the last call
@@ -101,21 +102,21 @@ static void catch_up(struct redis_store *store) {
 }
 
 static void give_up(struct redis_store *store, int error) {
-    steady__flight_give_up(&store->blocking);
-    steady__fail(&store->trouble, 0, "poll: %s", strerror(error));
+    steady__inflight_give_up(&store->blocking);
+    steady__fail(&store->last_error, 0, "poll: %s", strerror(error));
 }
 
 static void ask(struct redis_store *store, const struct steady__call *call, steady_result *result) {
     result->error = start_blocking(store);
     if (result->error != 0) { /* store->blocking is cleared at the next attempt */
-        steady__turn_away(&store->flight.stats, &store->trouble, call, result->error, "out of memory");
+        steady__turn_away(&store->inflight.stats, &store->last_error, call, result->error, "out of memory");
         return;
     }
     catch_up(store);
     if (atomic_load(&store->head.closed))
         result->error = STEADY_CLOSED; /* by the log callback */
     else
-        result->error = steady__flight_submit(&store->blocking, call, result);
+        result->error = steady__inflight_submit(&store->blocking, call, result);
     if (result->error == 0) result->error = STEADY__PENDING;
     while (result->error == STEADY__PENDING)
         if (steady_poller_run(store->poller, -1) < 0) give_up(store, errno);
@@ -124,9 +125,9 @@ static void ask(struct redis_store *store, const struct steady__call *call, stea
 
 static void decide(steady_store *head, const struct steady__call *call, steady_result *result) {
     struct redis_store *store = redis(head);
-    if (steady__forked(&store->birthmark)) {
-        result->error =
-            steady__turn_away(&store->flight.stats, &store->trouble, call, STEADY_UNAVAILABLE, STEADY__FORKED_TEXT);
+    if (steady__forked(&store->fork_guard)) {
+        result->error = steady__turn_away(&store->inflight.stats, &store->last_error, call, STEADY_UNAVAILABLE,
+                                          STEADY__FORKED_TEXT);
         return;
     }
     steady__store_hold(head);
@@ -134,8 +135,8 @@ static void decide(steady_store *head, const struct steady__call *call, steady_r
     steady__store_release(head);
 }
 
-static void add(steady_stats *sum, const struct steady__flight *flight) {
-    const steady_stats *s = &flight->stats;
+static void add(steady_stats *sum, const struct steady__inflight *inflight) {
+    const steady_stats *s = &inflight->stats;
     sum->decisions += s->decisions;
     sum->allowed += s->allowed;
     sum->denied += s->denied;
@@ -146,48 +147,48 @@ static void add(steady_stats *sum, const struct steady__flight *flight) {
     sum->script_loads += s->script_loads;
     sum->in_flight += s->in_flight;
     sum->timeouts += s->timeouts;
-    if (flight->carrier != NULL) sum->reconnects += flight->carrier_class->reconnects(flight->carrier);
+    if (inflight->transport != NULL) sum->reconnects += inflight->transport_class->reconnects(inflight->transport);
 }
 
 static void stats(const steady_store *head, steady_stats *sum) {
     const struct redis_store *store = (const struct redis_store *)head;
-    add(sum, &store->flight);
+    add(sum, &store->inflight);
     add(sum, &store->blocking);
 }
 
-static const char *trouble(const steady_store *head) { return ((const struct redis_store *)head)->trouble.text; }
+static const char *last_error(const steady_store *head) { return ((const struct redis_store *)head)->last_error.text; }
 
-static void stop(struct steady__flight *flight) {
-    if (flight->carrier != NULL) steady__flight_close(flight);
+static void stop(struct steady__inflight *inflight) {
+    if (inflight->transport != NULL) steady__inflight_close(inflight);
 }
 
 static void close_store(steady_store *head) {
     struct redis_store *store = redis(head);
-    stop(&store->flight);
+    stop(&store->inflight);
     stop(&store->blocking);
     steady_poller_free(&store->poller);
-    if (!steady__forked(&store->birthmark)) steady__tls_close(store->tls); /* a child has its connections left */
+    if (!steady__forked(&store->fork_guard)) steady__tls_close(store->tls); /* a child has its connections left */
     store->tls = NULL;
     steady__url_clear(&store->url);
 }
 
-/* In a child the loop may still hold timers of flights and links, which look at the birthmark: all of it stays. */
+/* In a child the loop may still hold timers of flights and links, which look at the fork_guard: all of it stays. */
 static void free_store(steady_store *head) {
     struct redis_store *store = redis(head);
-    if (steady__forked(&store->birthmark)) return;
-    steady__flight_free(&store->flight);
-    steady__flight_free(&store->blocking);
-    steady__birthmark_clear(&store->birthmark);
+    if (steady__forked(&store->fork_guard)) return;
+    steady__inflight_free(&store->inflight);
+    steady__inflight_free(&store->blocking);
+    steady__fork_guard_clear(&store->fork_guard);
     free(store);
 }
 
 static const struct steady__store_class redis_class = {
     .name = "redis",
-    .prepare = steady__script_terms,
+    .prepare = steady__command_encode_limit,
     .submit = submit,
     .decide = decide,
     .stats = stats,
-    .trouble = trouble,
+    .last_error = last_error,
     .close = close_store,
     .free = free_store,
 };
@@ -200,15 +201,15 @@ int steady__redis_open_over(steady_store **store, const struct steady__net *net,
     steady__store_init(&s->head, &redis_class, options);
     s->net = net;
     steady__url_copy(&s->url, url);
-    steady__birthmark_set(&s->birthmark, true);
+    steady__fork_guard_set(&s->fork_guard, true);
     s->options = *options;
     if (s->options.timeout == 0) s->options.timeout = TIMEOUT;
     if (s->options.max_in_flight == 0) s->options.max_in_flight = MAX_IN_FLIGHT;
     int error = steady__url_has_tls(url->scheme) ? steady__tls_open(&s->tls, url, options->tls, why) : 0;
     s->options.tls = NULL; /* the caller's */
     steady_loop loop = {NULL, NULL};
-    if (options->loop != NULL) loop = steady__retry_loop(&s->retry, options->loop, &s->birthmark);
-    if (error == 0 && options->loop != NULL && start(s, &s->flight, &loop, false, true) != 0)
+    if (options->loop != NULL) loop = steady__retry_loop(&s->retry, options->loop, &s->fork_guard);
+    if (error == 0 && options->loop != NULL && start(s, &s->inflight, &loop, false, true) != 0)
         error = steady__fail(why, STEADY_NO_MEMORY, "out of memory");
     if (error == 0) {
         *store = &s->head;

@@ -39,9 +39,9 @@ struct address {
 
 struct steady__replica {
     struct steady__finder finder;
-    struct steady__link_options with;
+    struct steady__connection_options with;
     struct steady__cluster *server;
-    struct steady__link *link;       /* to the replica */
+    struct steady__connection *conn; /* to the replica */
     struct steady__request question; /* ROLE */
     bool asking;                     /* it is on its way */
     bool finding;                    /* the link waits for what it brings */
@@ -58,7 +58,7 @@ struct steady__replica {
     struct steady__alarm alarm;
     struct address at; /* the replica found last */
     struct steady__url url;
-    steady_message trouble; /* of the link */
+    steady_message last_error; /* of the link */
 };
 
 /* ---- Who there is ---- */
@@ -125,7 +125,7 @@ static bool choose(const struct steady__replica *r, const struct steady__reply *
 static void not_found(struct steady__replica *r, const char *why) {
     if (!r->finding) return;
     r->finding = false;
-    steady__link_not_found(r->link, STEADY_UNAVAILABLE, why);
+    steady__connection_not_found(r->conn, STEADY_UNAVAILABLE, why);
 }
 
 static void told(struct steady__replica *r, const struct steady__reply *reply) {
@@ -136,7 +136,7 @@ static void told(struct steady__replica *r, const struct steady__reply *reply) {
         const bool lost = !r->finding;
         r->at.port = 0;
         not_found(r, "the server names no replica");
-        if (lost) steady__link_moved(r->link);
+        if (lost) steady__connection_server_moved(r->conn);
         return;
     }
     const bool other = !is_found_last(r, &chosen);
@@ -145,9 +145,9 @@ static void told(struct steady__replica *r, const struct steady__reply *reply) {
         r->slow = r->slow && !other;
         r->at = chosen;
         r->url.port = chosen.port;
-        steady__link_found(r->link, &r->url);
+        steady__connection_found(r->conn, &r->url);
     } else if (!still || (r->slow && other)) {
-        steady__link_moved(r->link);
+        steady__connection_server_moved(r->conn);
     }
 }
 
@@ -157,7 +157,7 @@ static void put_off(struct steady__replica *r) {
     if (r->finding)
         not_found(r, "none is looked for at the moment");
     else if (r->off)
-        steady__link_moved(r->link);
+        steady__connection_server_moved(r->conn);
 }
 
 static void look(struct steady__replica *r) {
@@ -171,7 +171,7 @@ static void look(struct steady__replica *r) {
 
 static void alarmed(void *arg) {
     struct steady__replica *r = arg;
-    if (steady__forked(r->with.birthmark) || !steady__alarm_rang(&r->alarm)) return;
+    if (steady__forked(r->with.fork_guard) || !steady__alarm_rang(&r->alarm)) return;
     if (r->asking) return;
     if (r->off || (r->look_at != 0 && steady__loop_now(&r->with.loop) < r->look_at))
         put_off(r);
@@ -179,41 +179,41 @@ static void alarmed(void *arg) {
         look(r);
 }
 
-static void find(struct steady__finder *finder, struct steady__link *link) {
+static void find(struct steady__finder *finder, struct steady__connection *conn) {
     struct steady__replica *r = (struct steady__replica *)finder;
-    r->link = link;
+    r->conn = conn;
     r->finding = true;
     const bool wanted = !r->off && !r->alarm.set; /* else the next look is soon enough */
-    if (!r->asking && (wanted || !steady__link_is_idle(link))) steady__alarm_set(&r->alarm, 0);
+    if (!r->asking && (wanted || !steady__connection_is_idle(conn))) steady__alarm_set(&r->alarm, 0);
 }
 
 static void let_go(struct steady__finder *finder) { (void)finder; }
 
 /* ---- What the server's links ask ---- */
 
-static size_t encode(void *owner, struct steady__request *request, struct steady__dialect *dialect, char *out) {
+static size_t encode(void *owner, struct steady__request *request, struct steady__engines *engines, char *out) {
     static const char question[] = "*1\r\n$4\r\nROLE\r\n";
     struct steady__replica *r = owner;
     if (request->redirects > 0 && !r->off) {
         r->off = true; /* that was a cluster */
         steady__alarm_set(&r->alarm, 0);
     }
-    if (request != &r->question) return r->with.owner_class->encode(r->with.owner, request, dialect, out);
+    if (request != &r->question) return r->with.owner_class->encode(r->with.owner, request, engines, out);
     memcpy(out, question, sizeof question - 1);
     return sizeof question - 1;
 }
 
 /* What is handed on may end anything, so nothing is touched after it. */
-static enum steady__heed answered(void *owner, struct steady__request *request, struct steady__dialect *dialect,
-                                  const struct steady__reply *reply) {
+static enum steady__reply_action answered(void *owner, struct steady__request *request, struct steady__engines *engines,
+                                          const struct steady__reply *reply) {
     struct steady__replica *r = owner;
-    if (request != &r->question) return r->with.owner_class->answered(r->with.owner, request, dialect, reply);
+    if (request != &r->question) return r->with.owner_class->answered(r->with.owner, request, engines, reply);
     r->asking = false;
     if (r->off)
         steady__alarm_set(&r->alarm, 0);
     else
         told(r, reply);
-    return STEADY__HEED_NOTHING;
+    return STEADY__REPLY_ACCEPTED;
 }
 
 static void unanswered(void *owner, struct steady__request *request, bool written, int error) {
@@ -227,7 +227,7 @@ static void unanswered(void *owner, struct steady__request *request, bool writte
     not_found(r, "the server does not answer");
 }
 
-static const struct steady__link_owner server_owner = {encode, answered, unanswered};
+static const struct steady__connection_owner server_owner = {encode, answered, unanswered};
 
 /* ---- What the replica's link asks ---- */
 
@@ -242,7 +242,7 @@ static bool rests(const struct steady__replica *r) {
 
 static void rest(struct steady__replica *r) {
     r->rests_until = steady__loop_now(&r->with.loop) + LOOK;
-    steady__link_moved(r->link);
+    steady__connection_server_moved(r->conn);
 }
 
 /* It has answered, so that all may ask it. */
@@ -268,57 +268,58 @@ static void late(struct steady__replica *r, const struct steady__request *reques
 
 /* A link that is idle owes no answer to a peek that was late either. */
 static bool takes_peeks(const struct steady__replica *r) {
-    if (r->off || rests(r) || !steady__link_is_up(r->link)) return false;
-    return r->probe_at == 0 || (steady__loop_now(&r->with.loop) >= r->probe_at && steady__link_is_idle(r->link));
+    if (r->off || rests(r) || !steady__connection_is_up(r->conn)) return false;
+    return r->probe_at == 0 || (steady__loop_now(&r->with.loop) >= r->probe_at && steady__connection_is_idle(r->conn));
 }
 
 /* Whether the flight asks otherwise on this connection: the script instead of the module's command, or that instead of
  * the script. Where the engine is forced, the module is untried for ever. */
-static bool is_asked_otherwise(enum steady__fluency fluency, const struct steady__reply *reply) {
-    return fluency != STEADY__FLUENCY_UNTRIED && fluency != STEADY__FLUENCY_SCRIPT &&
-           steady__command_forbidden(reply->text, reply->text_len);
+static bool is_asked_otherwise(enum steady__engine_state engine_state, const struct steady__reply *reply) {
+    return engine_state != STEADY__ENGINE_UNTRIED && engine_state != STEADY__ENGINE_SCRIPT &&
+           steady__error_is_forbidden_command(reply->text, reply->text_len);
 }
 
 /* An error of no other kind, to the module's command: there is none. The flight would know, but report it where it was
  * the script's after all; the server can answer in either case. */
-static bool has_no_module(struct steady__dialect *dialect) {
-    const enum steady__fluency fluency = dialect->verbs[STEADY__PEEK].fluency;
-    if (fluency != STEADY__FLUENCY_TRYING && fluency != STEADY__FLUENCY_MODULE) return false;
-    steady__dialect_without_module(dialect);
+static bool has_no_module(struct steady__engines *engines) {
+    const enum steady__engine_state engine_state = engines->verbs[STEADY__PEEK].engine_state;
+    if (engine_state != STEADY__ENGINE_TRYING && engine_state != STEADY__ENGINE_MODULE) return false;
+    steady__engine_no_module(engines);
     return true;
 }
 
 /* Whether a peek that was refused so is for the server. What the key holds is the same there; a script that is missing
  * is loaded, unless the replica has just refused that. */
-static bool is_for_server(struct steady__replica *r, struct steady__dialect *dialect,
+static bool is_for_server(struct steady__replica *r, struct steady__engines *engines,
                           const struct steady__reply *reply) {
-    const enum steady__refusal refusal = steady__script_refusal(reply->text, reply->text_len);
-    const bool forbidden = refusal == STEADY__REFUSAL_AUTH, other = refusal == STEADY__REFUSAL_OTHER;
-    if (refusal == STEADY__REFUSAL_DATA) return false;
-    if (refusal == STEADY__REFUSAL_NOSCRIPT) return rests(r);
-    if (forbidden && is_asked_otherwise(dialect->verbs[STEADY__PEEK].fluency, reply)) return false;
-    if (other && has_no_module(dialect)) return true;
-    steady__dialect_nothing_learnt(dialect);
-    if (refusal == STEADY__REFUSAL_MOVED) r->off = true;
+    const enum steady__error_class error_class = steady__error_class_of(reply->text, reply->text_len);
+    const bool forbidden = error_class == STEADY__ERROR_CLASS_NO_PERMISSION,
+               other = error_class == STEADY__ERROR_CLASS_OTHER;
+    if (error_class == STEADY__ERROR_CLASS_NOT_A_BUCKET) return false;
+    if (error_class == STEADY__ERROR_CLASS_NOSCRIPT) return rests(r);
+    if (forbidden && is_asked_otherwise(engines->verbs[STEADY__PEEK].engine_state, reply)) return false;
+    if (other && has_no_module(engines)) return true;
+    steady__engine_not_answered(engines);
+    if (error_class == STEADY__ERROR_CLASS_MOVED) r->off = true;
     if (forbidden || other)
         rest(r);
     else
-        steady__link_moved(r->link);
+        steady__connection_server_moved(r->conn);
     return true;
 }
 
-static enum steady__heed replica_answered(void *owner, struct steady__request *request, struct steady__dialect *dialect,
-                                          const struct steady__reply *reply) {
+static enum steady__reply_action replica_answered(void *owner, struct steady__request *request,
+                                                  struct steady__engines *engines, const struct steady__reply *reply) {
     struct steady__replica *r = owner;
     const bool peek = request->key != NULL, error = reply->kind == STEADY__REPLY_ERROR;
     if (!peek && request->nested == 0 && error) rest(r); /* it takes no script: peeks that miss theirs come next */
-    if (peek && reply->kind == STEADY__REPLY_TEXT) return STEADY__HEED_UNTRUSTED;
+    if (peek && reply->kind == STEADY__REPLY_TEXT) return STEADY__REPLY_UNTRUSTED;
     if (peek && !error && request == r->probe) trust(r);
-    if (peek && error && is_for_server(r, dialect, reply)) {
+    if (peek && error && is_for_server(r, engines, reply)) {
         put_to_server(r, request);
-        return STEADY__HEED_AGAIN;
+        return STEADY__REPLY_RESENT;
     }
-    return r->with.owner_class->answered(r->with.owner, request, dialect, reply);
+    return r->with.owner_class->answered(r->with.owner, request, engines, reply);
 }
 
 static void replica_unanswered(void *owner, struct steady__request *request, bool written, int error) {
@@ -329,66 +330,67 @@ static void replica_unanswered(void *owner, struct steady__request *request, boo
         r->with.owner_class->unanswered(r->with.owner, request, written, error);
 }
 
-static const struct steady__link_owner replica_owner = {encode, replica_answered, replica_unanswered};
+static const struct steady__connection_owner replica_owner = {encode, replica_answered, replica_unanswered};
 
 /* ---- The flight's calls ---- */
 
 /* at: the struct itself where the replica's link has it. */
-static int submit(void *carrier, struct steady__request *request) {
-    struct steady__replica *r = carrier;
-    if (request->key == NULL && request->at == r) return steady__link_submit(r->link, request);
+static int submit(void *transport, struct steady__request *request) {
+    struct steady__replica *r = transport;
+    if (request->key == NULL && request->at == r) return steady__connection_submit(r->conn, request);
     const bool wanted = request->key != NULL && request->reads && takes_peeks(r);
-    if (!wanted || steady__link_submit(r->link, request) != 0) return steady__cluster_class.submit(r->server, request);
+    if (!wanted || steady__connection_submit(r->conn, request) != 0)
+        return steady__cluster_class.submit(r->server, request);
     request->at = r;
     if (r->probe_at != 0) r->probe = request;
     return 0;
 }
 
-static bool forget(void *carrier, struct steady__request *request) {
-    struct steady__replica *r = carrier;
+static bool forget(void *transport, struct steady__request *request) {
+    struct steady__replica *r = transport;
     if (request->at != r) return steady__cluster_class.forget(r->server, request);
-    const bool written = steady__link_forget(r->link, request);
+    const bool written = steady__connection_forget(r->conn, request);
     if (written || request == r->probe) late(r, request);
     return written;
 }
 
-static void catch_up(void *carrier) {
-    struct steady__replica *r = carrier;
+static void catch_up(void *transport) {
+    struct steady__replica *r = transport;
     r->depth++;
     size_t left = STEADY__CATCH_UP;
-    steady__link_catch_up(r->link, &left);
+    steady__connection_catch_up(r->conn, &left);
     if (!r->closed) steady__cluster_class.catch_up(r->server);
     if (--r->depth == 0 && r->closed) free(r);
 }
 
 /* A child leaves to the parent's loop what that may point at, as links do. */
-static void close_replica(void *carrier) {
-    struct steady__replica *r = carrier;
+static void close_replica(void *transport) {
+    struct steady__replica *r = transport;
     if (r->server != NULL) steady__cluster_class.close(r->server);
-    steady__link_close(r->link);
-    if (steady__forked(r->with.birthmark)) return;
+    steady__connection_close(r->conn);
+    if (steady__forked(r->with.fork_guard)) return;
     steady__alarm_free(&r->alarm);
     r->closed = true;
     if (r->depth == 0) free(r);
 }
 
-static const char *doing(void *carrier, const struct steady__request *request) {
-    struct steady__replica *r = carrier;
-    if (request->at == r) return steady__link_doing(r->link);
+static const char *doing(void *transport, const struct steady__request *request) {
+    struct steady__replica *r = transport;
+    if (request->at == r) return steady__connection_activity(r->conn);
     return steady__cluster_class.doing(r->server, request);
 }
 
-static uint64_t reconnects(const void *carrier) {
-    const struct steady__replica *r = carrier;
-    return steady__cluster_class.reconnects(r->server) + steady__link_reconnects(r->link);
+static uint64_t reconnects(const void *transport) {
+    const struct steady__replica *r = transport;
+    return steady__cluster_class.reconnects(r->server) + steady__connection_reconnects(r->conn);
 }
 
-const struct steady__carrier steady__replica_class = {submit, forget, catch_up, close_replica, doing, reconnects};
+const struct steady__transport steady__replica_class = {submit, forget, catch_up, close_replica, doing, reconnects};
 
 /* ---- Opening ---- */
 
 static bool open_both(struct steady__replica *r) {
-    struct steady__link_options options = r->with;
+    struct steady__connection_options options = r->with;
     options.owner = r;
     options.owner_class = &server_owner;
     r->server = steady__cluster_open(&options);
@@ -396,13 +398,13 @@ static bool open_both(struct steady__replica *r) {
     options.owner_class = &replica_owner;
     options.finder = &r->finder;
     options.role = STEADY__ROLE_REPLICA;
-    options.trouble = &r->trouble;
+    options.last_error = &r->last_error;
     options.log = NULL; /* peeks go on without */
-    r->link = steady__link_open(&options);
-    return r->link != NULL;
+    r->conn = steady__connection_open(&options);
+    return r->conn != NULL;
 }
 
-struct steady__replica *steady__replica_open(const struct steady__link_options *options) {
+struct steady__replica *steady__replica_open(const struct steady__connection_options *options) {
     struct steady__replica *r = calloc(1, sizeof *r);
     if (r == NULL) return NULL;
     r->with = *options;

@@ -8,8 +8,8 @@
 struct steady__replica;
 
 /* Takes what steady__cluster_open takes, which it calls for all that is no peek. NULL: out of memory. */
-struct steady__replica *steady__replica_open(const struct steady__link_options *options);
+struct steady__replica *steady__replica_open(const struct steady__connection_options *options);
 
-extern const struct steady__carrier steady__replica_class;
+extern const struct steady__transport steady__replica_class;
 
 #endif

@@ -20,8 +20,8 @@ struct steady__reply {
 };
 
 /* Whether it is an error, and refuses in this way. */
-static inline bool steady__reply_refuses(const struct steady__reply *reply, enum steady__refusal how) {
-    return reply->kind == STEADY__REPLY_ERROR && steady__script_refusal(reply->text, reply->text_len) == how;
+static inline bool steady__reply_is_error(const struct steady__reply *reply, enum steady__error_class how) {
+    return reply->kind == STEADY__REPLY_ERROR && steady__error_class_of(reply->text, reply->text_len) == how;
 }
 
 /* Reads the reply that `bytes` begin with: how many bytes it took, 0 where it is not complete yet, -1 where it is

@@ -25,7 +25,7 @@
 struct steady__lookup {
     atomic_uint holders; /* the thread and the loop */
     int bell;
-    struct steady__birthmark birthmark;
+    struct steady__fork_guard fork_guard;
     int error; /* of getaddrinfo */
     struct steady__addresses found;
     struct steady__watch watch;
@@ -81,8 +81,8 @@ static void rang(void *arg, int events) {
     struct steady__lookup *lookup = arg;
     eventfd_t count;
     (void)events;
-    if (steady__forked(&lookup->birthmark)) {
-        steady__fork_detach(lookup->bell);
+    if (steady__forked(&lookup->fork_guard)) {
+        steady__fork_guard_detach(lookup->bell);
         return;
     }
     if (eventfd_read(lookup->bell, &count) != 0) return;
@@ -110,7 +110,7 @@ struct steady__lookup *steady__resolve(const struct steady__net *net, const stea
         return NULL;
     }
     atomic_init(&lookup->holders, 1);
-    steady__birthmark_set(&lookup->birthmark, false);
+    steady__fork_guard_set(&lookup->fork_guard, false);
     lookup->done = done;
     lookup->arg = arg;
     memcpy(lookup->host, host, strlen(host));

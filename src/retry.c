@@ -54,7 +54,7 @@ static void fired(void *arg) {
     struct timer *timer = arg;
     struct steady__retry *retry = timer->retry;
     timer->running = false;
-    if (!steady__list_empty(&retry->failed) && !steady__forked(retry->birthmark)) steady__retry_now(retry);
+    if (!steady__list_empty(&retry->failed) && !steady__forked(retry->fork_guard)) steady__retry_now(retry);
     timer->fired(timer->arg);
 }
 
@@ -96,9 +96,9 @@ static void timer_free(void *handle) {
 }
 
 steady_loop steady__retry_loop(struct steady__retry *retry, const steady_loop *theirs,
-                               const struct steady__birthmark *birthmark) {
+                               const struct steady__fork_guard *fork_guard) {
     retry->theirs = *theirs;
-    retry->birthmark = birthmark;
+    retry->fork_guard = fork_guard;
     steady__list_init(&retry->failed);
     retry->ops = (steady_loop_ops){.name = theirs->ops->name,
                                    .io_new = io_new,

@@ -11,13 +11,13 @@
 struct steady__retry {
     steady_loop theirs; /* the caller's */
     steady_loop_ops ops;
-    const struct steady__birthmark *birthmark;
+    const struct steady__fork_guard *fork_guard;
     struct steady__list failed; /* timers that are not running, and should be */
 };
 
 /* A loop over theirs, for the parts of a store. Its timer_start returns 0 in any case. */
 steady_loop steady__retry_loop(struct steady__retry *retry, const steady_loop *theirs,
-                               const struct steady__birthmark *birthmark);
+                               const struct steady__fork_guard *fork_guard);
 
 /* Starts again what has failed. False: the caller's loop still starts no timer. */
 bool steady__retry_now(struct steady__retry *retry);

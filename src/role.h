@@ -7,41 +7,41 @@
 
 #include "handshake.h"
 
-struct steady__primacy {
+struct steady__role_state {
     enum steady__role wanted; /* ANY: the server is asked only after a READONLY */
-    bool doubtful;            /* the last server met was no primary */
-    bool vouched;             /* this one has said that it is */
-    bool belied;              /* one that had said so said READONLY */
+    bool suspect;             /* the last server met was no primary */
+    bool confirmed;           /* this one has said that it is */
+    bool contradicted;        /* one that had said so said READONLY */
     steady_us since;          /* of this connection */
 };
 
 /* A server that goes without READONLY for so long is a primary, whatever it says. */
-#define STEADY__DOUBT STEADY_SECOND
+#define STEADY__ROLE_SUSPECT_FOR STEADY_SECOND
 
 /* What ROLE has to say on a new connection. */
-static inline enum steady__role steady__primacy_role(const struct steady__primacy *primacy) {
-    const bool asks = primacy->doubtful && primacy->wanted == STEADY__ROLE_ANY;
-    return asks ? STEADY__ROLE_PRIMARY : primacy->wanted;
+static inline enum steady__role steady__role_expected(const struct steady__role_state *role) {
+    const bool asks = role->suspect && role->wanted == STEADY__ROLE_ANY;
+    return asks ? STEADY__ROLE_PRIMARY : role->wanted;
 }
 
 /* ROLE has said it. Who was no primary nevertheless is not believed a second time: it may be a proxy that speaks. */
-static inline void steady__primacy_vouched(struct steady__primacy *primacy) {
-    primacy->vouched = true;
-    if (!primacy->belied) primacy->doubtful = false;
+static inline void steady__role_confirmed(struct steady__role_state *role) {
+    role->confirmed = true;
+    if (!role->contradicted) role->suspect = false;
 }
 
 /* READONLY. False: that had been to be expected. */
-static inline bool steady__primacy_refuted(struct steady__primacy *primacy, steady_us now) {
-    const bool news = !primacy->doubtful;
-    if (primacy->vouched && now - primacy->since < STEADY__DOUBT) primacy->belied = true;
-    primacy->doubtful = true;
+static inline bool steady__role_contradicted(struct steady__role_state *role, steady_us now) {
+    const bool news = !role->suspect;
+    if (role->confirmed && now - role->since < STEADY__ROLE_SUSPECT_FOR) role->contradicted = true;
+    role->suspect = true;
     return news;
 }
 
 /* It has answered as a primary might. False: it is in doubt still. */
-static inline bool steady__primacy_upheld(struct steady__primacy *primacy, steady_us now) {
-    if (primacy->doubtful && now - primacy->since >= STEADY__DOUBT) primacy->doubtful = primacy->belied = false;
-    return !primacy->doubtful;
+static inline bool steady__role_not_contradicted(struct steady__role_state *role, steady_us now) {
+    if (role->suspect && now - role->since >= STEADY__ROLE_SUSPECT_FOR) role->suspect = role->contradicted = false;
+    return !role->suspect;
 }
 
 #endif

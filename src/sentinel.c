@@ -38,25 +38,25 @@
 struct sentinel {
     struct steady__finder finder; /* of its link */
     struct sentinels *all;
-    struct steady__link *link; /* NULL: never asked */
+    struct steady__connection *conn; /* NULL: never asked */
     struct steady__request question;
-    bool asked;             /* the question is on its way */
-    bool parked;            /* the link is to be told when to connect */
-    steady_us until;        /* it has time to answer */
-    int error;              /* what came of the last question, if no answer did */
-    steady_message trouble; /* of the link */
-    struct steady__url url; /* its strings lie in that of the service */
+    bool asked;                /* the question is on its way */
+    bool parked;               /* the link is to be told when to connect */
+    steady_us until;           /* it has time to answer */
+    int error;                 /* what came of the last question, if no answer did */
+    steady_message last_error; /* of the link */
+    struct steady__url url;    /* its strings lie in that of the service */
 };
 
 struct sentinels {
     struct steady__finder finder;
-    struct steady__link_options with; /* of the links to sentinels */
+    struct steady__connection_options with; /* of the links to sentinels */
     const struct steady__url *url;
-    struct steady__link *link; /* which it finds for; NULL: not asked yet */
-    uint64_t events;           /* answers, and questions that came back without */
-    bool finding;              /* the link waits for the answer */
-    bool fruitless;            /* the last answer has not brought the link up */
-    bool gave_up;              /* there was no answer when the link last wanted one */
+    struct steady__connection *conn; /* which it finds for; NULL: not asked yet */
+    uint64_t events;                 /* answers, and questions that came back without */
+    bool finding;                    /* the link waits for the answer */
+    bool fruitless;                  /* the last answer has not brought the link up */
+    bool gave_up;                    /* there was no answer when the link last wanted one */
     bool closed;
     unsigned depth;
     unsigned at;                    /* the sentinel asked last, or to ask */
@@ -92,7 +92,7 @@ static void rest_in_vain(struct sentinels *s, bool refused) {
 /* The link is left without a connection; lookups go on. */
 static void park(struct sentinel *one) {
     one->until = 0;
-    if (one->link != NULL && !one->parked) steady__link_moved(one->link);
+    if (one->conn != NULL && !one->parked) steady__connection_server_moved(one->conn);
 }
 
 static void turn_to_next(struct sentinels *s) { s->at = (s->at + 1) % s->url->n_sentinels; }
@@ -155,7 +155,7 @@ static void park_others(struct sentinel *one) {
 static bool is_late(const struct sentinel *one) {
     const struct sentinels *s = one->all;
     if (s->finding || one == &s->each[s->at]) return false;
-    return !s->fruitless || steady__link_is_up(s->link);
+    return !s->fruitless || steady__connection_is_up(s->conn);
 }
 
 static void knows(struct sentinel *one, const char *host, uint16_t port) {
@@ -169,13 +169,13 @@ static void knows(struct sentinel *one, const char *host, uint16_t port) {
     s->gave_up = false;
     s->circuit.failures = 0;
     rest(s);
-    if (s->link != NULL && steady__link_is_up(s->link)) s->fruitless = false;
+    if (s->conn != NULL && steady__connection_is_up(s->conn)) s->fruitless = false;
     if (s->finding) {
         s->finding = false;
-        steady__link_found(s->link, &s->primary);
-    } else if (moved && s->link != NULL) {
+        steady__connection_found(s->conn, &s->primary);
+    } else if (moved && s->conn != NULL) {
         s->fruitless = false; /* the link is about to ask again, and this one knows better than the others */
-        steady__link_moved(s->link);
+        steady__connection_server_moved(s->conn);
     }
 }
 
@@ -208,7 +208,7 @@ static void heard(struct sentinel *one, const struct steady__reply *reply) {
     } else if (reply->kind == STEADY__REPLY_ERROR) {
         const struct steady__secrets secrets = {.url = one->all->url};
         steady__redact(text, sizeof text, reply->text, reply->text_len, &secrets);
-        complain(one, steady__refusal_error(steady__script_refusal(reply->text, reply->text_len)), text);
+        complain(one, steady__error_class_code(steady__error_class_of(reply->text, reply->text_len)), text);
     } else {
         complain(one, STEADY_UNAVAILABLE, "answers with what is no answer");
     }
@@ -216,27 +216,27 @@ static void heard(struct sentinel *one, const struct steady__reply *reply) {
 
 /* ---- What the link to a sentinel asks ---- */
 
-static size_t encode(void *owner, struct steady__request *request, struct steady__dialect *dialect, char *out) {
+static size_t encode(void *owner, struct steady__request *request, struct steady__engines *engines, char *out) {
     static const char command[] = "*3\r\n$8\r\nSENTINEL\r\n$23\r\nGET-MASTER-ADDR-BY-NAME\r\n";
     const struct sentinel *one = owner;
     const char *service = one->all->url->service;
     (void)request;
-    (void)dialect;
+    (void)engines;
     return (size_t)snprintf(out, STEADY__REQUEST_MAX, "%s$%zu\r\n%s\r\n", command, strlen(service), service);
 }
 
-static enum steady__heed answered(void *owner, struct steady__request *request, struct steady__dialect *dialect,
-                                  const struct steady__reply *reply) {
+static enum steady__reply_action answered(void *owner, struct steady__request *request, struct steady__engines *engines,
+                                          const struct steady__reply *reply) {
     struct sentinel *one = owner;
     struct sentinels *s = one->all;
     (void)request;
-    (void)dialect;
+    (void)engines;
     s->depth++;
     s->events++;
     one->asked = false;
     heard(one, reply);
     leave(s);
-    return STEADY__HEED_NOTHING;
+    return STEADY__REPLY_ACCEPTED;
 }
 
 static void unanswered(void *owner, struct steady__request *request, bool written, int error) {
@@ -245,16 +245,16 @@ static void unanswered(void *owner, struct steady__request *request, bool writte
     (void)written;
     one->all->events++;
     one->asked = false;
-    failed(one, error, error == STEADY_REFUSED, one->trouble.text);
+    failed(one, error, error == STEADY_REFUSED, one->last_error.text);
 }
 
-static const struct steady__link_owner owner_class = {encode, answered, unanswered};
+static const struct steady__connection_owner owner_class = {encode, answered, unanswered};
 
 /* Connects for a question, and for nothing else. To answer at once is as good as later: the link has done all else. */
-static void find_sentinel(struct steady__finder *finder, struct steady__link *link) {
+static void find_sentinel(struct steady__finder *finder, struct steady__connection *conn) {
     struct sentinel *one = (struct sentinel *)finder;
     one->parked = !one->asked;
-    if (one->asked) steady__link_found(link, &one->url);
+    if (one->asked) steady__connection_found(conn, &one->url);
 }
 
 static void let_go(struct steady__finder *finder) { (void)finder; }
@@ -262,15 +262,15 @@ static void let_go(struct steady__finder *finder) { (void)finder; }
 /* ---- Asking ---- */
 
 static bool call(struct sentinel *one) {
-    if (one->link != NULL) return true;
-    struct steady__link_options with = one->all->with;
+    if (one->conn != NULL) return true;
+    struct steady__connection_options with = one->all->with;
     with.url = &one->url;
     with.finder = &one->finder;
-    with.trouble = &one->trouble;
+    with.last_error = &one->last_error;
     with.owner = one;
-    steady__fail(&one->trouble, 0, "%s: out of memory", one->url.host);
-    one->link = steady__link_open(&with);
-    return one->link != NULL;
+    steady__fail(&one->last_error, 0, "%s: out of memory", one->url.host);
+    one->conn = steady__connection_open(&with);
+    return one->conn != NULL;
 }
 
 static void ask(struct sentinel *one) {
@@ -280,12 +280,12 @@ static void ask(struct sentinel *one) {
     steady__alarm_set(&s->alarm, s->finding ? HEAD_START : patience);
     if (one->asked) return;
     one->error = 0;
-    one->asked = call(one) && steady__link_submit(one->link, &one->question) == 0;
+    one->asked = call(one) && steady__connection_submit(one->conn, &one->question) == 0;
     if (!one->asked) {
-        failed(one, STEADY_UNAVAILABLE, false, one->trouble.text);
+        failed(one, STEADY_UNAVAILABLE, false, one->last_error.text);
     } else if (one->parked) {
         one->parked = false;
-        steady__link_found(one->link, &one->url);
+        steady__connection_found(one->conn, &one->url);
     }
 }
 
@@ -295,7 +295,7 @@ static void note_late_ones(struct sentinels *s) {
     for (unsigned i = 0; i < s->url->n_sentinels; i++) {
         const struct sentinel *one = &s->each[i];
         if (!one->asked) continue;
-        const char *doing = one->question.on_wire ? NULL : steady__link_doing(one->link);
+        const char *doing = one->question.on_wire ? NULL : steady__connection_activity(one->conn);
         snprintf(why, sizeof why, "%s%s", doing != NULL ? "still " : "", doing != NULL ? doing : "does not answer");
         place(one, text, sizeof text, why);
         note(s, false, text);
@@ -317,7 +317,7 @@ static void give_up(struct sentinels *s) {
     if (!s->finding) return;
     s->finding = false;
     s->gave_up = true;
-    steady__link_not_found(s->link, error, s->why.text);
+    steady__connection_not_found(s->conn, error, s->why.text);
 }
 
 static steady_us time_left(const struct sentinels *s) {
@@ -343,13 +343,13 @@ static bool catch_up(struct sentinels *s) {
     const uint64_t events = s->events;
     size_t left = STEADY__CATCH_UP;
     for (unsigned i = 0; !s->closed && s->events == events && i < s->url->n_sentinels; i++)
-        if (s->each[i].asked) steady__link_catch_up(s->each[i].link, &left);
+        if (s->each[i].asked) steady__connection_catch_up(s->each[i].conn, &left);
     return s->closed || (s->events != events && s->alarm.set);
 }
 
 static void alarmed(void *arg) {
     struct sentinels *s = arg;
-    if (steady__forked(s->with.birthmark) || !steady__alarm_rang(&s->alarm)) return;
+    if (steady__forked(s->with.fork_guard) || !steady__alarm_rang(&s->alarm)) return;
     s->depth++;
     if (!catch_up(s)) go_on(s);
     leave(s);
@@ -357,9 +357,9 @@ static void alarmed(void *arg) {
 
 /* ---- The finder ---- */
 
-static void find(struct steady__finder *finder, struct steady__link *link) {
+static void find(struct steady__finder *finder, struct steady__connection *conn) {
     struct sentinels *s = (struct sentinels *)finder;
-    s->link = link;
+    s->conn = conn;
     s->finding = true;
     begin_round(s);
     if (s->fruitless) turn_to_next(s);
@@ -372,8 +372,8 @@ static void find(struct steady__finder *finder, struct steady__link *link) {
 static void close_finder(struct steady__finder *finder) {
     struct sentinels *s = (struct sentinels *)finder;
     for (unsigned i = 0; i < s->url->n_sentinels; i++)
-        steady__link_close(s->each[i].link);
-    if (steady__forked(s->with.birthmark)) return;
+        steady__connection_close(s->each[i].conn);
+    if (steady__forked(s->with.fork_guard)) return;
     steady__alarm_free(&s->alarm);
     s->depth++;
     s->closed = true;
@@ -393,21 +393,21 @@ static void set_up(struct sentinels *s, unsigned number) {
     one->url.password = s->url->sentinel_password;
 }
 
-static struct sentinels *open_sentinels(const struct steady__link_options *options) {
+static struct sentinels *open_sentinels(const struct steady__connection_options *options) {
     const unsigned n = options->url->n_sentinels;
     struct sentinels *s = calloc(1, sizeof *s + n * sizeof s->each[0]);
     if (s == NULL) return NULL;
     s->finder = (struct steady__finder){find, close_finder};
     s->url = options->url;
     s->circuit.net = options->net;
-    s->with = (struct steady__link_options){.net = options->net,
-                                            .loop = options->loop,
-                                            .tls = options->tls,
-                                            .birthmark = options->birthmark,
-                                            .timeout = options->timeout,
-                                            .max_unanswered = 1,
-                                            .patient = true,
-                                            .owner_class = &owner_class};
+    s->with = (struct steady__connection_options){.net = options->net,
+                                                  .loop = options->loop,
+                                                  .tls = options->tls,
+                                                  .fork_guard = options->fork_guard,
+                                                  .timeout = options->timeout,
+                                                  .max_unanswered = 1,
+                                                  .patient = true,
+                                                  .owner_class = &owner_class};
     s->primary.scheme = steady__url_has_tls(s->url->scheme) ? STEADY__URL_TLS : STEADY__URL_TCP;
     for (unsigned i = 0; i < n; i++)
         set_up(s, i);
@@ -419,13 +419,13 @@ static struct sentinels *open_sentinels(const struct steady__link_options *optio
     return NULL;
 }
 
-struct steady__link *steady__sentinels_link(const struct steady__link_options *options) {
+struct steady__connection *steady__sentinels_link(const struct steady__connection_options *options) {
     struct sentinels *s = open_sentinels(options);
     if (s == NULL) return NULL;
-    struct steady__link_options with = *options;
+    struct steady__connection_options with = *options;
     with.finder = &s->finder;
     with.role = STEADY__ROLE_PRIMARY;
-    struct steady__link *link = steady__link_open(&with);
-    if (link == NULL) close_finder(&s->finder);
-    return link;
+    struct steady__connection *conn = steady__connection_open(&with);
+    if (conn == NULL) close_finder(&s->finder);
+    return conn;
 }

@@ -6,6 +6,6 @@
 #include "connection.h"
 
 /* A link to the primary, for a URL that names sentinels and their service. NULL: out of memory. */
-struct steady__link *steady__sentinels_link(const struct steady__link_options *options);
+struct steady__connection *steady__sentinels_link(const struct steady__connection_options *options);
 
 #endif

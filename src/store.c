@@ -91,5 +91,5 @@ void steady_store_stats(const steady_store *store, steady_stats *stats) {
 }
 
 const char *steady_store_trouble(const steady_store *store) {
-    return store == NULL || store->class_->trouble == NULL ? "" : store->class_->trouble(store);
+    return store == NULL || store->class_->last_error == NULL ? "" : store->class_->last_error(store);
 }

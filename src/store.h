@@ -17,8 +17,8 @@ enum steady__verb { STEADY__CONSUME, STEADY__PEEK, STEADY__RESET };
 /* A limit as a store likes to have it, worked out once a throttler rather than once a decision. */
 struct steady__terms {
     struct steady__rate rate;
-    char wire[160]; /* the store's own: see prepare */
-    size_t wire_len;
+    char encoded[160]; /* the store's own: see prepare */
+    size_t encoded_len;
 };
 
 /* One decision, from the throttler's door to its callback. Terms and throttler stay valid until steady__finish; the key
@@ -55,7 +55,7 @@ struct steady__store_class {
      */
     void (*decide)(steady_store *store, const struct steady__call *call, steady_result *result);
     void (*stats)(const steady_store *store, steady_stats *stats);
-    const char *(*trouble)(const steady_store *store);
+    const char *(*last_error)(const steady_store *store);
     /* Ends what is in flight as cancelled, and lets go of loop, descriptors and memory as far as the stack of callers
      * permits. Called once; nothing else of the class but free and stats is called after. */
     void (*close)(steady_store *store);

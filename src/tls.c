@@ -29,7 +29,7 @@
 
 struct steady__tls_context {
     SSL_CTX *ssl;
-    BIO_METHOD *carrier;
+    BIO_METHOD *transport;
     bool locked;          /* a file wants a passphrase */
     char name[NAME_SIZE]; /* whom the server's certificate must be for; "": the host of the URL */
 };
@@ -50,7 +50,7 @@ struct steady__tls {
     bool heard;       /* something has been received after the handshake */
     bool turned_away;
     char name[NAME_SIZE];
-    char trouble[160];
+    char last_error[160];
 };
 
 /* ---- A BIO over struct steady__net ---- */
@@ -107,12 +107,12 @@ static BIO_METHOD *carrier_new(void) {
 /* ---- What goes wrong ---- */
 
 __attribute__((format(printf, 2, 3))) static void explain(struct steady__tls *tls, const char *format, ...) {
-    char text[sizeof tls->trouble];
+    char text[sizeof tls->last_error];
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    steady__printable(tls->trouble, sizeof tls->trouble, text, strlen(text));
+    steady__printable(tls->last_error, sizeof tls->last_error, text, strlen(text));
 }
 
 static void explain_certificate(struct steady__tls *tls, long result) {
@@ -204,9 +204,9 @@ static int settle(struct steady__tls *tls, int got) {
     return error != 0 ? -1 : got > 0 ? got : 0;
 }
 
-const char *steady__tls_trouble(const struct steady__tls *tls) { return tls->trouble; }
+const char *steady__tls_error_text(const struct steady__tls *tls) { return tls->last_error; }
 
-bool steady__tls_turned_away(const struct steady__tls *tls) { return tls->turned_away; }
+bool steady__tls_was_rejected(const struct steady__tls *tls) { return tls->turned_away; }
 
 /* ---- One connection ---- */
 
@@ -254,7 +254,7 @@ static bool expect_name(SSL *ssl, const char *name) {
 static bool prepare(struct steady__tls *tls, const struct steady__tls_context *context) {
     tls->ssl = SSL_new(context->ssl);
     if (tls->ssl == NULL) return false;
-    BIO *bio = BIO_new(context->carrier);
+    BIO *bio = BIO_new(context->transport);
     if (bio == NULL) return false;
     BIO_set_data(bio, tls);
     BIO_set_init(bio, 1);
@@ -304,7 +304,7 @@ int steady__tls_handshake(struct steady__tls *tls) {
     tls->established = done > 0;
     if (done > 0) return 0;
     if (done < 0 && errno == EAGAIN) return SSL_want_write(tls->ssl) ? STEADY_WRITABLE : STEADY_READABLE;
-    if (tls->trouble[0] == '\0')
+    if (tls->last_error[0] == '\0')
         explain(tls, "no TLS: %s", tls->error != 0 ? strerror(tls->error) : "the server closed the connection");
     return -1;
 }
@@ -440,9 +440,9 @@ static int set_server_name(struct steady__tls_context *context, const char *name
 static int fill(struct steady__tls_context *context, const struct steady__url *url, const steady_tls_options *options,
                 steady_message *why) {
     const char *cert = either(url->tls_cert, options->cert_file), *key = either(url->tls_key, options->key_file);
-    context->carrier = carrier_new();
+    context->transport = carrier_new();
     context->ssl = SSL_CTX_new(TLS_client_method());
-    if (context->carrier == NULL || context->ssl == NULL) return refuse_openssl(why);
+    if (context->transport == NULL || context->ssl == NULL) return refuse_openssl(why);
     int error = set_up(context->ssl, !url->tls_insecure && !options->insecure_skip_verify, why);
     if (error == 0) error = set_server_name(context, either(url->tls_server_name, options->server_name), why);
     if (error == 0) error = load_trust(context->ssl, either(url->tls_ca, options->ca_file), why);
@@ -469,7 +469,7 @@ int steady__tls_open(struct steady__tls_context **context, const struct steady__
 void steady__tls_close(struct steady__tls_context *context) {
     if (context == NULL) return;
     SSL_CTX_free(context->ssl);
-    BIO_meth_free(context->carrier);
+    BIO_meth_free(context->transport);
     ERR_clear_error();
     free(context);
 }

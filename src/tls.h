@@ -35,11 +35,11 @@ struct steady__tls *steady__tls_new(const struct steady__tls_context *context, c
 void steady__tls_free(struct steady__tls *tls);
 
 /* Goes on with the handshake: 0 once it is done, STEADY_READABLE or STEADY_WRITABLE where it has to wait for that, or
- * -1: see steady__tls_trouble. */
+ * -1: see steady__tls_error_text. */
 int steady__tls_handshake(struct steady__tls *tls);
 
-/* As send and recv of struct steady__net; EPROTO: see steady__tls_trouble. What send has taken has been handed to the
- * system, in one whole record. Where it took less than it was given, or nothing for now, it must be given the rest
+/* As send and recv of struct steady__net; EPROTO: see steady__tls_error_text. What send has taken has been handed to
+ * the system, in one whole record. Where it took less than it was given, or nothing for now, it must be given the rest
  * again, and more at will. */
 ssize_t steady__tls_send(struct steady__tls *tls, const void *bytes, size_t len);
 ssize_t steady__tls_recv(struct steady__tls *tls, void *bytes, size_t room);
@@ -51,9 +51,9 @@ size_t steady__tls_half_sent(const struct steady__tls *tls);
 bool steady__tls_pending(const struct steady__tls *tls);
 
 /* What went wrong in words; "" where nothing did. Printable. */
-const char *steady__tls_trouble(const struct steady__tls *tls);
+const char *steady__tls_error_text(const struct steady__tls *tls);
 
 /* The server turned us away for the certificate that we have, or have not, and has read nothing that was sent. */
-bool steady__tls_turned_away(const struct steady__tls *tls);
+bool steady__tls_was_rejected(const struct steady__tls *tls);
 
 #endif

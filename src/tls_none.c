@@ -58,12 +58,12 @@ bool steady__tls_pending(const struct steady__tls *tls) {
     return false;
 }
 
-const char *steady__tls_trouble(const struct steady__tls *tls) {
+const char *steady__tls_error_text(const struct steady__tls *tls) {
     (void)tls;
     return "";
 }
 
-bool steady__tls_turned_away(const struct steady__tls *tls) {
+bool steady__tls_was_rejected(const struct steady__tls *tls) {
     (void)tls;
     return false;
 }

@@ -109,6 +109,6 @@ void steady__window_look(struct steady__window *window, uint64_t head, uint64_t 
 }
 
 /* Twice the age of the first, but no more than leaves those alone that have not waited for long. */
-steady_us steady__window_reckon(const struct steady__window *window, steady_us age) {
+steady_us steady__window_expected_latency(const struct steady__window *window, steady_us age) {
     return lesser(2 * age, allowance(window, 2));
 }

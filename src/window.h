@@ -35,6 +35,6 @@ void steady__window_answered(struct steady__window *window, uint32_t ahead, stea
 void steady__window_look(struct steady__window *window, uint64_t head, uint64_t tail, uint32_t ahead, steady_us age);
 
 /* What a request that is sent now has to reckon with, where the first unanswered one was sent `age` ago. */
-steady_us steady__window_reckon(const struct steady__window *window, steady_us age);
+steady_us steady__window_expected_latency(const struct steady__window *window, steady_us age);
 
 #endif

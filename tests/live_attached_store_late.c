@@ -93,7 +93,8 @@ static void test_refused(void **state) {
         }
         assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], TIMES);
         assert_int_equal(lines.lines, 1);
-        assert_string_equal(lines.last, "decisions are refused: OOM command not allowed when used memory > 'maxmemory'.");
+        assert_string_equal(lines.last,
+                            "decisions are refused: OOM command not allowed when used memory > 'maxmemory'.");
         server_ask(&server, "CONFIG SET maxmemory 0");
         sleep_us(1100 * MS);
         consume_counted(throttler, "k", 1, &tally);

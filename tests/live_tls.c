@@ -449,18 +449,18 @@ struct attempts {
     char why[160];
 };
 
-static void count_attempt(void *arg, const struct steady__dialed *dialed) {
+static void count_attempt(void *arg, const struct steady__connect_result *dialed) {
     struct attempts *attempts = arg;
     attempts->done++;
     if (dialed->fd < 0) attempts->failed++;
     if (dialed->fd < 0) snprintf(attempts->why, sizeof attempts->why, "%s", dialed->why);
 }
 
-static void attempt(struct steady__dial *dial, struct attempts *attempts, unsigned times) {
+static void attempt(struct steady__connect *dial, struct attempts *attempts, unsigned times) {
     const unsigned until = attempts->done + times;
     while (attempts->done < until) {
         const unsigned before = attempts->done;
-        steady__dial_start(dial);
+        steady__connect_start(dial);
         while (attempts->done == before)
             assert_true(steady_poller_run(rig.poller, 5 * STEADY_SECOND) > 0);
     }
@@ -476,23 +476,23 @@ static void attempt(struct steady__dial *dial, struct attempts *attempts, unsign
 static void test_nothing_is_left_of_failed_handshakes(void **state) {
     struct steady__url url;
     struct steady__tls_context *tls = NULL;
-    struct steady__birthmark birthmark;
+    struct steady__fork_guard fork_guard;
     struct attempts attempts = {0};
     (void)state;
     serve_with("elsewhere");
     assert_int_equal(steady__url_parse(&url, trusting("127.0.0.1"), NULL), 0);
     assert_int_equal(steady__tls_open(&tls, &url, NULL, NULL), 0);
-    steady__birthmark_set(&birthmark, false);
-    struct steady__dial dial = {.net = &steady__net_system,
-                                .loop = &rig.loop,
-                                .url = &url,
-                                .tls_context = tls,
-                                .birthmark = &birthmark,
-                                .patience = 10 * STEADY_SECOND,
-                                .unanswered = 10 * STEADY_SECOND,
-                                .done = count_attempt,
-                                .arg = &attempts};
-    assert_int_equal(steady__dial_init(&dial), 0);
+    steady__fork_guard_set(&fork_guard, false);
+    struct steady__connect dial = {.net = &steady__net_system,
+                                   .loop = &rig.loop,
+                                   .url = &url,
+                                   .tls_context = tls,
+                                   .fork_guard = &fork_guard,
+                                   .patience = 10 * STEADY_SECOND,
+                                   .unanswered = 10 * STEADY_SECOND,
+                                   .done = count_attempt,
+                                   .arg = &attempts};
+    assert_int_equal(steady__connect_init(&dial), 0);
     attempt(&dial, &attempts, 50);
     const unsigned descriptors_before = descriptors();
     const size_t heap_before = heap();
@@ -502,9 +502,9 @@ static void test_nothing_is_left_of_failed_handshakes(void **state) {
     assert_int_equal(descriptors(), descriptors_before);
     assert_true(heap() < heap_before + 64 * 1024); /* 66 bytes an attempt */
     assert_int_equal(ERR_peek_error(), 0);
-    steady__dial_free(&dial);
+    steady__connect_free(&dial);
     steady__tls_close(tls);
-    steady__birthmark_clear(&birthmark);
+    steady__fork_guard_clear(&fork_guard);
 }
 
 /* Each node of a cluster is trusted as the first is, or not. */

@@ -217,12 +217,12 @@ bool lua_server_decide(struct lua_server *server, enum steady__verb verb, const 
     int64_t values[STEADY__REPLY_MAX];
     size_t count = 0;
     struct steady__terms terms = {.rate = *rate};
-    steady__script_terms(&terms);
+    steady__command_encode_limit(&terms);
     const struct steady__call call = {.verb = verb, .amount = amount, .key = "k", .key_len = 1, .terms = &terms};
-    const size_t len = steady__script_command(command, &call);
+    const size_t len = steady__command_evalsha(command, &call);
     if (lua_server_run(server, command, len, now_us, values, &count) != 0) return false;
     snprintf(server->error, sizeof server->error, "a reply of %zu that is not ours", count);
-    return steady__script_reply(&call, values, count, result, stepped);
+    return steady__command_script_reply(&call, values, count, result, stepped);
 }
 
 bool stored_parse(const char *text, struct steady__bucket *b) {

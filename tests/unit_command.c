@@ -15,7 +15,7 @@ static const struct steady__rate plain = {10, 5000000, 1, 0};
 
 static struct steady__terms terms_of(struct steady__rate rate) {
     struct steady__terms terms = {.rate = rate};
-    steady__script_terms(&terms);
+    steady__command_encode_limit(&terms);
     return terms;
 }
 
@@ -40,7 +40,7 @@ static void test_commands(void **state) {
     char out[STEADY__COMMAND_MAX + 1], expected[512];
     struct steady__terms terms = terms_of(plain);
     struct steady__call call = call_of(&terms, STEADY__CONSUME, -3);
-    out[steady__script_command(out, &call)] = '\0';
+    out[steady__command_evalsha(out, &call)] = '\0';
     snprintf(expected, sizeof expected,
              "*5\r\n$7\r\nEVALSHA\r\n$40\r\n%s\r\n$1\r\n1\r\n$7\r\nuser:42\r\n$13\r\n10 5000000 -3\r\n",
              steady__scripts[STEADY__CONSUME].sha1);
@@ -48,7 +48,7 @@ static void test_commands(void **state) {
 
     terms = terms_of((struct steady__rate){INT32_MAX, 1, 1000000, STEADY__BLOCK_LIMIT - 1});
     call = call_of(&terms, STEADY__PEEK, 1);
-    out[steady__script_command(out, &call)] = '\0';
+    out[steady__command_evalsha(out, &call)] = '\0';
     snprintf(expected, sizeof expected,
              "*6\r\n$7\r\nEVALSHA\r\n$40\r\n%s\r\n$1\r\n1\r\n$7\r\nuser:42\r\n$14\r\n2147483647 1 1\r\n"
              "$24\r\n1000000 4503599627370495\r\n",
@@ -84,7 +84,7 @@ static void test_module_commands(void **state) {
         char out[STEADY__COMMAND_MAX + 1];
         const struct steady__terms terms = terms_of(rows[i].rate);
         const struct steady__call call = call_of(&terms, rows[i].verb, rows[i].amount);
-        out[steady__module_command(out, &call)] = '\0';
+        out[steady__command_module(out, &call)] = '\0';
         assert_string_equal(out, rows[i].command);
     }
 }
@@ -96,11 +96,11 @@ static void test_eval_and_load_carry_the_script(void **state) {
         const struct steady__script *script = &steady__scripts[verb];
         const struct steady__call call = call_of(&terms, (enum steady__verb)verb, 1);
         char *out = malloc(script->text_len + STEADY__COMMAND_MAX);
-        size_t len = steady__script_eval(out, &call);
+        size_t len = steady__command_eval(out, &call);
         assert_true(len < script->text_len + STEADY__COMMAND_MAX);
         assert_memory_equal(out, "*5\r\n$4\r\nEVAL\r\n", 14);
         assert_non_null(memmem(out, len, script->text, script->text_len));
-        len = steady__script_load(out, (enum steady__verb)verb);
+        len = steady__command_script_load(out, (enum steady__verb)verb);
         assert_true(len < script->text_len + 64);
         assert_memory_equal(out, "*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n", 26);
         assert_non_null(memmem(out, len, script->text, script->text_len));
@@ -117,7 +117,7 @@ static void test_any_key_fits(void **state) {
     struct steady__call call = call_of(&terms, STEADY__CONSUME, -INT32_MAX);
     call.key = key;
     call.key_len = sizeof key;
-    assert_true(steady__script_command(out, &call) <= STEADY__COMMAND_MAX);
+    assert_true(steady__command_evalsha(out, &call) <= STEADY__COMMAND_MAX);
     free(out);
 }
 
@@ -227,8 +227,8 @@ static void test_foreign_text_is_left_alone(void **state) {
             if (run(server, (enum steady__verb)verb, 1, 2, (const char *[]){"k", "10 5000000 1"}) != -1)
                 fail_msg("taken for a bucket: \"%s\"", foreign[i]);
             assert_string_equal(lua_server_get(server, NOW), foreign[i]);
-            assert_int_equal(steady__script_refusal(lua_server_error(server), strlen(lua_server_error(server))),
-                             STEADY__REFUSAL_DATA);
+            assert_int_equal(steady__error_class_of(lua_server_error(server), strlen(lua_server_error(server))),
+                             STEADY__ERROR_CLASS_NOT_A_BUCKET);
         }
     lua_server_free(server);
 }
@@ -297,10 +297,10 @@ static void test_replies_that_are_not_ours(void **state) {
     steady_result r;
     bool stepped = false;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-        assert_false(steady__script_reply(&call, bad[i].values, bad[i].count, &r, &stepped));
-    assert_true(steady__script_reply(&call, (const int64_t[]){-1 - 48000000}, 1, &r, &stepped));
+        assert_false(steady__command_script_reply(&call, bad[i].values, bad[i].count, &r, &stepped));
+    assert_true(steady__command_script_reply(&call, (const int64_t[]){-1 - 48000000}, 1, &r, &stepped));
     assert_true(!r.success && r.level == 10 && r.until_next_drop == 3000000 && r.retry_after == 3000000);
-    assert_true(steady__script_reply(&call, (const int64_t[]){2, 10, 0, 7000000}, 4, &r, &stepped));
+    assert_true(steady__command_script_reply(&call, (const int64_t[]){2, 10, 0, 7000000}, 4, &r, &stepped));
     assert_true(!r.success && stepped && r.blocked_for == 7000000 && r.retry_after == 7000000);
 }
 
@@ -308,42 +308,43 @@ static void test_refusals(void **state) {
     (void)state;
     static const struct {
         const char *text;
-        enum steady__refusal refusal;
+        enum steady__error_class refusal;
         int error;
     } rows[] = {
-        {"NOSCRIPT No matching script. Please use EVAL.", STEADY__REFUSAL_NOSCRIPT, STEADY_UNAVAILABLE},
-        {"NOSCRIPT No matching script.", STEADY__REFUSAL_NOSCRIPT, STEADY_UNAVAILABLE},
+        {"NOSCRIPT No matching script. Please use EVAL.", STEADY__ERROR_CLASS_NOSCRIPT, STEADY_UNAVAILABLE},
+        {"NOSCRIPT No matching script.", STEADY__ERROR_CLASS_NOSCRIPT, STEADY_UNAVAILABLE},
         {"READONLY You can't write against a read only replica. script: 1, on @user_script:1.",
-         STEADY__REFUSAL_READONLY, STEADY_UNAVAILABLE},
-        {"LOADING Redis is loading the dataset in memory", STEADY__REFUSAL_NOT_NOW, STEADY_UNAVAILABLE},
-        {"BUSY Redis is busy running a script.", STEADY__REFUSAL_NOT_NOW, STEADY_UNAVAILABLE},
-        {"MASTERDOWN Link with MASTER is down", STEADY__REFUSAL_NOT_NOW, STEADY_UNAVAILABLE},
-        {"OOM command not allowed when used memory > 'maxmemory'.", STEADY__REFUSAL_WAIT, STEADY_UNAVAILABLE},
-        {"MOVED 3999 127.0.0.1:6381", STEADY__REFUSAL_MOVED, STEADY_UNAVAILABLE},
-        {"NOAUTH Authentication required.", STEADY__REFUSAL_AUTH, STEADY_REFUSED},
-        {"NOPERM this user has no permissions", STEADY__REFUSAL_AUTH, STEADY_REFUSED},
-        {"ERR The user executing the script can't run this command or subcommand", STEADY__REFUSAL_AUTH,
+         STEADY__ERROR_CLASS_READONLY, STEADY_UNAVAILABLE},
+        {"LOADING Redis is loading the dataset in memory", STEADY__ERROR_CLASS_BUSY, STEADY_UNAVAILABLE},
+        {"BUSY Redis is busy running a script.", STEADY__ERROR_CLASS_BUSY, STEADY_UNAVAILABLE},
+        {"MASTERDOWN Link with MASTER is down", STEADY__ERROR_CLASS_BUSY, STEADY_UNAVAILABLE},
+        {"OOM command not allowed when used memory > 'maxmemory'.", STEADY__ERROR_CLASS_RETRY_LATER,
+         STEADY_UNAVAILABLE},
+        {"MOVED 3999 127.0.0.1:6381", STEADY__ERROR_CLASS_MOVED, STEADY_UNAVAILABLE},
+        {"NOAUTH Authentication required.", STEADY__ERROR_CLASS_NO_PERMISSION, STEADY_REFUSED},
+        {"NOPERM this user has no permissions", STEADY__ERROR_CLASS_NO_PERMISSION, STEADY_REFUSED},
+        {"ERR The user executing the script can't run this command or subcommand", STEADY__ERROR_CLASS_NO_PERMISSION,
          STEADY_REFUSED},
-        {"ERR ACL failure in script: User app has no permissions to run the 'get' command", STEADY__REFUSAL_AUTH,
-         STEADY_REFUSED},
-        {"ERR max number of clients reached", STEADY__REFUSAL_CLIENTS, STEADY_UNAVAILABLE},
-        {"ERR max number of clients + cluster connections reached", STEADY__REFUSAL_CLIENTS, STEADY_UNAVAILABLE},
-        {"WRONGTYPE Operation against a key", STEADY__REFUSAL_DATA, STEADY_NOT_A_BUCKET},
+        {"ERR ACL failure in script: User app has no permissions to run the 'get' command",
+         STEADY__ERROR_CLASS_NO_PERMISSION, STEADY_REFUSED},
+        {"ERR max number of clients reached", STEADY__ERROR_CLASS_REJECTED, STEADY_UNAVAILABLE},
+        {"ERR max number of clients + cluster connections reached", STEADY__ERROR_CLASS_REJECTED, STEADY_UNAVAILABLE},
+        {"WRONGTYPE Operation against a key", STEADY__ERROR_CLASS_NOT_A_BUCKET, STEADY_NOT_A_BUCKET},
         {"ERR unknown command 'STEADY.CONSUME', with args beginning with: 'ERR max number of clients reached' '1' ",
-         STEADY__REFUSAL_OTHER, STEADY_SERVER},
+         STEADY__ERROR_CLASS_OTHER, STEADY_SERVER},
         {"ERR unknown command 'STEADY.PEEK', with args beginning with: 'The user executing the script can't run this "
          "command' '1' ",
-         STEADY__REFUSAL_OTHER, STEADY_SERVER},
+         STEADY__ERROR_CLASS_OTHER, STEADY_SERVER},
         {"ERR unknown command 'STEADY.PEEK', with args beginning with: 'ERR ACL failure in script' '1' ",
-         STEADY__REFUSAL_OTHER, STEADY_SERVER},
-        {"OOMPH", STEADY__REFUSAL_OTHER, STEADY_SERVER},
-        {"ERR", STEADY__REFUSAL_OTHER, STEADY_SERVER},
-        {"", STEADY__REFUSAL_OTHER, STEADY_SERVER},
+         STEADY__ERROR_CLASS_OTHER, STEADY_SERVER},
+        {"OOMPH", STEADY__ERROR_CLASS_OTHER, STEADY_SERVER},
+        {"ERR", STEADY__ERROR_CLASS_OTHER, STEADY_SERVER},
+        {"", STEADY__ERROR_CLASS_OTHER, STEADY_SERVER},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        const enum steady__refusal refusal = steady__script_refusal(rows[i].text, strlen(rows[i].text));
+        const enum steady__error_class refusal = steady__error_class_of(rows[i].text, strlen(rows[i].text));
         assert_int_equal(refusal, rows[i].refusal);
-        assert_int_equal(steady__refusal_error(refusal), rows[i].error);
+        assert_int_equal(steady__error_class_code(refusal), rows[i].error);
     }
 }
 
@@ -365,7 +366,8 @@ static void test_forbidden_commands(void **state) {
     };
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-        if (steady__command_forbidden(rows[i].text, strlen(rows[i].text)) != rows[i].command) fail_msg("row %zu", i);
+        if (steady__error_is_forbidden_command(rows[i].text, strlen(rows[i].text)) != rows[i].command)
+            fail_msg("row %zu", i);
 }
 
 int main(void) {

@@ -10,13 +10,13 @@ static bool evicts(const char *bytes, char policy[32]) {
     struct steady__progress progress = {0};
     const ptrdiff_t len = (ptrdiff_t)strlen(bytes);
     assert_int_equal(steady__reply_read_nested(&reply, &progress, bytes, (size_t)len), len);
-    return steady__survey_evicts(&reply, policy, 32);
+    return steady__eviction_possible(&reply, policy, 32);
 }
 
 static void test_question(void **state) {
     char out[64];
     (void)state;
-    const size_t len = steady__survey_say(out);
+    const size_t len = steady__eviction_query(out);
     assert_int_equal(len, strlen("*3\r\n$6\r\nCONFIG\r\n$3\r\nGET\r\n$10\r\nmaxmemory*\r\n"));
     assert_memory_equal(out, "*3\r\n$6\r\nCONFIG\r\n", 16);
 }

@@ -113,17 +113,17 @@ static void test_connected_to_itself(void **state) {
 static void test_forked(void **state) {
     (void)state;
     for (int wipe = 0; wipe < 2; wipe++) {
-        struct steady__birthmark mark;
+        struct steady__fork_guard mark;
         int pair[2], status = -1;
         char byte;
-        steady__birthmark_set(&mark, wipe == 1);
+        steady__fork_guard_set(&mark, wipe == 1);
         assert_int_equal(mark.page != NULL, wipe);
         assert_false(steady__forked(&mark));
         assert_return_code(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), errno);
         const pid_t pid = fork();
         assert_return_code(pid, errno);
         if (pid == 0) {
-            steady__fork_detach(pair[0]);
+            steady__fork_guard_detach(pair[0]);
             _exit(steady__forked(&mark) && recv(pair[0], &byte, 1, 0) < 0 ? 0 : 1);
         }
         assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -133,7 +133,7 @@ static void test_forked(void **state) {
         assert_int_equal(read(pair[0], &byte, 1), 1);
         close(pair[0]);
         close(pair[1]);
-        steady__birthmark_clear(&mark);
+        steady__fork_guard_clear(&mark);
     }
 }
 

@@ -47,11 +47,11 @@ static void fake_close(const struct steady__net *net, int fd) {
 
 static struct fake_net fake = {.net = {.send = fake_send, .recv = fake_recv, .close = fake_close}};
 
-static void put(struct steady__wire *wire, struct steady__request *request) {
-    char *room = steady__wire_room(wire, 1, LEN);
+static void put(struct steady__pipeline *pipeline, struct steady__request *request) {
+    char *room = steady__pipeline_room(pipeline, 1, LEN);
     assert_non_null(room);
     memset(room, 'x', LEN);
-    steady__wire_put(wire, request, LEN);
+    steady__pipeline_put(pipeline, request, LEN);
 }
 
 /* For each number of bytes the system may have taken: a request is written when the first of its bytes was. */
@@ -59,61 +59,61 @@ static void test_written(void **state) {
     struct steady__request requests[8] = {0};
     (void)state;
     for (size_t taken = 0; taken <= sizeof requests / sizeof *requests * LEN; taken++) {
-        struct steady__wire wire;
+        struct steady__pipeline pipeline;
         struct steady__request *request;
         size_t left = COUNT(requests);
         bool written;
-        assert_int_equal(steady__wire_init(&wire, &fake.net, 1024), 0);
-        steady__wire_open(&wire, 7, NULL, HOUR, 0);
+        assert_int_equal(steady__pipeline_init(&pipeline, &fake.net, 1024), 0);
+        steady__pipeline_open(&pipeline, 7, NULL, HOUR, 0);
         fake.budget = taken;
         for (size_t i = 0; i < COUNT(requests); i++) {
-            put(&wire, &requests[i]);
-            if (i % 3 == 0) steady__wire_flush(&wire);
+            put(&pipeline, &requests[i]);
+            if (i % 3 == 0) steady__pipeline_flush(&pipeline);
         }
-        assert_int_equal(steady__wire_flush(&wire), taken == COUNT(requests) * LEN);
-        steady__wire_forget(&wire, &requests[2]);
-        steady__wire_close(&wire);
-        while ((request = steady__wire_abandoned(&wire, &written)) != NULL) {
+        assert_int_equal(steady__pipeline_flush(&pipeline), taken == COUNT(requests) * LEN);
+        steady__pipeline_forget(&pipeline, &requests[2]);
+        steady__pipeline_close(&pipeline);
+        while ((request = steady__pipeline_abandoned(&pipeline, &written)) != NULL) {
             left -= left == 3 ? 2 : 1; /* the last first, and not the forgotten one */
             assert_ptr_equal(request, &requests[left]);
             assert_int_equal(written, left * LEN < taken);
         }
         assert_int_equal(left, 0);
-        steady__wire_free(&wire);
+        steady__pipeline_free(&pipeline);
     }
 }
 
 static void test_whose_reply(void **state) {
     static struct steady__request requests[REQUESTS];
     static char replies[REQUESTS * 8];
-    struct steady__wire wire;
+    struct steady__pipeline pipeline;
     struct steady__reply reply;
     struct steady__request *request;
     (void)state;
-    assert_int_equal(steady__wire_init(&wire, &fake.net, REQUESTS), 0);
-    steady__wire_open(&wire, 7, NULL, HOUR, 0);
+    assert_int_equal(steady__pipeline_init(&pipeline, &fake.net, REQUESTS), 0);
+    steady__pipeline_open(&pipeline, 7, NULL, HOUR, 0);
     for (int round = 0; round < 3; round++) { /* the ring comes round */
         fake.budget = SIZE_MAX;
         fake.replies = replies;
         fake.replies_len = 0;
         for (int i = 0; i < REQUESTS; i++) {
-            put(&wire, &requests[i]);
+            put(&pipeline, &requests[i]);
             fake.replies_len += (size_t)sprintf(replies + fake.replies_len, ":%d\r\n", i);
         }
-        assert_null(steady__wire_room(&wire, 1, LEN)); /* as many as may be unanswered */
-        assert_true(steady__wire_flush(&wire));
+        assert_null(steady__pipeline_room(&pipeline, 1, LEN)); /* as many as may be unanswered */
+        assert_true(steady__pipeline_flush(&pipeline));
         for (int i = 0; i < REQUESTS; i += 7)
-            steady__wire_forget(&wire, &requests[i]);
-        assert_true(steady__wire_receive(&wire) > 0);
+            steady__pipeline_forget(&pipeline, &requests[i]);
+        assert_true(steady__pipeline_receive(&pipeline) > 0);
         for (int i = 0; i < REQUESTS; i++) {
-            assert_int_equal(steady__wire_next(&wire, &reply, &request), 1);
+            assert_int_equal(steady__pipeline_next(&pipeline, &reply, &request), 1);
             assert_int_equal(reply.values[0], i);
             assert_ptr_equal(request, i % 7 == 0 ? NULL : &requests[i]);
         }
-        assert_int_equal(steady__wire_next(&wire, &reply, &request), 0);
-        assert_true(steady__wire_idle(&wire));
+        assert_int_equal(steady__pipeline_next(&pipeline, &reply, &request), 0);
+        assert_true(steady__pipeline_idle(&pipeline));
     }
-    steady__wire_free(&wire);
+    steady__pipeline_free(&pipeline);
 }
 
 /* A map of a cluster may be longer than all other replies; it has room, which is given back after it. */
@@ -121,58 +121,58 @@ static void test_long_nested_reply(void **state) {
     enum { RANGES = 16384 };
     static const char range[] = "*3\r\n:1\r\n:2\r\n*2\r\n$9\r\n127.0.0.1\r\n:7000\r\n";
     struct steady__request requests[2] = {{.nested = STEADY__NESTED_MAP}, {.nested = 0}};
-    struct steady__wire wire;
+    struct steady__pipeline pipeline;
     struct steady__reply reply;
     struct steady__request *request = NULL;
     char *bytes = malloc(RANGES * sizeof range + 32);
     (void)state;
     assert_non_null(bytes);
-    assert_int_equal(steady__wire_init(&wire, &fake.net, 8), 0);
-    steady__wire_open(&wire, 7, NULL, HOUR, 0);
-    put(&wire, &requests[0]);
-    put(&wire, &requests[1]);
+    assert_int_equal(steady__pipeline_init(&pipeline, &fake.net, 8), 0);
+    steady__pipeline_open(&pipeline, 7, NULL, HOUR, 0);
+    put(&pipeline, &requests[0]);
+    put(&pipeline, &requests[1]);
     size_t len = (size_t)sprintf(bytes, "*%d\r\n", RANGES);
     for (int i = 0; i < RANGES; i++, len += sizeof range - 1)
         memcpy(bytes + len, range, sizeof range);
     fake.replies = bytes;
     fake.replies_len = len + (size_t)sprintf(bytes + len, ":7\r\n");
     while (request == NULL) {
-        assert_true(steady__wire_receive(&wire) > 0);
-        assert_true(steady__wire_next(&wire, &reply, &request) >= 0);
+        assert_true(steady__pipeline_receive(&pipeline) > 0);
+        assert_true(steady__pipeline_next(&pipeline, &reply, &request) >= 0);
     }
     assert_ptr_equal(request, &requests[0]);
     assert_int_equal(reply.text_len, len);
-    while (steady__wire_next(&wire, &reply, &request) == 0)
-        assert_true(steady__wire_receive(&wire) > 0);
+    while (steady__pipeline_next(&pipeline, &reply, &request) == 0)
+        assert_true(steady__pipeline_receive(&pipeline) > 0);
     assert_ptr_equal(request, &requests[1]);
-    assert_int_equal(steady__wire_receive(&wire), 0);
-    assert_int_equal(wire.in_room, STEADY__WIRE_IN);
-    steady__wire_free(&wire);
+    assert_int_equal(steady__pipeline_receive(&pipeline), 0);
+    assert_int_equal(pipeline.in_room, STEADY__PIPELINE_IN);
+    steady__pipeline_free(&pipeline);
     free(bytes);
 }
 
 /* An array of texts of 4,000 bytes, for a request whose reply may have so many. */
 static void refuse_more_than(uint32_t nested) {
     struct steady__request request = {.nested = nested}, *whose;
-    struct steady__wire wire;
+    struct steady__pipeline pipeline;
     struct steady__reply reply;
     const size_t len = nested + 1;
     char *bytes = malloc(len + 4096);
     size_t written = (size_t)sprintf(bytes, "*16384\r\n");
     ssize_t n;
-    assert_int_equal(steady__wire_init(&wire, &fake.net, 8), 0);
-    steady__wire_open(&wire, 7, NULL, HOUR, 0);
-    put(&wire, &request);
+    assert_int_equal(steady__pipeline_init(&pipeline, &fake.net, 8), 0);
+    steady__pipeline_open(&pipeline, 7, NULL, HOUR, 0);
+    put(&pipeline, &request);
     while (written < len)
         written += (size_t)sprintf(bytes + written, "$4000\r\n%04000d\r\n", 0);
     fake.replies = bytes;
     fake.replies_len = len;
-    while ((n = steady__wire_receive(&wire)) > 0)
-        assert_int_equal(steady__wire_next(&wire, &reply, &whose), 0);
+    while ((n = steady__pipeline_receive(&pipeline)) > 0)
+        assert_int_equal(steady__pipeline_next(&pipeline, &reply, &whose), 0);
     assert_int_equal(n, -1);
     assert_int_equal(errno, ENOBUFS);
-    assert_int_equal(wire.in_room, nested);
-    steady__wire_free(&wire);
+    assert_int_equal(pipeline.in_room, nested);
+    steady__pipeline_free(&pipeline);
     free(bytes);
 }
 
@@ -185,33 +185,33 @@ static void test_too_long_nested_reply(void **state) {
 /* What is left unread is still there. */
 static void memory_of_a_long_reply_is_given_back_without_another(void **state) {
     struct steady__request requests[2] = {{.nested = STEADY__NESTED}, {.nested = 0}}, *whose = NULL;
-    struct steady__wire wire;
+    struct steady__pipeline pipeline;
     struct steady__reply reply;
     char bytes[40000];
     (void)state;
-    assert_int_equal(steady__wire_init(&wire, &fake.net, 8), 0);
-    steady__wire_open(&wire, 7, NULL, HOUR, 0);
-    put(&wire, &requests[0]);
-    put(&wire, &requests[1]);
+    assert_int_equal(steady__pipeline_init(&pipeline, &fake.net, 8), 0);
+    steady__pipeline_open(&pipeline, 7, NULL, HOUR, 0);
+    put(&pipeline, &requests[0]);
+    put(&pipeline, &requests[1]);
     size_t len = (size_t)sprintf(bytes, "*9\r\n");
     for (int i = 0; i < 9; i++)
         len += (size_t)sprintf(bytes + len, "$4000\r\n%04000d\r\n", 0);
     fake.replies = bytes;
     fake.replies_len = len + (size_t)sprintf(bytes + len, ":7\r\n");
     while (whose == NULL) {
-        assert_true(steady__wire_receive(&wire) > 0);
-        assert_true(steady__wire_next(&wire, &reply, &whose) >= 0);
+        assert_true(steady__pipeline_receive(&pipeline) > 0);
+        assert_true(steady__pipeline_next(&pipeline, &reply, &whose) >= 0);
     }
     while (fake.replies_len > 0)
-        assert_true(steady__wire_receive(&wire) > 0);
-    steady__wire_relax(&wire);
-    assert_true(steady__wire_unread(&wire) && wire.in_room > STEADY__WIRE_IN);
-    assert_int_equal(steady__wire_next(&wire, &reply, &whose), 1);
+        assert_true(steady__pipeline_receive(&pipeline) > 0);
+    steady__pipeline_relax(&pipeline);
+    assert_true(steady__pipeline_unread(&pipeline) && pipeline.in_room > STEADY__PIPELINE_IN);
+    assert_int_equal(steady__pipeline_next(&pipeline, &reply, &whose), 1);
     assert_ptr_equal(whose, &requests[1]);
     assert_int_equal(reply.values[0], 7);
-    steady__wire_relax(&wire);
-    assert_int_equal(wire.in_room, STEADY__WIRE_IN);
-    steady__wire_free(&wire);
+    steady__pipeline_relax(&pipeline);
+    assert_int_equal(pipeline.in_room, STEADY__PIPELINE_IN);
+    steady__pipeline_free(&pipeline);
 }
 
 int main(void) {

@@ -20,7 +20,7 @@
 static steady_poller *poller;
 static steady_loop loop;
 static struct fake_server *fake;
-static struct steady__birthmark birthmark;
+static struct steady__fork_guard fork_guard;
 static struct steady__url url;
 
 /* What the attempts came to. */
@@ -29,7 +29,7 @@ static struct outcome {
     char why[160];
 } outcome;
 
-static void done(void *arg, const struct steady__dialed *dialed) {
+static void done(void *arg, const struct steady__connect_result *dialed) {
     (void)arg;
     if (dialed->fd >= 0) {
         outcome.connected++;
@@ -40,7 +40,7 @@ static void done(void *arg, const struct steady__dialed *dialed) {
     snprintf(outcome.why, sizeof outcome.why, "%s", dialed->why);
 }
 
-static struct steady__dial dial;
+static struct steady__connect dial;
 
 static int set_up(void **state) {
     char text[64];
@@ -50,23 +50,23 @@ static int set_up(void **state) {
     fake = fake_start(NULL, 0);
     snprintf(text, sizeof text, "redis://late.test:%d", fake_port(fake));
     assert_int_equal(steady__url_parse(&url, text, NULL), 0);
-    steady__birthmark_set(&birthmark, false);
+    steady__fork_guard_set(&fork_guard, false);
     memset(&outcome, 0, sizeof outcome);
-    dial = (struct steady__dial){.net = &steady__net_system,
-                                 .loop = &loop,
-                                 .url = &url,
-                                 .birthmark = &birthmark,
-                                 .patience = STEADY_SECOND,
-                                 .name_patience = 100 * MS,
-                                 .unanswered = STEADY_SECOND,
-                                 .done = done};
-    assert_int_equal(steady__dial_init(&dial), 0);
+    dial = (struct steady__connect){.net = &steady__net_system,
+                                    .loop = &loop,
+                                    .url = &url,
+                                    .fork_guard = &fork_guard,
+                                    .patience = STEADY_SECOND,
+                                    .name_patience = 100 * MS,
+                                    .unanswered = STEADY_SECOND,
+                                    .done = done};
+    assert_int_equal(steady__connect_init(&dial), 0);
     return 0;
 }
 
 static int tear_down(void **state) {
     (void)state;
-    steady__dial_free(&dial);
+    steady__connect_free(&dial);
     fake_stop(fake);
     steady_poller_free(&poller);
     return 0;
@@ -76,7 +76,7 @@ static int tear_down(void **state) {
 static steady_us attempt(void) {
     const unsigned before = outcome.connected + outcome.failed;
     const steady_us since = now_us();
-    steady__dial_start(&dial);
+    steady__connect_start(&dial);
     while (outcome.connected + outcome.failed == before)
         assert_true(steady_poller_run(poller, STEADY_SECOND) >= 0);
     return now_us() - since;
@@ -133,14 +133,14 @@ static void test_given_up_and_begun_again(void **state) {
     names_say("127.0.0.1", 0, 50 * MS);
     const unsigned asked = names_asked();
     for (int i = 0; i < 10; i++) {
-        steady__dial_start(&dial);
-        steady__dial_stop(&dial);
+        steady__connect_start(&dial);
+        steady__connect_stop(&dial);
     }
     attempt();
     assert_int_equal(outcome.connected, 1);
     await_asked(asked, 1);
-    steady__dial_start(&dial);
-    steady__dial_stop(&dial);
+    steady__connect_start(&dial);
+    steady__connect_stop(&dial);
     steady__url_copy(&other, &url);
     other.host = "other.test";
     dial.url = &other;
@@ -158,11 +158,11 @@ static void test_freed_meanwhile(void **state) {
     attempt();
     attempt();
     await_asked(asked, 2);
-    steady__dial_free(&dial);
+    steady__connect_free(&dial);
     sleep_us(300 * MS);
     run_for(poller, 10 * MS);
     assert_int_equal(outcome.connected, 0);
-    assert_int_equal(steady__dial_init(&dial), 0);
+    assert_int_equal(steady__connect_init(&dial), 0);
 }
 
 /* The child runs the loop that it has inherited, and hears the bell. The parent has to hear it all the same. */
@@ -171,7 +171,7 @@ static void test_forked_meanwhile(void **state) {
     (void)state;
     names_say("127.0.0.1", 0, 100 * MS);
     dial.name_patience = 5 * STEADY_SECOND;
-    steady__dial_start(&dial);
+    steady__connect_start(&dial);
     const pid_t pid = fork();
     assert_return_code(pid, errno);
     if (pid == 0) {

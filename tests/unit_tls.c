@@ -12,9 +12,9 @@
 
 #include "certificates.h"
 #include "fake_server.h"
+#include "pipeline.h"
 #include "random.h"
 #include "tls_server.h"
-#include "pipeline.h"
 
 #define TIMEOUT (100 * MS)
 
@@ -378,11 +378,11 @@ static size_t write_request(char *out, size_t number) {
     return len;
 }
 
-static size_t put_some(struct steady__wire *wire, struct steady__request *requests, size_t put) {
+static size_t put_some(struct steady__pipeline *pipeline, struct steady__request *requests, size_t put) {
     char *room;
     for (size_t n = below(40); n > 0 && put < REQUESTS; n--, put++) {
-        if ((room = steady__wire_room(wire, 1, 500)) == NULL) break;
-        steady__wire_put(wire, &requests[put], write_request(room, put));
+        if ((room = steady__pipeline_room(pipeline, 1, 500)) == NULL) break;
+        steady__pipeline_put(pipeline, &requests[put], write_request(room, put));
     }
     return put;
 }
@@ -403,7 +403,7 @@ static void assert_stream(struct steady__tls_context *context, int version, size
     static struct steady__request requests[REQUESTS];
     struct steady__net net = steady__net_system;
     struct steady__tls_ticket ticket = {0};
-    struct steady__wire wire;
+    struct steady__pipeline pipeline;
     char expected[512];
     size_t put = 0, len, at = 0, unwritten = 0, seen = 0, sent;
     bool written;
@@ -411,21 +411,21 @@ static void assert_stream(struct steady__tls_context *context, int version, size
     net.recv = fussy_recv;
     memset(requests, 0, sizeof requests);
     server = tls_server_start(&(struct tls_server_rules){.version = version, .mute = true});
-    assert_int_equal(steady__wire_init(&wire, &net, REQUESTS), 0);
+    assert_int_equal(steady__pipeline_init(&pipeline, &net, REQUESTS), 0);
     const int fd = connect_to(tls_server_port(server));
     struct steady__tls *tls = steady__tls_new(context, &net, fd, "localhost", &ticket);
     shake_hands(tls, fd);
-    steady__wire_open(&wire, fd, tls, HOUR, 0);
+    steady__pipeline_open(&pipeline, fd, tls, HOUR, 0);
     taken = 0;
-    while (taken < cut_after && (put < REQUESTS || wire.out_from < wire.out_to)) {
-        put = put_some(&wire, requests, put);
-        assert_true(steady__wire_flush(&wire) || wire.broken == 0);
+    while (taken < cut_after && (put < REQUESTS || pipeline.out_from < pipeline.out_to)) {
+        put = put_some(&pipeline, requests, put);
+        assert_true(steady__pipeline_flush(&pipeline) || pipeline.broken == 0);
     }
     if (gently) await_end(fd);
-    sent = wire.sent;
-    steady__wire_close(&wire);
+    sent = pipeline.sent;
+    steady__pipeline_close(&pipeline);
     const char *bytes = tls_server_received(server, &len);
-    while (steady__wire_abandoned(&wire, &written) != NULL)
+    while (steady__pipeline_abandoned(&pipeline, &written) != NULL)
         unwritten += !written;
     for (; at < len; seen++) {
         const size_t n = write_request(expected, seen);
@@ -438,7 +438,7 @@ static void assert_stream(struct steady__tls_context *context, int version, size
     else
         assert_true(len <= sent);
     if (cut_after == SIZE_MAX) assert_int_equal(unwritten, 0);
-    steady__wire_free(&wire);
+    steady__pipeline_free(&pipeline);
     steady__tls_forget(&ticket);
     tls_server_stop(server);
     server = NULL;
@@ -475,9 +475,9 @@ static ssize_t cramped_send(const struct steady__net *net, int fd, const void *b
 
 #define ONE 200 /* bytes of a request; its record takes some 30 more */
 
-static void put_one(struct steady__wire *wire, struct steady__request *request) {
-    memset(steady__wire_room(wire, 1, ONE), '.', ONE);
-    steady__wire_put(wire, request, ONE);
+static void put_one(struct steady__pipeline *pipeline, struct steady__request *request) {
+    memset(steady__pipeline_room(pipeline, 1, ONE), '.', ONE);
+    steady__pipeline_put(pipeline, request, ONE);
 }
 
 /* A record is out but for its end; then that goes, with the beginning of the next one. The first is written, whatever
@@ -486,33 +486,33 @@ static void assert_a_record_and_a_half(struct steady__tls_context *context, int 
     struct steady__request requests[3] = {0};
     struct steady__net net = steady__net_system;
     struct steady__tls_ticket ticket = {0};
-    struct steady__wire wire;
+    struct steady__pipeline pipeline;
     bool written[3];
     size_t len;
     server = tls_server_start(&(struct tls_server_rules){.version = version, .mute = true});
-    assert_int_equal(steady__wire_init(&wire, &net, 3), 0);
+    assert_int_equal(steady__pipeline_init(&pipeline, &net, 3), 0);
     const int fd = connect_to(tls_server_port(server));
     struct steady__tls *tls = steady__tls_new(context, &net, fd, "localhost", &ticket);
     shake_hands(tls, fd);
-    steady__wire_open(&wire, fd, tls, HOUR, 0);
+    steady__pipeline_open(&pipeline, fd, tls, HOUR, 0);
     net.send = cramped_send;
     room_left = ONE / 2;
-    put_one(&wire, &requests[0]);
-    const bool flushed = steady__wire_flush(&wire);
-    const uint64_t sent_at_first = wire.sent;
+    put_one(&pipeline, &requests[0]);
+    const bool flushed = steady__pipeline_flush(&pipeline);
+    const uint64_t sent_at_first = pipeline.sent;
     room_left = ONE;
     for (int i = 1; i < 3; i++) {
-        put_one(&wire, &requests[i]);
-        (void)steady__wire_flush(&wire);
+        put_one(&pipeline, &requests[i]);
+        (void)steady__pipeline_flush(&pipeline);
     }
-    const uint64_t sent = wire.sent;
+    const uint64_t sent = pipeline.sent;
     await_end(fd);
     room_left = SIZE_MAX;
-    steady__wire_close(&wire);
+    steady__pipeline_close(&pipeline);
     (void)tls_server_received(server, &len);
     for (int i = 2; i >= 0; i--)
-        assert_ptr_equal(steady__wire_abandoned(&wire, &written[i]), &requests[i]);
-    steady__wire_free(&wire);
+        assert_ptr_equal(steady__pipeline_abandoned(&pipeline, &written[i]), &requests[i]);
+    steady__pipeline_free(&pipeline);
     steady__tls_forget(&ticket);
     tls_server_stop(server);
     server = NULL;

@@ -32,7 +32,7 @@ struct sent {
 struct client {
     struct steady__window window;
     steady_us waiting[QUEUE]; /* when they were asked */
-    struct sent wire[QUEUE];
+    struct sent pipeline[QUEUE];
     uint64_t first, last; /* of what waits */
     uint64_t head, tail;  /* of the wire */
     double owed;          /* a part of a decision that is yet to be asked */
@@ -65,8 +65,8 @@ static steady_us reply_at(steady_us now) {
 }
 
 static void read_replies(struct client *c, steady_us now) {
-    for (; c->head < c->tail && c->wire[c->head % QUEUE].back <= now; c->head++) {
-        const struct sent *s = &c->wire[c->head % QUEUE];
+    for (; c->head < c->tail && c->pipeline[c->head % QUEUE].back <= now; c->head++) {
+        const struct sent *s = &c->pipeline[c->head % QUEUE];
         steady__window_answered(&c->window, s->ahead, now - s->since);
         if (!counts(now)) continue;
         outcome.in_time += now < s->deadline;
@@ -76,7 +76,7 @@ static void read_replies(struct client *c, steady_us now) {
 
 static void write_requests(struct client *c, steady_us now) {
     if (c->first == c->last) return;
-    const struct sent *oldest = &c->wire[c->head % QUEUE];
+    const struct sent *oldest = &c->pipeline[c->head % QUEUE];
     const bool idle = c->head == c->tail;
     const steady_us age = idle ? 0 : now - oldest->since;
     steady__window_look(&c->window, c->head, c->tail, idle ? 0 : oldest->ahead, age);
@@ -86,10 +86,10 @@ static void write_requests(struct client *c, steady_us now) {
         const uint32_t ahead = (uint32_t)(c->tail - c->head);
         c->window.limits = ahead >= c->window.size;
         if (c->window.limits) return;
-        if (now + steady__window_reckon(&c->window, age) >= deadline)
+        if (now + steady__window_expected_latency(&c->window, age) >= deadline)
             outcome.unasked += counts(now);
         else
-            c->wire[c->tail++ % QUEUE] = (struct sent){now, deadline, reply_at(now), ahead};
+            c->pipeline[c->tail++ % QUEUE] = (struct sent){now, deadline, reply_at(now), ahead};
     }
 }
 

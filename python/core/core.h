@@ -40,7 +40,7 @@ struct core_state {
     PyObject *context_only;    /* ("context",) */
     PyObject *is_closed;
     PyObject *local; /* of all clients of others, see local.c; NULL: not needed yet */
-    struct steady__birthmark birthmark;
+    struct steady__fork_guard fork_guard;
 };
 
 extern struct PyModuleDef aiosteady_core;

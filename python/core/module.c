@@ -165,8 +165,8 @@ static PyObject *refusal(PyObject *Py_UNUSED(module), PyObject *text) {
     Py_ssize_t len = 0;
     const char *bytes = PyUnicode_AsUTF8AndSize(text, &len);
     if (bytes == NULL) return NULL;
-    const enum steady__refusal what = steady__script_refusal(bytes, (size_t)len);
-    return PyLong_FromLong(what == STEADY__REFUSAL_NOSCRIPT ? 0 : steady__refusal_error(what));
+    const enum steady__error_class what = steady__error_class_of(bytes, (size_t)len);
+    return PyLong_FromLong(what == STEADY__ERROR_CLASS_NOSCRIPT ? 0 : steady__error_class_code(what));
 }
 
 static PyObject *quote(PyObject *Py_UNUSED(module), PyObject *text) {
@@ -312,7 +312,7 @@ static PyObject *imported(const char *module_name, const char *name) {
 static int core_exec(PyObject *module) {
     struct core_state *state = PyModule_GetState(module);
     memset(state, 0, sizeof *state);
-    steady__birthmark_set(&state->birthmark, true);
+    steady__fork_guard_set(&state->fork_guard, true);
     if (intern_names(state) != 0 || add_errors(module, state) != 0 || add_types(module, state) != 0 ||
         add_about_result(state->result_type) != 0 || add_scripts(module) != 0)
         return -1;
@@ -327,7 +327,7 @@ static int core_exec(PyObject *module) {
 }
 
 /* References, one after the other. */
-#define STATE_OBJECTS (offsetof(struct core_state, birthmark) / sizeof(PyObject *))
+#define STATE_OBJECTS (offsetof(struct core_state, fork_guard) / sizeof(PyObject *))
 
 static int core_traverse(PyObject *module, visitproc visit, void *arg) {
     PyObject **objects = PyModule_GetState(module);
@@ -346,7 +346,7 @@ static int core_clear(PyObject *module) {
 static void core_free(void *module) {
     struct core_state *state = PyModule_GetState(module);
     core_clear(module);
-    steady__birthmark_clear(&state->birthmark);
+    steady__fork_guard_clear(&state->fork_guard);
 }
 
 static PyModuleDef_Slot core_slots[] = {{Py_mod_exec, core_exec},

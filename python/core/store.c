@@ -13,11 +13,11 @@
 #define BUCKETS_MAX (1 << 30)
 
 pid_t core_process(struct core_state *state) {
-    if (steady__forked(&state->birthmark)) {
-        steady__birthmark_clear(&state->birthmark);
-        steady__birthmark_set(&state->birthmark, true);
+    if (steady__forked(&state->fork_guard)) {
+        steady__fork_guard_clear(&state->fork_guard);
+        steady__fork_guard_set(&state->fork_guard, true);
     }
-    return state->birthmark.pid;
+    return state->fork_guard.pid;
 }
 
 /* ---- Exceptions with nobody to go to ---- */

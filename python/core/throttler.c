@@ -276,7 +276,7 @@ static PyObject *throttler_packed(struct throttler *self, PyObject *args) {
     call.verb = (enum steady__verb)verb;
     call.amount = amount;
     call.terms = patient ? &self->patient : &self->terms;
-    return PyBytes_FromStringAndSize(out, (Py_ssize_t)steady__script_command(out, &call));
+    return PyBytes_FromStringAndSize(out, (Py_ssize_t)steady__command_evalsha(out, &call));
 }
 
 /* How many integers a reply is; -1 where it is none of ours. */
@@ -305,7 +305,7 @@ static PyObject *throttler_decode(struct throttler *self, PyObject *args) {
     if (!is_made(self) || !PyArg_ParseTuple(args, "iLO", &verb, &amount, &reply)) return NULL;
     const struct steady__call call = {.verb = (enum steady__verb)verb, .amount = amount, .terms = &self->terms};
     const Py_ssize_t count = read_reply(reply, values);
-    if (count < 0 || !steady__script_reply(&call, values, (size_t)count, &result, &stepped)) Py_RETURN_NONE;
+    if (count < 0 || !steady__command_script_reply(&call, values, (size_t)count, &result, &stepped)) Py_RETURN_NONE;
     return core_result(self->state, &result);
 }
 
@@ -390,8 +390,8 @@ static int throttler_init(struct throttler *self, PyObject *args, PyObject *kwar
     if (PyObject_TypeCheck(target, self->state->store_type)) {
         self->store = (struct store *)Py_NewRef(target);
     } else {
-        steady__script_terms(&self->terms);
-        steady__script_terms(&self->patient);
+        steady__command_encode_limit(&self->terms);
+        steady__command_encode_limit(&self->patient);
         self->ask = Py_NewRef(target);
     }
     return 0;

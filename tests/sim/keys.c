@@ -84,10 +84,10 @@ static void store(struct entry *entry, const struct decision *d, int64_t now) {
 /* What was received has been compared with the decision, so it may be composed anew, as EVALSHA in any case. */
 static size_t compose(char *out, const struct decision *d) {
     struct steady__terms terms = {.rate = d->place->rate};
-    steady__script_terms(&terms);
+    steady__command_encode_limit(&terms);
     const struct steady__call call = {
         .verb = d->verb, .amount = d->amount, .key = d->key, .key_len = d->key_len, .terms = &terms};
-    return steady__script_command(out, &call);
+    return steady__command_evalsha(out, &call);
 }
 
 static const char *error_text(void) {

@@ -3,9 +3,9 @@
 #ifndef SIM_KEYS_H
 #define SIM_KEYS_H
 
+#include "command.h"
 #include "journal.h"
 #include "node.h"
-#include "command.h"
 #include "words.h"
 
 void keys_open(void); /* once: the interpreter */

@@ -6,9 +6,9 @@
 #include <string.h>
 
 #include "client.h"
+#include "command.h"
 #include "journal.h"
 #include "keys.h"
-#include "command.h"
 #include "sim_cluster.h"
 #include "words.h"
 
