@@ -59,11 +59,11 @@ struct attached_store {
     void *log_data;
 };
 
-static struct attached_store *attached(steady_store *store) { return (struct attached_store *)store; }
+static struct attached_store *attached_store_of(steady_store *store) { return (struct attached_store *)store; }
 
 /* ---- The bridge ---- */
 
-static void release(struct bridge *bridge, unsigned holders) {
+static void attached_release(struct bridge *bridge, unsigned holders) {
     bridge->holders -= holders;
     if (bridge->holders > 0) return;
     while (bridge->spare != NULL) {
@@ -74,22 +74,22 @@ static void release(struct bridge *bridge, unsigned holders) {
     free(bridge);
 }
 
-static void add_read(void *arg) {
+static void attached_add_read(void *arg) {
     struct bridge *bridge = arg;
     bridge->theirs.addRead(bridge->theirs.data);
 }
 
-static void del_read(void *arg) {
+static void attached_del_read(void *arg) {
     struct bridge *bridge = arg;
     bridge->theirs.delRead(bridge->theirs.data);
 }
 
-static void add_write(void *arg) {
+static void attached_add_write(void *arg) {
     struct bridge *bridge = arg;
     bridge->theirs.addWrite(bridge->theirs.data);
 }
 
-static void del_write(void *arg) {
+static void attached_del_write(void *arg) {
     struct bridge *bridge = arg;
     bridge->theirs.delWrite(bridge->theirs.data);
 }
@@ -101,50 +101,50 @@ static void schedule_timer(void *arg, struct timeval tv) {
 }
 #endif
 
-static void give_back(struct bridge *bridge) {
+static void attached_restore_hooks(struct bridge *bridge) {
     bridge->context->ev = bridge->theirs;
     bridge->context = NULL;
 }
 
 /* Leaves the context to its owner: how many holders of the bridge that makes fewer. Someone may have put hooks of his
  * own over ours; he has to go on finding them. */
-static unsigned part(struct bridge *bridge) {
+static unsigned attached_detach(struct bridge *bridge) {
     if (bridge->context == NULL || bridge->context->ev.data != bridge) return 0;
-    give_back(bridge);
+    attached_restore_hooks(bridge);
     return 1;
 }
 
 /* The log callback may close the store, so these come last. */
-static void tell(const struct steady__inflight *inflight, enum steady_log_level level, const char *text) {
-    const struct attached_store *store = attached(inflight->store);
+static void attached_log(const struct steady__inflight *inflight, enum steady_log_level level, const char *text) {
+    const struct attached_store *store = attached_store_of(inflight->store);
     if (store->log != NULL) store->log(store->log_data, level, text);
 }
 
-static void tell_lost(struct steady__inflight *inflight, const char *why) {
+static void attached_log_lost(struct steady__inflight *inflight, const char *why) {
     steady__fail(inflight->last_error, 0, "%s", why);
-    tell(inflight, STEADY_LOG_WARNING, why);
+    attached_log(inflight, STEADY_LOG_WARNING, why);
 }
 
-static void cleanup(void *arg) {
+static void attached_cleanup(void *arg) {
     struct bridge *bridge = arg;
     void (*theirs)(void *) = bridge->theirs.cleanup;
     void *data = bridge->theirs.data;
-    give_back(bridge);
+    attached_restore_hooks(bridge);
     if (theirs != NULL) theirs(data);
-    if (bridge->inflight != NULL) tell_lost(bridge->inflight, GONE_TEXT);
-    release(bridge, 1);
+    if (bridge->inflight != NULL) attached_log_lost(bridge->inflight, GONE_TEXT);
+    attached_release(bridge, 1);
 }
 
 /* What the adapter does without, the bridge does without. */
-static void take_over(struct bridge *bridge, redisAsyncContext *context) {
+static void attached_install_hooks(struct bridge *bridge, redisAsyncContext *context) {
     bridge->context = context;
     bridge->theirs = context->ev;
     context->ev.data = bridge;
-    context->ev.addRead = add_read;
-    context->ev.addWrite = add_write;
-    context->ev.cleanup = cleanup;
-    if (context->ev.delRead != NULL) context->ev.delRead = del_read;
-    if (context->ev.delWrite != NULL) context->ev.delWrite = del_write;
+    context->ev.addRead = attached_add_read;
+    context->ev.addWrite = attached_add_write;
+    context->ev.cleanup = attached_cleanup;
+    if (context->ev.delRead != NULL) context->ev.delRead = attached_del_read;
+    if (context->ev.delWrite != NULL) context->ev.delWrite = attached_del_write;
 #if HIREDIS_MAJOR >= 1
     if (context->ev.scheduleTimer != NULL) context->ev.scheduleTimer = schedule_timer;
 #endif
@@ -153,7 +153,7 @@ static void take_over(struct bridge *bridge, redisAsyncContext *context) {
 
 /* ---- The bridge, as a carrier ---- */
 
-static struct slot *take_slot(struct bridge *bridge, struct steady__request *request) {
+static struct slot *attached_take_slot(struct bridge *bridge, struct steady__request *request) {
     struct slot *slot = bridge->spare;
     if (slot != NULL)
         bridge->spare = slot->next;
@@ -167,13 +167,13 @@ static struct slot *take_slot(struct bridge *bridge, struct steady__request *req
     return slot;
 }
 
-static void put_slot(struct bridge *bridge, struct slot *slot) {
+static void attached_put_slot(struct bridge *bridge, struct slot *slot) {
     bridge->owed -= slot->decision;
     slot->next = bridge->spare;
     bridge->spare = slot;
 }
 
-static bool read_integers(const redisReply *reply, struct steady__reply *out) {
+static bool attached_read_integers(const redisReply *reply, struct steady__reply *out) {
     out->count = reply->elements;
     if (out->count > STEADY__REPLY_MAX) return false;
     for (size_t i = 0; i < out->count; i++) {
@@ -184,13 +184,13 @@ static bool read_integers(const redisReply *reply, struct steady__reply *out) {
 }
 
 /* A reply of any other shape becomes integers that no script of ours says: none at all. */
-static void read_reply(const redisReply *reply, struct steady__reply *out) {
+static void attached_read_reply(const redisReply *reply, struct steady__reply *out) {
     *out = (struct steady__reply){.kind = STEADY__REPLY_INTEGERS};
     if (reply->type == REDIS_REPLY_INTEGER) {
         out->count = 1;
         out->values[0] = reply->integer;
     } else if (reply->type == REDIS_REPLY_ARRAY) {
-        if (!read_integers(reply, out)) out->count = 0;
+        if (!attached_read_integers(reply, out)) out->count = 0;
     } else if (reply->type == REDIS_REPLY_ERROR || reply->type == REDIS_REPLY_STRING ||
                reply->type == REDIS_REPLY_STATUS) {
         out->kind = reply->type == REDIS_REPLY_ERROR ? STEADY__REPLY_ERROR : STEADY__REPLY_TEXT;
@@ -200,12 +200,12 @@ static void read_reply(const redisReply *reply, struct steady__reply *out) {
 }
 
 /* The log may do anything, so it is told when all else is done; the request, too, has ended by then, or gone on. */
-static void hand_over(struct bridge *bridge, struct steady__request *request, const redisReply *reply) {
+static void attached_deliver_reply(struct bridge *bridge, struct steady__request *request, const redisReply *reply) {
     struct steady__reply read;
     char why[200] = "";
     const struct steady__secrets secrets = {NULL, request->key, request->key_len, request->prefix_len};
     enum steady__circuit_event news = STEADY__CIRCUIT_NOTHING;
-    read_reply(reply, &read);
+    attached_read_reply(reply, &read);
     if (request->key != NULL) news = steady__circuit_reply(&bridge->circuit, &read, &bridge->inflight->loop);
     if (steady__notice_wants_reason(&bridge->log, &bridge->inflight->loop, news))
         steady__redact(why, sizeof why, read.text, read.text_len, &secrets);
@@ -221,53 +221,53 @@ static void hand_over(struct bridge *bridge, struct steady__request *request, co
     }
     if (bridge->inflight == NULL) return; /* closed by the callback */
     if (action == STEADY__REPLY_UNTRUSTED)
-        tell_lost(bridge->inflight, NO_ANSWER_TEXT);
+        attached_log_lost(bridge->inflight, NO_ANSWER_TEXT);
     else if (action == STEADY__REPLY_ACCEPTED)
         steady__log_reply(&bridge->log, &bridge->inflight->loop, news, why);
 }
 
 /* reply is NULL when the context goes away. A command of one that never connected was not sent. */
-static void replied(redisAsyncContext *context, void *reply, void *privdata) {
+static void attached_replied(redisAsyncContext *context, void *reply, void *privdata) {
     struct slot *slot = privdata;
     struct bridge *bridge = slot->bridge;
     struct steady__request *request = slot->request;
     const bool sent = reply != NULL || (context->c.flags & REDIS_CONNECTED) != 0;
-    put_slot(bridge, slot);
+    attached_put_slot(bridge, slot);
     if (request != NULL && bridge->inflight != NULL) {
         if (reply != NULL && !bridge->distrusted)
-            hand_over(bridge, request, reply);
+            attached_deliver_reply(bridge, request, reply);
         else
             steady__inflight_owner.unanswered(bridge->inflight, request, sent, STEADY_UNAVAILABLE);
     }
-    release(bridge, 1 + (bridge->distrusted ? part(bridge) : 0));
+    attached_release(bridge, 1 + (bridge->distrusted ? attached_detach(bridge) : 0));
 }
 
 /* hiredis keeps what a silent server does not take, so there has to be an end to it. The few requests that are no
  * decisions are only sent upon a reply. */
-static bool owes_too_much(const struct bridge *bridge) {
+static bool attached_owes_too_much(const struct bridge *bridge) {
     if (bridge->owed < bridge->inflight->max_in_flight) return false;
     steady__fail(bridge->inflight->last_error, 0, "the server still owes %lu answers", (unsigned long)bridge->owed);
     return true;
 }
 
-static bool takes(struct bridge *bridge, const struct steady__request *request) {
+static bool attached_accepts(struct bridge *bridge, const struct steady__request *request) {
     if (bridge->context == NULL || bridge->distrusted) {
         steady__fail(bridge->inflight->last_error, 0, "%s", bridge->distrusted ? NO_ANSWER_TEXT : GONE_TEXT);
         return false;
     }
     if (request->key == NULL) return true;
-    return !owes_too_much(bridge) && !steady__circuit_holds(&bridge->circuit, &bridge->inflight->loop);
+    return !attached_owes_too_much(bridge) && !steady__circuit_holds(&bridge->circuit, &bridge->inflight->loop);
 }
 
-static int submit(void *transport, struct steady__request *request) {
+static int attached_transport_submit(void *transport, struct steady__request *request) {
     struct bridge *bridge = transport;
     char command[STEADY__REQUEST_MAX];
-    if (!takes(bridge, request)) return STEADY_UNAVAILABLE;
-    struct slot *slot = take_slot(bridge, request);
+    if (!attached_accepts(bridge, request)) return STEADY_UNAVAILABLE;
+    struct slot *slot = attached_take_slot(bridge, request);
     if (slot == NULL) return STEADY_NO_MEMORY;
     const size_t len = steady__inflight_owner.encode(bridge->inflight, request, &bridge->engines, command);
-    if (len == 0 || redisAsyncFormattedCommand(bridge->context, replied, slot, command, len) != REDIS_OK) {
-        put_slot(bridge, slot);
+    if (len == 0 || redisAsyncFormattedCommand(bridge->context, attached_replied, slot, command, len) != REDIS_OK) {
+        attached_put_slot(bridge, slot);
         return steady__fail(bridge->inflight->last_error, STEADY_UNAVAILABLE, "the hiredis context takes no command");
     }
     request->at = slot;
@@ -275,50 +275,51 @@ static int submit(void *transport, struct steady__request *request) {
     return 0;
 }
 
-static bool forget(void *transport, struct steady__request *request) {
+static bool attached_transport_forget(void *transport, struct steady__request *request) {
     (void)transport;
     ((struct slot *)request->at)->request = NULL;
     return true;
 }
 
-static void close_bridge(void *transport) {
+static void attached_transport_close(void *transport) {
     struct bridge *bridge = transport;
-    const unsigned let_go = part(bridge);
+    const unsigned let_go = attached_detach(bridge);
     bridge->inflight = NULL;
-    release(bridge, let_go + 1);
+    attached_release(bridge, let_go + 1);
 }
 
-static const struct steady__transport bridge_class = {submit, forget, NULL, close_bridge, NULL, NULL};
+static const struct steady__transport bridge_class = {
+    attached_transport_submit, attached_transport_forget, NULL, attached_transport_close, NULL, NULL};
 
 /* ---- The class ---- */
 
-static int submit_call(steady_store *head, const struct steady__call *call) {
-    struct attached_store *store = attached(head);
+static int attached_submit(steady_store *head, const struct steady__call *call) {
+    struct attached_store *store = attached_store_of(head);
     if (steady__forked(&store->fork_guard))
         return steady__turn_away(&store->inflight.stats, &store->last_error, call, STEADY_UNAVAILABLE,
                                  STEADY__FORKED_TEXT);
     return steady__inflight_submit(&store->inflight, call, NULL);
 }
 
-static void decide(steady_store *head, const struct steady__call *call, steady_result *result) {
-    struct attached_store *store = attached(head);
+static void attached_decide(steady_store *head, const struct steady__call *call, steady_result *result) {
+    struct attached_store *store = attached_store_of(head);
     result->error = steady__turn_away(&store->inflight.stats, &store->last_error, call, STEADY_UNSUPPORTED,
                                       "a store on a hiredis context has no ..._sync calls");
 }
 
-static void stats(const steady_store *head, steady_stats *out) {
+static void attached_stats(const steady_store *head, steady_stats *out) {
     *out = ((const struct attached_store *)head)->inflight.stats;
 }
 
-static const char *last_error(const steady_store *head) {
+static const char *attached_last_error(const steady_store *head) {
     return ((const struct attached_store *)head)->last_error.text;
 }
 
-static void close_store(steady_store *head) { steady__inflight_close(&attached(head)->inflight); }
+static void attached_close_store(steady_store *head) { steady__inflight_close(&attached_store_of(head)->inflight); }
 
 /* In a child the loop may still hold the flight's timer, which looks at the fork_guard: all of it stays. */
-static void free_store(steady_store *head) {
-    struct attached_store *store = attached(head);
+static void attached_free_store(steady_store *head) {
+    struct attached_store *store = attached_store_of(head);
     if (steady__forked(&store->fork_guard)) return;
     steady__inflight_free(&store->inflight);
     steady__fork_guard_clear(&store->fork_guard);
@@ -328,17 +329,18 @@ static void free_store(steady_store *head) {
 static const struct steady__store_class attached_class = {
     .name = "attached",
     .prepare = steady__command_encode_limit,
-    .submit = submit_call,
-    .decide = decide,
-    .stats = stats,
-    .last_error = last_error,
-    .close = close_store,
-    .free = free_store,
+    .submit = attached_submit,
+    .decide = attached_decide,
+    .stats = attached_stats,
+    .last_error = attached_last_error,
+    .close = attached_close_store,
+    .free = attached_free_store,
 };
 
 /* ---- Opening ---- */
 
-static int check_context(const redisAsyncContext *context, const steady_store_options *options, steady_message *why) {
+static int attached_check_context(const redisAsyncContext *context, const steady_store_options *options,
+                                  steady_message *why) {
     if (context == NULL) return steady__fail(why, STEADY_BAD_ARGUMENT, "context is NULL");
     if (options->loop == NULL)
         return steady__fail(why, STEADY_BAD_ARGUMENT, "loop is NULL; it must be the one the context is attached to");
@@ -356,7 +358,7 @@ static int check_context(const redisAsyncContext *context, const steady_store_op
     return 0;
 }
 
-static struct attached_store *new_store(const steady_store_options *options) {
+static struct attached_store *attached_new_store(const steady_store_options *options) {
     struct attached_store *store = calloc(1, sizeof *store);
     if (store == NULL) return NULL;
     steady__store_init(&store->head, &attached_class, options);
@@ -384,11 +386,11 @@ int steady_store_attach(steady_store **store, struct redisAsyncContext *context,
     *store = NULL;
     if (options == NULL) options = &defaults;
     int error = steady__options_check(options, why);
-    if (error == 0) error = check_context(context, options, why);
+    if (error == 0) error = attached_check_context(context, options, why);
     if (error != 0) return error;
 
     bridge = calloc(1, sizeof *bridge);
-    s = new_store(options);
+    s = attached_new_store(options);
     if (bridge == NULL || s == NULL || steady__inflight_init(&s->inflight) != 0) goto no_memory;
     bridge->holders = 1;
     bridge->inflight = &s->inflight;
@@ -396,12 +398,12 @@ int steady_store_attach(steady_store **store, struct redisAsyncContext *context,
     bridge->log.log = options->log;
     bridge->log.log_data = options->log_data;
     s->inflight.transport = bridge;
-    take_over(bridge, context);
+    attached_install_hooks(bridge, context);
     *store = &s->head;
     return 0;
 
 no_memory:
-    if (s != NULL) free_store(&s->head);
+    if (s != NULL) attached_free_store(&s->head);
     free(bridge);
     return steady__fail(why, STEADY_NO_MEMORY, "out of memory");
 }

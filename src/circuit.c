@@ -13,7 +13,7 @@ steady_us steady__circuit_jitter(const struct steady__circuit *circuit, steady_u
     return (steady_us)(circuit->net->random(circuit->net) % (uint64_t)(most + 1));
 }
 
-static steady_us half_by_chance(const struct steady__circuit *circuit, steady_us most) {
+static steady_us circuit_jittered(const struct steady__circuit *circuit, steady_us most) {
     return most / 2 + steady__circuit_jitter(circuit, most / 2);
 }
 
@@ -22,11 +22,11 @@ steady_us steady__circuit_failed(struct steady__circuit *circuit, bool refused) 
     const unsigned doublings = circuit->failures < 5 ? circuit->failures : 5;
     const steady_us nominal = BACKOFF_FIRST << doublings;
     circuit->failures++;
-    return half_by_chance(circuit, nominal < BACKOFF_LAST ? nominal : BACKOFF_LAST);
+    return circuit_jittered(circuit, nominal < BACKOFF_LAST ? nominal : BACKOFF_LAST);
 }
 
-static void pause_for_a_while(struct steady__circuit *circuit, const steady_loop *loop) {
-    circuit->probe_at = steady__loop_now(loop) + half_by_chance(circuit, PAUSE);
+static void circuit_pause(struct steady__circuit *circuit, const steady_loop *loop) {
+    circuit->probe_at = steady__loop_now(loop) + circuit_jittered(circuit, PAUSE);
 }
 
 enum steady__circuit_event steady__circuit_reply(struct steady__circuit *circuit, const struct steady__reply *reply,
@@ -36,7 +36,7 @@ enum steady__circuit_event steady__circuit_reply(struct steady__circuit *circuit
         error ? steady__error_class_of(reply->text, reply->text_len) : STEADY__ERROR_CLASS_OTHER;
     circuit->open = error_class == STEADY__ERROR_CLASS_BUSY;
     if (!error) return STEADY__CIRCUIT_DECIDES;
-    if (circuit->open) pause_for_a_while(circuit, loop);
+    if (circuit->open) circuit_pause(circuit, loop);
     const bool refuses =
         error_class == STEADY__ERROR_CLASS_RETRY_LATER || error_class == STEADY__ERROR_CLASS_NO_PERMISSION;
     if (!refuses && (!circuit->open || was_open)) return STEADY__CIRCUIT_NOTHING;
@@ -46,6 +46,6 @@ enum steady__circuit_event steady__circuit_reply(struct steady__circuit *circuit
 bool steady__circuit_holds(struct steady__circuit *circuit, const steady_loop *loop) {
     if (!circuit->open) return false;
     if (steady__loop_now(loop) < circuit->probe_at) return true;
-    pause_for_a_while(circuit, loop);
+    circuit_pause(circuit, loop);
     return false;
 }

@@ -107,18 +107,18 @@ struct steady__cluster {
     bool closed;
 };
 
-static steady_us now(const struct steady__cluster *cluster) { return steady__loop_now(&cluster->with.loop); }
+static steady_us cluster_now(const struct steady__cluster *cluster) { return steady__loop_now(&cluster->with.loop); }
 
-static steady_us longer(steady_us a, steady_us b) { return a > b ? a : b; }
+static steady_us cluster_longer(steady_us a, steady_us b) { return a > b ? a : b; }
 
 /* ---- Nodes ---- */
 
 /* NULL where one was forgotten. The first is the seed. */
-static struct node *node_at(const struct steady__cluster *cluster, uint16_t number) {
+static struct node *cluster_node_at(const struct steady__cluster *cluster, uint16_t number) {
     return (struct node *)cluster->nodes.by_number[number];
 }
 
-static struct node *add_node(struct steady__cluster *cluster, const char *host, uint16_t port) {
+static struct node *cluster_add_node(struct steady__cluster *cluster, const char *host, uint16_t port) {
     struct node *node = calloc(1, sizeof *node);
     if (node == NULL || !steady__node_table_add(&cluster->nodes, &node->at, host, port)) {
         free(node);
@@ -130,27 +130,27 @@ static struct node *add_node(struct steady__cluster *cluster, const char *host, 
     return node;
 }
 
-static void befriend(struct node *node) {
+static void cluster_befriend(struct node *node) {
     struct steady__cluster *cluster = node->cluster;
     for (unsigned i = 0; node->noted_at != 0 && i < cluster->n_strangers; i++)
         if (cluster->strangers[i] == node) cluster->strangers[i] = cluster->strangers[--cluster->n_strangers];
     node->noted_at = 0;
 }
 
-static void free_node(struct node *node) {
+static void cluster_free_node(struct node *node) {
     if (node != NULL) free(node->url);
     free(node);
 }
 
-static void forget_node(struct node *node) {
-    befriend(node);
+static void cluster_forget_node(struct node *node) {
+    cluster_befriend(node);
     steady__node_table_remove(&node->cluster->nodes, &node->at);
-    free_node(node);
+    cluster_free_node(node);
 }
 
 /* STEADY__SLOT_UNKNOWN: it is new, or, where there is no host, not to be told. No host means that of the node that
  * speaks of it. */
-static uint16_t find_number(const struct node *sender, const char **host, uint16_t port) {
+static uint16_t cluster_find_number(const struct node *sender, const char **host, uint16_t port) {
     if (**host == '\0') *host = sender->at.host;
     if (**host == '\0') return STEADY__SLOT_UNKNOWN;
     const struct steady__node_entry *known = steady__node_table_find(&sender->cluster->nodes, *host, port);
@@ -160,7 +160,7 @@ static uint16_t find_number(const struct node *sender, const char **host, uint16
 static const struct steady__connection_owner node_owner;
 
 /* A URL is long, and of a large map few nodes need one. */
-static bool make_url(struct node *node) {
+static bool cluster_make_url(struct node *node) {
     const struct steady__url *seed = node->cluster->with.url;
     if (node->url == NULL) node->url = calloc(1, sizeof *node->url);
     if (node->url == NULL) return false;
@@ -176,7 +176,7 @@ static bool make_url(struct node *node) {
     return true;
 }
 
-static void close_link(struct node *node) {
+static void cluster_close_connection(struct node *node) {
     if (node->conn == NULL) return;
     node->cluster->conns--;
     node->cluster->reconnects += steady__connection_reconnects(node->conn);
@@ -185,45 +185,47 @@ static void close_link(struct node *node) {
 }
 
 /* Nothing is lost with it but a connection. A lookup would go on without its link, so that nobody could count it. */
-static bool is_idle(const struct node *node) {
+static bool cluster_is_idle(const struct node *node) {
     if (node->conn == NULL) return true;
     return steady__connection_is_idle(node->conn) && !steady__connection_looks_up(node->conn);
 }
 
 /* The link that nobody has wanted for longest goes, if that is long. */
-static bool make_room(struct steady__cluster *cluster) {
+static bool cluster_make_room(struct steady__cluster *cluster) {
     struct node *least = NULL;
     if (cluster->conns < cluster->links_max) return true;
-    if (now(cluster) < cluster->full_until) return false;
+    if (cluster_now(cluster) < cluster->full_until) return false;
     for (uint16_t i = 1; i < cluster->nodes.count; i++) {
-        struct node *node = node_at(cluster, i);
-        if (node == NULL || node->conn == NULL || now(cluster) - node->wanted_at < HOLD || !is_idle(node)) continue;
+        struct node *node = cluster_node_at(cluster, i);
+        if (node == NULL || node->conn == NULL || cluster_now(cluster) - node->wanted_at < HOLD ||
+            !cluster_is_idle(node))
+            continue;
         if (least == NULL || node->wanted_at < least->wanted_at) least = node;
     }
     if (least != NULL)
-        close_link(least);
+        cluster_close_connection(least);
     else
-        cluster->full_until = now(cluster) + FULL_AGAIN;
+        cluster->full_until = cluster_now(cluster) + FULL_AGAIN;
     return least != NULL;
 }
 
 /* A peer names the nodes, and each has lines of its own. */
-static void log_line(void *arg, enum steady_log_level level, const char *text) {
+static void cluster_log_line(void *arg, enum steady_log_level level, const char *text) {
     struct steady__cluster *cluster = arg;
-    const steady_us least = now(cluster) - LINES_MAX * STEADY_SECOND;
+    const steady_us least = cluster_now(cluster) - LINES_MAX * STEADY_SECOND;
     if (cluster->line_at < least) cluster->line_at = least;
-    if (cluster->line_at > now(cluster)) return;
+    if (cluster->line_at > cluster_now(cluster)) return;
     cluster->line_at += STEADY_SECOND;
     cluster->with.log(cluster->with.log_data, level, text);
 }
 
-static struct steady__connection *new_link(struct node *node) {
+static struct steady__connection *cluster_new_link(struct node *node) {
     struct steady__connection_options options = node->cluster->with;
     if (node->at.number != 0) {
-        if (!make_url(node)) return NULL;
+        if (!cluster_make_url(node)) return NULL;
         options.url = node->url;
         options.lookups = &node->cluster->lookups;
-        options.log = options.log != NULL ? log_line : NULL;
+        options.log = options.log != NULL ? cluster_log_line : NULL;
         options.log_data = node->cluster;
     }
     options.owner_class = &node_owner;
@@ -233,51 +235,53 @@ static struct steady__connection *new_link(struct node *node) {
 }
 
 /* 0, or what a request to it ends as. The server in the URL has a place of its own. */
-static int open_link(struct node *node) {
+static int cluster_open_connection(struct node *node) {
     struct steady__cluster *cluster = node->cluster;
-    if (node->at.number != 0 && !make_room(cluster))
+    if (node->at.number != 0 && !cluster_make_room(cluster))
         return steady__fail(cluster->with.last_error, STEADY_UNAVAILABLE,
                             "there are %u connections to the cluster, and no more may be made", cluster->conns);
-    node->conn = new_link(node);
+    node->conn = cluster_new_link(node);
     if (node->conn == NULL) return STEADY_NO_MEMORY;
     cluster->conns++;
     if (!cluster->alarm.set && node->at.number != 0) steady__alarm_set(&cluster->alarm, SWEEP_AGAIN);
     return 0;
 }
 
-static int send_to(struct node *node, struct steady__request *request) {
-    const int error = node->conn == NULL ? open_link(node) : 0;
+static int cluster_send_to(struct node *node, struct steady__request *request) {
+    const int error = node->conn == NULL ? cluster_open_connection(node) : 0;
     if (error != 0) return error;
     request->at = node;
-    node->wanted_at = now(node->cluster);
+    node->wanted_at = cluster_now(node->cluster);
     return steady__connection_submit(node->conn, request);
 }
 
-static bool is_up(const struct node *node) { return node->conn != NULL && steady__connection_is_up(node->conn); }
+static bool cluster_is_up(const struct node *node) {
+    return node->conn != NULL && steady__connection_is_up(node->conn);
+}
 
-static struct node *next_of(struct steady__cluster *cluster, bool not_member) {
+static struct node *cluster_next_up(struct steady__cluster *cluster, bool not_member) {
     for (uint16_t i = 0; i < cluster->nodes.count; i++) {
         cluster->next_index = (uint16_t)((cluster->next_index + 1) % cluster->nodes.count);
-        struct node *node = node_at(cluster, cluster->next_index);
-        if (node != NULL && is_up(node) && !node->timed_out && node->not_member == not_member) return node;
+        struct node *node = cluster_node_at(cluster, cluster->next_index);
+        if (node != NULL && cluster_is_up(node) && !node->timed_out && node->not_member == not_member) return node;
     }
     return NULL;
 }
 
 /* Another one each time; a stranger where there is no other, who would decide what is not for it. The seed where there
  * is none to be had. */
-static struct node *anyone(struct steady__cluster *cluster) {
-    struct node *node = next_of(cluster, false);
-    if (node == NULL) node = next_of(cluster, true);
-    return node != NULL ? node : node_at(cluster, 0);
+static struct node *cluster_any_node(struct steady__cluster *cluster) {
+    struct node *node = cluster_next_up(cluster, false);
+    if (node == NULL) node = cluster_next_up(cluster, true);
+    return node != NULL ? node : cluster_node_at(cluster, 0);
 }
 
 /* ---- The map ---- */
 
-static void assign(struct steady__cluster *cluster, uint16_t slot, struct node *node) {
+static void cluster_assign(struct steady__cluster *cluster, uint16_t slot, struct node *node) {
     const uint16_t before = cluster->map->node[slot];
     if (before != STEADY__SLOT_UNKNOWN)
-        node_at(cluster, before)->at.slots--;
+        cluster_node_at(cluster, before)->at.slots--;
     else
         cluster->unknown--;
     cluster->map->node[slot] = node->at.number;
@@ -290,7 +294,7 @@ struct drawing {
 };
 
 /* The node's number, which it gets here where it is new. "?" may mean any, and only the old map can tell. */
-static uint16_t number_of(void *arg, const char *host, uint16_t port) {
+static uint16_t cluster_number_of_host(void *arg, const char *host, uint16_t port) {
     struct drawing *drawing = arg;
     struct steady__cluster *cluster = drawing->sender->cluster;
     if (strcmp(host, "?") == 0) {
@@ -298,42 +302,42 @@ static uint16_t number_of(void *arg, const char *host, uint16_t port) {
             drawing->at_port = steady__node_table_others_at(&cluster->nodes, &drawing->sender->at);
         return drawing->at_port != NULL ? drawing->at_port[port] : STEADY__SLOT_UNKNOWN;
     }
-    const uint16_t known = find_number(drawing->sender, &host, port);
+    const uint16_t known = cluster_find_number(drawing->sender, &host, port);
     if (known != STEADY__SLOT_UNKNOWN || *host == '\0') return known;
-    const struct node *node = add_node(cluster, host, port);
+    const struct node *node = cluster_add_node(cluster, host, port);
     if (node == NULL) cluster->table_full = true;
     return node != NULL ? node->at.number : STEADY__SLOT_UNKNOWN;
 }
 
 /* Those that only a map has named, and it does not any more, or has been refused. */
-static void forget_unnamed(struct steady__cluster *cluster) {
+static void cluster_forget_unnamed(struct steady__cluster *cluster) {
     for (uint16_t i = 1; i < cluster->nodes.count; i++) {
-        struct node *node = node_at(cluster, i);
-        if (node != NULL && node->conn == NULL && node->at.slots == 0 && node->noted_at == 0) forget_node(node);
+        struct node *node = cluster_node_at(cluster, i);
+        if (node != NULL && node->conn == NULL && node->at.slots == 0 && node->noted_at == 0) cluster_forget_node(node);
     }
 }
 
-static void befriend_named(struct steady__cluster *cluster, const struct steady__slot_map *map) {
+static void cluster_befriend_named(struct steady__cluster *cluster, const struct steady__slot_map *map) {
     for (unsigned i = cluster->n_strangers; i-- > 0;) {
         struct node *node = cluster->strangers[i];
         unsigned slot = 0;
         while (slot < STEADY__SLOTS && map->node[slot] != node->at.number)
             slot++;
-        if (slot < STEADY__SLOTS) befriend(node);
+        if (slot < STEADY__SLOTS) cluster_befriend(node);
     }
 }
 
 /* Where there are more nodes than numbers, those that have one for a slot of old do not keep it for that: neither where
  * the map names some of them, nor where it names none. */
-static void take_map(struct node *sender, const struct steady__reply *reply) {
+static void cluster_adopt_map(struct node *sender, const struct steady__reply *reply) {
     struct steady__cluster *cluster = sender->cluster;
     struct steady__slot_map *old = cluster->map;
     struct drawing drawing = {sender, NULL};
     cluster->table_full = false;
-    const bool map_number = steady__slot_map_draw(cluster->draft, reply, number_of, &drawing);
+    const bool map_number = steady__slot_map_draw(cluster->draft, reply, cluster_number_of_host, &drawing);
     free(drawing.at_port);
     if (map_number) {
-        befriend_named(cluster, cluster->draft);
+        cluster_befriend_named(cluster, cluster->draft);
         if (!cluster->table_full) steady__slot_map_complete(cluster->draft, old);
         cluster->map = cluster->draft;
         cluster->draft = old;
@@ -343,12 +347,12 @@ static void take_map(struct node *sender, const struct steady__reply *reply) {
         memset(old->node, 0xff, sizeof old->node);
     }
     cluster->unknown = steady__node_table_count_slots(&cluster->nodes, cluster->map);
-    forget_unnamed(cluster);
+    cluster_forget_unnamed(cluster);
 }
 
 /* ---- Strangers ---- */
 
-static void take_slots_from(struct node *node) {
+static void cluster_take_slots_from(struct node *node) {
     struct steady__slot_map *map = node->cluster->map;
     for (unsigned slot = 0; node->at.slots > 0 && slot < STEADY__SLOTS; slot++) {
         if (map->node[slot] != node->at.number) continue;
@@ -358,80 +362,82 @@ static void take_slots_from(struct node *node) {
     }
 }
 
-static bool may_go(const struct node *node) {
-    return now(node->cluster) - node->noted_at >= HOLD && is_idle(node) && !node->map_requested;
+static bool cluster_may_go(const struct node *node) {
+    return cluster_now(node->cluster) - node->noted_at >= HOLD && cluster_is_idle(node) && !node->map_requested;
 }
 
 /* False: there is none for one more. */
-static bool make_place(struct node *sender) {
+static bool cluster_make_place(struct node *sender) {
     struct steady__cluster *cluster = sender->cluster;
     struct node *least = NULL;
     if (cluster->n_strangers < STRANGERS_MAX) return true;
     for (unsigned i = 0; i < STRANGERS_MAX; i++) {
         struct node *node = cluster->strangers[i];
-        if (node != sender && may_go(node) && (least == NULL || node->wanted_at < least->wanted_at)) least = node;
+        if (node != sender && cluster_may_go(node) && (least == NULL || node->wanted_at < least->wanted_at))
+            least = node;
     }
     if (least == NULL) return false;
-    take_slots_from(least);
-    close_link(least);
-    forget_node(least);
+    cluster_take_slots_from(least);
+    cluster_close_connection(least);
+    cluster_forget_node(least);
     return true;
 }
 
 /* NULL where it cannot be told, or there are too many. */
-static struct node *stranger(struct node *sender, const char *host, uint16_t port) {
+static struct node *cluster_stranger(struct node *sender, const char *host, uint16_t port) {
     struct steady__cluster *cluster = sender->cluster;
-    struct node *node = make_place(sender) ? add_node(cluster, host, port) : NULL;
+    struct node *node = cluster_make_place(sender) ? cluster_add_node(cluster, host, port) : NULL;
     if (node == NULL) return NULL;
-    node->noted_at = now(cluster);
+    node->noted_at = cluster_now(cluster);
     cluster->strangers[cluster->n_strangers++] = node;
     return node;
 }
 
 /* The node that a redirect names. NULL: not to be told, or not to be followed. */
-static struct node *node_of(struct node *sender, const struct steady__redirect *redirect, bool may_be_new) {
+static struct node *cluster_node_of(struct node *sender, const struct steady__redirect *redirect, bool may_be_new) {
     struct steady__cluster *cluster = sender->cluster;
     const char *host = redirect->host;
     uint16_t number;
     if (strcmp(host, "?") == 0)
         number = steady__node_table_other_at(&cluster->nodes, &sender->at, redirect->port);
     else
-        number = find_number(sender, &host, redirect->port);
-    if (number != STEADY__SLOT_UNKNOWN) return node_at(cluster, number);
+        number = cluster_find_number(sender, &host, redirect->port);
+    if (number != STEADY__SLOT_UNKNOWN) return cluster_node_at(cluster, number);
     const bool told = *host != '\0' && strcmp(host, "?") != 0;
-    return told && may_be_new ? stranger(sender, host, redirect->port) : NULL;
+    return told && may_be_new ? cluster_stranger(sender, host, redirect->port) : NULL;
 }
 
 /* ---- Drawing it anew ---- */
 
 /* So long no other inquiry is made beside the last: some servers take more than a timeout over a large map, and what is
  * asked of them meanwhile waits behind it. */
-static steady_us patience(const struct steady__cluster *cluster) {
-    const steady_us least = longer(cluster->with.timeout, ANSWER_LEAST), most = ANSWER_TIMEOUTS * least;
-    return 2 * cluster->map_latency < most ? longer(2 * cluster->map_latency, least) : most;
+static steady_us cluster_map_timeout(const struct steady__cluster *cluster) {
+    const steady_us least = cluster_longer(cluster->with.timeout, ANSWER_LEAST), most = ANSWER_TIMEOUTS * least;
+    return 2 * cluster->map_latency < most ? cluster_longer(2 * cluster->map_latency, least) : most;
 }
 
-static bool is_late(const struct node *node) {
-    return now(node->cluster) - node->requested_at >= patience(node->cluster);
+static bool cluster_is_map_late(const struct node *node) {
+    return cluster_now(node->cluster) - node->requested_at >= cluster_map_timeout(node->cluster);
 }
 
 /* Comes back when the answer is late, or an inquiry is allowed, and before that to sweep. */
-static void come_back(struct steady__cluster *cluster) {
+static void cluster_schedule_alarm(struct steady__cluster *cluster) {
     const struct node *map_awaited = cluster->map_awaited;
-    const steady_us due = map_awaited != NULL ? map_awaited->requested_at + patience(cluster) : cluster->allowed_at;
-    const steady_us wait = cluster->unswept ? 0 : due - now(cluster);
+    const steady_us due =
+        map_awaited != NULL ? map_awaited->requested_at + cluster_map_timeout(cluster) : cluster->allowed_at;
+    const steady_us wait = cluster->unswept ? 0 : due - cluster_now(cluster);
     steady__alarm_set(&cluster->alarm, wait < SWEEP_AGAIN ? wait : SWEEP_AGAIN);
 }
 
 /* Sooner or later the map is drawn anew, if there is one. */
-static void wish(struct steady__cluster *cluster) {
+static void cluster_schedule_map_refresh(struct steady__cluster *cluster) {
     if (cluster->map == NULL || cluster->refresh_due || cluster->map_awaited != NULL) return;
-    if (now(cluster) - cluster->allowed_at > CALM) cluster->pause = PAUSE_FIRST;
+    if (cluster_now(cluster) - cluster->allowed_at > CALM) cluster->pause = PAUSE_FIRST;
     cluster->refresh_due = true;
-    come_back(cluster);
+    cluster_schedule_alarm(cluster);
 }
 
-static bool recognise(struct steady__cluster *cluster) {
+static bool cluster_become_cluster(struct steady__cluster *cluster) {
     if (cluster->map != NULL) return true;
     struct steady__slot_map *map = malloc(sizeof *map), *draft = malloc(sizeof *draft);
     if (map == NULL || draft == NULL) {
@@ -443,373 +449,382 @@ static bool recognise(struct steady__cluster *cluster) {
     cluster->map = map;
     cluster->draft = draft;
     cluster->unknown = STEADY__SLOTS;
-    wish(cluster);
+    cluster_schedule_map_refresh(cluster);
     return true;
 }
 
 /* No inquiry for a while, which is longer each time, up to `most`. */
-static void rest(struct steady__cluster *cluster, steady_us most) {
+static void cluster_pause_map_requests(struct steady__cluster *cluster, steady_us most) {
     const struct steady__net *net = cluster->with.net;
     const steady_us half = cluster->pause / 2;
-    cluster->allowed_at = now(cluster) + half + (steady_us)(net->random(net) % (uint64_t)(half + 1));
+    cluster->allowed_at = cluster_now(cluster) + half + (steady_us)(net->random(net) % (uint64_t)(half + 1));
     cluster->pause = cluster->pause < most / 2 ? 2 * cluster->pause : most;
 }
 
-static bool heard_down(const struct steady__cluster *cluster) {
-    return cluster->down_at != 0 && now(cluster) - cluster->down_at < CALM;
+static bool cluster_is_reported_down(const struct steady__cluster *cluster) {
+    return cluster->down_at != 0 && cluster_now(cluster) - cluster->down_at < CALM;
 }
 
 /* Rights need not be the same on all nodes. */
-static bool refuses(const struct node *node) { return now(node->cluster) < node->refuses_until; }
+static bool cluster_refuses_map(const struct node *node) { return cluster_now(node->cluster) < node->refuses_until; }
 
 /* By one that is up, for want of a right: no connection is made just to ask another. */
-static bool is_forbidden(const struct steady__cluster *cluster) {
+static bool cluster_is_map_forbidden(const struct steady__cluster *cluster) {
     for (uint16_t i = 0; i < cluster->nodes.count; i++) {
-        const struct node *node = node_at(cluster, i);
-        if (node != NULL && is_up(node) && refuses(node) && node->no_permission) return true;
+        const struct node *node = cluster_node_at(cluster, i);
+        if (node != NULL && cluster_is_up(node) && cluster_refuses_map(node) && node->no_permission) return true;
     }
     return false;
 }
 
 /* Those that are up come first, and the seed if it has no link and may know more than they; then any that will have us
  * wait for a connection. */
-static bool is_next(const struct node *node, bool up) {
+static bool cluster_may_be_asked_for_map(const struct node *node, bool up) {
     const struct steady__cluster *cluster = node->cluster;
     const bool called_back =
-        node->at.number == 0 && node->conn == NULL && (cluster->unknown > 0 || heard_down(cluster));
-    return !node->map_requested && !refuses(node) && (is_up(node) || called_back) == up;
+        node->at.number == 0 && node->conn == NULL && (cluster->unknown > 0 || cluster_is_reported_down(cluster));
+    return !node->map_requested && !cluster_refuses_map(node) && (cluster_is_up(node) || called_back) == up;
 }
 
 /* Another answer is not worth what it costs. One that waits for its connection costs nothing. */
-static bool are_many_asked(const struct steady__cluster *cluster) {
+static bool cluster_too_many_map_requests(const struct steady__cluster *cluster) {
     unsigned request_number = 0;
     for (uint16_t i = 0; i < cluster->nodes.count; i++)
-        if (node_at(cluster, i) != NULL && node_at(cluster, i)->map_requested && is_up(node_at(cluster, i)))
+        if (cluster_node_at(cluster, i) != NULL && cluster_node_at(cluster, i)->map_requested &&
+            cluster_is_up(cluster_node_at(cluster, i)))
             request_number++;
     return request_number >= MAP_REQUESTS_MAX;
 }
 
-static bool put_inquiry(struct node *node) {
+static bool cluster_send_map_request(struct node *node) {
     node->request_number = ++node->cluster->map_requests;
-    node->requested_at = now(node->cluster);
+    node->requested_at = cluster_now(node->cluster);
     node->map_requested = true; /* encoding, which may happen at once, makes it false where there are too many */
-    if (send_to(node, &node->map_request) != 0) node->map_requested = false;
+    if (cluster_send_to(node, &node->map_request) != 0) node->map_requested = false;
     return node->map_requested;
 }
 
-static struct node *inquire_at_one(struct steady__cluster *cluster) {
-    for (int up = 1, least = is_forbidden(cluster) ? 1 : 0; up >= least; up--)
+static struct node *cluster_request_map_from_one(struct steady__cluster *cluster) {
+    for (int up = 1, least = cluster_is_map_forbidden(cluster) ? 1 : 0; up >= least; up--)
         for (uint16_t i = 0; i < cluster->nodes.count; i++) {
             cluster->next_index = (uint16_t)((cluster->next_index + 1) % cluster->nodes.count);
-            struct node *node = node_at(cluster, cluster->next_index);
-            if (node == NULL || !is_next(node, up == 1)) continue;
-            if (put_inquiry(node)) return node;
+            struct node *node = cluster_node_at(cluster, cluster->next_index);
+            if (node == NULL || !cluster_may_be_asked_for_map(node, up == 1)) continue;
+            if (cluster_send_map_request(node)) return node;
         }
     return NULL;
 }
 
-static void inquire(struct steady__cluster *cluster) {
+static void cluster_request_map(struct steady__cluster *cluster) {
     const uint64_t chance = cluster->with.net->random(cluster->with.net);
     cluster->refresh_due = false;
-    cluster->stale_at = now(cluster) + STALE / 2 + (steady_us)(chance % (uint64_t)(STALE / 2));
-    const bool many = are_many_asked(cluster);
-    cluster->map_awaited = many ? NULL : inquire_at_one(cluster);
+    cluster->stale_at = cluster_now(cluster) + STALE / 2 + (steady_us)(chance % (uint64_t)(STALE / 2));
+    const bool many = cluster_too_many_map_requests(cluster);
+    cluster->map_awaited = many ? NULL : cluster_request_map_from_one(cluster);
     if (cluster->map_awaited != NULL)
-        come_back(cluster);
+        cluster_schedule_alarm(cluster);
     else if (many)
-        rest(cluster, longer(cluster->pause, PAUSE_LAST));
-    else if (is_forbidden(cluster))
-        cluster->allowed_at = now(cluster) + PAUSE_BLIND;
+        cluster_pause_map_requests(cluster, cluster_longer(cluster->pause, PAUSE_LAST));
+    else if (cluster_is_map_forbidden(cluster))
+        cluster->allowed_at = cluster_now(cluster) + PAUSE_BLIND;
     else
-        rest(cluster, PAUSE_LAST);
+        cluster_pause_map_requests(cluster, PAUSE_LAST);
 }
 
 /* However late a map is, it is of use as long as there is none of who was asked later. */
-static enum steady__reply_action told(struct node *node, const struct steady__reply *reply) {
+static enum steady__reply_action cluster_map_received(struct node *node, const struct steady__reply *reply) {
     struct steady__cluster *cluster = node->cluster;
     const bool map = reply->kind == STEADY__REPLY_NESTED, error = reply->kind == STEADY__REPLY_ERROR;
     const enum steady__error_class error_class =
         error ? steady__error_class_of(reply->text, reply->text_len) : STEADY__ERROR_CLASS_OTHER;
     node->map_requested = false;
-    cluster->map_latency = now(cluster) - node->requested_at;
+    cluster->map_latency = cluster_now(cluster) - node->requested_at;
     if (cluster->map_awaited == node) {
         cluster->map_awaited = NULL;
-        rest(cluster, PAUSE_LAST);
+        cluster_pause_map_requests(cluster, PAUSE_LAST);
     }
-    if (map && node->request_number > cluster->map_number) take_map(node, reply);
-    if (!map && !steady__error_class_is_temporary(error_class)) node->refuses_until = now(cluster) + PAUSE_BLIND;
+    if (map && node->request_number > cluster->map_number) cluster_adopt_map(node, reply);
+    if (!map && !steady__error_class_is_temporary(error_class))
+        node->refuses_until = cluster_now(cluster) + PAUSE_BLIND;
     node->no_permission = cluster->map_forbidden = error_class == STEADY__ERROR_CLASS_NO_PERMISSION;
     node->not_member = !map && !node->no_permission && !steady__error_class_is_temporary(error_class);
-    if (node->not_member) wish(cluster);
+    if (node->not_member) cluster_schedule_map_refresh(cluster);
     steady__alarm_set(&cluster->alarm, 0); /* to sweep */
     return map || error ? STEADY__REPLY_ACCEPTED : STEADY__REPLY_UNTRUSTED;
 }
 
 /* reached: one that has slots is up. */
-static bool may_lose_link(const struct node *node, bool reached) {
+static bool cluster_may_close_connection(const struct node *node, bool reached) {
     if (node->conn == NULL) return true;
-    if (!is_idle(node)) return false;
-    if (node->at.number == 0 && (!reached || heard_down(node->cluster))) return false;
-    return is_up(node) || now(node->cluster) - node->wanted_at >= UNWANTED;
+    if (!cluster_is_idle(node)) return false;
+    if (node->at.number == 0 && (!reached || cluster_is_reported_down(node->cluster))) return false;
+    return cluster_is_up(node) || cluster_now(node->cluster) - node->wanted_at >= UNWANTED;
 }
 
 /* True where its link was never up and may have to go. */
-static bool sweep_useful(struct node *node, unsigned *closed) {
+static bool cluster_sweep_useful(struct node *node, unsigned *closed) {
     if (node->at.number == 0 || node->conn == NULL || steady__connection_was_up(node->conn)) return false;
-    if (!may_lose_link(node, false)) return true;
-    close_link(node);
+    if (!cluster_may_close_connection(node, false)) return true;
+    cluster_close_connection(node);
     ++*closed;
     return false;
 }
 
 /* True where one is of no use, and cannot go yet. */
-static bool sweep_useless(struct node *node, bool reached, unsigned *closed) {
-    if (!may_lose_link(node, reached)) {
+static bool cluster_sweep_useless(struct node *node, bool reached, unsigned *closed) {
+    if (!cluster_may_close_connection(node, reached)) {
         if (node->at.number != 0) steady__connection_pause(node->conn);
         return true;
     }
     if (node->conn != NULL) ++*closed;
-    close_link(node);
+    cluster_close_connection(node);
     if (node->at.number == 0) return false;
-    if (node->noted_at != 0 && now(node->cluster) - node->noted_at < HOLD) return true;
-    forget_node(node);
+    if (node->noted_at != 0 && cluster_now(node->cluster) - node->noted_at < HOLD) return true;
+    cluster_forget_node(node);
     return false;
 }
 
-static bool sweep_node(struct node *node, bool reached, unsigned *closed) {
+static bool cluster_sweep_node(struct node *node, bool reached, unsigned *closed) {
     const bool useful = node->at.slots > 0 || (node->at.number == 0 && node->cluster->unknown > 0);
-    return useful ? sweep_useful(node, closed) : sweep_useless(node, reached, closed);
+    return useful ? cluster_sweep_useful(node, closed) : cluster_sweep_useless(node, reached, closed);
 }
 
 /* Where no node is known to have slots, any may be of use. */
-static void sweep(struct steady__cluster *cluster) {
+static void cluster_sweep(struct steady__cluster *cluster) {
     bool again = false, any = false, reached = false;
     unsigned closed = 0;
     uint16_t i;
     for (i = 0; i < cluster->nodes.count; i++)
-        if (node_at(cluster, i) != NULL && node_at(cluster, i)->at.slots > 0) {
+        if (cluster_node_at(cluster, i) != NULL && cluster_node_at(cluster, i)->at.slots > 0) {
             any = true;
-            if (is_up(node_at(cluster, i))) reached = true;
+            if (cluster_is_up(cluster_node_at(cluster, i))) reached = true;
         }
     for (i = 0; any && i < cluster->nodes.count && closed < SWEPT_MOST; i++)
-        if (node_at(cluster, i) != NULL && sweep_node(node_at(cluster, i), reached, &closed)) again = true;
+        if (cluster_node_at(cluster, i) != NULL && cluster_sweep_node(cluster_node_at(cluster, i), reached, &closed))
+            again = true;
     cluster->unswept = any && i < cluster->nodes.count;
     if (again || cluster->unswept) steady__alarm_set(&cluster->alarm, cluster->unswept ? 0 : SWEEP_AGAIN);
 }
 
 /* After a pause, as all may be as slow; one that has grown for want of answers is not shorter for want of another. */
-static void ask_another(struct steady__cluster *cluster) {
+static void cluster_map_request_timed_out(struct steady__cluster *cluster) {
     cluster->map_awaited = NULL;
     cluster->refresh_due = true;
-    rest(cluster, longer(cluster->pause, PAUSE_LAST));
+    cluster_pause_map_requests(cluster, cluster_longer(cluster->pause, PAUSE_LAST));
 }
 
-static void alarmed(void *arg) {
+static void cluster_on_alarm(void *arg) {
     struct steady__cluster *cluster = arg;
     if (steady__forked(cluster->with.fork_guard) || !steady__alarm_rang(&cluster->alarm)) return;
-    if (cluster->map_awaited != NULL && is_late(cluster->map_awaited)) ask_another(cluster);
-    sweep(cluster);
-    if (cluster->refresh_due && cluster->allowed_at <= now(cluster))
-        inquire(cluster);
+    if (cluster->map_awaited != NULL && cluster_is_map_late(cluster->map_awaited))
+        cluster_map_request_timed_out(cluster);
+    cluster_sweep(cluster);
+    if (cluster->refresh_due && cluster->allowed_at <= cluster_now(cluster))
+        cluster_request_map(cluster);
     else if (cluster->refresh_due || cluster->map_awaited != NULL)
-        come_back(cluster);
+        cluster_schedule_alarm(cluster);
 }
 
 /* ---- What links ask ---- */
 
 /* Each may bring a map of megabytes. */
-static bool are_many_inquiries_out(const struct steady__cluster *cluster) {
+static bool cluster_are_many_inquiries_out(const struct steady__cluster *cluster) {
     unsigned out = 0;
     for (uint16_t i = 0; i < cluster->nodes.count; i++)
-        if (node_at(cluster, i) != NULL && node_at(cluster, i)->map_request.on_wire) out++;
+        if (cluster_node_at(cluster, i) != NULL && cluster_node_at(cluster, i)->map_request.on_wire) out++;
     return out >= MAP_REQUESTS_MAX;
 }
 
 /* Of those that waited for their connections, some are not needed any more. */
-static size_t give_up_inquiry(struct node *node) {
+static size_t cluster_give_up_inquiry(struct node *node) {
     struct steady__cluster *cluster = node->cluster;
     node->map_requested = false;
     if (cluster->map_awaited != node) return 0;
     cluster->map_awaited = NULL;
     cluster->refresh_due = true;
-    rest(cluster, PAUSE_LAST);
-    come_back(cluster);
+    cluster_pause_map_requests(cluster, PAUSE_LAST);
+    cluster_schedule_alarm(cluster);
     return 0;
 }
 
-static size_t encode_inquiry(struct node *node, char *out) {
+static size_t cluster_encode_inquiry(struct node *node, char *out) {
     static const char map_request[] = "*2\r\n$7\r\nCLUSTER\r\n$5\r\nSLOTS\r\n";
-    if (are_many_inquiries_out(node->cluster)) return give_up_inquiry(node);
-    node->requested_at = now(node->cluster);
+    if (cluster_are_many_inquiries_out(node->cluster)) return cluster_give_up_inquiry(node);
+    node->requested_at = cluster_now(node->cluster);
     memcpy(out, map_request, sizeof map_request - 1);
     return sizeof map_request - 1;
 }
 
-static size_t encode(void *owner, struct steady__request *request, struct steady__engines *engines, char *out) {
+static size_t cluster_encode(void *owner, struct steady__request *request, struct steady__engines *engines, char *out) {
     struct node *node = owner;
     const struct steady__connection_options *with = &node->cluster->with;
-    if (request == &node->map_request) return encode_inquiry(node, out);
+    if (request == &node->map_request) return cluster_encode_inquiry(node, out);
     const size_t len = with->owner_class->encode(with->owner, request, engines, out);
     if (len == 0) request->at = NULL; /* it is nobody's, until it is forgotten; the node may go before that */
     return len;
 }
 
 /* The node that a redirect is to; NULL where it makes no sense, is no redirect, or is one too many. */
-static struct node *redirected(struct node *sender, struct steady__request *request,
-                               const struct steady__reply *reply) {
+static struct node *cluster_redirect_target(struct node *sender, struct steady__request *request,
+                                            const struct steady__reply *reply) {
     struct steady__cluster *cluster = sender->cluster;
     struct steady__redirect redirect;
     if (!steady__redirect_read(&redirect, reply->text, reply->text_len)) return NULL;
     if (redirect.slot != steady__slot_of(request->key, request->key_len)) return NULL;
-    struct node *node = node_of(sender, &redirect, request->redirects < REDIRECTS_MAX);
+    struct node *node = cluster_node_of(sender, &redirect, request->redirects < REDIRECTS_MAX);
     if (node == NULL) return NULL;
     const struct steady__secrets key = {NULL, request->key, request->key_len, request->prefix_len};
     if (steady__host_holds(redirect.host, &key)) node->unshown = true;
     if (!redirect.ask && cluster->map->node[redirect.slot] != node->at.number) {
-        assign(cluster, redirect.slot, node);
-        wish(cluster);
+        cluster_assign(cluster, redirect.slot, node);
+        cluster_schedule_map_refresh(cluster);
     }
     request->asking = redirect.ask;
     return request->redirects++ < REDIRECTS_MAX ? node : NULL;
 }
 
-static bool says(const struct steady__reply *reply, const char *word) {
+static bool cluster_reply_begins(const struct steady__reply *reply, const char *word) {
     const size_t len = strlen(word);
     return reply->text_len >= len && memcmp(reply->text, word, len) == 0 &&
            (reply->text_len == len || reply->text[len] == ' ');
 }
 
 /* True: the error was no answer, and the request has gone on to another node, or ended. */
-static bool follow(struct node *node, struct steady__request *request, struct steady__engines *engines,
-                   const struct steady__reply *reply) {
+static bool cluster_follow_redirect(struct node *node, struct steady__request *request, struct steady__engines *engines,
+                                    const struct steady__reply *reply) {
     struct steady__cluster *cluster = node->cluster;
-    if (!says(reply, "MOVED") && !says(reply, "ASK") && !says(reply, "CLUSTERDOWN")) return false;
-    if (!recognise(cluster)) return false;
-    if (says(reply, "CLUSTERDOWN")) cluster->down_at = now(cluster);
-    struct node *target = redirected(node, request, reply);
+    if (!cluster_reply_begins(reply, "MOVED") && !cluster_reply_begins(reply, "ASK") &&
+        !cluster_reply_begins(reply, "CLUSTERDOWN"))
+        return false;
+    if (!cluster_become_cluster(cluster)) return false;
+    if (cluster_reply_begins(reply, "CLUSTERDOWN")) cluster->down_at = cluster_now(cluster);
+    struct node *target = cluster_redirect_target(node, request, reply);
     if (target == NULL) {
-        wish(cluster);
+        cluster_schedule_map_refresh(cluster);
         return false;
     }
     steady__engine_not_answered(engines);
-    const int error = send_to(target, request);
+    const int error = cluster_send_to(target, request);
     if (error != 0) cluster->with.owner_class->unanswered(cluster->with.owner, request, false, error);
     return true;
 }
 
 /* What is handed on may end anything, so nothing is touched after it. */
-static enum steady__reply_action answered(void *owner, struct steady__request *request, struct steady__engines *engines,
-                                          const struct steady__reply *reply) {
+static enum steady__reply_action cluster_answered(void *owner, struct steady__request *request,
+                                                  struct steady__engines *engines, const struct steady__reply *reply) {
     struct node *node = owner;
     const struct steady__connection_options *with = &node->cluster->with;
     node->timed_out = false;
-    if (request == &node->map_request) return told(node, reply);
-    if (reply->kind == STEADY__REPLY_ERROR && request->key != NULL && follow(node, request, engines, reply))
+    if (request == &node->map_request) return cluster_map_received(node, reply);
+    if (reply->kind == STEADY__REPLY_ERROR && request->key != NULL &&
+        cluster_follow_redirect(node, request, engines, reply))
         return STEADY__REPLY_RESENT;
     return with->owner_class->answered(with->owner, request, engines, reply);
 }
 
 /* Where an inquiry did not get out and nobody is left, decisions will wish. */
-static void unanswered(void *owner, struct steady__request *request, bool written, int error) {
+static void cluster_unanswered(void *owner, struct steady__request *request, bool written, int error) {
     struct node *node = owner;
     struct steady__cluster *cluster = node->cluster;
     const bool map_request = request == &node->map_request, awaited = map_request && cluster->map_awaited == node;
     if (map_request) node->map_requested = false;
     if (awaited) cluster->map_awaited = NULL;
     if (map_request && written && node->request_number > cluster->map_number)
-        rest(cluster, PAUSE_BLIND); /* a map that cannot be read costs a connection each time */
+        cluster_pause_map_requests(cluster, PAUSE_BLIND); /* a map that cannot be read costs a connection each time */
     else if (awaited)
-        rest(cluster, PAUSE_LAST);
-    if (!map_request || written || is_up(anyone(cluster))) wish(cluster);
+        cluster_pause_map_requests(cluster, PAUSE_LAST);
+    if (!map_request || written || cluster_is_up(cluster_any_node(cluster))) cluster_schedule_map_refresh(cluster);
     if (map_request) return;
     cluster->with.owner_class->unanswered(cluster->with.owner, request, written, error);
 }
 
-static const struct steady__connection_owner node_owner = {encode, answered, unanswered};
+static const struct steady__connection_owner node_owner = {cluster_encode, cluster_answered, cluster_unanswered};
 
 /* ---- The flight's calls ---- */
 
-static struct node *node_for(struct steady__cluster *cluster, const struct steady__request *request) {
-    if (cluster->map == NULL) return node_at(cluster, 0);
+static struct node *cluster_node_for_request(struct steady__cluster *cluster, const struct steady__request *request) {
+    if (cluster->map == NULL) return cluster_node_at(cluster, 0);
     const uint16_t number = cluster->map->node[steady__slot_of(request->key, request->key_len)];
-    return number != STEADY__SLOT_UNKNOWN ? node_at(cluster, number) : anyone(cluster);
+    return number != STEADY__SLOT_UNKNOWN ? cluster_node_at(cluster, number) : cluster_any_node(cluster);
 }
 
 /* The map will not be drawn anew before long, or only once many have refused. */
-static bool is_blind(const struct steady__cluster *cluster) {
-    return cluster->map_forbidden || cluster->allowed_at - now(cluster) > PAUSE_LAST;
+static bool cluster_is_map_unavailable(const struct steady__cluster *cluster) {
+    return cluster->map_forbidden || cluster->allowed_at - cluster_now(cluster) > PAUSE_LAST;
 }
 
 /* Then someone else has to say who took over from a node that is down, or silent. */
-static int submit(void *transport, struct steady__request *request) {
+static int cluster_submit(void *transport, struct steady__request *request) {
     struct steady__cluster *cluster = transport;
-    if (request->key == NULL) return send_to(request->at != NULL ? request->at : node_at(cluster, 0), request);
-    struct node *node = node_for(cluster, request);
+    if (request->key == NULL)
+        return cluster_send_to(request->at != NULL ? request->at : cluster_node_at(cluster, 0), request);
+    struct node *node = cluster_node_for_request(cluster, request);
     request->asking = false;
-    struct node *other = node->timed_out && is_blind(cluster) ? anyone(cluster) : node;
-    if (is_up(other)) node = other;
-    const int error = send_to(node, request);
-    if (error != 0 || node->wanted_at >= cluster->stale_at) wish(cluster);
-    other = error != 0 && is_blind(cluster) ? anyone(cluster) : node;
-    return other != node ? send_to(other, request) : error;
+    struct node *other = node->timed_out && cluster_is_map_unavailable(cluster) ? cluster_any_node(cluster) : node;
+    if (cluster_is_up(other)) node = other;
+    const int error = cluster_send_to(node, request);
+    if (error != 0 || node->wanted_at >= cluster->stale_at) cluster_schedule_map_refresh(cluster);
+    other = error != 0 && cluster_is_map_unavailable(cluster) ? cluster_any_node(cluster) : node;
+    return other != node ? cluster_send_to(other, request) : error;
 }
 
 /* One that waited behind a map, which may take its time, is no sign of anything. */
-static bool forget(void *transport, struct steady__request *request) {
+static bool cluster_forget(void *transport, struct steady__request *request) {
     struct node *node = request->at;
-    if (node == NULL || !node->map_requested || is_late(node)) wish(transport);
+    if (node == NULL || !node->map_requested || cluster_is_map_late(node)) cluster_schedule_map_refresh(transport);
     const bool written = node != NULL && steady__connection_forget(node->conn, request);
     if (written) node->timed_out = true;
     return written;
 }
 
-static void release(struct steady__cluster *cluster) {
+static void cluster_free(struct steady__cluster *cluster) {
     for (uint16_t i = 0; i < cluster->nodes.count; i++)
-        free_node(node_at(cluster, i));
+        cluster_free_node(cluster_node_at(cluster, i));
     free(cluster->nodes.by_number);
     free(cluster->map);
     free(cluster->draft);
     free(cluster);
 }
 
-static void catch_up(void *transport) {
+static void cluster_catch_up(void *transport) {
     struct steady__cluster *cluster = transport;
     size_t left = STEADY__CATCH_UP;
     cluster->depth++;
     for (uint16_t i = 0; i < cluster->nodes.count && !cluster->closed; i++)
-        if (node_at(cluster, i) != NULL && node_at(cluster, i)->conn != NULL)
-            steady__connection_catch_up(node_at(cluster, i)->conn, &left);
-    if (--cluster->depth == 0 && cluster->closed) release(cluster);
+        if (cluster_node_at(cluster, i) != NULL && cluster_node_at(cluster, i)->conn != NULL)
+            steady__connection_catch_up(cluster_node_at(cluster, i)->conn, &left);
+    if (--cluster->depth == 0 && cluster->closed) cluster_free(cluster);
 }
 
 /* A child leaves to the parent's loop what that may point at, as links do. */
-static void close_cluster(void *transport) {
+static void cluster_close(void *transport) {
     struct steady__cluster *cluster = transport;
     for (uint16_t i = 0; i < cluster->nodes.count; i++)
-        if (node_at(cluster, i) != NULL) close_link(node_at(cluster, i));
+        if (cluster_node_at(cluster, i) != NULL) cluster_close_connection(cluster_node_at(cluster, i));
     if (steady__forked(cluster->with.fork_guard)) return;
     steady__alarm_free(&cluster->alarm);
     cluster->closed = true;
-    if (cluster->depth == 0) release(cluster);
+    if (cluster->depth == 0) cluster_free(cluster);
 }
 
-static const char *doing(void *transport, const struct steady__request *request) {
+static const char *cluster_doing(void *transport, const struct steady__request *request) {
     const struct node *node = request->at;
     (void)transport;
     return node != NULL ? steady__connection_activity(node->conn) : NULL;
 }
 
 /* Of all nodes. */
-static uint64_t reconnects(const void *transport) {
+static uint64_t cluster_reconnects(const void *transport) {
     const struct steady__cluster *cluster = transport;
     uint64_t sum = cluster->reconnects;
     for (uint16_t i = 0; i < cluster->nodes.count; i++)
-        if (node_at(cluster, i) != NULL && node_at(cluster, i)->conn != NULL)
-            sum += steady__connection_reconnects(node_at(cluster, i)->conn);
+        if (cluster_node_at(cluster, i) != NULL && cluster_node_at(cluster, i)->conn != NULL)
+            sum += steady__connection_reconnects(cluster_node_at(cluster, i)->conn);
     return sum;
 }
 
-const struct steady__transport steady__cluster_class = {submit, forget, catch_up, close_cluster, doing, reconnects};
+const struct steady__transport steady__cluster_class = {cluster_submit, cluster_forget, cluster_catch_up,
+                                                        cluster_close,  cluster_doing,  cluster_reconnects};
 
 /* ---- Opening ---- */
 
@@ -825,10 +840,10 @@ struct steady__cluster *steady__cluster_open(const struct steady__connection_opt
     steady__node_table_set_key(&cluster->nodes, words);
     const char *host = options->url->host;
     const uint16_t port = options->url->port;
-    if (steady__alarm_new(&cluster->alarm, &cluster->with.loop, alarmed, cluster) == 0 &&
-        add_node(cluster, host, port) != NULL && open_link(node_at(cluster, 0)) == 0)
+    if (steady__alarm_new(&cluster->alarm, &cluster->with.loop, cluster_on_alarm, cluster) == 0 &&
+        cluster_add_node(cluster, host, port) != NULL && cluster_open_connection(cluster_node_at(cluster, 0)) == 0)
         return cluster;
     steady__alarm_free(&cluster->alarm);
-    release(cluster);
+    cluster_free(cluster);
     return NULL;
 }

@@ -16,7 +16,7 @@ const struct steady__script steady__scripts[3] = {
 /* ---- Commands ---- */
 
 /* Decimal digits; no locale, and much quicker than printf. Returns the end. */
-static char *put_number(char *out, int64_t number) {
+static char *command_put_number(char *out, int64_t number) {
     char digits[20];
     size_t n = 0;
     uint64_t rest = number < 0 ? 0 - (uint64_t)number : (uint64_t)number;
@@ -29,80 +29,80 @@ static char *put_number(char *out, int64_t number) {
     return out;
 }
 
-static char *put(char *out, const char *bytes, size_t len) {
+static char *command_put(char *out, const char *bytes, size_t len) {
     memcpy(out, bytes, len);
     return out + len;
 }
 
-static char *put_bulk(char *out, const char *bytes, size_t len) {
+static char *command_put_bulk(char *out, const char *bytes, size_t len) {
     *out++ = '$';
-    out = put_number(out, (int64_t)len);
-    out = put(out, "\r\n", 2);
-    out = put(out, bytes, len);
-    return put(out, "\r\n", 2);
+    out = command_put_number(out, (int64_t)len);
+    out = command_put(out, "\r\n", 2);
+    out = command_put(out, bytes, len);
+    return command_put(out, "\r\n", 2);
 }
 
 /* The wire form is "<capacity> <recharge> ", to which a command adds its amount, then a NUL, then what follows the
  * amount: the second argument, as a bulk, where the limit needs one. */
 void steady__command_encode_limit(struct steady__terms *terms) {
     const struct steady__rate *rate = &terms->rate;
-    char *end = put_number(terms->encoded, rate->capacity);
+    char *end = command_put_number(terms->encoded, rate->capacity);
     *end++ = ' ';
-    end = put_number(end, rate->recharge);
+    end = command_put_number(end, rate->recharge);
     *end++ = ' ';
     *end++ = '\0';
     if (rate->drops != 1 || rate->block != 0) {
         char second[48];
-        char *second_end = put_number(second, rate->drops);
+        char *second_end = command_put_number(second, rate->drops);
         *second_end++ = ' ';
-        second_end = put_number(second_end, rate->block);
-        end = put_bulk(end, second, (size_t)(second_end - second));
+        second_end = command_put_number(second_end, rate->block);
+        end = command_put_bulk(end, second, (size_t)(second_end - second));
     }
     terms->encoded_len = (size_t)(end - terms->encoded);
 }
 
-static char *put_arguments(char *out, const struct steady__call *call) {
+static char *command_put_arguments(char *out, const struct steady__call *call) {
     const struct steady__terms *terms = call->terms;
     const size_t first_len = strlen(terms->encoded);
     char argument[80];
-    char *end = put(argument, terms->encoded, first_len);
-    end = put_number(end, call->amount);
-    out = put_bulk(out, call->key, call->key_len);
-    out = put_bulk(out, argument, (size_t)(end - argument));
-    return put(out, terms->encoded + first_len + 1, terms->encoded_len - first_len - 1);
+    char *end = command_put(argument, terms->encoded, first_len);
+    end = command_put_number(end, call->amount);
+    out = command_put_bulk(out, call->key, call->key_len);
+    out = command_put_bulk(out, argument, (size_t)(end - argument));
+    return command_put(out, terms->encoded + first_len + 1, terms->encoded_len - first_len - 1);
 }
 
-static size_t put_command(char *out, const struct steady__call *call, const char *name, const char *what,
-                          size_t what_len) {
+static size_t command_put_command(char *out, const struct steady__call *call, const char *name, const char *what,
+                                  size_t what_len) {
     const bool second = call->terms->encoded_len > strlen(call->terms->encoded) + 1;
-    char *end = put(out, second ? "*6\r\n" : "*5\r\n", 4);
-    end = put_bulk(end, name, strlen(name));
-    end = put_bulk(end, what, what_len);
-    end = put(end, "$1\r\n1\r\n", 7);
-    return (size_t)(put_arguments(end, call) - out);
+    char *end = command_put(out, second ? "*6\r\n" : "*5\r\n", 4);
+    end = command_put_bulk(end, name, strlen(name));
+    end = command_put_bulk(end, what, what_len);
+    end = command_put(end, "$1\r\n1\r\n", 7);
+    return (size_t)(command_put_arguments(end, call) - out);
 }
 
 size_t steady__command_evalsha(char *out, const struct steady__call *call) {
-    return put_command(out, call, "EVALSHA", steady__scripts[call->verb].sha1, 40);
+    return command_put_command(out, call, "EVALSHA", steady__scripts[call->verb].sha1, 40);
 }
 
 size_t steady__command_eval(char *out, const struct steady__call *call) {
     const struct steady__script *script = &steady__scripts[call->verb];
-    return put_command(out, call, "EVAL", script->text, script->text_len);
+    return command_put_command(out, call, "EVAL", script->text, script->text_len);
 }
 
 size_t steady__command_script_load(char *out, enum steady__verb verb) {
-    char *end = put(out, "*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n", 26);
-    return (size_t)(put_bulk(end, steady__scripts[verb].text, steady__scripts[verb].text_len) - out);
+    char *end = command_put(out, "*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n", 26);
+    return (size_t)(command_put_bulk(end, steady__scripts[verb].text, steady__scripts[verb].text_len) - out);
 }
 
-static char *put_integer(char *out, int64_t number) {
+static char *command_put_integer(char *out, int64_t number) {
     char digits[24];
-    return put_bulk(out, digits, (size_t)(put_number(digits, number) - digits));
+    return command_put_bulk(out, digits, (size_t)(command_put_number(digits, number) - digits));
 }
 
-static char *put_option(char *out, const char *name, int64_t value) {
-    return put_integer(put_bulk(out, name, strlen(name)), value);
+static char *command_put_option(char *out, const char *name, int64_t value) {
+    return command_put_integer(command_put_bulk(out, name, strlen(name)), value);
 }
 
 /* name key max_capacity drop_recharge [DROPS n] [BLOCK us] [AMOUNT n]; a reset has no limit, a peek no block. */
@@ -113,15 +113,15 @@ size_t steady__command_module(char *out, const struct steady__call *call) {
     const bool limit = call->verb != STEADY__RESET, consume = call->verb == STEADY__CONSUME;
     const bool drops = limit && rate->drops != 1, block = consume && rate->block != 0;
     const bool amount = consume && call->amount != 1;
-    char *end = put(out, "*", 1);
-    end = put_number(end, 2 + 2 * (limit + drops + block + amount));
-    end = put(end, "\r\n", 2);
-    end = put_bulk(end, names[call->verb], strlen(names[call->verb]));
-    end = put_bulk(end, call->key, call->key_len);
-    if (limit) end = put_integer(put_integer(end, rate->capacity), rate->recharge);
-    if (drops) end = put_option(end, "DROPS", rate->drops);
-    if (block) end = put_option(end, "BLOCK", rate->block);
-    if (amount) end = put_option(end, "AMOUNT", call->amount);
+    char *end = command_put(out, "*", 1);
+    end = command_put_number(end, 2 + 2 * (limit + drops + block + amount));
+    end = command_put(end, "\r\n", 2);
+    end = command_put_bulk(end, names[call->verb], strlen(names[call->verb]));
+    end = command_put_bulk(end, call->key, call->key_len);
+    if (limit) end = command_put_integer(command_put_integer(end, rate->capacity), rate->recharge);
+    if (drops) end = command_put_option(end, "DROPS", rate->drops);
+    if (block) end = command_put_option(end, "BLOCK", rate->block);
+    if (amount) end = command_put_option(end, "AMOUNT", call->amount);
     return (size_t)(end - out);
 }
 
@@ -163,7 +163,7 @@ bool steady__command_script_reply(const struct steady__call *call, const int64_t
 }
 
 /* An integer that says whether there was a bucket: in any case there is none now. */
-static bool reset_reply(const struct steady__call *call, int64_t existed, steady_result *result) {
+static bool command_reset_reply(const struct steady__call *call, int64_t existed, steady_result *result) {
     struct steady__decision d = {.success = true};
     steady__bucket_report(&d, &call->terms->rate, 0, 0, 0, 1);
     *result = (steady_result){
@@ -174,7 +174,7 @@ static bool reset_reply(const struct steady__call *call, int64_t existed, steady
 /* success level until_next_drop blocked_for retry_after */
 bool steady__command_module_reply(const struct steady__call *call, const int64_t *values, size_t count,
                                   steady_result *result) {
-    if (call->verb == STEADY__RESET) return count == 1 && reset_reply(call, values[0], result);
+    if (call->verb == STEADY__RESET) return count == 1 && command_reset_reply(call, values[0], result);
     if (count != 5 || (values[0] != 0 && values[0] != 1)) return false;
     for (size_t i = 1; i < count; i++)
         if (values[i] < (i == 4 ? -1 : 0) || values[i] >= STEADY__EXACT) return false;
@@ -190,11 +190,11 @@ bool steady__command_module_reply(const struct steady__call *call, const int64_t
 
 /* ---- Refusals: what a server says of itself comes first, and behind it may stand what it was sent ---- */
 
-static bool begins(const char *text, size_t len, const char *part) {
+static bool command_begins(const char *text, size_t len, const char *part) {
     return len >= strlen(part) && memcmp(text, part, strlen(part)) == 0;
 }
 
-static bool has(const char *text, size_t len, const char *part) {
+static bool command_has(const char *text, size_t len, const char *part) {
     return memmem(text, len, part, strlen(part)) != NULL;
 }
 
@@ -227,16 +227,17 @@ enum steady__error_class steady__error_class_of(const char *error, size_t len) {
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
         if (strlen(words[i].word) == word_len && memcmp(words[i].word, error, word_len) == 0)
             return words[i].error_class;
-    if (begins(error, len, "ERR max number of clients ")) return STEADY__ERROR_CLASS_REJECTED;
-    if (begins(error, len, "ERR The user executing the script can't run this command") ||
-        begins(error, len, "ERR ACL failure in script"))
+    if (command_begins(error, len, "ERR max number of clients ")) return STEADY__ERROR_CLASS_REJECTED;
+    if (command_begins(error, len, "ERR The user executing the script can't run this command") ||
+        command_begins(error, len, "ERR ACL failure in script"))
         return STEADY__ERROR_CLASS_NO_PERMISSION;
     return STEADY__ERROR_CLASS_OTHER;
 }
 
 /* A right to a key is another matter. */
 bool steady__error_is_forbidden_command(const char *error, size_t len) {
-    return steady__error_class_of(error, len) == STEADY__ERROR_CLASS_NO_PERMISSION && has(error, len, " command");
+    return steady__error_class_of(error, len) == STEADY__ERROR_CLASS_NO_PERMISSION &&
+           command_has(error, len, " command");
 }
 
 int steady__error_class_code(enum steady__error_class error_class) {

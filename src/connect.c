@@ -15,14 +15,14 @@
 
 #define QUEUE_LOOK (10 * STEADY_MILLISECOND)
 
-static void try_next(struct steady__connect *attempt);
+static void connect_next_address(struct steady__connect *attempt);
 
-static void allow(struct steady__connect *attempt, steady_us time) {
+static void connect_set_timeout(struct steady__connect *attempt, steady_us time) {
     attempt->last_turn = false;
     steady__alarm_set(&attempt->alarm, time);
 }
 
-static void finish(struct steady__connect *attempt, const struct steady__connect_result *dialed) {
+static void connect_finish(struct steady__connect *attempt, const struct steady__connect_result *dialed) {
     steady__alarm_stop(&attempt->alarm);
     steady__watch_stop(&attempt->watch);
     attempt->fd = -1;
@@ -30,11 +30,11 @@ static void finish(struct steady__connect *attempt, const struct steady__connect
     attempt->done(attempt->arg, dialed);
 }
 
-static void fail(struct steady__connect *attempt, int error, const char *why) {
-    finish(attempt, &(struct steady__connect_result){-1, NULL, error, why, 0});
+static void connect_fail(struct steady__connect *attempt, int error, const char *why) {
+    connect_finish(attempt, &(struct steady__connect_result){-1, NULL, error, why, 0});
 }
 
-static void hang_up(struct steady__connect *attempt) {
+static void connect_close_socket(struct steady__connect *attempt) {
     steady__alarm_stop(&attempt->alarm);
     steady__watch_stop(&attempt->watch);
     steady__tls_free(attempt->tls);
@@ -43,66 +43,67 @@ static void hang_up(struct steady__connect *attempt) {
     attempt->fd = -1;
 }
 
-static void note(struct steady__connect *attempt, int error, const char *why) {
+static void connect_note_error(struct steady__connect *attempt, int error, const char *why) {
     attempt->error = error;
     snprintf(attempt->why, sizeof attempt->why, "%s", why);
 }
 
-static void give_up_address(struct steady__connect *attempt, int error, const char *why) {
-    note(attempt, error, why);
-    hang_up(attempt);
-    try_next(attempt);
+static void connect_give_up_address(struct steady__connect *attempt, int error, const char *why) {
+    connect_note_error(attempt, error, why);
+    connect_close_socket(attempt);
+    connect_next_address(attempt);
 }
 
-static void shake_hands(struct steady__connect *attempt) {
+static void connect_continue_tls(struct steady__connect *attempt) {
     const int wanted = steady__tls_handshake(attempt->tls);
     if (wanted == 0)
-        finish(attempt, &(struct steady__connect_result){attempt->fd, attempt->tls, 0, NULL, attempt->round_trip});
+        connect_finish(attempt,
+                       &(struct steady__connect_result){attempt->fd, attempt->tls, 0, NULL, attempt->round_trip});
     else if (wanted < 0)
-        give_up_address(attempt, steady__tls_was_rejected(attempt->tls) ? STEADY_REFUSED : STEADY_UNAVAILABLE,
-                        steady__tls_error_text(attempt->tls));
+        connect_give_up_address(attempt, steady__tls_was_rejected(attempt->tls) ? STEADY_REFUSED : STEADY_UNAVAILABLE,
+                                steady__tls_error_text(attempt->tls));
     else
         steady__watch_want(&attempt->watch, wanted);
 }
 
-static void connected(struct steady__connect *attempt) {
+static void connect_tcp_connected(struct steady__connect *attempt) {
     attempt->round_trip = steady__loop_now(attempt->loop) - attempt->begun_at;
     if (attempt->tls_context == NULL) {
-        finish(attempt, &(struct steady__connect_result){attempt->fd, NULL, 0, NULL, attempt->round_trip});
+        connect_finish(attempt, &(struct steady__connect_result){attempt->fd, NULL, 0, NULL, attempt->round_trip});
         return;
     }
     attempt->tls =
         steady__tls_new(attempt->tls_context, attempt->net, attempt->fd, attempt->url->host, &attempt->ticket);
     if (attempt->tls == NULL) {
-        give_up_address(attempt, STEADY_UNAVAILABLE, "no memory for TLS");
+        connect_give_up_address(attempt, STEADY_UNAVAILABLE, "no memory for TLS");
         return;
     }
-    allow(attempt, attempt->patience);
-    shake_hands(attempt);
+    connect_set_timeout(attempt, attempt->patience);
+    connect_continue_tls(attempt);
 }
 
-static void ready(void *arg, int events) {
+static void connect_on_socket(void *arg, int events) {
     struct steady__connect *attempt = arg;
     (void)events;
     if (steady__forked(attempt->fork_guard)) return;
     if (attempt->tls != NULL) {
-        shake_hands(attempt);
+        connect_continue_tls(attempt);
         return;
     }
     const int error = attempt->net->connected(attempt->net, attempt->fd);
     if (error == 0)
-        connected(attempt);
+        connect_tcp_connected(attempt);
     else
-        give_up_address(attempt, STEADY_UNAVAILABLE, strerror(error));
+        connect_give_up_address(attempt, STEADY_UNAVAILABLE, strerror(error));
 }
 
-static void look_up(struct steady__connect *attempt);
+static void connect_resolve(struct steady__connect *attempt);
 
-static void too_late(void *arg) {
+static void connect_on_alarm(void *arg) {
     struct steady__connect *attempt = arg;
     if (steady__forked(attempt->fork_guard) || !steady__alarm_rang(&attempt->alarm)) return;
     if (attempt->queued && steady__loop_now(attempt->loop) - attempt->begun_at < attempt->name_patience) {
-        look_up(attempt);
+        connect_resolve(attempt);
         return;
     }
     if (!attempt
@@ -113,108 +114,110 @@ static void too_late(void *arg) {
     }
     if (attempt->looking) {
         attempt->looking = attempt->queued = false;
-        fail(attempt, STEADY_UNAVAILABLE, "looking the name up takes too long");
+        connect_fail(attempt, STEADY_UNAVAILABLE, "looking the name up takes too long");
         return;
     }
-    give_up_address(attempt, STEADY_UNAVAILABLE,
-                    attempt->tls != NULL ? "no TLS: the server does not answer" : strerror(ETIMEDOUT));
+    connect_give_up_address(attempt, STEADY_UNAVAILABLE,
+                            attempt->tls != NULL ? "no TLS: the server does not answer" : strerror(ETIMEDOUT));
 }
 
-static void try_next(struct steady__connect *attempt) {
+static void connect_next_address(struct steady__connect *attempt) {
     while (attempt->next < attempt->addresses.count) {
         attempt->begun_at = steady__loop_now(attempt->loop);
         attempt->fd = attempt->net->connect(attempt->net, &attempt->addresses.at[attempt->next++], attempt->unanswered);
         if (attempt->fd < 0) {
-            note(attempt, STEADY_UNAVAILABLE, strerror(errno));
+            connect_note_error(attempt, STEADY_UNAVAILABLE, strerror(errno));
             continue;
         }
-        if (steady__watch_start(&attempt->watch, attempt->loop, attempt->fd, STEADY_WRITABLE, ready, attempt) != 0) {
-            give_up_address(attempt, STEADY_UNAVAILABLE, strerror(ENOMEM));
+        if (steady__watch_start(&attempt->watch, attempt->loop, attempt->fd, STEADY_WRITABLE, connect_on_socket,
+                                attempt) != 0) {
+            connect_give_up_address(attempt, STEADY_UNAVAILABLE, strerror(ENOMEM));
             return;
         }
-        allow(attempt, attempt->patience);
+        connect_set_timeout(attempt, attempt->patience);
         return;
     }
-    fail(attempt, attempt->error, attempt->why);
+    connect_fail(attempt, attempt->error, attempt->why);
 }
 
 /* ---- Names ---- */
 
-static bool is_for(const struct steady__connect_lookup *slot, const struct steady__url *url) {
+static bool connect_is_lookup_for(const struct steady__connect_lookup *slot, const struct steady__url *url) {
     return slot->port == url->port && strcmp(slot->host, url->host) == 0;
 }
 
-static void looked_up(void *arg, const struct steady__addresses *found, const char *why) {
+static void connect_lookup_done(void *arg, const struct steady__addresses *found, const char *why) {
     struct steady__connect_lookup *slot = arg;
     struct steady__connect *attempt = slot->attempt;
     slot->lookup = NULL;
     if (slot->counted) --*attempt->lookups_under_way;
-    if (!attempt->looking || !is_for(slot, attempt->url)) return;
+    if (!attempt->looking || !connect_is_lookup_for(slot, attempt->url)) return;
     attempt->looking = attempt->queued = false;
     steady__alarm_stop(&attempt->alarm);
     if (why != NULL) {
-        fail(attempt, STEADY_UNAVAILABLE, why);
+        connect_fail(attempt, STEADY_UNAVAILABLE, why);
         return;
     }
     attempt->addresses = *found;
-    try_next(attempt);
+    connect_next_address(attempt);
 }
 
 /* One for the name that may yet come back in time. */
-static bool is_under_way(const struct steady__connect *attempt) {
+static bool connect_is_lookup_pending(const struct steady__connect *attempt) {
     const steady_us now = steady__loop_now(attempt->loop);
     for (size_t i = 0; i < STEADY__CONNECT_LOOKUPS; i++) {
         const struct steady__connect_lookup *slot = &attempt->lookups[i];
-        if (slot->lookup != NULL && is_for(slot, attempt->url) && now - slot->begun_at < attempt->name_patience)
+        if (slot->lookup != NULL && connect_is_lookup_for(slot, attempt->url) &&
+            now - slot->begun_at < attempt->name_patience)
             return true;
     }
     return false;
 }
 
 /* It is read without a thread. */
-static bool is_address(const char *host) {
+static bool connect_is_address(const char *host) {
     struct in_addr bytes;
     struct in6_addr bytes6;
     return inet_aton(host, &bytes) == 1 || inet_pton(AF_INET6, host, &bytes6) == 1;
 }
 
-static bool has_turn(const struct steady__connect *attempt) {
+static bool connect_has_turn(const struct steady__connect *attempt) {
     const unsigned *count = attempt->lookups_under_way;
-    return count == NULL || *count < STEADY__LOOKUPS_MAX || is_address(attempt->url->host);
+    return count == NULL || *count < STEADY__LOOKUPS_MAX || connect_is_address(attempt->url->host);
 }
 
-static struct steady__connect_lookup *find_slot(struct steady__connect *attempt) {
+static struct steady__connect_lookup *connect_free_lookup(struct steady__connect *attempt) {
     for (size_t i = 0; i < STEADY__CONNECT_LOOKUPS; i++)
         if (attempt->lookups[i].lookup == NULL) return &attempt->lookups[i];
     return NULL;
 }
 
 /* NULL, or why not. */
-static const char *begin_lookup(struct steady__connect *attempt) {
-    struct steady__connect_lookup *slot = find_slot(attempt);
+static const char *connect_begin_lookup(struct steady__connect *attempt) {
+    struct steady__connect_lookup *slot = connect_free_lookup(attempt);
     const struct steady__url *url = attempt->url;
     if (slot == NULL) return "the resolver does not answer";
     slot->attempt = attempt;
     slot->begun_at = steady__loop_now(attempt->loop);
     slot->port = url->port;
     snprintf(slot->host, sizeof slot->host, "%s", url->host);
-    slot->lookup = attempt->net->lookup(attempt->net, attempt->loop, url->host, url->port, looked_up, slot);
+    slot->lookup = attempt->net->lookup(attempt->net, attempt->loop, url->host, url->port, connect_lookup_done, slot);
     if (slot->lookup == NULL) return "no memory, descriptor or thread to look the name up";
-    slot->counted = attempt->lookups_under_way != NULL && !is_address(url->host);
+    slot->counted = attempt->lookups_under_way != NULL && !connect_is_address(url->host);
     if (slot->counted) ++*attempt->lookups_under_way;
     return NULL;
 }
 
-static void look_up(struct steady__connect *attempt) {
-    const bool under_way = is_under_way(attempt);
-    attempt->queued = !under_way && !has_turn(attempt);
-    const char *why = under_way || attempt->queued ? NULL : begin_lookup(attempt);
+static void connect_resolve(struct steady__connect *attempt) {
+    const bool under_way = connect_is_lookup_pending(attempt);
+    attempt->queued = !under_way && !connect_has_turn(attempt);
+    const char *why = under_way || attempt->queued ? NULL : connect_begin_lookup(attempt);
     if (why != NULL) {
-        fail(attempt, STEADY_UNAVAILABLE, why);
+        connect_fail(attempt, STEADY_UNAVAILABLE, why);
         return;
     }
     attempt->looking = true;
-    allow(attempt, attempt->queued ? QUEUE_LOOK : attempt->name_patience);
+    connect_set_timeout(attempt, attempt->queued ? QUEUE_LOOK : attempt->name_patience);
 }
 
 bool steady__connect_looks_up(const struct steady__connect *attempt) {
@@ -225,14 +228,14 @@ bool steady__connect_looks_up(const struct steady__connect *attempt) {
 
 /* ---- */
 
-static void start_unix(struct steady__connect *attempt) {
+static void connect_start_unix(struct steady__connect *attempt) {
     struct sockaddr_un *to = (struct sockaddr_un *)&attempt->addresses.at[0].bytes;
     memset(to, 0, sizeof *to);
     to->sun_family = AF_UNIX;
     snprintf(to->sun_path, sizeof to->sun_path, "%s", attempt->url->path);
     attempt->addresses.at[0].len = sizeof *to;
     attempt->addresses.count = 1;
-    try_next(attempt);
+    connect_next_address(attempt);
 }
 
 void steady__connect_start(struct steady__connect *attempt) {
@@ -240,19 +243,19 @@ void steady__connect_start(struct steady__connect *attempt) {
     attempt->next = 0;
     attempt->addresses.count = 0;
     if (attempt->url->scheme == STEADY__URL_UNIX)
-        start_unix(attempt);
+        connect_start_unix(attempt);
     else
-        look_up(attempt);
+        connect_resolve(attempt);
 }
 
 int steady__connect_init(struct steady__connect *attempt) {
     attempt->fd = -1;
-    return steady__alarm_new(&attempt->alarm, attempt->loop, too_late, attempt);
+    return steady__alarm_new(&attempt->alarm, attempt->loop, connect_on_alarm, attempt);
 }
 
 void steady__connect_stop(struct steady__connect *attempt) {
     attempt->looking = attempt->queued = false;
-    hang_up(attempt);
+    connect_close_socket(attempt);
 }
 
 const char *steady__connect_activity(const struct steady__connect *attempt) {

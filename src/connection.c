@@ -82,42 +82,44 @@ struct steady__connection {
 
 #define REQUEST(list) STEADY__OWNER(struct steady__request, place, list)
 
-static steady_us now(const struct steady__connection *conn) { return steady__loop_now(&conn->with.loop); }
+static steady_us connection_now(const struct steady__connection *conn) { return steady__loop_now(&conn->with.loop); }
 
-static steady_us longer(steady_us a, steady_us b) { return a > b ? a : b; }
+static steady_us connection_max_us(steady_us a, steady_us b) { return a > b ? a : b; }
 
-static steady_us stall_time(const struct steady__connection *conn) {
-    return longer(STALL_TIMEOUTS * conn->with.timeout, STALL_LEAST);
+static steady_us connection_stall_time(const struct steady__connection *conn) {
+    return connection_max_us(STALL_TIMEOUTS * conn->with.timeout, STALL_LEAST);
 }
 
-static steady_us patience(const struct steady__connection *conn) { return longer(stall_time(conn), PATIENCE_LEAST); }
+static steady_us connection_attempt_timeout(const struct steady__connection *conn) {
+    return connection_max_us(connection_stall_time(conn), PATIENCE_LEAST);
+}
 
-static bool is_greeting(const struct steady__connection *conn, const struct steady__request *request) {
+static bool connection_is_handshake(const struct steady__connection *conn, const struct steady__request *request) {
     return request >= conn->handshake_steps && request < conn->handshake_steps + STEADY__HANDSHAKE_STEPS;
 }
 
 /* ---- Handlers: what the loop calls ---- */
 
-static void destroy(struct steady__connection *conn) {
+static void connection_destroy(struct steady__connection *conn) {
     steady__pipeline_free(&conn->pipeline);
     free(conn);
 }
 
 /* False in a forked child, which must not touch what is the parent's. */
-static bool enter(struct steady__connection *conn) {
+static bool connection_enter_handler(struct steady__connection *conn) {
     if (steady__forked(conn->with.fork_guard)) return false;
     conn->depth++;
     return true;
 }
 
-static void flush(struct steady__connection *conn);
+static void connection_flush(struct steady__connection *conn);
 
-static void leave(struct steady__connection *conn) {
+static void connection_leave_handler(struct steady__connection *conn) {
     const bool writes = conn->state == HANDSHAKING || conn->state == UP;
-    if (writes && !steady__forked(conn->with.fork_guard)) flush(conn);
+    if (writes && !steady__forked(conn->with.fork_guard)) connection_flush(conn);
     if (--conn->depth > 0) return;
     if (conn->state == CLOSED)
-        destroy(conn);
+        connection_destroy(conn);
     else
         steady__pipeline_relax(&conn->pipeline);
 }
@@ -125,7 +127,7 @@ static void leave(struct steady__connection *conn) {
 /* ---- Ending ---- */
 
 /* One at a time, since each may end anything. */
-static void hand_back(struct steady__connection *conn) {
+static void connection_return_lost(struct steady__connection *conn) {
     struct steady__list *const lists[] = {&conn->lost_unsent, &conn->lost_sent};
     for (int written = 1; written >= 0; written--)
         while (conn->state != CLOSED && !steady__list_empty(lists[written]) && !steady__forked(conn->with.fork_guard)) {
@@ -135,46 +137,46 @@ static void hand_back(struct steady__connection *conn) {
         }
 }
 
-static void rest(struct steady__connection *conn, steady_us delay) {
+static void connection_retry_in(struct steady__connection *conn, steady_us delay) {
     conn->state = RESTING;
     steady__alarm_set(&conn->alarm, delay);
 }
 
 /* The server is down, with `error`, for all one knows. What is asked from now on is another matter. */
-static void despair(struct steady__connection *conn, int error) {
+static void connection_mark_down(struct steady__connection *conn, int error) {
     conn->known_down = true;
     conn->down_error = error;
-    rest(conn, steady__circuit_failed(&conn->circuit, error == STEADY_REFUSED));
+    connection_retry_in(conn, steady__circuit_failed(&conn->circuit, error == STEADY_REFUSED));
     steady__list_move(&conn->lost_unsent, &conn->waiting);
 }
 
-static void tell(struct steady__connection *conn, const char *why) {
+static void connection_report_loss(struct steady__connection *conn, const char *why) {
     steady__fail(conn->with.last_error, 0, "%s: %s", conn->log.where, why);
-    hand_back(conn);
+    connection_return_lost(conn);
     if (conn->state == RESTING)
         steady__log_server_down(&conn->log, conn->connections > 0 ? "connection lost" : "cannot connect", why);
 }
 
-static void give_up_attempt(struct steady__connection *conn, int error, const char *why) {
-    despair(conn, error);
-    tell(conn, why);
+static void connection_give_up_attempt(struct steady__connection *conn, int error, const char *why) {
+    connection_mark_down(conn, error);
+    connection_report_loss(conn, why);
 }
 
-static void put_aside(struct steady__connection *conn, struct steady__request *request, bool lost) {
+static void connection_requeue_or_lose(struct steady__connection *conn, struct steady__request *request, bool lost) {
     request->lost = lost;
     steady__list_prepend(lost ? &conn->lost_sent : &conn->waiting, &request->place);
 }
 
 /* Requests of a closed wire, latest first: to where they belong now. */
-static void sort_abandoned(struct steady__connection *conn, bool let_in) {
+static void connection_sort_unanswered(struct steady__connection *conn, bool let_in) {
     struct steady__request *request;
     bool written = false;
     while ((request = steady__pipeline_abandoned(&conn->pipeline, &written)) != NULL)
-        if (!is_greeting(conn, request)) put_aside(conn, request, written && let_in);
+        if (!connection_is_handshake(conn, request)) connection_requeue_or_lose(conn, request, written && let_in);
 }
 
 /* Ends a connection. `let_in`: the server may have acted upon what was written. */
-static void drop(struct steady__connection *conn, int error, bool let_in, const char *why) {
+static void connection_drop(struct steady__connection *conn, int error, bool let_in, const char *why) {
     char reason[sizeof((steady_message *)NULL)->text];
     if (steady__forked(conn->with.fork_guard)) return; /* in a callback: what is closed here would be the parent's */
     const bool was_fine = conn->answered || conn->moved || steady__engine_is_trying(&conn->engines);
@@ -183,24 +185,24 @@ static void drop(struct steady__connection *conn, int error, bool let_in, const 
     conn->epoch++;
     steady__watch_stop(&conn->watch);
     steady__pipeline_close(&conn->pipeline);
-    sort_abandoned(conn, let_in);
+    connection_sort_unanswered(conn, let_in);
     if (worth_a_try) {
         conn->down_error = error;
-        rest(conn, steady__circuit_jitter(&conn->circuit, REDIAL_SPREAD));
+        connection_retry_in(conn, steady__circuit_jitter(&conn->circuit, REDIAL_SPREAD));
     } else {
-        despair(conn, error);
+        connection_mark_down(conn, error);
     }
-    tell(conn, reason);
+    connection_report_loss(conn, reason);
 }
 
-static bool awaits(const struct steady__connection *conn) {
+static bool connection_awaits_reply(const struct steady__connection *conn) {
     return !steady__pipeline_idle(&conn->pipeline) || steady__pipeline_unread(&conn->pipeline);
 }
 
 /* ---- Writing ---- */
 
 /* ASKING goes with its command or not at all: the next command would be taken for it. */
-static bool encode_next(struct steady__connection *conn, steady_us expected_latency, unsigned *dropped) {
+static bool connection_encode_next(struct steady__connection *conn, steady_us expected_latency, unsigned *dropped) {
     struct steady__request *request = REQUEST(conn->waiting.next);
     if (steady__pipeline_idle(&conn->pipeline) && steady__pipeline_unread(&conn->pipeline))
         return false; /* or that would answer it */
@@ -218,105 +220,109 @@ static bool encode_next(struct steady__connection *conn, steady_us expected_late
     return true;
 }
 
-static bool encode_waiting(struct steady__connection *conn, unsigned *dropped) {
+static bool connection_encode_waiting(struct steady__connection *conn, unsigned *dropped) {
     bool any = false;
     if (conn->draining || steady__list_empty(&conn->waiting)) return false;
-    conn->pipeline.clock = now(conn);
+    conn->pipeline.clock = connection_now(conn);
     const steady_us expected_latency = steady__pipeline_look(&conn->pipeline);
-    while (!steady__list_empty(&conn->waiting) && *dropped < DROPS && encode_next(conn, expected_latency, dropped))
+    while (!steady__list_empty(&conn->waiting) && *dropped < DROPS &&
+           connection_encode_next(conn, expected_latency, dropped))
         any = true;
     return any;
 }
 
 /* Sends what there is to send. Calls nothing back: a send that fails is left to the handler of the socket. */
-static void flush(struct steady__connection *conn) {
+static void connection_flush(struct steady__connection *conn) {
     unsigned dropped = 0;
     bool encoded, taken;
     do {
-        encoded = conn->state == UP && encode_waiting(conn, &dropped);
+        encoded = conn->state == UP && connection_encode_waiting(conn, &dropped);
         taken = steady__pipeline_flush(&conn->pipeline);
     } while (encoded && taken && dropped < DROPS);
-    if (awaits(conn) && !conn->alarm.set) steady__alarm_set(&conn->alarm, stall_time(conn));
+    if (connection_awaits_reply(conn) && !conn->alarm.set) steady__alarm_set(&conn->alarm, connection_stall_time(conn));
     taken = taken && dropped < DROPS;
     steady__watch_want(&conn->watch, taken ? STEADY_READABLE : STEADY_READABLE | STEADY_WRITABLE);
 }
 
 /* ---- Reading ---- */
 
-static void is_up(struct steady__connection *conn) {
+static void connection_handshake_done(struct steady__connection *conn) {
     conn->state = UP;
     conn->known_down = false;
-    conn->role.since = now(conn);
+    conn->role.since = connection_now(conn);
     steady__alarm_stop(&conn->alarm);
 }
 
-static void greeted(struct steady__connection *conn, enum steady__handshake_step which,
-                    const struct steady__reply *reply) {
+static void connection_handshake_replied(struct steady__connection *conn, enum steady__handshake_step which,
+                                         const struct steady__reply *reply) {
     char why[200];
     switch (
         steady__handshake_reply(which, conn->with.url, steady__role_expected(&conn->role), reply, why, sizeof why)) {
-    case STEADY__HANDSHAKE_FAILED: drop(conn, STEADY_UNAVAILABLE, true, why); return;
-    case STEADY__HANDSHAKE_REFUSED: drop(conn, STEADY_REFUSED, true, why); return;
+    case STEADY__HANDSHAKE_FAILED: connection_drop(conn, STEADY_UNAVAILABLE, true, why); return;
+    case STEADY__HANDSHAKE_REFUSED: connection_drop(conn, STEADY_REFUSED, true, why); return;
     case STEADY__HANDSHAKE_OK:
         if (which == STEADY__HANDSHAKE_ROLE) steady__role_confirmed(&conn->role);
         break;
     case STEADY__HANDSHAKE_ROLE_UNKNOWN: break;
     }
-    if (--conn->handshake_steps_due == 0) is_up(conn);
+    if (--conn->handshake_steps_due == 0) connection_handshake_done(conn);
 }
 
 /* ---- Leaving ---- */
 
-static void depart(struct steady__connection *conn) {
-    drop(conn, STEADY_UNAVAILABLE, true, conn->moved ? "the server is elsewhere now" : "the server is no primary");
+static void connection_finish_draining(struct steady__connection *conn) {
+    connection_drop(conn, STEADY_UNAVAILABLE, true,
+                    conn->moved ? "the server is elsewhere now" : "the server is no primary");
 }
 
 /* What is on the wire is answered soon, or ends at its deadline. */
-static void begin_to_leave(struct steady__connection *conn) {
+static void connection_start_draining(struct steady__connection *conn) {
     if (conn->draining) return;
     conn->draining = true;
     steady__alarm_set(&conn->alarm, conn->with.timeout);
 }
 
-static void not_primary(struct steady__connection *conn, struct steady__request *request) {
+static void connection_server_not_primary(struct steady__connection *conn, struct steady__request *request) {
     steady__list_append(&conn->waiting, &request->place);
     if (conn->draining) return;
-    conn->answered = steady__role_contradicted(&conn->role, now(conn)); /* so that it is made again at once, or not */
-    begin_to_leave(conn);
+    conn->answered =
+        steady__role_contradicted(&conn->role, connection_now(conn)); /* so that it is made again at once, or not */
+    connection_start_draining(conn);
 }
 
 /* ---- What replies mean ---- */
 
-static void answered_well(struct steady__connection *conn) {
+static void connection_note_good_reply(struct steady__connection *conn) {
     if (conn->draining ? conn->role.suspect : !steady__role_not_contradicted(&conn->role, conn->pipeline.clock)) return;
     conn->answered = true;
     conn->circuit.failures = 0;
 }
 
 /* request: NULL where the reply was nobody's, or no reply. full: why nobody is let in, where that is what it says. */
-static void action(struct steady__connection *conn, enum steady__reply_action what, struct steady__request *request,
-                   const char *full) {
+static void connection_action(struct steady__connection *conn, enum steady__reply_action what,
+                              struct steady__request *request, const char *full) {
     switch (what) {
     case STEADY__REPLY_ACCEPTED:
-    case STEADY__REPLY_RESENT: answered_well(conn); break;
+    case STEADY__REPLY_RESENT: connection_note_good_reply(conn); break;
     case STEADY__REPLY_UNTRUSTED:
         conn->answered = false;
-        if (request != NULL && request->key != NULL) put_aside(conn, request, true);
-        drop(conn, STEADY_UNAVAILABLE, true, "the server answers with what is no answer");
+        if (request != NULL && request->key != NULL) connection_requeue_or_lose(conn, request, true);
+        connection_drop(conn, STEADY_UNAVAILABLE, true, "the server answers with what is no answer");
         break;
-    case STEADY__REPLY_NOT_PRIMARY: not_primary(conn, request); break;
-    case STEADY__REPLY_REJECTED: drop(conn, STEADY_UNAVAILABLE, conn->answered, full); break;
+    case STEADY__REPLY_NOT_PRIMARY: connection_server_not_primary(conn, request); break;
+    case STEADY__REPLY_REJECTED: connection_drop(conn, STEADY_UNAVAILABLE, conn->answered, full); break;
     }
 }
 
 /* Whether that shows if the server makes decisions: some questions are answered while it does not. */
-static bool shows(const struct steady__connection *conn, const struct steady__request *request, bool error) {
+static bool connection_shows_server_state(const struct steady__connection *conn, const struct steady__request *request,
+                                          bool error) {
     return request != NULL ? request->key != NULL : error || conn->circuit.open;
 }
 
 /* While the reply is there: what ends a request may end the connection, too. */
-static void note_reason(const struct steady__connection *conn, const struct steady__request *request,
-                        const struct steady__reply *reply, char *why, size_t size) {
+static void connection_note_reason(const struct steady__connection *conn, const struct steady__request *request,
+                                   const struct steady__reply *reply, char *why, size_t size) {
     struct steady__secrets secrets = {.url = conn->with.url};
     if (request != NULL) {
         secrets.key = request->key;
@@ -327,97 +333,100 @@ static void note_reason(const struct steady__connection *conn, const struct stea
 }
 
 /* The log is told last: it may run the loop, and what has not ended by then may end in there. */
-static void replied(struct steady__connection *conn, struct steady__request *request,
-                    const struct steady__reply *reply) {
+static void connection_reply_received(struct steady__connection *conn, struct steady__request *request,
+                                      const struct steady__reply *reply) {
     char why[200] = "";
     const uint64_t epoch = conn->epoch;
     enum steady__circuit_event news = STEADY__CIRCUIT_NOTHING;
-    if (shows(conn, request, reply->kind == STEADY__REPLY_ERROR))
+    if (connection_shows_server_state(conn, request, reply->kind == STEADY__REPLY_ERROR))
         news = steady__circuit_reply(&conn->circuit, reply, &conn->with.loop);
     if (steady__notice_wants_reason(&conn->log, &conn->with.loop, news))
-        note_reason(conn, request, reply, why, sizeof why);
+        connection_note_reason(conn, request, reply, why, sizeof why);
     const char *full = steady__handshake_rejection(reply);
     enum steady__reply_action what = STEADY__REPLY_ACCEPTED;
     if (request != NULL) what = conn->with.owner_class->answered(conn->with.owner, request, &conn->engines, reply);
     if (full != NULL && what == STEADY__REPLY_ACCEPTED) what = STEADY__REPLY_REJECTED;
-    if (conn->epoch == epoch && (request != NULL || full != NULL)) action(conn, what, request, full);
+    if (conn->epoch == epoch && (request != NULL || full != NULL)) connection_action(conn, what, request, full);
     if (conn->epoch == epoch && what == STEADY__REPLY_ACCEPTED && !conn->role.suspect)
         steady__log_reply(&conn->log, &conn->with.loop, news, why);
 }
 
 /* Replies may be there that the loop does not know of. */
-static bool has_more(const struct steady__connection *conn) {
+static bool connection_has_unread(const struct steady__connection *conn) {
     return steady__pipeline_unread(&conn->pipeline) || steady__pipeline_pending(&conn->pipeline);
 }
 
 /* False once the connection is gone, or, where a callback has forked, the parent's. */
-static bool take_replies(struct steady__connection *conn) {
+static bool connection_process_replies(struct steady__connection *conn) {
     struct steady__reply reply;
     struct steady__request *request;
     const uint64_t epoch = conn->epoch;
     int got;
     while ((got = steady__pipeline_next(&conn->pipeline, &reply, &request)) > 0) {
-        if (has_more(conn))
+        if (connection_has_unread(conn))
             steady__watch_want(&conn->watch, STEADY_READABLE | STEADY_WRITABLE); /* a callback may wait */
-        if (request != NULL && is_greeting(conn, request))
-            greeted(conn, (enum steady__handshake_step)(request - conn->handshake_steps), &reply);
+        if (request != NULL && connection_is_handshake(conn, request))
+            connection_handshake_replied(conn, (enum steady__handshake_step)(request - conn->handshake_steps), &reply);
         else
-            replied(conn, request, &reply);
+            connection_reply_received(conn, request, &reply);
         if (conn->epoch != epoch || steady__forked(conn->with.fork_guard)) return false;
     }
     if (got < 0) {
         const char *full = steady__handshake_rejection(&reply);
-        action(conn, full != NULL ? STEADY__REPLY_REJECTED : STEADY__REPLY_UNTRUSTED, NULL, full);
+        connection_action(conn, full != NULL ? STEADY__REPLY_REJECTED : STEADY__REPLY_UNTRUSTED, NULL, full);
     }
-    if (got == 0 && conn->draining && steady__pipeline_idle(&conn->pipeline)) depart(conn);
+    if (got == 0 && conn->draining && steady__pipeline_idle(&conn->pipeline)) connection_finish_draining(conn);
     return conn->epoch == epoch;
 }
 
 /* error: an errno; 0: the end of the stream. */
-static void lost(struct steady__connection *conn, int error) {
+static void connection_lost(struct steady__connection *conn, int error) {
     const bool let_in = !steady__pipeline_was_rejected(&conn->pipeline);
-    drop(conn, let_in ? STEADY_UNAVAILABLE : STEADY_REFUSED, let_in,
-         steady__pipeline_error_text(&conn->pipeline, error));
+    connection_drop(conn, let_in ? STEADY_UNAVAILABLE : STEADY_REFUSED, let_in,
+                    steady__pipeline_error_text(&conn->pipeline, error));
 }
 
 /* About as many bytes as are left, and what TLS has taken in: of the rest the loop knows. A broken one is read to its
  * end. */
-static void read_replies(struct steady__connection *conn, size_t *left) {
+static void connection_read_replies(struct steady__connection *conn, size_t *left) {
     while (*left > 0 || steady__pipeline_pending(&conn->pipeline) || conn->pipeline.broken != 0) {
         const ssize_t n = steady__pipeline_receive(&conn->pipeline);
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
         if (n <= 0) {
-            lost(conn, n < 0 ? errno : conn->pipeline.broken);
+            connection_lost(conn, n < 0 ? errno : conn->pipeline.broken);
             return;
         }
         *left -= (size_t)n < *left ? (size_t)n : *left;
-        conn->quiet_since = conn->pipeline.clock = now(conn);
-        if (!take_replies(conn) || (n < STEADY__PIPELINE_IN / 2 && !steady__pipeline_pending(&conn->pipeline))) return;
+        conn->quiet_since = conn->pipeline.clock = connection_now(conn);
+        if (!connection_process_replies(conn) ||
+            (n < STEADY__PIPELINE_IN / 2 && !steady__pipeline_pending(&conn->pipeline)))
+            return;
     }
 }
 
-static void ready(void *arg, int events) {
+static void connection_on_socket(void *arg, int events) {
     struct steady__connection *conn = arg;
-    if (!enter(conn)) return;
+    if (!connection_enter_handler(conn)) return;
     const uint64_t epoch = conn->epoch;
     size_t portion = PORTION;
-    const bool goes_on = !steady__pipeline_unread(&conn->pipeline) || take_replies(conn); /* a callback runs the loop */
+    const bool goes_on =
+        !steady__pipeline_unread(&conn->pipeline) || connection_process_replies(conn); /* a callback runs the loop */
     const bool more = (events & STEADY_READABLE) != 0 || steady__pipeline_pending(&conn->pipeline);
-    if (goes_on && (more || conn->pipeline.broken != 0)) read_replies(conn, &portion);
-    if (conn->epoch == epoch && conn->pipeline.broken != 0) lost(conn, conn->pipeline.broken);
-    leave(conn);
+    if (goes_on && (more || conn->pipeline.broken != 0)) connection_read_replies(conn, &portion);
+    if (conn->epoch == epoch && conn->pipeline.broken != 0) connection_lost(conn, conn->pipeline.broken);
+    connection_leave_handler(conn);
 }
 
 void steady__connection_catch_up(struct steady__connection *conn, size_t *left) {
-    if (!enter(conn)) return;
-    if (conn->state == UP && take_replies(conn))
-        read_replies(conn, left); /* may be inside the callback of one of them */
-    leave(conn);
+    if (!connection_enter_handler(conn)) return;
+    if (conn->state == UP && connection_process_replies(conn))
+        connection_read_replies(conn, left); /* may be inside the callback of one of them */
+    connection_leave_handler(conn);
 }
 
 /* ---- Connecting ---- */
 
-static void greet(struct steady__connection *conn) {
+static void connection_send_handshake(struct steady__connection *conn) {
     conn->handshake_steps_due = 0;
     for (int i = 0; i < STEADY__HANDSHAKE_STEPS; i++) {
         char *room = steady__pipeline_room(&conn->pipeline, 1, STEADY__REQUEST_MAX);
@@ -430,34 +439,35 @@ static void greet(struct steady__connection *conn) {
     }
 }
 
-static void connected(struct steady__connection *conn, const struct steady__connect_result *dialed) {
+static void connection_socket_connected(struct steady__connection *conn, const struct steady__connect_result *dialed) {
     steady__pipeline_open(&conn->pipeline, dialed->fd, dialed->tls, conn->with.timeout, dialed->round_trip);
-    conn->pipeline.clock = now(conn);
+    conn->pipeline.clock = connection_now(conn);
     conn->epoch++;
     conn->connections++;
     conn->answered = conn->draining = conn->moved = conn->circuit.open = conn->role.confirmed = false;
     conn->engines = steady__engine_reconnected(&conn->engines);
-    if (steady__watch_start(&conn->watch, &conn->with.loop, dialed->fd, STEADY_READABLE, ready, conn) != 0) {
-        drop(conn, STEADY_UNAVAILABLE, true, "no memory to watch a socket");
+    if (steady__watch_start(&conn->watch, &conn->with.loop, dialed->fd, STEADY_READABLE, connection_on_socket, conn) !=
+        0) {
+        connection_drop(conn, STEADY_UNAVAILABLE, true, "no memory to watch a socket");
         return;
     }
-    greet(conn);
+    connection_send_handshake(conn);
     conn->state = HANDSHAKING;
-    steady__alarm_set(&conn->alarm, patience(conn));
-    if (conn->handshake_steps_due == 0) is_up(conn);
+    steady__alarm_set(&conn->alarm, connection_attempt_timeout(conn));
+    if (conn->handshake_steps_due == 0) connection_handshake_done(conn);
 }
 
-static void dialed(void *arg, const struct steady__connect_result *dialed) {
+static void connection_attempt_done(void *arg, const struct steady__connect_result *dialed) {
     struct steady__connection *conn = arg;
-    if (!enter(conn)) return;
+    if (!connection_enter_handler(conn)) return;
     if (dialed->fd >= 0)
-        connected(conn, dialed);
+        connection_socket_connected(conn, dialed);
     else
-        give_up_attempt(conn, dialed->error, dialed->why);
-    leave(conn);
+        connection_give_up_attempt(conn, dialed->error, dialed->why);
+    connection_leave_handler(conn);
 }
 
-static void begin(struct steady__connection *conn) {
+static void connection_start_attempt(struct steady__connection *conn) {
     if (conn->with.finder != NULL) {
         conn->state = FINDING;
         conn->with.finder->find(conn->with.finder, conn);
@@ -467,85 +477,85 @@ static void begin(struct steady__connection *conn) {
     }
 }
 
-static void check_stall(struct steady__connection *conn) {
+static void connection_check_stall(struct steady__connection *conn) {
     const uint64_t epoch = conn->epoch;
     size_t portion = PORTION;
-    if (!awaits(conn)) return;
-    read_replies(conn, &portion); /* the loop may have been away for long */
-    if (conn->epoch != epoch || !awaits(conn)) return;
-    const steady_us quiet = now(conn) - conn->quiet_since;
+    if (!connection_awaits_reply(conn)) return;
+    connection_read_replies(conn, &portion); /* the loop may have been away for long */
+    if (conn->epoch != epoch || !connection_awaits_reply(conn)) return;
+    const steady_us quiet = connection_now(conn) - conn->quiet_since;
     if (conn->draining)
-        depart(conn);
-    else if (conn->state == HANDSHAKING || quiet >= stall_time(conn))
-        drop(conn, STEADY_UNAVAILABLE, true, "the server does not answer");
+        connection_finish_draining(conn);
+    else if (conn->state == HANDSHAKING || quiet >= connection_stall_time(conn))
+        connection_drop(conn, STEADY_UNAVAILABLE, true, "the server does not answer");
     else
-        steady__alarm_set(&conn->alarm, stall_time(conn) - quiet);
+        steady__alarm_set(&conn->alarm, connection_stall_time(conn) - quiet);
 }
 
-static void alarmed(void *arg) {
+static void connection_on_alarm(void *arg) {
     struct steady__connection *conn = arg;
-    if (!enter(conn)) return;
+    if (!connection_enter_handler(conn)) return;
     const bool due = steady__alarm_rang(&conn->alarm);
-    hand_back(conn); /* where a callback of one of them runs the loop */
+    connection_return_lost(conn); /* where a callback of one of them runs the loop */
     const bool goes_on = due && !steady__forked(conn->with.fork_guard);
     if (goes_on && conn->state == RESTING)
-        begin(conn);
+        connection_start_attempt(conn);
     else if (goes_on && (conn->state == HANDSHAKING || conn->state == UP))
-        check_stall(conn);
-    leave(conn);
+        connection_check_stall(conn);
+    connection_leave_handler(conn);
 }
 
 /* ---- The finder's calls ---- */
 
 void steady__connection_found(struct steady__connection *conn, const struct steady__url *at) {
-    if (conn->state != FINDING || !enter(conn)) return;
+    if (conn->state != FINDING || !connection_enter_handler(conn)) return;
     conn->attempt.url = at;
     steady__log_set_server(&conn->log, at, conn->with.url);
     conn->state = CONNECTING;
     steady__connect_start(&conn->attempt);
-    leave(conn);
+    connection_leave_handler(conn);
 }
 
 void steady__connection_not_found(struct steady__connection *conn, int error, const char *why) {
-    if (conn->state != FINDING || !enter(conn)) return;
-    give_up_attempt(conn, error, why);
-    leave(conn);
+    if (conn->state != FINDING || !connection_enter_handler(conn)) return;
+    connection_give_up_attempt(conn, error, why);
+    connection_leave_handler(conn);
 }
 
 void steady__connection_server_moved(struct steady__connection *conn) {
-    if (!enter(conn)) return;
+    if (!connection_enter_handler(conn)) return;
     if (conn->state == RESTING) {
-        rest(conn, 0);
+        connection_retry_in(conn, 0);
     } else if (conn->state == CONNECTING) {
         steady__connect_stop(&conn->attempt);
-        begin(conn);
+        connection_start_attempt(conn);
     } else if (conn->state == HANDSHAKING || conn->state == UP) {
         conn->moved = true;
-        begin_to_leave(conn);
-        if (conn->state == HANDSHAKING || steady__pipeline_idle(&conn->pipeline)) depart(conn);
+        connection_start_draining(conn);
+        if (conn->state == HANDSHAKING || steady__pipeline_idle(&conn->pipeline)) connection_finish_draining(conn);
     }
-    leave(conn);
+    connection_leave_handler(conn);
 }
 
 /* ---- The owner's calls ---- */
 
-static void resume(struct steady__connection *conn) {
-    const steady_us wait = conn->resumes_at - now(conn);
+static void connection_resume(struct steady__connection *conn) {
+    const steady_us wait = conn->resumes_at - connection_now(conn);
     conn->paused = false;
-    rest(conn, wait > 0 ? wait : 0);
+    connection_retry_in(conn, wait > 0 ? wait : 0);
 }
 
 int steady__connection_submit(struct steady__connection *conn, struct steady__request *request) {
-    if (conn->paused) resume(conn);
+    if (conn->paused) connection_resume(conn);
     const bool trying = conn->with.patient && conn->state > RESTING && conn->state < UP;
     if (conn->state != UP && conn->known_down && !trying) return conn->down_error;
     if (request->key != NULL && steady__circuit_holds(&conn->circuit, &conn->with.loop)) return STEADY_UNAVAILABLE;
     request->lost = false;
     steady__list_append(&conn->waiting, &request->place);
     if (conn->state != UP) return 0;
-    const bool unread = has_more(conn);
+    const bool unread = connection_has_unread(conn);
     if (steady__pipeline_idle(&conn->pipeline) && !unread)
-        flush(conn);
+        connection_flush(conn);
     else if ((conn->depth == 0 || unread) && !steady__pipeline_full(&conn->pipeline))
         steady__watch_want(&conn->watch, STEADY_READABLE | STEADY_WRITABLE);
     return 0;
@@ -568,7 +578,7 @@ void steady__connection_pause(struct steady__connection *conn) {
     const bool rests = conn->state == RESTING && conn->alarm.set, dials = conn->state == CONNECTING;
     if (conn->connections > 0 || conn->paused || !steady__connection_is_idle(conn) || (!rests && !dials)) return;
     if (dials && (conn->with.finder != NULL || steady__connection_looks_up(conn))) return;
-    if (dials) conn->resumes_at = now(conn) + steady__circuit_failed(&conn->circuit, false);
+    if (dials) conn->resumes_at = connection_now(conn) + steady__circuit_failed(&conn->circuit, false);
     if (rests) conn->resumes_at = conn->alarm.due;
     steady__connect_stop(&conn->attempt);
     steady__alarm_stop(&conn->alarm);
@@ -614,26 +624,26 @@ struct steady__connection *steady__connection_open(const struct steady__connecti
                                              .url = options->url,
                                              .tls_context = options->tls,
                                              .fork_guard = options->fork_guard,
-                                             .patience = patience(conn),
+                                             .patience = connection_attempt_timeout(conn),
                                              .name_patience = NAME_PATIENCE,
                                              .lookups_under_way = options->lookups,
-                                             .unanswered = stall_time(conn),
-                                             .done = dialed,
+                                             .unanswered = connection_stall_time(conn),
+                                             .done = connection_attempt_done,
                                              .arg = conn};
-    const uint32_t slots = (uint32_t)longer(options->max_unanswered, STEADY__HANDSHAKE_STEPS);
+    const uint32_t slots = (uint32_t)connection_max_us(options->max_unanswered, STEADY__HANDSHAKE_STEPS);
     if (steady__pipeline_init(&conn->pipeline, options->net, slots) == 0 &&
-        steady__alarm_new(&conn->alarm, &conn->with.loop, alarmed, conn) == 0 &&
+        steady__alarm_new(&conn->alarm, &conn->with.loop, connection_on_alarm, conn) == 0 &&
         steady__connect_init(&conn->attempt) == 0) {
-        rest(conn, 0);
+        connection_retry_in(conn, 0);
         return conn;
     }
     steady__alarm_free(&conn->alarm);
-    destroy(conn);
+    connection_destroy(conn);
     return NULL;
 }
 
 /* A child leaves the parent's loop alone, which it may share, and with it the memory that the loop points at. */
-static void close_in_child(struct steady__connection *conn) {
+static void connection_close_in_child(struct steady__connection *conn) {
     if (conn->with.finder != NULL) conn->with.finder->close(conn->with.finder);
     if (conn->pipeline.fd >= 0) steady__fork_guard_detach(conn->pipeline.fd);
     if (conn->attempt.fd >= 0) steady__fork_guard_detach(conn->attempt.fd);
@@ -642,7 +652,7 @@ static void close_in_child(struct steady__connection *conn) {
 void steady__connection_close(struct steady__connection *conn) {
     if (conn == NULL) return;
     if (steady__forked(conn->with.fork_guard)) {
-        close_in_child(conn);
+        connection_close_in_child(conn);
         return;
     }
     conn->state = CLOSED;
@@ -652,5 +662,5 @@ void steady__connection_close(struct steady__connection *conn) {
     steady__alarm_free(&conn->alarm);
     steady__watch_stop(&conn->watch);
     steady__pipeline_close(&conn->pipeline);
-    if (conn->depth == 0) destroy(conn);
+    if (conn->depth == 0) connection_destroy(conn);
 }

@@ -11,7 +11,7 @@ size_t steady__eviction_query(char *out) {
     return sizeof question - 1;
 }
 
-static bool is(const struct steady__value *value, const char *text) {
+static bool eviction_value_is(const struct steady__value *value, const char *text) {
     return value->kind == STEADY__VALUE_TEXT && value->text_len == strlen(text) &&
            memcmp(value->text, text, value->text_len) == 0;
 }
@@ -20,9 +20,9 @@ static const char *const policies[] = {"allkeys-lru",  "allkeys-lfu",     "allke
                                        "volatile-lfu", "volatile-random", "volatile-ttl"};
 
 /* Only a name that we know is shown: a server can say anything. */
-static const char *known_policy(const struct steady__value *value) {
+static const char *eviction_known_policy(const struct steady__value *value) {
     for (size_t i = 0; i < sizeof policies / sizeof policies[0]; i++)
-        if (is(value, policies[i])) return policies[i];
+        if (eviction_value_is(value, policies[i])) return policies[i];
     return "unknown";
 }
 
@@ -35,10 +35,10 @@ bool steady__eviction_possible(const struct steady__reply *reply, char *policy, 
     if (!steady__walk_next(&walk, &value) || value.kind != STEADY__VALUE_ARRAY) return false;
     while (steady__walk_next(&walk, &name) && steady__walk_next(&walk, &value)) {
         if (value.kind != STEADY__VALUE_TEXT) return false;
-        if (is(&name, "maxmemory")) limited = !is(&value, "0");
-        if (!is(&name, "maxmemory-policy")) continue;
-        evicts = !is(&value, "noeviction");
-        snprintf(policy, policy_size, "%s", known_policy(&value));
+        if (eviction_value_is(&name, "maxmemory")) limited = !eviction_value_is(&value, "0");
+        if (!eviction_value_is(&name, "maxmemory-policy")) continue;
+        evicts = !eviction_value_is(&value, "noeviction");
+        snprintf(policy, policy_size, "%s", eviction_known_policy(&value));
     }
     return limited && evicts;
 }

@@ -7,7 +7,7 @@
 
 #include "redact.h"
 
-static size_t say(char *out, int argc, const char *const *argv) {
+static size_t handshake_encode_command(char *out, int argc, const char *const *argv) {
     const size_t size = STEADY__URL_MAX + 128;
     size_t len = (size_t)snprintf(out, size, "*%d\r\n", argc);
     for (int i = 0; i < argc; i++)
@@ -15,47 +15,48 @@ static size_t say(char *out, int argc, const char *const *argv) {
     return len;
 }
 
-static size_t say_auth(char *out, const struct steady__url *url) {
-    if (*url->user != '\0') return say(out, 3, (const char *const[]){"AUTH", url->user, url->password});
-    return *url->password != '\0' ? say(out, 2, (const char *const[]){"AUTH", url->password}) : 0;
+static size_t handshake_encode_auth(char *out, const struct steady__url *url) {
+    if (*url->user != '\0')
+        return handshake_encode_command(out, 3, (const char *const[]){"AUTH", url->user, url->password});
+    return *url->password != '\0' ? handshake_encode_command(out, 2, (const char *const[]){"AUTH", url->password}) : 0;
 }
 
-static size_t say_select(char *out, const struct steady__url *url) {
+static size_t handshake_encode_select(char *out, const struct steady__url *url) {
     char db[16];
     snprintf(db, sizeof db, "%u", (unsigned)url->db);
-    return url->db != 0 ? say(out, 2, (const char *const[]){"SELECT", db}) : 0;
+    return url->db != 0 ? handshake_encode_command(out, 2, (const char *const[]){"SELECT", db}) : 0;
 }
 
 size_t steady__handshake_encode(char *out, enum steady__handshake_step which, const struct steady__url *url,
                                 enum steady__role role) {
     switch (which) {
-    case STEADY__HANDSHAKE_AUTH: return say_auth(out, url);
-    case STEADY__HANDSHAKE_SELECT: return say_select(out, url);
-    default: return role != STEADY__ROLE_ANY ? say(out, 1, (const char *const[]){"ROLE"}) : 0;
+    case STEADY__HANDSHAKE_AUTH: return handshake_encode_auth(out, url);
+    case STEADY__HANDSHAKE_SELECT: return handshake_encode_select(out, url);
+    default: return role != STEADY__ROLE_ANY ? handshake_encode_command(out, 1, (const char *const[]){"ROLE"}) : 0;
     }
 }
 
-static bool is(const struct steady__value *value, const char *text) {
+static bool handshake_value_is(const struct steady__value *value, const char *text) {
     return value->kind == STEADY__VALUE_TEXT && value->text_len == strlen(text) &&
            memcmp(value->text, text, value->text_len) == 0;
 }
 
 /* "master" and more; "slave", the primary's host and port, the state of the link between them and more. */
-static bool role_is(const struct steady__reply *reply, enum steady__role role) {
+static bool handshake_role_matches(const struct steady__reply *reply, enum steady__role role) {
     struct steady__walk walk = steady__walk_over(reply);
     struct steady__value head, value = {0};
     if (!steady__walk_next(&walk, &head) || head.kind != STEADY__VALUE_ARRAY || head.number < 1) return false;
     if (!steady__walk_next(&walk, &value)) return false;
-    if (role == STEADY__ROLE_PRIMARY) return is(&value, "master");
-    if (!is(&value, "slave")) return false;
+    if (role == STEADY__ROLE_PRIMARY) return handshake_value_is(&value, "master");
+    if (!handshake_value_is(&value, "slave")) return false;
     for (int i = 0; i < 3; i++)
         if (!steady__walk_next(&walk, &value)) return false;
-    return is(&value, "connected");
+    return handshake_value_is(&value, "connected");
 }
 
-static enum steady__handshake_outcome heard_role(enum steady__role role, const struct steady__reply *reply, char *why,
-                                                 size_t why_size) {
-    if (reply->kind == STEADY__REPLY_NESTED && role_is(reply, role)) return STEADY__HANDSHAKE_OK;
+static enum steady__handshake_outcome handshake_role_replied(enum steady__role role, const struct steady__reply *reply,
+                                                             char *why, size_t why_size) {
+    if (reply->kind == STEADY__REPLY_NESTED && handshake_role_matches(reply, role)) return STEADY__HANDSHAKE_OK;
     snprintf(why, why_size, "%s",
              reply->kind != STEADY__REPLY_NESTED ? "the server answers with what is no answer"
              : role == STEADY__ROLE_PRIMARY      ? "the server is no primary"
@@ -64,8 +65,10 @@ static enum steady__handshake_outcome heard_role(enum steady__role role, const s
 }
 
 /* One who may not ask for the role, or not here, is told by the first READONLY. */
-static enum steady__handshake_outcome heard_error(enum steady__handshake_step which, const struct steady__url *url,
-                                                  const struct steady__reply *reply, char *why, size_t why_size) {
+static enum steady__handshake_outcome handshake_error_replied(enum steady__handshake_step which,
+                                                              const struct steady__url *url,
+                                                              const struct steady__reply *reply, char *why,
+                                                              size_t why_size) {
     const enum steady__error_class error_class = steady__error_class_of(reply->text, reply->text_len);
     const struct steady__secrets secrets = {.url = url};
     steady__redact(why, why_size, reply->text, reply->text_len, &secrets);
@@ -78,8 +81,8 @@ static enum steady__handshake_outcome heard_error(enum steady__handshake_step wh
 enum steady__handshake_outcome steady__handshake_reply(enum steady__handshake_step which, const struct steady__url *url,
                                                        enum steady__role role, const struct steady__reply *reply,
                                                        char *why, size_t why_size) {
-    if (reply->kind == STEADY__REPLY_ERROR) return heard_error(which, url, reply, why, why_size);
-    if (which == STEADY__HANDSHAKE_ROLE) return heard_role(role, reply, why, why_size);
+    if (reply->kind == STEADY__REPLY_ERROR) return handshake_error_replied(which, url, reply, why, why_size);
+    if (which == STEADY__HANDSHAKE_ROLE) return handshake_role_replied(role, reply, why, why_size);
     if (reply->kind == STEADY__REPLY_TEXT) return STEADY__HANDSHAKE_OK;
     snprintf(why, why_size, "the server answers with what is no answer");
     return STEADY__HANDSHAKE_FAILED;

@@ -68,7 +68,7 @@ struct steady__slab {
 
 /* ---- Tickets ---- */
 
-static bool add_slab(struct steady__inflight *inflight) {
+static bool inflight_add_slab(struct steady__inflight *inflight) {
     struct steady__slab *slab = calloc(1, sizeof *slab);
     if (slab == NULL) return false;
     slab->next = inflight->slabs;
@@ -82,7 +82,7 @@ static bool add_slab(struct steady__inflight *inflight) {
 }
 
 /* A longer key gets the longest room there is, once. */
-static bool keep_key(struct pending *pending, const struct steady__call *call) {
+static bool inflight_keep_key(struct pending *pending, const struct steady__call *call) {
     if (call->key_len > pending->key_room) {
         char *key = malloc(STEADY__KEY_MAX);
         if (key == NULL) return false;
@@ -96,14 +96,14 @@ static bool keep_key(struct pending *pending, const struct steady__call *call) {
 }
 
 /* The spare ticket used last, if there is one, since it is still in the cache. It stays spare. */
-static struct pending *find_ticket(struct steady__inflight *inflight) {
-    if (steady__list_empty(&inflight->spare) && !add_slab(inflight)) return NULL;
+static struct pending *inflight_pending_find(struct steady__inflight *inflight) {
+    if (steady__list_empty(&inflight->spare) && !inflight_add_slab(inflight)) return NULL;
     return PENDING(inflight->spare.next);
 }
 
-static struct pending *take_ticket(struct steady__inflight *inflight, const struct steady__call *call) {
-    struct pending *pending = find_ticket(inflight);
-    if (pending == NULL || !keep_key(pending, call)) return NULL;
+static struct pending *inflight_pending_take(struct steady__inflight *inflight, const struct steady__call *call) {
+    struct pending *pending = inflight_pending_find(inflight);
+    if (pending == NULL || !inflight_keep_key(pending, call)) return NULL;
     steady__list_remove(&pending->place);
     pending->request.key = pending->key;
     pending->request.key_len = call->key_len;
@@ -119,12 +119,12 @@ static struct pending *take_ticket(struct steady__inflight *inflight, const stru
     return pending;
 }
 
-static void put_back(struct steady__inflight *inflight, struct pending *pending) {
+static void inflight_pending_release(struct steady__inflight *inflight, struct pending *pending) {
     steady__list_remove(&pending->place);
     steady__list_prepend(&inflight->spare, &pending->place);
 }
 
-static void count(steady_stats *stats, const struct steady__call *call, const steady_result *result) {
+static void inflight_count(steady_stats *stats, const struct steady__call *call, const steady_result *result) {
     stats->in_flight--;
     if (call->verb == STEADY__RESET) return;
     if (result->error == STEADY_UNKNOWN || result->error == STEADY_CANCELLED)
@@ -139,23 +139,23 @@ static void count(steady_stats *stats, const struct steady__call *call, const st
 }
 
 /* The key of a spare ticket stays as it is until the next submit, and so until the policy has been applied. */
-static void finish(struct steady__inflight *inflight, struct pending *pending, const steady_result *result) {
-    count(&inflight->stats, &pending->call, result);
-    put_back(inflight, pending);
+static void inflight_finish(struct steady__inflight *inflight, struct pending *pending, const steady_result *result) {
+    inflight_count(&inflight->stats, &pending->call, result);
+    inflight_pending_release(inflight, pending);
     if (pending->answer != NULL)
         *pending->answer = *result;
     else
         steady__finish(&pending->call, result);
 }
 
-static void fail(struct steady__inflight *inflight, struct pending *pending, int error) {
+static void inflight_fail(struct steady__inflight *inflight, struct pending *pending, int error) {
     const steady_result result = {.error = error};
-    finish(inflight, pending, &result);
+    inflight_finish(inflight, pending, &result);
 }
 
 /* ---- Deadlines ---- */
 
-static void set_alarm(struct steady__inflight *inflight) {
+static void inflight_set_alarm(struct steady__inflight *inflight) {
     if (inflight->closed || inflight->alarm.set) return;
     if (!steady__list_empty(&inflight->failed) || !steady__list_empty(&inflight->telling))
         steady__alarm_set(&inflight->alarm, 0);
@@ -164,7 +164,7 @@ static void set_alarm(struct steady__inflight *inflight) {
 }
 
 /* Many are late for the same reason. */
-static void tell_late(struct steady__inflight *inflight, bool written, const char *doing) {
+static void inflight_describe_timeout(struct steady__inflight *inflight, bool written, const char *doing) {
     struct steady__late *late = &inflight->late;
     if (late->why.text[0] == '\0' || late->written != written || late->doing != doing)
         steady__fail(&late->why, 0, "%s within %lld us%s%s", written ? "no answer" : "nobody to ask",
@@ -174,49 +174,49 @@ static void tell_late(struct steady__inflight *inflight, bool written, const cha
     *inflight->last_error = late->why;
 }
 
-static void time_out(struct steady__inflight *inflight, struct pending *pending) {
+static void inflight_time_out(struct steady__inflight *inflight, struct pending *pending) {
     const struct steady__transport *transport = inflight->transport_class;
     const char *doing = transport->doing != NULL ? transport->doing(inflight->transport, &pending->request) : NULL;
     const bool written = transport->forget(inflight->transport, &pending->request);
     if (pending->call.verb != STEADY__RESET) inflight->stats.timeouts++;
-    tell_late(inflight, written, written ? NULL : doing);
-    fail(inflight, pending, written ? STEADY_UNKNOWN : STEADY_UNAVAILABLE);
+    inflight_describe_timeout(inflight, written, written ? NULL : doing);
+    inflight_fail(inflight, pending, written ? STEADY_UNKNOWN : STEADY_UNAVAILABLE);
 }
 
 /* To be told by the loop. */
-static void put_off(struct steady__inflight *inflight, struct pending *pending, int error) {
+static void inflight_fail_later(struct steady__inflight *inflight, struct pending *pending, int error) {
     pending->error = error;
     steady__list_remove(&pending->place);
     if (steady__list_empty(&inflight->failed)) steady__alarm_stop(&inflight->alarm);
     steady__list_append(&inflight->failed, &pending->place);
-    set_alarm(inflight);
+    inflight_set_alarm(inflight);
 }
 
-static bool goes_on(const struct steady__inflight *inflight) {
+static bool inflight_is_open(const struct steady__inflight *inflight) {
     return !inflight->closed && !steady__forked(inflight->fork_guard);
 }
 
 /* Those there are now: a callback that asks again at once, and fails again, has to wait for the next turn. One that
  * runs the loop has that turn inside. */
-static void tell_failed(struct steady__inflight *inflight) {
+static void inflight_finish_failed(struct steady__inflight *inflight) {
     steady__list_move(&inflight->telling, &inflight->failed);
-    for (int i = 0; i < PORTION && goes_on(inflight) && !steady__list_empty(&inflight->telling); i++)
-        fail(inflight, PENDING(inflight->telling.next), PENDING(inflight->telling.next)->error);
+    for (int i = 0; i < PORTION && inflight_is_open(inflight) && !steady__list_empty(&inflight->telling); i++)
+        inflight_fail(inflight, PENDING(inflight->telling.next), PENDING(inflight->telling.next)->error);
 }
 
-static bool is_due(const struct steady__inflight *inflight, steady_us when) {
+static bool inflight_is_due(const struct steady__inflight *inflight, steady_us when) {
     return !steady__list_empty(&inflight->due) && PENDING(inflight->due.next)->deadline <= when;
 }
 
-static void expire(struct steady__inflight *inflight, steady_us until) {
-    tell_failed(inflight);
-    for (int i = 0; i < PORTION && goes_on(inflight) && is_due(inflight, until); i++)
-        time_out(inflight, PENDING(inflight->due.next));
+static void inflight_expire(struct steady__inflight *inflight, steady_us until) {
+    inflight_finish_failed(inflight);
+    for (int i = 0; i < PORTION && inflight_is_open(inflight) && inflight_is_due(inflight, until); i++)
+        inflight_time_out(inflight, PENDING(inflight->due.next));
 }
 
 /* A loop may run timers before it looks at sockets. True: whose carrier cannot catch up is given a turn to read. */
-static bool lets_read(struct steady__inflight *inflight) {
-    const bool away = is_due(inflight, steady__loop_now(&inflight->loop) - AWAY);
+static bool inflight_wait_for_replies(struct steady__inflight *inflight) {
+    const bool away = inflight_is_due(inflight, steady__loop_now(&inflight->loop) - AWAY);
     const bool lets = inflight->transport_class->catch_up == NULL && away && !inflight->last_turn;
     inflight->last_turn = away; /* who was away is given one, however much is late */
     if (lets) steady__alarm_set(&inflight->alarm, STEADY_MILLISECOND);
@@ -224,37 +224,40 @@ static bool lets_read(struct steady__inflight *inflight) {
 }
 
 /* Where the loop was kept from running, the answers may be there, and are better than none. */
-static void alarmed(void *arg) {
+static void inflight_on_alarm(void *arg) {
     struct steady__inflight *inflight = arg;
-    if (steady__forked(inflight->fork_guard) || !steady__alarm_rang(&inflight->alarm) || lets_read(inflight)) return;
+    if (steady__forked(inflight->fork_guard) || !steady__alarm_rang(&inflight->alarm) ||
+        inflight_wait_for_replies(inflight))
+        return;
     steady_store *store = inflight->store;
     steady__store_hold(store);
-    if (inflight->transport_class->catch_up != NULL && is_due(inflight, steady__loop_now(&inflight->loop))) {
-        set_alarm(inflight); /* for a callback that runs the loop */
+    if (inflight->transport_class->catch_up != NULL && inflight_is_due(inflight, steady__loop_now(&inflight->loop))) {
+        inflight_set_alarm(inflight); /* for a callback that runs the loop */
         inflight->transport_class->catch_up(inflight->transport);
         steady__alarm_stop(&inflight->alarm);
     }
-    set_alarm(inflight); /* likewise */
-    expire(inflight, steady__loop_now(&inflight->loop));
-    set_alarm(inflight);
+    inflight_set_alarm(inflight); /* likewise */
+    inflight_expire(inflight, steady__loop_now(&inflight->loop));
+    inflight_set_alarm(inflight);
     steady__store_release(store);
 }
 
 void steady__inflight_give_up(struct steady__inflight *inflight) {
     do
-        expire(inflight, INT64_MAX);
-    while (goes_on(inflight) && (is_due(inflight, INT64_MAX) || !steady__list_empty(&inflight->telling)));
+        inflight_expire(inflight, INT64_MAX);
+    while (inflight_is_open(inflight) &&
+           (inflight_is_due(inflight, INT64_MAX) || !steady__list_empty(&inflight->telling)));
 }
 
 /* ---- What the carrier asks ---- */
 
 /* One that waited while its connection was made anew is not wanted there: nobody has heard NOSCRIPT on it yet, and who
  * did before that begins anew. */
-static size_t encode_load(struct steady__inflight *inflight, struct pending *pending, struct steady__engines *engines,
-                          char *out) {
+static size_t inflight_encode_script_load(struct steady__inflight *inflight, struct pending *pending,
+                                          struct steady__engines *engines, char *out) {
     const enum steady__verb verb = pending->call.verb;
     if (!engines->verbs[verb].loading) {
-        put_back(inflight, pending);
+        inflight_pending_release(inflight, pending);
         return 0;
     }
     inflight->stats.script_loads++;
@@ -263,11 +266,12 @@ static size_t encode_load(struct steady__inflight *inflight, struct pending *pen
     return steady__command_script_load(out, verb);
 }
 
-static size_t encode(void *owner, struct steady__request *request, struct steady__engines *engines, char *out) {
+static size_t inflight_encode(void *owner, struct steady__request *request, struct steady__engines *engines,
+                              char *out) {
     struct steady__inflight *inflight = owner;
     struct pending *pending = PENDING_OF(request);
     const enum steady__verb verb = pending->call.verb;
-    if (pending->kind == SCRIPT_LOAD) return encode_load(inflight, pending, engines, out);
+    if (pending->kind == SCRIPT_LOAD) return inflight_encode_script_load(inflight, pending, engines, out);
     if (pending->kind == EVICTION_QUERY) return steady__eviction_query(out);
     /* What would be answered too late is not asked, and ends at its deadline. */
     if (steady__loop_now(&inflight->loop) + request->expected_latency >= pending->deadline) return 0;
@@ -280,9 +284,9 @@ static size_t encode(void *owner, struct steady__request *request, struct steady
 }
 
 /* One that is no decision, to whom `asker` asked; NULL: there is no memory for it. */
-static struct pending *take_errand(struct steady__inflight *inflight, const struct pending *asker,
-                                   enum pending_kind kind) {
-    struct pending *pending = find_ticket(inflight);
+static struct pending *inflight_housekeeping_take(struct steady__inflight *inflight, const struct pending *asker,
+                                                  enum pending_kind kind) {
+    struct pending *pending = inflight_pending_find(inflight);
     if (pending == NULL) return NULL;
     steady__list_remove(&pending->place);
     pending->kind = kind;
@@ -294,73 +298,77 @@ static struct pending *take_errand(struct steady__inflight *inflight, const stru
     return pending;
 }
 
-static bool run_errand(struct steady__inflight *inflight, struct pending *pending) {
+static bool inflight_housekeeping_send(struct steady__inflight *inflight, struct pending *pending) {
     const bool runs = inflight->transport_class->submit(inflight->transport, &pending->request) == 0;
-    if (!runs) put_back(inflight, pending);
+    if (!runs) inflight_pending_release(inflight, pending);
     return runs;
 }
 
 /* False where there is no memory for it. */
-static bool load(struct steady__inflight *inflight, const struct pending *asker, struct steady__engines *engines) {
+static bool inflight_load_script(struct steady__inflight *inflight, const struct pending *asker,
+                                 struct steady__engines *engines) {
     const enum steady__verb verb = asker->call.verb;
     if (engines->verbs[verb].loading) return true;
-    struct pending *pending = take_errand(inflight, asker, SCRIPT_LOAD);
+    struct pending *pending = inflight_housekeeping_take(inflight, asker, SCRIPT_LOAD);
     if (pending == NULL) return false;
     engines->verbs[verb].loading = true; /* encoding, which may happen at once, makes it false */
-    const bool runs = run_errand(inflight, pending);
+    const bool runs = inflight_housekeeping_send(inflight, pending);
     if (!runs) engines->verbs[verb].loading = false;
     return runs;
 }
 
 /* Where the script cannot be loaded, it is sent. */
-static bool ask_again(struct steady__inflight *inflight, struct pending *pending, struct steady__engines *engines) {
+static bool inflight_resend_after_noscript(struct steady__inflight *inflight, struct pending *pending,
+                                           struct steady__engines *engines) {
     const bool at_once = pending->loads == engines->verbs[pending->call.verb].loads;
     if (pending->tries == TRIES_MAX) return false;
     if (pending->loads == 0) pending->tries = 1;
-    if (pending->tries == 1 && at_once && !load(inflight, pending, engines)) pending->tries = TRIES_MAX - 1;
+    if (pending->tries == 1 && at_once && !inflight_load_script(inflight, pending, engines))
+        pending->tries = TRIES_MAX - 1;
     pending->tries++;
     return inflight->transport_class->submit(inflight->transport, &pending->request) == 0;
 }
 
-static void note_error(struct steady__inflight *inflight, const struct pending *pending,
-                       const struct steady__reply *reply) {
+static void inflight_note_error(struct steady__inflight *inflight, const struct pending *pending,
+                                const struct steady__reply *reply) {
     const struct steady__request *request = &pending->request;
     const struct steady__secrets secrets = {inflight->url, request->key, request->key_len, request->prefix_len};
     steady__redact(inflight->last_error->text, sizeof inflight->last_error->text, reply->text, reply->text_len,
                    &secrets);
 }
 
-static enum steady__reply_action refused(struct steady__inflight *inflight, struct pending *pending,
-                                         struct steady__engines *engines, const struct steady__reply *reply) {
+static enum steady__reply_action inflight_error_replied(struct steady__inflight *inflight, struct pending *pending,
+                                                        struct steady__engines *engines,
+                                                        const struct steady__reply *reply) {
     const enum steady__error_class error_class = steady__error_class_of(reply->text, reply->text_len);
-    if (error_class == STEADY__ERROR_CLASS_NOSCRIPT && ask_again(inflight, pending, engines))
+    if (error_class == STEADY__ERROR_CLASS_NOSCRIPT && inflight_resend_after_noscript(inflight, pending, engines))
         return STEADY__REPLY_RESENT;
     int error = steady__error_class_code(error_class);
     /* One who may call scripts but not load them has to wait until someone else has. */
     if (error_class == STEADY__ERROR_CLASS_NO_PERMISSION && pending->tries == TRIES_MAX) error = STEADY_UNAVAILABLE;
-    note_error(inflight, pending, reply);
+    inflight_note_error(inflight, pending, reply);
     if (error_class == STEADY__ERROR_CLASS_READONLY) return STEADY__REPLY_NOT_PRIMARY;
-    fail(inflight, pending, error);
+    inflight_fail(inflight, pending, error);
     return error_class == STEADY__ERROR_CLASS_REJECTED ? STEADY__REPLY_REJECTED : STEADY__REPLY_ACCEPTED;
 }
 
-static enum steady__reply_action loaded(struct steady__inflight *inflight, struct pending *pending,
-                                        const struct steady__reply *reply) {
-    put_back(inflight, pending);
-    if (reply->kind == STEADY__REPLY_ERROR) note_error(inflight, pending, reply);
+static enum steady__reply_action inflight_script_loaded(struct steady__inflight *inflight, struct pending *pending,
+                                                        const struct steady__reply *reply) {
+    inflight_pending_release(inflight, pending);
+    if (reply->kind == STEADY__REPLY_ERROR) inflight_note_error(inflight, pending, reply);
     return reply->kind == STEADY__REPLY_INTEGERS ? STEADY__REPLY_UNTRUSTED : STEADY__REPLY_ACCEPTED;
 }
 
-static void ask_otherwise(struct steady__inflight *inflight, struct pending *pending) {
+static void inflight_resend_with_other_engine(struct steady__inflight *inflight, struct pending *pending) {
     const int error = inflight->transport_class->submit(inflight->transport, &pending->request);
-    if (error != 0) fail(inflight, pending, error);
+    if (error != 0) inflight_fail(inflight, pending, error);
 }
 
 /* The server has no module, or not this command for us: the script is asked instead, for this and all that comes. Where
  * there is none, a server says "ERR unknown command", a proxy anything. True: that was the matter, and has been seen
  * to. */
-static bool does_without_module(struct steady__inflight *inflight, struct pending *pending,
-                                struct steady__engines *engines, const struct steady__reply *reply) {
+static bool inflight_fall_back_to_script(struct steady__inflight *inflight, struct pending *pending,
+                                         struct steady__engines *engines, const struct steady__reply *reply) {
     if (!pending->to_module || inflight->engine != STEADY_ENGINE_AUTO) return false;
     if (steady__error_class_of(reply->text, reply->text_len) == STEADY__ERROR_CLASS_OTHER) {
         steady__engine_no_module(engines);
@@ -371,36 +379,36 @@ static bool does_without_module(struct steady__inflight *inflight, struct pendin
         return false;
     }
     pending->turned = false;
-    ask_otherwise(inflight, pending);
+    inflight_resend_with_other_engine(inflight, pending);
     return true;
 }
 
 /* A user may be allowed the module alone, and what was sent before it was known went to the scripts. As above. */
-static bool does_without_scripts(struct steady__inflight *inflight, struct pending *pending,
-                                 struct steady__engines *engines, const struct steady__reply *reply) {
+static bool inflight_fall_back_to_module(struct steady__inflight *inflight, struct pending *pending,
+                                         struct steady__engines *engines, const struct steady__reply *reply) {
     if (pending->to_module || !steady__error_is_forbidden_command(reply->text, reply->text_len)) return false;
     if (!steady__engine_switch_to_module(engines, pending->call.verb, inflight->engine)) return false;
     pending->turned = true;
-    ask_otherwise(inflight, pending);
+    inflight_resend_with_other_engine(inflight, pending);
     return true;
 }
 
 /* Once, for whoever reads the log. A server that has settled which engine it has is behind nothing that hangs up on a
  * command it does not know. */
-static void survey(struct steady__inflight *inflight, const struct pending *asker,
-                   const struct steady__engines *engines) {
+static void inflight_query_eviction(struct steady__inflight *inflight, const struct pending *asker,
+                                    const struct steady__engines *engines) {
     if (inflight->eviction_asked || inflight->log == NULL || !steady__engine_is_settled(engines)) return;
     inflight->eviction_asked = true;
     inflight->eviction_queries++;
-    struct pending *pending = take_errand(inflight, asker, EVICTION_QUERY);
-    if (pending != NULL) run_errand(inflight, pending);
+    struct pending *pending = inflight_housekeeping_take(inflight, asker, EVICTION_QUERY);
+    if (pending != NULL) inflight_housekeeping_send(inflight, pending);
 }
 
 /* Who may not ask hears an error, and that is that. */
-static enum steady__reply_action eviction_asked(struct steady__inflight *inflight, struct pending *pending,
-                                                const struct steady__reply *reply) {
+static enum steady__reply_action inflight_eviction_asked(struct steady__inflight *inflight, struct pending *pending,
+                                                         const struct steady__reply *reply) {
     char where[300], policy[32], text[480];
-    put_back(inflight, pending);
+    inflight_pending_release(inflight, pending);
     if (steady__eviction_possible(reply, policy, sizeof policy)) {
         steady__redact_place(where, sizeof where, inflight->url, inflight->url);
         snprintf(text, sizeof text, "%s: the server may evict buckets (maxmemory-policy %s): each such key begins anew",
@@ -411,8 +419,8 @@ static enum steady__reply_action eviction_asked(struct steady__inflight *infligh
                                                                                      : STEADY__REPLY_UNTRUSTED;
 }
 
-static bool understand(struct steady__inflight *inflight, const struct pending *pending,
-                       const struct steady__reply *reply, steady_result *result) {
+static bool inflight_decode_reply(struct steady__inflight *inflight, const struct pending *pending,
+                                  const struct steady__reply *reply, steady_result *result) {
     bool stepped = false;
     if (reply->kind != STEADY__REPLY_INTEGERS) return false;
     if (pending->to_module) return steady__command_module_reply(&pending->call, reply->values, reply->count, result);
@@ -421,39 +429,40 @@ static bool understand(struct steady__inflight *inflight, const struct pending *
     return true;
 }
 
-static enum steady__reply_action answered(void *owner, struct steady__request *request, struct steady__engines *engines,
-                                          const struct steady__reply *reply) {
+static enum steady__reply_action inflight_answered(void *owner, struct steady__request *request,
+                                                   struct steady__engines *engines, const struct steady__reply *reply) {
     struct steady__inflight *inflight = owner;
     struct pending *pending = PENDING_OF(request);
     steady_result result;
-    if (pending->kind == SCRIPT_LOAD) return loaded(inflight, pending, reply);
-    if (pending->kind == EVICTION_QUERY) return eviction_asked(inflight, pending, reply);
+    if (pending->kind == SCRIPT_LOAD) return inflight_script_loaded(inflight, pending, reply);
+    if (pending->kind == EVICTION_QUERY) return inflight_eviction_asked(inflight, pending, reply);
     if (reply->kind == STEADY__REPLY_ERROR) {
-        if (does_without_module(inflight, pending, engines, reply)) return STEADY__REPLY_RESENT;
-        if (does_without_scripts(inflight, pending, engines, reply)) return STEADY__REPLY_RESENT;
-        return refused(inflight, pending, engines, reply);
+        if (inflight_fall_back_to_script(inflight, pending, engines, reply)) return STEADY__REPLY_RESENT;
+        if (inflight_fall_back_to_module(inflight, pending, engines, reply)) return STEADY__REPLY_RESENT;
+        return inflight_error_replied(inflight, pending, engines, reply);
     }
-    if (!understand(inflight, pending, reply, &result)) return STEADY__REPLY_UNTRUSTED;
+    if (!inflight_decode_reply(inflight, pending, reply, &result)) return STEADY__REPLY_UNTRUSTED;
     if (pending->to_module) steady__engine_settle(engines, pending->call.verb, true);
-    survey(inflight, pending, engines);
-    finish(inflight, pending, &result);
+    inflight_query_eviction(inflight, pending, engines);
+    inflight_finish(inflight, pending, &result);
     return STEADY__REPLY_ACCEPTED;
 }
 
-static void unanswered(void *owner, struct steady__request *request, bool written, int error) {
+static void inflight_unanswered(void *owner, struct steady__request *request, bool written, int error) {
     struct steady__inflight *inflight = owner;
     struct pending *pending = PENDING_OF(request);
     if (written) error = STEADY_UNKNOWN;
     if (pending->kind == EVICTION_QUERY) inflight->eviction_asked = inflight->eviction_queries == EVICTION_QUERIES_MAX;
     if (pending->kind != DECISION)
-        put_back(inflight, pending);
+        inflight_pending_release(inflight, pending);
     else if (inflight->stats.in_flight > PORTION)
-        put_off(inflight, pending, error);
+        inflight_fail_later(inflight, pending, error);
     else
-        fail(inflight, pending, error);
+        inflight_fail(inflight, pending, error);
 }
 
-const struct steady__connection_owner steady__inflight_owner = {encode, answered, unanswered};
+const struct steady__connection_owner steady__inflight_owner = {inflight_encode, inflight_answered,
+                                                                inflight_unanswered};
 
 /* ---- The store's calls ---- */
 
@@ -462,7 +471,7 @@ int steady__inflight_init(struct steady__inflight *inflight) {
     steady__list_init(&inflight->failed);
     steady__list_init(&inflight->telling);
     steady__list_init(&inflight->spare);
-    return steady__alarm_new(&inflight->alarm, &inflight->loop, alarmed, inflight);
+    return steady__alarm_new(&inflight->alarm, &inflight->loop, inflight_on_alarm, inflight);
 }
 
 int steady__turn_away(steady_stats *stats, steady_message *last_error, const struct steady__call *call, int error,
@@ -474,31 +483,32 @@ int steady__turn_away(steady_stats *stats, steady_message *last_error, const str
     return steady__fail(last_error, error, "%s", why);
 }
 
-static int turn_away(struct steady__inflight *inflight, const struct steady__call *call, int error, const char *why) {
+static int inflight_turn_away(struct steady__inflight *inflight, const struct steady__call *call, int error,
+                              const char *why) {
     return steady__turn_away(&inflight->stats, inflight->last_error, call, error, why);
 }
 
 /* Before a decision is begun: whether its deadline can be kept. */
-static bool has_alarm(struct steady__inflight *inflight) {
+static bool inflight_has_alarm(struct steady__inflight *inflight) {
     if (!inflight->alarm.set) steady__alarm_set(&inflight->alarm, inflight->timeout);
     return steady__retry_runs(inflight->retry);
 }
 
 /* One that was put off, where no timer comes to tell it. */
-static int take_back(struct steady__inflight *inflight, struct pending *pending) {
+static int inflight_take_back(struct steady__inflight *inflight, struct pending *pending) {
     inflight->stats.in_flight--;
     if (pending->call.verb != STEADY__RESET) inflight->stats.unavailable++;
-    put_back(inflight, pending);
+    inflight_pending_release(inflight, pending);
     return steady__fail(inflight->last_error, STEADY_SYSTEM, NO_TIMER_TEXT);
 }
 
 int steady__inflight_submit(struct steady__inflight *inflight, const struct steady__call *call, steady_result *answer) {
     const steady_us deadline = steady__loop_now(&inflight->loop) + inflight->timeout;
     if (inflight->stats.in_flight >= inflight->max_in_flight)
-        return turn_away(inflight, call, STEADY_OVERLOADED, "max_in_flight decisions are in flight");
-    if (!has_alarm(inflight)) return turn_away(inflight, call, STEADY_SYSTEM, NO_TIMER_TEXT);
-    struct pending *pending = take_ticket(inflight, call);
-    if (pending == NULL) return turn_away(inflight, call, STEADY_NO_MEMORY, "out of memory");
+        return inflight_turn_away(inflight, call, STEADY_OVERLOADED, "max_in_flight decisions are in flight");
+    if (!inflight_has_alarm(inflight)) return inflight_turn_away(inflight, call, STEADY_SYSTEM, NO_TIMER_TEXT);
+    struct pending *pending = inflight_pending_take(inflight, call);
+    if (pending == NULL) return inflight_turn_away(inflight, call, STEADY_NO_MEMORY, "out of memory");
     if (call->verb != STEADY__RESET) inflight->stats.decisions++;
     pending->answer = answer;
     if (answer != NULL) answer->error = STEADY__PENDING;
@@ -507,11 +517,11 @@ int steady__inflight_submit(struct steady__inflight *inflight, const struct stea
     const int error = inflight->transport_class->submit(inflight->transport, &pending->request);
     if (error != 0) {
         if (error == STEADY_NO_MEMORY) steady__fail(inflight->last_error, 0, "out of memory");
-        put_off(inflight, pending, error);
-        if (!steady__retry_runs(inflight->retry)) return take_back(inflight, pending);
+        inflight_fail_later(inflight, pending, error);
+        if (!steady__retry_runs(inflight->retry)) return inflight_take_back(inflight, pending);
     } else {
         steady__list_append(&inflight->due, &pending->place);
-        set_alarm(inflight);
+        inflight_set_alarm(inflight);
     }
     return 0;
 }
@@ -522,11 +532,11 @@ void steady__inflight_close(struct steady__inflight *inflight) {
     inflight->transport = NULL;
     if (!steady__forked(inflight->fork_guard)) steady__alarm_free(&inflight->alarm);
     while (!steady__list_empty(&inflight->telling))
-        fail(inflight, PENDING(inflight->telling.next), STEADY_CANCELLED);
+        inflight_fail(inflight, PENDING(inflight->telling.next), STEADY_CANCELLED);
     while (!steady__list_empty(&inflight->failed))
-        fail(inflight, PENDING(inflight->failed.next), STEADY_CANCELLED);
+        inflight_fail(inflight, PENDING(inflight->failed.next), STEADY_CANCELLED);
     while (!steady__list_empty(&inflight->due))
-        fail(inflight, PENDING(inflight->due.next), STEADY_CANCELLED);
+        inflight_fail(inflight, PENDING(inflight->due.next), STEADY_CANCELLED);
 }
 
 void steady__inflight_free(struct steady__inflight *inflight) {

@@ -23,8 +23,8 @@ int64_t steady__gcd(int64_t a, int64_t b) {
     return a;
 }
 
-static int check_field(const char *name, int64_t value, int64_t min, int64_t max, const char *unit,
-                       steady_message *why) {
+static int limit_check_field(const char *name, int64_t value, int64_t min, int64_t max, const char *unit,
+                             steady_message *why) {
     if (value >= min && value <= max) return 0;
     steady__fail(why, STEADY_BAD_ARGUMENT, "%s is %" PRId64 "; it must be %" PRId64 " .. %" PRId64 "%s", name, value,
                  min, max, unit);
@@ -33,11 +33,11 @@ static int check_field(const char *name, int64_t value, int64_t min, int64_t max
 
 int steady_limit_check(const steady_limit *limit, steady_message *why) {
     if (limit == NULL) return steady__fail(why, STEADY_BAD_ARGUMENT, "limit is NULL");
-    int error = check_field("max_capacity", limit->max_capacity, 1, STEADY__CAPACITY_MAX, "", why);
-    if (error == 0) error = check_field("drop_recharge", limit->drop_recharge, 1, STEADY__EXACT - 1, " us", why);
-    if (error == 0) error = check_field("drops", limit->drops, 0, STEADY__DROPS_MAX, "", why);
+    int error = limit_check_field("max_capacity", limit->max_capacity, 1, STEADY__CAPACITY_MAX, "", why);
+    if (error == 0) error = limit_check_field("drop_recharge", limit->drop_recharge, 1, STEADY__EXACT - 1, " us", why);
+    if (error == 0) error = limit_check_field("drops", limit->drops, 0, STEADY__DROPS_MAX, "", why);
     if (error == 0)
-        error = check_field("block_duration", limit->block_duration, 0, STEADY__BLOCK_LIMIT - 1, " us", why);
+        error = limit_check_field("block_duration", limit->block_duration, 0, STEADY__BLOCK_LIMIT - 1, " us", why);
     if (error != 0) return error;
     if (limit->max_capacity > (STEADY__EXACT - 1) / limit->drop_recharge)
         return steady__fail(why, STEADY_BAD_ARGUMENT,
@@ -95,14 +95,14 @@ struct number {
     int64_t scale;
 };
 
-static bool is_digit(char c) { return c >= '0' && c <= '9'; }
-static bool is_letter(char c) { return c >= 'a' && c <= 'z'; }
+static bool limit_is_digit(char c) { return c >= '0' && c <= '9'; }
+static bool limit_is_letter(char c) { return c >= 'a' && c <= 'z'; }
 
 /* Digits, at least one, as a value up to max; *at is moved past them. */
-static enum flaw read_digits(const char **at, int64_t max, int64_t *value) {
-    if (!is_digit(**at)) return MALFORMED;
+static enum flaw limit_read_digits(const char **at, int64_t max, int64_t *value) {
+    if (!limit_is_digit(**at)) return MALFORMED;
     int64_t n = 0;
-    for (; is_digit(**at); (*at)++) {
+    for (; limit_is_digit(**at); (*at)++) {
         const int digit = **at - '0';
         if (n > (max - digit) / 10) return TOO_LONG;
         n = n * 10 + digit;
@@ -112,10 +112,10 @@ static enum flaw read_digits(const char **at, int64_t max, int64_t *value) {
 }
 
 /* A day is 2^13 * 5^8 * 27 us: with more than 13 digits that count, no fraction of a unit is whole in us. */
-static enum flaw read_fraction(const char **at, struct number *n) {
+static enum flaw limit_read_fraction(const char **at, struct number *n) {
     const char *start = *at, *end = *at;
-    if (!is_digit(*start)) return MALFORMED;
-    for (; is_digit(**at); (*at)++)
+    if (!limit_is_digit(*start)) return MALFORMED;
+    for (; limit_is_digit(**at); (*at)++)
         if (**at != '0') end = *at + 1;
     if (end - start > 13) return TOO_FINE;
     for (; start < end; start++) {
@@ -125,43 +125,44 @@ static enum flaw read_fraction(const char **at, struct number *n) {
     return NO_FLAW;
 }
 
-static enum flaw read_number(const char **at, struct number *n) {
+static enum flaw limit_read_number(const char **at, struct number *n) {
     *n = (struct number){.scale = 1};
-    const enum flaw flaw = read_digits(at, STEADY__EXACT - 1, &n->whole);
+    const enum flaw flaw = limit_read_digits(at, STEADY__EXACT - 1, &n->whole);
     if (flaw != NO_FLAW || **at != '.') return flaw;
     (*at)++;
-    return read_fraction(at, n);
+    return limit_read_fraction(at, n);
 }
 
-static bool is_word(const char *word, const char *text, size_t len) {
+static bool limit_is_word(const char *word, const char *text, size_t len) {
     if (word == NULL) return false;
     const size_t singular = strlen(word);
     const bool plural = len == singular + 1 && text[singular] == 's';
     return (len == singular || plural) && memcmp(word, text, singular) == 0;
 }
 
-static int find_unit(const char *text, size_t len, bool words) {
+static int limit_find_unit(const char *text, size_t len, bool words) {
     for (int i = 0; i < N_UNITS; i++) {
         const char *name = units[i].name;
         if (strlen(name) == len && memcmp(name, text, len) == 0) return i;
-        if (words && (is_word(units[i].words[0], text, len) || is_word(units[i].words[1], text, len))) return i;
+        if (words && (limit_is_word(units[i].words[0], text, len) || limit_is_word(units[i].words[1], text, len)))
+            return i;
     }
     return -1;
 }
 
-static enum flaw read_unit(struct reader *r) {
+static enum flaw limit_read_unit(struct reader *r) {
     const char *start = r->at;
-    while (is_letter(*r->at))
+    while (limit_is_letter(*r->at))
         r->at++;
     if (r->at == start) return *start == '\0' ? NO_UNIT : MALFORMED;
-    const int unit = find_unit(start, (size_t)(r->at - start), r->words);
+    const int unit = limit_find_unit(start, (size_t)(r->at - start), r->words);
     if (unit < 0) return UNKNOWN_UNIT;
     if (unit >= r->unit) return OUT_OF_ORDER;
     r->unit = unit;
     return NO_FLAW;
 }
 
-static enum flaw add(struct reader *r, const struct number *n) {
+static enum flaw limit_add(struct reader *r, const struct number *n) {
     const steady_us unit = units[r->unit].us;
     if (n->whole > (STEADY__EXACT - 1) / unit) return TOO_LONG;
     /* fraction / scale * unit, with the common factor taken out first so that nothing can overflow */
@@ -173,19 +174,20 @@ static enum flaw add(struct reader *r, const struct number *n) {
     return NO_FLAW;
 }
 
-static enum flaw read_duration(struct reader *r) {
+static enum flaw limit_read_duration(struct reader *r) {
     do {
         struct number n;
-        enum flaw flaw = read_number(&r->at, &n);
-        if (flaw == NO_FLAW) flaw = read_unit(r);
-        if (flaw == NO_FLAW) flaw = add(r, &n);
+        enum flaw flaw = limit_read_number(&r->at, &n);
+        if (flaw == NO_FLAW) flaw = limit_read_unit(r);
+        if (flaw == NO_FLAW) flaw = limit_add(r, &n);
         if (flaw != NO_FLAW) return flaw;
     } while (*r->at != '\0');
     return NO_FLAW;
 }
 
 /* What is wrong with a text, in words. `what` is what it was to be. */
-static int refuse(const struct reader *r, enum flaw flaw, const char *what, const char *text, steady_message *why) {
+static int limit_refuse(const struct reader *r, enum flaw flaw, const char *what, const char *text,
+                        steady_message *why) {
     const char *known = r->words ? UNITS ", or " WORDS : UNITS;
     char quoted[QUOTED_SIZE];
     steady_quote(quoted, sizeof quoted, text);
@@ -215,8 +217,8 @@ int steady_duration_parse(steady_us *duration, const char *text, steady_message 
     if (duration == NULL || text == NULL)
         return steady__fail(why, STEADY_BAD_ARGUMENT, "%s is NULL", duration == NULL ? "duration" : "text");
     struct reader r = {.at = text, .unit = N_UNITS};
-    const enum flaw flaw = read_duration(&r);
-    if (flaw != NO_FLAW) return refuse(&r, flaw, "duration", text, why);
+    const enum flaw flaw = limit_read_duration(&r);
+    if (flaw != NO_FLAW) return limit_refuse(&r, flaw, "duration", text, why);
     *duration = r.total;
     return 0;
 }
@@ -224,29 +226,29 @@ int steady_duration_parse(steady_us *duration, const char *text, steady_message 
 /* ---- Rates ---- */
 
 /* "min" alone is one minute. */
-static int parse_period(steady_us *period, const char *text, steady_message *why) {
+static int limit_parse_period(steady_us *period, const char *text, steady_message *why) {
     struct reader r = {.at = text, .words = true, .unit = N_UNITS};
     enum flaw flaw = NO_FLAW;
-    if (is_letter(*text)) {
-        flaw = read_unit(&r);
+    if (limit_is_letter(*text)) {
+        flaw = limit_read_unit(&r);
         if (flaw == NO_FLAW && *r.at != '\0') flaw = MALFORMED;
         if (flaw == NO_FLAW) r.total = units[r.unit].us;
     } else {
-        flaw = read_duration(&r);
+        flaw = limit_read_duration(&r);
     }
-    if (flaw != NO_FLAW) return refuse(&r, flaw, "rate period", text, why);
+    if (flaw != NO_FLAW) return limit_refuse(&r, flaw, "rate period", text, why);
     *period = r.total;
     return 0;
 }
 
-static int refuse_rate(const char *rate, const char *reason, steady_message *why) {
+static int limit_refuse_rate(const char *rate, const char *reason, steady_message *why) {
     char quoted[QUOTED_SIZE];
     steady_quote(quoted, sizeof quoted, rate);
     return steady__fail(why, STEADY_BAD_ARGUMENT, "rate \"%s\": %s", quoted, reason);
 }
 
 /* A count and a period as a limit: as they stand where they are in range, else in lowest terms. */
-static steady_limit make_limit(int64_t count, steady_us period) {
+static steady_limit limit_make_limit(int64_t count, steady_us period) {
     steady_limit made = {.max_capacity = count, .drop_recharge = period, .drops = count};
     if (steady_limit_check(&made, NULL) == 0) return made;
     const int64_t common = steady__gcd(count, period);
@@ -256,9 +258,9 @@ static steady_limit make_limit(int64_t count, steady_us period) {
 }
 
 /* Why that is out of range, in words of the rate; the count alone was not. */
-static int refuse_limit(const char *rate, const steady_limit *made, steady_message *why) {
+static int limit_refuse_limit(const char *rate, const steady_limit *made, steady_message *why) {
     char reason[160];
-    if (made->drop_recharge == 0) return refuse_rate(rate, "the period must be at least 1us", why);
+    if (made->drop_recharge == 0) return limit_refuse_rate(rate, "the period must be at least 1us", why);
     if (made->drops > STEADY__DROPS_MAX)
         snprintf(reason, sizeof reason,
                  "in lowest terms it is %" PRId64 "/%" PRId64 "us; that count must be at most %d", made->drops,
@@ -268,7 +270,7 @@ static int refuse_limit(const char *rate, const steady_limit *made, steady_messa
                  "the count times the period in lowest terms is %" PRId64 " * %" PRId64 "us; it must be below %" PRId64
                  "us (2^53)",
                  made->max_capacity, made->drop_recharge, STEADY__EXACT);
-    return refuse_rate(rate, reason, why);
+    return limit_refuse_rate(rate, reason, why);
 }
 
 int steady_limit_parse(steady_limit *limit, const char *rate, steady_message *why) {
@@ -277,14 +279,14 @@ int steady_limit_parse(steady_limit *limit, const char *rate, steady_message *wh
     if (limit == NULL || rate == NULL)
         return steady__fail(why, STEADY_BAD_ARGUMENT, "%s is NULL", limit == NULL ? "limit" : "rate");
     const char *at = rate;
-    const enum flaw flaw = read_digits(&at, STEADY__CAPACITY_MAX, &count);
+    const enum flaw flaw = limit_read_digits(&at, STEADY__CAPACITY_MAX, &count);
     if (flaw == MALFORMED || (flaw == NO_FLAW && *at != '/'))
-        return refuse_rate(rate, "write a count, a slash and a period, such as 100/min, 3/s or 5/250ms", why);
-    if (flaw == TOO_LONG || count == 0) return refuse_rate(rate, "the count must be 1 .. 2147483647", why);
-    const int error = parse_period(&period, at + 1, why);
+        return limit_refuse_rate(rate, "write a count, a slash and a period, such as 100/min, 3/s or 5/250ms", why);
+    if (flaw == TOO_LONG || count == 0) return limit_refuse_rate(rate, "the count must be 1 .. 2147483647", why);
+    const int error = limit_parse_period(&period, at + 1, why);
     if (error != 0) return error;
-    const steady_limit made = make_limit(count, period);
-    if (steady_limit_check(&made, NULL) != 0) return refuse_limit(rate, &made, why);
+    const steady_limit made = limit_make_limit(count, period);
+    if (steady_limit_check(&made, NULL) != 0) return limit_refuse_limit(rate, &made, why);
     limit->max_capacity = made.max_capacity;
     limit->drop_recharge = made.drop_recharge;
     limit->drops = made.drops;

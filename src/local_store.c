@@ -51,16 +51,16 @@ struct local {
     atomic_uint slots; /* of private memory that have been in use */
 };
 
-static void count(atomic_uint_fast64_t *counter) { atomic_fetch_add_explicit(counter, 1, memory_order_relaxed); }
+static void local_count(atomic_uint_fast64_t *counter) { atomic_fetch_add_explicit(counter, 1, memory_order_relaxed); }
 
-static struct shard *shard_of(struct local *s) {
+static struct shard *local_shard_of(struct local *s) {
     const uint64_t thread = (uint64_t)(uintptr_t)pthread_self(); /* an address: its low bits are always the same */
     return &s->shards[(thread * 0x9e3779b97f4a7c15 >> 32) % SHARDS];
 }
 
 /* ---- Deciding ---- */
 
-static int64_t now_us(void) {
+static int64_t local_now_us(void) {
     struct timespec t;
     clock_gettime(CLOCK_BOOTTIME, &t);
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
@@ -68,23 +68,23 @@ static int64_t now_us(void) {
 
 /* Threads read the clock at slightly different moments. It has gone back only if, read after the bucket, it is behind.
  */
-static void decide_now(struct steady__ask *ask, struct steady__answer *answer) {
+static void local_decide_now(struct steady__ask *ask, struct steady__answer *answer) {
     while (!steady__table_decide(ask, answer)) {
-        ask->now = now_us();
+        ask->now = local_now_us();
         ask->stepped = ask->now < answer->ahead;
     }
 }
 
-static void count_answer(struct local *s, const struct steady__answer *answer) {
+static void local_count_answer(struct local *s, const struct steady__answer *answer) {
     const struct steady__decision *d = &answer->decision;
-    struct shard *shard = shard_of(s);
-    count(d->success ? &shard->allowed : &shard->denied);
-    if (!d->success && d->blocked_for > 0) count(&shard->blocked);
-    if (answer->overflowed) count(&shard->overflowed);
-    if (d->stepped) count(&shard->clock_steps);
+    struct shard *shard = local_shard_of(s);
+    local_count(d->success ? &shard->allowed : &shard->denied);
+    if (!d->success && d->blocked_for > 0) local_count(&shard->blocked);
+    if (answer->overflowed) local_count(&shard->overflowed);
+    if (d->stepped) local_count(&shard->clock_steps);
 }
 
-__attribute__((noinline, cold)) static void grew(struct local *s) {
+__attribute__((noinline, cold)) static void local_grew(struct local *s) {
     steady__region_grew(&s->region, atomic_fetch_add_explicit(&s->slots, 1, memory_order_relaxed) + 1);
 }
 
@@ -96,15 +96,15 @@ static void local_decide(steady_store *store, const struct steady__call *call, s
         .rate = &call->terms->rate,
         .peek = call->verb == STEADY__PEEK,
         .amount = call->amount,
-        .now = now_us()};
+        .now = local_now_us()};
     if (call->verb == STEADY__RESET) {
         static const struct steady__bucket empty;
         steady__table_reset(&ask.place, ask.now);
         steady__bucket_peek(&empty, ask.rate, ask.now, &answer.decision);
     } else {
-        decide_now(&ask, &answer);
-        count_answer(s, &answer);
-        if (answer.grew) grew(s);
+        local_decide_now(&ask, &answer);
+        local_count_answer(s, &answer);
+        if (answer.grew) local_grew(s);
     }
     *result = (steady_result){.source = STEADY_FROM_STORE,
                               .success = answer.decision.success,
@@ -116,18 +116,18 @@ static void local_decide(steady_store *store, const struct steady__call *call, s
 
 /* ---- Answering later ---- */
 
-static uint32_t queued(const struct local *s) { return atomic_load_explicit(&s->queued, memory_order_relaxed); }
+static uint32_t local_queued(const struct local *s) { return atomic_load_explicit(&s->queued, memory_order_relaxed); }
 
-static struct verdict *queue_at(const struct local *s, uint32_t i) {
+static struct verdict *local_queue_at(const struct local *s, uint32_t i) {
     return &s->queue[(s->queue_first + i) & (s->queue_size - 1)];
 }
 
-static int queue_grow(struct local *s) {
+static int local_queue_grow(struct local *s) {
     const uint32_t size = s->queue_size != 0 ? 2 * s->queue_size : QUEUE_MIN;
     struct verdict *queue = malloc(size * sizeof *queue);
     if (queue == NULL) return STEADY_NO_MEMORY;
     for (uint32_t i = 0; i < s->queue_size; i++)
-        queue[i] = *queue_at(s, i);
+        queue[i] = *local_queue_at(s, i);
     free(s->queue);
     s->queue = queue;
     s->queue_size = size;
@@ -135,25 +135,25 @@ static int queue_grow(struct local *s) {
     return 0;
 }
 
-static int come_back(struct local *s) {
+static int local_come_back(struct local *s) {
     if (!s->alarm.set) steady__alarm_set(&s->alarm, 0);
     return s->alarm.set ? 0 : STEADY_SYSTEM;
 }
 
 static int local_submit(steady_store *store, const struct steady__call *call) {
     struct local *s = (struct local *)store;
-    const uint32_t waiting = queued(s);
+    const uint32_t waiting = local_queued(s);
     int error = waiting >= s->queue_max ? STEADY_OVERLOADED : 0;
-    if (error == 0 && waiting == s->queue_size) error = queue_grow(s);
-    if (error == 0) error = come_back(s);
+    if (error == 0 && waiting == s->queue_size) error = local_queue_grow(s);
+    if (error == 0) error = local_come_back(s);
     if (error != 0) {
-        if (call->verb != STEADY__RESET) count(&shard_of(s)->refused);
+        if (call->verb != STEADY__RESET) local_count(&local_shard_of(s)->refused);
         s->last_error = error == STEADY_OVERLOADED  ? "max_in_flight decisions wait for the loop"
                         : error == STEADY_NO_MEMORY ? "out of memory"
                                                     : "the loop starts no timer";
         return error;
     }
-    struct verdict *v = queue_at(s, waiting);
+    struct verdict *v = local_queue_at(s, waiting);
     v->call = *call;
     local_decide(store, call, &v->result);
     atomic_store_explicit(&s->queued, waiting + 1, memory_order_relaxed);
@@ -161,8 +161,8 @@ static int local_submit(steady_store *store, const struct steady__call *call) {
 }
 
 /* The callback may do anything, so the verdict has left the queue before it runs. */
-static void answer_first(struct local *s, int error) {
-    struct verdict v = *queue_at(s, 0);
+static void local_answer_first(struct local *s, int error) {
+    struct verdict v = *local_queue_at(s, 0);
     if (error != 0) v.result = (steady_result){.error = error};
     s->queue_first = (s->queue_first + 1) & (s->queue_size - 1);
     atomic_fetch_sub_explicit(&s->queued, 1, memory_order_relaxed);
@@ -171,15 +171,15 @@ static void answer_first(struct local *s, int error) {
 
 /* Answers that wait are given in portions, so that the loop gets its turn. The callbacks' own calls are answered the
  * next time round. If a callback runs the loop itself, the others that wait are answered in there. */
-static void alarm_rang(void *arg) {
+static void local_alarm_rang(void *arg) {
     struct local *s = arg;
     if (!steady__alarm_rang(&s->alarm)) return;
     steady__store_hold(&s->head);
-    const uint32_t waiting = queued(s);
-    if (waiting > 1) (void)come_back(s);
-    for (uint32_t left = waiting < PORTION ? waiting : PORTION; left > 0 && queued(s) > 0; left--)
-        answer_first(s, 0);
-    if (queued(s) == 0) steady__alarm_stop(&s->alarm);
+    const uint32_t waiting = local_queued(s);
+    if (waiting > 1) (void)local_come_back(s);
+    for (uint32_t left = waiting < PORTION ? waiting : PORTION; left > 0 && local_queued(s) > 0; left--)
+        local_answer_first(s, 0);
+    if (local_queued(s) == 0) steady__alarm_stop(&s->alarm);
     steady__store_release(&s->head);
 }
 
@@ -197,7 +197,7 @@ static void local_stats(const steady_store *store, steady_stats *stats) {
         stats->clock_steps += atomic_load_explicit(&shard->clock_steps, memory_order_relaxed);
     }
     stats->decisions = stats->allowed + stats->denied + stats->unavailable;
-    stats->in_flight = queued(s);
+    stats->in_flight = local_queued(s);
 }
 
 static const char *local_trouble(const steady_store *store) {
@@ -208,8 +208,8 @@ static const char *local_trouble(const steady_store *store) {
 /* An alarm_rang further down the stack finds the queue empty. */
 static void local_close(steady_store *store) {
     struct local *s = (struct local *)store;
-    while (queued(s) > 0)
-        answer_first(s, STEADY_CANCELLED);
+    while (local_queued(s) > 0)
+        local_answer_first(s, STEADY_CANCELLED);
     steady__alarm_free(&s->alarm);
     free(s->queue);
     s->queue = NULL;
@@ -227,17 +227,17 @@ static const struct steady__store_class local_class = {.name = "local",
                                                        .close = local_close,
                                                        .free = local_free};
 
-static int open_region(struct local *s, const char *path, uint32_t buckets, steady_message *why) {
+static int local_open_region(struct local *s, const char *path, uint32_t buckets, steady_message *why) {
     const int error = path != NULL ? steady__region_file(&s->region, path, buckets, why)
                                    : steady__region_private(&s->region, buckets != 0 ? buckets : PRIVATE_BUCKETS, why);
     if (error == 0) steady__table_init(&s->table, s->region.bytes, s->region.buckets);
     return error;
 }
 
-static int open_alarm(struct local *s, const steady_loop *loop, steady_message *why) {
+static int local_open_alarm(struct local *s, const steady_loop *loop, steady_message *why) {
     if (loop == NULL) return 0;
     s->loop = *loop;
-    if (steady__alarm_new(&s->alarm, &s->loop, alarm_rang, s) == 0) return 0;
+    if (steady__alarm_new(&s->alarm, &s->loop, local_alarm_rang, s) == 0) return 0;
     return steady__fail(why, STEADY_SYSTEM, "the loop %s gives no timer", loop->ops->name);
 }
 
@@ -248,8 +248,8 @@ int steady__local_open(steady_store **store, const char *path, const steady_stor
     if (s == NULL) return steady__fail(why, STEADY_NO_MEMORY, "out of memory");
     steady__store_init(&s->head, &local_class, options);
     s->queue_max = options->max_in_flight != 0 ? options->max_in_flight : IN_FLIGHT;
-    int error = open_region(s, path, options->buckets, why);
-    if (error == 0) error = open_alarm(s, options->loop, why);
+    int error = local_open_region(s, path, options->buckets, why);
+    if (error == 0) error = local_open_alarm(s, options->loop, why);
     if (error != 0) {
         steady__region_close(&s->region);
         free(s);

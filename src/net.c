@@ -19,15 +19,17 @@
 #define KEEPALIVE_INTERVAL 5
 #define KEEPALIVE_COUNT 3
 
-static int set(int fd, int level, int option, int value) { return setsockopt(fd, level, option, &value, sizeof value); }
+static int net_set(int fd, int level, int option, int value) {
+    return setsockopt(fd, level, option, &value, sizeof value);
+}
 
-static int set_tcp_options(int fd, steady_us unanswered) {
+static int net_set_tcp_options(int fd, steady_us unanswered) {
     const int ms = (int)(unanswered / STEADY_MILLISECOND);
-    if (set(fd, IPPROTO_TCP, TCP_NODELAY, 1) != 0 || set(fd, SOL_SOCKET, SO_KEEPALIVE, 1) != 0) return -1;
-    if (set(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE) != 0) return -1;
-    if (set(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL) != 0) return -1;
-    if (set(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_COUNT) != 0) return -1;
-    return set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, ms);
+    if (net_set(fd, IPPROTO_TCP, TCP_NODELAY, 1) != 0 || net_set(fd, SOL_SOCKET, SO_KEEPALIVE, 1) != 0) return -1;
+    if (net_set(fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE) != 0) return -1;
+    if (net_set(fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL) != 0) return -1;
+    if (net_set(fd, IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_COUNT) != 0) return -1;
+    return net_set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, ms);
 }
 
 static int net_connect(const struct steady__net *net, const struct steady__address *address, steady_us unanswered) {
@@ -35,7 +37,7 @@ static int net_connect(const struct steady__net *net, const struct steady__addre
     const struct sockaddr *to = (const struct sockaddr *)&address->bytes;
     const int fd = socket(to->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) return -1;
-    if ((to->sa_family == AF_UNIX || set_tcp_options(fd, unanswered) == 0) &&
+    if ((to->sa_family == AF_UNIX || net_set_tcp_options(fd, unanswered) == 0) &&
         (connect(fd, to, address->len) == 0 || errno == EINPROGRESS))
         return fd;
     const int error = errno;
@@ -46,7 +48,7 @@ static int net_connect(const struct steady__net *net, const struct steady__addre
 
 /* A socket that connects to a port of its own host where nobody listens may be given that very port, and then is
  * connected to itself, and in the way of the server that wants to listen there. */
-static bool is_own_peer(int fd) {
+static bool net_is_own_peer(int fd) {
     struct sockaddr_storage here, there;
     socklen_t here_len = sizeof here, there_len = sizeof there;
     memset(&here, 0, sizeof here);
@@ -61,7 +63,7 @@ static int net_connected(const struct steady__net *net, int fd) {
     int error = 0;
     socklen_t len = sizeof error;
     if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0) return errno;
-    return error == 0 && is_own_peer(fd) ? ECONNREFUSED : error;
+    return error == 0 && net_is_own_peer(fd) ? ECONNREFUSED : error;
 }
 
 static ssize_t net_send(const struct steady__net *net, int fd, const void *bytes, size_t len) {

@@ -13,7 +13,7 @@ void steady__node_table_set_key(struct steady__node_table *nodes, const uint64_t
     memcpy(nodes->key, words, sizeof nodes->key);
 }
 
-static uint64_t hash_of(const struct steady__node_table *nodes, const char *host, uint16_t port) {
+static uint64_t node_table_hash_of(const struct steady__node_table *nodes, const char *host, uint16_t port) {
     uint64_t words[1 + (STEADY__HOST_MAX + 7) / 8] = {port};
     const size_t len = strlen(host);
     memcpy(words + 1, host, len);
@@ -24,7 +24,7 @@ static uint64_t hash_of(const struct steady__node_table *nodes, const char *host
 
 struct steady__node_entry *steady__node_table_find(const struct steady__node_table *nodes, const char *host,
                                                    uint16_t port) {
-    const uint64_t hash = hash_of(nodes, host, port);
+    const uint64_t hash = node_table_hash_of(nodes, host, port);
     struct steady__node_entry *one = nodes->chains[hash % CHAINS];
     while (one != NULL && (one->hash != hash || one->port != port || strcasecmp(one->host, host) != 0))
         one = one->next;
@@ -59,7 +59,7 @@ uint16_t *steady__node_table_others_at(const struct steady__node_table *nodes, c
     return at;
 }
 
-static bool free_number(struct steady__node_table *nodes, uint16_t *number) {
+static bool node_table_free_number(struct steady__node_table *nodes, uint16_t *number) {
     while (nodes->vacant < nodes->count && nodes->by_number[nodes->vacant] != NULL)
         nodes->vacant++;
     *number = nodes->vacant;
@@ -76,8 +76,8 @@ static bool free_number(struct steady__node_table *nodes, uint16_t *number) {
 bool steady__node_table_add(struct steady__node_table *nodes, struct steady__node_entry *entry, const char *host,
                             uint16_t port) {
     uint16_t number;
-    if (!free_number(nodes, &number)) return false;
-    const uint64_t hash = hash_of(nodes, host, port);
+    if (!node_table_free_number(nodes, &number)) return false;
+    const uint64_t hash = node_table_hash_of(nodes, host, port);
     entry->number = number;
     entry->port = port;
     entry->hash = hash;

@@ -59,13 +59,13 @@ void steady__pipeline_close(struct steady__pipeline *pipeline) {
     pipeline->fd = -1;
 }
 
-static struct steady__pipeline_slot *slot(struct steady__pipeline *pipeline, uint64_t number) {
+static struct steady__pipeline_slot *pipeline_slot(struct steady__pipeline *pipeline, uint64_t number) {
     return &pipeline->slots[number & (pipeline->room - 1)];
 }
 
 struct steady__request *steady__pipeline_abandoned(struct steady__pipeline *pipeline, bool *written) {
     while (!steady__pipeline_idle(pipeline)) {
-        const struct steady__pipeline_slot *last = slot(pipeline, --pipeline->tail);
+        const struct steady__pipeline_slot *last = pipeline_slot(pipeline, --pipeline->tail);
         if (last->request == NULL) continue;
         *written = last->begin < pipeline->sent;
         last->request->on_wire = false;
@@ -75,11 +75,11 @@ struct steady__request *steady__pipeline_abandoned(struct steady__pipeline *pipe
 }
 
 /* Doubles the ring. Where there is no memory for it, what is unanswered has to be answered first. */
-static bool grow(struct steady__pipeline *pipeline) {
+static bool pipeline_grow(struct steady__pipeline *pipeline) {
     struct steady__pipeline_slot *slots = malloc(2 * (size_t)pipeline->room * sizeof *slots);
     if (slots == NULL) return false;
     for (uint64_t n = pipeline->head; n != pipeline->tail; n++)
-        slots[n & (2 * pipeline->room - 1)] = *slot(pipeline, n);
+        slots[n & (2 * pipeline->room - 1)] = *pipeline_slot(pipeline, n);
     free(pipeline->slots);
     pipeline->slots = slots;
     pipeline->room *= 2;
@@ -93,11 +93,11 @@ char *steady__pipeline_room(struct steady__pipeline *pipeline, unsigned requests
         return NULL;
     }
     if (pipeline->out_to + size > STEADY__PIPELINE_OUT || unanswered > pipeline->max) return NULL;
-    return unanswered <= pipeline->room || grow(pipeline) ? pipeline->out + pipeline->out_to : NULL;
+    return unanswered <= pipeline->room || pipeline_grow(pipeline) ? pipeline->out + pipeline->out_to : NULL;
 }
 
 void steady__pipeline_put(struct steady__pipeline *pipeline, struct steady__request *request, size_t len) {
-    struct steady__pipeline_slot *s = slot(pipeline, pipeline->tail);
+    struct steady__pipeline_slot *s = pipeline_slot(pipeline, pipeline->tail);
     s->request = request;
     s->begin = pipeline->sent + (pipeline->out_to - pipeline->out_from);
     s->since = pipeline->clock;
@@ -110,7 +110,7 @@ void steady__pipeline_put(struct steady__pipeline *pipeline, struct steady__requ
     if (pipeline->out_to > pipeline->out_used) pipeline->out_used = pipeline->out_to;
 }
 
-static ssize_t send_some(struct steady__pipeline *pipeline) {
+static ssize_t pipeline_send_some(struct steady__pipeline *pipeline) {
     const char *bytes = pipeline->out + pipeline->out_from;
     const size_t len = pipeline->out_to - pipeline->out_from;
     if (pipeline->tls != NULL) return steady__tls_send(pipeline->tls, bytes, len);
@@ -119,7 +119,7 @@ static ssize_t send_some(struct steady__pipeline *pipeline) {
 
 bool steady__pipeline_flush(struct steady__pipeline *pipeline) {
     while (pipeline->out_from < pipeline->out_to && pipeline->broken == 0) {
-        const ssize_t n = send_some(pipeline);
+        const ssize_t n = pipeline_send_some(pipeline);
         if (n < 0) {
             if (errno != EAGAIN && errno != EWOULDBLOCK) pipeline->broken = errno;
             return false;
@@ -132,7 +132,7 @@ bool steady__pipeline_flush(struct steady__pipeline *pipeline) {
     return true;
 }
 
-static bool resize_in(struct steady__pipeline *pipeline, size_t room) {
+static bool pipeline_resize_in(struct steady__pipeline *pipeline, size_t room) {
     char *in = realloc(pipeline->in, room);
     if (in == NULL) return false;
     pipeline->in = in;
@@ -143,28 +143,29 @@ static bool resize_in(struct steady__pipeline *pipeline, size_t room) {
 
 void steady__pipeline_relax(struct steady__pipeline *pipeline) {
     if (pipeline->in_room > STEADY__PIPELINE_IN && !steady__pipeline_unread(pipeline))
-        (void)resize_in(pipeline, STEADY__PIPELINE_IN);
+        (void)pipeline_resize_in(pipeline, STEADY__PIPELINE_IN);
     if (!steady__pipeline_unread(pipeline)) pipeline->in_from = pipeline->in_to = 0;
 }
 
 /* What the reply that is due may need. */
-static size_t room_allowed(struct steady__pipeline *pipeline) {
-    const uint32_t nested = steady__pipeline_idle(pipeline) ? 0 : slot(pipeline, pipeline->head)->nested;
+static size_t pipeline_room_allowed(struct steady__pipeline *pipeline) {
+    const uint32_t nested = steady__pipeline_idle(pipeline) ? 0 : pipeline_slot(pipeline, pipeline->head)->nested;
     return nested > STEADY__PIPELINE_IN ? nested : STEADY__PIPELINE_IN;
 }
 
 /* Room for more bytes. Only a nested reply may need more than there is at first. */
-static bool make_room(struct steady__pipeline *pipeline) {
+static bool pipeline_make_room(struct steady__pipeline *pipeline) {
     memmove(pipeline->in, pipeline->in + pipeline->in_from, pipeline->in_to - pipeline->in_from);
     pipeline->in_to -= pipeline->in_from;
     pipeline->in_from = 0;
     steady__pipeline_relax(pipeline);
     if (pipeline->in_to < pipeline->in_room) return true;
-    return 2 * pipeline->in_room <= room_allowed(pipeline) && resize_in(pipeline, 2 * pipeline->in_room);
+    return 2 * pipeline->in_room <= pipeline_room_allowed(pipeline) &&
+           pipeline_resize_in(pipeline, 2 * pipeline->in_room);
 }
 
 ssize_t steady__pipeline_receive(struct steady__pipeline *pipeline) {
-    if (!make_room(pipeline)) {
+    if (!pipeline_make_room(pipeline)) {
         errno = ENOBUFS;
         return -1;
     }
@@ -183,10 +184,10 @@ const char *steady__pipeline_error_text(const struct steady__pipeline *pipeline,
     return error != 0 ? strerror(error) : "the server closed the connection";
 }
 
-static ptrdiff_t read_reply(struct steady__pipeline *pipeline, struct steady__reply *reply) {
+static ptrdiff_t pipeline_read_reply(struct steady__pipeline *pipeline, struct steady__reply *reply) {
     const char *bytes = pipeline->in + pipeline->in_from;
     const size_t len = pipeline->in_to - pipeline->in_from;
-    if (steady__pipeline_idle(pipeline) || slot(pipeline, pipeline->head)->nested == 0)
+    if (steady__pipeline_idle(pipeline) || pipeline_slot(pipeline, pipeline->head)->nested == 0)
         return steady__reply_read(reply, bytes, len);
     return steady__reply_read_nested(reply, &pipeline->progress, bytes, len);
 }
@@ -194,12 +195,12 @@ static ptrdiff_t read_reply(struct steady__pipeline *pipeline, struct steady__re
 int steady__pipeline_next(struct steady__pipeline *pipeline, struct steady__reply *reply,
                           struct steady__request **request) {
     reply->kind = STEADY__REPLY_INTEGERS; /* until it is known to be an error */
-    const ptrdiff_t took = read_reply(pipeline, reply);
+    const ptrdiff_t took = pipeline_read_reply(pipeline, reply);
     *request = NULL;
     if (took <= 0) return (int)took;
     pipeline->in_from += (size_t)took;
     if (steady__pipeline_idle(pipeline)) return -1; /* nobody asked */
-    const struct steady__pipeline_slot *s = slot(pipeline, pipeline->head++);
+    const struct steady__pipeline_slot *s = pipeline_slot(pipeline, pipeline->head++);
     steady__window_answered(&pipeline->window, s->ahead, pipeline->clock - s->since);
     *request = s->request;
     if (*request != NULL) (*request)->on_wire = false;
@@ -207,7 +208,7 @@ int steady__pipeline_next(struct steady__pipeline *pipeline, struct steady__repl
 }
 
 steady_us steady__pipeline_look(struct steady__pipeline *pipeline) {
-    const struct steady__pipeline_slot *first = slot(pipeline, pipeline->head);
+    const struct steady__pipeline_slot *first = pipeline_slot(pipeline, pipeline->head);
     const bool idle = steady__pipeline_idle(pipeline);
     if (idle && !pipeline->window.limits) { /* most often */
         pipeline->window.seen = pipeline->head;
@@ -220,6 +221,6 @@ steady_us steady__pipeline_look(struct steady__pipeline *pipeline) {
 }
 
 void steady__pipeline_forget(struct steady__pipeline *pipeline, struct steady__request *request) {
-    slot(pipeline, request->number)->request = NULL;
+    pipeline_slot(pipeline, request->number)->request = NULL;
     request->on_wire = false;
 }

@@ -55,7 +55,7 @@ struct steady_poller {
 #define IO(list) STEADY__OWNER(struct poll_io, place, list)
 #define TIMER(list) STEADY__OWNER(struct poll_timer, place, list)
 
-static steady_us monotonic(void) {
+static steady_us poller_monotonic(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (steady_us)t.tv_sec * STEADY_SECOND + t.tv_nsec / 1000;
@@ -63,7 +63,7 @@ static steady_us monotonic(void) {
 
 /* ---- Descriptors ---- */
 
-static int make_room(steady_poller *poller) {
+static int poller_make_room(steady_poller *poller) {
     if (poller->io_count + 1 < poller->fd_room) return 0;
     const size_t room = poller->fd_room > 0 ? poller->fd_room * 2 : 4;
     struct pollfd *fds = realloc(poller->fds, room * sizeof *fds);
@@ -73,9 +73,9 @@ static int make_room(steady_poller *poller) {
     return 0;
 }
 
-static void *io_new(void *loop, int fd, void (*ready)(void *arg, int events), void *arg) {
+static void *poller_io_new(void *loop, int fd, void (*ready)(void *arg, int events), void *arg) {
     steady_poller *poller = loop;
-    if (make_room(poller) != 0) return NULL;
+    if (poller_make_room(poller) != 0) return NULL;
     struct poll_io *io = calloc(1, sizeof *io);
     if (io == NULL) return NULL;
     io->poller = poller;
@@ -87,28 +87,28 @@ static void *io_new(void *loop, int fd, void (*ready)(void *arg, int events), vo
     return io;
 }
 
-static int io_want(void *handle, int events) {
+static int poller_io_want(void *handle, int events) {
     struct poll_io *io = handle;
     io->wanted = events;
     return 0;
 }
 
-static void io_drop(struct poll_io *io) {
+static void poller_io_drop(struct poll_io *io) {
     steady__list_remove(&io->place);
     io->poller->io_count--;
     free(io);
 }
 
-static void io_free(void *handle) {
+static void poller_io_free(void *handle) {
     struct poll_io *io = handle;
     io->wanted = io->seen = 0;
     io->freed = io->poller->freed = true;
-    if (io->poller->depth == 0) io_drop(io);
+    if (io->poller->depth == 0) poller_io_drop(io);
 }
 
 /* ---- Timers ---- */
 
-static void *timer_new(void *loop, void (*fired)(void *arg), void *arg) {
+static void *poller_timer_new(void *loop, void (*fired)(void *arg), void *arg) {
     struct poll_timer *timer = calloc(1, sizeof *timer);
     if (timer == NULL) return NULL;
     timer->poller = loop;
@@ -118,17 +118,17 @@ static void *timer_new(void *loop, void (*fired)(void *arg), void *arg) {
     return timer;
 }
 
-static void timer_stop(void *handle) {
+static void poller_timer_stop(void *handle) {
     struct poll_timer *timer = handle;
     steady__list_remove(&timer->place);
     steady__list_append(&timer->poller->idle, &timer->place);
 }
 
 /* Most timers started are the last to be due, so the place is looked for from the end. */
-static int timer_start(void *handle, steady_us delay) {
+static int poller_timer_start(void *handle, steady_us delay) {
     struct poll_timer *timer = handle;
     steady__list_remove(&timer->place);
-    timer->due = monotonic() + (delay < WAIT_MAX ? delay : WAIT_MAX);
+    timer->due = poller_monotonic() + (delay < WAIT_MAX ? delay : WAIT_MAX);
     struct steady__list *before = timer->poller->timers.prev;
     while (before != &timer->poller->timers && TIMER(before)->due > timer->due)
         before = before->prev;
@@ -136,27 +136,27 @@ static int timer_start(void *handle, steady_us delay) {
     return 0;
 }
 
-static void timer_drop(struct poll_timer *timer) {
+static void poller_timer_drop(struct poll_timer *timer) {
     steady__list_remove(&timer->place);
     free(timer);
 }
 
-static void timer_free(void *handle) {
+static void poller_timer_free(void *handle) {
     struct poll_timer *timer = handle;
-    timer_stop(timer);
+    poller_timer_stop(timer);
     timer->freed = timer->poller->freed = true;
-    if (timer->poller->depth == 0) timer_drop(timer);
+    if (timer->poller->depth == 0) poller_timer_drop(timer);
 }
 
 static const steady_loop_ops poll_ops = {
     .name = "poll",
-    .io_new = io_new,
-    .io_want = io_want,
-    .io_free = io_free,
-    .timer_new = timer_new,
-    .timer_start = timer_start,
-    .timer_stop = timer_stop,
-    .timer_free = timer_free,
+    .io_new = poller_io_new,
+    .io_want = poller_io_want,
+    .io_free = poller_io_free,
+    .timer_new = poller_timer_new,
+    .timer_start = poller_timer_start,
+    .timer_stop = poller_timer_stop,
+    .timer_free = poller_timer_free,
 };
 
 /* ---- Running ---- */
@@ -168,7 +168,7 @@ int steady__poller_new_deaf(steady_poller **poller) {
     steady__list_init(&(*poller)->timers);
     steady__list_init(&(*poller)->idle);
     (*poller)->bell = -1;
-    if (make_room(*poller) == 0) return 0;
+    if (poller_make_room(*poller) == 0) return 0;
     steady_poller_free(poller);
     return STEADY_NO_MEMORY;
 }
@@ -196,7 +196,7 @@ void steady_poller_wake(steady_poller *poller) {
 }
 
 /* The descriptor keeps its number: a signal may come in between. 0, or -1 with errno. */
-static int make_own_bell(steady_poller *poller) {
+static int poller_make_own_bell(steady_poller *poller) {
     if (poller->bell < 0 || poller->ringer == getpid()) return 0;
     const int fresh = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (fresh < 0) return -1;
@@ -212,7 +212,7 @@ static int make_own_bell(steady_poller *poller) {
 steady_loop steady_poller_loop(steady_poller *poller) { return (steady_loop){&poll_ops, poller}; }
 
 /* The bell comes last, which note() does not look at. */
-static size_t fill(steady_poller *poller) {
+static size_t poller_fill(steady_poller *poller) {
     size_t n = 0;
     for (struct steady__list *p = poller->ios.next; p != &poller->ios; p = p->next) {
         const int wanted = IO(p)->wanted;
@@ -226,14 +226,14 @@ static size_t fill(steady_poller *poller) {
     return n;
 }
 
-static void listen_to_bell(steady_poller *poller, size_t n) {
+static void poller_listen_to_bell(steady_poller *poller, size_t n) {
     eventfd_t times;
     if (poller->bell < 0 || (poller->fds[n - 1].revents & POLLIN) == 0) return;
     if (eventfd_read(poller->bell, &times) == 0) poller->rang = true;
 }
 
 /* Takes over what poll(2) saw, in the order of fill. */
-static void note(steady_poller *poller) {
+static void poller_note(steady_poller *poller) {
     size_t n = 0;
     for (struct steady__list *p = poller->ios.next; p != &poller->ios; p = p->next) {
         if (IO(p)->wanted == 0) continue;
@@ -243,7 +243,7 @@ static void note(steady_poller *poller) {
     }
 }
 
-static int call_ready(steady_poller *poller) {
+static int poller_call_ready(steady_poller *poller) {
     int ran = 0;
     for (struct steady__list *p = poller->ios.next; p != &poller->ios; p = p->next) {
         const int seen = IO(p)->seen & IO(p)->wanted;
@@ -256,39 +256,39 @@ static int call_ready(steady_poller *poller) {
 }
 
 /* A timer that a callback starts anew is due later than `now`, so this ends. */
-static int call_due(steady_poller *poller) {
+static int poller_call_due(steady_poller *poller) {
     int ran = 0;
-    const steady_us now = monotonic();
+    const steady_us now = poller_monotonic();
     while (!steady__list_empty(&poller->timers) && TIMER(poller->timers.next)->due < now) {
         struct poll_timer *timer = TIMER(poller->timers.next);
-        timer_stop(timer);
+        poller_timer_stop(timer);
         timer->fired(timer->arg);
         ran++;
     }
     return ran;
 }
 
-static void sweep(steady_poller *poller) {
+static void poller_sweep(steady_poller *poller) {
     for (struct steady__list *p = poller->ios.next, *next; p != &poller->ios; p = next) {
         next = p->next;
-        if (IO(p)->freed) io_drop(IO(p));
+        if (IO(p)->freed) poller_io_drop(IO(p));
     }
     for (struct steady__list *p = poller->idle.next, *next; p != &poller->idle; p = next) {
         next = p->next;
-        if (TIMER(p)->freed) timer_drop(TIMER(p));
+        if (TIMER(p)->freed) poller_timer_drop(TIMER(p));
     }
     poller->freed = false;
 }
 
 /* The analyzer does not see that what is dropped has left its list. */
 /* NOLINTBEGIN(clang-analyzer-unix.Malloc) */
-static void drop_all(steady_poller *poller) {
+static void poller_drop_all(steady_poller *poller) {
     while (!steady__list_empty(&poller->ios))
-        io_drop(IO(poller->ios.next));
+        poller_io_drop(IO(poller->ios.next));
     while (!steady__list_empty(&poller->timers))
-        timer_drop(TIMER(poller->timers.next));
+        poller_timer_drop(TIMER(poller->timers.next));
     while (!steady__list_empty(&poller->idle))
-        timer_drop(TIMER(poller->idle.next));
+        poller_timer_drop(TIMER(poller->idle.next));
     if (poller->bell >= 0) close(poller->bell);
     free(poller->fds);
     free(poller);
@@ -296,46 +296,46 @@ static void drop_all(steady_poller *poller) {
 /* NOLINTEND(clang-analyzer-unix.Malloc) */
 
 /* us to wait for: until `until` (negative: for ever) or the next timer. */
-static steady_us wait_for(const steady_poller *poller, steady_us until) {
+static steady_us poller_wait_for(const steady_poller *poller, steady_us until) {
     if (!steady__list_empty(&poller->timers)) {
         const steady_us due = TIMER(poller->timers.next)->due + 1; /* call_due wants it past */
         if (until < 0 || due < until) until = due;
     }
     if (until < 0) return -1;
-    const steady_us now = monotonic();
+    const steady_us now = poller_monotonic();
     return until > now ? until - now : 0;
 }
 
 /* One turn: how many callbacks ran, or -1 with errno. */
-static int turn(steady_poller *poller, steady_us until) {
-    const steady_us wait = wait_for(poller, until);
+static int poller_turn(steady_poller *poller, steady_us until) {
+    const steady_us wait = poller_wait_for(poller, until);
     const struct timespec t = {(time_t)(wait / STEADY_SECOND), (long)(wait % STEADY_SECOND) * 1000};
-    const size_t n = fill(poller);
+    const size_t n = poller_fill(poller);
     if (ppoll(poller->fds, (nfds_t)n, wait < 0 ? NULL : &t, NULL) < 0) return -1;
-    listen_to_bell(poller, n);
-    note(poller);
-    const int ran = call_ready(poller);
-    return ran + call_due(poller);
+    poller_listen_to_bell(poller, n);
+    poller_note(poller);
+    const int ran = poller_call_ready(poller);
+    return ran + poller_call_due(poller);
 }
 
 int steady_poller_run(steady_poller *poller, steady_us max_wait) {
     int ran = 0;
     if (poller == NULL) return STEADY_BAD_ARGUMENT;
-    const steady_us until = max_wait < 0 || max_wait > WAIT_MAX ? -1 : monotonic() + max_wait;
-    if (make_own_bell(poller) != 0) return STEADY_SYSTEM;
+    const steady_us until = max_wait < 0 || max_wait > WAIT_MAX ? -1 : poller_monotonic() + max_wait;
+    if (poller_make_own_bell(poller) != 0) return STEADY_SYSTEM;
     bool interrupted = false;
     poller->depth++;
     do {
-        ran = turn(poller, poller->rang ? 0 : until);
+        ran = poller_turn(poller, poller->rang ? 0 : until);
         interrupted = ran < 0 && errno == EINTR;
         if (interrupted) ran = 0;
-    } while (ran == 0 && !interrupted && !poller->rang && !poller->doomed && (until < 0 || monotonic() < until));
+    } while (ran == 0 && !interrupted && !poller->rang && !poller->doomed && (until < 0 || poller_monotonic() < until));
     poller->rang = false;
     poller->depth--;
     if (poller->depth == 0 && poller->doomed)
-        drop_all(poller);
+        poller_drop_all(poller);
     else if (poller->depth == 0 && poller->freed)
-        sweep(poller);
+        poller_sweep(poller);
     return ran < 0 ? STEADY_SYSTEM : ran;
 }
 
@@ -344,5 +344,5 @@ void steady_poller_free(steady_poller **poller) {
     steady_poller *p = *poller;
     *poller = NULL;
     p->doomed = true;
-    if (p->depth == 0) drop_all(p);
+    if (p->depth == 0) poller_drop_all(p);
 }

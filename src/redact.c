@@ -127,7 +127,9 @@ static const char *const words[] = {
 
 #define COUNT(list) (sizeof(list) / sizeof(list)[0])
 
-static int compare_words(const void *word, const void *entry) { return strcmp(word, *(const char *const *)entry); }
+static int redact_compare_words(const void *word, const void *entry) {
+    return strcmp(word, *(const char *const *)entry);
+}
 
 /* A piece of a text: not ended by a NUL. */
 struct piece {
@@ -135,25 +137,26 @@ struct piece {
     size_t len;
 };
 
-static bool is_one_of(char c, const char *marks) { return c != '\0' && strchr(marks, c) != NULL; }
+static bool redact_is_one_of(char c, const char *marks) { return c != '\0' && strchr(marks, c) != NULL; }
 
-static bool is_capital(char c) { return c >= 'A' && c <= 'Z'; }
+static bool redact_is_capital(char c) { return c >= 'A' && c <= 'Z'; }
 
-static char lower(char c) { return (char)(is_capital(c) ? c - 'A' + 'a' : c); }
+static char redact_lower(char c) { return (char)(redact_is_capital(c) ? c - 'A' + 'a' : c); }
 
-static bool is_command(struct piece piece) {
+static bool redact_is_command(struct piece piece) {
     for (size_t i = 0; i < COUNT(commands); i++)
         if (strlen(commands[i]) == piece.len && strncasecmp(commands[i], piece.at, piece.len) == 0) return true;
     return false;
 }
 
-static bool is_word(struct piece piece) {
+static bool redact_is_word(struct piece piece) {
     char word[32];
     if (piece.len == 0 || piece.len >= sizeof word || memchr(piece.at, '\0', piece.len) != NULL) return false;
     memcpy(word, piece.at, piece.len);
     word[piece.len] = '\0';
-    word[0] = lower(word[0]);
-    return bsearch(word, words, COUNT(words), sizeof words[0], compare_words) != NULL || is_command(piece);
+    word[0] = redact_lower(word[0]);
+    return bsearch(word, words, COUNT(words), sizeof words[0], redact_compare_words) != NULL ||
+           redact_is_command(piece);
 }
 
 /* ---- Writing ---- */
@@ -164,7 +167,7 @@ struct out {
 };
 
 /* Writes a piece as a whole or not at all. If it does not fit, nothing is written after it. */
-static void put(struct out *out, const char *at, size_t len) {
+static void redact_put(struct out *out, const char *at, size_t len) {
     if (out->len + len >= out->size) {
         out->size = out->len + 1;
         return;
@@ -174,28 +177,31 @@ static void put(struct out *out, const char *at, size_t len) {
     out->text[out->len] = '\0';
 }
 
-static void put_text(struct out *out, const char *text) { put(out, text, strlen(text)); }
+static void redact_put_text(struct out *out, const char *text) { redact_put(out, text, strlen(text)); }
 
-static struct out begin(char *text, size_t size) {
+static struct out redact_begin(char *text, size_t size) {
     if (size > 0) *text = '\0';
     return (struct out){text, size, 0};
 }
 
-static bool ends_with(const struct out *out, const char *end) {
+static bool redact_ends_with(const struct out *out, const char *end) {
     const size_t len = strlen(end);
     return out->len >= len && memcmp(out->text + out->len - len, end, len) == 0;
 }
 
 /* ---- Looking for secrets ---- */
 
-static bool is_alphanumeric(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || is_capital(c); }
+static bool redact_is_alphanumeric(char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || redact_is_capital(c);
+}
 
-static bool holds(const char *text, size_t len, struct piece secret, bool whole_words) {
+static bool redact_holds(const char *text, size_t len, struct piece secret, bool whole_words) {
     for (size_t i = 0; secret.len > 0 && i + secret.len <= len; i++) {
-        if (lower(text[i]) != lower(*secret.at) || strncasecmp(text + i, secret.at, secret.len) != 0) continue;
-        const bool begins = i == 0 || !is_alphanumeric(text[i - 1]) || !is_alphanumeric(text[i]);
+        if (redact_lower(text[i]) != redact_lower(*secret.at) || strncasecmp(text + i, secret.at, secret.len) != 0)
+            continue;
+        const bool begins = i == 0 || !redact_is_alphanumeric(text[i - 1]) || !redact_is_alphanumeric(text[i]);
         const size_t end = i + secret.len;
-        const bool ends = end == len || !is_alphanumeric(text[end]) || !is_alphanumeric(text[end - 1]);
+        const bool ends = end == len || !redact_is_alphanumeric(text[end]) || !redact_is_alphanumeric(text[end - 1]);
         if (!whole_words || (begins && ends)) return true;
     }
     return false;
@@ -203,16 +209,16 @@ static bool holds(const char *text, size_t len, struct piece secret, bool whole_
 
 enum { SECRETS = 6 };
 
-static struct piece piece_of(const char *text) { return (struct piece){text, text != NULL ? strlen(text) : 0}; }
+static struct piece redact_piece_of(const char *text) { return (struct piece){text, text != NULL ? strlen(text) : 0}; }
 
-static void list_secrets(struct piece list[SECRETS], const struct steady__secrets *secrets) {
+static void redact_list_secrets(struct piece list[SECRETS], const struct steady__secrets *secrets) {
     const struct steady__url *url = secrets->url;
     memset(list, 0, SECRETS * sizeof list[0]);
     if (url != NULL) {
-        list[0] = piece_of(url->password);
-        list[1] = piece_of(url->sentinel_password);
-        list[2] = piece_of(url->user);
-        list[3] = piece_of(url->sentinel_user);
+        list[0] = redact_piece_of(url->password);
+        list[1] = redact_piece_of(url->sentinel_password);
+        list[2] = redact_piece_of(url->user);
+        list[3] = redact_piece_of(url->sentinel_user);
     }
     if (secrets->key == NULL) return;
     list[4] = (struct piece){secrets->key, secrets->key_len};
@@ -220,79 +226,79 @@ static void list_secrets(struct piece list[SECRETS], const struct steady__secret
         list[5] = (struct piece){secrets->key + secrets->prefix_len, secrets->key_len - secrets->prefix_len};
 }
 
-static bool holds_secret(const char *text, size_t len, const struct steady__secrets *secrets) {
+static bool redact_holds_secret(const char *text, size_t len, const struct steady__secrets *secrets) {
     struct piece list[SECRETS];
-    list_secrets(list, secrets);
+    redact_list_secrets(list, secrets);
     for (size_t i = 0; i < SECRETS; i++)
-        if (holds(text, len, list[i], true)) return true;
+        if (redact_holds(text, len, list[i], true)) return true;
     return false;
 }
 
 /* ---- A server's error ---- */
 
 /* Its length without the arguments of the command, which servers quote last. */
-static size_t without_quotation(const char *text, size_t len) {
+static size_t redact_without_quotation(const char *text, size_t len) {
     static const char quoting[] = ", with args beginning";
     const char *quote = memmem(text, len, quoting, sizeof quoting - 1);
     return quote != NULL ? (size_t)(quote - text) : len;
 }
 
-static const char *sentence_of(const char *text, size_t len) {
+static const char *redact_sentence_of(const char *text, size_t len) {
     for (size_t i = 0; i < COUNT(sentences); i++)
         if (strlen(sentences[i]) == len && memcmp(sentences[i], text, len) == 0) return sentences[i];
     return NULL;
 }
 
-static int class_of(struct piece piece) {
+static int redact_class_of(struct piece piece) {
     for (size_t i = 0; i < COUNT(classes); i++)
         if (strlen(classes[i].word) == piece.len && memcmp(classes[i].word, piece.at, piece.len) == 0) return (int)i;
     return -1;
 }
 
 /* The word without the marks around it: at most one before it and two behind it. */
-static struct piece core_of(struct piece token) {
-    if (token.len > 1 && is_one_of(*token.at, "'\"(`[<")) {
+static struct piece redact_core_of(struct piece token) {
+    if (token.len > 1 && redact_is_one_of(*token.at, "'\"(`[<")) {
         token.at++;
         token.len--;
     }
-    for (int i = 0; i < 2 && token.len > 1 && is_one_of(token.at[token.len - 1], "'\")`]>.,:;!?"); i++)
+    for (int i = 0; i < 2 && token.len > 1 && redact_is_one_of(token.at[token.len - 1], "'\")`]>.,:;!?"); i++)
         token.len--;
     return token;
 }
 
-static void put_mask(struct out *out) {
-    if (ends_with(out, " " MASK)) return;
-    put_text(out, " " MASK);
+static void redact_put_mask(struct out *out) {
+    if (redact_ends_with(out, " " MASK)) return;
+    redact_put_text(out, " " MASK);
 }
 
 /* True if a word of the server was shown. */
-static bool put_token(struct out *out, struct piece token) {
-    const struct piece core = core_of(token);
-    const bool known = is_word(core);
-    if (known || (token.len == 1 && is_one_of(*token.at, ">-=+&"))) {
+static bool redact_put_token(struct out *out, struct piece token) {
+    const struct piece core = redact_core_of(token);
+    const bool known = redact_is_word(core);
+    if (known || (token.len == 1 && redact_is_one_of(*token.at, ">-=+&"))) {
         const size_t room = out->size - out->len;
         if (token.len + 1 < room) {
-            put(out, " ", 1);
-            put(out, token.at, token.len);
+            redact_put(out, " ", 1);
+            redact_put(out, token.at, token.len);
         } else {
             out->size = out->len + 1;
         }
     } else {
-        put_mask(out);
+        redact_put_mask(out);
     }
     return known;
 }
 
-static void put_meaning(struct out *out, int class_) {
+static void redact_put_meaning(struct out *out, int class_) {
     const char *meaning = class_ >= 0 ? classes[class_].meaning : NULL;
-    if (class_ < 0) put_text(out, "an error");
-    if (class_ >= 0) put_text(out, classes[class_].word);
-    put_text(out, " (");
-    put_text(out, meaning != NULL ? meaning : "the server's words may hold a key or a password");
-    put_text(out, ")");
+    if (class_ < 0) redact_put_text(out, "an error");
+    if (class_ >= 0) redact_put_text(out, classes[class_].word);
+    redact_put_text(out, " (");
+    redact_put_text(out, meaning != NULL ? meaning : "the server's words may hold a key or a password");
+    redact_put_text(out, ")");
 }
 
-static struct piece next_token(struct piece *rest) {
+static struct piece redact_next_token(struct piece *rest) {
     while (rest->len > 0 && *rest->at == ' ') {
         rest->at++;
         rest->len--;
@@ -305,26 +311,26 @@ static struct piece next_token(struct piece *rest) {
 }
 
 void steady__redact(char *text, size_t size, const char *error, size_t len, const struct steady__secrets *secrets) {
-    struct out out = begin(text, size);
-    struct piece rest = {error, without_quotation(error, len)}, token;
-    const char *sentence = sentence_of(rest.at, rest.len);
+    struct out out = redact_begin(text, size);
+    struct piece rest = {error, redact_without_quotation(error, len)}, token;
+    const char *sentence = redact_sentence_of(rest.at, rest.len);
     if (sentence != NULL) {
-        put_text(&out, sentence);
+        redact_put_text(&out, sentence);
         return;
     }
     bool said = false;
-    token = next_token(&rest);
-    const int class_ = class_of(token);
+    token = redact_next_token(&rest);
+    const int class_ = redact_class_of(token);
     const size_t begun = class_ >= 0 ? token.len : 0;
     if (class_ >= 0)
-        put(&out, token.at, token.len);
+        redact_put(&out, token.at, token.len);
     else if (token.len > 0)
-        said = put_token(&out, token);
-    while ((token = next_token(&rest)).len > 0)
-        said = put_token(&out, token) || said;
-    if (!said || holds_secret(text + begun, out.len - begun, secrets)) {
-        out = begin(text, size);
-        put_meaning(&out, class_);
+        said = redact_put_token(&out, token);
+    while ((token = redact_next_token(&rest)).len > 0)
+        said = redact_put_token(&out, token) || said;
+    if (!said || redact_holds_secret(text + begun, out.len - begun, secrets)) {
+        out = redact_begin(text, size);
+        redact_put_meaning(&out, class_);
     } else if (*text == ' ') {
         memmove(text, text + 1, out.len);
     }
@@ -334,9 +340,9 @@ void steady__redact(char *text, size_t size, const char *error, size_t len, cons
 
 /* Writes a text with its secrets masked and each byte that is no printable ASCII as '?'. Secrets of under MASKED_LEAST
  * bytes are left: they are a part of too many words. */
-static void put_without(struct out *out, struct piece text, const struct steady__secrets *secrets) {
+static void redact_put_without(struct out *out, struct piece text, const struct steady__secrets *secrets) {
     struct piece list[SECRETS];
-    list_secrets(list, secrets);
+    redact_list_secrets(list, secrets);
     while (text.len > 0) {
         size_t skip = 0;
         for (size_t i = 0; i < SECRETS; i++)
@@ -345,35 +351,35 @@ static void put_without(struct out *out, struct piece text, const struct steady_
                 skip = list[i].len;
         const char shown = *text.at >= 0x20 && *text.at < 0x7f ? *text.at : '?';
         if (skip > 0)
-            put_text(out, MASK);
+            redact_put_text(out, MASK);
         else
-            put(out, &shown, 1);
+            redact_put(out, &shown, 1);
         text.at += skip > 0 ? skip : 1;
         text.len -= skip > 0 ? skip : 1;
     }
 }
 
 void steady__redact_known(char *text, size_t size, const char *said, const struct steady__secrets *secrets) {
-    struct out out = begin(text, size);
+    struct out out = redact_begin(text, size);
     char quoted[256];
-    for (struct piece rest = piece_of(said), token; (token = next_token(&rest)).len > 0;) {
-        if (out.len > 0) put_text(&out, " ");
+    for (struct piece rest = redact_piece_of(said), token; (token = redact_next_token(&rest)).len > 0;) {
+        if (out.len > 0) redact_put_text(&out, " ");
         if (token.len < sizeof quoted &&
             (memchr(token.at, '@', token.len) != NULL || memmem(token.at, token.len, "://", 3) != NULL)) {
             char whole[sizeof quoted];
             memcpy(whole, token.at, token.len);
             whole[token.len] = '\0';
             steady_quote(quoted, sizeof quoted, whole);
-            token = piece_of(quoted);
+            token = redact_piece_of(quoted);
         }
-        put_without(&out, token, secrets);
+        redact_put_without(&out, token, secrets);
     }
 }
 
 /* ---- Arguments, paths and URLs ---- */
 
 /* Whether a text has a user or a password before an '@', as URLs have. */
-static bool has_credentials(const char *text) {
+static bool redact_has_credentials(const char *text) {
     const char *colon = strchr(text, ':'), *last = NULL;
     for (const char *at = strpbrk(text, "@%"); at != NULL; at = strpbrk(at + 1, "@%"))
         if (*at == '@' || strncmp(at, "%40", 3) == 0) last = at;
@@ -382,7 +388,7 @@ static bool has_credentials(const char *text) {
 }
 
 /* Where the value of something begins whose name says that it is a secret; NULL: nowhere. */
-static const char *find_value(const char *text) {
+static const char *redact_find_value(const char *text) {
     static const char *const names[] = {"pass", "pwd", "secret", "token", "auth", "credential"};
     for (size_t i = 0; i < COUNT(names); i++) {
         const char *name = strcasestr(text, names[i]), *value = name != NULL ? strpbrk(name, "=:") : NULL;
@@ -391,78 +397,78 @@ static const char *find_value(const char *text) {
     return NULL;
 }
 
-static bool begins_with(const char *text, const char *part) { return strncmp(text, part, strlen(part)) == 0; }
+static bool redact_begins_with(const char *text, const char *part) { return strncmp(text, part, strlen(part)) == 0; }
 
 /* Writes a valid URL without its user and the values of passwords. */
-static void put_url(struct out *out, const char *url) {
+static void redact_put_url(struct out *out, const char *url) {
     const char *authority = strstr(url, "//");
     const char *path = authority != NULL ? authority + 2 + strcspn(authority + 2, "/?") : NULL;
     const char *at = authority != NULL ? memchr(authority, '@', (size_t)(path - authority)) : NULL;
     const char *options = strchr(url, '?');
     const char *rest = url;
     if (at != NULL) {
-        put(out, url, (size_t)(authority + 2 - url));
-        put_text(out, MASK);
+        redact_put(out, url, (size_t)(authority + 2 - url));
+        redact_put_text(out, MASK);
         rest = at;
     }
-    put(out, rest, options != NULL ? (size_t)(options - rest) : strlen(rest));
+    redact_put(out, rest, options != NULL ? (size_t)(options - rest) : strlen(rest));
     for (const char *option = options; option != NULL && *option != '\0';) {
         const size_t len = 1 + strcspn(option + 1, "&");
         const char *value = memchr(option, '=', len);
         if (value != NULL && memmem(option, len, "password=", 9) != NULL) {
-            put(out, option, (size_t)(value + 1 - option));
-            put_text(out, MASK);
+            redact_put(out, option, (size_t)(value + 1 - option));
+            redact_put_text(out, MASK);
         } else {
-            put(out, option, len);
+            redact_put(out, option, len);
         }
         option += len;
     }
 }
 
-static bool is_url(const char *text) {
+static bool redact_is_url(const char *text) {
     struct steady__url url;
-    const bool is = steady__url_parse(&url, text, NULL) == 0 && !has_credentials(url.path) &&
-                    find_value(url.path) == NULL && find_value(url.service) == NULL;
+    const bool is = steady__url_parse(&url, text, NULL) == 0 && !redact_has_credentials(url.path) &&
+                    redact_find_value(url.path) == NULL && redact_find_value(url.service) == NULL;
     steady__url_clear(&url);
     return is;
 }
 
 /* The length of "scheme:" or "scheme://" at the start of what may be a URL; 0: it has none. */
-static size_t scheme_length(const char *text) {
+static size_t redact_scheme_length(const char *text) {
     const size_t known = steady__url_scheme(text);
     const size_t len = strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz+");
-    if (known > 0) return begins_with(text + known, "//") ? known + 2 : known;
-    return len > 0 && len < 20 && begins_with(text + len, "://") ? len + 3 : 0;
+    if (known > 0) return redact_begins_with(text + known, "//") ? known + 2 : known;
+    return len > 0 && len < 20 && redact_begins_with(text + len, "://") ? len + 3 : 0;
 }
 
-static void put_printable(struct out *out, const char *text) {
+static void redact_put_printable(struct out *out, const char *text) {
     const size_t len = strlen(text), room = out->size > 0 ? out->size - 1 : 0;
     const size_t shown = len <= room ? len : room > 3 ? room - 3 : 0;
     for (size_t i = 0; i < shown; i++)
-        put(out, text[i] >= 0x20 && text[i] < 0x7f ? &text[i] : "?", 1);
-    if (shown < len) put_text(out, room >= 3 ? "..." : "");
+        redact_put(out, text[i] >= 0x20 && text[i] < 0x7f ? &text[i] : "?", 1);
+    if (shown < len) redact_put_text(out, room >= 3 ? "..." : "");
 }
 
 void steady_quote(char *text, size_t size, const char *argument) {
-    struct out out = begin(text, size);
+    struct out out = redact_begin(text, size);
     if (argument == NULL) return;
     char whole[STEADY__URL_MAX + 64];
-    struct out safe = begin(whole, sizeof whole);
-    const char *value = find_value(argument);
-    const size_t scheme = scheme_length(argument);
-    if (is_url(argument)) {
-        put_url(&safe, argument);
-    } else if (scheme > 0 || has_credentials(argument) || strstr(argument, "://") != NULL) {
-        put(&safe, argument, scheme);
-        put_text(&safe, MASK);
+    struct out safe = redact_begin(whole, sizeof whole);
+    const char *value = redact_find_value(argument);
+    const size_t scheme = redact_scheme_length(argument);
+    if (redact_is_url(argument)) {
+        redact_put_url(&safe, argument);
+    } else if (scheme > 0 || redact_has_credentials(argument) || strstr(argument, "://") != NULL) {
+        redact_put(&safe, argument, scheme);
+        redact_put_text(&safe, MASK);
     } else if (value != NULL) {
-        put(&safe, argument, (size_t)(value - argument));
-        put_text(&safe, MASK);
+        redact_put(&safe, argument, (size_t)(value - argument));
+        redact_put_text(&safe, MASK);
     } else {
-        put_printable(&out, argument);
+        redact_put_printable(&out, argument);
         return;
     }
-    put_printable(&out, whole);
+    redact_put_printable(&out, whole);
     explicit_bzero(whole, sizeof whole);
 }
 
@@ -471,25 +477,25 @@ void steady_quote(char *text, size_t size, const char *argument) {
 bool steady__host_holds(const char *host, const struct steady__secrets *secrets) {
     struct piece list[SECRETS];
     const size_t len = strlen(host);
-    list_secrets(list, secrets);
+    redact_list_secrets(list, secrets);
     for (size_t i = 0; i < SECRETS; i++)
-        if ((list[i].len >= MASKED_LEAST || list[i].len == len) && holds(host, len, list[i], false)) return true;
+        if ((list[i].len >= MASKED_LEAST || list[i].len == len) && redact_holds(host, len, list[i], false)) return true;
     return false;
 }
 
 void steady__redact_place(char *text, size_t size, const struct steady__url *at, const struct steady__url *service) {
     const struct steady__secrets secrets = {.url = service};
-    struct out out = begin(text, size);
+    struct out out = redact_begin(text, size);
     char port[16];
     if (*at->host == '\0') {
         const bool sentinel = steady__url_is_sentinel(at->scheme);
-        put_printable(&out, sentinel ? at->service : has_credentials(at->path) ? MASK : at->path);
+        redact_put_printable(&out, sentinel ? at->service : redact_has_credentials(at->path) ? MASK : at->path);
         return;
     }
     const bool hidden = at->named && (at->unshown || steady__host_holds(at->host, &secrets));
     const bool brackets = strchr(at->host, ':') != NULL;
     snprintf(port, sizeof port, "%s:%u", brackets ? "]" : "", (unsigned)at->port);
-    put_text(&out, brackets ? "[" : "");
-    put_printable(&out, hidden ? MASK : at->host);
-    put_text(&out, port);
+    redact_put_text(&out, brackets ? "[" : "");
+    redact_put_printable(&out, hidden ? MASK : at->host);
+    redact_put_text(&out, port);
 }

@@ -35,12 +35,12 @@ struct redis_store {
     steady_us stood_still_at; /* when that poller last ran */
 };
 
-static struct redis_store *redis(steady_store *store) { return (struct redis_store *)store; }
+static struct redis_store *redis_store_of(steady_store *store) { return (struct redis_store *)store; }
 
 /* ---- Opening ---- */
 
-static int start(struct redis_store *store, struct steady__inflight *inflight, const steady_loop *loop, bool patient,
-                 bool logs) {
+static int redis_start(struct redis_store *store, struct steady__inflight *inflight, const steady_loop *loop,
+                       bool patient, bool logs) {
     inflight->store = &store->head;
     inflight->retry = inflight == &store->inflight ? &store->retry : NULL;
     inflight->loop = *loop;
@@ -77,18 +77,18 @@ static int start(struct redis_store *store, struct steady__inflight *inflight, c
 }
 
 /* One who blocks waits for an attempt under way, since there is no attempt when he does not. */
-static int start_blocking(struct redis_store *store) {
+static int redis_start_blocking(struct redis_store *store) {
     if (store->blocking.transport != NULL) return 0;
     if (store->poller == NULL && steady__poller_new_deaf(&store->poller) != 0) return STEADY_NO_MEMORY;
     const steady_loop loop = steady_poller_loop(store->poller);
     memset(&store->blocking, 0, sizeof store->blocking);
-    return start(store, &store->blocking, &loop, true, !store->head.has_loop);
+    return redis_start(store, &store->blocking, &loop, true, !store->head.has_loop);
 }
 
 /* ---- The class ---- */
 
-static int submit(steady_store *head, const struct steady__call *call) {
-    struct redis_store *store = redis(head);
+static int redis_submit(steady_store *head, const struct steady__call *call) {
+    struct redis_store *store = redis_store_of(head);
     if (steady__forked(&store->fork_guard))
         return steady__turn_away(&store->inflight.stats, &store->last_error, call, STEADY_UNAVAILABLE,
                                  STEADY__FORKED_TEXT);
@@ -97,45 +97,45 @@ static int submit(steady_store *head, const struct steady__call *call) {
 
 /* A connection lost since the last call is to be noticed before a decision is written to it. Just after the last call
  * there is next to no since, and the system call would be a quarter of all that a decision makes. */
-static void catch_up(struct redis_store *store) {
+static void redis_catch_up(struct redis_store *store) {
     if (steady__loop_now(&store->blocking.loop) - store->stood_still_at >= LATELY) steady_poller_run(store->poller, 0);
 }
 
-static void give_up(struct redis_store *store, int error) {
+static void redis_give_up(struct redis_store *store, int error) {
     steady__inflight_give_up(&store->blocking);
     steady__fail(&store->last_error, 0, "poll: %s", strerror(error));
 }
 
-static void ask(struct redis_store *store, const struct steady__call *call, steady_result *result) {
-    result->error = start_blocking(store);
+static void redis_ask(struct redis_store *store, const struct steady__call *call, steady_result *result) {
+    result->error = redis_start_blocking(store);
     if (result->error != 0) { /* store->blocking is cleared at the next attempt */
         steady__turn_away(&store->inflight.stats, &store->last_error, call, result->error, "out of memory");
         return;
     }
-    catch_up(store);
+    redis_catch_up(store);
     if (atomic_load(&store->head.closed))
         result->error = STEADY_CLOSED; /* by the log callback */
     else
         result->error = steady__inflight_submit(&store->blocking, call, result);
     if (result->error == 0) result->error = STEADY__PENDING;
     while (result->error == STEADY__PENDING)
-        if (steady_poller_run(store->poller, -1) < 0) give_up(store, errno);
+        if (steady_poller_run(store->poller, -1) < 0) redis_give_up(store, errno);
     store->stood_still_at = steady__loop_now(&store->blocking.loop);
 }
 
-static void decide(steady_store *head, const struct steady__call *call, steady_result *result) {
-    struct redis_store *store = redis(head);
+static void redis_decide(steady_store *head, const struct steady__call *call, steady_result *result) {
+    struct redis_store *store = redis_store_of(head);
     if (steady__forked(&store->fork_guard)) {
         result->error = steady__turn_away(&store->inflight.stats, &store->last_error, call, STEADY_UNAVAILABLE,
                                           STEADY__FORKED_TEXT);
         return;
     }
     steady__store_hold(head);
-    ask(store, call, result);
+    redis_ask(store, call, result);
     steady__store_release(head);
 }
 
-static void add(steady_stats *sum, const struct steady__inflight *inflight) {
+static void redis_add(steady_stats *sum, const struct steady__inflight *inflight) {
     const steady_stats *s = &inflight->stats;
     sum->decisions += s->decisions;
     sum->allowed += s->allowed;
@@ -150,22 +150,24 @@ static void add(steady_stats *sum, const struct steady__inflight *inflight) {
     if (inflight->transport != NULL) sum->reconnects += inflight->transport_class->reconnects(inflight->transport);
 }
 
-static void stats(const steady_store *head, steady_stats *sum) {
+static void redis_stats(const steady_store *head, steady_stats *sum) {
     const struct redis_store *store = (const struct redis_store *)head;
-    add(sum, &store->inflight);
-    add(sum, &store->blocking);
+    redis_add(sum, &store->inflight);
+    redis_add(sum, &store->blocking);
 }
 
-static const char *last_error(const steady_store *head) { return ((const struct redis_store *)head)->last_error.text; }
+static const char *redis_last_error(const steady_store *head) {
+    return ((const struct redis_store *)head)->last_error.text;
+}
 
-static void stop(struct steady__inflight *inflight) {
+static void redis_stop(struct steady__inflight *inflight) {
     if (inflight->transport != NULL) steady__inflight_close(inflight);
 }
 
-static void close_store(steady_store *head) {
-    struct redis_store *store = redis(head);
-    stop(&store->inflight);
-    stop(&store->blocking);
+static void redis_close_store(steady_store *head) {
+    struct redis_store *store = redis_store_of(head);
+    redis_stop(&store->inflight);
+    redis_stop(&store->blocking);
     steady_poller_free(&store->poller);
     if (!steady__forked(&store->fork_guard)) steady__tls_close(store->tls); /* a child has its connections left */
     store->tls = NULL;
@@ -173,8 +175,8 @@ static void close_store(steady_store *head) {
 }
 
 /* In a child the loop may still hold timers of flights and links, which look at the fork_guard: all of it stays. */
-static void free_store(steady_store *head) {
-    struct redis_store *store = redis(head);
+static void redis_free_store(steady_store *head) {
+    struct redis_store *store = redis_store_of(head);
     if (steady__forked(&store->fork_guard)) return;
     steady__inflight_free(&store->inflight);
     steady__inflight_free(&store->blocking);
@@ -185,12 +187,12 @@ static void free_store(steady_store *head) {
 static const struct steady__store_class redis_class = {
     .name = "redis",
     .prepare = steady__command_encode_limit,
-    .submit = submit,
-    .decide = decide,
-    .stats = stats,
-    .last_error = last_error,
-    .close = close_store,
-    .free = free_store,
+    .submit = redis_submit,
+    .decide = redis_decide,
+    .stats = redis_stats,
+    .last_error = redis_last_error,
+    .close = redis_close_store,
+    .free = redis_free_store,
 };
 
 int steady__redis_open_over(steady_store **store, const struct steady__net *net, const struct steady__url *url,
@@ -209,13 +211,13 @@ int steady__redis_open_over(steady_store **store, const struct steady__net *net,
     s->options.tls = NULL; /* the caller's */
     steady_loop loop = {NULL, NULL};
     if (options->loop != NULL) loop = steady__retry_loop(&s->retry, options->loop, &s->fork_guard);
-    if (error == 0 && options->loop != NULL && start(s, &s->inflight, &loop, false, true) != 0)
+    if (error == 0 && options->loop != NULL && redis_start(s, &s->inflight, &loop, false, true) != 0)
         error = steady__fail(why, STEADY_NO_MEMORY, "out of memory");
     if (error == 0) {
         *store = &s->head;
     } else {
-        close_store(&s->head);
-        free_store(&s->head);
+        redis_close_store(&s->head);
+        redis_free_store(&s->head);
     }
     return error;
 }

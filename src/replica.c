@@ -63,7 +63,7 @@ struct steady__replica {
 
 /* ---- Who there is ---- */
 
-static bool take_text(struct steady__walk *walk, char *out, size_t size) {
+static bool replica_take_text(struct steady__walk *walk, char *out, size_t size) {
     struct steady__value value;
     if (!steady__walk_next(walk, &value) || value.kind != STEADY__VALUE_TEXT) return false;
     if (value.text_len == 0 || value.text_len >= size || memchr(value.text, '\0', value.text_len) != NULL) return false;
@@ -76,13 +76,14 @@ static bool take_text(struct steady__walk *walk, char *out, size_t size) {
 
 /* One of the list: an array of host, port and offset. False where it is of no use: a copy of the server that nobody can
  * ask, as redis-cli --replica makes one, has the port 0. */
-static bool read_address(struct steady__walk *walk, struct address *address) {
+static bool replica_read_address(struct steady__walk *walk, struct address *address) {
     struct steady__walk entry = *walk;
     struct steady__value head;
     char digits[8], *end = NULL;
     steady__walk_skip(walk);
     if (!steady__walk_next(&entry, &head) || head.kind != STEADY__VALUE_ARRAY || head.number != 3) return false;
-    if (!take_text(&entry, address->host, sizeof address->host) || !take_text(&entry, digits, sizeof digits))
+    if (!replica_take_text(&entry, address->host, sizeof address->host) ||
+        !replica_take_text(&entry, digits, sizeof digits))
         return false;
     const unsigned long port = strtoul(digits, &end, 10);
     address->port = (uint16_t)port;
@@ -90,7 +91,7 @@ static bool read_address(struct steady__walk *walk, struct address *address) {
 }
 
 /* The replicas in a primary's answer, to be read one by one; 0 where it is none. */
-static int64_t find_list(struct steady__walk *walk) {
+static int64_t replica_find_list(struct steady__walk *walk) {
     struct steady__value head = {0}, role = {0}, offset = {0}, list = {0};
     if (!steady__walk_next(walk, &head) || !steady__walk_next(walk, &role) || !steady__walk_next(walk, &offset))
         return 0;
@@ -98,20 +99,20 @@ static int64_t find_list(struct steady__walk *walk) {
     return steady__walk_next(walk, &list) && list.kind == STEADY__VALUE_ARRAY ? list.number : 0;
 }
 
-static bool is_found_last(const struct steady__replica *r, const struct address *address) {
+static bool replica_is_found_last(const struct steady__replica *r, const struct address *address) {
     return address->port == r->at.port && strcmp(address->host, r->at.host) == 0;
 }
 
 /* Any but the one found last, by chance; that one where there is no other. *still: that one is among them. */
-static bool choose(const struct steady__replica *r, const struct steady__reply *reply, struct address *chosen,
-                   bool *still) {
+static bool replica_choose(const struct steady__replica *r, const struct steady__reply *reply, struct address *chosen,
+                           bool *still) {
     struct steady__walk walk = steady__walk_over(reply);
     struct address one;
     uint64_t others = 0;
     *still = false;
-    for (int64_t left = find_list(&walk); left > 0; left--) {
-        if (!read_address(&walk, &one)) continue;
-        if (is_found_last(r, &one))
+    for (int64_t left = replica_find_list(&walk); left > 0; left--) {
+        if (!replica_read_address(&walk, &one)) continue;
+        if (replica_is_found_last(r, &one))
             *still = true;
         else if (r->with.net->random(r->with.net) % ++others == 0)
             *chosen = one;
@@ -122,24 +123,24 @@ static bool choose(const struct steady__replica *r, const struct steady__reply *
 
 /* ---- The finder ---- */
 
-static void not_found(struct steady__replica *r, const char *why) {
+static void replica_not_found(struct steady__replica *r, const char *why) {
     if (!r->finding) return;
     r->finding = false;
     steady__connection_not_found(r->conn, STEADY_UNAVAILABLE, why);
 }
 
-static void told(struct steady__replica *r, const struct steady__reply *reply) {
+static void replica_role_received(struct steady__replica *r, const struct steady__reply *reply) {
     struct address chosen;
     bool still;
     steady__alarm_set(&r->alarm, LOOK);
-    if (!choose(r, reply, &chosen, &still)) {
+    if (!replica_choose(r, reply, &chosen, &still)) {
         const bool lost = !r->finding;
         r->at.port = 0;
-        not_found(r, "the server names no replica");
+        replica_not_found(r, "the server names no replica");
         if (lost) steady__connection_server_moved(r->conn);
         return;
     }
-    const bool other = !is_found_last(r, &chosen);
+    const bool other = !replica_is_found_last(r, &chosen);
     if (r->finding) {
         r->finding = false;
         r->slow = r->slow && !other;
@@ -152,34 +153,34 @@ static void told(struct steady__replica *r, const struct steady__reply *reply) {
 }
 
 /* Too early, or none is wanted: the link looks for one in vain, and what waits for it is handed back. */
-static void put_off(struct steady__replica *r) {
+static void replica_skip_lookup(struct steady__replica *r) {
     if (!r->off) steady__alarm_set(&r->alarm, r->look_at - steady__loop_now(&r->with.loop));
     if (r->finding)
-        not_found(r, "none is looked for at the moment");
+        replica_not_found(r, "none is looked for at the moment");
     else if (r->off)
         steady__connection_server_moved(r->conn);
 }
 
-static void look(struct steady__replica *r) {
+static void replica_request_role(struct steady__replica *r) {
     r->look_at = steady__loop_now(&r->with.loop) + LOOK;
     r->question.at = NULL;
     r->asking = steady__cluster_class.submit(r->server, &r->question) == 0;
     if (r->asking) return;
     steady__alarm_set(&r->alarm, LOOK);
-    not_found(r, "the server is not there to ask");
+    replica_not_found(r, "the server is not there to ask");
 }
 
-static void alarmed(void *arg) {
+static void replica_on_alarm(void *arg) {
     struct steady__replica *r = arg;
     if (steady__forked(r->with.fork_guard) || !steady__alarm_rang(&r->alarm)) return;
     if (r->asking) return;
     if (r->off || (r->look_at != 0 && steady__loop_now(&r->with.loop) < r->look_at))
-        put_off(r);
+        replica_skip_lookup(r);
     else
-        look(r);
+        replica_request_role(r);
 }
 
-static void find(struct steady__finder *finder, struct steady__connection *conn) {
+static void replica_find(struct steady__finder *finder, struct steady__connection *conn) {
     struct steady__replica *r = (struct steady__replica *)finder;
     r->conn = conn;
     r->finding = true;
@@ -187,11 +188,11 @@ static void find(struct steady__finder *finder, struct steady__connection *conn)
     if (!r->asking && (wanted || !steady__connection_is_idle(conn))) steady__alarm_set(&r->alarm, 0);
 }
 
-static void let_go(struct steady__finder *finder) { (void)finder; }
+static void replica_finder_closed(struct steady__finder *finder) { (void)finder; }
 
 /* ---- What the server's links ask ---- */
 
-static size_t encode(void *owner, struct steady__request *request, struct steady__engines *engines, char *out) {
+static size_t replica_encode(void *owner, struct steady__request *request, struct steady__engines *engines, char *out) {
     static const char question[] = "*1\r\n$4\r\nROLE\r\n";
     struct steady__replica *r = owner;
     if (request->redirects > 0 && !r->off) {
@@ -204,19 +205,20 @@ static size_t encode(void *owner, struct steady__request *request, struct steady
 }
 
 /* What is handed on may end anything, so nothing is touched after it. */
-static enum steady__reply_action answered(void *owner, struct steady__request *request, struct steady__engines *engines,
-                                          const struct steady__reply *reply) {
+static enum steady__reply_action replica_server_answered(void *owner, struct steady__request *request,
+                                                         struct steady__engines *engines,
+                                                         const struct steady__reply *reply) {
     struct steady__replica *r = owner;
     if (request != &r->question) return r->with.owner_class->answered(r->with.owner, request, engines, reply);
     r->asking = false;
     if (r->off)
         steady__alarm_set(&r->alarm, 0);
     else
-        told(r, reply);
+        replica_role_received(r, reply);
     return STEADY__REPLY_ACCEPTED;
 }
 
-static void unanswered(void *owner, struct steady__request *request, bool written, int error) {
+static void replica_server_unanswered(void *owner, struct steady__request *request, bool written, int error) {
     struct steady__replica *r = owner;
     if (request != &r->question) {
         r->with.owner_class->unanswered(r->with.owner, request, written, error);
@@ -224,29 +226,30 @@ static void unanswered(void *owner, struct steady__request *request, bool writte
     }
     r->asking = false;
     steady__alarm_set(&r->alarm, LOOK);
-    not_found(r, "the server does not answer");
+    replica_not_found(r, "the server does not answer");
 }
 
-static const struct steady__connection_owner server_owner = {encode, answered, unanswered};
+static const struct steady__connection_owner server_owner = {replica_encode, replica_server_answered,
+                                                             replica_server_unanswered};
 
 /* ---- What the replica's link asks ---- */
 
-static void put_to_server(struct steady__replica *r, struct steady__request *request) {
+static void replica_send_to_server(struct steady__replica *r, struct steady__request *request) {
     const int error = steady__cluster_class.submit(r->server, request);
     if (error != 0) r->with.owner_class->unanswered(r->with.owner, request, false, error);
 }
 
-static bool rests(const struct steady__replica *r) {
+static bool replica_is_resting(const struct steady__replica *r) {
     return r->rests_until != 0 && steady__loop_now(&r->with.loop) < r->rests_until;
 }
 
-static void rest(struct steady__replica *r) {
+static void replica_rest(struct steady__replica *r) {
     r->rests_until = steady__loop_now(&r->with.loop) + LOOK;
     steady__connection_server_moved(r->conn);
 }
 
 /* It has answered, so that all may ask it. */
-static void trust(struct steady__replica *r) {
+static void replica_mark_fast(struct steady__replica *r) {
     r->slow = false;
     r->probe = NULL;
     r->probe_at = 0;
@@ -254,7 +257,7 @@ static void trust(struct steady__replica *r) {
 }
 
 /* The next pause. What was sent before the last one began says nothing new. */
-static void late(struct steady__replica *r, const struct steady__request *request) {
+static void replica_mark_slow(struct steady__replica *r, const struct steady__request *request) {
     const steady_us now = steady__loop_now(&r->with.loop);
     const bool probing = r->probe_at != 0;
     if (probing && request != r->probe) return;
@@ -267,21 +270,21 @@ static void late(struct steady__replica *r, const struct steady__request *reques
 }
 
 /* A link that is idle owes no answer to a peek that was late either. */
-static bool takes_peeks(const struct steady__replica *r) {
-    if (r->off || rests(r) || !steady__connection_is_up(r->conn)) return false;
+static bool replica_takes_peeks(const struct steady__replica *r) {
+    if (r->off || replica_is_resting(r) || !steady__connection_is_up(r->conn)) return false;
     return r->probe_at == 0 || (steady__loop_now(&r->with.loop) >= r->probe_at && steady__connection_is_idle(r->conn));
 }
 
 /* Whether the flight asks otherwise on this connection: the script instead of the module's command, or that instead of
  * the script. Where the engine is forced, the module is untried for ever. */
-static bool is_asked_otherwise(enum steady__engine_state engine_state, const struct steady__reply *reply) {
+static bool replica_has_other_engine(enum steady__engine_state engine_state, const struct steady__reply *reply) {
     return engine_state != STEADY__ENGINE_UNTRIED && engine_state != STEADY__ENGINE_SCRIPT &&
            steady__error_is_forbidden_command(reply->text, reply->text_len);
 }
 
 /* An error of no other kind, to the module's command: there is none. The flight would know, but report it where it was
  * the script's after all; the server can answer in either case. */
-static bool has_no_module(struct steady__engines *engines) {
+static bool replica_learn_no_module(struct steady__engines *engines) {
     const enum steady__engine_state engine_state = engines->verbs[STEADY__PEEK].engine_state;
     if (engine_state != STEADY__ENGINE_TRYING && engine_state != STEADY__ENGINE_MODULE) return false;
     steady__engine_no_module(engines);
@@ -290,19 +293,19 @@ static bool has_no_module(struct steady__engines *engines) {
 
 /* Whether a peek that was refused so is for the server. What the key holds is the same there; a script that is missing
  * is loaded, unless the replica has just refused that. */
-static bool is_for_server(struct steady__replica *r, struct steady__engines *engines,
-                          const struct steady__reply *reply) {
+static bool replica_must_ask_server(struct steady__replica *r, struct steady__engines *engines,
+                                    const struct steady__reply *reply) {
     const enum steady__error_class error_class = steady__error_class_of(reply->text, reply->text_len);
     const bool forbidden = error_class == STEADY__ERROR_CLASS_NO_PERMISSION,
                other = error_class == STEADY__ERROR_CLASS_OTHER;
     if (error_class == STEADY__ERROR_CLASS_NOT_A_BUCKET) return false;
-    if (error_class == STEADY__ERROR_CLASS_NOSCRIPT) return rests(r);
-    if (forbidden && is_asked_otherwise(engines->verbs[STEADY__PEEK].engine_state, reply)) return false;
-    if (other && has_no_module(engines)) return true;
+    if (error_class == STEADY__ERROR_CLASS_NOSCRIPT) return replica_is_resting(r);
+    if (forbidden && replica_has_other_engine(engines->verbs[STEADY__PEEK].engine_state, reply)) return false;
+    if (other && replica_learn_no_module(engines)) return true;
     steady__engine_not_answered(engines);
     if (error_class == STEADY__ERROR_CLASS_MOVED) r->off = true;
     if (forbidden || other)
-        rest(r);
+        replica_rest(r);
     else
         steady__connection_server_moved(r->conn);
     return true;
@@ -312,11 +315,12 @@ static enum steady__reply_action replica_answered(void *owner, struct steady__re
                                                   struct steady__engines *engines, const struct steady__reply *reply) {
     struct steady__replica *r = owner;
     const bool peek = request->key != NULL, error = reply->kind == STEADY__REPLY_ERROR;
-    if (!peek && request->nested == 0 && error) rest(r); /* it takes no script: peeks that miss theirs come next */
+    if (!peek && request->nested == 0 && error)
+        replica_rest(r); /* it takes no script: peeks that miss theirs come next */
     if (peek && reply->kind == STEADY__REPLY_TEXT) return STEADY__REPLY_UNTRUSTED;
-    if (peek && !error && request == r->probe) trust(r);
-    if (peek && error && is_for_server(r, engines, reply)) {
-        put_to_server(r, request);
+    if (peek && !error && request == r->probe) replica_mark_fast(r);
+    if (peek && error && replica_must_ask_server(r, engines, reply)) {
+        replica_send_to_server(r, request);
         return STEADY__REPLY_RESENT;
     }
     return r->with.owner_class->answered(r->with.owner, request, engines, reply);
@@ -325,20 +329,20 @@ static enum steady__reply_action replica_answered(void *owner, struct steady__re
 static void replica_unanswered(void *owner, struct steady__request *request, bool written, int error) {
     struct steady__replica *r = owner;
     if (request->key != NULL)
-        put_to_server(r, request);
+        replica_send_to_server(r, request);
     else
         r->with.owner_class->unanswered(r->with.owner, request, written, error);
 }
 
-static const struct steady__connection_owner replica_owner = {encode, replica_answered, replica_unanswered};
+static const struct steady__connection_owner replica_owner = {replica_encode, replica_answered, replica_unanswered};
 
 /* ---- The flight's calls ---- */
 
 /* at: the struct itself where the replica's link has it. */
-static int submit(void *transport, struct steady__request *request) {
+static int replica_submit(void *transport, struct steady__request *request) {
     struct steady__replica *r = transport;
     if (request->key == NULL && request->at == r) return steady__connection_submit(r->conn, request);
-    const bool wanted = request->key != NULL && request->reads && takes_peeks(r);
+    const bool wanted = request->key != NULL && request->reads && replica_takes_peeks(r);
     if (!wanted || steady__connection_submit(r->conn, request) != 0)
         return steady__cluster_class.submit(r->server, request);
     request->at = r;
@@ -346,15 +350,15 @@ static int submit(void *transport, struct steady__request *request) {
     return 0;
 }
 
-static bool forget(void *transport, struct steady__request *request) {
+static bool replica_forget(void *transport, struct steady__request *request) {
     struct steady__replica *r = transport;
     if (request->at != r) return steady__cluster_class.forget(r->server, request);
     const bool written = steady__connection_forget(r->conn, request);
-    if (written || request == r->probe) late(r, request);
+    if (written || request == r->probe) replica_mark_slow(r, request);
     return written;
 }
 
-static void catch_up(void *transport) {
+static void replica_catch_up(void *transport) {
     struct steady__replica *r = transport;
     r->depth++;
     size_t left = STEADY__CATCH_UP;
@@ -364,7 +368,7 @@ static void catch_up(void *transport) {
 }
 
 /* A child leaves to the parent's loop what that may point at, as links do. */
-static void close_replica(void *transport) {
+static void replica_close(void *transport) {
     struct steady__replica *r = transport;
     if (r->server != NULL) steady__cluster_class.close(r->server);
     steady__connection_close(r->conn);
@@ -374,22 +378,23 @@ static void close_replica(void *transport) {
     if (r->depth == 0) free(r);
 }
 
-static const char *doing(void *transport, const struct steady__request *request) {
+static const char *replica_doing(void *transport, const struct steady__request *request) {
     struct steady__replica *r = transport;
     if (request->at == r) return steady__connection_activity(r->conn);
     return steady__cluster_class.doing(r->server, request);
 }
 
-static uint64_t reconnects(const void *transport) {
+static uint64_t replica_reconnects(const void *transport) {
     const struct steady__replica *r = transport;
     return steady__cluster_class.reconnects(r->server) + steady__connection_reconnects(r->conn);
 }
 
-const struct steady__transport steady__replica_class = {submit, forget, catch_up, close_replica, doing, reconnects};
+const struct steady__transport steady__replica_class = {replica_submit, replica_forget, replica_catch_up,
+                                                        replica_close,  replica_doing,  replica_reconnects};
 
 /* ---- Opening ---- */
 
-static bool open_both(struct steady__replica *r) {
+static bool replica_open_both(struct steady__replica *r) {
     struct steady__connection_options options = r->with;
     options.owner = r;
     options.owner_class = &server_owner;
@@ -408,13 +413,13 @@ struct steady__replica *steady__replica_open(const struct steady__connection_opt
     struct steady__replica *r = calloc(1, sizeof *r);
     if (r == NULL) return NULL;
     r->with = *options;
-    r->finder = (struct steady__finder){find, let_go};
+    r->finder = (struct steady__finder){replica_find, replica_finder_closed};
     r->question.nested = STEADY__NESTED;
     steady__list_init(&r->question.place);
     r->url.scheme = steady__url_has_tls(options->url->scheme) ? STEADY__URL_TLS : STEADY__URL_TCP;
     r->url.host = r->at.host;
     r->url.named = true;
-    if (steady__alarm_new(&r->alarm, &r->with.loop, alarmed, r) == 0 && open_both(r)) return r;
-    close_replica(r);
+    if (steady__alarm_new(&r->alarm, &r->with.loop, replica_on_alarm, r) == 0 && replica_open_both(r)) return r;
+    replica_close(r);
     return NULL;
 }

@@ -16,14 +16,14 @@
 #define LINE_MAX_LEN 8192 /* of an error; the rest is numbers */
 
 /* The line that begins at `at`, without its CR LF: its length, or -1 where it is not complete. */
-static ptrdiff_t line_length(const char *bytes, size_t len, size_t at) {
+static ptrdiff_t reply_line_length(const char *bytes, size_t len, size_t at) {
     const char *end = memchr(bytes + at, '\r', len - at);
     if (end == NULL || end + 1 == bytes + len) return -1;
     return end - (bytes + at);
 }
 
 /* A decimal integer as a server writes it: no '+', no leading zero, no "-0". The bytes it took, or 0. */
-static size_t read_integer(const char *digits, size_t len, int64_t *value) {
+static size_t reply_read_integer(const char *digits, size_t len, int64_t *value) {
     const size_t first = len > 0 && digits[0] == '-' ? 1 : 0;
     const size_t most = len < first + 19 ? len : first + 19;
     uint64_t n = 0;
@@ -36,29 +36,29 @@ static size_t read_integer(const char *digits, size_t len, int64_t *value) {
 }
 
 /* The line of `type` and an integer at `at`: the bytes it took, 0 or BAD. */
-static ptrdiff_t read_number_line(const char *bytes, size_t len, size_t at, char type, int64_t *value) {
+static ptrdiff_t reply_read_number_line(const char *bytes, size_t len, size_t at, char type, int64_t *value) {
     if (at == len) return 0;
     if (bytes[at] != type) return BAD;
     const char *line = bytes + at + 1;
-    const size_t left = len - at - 1, n = read_integer(line, left, value);
+    const size_t left = len - at - 1, n = reply_read_integer(line, left, value);
     if (n > 0 && left >= n + 2 && line[n] == '\r' && line[n + 1] == '\n') return (ptrdiff_t)n + 3;
-    return left >= 24 || line_length(bytes, len, at + 1) >= 0 ? BAD : 0;
+    return left >= 24 || reply_line_length(bytes, len, at + 1) >= 0 ? BAD : 0;
 }
 
-static ptrdiff_t read_one(struct steady__reply *reply, const char *bytes, size_t len) {
+static ptrdiff_t reply_read_one(struct steady__reply *reply, const char *bytes, size_t len) {
     reply->kind = STEADY__REPLY_INTEGERS;
     reply->count = 1;
-    return read_number_line(bytes, len, 0, ':', &reply->values[0]);
+    return reply_read_number_line(bytes, len, 0, ':', &reply->values[0]);
 }
 
-static ptrdiff_t read_array(struct steady__reply *reply, const char *bytes, size_t len) {
+static ptrdiff_t reply_read_array(struct steady__reply *reply, const char *bytes, size_t len) {
     int64_t count = 0;
-    ptrdiff_t took = read_number_line(bytes, len, 0, '*', &count);
+    ptrdiff_t took = reply_read_number_line(bytes, len, 0, '*', &count);
     if (took <= 0) return took;
     if (count < 2 || count > STEADY__REPLY_MAX) return BAD;
     size_t at = (size_t)took;
     for (int64_t i = 0; i < count; i++) {
-        took = read_number_line(bytes, len, at, ':', &reply->values[i]);
+        took = reply_read_number_line(bytes, len, at, ':', &reply->values[i]);
         if (took <= 0) return took;
         at += (size_t)took;
     }
@@ -67,9 +67,9 @@ static ptrdiff_t read_array(struct steady__reply *reply, const char *bytes, size
     return (ptrdiff_t)at;
 }
 
-static ptrdiff_t read_bulk(struct steady__reply *reply, const char *bytes, size_t len) {
+static ptrdiff_t reply_read_bulk(struct steady__reply *reply, const char *bytes, size_t len) {
     int64_t text_len = 0;
-    const ptrdiff_t head = read_number_line(bytes, len, 0, '$', &text_len);
+    const ptrdiff_t head = reply_read_number_line(bytes, len, 0, '$', &text_len);
     if (head <= 0) return head;
     if (text_len < 0 || text_len > STEADY__REPLY_TEXT_MAX) return BAD;
     const size_t end = (size_t)head + (size_t)text_len;
@@ -81,8 +81,8 @@ static ptrdiff_t read_bulk(struct steady__reply *reply, const char *bytes, size_
     return (ptrdiff_t)end + 2;
 }
 
-static ptrdiff_t read_line(struct steady__reply *reply, const char *bytes, size_t len) {
-    const ptrdiff_t n = line_length(bytes, len, 1);
+static ptrdiff_t reply_read_line(struct steady__reply *reply, const char *bytes, size_t len) {
+    const ptrdiff_t n = reply_line_length(bytes, len, 1);
     if (n < 0) return len > LINE_MAX_LEN ? BAD : 0;
     if (bytes[1 + (size_t)n + 1] != '\n' || memchr(bytes + 1, '\n', (size_t)n) != NULL) return BAD;
     reply->kind = bytes[0] == '-' ? STEADY__REPLY_ERROR : STEADY__REPLY_TEXT;
@@ -94,11 +94,11 @@ static ptrdiff_t read_line(struct steady__reply *reply, const char *bytes, size_
 ptrdiff_t steady__reply_read(struct steady__reply *reply, const char *bytes, size_t len) {
     if (len == 0) return 0;
     switch (bytes[0]) {
-    case ':': return read_one(reply, bytes, len);
-    case '*': return read_array(reply, bytes, len);
-    case '$': return read_bulk(reply, bytes, len);
+    case ':': return reply_read_one(reply, bytes, len);
+    case '*': return reply_read_array(reply, bytes, len);
+    case '$': return reply_read_bulk(reply, bytes, len);
     case '-':
-    case '+': return read_line(reply, bytes, len);
+    case '+': return reply_read_line(reply, bytes, len);
     default: return BAD;
     }
 }
@@ -106,14 +106,14 @@ ptrdiff_t steady__reply_read(struct steady__reply *reply, const char *bytes, siz
 /* ---- Nested ones ---- */
 
 /* The number that follows the type at the head of a value: the bytes of that line, 0 or BAD. */
-static ptrdiff_t read_head(struct steady__value *value, const char *bytes, size_t len) {
+static ptrdiff_t reply_read_head(struct steady__value *value, const char *bytes, size_t len) {
     value->text = NULL;
     value->text_len = 0;
-    return read_number_line(bytes, len, 0, bytes[0], &value->number);
+    return reply_read_number_line(bytes, len, 0, bytes[0], &value->number);
 }
 
-static ptrdiff_t read_text_value(struct steady__value *value, const char *bytes, size_t len) {
-    const ptrdiff_t head = read_head(value, bytes, len);
+static ptrdiff_t reply_read_text_value(struct steady__value *value, const char *bytes, size_t len) {
+    const ptrdiff_t head = reply_read_head(value, bytes, len);
     value->kind = value->number == -1 ? STEADY__VALUE_NIL : STEADY__VALUE_TEXT;
     if (head <= 0 || value->kind == STEADY__VALUE_NIL) return head;
     if (value->number < 0 || value->number > STEADY__VALUE_TEXT_MAX) return BAD;
@@ -124,29 +124,29 @@ static ptrdiff_t read_text_value(struct steady__value *value, const char *bytes,
     return bytes[end] == '\r' && bytes[end + 1] == '\n' ? (ptrdiff_t)end + 2 : BAD;
 }
 
-static ptrdiff_t read_array_value(struct steady__value *value, const char *bytes, size_t len) {
-    const ptrdiff_t head = read_head(value, bytes, len);
+static ptrdiff_t reply_read_array_value(struct steady__value *value, const char *bytes, size_t len) {
+    const ptrdiff_t head = reply_read_head(value, bytes, len);
     value->kind = value->number == -1 ? STEADY__VALUE_NIL : STEADY__VALUE_ARRAY;
     return head > 0 && (value->number < -1 || value->number > STEADY__VALUE_COUNT_MAX) ? BAD : head;
 }
 
 /* A value, or the head of an array: the bytes it took, 0 or BAD. */
-static ptrdiff_t read_value(struct steady__value *value, const char *bytes, size_t len) {
+static ptrdiff_t reply_read_value(struct steady__value *value, const char *bytes, size_t len) {
     if (len == 0) return 0;
     value->number = 0;
     switch (bytes[0]) {
-    case '$': return read_text_value(value, bytes, len);
-    case '*': return read_array_value(value, bytes, len);
-    case ':': value->kind = STEADY__VALUE_INTEGER; return read_head(value, bytes, len);
+    case '$': return reply_read_text_value(value, bytes, len);
+    case '*': return reply_read_array_value(value, bytes, len);
+    case ':': value->kind = STEADY__VALUE_INTEGER; return reply_read_head(value, bytes, len);
     default: return BAD;
     }
 }
 
 /* Reads what there is of the values that are due: 1 once all are read, 0 or BAD. */
-static ptrdiff_t read_values(struct steady__progress *progress, const char *bytes, size_t len) {
+static ptrdiff_t reply_read_values(struct steady__progress *progress, const char *bytes, size_t len) {
     struct steady__value value;
     while (progress->due > 0) {
-        const ptrdiff_t took = read_value(&value, bytes + progress->at, len - progress->at);
+        const ptrdiff_t took = reply_read_value(&value, bytes + progress->at, len - progress->at);
         if (took <= 0) return took;
         if (++progress->read > STEADY__VALUES_MAX) return BAD;
         progress->at += (size_t)took;
@@ -159,7 +159,7 @@ ptrdiff_t steady__reply_read_nested(struct steady__reply *reply, struct steady__
                                     size_t len) {
     if (len > 0 && bytes[0] != '*' && bytes[0] != '$') return steady__reply_read(reply, bytes, len);
     if (progress->at == 0) progress->due = 1;
-    const ptrdiff_t read = read_values(progress, bytes, len);
+    const ptrdiff_t read = reply_read_values(progress, bytes, len);
     if (read == 0) return 0;
     const size_t end = progress->at;
     *progress = (struct steady__progress){0};
@@ -171,7 +171,7 @@ ptrdiff_t steady__reply_read_nested(struct steady__reply *reply, struct steady__
 }
 
 bool steady__walk_next(struct steady__walk *walk, struct steady__value *value) {
-    const ptrdiff_t took = read_value(value, walk->at, (size_t)(walk->end - walk->at));
+    const ptrdiff_t took = reply_read_value(value, walk->at, (size_t)(walk->end - walk->at));
     if (took <= 0) return false;
     walk->at += took;
     return true;

@@ -35,13 +35,13 @@ struct steady__lookup {
     char host[];
 };
 
-static void release(struct steady__lookup *lookup) {
+static void resolve_release(struct steady__lookup *lookup) {
     if (atomic_fetch_sub(&lookup->holders, 1) != 1) return;
     close(lookup->bell);
     free(lookup);
 }
 
-static void ask(struct steady__lookup *lookup, int flags) {
+static void resolve_ask(struct steady__lookup *lookup, int flags) {
     const struct addrinfo hints = {.ai_flags = flags | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
     struct addrinfo *list = NULL;
     lookup->error = getaddrinfo(lookup->host, lookup->port, &hints, &list);
@@ -53,31 +53,31 @@ static void ask(struct steady__lookup *lookup, int flags) {
     if (list != NULL) freeaddrinfo(list);
 }
 
-static void ring(const struct steady__lookup *lookup) { eventfd_write(lookup->bell, 1); }
+static void resolve_ring(const struct steady__lookup *lookup) { eventfd_write(lookup->bell, 1); }
 
-static void *thread(void *arg) {
+static void *resolve_thread(void *arg) {
     struct steady__lookup *lookup = arg;
-    ask(lookup, AI_ADDRCONFIG);
-    ring(lookup);
-    release(lookup);
+    resolve_ask(lookup, AI_ADDRCONFIG);
+    resolve_ring(lookup);
+    resolve_release(lookup);
     return NULL;
 }
 
 /* Signals are for the program's own threads: this one is born with all of them blocked, as it inherits the mask. */
-static int start_thread(struct steady__lookup *lookup) {
+static int resolve_start_thread(struct steady__lookup *lookup) {
     pthread_t id;
     sigset_t all, before;
     sigfillset(&all);
     atomic_fetch_add(&lookup->holders, 1);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    const int error = pthread_create(&id, NULL, thread, lookup);
+    const int error = pthread_create(&id, NULL, resolve_thread, lookup);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error == 0) return pthread_detach(id);
     atomic_fetch_sub(&lookup->holders, 1);
     return -1;
 }
 
-static void rang(void *arg, int events) {
+static void resolve_rang(void *arg, int events) {
     struct steady__lookup *lookup = arg;
     eventfd_t count;
     (void)events;
@@ -88,13 +88,13 @@ static void rang(void *arg, int events) {
     if (eventfd_read(lookup->bell, &count) != 0) return;
     steady__watch_stop(&lookup->watch);
     lookup->done(lookup->arg, &lookup->found, lookup->error != 0 ? gai_strerror(lookup->error) : NULL);
-    release(lookup);
+    resolve_release(lookup);
 }
 
 void steady__resolve_cancel(const struct steady__net *net, struct steady__lookup *lookup) {
     (void)net;
     steady__watch_stop(&lookup->watch);
-    release(lookup);
+    resolve_release(lookup);
 }
 
 struct steady__lookup *steady__resolve(const struct steady__net *net, const steady_loop *loop, const char *host,
@@ -115,13 +115,13 @@ struct steady__lookup *steady__resolve(const struct steady__net *net, const stea
     lookup->arg = arg;
     memcpy(lookup->host, host, strlen(host));
     snprintf(lookup->port, sizeof lookup->port, "%u", (unsigned)port);
-    if (steady__watch_start(&lookup->watch, loop, lookup->bell, STEADY_READABLE, rang, lookup) == 0) {
-        ask(lookup, AI_NUMERICHOST); /* touches no resolver */
+    if (steady__watch_start(&lookup->watch, loop, lookup->bell, STEADY_READABLE, resolve_rang, lookup) == 0) {
+        resolve_ask(lookup, AI_NUMERICHOST); /* touches no resolver */
         if (lookup->error != EAI_NONAME) {
-            ring(lookup);
+            resolve_ring(lookup);
             return lookup;
         }
-        if (start_thread(lookup) == 0) return lookup;
+        if (resolve_start_thread(lookup) == 0) return lookup;
     }
     steady__resolve_cancel(net, lookup);
     return NULL;

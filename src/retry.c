@@ -24,14 +24,14 @@ struct timer {
 
 #define TIMER(list) STEADY__OWNER(struct timer, place, list)
 
-static void *io_new(void *loop, int fd, void (*ready)(void *arg, int events), void *arg) {
+static void *retry_io_new(void *loop, int fd, void (*ready)(void *arg, int events), void *arg) {
     const steady_loop *theirs = &((struct steady__retry *)loop)->theirs;
     return theirs->ops->io_new(theirs->loop, fd, ready, arg);
 }
 
-static steady_us now(void *loop) { return steady__loop_now(&((struct steady__retry *)loop)->theirs); }
+static steady_us retry_now(void *loop) { return steady__loop_now(&((struct steady__retry *)loop)->theirs); }
 
-static bool start(struct timer *timer, steady_us delay) {
+static bool retry_start(struct timer *timer, steady_us delay) {
     const steady_loop_ops *ops = timer->retry->theirs.ops;
     const bool ran = timer->running;
     timer->running = ops->timer_start(timer->timer, delay) == 0;
@@ -42,15 +42,15 @@ static bool start(struct timer *timer, steady_us delay) {
 bool steady__retry_now(struct steady__retry *retry) {
     while (!steady__list_empty(&retry->failed)) {
         struct timer *timer = TIMER(retry->failed.next);
-        const steady_us delay = timer->due - now(retry);
-        if (!start(timer, delay > 0 ? delay : 0)) return false;
+        const steady_us delay = timer->due - retry_now(retry);
+        if (!retry_start(timer, delay > 0 ? delay : 0)) return false;
         steady__list_remove(&timer->place);
     }
     return true;
 }
 
 /* In a forked child the timers are the parent's. The callback may free the timer. */
-static void fired(void *arg) {
+static void retry_fired(void *arg) {
     struct timer *timer = arg;
     struct steady__retry *retry = timer->retry;
     timer->running = false;
@@ -58,7 +58,7 @@ static void fired(void *arg) {
     timer->fired(timer->arg);
 }
 
-static void *timer_new(void *loop, void (*ring)(void *arg), void *arg) {
+static void *retry_timer_new(void *loop, void (*ring)(void *arg), void *arg) {
     struct steady__retry *retry = loop;
     struct timer *timer = calloc(1, sizeof *timer);
     if (timer == NULL) return NULL;
@@ -66,29 +66,29 @@ static void *timer_new(void *loop, void (*ring)(void *arg), void *arg) {
     timer->retry = retry;
     timer->fired = ring;
     timer->arg = arg;
-    timer->timer = retry->theirs.ops->timer_new(retry->theirs.loop, fired, timer);
+    timer->timer = retry->theirs.ops->timer_new(retry->theirs.loop, retry_fired, timer);
     if (timer->timer != NULL) return timer;
     free(timer);
     return NULL;
 }
 
-static int timer_start(void *handle, steady_us delay) {
+static int retry_timer_start(void *handle, steady_us delay) {
     struct timer *timer = handle;
     steady__list_remove(&timer->place);
-    if (start(timer, delay)) return 0;
-    timer->due = now(timer->retry) + delay;
+    if (retry_start(timer, delay)) return 0;
+    timer->due = retry_now(timer->retry) + delay;
     steady__list_append(&timer->retry->failed, &timer->place);
     return 0;
 }
 
-static void timer_stop(void *handle) {
+static void retry_timer_stop(void *handle) {
     struct timer *timer = handle;
     steady__list_remove(&timer->place);
     if (timer->running) timer->retry->theirs.ops->timer_stop(timer->timer);
     timer->running = false;
 }
 
-static void timer_free(void *handle) {
+static void retry_timer_free(void *handle) {
     struct timer *timer = handle;
     steady__list_remove(&timer->place);
     timer->retry->theirs.ops->timer_free(timer->timer);
@@ -101,13 +101,13 @@ steady_loop steady__retry_loop(struct steady__retry *retry, const steady_loop *t
     retry->fork_guard = fork_guard;
     steady__list_init(&retry->failed);
     retry->ops = (steady_loop_ops){.name = theirs->ops->name,
-                                   .io_new = io_new,
+                                   .io_new = retry_io_new,
                                    .io_want = theirs->ops->io_want,
                                    .io_free = theirs->ops->io_free,
-                                   .timer_new = timer_new,
-                                   .timer_start = timer_start,
-                                   .timer_stop = timer_stop,
-                                   .timer_free = timer_free,
-                                   .now = theirs->ops->now != NULL ? now : NULL};
+                                   .timer_new = retry_timer_new,
+                                   .timer_start = retry_timer_start,
+                                   .timer_stop = retry_timer_stop,
+                                   .timer_free = retry_timer_free,
+                                   .now = theirs->ops->now != NULL ? retry_now : NULL};
     return (steady_loop){&retry->ops, retry};
 }

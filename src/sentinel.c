@@ -71,56 +71,56 @@ struct sentinels {
     struct sentinel each[]; /* in the order of the URL */
 };
 
-static steady_us now(const struct sentinels *s) { return steady__loop_now(&s->with.loop); }
+static steady_us sentinel_now(const struct sentinels *s) { return steady__loop_now(&s->with.loop); }
 
-static void leave(struct sentinels *s) {
+static void sentinel_leave_handler(struct sentinels *s) {
     if (--s->depth == 0 && s->closed) free(s);
 }
 
-static void rest(struct sentinels *s) {
+static void sentinel_schedule_round(struct sentinels *s) {
     steady__alarm_set(&s->alarm, LOOK / 2 + steady__circuit_jitter(&s->circuit, LOOK / 2));
 }
 
-static void rest_in_vain(struct sentinels *s, bool refused) {
+static void sentinel_back_off(struct sentinels *s, bool refused) {
     const steady_us pause = steady__circuit_failed(&s->circuit, refused);
-    s->allowed_at = now(s) + pause;
+    s->allowed_at = sentinel_now(s) + pause;
     steady__alarm_set(&s->alarm, pause);
 }
 
 /* ---- One sentinel after the other ---- */
 
 /* The link is left without a connection; lookups go on. */
-static void park(struct sentinel *one) {
+static void sentinel_park(struct sentinel *one) {
     one->until = 0;
     if (one->conn != NULL && !one->parked) steady__connection_server_moved(one->conn);
 }
 
-static void turn_to_next(struct sentinels *s) { s->at = (s->at + 1) % s->url->n_sentinels; }
+static void sentinel_turn_to_next(struct sentinels *s) { s->at = (s->at + 1) % s->url->n_sentinels; }
 
-static void begin_round(struct sentinels *s) {
+static void sentinel_begin_round(struct sentinels *s) {
     s->turns = 0;
     s->answers = false;
 }
 
 /* What a sentinel answered says more than that another could not be reached. */
-static void note(struct sentinels *s, bool answered, const char *why) {
+static void sentinel_note_error(struct sentinels *s, bool answered, const char *why) {
     if (answered || !s->answers) steady__fail(&s->why, 0, "sentinel %s", why);
     s->answers = s->answers || answered;
 }
 
 /* Calls nothing back: what comes next is left to the alarm. */
-static void failed(struct sentinel *one, int error, bool answered, const char *why) {
+static void sentinel_failed(struct sentinel *one, int error, bool answered, const char *why) {
     struct sentinels *s = one->all;
-    note(s, answered, why);
+    sentinel_note_error(s, answered, why);
     one->error = error;
-    park(one);
+    sentinel_park(one);
     const bool awaited = s->turns == s->url->n_sentinels || (s->turns > 0 && one == &s->each[s->at]);
     if (awaited) steady__alarm_set(&s->alarm, 0);
 }
 
 /* ---- The answer ---- */
 
-static bool take_text(struct steady__walk *walk, char *out, size_t size) {
+static bool sentinel_take_text(struct steady__walk *walk, char *out, size_t size) {
     struct steady__value value;
     if (!steady__walk_next(walk, &value) || value.kind != STEADY__VALUE_TEXT) return false;
     if (value.text_len == 0 || value.text_len >= size || memchr(value.text, '\0', value.text_len) != NULL) return false;
@@ -132,12 +132,13 @@ static bool take_text(struct steady__walk *walk, char *out, size_t size) {
 }
 
 /* Two texts: the host and the port. */
-static bool read_address(const struct steady__reply *reply, char host[HOST_MAX + 1], uint16_t *port) {
+static bool sentinel_read_address(const struct steady__reply *reply, char host[HOST_MAX + 1], uint16_t *port) {
     struct steady__walk walk = steady__walk_over(reply);
     struct steady__value head;
     char digits[8], *end = NULL;
     if (!steady__walk_next(&walk, &head) || head.kind != STEADY__VALUE_ARRAY || head.number != 2) return false;
-    if (!take_text(&walk, host, HOST_MAX + 1) || !take_text(&walk, digits, sizeof digits)) return false;
+    if (!sentinel_take_text(&walk, host, HOST_MAX + 1) || !sentinel_take_text(&walk, digits, sizeof digits))
+        return false;
     const unsigned long number = strtoul(digits, &end, 10);
     if (*end != '\0' || number == 0 || number > UINT16_MAX) return false;
     *port = (uint16_t)number;
@@ -145,30 +146,30 @@ static bool read_address(const struct steady__reply *reply, char host[HOST_MAX +
 }
 
 /* All but this one, where they have no question. */
-static void park_others(struct sentinel *one) {
+static void sentinel_park_others(struct sentinel *one) {
     struct sentinels *s = one->all;
     for (unsigned i = 0; i < s->url->n_sentinels; i++)
-        if (&s->each[i] != one && !s->each[i].asked) park(&s->each[i]);
+        if (&s->each[i] != one && !s->each[i].asked) sentinel_park(&s->each[i]);
 }
 
 /* Another one has answered meanwhile, and there is nothing against what it said. */
-static bool is_late(const struct sentinel *one) {
+static bool sentinel_is_late(const struct sentinel *one) {
     const struct sentinels *s = one->all;
     if (s->finding || one == &s->each[s->at]) return false;
     return !s->fruitless || steady__connection_is_up(s->conn);
 }
 
-static void knows(struct sentinel *one, const char *host, uint16_t port) {
+static void sentinel_found_primary(struct sentinel *one, const char *host, uint16_t port) {
     struct sentinels *s = one->all;
     const bool moved = strcmp(host, s->host) != 0 || port != s->primary.port;
     snprintf(s->host, sizeof s->host, "%s", host);
     s->primary.port = port;
     s->at = (unsigned)(one - s->each);
-    park_others(one);
-    begin_round(s);
+    sentinel_park_others(one);
+    sentinel_begin_round(s);
     s->gave_up = false;
     s->circuit.failures = 0;
-    rest(s);
+    sentinel_schedule_round(s);
     if (s->conn != NULL && steady__connection_is_up(s->conn)) s->fruitless = false;
     if (s->finding) {
         s->finding = false;
@@ -179,44 +180,46 @@ static void knows(struct sentinel *one, const char *host, uint16_t port) {
     }
 }
 
-static void place(const struct sentinel *one, char *text, size_t size, const char *why) {
+static void sentinel_format_error(const struct sentinel *one, char *text, size_t size, const char *why) {
     snprintf(text, size, "%s:%u: %s", one->url.host, (unsigned)one->url.port, why);
 }
 
-static void complain(struct sentinel *one, int error, const char *why) {
+static void sentinel_fail_with_text(struct sentinel *one, int error, const char *why) {
     char text[200];
-    place(one, text, sizeof text, why);
-    failed(one, error, true, text);
+    sentinel_format_error(one, text, sizeof text, why);
+    sentinel_failed(one, error, true, text);
 }
 
-static bool is_nil(const struct steady__reply *reply) {
+static bool sentinel_is_nil(const struct steady__reply *reply) {
     struct steady__walk walk = steady__walk_over(reply);
     struct steady__value value;
     return steady__walk_next(&walk, &value) && value.kind == STEADY__VALUE_NIL;
 }
 
-static void heard(struct sentinel *one, const struct steady__reply *reply) {
+static void sentinel_process_reply(struct sentinel *one, const struct steady__reply *reply) {
     char host[HOST_MAX + 1], text[160];
     uint16_t port = 0;
-    if (read_address(reply, host, &port)) {
-        if (is_late(one))
-            park(one);
+    if (sentinel_read_address(reply, host, &port)) {
+        if (sentinel_is_late(one))
+            sentinel_park(one);
         else
-            knows(one, host, port);
-    } else if (is_nil(reply)) {
-        complain(one, STEADY_UNAVAILABLE, "knows no such service");
+            sentinel_found_primary(one, host, port);
+    } else if (sentinel_is_nil(reply)) {
+        sentinel_fail_with_text(one, STEADY_UNAVAILABLE, "knows no such service");
     } else if (reply->kind == STEADY__REPLY_ERROR) {
         const struct steady__secrets secrets = {.url = one->all->url};
         steady__redact(text, sizeof text, reply->text, reply->text_len, &secrets);
-        complain(one, steady__error_class_code(steady__error_class_of(reply->text, reply->text_len)), text);
+        sentinel_fail_with_text(one, steady__error_class_code(steady__error_class_of(reply->text, reply->text_len)),
+                                text);
     } else {
-        complain(one, STEADY_UNAVAILABLE, "answers with what is no answer");
+        sentinel_fail_with_text(one, STEADY_UNAVAILABLE, "answers with what is no answer");
     }
 }
 
 /* ---- What the link to a sentinel asks ---- */
 
-static size_t encode(void *owner, struct steady__request *request, struct steady__engines *engines, char *out) {
+static size_t sentinel_encode(void *owner, struct steady__request *request, struct steady__engines *engines,
+                              char *out) {
     static const char command[] = "*3\r\n$8\r\nSENTINEL\r\n$23\r\nGET-MASTER-ADDR-BY-NAME\r\n";
     const struct sentinel *one = owner;
     const char *service = one->all->url->service;
@@ -225,8 +228,8 @@ static size_t encode(void *owner, struct steady__request *request, struct steady
     return (size_t)snprintf(out, STEADY__REQUEST_MAX, "%s$%zu\r\n%s\r\n", command, strlen(service), service);
 }
 
-static enum steady__reply_action answered(void *owner, struct steady__request *request, struct steady__engines *engines,
-                                          const struct steady__reply *reply) {
+static enum steady__reply_action sentinel_answered(void *owner, struct steady__request *request,
+                                                   struct steady__engines *engines, const struct steady__reply *reply) {
     struct sentinel *one = owner;
     struct sentinels *s = one->all;
     (void)request;
@@ -234,34 +237,34 @@ static enum steady__reply_action answered(void *owner, struct steady__request *r
     s->depth++;
     s->events++;
     one->asked = false;
-    heard(one, reply);
-    leave(s);
+    sentinel_process_reply(one, reply);
+    sentinel_leave_handler(s);
     return STEADY__REPLY_ACCEPTED;
 }
 
-static void unanswered(void *owner, struct steady__request *request, bool written, int error) {
+static void sentinel_unanswered(void *owner, struct steady__request *request, bool written, int error) {
     struct sentinel *one = owner;
     (void)request;
     (void)written;
     one->all->events++;
     one->asked = false;
-    failed(one, error, error == STEADY_REFUSED, one->last_error.text);
+    sentinel_failed(one, error, error == STEADY_REFUSED, one->last_error.text);
 }
 
-static const struct steady__connection_owner owner_class = {encode, answered, unanswered};
+static const struct steady__connection_owner owner_class = {sentinel_encode, sentinel_answered, sentinel_unanswered};
 
 /* Connects for a question, and for nothing else. To answer at once is as good as later: the link has done all else. */
-static void find_sentinel(struct steady__finder *finder, struct steady__connection *conn) {
+static void sentinel_find_sentinel(struct steady__finder *finder, struct steady__connection *conn) {
     struct sentinel *one = (struct sentinel *)finder;
     one->parked = !one->asked;
     if (one->asked) steady__connection_found(conn, &one->url);
 }
 
-static void let_go(struct steady__finder *finder) { (void)finder; }
+static void sentinel_finder_closed(struct steady__finder *finder) { (void)finder; }
 
 /* ---- Asking ---- */
 
-static bool call(struct sentinel *one) {
+static bool sentinel_open_connection(struct sentinel *one) {
     if (one->conn != NULL) return true;
     struct steady__connection_options with = one->all->with;
     with.url = &one->url;
@@ -273,16 +276,16 @@ static bool call(struct sentinel *one) {
     return one->conn != NULL;
 }
 
-static void ask(struct sentinel *one) {
+static void sentinel_ask_one(struct sentinel *one) {
     struct sentinels *s = one->all;
     const steady_us patience = 2 * s->with.timeout > PATIENCE_LEAST ? 2 * s->with.timeout : PATIENCE_LEAST;
-    one->until = now(s) + patience;
+    one->until = sentinel_now(s) + patience;
     steady__alarm_set(&s->alarm, s->finding ? HEAD_START : patience);
     if (one->asked) return;
     one->error = 0;
-    one->asked = call(one) && steady__connection_submit(one->conn, &one->question) == 0;
+    one->asked = sentinel_open_connection(one) && steady__connection_submit(one->conn, &one->question) == 0;
     if (!one->asked) {
-        failed(one, STEADY_UNAVAILABLE, false, one->last_error.text);
+        sentinel_failed(one, STEADY_UNAVAILABLE, false, one->last_error.text);
     } else if (one->parked) {
         one->parked = false;
         steady__connection_found(one->conn, &one->url);
@@ -290,56 +293,56 @@ static void ask(struct sentinel *one) {
 }
 
 /* What those that are still asked are at. */
-static void note_late_ones(struct sentinels *s) {
+static void sentinel_note_late_ones(struct sentinels *s) {
     char why[80], text[200];
     for (unsigned i = 0; i < s->url->n_sentinels; i++) {
         const struct sentinel *one = &s->each[i];
         if (!one->asked) continue;
         const char *doing = one->question.on_wire ? NULL : steady__connection_activity(one->conn);
         snprintf(why, sizeof why, "%s%s", doing != NULL ? "still " : "", doing != NULL ? doing : "does not answer");
-        place(one, text, sizeof text, why);
-        note(s, false, text);
+        sentinel_format_error(one, text, sizeof text, why);
+        sentinel_note_error(s, false, text);
     }
 }
 
-static bool all_refuse(const struct sentinels *s) {
+static bool sentinel_all_refuse(const struct sentinels *s) {
     for (unsigned i = 0; i < s->url->n_sentinels; i++)
         if (s->each[i].error != STEADY_REFUSED) return false;
     return true;
 }
 
 /* None of them could say. */
-static void give_up(struct sentinels *s) {
-    const int error = all_refuse(s) ? STEADY_REFUSED : STEADY_UNAVAILABLE;
-    note_late_ones(s);
-    begin_round(s);
-    rest_in_vain(s, error == STEADY_REFUSED);
+static void sentinel_give_up(struct sentinels *s) {
+    const int error = sentinel_all_refuse(s) ? STEADY_REFUSED : STEADY_UNAVAILABLE;
+    sentinel_note_late_ones(s);
+    sentinel_begin_round(s);
+    sentinel_back_off(s, error == STEADY_REFUSED);
     if (!s->finding) return;
     s->finding = false;
     s->gave_up = true;
     steady__connection_not_found(s->conn, error, s->why.text);
 }
 
-static steady_us time_left(const struct sentinels *s) {
+static steady_us sentinel_time_left(const struct sentinels *s) {
     steady_us left = 0;
     for (unsigned i = 0; i < s->url->n_sentinels; i++)
-        if (s->each[i].until - now(s) > left) left = s->each[i].until - now(s);
+        if (s->each[i].until - sentinel_now(s) > left) left = s->each[i].until - sentinel_now(s);
     return left;
 }
 
-static void go_on(struct sentinels *s) {
+static void sentinel_ask_next(struct sentinels *s) {
     if (s->turns < s->url->n_sentinels) {
-        if (s->turns++ > 0) turn_to_next(s);
-        ask(&s->each[s->at]);
-    } else if (time_left(s) > 0) {
-        steady__alarm_set(&s->alarm, time_left(s));
+        if (s->turns++ > 0) sentinel_turn_to_next(s);
+        sentinel_ask_one(&s->each[s->at]);
+    } else if (sentinel_time_left(s) > 0) {
+        steady__alarm_set(&s->alarm, sentinel_time_left(s));
     } else {
-        give_up(s);
+        sentinel_give_up(s);
     }
 }
 
 /* True: an answer was lying there, and what comes next has been seen to. The URL goes with the store. */
-static bool catch_up(struct sentinels *s) {
+static bool sentinel_catch_up(struct sentinels *s) {
     const uint64_t events = s->events;
     size_t left = STEADY__CATCH_UP;
     for (unsigned i = 0; !s->closed && s->events == events && i < s->url->n_sentinels; i++)
@@ -347,29 +350,29 @@ static bool catch_up(struct sentinels *s) {
     return s->closed || (s->events != events && s->alarm.set);
 }
 
-static void alarmed(void *arg) {
+static void sentinel_on_alarm(void *arg) {
     struct sentinels *s = arg;
     if (steady__forked(s->with.fork_guard) || !steady__alarm_rang(&s->alarm)) return;
     s->depth++;
-    if (!catch_up(s)) go_on(s);
-    leave(s);
+    if (!sentinel_catch_up(s)) sentinel_ask_next(s);
+    sentinel_leave_handler(s);
 }
 
 /* ---- The finder ---- */
 
-static void find(struct steady__finder *finder, struct steady__connection *conn) {
+static void sentinel_find_primary(struct steady__finder *finder, struct steady__connection *conn) {
     struct sentinels *s = (struct sentinels *)finder;
     s->conn = conn;
     s->finding = true;
-    begin_round(s);
-    if (s->fruitless) turn_to_next(s);
+    sentinel_begin_round(s);
+    if (s->fruitless) sentinel_turn_to_next(s);
     s->fruitless = true;
-    const bool paused = s->gave_up && now(s) < s->allowed_at;
+    const bool paused = s->gave_up && sentinel_now(s) < s->allowed_at;
     if (!paused) steady__alarm_set(&s->alarm, 0);
 }
 
 /* A child leaves the parent's loop alone, and the memory that it points at. */
-static void close_finder(struct steady__finder *finder) {
+static void sentinel_close_finder(struct steady__finder *finder) {
     struct sentinels *s = (struct sentinels *)finder;
     for (unsigned i = 0; i < s->url->n_sentinels; i++)
         steady__connection_close(s->each[i].conn);
@@ -377,12 +380,12 @@ static void close_finder(struct steady__finder *finder) {
     steady__alarm_free(&s->alarm);
     s->depth++;
     s->closed = true;
-    leave(s);
+    sentinel_leave_handler(s);
 }
 
-static void set_up(struct sentinels *s, unsigned number) {
+static void sentinel_set_up(struct sentinels *s, unsigned number) {
     struct sentinel *one = &s->each[number];
-    one->finder = (struct steady__finder){find_sentinel, let_go};
+    one->finder = (struct steady__finder){sentinel_find_sentinel, sentinel_finder_closed};
     one->all = s;
     one->question.nested = STEADY__NESTED;
     steady__list_init(&one->question.place);
@@ -393,11 +396,11 @@ static void set_up(struct sentinels *s, unsigned number) {
     one->url.password = s->url->sentinel_password;
 }
 
-static struct sentinels *open_sentinels(const struct steady__connection_options *options) {
+static struct sentinels *sentinel_open_sentinels(const struct steady__connection_options *options) {
     const unsigned n = options->url->n_sentinels;
     struct sentinels *s = calloc(1, sizeof *s + n * sizeof s->each[0]);
     if (s == NULL) return NULL;
-    s->finder = (struct steady__finder){find, close_finder};
+    s->finder = (struct steady__finder){sentinel_find_primary, sentinel_close_finder};
     s->url = options->url;
     s->circuit.net = options->net;
     s->with = (struct steady__connection_options){.net = options->net,
@@ -410,22 +413,22 @@ static struct sentinels *open_sentinels(const struct steady__connection_options 
                                                   .owner_class = &owner_class};
     s->primary.scheme = steady__url_has_tls(s->url->scheme) ? STEADY__URL_TLS : STEADY__URL_TCP;
     for (unsigned i = 0; i < n; i++)
-        set_up(s, i);
+        sentinel_set_up(s, i);
     s->primary.host = s->host;
     s->primary.named = true;
     s->at = (unsigned)(options->net->random(options->net) % n);
-    if (steady__alarm_new(&s->alarm, &s->with.loop, alarmed, s) == 0) return s;
+    if (steady__alarm_new(&s->alarm, &s->with.loop, sentinel_on_alarm, s) == 0) return s;
     free(s);
     return NULL;
 }
 
 struct steady__connection *steady__sentinels_link(const struct steady__connection_options *options) {
-    struct sentinels *s = open_sentinels(options);
+    struct sentinels *s = sentinel_open_sentinels(options);
     if (s == NULL) return NULL;
     struct steady__connection_options with = *options;
     with.finder = &s->finder;
     with.role = STEADY__ROLE_PRIMARY;
     struct steady__connection *conn = steady__connection_open(&with);
-    if (conn == NULL) close_finder(&s->finder);
+    if (conn == NULL) sentinel_close_finder(&s->finder);
     return conn;
 }

@@ -15,30 +15,30 @@ struct state {
     uint64_t a, b, c, d;
 };
 
-static inline uint64_t rotate(uint64_t x, unsigned bits) { return (x << bits) | (x >> (64 - bits)); }
+static inline uint64_t siphash_rotate(uint64_t x, unsigned bits) { return (x << bits) | (x >> (64 - bits)); }
 
-static inline void mix(struct state *s, int rounds) {
+static inline void siphash_mix(struct state *s, int rounds) {
     while (rounds-- > 0) {
         s->a += s->b;
         s->c += s->d;
-        s->b = rotate(s->b, 13) ^ s->a;
-        s->d = rotate(s->d, 16) ^ s->c;
-        s->a = rotate(s->a, 32) + s->d;
+        s->b = siphash_rotate(s->b, 13) ^ s->a;
+        s->d = siphash_rotate(s->d, 16) ^ s->c;
+        s->a = siphash_rotate(s->a, 32) + s->d;
         s->c += s->b;
-        s->d = rotate(s->d, 21) ^ s->a;
-        s->b = rotate(s->b, 17) ^ s->c;
-        s->c = rotate(s->c, 32);
+        s->d = siphash_rotate(s->d, 21) ^ s->a;
+        s->b = siphash_rotate(s->b, 17) ^ s->c;
+        s->c = siphash_rotate(s->c, 32);
     }
 }
 
-static inline void absorb(struct state *s, uint64_t word) {
+static inline void siphash_absorb(struct state *s, uint64_t word) {
     s->d ^= word;
-    mix(s, 2);
+    siphash_mix(s, 2);
     s->a ^= word;
 }
 
 /* The bytes left over, and the length in the highest byte. */
-static inline uint64_t last_word(const unsigned char *data, size_t len) {
+static inline uint64_t siphash_last_word(const unsigned char *data, size_t len) {
     uint64_t word = (uint64_t)len << 56;
     const unsigned char *tail = data + (len & ~(size_t)7);
     for (size_t i = 0; i < (len & 7); i++)
@@ -54,14 +54,14 @@ struct steady__hash steady__siphash(const unsigned char key[STEADY__SIPHASH_KEY]
                       k[1] ^ 0x7465646279746573};
     for (size_t at = 0; at + 8 <= len; at += 8) {
         memcpy(&word, (const unsigned char *)data + at, sizeof word);
-        absorb(&s, word);
+        siphash_absorb(&s, word);
     }
-    absorb(&s, last_word(data, len));
+    siphash_absorb(&s, siphash_last_word(data, len));
     s.c ^= 0xee;
-    mix(&s, 4);
+    siphash_mix(&s, 4);
     hash.word[0] = s.a ^ s.b ^ s.c ^ s.d;
     s.b ^= 0xdd;
-    mix(&s, 4);
+    siphash_mix(&s, 4);
     hash.word[1] = s.a ^ s.b ^ s.c ^ s.d;
     return hash;
 }

@@ -7,7 +7,7 @@
 /* ---- Keys ---- */
 
 /* CRC-16/XMODEM, half a byte at a time. */
-static uint16_t crc16(const char *bytes, size_t len) {
+static uint16_t slot_map_crc16(const char *bytes, size_t len) {
     static const uint16_t table[16] = {0x0000, 0x1021, 0x2042, 0x3063, 0x4084, 0x50a5, 0x60c6, 0x70e7,
                                        0x8108, 0x9129, 0xa14a, 0xb16b, 0xc18c, 0xd1ad, 0xe1ce, 0xf1ef};
     unsigned crc = 0;
@@ -26,13 +26,13 @@ uint16_t steady__slot_of(const char *key, size_t len) {
         key = open + 1;
         len = (size_t)(close - key);
     }
-    return crc16(key, len) & (STEADY__SLOTS - 1);
+    return slot_map_crc16(key, len) & (STEADY__SLOTS - 1);
 }
 
 /* ---- Nodes ---- */
 
 /* Letters, digits and . - _ : % alone. By a table, as a map may be megabytes of hosts. */
-static bool is_host(const char *text, size_t len) {
+static bool slot_map_is_host(const char *text, size_t len) {
     static const unsigned char may_hold[256] = {
         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
         0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0,
@@ -45,20 +45,20 @@ static bool is_host(const char *text, size_t len) {
 }
 
 /* Copies a host, its brackets taken off. False where it can be none, as "?". */
-static bool read_host(char out[STEADY__HOST_MAX + 1], const char *text, size_t len) {
+static bool slot_map_read_host(char out[STEADY__HOST_MAX + 1], const char *text, size_t len) {
     if (len >= 2 && text[0] == '[' && text[len - 1] == ']') {
         text++;
         len -= 2;
     }
     if (len > STEADY__HOST_MAX) return false;
-    if (!is_host(text, len)) return false;
+    if (!slot_map_is_host(text, len)) return false;
     if (len > 0) memcpy(out, text, len);
     out[len] = '\0';
     return true;
 }
 
 /* Decimal digits that make a number up to `max`; the bytes they took, or 0. */
-static size_t read_digits(const char *text, size_t len, unsigned max, unsigned *number) {
+static size_t slot_map_read_digits(const char *text, size_t len, unsigned max, unsigned *number) {
     size_t n = 0;
     for (*number = 0; n < len && text[n] >= '0' && text[n] <= '9'; n++) {
         *number = *number * 10 + (unsigned)(text[n] - '0');
@@ -68,18 +68,19 @@ static size_t read_digits(const char *text, size_t len, unsigned max, unsigned *
 }
 
 /* host:port, where the host may hold colons itself. */
-static bool read_endpoint(struct steady__redirect *redirect, const char *text, size_t len) {
+static bool slot_map_read_endpoint(struct steady__redirect *redirect, const char *text, size_t len) {
     const char *colon = memrchr(text, ':', len);
     unsigned port;
     if (colon == NULL) return false;
     const size_t host_len = (size_t)(colon - text), port_len = len - host_len - 1;
-    if (port_len == 0 || read_digits(colon + 1, port_len, UINT16_MAX, &port) != port_len || port == 0) return false;
+    if (port_len == 0 || slot_map_read_digits(colon + 1, port_len, UINT16_MAX, &port) != port_len || port == 0)
+        return false;
     redirect->port = (uint16_t)port;
     if (host_len == 1 && *text == '?') {
         memcpy(redirect->host, "?", 2);
         return true;
     }
-    return read_host(redirect->host, text, host_len);
+    return slot_map_read_host(redirect->host, text, host_len);
 }
 
 bool steady__redirect_read(struct steady__redirect *redirect, const char *error, size_t len) {
@@ -88,10 +89,10 @@ bool steady__redirect_read(struct steady__redirect *redirect, const char *error,
     if (!moved && !redirect->ask) return false;
     const size_t at = moved ? 6 : 4;
     unsigned slot;
-    const size_t digits = read_digits(error + at, len - at, STEADY__SLOTS - 1, &slot);
+    const size_t digits = slot_map_read_digits(error + at, len - at, STEADY__SLOTS - 1, &slot);
     if (digits == 0 || at + digits == len || error[at + digits] != ' ') return false;
     redirect->slot = (uint16_t)slot;
-    return read_endpoint(redirect, error + at + digits + 1, len - at - digits - 1);
+    return slot_map_read_endpoint(redirect, error + at + digits + 1, len - at - digits - 1);
 }
 
 /* ---- CLUSTER SLOTS ---- */
@@ -103,35 +104,38 @@ struct range {
     uint16_t port;
 };
 
-static bool next_of(struct steady__walk *walk, struct steady__value *value, int kind) {
+static bool slot_map_next_of(struct steady__walk *walk, struct steady__value *value, int kind) {
     return steady__walk_next(walk, value) && (int)value->kind == kind;
 }
 
-static bool next_number(struct steady__walk *walk, int64_t least, int64_t most, uint16_t *number) {
+static bool slot_map_next_number(struct steady__walk *walk, int64_t least, int64_t most, uint16_t *number) {
     struct steady__value value;
-    if (!next_of(walk, &value, STEADY__VALUE_INTEGER) || value.number < least || value.number > most) return false;
+    if (!slot_map_next_of(walk, &value, STEADY__VALUE_INTEGER) || value.number < least || value.number > most)
+        return false;
     *number = (uint16_t)value.number;
     return true;
 }
 
-static void skip(struct steady__walk *walk, int64_t values) {
+static void slot_map_skip(struct steady__walk *walk, int64_t values) {
     while (values-- > 0)
         steady__walk_skip(walk);
 }
 
 /* The address among what else is told of a node: an array of names, each with what it names. */
-static bool read_ip(struct range *range, struct steady__walk walk, int64_t values) {
+static bool slot_map_read_ip(struct range *range, struct steady__walk walk, int64_t values) {
     struct steady__value value, name;
     for (; values > 0; values--) {
         struct steady__walk entry = walk;
         steady__walk_skip(&walk);
-        if (!next_of(&entry, &value, STEADY__VALUE_ARRAY)) continue;
+        if (!slot_map_next_of(&entry, &value, STEADY__VALUE_ARRAY)) continue;
         for (int64_t i = 0; i + 1 < value.number; i += 2) {
             struct steady__walk at = entry;
-            skip(&entry, 2);
-            if (!next_of(&at, &name, STEADY__VALUE_TEXT) || name.text_len != 2 || memcmp(name.text, "ip", 2) != 0)
+            slot_map_skip(&entry, 2);
+            if (!slot_map_next_of(&at, &name, STEADY__VALUE_TEXT) || name.text_len != 2 ||
+                memcmp(name.text, "ip", 2) != 0)
                 continue;
-            return next_of(&at, &value, STEADY__VALUE_TEXT) && read_host(range->host, value.text, value.text_len);
+            return slot_map_next_of(&at, &value, STEADY__VALUE_TEXT) &&
+                   slot_map_read_host(range->host, value.text, value.text_len);
         }
     }
     return false;
@@ -139,29 +143,30 @@ static bool read_ip(struct range *range, struct steady__walk walk, int64_t value
 
 /* host, port and whatever else this version tells. A node that does not know its own address says nil; where names are
  * preferred and it has none yet, "?". */
-static bool read_node(struct range *range, struct steady__walk *walk) {
+static bool slot_map_read_node(struct range *range, struct steady__walk *walk) {
     struct steady__value node, host;
-    if (!next_of(walk, &node, STEADY__VALUE_ARRAY) || node.number < 2 || !steady__walk_next(walk, &host)) return false;
+    if (!slot_map_next_of(walk, &node, STEADY__VALUE_ARRAY) || node.number < 2 || !steady__walk_next(walk, &host))
+        return false;
     if (host.kind != STEADY__VALUE_TEXT && host.kind != STEADY__VALUE_NIL) return false;
-    range->has_host = read_host(range->host, host.text, host.kind == STEADY__VALUE_TEXT ? host.text_len : 0);
-    if (!next_number(walk, 0, UINT16_MAX, &range->port)) return false;
-    if (!range->has_host) range->has_host = read_ip(range, *walk, node.number - 2);
-    skip(walk, node.number - 2);
+    range->has_host = slot_map_read_host(range->host, host.text, host.kind == STEADY__VALUE_TEXT ? host.text_len : 0);
+    if (!slot_map_next_number(walk, 0, UINT16_MAX, &range->port)) return false;
+    if (!range->has_host) range->has_host = slot_map_read_ip(range, *walk, node.number - 2);
+    slot_map_skip(walk, node.number - 2);
     return true;
 }
 
 /* first, last, the primary, the replicas. */
-static bool read_range(struct range *range, struct steady__walk *walk) {
+static bool slot_map_read_range(struct range *range, struct steady__walk *walk) {
     struct steady__value head;
-    if (!next_of(walk, &head, STEADY__VALUE_ARRAY) || head.number < 3) return false;
-    if (!next_number(walk, 0, STEADY__SLOTS - 1, &range->first)) return false;
-    if (!next_number(walk, range->first, STEADY__SLOTS - 1, &range->last)) return false;
-    if (!read_node(range, walk)) return false;
-    skip(walk, head.number - 3);
+    if (!slot_map_next_of(walk, &head, STEADY__VALUE_ARRAY) || head.number < 3) return false;
+    if (!slot_map_next_number(walk, 0, STEADY__SLOTS - 1, &range->first)) return false;
+    if (!slot_map_next_number(walk, range->first, STEADY__SLOTS - 1, &range->last)) return false;
+    if (!slot_map_read_node(range, walk)) return false;
+    slot_map_skip(walk, head.number - 3);
     return true;
 }
 
-static bool assign(struct steady__slot_map *map, const struct range *range, uint16_t node) {
+static bool slot_map_assign(struct steady__slot_map *map, const struct range *range, uint16_t node) {
     for (unsigned slot = range->first; slot <= range->last; slot++) {
         if (map->node[slot] != STEADY__SLOT_UNKNOWN) return false;
         map->node[slot] = node;
@@ -175,13 +180,13 @@ bool steady__slot_map_draw(struct steady__slot_map *map, const struct steady__re
     struct steady__value ranges;
     bool any = false;
     memset(map->node, 0xff, sizeof map->node);
-    if (!next_of(&walk, &ranges, STEADY__VALUE_ARRAY)) return false;
+    if (!slot_map_next_of(&walk, &ranges, STEADY__VALUE_ARRAY)) return false;
     for (int64_t i = 0; i < ranges.number; i++) {
         struct range range;
-        if (!read_range(&range, &walk)) return false;
+        if (!slot_map_read_range(&range, &walk)) return false;
         const bool usable = range.has_host && range.port != 0;
         const uint16_t node = usable ? number(arg, range.host, range.port) : STEADY__SLOT_UNKNOWN;
-        if (!assign(map, &range, node)) return false;
+        if (!slot_map_assign(map, &range, node)) return false;
         any = any || node != STEADY__SLOT_UNKNOWN;
     }
     return any;

@@ -99,16 +99,16 @@ struct view {
 
 static const struct steady__bucket empty;
 
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t table_min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* ---- The only accesses to shared memory ---- */
 
-static inline uint64_t load(const uint64_t *word) {
+static inline uint64_t table_load(const uint64_t *word) {
     STEADY__STEP();
     return __atomic_load_n(word, __ATOMIC_SEQ_CST);
 }
 
-static inline bool swap(union half *half, uint64_t old0, uint64_t old1, uint64_t new0, uint64_t new1) {
+static inline bool table_swap(union half *half, uint64_t old0, uint64_t old1, uint64_t new0, uint64_t new1) {
     const union half from = {.word = {old0, old1}}, to = {.word = {new0, new1}};
     STEADY__STEP();
     const bool swapped = __sync_bool_compare_and_swap(&half->whole, from.whole, to.whole);
@@ -116,94 +116,95 @@ static inline bool swap(union half *half, uint64_t old0, uint64_t old1, uint64_t
     return swapped;
 }
 
-static inline void read_slot(struct steady__slot *slot, struct view *v) {
+static inline void table_read_slot(struct steady__slot *slot, struct view *v) {
     v->slot = slot;
-    v->meta = load(&slot->identity.word[1]);
-    v->tag = load(&slot->identity.word[0]);
-    v->when = load(&slot->state.word[0]);
-    v->what = load(&slot->state.word[1]);
+    v->meta = table_load(&slot->identity.word[1]);
+    v->tag = table_load(&slot->identity.word[0]);
+    v->when = table_load(&slot->state.word[0]);
+    v->what = table_load(&slot->state.word[1]);
 }
 
 /* ---- Words ---- */
 
 /* A duration in 13 bits, rounded up: below 128 as it is, else eight significant bits, the first of them implied. */
-static uint64_t drain_encode(int64_t us) {
+static uint64_t table_drain_encode(int64_t us) {
     if (us < 128) return us < 0 ? 0 : (uint64_t)us;
     const unsigned shift = 56 - (unsigned)__builtin_clzll((unsigned long long)us);
     return ((uint64_t)shift << 7) + (((uint64_t)us + ((uint64_t)1 << shift) - 1) >> shift);
 }
 
-static int64_t drain_decode(uint64_t code) {
+static int64_t table_drain_decode(uint64_t code) {
     if (code < 128) return (int64_t)code;
     const uint64_t shift = (code >> 7) - 1;
     return (int64_t)((128 | (code & 127)) << shift);
 }
 
-static int64_t time_of(uint64_t word) { return (int64_t)(word >> TIME_SHIFT); }
-static uint64_t with_time(uint64_t word, int64_t us) {
+static int64_t table_time_of(uint64_t word) { return (int64_t)(word >> TIME_SHIFT); }
+static uint64_t table_with_time(uint64_t word, int64_t us) {
     return (uint64_t)us << TIME_SHIFT | (word & (((uint64_t)1 << TIME_SHIFT) - 1));
 }
 
 /* The state belongs to the identity. */
-static bool belongs(const struct view *v) { return ((v->when ^ v->meta) & GENERATION) == 0; }
-static bool is_tentative(const struct view *v) { return (v->when & TENTATIVE) != 0; }
+static bool table_belongs(const struct view *v) { return ((v->when ^ v->meta) & GENERATION) == 0; }
+static bool table_is_tentative(const struct view *v) { return (v->when & TENTATIVE) != 0; }
 
-static void unpack(const struct view *v, struct steady__bucket *b) {
+static void table_unpack(const struct view *v, struct steady__bucket *b) {
     b->level = (int64_t)(v->what >> 33);
-    b->last = time_of(v->when);
+    b->last = table_time_of(v->when);
     b->rem = (int64_t)(v->what >> 13 & 0xfffff);
-    b->blocked_until = time_of(v->meta);
+    b->blocked_until = table_time_of(v->meta);
 }
 
 /* The bucket means nothing any more. */
-static bool is_over(const struct view *v, int64_t now) {
-    return now - time_of(v->when) >= drain_decode(v->what & DRAIN) && now >= time_of(v->meta);
+static bool table_is_over(const struct view *v, int64_t now) {
+    return now - table_time_of(v->when) >= table_drain_decode(v->what & DRAIN) && now >= table_time_of(v->meta);
 }
 
 /* May go to another key. A state of another generation is sealed, or rubbish, unless the identity was read too early:
  * the slot may have been claimed and confirmed since. */
-static bool is_free(const struct view *v, int64_t now) {
-    const int64_t age = now - time_of(v->when);
-    if (!belongs(v)) return load(&v->slot->identity.word[1]) == v->meta;
-    if (is_tentative(v)) return age > LEASE || age < -LEASE;
-    return is_over(v, now);
+static bool table_is_free(const struct view *v, int64_t now) {
+    const int64_t age = now - table_time_of(v->when);
+    if (!table_belongs(v)) return table_load(&v->slot->identity.word[1]) == v->meta;
+    if (table_is_tentative(v)) return age > LEASE || age < -LEASE;
+    return table_is_over(v, now);
 }
 
 /* ---- Swaps ---- */
 
 /* When the bucket will mean nothing but its block. A failure knows it only where that is after the block: else the
  * level drains before, and an earlier time that the slot says stays true. */
-static int64_t drained_at(const struct view *v, const struct steady__decision *d, int64_t now) {
+static int64_t table_drained_at(const struct view *v, const struct steady__decision *d, int64_t now) {
     const int64_t busy_until = now + d->busy_for;
     if (d->success || d->busy_for > d->blocked_for) return busy_until;
-    return time_of(v->when) + min64(drain_decode(v->what & DRAIN), busy_until - time_of(v->when));
+    return table_time_of(v->when) +
+           table_min64(table_drain_decode(v->what & DRAIN), busy_until - table_time_of(v->when));
 }
 
-static bool write_state(const struct view *v, const struct steady__bucket *b, const struct steady__decision *d,
-                        int64_t now) {
-    const int64_t drain = d->busy_for == 0 ? 0 : drained_at(v, d, now) - b->last;
-    const uint64_t when = with_time(v->when & ~TENTATIVE, b->last);
-    const uint64_t what = (uint64_t)b->level << 33 | (uint64_t)b->rem << 13 | drain_encode(drain);
-    return swap(&v->slot->state, v->when, v->what, when, what);
+static bool table_write_state(const struct view *v, const struct steady__bucket *b, const struct steady__decision *d,
+                              int64_t now) {
+    const int64_t drain = d->busy_for == 0 ? 0 : table_drained_at(v, d, now) - b->last;
+    const uint64_t when = table_with_time(v->when & ~TENTATIVE, b->last);
+    const uint64_t what = (uint64_t)b->level << 33 | (uint64_t)b->rem << 13 | table_drain_encode(drain);
+    return table_swap(&v->slot->state, v->when, v->what, when, what);
 }
 
-static bool write_block(const struct view *v, int64_t blocked_until) {
-    return swap(&v->slot->identity, v->tag, v->meta, v->tag, with_time(v->meta, blocked_until));
+static bool table_write_block(const struct view *v, int64_t blocked_until) {
+    return table_swap(&v->slot->identity, v->tag, v->meta, v->tag, table_with_time(v->meta, blocked_until));
 }
 
-static bool seal(struct view *v, int64_t now) {
-    const uint64_t when = with_time(TENTATIVE | ((v->meta + 1) & GENERATION), now);
-    if (!swap(&v->slot->state, v->when, v->what, when, 0)) return false;
+static bool table_seal(struct view *v, int64_t now) {
+    const uint64_t when = table_with_time(TENTATIVE | ((v->meta + 1) & GENERATION), now);
+    if (!table_swap(&v->slot->state, v->when, v->what, when, 0)) return false;
     v->when = when;
     v->what = 0;
     return true;
 }
 
 /* Seals and claims a free slot. */
-static bool take(struct view *v, uint64_t tag, int64_t now) {
-    if (!seal(v, now)) return false;
+static bool table_take(struct view *v, uint64_t tag, int64_t now) {
+    if (!table_seal(v, now)) return false;
     const uint64_t meta = v->when & GENERATION;
-    if (!swap(&v->slot->identity, v->tag, v->meta, tag, meta)) return false;
+    if (!table_swap(&v->slot->identity, v->tag, v->meta, tag, meta)) return false;
     v->tag = tag;
     v->meta = meta;
     return true;
@@ -235,11 +236,11 @@ void steady__table_init(struct steady__table *table, void *bytes, uint32_t bucke
 }
 
 /* 0 .. count-1, evenly. */
-static uint32_t scale(uint64_t bits, uint32_t count) { return (uint32_t)((bits & 0xffffffff) * count >> 32); }
+static uint32_t table_scale(uint64_t bits, uint32_t count) { return (uint32_t)((bits & 0xffffffff) * count >> 32); }
 
 struct steady__place steady__table_place(const struct steady__table *table, struct steady__hash hash) {
-    const uint32_t first = scale(hash.word[1], table->groups);
-    uint32_t second = scale(hash.word[1] >> 32, table->groups);
+    const uint32_t first = table_scale(hash.word[1], table->groups);
+    uint32_t second = table_scale(hash.word[1] >> 32, table->groups);
     if (second == first) second = first + 1 < table->groups ? first + 1 : 0;
     const struct steady__place place = {.group = {table->slots + (size_t)first * STEADY__GROUP_SLOTS,
                                                   table->slots + (size_t)second * STEADY__GROUP_SLOTS},
@@ -252,37 +253,37 @@ struct steady__place steady__table_place(const struct steady__table *table, stru
 }
 
 /* The block that the key's hash chooses. A table of under 512 buckets has less than one: one slot, three or six. */
-static inline struct steady__slot *overflow_block(const struct steady__place *key) {
+static inline struct steady__slot *table_overflow_block(const struct steady__place *key) {
     const uint32_t slots = key->table->overflow_slots, blocks = slots < BLOCK ? 1 : slots / BLOCK;
-    return key->table->overflow + (size_t)scale(key->tag >> 32, blocks) * BLOCK;
+    return key->table->overflow + (size_t)table_scale(key->tag >> 32, blocks) * BLOCK;
 }
 
 /* Where the overflow bucket of a limit may be: of all that leak alike, whatever their capacity and block. */
-static struct steady__place overflow_place(const struct steady__place *key, const struct steady__rate *rate) {
+static struct steady__place table_overflow_place(const struct steady__place *key, const struct steady__rate *rate) {
     static const unsigned char no_key[STEADY__SIPHASH_KEY];
     const int64_t leak[2] = {rate->recharge, rate->drops};
     const uint32_t slots = key->table->overflow_slots;
-    return (struct steady__place){.group = {overflow_block(key), NULL},
+    return (struct steady__place){.group = {table_overflow_block(key), NULL},
                                   .tag = steady__siphash(no_key, leak, sizeof leak).word[0] | 1,
                                   .slots = slots < BLOCK ? slots : BLOCK};
 }
 
 /* Some limit has had an overflow bucket in the block: the first one to come took the first slot. */
-static inline bool has_overflowed(const struct steady__place *key) {
-    return load(&overflow_block(key)->identity.word[0]) != 0;
+static inline bool table_has_overflowed(const struct steady__place *key) {
+    return table_load(&table_overflow_block(key)->identity.word[0]) != 0;
 }
 
 /* In probe order: the home slot and the other one of its cache line first. */
-static inline struct steady__slot *slot_at(const struct steady__place *place, unsigned i) {
+static inline struct steady__slot *table_slot_at(const struct steady__place *place, unsigned i) {
     return place->group[i / STEADY__GROUP_SLOTS] + ((place->home ^ i) & (STEADY__GROUP_SLOTS - 1));
 }
 
-static inline bool find(const struct steady__place *place, struct view *v) {
+static inline bool table_find(const struct steady__place *place, struct view *v) {
     for (unsigned i = 0, slots = place->slots; i < slots; i++) {
-        struct steady__slot *slot = slot_at(place, i);
-        if (load(&slot->identity.word[0]) != place->tag) continue;
-        read_slot(slot, v);
-        if (v->tag == place->tag && belongs(v) && !is_tentative(v)) return true;
+        struct steady__slot *slot = table_slot_at(place, i);
+        if (table_load(&slot->identity.word[0]) != place->tag) continue;
+        table_read_slot(slot, v);
+        if (v->tag == place->tag && table_belongs(v) && !table_is_tentative(v)) return true;
     }
     return false;
 }
@@ -295,14 +296,14 @@ struct survey {
     struct view free;      /* where the key would go; slot NULL: nowhere */
 };
 
-static void choose_free(struct survey *s, const struct view first_free[2], const unsigned taken[2]) {
+static void table_choose_free(struct survey *s, const struct view first_free[2], const unsigned taken[2]) {
     const bool other = first_free[1].slot != NULL && taken[0] >= PREFERRED && taken[1] < taken[0];
     s->free = first_free[other || first_free[0].slot == NULL];
 }
 
 /* Looks at all slots of the place, and kills all tentative ones of the key but the first. False: somebody came between.
  */
-static bool survey(const struct steady__place *place, int64_t now, struct survey *s) {
+static bool table_survey(const struct steady__place *place, int64_t now, struct survey *s) {
     struct view first_free[2] = {{.slot = NULL}, {.slot = NULL}};
     unsigned taken[2] = {0, 0};
     s->confirmed = false;
@@ -310,27 +311,27 @@ static bool survey(const struct steady__place *place, int64_t now, struct survey
     for (unsigned i = 0, slots = place->slots; i < slots; i++) {
         const unsigned group = i / STEADY__GROUP_SLOTS;
         struct view v;
-        read_slot(slot_at(place, i), &v);
-        if (v.tag == place->tag && belongs(&v)) {
-            s->confirmed = !is_tentative(&v);
+        table_read_slot(table_slot_at(place, i), &v);
+        if (v.tag == place->tag && table_belongs(&v)) {
+            s->confirmed = !table_is_tentative(&v);
             if (s->confirmed) return true;
             struct view found = v; /* a copy, so that v itself has no address and stays in registers */
             if (s->tentative.slot == NULL)
                 s->tentative = v;
-            else if (!seal(&found, now))
+            else if (!table_seal(&found, now))
                 return false;
-        } else if (is_free(&v, now)) {
+        } else if (table_is_free(&v, now)) {
             if (first_free[group].slot == NULL) first_free[group] = v;
             continue;
         }
         taken[group]++;
     }
-    choose_free(s, first_free, taken);
+    table_choose_free(s, first_free, taken);
     return true;
 }
 
 /* Finds the key a tentative slot that may be confirmed, beginning with the survey *s. False: somebody came between. */
-static bool settle(const struct steady__place *place, int64_t now, struct survey *s, struct view *known) {
+static bool table_settle(const struct steady__place *place, int64_t now, struct survey *s, struct view *known) {
     known->slot = NULL;
     for (;;) {
         if (s->confirmed) return false;
@@ -338,10 +339,10 @@ static bool settle(const struct steady__place *place, int64_t now, struct survey
             if (s->tentative.slot == known->slot && s->tentative.when == known->when) return true;
             *known = s->tentative;
         } else {
-            if (s->free.slot == NULL || !take(&s->free, place->tag, now)) return false;
+            if (s->free.slot == NULL || !table_take(&s->free, place->tag, now)) return false;
             *known = s->free;
         }
-        if (!survey(place, now, s)) return false;
+        if (!table_survey(place, now, s)) return false;
     }
 }
 
@@ -349,7 +350,7 @@ static bool settle(const struct steady__place *place, int64_t now, struct survey
 
 enum outcome { DONE, AHEAD, AGAIN, FULL };
 
-static void compute(struct steady__bucket *b, const struct steady__ask *ask, struct steady__decision *d) {
+static void table_compute(struct steady__bucket *b, const struct steady__ask *ask, struct steady__decision *d) {
     const struct steady__rate *rate = ask->rate;
     struct steady__rate shorter;
     if (rate->block > STEADY__TIME_MAX - ask->now) {
@@ -363,102 +364,106 @@ static void compute(struct steady__bucket *b, const struct steady__ask *ask, str
         steady__bucket_consume(b, rate, ask->now, ask->amount, d);
 }
 
-static bool unchanged(const struct view *v) {
-    return load(&v->slot->identity.word[1]) == v->meta && load(&v->slot->state.word[0]) == v->when;
+static bool table_unchanged(const struct view *v) {
+    return table_load(&v->slot->identity.word[1]) == v->meta && table_load(&v->slot->state.word[0]) == v->when;
 }
 
 /* A slot was sealed while its bucket was being blocked: the block went to nobody. */
-static bool lost_tenancy(const struct view *v) {
-    return ((load(&v->slot->state.word[0]) ^ v->when) & (GENERATION | TENTATIVE)) != 0;
+static bool table_lost_tenancy(const struct view *v) {
+    return ((table_load(&v->slot->state.word[0]) ^ v->when) & (GENERATION | TENTATIVE)) != 0;
 }
 
 /* The state goes first: of several who see the clock gone back, the one who writes it moves the block, too. */
-static enum outcome write_back(const struct view *v, const struct steady__bucket *b, const struct steady__ask *ask,
-                               const struct steady__decision *d) {
-    if (!write_state(v, b, d, ask->now)) return AGAIN;
-    if (b->blocked_until == time_of(v->meta)) return DONE;
-    const bool blocked = write_block(v, b->blocked_until);
-    return d->success || (blocked && !lost_tenancy(v)) ? DONE : AGAIN;
+static enum outcome table_write_back(const struct view *v, const struct steady__bucket *b,
+                                     const struct steady__ask *ask, const struct steady__decision *d) {
+    if (!table_write_state(v, b, d, ask->now)) return AGAIN;
+    if (b->blocked_until == table_time_of(v->meta)) return DONE;
+    const bool blocked = table_write_block(v, b->blocked_until);
+    return d->success || (blocked && !table_lost_tenancy(v)) ? DONE : AGAIN;
 }
 
-static bool is_ahead(const struct steady__bucket *b, const struct steady__ask *ask, struct steady__answer *answer) {
+static bool table_is_ahead(const struct steady__bucket *b, const struct steady__ask *ask,
+                           struct steady__answer *answer) {
     if (b->last <= ask->now || ask->stepped) return false;
     answer->ahead = b->last;
     return true;
 }
 
-static enum outcome decide_on(const struct view *v, const struct steady__ask *ask, struct steady__answer *answer) {
+static enum outcome table_decide_on(const struct view *v, const struct steady__ask *ask,
+                                    struct steady__answer *answer) {
     struct steady__bucket b;
-    unpack(v, &b);
-    if (is_ahead(&b, ask, answer)) return AHEAD;
-    if (is_over(v, ask->now)) b = empty;
-    compute(&b, ask, &answer->decision);
-    if (answer->decision.changed) return write_back(v, &b, ask, &answer->decision);
-    return unchanged(v) ? DONE : AGAIN;
+    table_unpack(v, &b);
+    if (table_is_ahead(&b, ask, answer)) return AHEAD;
+    if (table_is_over(v, ask->now)) b = empty;
+    table_compute(&b, ask, &answer->decision);
+    if (answer->decision.changed) return table_write_back(v, &b, ask, &answer->decision);
+    return table_unchanged(v) ? DONE : AGAIN;
 }
 
-static bool inherit_overflow(const struct steady__ask *ask, struct steady__bucket *b) {
+static bool table_inherit_overflow(const struct steady__ask *ask, struct steady__bucket *b) {
     struct view v;
-    const struct steady__place shared = overflow_place(&ask->place, ask->rate);
+    const struct steady__place shared = table_overflow_place(&ask->place, ask->rate);
     do
-        if (!find(&shared, &v)) return false;
-    while (!unchanged(&v));
-    if (is_over(&v, ask->now)) return false;
-    unpack(&v, b);
+        if (!table_find(&shared, &v)) return false;
+    while (!table_unchanged(&v));
+    if (table_is_over(&v, ask->now)) return false;
+    table_unpack(&v, b);
     return true;
 }
 
 /* A key that has no bucket may have drops in the overflow bucket of its rate. False: that is none. */
-static inline bool inherit(const struct steady__ask *ask, struct steady__bucket *b) {
-    return ask->place.table != NULL && has_overflowed(&ask->place) && inherit_overflow(ask, b);
+static inline bool table_inherit(const struct steady__ask *ask, struct steady__bucket *b) {
+    return ask->place.table != NULL && table_has_overflowed(&ask->place) && table_inherit_overflow(ask, b);
 }
 
 /* Confirms a slot that settle() has found. The block goes first: it is nobody's until then. */
-static bool confirm(struct view *own, const struct steady__bucket *b, const struct steady__decision *d, int64_t now) {
-    if (b->blocked_until != time_of(own->meta) && !write_block(own, b->blocked_until)) return false;
-    return write_state(own, b, d, now);
+static bool table_confirm(struct view *own, const struct steady__bucket *b, const struct steady__decision *d,
+                          int64_t now) {
+    if (b->blocked_until != table_time_of(own->meta) && !table_write_block(own, b->blocked_until)) return false;
+    return table_write_state(own, b, d, now);
 }
 
 /* The key has no bucket, or had none when it was looked for. */
-static enum outcome decide_on_none(const struct steady__ask *ask, struct steady__answer *answer) {
+static enum outcome table_decide_on_none(const struct steady__ask *ask, struct steady__answer *answer) {
     struct survey s;
     struct view own;
     struct steady__bucket b = empty;
     struct steady__decision *d = &answer->decision;
-    if (!survey(&ask->place, ask->now, &s) || s.confirmed) return AGAIN;
+    if (!table_survey(&ask->place, ask->now, &s) || s.confirmed) return AGAIN;
     if (s.tentative.slot == NULL && s.free.slot == NULL) return FULL;
-    answer->overflowed = inherit(ask, &b);
-    if (is_ahead(&b, ask, answer)) return AHEAD;
-    compute(&b, ask, d);
+    answer->overflowed = table_inherit(ask, &b);
+    if (table_is_ahead(&b, ask, answer)) return AHEAD;
+    table_compute(&b, ask, d);
     if (!d->changed || (d->busy_for == 0 && !answer->overflowed)) return DONE;
     answer->grew = s.tentative.slot == NULL && s.free.tag == 0;
-    if (!settle(&ask->place, ask->now, &s, &own)) return AGAIN;
-    if (inherit(ask, &b)) {
-        if (is_ahead(&b, ask, answer)) return AHEAD;
-        compute(&b, ask, d);
+    if (!table_settle(&ask->place, ask->now, &s, &own)) return AGAIN;
+    if (table_inherit(ask, &b)) {
+        if (table_is_ahead(&b, ask, answer)) return AHEAD;
+        table_compute(&b, ask, d);
         if (!d->changed) return DONE;
     }
     answer->overflowed = false;
-    return confirm(&own, &b, d, ask->now) ? DONE : AGAIN;
+    return table_confirm(&own, &b, d, ask->now) ? DONE : AGAIN;
 }
 
-static enum outcome decide_at(const struct steady__ask *ask, struct steady__answer *answer) {
+static enum outcome table_decide_at(const struct steady__ask *ask, struct steady__answer *answer) {
     struct view v;
-    return find(&ask->place, &v) ? decide_on(&v, ask, answer) : decide_on_none(ask, answer);
+    return table_find(&ask->place, &v) ? table_decide_on(&v, ask, answer) : table_decide_on_none(ask, answer);
 }
 
 /* ---- Full neighbourhoods ---- */
 
 /* us until a slot may go to another key. */
-static int64_t free_in(const struct view *v, int64_t now) {
-    const int64_t drain = is_tentative(v) ? LEASE + 1 : min64(drain_decode(v->what & DRAIN), STEADY__EXACT);
-    const int64_t drained_in = time_of(v->when) + drain - now, unblocked_in = time_of(v->meta) - now;
+static int64_t table_free_in(const struct view *v, int64_t now) {
+    const int64_t drain =
+        table_is_tentative(v) ? LEASE + 1 : table_min64(table_drain_decode(v->what & DRAIN), STEADY__EXACT);
+    const int64_t drained_in = table_time_of(v->when) + drain - now, unblocked_in = table_time_of(v->meta) - now;
     return drained_in > unblocked_in ? drained_in : unblocked_in;
 }
 
 /* All slots of the block are those of other limits, whose drops this one cannot leak. So it is as if its bucket were
  * full, until the first of them is free and it is empty. */
-static enum outcome refuse(const struct steady__ask *ask, struct steady__answer *answer) {
+static enum outcome table_refuse(const struct steady__ask *ask, struct steady__answer *answer) {
     const struct steady__rate rate = {ask->rate->capacity, ask->rate->recharge, ask->rate->drops, 0};
     struct steady__bucket full = {.level = rate.capacity, .last = ask->now};
     struct steady__ask unblocking = *ask;
@@ -466,11 +471,11 @@ static enum outcome refuse(const struct steady__ask *ask, struct steady__answer 
     int64_t wait = STEADY__EXACT;
     for (unsigned i = 0; i < ask->place.slots; i++) {
         struct view v;
-        read_slot(slot_at(&ask->place, i), &v);
-        wait = min64(wait, free_in(&v, ask->now));
+        table_read_slot(table_slot_at(&ask->place, i), &v);
+        wait = table_min64(wait, table_free_in(&v, ask->now));
     }
     unblocking.rate = &rate;
-    compute(&full, &unblocking, d);
+    table_compute(&full, &unblocking, d);
     d->until_next_drop = wait > 0 ? wait : 1;
     if (d->retry_after > 0) d->retry_after = d->until_next_drop;
     return DONE;
@@ -478,24 +483,24 @@ static enum outcome refuse(const struct steady__ask *ask, struct steady__answer 
 
 /* The key has a slot, or is about to have one, which may have been begun before our drops were in the overflow bucket.
  */
-static bool is_claimed(const struct steady__place *place) {
+static bool table_is_claimed(const struct steady__place *place) {
     for (unsigned i = 0, slots = place->slots; i < slots; i++) {
         struct view v;
-        read_slot(slot_at(place, i), &v);
-        if (v.tag == place->tag && belongs(&v)) return true;
+        table_read_slot(table_slot_at(place, i), &v);
+        if (v.tag == place->tag && table_belongs(&v)) return true;
     }
     return false;
 }
 
-__attribute__((noinline)) static enum outcome decide_on_overflow(const struct steady__ask *ask,
-                                                                 struct steady__answer *answer) {
+__attribute__((noinline)) static enum outcome table_decide_on_overflow(const struct steady__ask *ask,
+                                                                       struct steady__answer *answer) {
     const bool drains = !ask->peek && ask->amount < 0; /* what it would take out may be another key's */
     struct steady__ask shared = *ask;
-    shared.place = overflow_place(&ask->place, ask->rate);
+    shared.place = table_overflow_place(&ask->place, ask->rate);
     if (drains) shared.amount = 0;
-    enum outcome outcome = decide_at(&shared, answer);
-    if (outcome == FULL) outcome = refuse(&shared, answer);
-    if (outcome == DONE && answer->decision.changed && is_claimed(&ask->place)) return AGAIN;
+    enum outcome outcome = table_decide_at(&shared, answer);
+    if (outcome == FULL) outcome = table_refuse(&shared, answer);
+    if (outcome == DONE && answer->decision.changed && table_is_claimed(&ask->place)) return AGAIN;
     answer->overflowed = true;
     if (drains && outcome == DONE) {
         answer->decision.success = true;
@@ -506,11 +511,11 @@ __attribute__((noinline)) static enum outcome decide_on_overflow(const struct st
 
 bool steady__table_decide(struct steady__ask *ask, struct steady__answer *answer) {
     enum outcome outcome;
-    ask->now = min64(ask->now, STEADY__TIME_MAX);
+    ask->now = table_min64(ask->now, STEADY__TIME_MAX);
     do {
         answer->overflowed = answer->grew = false;
-        outcome = decide_at(ask, answer);
-        if (outcome == FULL) outcome = decide_on_overflow(ask, answer);
+        outcome = table_decide_at(ask, answer);
+        if (outcome == FULL) outcome = table_decide_on_overflow(ask, answer);
     } while (outcome == AGAIN);
     return outcome == DONE;
 }
@@ -519,11 +524,11 @@ bool steady__table_decide(struct steady__ask *ask, struct steady__answer *answer
 
 /* Leaves the key an empty bucket, so that it does not begin with what an overflow bucket holds. Fails only where
  * somebody came between: the key was asked for after the reset. */
-static void begin_empty(const struct steady__place *place, int64_t now) {
+static void table_begin_empty(const struct steady__place *place, int64_t now) {
     static const struct steady__decision drained;
     struct survey s;
     struct view own;
-    if (survey(place, now, &s) && settle(place, now, &s, &own)) confirm(&own, &empty, &drained, now);
+    if (table_survey(place, now, &s) && table_settle(place, now, &s, &own)) table_confirm(&own, &empty, &drained, now);
 }
 
 /* An overflow bucket is left alone: the drops in it may be those of other keys. */
@@ -531,12 +536,12 @@ void steady__table_reset(const struct steady__place *place, int64_t now) {
     struct view v;
     struct survey s;
     bool done = false;
-    now = min64(now, STEADY__TIME_MAX);
+    now = table_min64(now, STEADY__TIME_MAX);
     while (!done) {
-        if (find(place, &v))
-            done = seal(&v, now);
+        if (table_find(place, &v))
+            done = table_seal(&v, now);
         else
-            done = survey(place, now, &s) && !s.confirmed;
+            done = table_survey(place, now, &s) && !s.confirmed;
     }
-    if (has_overflowed(place)) begin_empty(place, now);
+    if (table_has_overflowed(place)) table_begin_empty(place, now);
 }

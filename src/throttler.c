@@ -19,7 +19,7 @@ struct steady_throttler {
 
 /* ---- Making one ---- */
 
-static int check_options(const steady_throttler_options *options, steady_message *why) {
+static int throttler_check_options(const steady_throttler_options *options, steady_message *why) {
     if ((int)options->on_error < STEADY_REPORT || options->on_error > STEADY_LOCAL)
         return steady__fail(why, STEADY_BAD_ARGUMENT, "on_error is %d; it must be an enum steady_policy",
                             (int)options->on_error);
@@ -33,20 +33,20 @@ static int check_options(const steady_throttler_options *options, steady_message
 }
 
 /* One share of a rate: a share of the capacity, but at least a drop, leaking so many times slower. */
-static struct steady__rate share_of(struct steady__rate rate, int64_t shares) {
+static struct steady__rate throttler_share_of(struct steady__rate rate, int64_t shares) {
     rate.capacity = rate.capacity / shares > 0 ? rate.capacity / shares : 1;
     const int64_t slowest = (STEADY__EXACT - 1) / rate.capacity;
     rate.recharge = rate.recharge <= slowest / shares ? rate.recharge * shares : slowest;
     return rate;
 }
 
-static int open_local(steady_store *store, steady_message *why) {
+static int throttler_open_local(steady_store *store, steady_message *why) {
     if (store->local != NULL) return 0;
     const steady_store_options options = {.buckets = store->buckets != 0 ? store->buckets : 1 << 16};
     return steady__local_open(&store->local, NULL, &options, why);
 }
 
-static void prepare(const steady_store *store, struct steady__terms *terms) {
+static void throttler_prepare(const steady_store *store, struct steady__terms *terms) {
     if (store->class_->prepare != NULL) store->class_->prepare(terms);
 }
 
@@ -59,9 +59,9 @@ int steady_throttler_new(steady_throttler **throttler, steady_store *store, cons
     if (options == NULL) options = &defaults;
     if (store == NULL) return steady__fail(why, STEADY_BAD_ARGUMENT, "store is NULL");
     if (atomic_load(&store->closed)) return steady__fail(why, STEADY_CLOSED, "the store is closed");
-    int error = check_options(options, why);
+    int error = throttler_check_options(options, why);
     if (error == 0) error = steady__limit_rate(&rate, limit, why);
-    if (error == 0 && options->on_error == STEADY_LOCAL) error = open_local(store, why);
+    if (error == 0 && options->on_error == STEADY_LOCAL) error = throttler_open_local(store, why);
     if (error != 0) return error;
 
     const size_t prefix_len = options->prefix != NULL ? strlen(options->prefix) : 0;
@@ -70,8 +70,8 @@ int steady_throttler_new(steady_throttler **throttler, steady_store *store, cons
     t->store = store;
     t->on_error = options->on_error;
     t->terms.rate = rate;
-    prepare(store, &t->terms);
-    t->local_terms.rate = share_of(rate, options->local_share > 0 ? options->local_share : 1);
+    throttler_prepare(store, &t->terms);
+    t->local_terms.rate = throttler_share_of(rate, options->local_share > 0 ? options->local_share : 1);
     atomic_init(&t->holders, 1);
     t->prefix_len = prefix_len;
     if (prefix_len > 0) memcpy(t->prefix, options->prefix, prefix_len);
@@ -80,7 +80,7 @@ int steady_throttler_new(steady_throttler **throttler, steady_store *store, cons
     return 0;
 }
 
-static void release(steady_throttler *t) {
+static void throttler_release(steady_throttler *t) {
     if (atomic_fetch_sub(&t->holders, 1) != 1) return;
     steady__store_release(t->store);
     free(t);
@@ -90,25 +90,25 @@ void steady_throttler_free(steady_throttler **throttler) {
     if (throttler == NULL || *throttler == NULL) return;
     steady_throttler *t = *throttler;
     *throttler = NULL;
-    release(t);
+    throttler_release(t);
 }
 
 size_t steady__prefix_len(const steady_throttler *t) { return t != NULL ? t->prefix_len : 0; }
 
 /* ---- The policy ---- */
 
-static bool is_silence(int error) {
+static bool throttler_is_silence(int error) {
     return error == STEADY_UNAVAILABLE || error == STEADY_UNKNOWN || error == STEADY_OVERLOADED ||
            error == STEADY_REFUSED || error == STEADY_SERVER;
 }
 
-static bool fits(const steady_throttler *t, const struct steady__call *call) {
+static bool throttler_fits(const steady_throttler *t, const struct steady__call *call) {
     return call->verb != STEADY__CONSUME || call->amount <= t->terms.rate.capacity;
 }
 
 void steady__policy(const steady_throttler *t, const struct steady__call *call, steady_result *result) {
     const int error = result->error;
-    if (t->on_error == STEADY_REPORT || !is_silence(error)) return;
+    if (t->on_error == STEADY_REPORT || !throttler_is_silence(error)) return;
     if (call->verb == STEADY__RESET) return; /* nobody else can reset that bucket */
     if (t->on_error == STEADY_LOCAL && t->store->local != NULL) {
         struct steady__call local = *call;
@@ -118,7 +118,7 @@ void steady__policy(const steady_throttler *t, const struct steady__call *call, 
     } else {
         result->success = t->on_error == STEADY_ALLOW;
         result->source = STEADY_FROM_POLICY;
-        if (!result->success) result->retry_after = fits(t, call) ? STEADY_DENY_RETRY : -1;
+        if (!result->success) result->retry_after = throttler_fits(t, call) ? STEADY_DENY_RETRY : -1;
     }
     result->error = error;
 }
@@ -129,13 +129,13 @@ void steady__finish(const struct steady__call *call, const steady_result *result
     void *data = call->data;
     steady_result answer = *result;
     steady__policy(t, call, &answer);
-    release(t);
+    throttler_release(t);
     callback(&answer, data);
 }
 
 /* ---- Asking ---- */
 
-static int check_call(const steady_throttler *t, const void *key, size_t key_len, int64_t amount) {
+static int throttler_check_call(const steady_throttler *t, const void *key, size_t key_len, int64_t amount) {
     if (t == NULL || key == NULL || key_len == 0) return STEADY_BAD_ARGUMENT;
     if (key_len > STEADY__KEY_MAX - t->prefix_len) return STEADY_BAD_ARGUMENT;
     if (amount > STEADY__AMOUNT_MAX || amount < -STEADY__AMOUNT_MAX) return STEADY_BAD_ARGUMENT;
@@ -143,78 +143,82 @@ static int check_call(const steady_throttler *t, const void *key, size_t key_len
 }
 
 /* The key with the prefix before it; in `room` where there is one. */
-static const char *whole_key(const steady_throttler *t, const void *key, size_t key_len, char *room) {
+static const char *throttler_whole_key(const steady_throttler *t, const void *key, size_t key_len, char *room) {
     if (t->prefix_len == 0) return key;
     memcpy(room, t->prefix, t->prefix_len);
     memcpy(room + t->prefix_len, key, key_len);
     return room;
 }
 
-static bool on_its_thread(const steady_throttler *t) { return pthread_equal(t->store->thread, pthread_self()) != 0; }
+static bool throttler_on_its_thread(const steady_throttler *t) {
+    return pthread_equal(t->store->thread, pthread_self()) != 0;
+}
 
-static int ask(steady_throttler *t, enum steady__verb verb, const void *key, size_t key_len, int64_t amount,
-               steady_callback callback, void *data) {
+static int throttler_ask(steady_throttler *t, enum steady__verb verb, const void *key, size_t key_len, int64_t amount,
+                         steady_callback callback, void *data) {
     char room[STEADY__KEY_MAX];
-    int error = check_call(t, key, key_len, amount);
+    int error = throttler_check_call(t, key, key_len, amount);
     if (error != 0) return error;
-    if (callback == NULL || !t->store->has_loop || !on_its_thread(t)) return STEADY_BAD_ARGUMENT;
+    if (callback == NULL || !t->store->has_loop || !throttler_on_its_thread(t)) return STEADY_BAD_ARGUMENT;
     const struct steady__call call = {
-        verb, amount, whole_key(t, key, key_len, room), t->prefix_len + key_len, &t->terms, t, callback, data};
+        verb,     amount, throttler_whole_key(t, key, key_len, room), t->prefix_len + key_len, &t->terms, t,
+        callback, data};
     atomic_fetch_add_explicit(&t->holders, 1, memory_order_relaxed);
     error = t->store->class_->submit(t->store, &call);
-    if (error != 0) release(t);
+    if (error != 0) throttler_release(t);
     return error;
 }
 
 /* Who waits may be freed by the log meanwhile. A store for any thread has no log, and is asked without an atomic. */
-static void decide(steady_throttler *t, const struct steady__call *call, steady_result *result) {
+static void throttler_decide(steady_throttler *t, const struct steady__call *call, steady_result *result) {
     const bool any_thread = t->store->class_->any_thread;
     if (!any_thread) atomic_fetch_add_explicit(&t->holders, 1, memory_order_relaxed);
     t->store->class_->decide(t->store, call, result);
     if (result->error != 0) steady__policy(t, call, result);
-    if (!any_thread) release(t);
+    if (!any_thread) throttler_release(t);
 }
 
-static int ask_sync(steady_throttler *t, enum steady__verb verb, const void *key, size_t key_len, int64_t amount,
-                    steady_result *result) {
+static int throttler_ask_sync(steady_throttler *t, enum steady__verb verb, const void *key, size_t key_len,
+                              int64_t amount, steady_result *result) {
     char room[STEADY__KEY_MAX];
     if (result == NULL) return STEADY_BAD_ARGUMENT;
     memset(result, 0, sizeof *result);
-    result->error = check_call(t, key, key_len, amount);
-    if (result->error == 0 && !t->store->class_->any_thread && !on_its_thread(t)) result->error = STEADY_BAD_ARGUMENT;
+    result->error = throttler_check_call(t, key, key_len, amount);
+    if (result->error == 0 && !t->store->class_->any_thread && !throttler_on_its_thread(t))
+        result->error = STEADY_BAD_ARGUMENT;
     if (result->error != 0) return result->error;
     const struct steady__call call = {.verb = verb,
                                       .amount = amount,
-                                      .key = whole_key(t, key, key_len, room),
+                                      .key = throttler_whole_key(t, key, key_len, room),
                                       .key_len = t->prefix_len + key_len,
                                       .terms = &t->terms,
                                       .throttler = t};
-    decide(t, &call, result);
+    throttler_decide(t, &call, result);
     return result->source == STEADY_FROM_NOWHERE ? result->error : 0;
 }
 
 int steady_consume(steady_throttler *throttler, const void *key, size_t key_len, int64_t amount,
                    steady_callback callback, void *data) {
-    return ask(throttler, STEADY__CONSUME, key, key_len, amount, callback, data);
+    return throttler_ask(throttler, STEADY__CONSUME, key, key_len, amount, callback, data);
 }
 
 int steady_consume_sync(steady_throttler *throttler, const void *key, size_t key_len, int64_t amount,
                         steady_result *result) {
-    return ask_sync(throttler, STEADY__CONSUME, key, key_len, amount, result);
+    return throttler_ask_sync(throttler, STEADY__CONSUME, key, key_len, amount, result);
 }
 
 int steady_peek(steady_throttler *throttler, const void *key, size_t key_len, steady_callback callback, void *data) {
-    return ask(throttler, STEADY__PEEK, key, key_len, 1, callback, data);
+    return throttler_ask(throttler, STEADY__PEEK, key, key_len, 1, callback, data);
 }
 
 int steady_peek_sync(steady_throttler *throttler, const void *key, size_t key_len, steady_result *result) {
-    return ask_sync(throttler, STEADY__PEEK, key, key_len, 1, result);
+    return throttler_ask_sync(throttler, STEADY__PEEK, key, key_len, 1, result);
 }
 
 int steady_reset(steady_throttler *throttler, const void *key, size_t key_len, steady_callback callback, void *data) {
-    return ask(throttler, STEADY__RESET, key, key_len, 0, callback, data);
+    return throttler_ask(throttler, STEADY__RESET, key, key_len, 0, callback, data);
 }
 
 int steady_reset_sync(steady_throttler *throttler, const void *key, size_t key_len, steady_result *result) {
-    return ask_sync(throttler, STEADY__RESET, key, key_len, 0, result);
+    return throttler_ask_sync(throttler, STEADY__RESET, key, key_len, 0, result);
 }

@@ -55,13 +55,13 @@ struct steady__tls {
 
 /* ---- A BIO over struct steady__net ---- */
 
-static bool must_wait(ssize_t n) { return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK); }
+static bool tls_must_wait(ssize_t n) { return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK); }
 
-static int carrier_write(BIO *bio, const char *bytes, int len) {
+static int tls_bio_write(BIO *bio, const char *bytes, int len) {
     struct steady__tls *tls = BIO_get_data(bio);
     const ssize_t n = tls->net->send(tls->net, tls->fd, bytes, (size_t)len);
     BIO_clear_retry_flags(bio);
-    if (must_wait(n))
+    if (tls_must_wait(n))
         BIO_set_retry_write(bio);
     else if (n < 0)
         tls->error = errno;
@@ -71,7 +71,7 @@ static int carrier_write(BIO *bio, const char *bytes, int len) {
 
 /* OpenSSL reads on until there are data. A server may send tickets without end; then it looks as if no more had come,
  * and the loop calls again, since there is more to read. */
-static int carrier_read(BIO *bio, char *bytes, int room) {
+static int tls_bio_read(BIO *bio, char *bytes, int room) {
     struct steady__tls *tls = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
     if (tls->left == 0) {
@@ -80,7 +80,7 @@ static int carrier_read(BIO *bio, char *bytes, int room) {
     }
     const ssize_t n = tls->net->recv(tls->net, tls->fd, bytes, (size_t)room);
     if (n > 0) tls->left -= (size_t)n < tls->left ? (size_t)n : tls->left;
-    if (must_wait(n))
+    if (tls_must_wait(n))
         BIO_set_retry_read(bio);
     else if (n < 0)
         tls->error = errno;
@@ -88,25 +88,25 @@ static int carrier_read(BIO *bio, char *bytes, int room) {
     return (int)n;
 }
 
-static long carrier_control(BIO *bio, int what, long number, void *pointer) {
+static long tls_bio_control(BIO *bio, int what, long number, void *pointer) {
     (void)bio;
     (void)number;
     (void)pointer;
     return what == BIO_CTRL_FLUSH ? 1 : 0;
 }
 
-static BIO_METHOD *carrier_new(void) {
+static BIO_METHOD *tls_bio_new(void) {
     BIO_METHOD *method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "steady");
     if (method == NULL) return NULL;
-    BIO_meth_set_write(method, carrier_write);
-    BIO_meth_set_read(method, carrier_read);
-    BIO_meth_set_ctrl(method, carrier_control);
+    BIO_meth_set_write(method, tls_bio_write);
+    BIO_meth_set_read(method, tls_bio_read);
+    BIO_meth_set_ctrl(method, tls_bio_control);
     return method;
 }
 
 /* ---- What goes wrong ---- */
 
-__attribute__((format(printf, 2, 3))) static void explain(struct steady__tls *tls, const char *format, ...) {
+__attribute__((format(printf, 2, 3))) static void tls_explain(struct steady__tls *tls, const char *format, ...) {
     char text[sizeof tls->last_error];
     va_list args;
     va_start(args, format);
@@ -115,25 +115,25 @@ __attribute__((format(printf, 2, 3))) static void explain(struct steady__tls *tl
     steady__printable(tls->last_error, sizeof tls->last_error, text, strlen(text));
 }
 
-static void explain_certificate(struct steady__tls *tls, long result) {
+static void tls_explain_certificate(struct steady__tls *tls, long result) {
     switch (result) {
     case X509_V_ERR_HOSTNAME_MISMATCH:
-    case X509_V_ERR_IP_ADDRESS_MISMATCH: explain(tls, "the server's certificate is not for %s", tls->name); break;
-    case X509_V_ERR_CERT_HAS_EXPIRED: explain(tls, "the server's certificate has expired"); break;
+    case X509_V_ERR_IP_ADDRESS_MISMATCH: tls_explain(tls, "the server's certificate is not for %s", tls->name); break;
+    case X509_V_ERR_CERT_HAS_EXPIRED: tls_explain(tls, "the server's certificate has expired"); break;
     case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
-        explain(tls, "the server's certificate is self-signed, and not trusted here");
+        tls_explain(tls, "the server's certificate is self-signed, and not trusted here");
         break;
     case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
     case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
     case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
     case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
-        explain(tls, "the server's certificate is signed by a CA that is not trusted here");
+        tls_explain(tls, "the server's certificate is signed by a CA that is not trusted here");
         break;
-    default: explain(tls, "the server's certificate: %s", X509_verify_cert_error_string(result)); break;
+    default: tls_explain(tls, "the server's certificate: %s", X509_verify_cert_error_string(result)); break;
     }
 }
 
-static bool is_about_certificates(int alert) {
+static bool tls_is_about_certificates(int alert) {
     switch (alert) {
     case SSL_AD_BAD_CERTIFICATE:
     case SSL_AD_UNSUPPORTED_CERTIFICATE:
@@ -150,37 +150,38 @@ static bool is_about_certificates(int alert) {
 /* In TLS 1.3 the client is done before the server has looked at its certificate, so the alert may come after that, but
  * not after an answer. In TLS 1.2 it comes before, and a certificate that is missing is only a handshake that failed.
  */
-static void explain_alert(struct steady__tls *tls, int alert) {
+static void tls_explain_alert(struct steady__tls *tls, int alert) {
     const bool may_be = !tls->heard && (!tls->established || SSL_version(tls->ssl) >= TLS1_3_VERSION);
-    tls->turned_away = may_be && (is_about_certificates(alert) || (alert == SSL_AD_HANDSHAKE_FAILURE && tls->asked));
+    tls->turned_away =
+        may_be && (tls_is_about_certificates(alert) || (alert == SSL_AD_HANDSHAKE_FAILURE && tls->asked));
     if (tls->turned_away && tls->asked)
-        explain(tls, "the server wants a certificate of ours, and there is none (tls_cert)");
+        tls_explain(tls, "the server wants a certificate of ours, and there is none (tls_cert)");
     else if (tls->turned_away)
-        explain(tls, "the server refuses our certificate: %s", SSL_alert_desc_string_long(alert));
+        tls_explain(tls, "the server refuses our certificate: %s", SSL_alert_desc_string_long(alert));
     else
-        explain(tls, "the server ended TLS: %s", SSL_alert_desc_string_long(alert));
+        tls_explain(tls, "the server ended TLS: %s", SSL_alert_desc_string_long(alert));
 }
 
 #define RECORD_KIND_FIRST 20 /* of TLS 1.2 and 1.3: change cipher spec, alert, handshake, application data */
 #define RECORD_KIND_LAST 23
 
-static void explain_failure(struct steady__tls *tls) {
+static void tls_explain_failure(struct steady__tls *tls) {
     const unsigned long error = ERR_peek_error();
     const int reason = ERR_GET_REASON(error);
     const long verified = SSL_get_verify_result(tls->ssl);
     const char *text = ERR_reason_error_string(error);
     if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED && verified != X509_V_OK)
-        explain_certificate(tls, verified);
+        tls_explain_certificate(tls, verified);
     else if (tls->first >= 0 && (tls->first < RECORD_KIND_FIRST || tls->first > RECORD_KIND_LAST))
-        explain(tls, "the server does not speak TLS on this port");
+        tls_explain(tls, "the server does not speak TLS on this port");
     else if (reason > SSL_AD_REASON_OFFSET && ERR_GET_LIB(error) == ERR_LIB_SSL)
-        explain_alert(tls, reason - SSL_AD_REASON_OFFSET);
+        tls_explain_alert(tls, reason - SSL_AD_REASON_OFFSET);
     else
-        explain(tls, "TLS failed: %s", text != NULL ? text : "no reason given");
+        tls_explain(tls, "TLS failed: %s", text != NULL ? text : "no reason given");
 }
 
 /* What became of a call of OpenSSL that returned `got`: that, or 0 at the end of the stream, or -1 and errno. */
-static int settle(struct steady__tls *tls, int got) {
+static int tls_settle(struct steady__tls *tls, int got) {
     const int what = got > 0 ? SSL_ERROR_NONE : SSL_get_error(tls->ssl, got);
     int error = 0;
     switch (what) {
@@ -194,7 +195,7 @@ static int settle(struct steady__tls *tls, int got) {
         break;
     default:
         tls->failed = true;
-        explain_failure(tls);
+        tls_explain_failure(tls);
         steady__tls_forget(tls->ticket);
         error = EPROTO;
         break;
@@ -211,7 +212,7 @@ bool steady__tls_was_rejected(const struct steady__tls *tls) { return tls->turne
 /* ---- One connection ---- */
 
 /* A ticket is good for as long as the server likes; the newest is the one to keep. */
-static int ticket_came(SSL *ssl, SSL_SESSION *session) {
+static int tls_ticket_came(SSL *ssl, SSL_SESSION *session) {
     struct steady__tls *tls = SSL_get_app_data(ssl);
     steady__tls_forget(tls->ticket);
     tls->ticket->session = session;
@@ -223,7 +224,7 @@ void steady__tls_forget(struct steady__tls_ticket *ticket) {
     ticket->session = NULL;
 }
 
-static int certificate_wanted(SSL *ssl, X509 **certificate, EVP_PKEY **key) {
+static int tls_certificate_wanted(SSL *ssl, X509 **certificate, EVP_PKEY **key) {
     struct steady__tls *tls = SSL_get_app_data(ssl);
     (void)certificate;
     (void)key;
@@ -232,26 +233,26 @@ static int certificate_wanted(SSL *ssl, X509 **certificate, EVP_PKEY **key) {
 }
 
 /* The zone of an IPv6 address and the dot after a name are nothing that a certificate knows. */
-static void set_name(char name[NAME_SIZE], const char *host) {
+static void tls_set_name(char name[NAME_SIZE], const char *host) {
     snprintf(name, NAME_SIZE, "%.*s", (int)strcspn(host, "%"), host);
     const size_t len = strlen(name);
     if (len > 1 && name[len - 1] == '.') name[len - 1] = '\0';
 }
 
-static bool is_address(const char *name) {
+static bool tls_is_address(const char *name) {
     struct in6_addr bytes;
     return inet_pton(AF_INET, name, &bytes) == 1 || inet_pton(AF_INET6, name, &bytes) == 1;
 }
 
 /* SNI is for names only. */
-static bool expect_name(SSL *ssl, const char *name) {
+static bool tls_expect_name(SSL *ssl, const char *name) {
     X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
-    if (is_address(name)) return X509_VERIFY_PARAM_set1_ip_asc(param, name) == 1;
+    if (tls_is_address(name)) return X509_VERIFY_PARAM_set1_ip_asc(param, name) == 1;
     X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
     return X509_VERIFY_PARAM_set1_host(param, name, 0) == 1 && SSL_set_tlsext_host_name(ssl, name) == 1;
 }
 
-static bool prepare(struct steady__tls *tls, const struct steady__tls_context *context) {
+static bool tls_prepare(struct steady__tls *tls, const struct steady__tls_context *context) {
     tls->ssl = SSL_new(context->ssl);
     if (tls->ssl == NULL) return false;
     BIO *bio = BIO_new(context->transport);
@@ -260,7 +261,7 @@ static bool prepare(struct steady__tls *tls, const struct steady__tls_context *c
     BIO_set_init(bio, 1);
     SSL_set_bio(tls->ssl, bio, bio);
     SSL_set_connect_state(tls->ssl);
-    if (SSL_set_app_data(tls->ssl, tls) != 1 || !expect_name(tls->ssl, tls->name)) return false;
+    if (SSL_set_app_data(tls->ssl, tls) != 1 || !tls_expect_name(tls->ssl, tls->name)) return false;
     if (tls->ticket->session != NULL) SSL_set_session(tls->ssl, tls->ticket->session); /* or it begins from nothing */
     return true;
 }
@@ -273,11 +274,11 @@ struct steady__tls *steady__tls_new(const struct steady__tls_context *context, c
     tls->fd = fd;
     tls->first = -1;
     tls->ticket = ticket;
-    set_name(tls->name, context->name[0] != '\0' ? context->name : host);
+    tls_set_name(tls->name, context->name[0] != '\0' ? context->name : host);
     if (strcmp(ticket->name, tls->name) != 0) steady__tls_forget(ticket);
     memcpy(ticket->name, tls->name, NAME_SIZE);
     ERR_clear_error();
-    const bool prepared = prepare(tls, context);
+    const bool prepared = tls_prepare(tls, context);
     ERR_clear_error();
     if (prepared) return tls;
     steady__tls_free(tls);
@@ -300,12 +301,12 @@ void steady__tls_free(struct steady__tls *tls) {
 int steady__tls_handshake(struct steady__tls *tls) {
     ERR_clear_error();
     tls->left = RECEIVE_MOST;
-    const int done = settle(tls, SSL_do_handshake(tls->ssl));
+    const int done = tls_settle(tls, SSL_do_handshake(tls->ssl));
     tls->established = done > 0;
     if (done > 0) return 0;
     if (done < 0 && errno == EAGAIN) return SSL_want_write(tls->ssl) ? STEADY_WRITABLE : STEADY_READABLE;
     if (tls->last_error[0] == '\0')
-        explain(tls, "no TLS: %s", tls->error != 0 ? strerror(tls->error) : "the server closed the connection");
+        tls_explain(tls, "no TLS: %s", tls->error != 0 ? strerror(tls->error) : "the server closed the connection");
     return -1;
 }
 
@@ -316,7 +317,7 @@ ssize_t steady__tls_send(struct steady__tls *tls, const void *bytes, size_t len)
         tls->begun = false;
     }
     tls->left = RECEIVE_MOST;
-    const int n = settle(tls, SSL_write(tls->ssl, bytes, (int)tls->record));
+    const int n = tls_settle(tls, SSL_write(tls->ssl, bytes, (int)tls->record));
     if (n > 0) tls->record = 0;
     if (n == 0) errno = EPIPE;
     return n > 0 ? n : -1;
@@ -327,7 +328,7 @@ size_t steady__tls_half_sent(const struct steady__tls *tls) { return tls->begun 
 ssize_t steady__tls_recv(struct steady__tls *tls, void *bytes, size_t room) {
     ERR_clear_error();
     tls->left = RECEIVE_MOST;
-    const int n = settle(tls, SSL_read(tls->ssl, bytes, (int)room));
+    const int n = tls_settle(tls, SSL_read(tls->ssl, bytes, (int)room));
     if (n > 0) tls->heard = true;
     return n;
 }
@@ -336,7 +337,7 @@ bool steady__tls_pending(const struct steady__tls *tls) { return SSL_has_pending
 
 /* ---- What connections have in common ---- */
 
-static int refuse_file(steady_message *why, const char *what, const char *path, const char *reason) {
+static int tls_refuse_file(steady_message *why, const char *what, const char *path, const char *reason) {
     char shown[128];
     steady_quote(shown, sizeof shown, path);
     return steady__fail(why, STEADY_BAD_ARGUMENT, "the TLS %s %s: %s", what, shown, reason);
@@ -354,99 +355,101 @@ static const struct {
 };
 
 /* What OpenSSL complains of, of the file that it could not use. */
-static int refuse_content(steady_message *why, const char *what, const char *path) {
+static int tls_refuse_content(steady_message *why, const char *what, const char *path) {
     const unsigned long error = ERR_peek_error();
     const char *text = ERR_reason_error_string(error);
     if (ERR_GET_LIB(error) == ERR_LIB_SYS) text = strerror(ERR_GET_REASON(error));
     for (size_t i = 0; i < sizeof file_troubles / sizeof file_troubles[0]; i++)
         if (file_troubles[i].library == ERR_GET_LIB(error) && file_troubles[i].reason == ERR_GET_REASON(error))
             text = file_troubles[i].text;
-    return refuse_file(why, what, path, text != NULL ? text : "it cannot be used");
+    return tls_refuse_file(why, what, path, text != NULL ? text : "it cannot be used");
 }
 
 /* Something that can be read to its end without waiting. */
-static int check_file(const char *what, const char *path, steady_message *why) {
+static int tls_check_file(const char *what, const char *path, steady_message *why) {
     struct stat st;
-    if (stat(path, &st) != 0) return refuse_file(why, what, path, strerror(errno));
-    if (!S_ISREG(st.st_mode)) return refuse_file(why, what, path, "it is no file");
-    return st.st_size <= FILE_MAX ? 0 : refuse_file(why, what, path, "it is over 16 MiB");
+    if (stat(path, &st) != 0) return tls_refuse_file(why, what, path, strerror(errno));
+    if (!S_ISREG(st.st_mode)) return tls_refuse_file(why, what, path, "it is no file");
+    return st.st_size <= FILE_MAX ? 0 : tls_refuse_file(why, what, path, "it is over 16 MiB");
 }
 
-static int refuse_openssl(steady_message *why) {
+static int tls_refuse_openssl(steady_message *why) {
     const char *reason = ERR_reason_error_string(ERR_peek_error());
     return steady__fail(why, STEADY_SYSTEM, "OpenSSL cannot be used: %s", reason != NULL ? reason : "no reason given");
 }
 
 /* Without it OpenSSL would ask at the terminal. */
-static int no_passphrase(char *text, int size, int writing, void *locked) {
+static int tls_no_passphrase(char *text, int size, int writing, void *locked) {
     (void)writing;
     if (size > 0) *text = '\0';
     *(bool *)locked = true;
     return -1;
 }
 
-static int load_trust(SSL_CTX *ssl, const char *ca, steady_message *why) {
+static int tls_load_trust(SSL_CTX *ssl, const char *ca, steady_message *why) {
     static const char what[] = "CA file";
-    if (ca == NULL) return SSL_CTX_set_default_verify_paths(ssl) == 1 ? 0 : refuse_openssl(why);
-    const int error = check_file(what, ca, why);
+    if (ca == NULL) return SSL_CTX_set_default_verify_paths(ssl) == 1 ? 0 : tls_refuse_openssl(why);
+    const int error = tls_check_file(what, ca, why);
     if (error != 0) return error;
-    return SSL_CTX_load_verify_file(ssl, ca) == 1 ? 0 : refuse_content(why, what, ca);
+    return SSL_CTX_load_verify_file(ssl, ca) == 1 ? 0 : tls_refuse_content(why, what, ca);
 }
 
-static int load_identity(struct steady__tls_context *context, const char *cert, const char *key, steady_message *why) {
+static int tls_load_identity(struct steady__tls_context *context, const char *cert, const char *key,
+                             steady_message *why) {
     static const char what_cert[] = "certificate", what_key[] = "key";
     SSL_CTX *ssl = context->ssl;
     if (cert == NULL && key == NULL) return 0;
-    if (cert == NULL) return refuse_file(why, what_key, key, "a key without a certificate (tls_cert) is of no use");
+    if (cert == NULL) return tls_refuse_file(why, what_key, key, "a key without a certificate (tls_cert) is of no use");
     if (key == NULL) key = cert;
-    int error = check_file(what_cert, cert, why);
-    if (error == 0) error = check_file(what_key, key, why);
+    int error = tls_check_file(what_cert, cert, why);
+    if (error == 0) error = tls_check_file(what_key, key, why);
     if (error != 0) return error;
-    SSL_CTX_set_default_passwd_cb(ssl, no_passphrase);
+    SSL_CTX_set_default_passwd_cb(ssl, tls_no_passphrase);
     SSL_CTX_set_default_passwd_cb_userdata(ssl, &context->locked);
-    if (SSL_CTX_use_certificate_chain_file(ssl, cert) != 1) return refuse_content(why, what_cert, cert);
+    if (SSL_CTX_use_certificate_chain_file(ssl, cert) != 1) return tls_refuse_content(why, what_cert, cert);
     const bool used = SSL_CTX_use_PrivateKey_file(ssl, key, SSL_FILETYPE_PEM) == 1;
     if (context->locked)
-        return refuse_file(why, what_key, key, "it has a passphrase, and there is nobody to ask for it");
-    if (!used) return refuse_content(why, what_key, key);
+        return tls_refuse_file(why, what_key, key, "it has a passphrase, and there is nobody to ask for it");
+    if (!used) return tls_refuse_content(why, what_key, key);
     if (SSL_CTX_check_private_key(ssl) == 1) return 0;
-    return refuse_file(why, what_key, key, "it does not belong to the certificate");
+    return tls_refuse_file(why, what_key, key, "it does not belong to the certificate");
 }
 
 /* What an administrator has set for the whole system stays where it is stricter. */
-static int set_up(SSL_CTX *ssl, bool verify, steady_message *why) {
+static int tls_set_up(SSL_CTX *ssl, bool verify, steady_message *why) {
     SSL_CTX_set_options(ssl, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
     SSL_CTX_set_mode(ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     SSL_CTX_set_read_ahead(ssl, 1);
     SSL_CTX_set_verify(ssl, verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
-    SSL_CTX_set_client_cert_cb(ssl, certificate_wanted);
+    SSL_CTX_set_client_cert_cb(ssl, tls_certificate_wanted);
     SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
-    SSL_CTX_sess_set_new_cb(ssl, ticket_came);
+    SSL_CTX_sess_set_new_cb(ssl, tls_ticket_came);
     if (SSL_CTX_get_min_proto_version(ssl) >= TLS1_2_VERSION) return 0;
-    return SSL_CTX_set_min_proto_version(ssl, TLS1_2_VERSION) == 1 ? 0 : refuse_openssl(why);
+    return SSL_CTX_set_min_proto_version(ssl, TLS1_2_VERSION) == 1 ? 0 : tls_refuse_openssl(why);
 }
 
-static const char *either(const char *url, const char *option) { return *url != '\0' ? url : option; }
+static const char *tls_either(const char *url, const char *option) { return *url != '\0' ? url : option; }
 
 /* A leading dot would mean any name under it. */
-static int set_server_name(struct steady__tls_context *context, const char *name, steady_message *why) {
+static int tls_set_server_name(struct steady__tls_context *context, const char *name, steady_message *why) {
     if (name == NULL) return 0;
     if (*name == '\0' || *name == '.' || strlen(name) >= NAME_SIZE)
         return steady__fail(why, STEADY_BAD_ARGUMENT, "the TLS server name must be a host name or an address");
-    set_name(context->name, name);
+    tls_set_name(context->name, name);
     return 0;
 }
 
-static int fill(struct steady__tls_context *context, const struct steady__url *url, const steady_tls_options *options,
-                steady_message *why) {
-    const char *cert = either(url->tls_cert, options->cert_file), *key = either(url->tls_key, options->key_file);
-    context->transport = carrier_new();
+static int tls_fill(struct steady__tls_context *context, const struct steady__url *url,
+                    const steady_tls_options *options, steady_message *why) {
+    const char *cert = tls_either(url->tls_cert, options->cert_file),
+               *key = tls_either(url->tls_key, options->key_file);
+    context->transport = tls_bio_new();
     context->ssl = SSL_CTX_new(TLS_client_method());
-    if (context->transport == NULL || context->ssl == NULL) return refuse_openssl(why);
-    int error = set_up(context->ssl, !url->tls_insecure && !options->insecure_skip_verify, why);
-    if (error == 0) error = set_server_name(context, either(url->tls_server_name, options->server_name), why);
-    if (error == 0) error = load_trust(context->ssl, either(url->tls_ca, options->ca_file), why);
-    if (error == 0) error = load_identity(context, cert, key, why);
+    if (context->transport == NULL || context->ssl == NULL) return tls_refuse_openssl(why);
+    int error = tls_set_up(context->ssl, !url->tls_insecure && !options->insecure_skip_verify, why);
+    if (error == 0) error = tls_set_server_name(context, tls_either(url->tls_server_name, options->server_name), why);
+    if (error == 0) error = tls_load_trust(context->ssl, tls_either(url->tls_ca, options->ca_file), why);
+    if (error == 0) error = tls_load_identity(context, cert, key, why);
     return error;
 }
 
@@ -457,7 +460,7 @@ int steady__tls_open(struct steady__tls_context **context, const struct steady__
     *context = NULL;
     if (c == NULL) return steady__fail(why, STEADY_NO_MEMORY, "out of memory");
     ERR_clear_error();
-    const int error = fill(c, url, options != NULL ? options : &defaults, why);
+    const int error = tls_fill(c, url, options != NULL ? options : &defaults, why);
     if (error == 0)
         *context = c;
     else

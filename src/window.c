@@ -27,22 +27,22 @@
 #define GENTLY 16 /* replies for which it grows by one, where the delay is not all the network's */
 #define SLOWLY 32
 
-static steady_us lesser(steady_us a, steady_us b) { return a < b ? a : b; }
-static steady_us greater(steady_us a, steady_us b) { return a > b ? a : b; }
+static steady_us window_lesser(steady_us a, steady_us b) { return a < b ? a : b; }
+static steady_us window_greater(steady_us a, steady_us b) { return a > b ? a : b; }
 
 void steady__window_open(struct steady__window *window, steady_us timeout, steady_us round_trip) {
-    const steady_us first = timeout / EACH, way = greater(round_trip, 0); /* the clock may be a caller's */
+    const steady_us first = timeout / EACH, way = window_greater(round_trip, 0); /* the clock may be a caller's */
     *window = (struct steady__window){.timeout = timeout, .size = MOST, .round_trip = way, .base = way};
     if (first < MOST) window->size = first > LEAST ? (uint32_t)first : LEAST;
 }
 
-static steady_us network(const struct steady__window *window) {
-    return lesser(window->round_trip, window->timeout / 8 * 7);
+static steady_us window_network(const struct steady__window *window) {
+    return window_lesser(window->round_trip, window->timeout / 8 * 7);
 }
 
 /* What is not owed to our own queue, and part of what the timeout leaves beyond it. */
-static steady_us allowance(const struct steady__window *window, int part) {
-    const steady_us least = greater(lesser(window->base, window->timeout / 2), network(window));
+static steady_us window_allowance(const struct steady__window *window, int part) {
+    const steady_us least = window_greater(window_lesser(window->base, window->timeout / 2), window_network(window));
     return least + (window->timeout - least) / part;
 }
 
@@ -53,7 +53,7 @@ void steady__window_answered(struct steady__window *window, uint32_t ahead, stea
 }
 
 /* Where many more ahead do not cost more in proportion, the rest is not owed to them. */
-static void learn(struct steady__window *window, uint32_t ahead, steady_us age) {
+static void window_learn(struct steady__window *window, uint32_t ahead, steady_us age) {
     const uint32_t few = window->ahead < ahead ? window->ahead : ahead,
                    many = window->ahead < ahead ? ahead : window->ahead;
     if (!window->narrowed || many - few <= few) return;
@@ -63,14 +63,14 @@ static void learn(struct steady__window *window, uint32_t ahead, steady_us age) 
 }
 
 /* It would not have been lowered, had been known what is now. */
-static void restore(struct steady__window *window) {
-    if (!window->narrowed || window->age > allowance(window, 4)) return;
+static void window_restore(struct steady__window *window) {
+    if (!window->narrowed || window->age > window_allowance(window, 4)) return;
     window->size += (window->before - window->size) / 2;
     window->narrowed = false;
 }
 
-static void lower(struct steady__window *window, uint32_t ahead, steady_us age) {
-    const double fits = ((double)ahead + 1) * (double)allowance(window, 4) / (double)age;
+static void window_lower(struct steady__window *window, uint32_t ahead, steady_us age) {
+    const double fits = ((double)ahead + 1) * (double)window_allowance(window, 4) / (double)age;
     if (!window->narrowed) window->before = window->size;
     if (fits < window->size) window->size = fits > LEAST ? (uint32_t)fits : LEAST;
     window->narrowed = true;
@@ -78,14 +78,14 @@ static void lower(struct steady__window *window, uint32_t ahead, steady_us age) 
     window->age = age;
 }
 
-static unsigned pace(const struct steady__window *window, steady_us age) {
-    if (age <= network(window) + (window->timeout - network(window)) / 8) return 1;
-    return age <= allowance(window, 8) ? GENTLY : SLOWLY;
+static unsigned window_pace(const struct steady__window *window, steady_us age) {
+    if (age <= window_network(window) + (window->timeout - window_network(window)) / 8) return 1;
+    return age <= window_allowance(window, 8) ? GENTLY : SLOWLY;
 }
 
-static void grow(struct steady__window *window, uint64_t replies, steady_us age) {
+static void window_grow(struct steady__window *window, uint64_t replies, steady_us age) {
     if (replies == 0 || replies > MOST - window->size) return;
-    const unsigned each = pace(window, age);
+    const unsigned each = window_pace(window, age);
     window->credit += replies;
     window->size += (uint32_t)(window->credit / each);
     window->credit %= each;
@@ -94,14 +94,14 @@ static void grow(struct steady__window *window, uint64_t replies, steady_us age)
 
 void steady__window_look(struct steady__window *window, uint64_t head, uint64_t tail, uint32_t ahead, steady_us age) {
     const uint64_t replies = head - window->seen;
-    const steady_us known = replies > 0 ? greater(age, window->seen_age) : age; /* the delay, as far as it is */
-    if (age > allowance(window, 4)) learn(window, ahead, age);
-    restore(window);
-    if (age > allowance(window, 4) && head >= window->lowered && (ahead >= LEAST || window->size == LEAST)) {
-        lower(window, ahead, age);
+    const steady_us known = replies > 0 ? window_greater(age, window->seen_age) : age; /* the delay, as far as it is */
+    if (age > window_allowance(window, 4)) window_learn(window, ahead, age);
+    window_restore(window);
+    if (age > window_allowance(window, 4) && head >= window->lowered && (ahead >= LEAST || window->size == LEAST)) {
+        window_lower(window, ahead, age);
         window->lowered = tail;
-    } else if (window->limits && known <= allowance(window, 4)) {
-        grow(window, replies, known);
+    } else if (window->limits && known <= window_allowance(window, 4)) {
+        window_grow(window, replies, known);
     }
     window->seen = head;
     window->seen_age = age;
@@ -110,5 +110,5 @@ void steady__window_look(struct steady__window *window, uint64_t head, uint64_t 
 
 /* Twice the age of the first, but no more than leaves those alone that have not waited for long. */
 steady_us steady__window_expected_latency(const struct steady__window *window, steady_us age) {
-    return lesser(2 * age, allowance(window, 2));
+    return window_lesser(2 * age, window_allowance(window, 2));
 }

@@ -203,8 +203,8 @@ static int confirmed_slots(uint64_t tag) {
     int count = 0;
     for (unsigned i = 0; i < NEIGHBOURS; i++) {
         struct view v;
-        read_slot(slot_at(&place, i), &v);
-        count += v.tag == place.tag && belongs(&v) && !is_tentative(&v);
+        table_read_slot(table_slot_at(&place, i), &v);
+        count += v.tag == place.tag && table_belongs(&v) && !table_is_tentative(&v);
     }
     return count;
 }
