@@ -25,6 +25,7 @@
 #include "command.h"
 #include "error.h"
 #include "eviction.h"
+#include "policy.h"
 #include "redact.h"
 
 #define SLAB_SIZE 32

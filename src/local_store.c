@@ -3,14 +3,16 @@
  *
  * Asynchronous calls are decided at once. Their results wait in a queue until a timer of no delay brings us back from
  * the loop, as no callback may run inside the call that asked for it. */
+#include "local_store.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "error.h"
 #include "loop.h"
+#include "policy.h"
 #include "region.h"
-#include "store.h"
 #include "table.h"
 
 #define PRIVATE_BUCKETS ((uint32_t)1 << 20)

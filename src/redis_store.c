@@ -4,6 +4,8 @@
  *
  * The second is made when it is first needed. It has a connection and a poller to itself, so a call may block inside a
  * callback of the first; between two such calls its loop stands still. */
+#include "redis_store.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

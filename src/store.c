@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: MIT
- * The public entry points of a store: which one a URL means, how long it lives. */
+ * What all stores share: the check of the options, how long a store lives, and the calls that each class answers. */
 #include "store.h"
 
 #include <string.h>
 
 #include "error.h"
-#include "url.h"
 
 #define TIMEOUT_MAX (24 * 3600 * STEADY_SECOND)
 #define IN_FLIGHT_MAX (1u << 24)
@@ -32,29 +31,6 @@ int steady__options_check(const steady_store_options *options, steady_message *w
         if (options->tls->reserved[i] != 0)
             return steady__fail(why, STEADY_BAD_ARGUMENT, "reserved fields of steady_tls_options must be zero");
     return 0;
-}
-
-int steady_store_open(steady_store **store, const char *text, const steady_store_options *options,
-                      steady_message *why) {
-    static const steady_store_options defaults;
-    struct steady__url url;
-    if (store == NULL) return steady__fail(why, STEADY_BAD_ARGUMENT, "store is NULL");
-    *store = NULL;
-    if (options == NULL) options = &defaults;
-    int error = steady__options_check(options, why);
-    if (error == 0) error = steady__url_parse(&url, text != NULL ? text : "memory:", why);
-    if (error != 0) return error;
-    if (options->tls != NULL && !steady__url_has_tls(url.scheme)) {
-        steady__url_clear(&url);
-        return steady__fail(why, STEADY_BAD_ARGUMENT, "there are TLS options, and the store URL is not rediss:");
-    }
-    switch (url.scheme) {
-    case STEADY__URL_MEMORY: error = steady__local_open(store, NULL, options, why); break;
-    case STEADY__URL_FILE: error = steady__local_open(store, url.path, options, why); break;
-    default: error = steady__redis_open(store, &url, options, why); break;
-    }
-    steady__url_clear(&url);
-    return error;
 }
 
 void steady__store_init(steady_store *store, const struct steady__store_class *class_,

@@ -34,16 +34,6 @@ struct steady__call {
     void *data;
 };
 
-/* Hands a result to who asked: the policy is applied, the callback runs. It may close the store and free the throttler;
- * `call` need not outlive the start of it. To be called once for each submit that returned 0, never inside it. */
-void steady__finish(const struct steady__call *call, const steady_result *result);
-
-/* The length of the prefix that its keys begin with; of NULL 0. */
-size_t steady__prefix_len(const steady_throttler *throttler);
-
-/* What the throttler's policy makes of an error: where it has one for it, *result becomes its answer. */
-void steady__policy(const steady_throttler *throttler, const struct steady__call *call, steady_result *result);
-
 struct steady__store_class {
     const char *name;
     bool any_thread; /* decide and stats may be called from any thread at once */
@@ -81,17 +71,5 @@ void steady__store_init(steady_store *store, const struct steady__store_class *c
 int steady__options_check(const steady_store_options *options, steady_message *why);
 void steady__store_hold(steady_store *store);
 void steady__store_release(steady_store *store);
-
-/* The stores. On failure *store is NULL and why says why. */
-struct steady__url;
-int steady__local_open(steady_store **store, const char *path, const steady_store_options *options,
-                       steady_message *why); /* path NULL: private */
-int steady__redis_open(steady_store **store, const struct steady__url *url, const steady_store_options *options,
-                       steady_message *why);
-/* The same over another network than that of the system, which outlives the store. The blocking calls, whose loop is
- * the system's, cannot be used on it. */
-struct steady__net;
-int steady__redis_open_over(steady_store **store, const struct steady__net *net, const struct steady__url *url,
-                            const steady_store_options *options, steady_message *why);
 
 #endif

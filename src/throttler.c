@@ -1,21 +1,12 @@
 /* SPDX-License-Identifier: MIT
- * The public entry points of a throttler: what is checked, who is asked, and the policy for when nobody answers. */
+ * The public calls of a throttler: they check the arguments and give the call to the store. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "error.h"
 #include "limit.h"
-#include "store.h"
-
-struct steady_throttler {
-    steady_store *store;
-    struct steady__terms terms;
-    struct steady__terms local_terms;
-    enum steady_policy on_error;
-    atomic_uint holders; /* the user, and each decision in flight */
-    size_t prefix_len;
-    char prefix[];
-};
+#include "local_store.h"
+#include "policy.h"
 
 /* ---- Making one ---- */
 
@@ -80,57 +71,11 @@ int steady_throttler_new(steady_throttler **throttler, steady_store *store, cons
     return 0;
 }
 
-static void throttler_release(steady_throttler *t) {
-    if (atomic_fetch_sub(&t->holders, 1) != 1) return;
-    steady__store_release(t->store);
-    free(t);
-}
-
 void steady_throttler_free(steady_throttler **throttler) {
     if (throttler == NULL || *throttler == NULL) return;
     steady_throttler *t = *throttler;
     *throttler = NULL;
-    throttler_release(t);
-}
-
-size_t steady__prefix_len(const steady_throttler *t) { return t != NULL ? t->prefix_len : 0; }
-
-/* ---- The policy ---- */
-
-static bool throttler_is_silence(int error) {
-    return error == STEADY_UNAVAILABLE || error == STEADY_UNKNOWN || error == STEADY_OVERLOADED ||
-           error == STEADY_REFUSED || error == STEADY_SERVER;
-}
-
-static bool throttler_fits(const steady_throttler *t, const struct steady__call *call) {
-    return call->verb != STEADY__CONSUME || call->amount <= t->terms.rate.capacity;
-}
-
-void steady__policy(const steady_throttler *t, const struct steady__call *call, steady_result *result) {
-    const int error = result->error;
-    if (t->on_error == STEADY_REPORT || !throttler_is_silence(error)) return;
-    if (call->verb == STEADY__RESET) return; /* nobody else can reset that bucket */
-    if (t->on_error == STEADY_LOCAL && t->store->local != NULL) {
-        struct steady__call local = *call;
-        local.terms = &t->local_terms;
-        t->store->local->class_->decide(t->store->local, &local, result);
-        result->source = STEADY_FROM_LOCAL;
-    } else {
-        result->success = t->on_error == STEADY_ALLOW;
-        result->source = STEADY_FROM_POLICY;
-        if (!result->success) result->retry_after = throttler_fits(t, call) ? STEADY_DENY_RETRY : -1;
-    }
-    result->error = error;
-}
-
-void steady__finish(const struct steady__call *call, const steady_result *result) {
-    steady_throttler *t = call->throttler;
-    const steady_callback callback = call->callback;
-    void *data = call->data;
-    steady_result answer = *result;
-    steady__policy(t, call, &answer);
-    throttler_release(t);
-    callback(&answer, data);
+    steady__throttler_release(t);
 }
 
 /* ---- Asking ---- */
@@ -165,7 +110,7 @@ static int throttler_ask(steady_throttler *t, enum steady__verb verb, const void
         callback, data};
     atomic_fetch_add_explicit(&t->holders, 1, memory_order_relaxed);
     error = t->store->class_->submit(t->store, &call);
-    if (error != 0) throttler_release(t);
+    if (error != 0) steady__throttler_release(t);
     return error;
 }
 
@@ -174,8 +119,8 @@ static void throttler_decide(steady_throttler *t, const struct steady__call *cal
     const bool any_thread = t->store->class_->any_thread;
     if (!any_thread) atomic_fetch_add_explicit(&t->holders, 1, memory_order_relaxed);
     t->store->class_->decide(t->store, call, result);
-    if (result->error != 0) steady__policy(t, call, result);
-    if (!any_thread) throttler_release(t);
+    if (result->error != 0) steady__policy_apply(t, call, result);
+    if (!any_thread) steady__throttler_release(t);
 }
 
 static int throttler_ask_sync(steady_throttler *t, enum steady__verb verb, const void *key, size_t key_len,

@@ -4,6 +4,7 @@
 
 #include "core.h"
 #include "limit.h"
+#include "policy.h"
 #include "command.h"
 
 /* ---- Bindings ---- */
@@ -103,7 +104,7 @@ PyObject *core_policy(struct throttler *self, steady_throttler *asked, struct qu
     struct steady__call call = {.verb = question.verb, .amount = question.amount};
     steady_result result = {.error = error};
     if (core_whole_key(self, key, room, &call.key, &call.key_len) != 0) return NULL;
-    if (asked != NULL) steady__policy(asked, &call, &result);
+    if (asked != NULL) steady__policy_apply(asked, &call, &result);
     return result.source != STEADY_FROM_NOWHERE ? core_result(self->state, &result)
                                                 : core_raise(self->state, error, why);
 }

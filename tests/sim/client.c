@@ -9,6 +9,7 @@
 #include "faults.h"
 #include "keys.h"
 #include "limit.h"
+#include "redis_store.h"
 #include "sim_cluster.h"
 
 #define PLACES 8

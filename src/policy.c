@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT
+ * What the policy of a throttler makes of an error, and the end of each asynchronous call. */
+#include "policy.h"
+
+#include <stdlib.h>
+
+size_t steady__prefix_len(const steady_throttler *t) { return t != NULL ? t->prefix_len : 0; }
+
+void steady__throttler_release(steady_throttler *t) {
+    if (atomic_fetch_sub(&t->holders, 1) != 1) return;
+    steady__store_release(t->store);
+    free(t);
+}
+
+static bool policy_has_answer_for(int error) {
+    return error == STEADY_UNAVAILABLE || error == STEADY_UNKNOWN || error == STEADY_OVERLOADED ||
+           error == STEADY_REFUSED || error == STEADY_SERVER;
+}
+
+static bool policy_fits(const steady_throttler *t, const struct steady__call *call) {
+    return call->verb != STEADY__CONSUME || call->amount <= t->terms.rate.capacity;
+}
+
+void steady__policy_apply(const steady_throttler *t, const struct steady__call *call, steady_result *result) {
+    const int error = result->error;
+    if (t->on_error == STEADY_REPORT || !policy_has_answer_for(error)) return;
+    if (call->verb == STEADY__RESET) return; /* only the store can reset that bucket */
+    if (t->on_error == STEADY_LOCAL && t->store->local != NULL) {
+        struct steady__call local = *call;
+        local.terms = &t->local_terms;
+        t->store->local->class_->decide(t->store->local, &local, result);
+        result->source = STEADY_FROM_LOCAL;
+    } else {
+        result->success = t->on_error == STEADY_ALLOW;
+        result->source = STEADY_FROM_POLICY;
+        if (!result->success) result->retry_after = policy_fits(t, call) ? STEADY_DENY_RETRY : -1;
+    }
+    result->error = error;
+}
+
+void steady__finish(const struct steady__call *call, const steady_result *result) {
+    steady_throttler *t = call->throttler;
+    const steady_callback callback = call->callback;
+    void *data = call->data;
+    steady_result answer = *result;
+    steady__policy_apply(t, call, &answer);
+    steady__throttler_release(t);
+    callback(&answer, data);
+}
