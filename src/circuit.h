@@ -8,16 +8,9 @@
 
 struct steady__circuit {
     const struct steady__net *net; /* whose chance it takes */
-    unsigned failures;             /* attempts to connect that came to nothing, since one that did not */
     bool open;                     /* it is connected, but decides nothing for now */
     steady_us probe_at;            /* while open: when one request is let through */
 };
-
-/* Any time up to `most`, by chance. */
-steady_us steady__circuit_jitter(const struct steady__circuit *circuit, steady_us most);
-
-/* An attempt to connect came to nothing: how long to rest before the next. refused: the server will not have us. */
-steady_us steady__circuit_failed(struct steady__circuit *circuit, bool refused);
 
 /* What the reply to a decision says of the server: */
 enum steady__circuit_event {

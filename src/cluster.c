@@ -36,6 +36,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backoff.h"
 #include "command.h"
 #include "error.h"
 #include "node_table.h"
@@ -93,7 +94,8 @@ struct steady__cluster {
     uint64_t map_requests, map_number; /* how many there were; which one the map is the answer to */
     struct node *map_awaited;          /* the last of them that is waited for */
     steady_us map_latency;             /* the answer before this one */
-    steady_us pause, allowed_at, stale_at;
+    struct steady__backoff backoff;    /* between two requests for the map */
+    steady_us allowed_at, stale_at;
     struct steady__alarm alarm; /* the answer is late, or the next inquiry is allowed, or it is time to sweep */
     uint64_t reconnects;        /* of links that are gone */
     struct node *strangers[STRANGERS_MAX];
@@ -432,7 +434,7 @@ static void cluster_schedule_alarm(struct steady__cluster *cluster) {
 /* Sooner or later the map is drawn anew, if there is one. */
 static void cluster_schedule_map_refresh(struct steady__cluster *cluster) {
     if (cluster->map == NULL || cluster->refresh_due || cluster->map_awaited != NULL) return;
-    if (cluster_now(cluster) - cluster->allowed_at > CALM) cluster->pause = PAUSE_FIRST;
+    if (cluster_now(cluster) - cluster->allowed_at > CALM) steady__backoff_reset(&cluster->backoff);
     cluster->refresh_due = true;
     cluster_schedule_alarm(cluster);
 }
@@ -455,10 +457,9 @@ static bool cluster_become_cluster(struct steady__cluster *cluster) {
 
 /* No inquiry for a while, which is longer each time, up to `most`. */
 static void cluster_pause_map_requests(struct steady__cluster *cluster, steady_us most) {
-    const struct steady__net *net = cluster->with.net;
-    const steady_us half = cluster->pause / 2;
-    cluster->allowed_at = cluster_now(cluster) + half + (steady_us)(net->random(net) % (uint64_t)(half + 1));
-    cluster->pause = cluster->pause < most / 2 ? 2 * cluster->pause : most;
+    cluster->backoff.last = most;
+    cluster->allowed_at =
+        cluster_now(cluster) + steady__jittered(cluster->with.net, steady__backoff_next(&cluster->backoff));
 }
 
 static bool cluster_is_reported_down(const struct steady__cluster *cluster) {
@@ -524,7 +525,7 @@ static void cluster_request_map(struct steady__cluster *cluster) {
     if (cluster->map_awaited != NULL)
         cluster_schedule_alarm(cluster);
     else if (many)
-        cluster_pause_map_requests(cluster, cluster_longer(cluster->pause, PAUSE_LAST));
+        cluster_pause_map_requests(cluster, cluster_longer(cluster->backoff.next, PAUSE_LAST));
     else if (cluster_is_map_forbidden(cluster))
         cluster->allowed_at = cluster_now(cluster) + PAUSE_BLIND;
     else
@@ -610,7 +611,7 @@ static void cluster_sweep(struct steady__cluster *cluster) {
 static void cluster_map_request_timed_out(struct steady__cluster *cluster) {
     cluster->map_awaited = NULL;
     cluster->refresh_due = true;
-    cluster_pause_map_requests(cluster, cluster_longer(cluster->pause, PAUSE_LAST));
+    cluster_pause_map_requests(cluster, cluster_longer(cluster->backoff.next, PAUSE_LAST));
 }
 
 static void cluster_on_alarm(void *arg) {
@@ -832,7 +833,7 @@ struct steady__cluster *steady__cluster_open(const struct steady__connection_opt
     struct steady__cluster *cluster = calloc(1, sizeof *cluster);
     if (cluster == NULL) return NULL;
     cluster->with = *options;
-    cluster->pause = PAUSE_FIRST;
+    cluster->backoff.first = PAUSE_FIRST;
     cluster->links_max = steady__net_descriptors() / 4;
     if (cluster->links_max < LINKS_LEAST) cluster->links_max = LINKS_LEAST;
     if (cluster->links_max > LINKS_MAX) cluster->links_max = LINKS_MAX;

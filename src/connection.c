@@ -34,6 +34,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backoff.h"
 #include "circuit.h"
 #include "command.h"
 #include "error.h"
@@ -63,6 +64,7 @@ struct steady__connection {
     bool moved;      /* because the server is elsewhere */
     struct steady__engines engines;
     int down_error; /* what a request ends as while not hopeful */
+    struct steady__backoff backoff;
     struct steady__circuit circuit;
     struct steady__role_state role;
     uint64_t connections;
@@ -146,7 +148,7 @@ static void connection_retry_in(struct steady__connection *conn, steady_us delay
 static void connection_mark_down(struct steady__connection *conn, int error) {
     conn->known_down = true;
     conn->down_error = error;
-    connection_retry_in(conn, steady__circuit_failed(&conn->circuit, error == STEADY_REFUSED));
+    connection_retry_in(conn, steady__reconnect_pause(&conn->backoff, conn->with.net, error == STEADY_REFUSED));
     steady__list_move(&conn->lost_unsent, &conn->waiting);
 }
 
@@ -188,7 +190,7 @@ static void connection_drop(struct steady__connection *conn, int error, bool let
     connection_sort_unanswered(conn, let_in);
     if (worth_a_try) {
         conn->down_error = error;
-        connection_retry_in(conn, steady__circuit_jitter(&conn->circuit, REDIAL_SPREAD));
+        connection_retry_in(conn, steady__jitter(conn->with.net, REDIAL_SPREAD));
     } else {
         connection_mark_down(conn, error);
     }
@@ -295,7 +297,7 @@ static void connection_server_not_primary(struct steady__connection *conn, struc
 static void connection_note_good_reply(struct steady__connection *conn) {
     if (conn->draining ? conn->role.suspect : !steady__role_not_contradicted(&conn->role, conn->pipeline.clock)) return;
     conn->answered = true;
-    conn->circuit.failures = 0;
+    steady__backoff_reset(&conn->backoff);
 }
 
 /* request: NULL where the reply was nobody's, or no reply. full: why nobody is let in, where that is what it says. */
@@ -578,7 +580,7 @@ void steady__connection_pause(struct steady__connection *conn) {
     const bool rests = conn->state == RESTING && conn->alarm.set, dials = conn->state == CONNECTING;
     if (conn->connections > 0 || conn->paused || !steady__connection_is_idle(conn) || (!rests && !dials)) return;
     if (dials && (conn->with.finder != NULL || steady__connection_looks_up(conn))) return;
-    if (dials) conn->resumes_at = connection_now(conn) + steady__circuit_failed(&conn->circuit, false);
+    if (dials) conn->resumes_at = connection_now(conn) + steady__reconnect_pause(&conn->backoff, conn->with.net, false);
     if (rests) conn->resumes_at = conn->alarm.due;
     steady__connect_stop(&conn->attempt);
     steady__alarm_stop(&conn->alarm);
@@ -611,6 +613,7 @@ struct steady__connection *steady__connection_open(const struct steady__connecti
     conn->with = *options;
     conn->known_down = false;
     conn->down_error = STEADY_UNAVAILABLE;
+    conn->backoff = STEADY__RECONNECT_BACKOFF;
     conn->circuit.net = options->net;
     conn->role.wanted = options->role;
     steady__list_init(&conn->waiting);

@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backoff.h"
 #include "command.h"
 #include "error.h"
 
@@ -49,7 +50,7 @@ struct steady__replica {
     steady_us rests_until;           /* before that no peek goes to a replica */
     bool off;                        /* no replica is wanted any more */
     bool slow;                       /* the one found last has been, and has answered no probe since */
-    steady_us pause;                 /* before the probe, the last time; 0: there was none */
+    struct steady__backoff backoff;  /* before each probe */
     steady_us probe_at;              /* from then on a probe is wanted; 0: all peeks are */
     const struct steady__request *probe;
     steady_us trusted_at; /* when a probe was answered last */
@@ -261,10 +262,8 @@ static void replica_mark_slow(struct steady__replica *r, const struct steady__re
     const steady_us now = steady__loop_now(&r->with.loop);
     const bool probing = r->probe_at != 0;
     if (probing && request != r->probe) return;
-    const bool anew = r->pause == 0 || (!probing && now - r->trusted_at >= CALM);
-    const steady_us next = anew ? PAUSE_FIRST : 2 * r->pause;
-    r->pause = next < PAUSE_LAST ? next : PAUSE_LAST;
-    r->probe_at = now + r->pause;
+    if (!probing && now - r->trusted_at >= CALM) steady__backoff_reset(&r->backoff);
+    r->probe_at = now + steady__backoff_next(&r->backoff);
     r->probe = NULL;
     r->slow = true;
 }
@@ -414,6 +413,7 @@ struct steady__replica *steady__replica_open(const struct steady__connection_opt
     if (r == NULL) return NULL;
     r->with = *options;
     r->finder = (struct steady__finder){replica_find, replica_finder_closed};
+    r->backoff = (struct steady__backoff){.first = PAUSE_FIRST, .last = PAUSE_LAST};
     r->question.nested = STEADY__NESTED;
     steady__list_init(&r->question.place);
     r->url.scheme = steady__url_has_tls(options->url->scheme) ? STEADY__URL_TLS : STEADY__URL_TCP;

@@ -25,7 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "circuit.h"
+#include "backoff.h"
 #include "command.h"
 #include "error.h"
 #include "redact.h"
@@ -61,7 +61,7 @@ struct sentinels {
     unsigned depth;
     unsigned at;                    /* the sentinel asked last, or to ask */
     unsigned turns;                 /* how many have been asked in this round; 0: it has not begun */
-    struct steady__circuit circuit; /* its failures: rounds in which none was of use */
+    struct steady__backoff backoff; /* between rounds in which no sentinel was of use */
     steady_us allowed_at;           /* the next round, after one of those */
     bool answers;                   /* one of these did answer, and what it said is in `why` */
     struct steady__alarm alarm;     /* the next is to be asked, or all had their time */
@@ -78,11 +78,11 @@ static void sentinel_leave_handler(struct sentinels *s) {
 }
 
 static void sentinel_schedule_round(struct sentinels *s) {
-    steady__alarm_set(&s->alarm, LOOK / 2 + steady__circuit_jitter(&s->circuit, LOOK / 2));
+    steady__alarm_set(&s->alarm, LOOK / 2 + steady__jitter(s->with.net, LOOK / 2));
 }
 
 static void sentinel_back_off(struct sentinels *s, bool refused) {
-    const steady_us pause = steady__circuit_failed(&s->circuit, refused);
+    const steady_us pause = steady__reconnect_pause(&s->backoff, s->with.net, refused);
     s->allowed_at = sentinel_now(s) + pause;
     steady__alarm_set(&s->alarm, pause);
 }
@@ -168,7 +168,7 @@ static void sentinel_found_primary(struct sentinel *one, const char *host, uint1
     sentinel_park_others(one);
     sentinel_begin_round(s);
     s->gave_up = false;
-    s->circuit.failures = 0;
+    steady__backoff_reset(&s->backoff);
     sentinel_schedule_round(s);
     if (s->conn != NULL && steady__connection_is_up(s->conn)) s->fruitless = false;
     if (s->finding) {
@@ -402,7 +402,7 @@ static struct sentinels *sentinel_open_sentinels(const struct steady__connection
     if (s == NULL) return NULL;
     s->finder = (struct steady__finder){sentinel_find_primary, sentinel_close_finder};
     s->url = options->url;
-    s->circuit.net = options->net;
+    s->backoff = STEADY__RECONNECT_BACKOFF;
     s->with = (struct steady__connection_options){.net = options->net,
                                                   .loop = options->loop,
                                                   .tls = options->tls,
