@@ -4,24 +4,9 @@
 #ifndef STEADY__NET_H
 #define STEADY__NET_H
 
-#include <sys/socket.h>
 #include <sys/types.h>
 
-#include "steady.h"
-
-#define STEADY__ADDRESSES_MAX 16 /* tried an attempt; a name with more is cut */
-
-struct steady__address {
-    struct sockaddr_storage bytes;
-    socklen_t len;
-};
-
-struct steady__addresses {
-    size_t count;
-    struct steady__address at[STEADY__ADDRESSES_MAX];
-};
-
-struct steady__lookup;
+#include "resolve.h"
 
 struct steady__net {
     /* Begins to connect: a non-blocking descriptor, or -1 and errno. `unanswered` is how long the system may go on
