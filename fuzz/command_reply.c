@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "command.h"
+#include "reply.h"
 #include "limit.h"
 
 struct input {

@@ -196,6 +196,7 @@ static void attached_read_reply(const redisReply *reply, struct steady__reply *o
         out->kind = reply->type == REDIS_REPLY_ERROR ? STEADY__REPLY_ERROR : STEADY__REPLY_TEXT;
         out->text = reply->str;
         out->text_len = reply->len;
+        if (out->kind == STEADY__REPLY_ERROR) out->error_class = steady__error_class_of(out->text, out->text_len);
     }
 }
 

@@ -14,8 +14,7 @@ static void circuit_pause(struct steady__circuit *circuit, const steady_loop *lo
 enum steady__circuit_event steady__circuit_reply(struct steady__circuit *circuit, const struct steady__reply *reply,
                                                  const steady_loop *loop) {
     const bool error = reply->kind == STEADY__REPLY_ERROR, was_open = circuit->open;
-    const enum steady__error_class error_class =
-        error ? steady__error_class_of(reply->text, reply->text_len) : STEADY__ERROR_CLASS_OTHER;
+    const enum steady__error_class error_class = reply->error_class;
     circuit->open = error_class == STEADY__ERROR_CLASS_BUSY;
     if (!error) return STEADY__CIRCUIT_DECIDES;
     if (circuit->open) circuit_pause(circuit, loop);

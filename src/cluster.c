@@ -37,10 +37,10 @@
 #include <string.h>
 
 #include "backoff.h"
-#include "command.h"
 #include "error.h"
 #include "node_table.h"
 #include "redact.h"
+#include "resp.h"
 #include "sentinel.h"
 #include "slot_map.h"
 
@@ -536,8 +536,7 @@ static void cluster_request_map(struct steady__cluster *cluster) {
 static enum steady__reply_action cluster_map_received(struct node *node, const struct steady__reply *reply) {
     struct steady__cluster *cluster = node->cluster;
     const bool map = reply->kind == STEADY__REPLY_NESTED, error = reply->kind == STEADY__REPLY_ERROR;
-    const enum steady__error_class error_class =
-        error ? steady__error_class_of(reply->text, reply->text_len) : STEADY__ERROR_CLASS_OTHER;
+    const enum steady__error_class error_class = error ? reply->error_class : STEADY__ERROR_CLASS_OTHER;
     node->map_requested = false;
     cluster->map_latency = cluster_now(cluster) - node->requested_at;
     if (cluster->map_awaited == node) {
@@ -649,11 +648,9 @@ static size_t cluster_give_up_inquiry(struct node *node) {
 }
 
 static size_t cluster_encode_inquiry(struct node *node, char *out) {
-    static const char map_request[] = "*2\r\n$7\r\nCLUSTER\r\n$5\r\nSLOTS\r\n";
     if (cluster_are_many_inquiries_out(node->cluster)) return cluster_give_up_inquiry(node);
     node->requested_at = cluster_now(node->cluster);
-    memcpy(out, map_request, sizeof map_request - 1);
-    return sizeof map_request - 1;
+    return steady__resp_command(out, 2, (const char *const[]){"CLUSTER", "SLOTS"});
 }
 
 static size_t cluster_encode(void *owner, struct steady__request *request, struct steady__engines *engines, char *out) {

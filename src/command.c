@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "resp.h"
 #include "scripts.h" /* made from lua/ by the build */
 
 const struct steady__script steady__scripts[3] = {
@@ -15,48 +16,21 @@ const struct steady__script steady__scripts[3] = {
 
 /* ---- Commands ---- */
 
-/* Decimal digits; no locale, and much quicker than printf. Returns the end. */
-static char *command_put_number(char *out, int64_t number) {
-    char digits[20];
-    size_t n = 0;
-    uint64_t rest = number < 0 ? 0 - (uint64_t)number : (uint64_t)number;
-    if (number < 0) *out++ = '-';
-    do
-        digits[n++] = (char)('0' + rest % 10);
-    while ((rest /= 10) > 0);
-    while (n > 0)
-        *out++ = digits[--n];
-    return out;
-}
-
-static char *command_put(char *out, const char *bytes, size_t len) {
-    memcpy(out, bytes, len);
-    return out + len;
-}
-
-static char *command_put_bulk(char *out, const char *bytes, size_t len) {
-    *out++ = '$';
-    out = command_put_number(out, (int64_t)len);
-    out = command_put(out, "\r\n", 2);
-    out = command_put(out, bytes, len);
-    return command_put(out, "\r\n", 2);
-}
-
 /* The wire form is "<capacity> <recharge> ", to which a command adds its amount, then a NUL, then what follows the
  * amount: the second argument, as a bulk, where the limit needs one. */
 void steady__command_encode_limit(struct steady__terms *terms) {
     const struct steady__rate *rate = &terms->rate;
-    char *end = command_put_number(terms->encoded, rate->capacity);
+    char *end = steady__resp_put_number(terms->encoded, rate->capacity);
     *end++ = ' ';
-    end = command_put_number(end, rate->recharge);
+    end = steady__resp_put_number(end, rate->recharge);
     *end++ = ' ';
     *end++ = '\0';
     if (rate->drops != 1 || rate->block != 0) {
         char second[48];
-        char *second_end = command_put_number(second, rate->drops);
+        char *second_end = steady__resp_put_number(second, rate->drops);
         *second_end++ = ' ';
-        second_end = command_put_number(second_end, rate->block);
-        end = command_put_bulk(end, second, (size_t)(second_end - second));
+        second_end = steady__resp_put_number(second_end, rate->block);
+        end = steady__resp_put_bulk(end, second, (size_t)(second_end - second));
     }
     terms->encoded_len = (size_t)(end - terms->encoded);
 }
@@ -65,20 +39,20 @@ static char *command_put_arguments(char *out, const struct steady__call *call) {
     const struct steady__terms *terms = call->terms;
     const size_t first_len = strlen(terms->encoded);
     char argument[80];
-    char *end = command_put(argument, terms->encoded, first_len);
-    end = command_put_number(end, call->amount);
-    out = command_put_bulk(out, call->key, call->key_len);
-    out = command_put_bulk(out, argument, (size_t)(end - argument));
-    return command_put(out, terms->encoded + first_len + 1, terms->encoded_len - first_len - 1);
+    char *end = steady__resp_put(argument, terms->encoded, first_len);
+    end = steady__resp_put_number(end, call->amount);
+    out = steady__resp_put_bulk(out, call->key, call->key_len);
+    out = steady__resp_put_bulk(out, argument, (size_t)(end - argument));
+    return steady__resp_put(out, terms->encoded + first_len + 1, terms->encoded_len - first_len - 1);
 }
 
 static size_t command_put_command(char *out, const struct steady__call *call, const char *name, const char *what,
                                   size_t what_len) {
     const bool second = call->terms->encoded_len > strlen(call->terms->encoded) + 1;
-    char *end = command_put(out, second ? "*6\r\n" : "*5\r\n", 4);
-    end = command_put_bulk(end, name, strlen(name));
-    end = command_put_bulk(end, what, what_len);
-    end = command_put(end, "$1\r\n1\r\n", 7);
+    char *end = steady__resp_put(out, second ? "*6\r\n" : "*5\r\n", 4);
+    end = steady__resp_put_bulk(end, name, strlen(name));
+    end = steady__resp_put_bulk(end, what, what_len);
+    end = steady__resp_put(end, "$1\r\n1\r\n", 7);
     return (size_t)(command_put_arguments(end, call) - out);
 }
 
@@ -92,17 +66,12 @@ size_t steady__command_eval(char *out, const struct steady__call *call) {
 }
 
 size_t steady__command_script_load(char *out, enum steady__verb verb) {
-    char *end = command_put(out, "*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n", 26);
-    return (size_t)(command_put_bulk(end, steady__scripts[verb].text, steady__scripts[verb].text_len) - out);
-}
-
-static char *command_put_integer(char *out, int64_t number) {
-    char digits[24];
-    return command_put_bulk(out, digits, (size_t)(command_put_number(digits, number) - digits));
+    char *end = steady__resp_put(out, "*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n", 26);
+    return (size_t)(steady__resp_put_bulk(end, steady__scripts[verb].text, steady__scripts[verb].text_len) - out);
 }
 
 static char *command_put_option(char *out, const char *name, int64_t value) {
-    return command_put_integer(command_put_bulk(out, name, strlen(name)), value);
+    return steady__resp_put_integer(steady__resp_put_bulk(out, name, strlen(name)), value);
 }
 
 /* name key max_capacity drop_recharge [DROPS n] [BLOCK us] [AMOUNT n]; a reset has no limit, a peek no block. */
@@ -113,12 +82,12 @@ size_t steady__command_module(char *out, const struct steady__call *call) {
     const bool limit = call->verb != STEADY__RESET, consume = call->verb == STEADY__CONSUME;
     const bool drops = limit && rate->drops != 1, block = consume && rate->block != 0;
     const bool amount = consume && call->amount != 1;
-    char *end = command_put(out, "*", 1);
-    end = command_put_number(end, 2 + 2 * (limit + drops + block + amount));
-    end = command_put(end, "\r\n", 2);
-    end = command_put_bulk(end, names[call->verb], strlen(names[call->verb]));
-    end = command_put_bulk(end, call->key, call->key_len);
-    if (limit) end = command_put_integer(command_put_integer(end, rate->capacity), rate->recharge);
+    char *end = steady__resp_put(out, "*", 1);
+    end = steady__resp_put_number(end, 2 + 2 * (limit + drops + block + amount));
+    end = steady__resp_put(end, "\r\n", 2);
+    end = steady__resp_put_bulk(end, names[call->verb], strlen(names[call->verb]));
+    end = steady__resp_put_bulk(end, call->key, call->key_len);
+    if (limit) end = steady__resp_put_integer(steady__resp_put_integer(end, rate->capacity), rate->recharge);
     if (drops) end = command_put_option(end, "DROPS", rate->drops);
     if (block) end = command_put_option(end, "BLOCK", rate->block);
     if (amount) end = command_put_option(end, "AMOUNT", call->amount);
@@ -186,65 +155,4 @@ bool steady__command_module_reply(const struct steady__call *call, const int64_t
                               .blocked_for = values[3],
                               .retry_after = values[4]};
     return true;
-}
-
-/* ---- Refusals: what a server says of itself comes first, and behind it may stand what it was sent ---- */
-
-static bool command_begins(const char *text, size_t len, const char *part) {
-    return len >= strlen(part) && memcmp(text, part, strlen(part)) == 0;
-}
-
-static bool command_has(const char *text, size_t len, const char *part) {
-    return memmem(text, len, part, strlen(part)) != NULL;
-}
-
-enum steady__error_class steady__error_class_of(const char *error, size_t len) {
-    static const struct {
-        const char *word;
-        enum steady__error_class error_class;
-    } words[] = {
-        {"NOSCRIPT", STEADY__ERROR_CLASS_NOSCRIPT},
-        {"NOTABUCKET", STEADY__ERROR_CLASS_NOT_A_BUCKET},
-        {"WRONGTYPE", STEADY__ERROR_CLASS_NOT_A_BUCKET},
-        {"READONLY", STEADY__ERROR_CLASS_READONLY},
-        {"MOVED", STEADY__ERROR_CLASS_MOVED},
-        {"ASK", STEADY__ERROR_CLASS_MOVED},
-        {"LOADING", STEADY__ERROR_CLASS_BUSY},
-        {"BUSY", STEADY__ERROR_CLASS_BUSY},
-        {"MASTERDOWN", STEADY__ERROR_CLASS_BUSY},
-        {"OOM", STEADY__ERROR_CLASS_RETRY_LATER},
-        {"MISCONF", STEADY__ERROR_CLASS_RETRY_LATER},
-        {"NOREPLICAS", STEADY__ERROR_CLASS_RETRY_LATER},
-        {"CLUSTERDOWN", STEADY__ERROR_CLASS_RETRY_LATER},
-        {"TRYAGAIN", STEADY__ERROR_CLASS_RETRY_LATER},
-        {"NOAUTH", STEADY__ERROR_CLASS_NO_PERMISSION},
-        {"WRONGPASS", STEADY__ERROR_CLASS_NO_PERMISSION},
-        {"NOPERM", STEADY__ERROR_CLASS_NO_PERMISSION},
-        {"DENIED", STEADY__ERROR_CLASS_REJECTED},
-    };
-    const char *space = memchr(error, ' ', len);
-    const size_t word_len = space != NULL ? (size_t)(space - error) : len;
-    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
-        if (strlen(words[i].word) == word_len && memcmp(words[i].word, error, word_len) == 0)
-            return words[i].error_class;
-    if (command_begins(error, len, "ERR max number of clients ")) return STEADY__ERROR_CLASS_REJECTED;
-    if (command_begins(error, len, "ERR The user executing the script can't run this command") ||
-        command_begins(error, len, "ERR ACL failure in script"))
-        return STEADY__ERROR_CLASS_NO_PERMISSION;
-    return STEADY__ERROR_CLASS_OTHER;
-}
-
-/* A right to a key is another matter. */
-bool steady__error_is_forbidden_command(const char *error, size_t len) {
-    return steady__error_class_of(error, len) == STEADY__ERROR_CLASS_NO_PERMISSION &&
-           command_has(error, len, " command");
-}
-
-int steady__error_class_code(enum steady__error_class error_class) {
-    switch (error_class) {
-    case STEADY__ERROR_CLASS_NO_PERMISSION: return STEADY_REFUSED;
-    case STEADY__ERROR_CLASS_NOT_A_BUCKET: return STEADY_NOT_A_BUCKET;
-    case STEADY__ERROR_CLASS_OTHER: return STEADY_SERVER;
-    default: return STEADY_UNAVAILABLE;
-    }
 }

@@ -36,10 +36,10 @@
 
 #include "backoff.h"
 #include "circuit.h"
-#include "command.h"
 #include "error.h"
 #include "log.h"
 #include "redact.h"
+#include "resp.h"
 #include "role.h"
 
 #define STALL_TIMEOUTS 4

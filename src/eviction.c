@@ -5,15 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
-size_t steady__eviction_query(char *out) {
-    static const char question[] = "*3\r\n$6\r\nCONFIG\r\n$3\r\nGET\r\n$10\r\nmaxmemory*\r\n";
-    memcpy(out, question, sizeof question - 1);
-    return sizeof question - 1;
-}
+#include "resp.h"
 
-static bool eviction_value_is(const struct steady__value *value, const char *text) {
-    return value->kind == STEADY__VALUE_TEXT && value->text_len == strlen(text) &&
-           memcmp(value->text, text, value->text_len) == 0;
+size_t steady__eviction_query(char *out) {
+    return steady__resp_command(out, 3, (const char *const[]){"CONFIG", "GET", "maxmemory*"});
 }
 
 static const char *const policies[] = {"allkeys-lru",  "allkeys-lfu",     "allkeys-random", "volatile-lru",
@@ -22,7 +17,7 @@ static const char *const policies[] = {"allkeys-lru",  "allkeys-lfu",     "allke
 /* Only a name that we know is shown: a server can say anything. */
 static const char *eviction_known_policy(const struct steady__value *value) {
     for (size_t i = 0; i < sizeof policies / sizeof policies[0]; i++)
-        if (eviction_value_is(value, policies[i])) return policies[i];
+        if (steady__value_is(value, policies[i])) return policies[i];
     return "unknown";
 }
 
@@ -35,9 +30,9 @@ bool steady__eviction_possible(const struct steady__reply *reply, char *policy, 
     if (!steady__walk_next(&walk, &value) || value.kind != STEADY__VALUE_ARRAY) return false;
     while (steady__walk_next(&walk, &name) && steady__walk_next(&walk, &value)) {
         if (value.kind != STEADY__VALUE_TEXT) return false;
-        if (eviction_value_is(&name, "maxmemory")) limited = !eviction_value_is(&value, "0");
-        if (!eviction_value_is(&name, "maxmemory-policy")) continue;
-        evicts = !eviction_value_is(&value, "noeviction");
+        if (steady__value_is(&name, "maxmemory")) limited = !steady__value_is(&value, "0");
+        if (!steady__value_is(&name, "maxmemory-policy")) continue;
+        evicts = !steady__value_is(&value, "noeviction");
         snprintf(policy, policy_size, "%s", eviction_known_policy(&value));
     }
     return limited && evicts;

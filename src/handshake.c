@@ -6,25 +6,18 @@
 #include <string.h>
 
 #include "redact.h"
-
-static size_t handshake_encode_command(char *out, int argc, const char *const *argv) {
-    const size_t size = STEADY__URL_MAX + 128;
-    size_t len = (size_t)snprintf(out, size, "*%d\r\n", argc);
-    for (int i = 0; i < argc; i++)
-        len += (size_t)snprintf(out + len, size - len, "$%zu\r\n%s\r\n", strlen(argv[i]), argv[i]);
-    return len;
-}
+#include "resp.h"
 
 static size_t handshake_encode_auth(char *out, const struct steady__url *url) {
     if (*url->user != '\0')
-        return handshake_encode_command(out, 3, (const char *const[]){"AUTH", url->user, url->password});
-    return *url->password != '\0' ? handshake_encode_command(out, 2, (const char *const[]){"AUTH", url->password}) : 0;
+        return steady__resp_command(out, 3, (const char *const[]){"AUTH", url->user, url->password});
+    return *url->password != '\0' ? steady__resp_command(out, 2, (const char *const[]){"AUTH", url->password}) : 0;
 }
 
 static size_t handshake_encode_select(char *out, const struct steady__url *url) {
     char db[16];
     snprintf(db, sizeof db, "%u", (unsigned)url->db);
-    return url->db != 0 ? handshake_encode_command(out, 2, (const char *const[]){"SELECT", db}) : 0;
+    return url->db != 0 ? steady__resp_command(out, 2, (const char *const[]){"SELECT", db}) : 0;
 }
 
 size_t steady__handshake_encode(char *out, enum steady__handshake_step which, const struct steady__url *url,
@@ -32,13 +25,8 @@ size_t steady__handshake_encode(char *out, enum steady__handshake_step which, co
     switch (which) {
     case STEADY__HANDSHAKE_AUTH: return handshake_encode_auth(out, url);
     case STEADY__HANDSHAKE_SELECT: return handshake_encode_select(out, url);
-    default: return role != STEADY__ROLE_ANY ? handshake_encode_command(out, 1, (const char *const[]){"ROLE"}) : 0;
+    default: return role != STEADY__ROLE_ANY ? steady__resp_command(out, 1, (const char *const[]){"ROLE"}) : 0;
     }
-}
-
-static bool handshake_value_is(const struct steady__value *value, const char *text) {
-    return value->kind == STEADY__VALUE_TEXT && value->text_len == strlen(text) &&
-           memcmp(value->text, text, value->text_len) == 0;
 }
 
 /* "master" and more; "slave", the primary's host and port, the state of the link between them and more. */
@@ -47,11 +35,11 @@ static bool handshake_role_matches(const struct steady__reply *reply, enum stead
     struct steady__value head, value = {0};
     if (!steady__walk_next(&walk, &head) || head.kind != STEADY__VALUE_ARRAY || head.number < 1) return false;
     if (!steady__walk_next(&walk, &value)) return false;
-    if (role == STEADY__ROLE_PRIMARY) return handshake_value_is(&value, "master");
-    if (!handshake_value_is(&value, "slave")) return false;
+    if (role == STEADY__ROLE_PRIMARY) return steady__value_is(&value, "master");
+    if (!steady__value_is(&value, "slave")) return false;
     for (int i = 0; i < 3; i++)
         if (!steady__walk_next(&walk, &value)) return false;
-    return handshake_value_is(&value, "connected");
+    return steady__value_is(&value, "connected");
 }
 
 static enum steady__handshake_outcome handshake_role_replied(enum steady__role role, const struct steady__reply *reply,
@@ -69,7 +57,7 @@ static enum steady__handshake_outcome handshake_error_replied(enum steady__hands
                                                               const struct steady__url *url,
                                                               const struct steady__reply *reply, char *why,
                                                               size_t why_size) {
-    const enum steady__error_class error_class = steady__error_class_of(reply->text, reply->text_len);
+    const enum steady__error_class error_class = reply->error_class;
     const struct steady__secrets secrets = {.url = url};
     steady__redact(why, why_size, reply->text, reply->text_len, &secrets);
     if (steady__error_class_is_temporary(error_class)) return STEADY__HANDSHAKE_FAILED;
@@ -89,7 +77,7 @@ enum steady__handshake_outcome steady__handshake_reply(enum steady__handshake_st
 }
 
 const char *steady__handshake_rejection(const struct steady__reply *reply) {
-    if (!steady__reply_is_error(reply, STEADY__ERROR_CLASS_REJECTED)) return NULL;
+    if (reply->error_class != STEADY__ERROR_CLASS_REJECTED) return NULL;
     return reply->text[0] == 'D' ? "the server is in protected mode (DENIED)"
                                  : "the server takes no more connections (max number of clients reached)";
 }

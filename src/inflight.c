@@ -341,7 +341,7 @@ static void inflight_note_error(struct steady__inflight *inflight, const struct 
 static enum steady__reply_action inflight_error_replied(struct steady__inflight *inflight, struct pending *pending,
                                                         struct steady__engines *engines,
                                                         const struct steady__reply *reply) {
-    const enum steady__error_class error_class = steady__error_class_of(reply->text, reply->text_len);
+    const enum steady__error_class error_class = reply->error_class;
     if (error_class == STEADY__ERROR_CLASS_NOSCRIPT && inflight_resend_after_noscript(inflight, pending, engines))
         return STEADY__REPLY_RESENT;
     int error = steady__error_class_code(error_class);
@@ -371,7 +371,7 @@ static void inflight_resend_with_other_engine(struct steady__inflight *inflight,
 static bool inflight_fall_back_to_script(struct steady__inflight *inflight, struct pending *pending,
                                          struct steady__engines *engines, const struct steady__reply *reply) {
     if (!pending->to_module || inflight->engine != STEADY_ENGINE_AUTO) return false;
-    if (steady__error_class_of(reply->text, reply->text_len) == STEADY__ERROR_CLASS_OTHER) {
+    if (reply->error_class == STEADY__ERROR_CLASS_OTHER) {
         steady__engine_no_module(engines);
     } else if (steady__error_is_forbidden_command(reply->text, reply->text_len)) {
         steady__engine_settle(engines, pending->call.verb, false);

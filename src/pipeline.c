@@ -195,6 +195,7 @@ static ptrdiff_t pipeline_read_reply(struct steady__pipeline *pipeline, struct s
 int steady__pipeline_next(struct steady__pipeline *pipeline, struct steady__reply *reply,
                           struct steady__request **request) {
     reply->kind = STEADY__REPLY_INTEGERS; /* until it is known to be an error */
+    reply->error_class = STEADY__ERROR_CLASS_NONE;
     const ptrdiff_t took = pipeline_read_reply(pipeline, reply);
     *request = NULL;
     if (took <= 0) return (int)took;

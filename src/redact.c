@@ -15,8 +15,6 @@
 #include <string.h>
 #include <strings.h>
 
-#include "error.h"
-
 #define MASK "***"
 #define MASKED_LEAST 4 /* bytes of a secret that is looked for inside other words */
 

@@ -24,8 +24,7 @@
 #include <string.h>
 
 #include "backoff.h"
-#include "command.h"
-#include "error.h"
+#include "resp.h"
 
 #define LOOK STEADY_SECOND
 #define PAUSE_FIRST STEADY_SECOND
@@ -194,15 +193,13 @@ static void replica_finder_closed(struct steady__finder *finder) { (void)finder;
 /* ---- What the server's links ask ---- */
 
 static size_t replica_encode(void *owner, struct steady__request *request, struct steady__engines *engines, char *out) {
-    static const char question[] = "*1\r\n$4\r\nROLE\r\n";
     struct steady__replica *r = owner;
     if (request->redirects > 0 && !r->off) {
         r->off = true; /* that was a cluster */
         steady__alarm_set(&r->alarm, 0);
     }
     if (request != &r->question) return r->with.owner_class->encode(r->with.owner, request, engines, out);
-    memcpy(out, question, sizeof question - 1);
-    return sizeof question - 1;
+    return steady__resp_command(out, 1, (const char *const[]){"ROLE"});
 }
 
 /* What is handed on may end anything, so nothing is touched after it. */
@@ -294,7 +291,7 @@ static bool replica_learn_no_module(struct steady__engines *engines) {
  * is loaded, unless the replica has just refused that. */
 static bool replica_must_ask_server(struct steady__replica *r, struct steady__engines *engines,
                                     const struct steady__reply *reply) {
-    const enum steady__error_class error_class = steady__error_class_of(reply->text, reply->text_len);
+    const enum steady__error_class error_class = reply->error_class;
     const bool forbidden = error_class == STEADY__ERROR_CLASS_NO_PERMISSION,
                other = error_class == STEADY__ERROR_CLASS_OTHER;
     if (error_class == STEADY__ERROR_CLASS_NOT_A_BUCKET) return false;

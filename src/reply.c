@@ -88,11 +88,13 @@ static ptrdiff_t reply_read_line(struct steady__reply *reply, const char *bytes,
     reply->kind = bytes[0] == '-' ? STEADY__REPLY_ERROR : STEADY__REPLY_TEXT;
     reply->text = bytes + 1;
     reply->text_len = (size_t)n;
+    if (bytes[0] == '-') reply->error_class = steady__error_class_of(reply->text, reply->text_len);
     return n + 3;
 }
 
 ptrdiff_t steady__reply_read(struct steady__reply *reply, const char *bytes, size_t len) {
     if (len == 0) return 0;
+    reply->error_class = STEADY__ERROR_CLASS_NONE;
     switch (bytes[0]) {
     case ':': return reply_read_one(reply, bytes, len);
     case '*': return reply_read_array(reply, bytes, len);
@@ -165,9 +167,15 @@ ptrdiff_t steady__reply_read_nested(struct steady__reply *reply, struct steady__
     *progress = (struct steady__progress){0};
     if (read < 0) return BAD;
     reply->kind = STEADY__REPLY_NESTED;
+    reply->error_class = STEADY__ERROR_CLASS_NONE;
     reply->text = bytes;
     reply->text_len = end;
     return (ptrdiff_t)end;
+}
+
+bool steady__value_is(const struct steady__value *value, const char *text) {
+    return value->kind == STEADY__VALUE_TEXT && value->text_len == strlen(text) &&
+           memcmp(value->text, text, value->text_len) == 0;
 }
 
 bool steady__walk_next(struct steady__walk *walk, struct steady__value *value) {

@@ -7,22 +7,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "command.h"
+#include "server_error.h"
 
+/* A script answers with one integer, or in rare cases with an array of four (lua/report.lua); the module with five. */
+#define STEADY__REPLY_MAX 5
 #define STEADY__REPLY_TEXT_MAX 64 /* a bulk string is a SHA-1 */
 
 struct steady__reply {
     enum { STEADY__REPLY_INTEGERS, STEADY__REPLY_TEXT, STEADY__REPLY_ERROR, STEADY__REPLY_NESTED } kind;
+    enum steady__error_class error_class; /* NONE unless kind is STEADY__REPLY_ERROR */
     size_t count;
     int64_t values[STEADY__REPLY_MAX];
     const char *text; /* of a text or an error; of a nested one all its bytes. Points to where it was read from */
     size_t text_len;
 };
-
-/* Whether it is an error, and refuses in this way. */
-static inline bool steady__reply_is_error(const struct steady__reply *reply, enum steady__error_class how) {
-    return reply->kind == STEADY__REPLY_ERROR && steady__error_class_of(reply->text, reply->text_len) == how;
-}
 
 /* Reads the reply that `bytes` begin with: how many bytes it took, 0 where it is not complete yet, -1 where it is
  * nothing that one of our commands is answered with, whatever may follow. */
@@ -53,6 +51,8 @@ struct steady__value {
     const char *text;
     size_t text_len;
 };
+
+bool steady__value_is(const struct steady__value *value, const char *text);
 
 struct steady__walk {
     const char *at, *end;

@@ -26,9 +26,9 @@
 #include <string.h>
 
 #include "backoff.h"
-#include "command.h"
 #include "error.h"
 #include "redact.h"
+#include "resp.h"
 
 #define LOOK (400 * STEADY_MILLISECOND) /* at most, and half of it at least */
 #define PATIENCE_LEAST (150 * STEADY_MILLISECOND)
@@ -209,8 +209,7 @@ static void sentinel_process_reply(struct sentinel *one, const struct steady__re
     } else if (reply->kind == STEADY__REPLY_ERROR) {
         const struct steady__secrets secrets = {.url = one->all->url};
         steady__redact(text, sizeof text, reply->text, reply->text_len, &secrets);
-        sentinel_fail_with_text(one, steady__error_class_code(steady__error_class_of(reply->text, reply->text_len)),
-                                text);
+        sentinel_fail_with_text(one, steady__error_class_code(reply->error_class), text);
     } else {
         sentinel_fail_with_text(one, STEADY_UNAVAILABLE, "answers with what is no answer");
     }
@@ -220,12 +219,11 @@ static void sentinel_process_reply(struct sentinel *one, const struct steady__re
 
 static size_t sentinel_encode(void *owner, struct steady__request *request, struct steady__engines *engines,
                               char *out) {
-    static const char command[] = "*3\r\n$8\r\nSENTINEL\r\n$23\r\nGET-MASTER-ADDR-BY-NAME\r\n";
     const struct sentinel *one = owner;
-    const char *service = one->all->url->service;
     (void)request;
     (void)engines;
-    return (size_t)snprintf(out, STEADY__REQUEST_MAX, "%s$%zu\r\n%s\r\n", command, strlen(service), service);
+    return steady__resp_command(out, 3,
+                                (const char *const[]){"SENTINEL", "GET-MASTER-ADDR-BY-NAME", one->all->url->service});
 }
 
 static enum steady__reply_action sentinel_answered(void *owner, struct steady__request *request,

@@ -5,6 +5,7 @@
 #define LUA_SERVER_H
 
 #include "command.h"
+#include "reply.h"
 
 struct lua_server;
 

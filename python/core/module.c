@@ -7,6 +7,7 @@
 #include "core.h"
 #include "redact.h"
 #include "command.h"
+#include "reply.h"
 
 struct core_state *core_state_of(PyTypeObject *type) {
     for (; type != NULL; type = type->tp_base) {

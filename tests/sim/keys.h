@@ -4,6 +4,7 @@
 #define SIM_KEYS_H
 
 #include "command.h"
+#include "reply.h"
 #include "journal.h"
 #include "node.h"
 #include "words.h"
