@@ -8,6 +8,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* What a call asks of a bucket. */
+enum steady__verb { STEADY__CONSUME, STEADY__PEEK, STEADY__RESET };
+
 #define STEADY__EXACT ((int64_t)1 << 53) /* every time and every capacity * recharge stays below */
 #define STEADY__CAPACITY_MAX INT32_MAX
 #define STEADY__DROPS_MAX 1000000

@@ -3,7 +3,8 @@
 #ifndef STEADY__ENGINE_H
 #define STEADY__ENGINE_H
 
-#include "store.h"
+#include "bucket.h"
+#include "steady.h"
 
 enum steady__engine_state {
     STEADY__ENGINE_UNTRIED, /* the next decision is put to the module */

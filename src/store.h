@@ -12,8 +12,6 @@
 #define STEADY__KEY_MAX 1024
 #define STEADY__AMOUNT_MAX INT32_MAX
 
-enum steady__verb { STEADY__CONSUME, STEADY__PEEK, STEADY__RESET };
-
 /* A limit as a store likes to have it, worked out once a throttler rather than once a decision. */
 struct steady__terms {
     struct steady__rate rate;
