@@ -208,7 +208,7 @@ static void attached_deliver_reply(struct bridge *bridge, struct steady__request
     enum steady__circuit_event news = STEADY__CIRCUIT_NOTHING;
     attached_read_reply(reply, &read);
     if (request->key != NULL) news = steady__circuit_reply(&bridge->circuit, &read, &bridge->inflight->loop);
-    if (steady__notice_wants_reason(&bridge->log, &bridge->inflight->loop, news))
+    if (steady__log_needs_reason(&bridge->log, &bridge->inflight->loop, news))
         steady__redact(why, sizeof why, read.text, read.text_len, &secrets);
     const enum steady__reply_action action =
         steady__inflight_owner.answered(bridge->inflight, request, &bridge->engines, &read);

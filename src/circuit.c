@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
- * The circuit breaker of a link: for how long a server in trouble is left alone, and who asks it next. */
+ * The circuit breaker of a connection. */
 #include "circuit.h"
 
 #include "backoff.h"
 #include "loop.h"
 
-#define PAUSE (100 * STEADY_MILLISECOND) /* half of it at least: no more than twenty probes a second */
+#define PAUSE (100 * STEADY_MILLISECOND) /* at least half of it: at most 20 probes a second */
 
 static void circuit_pause(struct steady__circuit *circuit, const steady_loop *loop) {
     circuit->probe_at = steady__loop_now(loop) + steady__jittered(circuit->net, PAUSE);

@@ -342,7 +342,7 @@ static void connection_reply_received(struct steady__connection *conn, struct st
     enum steady__circuit_event news = STEADY__CIRCUIT_NOTHING;
     if (connection_shows_server_state(conn, request, reply->kind == STEADY__REPLY_ERROR))
         news = steady__circuit_reply(&conn->circuit, reply, &conn->with.loop);
-    if (steady__notice_wants_reason(&conn->log, &conn->with.loop, news))
+    if (steady__log_needs_reason(&conn->log, &conn->with.loop, news))
         connection_note_reason(conn, request, reply, why, sizeof why);
     const char *full = steady__handshake_rejection(reply);
     enum steady__reply_action what = STEADY__REPLY_ACCEPTED;

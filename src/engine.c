@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT
- * What a connection is known to understand. The rights of a user may differ by verb; what hangs up does so on all. */
+ * Which engine answers on a connection. The rights of a user may differ by verb. A proxy hangs up on all verbs alike.
+ */
 #include "engine.h"
 
 #define VERBS 3
 #define HUNG_UP_MOST 6
 
-/* The one decision that is put to the module may have been given up, so that its answer was heard by nobody; another
- * has its turn then. */
+/* The decision that tried the module may have passed its deadline, so that its answer was dropped. Then try another. */
 #define TRY_AGAIN_AFTER 1000
 
 struct steady__engines steady__engine_reconnected(const struct steady__engines *before) {

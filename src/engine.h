@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * What a connection is known to understand: for each verb the module's command, or only the script. */
+ * Which engine answers on a connection: the command of the module or the script, for each verb. */
 #ifndef STEADY__ENGINE_H
 #define STEADY__ENGINE_H
 
@@ -7,46 +7,46 @@
 #include "steady.h"
 
 enum steady__engine_state {
-    STEADY__ENGINE_UNTRIED, /* the next decision is put to the module */
-    STEADY__ENGINE_TRYING,  /* one is; those sent before it is answered go to the scripts */
-    STEADY__ENGINE_SPARED,  /* it is not to be tried without need: see steady__engine_reconnected */
+    STEADY__ENGINE_UNTRIED, /* the next decision is sent to the module */
+    STEADY__ENGINE_TRYING,  /* a decision was sent to the module; others go to the scripts until it is answered */
+    STEADY__ENGINE_SPARED,  /* the module is not tried: see steady__engine_reconnected */
     STEADY__ENGINE_MODULE,
     STEADY__ENGINE_SCRIPT,
 };
 
-/* Of a connection; a new one is zero. */
+/* The engines of a connection. All zero for a new one. */
 struct steady__engines {
     struct {
         enum steady__engine_state engine_state;
-        unsigned since; /* decisions sent since one was put to the module; while TRYING */
+        unsigned since; /* while TRYING: decisions sent since then */
         uint32_t loads; /* SCRIPT LOADs sent */
-        bool loading;   /* one is about to be */
+        bool loading;   /* a SCRIPT LOAD is queued */
     } verbs[3];         /* by enum steady__verb */
-    unsigned hung_up;   /* connections lost over the question, in a row */
-    unsigned spared;    /* connections to come that are spared it */
+    unsigned hung_up;   /* connections lost in a row while TRYING */
+    unsigned spared;    /* further connections on which the module is not tried */
 };
 
-/* Of the connection that comes after one with this dialect. A proxy may hang up on who says what it does not know, so
- * after a connection that was lost over the question one is spared it, after the next such one three, then seven, and
- * so on. */
+/* The engines of the next connection. A proxy may hang up on an unknown command. So after a connection that was lost
+ * while TRYING, the next one does not try the module, after the second such loss three do not, then seven, and so on.
+ */
 struct steady__engines steady__engine_reconnected(const struct steady__engines *before);
 
-/* Whether the next decision is to be put to the module. */
+/* Whether to send the next decision to the module. */
 bool steady__engine_asks_module(struct steady__engines *engines, enum steady__verb verb, enum steady_engine engine);
 
-/* The scripts are forbidden: whether the module may be asked instead. */
+/* The user may not run scripts. Whether to send the decision to the module instead. */
 bool steady__engine_switch_to_module(struct steady__engines *engines, enum steady__verb verb,
                                      enum steady_engine engine);
 
-/* What an answer has shown: the module's command works, or not for us; there is no module; nothing. */
+/* What an answer showed: which engine works for this verb; that there is no module; nothing about the engine. */
 void steady__engine_settle(struct steady__engines *engines, enum steady__verb verb, bool module);
 void steady__engine_no_module(struct steady__engines *engines);
 void steady__engine_not_answered(struct steady__engines *engines);
 
-/* Whether a connection that is lost now may have been lost over the question. */
+/* Whether a decision to the module is unanswered. A connection lost now may be lost because of it. */
 bool steady__engine_is_trying(const struct steady__engines *engines);
 
-/* Whether it was answered, for any verb. */
+/* Whether the engine of any verb is known. */
 bool steady__engine_is_settled(const struct steady__engines *engines);
 
 #endif

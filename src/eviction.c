@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * What a server's settings do to buckets: CONFIG GET maxmemory*, an array of names and values. */
+ * Whether the settings of a server may evict buckets: CONFIG GET maxmemory*, an array of names and values. */
 #include "eviction.h"
 
 #include <stdio.h>
@@ -14,15 +14,15 @@ size_t steady__eviction_query(char *out) {
 static const char *const policies[] = {"allkeys-lru",  "allkeys-lfu",     "allkeys-random", "volatile-lru",
                                        "volatile-lfu", "volatile-random", "volatile-ttl"};
 
-/* Only a name that we know is shown: a server can say anything. */
+/* Only known names are shown, because a server can send any text. */
 static const char *eviction_known_policy(const struct steady__value *value) {
     for (size_t i = 0; i < sizeof policies / sizeof policies[0]; i++)
         if (steady__value_is(value, policies[i])) return policies[i];
     return "unknown";
 }
 
-/* A server without a limit evicts nothing, whatever its policy; each of the others evicts keys with a time to live, as
- * all buckets have. */
+/* A server without a memory limit evicts nothing. With one, each policy except noeviction evicts keys with a time to
+ * live, and all buckets have one. */
 bool steady__eviction_possible(const struct steady__reply *reply, char *policy, size_t policy_size) {
     struct steady__walk walk = steady__walk_over(reply);
     struct steady__value name, value;

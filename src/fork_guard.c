@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Knowing a forked child without asking the system each time. */
+ * Detects a forked child. */
 #include "fork_guard.h"
 
 #include <sys/mman.h>

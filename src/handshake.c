@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * What is said on a new connection before anything else, and what the answers mean. */
+ * The handshake of a new connection. */
 #include "handshake.h"
 
 #include <stdio.h>
@@ -29,7 +29,8 @@ size_t steady__handshake_encode(char *out, enum steady__handshake_step which, co
     }
 }
 
-/* "master" and more; "slave", the primary's host and port, the state of the link between them and more. */
+/* A primary answers "master" and more; a replica "slave", the primary's host and port, the state of their link and
+ * more. */
 static bool handshake_role_matches(const struct steady__reply *reply, enum steady__role role) {
     struct steady__walk walk = steady__walk_over(reply);
     struct steady__value head, value = {0};
@@ -52,7 +53,7 @@ static enum steady__handshake_outcome handshake_role_replied(enum steady__role r
     return STEADY__HANDSHAKE_FAILED;
 }
 
-/* One who may not ask for the role, or not here, is told by the first READONLY. */
+/* If ROLE is not permitted, the role is unknown until the first READONLY reply. */
 static enum steady__handshake_outcome handshake_error_replied(enum steady__handshake_step which,
                                                               const struct steady__url *url,
                                                               const struct steady__reply *reply, char *why,

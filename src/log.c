@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * What a log is told of one server: that it is away, and that it is back, each once. */
+ * Log lines about one server. */
 #include "log.h"
 
 #include <stdio.h>
@@ -47,8 +47,7 @@ static void log_decided(struct steady__log *log, const steady_loop *loop) {
     log_write(log, STEADY_LOG_INFO, "answering again", "");
 }
 
-bool steady__notice_wants_reason(const struct steady__log *log, const steady_loop *loop,
-                                 enum steady__circuit_event news) {
+bool steady__log_needs_reason(const struct steady__log *log, const steady_loop *loop, enum steady__circuit_event news) {
     if (log->log == NULL || log->away) return false;
     if (news == STEADY__CIRCUIT_OPENED) return true;
     return news == STEADY__CIRCUIT_REFUSES && !log->refusing && !log_was_told_lately(log, steady__loop_now(loop));

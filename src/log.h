@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * What a log is told of one server: that it is away, and that it is back, each once. */
+ * Log lines about one server: one when it goes away, one when it is back. */
 #ifndef STEADY__LOG_H
 #define STEADY__LOG_H
 
@@ -7,26 +7,27 @@
 #include "redact.h"
 
 struct steady__log {
-    void (*log)(void *data, enum steady_log_level level, const char *text); /* NULL: nobody listens */
+    void (*log)(void *data, enum steady_log_level level, const char *text); /* NULL: no log */
     void *log_data;
-    bool away;                     /* the log has been told so, and no decision has been made since */
-    bool refusing;                 /* the log has been told of refusals, and not that they are over */
-    steady_us refused_at, told_at; /* a decision was refused, last; and when the log was last told so; 0: never */
-    char where[300];               /* the server, without a password */
+    bool away;            /* logged as away; no decision was made since */
+    bool refusing;        /* refusals are logged, and not yet their end */
+    steady_us refused_at; /* the last refused decision */
+    steady_us told_at;    /* the last log line about refusals; 0: never */
+    char where[300];      /* the place of the server, without secrets */
 };
 
-/* at: where the server is; service: what the caller has named. Often the same. */
+/* at: the place of the server; service: the URL of the caller. Often both are the same. */
 void steady__log_set_server(struct steady__log *log, const struct steady__url *at, const struct steady__url *service);
 
-/* Each may end anything: a log is the caller's. */
+/* The log belongs to the caller, and may close the store. So touch nothing after this call, or hold the store. */
 void steady__log_server_down(struct steady__log *log, const char *what, const char *why);
 
-/* Whether the log is about to be told why: the reason need not be written otherwise. */
-bool steady__notice_wants_reason(const struct steady__log *log, const steady_loop *loop,
-                                 enum steady__circuit_event news);
+/* Whether this event will be logged with a reason. Otherwise the reason need not be written. */
+bool steady__log_needs_reason(const struct steady__log *log, const steady_loop *loop, enum steady__circuit_event news);
 
-/* What the reply to a decision says. One may be refused while others are not: of that the log is told once a minute at
- * most, and they are over when a decision is made and none was refused for a second. */
+/* Logs a change that the reply to a decision shows. Some decisions may be refused while others are made: that is logged
+ * at most once a minute. Refusals are over when a decision is made and none was refused for a second. The same rule
+ * about the caller applies. */
 void steady__log_reply(struct steady__log *log, const steady_loop *loop, enum steady__circuit_event news,
                        const char *why);
 

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The network and the chance that a link depends on, behind one struct of functions, so that a simulated network can
- * stand in for the real one. */
+ * The network and the random numbers of a connection, behind a struct of functions. The simulation replaces them. */
 #ifndef STEADY__NET_H
 #define STEADY__NET_H
 
@@ -9,16 +8,16 @@
 #include "resolve.h"
 
 struct steady__net {
-    /* Begins to connect: a non-blocking descriptor, or -1 and errno. `unanswered` is how long the system may go on
-     * without the peer acknowledging what was sent. */
+    /* Starts to connect. Returns a non-blocking descriptor, or -1 and errno. `unanswered`: how long sent data may stay
+     * unacknowledged before the system gives the connection up. */
     int (*connect)(const struct steady__net *net, const struct steady__address *address, steady_us unanswered);
-    /* Once it is writable: 0, or the errno with which connecting failed. */
+    /* Once the descriptor is writable: 0, or the errno of the failed attempt. */
     int (*connected)(const struct steady__net *net, int fd);
     ssize_t (*send)(const struct steady__net *net, int fd, const void *bytes, size_t len); /* never raises SIGPIPE */
     ssize_t (*recv)(const struct steady__net *net, int fd, void *bytes, size_t room);
     void (*close)(const struct steady__net *net, int fd);
     uint64_t (*random)(const struct steady__net *net);
-    /* Looks a host up without blocking: done is called from the loop, once, with the addresses or a reason; never
+    /* Looks up a host without blocking. `done` is called from the loop, once, with the addresses or a reason; never
      * after cancel. NULL: out of memory, descriptors or threads. */
     struct steady__lookup *(*lookup)(const struct steady__net *net, const steady_loop *loop, const char *host,
                                      uint16_t port,
