@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT
  * The leaky bucket: integers in, a decision out.
  *
- * Time is counted in units of 1/drops us, so that a rate such as 3/s never drifts: a drop leaks
- * every `recharge` units. The phase is the number of units since the last leak. lua/consume.lua does the
- * same steps in doubles, which are exact below 2^53; so nothing here may need a larger number that is not also split
- * up there. The one product that could be larger, elapsed * drops, is taken only once the bucket is known not to have
- * emptied, which bounds it by level * recharge. */
+ * Time is counted in units of 1/drops us. So a rate such as 3/s never drifts: a drop leaks every `recharge` units. The
+ * phase is the number of units since the last leak.
+ *
+ * lua/consume.lua does the same steps in doubles, which are exact below 2^53. So no value here may be 2^53 or larger.
+ * One product could be: elapsed * drops. It is computed only if the bucket has not emptied. Then it is below level *
+ * recharge. */
 #include "bucket.h"
 
 static const struct steady__bucket empty_bucket;
@@ -13,10 +14,10 @@ static const struct steady__bucket empty_bucket;
 static int64_t bucket_min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t bucket_max64(int64_t a, int64_t b) { return a > b ? a : b; }
 
-/* Whole us that cover this many units. */
+/* The whole us that cover this many units. */
 static int64_t bucket_ceil_us(int64_t units, int64_t drops) { return drops == 1 ? units : (units + drops - 1) / drops; }
 
-/* A state written under another limit, or by anyone at all, made one that this limit could have written. */
+/* Makes any stored state, such as one of another limit, a state that this limit could have written. */
 static void bucket_normalise(struct steady__bucket *b, const struct steady__rate *rate) {
     b->level = bucket_max64(0, b->level);
     if (b->level > rate->capacity) b->level = bucket_min64(b->level, (STEADY__EXACT - 1) / rate->recharge);
@@ -25,7 +26,7 @@ static void bucket_normalise(struct steady__bucket *b, const struct steady__rate
     b->blocked_until = bucket_max64(0, bucket_min64(b->blocked_until, STEADY__EXACT - 1));
 }
 
-/* A clock behind the bucket takes the bucket back with it: nothing fills, nothing empties, no block grows. */
+/* If the clock stepped back, move the bucket back with it: nothing fills, nothing empties, no block grows. */
 static bool bucket_step_back(struct steady__bucket *b, int64_t now) {
     if (b->last <= now) return false;
     if (b->blocked_until != 0) b->blocked_until = bucket_max64(0, b->blocked_until - (b->last - now));
@@ -34,7 +35,7 @@ static bool bucket_step_back(struct steady__bucket *b, int64_t now) {
     return true;
 }
 
-/* Leaks what has leaked by now, and returns the phase. It is negative where less than a us of it is still to come. */
+/* Removes the drops that have leaked by `now`, and returns the phase. The phase can be negative, by less than 1 us. */
 static int64_t bucket_leak(struct steady__bucket *b, const struct steady__rate *rate, int64_t now) {
     const int64_t elapsed = now - b->last;
     const int64_t content = b->level * rate->recharge;
@@ -55,7 +56,7 @@ static int64_t bucket_leak(struct steady__bucket *b, const struct steady__rate *
     return units - leaked * rate->recharge;
 }
 
-/* us until the first `count` drops have leaked */
+/* The time until the first `count` drops have leaked, in us. */
 static int64_t bucket_wait_for(int64_t count, int64_t phase, const struct steady__rate *rate) {
     return bucket_ceil_us(count * rate->recharge - phase, rate->drops);
 }

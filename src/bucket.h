@@ -16,43 +16,43 @@ enum steady__verb { STEADY__CONSUME, STEADY__PEEK, STEADY__RESET };
 #define STEADY__DROPS_MAX 1000000
 #define STEADY__BLOCK_LIMIT ((int64_t)1 << 52) /* so that now + block stays below 2^53 */
 
-/* A limit whose fields are all in range (limit.c sees to that); drops is never 0 here. */
+/* A limit whose fields are in range, as limit.c checks. drops is never 0 here. */
 struct steady__rate {
     int64_t capacity; /* drops the bucket can hold */
     int64_t recharge; /* us in which `drops` drops leak */
     int64_t drops;
-    int64_t block; /* us an overflow blocks for; 0: it does not */
+    int64_t block; /* us that an overflow blocks the key; 0: no block */
 };
 
-/* What is stored of a bucket. All zero is the empty one. */
+/* The stored state of a bucket. All zero is an empty bucket. */
 struct steady__bucket {
     int64_t level;
-    int64_t last;          /* leaks are accounted for up to here, us ... */
-    int64_t rem;           /* ... and this many 1/drops us */
+    int64_t last;          /* the time up to which leaks are counted: us ... */
+    int64_t rem;           /* ... and 1/drops us */
     int64_t blocked_until; /* us; 0: not blocked */
 };
 
 struct steady__decision {
     bool success;
     bool stepped; /* the clock was behind the bucket */
-    bool changed; /* the bucket has to be stored; where it is empty and not blocked, forgotten */
+    bool changed; /* store the bucket, or delete it if it is empty and not blocked */
     int64_t level;
     int64_t until_next_drop; /* us */
     int64_t blocked_for;     /* us */
     int64_t retry_after;     /* us; -1: never */
-    int64_t busy_for;        /* us until the bucket is as good as none: its time to live */
+    int64_t busy_for;        /* us until the bucket is empty and not blocked: its time to live */
 };
 
-/* Puts `amount` drops in (negative: takes them out), and writes the state to store back into `bucket`
- * where decision->changed says so; where it does not, `bucket` is left as it was. */
+/* Puts `amount` drops in; a negative amount takes drops out. Writes the new state to `bucket` if decision->changed;
+ * otherwise `bucket` stays as it was. */
 void steady__bucket_consume(struct steady__bucket *bucket, const struct steady__rate *rate, int64_t now, int64_t amount,
                             struct steady__decision *decision);
 
-/* What a consume of one drop would find; the bucket stays as it is. */
+/* The decision that a consume of one drop would get. The bucket does not change. */
 void steady__bucket_peek(const struct steady__bucket *bucket, const struct steady__rate *rate, int64_t now,
                          struct steady__decision *decision);
 
-/* Fills in what a decision reports, from decision->success and the bucket after it. `phase` is the time since the last
+/* Fills the fields of a decision from decision->success and the bucket after it. `phase` is the time since the last
  * leak, in 1/drops us. */
 void steady__bucket_report(struct steady__decision *decision, const struct steady__rate *rate, int64_t level,
                            int64_t phase, int64_t blocked_for, int64_t amount);

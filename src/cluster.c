@@ -1,36 +1,37 @@
 /* SPDX-License-Identifier: MIT
- * A server that may turn out to be a cluster.
+ * A server that may belong to a cluster.
  *
- * It begins with one node, the seed, whose link is all there is: a server that is no cluster is asked nothing more and
- * pays nothing. The first MOVED, ASK or CLUSTERDOWN tells. From then on there is a map of who has which slot, and a
- * link to each node that was ever needed. A request for a slot that nobody is known to have goes to anyone, who will
- * say MOVED; each MOVED is noted in the map, so that a user without the right to CLUSTER SLOTS gets one as well, slot
- * by slot.
+ * The store starts with one node, the seed: the server of the URL. If that is a single server, nothing more is asked
+ * of it. The first MOVED, ASK or CLUSTERDOWN shows a cluster. From then on there is a slot map, and a connection to
+ * each node that is needed. A request for a slot without a known node goes to any node, which answers MOVED. Each MOVED
+ * is noted in the map. So a user without the right to CLUSTER SLOTS learns the map slot by slot.
  *
- * Whatever goes wrong is a wish to draw the map anew: a redirect that the map did not know, CLUSTERDOWN, a link that is
- * down, a deadline that passed; and so is the map's age, since a node that has left the cluster may go on answering.
- * One node at a time is asked for CLUSTER SLOTS, with a pause after each that doubles while wishes keep coming. One
- * that does not answer in time gets another one asked beside it, three in all; its map is taken however late it comes,
- * unless that of one asked later has been. A map is taken whole or not at all, and before anyone is called back. A node
- * that has lost sight of the others knows of its own slots only, so those that a map does not mention stay with whom
- * they were.
+ * The map is refreshed
+ *   - after a redirect that contradicts it, after CLUSTERDOWN, after a lost connection or a passed deadline;
+ *   - when it is old, because a node that has left the cluster may go on answering.
+ * One node at a time is asked for CLUSTER SLOTS. The pause after each request doubles while there are reasons to
+ * refresh. If the node does not answer in time, another node is asked too, three at most. A late map is used, unless a
+ * later request was answered first. A map is adopted as a whole or not at all, and before any callback runs. A node
+ * that lost sight of the others knows only its own slots. So slots that a map does not mention stay with their node.
  *
- * An error reply means that nothing was charged, so a redirected request is sent again, within its deadline. What was
- * written and not answered is not, whatever becomes of its node.
+ * An error reply means that nothing was charged. So a redirected request is sent again, within its deadline. A request
+ * that was written and not answered is never sent again.
  *
- * What a peer says must not make us do more than a cluster needs. Of the nodes that redirects name and no map does
- * (strangers) at most STRANGERS_MAX are kept; one more takes the place of one that has been there for HOLD and is idle,
- * or is not followed. All links together are at most a quarter of the descriptors that the process may have: one more
- * takes the place of one that nobody has wanted for HOLD, or requests for it are unavailable. Links share the lookups
- * of names and the lines of the log.
+ * The words of a server must not make the store do more than a cluster needs:
+ *   - A node that only redirects name, and no map, is unconfirmed. At most UNCONFIRMED_MAX of them are kept. A further
+ *     one replaces one that has been there for HOLD and is idle; otherwise the redirect is not followed.
+ *   - The connections take at most a quarter of the descriptors that the process may have. A further one replaces one
+ *     that no request has wanted for HOLD; otherwise requests for its node are unavailable.
+ *   - All connections share a bound on name lookups and on log lines.
  *
- * A node that has no slot and whose link is idle loses the link, and is forgotten unless it is the seed. A link that is
- * down goes only when nobody has wanted it for a while: it is what knows how long to leave the server alone, and what
- * the log has been told. One that was never up gives its connection up at once, and makes no other until it is wanted.
- * It goes, too, where its node has slots and nobody has wanted it for a while. The seed comes back into play when no
- * other node is up, and stays until one with slots is: its link looks up the name in the URL at each attempt. It also
- * stays, and is asked like those that are up, where the others may not know all: while slots are unknown, or a node
- * says CLUSTERDOWN. */
+ * A node without slots loses its connection when that is idle, and is forgotten, unless it is the seed. A connection
+ * that is down is kept until no request has wanted it for a while: it holds the back-off, and what the log was told. A
+ * connection that was never up stops its attempts at once, and starts again when it is wanted. It is closed even if its
+ * node has slots, when no request has wanted it for a while.
+ *
+ * The seed is used again when no other node is up, until a node with slots is up: its connection looks up the name in
+ * the URL at each attempt. It is also asked for the map while the other nodes may not know all of it: slots are
+ * unknown, or a node answered CLUSTERDOWN. */
 #include "cluster.h"
 
 #include <stdlib.h>
@@ -46,65 +47,65 @@
 
 #define REDIRECTS_MAX 5
 #define PAUSE_FIRST (20 * STEADY_MILLISECOND)
-#define PAUSE_LAST (300 * STEADY_MILLISECOND) /* so that who took over is asked within a second */
+#define PAUSE_LAST (300 * STEADY_MILLISECOND) /* so that a failover is noticed within a second */
 #define PAUSE_BLIND (30 * STEADY_SECOND)
-#define STALE (30 * STEADY_SECOND) /* a map, at most: who has left the cluster does not say so */
-#define CALM (5 * STEADY_SECOND)   /* without a wish: the next pause is the first again */
+#define STALE (30 * STEADY_SECOND) /* the largest age of a map: a node that left the cluster does not say so */
+#define CALM (5 * STEADY_SECOND)   /* without a reason to refresh, the next pause is the first again */
 #define ANSWER_LEAST (100 * STEADY_MILLISECOND)
-#define ANSWER_TIMEOUTS 4  /* as a link waits for anything at all */
-#define MAP_REQUESTS_MAX 3 /* at a time, where the first are late */
+#define ANSWER_TIMEOUTS 4  /* as a connection waits for any reply */
+#define MAP_REQUESTS_MAX 3 /* at a time, if the first ones are late */
 #define SWEEP_AGAIN STEADY_SECOND
-#define UNWANTED (10 * STEADY_SECOND) /* a link that is down, by then */
-#define STRANGERS_MAX 16
-#define LINKS_LEAST (2 + STRANGERS_MAX)
-#define LINKS_MAX 1024
+#define UNWANTED (10 * STEADY_SECOND) /* then a connection that is down is closed */
+#define UNCONFIRMED_MAX 16
+#define CONNECTIONS_LEAST (2 + UNCONFIRMED_MAX)
+#define CONNECTIONS_MAX 1024
 #define HOLD STEADY_SECOND
 #define FULL_AGAIN (10 * STEADY_MILLISECOND) /* until another link is looked for that may go */
-#define SWEPT_MOST 16                        /* links closed in a turn of the loop */
-#define LINES_MAX 64                         /* of the log, at once; then one a second */
+#define CLOSED_PER_TURN 16                   /* links closed in a turn of the loop */
+#define LOG_LINES_MAX 64                     /* of the log, at once; then one a second */
 
 struct node {
-    struct steady__node_entry at; /* host "": the seed's, where that is a path or asked of sentinels */
+    struct steady__node_entry at; /* host "": the seed, if its URL has a path or sentinels */
     struct steady__cluster *cluster;
-    struct steady__url *url;         /* with our host; the rest is the seed's. NULL: the seed, or never connected to */
-    struct steady__connection *conn; /* NULL: not needed yet, or no more */
-    steady_us wanted_at;             /* a request was last meant for it */
-    steady_us noted_at;              /* by a redirect, and no map has named it: a stranger. 0: a map has */
-    bool timed_out;                  /* a deadline has passed there, and it has answered nothing since */
+    struct steady__url *url;            /* with this host, the rest from the seed; NULL: the seed, or never connected */
+    struct steady__connection *conn;    /* NULL: not needed now */
+    steady_us wanted_at;                /* the last request for this node */
+    steady_us redirected_at;            /* by a redirect, and no map has named it: a stranger. 0: a map has */
+    bool timed_out;                     /* a deadline passed, and nothing was answered since */
     struct steady__request map_request; /* CLUSTER SLOTS */
     bool map_requested;
-    uint64_t request_number; /* the number of that inquiry */
-    steady_us requested_at;  /* it went out, or is to */
-    steady_us refuses_until; /* it has no map for us */
-    bool no_permission;      /* since we have no right to it */
+    uint64_t request_number; /* of the last map request */
+    steady_us requested_at;  /* when that was sent, or queued */
+    steady_us refuses_until; /* it answered CLUSTER SLOTS with an error */
+    bool no_permission;      /* because the user has no right to it */
     bool unshown;            /* its host holds the key that was redirected there */
-    bool not_member;         /* for another reason: it may be no part of the cluster any more */
+    bool not_member;         /* for another reason: it may not be a member any more */
 };
 
 struct steady__cluster {
     struct steady__connection_options with;
     struct steady__node_table nodes;
     uint16_t next_index;
-    struct steady__slot_map *map, *draft; /* NULL: no cluster, as far as anyone knows */
-    unsigned unknown;                     /* slots that nobody has, as far as the map knows */
-    bool table_full;                      /* a node got no number */
-    steady_us down_at;                    /* CLUSTERDOWN was last heard; 0: never */
-    bool map_forbidden;                   /* who was asked last for the map: we have no right to it */
+    struct steady__slot_map *map, *draft; /* NULL: no cluster so far */
+    unsigned unknown;                     /* slots without a node in the map */
+    bool table_full;                      /* a node of the last map got no number */
+    steady_us down_at;                    /* the last CLUSTERDOWN; 0: never */
+    bool map_forbidden;                   /* the node that was asked last refused for want of a right */
     bool refresh_due;
-    uint64_t map_requests, map_number; /* how many there were; which one the map is the answer to */
-    struct node *map_awaited;          /* the last of them that is waited for */
-    steady_us map_latency;             /* the answer before this one */
+    uint64_t map_requests, map_number; /* requests so far; the one that the map answers */
+    struct node *map_awaited;          /* the node whose answer is awaited */
+    steady_us map_latency;             /* latency of the last answer */
     struct steady__backoff backoff;    /* between two requests for the map */
     steady_us allowed_at, stale_at;
-    struct steady__alarm alarm; /* the answer is late, or the next inquiry is allowed, or it is time to sweep */
-    uint64_t reconnects;        /* of links that are gone */
-    struct node *strangers[STRANGERS_MAX];
-    unsigned n_strangers;
-    unsigned conns, links_max;
+    struct steady__alarm alarm; /* the answer is late, a request is allowed, or a sweep is due */
+    uint64_t reconnects;        /* of closed connections */
+    struct node *unconfirmed[UNCONFIRMED_MAX];
+    unsigned n_unconfirmed;
+    unsigned conns, conns_max;
     unsigned lookups;     /* of nodes' names */
     steady_us full_until; /* no link may go before, as far as anyone knows */
     bool unswept;         /* there are more links to close */
-    steady_us line_at;    /* a line of the log is allowed from then on, LINES_MAX from that many seconds later */
+    steady_us line_at;    /* a line of the log is allowed from then on, LOG_LINES_MAX from that many seconds later */
     unsigned depth;       /* loops over nodes on the stack */
     bool closed;
 };
@@ -115,7 +116,7 @@ static steady_us cluster_longer(steady_us a, steady_us b) { return a > b ? a : b
 
 /* ---- Nodes ---- */
 
-/* NULL where one was forgotten. The first is the seed. */
+/* NULL: forgotten. Number 0 is the seed. */
 static struct node *cluster_node_at(const struct steady__cluster *cluster, uint16_t number) {
     return (struct node *)cluster->nodes.by_number[number];
 }
@@ -132,11 +133,11 @@ static struct node *cluster_add_node(struct steady__cluster *cluster, const char
     return node;
 }
 
-static void cluster_befriend(struct node *node) {
+static void cluster_confirm(struct node *node) {
     struct steady__cluster *cluster = node->cluster;
-    for (unsigned i = 0; node->noted_at != 0 && i < cluster->n_strangers; i++)
-        if (cluster->strangers[i] == node) cluster->strangers[i] = cluster->strangers[--cluster->n_strangers];
-    node->noted_at = 0;
+    for (unsigned i = 0; node->redirected_at != 0 && i < cluster->n_unconfirmed; i++)
+        if (cluster->unconfirmed[i] == node) cluster->unconfirmed[i] = cluster->unconfirmed[--cluster->n_unconfirmed];
+    node->redirected_at = 0;
 }
 
 static void cluster_free_node(struct node *node) {
@@ -145,7 +146,7 @@ static void cluster_free_node(struct node *node) {
 }
 
 static void cluster_forget_node(struct node *node) {
-    cluster_befriend(node);
+    cluster_confirm(node);
     steady__node_table_remove(&node->cluster->nodes, &node->at);
     cluster_free_node(node);
 }
@@ -161,7 +162,7 @@ static uint16_t cluster_find_number(const struct node *sender, const char **host
 
 static const struct steady__connection_owner node_owner;
 
-/* A URL is long, and of a large map few nodes need one. */
+/* Made on demand: a URL is long, and few nodes of a large map need one. */
 static bool cluster_make_url(struct node *node) {
     const struct steady__url *seed = node->cluster->with.url;
     if (node->url == NULL) node->url = calloc(1, sizeof *node->url);
@@ -195,7 +196,7 @@ static bool cluster_is_idle(const struct node *node) {
 /* The link that nobody has wanted for longest goes, if that is long. */
 static bool cluster_make_room(struct steady__cluster *cluster) {
     struct node *least = NULL;
-    if (cluster->conns < cluster->links_max) return true;
+    if (cluster->conns < cluster->conns_max) return true;
     if (cluster_now(cluster) < cluster->full_until) return false;
     for (uint16_t i = 1; i < cluster->nodes.count; i++) {
         struct node *node = cluster_node_at(cluster, i);
@@ -214,14 +215,14 @@ static bool cluster_make_room(struct steady__cluster *cluster) {
 /* A peer names the nodes, and each has lines of its own. */
 static void cluster_log_line(void *arg, enum steady_log_level level, const char *text) {
     struct steady__cluster *cluster = arg;
-    const steady_us least = cluster_now(cluster) - LINES_MAX * STEADY_SECOND;
+    const steady_us least = cluster_now(cluster) - LOG_LINES_MAX * STEADY_SECOND;
     if (cluster->line_at < least) cluster->line_at = least;
     if (cluster->line_at > cluster_now(cluster)) return;
     cluster->line_at += STEADY_SECOND;
     cluster->with.log(cluster->with.log_data, level, text);
 }
 
-static struct steady__connection *cluster_new_link(struct node *node) {
+static struct steady__connection *cluster_new_connection(struct node *node) {
     struct steady__connection_options options = node->cluster->with;
     if (node->at.number != 0) {
         if (!cluster_make_url(node)) return NULL;
@@ -242,7 +243,7 @@ static int cluster_open_connection(struct node *node) {
     if (node->at.number != 0 && !cluster_make_room(cluster))
         return steady__fail(cluster->with.last_error, STEADY_UNAVAILABLE,
                             "there are %u connections to the cluster, and no more may be made", cluster->conns);
-    node->conn = cluster_new_link(node);
+    node->conn = cluster_new_connection(node);
     if (node->conn == NULL) return STEADY_NO_MEMORY;
     cluster->conns++;
     if (!cluster->alarm.set && node->at.number != 0) steady__alarm_set(&cluster->alarm, SWEEP_AGAIN);
@@ -270,8 +271,8 @@ static struct node *cluster_next_up(struct steady__cluster *cluster, bool not_me
     return NULL;
 }
 
-/* Another one each time; a stranger where there is no other, who would decide what is not for it. The seed where there
- * is none to be had. */
+/* A node that is up, in turn. A node that may not be a member comes last, because it would decide what is not its own.
+ * The seed if none is up. */
 static struct node *cluster_any_node(struct steady__cluster *cluster) {
     struct node *node = cluster_next_up(cluster, false);
     if (node == NULL) node = cluster_next_up(cluster, true);
@@ -315,17 +316,18 @@ static uint16_t cluster_number_of_host(void *arg, const char *host, uint16_t por
 static void cluster_forget_unnamed(struct steady__cluster *cluster) {
     for (uint16_t i = 1; i < cluster->nodes.count; i++) {
         struct node *node = cluster_node_at(cluster, i);
-        if (node != NULL && node->conn == NULL && node->at.slots == 0 && node->noted_at == 0) cluster_forget_node(node);
+        if (node != NULL && node->conn == NULL && node->at.slots == 0 && node->redirected_at == 0)
+            cluster_forget_node(node);
     }
 }
 
-static void cluster_befriend_named(struct steady__cluster *cluster, const struct steady__slot_map *map) {
-    for (unsigned i = cluster->n_strangers; i-- > 0;) {
-        struct node *node = cluster->strangers[i];
+static void cluster_confirm_named(struct steady__cluster *cluster, const struct steady__slot_map *map) {
+    for (unsigned i = cluster->n_unconfirmed; i-- > 0;) {
+        struct node *node = cluster->unconfirmed[i];
         unsigned slot = 0;
         while (slot < STEADY__SLOTS && map->node[slot] != node->at.number)
             slot++;
-        if (slot < STEADY__SLOTS) cluster_befriend(node);
+        if (slot < STEADY__SLOTS) cluster_confirm(node);
     }
 }
 
@@ -339,7 +341,7 @@ static void cluster_adopt_map(struct node *sender, const struct steady__reply *r
     const bool map_number = steady__slot_map_draw(cluster->draft, reply, cluster_number_of_host, &drawing);
     free(drawing.at_port);
     if (map_number) {
-        cluster_befriend_named(cluster, cluster->draft);
+        cluster_confirm_named(cluster, cluster->draft);
         if (!cluster->table_full) steady__slot_map_complete(cluster->draft, old);
         cluster->map = cluster->draft;
         cluster->draft = old;
@@ -365,16 +367,16 @@ static void cluster_take_slots_from(struct node *node) {
 }
 
 static bool cluster_may_go(const struct node *node) {
-    return cluster_now(node->cluster) - node->noted_at >= HOLD && cluster_is_idle(node) && !node->map_requested;
+    return cluster_now(node->cluster) - node->redirected_at >= HOLD && cluster_is_idle(node) && !node->map_requested;
 }
 
 /* False: there is none for one more. */
 static bool cluster_make_place(struct node *sender) {
     struct steady__cluster *cluster = sender->cluster;
     struct node *least = NULL;
-    if (cluster->n_strangers < STRANGERS_MAX) return true;
-    for (unsigned i = 0; i < STRANGERS_MAX; i++) {
-        struct node *node = cluster->strangers[i];
+    if (cluster->n_unconfirmed < UNCONFIRMED_MAX) return true;
+    for (unsigned i = 0; i < UNCONFIRMED_MAX; i++) {
+        struct node *node = cluster->unconfirmed[i];
         if (node != sender && cluster_may_go(node) && (least == NULL || node->wanted_at < least->wanted_at))
             least = node;
     }
@@ -386,12 +388,12 @@ static bool cluster_make_place(struct node *sender) {
 }
 
 /* NULL where it cannot be told, or there are too many. */
-static struct node *cluster_stranger(struct node *sender, const char *host, uint16_t port) {
+static struct node *cluster_add_unconfirmed(struct node *sender, const char *host, uint16_t port) {
     struct steady__cluster *cluster = sender->cluster;
     struct node *node = cluster_make_place(sender) ? cluster_add_node(cluster, host, port) : NULL;
     if (node == NULL) return NULL;
-    node->noted_at = cluster_now(cluster);
-    cluster->strangers[cluster->n_strangers++] = node;
+    node->redirected_at = cluster_now(cluster);
+    cluster->unconfirmed[cluster->n_unconfirmed++] = node;
     return node;
 }
 
@@ -406,13 +408,13 @@ static struct node *cluster_node_of(struct node *sender, const struct steady__re
         number = cluster_find_number(sender, &host, redirect->port);
     if (number != STEADY__SLOT_UNKNOWN) return cluster_node_at(cluster, number);
     const bool told = *host != '\0' && strcmp(host, "?") != 0;
-    return told && may_be_new ? cluster_stranger(sender, host, redirect->port) : NULL;
+    return told && may_be_new ? cluster_add_unconfirmed(sender, host, redirect->port) : NULL;
 }
 
-/* ---- Drawing it anew ---- */
+/* ---- Refreshing the map ---- */
 
-/* So long no other inquiry is made beside the last: some servers take more than a timeout over a large map, and what is
- * asked of them meanwhile waits behind it. */
+/* For this long no other node is asked for the map. Some servers take more than a timeout for a large map, and requests
+ * to them wait behind it. */
 static steady_us cluster_map_timeout(const struct steady__cluster *cluster) {
     const steady_us least = cluster_longer(cluster->with.timeout, ANSWER_LEAST), most = ANSWER_TIMEOUTS * least;
     return 2 * cluster->map_latency < most ? cluster_longer(2 * cluster->map_latency, least) : most;
@@ -422,7 +424,7 @@ static bool cluster_is_map_late(const struct node *node) {
     return cluster_now(node->cluster) - node->requested_at >= cluster_map_timeout(node->cluster);
 }
 
-/* Comes back when the answer is late, or an inquiry is allowed, and before that to sweep. */
+/* Sets the alarm for when the answer is late or a request is allowed; before that for the next sweep. */
 static void cluster_schedule_alarm(struct steady__cluster *cluster) {
     const struct node *map_awaited = cluster->map_awaited;
     const steady_us due =
@@ -431,7 +433,7 @@ static void cluster_schedule_alarm(struct steady__cluster *cluster) {
     steady__alarm_set(&cluster->alarm, wait < SWEEP_AGAIN ? wait : SWEEP_AGAIN);
 }
 
-/* Sooner or later the map is drawn anew, if there is one. */
+/* Does nothing without a map: then there is no cluster. */
 static void cluster_schedule_map_refresh(struct steady__cluster *cluster) {
     if (cluster->map == NULL || cluster->refresh_due || cluster->map_awaited != NULL) return;
     if (cluster_now(cluster) - cluster->allowed_at > CALM) steady__backoff_reset(&cluster->backoff);
@@ -455,7 +457,7 @@ static bool cluster_become_cluster(struct steady__cluster *cluster) {
     return true;
 }
 
-/* No inquiry for a while, which is longer each time, up to `most`. */
+/* No map request for a pause, which grows each time, up to `most`. */
 static void cluster_pause_map_requests(struct steady__cluster *cluster, steady_us most) {
     cluster->backoff.last = most;
     cluster->allowed_at =
@@ -466,10 +468,10 @@ static bool cluster_is_reported_down(const struct steady__cluster *cluster) {
     return cluster->down_at != 0 && cluster_now(cluster) - cluster->down_at < CALM;
 }
 
-/* Rights need not be the same on all nodes. */
+/* Per node, because rights may differ between nodes. */
 static bool cluster_refuses_map(const struct node *node) { return cluster_now(node->cluster) < node->refuses_until; }
 
-/* By one that is up, for want of a right: no connection is made just to ask another. */
+/* Whether a node that is up forbids CLUSTER SLOTS. Then no connection is made just to ask another node. */
 static bool cluster_is_map_forbidden(const struct steady__cluster *cluster) {
     for (uint16_t i = 0; i < cluster->nodes.count; i++) {
         const struct node *node = cluster_node_at(cluster, i);
@@ -478,8 +480,8 @@ static bool cluster_is_map_forbidden(const struct steady__cluster *cluster) {
     return false;
 }
 
-/* Those that are up come first, and the seed if it has no link and may know more than they; then any that will have us
- * wait for a connection. */
+/* First (up) the nodes that are up, and the seed if it has no connection and may know more. Then the nodes whose
+ * connection has to be awaited. */
 static bool cluster_may_be_asked_for_map(const struct node *node, bool up) {
     const struct steady__cluster *cluster = node->cluster;
     const bool called_back =
@@ -487,7 +489,7 @@ static bool cluster_may_be_asked_for_map(const struct node *node, bool up) {
     return !node->map_requested && !cluster_refuses_map(node) && (cluster_is_up(node) || called_back) == up;
 }
 
-/* Another answer is not worth what it costs. One that waits for its connection costs nothing. */
+/* A request that waits for its connection does not count: it costs nothing. */
 static bool cluster_too_many_map_requests(const struct steady__cluster *cluster) {
     unsigned request_number = 0;
     for (uint16_t i = 0; i < cluster->nodes.count; i++)
@@ -532,7 +534,7 @@ static void cluster_request_map(struct steady__cluster *cluster) {
         cluster_pause_map_requests(cluster, PAUSE_LAST);
 }
 
-/* However late a map is, it is of use as long as there is none of who was asked later. */
+/* A late map is used, unless a later request was answered first. */
 static enum steady__reply_action cluster_map_received(struct node *node, const struct steady__reply *reply) {
     struct steady__cluster *cluster = node->cluster;
     const bool map = reply->kind == STEADY__REPLY_NESTED, error = reply->kind == STEADY__REPLY_ERROR;
@@ -553,7 +555,7 @@ static enum steady__reply_action cluster_map_received(struct node *node, const s
     return map || error ? STEADY__REPLY_ACCEPTED : STEADY__REPLY_UNTRUSTED;
 }
 
-/* reached: one that has slots is up. */
+/* reached: a node with slots is up. */
 static bool cluster_may_close_connection(const struct node *node, bool reached) {
     if (node->conn == NULL) return true;
     if (!cluster_is_idle(node)) return false;
@@ -570,7 +572,7 @@ static bool cluster_sweep_useful(struct node *node, unsigned *closed) {
     return false;
 }
 
-/* True where one is of no use, and cannot go yet. */
+/* True: the node is not needed, but cannot be forgotten yet. */
 static bool cluster_sweep_useless(struct node *node, bool reached, unsigned *closed) {
     if (!cluster_may_close_connection(node, reached)) {
         if (node->at.number != 0) steady__connection_pause(node->conn);
@@ -579,7 +581,7 @@ static bool cluster_sweep_useless(struct node *node, bool reached, unsigned *clo
     if (node->conn != NULL) ++*closed;
     cluster_close_connection(node);
     if (node->at.number == 0) return false;
-    if (node->noted_at != 0 && cluster_now(node->cluster) - node->noted_at < HOLD) return true;
+    if (node->redirected_at != 0 && cluster_now(node->cluster) - node->redirected_at < HOLD) return true;
     cluster_forget_node(node);
     return false;
 }
@@ -589,7 +591,7 @@ static bool cluster_sweep_node(struct node *node, bool reached, unsigned *closed
     return useful ? cluster_sweep_useful(node, closed) : cluster_sweep_useless(node, reached, closed);
 }
 
-/* Where no node is known to have slots, any may be of use. */
+/* If no node has slots, keep all: any of them may be of use. */
 static void cluster_sweep(struct steady__cluster *cluster) {
     bool again = false, any = false, reached = false;
     unsigned closed = 0;
@@ -599,14 +601,14 @@ static void cluster_sweep(struct steady__cluster *cluster) {
             any = true;
             if (cluster_is_up(cluster_node_at(cluster, i))) reached = true;
         }
-    for (i = 0; any && i < cluster->nodes.count && closed < SWEPT_MOST; i++)
+    for (i = 0; any && i < cluster->nodes.count && closed < CLOSED_PER_TURN; i++)
         if (cluster_node_at(cluster, i) != NULL && cluster_sweep_node(cluster_node_at(cluster, i), reached, &closed))
             again = true;
     cluster->unswept = any && i < cluster->nodes.count;
     if (again || cluster->unswept) steady__alarm_set(&cluster->alarm, cluster->unswept ? 0 : SWEEP_AGAIN);
 }
 
-/* After a pause, as all may be as slow; one that has grown for want of answers is not shorter for want of another. */
+/* Another node is asked after a pause, because all nodes may be slow. A pause that has grown does not shrink here. */
 static void cluster_map_request_timed_out(struct steady__cluster *cluster) {
     cluster->map_awaited = NULL;
     cluster->refresh_due = true;
@@ -625,10 +627,10 @@ static void cluster_on_alarm(void *arg) {
         cluster_schedule_alarm(cluster);
 }
 
-/* ---- What links ask ---- */
+/* ---- What connections call ---- */
 
 /* Each may bring a map of megabytes. */
-static bool cluster_are_many_inquiries_out(const struct steady__cluster *cluster) {
+static bool cluster_too_many_maps_on_wire(const struct steady__cluster *cluster) {
     unsigned out = 0;
     for (uint16_t i = 0; i < cluster->nodes.count; i++)
         if (cluster_node_at(cluster, i) != NULL && cluster_node_at(cluster, i)->map_request.on_wire) out++;
@@ -636,7 +638,7 @@ static bool cluster_are_many_inquiries_out(const struct steady__cluster *cluster
 }
 
 /* Of those that waited for their connections, some are not needed any more. */
-static size_t cluster_give_up_inquiry(struct node *node) {
+static size_t cluster_drop_map_request(struct node *node) {
     struct steady__cluster *cluster = node->cluster;
     node->map_requested = false;
     if (cluster->map_awaited != node) return 0;
@@ -647,8 +649,8 @@ static size_t cluster_give_up_inquiry(struct node *node) {
     return 0;
 }
 
-static size_t cluster_encode_inquiry(struct node *node, char *out) {
-    if (cluster_are_many_inquiries_out(node->cluster)) return cluster_give_up_inquiry(node);
+static size_t cluster_encode_map_request(struct node *node, char *out) {
+    if (cluster_too_many_maps_on_wire(node->cluster)) return cluster_drop_map_request(node);
     node->requested_at = cluster_now(node->cluster);
     return steady__resp_command(out, 2, (const char *const[]){"CLUSTER", "SLOTS"});
 }
@@ -656,13 +658,13 @@ static size_t cluster_encode_inquiry(struct node *node, char *out) {
 static size_t cluster_encode(void *owner, struct steady__request *request, struct steady__engines *engines, char *out) {
     struct node *node = owner;
     const struct steady__connection_options *with = &node->cluster->with;
-    if (request == &node->map_request) return cluster_encode_inquiry(node, out);
+    if (request == &node->map_request) return cluster_encode_map_request(node, out);
     const size_t len = with->owner_class->encode(with->owner, request, engines, out);
-    if (len == 0) request->at = NULL; /* it is nobody's, until it is forgotten; the node may go before that */
+    if (len == 0) request->at = NULL; /* it belongs to no node now; the node may be freed before the request */
     return len;
 }
 
-/* The node that a redirect is to; NULL where it makes no sense, is no redirect, or is one too many. */
+/* The target of a redirect. NULL: no redirect, one that makes no sense, or one too many. */
 static struct node *cluster_redirect_target(struct node *sender, struct steady__request *request,
                                             const struct steady__reply *reply) {
     struct steady__cluster *cluster = sender->cluster;
@@ -687,7 +689,7 @@ static bool cluster_reply_begins(const struct steady__reply *reply, const char *
            (reply->text_len == len || reply->text[len] == ' ');
 }
 
-/* True: the error was no answer, and the request has gone on to another node, or ended. */
+/* True: the error was a redirect, and the request was sent to another node, or ended. */
 static bool cluster_follow_redirect(struct node *node, struct steady__request *request, struct steady__engines *engines,
                                     const struct steady__reply *reply) {
     struct steady__cluster *cluster = node->cluster;
@@ -707,7 +709,7 @@ static bool cluster_follow_redirect(struct node *node, struct steady__request *r
     return true;
 }
 
-/* What is handed on may end anything, so nothing is touched after it. */
+/* The owner may close everything, so touch nothing after calling it. */
 static enum steady__reply_action cluster_answered(void *owner, struct steady__request *request,
                                                   struct steady__engines *engines, const struct steady__reply *reply) {
     struct node *node = owner;
@@ -720,7 +722,7 @@ static enum steady__reply_action cluster_answered(void *owner, struct steady__re
     return with->owner_class->answered(with->owner, request, engines, reply);
 }
 
-/* Where an inquiry did not get out and nobody is left, decisions will wish. */
+/* If CLUSTER SLOTS was never sent and no node is up, do not schedule a refresh; the next decision will. */
 static void cluster_unanswered(void *owner, struct steady__request *request, bool written, int error) {
     struct node *node = owner;
     struct steady__cluster *cluster = node->cluster;
@@ -728,7 +730,7 @@ static void cluster_unanswered(void *owner, struct steady__request *request, boo
     if (map_request) node->map_requested = false;
     if (awaited) cluster->map_awaited = NULL;
     if (map_request && written && node->request_number > cluster->map_number)
-        cluster_pause_map_requests(cluster, PAUSE_BLIND); /* a map that cannot be read costs a connection each time */
+        cluster_pause_map_requests(cluster, PAUSE_BLIND); /* an unreadable map costs a connection each time */
     else if (awaited)
         cluster_pause_map_requests(cluster, PAUSE_LAST);
     if (!map_request || written || cluster_is_up(cluster_any_node(cluster))) cluster_schedule_map_refresh(cluster);
@@ -738,7 +740,7 @@ static void cluster_unanswered(void *owner, struct steady__request *request, boo
 
 static const struct steady__connection_owner node_owner = {cluster_encode, cluster_answered, cluster_unanswered};
 
-/* ---- The flight's calls ---- */
+/* ---- What the decisions in flight call ---- */
 
 static struct node *cluster_node_for_request(struct steady__cluster *cluster, const struct steady__request *request) {
     if (cluster->map == NULL) return cluster_node_at(cluster, 0);
@@ -746,12 +748,13 @@ static struct node *cluster_node_for_request(struct steady__cluster *cluster, co
     return number != STEADY__SLOT_UNKNOWN ? cluster_node_at(cluster, number) : cluster_any_node(cluster);
 }
 
-/* The map will not be drawn anew before long, or only once many have refused. */
+/* The map cannot be refreshed for a while. */
 static bool cluster_is_map_unavailable(const struct steady__cluster *cluster) {
     return cluster->map_forbidden || cluster->allowed_at - cluster_now(cluster) > PAUSE_LAST;
 }
 
-/* Then someone else has to say who took over from a node that is down, or silent. */
+/* If the map cannot be refreshed, a request for a node that is down or silent goes to another node, whose MOVED tells
+ * the new primary. */
 static int cluster_submit(void *transport, struct steady__request *request) {
     struct steady__cluster *cluster = transport;
     if (request->key == NULL)
@@ -766,7 +769,7 @@ static int cluster_submit(void *transport, struct steady__request *request) {
     return other != node ? cluster_send_to(other, request) : error;
 }
 
-/* One that waited behind a map, which may take its time, is no sign of anything. */
+/* A request that waited behind a slow map is no sign of a lost node. */
 static bool cluster_forget(void *transport, struct steady__request *request) {
     struct node *node = request->at;
     if (node == NULL || !node->map_requested || cluster_is_map_late(node)) cluster_schedule_map_refresh(transport);
@@ -794,7 +797,7 @@ static void cluster_catch_up(void *transport) {
     if (--cluster->depth == 0 && cluster->closed) cluster_free(cluster);
 }
 
-/* A child leaves to the parent's loop what that may point at, as links do. */
+/* A forked child leaves the memory that the parent's loop may point at. */
 static void cluster_close(void *transport) {
     struct steady__cluster *cluster = transport;
     for (uint16_t i = 0; i < cluster->nodes.count; i++)
@@ -811,7 +814,7 @@ static const char *cluster_doing(void *transport, const struct steady__request *
     return node != NULL ? steady__connection_activity(node->conn) : NULL;
 }
 
-/* Of all nodes. */
+/* The sum over all nodes. */
 static uint64_t cluster_reconnects(const void *transport) {
     const struct steady__cluster *cluster = transport;
     uint64_t sum = cluster->reconnects;
@@ -831,9 +834,9 @@ struct steady__cluster *steady__cluster_open(const struct steady__connection_opt
     if (cluster == NULL) return NULL;
     cluster->with = *options;
     cluster->backoff.first = PAUSE_FIRST;
-    cluster->links_max = steady__net_descriptors() / 4;
-    if (cluster->links_max < LINKS_LEAST) cluster->links_max = LINKS_LEAST;
-    if (cluster->links_max > LINKS_MAX) cluster->links_max = LINKS_MAX;
+    cluster->conns_max = steady__net_descriptors() / 4;
+    if (cluster->conns_max < CONNECTIONS_LEAST) cluster->conns_max = CONNECTIONS_LEAST;
+    if (cluster->conns_max > CONNECTIONS_MAX) cluster->conns_max = CONNECTIONS_MAX;
     const uint64_t words[2] = {options->net->random(options->net), options->net->random(options->net)};
     steady__node_table_set_key(&cluster->nodes, words);
     const char *host = options->url->host;

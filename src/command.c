@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The Lua scripts and the module's commands: what is sent, and what the replies mean. */
+ * The commands of a decision, and their replies. */
 #include "command.h"
 
 #include <stdio.h>
@@ -16,8 +16,8 @@ const struct steady__script steady__scripts[3] = {
 
 /* ---- Commands ---- */
 
-/* The wire form is "<capacity> <recharge> ", to which a command adds its amount, then a NUL, then what follows the
- * amount: the second argument, as a bulk, where the limit needs one. */
+/* The encoded limit is "<capacity> <recharge> ", a NUL, and the second argument as a bulk if the limit needs one. A
+ * command puts its amount in the place of the NUL. */
 void steady__command_encode_limit(struct steady__terms *terms) {
     const struct steady__rate *rate = &terms->rate;
     char *end = steady__resp_put_number(terms->encoded, rate->capacity);
@@ -74,7 +74,7 @@ static char *command_put_option(char *out, const char *name, int64_t value) {
     return steady__resp_put_integer(steady__resp_put_bulk(out, name, strlen(name)), value);
 }
 
-/* name key max_capacity drop_recharge [DROPS n] [BLOCK us] [AMOUNT n]; a reset has no limit, a peek no block. */
+/* name key max_capacity drop_recharge [DROPS n] [BLOCK us] [AMOUNT n]. A reset has no limit, and a peek no block. */
 size_t steady__command_module(char *out, const struct steady__call *call) {
     static const char *const names[3] = {
         [STEADY__CONSUME] = "STEADY.CONSUME", [STEADY__PEEK] = "STEADY.PEEK", [STEADY__RESET] = "STEADY.RESET"};
@@ -96,7 +96,7 @@ size_t steady__command_module(char *out, const struct steady__call *call) {
 
 /* ---- Replies ---- */
 
-/* lua/report.lua says what the values are. */
+/* lua/report.lua defines the values. */
 bool steady__command_script_reply(const struct steady__call *call, const int64_t *values, size_t count,
                                   steady_result *result, bool *stepped) {
     const struct steady__rate *rate = &call->terms->rate;
@@ -131,7 +131,7 @@ bool steady__command_script_reply(const struct steady__call *call, const int64_t
     return true;
 }
 
-/* An integer that says whether there was a bucket: in any case there is none now. */
+/* The reply says whether there was a bucket. Now there is none. */
 static bool command_reset_reply(const struct steady__call *call, int64_t existed, steady_result *result) {
     struct steady__decision d = {.success = true};
     steady__bucket_report(&d, &call->terms->rate, 0, 0, 0, 1);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The Lua scripts and the module's commands: what is sent to call them, what their replies mean. Bytes only. */
+ * The commands of a decision, to the scripts and to the module: their bytes and their replies. No I/O. */
 #ifndef STEADY__COMMAND_H
 #define STEADY__COMMAND_H
 
@@ -14,28 +14,28 @@ struct steady__script {
 /* By enum steady__verb. */
 extern const struct steady__script steady__scripts[3];
 
-/* Fills terms->wire: the arguments of the limit, ready to send. */
+/* Fills terms->encoded with the arguments of the limit, ready to send. */
 void steady__command_encode_limit(struct steady__terms *terms);
 
 /* No command with a key of up to STEADY__KEY_MAX is longer. */
 #define STEADY__COMMAND_MAX (STEADY__KEY_MAX + 512)
 
-/* Writes EVALSHA for a decision; `out` has room for STEADY__COMMAND_MAX bytes. Returns how many it wrote. */
+/* Writes EVALSHA for a decision; `out` has room for STEADY__COMMAND_MAX bytes. Returns the bytes written. */
 size_t steady__command_evalsha(char *out, const struct steady__call *call);
 
-/* The same decision as EVAL, with the script's text: STEADY__COMMAND_MAX + text_len bytes at most. */
+/* The same decision as EVAL, with the text of the script: at most STEADY__COMMAND_MAX + text_len bytes. */
 size_t steady__command_eval(char *out, const struct steady__call *call);
 
-/* SCRIPT LOAD: text_len + 64 bytes at most. */
+/* SCRIPT LOAD: at most text_len + 64 bytes. */
 size_t steady__command_script_load(char *out, enum steady__verb verb);
 
-/* Makes a result of the integer, or integers, of a reply. False: that is no reply of our scripts, and the connection is
- * not to be trusted. *stepped: the server saw its clock step back. */
+/* Turns the integers of a reply into a result. False if our scripts have no such reply; then the connection cannot be
+ * trusted. *stepped: the server's clock stepped back. */
 bool steady__command_script_reply(const struct steady__call *call, const int64_t *values, size_t count,
                                   steady_result *result, bool *stepped);
 
-/* The same decision as a command of the module steady.so: STEADY__COMMAND_MAX bytes at most; and what its reply means.
- * Whether the clock stepped is known to the server alone. */
+/* The same decision as a command of the module: at most STEADY__COMMAND_MAX bytes; and its reply. The reply does not
+ * tell whether the clock stepped back. */
 size_t steady__command_module(char *out, const struct steady__call *call);
 bool steady__command_module_reply(const struct steady__call *call, const int64_t *values, size_t count,
                                   steady_result *result);

@@ -106,8 +106,7 @@ static void connect_on_alarm(void *arg) {
         connect_resolve(attempt);
         return;
     }
-    if (!attempt
-             ->last_turn) { /* what has come meanwhile comes first; a loop may run timers set for now before it looks */
+    if (!attempt->last_turn) { /* read first what has come meanwhile: a loop may run due timers before it polls */
         attempt->last_turn = true;
         steady__alarm_set(&attempt->alarm, STEADY_MILLISECOND);
         return;
@@ -162,7 +161,7 @@ static void connect_lookup_done(void *arg, const struct steady__addresses *found
     connect_next_address(attempt);
 }
 
-/* One for the name that may yet come back in time. */
+/* Whether a lookup of this name is running that may still end in time. */
 static bool connect_is_lookup_pending(const struct steady__connect *attempt) {
     const steady_us now = steady__loop_now(attempt->loop);
     for (size_t i = 0; i < STEADY__CONNECT_LOOKUPS; i++) {
@@ -192,7 +191,7 @@ static struct steady__connect_lookup *connect_free_lookup(struct steady__connect
     return NULL;
 }
 
-/* NULL, or why not. */
+/* Returns NULL, or why it cannot start. */
 static const char *connect_begin_lookup(struct steady__connect *attempt) {
     struct steady__connect_lookup *slot = connect_free_lookup(attempt);
     const struct steady__url *url = attempt->url;
@@ -226,7 +225,7 @@ bool steady__connect_looks_up(const struct steady__connect *attempt) {
     return false;
 }
 
-/* ---- */
+/* ---- Starting and stopping ---- */
 
 static void connect_start_unix(struct steady__connect *attempt) {
     struct sockaddr_un *to = (struct sockaddr_un *)&attempt->addresses.at[0].bytes;

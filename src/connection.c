@@ -301,7 +301,7 @@ static void connection_note_good_reply(struct steady__connection *conn) {
 }
 
 /* request: NULL where the reply was nobody's, or no reply. full: why nobody is let in, where that is what it says. */
-static void connection_action(struct steady__connection *conn, enum steady__reply_action what,
+static void connection_act_on_reply(struct steady__connection *conn, enum steady__reply_action what,
                               struct steady__request *request, const char *full) {
     switch (what) {
     case STEADY__REPLY_ACCEPTED:
@@ -348,7 +348,7 @@ static void connection_reply_received(struct steady__connection *conn, struct st
     enum steady__reply_action what = STEADY__REPLY_ACCEPTED;
     if (request != NULL) what = conn->with.owner_class->answered(conn->with.owner, request, &conn->engines, reply);
     if (full != NULL && what == STEADY__REPLY_ACCEPTED) what = STEADY__REPLY_REJECTED;
-    if (conn->epoch == epoch && (request != NULL || full != NULL)) connection_action(conn, what, request, full);
+    if (conn->epoch == epoch && (request != NULL || full != NULL)) connection_act_on_reply(conn, what, request, full);
     if (conn->epoch == epoch && what == STEADY__REPLY_ACCEPTED && !conn->role.suspect)
         steady__log_reply(&conn->log, &conn->with.loop, news, why);
 }
@@ -375,7 +375,7 @@ static bool connection_process_replies(struct steady__connection *conn) {
     }
     if (got < 0) {
         const char *full = steady__handshake_rejection(&reply);
-        connection_action(conn, full != NULL ? STEADY__REPLY_REJECTED : STEADY__REPLY_UNTRUSTED, NULL, full);
+        connection_act_on_reply(conn, full != NULL ? STEADY__REPLY_REJECTED : STEADY__REPLY_UNTRUSTED, NULL, full);
     }
     if (got == 0 && conn->draining && steady__pipeline_idle(&conn->pipeline)) connection_finish_draining(conn);
     return conn->epoch == epoch;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Errors: their words and sentences, from the one list in steady.h, and the messages that go with them. */
+ * The names and sentences of errors, from the list in steady.h, and error messages. */
 #include "error.h"
 
 #include <stdarg.h>

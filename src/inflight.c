@@ -1,21 +1,41 @@
 /* SPDX-License-Identifier: MIT
  * The decisions in flight on one loop.
  *
- * Each has a ticket, from submit to its result. All timeouts of a store are equal, so the tickets in order of
- * submission are in order of deadline, and one timer, set for the first of them, does for all. It is not stopped when
- * the first is answered: it rings for nothing at most once a timeout, which is cheaper.
+ * The path of a decision, and the way back of its reply:
  *
- * NOSCRIPT means that the server has lost the script, and that the decision was not made. The first ticket that hears
- * it sends SCRIPT LOAD, and then its command again behind it; the others of the same loss, which were sent before that
- * SCRIPT LOAD, only their commands. A ticket knows which it is by the number of loads that had been sent on its
- * connection when it was. Where that was none, it begins anew: its tries were elsewhere. The SCRIPT LOAD has a ticket
- * of its own, without a deadline, which comes back with its reply. One that hears NOSCRIPT a second time sends the
- * script itself, as EVAL. Before all that, the first ticket of a connection asks the server's own command, of the
- * module steady.so; where there is none, it and all later ones ask the scripts. READONLY means that a decision was not
- * made either, and leaves it with the carrier, to be sent to the primary. Nothing else is ever sent twice.
+ *     throttler.c    steady_consume              checks the arguments, puts the prefix before the key
+ *     redis_store.c  redis_submit                the asynchronous part, or redis_decide for a blocking call
+ *     inflight.c     steady__inflight_submit     sets the deadline, copies the key
+ *     cluster.c      cluster_submit              key -> slot -> node (for peeks at a replica, replica.c comes first)
+ *     connection.c   steady__connection_submit   queues the request until the window lets it out
+ *     inflight.c     inflight_encode             late, when its bytes go out: by then the engine of the
+ *     command.c                                  connection is known, and whether the reply can be in time
+ *     pipeline.c     steady__pipeline_put        remembers the order, sends the bytes
  *
- * A callback may do anything, close the store included. So whatever calls finish() touches nothing of the flight after
- * it, or holds the store and looks at `closed`. */
+ *     pipeline.c     steady__pipeline_next       reply.c reads a reply; the ring names its request
+ *     cluster.c      cluster_answered            follows MOVED and ASK
+ *     inflight.c     inflight_answered           a result, or another try
+ *     policy.c       steady__finish              the policy for errors, then the callback
+ *
+ * Each decision has a `struct pending`, from submit to its result. All timeouts of a store are equal, so the order of
+ * submit is the order of deadlines. One timer, set for the first deadline, serves all. It is not stopped when that
+ * decision is answered: it fires in vain at most once in each timeout, which is cheaper.
+ *
+ * Sending again. An error reply means that nothing was charged. Only these replies send a decision again:
+ *   - NOSCRIPT: the server lost the script. The first decision with this reply sends SCRIPT LOAD, and its command
+ *     behind it. The others that were sent before that SCRIPT LOAD send only their command. `loads` tells them apart:
+ *     it counts the loads sent on the connection before the decision. If it is 0, the tries of the decision were on
+ *     another connection, and it starts anew. After a second NOSCRIPT a decision sends the script itself, as EVAL.
+ *   - An unknown or forbidden command of the module: the script decides instead. If scripts are forbidden, the reverse.
+ *   - READONLY: connection.c finds the primary, and sends the decision there.
+ *   - MOVED and ASK: cluster.c sends the decision to the node that they name.
+ * The exception is a peek, which charges nothing: replica.c sends it to the primary if a replica fails to answer.
+ *
+ * Housekeeping requests (SCRIPT LOAD, the eviction query) have a `struct pending` too, in no list and without a
+ * deadline.
+ *
+ * A callback may do anything, such as close the store. So after inflight_finish touch nothing, or hold the store and
+ * check `closed`. */
 #include "inflight.h"
 
 #include <stdio.h>
@@ -29,31 +49,31 @@
 #include "redact.h"
 
 #define SLAB_SIZE 32
-#define PORTION 1024                  /* that are told how they failed before the loop goes on */
-#define AWAY (5 * STEADY_MILLISECOND) /* a loop that is so late was kept from running */
-#define KEY_NEAR 64                   /* keys up to here need no memory of their own */
+#define PORTION 1024                  /* decisions that are ended before the loop goes on */
+#define AWAY (5 * STEADY_MILLISECOND) /* a timer that is this late shows that the loop was held */
+#define KEY_NEAR 64                   /* longer keys need memory of their own */
 #define TRIES_MAX 3                   /* EVALSHA, EVALSHA, EVAL */
 #define NO_TIMER_TEXT "the event loop starts no timer"
-#define EVICTION_QUERIES_MAX 3 /* each may have been lost because of what it asks */
+#define EVICTION_QUERIES_MAX 3 /* a proxy may have closed the connection because of the query */
 
 enum pending_kind {
     DECISION,
-    SCRIPT_LOAD,    /* SCRIPT LOAD, for its call's verb; in no list */
-    EVICTION_QUERY, /* of the server's settings; in no list either */
+    SCRIPT_LOAD,    /* for the verb of its call; in no list */
+    EVICTION_QUERY, /* in no list either */
 };
 
 struct pending {
-    struct steady__call call; /* its key is in `key` */
+    struct steady__call call; /* call.key is `key` below */
     struct steady__request request;
     struct steady__list place; /* in due, failed or spare */
     steady_us deadline;
-    steady_result *answer; /* NULL: the callback's */
-    int error;             /* of one that failed before it began */
+    steady_result *answer; /* NULL: the result goes to the callback */
+    int error;             /* while in `failed` */
     enum pending_kind kind;
-    bool to_module; /* which was asked last */
-    bool turned;    /* the scripts are forbidden, so the module is asked next */
-    unsigned tries; /* of the script */
-    uint32_t loads; /* of its script, sent before it was */
+    bool to_module; /* the last try went to the module */
+    bool turned;    /* scripts are forbidden; the next try goes to the module */
+    unsigned tries; /* with the script */
+    uint32_t loads; /* SCRIPT LOADs sent on the connection before it */
     size_t key_room;
     char *key;
     char key_near[KEY_NEAR];
@@ -67,7 +87,7 @@ struct steady__slab {
 #define PENDING(list) STEADY__OWNER(struct pending, place, list)
 #define PENDING_OF(request_) STEADY__OWNER(struct pending, request, request_)
 
-/* ---- Tickets ---- */
+/* ---- Pending decisions ---- */
 
 static bool inflight_add_slab(struct steady__inflight *inflight) {
     struct steady__slab *slab = calloc(1, sizeof *slab);
@@ -82,7 +102,7 @@ static bool inflight_add_slab(struct steady__inflight *inflight) {
     return true;
 }
 
-/* A longer key gets the longest room there is, once. */
+/* A longer key gets room for the longest key, once. */
 static bool inflight_keep_key(struct pending *pending, const struct steady__call *call) {
     if (call->key_len > pending->key_room) {
         char *key = malloc(STEADY__KEY_MAX);
@@ -96,7 +116,7 @@ static bool inflight_keep_key(struct pending *pending, const struct steady__call
     return true;
 }
 
-/* The spare ticket used last, if there is one, since it is still in the cache. It stays spare. */
+/* The spare entry that was used last, because it is still in the cache. It stays in the list. */
 static struct pending *inflight_pending_find(struct steady__inflight *inflight) {
     if (steady__list_empty(&inflight->spare) && !inflight_add_slab(inflight)) return NULL;
     return PENDING(inflight->spare.next);
@@ -139,7 +159,7 @@ static void inflight_count(steady_stats *stats, const struct steady__call *call,
     if (result->error == 0 && !result->success && result->blocked_for > 0) stats->blocked++;
 }
 
-/* The key of a spare ticket stays as it is until the next submit, and so until the policy has been applied. */
+/* The key of a spare entry stays until the next submit. So the policy can still use it. */
 static void inflight_finish(struct steady__inflight *inflight, struct pending *pending, const steady_result *result) {
     inflight_count(&inflight->stats, &pending->call, result);
     inflight_pending_release(inflight, pending);
@@ -164,7 +184,7 @@ static void inflight_set_alarm(struct steady__inflight *inflight) {
         steady__alarm_set(&inflight->alarm, PENDING(inflight->due.next)->deadline - steady__loop_now(&inflight->loop));
 }
 
-/* Many are late for the same reason. */
+/* Writes the reason of a timeout. Many decisions time out for the same reason, so the text is reused. */
 static void inflight_describe_timeout(struct steady__inflight *inflight, bool written, const char *doing) {
     struct steady__late *late = &inflight->late;
     if (late->why.text[0] == '\0' || late->written != written || late->doing != doing)
@@ -184,7 +204,7 @@ static void inflight_time_out(struct steady__inflight *inflight, struct pending 
     inflight_fail(inflight, pending, written ? STEADY_UNKNOWN : STEADY_UNAVAILABLE);
 }
 
-/* To be told by the loop. */
+/* Ends a decision from the loop, not from inside submit. */
 static void inflight_fail_later(struct steady__inflight *inflight, struct pending *pending, int error) {
     pending->error = error;
     steady__list_remove(&pending->place);
@@ -197,8 +217,8 @@ static bool inflight_is_open(const struct steady__inflight *inflight) {
     return !inflight->closed && !steady__forked(inflight->fork_guard);
 }
 
-/* Those there are now: a callback that asks again at once, and fails again, has to wait for the next turn. One that
- * runs the loop has that turn inside. */
+/* Finishes only the decisions that have failed by now. A callback may ask again at once and fail again; that decision
+ * waits for the next turn. If a callback runs the loop, that turn happens inside it. */
 static void inflight_finish_failed(struct steady__inflight *inflight) {
     steady__list_move(&inflight->telling, &inflight->failed);
     for (int i = 0; i < PORTION && inflight_is_open(inflight) && !steady__list_empty(&inflight->telling); i++)
@@ -215,16 +235,17 @@ static void inflight_expire(struct steady__inflight *inflight, steady_us until) 
         inflight_time_out(inflight, PENDING(inflight->due.next));
 }
 
-/* A loop may run timers before it looks at sockets. True: whose carrier cannot catch up is given a turn to read. */
+/* A loop may run timers before it polls its sockets. If the loop was held and the transport cannot catch up, waits for
+ * one more turn, so that replies are read first. */
 static bool inflight_wait_for_replies(struct steady__inflight *inflight) {
     const bool away = inflight_is_due(inflight, steady__loop_now(&inflight->loop) - AWAY);
     const bool lets = inflight->transport_class->catch_up == NULL && away && !inflight->last_turn;
-    inflight->last_turn = away; /* who was away is given one, however much is late */
+    inflight->last_turn = away; /* one extra turn, however many decisions are late */
     if (lets) steady__alarm_set(&inflight->alarm, STEADY_MILLISECOND);
     return lets;
 }
 
-/* Where the loop was kept from running, the answers may be there, and are better than none. */
+/* If the loop was held, the replies may have arrived. Read them before decisions time out. */
 static void inflight_on_alarm(void *arg) {
     struct steady__inflight *inflight = arg;
     if (steady__forked(inflight->fork_guard) || !steady__alarm_rang(&inflight->alarm) ||
@@ -233,11 +254,11 @@ static void inflight_on_alarm(void *arg) {
     steady_store *store = inflight->store;
     steady__store_hold(store);
     if (inflight->transport_class->catch_up != NULL && inflight_is_due(inflight, steady__loop_now(&inflight->loop))) {
-        inflight_set_alarm(inflight); /* for a callback that runs the loop */
+        inflight_set_alarm(inflight); /* in case a callback runs the loop */
         inflight->transport_class->catch_up(inflight->transport);
         steady__alarm_stop(&inflight->alarm);
     }
-    inflight_set_alarm(inflight); /* likewise */
+    inflight_set_alarm(inflight); /* again in case a callback runs the loop */
     inflight_expire(inflight, steady__loop_now(&inflight->loop));
     inflight_set_alarm(inflight);
     steady__store_release(store);
@@ -250,10 +271,10 @@ void steady__inflight_give_up(struct steady__inflight *inflight) {
            (inflight_is_due(inflight, INT64_MAX) || !steady__list_empty(&inflight->telling)));
 }
 
-/* ---- What the carrier asks ---- */
+/* ---- What the transport calls ---- */
 
-/* One that waited while its connection was made anew is not wanted there: nobody has heard NOSCRIPT on it yet, and who
- * did before that begins anew. */
+/* Drops a SCRIPT LOAD that waited while its connection was replaced. No decision has seen NOSCRIPT on the new
+ * connection. */
 static size_t inflight_encode_script_load(struct steady__inflight *inflight, struct pending *pending,
                                           struct steady__engines *engines, char *out) {
     const enum steady__verb verb = pending->call.verb;
@@ -274,7 +295,7 @@ static size_t inflight_encode(void *owner, struct steady__request *request, stru
     const enum steady__verb verb = pending->call.verb;
     if (pending->kind == SCRIPT_LOAD) return inflight_encode_script_load(inflight, pending, engines, out);
     if (pending->kind == EVICTION_QUERY) return steady__eviction_query(out);
-    /* What would be answered too late is not asked, and ends at its deadline. */
+    /* A request whose reply would come too late is not sent. Its decision ends at the deadline. */
     if (steady__loop_now(&inflight->loop) + request->expected_latency >= pending->deadline) return 0;
     pending->loads = engines->verbs[verb].loads;
     pending->to_module =
@@ -284,7 +305,7 @@ static size_t inflight_encode(void *owner, struct steady__request *request, stru
                                       : steady__command_eval(out, &pending->call);
 }
 
-/* One that is no decision, to whom `asker` asked; NULL: there is no memory for it. */
+/* A housekeeping request for the server that `asker` was sent to. NULL: out of memory. */
 static struct pending *inflight_housekeeping_take(struct steady__inflight *inflight, const struct pending *asker,
                                                   enum pending_kind kind) {
     struct pending *pending = inflight_pending_find(inflight);
@@ -305,20 +326,20 @@ static bool inflight_housekeeping_send(struct steady__inflight *inflight, struct
     return runs;
 }
 
-/* False where there is no memory for it. */
+/* False: out of memory. */
 static bool inflight_load_script(struct steady__inflight *inflight, const struct pending *asker,
                                  struct steady__engines *engines) {
     const enum steady__verb verb = asker->call.verb;
     if (engines->verbs[verb].loading) return true;
     struct pending *pending = inflight_housekeeping_take(inflight, asker, SCRIPT_LOAD);
     if (pending == NULL) return false;
-    engines->verbs[verb].loading = true; /* encoding, which may happen at once, makes it false */
+    engines->verbs[verb].loading = true; /* encoding resets it, perhaps at once */
     const bool runs = inflight_housekeeping_send(inflight, pending);
     if (!runs) engines->verbs[verb].loading = false;
     return runs;
 }
 
-/* Where the script cannot be loaded, it is sent. */
+/* If the script cannot be loaded, the decision sends it as EVAL. */
 static bool inflight_resend_after_noscript(struct steady__inflight *inflight, struct pending *pending,
                                            struct steady__engines *engines) {
     const bool at_once = pending->loads == engines->verbs[pending->call.verb].loads;
@@ -345,7 +366,7 @@ static enum steady__reply_action inflight_error_replied(struct steady__inflight 
     if (error_class == STEADY__ERROR_CLASS_NOSCRIPT && inflight_resend_after_noscript(inflight, pending, engines))
         return STEADY__REPLY_RESENT;
     int error = steady__error_class_code(error_class);
-    /* One who may call scripts but not load them has to wait until someone else has. */
+    /* The user may call scripts but not load them. Another client has to load them. */
     if (error_class == STEADY__ERROR_CLASS_NO_PERMISSION && pending->tries == TRIES_MAX) error = STEADY_UNAVAILABLE;
     inflight_note_error(inflight, pending, reply);
     if (error_class == STEADY__ERROR_CLASS_READONLY) return STEADY__REPLY_NOT_PRIMARY;
@@ -365,9 +386,9 @@ static void inflight_resend_with_other_engine(struct steady__inflight *inflight,
     if (error != 0) inflight_fail(inflight, pending, error);
 }
 
-/* The server has no module, or not this command for us: the script is asked instead, for this and all that comes. Where
- * there is none, a server says "ERR unknown command", a proxy anything. True: that was the matter, and has been seen
- * to. */
+/* If the server has no module, or forbids this command of it, sends this decision and all later ones to the script.
+ * Without the module a server answers "ERR unknown command", a proxy anything. True: the decision was sent again, or
+ * ended. */
 static bool inflight_fall_back_to_script(struct steady__inflight *inflight, struct pending *pending,
                                          struct steady__engines *engines, const struct steady__reply *reply) {
     if (!pending->to_module || inflight->engine != STEADY_ENGINE_AUTO) return false;
@@ -384,7 +405,8 @@ static bool inflight_fall_back_to_script(struct steady__inflight *inflight, stru
     return true;
 }
 
-/* A user may be allowed the module alone, and what was sent before it was known went to the scripts. As above. */
+/* The reverse: a user may be allowed the module only. Decisions that were sent before that was known went to the
+ * scripts. */
 static bool inflight_fall_back_to_module(struct steady__inflight *inflight, struct pending *pending,
                                          struct steady__engines *engines, const struct steady__reply *reply) {
     if (pending->to_module || !steady__error_is_forbidden_command(reply->text, reply->text_len)) return false;
@@ -394,8 +416,8 @@ static bool inflight_fall_back_to_module(struct steady__inflight *inflight, stru
     return true;
 }
 
-/* Once, for whoever reads the log. A server that has settled which engine it has is behind nothing that hangs up on a
- * command it does not know. */
+/* Queries once whether the server may evict buckets, for a warning in the log. The engine must be known first: then no
+ * proxy is in between that hangs up on an unknown command. */
 static void inflight_query_eviction(struct steady__inflight *inflight, const struct pending *asker,
                                     const struct steady__engines *engines) {
     if (inflight->eviction_asked || inflight->log == NULL || !steady__engine_is_settled(engines)) return;
@@ -405,8 +427,8 @@ static void inflight_query_eviction(struct steady__inflight *inflight, const str
     if (pending != NULL) inflight_housekeeping_send(inflight, pending);
 }
 
-/* Who may not ask hears an error, and that is that. */
-static enum steady__reply_action inflight_eviction_asked(struct steady__inflight *inflight, struct pending *pending,
+/* Without the right to CONFIG GET the reply is an error, and there is no warning. */
+static enum steady__reply_action inflight_eviction_replied(struct steady__inflight *inflight, struct pending *pending,
                                                          const struct steady__reply *reply) {
     char where[300], policy[32], text[480];
     inflight_pending_release(inflight, pending);
@@ -436,7 +458,7 @@ static enum steady__reply_action inflight_answered(void *owner, struct steady__r
     struct pending *pending = PENDING_OF(request);
     steady_result result;
     if (pending->kind == SCRIPT_LOAD) return inflight_script_loaded(inflight, pending, reply);
-    if (pending->kind == EVICTION_QUERY) return inflight_eviction_asked(inflight, pending, reply);
+    if (pending->kind == EVICTION_QUERY) return inflight_eviction_replied(inflight, pending, reply);
     if (reply->kind == STEADY__REPLY_ERROR) {
         if (inflight_fall_back_to_script(inflight, pending, engines, reply)) return STEADY__REPLY_RESENT;
         if (inflight_fall_back_to_module(inflight, pending, engines, reply)) return STEADY__REPLY_RESENT;
@@ -465,7 +487,7 @@ static void inflight_unanswered(void *owner, struct steady__request *request, bo
 const struct steady__connection_owner steady__inflight_owner = {inflight_encode, inflight_answered,
                                                                 inflight_unanswered};
 
-/* ---- The store's calls ---- */
+/* ---- What the store calls ---- */
 
 int steady__inflight_init(struct steady__inflight *inflight) {
     steady__list_init(&inflight->due);

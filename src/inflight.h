@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The decisions in flight on one loop: their deadlines, what a reply makes of them, when they are asked again. */
+ * The decisions in flight on one loop: their deadlines, their replies, and when they are sent again. */
 #ifndef STEADY__INFLIGHT_H
 #define STEADY__INFLIGHT_H
 
@@ -7,26 +7,27 @@
 #include "retry.h"
 #include "store.h"
 
-/* What carries requests to a server. A link does; so does a connection of the caller's. */
+/* The interface of what carries requests to a server: a cluster (or a single server), a replica, or a client of the
+ * caller's. */
 struct steady__transport {
     int (*submit)(void *transport, struct steady__request *request);
     bool (*forget)(void *transport, struct steady__request *request);
-    void (*catch_up)(void *transport); /* NULL: it cannot */
+    void (*catch_up)(void *transport); /* reads the replies that have arrived; NULL: not possible */
     void (*close)(void *transport);
-    /* What a request that is not on the wire waits for: see steady__connection_activity. NULL: it cannot tell. */
+    /* What a request waits for that is not on the wire: see steady__connection_activity. NULL: not known. */
     const char *(*doing)(void *transport, const struct steady__request *request);
-    uint64_t (*reconnects)(const void *transport); /* connections made after the first; NULL: it makes none */
+    uint64_t (*reconnects)(const void *transport); /* connections after the first; NULL: it makes none */
 };
 
-/* What was said last of one that was late. */
+/* The text of the last timeout, to be reused for the next one of the same kind. */
 struct steady__late {
     bool written;
-    const char *doing; /* a string that lasts, or NULL */
+    const char *doing; /* static text, or NULL */
     steady_message why;
 };
 
 struct steady__inflight {
-    steady_store *store; /* which is held while callbacks run */
+    steady_store *store; /* held while callbacks run */
     steady_loop loop;
     struct steady__retry *retry; /* whose loop that is; NULL: its timers never fail */
     steady_us timeout;
@@ -34,29 +35,29 @@ struct steady__inflight {
     enum steady_engine engine;
     steady_message *last_error;
     const struct steady__fork_guard *fork_guard;
-    void (*log)(void *data, enum steady_log_level level, const char *text); /* NULL: nobody listens */
+    void (*log)(void *data, enum steady_log_level level, const char *text); /* NULL: no log */
     void *log_data;
     const struct steady__url *url; /* for the log */
     const struct steady__transport *transport_class;
     void *transport;
-    struct steady__list due;     /* by deadline, which is the order of submission */
-    struct steady__list failed;  /* ended before they began; to be told by the loop */
-    struct steady__list telling; /* those of them whose turn it is */
+    struct steady__list due;     /* by deadline, which is the order of submit */
+    struct steady__list failed;  /* failed inside submit; finished from the loop */
+    struct steady__list telling; /* those that are being finished now */
     struct steady__list spare;
     struct steady__slab *slabs;
     struct steady__alarm alarm;
     bool closed;
-    bool last_turn; /* has been given: see inflight.c */
+    bool last_turn; /* the loop had its extra turn: see inflight_wait_for_replies */
     struct steady__late late;
-    unsigned eviction_queries; /* how often the server has been asked for its settings */
-    bool eviction_asked;       /* it is being asked, or has answered */
+    unsigned eviction_queries; /* how often the settings of the server were queried */
+    bool eviction_asked;       /* the query is in flight, or answered */
     steady_stats stats;
 };
 
-/* What a flight wants of requests, for whoever opens its carrier. */
+/* The owner of the requests, for the transport. */
 extern const struct steady__connection_owner steady__inflight_owner;
 
-/* Expects store, loop, timeout, max_in_flight, trouble, fork_guard and log filled in, and the rest zero. 0 or -1. */
+/* Expects store, loop, timeout, max_in_flight, last_error, fork_guard and log to be set, and the rest zero. 0 or -1. */
 int steady__inflight_init(struct steady__inflight *inflight);
 
 /* Starts a decision: 0, or STEADY_OVERLOADED, STEADY_NO_MEMORY, or STEADY_SYSTEM if the loop starts no timer. Its
@@ -64,19 +65,19 @@ int steady__inflight_init(struct steady__inflight *inflight);
 #define STEADY__PENDING 1
 int steady__inflight_submit(struct steady__inflight *inflight, const struct steady__call *call, steady_result *answer);
 
-/* A decision that is not begun: counts it, leaves the reason in *trouble, and returns the error. */
+/* Rejects a decision before it starts: counts it, writes the reason to *last_error, and returns the error. */
 int steady__turn_away(steady_stats *stats, steady_message *last_error, const struct steady__call *call, int error,
                       const char *why);
 
 #define STEADY__FORKED_TEXT "this process was forked from the one that opened the store; open a store of its own"
 
-/* Ends all as if their deadlines had come, for a loop that cannot go on. */
+/* Ends all decisions as if their deadlines had passed, because the loop cannot go on. */
 void steady__inflight_give_up(struct steady__inflight *inflight);
 
-/* Ends all as cancelled, and closes the carrier. */
+/* Ends all decisions as cancelled, and closes the transport. */
 void steady__inflight_close(struct steady__inflight *inflight);
 
-/* Memory; after close. */
+/* Frees the memory. Call it after close. */
 void steady__inflight_free(struct steady__inflight *inflight);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Limits and durations: checked, and read from text without floating point or locale. */
+ * Checks limits, and reads limits and durations from text, without floating point and in any locale. */
 #include "limit.h"
 
 #include <inttypes.h>
@@ -80,7 +80,7 @@ enum { N_UNITS = sizeof units / sizeof units[0], SECONDS = 2 };
 
 enum flaw { NO_FLAW, MALFORMED, NO_UNIT, UNKNOWN_UNIT, OUT_OF_ORDER, TOO_FINE, TOO_LONG };
 
-/* A duration being read. `unit` is the index of the last unit met, N_UNITS before the first. */
+/* The state of reading a duration. `unit` is the index of the last unit, or N_UNITS before the first. */
 struct reader {
     const char *at;
     bool words;
@@ -98,7 +98,7 @@ struct number {
 static bool limit_is_digit(char c) { return c >= '0' && c <= '9'; }
 static bool limit_is_letter(char c) { return c >= 'a' && c <= 'z'; }
 
-/* Digits, at least one, as a value up to max; *at is moved past them. */
+/* Reads at least one digit, for a value of at most max. Moves *at past the digits. */
 static enum flaw limit_read_digits(const char **at, int64_t max, int64_t *value) {
     if (!limit_is_digit(**at)) return MALFORMED;
     int64_t n = 0;
@@ -111,7 +111,7 @@ static enum flaw limit_read_digits(const char **at, int64_t max, int64_t *value)
     return NO_FLAW;
 }
 
-/* A day is 2^13 * 5^8 * 27 us: with more than 13 digits that count, no fraction of a unit is whole in us. */
+/* A day is 2^13 * 5^8 * 27 us. So no fraction with more than 13 significant digits is a whole number of us. */
 static enum flaw limit_read_fraction(const char **at, struct number *n) {
     const char *start = *at, *end = *at;
     if (!limit_is_digit(*start)) return MALFORMED;
@@ -165,7 +165,7 @@ static enum flaw limit_read_unit(struct reader *r) {
 static enum flaw limit_add(struct reader *r, const struct number *n) {
     const steady_us unit = units[r->unit].us;
     if (n->whole > (STEADY__EXACT - 1) / unit) return TOO_LONG;
-    /* fraction / scale * unit, with the common factor taken out first so that nothing can overflow */
+    /* fraction / scale * unit. Dividing by the common factor first avoids an overflow. */
     const int64_t common = steady__gcd(unit, n->scale);
     if (n->fraction % (n->scale / common) != 0) return TOO_FINE;
     const steady_us part = n->whole * unit + n->fraction / (n->scale / common) * (unit / common);
@@ -185,7 +185,7 @@ static enum flaw limit_read_duration(struct reader *r) {
     return NO_FLAW;
 }
 
-/* What is wrong with a text, in words. `what` is what it was to be. */
+/* Fails with a text for the flaw. `what` names what was expected. */
 static int limit_refuse(const struct reader *r, enum flaw flaw, const char *what, const char *text,
                         steady_message *why) {
     const char *known = r->words ? UNITS ", or " WORDS : UNITS;
@@ -225,7 +225,7 @@ int steady_duration_parse(steady_us *duration, const char *text, steady_message 
 
 /* ---- Rates ---- */
 
-/* "min" alone is one minute. */
+/* A unit alone, such as "min", is one of it. */
 static int limit_parse_period(steady_us *period, const char *text, steady_message *why) {
     struct reader r = {.at = text, .words = true, .unit = N_UNITS};
     enum flaw flaw = NO_FLAW;
@@ -247,7 +247,7 @@ static int limit_refuse_rate(const char *rate, const char *reason, steady_messag
     return steady__fail(why, STEADY_BAD_ARGUMENT, "rate \"%s\": %s", quoted, reason);
 }
 
-/* A count and a period as a limit: as they stand where they are in range, else in lowest terms. */
+/* Makes a limit from a count and a period. They stay as they are if they are in range, else in lowest terms. */
 static steady_limit limit_make_limit(int64_t count, steady_us period) {
     steady_limit made = {.max_capacity = count, .drop_recharge = period, .drops = count};
     if (steady_limit_check(&made, NULL) == 0) return made;
@@ -257,7 +257,7 @@ static steady_limit limit_make_limit(int64_t count, steady_us period) {
     return made;
 }
 
-/* Why that is out of range, in words of the rate; the count alone was not. */
+/* Fails with a text about the rate, for a limit that is out of range although its count is not. */
 static int limit_refuse_limit(const char *rate, const steady_limit *made, steady_message *why) {
     char reason[160];
     if (made->drop_recharge == 0) return limit_refuse_rate(rate, "the period must be at least 1us", why);

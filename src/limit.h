@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT
- * Limits and durations: checked, parsed. */
+ * Checks and parses limits and durations. */
 #ifndef STEADY__LIMIT_H
 #define STEADY__LIMIT_H
 
 #include "bucket.h"
 #include "steady.h"
 
-/* The checked form of a limit, drops at least 1 and reduced against drop_recharge where they share a factor (100 drops
- * in 60 s are one in 0.6 s): the same bucket to the microsecond, with less to compute and no remainder to store. */
+/* Checks a limit, and reduces drops and drop_recharge to lowest terms: 100 drops in 60 s become one in 0.6 s. That is
+ * the same bucket to the microsecond, with less to compute and no remainder to store. */
 int steady__limit_rate(struct steady__rate *rate, const steady_limit *limit, steady_message *why);
 
 /* The greatest common divisor of two numbers above 0. */

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT
- * Doubly linked rings of structs that carry their own links. */
+ * Intrusive doubly linked lists. */
 #ifndef STEADY__LIST_H
 #define STEADY__LIST_H
 
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Both the head of a list and a member's place in it. A member in no list points at itself. */
+/* The head of a list, or the place of a member. A member of no list points at itself. */
 struct steady__list {
     struct steady__list *next, *prev;
 };
@@ -34,7 +34,7 @@ static inline void steady__list_remove(struct steady__list *place) {
     steady__list_init(place);
 }
 
-/* Moves all of a list to the end of another. */
+/* Moves all members of one list to the end of another. */
 static inline void steady__list_move(struct steady__list *to, struct steady__list *from) {
     if (steady__list_empty(from)) return;
     from->next->prev = to->prev;

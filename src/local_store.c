@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * The embedded store: a table of buckets, decided upon in the caller's thread.
+ * The embedded store: a table of buckets. Decisions are made in the thread of the caller.
  *
- * Asynchronous calls are decided at once. Their results wait in a queue until a timer of no delay brings us back from
- * the loop, as no callback may run inside the call that asked for it. */
+ * Asynchronous calls are decided at once, too. Their results wait in a queue for a timer with delay 0, because a
+ * callback must not run inside the call that started it. */
 #include "local_store.h"
 
 #include <stdlib.h>
@@ -21,7 +21,7 @@
 #define PORTION 1024 /* answers in one turn of the loop */
 #define SHARDS 16
 
-/* Threads count in different cache lines, mostly: the counters of two shards are more than a line apart. */
+/* Counters of different threads mostly lie in different cache lines: two shards are more than a line apart. */
 struct shard {
     atomic_uint_fast64_t allowed;
     atomic_uint_fast64_t denied;
@@ -47,8 +47,8 @@ struct local {
     uint32_t queue_size;        /* a power of two, or 0 */
     uint32_t queue_first;
     uint32_t queue_max;
-    atomic_uint queued;     /* written by the loop's thread only */
-    const char *last_error; /* likewise; NULL: none */
+    atomic_uint queued;     /* written by the thread of the loop only */
+    const char *last_error; /* the same; NULL: none */
     struct shard shards[SHARDS];
     atomic_uint slots; /* of private memory that have been in use */
 };
@@ -68,8 +68,8 @@ static int64_t local_now_us(void) {
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
-/* Threads read the clock at slightly different moments. It has gone back only if, read after the bucket, it is behind.
- */
+/* Threads read the clock at slightly different moments. So a step back counts only if the clock, read after the bucket,
+ * is behind it. */
 static void local_decide_now(struct steady__ask *ask, struct steady__answer *answer) {
     while (!steady__table_decide(ask, answer)) {
         ask->now = local_now_us();
@@ -162,7 +162,7 @@ static int local_submit(steady_store *store, const struct steady__call *call) {
     return 0;
 }
 
-/* The callback may do anything, so the verdict has left the queue before it runs. */
+/* Remove the verdict from the queue first: the callback may do anything. */
 static void local_answer_first(struct local *s, int error) {
     struct verdict v = *local_queue_at(s, 0);
     if (error != 0) v.result = (steady_result){.error = error};
@@ -171,8 +171,8 @@ static void local_answer_first(struct local *s, int error) {
     steady__finish(&v.call, &v.result);
 }
 
-/* Answers that wait are given in portions, so that the loop gets its turn. The callbacks' own calls are answered the
- * next time round. If a callback runs the loop itself, the others that wait are answered in there. */
+/* Answers in portions, so that the loop is not held. The calls that a callback makes are answered in the next turn. If
+ * a callback runs the loop, that turn happens inside the callback. */
 static void local_alarm_rang(void *arg) {
     struct local *s = arg;
     if (!steady__alarm_rang(&s->alarm)) return;
@@ -207,7 +207,7 @@ static const char *local_trouble(const steady_store *store) {
     return s->last_error != NULL ? s->last_error : "";
 }
 
-/* An alarm_rang further down the stack finds the queue empty. */
+/* A local_alarm_rang further down the stack then finds an empty queue. */
 static void local_close(steady_store *store) {
     struct local *s = (struct local *)store;
     while (local_queued(s) > 0)

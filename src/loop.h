@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * A loop, as the rest of the library likes to have it: a watch that knows what it is watching for, an alarm that knows
- * whether it is set. What one has to remember about either is remembered here, not in each adapter. */
+ * An event loop as the library uses it. A watch remembers the events that it waits for; an alarm remembers whether it
+ * is set. So the adapters need not remember either. */
 #ifndef STEADY__LOOP_H
 #define STEADY__LOOP_H
 
@@ -8,19 +8,19 @@
 
 #include "steady.h"
 
-/* steady_poller_new without a descriptor of its own: it cannot be woken. */
+/* Like steady_poller_new, but without a descriptor of its own: steady_poller_wake does not wake it. */
 int steady__poller_new_deaf(steady_poller **poller);
 
 struct steady__watch {
     const steady_loop_ops *ops;
-    void *io;   /* NULL: watches nothing */
+    void *io;   /* NULL: nothing is watched */
     int wanted; /* -1: not known, as the loop has refused a change */
 };
 
 struct steady__alarm {
     const steady_loop *loop;
     void *timer;
-    bool set; /* whoever is called by it asks steady__alarm_rang first */
+    bool set; /* a callback of the alarm calls steady__alarm_rang first */
     steady_us due;
 };
 
@@ -55,7 +55,7 @@ static inline int steady__watch_start(struct steady__watch *watch, const steady_
     return -1;
 }
 
-/* The loop outlives the alarm. */
+/* The loop must outlive the alarm. */
 static inline int steady__alarm_new(struct steady__alarm *alarm, const steady_loop *loop, void (*fired)(void *arg),
                                     void *arg) {
     alarm->loop = loop;
@@ -74,7 +74,7 @@ static inline void steady__alarm_set(struct steady__alarm *alarm, steady_us dela
     steady__alarm_start(alarm, delay > 0 ? delay : 0);
 }
 
-/* False where it rang too early, and will ring again: some loops count from a time that they looked at long ago. */
+/* False if the alarm rang too early; then it is set again. Some loops measure from a time that they cached long ago. */
 static inline bool steady__alarm_rang(struct steady__alarm *alarm) {
     const steady_us early = alarm->due != 0 ? alarm->due - steady__loop_now(alarm->loop) : 0;
     alarm->set = false;

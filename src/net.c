@@ -14,7 +14,7 @@
 
 #include "resolve.h"
 
-/* An idle connection is probed after 15 s, and given up 15 s later. */
+/* An idle connection is probed after 15 s, and given up 15 s later if no probe is answered. */
 #define KEEPALIVE_IDLE 15
 #define KEEPALIVE_INTERVAL 5
 #define KEEPALIVE_COUNT 3
@@ -46,8 +46,8 @@ static int net_connect(const struct steady__net *net, const struct steady__addre
     return -1;
 }
 
-/* A socket that connects to a port of its own host where nobody listens may be given that very port, and then is
- * connected to itself, and in the way of the server that wants to listen there. */
+/* A socket that connects to a local port without a listener may get that port as its own. Then it is connected to
+ * itself, and keeps the server from listening there. */
 static bool net_is_own_peer(int fd) {
     struct sockaddr_storage here, there;
     socklen_t here_len = sizeof here, there_len = sizeof there;
@@ -89,7 +89,7 @@ static void net_close(const struct steady__net *net, int fd) {
     close(fd);
 }
 
-/* The clock is chance enough for jitter where the system has none to give yet. */
+/* If the system has no random numbers yet, the clock is random enough for jitter. */
 static uint64_t net_random(const struct steady__net *net) {
     (void)net;
     struct timespec t;

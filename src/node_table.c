@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * A table of nodes, and chains of those whose addresses share a hash. */
+ * The nodes of a cluster: an array by number, and a hash table by host and port. */
 #include "node_table.h"
 
 #include <stdlib.h>

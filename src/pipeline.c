@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
- * One connected socket: what is on its way to the server, and in which order the answers are due.
+ * One connected socket: the requests on the wire, and the order in which their replies are due.
  *
- * Requests are answered in the order in which they were sent, so a ring of slots says whose the next reply is. A slot
- * whose request is NULL is a tombstone: the reply will come, and reach nobody. Each slot remembers where in the stream
- * of bytes its request begins: what begins before `sent` is, as far as anyone can know, with the server. */
+ * Replies come in the order of the requests. So a ring of slots tells to which request the next reply belongs. A slot
+ * whose request is NULL is a tombstone: its reply is dropped. Each slot holds the position of its request in the stream
+ * of bytes. A request that begins before `sent` may be at the server. */
 #include "pipeline.h"
 
 #include <errno.h>
@@ -11,7 +11,7 @@
 #include <string.h>
 
 #define FIRST_ROOM 64
-#define RECEIVE_MOST 131072 /* at once, so that whoever receives can let the loop go on */
+#define RECEIVE_MOST 131072 /* in one call, so that the caller can let the loop go on */
 
 int steady__pipeline_init(struct steady__pipeline *pipeline, const struct steady__net *net, uint32_t max_unanswered) {
     memset(pipeline, 0, sizeof *pipeline);
@@ -30,8 +30,8 @@ int steady__pipeline_init(struct steady__pipeline *pipeline, const struct steady
 
 void steady__pipeline_free(struct steady__pipeline *pipeline) {
     free(pipeline->slots);
-    if (pipeline->out != NULL) explicit_bzero(pipeline->out, pipeline->out_used); /* which has said AUTH */
-    if (pipeline->in != NULL) explicit_bzero(pipeline->in, pipeline->in_used);    /* and may have been told it again */
+    if (pipeline->out != NULL) explicit_bzero(pipeline->out, pipeline->out_used); /* it held AUTH */
+    if (pipeline->in != NULL) explicit_bzero(pipeline->in, pipeline->in_used);    /* the server may have quoted it */
     free(pipeline->out);
     free(pipeline->in);
     pipeline->slots = NULL;
@@ -52,7 +52,7 @@ void steady__pipeline_open(struct steady__pipeline *pipeline, int fd, struct ste
 
 void steady__pipeline_close(struct steady__pipeline *pipeline) {
     if (pipeline->tls != NULL)
-        pipeline->sent += steady__tls_half_sent(pipeline->tls); /* written, in part, as in the clear */
+        pipeline->sent += steady__tls_half_sent(pipeline->tls); /* a record that was sent in part counts as sent */
     steady__tls_free(pipeline->tls);
     pipeline->tls = NULL;
     if (pipeline->fd >= 0) pipeline->net->close(pipeline->net, pipeline->fd);
@@ -74,7 +74,7 @@ struct steady__request *steady__pipeline_abandoned(struct steady__pipeline *pipe
     return NULL;
 }
 
-/* Doubles the ring. Where there is no memory for it, what is unanswered has to be answered first. */
+/* Doubles the ring. Without memory for it, further requests wait for replies. */
 static bool pipeline_grow(struct steady__pipeline *pipeline) {
     struct steady__pipeline_slot *slots = malloc(2 * (size_t)pipeline->room * sizeof *slots);
     if (slots == NULL) return false;
@@ -200,7 +200,7 @@ int steady__pipeline_next(struct steady__pipeline *pipeline, struct steady__repl
     *request = NULL;
     if (took <= 0) return (int)took;
     pipeline->in_from += (size_t)took;
-    if (steady__pipeline_idle(pipeline)) return -1; /* nobody asked */
+    if (steady__pipeline_idle(pipeline)) return -1; /* a reply without a request */
     const struct steady__pipeline_slot *s = pipeline_slot(pipeline, pipeline->head++);
     steady__window_answered(&pipeline->window, s->ahead, pipeline->clock - s->since);
     *request = s->request;
@@ -211,7 +211,7 @@ int steady__pipeline_next(struct steady__pipeline *pipeline, struct steady__repl
 steady_us steady__pipeline_look(struct steady__pipeline *pipeline) {
     const struct steady__pipeline_slot *first = pipeline_slot(pipeline, pipeline->head);
     const bool idle = steady__pipeline_idle(pipeline);
-    if (idle && !pipeline->window.limits) { /* most often */
+    if (idle && !pipeline->window.limits) { /* the most frequent case */
         pipeline->window.seen = pipeline->head;
         pipeline->window.seen_age = 0;
         return 0;

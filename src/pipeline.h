@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * One connected socket: what is on its way to the server, and in which order the answers are due. */
+ * One connected socket: the requests on the wire, and the order in which their replies are due. */
 #ifndef STEADY__PIPELINE_H
 #define STEADY__PIPELINE_H
 
@@ -9,21 +9,21 @@
 #include "tls.h"
 #include "window.h"
 
-/* Something that is answered by one reply. Embedded in what its owner knows about it. */
+/* A request, which has one reply. It is embedded in a struct of its owner. */
 struct steady__request {
-    struct steady__list place; /* in a list of requests that are not on the wire */
-    uint64_t number;           /* on the wire: which one it is, counted from 0 */
+    struct steady__list place; /* in a list, while the request is not on the wire */
+    uint64_t number;           /* on the wire: its index, counted from 0 */
     bool on_wire;
-    bool lost;       /* it was written, and its connection is gone */
+    bool lost;       /* it was written, and its connection was lost */
     uint32_t nested; /* bytes that its reply may have as an array of anything: steady__reply_read_nested; 0: none */
-    void *at;        /* a carrier's own: where it has put it */
-    bool asking;     /* to be sent behind an ASKING */
-    bool reads;      /* and changes nothing */
+    void *at;        /* for the transport: where the request is */
+    bool asking;     /* send ASKING before it */
+    bool reads;      /* it changes nothing on the server */
     uint8_t redirects;
-    steady_us expected_latency; /* what its answer may take, as far as its carrier can tell; known when it is encoded */
-    const char *key; /* what decides, in a cluster, where it goes; NULL: it goes where `at` says, if anywhere */
+    steady_us expected_latency; /* of its reply, as the transport estimates; set before it is encoded */
+    const char *key;            /* chooses the node in a cluster; NULL: the request goes to `at` */
     size_t key_len;
-    size_t prefix_len; /* so much of it is the throttler's prefix, and may be shown */
+    size_t prefix_len; /* how much of the key is the prefix, which may be shown */
 };
 
 #define STEADY__PIPELINE_OUT 65536
@@ -32,26 +32,26 @@ struct steady__request {
 #define STEADY__NESTED_MAP 8388608 /* of a map: of a cluster in which each slot is a range of its own */
 
 struct steady__pipeline_slot {
-    struct steady__request *request; /* NULL: whoever asked does not want to know any more */
-    uint64_t begin;                  /* its first byte, counted from the first of the connection */
-    steady_us since;                 /* by the wire's clock */
-    uint32_t ahead;                  /* unanswered at that time */
-    uint32_t nested;                 /* the request's */
+    struct steady__request *request; /* NULL: a tombstone; the reply is dropped */
+    uint64_t begin;                  /* the position of its first byte in the stream */
+    steady_us since;                 /* when it was put, by `clock` */
+    uint32_t ahead;                  /* requests that were unanswered then */
+    uint32_t nested;                 /* as in the request */
 };
 
 struct steady__pipeline {
     const struct steady__net *net;
     int fd;                  /* -1: not connected */
-    struct steady__tls *tls; /* NULL: in the clear */
+    struct steady__tls *tls; /* NULL: no TLS */
     int broken;              /* errno of a failed send */
-    steady_us clock;         /* when bytes last came, or were about to go: whoever reads or writes sets it */
-    uint64_t sent;           /* bytes the system has taken; with TLS, in what it has taken */
+    steady_us clock;         /* the time of the last read or write, set by the caller of those */
+    uint64_t sent;           /* bytes that the system has taken; with TLS, bytes inside the records that it has taken */
     size_t out_from, out_to;
     size_t in_from, in_to, in_room;
     size_t out_used, in_used;         /* bytes that have ever been filled, and are wiped in the end */
     struct steady__progress progress; /* of the reply at in_from */
-    uint64_t head, tail;              /* numbers of the first unanswered request and of the next one */
-    uint32_t room, max;               /* slots there are, a power of two, and how many there may be */
+    uint64_t head, tail;              /* index of the first unanswered request, and of the next new one */
+    uint32_t room, max;               /* size of `slots`, a power of two, and the most requests on the wire */
     struct steady__window window;
     struct steady__pipeline_slot *slots;
     char *out, *in;
@@ -60,29 +60,29 @@ struct steady__pipeline {
 int steady__pipeline_init(struct steady__pipeline *pipeline, const struct steady__net *net, uint32_t max_unanswered);
 void steady__pipeline_free(struct steady__pipeline *pipeline);
 
-/* Takes the descriptor and the TLS over it, if any. timeout and round_trip: see steady__window_open. */
+/* Takes over the descriptor and its TLS, if any. For timeout and round_trip see steady__window_open. */
 void steady__pipeline_open(struct steady__pipeline *pipeline, int fd, struct steady__tls *tls, steady_us timeout,
                            steady_us round_trip);
 
-/* Closes both. What was unanswered can still be taken with steady__pipeline_abandoned. */
+/* Closes both. Then take the unanswered requests with steady__pipeline_abandoned. */
 void steady__pipeline_close(struct steady__pipeline *pipeline);
 
-/* Takes the last unanswered request of a closed wire, tombstones left out; NULL when there is none. *written: a byte
- * of it went out. */
+/* Takes the last unanswered request of a closed pipeline, without tombstones; NULL: there is none. *written: a byte of
+ * it was sent. */
 struct steady__request *steady__pipeline_abandoned(struct steady__pipeline *pipeline, bool *written);
 
-/* Room for so many requests of up to `size` bytes in all, to be filled and then put; NULL: not now. */
+/* Room for `requests` requests of at most `size` bytes together. Write them there, then put them. NULL: not now. */
 char *steady__pipeline_room(struct steady__pipeline *pipeline, unsigned requests, size_t size);
 void steady__pipeline_put(struct steady__pipeline *pipeline, struct steady__request *request,
                           size_t len); /* NULL: tombstone */
 
-/* Sends what there is: true, or false where the system did not take all of it. */
+/* Sends all that is encoded. False if the system did not take all of it. */
 bool steady__pipeline_flush(struct steady__pipeline *pipeline);
 
-/* Receives once: bytes, 0 at the end of the stream, or -1 and errno. */
+/* Receives once. Returns the bytes, 0 at the end of the stream, or -1 and errno. */
 ssize_t steady__pipeline_receive(struct steady__pipeline *pipeline);
 
-/* There may be more to receive that the loop does not know of. */
+/* TLS has decrypted bytes, of which the loop does not know. */
 static inline bool steady__pipeline_pending(const struct steady__pipeline *pipeline) {
     return pipeline->tls != NULL && steady__tls_pending(pipeline->tls);
 }
@@ -90,23 +90,23 @@ static inline bool steady__pipeline_pending(const struct steady__pipeline *pipel
 /* Gives back what a long reply needed, once all has been read. Replies are not valid after it. */
 void steady__pipeline_relax(struct steady__pipeline *pipeline);
 
-/* Why it can go on no more, given the errno of a send or receive, or 0 at the end of the stream. */
+/* Why the connection is lost, given the errno of a send or receive, or 0 at the end of the stream. */
 const char *steady__pipeline_error_text(const struct steady__pipeline *pipeline, int error);
 
-/* The server has read nothing of what was sent, as it never let us in. */
+/* The server rejected the client before it read any request. */
 static inline bool steady__pipeline_was_rejected(const struct steady__pipeline *pipeline) {
     return pipeline->tls != NULL && steady__tls_was_rejected(pipeline->tls);
 }
 
-/* The next reply and whose it is (NULL: nobody's): 1, 0 when there is none yet, -1 when the peer cannot be trusted: an
- * error is then what it said without being asked. The reply is valid until the next receive. */
+/* Reads the next reply. 1: *request is its request, or NULL for a tombstone. 0: no complete reply yet. -1: the server
+ * cannot be trusted any more; an error in *reply then came unasked. The reply is valid until the next receive. */
 int steady__pipeline_next(struct steady__pipeline *pipeline, struct steady__reply *reply,
                           struct steady__request **request);
 
-/* The reply of a request on the wire will be dropped. */
+/* Drops the reply of a request on the wire, when it comes. */
 void steady__pipeline_forget(struct steady__pipeline *pipeline, struct steady__request *request);
 
-/* Bytes that have come and are no reply yet, or have not been looked at. */
+/* Whether received bytes wait to be read as replies. */
 static inline bool steady__pipeline_unread(const struct steady__pipeline *pipeline) {
     return pipeline->in_from < pipeline->in_to;
 }
@@ -115,13 +115,13 @@ static inline bool steady__pipeline_idle(const struct steady__pipeline *pipeline
     return pipeline->head == pipeline->tail;
 }
 
-/* No more is to be sent before something is answered. */
+/* Whether the window allows no further request before a reply. */
 static inline bool steady__pipeline_full(const struct steady__pipeline *pipeline) {
     return pipeline->tail - pipeline->head >= pipeline->window.size;
 }
 
-/* To be called where all has been read that had come: adapts the window. What a request that is put now has to reckon
- * with until it is answered. */
+/* Adapts the window. Call it when all received replies are read. Returns the expected latency of a request that is put
+ * now. */
 steady_us steady__pipeline_look(struct steady__pipeline *pipeline);
 
 #endif

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * The built-in loop: poll(2), and timers in the order in which they are due.
  *
- * steady_poller_wake rings the bell, an eventfd, which poll(2) watches beside the rest. It is the parent's in a forked
- * child, so the child's first run makes another one, and returns at once, as it may have been rung before.
+ * steady_poller_wake writes to an eventfd (`bell`), which poll(2) watches too. A forked child shares the eventfd of its
+ * parent. So its first run makes a new one, and returns at once in case a wake-up is lost.
  *
- * Whatever is freed while callbacks run is only marked, and swept when the outermost run is done: so a callback may
- * free anything, its own handle and the poller itself included, and may run the poller again. */
+ * What is freed while callbacks run is only marked. It is removed when the outermost run ends. So a callback may free
+ * its own handle or the poller, and may run the poller again. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -40,17 +40,17 @@ struct steady_poller {
     struct steady__list ios;
     struct steady__list timers; /* running, the next one first */
     struct steady__list idle;
-    struct pollfd *fds; /* room for one each of ios, and the bell */
+    struct pollfd *fds; /* room for each of ios, and for the bell */
     size_t io_count, fd_room;
     unsigned depth; /* runs on the stack */
     bool freed;     /* the poller, or something in it */
     bool doomed;
     int bell;     /* -1: none */
-    pid_t ringer; /* the process that the bell is of */
+    pid_t ringer; /* the process that made the bell */
     bool rang;
 };
 
-#define WAIT_MAX (365 * 86400 * STEADY_SECOND) /* longer is for ever */
+#define WAIT_MAX (365 * 86400 * STEADY_SECOND) /* a longer wait is without end */
 
 #define IO(list) STEADY__OWNER(struct poll_io, place, list)
 #define TIMER(list) STEADY__OWNER(struct poll_timer, place, list)
@@ -124,7 +124,7 @@ static void poller_timer_stop(void *handle) {
     steady__list_append(&timer->poller->idle, &timer->place);
 }
 
-/* Most timers started are the last to be due, so the place is looked for from the end. */
+/* Most new timers are due last, so the search starts at the end. */
 static int poller_timer_start(void *handle, steady_us delay) {
     struct poll_timer *timer = handle;
     steady__list_remove(&timer->place);
@@ -184,7 +184,7 @@ int steady_poller_new(steady_poller **poller) {
     return STEADY_SYSTEM;
 }
 
-/* Async-signal-safe. A bell that cannot be rung any more has been rung. */
+/* Async-signal-safe. If the write fails because the counter is full, the poller is already woken. */
 void steady_poller_wake(steady_poller *poller) {
     const uint64_t once = 1;
     const int error = errno;
@@ -195,7 +195,7 @@ void steady_poller_wake(steady_poller *poller) {
     errno = error;
 }
 
-/* The descriptor keeps its number: a signal may come in between. 0, or -1 with errno. */
+/* The descriptor keeps its number, because a signal handler may use it at any time. 0, or -1 with errno. */
 static int poller_make_own_bell(steady_poller *poller) {
     if (poller->bell < 0 || poller->ringer == getpid()) return 0;
     const int fresh = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -211,7 +211,7 @@ static int poller_make_own_bell(steady_poller *poller) {
 
 steady_loop steady_poller_loop(steady_poller *poller) { return (steady_loop){&poll_ops, poller}; }
 
-/* The bell comes last, which note() does not look at. */
+/* The bell comes last; poller_note ignores it. */
 static size_t poller_fill(steady_poller *poller) {
     size_t n = 0;
     for (struct steady__list *p = poller->ios.next; p != &poller->ios; p = p->next) {
@@ -232,7 +232,7 @@ static void poller_listen_to_bell(steady_poller *poller, size_t n) {
     if (eventfd_read(poller->bell, &times) == 0) poller->rang = true;
 }
 
-/* Takes over what poll(2) saw, in the order of fill. */
+/* Copies the events of poll(2), in the order of poller_fill. */
 static void poller_note(steady_poller *poller) {
     size_t n = 0;
     for (struct steady__list *p = poller->ios.next; p != &poller->ios; p = p->next) {
@@ -255,7 +255,7 @@ static int poller_call_ready(steady_poller *poller) {
     return ran;
 }
 
-/* A timer that a callback starts anew is due later than `now`, so this ends. */
+/* This ends, because a timer that a callback restarts is due after `now`. */
 static int poller_call_due(steady_poller *poller) {
     int ran = 0;
     const steady_us now = poller_monotonic();
@@ -280,7 +280,7 @@ static void poller_sweep(steady_poller *poller) {
     poller->freed = false;
 }
 
-/* The analyzer does not see that what is dropped has left its list. */
+/* The analyzer does not see that a dropped handle has left its list. */
 /* NOLINTBEGIN(clang-analyzer-unix.Malloc) */
 static void poller_drop_all(steady_poller *poller) {
     while (!steady__list_empty(&poller->ios))
@@ -295,10 +295,10 @@ static void poller_drop_all(steady_poller *poller) {
 }
 /* NOLINTEND(clang-analyzer-unix.Malloc) */
 
-/* us to wait for: until `until` (negative: for ever) or the next timer. */
+/* The time to wait, in us: until `until` (negative: without end) or until the next timer. */
 static steady_us poller_wait_for(const steady_poller *poller, steady_us until) {
     if (!steady__list_empty(&poller->timers)) {
-        const steady_us due = TIMER(poller->timers.next)->due + 1; /* call_due wants it past */
+        const steady_us due = TIMER(poller->timers.next)->due + 1; /* poller_call_due needs it to be past */
         if (until < 0 || due < until) until = due;
     }
     if (until < 0) return -1;
@@ -306,7 +306,7 @@ static steady_us poller_wait_for(const steady_poller *poller, steady_us until) {
     return until > now ? until - now : 0;
 }
 
-/* One turn: how many callbacks ran, or -1 with errno. */
+/* One turn. Returns how many callbacks ran, or -1 with errno. */
 static int poller_turn(steady_poller *poller, steady_us until) {
     const steady_us wait = poller_wait_for(poller, until);
     const struct timespec t = {(time_t)(wait / STEADY_SECOND), (long)(wait % STEADY_SECOND) * 1000};

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: MIT
- * Texts from outside, made fit to be shown: no password, no key, no byte that a terminal or a log would act upon. */
+ * The filter for texts from outside: no password, no key, no byte that a terminal or a log would interpret. */
 #ifndef STEADY__REDACT_H
 #define STEADY__REDACT_H
 
 #include "steady.h"
 #include "url.h"
 
-/* What a text must not show even where it is made of ordinary words. */
+/* The secrets that a text must not show. */
 struct steady__secrets {
     const struct steady__url *url; /* its user and passwords; NULL: none */
     const char *key;               /* of the decision that the text is about; NULL: none */
     size_t key_len;
-    size_t prefix_len; /* so much of the key is the throttler's prefix */
+    size_t prefix_len; /* how much of the key is the prefix of the throttler */
 };
 
 /* Writes the error text of a server. Only words of our own list are shown, so the filter need not know the secrets. If
@@ -23,7 +23,7 @@ void steady__redact(char *out, size_t size, const char *text, size_t len, const 
  * and so are the users and passwords of URLs, and control characters. */
 void steady__redact_known(char *out, size_t size, const char *text, const struct steady__secrets *secrets);
 
-/* Whether a host that a server has named holds a secret. */
+/* Whether a host that a server named holds a secret. */
 bool steady__host_holds(const char *host, const struct steady__secrets *secrets);
 
 /* Writes where a URL leads: host and port, path or service. at: the server in use; service: the URL of the caller,

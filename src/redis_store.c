@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * The Redis store: a flight over a server or a cluster on the caller's loop, and one of its own for the calls that
- * block.
+ * The Redis store. It has the decisions in flight on the caller's loop, and separate ones for the blocking calls.
  *
- * The second is made when it is first needed. It has a connection and a poller to itself, so a call may block inside a
- * callback of the first; between two such calls its loop stands still. */
+ * The blocking part is made when it is first needed. It has its own connection and poller. So a blocking call may be
+ * made inside a callback of the asynchronous part. Between two blocking calls its poller does not run. */
 #include "redis_store.h"
 
 #include <errno.h>
@@ -26,7 +25,7 @@ struct redis_store {
     steady_store head;
     const struct steady__net *net;
     struct steady__url url;
-    struct steady__tls_context *tls; /* NULL: in the clear */
+    struct steady__tls_context *tls; /* NULL: no TLS */
     struct steady__fork_guard fork_guard;
     steady_message last_error;
     steady_store_options options;
@@ -78,7 +77,7 @@ static int redis_start(struct redis_store *store, struct steady__inflight *infli
     return STEADY_NO_MEMORY;
 }
 
-/* One who blocks waits for an attempt under way, since there is no attempt when he does not. */
+/* A blocking call waits for a connection attempt in progress, because attempts advance only inside blocking calls. */
 static int redis_start_blocking(struct redis_store *store) {
     if (store->blocking.transport != NULL) return 0;
     if (store->poller == NULL && steady__poller_new_deaf(&store->poller) != 0) return STEADY_NO_MEMORY;
@@ -97,8 +96,8 @@ static int redis_submit(steady_store *head, const struct steady__call *call) {
     return steady__inflight_submit(&store->inflight, call, NULL);
 }
 
-/* A connection lost since the last call is to be noticed before a decision is written to it. Just after the last call
- * there is next to no since, and the system call would be a quarter of all that a decision makes. */
+/* Notices a connection that was lost since the last call, before a decision is written to it. Right after the last call
+ * this is skipped: its system call is a quarter of those of a decision. */
 static void redis_catch_up(struct redis_store *store) {
     if (steady__loop_now(&store->blocking.loop) - store->stood_still_at >= LATELY) steady_poller_run(store->poller, 0);
 }
@@ -116,7 +115,7 @@ static void redis_ask(struct redis_store *store, const struct steady__call *call
     }
     redis_catch_up(store);
     if (atomic_load(&store->head.closed))
-        result->error = STEADY_CLOSED; /* by the log callback */
+        result->error = STEADY_CLOSED; /* the log callback closed it */
     else
         result->error = steady__inflight_submit(&store->blocking, call, result);
     if (result->error == 0) result->error = STEADY__PENDING;
@@ -171,12 +170,12 @@ static void redis_close_store(steady_store *head) {
     redis_stop(&store->inflight);
     redis_stop(&store->blocking);
     steady_poller_free(&store->poller);
-    if (!steady__forked(&store->fork_guard)) steady__tls_close(store->tls); /* a child has its connections left */
+    if (!steady__forked(&store->fork_guard)) steady__tls_close(store->tls); /* in a child its connections remain */
     store->tls = NULL;
     steady__url_clear(&store->url);
 }
 
-/* In a child the loop may still hold timers of flights and links, which look at the fork_guard: all of it stays. */
+/* In a child the loop may still hold timers, whose callbacks read the fork guard. So the memory stays. */
 static void redis_free_store(steady_store *head) {
     struct redis_store *store = redis_store_of(head);
     if (steady__forked(&store->fork_guard)) return;
@@ -210,7 +209,7 @@ int steady__redis_open_over(steady_store **store, const struct steady__net *net,
     if (s->options.timeout == 0) s->options.timeout = TIMEOUT;
     if (s->options.max_in_flight == 0) s->options.max_in_flight = MAX_IN_FLIGHT;
     int error = steady__url_has_tls(url->scheme) ? steady__tls_open(&s->tls, url, options->tls, why) : 0;
-    s->options.tls = NULL; /* the caller's */
+    s->options.tls = NULL; /* it belongs to the caller */
     steady_loop loop = {NULL, NULL};
     if (options->loop != NULL) loop = steady__retry_loop(&s->retry, options->loop, &s->fork_guard);
     if (error == 0 && options->loop != NULL && redis_start(s, &s->inflight, &loop, false, true) != 0)

@@ -1,22 +1,24 @@
 /* SPDX-License-Identifier: MIT
- * Peeks put to a replica of the server, while there is one, and all else to the server.
+ * Sends peeks to a replica of the server, and everything else to the server.
  *
- * The server is asked for its ROLE, over the connection that there is anyhow: that lists the replicas which are online.
- * One of them, by chance, gets a link, and has to say itself that it is a replica and connected. The question is asked
- * again each LOOK, and a replica that the server has lost is left, so that peeks are not older than that for long.
+ * The server is asked for its ROLE, over the connection that exists anyway. The reply lists the replicas that are
+ * online. One of them, chosen at random, gets a connection, and must confirm by ROLE that it is a replica and
+ * connected. ROLE is asked again each LOOK. A replica that the server has lost is left, so that peeks are not much
+ * older than that.
  *
- * A peek goes to the replica if its link is up at that moment and it is not known to be slow, and else to the server.
- * Since nothing is charged for a peek, one that a replica does not answer for any reason but its deadline is put to the
- * server: sending it again can do no harm. A replica that refuses what may well be allowed at the server, as rights are
- * not replicated, is left, for another if there is one, and none is asked for a LOOK. A server that turns out to be a
- * cluster, by a redirect to or from it, is not asked this way any more, since there a replica answers for its own
- * slots, and only on demand.
+ * A peek goes to the replica if its connection is up and the replica is not slow; otherwise to the server. A peek
+ * charges nothing. So a peek that the replica does not answer, for any reason but its deadline, is sent to the server
+ * too.
+ *   - A replica that refuses what the server may allow (rights are not replicated) is left for another one. For a LOOK
+ *     no replica is used.
+ *   - If a redirect shows a cluster, no replica is used any more: there a replica answers only for its own slots, and
+ *     only on demand.
  *
- * A peek that was sent and is not answered by its deadline is lost, and shows that the replica is slow. So that is left
- * for another if there is one; and whichever there is then gets no peek for a pause, and after it a single one, the
- * probe, with nothing ahead of it. A probe that is answered in time brings all peeks back; one that is not begins
- * another pause, twice as long. That length is forgotten only after a while without a late peek: a replica may answer a
- * single peek in no time, and be slow once it has all of them. */
+ * A peek that was sent and misses its deadline is lost, and shows that the replica is slow. Then it is left for another
+ * one, if there is one. The chosen replica gets no peek for a pause. After the pause it gets a single peek, the probe,
+ * with nothing ahead of it. If the probe is answered in time, all peeks go to the replica again. If not, another pause
+ * begins, twice as long. The length of the pause is reset only after CALM without a late peek: a replica may answer a
+ * single peek quickly, and be slow under all of them. */
 #include "replica.h"
 
 #include <stdio.h>
@@ -29,7 +31,7 @@
 #define LOOK STEADY_SECOND
 #define PAUSE_FIRST STEADY_SECOND
 #define PAUSE_LAST (30 * STEADY_SECOND)
-#define CALM (30 * STEADY_SECOND) /* without a late peek: the next pause is the first again */
+#define CALM (30 * STEADY_SECOND) /* without a late peek; then the next pause is the first again */
 #define HOST_MAX 255
 
 struct address {
@@ -43,25 +45,25 @@ struct steady__replica {
     struct steady__cluster *server;
     struct steady__connection *conn; /* to the replica */
     struct steady__request question; /* ROLE */
-    bool asking;                     /* it is on its way */
-    bool finding;                    /* the link waits for what it brings */
-    steady_us look_at;               /* the server is not asked before that; 0: yet */
-    steady_us rests_until;           /* before that no peek goes to a replica */
-    bool off;                        /* no replica is wanted any more */
-    bool slow;                       /* the one found last has been, and has answered no probe since */
+    bool asking;                     /* ROLE is in flight */
+    bool finding;                    /* the connection to the replica waits for it */
+    steady_us look_at;               /* the earliest time of the next ROLE; 0: none was sent yet */
+    steady_us rests_until;           /* until then no peek goes to a replica */
+    bool off;                        /* a cluster: no replica is used any more */
+    bool slow;                       /* the chosen replica was late, and has answered no probe since */
     struct steady__backoff backoff;  /* before each probe */
-    steady_us probe_at;              /* from then on a probe is wanted; 0: all peeks are */
+    steady_us probe_at;              /* the time of the next probe; 0: all peeks go to the replica */
     const struct steady__request *probe;
-    steady_us trusted_at; /* when a probe was answered last */
+    steady_us trusted_at; /* the last answered probe */
     bool closed;
     unsigned depth;
     struct steady__alarm alarm;
-    struct address at; /* the replica found last */
+    struct address at; /* the chosen replica */
     struct steady__url url;
-    steady_message last_error; /* of the link */
+    steady_message last_error; /* of the connection */
 };
 
-/* ---- Who there is ---- */
+/* ---- The replicas of the server ---- */
 
 static bool replica_take_text(struct steady__walk *walk, char *out, size_t size) {
     struct steady__value value;
@@ -74,8 +76,8 @@ static bool replica_take_text(struct steady__walk *walk, char *out, size_t size)
     return true;
 }
 
-/* One of the list: an array of host, port and offset. False where it is of no use: a copy of the server that nobody can
- * ask, as redis-cli --replica makes one, has the port 0. */
+/* Reads a replica: an array of host, port and offset. False if it cannot be asked: redis-cli --replica shows up with
+ * port 0. */
 static bool replica_read_address(struct steady__walk *walk, struct address *address) {
     struct steady__walk entry = *walk;
     struct steady__value head;
@@ -90,7 +92,7 @@ static bool replica_read_address(struct steady__walk *walk, struct address *addr
     return *end == '\0' && port > 0 && port <= UINT16_MAX;
 }
 
-/* The replicas in a primary's answer, to be read one by one; 0 where it is none. */
+/* Moves to the replicas in the reply of a primary, and returns their number; 0: another reply. */
 static int64_t replica_find_list(struct steady__walk *walk) {
     struct steady__value head = {0}, role = {0}, offset = {0}, list = {0};
     if (!steady__walk_next(walk, &head) || !steady__walk_next(walk, &role) || !steady__walk_next(walk, &offset))
@@ -103,7 +105,8 @@ static bool replica_is_found_last(const struct steady__replica *r, const struct 
     return address->port == r->at.port && strcmp(address->host, r->at.host) == 0;
 }
 
-/* Any but the one found last, by chance; that one where there is no other. *still: that one is among them. */
+/* Chooses a random replica other than the last one; the last one if there is no other. *still: the last one is listed.
+ */
 static bool replica_choose(const struct steady__replica *r, const struct steady__reply *reply, struct address *chosen,
                            bool *still) {
     struct steady__walk walk = steady__walk_over(reply);
@@ -152,7 +155,7 @@ static void replica_role_received(struct steady__replica *r, const struct steady
     }
 }
 
-/* Too early, or none is wanted: the link looks for one in vain, and what waits for it is handed back. */
+/* It is too early for ROLE, or no replica is used: the connection finds none, and returns its requests. */
 static void replica_skip_lookup(struct steady__replica *r) {
     if (!r->off) steady__alarm_set(&r->alarm, r->look_at - steady__loop_now(&r->with.loop));
     if (r->finding)
@@ -184,25 +187,25 @@ static void replica_find(struct steady__finder *finder, struct steady__connectio
     struct steady__replica *r = (struct steady__replica *)finder;
     r->conn = conn;
     r->finding = true;
-    const bool wanted = !r->off && !r->alarm.set; /* else the next look is soon enough */
+    const bool wanted = !r->off && !r->alarm.set; /* otherwise the next LOOK is soon enough */
     if (!r->asking && (wanted || !steady__connection_is_idle(conn))) steady__alarm_set(&r->alarm, 0);
 }
 
 static void replica_finder_closed(struct steady__finder *finder) { (void)finder; }
 
-/* ---- What the server's links ask ---- */
+/* ---- What the connections to the server call ---- */
 
 static size_t replica_encode(void *owner, struct steady__request *request, struct steady__engines *engines, char *out) {
     struct steady__replica *r = owner;
     if (request->redirects > 0 && !r->off) {
-        r->off = true; /* that was a cluster */
+        r->off = true; /* a redirect: this is a cluster */
         steady__alarm_set(&r->alarm, 0);
     }
     if (request != &r->question) return r->with.owner_class->encode(r->with.owner, request, engines, out);
     return steady__resp_command(out, 1, (const char *const[]){"ROLE"});
 }
 
-/* What is handed on may end anything, so nothing is touched after it. */
+/* The owner may close everything, so touch nothing after calling it. */
 static enum steady__reply_action replica_server_answered(void *owner, struct steady__request *request,
                                                          struct steady__engines *engines,
                                                          const struct steady__reply *reply) {
@@ -230,7 +233,7 @@ static void replica_server_unanswered(void *owner, struct steady__request *reque
 static const struct steady__connection_owner server_owner = {replica_encode, replica_server_answered,
                                                              replica_server_unanswered};
 
-/* ---- What the replica's link asks ---- */
+/* ---- What the connection to the replica calls ---- */
 
 static void replica_send_to_server(struct steady__replica *r, struct steady__request *request) {
     const int error = steady__cluster_class.submit(r->server, request);
@@ -246,7 +249,7 @@ static void replica_rest(struct steady__replica *r) {
     steady__connection_server_moved(r->conn);
 }
 
-/* It has answered, so that all may ask it. */
+/* A probe was answered: all peeks may go to the replica. */
 static void replica_mark_fast(struct steady__replica *r) {
     r->slow = false;
     r->probe = NULL;
@@ -254,7 +257,7 @@ static void replica_mark_fast(struct steady__replica *r) {
     r->trusted_at = steady__loop_now(&r->with.loop);
 }
 
-/* The next pause. What was sent before the last one began says nothing new. */
+/* Starts the next pause. A peek that was sent before the last pause began shows nothing new. */
 static void replica_mark_slow(struct steady__replica *r, const struct steady__request *request) {
     const steady_us now = steady__loop_now(&r->with.loop);
     const bool probing = r->probe_at != 0;
@@ -265,21 +268,21 @@ static void replica_mark_slow(struct steady__replica *r, const struct steady__re
     r->slow = true;
 }
 
-/* A link that is idle owes no answer to a peek that was late either. */
+/* An idle connection owes no reply to a late peek either. */
 static bool replica_takes_peeks(const struct steady__replica *r) {
     if (r->off || replica_is_resting(r) || !steady__connection_is_up(r->conn)) return false;
     return r->probe_at == 0 || (steady__loop_now(&r->with.loop) >= r->probe_at && steady__connection_is_idle(r->conn));
 }
 
-/* Whether the flight asks otherwise on this connection: the script instead of the module's command, or that instead of
- * the script. Where the engine is forced, the module is untried for ever. */
+/* Whether inflight.c will use the other engine on this connection. If the user forces an engine, the state stays
+ * UNTRIED. */
 static bool replica_has_other_engine(enum steady__engine_state engine_state, const struct steady__reply *reply) {
     return engine_state != STEADY__ENGINE_UNTRIED && engine_state != STEADY__ENGINE_SCRIPT &&
            steady__error_is_forbidden_command(reply->text, reply->text_len);
 }
 
-/* An error of no other kind, to the module's command: there is none. The flight would know, but report it where it was
- * the script's after all; the server can answer in either case. */
+/* An error of class OTHER to a command of the module shows that there is no module. If it was a script's error after
+ * all, inflight.c would report it; the server can answer in both cases. */
 static bool replica_learn_no_module(struct steady__engines *engines) {
     const enum steady__engine_state engine_state = engines->verbs[STEADY__PEEK].engine_state;
     if (engine_state != STEADY__ENGINE_TRYING && engine_state != STEADY__ENGINE_MODULE) return false;
@@ -287,8 +290,8 @@ static bool replica_learn_no_module(struct steady__engines *engines) {
     return true;
 }
 
-/* Whether a peek that was refused so is for the server. What the key holds is the same there; a script that is missing
- * is loaded, unless the replica has just refused that. */
+/* Whether a peek with this error goes to the server. Not if the key holds another value: it does so there, too. Not if
+ * a script is missing: it is loaded, unless the replica has just refused that. */
 static bool replica_must_ask_server(struct steady__replica *r, struct steady__engines *engines,
                                     const struct steady__reply *reply) {
     const enum steady__error_class error_class = reply->error_class;
@@ -312,7 +315,7 @@ static enum steady__reply_action replica_answered(void *owner, struct steady__re
     struct steady__replica *r = owner;
     const bool peek = request->key != NULL, error = reply->kind == STEADY__REPLY_ERROR;
     if (!peek && request->nested == 0 && error)
-        replica_rest(r); /* it takes no script: peeks that miss theirs come next */
+        replica_rest(r); /* it refuses scripts, so the next peeks would miss theirs */
     if (peek && reply->kind == STEADY__REPLY_TEXT) return STEADY__REPLY_UNTRUSTED;
     if (peek && !error && request == r->probe) replica_mark_fast(r);
     if (peek && error && replica_must_ask_server(r, engines, reply)) {
@@ -332,9 +335,9 @@ static void replica_unanswered(void *owner, struct steady__request *request, boo
 
 static const struct steady__connection_owner replica_owner = {replica_encode, replica_answered, replica_unanswered};
 
-/* ---- The flight's calls ---- */
+/* ---- What the decisions in flight call ---- */
 
-/* at: the struct itself where the replica's link has it. */
+/* request->at is this struct if the connection to the replica has the request. */
 static int replica_submit(void *transport, struct steady__request *request) {
     struct steady__replica *r = transport;
     if (request->key == NULL && request->at == r) return steady__connection_submit(r->conn, request);
@@ -363,7 +366,7 @@ static void replica_catch_up(void *transport) {
     if (--r->depth == 0 && r->closed) free(r);
 }
 
-/* A child leaves to the parent's loop what that may point at, as links do. */
+/* A forked child leaves the memory that the parent's loop may point at. */
 static void replica_close(void *transport) {
     struct steady__replica *r = transport;
     if (r->server != NULL) steady__cluster_class.close(r->server);
@@ -400,7 +403,7 @@ static bool replica_open_both(struct steady__replica *r) {
     options.finder = &r->finder;
     options.role = STEADY__ROLE_REPLICA;
     options.last_error = &r->last_error;
-    options.log = NULL; /* peeks go on without */
+    options.log = NULL; /* peeks go on without a replica, so its loss is not logged */
     r->conn = steady__connection_open(&options);
     return r->conn != NULL;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Peeks put to a replica of the server, while there is one, and all else to the server. */
+ * Sends peeks to a replica of the server, and everything else to the server. */
 #ifndef STEADY__REPLICA_H
 #define STEADY__REPLICA_H
 
@@ -7,7 +7,7 @@
 
 struct steady__replica;
 
-/* Takes what steady__cluster_open takes, which it calls for all that is no peek. NULL: out of memory. */
+/* The options are those of steady__cluster_open, which serves everything but peeks. NULL: out of memory. */
 struct steady__replica *steady__replica_open(const struct steady__connection_options *options);
 
 extern const struct steady__transport steady__replica_class;

@@ -1,28 +1,28 @@
 /* SPDX-License-Identifier: MIT
- * Replies of a server: RESP2, but only what our commands can be answered with.
+ * Reads replies: the part of RESP2 in which our commands are answered.
  *
- * That is an integer, an array of a few, a short text, or an error. What is anything else - nil, a nested array, a
- * push, an array of a billion - is refused at its first line, before a byte of it is waited for or stored: a
- * connection that says such a thing cannot be trusted to say next whose reply comes after. So there is no parser state
- * and no allocation; a reply cut in two is read again from its start when the rest has come.
+ * A reply is an integer, an array of a few integers, a short text, or an error. Anything else is rejected at its first
+ * line, before more of it is read or stored: nil, a nested array, a push, an array of a billion. After such a reply the
+ * order of replies on the connection cannot be trusted. So the parser has no state and allocates nothing: a partial
+ * reply is read again from its start when more bytes have come.
  *
- * A few requests ask for more, and are marked so: their replies may be arrays of arrays, read without recursion, as
- * many values as the arrays met so far have promised. */
+ * The requests marked `nested` are the exception. Their replies may be arrays of arrays. They are read without
+ * recursion, by counting the values that the arrays so far have announced. */
 #include "reply.h"
 
 #include <string.h>
 
 #define BAD (-1)
-#define LINE_MAX_LEN 8192 /* of an error; the rest is numbers */
+#define LINE_MAX_LEN 8192 /* the longest error; all other lines are numbers */
 
-/* The line that begins at `at`, without its CR LF: its length, or -1 where it is not complete. */
+/* The length of the line at `at`, without its CR LF; -1 if the line is not complete. */
 static ptrdiff_t reply_line_length(const char *bytes, size_t len, size_t at) {
     const char *end = memchr(bytes + at, '\r', len - at);
     if (end == NULL || end + 1 == bytes + len) return -1;
     return end - (bytes + at);
 }
 
-/* A decimal integer as a server writes it: no '+', no leading zero, no "-0". The bytes it took, or 0. */
+/* Reads a decimal integer as a server writes it: no '+', no leading zero, no "-0". Returns its bytes, or 0. */
 static size_t reply_read_integer(const char *digits, size_t len, int64_t *value) {
     const size_t first = len > 0 && digits[0] == '-' ? 1 : 0;
     const size_t most = len < first + 19 ? len : first + 19;
@@ -35,7 +35,7 @@ static size_t reply_read_integer(const char *digits, size_t len, int64_t *value)
     return at;
 }
 
-/* The line of `type` and an integer at `at`: the bytes it took, 0 or BAD. */
+/* Reads a line of `type` and an integer at `at`. Returns its bytes; 0: not complete; BAD: something else. */
 static ptrdiff_t reply_read_number_line(const char *bytes, size_t len, size_t at, char type, int64_t *value) {
     if (at == len) return 0;
     if (bytes[at] != type) return BAD;
@@ -105,9 +105,9 @@ ptrdiff_t steady__reply_read(struct steady__reply *reply, const char *bytes, siz
     }
 }
 
-/* ---- Nested ones ---- */
+/* ---- Nested replies ---- */
 
-/* The number that follows the type at the head of a value: the bytes of that line, 0 or BAD. */
+/* Reads the first line of a value: a type and a number. Returns its bytes, 0 or BAD. */
 static ptrdiff_t reply_read_head(struct steady__value *value, const char *bytes, size_t len) {
     value->text = NULL;
     value->text_len = 0;
@@ -132,7 +132,7 @@ static ptrdiff_t reply_read_array_value(struct steady__value *value, const char 
     return head > 0 && (value->number < -1 || value->number > STEADY__VALUE_COUNT_MAX) ? BAD : head;
 }
 
-/* A value, or the head of an array: the bytes it took, 0 or BAD. */
+/* Reads a value, or the first line of an array. Returns its bytes, 0 or BAD. */
 static ptrdiff_t reply_read_value(struct steady__value *value, const char *bytes, size_t len) {
     if (len == 0) return 0;
     value->number = 0;
@@ -144,7 +144,7 @@ static ptrdiff_t reply_read_value(struct steady__value *value, const char *bytes
     }
 }
 
-/* Reads what there is of the values that are due: 1 once all are read, 0 or BAD. */
+/* Reads the announced values as far as they have come. 1: all are read; 0: more bytes are needed; or BAD. */
 static ptrdiff_t reply_read_values(struct steady__progress *progress, const char *bytes, size_t len) {
     struct steady__value value;
     while (progress->due > 0) {

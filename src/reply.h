@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Replies of a server, in the few shapes that our commands can be answered in. */
+ * Replies of a server, in the few shapes that our commands have. */
 #ifndef STEADY__REPLY_H
 #define STEADY__REPLY_H
 
@@ -18,27 +18,27 @@ struct steady__reply {
     enum steady__error_class error_class; /* NONE unless kind is STEADY__REPLY_ERROR */
     size_t count;
     int64_t values[STEADY__REPLY_MAX];
-    const char *text; /* of a text or an error; of a nested one all its bytes. Points to where it was read from */
+    const char *text; /* the text of a TEXT or ERROR, all bytes of a NESTED; points into the bytes that were read */
     size_t text_len;
 };
 
-/* Reads the reply that `bytes` begin with: how many bytes it took, 0 where it is not complete yet, -1 where it is
- * nothing that one of our commands is answered with, whatever may follow. */
+/* Reads the reply at the start of `bytes`. Returns its length; 0 if it is not complete; -1 if none of our commands has
+ * such a reply. */
 ptrdiff_t steady__reply_read(struct steady__reply *reply, const char *bytes, size_t len);
 
 /* The values that a reply may hold, so that walking over all of them takes 5 ms at most. A map in which each slot is a
  * range of its own, with two replicas, has 16384 x 19. */
 #define STEADY__VALUES_MAX 393216
 
-/* How far a reply has been read that was not complete. All zero: not at all. */
+/* How far a partial reply has been read. All zero: not at all. */
 struct steady__progress {
     size_t at;
     int64_t due, read; /* values */
 };
 
-/* The same for the few requests whose replies hold texts and arrays of arrays: an array, a bulk string or nil is
- * STEADY__REPLY_NESTED, to be walked over. The rest is as above. After 0 it is called again with more bytes, and goes
- * on from where it was; what it returns else leaves *progress zero. */
+/* The same for requests whose replies hold texts and arrays of arrays. An array, a bulk string or nil becomes
+ * STEADY__REPLY_NESTED, to be read with steady__walk_next. After 0, call it again with more bytes: it goes on where it
+ * was. Otherwise *progress is zero again. */
 ptrdiff_t steady__reply_read_nested(struct steady__reply *reply, struct steady__progress *progress, const char *bytes,
                                     size_t len);
 
@@ -47,7 +47,7 @@ ptrdiff_t steady__reply_read_nested(struct steady__reply *reply, struct steady__
 
 struct steady__value {
     enum { STEADY__VALUE_NIL, STEADY__VALUE_INTEGER, STEADY__VALUE_TEXT, STEADY__VALUE_ARRAY } kind;
-    int64_t number; /* an integer; of an array, how many values it holds: they come next */
+    int64_t number; /* the integer; or how many values the array holds, which come next */
     const char *text;
     size_t text_len;
 };
@@ -63,10 +63,10 @@ static inline struct steady__walk steady__walk_over(const struct steady__reply *
     return (struct steady__walk){reply->text, reply->text + reply->text_len};
 }
 
-/* The next value, an array before what it holds; false at the end. */
+/* The next value; an array comes before its values. False at the end. */
 bool steady__walk_next(struct steady__walk *walk, struct steady__value *value);
 
-/* Passes over the next value with all it holds. */
+/* Skips the next value, with all values inside. */
 void steady__walk_skip(struct steady__walk *walk);
 
 #endif

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT
- * Host names looked up in a short-lived thread of their own.
+ * Looks up host names, each in a short-lived thread.
  *
- * The thread and the loop share the lookup, and whoever lets go of it last frees it: the thread once it has the answer
- * and has rung the bell (an eventfd), the loop once it has read the answer or does not want it any more. getaddrinfo
- * cannot be interrupted, so the thread of a cancelled lookup lives on until the resolver gives up, and touches nothing
- * but the lookup.
+ * The thread and the loop share the lookup. The last one to release it frees it. The thread releases it after it has
+ * written the answer and the eventfd; the loop after it has read the answer, or on cancel. getaddrinfo cannot be
+ * interrupted. So the thread of a cancelled lookup lives until the resolver gives up, and touches only the lookup.
  *
- * A forked child has no such thread, and shares the bell with its parent: it must not take the ringing away. */
+ * A forked child has no such thread and shares the eventfd with its parent. It must not read the eventfd. */
 #include "resolve.h"
 
 #include <netdb.h>
@@ -63,7 +62,7 @@ static void *resolve_thread(void *arg) {
     return NULL;
 }
 
-/* Signals are for the program's own threads: this one is born with all of them blocked, as it inherits the mask. */
+/* Signals belong to the threads of the program. This thread inherits a mask that blocks all of them. */
 static int resolve_start_thread(struct steady__lookup *lookup) {
     pthread_t id;
     sigset_t all, before;

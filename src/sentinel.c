@@ -1,24 +1,24 @@
 /* SPDX-License-Identifier: MIT
- * The primary of a service, as its sentinels know it.
+ * Finds the primary of a service by asking its sentinels.
  *
- * One sentinel is asked at a time, over a link that is kept: whenever the finder's link wants to know, and every LOOK
- * besides. So a switch is noticed also where the old primary goes on answering, or is silent and being waited for. One
- * that does not answer soon, or not usefully, is joined by the next in the list; who answers stays the one to ask.
- * Where to begin is chance, so that the clients of a service spread over its sentinels. Once each has had its time and
- * none has been of use, the link is told, and the next round begins after as long as a server would be left alone:
- * twice as long each time, up to half a second, or about a second where they all refuse. Only a link that has been up
- * does not wait for that.
+ * One sentinel is asked at a time, over a connection that is kept: whenever the connection to the primary looks for it,
+ * and every LOOK besides. So a switch is noticed even if the old primary still answers, or is silent. If a sentinel
+ * does not answer soon, or not usefully, the next one is asked too. The sentinel that answers is the one to ask again.
+ * The first one is chosen at random, so that clients spread over the sentinels.
  *
- * A question whose time is over stays with its link, which may have a name to look up, or an address to try, or TLS to
- * speak that takes longer than that; what it achieves is not lost. It is the link that gives up, and that answers late.
- * Such an answer counts where nothing better is known. A link that has no question, and is not to the sentinel that
- * was of use last, has no connection, and makes none: it waits in its finder. It is never closed before the end, since
- * a lookup that never comes back is abandoned with its link, and so there are no more of them than a link allows.
+ * A round ends when each sentinel has had its time and none was of use. Then the connection to the primary is told. The
+ * next round starts after a back-off: 20 to 500 ms, or about a second if all sentinels refuse. Only a connection that
+ * has been up does not wait for it.
  *
- * A sentinel may be wrong: cut off from the others, it does not know of a switch. Its primary then cannot be reached or
- * has another role, the link asks again without having been up in between, and the next sentinel is asked first.
+ * A question whose time is over stays with its connection. That connection may still look up a name, try an address or
+ * make a TLS handshake. So that work is not lost. A late answer counts if no better one is known. A connection without
+ * a question is parked in its finder, unless it leads to the sentinel that was of use last. It is closed only at the
+ * end: a lookup that hangs is abandoned with its connection, so there are no more of them than one connection allows.
  *
- * What is called back may close everything, so a handler holds the struct (`depth`) and looks at `closed`. */
+ * A sentinel may be wrong: cut off from the others, it does not know of a switch. Then its primary cannot be reached or
+ * has another role. The connection asks again without having been up, and the next sentinel is asked first.
+ *
+ * A callback may close everything. So a handler holds the struct (`depth`) and checks `closed`. */
 #include "sentinel.h"
 
 #include <stdio.h>
@@ -30,41 +30,41 @@
 #include "redact.h"
 #include "resp.h"
 
-#define LOOK (400 * STEADY_MILLISECOND) /* at most, and half of it at least */
+#define LOOK (400 * STEADY_MILLISECOND) /* at most; at least half of it */
 #define PATIENCE_LEAST (150 * STEADY_MILLISECOND)
-#define HEAD_START (50 * STEADY_MILLISECOND) /* of one before the next, where the link waits */
+#define HEAD_START (50 * STEADY_MILLISECOND) /* of a sentinel before the next, while the primary is awaited */
 #define HOST_MAX 255
 
 struct sentinel {
-    struct steady__finder finder; /* of its link */
+    struct steady__finder finder; /* of its connection */
     struct sentinels *all;
     struct steady__connection *conn; /* NULL: never asked */
     struct steady__request question;
-    bool asked;                /* the question is on its way */
-    bool parked;               /* the link is to be told when to connect */
-    steady_us until;           /* it has time to answer */
-    int error;                 /* what came of the last question, if no answer did */
-    steady_message last_error; /* of the link */
-    struct steady__url url;    /* its strings lie in that of the service */
+    bool asked;                /* the question is in flight */
+    bool parked;               /* the connection waits in its finder */
+    steady_us until;           /* its time to answer */
+    int error;                 /* of the last question, if it had no answer */
+    steady_message last_error; /* of its connection */
+    struct steady__url url;    /* its strings point into the URL of the service */
 };
 
 struct sentinels {
     struct steady__finder finder;
-    struct steady__connection_options with; /* of the links to sentinels */
+    struct steady__connection_options with; /* of the connections to sentinels */
     const struct steady__url *url;
-    struct steady__connection *conn; /* which it finds for; NULL: not asked yet */
-    uint64_t events;                 /* answers, and questions that came back without */
-    bool finding;                    /* the link waits for the answer */
-    bool fruitless;                  /* the last answer has not brought the link up */
-    bool gave_up;                    /* there was no answer when the link last wanted one */
+    struct steady__connection *conn; /* to the primary; NULL: it has not asked yet */
+    uint64_t events;                 /* questions that were answered, or failed */
+    bool finding;                    /* the connection waits for the answer */
+    bool fruitless;                  /* the last answer did not bring the connection up */
+    bool gave_up;                    /* the last round gave no answer */
     bool closed;
     unsigned depth;
-    unsigned at;                    /* the sentinel asked last, or to ask */
-    unsigned turns;                 /* how many have been asked in this round; 0: it has not begun */
+    unsigned at;                    /* the sentinel that was asked last, or is next */
+    unsigned turns;                 /* sentinels asked in this round; 0: not started */
     struct steady__backoff backoff; /* between rounds in which no sentinel was of use */
-    steady_us allowed_at;           /* the next round, after one of those */
-    bool answers;                   /* one of these did answer, and what it said is in `why` */
-    struct steady__alarm alarm;     /* the next is to be asked, or all had their time */
+    steady_us allowed_at;           /* the earliest start of the next round after such a round */
+    bool answers;                   /* a sentinel answered in this round; its text is in `why` */
+    struct steady__alarm alarm;     /* ask the next one, or end the round */
     steady_message why;
     struct steady__url primary;
     char host[HOST_MAX + 1];
@@ -89,7 +89,7 @@ static void sentinel_back_off(struct sentinels *s, bool refused) {
 
 /* ---- One sentinel after the other ---- */
 
-/* The link is left without a connection; lookups go on. */
+/* Drops the connection and waits in the finder. Lookups go on. */
 static void sentinel_park(struct sentinel *one) {
     one->until = 0;
     if (one->conn != NULL && !one->parked) steady__connection_server_moved(one->conn);
@@ -102,13 +102,13 @@ static void sentinel_begin_round(struct sentinels *s) {
     s->answers = false;
 }
 
-/* What a sentinel answered says more than that another could not be reached. */
+/* The answer of a sentinel says more than an unreachable one. */
 static void sentinel_note_error(struct sentinels *s, bool answered, const char *why) {
     if (answered || !s->answers) steady__fail(&s->why, 0, "sentinel %s", why);
     s->answers = s->answers || answered;
 }
 
-/* Calls nothing back: what comes next is left to the alarm. */
+/* Runs no callback: the alarm continues. */
 static void sentinel_failed(struct sentinel *one, int error, bool answered, const char *why) {
     struct sentinels *s = one->all;
     sentinel_note_error(s, answered, why);
@@ -145,14 +145,14 @@ static bool sentinel_read_address(const struct steady__reply *reply, char host[H
     return true;
 }
 
-/* All but this one, where they have no question. */
+/* All other sentinels without a question. */
 static void sentinel_park_others(struct sentinel *one) {
     struct sentinels *s = one->all;
     for (unsigned i = 0; i < s->url->n_sentinels; i++)
         if (&s->each[i] != one && !s->each[i].asked) sentinel_park(&s->each[i]);
 }
 
-/* Another one has answered meanwhile, and there is nothing against what it said. */
+/* Another sentinel answered meanwhile, and its answer still holds. */
 static bool sentinel_is_late(const struct sentinel *one) {
     const struct sentinels *s = one->all;
     if (s->finding || one == &s->each[s->at]) return false;
@@ -175,7 +175,7 @@ static void sentinel_found_primary(struct sentinel *one, const char *host, uint1
         s->finding = false;
         steady__connection_found(s->conn, &s->primary);
     } else if (moved && s->conn != NULL) {
-        s->fruitless = false; /* the link is about to ask again, and this one knows better than the others */
+        s->fruitless = false; /* the connection will ask again, and this sentinel knows best */
         steady__connection_server_moved(s->conn);
     }
 }
@@ -215,7 +215,7 @@ static void sentinel_process_reply(struct sentinel *one, const struct steady__re
     }
 }
 
-/* ---- What the link to a sentinel asks ---- */
+/* ---- What the connection to a sentinel calls ---- */
 
 static size_t sentinel_encode(void *owner, struct steady__request *request, struct steady__engines *engines,
                               char *out) {
@@ -251,7 +251,7 @@ static void sentinel_unanswered(void *owner, struct steady__request *request, bo
 
 static const struct steady__connection_owner owner_class = {sentinel_encode, sentinel_answered, sentinel_unanswered};
 
-/* Connects for a question, and for nothing else. To answer at once is as good as later: the link has done all else. */
+/* Connects only for a question. Answering inside the call is fine: the connection does nothing after it. */
 static void sentinel_find_sentinel(struct steady__finder *finder, struct steady__connection *conn) {
     struct sentinel *one = (struct sentinel *)finder;
     one->parked = !one->asked;
@@ -290,7 +290,7 @@ static void sentinel_ask_one(struct sentinel *one) {
     }
 }
 
-/* What those that are still asked are at. */
+/* Notes what the connections of unanswered questions are doing. */
 static void sentinel_note_late_ones(struct sentinels *s) {
     char why[80], text[200];
     for (unsigned i = 0; i < s->url->n_sentinels; i++) {
@@ -309,7 +309,7 @@ static bool sentinel_all_refuse(const struct sentinels *s) {
     return true;
 }
 
-/* None of them could say. */
+/* Ends a round without an answer. */
 static void sentinel_give_up(struct sentinels *s) {
     const int error = sentinel_all_refuse(s) ? STEADY_REFUSED : STEADY_UNAVAILABLE;
     sentinel_note_late_ones(s);
@@ -339,7 +339,8 @@ static void sentinel_ask_next(struct sentinels *s) {
     }
 }
 
-/* True: an answer was lying there, and what comes next has been seen to. The URL goes with the store. */
+/* Reads answers that have arrived. True: there was one, and the next step is set; or the store was closed, and with it
+ * the URL. */
 static bool sentinel_catch_up(struct sentinels *s) {
     const uint64_t events = s->events;
     size_t left = STEADY__CATCH_UP;
@@ -369,7 +370,7 @@ static void sentinel_find_primary(struct steady__finder *finder, struct steady__
     if (!paused) steady__alarm_set(&s->alarm, 0);
 }
 
-/* A child leaves the parent's loop alone, and the memory that it points at. */
+/* A forked child leaves the parent's loop, and the memory that it points at. */
 static void sentinel_close_finder(struct steady__finder *finder) {
     struct sentinels *s = (struct sentinels *)finder;
     for (unsigned i = 0; i < s->url->n_sentinels; i++)

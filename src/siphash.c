@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * SipHash-2-4 with 128 bits of output, after Aumasson and Bernstein.
  *
- * Two rounds a word and four at the end, the authors' conservative choice and the one with published vectors: the keys
- * of a rate limiter are an attacker's to choose, and he may watch it for months. */
+ * Two rounds for each word and four at the end: the authors' conservative choice, with published vectors. An attacker
+ * chooses the keys of a rate limiter, and may watch it for months. */
 #include "siphash.h"
 
 #include <string.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * SipHash-2-4 with 128 bits of output: a hash whose collisions nobody finds without the key. */
+ * SipHash-2-4 with 128 bits of output: a keyed hash. Without the key no collisions can be found. */
 #ifndef STEADY__SIPHASH_H
 #define STEADY__SIPHASH_H
 

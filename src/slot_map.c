@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Hash slots, redirects and the map of a cluster, as its servers word them. */
+ * Hash slots, redirects and the slot map, in the words of the servers. */
 #include "slot_map.h"
 
 #include <string.h>
@@ -31,7 +31,7 @@ uint16_t steady__slot_of(const char *key, size_t len) {
 
 /* ---- Nodes ---- */
 
-/* Letters, digits and . - _ : % alone. By a table, as a map may be megabytes of hosts. */
+/* Only letters, digits and . - _ : %. A table decides, because a map may hold megabytes of hosts. */
 static bool slot_map_is_host(const char *text, size_t len) {
     static const unsigned char may_hold[256] = {
         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
@@ -44,7 +44,7 @@ static bool slot_map_is_host(const char *text, size_t len) {
     return all != 0;
 }
 
-/* Copies a host, its brackets taken off. False where it can be none, as "?". */
+/* Copies a host without its brackets. False if the text is no host, such as "?". */
 static bool slot_map_read_host(char out[STEADY__HOST_MAX + 1], const char *text, size_t len) {
     if (len >= 2 && text[0] == '[' && text[len - 1] == ']') {
         text++;
@@ -57,7 +57,7 @@ static bool slot_map_read_host(char out[STEADY__HOST_MAX + 1], const char *text,
     return true;
 }
 
-/* Decimal digits that make a number up to `max`; the bytes they took, or 0. */
+/* Reads a decimal number of at most `max`. Returns its bytes, or 0. */
 static size_t slot_map_read_digits(const char *text, size_t len, unsigned max, unsigned *number) {
     size_t n = 0;
     for (*number = 0; n < len && text[n] >= '0' && text[n] <= '9'; n++) {
@@ -67,7 +67,7 @@ static size_t slot_map_read_digits(const char *text, size_t len, unsigned max, u
     return n;
 }
 
-/* host:port, where the host may hold colons itself. */
+/* host:port. The host may hold colons. */
 static bool slot_map_read_endpoint(struct steady__redirect *redirect, const char *text, size_t len) {
     const char *colon = memrchr(text, ':', len);
     unsigned port;
@@ -121,7 +121,7 @@ static void slot_map_skip(struct steady__walk *walk, int64_t values) {
         steady__walk_skip(walk);
 }
 
-/* The address among what else is told of a node: an array of names, each with what it names. */
+/* Finds the address in the metadata of a node: an array of names and values. */
 static bool slot_map_read_ip(struct range *range, struct steady__walk walk, int64_t values) {
     struct steady__value value, name;
     for (; values > 0; values--) {
@@ -141,8 +141,8 @@ static bool slot_map_read_ip(struct range *range, struct steady__walk walk, int6
     return false;
 }
 
-/* host, port and whatever else this version tells. A node that does not know its own address says nil; where names are
- * preferred and it has none yet, "?". */
+/* host, port, and more that depends on the version. A node that does not know its address sends nil. A node that
+ * prefers host names and has none sends "?". */
 static bool slot_map_read_node(struct range *range, struct steady__walk *walk) {
     struct steady__value node, host;
     if (!slot_map_next_of(walk, &node, STEADY__VALUE_ARRAY) || node.number < 2 || !steady__walk_next(walk, &host))

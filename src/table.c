@@ -8,51 +8,49 @@
  *     state      when   last 50 | tentative 1 | generation 13
  *                what   level 31 | rem 20 | drain 13
  *
- * Times are us since boot. `drain` says how long after `last` the bucket means nothing any more under the limit that
- * wrote it, rounded up by less than 1%. After that it is empty, whichever limit asks, as an expired key of Redis is,
- * and its slot may go to another key. A key may be in any slot of two groups of eight, which its hash chooses. There is
- * no deleting and no sweeping: a drained bucket is no bucket. All zeroes are one, too.
+ * Times are us since boot. `drain` is the time after `last` when the bucket is empty under the limit that wrote it,
+ * rounded up by less than 1 %. From then on it is empty under any limit, as an expired key of Redis is, and its slot is
+ * free. The hash of a key chooses two groups of eight slots; the key may be in any of these sixteen. Nothing is deleted
+ * or swept: a drained bucket is no bucket. All zeroes are an empty slot.
  *
- * TENANCY. The generation of the identity counts the keys that the slot has had. The state belongs to this tenant only
- * while its generation is the same. A drained slot goes to another key in three swaps, each made by whoever wins it:
+ * TENANCY. The generation of the identity counts the keys that the slot has had. The state belongs to the current key
+ * only if it has the same generation. A free slot goes to another key in three swaps. Any thread may win each of them:
  *
  *     seal      state      (anything drained) -> (now, tentative, generation + 1)
  *     claim     identity   (old tag, generation) -> (new tag, not blocked, generation + 1)
  *     confirm   state      tentative -> a bucket with its first drops in it
  *
- * A late writer of the old tenant fails, because the seal changed the state; a late claim fails, because the first one
- * changed the identity. Resetting a bucket is sealing its slot (see FULL NEIGHBOURHOODS for what may follow).
+ * A late write for the old key fails, because the seal changed the state. A late claim fails, because the first claim
+ * changed the identity. A reset seals the slot; see FULL NEIGHBOURHOODS for what may follow.
  *
- * ONE BUCKET A KEY. Threads that bring the same new key may claim different slots for it. So a claimed slot counts for
- * nothing until it is confirmed, and before a thread confirms slot A it surveys all sixteen slots, having known A
- * before it began. It goes on only if the survey finds no confirmed slot of its key, and A the first tentative one in
- * probe order, and if it could kill (seal again) all others. Proof that A and B are not both confirmed: let A be
- * claimed before B. The survey that confirms B begins after B was claimed, and so sees A: confirmed, and B is not;
- * tentative and first, and B is killed; or tentative and second, and A is killed. The swaps are full barriers and the
- * loads sequentially consistent for the sake of this argument. Two who know A both try to confirm it, and one fails.
+ * ONE BUCKET FOR A KEY. Threads with the same new key may claim different slots for it. So a claimed slot does not
+ * count until it is confirmed. Before a thread confirms slot A, it surveys all sixteen slots, and it knew A before the
+ * survey. It confirms A only if the survey finds no confirmed slot of the key, if A is the first tentative slot of the
+ * key in probe order, and if it could kill (seal again) the other tentative ones. Proof that A and B are not both
+ * confirmed: let A be claimed before B. The survey that confirms B starts after B was claimed, and so sees A. If A is
+ * confirmed, B is not. If A is tentative and first, B is killed. If A is tentative and second, A is killed. The swaps
+ * are full barriers and the loads sequentially consistent, which this proof needs. Two threads that know A both try to
+ * confirm it, and one fails.
  *
- * FULL NEIGHBOURHOODS. The keys that find all sixteen slots live share an overflow bucket, those of limits that leak
- * alike. It is one more key, whose tag is a fingerprint of the rate of leaking and whose slot is one of a block of
- * overflow slots, taken and given up as above. So no limit leaks faster what another has let in, and a key that is
- * asked for with two capacities, or with a block and without, has one bucket. Where every slot of the block is live and
- * another rate's, the answer is a denial until the first of them is free; nothing is written.
+ * FULL NEIGHBOURHOODS. If all sixteen slots of a key are live, the key uses an overflow bucket. It is shared by the
+ * keys there whose limits leak at the same rate. Its tag is a fingerprint of that rate, and its slot is one of a block
+ * of overflow slots, taken and freed as above. So no limit leaks faster what another limit let in. A key with two
+ * capacities, or with a block and without, has one bucket. If each slot of the block is live with another rate, the
+ * answer is a denial until the first of them is free. Nothing is written then.
  *
- * When a slot is free again, nobody knows what the key has in the overflow bucket, so its own begins as that is. It is
- * read once more after the slot was claimed and before it is confirmed, and who has changed an overflow bucket looks
- * whether the key has a slot by now, tentative or not, and if so decides again, on that. Either the reader sees the
- * change, or the writer sees the claim: no drop is left behind, though some count twice. A key that is reset in such a
- * block is given an empty bucket to go on with.
+ * When a slot is free again, the share of the key in the overflow bucket is not known. So its own bucket starts as a
+ * copy of the overflow bucket. The overflow bucket is read once more between claim and confirm. And a thread that
+ * changed an overflow bucket checks whether the key has a slot by now, tentative or not; if so, it decides again, on
+ * that slot. Either the reader sees the change, or the writer sees the claim. So no drop is lost; some may count twice.
+ * A key that is reset in such a block gets an empty bucket.
  *
- * CRASHES. A process that dies or stops between any two instructions leaves a consistent slot and no lock. The worst it
- * leaves is a tentative slot, which the next one to bring that key adopts, and which any other key may take after
- * LEASE. A loop below repeats only when somebody else's swap has succeeded.
+ * CRASHES. A process that dies or stops between any two instructions leaves a consistent slot and no lock. At worst it
+ * leaves a tentative slot. The next thread with that key adopts it; after LEASE any other key may take it. A loop below
+ * repeats only after the swap of another thread succeeded.
  *
- * READING. The words of a slot are read one by one, in the order meta, tag, when, what. If the tenant changes
- * meanwhile, the generation in `when` shows it: the seal came before the claim. If the state changes meanwhile, the
- * swap that follows fails; a call that writes nothing reads meta and when once more instead.
- *
- * Nothing read here is trusted to be sane: it may come from a file. Fields are cut to their widths by the decoding, and
- * bucket.c makes a possible bucket of any numbers. */
+ * READING. The words of a slot are read one by one, in the order meta, tag, when, what. If the key of the slot changes
+ * meanwhile, the generation in `when` shows it, because the seal came before the claim. If the state changes meanwhile,
+ * the swap that follows fails. A call that writes nothing reads meta and when once more instead. */
 #include "table.h"
 
 #if !defined(__GCC_HAVE_SYNC_COMPARE_AND_SWAP_16) && !defined(__aarch64__)
@@ -91,7 +89,7 @@ struct steady__slot {
 _Static_assert(sizeof(struct steady__slot) == STEADY__SLOT_SIZE, "the file format says so");
 _Static_assert(sizeof(struct steady__slot) * STEADY__GROUP_SLOTS == STEADY__TABLE_ALIGN, "a group is aligned");
 
-/* A slot as it was read. */
+/* The words of a slot, as they were read. */
 struct view {
     struct steady__slot *slot;
     uint64_t tag, meta, when, what;
@@ -126,7 +124,8 @@ static inline void table_read_slot(struct steady__slot *slot, struct view *v) {
 
 /* ---- Words ---- */
 
-/* A duration in 13 bits, rounded up: below 128 as it is, else eight significant bits, the first of them implied. */
+/* A duration in 13 bits, rounded up: below 128 exactly; else with eight significant bits, of which the first is
+ * implied. */
 static uint64_t table_drain_encode(int64_t us) {
     if (us < 128) return us < 0 ? 0 : (uint64_t)us;
     const unsigned shift = 56 - (unsigned)__builtin_clzll((unsigned long long)us);
@@ -155,13 +154,13 @@ static void table_unpack(const struct view *v, struct steady__bucket *b) {
     b->blocked_until = table_time_of(v->meta);
 }
 
-/* The bucket means nothing any more. */
+/* The bucket is drained and not blocked. */
 static bool table_is_over(const struct view *v, int64_t now) {
     return now - table_time_of(v->when) >= table_drain_decode(v->what & DRAIN) && now >= table_time_of(v->meta);
 }
 
-/* May go to another key. A state of another generation is sealed, or rubbish, unless the identity was read too early:
- * the slot may have been claimed and confirmed since. */
+/* The slot may go to another key. A state of another generation is sealed, or rubbish; or the identity was read too
+ * early, and the slot was claimed and confirmed since. */
 static bool table_is_free(const struct view *v, int64_t now) {
     const int64_t age = now - table_time_of(v->when);
     if (!table_belongs(v)) return table_load(&v->slot->identity.word[1]) == v->meta;
@@ -171,8 +170,8 @@ static bool table_is_free(const struct view *v, int64_t now) {
 
 /* ---- Swaps ---- */
 
-/* When the bucket will mean nothing but its block. A failure knows it only where that is after the block: else the
- * level drains before, and an earlier time that the slot says stays true. */
+/* When the level will have drained. A denied decision knows this only if it is after the end of the block. Otherwise
+ * the level drains before that, and the earlier time in the slot stays true. */
 static int64_t table_drained_at(const struct view *v, const struct steady__decision *d, int64_t now) {
     const int64_t busy_until = now + d->busy_for;
     if (d->success || d->busy_for > d->blocked_for) return busy_until;
@@ -219,7 +218,7 @@ uint32_t steady__table_buckets(uint32_t wanted) {
     return buckets;
 }
 
-/* Three slots for two buckets, so that the last keys still find room. */
+/* Three slots for two buckets, so that the last keys still find a free slot. */
 uint32_t steady__table_groups(uint32_t buckets) { return buckets / 2 * 3 / STEADY__GROUP_SLOTS; }
 uint32_t steady__table_overflow(uint32_t buckets) { return steady__table_groups(buckets) / 8; }
 
@@ -252,13 +251,14 @@ struct steady__place steady__table_place(const struct steady__table *table, stru
     return place;
 }
 
-/* The block that the key's hash chooses. A table of under 512 buckets has less than one: one slot, three or six. */
+/* The block of overflow slots that the hash chooses. A table of under 512 buckets has one, three or six overflow slots.
+ */
 static inline struct steady__slot *table_overflow_block(const struct steady__place *key) {
     const uint32_t slots = key->table->overflow_slots, blocks = slots < BLOCK ? 1 : slots / BLOCK;
     return key->table->overflow + (size_t)table_scale(key->tag >> 32, blocks) * BLOCK;
 }
 
-/* Where the overflow bucket of a limit may be: of all that leak alike, whatever their capacity and block. */
+/* The place of the overflow bucket of all limits with this leak rate, whatever their capacity and block. */
 static struct steady__place table_overflow_place(const struct steady__place *key, const struct steady__rate *rate) {
     static const unsigned char no_key[STEADY__SIPHASH_KEY];
     const int64_t leak[2] = {rate->recharge, rate->drops};
@@ -268,7 +268,7 @@ static struct steady__place table_overflow_place(const struct steady__place *key
                                   .slots = slots < BLOCK ? slots : BLOCK};
 }
 
-/* Some limit has had an overflow bucket in the block: the first one to come took the first slot. */
+/* Whether the block was ever used: the first overflow bucket takes the first slot. */
 static inline bool table_has_overflowed(const struct steady__place *key) {
     return table_load(&table_overflow_block(key)->identity.word[0]) != 0;
 }
@@ -291,9 +291,9 @@ static inline bool table_find(const struct steady__place *place, struct view *v)
 /* ---- New keys ---- */
 
 struct survey {
-    bool confirmed;        /* the key has a bucket; the rest is not filled in */
+    bool confirmed;        /* the key has a bucket; the other fields are not set */
     struct view tentative; /* the first slot claimed for the key; slot NULL: none */
-    struct view free;      /* where the key would go; slot NULL: nowhere */
+    struct view free;      /* the slot for a new bucket; slot NULL: none is free */
 };
 
 static void table_choose_free(struct survey *s, const struct view first_free[2], const unsigned taken[2]) {
@@ -301,8 +301,8 @@ static void table_choose_free(struct survey *s, const struct view first_free[2],
     s->free = first_free[other || first_free[0].slot == NULL];
 }
 
-/* Looks at all slots of the place, and kills all tentative ones of the key but the first. False: somebody came between.
- */
+/* Reads all slots of the place, and kills all tentative ones of the key but the first. False: another thread
+ * interfered. */
 static bool table_survey(const struct steady__place *place, int64_t now, struct survey *s) {
     struct view first_free[2] = {{.slot = NULL}, {.slot = NULL}};
     unsigned taken[2] = {0, 0};
@@ -330,7 +330,8 @@ static bool table_survey(const struct steady__place *place, int64_t now, struct 
     return true;
 }
 
-/* Finds the key a tentative slot that may be confirmed, beginning with the survey *s. False: somebody came between. */
+/* Finds a tentative slot of the key that may be confirmed, starting with the survey *s. False: another thread
+ * interfered. */
 static bool table_settle(const struct steady__place *place, int64_t now, struct survey *s, struct view *known) {
     known->slot = NULL;
     for (;;) {
@@ -368,12 +369,13 @@ static bool table_unchanged(const struct view *v) {
     return table_load(&v->slot->identity.word[1]) == v->meta && table_load(&v->slot->state.word[0]) == v->when;
 }
 
-/* A slot was sealed while its bucket was being blocked: the block went to nobody. */
+/* The slot was sealed while its bucket was being blocked, so the block was lost. */
 static bool table_lost_tenancy(const struct view *v) {
     return ((table_load(&v->slot->state.word[0]) ^ v->when) & (GENERATION | TENTATIVE)) != 0;
 }
 
-/* The state goes first: of several who see the clock gone back, the one who writes it moves the block, too. */
+/* The state is written first. Of several threads that see the clock step back, the one that writes it moves the block.
+ */
 static enum outcome table_write_back(const struct view *v, const struct steady__bucket *b,
                                      const struct steady__ask *ask, const struct steady__decision *d) {
     if (!table_write_state(v, b, d, ask->now)) return AGAIN;
@@ -411,19 +413,19 @@ static bool table_inherit_overflow(const struct steady__ask *ask, struct steady_
     return true;
 }
 
-/* A key that has no bucket may have drops in the overflow bucket of its rate. False: that is none. */
+/* A key without a bucket may have drops in the overflow bucket of its rate. False: there is no such bucket. */
 static inline bool table_inherit(const struct steady__ask *ask, struct steady__bucket *b) {
     return ask->place.table != NULL && table_has_overflowed(&ask->place) && table_inherit_overflow(ask, b);
 }
 
-/* Confirms a slot that settle() has found. The block goes first: it is nobody's until then. */
+/* Confirms a slot that table_settle found. The block is written first: until then it belongs to no key. */
 static bool table_confirm(struct view *own, const struct steady__bucket *b, const struct steady__decision *d,
                           int64_t now) {
     if (b->blocked_until != table_time_of(own->meta) && !table_write_block(own, b->blocked_until)) return false;
     return table_write_state(own, b, d, now);
 }
 
-/* The key has no bucket, or had none when it was looked for. */
+/* The key had no bucket when its slots were read. */
 static enum outcome table_decide_on_none(const struct steady__ask *ask, struct steady__answer *answer) {
     struct survey s;
     struct view own;
@@ -453,7 +455,7 @@ static enum outcome table_decide_at(const struct steady__ask *ask, struct steady
 
 /* ---- Full neighbourhoods ---- */
 
-/* us until a slot may go to another key. */
+/* The time until the slot is free, in us. */
 static int64_t table_free_in(const struct view *v, int64_t now) {
     const int64_t drain =
         table_is_tentative(v) ? LEASE + 1 : table_min64(table_drain_decode(v->what & DRAIN), STEADY__EXACT);
@@ -461,8 +463,8 @@ static int64_t table_free_in(const struct view *v, int64_t now) {
     return drained_in > unblocked_in ? drained_in : unblocked_in;
 }
 
-/* All slots of the block are those of other limits, whose drops this one cannot leak. So it is as if its bucket were
- * full, until the first of them is free and it is empty. */
+/* All overflow slots of the block belong to other rates. So deny as if the bucket were full, until the first slot is
+ * free. */
 static enum outcome table_refuse(const struct steady__ask *ask, struct steady__answer *answer) {
     const struct steady__rate rate = {ask->rate->capacity, ask->rate->recharge, ask->rate->drops, 0};
     struct steady__bucket full = {.level = rate.capacity, .last = ask->now};
@@ -481,7 +483,7 @@ static enum outcome table_refuse(const struct steady__ask *ask, struct steady__a
     return DONE;
 }
 
-/* The key has a slot, or is about to have one, which may have been begun before our drops were in the overflow bucket.
+/* The key has a slot, or will soon have one, which may have been started before our drops were in the overflow bucket.
  */
 static bool table_is_claimed(const struct steady__place *place) {
     for (unsigned i = 0, slots = place->slots; i < slots; i++) {
@@ -494,7 +496,7 @@ static bool table_is_claimed(const struct steady__place *place) {
 
 __attribute__((noinline)) static enum outcome table_decide_on_overflow(const struct steady__ask *ask,
                                                                        struct steady__answer *answer) {
-    const bool drains = !ask->peek && ask->amount < 0; /* what it would take out may be another key's */
+    const bool drains = !ask->peek && ask->amount < 0; /* the drops may belong to another key */
     struct steady__ask shared = *ask;
     shared.place = table_overflow_place(&ask->place, ask->rate);
     if (drains) shared.amount = 0;
@@ -522,8 +524,8 @@ bool steady__table_decide(struct steady__ask *ask, struct steady__answer *answer
 
 /* ---- Reset ---- */
 
-/* Leaves the key an empty bucket, so that it does not begin with what an overflow bucket holds. Fails only where
- * somebody came between: the key was asked for after the reset. */
+/* Gives the key an empty bucket, so that it does not start as a copy of the overflow bucket. It fails only if another
+ * thread used the key after the reset. */
 static void table_begin_empty(const struct steady__place *place, int64_t now) {
     static const struct steady__decision drained;
     struct survey s;
@@ -531,7 +533,7 @@ static void table_begin_empty(const struct steady__place *place, int64_t now) {
     if (table_survey(place, now, &s) && table_settle(place, now, &s, &own)) table_confirm(&own, &empty, &drained, now);
 }
 
-/* An overflow bucket is left alone: the drops in it may be those of other keys. */
+/* The overflow bucket stays: its drops may belong to other keys. */
 void steady__table_reset(const struct steady__place *place, int64_t now) {
     struct view v;
     struct survey s;

@@ -24,17 +24,17 @@ struct steady__table {
     uint32_t overflow_slots;
 };
 
-/* The number of buckets a table made for `wanted` has room for: a power of two, at least 64. wanted: at most 2^30. */
+/* The number of buckets of a table for `wanted`: a power of two, at least 64. wanted: at most 2^30. */
 uint32_t steady__table_buckets(uint32_t wanted);
 uint32_t steady__table_groups(uint32_t buckets);
 uint32_t steady__table_overflow(uint32_t buckets);
 size_t steady__table_bytes(uint32_t buckets);
 
-/* Lays a table over `bytes`, which hold steady__table_bytes(buckets): zeroes for an empty table, else what any other
- * user of them left there, even if that is rubbish. */
+/* Uses `bytes`, which hold steady__table_bytes(buckets), as a table. Zeroes are an empty table. Any other content is
+ * accepted, even rubbish. */
 void steady__table_init(struct steady__table *table, void *bytes, uint32_t buckets);
 
-/* Where a key may be. */
+/* The place of a key: the slots in which its bucket may be. */
 struct steady__place {
     const struct steady__table *table;
     struct steady__slot *group[2];
@@ -43,29 +43,28 @@ struct steady__place {
     unsigned slots; /* in probe order from `home`, in group[0] first */
 };
 
-/* The table has to stay where it is. Starts to fetch the likeliest cache line, too. */
+/* The table must not move meanwhile. Also prefetches the likeliest cache line. */
 struct steady__place steady__table_place(const struct steady__table *table, struct steady__hash hash);
 
 struct steady__ask {
     struct steady__place place;
     const struct steady__rate *rate;
-    bool peek;      /* `amount` does not count then */
-    bool stepped;   /* the clock is known to have gone back */
+    bool peek;      /* `amount` is ignored then */
+    bool stepped;   /* the clock has stepped back */
     int64_t amount; /* within +-(2^31-1) */
     int64_t now;    /* us since boot, not negative */
 };
 
 struct steady__answer {
     struct steady__decision decision;
-    bool overflowed; /* it was made on a bucket that other keys of the limit share, as the table is full around this
-                        one, or for want of one even of these */
-    bool grew;       /* it went into a slot that no key has had before */
+    bool overflowed; /* decided on an overflow bucket, or denied because not even that was free */
+    bool grew;       /* the bucket took a slot that was never used before */
     int64_t ahead;
 };
 
-/* Decides, and returns true. Or returns false, having done nothing, as the bucket is at the time answer->ahead, after
- * ask->now. Most often another thread has read the clock a little later: read it again. A reading that is still behind
- * `ahead` means that the clock has gone back: ask again with `stepped`. */
+/* Decides, and returns true. Returns false, and does nothing, if the bucket is at the time answer->ahead, later than
+ * ask->now. Mostly another thread has read the clock a little later: read the clock again. If it is still behind
+ * `ahead`, the clock has stepped back: ask again with `stepped`. */
 bool steady__table_decide(struct steady__ask *ask, struct steady__answer *answer);
 
 void steady__table_reset(const struct steady__place *place, int64_t now);

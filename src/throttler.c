@@ -8,7 +8,7 @@
 #include "local_store.h"
 #include "policy.h"
 
-/* ---- Making one ---- */
+/* ---- Creating a throttler ---- */
 
 static int throttler_check_options(const steady_throttler_options *options, steady_message *why) {
     if ((int)options->on_error < STEADY_REPORT || options->on_error > STEADY_LOCAL)
@@ -23,7 +23,7 @@ static int throttler_check_options(const steady_throttler_options *options, stea
     return 0;
 }
 
-/* One share of a rate: a share of the capacity, but at least a drop, leaking so many times slower. */
+/* One of `shares` shares of a rate: a share of the capacity, at least one drop, and of the leak rate. */
 static struct steady__rate throttler_share_of(struct steady__rate rate, int64_t shares) {
     rate.capacity = rate.capacity / shares > 0 ? rate.capacity / shares : 1;
     const int64_t slowest = (STEADY__EXACT - 1) / rate.capacity;
@@ -78,7 +78,7 @@ void steady_throttler_free(steady_throttler **throttler) {
     steady__throttler_release(t);
 }
 
-/* ---- Asking ---- */
+/* ---- Calls ---- */
 
 static int throttler_check_call(const steady_throttler *t, const void *key, size_t key_len, int64_t amount) {
     if (t == NULL || key == NULL || key_len == 0) return STEADY_BAD_ARGUMENT;
@@ -87,7 +87,7 @@ static int throttler_check_call(const steady_throttler *t, const void *key, size
     return atomic_load_explicit(&t->store->closed, memory_order_acquire) ? STEADY_CLOSED : 0;
 }
 
-/* The key with the prefix before it; in `room` where there is one. */
+/* The key with the prefix before it. It is in `room` if there is a prefix. */
 static const char *throttler_whole_key(const steady_throttler *t, const void *key, size_t key_len, char *room) {
     if (t->prefix_len == 0) return key;
     memcpy(room, t->prefix, t->prefix_len);
@@ -114,7 +114,7 @@ static int throttler_ask(steady_throttler *t, enum steady__verb verb, const void
     return error;
 }
 
-/* Who waits may be freed by the log meanwhile. A store for any thread has no log, and is asked without an atomic. */
+/* Hold a reference: the log callback may free this throttler. A store for any thread has no log, and needs no hold. */
 static void throttler_decide(steady_throttler *t, const struct steady__call *call, steady_result *result) {
     const bool any_thread = t->store->class_->any_thread;
     if (!any_thread) atomic_fetch_add_explicit(&t->holders, 1, memory_order_relaxed);

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT
  * TLS by OpenSSL.
  *
- * OpenSSL's own sockets would write(2), and raise SIGPIPE, so it is given a BIO of ours over struct steady__net. A
- * record is something the peer can check and use whole or not at all, so upon one of which no byte is out the server
- * cannot have acted. SSL_write tells of its records one call late, though: given more bytes than the record that it is
- * at holds, it begins the next one as soon as that is out, and if the next one has to wait, or fails, returns as if
- * neither were. So a call of it is given what fits in one record, and the same again until that is out.
+ * OpenSSL's own socket BIO uses write(2), which raises SIGPIPE. So OpenSSL gets a BIO of ours over struct steady__net.
  *
- * Every call leaves the thread's queue of errors empty: SSL_get_error looks at it, and it is the program's as well. */
+ * A request counts as unsent only if no byte of its TLS record was sent: the peer can use a record only as a whole.
+ * SSL_write reports a record one call late. If it gets more bytes than fit in a record, it starts the next record as
+ * soon as the first is out; if the next one has to wait or fails, it returns as if neither were out. So each SSL_write
+ * here gets at most one record, and the same bytes again until that record is out.
+ *
+ * Each call leaves the error queue of the thread empty: SSL_get_error reads it, and the program may use it, too. */
 #include "tls.h"
 
 #include <arpa/inet.h>
@@ -25,13 +26,13 @@
 #define NAME_SIZE sizeof(((struct steady__tls_ticket *)NULL)->name)
 #define RECORD_MAX SSL3_RT_MAX_PLAIN_LENGTH
 #define RECEIVE_MOST 65536  /* bytes of what is no data, such as tickets, before the loop goes on */
-#define FILE_MAX (16 << 20) /* all that a system trusts is 0.2 MiB */
+#define FILE_MAX (16 << 20) /* the CAs of a system take 0.2 MiB */
 
 struct steady__tls_context {
     SSL_CTX *ssl;
     BIO_METHOD *transport;
     bool locked;          /* a file wants a passphrase */
-    char name[NAME_SIZE]; /* whom the server's certificate must be for; "": the host of the URL */
+    char name[NAME_SIZE]; /* the name for the server's certificate; "": the host of the URL */
 };
 
 struct steady__tls {
@@ -41,13 +42,13 @@ struct steady__tls {
     int fd;
     int error;        /* errno of the descriptor */
     size_t left;      /* that OpenSSL may still read in this call */
-    size_t record;    /* bytes in the record that SSL_write is at; 0: none */
-    bool begun;       /* a byte of that is out, or may be */
-    int first;        /* byte that ever came; -1: none yet */
+    size_t record;    /* bytes in the record that SSL_write is sending; 0: none */
+    bool begun;       /* a byte of that record was sent, or may be */
+    int first;        /* the first byte received; -1: none yet */
     bool established; /* the handshake is done */
-    bool failed;      /* OpenSSL has given the connection up */
-    bool asked;       /* the server asked for a certificate, and we have none */
-    bool heard;       /* something has been received after the handshake */
+    bool failed;      /* OpenSSL gave the connection up */
+    bool asked;       /* the server asked for a certificate; there is none */
+    bool heard;       /* data was received after the handshake */
     bool turned_away;
     char name[NAME_SIZE];
     char last_error[160];
@@ -104,7 +105,7 @@ static BIO_METHOD *tls_bio_new(void) {
     return method;
 }
 
-/* ---- What goes wrong ---- */
+/* ---- Errors ---- */
 
 __attribute__((format(printf, 2, 3))) static void tls_explain(struct steady__tls *tls, const char *format, ...) {
     char text[sizeof tls->last_error];
@@ -147,9 +148,8 @@ static bool tls_is_about_certificates(int alert) {
     }
 }
 
-/* In TLS 1.3 the client is done before the server has looked at its certificate, so the alert may come after that, but
- * not after an answer. In TLS 1.2 it comes before, and a certificate that is missing is only a handshake that failed.
- */
+/* In TLS 1.3 the handshake is done for the client before the server checks its certificate. So the alert may come after
+ * it, but not after a reply. In TLS 1.2 the alert comes before, and a missing certificate is a failed handshake. */
 static void tls_explain_alert(struct steady__tls *tls, int alert) {
     const bool may_be = !tls->heard && (!tls->established || SSL_version(tls->ssl) >= TLS1_3_VERSION);
     tls->turned_away =
@@ -180,7 +180,7 @@ static void tls_explain_failure(struct steady__tls *tls) {
         tls_explain(tls, "TLS failed: %s", text != NULL ? text : "no reason given");
 }
 
-/* What became of a call of OpenSSL that returned `got`: that, or 0 at the end of the stream, or -1 and errno. */
+/* The result of an OpenSSL call that returned `got`: got, 0 at the end of the stream, or -1 and errno. */
 static int tls_settle(struct steady__tls *tls, int got) {
     const int what = got > 0 ? SSL_ERROR_NONE : SSL_get_error(tls->ssl, got);
     int error = 0;
@@ -211,7 +211,7 @@ bool steady__tls_was_rejected(const struct steady__tls *tls) { return tls->turne
 
 /* ---- One connection ---- */
 
-/* A ticket is good for as long as the server likes; the newest is the one to keep. */
+/* The server decides how long a ticket is valid. Keep the newest. */
 static int tls_ticket_came(SSL *ssl, SSL_SESSION *session) {
     struct steady__tls *tls = SSL_get_app_data(ssl);
     steady__tls_forget(tls->ticket);
@@ -232,7 +232,7 @@ static int tls_certificate_wanted(SSL *ssl, X509 **certificate, EVP_PKEY **key) 
     return 0;
 }
 
-/* The zone of an IPv6 address and the dot after a name are nothing that a certificate knows. */
+/* A certificate knows neither the zone of an IPv6 address nor the dot at the end of a name. */
 static void tls_set_name(char name[NAME_SIZE], const char *host) {
     snprintf(name, NAME_SIZE, "%.*s", (int)strcspn(host, "%"), host);
     const size_t len = strlen(name);
@@ -262,7 +262,8 @@ static bool tls_prepare(struct steady__tls *tls, const struct steady__tls_contex
     SSL_set_bio(tls->ssl, bio, bio);
     SSL_set_connect_state(tls->ssl);
     if (SSL_set_app_data(tls->ssl, tls) != 1 || !tls_expect_name(tls->ssl, tls->name)) return false;
-    if (tls->ticket->session != NULL) SSL_set_session(tls->ssl, tls->ticket->session); /* or it begins from nothing */
+    if (tls->ticket->session != NULL)
+        SSL_set_session(tls->ssl, tls->ticket->session); /* if it fails, the handshake is a full one */
     return true;
 }
 
@@ -285,13 +286,12 @@ struct steady__tls *steady__tls_new(const struct steady__tls_context *context, c
     return NULL;
 }
 
-/* OpenSSL does not go back to a session that was not shut down, so it is told that this one was even where there was
- * nobody to tell. A ticket is not shown again where the handshake came to nothing: it may be what the server, or what
- * is in front of it, hangs up on or is silent to. */
+/* OpenSSL does not resume a session that was not shut down. So mark it as shut down, even if close_notify cannot be
+ * sent. After a failed handshake the ticket is dropped: it may be the reason why the server hangs up or is silent. */
 void steady__tls_free(struct steady__tls *tls) {
     if (tls == NULL) return;
     if (!tls->established) steady__tls_forget(tls->ticket);
-    if (tls->established && !tls->failed && tls->record == 0) SSL_shutdown(tls->ssl); /* not behind half a record */
+    if (tls->established && !tls->failed && tls->record == 0) SSL_shutdown(tls->ssl); /* never after half a record */
     if (tls->ssl != NULL) SSL_set_shutdown(tls->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(tls->ssl);
     ERR_clear_error();
@@ -335,7 +335,7 @@ ssize_t steady__tls_recv(struct steady__tls *tls, void *bytes, size_t room) {
 
 bool steady__tls_pending(const struct steady__tls *tls) { return SSL_has_pending(tls->ssl) == 1; }
 
-/* ---- What connections have in common ---- */
+/* ---- What all connections of a store share ---- */
 
 static int tls_refuse_file(steady_message *why, const char *what, const char *path, const char *reason) {
     char shown[128];
@@ -354,7 +354,7 @@ static const struct {
     {ERR_LIB_X509, X509_R_KEY_TYPE_MISMATCH, "it does not belong to the certificate"},
 };
 
-/* What OpenSSL complains of, of the file that it could not use. */
+/* Fails with the error of OpenSSL about a file. */
 static int tls_refuse_content(steady_message *why, const char *what, const char *path) {
     const unsigned long error = ERR_peek_error();
     const char *text = ERR_reason_error_string(error);
@@ -365,7 +365,7 @@ static int tls_refuse_content(steady_message *why, const char *what, const char 
     return tls_refuse_file(why, what, path, text != NULL ? text : "it cannot be used");
 }
 
-/* Something that can be read to its end without waiting. */
+/* The file must be readable to its end without blocking. */
 static int tls_check_file(const char *what, const char *path, steady_message *why) {
     struct stat st;
     if (stat(path, &st) != 0) return tls_refuse_file(why, what, path, strerror(errno));
@@ -378,7 +378,7 @@ static int tls_refuse_openssl(steady_message *why) {
     return steady__fail(why, STEADY_SYSTEM, "OpenSSL cannot be used: %s", reason != NULL ? reason : "no reason given");
 }
 
-/* Without it OpenSSL would ask at the terminal. */
+/* Without this callback OpenSSL would ask at the terminal. */
 static int tls_no_passphrase(char *text, int size, int writing, void *locked) {
     (void)writing;
     if (size > 0) *text = '\0';
@@ -415,7 +415,7 @@ static int tls_load_identity(struct steady__tls_context *context, const char *ce
     return tls_refuse_file(why, what_key, key, "it does not belong to the certificate");
 }
 
-/* What an administrator has set for the whole system stays where it is stricter. */
+/* A stricter setting of the system administrator stays. */
 static int tls_set_up(SSL_CTX *ssl, bool verify, steady_message *why) {
     SSL_CTX_set_options(ssl, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
     SSL_CTX_set_mode(ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
@@ -430,7 +430,7 @@ static int tls_set_up(SSL_CTX *ssl, bool verify, steady_message *why) {
 
 static const char *tls_either(const char *url, const char *option) { return *url != '\0' ? url : option; }
 
-/* A leading dot would mean any name under it. */
+/* OpenSSL takes a leading dot for any name below it. */
 static int tls_set_server_name(struct steady__tls_context *context, const char *name, steady_message *why) {
     if (name == NULL) return 0;
     if (*name == '\0' || *name == '.' || strlen(name) >= NAME_SIZE)

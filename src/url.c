@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
- * Store URLs: taken apart in a copy, in place.
+ * Parses store URLs, in place in a copy.
  *
- * A URL that cannot be read may hold a password anywhere (an unescaped '/' or '@' moves every border), so a message
- * quotes a piece of it only where there is no '@' in the whole of it, and of an option, which may be a password's with
- * its name misspelt, nothing but the name. */
+ * A URL with an error may hold a password anywhere, because an unescaped '/' or '@' moves every border. So a message
+ * quotes a part of it only if there is no '@' in the whole URL. Of an option it quotes only the name: a misspelt name
+ * may stand before a password. */
 #include "url.h"
 
 #include <arpa/inet.h>
@@ -52,8 +52,8 @@ size_t steady__url_scheme(const char *text) {
     return url_find_prefix(text, &scheme);
 }
 
-/* The name of an option, fit for a message. Dots where it may be a secret: the URL may hold one, or there is no '='
- * after it, or it is no name. */
+/* The name of an option for a message; "..." if it may be a secret: the URL may hold a password, no '=' follows, or it
+ * is no name. */
 static const char *url_shown_name(const struct steady__url *url, const char *option, char out[48]) {
     const size_t len = strspn(option, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_");
     if (url->secretive || option[len] != '=') return "...";
@@ -61,7 +61,8 @@ static const char *url_shown_name(const struct steady__url *url, const char *opt
     return out;
 }
 
-/* The beginning of a text that is no URL of ours, likewise: behind a ':' or '?' may be a password. */
+/* The start of a text that is no URL of ours, for a message. It ends before ':' or '?', because a password may follow.
+ */
 static const char *url_shown_beginning(const struct steady__url *url, char out[48]) {
     size_t len = strcspn(url->bytes, ":?=%");
     if (url->secretive) return "...";
@@ -101,7 +102,7 @@ static int url_decode(char *text, steady_message *why) {
     return 0;
 }
 
-/* Decimal digits only, no sign, no space; false also where it is over `max`. */
+/* Decimal digits only: no sign, no space. False if the number is over `max`. */
 static bool url_read_number(const char *text, uint64_t max, uint64_t *number) {
     uint64_t n = 0;
     if (*text == '\0') return false;
@@ -143,7 +144,7 @@ static int url_read_userinfo(struct steady__url *url, char *text, steady_message
     return url_decode(colon + 1, why);
 }
 
-/* Splits off what is before the '@' of an authority. */
+/* Splits off the part before the '@' of an authority. */
 static int url_take_userinfo(struct steady__url *url, char **authority, steady_message *why) {
     char *at = strrchr(*authority, '@');
     if (at == NULL) return 0;
@@ -154,7 +155,7 @@ static int url_take_userinfo(struct steady__url *url, char **authority, steady_m
     return url_read_userinfo(url, userinfo, why);
 }
 
-/* [address] or [address%zone]; the zone's '%' may be written %25, as RFC 6874 has it. */
+/* [address] or [address%zone]. The '%' before a zone may be written %25 (RFC 6874). */
 static int url_read_bracketed(struct steady__url *url, char *text, steady_message *why) {
     struct in6_addr address;
     char *close = strchr(text, ']');
@@ -291,9 +292,9 @@ static int url_read_options(struct steady__url *url, char *options, steady_messa
     return 0;
 }
 
-/* ---- What comes after the scheme ---- */
+/* ---- The part after the scheme ---- */
 
-/* //[user:pass@]authority[/path][?options]: the authority without the user part, and the path, or NULL. */
+/* //[user:pass@]authority[/path][?options]: finds the authority without the user part, and the path or NULL. */
 static int url_read_parts(struct steady__url *url, char *rest, char **authority, char **path, steady_message *why) {
     if (strncmp(rest, "//", 2) != 0) return url_refuse(why, "has no // after its scheme");
     char *options = strchr(rest, '?');

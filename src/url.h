@@ -26,7 +26,7 @@ static inline bool steady__url_has_tls(enum steady__scheme scheme) {
 #define STEADY__URL_MAX 4096
 #define STEADY__SENTINELS_MAX 16
 
-/* What a URL says, %-decoding done; "" where it says nothing. The strings point into `bytes`. */
+/* The parts of a URL, percent-decoded. A part that is not there is "". The strings point into `bytes`. */
 struct steady__url {
     enum steady__scheme scheme;
     const char *host; /* an IPv6 address without its brackets */
@@ -44,19 +44,19 @@ struct steady__url {
     const char *service, *sentinel_user, *sentinel_password;
     const char *tls_ca, *tls_cert, *tls_key, *tls_server_name;
     bool tls_insecure;
-    bool secretive; /* there may be a password in it */
-    bool named;     /* a server has named the host */
-    bool unshown;   /* and it holds a key, so that it is not shown */
+    bool secretive; /* the URL may hold a password */
+    bool named;     /* the host was named by a server */
+    bool unshown;   /* that host holds a key, and must not be shown */
     char bytes[STEADY__URL_MAX + 8];
 };
 
-/* 0 or STEADY_BAD_ARGUMENT. A message never shows a URL that may hold a password. */
+/* 0 or STEADY_BAD_ARGUMENT. *why never shows a URL that may hold a password. */
 int steady__url_parse(struct steady__url *url, const char *text, steady_message *why);
 
-/* A copy whose strings point into itself. */
+/* Copies a URL. The strings of the copy point into the copy. */
 void steady__url_copy(struct steady__url *to, const struct steady__url *from);
 
-/* The length of the scheme that a text begins with, with its colon; 0: it begins with none of ours. */
+/* The length of the scheme at the start of a text, with its colon; 0: none of ours. */
 size_t steady__url_scheme(const char *text);
 
 /* Wipes the password. */

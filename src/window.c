@@ -1,37 +1,49 @@
 /* SPDX-License-Identifier: MIT
- * How many requests may be unanswered on one connection, so that what is sent is answered in time.
+ * The window: how many requests may be unanswered on one connection, so that their replies come in time.
  *
- * More may be asked of a server than it can answer. What is sent all the same is answered late, when its decision has
- * ended as unknown; it is charged nevertheless, and delays what comes after it: soon everything is late, and the server
- * works for nobody. So what cannot be answered soon waits here, where it can end without having been charged.
+ * A program may ask a server for more than it can answer. A request that is sent all the same is answered late: its
+ * decision has ended as unknown, is charged, and delays the requests behind it. Soon every reply is late. So a request
+ * that cannot be answered in time waits here, where it can end without a charge.
  *
- * It is what TCP does about the queues of a network, with the delay as the signal (Jacobson, "Congestion avoidance and
- * control", 1988; Brakmo and Peterson, "TCP Vegas", 1995). The window grows by one with each reply, that is, doubles in
- * the time of a reply, as long as it is what requests wait for and the queue costs no more than an eighth of what the
- * timeout leaves, and slowly up to a quarter; beyond that it falls, once for each window, to what would have cost a
- * quarter. The delay is the age of the first unanswered request once all has been read that had come, not the time that
- * replies took: a program that is busy for long before it reads them tells nothing of the server.
+ * This is the congestion window of TCP, with the delay as the signal (Jacobson, "Congestion avoidance and control",
+ * 1988; Brakmo and Peterson, "TCP Vegas", 1995). The delay is the age of the first unanswered request when all received
+ * replies are read. The latency of a reply is no such signal: the program may have been busy before it read the reply.
  *
- * What a reply takes with nothing ahead of it is not owed to the queue, but to the network or to other clients. It is
- * let pass, up to half the timeout: else the clients of one server, each beginning with the queues of those before it,
- * would all be late again. It is known from replies that had next to nothing ahead of them; and where the window has
- * been lowered and the delay is still long, from two requests of which one had many more ahead than the other: it is
- * where the line through both meets the axis. If the window was lowered for what turns out not to be owed to it, half
- * of that is taken back. What the network takes is no more than connecting took, and than any reply; it is let pass
- * nearly whatever it is, since a smaller window would not help. */
+ * Growth, while requests wait for the window. `room` is the timeout less the time that is not due to our queue:
+ *
+ *     delay                                    the window grows by one for each
+ *     at most the network's + room / 8         reply: it doubles in the time of a reply
+ *     at most the base's + room / 8            GENTLY replies
+ *     at most the base's + room / 4            SLOWLY replies
+ *
+ * Above that, it shrinks once for each window, to the size that would have cost room / 4.
+ *
+ * The base is the latency of a reply with nothing ahead of it: the network and the other clients. A smaller window does
+ * not lower it, so it is accepted up to half of the timeout. Otherwise clients of one server, which start one after the
+ * other with the queues of those before, would all be late. The base is learned in two ways:
+ *   - from replies with hardly a request ahead of them;
+ *   - if the window was reduced and the delay stays long: from two requests with very different numbers of requests
+ * ahead. The line through both (requests ahead, delay) meets the axis at the base. If a higher base shows that a
+ * reduction was wrong, half of it is undone.
+ *
+ * The network's round trip is at most the time of connecting, and at most the latency of any reply. It is accepted
+ * nearly whatever it is, because a smaller window would not help. */
 #include "window.h"
 
-#define EACH 100 /* us of the timeout: a server of 40,000 decisions a second begins with a quarter of the timeout */
+#define EACH                                                                                                           \
+    100 /* first size: one request for each 100 us of the timeout. At 40,000 decisions a second they take a quarter of \
+           it */
 #define LEAST 16
 #define MOST 16777216
-#define GENTLY 16 /* replies for which it grows by one, where the delay is not all the network's */
+#define GENTLY 16 /* replies, see above */
 #define SLOWLY 32
 
 static steady_us window_lesser(steady_us a, steady_us b) { return a < b ? a : b; }
 static steady_us window_greater(steady_us a, steady_us b) { return a > b ? a : b; }
 
 void steady__window_open(struct steady__window *window, steady_us timeout, steady_us round_trip) {
-    const steady_us first = timeout / EACH, way = window_greater(round_trip, 0); /* the clock may be a caller's */
+    const steady_us first = timeout / EACH,
+                    way = window_greater(round_trip, 0); /* the clock may be the caller's, and step */
     *window = (struct steady__window){.timeout = timeout, .size = MOST, .round_trip = way, .base = way};
     if (first < MOST) window->size = first > LEAST ? (uint32_t)first : LEAST;
 }
@@ -40,19 +52,19 @@ static steady_us window_network(const struct steady__window *window) {
     return window_lesser(window->round_trip, window->timeout / 8 * 7);
 }
 
-/* What is not owed to our own queue, and part of what the timeout leaves beyond it. */
+/* The time that is not due to our queue, and a part of the room that the timeout leaves. */
 static steady_us window_allowance(const struct steady__window *window, int part) {
     const steady_us least = window_greater(window_lesser(window->base, window->timeout / 2), window_network(window));
     return least + (window->timeout - least) / part;
 }
 
 void steady__window_answered(struct steady__window *window, uint32_t ahead, steady_us took) {
-    if (took < 0) return; /* a clock of the caller's */
+    if (took < 0) return; /* the caller's clock stepped */
     if (took < window->round_trip) window->round_trip = took;
     if (took < window->base || ahead < LEAST) window->base = took;
 }
 
-/* Where many more ahead do not cost more in proportion, the rest is not owed to them. */
+/* Learns the base from two requests with different numbers of requests ahead. */
 static void window_learn(struct steady__window *window, uint32_t ahead, steady_us age) {
     const uint32_t few = window->ahead < ahead ? window->ahead : ahead,
                    many = window->ahead < ahead ? ahead : window->ahead;
@@ -62,7 +74,7 @@ static void window_learn(struct steady__window *window, uint32_t ahead, steady_u
     if (rest > window->base) window->base = rest;
 }
 
-/* It would not have been lowered, had been known what is now. */
+/* Undoes half of the last reduction if the new base shows that it was not needed. */
 static void window_restore(struct steady__window *window) {
     if (!window->narrowed || window->age > window_allowance(window, 4)) return;
     window->size += (window->before - window->size) / 2;
@@ -94,7 +106,8 @@ static void window_grow(struct steady__window *window, uint64_t replies, steady_
 
 void steady__window_look(struct steady__window *window, uint64_t head, uint64_t tail, uint32_t ahead, steady_us age) {
     const uint64_t replies = head - window->seen;
-    const steady_us known = replies > 0 ? window_greater(age, window->seen_age) : age; /* the delay, as far as it is */
+    const steady_us known =
+        replies > 0 ? window_greater(age, window->seen_age) : age; /* the longest delay since the last look */
     if (age > window_allowance(window, 4)) window_learn(window, ahead, age);
     window_restore(window);
     if (age > window_allowance(window, 4) && head >= window->lowered && (ahead >= LEAST || window->size == LEAST)) {
@@ -108,7 +121,7 @@ void steady__window_look(struct steady__window *window, uint64_t head, uint64_t 
     window->limits = false;
 }
 
-/* Twice the age of the first, but no more than leaves those alone that have not waited for long. */
+/* Twice the age of the first unanswered request, but not so much that requests which have just come are given up. */
 steady_us steady__window_expected_latency(const struct steady__window *window, steady_us age) {
     return window_lesser(2 * age, window_allowance(window, 2));
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * How many requests may be unanswered on one connection, so that what is sent is answered in time. */
+ * The window: how many requests may be unanswered on one connection, so that their replies come in time. */
 #ifndef STEADY__WINDOW_H
 #define STEADY__WINDOW_H
 
@@ -11,30 +11,30 @@
 struct steady__window {
     steady_us timeout;
     uint32_t size;
-    bool limits;          /* a request has waited for it since the last look */
-    bool narrowed;        /* it has been lowered, and has not grown since */
-    steady_us round_trip; /* of the network, at most */
-    steady_us base;       /* what a reply takes with next to nothing ahead of it */
-    uint64_t seen;        /* the first unanswered request, at the last look */
+    bool limits;          /* a request waited for the window since the last look */
+    bool narrowed;        /* reduced, and not grown since */
+    steady_us round_trip; /* upper bound of the network's round trip */
+    steady_us base;       /* latency of a reply with hardly a request ahead of it */
+    uint64_t seen;        /* index of the first unanswered request, at the last look */
     steady_us seen_age;
-    uint64_t lowered; /* the number of the first request that was sent since it was lowered */
-    uint32_t before;  /* its size, before */
-    uint32_t ahead;   /* of the request for whose age that was */
-    steady_us age;
-    uint64_t credit; /* replies for which it is yet to grow */
+    uint64_t lowered; /* index of the first request sent after the last reduction */
+    uint32_t before;  /* the size before that reduction */
+    uint32_t ahead;   /* requests ahead of the request that caused the reduction ... */
+    steady_us age;    /* ... and the age of that request */
+    uint64_t credit;  /* replies that have not yet made the window grow */
 };
 
-/* Of a new connection, which took `round_trip` to be made. timeout: from the submit of a request to its answer. */
+/* Opens the window of a new connection that took `round_trip` to connect. timeout: from submit to answer. */
 void steady__window_open(struct steady__window *window, steady_us timeout, steady_us round_trip);
 
-/* A reply has come that `took` so long; so many requests were unanswered when its own was sent. */
+/* A reply came `took` after its request was sent, with `ahead` unanswered requests before it. */
 void steady__window_answered(struct steady__window *window, uint32_t ahead, steady_us took);
 
-/* What has come has been read, and the requests from `head` on, up to `tail`, are unanswered: the first of them was
- * sent `age` ago, with `ahead` before it. */
+/* Adapts the window. All received replies are read. The requests from `head` up to `tail` are unanswered. The first of
+ * them was sent `age` ago, with `ahead` unanswered requests before it. */
 void steady__window_look(struct steady__window *window, uint64_t head, uint64_t tail, uint32_t ahead, steady_us age);
 
-/* What a request that is sent now has to reckon with, where the first unanswered one was sent `age` ago. */
+/* The expected latency of a request that is sent now, if the first unanswered one was sent `age` ago. */
 steady_us steady__window_expected_latency(const struct steady__window *window, steady_us age);
 
 #endif
