@@ -60,9 +60,9 @@
 #define CONNECTIONS_LEAST (2 + UNCONFIRMED_MAX)
 #define CONNECTIONS_MAX 1024
 #define HOLD STEADY_SECOND
-#define FULL_AGAIN (10 * STEADY_MILLISECOND) /* until another link is looked for that may go */
-#define CLOSED_PER_TURN 16                   /* links closed in a turn of the loop */
-#define LOG_LINES_MAX 64                     /* of the log, at once; then one a second */
+#define FULL_AGAIN (10 * STEADY_MILLISECOND) /* before the next search for a connection to close */
+#define CLOSED_PER_TURN 16                   /* connections closed in one turn of the loop */
+#define LOG_LINES_MAX 64                     /* log lines at once; then one each second */
 
 struct node {
     struct steady__node_entry at; /* host "": the seed, if its URL has a path or sentinels */
@@ -70,7 +70,7 @@ struct node {
     struct steady__url *url;            /* with this host, the rest from the seed; NULL: the seed, or never connected */
     struct steady__connection *conn;    /* NULL: not needed now */
     steady_us wanted_at;                /* the last request for this node */
-    steady_us redirected_at;            /* by a redirect, and no map has named it: a stranger. 0: a map has */
+    steady_us redirected_at;            /* unconfirmed: when a redirect named it; 0: confirmed by a map */
     bool timed_out;                     /* a deadline passed, and nothing was answered since */
     struct steady__request map_request; /* CLUSTER SLOTS */
     bool map_requested;
@@ -78,7 +78,7 @@ struct node {
     steady_us requested_at;  /* when that was sent, or queued */
     steady_us refuses_until; /* it answered CLUSTER SLOTS with an error */
     bool no_permission;      /* because the user has no right to it */
-    bool unshown;            /* its host holds the key that was redirected there */
+    bool unshown;            /* its host holds a key, and must not be shown */
     bool not_member;         /* for another reason: it may not be a member any more */
 };
 
@@ -102,10 +102,10 @@ struct steady__cluster {
     struct node *unconfirmed[UNCONFIRMED_MAX];
     unsigned n_unconfirmed;
     unsigned conns, conns_max;
-    unsigned lookups;     /* of nodes' names */
-    steady_us full_until; /* no link may go before, as far as anyone knows */
-    bool unswept;         /* there are more links to close */
-    steady_us line_at;    /* a line of the log is allowed from then on, LOG_LINES_MAX from that many seconds later */
+    unsigned lookups;     /* running lookups of node names */
+    steady_us full_until; /* no connection can be closed before */
+    bool unswept;         /* more connections wait to be closed */
+    steady_us line_at;    /* token bucket of log lines: from then on one line is allowed, LOG_LINES_MAX s later all */
     unsigned depth;       /* loops over nodes on the stack */
     bool closed;
 };
@@ -151,8 +151,7 @@ static void cluster_forget_node(struct node *node) {
     cluster_free_node(node);
 }
 
-/* STEADY__SLOT_UNKNOWN: it is new, or, where there is no host, not to be told. No host means that of the node that
- * speaks of it. */
+/* The number of a known node, or STEADY__SLOT_UNKNOWN. An empty host means the host of the sender. */
 static uint16_t cluster_find_number(const struct node *sender, const char **host, uint16_t port) {
     if (**host == '\0') *host = sender->at.host;
     if (**host == '\0') return STEADY__SLOT_UNKNOWN;
@@ -187,13 +186,13 @@ static void cluster_close_connection(struct node *node) {
     node->conn = NULL;
 }
 
-/* Nothing is lost with it but a connection. A lookup would go on without its link, so that nobody could count it. */
+/* Closing the connection loses nothing. Not during a lookup: it would go on uncounted. */
 static bool cluster_is_idle(const struct node *node) {
     if (node->conn == NULL) return true;
     return steady__connection_is_idle(node->conn) && !steady__connection_looks_up(node->conn);
 }
 
-/* The link that nobody has wanted for longest goes, if that is long. */
+/* Closes the connection that was wanted least recently, if that is more than HOLD ago. */
 static bool cluster_make_room(struct steady__cluster *cluster) {
     struct node *least = NULL;
     if (cluster->conns < cluster->conns_max) return true;
@@ -212,7 +211,7 @@ static bool cluster_make_room(struct steady__cluster *cluster) {
     return least != NULL;
 }
 
-/* A peer names the nodes, and each has lines of its own. */
+/* Bounds the log lines, because a server can name any number of nodes. */
 static void cluster_log_line(void *arg, enum steady_log_level level, const char *text) {
     struct steady__cluster *cluster = arg;
     const steady_us least = cluster_now(cluster) - LOG_LINES_MAX * STEADY_SECOND;
@@ -237,7 +236,7 @@ static struct steady__connection *cluster_new_connection(struct node *node) {
     return sought ? steady__sentinels_link(&options) : steady__connection_open(&options);
 }
 
-/* 0, or what a request to it ends as. The server in the URL has a place of its own. */
+/* 0, or the error of a request to the node. The seed does not count against the bound. */
 static int cluster_open_connection(struct node *node) {
     struct steady__cluster *cluster = node->cluster;
     if (node->at.number != 0 && !cluster_make_room(cluster))
@@ -293,10 +292,10 @@ static void cluster_assign(struct steady__cluster *cluster, uint16_t slot, struc
 
 struct drawing {
     struct node *sender;
-    uint16_t *at_port; /* see steady__node_table_others_at; NULL: not needed yet */
+    uint16_t *at_port; /* see steady__node_table_others_at; NULL: not made yet */
 };
 
-/* The node's number, which it gets here where it is new. "?" may mean any, and only the old map can tell. */
+/* The number of a node in a map; a new node gets one. "?" may mean any node; only the old map can tell. */
 static uint16_t cluster_number_of_host(void *arg, const char *host, uint16_t port) {
     struct drawing *drawing = arg;
     struct steady__cluster *cluster = drawing->sender->cluster;
@@ -312,7 +311,7 @@ static uint16_t cluster_number_of_host(void *arg, const char *host, uint16_t por
     return node != NULL ? node->at.number : STEADY__SLOT_UNKNOWN;
 }
 
-/* Those that only a map has named, and it does not any more, or has been refused. */
+/* Forgets the nodes that only a map named, which is replaced or was rejected. */
 static void cluster_forget_unnamed(struct steady__cluster *cluster) {
     for (uint16_t i = 1; i < cluster->nodes.count; i++) {
         struct node *node = cluster_node_at(cluster, i);
@@ -331,8 +330,8 @@ static void cluster_confirm_named(struct steady__cluster *cluster, const struct 
     }
 }
 
-/* Where there are more nodes than numbers, those that have one for a slot of old do not keep it for that: neither where
- * the map names some of them, nor where it names none. */
+/* If the node table was full, slots that the new map does not mention lose their node. Otherwise old nodes would keep
+ * the numbers. */
 static void cluster_adopt_map(struct node *sender, const struct steady__reply *reply) {
     struct steady__cluster *cluster = sender->cluster;
     struct steady__slot_map *old = cluster->map;
@@ -354,7 +353,7 @@ static void cluster_adopt_map(struct node *sender, const struct steady__reply *r
     cluster_forget_unnamed(cluster);
 }
 
-/* ---- Strangers ---- */
+/* ---- Unconfirmed nodes ---- */
 
 static void cluster_take_slots_from(struct node *node) {
     struct steady__slot_map *map = node->cluster->map;
@@ -370,7 +369,7 @@ static bool cluster_may_go(const struct node *node) {
     return cluster_now(node->cluster) - node->redirected_at >= HOLD && cluster_is_idle(node) && !node->map_requested;
 }
 
-/* False: there is none for one more. */
+/* False: there is no room for another unconfirmed node. */
 static bool cluster_make_place(struct node *sender) {
     struct steady__cluster *cluster = sender->cluster;
     struct node *least = NULL;
@@ -387,7 +386,7 @@ static bool cluster_make_place(struct node *sender) {
     return true;
 }
 
-/* NULL where it cannot be told, or there are too many. */
+/* NULL: the host is not known, or there are too many. */
 static struct node *cluster_add_unconfirmed(struct node *sender, const char *host, uint16_t port) {
     struct steady__cluster *cluster = sender->cluster;
     struct node *node = cluster_make_place(sender) ? cluster_add_node(cluster, host, port) : NULL;
@@ -397,7 +396,7 @@ static struct node *cluster_add_unconfirmed(struct node *sender, const char *hos
     return node;
 }
 
-/* The node that a redirect names. NULL: not to be told, or not to be followed. */
+/* The node that a redirect names. NULL: not known, or not to be followed. */
 static struct node *cluster_node_of(struct node *sender, const struct steady__redirect *redirect, bool may_be_new) {
     struct steady__cluster *cluster = sender->cluster;
     const char *host = redirect->host;
@@ -502,7 +501,7 @@ static bool cluster_too_many_map_requests(const struct steady__cluster *cluster)
 static bool cluster_send_map_request(struct node *node) {
     node->request_number = ++node->cluster->map_requests;
     node->requested_at = cluster_now(node->cluster);
-    node->map_requested = true; /* encoding, which may happen at once, makes it false where there are too many */
+    node->map_requested = true; /* encoding may happen at once; it resets this if there are too many */
     if (cluster_send_to(node, &node->map_request) != 0) node->map_requested = false;
     return node->map_requested;
 }
@@ -563,7 +562,7 @@ static bool cluster_may_close_connection(const struct node *node, bool reached) 
     return cluster_is_up(node) || cluster_now(node->cluster) - node->wanted_at >= UNWANTED;
 }
 
-/* True where its link was never up and may have to go. */
+/* A node with slots. True: look at it again, because its connection was never up. */
 static bool cluster_sweep_useful(struct node *node, unsigned *closed) {
     if (node->at.number == 0 || node->conn == NULL || steady__connection_was_up(node->conn)) return false;
     if (!cluster_may_close_connection(node, false)) return true;
@@ -629,7 +628,7 @@ static void cluster_on_alarm(void *arg) {
 
 /* ---- What connections call ---- */
 
-/* Each may bring a map of megabytes. */
+/* Each reply may be a map of megabytes. */
 static bool cluster_too_many_maps_on_wire(const struct steady__cluster *cluster) {
     unsigned out = 0;
     for (uint16_t i = 0; i < cluster->nodes.count; i++)
@@ -637,7 +636,7 @@ static bool cluster_too_many_maps_on_wire(const struct steady__cluster *cluster)
     return out >= MAP_REQUESTS_MAX;
 }
 
-/* Of those that waited for their connections, some are not needed any more. */
+/* Drops a map request that waited for its connection and is not needed any more. */
 static size_t cluster_drop_map_request(struct node *node) {
     struct steady__cluster *cluster = node->cluster;
     node->map_requested = false;

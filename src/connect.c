@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
- * From a URL to a connected socket: the name is looked up anew, and its addresses are tried one after the other.
+ * One attempt to connect: look the name up, then try its addresses one after the other.
  *
- * A lookup cannot be interrupted, and may never come back. An attempt waits for it for a time and then ends; the lookup
- * goes on, the next attempt begins another one beside it, and the first answer for the name is the one that counts. So
- * at most STEADY__CONNECT_LOOKUPS threads can be stuck, however long that lasts. Dials that share a count have at most
- * STEADY__LOOKUPS_MAX; an attempt that finds so many waits for its turn. */
+ * A lookup cannot be interrupted, and may never end. An attempt waits for it for a limited time and then fails; the
+ * lookup goes on. The next attempt starts another lookup beside it, and the first answer for the name is used. So at
+ * most STEADY__CONNECT_LOOKUPS threads can hang. Attempts that share a count have at most STEADY__LOOKUPS_MAX lookups
+ * together; an attempt over that waits for its turn. */
 #include "connect.h"
 
 #include <arpa/inet.h>

@@ -20,14 +20,14 @@ struct steady__connect_result {
 };
 
 #define STEADY__CONNECT_LOOKUPS 3
-#define STEADY__LOOKUPS_MAX 16 /* of dials that share a count */
+#define STEADY__LOOKUPS_MAX 16 /* of attempts that share a count */
 #define STEADY__CONNECT_HOST_MAX 255
 
 /* A running lookup, of this attempt or of an earlier one that gave up waiting for it. */
 struct steady__connect_lookup {
     struct steady__connect *attempt;
     struct steady__lookup *lookup; /* NULL: not running */
-    bool counted;                  /* in what dials share */
+    bool counted;                  /* in the shared count */
     steady_us begun_at;
     uint16_t port;
     char host[STEADY__CONNECT_HOST_MAX + 1];

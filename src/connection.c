@@ -302,7 +302,7 @@ static void connection_note_good_reply(struct steady__connection *conn) {
 
 /* request: NULL where the reply was nobody's, or no reply. full: why nobody is let in, where that is what it says. */
 static void connection_act_on_reply(struct steady__connection *conn, enum steady__reply_action what,
-                              struct steady__request *request, const char *full) {
+                                    struct steady__request *request, const char *full) {
     switch (what) {
     case STEADY__REPLY_ACCEPTED:
     case STEADY__REPLY_RESENT: connection_note_good_reply(conn); break;

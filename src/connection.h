@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * One supervised connection to a server: it is made, greeted, kept, given up and made again without being asked. */
+ * One supervised connection to a server. It connects, makes the handshake, detects loss and reconnects by itself. */
 #ifndef STEADY__CONNECTION_H
 #define STEADY__CONNECTION_H
 
@@ -13,73 +13,73 @@
 
 struct steady__connection;
 
-/* No request is longer: an EVAL with a script's text and the longest key. */
+/* The longest request: an EVAL with the text of a script and the longest key. */
 #define STEADY__REQUEST_MAX 16384
 
 /* What the owner of a request makes of its reply. */
 enum steady__reply_action {
     STEADY__REPLY_ACCEPTED,
-    STEADY__REPLY_RESENT,    /* it goes out again, in other words or elsewhere; what becomes of it is yet to be seen */
-    STEADY__REPLY_UNTRUSTED, /* that was no reply to this request; a decision is unanswered, and comes back so */
-    STEADY__REPLY_NOT_PRIMARY, /* find the primary, and ask it this request and all that comes */
-    STEADY__REPLY_REJECTED,    /* the server turned the connection away; it has read none of the requests */
+    STEADY__REPLY_RESENT,      /* the request was sent again, or to another server */
+    STEADY__REPLY_UNTRUSTED,   /* not a reply to this request; a decision comes back as unanswered */
+    STEADY__REPLY_NOT_PRIMARY, /* find the primary, and send it this request and all later ones */
+    STEADY__REPLY_REJECTED,    /* the server rejected the connection, and read none of the requests */
 };
 
-/* What a link asks of whoever gives it requests. Each request that was submitted comes back exactly once, through
- * answered or unanswered, unless it is forgotten or the link closed. The last two are only called from the loop. */
+/* The owner of the requests of a connection. Each submitted request comes back exactly once, through `answered` or
+ * `unanswered`, unless it is forgotten or the connection is closed. Both are called from the loop only. */
 struct steady__connection_owner {
-    /* Writes up to STEADY__REQUEST_MAX bytes; 0: it is not to be sent any more, and its owner takes care of it.
-     * dialect: of this connection, to be kept up by whoever encodes. */
+    /* Writes at most STEADY__REQUEST_MAX bytes. 0: do not send the request; its owner keeps it. The owner updates
+     * `engines`, the engines of this connection. */
     size_t (*encode)(void *owner, struct steady__request *request, struct steady__engines *engines, char *out);
     enum steady__reply_action (*answered)(void *owner, struct steady__request *request, struct steady__engines *engines,
                                           const struct steady__reply *reply);
-    /* written: a byte of it went out. error: STEADY_UNAVAILABLE or STEADY_REFUSED, what the link is down with. */
+    /* written: a byte of it was sent. error: STEADY_UNAVAILABLE or STEADY_REFUSED, why the connection is down. */
     void (*unanswered)(void *owner, struct steady__request *request, bool written, int error);
 };
 
-/* Says where the server is, where that is not in the URL of a link. It belongs to the link, and hears from it: */
+/* Finds the server of a connection, if the URL does not name it. The connection calls: */
 struct steady__finder {
-    /* Begins to look anew, to be answered with steady__connection_found or steady__connection_not_found, from the loop
-     * or inside this call. */
+    /* Starts a search. Answer with steady__connection_found or steady__connection_not_found, from the loop or inside
+     * this call. */
     void (*find)(struct steady__finder *finder, struct steady__connection *conn);
-    void (*close)(struct steady__finder *finder); /* the link is closed; may be called inside any call to it */
+    void (*close)(struct steady__finder *finder); /* the connection is closed; may come inside any call of it */
 };
 
 struct steady__connection_options {
     const struct steady__net *net;
     steady_loop loop;
-    const struct steady__url *url;               /* outlives the link */
-    const struct steady__tls_context *tls;       /* as well; NULL: in the clear */
-    const struct steady__fork_guard *fork_guard; /* as well */
-    steady_message *last_error;                  /* as well; where to leave what went wrong */
-    struct steady__finder *finder;               /* NULL: the URL says where the server is */
-    enum steady__role role;                      /* what it has to be; ANY: it is asked only after a READONLY */
+    const struct steady__url *url;               /* outlives the connection */
+    const struct steady__tls_context *tls;       /* the same; NULL: no TLS */
+    const struct steady__fork_guard *fork_guard; /* the same */
+    steady_message *last_error;                  /* the same; gets the text of the last error */
+    struct steady__finder *finder;               /* NULL: the URL names the server */
+    enum steady__role role; /* the role that the server must have; ANY: asked only after a READONLY */
     steady_us timeout;
     uint32_t max_unanswered;
-    unsigned *lookups; /* outlives it; of names, under way in all links that share it. NULL: it is alone */
-    bool patient;      /* a request waits for an attempt under way even where the last one failed */
+    unsigned *lookups; /* the same; running lookups of all connections that share it; NULL: not shared */
+    bool patient;      /* a request waits for a running attempt even if the last one failed */
     void (*log)(void *data, enum steady_log_level level, const char *text);
     void *log_data;
     const struct steady__connection_owner *owner_class;
     void *owner;
 };
 
-/* NULL: out of memory. It begins to connect at the next turn of the loop. */
+/* NULL: out of memory. The first attempt starts in the next turn of the loop. */
 struct steady__connection *steady__connection_open(const struct steady__connection_options *options);
 
-/* Nothing is called back any more. May be called inside any callback of the link. */
+/* No callback runs any more. May be called inside any callback of the connection. */
 void steady__connection_close(struct steady__connection *conn);
 
-/* 0, or what a request ends as since the server is known to be down. Calls nothing back. */
+/* 0, or the error of the request, if the server is known to be down. Runs no callback. */
 int steady__connection_submit(struct steady__connection *conn, struct steady__request *request);
 
-/* Takes a request back. True: it is with the server, or will be, or was when the connection was lost. */
+/* Takes a request back. True: a byte of it was sent, or may be. */
 bool steady__connection_forget(struct steady__connection *conn, struct steady__request *request);
 
-/* It is connected, and greeted. */
+/* Connected, and the handshake is done. */
 bool steady__connection_is_up(const struct steady__connection *conn);
 
-/* It has no request. */
+/* It has no request, on the wire or waiting. */
 bool steady__connection_is_idle(const struct steady__connection *conn);
 
 /* It has been connected, if not greeted. */
@@ -88,7 +88,7 @@ bool steady__connection_was_up(const struct steady__connection *conn);
 /* A lookup of its name is under way, and would go on without it if it were closed. */
 bool steady__connection_looks_up(const struct steady__connection *conn);
 
-/* Where it has no request and was never up, it gives its attempt up. It makes the next one when a request wants it. */
+/* If it has no request and was never up, it stops its attempts until a request comes. */
 void steady__connection_pause(struct steady__connection *conn);
 
 /* Reads what has arrived, for one who is about to say that nothing has: about as many bytes as *left, which becomes
@@ -96,20 +96,20 @@ void steady__connection_pause(struct steady__connection *conn);
 #define STEADY__CATCH_UP ((size_t)2097152) /* bytes: the replies to 65536 decisions, or what a server sends instead */
 void steady__connection_catch_up(struct steady__connection *conn, size_t *left);
 
-/* ---- A finder's calls, from the loop only. Inside each the link may be closed. ---- */
+/* ---- Calls for a finder, from the loop only. Each may close the connection. ---- */
 
-/* The answer to find: the address, valid until the next one, or why there is none. */
+/* The answer to `find`: the address, which stays valid until the next answer; or why there is none. */
 void steady__connection_found(struct steady__connection *conn, const struct steady__url *at);
 void steady__connection_not_found(struct steady__connection *conn, int error, const char *why);
 
-/* The server is elsewhere than found last: the connection is left once what is on the wire is answered, or had its
- * time, and find is called. */
+/* The server has moved. The connection drains: it is closed when the requests on the wire are answered or have timed
+ * out. Then `find` is called. */
 void steady__connection_server_moved(struct steady__connection *conn);
 
-/* What a request that is not on the wire waits for, in words that go with "still"; NULL: its turn. */
+/* What a request that is not on the wire waits for, as words to follow "still"; NULL: its turn. */
 const char *steady__connection_activity(const struct steady__connection *conn);
 
-/* Connections made after the first. */
+/* The number of connections after the first. */
 uint64_t steady__connection_reconnects(const struct steady__connection *conn);
 
 #endif

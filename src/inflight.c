@@ -429,7 +429,7 @@ static void inflight_query_eviction(struct steady__inflight *inflight, const str
 
 /* Without the right to CONFIG GET the reply is an error, and there is no warning. */
 static enum steady__reply_action inflight_eviction_replied(struct steady__inflight *inflight, struct pending *pending,
-                                                         const struct steady__reply *reply) {
+                                                           const struct steady__reply *reply) {
     char where[300], policy[32], text[480];
     inflight_pending_release(inflight, pending);
     if (steady__eviction_possible(reply, policy, sizeof policy)) {
