@@ -276,10 +276,11 @@ static int attached_transport_submit(void *transport, struct steady__request *re
     return 0;
 }
 
-static bool attached_transport_forget(void *transport, struct steady__request *request) {
+static int attached_transport_forget(void *transport, struct steady__request *request, bool held) {
     (void)transport;
+    (void)held;
     ((struct slot *)request->at)->request = NULL;
-    return true;
+    return STEADY_UNKNOWN;
 }
 
 static void attached_transport_close(void *transport) {

@@ -769,12 +769,13 @@ static int cluster_submit(void *transport, struct steady__request *request) {
 }
 
 /* A request that waited behind a slow map is no sign of a lost node. */
-static bool cluster_forget(void *transport, struct steady__request *request) {
+static int cluster_forget(void *transport, struct steady__request *request, bool held) {
     struct node *node = request->at;
     if (node == NULL || !node->map_requested || cluster_is_map_late(node)) cluster_schedule_map_refresh(transport);
-    const bool written = node != NULL && steady__connection_forget(node->conn, request);
-    if (written) node->timed_out = true;
-    return written;
+    int error = request->passed ? STEADY_OVERLOADED : STEADY_UNAVAILABLE;
+    if (node != NULL) error = steady__connection_forget(node->conn, request, held);
+    if (error == STEADY_UNKNOWN) node->timed_out = true;
+    return error;
 }
 
 static void cluster_free(struct steady__cluster *cluster) {

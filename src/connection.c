@@ -48,6 +48,8 @@
 #define PATIENCE_LEAST (250 * STEADY_MILLISECOND)
 #define PORTION 262144 /* bytes that are read before the loop goes on: a map of a cluster may have millions */
 #define DROPS 1024     /* requests that are not sent after all, likewise */
+#define HANDED 1024    /* requests that are handed back, likewise */
+#define SENDS 4        /* times the buffer is filled and sent, likewise: a server may take it as fast as it is filled */
 #define NAME_PATIENCE (10 * STEADY_SECOND) /* a resolver asks its second server after five */
 
 enum state { RESTING, FINDING, CONNECTING, HANDSHAKING, UP, CLOSED };
@@ -62,6 +64,9 @@ struct steady__connection {
     bool paused;     /* RESTING until a request comes, and until the alarm would have rung */
     bool draining;   /* this connection is to be left once the wire is idle */
     bool moved;      /* because the server is elsewhere */
+    bool let_in;     /* the server may have acted upon what is left of a lost connection */
+    bool handing;    /* resting, and first handing back what is left */
+    steady_us rest_delay, rest_until;
     struct steady__engines engines;
     int down_error; /* what a request ends as while not hopeful */
     struct steady__backoff backoff;
@@ -71,7 +76,7 @@ struct steady__connection {
     steady_us resumes_at;  /* paused: not before */
     steady_us quiet_since; /* last byte, or the first request after nothing was unanswered */
     struct steady__list waiting;
-    struct steady__list lost_sent;                                   /* written, and lost; being handed back */
+    struct steady__list lost_sent;                                   /* off the wire, and lost; being handed back */
     struct steady__list lost_unsent;                                 /* not written; being handed back */
     struct steady__request handshake_steps[STEADY__HANDSHAKE_STEPS]; /* by enum steady__handshake_step */
     unsigned handshake_steps_due;
@@ -128,20 +133,55 @@ static void connection_leave_handler(struct steady__connection *conn) {
 
 /* ---- Ending ---- */
 
-/* One at a time, since each may end anything. */
+/* A lost connection has left requests on the wire. */
+static bool connection_is_wire_lost(const struct steady__connection *conn) {
+    return conn->pipeline.fd < 0 && !steady__pipeline_idle(&conn->pipeline);
+}
+
+/* There is something to hand back. */
+static bool connection_owes(const struct steady__connection *conn) {
+    return connection_is_wire_lost(conn) || !steady__list_empty(&conn->lost_sent) ||
+           !steady__list_empty(&conn->lost_unsent);
+}
+
+/* The next request to hand back; NULL: a tombstone. */
+static struct steady__request *connection_take_owed(struct steady__connection *conn, bool *written) {
+    struct steady__request *request = NULL;
+    const bool from_wire = steady__list_empty(&conn->lost_sent) && connection_is_wire_lost(conn);
+    *written = from_wire ? conn->let_in : !steady__list_empty(&conn->lost_sent);
+    if (from_wire) {
+        (void)steady__pipeline_take_first(&conn->pipeline, &request);
+        return request != NULL && connection_is_handshake(conn, request) ? NULL : request;
+    }
+    request = REQUEST((*written ? &conn->lost_sent : &conn->lost_unsent)->next);
+    steady__list_remove(&request->place);
+    return request;
+}
+
+/* A portion. One at a time, since each may end anything. */
 static void connection_return_lost(struct steady__connection *conn) {
-    struct steady__list *const lists[] = {&conn->lost_unsent, &conn->lost_sent};
-    for (int written = 1; written >= 0; written--)
-        while (conn->state != CLOSED && !steady__list_empty(lists[written]) && !steady__forked(conn->with.fork_guard)) {
-            struct steady__request *request = REQUEST(lists[written]->next);
-            steady__list_remove(&request->place);
-            conn->with.owner_class->unanswered(conn->with.owner, request, written == 1, conn->down_error);
-        }
+    for (int i = 0;
+         i < HANDED && conn->state != CLOSED && connection_owes(conn) && !steady__forked(conn->with.fork_guard); i++) {
+        bool written;
+        struct steady__request *request = connection_take_owed(conn, &written);
+        if (request != NULL) conn->with.owner_class->unanswered(conn->with.owner, request, written, conn->down_error);
+    }
 }
 
 static void connection_retry_in(struct steady__connection *conn, steady_us delay) {
     conn->state = RESTING;
+    conn->handing = false;
+    conn->rest_delay = delay;
+    conn->rest_until = connection_now(conn) + delay;
     steady__alarm_set(&conn->alarm, delay);
+}
+
+/* Lets the loop go on before the rest is handed back. */
+static bool connection_hands_on(struct steady__connection *conn) {
+    if (conn->state != RESTING || !connection_owes(conn)) return false;
+    conn->handing = true;
+    steady__alarm_set(&conn->alarm, 0);
+    return true;
 }
 
 /* The server is down, with `error`, for all one knows. What is asked from now on is another matter. */
@@ -155,6 +195,7 @@ static void connection_mark_down(struct steady__connection *conn, int error) {
 static void connection_report_loss(struct steady__connection *conn, const char *why) {
     steady__fail(conn->with.last_error, 0, "%s: %s", conn->log.where, why);
     connection_return_lost(conn);
+    (void)connection_hands_on(conn);
     if (conn->state == RESTING)
         steady__log_server_down(&conn->log, conn->connections > 0 ? "connection lost" : "cannot connect", why);
 }
@@ -164,17 +205,16 @@ static void connection_give_up_attempt(struct steady__connection *conn, int erro
     connection_report_loss(conn, why);
 }
 
-static void connection_requeue_or_lose(struct steady__connection *conn, struct steady__request *request, bool lost) {
-    request->lost = lost;
-    steady__list_prepend(lost ? &conn->lost_sent : &conn->waiting, &request->place);
+static void connection_set_lost(struct steady__connection *conn, struct steady__request *request) {
+    request->lost = true;
+    steady__list_prepend(&conn->lost_sent, &request->place);
 }
 
-/* Requests of a closed wire, latest first: to where they belong now. */
-static void connection_sort_unanswered(struct steady__connection *conn, bool let_in) {
+/* What was not written waits, or ends, as if it had never been on the wire. The rest stays there to be handed back. */
+static void connection_take_back_unwritten(struct steady__connection *conn) {
     struct steady__request *request;
-    bool written = false;
-    while ((request = steady__pipeline_abandoned(&conn->pipeline, &written)) != NULL)
-        if (!connection_is_handshake(conn, request)) connection_requeue_or_lose(conn, request, written && let_in);
+    while ((request = steady__pipeline_take_unwritten(&conn->pipeline)) != NULL)
+        if (!connection_is_handshake(conn, request)) steady__list_prepend(&conn->waiting, &request->place);
 }
 
 /* Ends a connection. `let_in`: the server may have acted upon what was written. */
@@ -187,7 +227,8 @@ static void connection_drop(struct steady__connection *conn, int error, bool let
     conn->epoch++;
     steady__watch_stop(&conn->watch);
     steady__pipeline_close(&conn->pipeline);
-    connection_sort_unanswered(conn, let_in);
+    conn->let_in = let_in;
+    connection_take_back_unwritten(conn);
     if (worth_a_try) {
         conn->down_error = error;
         connection_retry_in(conn, steady__jitter(conn->with.net, REDIAL_SPREAD));
@@ -199,6 +240,11 @@ static void connection_drop(struct steady__connection *conn, int error, bool let
 
 static bool connection_awaits_reply(const struct steady__connection *conn) {
     return !steady__pipeline_idle(&conn->pipeline) || steady__pipeline_unread(&conn->pipeline);
+}
+
+/* Call this after what has arrived is read. */
+static bool connection_is_silent(const struct steady__connection *conn) {
+    return connection_awaits_reply(conn) && connection_now(conn) - conn->quiet_since >= conn->with.timeout;
 }
 
 /* ---- Writing ---- */
@@ -215,7 +261,10 @@ static bool connection_encode_next(struct steady__connection *conn, steady_us ex
     request->expected_latency = expected_latency;
     steady__list_remove(&request->place);
     const size_t len = conn->with.owner_class->encode(conn->with.owner, request, &conn->engines, room + ahead);
-    if (len == 0) return ++*dropped > 0;
+    if (len == 0) {
+        request->passed = !connection_is_silent(conn);
+        return ++*dropped > 0;
+    }
     memcpy(room, STEADY__ASKING, ahead);
     if (ahead > 0) steady__pipeline_put(&conn->pipeline, NULL, ahead);
     steady__pipeline_put(&conn->pipeline, request, len);
@@ -235,14 +284,14 @@ static bool connection_encode_waiting(struct steady__connection *conn, unsigned 
 
 /* Sends what there is to send. Calls nothing back: a send that fails is left to the handler of the socket. */
 static void connection_flush(struct steady__connection *conn) {
-    unsigned dropped = 0;
+    unsigned dropped = 0, sends = 0;
     bool encoded, taken;
     do {
         encoded = conn->state == UP && connection_encode_waiting(conn, &dropped);
         taken = steady__pipeline_flush(&conn->pipeline);
-    } while (encoded && taken && dropped < DROPS);
+    } while (encoded && taken && dropped < DROPS && ++sends < SENDS);
     if (connection_awaits_reply(conn) && !conn->alarm.set) steady__alarm_set(&conn->alarm, connection_stall_time(conn));
-    taken = taken && dropped < DROPS;
+    taken = taken && dropped < DROPS && sends < SENDS;
     steady__watch_want(&conn->watch, taken ? STEADY_READABLE : STEADY_READABLE | STEADY_WRITABLE);
 }
 
@@ -308,7 +357,7 @@ static void connection_act_on_reply(struct steady__connection *conn, enum steady
     case STEADY__REPLY_RESENT: connection_note_good_reply(conn); break;
     case STEADY__REPLY_UNTRUSTED:
         conn->answered = false;
-        if (request != NULL && request->key != NULL) connection_requeue_or_lose(conn, request, true);
+        if (request != NULL && request->key != NULL) connection_set_lost(conn, request);
         connection_drop(conn, STEADY_UNAVAILABLE, true, "the server answers with what is no answer");
         break;
     case STEADY__REPLY_NOT_PRIMARY: connection_server_not_primary(conn, request); break;
@@ -479,6 +528,17 @@ static void connection_start_attempt(struct steady__connection *conn) {
     }
 }
 
+/* Handing back has taken part of the rest. A clock of the caller's may be anywhere. */
+static void connection_rested(struct steady__connection *conn) {
+    const steady_us left = conn->rest_until - connection_now(conn);
+    if (connection_hands_on(conn)) return;
+    if (conn->handing && left > 0 && left <= conn->rest_delay)
+        steady__alarm_set(&conn->alarm, left);
+    else
+        connection_start_attempt(conn);
+    conn->handing = false;
+}
+
 static void connection_check_stall(struct steady__connection *conn) {
     const uint64_t epoch = conn->epoch;
     size_t portion = PORTION;
@@ -501,7 +561,7 @@ static void connection_on_alarm(void *arg) {
     connection_return_lost(conn); /* where a callback of one of them runs the loop */
     const bool goes_on = due && !steady__forked(conn->with.fork_guard);
     if (goes_on && conn->state == RESTING)
-        connection_start_attempt(conn);
+        connection_rested(conn);
     else if (goes_on && (conn->state == HANDSHAKING || conn->state == UP))
         connection_check_stall(conn);
     connection_leave_handler(conn);
@@ -552,7 +612,7 @@ int steady__connection_submit(struct steady__connection *conn, struct steady__re
     const bool trying = conn->with.patient && conn->state > RESTING && conn->state < UP;
     if (conn->state != UP && conn->known_down && !trying) return conn->down_error;
     if (request->key != NULL && steady__circuit_holds(&conn->circuit, &conn->with.loop)) return STEADY_UNAVAILABLE;
-    request->lost = false;
+    request->lost = request->passed = false;
     steady__list_append(&conn->waiting, &request->place);
     if (conn->state != UP) return 0;
     const bool unread = connection_has_unread(conn);
@@ -563,13 +623,15 @@ int steady__connection_submit(struct steady__connection *conn, struct steady__re
     return 0;
 }
 
-bool steady__connection_forget(struct steady__connection *conn, struct steady__request *request) {
+int steady__connection_forget(struct steady__connection *conn, struct steady__request *request, bool held) {
     if (request->on_wire) {
         steady__pipeline_forget(&conn->pipeline, request);
-        return true;
+        return conn->pipeline.fd >= 0 || conn->let_in ? STEADY_UNKNOWN : STEADY_UNAVAILABLE;
     }
     steady__list_remove(&request->place);
-    return request->lost;
+    if (request->lost) return STEADY_UNKNOWN;
+    const bool ours = request->passed || (steady__connection_is_up(conn) ? !connection_is_silent(conn) : held);
+    return ours ? STEADY_OVERLOADED : STEADY_UNAVAILABLE;
 }
 
 bool steady__connection_is_up(const struct steady__connection *conn) { return conn->state == UP && !conn->draining; }

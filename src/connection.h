@@ -73,8 +73,12 @@ void steady__connection_close(struct steady__connection *conn);
 /* 0, or the error of the request, if the server is known to be down. Runs no callback. */
 int steady__connection_submit(struct steady__connection *conn, struct steady__request *request);
 
-/* Takes a request back. True: a byte of it was sent, or may be. */
-bool steady__connection_forget(struct steady__connection *conn, struct steady__request *request);
+/* Takes a request back, and returns the error of its decision. held: the loop was held while the request waited.
+ *   STEADY_UNKNOWN      a byte of it was sent, or may be
+ *   STEADY_OVERLOADED   not sent, and the fault is ours: the server answers, and other requests are before it; or the
+ *                       loop was held while the connection was being made
+ *   STEADY_UNAVAILABLE  not sent: there is no connection, or the server is silent */
+int steady__connection_forget(struct steady__connection *conn, struct steady__request *request, bool held);
 
 /* Connected, and the handshake is done. */
 bool steady__connection_is_up(const struct steady__connection *conn);

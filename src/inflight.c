@@ -18,8 +18,9 @@
  *     policy.c       steady__finish              the policy for errors, then the callback
  *
  * Each decision has a `struct pending`, from submit to its result. All timeouts of a store are equal, so the order of
- * submit is the order of deadlines. One timer, set for the first deadline, serves all. It is not stopped when that
- * decision is answered: it fires in vain at most once in each timeout, which is cheaper.
+ * submit is the order of deadlines. One timer serves all. It fires at the first deadline, and TICKS times in each
+ * timeout while decisions are in flight: if it fires late, the loop was held. It is not stopped when the last decision
+ * is answered, because firing once in vain is cheaper.
  *
  * Sending again. An error reply means that nothing was charged. Only these replies send a decision again:
  *   - NOSCRIPT: the server lost the script. The first decision with this reply sends SCRIPT LOAD, and its command
@@ -51,6 +52,7 @@
 #define SLAB_SIZE 32
 #define PORTION 1024                  /* decisions that are ended before the loop goes on */
 #define AWAY (5 * STEADY_MILLISECOND) /* a timer that is this late shows that the loop was held */
+#define TICKS 10                      /* how often the alarm fires in a timeout, to notice a held loop */
 #define KEY_NEAR 64                   /* longer keys need memory of their own */
 #define TRIES_MAX 3                   /* EVALSHA, EVALSHA, EVAL */
 #define NO_TIMER_TEXT "the event loop starts no timer"
@@ -67,6 +69,7 @@ struct pending {
     struct steady__request request;
     struct steady__list place; /* in due, failed or spare */
     steady_us deadline;
+    steady_us held;        /* inflight->held at submit */
     steady_result *answer; /* NULL: the result goes to the callback */
     int error;             /* while in `failed` */
     enum pending_kind kind;
@@ -83,6 +86,10 @@ struct steady__slab {
     struct steady__slab *next;
     struct pending entries[SLAB_SIZE];
 };
+
+static steady_us inflight_shorter(steady_us a, steady_us b) { return a < b ? a : b; }
+
+static steady_us inflight_longer(steady_us a, steady_us b) { return a > b ? a : b; }
 
 #define PENDING(list) STEADY__OWNER(struct pending, place, list)
 #define PENDING_OF(request_) STEADY__OWNER(struct pending, request, request_)
@@ -162,6 +169,7 @@ static void inflight_count(steady_stats *stats, const struct steady__call *call,
 /* The key of a spare entry stays until the next submit. So the policy can still use it. */
 static void inflight_finish(struct steady__inflight *inflight, struct pending *pending, const steady_result *result) {
     inflight_count(&inflight->stats, &pending->call, result);
+    if (inflight->stats.in_flight == 0) inflight->in_portions = false;
     inflight_pending_release(inflight, pending);
     if (pending->answer != NULL)
         *pending->answer = *result;
@@ -171,26 +179,56 @@ static void inflight_finish(struct steady__inflight *inflight, struct pending *p
 
 static void inflight_fail(struct steady__inflight *inflight, struct pending *pending, int error) {
     const steady_result result = {.error = error};
+    if (error == STEADY_NO_MEMORY) steady__fail(inflight->last_error, 0, "out of memory");
     inflight_finish(inflight, pending, &result);
 }
 
 /* ---- Deadlines ---- */
+
+static steady_us inflight_tick(const struct steady__inflight *inflight) {
+    return inflight_shorter(inflight->timeout, inflight_longer(inflight->timeout / TICKS, AWAY));
+}
 
 static void inflight_set_alarm(struct steady__inflight *inflight) {
     if (inflight->closed || inflight->alarm.set) return;
     if (!steady__list_empty(&inflight->failed) || !steady__list_empty(&inflight->telling))
         steady__alarm_set(&inflight->alarm, 0);
     else if (!steady__list_empty(&inflight->due))
-        steady__alarm_set(&inflight->alarm, PENDING(inflight->due.next)->deadline - steady__loop_now(&inflight->loop));
+        steady__alarm_set(&inflight->alarm,
+                          inflight_shorter(PENDING(inflight->due.next)->deadline - steady__loop_now(&inflight->loop),
+                                           inflight_tick(inflight)));
 }
 
+/* ---- A loop that is held ---- */
+
+/* How long the loop was held so far: the sum of the delays of the alarm, with the present one. */
+static steady_us inflight_held_so_far(const struct steady__inflight *inflight, steady_us now) {
+    const steady_us late = inflight->alarm.set && inflight->alarm.due != 0 ? now - inflight->alarm.due : 0;
+    return inflight->held + (late >= AWAY ? late : 0);
+}
+
+static void inflight_stop_alarm(struct steady__inflight *inflight) {
+    inflight->held = inflight_held_so_far(inflight, steady__loop_now(&inflight->loop));
+    steady__alarm_stop(&inflight->alarm);
+}
+
+/* The loop was held for at least half of the time of the decision. */
+static bool inflight_was_held(const struct steady__inflight *inflight, const struct pending *pending, steady_us now) {
+    return inflight_held_so_far(inflight, now) - pending->held >= inflight->timeout / 2;
+}
+
+/* ---- Ending ---- */
+
 /* Writes the reason of a timeout. Many decisions time out for the same reason, so the text is reused. */
-static void inflight_describe_timeout(struct steady__inflight *inflight, bool written, const char *doing) {
+static void inflight_describe_timeout(struct steady__inflight *inflight, int error, const char *doing) {
     struct steady__late *late = &inflight->late;
-    if (late->why.text[0] == '\0' || late->written != written || late->doing != doing)
-        steady__fail(&late->why, 0, "%s within %lld us%s%s", written ? "no answer" : "nobody to ask",
+    if (late->error != error || late->doing != doing)
+        steady__fail(&late->why, 0, "%s within %lld us%s%s",
+                     error == STEADY_UNKNOWN      ? "no answer"
+                     : error == STEADY_OVERLOADED ? "too much to do, or the event loop was held: not asked"
+                                                  : "nobody to ask",
                      (long long)inflight->timeout, doing != NULL ? "; still " : "", doing != NULL ? doing : "");
-    late->written = written;
+    late->error = error;
     late->doing = doing;
     *inflight->last_error = late->why;
 }
@@ -198,17 +236,18 @@ static void inflight_describe_timeout(struct steady__inflight *inflight, bool wr
 static void inflight_time_out(struct steady__inflight *inflight, struct pending *pending) {
     const struct steady__transport *transport = inflight->transport_class;
     const char *doing = transport->doing != NULL ? transport->doing(inflight->transport, &pending->request) : NULL;
-    const bool written = transport->forget(inflight->transport, &pending->request);
+    const bool held = inflight_was_held(inflight, pending, steady__loop_now(&inflight->loop));
+    const int error = transport->forget(inflight->transport, &pending->request, held);
     if (pending->call.verb != STEADY__RESET) inflight->stats.timeouts++;
-    inflight_describe_timeout(inflight, written, written ? NULL : doing);
-    inflight_fail(inflight, pending, written ? STEADY_UNKNOWN : STEADY_UNAVAILABLE);
+    inflight_describe_timeout(inflight, error, error == STEADY_UNKNOWN ? NULL : doing);
+    inflight_fail(inflight, pending, error);
 }
 
 /* Ends a decision from the loop, not from inside submit. */
 static void inflight_fail_later(struct steady__inflight *inflight, struct pending *pending, int error) {
     pending->error = error;
     steady__list_remove(&pending->place);
-    if (steady__list_empty(&inflight->failed)) steady__alarm_stop(&inflight->alarm);
+    if (steady__list_empty(&inflight->failed)) inflight_stop_alarm(inflight);
     steady__list_append(&inflight->failed, &pending->place);
     inflight_set_alarm(inflight);
 }
@@ -221,6 +260,7 @@ static bool inflight_is_open(const struct steady__inflight *inflight) {
  * waits for the next turn. If a callback runs the loop, that turn happens inside it. */
 static void inflight_finish_failed(struct steady__inflight *inflight) {
     steady__list_move(&inflight->telling, &inflight->failed);
+    if (steady__list_empty(&inflight->telling)) inflight->in_portions = false;
     for (int i = 0; i < PORTION && inflight_is_open(inflight) && !steady__list_empty(&inflight->telling); i++)
         inflight_fail(inflight, PENDING(inflight->telling.next), PENDING(inflight->telling.next)->error);
 }
@@ -248,15 +288,15 @@ static bool inflight_wait_for_replies(struct steady__inflight *inflight) {
 /* If the loop was held, the replies may have arrived. Read them before decisions time out. */
 static void inflight_on_alarm(void *arg) {
     struct steady__inflight *inflight = arg;
-    if (steady__forked(inflight->fork_guard) || !steady__alarm_rang(&inflight->alarm) ||
-        inflight_wait_for_replies(inflight))
-        return;
+    if (steady__forked(inflight->fork_guard)) return;
+    inflight->held = inflight_held_so_far(inflight, steady__loop_now(&inflight->loop));
+    if (!steady__alarm_rang(&inflight->alarm) || inflight_wait_for_replies(inflight)) return;
     steady_store *store = inflight->store;
     steady__store_hold(store);
     if (inflight->transport_class->catch_up != NULL && inflight_is_due(inflight, steady__loop_now(&inflight->loop))) {
         inflight_set_alarm(inflight); /* in case a callback runs the loop */
         inflight->transport_class->catch_up(inflight->transport);
-        steady__alarm_stop(&inflight->alarm);
+        inflight_stop_alarm(inflight);
     }
     inflight_set_alarm(inflight); /* again in case a callback runs the loop */
     inflight_expire(inflight, steady__loop_now(&inflight->loop));
@@ -295,8 +335,12 @@ static size_t inflight_encode(void *owner, struct steady__request *request, stru
     const enum steady__verb verb = pending->call.verb;
     if (pending->kind == SCRIPT_LOAD) return inflight_encode_script_load(inflight, pending, engines, out);
     if (pending->kind == EVICTION_QUERY) return steady__eviction_query(out);
-    /* A request whose reply would come too late is not sent. Its decision ends at the deadline. */
-    if (steady__loop_now(&inflight->loop) + request->expected_latency >= pending->deadline) return 0;
+    /* A request whose reply would come too late is not sent. Its decision ends at the deadline. After the loop was
+     * held, a request with little time left is not sent either: its reply may be late, and that is not the server's
+     * fault. */
+    const steady_us now = steady__loop_now(&inflight->loop);
+    const steady_us least = inflight_was_held(inflight, pending, now) ? inflight->timeout / 4 : 0;
+    if (now + inflight_longer(request->expected_latency, least) >= pending->deadline) return 0;
     pending->loads = engines->verbs[verb].loads;
     pending->to_module =
         pending->turned || (pending->tries == 1 && steady__engine_asks_module(engines, verb, inflight->engine));
@@ -475,10 +519,11 @@ static void inflight_unanswered(void *owner, struct steady__request *request, bo
     struct steady__inflight *inflight = owner;
     struct pending *pending = PENDING_OF(request);
     if (written) error = STEADY_UNKNOWN;
+    if (inflight->stats.in_flight > PORTION) inflight->in_portions = true;
     if (pending->kind == EVICTION_QUERY) inflight->eviction_asked = inflight->eviction_queries == EVICTION_QUERIES_MAX;
     if (pending->kind != DECISION)
         inflight_pending_release(inflight, pending);
-    else if (inflight->stats.in_flight > PORTION)
+    else if (inflight->in_portions)
         inflight_fail_later(inflight, pending, error);
     else
         inflight_fail(inflight, pending, error);
@@ -513,7 +558,7 @@ static int inflight_turn_away(struct steady__inflight *inflight, const struct st
 
 /* Before a decision is begun: whether its deadline can be kept. */
 static bool inflight_has_alarm(struct steady__inflight *inflight) {
-    if (!inflight->alarm.set) steady__alarm_set(&inflight->alarm, inflight->timeout);
+    if (!inflight->alarm.set) steady__alarm_set(&inflight->alarm, inflight_tick(inflight));
     return steady__retry_runs(inflight->retry);
 }
 
@@ -526,7 +571,7 @@ static int inflight_take_back(struct steady__inflight *inflight, struct pending 
 }
 
 int steady__inflight_submit(struct steady__inflight *inflight, const struct steady__call *call, steady_result *answer) {
-    const steady_us deadline = steady__loop_now(&inflight->loop) + inflight->timeout;
+    const steady_us now = steady__loop_now(&inflight->loop);
     if (inflight->stats.in_flight >= inflight->max_in_flight)
         return inflight_turn_away(inflight, call, STEADY_OVERLOADED, "max_in_flight decisions are in flight");
     if (!inflight_has_alarm(inflight)) return inflight_turn_away(inflight, call, STEADY_SYSTEM, NO_TIMER_TEXT);
@@ -536,10 +581,10 @@ int steady__inflight_submit(struct steady__inflight *inflight, const struct stea
     pending->answer = answer;
     if (answer != NULL) answer->error = STEADY__PENDING;
     inflight->stats.in_flight++;
-    pending->deadline = deadline;
+    pending->deadline = now + inflight->timeout;
+    pending->held = inflight_held_so_far(inflight, now);
     const int error = inflight->transport_class->submit(inflight->transport, &pending->request);
     if (error != 0) {
-        if (error == STEADY_NO_MEMORY) steady__fail(inflight->last_error, 0, "out of memory");
         inflight_fail_later(inflight, pending, error);
         if (!steady__retry_runs(inflight->retry)) return inflight_take_back(inflight, pending);
     } else {

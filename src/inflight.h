@@ -11,7 +11,8 @@
  * caller's. */
 struct steady__transport {
     int (*submit)(void *transport, struct steady__request *request);
-    bool (*forget)(void *transport, struct steady__request *request);
+    /* Takes a request back, and returns its error: see steady__connection_forget. held: the loop was held meanwhile. */
+    int (*forget)(void *transport, struct steady__request *request, bool held);
     void (*catch_up)(void *transport); /* reads the replies that have arrived; NULL: not possible */
     void (*close)(void *transport);
     /* What a request waits for that is not on the wire: see steady__connection_activity. NULL: not known. */
@@ -21,7 +22,7 @@ struct steady__transport {
 
 /* The text of the last timeout, to be reused for the next one of the same kind. */
 struct steady__late {
-    bool written;
+    int error;         /* 0: no text yet */
     const char *doing; /* static text, or NULL */
     steady_message why;
 };
@@ -47,7 +48,10 @@ struct steady__inflight {
     struct steady__slab *slabs;
     struct steady__alarm alarm;
     bool closed;
-    bool last_turn; /* the loop had its extra turn: see inflight_wait_for_replies */
+    bool in_portions; /* many decisions came back unanswered at once; they, and those that follow, end in portions from
+                         the loop */
+    bool last_turn;   /* the loop had its extra turn: see inflight_wait_for_replies */
+    steady_us held;   /* the total time that the loop was held */
     struct steady__late late;
     unsigned eviction_queries; /* how often the settings of the server were queried */
     bool eviction_asked;       /* the query is in flight, or answered */

@@ -3,38 +3,79 @@
  *
  * Replies come in the order of the requests. So a ring of slots tells to which request the next reply belongs. A slot
  * whose request is NULL is a tombstone: its reply is dropped. Each slot holds the position of its request in the stream
- * of bytes. A request that begins before `sent` may be at the server. */
+ * of bytes. A request that begins before `sent` may be at the server.
+ *
+ * The ring consists of blocks of slots. When it grows, only pointers to blocks move. So growing to a million slots does
+ * not hold the loop. */
 #include "pipeline.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define FIRST_ROOM 64
+#define BLOCK 32            /* slots in a block */
+#define FIRST_ROOM 2        /* blocks: enough for ASKING and a request, wherever they begin */
 #define RECEIVE_MOST 131072 /* in one call, so that the caller can let the loop go on */
+
+struct steady__pipeline_block {
+    struct steady__pipeline_block *next; /* in the list of spare blocks */
+    struct steady__pipeline_slot slots[BLOCK];
+};
+
+static bool pipeline_add_spare(struct steady__pipeline *pipeline) {
+    struct steady__pipeline_block *block = malloc(sizeof *block);
+    if (block == NULL) return false;
+    block->next = pipeline->spare;
+    pipeline->spare = block;
+    return true;
+}
 
 int steady__pipeline_init(struct steady__pipeline *pipeline, const struct steady__net *net, uint32_t max_unanswered) {
     memset(pipeline, 0, sizeof *pipeline);
     pipeline->net = net;
     pipeline->fd = -1;
     pipeline->max = max_unanswered;
-    pipeline->room = FIRST_ROOM;
-    pipeline->slots = malloc(FIRST_ROOM * sizeof *pipeline->slots);
+    pipeline->blocks = calloc(FIRST_ROOM, sizeof *pipeline->blocks);
+    if (pipeline->blocks != NULL) pipeline->room = FIRST_ROOM;
     pipeline->out = malloc(STEADY__PIPELINE_OUT);
     pipeline->in = malloc(STEADY__PIPELINE_IN);
     pipeline->in_room = STEADY__PIPELINE_IN;
-    if (pipeline->slots != NULL && pipeline->out != NULL && pipeline->in != NULL) return 0;
+    bool spares = true;
+    for (int i = 0; i < FIRST_ROOM && spares; i++)
+        spares = pipeline_add_spare(pipeline);
+    if (pipeline->blocks != NULL && pipeline->out != NULL && pipeline->in != NULL && spares) return 0;
     steady__pipeline_free(pipeline);
     return -1;
 }
 
+/* Moves a block from the ring to the spare ones. */
+static void pipeline_retire(struct steady__pipeline *pipeline, uint32_t at) {
+    struct steady__pipeline_block *block = pipeline->blocks[at];
+    pipeline->blocks[at] = NULL;
+    if (block == NULL) return;
+    block->next = pipeline->spare;
+    pipeline->spare = block;
+}
+
+static void pipeline_retire_all(struct steady__pipeline *pipeline) {
+    for (uint32_t i = 0; i < pipeline->room; i++)
+        pipeline_retire(pipeline, i);
+}
+
 void steady__pipeline_free(struct steady__pipeline *pipeline) {
-    free(pipeline->slots);
+    pipeline_retire_all(pipeline);
+    free(pipeline->blocks);
+    pipeline->blocks = NULL;
+    pipeline->room = 0;
+    while (pipeline->spare != NULL) {
+        struct steady__pipeline_block *block = pipeline->spare;
+        pipeline->spare = block->next;
+        free(block);
+    }
     if (pipeline->out != NULL) explicit_bzero(pipeline->out, pipeline->out_used); /* it held AUTH */
     if (pipeline->in != NULL) explicit_bzero(pipeline->in, pipeline->in_used);    /* the server may have quoted it */
     free(pipeline->out);
     free(pipeline->in);
-    pipeline->slots = NULL;
     pipeline->out = pipeline->in = NULL;
 }
 
@@ -46,6 +87,7 @@ void steady__pipeline_open(struct steady__pipeline *pipeline, int fd, struct ste
     pipeline->sent = 0;
     pipeline->out_from = pipeline->out_to = pipeline->in_from = pipeline->in_to = 0;
     pipeline->head = pipeline->tail = 0;
+    pipeline_retire_all(pipeline);
     pipeline->progress = (struct steady__progress){0};
     steady__window_open(&pipeline->window, timeout, round_trip);
 }
@@ -59,30 +101,64 @@ void steady__pipeline_close(struct steady__pipeline *pipeline) {
     pipeline->fd = -1;
 }
 
-static struct steady__pipeline_slot *pipeline_slot(struct steady__pipeline *pipeline, uint64_t number) {
-    return &pipeline->slots[number & (pipeline->room - 1)];
+static uint32_t pipeline_block_at(const struct steady__pipeline *pipeline, uint64_t number) {
+    return (uint32_t)(number / BLOCK) & (pipeline->room - 1);
 }
 
-struct steady__request *steady__pipeline_abandoned(struct steady__pipeline *pipeline, bool *written) {
-    while (!steady__pipeline_idle(pipeline)) {
-        const struct steady__pipeline_slot *last = pipeline_slot(pipeline, --pipeline->tail);
-        if (last->request == NULL) continue;
-        *written = last->begin < pipeline->sent;
-        last->request->on_wire = false;
-        return last->request;
+static struct steady__pipeline_slot *pipeline_slot(struct steady__pipeline *pipeline, uint64_t number) {
+    return &pipeline->blocks[pipeline_block_at(pipeline, number)]->slots[number % BLOCK];
+}
+
+/* The first slot; it counts for nothing any more, but stays readable until the next request is put. */
+static struct steady__pipeline_slot *pipeline_take_slot(struct steady__pipeline *pipeline) {
+    struct steady__pipeline_slot *first = pipeline_slot(pipeline, pipeline->head);
+    const uint32_t at = pipeline_block_at(pipeline, pipeline->head++);
+    if (pipeline->head % BLOCK == 0) pipeline_retire(pipeline, at);
+    return first;
+}
+
+struct steady__request *steady__pipeline_take_unwritten(struct steady__pipeline *pipeline) {
+    while (!steady__pipeline_idle(pipeline) && pipeline_slot(pipeline, pipeline->tail - 1)->begin >= pipeline->sent) {
+        struct steady__request *request = pipeline_slot(pipeline, --pipeline->tail)->request;
+        if (request == NULL) continue;
+        request->on_wire = false;
+        return request;
     }
     return NULL;
 }
 
-/* Doubles the ring. Without memory for it, further requests wait for replies. */
+bool steady__pipeline_take_first(struct steady__pipeline *pipeline, struct steady__request **request) {
+    if (steady__pipeline_idle(pipeline)) return false;
+    *request = pipeline_take_slot(pipeline)->request;
+    if (*request != NULL) (*request)->on_wire = false;
+    return true;
+}
+
+/* Doubles the ring. */
 static bool pipeline_grow(struct steady__pipeline *pipeline) {
-    struct steady__pipeline_slot *slots = malloc(2 * (size_t)pipeline->room * sizeof *slots);
-    if (slots == NULL) return false;
-    for (uint64_t n = pipeline->head; n != pipeline->tail; n++)
-        slots[n & (2 * pipeline->room - 1)] = *pipeline_slot(pipeline, n);
-    free(pipeline->slots);
-    pipeline->slots = slots;
+    struct steady__pipeline_block **blocks = calloc(2 * (size_t)pipeline->room, sizeof *blocks);
+    if (blocks == NULL) return false;
+    for (uint32_t i = 0; i < pipeline->room; i++) {
+        const uint64_t block = pipeline->head / BLOCK + i;
+        blocks[block & (2 * pipeline->room - 1)] = pipeline->blocks[block & (pipeline->room - 1)];
+    }
+    free(pipeline->blocks);
+    pipeline->blocks = blocks;
     pipeline->room *= 2;
+    return true;
+}
+
+/* Room for so many slots more. Where there is no memory for it, what is unanswered has to be answered first. */
+static bool pipeline_provide(struct steady__pipeline *pipeline, unsigned requests) {
+    const uint64_t first = pipeline->head / BLOCK, last = (pipeline->tail + requests - 1) / BLOCK;
+    if (last - first >= pipeline->room && !pipeline_grow(pipeline)) return false;
+    for (uint64_t block = pipeline->tail / BLOCK; block <= last; block++) {
+        struct steady__pipeline_block **at = &pipeline->blocks[block & (pipeline->room - 1)];
+        if (*at != NULL) continue;
+        if (pipeline->spare == NULL && !pipeline_add_spare(pipeline)) return false;
+        *at = pipeline->spare;
+        pipeline->spare = pipeline->spare->next;
+    }
     return true;
 }
 
@@ -93,7 +169,7 @@ char *steady__pipeline_room(struct steady__pipeline *pipeline, unsigned requests
         return NULL;
     }
     if (pipeline->out_to + size > STEADY__PIPELINE_OUT || unanswered > pipeline->max) return NULL;
-    return unanswered <= pipeline->room || pipeline_grow(pipeline) ? pipeline->out + pipeline->out_to : NULL;
+    return pipeline_provide(pipeline, requests) ? pipeline->out + pipeline->out_to : NULL;
 }
 
 void steady__pipeline_put(struct steady__pipeline *pipeline, struct steady__request *request, size_t len) {
@@ -201,7 +277,7 @@ int steady__pipeline_next(struct steady__pipeline *pipeline, struct steady__repl
     if (took <= 0) return (int)took;
     pipeline->in_from += (size_t)took;
     if (steady__pipeline_idle(pipeline)) return -1; /* a reply without a request */
-    const struct steady__pipeline_slot *s = pipeline_slot(pipeline, pipeline->head++);
+    const struct steady__pipeline_slot *s = pipeline_take_slot(pipeline);
     steady__window_answered(&pipeline->window, s->ahead, pipeline->clock - s->since);
     *request = s->request;
     if (*request != NULL) (*request)->on_wire = false;
@@ -209,8 +285,8 @@ int steady__pipeline_next(struct steady__pipeline *pipeline, struct steady__repl
 }
 
 steady_us steady__pipeline_look(struct steady__pipeline *pipeline) {
-    const struct steady__pipeline_slot *first = pipeline_slot(pipeline, pipeline->head);
     const bool idle = steady__pipeline_idle(pipeline);
+    const struct steady__pipeline_slot *first = idle ? NULL : pipeline_slot(pipeline, pipeline->head);
     if (idle && !pipeline->window.limits) { /* the most frequent case */
         pipeline->window.seen = pipeline->head;
         pipeline->window.seen_age = 0;

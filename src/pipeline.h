@@ -15,7 +15,8 @@ struct steady__request {
     uint64_t number;           /* on the wire: its index, counted from 0 */
     bool on_wire;
     bool lost;       /* it was written, and its connection was lost */
-    uint32_t nested; /* bytes that its reply may have as an array of anything: steady__reply_read_nested; 0: none */
+    bool passed;     /* the server answers, but it was too late to send the request */
+    uint32_t nested; /* the most bytes of a nested reply, see steady__reply_read_nested; 0: not nested */
     void *at;        /* for the transport: where the request is */
     bool asking;     /* send ASKING before it */
     bool reads;      /* it changes nothing on the server */
@@ -39,6 +40,8 @@ struct steady__pipeline_slot {
     uint32_t nested;                 /* as in the request */
 };
 
+struct steady__pipeline_block;
+
 struct steady__pipeline {
     const struct steady__net *net;
     int fd;                  /* -1: not connected */
@@ -51,9 +54,11 @@ struct steady__pipeline {
     size_t out_used, in_used;         /* bytes that have ever been filled, and are wiped in the end */
     struct steady__progress progress; /* of the reply at in_from */
     uint64_t head, tail;              /* index of the first unanswered request, and of the next new one */
-    uint32_t room, max;               /* size of `slots`, a power of two, and the most requests on the wire */
+    uint32_t max;                     /* the most requests on the wire */
+    uint32_t room;                    /* size of `blocks`, a power of two */
     struct steady__window window;
-    struct steady__pipeline_slot *slots;
+    struct steady__pipeline_block **blocks; /* the ring; an entry may be NULL */
+    struct steady__pipeline_block *spare;
     char *out, *in;
 };
 
@@ -64,12 +69,15 @@ void steady__pipeline_free(struct steady__pipeline *pipeline);
 void steady__pipeline_open(struct steady__pipeline *pipeline, int fd, struct steady__tls *tls, steady_us timeout,
                            steady_us round_trip);
 
-/* Closes both. Then take the unanswered requests with steady__pipeline_abandoned. */
+/* Closes both. Then take the unanswered requests: first the unwritten ones, then the others. */
 void steady__pipeline_close(struct steady__pipeline *pipeline);
 
-/* Takes the last unanswered request of a closed pipeline, without tombstones; NULL: there is none. *written: a byte of
- * it was sent. */
-struct steady__request *steady__pipeline_abandoned(struct steady__pipeline *pipeline, bool *written);
+/* For a closed pipeline: takes the last request of which no byte was sent, without tombstones. NULL: there is none.
+ * Their number is small, because they all were in the buffer. */
+struct steady__request *steady__pipeline_take_unwritten(struct steady__pipeline *pipeline);
+
+/* For a closed pipeline: takes the first request that is left, NULL for a tombstone. False: none is left. */
+bool steady__pipeline_take_first(struct steady__pipeline *pipeline, struct steady__request **request);
 
 /* Room for `requests` requests of at most `size` bytes together. Write them there, then put them. NULL: not now. */
 char *steady__pipeline_room(struct steady__pipeline *pipeline, unsigned requests, size_t size);

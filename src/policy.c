@@ -31,7 +31,8 @@ void steady__policy_apply(const steady_throttler *t, const struct steady__call *
         t->store->local->class_->decide(t->store->local, &local, result);
         result->source = STEADY_FROM_LOCAL;
     } else {
-        result->success = t->on_error == STEADY_ALLOW;
+        /* A client can cause an overload by asking much. It must not pass because of that. */
+        result->success = t->on_error == STEADY_ALLOW && error != STEADY_OVERLOADED;
         result->source = STEADY_FROM_POLICY;
         if (!result->success) result->retry_after = policy_fits(t, call) ? STEADY_DENY_RETRY : -1;
     }

@@ -349,12 +349,12 @@ static int replica_submit(void *transport, struct steady__request *request) {
     return 0;
 }
 
-static bool replica_forget(void *transport, struct steady__request *request) {
+static int replica_forget(void *transport, struct steady__request *request, bool held) {
     struct steady__replica *r = transport;
-    if (request->at != r) return steady__cluster_class.forget(r->server, request);
-    const bool written = steady__connection_forget(r->conn, request);
-    if (written || request == r->probe) replica_mark_slow(r, request);
-    return written;
+    if (request->at != r) return steady__cluster_class.forget(r->server, request, held);
+    const int error = steady__connection_forget(r->conn, request, held);
+    if (error == STEADY_UNKNOWN || request == r->probe) replica_mark_slow(r, request);
+    return error;
 }
 
 static void replica_catch_up(void *transport) {

@@ -12,6 +12,7 @@ import threading
 import time
 
 from aiosteady import Error, Throttler, Unavailable, Unknown
+from aiosteady.asgi import RateLimit
 from python_clients import CLOSED_URL, CLUSTER, FAMILY, URL, client_of, close, command, commands_of, connect, raises
 
 CHECKS = []
@@ -43,11 +44,11 @@ async def calls_of(client, name):
 
 
 class Proxy:
-    """In front of the server. It counts what it forwards: the EVALSHA, by connection; `hold` keeps replies back, `let` lets only
-    so many replies through and then hangs up."""
+    """In front of the server. It counts what it forwards: the EVALSHA, by connection. It keeps replies back unless it is `free`.
+    It hangs up after `let` replies; it sends a reply every `drip` seconds."""
 
-    def __init__(self, let=None):
-        self.asked, self.let, self.free = {}, let, asyncio.Event()
+    def __init__(self, let=None, drip=None):
+        self.asked, self.let, self.drip, self.free = {}, let, drip, asyncio.Event()
         self.free.set()
 
     async def __aenter__(self):
@@ -76,7 +77,10 @@ class Proxy:
                     data = b"".join(data.splitlines(keepends=True)[:self.let])
                     writer.write(data)
                     break
-                writer.write(data)
+                drips = self.drip is not None and self.asked.get(writer, 0) > 0
+                for line in data.splitlines(keepends=True) if drips else [data]:
+                    writer.write(line)
+                    await asyncio.sleep(self.drip if drips else 0)
             writer.close()
 
         await asyncio.gather(forward(), answer(), return_exceptions=True)
@@ -88,6 +92,28 @@ async def a_burst_on_a_full_bucket_is_denied_by_a_client_with_defaults(client):
     assert (await t.consume("full", 5)).success
     results = await at_once(*(t.consume("full") for _ in range(400)))
     assert [getattr(r, "success", r) for r in results] == [False] * 400
+
+
+@check
+async def requests_at_once_of_a_client_over_its_limit_are_429(client):
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    limited = RateLimit(app, throttler=Throttler(client, 5, 600.0))
+
+    async def request():
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": ("192.0.2.1", 1)}
+        await limited(scope, None, send)
+        return sent[0]["status"]
+
+    assert [await request() for _ in range(6)] == [200] * 5 + [429]
+    assert await at_once(*(request() for _ in range(400))) == [429] * 400
 
 
 @check
@@ -205,6 +231,28 @@ async def a_lost_connection_is_told_to_each(client):
 def retry(times):
     kind = __import__(f"{FAMILY}.asyncio.retry", fromlist=["retry"]).Retry
     return kind(__import__(f"{FAMILY}.backoff", fromlist=["backoff"]).NoBackoff(), times)
+
+
+@check
+async def the_time_limit_of_the_client_holds_for_each_reply(client):
+    if AIOREDIS:
+        return  # it has none
+    await Throttler(client, 10, 3600).consume("first, so that there is a script")
+    async with Proxy() as proxy:
+        async with client_of(proxy.url, socket_timeout=0.5) as other:
+            t = Throttler(other, 1000, 3600)
+            assert (await t.consume("k")).level == 1
+            proxy.free.clear()
+            began = time.monotonic()
+            ends = await at_once(*(t.consume("k") for _ in range(10)))
+            assert all(isinstance(end, Unknown) for end in ends) and 0.45 < time.monotonic() - began < 2, ends
+            proxy.free.set()
+            assert (await t.consume("k")).level == 12
+    async with Proxy(drip=0.15) as proxy:
+        async with client_of(proxy.url, socket_timeout=0.5) as other:
+            t = Throttler(other, 1000, 3600)
+            ends = await at_once(*(t.consume(f"k{i}", i + 1) for i in range(10)))
+            assert [getattr(r, "level", r) for r in ends] == list(range(1, 11)), ends
 
 
 @check
