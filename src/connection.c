@@ -1,32 +1,32 @@
 /* SPDX-License-Identifier: MIT
  * One supervised connection to a server.
  *
- *     RESTING --alarm--> FINDING --found--> CONNECTING --connected--> HANDSHAKING --OK, OK--> UP
- *        ^                  |                  |                      |                  |
- *        +------------------+------------------+----------------------+------------------+   and CLOSED from anywhere
+ *     RESTING --alarm--> FINDING --found--> CONNECTING --connected--> HANDSHAKING --all OK--> UP --> DRAINING
+ *        ^                  |                  |                         |                    |         |
+ *        +------------------+------------------+-------------------------+--------------------+---------+
+ *                                                                                     CLOSED from anywhere
  *
- * Normally: a new link rests for no time at all, asks its finder if it has one, dials (TLS included), says AUTH and
- * SELECT if the URL wants them and ROLE if the role matters, and is up. Requests wait in `waiting` until it is, and go
- * out in the order they came in. A request that finds nothing else on the wire is sent inside submit; one that does not
- * is sent together with all others of the same turn of the loop: at the end of the batch of replies being read, or when
- * the loop says that the socket is writable.
+ * The normal path: a new connection asks its finder, if it has one; connects, with TLS if the URL wants it; sends AUTH
+ * and SELECT if the URL wants them, and ROLE if the role matters; and is up. Requests wait in `waiting` until then, and
+ * go out in the order of submit. If nothing else is on the wire, a request is sent inside submit. Otherwise it is sent
+ * together with the others of the same turn of the loop: after the replies are read, or when the socket is writable.
  *
- * It fails in four ways, all of which end in RESTING with a time to dial again, at most one attempt at a time:
- *   - an attempt comes to nothing: the rest doubles, up to half a second, with jitter. From now on the server is known
- *     to be down: what waits ends, and what comes ends at once, until a connection is made.
- *   - a connection is lost that had answered: it is made again at once, more or less, and what was not written waits
- *     for that. What was written, if only a byte of it, ends as such: nobody knows what became of it.
- *   - the server will not have us (AUTH, SELECT): as the first, but at most once a second, and as STEADY_REFUSED.
- *   - the connection stalls: something is unanswered and not a byte has come for four timeouts.
- * A fifth way is READONLY: the server is no primary any more. The connection is left once it owes no answer, and made
- * again at once with ROLE among its handshake_steps; what READONLY was the answer to goes out again there. Until a
- * server has said that it is a primary (or, where it does not say, has gone without READONLY for a second) another
- * READONLY is an attempt that came to nothing. A connection that never answered counts as an attempt that came to
- * nothing, so a server that accepts and hangs up is not connected to more often than one that does not listen.
+ * A connection ends in one of five ways. Each leads to RESTING, and to at most one attempt at a time:
+ *   - An attempt fails. The back-off doubles up to half a second, with jitter. The server is now known to be down: what
+ *     waits ends, and new requests end at once, until a connection is made.
+ *   - An answered connection is lost. It is made again nearly at once, and unwritten requests wait for it. A request of
+ *     which a byte was written ends as such: its outcome is unknown.
+ *   - The server refuses AUTH or SELECT. Like a failed attempt, but at most once a second, and as STEADY_REFUSED.
+ *   - The connection stalls: a reply is due, and no byte came for four timeouts.
+ *   - It is drained, because the server is no primary any more (READONLY) or has moved. When no reply is due, it is
+ * made again at once, with ROLE in its handshake. The request with READONLY is sent again there. Until a server said
+ * that it is a primary, or went a second without READONLY, another READONLY counts as a failed attempt. A connection
+ * without any reply counts as a failed attempt. So a server that accepts and hangs up gets no more attempts than one
+ * that does not listen.
  *
- * Closing may happen inside any callback. It takes descriptors and timers away at once and forgets all requests; the
- * memory goes when the outermost handler on the stack has returned (`depth`). A handler that has called out looks at
- * `epoch`, which changes whenever the connection that it was about is gone. */
+ * A callback may close the connection. Closing releases descriptors and timers at once, and forgets all requests. The
+ * memory is freed when the outermost handler on the stack has returned (`depth`). After a callback a handler checks
+ * `epoch`, which changes when its connection is gone. */
 #include "connection.h"
 
 #include <errno.h>
@@ -44,46 +44,47 @@
 
 #define STALL_TIMEOUTS 4
 #define STALL_LEAST (100 * STEADY_MILLISECOND)
-#define REDIAL_SPREAD (10 * STEADY_MILLISECOND) /* the clients of a server that hangs up on all of them */
+#define REDIAL_SPREAD (10 * STEADY_MILLISECOND) /* spreads the clients of a server that hung up on all of them */
 #define PATIENCE_LEAST (250 * STEADY_MILLISECOND)
-#define PORTION 262144 /* bytes that are read before the loop goes on: a map of a cluster may have millions */
-#define DROPS 1024     /* requests that are not sent after all, likewise */
-#define HANDED 1024    /* requests that are handed back, likewise */
-#define SENDS 4        /* times the buffer is filled and sent, likewise: a server may take it as fast as it is filled */
-#define NAME_PATIENCE (10 * STEADY_SECOND) /* a resolver asks its second server after five */
+#define PORTION 262144 /* bytes that are read before the loop goes on; a cluster map may have millions */
+#define DROPS 1024     /* the same for requests that are dropped before they are sent */
+#define HANDED 1024    /* the same for requests that come back */
+#define SENDS 4        /* the same for fills of the buffer: a fast server may take each fill at once */
+#define NAME_PATIENCE (10 * STEADY_SECOND) /* a resolver asks its second server after 5 s */
 
-enum state { RESTING, FINDING, CONNECTING, HANDSHAKING, UP, CLOSED };
+enum state { RESTING, FINDING, CONNECTING, HANDSHAKING, UP, DRAINING, CLOSED };
+
+enum drain_reason { SERVER_NOT_PRIMARY, SERVER_MOVED };
 
 struct steady__connection {
     struct steady__connection_options with;
     enum state state;
-    unsigned depth; /* handlers on the stack */
+    enum drain_reason drain_reason; /* while DRAINING */
+    unsigned depth;                 /* handlers on the stack */
     uint64_t epoch;
-    bool known_down; /* the server is not known to be down */
-    bool answered;   /* this connection has had a reply */
-    bool paused;     /* RESTING until a request comes, and until the alarm would have rung */
-    bool draining;   /* this connection is to be left once the wire is idle */
-    bool moved;      /* because the server is elsewhere */
+    bool known_down; /* the last attempt failed */
+    bool answered;   /* this connection had a reply */
+    bool paused;     /* RESTING until a request comes, but not before resumes_at */
     bool let_in;     /* the server may have acted upon what is left of a lost connection */
     bool handing;    /* resting, and first handing back what is left */
     steady_us rest_delay, rest_until;
     struct steady__engines engines;
-    int down_error; /* what a request ends as while not hopeful */
+    int down_error; /* the error of a request while known_down */
     struct steady__backoff backoff;
     struct steady__circuit circuit;
     struct steady__role_state role;
     uint64_t connections;
-    steady_us resumes_at;  /* paused: not before */
-    steady_us quiet_since; /* last byte, or the first request after nothing was unanswered */
+    steady_us resumes_at;  /* while paused: the earliest attempt */
+    steady_us quiet_since; /* the last byte received, or the first request on an idle wire */
     struct steady__list waiting;
     struct steady__list lost_sent;                                   /* off the wire, and lost; being handed back */
-    struct steady__list lost_unsent;                                 /* not written; being handed back */
+    struct steady__list lost_unsent;                                 /* not written; to be returned */
     struct steady__request handshake_steps[STEADY__HANDSHAKE_STEPS]; /* by enum steady__handshake_step */
     unsigned handshake_steps_due;
     struct steady__pipeline pipeline;
     struct steady__connect attempt;
     struct steady__watch watch;
-    struct steady__alarm alarm; /* RESTING: go on; HANDSHAKING: give up; UP: look whether it stalls, or leave */
+    struct steady__alarm alarm; /* RESTING: next attempt; HANDSHAKING: timeout; UP: stall check; DRAINING: end */
     struct steady__log log;
 };
 
@@ -105,25 +106,28 @@ static bool connection_is_handshake(const struct steady__connection *conn, const
     return request >= conn->handshake_steps && request < conn->handshake_steps + STEADY__HANDSHAKE_STEPS;
 }
 
-/* ---- Handlers: what the loop calls ---- */
+/* ---- Handlers, called by the loop ---- */
 
 static void connection_destroy(struct steady__connection *conn) {
     steady__pipeline_free(&conn->pipeline);
     free(conn);
 }
 
-/* False in a forked child, which must not touch what is the parent's. */
+/* False in a forked child, which must not touch the connection of its parent. */
 static bool connection_enter_handler(struct steady__connection *conn) {
     if (steady__forked(conn->with.fork_guard)) return false;
     conn->depth++;
     return true;
 }
 
+static bool connection_has_socket(const struct steady__connection *conn) {
+    return conn->state == HANDSHAKING || conn->state == UP || conn->state == DRAINING;
+}
+
 static void connection_flush(struct steady__connection *conn);
 
 static void connection_leave_handler(struct steady__connection *conn) {
-    const bool writes = conn->state == HANDSHAKING || conn->state == UP;
-    if (writes && !steady__forked(conn->with.fork_guard)) connection_flush(conn);
+    if (connection_has_socket(conn) && !steady__forked(conn->with.fork_guard)) connection_flush(conn);
     if (--conn->depth > 0) return;
     if (conn->state == CLOSED)
         connection_destroy(conn);
@@ -131,20 +135,20 @@ static void connection_leave_handler(struct steady__connection *conn) {
         steady__pipeline_relax(&conn->pipeline);
 }
 
-/* ---- Ending ---- */
+/* ---- The end of a connection ---- */
 
-/* A lost connection has left requests on the wire. */
+/* Whether requests of a lost connection are still in the ring. */
 static bool connection_is_wire_lost(const struct steady__connection *conn) {
     return conn->pipeline.fd < 0 && !steady__pipeline_idle(&conn->pipeline);
 }
 
-/* There is something to hand back. */
+/* Whether requests have to be returned to their owner. */
 static bool connection_owes(const struct steady__connection *conn) {
     return connection_is_wire_lost(conn) || !steady__list_empty(&conn->lost_sent) ||
            !steady__list_empty(&conn->lost_unsent);
 }
 
-/* The next request to hand back; NULL: a tombstone. */
+/* The next request to return; NULL: a tombstone. */
 static struct steady__request *connection_take_owed(struct steady__connection *conn, bool *written) {
     struct steady__request *request = NULL;
     const bool from_wire = steady__list_empty(&conn->lost_sent) && connection_is_wire_lost(conn);
@@ -158,7 +162,7 @@ static struct steady__request *connection_take_owed(struct steady__connection *c
     return request;
 }
 
-/* A portion. One at a time, since each may end anything. */
+/* Returns one portion, one by one, because each callback may close the connection. */
 static void connection_return_lost(struct steady__connection *conn) {
     for (int i = 0;
          i < HANDED && conn->state != CLOSED && connection_owes(conn) && !steady__forked(conn->with.fork_guard); i++) {
@@ -176,7 +180,7 @@ static void connection_retry_in(struct steady__connection *conn, steady_us delay
     steady__alarm_set(&conn->alarm, delay);
 }
 
-/* Lets the loop go on before the rest is handed back. */
+/* If more has to be returned, lets the loop go on first. */
 static bool connection_hands_on(struct steady__connection *conn) {
     if (conn->state != RESTING || !connection_owes(conn)) return false;
     conn->handing = true;
@@ -184,7 +188,7 @@ static bool connection_hands_on(struct steady__connection *conn) {
     return true;
 }
 
-/* The server is down, with `error`, for all one knows. What is asked from now on is another matter. */
+/* The server is down, with `error`. Requests that wait now end; those that come later are another matter. */
 static void connection_mark_down(struct steady__connection *conn, int error) {
     conn->known_down = true;
     conn->down_error = error;
@@ -210,20 +214,21 @@ static void connection_set_lost(struct steady__connection *conn, struct steady__
     steady__list_prepend(&conn->lost_sent, &request->place);
 }
 
-/* What was not written waits, or ends, as if it had never been on the wire. The rest stays there to be handed back. */
+/* Unwritten requests wait again, as if they had never been on the wire. The others stay in the ring, to be returned. */
 static void connection_take_back_unwritten(struct steady__connection *conn) {
     struct steady__request *request;
     while ((request = steady__pipeline_take_unwritten(&conn->pipeline)) != NULL)
         if (!connection_is_handshake(conn, request)) steady__list_prepend(&conn->waiting, &request->place);
 }
 
-/* Ends a connection. `let_in`: the server may have acted upon what was written. */
+/* Ends a connection. let_in: the server accepted the client, so it may have acted on written requests. */
 static void connection_drop(struct steady__connection *conn, int error, bool let_in, const char *why) {
     char reason[sizeof((steady_message *)NULL)->text];
-    if (steady__forked(conn->with.fork_guard)) return; /* in a callback: what is closed here would be the parent's */
-    const bool was_fine = conn->answered || conn->moved || steady__engine_is_trying(&conn->engines);
+    if (steady__forked(conn->with.fork_guard)) return; /* a callback forked: the connection is the parent's */
+    const bool moved = conn->state == DRAINING && conn->drain_reason == SERVER_MOVED;
+    const bool was_fine = conn->answered || moved || steady__engine_is_trying(&conn->engines);
     const bool worth_a_try = was_fine && let_in && error == STEADY_UNAVAILABLE;
-    snprintf(reason, sizeof reason, "%s", why); /* `why` may lie in what is about to go */
+    snprintf(reason, sizeof reason, "%s", why); /* `why` may point into the TLS state that is freed below */
     conn->epoch++;
     steady__watch_stop(&conn->watch);
     steady__pipeline_close(&conn->pipeline);
@@ -249,11 +254,11 @@ static bool connection_is_silent(const struct steady__connection *conn) {
 
 /* ---- Writing ---- */
 
-/* ASKING goes with its command or not at all: the next command would be taken for it. */
+/* ASKING is written together with its command, because the server applies it to the next command. */
 static bool connection_encode_next(struct steady__connection *conn, steady_us expected_latency, unsigned *dropped) {
     struct steady__request *request = REQUEST(conn->waiting.next);
     if (steady__pipeline_idle(&conn->pipeline) && steady__pipeline_unread(&conn->pipeline))
-        return false; /* or that would answer it */
+        return false; /* otherwise an unasked reply would be taken for the answer */
     const size_t ahead = request->asking ? sizeof STEADY__ASKING - 1 : 0;
     char *room = steady__pipeline_room(&conn->pipeline, ahead > 0 ? 2 : 1, ahead + STEADY__REQUEST_MAX);
     if (room == NULL) return false;
@@ -273,7 +278,7 @@ static bool connection_encode_next(struct steady__connection *conn, steady_us ex
 
 static bool connection_encode_waiting(struct steady__connection *conn, unsigned *dropped) {
     bool any = false;
-    if (conn->draining || steady__list_empty(&conn->waiting)) return false;
+    if (steady__list_empty(&conn->waiting)) return false;
     conn->pipeline.clock = connection_now(conn);
     const steady_us expected_latency = steady__pipeline_look(&conn->pipeline);
     while (!steady__list_empty(&conn->waiting) && *dropped < DROPS &&
@@ -282,7 +287,7 @@ static bool connection_encode_waiting(struct steady__connection *conn, unsigned 
     return any;
 }
 
-/* Sends what there is to send. Calls nothing back: a send that fails is left to the handler of the socket. */
+/* Sends what waits. Runs no callback: a failed send is handled by the handler of the socket. */
 static void connection_flush(struct steady__connection *conn) {
     unsigned dropped = 0, sends = 0;
     bool encoded, taken;
@@ -319,37 +324,39 @@ static void connection_handshake_replied(struct steady__connection *conn, enum s
     if (--conn->handshake_steps_due == 0) connection_handshake_done(conn);
 }
 
-/* ---- Leaving ---- */
+/* ---- Draining ---- */
 
 static void connection_finish_draining(struct steady__connection *conn) {
     connection_drop(conn, STEADY_UNAVAILABLE, true,
-                    conn->moved ? "the server is elsewhere now" : "the server is no primary");
+                    conn->drain_reason == SERVER_MOVED ? "the server is elsewhere now" : "the server is no primary");
 }
 
-/* What is on the wire is answered soon, or ends at its deadline. */
-static void connection_start_draining(struct steady__connection *conn) {
-    if (conn->draining) return;
-    conn->draining = true;
-    steady__alarm_set(&conn->alarm, conn->with.timeout);
+/* The requests on the wire are answered soon, or end at their deadlines. */
+static void connection_start_draining(struct steady__connection *conn, enum drain_reason reason) {
+    if (conn->state != DRAINING) steady__alarm_set(&conn->alarm, conn->with.timeout);
+    if (conn->state != DRAINING || reason == SERVER_MOVED) conn->drain_reason = reason;
+    conn->state = DRAINING;
 }
 
 static void connection_server_not_primary(struct steady__connection *conn, struct steady__request *request) {
     steady__list_append(&conn->waiting, &request->place);
-    if (conn->draining) return;
-    conn->answered =
-        steady__role_contradicted(&conn->role, connection_now(conn)); /* so that it is made again at once, or not */
-    connection_start_draining(conn);
+    if (conn->state == DRAINING) return;
+    /* The first contradiction reconnects at once; a further one counts as a failed attempt. */
+    conn->answered = steady__role_contradicted(&conn->role, connection_now(conn));
+    connection_start_draining(conn, SERVER_NOT_PRIMARY);
 }
 
-/* ---- What replies mean ---- */
+/* ---- Acting on replies ---- */
 
 static void connection_note_good_reply(struct steady__connection *conn) {
-    if (conn->draining ? conn->role.suspect : !steady__role_not_contradicted(&conn->role, conn->pipeline.clock)) return;
+    if (conn->state == DRAINING ? conn->role.suspect
+                                : !steady__role_not_contradicted(&conn->role, conn->pipeline.clock))
+        return;
     conn->answered = true;
     steady__backoff_reset(&conn->backoff);
 }
 
-/* request: NULL where the reply was nobody's, or no reply. full: why nobody is let in, where that is what it says. */
+/* request: NULL if the reply matches no request or cannot be parsed. full: if the server accepts no clients, why. */
 static void connection_act_on_reply(struct steady__connection *conn, enum steady__reply_action what,
                                     struct steady__request *request, const char *full) {
     switch (what) {
@@ -365,13 +372,13 @@ static void connection_act_on_reply(struct steady__connection *conn, enum steady
     }
 }
 
-/* Whether that shows if the server makes decisions: some questions are answered while it does not. */
+/* Whether the reply shows if the server makes decisions. Some commands are answered even while it makes none. */
 static bool connection_shows_server_state(const struct steady__connection *conn, const struct steady__request *request,
                                           bool error) {
     return request != NULL ? request->key != NULL : error || conn->circuit.open;
 }
 
-/* While the reply is there: what ends a request may end the connection, too. */
+/* Call it while the reply is valid: the callback of a request may end the connection. */
 static void connection_note_reason(const struct steady__connection *conn, const struct steady__request *request,
                                    const struct steady__reply *reply, char *why, size_t size) {
     struct steady__secrets secrets = {.url = conn->with.url};
@@ -383,7 +390,7 @@ static void connection_note_reason(const struct steady__connection *conn, const 
     steady__redact(why, size, reply->text, reply->text_len, &secrets);
 }
 
-/* The log is told last: it may run the loop, and what has not ended by then may end in there. */
+/* The log comes last: it may run the loop, and anything may end inside. */
 static void connection_reply_received(struct steady__connection *conn, struct steady__request *request,
                                       const struct steady__reply *reply) {
     char why[200] = "";
@@ -402,12 +409,12 @@ static void connection_reply_received(struct steady__connection *conn, struct st
         steady__log_reply(&conn->log, &conn->with.loop, news, why);
 }
 
-/* Replies may be there that the loop does not know of. */
+/* Whether received bytes wait, of which the loop does not know. */
 static bool connection_has_unread(const struct steady__connection *conn) {
     return steady__pipeline_unread(&conn->pipeline) || steady__pipeline_pending(&conn->pipeline);
 }
 
-/* False once the connection is gone, or, where a callback has forked, the parent's. */
+/* False if the connection is gone, or a callback forked. */
 static bool connection_process_replies(struct steady__connection *conn) {
     struct steady__reply reply;
     struct steady__request *request;
@@ -415,7 +422,7 @@ static bool connection_process_replies(struct steady__connection *conn) {
     int got;
     while ((got = steady__pipeline_next(&conn->pipeline, &reply, &request)) > 0) {
         if (connection_has_unread(conn))
-            steady__watch_want(&conn->watch, STEADY_READABLE | STEADY_WRITABLE); /* a callback may wait */
+            steady__watch_want(&conn->watch, STEADY_READABLE | STEADY_WRITABLE); /* a callback may run the loop */
         if (request != NULL && connection_is_handshake(conn, request))
             connection_handshake_replied(conn, (enum steady__handshake_step)(request - conn->handshake_steps), &reply);
         else
@@ -426,7 +433,7 @@ static bool connection_process_replies(struct steady__connection *conn) {
         const char *full = steady__handshake_rejection(&reply);
         connection_act_on_reply(conn, full != NULL ? STEADY__REPLY_REJECTED : STEADY__REPLY_UNTRUSTED, NULL, full);
     }
-    if (got == 0 && conn->draining && steady__pipeline_idle(&conn->pipeline)) connection_finish_draining(conn);
+    if (got == 0 && conn->state == DRAINING && steady__pipeline_idle(&conn->pipeline)) connection_finish_draining(conn);
     return conn->epoch == epoch;
 }
 
@@ -437,8 +444,8 @@ static void connection_lost(struct steady__connection *conn, int error) {
                     steady__pipeline_error_text(&conn->pipeline, error));
 }
 
-/* About as many bytes as are left, and what TLS has taken in: of the rest the loop knows. A broken one is read to its
- * end. */
+/* Reads about *left bytes, and all that TLS has decrypted. The loop knows of the rest. After a failed send, reads to
+ * the end, because replies may have arrived. */
 static void connection_read_replies(struct steady__connection *conn, size_t *left) {
     while (*left > 0 || steady__pipeline_pending(&conn->pipeline) || conn->pipeline.broken != 0) {
         const ssize_t n = steady__pipeline_receive(&conn->pipeline);
@@ -460,8 +467,8 @@ static void connection_on_socket(void *arg, int events) {
     if (!connection_enter_handler(conn)) return;
     const uint64_t epoch = conn->epoch;
     size_t portion = PORTION;
-    const bool goes_on =
-        !steady__pipeline_unread(&conn->pipeline) || connection_process_replies(conn); /* a callback runs the loop */
+    const bool goes_on = !steady__pipeline_unread(&conn->pipeline) ||
+                         connection_process_replies(conn); /* a callback may be running the loop */
     const bool more = (events & STEADY_READABLE) != 0 || steady__pipeline_pending(&conn->pipeline);
     if (goes_on && (more || conn->pipeline.broken != 0)) connection_read_replies(conn, &portion);
     if (conn->epoch == epoch && conn->pipeline.broken != 0) connection_lost(conn, conn->pipeline.broken);
@@ -470,8 +477,8 @@ static void connection_on_socket(void *arg, int events) {
 
 void steady__connection_catch_up(struct steady__connection *conn, size_t *left) {
     if (!connection_enter_handler(conn)) return;
-    if (conn->state == UP && connection_process_replies(conn))
-        connection_read_replies(conn, left); /* may be inside the callback of one of them */
+    if ((conn->state == UP || conn->state == DRAINING) && connection_process_replies(conn))
+        connection_read_replies(conn, left); /* perhaps inside the callback of a reply */
     connection_leave_handler(conn);
 }
 
@@ -495,7 +502,7 @@ static void connection_socket_connected(struct steady__connection *conn, const s
     conn->pipeline.clock = connection_now(conn);
     conn->epoch++;
     conn->connections++;
-    conn->answered = conn->draining = conn->moved = conn->circuit.open = conn->role.confirmed = false;
+    conn->answered = conn->circuit.open = conn->role.confirmed = false;
     conn->engines = steady__engine_reconnected(&conn->engines);
     if (steady__watch_start(&conn->watch, &conn->with.loop, dialed->fd, STEADY_READABLE, connection_on_socket, conn) !=
         0) {
@@ -528,7 +535,7 @@ static void connection_start_attempt(struct steady__connection *conn) {
     }
 }
 
-/* Handing back has taken part of the rest. A clock of the caller's may be anywhere. */
+/* The alarm of RESTING. Returning requests may have taken a part of the pause. The caller's clock may step. */
 static void connection_rested(struct steady__connection *conn) {
     const steady_us left = conn->rest_until - connection_now(conn);
     if (connection_hands_on(conn)) return;
@@ -543,10 +550,10 @@ static void connection_check_stall(struct steady__connection *conn) {
     const uint64_t epoch = conn->epoch;
     size_t portion = PORTION;
     if (!connection_awaits_reply(conn)) return;
-    connection_read_replies(conn, &portion); /* the loop may have been away for long */
+    connection_read_replies(conn, &portion); /* the loop may have been held */
     if (conn->epoch != epoch || !connection_awaits_reply(conn)) return;
     const steady_us quiet = connection_now(conn) - conn->quiet_since;
-    if (conn->draining)
+    if (conn->state == DRAINING)
         connection_finish_draining(conn);
     else if (conn->state == HANDSHAKING || quiet >= connection_stall_time(conn))
         connection_drop(conn, STEADY_UNAVAILABLE, true, "the server does not answer");
@@ -558,16 +565,16 @@ static void connection_on_alarm(void *arg) {
     struct steady__connection *conn = arg;
     if (!connection_enter_handler(conn)) return;
     const bool due = steady__alarm_rang(&conn->alarm);
-    connection_return_lost(conn); /* where a callback of one of them runs the loop */
+    connection_return_lost(conn); /* a callback inside connection_return_lost may be running the loop */
     const bool goes_on = due && !steady__forked(conn->with.fork_guard);
     if (goes_on && conn->state == RESTING)
         connection_rested(conn);
-    else if (goes_on && (conn->state == HANDSHAKING || conn->state == UP))
+    else if (goes_on && connection_has_socket(conn))
         connection_check_stall(conn);
     connection_leave_handler(conn);
 }
 
-/* ---- The finder's calls ---- */
+/* ---- Calls of the finder ---- */
 
 void steady__connection_found(struct steady__connection *conn, const struct steady__url *at) {
     if (conn->state != FINDING || !connection_enter_handler(conn)) return;
@@ -591,15 +598,15 @@ void steady__connection_server_moved(struct steady__connection *conn) {
     } else if (conn->state == CONNECTING) {
         steady__connect_stop(&conn->attempt);
         connection_start_attempt(conn);
-    } else if (conn->state == HANDSHAKING || conn->state == UP) {
-        conn->moved = true;
-        connection_start_draining(conn);
-        if (conn->state == HANDSHAKING || steady__pipeline_idle(&conn->pipeline)) connection_finish_draining(conn);
+    } else if (connection_has_socket(conn)) {
+        const bool handshaking = conn->state == HANDSHAKING;
+        connection_start_draining(conn, SERVER_MOVED);
+        if (handshaking || steady__pipeline_idle(&conn->pipeline)) connection_finish_draining(conn);
     }
     connection_leave_handler(conn);
 }
 
-/* ---- The owner's calls ---- */
+/* ---- Calls of the owner ---- */
 
 static void connection_resume(struct steady__connection *conn) {
     const steady_us wait = conn->resumes_at - connection_now(conn);
@@ -610,7 +617,7 @@ static void connection_resume(struct steady__connection *conn) {
 int steady__connection_submit(struct steady__connection *conn, struct steady__request *request) {
     if (conn->paused) connection_resume(conn);
     const bool trying = conn->with.patient && conn->state > RESTING && conn->state < UP;
-    if (conn->state != UP && conn->known_down && !trying) return conn->down_error;
+    if (conn->state < UP && conn->known_down && !trying) return conn->down_error;
     if (request->key != NULL && steady__circuit_holds(&conn->circuit, &conn->with.loop)) return STEADY_UNAVAILABLE;
     request->lost = request->passed = false;
     steady__list_append(&conn->waiting, &request->place);
@@ -634,7 +641,7 @@ int steady__connection_forget(struct steady__connection *conn, struct steady__re
     return ours ? STEADY_OVERLOADED : STEADY_UNAVAILABLE;
 }
 
-bool steady__connection_is_up(const struct steady__connection *conn) { return conn->state == UP && !conn->draining; }
+bool steady__connection_is_up(const struct steady__connection *conn) { return conn->state == UP; }
 
 bool steady__connection_was_up(const struct steady__connection *conn) { return conn->connections > 0; }
 
@@ -662,7 +669,7 @@ bool steady__connection_is_idle(const struct steady__connection *conn) {
 const char *steady__connection_activity(const struct steady__connection *conn) {
     if (conn->state == CONNECTING) return steady__connect_activity(&conn->attempt);
     if (conn->state == HANDSHAKING) return "waiting to be let in";
-    return conn->state == UP && !steady__pipeline_idle(&conn->pipeline) ? "waiting for its turn" : NULL;
+    return connection_has_socket(conn) && !steady__pipeline_idle(&conn->pipeline) ? "waiting for its turn" : NULL;
 }
 
 uint64_t steady__connection_reconnects(const struct steady__connection *conn) {
@@ -673,7 +680,6 @@ struct steady__connection *steady__connection_open(const struct steady__connecti
     struct steady__connection *conn = calloc(1, sizeof *conn);
     if (conn == NULL) return NULL;
     conn->with = *options;
-    conn->known_down = false;
     conn->down_error = STEADY_UNAVAILABLE;
     conn->backoff = STEADY__RECONNECT_BACKOFF;
     conn->circuit.net = options->net;
@@ -707,7 +713,7 @@ struct steady__connection *steady__connection_open(const struct steady__connecti
     return NULL;
 }
 
-/* A child leaves the parent's loop alone, which it may share, and with it the memory that the loop points at. */
+/* A forked child leaves the parent's loop, which it may share, and the memory that the loop points at. */
 static void connection_close_in_child(struct steady__connection *conn) {
     if (conn->with.finder != NULL) conn->with.finder->close(conn->with.finder);
     if (conn->pipeline.fd >= 0) steady__fork_guard_detach(conn->pipeline.fd);
