@@ -21,7 +21,7 @@
  *   - A node that only redirects name, and no map, is unconfirmed. At most UNCONFIRMED_MAX of them are kept. A further
  *     one replaces one that has been there for HOLD and is idle; otherwise the redirect is not followed.
  *   - The connections take at most a quarter of the descriptors that the process may have. A further one replaces one
- *     that no request has wanted for HOLD; otherwise requests for its node are unavailable.
+ *     that no request has wanted for HOLD, or that was never up; otherwise requests for its node are unavailable.
  *   - All connections share a bound on name lookups and on log lines.
  *
  * A node without slots loses its connection when that is idle, and is forgotten, unless it is the seed. A connection
@@ -60,9 +60,10 @@
 #define CONNECTIONS_LEAST (2 + UNCONFIRMED_MAX)
 #define CONNECTIONS_MAX 1024
 #define HOLD STEADY_SECOND
-#define FULL_AGAIN (10 * STEADY_MILLISECOND) /* before the next search for a connection to close */
-#define CLOSED_PER_TURN 16                   /* connections closed in one turn of the loop */
-#define LOG_LINES_MAX 64                     /* log lines at once; then one each second */
+#define HOLD_IN_VAIN (100 * STEADY_MILLISECOND) /* the same for a connection that was never up */
+#define FULL_AGAIN (10 * STEADY_MILLISECOND)    /* before the next search for a connection to close */
+#define CLOSED_PER_TURN 16                      /* connections closed in one turn of the loop */
+#define LOG_LINES_MAX 64                        /* log lines at once; then one each second */
 
 struct node {
     struct steady__node_entry at; /* host "": the seed, if its URL has a path or sentinels */
@@ -199,8 +200,8 @@ static bool cluster_make_room(struct steady__cluster *cluster) {
     if (cluster_now(cluster) < cluster->full_until) return false;
     for (uint16_t i = 1; i < cluster->nodes.count; i++) {
         struct node *node = cluster_node_at(cluster, i);
-        if (node == NULL || node->conn == NULL || cluster_now(cluster) - node->wanted_at < HOLD ||
-            !cluster_is_idle(node))
+        if (node == NULL || node->conn == NULL || !cluster_is_idle(node)) continue;
+        if (cluster_now(cluster) - node->wanted_at < (steady__connection_was_up(node->conn) ? HOLD : HOLD_IN_VAIN))
             continue;
         if (least == NULL || node->wanted_at < least->wanted_at) least = node;
     }

@@ -17,6 +17,12 @@
 
 static void connect_next_address(struct steady__connect *attempt);
 
+/* Of an errno. A client that opens many connections can use up the descriptors and the memory of this program. */
+static int connect_error_of(int number) {
+    const bool ours = number == EMFILE || number == ENFILE || number == ENOBUFS || number == ENOMEM;
+    return ours ? STEADY_OVERLOADED : STEADY_UNAVAILABLE;
+}
+
 static void connect_set_timeout(struct steady__connect *attempt, steady_us time) {
     attempt->last_turn = false;
     steady__alarm_set(&attempt->alarm, time);
@@ -75,7 +81,7 @@ static void connect_tcp_connected(struct steady__connect *attempt) {
     attempt->tls =
         steady__tls_new(attempt->tls_context, attempt->net, attempt->fd, attempt->url->host, &attempt->ticket);
     if (attempt->tls == NULL) {
-        connect_give_up_address(attempt, STEADY_UNAVAILABLE, "no memory for TLS");
+        connect_give_up_address(attempt, STEADY_OVERLOADED, "no memory for TLS");
         return;
     }
     connect_set_timeout(attempt, attempt->patience);
@@ -125,12 +131,12 @@ static void connect_next_address(struct steady__connect *attempt) {
         attempt->begun_at = steady__loop_now(attempt->loop);
         attempt->fd = attempt->net->connect(attempt->net, &attempt->addresses.at[attempt->next++], attempt->unanswered);
         if (attempt->fd < 0) {
-            connect_note_error(attempt, STEADY_UNAVAILABLE, strerror(errno));
+            connect_note_error(attempt, connect_error_of(errno), strerror(errno));
             continue;
         }
         if (steady__watch_start(&attempt->watch, attempt->loop, attempt->fd, STEADY_WRITABLE, connect_on_socket,
                                 attempt) != 0) {
-            connect_give_up_address(attempt, STEADY_UNAVAILABLE, strerror(ENOMEM));
+            connect_give_up_address(attempt, STEADY_OVERLOADED, strerror(ENOMEM));
             return;
         }
         connect_set_timeout(attempt, attempt->patience);
@@ -211,8 +217,8 @@ static void connect_resolve(struct steady__connect *attempt) {
     const bool under_way = connect_is_lookup_pending(attempt);
     attempt->queued = !under_way && !connect_has_turn(attempt);
     const char *why = under_way || attempt->queued ? NULL : connect_begin_lookup(attempt);
-    if (why != NULL) {
-        connect_fail(attempt, STEADY_UNAVAILABLE, why);
+    if (why != NULL) { /* with a slot left, this program is short of something */
+        connect_fail(attempt, connect_free_lookup(attempt) != NULL ? STEADY_OVERLOADED : STEADY_UNAVAILABLE, why);
         return;
     }
     attempt->looking = true;

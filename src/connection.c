@@ -476,7 +476,9 @@ static void connection_on_socket(void *arg, int events) {
 }
 
 void steady__connection_catch_up(struct steady__connection *conn, size_t *left) {
+    size_t portion = PORTION;
     if (!connection_enter_handler(conn)) return;
+    if (steady__pipeline_awaits_nested(&conn->pipeline)) left = &portion; /* adopting a map takes time, too */
     if ((conn->state == UP || conn->state == DRAINING) && connection_process_replies(conn))
         connection_read_replies(conn, left); /* perhaps inside the callback of a reply */
     connection_leave_handler(conn);

@@ -35,7 +35,7 @@ int steady__pipeline_init(struct steady__pipeline *pipeline, const struct steady
     pipeline->net = net;
     pipeline->fd = -1;
     pipeline->max = max_unanswered;
-    pipeline->blocks = calloc(FIRST_ROOM, sizeof *pipeline->blocks);
+    pipeline->blocks = calloc(FIRST_ROOM, sizeof(void *));
     if (pipeline->blocks != NULL) pipeline->room = FIRST_ROOM;
     pipeline->out = malloc(STEADY__PIPELINE_OUT);
     pipeline->in = malloc(STEADY__PIPELINE_IN);
@@ -136,7 +136,7 @@ bool steady__pipeline_take_first(struct steady__pipeline *pipeline, struct stead
 
 /* Doubles the ring. */
 static bool pipeline_grow(struct steady__pipeline *pipeline) {
-    struct steady__pipeline_block **blocks = calloc(2 * (size_t)pipeline->room, sizeof *blocks);
+    struct steady__pipeline_block **blocks = calloc(2 * (size_t)pipeline->room, sizeof(void *));
     if (blocks == NULL) return false;
     for (uint32_t i = 0; i < pipeline->room; i++) {
         const uint64_t block = pipeline->head / BLOCK + i;
@@ -221,6 +221,10 @@ void steady__pipeline_relax(struct steady__pipeline *pipeline) {
     if (pipeline->in_room > STEADY__PIPELINE_IN && !steady__pipeline_unread(pipeline))
         (void)pipeline_resize_in(pipeline, STEADY__PIPELINE_IN);
     if (!steady__pipeline_unread(pipeline)) pipeline->in_from = pipeline->in_to = 0;
+}
+
+bool steady__pipeline_awaits_nested(struct steady__pipeline *pipeline) {
+    return !steady__pipeline_idle(pipeline) && pipeline_slot(pipeline, pipeline->head)->nested > 0;
 }
 
 /* What the reply that is due may need. */

@@ -123,6 +123,9 @@ static inline bool steady__pipeline_idle(const struct steady__pipeline *pipeline
     return pipeline->head == pipeline->tail;
 }
 
+/* Whether the next reply may be a long one. */
+bool steady__pipeline_awaits_nested(struct steady__pipeline *pipeline);
+
 /* Whether the window allows no further request before a reply. */
 static inline bool steady__pipeline_full(const struct steady__pipeline *pipeline) {
     return pipeline->tail - pipeline->head >= pipeline->window.size;

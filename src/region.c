@@ -382,7 +382,7 @@ static bool region_is_named(int fd, const char *name) {
 }
 
 /* Makes a complete file and proposes it. *chosen: the number of the file that will be the next one. */
-static int region_propose(uint64_t *successor, struct fresh *fresh, const char *path, uint32_t buckets,
+static int region_propose(struct header *old, struct fresh *fresh, const char *path, uint32_t buckets,
                           const struct clock_id *clock, uint64_t *chosen, steady_message *why) {
     char name[PATH_MAX];
     uint64_t number;
@@ -394,19 +394,19 @@ static int region_propose(uint64_t *successor, struct fresh *fresh, const char *
     }
     if (error != 0) return error;
     *chosen = 0;
-    if (__atomic_compare_exchange_n(successor, chosen, fresh->number, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+    if (__atomic_compare_exchange_n(&old->successor, chosen, fresh->number, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
         *chosen = fresh->number;
     return 0;
 }
 
 /* Puts the chosen file at `path`, unless that has been done. */
-static int region_install(uint64_t *successor, uint64_t chosen, int stale, const char *path, steady_message *why) {
+static int region_install(struct header *old, uint64_t chosen, int stale, const char *path, steady_message *why) {
     char name[PATH_MAX];
     const int error = region_name_of(name, path, chosen, why);
     if (error != 0 || !region_is_named(stale, path) || rename(name, path) == 0) return error;
     if (errno != ENOENT) return region_fail_errno(path, why);
     if (region_is_named(stale, path)) /* somebody has deleted the chosen file */
-        __atomic_compare_exchange_n(successor, &chosen, 0, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+        __atomic_compare_exchange_n(&old->successor, &chosen, 0, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     return 0;
 }
 
@@ -416,8 +416,8 @@ static int region_replace(int stale, const char *path, uint32_t buckets, const s
     struct header *h = mmap(NULL, HEADER_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, stale, 0);
     if (h == MAP_FAILED) return region_fail_errno(path, why);
     uint64_t chosen = __atomic_load_n(&h->successor, __ATOMIC_SEQ_CST);
-    int error = chosen == 0 ? region_propose(&h->successor, &fresh, path, buckets, clock, &chosen, why) : 0;
-    if (error == 0) error = region_install(&h->successor, chosen, stale, path, why);
+    int error = chosen == 0 ? region_propose(h, &fresh, path, buckets, clock, &chosen, why) : 0;
+    if (error == 0) error = region_install(h, chosen, stale, path, why);
     region_discard(&fresh, path);
     munmap(h, HEADER_SIZE);
     return error;
