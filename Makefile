@@ -76,7 +76,7 @@ TEST_CFLAGS    := $(foreach p,$(TEST_PKGS),$(call pkg,--cflags $p))
 TEST_LIBS      := $(foreach p,$(TEST_PKGS),$(call pkg,--libs $p)) -lev -lm -ldl
 
 obj   = $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard $(1)))
-SRC  := $(filter-out %/$(if $(TLS_PKGS),tls_none,tls).o,$(call obj,src/*.c))
+SRC  := $(filter-out %/$(if $(TLS_PKGS),tls_none,tls).o,$(call obj,src/*.c src/*/*.c))
 CLI  := $(call obj,cli/*.c)
 # tests/prog_X.c is a program that tests start; what is neither that nor a test is shared by the tests.
 UNIT := $(patsubst tests/%.c,$(BUILD)/test/%,$(wildcard tests/unit_*.c))
@@ -120,7 +120,7 @@ $(BUILD)/hiredis: $(BUILD)/settings
 	$(Q)echo $(USES_HIREDIS) | $(CC) $(CFLAGS) $(HIREDIS_CFLAGS) -include hiredis/hiredis.h -x c - -o $@ $(LDFLAGS) \
 	    $(HIREDIS_LIBS) 2>$@.log || { ! CC='$(CC)' TLS='$(if $(filter file,$(origin TLS)),,$(TLS))' SETUP=no scripts/setup build || cat $@.log; \
 	    echo 'hiredis is not found: $(CC) for $(MACHINE) compiles no program with it.'; exit 1; } >&2
-NO_HIREDIS = bucket limit error redact url
+NO_HIREDIS = core/bucket core/limit core/error core/redact core/url
 $(filter-out $(NO_HIREDIS:%=$(BUILD)/obj/src/%.o),$(SRC)): | $(BUILD)/hiredis
 
 $(BUILD)/scripts.h: scripts/embed-lua $(wildcard lua/*.lua)

@@ -11,7 +11,7 @@
 #include <time.h>
 
 #include "steady.h"
-#include "table.h"
+#include "local/table.h"
 
 #define ROUNDS 9
 #define ROUND_NS 100000000

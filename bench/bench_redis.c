@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "command.h"
+#include "redis/command.h"
 #include "steady.h"
 
 #define KEYS 100000 /* as redis-benchmark -r 100000 */

@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "command.h"
-#include "reply.h"
-#include "limit.h"
+#include "redis/command.h"
+#include "conn/reply.h"
+#include "core/limit.h"
 
 struct input {
     int64_t capacity, recharge, drops, block, amount;

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "siphash.h"
+#include "core/siphash.h"
 #include "steady.h"
 
 #define BUCKETS 64

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "pipeline.h"
-#include "redact.h"
+#include "conn/pipeline.h"
+#include "core/redact.h"
 
 #define REQUESTS 64
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * What the servers of a cluster say of each other: redirects, and maps that arrive in pieces. */
-#include "slot_map.h"
+#include "redis/slot_map.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "url.h"
+#include "core/url.h"
 
 static void check_copy(const struct steady__url *url) {
     static struct steady__url copy;

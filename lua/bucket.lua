@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- What the scripts share: the arguments, and the bucket as it is now. The algorithm is that of src/bucket.c, in doubles,
+-- What the scripts share: the arguments, and the bucket as it is now. The algorithm is that of src/core/bucket.c, in doubles,
 -- which are exact here, as no number reaches 2^53. Every call into C and every string made shows in what a decision
 -- costs the server; that is why arguments come in one string, and the common case is tried first.
 

@@ -8,8 +8,8 @@
 #include <strings.h>
 
 #include "decide.h"
-#include "error.h"
-#include "limit.h"
+#include "core/error.h"
+#include "core/limit.h"
 
 #define AMOUNT_MAX INT32_MAX
 

@@ -4,7 +4,7 @@
 #define STEADY__MODULE_DECIDE_H
 
 #include "abi.h"
-#include "bucket.h"
+#include "core/bucket.h"
 
 /* Once after loading, and before unloading. */
 void steady__decide_start(void);

@@ -8,7 +8,7 @@
 #include "clock.h"
 #include "commands.h"
 #include "decide.h"
-#include "error.h"
+#include "core/error.h"
 #include "unload.h"
 
 #define NAME "steady"

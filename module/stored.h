@@ -5,7 +5,7 @@
 
 #include <stddef.h>
 
-#include "bucket.h"
+#include "core/bucket.h"
 
 #define STEADY__STORED_MAX 80 /* no bucket's text is longer */
 

@@ -31,7 +31,7 @@ TLS = os.environ.get("TLS") != "no" and pkg_config("--exists", "libssl >= 3") is
 TLS_CFLAGS = pkg_config("--cflags", "libssl", "libcrypto") if TLS else []
 TLS_LIBS = pkg_config("--libs", "libssl", "libcrypto") if TLS else []
 # Stores on a hiredis context no Python program has: so hiredis is not needed either.
-NOT_NEEDED = {"attach.c", "tls_none.c" if TLS else "tls.c"}
+NOT_NEEDED = {"attached_store.c", "tls_none.c" if TLS else "tls.c"}
 
 
 def target():
@@ -59,7 +59,7 @@ def relative(path):
 
 def sources():
     """Of the library, and of the extension."""
-    return [*sorted(path for path in (TREE / "src").glob("*.c") if path.name not in NOT_NEEDED),
+    return [*sorted(path for path in (TREE / "src").rglob("*.c") if path.name not in NOT_NEEDED),
             *sorted((HERE / "core").glob("*.c"))]
 
 
@@ -92,7 +92,7 @@ class Sdist(sdist):
     def make_release_tree(self, base_dir, files):
         super().make_release_tree(base_dir, [name for name in files if not name.startswith("..")])
         to = Path(base_dir) / "steady"
-        for pattern in ("src/*.[ch]", "include/*.h", "lua/*.lua", "scripts/embed-lua"):
+        for pattern in ("src/**/*.[ch]", "include/*.h", "lua/*.lua", "scripts/embed-lua"):
             for path in sorted(TREE.glob(pattern)):
                 (to / path.relative_to(TREE)).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(path, to / path.relative_to(TREE))
@@ -107,7 +107,7 @@ setup(
         Extension(
             "aiosteady._core",
             [relative(path) for path in sources()],
-            depends=[relative(path) for path in [*(TREE / "src").glob("*.h"), *(HERE / "core").glob("*.h"),
+            depends=[relative(path) for path in [*(TREE / "src").rglob("*.h"), *(HERE / "core").glob("*.h"),
                                                  *(TREE / "lua").glob("*.lua"), TREE / "include" / "steady.h"]],
             include_dirs=[relative(TREE / "include"), relative(TREE / "src"), "core"],
             define_macros=[("_GNU_SOURCE", None)],

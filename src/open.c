@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * Opens the store that a URL names. */
-#include "error.h"
-#include "local_store.h"
-#include "redis_store.h"
+#include "core/error.h"
+#include "core/url.h"
+#include "local/local_store.h"
+#include "redis/redis_store.h"
 #include "store.h"
-#include "url.h"
 
 int steady_store_open(steady_store **store, const char *text, const steady_store_options *options,
                       steady_message *why) {

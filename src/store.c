@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#include "error.h"
+#include "core/error.h"
 
 #define TIMEOUT_MAX (24 * 3600 * STEADY_SECOND)
 #define IN_FLIGHT_MAX (1u << 24)

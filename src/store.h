@@ -6,7 +6,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "bucket.h"
+#include "core/bucket.h"
 #include "steady.h"
 
 #define STEADY__KEY_MAX 1024

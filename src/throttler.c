@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "error.h"
-#include "limit.h"
-#include "local_store.h"
+#include "core/error.h"
+#include "core/limit.h"
+#include "local/local_store.h"
 #include "policy.h"
 
 /* ---- Creating a throttler ---- */

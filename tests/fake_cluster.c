@@ -2,7 +2,7 @@
  * What tests of the cluster on nodes that do not exist share. */
 #include "fake_cluster.h"
 
-#include "slot_map.h"
+#include "redis/slot_map.h"
 
 struct fake_node *a, *b;
 steady_us timeout;

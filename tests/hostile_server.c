@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 #include "random.h"
-#include "slot_map.h"
+#include "redis/slot_map.h"
 #include "support.h"
 
 #define CONNECTIONS 4096

@@ -7,9 +7,9 @@
 #include <unistd.h>
 
 #include "random.h"
+#include "redis/slot_map.h"
 #include "redis_cluster.h"
 #include "rig.h"
-#include "slot_map.h"
 
 #define DEADLINE (3 * TIMEOUT)      /* no decision of a node that is well ends by it, on a busy machine either */
 #define PATIENT (5 * STEADY_SECOND) /* no decision ends by its deadline where nothing is wrong */

@@ -12,7 +12,7 @@
 
 #include "fake_server.h"
 #include "names.h"
-#include "slot_map.h"
+#include "redis/slot_map.h"
 
 #define HIDDEN_BY 0x5a
 static const char hidden[] =

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "certificates.h"
-#include "connect.h"
+#include "conn/connect.h"
 #include "proxy.h"
 #include "redis_cluster.h"
 #include "rig.h"

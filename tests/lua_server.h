@@ -4,8 +4,8 @@
 #ifndef LUA_SERVER_H
 #define LUA_SERVER_H
 
-#include "command.h"
-#include "reply.h"
+#include "conn/reply.h"
+#include "redis/command.h"
 
 struct lua_server;
 

@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-#include "slot_map.h"
+#include "redis/slot_map.h"
 
 static void start_node(struct cluster *cluster, unsigned i, const char *options) {
     char text[sizeof cluster->nodes[i].options], tls[64] = "";

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "assertions.h"
-#include "table.h"
+#include "local/table.h"
 
 #define START ((int64_t)1000000000)
 #define SECOND ((int64_t)1000000)

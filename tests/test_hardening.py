@@ -63,16 +63,16 @@ def test_stacks_and_buffers_are_guarded(built):
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="a note of x86-64")
 def test_jumps_are_checked():
-    notes = {path: output("readelf", "-nW", path) for path in (BUILD / "obj/src").glob("*.o")}
+    notes = {path: output("readelf", "-nW", path) for path in (BUILD / "obj/src").rglob("*.o")}
     assert notes
     assert [path.name for path, note in notes.items() if not re.search("IBT.*SHSTK", note)] == []
 
 
 def flags_of(*settings):
     """The command that compiles bucket.c, with these settings."""
-    commands = output("make", "-C", ROOT, "-n", "-B", "V=1", "BUILD=build/nowhere", *settings, "build/nowhere/obj/src/bucket.o",
+    commands = output("make", "-C", ROOT, "-n", "-B", "V=1", "BUILD=build/nowhere", *settings, "build/nowhere/obj/src/core/bucket.o",
                       env={**os.environ, "MAKEFLAGS": ""})
-    return next(line for line in commands.splitlines() if " -c src/bucket.c" in line).split()
+    return next(line for line in commands.splitlines() if " -c src/core/bucket.c" in line).split()
 
 
 def test_the_flags_of_the_user_are_used_and_the_hardening_stays():

@@ -11,55 +11,18 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = Path(os.environ.get("BUILD", ROOT / "build")).resolve()
 
-# Which headers of ours a room of src/ may include, besides its own. Pure rooms first, edges last; a new room is a new
-# line here. Nobody includes store_local.c, store_redis.c or throttler.c: they have no header.
-MAY_INCLUDE = {
-    # the bucket, and what is as pure
-    "bucket": "",
-    "siphash": "",
-    "list": "",
-    "fork_guard": "",
-    "error": "steady",
-    "limit": "steady bucket error",
-    "url": "steady error",
-    "redact": "steady error url",
-    # what a store is
-    "store": "steady bucket error url",
-    # the embedded store
-    "table": "bucket siphash",
-    "region": "steady error siphash table",
-    "local_store": "error loop region store table",
-    # the Redis store: bytes first, then one socket, one connection, many decisions
-    "command": "store scripts",
-    "reply": "command",
-    "loop": "steady",
-    "poller": "list loop",
-    "retry": "fork_guard list loop",
-    "net": "steady resolve",
-    "resolve": "fork_guard loop net",
-    "tls": "error net url",
-    "tls_none": "error tls",
-    "window": "steady",
-    "pipeline": "list net reply tls window",
-    "connect": "fork_guard loop net tls url",
-    "handshake": "redact reply url",
-    "circuit": "loop net reply",
-    "role": "handshake",
-    "engine": "store",
-    "log": "circuit loop redact",
-    "connection": "circuit connect engine error fork_guard handshake loop log role redact command url pipeline",
-    "sentinel": "circuit error connection redact command",
-    "eviction": "reply",
-    "inflight": "error connection redact retry command store eviction",
-    "slot_map": "reply",
-    "node_table": "siphash slot_map",
-    "cluster": "error sentinel inflight connection redact command node_table slot_map",
-    "replica": "cluster error command",
-    "redis_store": "replica cluster error inflight command tls url",
-    "attached_store": "circuit error inflight net log redact command",
-    # the door
-    "throttler": "error limit store",
+# The layers of src/, and which layers the files of each may include. Files at the top of src/ belong to two layers:
+# store and policy lie below the stores, throttler and open above them.
+LAYERS = {
+    "core": "core",
+    "loop": "loop core",
+    "conn": "conn loop core",
+    "base": "base core",
+    "local": "local base loop core",
+    "redis": "redis base conn loop core",
+    "top": "top base local redis core",
 }
+AT_THE_TOP = {"store": "base", "policy": "base", "throttler": "top", "open": "top"}
 
 # The library prints nothing, never exits, touches no signal, has no state that two loops could share.
 FORBIDDEN_CALLS = set(
@@ -86,26 +49,46 @@ def output(*command):
 # ---- Who includes whom ----
 
 
-@pytest.mark.parametrize("path", tracked("src/*.[ch]"), ids=lambda path: path.name)
-def test_rooms_of_src_keep_their_order(path):
-    room = path.stem
-    assert room in MAY_INCLUDE, f"{path.name} is a new room: give it a line in MAY_INCLUDE"
-    ours = {name.removesuffix(".h") for mark, name in includes(path) if mark == '"'}
-    assert ours <= {room, *MAY_INCLUDE[room].split()}
+def layer_of(path):
+    return AT_THE_TOP[path.stem] if path.parent.name == "src" else path.parent.name
 
 
-def test_the_table_of_rooms_names_only_rooms():
-    rooms = {path.stem for path in tracked("src/*.[ch]")}
-    assert set(MAY_INCLUDE) <= rooms
+def units(*patterns):
+    """Each file name without its ending, and those whose headers it includes. A .c file and its header are one unit."""
+    paths = tracked(*patterns)
+    headers = {path.stem for path in paths if path.suffix == ".h"}
+    found = {path.stem: set() for path in paths}
+    for path in paths:
+        names = {Path(name).stem for mark, name in includes(path) if mark == '"'}
+        found[path.stem] |= names & headers - {path.stem}
+    return found
 
 
-def test_the_headers_of_the_rooms_have_no_circle():
-    below = {path.stem: set(re.findall(r'#include "(\w+)\.h"', path.read_text())) for path in tracked("src/*.h")}
+@pytest.mark.parametrize("path", tracked("src/**/*.[ch]", "src/*.[ch]"), ids=lambda path: path.name)
+def test_a_file_of_src_includes_only_layers_below_it(path):
+    layers = {path.stem: layer_of(path) for path in tracked("src/**/*.h", "src/*.h")}
+    ours = {Path(name).stem for mark, name in includes(path) if mark == '"'} & layers.keys()
+    assert {name for name in ours if layers[name] not in LAYERS[layer_of(path)].split()} == set()
+
+
+@pytest.mark.parametrize("patterns", [("src/**/*.[ch]", "src/*.[ch]"), ("python/core/*.[ch]",)], ids=["src", "python"])
+def test_the_includes_form_no_circle(patterns):
+    below = units(*patterns)
     while below:
-        free = [room for room, needs in below.items() if not needs & below.keys()]
+        free = [name for name, needs in below.items() if not needs & below.keys()]
         assert free, f"a circle among {sorted(below)}"
-        for room in free:
-            del below[room]
+        for name in free:
+            del below[name]
+
+
+def test_a_static_function_of_src_has_its_name_in_one_file_only():
+    files = {}
+    for path in tracked("src/**/*.c", "src/*.c"):
+        for name in re.findall(r"^static [^=;(]*?\b(\w+)\(", path.read_text(), re.M):
+            files.setdefault(name, set()).add(path.name)
+    twice = {name: names for name, names in files.items() if len(names) > 1 and names != {"tls.c", "tls_none.c"}}
+    assert len(files) > 300
+    assert twice == {}
 
 
 @pytest.mark.parametrize("folder", ["cli", "examples"])
@@ -119,12 +102,14 @@ def test_users_of_the_library_see_only_its_public_headers(folder):
 
 
 def test_only_the_attached_store_knows_hiredis():
-    users = {path.name for path in tracked("src/*.[ch]") if any("hiredis" in name for _, name in includes(path))}
+    users = {path.name for path in tracked("src/**/*.[ch]", "src/*.[ch]")
+             if any("hiredis" in name for _, name in includes(path))}
     assert users <= {"attached_store.c"}
 
 
 def test_only_tls_knows_openssl():
-    users = {path.name for path in tracked("src/*.[ch]") if any("openssl/" in name for _, name in includes(path))}
+    users = {path.name for path in tracked("src/**/*.[ch]", "src/*.[ch]")
+             if any("openssl/" in name for _, name in includes(path))}
     assert users <= {"tls.c"}
 
 
@@ -139,12 +124,13 @@ def test_public_headers_include_no_internal_ones():
 
 def test_bytes_from_outside_become_a_message_in_one_place():
     """Of url.c an option's name, and of tls.c the words of OpenSSL."""
-    users = {path.name for path in tracked("src/*.c", "module/*.c") if "steady__printable(" in path.read_text()}
+    users = {path.name for path in tracked("src/**/*.c", "src/*.c", "module/*.c")
+             if "steady__printable(" in path.read_text()}
     assert users <= {"error.c", "redact.c", "url.c", "tls.c"}
 
 
 def test_the_words_that_a_server_may_say_are_sorted():
-    text = (ROOT / "src/redact.c").read_text()
+    text = (ROOT / "src/core/redact.c").read_text()
     words = re.findall(r'"([^"]+)"', re.search(r" words\[\] = \{(.*?)\n\};", text, re.S)[1])
     assert len(words) > 300 and words == sorted(set(words)) and all(word == word.lower() for word in words)
     assert all(len(word) < 32 for word in words)

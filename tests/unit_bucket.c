@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "assertions.h"
-#include "bucket.h"
+#include "core/bucket.h"
 #include "random.h"
 
 #define NOW INT64_C(1764000000000000)

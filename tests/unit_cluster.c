@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "slot_map.h"
+#include "redis/slot_map.h"
 
 /* ---- MOVED ---- */
 

@@ -8,7 +8,7 @@
 #include <strings.h>
 
 #include "random.h"
-#include "slot_map.h"
+#include "redis/slot_map.h"
 
 /* ---- The map ---- */
 

@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-#include "slot_map.h"
+#include "redis/slot_map.h"
 
 #define NO_CLUSTER "-ERR This instance has cluster support disabled\r\n"
 #define OLD (31 * STEADY_SECOND) /* that is what no map becomes */

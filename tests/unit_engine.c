@@ -2,7 +2,7 @@
  * Which engine the decisions of a connection are put to, and what its answers teach. */
 #include "support.h"
 
-#include "engine.h"
+#include "conn/engine.h"
 
 #define AUTO STEADY_ENGINE_AUTO
 

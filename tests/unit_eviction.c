@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * What a server says of its settings, and what no server would. */
-#include "eviction.h"
+#include "redis/eviction.h"
 
 #include "client.h"
 #include "fake_node.h"

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "assertions.h"
-#include "limit.h"
+#include "core/limit.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 #define TWO_53 (INT64_C(1) << 53)

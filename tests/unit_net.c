@@ -10,8 +10,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "fork_guard.h"
-#include "net.h"
+#include "loop/fork_guard.h"
+#include "conn/net.h"
 
 static steady_poller *poller;
 static steady_loop loop;

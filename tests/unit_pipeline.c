@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "pipeline.h"
+#include "conn/pipeline.h"
 
 #define REQUESTS 200 /* more than the ring has room for at first */
 #define LEN 10

@@ -2,7 +2,7 @@
  * The built-in loop: timers, descriptors, and what a callback may do to both. */
 #include "support.h"
 
-#include "loop.h"
+#include "loop/loop.h"
 
 #include <errno.h>
 #include <fcntl.h>

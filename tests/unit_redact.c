@@ -4,8 +4,8 @@
 
 #include <ctype.h>
 
+#include "core/redact.h"
 #include "random.h"
-#include "redact.h"
 
 static struct steady__url url_of(const char *user, const char *password, const char *sentinel_password) {
     struct steady__url url = {.host = "h", .path = "", .user = user, .password = password};

@@ -25,8 +25,8 @@
 #include <unistd.h>
 
 #include "assertions.h"
-#include "region.h"
-#include "table.h"
+#include "local/region.h"
+#include "local/table.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 #define BUCKETS 64

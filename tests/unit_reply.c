@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-#include "reply.h"
+#include "conn/reply.h"
 
 /* Reads from memory that ends where the bytes do, so that a sanitizer sees a byte too many. */
 static ptrdiff_t read_flush(struct steady__reply *reply, const char *bytes, size_t len) {

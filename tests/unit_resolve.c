@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "connect.h"
+#include "conn/connect.h"
 #include "fake_server.h"
 #include "names.h"
 

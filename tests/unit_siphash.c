@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 #include "assertions.h"
-#include "siphash.h"
+#include "core/siphash.h"
 #include "store.h"
 
 static void agrees(const unsigned char *key, const unsigned char *data, size_t len) {

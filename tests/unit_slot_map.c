@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "random.h"
-#include "slot_map.h"
+#include "redis/slot_map.h"
 
 /* ---- Keys ---- */
 

@@ -8,7 +8,7 @@
 
 static void step(void);
 #define STEADY__STEP() step()
-#include "../src/table.c"
+#include "../src/local/table.c"
 #include "assertions.h"
 
 #define TASKS 4

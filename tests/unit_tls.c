@@ -11,8 +11,8 @@
 #include <stdlib.h>
 
 #include "certificates.h"
+#include "conn/pipeline.h"
 #include "fake_server.h"
-#include "pipeline.h"
 #include "random.h"
 #include "tls_server.h"
 

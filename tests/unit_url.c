@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-#include "url.h"
+#include "core/url.h"
 
 #define SECRET "hunter2"
 

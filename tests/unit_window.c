@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * The window of a connection, in a model of programs, a network and a server, without a clock: what is answered in
  * time, and what is written and answered too late. */
-#include "window.h"
+#include "conn/window.h"
 
 #include <stdlib.h>
 

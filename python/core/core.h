@@ -7,7 +7,7 @@
 #include <Python.h>
 #include <structmember.h>
 
-#include "fork_guard.h" /* of ../../src */
+#include "loop/fork_guard.h" /* of ../../src */
 #include "store.h"
 
 #if PY_VERSION_HEX < 0x030A0000

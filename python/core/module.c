@@ -5,9 +5,9 @@
 #include <stddef.h>
 
 #include "core.h"
-#include "redact.h"
-#include "command.h"
-#include "reply.h"
+#include "core/redact.h"
+#include "redis/command.h"
+#include "conn/reply.h"
 
 struct core_state *core_state_of(PyTypeObject *type) {
     for (; type != NULL; type = type->tp_base) {

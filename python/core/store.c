@@ -6,7 +6,7 @@
 #include <stddef.h>
 
 #include "core.h"
-#include "url.h"
+#include "core/url.h"
 
 /* Of connect(): as steady.h says. */
 #define IN_FLIGHT_MAX (1 << 24)

@@ -3,9 +3,10 @@
 #include <stddef.h>
 
 #include "core.h"
-#include "limit.h"
+#include "core/limit.h"
 #include "policy.h"
-#include "command.h"
+#include "redis/command.h"
+#include "conn/reply.h"
 
 /* ---- Bindings ---- */
 

@@ -8,8 +8,8 @@
 
 #include "faults.h"
 #include "keys.h"
-#include "limit.h"
-#include "redis_store.h"
+#include "core/limit.h"
+#include "redis/redis_store.h"
 #include "sim_cluster.h"
 
 #define PLACES 8

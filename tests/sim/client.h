@@ -5,7 +5,7 @@
 
 #include "journal.h"
 #include "sim_net.h"
-#include "url.h"
+#include "core/url.h"
 
 #define CLIENTS_MAX 3
 #define TAPS 4

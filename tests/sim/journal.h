@@ -4,7 +4,7 @@
 #ifndef SIM_JOURNAL_H
 #define SIM_JOURNAL_H
 
-#include "bucket.h"
+#include "core/bucket.h"
 #include "sim_net.h"
 #include "store.h"
 #include "words.h"

@@ -3,8 +3,8 @@
 #ifndef SIM_KEYS_H
 #define SIM_KEYS_H
 
-#include "command.h"
-#include "reply.h"
+#include "redis/command.h"
+#include "conn/reply.h"
 #include "journal.h"
 #include "node.h"
 #include "words.h"

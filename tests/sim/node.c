@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "client.h"
-#include "command.h"
+#include "redis/command.h"
 #include "journal.h"
 #include "keys.h"
 #include "sim_cluster.h"

@@ -3,7 +3,7 @@
 #ifndef SIM_NODE_H
 #define SIM_NODE_H
 
-#include "bucket.h"
+#include "core/bucket.h"
 #include "sim_net.h"
 
 #define NODES 3 /* the third only in a cluster */

@@ -4,7 +4,7 @@
 #ifndef SIM_NET_H
 #define SIM_NET_H
 
-#include "net.h"
+#include "conn/net.h"
 #include "sim_loop.h"
 
 struct client;

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT
+ * Log lines about one server. */
+#include "conn/log.h"
+
+#include <stdio.h>
+
+#include "loop/loop.h"
+
+#define TOLD_EVERY (60 * STEADY_SECOND)
+
+void steady__log_set_server(struct steady__log *log, const struct steady__url *at, const struct steady__url *service) {
+    steady__redact_place(log->where, sizeof log->where, at, service);
+}
+
+static void log_write(struct steady__log *log, enum steady_log_level level, const char *what, const char *why) {
+    char text[512];
+    if (log->log == NULL) return;
+    snprintf(text, sizeof text, "%s%s%s%s%s", log->where, *log->where != '\0' ? ": " : "", what,
+             *why != '\0' ? ": " : "", why);
+    log->log(log->log_data, level, text);
+}
+
+void steady__log_server_down(struct steady__log *log, const char *what, const char *why) {
+    if (log->away) return;
+    log->away = true;
+    log->refusing = false;
+    log_write(log, STEADY_LOG_WARNING, what, why);
+}
+
+static bool log_was_told_lately(const struct steady__log *log, steady_us now) {
+    return log->told_at != 0 && now - log->told_at < TOLD_EVERY;
+}
+
+static void log_refused(struct steady__log *log, steady_us now, const char *why) {
+    log->refused_at = now;
+    if (log->away || log->refusing || log_was_told_lately(log, now)) return;
+    log->told_at = now;
+    log->away = log->refusing = true;
+    log_write(log, STEADY_LOG_WARNING, "decisions are refused", why);
+}
+
+static void log_decided(struct steady__log *log, const steady_loop *loop) {
+    if (!log->away && !log->refusing) return;
+    log->away = false;
+    if (log->refusing && steady__loop_now(loop) - log->refused_at < STEADY_SECOND) return;
+    log->refusing = false;
+    log_write(log, STEADY_LOG_INFO, "answering again", "");
+}
+
+bool steady__log_needs_reason(const struct steady__log *log, const steady_loop *loop, enum steady__circuit_event news) {
+    if (log->log == NULL || log->away) return false;
+    if (news == STEADY__CIRCUIT_OPENED) return true;
+    return news == STEADY__CIRCUIT_REFUSES && !log->refusing && !log_was_told_lately(log, steady__loop_now(loop));
+}
+
+void steady__log_reply(struct steady__log *log, const steady_loop *loop, enum steady__circuit_event news,
+                       const char *why) {
+    switch (news) {
+    case STEADY__CIRCUIT_NOTHING: break;
+    case STEADY__CIRCUIT_DECIDES: log_decided(log, loop); break;
+    case STEADY__CIRCUIT_OPENED: steady__log_server_down(log, "the server decides nothing for now", why); break;
+    case STEADY__CIRCUIT_REFUSES: log_refused(log, steady__loop_now(loop), why); break;
+    }
+}

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: MIT
+ * The leaky bucket: integers in, a decision out.
+ *
+ * Time is counted in units of 1/drops us. So a rate such as 3/s never drifts: a drop leaks every `recharge` units. The
+ * phase is the number of units since the last leak.
+ *
+ * lua/consume.lua does the same steps in doubles, which are exact below 2^53. So no value here may be 2^53 or larger.
+ * One product could be: elapsed * drops. It is computed only if the bucket has not emptied. Then it is below level *
+ * recharge. */
+#include "core/bucket.h"
+
+static const struct steady__bucket empty_bucket;
+
+static int64_t bucket_min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t bucket_max64(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* The whole us that cover this many units. */
+static int64_t bucket_ceil_us(int64_t units, int64_t drops) { return drops == 1 ? units : (units + drops - 1) / drops; }
+
+/* Makes any stored state, such as one of another limit, a state that this limit could have written. */
+static void bucket_normalise(struct steady__bucket *b, const struct steady__rate *rate) {
+    b->level = bucket_max64(0, b->level);
+    if (b->level > rate->capacity) b->level = bucket_min64(b->level, (STEADY__EXACT - 1) / rate->recharge);
+    b->last = bucket_max64(0, bucket_min64(b->last, STEADY__EXACT - 1));
+    if (b->rem < 0 || b->rem >= rate->drops) b->rem = 0;
+    b->blocked_until = bucket_max64(0, bucket_min64(b->blocked_until, STEADY__EXACT - 1));
+}
+
+/* If the clock stepped back, move the bucket back with it: nothing fills, nothing empties, no block grows. */
+static bool bucket_step_back(struct steady__bucket *b, int64_t now) {
+    if (b->last <= now) return false;
+    if (b->blocked_until != 0) b->blocked_until = bucket_max64(0, b->blocked_until - (b->last - now));
+    b->last = now;
+    b->rem = 0;
+    return true;
+}
+
+/* Removes the drops that have leaked by `now`, and returns the phase. The phase can be negative, by less than 1 us. */
+static int64_t bucket_leak(struct steady__bucket *b, const struct steady__rate *rate, int64_t now) {
+    const int64_t elapsed = now - b->last;
+    const int64_t content = b->level * rate->recharge;
+    const bool empty = elapsed >= bucket_ceil_us(content + b->rem, rate->drops);
+    if (b->level == 0 || empty) {
+        b->level = 0;
+        b->last = now;
+        b->rem = 0;
+        return 0;
+    }
+    const int64_t units = elapsed * rate->drops - b->rem;
+    if (units < rate->recharge) return units;
+    const int64_t leaked = units / rate->recharge;
+    const int64_t accounted = b->rem + leaked * rate->recharge;
+    b->level -= leaked;
+    b->last += accounted / rate->drops;
+    b->rem = accounted % rate->drops;
+    return units - leaked * rate->recharge;
+}
+
+/* The time until the first `count` drops have leaked, in us. */
+static int64_t bucket_wait_for(int64_t count, int64_t phase, const struct steady__rate *rate) {
+    return bucket_ceil_us(count * rate->recharge - phase, rate->drops);
+}
+
+static bool bucket_fits(int64_t level, const struct steady__rate *rate, int64_t amount) {
+    return level + amount <= rate->capacity;
+}
+
+void steady__bucket_report(struct steady__decision *d, const struct steady__rate *rate, int64_t level, int64_t phase,
+                           int64_t blocked_for, int64_t amount) {
+    d->level = level;
+    d->until_next_drop = bucket_wait_for(1, phase, rate);
+    d->blocked_for = blocked_for;
+    d->busy_for = level == 0 ? blocked_for : bucket_max64(blocked_for, bucket_wait_for(level, phase, rate));
+    if (d->success) {
+        d->retry_after = 0;
+    } else if (amount > rate->capacity) {
+        d->retry_after = -1;
+    } else {
+        d->retry_after = blocked_for;
+        if (amount > 0 && !bucket_fits(level, rate, amount))
+            d->retry_after = bucket_max64(blocked_for, bucket_wait_for(level + amount - rate->capacity, phase, rate));
+    }
+}
+
+void steady__bucket_consume(struct steady__bucket *bucket, const struct steady__rate *rate, int64_t now, int64_t amount,
+                            struct steady__decision *d) {
+    struct steady__bucket b = *bucket;
+    bucket_normalise(&b, rate);
+    d->stepped = bucket_step_back(&b, now);
+    int64_t phase = bucket_leak(&b, rate, now);
+    if (b.blocked_until <= now) b.blocked_until = 0;
+
+    d->success = amount < 0 || (b.blocked_until == 0 && (amount == 0 || bucket_fits(b.level, rate, amount)));
+    d->changed = amount != 0 && (d->success || d->stepped);
+    if (d->success) {
+        b.level = bucket_max64(0, b.level + amount);
+        if (b.level == 0) {
+            b.last = now;
+            b.rem = 0;
+            phase = 0;
+        }
+    } else if (b.blocked_until == 0 && rate->block != 0 && amount <= rate->capacity) {
+        b.blocked_until = now + rate->block;
+        d->changed = true;
+    }
+    steady__bucket_report(d, rate, b.level, phase, bucket_max64(0, b.blocked_until - now), amount);
+    if (d->changed) *bucket = d->busy_for == 0 ? empty_bucket : b;
+}
+
+void steady__bucket_peek(const struct steady__bucket *bucket, const struct steady__rate *rate, int64_t now,
+                         struct steady__decision *d) {
+    struct steady__bucket b = *bucket;
+    bucket_normalise(&b, rate);
+    d->stepped = bucket_step_back(&b, now);
+    const int64_t phase = bucket_leak(&b, rate, now);
+    d->success = b.blocked_until <= now && bucket_fits(b.level, rate, 1);
+    d->changed = false;
+    steady__bucket_report(d, rate, b.level, phase, bucket_max64(0, b.blocked_until - now), 1);
+}

@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: MIT
+ * The embedded store: a table of buckets. Decisions are made in the thread of the caller.
+ *
+ * Asynchronous calls are decided at once, too. Their results wait in a queue for a timer with delay 0, because a
+ * callback must not run inside the call that started it. */
+#include "local/local_store.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/error.h"
+#include "local/region.h"
+#include "local/table.h"
+#include "loop/loop.h"
+#include "policy.h"
+
+#define PRIVATE_BUCKETS ((uint32_t)1 << 20)
+#define IN_FLIGHT 65536
+#define PORTION 1024 /* answers in one turn of the loop */
+#define SHARDS 16
+
+/* Counters of different threads mostly lie in different cache lines: two shards are more than a line apart. */
+struct shard {
+    atomic_uint_fast64_t allowed;
+    atomic_uint_fast64_t denied;
+    atomic_uint_fast64_t blocked;
+    atomic_uint_fast64_t refused;
+    atomic_uint_fast64_t overflowed;
+    atomic_uint_fast64_t clock_steps;
+    char apart[80];
+};
+
+struct verdict {
+    struct steady__call call;
+    steady_result result;
+};
+
+/* Verdicts that wait: a list of blocks, of which none ever moves. A ring that grows would be copied, in one call. */
+#define BLOCK 64
+
+struct block {
+    struct block *next;
+    struct verdict verdicts[BLOCK];
+};
+
+struct local {
+    struct steady_store head;
+    struct steady__region region;
+    struct steady__table table;
+    steady_loop loop;
+    struct steady__alarm alarm; /* set while verdicts wait */
+    struct block *first;        /* of the queue; NULL: there is none yet */
+    struct block *last;
+    struct block *spare;
+    uint32_t taken;  /* verdicts of the first block that have left */
+    uint32_t filled; /* of the last block that have come */
+    uint32_t queue_max;
+    atomic_uint queued;     /* written by the thread of the loop only */
+    const char *last_error; /* the same; NULL: none */
+    struct shard shards[SHARDS];
+    atomic_uint slots; /* of private memory that have been in use */
+};
+
+static void local_count(atomic_uint_fast64_t *counter) { atomic_fetch_add_explicit(counter, 1, memory_order_relaxed); }
+
+static struct shard *local_shard_of(struct local *s) {
+    const uint64_t thread = (uint64_t)(uintptr_t)pthread_self(); /* an address: its low bits are always the same */
+    return &s->shards[(thread * 0x9e3779b97f4a7c15 >> 32) % SHARDS];
+}
+
+/* ---- Deciding ---- */
+
+static int64_t local_now_us(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_BOOTTIME, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+/* Threads read the clock at slightly different moments. So a step back counts only if the clock, read after the bucket,
+ * is behind it. */
+static void local_decide_now(struct steady__ask *ask, struct steady__answer *answer) {
+    while (!steady__table_decide(ask, answer)) {
+        ask->now = local_now_us();
+        ask->stepped = ask->now < answer->ahead;
+    }
+}
+
+static void local_count_answer(struct local *s, const struct steady__answer *answer) {
+    const struct steady__decision *d = &answer->decision;
+    struct shard *shard = local_shard_of(s);
+    local_count(d->success ? &shard->allowed : &shard->denied);
+    if (!d->success && d->blocked_for > 0) local_count(&shard->blocked);
+    if (answer->overflowed) local_count(&shard->overflowed);
+    if (d->stepped) local_count(&shard->clock_steps);
+}
+
+__attribute__((noinline, cold)) static void local_grew(struct local *s) {
+    steady__region_grew(&s->region, atomic_fetch_add_explicit(&s->slots, 1, memory_order_relaxed) + 1);
+}
+
+static void local_decide(steady_store *store, const struct steady__call *call, steady_result *result) {
+    struct local *s = (struct local *)store;
+    struct steady__answer answer;
+    struct steady__ask ask = {
+        .place = steady__table_place(&s->table, steady__siphash(s->region.key, call->key, call->key_len)),
+        .rate = &call->terms->rate,
+        .peek = call->verb == STEADY__PEEK,
+        .amount = call->amount,
+        .now = local_now_us()};
+    if (call->verb == STEADY__RESET) {
+        static const struct steady__bucket empty;
+        steady__table_reset(&ask.place, ask.now);
+        steady__bucket_peek(&empty, ask.rate, ask.now, &answer.decision);
+    } else {
+        local_decide_now(&ask, &answer);
+        local_count_answer(s, &answer);
+        if (answer.grew) local_grew(s);
+    }
+    *result = (steady_result){.source = STEADY_FROM_STORE,
+                              .success = answer.decision.success,
+                              .level = answer.decision.level,
+                              .until_next_drop = answer.decision.until_next_drop,
+                              .blocked_for = answer.decision.blocked_for,
+                              .retry_after = answer.decision.retry_after};
+}
+
+/* ---- Answering later ---- */
+
+static uint32_t local_queued(const struct local *s) { return atomic_load_explicit(&s->queued, memory_order_relaxed); }
+
+static struct block *local_take_block(struct local *s) {
+    struct block *block = s->spare;
+    if (block == NULL) return malloc(sizeof *block);
+    s->spare = block->next;
+    return block;
+}
+
+/* Room for one more verdict. It is taken by filled++ and queued++. */
+static struct verdict *local_queue_room(struct local *s) {
+    if (s->first != NULL && s->filled < BLOCK) return &s->last->verdicts[s->filled];
+    struct block *block = local_take_block(s);
+    if (block == NULL) return NULL;
+    block->next = NULL;
+    if (s->first == NULL)
+        s->first = block;
+    else
+        s->last->next = block;
+    s->last = block;
+    s->filled = 0;
+    return &block->verdicts[0];
+}
+
+static struct verdict local_queue_take(struct local *s) {
+    const struct verdict v = s->first->verdicts[s->taken++];
+    const uint32_t left = atomic_fetch_sub_explicit(&s->queued, 1, memory_order_relaxed) - 1;
+    if (left == 0) {
+        s->taken = s->filled = 0; /* of the first block, which is the last one */
+    } else if (s->taken == BLOCK) {
+        struct block *block = s->first;
+        s->first = block->next;
+        s->taken = 0;
+        block->next = s->spare;
+        s->spare = block;
+    }
+    return v;
+}
+
+static void local_free_blocks(struct block **blocks) {
+    while (*blocks != NULL) {
+        struct block *block = *blocks;
+        *blocks = block->next;
+        free(block);
+    }
+}
+
+static int local_come_back(struct local *s) {
+    if (!s->alarm.set) steady__alarm_set(&s->alarm, 0);
+    return s->alarm.set ? 0 : STEADY_SYSTEM;
+}
+
+static int local_submit(steady_store *store, const struct steady__call *call) {
+    struct local *s = (struct local *)store;
+    const uint32_t waiting = local_queued(s);
+    int error = waiting >= s->queue_max ? STEADY_OVERLOADED : 0;
+    if (error == 0) error = local_come_back(s);
+    struct verdict *v = error == 0 ? local_queue_room(s) : NULL;
+    if (error == 0 && v == NULL) error = STEADY_NO_MEMORY;
+    if (error != 0) {
+        if (call->verb != STEADY__RESET) local_count(&local_shard_of(s)->refused);
+        s->last_error = error == STEADY_OVERLOADED  ? "max_in_flight decisions wait for the loop"
+                        : error == STEADY_NO_MEMORY ? "out of memory"
+                                                    : "the loop starts no timer";
+        return error;
+    }
+    v->call = *call;
+    local_decide(store, call, &v->result);
+    s->filled++;
+    atomic_store_explicit(&s->queued, waiting + 1, memory_order_relaxed);
+    return 0;
+}
+
+/* Remove the verdict from the queue first: the callback may do anything. */
+static void local_answer_first(struct local *s, int error) {
+    struct verdict v = local_queue_take(s);
+    if (error != 0) v.result = (steady_result){.error = error};
+    steady__finish(&v.call, &v.result);
+}
+
+/* Answers in portions, so that the loop is not held. The calls that a callback makes are answered in the next turn. If
+ * a callback runs the loop, that turn happens inside the callback. */
+static void local_alarm_rang(void *arg) {
+    struct local *s = arg;
+    if (!steady__alarm_rang(&s->alarm)) return;
+    steady__store_hold(&s->head);
+    const uint32_t waiting = local_queued(s);
+    if (waiting > 1) (void)local_come_back(s);
+    for (uint32_t left = waiting < PORTION ? waiting : PORTION; left > 0 && local_queued(s) > 0; left--)
+        local_answer_first(s, 0);
+    if (local_queued(s) == 0) steady__alarm_stop(&s->alarm);
+    steady__store_release(&s->head);
+}
+
+/* ---- Opening and closing ---- */
+
+static void local_stats(const steady_store *store, steady_stats *stats) {
+    const struct local *s = (const struct local *)store;
+    for (size_t i = 0; i < SHARDS; i++) {
+        const struct shard *shard = &s->shards[i];
+        stats->allowed += atomic_load_explicit(&shard->allowed, memory_order_relaxed);
+        stats->denied += atomic_load_explicit(&shard->denied, memory_order_relaxed);
+        stats->blocked += atomic_load_explicit(&shard->blocked, memory_order_relaxed);
+        stats->unavailable += atomic_load_explicit(&shard->refused, memory_order_relaxed);
+        stats->overflowed += atomic_load_explicit(&shard->overflowed, memory_order_relaxed);
+        stats->clock_steps += atomic_load_explicit(&shard->clock_steps, memory_order_relaxed);
+    }
+    stats->decisions = stats->allowed + stats->denied + stats->unavailable;
+    stats->in_flight = local_queued(s);
+}
+
+static const char *local_trouble(const steady_store *store) {
+    const struct local *s = (const struct local *)store;
+    return s->last_error != NULL ? s->last_error : "";
+}
+
+/* A local_alarm_rang further down the stack then finds an empty queue. */
+static void local_close(steady_store *store) {
+    struct local *s = (struct local *)store;
+    while (local_queued(s) > 0)
+        local_answer_first(s, STEADY_CANCELLED);
+    steady__alarm_free(&s->alarm);
+    local_free_blocks(&s->first);
+    local_free_blocks(&s->spare);
+    steady__region_close(&s->region);
+}
+
+static void local_free(steady_store *store) { free(store); }
+
+static const struct steady__store_class local_class = {.name = "local",
+                                                       .any_thread = true,
+                                                       .submit = local_submit,
+                                                       .decide = local_decide,
+                                                       .stats = local_stats,
+                                                       .last_error = local_trouble,
+                                                       .close = local_close,
+                                                       .free = local_free};
+
+static int local_open_region(struct local *s, const char *path, uint32_t buckets, steady_message *why) {
+    const int error = path != NULL ? steady__region_file(&s->region, path, buckets, why)
+                                   : steady__region_private(&s->region, buckets != 0 ? buckets : PRIVATE_BUCKETS, why);
+    if (error == 0) steady__table_init(&s->table, s->region.bytes, s->region.buckets);
+    return error;
+}
+
+static int local_open_alarm(struct local *s, const steady_loop *loop, steady_message *why) {
+    if (loop == NULL) return 0;
+    s->loop = *loop;
+    if (steady__alarm_new(&s->alarm, &s->loop, local_alarm_rang, s) == 0) return 0;
+    return steady__fail(why, STEADY_SYSTEM, "the loop %s gives no timer", loop->ops->name);
+}
+
+int steady__local_open(steady_store **store, const char *path, const steady_store_options *options,
+                       steady_message *why) {
+    *store = NULL;
+    struct local *s = calloc(1, sizeof *s);
+    if (s == NULL) return steady__fail(why, STEADY_NO_MEMORY, "out of memory");
+    steady__store_init(&s->head, &local_class, options);
+    s->queue_max = options->max_in_flight != 0 ? options->max_in_flight : IN_FLIGHT;
+    int error = local_open_region(s, path, options->buckets, why);
+    if (error == 0) error = local_open_alarm(s, options->loop, why);
+    if (error != 0) {
+        steady__region_close(&s->region);
+        free(s);
+        return error;
+    }
+    *store = &s->head;
+    return 0;
+}

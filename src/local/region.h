@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT
+ * A flat region of bytes for a table of buckets: private memory, or a file that processes share. */
+#ifndef STEADY__REGION_H
+#define STEADY__REGION_H
+
+#include "core/siphash.h"
+#include "steady.h"
+
+struct steady__region {
+    void *map; /* NULL: closed */
+    size_t map_size;
+    void *bytes; /* of the table */
+    uint32_t buckets;
+    uint32_t huge_pages;                    /* that private memory can have */
+    unsigned char key[STEADY__SIPHASH_KEY]; /* of the hash */
+};
+
+/* Private, zeroed memory. 0, STEADY_NO_MEMORY or STEADY_SYSTEM. */
+int steady__region_private(struct steady__region *region, uint32_t buckets, steady_message *why);
+
+/* To be called once for each number of slots in use, 1 and up, in any order and from any thread: asks for huge pages as
+ * the memory fills. It may take a millisecond. */
+void steady__region_grew(const struct steady__region *region, uint32_t slots);
+
+/* Maps the store at `path`, made first where there is none or one of an earlier boot. buckets 0: as many as it has, or
+ * had before the boot, or STEADY__FILE_BUCKETS where there is none. 0, STEADY_BAD_FILE or STEADY_SYSTEM. */
+int steady__region_file(struct steady__region *region, const char *path, uint32_t buckets, steady_message *why);
+
+#define STEADY__FILE_BUCKETS ((uint32_t)1 << 16)
+
+/* A closed region may be closed again. */
+void steady__region_close(struct steady__region *region);
+
+#endif

@@ -1,0 +1,618 @@
+/* SPDX-License-Identifier: MIT
+ * The decisions in flight on one loop.
+ *
+ * The path of a decision, and the way back of its reply:
+ *
+ *     throttler.c    steady_consume              checks the arguments, puts the prefix before the key
+ *     redis_store.c  redis_submit                the asynchronous part, or redis_decide for a blocking call
+ *     inflight.c     steady__inflight_submit     sets the deadline, copies the key
+ *     cluster.c      cluster_submit              key -> slot -> node (for peeks at a replica, replica.c comes first)
+ *     connection.c   steady__connection_submit   queues the request until the window lets it out
+ *     inflight.c     inflight_encode             late, when its bytes go out: by then the engine of the
+ *     command.c                                  connection is known, and whether the reply can be in time
+ *     pipeline.c     steady__pipeline_put        remembers the order, sends the bytes
+ *
+ *     pipeline.c     steady__pipeline_next       reply.c reads a reply; the ring names its request
+ *     cluster.c      cluster_answered            follows MOVED and ASK
+ *     inflight.c     inflight_answered           a result, or another try
+ *     policy.c       steady__finish              the policy for errors, then the callback
+ *
+ * Each decision has a `struct pending`, from submit to its result. All timeouts of a store are equal, so the order of
+ * submit is the order of deadlines. One timer serves all. It fires at the first deadline, and TICKS times in each
+ * timeout while decisions are in flight: if it fires late, the loop was held. It is not stopped when the last decision
+ * is answered, because firing once in vain is cheaper.
+ *
+ * Sending again. An error reply means that nothing was charged. Only these replies send a decision again:
+ *   - NOSCRIPT: the server lost the script. The first decision with this reply sends SCRIPT LOAD, and its command
+ *     behind it. The others that were sent before that SCRIPT LOAD send only their command. `loads` tells them apart:
+ *     it counts the loads sent on the connection before the decision. If it is 0, the tries of the decision were on
+ *     another connection, and it starts anew. After a second NOSCRIPT a decision sends the script itself, as EVAL.
+ *   - An unknown or forbidden command of the module: the script decides instead. If scripts are forbidden, the reverse.
+ *   - READONLY: connection.c finds the primary, and sends the decision there.
+ *   - MOVED and ASK: cluster.c sends the decision to the node that they name.
+ * The exception is a peek, which charges nothing: replica.c sends it to the primary if a replica fails to answer.
+ *
+ * Housekeeping requests (SCRIPT LOAD, the eviction query) have a `struct pending` too, in no list and without a
+ * deadline.
+ *
+ * A callback may do anything, such as close the store. So after inflight_finish touch nothing, or hold the store and
+ * check `closed`. */
+#include "redis/inflight.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/error.h"
+#include "core/redact.h"
+#include "policy.h"
+#include "redis/command.h"
+#include "redis/eviction.h"
+
+#define SLAB_SIZE 32
+#define PORTION 1024                  /* decisions that are ended before the loop goes on */
+#define AWAY (5 * STEADY_MILLISECOND) /* a timer that is this late shows that the loop was held */
+#define TICKS 10                      /* how often the alarm fires in a timeout, to notice a held loop */
+#define KEY_NEAR 64                   /* longer keys need memory of their own */
+#define TRIES_MAX 3                   /* EVALSHA, EVALSHA, EVAL */
+#define NO_TIMER_TEXT "the event loop starts no timer"
+#define EVICTION_QUERIES_MAX 3 /* a proxy may have closed the connection because of the query */
+
+enum pending_kind {
+    DECISION,
+    SCRIPT_LOAD,    /* for the verb of its call; in no list */
+    EVICTION_QUERY, /* in no list either */
+};
+
+struct pending {
+    struct steady__call call; /* call.key is `key` below */
+    struct steady__request request;
+    struct steady__list place; /* in due, failed or spare */
+    steady_us deadline;
+    steady_us held;        /* inflight->held at submit */
+    steady_result *answer; /* NULL: the result goes to the callback */
+    int error;             /* while in `failed` */
+    enum pending_kind kind;
+    bool to_module; /* the last try went to the module */
+    bool turned;    /* scripts are forbidden; the next try goes to the module */
+    unsigned tries; /* with the script */
+    uint32_t loads; /* SCRIPT LOADs sent on the connection before it */
+    size_t key_room;
+    char *key;
+    char key_near[KEY_NEAR];
+};
+
+struct steady__slab {
+    struct steady__slab *next;
+    struct pending entries[SLAB_SIZE];
+};
+
+static steady_us inflight_shorter(steady_us a, steady_us b) { return a < b ? a : b; }
+
+static steady_us inflight_longer(steady_us a, steady_us b) { return a > b ? a : b; }
+
+#define PENDING(list) STEADY__OWNER(struct pending, place, list)
+#define PENDING_OF(request_) STEADY__OWNER(struct pending, request, request_)
+
+/* ---- Pending decisions ---- */
+
+static bool inflight_add_slab(struct steady__inflight *inflight) {
+    struct steady__slab *slab = calloc(1, sizeof *slab);
+    if (slab == NULL) return false;
+    slab->next = inflight->slabs;
+    inflight->slabs = slab;
+    for (size_t i = 0; i < SLAB_SIZE; i++) {
+        slab->entries[i].key = slab->entries[i].key_near;
+        slab->entries[i].key_room = KEY_NEAR;
+        steady__list_append(&inflight->spare, &slab->entries[i].place);
+    }
+    return true;
+}
+
+/* A longer key gets room for the longest key, once. */
+static bool inflight_keep_key(struct pending *pending, const struct steady__call *call) {
+    if (call->key_len > pending->key_room) {
+        char *key = malloc(STEADY__KEY_MAX);
+        if (key == NULL) return false;
+        pending->key = key;
+        pending->key_room = STEADY__KEY_MAX;
+    }
+    memcpy(pending->key, call->key, call->key_len);
+    pending->call = *call;
+    pending->call.key = pending->key;
+    return true;
+}
+
+/* The spare entry that was used last, because it is still in the cache. It stays in the list. */
+static struct pending *inflight_pending_find(struct steady__inflight *inflight) {
+    if (steady__list_empty(&inflight->spare) && !inflight_add_slab(inflight)) return NULL;
+    return PENDING(inflight->spare.next);
+}
+
+static struct pending *inflight_pending_take(struct steady__inflight *inflight, const struct steady__call *call) {
+    struct pending *pending = inflight_pending_find(inflight);
+    if (pending == NULL || !inflight_keep_key(pending, call)) return NULL;
+    steady__list_remove(&pending->place);
+    pending->request.key = pending->key;
+    pending->request.key_len = call->key_len;
+    pending->request.prefix_len = steady__prefix_len(call->throttler);
+    pending->request.redirects = 0;
+    pending->request.reads = call->verb == STEADY__PEEK;
+    pending->request.expected_latency = 0;
+    pending->request.nested = 0;
+    pending->kind = DECISION;
+    pending->turned = false;
+    pending->tries = 1;
+    pending->error = 0;
+    return pending;
+}
+
+static void inflight_pending_release(struct steady__inflight *inflight, struct pending *pending) {
+    steady__list_remove(&pending->place);
+    steady__list_prepend(&inflight->spare, &pending->place);
+}
+
+static void inflight_count(steady_stats *stats, const struct steady__call *call, const steady_result *result) {
+    stats->in_flight--;
+    if (call->verb == STEADY__RESET) return;
+    if (result->error == STEADY_UNKNOWN || result->error == STEADY_CANCELLED)
+        stats->unknown++;
+    else if (result->error != 0)
+        stats->unavailable++;
+    else if (result->success)
+        stats->allowed++;
+    else
+        stats->denied++;
+    if (result->error == 0 && !result->success && result->blocked_for > 0) stats->blocked++;
+}
+
+/* The key of a spare entry stays until the next submit. So the policy can still use it. */
+static void inflight_finish(struct steady__inflight *inflight, struct pending *pending, const steady_result *result) {
+    inflight_count(&inflight->stats, &pending->call, result);
+    if (inflight->stats.in_flight == 0) inflight->in_portions = false;
+    inflight_pending_release(inflight, pending);
+    if (pending->answer != NULL)
+        *pending->answer = *result;
+    else
+        steady__finish(&pending->call, result);
+}
+
+static void inflight_fail(struct steady__inflight *inflight, struct pending *pending, int error) {
+    const steady_result result = {.error = error};
+    if (error == STEADY_NO_MEMORY) steady__fail(inflight->last_error, 0, "out of memory");
+    inflight_finish(inflight, pending, &result);
+}
+
+/* ---- Deadlines ---- */
+
+static steady_us inflight_tick(const struct steady__inflight *inflight) {
+    return inflight_shorter(inflight->timeout, inflight_longer(inflight->timeout / TICKS, AWAY));
+}
+
+static void inflight_set_alarm(struct steady__inflight *inflight) {
+    if (inflight->closed || inflight->alarm.set) return;
+    if (!steady__list_empty(&inflight->failed) || !steady__list_empty(&inflight->telling))
+        steady__alarm_set(&inflight->alarm, 0);
+    else if (!steady__list_empty(&inflight->due))
+        steady__alarm_set(&inflight->alarm,
+                          inflight_shorter(PENDING(inflight->due.next)->deadline - steady__loop_now(&inflight->loop),
+                                           inflight_tick(inflight)));
+}
+
+/* ---- A loop that is held ---- */
+
+/* How long the loop was held so far: the sum of the delays of the alarm, with the present one. */
+static steady_us inflight_held_so_far(const struct steady__inflight *inflight, steady_us now) {
+    const steady_us late = inflight->alarm.set && inflight->alarm.due != 0 ? now - inflight->alarm.due : 0;
+    return inflight->held + (late >= AWAY ? late : 0);
+}
+
+static void inflight_stop_alarm(struct steady__inflight *inflight) {
+    inflight->held = inflight_held_so_far(inflight, steady__loop_now(&inflight->loop));
+    steady__alarm_stop(&inflight->alarm);
+}
+
+/* The loop was held for at least half of the time of the decision. */
+static bool inflight_was_held(const struct steady__inflight *inflight, const struct pending *pending, steady_us now) {
+    return inflight_held_so_far(inflight, now) - pending->held >= inflight->timeout / 2;
+}
+
+/* ---- Ending ---- */
+
+/* Writes the reason of a timeout. Many decisions time out for the same reason, so the text is reused. */
+static void inflight_describe_timeout(struct steady__inflight *inflight, int error, const char *doing) {
+    struct steady__late *late = &inflight->late;
+    if (late->error != error || late->doing != doing)
+        steady__fail(&late->why, 0, "%s within %lld us%s%s",
+                     error == STEADY_UNKNOWN      ? "no answer"
+                     : error == STEADY_OVERLOADED ? "too much to do, or the event loop was held: not asked"
+                                                  : "nobody to ask",
+                     (long long)inflight->timeout, doing != NULL ? "; still " : "", doing != NULL ? doing : "");
+    late->error = error;
+    late->doing = doing;
+    *inflight->last_error = late->why;
+}
+
+static void inflight_time_out(struct steady__inflight *inflight, struct pending *pending) {
+    const struct steady__transport *transport = inflight->transport_class;
+    const char *doing = transport->doing != NULL ? transport->doing(inflight->transport, &pending->request) : NULL;
+    const bool held = inflight_was_held(inflight, pending, steady__loop_now(&inflight->loop));
+    const int error = transport->forget(inflight->transport, &pending->request, held);
+    if (pending->call.verb != STEADY__RESET) inflight->stats.timeouts++;
+    inflight_describe_timeout(inflight, error, error == STEADY_UNKNOWN ? NULL : doing);
+    inflight_fail(inflight, pending, error);
+}
+
+/* Ends a decision from the loop, not from inside submit. */
+static void inflight_fail_later(struct steady__inflight *inflight, struct pending *pending, int error) {
+    pending->error = error;
+    steady__list_remove(&pending->place);
+    if (steady__list_empty(&inflight->failed)) inflight_stop_alarm(inflight);
+    steady__list_append(&inflight->failed, &pending->place);
+    inflight_set_alarm(inflight);
+}
+
+static bool inflight_is_open(const struct steady__inflight *inflight) {
+    return !inflight->closed && !steady__forked(inflight->fork_guard);
+}
+
+/* Finishes only the decisions that have failed by now. A callback may ask again at once and fail again; that decision
+ * waits for the next turn. If a callback runs the loop, that turn happens inside it. */
+static void inflight_finish_failed(struct steady__inflight *inflight) {
+    steady__list_move(&inflight->telling, &inflight->failed);
+    if (steady__list_empty(&inflight->telling)) inflight->in_portions = false;
+    for (int i = 0; i < PORTION && inflight_is_open(inflight) && !steady__list_empty(&inflight->telling); i++)
+        inflight_fail(inflight, PENDING(inflight->telling.next), PENDING(inflight->telling.next)->error);
+}
+
+static bool inflight_is_due(const struct steady__inflight *inflight, steady_us when) {
+    return !steady__list_empty(&inflight->due) && PENDING(inflight->due.next)->deadline <= when;
+}
+
+static void inflight_expire(struct steady__inflight *inflight, steady_us until) {
+    inflight_finish_failed(inflight);
+    for (int i = 0; i < PORTION && inflight_is_open(inflight) && inflight_is_due(inflight, until); i++)
+        inflight_time_out(inflight, PENDING(inflight->due.next));
+}
+
+/* A loop may run timers before it polls its sockets. If the loop was held and the transport cannot catch up, waits for
+ * one more turn, so that replies are read first. */
+static bool inflight_wait_for_replies(struct steady__inflight *inflight) {
+    const bool away = inflight_is_due(inflight, steady__loop_now(&inflight->loop) - AWAY);
+    const bool lets = inflight->transport_class->catch_up == NULL && away && !inflight->last_turn;
+    inflight->last_turn = away; /* one extra turn, however many decisions are late */
+    if (lets) steady__alarm_set(&inflight->alarm, STEADY_MILLISECOND);
+    return lets;
+}
+
+/* If the loop was held, the replies may have arrived. Read them before decisions time out. */
+static void inflight_on_alarm(void *arg) {
+    struct steady__inflight *inflight = arg;
+    if (steady__forked(inflight->fork_guard)) return;
+    inflight->held = inflight_held_so_far(inflight, steady__loop_now(&inflight->loop));
+    if (!steady__alarm_rang(&inflight->alarm) || inflight_wait_for_replies(inflight)) return;
+    steady_store *store = inflight->store;
+    steady__store_hold(store);
+    if (inflight->transport_class->catch_up != NULL && inflight_is_due(inflight, steady__loop_now(&inflight->loop))) {
+        inflight_set_alarm(inflight); /* in case a callback runs the loop */
+        inflight->transport_class->catch_up(inflight->transport);
+        inflight_stop_alarm(inflight);
+    }
+    inflight_set_alarm(inflight); /* again in case a callback runs the loop */
+    inflight_expire(inflight, steady__loop_now(&inflight->loop));
+    inflight_set_alarm(inflight);
+    steady__store_release(store);
+}
+
+void steady__inflight_give_up(struct steady__inflight *inflight) {
+    do
+        inflight_expire(inflight, INT64_MAX);
+    while (inflight_is_open(inflight) &&
+           (inflight_is_due(inflight, INT64_MAX) || !steady__list_empty(&inflight->telling)));
+}
+
+/* ---- What the transport calls ---- */
+
+/* Drops a SCRIPT LOAD that waited while its connection was replaced. No decision has seen NOSCRIPT on the new
+ * connection. */
+static size_t inflight_encode_script_load(struct steady__inflight *inflight, struct pending *pending,
+                                          struct steady__engines *engines, char *out) {
+    const enum steady__verb verb = pending->call.verb;
+    if (!engines->verbs[verb].loading) {
+        inflight_pending_release(inflight, pending);
+        return 0;
+    }
+    inflight->stats.script_loads++;
+    engines->verbs[verb].loading = false;
+    engines->verbs[verb].loads++;
+    return steady__command_script_load(out, verb);
+}
+
+static size_t inflight_encode(void *owner, struct steady__request *request, struct steady__engines *engines,
+                              char *out) {
+    struct steady__inflight *inflight = owner;
+    struct pending *pending = PENDING_OF(request);
+    const enum steady__verb verb = pending->call.verb;
+    if (pending->kind == SCRIPT_LOAD) return inflight_encode_script_load(inflight, pending, engines, out);
+    if (pending->kind == EVICTION_QUERY) return steady__eviction_query(out);
+    /* A request whose reply would come too late is not sent. Its decision ends at the deadline. After the loop was
+     * held, a request with little time left is not sent either: its reply may be late, and that is not the server's
+     * fault. */
+    const steady_us now = steady__loop_now(&inflight->loop);
+    const steady_us least = inflight_was_held(inflight, pending, now) ? inflight->timeout / 4 : 0;
+    if (now + inflight_longer(request->expected_latency, least) >= pending->deadline) return 0;
+    pending->loads = engines->verbs[verb].loads;
+    pending->to_module =
+        pending->turned || (pending->tries == 1 && steady__engine_asks_module(engines, verb, inflight->engine));
+    if (pending->to_module) return steady__command_module(out, &pending->call);
+    return pending->tries < TRIES_MAX ? steady__command_evalsha(out, &pending->call)
+                                      : steady__command_eval(out, &pending->call);
+}
+
+/* A housekeeping request for the server that `asker` was sent to. NULL: out of memory. */
+static struct pending *inflight_housekeeping_take(struct steady__inflight *inflight, const struct pending *asker,
+                                                  enum pending_kind kind) {
+    struct pending *pending = inflight_pending_find(inflight);
+    if (pending == NULL) return NULL;
+    steady__list_remove(&pending->place);
+    pending->kind = kind;
+    pending->call.verb = asker->call.verb;
+    pending->request.key = NULL;
+    pending->request.reads = false;
+    pending->request.nested = kind == EVICTION_QUERY ? STEADY__NESTED : 0;
+    pending->request.at = asker->request.at;
+    return pending;
+}
+
+static bool inflight_housekeeping_send(struct steady__inflight *inflight, struct pending *pending) {
+    const bool runs = inflight->transport_class->submit(inflight->transport, &pending->request) == 0;
+    if (!runs) inflight_pending_release(inflight, pending);
+    return runs;
+}
+
+/* False: out of memory. */
+static bool inflight_load_script(struct steady__inflight *inflight, const struct pending *asker,
+                                 struct steady__engines *engines) {
+    const enum steady__verb verb = asker->call.verb;
+    if (engines->verbs[verb].loading) return true;
+    struct pending *pending = inflight_housekeeping_take(inflight, asker, SCRIPT_LOAD);
+    if (pending == NULL) return false;
+    engines->verbs[verb].loading = true; /* encoding resets it, perhaps at once */
+    const bool runs = inflight_housekeeping_send(inflight, pending);
+    if (!runs) engines->verbs[verb].loading = false;
+    return runs;
+}
+
+/* If the script cannot be loaded, the decision sends it as EVAL. */
+static bool inflight_resend_after_noscript(struct steady__inflight *inflight, struct pending *pending,
+                                           struct steady__engines *engines) {
+    const bool at_once = pending->loads == engines->verbs[pending->call.verb].loads;
+    if (pending->tries == TRIES_MAX) return false;
+    if (pending->loads == 0) pending->tries = 1;
+    if (pending->tries == 1 && at_once && !inflight_load_script(inflight, pending, engines))
+        pending->tries = TRIES_MAX - 1;
+    pending->tries++;
+    return inflight->transport_class->submit(inflight->transport, &pending->request) == 0;
+}
+
+static void inflight_note_error(struct steady__inflight *inflight, const struct pending *pending,
+                                const struct steady__reply *reply) {
+    const struct steady__request *request = &pending->request;
+    const struct steady__secrets secrets = {inflight->url, request->key, request->key_len, request->prefix_len};
+    steady__redact(inflight->last_error->text, sizeof inflight->last_error->text, reply->text, reply->text_len,
+                   &secrets);
+}
+
+static enum steady__reply_action inflight_error_replied(struct steady__inflight *inflight, struct pending *pending,
+                                                        struct steady__engines *engines,
+                                                        const struct steady__reply *reply) {
+    const enum steady__error_class error_class = reply->error_class;
+    if (error_class == STEADY__ERROR_CLASS_NOSCRIPT && inflight_resend_after_noscript(inflight, pending, engines))
+        return STEADY__REPLY_RESENT;
+    int error = steady__error_class_code(error_class);
+    /* The user may call scripts but not load them. Another client has to load them. */
+    if (error_class == STEADY__ERROR_CLASS_NO_PERMISSION && pending->tries == TRIES_MAX) error = STEADY_UNAVAILABLE;
+    inflight_note_error(inflight, pending, reply);
+    if (error_class == STEADY__ERROR_CLASS_READONLY) return STEADY__REPLY_NOT_PRIMARY;
+    inflight_fail(inflight, pending, error);
+    return error_class == STEADY__ERROR_CLASS_REJECTED ? STEADY__REPLY_REJECTED : STEADY__REPLY_ACCEPTED;
+}
+
+static enum steady__reply_action inflight_script_loaded(struct steady__inflight *inflight, struct pending *pending,
+                                                        const struct steady__reply *reply) {
+    inflight_pending_release(inflight, pending);
+    if (reply->kind == STEADY__REPLY_ERROR) inflight_note_error(inflight, pending, reply);
+    return reply->kind == STEADY__REPLY_INTEGERS ? STEADY__REPLY_UNTRUSTED : STEADY__REPLY_ACCEPTED;
+}
+
+static void inflight_resend_with_other_engine(struct steady__inflight *inflight, struct pending *pending) {
+    const int error = inflight->transport_class->submit(inflight->transport, &pending->request);
+    if (error != 0) inflight_fail(inflight, pending, error);
+}
+
+/* If the server has no module, or forbids this command of it, sends this decision and all later ones to the script.
+ * Without the module a server answers "ERR unknown command", a proxy anything. True: the decision was sent again, or
+ * ended. */
+static bool inflight_fall_back_to_script(struct steady__inflight *inflight, struct pending *pending,
+                                         struct steady__engines *engines, const struct steady__reply *reply) {
+    if (!pending->to_module || inflight->engine != STEADY_ENGINE_AUTO) return false;
+    if (reply->error_class == STEADY__ERROR_CLASS_OTHER) {
+        steady__engine_no_module(engines);
+    } else if (steady__error_is_forbidden_command(reply->text, reply->text_len)) {
+        steady__engine_settle(engines, pending->call.verb, false);
+    } else {
+        steady__engine_not_answered(engines);
+        return false;
+    }
+    pending->turned = false;
+    inflight_resend_with_other_engine(inflight, pending);
+    return true;
+}
+
+/* The reverse: a user may be allowed the module only. Decisions that were sent before that was known went to the
+ * scripts. */
+static bool inflight_fall_back_to_module(struct steady__inflight *inflight, struct pending *pending,
+                                         struct steady__engines *engines, const struct steady__reply *reply) {
+    if (pending->to_module || !steady__error_is_forbidden_command(reply->text, reply->text_len)) return false;
+    if (!steady__engine_switch_to_module(engines, pending->call.verb, inflight->engine)) return false;
+    pending->turned = true;
+    inflight_resend_with_other_engine(inflight, pending);
+    return true;
+}
+
+/* Queries once whether the server may evict buckets, for a warning in the log. The engine must be known first: then no
+ * proxy is in between that hangs up on an unknown command. */
+static void inflight_query_eviction(struct steady__inflight *inflight, const struct pending *asker,
+                                    const struct steady__engines *engines) {
+    if (inflight->eviction_asked || inflight->log == NULL || !steady__engine_is_settled(engines)) return;
+    inflight->eviction_asked = true;
+    inflight->eviction_queries++;
+    struct pending *pending = inflight_housekeeping_take(inflight, asker, EVICTION_QUERY);
+    if (pending != NULL) inflight_housekeeping_send(inflight, pending);
+}
+
+/* Without the right to CONFIG GET the reply is an error, and there is no warning. */
+static enum steady__reply_action inflight_eviction_replied(struct steady__inflight *inflight, struct pending *pending,
+                                                           const struct steady__reply *reply) {
+    char where[300], policy[32], text[480];
+    inflight_pending_release(inflight, pending);
+    if (steady__eviction_possible(reply, policy, sizeof policy)) {
+        steady__redact_place(where, sizeof where, inflight->url, inflight->url);
+        snprintf(text, sizeof text, "%s: the server may evict buckets (maxmemory-policy %s): each such key begins anew",
+                 where, policy);
+        inflight->log(inflight->log_data, STEADY_LOG_WARNING, text);
+    }
+    return reply->kind == STEADY__REPLY_ERROR || reply->kind == STEADY__REPLY_NESTED ? STEADY__REPLY_ACCEPTED
+                                                                                     : STEADY__REPLY_UNTRUSTED;
+}
+
+static bool inflight_decode_reply(struct steady__inflight *inflight, const struct pending *pending,
+                                  const struct steady__reply *reply, steady_result *result) {
+    bool stepped = false;
+    if (reply->kind != STEADY__REPLY_INTEGERS) return false;
+    if (pending->to_module) return steady__command_module_reply(&pending->call, reply->values, reply->count, result);
+    if (!steady__command_script_reply(&pending->call, reply->values, reply->count, result, &stepped)) return false;
+    if (stepped) inflight->stats.clock_steps++;
+    return true;
+}
+
+static enum steady__reply_action inflight_answered(void *owner, struct steady__request *request,
+                                                   struct steady__engines *engines, const struct steady__reply *reply) {
+    struct steady__inflight *inflight = owner;
+    struct pending *pending = PENDING_OF(request);
+    steady_result result;
+    if (pending->kind == SCRIPT_LOAD) return inflight_script_loaded(inflight, pending, reply);
+    if (pending->kind == EVICTION_QUERY) return inflight_eviction_replied(inflight, pending, reply);
+    if (reply->kind == STEADY__REPLY_ERROR) {
+        if (inflight_fall_back_to_script(inflight, pending, engines, reply)) return STEADY__REPLY_RESENT;
+        if (inflight_fall_back_to_module(inflight, pending, engines, reply)) return STEADY__REPLY_RESENT;
+        return inflight_error_replied(inflight, pending, engines, reply);
+    }
+    if (!inflight_decode_reply(inflight, pending, reply, &result)) return STEADY__REPLY_UNTRUSTED;
+    if (pending->to_module) steady__engine_settle(engines, pending->call.verb, true);
+    inflight_query_eviction(inflight, pending, engines);
+    inflight_finish(inflight, pending, &result);
+    return STEADY__REPLY_ACCEPTED;
+}
+
+static void inflight_unanswered(void *owner, struct steady__request *request, bool written, int error) {
+    struct steady__inflight *inflight = owner;
+    struct pending *pending = PENDING_OF(request);
+    if (written) error = STEADY_UNKNOWN;
+    if (inflight->stats.in_flight > PORTION) inflight->in_portions = true;
+    if (pending->kind == EVICTION_QUERY) inflight->eviction_asked = inflight->eviction_queries == EVICTION_QUERIES_MAX;
+    if (pending->kind != DECISION)
+        inflight_pending_release(inflight, pending);
+    else if (inflight->in_portions)
+        inflight_fail_later(inflight, pending, error);
+    else
+        inflight_fail(inflight, pending, error);
+}
+
+const struct steady__connection_owner steady__inflight_owner = {inflight_encode, inflight_answered,
+                                                                inflight_unanswered};
+
+/* ---- What the store calls ---- */
+
+int steady__inflight_init(struct steady__inflight *inflight) {
+    steady__list_init(&inflight->due);
+    steady__list_init(&inflight->failed);
+    steady__list_init(&inflight->telling);
+    steady__list_init(&inflight->spare);
+    return steady__alarm_new(&inflight->alarm, &inflight->loop, inflight_on_alarm, inflight);
+}
+
+int steady__turn_away(steady_stats *stats, steady_message *last_error, const struct steady__call *call, int error,
+                      const char *why) {
+    if (call->verb != STEADY__RESET) {
+        stats->decisions++;
+        stats->unavailable++;
+    }
+    return steady__fail(last_error, error, "%s", why);
+}
+
+static int inflight_turn_away(struct steady__inflight *inflight, const struct steady__call *call, int error,
+                              const char *why) {
+    return steady__turn_away(&inflight->stats, inflight->last_error, call, error, why);
+}
+
+/* Before a decision is begun: whether its deadline can be kept. */
+static bool inflight_has_alarm(struct steady__inflight *inflight) {
+    if (!inflight->alarm.set) steady__alarm_set(&inflight->alarm, inflight_tick(inflight));
+    return steady__retry_runs(inflight->retry);
+}
+
+/* One that was put off, where no timer comes to tell it. */
+static int inflight_take_back(struct steady__inflight *inflight, struct pending *pending) {
+    inflight->stats.in_flight--;
+    if (pending->call.verb != STEADY__RESET) inflight->stats.unavailable++;
+    inflight_pending_release(inflight, pending);
+    return steady__fail(inflight->last_error, STEADY_SYSTEM, NO_TIMER_TEXT);
+}
+
+int steady__inflight_submit(struct steady__inflight *inflight, const struct steady__call *call, steady_result *answer) {
+    const steady_us now = steady__loop_now(&inflight->loop);
+    if (inflight->stats.in_flight >= inflight->max_in_flight)
+        return inflight_turn_away(inflight, call, STEADY_OVERLOADED, "max_in_flight decisions are in flight");
+    if (!inflight_has_alarm(inflight)) return inflight_turn_away(inflight, call, STEADY_SYSTEM, NO_TIMER_TEXT);
+    struct pending *pending = inflight_pending_take(inflight, call);
+    if (pending == NULL) return inflight_turn_away(inflight, call, STEADY_NO_MEMORY, "out of memory");
+    if (call->verb != STEADY__RESET) inflight->stats.decisions++;
+    pending->answer = answer;
+    if (answer != NULL) answer->error = STEADY__PENDING;
+    inflight->stats.in_flight++;
+    pending->deadline = now + inflight->timeout;
+    pending->held = inflight_held_so_far(inflight, now);
+    const int error = inflight->transport_class->submit(inflight->transport, &pending->request);
+    if (error != 0) {
+        inflight_fail_later(inflight, pending, error);
+        if (!steady__retry_runs(inflight->retry)) return inflight_take_back(inflight, pending);
+    } else {
+        steady__list_append(&inflight->due, &pending->place);
+        inflight_set_alarm(inflight);
+    }
+    return 0;
+}
+
+void steady__inflight_close(struct steady__inflight *inflight) {
+    inflight->closed = true;
+    if (inflight->transport != NULL) inflight->transport_class->close(inflight->transport);
+    inflight->transport = NULL;
+    if (!steady__forked(inflight->fork_guard)) steady__alarm_free(&inflight->alarm);
+    while (!steady__list_empty(&inflight->telling))
+        inflight_fail(inflight, PENDING(inflight->telling.next), STEADY_CANCELLED);
+    while (!steady__list_empty(&inflight->failed))
+        inflight_fail(inflight, PENDING(inflight->failed.next), STEADY_CANCELLED);
+    while (!steady__list_empty(&inflight->due))
+        inflight_fail(inflight, PENDING(inflight->due.next), STEADY_CANCELLED);
+}
+
+void steady__inflight_free(struct steady__inflight *inflight) {
+    while (inflight->slabs != NULL) {
+        struct steady__slab *slab = inflight->slabs;
+        inflight->slabs = slab->next;
+        for (size_t i = 0; i < SLAB_SIZE; i++)
+            if (slab->entries[i].key != slab->entries[i].key_near) free(slab->entries[i].key);
+        free(slab);
+    }
+}

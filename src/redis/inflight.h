@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT
+ * The decisions in flight on one loop: their deadlines, their replies, and when they are sent again. */
+#ifndef STEADY__INFLIGHT_H
+#define STEADY__INFLIGHT_H
+
+#include "conn/connection.h"
+#include "loop/retry.h"
+#include "store.h"
+
+/* The interface of what carries requests to a server: a cluster (or a single server), a replica, or a client of the
+ * caller's. */
+struct steady__transport {
+    int (*submit)(void *transport, struct steady__request *request);
+    /* Takes a request back, and returns its error: see steady__connection_forget. held: the loop was held meanwhile. */
+    int (*forget)(void *transport, struct steady__request *request, bool held);
+    void (*catch_up)(void *transport); /* reads the replies that have arrived; NULL: not possible */
+    void (*close)(void *transport);
+    /* What a request waits for that is not on the wire: see steady__connection_activity. NULL: not known. */
+    const char *(*doing)(void *transport, const struct steady__request *request);
+    uint64_t (*reconnects)(const void *transport); /* connections after the first; NULL: it makes none */
+};
+
+/* The text of the last timeout, to be reused for the next one of the same kind. */
+struct steady__late {
+    int error;         /* 0: no text yet */
+    const char *doing; /* static text, or NULL */
+    steady_message why;
+};
+
+struct steady__inflight {
+    steady_store *store; /* held while callbacks run */
+    steady_loop loop;
+    struct steady__retry *retry; /* whose loop that is; NULL: its timers never fail */
+    steady_us timeout;
+    uint32_t max_in_flight;
+    enum steady_engine engine;
+    steady_message *last_error;
+    const struct steady__fork_guard *fork_guard;
+    void (*log)(void *data, enum steady_log_level level, const char *text); /* NULL: no log */
+    void *log_data;
+    const struct steady__url *url; /* for the log */
+    const struct steady__transport *transport_class;
+    void *transport;
+    struct steady__list due;     /* by deadline, which is the order of submit */
+    struct steady__list failed;  /* failed inside submit; finished from the loop */
+    struct steady__list telling; /* those that are being finished now */
+    struct steady__list spare;
+    struct steady__slab *slabs;
+    struct steady__alarm alarm;
+    bool closed;
+    bool in_portions; /* many decisions came back unanswered at once; they, and those that follow, end in portions from
+                         the loop */
+    bool last_turn;   /* the loop had its extra turn: see inflight_wait_for_replies */
+    steady_us held;   /* the total time that the loop was held */
+    struct steady__late late;
+    unsigned eviction_queries; /* how often the settings of the server were queried */
+    bool eviction_asked;       /* the query is in flight, or answered */
+    steady_stats stats;
+};
+
+/* The owner of the requests, for the transport. */
+extern const struct steady__connection_owner steady__inflight_owner;
+
+/* Expects store, loop, timeout, max_in_flight, last_error, fork_guard and log to be set, and the rest zero. 0 or -1. */
+int steady__inflight_init(struct steady__inflight *inflight);
+
+/* Starts a decision: 0, or STEADY_OVERLOADED, STEADY_NO_MEMORY, or STEADY_SYSTEM if the loop starts no timer. Its
+ * result goes to *answer, whose error is STEADY__PENDING until then; where answer is NULL, to its callback. */
+#define STEADY__PENDING 1
+int steady__inflight_submit(struct steady__inflight *inflight, const struct steady__call *call, steady_result *answer);
+
+/* Rejects a decision before it starts: counts it, writes the reason to *last_error, and returns the error. */
+int steady__turn_away(steady_stats *stats, steady_message *last_error, const struct steady__call *call, int error,
+                      const char *why);
+
+#define STEADY__FORKED_TEXT "this process was forked from the one that opened the store; open a store of its own"
+
+/* Ends all decisions as if their deadlines had passed, because the loop cannot go on. */
+void steady__inflight_give_up(struct steady__inflight *inflight);
+
+/* Ends all decisions as cancelled, and closes the transport. */
+void steady__inflight_close(struct steady__inflight *inflight);
+
+/* Frees the memory. Call it after close. */
+void steady__inflight_free(struct steady__inflight *inflight);
+
+#endif

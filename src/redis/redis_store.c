@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: MIT
+ * The Redis store. It has the decisions in flight on the caller's loop, and separate ones for the blocking calls.
+ *
+ * The blocking part is made when it is first needed. It has its own connection and poller. So a blocking call may be
+ * made inside a callback of the asynchronous part. Between two blocking calls its poller does not run. */
+#include "redis/redis_store.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "conn/tls.h"
+#include "core/error.h"
+#include "core/url.h"
+#include "redis/cluster.h"
+#include "redis/command.h"
+#include "redis/inflight.h"
+#include "redis/replica.h"
+
+#define TIMEOUT (100 * STEADY_MILLISECOND)
+#define MAX_IN_FLIGHT 65536
+#define LATELY STEADY_MILLISECOND
+
+struct redis_store {
+    steady_store head;
+    const struct steady__net *net;
+    struct steady__url url;
+    struct steady__tls_context *tls; /* NULL: no TLS */
+    struct steady__fork_guard fork_guard;
+    steady_message last_error;
+    steady_store_options options;
+    struct steady__retry retry;       /* over the caller's loop */
+    struct steady__inflight inflight; /* on that */
+    struct steady__inflight blocking; /* on a poller of our own */
+    steady_poller *poller;
+    steady_us stood_still_at; /* when that poller last ran */
+};
+
+static struct redis_store *redis_store_of(steady_store *store) { return (struct redis_store *)store; }
+
+/* ---- Opening ---- */
+
+static int redis_start(struct redis_store *store, struct steady__inflight *inflight, const steady_loop *loop,
+                       bool patient, bool logs) {
+    inflight->store = &store->head;
+    inflight->retry = inflight == &store->inflight ? &store->retry : NULL;
+    inflight->loop = *loop;
+    inflight->timeout = store->options.timeout;
+    inflight->max_in_flight = store->options.max_in_flight;
+    inflight->engine = store->options.engine;
+    inflight->last_error = &store->last_error;
+    inflight->fork_guard = &store->fork_guard;
+    inflight->log = logs ? store->options.log : NULL;
+    inflight->log_data = store->options.log_data;
+    inflight->url = &store->url;
+    inflight->transport_class = store->url.peek_replica ? &steady__replica_class : &steady__cluster_class;
+    if (steady__inflight_init(inflight) != 0) return STEADY_NO_MEMORY;
+    const struct steady__connection_options options = {.net = store->net,
+                                                       .loop = *loop,
+                                                       .url = &store->url,
+                                                       .tls = store->tls,
+                                                       .fork_guard = &store->fork_guard,
+                                                       .last_error = &store->last_error,
+                                                       .timeout = inflight->timeout,
+                                                       .max_unanswered = inflight->max_in_flight,
+                                                       .patient = patient,
+                                                       .log = inflight->log,
+                                                       .log_data = inflight->log_data,
+                                                       .owner_class = &steady__inflight_owner,
+                                                       .owner = inflight};
+    if (store->url.peek_replica)
+        inflight->transport = steady__replica_open(&options);
+    else
+        inflight->transport = steady__cluster_open(&options);
+    if (inflight->transport != NULL) return 0;
+    steady__inflight_close(inflight);
+    return STEADY_NO_MEMORY;
+}
+
+/* A blocking call waits for a connection attempt in progress, because attempts advance only inside blocking calls. */
+static int redis_start_blocking(struct redis_store *store) {
+    if (store->blocking.transport != NULL) return 0;
+    if (store->poller == NULL && steady__poller_new_deaf(&store->poller) != 0) return STEADY_NO_MEMORY;
+    const steady_loop loop = steady_poller_loop(store->poller);
+    memset(&store->blocking, 0, sizeof store->blocking);
+    return redis_start(store, &store->blocking, &loop, true, !store->head.has_loop);
+}
+
+/* ---- The class ---- */
+
+static int redis_submit(steady_store *head, const struct steady__call *call) {
+    struct redis_store *store = redis_store_of(head);
+    if (steady__forked(&store->fork_guard))
+        return steady__turn_away(&store->inflight.stats, &store->last_error, call, STEADY_UNAVAILABLE,
+                                 STEADY__FORKED_TEXT);
+    return steady__inflight_submit(&store->inflight, call, NULL);
+}
+
+/* Notices a connection that was lost since the last call, before a decision is written to it. Right after the last call
+ * this is skipped: its system call is a quarter of those of a decision. */
+static void redis_catch_up(struct redis_store *store) {
+    if (steady__loop_now(&store->blocking.loop) - store->stood_still_at >= LATELY) steady_poller_run(store->poller, 0);
+}
+
+static void redis_give_up(struct redis_store *store, int error) {
+    steady__inflight_give_up(&store->blocking);
+    steady__fail(&store->last_error, 0, "poll: %s", strerror(error));
+}
+
+static void redis_ask(struct redis_store *store, const struct steady__call *call, steady_result *result) {
+    result->error = redis_start_blocking(store);
+    if (result->error != 0) { /* store->blocking is cleared at the next attempt */
+        steady__turn_away(&store->inflight.stats, &store->last_error, call, result->error, "out of memory");
+        return;
+    }
+    redis_catch_up(store);
+    if (atomic_load(&store->head.closed))
+        result->error = STEADY_CLOSED; /* the log callback closed it */
+    else
+        result->error = steady__inflight_submit(&store->blocking, call, result);
+    if (result->error == 0) result->error = STEADY__PENDING;
+    while (result->error == STEADY__PENDING)
+        if (steady_poller_run(store->poller, -1) < 0) redis_give_up(store, errno);
+    store->stood_still_at = steady__loop_now(&store->blocking.loop);
+}
+
+static void redis_decide(steady_store *head, const struct steady__call *call, steady_result *result) {
+    struct redis_store *store = redis_store_of(head);
+    if (steady__forked(&store->fork_guard)) {
+        result->error = steady__turn_away(&store->inflight.stats, &store->last_error, call, STEADY_UNAVAILABLE,
+                                          STEADY__FORKED_TEXT);
+        return;
+    }
+    steady__store_hold(head);
+    redis_ask(store, call, result);
+    steady__store_release(head);
+}
+
+static void redis_add(steady_stats *sum, const struct steady__inflight *inflight) {
+    const steady_stats *s = &inflight->stats;
+    sum->decisions += s->decisions;
+    sum->allowed += s->allowed;
+    sum->denied += s->denied;
+    sum->blocked += s->blocked;
+    sum->unavailable += s->unavailable;
+    sum->unknown += s->unknown;
+    sum->clock_steps += s->clock_steps;
+    sum->script_loads += s->script_loads;
+    sum->in_flight += s->in_flight;
+    sum->timeouts += s->timeouts;
+    if (inflight->transport != NULL) sum->reconnects += inflight->transport_class->reconnects(inflight->transport);
+}
+
+static void redis_stats(const steady_store *head, steady_stats *sum) {
+    const struct redis_store *store = (const struct redis_store *)head;
+    redis_add(sum, &store->inflight);
+    redis_add(sum, &store->blocking);
+}
+
+static const char *redis_last_error(const steady_store *head) {
+    return ((const struct redis_store *)head)->last_error.text;
+}
+
+static void redis_stop(struct steady__inflight *inflight) {
+    if (inflight->transport != NULL) steady__inflight_close(inflight);
+}
+
+static void redis_close_store(steady_store *head) {
+    struct redis_store *store = redis_store_of(head);
+    redis_stop(&store->inflight);
+    redis_stop(&store->blocking);
+    steady_poller_free(&store->poller);
+    if (!steady__forked(&store->fork_guard)) steady__tls_close(store->tls); /* in a child its connections remain */
+    store->tls = NULL;
+    steady__url_clear(&store->url);
+}
+
+/* In a child the loop may still hold timers, whose callbacks read the fork guard. So the memory stays. */
+static void redis_free_store(steady_store *head) {
+    struct redis_store *store = redis_store_of(head);
+    if (steady__forked(&store->fork_guard)) return;
+    steady__inflight_free(&store->inflight);
+    steady__inflight_free(&store->blocking);
+    steady__fork_guard_clear(&store->fork_guard);
+    free(store);
+}
+
+static const struct steady__store_class redis_class = {
+    .name = "redis",
+    .prepare = steady__command_encode_limit,
+    .submit = redis_submit,
+    .decide = redis_decide,
+    .stats = redis_stats,
+    .last_error = redis_last_error,
+    .close = redis_close_store,
+    .free = redis_free_store,
+};
+
+int steady__redis_open_over(steady_store **store, const struct steady__net *net, const struct steady__url *url,
+                            const steady_store_options *options, steady_message *why) {
+    struct redis_store *s = calloc(1, sizeof *s);
+    *store = NULL;
+    if (s == NULL) return steady__fail(why, STEADY_NO_MEMORY, "out of memory");
+    steady__store_init(&s->head, &redis_class, options);
+    s->net = net;
+    steady__url_copy(&s->url, url);
+    steady__fork_guard_set(&s->fork_guard, true);
+    s->options = *options;
+    if (s->options.timeout == 0) s->options.timeout = TIMEOUT;
+    if (s->options.max_in_flight == 0) s->options.max_in_flight = MAX_IN_FLIGHT;
+    int error = steady__url_has_tls(url->scheme) ? steady__tls_open(&s->tls, url, options->tls, why) : 0;
+    s->options.tls = NULL; /* it belongs to the caller */
+    steady_loop loop = {NULL, NULL};
+    if (options->loop != NULL) loop = steady__retry_loop(&s->retry, options->loop, &s->fork_guard);
+    if (error == 0 && options->loop != NULL && redis_start(s, &s->inflight, &loop, false, true) != 0)
+        error = steady__fail(why, STEADY_NO_MEMORY, "out of memory");
+    if (error == 0) {
+        *store = &s->head;
+    } else {
+        redis_close_store(&s->head);
+        redis_free_store(&s->head);
+    }
+    return error;
+}
+
+int steady__redis_open(steady_store **store, const struct steady__url *url, const steady_store_options *options,
+                       steady_message *why) {
+    return steady__redis_open_over(store, &steady__net_system, url, options, why);
+}
