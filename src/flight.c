@@ -150,6 +150,7 @@ static void finish(struct steady__flight *flight, struct ticket *ticket, const s
 
 static void fail(struct steady__flight *flight, struct ticket *ticket, int error) {
     const steady_result result = {.error = error};
+    if (error == STEADY_NO_MEMORY) steady__fail(flight->trouble, 0, "out of memory");
     finish(flight, ticket, &result);
 }
 
@@ -500,7 +501,6 @@ int steady__flight_submit(struct steady__flight *flight, const struct steady__ca
     ticket->deadline = deadline;
     const int error = flight->carrier_class->submit(flight->carrier, &ticket->request);
     if (error != 0) {
-        if (error == STEADY_NO_MEMORY) steady__fail(flight->trouble, 0, "out of memory");
         put_off(flight, ticket, error);
         if (!steady__retry_runs(flight->retry)) return take_back(flight, ticket);
     } else {

@@ -77,7 +77,9 @@ static void wait(struct scene *s, const char *key) {
     if (steady_peek_sync(s->throttler, key, strlen(key), &r) != 0) s->error = r.error;
 }
 
+/* Each error has a text. */
 static void close_scene(struct scene *s) {
+    if (s->store != NULL && s->asked > 0 && s->error != 0) assert_true(*steady_store_trouble(s->store) != '\0');
     steady_throttler_free(&s->throttler);
     steady_store_close(&s->store);
     steady_poller_free(&s->poller);
