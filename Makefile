@@ -270,7 +270,7 @@ sim: ## runs SEEDS=n seeds of the simulation; build/sim --seed N --verbose tells
 	@$(BUILD)/sim --from $(FROM) --seeds $(SEEDS)
 
 ROWS ?=
-faults: ## runs every row of docs/guarantees.md, or ROWS="F21 B03"; a table, at most ten minutes
+faults: ## runs every row of docs/explanation/guarantees.md, or ROWS="F21 B03"; a table, at most ten minutes
 	@scripts/setup build test
 	@$(SUB) faulty
 	@BUILD=$(BUILD) tests/faults/run $(ROWS)

@@ -74,8 +74,8 @@
  *     empty buckets.
  *
  * STRUCTS. Options are zero-initialised structs in which zero is the default; NULL is all defaults. `reserved` must be
- * zero. What may change between releases is written in docs/compatibility.md: within one SONAME nothing here is
- * removed or moved, and new fields are only ever taken out of `reserved`. */
+ * zero. What may change between releases is written in docs/reference/compatibility.md: within one SONAME nothing here
+ * is removed or moved, and new fields are only ever taken out of `reserved`. */
 #ifndef STEADY_H
 #define STEADY_H
 

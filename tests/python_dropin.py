@@ -2,7 +2,7 @@
 """What a user of aiosteady 22.1.0 does, and what comes of it, a line a step: `python_dropin.py CLIENT URL PREFIX PART...`.
 
 It runs unchanged on aiosteady 22.1.0 and on ours, whichever is on PYTHONPATH. CLIENT is what a throttler is handed:
-aioredis, redis, or url. Not printed is what is known to differ (docs/aiosteady.md): the level and the next drop of a
+aioredis, redis, or url. Not printed is what is known to differ (docs/how-to/move-from-aiosteady.md): the level and the next drop of a
 blocked key."""
 import asyncio
 import sys

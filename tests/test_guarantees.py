@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""docs/guarantees.md names the tests that `make faults` runs: they exist, and no row is missing or twice there."""
+"""docs/explanation/guarantees.md names the tests that `make faults` runs: they exist, and no row is missing or twice there."""
 import re
 
 from conftest import ROOT
 
-PAGE = ROOT / "docs/guarantees.md"
+PAGE = ROOT / "docs/explanation/guarantees.md"
 ROWS = [f"F{n:02}" for n in range(1, 55)] + [f"B{n:02}" for n in (*range(1, 17), *range(26, 31), 34, 35, 36)]
 
 

@@ -188,7 +188,7 @@ def test_the_shared_library_exports_exactly_what_the_header_declares():
 
 def test_the_soname_is_the_one_the_compatibility_page_names():
     soname = re.search(r"SONAME.*\[(.+)\]", output("readelf", "-d", BUILD / "libsteady.so"))[1]
-    assert soname in (ROOT / "docs/compatibility.md").read_text()
+    assert soname in (ROOT / "docs/reference/compatibility.md").read_text()
 
 
 def test_internal_symbols_have_the_internal_prefix():
