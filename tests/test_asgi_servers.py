@@ -176,6 +176,45 @@ def test_a_redis_that_is_killed_or_hangs_is_never_a_429(server, on_error, enviro
     assert load.statuses(since=hung).keys() <= ({200} if on_error == "allow" else {200, 503}), load.statuses()
 
 
+# ---- Handlers that hold the loop ----
+
+
+HOLDING_APP = """
+import aiosteady, os, time
+from aiosteady.asgi import RateLimit
+
+async def hold(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while (message := await receive())["type"] != "lifespan.shutdown":
+            await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    if scope["path"] == "/hold":
+        time.sleep(float(os.environ["HOLD"]))
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"hi"})
+
+if os.environ["CLIENT"] == "redis":
+    import redis.asyncio
+    store = redis.asyncio.Redis.from_url(os.environ["REDIS_URL"])
+else:
+    store = aiosteady.connect(os.environ["REDIS_URL"])
+app = RateLimit(hold, aiosteady.Throttler(store, 5, 600.0), key=lambda scope: "k" if scope["path"] == "/hold" else None)
+"""
+
+
+@pytest.mark.parametrize("client", ["native", "redis"])
+@pytest.mark.parametrize("hold", [0.06, 0.1, 0.15])
+def test_no_more_than_the_capacity_pass_though_the_loop_is_held(client, hold, environment, from_pypi, redis_server, tmp_path):
+    port = free_port()
+    (tmp_path / "holding.py").write_text(HOLDING_APP)
+    environment = {**environment, "REDIS_URL": redis_server.url, "CLIENT": client, "HOLD": str(hold)}
+    environment["PYTHONPATH"] += f":{tmp_path}" + (f":{from_pypi('redis==8.1.0')}" if client == "redis" else "")
+    command = [sys.executable, "-m", "uvicorn", "holding:app", "--port", str(port), "--log-level", "warning"]
+    with serving(command, environment, port), ThreadPoolExecutor(40) as pool:
+        assert Counter(response.status for response in pool.map(lambda _: get(port, "/hold"), range(40))) == {200: 5, 429: 35}
+
+
 # ---- The example ----
 
 

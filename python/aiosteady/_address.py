@@ -1,5 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""Who sent a request: the address that a limit counts for."""
+"""Who sent a request: the address that a limit counts for.
+
+Some IPv6 addresses stand for one IPv4 address, and many of them share a /64. They count as that IPv4 address:
+
+    ::ffff:0:0/96       IPv4-mapped (RFC 4291, 2.5.5.2)
+    ::/96               IPv4-compatible (RFC 4291, 2.5.5.1), but for ::/112, which has :: and ::1
+    ::ffff:0:0:0/96     IPv4-translated (RFC 2765, 2.1)
+    64:ff9b::/96        behind a translator, such as NAT64 or SIIT-DC (RFC 6052, 2.1)
+    2002::/16           6to4: the site of one IPv4 address (RFC 3056, 2)
+    2001::/32           Teredo: the host behind one IPv4 address (RFC 4380, 4)
+
+In 64:ff9b:1::/48 (RFC 8215) the operator chooses where the IPv4 address stands, so each address there counts alone. An
+ISATAP address (RFC 5214) needs nothing: its /64 belongs to one site."""
 from __future__ import annotations
 
 import ipaddress
@@ -37,6 +49,22 @@ def forwarded_for(scope: MutableMapping[str, Any], hops: int) -> str:
     return addresses[-hops].decode("latin-1").strip() if len(addresses) >= hops else ""
 
 
+IPV4_AT_THE_END = [ipaddress.IPv6Network(text) for text in ("::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "::/96")]
+UNSPECIFIED_AND_LOOPBACK = ipaddress.IPv6Network("::/112")
+TRANSLATED_LOCALLY = ipaddress.IPv6Network("64:ff9b:1::/48")
+
+
+def ipv4_in(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that it stands for."""
+    if address in UNSPECIFIED_AND_LOOPBACK:
+        return None
+    if any(address in network for network in IPV4_AT_THE_END):
+        return ipaddress.IPv4Address(address.packed[12:])
+    if address.teredo is not None:
+        return address.teredo[1]
+    return address.sixtofour
+
+
 def network_of(text: str, ipv6_prefix: int) -> str | None:
     """Of "192.0.2.1", "192.0.2.1:80", "2001:db8::1" or "[2001:db8::1]:80"; None: it is no address."""
     host = text.partition("%")[0]
@@ -50,6 +78,9 @@ def network_of(text: str, ipv6_prefix: int) -> str | None:
         return None
     if isinstance(address, ipaddress.IPv4Address):
         return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
+    inner = ipv4_in(address)
+    if inner is not None:
+        return str(inner)
+    if address in TRANSLATED_LOCALLY:
+        ipv6_prefix = 128
     return str(ipaddress.IPv6Network((address, ipv6_prefix), strict=False))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ._texts import shown
@@ -133,11 +133,124 @@ FORMS: dict[str, Form] = {
 }
 
 
+# ---- Fields that others set, too ----
+
+NUMBER = re.compile(rb"[0-9]{1,15}")
+THREE = re.compile(rb"limit=([0-9]{1,15}), *remaining=([0-9]{1,15}), *reset=([0-9]{1,15})")
+MEMBER = re.compile(rb'(?:"(?:\\.|[^"\\])*"|[^",])+')  # of a List of RFC 9651
+NAME = re.compile(rb'"(?:\\.|[^"\\])*"')
+
+
+def numbers(values: Iterable[bytes]) -> list[int] | None:
+    values = list(values)
+    return [int(value) for value in values] if all(NUMBER.fullmatch(value) for value in values) else None
+
+
+def tighter(ours: list[int], theirs: list[int] | None) -> list[int]:
+    """Of two of limit, remaining and reset."""
+    return theirs if theirs is not None and (theirs[1], -theirs[2]) < (ours[1], -ours[2]) else ours
+
+
+def join_three(ours: list[Field], theirs: dict[bytes, bytes]) -> list[Field]:
+    names = [name for name, _ in ours]
+    if not all(name in theirs for name in names):
+        return ours
+    chosen = tighter([int(value) for _, value in ours], numbers(theirs[name] for name in names))
+    return [(name, b"%d" % number) for name, number in zip(names, chosen)]
+
+
+def join_07(ours: list[Field], theirs: dict[bytes, bytes]) -> list[Field]:
+    fields = []
+    for name, value in ours:
+        other, mine = THREE.fullmatch(theirs.get(name, b"")), THREE.fullmatch(value)
+        if mine is not None and other is not None:
+            chosen = tighter([int(n) for n in mine.groups()], [int(n) for n in other.groups()])
+            value = b"limit=%d, remaining=%d, reset=%d" % tuple(chosen)
+        elif mine is None and name in theirs:
+            value += b", " + theirs[name]
+        fields.append((name, value))
+    return fields
+
+
+def join_11(ours: list[Field], theirs: dict[bytes, bytes]) -> list[Field]:
+    """A name stands in a list once: ours."""
+    fields = []
+    for name, value in ours:
+        members = [member.strip() for member in MEMBER.findall(value)]
+        known = {NAME.match(member)[0] for member in members}  # type: ignore[index]
+        for member in MEMBER.findall(theirs.get(name, b"")):
+            named = NAME.match(member.strip())
+            if named is not None and named[0] not in known:
+                members.append(member.strip())
+        fields.append((name, b", ".join(members)))
+    return fields
+
+
+JOINS: dict[str, Callable[[list[Field], dict[bytes, bytes]], list[Field]]] = {
+    "draft-11": join_11,
+    "draft-07": join_07,
+    "draft-03": join_three,
+    "x": join_three,
+}
+
+
+class Said:
+    """What all RateLimits around an application say of one request. The outermost one sends it, so each field is sent once."""
+
+    def __init__(self) -> None:
+        self._owners: dict[str, object] = {}
+        self._forms: list[str] = []
+        self._quotas: dict[str, Quota] = {}
+        self._states: dict[str, State] = {}
+
+    def enter(self, owner: object, names: Iterable[str]) -> None:
+        for name in names:
+            if self._owners.setdefault(name, owner) is not owner:
+                raise RuntimeError(
+                    f"two RateLimits around this application have a policy {name!r}: a request would cost twice; "
+                    "give each a name of its own"
+                )
+
+    def add(self, form: str, quotas: Iterable[Quota], states: Iterable[State]) -> None:
+        if form == "none":
+            return
+        if form not in self._forms:
+            self._forms.append(form)
+        self._quotas.update((quota.name, quota) for quota in quotas)
+        self._states.update((state.quota.name, state) for state in states)
+
+    def fields(self) -> Iterator[tuple[str, list[Field]]]:
+        """By form. Two forms have fields of one name: then the outermost RateLimit decides."""
+        denying = [state for state in self._states.values() if state.denies]
+        names: set[bytes] = set()
+        for form in self._forms if self._quotas else ():
+            fields = list(FORMS[form](list(self._quotas.values()), denying or list(self._states.values())))
+            if names.isdisjoint(name for name, _ in fields):
+                names.update(name for name, _ in fields)
+                yield form, fields
+
+    def merged(self, headers: Iterable[Field]) -> Iterable[Field]:
+        """The headers of the application, and the fields: a field that the application sets, too, stands there once."""
+        fields = list(self.fields())
+        if not fields:
+            return headers
+        ours = {name for _, added in fields for name, _ in added}
+        theirs: dict[bytes, bytes] = {}
+        kept = []
+        for name, value in headers:
+            low = bytes(name).lower()
+            if low not in ours:
+                kept.append((name, value))
+            else:
+                theirs[low] = theirs[low] + b", " + value if low in theirs else bytes(value)
+        return [*kept, *(field for form, added in fields for field in JOINS[form](added, theirs))]
+
+
 # ---- Problems (RFC 9457) ----
 
 
 class Verdict(NamedTuple):
-    """A status of 0 is the application's business; `fields` go with its answer. Else it is ours."""
+    """The answer, if it is ours. A status of 0: the application answers."""
 
     status: int
     fields: list[Field]
@@ -168,7 +281,7 @@ def unanswered(name: str) -> Verdict:
     return problem(503, TYPES + "temporary-reduced-capacity", title, [name], [retry])
 
 
-def exceeded(names: Sequence[str], wait: int, fields: Sequence[Field]) -> Verdict:
+def exceeded(names: Sequence[str], wait: int) -> Verdict:
     title = "Request cannot be satisfied as assigned quota has been exceeded"
     retry = (b"retry-after", b"%d" % min(MOST, wait))
-    return problem(429, TYPES + "quota-exceeded", title, names, [retry, *fields])
+    return problem(429, TYPES + "quota-exceeded", title, names, [retry])

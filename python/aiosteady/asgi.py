@@ -3,13 +3,16 @@
 
     app.add_middleware(RateLimit, throttler=Throttler("redis://localhost", max_capacity=100, drop_recharge=0.6))
 
-Every HTTP request and every WebSocket handshake puts drops into the bucket of its client. Where they do not fit, the
-answer is 429 with Retry-After, and who waits that long is admitted if nobody else came. A store that cannot answer is
-never a 429: the request is let through, or, with on_error="deny", answered with 503.
+Every HTTP request and every WebSocket handshake puts drops into the bucket of its client. If they do not fit, the answer
+is 429 with Retry-After: a client that waits that long is admitted, unless others took the room. A store that does not
+answer is never a 429. The request passes, or gets 503 with on_error="deny". If the fault is ours, such as too many
+decisions at once, the request gets 503, because a client can cause that.
 """
 from __future__ import annotations
 
 import asyncio
+import functools
+import hashlib
 import inspect
 import logging
 import math
@@ -20,8 +23,8 @@ from typing import Any, Literal, NamedTuple, Optional, Union
 
 from . import _http
 from ._address import client_address
-from ._core import Error, ThrottleResult
-from ._http import Verdict
+from ._core import Error, NotABucket, Overloaded, ThrottleResult
+from ._http import Said, Verdict
 from ._texts import shown
 from .leakybucket import Throttler
 
@@ -34,10 +37,13 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 MaybeKey = Union[str, bytes, None]
 Key = Callable[[Scope], Union[MaybeKey, Awaitable[MaybeKey]]]
+Decide = Callable[[], Coroutine[Any, Any, ThrottleResult]]
 Cost = Union[int, Callable[[Scope], Union[int, Awaitable[int]]]]
 
 KEY_MOST = 1024  # bytes
 LOG_EVERY = 60.0  # seconds
+SECRET_MOST = 64  # bytes, of BLAKE2b
+SAID = "aiosteady.asgi"  # in the scope: the Said of the outermost RateLimit
 
 logger = logging.getLogger("aiosteady")
 
@@ -52,12 +58,16 @@ class Policy:
     `key` and `cost` are called with the ASGI scope, and may be coroutine functions; a key of None is not limited. The
     bucket of a key is called NAME:KEY in the store, so that policies do not share buckets; of two names in one middleware,
     none may be the other's beginning before a colon.
+
+    `hash` replaces the key in the store by its BLAKE2b digest, for a key that is secret or long. With True the digest has
+    no secret: a reader of the store can find a key that is easy to guess. With a secret (str or bytes) it cannot.
     """
 
     throttler: Throttler
     key: Key = field(default_factory=client_address)
     cost: Cost = 1
     name: str = "default"
+    hash: Union[bool, str, bytes] = field(default=False, repr=False)
     quota: _http.Quota = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -66,6 +76,7 @@ class Policy:
         object.__setattr__(self, "quota", _http.quota_of(self.name, self.throttler))
         if not callable(self.cost) and check_cost(self.cost) > self.quota.capacity:
             raise ValueError(f"cost is {self.cost}, over the capacity of {self.quota.capacity}: it would never fit")
+        check_secret(self.hash)
 
 
 class Ask(NamedTuple):
@@ -102,7 +113,7 @@ class Answer(NamedTuple):
 
 
 class BadKey(Exception):
-    """A request whose key no bucket can have."""
+    """A request whose key no bucket can have. The text says why, without the key."""
 
 
 def check_cost(cost: int) -> int:
@@ -113,9 +124,14 @@ def check_cost(cost: int) -> int:
     return cost
 
 
+def check_secret(secret: bool | str | bytes) -> None:
+    if not isinstance(secret, (bool, str, bytes)):
+        raise TypeError(f"hash must be True, False or a secret as str or bytes, not {type(secret).__name__}")
+    if not isinstance(secret, bool) and not secret:
+        raise ValueError("hash is an empty secret; use True for a hash without a secret")
+
+
 def check_names(names: list[str]) -> None:
-    if not names:
-        raise ValueError("a throttler is needed, or policies")
     if len(set(names)) < len(names):
         raise ValueError(f"policies need names of their own; these have {', '.join(map(repr, names))}")
     for name in names:
@@ -126,17 +142,42 @@ def check_names(names: list[str]) -> None:
                 )
 
 
-def whole_key(policy: Policy, key: str | bytes) -> str | bytes:
+def names_inside(app: Any) -> list[str]:
+    """The names of the RateLimits that an application is wrapped in, as far as each middleware has an `app`."""
+    names: list[str] = []
+    seen: set[int] = set()
+    while app is not None and id(app) not in seen:
+        seen.add(id(app))
+        if isinstance(app, RateLimit):
+            names += [policy.name for policy in app._policies]
+        app = getattr(app, "__dict__", {}).get("app")
+    return names
+
+
+def hashed(key: bytes, secret: bool | str | bytes) -> bytes:
+    """BLAKE2b takes a secret of 64 bytes at most, so a longer one is hashed first."""
+    secret = b"" if isinstance(secret, bool) else secret.encode() if isinstance(secret, str) else secret
+    if len(secret) > SECRET_MOST:
+        secret = hashlib.blake2b(secret).digest()
+    return hashlib.blake2b(key, digest_size=32, key=secret, person=b"aiosteady").hexdigest().encode()
+
+
+def whole_key(policy: Policy, key: str | bytes) -> bytes:
     if not isinstance(key, (str, bytes)):
         raise TypeError(f"the key of policy {policy.name!r} must be str, bytes or None, not {type(key).__name__}")
     try:
         own = key.encode() if isinstance(key, str) else key
     except UnicodeEncodeError:
-        raise BadKey from None
-    whole = policy.name.encode() + b":" + own
-    if not own or len(policy.throttler.prefix.encode()) + len(whole) > KEY_MOST:
-        raise BadKey
-    return whole
+        raise BadKey("the key is not UTF-8") from None
+    if not own:
+        raise BadKey("the key is empty")
+    head = policy.name.encode() + b":"
+    most = KEY_MOST - len(policy.throttler.prefix.encode()) - len(head)
+    if policy.hash is not False:
+        own = hashed(own, policy.hash)
+    if len(own) > most:
+        raise BadKey(f"the key is {len(own)} bytes long; it must be at most {most}, or use hash=")
+    return head + own
 
 
 async def settled(value: Any) -> Any:
@@ -164,11 +205,14 @@ async def give_back(answers: Iterable[Answer]) -> None:
 class RateLimit:
     """An ASGI application that asks before it calls another.
 
-    `throttler`, `key`, `cost` and `name` make a policy; `policies` are more of them, asked in order. The first that
-    denies ends it, and what those before it took is given back, but to a local bucket. `on_error` says what a request
-    gets where the store does not answer, or loses the answer, and the throttler's own `on_error` leaves it open:
-    "allow", or "deny", which is 503. `fields` is the form of the rate-limit fields: "draft-11", "draft-07", "draft-03",
-    "x" (X-RateLimit-...) or "none".
+    `throttler`, `key`, `cost`, `name` and `hash` make a policy; `policies` are more of them, asked in order. The first that
+    denies ends it, and what those before it took is given back, but to a local bucket.
+
+    `on_error` says what a request gets if the store does not answer, and the throttler's own `on_error` leaves it open:
+    "allow", or "deny", which is 503. `on_overload` says the same if the fault is ours: too many decisions at once, or a
+    handler that holds the event loop. A client can cause that, so the default is "deny".
+
+    `fields` is the form of the rate-limit fields: "draft-11", "draft-07", "draft-03", "x" (X-RateLimit-...) or "none".
     """
 
     def __init__(
@@ -179,55 +223,78 @@ class RateLimit:
         key: Optional[Key] = None,
         cost: Cost = 1,
         name: str = "default",
+        hash: Union[bool, str, bytes] = False,
         policies: Iterable[Policy] = (),
         on_error: Literal["allow", "deny"] = "allow",
+        on_overload: Literal["allow", "deny"] = "deny",
         fields: Literal["draft-11", "draft-07", "draft-03", "x", "none"] = "draft-11",
     ) -> None:
-        first = [] if throttler is None else [Policy(throttler, key or client_address(), cost, name)]
+        first = [] if throttler is None else [Policy(throttler, key or client_address(), cost, name, hash)]
         self.app = app
         self._policies = [*first, *policies]
-        self._let_through = on_error == "allow"
-        self._next_log = -math.inf
+        self._allows_on_error = on_error == "allow"
+        self._allows_on_overload = on_overload == "allow"
+        self._next_log: dict[str, float] = {}  # by kind of line
         self._giving_back: set[asyncio.Future[None]] = set()  # a loop does not hold its tasks
-        check_names([policy.name for policy in self._policies])
-        if on_error not in ("allow", "deny"):
-            raise ValueError(f"on_error is {shown(on_error)}; it must be 'allow' or 'deny'")
+        if not self._policies:
+            raise ValueError("a throttler is needed, or policies")
+        check_names([*(policy.name for policy in self._policies), *names_inside(app)])
+        for option, value in (("on_error", on_error), ("on_overload", on_overload)):
+            if value not in ("allow", "deny"):
+                raise ValueError(f"{option} is {shown(value)}; it must be 'allow' or 'deny'")
         if fields not in _http.FORMS:
             raise ValueError(f"fields is {shown(fields)}; it must be one of {', '.join(map(repr, _http.FORMS))}")
-        self._form = _http.FORMS[fields]
+        self._fields = fields
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        verdict = await self._judge(scope)
+        said = scope.get(SAID)
+        if said is not None:
+            await self._call(scope, receive, send, said)
+            return
+        said = scope[SAID] = Said()
+        try:
+            await self._call(scope, receive, with_fields(send, said), said)
+        finally:
+            scope.pop(SAID, None)
+
+    async def _call(self, scope: Scope, receive: Receive, send: Send, said: Said) -> None:
+        said.enter(self, [policy.name for policy in self._policies])
+        verdict = await self._judge(scope, said)
         if verdict.status == 0:
-            await self.app(scope, receive, with_fields(send, verdict.fields) if verdict.fields else send)
+            await self.app(scope, receive, send)
         elif scope["type"] == "http":
             await respond(send, "http.response", verdict)
         else:
             await refuse_handshake(scope, receive, send, verdict)
 
-    async def _judge(self, scope: Scope) -> Verdict:
-        try:
-            asks = [ask for policy in self._policies if (ask := await ask_of(policy, scope)) is not None]
-        except BadKey:
-            return _http.bad_request()
+    async def _judge(self, scope: Scope, said: Said) -> Verdict:
+        asks = []
+        for policy in self._policies:
+            try:
+                ask = await ask_of(policy, scope)
+            except BadKey as error:
+                self._log("bad key", "policy %r: %s; the request is answered with 400", policy.name, error)
+                return _http.bad_request()
+            if ask is not None:
+                asks.append(ask)
         too_dear = [ask.policy.name for ask in asks if ask.cost > ask.policy.quota.capacity]
         if too_dear:
             return _http.never_fits(too_dear)
         passed, denial = await self._take(asks)
         if denial is not None:
-            return await self._deny(denial, passed, asks[len(passed) + 1 :])
-        states = [_http.allowed(a.quota, a.result.level) for a in passed if a.from_store]
-        return Verdict(0, self._fields(passed, states))
+            return await self._deny(denial, passed, asks[len(passed) + 1 :], said)
+        self._show(said, passed, [_http.allowed(a.quota, a.result.level) for a in passed if a.from_store])
+        return Verdict(0, [])
 
     async def _take(self, asks: list[Ask]) -> tuple[list[Answer], Answer | None]:
         """Who let it through, and who did not. A request that is cancelled meanwhile leaves nothing with the former."""
         passed: list[Answer] = []
         try:
             for ask in asks:
-                answer = await self._answer(ask, ask.policy.throttler.consume(ask.key, ask.cost))
+                answer = await self._answer(ask, functools.partial(ask.policy.throttler.consume, ask.key, ask.cost))
                 if not answer.result.success:
                     return passed, answer
                 passed.append(answer)
@@ -244,14 +311,16 @@ class RateLimit:
             task.add_done_callback(self._giving_back.discard)
             await asyncio.shield(task)
 
-    async def _deny(self, answer: Answer, passed: list[Answer], later: list[Ask]) -> Verdict:
+    async def _deny(self, answer: Answer, passed: list[Answer], later: list[Ask], said: Said) -> Verdict:
         await self._give_back(passed)
         if answer.result.retry_after is None or answer.result.source == "policy":  # not known: the store did not answer
             return _http.unanswered(answer.ask.policy.name)
         # Who waits is to be admitted by all policies; those that were not asked yet may deny for longer, and so may those
         # that keep what they were not given back.
         kept = [a for a in passed if not a.from_store]
-        peeks = await asyncio.gather(*(self._answer(ask, ask.policy.throttler.peek(ask.key)) for ask in later))
+        peeks = await asyncio.gather(
+            *(self._answer(ask, functools.partial(ask.policy.throttler.peek, ask.key)) for ask in later)
+        )
         waits = [(a, a.wait()) for a in kept] + [(answer, answer.result.retry_after)] + [(a, a.wait()) for a in peeks]
         whole = [(a, max(1, math.ceil(wait))) for a, wait in waits if a is answer or wait > 0]
         states = [
@@ -259,36 +328,61 @@ class RateLimit:
             for a, wait in whole
             if a.from_store
         ]
-        fields = self._fields([*passed, answer, *peeks], states)
-        return _http.exceeded([a.ask.policy.name for a, _ in whole], max(wait for _, wait in whole), fields)
+        self._show(said, [*passed, answer, *peeks], states)
+        return _http.exceeded([a.ask.policy.name for a, _ in whole], max(wait for _, wait in whole))
 
-    def _fields(self, answers: list[Answer], states: list[_http.State]) -> list[_http.Field]:
-        """Of an answer that is not the store's own, nothing is known that could be said."""
-        quotas = [answer.quota for answer in answers if answer.from_store]
-        return list(self._form(quotas, states)) if quotas else []
+    def _show(self, said: Said, answers: list[Answer], states: list[_http.State]) -> None:
+        """If an answer is not the store's own, the state of its limit is unknown."""
+        said.add(self._fields, [answer.quota for answer in answers if answer.from_store], states)
 
-    async def _answer(self, ask: Ask, decision: Coroutine[Any, Any, ThrottleResult]) -> Answer:
+    async def _answer(self, ask: Ask, decide: Decide) -> Answer:
+        """An overload charges nothing. So the decision is asked for once more, after a turn of the event loop."""
+        result = await self._decided(ask, decide)
+        if result is None:
+            await asyncio.sleep(0)
+            result = await self._decided(ask, decide)
+        if result is None:
+            result = self._fault(ask, self._allows_on_overload, "there are too many decisions, or the loop is held")
+        return Answer(ask, result)
+
+    async def _decided(self, ask: Ask, decide: Decide) -> ThrottleResult | None:
+        """None: overloaded."""
         try:
-            return Answer(ask, await decision)
+            result = await decide()
+        except Overloaded:
+            return None
+        except NotABucket as error:  # a client may have chosen that key
+            return self._fault(ask, False, repr(error))
         except Error as error:
-            self._log(ask, error)
-            return Answer(ask, ThrottleResult(self._let_through, 0, 0.0, None, source="policy"))
+            return self._fault(ask, self._allows_on_error, repr(error))
+        return None if result.source == "policy" and result.error == "overloaded" else result
 
-    def _log(self, ask: Ask, error: Error) -> None:
+    def _fault(self, ask: Ask, allows: bool, why: str) -> ThrottleResult:
+        what = "let through" if allows else "answered with 503"
+        self._log(f"fault {allows}", "policy %r cannot be asked, requests are %s: %s", ask.policy.name, what, why)
+        return ThrottleResult(allows, 0, 0.0, None, source="policy")
+
+    def _log(self, kind: str, text: str, *arguments: object) -> None:
+        """One line a minute of each kind."""
         now = time.monotonic()
-        if now >= self._next_log:
-            self._next_log = now + LOG_EVERY
-            what = "let through" if self._let_through else "answered with 503"
-            logger.warning("policy %r cannot be asked, requests are %s: %r", ask.policy.name, what, error)
+        if now >= self._next_log.get(kind, -math.inf):
+            self._next_log[kind] = now + LOG_EVERY
+            logger.warning(text, *arguments)
 
 
 # ---- ASGI ----
 
 
-def with_fields(send: Send, fields: list[_http.Field]) -> Send:
+STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+
+
+def with_fields(send: Send, said: Said) -> Send:
     async def send_with_fields(message: Message) -> None:
-        if message["type"] in ("http.response.start", "websocket.accept"):
-            message = {**message, "headers": [*message.get("headers", ()), *fields]}
+        if message["type"] in STARTS:
+            headers = message.get("headers", ())
+            merged = said.merged(headers)
+            if merged is not headers:
+                message = {**message, "headers": merged}
         await send(message)
 
     return send_with_fields

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: MIT
+"""What a client may cause, by asking for much or with a key of its choice, does not let it through the ASGI middleware."""
+import asyncio
+import json
+import logging
+import time
+from collections import Counter
+
+import pytest
+from asgi_rig import HTTP_TYPES, ask, ask_all, hello, run
+from asgi_rig import asgi, package, throttler  # noqa: F401: fixtures
+
+
+def statuses(responses):
+    return Counter(response.status for response in responses)
+
+
+async def ask_at_once(app, count, **request):
+    return await asyncio.gather(*(ask(app, **request) for _ in range(count)))
+
+
+def ours(caplog):
+    """The warnings of the middleware."""
+    return [r.getMessage() for r in caplog.records if r.name == "aiosteady" and r.levelno == logging.WARNING]
+
+
+def token(scope):
+    return dict(scope["headers"])[b"authorization"]
+
+
+# ---- A loop that is held ----
+
+
+def holds(seconds):
+    async def app(scope, receive, send):
+        time.sleep(seconds)
+        await hello(scope, receive, send)
+
+    return app
+
+
+@pytest.mark.parametrize("connected", [True, False])
+@pytest.mark.parametrize("hold", [0.06, 0.09, 0.15])
+def test_a_handler_that_holds_the_loop_lets_no_more_in(asgi, package, redis_server, hold, connected):
+    async def main():
+        async with package.connect(redis_server.url) as store:
+            limit = package.Throttler(store, 5, 600.0)
+            if connected:
+                await limit.peek("k")
+            return await ask_at_once(asgi.RateLimit(holds(hold), limit), 40)
+
+    assert statuses(asyncio.run(main())) == {200: 5, 429: 35}
+
+
+@pytest.mark.parametrize("hold", [0.06, 0.15])
+def test_requests_that_come_while_the_loop_is_held_are_limited(asgi, package, redis_server, hold):
+    async def later(app, at):
+        await asyncio.sleep(at)
+        return await ask(app)
+
+    async def main():
+        async with package.connect(redis_server.url) as store:
+            app = asgi.RateLimit(holds(hold), package.Throttler(store, 5, 600.0))
+            return await asyncio.gather(*(later(app, at / 100) for at in range(60)))
+
+    counts = statuses(asyncio.run(main()))
+    assert counts[200] == 5 and counts.keys() <= {200, 429, 503}
+
+
+# ---- Too many decisions ----
+
+
+@pytest.mark.parametrize("policy", ["report", "allow", "deny"])
+def test_more_decisions_than_may_be_in_flight_do_not_pass(asgi, package, redis_server, policy, caplog):
+    async def main(**options):
+        async with package.connect(redis_server.url, max_in_flight=10, timeout=10) as store:
+            limit = package.Throttler(store, 1, 600.0, on_error=policy)
+            await limit.consume("default:192.0.2.1")
+            return await ask_at_once(asgi.RateLimit(hello, limit, **options), 400)
+
+    counts = statuses(responses := run(main()))
+    assert counts.keys() == {429, 503} and counts[429] >= 10
+    refused = next(response for response in responses if response.status == 503)
+    assert 1 <= int(refused["retry-after"]) <= 5 and refused["ratelimit"] is None
+    assert json.loads(refused.body)["type"] == HTTP_TYPES + "temporary-reduced-capacity"
+    assert ours(caplog) == [
+        "policy 'default' cannot be asked, requests are answered with 503: there are too many decisions, or the loop is held"]
+    assert run(main(on_overload="allow")) and statuses(run(main(on_overload="allow"))).keys() == {200, 429}
+
+
+def test_an_overload_is_asked_about_once_more(asgi, package, throttler):
+    answers = [package.Overloaded("no"), None]
+
+    class Busy(package.Throttler):
+        async def consume(self, key, amount=1):
+            if (answer := answers.pop(0)) is not None:
+                raise answer
+            return await super().consume(key, amount)
+
+    assert run(ask(asgi.RateLimit(hello, Busy("memory:", 5, 60.0))))["ratelimit"] == '"default";r=4;t=240'
+    assert not answers
+
+
+def test_an_overload_is_a_limit_of_the_local_share_where_there_is_one(asgi, package, redis_server):
+    async def main():
+        async with package.connect(redis_server.url, max_in_flight=1, timeout=10) as store:
+            limit = package.Throttler(store, 4, 600.0, on_error="local", local_share=2)
+            return await ask_at_once(asgi.RateLimit(hello, limit), 40)
+
+    counts = statuses(run(main()))
+    assert counts.keys() == {200, 429} and counts[200] <= 4 + 2
+
+
+# ---- Keys that a client chooses ----
+
+
+@pytest.mark.parametrize("policy", ["report", "allow"])
+@pytest.mark.parametrize("options", [{}, {"on_error": "deny"}, {"on_overload": "allow"}])
+def test_a_key_that_holds_something_else_does_not_pass(asgi, throttler, redis_server, options, policy, caplog):
+    redis_server("SET", "session:of-bob", "something else")
+    limit = throttler(url=redis_server.url, on_error=policy)
+    app = asgi.RateLimit(hello, limit, key=token, name="session", **options)
+    response = run(ask(app, headers=[(b"authorization", b"of-bob")]))
+    assert response.status == 503 and response["ratelimit"] is None
+    assert "answered with 503" in caplog.text and "of-bob" not in caplog.text
+
+
+@pytest.mark.parametrize("key, why", [
+    (b"t" * 1020, "is 1020 bytes long; it must be at most 1016"), (b"", "is empty"), ("\ud800", "is not UTF-8")])
+def test_a_bad_key_is_logged_once_a_minute_without_the_key(asgi, throttler, caplog, monkeypatch, key, why):
+    app = asgi.RateLimit(hello, throttler(1), key=lambda scope: key)
+    assert {response.status for response in run(ask_all(app, 3))} == {400}
+    assert [line.startswith(f"policy 'default': the key {why}") for line in ours(caplog)] == [True]
+    assert "ttt" not in caplog.text
+    later = time.monotonic() + 61
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    run(ask(app))
+    assert len(ours(caplog)) == 2
+
+
+@pytest.mark.parametrize("secret", [True, "a secret", b"s" * 64, b"s" * 65, b"\xff"])
+def test_a_long_key_is_hashed_and_the_store_does_not_have_it(asgi, throttler, redis_server, secret):
+    app = asgi.RateLimit(hello, throttler(1, url=redis_server.url), key=token, hash=secret)
+    bearer = b"Bearer " + b"t0k" * 400
+
+    async def main():
+        return [(await ask(app, headers=[(b"authorization", value)])).status for value in (bearer, bearer + b"!", bearer)]
+
+    assert run(main()) == [200, 200, 429]
+    keys = redis_server("KEYS", "*")
+    assert len(keys) == 2 and all(key.startswith(b"default:") and len(key) == 8 + 64 and b"t0k" not in key for key in keys)
+
+
+def test_hashes_with_other_secrets_are_other_keys(asgi, throttler, redis_server):
+    limit = throttler(1, url=redis_server.url)
+    for secret in (True, "a", "b", b"s" * 64, b"s" * 65, b"s" * 66):
+        assert run(ask(asgi.RateLimit(hello, limit, hash=secret))).status == 200
+        assert run(ask(asgi.RateLimit(hello, limit, hash=secret))).status == 429
+    assert len(redis_server("KEYS", "*")) == 6 and "secret" not in repr(asgi.Policy(limit, hash="my secret"))
+
+
+def test_a_hash_is_the_same_in_each_version(asgi, throttler, redis_server):
+    import hashlib
+
+    run(ask(asgi.RateLimit(hello, throttler(1, url=redis_server.url), hash="a secret")))
+    digest = hashlib.blake2b(b"192.0.2.1", digest_size=32, key=b"a secret", person=b"aiosteady").hexdigest()
+    assert redis_server("KEYS", "*") == [b"default:" + digest.encode()]
+
+
+def test_an_empty_key_is_a_bad_one_though_it_could_be_hashed(asgi, throttler):
+    assert run(ask(asgi.RateLimit(hello, throttler(1), key=lambda scope: "", hash=True))).status == 400
