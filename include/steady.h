@@ -104,7 +104,7 @@ STEADY_API const char *steady_version(void);
 #define STEADY_ERRORS(X)                                                                                               \
     X(UNAVAILABLE, -1, "unavailable", "the store could not be asked; nothing was charged")                             \
     X(UNKNOWN, -2, "unknown", "the answer was lost; the drops may have been charged")                                  \
-    X(OVERLOADED, -3, "overloaded", "too many decisions are in flight; nothing was charged")                           \
+    X(OVERLOADED, -3, "overloaded", "this program asks for too much or is too busy; nothing was charged")              \
     X(CANCELLED, -4, "cancelled", "the store was closed before it answered; the drops may have been charged")          \
     X(NOT_A_BUCKET, -5, "not_a_bucket", "the key holds something that is not a bucket; it was left as it is")          \
     X(REFUSED, -6, "refused", "the server refused these credentials or this command; nothing was charged")             \
@@ -332,14 +332,18 @@ STEADY_API const char *steady_store_trouble(const steady_store *store);
 /* A store and a limit. */
 typedef struct steady_throttler steady_throttler;
 
-/* What to answer when the store does not: when a decision ends as unavailable, unknown, refused or server, or a
- * ..._sync call as overloaded. The other errors are always reported, and so is a reset that did not happen. What an
- * asynchronous call returns at once it returns whatever the policy, and above all STEADY_OVERLOADED: no callback will
- * run, so there is nothing to answer, and the caller has to decide. */
+/* What to answer when the store does not: when a decision ends as unavailable, unknown, refused, server or
+ * overloaded. The other errors are always reported, and so is a reset that did not happen.
+ *
+ * STEADY_ALLOW does not allow a decision that ends as overloaded: a client can cause an overload by asking for much. It
+ * gets success false.
+ *
+ * The policy does not apply to errors returned directly by an asynchronous call, such as STEADY_OVERLOADED. No callback
+ * runs; the caller decides. */
 enum steady_policy {
     STEADY_REPORT = 0, /* the error */
     STEADY_DENY = 1,   /* success false, and retry_after STEADY_DENY_RETRY */
-    STEADY_ALLOW = 2,  /* success true */
+    STEADY_ALLOW = 2,  /* success true; if overloaded as STEADY_DENY */
     STEADY_LOCAL = 3   /* the verdict of an embedded bucket with 1/local_share of the limit, but room for at least one
                         * drop; each store has its own */
 };

@@ -273,10 +273,11 @@ static int submit(void *carrier, struct steady__request *request) {
     return 0;
 }
 
-static bool forget(void *carrier, struct steady__request *request) {
+static int forget(void *carrier, struct steady__request *request, bool held) {
     (void)carrier;
+    (void)held;
     ((struct slot *)request->at)->request = NULL;
-    return true;
+    return STEADY_UNKNOWN;
 }
 
 static void close_bridge(void *carrier) {

@@ -751,12 +751,13 @@ static int submit(void *carrier, struct steady__request *request) {
 }
 
 /* One that waited behind a map, which may take its time, is no sign of anything. */
-static bool forget(void *carrier, struct steady__request *request) {
+static int forget(void *carrier, struct steady__request *request, bool held) {
     struct node *node = request->at;
     if (node == NULL || !node->inquiring || is_late(node)) wish(carrier);
-    const bool written = node != NULL && steady__link_forget(node->link, request);
-    if (written) node->silent = true;
-    return written;
+    int error = request->passed ? STEADY_OVERLOADED : STEADY_UNAVAILABLE;
+    if (node != NULL) error = steady__link_forget(node->link, request, held);
+    if (error == STEADY_UNKNOWN) node->silent = true;
+    return error;
 }
 
 static void release(struct steady__cluster *cluster) {

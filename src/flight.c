@@ -2,8 +2,9 @@
  * The decisions in flight on one loop.
  *
  * Each has a ticket, from submit to its result. All timeouts of a store are equal, so the tickets in order of
- * submission are in order of deadline, and one timer, set for the first of them, does for all. It is not stopped when
- * the first is answered: it rings for nothing at most once a timeout, which is cheaper.
+ * submission are in order of deadline, and one timer does for all. It rings at the first deadline, and ten times a
+ * timeout while anything is in flight: if it rings late, the loop was held. It is not stopped when the last ticket is
+ * answered, because one ring for nothing is cheaper.
  *
  * NOSCRIPT means that the server has lost the script, and that the decision was not made. The first ticket that hears
  * it sends SCRIPT LOAD, and then its command again behind it; the others of the same loss, which were sent before that
@@ -30,6 +31,7 @@
 #define SLAB_TICKETS 32
 #define PORTION 1024                  /* that are told how they failed before the loop goes on */
 #define AWAY (5 * STEADY_MILLISECOND) /* a loop that is so late was kept from running */
+#define TICKS 10                      /* in a timeout: the alarm rings so often, to notice that the loop is held */
 #define KEY_NEAR 64                   /* keys up to here need no memory of their own */
 #define TRIES_MAX 3                   /* EVALSHA, EVALSHA, EVAL */
 #define NO_TIMER_TEXT "the event loop starts no timer"
@@ -46,6 +48,7 @@ struct ticket {
     struct steady__request request;
     struct steady__list place; /* in due, failed or spare */
     steady_us deadline;
+    steady_us held;        /* of the flight, when it was submitted */
     steady_result *answer; /* NULL: the callback's */
     int error;             /* of one that failed before it began */
     enum errand errand;
@@ -62,6 +65,10 @@ struct steady__slab {
     struct steady__slab *next;
     struct ticket tickets[SLAB_TICKETS];
 };
+
+static steady_us shorter(steady_us a, steady_us b) { return a < b ? a : b; }
+
+static steady_us longer(steady_us a, steady_us b) { return a > b ? a : b; }
 
 #define TICKET(list) STEADY__OWNER(struct ticket, place, list)
 #define TICKET_OF(request_) STEADY__OWNER(struct ticket, request, request_)
@@ -156,21 +163,49 @@ static void fail(struct steady__flight *flight, struct ticket *ticket, int error
 
 /* ---- Deadlines ---- */
 
+static steady_us tick(const struct steady__flight *flight) {
+    return shorter(flight->timeout, longer(flight->timeout / TICKS, AWAY));
+}
+
 static void set_alarm(struct steady__flight *flight) {
     if (flight->closed || flight->alarm.set) return;
     if (!steady__list_empty(&flight->failed) || !steady__list_empty(&flight->telling))
         steady__alarm_set(&flight->alarm, 0);
     else if (!steady__list_empty(&flight->due))
-        steady__alarm_set(&flight->alarm, TICKET(flight->due.next)->deadline - steady__loop_now(&flight->loop));
+        steady__alarm_set(&flight->alarm,
+                          shorter(TICKET(flight->due.next)->deadline - steady__loop_now(&flight->loop), tick(flight)));
 }
 
+/* ---- A loop that is held ---- */
+
+/* How long the loop was held so far: the sum of what the alarm rang late, and is late now. */
+static steady_us held_so_far(const struct steady__flight *flight, steady_us now) {
+    const steady_us late = flight->alarm.set && flight->alarm.due != 0 ? now - flight->alarm.due : 0;
+    return flight->held + (late >= AWAY ? late : 0);
+}
+
+static void stop_alarm(struct steady__flight *flight) {
+    flight->held = held_so_far(flight, steady__loop_now(&flight->loop));
+    steady__alarm_stop(&flight->alarm);
+}
+
+/* The loop was held for half of the ticket's time. */
+static bool was_held(const struct steady__flight *flight, const struct ticket *ticket, steady_us now) {
+    return held_so_far(flight, now) - ticket->held >= flight->timeout / 2;
+}
+
+/* ---- Ending ---- */
+
 /* Many are late for the same reason. */
-static void tell_late(struct steady__flight *flight, bool written, const char *doing) {
+static void tell_late(struct steady__flight *flight, int error, const char *doing) {
     struct steady__late *late = &flight->late;
-    if (late->why.text[0] == '\0' || late->written != written || late->doing != doing)
-        steady__fail(&late->why, 0, "%s within %lld us%s%s", written ? "no answer" : "nobody to ask",
+    if (late->error != error || late->doing != doing)
+        steady__fail(&late->why, 0, "%s within %lld us%s%s",
+                     error == STEADY_UNKNOWN      ? "no answer"
+                     : error == STEADY_OVERLOADED ? "too much to do, or the event loop was held: not asked"
+                                                  : "nobody to ask",
                      (long long)flight->timeout, doing != NULL ? "; still " : "", doing != NULL ? doing : "");
-    late->written = written;
+    late->error = error;
     late->doing = doing;
     *flight->trouble = late->why;
 }
@@ -178,17 +213,18 @@ static void tell_late(struct steady__flight *flight, bool written, const char *d
 static void time_out(struct steady__flight *flight, struct ticket *ticket) {
     const struct steady__carrier *carrier = flight->carrier_class;
     const char *doing = carrier->doing != NULL ? carrier->doing(flight->carrier, &ticket->request) : NULL;
-    const bool written = carrier->forget(flight->carrier, &ticket->request);
+    const bool held = was_held(flight, ticket, steady__loop_now(&flight->loop));
+    const int error = carrier->forget(flight->carrier, &ticket->request, held);
     if (ticket->call.verb != STEADY__RESET) flight->stats.timeouts++;
-    tell_late(flight, written, written ? NULL : doing);
-    fail(flight, ticket, written ? STEADY_UNKNOWN : STEADY_UNAVAILABLE);
+    tell_late(flight, error, error == STEADY_UNKNOWN ? NULL : doing);
+    fail(flight, ticket, error);
 }
 
 /* To be told by the loop. */
 static void put_off(struct steady__flight *flight, struct ticket *ticket, int error) {
     ticket->error = error;
     steady__list_remove(&ticket->place);
-    if (steady__list_empty(&flight->failed)) steady__alarm_stop(&flight->alarm);
+    if (steady__list_empty(&flight->failed)) stop_alarm(flight);
     steady__list_append(&flight->failed, &ticket->place);
     set_alarm(flight);
 }
@@ -227,13 +263,15 @@ static bool lets_read(struct steady__flight *flight) {
 /* Where the loop was kept from running, the answers may be there, and are better than none. */
 static void alarmed(void *arg) {
     struct steady__flight *flight = arg;
-    if (steady__forked(flight->birthmark) || !steady__alarm_rang(&flight->alarm) || lets_read(flight)) return;
+    if (steady__forked(flight->birthmark)) return;
+    flight->held = held_so_far(flight, steady__loop_now(&flight->loop));
+    if (!steady__alarm_rang(&flight->alarm) || lets_read(flight)) return;
     steady_store *store = flight->store;
     steady__store_hold(store);
     if (flight->carrier_class->catch_up != NULL && is_due(flight, steady__loop_now(&flight->loop))) {
         set_alarm(flight); /* for a callback that runs the loop */
         flight->carrier_class->catch_up(flight->carrier);
-        steady__alarm_stop(&flight->alarm);
+        stop_alarm(flight);
     }
     set_alarm(flight); /* likewise */
     expire(flight, steady__loop_now(&flight->loop));
@@ -270,8 +308,11 @@ static size_t encode(void *owner, struct steady__request *request, struct steady
     const enum steady__verb verb = ticket->call.verb;
     if (ticket->errand == LOAD) return encode_load(flight, ticket, dialect, out);
     if (ticket->errand == SURVEY) return steady__survey_say(out);
-    /* What would be answered too late is not asked, and ends at its deadline. */
-    if (steady__loop_now(&flight->loop) + request->reckons >= ticket->deadline) return 0;
+    /* A request whose answer would be late is not sent, and ends at its deadline. After a hold of the loop, a request
+     * that has little time left is not sent either: its answer could be lost, and it is not the server's fault. */
+    const steady_us now = steady__loop_now(&flight->loop);
+    const steady_us least = was_held(flight, ticket, now) ? flight->timeout / 4 : 0;
+    if (now + longer(request->reckons, least) >= ticket->deadline) return 0;
     ticket->loads = dialect->verbs[verb].loads;
     ticket->to_module = ticket->turned || (ticket->tries == 1 && steady__dialect_module(dialect, verb, flight->engine));
     if (ticket->to_module) return steady__module_command(out, &ticket->call);
@@ -475,7 +516,7 @@ static int turn_away(struct steady__flight *flight, const struct steady__call *c
 
 /* Before a decision is begun: whether its deadline can be kept. */
 static bool has_alarm(struct steady__flight *flight) {
-    if (!flight->alarm.set) steady__alarm_set(&flight->alarm, flight->timeout);
+    if (!flight->alarm.set) steady__alarm_set(&flight->alarm, tick(flight));
     return steady__retry_runs(flight->retry);
 }
 
@@ -488,7 +529,7 @@ static int take_back(struct steady__flight *flight, struct ticket *ticket) {
 }
 
 int steady__flight_submit(struct steady__flight *flight, const struct steady__call *call, steady_result *answer) {
-    const steady_us deadline = steady__loop_now(&flight->loop) + flight->timeout;
+    const steady_us now = steady__loop_now(&flight->loop);
     if (flight->stats.in_flight >= flight->max_in_flight)
         return turn_away(flight, call, STEADY_OVERLOADED, "max_in_flight decisions are in flight");
     if (!has_alarm(flight)) return turn_away(flight, call, STEADY_SYSTEM, NO_TIMER_TEXT);
@@ -498,7 +539,8 @@ int steady__flight_submit(struct steady__flight *flight, const struct steady__ca
     ticket->answer = answer;
     if (answer != NULL) answer->error = STEADY__PENDING;
     flight->stats.in_flight++;
-    ticket->deadline = deadline;
+    ticket->deadline = now + flight->timeout;
+    ticket->held = held_so_far(flight, now);
     const int error = flight->carrier_class->submit(flight->carrier, &ticket->request);
     if (error != 0) {
         put_off(flight, ticket, error);

@@ -10,7 +10,8 @@
 /* What carries requests to a server. A link does; so does a connection of the caller's. */
 struct steady__carrier {
     int (*submit)(void *carrier, struct steady__request *request);
-    bool (*forget)(void *carrier, struct steady__request *request);
+    /* What it ends as, see steady__link_forget. held: the loop was held meanwhile. */
+    int (*forget)(void *carrier, struct steady__request *request, bool held);
     void (*catch_up)(void *carrier); /* NULL: it cannot */
     void (*close)(void *carrier);
     /* What a request that is not on the wire waits for: see steady__link_doing. NULL: it cannot tell. */
@@ -20,7 +21,7 @@ struct steady__carrier {
 
 /* What was said last of one that was late. */
 struct steady__late {
-    bool written;
+    int error;         /* 0: nothing was said yet */
     const char *doing; /* a string that lasts, or NULL */
     steady_message why;
 };
@@ -47,6 +48,7 @@ struct steady__flight {
     struct steady__alarm alarm;
     bool closed;
     bool last_turn; /* has been given: see flight.c */
+    steady_us held; /* how long the loop was held, in all */
     struct steady__late late;
     unsigned surveys; /* how often the server has been asked for its settings */
     bool surveyed;    /* it is being asked, or has answered */

@@ -198,6 +198,11 @@ static bool awaits(const struct steady__link *link) {
     return !steady__wire_idle(&link->wire) || steady__wire_unread(&link->wire);
 }
 
+/* Call this after what has arrived is read. */
+static bool is_silent(const struct steady__link *link) {
+    return awaits(link) && now(link) - link->quiet_since >= link->with.timeout;
+}
+
 /* ---- Writing ---- */
 
 /* ASKING goes with its command or not at all: the next command would be taken for it. */
@@ -211,7 +216,10 @@ static bool encode_next(struct steady__link *link, steady_us reckons, unsigned *
     request->reckons = reckons;
     steady__list_remove(&request->place);
     const size_t len = link->with.owner_class->encode(link->with.owner, request, &link->dialect, room + ahead);
-    if (len == 0) return ++*dropped > 0;
+    if (len == 0) {
+        request->passed = !is_silent(link);
+        return ++*dropped > 0;
+    }
     memcpy(room, STEADY__ASKING, ahead);
     if (ahead > 0) steady__wire_put(&link->wire, NULL, ahead);
     steady__wire_put(&link->wire, request, len);
@@ -536,7 +544,7 @@ int steady__link_submit(struct steady__link *link, struct steady__request *reque
     const bool trying = link->with.patient && link->state > RESTING && link->state < UP;
     if (link->state != UP && !link->hopeful && !trying) return link->down_error;
     if (request->key != NULL && steady__circuit_holds(&link->circuit, &link->with.loop)) return STEADY_UNAVAILABLE;
-    request->lost = false;
+    request->lost = request->passed = false;
     steady__list_append(&link->waiting, &request->place);
     if (link->state != UP) return 0;
     const bool unread = has_more(link);
@@ -547,13 +555,15 @@ int steady__link_submit(struct steady__link *link, struct steady__request *reque
     return 0;
 }
 
-bool steady__link_forget(struct steady__link *link, struct steady__request *request) {
+int steady__link_forget(struct steady__link *link, struct steady__request *request, bool held) {
     if (request->on_wire) {
         steady__wire_forget(&link->wire, request);
-        return true;
+        return STEADY_UNKNOWN;
     }
     steady__list_remove(&request->place);
-    return request->lost;
+    if (request->lost) return STEADY_UNKNOWN;
+    const bool ours = request->passed || (steady__link_is_up(link) ? !is_silent(link) : held);
+    return ours ? STEADY_OVERLOADED : STEADY_UNAVAILABLE;
 }
 
 bool steady__link_is_up(const struct steady__link *link) { return link->state == UP && !link->leaving; }

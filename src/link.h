@@ -73,8 +73,12 @@ void steady__link_close(struct steady__link *link);
 /* 0, or what a request ends as since the server is known to be down. Calls nothing back. */
 int steady__link_submit(struct steady__link *link, struct steady__request *request);
 
-/* Takes a request back. True: it is with the server, or will be, or was when the connection was lost. */
-bool steady__link_forget(struct steady__link *link, struct steady__request *request);
+/* Takes a request back. held: the loop was held while it waited. What it ends as:
+ *   STEADY_UNKNOWN      the server has it, will have it, or had it when the connection was lost
+ *   STEADY_OVERLOADED   it was not sent, and the fault is ours: others are before it at a server that answers, or the
+ *                       loop was held while the link was connecting
+ *   STEADY_UNAVAILABLE  it was not sent, because there is no connection or the server is silent */
+int steady__link_forget(struct steady__link *link, struct steady__request *request, bool held);
 
 /* It is connected, and greeted. */
 bool steady__link_is_up(const struct steady__link *link);

@@ -344,12 +344,12 @@ static int submit(void *carrier, struct steady__request *request) {
     return 0;
 }
 
-static bool forget(void *carrier, struct steady__request *request) {
+static int forget(void *carrier, struct steady__request *request, bool held) {
     struct steady__replica *r = carrier;
-    if (request->at != r) return steady__cluster_class.forget(r->server, request);
-    const bool written = steady__link_forget(r->link, request);
-    if (written || request == r->probe) late(r, request);
-    return written;
+    if (request->at != r) return steady__cluster_class.forget(r->server, request, held);
+    const int error = steady__link_forget(r->link, request, held);
+    if (error == STEADY_UNKNOWN || request == r->probe) late(r, request);
+    return error;
 }
 
 static void catch_up(void *carrier) {

@@ -116,7 +116,8 @@ void steady__policy(const steady_throttler *t, const struct steady__call *call, 
         t->store->local->class_->decide(t->store->local, &local, result);
         result->source = STEADY_FROM_LOCAL;
     } else {
-        result->success = t->on_error == STEADY_ALLOW;
+        /* A client can cause an overload by asking much: it must not pass by that. */
+        result->success = t->on_error == STEADY_ALLOW && error != STEADY_OVERLOADED;
         result->source = STEADY_FROM_POLICY;
         if (!result->success) result->retry_after = fits(t, call) ? STEADY_DENY_RETRY : -1;
     }

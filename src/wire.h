@@ -15,6 +15,7 @@ struct steady__request {
     uint64_t number;           /* on the wire: which one it is, counted from 0 */
     bool on_wire;
     bool lost;       /* it was written, and its connection is gone */
+    bool passed;     /* its turn came too late to send it, at a server that answers */
     uint32_t nested; /* bytes that its reply may have as an array of anything: steady__reply_read_nested; 0: none */
     void *at;        /* a carrier's own: where it has put it */
     bool asking;     /* to be sent behind an ASKING */

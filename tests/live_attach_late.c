@@ -65,8 +65,8 @@ static void keep_away(const struct stage *stage, bool frozen) {
     if (frozen) server_freeze(&server);
     for (int i = 0; i < TIMES; i++)
         consume_counted(throttler, "k", 1, &tally);
-    for (const steady_us end = now_us() + 20 * MS; now_us() < end;)
-        stage->turn(loop.loop); /* in which they are written, and may be answered */
+    for (const steady_us end = now_us() + 20 * MS; now_us() < end && tally.called < tally.submitted;)
+        stage->turn(loop.loop); /* in which they are written, and may be answered; then no timer ends a turn */
     for (int i = 0; i < TIMES; i++)
         consume_counted(throttler, "k", 1, &tally);
     stage->turn(loop.loop);

@@ -409,7 +409,7 @@ async def test_more_than_may_be_in_flight_is_overloaded(aio, redis_server):
         assert [type(r) for r in results] == [aio.ThrottleResult] * 2 + [aio.Overloaded]
         allowing = aio.Throttler(store, 100, 60, on_error="allow")
         results = await asyncio.gather(*(allowing.consume("k") for _ in range(3)))
-        assert [r.error for r in results] == [None, None, "overloaded"]
+        assert [(r.success, r.error) for r in results] == [(True, None), (True, None), (False, "overloaded")]
 
 
 @under_asyncio

@@ -497,7 +497,7 @@ static void test_many_fail_at_once(void **state) {
         assert_between(most_in_a_turn(&tally[i]), 1, 1100);
         close_all();
     }
-    assert_int_equal(tally[0].errors[-STEADY_UNAVAILABLE] + tally[0].errors[-STEADY_UNKNOWN], MANY);
+    assert_int_equal(tally[0].errors[-STEADY_OVERLOADED] + tally[0].errors[-STEADY_UNKNOWN], MANY);
     assert_true(tally[1].errors[-STEADY_UNKNOWN] >= MANY / 2);
 }
 

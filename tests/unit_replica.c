@@ -463,7 +463,7 @@ static void test_too_late_to_be_sent(void **state) {
     sleep_us(TIMEOUT + 20 * MS); /* the first is sent at once, the others when the loop runs */
     run_until_done(poller, &tally, STEADY_SECOND);
     assert_int_equal(tally.verdicts, 1);
-    assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], 5);
+    assert_int_equal(tally.errors[-STEADY_OVERLOADED], 5);
     assert_int_equal(peek(), 2);
 }
 

@@ -149,13 +149,14 @@ static void check_local(const struct decision *d, const steady_result *r) {
 
 static void check_policy(const struct decision *d, const steady_result *r) {
     const bool silence = r->error == STEADY_UNAVAILABLE || r->error == STEADY_UNKNOWN || r->error == STEADY_REFUSED ||
-                         r->error == STEADY_SERVER;
+                         r->error == STEADY_SERVER || r->error == STEADY_OVERLOADED;
     if (d->policy == STEADY_REPORT || !silence || d->verb == STEADY__RESET) {
         if (r->source != STEADY_FROM_NOWHERE || r->success)
             broken("decision %" PRId64 " is %s, and yet from %d", d->id, steady_error_name(r->error), (int)r->source);
     } else if (d->policy == STEADY_LOCAL) {
         check_local(d, r);
-    } else if (r->source != STEADY_FROM_POLICY || r->success != (d->policy == STEADY_ALLOW)) {
+    } else if (r->source != STEADY_FROM_POLICY ||
+               r->success != (d->policy == STEADY_ALLOW && r->error != STEADY_OVERLOADED)) {
         broken("decision %" PRId64 " does not follow its policy %d", d->id, (int)d->policy);
     }
 }
@@ -183,6 +184,7 @@ static void check_error(const struct decision *d) {
         if (!d->place->foreign) broken("decision %" PRId64 " is about a bucket", d->id);
         break;
     case STEADY_UNAVAILABLE:
+    case STEADY_OVERLOADED:
     case STEADY_REFUSED:
     case STEADY_SERVER: break;
     case STEADY_NO_MEMORY:
