@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The Python package against aiosteady 22.1.0, and against itself over redis-py: one server, one process each, in turn.
+"""The Python package against aiosteady 22.1.0, and against itself over redis-py, by pipelines and by one call of the client for
+each decision: one server, one process each, in turn.
 
     bench_python.py BUILD ROUNDS       prints one JSON object a line, as scripts/bench collects them
     bench_python.py worker CLIENT URL  reads lines "TASKS COUNT", makes so many decisions, prints "SECONDS CPU_SECONDS"
@@ -18,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 THEIRS = ("aiosteady==22.1.0", "aioredis==1.3.1", "hiredis==3.5.0", "attrs==26.1.0")
 REDIS_PY = ("redis[hiredis]==8.1.0",)
 TASKS = (1, 64, 512)
-COUNTS = {"aiosteady": 20000, "redis-py": 10000, "native": 40000, "embedded": 1000000}  # about as long each
+COUNTS = {"aiosteady": 20000, "redis-py": 20000, "redis-py-calls": 10000, "native": 40000, "embedded": 1000000}  # about as long each
 KEYS = [f"user:{n}" for n in range(1000)]
 CAPACITY, RECHARGE = 10**9, 1.0  # so wide that every decision is a yes
 
@@ -35,9 +36,15 @@ async def client_of(client, url):
     if client == "aiosteady":
         import aioredis
         return await aioredis.create_redis_pool(url)
-    if client == "redis-py":
+    if client.startswith("redis-py"):
         from redis.asyncio import BlockingConnectionPool, Redis
-        return Redis(connection_pool=BlockingConnectionPool.from_url(url, max_connections=64))
+
+        class Calls(Redis):
+            async def execute_command(self, *args, **options):  # its own, so it is called for each decision
+                return await super().execute_command(*args, **options)
+
+        kind = Redis if client == "redis-py" else Calls
+        return kind(connection_pool=BlockingConnectionPool.from_url(url, max_connections=64))
     from aiosteady import connect
     return "memory:" if client == "embedded" else connect(url, timeout=10.0)  # the machine may be busy
 
@@ -117,7 +124,7 @@ def emit(name, title, value, unit, baseline=None, goal=None):
 
 
 def report(found, clients):
-    titles = {"native": "native", "redis-py": "over redis-py", "embedded": "embedded"}
+    titles = {"native": "native", "redis-py": "over redis-py", "embedded": "embedded"}  # against aiosteady 22.1.0
     us, cpu, share = ({case: values[i] for case, values in found.items()} for i in range(3))
     for tasks in TASKS:
         how = "one after the other" if tasks == 1 else f"{tasks} tasks"
@@ -130,6 +137,9 @@ def report(found, clients):
                 goal = [">=", 20] if client == "embedded" else None
                 emit(f"rate_{client}_{tasks}", f"{titles[client]}, decisions, {how}", 1e6 / us[client, tasks], "/s",
                      1e6 / us[theirs] if theirs in us else None, goal if theirs in us else None)
+        if "redis-py" in clients:
+            emit(f"pipeline_{tasks}", f"over redis-py, decisions against a call for each, {how}", 1e6 / us["redis-py", tasks],
+                 "/s", 1e6 / us["redis-py-calls", tasks], [">=", 1.0 if tasks == 1 else 4.0])
         emit(f"cpu_{tasks}", f"native, client CPU a decision, {how}", cpu["native", tasks], "us", cpu.get(theirs),
              ["<=", 0.25] if theirs in us else None)
     emit("server", f"native, share of the time in which redis-server is busy, {TASKS[-1]} tasks", share["native", TASKS[-1]], "",
@@ -142,7 +152,7 @@ def main(build, rounds):
     from resp import Redis
     ours = aiosteady_build.build(build / "python")
     paths = {"native": [ours], "embedded": [ours]}
-    for client, requirements in (("aiosteady", THEIRS), ("redis-py", REDIS_PY)):
+    for client, requirements in (("aiosteady", THEIRS), ("redis-py", REDIS_PY), ("redis-py-calls", REDIS_PY)):
         try:
             folder = aiosteady_build.from_pypi(build / "pypi", *requirements)
             paths[client] = [folder] if client == "aiosteady" else [ours, folder]

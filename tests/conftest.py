@@ -55,11 +55,11 @@ def ask(run):
 
 @pytest.fixture(scope="session")
 def start_redis(tmp_path_factory):
-    """Starts a redis-server with options of its own; all are stopped at the end."""
+    """Starts a redis-server with options of its own, or a sentinel; all are stopped at the end."""
     servers = []
 
-    def start(*options):
-        servers.append(Redis(tmp_path_factory.mktemp("redis"), *options))
+    def start(*options, sentinel=None):
+        servers.append(Redis(tmp_path_factory.mktemp("redis"), *options, sentinel=sentinel))
         return servers[-1]
 
     yield start

@@ -12,6 +12,7 @@ import threading
 import time
 
 from aiosteady import Error, Throttler, Unavailable, Unknown
+from aiosteady.asgi import RateLimit
 from python_clients import CLOSED_URL, CLUSTER, FAMILY, URL, client_of, close, command, commands_of, connect, raises
 
 CHECKS = []
@@ -88,6 +89,28 @@ async def a_burst_on_a_full_bucket_is_denied_by_a_client_with_defaults(client):
     assert (await t.consume("full", 5)).success
     results = await at_once(*(t.consume("full") for _ in range(400)))
     assert [getattr(r, "success", r) for r in results] == [False] * 400
+
+
+@check
+async def requests_at_once_of_a_client_over_its_limit_are_429(client):
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    limited = RateLimit(app, throttler=Throttler(client, 5, 600.0))
+
+    async def request():
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": ("192.0.2.1", 1)}
+        await limited(scope, None, send)
+        return sent[0]["status"]
+
+    assert [await request() for _ in range(6)] == [200] * 5 + [429]
+    assert await at_once(*(request() for _ in range(400))) == [429] * 400
 
 
 @check

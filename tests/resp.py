@@ -54,13 +54,16 @@ class Resp:
 class Redis:
     """A redis-server of our own on 127.0.0.1. Calling it sends a command and returns the reply."""
 
-    def __init__(self, directory, *options):
+    def __init__(self, directory, *options, sentinel=None):
         self.log = directory / "redis.log"
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
         self.client = None
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory),
                    "--save", "", "--appendonly", "no", "--logfile", str(self.log), *options]
+        if sentinel is not None:  # the file with its configuration, which it writes to
+            command = ["redis-server", str(sentinel), "--sentinel", "--port", str(self.port), "--bind", "127.0.0.1",
+                       "--dir", str(directory), "--logfile", str(self.log)]
         self.process = self.start(command)
         deadline = time.monotonic() + 10
         while self.client is None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from python_rig import under_asyncio
-from resp import free_port
+from resp import free_port, join_cluster
 
 HERE = Path(__file__).parent
 PROGRAM = (HERE / "python_clients.py").read_text()
+FAILOVER = (HERE / "python_client_failover.py").read_text()
 BURSTS = (HERE / "python_client_bursts.py").read_text()
 CLIENTS = pytest.mark.parametrize(("family", "version", "has_cluster"), [
     ("redis", "==4.2.0", False), ("redis", "==4.3.4", True), ("redis", ">=6", True),
@@ -58,6 +59,51 @@ def test_a_burst_over_a_client(aiosteady, from_pypi, start_redis, closed_port, c
                          capture_output=True, text=True, timeout=180, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.split()[-1] == "all"
+
+
+FAILING_OVER = pytest.mark.parametrize(("family", "version"), [("redis", "==4.3.4"), ("redis", ">=6"), ("valkey", "")])
+
+
+def wait_until(true, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def fail_over(aiosteady, folder, family, *where):
+    run = subprocess.run([sys.executable, "-c", FAILOVER, family, *map(str, where)], capture_output=True, text=True,
+                         env={"PYTHONPATH": f"{aiosteady}:{folder}"}, timeout=60, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@FAILING_OVER
+def test_sentinel_names_another_primary(aiosteady, from_pypi, start_redis, tmp_path, family, version):
+    primary = start_redis()
+    replica = start_redis("--replicaof", "127.0.0.1", str(primary.port))
+    config = tmp_path / "sentinel.conf"
+    config.write_text(f"sentinel monitor s 127.0.0.1 {primary.port} 1\nsentinel down-after-milliseconds s 500\n"
+                      "sentinel failover-timeout s 4000\n")
+    sentinel = start_redis(sentinel=config)
+    wait_until(lambda: b"master_link_status:up" in replica("INFO", "replication"))
+    wait_until(lambda: len(sentinel("SENTINEL", "REPLICAS", "s")) == 1)
+    fail_over(aiosteady, from_pypi(family + version), family, "sentinel", sentinel.port, primary.process.pid)
+
+
+@FAILING_OVER
+def test_a_replica_takes_over_in_a_cluster(aiosteady, from_pypi, start_redis, family, version):
+    nodes = [start_redis("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "1000",
+                         "--cluster-replica-validity-factor", "0") for _ in range(4)]
+    buses = [node("CONFIG", "GET", "cluster-port")[1].decode() for node in nodes]
+    join_cluster(list(zip(nodes[:3], buses)))
+    nodes[3]("CLUSTER", "MEET", "127.0.0.1", nodes[0].port, buses[0])
+    myid = nodes[2]("CLUSTER", "MYID")
+    wait_until(lambda: myid in nodes[3]("CLUSTER", "NODES"))
+    wait_until(lambda: nodes[3]("CLUSTER", "REPLICATE", myid) == b"OK")
+    wait_until(lambda: b"master_link_status:up" in nodes[3]("INFO", "replication"))
+    wait_until(lambda: all(len(slots) == 4 for slots in nodes[0]("CLUSTER", "SLOTS")[-1:]))
+    key = next(f"k{i}" for i in range(1000) if nodes[0]("CLUSTER", "KEYSLOT", f"k{i}") >= SLOTS * 2 // 3 + 1)
+    fail_over(aiosteady, from_pypi(family + version), family, "cluster", nodes[0].url, nodes[2].process.pid, key)
 
 
 @under_asyncio
