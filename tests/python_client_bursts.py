@@ -44,11 +44,11 @@ async def calls_of(client, name):
 
 
 class Proxy:
-    """In front of the server. It counts what it forwards: the EVALSHA, by connection; `hold` keeps replies back, `let` lets only
-    so many replies through and then hangs up."""
+    """In front of the server. It counts what it forwards: the EVALSHA, by connection. It keeps replies back unless it is `free`.
+    It hangs up after `let` replies; it sends a reply every `drip` seconds."""
 
-    def __init__(self, let=None):
-        self.asked, self.let, self.free = {}, let, asyncio.Event()
+    def __init__(self, let=None, drip=None):
+        self.asked, self.let, self.drip, self.free = {}, let, drip, asyncio.Event()
         self.free.set()
 
     async def __aenter__(self):
@@ -77,7 +77,10 @@ class Proxy:
                     data = b"".join(data.splitlines(keepends=True)[:self.let])
                     writer.write(data)
                     break
-                writer.write(data)
+                drips = self.drip is not None and self.asked.get(writer, 0) > 0
+                for line in data.splitlines(keepends=True) if drips else [data]:
+                    writer.write(line)
+                    await asyncio.sleep(self.drip if drips else 0)
             writer.close()
 
         await asyncio.gather(forward(), answer(), return_exceptions=True)
@@ -228,6 +231,28 @@ async def a_lost_connection_is_told_to_each(client):
 def retry(times):
     kind = __import__(f"{FAMILY}.asyncio.retry", fromlist=["retry"]).Retry
     return kind(__import__(f"{FAMILY}.backoff", fromlist=["backoff"]).NoBackoff(), times)
+
+
+@check
+async def the_time_limit_of_the_client_holds_for_each_reply(client):
+    if AIOREDIS:
+        return  # it has none
+    await Throttler(client, 10, 3600).consume("first, so that there is a script")
+    async with Proxy() as proxy:
+        async with client_of(proxy.url, socket_timeout=0.5) as other:
+            t = Throttler(other, 1000, 3600)
+            assert (await t.consume("k")).level == 1
+            proxy.free.clear()
+            began = time.monotonic()
+            ends = await at_once(*(t.consume("k") for _ in range(10)))
+            assert all(isinstance(end, Unknown) for end in ends) and 0.45 < time.monotonic() - began < 2, ends
+            proxy.free.set()
+            assert (await t.consume("k")).level == 12
+    async with Proxy(drip=0.15) as proxy:
+        async with client_of(proxy.url, socket_timeout=0.5) as other:
+            t = Throttler(other, 1000, 3600)
+            ends = await at_once(*(t.consume(f"k{i}", i + 1) for i in range(10)))
+            assert [getattr(r, "level", r) for r in ends] == list(range(1, 11)), ends
 
 
 @check

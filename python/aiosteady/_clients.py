@@ -241,7 +241,7 @@ class OneByOne(Asker):
 
 
 class OneConnection(OneByOne):
-    """A client with one connection. Some versions mix up the replies to commands that are sent at once, so they take turns."""
+    """A client with one connection. Some versions mix up the replies to commands sent at once, so commands take turns."""
 
     def __init__(self, client: Any) -> None:
         super().__init__(client)

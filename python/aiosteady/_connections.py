@@ -11,13 +11,14 @@ command again when a connection is lost.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from ._pipeline import Question
 
@@ -54,10 +55,41 @@ def check_loop(reader: Any) -> None:
 # ---- redis-py and valkey-py ----
 
 
+class Watch:
+    """Cancels a task that reads, once there is no reply for `limit` seconds.
+
+    It stands in for the client's own socket_timeout, which sets a timer for each reply."""
+
+    def __init__(self, limit: float | None) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.limit, self.heard, self.expired = limit, self.loop.time(), False
+        self._task = asyncio.current_task()
+        self._timer = None if limit is None else self.loop.call_later(limit, self._look)
+
+    def _look(self) -> None:
+        assert self.limit is not None and self._task is not None
+        left = self.heard + self.limit - self.loop.time()
+        if left > 0:
+            self._timer = self.loop.call_later(left, self._look)
+        else:
+            self.expired = True
+            self._task.cancel()
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.expired and kind is not None and issubclass(kind, asyncio.CancelledError):
+            if self._task is not None and hasattr(self._task, "uncancel"):  # Python 3.11 and later
+                self._task.uncancel()
+            raise asyncio.TimeoutError(f"no reply within {self.limit} s") from None
+
+
 async def read_without_closing(connection: Any) -> Any:
     """The next reply, for redis-py before 4.5.5: its read_response closes the connection on an error such as LOADING."""
-    reading = connection._parser.read_response()
-    reply = await (asyncio.wait_for(reading, connection.socket_timeout) if connection.socket_timeout else reading)
+    reply = await connection._parser.read_response()
     if isinstance(reply, Exception):
         raise reply
     return reply
@@ -137,9 +169,16 @@ class Pool:
     async def send(self, connection: Any, commands: Sequence[bytes]) -> None:
         await connection.send_packed_command(b"".join(commands), False)  # False: the health was checked
 
-    def receiver(self, connection: Any) -> Callable[[], Awaitable[Any]]:
+    @contextlib.contextmanager
+    def reading(self, connection: Any) -> Iterator[tuple[Callable[[], Awaitable[Any]], Watch]]:
         kind: Any = type(connection)
-        return functools.partial(reader_of(kind), connection)
+        limit, connection.socket_timeout = connection.socket_timeout, None
+        try:
+            with Watch(limit) as watch:
+                yield functools.partial(reader_of(kind), connection), watch
+        finally:
+            if connection.socket_timeout is None:  # the client may have set another one meanwhile
+                connection.socket_timeout = limit
 
     def _free_connection(self) -> Awaitable[Any]:
         pool = self._client.connection_pool
@@ -224,5 +263,7 @@ class AioredisPool:
             for words in commands:
                 shared.replies.append(shared.connection.execute(*words))
 
-    def receiver(self, shared: Shared) -> Callable[[], Awaitable[Any]]:
-        return shared.replies.popleft
+    @contextlib.contextmanager
+    def reading(self, shared: Shared) -> Iterator[tuple[Callable[[], Awaitable[Any]], Watch]]:
+        with Watch(None) as watch:
+            yield shared.replies.popleft, watch

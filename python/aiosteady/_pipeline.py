@@ -193,22 +193,23 @@ class Pipeline:
             commands.append(source.encoded(question.words(name)) if name == EVAL else source.evalsha(question))
             plan.append(question)
         await source.send(connection, commands)
-        receive = source.receiver(connection)
         scriptless: list[Question] = []
         demoted = False
-        for asked in plan:
-            try:
-                reply = await receive()
-            except Exception as error:
-                refusal = word_of(error)
-                if refusal is None:
-                    raise
-                if asked is not None:
-                    demoted = demoted or refusal.startswith("READONLY")
-                    self._refuse(asked, error, name, scriptless)
-            else:
-                if asked is not None:
-                    self._settle(asked, reply, None, True)
+        with source.reading(connection) as (receive, watch):
+            for asked in plan:
+                try:
+                    reply = await receive()
+                except Exception as error:
+                    refusal = word_of(error)
+                    if refusal is None:
+                        raise
+                    if asked is not None:
+                        demoted = demoted or refusal.startswith("READONLY")
+                        self._refuse(asked, error, name, scriptless)
+                else:
+                    if asked is not None:
+                        self._settle(asked, reply, None, True)
+                watch.heard = watch.loop.time()
         return scriptless, demoted
 
     def _refuse(self, question: Question, error: Exception, name: bytes, scriptless: list[Question]) -> None:
