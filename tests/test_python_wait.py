@@ -137,6 +137,18 @@ async def test_a_wait_ends_when_the_store_is_closed_or_cannot_answer(aio, closed
     assert (await aio.Throttler(gone.redis, 1, 60, on_error="allow").wait("k")).source == "policy"
 
 
+@under_asyncio
+async def test_a_wait_that_the_policy_denies_asks_again_before_its_retry_after(aio, closed_port):
+    """retry_after of a denial by policy is a second, for callers that do not wait. A wait backs off from less."""
+    t = aio.Throttler(f"redis://127.0.0.1:{closed_port}", 1, 60, on_error="deny")
+    denied = await t.consume("k")
+    assert (denied.source, denied.retry_after) == ("policy", 1)
+    start = time.monotonic()
+    with pytest.raises(TimeoutError):
+        await t.wait("k", timeout=0.5)
+    assert time.monotonic() - start > 0.1
+
+
 @pytest.mark.parametrize("options, amount, says", [
     ({"on_error": "deny"}, 1, "the store does not answer (unavailable)"),
     ({"on_error": "local", "local_share": 4}, 3,

@@ -138,7 +138,7 @@ class Throttler(_core.Throttler):
             if result.success:
                 return result
             delay = result.retry_after
-            if delay is None:  # nobody knows: the policy's answer, or a local share that is too small
+            if delay is None or result.source == "policy":  # not known: the store does not answer
                 delay, backoff = backoff, min(2 * backoff, BACKOFF_LAST)
             jitter = random.uniform(0, min(JITTER_MOST, JITTER_LEAST + JITTER_SHARE * delay))
             if deadline is not None:  # the next answer may take as long as this one, and some more
