@@ -148,6 +148,7 @@ static void count(steady_stats *stats, const struct steady__call *call, const st
 /* The key of a spare ticket stays as it is until the next submit, and so until the policy has been applied. */
 static void finish(struct steady__flight *flight, struct ticket *ticket, const steady_result *result) {
     count(&flight->stats, &ticket->call, result);
+    if (flight->stats.in_flight == 0) flight->in_portions = false;
     put_back(flight, ticket);
     if (ticket->answer != NULL)
         *ticket->answer = *result;
@@ -237,6 +238,7 @@ static bool goes_on(const struct steady__flight *flight) {
  * runs the loop has that turn inside. */
 static void tell_failed(struct steady__flight *flight) {
     steady__list_move(&flight->telling, &flight->failed);
+    if (steady__list_empty(&flight->telling)) flight->in_portions = false;
     for (int i = 0; i < PORTION && goes_on(flight) && !steady__list_empty(&flight->telling); i++)
         fail(flight, TICKET(flight->telling.next), TICKET(flight->telling.next)->error);
 }
@@ -480,10 +482,11 @@ static void unanswered(void *owner, struct steady__request *request, bool writte
     struct steady__flight *flight = owner;
     struct ticket *ticket = TICKET_OF(request);
     if (written) error = STEADY_UNKNOWN;
+    if (flight->stats.in_flight > PORTION) flight->in_portions = true;
     if (ticket->errand == SURVEY) flight->surveyed = flight->surveys == SURVEYS_MAX;
     if (ticket->errand != DECISION)
         put_back(flight, ticket);
-    else if (flight->stats.in_flight > PORTION)
+    else if (flight->in_portions)
         put_off(flight, ticket, error);
     else
         fail(flight, ticket, error);

@@ -47,8 +47,9 @@ struct steady__flight {
     struct steady__slab *slabs;
     struct steady__alarm alarm;
     bool closed;
-    bool last_turn; /* has been given: see flight.c */
-    steady_us held; /* how long the loop was held, in all */
+    bool in_portions; /* so many came back unanswered at once that the loop tells them, and what comes back meanwhile */
+    bool last_turn;   /* has been given: see flight.c */
+    steady_us held;   /* how long the loop was held, in all */
     struct steady__late late;
     unsigned surveys; /* how often the server has been asked for its settings */
     bool surveyed;    /* it is being asked, or has answered */

@@ -48,6 +48,8 @@
 #define PATIENCE_LEAST (250 * STEADY_MILLISECOND)
 #define PORTION 262144 /* bytes that are read before the loop goes on: a map of a cluster may have millions */
 #define DROPS 1024     /* requests that are not sent after all, likewise */
+#define HANDED 1024    /* requests that are handed back, likewise */
+#define SENDS 4        /* times the buffer is filled and sent, likewise: a server may take it as fast as it is filled */
 #define NAME_PATIENCE (10 * STEADY_SECOND) /* a resolver asks its second server after five */
 
 enum state { RESTING, FINDING, DIALING, GREETING, UP, CLOSED };
@@ -62,6 +64,9 @@ struct steady__link {
     bool paused;   /* RESTING until a request comes, and until the alarm would have rung */
     bool leaving;  /* this connection is to be left once the wire is idle */
     bool moved;    /* because the server is elsewhere */
+    bool let_in;   /* the server may have acted upon what is left of a lost connection */
+    bool handing;  /* resting, and first handing back what is left */
+    steady_us rest_delay, rest_until;
     struct steady__dialect dialect;
     int down_error; /* what a request ends as while not hopeful */
     struct steady__circuit circuit;
@@ -70,7 +75,7 @@ struct steady__link {
     steady_us resumes_at;  /* paused: not before */
     steady_us quiet_since; /* last byte, or the first request after nothing was unanswered */
     struct steady__list waiting;
-    struct steady__list casualties;                      /* written, and lost; being handed back */
+    struct steady__list casualties;                      /* off the wire, and lost; being handed back */
     struct steady__list rejects;                         /* not written; being handed back */
     struct steady__request greetings[STEADY__GREETINGS]; /* by enum steady__greeting */
     unsigned greetings_due;
@@ -125,20 +130,53 @@ static void leave(struct steady__link *link) {
 
 /* ---- Ending ---- */
 
-/* One at a time, since each may end anything. */
+/* A lost connection has left requests on the wire. */
+static bool is_wire_lost(const struct steady__link *link) {
+    return link->wire.fd < 0 && !steady__wire_idle(&link->wire);
+}
+
+/* There is something to hand back. */
+static bool owes(const struct steady__link *link) {
+    return is_wire_lost(link) || !steady__list_empty(&link->casualties) || !steady__list_empty(&link->rejects);
+}
+
+/* The next request to hand back; NULL: a tombstone. */
+static struct steady__request *take_owed(struct steady__link *link, bool *written) {
+    struct steady__request *request = NULL;
+    const bool from_wire = steady__list_empty(&link->casualties) && is_wire_lost(link);
+    *written = from_wire ? link->let_in : !steady__list_empty(&link->casualties);
+    if (from_wire) {
+        (void)steady__wire_take_first(&link->wire, &request);
+        return request != NULL && is_greeting(link, request) ? NULL : request;
+    }
+    request = REQUEST((*written ? &link->casualties : &link->rejects)->next);
+    steady__list_remove(&request->place);
+    return request;
+}
+
+/* A portion. One at a time, since each may end anything. */
 static void hand_back(struct steady__link *link) {
-    struct steady__list *const lists[] = {&link->rejects, &link->casualties};
-    for (int written = 1; written >= 0; written--)
-        while (link->state != CLOSED && !steady__list_empty(lists[written]) && !steady__forked(link->with.birthmark)) {
-            struct steady__request *request = REQUEST(lists[written]->next);
-            steady__list_remove(&request->place);
-            link->with.owner_class->unanswered(link->with.owner, request, written == 1, link->down_error);
-        }
+    for (int i = 0; i < HANDED && link->state != CLOSED && owes(link) && !steady__forked(link->with.birthmark); i++) {
+        bool written;
+        struct steady__request *request = take_owed(link, &written);
+        if (request != NULL) link->with.owner_class->unanswered(link->with.owner, request, written, link->down_error);
+    }
 }
 
 static void rest(struct steady__link *link, steady_us delay) {
     link->state = RESTING;
+    link->handing = false;
+    link->rest_delay = delay;
+    link->rest_until = now(link) + delay;
     steady__alarm_set(&link->alarm, delay);
+}
+
+/* Lets the loop go on before the rest is handed back. */
+static bool hands_on(struct steady__link *link) {
+    if (link->state != RESTING || !owes(link)) return false;
+    link->handing = true;
+    steady__alarm_set(&link->alarm, 0);
+    return true;
 }
 
 /* The server is down, with `error`, for all one knows. What is asked from now on is another matter. */
@@ -152,6 +190,7 @@ static void despair(struct steady__link *link, int error) {
 static void tell(struct steady__link *link, const char *why) {
     steady__fail(link->with.trouble, 0, "%s: %s", link->notice.where, why);
     hand_back(link);
+    (void)hands_on(link);
     if (link->state == RESTING)
         steady__notice_away(&link->notice, link->connections > 0 ? "connection lost" : "cannot connect", why);
 }
@@ -161,17 +200,16 @@ static void give_up_attempt(struct steady__link *link, int error, const char *wh
     tell(link, why);
 }
 
-static void put_aside(struct steady__link *link, struct steady__request *request, bool lost) {
-    request->lost = lost;
-    steady__list_prepend(lost ? &link->casualties : &link->waiting, &request->place);
+static void set_lost(struct steady__link *link, struct steady__request *request) {
+    request->lost = true;
+    steady__list_prepend(&link->casualties, &request->place);
 }
 
-/* Requests of a closed wire, latest first: to where they belong now. */
-static void sort_abandoned(struct steady__link *link, bool let_in) {
+/* What was not written waits, or ends, as if it had never been on the wire. The rest stays there to be handed back. */
+static void take_back_unwritten(struct steady__link *link) {
     struct steady__request *request;
-    bool written = false;
-    while ((request = steady__wire_abandoned(&link->wire, &written)) != NULL)
-        if (!is_greeting(link, request)) put_aside(link, request, written && let_in);
+    while ((request = steady__wire_take_unwritten(&link->wire)) != NULL)
+        if (!is_greeting(link, request)) steady__list_prepend(&link->waiting, &request->place);
 }
 
 /* Ends a connection. `let_in`: the server may have acted upon what was written. */
@@ -184,7 +222,8 @@ static void drop(struct steady__link *link, int error, bool let_in, const char *
     link->epoch++;
     steady__watch_stop(&link->watch);
     steady__wire_close(&link->wire);
-    sort_abandoned(link, let_in);
+    link->let_in = let_in;
+    take_back_unwritten(link);
     if (worth_a_try) {
         link->down_error = error;
         rest(link, steady__circuit_jitter(&link->circuit, REDIAL_SPREAD));
@@ -238,14 +277,14 @@ static bool encode_waiting(struct steady__link *link, unsigned *dropped) {
 
 /* Sends what there is to send. Calls nothing back: a send that fails is left to the handler of the socket. */
 static void flush(struct steady__link *link) {
-    unsigned dropped = 0;
+    unsigned dropped = 0, sends = 0;
     bool encoded, taken;
     do {
         encoded = link->state == UP && encode_waiting(link, &dropped);
         taken = steady__wire_flush(&link->wire);
-    } while (encoded && taken && dropped < DROPS);
+    } while (encoded && taken && dropped < DROPS && ++sends < SENDS);
     if (awaits(link) && !link->alarm.set) steady__alarm_set(&link->alarm, stall_time(link));
-    taken = taken && dropped < DROPS;
+    taken = taken && dropped < DROPS && sends < SENDS;
     steady__watch_want(&link->watch, taken ? STEADY_READABLE : STEADY_READABLE | STEADY_WRITABLE);
 }
 
@@ -307,7 +346,7 @@ static void heed(struct steady__link *link, enum steady__heed what, struct stead
     case STEADY__HEED_AGAIN: answered_well(link); break;
     case STEADY__HEED_UNTRUSTED:
         link->answered = false;
-        if (request != NULL && request->key != NULL) put_aside(link, request, true);
+        if (request != NULL && request->key != NULL) set_lost(link, request);
         drop(link, STEADY_UNAVAILABLE, true, "the server answers with what is no answer");
         break;
     case STEADY__HEED_NOT_PRIMARY: not_primary(link, request); break;
@@ -471,6 +510,17 @@ static void begin(struct steady__link *link) {
     }
 }
 
+/* Handing back has taken part of the rest. A clock of the caller's may be anywhere. */
+static void rested(struct steady__link *link) {
+    const steady_us left = link->rest_until - now(link);
+    if (hands_on(link)) return;
+    if (link->handing && left > 0 && left <= link->rest_delay)
+        steady__alarm_set(&link->alarm, left);
+    else
+        begin(link);
+    link->handing = false;
+}
+
 static void check_stall(struct steady__link *link) {
     const uint64_t epoch = link->epoch;
     size_t portion = PORTION;
@@ -493,7 +543,7 @@ static void alarmed(void *arg) {
     hand_back(link); /* where a callback of one of them runs the loop */
     const bool goes_on = due && !steady__forked(link->with.birthmark);
     if (goes_on && link->state == RESTING)
-        begin(link);
+        rested(link);
     else if (goes_on && (link->state == GREETING || link->state == UP))
         check_stall(link);
     leave(link);
@@ -558,7 +608,7 @@ int steady__link_submit(struct steady__link *link, struct steady__request *reque
 int steady__link_forget(struct steady__link *link, struct steady__request *request, bool held) {
     if (request->on_wire) {
         steady__wire_forget(&link->wire, request);
-        return STEADY_UNKNOWN;
+        return link->wire.fd >= 0 || link->let_in ? STEADY_UNKNOWN : STEADY_UNAVAILABLE;
     }
     steady__list_remove(&request->place);
     if (request->lost) return STEADY_UNKNOWN;

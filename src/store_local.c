@@ -15,7 +15,6 @@
 
 #define PRIVATE_BUCKETS ((uint32_t)1 << 20)
 #define IN_FLIGHT 65536
-#define QUEUE_MIN 64
 #define PORTION 1024 /* answers in one turn of the loop */
 #define SHARDS 16
 
@@ -35,15 +34,25 @@ struct verdict {
     steady_result result;
 };
 
+/* Verdicts that wait: a list of blocks, of which none ever moves. A ring that grows would be copied, in one call. */
+#define BLOCK 64
+
+struct block {
+    struct block *next;
+    struct verdict verdicts[BLOCK];
+};
+
 struct local {
     struct steady_store head;
     struct steady__region region;
     struct steady__table table;
     steady_loop loop;
     struct steady__alarm alarm; /* set while verdicts wait */
-    struct verdict *queue;      /* a ring */
-    uint32_t queue_size;        /* a power of two, or 0 */
-    uint32_t queue_first;
+    struct block *first;        /* of the queue; NULL: there is none yet */
+    struct block *last;
+    struct block *spare;
+    uint32_t taken;  /* verdicts of the first block that have left */
+    uint32_t filled; /* of the last block that have come */
     uint32_t queue_max;
     atomic_uint queued;  /* written by the loop's thread only */
     const char *trouble; /* likewise; NULL: none */
@@ -118,21 +127,49 @@ static void local_decide(steady_store *store, const struct steady__call *call, s
 
 static uint32_t queued(const struct local *s) { return atomic_load_explicit(&s->queued, memory_order_relaxed); }
 
-static struct verdict *queue_at(const struct local *s, uint32_t i) {
-    return &s->queue[(s->queue_first + i) & (s->queue_size - 1)];
+static struct block *take_block(struct local *s) {
+    struct block *block = s->spare;
+    if (block == NULL) return malloc(sizeof *block);
+    s->spare = block->next;
+    return block;
 }
 
-static int queue_grow(struct local *s) {
-    const uint32_t size = s->queue_size != 0 ? 2 * s->queue_size : QUEUE_MIN;
-    struct verdict *queue = malloc(size * sizeof *queue);
-    if (queue == NULL) return STEADY_NO_MEMORY;
-    for (uint32_t i = 0; i < s->queue_size; i++)
-        queue[i] = *queue_at(s, i);
-    free(s->queue);
-    s->queue = queue;
-    s->queue_size = size;
-    s->queue_first = 0;
-    return 0;
+/* Room for one more verdict. It is taken by filled++ and queued++. */
+static struct verdict *queue_room(struct local *s) {
+    if (s->first != NULL && s->filled < BLOCK) return &s->last->verdicts[s->filled];
+    struct block *block = take_block(s);
+    if (block == NULL) return NULL;
+    block->next = NULL;
+    if (s->first == NULL)
+        s->first = block;
+    else
+        s->last->next = block;
+    s->last = block;
+    s->filled = 0;
+    return &block->verdicts[0];
+}
+
+static struct verdict queue_take(struct local *s) {
+    const struct verdict v = s->first->verdicts[s->taken++];
+    const uint32_t left = atomic_fetch_sub_explicit(&s->queued, 1, memory_order_relaxed) - 1;
+    if (left == 0) {
+        s->taken = s->filled = 0; /* of the first block, which is the last one */
+    } else if (s->taken == BLOCK) {
+        struct block *block = s->first;
+        s->first = block->next;
+        s->taken = 0;
+        block->next = s->spare;
+        s->spare = block;
+    }
+    return v;
+}
+
+static void free_blocks(struct block **blocks) {
+    while (*blocks != NULL) {
+        struct block *block = *blocks;
+        *blocks = block->next;
+        free(block);
+    }
 }
 
 static int come_back(struct local *s) {
@@ -144,8 +181,9 @@ static int local_submit(steady_store *store, const struct steady__call *call) {
     struct local *s = (struct local *)store;
     const uint32_t waiting = queued(s);
     int error = waiting >= s->queue_max ? STEADY_OVERLOADED : 0;
-    if (error == 0 && waiting == s->queue_size) error = queue_grow(s);
     if (error == 0) error = come_back(s);
+    struct verdict *v = error == 0 ? queue_room(s) : NULL;
+    if (error == 0 && v == NULL) error = STEADY_NO_MEMORY;
     if (error != 0) {
         if (call->verb != STEADY__RESET) count(&shard_of(s)->refused);
         s->trouble = error == STEADY_OVERLOADED  ? "max_in_flight decisions wait for the loop"
@@ -153,19 +191,17 @@ static int local_submit(steady_store *store, const struct steady__call *call) {
                                                  : "the loop starts no timer";
         return error;
     }
-    struct verdict *v = queue_at(s, waiting);
     v->call = *call;
     local_decide(store, call, &v->result);
+    s->filled++;
     atomic_store_explicit(&s->queued, waiting + 1, memory_order_relaxed);
     return 0;
 }
 
 /* The callback may do anything, so the verdict has left the queue before it runs. */
 static void answer_first(struct local *s, int error) {
-    struct verdict v = *queue_at(s, 0);
+    struct verdict v = queue_take(s);
     if (error != 0) v.result = (steady_result){.error = error};
-    s->queue_first = (s->queue_first + 1) & (s->queue_size - 1);
-    atomic_fetch_sub_explicit(&s->queued, 1, memory_order_relaxed);
     steady__finish(&v.call, &v.result);
 }
 
@@ -211,8 +247,8 @@ static void local_close(steady_store *store) {
     while (queued(s) > 0)
         answer_first(s, STEADY_CANCELLED);
     steady__alarm_free(&s->alarm);
-    free(s->queue);
-    s->queue = NULL;
+    free_blocks(&s->first);
+    free_blocks(&s->spare);
     steady__region_close(&s->region);
 }
 

@@ -3,38 +3,79 @@
  *
  * Requests are answered in the order in which they were sent, so a ring of slots says whose the next reply is. A slot
  * whose request is NULL is a tombstone: the reply will come, and reach nobody. Each slot remembers where in the stream
- * of bytes its request begins: what begins before `sent` is, as far as anyone can know, with the server. */
+ * of bytes its request begins: what begins before `sent` is, as far as anyone can know, with the server.
+ *
+ * The ring is one of blocks of slots. When it grows only pointers to blocks move, so that a million slots take no
+ * longer than a turn of the loop may. */
 #include "wire.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define FIRST_ROOM 64
+#define BLOCK 32            /* slots */
+#define FIRST_ROOM 2        /* blocks: an idle wire has room for a request of two, wherever it begins */
 #define RECEIVE_MOST 131072 /* at once, so that whoever receives can let the loop go on */
+
+struct steady__wire_block {
+    struct steady__wire_block *next; /* a spare one */
+    struct steady__wire_slot slots[BLOCK];
+};
+
+static bool add_spare(struct steady__wire *wire) {
+    struct steady__wire_block *block = malloc(sizeof *block);
+    if (block == NULL) return false;
+    block->next = wire->spare;
+    wire->spare = block;
+    return true;
+}
 
 int steady__wire_init(struct steady__wire *wire, const struct steady__net *net, uint32_t max_unanswered) {
     memset(wire, 0, sizeof *wire);
     wire->net = net;
     wire->fd = -1;
     wire->max = max_unanswered;
-    wire->room = FIRST_ROOM;
-    wire->slots = malloc(FIRST_ROOM * sizeof *wire->slots);
+    wire->blocks = calloc(FIRST_ROOM, sizeof *wire->blocks);
+    if (wire->blocks != NULL) wire->room = FIRST_ROOM;
     wire->out = malloc(STEADY__WIRE_OUT);
     wire->in = malloc(STEADY__WIRE_IN);
     wire->in_room = STEADY__WIRE_IN;
-    if (wire->slots != NULL && wire->out != NULL && wire->in != NULL) return 0;
+    bool spares = true;
+    for (int i = 0; i < FIRST_ROOM && spares; i++)
+        spares = add_spare(wire);
+    if (wire->blocks != NULL && wire->out != NULL && wire->in != NULL && spares) return 0;
     steady__wire_free(wire);
     return -1;
 }
 
+/* Makes a block of the ring a spare one. */
+static void retire(struct steady__wire *wire, uint32_t at) {
+    struct steady__wire_block *block = wire->blocks[at];
+    wire->blocks[at] = NULL;
+    if (block == NULL) return;
+    block->next = wire->spare;
+    wire->spare = block;
+}
+
+static void retire_all(struct steady__wire *wire) {
+    for (uint32_t i = 0; i < wire->room; i++)
+        retire(wire, i);
+}
+
 void steady__wire_free(struct steady__wire *wire) {
-    free(wire->slots);
+    retire_all(wire);
+    free(wire->blocks);
+    wire->blocks = NULL;
+    wire->room = 0;
+    while (wire->spare != NULL) {
+        struct steady__wire_block *block = wire->spare;
+        wire->spare = block->next;
+        free(block);
+    }
     if (wire->out != NULL) explicit_bzero(wire->out, wire->out_used); /* which has said AUTH */
     if (wire->in != NULL) explicit_bzero(wire->in, wire->in_used);    /* and may have been told it again */
     free(wire->out);
     free(wire->in);
-    wire->slots = NULL;
     wire->out = wire->in = NULL;
 }
 
@@ -46,6 +87,7 @@ void steady__wire_open(struct steady__wire *wire, int fd, struct steady__tls *tl
     wire->sent = 0;
     wire->out_from = wire->out_to = wire->in_from = wire->in_to = 0;
     wire->head = wire->tail = 0;
+    retire_all(wire);
     wire->progress = (struct steady__progress){0};
     steady__window_open(&wire->window, timeout, round_trip);
 }
@@ -58,30 +100,64 @@ void steady__wire_close(struct steady__wire *wire) {
     wire->fd = -1;
 }
 
-static struct steady__wire_slot *slot(struct steady__wire *wire, uint64_t number) {
-    return &wire->slots[number & (wire->room - 1)];
+static uint32_t block_at(const struct steady__wire *wire, uint64_t number) {
+    return (uint32_t)(number / BLOCK) & (wire->room - 1);
 }
 
-struct steady__request *steady__wire_abandoned(struct steady__wire *wire, bool *written) {
-    while (!steady__wire_idle(wire)) {
-        const struct steady__wire_slot *last = slot(wire, --wire->tail);
-        if (last->request == NULL) continue;
-        *written = last->begin < wire->sent;
-        last->request->on_wire = false;
-        return last->request;
+static struct steady__wire_slot *slot(struct steady__wire *wire, uint64_t number) {
+    return &wire->blocks[block_at(wire, number)]->slots[number % BLOCK];
+}
+
+/* The first slot; it counts for nothing any more, but stays readable until the next request is put. */
+static struct steady__wire_slot *take_slot(struct steady__wire *wire) {
+    struct steady__wire_slot *first = slot(wire, wire->head);
+    const uint32_t at = block_at(wire, wire->head++);
+    if (wire->head % BLOCK == 0) retire(wire, at);
+    return first;
+}
+
+struct steady__request *steady__wire_take_unwritten(struct steady__wire *wire) {
+    while (!steady__wire_idle(wire) && slot(wire, wire->tail - 1)->begin >= wire->sent) {
+        struct steady__request *request = slot(wire, --wire->tail)->request;
+        if (request == NULL) continue;
+        request->on_wire = false;
+        return request;
     }
     return NULL;
 }
 
-/* Doubles the ring. Where there is no memory for it, what is unanswered has to be answered first. */
+bool steady__wire_take_first(struct steady__wire *wire, struct steady__request **request) {
+    if (steady__wire_idle(wire)) return false;
+    *request = take_slot(wire)->request;
+    if (*request != NULL) (*request)->on_wire = false;
+    return true;
+}
+
+/* Doubles the ring. */
 static bool grow(struct steady__wire *wire) {
-    struct steady__wire_slot *slots = malloc(2 * (size_t)wire->room * sizeof *slots);
-    if (slots == NULL) return false;
-    for (uint64_t n = wire->head; n != wire->tail; n++)
-        slots[n & (2 * wire->room - 1)] = *slot(wire, n);
-    free(wire->slots);
-    wire->slots = slots;
+    struct steady__wire_block **blocks = calloc(2 * (size_t)wire->room, sizeof *blocks);
+    if (blocks == NULL) return false;
+    for (uint32_t i = 0; i < wire->room; i++) {
+        const uint64_t block = wire->head / BLOCK + i;
+        blocks[block & (2 * wire->room - 1)] = wire->blocks[block & (wire->room - 1)];
+    }
+    free(wire->blocks);
+    wire->blocks = blocks;
     wire->room *= 2;
+    return true;
+}
+
+/* Room for so many slots more. Where there is no memory for it, what is unanswered has to be answered first. */
+static bool provide(struct steady__wire *wire, unsigned requests) {
+    const uint64_t first = wire->head / BLOCK, last = (wire->tail + requests - 1) / BLOCK;
+    if (last - first >= wire->room && !grow(wire)) return false;
+    for (uint64_t block = wire->tail / BLOCK; block <= last; block++) {
+        struct steady__wire_block **at = &wire->blocks[block & (wire->room - 1)];
+        if (*at != NULL) continue;
+        if (wire->spare == NULL && !add_spare(wire)) return false;
+        *at = wire->spare;
+        wire->spare = wire->spare->next;
+    }
     return true;
 }
 
@@ -92,7 +168,7 @@ char *steady__wire_room(struct steady__wire *wire, unsigned requests, size_t siz
         return NULL;
     }
     if (wire->out_to + size > STEADY__WIRE_OUT || unanswered > wire->max) return NULL;
-    return unanswered <= wire->room || grow(wire) ? wire->out + wire->out_to : NULL;
+    return provide(wire, requests) ? wire->out + wire->out_to : NULL;
 }
 
 void steady__wire_put(struct steady__wire *wire, struct steady__request *request, size_t len) {
@@ -194,7 +270,7 @@ int steady__wire_next(struct steady__wire *wire, struct steady__reply *reply, st
     if (took <= 0) return (int)took;
     wire->in_from += (size_t)took;
     if (steady__wire_idle(wire)) return -1; /* nobody asked */
-    const struct steady__wire_slot *s = slot(wire, wire->head++);
+    const struct steady__wire_slot *s = take_slot(wire);
     steady__window_answered(&wire->window, s->ahead, wire->clock - s->since);
     *request = s->request;
     if (*request != NULL) (*request)->on_wire = false;
@@ -202,8 +278,8 @@ int steady__wire_next(struct steady__wire *wire, struct steady__reply *reply, st
 }
 
 steady_us steady__wire_look(struct steady__wire *wire) {
-    const struct steady__wire_slot *first = slot(wire, wire->head);
     const bool idle = steady__wire_idle(wire);
+    const struct steady__wire_slot *first = idle ? NULL : slot(wire, wire->head);
     if (idle && !wire->window.limits) { /* most often */
         wire->window.seen = wire->head;
         wire->window.seen_age = 0;

@@ -40,6 +40,8 @@ struct steady__wire_slot {
     uint32_t nested;                 /* the request's */
 };
 
+struct steady__wire_block;
+
 struct steady__wire {
     const struct steady__net *net;
     int fd;                  /* -1: not connected */
@@ -52,9 +54,11 @@ struct steady__wire {
     size_t out_used, in_used;         /* bytes that have ever been filled, and are wiped in the end */
     struct steady__progress progress; /* of the reply at in_from */
     uint64_t head, tail;              /* numbers of the first unanswered request and of the next one */
-    uint32_t room, max;               /* slots there are, a power of two, and how many there may be */
+    uint32_t max;                     /* unanswered there may be */
+    uint32_t room;                    /* blocks there may be, a power of two */
     struct steady__window window;
-    struct steady__wire_slot *slots;
+    struct steady__wire_block **blocks; /* a ring; NULL: there is none */
+    struct steady__wire_block *spare;
     char *out, *in;
 };
 
@@ -65,12 +69,15 @@ void steady__wire_free(struct steady__wire *wire);
 void steady__wire_open(struct steady__wire *wire, int fd, struct steady__tls *tls, steady_us timeout,
                        steady_us round_trip);
 
-/* Closes both. What was unanswered can still be taken with steady__wire_abandoned. */
+/* Closes both. What was unanswered can still be taken: first what is unwritten, then what is left. */
 void steady__wire_close(struct steady__wire *wire);
 
-/* Takes the last unanswered request of a closed wire, tombstones left out; NULL when there is none. *written: a byte
- * of it went out. */
-struct steady__request *steady__wire_abandoned(struct steady__wire *wire, bool *written);
+/* Of a closed wire: takes the last request of which no byte went out, tombstones left out; NULL when there is none.
+ * They fill no more than the buffer. */
+struct steady__request *steady__wire_take_unwritten(struct steady__wire *wire);
+
+/* Of a closed wire: takes the first request that is left, NULL for a tombstone. False: none is left. */
+bool steady__wire_take_first(struct steady__wire *wire, struct steady__request **request);
 
 /* Room for so many requests of up to `size` bytes in all, to be filled and then put; NULL: not now. */
 char *steady__wire_room(struct steady__wire *wire, unsigned requests, size_t size);
