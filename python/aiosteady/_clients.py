@@ -19,7 +19,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from ._connections import AioredisPool, Node, Pool, is_exhausted, patiently
+from ._connections import LIBRARIES, AioredisPool, Node, Pool, is_exhausted, patiently
 from ._core import STEADY_UNAVAILABLE, STEADY_UNKNOWN, Error, ThrottleResult, scripts
 from ._errors import NOPERM, NOSCRIPT, meaning, word_of
 from ._pipeline import Pipeline, Question
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     Ask = Callable[["_core.Throttler", int, "str | bytes", int, bool], Coroutine[Any, Any, ThrottleResult]]
 
-LIBRARIES = {"redis", "valkey", "aioredis"}
 HOPS = 16  # nodes of a cluster that send a decision on to another
 NEVER_SENT = re.compile("connecting to|cannot be connected|No connection available|not covered")
 
@@ -79,7 +78,7 @@ class Pipelined(Asker):
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Pipeline]] = WeakKeyDictionary()
 
     def pipelines(self) -> dict[str, Pipeline]:
-        """Those of the running loop, by node."""
+        """The pipelines of the running loop, by node."""
         loop = asyncio.get_running_loop()
         found = self._loops.get(loop)
         if found is None:
@@ -188,8 +187,9 @@ class Cluster(Pipelined):
 
 
 def sends_again(client: Any) -> bool:
-    """Whether the client itself sends a command again that failed: its last failure says nothing of the ones before.
-    A connection knows, which is made for that, and connects to nothing."""
+    """Whether the client sends a command again after a failure. Then its last error says nothing about earlier attempts.
+
+    A connection object knows. It is made here, and never connected."""
     pool = getattr(client, "connection_pool", None)
     if pool is None:
         return False
@@ -197,7 +197,7 @@ def sends_again(client: Any) -> bool:
         retry = getattr(pool.connection_class(**pool.connection_kwargs), "retry", None)
         return retry is not None and retry._retries != 0
     except Exception:
-        return True  # for all that is known
+        return True  # not known
 
 
 class OneByOne(Asker):
@@ -232,7 +232,7 @@ class OneByOne(Asker):
             raise
 
     async def _load(self, key: bytes, text: str) -> None:
-        """Whether that was of use shows with the decision."""
+        """The next EVALSHA shows whether that helped."""
         with contextlib.suppress(Exception):
             await self._command(key, "SCRIPT", "LOAD", text)
 
@@ -298,7 +298,7 @@ askers: WeakValueDictionary[int, Asker] = WeakValueDictionary()  # by the id of 
 
 
 def adapt(client: Any) -> Ask:
-    """What asks over this client. TypeError if nothing can."""
+    """A function that asks over this client. TypeError if there is none."""
     asker = askers.get(id(client))
     if asker is None:
         asker = askers[id(client)] = asker_of(client)

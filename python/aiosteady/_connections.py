@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ._pipeline import Question
 
+LIBRARIES = {"redis", "valkey", "aioredis"}  # their modules
 POOL_PATIENCE = 5.0  # seconds to wait for a connection of a pool that other tasks use up
 PAUSE_FIRST, PAUSE_LAST = 0.001, 0.05  # seconds between two looks
 
@@ -46,7 +47,7 @@ async def patiently(take: Callable[[], Awaitable[Any]]) -> Any:
 
 
 def check_loop(reader: Any) -> None:
-    """What is sent over a connection of another event loop arrives, but the reply does not."""
+    """A command over a connection of another event loop arrives, but its reply does not."""
     loop = getattr(reader, "_loop", None)
     if loop is not None and loop is not asyncio.get_running_loop():
         raise RuntimeError("the client's connection belongs to another event loop")
@@ -97,15 +98,16 @@ async def read_without_closing(connection: Any) -> Any:
 
 @functools.lru_cache(maxsize=32)
 def reader_of(kind: Any) -> Callable[[Any], Awaitable[Any]]:
-    """What reads a reply from a connection of this class, and leaves the connection open on an error reply.
+    """A function that reads a reply from a connection of this class, and leaves it open on an error reply.
 
     A connection that Sentinel manages closes itself on READONLY. The replies behind that one would be lost, so its base
     class reads here; the pipeline closes the connection once all replies are there."""
-    reads = next(vars(base)["read_response"] for base in kind.__mro__
-                 if "read_response" in vars(base) and "SentinelManaged" not in base.__name__)
+    reader = next(base for base in kind.__mro__
+                  if "read_response" in vars(base) and "SentinelManaged" not in base.__name__)
+    reads: Callable[..., Awaitable[Any]] = reader.read_response
     if "disconnect_on_error" in inspect.signature(reads).parameters:
         return functools.partial(reads, disconnect_on_error=False)
-    return read_without_closing
+    return read_without_closing if reader.__module__.partition(".")[0] in LIBRARIES else reads
 
 
 @functools.lru_cache(maxsize=32)

@@ -155,7 +155,7 @@ class Pipeline:
         return batch
 
     async def _converse(self, connection: Any) -> bool:
-        """Whether the connection must be closed although all replies are there."""
+        """True: the connection must be closed, although all replies are there."""
         batch = self._next_batch()
         self._may_be_abandoned = True
         try:
@@ -182,7 +182,7 @@ class Pipeline:
     async def _exchange(
         self, connection: Any, first: Iterable[tuple[bytes, ...]], questions: list[Question], name: bytes
     ) -> tuple[list[Question], bool]:
-        """Sends all, and settles each question by its reply. Those that found no script, and whether one was READONLY."""
+        """Settles each question by its reply. Returns the questions without a script, and whether a reply was READONLY."""
         source = self.source
         commands = [source.encoded(words) for words in first]
         plan: list[Question | None] = [None] * len(commands)
