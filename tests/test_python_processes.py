@@ -45,6 +45,7 @@ for i in range(4):
     pid = os.fork()
     if pid == 0:
         warnings.simplefilter("ignore", ResourceWarning)  # of the loops that it leaves as they are
+        loop.set_exception_handler(lambda loop, context: None)  # asyncio tells of the parent's tasks, which it drops
         (loop if how == "same loop" else asyncio.new_event_loop()).run_until_complete(work(i))
         if i == 0:
             os._exit(0)
