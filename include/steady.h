@@ -274,10 +274,10 @@ typedef struct steady_store_options {
  *                                          is for the servers; the options sentinel_username and sentinel_password are
  *                                          for the sentinels. rediss+sentinel:// is the same over TLS, to both
  * With the option peek=replica, in any of the last four, steady_peek asks a replica while there is one: it may answer
- * with what was true a moment ago, or longer where it has lost its primary. See docs/redis.md.
+ * with what was true a moment ago, or longer where it has lost its primary. See docs/how-to/cluster-sentinels-tls.md.
  *
  * A server of a Redis or Valkey Cluster is recognised as such: a decision goes to the node that has its key, with the
- * same credentials, and a node that is gone takes only its own keys with it. See docs/redis.md.
+ * same credentials, and a node that is gone takes only its own keys with it. See docs/how-to/cluster-sentinels-tls.md.
  *
  * NULL is memory:. Bytes of user and pass that mean something in a URL are %-encoded. Opening a Redis store does not
  * wait for the server: it connects in the background, and again by itself whenever it has to.

@@ -205,7 +205,7 @@ static void test_nodes_without_a_name(void **state) {
     assert_int_equal(errors, 0);
 }
 
-/* The rights that docs/redis.md gives a user, with and without those of clusters. */
+/* The rights that docs/reference/acl.md gives a user, with and without those of clusters. */
 static void test_rights(void **state) {
     static const char *const rights[] = {"", "+cluster|slots +asking +config|get"};
     static const char *const user[] = {"least", "more"};

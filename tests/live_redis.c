@@ -252,7 +252,7 @@ static void test_credentials(void **state) {
     server_restart(&server, true);
 }
 
-/* docs/redis.md gives this line. */
+/* docs/reference/acl.md gives this line. */
 #define MINIMAL "resetkeys ~rl:* resetchannels -@all +evalsha +script|load +get +set +del +time"
 
 static void test_minimal_rights(void **state) {

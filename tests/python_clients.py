@@ -88,7 +88,7 @@ async def loads_its_scripts_by_itself(client):
         assert (await t.consume("k")).level == i + 1 and (await t.peek("k")).level == i + 1
 
 
-RIGHTS = "resetkeys ~rl:* resetchannels -@all +evalsha +script|load +get +set +del +time"  # of docs/redis.md
+RIGHTS = "resetkeys ~rl:* resetchannels -@all +evalsha +script|load +get +set +del +time"  # of docs/reference/acl.md
 
 
 def text_of(error):
