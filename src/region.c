@@ -379,7 +379,7 @@ static bool is_named(int fd, const char *name) {
 }
 
 /* Makes a complete file and proposes it. *chosen: the number of the file that will be the next one. */
-static int propose(uint64_t *successor, struct fresh *fresh, const char *path, uint32_t buckets,
+static int propose(struct header *old, struct fresh *fresh, const char *path, uint32_t buckets,
                    const struct clock_id *clock, uint64_t *chosen, steady_message *why) {
     char name[PATH_MAX];
     uint64_t number;
@@ -391,19 +391,19 @@ static int propose(uint64_t *successor, struct fresh *fresh, const char *path, u
     }
     if (error != 0) return error;
     *chosen = 0;
-    if (__atomic_compare_exchange_n(successor, chosen, fresh->number, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+    if (__atomic_compare_exchange_n(&old->successor, chosen, fresh->number, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
         *chosen = fresh->number;
     return 0;
 }
 
 /* Puts the chosen file at `path`, unless that has been done. */
-static int install(uint64_t *successor, uint64_t chosen, int stale, const char *path, steady_message *why) {
+static int install(struct header *old, uint64_t chosen, int stale, const char *path, steady_message *why) {
     char name[PATH_MAX];
     const int error = name_of(name, path, chosen, why);
     if (error != 0 || !is_named(stale, path) || rename(name, path) == 0) return error;
     if (errno != ENOENT) return fail_errno(path, why);
     if (is_named(stale, path)) /* somebody has deleted the chosen file */
-        __atomic_compare_exchange_n(successor, &chosen, 0, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+        __atomic_compare_exchange_n(&old->successor, &chosen, 0, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     return 0;
 }
 
@@ -412,8 +412,8 @@ static int replace(int stale, const char *path, uint32_t buckets, const struct c
     struct header *h = mmap(NULL, HEADER_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, stale, 0);
     if (h == MAP_FAILED) return fail_errno(path, why);
     uint64_t chosen = __atomic_load_n(&h->successor, __ATOMIC_SEQ_CST);
-    int error = chosen == 0 ? propose(&h->successor, &fresh, path, buckets, clock, &chosen, why) : 0;
-    if (error == 0) error = install(&h->successor, chosen, stale, path, why);
+    int error = chosen == 0 ? propose(h, &fresh, path, buckets, clock, &chosen, why) : 0;
+    if (error == 0) error = install(h, chosen, stale, path, why);
     discard(&fresh, path);
     munmap(h, HEADER_SIZE);
     return error;

@@ -35,7 +35,7 @@ int steady__wire_init(struct steady__wire *wire, const struct steady__net *net, 
     wire->net = net;
     wire->fd = -1;
     wire->max = max_unanswered;
-    wire->blocks = calloc(FIRST_ROOM, sizeof *wire->blocks);
+    wire->blocks = calloc(FIRST_ROOM, sizeof(void *));
     if (wire->blocks != NULL) wire->room = FIRST_ROOM;
     wire->out = malloc(STEADY__WIRE_OUT);
     wire->in = malloc(STEADY__WIRE_IN);
@@ -135,7 +135,7 @@ bool steady__wire_take_first(struct steady__wire *wire, struct steady__request *
 
 /* Doubles the ring. */
 static bool grow(struct steady__wire *wire) {
-    struct steady__wire_block **blocks = calloc(2 * (size_t)wire->room, sizeof *blocks);
+    struct steady__wire_block **blocks = calloc(2 * (size_t)wire->room, sizeof(void *));
     if (blocks == NULL) return false;
     for (uint32_t i = 0; i < wire->room; i++) {
         const uint64_t block = wire->head / BLOCK + i;

@@ -825,7 +825,7 @@ static void a_quota_is_an_error(void **state) {
 }
 
 /* Each limit at which opening a file fails: an error, and nothing is left over. */
-static int open_below(int resource, rlim_t bound, int expected) {
+static int open_below(__rlimit_resource_t resource, rlim_t bound, int expected) {
     const struct rlimit limit = {bound, bound};
     struct steady__region region;
     steady_message why = {""};
@@ -838,7 +838,7 @@ static int open_below(int resource, rlim_t bound, int expected) {
 static void other_limits_are_errors_or_do_not_matter(void **state) {
     (void)state;
     const struct {
-        int resource;
+        __rlimit_resource_t resource;
         rlim_t bound;
         int expected;
     } limits[] = {{RLIMIT_AS, 1 << 20, STEADY_SYSTEM},
