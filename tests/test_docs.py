@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: MIT
+"""The documents: links lead somewhere, tables are whole, examples run, and what the pages on limits say is true."""
+import ast
+import os
+import re
+import subprocess
+import sys
+from fractions import Fraction
+
+import pytest
+from conftest import BUILD, ROOT
+from test_model import Model
+
+MINUTE = 60_000_000  # us
+UNITS = {"ms": Fraction(1, 1000), "s": 1, "min": 60, "m": 60, "hour": 3600, "day": 86400}  # seconds
+
+
+def tracked(*patterns):
+    listed = subprocess.run(["git", "ls-files", "-z", *patterns], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).exists()]
+
+
+# The changelog tells of older releases too, so its links are those of their time.
+PAGES = [page for page in tracked("*.md") if page.name != "CHANGELOG.md"]
+SVG = ROOT / "docs/explanation/bucket.svg"
+
+
+def name_of(page):
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture(params=PAGES, ids=name_of)
+def page(request):
+    return request.param
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.S | re.M)
+
+
+def prose(page):
+    """The page without its code blocks."""
+    return re.sub(r"^```(?s:.*?)^```|(?<=\n\n)(?: {4}.*\n|\n)+", "", page.read_text(), flags=re.M)
+
+
+def anchors(page):
+    """As GitHub makes them of headings."""
+    for heading in re.findall(r"^#+ (.+)$", prose(page), re.M):
+        yield re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+# ---- Links and tables ----
+
+
+def test_every_link_leads_to_a_file_and_a_heading(page):
+    broken = []
+    for link in re.findall(r"\]\(\s*([^)\s]+)\s*\)", prose(page)):
+        if re.match(r"https?:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def test_every_page_of_docs_is_in_the_index():
+    index = ROOT / "docs/README.md"
+    linked = {(index.parent / link.split("#")[0]).resolve() for link in re.findall(r"\]\(([^)]+)\)", index.read_text())}
+    assert [name_of(page) for page in tracked("docs/*.md") if page not in linked | {index}] == []
+
+
+def test_every_page_that_a_file_names_exists():
+    missing = []
+    for path in tracked("*.md", "*.c", "*.h", "*.py", "*.pyi", "*.lua", "man/*", "scripts/*", "tests/faults/run", "Makefile"):
+        if path.name != "CHANGELOG.md":
+            named = re.findall(r"(?<![\w/.])docs/[\w/-]+\.\w+", path.read_text())
+            missing += [f"{name_of(path)}: {name}" for name in named if not (ROOT / name).exists()]
+    assert missing == []
+
+
+def test_every_row_of_a_table_has_the_columns_of_its_head(page):
+    """A '|' in a cell is written '\\|', in code as well: GitHub cuts the cell there otherwise."""
+    ragged, columns = [], None
+    for line in page.read_text().splitlines():
+        bars = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else None
+        if bars is not None and columns is not None and bars != columns:
+            ragged.append(line)
+        columns = bars if bars is None or columns is None else columns
+    assert ragged == []
+
+
+def test_the_readme_has_at_most_120_lines():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+def test_fewer_than_one_sentence_in_twenty_is_long():
+    done = subprocess.run([ROOT / "scripts/long-sentences"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# ---- Examples ----
+
+C_PROGRAMS = [(page, code) for page in PAGES for code in blocks(page, "c") if "int main(" in code]
+PYTHON_PROGRAMS = [(page, code) for page in PAGES for code in blocks(page, "python")
+                   if "asyncio.run(" in code or "async def test_" in code]
+
+
+def page_of(program):
+    return name_of(program[0]) if isinstance(program, tuple) else ""
+
+
+@pytest.mark.parametrize("program", C_PROGRAMS, ids=page_of)
+def test_c_program_of_a_page_compiles_and_runs(tmp_path, program):
+    source = tmp_path / "example.c"
+    source.write_text(program[1])
+    command = ["gcc", "-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", f"-I{ROOT}/include", source, "-o",
+               tmp_path / "example", f"-L{BUILD}", "-lsteady"]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    (tmp_path / "libsteady.so.0").symlink_to(BUILD / "libsteady.so")
+    done = subprocess.run([tmp_path / "example"], env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}, timeout=20,
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.strip(), done
+
+
+@pytest.mark.parametrize("program", PYTHON_PROGRAMS, ids=page_of)
+def test_python_program_of_a_page_runs(aiosteady, tmp_path, program):
+    tests = re.findall(r"^async def (test_\w+)\(\)", program[1], re.M)
+    source = tmp_path / "example.py"
+    source.write_text(program[1] + "".join(f"\nasyncio.run({test}())" for test in tests))
+    done = subprocess.run([sys.executable, "-W", "error", source], env={**os.environ, "PYTHONPATH": str(aiosteady)},
+                          timeout=20, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and bool(done.stdout) != bool(tests), done.stderr
+
+
+def test_readme_has_a_whole_program_in_c_and_in_python():
+    for programs in (C_PROGRAMS, PYTHON_PROGRAMS):
+        assert ROOT / "README.md" in {page for page, _ in programs}
+
+
+def test_python_of_every_page_is_python(page):
+    for code in blocks(page, "python"):
+        compile(code, name_of(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+# ---- How to choose a limit ----
+
+
+def seconds(text):
+    """Of "600 ms", "1 min for 90 drops": the time for one drop."""
+    number, unit, _, drops = re.fullmatch(r"([\d.]+) (\w+)( for (\d+) drops)?", text).groups()
+    return Fraction(number) * UNITS[unit] / int(drops or 1)
+
+
+def choices():
+    """(what is wanted, capacity, seconds for one drop, options) of each row of the table."""
+    for line in (ROOT / "docs/how-to/choose-a-limit.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 4 and cells[3].startswith("`--"):
+            yield cells[0], int(cells[1]), seconds(cells[2]), cells[3].strip("`").split()
+
+
+def test_each_choice_is_the_limit_that_its_row_says(ask):
+    assert len(list(choices())) >= 8
+    for number, (want, capacity, one_drop, options) in enumerate(choices()):
+        code, answer = ask("consume", f"key {number}", *options, "--amount", str(capacity))
+        assert code == 0 and answer["level"] == capacity, want
+        assert abs(Fraction(answer["until_next_drop"]) - one_drop) <= Fraction(1, 1_000_000), want
+        assert ask("consume", f"key {number}", *options, "--amount", str(capacity + 1))[1]["retry_after"] is None, want
+
+
+def test_no_window_gets_more_than_its_row_promises():
+    promises = 0
+    for want, capacity, one_drop, _ in choices():
+        promise = re.match(r"at most (\d+) in any (\w+)", want)
+        if promise:
+            window = {"minute": 60, "day": 86400}[promise[2]]
+            assert capacity + window / one_drop <= int(promise[1]), want
+            promises += 1
+    assert promises >= 3
+
+
+def taken(limit, window):
+    """What a key that never stops asking gets before the time `window`."""
+    bucket, now, drops = Model(), 0, 0
+    while now < window:
+        answer = bucket.consume(now, limit, 1)
+        drops += answer["success"]
+        now += answer["retry_after"]
+    return drops
+
+
+def test_a_hundred_a_minute_lets_199_through_in_the_first_minute():
+    limit = {"capacity": 100, "recharge": 600_000, "drops": 1, "block": 0}
+    assert taken(limit, MINUTE) == 199
+    assert taken(limit, 2 * MINUTE) - taken(limit, MINUTE) == 100
+    page = (ROOT / "docs/how-to/choose-a-limit.md").read_text()
+    assert "100 a minute with capacity 100 lets up to 199 requests through in the first minute" in page
+
+
+# ---- The picture ----
+
+
+def test_the_picture_shows_what_the_bucket_page_says(tmp_path):
+    """The decisions of scripts/draw-bucket are made anew, and give the same marks."""
+    drawn = subprocess.run([ROOT / "scripts/draw-bucket"], env={**os.environ, "STEADY": str(BUILD / "steady")},
+                           capture_output=True, text=True, timeout=60, check=True).stdout
+    marks = [re.findall(r">(\+\d[^<]*)<", text) for text in (drawn, SVG.read_text())]
+    assert marks[0] == marks[1] and len(marks[0]) == 5
+
+
+def long_sentences(*pages):
+    return subprocess.run([ROOT / "scripts/long-sentences", *pages], capture_output=True, text=True, check=False)
+
+
+def test_long_sentences_skips_tables_and_code_and_fails_at_five_percent(tmp_path):
+    page = tmp_path / "page.md"
+    text = "Three short words. " * 20 + "\n\n| " + "cell " * 40 + "|\n\n    " + "code " * 40 + "\n\n"
+    page.write_text(text)
+    assert long_sentences(page).returncode == 0
+    page.write_text(text + "word " * 30 + "end.\n")  # 1 of 21: 4.8 %
+    done = long_sentences(page)
+    assert done.returncode == 0 and "1 of 21 sentences" in done.stdout
+    page.write_text(text + ("word " * 30 + "end.\n") * 2)
+    assert long_sentences(page).returncode == 1
