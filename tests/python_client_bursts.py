@@ -471,6 +471,16 @@ async def on_each(client, *words):
         await client.execute_command(*words, target_nodes=node)
 
 
+async def tag_of_an_empty_slot(client, prefix):
+    """A hash tag; a slot with keys of other checks could not be moved."""
+    for n in range(1000):
+        tag = f"{{{prefix}{n}}}"
+        node = client.get_node_from_key(tag)
+        if await client.execute_command("CLUSTER", "COUNTKEYSINSLOT", client.keyslot(tag), target_nodes=node) == 0:
+            return tag
+    raise AssertionError("each slot has keys")
+
+
 @contextlib.asynccontextmanager
 async def one_slot_on_its_way(client, key, moved):
     """The slot of the key is migrated to another node; `moved`: it has arrived, and the first node says MOVED. Else ASK."""
@@ -517,7 +527,7 @@ async def scripts_are_loaded_on_each_node(client, prefix):
 @check_in_cluster
 async def a_slot_that_moves_takes_its_decisions_along(client, prefix):
     t = Throttler(client, 1000, 3600)
-    key = f"{{{prefix}}}"
+    key = await tag_of_an_empty_slot(client, prefix)
     assert levels(await at_once(*(t.consume(f"{key}{i}", i + 1) for i in range(20)))) == list(range(1, 21))
     await client.execute_command("DEL", *(f"{key}{i}" for i in range(20)))  # a slot with keys cannot be moved
     async with one_slot_on_its_way(client, key, moved=True):
@@ -529,7 +539,7 @@ async def a_slot_that_moves_takes_its_decisions_along(client, prefix):
 @check_in_cluster
 async def a_slot_on_its_way_is_asked_where_the_key_is(client, prefix):
     t = Throttler(client, 1000, 3600)
-    key = f"{{{prefix}ask}}"
+    key = await tag_of_an_empty_slot(client, prefix)
     assert (await t.consume(key, 2)).level == 2  # stays on the first node
     async with one_slot_on_its_way(client, key, moved=False):
         results = await at_once(*(t.consume(f"{key}{i}", i + 1) for i in range(100)), t.consume(key))
