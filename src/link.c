@@ -452,7 +452,9 @@ static void ready(void *arg, int events) {
 }
 
 void steady__link_catch_up(struct steady__link *link, size_t *left) {
+    size_t portion = PORTION;
     if (!enter(link)) return;
+    if (steady__wire_awaits_nested(&link->wire)) left = &portion; /* drawing a map takes its time, too */
     if (link->state == UP && take_replies(link))
         read_replies(link, left); /* may be inside the callback of one of them */
     leave(link);

@@ -221,6 +221,10 @@ void steady__wire_relax(struct steady__wire *wire) {
     if (!steady__wire_unread(wire)) wire->in_from = wire->in_to = 0;
 }
 
+bool steady__wire_awaits_nested(struct steady__wire *wire) {
+    return !steady__wire_idle(wire) && slot(wire, wire->head)->nested > 0;
+}
+
 /* What the reply that is due may need. */
 static size_t room_allowed(struct steady__wire *wire) {
     const uint32_t nested = steady__wire_idle(wire) ? 0 : slot(wire, wire->head)->nested;

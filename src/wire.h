@@ -117,6 +117,9 @@ static inline bool steady__wire_unread(const struct steady__wire *wire) { return
 
 static inline bool steady__wire_idle(const struct steady__wire *wire) { return wire->head == wire->tail; }
 
+/* The next reply may be a long one. */
+bool steady__wire_awaits_nested(struct steady__wire *wire);
+
 /* No more is to be sent before something is answered. */
 static inline bool steady__wire_full(const struct steady__wire *wire) {
     return wire->tail - wire->head >= wire->window.size;
