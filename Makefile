@@ -100,7 +100,7 @@ NOTE_TLS = $(if $(TLS_PKGS),,@echo '*** TLS IS OFF: this build refuses rediss://
 WHY_NO_TLS = $(if $(filter file,$(origin TLS)),OpenSSL 3 was not found. Install it with: apt-get update && apt-get install -y libssl-dev,TLS=$(TLS) was set.)
 tests: all $(BUILD)/steady_test.so $(LOADED) $(BUILD)/demo $(UNIT) $(LIVE) $(PROG) $(if $(wildcard tests/vectors.c),$(BUILD)/vectors) ## builds the test programs
 faulty: tests $(FAULTS) $(BUILD)/faults/clock_shim.so ## builds what faults runs
-everything: faulty $(BUILD)/sim $(BENCH) $(call obj,examples/*.c) $(call obj,fuzz/*.c)
+everything: faulty $(BUILD)/sim $(BUILD)/hostile $(BENCH) $(call obj,examples/*.c) $(call obj,fuzz/*.c)
 
 # ---- Building ----
 
@@ -217,6 +217,11 @@ $(BUILD)/sim: $(SIM) $(BUILD)/test/libhelp.a $(BUILD)/libsteady.a
 	$(SAY) LINK $@
 	$(Q)$(LINK) -pie $(LDFLAGS_unit_alloc) -o $@ $^ $(LIBS) $(TEST_LIBS)
 
+# The store against a hostile server, in a process of its own.
+$(BUILD)/hostile: $(call obj,tests/hostile/*.c) $(BUILD)/test/libhelp.a $(BUILD)/libsteady.a
+	$(SAY) LINK $@
+	$(Q)$(LINK) -pie $(LDFLAGS_live_names) -o $@ $^ $(LIBS) $(TEST_LIBS)
+
 FUZZ := $(patsubst fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard fuzz/*.c))
 FUZZ_FLAGS = -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 $(BUILD)/obj/fuzz/%.o: OWN = -fPIE -Iinclude -Isrc -Icli -I$(BUILD)
@@ -246,10 +251,10 @@ RUN_TESTS = BUILD=$(BUILD) scripts/run-tests
 
 test: ## installs what is missing, builds and runs every test, the C ones under the sanitizers too
 	@scripts/setup build test
-	@$(SUB) tests $(BUILD)/sim
-	@$(SUB) $(call sanitized,asan) tests $(BUILD)/asan/sim
+	@$(SUB) tests $(BUILD)/sim $(BUILD)/hostile
+	@$(SUB) $(call sanitized,asan) tests $(BUILD)/asan/sim $(BUILD)/asan/hostile
 	@$(SUB) $(call sanitized,tsan) tests
-	@$(RUN_TESTS) $(UNIT) $(BUILD)/sim $(BUILD)/asan/sim $(LIVE) $(ASAN) $(TSAN) $(wildcard tests/test_*.py)
+	@$(RUN_TESTS) $(UNIT) $(BUILD)/sim $(BUILD)/asan/sim $(LIVE) $(BUILD)/hostile $(BUILD)/asan/hostile $(ASAN) $(TSAN) $(wildcard tests/test_*.py)
 
 unit: tests ## runs the C tests that need no server
 	@$(RUN_TESTS) $(UNIT)
@@ -276,6 +281,11 @@ faults: ## runs every row of docs/explanation/guarantees.md, or ROWS="F21 B03"; 
 	@BUILD=$(BUILD) tests/faults/run $(ROWS)
 
 SECONDS ?= 60
+hostile: ## runs a hostile server against the library, under AddressSanitizer, for SECONDS=60; SEED=n begins with that seed
+	@scripts/setup build test
+	@$(SUB) $(call sanitized,asan) $(BUILD)/asan/hostile
+	@$(BUILD)/asan/hostile --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
 fuzz: ## runs each fuzz target for SECONDS=60; needs clang
 	@scripts/setup build fuzz
 	@$(SUB) BUILD=$(BUILD)/fuzz CC=$(CLANG) CFLAGS="$(FUZZ_FLAGS)" $(FUZZ)
@@ -341,6 +351,6 @@ help:
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 force:
-.PHONY: all module python tests everything run test unit live asan tsan sim faults fuzz vectors bench check install uninstall clean help force
+.PHONY: all module python tests everything run test unit live asan tsan sim faults hostile fuzz vectors bench check install uninstall clean help force
 .SECONDARY:
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
