@@ -17,6 +17,12 @@
 
 static void try_next(struct steady__dial *dial);
 
+/* Of an errno. A client that opens many connections can use up the descriptors and the memory of this program. */
+static int error_of(int number) {
+    const bool ours = number == EMFILE || number == ENFILE || number == ENOBUFS || number == ENOMEM;
+    return ours ? STEADY_OVERLOADED : STEADY_UNAVAILABLE;
+}
+
 static void allow(struct steady__dial *dial, steady_us time) {
     dial->last_turn = false;
     steady__alarm_set(&dial->alarm, time);
@@ -73,7 +79,7 @@ static void connected(struct steady__dial *dial) {
     }
     dial->tls = steady__tls_new(dial->tls_context, dial->net, dial->fd, dial->url->host, &dial->ticket);
     if (dial->tls == NULL) {
-        give_up_address(dial, STEADY_UNAVAILABLE, "no memory for TLS");
+        give_up_address(dial, STEADY_OVERLOADED, "no memory for TLS");
         return;
     }
     allow(dial, dial->patience);
@@ -123,11 +129,11 @@ static void try_next(struct steady__dial *dial) {
         dial->begun_at = steady__loop_now(dial->loop);
         dial->fd = dial->net->connect(dial->net, &dial->addresses.at[dial->next++], dial->unanswered);
         if (dial->fd < 0) {
-            note(dial, STEADY_UNAVAILABLE, strerror(errno));
+            note(dial, error_of(errno), strerror(errno));
             continue;
         }
         if (steady__watch_start(&dial->watch, dial->loop, dial->fd, STEADY_WRITABLE, ready, dial) != 0) {
-            give_up_address(dial, STEADY_UNAVAILABLE, strerror(ENOMEM));
+            give_up_address(dial, STEADY_OVERLOADED, strerror(ENOMEM));
             return;
         }
         allow(dial, dial->patience);
@@ -206,8 +212,8 @@ static void look_up(struct steady__dial *dial) {
     const bool under_way = is_under_way(dial);
     dial->queued = !under_way && !has_turn(dial);
     const char *why = under_way || dial->queued ? NULL : begin_lookup(dial);
-    if (why != NULL) {
-        fail(dial, STEADY_UNAVAILABLE, why);
+    if (why != NULL) { /* with a slot left, this program is short of something */
+        fail(dial, find_slot(dial) != NULL ? STEADY_OVERLOADED : STEADY_UNAVAILABLE, why);
         return;
     }
     dial->looking = true;

@@ -174,6 +174,11 @@ static void test_split_brain(void **state) {
 
 /* ---- The resolver ---- */
 
+/* A busy machine may hold the loop: then a decision that waits for a connection is overloaded. */
+static unsigned long not_sent(const struct tally *tally) {
+    return tally->errors[-STEADY_UNAVAILABLE] + tally->errors[-STEADY_OVERLOADED];
+}
+
 static void test_resolver_slow(void **state) {
     struct tally tally = {0};
     (void)state;
@@ -181,7 +186,7 @@ static void test_resolver_slow(void **state) {
     names_say("127.0.0.1", 0, 800 * MS);
     open_by_name(TIMEOUT);
     trickle(&tally, MS, 700 * MS);
-    assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.called); /* nothing was written */
+    assert_int_equal(not_sent(&tally), tally.called);
     assert_in_time(&tally);
     assert_used_again();
     assert_int_equal(names_asked() - asked, 1);
@@ -195,7 +200,7 @@ static void test_resolver_dead(void **state) {
     const unsigned asked = names_asked();
     open_by_name(TIMEOUT);
     trickle(&tally, 5 * MS, how_long(500 * MS, 3 * STEADY_SECOND));
-    assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.called);
+    assert_int_equal(not_sent(&tally), tally.called);
     assert_in_time(&tally);
     assert_true(names_asked() - asked <= 3); /* one at a time */
     rig_close();                             /* with a lookup under way, whose thread goes by itself */

@@ -361,7 +361,8 @@ static void test_silence(void **state) {
     (void)state;
     open_through_proxy(&(struct proxy_rules){.deaf = true}, TIMEOUT);
     trickle(&tally, 10 * MS, how_long(800 * MS, 2 * STEADY_SECOND));
-    assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.submitted);
+    /* a busy machine may hold the loop: then a decision that waits for a connection is overloaded */
+    assert_int_equal(tally.errors[-STEADY_UNAVAILABLE] + tally.errors[-STEADY_OVERLOADED], tally.submitted);
     assert_true(tally.slowest < TIMEOUT + SLACK);
     assert_non_null(strstr(rig.log.all, "no TLS: the server does not answer"));
     assert_int_equal(rig.log.lines, 1);

@@ -19,9 +19,9 @@ import re
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from ._connections import LIBRARIES, AioredisPool, Node, Pool, is_exhausted, patiently
+from ._connections import LIBRARIES, AioredisPool, Node, Pool, patiently
 from ._core import STEADY_UNAVAILABLE, STEADY_UNKNOWN, Error, ThrottleResult, scripts
-from ._errors import NOPERM, NOSCRIPT, meaning, word_of
+from ._errors import NOPERM, NOSCRIPT, is_exhausted, meaning, word_of
 from ._pipeline import Pipeline, Question
 from ._texts import of_client
 

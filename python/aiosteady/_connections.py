@@ -17,6 +17,8 @@ import inspect
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from ._errors import is_exhausted
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
@@ -25,11 +27,6 @@ if TYPE_CHECKING:
 LIBRARIES = {"redis", "valkey", "aioredis"}  # their modules
 POOL_PATIENCE = 5.0  # seconds to wait for a connection of a pool that other tasks use up
 PAUSE_FIRST, PAUSE_LAST = 0.001, 0.05  # seconds between two looks
-
-
-def is_exhausted(error: Exception) -> bool:
-    """Whether all connections of a pool are in use. Nothing was sent then."""
-    return type(error).__name__ == "MaxConnectionsError" or "Too many connections" in str(error)
 
 
 async def patiently(take: Callable[[], Awaitable[Any]]) -> Any:

@@ -7,6 +7,7 @@ scripts: tuple[tuple[str, str], tuple[str, str], tuple[str, str]]
 STEADY_UNAVAILABLE: int
 STEADY_UNKNOWN: int
 STEADY_SERVER: int
+STEADY_OVERLOADED: int
 
 class Error(Exception): ...
 class Unavailable(Error): ...

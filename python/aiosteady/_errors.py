@@ -2,7 +2,9 @@
 """What the exceptions of a caller's client mean for a decision."""
 from __future__ import annotations
 
-from ._core import STEADY_UNAVAILABLE, STEADY_UNKNOWN, refusal
+import errno
+
+from ._core import STEADY_OVERLOADED, STEADY_UNAVAILABLE, STEADY_UNKNOWN, refusal
 
 # redis-py and valkey-py remove the first word of these error replies; the class of the exception stands for it.
 WORDS = {
@@ -20,6 +22,8 @@ WORDS = {
     "MasterDownError": "MASTERDOWN",
 }
 REPLIES = {"ResponseError", "ReplyError"}
+
+SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 NOSCRIPT = 0
 NOPERM = refusal("NOPERM")
@@ -39,9 +43,29 @@ def word_of(error: BaseException) -> str | None:
     return None
 
 
+def is_exhausted(error: BaseException) -> bool:
+    """Whether all connections of a pool are in use. Nothing was sent then."""
+    return type(error).__name__ == "MaxConnectionsError" or "Too many connections" in str(error)
+
+
+def is_our_shortage(error: BaseException) -> bool:
+    """Whether this program is short of connections, descriptors or memory, which a client of it can cause."""
+    links = 0
+    cause: BaseException | None = error
+    while cause is not None and links < 16:
+        if is_exhausted(cause) or isinstance(cause, MemoryError):
+            return True
+        if isinstance(cause, OSError) and cause.errno in SHORTAGES:
+            return True
+        cause, links = cause.__cause__ or cause.__context__, links + 1
+    return False
+
+
 def meaning(error: Exception, sent: bool) -> int:
     """Our number of it; NOSCRIPT has 0. `sent`: the question may have reached the server."""
     word = word_of(error)
     if word is not None:
         return refusal(word)
-    return STEADY_UNKNOWN if sent else STEADY_UNAVAILABLE
+    if sent:
+        return STEADY_UNKNOWN
+    return STEADY_OVERLOADED if is_our_shortage(error) else STEADY_UNAVAILABLE

@@ -43,6 +43,8 @@ Cost = Union[int, Callable[[Scope], Union[int, Awaitable[int]]]]
 KEY_MOST = 1024  # bytes
 LOG_EVERY = 60.0  # seconds
 SECRET_MOST = 64  # bytes, of BLAKE2b
+MORE_TRIES = 2  # after an overload
+TURN_SHORT, TURNS_MOST = 0.01, 64  # seconds; turns of the loop that are waited for a short one
 SAID = "aiosteady.asgi"  # in the scope: the Said of the outermost RateLimit
 
 logger = logging.getLogger("aiosteady")
@@ -182,6 +184,15 @@ def whole_key(policy: Policy, key: str | bytes) -> bytes:
 
 async def settled(value: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
+
+
+async def short_turn() -> None:
+    loop = asyncio.get_running_loop()
+    for _ in range(TURNS_MOST):
+        begin = loop.time()
+        await asyncio.sleep(0)
+        if loop.time() - begin < TURN_SHORT:
+            return
 
 
 async def ask_of(policy: Policy, scope: Scope) -> Ask | None:
@@ -336,11 +347,12 @@ class RateLimit:
         said.add(self._fields, [answer.quota for answer in answers if answer.from_store], states)
 
     async def _answer(self, ask: Ask, decide: Decide) -> Answer:
-        """An overload charges nothing. So the decision is asked for once more, after a turn of the event loop."""
+        """An overload charges nothing. So the decision is asked for again, once handlers do not hold the event loop."""
         result = await self._decided(ask, decide)
-        if result is None:
-            await asyncio.sleep(0)
-            result = await self._decided(ask, decide)
+        for _ in range(MORE_TRIES):
+            if result is None:
+                await short_turn()
+                result = await self._decided(ask, decide)
         if result is None:
             result = self._fault(ask, self._allows_on_overload, "there are too many decisions, or the loop is held")
         return Answer(ask, result)

@@ -224,7 +224,7 @@ static int add_errors(PyObject *module, struct core_state *state) {
         if (add(module, errors[i].name, type) != 0) return -1;
     }
     return PyModule_AddIntMacro(module, STEADY_UNAVAILABLE) || PyModule_AddIntMacro(module, STEADY_UNKNOWN) ||
-                   PyModule_AddIntMacro(module, STEADY_SERVER)
+                   PyModule_AddIntMacro(module, STEADY_SERVER) || PyModule_AddIntMacro(module, STEADY_OVERLOADED)
                ? -1
                : 0;
 }
