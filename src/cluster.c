@@ -21,8 +21,8 @@
  * What a peer says must not make us do more than a cluster needs. Of the nodes that redirects name and no map does
  * (strangers) at most STRANGERS_MAX are kept; one more takes the place of one that has been there for HOLD and is idle,
  * or is not followed. All links together are at most a quarter of the descriptors that the process may have: one more
- * takes the place of one that nobody has wanted for HOLD, or requests for it are unavailable. Links share the lookups
- * of names and the lines of the log.
+ * takes the place of one that nobody has wanted for HOLD, or never was up, or requests for it are unavailable. Links
+ * share the lookups of names and the lines of the log.
  *
  * A node that has no slot and whose link is idle loses the link, and is forgotten unless it is the seed. A link that is
  * down goes only when nobody has wanted it for a while: it is what knows how long to leave the server alone, and what
@@ -58,9 +58,10 @@
 #define LINKS_LEAST (2 + STRANGERS_MAX)
 #define LINKS_MAX 1024
 #define HOLD STEADY_SECOND
-#define FULL_AGAIN (10 * STEADY_MILLISECOND) /* until another link is looked for that may go */
-#define SWEPT_MOST 16                        /* links closed in a turn of the loop */
-#define LINES_MAX 64                         /* of the log, at once; then one a second */
+#define HOLD_IN_VAIN (100 * STEADY_MILLISECOND) /* of a link that was never up */
+#define FULL_AGAIN (10 * STEADY_MILLISECOND)    /* until another link is looked for that may go */
+#define SWEPT_MOST 16                           /* links closed in a turn of the loop */
+#define LINES_MAX 64                            /* of the log, at once; then one a second */
 
 struct node {
     struct steady__entry at; /* host "": the seed's, where that is a path or asked of sentinels */
@@ -197,7 +198,8 @@ static bool make_room(struct steady__cluster *cluster) {
     if (now(cluster) < cluster->full_until) return false;
     for (uint16_t i = 1; i < cluster->roll.count; i++) {
         struct node *node = node_at(cluster, i);
-        if (node == NULL || node->link == NULL || now(cluster) - node->wanted_at < HOLD || !is_idle(node)) continue;
+        if (node == NULL || node->link == NULL || !is_idle(node)) continue;
+        if (now(cluster) - node->wanted_at < (steady__link_was_up(node->link) ? HOLD : HOLD_IN_VAIN)) continue;
         if (least == NULL || node->wanted_at < least->wanted_at) least = node;
     }
     if (least != NULL)
