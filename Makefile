@@ -118,7 +118,7 @@ $(BUILD)/settings:
 USES_HIREDIS = 'int main(void) { redisFree(0); return 0; }'
 $(BUILD)/hiredis: $(BUILD)/settings
 	$(Q)echo $(USES_HIREDIS) | $(CC) $(CFLAGS) $(HIREDIS_CFLAGS) -include hiredis/hiredis.h -x c - -o $@ $(LDFLAGS) \
-	    $(HIREDIS_LIBS) 2>$@.log || { ! CC='$(CC)' TLS='$(TLS)' SETUP=no scripts/setup build || cat $@.log; \
+	    $(HIREDIS_LIBS) 2>$@.log || { ! CC='$(CC)' TLS='$(if $(filter file,$(origin TLS)),,$(TLS))' SETUP=no scripts/setup build || cat $@.log; \
 	    echo 'hiredis is not found: $(CC) for $(MACHINE) compiles no program with it.'; exit 1; } >&2
 NO_HIREDIS = bucket limit error redact url
 $(filter-out $(NO_HIREDIS:%=$(BUILD)/obj/src/%.o),$(SRC)): | $(BUILD)/hiredis

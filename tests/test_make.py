@@ -152,10 +152,18 @@ def test_a_build_that_finds_no_openssl_says_what_to_install(tmp_path):
 
 
 def test_a_build_without_hiredis_says_what_to_install(tmp_path):
-    run = make(f"BUILD={tmp_path}", "HIREDIS_LIBS=-lnowhere", "all", env=environment(PKG_CONFIG_LIBDIR=str(tmp_path)))
+    (tmp_path / "hiredis").mkdir()
+    (tmp_path / "hiredis/hiredis.h").write_text("#error there is none\n")
+    run = make(f"BUILD={tmp_path}/build", "all", env=environment(PKG_CONFIG_LIBDIR=str(tmp_path), C_INCLUDE_PATH=str(tmp_path)))
     assert run.returncode != 0
     assert re.search(r"^ +apt-get update && apt-get install -y( [a-z-]+)* libhiredis-dev", run.stderr, re.M), run.stderr
     assert "No such file" not in run.stderr
+
+
+def test_setup_asks_for_no_more_than_make_needs(path_without):
+    path = path_without("pkg-config", "pkgconf", "sudo")
+    run = setup("build", PATH=path, SETUP="no")
+    assert run.returncode == 0 and run.stderr.startswith("Missing: pkg-config. SETUP=no installs nothing.")
 
 
 def test_a_module_needs_no_hiredis(tmp_path):
@@ -174,18 +182,18 @@ def setup(*tasks, script=ROOT / "scripts/setup", user=None, **env):
 
 def test_setup_names_the_whole_command_to_a_user_without_root(path_without, open_folder):
     script = shutil.copy(ROOT / "scripts/setup", open_folder)
-    run = setup("build", script=script, user=NOBODY if os.geteuid() == 0 else None, PATH=path_without("pkg-config", "pkgconf", "sudo"))
+    run = setup("build", "test", script=script, user=NOBODY if os.geteuid() == 0 else None, PATH=path_without("pkg-config", "pkgconf", "sudo"))
     assert run.returncode == 1 and run.stdout == ""
     command = re.search(r"^    (apt-get update && apt-get install -y .*)$", run.stderr, re.M)[1]
-    assert {"pkg-config", "libhiredis-dev", "libssl-dev"} <= set(command.split())
+    assert {"pkg-config", "libcmocka-dev", "libuv1-dev"} <= set(command.split())
     assert "not found" not in run.stderr
 
 
 def test_setup_installs_nothing_where_told_so(path_without):
     path = path_without("pkg-config", "pkgconf", "sudo")
-    run = setup("build", PATH=path, SETUP="no")
+    run = setup("build", "test", PATH=path, SETUP="no")
     assert run.returncode == 1 and "SETUP=no installs nothing" in run.stderr
-    assert "apt-get update && apt-get install -y pkg-config libhiredis-dev libssl-dev" in run.stderr
+    assert "apt-get update && apt-get install -y pkg-config libcmocka-dev libuv1-dev" in run.stderr
 
 
 def test_setup_without_what_only_some_tests_need_goes_on(path_without):
