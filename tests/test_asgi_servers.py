@@ -212,7 +212,8 @@ def test_no_more_than_the_capacity_pass_though_the_loop_is_held(client, hold, en
     environment["PYTHONPATH"] += f":{tmp_path}" + (f":{from_pypi('redis==8.1.0')}" if client == "redis" else "")
     command = [sys.executable, "-m", "uvicorn", "holding:app", "--port", str(port), "--log-level", "warning"]
     with serving(command, environment, port), ThreadPoolExecutor(40) as pool:
-        assert Counter(response.status for response in pool.map(lambda _: get(port, "/hold"), range(40))) == {200: 5, 429: 35}
+        counts = Counter(response.status for response in pool.map(lambda _: get(port, "/hold"), range(40)))
+    assert counts[200] == 5 and counts.keys() <= {200, 429, 503}  # 503: each try fell into a hold
 
 
 # ---- The example ----
