@@ -145,6 +145,28 @@ def test_python_of_every_page_is_python(page):
         compile(code, name_of(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
+class Framework:
+    """Takes middlewares as Starlette does, and makes each at once."""
+
+    def __init__(self):
+        self.made = []
+
+    def add_middleware(self, kind, **options):
+        self.made.append(kind(self, **options))
+
+
+@pytest.mark.usefixtures("aio")
+def test_each_middleware_of_the_page_on_web_applications_can_be_made():
+    names, made = {}, 0
+    for code in blocks(ROOT / "docs/how-to/limit-a-web-application.md", "python"):
+        names["app"] = framework = Framework()
+        exec(compile(code, "limit-a-web-application.md", "exec"), names)
+        made += len(framework.made)
+    assert made == len(re.findall(r"add_middleware\(", (ROOT / "docs/how-to/limit-a-web-application.md").read_text())) > 3
+    assert names["key"]({"path": "/health"}) is None
+    assert names["key"]({"path": "/", "client": ("192.0.2.7", 80), "headers": []}) == "192.0.2.7"
+
+
 # ---- How to choose a limit ----
 
 
