@@ -38,7 +38,7 @@ struct bench {
     uint64_t cells[N_CELLS];
 };
 
-static int64_t now_ns(void) {
+static int64_t bench_now_ns(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
@@ -46,30 +46,30 @@ static int64_t now_ns(void) {
 
 /* ---- What is measured ---- */
 
-static size_t cell_of(uint64_t ns) {
+static size_t bench_cell_of(uint64_t ns) {
     if (ns < FINE) return (size_t)ns;
     const int exponent = 63 - __builtin_clzll(ns);
     return (size_t)(exponent - 3) * FINE + (size_t)(ns >> (exponent - 4) & (FINE - 1));
 }
 
 /* The least value of a cell. */
-static uint64_t value_of(size_t cell) {
+static uint64_t bench_value_of(size_t cell) {
     if (cell < FINE) return cell;
     return (uint64_t)(FINE + cell % FINE) << (cell / FINE - 1);
 }
 
-static uint64_t quantile(const struct bench *b, uint64_t percent) {
+static uint64_t bench_quantile(const struct bench *b, uint64_t percent) {
     const uint64_t total = b->allowed + b->denied + b->errors;
     uint64_t seen = 0;
     for (size_t i = 0; i < N_CELLS; i++) {
         seen += b->cells[i];
-        if (seen * 100 >= total * percent) return value_of(i);
+        if (seen * 100 >= total * percent) return bench_value_of(i);
     }
     return 0;
 }
 
-static void record(struct bench *b, const steady_result *r, int64_t ns) {
-    b->cells[cell_of((uint64_t)ns)]++;
+static void bench_record(struct bench *b, const steady_result *r, int64_t ns) {
+    b->cells[bench_cell_of((uint64_t)ns)]++;
     if (r->error != 0) {
         b->errors++;
         b->last_error = r->error;
@@ -80,7 +80,7 @@ static void record(struct bench *b, const steady_result *r, int64_t ns) {
     }
 }
 
-static void next_key(struct bench *b) {
+static void bench_next_key(struct bench *b) {
     b->random ^= b->random << 13; /* xorshift64 */
     b->random ^= b->random >> 7;
     b->random ^= b->random << 17;
@@ -91,32 +91,32 @@ static void next_key(struct bench *b) {
 
 /* ---- Measuring ---- */
 
-static void measure_embedded(struct bench *b, int64_t duration) {
+static void bench_measure_embedded(struct bench *b, int64_t duration) {
     steady_result r;
-    b->started = now_ns();
+    b->started = bench_now_ns();
     int64_t now = b->started;
     while (now < b->started + duration) {
         const int64_t before = now;
-        next_key(b);
+        bench_next_key(b);
         steady_consume_sync(b->throttler, b->key, b->key_len, 1, &r);
-        now = now_ns();
-        record(b, &r, now - before);
+        now = bench_now_ns();
+        bench_record(b, &r, now - before);
     }
     b->ended = now;
 }
 
-static void answered(const steady_result *r, void *data) {
+static void bench_answered(const steady_result *r, void *data) {
     struct slot *slot = data;
     struct bench *b = slot->bench;
-    record(b, r, now_ns() - slot->started);
+    bench_record(b, r, bench_now_ns() - slot->started);
     b->idle[b->n_idle++] = slot;
 }
 
-static bool start_one(struct bench *b) {
+static bool bench_start_one(struct bench *b) {
     struct slot *slot = b->idle[b->n_idle - 1];
-    next_key(b);
-    slot->started = now_ns();
-    const int error = steady_consume(b->throttler, b->key, b->key_len, 1, answered, slot);
+    bench_next_key(b);
+    slot->started = bench_now_ns();
+    const int error = steady_consume(b->throttler, b->key, b->key_len, 1, bench_answered, slot);
     if (error == 0) {
         b->n_idle--;
         return true;
@@ -126,33 +126,33 @@ static bool start_one(struct bench *b) {
     return false;
 }
 
-static void wait_for_all(struct bench *b) {
+static void bench_wait_for_all(struct bench *b) {
     while (b->n_idle < b->n_slots)
         steady_poller_run(b->poller, STEADY_SECOND / 10);
 }
 
 /* Keeps as many decisions waiting as there are slots. */
-static void measure_redis(struct bench *b, int64_t duration) {
-    b->started = now_ns();
-    while (now_ns() < b->started + duration) {
-        while (b->n_idle > 0 && start_one(b))
+static void bench_measure_redis(struct bench *b, int64_t duration) {
+    b->started = bench_now_ns();
+    while (bench_now_ns() < b->started + duration) {
+        while (b->n_idle > 0 && bench_start_one(b))
             ;
         steady_poller_run(b->poller, STEADY_SECOND / 10);
     }
-    wait_for_all(b);
-    b->ended = now_ns();
+    bench_wait_for_all(b);
+    b->ended = bench_now_ns();
 }
 
 /* One decision that does not count: the connection is made, the script loaded, the file there. */
-static int warm_up(struct bench *b) {
-    if (start_one(b)) wait_for_all(b);
+static int bench_warm_up(struct bench *b) {
+    if (bench_start_one(b)) bench_wait_for_all(b);
     const int error = b->last_error;
     b->allowed = b->denied = b->errors = 0;
     memset(b->cells, 0, sizeof b->cells);
     return error;
 }
 
-static int prepare(struct bench *b, const struct options *options) {
+static int bench_prepare(struct bench *b, const struct options *options) {
     b->n_slots = (size_t)options->in_flight;
     b->slots = calloc(b->n_slots, sizeof *b->slots);
     b->idle = calloc(b->n_slots, sizeof(struct slot *));
@@ -162,26 +162,26 @@ static int prepare(struct bench *b, const struct options *options) {
         b->idle[b->n_idle] = &b->slots[b->n_idle];
     }
     b->n_keys = (uint64_t)options->keys;
-    b->random = (uint64_t)now_ns() | 1;
+    b->random = (uint64_t)bench_now_ns() | 1;
     b->key_len = (size_t)snprintf(b->key, sizeof b->key, "steady-bench:%ld:00000000", (long)getpid());
     return steady_poller_new(&b->poller);
 }
 
 /* ---- Saying it ---- */
 
-static void add_ns(struct text *text, const char *name, uint64_t ns) {
+static void bench_add_ns(struct text *text, const char *name, uint64_t ns) {
     if (ns < 10000)
         text_add(text, "  %s %" PRIu64 " ns", name, ns);
     else
         text_add(text, "  %s %" PRIu64 " us", name, (ns + 500) / 1000);
 }
 
-static bool report(const struct bench *b, const struct options *options, bool embedded) {
+static bool bench_report(const struct bench *b, const struct options *options, bool embedded) {
     struct text text = {0};
     const uint64_t total = b->allowed + b->denied + b->errors;
     const int64_t us = (b->ended - b->started) / 1000;
     const uint64_t per_second = total * 1000000 / (uint64_t)(us > 0 ? us : 1);
-    const uint64_t p50 = quantile(b, 50), p99 = quantile(b, 99);
+    const uint64_t p50 = bench_quantile(b, 50), p99 = bench_quantile(b, 99);
     if (options->json) {
         text_add(&text, "{\"decisions\":%" PRIu64 ",\"seconds\":", total);
         text_add_seconds(&text, us);
@@ -191,8 +191,8 @@ static bool report(const struct bench *b, const struct options *options, bool em
                  per_second, p50, p99, b->allowed, b->denied, b->errors);
     } else {
         text_add(&text, "%" PRIu64 " decisions/s ", per_second);
-        add_ns(&text, "p50", p50);
-        add_ns(&text, "p99", p99);
+        bench_add_ns(&text, "p50", p50);
+        bench_add_ns(&text, "p99", p99);
         if (embedded)
             text_add(&text, "  (embedded, 1 thread)\n");
         else
@@ -203,22 +203,22 @@ static bool report(const struct bench *b, const struct options *options, bool em
     return text_say(&text, ALLOWED, UNKNOWN) == ALLOWED;
 }
 
-static int measure(struct bench *b, const struct options *options, const steady_limit *limit, bool *embedded,
-                   steady_message *why) {
+static int bench_measure(struct bench *b, const struct options *options, const steady_limit *limit, bool *embedded,
+                         steady_message *why) {
     const int64_t duration = options->seconds * 1000000000;
     const steady_throttler_options throttler_options = {.prefix = options->prefix};
     steady_store *store = NULL;
-    int error = prepare(b, options);
+    int error = bench_prepare(b, options);
     if (error != 0) goto out;
     const steady_loop loop = steady_poller_loop(b->poller);
     error = open_store(&store, options, &loop, embedded, why);
     if (error == 0) error = steady_throttler_new(&b->throttler, store, limit, &throttler_options, why);
-    if (error == 0) error = warm_up(b);
+    if (error == 0) error = bench_warm_up(b);
     if (error != 0) goto out;
     if (*embedded)
-        measure_embedded(b, duration);
+        bench_measure_embedded(b, duration);
     else
-        measure_redis(b, duration);
+        bench_measure_redis(b, duration);
     error = b->errors > 0 ? b->last_error : 0;
 out:
     if (why->text[0] == '\0') snprintf(why->text, sizeof why->text, "%s", steady_store_trouble(store));
@@ -239,8 +239,8 @@ int run_bench(const struct options *options) {
     if (options_limit(options, &usual, &limit) != ALLOWED) return USAGE;
     if (options->prefix != NULL && strlen(options->prefix) > PREFIX_MAX)
         return complain("--prefix is %zu bytes long; for bench it may be %d", strlen(options->prefix), PREFIX_MAX);
-    const int error = measure(&bench, options, &limit, &embedded, &why);
+    const int error = bench_measure(&bench, options, &limit, &embedded, &why);
     if (error != 0) complain_error(error, &why);
     if (bench.ended == 0) return error_code(error);
-    return report(&bench, options, embedded) ? error_code(error) : UNKNOWN;
+    return bench_report(&bench, options, embedded) ? error_code(error) : UNKNOWN;
 }

@@ -64,7 +64,7 @@ static const char *const engines[] = {
 /* ---- Values ---- */
 
 /* A whole number and nothing else: digits, a minus sign before them. */
-static bool parse_integer(int64_t *number, const char *text, int64_t min, int64_t max) {
+static bool options_parse_integer(int64_t *number, const char *text, int64_t min, int64_t max) {
     const bool negative = *text == '-';
     const char *at = negative ? text + 1 : text;
     int64_t n = 0;
@@ -79,20 +79,20 @@ static bool parse_integer(int64_t *number, const char *text, int64_t min, int64_
     return true;
 }
 
-static int read_integer(const struct option *option, int64_t *number, const char *value) {
-    if (parse_integer(number, value, option->min, option->max)) return ALLOWED;
+static int options_read_integer(const struct option *option, int64_t *number, const char *value) {
+    if (options_parse_integer(number, value, option->min, option->max)) return ALLOWED;
     return complain("--%s: \"%s\" is not a whole number from %" PRId64 " to %" PRId64, option->name, quoted(value).text,
                     option->min, option->max);
 }
 
 /* "0", which the library reads as a time without its unit: "0s" is not always what to say instead. */
-static bool is_nought(const char *value) { return *value != '\0' && value[strspn(value, "0")] == '\0'; }
+static bool options_is_zero(const char *value) { return *value != '\0' && value[strspn(value, "0")] == '\0'; }
 
-static int read_duration(const struct option *option, steady_us *duration, const char *value) {
+static int options_read_duration(const struct option *option, steady_us *duration, const char *value) {
     steady_message why;
     struct text range = {0};
     steady_us us = 0;
-    if ((option->min == 0 || !is_nought(value)) && steady_duration_parse(&us, value, &why) != 0)
+    if ((option->min == 0 || !options_is_zero(value)) && steady_duration_parse(&us, value, &why) != 0)
         return complain("--%s: %s", option->name, why.text);
     if (us >= option->min && us <= option->max) {
         *duration = us;
@@ -103,14 +103,14 @@ static int read_duration(const struct option *option, steady_us *duration, const
                     range.bytes);
 }
 
-static int read_rate(const struct option *option, steady_limit *rate, const char *value) {
+static int options_read_rate(const struct option *option, steady_limit *rate, const char *value) {
     steady_message why;
     if (steady_limit_parse(rate, value, &why) == 0) return ALLOWED;
     return complain("--%s: %s", option->name, why.text);
 }
 
 /* One of a list of words: its place in it, or -1 and it has been said which there are. */
-static int read_word(const struct option *option, const char *const *words, const char *value) {
+static int options_read_word(const struct option *option, const char *const *words, const char *value) {
     char list[80] = "";
     for (int i = 0; words[i] != NULL; i++) {
         if (strcmp(words[i], value) == 0) return i;
@@ -121,41 +121,41 @@ static int read_word(const struct option *option, const char *const *words, cons
     return -1;
 }
 
-static int read_policy(const struct option *option, enum steady_policy *policy, const char *value) {
-    const int word = read_word(option, policies, value);
+static int options_read_policy(const struct option *option, enum steady_policy *policy, const char *value) {
+    const int word = options_read_word(option, policies, value);
     if (word >= 0) *policy = (enum steady_policy)word;
     return word >= 0 ? ALLOWED : USAGE;
 }
 
-static int read_engine(const struct option *option, enum steady_engine *engine, const char *value) {
-    const int word = read_word(option, engines, value);
+static int options_read_engine(const struct option *option, enum steady_engine *engine, const char *value) {
+    const int word = options_read_word(option, engines, value);
     if (word >= 0) *engine = (enum steady_engine)word;
     return word >= 0 ? ALLOWED : USAGE;
 }
 
-static int read_value(const struct option *option, struct options *options, const char *value) {
+static int options_read_value(const struct option *option, struct options *options, const char *value) {
     void *field = (char *)options + option->field;
     switch (option->kind) {
     case FLAG: *(bool *)field = true; break;
     case TEXT: *(const char **)field = value; break;
-    case INTEGER: return read_integer(option, field, value);
-    case DURATION: return read_duration(option, field, value);
-    case RATE: return read_rate(option, field, value);
-    case POLICY: return read_policy(option, field, value);
-    case ENGINE: return read_engine(option, field, value);
+    case INTEGER: return options_read_integer(option, field, value);
+    case DURATION: return options_read_duration(option, field, value);
+    case RATE: return options_read_rate(option, field, value);
+    case POLICY: return options_read_policy(option, field, value);
+    case ENGINE: return options_read_engine(option, field, value);
     }
     return ALLOWED;
 }
 
 /* ---- Names ---- */
 
-static const struct option *find(const char *name, size_t len) {
+static const struct option *options_find(const char *name, size_t len) {
     for (int i = 0; i < N_OPTIONS; i++)
         if (strlen(table[i].name) == len && memcmp(table[i].name, name, len) == 0) return &table[i];
     return NULL;
 }
 
-static void complain_unknown(const char *arg, size_t len, int command, const char *command_name) {
+static void options_complain_unknown(const char *arg, size_t len, int command, const char *command_name) {
     char typed[32] = "";
     const struct option *best = NULL;
     int best_distance = FAR;
@@ -176,11 +176,12 @@ static void complain_unknown(const char *arg, size_t len, int command, const cha
 /* ---- Reading them ---- */
 
 /* The option that an argument names by its first `len` bytes; NULL, and it has been said why, where it names none. */
-static const struct option *find_option(const char *arg, size_t len, int command, const char *command_name) {
-    if (strcmp(arg, "-h") == 0) return find("help", strlen("help"));
-    const struct option *option = strncmp(arg, "--", 2) == 0 ? find(arg + 2, len - 2) : NULL;
+static const struct option *options_find_for_command(const char *arg, size_t len, int command,
+                                                     const char *command_name) {
+    if (strcmp(arg, "-h") == 0) return options_find("help", strlen("help"));
+    const struct option *option = strncmp(arg, "--", 2) == 0 ? options_find(arg + 2, len - 2) : NULL;
     if (option == NULL) {
-        complain_unknown(arg, len, command, command_name);
+        options_complain_unknown(arg, len, command, command_name);
     } else if ((option->commands & command) == 0) {
         complain("%s has no option --%s; see steady help %s", command_name, option->name, command_name);
         option = NULL;
@@ -189,12 +190,12 @@ static const struct option *find_option(const char *arg, size_t len, int command
 }
 
 /* Reads an option and its value, which stands after "=" or in the next argument, and moves *args past them. */
-static int read_option(struct options *options, int command, const char *command_name, char ***args) {
+static int options_read_one(struct options *options, int command, const char *command_name, char ***args) {
     const char *arg = *(*args)++;
     const char *equals = strchr(arg, '=');
     const size_t len = equals != NULL ? (size_t)(equals - arg) : strlen(arg);
     const char *value = equals != NULL ? equals + 1 : NULL;
-    const struct option *option = find_option(arg, len, command, command_name);
+    const struct option *option = options_find_for_command(arg, len, command, command_name);
     if (option == NULL) return USAGE;
     const uint32_t bit = (uint32_t)1 << (option - table);
     if ((options->given & bit) != 0) return complain("--%s is there twice", option->name);
@@ -206,7 +207,7 @@ static int read_option(struct options *options, int command, const char *command
         if (value == NULL) return complain("--%s needs a value: --%s %s", option->name, option->name, option->value);
         (*args)++;
     }
-    return read_value(option, options, value);
+    return options_read_value(option, options, value);
 }
 
 int options_read(struct options *options, int command, const char *name, char **args) {
@@ -219,7 +220,7 @@ int options_read(struct options *options, int command, const char *name, char **
             only_operands = true;
             args++;
         } else if (dashed) {
-            code = read_option(options, command, name, &args);
+            code = options_read_one(options, command, name, &args);
         } else {
             if (options->n_operands < OPERANDS_KEPT) options->operands[options->n_operands] = *args;
             options->n_operands++;
@@ -248,7 +249,7 @@ int options_limit(const struct options *options, const steady_limit *usual, stea
 
 /* ---- Explaining them ---- */
 
-static void add_option(struct text *text, const struct option *option) {
+static void options_add_help(struct text *text, const struct option *option) {
     const char *rest = option->help;
     const size_t start = text->len;
     text_add(text, "  --%s%s%s", option->name, option->value != NULL ? " " : "",
@@ -263,5 +264,5 @@ static void add_option(struct text *text, const struct option *option) {
 
 void options_help(struct text *text, int command) {
     for (int i = 0; i < N_OPTIONS; i++)
-        if ((table[i].commands & command) != 0) add_option(text, &table[i]);
+        if ((table[i].commands & command) != 0) options_add_help(text, &table[i]);
 }

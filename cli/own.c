@@ -28,7 +28,7 @@ struct candidate {
 };
 
 /* No other user can rename or delete what is ours in it. */
-static bool is_safe(const char *place) {
+static bool own_is_safe(const char *place) {
     struct stat st;
     if (stat(place, &st) != 0) return false;
     if (!S_ISDIR(st.st_mode)) errno = ENOTDIR;
@@ -39,21 +39,21 @@ static bool is_safe(const char *place) {
 }
 
 /* A directory of ours in which no other user can do anything. A symbolic link is none. */
-static bool is_ours(const char *path, struct statx_timestamp *made) {
+static bool own_is_ours(const char *path, struct statx_timestamp *made) {
     struct statx st;
     if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME, &st) != 0) return false;
     *made = (st.stx_mask & STATX_BTIME) != 0 ? st.stx_btime : (struct statx_timestamp){0};
     return S_ISDIR(st.stx_mode) && st.stx_uid == geteuid() && (st.stx_mode & (S_IRWXG | S_IRWXO)) == 0;
 }
 
-static bool is_before(const struct candidate *a, const struct candidate *b) {
+static bool own_is_before(const struct candidate *a, const struct candidate *b) {
     if (a->made.tv_sec != b->made.tv_sec) return a->made.tv_sec < b->made.tv_sec;
     if (a->made.tv_nsec != b->made.tv_nsec) return a->made.tv_nsec < b->made.tv_nsec;
     return strcmp(a->path, b->path) < 0;
 }
 
 /* NAME, or NAME-XXXXXX as mkdtemp makes it. */
-static bool has_name(const char *entry, const char *name) {
+static bool own_has_name(const char *entry, const char *name) {
     static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     const size_t len = strlen(name);
     if (strncmp(entry, name, len) != 0) return false;
@@ -61,16 +61,16 @@ static bool has_name(const char *entry, const char *name) {
 }
 
 /* The oldest directory of ours there. */
-static bool find_in(const char *place, const char *name, char path[OWN_SIZE]) {
+static bool own_find_in(const char *place, const char *name, char path[OWN_SIZE]) {
     struct candidate best = {.path = ""}, next;
     const struct dirent *entry;
-    DIR *directory = is_safe(place) ? opendir(place) : NULL;
+    DIR *directory = own_is_safe(place) ? opendir(place) : NULL;
     if (directory == NULL) return false;
     while ((entry = readdir(directory)) != NULL) {
-        if (!has_name(entry->d_name, name)) continue;
+        if (!own_has_name(entry->d_name, name)) continue;
         const int len = snprintf(next.path, sizeof next.path, "%s/%s", place, entry->d_name);
-        if (len >= OWN_SIZE || !is_ours(next.path, &next.made)) continue;
-        if (best.path[0] == '\0' || is_before(&next, &best)) best = next;
+        if (len >= OWN_SIZE || !own_is_ours(next.path, &next.made)) continue;
+        if (best.path[0] == '\0' || own_is_before(&next, &best)) best = next;
     }
     closedir(directory);
     memcpy(path, best.path, OWN_SIZE);
@@ -78,9 +78,9 @@ static bool find_in(const char *place, const char *name, char path[OWN_SIZE]) {
 }
 
 /* 0, or why it cannot be made there. */
-static int make_in(const char *place, const char *name) {
+static int own_make_in(const char *place, const char *name) {
     char path[OWN_SIZE];
-    if (!is_safe(place)) return errno;
+    if (!own_is_safe(place)) return errno;
     snprintf(path, sizeof path, "%s/%s", place, name);
     if (mkdir(path, S_IRWXU) == 0) return 0;
     if (errno != EEXIST) return errno;
@@ -89,7 +89,7 @@ static int make_in(const char *place, const char *name) {
 }
 
 /* Another place is tried only where this one lasts: a disk that is full now would lead to a second file. */
-static bool is_lasting(int error) {
+static bool own_is_lasting(int error) {
     return error == ENOENT || error == ENOTDIR || error == EROFS || error == EACCES || error == EPERM;
 }
 
@@ -99,10 +99,10 @@ int own_directory(char path[OWN_SIZE], steady_message *why) {
     snprintf(name, sizeof name, "steady-%lu", (unsigned long)geteuid());
     umask(S_IRWXG | S_IRWXO);
     for (int i = 0; i < N_PLACES; i++)
-        if (find_in(places[i], name, path)) return 0;
-    for (int i = 0; i < N_PLACES && is_lasting(error); i++) {
-        error = make_in(places[i], name);
-        if (error == 0 && find_in(places[i], name, path)) return 0; /* not always ours: many may make one at once */
+        if (own_find_in(places[i], name, path)) return 0;
+    for (int i = 0; i < N_PLACES && own_is_lasting(error); i++) {
+        error = own_make_in(places[i], name);
+        if (error == 0 && own_find_in(places[i], name, path)) return 0; /* not always ours: many may make one at once */
         snprintf(why->text, sizeof why->text,
                  "no directory for a file of your own: %s: %s; name one with --store file:PATH", places[i],
                  strerror(error));

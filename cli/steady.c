@@ -7,8 +7,8 @@
 
 #include "cli.h"
 
-static int run_help(const struct options *options);
-static int run_version(const struct options *options);
+static int main_run_help(const struct options *options);
+static int main_run_version(const struct options *options);
 
 static const struct command {
     const char *name;
@@ -22,19 +22,19 @@ static const struct command {
     {"peek", run_peek, FOR_PEEK, 1, 1, " KEY", "look at the bucket of KEY, and change nothing"},
     {"reset", run_reset, FOR_RESET, 1, 1, " KEY", "forget the bucket of KEY: empty, not blocked"},
     {"bench", run_bench, FOR_BENCH, 0, 0, "", "measure decisions a second on the store"},
-    {"version", run_version, FOR_OTHERS, 0, 0, "", "print the version"},
-    {"help", run_help, FOR_OTHERS, 0, 1, " [COMMAND]", "print this, or the options of a command"},
+    {"version", main_run_version, FOR_OTHERS, 0, 0, "", "print the version"},
+    {"help", main_run_help, FOR_OTHERS, 0, 1, " [COMMAND]", "print this, or the options of a command"},
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
-static const struct command *find(const char *name) {
+static const struct command *main_find(const char *name) {
     for (int i = 0; i < N_COMMANDS; i++)
         if (strcmp(commands[i].name, name) == 0) return &commands[i];
     return NULL;
 }
 
-static int complain_unknown(const char *name) {
+static int main_complain_unknown(const char *name) {
     int best = -1, best_distance = FAR;
     if (*name == '-') return complain("\"%s\" is no command; options come after it", quoted_option(name).text);
     for (int i = 0; i < N_COMMANDS; i++) {
@@ -53,7 +53,7 @@ static int complain_unknown(const char *name) {
 static const char exit_codes[] = "Exit codes: 0 allowed, 1 denied, 2 wrong usage, 3 no answer and nothing charged,\n"
                                  "4 answer lost and drops perhaps charged.\n";
 
-static void add_usage(struct text *text) {
+static void main_add_usage(struct text *text) {
     text_add(text, "usage: steady COMMAND [KEY] [OPTIONS]\n\n");
     for (int i = 0; i < N_COMMANDS; i++) {
         const size_t start = text->len;
@@ -66,7 +66,7 @@ static void add_usage(struct text *text) {
              exit_codes);
 }
 
-static int help_on(const struct command *command) {
+static int main_help_on(const struct command *command) {
     struct text text = {0};
     text_add(&text, "usage: steady %s%s [OPTIONS]\n\nsteady %s: %s\n\n", command->name, command->operands,
              command->name, command->help);
@@ -76,42 +76,42 @@ static int help_on(const struct command *command) {
     return text_say(&text, ALLOWED, UNAVAILABLE);
 }
 
-static int run_help(const struct options *options) {
+static int main_run_help(const struct options *options) {
     struct text text = {0};
     if (options->n_operands > 0) {
-        const struct command *command = find(options->operands[0]);
-        return command != NULL ? help_on(command) : complain_unknown(options->operands[0]);
+        const struct command *command = main_find(options->operands[0]);
+        return command != NULL ? main_help_on(command) : main_complain_unknown(options->operands[0]);
     }
-    add_usage(&text);
+    main_add_usage(&text);
     return text_say(&text, ALLOWED, UNAVAILABLE);
 }
 
-static int run_version(const struct options *options) {
+static int main_run_version(const struct options *options) {
     struct text text = {0};
     (void)options;
     text_add(&text, "steady %s\n", steady_version());
     return text_say(&text, ALLOWED, UNAVAILABLE);
 }
 
-static int complain_missing(void) {
+static int main_complain_missing(void) {
     struct text text = {0};
-    add_usage(&text);
+    main_add_usage(&text);
     return complain("a command is needed\n\n%.*s", (int)text.len - 1, text.bytes);
 }
 
 /* ---- main ---- */
 
 /* A descriptor below 3 that is closed would be given to the next file opened, and output would go into a store. */
-static bool open_standard(void) {
+static bool main_open_standard(void) {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd) return false;
     return true;
 }
 
-static int run(const struct command *command, char **args) {
+static int main_run(const struct command *command, char **args) {
     struct options options;
     if (options_read(&options, command->options, command->name, args) != ALLOWED) return USAGE;
-    if (options.help) return help_on(command);
+    if (options.help) return main_help_on(command);
     if (options.n_operands < command->min_operands)
         return complain("%s needs a KEY: steady %s%s", command->name, command->name, command->operands);
     if (options.n_operands > command->max_operands)
@@ -121,13 +121,13 @@ static int run(const struct command *command, char **args) {
 }
 
 int main(int argc, char **argv) {
-    if (!open_standard()) return UNAVAILABLE;
+    if (!main_open_standard()) return UNAVAILABLE;
     signal(SIGPIPE, SIG_IGN); /* a reader that went away is an answer that could not be given */
     signal(SIGXFSZ, SIG_IGN); /* as is a file that has reached ulimit -f */
-    if (argc < 2) return complain_missing();
+    if (argc < 2) return main_complain_missing();
     const char *name = argv[1];
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) name = "help";
     if (strcmp(name, "--version") == 0) name = "version";
-    const struct command *command = find(name);
-    return command != NULL ? run(command, argv + 2) : complain_unknown(name);
+    const struct command *command = main_find(name);
+    return command != NULL ? main_run(command, argv + 2) : main_complain_unknown(name);
 }

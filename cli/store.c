@@ -13,7 +13,7 @@
 enum { URL_SIZE = sizeof SCHEME "/" FILE_NAME + OWN_SIZE };
 
 /* The URL of the user's own file. The directory has no character that a URL would encode. */
-static int own_url(char url[URL_SIZE], steady_message *why) {
+static int store_own_url(char url[URL_SIZE], steady_message *why) {
     char directory[OWN_SIZE];
     const int error = own_directory(directory, why);
     if (error == 0) snprintf(url, URL_SIZE, SCHEME "%s/" FILE_NAME, directory);
@@ -21,9 +21,9 @@ static int own_url(char url[URL_SIZE], steady_message *why) {
 }
 
 /* systemd-tmpfiles deletes files in /var/tmp that were not used for a time, but none with a sticky bit. */
-static void keep(const char *url) { (void)chmod(url + strlen(SCHEME), S_ISVTX | S_IRUSR | S_IWUSR); }
+static void store_set_sticky(const char *url) { (void)chmod(url + strlen(SCHEME), S_ISVTX | S_IRUSR | S_IWUSR); }
 
-static bool is_embedded(const char *url) {
+static bool store_is_embedded(const char *url) {
     return strncmp(url, "memory:", strlen("memory:")) == 0 || strncmp(url, "file:", strlen("file:")) == 0;
 }
 
@@ -38,13 +38,13 @@ int open_store(steady_store **store, const struct options *options, const steady
     }
     if (url == NULL) url = getenv("STEADY_STORE");
     if (options->store == NULL && (url == NULL || *url == '\0')) {
-        const int error = own_url(own, why);
+        const int error = store_own_url(own, why);
         if (error != 0) return error;
         url = own;
     }
-    *embedded = is_embedded(url);
+    *embedded = store_is_embedded(url);
     const int error = steady_store_open(store, url, &store_options, why);
-    if (error == 0 && url == own) keep(url);
+    if (error == 0 && url == own) store_set_sticky(url);
     return error;
 }
 

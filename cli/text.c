@@ -42,17 +42,20 @@ void text_add_key(struct text *text, const char *key) {
     }
 }
 
-static int64_t up(int64_t value, int64_t unit) { return (value + unit - 1) / unit; }
+static int64_t text_divide_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit; }
 
-static void add_two(struct text *text, int64_t value, int64_t small, const char *large_unit, const char *small_unit) {
+static void text_add_two_units(struct text *text, int64_t value, int64_t small, const char *large_unit,
+                               const char *small_unit) {
     text_add(text, "%" PRId64 " %s", value / small, large_unit);
     if (value % small != 0) text_add(text, " %" PRId64 " %s", value % small, small_unit);
 }
 
 /* Rounded up, as what follows is to be true after that long. */
 void text_add_wait(struct text *text, steady_us wait) {
-    const int64_t ms = up(wait, 1000), tenths = up(wait, 100000), s = up(wait, STEADY_SECOND);
-    const int64_t minutes = up(wait, 60 * STEADY_SECOND), hours = up(wait, 3600 * STEADY_SECOND);
+    const int64_t ms = text_divide_up(wait, 1000), tenths = text_divide_up(wait, 100000),
+                  s = text_divide_up(wait, STEADY_SECOND);
+    const int64_t minutes = text_divide_up(wait, 60 * STEADY_SECOND),
+                  hours = text_divide_up(wait, 3600 * STEADY_SECOND);
     if (wait < 1000)
         text_add(text, "%" PRId64 " us", wait);
     else if (ms < 1000)
@@ -62,11 +65,11 @@ void text_add_wait(struct text *text, steady_us wait) {
     else if (tenths < 600)
         text_add(text, "%" PRId64 " s", tenths / 10);
     else if (s < 3600)
-        add_two(text, s, 60, "m", "s");
+        text_add_two_units(text, s, 60, "m", "s");
     else if (minutes < 1440)
-        add_two(text, minutes, 60, "h", "m");
+        text_add_two_units(text, minutes, 60, "h", "m");
     else
-        add_two(text, hours, 24, "d", "h");
+        text_add_two_units(text, hours, 24, "d", "h");
 }
 
 void text_add_seconds(struct text *text, steady_us us) {
@@ -78,7 +81,7 @@ void text_add_seconds(struct text *text, steady_us us) {
 
 void text_add_bar(struct text *text, int64_t level, int64_t capacity) {
     const int64_t width = 10;
-    const int64_t filled = level >= capacity ? width : up(level * width, capacity);
+    const int64_t filled = level >= capacity ? width : text_divide_up(level * width, capacity);
     text_add(text, "[%.*s%.*s]", (int)filled, "##########", (int)(width - filled), "..........");
 }
 
@@ -105,15 +108,16 @@ struct quoted quoted_option(const char *arg) {
 /* ---- Saying it ---- */
 
 /* For a descriptor that does not block: as if it did. */
-static bool wait_for_room(int fd) {
+static bool text_wait_for_room(int fd) {
     struct pollfd room = {.fd = fd, .events = POLLOUT};
     return poll(&room, 1, -1) > 0 || errno == EINTR;
 }
 
-static bool write_all(int fd, const char *bytes, size_t len) {
+static bool text_write_all(int fd, const char *bytes, size_t len) {
     while (len > 0) {
         const ssize_t n = write(fd, bytes, len);
-        if (n < 0 && (errno == EINTR || ((errno == EAGAIN || errno == EWOULDBLOCK) && wait_for_room(fd)))) continue;
+        if (n < 0 && (errno == EINTR || ((errno == EAGAIN || errno == EWOULDBLOCK) && text_wait_for_room(fd))))
+            continue;
         if (n < 0) return false;
         bytes += n;
         len -= (size_t)n;
@@ -122,7 +126,7 @@ static bool write_all(int fd, const char *bytes, size_t len) {
 }
 
 int text_say(const struct text *text, int code, int unsaid) {
-    if (write_all(STDOUT_FILENO, text->bytes, text->len)) return code;
+    if (text_write_all(STDOUT_FILENO, text->bytes, text->len)) return code;
     if (errno != EPIPE) complain("cannot write to standard output: %s", strerror(errno));
     return unsaid;
 }
@@ -135,13 +139,13 @@ int complain(const char *format, ...) {
     add(&text, format, args);
     va_end(args);
     text_add(&text, "\n");
-    (void)write_all(STDERR_FILENO, text.bytes, text.len); /* there is nobody left to tell */
+    (void)text_write_all(STDERR_FILENO, text.bytes, text.len); /* there is nobody left to tell */
     return USAGE;
 }
 
 /* ---- Did you mean ---- */
 
-static int least(int a, int b, int c) {
+static int text_least(int a, int b, int c) {
     const int ab = a < b ? a : b;
     return ab < c ? ab : c;
 }
@@ -160,9 +164,9 @@ int distance(const char *typed, const char *name) {
                 continue;
             }
             const int change = d[i - 1][j - 1] + (typed[i - 1] != name[j - 1]);
-            d[i][j] = least(d[i - 1][j] + 1, d[i][j - 1] + 1, change);
+            d[i][j] = text_least(d[i - 1][j] + 1, d[i][j - 1] + 1, change);
             if (i > 1 && j > 1 && typed[i - 1] == name[j - 2] && typed[i - 2] == name[j - 1])
-                d[i][j] = least(d[i][j], d[i - 2][j - 2] + 1, change);
+                d[i][j] = text_least(d[i][j], d[i - 2][j - 2] + 1, change);
         }
     return d[rows][columns];
 }

@@ -16,13 +16,13 @@ int steady__clock_command(server_context *context, server_string **argv, int arg
 }
 #endif
 
-static int64_t real_us(void) {
+static int64_t clock_real_us(void) {
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
-static int64_t info(server_context *context, const char *section, const char *field) {
+static int64_t clock_info(server_context *context, const char *section, const char *field) {
     int error = 0;
     server_fields *fields = steady__server.GetServerInfo(context, section);
     const int64_t value = steady__server.ServerInfoGetFieldSigned(fields, field, &error);
@@ -30,12 +30,12 @@ static int64_t info(server_context *context, const char *section, const char *fi
     return value;
 }
 
-static int64_t info_us(server_context *context) { return info(context, "server", "server_time_usec"); }
+static int64_t clock_info_us(server_context *context) { return clock_info(context, "server", "server_time_usec"); }
 
 struct steady__moment steady__clock_moment(server_context *context) {
     const bool cached = steady__server.CachedMicroseconds != NULL;
-    return (struct steady__moment){.us = cached ? steady__server.CachedMicroseconds() : info_us(context),
-                                   .commands = info(context, "stats", "total_commands_processed")};
+    return (struct steady__moment){.us = cached ? steady__server.CachedMicroseconds() : clock_info_us(context),
+                                   .commands = clock_info(context, "stats", "total_commands_processed")};
 }
 
 bool steady__clock_same(struct steady__moment a, struct steady__moment b) {
@@ -47,5 +47,6 @@ int64_t steady__clock_us(server_context *context) {
     if (test_time_us != 0) return test_time_us;
 #endif
     if (steady__server.CachedMicroseconds != NULL) return steady__server.CachedMicroseconds();
-    return (steady__server.GetContextFlags(context) & (IN_LUA | IN_MULTI)) != 0 ? info_us(context) : real_us();
+    return (steady__server.GetContextFlags(context) & (IN_LUA | IN_MULTI)) != 0 ? clock_info_us(context)
+                                                                                : clock_real_us();
 }

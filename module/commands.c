@@ -7,38 +7,38 @@
 #include <string.h>
 #include <strings.h>
 
-#include "decide.h"
 #include "core/error.h"
 #include "core/limit.h"
+#include "decide.h"
 
 #define AMOUNT_MAX INT32_MAX
 
-static int reply_error(server_context *context, const steady_message *why) {
+static int commands_reply_error(server_context *context, const steady_message *why) {
     char text[sizeof why->text + 4];
     snprintf(text, sizeof text, "ERR %s", why->text);
     return steady__server.ReplyWithError(context, text);
 }
 
-static int reply_not_a_bucket(server_context *context) {
+static int commands_reply_not_a_bucket(server_context *context) {
     return steady__server.ReplyWithError(context, "NOTABUCKET the key holds something else");
 }
 
-static int reply_integers(server_context *context, const int64_t *values, int count) {
+static int commands_reply_integers(server_context *context, const int64_t *values, int count) {
     steady__server.ReplyWithArray(context, count);
     for (int i = 0; i < count; i++)
         steady__server.ReplyWithLongLong(context, values[i]);
     return SERVER_OK;
 }
 
-static int reply_decision(server_context *context, const struct steady__decision *d) {
+static int commands_reply_decision(server_context *context, const struct steady__decision *d) {
     const int64_t values[] = {d->success, d->level, d->until_next_drop, d->blocked_for, d->retry_after};
-    return reply_integers(context, values, 5);
+    return commands_reply_integers(context, values, 5);
 }
 
 /* ---- Arguments ---- */
 
 /* A NUL ends nothing here. What is longer than any argument that makes sense is not looked at. */
-static void quote(char *quoted, size_t size, const server_string *argument) {
+static void commands_quote(char *quoted, size_t size, const server_string *argument) {
     char text[256] = "...";
     size_t len = 0;
     const char *bytes = steady__server.StringPtrLen(argument, &len);
@@ -47,12 +47,12 @@ static void quote(char *quoted, size_t size, const server_string *argument) {
     steady_quote(quoted, size, text);
 }
 
-static bool read_integer(int64_t *value, const server_string *argument, const char *name, int64_t min, int64_t max,
-                         steady_message *why) {
+static bool commands_read_integer(int64_t *value, const server_string *argument, const char *name, int64_t min,
+                                  int64_t max, steady_message *why) {
     long long n = 0;
     if (steady__server.StringToLongLong(argument, &n) != SERVER_OK) {
         char quoted[48];
-        quote(quoted, sizeof quoted, argument);
+        commands_quote(quoted, sizeof quoted, argument);
         return steady__fail(why, false, "%s is \"%s\"; it must be an integer", name, quoted);
     }
     if (n < min || n > max)
@@ -69,7 +69,7 @@ struct option {
     bool given;
 };
 
-static struct option *find_option(struct option *options, size_t count, const server_string *argument) {
+static struct option *commands_find_option(struct option *options, size_t count, const server_string *argument) {
     size_t len = 0;
     const char *text = steady__server.StringPtrLen(argument, &len);
     for (size_t i = 0; i < count; i++)
@@ -78,9 +78,10 @@ static struct option *find_option(struct option *options, size_t count, const se
     return NULL;
 }
 
-static bool read_options(struct option *options, size_t count, server_string **argv, int argc, steady_message *why) {
+static bool commands_read_options(struct option *options, size_t count, server_string **argv, int argc,
+                                  steady_message *why) {
     for (int i = 0; i < argc; i += 2) {
-        struct option *option = find_option(options, count, argv[i]);
+        struct option *option = commands_find_option(options, count, argv[i]);
         if (option == NULL || i + 1 == argc || option->given)
             return steady__fail(why, false,
                                 option == NULL  ? "syntax error: no such option"
@@ -88,12 +89,13 @@ static bool read_options(struct option *options, size_t count, server_string **a
                                                 : "syntax error: %s lacks its value",
                                 option == NULL ? "" : option->name);
         option->given = true;
-        if (!read_integer(option->value, argv[i + 1], option->field, option->min, option->max, why)) return false;
+        if (!commands_read_integer(option->value, argv[i + 1], option->field, option->min, option->max, why))
+            return false;
     }
     return true;
 }
 
-static bool make_rate(struct steady__rate *rate, const steady_limit *limit, steady_message *why) {
+static bool commands_make_rate(struct steady__rate *rate, const steady_limit *limit, steady_message *why) {
     if (steady_limit_check(limit, why) != 0) return false;
     *rate = (struct steady__rate){limit->max_capacity, limit->drop_recharge, limit->drops, limit->block_duration};
     return true;
@@ -101,8 +103,8 @@ static bool make_rate(struct steady__rate *rate, const steady_limit *limit, stea
 
 /* key max_capacity drop_recharge [DROPS n], and where there is an amount [BLOCK us] [AMOUNT n]. Taken as it is, not in
  * lowest terms: so do the scripts, and the remainder in a bucket is counted in 1/drops us. */
-static bool read_limit(struct steady__rate *rate, int64_t *amount, server_string **argv, int argc,
-                       steady_message *why) {
+static bool commands_read_limit(struct steady__rate *rate, int64_t *amount, server_string **argv, int argc,
+                                steady_message *why) {
     steady_limit limit = {.drops = 1};
     struct option options[] = {
         {"DROPS", "drops", 1, STEADY__DROPS_MAX, &limit.drops, false},
@@ -110,9 +112,9 @@ static bool read_limit(struct steady__rate *rate, int64_t *amount, server_string
         {"AMOUNT", "amount", -AMOUNT_MAX, AMOUNT_MAX, amount, false},
     };
     const size_t count = amount != NULL ? 3 : 1;
-    return read_integer(&limit.max_capacity, argv[2], "max_capacity", 1, STEADY__CAPACITY_MAX, why) &&
-           read_integer(&limit.drop_recharge, argv[3], "drop_recharge", 1, STEADY__EXACT - 1, why) &&
-           read_options(options, count, argv + 4, argc - 4, why) && make_rate(rate, &limit, why);
+    return commands_read_integer(&limit.max_capacity, argv[2], "max_capacity", 1, STEADY__CAPACITY_MAX, why) &&
+           commands_read_integer(&limit.drop_recharge, argv[3], "drop_recharge", 1, STEADY__EXACT - 1, why) &&
+           commands_read_options(options, count, argv + 4, argc - 4, why) && commands_make_rate(rate, &limit, why);
 }
 
 /* ---- Ours ---- */
@@ -122,34 +124,34 @@ int steady__command_consume(server_context *context, server_string **argv, int a
     struct steady__decision d;
     steady_message why;
     int64_t amount = 1;
-    if (!read_limit(&rate, &amount, argv, argc, &why)) return reply_error(context, &why);
-    if (!steady__decide_consume(context, argv[1], &rate, amount, &d)) return reply_not_a_bucket(context);
-    return reply_decision(context, &d);
+    if (!commands_read_limit(&rate, &amount, argv, argc, &why)) return commands_reply_error(context, &why);
+    if (!steady__decide_consume(context, argv[1], &rate, amount, &d)) return commands_reply_not_a_bucket(context);
+    return commands_reply_decision(context, &d);
 }
 
 int steady__command_peek(server_context *context, server_string **argv, int argc) {
     struct steady__rate rate;
     struct steady__decision d;
     steady_message why;
-    if (!read_limit(&rate, NULL, argv, argc, &why)) return reply_error(context, &why);
-    if (!steady__decide_peek(context, argv[1], &rate, &d)) return reply_not_a_bucket(context);
-    return reply_decision(context, &d);
+    if (!commands_read_limit(&rate, NULL, argv, argc, &why)) return commands_reply_error(context, &why);
+    if (!steady__decide_peek(context, argv[1], &rate, &d)) return commands_reply_not_a_bucket(context);
+    return commands_reply_decision(context, &d);
 }
 
 int steady__command_reset(server_context *context, server_string **argv, int argc) {
     (void)argc; /* the server has seen that it is 2 */
     bool existed = false;
-    if (!steady__decide_reset(context, argv[1], &existed)) return reply_not_a_bucket(context);
+    if (!steady__decide_reset(context, argv[1], &existed)) return commands_reply_not_a_bucket(context);
     return steady__server.ReplyWithLongLong(context, existed);
 }
 
 /* ---- redis-cell's ---- */
 
-static int64_t ceil_seconds(int64_t us) { return us / 1000000 + (us % 1000000 != 0); }
+static int64_t commands_ceil_seconds(int64_t us) { return us / 1000000 + (us % 1000000 != 0); }
 
 /* In lowest terms before it is checked: 1000000 in a day is one in 86.4 ms, and fits. */
-static bool make_throttle_rate(struct steady__rate *rate, int64_t burst, int64_t count, int64_t period_s,
-                               steady_message *why) {
+static bool commands_make_throttle_rate(struct steady__rate *rate, int64_t burst, int64_t count, int64_t period_s,
+                                        steady_message *why) {
     const int64_t period = period_s * 1000000, factor = steady__gcd(count, period);
     const int64_t drops = count / factor, recharge = period / factor;
     /* NOLINTNEXTLINE(clang-analyzer-core.DivideZero): a divisor of the period is no larger */
@@ -169,15 +171,15 @@ static bool make_throttle_rate(struct steady__rate *rate, int64_t burst, int64_t
 }
 
 /* key max_burst count period_s [quantity] */
-static bool read_throttle(struct steady__rate *rate, int64_t *quantity, server_string **argv, int argc,
-                          steady_message *why) {
+static bool commands_read_throttle(struct steady__rate *rate, int64_t *quantity, server_string **argv, int argc,
+                                   steady_message *why) {
     int64_t burst = 0, count = 0, period_s = 0;
-    if (!read_integer(&burst, argv[2], "max_burst", 0, STEADY__CAPACITY_MAX - 1, why) ||
-        !read_integer(&count, argv[3], "count", 1, INT32_MAX, why) ||
-        !read_integer(&period_s, argv[4], "period", 1, STEADY__EXACT / 1000000, why))
+    if (!commands_read_integer(&burst, argv[2], "max_burst", 0, STEADY__CAPACITY_MAX - 1, why) ||
+        !commands_read_integer(&count, argv[3], "count", 1, INT32_MAX, why) ||
+        !commands_read_integer(&period_s, argv[4], "period", 1, STEADY__EXACT / 1000000, why))
         return false;
-    if (argc == 6 && !read_integer(quantity, argv[5], "quantity", -AMOUNT_MAX, AMOUNT_MAX, why)) return false;
-    return make_throttle_rate(rate, burst, count, period_s, why);
+    if (argc == 6 && !commands_read_integer(quantity, argv[5], "quantity", -AMOUNT_MAX, AMOUNT_MAX, why)) return false;
+    return commands_make_throttle_rate(rate, burst, count, period_s, why);
 }
 
 int steady__command_throttle(server_context *context, server_string **argv, int argc) {
@@ -187,10 +189,10 @@ int steady__command_throttle(server_context *context, server_string **argv, int 
     int64_t quantity = 1;
     if (argc > 6)
         return steady__server.ReplyWithError(context, "ERR wrong number of arguments for 'cl.throttle' command");
-    if (!read_throttle(&rate, &quantity, argv, argc, &why)) return reply_error(context, &why);
-    if (!steady__decide_consume(context, argv[1], &rate, quantity, &d)) return reply_not_a_bucket(context);
+    if (!commands_read_throttle(&rate, &quantity, argv, argc, &why)) return commands_reply_error(context, &why);
+    if (!steady__decide_consume(context, argv[1], &rate, quantity, &d)) return commands_reply_not_a_bucket(context);
     const int64_t remaining = d.level < rate.capacity ? rate.capacity - d.level : 0;
-    const int64_t retry_after_s = d.retry_after > 0 ? ceil_seconds(d.retry_after) : -1;
-    const int64_t values[] = {!d.success, rate.capacity, remaining, retry_after_s, ceil_seconds(d.busy_for)};
-    return reply_integers(context, values, 5);
+    const int64_t retry_after_s = d.retry_after > 0 ? commands_ceil_seconds(d.retry_after) : -1;
+    const int64_t values[] = {!d.success, rate.capacity, remaining, retry_after_s, commands_ceil_seconds(d.busy_for)};
+    return commands_reply_integers(context, values, 5);
 }

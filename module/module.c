@@ -7,8 +7,8 @@
 
 #include "clock.h"
 #include "commands.h"
-#include "decide.h"
 #include "core/error.h"
+#include "decide.h"
 #include "unload.h"
 
 #define NAME "steady"
@@ -16,7 +16,7 @@
 
 static struct steady__moment loaded_at;
 
-static void show_info(server_info *info, int for_crash_report) {
+static void module_show_info(server_info *info, int for_crash_report) {
     const struct server_functions *s = &steady__server;
     const struct steady__counters *c = steady__decide_counters();
     (void)for_crash_report;
@@ -29,18 +29,18 @@ static void show_info(server_info *info, int for_crash_report) {
     s->InfoAddFieldULongLong(info, "clock_steps", c->clock_steps);
 }
 
-static bool is(const server_string *argument, const char *word) {
+static bool module_is(const server_string *argument, const char *word) {
     size_t len = 0;
     const char *text = steady__server.StringPtrLen(argument, &len);
     return strnlen(word, len + 1) == len && strncasecmp(word, text, len) == 0;
 }
 
 /* cl-throttle yes|no */
-static bool read_arguments(server_context *context, server_string **argv, int argc, bool *with_throttle) {
+static bool module_read_arguments(server_context *context, server_string **argv, int argc, bool *with_throttle) {
     *with_throttle = true;
     if (argc == 0) return true;
-    if (argc == 2 && is(argv[0], "cl-throttle") && (is(argv[1], "yes") || is(argv[1], "no"))) {
-        *with_throttle = is(argv[1], "yes");
+    if (argc == 2 && module_is(argv[0], "cl-throttle") && (module_is(argv[1], "yes") || module_is(argv[1], "no"))) {
+        *with_throttle = module_is(argv[1], "yes");
         return true;
     }
     steady__server.Log(context, "warning", "the only argument is: cl-throttle yes|no");
@@ -63,9 +63,9 @@ int RedisModule_OnLoad(server_context *context, server_string **argv, int argc) 
         return SERVER_ERR;
     }
     s->SetModuleAttribs(context, NAME, VERSION, SERVER_API_VERSION);
-    if (!read_arguments(context, argv, argc, &with_throttle)) return SERVER_ERR;
+    if (!module_read_arguments(context, argv, argc, &with_throttle)) return SERVER_ERR;
     s->SetModuleOptions(context, OPTION_SIGNAL_BY_HAND | OPTION_ASYNC_LOADING);
-    s->RegisterInfoFunc(context, show_info);
+    s->RegisterInfoFunc(context, module_show_info);
     if (steady__commands_register(context, with_throttle) != SERVER_OK) return SERVER_ERR;
     steady__decide_start();
     loaded_at = steady__clock_moment(context);

@@ -83,7 +83,7 @@ static size_t count;
 const char *const *steady__commands_names(void) { return names; }
 
 /* False: the name is taken. */
-static bool add(server_context *context, const struct command *c) {
+static bool register_add(server_context *context, const struct command *c) {
     const struct server_functions *s = &steady__server;
     if (s->CreateCommand(context, c->name, c->function, c->flags, 1, 1, 1) != SERVER_OK) return false;
     names[count++] = c->name;
@@ -96,11 +96,11 @@ static bool add(server_context *context, const struct command *c) {
 int steady__commands_register(server_context *context, int with_throttle) {
     count = 0;
     for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
-        if (add(context, &ours[i])) continue;
+        if (register_add(context, &ours[i])) continue;
         steady__server.Log(context, "warning", "another module has %s", ours[i].name);
         return SERVER_ERR;
     }
-    if (with_throttle && !add(context, &throttle))
+    if (with_throttle && !register_add(context, &throttle))
         steady__server.Log(context, "notice", "another module has %s, and keeps it", throttle.name);
 #ifdef STEADY_TEST_CLOCK
     steady__server.CreateCommand(context, "steady.clock", steady__clock_command, "fast", 0, 0, 0);

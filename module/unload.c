@@ -22,7 +22,7 @@ struct word {
 };
 
 /* The words of a line, one after the other; empty after the last. */
-static struct word next_word(const char **line, const char *end) {
+static struct word unload_next_word(const char **line, const char *end) {
     while (*line < end && **line == ' ')
         ++*line;
     struct word word = {*line, 0};
@@ -32,7 +32,7 @@ static struct word next_word(const char **line, const char *end) {
     return word;
 }
 
-static bool takes_off(struct word *word, const char *prefix) {
+static bool unload_skip_prefix(struct word *word, const char *prefix) {
     const size_t len = strlen(prefix);
     if (word->len < len || memcmp(word->at, prefix, len) != 0) return false;
     word->at += len;
@@ -40,17 +40,17 @@ static bool takes_off(struct word *word, const char *prefix) {
     return true;
 }
 
-static bool is(struct word word, const char *text) {
+static bool unload_is(struct word word, const char *text) {
     return strlen(text) == word.len && memcmp(word.at, text, word.len) == 0;
 }
 
-static const char *named(struct word word, const char *const *commands) {
+static const char *unload_find_command(struct word word, const char *const *commands) {
     for (; *commands != NULL; commands++)
         if (strlen(*commands) == word.len && strncasecmp(*commands, word.at, word.len) == 0) return *commands;
     return NULL;
 }
 
-static server_reply *ask_for_list(server_context *context, const char *command) {
+static server_reply *unload_list(server_context *context, const char *command) {
     server_reply *list = steady__server.Call(context, command, "c", "LIST");
     if (list == NULL) steady__server.Log(context, "warning", "steady: cannot ask for %s LIST: not unloaded", command);
     return list;
@@ -58,32 +58,32 @@ static server_reply *ask_for_list(server_context *context, const char *command) 
 
 /* ---- ACL rules: "user app on ~rl:* -@all +steady.consume (%R~* +steady.peek)" ---- */
 
-static const char *rule_names(struct word rule, const char *const *commands) {
-    takes_off(&rule, "(");
-    if (!takes_off(&rule, "+") && !takes_off(&rule, "-")) return NULL;
+static const char *unload_command_of_rule(struct word rule, const char *const *commands) {
+    unload_skip_prefix(&rule, "(");
+    if (!unload_skip_prefix(&rule, "+") && !unload_skip_prefix(&rule, "-")) return NULL;
     for (size_t i = 0; i < rule.len; i++)
         if (rule.at[i] == '|' || rule.at[i] == ')') rule.len = i;
-    return named(rule, commands);
+    return unload_find_command(rule, commands);
 }
 
-static const char *line_names(const char *line, const char *end, const char *const *commands) {
+static const char *unload_command_of_line(const char *line, const char *end, const char *const *commands) {
     const char *name = NULL;
-    for (struct word word; name == NULL && (word = next_word(&line, end)).len > 0;)
-        name = rule_names(word, commands);
+    for (struct word word; name == NULL && (word = unload_next_word(&line, end)).len > 0;)
+        name = unload_command_of_rule(word, commands);
     return name;
 }
 
 /* blind: what to say if the rules cannot be seen. */
-static bool acl_is_safe(server_context *context, const char *const *commands, bool blind) {
+static bool unload_acl_is_safe(server_context *context, const char *const *commands, bool blind) {
     const struct server_functions *s = &steady__server;
     const char *name = NULL;
-    server_reply *users = ask_for_list(context, "ACL");
+    server_reply *users = unload_list(context, "ACL");
     if (users == NULL) return blind;
     const size_t count = s->CallReplyLength(users);
     for (size_t i = 0; i < count && name == NULL; i++) {
         size_t len = 0;
         const char *line = s->CallReplyStringPtr(s->CallReplyArrayElement(users, i), &len);
-        if (line != NULL) name = line_names(line, line + len, commands);
+        if (line != NULL) name = unload_command_of_line(line, line + len, commands);
     }
     s->FreeCallReply(users);
     if (name == NULL) return true;
@@ -97,19 +97,19 @@ static bool acl_is_safe(server_context *context, const char *const *commands, bo
 /* What argv-mem counts of MODULE UNLOAD steady, and no call read ahead behind it. */
 #define UNLOAD_BYTES "18"
 
-static const char *connection_danger(const char *line, const char *end, const char *const *commands) {
+static const char *unload_danger_of_connection(const char *line, const char *end, const char *const *commands) {
     bool queued = false, ours = false, under_way = false, threaded = false, unload = false, unload_alone = false;
-    for (struct word word; (word = next_word(&line, end)).len > 0;) {
-        if (takes_off(&word, "multi=")) {
-            queued = !is(word, "-1") && !is(word, "0");
-        } else if (takes_off(&word, "argv-mem=")) {
-            under_way = !is(word, "0");
-            unload_alone = is(word, UNLOAD_BYTES);
-        } else if (takes_off(&word, "cmd=")) {
-            ours = named(word, commands) != NULL;
-            unload = is(word, "module|unload");
-        } else if (takes_off(&word, "io-thread=")) {
-            threaded = !is(word, "0");
+    for (struct word word; (word = unload_next_word(&line, end)).len > 0;) {
+        if (unload_skip_prefix(&word, "multi=")) {
+            queued = !unload_is(word, "-1") && !unload_is(word, "0");
+        } else if (unload_skip_prefix(&word, "argv-mem=")) {
+            under_way = !unload_is(word, "0");
+            unload_alone = unload_is(word, UNLOAD_BYTES);
+        } else if (unload_skip_prefix(&word, "cmd=")) {
+            ours = unload_find_command(word, commands) != NULL;
+            unload = unload_is(word, "module|unload");
+        } else if (unload_skip_prefix(&word, "io-thread=")) {
+            threaded = !unload_is(word, "0");
         }
     }
     if (queued) return "is queuing a transaction";
@@ -120,27 +120,27 @@ static const char *connection_danger(const char *line, const char *end, const ch
 }
 
 /* What is wrong with the first connection that is dangerous, and its first word, the id. */
-static const char *first_danger(const char *list, size_t len, const char *const *commands, struct word *id) {
+static const char *unload_first_danger(const char *list, size_t len, const char *const *commands, struct word *id) {
     const char *danger = NULL;
     for (const char *end = list + len; list < end && danger == NULL;) {
         const char *line_end = memchr(list, '\n', (size_t)(end - list)), *line = list;
         if (line_end == NULL) line_end = end;
-        danger = connection_danger(line, line_end, commands);
-        *id = next_word(&line, line_end);
+        danger = unload_danger_of_connection(line, line_end, commands);
+        *id = unload_next_word(&line, line_end);
         list = line_end < end ? line_end + 1 : end;
     }
     return danger;
 }
 
-static bool connections_are_safe(server_context *context, const char *const *commands) {
+static bool unload_connections_are_safe(server_context *context, const char *const *commands) {
     const struct server_functions *s = &steady__server;
     const char *danger = NULL;
     struct word id = {"", 0};
     size_t len = 0;
-    server_reply *list = ask_for_list(context, "CLIENT");
+    server_reply *list = unload_list(context, "CLIENT");
     if (list == NULL) return false;
     const char *text = s->CallReplyStringPtr(list, &len);
-    if (text != NULL) danger = first_danger(text, len, commands, &id);
+    if (text != NULL) danger = unload_first_danger(text, len, commands, &id);
     if (danger != NULL)
         s->Log(context, "warning", "steady: connection %.*s %s, and the server could crash: not unloaded", (int)id.len,
                id.at, danger);
@@ -149,5 +149,5 @@ static bool connections_are_safe(server_context *context, const char *const *com
 }
 
 bool steady__unload_is_safe(server_context *context, const char *const *commands, bool undone) {
-    return acl_is_safe(context, commands, undone) && (undone || connections_are_safe(context, commands));
+    return unload_acl_is_safe(context, commands, undone) && (undone || unload_connections_are_safe(context, commands));
 }

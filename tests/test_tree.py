@@ -81,14 +81,28 @@ def test_the_includes_form_no_circle(patterns):
             del below[name]
 
 
-def test_a_static_function_of_src_has_its_name_in_one_file_only():
+def static_functions():
+    """(name, path) of each static function of the library, the command and the module."""
+    for path in tracked("src/**/*.c", "src/*.c", "cli/*.c", "module/*.c"):
+        for name in set(re.findall(r"^static [^=;(]*?\b(\w+)\(", path.read_text(), re.M)):
+            yield name, path
+
+
+def test_a_static_function_has_its_name_in_one_file_only():
     files = {}
-    for path in tracked("src/**/*.c", "src/*.c"):
-        for name in re.findall(r"^static [^=;(]*?\b(\w+)\(", path.read_text(), re.M):
-            files.setdefault(name, set()).add(path.name)
-    twice = {name: names for name, names in files.items() if len(names) > 1 and names != {"tls.c", "tls_none.c"}}
-    assert len(files) > 300
+    for name, path in static_functions():
+        files.setdefault(name, set()).add(str(path.relative_to(ROOT)))
+    twice = {name: names for name, names in files.items()
+             if len(names) > 1 and names != {"src/conn/tls.c", "src/conn/tls_none.c"}}
+    assert len(files) > 600
     assert twice == {}
+
+
+def test_the_name_of_a_static_function_begins_with_its_file():
+    other = {"tls_none": "tls", "steady": "main"}  # cli/steady.c has the main function
+    without = [f"{path.name}: {name}" for name, path in static_functions()
+               if not name.startswith(other.get(path.stem, path.stem.removesuffix("_store")) + "_")]
+    assert without == []
 
 
 @pytest.mark.parametrize("folder", ["cli", "examples"])

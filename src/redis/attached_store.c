@@ -95,7 +95,7 @@ static void attached_del_write(void *arg) {
 }
 
 #if HIREDIS_MAJOR >= 1
-static void schedule_timer(void *arg, struct timeval tv) {
+static void attached_schedule_timer(void *arg, struct timeval tv) {
     struct bridge *bridge = arg;
     bridge->theirs.scheduleTimer(bridge->theirs.data, tv);
 }
@@ -146,7 +146,7 @@ static void attached_install_hooks(struct bridge *bridge, redisAsyncContext *con
     if (context->ev.delRead != NULL) context->ev.delRead = attached_del_read;
     if (context->ev.delWrite != NULL) context->ev.delWrite = attached_del_write;
 #if HIREDIS_MAJOR >= 1
-    if (context->ev.scheduleTimer != NULL) context->ev.scheduleTimer = schedule_timer;
+    if (context->ev.scheduleTimer != NULL) context->ev.scheduleTimer = attached_schedule_timer;
 #endif
     bridge->holders++;
 }
