@@ -4,10 +4,10 @@
 #ifndef STEADY__CONNECT_H
 #define STEADY__CONNECT_H
 
-#include "loop/fork_guard.h"
 #include "conn/net.h"
 #include "conn/tls.h"
 #include "core/url.h"
+#include "loop/fork_guard.h"
 #include "loop/loop.h"
 
 /* The result of an attempt: a descriptor and its TLS, which `done` takes over; or -1 and the reason. */

@@ -56,17 +56,20 @@ enum state { RESTING, FINDING, CONNECTING, HANDSHAKING, UP, DRAINING, CLOSED };
 
 enum drain_reason { SERVER_NOT_PRIMARY, SERVER_MOVED };
 
+/* Whether the server accepted the client, so that it may have acted on requests that were written to it. */
+enum acceptance { CLIENT_REJECTED, CLIENT_ACCEPTED };
+
 struct steady__connection {
     struct steady__connection_options with;
     enum state state;
     enum drain_reason drain_reason; /* while DRAINING */
     unsigned depth;                 /* handlers on the stack */
     uint64_t epoch;
-    bool known_down; /* the last attempt failed */
-    bool answered;   /* this connection had a reply */
-    bool paused;     /* RESTING until a request comes, but not before resumes_at */
-    bool let_in;     /* the server may have acted upon what is left of a lost connection */
-    bool handing;    /* resting, and first handing back what is left */
+    bool known_down;            /* the last attempt failed */
+    bool answered;              /* this connection had a reply */
+    bool paused;                /* RESTING until a request comes, but not before resumes_at */
+    enum acceptance acceptance; /* of the connection that was lost last */
+    bool handing;               /* resting, and first handing back what is left */
     steady_us rest_delay, rest_until;
     struct steady__engines engines;
     int down_error; /* the error of a request while known_down */
@@ -152,7 +155,7 @@ static bool connection_owes(const struct steady__connection *conn) {
 static struct steady__request *connection_take_owed(struct steady__connection *conn, bool *written) {
     struct steady__request *request = NULL;
     const bool from_wire = steady__list_empty(&conn->lost_sent) && connection_is_wire_lost(conn);
-    *written = from_wire ? conn->let_in : !steady__list_empty(&conn->lost_sent);
+    *written = from_wire ? conn->acceptance == CLIENT_ACCEPTED : !steady__list_empty(&conn->lost_sent);
     if (from_wire) {
         (void)steady__pipeline_take_first(&conn->pipeline, &request);
         return request != NULL && connection_is_handshake(conn, request) ? NULL : request;
@@ -210,7 +213,7 @@ static void connection_give_up_attempt(struct steady__connection *conn, int erro
 }
 
 static void connection_set_lost(struct steady__connection *conn, struct steady__request *request) {
-    request->lost = true;
+    request->state = STEADY__REQUEST_LOST;
     steady__list_prepend(&conn->lost_sent, &request->place);
 }
 
@@ -221,18 +224,18 @@ static void connection_take_back_unwritten(struct steady__connection *conn) {
         if (!connection_is_handshake(conn, request)) steady__list_prepend(&conn->waiting, &request->place);
 }
 
-/* Ends a connection. let_in: the server accepted the client, so it may have acted on written requests. */
-static void connection_drop(struct steady__connection *conn, int error, bool let_in, const char *why) {
+/* Ends a connection. */
+static void connection_drop(struct steady__connection *conn, int error, enum acceptance acceptance, const char *why) {
     char reason[sizeof((steady_message *)NULL)->text];
     if (steady__forked(conn->with.fork_guard)) return; /* a callback forked: the connection is the parent's */
     const bool moved = conn->state == DRAINING && conn->drain_reason == SERVER_MOVED;
     const bool was_fine = conn->answered || moved || steady__engine_is_trying(&conn->engines);
-    const bool worth_a_try = was_fine && let_in && error == STEADY_UNAVAILABLE;
+    const bool worth_a_try = was_fine && acceptance == CLIENT_ACCEPTED && error == STEADY_UNAVAILABLE;
     snprintf(reason, sizeof reason, "%s", why); /* `why` may point into the TLS state that is freed below */
     conn->epoch++;
     steady__watch_stop(&conn->watch);
     steady__pipeline_close(&conn->pipeline);
-    conn->let_in = let_in;
+    conn->acceptance = acceptance;
     connection_take_back_unwritten(conn);
     if (worth_a_try) {
         conn->down_error = error;
@@ -259,7 +262,7 @@ static bool connection_encode_next(struct steady__connection *conn, steady_us ex
     struct steady__request *request = REQUEST(conn->waiting.next);
     if (steady__pipeline_idle(&conn->pipeline) && steady__pipeline_unread(&conn->pipeline))
         return false; /* otherwise an unasked reply would be taken for the answer */
-    const size_t ahead = request->asking ? sizeof STEADY__ASKING - 1 : 0;
+    const size_t ahead = request->send_asking ? sizeof STEADY__ASKING - 1 : 0;
     char *room = steady__pipeline_room(&conn->pipeline, ahead > 0 ? 2 : 1, ahead + STEADY__REQUEST_MAX);
     if (room == NULL) return false;
     if (steady__pipeline_idle(&conn->pipeline)) conn->quiet_since = conn->pipeline.clock;
@@ -267,7 +270,7 @@ static bool connection_encode_next(struct steady__connection *conn, steady_us ex
     steady__list_remove(&request->place);
     const size_t len = conn->with.owner_class->encode(conn->with.owner, request, &conn->engines, room + ahead);
     if (len == 0) {
-        request->passed = !connection_is_silent(conn);
+        request->state = connection_is_silent(conn) ? STEADY__REQUEST_OFF_WIRE : STEADY__REQUEST_TOO_LATE;
         return ++*dropped > 0;
     }
     memcpy(room, STEADY__ASKING, ahead);
@@ -314,8 +317,8 @@ static void connection_handshake_replied(struct steady__connection *conn, enum s
     char why[200];
     switch (
         steady__handshake_reply(which, conn->with.url, steady__role_expected(&conn->role), reply, why, sizeof why)) {
-    case STEADY__HANDSHAKE_FAILED: connection_drop(conn, STEADY_UNAVAILABLE, true, why); return;
-    case STEADY__HANDSHAKE_REFUSED: connection_drop(conn, STEADY_REFUSED, true, why); return;
+    case STEADY__HANDSHAKE_FAILED: connection_drop(conn, STEADY_UNAVAILABLE, CLIENT_ACCEPTED, why); return;
+    case STEADY__HANDSHAKE_REFUSED: connection_drop(conn, STEADY_REFUSED, CLIENT_ACCEPTED, why); return;
     case STEADY__HANDSHAKE_OK:
         if (which == STEADY__HANDSHAKE_ROLE) steady__role_confirmed(&conn->role);
         break;
@@ -327,7 +330,7 @@ static void connection_handshake_replied(struct steady__connection *conn, enum s
 /* ---- Draining ---- */
 
 static void connection_finish_draining(struct steady__connection *conn) {
-    connection_drop(conn, STEADY_UNAVAILABLE, true,
+    connection_drop(conn, STEADY_UNAVAILABLE, CLIENT_ACCEPTED,
                     conn->drain_reason == SERVER_MOVED ? "the server is elsewhere now" : "the server is no primary");
 }
 
@@ -365,10 +368,12 @@ static void connection_act_on_reply(struct steady__connection *conn, enum steady
     case STEADY__REPLY_UNTRUSTED:
         conn->answered = false;
         if (request != NULL && request->key != NULL) connection_set_lost(conn, request);
-        connection_drop(conn, STEADY_UNAVAILABLE, true, "the server answers with what is no answer");
+        connection_drop(conn, STEADY_UNAVAILABLE, CLIENT_ACCEPTED, "the server answers with what is no answer");
         break;
     case STEADY__REPLY_NOT_PRIMARY: connection_server_not_primary(conn, request); break;
-    case STEADY__REPLY_REJECTED: connection_drop(conn, STEADY_UNAVAILABLE, conn->answered, full); break;
+    case STEADY__REPLY_REJECTED:
+        connection_drop(conn, STEADY_UNAVAILABLE, conn->answered ? CLIENT_ACCEPTED : CLIENT_REJECTED, full);
+        break;
     }
 }
 
@@ -439,8 +444,8 @@ static bool connection_process_replies(struct steady__connection *conn) {
 
 /* error: an errno; 0: the end of the stream. */
 static void connection_lost(struct steady__connection *conn, int error) {
-    const bool let_in = !steady__pipeline_was_rejected(&conn->pipeline);
-    connection_drop(conn, let_in ? STEADY_UNAVAILABLE : STEADY_REFUSED, let_in,
+    const bool rejected = steady__pipeline_was_rejected(&conn->pipeline);
+    connection_drop(conn, rejected ? STEADY_REFUSED : STEADY_UNAVAILABLE, rejected ? CLIENT_REJECTED : CLIENT_ACCEPTED,
                     steady__pipeline_error_text(&conn->pipeline, error));
 }
 
@@ -508,7 +513,7 @@ static void connection_socket_connected(struct steady__connection *conn, const s
     conn->engines = steady__engine_reconnected(&conn->engines);
     if (steady__watch_start(&conn->watch, &conn->with.loop, dialed->fd, STEADY_READABLE, connection_on_socket, conn) !=
         0) {
-        connection_drop(conn, STEADY_UNAVAILABLE, true, "no memory to watch a socket");
+        connection_drop(conn, STEADY_UNAVAILABLE, CLIENT_ACCEPTED, "no memory to watch a socket");
         return;
     }
     connection_send_handshake(conn);
@@ -558,7 +563,7 @@ static void connection_check_stall(struct steady__connection *conn) {
     if (conn->state == DRAINING)
         connection_finish_draining(conn);
     else if (conn->state == HANDSHAKING || quiet >= connection_stall_time(conn))
-        connection_drop(conn, STEADY_UNAVAILABLE, true, "the server does not answer");
+        connection_drop(conn, STEADY_UNAVAILABLE, CLIENT_ACCEPTED, "the server does not answer");
     else
         steady__alarm_set(&conn->alarm, connection_stall_time(conn) - quiet);
 }
@@ -621,7 +626,7 @@ int steady__connection_submit(struct steady__connection *conn, struct steady__re
     const bool trying = conn->with.patient && conn->state > RESTING && conn->state < UP;
     if (conn->state < UP && conn->known_down && !trying) return conn->down_error;
     if (request->key != NULL && steady__circuit_holds(&conn->circuit, &conn->with.loop)) return STEADY_UNAVAILABLE;
-    request->lost = request->passed = false;
+    request->state = STEADY__REQUEST_OFF_WIRE;
     steady__list_append(&conn->waiting, &request->place);
     if (conn->state != UP) return 0;
     const bool unread = connection_has_unread(conn);
@@ -633,13 +638,14 @@ int steady__connection_submit(struct steady__connection *conn, struct steady__re
 }
 
 int steady__connection_forget(struct steady__connection *conn, struct steady__request *request, bool held) {
-    if (request->on_wire) {
+    if (request->state == STEADY__REQUEST_ON_WIRE) {
         steady__pipeline_forget(&conn->pipeline, request);
-        return conn->pipeline.fd >= 0 || conn->let_in ? STEADY_UNKNOWN : STEADY_UNAVAILABLE;
+        return conn->pipeline.fd >= 0 || conn->acceptance == CLIENT_ACCEPTED ? STEADY_UNKNOWN : STEADY_UNAVAILABLE;
     }
     steady__list_remove(&request->place);
-    if (request->lost) return STEADY_UNKNOWN;
-    const bool ours = request->passed || (steady__connection_is_up(conn) ? !connection_is_silent(conn) : held);
+    if (request->state == STEADY__REQUEST_LOST) return STEADY_UNKNOWN;
+    const bool ours = request->state == STEADY__REQUEST_TOO_LATE ||
+                      (steady__connection_is_up(conn) ? !connection_is_silent(conn) : held);
     return ours ? STEADY_OVERLOADED : STEADY_UNAVAILABLE;
 }
 

@@ -5,10 +5,10 @@
 
 #include "conn/connect.h"
 #include "conn/engine.h"
-#include "loop/fork_guard.h"
 #include "conn/handshake.h"
 #include "conn/pipeline.h"
 #include "core/url.h"
+#include "loop/fork_guard.h"
 #include "loop/loop.h"
 
 struct steady__connection;

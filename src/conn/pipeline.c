@@ -121,7 +121,7 @@ struct steady__request *steady__pipeline_take_unwritten(struct steady__pipeline 
     while (!steady__pipeline_idle(pipeline) && pipeline_slot(pipeline, pipeline->tail - 1)->begin >= pipeline->sent) {
         struct steady__request *request = pipeline_slot(pipeline, --pipeline->tail)->request;
         if (request == NULL) continue;
-        request->on_wire = false;
+        request->state = STEADY__REQUEST_OFF_WIRE;
         return request;
     }
     return NULL;
@@ -130,7 +130,7 @@ struct steady__request *steady__pipeline_take_unwritten(struct steady__pipeline 
 bool steady__pipeline_take_first(struct steady__pipeline *pipeline, struct steady__request **request) {
     if (steady__pipeline_idle(pipeline)) return false;
     *request = pipeline_take_slot(pipeline)->request;
-    if (*request != NULL) (*request)->on_wire = false;
+    if (*request != NULL) (*request)->state = STEADY__REQUEST_OFF_WIRE;
     return true;
 }
 
@@ -180,7 +180,7 @@ void steady__pipeline_put(struct steady__pipeline *pipeline, struct steady__requ
     s->ahead = (uint32_t)(pipeline->tail - pipeline->head);
     s->nested = request != NULL ? request->nested : 0;
     if (request != NULL) request->number = pipeline->tail;
-    if (request != NULL) request->on_wire = true;
+    if (request != NULL) request->state = STEADY__REQUEST_ON_WIRE;
     pipeline->tail++;
     pipeline->out_to += len;
     if (pipeline->out_to > pipeline->out_used) pipeline->out_used = pipeline->out_to;
@@ -284,7 +284,7 @@ int steady__pipeline_next(struct steady__pipeline *pipeline, struct steady__repl
     const struct steady__pipeline_slot *s = pipeline_take_slot(pipeline);
     steady__window_answered(&pipeline->window, s->ahead, pipeline->clock - s->since);
     *request = s->request;
-    if (*request != NULL) (*request)->on_wire = false;
+    if (*request != NULL) (*request)->state = STEADY__REQUEST_OFF_WIRE;
     return 1;
 }
 
@@ -303,5 +303,5 @@ steady_us steady__pipeline_look(struct steady__pipeline *pipeline) {
 
 void steady__pipeline_forget(struct steady__pipeline *pipeline, struct steady__request *request) {
     pipeline_slot(pipeline, request->number)->request = NULL;
-    request->on_wire = false;
+    request->state = STEADY__REQUEST_OFF_WIRE;
 }

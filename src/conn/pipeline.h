@@ -9,17 +9,22 @@
 #include "conn/window.h"
 #include "core/list.h"
 
+enum steady__request_state {
+    STEADY__REQUEST_OFF_WIRE, /* not sent yet, or answered */
+    STEADY__REQUEST_ON_WIRE,
+    STEADY__REQUEST_LOST,     /* written, and its connection was lost */
+    STEADY__REQUEST_TOO_LATE, /* not sent: the server answers, but the reply would have come too late */
+};
+
 /* A request, which has one reply. It is embedded in a struct of its owner. */
 struct steady__request {
     struct steady__list place; /* in a list, while the request is not on the wire */
     uint64_t number;           /* on the wire: its index, counted from 0 */
-    bool on_wire;
-    bool lost;       /* it was written, and its connection was lost */
-    bool passed;     /* the server answers, but it was too late to send the request */
-    uint32_t nested; /* the most bytes of a nested reply, see steady__reply_read_nested; 0: not nested */
-    void *at;        /* for the transport: where the request is */
-    bool asking;     /* send ASKING before it */
-    bool reads;      /* it changes nothing on the server */
+    enum steady__request_state state;
+    uint32_t nested;  /* the most bytes of a nested reply, see steady__reply_read_nested; 0: not nested */
+    void *at;         /* for the transport: where the request is */
+    bool send_asking; /* send ASKING before it */
+    bool read_only;   /* it changes nothing on the server */
     uint8_t redirects;
     steady_us expected_latency; /* of its reply, as the transport estimates; set before it is encoded */
     const char *key;            /* chooses the node in a cluster; NULL: the request goes to `at` */

@@ -3,8 +3,8 @@
 #ifndef STEADY__RETRY_H
 #define STEADY__RETRY_H
 
-#include "loop/fork_guard.h"
 #include "core/list.h"
+#include "loop/fork_guard.h"
 #include "loop/loop.h"
 
 /* Outlives what uses its loop. */

@@ -633,7 +633,9 @@ static void cluster_on_alarm(void *arg) {
 static bool cluster_too_many_maps_on_wire(const struct steady__cluster *cluster) {
     unsigned out = 0;
     for (uint16_t i = 0; i < cluster->nodes.count; i++)
-        if (cluster_node_at(cluster, i) != NULL && cluster_node_at(cluster, i)->map_request.on_wire) out++;
+        if (cluster_node_at(cluster, i) != NULL &&
+            cluster_node_at(cluster, i)->map_request.state == STEADY__REQUEST_ON_WIRE)
+            out++;
     return out >= MAP_REQUESTS_MAX;
 }
 
@@ -679,7 +681,7 @@ static struct node *cluster_redirect_target(struct node *sender, struct steady__
         cluster_assign(cluster, redirect.slot, node);
         cluster_schedule_map_refresh(cluster);
     }
-    request->asking = redirect.ask;
+    request->send_asking = redirect.ask;
     return request->redirects++ < REDIRECTS_MAX ? node : NULL;
 }
 
@@ -760,7 +762,7 @@ static int cluster_submit(void *transport, struct steady__request *request) {
     if (request->key == NULL)
         return cluster_send_to(request->at != NULL ? request->at : cluster_node_at(cluster, 0), request);
     struct node *node = cluster_node_for_request(cluster, request);
-    request->asking = false;
+    request->send_asking = false;
     struct node *other = node->timed_out && cluster_is_map_unavailable(cluster) ? cluster_any_node(cluster) : node;
     if (cluster_is_up(other)) node = other;
     const int error = cluster_send_to(node, request);
@@ -773,7 +775,7 @@ static int cluster_submit(void *transport, struct steady__request *request) {
 static int cluster_forget(void *transport, struct steady__request *request, bool held) {
     struct node *node = request->at;
     if (node == NULL || !node->map_requested || cluster_is_map_late(node)) cluster_schedule_map_refresh(transport);
-    int error = request->passed ? STEADY_OVERLOADED : STEADY_UNAVAILABLE;
+    int error = request->state == STEADY__REQUEST_TOO_LATE ? STEADY_OVERLOADED : STEADY_UNAVAILABLE;
     if (node != NULL) error = steady__connection_forget(node->conn, request, held);
     if (error == STEADY_UNKNOWN) node->timed_out = true;
     return error;

@@ -137,7 +137,7 @@ static struct pending *inflight_pending_take(struct steady__inflight *inflight, 
     pending->request.key_len = call->key_len;
     pending->request.prefix_len = steady__prefix_len(call->throttler);
     pending->request.redirects = 0;
-    pending->request.reads = call->verb == STEADY__PEEK;
+    pending->request.read_only = call->verb == STEADY__PEEK;
     pending->request.expected_latency = 0;
     pending->request.nested = 0;
     pending->kind = DECISION;
@@ -358,7 +358,7 @@ static struct pending *inflight_housekeeping_take(struct steady__inflight *infli
     pending->kind = kind;
     pending->call.verb = asker->call.verb;
     pending->request.key = NULL;
-    pending->request.reads = false;
+    pending->request.read_only = false;
     pending->request.nested = kind == EVICTION_QUERY ? STEADY__NESTED : 0;
     pending->request.at = asker->request.at;
     return pending;

@@ -40,10 +40,11 @@ static struct redis_store *redis_store_of(steady_store *store) { return (struct 
 
 /* ---- Opening ---- */
 
-static int redis_start(struct redis_store *store, struct steady__inflight *inflight, const steady_loop *loop,
-                       bool patient, bool logs) {
+static int redis_start(struct redis_store *store, struct steady__inflight *inflight, const steady_loop *loop) {
+    const bool blocking = inflight == &store->blocking;
+    const bool logs = !blocking || !store->head.has_loop; /* each event once */
     inflight->store = &store->head;
-    inflight->retry = inflight == &store->inflight ? &store->retry : NULL;
+    inflight->retry = blocking ? NULL : &store->retry;
     inflight->loop = *loop;
     inflight->timeout = store->options.timeout;
     inflight->max_in_flight = store->options.max_in_flight;
@@ -63,7 +64,7 @@ static int redis_start(struct redis_store *store, struct steady__inflight *infli
                                                        .last_error = &store->last_error,
                                                        .timeout = inflight->timeout,
                                                        .max_unanswered = inflight->max_in_flight,
-                                                       .patient = patient,
+                                                       .patient = blocking,
                                                        .log = inflight->log,
                                                        .log_data = inflight->log_data,
                                                        .owner_class = &steady__inflight_owner,
@@ -83,7 +84,7 @@ static int redis_start_blocking(struct redis_store *store) {
     if (store->poller == NULL && steady__poller_new_deaf(&store->poller) != 0) return STEADY_NO_MEMORY;
     const steady_loop loop = steady_poller_loop(store->poller);
     memset(&store->blocking, 0, sizeof store->blocking);
-    return redis_start(store, &store->blocking, &loop, true, !store->head.has_loop);
+    return redis_start(store, &store->blocking, &loop);
 }
 
 /* ---- The class ---- */
@@ -212,7 +213,7 @@ int steady__redis_open_over(steady_store **store, const struct steady__net *net,
     s->options.tls = NULL; /* it belongs to the caller */
     steady_loop loop = {NULL, NULL};
     if (options->loop != NULL) loop = steady__retry_loop(&s->retry, options->loop, &s->fork_guard);
-    if (error == 0 && options->loop != NULL && redis_start(s, &s->inflight, &loop, false, true) != 0)
+    if (error == 0 && options->loop != NULL && redis_start(s, &s->inflight, &loop) != 0)
         error = steady__fail(why, STEADY_NO_MEMORY, "out of memory");
     if (error == 0) {
         *store = &s->head;

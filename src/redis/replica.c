@@ -39,20 +39,25 @@ struct address {
     uint16_t port;
 };
 
+enum replica_mode {
+    REPLICA_FAST,
+    REPLICA_SLOW,   /* the chosen replica was late, and has answered no probe since; look for another one */
+    REPLICA_UNUSED, /* the server belongs to a cluster: no replica is used any more */
+};
+
 struct steady__replica {
     struct steady__finder finder;
     struct steady__connection_options with;
     struct steady__cluster *server;
     struct steady__connection *conn; /* to the replica */
     struct steady__request question; /* ROLE */
-    bool asking;                     /* ROLE is in flight */
-    bool finding;                    /* the connection to the replica waits for it */
+    bool role_in_flight;             /* ROLE is in flight */
+    bool conn_waits;                 /* the connection to the replica waits for it */
     steady_us look_at;               /* the earliest time of the next ROLE; 0: none was sent yet */
     steady_us rests_until;           /* until then no peek goes to a replica */
-    bool off;                        /* a cluster: no replica is used any more */
-    bool slow;                       /* the chosen replica was late, and has answered no probe since */
-    struct steady__backoff backoff;  /* before each probe */
-    steady_us probe_at;              /* the time of the next probe; 0: all peeks go to the replica */
+    enum replica_mode mode;
+    struct steady__backoff backoff; /* before each probe */
+    steady_us probe_at;             /* the time of the next probe; 0: all peeks go to the replica */
     const struct steady__request *probe;
     steady_us trusted_at; /* the last answered probe */
     bool closed;
@@ -127,8 +132,8 @@ static bool replica_choose(const struct steady__replica *r, const struct steady_
 /* ---- The finder ---- */
 
 static void replica_not_found(struct steady__replica *r, const char *why) {
-    if (!r->finding) return;
-    r->finding = false;
+    if (!r->conn_waits) return;
+    r->conn_waits = false;
     steady__connection_not_found(r->conn, STEADY_UNAVAILABLE, why);
 }
 
@@ -137,38 +142,38 @@ static void replica_role_received(struct steady__replica *r, const struct steady
     bool still;
     steady__alarm_set(&r->alarm, LOOK);
     if (!replica_choose(r, reply, &chosen, &still)) {
-        const bool lost = !r->finding;
+        const bool lost = !r->conn_waits;
         r->at.port = 0;
         replica_not_found(r, "the server names no replica");
         if (lost) steady__connection_server_moved(r->conn);
         return;
     }
     const bool other = !replica_is_found_last(r, &chosen);
-    if (r->finding) {
-        r->finding = false;
-        r->slow = r->slow && !other;
+    if (r->conn_waits) {
+        r->conn_waits = false;
+        if (other && r->mode == REPLICA_SLOW) r->mode = REPLICA_FAST;
         r->at = chosen;
         r->url.port = chosen.port;
         steady__connection_found(r->conn, &r->url);
-    } else if (!still || (r->slow && other)) {
+    } else if (!still || (r->mode == REPLICA_SLOW && other)) {
         steady__connection_server_moved(r->conn);
     }
 }
 
 /* It is too early for ROLE, or no replica is used: the connection finds none, and returns its requests. */
 static void replica_skip_lookup(struct steady__replica *r) {
-    if (!r->off) steady__alarm_set(&r->alarm, r->look_at - steady__loop_now(&r->with.loop));
-    if (r->finding)
+    if (r->mode != REPLICA_UNUSED) steady__alarm_set(&r->alarm, r->look_at - steady__loop_now(&r->with.loop));
+    if (r->conn_waits)
         replica_not_found(r, "none is looked for at the moment");
-    else if (r->off)
+    else if (r->mode == REPLICA_UNUSED)
         steady__connection_server_moved(r->conn);
 }
 
 static void replica_request_role(struct steady__replica *r) {
     r->look_at = steady__loop_now(&r->with.loop) + LOOK;
     r->question.at = NULL;
-    r->asking = steady__cluster_class.submit(r->server, &r->question) == 0;
-    if (r->asking) return;
+    r->role_in_flight = steady__cluster_class.submit(r->server, &r->question) == 0;
+    if (r->role_in_flight) return;
     steady__alarm_set(&r->alarm, LOOK);
     replica_not_found(r, "the server is not there to ask");
 }
@@ -176,8 +181,8 @@ static void replica_request_role(struct steady__replica *r) {
 static void replica_on_alarm(void *arg) {
     struct steady__replica *r = arg;
     if (steady__forked(r->with.fork_guard) || !steady__alarm_rang(&r->alarm)) return;
-    if (r->asking) return;
-    if (r->off || (r->look_at != 0 && steady__loop_now(&r->with.loop) < r->look_at))
+    if (r->role_in_flight) return;
+    if (r->mode == REPLICA_UNUSED || (r->look_at != 0 && steady__loop_now(&r->with.loop) < r->look_at))
         replica_skip_lookup(r);
     else
         replica_request_role(r);
@@ -186,9 +191,9 @@ static void replica_on_alarm(void *arg) {
 static void replica_find(struct steady__finder *finder, struct steady__connection *conn) {
     struct steady__replica *r = (struct steady__replica *)finder;
     r->conn = conn;
-    r->finding = true;
-    const bool wanted = !r->off && !r->alarm.set; /* otherwise the next LOOK is soon enough */
-    if (!r->asking && (wanted || !steady__connection_is_idle(conn))) steady__alarm_set(&r->alarm, 0);
+    r->conn_waits = true;
+    const bool wanted = r->mode != REPLICA_UNUSED && !r->alarm.set; /* otherwise the next LOOK is soon enough */
+    if (!r->role_in_flight && (wanted || !steady__connection_is_idle(conn))) steady__alarm_set(&r->alarm, 0);
 }
 
 static void replica_finder_closed(struct steady__finder *finder) { (void)finder; }
@@ -197,8 +202,8 @@ static void replica_finder_closed(struct steady__finder *finder) { (void)finder;
 
 static size_t replica_encode(void *owner, struct steady__request *request, struct steady__engines *engines, char *out) {
     struct steady__replica *r = owner;
-    if (request->redirects > 0 && !r->off) {
-        r->off = true; /* a redirect: this is a cluster */
+    if (request->redirects > 0 && r->mode != REPLICA_UNUSED) {
+        r->mode = REPLICA_UNUSED; /* a redirect: this is a cluster */
         steady__alarm_set(&r->alarm, 0);
     }
     if (request != &r->question) return r->with.owner_class->encode(r->with.owner, request, engines, out);
@@ -211,8 +216,8 @@ static enum steady__reply_action replica_server_answered(void *owner, struct ste
                                                          const struct steady__reply *reply) {
     struct steady__replica *r = owner;
     if (request != &r->question) return r->with.owner_class->answered(r->with.owner, request, engines, reply);
-    r->asking = false;
-    if (r->off)
+    r->role_in_flight = false;
+    if (r->mode == REPLICA_UNUSED)
         steady__alarm_set(&r->alarm, 0);
     else
         replica_role_received(r, reply);
@@ -225,7 +230,7 @@ static void replica_server_unanswered(void *owner, struct steady__request *reque
         r->with.owner_class->unanswered(r->with.owner, request, written, error);
         return;
     }
-    r->asking = false;
+    r->role_in_flight = false;
     steady__alarm_set(&r->alarm, LOOK);
     replica_not_found(r, "the server does not answer");
 }
@@ -251,7 +256,7 @@ static void replica_rest(struct steady__replica *r) {
 
 /* A probe was answered: all peeks may go to the replica. */
 static void replica_mark_fast(struct steady__replica *r) {
-    r->slow = false;
+    if (r->mode == REPLICA_SLOW) r->mode = REPLICA_FAST;
     r->probe = NULL;
     r->probe_at = 0;
     r->trusted_at = steady__loop_now(&r->with.loop);
@@ -265,12 +270,12 @@ static void replica_mark_slow(struct steady__replica *r, const struct steady__re
     if (!probing && now - r->trusted_at >= CALM) steady__backoff_reset(&r->backoff);
     r->probe_at = now + steady__backoff_next(&r->backoff);
     r->probe = NULL;
-    r->slow = true;
+    if (r->mode == REPLICA_FAST) r->mode = REPLICA_SLOW;
 }
 
 /* An idle connection owes no reply to a late peek either. */
 static bool replica_takes_peeks(const struct steady__replica *r) {
-    if (r->off || replica_is_resting(r) || !steady__connection_is_up(r->conn)) return false;
+    if (r->mode == REPLICA_UNUSED || replica_is_resting(r) || !steady__connection_is_up(r->conn)) return false;
     return r->probe_at == 0 || (steady__loop_now(&r->with.loop) >= r->probe_at && steady__connection_is_idle(r->conn));
 }
 
@@ -302,7 +307,7 @@ static bool replica_must_ask_server(struct steady__replica *r, struct steady__en
     if (forbidden && replica_has_other_engine(engines->verbs[STEADY__PEEK].engine_state, reply)) return false;
     if (other && replica_learn_no_module(engines)) return true;
     steady__engine_not_answered(engines);
-    if (error_class == STEADY__ERROR_CLASS_MOVED) r->off = true;
+    if (error_class == STEADY__ERROR_CLASS_MOVED) r->mode = REPLICA_UNUSED;
     if (forbidden || other)
         replica_rest(r);
     else
@@ -341,7 +346,7 @@ static const struct steady__connection_owner replica_owner = {replica_encode, re
 static int replica_submit(void *transport, struct steady__request *request) {
     struct steady__replica *r = transport;
     if (request->key == NULL && request->at == r) return steady__connection_submit(r->conn, request);
-    const bool wanted = request->key != NULL && request->reads && replica_takes_peeks(r);
+    const bool wanted = request->key != NULL && request->read_only && replica_takes_peeks(r);
     if (!wanted || steady__connection_submit(r->conn, request) != 0)
         return steady__cluster_class.submit(r->server, request);
     request->at = r;

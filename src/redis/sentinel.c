@@ -296,7 +296,8 @@ static void sentinel_note_late_ones(struct sentinels *s) {
     for (unsigned i = 0; i < s->url->n_sentinels; i++) {
         const struct sentinel *one = &s->each[i];
         if (!one->asked) continue;
-        const char *doing = one->question.on_wire ? NULL : steady__connection_activity(one->conn);
+        const char *doing =
+            one->question.state == STEADY__REQUEST_ON_WIRE ? NULL : steady__connection_activity(one->conn);
         snprintf(why, sizeof why, "%s%s", doing != NULL ? "still " : "", doing != NULL ? doing : "does not answer");
         sentinel_format_error(one, text, sizeof text, why);
         sentinel_note_error(s, false, text);
