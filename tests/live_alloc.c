@@ -215,22 +215,22 @@ static void every_allocation_may_fail(void (*play)(struct scene *, const char *)
     assert_true(nth > 8); /* the wrappers are there */
 }
 
-static void each_allocation_on_a_loop_may_fail(void **state) {
+static void store_on_a_loop_survives_each_failed_allocation(void **state) {
     (void)state;
     every_allocation_may_fail(play_on_poller, "loop");
 }
 
-static void each_allocation_of_who_waits_may_fail(void **state) {
+static void blocking_store_survives_each_failed_allocation(void **state) {
     (void)state;
     every_allocation_may_fail(play_blocking, "blocking");
 }
 
-static void each_allocation_of_a_name_looked_up_may_fail(void **state) {
+static void name_lookup_survives_each_failed_allocation(void **state) {
     (void)state;
     every_allocation_may_fail(play_by_name, "name");
 }
 
-static void each_allocation_of_a_primary_found_by_sentinels_may_fail(void **state) {
+static void sentinel_store_survives_each_failed_allocation(void **state) {
     (void)state;
     every_allocation_may_fail(play_by_sentinel, "sentinel");
 }
@@ -260,7 +260,7 @@ static void play_attached(struct scene *s, const char *key) {
     if (!failed) assert_int_equal(s->error, 0);
 }
 
-static void each_allocation_on_a_context_of_ours_may_fail(void **state) {
+static void attached_store_survives_each_failed_allocation(void **state) {
     (void)state;
     every_allocation_may_fail(play_attached, "attached");
 }
@@ -275,7 +275,7 @@ static void play_on_cluster(struct scene *s, const char *key) {
 }
 
 /* The server to begin with has to learn that it is one of a cluster, and who has the key. */
-static void each_allocation_on_a_cluster_may_fail(void **state) {
+static void cluster_store_survives_each_failed_allocation(void **state) {
     char tag[16], name[20];
     (void)state;
     cluster_start(&cluster, PRIMARIES, NULL);
@@ -285,7 +285,7 @@ static void each_allocation_on_a_cluster_may_fail(void **state) {
     cluster_stop(&cluster);
 }
 
-static void each_allocation_over_tls_may_fail(void **state) {
+static void tls_store_survives_each_failed_allocation(void **state) {
     (void)state;
     if (tls_port == 0) skip_because("this build has no TLS");
     every_allocation_may_fail(play_over_tls, "tls");
@@ -293,7 +293,7 @@ static void each_allocation_over_tls_may_fail(void **state) {
 
 /* With as many in flight as there is room for, and no memory for another: nobody can load the script that the server
  * has lost, so each sends it. */
-static void scripts_are_lost_without_memory(void **state) {
+static void lost_script_is_sent_with_each_decision_if_memory_is_out(void **state) {
     (void)state;
     struct scene s = {0};
     for (int i = 0; i < 2; i++) { /* the second finds the scripts there */
@@ -342,7 +342,7 @@ static void assert_no_allocation(struct scene *s, void (*many)(struct scene *)) 
     assert_int_equal(alloc_count(), 0);
 }
 
-static void no_decision_allocates(void **state) {
+static void decision_on_a_server_allocates_nothing(void **state) {
     (void)state;
     struct scene s = {0};
     assert_int_equal(open_on_poller(&s, server.url), 0);
@@ -351,7 +351,7 @@ static void no_decision_allocates(void **state) {
     close_scene(&s);
 }
 
-static void no_decision_on_a_cluster_allocates(void **state) {
+static void decision_on_a_cluster_allocates_nothing(void **state) {
     (void)state;
     struct scene s = {0};
     cluster_start(&cluster, PRIMARIES, NULL);
@@ -364,7 +364,7 @@ static void no_decision_on_a_cluster_allocates(void **state) {
     cluster_stop(&cluster);
 }
 
-static void no_decision_over_tls_allocates(void **state) {
+static void decision_over_tls_allocates_nothing(void **state) {
     (void)state;
     struct scene s = {0};
     char url[160];
@@ -376,7 +376,7 @@ static void no_decision_over_tls_allocates(void **state) {
     close_scene(&s);
 }
 
-static void no_decision_on_a_context_of_ours_allocates(void **state) {
+static void decision_on_an_attached_store_allocates_nothing(void **state) {
     (void)state;
     struct scene s = {.base = event_base_new()};
     redisAsyncContext *context = context_on(s.base);
@@ -425,18 +425,18 @@ static int group_tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_allocation_on_a_loop_may_fail),
-        cmocka_unit_test(each_allocation_of_who_waits_may_fail),
-        cmocka_unit_test(each_allocation_of_a_name_looked_up_may_fail),
-        cmocka_unit_test(each_allocation_of_a_primary_found_by_sentinels_may_fail),
-        cmocka_unit_test(each_allocation_over_tls_may_fail),
-        cmocka_unit_test(each_allocation_on_a_context_of_ours_may_fail),
-        cmocka_unit_test(each_allocation_on_a_cluster_may_fail),
-        cmocka_unit_test(scripts_are_lost_without_memory),
-        cmocka_unit_test(no_decision_allocates),
-        cmocka_unit_test(no_decision_on_a_cluster_allocates),
-        cmocka_unit_test(no_decision_over_tls_allocates),
-        cmocka_unit_test(no_decision_on_a_context_of_ours_allocates),
+        cmocka_unit_test(store_on_a_loop_survives_each_failed_allocation),
+        cmocka_unit_test(blocking_store_survives_each_failed_allocation),
+        cmocka_unit_test(name_lookup_survives_each_failed_allocation),
+        cmocka_unit_test(sentinel_store_survives_each_failed_allocation),
+        cmocka_unit_test(tls_store_survives_each_failed_allocation),
+        cmocka_unit_test(attached_store_survives_each_failed_allocation),
+        cmocka_unit_test(cluster_store_survives_each_failed_allocation),
+        cmocka_unit_test(lost_script_is_sent_with_each_decision_if_memory_is_out),
+        cmocka_unit_test(decision_on_a_server_allocates_nothing),
+        cmocka_unit_test(decision_on_a_cluster_allocates_nothing),
+        cmocka_unit_test(decision_over_tls_allocates_nothing),
+        cmocka_unit_test(decision_on_an_attached_store_allocates_nothing),
     };
     return cmocka_run_group_tests(tests, group_set_up, group_tear_down);
 }

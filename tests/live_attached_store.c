@@ -109,7 +109,7 @@ static void run_own(unsigned count) {
 
 /* ---- Sharing ---- */
 
-static void test_shared(const struct stage *stage) {
+static void store_and_program_share_one_connection(const struct stage *stage) {
     struct tally tally = {0};
     steady_result r;
     open_on(stage, server.port, 5 * STEADY_SECOND); /* still connecting */
@@ -137,7 +137,7 @@ static void test_shared(const struct stage *stage) {
     close_act();
 }
 
-static void test_flushed(const struct stage *stage) {
+static void flushed_script_is_loaded_once_for_each_flush(const struct stage *stage) {
     struct tally tally = {0};
     steady_stats stats;
     open_on(stage, server.port, 5 * STEADY_SECOND);
@@ -155,7 +155,7 @@ static void test_flushed(const struct stage *stage) {
     close_act();
 }
 
-static void test_frozen(const struct stage *stage) {
+static void frozen_server_leaves_decisions_unknown_and_late_replies_are_dropped(const struct stage *stage) {
     struct tally tally = {0}, frozen = {0}, after = {0};
     open_on(stage, server.port, TIMEOUT);
     consume_counted(act.throttler, "k", 1, &tally);
@@ -177,7 +177,7 @@ static void test_frozen(const struct stage *stage) {
 }
 
 /* What is given up is still owed, and kept by hiredis until it is sent. So there is an end to it, by count. */
-static void test_silent_for_long(const struct stage *stage) {
+static void silent_server_gets_no_more_requests_than_max_in_flight(const struct stage *stage) {
     struct tally tally = {0}, silent = {0};
     open_to(stage, server.port, (steady_store_options){.timeout = TIMEOUT, .max_in_flight = 10});
     server_ask(&server, "SCRIPT FLUSH");
@@ -203,7 +203,7 @@ static void test_silent_for_long(const struct stage *stage) {
 }
 
 /* A server that is connected and decides nothing is asked now and then. */
-static void test_decides_nothing(const struct stage *stage) {
+static void server_without_decisions_gets_few_probes(const struct stage *stage) {
     struct tally tally = {0};
     open_on(stage, server.port, 5 * STEADY_SECOND);
     consume_counted(act.throttler, "k", 1, &tally);
@@ -234,7 +234,7 @@ static void test_decides_nothing(const struct stage *stage) {
 }
 
 /* The store goes, with replies outstanding; the context stays, and is as the adapter left it. */
-static void test_store_closed_first(const struct stage *stage) {
+static void closing_the_store_leaves_the_context_usable(const struct stage *stage) {
     struct tally tally = {0};
     open_on(stage, server.port, 5 * STEADY_SECOND);
     consume_counted(act.throttler, "k", 1, &tally);
@@ -264,7 +264,7 @@ static void assert_no_context_is_survived(struct tally *tally) {
     assert_string_not_equal(steady_store_trouble(act.store), "");
 }
 
-static void test_context_freed(const struct stage *stage) {
+static void freed_context_leaves_decisions_unknown_then_unavailable(const struct stage *stage) {
     struct tally tally = {0};
     open_on(stage, server.port, 5 * STEADY_SECOND);
     consume_counted(act.throttler, "k", 1, &tally);
@@ -278,7 +278,7 @@ static void test_context_freed(const struct stage *stage) {
     close_act();
 }
 
-static void test_context_disconnected(const struct stage *stage) {
+static void disconnected_context_answers_first_then_is_unavailable(const struct stage *stage) {
     struct tally tally = {0};
     open_script(stage, server.port);
     for (int i = 0; i < 50; i++)
@@ -292,7 +292,7 @@ static void test_context_disconnected(const struct stage *stage) {
     close_act();
 }
 
-static void test_server_killed(const struct stage *stage) {
+static void killed_server_leaves_decisions_unknown_then_unavailable(const struct stage *stage) {
     struct tally tally = {0};
     open_on(stage, server.port, 5 * STEADY_SECOND);
     consume_counted(act.throttler, "k", 1, &tally);
@@ -311,7 +311,7 @@ static void test_server_killed(const struct stage *stage) {
     server_restart(&server, true);
 }
 
-static void test_nobody_listens(const struct stage *stage) {
+static void closed_port_makes_decisions_unavailable(const struct stage *stage) {
     struct tally tally = {0};
     /* The libuv adapter of hiredis 0.14 does not tell hiredis of a connection refused: only deadlines end that. */
     if (HIREDIS_MAJOR < 1 && strcmp(stage->name, "libuv") == 0) return;
@@ -339,7 +339,7 @@ static void do_deed(const steady_result *result, void *data) {
     if (deed == DISCONNECT) redisAsyncDisconnect(context);
 }
 
-static void test_inside_a_callback(const struct stage *stage) {
+static void callback_may_free_the_context_or_close_the_store(const struct stage *stage) {
     for (deed = FREE_CONTEXT; deed <= DISCONNECT; deed++) {
         open_on(stage, server.port, 5 * STEADY_SECOND);
         called = 0;
@@ -366,7 +366,7 @@ static void close_in_log(void *data, enum steady_log_level level, const char *te
     assert_true(strlen(text) > 0); /* it is still there */
 }
 
-static void test_closed_as_the_context_goes(const struct stage *stage) {
+static void log_may_close_the_store_when_the_context_is_freed(const struct stage *stage) {
     struct tally tally = {0};
     connect_to(stage, server.port);
     const steady_store_options options = {.loop = &act.loop, .log = close_in_log, .log_data = &act.store};
@@ -393,7 +393,7 @@ static void run_in_log(void *data, enum steady_log_level level, const char *text
 
 /* Of these loops two may be run inside a callback. All deadlines pass there, also that of the decision that has just
  * been answered with what the log is told of. */
-static void test_run_in_the_log(const struct stage *stage) {
+static void log_may_run_the_loop_past_all_deadlines(const struct stage *stage) {
     const steady_store_options options = {.timeout = TIMEOUT, .engine = STEADY_ENGINE_SCRIPT, .log = run_in_log};
     struct tally tally = {0};
     if (strcmp(stage->name, "libuv") == 0 || strcmp(stage->name, "libevent") == 0) return;
@@ -408,7 +408,7 @@ static void test_run_in_the_log(const struct stage *stage) {
     fake_stop(fake);
 }
 
-static void test_closed_as_the_server_loads(const struct stage *stage) {
+static void log_may_close_the_store_when_the_server_loads(const struct stage *stage) {
     struct fake_server *fake = fake_start(loads, COUNT(loads));
     struct tally tally = {0};
     open_to(stage, fake_port(fake),
@@ -439,7 +439,7 @@ static void close_in_child(void) {
     _exit(0);
 }
 
-static void test_forked(const struct stage *stage) {
+static void forked_child_closes_its_copy_and_the_parent_goes_on(const struct stage *stage) {
     struct tally tally = {0};
     int status = -1;
     if (strcmp(stage->name, "poll") != 0) return; /* a child's hiredis would touch what the others share with us */
@@ -459,7 +459,7 @@ static void test_forked(const struct stage *stage) {
 
 /* ---- Refused ---- */
 
-static void test_wrong_replies(const struct stage *stage) {
+static void reply_of_wrong_type_ends_use_of_the_context(const struct stage *stage) {
     static const struct fake_step steps[] = {
         {FAKE_ACCEPT, 0, NULL, 0},
         {FAKE_EXPECT, 3, NULL, 0},
@@ -490,7 +490,7 @@ static void ask_in_log(void *data, enum steady_log_level level, const char *text
 }
 
 /* One reply too many: whose the others are, nobody knows. */
-static void test_shifted_replies(const struct stage *stage) {
+static void surplus_reply_leaves_all_decisions_unknown(const struct stage *stage) {
     static const struct fake_step steps[] = {
         {FAKE_ACCEPT, 0, NULL, 0},
         {FAKE_EXPECT, 3, NULL, 0},
@@ -512,7 +512,7 @@ static void test_shifted_replies(const struct stage *stage) {
     fake_stop(fake);
 }
 
-static void test_bad_arguments(const struct stage *stage) {
+static void bad_arguments_are_rejected(const struct stage *stage) {
     steady_store *store = NULL;
     steady_message why = {""};
     connect_to(stage, server.port);
@@ -541,8 +541,10 @@ static void test_bad_arguments(const struct stage *stage) {
     close_act();
 }
 
+typedef void loop_test(const struct stage *stage);
+
 static void play(void **state) {
-    void (*test)(const struct stage *) = *(void (**)(const struct stage *)) * state;
+    loop_test *const test = *(loop_test **)*state;
     for (size_t i = 0; i < STAGES; i++)
         test(stages[i]);
 }
@@ -560,47 +562,29 @@ static int group_tear_down(void **state) {
 }
 
 int main(void) {
-    static void (*const plays[])(const struct stage *) = {
-        test_shared,
-        test_flushed,
-        test_frozen,
-        test_store_closed_first,
-        test_context_freed,
-        test_context_disconnected,
-        test_server_killed,
-        test_nobody_listens,
-        test_inside_a_callback,
-        test_closed_as_the_context_goes,
-        test_wrong_replies,
-        test_bad_arguments,
-        test_decides_nothing,
-        test_run_in_the_log,
-        test_closed_as_the_server_loads,
-        test_shifted_replies,
-        test_silent_for_long,
-        test_forked,
-    };
-#define ON_ALL_LOOPS(number, name)                                                                                     \
-    { name, play, NULL, NULL, (void *)&plays[number] }
+#define ON_ALL_LOOPS(test)                                                                                             \
+    {                                                                                                                  \
+#test, play, NULL, NULL, &(loop_test *) { test }                                                               \
+    }
     const struct CMUnitTest tests[] = {
-        ON_ALL_LOOPS(0, "shared"),
-        ON_ALL_LOOPS(1, "flushed"),
-        ON_ALL_LOOPS(2, "frozen"),
-        ON_ALL_LOOPS(3, "store closed first"),
-        ON_ALL_LOOPS(4, "context freed"),
-        ON_ALL_LOOPS(5, "context disconnected"),
-        ON_ALL_LOOPS(6, "server killed"),
-        ON_ALL_LOOPS(7, "nobody listens"),
-        ON_ALL_LOOPS(8, "inside a callback"),
-        ON_ALL_LOOPS(9, "closed as the context goes"),
-        ON_ALL_LOOPS(10, "wrong replies"),
-        ON_ALL_LOOPS(11, "bad arguments"),
-        ON_ALL_LOOPS(12, "decides nothing"),
-        ON_ALL_LOOPS(13, "run in the log"),
-        ON_ALL_LOOPS(14, "closed as the server loads"),
-        ON_ALL_LOOPS(15, "shifted replies"),
-        ON_ALL_LOOPS(16, "silent for long"),
-        ON_ALL_LOOPS(17, "forked"),
+        ON_ALL_LOOPS(store_and_program_share_one_connection),
+        ON_ALL_LOOPS(flushed_script_is_loaded_once_for_each_flush),
+        ON_ALL_LOOPS(frozen_server_leaves_decisions_unknown_and_late_replies_are_dropped),
+        ON_ALL_LOOPS(closing_the_store_leaves_the_context_usable),
+        ON_ALL_LOOPS(freed_context_leaves_decisions_unknown_then_unavailable),
+        ON_ALL_LOOPS(disconnected_context_answers_first_then_is_unavailable),
+        ON_ALL_LOOPS(killed_server_leaves_decisions_unknown_then_unavailable),
+        ON_ALL_LOOPS(closed_port_makes_decisions_unavailable),
+        ON_ALL_LOOPS(callback_may_free_the_context_or_close_the_store),
+        ON_ALL_LOOPS(log_may_close_the_store_when_the_context_is_freed),
+        ON_ALL_LOOPS(reply_of_wrong_type_ends_use_of_the_context),
+        ON_ALL_LOOPS(bad_arguments_are_rejected),
+        ON_ALL_LOOPS(server_without_decisions_gets_few_probes),
+        ON_ALL_LOOPS(log_may_run_the_loop_past_all_deadlines),
+        ON_ALL_LOOPS(log_may_close_the_store_when_the_server_loads),
+        ON_ALL_LOOPS(surplus_reply_leaves_all_decisions_unknown),
+        ON_ALL_LOOPS(silent_server_gets_no_more_requests_than_max_in_flight),
+        ON_ALL_LOOPS(forked_child_closes_its_copy_and_the_parent_goes_on),
     };
     return cmocka_run_group_tests_name("attach", tests, group_set_up, group_tear_down);
 }

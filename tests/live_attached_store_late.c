@@ -81,7 +81,7 @@ static void keep_away(const struct stage *stage, bool frozen) {
 }
 
 /* The log hears once that decisions are refused, and once that they are made again. */
-static void test_refused(void **state) {
+static void refusals_and_recovery_are_logged_once_each(void **state) {
     (void)state;
     for (int i = 0; i < STAGES; i++) {
         struct tally tally = {0};
@@ -106,13 +106,13 @@ static void test_refused(void **state) {
     }
 }
 
-static void test_answered_meanwhile(void **state) {
+static void answers_that_came_while_the_loop_was_held_count(void **state) {
     (void)state;
     for (int i = 0; i < STAGES; i++)
         keep_away(stages[i], false);
 }
 
-static void test_not_answered_meanwhile(void **state) {
+static void unanswered_decisions_end_when_the_held_loop_goes_on(void **state) {
     (void)state;
     for (int i = 0; i < STAGES; i++)
         keep_away(stages[i], true);
@@ -152,7 +152,7 @@ static void late_at_once(const struct stage *stage) {
     close_on(stage);
 }
 
-static void test_many_late_at_once(void **state) {
+static void many_late_decisions_wait_for_one_turn_of_the_loop(void **state) {
     (void)state;
     for (int i = 0; i < STAGES; i++)
         late_at_once(stages[i]);
@@ -172,10 +172,10 @@ static int group_tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_answered_meanwhile),
-        cmocka_unit_test(test_not_answered_meanwhile),
-        cmocka_unit_test(test_many_late_at_once),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(answers_that_came_while_the_loop_was_held_count),
+        cmocka_unit_test(unanswered_decisions_end_when_the_held_loop_goes_on),
+        cmocka_unit_test(many_late_decisions_wait_for_one_turn_of_the_loop),
+        cmocka_unit_test(refusals_and_recovery_are_logged_once_each),
     };
     return cmocka_run_group_tests_name("attach late", tests, group_set_up, group_tear_down);
 }

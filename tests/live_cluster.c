@@ -104,7 +104,7 @@ static void await_stat(const char *field, long long least) {
 
 /* ---- Nothing wrong ---- */
 
-static void test_agrees_with_a_single_server(void **state) {
+static void cluster_decides_like_a_single_server(void **state) {
     uint64_t seed = 7;
     const steady_store_options options = {.timeout = PATIENT};
     steady_store *single = open_store(rig.server.url, &options), *many = open_store(cluster.nodes[4].url, &options);
@@ -128,7 +128,7 @@ static void test_agrees_with_a_single_server(void **state) {
 }
 
 /* One connection to each primary, one script loaded on each, one map asked for, and next to no redirects. */
-static void test_spread(void **state) {
+static void load_is_spread_with_one_connection_and_one_script_load_a_primary(void **state) {
     struct tally tally = {0};
     char key[16];
     (void)state;
@@ -160,7 +160,7 @@ static void test_spread(void **state) {
 }
 
 /* A replica as the server to begin with, by name, is as good. */
-static void test_begins_anywhere(void **state) {
+static void replica_as_first_node_finds_the_cluster(void **state) {
     char url[64];
     (void)state;
     snprintf(url, sizeof url, "redis://localhost:%d", cluster.nodes[5].port);
@@ -186,7 +186,7 @@ static void set_endpoints(const char *type) {
 }
 
 /* Told to go by names, and not told any: a redirect leads nowhere until there is a map, which has the addresses. */
-static void test_nodes_without_a_name(void **state) {
+static void redirect_without_an_address_is_unavailable_until_the_map_comes(void **state) {
     char key[16];
     (void)state;
     set_endpoints("hostname");
@@ -206,7 +206,7 @@ static void test_nodes_without_a_name(void **state) {
 }
 
 /* The rights that docs/reference/acl.md gives a user, with and without those of clusters. */
-static void test_rights(void **state) {
+static void user_without_cluster_slots_is_served_by_redirects(void **state) {
     static const char *const rights[] = {"", "+cluster|slots +asking +config|get"};
     static const char *const user[] = {"least", "more"};
     (void)state;
@@ -237,7 +237,7 @@ static void test_rights(void **state) {
     }
 }
 
-static void test_another_database(void **state) {
+static void database_1_in_a_cluster_is_refused(void **state) {
     char url[64];
     (void)state;
     snprintf(url, sizeof url, "redis://127.0.0.1:%d/1", cluster.nodes[0].port);
@@ -249,7 +249,7 @@ static void test_another_database(void **state) {
 }
 
 /* Valkey 9 can have them. */
-static void test_databases(void **state) {
+static void numbered_database_is_used_on_each_primary(void **state) {
     struct tally tally = {0};
     char url[64], key[16];
     (void)state;
@@ -271,7 +271,7 @@ static void test_databases(void **state) {
 }
 
 /* Each connection finds out for itself; a redirect says nothing about it. */
-static void test_module(void **state) {
+static void module_is_found_on_each_connection(void **state) {
     struct tally tally = {0};
     char key[16];
     (void)state;
@@ -305,7 +305,7 @@ static void move_slot(void) {
 }
 
 /* Old keys and ones never seen before, on the slot that moves: each decision made exactly once. */
-static void test_slot_moved_under_load(void **state) {
+static void slot_moved_under_load_charges_each_decision_once(void **state) {
     struct stream old = {.keys = 20}, fresh = {.keys = 1000000};
     (void)state;
     cluster_tag(moving, 0, 0);
@@ -359,7 +359,7 @@ static void await_agreement(void) {
 }
 
 /* The tool that administrators use, on slots full of keys, from primary to primary. */
-static void test_resharded_under_load(void **state) {
+static void resharding_under_load_charges_each_decision_once(void **state) {
     struct tally tally = {0};
     char key[16];
     int status = 0, next = 0;
@@ -432,7 +432,7 @@ static void settle(struct stream *hit, struct stream *spared) {
 
 /* The replica takes over, its slots are used again within a second of that, and the others never stopped. What the
  * primary had acknowledged and not passed on yet is lost: less than was in flight. */
-static void test_failover(void **state) {
+static void promoted_replica_is_used_within_a_second(void **state) {
     struct stream hit = {.keys = 5}, spared = {.keys = 5};
     (void)state;
     cluster_tag(hit.tag, 0, 1);
@@ -462,7 +462,7 @@ static void test_failover(void **state) {
 }
 
 /* A primary that stands still takes nobody with it but its own slots. */
-static void test_frozen_primary(void **state) {
+static void frozen_primary_stops_only_its_own_slots(void **state) {
     struct stream hit = {.keys = 5}, spared = {.keys = 5};
     (void)state;
     cluster_await(&cluster);
@@ -489,7 +489,7 @@ static void test_frozen_primary(void **state) {
 }
 
 /* All at once, and again as they were: the name in the URL is looked up, and the map drawn anew. */
-static void test_all_gone_and_back(void **state) {
+static void whole_cluster_restarted_is_used_again(void **state) {
     struct tally tally = {0};
     char url[64];
     (void)state;
@@ -511,7 +511,7 @@ static void test_all_gone_and_back(void **state) {
 
 /* ---- A node without a replica ---- */
 
-static void test_node_gone_for_good(void **state) {
+static void lost_node_makes_only_its_own_slots_unavailable(void **state) {
     struct stream hit = {.keys = 5}, spared = {.keys = 5};
     (void)state;
     cluster_tag(hit.tag, 0, 3);
@@ -541,7 +541,7 @@ static void test_node_gone_for_good(void **state) {
 }
 
 /* Where a cluster stops as a whole if a slot is not served, as it does by default. */
-static void test_cluster_down(void **state) {
+static void clusterdown_is_unavailable_until_the_node_is_back(void **state) {
     (void)state;
     for (unsigned i = 0; i < PRIMARIES; i++)
         server_ask(&cluster.nodes[i], "CONFIG SET cluster-require-full-coverage yes");
@@ -568,21 +568,21 @@ static void test_cluster_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        WITH(plain, test_agrees_with_a_single_server),
-        WITH(plain, test_spread),
-        WITH(plain, test_begins_anywhere),
-        WITH(plain, test_nodes_without_a_name),
-        WITH(plain, test_rights),
-        WITH(plain, test_another_database),
-        WITH(rig_set_up, test_databases),
-        WITH(plain, test_slot_moved_under_load),
-        WITH(plain, test_resharded_under_load),
-        WITH(failing_over, test_failover),
-        WITH(failing_over, test_frozen_primary),
-        WITH(failing_over, test_all_gone_and_back),
-        WITH(without_replicas, test_node_gone_for_good),
-        WITH(without_replicas, test_cluster_down),
-        WITH(with_module, test_module),
+        WITH(plain, cluster_decides_like_a_single_server),
+        WITH(plain, load_is_spread_with_one_connection_and_one_script_load_a_primary),
+        WITH(plain, replica_as_first_node_finds_the_cluster),
+        WITH(plain, redirect_without_an_address_is_unavailable_until_the_map_comes),
+        WITH(plain, user_without_cluster_slots_is_served_by_redirects),
+        WITH(plain, database_1_in_a_cluster_is_refused),
+        WITH(rig_set_up, numbered_database_is_used_on_each_primary),
+        WITH(plain, slot_moved_under_load_charges_each_decision_once),
+        WITH(plain, resharding_under_load_charges_each_decision_once),
+        WITH(failing_over, promoted_replica_is_used_within_a_second),
+        WITH(failing_over, frozen_primary_stops_only_its_own_slots),
+        WITH(failing_over, whole_cluster_restarted_is_used_again),
+        WITH(without_replicas, lost_node_makes_only_its_own_slots_unavailable),
+        WITH(without_replicas, clusterdown_is_unavailable_until_the_node_is_back),
+        WITH(with_module, module_is_found_on_each_connection),
     };
     return cmocka_run_group_tests_name("cluster", tests, NULL, group_tear_down);
 }

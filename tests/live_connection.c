@@ -14,7 +14,7 @@
 
 /* ---- Frozen ---- */
 
-static void test_frozen_under_traffic(void **state) {
+static void frozen_server_is_dropped_and_each_decision_ends_in_time(void **state) {
     static const steady_us pauses[] = {1 * MS, 10 * MS, 50 * MS};
     (void)state;
     rig_open(TIMEOUT);
@@ -41,7 +41,7 @@ static void test_frozen_under_traffic(void **state) {
     assert_loop_never_held();
 }
 
-static void test_frozen_for_blocking_calls(void **state) {
+static void blocking_call_to_a_frozen_server_ends_in_time(void **state) {
     steady_result r;
     (void)state;
     rig_open(TIMEOUT);
@@ -60,7 +60,7 @@ static void test_frozen_for_blocking_calls(void **state) {
 }
 
 /* The replies come after the deadline, on a connection that is kept, and each to nobody. */
-static void test_late_replies_reach_nobody(void **state) {
+static void late_replies_reach_no_other_decision(void **state) {
     struct tally early = {0}, late = {0};
     (void)state;
     rig_open(TIMEOUT);
@@ -82,7 +82,7 @@ static void test_late_replies_reach_nobody(void **state) {
 }
 
 /* Nothing that was never written is charged, whatever the socket takes. */
-static void test_frozen_with_more_than_the_socket_takes(void **state) {
+static void request_that_was_never_written_is_not_charged(void **state) {
     struct tally tally = {0};
     char *key = malloc(1001);
     (void)state;
@@ -104,7 +104,7 @@ static void test_frozen_with_more_than_the_socket_takes(void **state) {
 
 /* ---- Dead ---- */
 
-static void test_killed_and_restarted(void **state) {
+static void restarted_server_is_used_within_a_second(void **state) {
     struct tally tally = {0};
     (void)state;
     rig_open(TIMEOUT);
@@ -125,7 +125,7 @@ static void test_killed_and_restarted(void **state) {
     assert_int_equal(stats().reconnects, 2);
 }
 
-static void test_killed_under_load(void **state) {
+static void server_killed_under_load_ends_each_decision_in_time(void **state) {
     struct tally tally = {0};
     (void)state;
     rig_open(TIMEOUT);
@@ -139,7 +139,7 @@ static void test_killed_under_load(void **state) {
     assert_in_time(&tally);
 }
 
-static void test_never_started_then_started(void **state) {
+static void server_started_late_is_used_within_a_second(void **state) {
     steady_result r;
     (void)state;
     server_kill(&rig.server);
@@ -182,7 +182,7 @@ static unsigned let_in(enum steady_policy policy, enum steady_source source, uns
     return allowed;
 }
 
-static void test_policies_in_an_outage(void **state) {
+static void each_policy_answers_in_an_outage(void **state) {
     (void)state;
     rig_open(TIMEOUT);
     for (int round = 1; round <= 3; round++) {
@@ -206,7 +206,7 @@ static void kill_clients(void) {
     sleep_us(20 * MS);
 }
 
-static void test_clients_killed(void **state) {
+static void killed_connections_are_replaced_and_charges_add_up(void **state) {
     struct tally tally = {0};
     struct sigaction action;
     (void)state;
@@ -223,7 +223,7 @@ static void test_clients_killed(void **state) {
 }
 
 /* The server keeps the connection and says nothing for 200 ms, and up to 100 more until it looks at the clock. */
-static void test_paused(void **state) {
+static void short_pause_keeps_the_connection(void **state) {
     struct tally tally = {0};
     (void)state;
     rig_open(TIMEOUT);
@@ -241,7 +241,7 @@ static void test_paused(void **state) {
 }
 
 /* For longer than four timeouts: the connection is given up, as is each that is made meanwhile. */
-static void test_paused_for_long(void **state) {
+static void long_pause_replaces_the_connection(void **state) {
     struct tally tally = {0};
     (void)state;
     rig_open(TIMEOUT);
@@ -265,7 +265,7 @@ static void test_paused_for_long(void **state) {
 
 static void on_alarm(int number) { (void)number; }
 
-static void test_signals_every_millisecond(void **state) {
+static void signal_each_millisecond_fails_no_decision(void **state) {
     const struct sigaction action = {.sa_handler = on_alarm}; /* no SA_RESTART: EINTR everywhere */
     const struct itimerval often = {{0, 1000}, {0, 1000}}, never = {{0, 0}, {0, 0}};
     struct tally tally = {0};
@@ -283,7 +283,7 @@ static void test_signals_every_millisecond(void **state) {
     assert_int_equal(level("sync"), 500);
 }
 
-static void test_signals_stay_as_they_were(void **state) {
+static void signal_mask_and_handlers_stay_unchanged(void **state) {
     sigset_t before, after;
     struct sigaction actions[32] = {0}, action = {0};
     struct tally tally = {0};
@@ -312,7 +312,7 @@ static void hold_the_loop(const steady_result *result, void *data) {
     count_result(result, data);
 }
 
-static void test_callback_that_blocks(void **state) {
+static void blocking_callback_makes_no_answered_decision_late(void **state) {
     struct tally tally = {0};
     (void)state;
     rig_open(TIMEOUT);
@@ -331,7 +331,7 @@ static void test_callback_that_blocks(void **state) {
 }
 
 /* What was not written by its deadline is not written after it. The loop was held, so the server is not to blame. */
-static void test_loop_late(void **state) {
+static void held_loop_sends_no_expired_request(void **state) {
     struct tally tally = {0};
     (void)state;
     rig_open(TIMEOUT);
@@ -356,7 +356,7 @@ static int unavailable_in_child(int before) {
 }
 
 /* A loop that is held ends no decision as unavailable: before, during and after the deadline, connected or not. */
-static void test_held_loop_is_overloaded_and_not_unavailable(void **state) {
+static void held_loop_is_overloaded_and_not_unavailable(void **state) {
     (void)state;
     for (int warm = 0; warm < 2; warm++)
         for (steady_us hold = TIMEOUT / 2; hold <= 2 * TIMEOUT; hold += TIMEOUT / 4) {
@@ -378,7 +378,7 @@ static void test_held_loop_is_overloaded_and_not_unavailable(void **state) {
 }
 
 /* A server that is silent is not an overload, though the loop is held, too. */
-static void test_silent_server_is_unavailable_though_the_loop_is_held(void **state) {
+static void silent_server_is_unavailable_though_the_loop_is_held(void **state) {
     struct tally tally = {0};
     (void)state;
     rig_open(TIMEOUT);
@@ -419,7 +419,7 @@ static int use_in_child(void) {
     return 0;
 }
 
-static void test_fork(void **state) {
+static void forked_child_is_unavailable_and_the_parent_goes_on(void **state) {
     struct tally tally = {0};
     steady_result r;
     int status = -1;
@@ -446,7 +446,7 @@ static void test_fork(void **state) {
 }
 
 /* No descriptor to connect with, then some. */
-static void test_no_descriptors(void **state) {
+static void missing_descriptor_is_overloaded_then_recovers(void **state) {
     struct rlimit limit, none;
     (void)state;
     rig_open(TIMEOUT);
@@ -463,7 +463,7 @@ static void test_no_descriptors(void **state) {
 }
 
 /* With so many to spare, and one more, and so on: something fails, or nothing does. */
-static void test_any_number_of_descriptors(void **state) {
+static void any_shortage_of_descriptors_leaves_none_open(void **state) {
     struct rlimit limit, few;
     int worked = 0;
     (void)state;
@@ -490,7 +490,7 @@ static void test_any_number_of_descriptors(void **state) {
 }
 
 /* A blocking call whose poll(2) fails ends at once, rather than never. */
-static void test_no_poll(void **state) {
+static void failed_poll_ends_the_blocking_call_at_once(void **state) {
     struct rlimit limit, none;
     steady_result r;
     (void)state;
@@ -518,7 +518,7 @@ static steady_us counted_now(void *loop) {
 
 /* What is not sent after all, as its answer would be late, is not gone through in one go. The clock is read for each.
  */
-static void test_many_have_waited_for_too_long(void **state) {
+static void queue_of_late_requests_is_ended_in_parts(void **state) {
     struct tally tally = {0};
     steady_loop_ops ops = *rig.loop.ops;
     unsigned long most = 0;
@@ -548,28 +548,28 @@ static void test_many_have_waited_for_too_long(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        WITH_RIG(test_frozen_under_traffic),
-        WITH_RIG(test_many_have_waited_for_too_long),
-        WITH_RIG(test_frozen_for_blocking_calls),
-        WITH_RIG(test_late_replies_reach_nobody),
-        WITH_RIG(test_frozen_with_more_than_the_socket_takes),
-        WITH_RIG(test_killed_and_restarted),
-        WITH_RIG(test_killed_under_load),
-        WITH_RIG(test_never_started_then_started),
-        WITH_RIG(test_policies_in_an_outage),
-        WITH_RIG(test_clients_killed),
-        WITH_RIG(test_paused),
-        WITH_RIG(test_paused_for_long),
-        WITH_RIG(test_signals_every_millisecond),
-        WITH_RIG(test_signals_stay_as_they_were),
-        WITH_RIG(test_callback_that_blocks),
-        WITH_RIG(test_loop_late),
-        WITH_RIG(test_held_loop_is_overloaded_and_not_unavailable),
-        WITH_RIG(test_silent_server_is_unavailable_though_the_loop_is_held),
-        WITH_RIG(test_fork),
-        WITH_RIG(test_no_descriptors),
-        WITH_RIG(test_any_number_of_descriptors),
-        WITH_RIG(test_no_poll),
+        WITH_RIG(frozen_server_is_dropped_and_each_decision_ends_in_time),
+        WITH_RIG(queue_of_late_requests_is_ended_in_parts),
+        WITH_RIG(blocking_call_to_a_frozen_server_ends_in_time),
+        WITH_RIG(late_replies_reach_no_other_decision),
+        WITH_RIG(request_that_was_never_written_is_not_charged),
+        WITH_RIG(restarted_server_is_used_within_a_second),
+        WITH_RIG(server_killed_under_load_ends_each_decision_in_time),
+        WITH_RIG(server_started_late_is_used_within_a_second),
+        WITH_RIG(each_policy_answers_in_an_outage),
+        WITH_RIG(killed_connections_are_replaced_and_charges_add_up),
+        WITH_RIG(short_pause_keeps_the_connection),
+        WITH_RIG(long_pause_replaces_the_connection),
+        WITH_RIG(signal_each_millisecond_fails_no_decision),
+        WITH_RIG(signal_mask_and_handlers_stay_unchanged),
+        WITH_RIG(blocking_callback_makes_no_answered_decision_late),
+        WITH_RIG(held_loop_sends_no_expired_request),
+        WITH_RIG(held_loop_is_overloaded_and_not_unavailable),
+        WITH_RIG(silent_server_is_unavailable_though_the_loop_is_held),
+        WITH_RIG(forked_child_is_unavailable_and_the_parent_goes_on),
+        WITH_RIG(missing_descriptor_is_overloaded_then_recovers),
+        WITH_RIG(any_shortage_of_descriptors_leaves_none_open),
+        WITH_RIG(failed_poll_ends_the_blocking_call_at_once),
     };
     return cmocka_run_group_tests_name("connection", tests, NULL, NULL);
 }

@@ -77,7 +77,7 @@ static const struct {
 } asked[] = {{STEADY_ENGINE_AUTO, 51, 49}, {STEADY_ENGINE_MODULE, 100, 0}, {STEADY_ENGINE_SCRIPT, 0, 100}};
 
 /* The first decision finds the module; those that were sent with it ask the scripts; all that come later the module. */
-static void test_module_is_found(void **state) {
+static void module_is_used_after_the_first_answer(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(asked); i++) {
         struct tally tally = {0};
@@ -109,7 +109,7 @@ static void assert_same(const steady_result *a, const steady_result *b) {
 }
 
 /* What one has put in, the other sees: each step is made by one engine and looked at by both. */
-static void test_both_share_buckets(void **state) {
+static void module_and_scripts_share_buckets(void **state) {
     static const int64_t amounts[] = {1, 4, 0, 7, -2, 3, 11, 5, 2, 1, -20, 1};
     const steady_limit limit = {.max_capacity = 10, .drop_recharge = HOUR, .drops = 7, .block_duration = 2 * HOUR};
     steady_store *stores[2];
@@ -143,7 +143,7 @@ static void test_both_share_buckets(void **state) {
     }
 }
 
-static void test_server_without_it(void **state) {
+static void server_without_module_is_asked_for_it_once(void **state) {
     struct tally tally = {0};
     (void)state;
     steady_store *store = open_with(without.url, STEADY_ENGINE_AUTO);
@@ -169,7 +169,7 @@ static void test_server_without_it(void **state) {
 
 /* A user without the right to the command has the scripts; one without the right to the key has nothing, and that is
  * no reason to think ill of the command. */
-static void test_rights(void **state) {
+static void user_without_module_rights_is_served_by_scripts(void **state) {
     char url[96];
     struct tally tally = {0};
     (void)state;
@@ -225,7 +225,7 @@ static void burst(steady_throttler *throttler, struct tally *tally, const char *
 }
 
 /* What is sent before the first answer goes to the scripts, and turns back from there. */
-static void test_burst_without_scripts(void **state) {
+static void user_without_script_rights_has_a_first_burst_served_by_the_module(void **state) {
     struct tally tally;
     (void)state;
     steady_store *store = open_as_only(2 * STEADY_SECOND);
@@ -236,7 +236,7 @@ static void test_burst_without_scripts(void **state) {
     close_only(&store, &throttler);
 }
 
-static void test_strangers_key_spoils_nothing(void **state) {
+static void refused_key_does_not_turn_off_the_module(void **state) {
     struct tally tally;
     (void)state;
     steady_store *store = open_as_only(2 * STEADY_SECOND);
@@ -250,7 +250,7 @@ static void test_strangers_key_spoils_nothing(void **state) {
     close_only(&store, &throttler);
 }
 
-static void test_forbidden_reset_spoils_nothing(void **state) {
+static void refused_reset_does_not_turn_off_the_module(void **state) {
     struct tally tally = {0};
     (void)state;
     steady_store *store = open_as_only(2 * STEADY_SECOND);
@@ -268,7 +268,7 @@ static void test_forbidden_reset_spoils_nothing(void **state) {
 }
 
 /* The connection was lost over the question, so the next is spared it. It asks once it has to. */
-static void test_frozen_over_the_question(void **state) {
+static void module_is_tried_again_after_its_probe_was_lost(void **state) {
     struct tally tally = {0};
     (void)state;
     steady_store *store = open_as_only(100 * STEADY_MILLISECOND);
@@ -301,7 +301,7 @@ static void unload(void) {
     assert_null(strstr(server_ask(&with_module, "CLIENT LIST"), "cmd=steady."));
 }
 
-static void test_unloaded_and_loaded_again(void **state) {
+static void unloaded_module_is_replaced_by_scripts_until_a_new_connection(void **state) {
     struct tally tally = {0};
     (void)state;
     steady_store *store = open_with(with_module.url, STEADY_ENGINE_AUTO);
@@ -331,7 +331,7 @@ static void test_unloaded_and_loaded_again(void **state) {
 #define DENIED ":-36000000001\r\n"
 
 /* A proxy that hangs up on what it does not know loses one decision, and is not tried again on the next connection. */
-static void test_proxy_that_hangs_up(void **state) {
+static void proxy_that_hangs_up_on_the_module_is_probed_once(void **state) {
     static const struct fake_step steps[] = {
         FIRST, {FAKE_CLOSE, 0, NULL, 0}, FIRST, {FAKE_SEND, 0, DENIED, 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0}};
     struct fake_server *fake = fake_start(steps, COUNT(steps));
@@ -361,7 +361,7 @@ static void test_proxy_that_hangs_up(void **state) {
 
 /* The way back, when it had been gone for long enough to be asked rarely: a connection lost over the question is made
  * again at once. Of the connections, the first, third and seventh are asked. */
-static void test_back_behind_a_proxy_that_hangs_up(void **state) {
+static void connection_lost_over_the_probe_is_made_again_at_once(void **state) {
     struct fake_node *node = fake_node_start(false);
     struct tally tally = {0};
     char url[64];
@@ -391,7 +391,7 @@ static void test_back_behind_a_proxy_that_hangs_up(void **state) {
 }
 
 /* What is no reply of the module's is not believed. */
-static void test_wrong_replies(void **state) {
+static void malformed_module_reply_is_unknown(void **state) {
     static const char *const wrong[] = {":1\r\n",
                                         "*4\r\n:1\r\n:0\r\n:1\r\n:0\r\n",
                                         "*5\r\n:2\r\n:0\r\n:1\r\n:0\r\n:0\r\n",
@@ -417,18 +417,20 @@ static void test_wrong_replies(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_module_is_found, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_both_share_buckets, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_server_without_it, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_rights, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_burst_without_scripts, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_strangers_key_spoils_nothing, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_forbidden_reset_spoils_nothing, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_frozen_over_the_question, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_unloaded_and_loaded_again, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_proxy_that_hangs_up, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_back_behind_a_proxy_that_hangs_up, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_wrong_replies, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(module_is_used_after_the_first_answer, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(module_and_scripts_share_buckets, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(server_without_module_is_asked_for_it_once, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(user_without_module_rights_is_served_by_scripts, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(user_without_script_rights_has_a_first_burst_served_by_the_module, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(refused_key_does_not_turn_off_the_module, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(refused_reset_does_not_turn_off_the_module, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(module_is_tried_again_after_its_probe_was_lost, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(unloaded_module_is_replaced_by_scripts_until_a_new_connection, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(proxy_that_hangs_up_on_the_module_is_probed_once, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(connection_lost_over_the_probe_is_made_again_at_once, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(malformed_module_reply_is_unknown, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, group_set_up, group_tear_down);
 }

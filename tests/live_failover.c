@@ -164,7 +164,7 @@ static void assert_no_stale_denial(const struct course *course) {
     assert_int_equal(tally.allowed, 1);
 }
 
-static void test_on_command(void **state) {
+static void failover_on_command_is_followed(void **state) {
     struct course course;
     (void)state;
     begin(&course);
@@ -176,7 +176,7 @@ static void test_on_command(void **state) {
 }
 
 /* The old primary comes back while nobody has told it yet that it is one no more. */
-static void test_by_kill_9(void **state) {
+static void killed_primary_is_replaced_and_comes_back_as_replica(void **state) {
     struct course course;
     struct tally tally = {0};
     (void)state;
@@ -199,7 +199,7 @@ static void test_by_kill_9(void **state) {
 }
 
 /* Nobody may tell the old primary anything: it stays one, reachable and writable, and only the sentinels know. */
-static void test_old_primary_that_does_not_know(void **state) {
+static void old_primary_that_stays_writable_is_left(void **state) {
     struct course course;
     (void)state;
     begin(&course);
@@ -214,7 +214,7 @@ static void test_old_primary_that_does_not_know(void **state) {
 }
 
 /* Frozen, not dead: connections stay, and nothing answers. */
-static void test_frozen(void **state) {
+static void frozen_primary_is_replaced(void **state) {
     struct course course;
     (void)state;
     begin(&course);
@@ -227,7 +227,7 @@ static void test_frozen(void **state) {
 }
 
 /* Its host is gone, and the sentinel that we asked with it. */
-static void test_with_a_sentinel(void **state) {
+static void primary_lost_with_a_sentinel_is_replaced(void **state) {
     struct course course;
     (void)state;
     begin(&course);
@@ -245,14 +245,17 @@ static void test_with_a_sentinel(void **state) {
 int main(void) {
 #define WITH_FLEET(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest all[] = {
-        WITH_FLEET(test_on_command), WITH_FLEET(test_by_kill_9),       WITH_FLEET(test_old_primary_that_does_not_know),
-        WITH_FLEET(test_frozen),     WITH_FLEET(test_with_a_sentinel),
+        WITH_FLEET(failover_on_command_is_followed),
+        WITH_FLEET(killed_primary_is_replaced_and_comes_back_as_replica),
+        WITH_FLEET(old_primary_that_stays_writable_is_left),
+        WITH_FLEET(frozen_primary_is_replaced),
+        WITH_FLEET(primary_lost_with_a_sentinel_is_replaced),
     };
     const struct CMUnitTest essential[] = {
-        WITH_FLEET(test_on_command),
-        WITH_FLEET(test_by_kill_9),
+        WITH_FLEET(failover_on_command_is_followed),
+        WITH_FLEET(killed_primary_is_replaced_and_comes_back_as_replica),
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-        WITH_FLEET(test_old_primary_that_does_not_know),
+        WITH_FLEET(old_primary_that_stays_writable_is_left),
 #endif
     };
     if (how_long(0, 1) != 0) return cmocka_run_group_tests_name("failover", all, start_fleet, stop_fleet);

@@ -165,7 +165,7 @@ static void redirects_to_new_nodes_open_few_connections(void **state) {
     assert_recovers();
 }
 
-static void asks_of_new_nodes_open_few_connections(void **state) {
+static void ask_redirects_to_new_nodes_open_few_connections(void **state) {
     (void)state;
     redirects_to(HOSTILE_ASK_UP);
     assert_recovers();
@@ -185,7 +185,7 @@ static void redirects_into_a_black_hole_open_few_connections(void **state) {
 }
 
 /* One attempt at a time, each some milliseconds after the last connection was lost. */
-static void server_that_hangs_up_is_connected_to_now_and_then(void **state) {
+static void server_that_hangs_up_gets_few_connections(void **state) {
     (void)state;
     hostile_does(server, HOSTILE_HANG_UP, HOSTILE_MAP_ERROR);
     open_hostile();
@@ -248,7 +248,7 @@ static void map_of_nodes_without_hosts_does_not_hold_the_loop(void **state) {
     assert_recovers();
 }
 
-static void map_that_is_refused_leaves_no_nodes_behind(void **state) {
+static void rejected_map_leaves_no_nodes_behind(void **state) {
     (void)state;
     maps_of(HOSTILE_MAP_OVERLAP);
     assert_bounded(1 + STRANGERS, 400); /* a node takes half a KiB */
@@ -302,16 +302,16 @@ int main(void) {
 #define WITH_SERVER(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         WITH_SERVER(redirects_to_new_nodes_open_few_connections),
-        WITH_SERVER(asks_of_new_nodes_open_few_connections),
+        WITH_SERVER(ask_redirects_to_new_nodes_open_few_connections),
         WITH_SERVER(redirects_to_dead_nodes_open_few_connections),
         WITH_SERVER(redirects_into_a_black_hole_open_few_connections),
-        WITH_SERVER(server_that_hangs_up_is_connected_to_now_and_then),
+        WITH_SERVER(server_that_hangs_up_gets_few_connections),
         WITH_SERVER(redirects_to_names_begin_few_lookups),
         WITH_SERVER(map_of_many_nodes_leaves_descriptors),
         WITH_SERVER(map_of_many_dead_nodes_leaves_descriptors),
         WITH_SERVER(map_of_many_names_begins_few_lookups),
         WITH_SERVER(map_of_nodes_without_hosts_does_not_hold_the_loop),
-        WITH_SERVER(map_that_is_refused_leaves_no_nodes_behind),
+        WITH_SERVER(rejected_map_leaves_no_nodes_behind),
         WITH_SERVER(map_of_many_values_does_not_hold_the_loop),
         WITH_SERVER(map_of_too_many_values_does_not_hold_the_loop),
         WITH_SERVER(map_of_many_bytes_is_not_kept),

@@ -290,40 +290,40 @@ static void each_call_fails(void (*play)(void), void (*end)(void)) {
     assert_true(faults > 4);
 }
 
-static void a_server(void **state) {
+static void plain_store_survives_each_failed_call_of_the_loop(void **state) {
     (void)state;
     each_call_fails(play_server, close_all);
 }
 
-static void a_frozen_server(void **state) {
+static void store_of_a_frozen_server_survives_each_failed_call_of_the_loop(void **state) {
     (void)state;
     each_call_fails(play_frozen, close_all);
 }
 
-static void a_server_that_comes_later(void **state) {
+static void store_of_a_late_server_survives_each_failed_call_of_the_loop(void **state) {
     (void)state;
     each_call_fails(play_refused, close_all);
 }
 
-static void over_tls(void **state) {
+static void tls_store_survives_each_failed_call_of_the_loop(void **state) {
     (void)state;
     if (tls_port == 0) skip();
     each_call_fails(play_tls, close_all);
 }
 
-static void a_sentinel_and_a_replica(void **state) {
+static void sentinel_store_survives_each_failed_call_of_the_loop(void **state) {
     (void)state;
     each_call_fails(play_sentinel, close_all);
 }
 
-static void a_cluster(void **state) {
+static void cluster_store_survives_each_failed_call_of_the_loop(void **state) {
     (void)state;
     cluster_start(&cluster, PRIMARIES, NULL);
     each_call_fails(play_cluster, close_all);
     cluster_stop(&cluster);
 }
 
-static void an_attached_store(void **state) {
+static void attached_store_survives_each_failed_call_of_the_loop(void **state) {
     (void)state;
     events = event_base_new();
     base = steady_event_loop(events);
@@ -333,13 +333,13 @@ static void an_attached_store(void **state) {
     base = steady_poller_loop(poller);
 }
 
-static void the_embedded_store(void **state) {
+static void embedded_store_survives_each_failed_call_of_the_loop(void **state) {
     (void)state;
     each_call_fails(play_memory, close_all);
 }
 
 /* Nothing is sent that could not end by its deadline, whether the server is there or not. */
-static void without_timers_nothing_is_decided(void **state) {
+static void decision_without_a_timer_is_not_sent(void **state) {
     const char *const urls[] = {server.url, "redis://127.0.0.1:1"};
     steady_stats before, after;
     (void)state;
@@ -411,15 +411,15 @@ static int group_tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_embedded_store),
-        cmocka_unit_test(without_timers_nothing_is_decided),
-        cmocka_unit_test(a_server),
-        cmocka_unit_test(over_tls),
-        cmocka_unit_test(a_frozen_server),
-        cmocka_unit_test(a_sentinel_and_a_replica),
-        cmocka_unit_test(an_attached_store),
-        cmocka_unit_test(a_cluster),
-        cmocka_unit_test(a_server_that_comes_later),
+        cmocka_unit_test(embedded_store_survives_each_failed_call_of_the_loop),
+        cmocka_unit_test(decision_without_a_timer_is_not_sent),
+        cmocka_unit_test(plain_store_survives_each_failed_call_of_the_loop),
+        cmocka_unit_test(tls_store_survives_each_failed_call_of_the_loop),
+        cmocka_unit_test(store_of_a_frozen_server_survives_each_failed_call_of_the_loop),
+        cmocka_unit_test(sentinel_store_survives_each_failed_call_of_the_loop),
+        cmocka_unit_test(attached_store_survives_each_failed_call_of_the_loop),
+        cmocka_unit_test(cluster_store_survives_each_failed_call_of_the_loop),
+        cmocka_unit_test(store_of_a_late_server_survives_each_failed_call_of_the_loop),
     };
     return cmocka_run_group_tests_name("loop faults", tests, group_set_up, group_tear_down);
 }

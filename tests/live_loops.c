@@ -62,7 +62,7 @@ static void play_pipelined(const struct stage *stage, const char *url) {
     server_ask(&server, "FLUSHALL");
 }
 
-static void test_pipelined(void **state) {
+static void pipelined_decisions_are_answered_on_each_loop(void **state) {
     char by_name[64];
     (void)state;
     snprintf(by_name, sizeof by_name, "redis://localhost:%d", server.port);
@@ -74,7 +74,7 @@ static void test_pipelined(void **state) {
 }
 
 /* The program was busy for longer than an attempt may take: what has come meanwhile counts. */
-static void test_loop_away_while_connecting(void **state) {
+static void connection_made_while_the_loop_was_held_is_used(void **state) {
     char url[64];
     (void)state;
     snprintf(url, sizeof url, "redis://127.0.0.1:%d/1", server.port); /* a greeting to be answered */
@@ -95,7 +95,7 @@ static void test_loop_away_while_connecting(void **state) {
 }
 
 /* More than the socket takes at once, so that writability matters. */
-static void test_back_pressure(void **state) {
+static void burst_larger_than_the_socket_buffer_is_answered(void **state) {
     char key[1001];
     (void)state;
     memset(key, 'k', 1000);
@@ -113,7 +113,7 @@ static void test_back_pressure(void **state) {
     }
 }
 
-static void test_deadlines(void **state) {
+static void frozen_server_ends_decisions_at_their_deadline(void **state) {
     (void)state;
     for (size_t i = 0; i < STAGES; i++) {
         struct act act = open_act(stages[i], server.url, TIMEOUT);
@@ -132,7 +132,7 @@ static void test_deadlines(void **state) {
     }
 }
 
-static void test_killed_and_restarted(void **state) {
+static void restarted_server_is_used_within_a_second(void **state) {
     (void)state;
     for (size_t i = 0; i < STAGES; i++) {
         struct act act = open_act(stages[i], server.url, TIMEOUT);
@@ -163,7 +163,7 @@ static void close_all(const steady_result *result, void *data) {
     steady_store_close(&act->store);
 }
 
-static void test_close_inside_a_callback(void **state) {
+static void callback_may_close_the_store(void **state) {
     (void)state;
     for (size_t i = 0; i < STAGES; i++) {
         struct act act = open_act(stages[i], server.url, 5 * STEADY_SECOND);
@@ -176,7 +176,7 @@ static void test_close_inside_a_callback(void **state) {
 }
 
 /* Closed before it has connected, while a name is being looked up and while a connection is being made. */
-static void test_close_at_once(void **state) {
+static void store_closed_while_connecting_ends_its_decision(void **state) {
     static const char *const urls[] = {"redis://localhost:1", "redis://127.0.0.1:1", "unix:/nonexistent/socket",
                                        "redis://no-such-host.invalid"};
     (void)state;
@@ -248,7 +248,7 @@ static void play_chain(const struct stage *stage, const char *url) {
     close_act(&act);
 }
 
-static void test_a_chain_leaves_the_loop_its_turns(void **state) {
+static void chain_of_decisions_leaves_the_loop_its_turns(void **state) {
     char down[64];
     (void)state;
     snprintf(down, sizeof down, "redis://127.0.0.1:%d", free_port());
@@ -259,7 +259,7 @@ static void test_a_chain_leaves_the_loop_its_turns(void **state) {
 }
 
 /* A reply and the reset that followed it are there at once: an error of the descriptor is no end of looking at it. */
-static void test_reset_behind_a_reply(void **state) {
+static void reply_before_a_reset_is_read(void **state) {
     static const struct fake_step steps[] = {
         {FAKE_ACCEPT, 0, NULL, 0},
         {FAKE_EXPECT, 1, NULL, 0},
@@ -309,7 +309,7 @@ static void stop_the_other(void *arg) {
 }
 
 /* For now, for later, anew, stopped and freed: only what was said last counts. */
-static void test_timers(void **state) {
+static void last_timer_setting_wins(void **state) {
     (void)state;
     for (size_t i = 0; i < STAGES; i++) {
         const steady_loop loop = stages[i]->make();
@@ -349,7 +349,7 @@ static int close_and_go_on(struct act *act) {
     return processor_time() - before < 2 * TIMEOUT ? 0 : 1;
 }
 
-static void test_closed_in_a_child(void **state) {
+static void forked_child_closes_and_the_parent_goes_on(void **state) {
     (void)state;
     for (size_t i = 0; i < STAGES; i++) {
         struct act act = open_act(stages[i], server.url, TIMEOUT);
@@ -387,17 +387,17 @@ static int group_tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pipelined),
-        cmocka_unit_test(test_back_pressure),
-        cmocka_unit_test(test_loop_away_while_connecting),
-        cmocka_unit_test(test_deadlines),
-        cmocka_unit_test(test_killed_and_restarted),
-        cmocka_unit_test(test_close_inside_a_callback),
-        cmocka_unit_test(test_close_at_once),
-        cmocka_unit_test(test_a_chain_leaves_the_loop_its_turns),
-        cmocka_unit_test(test_reset_behind_a_reply),
-        cmocka_unit_test(test_timers),
-        cmocka_unit_test(test_closed_in_a_child),
+        cmocka_unit_test(pipelined_decisions_are_answered_on_each_loop),
+        cmocka_unit_test(burst_larger_than_the_socket_buffer_is_answered),
+        cmocka_unit_test(connection_made_while_the_loop_was_held_is_used),
+        cmocka_unit_test(frozen_server_ends_decisions_at_their_deadline),
+        cmocka_unit_test(restarted_server_is_used_within_a_second),
+        cmocka_unit_test(callback_may_close_the_store),
+        cmocka_unit_test(store_closed_while_connecting_ends_its_decision),
+        cmocka_unit_test(chain_of_decisions_leaves_the_loop_its_turns),
+        cmocka_unit_test(reply_before_a_reset_is_read),
+        cmocka_unit_test(last_timer_setting_wins),
+        cmocka_unit_test(forked_child_closes_and_the_parent_goes_on),
     };
     return cmocka_run_group_tests_name("loops", tests, group_set_up, group_tear_down);
 }

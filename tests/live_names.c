@@ -62,7 +62,7 @@ static void assert_caught_up(const char *key, long long wanted) {
 /* ---- Another primary ---- */
 
 /* The old primary goes on as a replica, with connections open, and the name leads to the new one. */
-static void test_demoted(void **state) {
+static void demoted_primary_is_left_for_the_new_one(void **state) {
     struct tally before = {0}, during = {0};
     (void)state;
     open_by_name(TIMEOUT);
@@ -93,7 +93,7 @@ static void test_demoted(void **state) {
     steady_throttler_free(&narrow);
 }
 
-static void test_new_address_after_a_reconnect(void **state) {
+static void new_address_is_used_after_a_reconnect(void **state) {
     struct tally tally = {0};
     (void)state;
     open_by_name(TIMEOUT);
@@ -110,7 +110,7 @@ static void test_new_address_after_a_reconnect(void **state) {
 }
 
 /* The primary dies with writes that its replica never saw. Exactly these are forgotten. */
-static void test_failover_loses_what_was_not_replicated(void **state) {
+static void failover_loses_exactly_the_writes_not_replicated(void **state) {
     struct tally kept = {0}, cut = {0}, after = {0};
     (void)state;
     proxy = proxy_start(rig.server.port);
@@ -137,7 +137,7 @@ static void test_failover_loses_what_was_not_replicated(void **state) {
 }
 
 /* Two servers take writes for the same keys: each admits a capacity, and no more. */
-static void test_split_brain(void **state) {
+static void split_brain_admits_one_capacity_a_primary(void **state) {
     struct tally here = {0}, there = {0}, healed = {0};
     char url[64];
     const steady_store_options options = {.loop = &rig.loop, .timeout = 5 * STEADY_SECOND};
@@ -179,7 +179,7 @@ static unsigned long not_sent(const struct tally *tally) {
     return tally->errors[-STEADY_UNAVAILABLE] + tally->errors[-STEADY_OVERLOADED];
 }
 
-static void test_resolver_slow(void **state) {
+static void slow_resolver_delays_no_deadline(void **state) {
     struct tally tally = {0};
     (void)state;
     const unsigned asked = names_asked();
@@ -193,7 +193,7 @@ static void test_resolver_slow(void **state) {
     assert_loop_never_held();
 }
 
-static void test_resolver_dead(void **state) {
+static void dead_resolver_delays_no_deadline(void **state) {
     struct tally tally = {0};
     (void)state;
     names_say("", EAI_AGAIN, 1500 * MS);
@@ -210,7 +210,7 @@ static void test_resolver_dead(void **state) {
     assert_loop_never_held();
 }
 
-static void test_resolver_does_not_know(void **state) {
+static void unknown_name_is_unavailable_until_it_resolves(void **state) {
     static const int errors[] = {EAI_NONAME, EAI_AGAIN, EAI_FAIL, EAI_MEMORY};
     (void)state;
     for (size_t i = 0; i < COUNT(errors); i++) {
@@ -228,7 +228,7 @@ static void test_resolver_does_not_know(void **state) {
 }
 
 /* A thousand addresses are cut to sixteen, of which the last answers; then none of them. */
-static void test_many_addresses(void **state) {
+static void at_most_sixteen_addresses_are_tried(void **state) {
     static char list[32 * 1000];
     size_t n = 0;
     (void)state;
@@ -250,14 +250,14 @@ static void test_many_addresses(void **state) {
 int main(void) {
 #define WITH_NAMES(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        WITH_NAMES(test_demoted),
-        WITH_NAMES(test_new_address_after_a_reconnect),
-        WITH_NAMES(test_failover_loses_what_was_not_replicated),
-        WITH_NAMES(test_split_brain),
-        WITH_NAMES(test_resolver_slow),
-        WITH_NAMES(test_resolver_dead),
-        WITH_NAMES(test_resolver_does_not_know),
-        WITH_NAMES(test_many_addresses),
+        WITH_NAMES(demoted_primary_is_left_for_the_new_one),
+        WITH_NAMES(new_address_is_used_after_a_reconnect),
+        WITH_NAMES(failover_loses_exactly_the_writes_not_replicated),
+        WITH_NAMES(split_brain_admits_one_capacity_a_primary),
+        WITH_NAMES(slow_resolver_delays_no_deadline),
+        WITH_NAMES(dead_resolver_delays_no_deadline),
+        WITH_NAMES(unknown_name_is_unavailable_until_it_resolves),
+        WITH_NAMES(at_most_sixteen_addresses_are_tried),
     };
     return cmocka_run_group_tests_name("names", tests, NULL, NULL);
 }

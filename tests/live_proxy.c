@@ -53,7 +53,7 @@ static void cut_at(unsigned k, unsigned r, bool softly) {
     assert_int_equal(level(key), k); /* what was written is never sent again */
 }
 
-static void test_cut_after_k_of_n(void **state) {
+static void connection_cut_after_k_requests_charges_exactly_k(void **state) {
     const unsigned step = how_long(0, 1) != 0 ? 1 : 7; /* every k, or some */
     (void)state;
     open_behind_proxy(TIMEOUT);
@@ -66,7 +66,7 @@ static void test_cut_after_k_of_n(void **state) {
 }
 
 /* The server has made the decision, and nobody hears of it. */
-static void test_reply_swallowed(void **state) {
+static void lost_reply_is_unknown_and_charged_once(void **state) {
     struct tally tally = {0};
     (void)state;
     open_behind_proxy(TIMEOUT);
@@ -82,7 +82,7 @@ static void test_reply_swallowed(void **state) {
     assert_int_equal(level("k"), 20);
 }
 
-static void test_resets_under_load(void **state) {
+static void resets_under_load_charge_nothing_twice(void **state) {
     struct tally tally = {0};
     (void)state;
     open_behind_proxy(TIMEOUT);
@@ -99,7 +99,7 @@ static void test_resets_under_load(void **state) {
 
 /* ---- Late ---- */
 
-static void test_late_replies(void **state) {
+static void late_reply_reaches_its_own_decision_or_none(void **state) {
     struct tally late = {0}, soon = {0};
     (void)state;
     open_behind_proxy(TIMEOUT);
@@ -146,7 +146,7 @@ static double cpu_of_a_thousand(struct tally *tally, unsigned long in_flight) {
     return cpu_of_this_thread() - begin;
 }
 
-static void test_one_byte_at_a_time(void **state) {
+static void traffic_of_single_bytes_gives_the_same_verdicts(void **state) {
     struct tally tally = {0};
     (void)state;
     open_behind_proxy(10 * STEADY_SECOND);
@@ -160,7 +160,7 @@ static void test_one_byte_at_a_time(void **state) {
 }
 
 /* 64 kbit/s: what does not fit is turned away, and nothing piles up. */
-static void test_slow_link(void **state) {
+static void slow_connection_is_overloaded_at_max_in_flight(void **state) {
     struct tally tally = {0};
     unsigned long turned_away = 0;
     (void)state;
@@ -195,7 +195,7 @@ static void test_slow_link(void **state) {
 
 /* Four times what fits, for which the sockets have room, and the server all the time there is: what gets through is
  * answered in time, and nearly all of the rest is never written. */
-static void test_more_than_fits(void **state) {
+static void overload_is_answered_in_time_at_full_rate(void **state) {
     const unsigned bytes_per_second = 1000000, request = 100; /* or more */
     struct tally tally = {0};
     (void)state;
@@ -220,7 +220,7 @@ static void test_more_than_fits(void **state) {
 }
 
 /* Replies come later than connecting took, by less than half of the timeout: nothing is held back for that. */
-static void test_farther_than_it_was(void **state) {
+static void longer_round_trip_is_no_overload(void **state) {
     struct tally tally = {0};
     (void)state;
     open_behind_proxy(TIMEOUT);
@@ -265,7 +265,7 @@ static long long long_key_request(const char *key, struct tally *tally) {
 
 /* Of a decision that ends as unknown the library has written the request. What it has written the system has, or it is
  * in the buffer of the library. */
-static void test_queued_for_a_socket(void **state) {
+static void at_most_64_kib_are_queued_for_a_socket(void **state) {
     struct tally tally = {0};
     char key[1001];
     (void)state;
@@ -294,7 +294,7 @@ static void test_queued_for_a_socket(void **state) {
     account(&tally, level(key));
 }
 
-static void test_frozen_network(void **state) {
+static void frozen_network_delays_no_deadline(void **state) {
     struct tally tally = {0};
     (void)state;
     open_behind_proxy(TIMEOUT);
@@ -312,10 +312,16 @@ static void test_frozen_network(void **state) {
 int main(void) {
 #define WITH_PROXY(test) cmocka_unit_test_setup_teardown(test, rig_set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        WITH_PROXY(test_cut_after_k_of_n),    WITH_PROXY(test_reply_swallowed),     WITH_PROXY(test_resets_under_load),
-        WITH_PROXY(test_late_replies),        WITH_PROXY(test_one_byte_at_a_time),  WITH_PROXY(test_slow_link),
-        WITH_PROXY(test_more_than_fits),      WITH_PROXY(test_queued_for_a_socket), WITH_PROXY(test_frozen_network),
-        WITH_PROXY(test_farther_than_it_was),
+        WITH_PROXY(connection_cut_after_k_requests_charges_exactly_k),
+        WITH_PROXY(lost_reply_is_unknown_and_charged_once),
+        WITH_PROXY(resets_under_load_charge_nothing_twice),
+        WITH_PROXY(late_reply_reaches_its_own_decision_or_none),
+        WITH_PROXY(traffic_of_single_bytes_gives_the_same_verdicts),
+        WITH_PROXY(slow_connection_is_overloaded_at_max_in_flight),
+        WITH_PROXY(overload_is_answered_in_time_at_full_rate),
+        WITH_PROXY(at_most_64_kib_are_queued_for_a_socket),
+        WITH_PROXY(frozen_network_delays_no_deadline),
+        WITH_PROXY(longer_round_trip_is_no_overload),
     };
     return cmocka_run_group_tests_name("proxy", tests, NULL, NULL);
 }

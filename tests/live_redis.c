@@ -38,7 +38,7 @@ static int tear_down(void **state) {
 
 /* ---- Answers ---- */
 
-static void test_blocking(void **state) {
+static void blocking_calls_return_each_field(void **state) {
     steady_store *store = open_store(server.url, NULL);
     const steady_limit limit = {.max_capacity = 2, .drop_recharge = HOUR, .block_duration = 2 * HOUR};
     steady_throttler *throttler = NULL;
@@ -62,7 +62,7 @@ static void test_blocking(void **state) {
     steady_store_close(&store);
 }
 
-static void test_stats_add_up(void **state) {
+static void counters_add_up(void **state) {
     steady_store *store = open_store(server.url, &patient);
     const steady_limit limit = {.max_capacity = 3, .drop_recharge = HOUR, .block_duration = HOUR};
     steady_throttler *throttler = NULL;
@@ -92,7 +92,7 @@ static void test_stats_add_up(void **state) {
     steady_store_close(&store);
 }
 
-static void test_pipelined(void **state) {
+static void pipelined_decisions_admit_exactly_the_capacity(void **state) {
     steady_store *store = open_store(server.url, &patient);
     steady_throttler *throttler = new_throttler(store, 7000, HOUR);
     struct tally tally = {0};
@@ -110,7 +110,7 @@ static void test_pipelined(void **state) {
 
 /* ---- Keys ---- */
 
-static void test_keys_are_bytes(void **state) {
+static void key_may_hold_any_bytes(void **state) {
     static const char key[] = "\0a\r\nb{c} \"\x80\xff'*1\r\n$7\r\nFLUSHDB\r\n";
     steady_store *store = open_store(server.url, &patient);
     steady_throttler *throttler = new_throttler(store, 5, HOUR);
@@ -128,7 +128,7 @@ static void test_keys_are_bytes(void **state) {
     steady_store_close(&store);
 }
 
-static void test_key_lengths(void **state) {
+static void key_has_1_to_1024_bytes(void **state) {
     static const size_t lengths[] = {1, 63, 64, 65, 1023, 1024};
     steady_store *store = open_store(server.url, &patient);
     steady_throttler *throttler = new_throttler(store, 9, HOUR);
@@ -159,7 +159,7 @@ static void test_key_lengths(void **state) {
     steady_store_close(&store);
 }
 
-static void test_foreign_values_stay(void **state) {
+static void foreign_value_is_not_a_bucket_and_stays(void **state) {
     steady_store *store = open_store(server.url, NULL);
     steady_throttler *throttler = new_throttler(store, 5, HOUR);
     steady_result r;
@@ -183,7 +183,7 @@ static void test_foreign_values_stay(void **state) {
 
 /* ---- Where, and as whom ---- */
 
-static void test_database_and_unix_socket(void **state) {
+static void tcp_and_unix_socket_reach_the_database_of_the_url(void **state) {
     char url[128];
     steady_result r;
     (void)state;
@@ -202,7 +202,7 @@ static void test_database_and_unix_socket(void **state) {
     steady_store_close(&by_tcp);
 }
 
-static void test_database_out_of_range(void **state) {
+static void database_out_of_range_is_refused(void **state) {
     char url[128];
     steady_result r;
     (void)state;
@@ -233,7 +233,7 @@ static int ask_as(const char *credentials, const char *key, char trouble[256]) {
     return error;
 }
 
-static void test_credentials(void **state) {
+static void wrong_credentials_are_refused_without_showing_the_password(void **state) {
     char trouble[256];
     (void)state;
     server_ask(&server, "ACL SETUSER app on >hunter2 allkeys +@all");
@@ -255,7 +255,7 @@ static void test_credentials(void **state) {
 /* docs/reference/acl.md gives this line. */
 #define MINIMAL "resetkeys ~rl:* resetchannels -@all +evalsha +script|load +get +set +del +time"
 
-static void test_minimal_rights(void **state) {
+static void rights_of_the_acl_page_suffice(void **state) {
     char trouble[256];
     (void)state;
     server_ask(&server, "SCRIPT FLUSH");
@@ -279,7 +279,7 @@ static void test_minimal_rights(void **state) {
 }
 
 /* Each right of the minimal user is needed: without it, something ends as refused. */
-static void test_no_right_is_idle(void **state) {
+static void each_right_of_the_acl_page_is_needed(void **state) {
     static const char *const rights[] = {"evalsha", "get", "set", "del", "time"};
     char trouble[256];
     (void)state;
@@ -308,7 +308,7 @@ static void test_no_right_is_idle(void **state) {
 }
 
 /* One who may not load scripts depends on someone who does. */
-static void test_without_the_right_to_load(void **state) {
+static void user_without_script_load_needs_another_to_load(void **state) {
     char trouble[256];
     (void)state;
     server_ask(&server, "ACL SETUSER app reset");
@@ -321,7 +321,7 @@ static void test_without_the_right_to_load(void **state) {
 }
 
 /* The rights go while the store is in use, and come back. */
-static void test_rights_change(void **state) {
+static void changed_rights_apply_to_the_next_decision(void **state) {
     char url[96];
     steady_result r;
     (void)state;
@@ -342,7 +342,7 @@ static void test_rights_change(void **state) {
 
 /* ---- What is refused at once ---- */
 
-static void test_overloaded(void **state) {
+static void decision_beyond_max_in_flight_is_overloaded(void **state) {
     steady_store_options options = patient;
     options.max_in_flight = 10;
     steady_store *store = open_store(server.url, &options);
@@ -373,7 +373,7 @@ static void *ask_from_elsewhere(void *throttler) {
     return async == STEADY_BAD_ARGUMENT && sync == STEADY_BAD_ARGUMENT ? throttler : NULL;
 }
 
-static void test_bad_arguments(void **state) {
+static void bad_arguments_are_rejected(void **state) {
     steady_store *store = open_store(server.url, NULL);
     steady_throttler *throttler = new_throttler(store, 100, HOUR);
     steady_store_options options = {.timeout = -1};
@@ -396,7 +396,7 @@ static void test_bad_arguments(void **state) {
 
 /* ---- Closing ---- */
 
-static void test_close_cancels(void **state) {
+static void closing_cancels_decisions_in_flight(void **state) {
     steady_store *store = open_store(server.url, &patient);
     steady_throttler *throttler = new_throttler(store, 1000, HOUR);
     struct tally tally = {0};
@@ -465,7 +465,7 @@ static void run_plot(unsigned what, unsigned at, unsigned in_flight) {
     assert_int_equal(plot.called, expected);
 }
 
-static void test_anything_inside_a_callback(void **state) {
+static void callback_may_close_free_or_run(void **state) {
     (void)state;
     for (int what = CLOSE; what <= RUN; what++)
         for (unsigned at = 1; at <= 64; at *= 4)
@@ -479,7 +479,7 @@ static void close_on_line(void *data, enum steady_log_level level, const char *t
 }
 
 /* The log is a callback too. */
-static void test_close_inside_the_log(void **state) {
+static void log_may_close_the_store(void **state) {
     steady_store *store = NULL;
     steady_store_options options = {.log = close_on_line, .log_data = &store};
     steady_result r;
@@ -516,7 +516,7 @@ static void end_on_line(void *data, enum steady_log_level level, const char *tex
     steady_store_close(&user->store);
 }
 
-static void test_free_inside_the_log(void **state) {
+static void log_may_free_the_throttler(void **state) {
     struct user user;
     const steady_store_options options = {.log = end_on_line, .log_data = &user};
     steady_result r;
@@ -533,25 +533,25 @@ static void test_free_inside_the_log(void **state) {
 int main(void) {
 #define WITH_POLLER(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        WITH_POLLER(test_blocking),
-        WITH_POLLER(test_stats_add_up),
-        WITH_POLLER(test_pipelined),
-        WITH_POLLER(test_keys_are_bytes),
-        WITH_POLLER(test_key_lengths),
-        WITH_POLLER(test_foreign_values_stay),
-        WITH_POLLER(test_database_and_unix_socket),
-        WITH_POLLER(test_database_out_of_range),
-        WITH_POLLER(test_credentials),
-        WITH_POLLER(test_minimal_rights),
-        WITH_POLLER(test_no_right_is_idle),
-        WITH_POLLER(test_without_the_right_to_load),
-        WITH_POLLER(test_rights_change),
-        WITH_POLLER(test_overloaded),
-        WITH_POLLER(test_bad_arguments),
-        WITH_POLLER(test_close_cancels),
-        WITH_POLLER(test_anything_inside_a_callback),
-        WITH_POLLER(test_close_inside_the_log),
-        WITH_POLLER(test_free_inside_the_log),
+        WITH_POLLER(blocking_calls_return_each_field),
+        WITH_POLLER(counters_add_up),
+        WITH_POLLER(pipelined_decisions_admit_exactly_the_capacity),
+        WITH_POLLER(key_may_hold_any_bytes),
+        WITH_POLLER(key_has_1_to_1024_bytes),
+        WITH_POLLER(foreign_value_is_not_a_bucket_and_stays),
+        WITH_POLLER(tcp_and_unix_socket_reach_the_database_of_the_url),
+        WITH_POLLER(database_out_of_range_is_refused),
+        WITH_POLLER(wrong_credentials_are_refused_without_showing_the_password),
+        WITH_POLLER(rights_of_the_acl_page_suffice),
+        WITH_POLLER(each_right_of_the_acl_page_is_needed),
+        WITH_POLLER(user_without_script_load_needs_another_to_load),
+        WITH_POLLER(changed_rights_apply_to_the_next_decision),
+        WITH_POLLER(decision_beyond_max_in_flight_is_overloaded),
+        WITH_POLLER(bad_arguments_are_rejected),
+        WITH_POLLER(closing_cancels_decisions_in_flight),
+        WITH_POLLER(callback_may_close_free_or_run),
+        WITH_POLLER(log_may_close_the_store),
+        WITH_POLLER(log_may_free_the_throttler),
     };
     return cmocka_run_group_tests_name("redis", tests, group_set_up, group_tear_down);
 }

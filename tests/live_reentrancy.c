@@ -132,17 +132,17 @@ static void run_all(const char *url) {
             run_pair(url, first, then);
 }
 
-static void test_on_redis(void **state) {
+static void callbacks_on_redis_may_do_any_pair_of_acts(void **state) {
     (void)state;
     run_all(rig.server.url);
 }
 
-static void test_in_memory(void **state) {
+static void callbacks_in_memory_may_do_any_pair_of_acts(void **state) {
     (void)state;
     run_all("memory:");
 }
 
-static void test_on_a_file(void **state) {
+static void callbacks_on_a_file_may_do_any_pair_of_acts(void **state) {
     char url[128];
     (void)state;
     snprintf(url, sizeof url, "file:%s/buckets", rig.server.dir);
@@ -150,7 +150,7 @@ static void test_on_a_file(void **state) {
 }
 
 /* Every callback says that there is nobody to ask. */
-static void test_on_redis_that_is_down(void **state) {
+static void callbacks_without_a_server_may_do_any_pair_of_acts(void **state) {
     char url[64];
     (void)state;
     snprintf(url, sizeof url, "redis://127.0.0.1:%d", free_port());
@@ -161,10 +161,10 @@ static void test_on_redis_that_is_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        WITH_RIG(test_on_redis),
-        WITH_RIG(test_in_memory),
-        WITH_RIG(test_on_a_file),
-        WITH_RIG(test_on_redis_that_is_down),
+        WITH_RIG(callbacks_on_redis_may_do_any_pair_of_acts),
+        WITH_RIG(callbacks_in_memory_may_do_any_pair_of_acts),
+        WITH_RIG(callbacks_on_a_file_may_do_any_pair_of_acts),
+        WITH_RIG(callbacks_without_a_server_may_do_any_pair_of_acts),
     };
     return cmocka_run_group_tests_name("reentrancy", tests, NULL, NULL);
 }

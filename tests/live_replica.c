@@ -84,7 +84,7 @@ static void await_replica(steady_us limit) {
     assert_int_equal(tally.verdicts, tally.called);
 }
 
-static void test_who_answers(void **state) {
+static void replica_answers_peeks_and_primary_answers_consumes(void **state) {
     struct tally tally = {0}, peeks = {0};
     (void)state;
     follow();
@@ -114,7 +114,7 @@ static void test_who_answers(void **state) {
     assert_int_equal(log_lines.lines, 0);
 }
 
-static void test_none_to_ask(void **state) {
+static void primary_answers_peeks_if_no_replica_is_known(void **state) {
     static const char *const users[] = {"", "blind:sesame@"};
     (void)state;
     server_ask(&primary, "ACL SETUSER blind on >sesame ~* -@all +evalsha +script|load +get +set +del +time");
@@ -131,7 +131,7 @@ static void test_none_to_ask(void **state) {
 }
 
 /* Rights are not replicated: what the user may not do at the replica, it may at the primary. */
-static void test_fewer_rights(void **state) {
+static void primary_answers_peeks_that_the_replica_refuses(void **state) {
     static const char *const fewer[] = {"-evalsha", "-get", "-script|load -eval"};
     (void)state;
     follow();
@@ -157,7 +157,7 @@ static void test_fewer_rights(void **state) {
 }
 
 /* It goes away under load and comes back: no peek is lost, and nothing is logged, since nothing is missing. */
-static void test_killed_and_restarted(void **state) {
+static void replica_restarted_loses_no_peek(void **state) {
     struct tally tally = {0};
     (void)state;
     follow();
@@ -176,7 +176,7 @@ static void test_killed_and_restarted(void **state) {
     assert_int_equal(log_lines.lines, 0);
 }
 
-static void test_frozen(void **state) {
+static void frozen_replica_is_left_after_a_timeout(void **state) {
     struct tally tally = {0}, later = {0};
     (void)state;
     follow();
@@ -194,7 +194,7 @@ static void test_frozen(void **state) {
 }
 
 /* It goes on answering, and follows nobody any more: it is left, as the server does not know it any more. */
-static void test_cut_off(void **state) {
+static void replica_cut_off_from_its_primary_is_left(void **state) {
     struct tally tally = {0};
     (void)state;
     follow();
@@ -215,7 +215,7 @@ static void test_cut_off(void **state) {
 }
 
 /* The primary is gone, and peeks go on. */
-static void test_primary_killed(void **state) {
+static void replica_answers_peeks_without_a_primary(void **state) {
     struct tally tally = {0};
     (void)state;
     follow();
@@ -227,7 +227,7 @@ static void test_primary_killed(void **state) {
 }
 
 /* It says of itself that its data may be old, and the peek that heard so is answered by the server. */
-static void test_stale(void **state) {
+static void stale_replica_sends_peeks_to_the_primary(void **state) {
     struct tally tally = {0};
     (void)state;
     follow();
@@ -239,7 +239,7 @@ static void test_stale(void **state) {
     assert_int_equal(tally.verdicts, tally.called);
 }
 
-static void test_blocking_calls(void **state) {
+static void blocking_peek_uses_the_replica(void **state) {
     steady_result r;
     (void)state;
     follow();
@@ -261,7 +261,7 @@ static void close_store(const steady_result *result, void *data) {
     close_all();
 }
 
-static void test_closed_meanwhile(void **state) {
+static void store_closed_while_finding_the_replica_ends_each_peek(void **state) {
     (void)state;
     follow();
     for (int i = 0; i < 60; i++) {
@@ -278,10 +278,16 @@ static void test_closed_meanwhile(void **state) {
 int main(void) {
 #define WITH_REPLICA(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        WITH_REPLICA(test_who_answers),    WITH_REPLICA(test_none_to_ask),    WITH_REPLICA(test_killed_and_restarted),
-        WITH_REPLICA(test_frozen),         WITH_REPLICA(test_cut_off),        WITH_REPLICA(test_stale),
-        WITH_REPLICA(test_primary_killed), WITH_REPLICA(test_blocking_calls), WITH_REPLICA(test_closed_meanwhile),
-        WITH_REPLICA(test_fewer_rights),
+        WITH_REPLICA(replica_answers_peeks_and_primary_answers_consumes),
+        WITH_REPLICA(primary_answers_peeks_if_no_replica_is_known),
+        WITH_REPLICA(replica_restarted_loses_no_peek),
+        WITH_REPLICA(frozen_replica_is_left_after_a_timeout),
+        WITH_REPLICA(replica_cut_off_from_its_primary_is_left),
+        WITH_REPLICA(stale_replica_sends_peeks_to_the_primary),
+        WITH_REPLICA(replica_answers_peeks_without_a_primary),
+        WITH_REPLICA(blocking_peek_uses_the_replica),
+        WITH_REPLICA(store_closed_while_finding_the_replica_ends_each_peek),
+        WITH_REPLICA(primary_answers_peeks_that_the_replica_refuses),
     };
     return cmocka_run_group_tests_name("replica", tests, NULL, NULL);
 }

@@ -76,7 +76,7 @@ static void ask_about_the_key(void) {
     assert_texts_clean();
 }
 
-static void test_real_errors(void **state) {
+static void errors_of_a_real_server_show_no_secret(void **state) {
     static const char *const faults[] = {
         "ACL SETUSER app on >another ~* +@all",
         "ACL SETUSER app on >%s resetkeys ~other:* +@all",
@@ -104,7 +104,7 @@ static void test_real_errors(void **state) {
 }
 
 /* A server that says it all aloud. */
-static void test_echoes(void **state) {
+static void reply_that_quotes_a_secret_is_not_shown(void **state) {
     static const char *const formats[] = {
         "-ERR unknown command 'AUTH', with args beginning with: 'app' '%s' \r\n",
         "-WRONGPASS %s\r\n",
@@ -206,7 +206,7 @@ static void ask_fake(const char *reply) {
     fake_stop(fake);
 }
 
-static void test_everywhere(void **state) {
+static void secret_at_any_place_of_an_error_is_not_shown(void **state) {
     char password[LENGTH + 1];
     (void)state;
     reveal(password);
@@ -221,7 +221,7 @@ static void test_everywhere(void **state) {
 }
 
 /* A sentinel that quotes the passwords, its own and the servers', or names one as the host of the primary. */
-static void test_sentinels(void **state) {
+static void error_of_a_sentinel_shows_no_secret(void **state) {
     static const char *const replies[] = {
         "-ERR no such service %s\r\n",
         "-%s\r\n",
@@ -256,7 +256,7 @@ static void test_sentinels(void **state) {
 }
 
 /* A letter is in every text. */
-static void test_short_secrets(void **state) {
+static void short_password_hides_the_words_of_the_server(void **state) {
     static const char *const passwords[] = {"a", "is", "the", "user"};
     (void)state;
     for (size_t i = 0; i < COUNT(passwords); i++) {
@@ -283,7 +283,7 @@ static void test_short_secrets(void **state) {
     }
 }
 
-static void test_bad_urls(void **state) {
+static void error_of_a_bad_url_shows_no_secret(void **state) {
     static const char *const formats[] = {
         "redis://app:%s@host:0",
         "redis://app:%s@host:99999",
@@ -391,7 +391,7 @@ static void assert_wiped(int port, int decisions) {
     if (find_password() != NULL) fail_msg("the password is still there after %d decisions", decisions);
 }
 
-static void test_wiped_at_close(void **state) {
+static void closed_store_leaves_no_secret_in_memory(void **state) {
     (void)state;
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
     skip_because("a sanitizer's own memory is too large to look through");
@@ -410,8 +410,10 @@ static void test_wiped_at_close(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        WITH_RIG(test_wiped_at_close), WITH_RIG(test_real_errors),   WITH_RIG(test_echoes),    WITH_RIG(test_bad_urls),
-        WITH_RIG(test_everywhere),     WITH_RIG(test_short_secrets), WITH_RIG(test_sentinels),
+        WITH_RIG(closed_store_leaves_no_secret_in_memory),      WITH_RIG(errors_of_a_real_server_show_no_secret),
+        WITH_RIG(reply_that_quotes_a_secret_is_not_shown),      WITH_RIG(error_of_a_bad_url_shows_no_secret),
+        WITH_RIG(secret_at_any_place_of_an_error_is_not_shown), WITH_RIG(short_password_hides_the_words_of_the_server),
+        WITH_RIG(error_of_a_sentinel_shows_no_secret),
     };
     names_say("", EAI_NONAME, 0);
     return cmocka_run_group_tests_name("secrets", tests, NULL, NULL);

@@ -69,7 +69,7 @@ static int ask_one(void) {
 }
 
 /* Where to begin is chance, so this is tried often enough to begin anywhere. */
-static void test_some_are_of_no_use(void **state) {
+static void useless_sentinels_are_passed_over(void **state) {
     static const struct fake_step nonsense[] = {
         {FAKE_ACCEPT, 0, NULL, 0},
         {FAKE_EXPECT, 1, NULL, 0},
@@ -94,7 +94,7 @@ static void test_some_are_of_no_use(void **state) {
     }
 }
 
-static void test_blocking_calls(void **state) {
+static void blocking_call_finds_the_primary(void **state) {
     char url[256];
     steady_result r;
     (void)state;
@@ -111,7 +111,7 @@ static void test_blocking_calls(void **state) {
 }
 
 /* Names are looked up for sentinels as well, and a service may have any name. */
-static void test_names_and_credentials(void **state) {
+static void sentinel_is_found_by_name_and_credentials_are_sent(void **state) {
     char url[256];
     (void)state;
     server_ask(&server, "ACL SETUSER app on >sesame ~* -@all +evalsha +script|load +get +set +del +time +role");
@@ -122,7 +122,7 @@ static void test_names_and_credentials(void **state) {
 }
 
 /* One who may not ask for the role is not turned away for that. */
-static void test_without_the_right_to_role(void **state) {
+static void user_without_role_is_served(void **state) {
     char url[256];
     (void)state;
     server_ask(&server, "ACL SETUSER least on >sesame ~* -@all +evalsha +script|load +get +set +del +time");
@@ -148,7 +148,7 @@ static void assert_trouble(const char *url, int error, const char *says) {
     close_all();
 }
 
-static void test_what_is_wrong_is_said(void **state) {
+static void error_says_what_is_wrong(void **state) {
     char url[256];
     (void)state;
     snprintf(url, sizeof url, "redis+sentinel://127.0.0.1:%d,127.0.0.1:%d/main", free_port(), free_port());
@@ -164,7 +164,7 @@ static void test_what_is_wrong_is_said(void **state) {
     assert_trouble(url, STEADY_REFUSED, "WRONGPASS");
 }
 
-static void test_sentinel_with_a_password(void **state) {
+static void sentinel_password_is_sent(void **state) {
     struct server closed;
     char url[256];
     (void)state;
@@ -178,7 +178,7 @@ static void test_sentinel_with_a_password(void **state) {
 }
 
 /* The sentinels come back, and are asked again. */
-static void test_sentinels_gone_for_a_while(void **state) {
+static void sentinels_are_asked_again_after_an_outage(void **state) {
     char url[256];
     (void)state;
     snprintf(url, sizeof url, "redis+sentinel://127.0.0.1:%d/main", sentinel.port);
@@ -201,10 +201,13 @@ static void test_sentinels_gone_for_a_while(void **state) {
 int main(void) {
 #define WITH_POLLER(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        WITH_POLLER(test_some_are_of_no_use),         WITH_POLLER(test_blocking_calls),
-        WITH_POLLER(test_names_and_credentials),      WITH_POLLER(test_without_the_right_to_role),
-        WITH_POLLER(test_what_is_wrong_is_said),      WITH_POLLER(test_sentinel_with_a_password),
-        WITH_POLLER(test_sentinels_gone_for_a_while),
+        WITH_POLLER(useless_sentinels_are_passed_over),
+        WITH_POLLER(blocking_call_finds_the_primary),
+        WITH_POLLER(sentinel_is_found_by_name_and_credentials_are_sent),
+        WITH_POLLER(user_without_role_is_served),
+        WITH_POLLER(error_says_what_is_wrong),
+        WITH_POLLER(sentinel_password_is_sent),
+        WITH_POLLER(sentinels_are_asked_again_after_an_outage),
     };
     return cmocka_run_group_tests_name("sentinel", tests, start_servers, stop_servers);
 }

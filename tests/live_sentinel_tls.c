@@ -43,7 +43,7 @@ static int tear_down(void **state) {
     return 0;
 }
 
-static void test_both_trusted(void **state) {
+static void trusted_sentinel_and_server_are_used(void **state) {
     char trouble[256];
     (void)state;
     if (ask("server", "server", trouble) != 0) fail_msg("%s", trouble);
@@ -55,21 +55,21 @@ static void assert_distrusted(const char *of_sentinel, const char *of_server) {
     if (strstr(trouble, "certificate is signed by a CA that is not trusted here") == NULL) fail_msg("%s", trouble);
 }
 
-static void test_sentinel_not_trusted(void **state) {
+static void untrusted_sentinel_is_unavailable(void **state) {
     (void)state;
     assert_distrusted("stranger", "server");
 }
 
-static void test_server_not_trusted(void **state) {
+static void untrusted_server_is_unavailable(void **state) {
     (void)state;
     assert_distrusted("server", "stranger");
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(test_both_trusted, tear_down),
-        cmocka_unit_test_teardown(test_sentinel_not_trusted, tear_down),
-        cmocka_unit_test_teardown(test_server_not_trusted, tear_down),
+        cmocka_unit_test_teardown(trusted_sentinel_and_server_are_used, tear_down),
+        cmocka_unit_test_teardown(untrusted_sentinel_is_unavailable, tear_down),
+        cmocka_unit_test_teardown(untrusted_server_is_unavailable, tear_down),
     };
     certificates_make();
     const int failed = cmocka_run_group_tests_name("sentinel over TLS", tests, NULL, NULL);

@@ -9,7 +9,7 @@
 
 /* ---- The script is lost ---- */
 
-static void test_flush_under_load(void **state) {
+static void script_flush_under_load_causes_one_load_and_no_error(void **state) {
     struct tally tally = {0};
     (void)state;
     rig_open(5 * STEADY_SECOND);
@@ -35,7 +35,7 @@ static void flush_scripts(void) {
     sleep_us(2 * MS);
 }
 
-static void test_flush_storm(void **state) {
+static void script_flush_every_2_ms_starves_no_decision(void **state) {
     struct tally tally = {0};
     (void)state;
     rig_open(5 * STEADY_SECOND);
@@ -50,7 +50,7 @@ static void test_flush_storm(void **state) {
 
 /* ---- Refusals that pass ---- */
 
-static void test_memory_full(void **state) {
+static void full_memory_is_unavailable_and_charges_nothing(void **state) {
     (void)state;
     rig_open(TIMEOUT);
     warm_up();
@@ -64,7 +64,7 @@ static void test_memory_full(void **state) {
     assert_int_equal(stats().reconnects, 0);
 }
 
-static void test_too_few_replicas(void **state) {
+static void too_few_replicas_is_unavailable_and_charges_nothing(void **state) {
     (void)state;
     rig_open(TIMEOUT);
     warm_up();
@@ -77,7 +77,7 @@ static void test_too_few_replicas(void **state) {
     assert_int_equal(stats().reconnects, 0);
 }
 
-static void test_disk_error(void **state) {
+static void disk_error_is_unavailable_and_charges_nothing(void **state) {
     char dir[80];
     (void)state;
     server_kill(&rig.server);
@@ -101,7 +101,7 @@ static void test_disk_error(void **state) {
 }
 
 /* A demoted primary is left: the connection is made anew, since its name may lead elsewhere by now. */
-static void test_read_only(void **state) {
+static void demoted_primary_is_left_and_connected_anew(void **state) {
     (void)state;
     rig_open(TIMEOUT);
     warm_up();
@@ -123,7 +123,7 @@ static void assert_left_alone(const char *error, steady_us since) {
 
 static void spin(void) { server_ask(&rig.server, "EVAL %s 0", "while true do end"); }
 
-static void test_busy(void **state) {
+static void busy_server_is_unavailable_until_it_answers(void **state) {
     struct tally tally = {0};
     (void)state;
     rig_open(LONG_TIMEOUT);
@@ -152,7 +152,7 @@ static void spin_after_writing(void) {
 }
 
 /* Nobody can end such a script; only the server can be killed. */
-static void test_busy_for_ever(void **state) {
+static void unkillable_script_is_unavailable_until_a_restart(void **state) {
     struct tally tally = {0};
     (void)state;
     rig_open(LONG_TIMEOUT);
@@ -171,7 +171,7 @@ static void test_busy_for_ever(void **state) {
     assert_int_equal(level("k"), 0);
 }
 
-static void test_loading(void **state) {
+static void loading_server_gets_few_probes_and_is_used_again(void **state) {
     (void)state;
     rig_open(LONG_TIMEOUT);
     warm_up();
@@ -203,7 +203,7 @@ static void test_loading(void **state) {
 }
 
 /* A replica that has lost its primary and will not show old data. */
-static void test_stale_replica(void **state) {
+static void stale_replica_is_unavailable_until_promoted(void **state) {
     struct tally tally = {0};
     steady_result r;
     (void)state;
@@ -228,7 +228,7 @@ static void wipe(void) {
 }
 
 /* Each loss gives a key its capacity back, at most; nobody sees an error. */
-static void test_wiped_under_load(void **state) {
+static void flushall_under_load_gives_each_key_one_more_capacity(void **state) {
     struct tally tally = {0};
     (void)state;
     rig_open(5 * STEADY_SECOND);
@@ -273,7 +273,7 @@ static void fill_evictable(struct tally *tally) {
 }
 
 /* A bucket that is missing before a round fills once more in it, and while a round is on none goes. */
-static void test_evicted(void **state) {
+static void evicted_bucket_admits_once_more_and_is_warned_of(void **state) {
     struct tally tally = {0};
     long long missing = 0;
     (void)state;
@@ -303,7 +303,7 @@ static void test_evicted(void **state) {
 }
 
 /* A server that evicts nothing, or does not say, is nothing to tell of. */
-static void test_not_evicted(void **state) {
+static void server_without_eviction_causes_no_warning(void **state) {
     static const char *const settings[][2] = {{"noeviction", "3mb"}, {"allkeys-lru", "0"}};
     (void)state;
     const long long before = questions();
@@ -320,7 +320,7 @@ static void test_not_evicted(void **state) {
 
 /* ---- Not let in ---- */
 
-static void test_no_more_clients(void **state) {
+static void full_server_is_unavailable_and_used_again(void **state) {
     struct tally tally = {0};
     (void)state;
     rig_open(LONG_TIMEOUT); /* not connected yet */
@@ -348,7 +348,7 @@ static void test_no_more_clients(void **state) {
     assert_int_equal(level("holder"), 1);
 }
 
-static void test_wrong_password_is_no_storm(void **state) {
+static void wrong_password_connects_once_a_second(void **state) {
     char url[96];
     struct tally tally = {0};
     (void)state;
@@ -366,7 +366,7 @@ static void test_wrong_password_is_no_storm(void **state) {
 }
 
 /* One who was denied before is not denied out of habit while the server cannot write. */
-static void test_denied_keys_notice_too(void **state) {
+static void denied_key_notices_a_server_that_cannot_write(void **state) {
     static const char *const faults[][2] = {
         {"CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"},
         {"CONFIG SET min-replicas-to-write 3", "CONFIG SET min-replicas-to-write 0"},
@@ -412,7 +412,7 @@ static void take_rights(void) {
     sleep_us(20 * MS);
 }
 
-static void test_rights_taken_under_load(void **state) {
+static void rights_taken_under_load_are_refused_and_charge_nothing(void **state) {
     struct tally tally = {0};
     (void)state;
     open_as_app();
@@ -429,7 +429,7 @@ static void test_rights_taken_under_load(void **state) {
 }
 
 /* The server hangs up on a deleted user; who comes again is refused, and does not come often. */
-static void test_user_deleted(void **state) {
+static void deleted_user_is_refused_and_connects_once_a_second(void **state) {
     struct tally tally = {0};
     (void)state;
     open_as_app();
@@ -452,24 +452,24 @@ static void test_user_deleted(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        WITH_RIG(test_flush_under_load),
-        WITH_RIG(test_flush_storm),
-        WITH_RIG(test_memory_full),
-        WITH_RIG(test_too_few_replicas),
-        WITH_RIG(test_disk_error),
-        WITH_RIG(test_read_only),
-        WITH_RIG(test_busy),
-        WITH_RIG(test_busy_for_ever),
-        WITH_RIG(test_loading),
-        WITH_RIG(test_stale_replica),
-        WITH_RIG(test_wiped_under_load),
-        WITH_RIG(test_evicted),
-        WITH_RIG(test_not_evicted),
-        WITH_RIG(test_no_more_clients),
-        WITH_RIG(test_wrong_password_is_no_storm),
-        WITH_RIG(test_denied_keys_notice_too),
-        WITH_RIG(test_rights_taken_under_load),
-        WITH_RIG(test_user_deleted),
+        WITH_RIG(script_flush_under_load_causes_one_load_and_no_error),
+        WITH_RIG(script_flush_every_2_ms_starves_no_decision),
+        WITH_RIG(full_memory_is_unavailable_and_charges_nothing),
+        WITH_RIG(too_few_replicas_is_unavailable_and_charges_nothing),
+        WITH_RIG(disk_error_is_unavailable_and_charges_nothing),
+        WITH_RIG(demoted_primary_is_left_and_connected_anew),
+        WITH_RIG(busy_server_is_unavailable_until_it_answers),
+        WITH_RIG(unkillable_script_is_unavailable_until_a_restart),
+        WITH_RIG(loading_server_gets_few_probes_and_is_used_again),
+        WITH_RIG(stale_replica_is_unavailable_until_promoted),
+        WITH_RIG(flushall_under_load_gives_each_key_one_more_capacity),
+        WITH_RIG(evicted_bucket_admits_once_more_and_is_warned_of),
+        WITH_RIG(server_without_eviction_causes_no_warning),
+        WITH_RIG(full_server_is_unavailable_and_used_again),
+        WITH_RIG(wrong_password_connects_once_a_second),
+        WITH_RIG(denied_key_notices_a_server_that_cannot_write),
+        WITH_RIG(rights_taken_under_load_are_refused_and_charge_nothing),
+        WITH_RIG(deleted_user_is_refused_and_connects_once_a_second),
     };
     return cmocka_run_group_tests_name("server", tests, NULL, NULL);
 }

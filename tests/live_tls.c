@@ -103,7 +103,7 @@ static void assert_refused(const char *url, int error, const char *says) {
 
 /* ---- Whom we trust ---- */
 
-static void test_both_kinds_of_call(void **state) {
+static void callback_and_blocking_calls_work_over_tls(void **state) {
     (void)state;
     for (int version = 2; version <= 3; version++) {
         set("tls-protocols", version == 2 ? "TLSv1.2" : "TLSv1.3");
@@ -118,7 +118,7 @@ static void test_both_kinds_of_call(void **state) {
     }
 }
 
-static void test_hosts(void **state) {
+static void certificate_matches_name_address_and_server_name(void **state) {
     (void)state;
     assert_allowed(trusting("localhost"));
     assert_allowed(trusting("127.0.0.1"));
@@ -147,7 +147,7 @@ static const struct {
 };
 
 /* Refused by the deadline of the first decision, and the next one is told at once; never is anything sent. */
-static void test_distrusted(void **state) {
+static void untrusted_certificate_is_unavailable_and_nothing_is_sent(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(distrusted); i++) {
         char says[160];
@@ -161,7 +161,7 @@ static void test_distrusted(void **state) {
 }
 
 /* What is trusted where nothing is said: no CA of ours is among that. */
-static void test_system_trust(void **state) {
+static void system_authorities_are_trusted_by_default(void **state) {
     (void)state;
     assert_refused(url_of("localhost", tls_port, "%s", ""), STEADY_UNAVAILABLE, "a CA that is not trusted here");
     setenv("SSL_CERT_FILE", certificate("ca.pem"), 1);
@@ -169,7 +169,7 @@ static void test_system_trust(void **state) {
     unsetenv("SSL_CERT_FILE");
 }
 
-static void test_verification_off(void **state) {
+static void skipped_verification_accepts_any_certificate(void **state) {
     (void)state;
     static const char *const names[] = {"self", "expired", "elsewhere", "stranger"};
     for (size_t i = 0; i < COUNT(names); i++) {
@@ -182,7 +182,7 @@ static void test_verification_off(void **state) {
 
 /* ---- Who trusts us ---- */
 
-static void test_client_certificates(void **state) {
+static void client_certificate_is_checked_by_the_server(void **state) {
     char options[512];
     (void)state;
     set("tls-auth-clients", "yes");
@@ -206,7 +206,7 @@ static void test_client_certificates(void **state) {
 
 /* Without a loop that is asked again and again: refused about once a second, and nothing that was written is unknown.
  */
-static void test_turned_away_is_not_unknown(void **state) {
+static void missing_client_certificate_is_refused_and_never_unknown(void **state) {
     struct tally tally = {0};
     (void)state;
     set("tls-auth-clients", "yes");
@@ -224,7 +224,7 @@ static void test_turned_away_is_not_unknown(void **state) {
 
 /* ---- Options ---- */
 
-static void test_options_of_the_struct(void **state) {
+static void tls_options_of_the_struct_apply(void **state) {
     char trouble[256];
     const steady_tls_options all = {.ca_file = certificate("ca.pem"),
                                     .cert_file = certificate("client.pem"),
@@ -261,7 +261,7 @@ static const struct {
     {"?tls_server_name=.example&tls_ca=%s/ca.pem", "server name"},
 };
 
-static void test_unusable_files(void **state) {
+static void unusable_file_is_a_bad_argument(void **state) {
     char directory[128];
     (void)state;
     snprintf(directory, sizeof directory, "%s", certificate(""));
@@ -281,7 +281,7 @@ static void test_unusable_files(void **state) {
     }
 }
 
-static void test_options_without_tls(void **state) {
+static void tls_options_without_tls_are_a_bad_argument(void **state) {
     const steady_tls_options none = {0};
     const steady_store_options options = {.tls = &none};
     steady_store *store = NULL;
@@ -299,7 +299,7 @@ static void test_options_without_tls(void **state) {
 /* ---- No TLS on one of the sides ---- */
 
 /* A redis-server waits for the end of what it takes for a line. */
-static void test_a_port_without_tls(void **state) {
+static void port_without_tls_is_unavailable(void **state) {
     (void)state;
     timeout = 300 * MS;
     assert_refused(url_of("localhost", rig.server.port, "%s", ""), STEADY_UNAVAILABLE, "TLS");
@@ -308,7 +308,7 @@ static void test_a_port_without_tls(void **state) {
 
 /* ---- As without TLS ---- */
 
-static void test_sliced(void **state) {
+static void tls_in_single_bytes_is_decided(void **state) {
     struct tally tally = {0};
     (void)state;
     open_through_proxy(&(struct proxy_rules){.slice = 1}, 5 * STEADY_SECOND);
@@ -319,7 +319,7 @@ static void test_sliced(void **state) {
     assert_int_equal(level("k"), 50);
 }
 
-static void test_reset_under_load(void **state) {
+static void resets_under_load_charge_nothing_twice(void **state) {
     struct tally tally = {0};
     (void)state;
     open_through_proxy(&(struct proxy_rules){0}, 2 * STEADY_SECOND);
@@ -339,7 +339,7 @@ static void test_reset_under_load(void **state) {
     assert_used_again();
 }
 
-static void test_server_killed(void **state) {
+static void killed_server_leaves_decisions_unknown_then_unavailable(void **state) {
     struct tally tally = {0};
     (void)state;
     rig_open_at(trusting("localhost"), STEADY_SECOND);
@@ -356,7 +356,7 @@ static void test_server_killed(void **state) {
 }
 
 /* In the middle of the handshake, and in the middle of work. */
-static void test_silence(void **state) {
+static void silent_handshake_and_connection_delay_no_deadline(void **state) {
     struct tally tally = {0};
     (void)state;
     open_through_proxy(&(struct proxy_rules){.deaf = true}, TIMEOUT);
@@ -378,7 +378,7 @@ static void test_silence(void **state) {
     assert_int_equal(ERR_peek_error(), 0);
 }
 
-static void test_much(void **state) {
+static void heavy_load_over_tls_never_holds_the_loop(void **state) {
     struct tally tally = {0};
     (void)state;
     rig_open_at(trusting("localhost"), 10 * STEADY_SECOND);
@@ -390,7 +390,7 @@ static void test_much(void **state) {
 }
 
 /* The errors of the program's own work with OpenSSL neither mislead us nor are they there afterwards. */
-static void test_errors_of_others(void **state) {
+static void openssl_errors_of_the_program_are_ignored_and_none_are_left(void **state) {
     struct tally tally = {0};
     (void)state;
     open_through_proxy(&(struct proxy_rules){.slice = 1}, 5 * STEADY_SECOND);
@@ -408,7 +408,7 @@ static void test_errors_of_others(void **state) {
 }
 
 /* The child closes what it has inherited, and does not say goodbye for the parent. */
-static void test_fork(void **state) {
+static void forked_child_closes_without_ending_the_parents_connection(void **state) {
     int status = 0;
     (void)state;
     rig_open_at(trusting("localhost"), STEADY_SECOND);
@@ -474,7 +474,7 @@ static void attempt(struct steady__connect *dial, struct attempts *attempts, uns
 #define ATTEMPTS 1000
 #endif
 
-static void test_nothing_is_left_of_failed_handshakes(void **state) {
+static void failed_handshakes_leave_no_descriptor_and_no_memory(void **state) {
     struct steady__url url;
     struct steady__tls_context *tls = NULL;
     struct steady__fork_guard fork_guard;
@@ -509,7 +509,7 @@ static void test_nothing_is_left_of_failed_handshakes(void **state) {
 }
 
 /* Each node of a cluster is trusted as the first is, or not. */
-static void test_cluster(void **state) {
+static void each_node_of_a_cluster_is_verified(void **state) {
     static struct cluster cluster;
     char options[300], key[16];
     struct tally tally = {0};
@@ -545,26 +545,26 @@ static void test_cluster(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        WITH_TLS(test_both_kinds_of_call),
-        WITH_TLS(test_hosts),
-        WITH_TLS(test_distrusted),
-        WITH_TLS(test_system_trust),
-        WITH_TLS(test_verification_off),
-        WITH_TLS(test_client_certificates),
-        WITH_TLS(test_turned_away_is_not_unknown),
-        WITH_TLS(test_options_of_the_struct),
-        cmocka_unit_test(test_unusable_files),
-        cmocka_unit_test(test_options_without_tls),
-        WITH_TLS(test_a_port_without_tls),
-        WITH_TLS(test_sliced),
-        WITH_TLS(test_reset_under_load),
-        WITH_TLS(test_server_killed),
-        WITH_TLS(test_silence),
-        WITH_TLS(test_much),
-        WITH_TLS(test_errors_of_others),
-        WITH_TLS(test_fork),
-        WITH_TLS(test_nothing_is_left_of_failed_handshakes),
-        WITH_TLS(test_cluster),
+        WITH_TLS(callback_and_blocking_calls_work_over_tls),
+        WITH_TLS(certificate_matches_name_address_and_server_name),
+        WITH_TLS(untrusted_certificate_is_unavailable_and_nothing_is_sent),
+        WITH_TLS(system_authorities_are_trusted_by_default),
+        WITH_TLS(skipped_verification_accepts_any_certificate),
+        WITH_TLS(client_certificate_is_checked_by_the_server),
+        WITH_TLS(missing_client_certificate_is_refused_and_never_unknown),
+        WITH_TLS(tls_options_of_the_struct_apply),
+        cmocka_unit_test(unusable_file_is_a_bad_argument),
+        cmocka_unit_test(tls_options_without_tls_are_a_bad_argument),
+        WITH_TLS(port_without_tls_is_unavailable),
+        WITH_TLS(tls_in_single_bytes_is_decided),
+        WITH_TLS(resets_under_load_charge_nothing_twice),
+        WITH_TLS(killed_server_leaves_decisions_unknown_then_unavailable),
+        WITH_TLS(silent_handshake_and_connection_delay_no_deadline),
+        WITH_TLS(heavy_load_over_tls_never_holds_the_loop),
+        WITH_TLS(openssl_errors_of_the_program_are_ignored_and_none_are_left),
+        WITH_TLS(forked_child_closes_without_ending_the_parents_connection),
+        WITH_TLS(failed_handshakes_leave_no_descriptor_and_no_memory),
+        WITH_TLS(each_node_of_a_cluster_is_verified),
     };
     certificates_make();
     const int failed = cmocka_run_group_tests_name("tls", tests, NULL, NULL);

@@ -41,14 +41,14 @@ static void run_handler(void (*handler)(void *arg)) {
     rig.loop.ops->timer_free(timer);
 }
 
-static void test_sleep_is_seen(void **state) {
+static void sleep_counts_as_holding_the_loop(void **state) {
     (void)state;
     run_handler(sleep_20);
     assert_between(longest_held, 20 * MS, 200 * MS);
 }
 
 /* Work may be interrupted by others: what counts is what was done by the thread itself. */
-static void test_work_is_seen(void **state) {
+static void work_counts_as_holding_the_loop(void **state) {
     (void)state;
     for (int i = 0; i < 20 && longest_held < 15 * MS; i++)
         run_handler(work_30);
@@ -58,7 +58,7 @@ static void test_work_is_seen(void **state) {
 static void keep_busy(void) { work_for(10 * MS); }
 
 /* Others keep every processor busy, so that handlers of a millisecond are interrupted for many. */
-static void test_waits_are_not(void **state) {
+static void waits_for_a_processor_do_not_count(void **state) {
     pid_t others[6];
     const size_t count = sizeof others / sizeof *others;
     steady_us slowest = 0;
@@ -78,9 +78,9 @@ static void test_waits_are_not(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        WITH_RIG(test_sleep_is_seen),
-        WITH_RIG(test_work_is_seen),
-        WITH_RIG(test_waits_are_not),
+        WITH_RIG(sleep_counts_as_holding_the_loop),
+        WITH_RIG(work_counts_as_holding_the_loop),
+        WITH_RIG(waits_for_a_processor_do_not_count),
     };
     return cmocka_run_group_tests_name("watch", tests, NULL, NULL);
 }

@@ -75,7 +75,7 @@ static unsigned long admitted_in(steady_us time) {
 static unsigned long leaked_in(steady_us time) { return (unsigned long)(time / RECHARGE_TIME) + 1; }
 
 /* After the step there is room for a whole capacity at once, and for what leaks: one capacity more. */
-static void test_server_an_hour_ahead(void **state) {
+static void server_clock_stepped_forward_admits_one_more_capacity(void **state) {
     struct tally whole = {0};
     (void)state;
     open_narrow(0);
@@ -93,7 +93,7 @@ static void test_server_an_hour_ahead(void **state) {
     assert_true(before + after <= CAPACITY + leaked_in(now_us() - begin));
 }
 
-static void test_server_an_hour_behind(void **state) {
+static void server_clock_stepped_back_admits_no_more(void **state) {
     (void)state;
     open_narrow(0);
     const steady_us begin = now_us();
@@ -105,7 +105,7 @@ static void test_server_an_hour_behind(void **state) {
 }
 
 /* A block moves with the clock, and begins anew at worst; the drop that was about to leak does, too. */
-static void test_block_when_the_clock_steps_back(void **state) {
+static void block_begins_again_at_worst_if_the_clock_steps_back(void **state) {
     struct tally tally = {0};
     (void)state;
     open_narrow(500 * MS);
@@ -122,7 +122,7 @@ static void test_block_when_the_clock_steps_back(void **state) {
     assert_true(now_us() - begin > 300 * MS);
 }
 
-static void test_server_swaying(void **state) {
+static void swaying_server_clock_admits_one_capacity_for_each_step_forward(void **state) {
     const steady_us begin = now_us(), time = how_long(5 * STEADY_SECOND, 60 * STEADY_SECOND);
     unsigned long admitted = 0, ahead = 0;
     (void)state;
@@ -141,7 +141,7 @@ static void test_server_swaying(void **state) {
 /* ---- Ours ---- */
 
 /* Deadlines do not know what time of day it is. */
-static void test_wall_clock_is_never_read(void **state) {
+static void wall_clock_is_never_read(void **state) {
     struct tally tally = {0};
     steady_result r;
     (void)state;
@@ -160,7 +160,7 @@ static void test_wall_clock_is_never_read(void **state) {
 }
 
 /* The process is stopped for longer than a timeout. The answers are there when it goes on, and are taken. */
-static void test_stopped_and_continued(void **state) {
+static void process_stopped_and_continued_takes_its_answers(void **state) {
     struct tally tally = {0};
     (void)state;
     rig_open(TIMEOUT);
@@ -185,29 +185,29 @@ static void test_stopped_and_continued(void **state) {
     account(&tally, level("k"));
 }
 
-static void test_monotonic_clock_of_another_age(void **state) {
+static void old_monotonic_clock_changes_nothing(void **state) {
     char line[512];
     const char *build = getenv("BUILD");
     (void)state;
     if (system("unshare --time --monotonic 1 true 2>/dev/null") != 0) skip_because("no time namespaces here");
-    snprintf(
-        line, sizeof line,
-        "env -u REDIS_SERVER STEADY_TEST=test_pipelined unshare --time --monotonic 1000000000 --boottime 1000000000 "
-        "%s/test/live_redis >/dev/null 2>&1",
-        build != NULL ? build : "build");
+    snprintf(line, sizeof line,
+             "env -u REDIS_SERVER STEADY_TEST=pipelined_decisions_admit_exactly_the_capacity unshare --time "
+             "--monotonic 1000000000 --boottime 1000000000 "
+             "%s/test/live_redis 2>&1 | grep -q 'OK.*pipelined_decisions_admit_exactly_the_capacity'",
+             build != NULL ? build : "build");
     assert_int_equal(system(line), 0);
 }
 
 int main(void) {
 #define WITH_CLOCK(test) cmocka_unit_test_setup_teardown(test, set_up, rig_tear_down)
     const struct CMUnitTest tests[] = {
-        WITH_CLOCK(test_server_an_hour_ahead),
-        WITH_CLOCK(test_server_an_hour_behind),
-        WITH_CLOCK(test_block_when_the_clock_steps_back),
-        WITH_CLOCK(test_server_swaying),
-        WITH_CLOCK(test_wall_clock_is_never_read),
-        WITH_CLOCK(test_stopped_and_continued),
-        WITH_CLOCK(test_monotonic_clock_of_another_age),
+        WITH_CLOCK(server_clock_stepped_forward_admits_one_more_capacity),
+        WITH_CLOCK(server_clock_stepped_back_admits_no_more),
+        WITH_CLOCK(block_begins_again_at_worst_if_the_clock_steps_back),
+        WITH_CLOCK(swaying_server_clock_admits_one_capacity_for_each_step_forward),
+        WITH_CLOCK(wall_clock_is_never_read),
+        WITH_CLOCK(process_stopped_and_continued_takes_its_answers),
+        WITH_CLOCK(old_monotonic_clock_changes_nothing),
     };
     return cmocka_run_group_tests_name("clocks", tests, map_offset, remove_offset);
 }

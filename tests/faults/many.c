@@ -62,7 +62,7 @@ static void start_tallies_anew(void) {
     }
 }
 
-static void test_two_hundred_clients(void **state) {
+static void two_hundred_clients_return_within_a_second_without_a_storm(void **state) {
     (void)state;
     open_clients();
     ask_all(now_us() + 2 * STEADY_SECOND, true);
@@ -101,7 +101,7 @@ static unsigned long pace(struct tally *tally, steady_us time) {
 }
 
 /* With its append-only file the server knows after a kill what it knew before, so every drop can be accounted for. */
-static void test_flapping(void **state) {
+static void flapping_server_loses_and_doubles_no_drop(void **state) {
     struct tally tally = {0};
     unsigned kills = 0, served = 0;
     (void)state;
@@ -131,8 +131,9 @@ static void test_flapping(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_two_hundred_clients, rig_set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_flapping, rig_set_up, tear_down),
+        cmocka_unit_test_setup_teardown(two_hundred_clients_return_within_a_second_without_a_storm, rig_set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(flapping_server_loses_and_doubles_no_drop, rig_set_up, tear_down),
     };
     return cmocka_run_group_tests_name("many", tests, NULL, NULL);
 }

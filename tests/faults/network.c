@@ -109,7 +109,7 @@ static int drop_no_more(int listener) {
 }
 
 /* Nothing comes back, not even that nobody is there. */
-static void test_black_hole(void **state) {
+static void black_hole_is_unavailable_in_time_and_used_again(void **state) {
     struct tally tally = {0};
     (void)state;
     if (!start_far_server()) skip_because(NO_NETWORK);
@@ -129,7 +129,7 @@ static void test_black_hole(void **state) {
 
 /* As above, and not even the address of the server is found. When the cable is there again, the kernel looks for it
  * once a second, so that this may be what is waited for. */
-static void test_pulled_before_connecting(void **state) {
+static void cable_pulled_before_connecting_is_unavailable_in_time(void **state) {
     struct tally tally = {0}, again = {0};
     (void)state;
     if (!start_far_server()) skip_because(NO_NETWORK);
@@ -151,7 +151,7 @@ static void test_pulled_before_connecting(void **state) {
 }
 
 /* Both ends believe in a connection that leads nowhere. Each time, not only the first. */
-static void test_half_open(void **state) {
+static void half_open_connection_is_replaced_each_time(void **state) {
     struct tally tally = {0};
     (void)state;
     if (!start_far_server()) skip_because(NO_NETWORK);
@@ -174,9 +174,9 @@ static void test_half_open(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        WITH_RIG(test_black_hole),
-        WITH_RIG(test_pulled_before_connecting),
-        WITH_RIG(test_half_open),
+        WITH_RIG(black_hole_is_unavailable_in_time_and_used_again),
+        WITH_RIG(cable_pulled_before_connecting_is_unavailable_in_time),
+        WITH_RIG(half_open_connection_is_replaced_each_time),
     };
     return cmocka_run_group_tests_name("network", tests, set_up_once, tear_down_once);
 }

@@ -20,7 +20,7 @@ static int find_server(void **state) {
     return setenv("REDIS_SERVER", program, 1);
 }
 
-static void test_script_cache_full(void **state) {
+static void script_survives_a_full_script_cache(void **state) {
     struct tally tally = {0};
     (void)state;
     if (getenv("REDIS_SERVER") == NULL) skip_because("takes a Valkey 8: scripts/chroot make");
@@ -42,6 +42,6 @@ static void test_script_cache_full(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {WITH_RIG(test_script_cache_full)};
+    const struct CMUnitTest tests[] = {WITH_RIG(script_survives_a_full_script_cache)};
     return cmocka_run_group_tests_name("scripts", tests, find_server, NULL);
 }

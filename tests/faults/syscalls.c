@@ -111,7 +111,7 @@ static bool fail_nth(enum call call, int error, unsigned nth) {
     return happened;
 }
 
-static void test_each_system_call_fails(void **state) {
+static void store_survives_each_failed_system_call(void **state) {
     unsigned faults = 0;
     (void)state;
     for (enum call call = 0; call < CALLS; call++)
@@ -123,6 +123,6 @@ static void test_each_system_call_fails(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {WITH_RIG(test_each_system_call_fails)};
+    const struct CMUnitTest tests[] = {WITH_RIG(store_survives_each_failed_system_call)};
     return cmocka_run_group_tests_name("syscalls", tests, NULL, NULL);
 }
