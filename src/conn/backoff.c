@@ -5,7 +5,8 @@
 #define REFUSED_PAUSE STEADY_SECOND
 
 steady_us steady__backoff_next(struct steady__backoff *backoff) {
-    const steady_us pause = backoff->next != 0 ? backoff->next : backoff->first;
+    steady_us pause = backoff->next != 0 ? backoff->next : backoff->first;
+    if (pause > backoff->last) pause = backoff->last; /* which may have become shorter */
     backoff->next = pause < backoff->last / 2 ? 2 * pause : backoff->last;
     return pause;
 }

@@ -10,7 +10,8 @@ struct steady__backoff {
     steady_us next;        /* 0: the first */
 };
 
-/* The pause before the next attempt, before jitter. Doubles the one after it. */
+/* The pause before the next attempt, before jitter: at most `last`, even if `last` was longer before. Doubles the pause
+ * after it. */
 steady_us steady__backoff_next(struct steady__backoff *backoff);
 
 static inline void steady__backoff_reset(struct steady__backoff *backoff) { backoff->next = 0; }
