@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Memory, on the embedded store: every allocation fails in turn, in every public call, and a decision makes none. */
+ * Memory of the embedded store: every allocation of every public call fails in turn; a decision allocates nothing. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -18,7 +18,7 @@ static const steady_limit limit = {.max_capacity = 3, .drop_recharge = STEADY_SE
 static char directory[] = "/tmp/steady-alloc-XXXXXX";
 static char file_url[64];
 
-/* What one run of a scenario holds. */
+/* The state of one run of the scenario. */
 struct scene {
     const char *url;
     steady_poller *poller;
@@ -49,7 +49,7 @@ static int ask(struct scene *s) {
     return error;
 }
 
-/* Everything the embedded store can be asked, from beginning to end; 0 or the first error. */
+/* Calls everything that the embedded store offers. Returns 0 or the first error. */
 static int play(const char *url) {
     struct scene s = {.url = url};
     steady_message why;
@@ -65,11 +65,11 @@ static int play(const char *url) {
     steady_store_close(&s.store);
     steady_throttler_free(&s.plain);
     steady_poller_free(&s.poller);
-    assert_int_equal(s.answered, s.asked); /* by close at the latest */
+    assert_int_equal(s.answered, s.asked); /* close ends the rest */
     return error;
 }
 
-/* What the system or the loop refuses, a mapping or a timer, is theirs to explain. */
+/* The system or the loop may report a failed allocation as its own error, for a mapping or a timer. */
 static bool is_want_of_memory(int error) { return error == STEADY_NO_MEMORY || error == STEADY_SYSTEM; }
 
 static void every_allocation_may_fail(const char *url, void (*between)(void)) {
@@ -86,30 +86,30 @@ static void every_allocation_may_fail(const char *url, void (*between)(void)) {
     } while (alloc_failed());
     alloc_fail(0);
     assert_int_equal(error, 0);
-    assert_true(nth > 4); /* poller, store, region and throttlers at least: the wrappers are there */
+    assert_true(nth > 4); /* at least poller, store, region and throttlers; otherwise the wrappers are missing */
 }
 
 static void nothing(void) {}
 static void remove_the_file(void) { unlink(file_url + strlen("file:")); }
 
-static void each_allocation_of_a_private_store_may_fail(void **state) {
+static void failed_allocation_in_a_private_store_is_reported_and_leaks_nothing(void **state) {
     (void)state;
     every_allocation_may_fail("memory:", nothing);
 }
 
-static void each_allocation_of_a_new_file_may_fail(void **state) {
+static void failed_allocation_in_a_new_file_is_reported_and_leaks_nothing(void **state) {
     (void)state;
     every_allocation_may_fail(file_url, remove_the_file);
 }
 
-static void each_allocation_of_an_old_file_may_fail(void **state) {
+static void failed_allocation_in_an_old_file_is_reported_and_leaks_nothing(void **state) {
     (void)state;
     remove_the_file();
     assert_int_equal(play(file_url), 0);
     every_allocation_may_fail(file_url, nothing);
 }
 
-/* Consumes, peeks and resets on many keys, allowed, denied and blocked; the answers are waited for. */
+/* Consumes, peeks and resets many keys: allowed, denied and blocked. Waits for the results. */
 static void decide(struct scene *s, bool sync) {
     for (int i = 0; i < KEYS; i++) {
         char key[16];
@@ -131,7 +131,7 @@ static void decide(struct scene *s, bool sync) {
     }
 }
 
-static void no_decision_allocates(void **state) {
+static void decisions_allocate_nothing(void **state) {
     (void)state;
     const char *urls[] = {"memory:", file_url};
     remove_the_file();
@@ -172,10 +172,10 @@ static int remove_directory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_allocation_of_a_private_store_may_fail),
-        cmocka_unit_test(each_allocation_of_a_new_file_may_fail),
-        cmocka_unit_test(each_allocation_of_an_old_file_may_fail),
-        cmocka_unit_test(no_decision_allocates),
+        cmocka_unit_test(failed_allocation_in_a_private_store_is_reported_and_leaks_nothing),
+        cmocka_unit_test(failed_allocation_in_a_new_file_is_reported_and_leaks_nothing),
+        cmocka_unit_test(failed_allocation_in_an_old_file_is_reported_and_leaks_nothing),
+        cmocka_unit_test(decisions_allocate_nothing),
     };
     return cmocka_run_group_tests(tests, make_directory, remove_directory);
 }

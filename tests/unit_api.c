@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Bad arguments through the public API: each refused with a reason, nothing charged, nothing sent, no callback. */
+ * Bad arguments in the public API: each is refused with a reason. Nothing is charged or sent, and no callback runs. */
 #include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -10,7 +10,7 @@
 
 #define KEY_MAX 1024
 
-/* An address at which no server is: a Redis store may be opened on it, and nothing may be sent. */
+/* No server has this address: a Redis store opens, and any request to it would fail. */
 #define NO_SERVER "unix:/nonexistent/steady.sock"
 
 static const steady_limit ten = {.max_capacity = 10, .drop_recharge = 3600 * STEADY_SECOND};
@@ -50,7 +50,7 @@ static void assert_says(const steady_message *why, const char *part) {
     if (strstr(why->text, part) == NULL) fail_msg("\"%s\" does not say \"%s\"", why->text, part);
 }
 
-/* A result filled with what no call leaves behind. */
+/* A result with values that no call sets. */
 static steady_result garbage(void) {
     steady_result r;
     memset(&r, 0x5a, sizeof r);
@@ -80,7 +80,7 @@ static void assert_no_open(const char *url, const steady_store_options *options,
     assert_null(store);
 }
 
-static void options_are_checked(void **state) {
+static void bad_store_options_are_refused_with_a_reason(void **state) {
     (void)state;
     assert_no_open("memory:", &(steady_store_options){.timeout = -1}, "timeout is -1 us; it must be 1 .. 86400000000");
     assert_no_open(NO_SERVER, &(steady_store_options){.timeout = 24 * 3600 * STEADY_SECOND + 1}, "86400000001");
@@ -97,7 +97,7 @@ static void options_are_checked(void **state) {
     }
 }
 
-static void the_ends_of_the_options_are_usable(void **state) {
+static void store_options_at_their_bounds_are_accepted(void **state) {
     (void)state;
     steady_store *store = open_store("memory:", &(steady_store_options){.timeout = 1, .buckets = 1});
     steady_store_close(&store);
@@ -105,7 +105,7 @@ static void the_ends_of_the_options_are_usable(void **state) {
     steady_store_close(&store);
 }
 
-static void urls_are_checked(void **state) {
+static void bad_urls_are_refused(void **state) {
     (void)state;
     static const char *const bad[] = {"",      ":",        "memory",      "nonsense:",       "http://localhost",
                                       "file:", "redis://", "redis://h:0", "redis://h:65536", "redis://h:x",
@@ -117,7 +117,7 @@ static void urls_are_checked(void **state) {
     assert_says(&why, "store is NULL");
 }
 
-static void a_password_is_never_shown(void **state) {
+static void password_in_a_bad_url_is_never_shown(void **state) {
     (void)state;
     static const char *const bad[] = {
         "redis://me:hunter2@h:99999", "redis://me:hunter2@h/x",       "redis://:hunter2@",
@@ -134,7 +134,7 @@ static void a_password_is_never_shown(void **state) {
     }
 }
 
-static void attach_wants_a_context_and_a_loop(void **state) {
+static void attach_without_a_context_is_refused(void **state) {
     (void)state;
     steady_poller *poller = NULL;
     assert_int_equal(steady_poller_new(&poller), 0);
@@ -160,8 +160,8 @@ static void assert_no_throttler(steady_store *store, const steady_limit *limit, 
     assert_says(&why, says);
 }
 
-/* Which limits these are is unit_limit's matter. */
-static void a_bad_limit_makes_no_throttler(void **state) {
+/* unit_limit tests which limits are bad. */
+static void bad_limit_makes_no_throttler(void **state) {
     (void)state;
     steady_store *store = open_store(NULL, NULL);
     assert_no_throttler(store, NULL, NULL, "limit is NULL");
@@ -172,7 +172,7 @@ static void a_bad_limit_makes_no_throttler(void **state) {
     steady_store_close(&store);
 }
 
-static void throttler_options_are_checked(void **state) {
+static void bad_throttler_options_are_refused_with_a_reason(void **state) {
     (void)state;
     char prefix[KEY_MAX + 1];
     memset(prefix, 'p', sizeof prefix);
@@ -194,7 +194,7 @@ static void throttler_options_are_checked(void **state) {
 
 /* ---- Keys and amounts ---- */
 
-/* All six calls refuse this key, and leave zeros and the error in the result. */
+/* All six calls refuse this key, and set the result to zeros and the error. */
 static void assert_bad_key(steady_throttler *t, const void *key, size_t len) {
     steady_result r[3] = {garbage(), garbage(), garbage()};
     assert_int_equal(steady_consume_sync(t, key, len, 1, &r[0]), STEADY_BAD_ARGUMENT);
@@ -207,7 +207,7 @@ static void assert_bad_key(steady_throttler *t, const void *key, size_t len) {
     assert_int_equal(steady_reset(t, key, len, never, NULL), STEADY_BAD_ARGUMENT);
 }
 
-/* One key of this length, whole: a key that differs in its last byte is another bucket. */
+/* A key of this length is used whole: a key that differs in its last byte is another bucket. */
 static void assert_good_key(steady_throttler *t, size_t len) {
     char key[KEY_MAX];
     steady_result r;
@@ -222,7 +222,7 @@ static void assert_good_key(steady_throttler *t, size_t len) {
     assert_int_equal(r.level, 7);
 }
 
-static void keys_are_checked(void **state) {
+static void bad_keys_are_refused_by_each_call(void **state) {
     static char big[65536];
     (void)state;
     steady_poller *poller = NULL;
@@ -251,7 +251,7 @@ static void keys_are_checked(void **state) {
     steady_poller_free(&poller);
 }
 
-static void keys_are_whole(void **state) {
+static void keys_that_differ_in_the_last_byte_are_two_buckets(void **state) {
     (void)state;
     steady_store *store = open_store(NULL, NULL);
     steady_throttler *plain = throttler_with(store, NULL);
@@ -263,7 +263,7 @@ static void keys_are_whole(void **state) {
     steady_store_close(&store);
 }
 
-static void a_prefix_counts_towards_the_length(void **state) {
+static void prefix_counts_towards_the_length_of_the_key(void **state) {
     char prefix[KEY_MAX];
     char key[KEY_MAX];
     (void)state;
@@ -282,7 +282,7 @@ static void a_prefix_counts_towards_the_length(void **state) {
     t = throttler_with(store, &(steady_throttler_options){.prefix = prefix});
     assert_good_key(t, 1);
     assert_bad_key(t, key, 2);
-    /* The bucket of a prefix and a key is that of the two in one. */
+    /* A prefix and a key make the same bucket as both in one key. */
     steady_result r;
     prefix[KEY_MAX - 1] = 'k';
     assert_int_equal(steady_peek_sync(whole, prefix, KEY_MAX, &r), 0);
@@ -292,7 +292,7 @@ static void a_prefix_counts_towards_the_length(void **state) {
     steady_store_close(&store);
 }
 
-static void amounts_are_checked(void **state) {
+static void bad_amounts_are_refused_and_charge_nothing(void **state) {
     static const int64_t bad[] = {(int64_t)INT32_MAX + 1, -(int64_t)INT32_MAX - 1, INT64_C(1) << 53, INT64_MAX,
                                   INT64_MIN};
     (void)state;
@@ -322,9 +322,9 @@ static void amounts_are_checked(void **state) {
     steady_poller_free(&poller);
 }
 
-/* ---- What else a call needs ---- */
+/* ---- Other requirements of a call ---- */
 
-static void a_call_needs_a_loop_a_callback_and_a_result(void **state) {
+static void call_without_loop_callback_or_result_is_refused(void **state) {
     (void)state;
     steady_poller *poller = NULL;
     assert_int_equal(steady_poller_new(&poller), 0);
@@ -373,7 +373,7 @@ static struct elsewhere from_another_thread(steady_throttler *t) {
     return e;
 }
 
-static void another_thread_may_only_ask_the_embedded_store_and_wait(void **state) {
+static void another_thread_may_only_block_on_the_embedded_store(void **state) {
     (void)state;
     steady_poller *poller = NULL;
     assert_int_equal(steady_poller_new(&poller), 0);
@@ -398,7 +398,7 @@ static void another_thread_may_only_ask_the_embedded_store_and_wait(void **state
     steady_poller_free(&poller);
 }
 
-/* ---- After the end ---- */
+/* ---- After close ---- */
 
 static void assert_closed(steady_throttler *t) {
     steady_result r[3] = {garbage(), garbage(), garbage()};
@@ -412,7 +412,7 @@ static void assert_closed(steady_throttler *t) {
     assert_int_equal(steady_reset(t, "k", 1, never, NULL), STEADY_CLOSED);
 }
 
-static void a_throttler_outlives_its_store_and_says_so(void **state) {
+static void throttler_of_a_closed_store_answers_closed(void **state) {
     (void)state;
     steady_poller *poller = NULL;
     assert_int_equal(steady_poller_new(&poller), 0);
@@ -420,7 +420,7 @@ static void a_throttler_outlives_its_store_and_says_so(void **state) {
     const char *urls[] = {"memory:", NO_SERVER};
     for (size_t i = 0; i < 2; i++) {
         steady_store *store = open_store(urls[i], &(steady_store_options){.loop = &loop});
-        /* No policy answers for a store that was closed. */
+        /* No policy answers for a closed store. */
         steady_throttler *t[2] = {throttler_with(store, NULL),
                                   throttler_with(store, &(steady_throttler_options){.on_error = STEADY_LOCAL})};
         steady_store_close(&store);
@@ -439,7 +439,7 @@ static void a_throttler_outlives_its_store_and_says_so(void **state) {
     steady_poller_free(&poller);
 }
 
-static void close_cancels_what_waits_and_runs_no_callback_after(void **state) {
+static void close_cancels_waiting_calls_and_runs_no_callback_after(void **state) {
     (void)state;
     steady_poller *poller = NULL;
     assert_int_equal(steady_poller_new(&poller), 0);
@@ -462,7 +462,7 @@ static void close_cancels_what_waits_and_runs_no_callback_after(void **state) {
     steady_poller_free(&poller);
 }
 
-static void null_is_nothing_to_free(void **state) {
+static void freeing_null_does_nothing(void **state) {
     (void)state;
     steady_store *store = NULL;
     steady_throttler *throttler = NULL;
@@ -475,7 +475,7 @@ static void null_is_nothing_to_free(void **state) {
     steady_poller_free(&poller);
 }
 
-static void stats_and_trouble_of_nothing(void **state) {
+static void stats_and_trouble_of_null_are_empty(void **state) {
     (void)state;
     steady_stats stats;
     static const steady_stats zero;
@@ -486,7 +486,7 @@ static void stats_and_trouble_of_nothing(void **state) {
     assert_string_equal(steady_store_trouble(NULL), "");
 }
 
-static void errors_have_names_and_sentences(void **state) {
+static void each_error_has_a_name_and_a_text_of_its_own(void **state) {
     (void)state;
     assert_string_equal(steady_error_name(0), "ok");
     assert_string_equal(steady_error_name(STEADY_NOT_A_BUCKET), "not_a_bucket");
@@ -508,24 +508,24 @@ static void errors_have_names_and_sentences(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(options_are_checked),
-        cmocka_unit_test(the_ends_of_the_options_are_usable),
-        cmocka_unit_test(urls_are_checked),
-        cmocka_unit_test(a_password_is_never_shown),
-        cmocka_unit_test(attach_wants_a_context_and_a_loop),
-        cmocka_unit_test(a_bad_limit_makes_no_throttler),
-        cmocka_unit_test(throttler_options_are_checked),
-        cmocka_unit_test(keys_are_checked),
-        cmocka_unit_test(keys_are_whole),
-        cmocka_unit_test(a_prefix_counts_towards_the_length),
-        cmocka_unit_test(amounts_are_checked),
-        cmocka_unit_test(a_call_needs_a_loop_a_callback_and_a_result),
-        cmocka_unit_test(another_thread_may_only_ask_the_embedded_store_and_wait),
-        cmocka_unit_test(a_throttler_outlives_its_store_and_says_so),
-        cmocka_unit_test(close_cancels_what_waits_and_runs_no_callback_after),
-        cmocka_unit_test(null_is_nothing_to_free),
-        cmocka_unit_test(stats_and_trouble_of_nothing),
-        cmocka_unit_test(errors_have_names_and_sentences),
+        cmocka_unit_test(bad_store_options_are_refused_with_a_reason),
+        cmocka_unit_test(store_options_at_their_bounds_are_accepted),
+        cmocka_unit_test(bad_urls_are_refused),
+        cmocka_unit_test(password_in_a_bad_url_is_never_shown),
+        cmocka_unit_test(attach_without_a_context_is_refused),
+        cmocka_unit_test(bad_limit_makes_no_throttler),
+        cmocka_unit_test(bad_throttler_options_are_refused_with_a_reason),
+        cmocka_unit_test(bad_keys_are_refused_by_each_call),
+        cmocka_unit_test(keys_that_differ_in_the_last_byte_are_two_buckets),
+        cmocka_unit_test(prefix_counts_towards_the_length_of_the_key),
+        cmocka_unit_test(bad_amounts_are_refused_and_charge_nothing),
+        cmocka_unit_test(call_without_loop_callback_or_result_is_refused),
+        cmocka_unit_test(another_thread_may_only_block_on_the_embedded_store),
+        cmocka_unit_test(throttler_of_a_closed_store_answers_closed),
+        cmocka_unit_test(close_cancels_waiting_calls_and_runs_no_callback_after),
+        cmocka_unit_test(freeing_null_does_nothing),
+        cmocka_unit_test(stats_and_trouble_of_null_are_empty),
+        cmocka_unit_test(each_error_has_a_name_and_a_text_of_its_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

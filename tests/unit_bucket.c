@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The properties a bucket has whatever the numbers: bound, exact waits, failures that change nothing, conservation. */
+ * Properties of a bucket for any numbers: the bound, exact waits, failures that change nothing, conservation. */
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -26,7 +26,7 @@ static struct steady__decision peek(const struct steady__bucket *b, const struct
     return d;
 }
 
-/* Small enough that every interesting thing happens within a few hundred us. */
+/* Small numbers, so that a few hundred us cover all cases. */
 static struct steady__rate small_rate(uint64_t *seed) {
     return (struct steady__rate){random_in(seed, 1, 12), random_in(seed, 1, 40), random_in(seed, 1, 9), 0};
 }
@@ -36,9 +36,9 @@ static struct steady__bucket some_bucket(uint64_t *seed, const struct steady__ra
                                    random_in(seed, 0, rate->drops - 1), 0};
 }
 
-/* In any window W at most capacity + W * drops / recharge drops are admitted. A greedy client at random moments; the
- * windows that begin at an admission are the ones that could break it. */
-static void test_bound_in_any_window(void **state) {
+/* In any window W at most capacity + W * drops / recharge drops are admitted. A greedy client asks at random moments.
+ * Only windows that begin at an admission can break the bound. */
+static void admissions_in_any_window_stay_within_the_bound(void **state) {
     (void)state;
     enum { ADMISSIONS = 300 };
     uint64_t seed = 1;
@@ -63,8 +63,8 @@ static void test_bound_in_any_window(void **state) {
     }
 }
 
-/* And no less: who always asks again exactly when told gets all that leaks, to the drop. */
-static void test_no_rate_drifts(void **state) {
+/* A client that always retries exactly after retry_after is admitted for each drop that leaks. */
+static void greedy_client_is_admitted_at_exactly_the_leak_rate(void **state) {
     (void)state;
     const struct steady__rate rate = {1, 1000000, 3, 0};
     struct steady__bucket b = empty;
@@ -77,7 +77,7 @@ static void test_no_rate_drifts(void **state) {
     assert_int_equal(admitted, 3000);
 }
 
-static void test_retry_after_is_exact(void **state) {
+static void retry_after_is_exact(void **state) {
     (void)state;
     uint64_t seed = 2;
     int denied = 0;
@@ -90,7 +90,7 @@ static void test_retry_after_is_exact(void **state) {
         if (d.success) continue;
         denied++;
         assert_true(d.retry_after > 0);
-        rate.block = 0; /* or the second call would start one */
+        rate.block = 0; /* otherwise the second call starts a block */
         struct steady__bucket early = b, right = b;
         assert_false(consume(&early, &rate, NOW + d.retry_after - 1, n).success);
         assert_true(consume(&right, &rate, NOW + d.retry_after, n).success);
@@ -98,7 +98,7 @@ static void test_retry_after_is_exact(void **state) {
     assert_true(denied > ROUNDS / 10);
 }
 
-static void test_next_drop_is_exact(void **state) {
+static void until_next_drop_is_exact(void **state) {
     (void)state;
     uint64_t seed = 3;
     for (int round = 0; round < ROUNDS; round++) {
@@ -116,7 +116,7 @@ static void test_next_drop_is_exact(void **state) {
     }
 }
 
-static void test_failure_changes_nothing(void **state) {
+static void denied_consume_changes_nothing(void **state) {
     (void)state;
     uint64_t seed = 4;
     for (int round = 0; round < ROUNDS; round++) {
@@ -129,7 +129,7 @@ static void test_failure_changes_nothing(void **state) {
     }
 }
 
-static void test_peek_equals_the_next_consume(void **state) {
+static void peek_equals_the_next_consume(void **state) {
     (void)state;
     uint64_t seed = 5;
     for (int round = 0; round < ROUNDS; round++) {
@@ -144,7 +144,7 @@ static void test_peek_equals_the_next_consume(void **state) {
     }
 }
 
-static void test_two_halves_are_a_whole(void **state) {
+static void two_consumes_equal_one_consume_of_their_sum(void **state) {
     (void)state;
     uint64_t seed = 6;
     for (int round = 0; round < ROUNDS; round++) {
@@ -158,7 +158,7 @@ static void test_two_halves_are_a_whole(void **state) {
     }
 }
 
-static void test_drained_drops_can_be_put_back(void **state) {
+static void drained_drops_can_be_put_back(void **state) {
     (void)state;
     uint64_t seed = 7;
     for (int round = 0; round < ROUNDS; round++) {
@@ -174,7 +174,7 @@ static void test_drained_drops_can_be_put_back(void **state) {
     }
 }
 
-static void test_drains_when_blocked_and_over_full(void **state) {
+static void blocked_and_overfull_bucket_can_be_drained(void **state) {
     (void)state;
     const struct steady__rate rate = {5, 1000, 1, 700};
     struct steady__bucket b = {9, NOW, 0, NOW + 100};
@@ -186,7 +186,7 @@ static void test_drains_when_blocked_and_over_full(void **state) {
     assert_true(consume(&b, &rate, NOW + 100, 1).success);
 }
 
-static void test_what_never_fits_blocks_nobody(void **state) {
+static void amount_over_the_capacity_starts_no_block(void **state) {
     (void)state;
     const struct steady__rate rate = {5, 1000, 1, 700};
     struct steady__bucket b = empty;
@@ -197,8 +197,8 @@ static void test_what_never_fits_blocks_nobody(void **state) {
     assert_memory_equal(&b, &empty, sizeof b);
 }
 
-/* A clock an hour back: nobody waits longer than before, nothing leaked, nothing filled, and it is counted once. */
-static void test_clock_steps_back(void **state) {
+/* The clock is set back by an hour: no wait grows, nothing leaks or fills, and the step is reported once. */
+static void clock_set_back_keeps_level_and_block(void **state) {
     (void)state;
     const struct steady__rate rate = {5, 1000, 1, 700};
     const int64_t hour = INT64_C(3600000000);
@@ -213,8 +213,8 @@ static void test_clock_steps_back(void **state) {
     assert_true(d.success && !d.stepped);
 }
 
-/* Any state at all gives numbers in range, and a bucket that heals. */
-static void test_hostile_states(void **state) {
+/* Any state gives numbers in range, and a consume repairs the state. */
+static void any_state_gives_numbers_in_range(void **state) {
     (void)state;
     uint64_t seed = 8;
     for (int round = 0; round < ROUNDS; round++) {
@@ -239,18 +239,18 @@ static void test_hostile_states(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bound_in_any_window),
-        cmocka_unit_test(test_no_rate_drifts),
-        cmocka_unit_test(test_retry_after_is_exact),
-        cmocka_unit_test(test_next_drop_is_exact),
-        cmocka_unit_test(test_failure_changes_nothing),
-        cmocka_unit_test(test_peek_equals_the_next_consume),
-        cmocka_unit_test(test_two_halves_are_a_whole),
-        cmocka_unit_test(test_drained_drops_can_be_put_back),
-        cmocka_unit_test(test_drains_when_blocked_and_over_full),
-        cmocka_unit_test(test_what_never_fits_blocks_nobody),
-        cmocka_unit_test(test_clock_steps_back),
-        cmocka_unit_test(test_hostile_states),
+        cmocka_unit_test(admissions_in_any_window_stay_within_the_bound),
+        cmocka_unit_test(greedy_client_is_admitted_at_exactly_the_leak_rate),
+        cmocka_unit_test(retry_after_is_exact),
+        cmocka_unit_test(until_next_drop_is_exact),
+        cmocka_unit_test(denied_consume_changes_nothing),
+        cmocka_unit_test(peek_equals_the_next_consume),
+        cmocka_unit_test(two_consumes_equal_one_consume_of_their_sum),
+        cmocka_unit_test(drained_drops_can_be_put_back),
+        cmocka_unit_test(blocked_and_overfull_bucket_can_be_drained),
+        cmocka_unit_test(amount_over_the_capacity_starts_no_block),
+        cmocka_unit_test(clock_set_back_keeps_level_and_block),
+        cmocka_unit_test(any_state_gives_numbers_in_range),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * A server that is connected and decides nothing for now: it is asked now and then, by one, until it decides again. */
+ * A server that is connected and temporarily makes no decisions: one request at a time probes it until it decides
+ * again. */
 #include "client.h"
 
 #include "fake_node.h"
@@ -26,7 +27,7 @@ static void open_it(void) { client_open_at(fake_node_port(node), TIMEOUT); }
 
 static void says(const char *word, const char *reply) { fake_node_says(node, word, reply, strlen(reply), 0); }
 
-/* One decision each millisecond, for a time; how many the server heard of. */
+/* Asks once a millisecond for `time`. Returns how many requests the server received. */
 static unsigned ask_for(steady_us time, struct tally *tally) {
     const unsigned before = fake_node_heard(node, "EVALSHA");
     for (const steady_us end = now_us() + time; now_us() < end;) {
@@ -64,23 +65,23 @@ static void check_asked_now_and_then(const char *refusal, const char *word) {
     assert_int_equal(client_reconnects(), 0);
 }
 
-static void test_loading(void **state) {
+static void loading_server_is_probed_until_it_decides(void **state) {
     (void)state;
     check_asked_now_and_then(LOADING, "LOADING");
 }
 
-static void test_busy(void **state) {
+static void busy_server_is_probed_until_it_decides(void **state) {
     (void)state;
     check_asked_now_and_then("-BUSY Redis is busy running a script. You can only call SCRIPT KILL\r\n", "BUSY");
 }
 
-static void test_master_down(void **state) {
+static void masterdown_server_is_probed_until_it_decides(void **state) {
     (void)state;
     check_asked_now_and_then("-MASTERDOWN Link with MASTER is down\r\n", "MASTERDOWN");
 }
 
-/* A full server refuses some and takes others (a drain, a peek): it is asked each time. */
-static void test_full_is_asked_each_time(void **state) {
+/* A server out of memory refuses some decisions and makes others (a drain, a peek), so it is asked each time. */
+static void server_out_of_memory_is_asked_each_time(void **state) {
     struct tally tally = {0};
     (void)state;
     says("EVALSHA", "-OOM command not allowed when used memory > 'maxmemory'.\r\n");
@@ -90,8 +91,9 @@ static void test_full_is_asked_each_time(void **state) {
     assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.submitted);
 }
 
-/* Those on their way when the first refusal comes have their own answers, and one verdict among them is enough. */
-static void test_pipelined(void **state) {
+/* Requests in flight at the first LOADING have their own replies. One verdict among them shows that the server decides.
+ */
+static void verdict_behind_loading_in_a_pipeline_closes_the_circuit(void **state) {
     struct tally tally = {0};
     (void)state;
     says("EVALSHA", VERDICT);
@@ -106,8 +108,8 @@ static void test_pipelined(void **state) {
     assert_int_equal(log_lines.lines, 2);
 }
 
-/* The probe finds the script gone, as after any restart: it is loaded, and the probe decided. */
-static void test_probe_loads_the_script(void **state) {
+/* The server lost its script, as after a restart. The probe loads the script, and is decided. */
+static void probe_loads_the_missing_script_and_decides(void **state) {
     static const char sha[] = "$40\r\n0123456789012345678901234567890123456789\r\n",
                       gone[] = "-NOSCRIPT No matching.\r\n";
     (void)state;
@@ -117,7 +119,7 @@ static void test_probe_loads_the_script(void **state) {
     fake_node_says(node, "EVALSHA", LOADING, strlen(LOADING), 1);
     open_it();
     assert_int_equal(client_ask(), STEADY_UNAVAILABLE);
-    assert_int_equal(client_ask(), STEADY_UNAVAILABLE); /* without asking */
+    assert_int_equal(client_ask(), STEADY_UNAVAILABLE); /* without a request */
     assert_int_equal(fake_node_heard(node, "EVALSHA"), 1);
     run_for(poller, 110 * MS);
     assert_int_equal(client_ask(), 0);
@@ -125,8 +127,8 @@ static void test_probe_loads_the_script(void **state) {
     assert_int_equal(fake_node_heard(node, "SCRIPT"), 1);
 }
 
-/* A server that is loading says at once that it knows no such command, and that is no decision. */
-static void test_loading_without_the_module(void **state) {
+/* A loading server rejects the unknown module command at once. This reply is not a verdict. */
+static void unknown_module_command_while_loading_is_no_recovery(void **state) {
     char url[64];
     (void)state;
     says("STEADY.CONSUME", "-ERR unknown command 'STEADY.CONSUME'\r\n");
@@ -146,8 +148,8 @@ static void test_loading_without_the_module(void **state) {
     assert_int_equal(log_lines.lines, 2);
 }
 
-/* A connection made anew says nothing of the one before. */
-static void test_new_connection_begins_anew(void **state) {
+/* A new connection does not inherit the state of the last one. */
+static void new_connection_closes_the_circuit(void **state) {
     (void)state;
     says("EVALSHA", VERDICT);
     fake_node_says(node, "EVALSHA", FAKE_HANG_UP, 0, 1);
@@ -158,11 +160,11 @@ static void test_new_connection_begins_anew(void **state) {
     assert_int_equal(client_ask(), STEADY_UNKNOWN);
     run_for(poller, 50 * MS);
     assert_int_equal(client_ask(), 0);
-    assert_int_equal(log_lines.lines, 2); /* away, and back: what kept it away meanwhile is told once */
+    assert_int_equal(log_lines.lines, 2); /* down and up: the reason is logged once */
 }
 
-/* Questions are answered while it decides nothing: that is no news. */
-static void test_answers_that_are_no_decisions(void **state) {
+/* Replies to ROLE while the server makes no decisions do not show that it decides again. */
+static void role_replies_while_loading_are_no_recovery(void **state) {
     char url[64];
     struct tally tally = {0};
     (void)state;
@@ -174,7 +176,7 @@ static void test_answers_that_are_no_decisions(void **state) {
     fake_node_says(node, "EVALSHA", LOADING, strlen(LOADING), 0);
     fake_node_says(node, "EVALSHA", FAKE_HANG_UP, 0, 1);
     assert_int_equal(client_ask(), STEADY_UNKNOWN);
-    run_for(poller, 1200 * MS); /* in which it is asked for its role */
+    run_for(poller, 1200 * MS); /* the role is asked for meanwhile */
     assert_true(fake_node_heard(node, "ROLE") > 1);
     assert_int_equal(log_lines.lines, 1);
     ask_for(100 * MS, &tally);
@@ -185,8 +187,8 @@ static void test_answers_that_are_no_decisions(void **state) {
     assert_int_equal(log_lines.lines, 2);
 }
 
-/* Also of what is refused the log hears twice, and not that a server that refuses is back. */
-static void test_refused(void **state) {
+/* Refusals are logged twice as well, at their beginning and their end. A server that refuses is not logged as back. */
+static void refused_decisions_are_logged_once_until_a_verdict(void **state) {
     static const char *const refusals[] = {"-OOM command not allowed\r\n", "-NOPERM no\r\n", "-NOAUTH no\r\n"};
     (void)state;
     for (size_t i = 0; i < COUNT(refusals); i++) {
@@ -218,8 +220,8 @@ static void refuse_every_other(int times) {
     }
 }
 
-/* Where one key is refused and another is not, the log hears of it once in a long while. */
-static void test_refused_now_and_then(void **state) {
+/* If the server refuses one key and not another, this is logged at most once a second. */
+static void alternating_refusals_are_logged_once_a_second(void **state) {
     (void)state;
     open_it();
     refuse_every_other(100);
@@ -229,8 +231,8 @@ static void test_refused_now_and_then(void **state) {
     assert_int_equal(log_lines.lines, 2);
 }
 
-/* Nor do refusals hide from the log that the server is lost. */
-static void test_lost_while_some_are_refused(void **state) {
+/* Refusals do not hide a lost connection from the log. */
+static void lost_connection_is_logged_among_refusals(void **state) {
     (void)state;
     open_it();
     refuse_every_other(11);
@@ -246,8 +248,8 @@ static void test_lost_while_some_are_refused(void **state) {
     assert_non_null(strstr(log_lines.last, "answering again"));
 }
 
-/* A probe that is not answered lets no other pass before its time. */
-static void test_probe_without_an_answer(void **state) {
+/* Until the pause is over, an unanswered probe lets no other request pass. */
+static void unanswered_probe_lets_no_other_pass(void **state) {
     struct tally tally = {0};
     (void)state;
     fake_node_says(node, "EVALSHA", FAKE_SILENCE, 0, 0);
@@ -260,22 +262,22 @@ static void test_probe_without_an_answer(void **state) {
     assert_between(tally.errors[-STEADY_UNKNOWN], 1, 2 + PROBES_A_SECOND * time / STEADY_SECOND);
 }
 
-/* After an outage the next loss is one of a server that was there: what is asked meanwhile waits. */
-static void test_lost_after_an_outage(void **state) {
+/* After an outage and a recovery, the next loss is like the first: decisions wait for the connection. */
+static void decision_after_a_second_loss_waits_for_the_connection(void **state) {
     (void)state;
     says("EVALSHA", VERDICT);
     fake_node_says(node, "EVALSHA", FAKE_HANG_UP, 0, 1);
     fake_node_says(node, "EVALSHA", VERDICT, strlen(VERDICT), 1);
     fake_node_says(node, "EVALSHA", FAKE_HANG_UP, 0, 1);
     open_it();
-    assert_int_equal(client_ask(), STEADY_UNKNOWN); /* an attempt that came to nothing */
+    assert_int_equal(client_ask(), STEADY_UNKNOWN); /* the connection attempt failed */
     run_for(poller, 200 * MS);
     assert_int_equal(client_ask(), 0);
     assert_int_equal(client_ask(), STEADY_UNKNOWN);
     assert_int_equal(client_ask(), 0);
 }
 
-static void test_blocking_calls(void **state) {
+static void blocking_calls_probe_a_loading_server_seldom(void **state) {
     steady_result r;
     (void)state;
     says("EVALSHA", LOADING);
@@ -295,7 +297,7 @@ static void close_it(void *data, enum steady_log_level level, const char *text) 
     steady_store_close(&store);
 }
 
-static void test_closed_by_the_log(void **state) {
+static void store_closed_by_the_log_ends_each_decision_once(void **state) {
     struct tally tally = {0};
     char url[64];
     (void)state;
@@ -312,22 +314,22 @@ static void test_closed_by_the_log(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_loading, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_busy, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_master_down, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_full_is_asked_each_time, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_pipelined, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_probe_loads_the_script, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_loading_without_the_module, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_new_connection_begins_anew, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_answers_that_are_no_decisions, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_refused, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_refused_now_and_then, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_lost_while_some_are_refused, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_probe_without_an_answer, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_lost_after_an_outage, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_blocking_calls, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_closed_by_the_log, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(loading_server_is_probed_until_it_decides, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(busy_server_is_probed_until_it_decides, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(masterdown_server_is_probed_until_it_decides, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(server_out_of_memory_is_asked_each_time, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(verdict_behind_loading_in_a_pipeline_closes_the_circuit, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(probe_loads_the_missing_script_and_decides, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(unknown_module_command_while_loading_is_no_recovery, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(new_connection_closes_the_circuit, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(role_replies_while_loading_are_no_recovery, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(refused_decisions_are_logged_once_until_a_verdict, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(alternating_refusals_are_logged_once_a_second, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(lost_connection_is_logged_among_refusals, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(unanswered_probe_lets_no_other_pass, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(decision_after_a_second_loss_waits_for_the_connection, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(blocking_calls_probe_a_loading_server_seldom, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(store_closed_by_the_log_ends_each_decision_once, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The Redis store on nodes of a cluster that do as they are told: redirects of every kind, to nodes of every kind. */
+ * The Redis store against fake nodes of a cluster: redirects of every kind, to nodes of every kind. */
 #include "fake_cluster.h"
 
 #include <arpa/inet.h>
@@ -11,20 +11,20 @@
 
 /* ---- MOVED ---- */
 
-static void test_moved(void **state) {
+static void moved_slot_is_remembered_without_a_map(void **state) {
     (void)state;
     fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 0);
     open_with("");
     assert_int_equal(ask(KEY), 0);
     assert_int_equal(ask(KEY), 0);
     await_heard("CLUSTER", 1);
-    assert_int_equal(fake_node_heard(a, "EVALSHA"), 1); /* learned from the redirect, as the map was of no use */
+    assert_int_equal(fake_node_heard(a, "EVALSHA"), 1); /* known from the redirect; the map was empty */
     assert_int_equal(fake_node_heard(b, "EVALSHA"), 2);
     assert_int_equal(heard(""), 4);
 }
 
-/* Each node has the databases that the first one has. */
-static void test_database(void **state) {
+/* Each node gets the database number of the URL. */
+static void each_node_gets_the_database_of_the_url(void **state) {
     char url[64];
     (void)state;
     fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 0);
@@ -34,8 +34,8 @@ static void test_database(void **state) {
     assert_int_equal(strncmp(fake_node_words(b), "SELECT EVALSHA ", 15), 0);
 }
 
-/* Each says that it is the other. */
-static void test_redirects_without_end(void **state) {
+/* Each node redirects to the other. */
+static void redirect_loop_is_unavailable_after_six_requests(void **state) {
     (void)state;
     fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 0);
     fake_node_says(b, "EVALSHA", redirect(1, "MOVED", "127.0.0.1", fake_node_port(a)), 0, 0);
@@ -47,8 +47,8 @@ static void test_redirects_without_end(void **state) {
     assert_int_equal(heard("EVALSHA"), 12);
 }
 
-/* Not to be followed: the decision ends, the map is asked for, and all is as before. */
-static void test_redirects_that_make_no_sense(void **state) {
+/* A malformed redirect is not followed: the decision ends, the map is asked for, and the connection stays. */
+static void malformed_redirect_is_unavailable_and_asks_for_the_map(void **state) {
     const unsigned slot = steady__slot_of(KEY, strlen(KEY));
     static char text[3][80], long_host[4400];
     static const char with_nul[] = "-MOVED 1 127.0\0.0.1:7000\r\n";
@@ -85,8 +85,9 @@ static void test_redirects_that_make_no_sense(void **state) {
     assert_int_equal(fake_node_accepted(a), 1);
 }
 
-/* Said where a command has two keys and one of them is elsewhere. Ours have one; whoever says it is not asked again. */
-static void test_try_again(void **state) {
+/* TRYAGAIN is for commands with several keys. Our commands have one key, so a server that says it is not asked again.
+ */
+static void tryagain_is_unavailable_and_not_retried(void **state) {
     static const char reply[] = "-TRYAGAIN Multiple keys request during rehashing of slot\r\n";
     (void)state;
     fake_node_says(a, "EVALSHA", VERDICT, 0, 0);
@@ -103,14 +104,14 @@ static void test_try_again(void **state) {
 
 /* ---- ASK ---- */
 
-static void test_ask(void **state) {
+static void ask_is_followed_and_not_remembered(void **state) {
     (void)state;
     fake_node_says(a, "EVALSHA", redirect(0, "ASK", "127.0.0.1", fake_node_port(b)), 0, 2);
     fake_node_says(a, "CLUSTER", map_of(1, a, a), 0, 0);
     open_with("");
     assert_int_equal(ask(KEY), 0);
     await_heard("CLUSTER", 1);
-    assert_int_equal(ask(KEY), 0); /* not remembered */
+    assert_int_equal(ask(KEY), 0); /* the redirect is not remembered */
     assert_string_equal(fake_node_words(b), "ASKING EVALSHA ASKING EVALSHA ");
     assert_int_equal(heard("CLUSTER"), 1);
     fake_node_says(a, "EVALSHA", VERDICT, 0, 0);
@@ -119,8 +120,8 @@ static void test_ask(void **state) {
     assert_int_equal(heard("CLUSTER"), 1);
 }
 
-/* Many at once: each ASKING directly before its command, and its reply NO_MAP else's. */
-static void test_ask_in_a_pipeline(void **state) {
+/* ASKING stands directly before each command, and its reply is not taken for the reply of a decision. */
+static void asking_precedes_each_command_in_a_pipeline(void **state) {
     struct tally tally = {0};
     (void)state;
     fake_node_says(a, "EVALSHA", redirect(0, "ASK", "127.0.0.1", fake_node_port(b)), 0, 0);
@@ -140,9 +141,9 @@ static void sleep_long(const steady_result *result, void *data) {
     sleep_us(150 * MS);
 }
 
-/* The loop is late, and the deadline over, when it is the turn of what waits to be sent behind an ASKING: neither goes
- * out, for the next command would be taken for it. */
-static void test_ask_too_late(void **state) {
+/* The loop is late: the deadline passes while a request waits to be sent behind its ASKING. Neither is sent, because
+ * the server would apply a lone ASKING to the next command. */
+static void expired_request_sends_neither_asking_nor_command(void **state) {
     struct tally warm = {0}, tally = {0};
     (void)state;
     timeout = 100 * MS;
@@ -155,7 +156,7 @@ static void test_ask_too_late(void **state) {
     await_heard("CLUSTER", 1);
     fake_node_says(b, "EVALSHA", FAKE_SILENCE, 0, 0);
     fake_node_says(a, "EVALSHA", ask_b, 0, 1);
-    consume_counted(throttler, KEY, 1, &warm); /* so that what follows has to wait for the socket */
+    consume_counted(throttler, KEY, 1, &warm); /* so that the next requests wait for the socket */
     for (int i = 0; i < 100 && fake_node_heard(b, "EVALSHA") < 2; i++)
         run_for(poller, MS);
     fake_node_says(a, "EVALSHA", ask_b, 0, 1);
@@ -163,10 +164,10 @@ static void test_ask_too_late(void **state) {
     for (int i = 0; i < 2; i++)
         consume_counted(throttler, KEY, 1, &tally);
     assert_int_equal(steady_consume(throttler, KEY, strlen(KEY), 1, sleep_long, expect_result(&tally)), 0);
-    steady_poller_run(poller, 0); /* the last two are sent */
+    steady_poller_run(poller, 0); /* sends the last two */
     for (int i = 0; i < 1000 && fake_node_heard(a, "EVALSHA") < 5; i++)
         sleep_us(MS);
-    sleep_us(10 * MS); /* and all answers read at once: yes, ask b, yes */
+    sleep_us(10 * MS); /* all replies are read at once: verdict, ASK, verdict */
     run_until_done(poller, &tally, STEADY_SECOND);
     run_until_done(poller, &warm, STEADY_SECOND);
     run_for(poller, 20 * MS);
@@ -175,8 +176,8 @@ static void test_ask_too_late(void **state) {
     assert_int_equal(fake_node_heard(b, "ASKING"), 2);
 }
 
-/* A user who may not say ASKING is sent back, and back again, but not for ever. */
-static void test_asking_not_allowed(void **state) {
+/* A user without permission for ASKING is redirected back and forth, at most six times. */
+static void forbidden_asking_is_unavailable_after_six_requests(void **state) {
     (void)state;
     fake_node_says(a, "EVALSHA", redirect(0, "ASK", "127.0.0.1", fake_node_port(b)), 0, 0);
     fake_node_says(b, "ASKING", "-NOPERM no\r\n", 0, 0);
@@ -186,8 +187,8 @@ static void test_asking_not_allowed(void **state) {
     assert_int_equal(heard("EVALSHA"), 6);
 }
 
-/* It has read nothing, and says so to the first thing that it did not read. */
-static void test_asking_a_full_server(void **state) {
+/* The server has read nothing. It says so in reply to the first request, which is ASKING. */
+static void asking_rejected_by_a_full_server_is_unavailable(void **state) {
     (void)state;
     fake_node_says(a, "EVALSHA", redirect(0, "ASK", "127.0.0.1", fake_node_port(b)), 0, 0);
     fake_node_says(b, "ASKING", "-ERR max number of clients reached\r\n", 0, 0);
@@ -196,9 +197,9 @@ static void test_asking_a_full_server(void **state) {
     assert_int_equal(ask(KEY), STEADY_UNAVAILABLE);
 }
 
-/* ---- Where a redirect leads ---- */
+/* ---- The target of a redirect ---- */
 
-static void test_host_of_the_speaker(void **state) {
+static void redirect_without_a_host_leads_to_the_host_of_the_sender(void **state) {
     (void)state;
     fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "", fake_node_port(b)), 0, 0);
     open_with("");
@@ -206,7 +207,7 @@ static void test_host_of_the_speaker(void **state) {
     assert_int_equal(fake_node_heard(b, "EVALSHA"), 1);
 }
 
-static void test_host_by_name(void **state) {
+static void redirect_to_a_host_name_is_resolved(void **state) {
     (void)state;
     fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "localhost", fake_node_port(b)), 0, 0);
     open_with("");
@@ -225,8 +226,9 @@ static const char *nameless_map(const struct fake_node *low, const struct fake_n
     return map;
 }
 
-/* A redirect to one leads to the only other one that the map has at its port, and nowhere else. */
-static void test_redirected_to_who_has_no_name(void **state) {
+/* A redirect to a node without a host leads to the only other node that the map has at this port. Without such a node
+ * the decision is unavailable. */
+static void redirect_to_a_nameless_node_follows_its_port_in_the_map(void **state) {
     const bool low = steady__slot_of(KEY, strlen(KEY)) < 8192;
     const char *map = low ? nameless_map(a, b) : nameless_map(b, a);
     (void)state;
@@ -240,13 +242,13 @@ static void test_redirected_to_who_has_no_name(void **state) {
     assert_string_equal(fake_node_words(b), "ASKING EVALSHA ");
     fake_node_says(a, "EVALSHA", redirect(1, "ASK", "?", free_port()), 0, 0);
     assert_int_equal(ask(KEY), STEADY_UNAVAILABLE);
-    fake_node_says(a, "EVALSHA", redirect(2, "ASK", "?", fake_node_port(a)), 0, 0); /* itself */
+    fake_node_says(a, "EVALSHA", redirect(2, "ASK", "?", fake_node_port(a)), 0, 0); /* the sender itself */
     assert_int_equal(ask(KEY), STEADY_UNAVAILABLE);
     fake_node_says(a, "EVALSHA", redirect(3, "MOVED", "?", fake_node_port(b)), 0, 0);
     assert_int_equal(ask(KEY), 0);
 }
 
-static void test_host_of_ipv6(void **state) {
+static void redirect_to_ipv6_is_followed_with_or_without_brackets(void **state) {
     (void)state;
     for (int i = 0; i < 2; i++) {
         struct fake_node *six = fake_node_start(true);
@@ -261,7 +263,7 @@ static void test_host_of_ipv6(void **state) {
     }
 }
 
-static void test_credentials_for_each_node(void **state) {
+static void each_node_gets_the_credentials(void **state) {
     (void)state;
     fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 0);
     open_with("app:secret@");
@@ -270,7 +272,7 @@ static void test_credentials_for_each_node(void **state) {
     assert_int_equal(strncmp(fake_node_words(b), "AUTH EVALSHA ", 13), 0);
 }
 
-static void test_dead_target(void **state) {
+static void redirect_to_a_dead_node_is_unavailable_before_the_deadline(void **state) {
     struct tally tally = {0};
     (void)state;
     fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", free_port()), 0, 0);
@@ -287,8 +289,8 @@ static void test_dead_target(void **state) {
     assert_int_equal(ask("otherkey"), 0);
 }
 
-/* A full backlog drops what would connect. */
-static void test_black_hole(void **state) {
+/* With a full backlog, the system drops connection attempts. */
+static void redirect_to_an_unreachable_node_is_unavailable_at_the_deadline(void **state) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof address;
     int fillers[8];
@@ -317,8 +319,8 @@ static void test_black_hole(void **state) {
     close(listener);
 }
 
-/* What was written and not answered is not sent again, to NO_MAP. */
-static void test_lost_after_a_redirect(void **state) {
+/* A request that was written and not answered is not sent again to any node. */
+static void request_lost_after_a_redirect_is_not_sent_again(void **state) {
     (void)state;
     fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 0);
     fake_node_says(b, "EVALSHA", FAKE_HANG_UP, 0, 1);
@@ -332,7 +334,7 @@ static void test_lost_after_a_redirect(void **state) {
 
 /* ---- Scripts ---- */
 
-static void test_script_lost_on_one_node(void **state) {
+static void script_lost_on_a_node_is_loaded_there_once(void **state) {
     struct tally tally = {0};
     (void)state;
     fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 0);
@@ -357,7 +359,7 @@ static void test_script_lost_on_one_node(void **state) {
 
 /* ---- The rest of the store ---- */
 
-static void test_blocking_calls(void **state) {
+static void blocking_calls_follow_the_redirect_and_use_the_map(void **state) {
     steady_result r;
     (void)state;
     fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 0);
@@ -381,8 +383,8 @@ static void close_in_callback(const steady_result *result, void *data) {
     steady_store_close(&store);
 }
 
-/* The first callback closes the store, in whatever the store is in the middle of. */
-static void test_close_in_callbacks(void **state) {
+/* The first callback closes the store, at different moments. */
+static void close_in_a_callback_ends_each_decision_once(void **state) {
     const char *const replies[] = {redirect(0, "MOVED", "127.0.0.1", free_port()), redirect(1, "MOVED", "", 0),
                                    "-CLUSTERDOWN\r\n", FAKE_HANG_UP, FAKE_SILENCE};
     (void)state;
@@ -404,8 +406,8 @@ static void test_close_in_callbacks(void **state) {
         }
 }
 
-/* A server that is no cluster hears nothing but decisions. */
-static void test_no_cluster(void **state) {
+/* A server without cluster mode receives only decisions. */
+static void server_without_cluster_hears_only_decisions(void **state) {
     (void)state;
     fake_node_says(a, "EVALSHA", VERDICT, 0, 0);
     open_with("");
@@ -417,28 +419,28 @@ static void test_no_cluster(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        WITH_NODES(test_moved),
-        WITH_NODES(test_database),
-        WITH_NODES(test_redirects_without_end),
-        WITH_NODES(test_redirects_that_make_no_sense),
-        WITH_NODES(test_try_again),
-        WITH_NODES(test_ask),
-        WITH_NODES(test_ask_in_a_pipeline),
-        WITH_NODES(test_ask_too_late),
-        WITH_NODES(test_asking_not_allowed),
-        WITH_NODES(test_asking_a_full_server),
-        WITH_NODES(test_host_of_the_speaker),
-        WITH_NODES(test_host_by_name),
-        WITH_NODES(test_redirected_to_who_has_no_name),
-        WITH_NODES(test_host_of_ipv6),
-        WITH_NODES(test_credentials_for_each_node),
-        WITH_NODES(test_dead_target),
-        WITH_NODES(test_black_hole),
-        WITH_NODES(test_lost_after_a_redirect),
-        WITH_NODES(test_script_lost_on_one_node),
-        WITH_NODES(test_blocking_calls),
-        WITH_NODES(test_close_in_callbacks),
-        WITH_NODES(test_no_cluster),
+        WITH_NODES(moved_slot_is_remembered_without_a_map),
+        WITH_NODES(each_node_gets_the_database_of_the_url),
+        WITH_NODES(redirect_loop_is_unavailable_after_six_requests),
+        WITH_NODES(malformed_redirect_is_unavailable_and_asks_for_the_map),
+        WITH_NODES(tryagain_is_unavailable_and_not_retried),
+        WITH_NODES(ask_is_followed_and_not_remembered),
+        WITH_NODES(asking_precedes_each_command_in_a_pipeline),
+        WITH_NODES(expired_request_sends_neither_asking_nor_command),
+        WITH_NODES(forbidden_asking_is_unavailable_after_six_requests),
+        WITH_NODES(asking_rejected_by_a_full_server_is_unavailable),
+        WITH_NODES(redirect_without_a_host_leads_to_the_host_of_the_sender),
+        WITH_NODES(redirect_to_a_host_name_is_resolved),
+        WITH_NODES(redirect_to_a_nameless_node_follows_its_port_in_the_map),
+        WITH_NODES(redirect_to_ipv6_is_followed_with_or_without_brackets),
+        WITH_NODES(each_node_gets_the_credentials),
+        WITH_NODES(redirect_to_a_dead_node_is_unavailable_before_the_deadline),
+        WITH_NODES(redirect_to_an_unreachable_node_is_unavailable_at_the_deadline),
+        WITH_NODES(request_lost_after_a_redirect_is_not_sent_again),
+        WITH_NODES(script_lost_on_a_node_is_loaded_there_once),
+        WITH_NODES(blocking_calls_follow_the_redirect_and_use_the_map),
+        WITH_NODES(close_in_a_callback_ends_each_decision_once),
+        WITH_NODES(server_without_cluster_hears_only_decisions),
     };
     return cmocka_run_group_tests_name("cluster", tests, NULL, NULL);
 }

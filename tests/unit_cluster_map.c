@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The map that the Redis store has of a cluster: asked for, kept back, refused, out of all reason; and nodes that are.
- */
+ * The map that the Redis store has of a cluster: maps that are late, partial, refused, invalid or large, and nodes that
+ * misbehave. */
 #include "fake_cluster.h"
 
 #include <stdatomic.h>
@@ -12,7 +12,7 @@
 
 /* ---- The map ---- */
 
-static void test_map_is_used(void **state) {
+static void map_routes_each_key_to_its_node(void **state) {
     (void)state;
     fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 1);
     fake_node_says(a, "CLUSTER", map_of(1, a, b), 0, 0);
@@ -37,8 +37,8 @@ static void test_map_is_used(void **state) {
     assert_int_equal(stats.reconnects, 0);
 }
 
-/* However many are told at once, the map is asked for once. */
-static void test_one_inquiry_at_a_time(void **state) {
+/* Many redirects at once ask for the map once. */
+static void many_redirects_ask_for_the_map_once(void **state) {
     struct tally tally = {0};
     (void)state;
     fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 0);
@@ -50,14 +50,14 @@ static void test_one_inquiry_at_a_time(void **state) {
     run_until_done(poller, &tally, 10 * STEADY_SECOND);
     assert_int_equal(tally.allowed, 1000);
     await_heard("CLUSTER", 1);
-    for (int i = 0; i < 200 && fake_node_open(a) > 0; i++) /* which has no slot, and no connection any more */
+    for (int i = 0; i < 200 && fake_node_open(a) > 0; i++) /* a has no slot, so its connection is closed */
         run_for(poller, 10 * MS);
     assert_int_equal(fake_node_open(a), 0);
     assert_int_equal(ask(KEY), 0);
     assert_int_equal(heard("CLUSTER"), 1);
 }
 
-static void test_map_refused(void **state) {
+static void refused_map_is_not_asked_for_again_soon(void **state) {
     char key[16];
     (void)state;
     fake_node_says(a, "CLUSTER", "-NOPERM no\r\n", 0, 0);
@@ -72,11 +72,11 @@ static void test_map_refused(void **state) {
         snprintf(key, sizeof key, "k%d", i);
         assert_int_equal(ask(key), 0);
     }
-    assert_int_equal(heard("CLUSTER"), 1); /* not before long */
+    assert_int_equal(heard("CLUSTER"), 1); /* and not again soon */
 }
 
-/* Rights are not the same on all nodes: one that refuses keeps nobody from asking the next. */
-static void test_map_refused_by_one(void **state) {
+/* Permissions may differ between nodes: if a node refuses the map, the next node is asked. */
+static void map_refused_by_a_node_is_asked_of_the_next(void **state) {
     char key[16];
     (void)state;
     fake_node_says(a, "CLUSTER", "-NOPERM no\r\n", 0, 0);
@@ -100,8 +100,8 @@ static void test_map_refused_by_one(void **state) {
     }
 }
 
-/* That is no answer to what was asked, and the next one is asked soon. */
-static void test_map_of_a_full_server(void **state) {
+/* The error does not answer the map request, so the next node is asked soon. */
+static void map_request_rejected_by_a_full_server_is_repeated_soon(void **state) {
     (void)state;
     fake_node_says(a, "CLUSTER", "-ERR max number of clients reached\r\n", 0, 0);
     fake_node_says(b, "CLUSTER", "-ERR max number of clients reached\r\n", 0, 0);
@@ -117,7 +117,7 @@ static void test_map_of_a_full_server(void **state) {
     await_heard("CLUSTER", 2);
 }
 
-/* Without a map, someone else says who took over from a node that is gone. */
+/* Without a map, a redirect of another node names the new owner of the slots. */
 static void assert_found_without_a_map(const char *about_slots) {
     struct fake_node *gone = fake_node_start(false);
     fake_node_says(gone, "EVALSHA", VERDICT, 0, 0);
@@ -141,18 +141,18 @@ static void assert_found_without_a_map(const char *about_slots) {
     assert_true(fake_node_heard(b, "EVALSHA") > 0);
 }
 
-static void test_map_refused_and_a_node_gone(void **state) {
+static void new_owner_is_found_when_the_map_is_refused(void **state) {
     (void)state;
     assert_found_without_a_map("-NOPERM no\r\n");
 }
 
-static void test_map_never_told_and_a_node_gone(void **state) {
+static void new_owner_is_found_when_map_requests_lose_the_connection(void **state) {
     (void)state;
     assert_found_without_a_map(FAKE_HANG_UP);
 }
 
-/* The server in the URL has long been left when it is all that there is; its name is looked up again. */
-static void test_name_is_looked_up_again(void **state) {
+/* The store closed its connection to the server in the URL. When no other node is left, it resolves that name again. */
+static void host_of_the_url_is_resolved_again_when_all_nodes_are_gone(void **state) {
     (void)state;
     fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 0);
     fake_node_says(a, "CLUSTER", map_of(1, b, b), 0, 0);
@@ -170,11 +170,11 @@ static void test_name_is_looked_up_again(void **state) {
     while (ask(KEY) != 0 && now_us() < until)
         run_for(poller, 10 * MS);
     assert_int_equal(ask(KEY), 0);
-    assert_true(fake_node_accepted(a) >= 3); /* by name, by name again, and as the map names it */
+    assert_true(fake_node_accepted(a) >= 3); /* by name, by name again, and by the address in the map */
     assert_int_equal(fake_node_heard(b, ""), 0);
 }
 
-/* The first key of a half. */
+/* The first key in this half of the slots. */
 static const char *key_of_half(char key[16], bool high) {
     for (int i = 0; i < 100; i++) {
         const int len = snprintf(key, 16, "k%d", i);
@@ -190,8 +190,8 @@ static const char *lower_half_of(const struct fake_node *node) {
     return map;
 }
 
-/* A node that has forgotten all others speaks of its own slots only. Those of the others stay with them. */
-static void test_map_of_one_alone(void **state) {
+/* A node that has forgotten all others reports only its own slots. The other slots stay with their nodes. */
+static void partial_map_keeps_the_nodes_of_the_other_slots(void **state) {
     char low[16], high[16];
     (void)state;
     struct fake_node *c = fake_node_start(false);
@@ -210,7 +210,7 @@ static void test_map_of_one_alone(void **state) {
         run_for(poller, 10 * MS);
     fake_node_says(b, "EVALSHA", "-CLUSTERDOWN Hash slot not served\r\n", 0, 0);
     fake_node_says(b, "CLUSTER", lower_half_of(b), 0, 0);
-    fake_node_says(c, "CLUSTER", lower_half_of(b), 0, 0); /* or a map that it has from there */
+    fake_node_says(c, "CLUSTER", lower_half_of(b), 0, 0); /* or a map that c has from b */
     const unsigned before = fake_node_heard(b, "CLUSTER"), asked_a = fake_node_heard(a, "CLUSTER");
     const unsigned accepted_a = fake_node_accepted(a);
     for (int i = 0; i < 50; i++) {
@@ -222,14 +222,14 @@ static void test_map_of_one_alone(void **state) {
     for (int i = 0; i < 10; i++)
         assert_int_equal(ask(high), 0);
     assert_int_equal(fake_node_heard(c, "EVALSHA"), at_c + 10);
-    assert_true(fake_node_heard(a, "CLUSTER") > asked_a + 1); /* as it may know better, if nodes say CLUSTERDOWN */
+    assert_true(fake_node_heard(a, "CLUSTER") > asked_a + 1); /* a is asked as well, because nodes say CLUSTERDOWN */
     assert_int_equal(fake_node_accepted(a), accepted_a + 1);
     client_close();
     fake_node_stop(c);
 }
 
-/* The same from the beginning: the server in the URL knows the rest. */
-static void test_first_map_of_one_alone(void **state) {
+/* The same with the first map: the server in the URL knows the other slots. */
+static void partial_first_map_is_completed_by_the_server_in_the_url(void **state) {
     char high[16];
     (void)state;
     fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 1);
@@ -255,8 +255,8 @@ static void test_first_map_of_one_alone(void **state) {
         assert_int_equal(ask(high), 0);
 }
 
-/* Whoever does not say is passed over. */
-static void test_map_kept_back(void **state) {
+/* A node that does not answer the map request is passed over. */
+static void silent_node_is_passed_over_for_the_map(void **state) {
     char key[16];
     (void)state;
     fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 1);
@@ -277,8 +277,8 @@ static void test_map_kept_back(void **state) {
     }
 }
 
-/* Maps out of their minds leave things as they are; what is no RESP of a map closes the connection. */
-static void test_hostile_maps(void **state) {
+/* An invalid map changes nothing. Bytes that are not RESP close the connection. */
+static void invalid_map_is_ignored_or_closes_the_connection(void **state) {
     static const char *const hostile[] = {
         "*1\r\n*3\r\n:9\r\n:3\r\n*3\r\n$1\r\na\r\n:1\r\n$1\r\nx\r\n",
         "*2\r\n*3\r\n:0\r\n:9\r\n*2\r\n$1\r\na\r\n:1\r\n*3\r\n:5\r\n:12\r\n*2\r\n$1\r\nb\r\n:1\r\n",
@@ -304,7 +304,7 @@ static void test_hostile_maps(void **state) {
         fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 0);
         timeout = TIMEOUT;
         open_with("");
-        ask(KEY); /* unknown, where the map closes its connection */
+        ask(KEY); /* unknown, if the map closes the connection */
         for (int n = 0; n < 100 && heard("CLUSTER") == 0; n++)
             run_for(poller, 5 * MS);
         assert_true(heard("CLUSTER") > 0);
@@ -317,8 +317,8 @@ static void test_hostile_maps(void **state) {
     }
 }
 
-/* More nodes than are kept in mind, none of which can be connected to: what makes sense still works. */
-static void test_ever_new_nodes(void **state) {
+/* More nodes than the table holds, none of which can be connected to. Decisions for a reachable node still work. */
+static void redirects_to_ever_new_nodes_leave_other_decisions_working(void **state) {
     static char names[1300][80];
     (void)state;
     fake_node_says(a, "CLUSTER", "-NOPERM no\r\n", 0, 0);
@@ -334,12 +334,12 @@ static void test_ever_new_nodes(void **state) {
     assert_int_equal(ask(KEY), 0);
 }
 
-/* ---- A large one ---- */
+/* ---- A large map ---- */
 
 #define NODES 1000
-#define RANGES 16384 /* a slot each */
+#define RANGES 16384 /* one slot each */
 
-static atomic_uint compared; /* hosts, by the library: see the Makefile */
+static atomic_uint compared; /* host names compared by the library; the Makefile wraps strcasecmp */
 
 int __real_strcasecmp(const char *one, const char *other);
 int __wrap_strcasecmp(const char *one, const char *other);
@@ -348,7 +348,7 @@ int __wrap_strcasecmp(const char *one, const char *other) {
     return __real_strcasecmp(one, other);
 }
 
-/* Hosts that nobody can tell apart before their last letters, in both cases; the last in the reply has KEY's slot. */
+/* Host names that differ only in their last letters, in both cases. The last range of the reply has KEY's slot. */
 static size_t put_large_map(char *out) {
     const unsigned key = steady__slot_of(KEY, strlen(KEY));
     size_t len = (size_t)sprintf(out, "*%d\r\n", RANGES);
@@ -367,7 +367,7 @@ static size_t put_large_map(char *out) {
     return len;
 }
 
-/* Another map is taken up than before, and names whom to ask about KEY. */
+/* The store takes up another map, which names the node of KEY. */
 static void assert_drawn_anew(const char *map, size_t len, unsigned time) {
     fake_node_says(a, "CLUSTER", map, len, 0);
     fake_node_says(b, "CLUSTER", map, len, 0);
@@ -382,9 +382,9 @@ static void assert_drawn_anew(const char *map, size_t len, unsigned time) {
     assert_int_equal(fake_node_heard(b, "EVALSHA"), at_b + 1);
 }
 
-/* Each range costs a comparison or so, however many nodes there are. Those that a map does not name any more are
- * forgotten, so that there are numbers for the next. */
-static void test_large_map(void **state) {
+/* Each range costs about one comparison, however many nodes there are. Nodes that a new map does not name are
+ * forgotten, which frees their numbers. */
+static void large_map_costs_about_a_comparison_a_range(void **state) {
     char *map = malloc(RANGES * 96);
     (void)state;
     assert_non_null(map);
@@ -399,7 +399,7 @@ static void test_large_map(void **state) {
         compared = 0;
         assert_drawn_anew(map, len, time);
         assert_between(compared, RANGES / 2, 2 * RANGES);
-        assert_int_equal(fake_node_accepted(b), accepted + 1); /* by its other name */
+        assert_int_equal(fake_node_accepted(b), accepted + 1); /* under its other name */
         assert_drawn_anew(map_of(2, b, b), 0, time + 1);
         for (int i = 0; i < 200 && fake_node_open(b) > 1; i++)
             run_for(poller, 10 * MS);
@@ -409,9 +409,8 @@ static void test_large_map(void **state) {
     free(map);
 }
 
-/* A node that is redirected to now and then, and has no slot, keeps its connection while it is busy, and not for long
- * after. */
-static void test_idle_node_is_left(void **state) {
+/* A node without slots keeps its connection while redirects lead to it, and loses it soon after. */
+static void idle_node_without_slots_loses_its_connection(void **state) {
     (void)state;
     fake_node_says(a, "CLUSTER", map_of(1, a, a), 0, 0);
     fake_node_says(a, "EVALSHA", redirect(0, "ASK", "127.0.0.1", fake_node_port(b)), 0, 0);
@@ -429,9 +428,9 @@ static void test_idle_node_is_left(void **state) {
     assert_int_equal(fake_node_accepted(a), 1);
 }
 
-/* The server in the URL goes by another name than in the map, and nobody is left. Without a decision nobody is asked
- * for a map, and links keep to their pauses; the log hears of each server once. */
-static void test_nobody_is_left(void **state) {
+/* The map names the server in the URL differently, and no node accepts our password. Without decisions the map is not
+ * asked for, and connections keep to their back-off. Each server is logged once. */
+static void refusing_nodes_are_retried_once_a_second_and_logged_once(void **state) {
     (void)state;
     fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 0);
     fake_node_says(a, "CLUSTER", map_of(1, b, b), 0, 0);
@@ -450,7 +449,7 @@ static void test_nobody_is_left(void **state) {
     ask(KEY);
     const unsigned before = fake_node_heard(a, "AUTH"), lines = log_lines.lines;
     run_for(poller, 3 * STEADY_SECOND);
-    assert_between(fake_node_heard(a, "AUTH") - before, 0, 4); /* once a second, with traffic or without */
+    assert_between(fake_node_heard(a, "AUTH") - before, 0, 4); /* once a second, with or without decisions */
     for (int i = 0; i < 100; i++) {
         assert_true(ask(KEY) != 0);
         run_for(poller, 20 * MS);
@@ -468,8 +467,8 @@ static void test_nobody_is_left(void **state) {
     assert_int_equal(fake_node_open(a), 0);
 }
 
-/* A slot is on its way to a node that is down. The log hears of it once, however many want to go there. */
-static void test_redirected_to_who_is_down(void **state) {
+/* Redirects lead to a node that is down. It is logged once, however many decisions it fails. */
+static void dead_target_of_redirects_is_logged_once(void **state) {
     (void)state;
     fake_node_says(a, "EVALSHA", redirect(0, "ASK", "127.0.0.1", free_port()), 0, 0);
     fake_node_says(a, "CLUSTER", map_of(1, a, a), 0, 0);
@@ -481,9 +480,9 @@ static void test_redirected_to_who_is_down(void **state) {
     assert_int_equal(log_lines.lines, 1);
 }
 
-/* Three nodes that say whatever comes into their minds, about everything. Each decision ends once, and when they have
- * come to their senses, all is well. */
-static void test_nodes_out_of_their_minds(void **state) {
+/* Three nodes answer everything at random. Each decision ends once. When the nodes answer correctly again, decisions
+ * are made again. */
+static void random_replies_of_nodes_end_each_decision_once(void **state) {
     struct fake_node *c = fake_node_start(false), *const nodes[3] = {a, b, c};
     struct tally tally = {0};
     uint64_t seed = 11;
@@ -517,7 +516,7 @@ static void test_nodes_out_of_their_minds(void **state) {
         fake_node_says_nothing_more(node);
         fake_node_says(node, "EVALSHA", answers[random_in(&seed, 0, COUNT(answers) - 1)], 0, 0);
         fake_node_says(node, "CLUSTER", about_slots[random_in(&seed, 0, COUNT(about_slots) - 1)], 0, 0);
-        fake_node_says(node, "ROLE", primary, 0, 0); /* asked after a READONLY */
+        fake_node_says(node, "ROLE", primary, 0, 0); /* asked for after a READONLY */
         for (int i = 0; i < 20; i++)
             consume_counted(throttler, KEY, 1, &tally);
         run_for(poller, 5 * MS);
@@ -530,7 +529,7 @@ static void test_nodes_out_of_their_minds(void **state) {
     }
     run_until_done(poller, &tally, 5 * STEADY_SECOND);
     assert_int_equal(tally.called, tally.submitted);
-    /* A connection that has fallen silent, or is gone, may be found out only when the map leads there. */
+    /* A lost or silent connection may be found only when the map leads to it. */
     int in_a_row = 0;
     for (const steady_us until = now_us() + 3 * STEADY_SECOND; in_a_row < 20 && now_us() < until;) {
         in_a_row = ask(KEY) == 0 ? in_a_row + 1 : 0;
@@ -543,7 +542,7 @@ static void test_nodes_out_of_their_minds(void **state) {
 
 /* ---- CLUSTERDOWN ---- */
 
-static void test_cluster_down(void **state) {
+static void clusterdown_is_unavailable_and_asks_for_the_map_ever_more_seldom(void **state) {
     (void)state;
     fake_node_says(a, "EVALSHA", "-CLUSTERDOWN Hash slot not served\r\n", 0, 0);
     open_with("");
@@ -553,7 +552,7 @@ static void test_cluster_down(void **state) {
         assert_int_equal(ask(KEY), STEADY_UNAVAILABLE);
         run_for(poller, 5 * MS);
     }
-    assert_between(heard("CLUSTER"), 2, 20); /* it is asked again, ever more seldom */
+    assert_between(heard("CLUSTER"), 2, 20); /* the map is asked for again, ever more seldom */
     fake_node_says(a, "EVALSHA", VERDICT, 0, 0);
     assert_int_equal(ask(KEY), 0);
     assert_int_equal(fake_node_accepted(a), 1);
@@ -561,25 +560,25 @@ static void test_cluster_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        WITH_NODES(test_map_is_used),
-        WITH_NODES(test_one_inquiry_at_a_time),
-        WITH_NODES(test_map_refused),
-        WITH_NODES(test_map_refused_by_one),
-        WITH_NODES(test_map_of_a_full_server),
-        WITH_NODES(test_map_refused_and_a_node_gone),
-        WITH_NODES(test_map_never_told_and_a_node_gone),
-        WITH_NODES(test_name_is_looked_up_again),
-        WITH_NODES(test_map_of_one_alone),
-        WITH_NODES(test_first_map_of_one_alone),
-        WITH_NODES(test_map_kept_back),
-        WITH_NODES(test_hostile_maps),
-        WITH_NODES(test_ever_new_nodes),
-        WITH_NODES(test_large_map),
-        WITH_NODES(test_idle_node_is_left),
-        WITH_NODES(test_nobody_is_left),
-        WITH_NODES(test_redirected_to_who_is_down),
-        WITH_NODES(test_nodes_out_of_their_minds),
-        WITH_NODES(test_cluster_down),
+        WITH_NODES(map_routes_each_key_to_its_node),
+        WITH_NODES(many_redirects_ask_for_the_map_once),
+        WITH_NODES(refused_map_is_not_asked_for_again_soon),
+        WITH_NODES(map_refused_by_a_node_is_asked_of_the_next),
+        WITH_NODES(map_request_rejected_by_a_full_server_is_repeated_soon),
+        WITH_NODES(new_owner_is_found_when_the_map_is_refused),
+        WITH_NODES(new_owner_is_found_when_map_requests_lose_the_connection),
+        WITH_NODES(host_of_the_url_is_resolved_again_when_all_nodes_are_gone),
+        WITH_NODES(partial_map_keeps_the_nodes_of_the_other_slots),
+        WITH_NODES(partial_first_map_is_completed_by_the_server_in_the_url),
+        WITH_NODES(silent_node_is_passed_over_for_the_map),
+        WITH_NODES(invalid_map_is_ignored_or_closes_the_connection),
+        WITH_NODES(redirects_to_ever_new_nodes_leave_other_decisions_working),
+        WITH_NODES(large_map_costs_about_a_comparison_a_range),
+        WITH_NODES(idle_node_without_slots_loses_its_connection),
+        WITH_NODES(refusing_nodes_are_retried_once_a_second_and_logged_once),
+        WITH_NODES(dead_target_of_redirects_is_logged_once),
+        WITH_NODES(random_replies_of_nodes_end_each_decision_once),
+        WITH_NODES(clusterdown_is_unavailable_and_asks_for_the_map_ever_more_seldom),
     };
     return cmocka_run_group_tests_name("cluster map", tests, NULL, NULL);
 }

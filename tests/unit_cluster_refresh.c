@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * When the Redis store asks for the map of a cluster: in time, and not more often than that; by a clock that is set
- * forward. */
+ * When the Redis store asks for the map of a cluster: in time, and not more often than needed. The clock of the loop is
+ * set forward. */
 #include "fake_cluster.h"
 
 #include <stdlib.h>
@@ -8,9 +8,9 @@
 #include "redis/slot_map.h"
 
 #define NO_CLUSTER "-ERR This instance has cluster support disabled\r\n"
-#define OLD (31 * STEADY_SECOND) /* that is what no map becomes */
+#define OLD (31 * STEADY_SECOND) /* longer than a map is used without a refresh */
 
-static steady_loop_ops ops; /* the poller's, but for the clock */
+static steady_loop_ops ops; /* the poller's, except for the clock */
 static steady_us shift;
 
 static steady_us shifted_clock(void *poller_itself) {
@@ -31,7 +31,7 @@ static void say(struct fake_node *node, const char *word, const char *reply) {
     fake_node_says(node, word, reply, 0, 0);
 }
 
-/* Both have half of the slots, and KEY's is this one's. */
+/* Each node has half of the slots; `node` has KEY's. */
 static const char *map_with_key_at(int number, const struct fake_node *node) {
     const bool low = steady__slot_of(KEY, strlen(KEY)) < STEADY__SLOTS / 2;
     const struct fake_node *other = node == a ? b : a;
@@ -45,15 +45,15 @@ static char *put_range(char *end, unsigned first, unsigned last, const char *hos
 
 /* ---- Age ---- */
 
-/* A primary is not of the cluster any more, and decides as ever. Another one has its slots. */
-static void assert_left(struct fake_node *stranger, bool others_are_known) {
-    struct fake_node *rest = stranger == a ? b : a;
-    say(a, "CLUSTER", map_with_key_at(1, stranger));
-    say(b, "CLUSTER", map_with_key_at(1, stranger));
+/* `gone` is not a member of the cluster any more, and still answers decisions. Another node has its slots. */
+static void assert_left(struct fake_node *gone, bool others_are_known) {
+    struct fake_node *rest = gone == a ? b : a;
+    say(a, "CLUSTER", map_with_key_at(1, gone));
+    say(b, "CLUSTER", map_with_key_at(1, gone));
     say(a, "EVALSHA", VERDICT);
     fake_node_says(a, "EVALSHA", "-CLUSTERDOWN Hash slot not served\r\n", 0, 1);
     open_with("");
-    ask(KEY); /* it is a cluster */
+    ask(KEY); /* shows that this is a cluster */
     await_heard("CLUSTER", 1);
     for (int i = 0; i < 20 && others_are_known; i++) {
         char key[16];
@@ -61,7 +61,7 @@ static void assert_left(struct fake_node *stranger, bool others_are_known) {
         assert_int_equal(ask(key), 0);
     }
     assert_int_equal(ask(KEY), 0);
-    say(stranger, "CLUSTER", NO_CLUSTER);
+    say(gone, "CLUSTER", NO_CLUSTER);
     say(rest, "CLUSTER", map_of(2, rest, rest));
     shift += 14 * STEADY_SECOND;
     for (int i = 0; i < 10; i++)
@@ -75,28 +75,28 @@ static void assert_left(struct fake_node *stranger, bool others_are_known) {
     assert_int_equal(ask(KEY), 0);
     assert_int_equal(fake_node_heard(rest, "EVALSHA"), before + 1);
     assert_true(heard("CLUSTER") <= 3);
-    assert_int_equal(log_lines.lines, 2); /* of the CLUSTERDOWN */
+    assert_int_equal(log_lines.lines, 2); /* the CLUSTERDOWN, and the recovery */
 }
 
-static void test_a_node_has_left(void **state) {
+static void node_that_left_is_replaced_when_the_map_is_old(void **state) {
     (void)state;
     assert_left(b, true);
 }
 
-static void test_the_seed_has_left(void **state) {
+static void server_in_the_url_that_left_is_replaced_when_the_map_is_old(void **state) {
     (void)state;
     assert_left(a, true);
 }
 
-/* There is no connection to anyone else: one is made to ask. */
-static void test_the_only_one_that_is_known_has_left(void **state) {
+/* Without a connection to another node, the store makes one to ask for the map. */
+static void only_connected_node_that_left_is_replaced_when_the_map_is_old(void **state) {
     (void)state;
     assert_left(a, false);
 }
 
-/* One is outside the cluster when the connections to all others are lost. Once there is another that can be asked, it
- * is: what a stranger says of maps is no reason to wait. */
-static void test_a_stranger_is_left_alone(void **state) {
+/* The only node with a connection has left the cluster. When a member is up again, it is asked for the map at once,
+ * whatever the node that left says about maps. */
+static void node_that_left_does_not_delay_the_refresh_by_a_member(void **state) {
     struct fake_node *c = fake_node_start(false);
     (void)state;
     say(c, "EVALSHA", VERDICT);
@@ -127,8 +127,8 @@ static void test_a_stranger_is_left_alone(void **state) {
     fake_node_stop(c);
 }
 
-/* Whose slot nobody knows is asked of one that is of the cluster. */
-static void test_a_stranger_is_not_asked(void **state) {
+/* A key whose slot is unassigned goes to a member of the cluster, not to a node that has left. */
+static void unassigned_slot_is_not_asked_of_a_node_that_left(void **state) {
     static char half[128];
     const unsigned first = steady__slot_of(KEY, strlen(KEY)) < STEADY__SLOTS / 2 ? STEADY__SLOTS / 2 : 0;
     char *end = half + sprintf(half, "*1\r\n");
@@ -145,9 +145,9 @@ static void test_a_stranger_is_not_asked(void **state) {
     for (int i = 0; i < 20; i++) {
         char key[16];
         snprintf(key, sizeof key, "k%d", i);
-        assert_int_equal(ask(key), 0); /* so that both are up */
+        assert_int_equal(ask(key), 0); /* so that both have a connection */
     }
-    for (int i = 0; i < 4 && fake_node_heard(a, "CLUSTER") < 2; i++) { /* they take turns */
+    for (int i = 0; i < 4 && fake_node_heard(a, "CLUSTER") < 2; i++) { /* the nodes take turns */
         shift += OLD;
         assert_int_equal(ask(KEY), 0);
         run_for(poller, 100 * MS);
@@ -159,7 +159,7 @@ static void test_a_stranger_is_not_asked(void **state) {
     assert_int_equal(fake_node_heard(a, "EVALSHA"), at_a);
 }
 
-/* Nobody has a map for us. That is asked after now and then, and costs nothing else. */
+/* No node gives us a map. It is asked for seldom, and nothing is logged or reconnected. */
 static void assert_asked_seldom(const char *about_slots, unsigned most) {
     say(a, "CLUSTER", about_slots);
     say(b, "CLUSTER", about_slots);
@@ -173,7 +173,7 @@ static void assert_asked_seldom(const char *about_slots, unsigned most) {
         const unsigned before = heard("CLUSTER");
         shift += OLD + 6 * STEADY_SECOND; /* so that pauses are short */
         run_for(poller, 50 * MS);
-        assert_int_equal(heard("CLUSTER"), before); /* nobody wants to know */
+        assert_int_equal(heard("CLUSTER"), before); /* no refresh without a decision */
         for (int i = 0; i < 100; i++) {
             assert_int_equal(ask(KEY), 0);
             run_for(poller, 5 * MS);
@@ -184,23 +184,23 @@ static void assert_asked_seldom(const char *about_slots, unsigned most) {
     assert_int_equal(fake_node_accepted(a) + fake_node_accepted(b), 2);
 }
 
-static void test_old_without_a_right(void **state) {
+static void map_without_permission_is_asked_for_seldom(void **state) {
     (void)state;
     assert_asked_seldom("-NOPERM no\r\n", 1);
 }
 
-static void test_old_without_a_map(void **state) {
+static void map_of_disabled_clusters_is_asked_for_seldom(void **state) {
     (void)state;
     assert_asked_seldom(NO_CLUSTER, 2);
 }
 
-static void test_old_and_empty(void **state) {
+static void empty_map_is_asked_for_seldom(void **state) {
     (void)state;
     assert_asked_seldom(NO_MAP, 1);
 }
 
-/* A server that is no cluster hears nothing but decisions, however long. */
-static void test_no_cluster(void **state) {
+/* A server without cluster mode receives only decisions, however long. */
+static void server_without_cluster_is_never_asked_for_the_map(void **state) {
     (void)state;
     say(a, "EVALSHA", VERDICT);
     open_with("");
@@ -214,8 +214,8 @@ static void test_no_cluster(void **state) {
 
 /* ---- Pauses ---- */
 
-/* While one does not answer, no other is asked, whatever the reason. */
-static void test_nobody_is_asked_beside_another(void **state) {
+/* While a map request has no reply, no other node is asked, whatever the reason. */
+static void map_is_asked_of_one_node_at_a_time(void **state) {
     struct fake_node *c = fake_node_start(false);
     (void)state;
     fake_node_says(a, "EVALSHA", redirect(0, "MOVED", "127.0.0.1", fake_node_port(b)), 0, 1);
@@ -236,7 +236,7 @@ static void test_nobody_is_asked_beside_another(void **state) {
     fake_node_stop(c);
 }
 
-static unsigned inquiries(steady_us time) {
+static unsigned map_requests(steady_us time) {
     const unsigned before = heard("CLUSTER");
     for (const steady_us until = now_us() + time; now_us() < until;) {
         ask(KEY);
@@ -247,7 +247,7 @@ static unsigned inquiries(steady_us time) {
 
 /* ---- Late ---- */
 
-/* All that are asked take longer over the map than a decision may. */
+/* Both nodes take longer to send the map than a decision may. */
 static void slow_nodes(unsigned a_takes, unsigned b_takes) {
     timeout = 100 * MS;
     fake_node_is_slow(a, "CLUSTER", a_takes);
@@ -259,8 +259,8 @@ static void slow_nodes(unsigned a_takes, unsigned b_takes) {
     assert_int_equal(ask(KEY), 0);
 }
 
-/* The map is taken all the same, and nobody goes on asking for it; what waited behind it is no reason to. */
-static void test_late_map(void **state) {
+/* The map is used all the same, and the requests stop. */
+static void map_later_than_the_timeout_is_used(void **state) {
     char key[16];
     (void)state;
     say(a, "CLUSTER", map_of(1, b, b));
@@ -275,14 +275,14 @@ static void test_late_map(void **state) {
     }
     assert_int_equal(fake_node_heard(a, "EVALSHA"), at_a);
     shift += OLD;
-    assert_between(inquiries(STEADY_SECOND), 1, 3);
+    assert_between(map_requests(STEADY_SECOND), 1, 3);
     run_for(poller, 300 * MS);
     assert_int_equal(ask(KEY), 0);
     assert_between(heard("CLUSTER") - before, 1, 3);
 }
 
-/* Nor is one taken for the newest that was asked for before it. */
-static void test_late_and_old(void **state) {
+/* The reply to an earlier request does not replace the map of a later one. */
+static void late_map_does_not_replace_a_newer_one(void **state) {
     (void)state;
     say(a, "CLUSTER", map_of(1, a, a));
     say(b, "CLUSTER", map_of(2, b, b));
@@ -297,7 +297,7 @@ static void test_late_and_old(void **state) {
 
 #define SOME 6
 
-/* A connection to each of them, which have a share of the slots each. */
+/* Opens a connection to each of the nodes, which share the slots. */
 static void open_on(struct fake_node *nodes[SOME]) {
     static char map[SOME * 128];
     char *end = map + sprintf(map, "*%d\r\n", SOME), key[16];
@@ -327,8 +327,8 @@ static unsigned asked_in_all(struct fake_node *nodes[SOME]) {
     return sum;
 }
 
-/* Where nobody answers, three are asked at the most before one of them is given up. */
-static void test_few_are_asked_beside_each_other(void **state) {
+/* If no node answers, at most three are asked before the first is given up. */
+static void at_most_three_silent_nodes_are_asked_at_once(void **state) {
     struct fake_node *nodes[SOME] = {a, b};
     (void)state;
     timeout = 2 * TIMEOUT;
@@ -347,26 +347,26 @@ static void test_few_are_asked_beside_each_other(void **state) {
         fake_node_stop(nodes[i]);
 }
 
-/* ---- Calm ---- */
+/* ---- Pauses that shrink, and nodes that are silent ---- */
 
-/* Pauses that have grown are short again after a while in which nothing was wrong. */
-static void test_calm(void **state) {
+/* Pauses that have grown are short again after a while without errors. */
+static void pauses_between_refreshes_are_short_again_after_a_quiet_time(void **state) {
     (void)state;
     say(a, "EVALSHA", "-CLUSTERDOWN Hash slot not served\r\n");
     open_with("");
-    inquiries(1500 * MS);
-    assert_between(inquiries(140 * MS), 0, 1);
+    map_requests(1500 * MS);
+    assert_between(map_requests(140 * MS), 0, 1);
     say(a, "EVALSHA", VERDICT);
-    run_for(poller, 400 * MS); /* the last one */
+    run_for(poller, 400 * MS); /* of the map requests */
     assert_int_equal(ask(KEY), 0);
     shift += 6 * STEADY_SECOND;
     say(a, "EVALSHA", "-CLUSTERDOWN Hash slot not served\r\n");
-    assert_between(inquiries(140 * MS), 3, 6);
+    assert_between(map_requests(140 * MS), 3, 6);
 }
 
-/* A node stands still, and nobody will tell us the map for a while. Who took over is learned from another one, not by
- * one decision after the other that comes to nothing. */
-static void test_silence_without_a_right(void **state) {
+/* A node hangs, and no node may send us the map. The new owner is learned from a redirect, without a series of failed
+ * decisions. */
+static void new_owner_for_a_silent_node_is_learned_from_a_redirect(void **state) {
     struct fake_node *frozen = fake_node_start(false);
     (void)state;
     timeout = TIMEOUT;
@@ -380,9 +380,9 @@ static void test_silence_without_a_right(void **state) {
     run_for(poller, 100 * MS);
     say(frozen, "EVALSHA", FAKE_SILENCE);
     assert_int_equal(ask(KEY), STEADY_UNKNOWN);
-    run_for(poller, TIMEOUT + 100 * MS); /* nor does it answer about slots */
+    run_for(poller, TIMEOUT + 100 * MS); /* the map request is not answered either */
     const unsigned before = fake_node_heard(a, "EVALSHA");
-    assert_int_equal(ask(KEY), STEADY_UNKNOWN); /* the others do not know any better yet */
+    assert_int_equal(ask(KEY), STEADY_UNKNOWN); /* the other nodes do not know the new owner yet */
     assert_int_equal(fake_node_heard(a, "EVALSHA"), before + 1);
     say(a, "EVALSHA", redirect(1, "MOVED", "127.0.0.1", fake_node_port(b)));
     assert_int_equal(ask(KEY), 0);
@@ -391,17 +391,17 @@ static void test_silence_without_a_right(void **state) {
     fake_node_stop(frozen);
 }
 
-/* All but one say that this one has the key. */
+/* Node i has the key. All others answer with a redirect. */
 static void say_who_has(struct fake_node *nodes[SOME], int i, const char *key, const char *text) {
     for (int j = 0; j < SOME; j++)
         say(nodes[j], "EVALSHA", j == i ? VERDICT : text);
     assert_int_equal(ask(key), 0);
 }
 
-/* Many nodes, none of which may tell us the map. One goes, and who took over is known at once: it is not that each of
- * the others has to say first that it may not. */
-static void test_many_without_a_right(void **state) {
-    struct fake_node *nodes[SOME] = {a, b}, *heir = fake_node_start(false);
+/* Many nodes, and none may send us the map. When a node fails, the new owner is known at once: a redirect says it
+ * before each of the other nodes has refused the map. */
+static void new_owner_is_known_at_once_without_permission_for_maps(void **state) {
+    struct fake_node *nodes[SOME] = {a, b}, *new_owner = fake_node_start(false);
     static char moved[SOME + 1][80];
     char key[16];
     (void)state;
@@ -409,12 +409,12 @@ static void test_many_without_a_right(void **state) {
         nodes[i] = fake_node_start(false);
     for (int i = 0; i < SOME; i++)
         say(nodes[i], "CLUSTER", "-NOPERM no\r\n");
-    say(heir, "EVALSHA", VERDICT);
+    say(new_owner, "EVALSHA", VERDICT);
     open_with("");
     for (int i = 0; i <= SOME; i++) {
         const int len = snprintf(key, sizeof key, "k%d", i < SOME ? i : SOME - 1);
         snprintf(moved[i], sizeof moved[i], "-MOVED %u 127.0.0.1:%d\r\n", steady__slot_of(key, (size_t)len),
-                 fake_node_port(i < SOME ? nodes[i] : heir));
+                 fake_node_port(i < SOME ? nodes[i] : new_owner));
         if (i < SOME) say_who_has(nodes, i, key, moved[i]);
     }
     run_for(poller, 100 * MS);
@@ -428,11 +428,11 @@ static void test_many_without_a_right(void **state) {
     client_close();
     for (int i = 2; i < SOME - 1; i++)
         fake_node_stop(nodes[i]);
-    fake_node_stop(heir);
+    fake_node_stop(new_owner);
 }
 
-/* One deadline that passes is no reason to leave a node that is the only one there is, or the only one that answers. */
-static void test_silent_once(void **state) {
+/* After one timeout the store keeps the node, if it is the only one, or the only one that answers. */
+static void only_reachable_node_is_kept_after_a_timeout(void **state) {
     (void)state;
     timeout = TIMEOUT;
     say(a, "CLUSTER", "-NOPERM no\r\n");
@@ -446,7 +446,7 @@ static void test_silent_once(void **state) {
     shift += OLD;
     assert_int_equal(ask(KEY), 0);
     run_for(poller, 100 * MS);
-    assert_int_equal(heard("CLUSTER"), 1); /* of b; nobody is left to ask */
+    assert_int_equal(heard("CLUSTER"), 1); /* asked of b; no other node is up */
     fake_node_says(b, "EVALSHA", FAKE_SILENCE, 0, 1);
     assert_int_equal(ask(KEY), STEADY_UNKNOWN);
     say(b, "EVALSHA", VERDICT);
@@ -456,11 +456,11 @@ static void test_silent_once(void **state) {
     assert_int_equal(ask(KEY), 0);
 }
 
-/* ---- More nodes than numbers ---- */
+/* ---- More nodes than the table holds ---- */
 
 #define NODES 1000
 
-/* Nodes that cannot be reached, one for each of so many ranges. KEY's slot, the last in the reply, is this one's. */
+/* A map of 1000 ranges, each at a node that cannot be reached. KEY's slot comes last, and is at `owner`. */
 static char *crowd(unsigned port, const struct fake_node *owner) {
     const unsigned key = steady__slot_of(KEY, strlen(KEY)), width = STEADY__SLOTS / NODES;
     char *out = malloc(NODES * 128), *end = out;
@@ -480,7 +480,7 @@ static char *crowd(unsigned port, const struct fake_node *owner) {
     return out;
 }
 
-/* In one of the first ranges, which get a number. */
+/* A key in one of the first ranges, whose nodes fit into the table. */
 static const char *low_key(char key[16]) {
     for (int i = 0;; i++) {
         const int len = snprintf(key, 16, "k%d", i);
@@ -493,9 +493,9 @@ static void both_say(const char *map) {
     say(b, "CLUSTER", map);
 }
 
-/* The nodes of the map before this one go, and only then there are numbers for all that it names. The server in the
- * URL, which has long been left, is asked as well while there are not. */
-static void test_crowded(void **state) {
+/* The nodes of the old map are dropped first, so that there is room for all of the new one. Until then the server in
+ * the URL is asked as well, although its connection was closed. */
+static void nodes_of_the_old_map_make_room_for_the_new(void **state) {
     struct fake_node *c = fake_node_start(false);
     char *one = crowd(1, b), *other = crowd(2001, c), key[16];
     (void)state;
@@ -514,7 +514,7 @@ static void test_crowded(void **state) {
     fake_node_says(b, "EVALSHA", "-CLUSTERDOWN\r\n", 0, 1);
     assert_int_equal(ask(KEY), STEADY_UNAVAILABLE);
     await_heard("CLUSTER", 2);
-    shift += 6 * STEADY_SECOND; /* that was said long ago */
+    shift += 6 * STEADY_SECOND; /* so that the answer about the map is old */
     assert_int_equal(fake_node_heard(a, "CLUSTER") + fake_node_accepted(a), 2);
     assert_int_equal(ask(low_key(key)), STEADY_UNAVAILABLE);
     await_heard("CLUSTER", 3);
@@ -532,24 +532,24 @@ static void test_crowded(void **state) {
 int main(void) {
 #define WITH_CLOCK(test) cmocka_unit_test_setup_teardown(test, set_up, nodes_tear_down)
     const struct CMUnitTest tests[] = {
-        WITH_CLOCK(test_a_node_has_left),
-        WITH_CLOCK(test_the_seed_has_left),
-        WITH_CLOCK(test_the_only_one_that_is_known_has_left),
-        WITH_CLOCK(test_a_stranger_is_left_alone),
-        WITH_CLOCK(test_a_stranger_is_not_asked),
-        WITH_CLOCK(test_old_without_a_right),
-        WITH_CLOCK(test_old_without_a_map),
-        WITH_CLOCK(test_old_and_empty),
-        WITH_CLOCK(test_no_cluster),
-        WITH_CLOCK(test_nobody_is_asked_beside_another),
-        WITH_CLOCK(test_late_map),
-        WITH_CLOCK(test_late_and_old),
-        WITH_CLOCK(test_few_are_asked_beside_each_other),
-        WITH_CLOCK(test_calm),
-        WITH_CLOCK(test_silence_without_a_right),
-        WITH_CLOCK(test_many_without_a_right),
-        WITH_CLOCK(test_silent_once),
-        WITH_CLOCK(test_crowded),
+        WITH_CLOCK(node_that_left_is_replaced_when_the_map_is_old),
+        WITH_CLOCK(server_in_the_url_that_left_is_replaced_when_the_map_is_old),
+        WITH_CLOCK(only_connected_node_that_left_is_replaced_when_the_map_is_old),
+        WITH_CLOCK(node_that_left_does_not_delay_the_refresh_by_a_member),
+        WITH_CLOCK(unassigned_slot_is_not_asked_of_a_node_that_left),
+        WITH_CLOCK(map_without_permission_is_asked_for_seldom),
+        WITH_CLOCK(map_of_disabled_clusters_is_asked_for_seldom),
+        WITH_CLOCK(empty_map_is_asked_for_seldom),
+        WITH_CLOCK(server_without_cluster_is_never_asked_for_the_map),
+        WITH_CLOCK(map_is_asked_of_one_node_at_a_time),
+        WITH_CLOCK(map_later_than_the_timeout_is_used),
+        WITH_CLOCK(late_map_does_not_replace_a_newer_one),
+        WITH_CLOCK(at_most_three_silent_nodes_are_asked_at_once),
+        WITH_CLOCK(pauses_between_refreshes_are_short_again_after_a_quiet_time),
+        WITH_CLOCK(new_owner_for_a_silent_node_is_learned_from_a_redirect),
+        WITH_CLOCK(new_owner_is_known_at_once_without_permission_for_maps),
+        WITH_CLOCK(only_reachable_node_is_kept_after_a_timeout),
+        WITH_CLOCK(nodes_of_the_old_map_make_room_for_the_new),
     };
-    return cmocka_run_group_tests_name("cluster wishes", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("cluster refresh", tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The commands to the byte, what the scripts refuse, what replies and errors mean. */
+ * The commands to the byte, the arguments and values that the scripts refuse, and the replies of the scripts. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -23,7 +23,7 @@ static struct steady__call call_of(const struct steady__terms *terms, enum stead
     return (struct steady__call){.verb = verb, .amount = amount, .key = "user:42", .key_len = 7, .terms = terms};
 }
 
-/* EVALSHA with these keys and arguments, run at NOW. */
+/* Runs EVALSHA with these keys and arguments at NOW. */
 static int run(struct lua_server *server, enum steady__verb verb, int keys, int argc, const char *const *argv) {
     static int64_t values[STEADY__REPLY_MAX];
     char command[4096];
@@ -35,7 +35,7 @@ static int run(struct lua_server *server, enum steady__verb verb, int keys, int 
     return lua_server_run(server, command, (size_t)n, NOW, values, &count);
 }
 
-static void test_commands(void **state) {
+static void evalsha_is_written_to_the_byte(void **state) {
     (void)state;
     char out[STEADY__COMMAND_MAX + 1], expected[512];
     struct steady__terms terms = terms_of(plain);
@@ -56,7 +56,7 @@ static void test_commands(void **state) {
     assert_string_equal(out, expected);
 }
 
-static void test_module_commands(void **state) {
+static void module_commands_are_written_to_the_byte(void **state) {
     static const struct {
         enum steady__verb verb;
         struct steady__rate rate;
@@ -89,7 +89,7 @@ static void test_module_commands(void **state) {
     }
 }
 
-static void test_eval_and_load_carry_the_script(void **state) {
+static void eval_and_script_load_carry_the_script(void **state) {
     (void)state;
     const struct steady__terms terms = terms_of(plain);
     for (int verb = 0; verb < 3; verb++) {
@@ -108,7 +108,7 @@ static void test_eval_and_load_carry_the_script(void **state) {
     }
 }
 
-static void test_any_key_fits(void **state) {
+static void longest_key_fits_into_a_command(void **state) {
     (void)state;
     char key[STEADY__KEY_MAX], *out = malloc(STEADY__COMMAND_MAX);
     memset(key, '{', sizeof key);
@@ -121,14 +121,14 @@ static void test_any_key_fits(void **state) {
     free(out);
 }
 
-static void test_scripts_declare_themselves(void **state) {
+static void scripts_begin_with_their_flags(void **state) {
     (void)state;
     assert_memory_equal(steady__scripts[STEADY__CONSUME].text, "#!lua\n", 6);
     assert_memory_equal(steady__scripts[STEADY__PEEK].text, "#!lua flags=no-writes\n", 22);
     assert_memory_equal(steady__scripts[STEADY__RESET].text, "#!lua\n", 6);
 }
 
-static void test_bad_arguments_are_refused_in_the_script(void **state) {
+static void script_refuses_bad_arguments(void **state) {
     (void)state;
     static const char *const bad[] = {
         "",
@@ -189,7 +189,7 @@ static void test_bad_arguments_are_refused_in_the_script(void **state) {
     lua_server_free(server);
 }
 
-static void test_foreign_text_is_left_alone(void **state) {
+static void script_leaves_a_foreign_value_alone(void **state) {
     (void)state;
     static const char *const foreign[] = {"",
                                           "hello",
@@ -233,8 +233,8 @@ static void test_foreign_text_is_left_alone(void **state) {
     lua_server_free(server);
 }
 
-/* As aiosteady writes it, and as we do. */
-static void test_stored_text(void **state) {
+/* The text in Redis: first as aiosteady writes it, then as we do. */
+static void script_continues_a_bucket_of_aiosteady(void **state) {
     (void)state;
     struct lua_server *server = lua_server_new();
     const struct steady__rate blocking = {3, 1000000, 7, 60000000};
@@ -252,7 +252,7 @@ static void test_stored_text(void **state) {
     lua_server_free(server);
 }
 
-static void test_reset_and_writes(void **state) {
+static void script_writes_at_most_once(void **state) {
     (void)state;
     struct lua_server *server = lua_server_new();
     const struct steady__rate rate = {3, 1000000, 1, 60000000};
@@ -273,7 +273,7 @@ static void test_reset_and_writes(void **state) {
     lua_server_free(server);
 }
 
-static void test_replies_that_are_not_ours(void **state) {
+static void script_reply_out_of_range_is_rejected(void **state) {
     (void)state;
     static const struct {
         int64_t values[STEADY__REPLY_MAX];
@@ -304,86 +304,18 @@ static void test_replies_that_are_not_ours(void **state) {
     assert_true(!r.success && stepped && r.blocked_for == 7000000 && r.retry_after == 7000000);
 }
 
-static void test_refusals(void **state) {
-    (void)state;
-    static const struct {
-        const char *text;
-        enum steady__error_class refusal;
-        int error;
-    } rows[] = {
-        {"NOSCRIPT No matching script. Please use EVAL.", STEADY__ERROR_CLASS_NOSCRIPT, STEADY_UNAVAILABLE},
-        {"NOSCRIPT No matching script.", STEADY__ERROR_CLASS_NOSCRIPT, STEADY_UNAVAILABLE},
-        {"READONLY You can't write against a read only replica. script: 1, on @user_script:1.",
-         STEADY__ERROR_CLASS_READONLY, STEADY_UNAVAILABLE},
-        {"LOADING Redis is loading the dataset in memory", STEADY__ERROR_CLASS_BUSY, STEADY_UNAVAILABLE},
-        {"BUSY Redis is busy running a script.", STEADY__ERROR_CLASS_BUSY, STEADY_UNAVAILABLE},
-        {"MASTERDOWN Link with MASTER is down", STEADY__ERROR_CLASS_BUSY, STEADY_UNAVAILABLE},
-        {"OOM command not allowed when used memory > 'maxmemory'.", STEADY__ERROR_CLASS_RETRY_LATER,
-         STEADY_UNAVAILABLE},
-        {"MOVED 3999 127.0.0.1:6381", STEADY__ERROR_CLASS_MOVED, STEADY_UNAVAILABLE},
-        {"NOAUTH Authentication required.", STEADY__ERROR_CLASS_NO_PERMISSION, STEADY_REFUSED},
-        {"NOPERM this user has no permissions", STEADY__ERROR_CLASS_NO_PERMISSION, STEADY_REFUSED},
-        {"ERR The user executing the script can't run this command or subcommand", STEADY__ERROR_CLASS_NO_PERMISSION,
-         STEADY_REFUSED},
-        {"ERR ACL failure in script: User app has no permissions to run the 'get' command",
-         STEADY__ERROR_CLASS_NO_PERMISSION, STEADY_REFUSED},
-        {"ERR max number of clients reached", STEADY__ERROR_CLASS_REJECTED, STEADY_UNAVAILABLE},
-        {"ERR max number of clients + cluster connections reached", STEADY__ERROR_CLASS_REJECTED, STEADY_UNAVAILABLE},
-        {"WRONGTYPE Operation against a key", STEADY__ERROR_CLASS_NOT_A_BUCKET, STEADY_NOT_A_BUCKET},
-        {"ERR unknown command 'STEADY.CONSUME', with args beginning with: 'ERR max number of clients reached' '1' ",
-         STEADY__ERROR_CLASS_OTHER, STEADY_SERVER},
-        {"ERR unknown command 'STEADY.PEEK', with args beginning with: 'The user executing the script can't run this "
-         "command' '1' ",
-         STEADY__ERROR_CLASS_OTHER, STEADY_SERVER},
-        {"ERR unknown command 'STEADY.PEEK', with args beginning with: 'ERR ACL failure in script' '1' ",
-         STEADY__ERROR_CLASS_OTHER, STEADY_SERVER},
-        {"OOMPH", STEADY__ERROR_CLASS_OTHER, STEADY_SERVER},
-        {"ERR", STEADY__ERROR_CLASS_OTHER, STEADY_SERVER},
-        {"", STEADY__ERROR_CLASS_OTHER, STEADY_SERVER},
-    };
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        const enum steady__error_class refusal = steady__error_class_of(rows[i].text, strlen(rows[i].text));
-        assert_int_equal(refusal, rows[i].refusal);
-        assert_int_equal(steady__error_class_code(refusal), rows[i].error);
-    }
-}
-
-/* What is forbidden is a command, which another engine may do without; or a key, which none may. */
-static void test_forbidden_commands(void **state) {
-    static const struct {
-        bool command;
-        const char *text;
-    } rows[] = {
-        {true, "NOPERM this user has no permissions to run the 'evalsha' command"},
-        {true, "NOPERM User app has no permissions to run the 'steady.consume' command"},
-        {true, "ERR The user executing the script can't run this command or subcommand script: 1"},
-        {true, "ERR ACL failure in script: User app has no permissions to run the 'get' command"},
-        {false, "NOPERM this user has no permissions to access one of the keys used as arguments"},
-        {false, "NOPERM No permissions to access a key"},
-        {false, "NOAUTH Authentication required."},
-        {false, "ERR unknown command 'STEADY.CONSUME'"},
-        {false, ""},
-    };
-    (void)state;
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-        if (steady__error_is_forbidden_command(rows[i].text, strlen(rows[i].text)) != rows[i].command)
-            fail_msg("row %zu", i);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_commands),
-        cmocka_unit_test(test_module_commands),
-        cmocka_unit_test(test_eval_and_load_carry_the_script),
-        cmocka_unit_test(test_any_key_fits),
-        cmocka_unit_test(test_scripts_declare_themselves),
-        cmocka_unit_test(test_bad_arguments_are_refused_in_the_script),
-        cmocka_unit_test(test_foreign_text_is_left_alone),
-        cmocka_unit_test(test_stored_text),
-        cmocka_unit_test(test_reset_and_writes),
-        cmocka_unit_test(test_replies_that_are_not_ours),
-        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_forbidden_commands),
+        cmocka_unit_test(evalsha_is_written_to_the_byte),
+        cmocka_unit_test(module_commands_are_written_to_the_byte),
+        cmocka_unit_test(eval_and_script_load_carry_the_script),
+        cmocka_unit_test(longest_key_fits_into_a_command),
+        cmocka_unit_test(scripts_begin_with_their_flags),
+        cmocka_unit_test(script_refuses_bad_arguments),
+        cmocka_unit_test(script_leaves_a_foreign_value_alone),
+        cmocka_unit_test(script_continues_a_bucket_of_aiosteady),
+        cmocka_unit_test(script_writes_at_most_once),
+        cmocka_unit_test(script_reply_out_of_range_is_rejected),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * A link against a server that does as it is told: what goes over the wire, and what no real server would do. */
+ * A connection against a fake server: the bytes on the wire, and replies that no real server sends. */
 #include "client.h"
 
 #include <arpa/inet.h>
@@ -37,7 +37,7 @@ static void open_on(const struct fake_step *steps, size_t count, const char *cre
 
 /* ---- The wire ---- */
 
-static void test_nothing_but_what_is_needed(void **state) {
+static void new_connection_sends_only_auth_select_and_the_decision(void **state) {
     static const struct fake_step steps[] = {
         {FAKE_ACCEPT, 0, NULL, 0}, {FAKE_EXPECT, 2, NULL, 0},   {FAKE_SEND, 0, "+OK\r\n+OK\r\n", 0},
         {FAKE_EXPECT, 1, NULL, 0}, {FAKE_SEND, 0, ":1\r\n", 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0},
@@ -56,7 +56,7 @@ static void test_nothing_but_what_is_needed(void **state) {
     assert_memory_equal(bytes + sizeof head - 1 + 40, tail, sizeof tail - 1);
 }
 
-static void test_replies_in_slices(void **state) {
+static void replies_that_arrive_byte_by_byte_are_read(void **state) {
     static const struct fake_step steps[] = {
         {FAKE_ACCEPT, 0, NULL, 0},
         {FAKE_EXPECT, 3, NULL, 0},
@@ -78,7 +78,7 @@ static void test_replies_in_slices(void **state) {
 
 /* ---- Scripts ---- */
 
-static void test_lost_twice_is_sent_whole(void **state) {
+static void script_lost_twice_is_sent_whole(void **state) {
     static const struct fake_step steps[] = {
         {FAKE_ACCEPT, 0, NULL, 0},
         {FAKE_EXPECT, 1, NULL, 0},
@@ -99,8 +99,8 @@ static void test_lost_twice_is_sent_whole(void **state) {
     assert_int_equal(fake_count(fake, "#!lua"), 2);
 }
 
-/* Even a server that never finds the script is asked three times and no more. */
-static void test_lost_for_ever(void **state) {
+/* A server that never finds the script is asked three times at most. */
+static void script_never_found_is_unavailable_after_three_requests(void **state) {
     static const struct fake_step steps[] = {
         {FAKE_ACCEPT, 0, NULL, 0},
         {FAKE_EXPECT, 1, NULL, 0},
@@ -118,9 +118,9 @@ static void test_lost_for_ever(void **state) {
     assert_int_equal(fake_count(fake, "*5\r\n"), 3);
 }
 
-/* ---- Replies that are none ---- */
+/* ---- Invalid replies ---- */
 
-static void test_hostile_replies(void **state) {
+static void invalid_reply_closes_the_connection_and_is_unknown(void **state) {
     static const char *const replies[] = {
         "*4294967295\r\n",
         "*6\r\n",
@@ -168,7 +168,7 @@ static void test_hostile_replies(void **state) {
     }
 }
 
-static void test_endless_error(void **state) {
+static void endless_error_line_closes_the_connection(void **state) {
     static char line[1 << 20];
     memset(line, 'x', sizeof line);
     line[0] = '-';
@@ -184,7 +184,7 @@ static void test_endless_error(void **state) {
     assert_true(strlen(steady_store_trouble(store)) < 100);
 }
 
-static void test_reply_that_nobody_asked_for(void **state) {
+static void unsolicited_reply_closes_the_connection(void **state) {
     static const struct fake_step steps[] = {
         {FAKE_ACCEPT, 0, NULL, 0},
         {FAKE_EXPECT, 1, NULL, 0},
@@ -199,13 +199,13 @@ static void test_reply_that_nobody_asked_for(void **state) {
     (void)state;
     open_on(steps, COUNT(steps), "", "");
     assert_int_equal(client_ask(), 0);
-    run_for(poller, 100 * MS); /* left, and connected anew */
+    run_for(poller, 100 * MS); /* closed, and connected again */
     consume_counted(throttler, "k", 1, &tally);
     run_until_done(poller, &tally, STEADY_SECOND);
     assert_int_equal(tally.last.level, 3); /* not 2 */
 }
 
-static void test_other_errors_are_the_servers(void **state) {
+static void other_error_is_a_server_error_and_shown_without_the_key(void **state) {
     static const struct fake_step steps[] = {
         {FAKE_ACCEPT, 0, NULL, 0},
         {FAKE_EXPECT, 1, NULL, 0},
@@ -226,10 +226,10 @@ static void test_other_errors_are_the_servers(void **state) {
     assert_int_equal(client_ask(), 0);
 }
 
-/* ---- Connections that end ---- */
+/* ---- Lost connections ---- */
 
-/* k of n are answered, then the connection is reset: what was written is never sent again. */
-static void test_reset_after_some(void **state) {
+/* k of n requests are answered, then the connection is reset. Requests that were written are never sent again. */
+static void requests_unanswered_at_a_reset_are_unknown_and_not_sent_again(void **state) {
     (void)state;
     for (int k = 0; k <= 8; k++) {
         char replies[128] = "";
@@ -238,7 +238,7 @@ static void test_reset_after_some(void **state) {
             strcat(replies, ":3600000000\r\n");
         const struct fake_step steps[] = {
             {FAKE_ACCEPT, 0, NULL, 0},   {FAKE_EXPECT, 8, NULL, 0},      {FAKE_SEND, 0, replies, 0},
-            {FAKE_SLEEP, 10, NULL, 0}, /* a reset may overtake what was sent */
+            {FAKE_SLEEP, 10, NULL, 0}, /* because a reset may overtake the data before it */
             {FAKE_RST, 0, NULL, 0},      {FAKE_ACCEPT, 0, NULL, 0},      {FAKE_EXPECT, 1, NULL, 0},
             {FAKE_SEND, 0, ":0\r\n", 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0},
         };
@@ -250,14 +250,14 @@ static void test_reset_after_some(void **state) {
         assert_int_equal(tally.errors[-STEADY_UNKNOWN], 8 - k);
         unsigned unknown = 0;
         for (int error; (error = client_ask()) != 0; sleep_us(MS)) /* until it is connected again */
-            unknown += error == STEADY_UNKNOWN;                    /* written, so it may have been seen, once */
+            unknown += error == STEADY_UNKNOWN;                    /* written, so perhaps received, at most once */
         steady_store_close(&store);
         assert_between(fake_count(fake, "EVALSHA"), 9, 9 + unknown);
         close_all();
     }
 }
 
-static void test_silence(void **state) {
+static void silent_server_is_unknown_at_the_deadline(void **state) {
     static const struct fake_step steps[] = {{FAKE_ACCEPT, 0, NULL, 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0}};
     struct tally tally = {0};
     (void)state;
@@ -274,7 +274,7 @@ static void test_silence(void **state) {
     assert_non_null(strstr(log_lines.all, "does not answer"));
 }
 
-static void test_silence_after_auth(void **state) {
+static void silence_after_auth_is_unavailable_at_the_deadline(void **state) {
     static const struct fake_step steps[] = {{FAKE_ACCEPT, 0, NULL, 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0}};
     struct tally tally = {0};
     (void)state;
@@ -287,7 +287,7 @@ static void test_silence_after_auth(void **state) {
     assert_non_null(strstr(log_lines.all, "does not answer"));
 }
 
-static void test_greeting_refused(void **state) {
+static void refused_handshake_is_told_without_the_password(void **state) {
     static const char *const answers[] = {
         "-ERR unknown command 'AUTH', with args beginning with: 'hunter2' \r\n",
         "-WRONGPASS hunter2 is not it\r\n",
@@ -303,15 +303,15 @@ static void test_greeting_refused(void **state) {
         };
         open_on(steps, COUNT(steps), ":hunter2@", "");
         assert_int_equal(client_ask(), STEADY_REFUSED);
-        assert_int_equal(client_ask(), STEADY_REFUSED); /* at once: it is known */
+        assert_int_equal(client_ask(), STEADY_REFUSED); /* at once, because the error is known */
         assert_null(strstr(log_lines.all, "hunter2"));
         assert_null(strstr(steady_store_trouble(store), "hunter2"));
         close_all();
     }
 }
 
-/* A greeting of two requests goes out where one decision at a time is allowed. */
-static void test_greeting_with_one_in_flight(void **state) {
+/* With max_in_flight = 1, a handshake of two requests is sent at once. */
+static void handshake_of_two_requests_ignores_max_in_flight(void **state) {
     static const struct fake_step steps[] = {
         {FAKE_ACCEPT, 0, NULL, 0}, {FAKE_EXPECT, 2, NULL, 0},   {FAKE_SEND, 0, "+OK\r\n+OK\r\n", 0},
         {FAKE_EXPECT, 1, NULL, 0}, {FAKE_SEND, 0, ":1\r\n", 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0},
@@ -325,7 +325,7 @@ static void test_greeting_with_one_in_flight(void **state) {
     assert_int_equal(client_ask(), 0);
 }
 
-static void test_greeting_answered_with_nonsense(void **state) {
+static void invalid_handshake_reply_is_unavailable(void **state) {
     static const struct fake_step steps[] = {
         {FAKE_ACCEPT, 0, NULL, 0},
         {FAKE_EXPECT, 1, NULL, 0},
@@ -337,8 +337,8 @@ static void test_greeting_answered_with_nonsense(void **state) {
     assert_int_equal(client_ask(), STEADY_UNAVAILABLE);
 }
 
-/* The server read none of it, and says so. */
-static void test_not_let_in(void **state) {
+/* The server has read none of the requests, and says so. */
+static void full_server_is_unavailable_for_all_in_flight(void **state) {
     static const struct fake_step steps[] = {
         {FAKE_ACCEPT, 0, NULL, 0},
         {FAKE_EXPECT, 5, NULL, 0},
@@ -354,8 +354,8 @@ static void test_not_let_in(void **state) {
     assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], 5);
 }
 
-/* A server in protected mode reads nothing either, and says so in the first breath, asked or not. */
-static void test_denied(void **state) {
+/* A server in protected mode reads nothing either. It sends DENIED as soon as a client connects. */
+static void protected_mode_is_unavailable_and_retried_with_back_off(void **state) {
     struct fake_step steps[30];
     static const struct fake_step denied[] = {
         {FAKE_ACCEPT, 0, NULL, 0},
@@ -378,11 +378,11 @@ static void test_denied(void **state) {
     assert_non_null(strstr(log_lines.last, "protected mode (DENIED)"));
     assert_non_null(strstr(steady_store_trouble(store), "DENIED"));
     steady_store_stats(store, &stats);
-    assert_between(stats.reconnects, 3, 8); /* with backoff */
+    assert_between(stats.reconnects, 3, 8); /* with back-off */
 }
 
-/* A full backlog drops SYNs: connecting takes for ever, the loop goes on, the decision ends. */
-static void test_black_hole(void **state) {
+/* A full backlog drops SYNs: the connection attempt hangs, the loop goes on, and the decision ends at its deadline. */
+static void unreachable_server_is_unavailable_at_the_deadline(void **state) {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof a;
     int fillers[8];
@@ -401,7 +401,7 @@ static void test_black_hole(void **state) {
     run_until_done(poller, &tally, STEADY_SECOND);
     assert_int_equal(tally.last.error, STEADY_UNAVAILABLE);
     assert_between(tally.slowest, TIMEOUT, TIMEOUT + SLACK);
-    run_for(poller, 4 * TIMEOUT); /* the attempt is given up, and it is known to be down */
+    run_for(poller, 4 * TIMEOUT); /* the attempt times out, and the server is known to be down */
     assert_int_equal(log_lines.lines, 1);
     const steady_us begin = now_us();
     assert_int_equal(client_ask(), STEADY_UNAVAILABLE);
@@ -429,9 +429,9 @@ static void runs_the_loop(const steady_result *result, void *data) {
         steady_poller_run(poller, TIMEOUT);
 }
 
-/* The loop was away, so the replies that came meanwhile are looked for; one of them has a callback that runs the loop,
- * and there, too, deadlines are kept. */
-static void test_late_reply_and_a_deadline(void **state) {
+/* The loop was blocked, so replies are read before deadlines are applied. The callback of such a reply runs the loop,
+ * and deadlines are kept there too. */
+static void deadline_is_kept_in_a_callback_that_runs_the_loop(void **state) {
     static const struct fake_step steps[] = {
         {FAKE_ACCEPT, 0, NULL, 0}, {FAKE_EXPECT, 3, NULL, 0},   {FAKE_SEND, 0, ":1\r\n", 0},
         {FAKE_SLEEP, 50, NULL, 0}, {FAKE_SEND, 0, ":2\r\n", 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0},
@@ -449,8 +449,8 @@ static void test_late_reply_and_a_deadline(void **state) {
     assert_between(last_ended_at - begin, 2 * TIMEOUT, 2 * TIMEOUT + SLACK);
 }
 
-/* Half a reply that nobody asked for is not the beginning of the answer to what is asked next. */
-static void test_half_a_reply_that_nobody_asked_for(void **state) {
+/* Half of an unsolicited reply is not taken for the beginning of the next reply. */
+static void half_an_unsolicited_reply_closes_the_connection(void **state) {
     static const struct fake_step steps[] = {
         {FAKE_ACCEPT, 0, NULL, 0},      {FAKE_EXPECT, 1, NULL, 0},      {FAKE_SEND, 0, ":1\r\n:7200", 0},
         {FAKE_AWAIT_CLOSE, 0, NULL, 0}, {FAKE_ACCEPT, 0, NULL, 0},      {FAKE_EXPECT, 1, NULL, 0},
@@ -468,7 +468,7 @@ static void test_half_a_reply_that_nobody_asked_for(void **state) {
     assert_int_equal(fake_count(fake, "EVALSHA"), 2);
 }
 
-/* How many are called back by one turn of the loop, at most, until all are. */
+/* The most callbacks that one turn of the loop runs, until all have run. */
 static unsigned long most_in_a_turn(const struct tally *tally) {
     unsigned long most = 0, before;
     for (const steady_us end = now_us() + 2 * STEADY_SECOND; (before = tally->called) < tally->submitted;) {
@@ -481,8 +481,8 @@ static unsigned long most_in_a_turn(const struct tally *tally) {
 
 #define MANY 5000
 
-/* The loop goes on in between, however many fail at once. */
-static void test_many_fail_at_once(void **state) {
+/* The loop goes on in between, however many decisions fail at once. */
+static void many_failures_at_once_are_spread_over_turns_of_the_loop(void **state) {
     static const struct fake_step late[] = {{FAKE_ACCEPT, 0, NULL, 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0}};
     static const struct fake_step lost[] = {
         {FAKE_ACCEPT, 0, NULL, 0}, {FAKE_EXPECT, MANY / 2, NULL, 0}, {FAKE_RST, 0, NULL, 0}};
@@ -507,8 +507,8 @@ static void ask_again(const steady_result *result, void *data) {
         assert_int_equal(steady_consume(throttler, "k", 1, 1, ask_again, data), 0);
 }
 
-/* One who asks again in the callback, as often as he is told that there is no server, does not stop the loop. */
-static void test_asking_again_and_again(void **state) {
+/* A callback that calls again after each STEADY_UNAVAILABLE does not stop the loop. */
+static void calls_from_failing_callbacks_do_not_stop_the_loop(void **state) {
     unsigned times = 0;
     (void)state;
     open_at(free_port(), "", "", TIMEOUT);
@@ -522,27 +522,27 @@ static void test_asking_again_and_again(void **state) {
 int main(void) {
 #define WITH_POLLER(test) cmocka_unit_test_setup_teardown(test, client_set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        WITH_POLLER(test_nothing_but_what_is_needed),
-        WITH_POLLER(test_replies_in_slices),
-        WITH_POLLER(test_lost_twice_is_sent_whole),
-        WITH_POLLER(test_lost_for_ever),
-        WITH_POLLER(test_hostile_replies),
-        WITH_POLLER(test_endless_error),
-        WITH_POLLER(test_reply_that_nobody_asked_for),
-        WITH_POLLER(test_other_errors_are_the_servers),
-        WITH_POLLER(test_reset_after_some),
-        WITH_POLLER(test_silence),
-        WITH_POLLER(test_silence_after_auth),
-        WITH_POLLER(test_greeting_refused),
-        WITH_POLLER(test_greeting_with_one_in_flight),
-        WITH_POLLER(test_greeting_answered_with_nonsense),
-        WITH_POLLER(test_not_let_in),
-        WITH_POLLER(test_denied),
-        WITH_POLLER(test_black_hole),
-        WITH_POLLER(test_late_reply_and_a_deadline),
-        WITH_POLLER(test_half_a_reply_that_nobody_asked_for),
-        WITH_POLLER(test_many_fail_at_once),
-        WITH_POLLER(test_asking_again_and_again),
+        WITH_POLLER(new_connection_sends_only_auth_select_and_the_decision),
+        WITH_POLLER(replies_that_arrive_byte_by_byte_are_read),
+        WITH_POLLER(script_lost_twice_is_sent_whole),
+        WITH_POLLER(script_never_found_is_unavailable_after_three_requests),
+        WITH_POLLER(invalid_reply_closes_the_connection_and_is_unknown),
+        WITH_POLLER(endless_error_line_closes_the_connection),
+        WITH_POLLER(unsolicited_reply_closes_the_connection),
+        WITH_POLLER(other_error_is_a_server_error_and_shown_without_the_key),
+        WITH_POLLER(requests_unanswered_at_a_reset_are_unknown_and_not_sent_again),
+        WITH_POLLER(silent_server_is_unknown_at_the_deadline),
+        WITH_POLLER(silence_after_auth_is_unavailable_at_the_deadline),
+        WITH_POLLER(refused_handshake_is_told_without_the_password),
+        WITH_POLLER(handshake_of_two_requests_ignores_max_in_flight),
+        WITH_POLLER(invalid_handshake_reply_is_unavailable),
+        WITH_POLLER(full_server_is_unavailable_for_all_in_flight),
+        WITH_POLLER(protected_mode_is_unavailable_and_retried_with_back_off),
+        WITH_POLLER(unreachable_server_is_unavailable_at_the_deadline),
+        WITH_POLLER(deadline_is_kept_in_a_callback_that_runs_the_loop),
+        WITH_POLLER(half_an_unsolicited_reply_closes_the_connection),
+        WITH_POLLER(many_failures_at_once_are_spread_over_turns_of_the_loop),
+        WITH_POLLER(calls_from_failing_callbacks_do_not_stop_the_loop),
     };
-    return cmocka_run_group_tests_name("link", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("connection", tests, NULL, NULL);
 }

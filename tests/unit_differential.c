@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * bucket.c against the shipped Lua scripts, two million random steps with hostile values: the same answers, the same
- * stored state and the same time to live, to the last bit. */
+ * bucket.c against the shipped Lua scripts: two million random steps with hostile values give the same results, the
+ * same stored state and the same time to live, to the last bit. */
 #include <inttypes.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -32,7 +32,7 @@ static struct steady__rate random_rate(uint64_t *seed) {
     return rate;
 }
 
-/* Amounts about the capacity and about what still fits. */
+/* Amounts near the capacity and near the room that is left. */
 static int64_t random_amount(uint64_t *seed, const struct steady__rate *rate, int64_t level) {
     switch (random_next(seed) % 6) {
     case 0: return 1;
@@ -46,14 +46,14 @@ static int64_t random_amount(uint64_t *seed, const struct steady__rate *rate, in
     }
 }
 
-/* Mostly about the moments at which something happens to this bucket. */
+/* Mostly moments at which the bucket changes. */
 static int64_t random_step(uint64_t *seed, const struct steady__rate *rate, const struct steady__bucket *b,
                            int64_t now) {
     int64_t next = now;
     switch (random_next(seed) % 8) {
     case 0: break;
     case 1: next = now - random_edgy(seed, 0, NOW / 2); break;
-    case 2: /* about when it is empty; a planted level may be too large for that to be a time */
+    case 2: /* near the moment when it is empty; a planted level may be too large for that to be a time */
         next = (int64_t)((uint64_t)b->last + (uint64_t)b->level * (uint64_t)(rate->recharge / rate->drops) +
                          (uint64_t)random_in(seed, -2, 2));
         break;
@@ -66,7 +66,7 @@ static int64_t random_step(uint64_t *seed, const struct steady__rate *rate, cons
     return next < 0 || next >= STEADY__EXACT - STEADY__BLOCK_LIMIT ? NOW : next;
 }
 
-/* What a hand, another limit or another clock may have left there. */
+/* A state that a user, another limit or another clock may have left. */
 static void plant(struct lua_server *server, uint64_t *seed, int64_t now) {
     char text[128];
     const int64_t last = random_next(seed) % 2 ? now - random_in(seed, 0, smaller(now, 1000000))
@@ -87,7 +87,7 @@ static bool same_result(const steady_result *r, const struct steady__decision *d
            r->blocked_for == d->blocked_for && r->retry_after == d->retry_after && stepped == d->stepped;
 }
 
-/* One step on both; the state before comes from the Lua side's text. */
+/* Runs one step on both. The state before comes from the text on the Lua side. */
 static void step(struct lua_server *server, uint64_t *seed, const struct steady__rate *rate, int64_t *now,
                  long number) {
     struct steady__bucket before, after, stored;
@@ -127,7 +127,7 @@ static void step(struct lua_server *server, uint64_t *seed, const struct steady_
     fail();
 }
 
-static void test_same_to_the_bit(void **state) {
+static void bucket_and_script_agree_to_the_bit(void **state) {
     (void)state;
     struct lua_server *server = lua_server_new();
     uint64_t seed = 42;
@@ -142,6 +142,6 @@ static void test_same_to_the_bit(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_to_the_bit)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(bucket_and_script_agree_to_the_bit)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

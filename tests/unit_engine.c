@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Which engine the decisions of a connection are put to, and what its answers teach. */
+ * Which engine a connection uses for its decisions, and what the replies say about the engines. */
 #include "support.h"
 
 #include "conn/engine.h"
@@ -10,8 +10,8 @@ static bool to_module(struct steady__engines *engines, enum steady__verb verb) {
     return steady__engine_asks_module(engines, verb, AUTO);
 }
 
-/* A first decision that was given up leaves nobody to hear the answer, so that there has to be another first. */
-static void test_one_in_a_thousand_until_answered(void **state) {
+/* A trial that was cancelled gets no reply, so another decision must try again. */
+static void module_is_tried_once_in_a_thousand_until_a_reply(void **state) {
     struct steady__engines engines = {.hung_up = 0};
     unsigned count = 0;
     (void)state;
@@ -25,7 +25,7 @@ static void test_one_in_a_thousand_until_answered(void **state) {
         assert_true(to_module(&engines, STEADY__CONSUME));
 }
 
-static void test_forced(void **state) {
+static void forced_engine_is_used_without_a_trial(void **state) {
     struct steady__engines engines = {.hung_up = 0};
     (void)state;
     assert_false(steady__engine_asks_module(&engines, STEADY__PEEK, STEADY_ENGINE_SCRIPT));
@@ -34,8 +34,8 @@ static void test_forced(void **state) {
     assert_false(steady__engine_is_trying(&engines));
 }
 
-/* The rights to one command say nothing of the others; that there is no module says all. */
-static void test_each_verb_for_itself(void **state) {
+/* A permission holds for one command only. A missing module holds for all commands. */
+static void each_verb_settles_its_own_engine(void **state) {
     struct steady__engines engines = {.hung_up = 0};
     (void)state;
     assert_true(to_module(&engines, STEADY__CONSUME) && to_module(&engines, STEADY__RESET));
@@ -49,7 +49,7 @@ static void test_each_verb_for_itself(void **state) {
         assert_false(to_module(&engines, (enum steady__verb)verb));
 }
 
-static void test_an_answer_that_teaches_nothing(void **state) {
+static void trial_without_a_result_is_repeated(void **state) {
     struct steady__engines engines = {.hung_up = 0};
     (void)state;
     assert_true(to_module(&engines, STEADY__CONSUME));
@@ -57,25 +57,25 @@ static void test_an_answer_that_teaches_nothing(void **state) {
     steady__engine_settle(&engines, STEADY__RESET, false);
     steady__engine_not_answered(&engines);
     assert_false(steady__engine_is_trying(&engines));
-    assert_true(to_module(&engines, STEADY__CONSUME)); /* asked anew */
-    assert_true(to_module(&engines, STEADY__PEEK));    /* what was known stays known */
+    assert_true(to_module(&engines, STEADY__CONSUME)); /* tried again */
+    assert_true(to_module(&engines, STEADY__PEEK));    /* known results stay known */
     assert_false(to_module(&engines, STEADY__RESET));
 }
 
-static void test_scripts_forbidden(void **state) {
+static void forbidden_script_switches_to_the_module(void **state) {
     struct steady__engines engines = {.hung_up = 0};
     (void)state;
     assert_true(to_module(&engines, STEADY__CONSUME));
     assert_true(steady__engine_switch_to_module(&engines, STEADY__CONSUME, AUTO));
     assert_true(steady__engine_is_trying(&engines));
     steady__engine_settle(&engines, STEADY__CONSUME, true);
-    assert_true(steady__engine_switch_to_module(&engines, STEADY__CONSUME, AUTO)); /* one that was on its way */
+    assert_true(steady__engine_switch_to_module(&engines, STEADY__CONSUME, AUTO)); /* a request that was in flight */
     assert_false(steady__engine_is_trying(&engines));
     steady__engine_settle(&engines, STEADY__PEEK, false);
-    assert_false(steady__engine_switch_to_module(&engines, STEADY__PEEK, AUTO)); /* neither the one nor the other */
+    assert_false(steady__engine_switch_to_module(&engines, STEADY__PEEK, AUTO)); /* neither engine is permitted */
 }
 
-/* How many connections come between one that is lost over the question and the next that is asked. */
+/* The number of connections between a connection lost over a trial and the next trial. */
 static unsigned spared(struct steady__engines *engines) {
     unsigned n = 0;
     assert_true(to_module(engines, STEADY__CONSUME));
@@ -85,7 +85,7 @@ static unsigned spared(struct steady__engines *engines) {
     return n;
 }
 
-static void test_hung_up_on_for_the_question(void **state) {
+static void connection_lost_over_a_trial_doubles_the_pause_between_trials(void **state) {
     struct steady__engines engines = {.hung_up = 0};
     (void)state;
     for (unsigned i = 1; i <= 8; i++)
@@ -93,11 +93,11 @@ static void test_hung_up_on_for_the_question(void **state) {
     assert_true(to_module(&engines, STEADY__CONSUME));
     steady__engine_no_module(&engines);
     engines = steady__engine_reconnected(&engines);
-    assert_int_equal(spared(&engines), 1); /* an answer makes all of it forgotten */
+    assert_int_equal(spared(&engines), 1); /* a reply resets the count */
 }
 
-/* A connection that was spared may yet need the module, and learns of it. */
-static void test_spared_but_needed(void **state) {
+/* A connection without a trial may still need the module, and then settles it. */
+static void connection_without_a_trial_can_switch_to_the_module(void **state) {
     struct steady__engines engines = {.hung_up = 0};
     (void)state;
     assert_true(to_module(&engines, STEADY__CONSUME));
@@ -112,13 +112,13 @@ static void test_spared_but_needed(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_one_in_a_thousand_until_answered),
-        cmocka_unit_test(test_forced),
-        cmocka_unit_test(test_each_verb_for_itself),
-        cmocka_unit_test(test_an_answer_that_teaches_nothing),
-        cmocka_unit_test(test_scripts_forbidden),
-        cmocka_unit_test(test_hung_up_on_for_the_question),
-        cmocka_unit_test(test_spared_but_needed),
+        cmocka_unit_test(module_is_tried_once_in_a_thousand_until_a_reply),
+        cmocka_unit_test(forced_engine_is_used_without_a_trial),
+        cmocka_unit_test(each_verb_settles_its_own_engine),
+        cmocka_unit_test(trial_without_a_result_is_repeated),
+        cmocka_unit_test(forbidden_script_switches_to_the_module),
+        cmocka_unit_test(connection_lost_over_a_trial_doubles_the_pause_between_trials),
+        cmocka_unit_test(connection_without_a_trial_can_switch_to_the_module),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

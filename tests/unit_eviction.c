@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * What a server says of its settings, and what no server would. */
+ * The replies of a server about its settings, and replies that no server sends. */
 #include "redis/eviction.h"
 
 #include "client.h"
@@ -13,7 +13,7 @@ static bool evicts(const char *bytes, char policy[32]) {
     return steady__eviction_possible(&reply, policy, 32);
 }
 
-static void test_question(void **state) {
+static void query_is_a_config_get(void **state) {
     char out[64];
     (void)state;
     const size_t len = steady__eviction_query(out);
@@ -25,7 +25,7 @@ static void test_question(void **state) {
 #define POLICY(name) "$16\r\nmaxmemory-policy\r\n" name
 #define SAMPLES "$17\r\nmaxmemory-samples\r\n$1\r\n5\r\n"
 
-static void test_answers(void **state) {
+static void evicting_server_is_found_with_its_policy(void **state) {
     char policy[32];
     (void)state;
     assert_true(evicts("*6\r\n" MEMORY("$1\r\n9\r\n") SAMPLES POLICY("$12\r\nvolatile-ttl\r\n"), policy));
@@ -34,10 +34,10 @@ static void test_answers(void **state) {
     assert_string_equal(policy, "allkeys-lfu");
     assert_true(evicts(
         "*4\r\n" MEMORY("$1\r\n9\r\n") POLICY("$41\r\n\001\r\n34567890123456789012345678901234567890\r\n"), policy));
-    assert_string_equal(policy, "unknown"); /* a server can say anything */
+    assert_string_equal(policy, "unknown"); /* a server may send anything */
 }
 
-static void test_nothing_to_tell(void **state) {
+static void other_settings_and_replies_are_no_eviction(void **state) {
     static const char *const answers[] = {
         "*4\r\n" MEMORY("$1\r\n9\r\n") POLICY("$10\r\nnoeviction\r\n"),
         "*4\r\n" MEMORY("$1\r\n0\r\n") POLICY("$11\r\nallkeys-lru\r\n"),
@@ -60,8 +60,8 @@ static void test_nothing_to_tell(void **state) {
         if (evicts(answers[i], policy)) fail_msg("answer %zu", i);
 }
 
-/* Where the question is lost with its connection it is put again, but not for ever. */
-static void test_question_lost(void **state) {
+/* A query lost with its connection is sent again, three times in all. */
+static void lost_query_is_sent_three_times_at_most(void **state) {
     static const char settings[] = "*4\r\n" MEMORY("$1\r\n9\r\n") POLICY("$11\r\nallkeys-lru\r\n");
     struct fake_node *node = fake_node_start(false);
     for (unsigned lost = 1; lost <= 3; lost++) {
@@ -89,10 +89,10 @@ static void test_question_lost(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_question),
-        cmocka_unit_test(test_answers),
-        cmocka_unit_test(test_nothing_to_tell),
-        cmocka_unit_test(test_question_lost),
+        cmocka_unit_test(query_is_a_config_get),
+        cmocka_unit_test(evicting_server_is_found_with_its_policy),
+        cmocka_unit_test(other_settings_and_replies_are_no_eviction),
+        cmocka_unit_test(lost_query_is_sent_three_times_at_most),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

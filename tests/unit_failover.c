@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * A link whose server says that it is no primary, or comes and goes: what is sent again, and how often it connects. */
+ * A connection whose server is not the primary, or fails again and again: which requests are sent again, and how often
+ * it connects. */
 #include "client.h"
 
 #include "fake_node.h"
@@ -8,7 +9,7 @@
 #define TIMEOUT (200 * MS)
 #define MASTER "*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
 #define SLAVE "*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:6379\r\n$9\r\nconnected\r\n:0\r\n"
-/* A connection whose first question is for the role. */
+/* A connection that first asks for the role. */
 #define IN_THE_ROLE_OF(role)                                                                                           \
     {FAKE_ACCEPT, 0, NULL, 0}, {FAKE_EXPECT, 1, NULL, 0}, { FAKE_SEND, 0, role, 0 }
 
@@ -26,8 +27,8 @@ static void open_on(const struct fake_step *steps, size_t count) {
     client_open_at(fake_port(fake), TIMEOUT);
 }
 
-/* Two are refused: each is asked again where the role is right, once. */
-static void test_sent_again_to_the_primary(void **state) {
+/* Two decisions are refused. Each is sent again, once, to a server with the right role. */
+static void readonly_decisions_are_sent_again_to_the_primary(void **state) {
     static const struct fake_step steps[] = {
         {FAKE_ACCEPT, 0, NULL, 0},
         {FAKE_EXPECT, 3, NULL, 0},
@@ -52,8 +53,8 @@ static void test_sent_again_to_the_primary(void **state) {
     assert_int_equal(fake_count(fake, "*1\r\n$4\r\nROLE\r\n"), 1);
 }
 
-/* That a script was missed on a connection that was being left says nothing of the next. */
-static void test_script_missed_where_it_was_left(void **state) {
+/* A NOSCRIPT on a draining connection says nothing about the next connection. */
+static void noscript_on_a_draining_connection_loads_nothing_on_the_next(void **state) {
     static const struct fake_step steps[] = {
         {FAKE_ACCEPT, 0, NULL, 0},
         {FAKE_EXPECT, 2, NULL, 0},
@@ -78,8 +79,8 @@ static void test_script_missed_where_it_was_left(void **state) {
     assert_int_equal(fake_count(fake, "SCRIPT"), 0);
 }
 
-/* A connection that is old is no reason to believe in what comes behind a READONLY on it. */
-static void test_peek_behind_the_refusal(void **state) {
+/* On an old connection, too, a verdict behind a READONLY does not show that the server is the primary. */
+static void verdict_behind_readonly_does_not_confirm_the_primary(void **state) {
     static const struct fake_step steps[] = {
         {FAKE_ACCEPT, 0, NULL, 0},
         {FAKE_EXPECT, 1, NULL, 0},
@@ -105,8 +106,9 @@ static void test_peek_behind_the_refusal(void **state) {
     assert_int_equal(fake_count(fake, "*1\r\n$4\r\nROLE\r\n"), 1);
 }
 
-/* The name leads to the same server, which is a replica now: it is not asked, and not connected to again and again. */
-static void test_a_replica_is_not_used(void **state) {
+/* The name leads to the same server, which is a replica now. It gets no decisions, and connections are made with
+ * back-off. */
+static void replica_is_not_used_and_reconnected_with_back_off(void **state) {
     struct fake_step steps[64] = {
         {FAKE_ACCEPT, 0, NULL, 0},
         {FAKE_EXPECT, 1, NULL, 0},
@@ -123,7 +125,7 @@ static void test_a_replica_is_not_used(void **state) {
     open_on(steps, COUNT(steps));
     assert_int_equal(client_ask(), STEADY_UNAVAILABLE);
     assert_non_null(strstr(steady_store_trouble(store), "no primary"));
-    assert_int_equal(client_ask(), STEADY_UNAVAILABLE); /* at once, without asking */
+    assert_int_equal(client_ask(), STEADY_UNAVAILABLE); /* at once, without a request */
     run_for(poller, STEADY_SECOND);
     assert_between(client_reconnects(), 3, 10);
     assert_int_equal(log_lines.lines, 1);
@@ -132,8 +134,9 @@ static void test_a_replica_is_not_used(void **state) {
     fake = NULL;
 }
 
-/* Who may not ask for the role finds out by READONLY, and that peeks are answered in between is no reason to hope. */
-static void test_replica_of_unknown_role(void **state) {
+/* Without permission for ROLE, the role is unknown until the first READONLY. Peeks answered in between do not show that
+ * the server is the primary. */
+static void replica_of_unknown_role_is_reconnected_with_back_off(void **state) {
     struct fake_step steps[6 * 32];
     static const struct fake_step replica[] = {
         {FAKE_ACCEPT, 0, NULL, 0},
@@ -147,7 +150,7 @@ static void test_replica_of_unknown_role(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(steps); i += COUNT(replica))
         memcpy(&steps[i], replica, sizeof replica);
-    steps[1].number = 0; /* the first time nobody has said READONLY yet, and nobody asks for the role */
+    steps[1].number = 0; /* before the first READONLY, the role is not asked for */
     steps[2].len = 0;
     steps[2].bytes = "";
     open_on(steps, COUNT(steps));
@@ -166,8 +169,8 @@ static void test_replica_of_unknown_role(void **state) {
     fake = NULL;
 }
 
-/* A second without READONLY is proof enough. */
-static void test_unknown_role_is_believed_in_the_end(void **state) {
+/* A second without READONLY shows that the server is the primary. */
+static void unknown_role_is_trusted_after_a_second_without_readonly(void **state) {
     static const struct fake_step steps[] = {
         {FAKE_ACCEPT, 0, NULL, 0},
         {FAKE_EXPECT, 1, NULL, 0},
@@ -192,8 +195,8 @@ static void test_unknown_role_is_believed_in_the_end(void **state) {
     assert_non_null(strstr(log_lines.last, "again"));
 }
 
-/* One that was leaving for long, and then is lost with an answer owed, is left all the same. */
-static void test_a_replica_that_stalls_is_left(void **state) {
+/* A draining connection that is lost with a reply outstanding is replaced all the same. */
+static void stalled_replica_is_replaced_after_the_timeout(void **state) {
     static const struct fake_step steps[] = {
         {FAKE_ACCEPT, 0, NULL, 0},      {FAKE_EXPECT, 2, NULL, 0}, {FAKE_SEND, 0, "-READONLY no\r\n", 0},
         {FAKE_AWAIT_CLOSE, 0, NULL, 0}, {FAKE_ACCEPT, 0, NULL, 0}, {FAKE_EXPECT, 1, NULL, 0},
@@ -206,17 +209,17 @@ static void test_a_replica_that_stalls_is_left(void **state) {
     consume_counted(throttler, "k", 1, &tally);
     consume_counted(throttler, "k", 1, &tally);
     run_until_done(poller, &tally, STEADY_SECOND);
-    assert_int_equal(tally.errors[-STEADY_UNKNOWN], 1);     /* the one never answered */
-    assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], 1); /* the one that had to wait for it */
+    assert_int_equal(tally.errors[-STEADY_UNKNOWN], 1);     /* the request without a reply */
+    assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], 1); /* the request that waited for it */
     assert_true(tally.slowest < TIMEOUT + SLACK);
     run_for(poller, 2 * TIMEOUT);
     assert_int_equal(client_ask(), 0);
     assert_int_equal(client_reconnects(), 1);
 }
 
-/* Seven attempts come to nothing, and the next ones are far apart. After one answer they are close to each other again,
- * so the first that fails after that does not keep the link away for long. */
-static void test_backoff_begins_anew(void **state) {
+/* After seven failed attempts the next pauses are long. After a reply they are short again, so one more failure costs
+ * little time. */
+static void back_off_restarts_after_a_reply(void **state) {
     enum { FAILURES = 7, ROUNDS = 4 };
     struct fake_step steps[2 * FAILURES + 6 * ROUNDS];
     static const struct fake_step fails[] = {{FAKE_ACCEPT, 0, NULL, 0}, {FAKE_CLOSE, 0, NULL, 0}};
@@ -241,11 +244,11 @@ static void test_backoff_begins_anew(void **state) {
     print_message("%d failures took %.0f ms; an answer, a failure and an answer %.1f ms at best\n", FAILURES,
                   (double)(verdicts[0] - begin) / 1e3, (double)least / 1e3);
     assert_true(verdicts[0] - begin > 500 * MS);
-    assert_true(least < 200 * MS); /* not the 250 to 500 that were next */
+    assert_true(least < 200 * MS); /* instead of the next pause of 250 to 500 ms */
 }
 
-/* One that says it is a primary and refuses as a replica does: a proxy may. */
-static void test_a_primary_that_is_none(void **state) {
+/* A server that calls itself primary and answers READONLY: a proxy may do so. */
+static void primary_that_answers_readonly_is_reconnected_with_back_off(void **state) {
     struct fake_node *node = fake_node_start(false);
     struct tally tally = {0};
     (void)state;
@@ -272,11 +275,15 @@ static void test_a_primary_that_is_none(void **state) {
 int main(void) {
 #define WITH_POLLER(test) cmocka_unit_test_setup_teardown(test, client_set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        WITH_POLLER(test_sent_again_to_the_primary),     WITH_POLLER(test_script_missed_where_it_was_left),
-        WITH_POLLER(test_peek_behind_the_refusal),       WITH_POLLER(test_a_replica_is_not_used),
-        WITH_POLLER(test_replica_of_unknown_role),       WITH_POLLER(test_unknown_role_is_believed_in_the_end),
-        WITH_POLLER(test_a_replica_that_stalls_is_left), WITH_POLLER(test_backoff_begins_anew),
-        WITH_POLLER(test_a_primary_that_is_none),
+        WITH_POLLER(readonly_decisions_are_sent_again_to_the_primary),
+        WITH_POLLER(noscript_on_a_draining_connection_loads_nothing_on_the_next),
+        WITH_POLLER(verdict_behind_readonly_does_not_confirm_the_primary),
+        WITH_POLLER(replica_is_not_used_and_reconnected_with_back_off),
+        WITH_POLLER(replica_of_unknown_role_is_reconnected_with_back_off),
+        WITH_POLLER(unknown_role_is_trusted_after_a_second_without_readonly),
+        WITH_POLLER(stalled_replica_is_replaced_after_the_timeout),
+        WITH_POLLER(back_off_restarts_after_a_reply),
+        WITH_POLLER(primary_that_answers_readonly_is_reconnected_with_back_off),
     };
     return cmocka_run_group_tests_name("failover", tests, NULL, NULL);
 }

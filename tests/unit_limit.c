@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Limits, durations and rates: what is read, what is refused, and what is said then. */
+ * Limits, durations and rates: which texts are accepted, which are refused, and with which reason. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -40,7 +40,7 @@ static const struct {
     {"0.1ms", 100},
     {"3.0us", 3},
     {"0.00000000125d", 108},
-    {"0.0001220703125d", 10546875}, /* 2^-13 of a day: as many digits as can be exact */
+    {"0.0001220703125d", 10546875}, /* 2^-13 of a day: the most digits that can be exact */
     {"9007199254740991us", TWO_53 - 1},
     {"9007199254.740991s", TWO_53 - 1},
     {"104249d23h47m34.740991s", TWO_53 - 1},
@@ -165,7 +165,7 @@ static const struct {
     {"1/9007199254740991us", 1, TWO_53 - 1, 1},
 };
 
-static void rates_are_read(void **state) {
+static void rates_are_parsed(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(rates); i++) {
         steady_limit limit = {.block_duration = 17};
@@ -240,7 +240,7 @@ static void bad_rates_are_refused_with_a_reason(void **state) {
 
 static const struct {
     steady_limit limit;
-    const char *says; /* NULL: it is in range */
+    const char *says; /* NULL: accepted */
 } limits[] = {
     {{10, 5000000, 0, 0}, NULL},
     {{1, 1, 1, 0}, NULL},
@@ -266,7 +266,7 @@ static const struct {
     {{1, 1, 0, -1}, "block_duration is -1"},
 };
 
-static void limits_are_checked(void **state) {
+static void limits_out_of_range_are_refused_with_a_reason(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(limits); i++) {
         struct steady__rate rate;
@@ -287,7 +287,7 @@ static void assert_rate(steady_limit limit, int64_t recharge, int64_t drops) {
     assert_int_equal(rate.block, limit.block_duration);
 }
 
-static void a_rate_is_in_lowest_terms(void **state) {
+static void limit_gives_a_rate_in_lowest_terms(void **state) {
     (void)state;
     assert_rate((steady_limit){10, 5000000, 0, 9}, 5000000, 1);
     assert_rate((steady_limit){100, 60 * STEADY_SECOND, 100, 0}, 600000, 1);
@@ -298,7 +298,7 @@ static void a_rate_is_in_lowest_terms(void **state) {
     assert_rate((steady_limit){1, TWO_53 - 1, 6361, 0}, (TWO_53 - 1) / 6361, 1);
 }
 
-static void null_is_refused(void **state) {
+static void null_is_refused_with_a_reason(void **state) {
     steady_limit limit = {0};
     steady_us us = 0;
     steady_message why;
@@ -317,10 +317,13 @@ static void null_is_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(durations_are_exact), cmocka_unit_test(bad_durations_are_refused_with_a_reason),
-        cmocka_unit_test(rates_are_read),      cmocka_unit_test(bad_rates_are_refused_with_a_reason),
-        cmocka_unit_test(limits_are_checked),  cmocka_unit_test(a_rate_is_in_lowest_terms),
-        cmocka_unit_test(null_is_refused),
+        cmocka_unit_test(durations_are_exact),
+        cmocka_unit_test(bad_durations_are_refused_with_a_reason),
+        cmocka_unit_test(rates_are_parsed),
+        cmocka_unit_test(bad_rates_are_refused_with_a_reason),
+        cmocka_unit_test(limits_out_of_range_are_refused_with_a_reason),
+        cmocka_unit_test(limit_gives_a_rate_in_lowest_terms),
+        cmocka_unit_test(null_is_refused_with_a_reason),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
