@@ -249,12 +249,22 @@ ASAN = $(patsubst $(BUILD)/%,$(BUILD)/asan/%,$(UNIT) $(LIVE))
 TSAN = $(patsubst $(BUILD)/%,$(BUILD)/tsan/%,$(UNIT) $(LIVE))
 RUN_TESTS = BUILD=$(BUILD) scripts/run-tests
 
-test: ## installs what is missing, builds and runs every test, the C ones under the sanitizers too
+# `make test` runs PLAIN and these files without the tests that a marker names; `make sanitize` runs the rest.
+PLAIN   = $(UNIT) $(LIVE) $(BUILD)/sim $(BUILD)/hostile
+PYTESTS = $(wildcard tests/test_*.py)
+MARKED  = $(shell grep -l '^@pytest.mark.sanitizers' $(PYTESTS))
+
+test: ## installs what is missing, builds, and runs every functional test: C, Python, simulation; at most six minutes
 	@scripts/setup build test
 	@$(SUB) tests $(BUILD)/sim $(BUILD)/hostile
+	@$(RUN_TESTS) -m 'not sanitizers' $(PLAIN) $(PYTESTS)
+
+sanitize: ## the C tests, the simulation, the module and the Python package again, under ASan with UBSan, and TSan
+	@scripts/setup build test
+	@$(SUB) all
 	@$(SUB) $(call sanitized,asan) tests $(BUILD)/asan/sim $(BUILD)/asan/hostile
 	@$(SUB) $(call sanitized,tsan) tests
-	@$(RUN_TESTS) $(UNIT) $(BUILD)/sim $(BUILD)/asan/sim $(LIVE) $(BUILD)/hostile $(BUILD)/asan/hostile $(ASAN) $(TSAN) $(wildcard tests/test_*.py)
+	@$(RUN_TESTS) -m sanitizers $(BUILD)/asan/sim $(BUILD)/asan/hostile $(ASAN) $(TSAN) $(MARKED)
 
 unit: tests ## runs the C tests that need no server
 	@$(RUN_TESTS) $(UNIT)
@@ -351,6 +361,6 @@ help:
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 force:
-.PHONY: all module python tests everything run test unit live asan tsan sim faults hostile fuzz vectors bench check install uninstall clean help force
+.PHONY: all module python tests everything run test sanitize unit live asan tsan sim faults hostile fuzz vectors bench check install uninstall clean help force
 .SECONDARY:
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

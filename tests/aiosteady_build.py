@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The Python package, built in place, and what its tests need from PyPI: folders for PYTHONPATH below the build directory."""
+import fcntl
+import filecmp
 import hashlib
 import subprocess
 import sys
 import sysconfig
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -14,30 +17,47 @@ class Unavailable(Exception):
     """pip cannot install it here; why, in its words."""
 
 
+@contextmanager
+def locked(folder):
+    """Test files run at the same time, and share these folders."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def is_current(copy):
+    source = ROOT / "python" / "aiosteady" / copy.name
+    return source.exists() and filecmp.cmp(copy, source, shallow=False)
+
+
 def build(folder, env=None):
     """Builds aiosteady for this Python, as far as it is not built; the folder that holds it."""
-    lib = folder / f"lib-{TAG}"
-    for old in lib.glob("aiosteady/*.py*"):
-        old.unlink()
-    command = [sys.executable, "-W", "ignore", "setup.py", "-q", "build", "-b", folder / f"temp-{TAG}", "--build-lib", lib]
-    run = subprocess.run(command, cwd=ROOT / "python", env=env, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    return lib
+    with locked(folder):
+        lib = folder / f"lib-{TAG}"
+        for copy in lib.glob("aiosteady/*.py*"):
+            if not is_current(copy):
+                copy.unlink()
+        command = [sys.executable, "-W", "ignore", "setup.py", "-q", "build", "-b", folder / f"temp-{TAG}", "--build-lib", lib]
+        run = subprocess.run(command, cwd=ROOT / "python", env=env, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
+        return lib
 
 
 def from_pypi(folder, *requirements):
     """A folder with these packages, and what they need, for this Python."""
     name = hashlib.sha256(" ".join([sys.version, *requirements]).encode()).hexdigest()[:16]
     target = folder / name
-    if (target / "installed").exists():
+    with locked(folder):
+        if (target / "installed").exists():
+            return target
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade",
+                   "--only-binary", ":all:", "--target", target, *requirements]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        if run.returncode != 0:
+            raise Unavailable(run.stderr.strip()[-300:])
+        (target / "installed").touch()
         return target
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade",
-               "--only-binary", ":all:", "--target", target, *requirements]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
-    if run.returncode != 0:
-        raise Unavailable(run.stderr.strip()[-300:])
-    (target / "installed").touch()
-    return target
 
 
 if __name__ == "__main__":

@@ -18,6 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = Path(os.environ.get("BUILD", ROOT / "build")).resolve()
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "sanitizers: takes a build with sanitizers; `make sanitize` runs it, `make test` does not")
+
+
 @pytest.fixture(scope="session")
 def steady():
     """The path of the command."""

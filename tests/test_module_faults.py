@@ -362,6 +362,7 @@ def test_no_argument_harms_the_server(server):
     fuzz(server, 1000, seed=11)
 
 
+@pytest.mark.sanitizers
 def test_under_address_sanitizer(program):
     """The module with ASan and UBSan in it."""
     server = Loaded(program, sanitized=True)

@@ -250,6 +250,7 @@ def test_others_of_the_server(start):
     assert primary("DEBUG", "LOADAOF") == b"OK" and primary("WAIT", 1, 5000) == 1 and dump(replica) == before
 
 
+@pytest.mark.sanitizers
 def test_under_address_sanitizer(program):
     """Each reason to refuse, with ASan and UBSan in the module."""
     server = Loaded(program, sanitized=True)

@@ -45,6 +45,7 @@ def sanitizer(name):
     return path
 
 
+@pytest.mark.sanitizers
 def test_under_address_sanitizer():
     preload = f"{sanitizer('libasan')} {sanitizer('libubsan')}"
     flags = "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
