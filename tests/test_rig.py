@@ -101,6 +101,16 @@ def test_a_crash_or_a_report_of_a_sanitizer_has_no_second_try(run_tests, how):
     assert code == 1 and lines[-1] == "0 passed, 1 failed"
 
 
+LEAK = "echo 'ERROR: LeakSanitizer: detected memory leaks'; echo 'SUMMARY: AddressSanitizer: 8 byte(s) leaked in 1'"
+
+
+def test_a_leak_of_a_test_that_fails_leaves_a_second_try(run_tests):
+    code, lines = run_tests(unit_late=FAILS_ONCE.replace("exit 1", f"{LEAK}; exit 1"))
+    assert code == 0 and lines[-1] == "1 passed, 0 failed"
+    code, lines = run_tests(unit_leaky=f"echo 1..1; echo 'ok 1 - some'; [ -e leaked ] && exit; touch leaked; {LEAK}; exit 1")
+    assert code == 1 and lines[-1] == "1 passed, 1 failed"
+
+
 def test_markers_choose_the_tests_of_a_run(run_tests, tmp_path):
     (tmp_path / "test_some.py").write_text("import pytest\n@pytest.mark.long\ndef test_a(): pass\ndef test_b(): pass\n")
     (tmp_path / "test_short.py").write_text("def test_c(): pass\n")
