@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The embedded store through the public API: answers that come later, and what it counts. */
+ * The embedded store in the public API: results that come in a later turn of the loop, memory, and counters. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -14,7 +14,7 @@
 
 static const steady_limit ten = {.max_capacity = 10, .drop_recharge = 3600 * STEADY_SECOND};
 
-/* ---- A loop that is turned by hand ---- */
+/* ---- A loop whose turns the test runs ---- */
 
 static struct hand {
     void (*fired)(void *arg);
@@ -73,8 +73,8 @@ static struct scene {
     steady_throttler *throttler;
     steady_result seen[300];
     size_t count;
-    bool asking;   /* inside a call that asks */
-    int ask_again; /* in so many of the next callbacks */
+    bool asking;   /* inside a call */
+    int ask_again; /* the number of next callbacks that call again */
     bool close_in; /* the next callback closes the store */
 } scene;
 
@@ -136,7 +136,7 @@ static steady_stats stats(void) {
 
 /* ---- Answers ---- */
 
-static void test_answers_in_order_and_later(void **state) {
+static void results_come_in_order_in_the_next_turn(void **state) {
     (void)state;
     set_up();
     assert_int_equal(ask("a", 7), 0);
@@ -163,7 +163,7 @@ static void test_answers_in_order_and_later(void **state) {
     tear_down();
 }
 
-static void test_built_in_loop(void **state) {
+static void built_in_loop_delivers_each_result(void **state) {
     (void)state;
     steady_poller *poller = NULL;
     assert_int_equal(steady_poller_new(&poller), 0);
@@ -179,8 +179,8 @@ static void test_built_in_loop(void **state) {
     steady_poller_free(&poller);
 }
 
-/* The loop gets its turn, however much the callbacks ask for. */
-static void test_callbacks_that_ask_are_answered_next_time(void **state) {
+/* The loop goes on, however many calls the callbacks make. */
+static void call_in_a_callback_is_answered_in_the_next_turn(void **state) {
     (void)state;
     set_up();
     scene.ask_again = 3;
@@ -203,8 +203,8 @@ static void turns(const steady_result *result, void *data) {
     assert_false(turn());
 }
 
-/* A callback that runs the loop waits for nobody in vain. */
-static void test_a_callback_that_runs_the_loop(void **state) {
+/* A callback that runs the loop gets the results that it waits for. */
+static void callback_that_runs_the_loop_gets_the_other_results(void **state) {
     (void)state;
     set_up();
     assert_int_equal(steady_consume(scene.throttler, "key", 3, 1, turns, NULL), 0);
@@ -216,8 +216,8 @@ static void test_a_callback_that_runs_the_loop(void **state) {
     tear_down();
 }
 
-/* The ring grows while its first is not at its start. */
-static void test_queue_grows_in_order(void **state) {
+/* The ring buffer grows while its first entry is not at its start. */
+static void queue_grows_and_keeps_its_order(void **state) {
     (void)state;
     const steady_limit wide = {.max_capacity = 1000, .drop_recharge = 3600 * STEADY_SECOND};
     set_up_with((steady_store_options){0}, &wide);
@@ -233,7 +233,7 @@ static void test_queue_grows_in_order(void **state) {
     tear_down();
 }
 
-static void test_a_full_queue_charges_nothing(void **state) {
+static void full_queue_is_overloaded_and_charges_nothing(void **state) {
     (void)state;
     set_up_with((steady_store_options){.max_in_flight = 3}, &ten);
     for (int i = 0; i < 3; i++)
@@ -251,7 +251,7 @@ static void test_a_full_queue_charges_nothing(void **state) {
     tear_down();
 }
 
-static void test_a_loop_without_timers(void **state) {
+static void loop_without_timers_is_refused(void **state) {
     (void)state;
     steady_store *store = NULL;
     steady_message why = {""};
@@ -263,7 +263,7 @@ static void test_a_loop_without_timers(void **state) {
     assert_non_null(strstr(why.text, "the loop hand gives no timer"));
 }
 
-static void test_a_timer_that_does_not_start(void **state) {
+static void timer_that_does_not_start_charges_nothing(void **state) {
     (void)state;
     set_up();
     hand.no_start = true;
@@ -278,7 +278,7 @@ static void test_a_timer_that_does_not_start(void **state) {
 
 /* ---- Closing ---- */
 
-static void test_close_cancels(void **state) {
+static void close_cancels_waiting_calls(void **state) {
     (void)state;
     set_up();
     for (int i = 0; i < 5; i++)
@@ -295,7 +295,7 @@ static void test_close_cancels(void **state) {
     tear_down();
 }
 
-static void test_close_inside_a_callback(void **state) {
+static void close_in_a_callback_cancels_the_other_calls(void **state) {
     (void)state;
     set_up();
     for (int i = 0; i < 5; i++)
@@ -310,7 +310,7 @@ static void test_close_inside_a_callback(void **state) {
     tear_down();
 }
 
-static void test_throttler_freed_while_it_waits(void **state) {
+static void call_of_a_freed_throttler_is_still_answered(void **state) {
     (void)state;
     set_up();
     assert_int_equal(ask("key", 1), 0);
@@ -328,7 +328,7 @@ static void count_answer(const steady_result *result, void *data) {
 }
 
 /* Other handlers of the loop get their turn. */
-static void a_turn_answers_at_most_1024(void **state) {
+static void turn_of_the_loop_answers_at_most_1024_calls(void **state) {
     (void)state;
     enum { ALL = 5000 };
     int answered = 0, turns = 0;
@@ -347,7 +347,7 @@ static void a_turn_answers_at_most_1024(void **state) {
 
 #define MIB ((int64_t)1 << 20)
 
-/* A line of /proc/self/smaps_rollup. */
+/* The value of a line of /proc/self/smaps_rollup, in bytes. */
 static int64_t memory_of(const char *name) {
     FILE *file = fopen("/proc/self/smaps_rollup", "r");
     char line[128];
@@ -372,7 +372,7 @@ static void consume_keys(steady_throttler *throttler, uint32_t keys) {
         assert_int_equal(steady_consume_sync(throttler, &key, sizeof key, 1, &r), 0);
 }
 
-static void a_hundred_stores_of_thirty_keys_take_some_mib(void **state) {
+static void hundred_stores_of_thirty_keys_take_at_most_32_mib(void **state) {
     (void)state;
     enum { STORES = 100, KEYS = 30 };
     steady_store *stores[STORES];
@@ -392,8 +392,8 @@ static void a_hundred_stores_of_thirty_keys_take_some_mib(void **state) {
     }
 }
 
-/* Slots that are used again are no new ones. */
-static void a_few_keys_take_little_however_often_they_are_reset(void **state) {
+/* A slot that is used again takes no new memory. */
+static void keys_reset_again_and_again_take_no_more_memory(void **state) {
     (void)state;
     enum { KEYS = 30, ROUNDS = 2000 };
     steady_store *store;
@@ -414,7 +414,7 @@ static void a_few_keys_take_little_however_often_they_are_reset(void **state) {
     steady_store_close(&store);
 }
 
-/* As the store itself asks for one. */
+/* Tries to get a huge page in the way the store does. */
 static bool gives_huge_pages(void) {
     const size_t size = 4 * (size_t)MIB, page = size / 2;
     char setting[64] = "";
@@ -431,7 +431,7 @@ static bool gives_huge_pages(void) {
     return gives;
 }
 
-static void a_store_of_many_keys_has_huge_pages(void **state) {
+static void store_of_many_keys_uses_huge_pages(void **state) {
     (void)state;
     steady_store *store;
     steady_throttler *throttler;
@@ -441,14 +441,14 @@ static void a_store_of_many_keys_has_huge_pages(void **state) {
     consume_keys(throttler, 16000);
     assert_int_equal(memory_of("AnonHugePages"), before);
     consume_keys(throttler, 40000);
-    assert_true(memory_of("AnonHugePages") - before >= 24 * MIB); /* of 50: the system may have too few */
+    assert_true(memory_of("AnonHugePages") - before >= 24 * MIB); /* out of 50 MiB: the system may have too few */
     steady_throttler_free(&throttler);
     steady_store_close(&store);
 }
 
 /* ---- Counters ---- */
 
-static void test_counts_what_it_does(void **state) {
+static void stats_count_allowed_denied_and_blocked(void **state) {
     (void)state;
     const steady_limit blocking = {
         .max_capacity = 2, .drop_recharge = 3600 * STEADY_SECOND, .block_duration = 60 * STEADY_SECOND};
@@ -468,8 +468,8 @@ static void test_counts_what_it_does(void **state) {
     tear_down();
 }
 
-/* Far more keys than buckets: some share one, and all together are allowed no more than there are buckets. */
-static void test_counts_what_overflows(void **state) {
+/* Far more keys than buckets: some keys share a bucket, and all keys together are allowed at most one drop a bucket. */
+static void more_keys_than_buckets_are_counted_as_overflowed(void **state) {
     (void)state;
     const steady_limit one = {.max_capacity = 1, .drop_recharge = 3600 * STEADY_SECOND};
     steady_result r;
@@ -483,23 +483,23 @@ static void test_counts_what_overflows(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_answers_in_order_and_later),
-        cmocka_unit_test(test_built_in_loop),
-        cmocka_unit_test(test_callbacks_that_ask_are_answered_next_time),
-        cmocka_unit_test(test_a_callback_that_runs_the_loop),
-        cmocka_unit_test(test_queue_grows_in_order),
-        cmocka_unit_test(test_a_full_queue_charges_nothing),
-        cmocka_unit_test(test_a_loop_without_timers),
-        cmocka_unit_test(test_a_timer_that_does_not_start),
-        cmocka_unit_test(test_close_cancels),
-        cmocka_unit_test(test_close_inside_a_callback),
-        cmocka_unit_test(test_throttler_freed_while_it_waits),
-        cmocka_unit_test(a_turn_answers_at_most_1024),
-        cmocka_unit_test(a_hundred_stores_of_thirty_keys_take_some_mib),
-        cmocka_unit_test(a_few_keys_take_little_however_often_they_are_reset),
-        cmocka_unit_test(a_store_of_many_keys_has_huge_pages),
-        cmocka_unit_test(test_counts_what_it_does),
-        cmocka_unit_test(test_counts_what_overflows),
+        cmocka_unit_test(results_come_in_order_in_the_next_turn),
+        cmocka_unit_test(built_in_loop_delivers_each_result),
+        cmocka_unit_test(call_in_a_callback_is_answered_in_the_next_turn),
+        cmocka_unit_test(callback_that_runs_the_loop_gets_the_other_results),
+        cmocka_unit_test(queue_grows_and_keeps_its_order),
+        cmocka_unit_test(full_queue_is_overloaded_and_charges_nothing),
+        cmocka_unit_test(loop_without_timers_is_refused),
+        cmocka_unit_test(timer_that_does_not_start_charges_nothing),
+        cmocka_unit_test(close_cancels_waiting_calls),
+        cmocka_unit_test(close_in_a_callback_cancels_the_other_calls),
+        cmocka_unit_test(call_of_a_freed_throttler_is_still_answered),
+        cmocka_unit_test(turn_of_the_loop_answers_at_most_1024_calls),
+        cmocka_unit_test(hundred_stores_of_thirty_keys_take_at_most_32_mib),
+        cmocka_unit_test(keys_reset_again_and_again_take_no_more_memory),
+        cmocka_unit_test(store_of_many_keys_uses_huge_pages),
+        cmocka_unit_test(stats_count_allowed_denied_and_blocked),
+        cmocka_unit_test(more_keys_than_buckets_are_counted_as_overflowed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The module in a server that lacks what it needs, as servers before Redis 7.0 do: it says what, and calls nothing
- * else. */
+ * The module in a server that lacks a function it needs, as servers before Redis 7.0 do. It names the function and
+ * calls nothing else. */
 #include <dlfcn.h>
 #include <inttypes.h>
 #include <stddef.h>
@@ -36,8 +36,8 @@ static void expect_text(const struct steady__bucket *bucket) {
     assert_memory_equal(&read_back, bucket, sizeof read_back);
 }
 
-/* Numbers of all lengths, as printf writes them; what is written is read back. */
-static void test_text_of_a_bucket(void **state) {
+/* Numbers of all lengths are written as printf writes them, and read back. */
+static void bucket_is_written_as_text_and_read_back(void **state) {
     uint64_t seed = 12;
     (void)state;
     for (int i = 0; i < 200000; i++) {
@@ -48,7 +48,7 @@ static void test_text_of_a_bucket(void **state) {
     }
 }
 
-/* ---- A server that lacks something ---- */
+/* ---- A server that lacks a function ---- */
 
 static const char *const needed[] = {
 #define NAME(result, name, arguments) #name,
@@ -57,7 +57,7 @@ static const char *const needed[] = {
 };
 #define NEEDED (sizeof needed / sizeof needed[0])
 
-/* The server: it has every function but `lacking`, and those of 6.2 only where `old`. */
+/* The server. It has every function except `lacking`. If `old`, it has no functions that came after 6.2. */
 static const char *lacking;
 static int old;
 static char logged[512];
@@ -99,7 +99,7 @@ static int load_into_this(void) {
     return load(context, NULL, 0);
 }
 
-static void test_says_what_is_lacking(void **state) {
+static void module_names_the_function_that_the_server_lacks(void **state) {
     (void)state;
     char wanted[256];
     old = 0;
@@ -112,7 +112,7 @@ static void test_says_what_is_lacking(void **state) {
     }
 }
 
-static void test_redis_6_2(void **state) {
+static void module_is_refused_on_redis_6_2(void **state) {
     (void)state;
     lacking = NULL;
     old = 1;
@@ -120,7 +120,7 @@ static void test_redis_6_2(void **state) {
     assert_non_null(strstr(logged, "this server lacks RedisModule_GetCommand;"));
 }
 
-/* The module of the same build as this program: ../steady.so, as seen from it. */
+/* Loads the module of this build: ../steady.so, relative to this program. */
 static int find_module(void **state) {
     char path[4096];
     const ssize_t len = readlink("/proc/self/exe", path, sizeof path - 32);
@@ -137,7 +137,8 @@ static int find_module(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_text_of_a_bucket),
-                                       cmocka_unit_test(test_says_what_is_lacking), cmocka_unit_test(test_redis_6_2)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(bucket_is_written_as_text_and_read_back),
+                                       cmocka_unit_test(module_names_the_function_that_the_server_lacks),
+                                       cmocka_unit_test(module_is_refused_on_redis_6_2)};
     return cmocka_run_group_tests(tests, find_module, NULL);
 }

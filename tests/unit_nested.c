@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Callbacks, of decisions and of the log, that run the loop themselves: what waits has its end in there, once. */
+ * Callbacks of decisions and of the log that run the loop: each waiting decision ends there, once. */
 #include "client.h"
 
 #include <errno.h>
@@ -61,7 +61,8 @@ static void assert_each_ended_once(void) {
     assert_int_equal(stats.in_flight, 0);
 }
 
-/* Three that go out in one go, behind one that is on its way; until the server has heard so many. */
+/* Sends three requests in one write, behind one that is in flight. Waits until the server has received `heard`
+ * requests. */
 static void ask_three(void (*callback)(const steady_result *result, void *data), unsigned heard) {
     static struct tally first;
     first = (struct tally){0};
@@ -72,11 +73,11 @@ static void ask_three(void (*callback)(const steady_result *result, void *data),
     steady_poller_run(poller, 0);
     for (int i = 0; i < 1000 && fake_node_heard(node, "EVALSHA") < heard; i++)
         sleep_us(MS);
-    sleep_us(10 * MS); /* so that all is read at once */
+    sleep_us(10 * MS); /* so that all replies are read at once */
 }
 
-/* Those written and lost are unknown, also where their deadlines come before they are told. */
-static void test_lost_and_past_their_deadlines(void **state) {
+/* A request that was written and lost is unknown, also if its deadline passes before its callback runs. */
+static void lost_requests_past_their_deadline_are_unknown_once(void **state) {
     (void)state;
     fake_node_says(node, "EVALSHA", FAKE_HANG_UP, 0, 0);
     fake_node_says(node, "EVALSHA", VERDICT, 0, 1);
@@ -88,8 +89,8 @@ static void test_lost_and_past_their_deadlines(void **state) {
         assert_int_equal(errors[i], STEADY_UNKNOWN);
 }
 
-/* One reply too many: what comes after it belongs to nobody, whoever reads it. */
-static void test_shifted_replies(void **state) {
+/* After one surplus reply, no reply can be matched to a request, in any turn of the loop. */
+static void requests_behind_a_surplus_reply_are_unknown(void **state) {
     (void)state;
     fake_node_says(node, "EVALSHA", VERDICT, 0, 0);
     fake_node_says(node, "EVALSHA", "$5\r\nhello\r\n" VERDICT, 0, 1);
@@ -111,8 +112,8 @@ static void asks_and_awaits(const steady_result *result, void *data) {
     run_until_done(poller, &inner, STEADY_SECOND);
 }
 
-/* Asked while the replies to others have been read and not been looked at yet. */
-static void test_asked_before_unread_replies(void **state) {
+/* The decision is asked while replies to others have been received but not read. */
+static void decision_asked_in_a_callback_is_answered_before_unread_replies(void **state) {
     (void)state;
     fake_node_says(node, "EVALSHA", VERDICT, 0, 0);
     client_open_at(fake_node_port(node), 5 * STEADY_SECOND);
@@ -135,8 +136,8 @@ static void awaits_the_next(const steady_result *result, void *data) {
     waited = now_us() - since;
 }
 
-/* The callback of a reply waits for another one that has been read with it. */
-static void test_awaited_behind_its_own_reply(void **state) {
+/* The callback of a reply waits for another reply in the same buffer. */
+static void callback_can_wait_for_the_next_reply_in_the_buffer(void **state) {
     (void)state;
     fake_node_says(node, "EVALSHA", VERDICT, 0, 0);
     client_open_at(fake_node_port(node), 2 * STEADY_SECOND);
@@ -148,8 +149,8 @@ static void test_awaited_behind_its_own_reply(void **state) {
     assert_true(waited < STEADY_SECOND);
 }
 
-/* And that of one that was lost for another that was lost with it. */
-static void test_awaited_while_handed_back(void **state) {
+/* The callback of a lost request waits for another one that was lost with it. */
+static void callback_of_a_lost_request_can_wait_for_the_next_lost_one(void **state) {
     (void)state;
     fake_node_says(node, "EVALSHA", FAKE_HANG_UP, 0, 0);
     fake_node_says(node, "EVALSHA", VERDICT, 0, 1);
@@ -170,9 +171,9 @@ static void takes_a_deadline(const steady_result *result, void *data) {
     stage->turn(loop.loop);
 }
 
-/* What has been read by the deadline is an answer, though nobody has looked at it yet: whatever the loop looks at
- * first. */
-static void test_unread_at_the_deadline(void **state) {
+/* A reply that was received before the deadline counts, even if it is read later, in any order of timers and
+ * descriptors. */
+static void reply_unread_at_the_deadline_still_counts(void **state) {
     const steady_loop own = loop;
     (void)state;
     fake_node_says(node, "EVALSHA", VERDICT, 0, 0);
@@ -186,7 +187,7 @@ static void test_unread_at_the_deadline(void **state) {
         consume_counted(throttler, "k", 1, &tally);
         while (tally.called == 0)
             stage->turn(loop.loop);
-        consume_counted(throttler, "k", 1, &tally); /* goes out alone */
+        consume_counted(throttler, "k", 1, &tally); /* sent alone */
         ask(0, takes_a_deadline);
         ask(1, ended);
         ask(2, ended);
@@ -201,7 +202,7 @@ static void test_unread_at_the_deadline(void **state) {
         }
         client_close();
         for (int n = 0; n < 3; n++)
-            assert_int_equal(called[n], 1); /* nor once more at the end */
+            assert_int_equal(called[n], 1); /* and not once more at close */
         assert_true(stage->leave(loop.loop));
     }
     loop = own;
@@ -216,8 +217,8 @@ static void reconnects_and_asks(const steady_result *result, void *data) {
     ask(2, ended);
 }
 
-/* What is asked of a server that is back does not end as what was asked of the one that was away. */
-static void test_asked_while_others_are_handed_back(void **state) {
+/* A decision asked after a reconnection does not end like the decisions of the lost connection. */
+static void decision_after_a_reconnection_does_not_end_with_the_lost_ones(void **state) {
     (void)state;
     fake_node_says(node, "EVALSHA", VERDICT, 0, 0);
     fake_node_says(node, "EVALSHA", FAKE_HANG_UP, 0, 1);
@@ -237,8 +238,8 @@ static void asks_and_waits(const steady_result *result, void *data) {
     run_for(poller, 10 * MS);
 }
 
-/* The server is known to be down: each decision ends at the next turn, whoever runs that. */
-static void test_ended_before_they_began(void **state) {
+/* The server is known to be down: each decision ends in the next turn, also in a nested one. */
+static void decisions_without_a_server_end_once_in_nested_turns(void **state) {
     (void)state;
     open_at(free_port(), NULL);
     run_for(poller, 50 * MS);
@@ -254,7 +255,7 @@ static void closes(const steady_result *result, void *data) {
     steady_store_close(&store);
 }
 
-static void test_closed_before_they_were_told(void **state) {
+static void close_in_a_callback_cancels_the_unavailable_rest(void **state) {
     (void)state;
     open_at(free_port(), NULL);
     run_for(poller, 50 * MS);
@@ -266,8 +267,8 @@ static void test_closed_before_they_were_told(void **state) {
     assert_int_equal(errors[1], STEADY_CANCELLED);
 }
 
-/* A deadline that comes while the callback of another one runs the loop is kept. */
-static void test_deadline_in_a_deadline(void **state) {
+/* A deadline is kept while the callback of another deadline runs the loop. */
+static void deadline_is_kept_in_the_callback_of_another(void **state) {
     (void)state;
     fake_node_says(node, "EVALSHA", FAKE_SILENCE, 0, 0);
     open_at(fake_node_port(node), NULL);
@@ -279,7 +280,7 @@ static void test_deadline_in_a_deadline(void **state) {
     ask(2, ended);
     assert_each_ended_once();
     assert_true(ended_at[1] >= asked_at + TIMEOUT);
-    assert_true(ended_at[1] < ended_at[0] + 2 * TIMEOUT); /* while that one waited */
+    assert_true(ended_at[1] < ended_at[0] + 2 * TIMEOUT); /* while the other callback waited */
 }
 
 static void wait_in_the_log(void *data, enum steady_log_level level, const char *text) {
@@ -289,8 +290,8 @@ static void wait_in_the_log(void *data, enum steady_log_level level, const char 
     run_for(poller, 2 * TIMEOUT);
 }
 
-/* The log hears that the server decides nothing because of a decision, whose deadline passes in there. */
-static void test_log_of_a_decision(void **state) {
+/* The log callback reports that a decision found the server loading. Deadlines pass while it runs the loop. */
+static void log_of_a_loading_server_may_run_the_loop(void **state) {
     (void)state;
     fake_node_says(node, "EVALSHA", "-LOADING Redis is loading the dataset in memory\r\n", 0, 0);
     open_at(fake_node_port(node), wait_in_the_log);
@@ -302,8 +303,8 @@ static void test_log_of_a_decision(void **state) {
         assert_int_equal(errors[i], STEADY_UNAVAILABLE);
 }
 
-/* And that the connection was lost, or there is none. */
-static void test_log_of_a_loss(void **state) {
+/* The same for a lost connection, and for a server that is down. */
+static void log_of_a_lost_connection_may_run_the_loop(void **state) {
     (void)state;
     fake_node_says(node, "EVALSHA", FAKE_HANG_UP, 0, 0);
     fake_node_says(node, "EVALSHA", VERDICT, 0, 1);
@@ -328,8 +329,8 @@ static void ended_and_leaves(const steady_result *result, void *data) {
     if (child == 0) _exit(0);
 }
 
-/* A child that comes into the world in there does not connect in its parent's name. */
-static void test_forked_while_handed_back(void **state) {
+/* A child that is forked in a callback does not connect for its parent. */
+static void child_forked_in_a_callback_does_not_connect(void **state) {
     int status = -1;
     (void)state;
     fake_node_says(node, "EVALSHA", FAKE_HANG_UP, 0, 0);
@@ -348,19 +349,21 @@ static void test_forked_while_handed_back(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_lost_and_past_their_deadlines, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_shifted_replies, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_asked_before_unread_replies, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_awaited_behind_its_own_reply, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_awaited_while_handed_back, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_unread_at_the_deadline, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_asked_while_others_are_handed_back, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_ended_before_they_began, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_closed_before_they_were_told, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_deadline_in_a_deadline, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_log_of_a_decision, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_log_of_a_loss, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_forked_while_handed_back, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(lost_requests_past_their_deadline_are_unknown_once, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(requests_behind_a_surplus_reply_are_unknown, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(decision_asked_in_a_callback_is_answered_before_unread_replies, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(callback_can_wait_for_the_next_reply_in_the_buffer, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(callback_of_a_lost_request_can_wait_for_the_next_lost_one, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(reply_unread_at_the_deadline_still_counts, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(decision_after_a_reconnection_does_not_end_with_the_lost_ones, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(decisions_without_a_server_end_once_in_nested_turns, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(close_in_a_callback_cancels_the_unavailable_rest, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(deadline_is_kept_in_the_callback_of_another, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(log_of_a_loading_server_may_run_the_loop, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(log_of_a_lost_connection_may_run_the_loop, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(child_forked_in_a_callback_does_not_connect, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Names looked up in a thread, sockets connected to themselves, forked children. */
+ * Names resolved in a thread, sockets connected to themselves, forked children. */
 #include "support.h"
 
 #include <arpa/inet.h>
@@ -10,8 +10,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "loop/fork_guard.h"
 #include "conn/net.h"
+#include "loop/fork_guard.h"
 
 static steady_poller *poller;
 static steady_loop loop;
@@ -54,7 +54,7 @@ static struct found look_up(const char *host) {
     return found;
 }
 
-static void test_addresses_and_names(void **state) {
+static void addresses_and_names_are_resolved(void **state) {
     (void)state;
     struct found found = look_up("127.0.0.1");
     assert_int_equal(found.addresses.count, 1);
@@ -66,8 +66,8 @@ static void test_addresses_and_names(void **state) {
     assert_true(look_up("no-such-host.invalid").failed);
 }
 
-/* The threads go on for a while, with nobody to tell. */
-static void test_cancelled(void **state) {
+/* The threads go on for a while after they were cancelled. */
+static void cancelled_lookup_runs_no_callback(void **state) {
     const struct steady__net *net = &steady__net_system;
     struct found found = {0};
     (void)state;
@@ -81,8 +81,8 @@ static void test_cancelled(void **state) {
     assert_int_equal(found.calls, 0);
 }
 
-/* The store is closed while its name is being looked up, and so is the loop. */
-static void test_store_closed_meanwhile(void **state) {
+/* The store and the loop are closed while the name is being resolved. */
+static void store_closed_during_a_lookup_ends_its_decision_once(void **state) {
     (void)state;
     for (int i = 0; i < 20; i++) {
         const steady_store_options options = {.loop = &loop};
@@ -97,7 +97,7 @@ static void test_store_closed_meanwhile(void **state) {
     }
 }
 
-static void test_connected_to_itself(void **state) {
+static void socket_connected_to_itself_is_refused(void **state) {
     const struct steady__net *net = &steady__net_system;
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof a;
@@ -105,12 +105,12 @@ static void test_connected_to_itself(void **state) {
     const int fd = socket(AF_INET, SOCK_STREAM, 0);
     assert_return_code(bind(fd, (struct sockaddr *)&a, sizeof a), errno);
     assert_return_code(getsockname(fd, (struct sockaddr *)&a, &len), errno);
-    assert_return_code(connect(fd, (struct sockaddr *)&a, sizeof a), errno); /* and that works */
+    assert_return_code(connect(fd, (struct sockaddr *)&a, sizeof a), errno); /* and this succeeds */
     assert_int_equal(net->connected(net, fd), ECONNREFUSED);
     net->close(net, fd);
 }
 
-static void test_forked(void **state) {
+static void fork_is_noticed_and_the_parent_keeps_its_connection(void **state) {
     (void)state;
     for (int wipe = 0; wipe < 2; wipe++) {
         struct steady__fork_guard mark;
@@ -129,7 +129,7 @@ static void test_forked(void **state) {
         assert_int_equal(waitpid(pid, &status, 0), pid);
         assert_int_equal(status, 0);
         assert_false(steady__forked(&mark));
-        assert_int_equal(write(pair[1], "x", 1), 1); /* the parent's end is as it was */
+        assert_int_equal(write(pair[1], "x", 1), 1); /* the parent's socket still works */
         assert_int_equal(read(pair[0], &byte, 1), 1);
         close(pair[0]);
         close(pair[1]);
@@ -152,7 +152,7 @@ static void *look_up_elsewhere(void *arg) {
     return found.calls == 10 ? arg : NULL;
 }
 
-static void test_loops_of_two_threads(void **state) {
+static void loops_of_two_threads_resolve_independently(void **state) {
     pthread_t threads[2];
     (void)state;
     for (int i = 0; i < 2; i++)
@@ -167,8 +167,12 @@ static void test_loops_of_two_threads(void **state) {
 int main(void) {
 #define WITH_POLLER(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        WITH_POLLER(test_addresses_and_names), WITH_POLLER(test_cancelled), WITH_POLLER(test_store_closed_meanwhile),
-        WITH_POLLER(test_connected_to_itself), WITH_POLLER(test_forked),    WITH_POLLER(test_loops_of_two_threads),
+        WITH_POLLER(addresses_and_names_are_resolved),
+        WITH_POLLER(cancelled_lookup_runs_no_callback),
+        WITH_POLLER(store_closed_during_a_lookup_ends_its_decision_once),
+        WITH_POLLER(socket_connected_to_itself_is_refused),
+        WITH_POLLER(fork_is_noticed_and_the_parent_keeps_its_connection),
+        WITH_POLLER(loops_of_two_threads_resolve_independently),
     };
     return cmocka_run_group_tests_name("net", tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * A wire over a network that takes as many bytes as it is told: what counts as written, whose a reply is. */
+ * A pipeline over a fake network that takes a given number of bytes: which requests count as written, and which reply
+ * belongs to which request. */
 #include "support.h"
 
 #include <errno.h>
@@ -7,12 +8,12 @@
 
 #include "conn/pipeline.h"
 
-#define REQUESTS 200 /* more than the ring has room for at first */
+#define REQUESTS 200 /* more than the ring buffer has room for at first */
 #define LEN 10
 
 struct fake_net {
     struct steady__net net;
-    size_t budget; /* bytes it still takes */
+    size_t budget; /* bytes that it still takes */
     const char *replies;
     size_t replies_len;
 };
@@ -54,8 +55,8 @@ static void put(struct steady__pipeline *pipeline, struct steady__request *reque
     steady__pipeline_put(pipeline, request, LEN);
 }
 
-/* For each number of bytes the system may have taken: a request is written when the first of its bytes was. */
-static void test_written(void **state) {
+/* For each number of bytes that the system may take: a request is written if its first byte was taken. */
+static void request_counts_as_written_with_its_first_byte(void **state) {
     struct steady__request requests[8] = {0};
     (void)state;
     for (size_t taken = 0; taken <= sizeof requests / sizeof *requests * LEN; taken++) {
@@ -73,7 +74,7 @@ static void test_written(void **state) {
         steady__pipeline_forget(&pipeline, &requests[2]);
         steady__pipeline_close(&pipeline);
         while ((request = steady__pipeline_take_unwritten(&pipeline)) != NULL) {
-            left -= left == 3 ? 2 : 1; /* the last first, and not the forgotten one */
+            left -= left == 3 ? 2 : 1; /* the last first, without the forgotten one */
             assert_ptr_equal(request, &requests[left]);
             assert_true(left * LEN >= taken);
         }
@@ -86,7 +87,7 @@ static void test_written(void **state) {
     }
 }
 
-static void test_whose_reply(void **state) {
+static void each_reply_is_matched_to_its_request(void **state) {
     static struct steady__request requests[REQUESTS];
     static char replies[REQUESTS * 8];
     struct steady__pipeline pipeline;
@@ -95,7 +96,7 @@ static void test_whose_reply(void **state) {
     (void)state;
     assert_int_equal(steady__pipeline_init(&pipeline, &fake.net, REQUESTS), 0);
     steady__pipeline_open(&pipeline, 7, NULL, HOUR, 0);
-    for (int round = 0; round < 3; round++) { /* the ring comes round */
+    for (int round = 0; round < 3; round++) { /* so that the ring buffer wraps */
         fake.budget = SIZE_MAX;
         fake.replies = replies;
         fake.replies_len = 0;
@@ -119,8 +120,8 @@ static void test_whose_reply(void **state) {
     steady__pipeline_free(&pipeline);
 }
 
-/* A map of a cluster may be longer than all other replies; it has room, which is given back after it. */
-static void test_long_nested_reply(void **state) {
+/* A map of a cluster may be longer than all other replies. Its buffer grows, and shrinks afterwards. */
+static void long_reply_is_read_and_its_memory_given_back(void **state) {
     enum { RANGES = 16384 };
     static const char range[] = "*3\r\n:1\r\n:2\r\n*2\r\n$9\r\n127.0.0.1\r\n:7000\r\n";
     struct steady__request requests[2] = {{.nested = STEADY__NESTED_MAP}, {.nested = 0}};
@@ -154,7 +155,7 @@ static void test_long_nested_reply(void **state) {
     free(bytes);
 }
 
-/* An array of texts of 4,000 bytes, for a request whose reply may have so many. */
+/* Receives an array of texts of 4,000 bytes, for a request whose reply may have `nested` bytes. */
 static void refuse_more_than(uint32_t nested) {
     struct steady__request request = {.nested = nested}, *whose;
     struct steady__pipeline pipeline;
@@ -179,14 +180,14 @@ static void refuse_more_than(uint32_t nested) {
     free(bytes);
 }
 
-static void test_too_long_nested_reply(void **state) {
+static void reply_over_its_limit_is_refused(void **state) {
     (void)state;
     refuse_more_than(STEADY__NESTED);
     refuse_more_than(STEADY__NESTED_MAP);
 }
 
-/* What is left unread is still there. */
-static void memory_of_a_long_reply_is_given_back_without_another(void **state) {
+/* Bytes that were received but not read are kept. */
+static void memory_of_a_long_reply_is_given_back_on_demand(void **state) {
     struct steady__request requests[2] = {{.nested = STEADY__NESTED}, {.nested = 0}}, *whose = NULL;
     struct steady__pipeline pipeline;
     struct steady__reply reply;
@@ -219,11 +220,11 @@ static void memory_of_a_long_reply_is_given_back_without_another(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_written),
-        cmocka_unit_test(test_whose_reply),
-        cmocka_unit_test(test_long_nested_reply),
-        cmocka_unit_test(test_too_long_nested_reply),
-        cmocka_unit_test(memory_of_a_long_reply_is_given_back_without_another),
+        cmocka_unit_test(request_counts_as_written_with_its_first_byte),
+        cmocka_unit_test(each_reply_is_matched_to_its_request),
+        cmocka_unit_test(long_reply_is_read_and_its_memory_given_back),
+        cmocka_unit_test(reply_over_its_limit_is_refused),
+        cmocka_unit_test(memory_of_a_long_reply_is_given_back_on_demand),
     };
-    return cmocka_run_group_tests_name("wire", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("pipeline", tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The built-in loop: timers, descriptors, and what a callback may do to both. */
+ * The built-in loop: timers, descriptors, wake, and what callbacks may do. */
 #include "support.h"
 
 #include "loop/loop.h"
@@ -38,7 +38,7 @@ static int tear_down(void **state) {
     return 0;
 }
 
-/* What a callback was called with, and what it is to do. */
+/* Records the calls of a callback, and says what the callback does. */
 struct spy {
     struct bench *bench;
     int calls, events;
@@ -69,7 +69,7 @@ static void ready(void *arg, int events) {
     act(arg);
 }
 
-static void test_bad_arguments(void **state) {
+static void null_is_refused(void **state) {
     steady_poller *none = NULL;
     (void)state;
     assert_int_equal(steady_poller_new(NULL), STEADY_BAD_ARGUMENT);
@@ -78,7 +78,7 @@ static void test_bad_arguments(void **state) {
     steady_poller_free(&none);
 }
 
-static void test_nothing_happens(void **state) {
+static void run_without_events_waits_the_given_time(void **state) {
     struct bench *bench = *state;
     steady_us begin = now_us();
     assert_int_equal(steady_poller_run(bench->poller, 0), 0);
@@ -88,7 +88,7 @@ static void test_nothing_happens(void **state) {
     assert_true(now_us() - begin >= 20 * MS);
 }
 
-static void test_timer_is_never_early(void **state) {
+static void timer_is_never_early(void **state) {
     struct bench *bench = *state;
     static const steady_us delays[] = {0, 1, 999, 1000, 1001, 7777, 20000};
     struct spy spy = {.bench = bench};
@@ -101,10 +101,10 @@ static void test_timer_is_never_early(void **state) {
         assert_true(spy.at - begin < delays[i] + 50 * MS);
     }
     assert_int_equal(spy.calls, COUNT(delays));
-    assert_int_equal(steady_poller_run(bench->poller, 2 * MS), 0); /* once */
+    assert_int_equal(steady_poller_run(bench->poller, 2 * MS), 0); /* each runs once */
 }
 
-static void test_timers_in_order(void **state) {
+static void timers_run_in_the_order_of_their_times(void **state) {
     struct bench *bench = *state;
     static const steady_us delays[] = {3000, 1000, 2000, 1000, 0};
     static const int ranks[] = {5, 2, 4, 3, 1};
@@ -122,7 +122,7 @@ static void test_timers_in_order(void **state) {
         assert_int_equal(spies[i].rank, ranks[i]);
 }
 
-static void test_timer_for_ever(void **state) {
+static void timer_of_infinite_delay_never_runs(void **state) {
     struct bench *bench = *state;
     struct spy spy = {.bench = bench};
     void *timer = bench->loop.ops->timer_new(bench->poller, fired, &spy);
@@ -132,7 +132,7 @@ static void test_timer_for_ever(void **state) {
     bench->loop.ops->timer_free(timer);
 }
 
-static void test_timer_started_anew_and_stopped(void **state) {
+static void timer_can_be_restarted_and_stopped(void **state) {
     struct bench *bench = *state;
     const steady_loop_ops *ops = bench->loop.ops;
     struct spy spy = {.bench = bench};
@@ -148,13 +148,13 @@ static void test_timer_started_anew_and_stopped(void **state) {
     assert_int_equal(steady_poller_run(bench->poller, 2 * MS), 0);
 }
 
-static void test_descriptor(void **state) {
+static void descriptor_reports_the_events_it_wants(void **state) {
     struct bench *bench = *state;
     const steady_loop_ops *ops = bench->loop.ops;
     struct spy spy = {.bench = bench};
     void *io = ops->io_new(bench->loop.loop, bench->pair[0], ready, &spy);
     assert_int_equal(write(bench->pair[1], "x", 1), 1);
-    assert_int_equal(steady_poller_run(bench->poller, MS), 0); /* nothing wanted yet */
+    assert_int_equal(steady_poller_run(bench->poller, MS), 0); /* no event is wanted yet */
     ops->io_want(io, STEADY_READABLE);
     assert_int_equal(steady_poller_run(bench->poller, -1), 1);
     assert_int_equal(spy.events, STEADY_READABLE);
@@ -166,7 +166,7 @@ static void test_descriptor(void **state) {
     assert_int_equal(spy.events, STEADY_WRITABLE);
     close(bench->pair[1]);
     assert_int_equal(steady_poller_run(bench->poller, -1), 1);
-    ops->io_want(io, STEADY_READABLE); /* a hang-up: whatever is wanted */
+    ops->io_want(io, STEADY_READABLE); /* a hang-up is reported whatever is wanted */
     assert_int_equal(steady_poller_run(bench->poller, -1), 1);
     assert_int_equal(spy.events & STEADY_READABLE, STEADY_READABLE);
     ops->io_free(io);
@@ -174,7 +174,7 @@ static void test_descriptor(void **state) {
     bench->pair[1] = dup(bench->pair[0]);
 }
 
-static void test_many_descriptors(void **state) {
+static void only_ready_descriptors_run_their_callbacks(void **state) {
     struct bench *bench = *state;
     struct spy spies[50];
     void *ios[50];
@@ -190,8 +190,8 @@ static void test_many_descriptors(void **state) {
     }
 }
 
-/* Two descriptors are ready in one turn, and the first one's callback frees both. */
-static void test_free_inside_callbacks(void **state) {
+/* Two descriptors are ready in one turn. The callback of the first frees both. */
+static void callback_may_free_itself_and_others(void **state) {
     struct bench *bench = *state;
     const steady_loop_ops *ops = bench->loop.ops;
     struct spy first = {.bench = bench}, second = {.bench = bench}, timed = {.bench = bench};
@@ -205,7 +205,7 @@ static void test_free_inside_callbacks(void **state) {
     ops->io_free(a);
     a = ops->io_new(bench->loop.loop, bench->pair[0], ready, &first);
     ops->io_want(a, STEADY_WRITABLE);
-    second.frees_io = a; /* b is before a now */
+    second.frees_io = a; /* b comes before a now */
     second.frees_timer = timer;
     assert_int_equal(steady_poller_run(bench->poller, -1), 1);
     assert_int_equal(second.calls, 1);
@@ -220,7 +220,7 @@ static void test_free_inside_callbacks(void **state) {
     assert_int_equal(steady_poller_run(bench->poller, MS), 0);
 }
 
-static void test_timer_that_starts_itself_does_not_spin(void **state) {
+static void timer_that_restarts_itself_runs_once_a_turn(void **state) {
     struct bench *bench = *state;
     struct spy spy = {.bench = bench};
     spy.starts = bench->loop.ops->timer_new(bench->loop.loop, fired, &spy);
@@ -230,7 +230,7 @@ static void test_timer_that_starts_itself_does_not_spin(void **state) {
     assert_int_equal(spy.calls, 2);
 }
 
-static void test_run_inside_a_callback(void **state) {
+static void callback_may_run_the_loop(void **state) {
     struct bench *bench = *state;
     struct spy outer = {.bench = bench, .runs_again = true}, inner = {.bench = bench};
     void *a = bench->loop.ops->timer_new(bench->loop.loop, fired, &outer);
@@ -244,7 +244,7 @@ static void test_run_inside_a_callback(void **state) {
     assert_int_equal(inner.calls, 1);
 }
 
-static void test_free_the_poller_inside_a_callback(void **state) {
+static void callback_may_free_the_poller(void **state) {
     struct bench *bench = *state;
     struct spy spy = {.bench = bench, .frees_poller = true}, never = {.bench = bench};
     void *timer = bench->loop.ops->timer_new(bench->loop.loop, fired, &spy);
@@ -269,7 +269,7 @@ static void wakes(int signal_number) {
 }
 
 static void handle(void (*handler)(int)) {
-    const struct sigaction action = {.sa_handler = handler}; /* no SA_RESTART */
+    const struct sigaction action = {.sa_handler = handler}; /* without SA_RESTART */
     sigaction(SIGUSR1, &action, NULL);
 }
 
@@ -285,7 +285,7 @@ static void *wakes_later(void *poller) {
     return NULL;
 }
 
-/* How long a wait took that `later` ended; nothing ran in it. */
+/* The time of a wait that `later` ended, in which no callback ran. */
 static steady_us ended_by(void *(*later)(void *), void *arg, steady_poller *poller, steady_us max_wait) {
     pthread_t other;
     const steady_us begin = now_us();
@@ -296,7 +296,7 @@ static steady_us ended_by(void *(*later)(void *), void *arg, steady_poller *poll
     return took;
 }
 
-static void a_signal_ends_a_wait(void **state) {
+static void signal_ends_a_wait(void **state) {
     struct bench *bench = *state;
     pthread_t self = pthread_self();
     handle(nothing);
@@ -310,7 +310,7 @@ static void another_thread_ends_a_wait(void **state) {
     assert_between(ended_by(wakes_later, bench->poller, bench->poller, HOUR), 20 * MS, STEADY_SECOND);
 }
 
-static void a_signal_handler_ends_the_next_wait(void **state) {
+static void signal_handler_ends_the_next_wait(void **state) {
     struct bench *bench = *state;
     to_wake = bench->poller;
     handle(wakes);
@@ -318,12 +318,12 @@ static void a_signal_handler_ends_the_next_wait(void **state) {
         raise(SIGUSR1);
     assert_int_equal(steady_poller_run(bench->poller, -1), 0);
     const steady_us begin = now_us();
-    assert_int_equal(steady_poller_run(bench->poller, 20 * MS), 0); /* all of them were one */
+    assert_int_equal(steady_poller_run(bench->poller, 20 * MS), 0); /* several wakes count as one */
     assert_true(now_us() - begin >= 20 * MS);
 }
 
-/* What is due is not put off by it. */
-static void woken_it_runs_what_is_due(void **state) {
+/* A wake does not delay callbacks that are due. */
+static void woken_poller_runs_the_callbacks_that_are_due(void **state) {
     struct bench *bench = *state;
     struct spy spy = {.bench = bench}, timed = {.bench = bench};
     void *io = bench->loop.ops->io_new(bench->loop.loop, bench->pair[0], ready, &spy);
@@ -337,7 +337,7 @@ static void woken_it_runs_what_is_due(void **state) {
     bench->loop.ops->timer_free(timer);
 }
 
-static void many_descriptors_and_a_wake(void **state) {
+static void wake_works_with_any_number_of_descriptors(void **state) {
     struct bench *bench = *state;
     struct spy spy = {.bench = bench};
     void *ios[33];
@@ -351,7 +351,7 @@ static void many_descriptors_and_a_wake(void **state) {
         bench->loop.ops->io_free(ios[i]);
 }
 
-static void not_to_be_woken(void **state) {
+static void poller_without_a_wake_descriptor_ignores_wake(void **state) {
     steady_poller *deaf = NULL;
     (void)state;
     steady_poller_wake(NULL);
@@ -361,7 +361,7 @@ static void not_to_be_woken(void **state) {
     steady_poller_free(&deaf);
 }
 
-/* The first run of a child returns at once. From then on neither hears the other's. */
+/* The first run in a child returns at once. After that, parent and child wake only themselves. */
 static int wake_in_child(steady_poller *poller) {
     steady_poller_wake(poller);
     if (steady_poller_run(poller, -1) != 0) return 1;
@@ -371,7 +371,7 @@ static int wake_in_child(steady_poller *poller) {
     return steady_poller_run(poller, -1) == 0 ? 0 : 3;
 }
 
-static void a_forked_child_wakes_itself(void **state) {
+static void forked_child_and_parent_wake_only_themselves(void **state) {
     struct bench *bench = *state;
     int status = -1;
     assert_int_equal(steady_poller_run(bench->poller, 0), 0);
@@ -391,7 +391,7 @@ static void a_forked_child_wakes_itself(void **state) {
     assert_int_equal(steady_poller_run(bench->poller, -1), 0);
 }
 
-/* ---- What the library makes of loops ---- */
+/* ---- Alarms on a loop of the caller ---- */
 
 static struct {
     steady_us now, delay;
@@ -420,13 +420,13 @@ static int clockwork_timer_start(void *unused, steady_us delay) {
 static const steady_loop_ops clockwork_ops = {
     .name = "clockwork", .now = clockwork_now, .timer_new = clockwork_timer_new, .timer_start = clockwork_timer_start};
 
-/* libuv and others count from when their turn began, which may be long ago. */
-static void test_alarms_that_ring_too_early(void **state) {
+/* libuv and other loops count a delay from the beginning of their turn, which may be long ago. */
+static void early_alarm_is_set_again(void **state) {
     static const steady_loop clock = {.ops = &clockwork_ops};
     struct steady__alarm alarm;
     (void)state;
     memset(&clockwork, 0, sizeof clockwork);
-    clockwork.now = -70; /* any age */
+    clockwork.now = -70; /* a clock may start anywhere */
     assert_int_equal(steady__alarm_new(&alarm, &clock, NULL, NULL), 0);
     steady__alarm_set(&alarm, 100);
     assert_int_equal(clockwork.delay, 100);
@@ -446,26 +446,26 @@ static void test_alarms_that_ring_too_early(void **state) {
 int main(void) {
 #define IN_BENCH(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bad_arguments),
-        cmocka_unit_test(test_alarms_that_ring_too_early),
-        IN_BENCH(test_nothing_happens),
-        IN_BENCH(test_timer_is_never_early),
-        IN_BENCH(test_timers_in_order),
-        IN_BENCH(test_timer_for_ever),
-        IN_BENCH(test_timer_started_anew_and_stopped),
-        IN_BENCH(test_descriptor),
-        IN_BENCH(test_many_descriptors),
-        IN_BENCH(test_free_inside_callbacks),
-        IN_BENCH(test_timer_that_starts_itself_does_not_spin),
-        IN_BENCH(test_run_inside_a_callback),
-        IN_BENCH(test_free_the_poller_inside_a_callback),
-        IN_BENCH(a_signal_ends_a_wait),
+        cmocka_unit_test(null_is_refused),
+        cmocka_unit_test(early_alarm_is_set_again),
+        IN_BENCH(run_without_events_waits_the_given_time),
+        IN_BENCH(timer_is_never_early),
+        IN_BENCH(timers_run_in_the_order_of_their_times),
+        IN_BENCH(timer_of_infinite_delay_never_runs),
+        IN_BENCH(timer_can_be_restarted_and_stopped),
+        IN_BENCH(descriptor_reports_the_events_it_wants),
+        IN_BENCH(only_ready_descriptors_run_their_callbacks),
+        IN_BENCH(callback_may_free_itself_and_others),
+        IN_BENCH(timer_that_restarts_itself_runs_once_a_turn),
+        IN_BENCH(callback_may_run_the_loop),
+        IN_BENCH(callback_may_free_the_poller),
+        IN_BENCH(signal_ends_a_wait),
         IN_BENCH(another_thread_ends_a_wait),
-        IN_BENCH(a_signal_handler_ends_the_next_wait),
-        IN_BENCH(woken_it_runs_what_is_due),
-        IN_BENCH(many_descriptors_and_a_wake),
-        cmocka_unit_test(not_to_be_woken),
-        IN_BENCH(a_forked_child_wakes_itself),
+        IN_BENCH(signal_handler_ends_the_next_wait),
+        IN_BENCH(woken_poller_runs_the_callbacks_that_are_due),
+        IN_BENCH(wake_works_with_any_number_of_descriptors),
+        cmocka_unit_test(poller_without_a_wake_descriptor_ignores_wake),
+        IN_BENCH(forked_child_and_parent_wake_only_themselves),
     };
     return cmocka_run_group_tests_name("poller", tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Texts from outside: what of them is shown, and that no secret is, wherever it stands in them. */
+ * Texts from outside: which parts are shown, and that no secret is shown, wherever it stands. */
 #include "support.h"
 
 #include <ctype.h>
@@ -22,9 +22,9 @@ static const char *redact(const char *text, const char *password, const char *ke
     return out;
 }
 
-/* ---- What a server says ---- */
+/* ---- Errors of a server ---- */
 
-/* As Redis 6 to 8, Valkey 8, Sentinel and our module say it: all of it can be shown. */
+/* Errors as Redis 6 to 8, Valkey 8, Sentinel and our module send them: all of it can be shown. */
 static const char *const real[] = {
     "ERR unknown command 'STEADY.CONSUME'",
     "ERR unknown command `EVALSHA`",
@@ -53,7 +53,7 @@ static const char *const real[] = {
     "NOTABUCKET the key holds something else",
 };
 
-static void real_errors_are_shown_whole(void **state) {
+static void errors_of_real_servers_are_shown_whole(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(real); i++)
         assert_string_equal(redact(real[i], "", "user:42"), real[i]);
@@ -62,12 +62,12 @@ static void real_errors_are_shown_whole(void **state) {
 static const struct {
     const char *text, *password, *key, *shown;
 } cases[] = {
-    /* the arguments of a command, which servers quote last */
+    /* the arguments of a command, which servers quote at the end */
     {"ERR unknown command 'STEADY.CONSUME', with args beginning with: 'k' '10' '5", "", "k",
      "ERR unknown command 'STEADY.CONSUME'"},
     {"ERR unknown command `EVALSHA`, with args beginning with: `abc`, `1`, `some", "", "something",
      "ERR unknown command `EVALSHA`"},
-    /* a secret in place of any word, the first one included */
+    /* a secret in place of any word, also of the first */
     {"PASSWORD is wrong", "PASSWORD", NULL, "*** is wrong"},
     {"PASSWORD", "PASSWORD", NULL, "an error (the server's words may hold a key or a password)"},
     {"KEY x", "", "KEY", "an error (the server's words may hold a key or a password)"},
@@ -75,7 +75,7 @@ static const struct {
     {"NOPERM No permissions to access the 'user:42' key", "", "user:42", "NOPERM No permissions to access the *** key"},
     {"NOPERM User app has no permissions to run the 'evalsha' command", "x", "k",
      "NOPERM User *** has no permissions to run the 'evalsha' command"},
-    /* nobody told us of this one */
+    /* a secret that is not known to us */
     {"ERR no such user other:user:7", "", "k", "ERR no such user ***"},
     /* cut, escaped, encoded, in another case */
     {"ERR invalid hunt", "hunter2", NULL, "ERR invalid ***"},
@@ -83,16 +83,16 @@ static const struct {
     {"ERR invalid h%75nter2", "hunter2", NULL, "ERR invalid ***"},
     {"ERR invalid HUNTER2", "hunter2", NULL, "ERR invalid ***"},
     {"ERR invalid \x01\xff\r\n key", "hunter2", NULL, "ERR invalid *** key"},
-    /* a secret that is a part of a word, or of no length to speak of */
+    /* a secret that is a part of a word, or is very short */
     {"ERR unknown thing", "a", "k", "ERR unknown ***"},
     {"ERR a key", "a", NULL, "ERR (the server's words may hold a key or a password)"},
     {"NOPERM no right to a key", "", "key", "NOPERM (the user lacks the right to the command or the key)"},
     {"ERR the user is wrong", "user", NULL, "ERR (the server's words may hold a key or a password)"},
     {"ERR the User is wrong", "user is", NULL, "ERR (the server's words may hold a key or a password)"},
-    /* but a text that is the same whatever was sent */
+    /* a text that is the same whatever was sent is shown */
     {"OOM command not allowed when used memory > 'maxmemory'.", "memory", "command",
      "OOM command not allowed when used memory > 'maxmemory'."},
-    /* cut to nothing */
+    /* nothing is left to show */
     {"NOPERM", "", NULL, "NOPERM (the user lacks the right to the command or the key)"},
     {"ERR", "", NULL, "ERR (the server's words may hold a key or a password)"},
     {"", "", NULL, "an error (the server's words may hold a key or a password)"},
@@ -107,7 +107,7 @@ static void errors_are_shown_without_secrets(void **state) {
         assert_string_equal(redact(cases[i].text, cases[i].password, cases[i].key), cases[i].shown);
 }
 
-static void a_prefix_is_no_part_of_the_secret(void **state) {
+static void prefix_of_a_key_is_not_secret(void **state) {
     char out[128];
     const struct steady__secrets secrets = {.key = "rl:user", .key_len = 7, .prefix_len = 3};
     (void)state;
@@ -118,7 +118,7 @@ static void a_prefix_is_no_part_of_the_secret(void **state) {
     assert_string_equal(out, "ERR wrong user");
 }
 
-static void sentinels_have_a_password_of_their_own(void **state) {
+static void password_of_the_sentinels_is_not_shown(void **state) {
     char out[128];
     const struct steady__url url = url_of("user", "x", "wrong");
     const struct steady__secrets secrets = {.url = &url};
@@ -127,7 +127,7 @@ static void sentinels_have_a_password_of_their_own(void **state) {
     assert_string_equal(out, "ERR (the server's words may hold a key or a password)");
 }
 
-static void what_is_cut_is_cut_between_words(void **state) {
+static void long_error_is_cut_between_words(void **state) {
     static const char text[] = "NOPERM this user has no permissions to run the 'evalsha' command";
     static const char whole[] = "NOPERM this user has no permissions to run the 'evalsha' command ";
     const struct steady__secrets secrets = {0};
@@ -151,7 +151,7 @@ static void what_is_cut_is_cut_between_words(void **state) {
 #define ALNUM "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 #define ANY ALNUM " '\"`.,:;!?@%/\\()[]<>-_*#"
 
-/* At least one digit, so that it is no word. */
+/* At least one digit, so that it is not a word. */
 static size_t make_secret(char out[64], uint64_t *random, const char *from, size_t least, size_t most) {
     const size_t len = least + (size_t)random_in(random, 0, (int64_t)(most - least));
     for (size_t i = 0; i < len; i++)
@@ -163,7 +163,7 @@ static size_t make_secret(char out[64], uint64_t *random, const char *from, size
 
 enum writing { PLAIN, UPPER, LOWER, FRONT, BACK, QUOTED, WRITINGS };
 
-/* A secret as a server might write it. */
+/* Writes a secret as a server might write it. */
 static void write_secret(char *out, const char *secret, enum writing writing) {
     const size_t len = strlen(secret);
     switch (writing) {
@@ -178,7 +178,7 @@ static void write_secret(char *out, const char *secret, enum writing writing) {
                                            : secret[i]);
 }
 
-/* Puts it between two words, or in the place of one. */
+/* Puts a text between two words of another, or in place of one. */
 static void put_in(char *out, const char *text, size_t position, bool instead, const char *what) {
     const char *at = text;
     for (size_t i = 0; i < position; i++)
@@ -206,8 +206,8 @@ static bool has_part(const char *text, const char *secret, size_t least) {
     return false;
 }
 
-/* Neither told of the secret nor not. */
-static void no_secret_is_shown_wherever_it_stands(void **state) {
+/* Whether the secret is known to us or not. */
+static void secret_is_not_shown_wherever_it_stands(void **state) {
     uint64_t random = 20240607;
     (void)state;
     for (int round = 0; round < 40; round++)
@@ -224,8 +224,8 @@ static void no_secret_is_shown_wherever_it_stands(void **state) {
             }
 }
 
-/* Of any bytes, and of any length: once it is known. */
-static void no_known_secret_is_shown(void **state) {
+/* A known secret of any bytes and any length. */
+static void known_secret_of_any_bytes_is_not_shown(void **state) {
     uint64_t random = 20240607;
     (void)state;
     for (int round = 0; round < 20000; round++) {
@@ -243,15 +243,15 @@ static void no_known_secret_is_shown(void **state) {
     }
 }
 
-/* ---- What was named by a server ---- */
+/* ---- Hosts named by a server ---- */
 
-static void a_named_host_that_is_a_secret_is_left_out(void **state) {
+static void host_named_by_a_server_is_not_shown_if_it_holds_a_secret(void **state) {
     const struct steady__url service = url_of("u", "hunter2", "");
     struct steady__url at = {.scheme = STEADY__URL_TCP, .host = "x.hunter2.example", .port = 7};
     char out[64];
     (void)state;
     steady__redact_place(out, sizeof out, &at, &service);
-    assert_string_equal(out, "x.hunter2.example:7"); /* the caller's own word */
+    assert_string_equal(out, "x.hunter2.example:7"); /* the caller's own host name is shown */
     at.named = true;
     steady__redact_place(out, sizeof out, &at, &service);
     assert_string_equal(out, "***:7");
@@ -266,9 +266,9 @@ static void a_named_host_that_is_a_secret_is_left_out(void **state) {
     assert_string_equal(out, "[***]:7");
 }
 
-/* ---- Other programs' words ---- */
+/* ---- Texts of other programs ---- */
 
-static void words_of_a_client_are_shown_without_secrets(void **state) {
+static void texts_of_other_programs_are_shown_without_secrets(void **state) {
     char out[128];
     const struct steady__secrets secrets = {.key = "user:42", .key_len = 7};
     (void)state;
@@ -327,8 +327,8 @@ static void arguments_are_quoted_without_secrets(void **state) {
     assert_string_equal(out, "");
 }
 
-/* Every scheme, every place, every slip of one byte. */
-static void no_slip_shows_a_password(void **state) {
+/* Every scheme, every place, every typo of one byte. */
+static void url_with_a_typo_is_shown_without_its_password(void **state) {
     static const char *const schemes[] = {"redis", "valkey",         "rediss", "valkeys",
                                           "unix",  "redis+sentinel", "http",   "rdis"};
     static const char *const rests[] = {"://u:SECRET@h/1", "://:SECRET@h:7", "://u:SECRET@/x",
@@ -342,7 +342,7 @@ static void no_slip_shows_a_password(void **state) {
             const char *secret = strstr(text, "SECRET");
             for (size_t i = 0; i < strlen(text); i++)
                 for (const char *c = ":/@?&=%# x\x01"; *c != '\0'; c++)
-                    for (int how = 0; how < 3; how++) { /* one byte gone, another, more */
+                    for (int how = 0; how < 3; how++) { /* a byte removed, replaced, added */
                         if (&text[i] > secret && &text[i] < secret + 6 && how < 2) continue;
                         sprintf(slip, "%.*s%.*s%s", (int)i, text, how > 0, c, text + i + (how < 2));
                         steady_quote(out, sizeof out, slip);
@@ -355,7 +355,7 @@ static void no_slip_shows_a_password(void **state) {
         }
 }
 
-static void quotations_fit(void **state) {
+static void quotation_fits_into_any_buffer(void **state) {
     static const char *const texts[] = {"0123456789", "redis://u:SECRET@a-long-host-name.example:6379/1",
                                         "password=SECRET"};
     (void)state;
@@ -373,18 +373,18 @@ static void quotations_fit(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(real_errors_are_shown_whole),
+        cmocka_unit_test(errors_of_real_servers_are_shown_whole),
         cmocka_unit_test(errors_are_shown_without_secrets),
-        cmocka_unit_test(a_prefix_is_no_part_of_the_secret),
-        cmocka_unit_test(sentinels_have_a_password_of_their_own),
-        cmocka_unit_test(what_is_cut_is_cut_between_words),
-        cmocka_unit_test(no_secret_is_shown_wherever_it_stands),
-        cmocka_unit_test(no_known_secret_is_shown),
-        cmocka_unit_test(a_named_host_that_is_a_secret_is_left_out),
-        cmocka_unit_test(words_of_a_client_are_shown_without_secrets),
+        cmocka_unit_test(prefix_of_a_key_is_not_secret),
+        cmocka_unit_test(password_of_the_sentinels_is_not_shown),
+        cmocka_unit_test(long_error_is_cut_between_words),
+        cmocka_unit_test(secret_is_not_shown_wherever_it_stands),
+        cmocka_unit_test(known_secret_of_any_bytes_is_not_shown),
+        cmocka_unit_test(host_named_by_a_server_is_not_shown_if_it_holds_a_secret),
+        cmocka_unit_test(texts_of_other_programs_are_shown_without_secrets),
         cmocka_unit_test(arguments_are_quoted_without_secrets),
-        cmocka_unit_test(no_slip_shows_a_password),
-        cmocka_unit_test(quotations_fit),
+        cmocka_unit_test(url_with_a_typo_is_shown_without_its_password),
+        cmocka_unit_test(quotation_fits_into_any_buffer),
     };
     return cmocka_run_group_tests_name("redact", tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The mapped file: made whole or not at all, refused and left alone where anything about it is wrong. */
+ * The mapped file: made whole or not at all; refused and left alone if anything about it is wrong. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -63,7 +63,7 @@ static int tear_down(void **state) {
 
 /* ---- Helpers ---- */
 
-/* How many files the folder holds. */
+/* The number of files in the folder. */
 static int files(void) {
     DIR *open_folder = opendir(folder);
     int count = -2; /* . and .. */
@@ -109,7 +109,7 @@ static void take_snapshot(struct snapshot *s) {
     s->len = (size_t)len;
 }
 
-/* What is at `path` is refused with this word in the message, at once, and stays as it is. */
+/* The file at `path` is refused with this word in the message, at once, and stays as it is. */
 static void assert_refused(int error, const char *word) {
     static struct snapshot before, after;
     struct steady__region region;
@@ -131,7 +131,7 @@ static void assert_refused(int error, const char *word) {
     assert_int_equal(files(), files_before);
 }
 
-/* Changes the header of the store at `path`, and makes its checksum right again. */
+/* Changes the header of the store at `path`, and corrects its checksum. */
 static void edit_header(size_t offset, const void *bytes, size_t len) {
     static const unsigned char no_key[STEADY__SIPHASH_KEY];
     unsigned char header[HEADER_SIZE];
@@ -152,7 +152,7 @@ static ino_t inode(void) {
     return st.st_ino;
 }
 
-/* The exit status of a child, 128 + n if signal n ended it. */
+/* The exit status of a child, or 128 + n if signal n ended it. */
 static int wait_for(pid_t child) {
     int status;
     assert_int_equal(waitpid(child, &status, 0), child);
@@ -165,9 +165,9 @@ static int64_t now_ms(void) {
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-/* ---- What is made ---- */
+/* ---- New files ---- */
 
-static void test_makes_a_file(void **state) {
+static void new_file_has_mode_0600_and_its_whole_size(void **state) {
     (void)state;
     const mode_t masks[] = {0, 0777};
     for (size_t i = 0; i < COUNT(masks); i++) {
@@ -194,7 +194,7 @@ static void test_makes_a_file(void **state) {
     }
 }
 
-static void test_keys_differ(void **state) {
+static void each_new_file_has_its_own_hash_key(void **state) {
     (void)state;
     struct steady__region a, b;
     open_store(&a, 0);
@@ -206,7 +206,7 @@ static void test_keys_differ(void **state) {
     steady__region_close(&b);
 }
 
-static void test_a_file_keeps_its_size(void **state) {
+static void file_of_another_size_is_refused(void **state) {
     (void)state;
     struct steady__region region;
     steady_message why;
@@ -217,7 +217,7 @@ static void test_a_file_keeps_its_size(void **state) {
     steady__region_close(&region);
 }
 
-static void test_lives_on_without_its_name(void **state) {
+static void unlinked_file_stays_usable(void **state) {
     (void)state;
     struct steady__region region;
     open_store(&region, BUCKETS);
@@ -226,7 +226,7 @@ static void test_lives_on_without_its_name(void **state) {
     steady__region_close(&region);
 }
 
-/* Opens a store at `path`: makes one, then replaces that of an earlier boot. */
+/* Makes a store at `path`, then replaces it as one of an earlier boot. */
 static void make_and_replace(void) {
     struct steady__region region;
     make_store();
@@ -236,7 +236,7 @@ static void make_and_replace(void) {
     assert_int_equal(unlink(path), 0);
 }
 
-static void other_files_beside_it_are_left_alone(void **state) {
+static void other_files_in_the_folder_are_left_alone(void **state) {
     (void)state;
     static const char notes[] = "a shopping list\n";
     char text[64] = "";
@@ -253,7 +253,7 @@ static void other_files_beside_it_are_left_alone(void **state) {
     assert_int_equal(files(), 1);
 }
 
-static void a_store_in_use_beside_it_is_left_alone(void **state) {
+static void another_store_in_the_folder_is_left_alone(void **state) {
     (void)state;
     struct steady__region used;
     steady_message why = {""};
@@ -263,7 +263,7 @@ static void a_store_in_use_beside_it_is_left_alone(void **state) {
     steady__region_close(&used);
 }
 
-static void any_name_beside_it_does_no_harm(void **state) {
+static void links_fifos_and_folders_in_the_folder_do_no_harm(void **state) {
     (void)state;
     assert_int_equal(symlink(other, beside), 0);
     make_and_replace();
@@ -276,9 +276,9 @@ static void any_name_beside_it_does_no_harm(void **state) {
     make_and_replace();
 }
 
-/* ---- File systems that can do less ---- */
+/* ---- File systems with fewer features ---- */
 
-/* Lets a system call fail if the flags in its argument have one of these bits. */
+/* Makes a system call fail if the flags in this argument have any of these bits. */
 struct refusal {
     int call;
     unsigned argument;
@@ -304,7 +304,7 @@ static bool refuse(const struct refusal *r) {
 static const struct refusal no_tmpfile = {SYS_openat, 2, O_TMPFILE & ~O_DIRECTORY, EOPNOTSUPP};
 static const struct refusal no_noreplace = {SYS_renameat2, 4, 1, EINVAL};
 
-static void a_file_system_without_o_tmpfile_serves(void **state) {
+static void file_system_without_o_tmpfile_can_be_used(void **state) {
     (void)state;
     const pid_t child = fork();
     if (child == 0) {
@@ -318,7 +318,7 @@ static void a_file_system_without_o_tmpfile_serves(void **state) {
     assert_int_equal(status, 0);
 }
 
-static void a_file_system_that_can_only_replace_is_refused(void **state) {
+static void file_system_without_rename_noreplace_is_refused(void **state) {
     (void)state;
     const pid_t child = fork();
     if (child == 0) {
@@ -342,7 +342,7 @@ static void *open_in_thread(void *arg) {
     _exit(0);
 }
 
-static void a_thread_that_outlives_the_first_one_makes_a_file(void **state) {
+static void thread_that_outlives_the_main_thread_makes_a_file(void **state) {
     (void)state;
     const pid_t child = fork();
     if (child == 0) {
@@ -355,7 +355,7 @@ static void a_thread_that_outlives_the_first_one_makes_a_file(void **state) {
 
 /* ---- Another boot ---- */
 
-static void test_file_of_another_boot_is_replaced(void **state) {
+static void file_of_another_boot_is_replaced(void **state) {
     (void)state;
     struct steady__region before, after;
     open_store(&before, BUCKETS);
@@ -370,8 +370,8 @@ static void test_file_of_another_boot_is_replaced(void **state) {
     steady__region_close(&after);
 }
 
-/* Whoever comes first after a boot, and says no number of buckets, makes it as large as it was. */
-static void test_a_file_keeps_its_size_over_a_boot(void **state) {
+/* The first process after a boot makes the file again. If it asks for no number of buckets, the file keeps its size. */
+static void file_of_another_boot_passes_its_size_on(void **state) {
     (void)state;
     static const uint32_t wanted[] = {0, BUCKETS, 4 * BUCKETS};
     static const uint32_t found[] = {2 * BUCKETS, BUCKETS, 4 * BUCKETS};
@@ -390,7 +390,7 @@ static void test_a_file_keeps_its_size_over_a_boot(void **state) {
     }
 }
 
-/* Adds one to a counter in the store, whichever store that is. */
+/* Forks a child that adds one to a counter in whatever store is at `path`. */
 static pid_t fork_counter(int start) {
     const pid_t child = fork();
     if (child != 0) return child;
@@ -403,7 +403,7 @@ static pid_t fork_counter(int start) {
     _exit(0);
 }
 
-static void test_makers_at_once_share_one_file(void **state) {
+static void processes_that_open_at_once_share_one_file(void **state) {
     (void)state;
     enum { MAKERS = 6 };
     for (int round = 0; round < 20; round++) {
@@ -429,7 +429,7 @@ static void test_makers_at_once_share_one_file(void **state) {
     }
 }
 
-static void test_maker_killed_anywhere(void **state) {
+static void process_killed_at_any_time_leaves_a_file_that_opens_at_once(void **state) {
     unsigned slow = 0;
     (void)state;
     for (int round = 0; round < 60; round++) {
@@ -448,12 +448,12 @@ static void test_maker_killed_anywhere(void **state) {
         steady__region_close(&region);
         assert_int_equal(unlink(path), 0);
     }
-    assert_true(slow <= 1); /* the new file is written to the disk, which other programs write to as well */
+    assert_true(slow <= 1); /* other programs may delay the write of the new file to the disk */
 }
 
-/* ---- A maker that stands still or dies at each system call ---- */
+/* ---- A process that stops or dies at each system call ---- */
 
-/* Adds one to a counter in the store, as fork_counter does, under our control. */
+/* Forks a child that adds one to a counter in the store, like fork_counter, traced by us. */
 static pid_t fork_maker(void) {
     const pid_t child = fork();
     if (child != 0) return child;
@@ -465,7 +465,7 @@ static pid_t fork_maker(void) {
     _exit(0);
 }
 
-/* Lets the maker begin, and stops it at its nth entry to or exit from a system call. False: it ended before. */
+/* Starts the child and stops it at its nth entry to or exit from a system call. False: it ended before. */
 static bool stop_at(pid_t maker, int nth) {
     int status;
     assert_int_equal(waitpid(maker, &status, 0), maker);
@@ -486,7 +486,7 @@ static void remove_leftovers(void) {
     closedir(open_folder);
 }
 
-/* Another maker opens the store meanwhile, soon and whole. How long it took. */
+/* Another process opens the store meanwhile, at once and whole. Returns the time that it took, in ms. */
 static int64_t open_meanwhile(bool old, bool ends) {
     const int64_t begin = now_ms();
     struct steady__region region;
@@ -499,7 +499,8 @@ static int64_t open_meanwhile(bool old, bool ends) {
     return took;
 }
 
-/* At each system call: the maker stops, or dies; another maker opens. How often that took over 100 ms. */
+/* At each system call the child stops or dies, and another process opens the store. Returns how often that took over
+ * 100 ms. */
 static int stop_everywhere(bool old, bool dies) {
     int slow = 0, stopped = 1;
     for (int nth = 1; stopped; nth++) {
@@ -528,20 +529,20 @@ static int stop_everywhere(bool old, bool dies) {
     return slow;
 }
 
-static void a_stopped_maker_hinders_nobody(void **state) {
+static void process_stopped_at_any_system_call_does_not_block_another(void **state) {
     (void)state;
     assert_true(stop_everywhere(false, false) <= 2);
     assert_true(stop_everywhere(true, false) <= 2);
 }
 
-static void a_maker_killed_at_each_system_call_hinders_nobody(void **state) {
+static void process_killed_at_any_system_call_does_not_block_another(void **state) {
     (void)state;
     assert_true(stop_everywhere(false, true) <= 2);
     assert_true(stop_everywhere(true, true) <= 2);
 }
 
-/* The winner's file is deleted before it is installed: by a person, or a cleaner. */
-static void a_chosen_file_that_is_gone_is_made_anew(void **state) {
+/* The file that was chosen as successor is deleted before it is installed, for example by a cleaner. */
+static void deleted_successor_file_is_made_again(void **state) {
     (void)state;
     struct steady__region region;
     make_store();
@@ -556,7 +557,7 @@ static void a_chosen_file_that_is_gone_is_made_anew(void **state) {
     steady__region_close(&region);
 }
 
-/* ---- What is refused ---- */
+/* ---- Files that are refused ---- */
 
 static void put_nothing(void) { write_file(path, "", 0); }
 static void put_half_a_header(void) { assert_int_equal(truncate(path, HEADER_SIZE / 2), 0); }
@@ -639,7 +640,7 @@ static const struct {
     {put_folder, "not a regular file"},
 };
 
-static void test_refuses_whatever_is_wrong(void **state) {
+static void damaged_file_is_refused_and_left_alone(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(faults); i++) {
         make_store();
@@ -650,7 +651,7 @@ static void test_refuses_whatever_is_wrong(void **state) {
     }
 }
 
-static void test_refuses_any_flipped_bit_of_the_header(void **state) {
+static void header_with_a_flipped_bit_is_refused(void **state) {
     (void)state;
     make_store();
     const int fd = open(path, O_RDWR);
@@ -669,7 +670,7 @@ static void test_refuses_any_flipped_bit_of_the_header(void **state) {
     make_store();
 }
 
-static void test_refuses_the_file_of_another_user(void **state) {
+static void file_of_another_user_is_refused(void **state) {
     (void)state;
     if (geteuid() != 0) skip_because("takes root");
     make_store();
@@ -677,7 +678,7 @@ static void test_refuses_the_file_of_another_user(void **state) {
     assert_refused(STEADY_BAD_FILE, "owned by another user");
 }
 
-static void test_says_what_the_system_says(void **state) {
+static void error_of_the_system_is_reported(void **state) {
     (void)state;
     struct steady__region region;
     steady_message why;
@@ -685,7 +686,7 @@ static void test_says_what_the_system_says(void **state) {
     assert_non_null(strstr(why.text, "store: No such file or directory"));
 }
 
-static void test_says_when_access_is_denied(void **state) {
+static void denied_access_is_reported(void **state) {
     (void)state;
     if (geteuid() != 0) skip_because("takes root");
     make_store();
@@ -700,7 +701,7 @@ static void test_says_when_access_is_denied(void **state) {
     assert_int_equal(wait_for(child), 0);
 }
 
-/* In mounts of its own: a file system without room, and a kernel without a boot id. */
+/* In a mount namespace: a file system without room, and a kernel without a boot id. */
 static int without_room_or_boot_id(void) {
     struct steady__region region;
     steady_message why;
@@ -713,13 +714,13 @@ static int without_room_or_boot_id(void) {
     if (steady__region_file(&region, path, BUCKETS, &why) != STEADY_SYSTEM) return 4;
     if (strstr(why.text, "boot_id: No such file") == NULL) return 5;
     write_file("/proc/sys/kernel/random/boot_id", "short\n", 6);
-    errno = EACCES; /* of something earlier */
+    errno = EACCES; /* left from an earlier error */
     if (steady__region_file(&region, path, BUCKETS, &why) != STEADY_SYSTEM) return 6;
     if (strstr(why.text, "boot_id: too short") == NULL) return 7;
     return 0;
 }
 
-static void test_without_room_or_boot_id(void **state) {
+static void full_disk_and_missing_boot_id_are_errors(void **state) {
     (void)state;
     const pid_t child = fork();
     if (child == 0) _exit(without_room_or_boot_id());
@@ -730,7 +731,7 @@ static void test_without_room_or_boot_id(void **state) {
 
 /* ---- Limits ---- */
 
-/* In a child: opens, with this limit of the size of files. 0, or what was wrong. */
+/* In a child: opens the store under this limit of file sizes. Returns 0, or the number of the check that failed. */
 static int open_limited(rlim_t bytes, bool fits) {
     const struct rlimit limit = {bytes, bytes};
     struct steady__region region;
@@ -744,7 +745,7 @@ static int open_limited(rlim_t bytes, bool fits) {
     return files() == 0 ? 0 : 5;
 }
 
-static void a_limit_of_file_sizes_is_an_error(void **state) {
+static void limit_of_file_sizes_is_an_error_without_a_signal(void **state) {
     (void)state;
     const rlim_t size = HEADER_SIZE + (rlim_t)steady__table_bytes(BUCKETS);
     const rlim_t limits[] = {0, 1, HEADER_SIZE, size - 1, size, size + 1};
@@ -755,20 +756,20 @@ static void a_limit_of_file_sizes_is_an_error(void **state) {
         assert_int_equal(wait_for(child), 0);
         if (fits) assert_int_equal(unlink(path), 0);
     }
-    make_store(); /* what is there needs no room */
+    make_store(); /* an existing file needs no more room */
     const pid_t child = fork();
     if (child == 0) _exit(open_limited(0, true));
     assert_int_equal(wait_for(child), 0);
 }
 
-/* A copy without its zeroes. */
+/* A copy without its zeros, which are holes. */
 static void make_holes(void) {
     make_store();
     assert_int_equal(truncate(path, HEADER_SIZE), 0);
     assert_int_equal(truncate(path, HEADER_SIZE + (off_t)steady__table_bytes(BUCKETS)), 0);
 }
 
-static void holes_are_filled(void **state) {
+static void holes_of_a_file_are_filled(void **state) {
     (void)state;
     struct steady__region region;
     struct stat st;
@@ -814,7 +815,7 @@ static int over_quota(void) {
     return files() == 0 ? 0 : 4;
 }
 
-static void a_quota_is_an_error(void **state) {
+static void exceeded_quota_is_an_error(void **state) {
     (void)state;
     const pid_t child = fork();
     if (child == 0) _exit(over_quota());
@@ -824,7 +825,7 @@ static void a_quota_is_an_error(void **state) {
     assert_int_equal(status, 0);
 }
 
-/* Each limit at which opening a file fails: an error, and nothing is left over. */
+/* At each limit that makes the opening fail: an error, and no file is left over. */
 static int open_below(__rlimit_resource_t resource, rlim_t bound, int expected) {
     const struct rlimit limit = {bound, bound};
     struct steady__region region;
@@ -835,7 +836,7 @@ static int open_below(__rlimit_resource_t resource, rlim_t bound, int expected) 
     return why.text[0] != '\0' && region.map == NULL ? 0 : 3;
 }
 
-static void other_limits_are_errors_or_do_not_matter(void **state) {
+static void other_resource_limits_are_errors_or_have_no_effect(void **state) {
     (void)state;
     const struct {
         __rlimit_resource_t resource;
@@ -856,7 +857,7 @@ static void other_limits_are_errors_or_do_not_matter(void **state) {
 
 /* ---- Time namespaces ---- */
 
-/* In a child: is another namespace, whose clock since boot is so many seconds ahead. Calls `then` in a child of it. */
+/* In a child: enters a time namespace whose boot clock is `ahead` seconds ahead. Calls `then` in a child of it. */
 static int in_time_namespace(int ahead, int (*then)(void)) {
     char text[64];
     const int len = snprintf(text, sizeof text, "boottime %d 0", ahead);
@@ -887,19 +888,19 @@ static void run_in_time_namespace(int ahead, int (*then)(void)) {
     assert_int_equal(status, 0);
 }
 
-static void another_clock_is_refused(void **state) {
+static void file_of_another_time_namespace_is_refused(void **state) {
     (void)state;
     make_store();
     run_in_time_namespace(100, is_refused);
     assert_int_equal(is_opened(), 0);
     assert_int_equal(unlink(path), 0);
-    run_in_time_namespace(100, is_opened); /* which makes the file */
+    run_in_time_namespace(100, is_opened); /* this makes the file */
     assert_int_equal(is_refused(), 0);
     run_in_time_namespace(100, is_opened);
     run_in_time_namespace(101, is_refused);
 }
 
-static void the_same_clock_in_another_namespace_is_not_refused(void **state) {
+static void time_namespace_with_the_same_clock_is_accepted(void **state) {
     (void)state;
     make_store();
     run_in_time_namespace(0, is_opened);
@@ -907,7 +908,7 @@ static void the_same_clock_in_another_namespace_is_not_refused(void **state) {
 
 static int is_opened_unshared(void) { return unshare(CLONE_NEWTIME) == 0 ? is_opened() : 77; }
 
-static void the_first_namespace_is_known_after_unshare(void **state) {
+static void own_time_namespace_is_known_after_unshare(void **state) {
     (void)state;
     make_store();
     const pid_t child = fork();
@@ -917,7 +918,7 @@ static void the_first_namespace_is_known_after_unshare(void **state) {
     assert_int_equal(status, 0);
 }
 
-/* In mounts of its own, without /proc/self/ns/time: a kernel without time namespaces. */
+/* In a mount namespace without /proc/self/ns/time, like a kernel without time namespaces. */
 static int without_time_namespaces(void) {
     struct steady__region region;
     char of_boot[64];
@@ -930,7 +931,7 @@ static int without_time_namespaces(void) {
     return steady__region_file(&region, path, 0, NULL);
 }
 
-static void a_kernel_without_time_namespaces_has_one_clock(void **state) {
+static void kernel_without_time_namespaces_opens_the_file(void **state) {
     (void)state;
     make_store();
     const pid_t child = fork();
@@ -940,10 +941,10 @@ static void a_kernel_without_time_namespaces_has_one_clock(void **state) {
     assert_int_equal(status, 0);
 }
 
-/* ---- Later ---- */
+/* ---- After opening ---- */
 
-/* Not a wish, but what happens, and what the manual says. */
-static void test_cut_file_raises_sigbus(void **state) {
+/* Not a feature, but the documented effect. */
+static void file_cut_while_mapped_raises_sigbus(void **state) {
     (void)state;
     struct steady__region region;
     open_store(&region, BUCKETS);
@@ -963,7 +964,7 @@ static void test_cut_file_raises_sigbus(void **state) {
 
 /* ---- Private memory ---- */
 
-static void test_private_memory(void **state) {
+static void private_memory_is_zeroed_and_aligned(void **state) {
     (void)state;
     struct steady__region region;
     assert_int_equal(steady__region_private(&region, 1000, NULL), 0);
@@ -975,7 +976,7 @@ static void test_private_memory(void **state) {
     steady__region_close(&region);
 }
 
-static void test_no_memory(void **state) {
+static void private_memory_over_the_limit_is_no_memory(void **state) {
     (void)state;
     const pid_t child = fork();
     if (child == 0) {
@@ -993,41 +994,41 @@ static void test_no_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_makes_a_file),
-        TEST(test_keys_differ),
-        TEST(test_a_file_keeps_its_size),
-        TEST(test_lives_on_without_its_name),
-        TEST(other_files_beside_it_are_left_alone),
-        TEST(a_store_in_use_beside_it_is_left_alone),
-        TEST(any_name_beside_it_does_no_harm),
-        TEST(a_file_system_without_o_tmpfile_serves),
-        TEST(a_file_system_that_can_only_replace_is_refused),
-        TEST(a_thread_that_outlives_the_first_one_makes_a_file),
-        TEST(test_file_of_another_boot_is_replaced),
-        TEST(test_a_file_keeps_its_size_over_a_boot),
-        TEST(test_makers_at_once_share_one_file),
-        TEST(test_maker_killed_anywhere),
-        TEST(a_stopped_maker_hinders_nobody),
-        TEST(a_maker_killed_at_each_system_call_hinders_nobody),
-        TEST(a_chosen_file_that_is_gone_is_made_anew),
-        TEST(test_refuses_whatever_is_wrong),
-        TEST(test_refuses_any_flipped_bit_of_the_header),
-        TEST(test_refuses_the_file_of_another_user),
-        TEST(test_says_what_the_system_says),
-        TEST(test_says_when_access_is_denied),
-        TEST(test_without_room_or_boot_id),
-        TEST(a_limit_of_file_sizes_is_an_error),
-        TEST(holes_are_filled),
+        TEST(new_file_has_mode_0600_and_its_whole_size),
+        TEST(each_new_file_has_its_own_hash_key),
+        TEST(file_of_another_size_is_refused),
+        TEST(unlinked_file_stays_usable),
+        TEST(other_files_in_the_folder_are_left_alone),
+        TEST(another_store_in_the_folder_is_left_alone),
+        TEST(links_fifos_and_folders_in_the_folder_do_no_harm),
+        TEST(file_system_without_o_tmpfile_can_be_used),
+        TEST(file_system_without_rename_noreplace_is_refused),
+        TEST(thread_that_outlives_the_main_thread_makes_a_file),
+        TEST(file_of_another_boot_is_replaced),
+        TEST(file_of_another_boot_passes_its_size_on),
+        TEST(processes_that_open_at_once_share_one_file),
+        TEST(process_killed_at_any_time_leaves_a_file_that_opens_at_once),
+        TEST(process_stopped_at_any_system_call_does_not_block_another),
+        TEST(process_killed_at_any_system_call_does_not_block_another),
+        TEST(deleted_successor_file_is_made_again),
+        TEST(damaged_file_is_refused_and_left_alone),
+        TEST(header_with_a_flipped_bit_is_refused),
+        TEST(file_of_another_user_is_refused),
+        TEST(error_of_the_system_is_reported),
+        TEST(denied_access_is_reported),
+        TEST(full_disk_and_missing_boot_id_are_errors),
+        TEST(limit_of_file_sizes_is_an_error_without_a_signal),
+        TEST(holes_of_a_file_are_filled),
         TEST(holes_on_a_full_disk_are_an_error),
-        TEST(a_quota_is_an_error),
-        TEST(other_limits_are_errors_or_do_not_matter),
-        TEST(another_clock_is_refused),
-        TEST(the_same_clock_in_another_namespace_is_not_refused),
-        TEST(the_first_namespace_is_known_after_unshare),
-        TEST(a_kernel_without_time_namespaces_has_one_clock),
-        TEST(test_cut_file_raises_sigbus),
-        TEST(test_private_memory),
-        TEST(test_no_memory),
+        TEST(exceeded_quota_is_an_error),
+        TEST(other_resource_limits_are_errors_or_have_no_effect),
+        TEST(file_of_another_time_namespace_is_refused),
+        TEST(time_namespace_with_the_same_clock_is_accepted),
+        TEST(own_time_namespace_is_known_after_unshare),
+        TEST(kernel_without_time_namespaces_opens_the_file),
+        TEST(file_cut_while_mapped_raises_sigbus),
+        TEST(private_memory_is_zeroed_and_aligned),
+        TEST(private_memory_over_the_limit_is_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Peeks and replicas that do as they are told: lists of replicas that are none, replicas that refuse, hang up or are
- * something else. */
+ * Peeks at fake replicas: lists without usable replicas, and replicas that refuse, hang up, are slow, or are not
+ * replicas. */
 #include "client.h"
 
 #include <stdlib.h>
@@ -16,7 +16,7 @@
 #define REPLICA(state) "*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:6379\r\n" state "\r\n:0\r\n"
 
 static struct fake_node *server, *replica;
-static char role[128]; /* the server's, which names the replica */
+static char role[128]; /* the reply of the primary, which names the replica */
 
 static void says(struct fake_node *node, const char *word, const char *reply) {
     fake_node_says(node, word, reply, strlen(reply), 0);
@@ -56,7 +56,7 @@ static void open_for(enum steady_engine engine) {
 
 static void open_it(void) { open_for(STEADY_ENGINE_SCRIPT); }
 
-/* Who answers a peek: 1 the server, 2 the replica, or an error. */
+/* The level that a peek reports: 1 from the primary, 2 from the replica; or its error. */
 static int peek(void) {
     struct tally tally = {0};
     assert_int_equal(steady_peek(throttler, "k", 1, count_result, expect_result(&tally)), 0);
@@ -72,7 +72,7 @@ static void await(int who) {
     }
 }
 
-/* Until it has been greeted. */
+/* Waits for the end of the handshake with the replica. */
 static void await_replica(void) {
     const steady_us until = now_us() + 2 * STEADY_SECOND;
     while (fake_node_heard(replica, "ROLE") == 0) {
@@ -82,13 +82,13 @@ static void await_replica(void) {
     run_for(poller, 20 * MS);
 }
 
-/* For so long, all by the server. */
+/* For this time, the primary answers all peeks. */
 static void assert_by_server(steady_us time) {
     for (const steady_us until = now_us() + time; now_us() < until; run_for(poller, 2 * MS))
         assert_int_equal(peek(), 1);
 }
 
-static void test_lists_that_name_nobody(void **state) {
+static void role_reply_without_a_usable_replica_leaves_peeks_to_the_primary(void **state) {
     static const char *const answers[] = {
         "+OK\r\n",
         "-NOPERM no permissions to run the 'role' command\r\n",
@@ -121,8 +121,8 @@ static void test_lists_that_name_nobody(void **state) {
     }
 }
 
-/* redis-cli --replica, for one, is listed with the port 0. */
-static void test_lists_that_name_somebody_too(void **state) {
+/* redis-cli --replica, for example, is listed with port 0. */
+static void usable_replica_among_unusable_ones_is_found(void **state) {
     static const char *const others[] = {
         "*3\r\n$9\r\n127.0.0.1\r\n$1\r\n0\r\n$1\r\n0\r\n",
         "*3\r\n$0\r\n\r\n$4\r\n6379\r\n$1\r\n0\r\n",
@@ -130,7 +130,7 @@ static void test_lists_that_name_somebody_too(void **state) {
         "*0\r\n",
         "$9\r\n127.0.0.1\r\n",
     };
-    static char mixed[COUNT(others)][256]; /* each may be being sent yet when the next is said */
+    static char mixed[COUNT(others)][256]; /* static, because a reply may still be in use when the next is set */
     (void)state;
     for (size_t i = 0; i < COUNT(others); i++) {
         snprintf(mixed[i], sizeof mixed[i], MASTER "*3\r\n%s%s%s", others[i], strstr(role, "*1\r\n") + 4, others[i]);
@@ -141,8 +141,8 @@ static void test_lists_that_name_somebody_too(void **state) {
     }
 }
 
-/* Who has no replica, or loses it again and again, asks for one once a second, no more. */
-static void test_asked_in_moderation(void **state) {
+/* Without a replica, or if the replica fails again and again, the list is asked for once a second at most. */
+static void replica_list_is_asked_for_once_a_second(void **state) {
     (void)state;
     says(server, "ROLE", MASTER "*0\r\n");
     open_it();
@@ -161,8 +161,8 @@ static void test_asked_in_moderation(void **state) {
     assert_between(fake_node_heard(server, "ROLE") - before_it_went, 1, 2);
 }
 
-/* Peeks that wait for a connection which is lost are no reason to ask earlier: the server answers them. */
-static void test_asked_in_moderation_while_peeks_wait(void **state) {
+/* Peeks that wait for a lost connection do not ask for the list earlier: the primary answers them. */
+static void waiting_peeks_do_not_ask_for_the_replica_list_earlier(void **state) {
     (void)state;
     open_it();
     await(2);
@@ -172,7 +172,7 @@ static void test_asked_in_moderation_while_peeks_wait(void **state) {
         fake_node_says(replica, "EVALSHA", FAKE_HANG_UP, 0, 1);
         for (int i = 0; i < 6; i++) {
             assert_int_equal(steady_peek(throttler, "k", 1, count_result, expect_result(&tally)), 0);
-            if (i == 0) sleep_us(30 * MS); /* it is written, and lost; the rest waits behind it */
+            if (i == 0) sleep_us(30 * MS); /* it is written and lost; the others wait behind it */
         }
         run_until_done(poller, &tally, STEADY_SECOND);
         assert_int_equal(tally.verdicts, 6);
@@ -182,8 +182,8 @@ static void test_asked_in_moderation_while_peeks_wait(void **state) {
     assert_between(fake_node_heard(server, "ROLE") - before, 0, 1);
 }
 
-/* A replica that the server has lost is left for one that it has, though it goes on answering. */
-static void test_lost_by_the_server(void **state) {
+/* A replica that the primary does not list any more is replaced, although it still answers. */
+static void replica_missing_from_the_list_is_replaced(void **state) {
     struct fake_node *other = fake_node_start(false);
     char list[128];
     (void)state;
@@ -193,7 +193,7 @@ static void test_lost_by_the_server(void **state) {
     open_it();
     await(2);
     says(server, "ROLE", list);
-    run_for(poller, STEADY_SECOND); /* one look shows it, the next one names the other */
+    run_for(poller, STEADY_SECOND); /* the first list shows it, the next names the other replica */
     await(3);
     run_for(poller, 50 * MS);
     assert_int_equal(fake_node_open(replica), 0);
@@ -201,7 +201,7 @@ static void test_lost_by_the_server(void **state) {
     fake_node_stop(other);
 }
 
-static void test_not_a_connected_replica(void **state) {
+static void server_that_is_no_connected_replica_gets_no_peeks(void **state) {
     static const char *const answers[] = {role,
                                           REPLICA("$7\r\nconnect"),
                                           REPLICA("$4\r\nsync"),
@@ -220,8 +220,8 @@ static void test_not_a_connected_replica(void **state) {
     assert_int_equal(log_lines.lines, 0);
 }
 
-/* What the replica does not answer, the server does; and where it was refused in a way that passes, it comes back. */
-static void test_refused_and_put_to_the_server(void **state) {
+/* The primary answers peeks that the replica does not. After a temporary error the replica is used again. */
+static void temporarily_refused_peek_goes_to_the_primary(void **state) {
     static const char *const answers[] = {
         "-LOADING Redis is loading the dataset in memory\r\n",
         "-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.\r\n",
@@ -240,8 +240,8 @@ static void test_refused_and_put_to_the_server(void **state) {
     assert_int_equal(log_lines.lines, 0);
 }
 
-/* Rights are not replicated. One that refuses for good is asked again about once a second. */
-static void test_refused_for_good(void **state) {
+/* Permissions are not replicated. A replica that refuses permanently is probed about once a second. */
+static void permanently_refusing_replica_is_probed_once_a_second(void **state) {
     static const char *const answers[] = {
         "-NOPERM User app has no permissions to run the 'evalsha' command\r\n",
         "-NOAUTH Authentication required.\r\n",
@@ -268,9 +268,8 @@ static void test_refused_for_good(void **state) {
     assert_int_equal(log_lines.lines, 0);
 }
 
-/* Many at once that cannot be answered there are put to the server one and all, and it is left over all of them once.
- */
-static void test_refused_by_the_dozen(void **state) {
+/* Many peeks that the replica refuses all go to the primary, with one reconnection for all of them. */
+static void many_refused_peeks_go_to_the_primary_with_one_reconnection(void **state) {
     struct tally tally = {0};
     (void)state;
     says(replica, "SCRIPT", "-NOPERM User app has no permissions to run the 'script|load' command\r\n");
@@ -287,8 +286,8 @@ static void test_refused_by_the_dozen(void **state) {
     assert_between(fake_node_accepted(replica) - connections, 0, 1);
 }
 
-/* A replica without the module is asked its scripts, after the one peek that showed it. */
-static void test_without_the_module(void **state) {
+/* A replica without the module gets scripts, after one peek that showed it. */
+static void replica_without_the_module_gets_scripts(void **state) {
     static const char unknown[] = "-ERR unknown command 'STEADY.PEEK', with args beginning with: 'k'\r\n";
     (void)state;
     says(server, "STEADY.PEEK", unknown);
@@ -304,8 +303,8 @@ static void test_without_the_module(void **state) {
     assert_by_server(100 * MS);
 }
 
-/* The module alone is allowed: what went to the script before it was known turns to it, on the same connection. */
-static void test_without_the_scripts(void **state) {
+/* Only the module is permitted: peeks sent as scripts before this was known use the module, on the same connection. */
+static void replica_without_script_permission_uses_the_module(void **state) {
     static const char verdict[] = "*5\r\n:1\r\n:2\r\n:9\r\n:0\r\n:0\r\n";
     struct tally tally = {0};
     (void)state;
@@ -325,8 +324,8 @@ static void test_without_the_scripts(void **state) {
     assert_int_equal(fake_node_accepted(replica), 1);
 }
 
-/* One where the module's command is refused for another reason is asked for it again, on the next connection. */
-static void test_with_the_module(void **state) {
+/* A replica that refuses the module's command for another reason is tried again, on the next connection. */
+static void replica_that_refused_the_module_is_tried_again(void **state) {
     static const char level_1[] = "*5\r\n:1\r\n:1\r\n:9\r\n:0\r\n:0\r\n";
     static const char level_2[] = "*5\r\n:1\r\n:2\r\n:9\r\n:0\r\n:0\r\n";
     (void)state;
@@ -342,20 +341,20 @@ static void test_with_the_module(void **state) {
     assert_int_equal(fake_node_heard(replica, "EVALSHA"), 0);
 }
 
-static void test_answers_that_are_none(void **state) {
+static void invalid_reply_of_a_replica_sends_the_peek_to_the_primary(void **state) {
     (void)state;
     open_it();
     await(2);
     fake_node_says(replica, "EVALSHA", "*1\r\n*1\r\n", 8, 1);
-    assert_int_equal(peek(), 1); /* the connection is closed, and then a peek is as good as never sent */
+    assert_int_equal(peek(), 1); /* the connection is closed, and a peek can be repeated safely */
     await(2);
     fake_node_says(replica, "EVALSHA", "+OK\r\n", 5, 1);
     assert_int_equal(peek(), 1);
     await(2);
 }
 
-/* A silent one: the first peek is lost, and then the server is asked. */
-static void test_silent(void **state) {
+/* A silent replica: the first peek is lost, and the next go to the primary. */
+static void silent_replica_loses_one_peek(void **state) {
     (void)state;
     open_it();
     await(2);
@@ -366,7 +365,7 @@ static void test_silent(void **state) {
 
 static unsigned long lost(const struct tally *tally) { return tally->called - tally->verdicts; }
 
-/* Each 5 ms for so long; how many were lost. */
+/* Peeks every 5 ms for `time`. Returns how many were lost. */
 static unsigned long peek_for(steady_us time) {
     struct tally tally = {0};
     for (const steady_us until = now_us() + time; now_us() < until; run_for(poller, 5 * MS))
@@ -375,15 +374,15 @@ static unsigned long peek_for(steady_us time) {
     return lost(&tally);
 }
 
-/* From now on it takes a timeout and a half, for all but a connection. */
+/* From now on each reply takes one and a half timeouts. */
 static void slow_down(struct proxy *way) {
     const struct proxy_rules late = {.delay_down = TIMEOUT / 2 * 3};
     proxy_set(way, &late);
 }
 
-/* One that is slow costs the peeks of one timeout, and then one for each pause, until it has answered that in time. One
- * that is slow again before long, as where it answers a single peek in time and many late, has the next pause. */
-static void test_slow(void **state) {
+/* A slow replica costs the peeks of one timeout, then one probe a pause, until it answers a probe in time. If it is
+ * slow again soon, for example if it answers single peeks in time and many late, the next pause is longer. */
+static void slow_replica_loses_the_peeks_of_one_timeout_and_one_a_pause(void **state) {
     const struct proxy_rules none = {0};
     struct proxy *way = proxy_start(fake_node_port(replica));
     static char list[128];
@@ -406,8 +405,8 @@ static void test_slow(void **state) {
     proxy_stop(way);
 }
 
-/* It is left for another one, though it is there. */
-static void test_slow_beside_another(void **state) {
+/* It is replaced by another replica, although it is connected. */
+static void slow_replica_is_replaced_by_another(void **state) {
     struct proxy *way = proxy_start(fake_node_port(replica));
     struct fake_node *other = fake_node_start(false);
     static char alone[128], both[192];
@@ -432,8 +431,8 @@ static void test_slow_beside_another(void **state) {
     proxy_stop(way);
 }
 
-/* Nor is anything gained by leaving one slow replica for another, again and again. */
-static void test_slow_all_of_them(void **state) {
+/* If all replicas are slow, they are not exchanged again and again. */
+static void slow_replicas_are_not_exchanged_again_and_again(void **state) {
     struct proxy *ways[] = {proxy_start(fake_node_port(replica)), proxy_start(fake_node_port(replica))};
     static char list[192];
     (void)state;
@@ -452,8 +451,8 @@ static void test_slow_all_of_them(void **state) {
     proxy_stop(ways[1]);
 }
 
-/* That a peek was never sent says nothing about the replica. */
-static void test_too_late_to_be_sent(void **state) {
+/* A peek that was never sent says nothing about the replica. */
+static void peek_that_was_never_sent_does_not_count_against_the_replica(void **state) {
     struct tally tally = {0};
     (void)state;
     open_it();
@@ -467,8 +466,8 @@ static void test_too_late_to_be_sent(void **state) {
     assert_int_equal(peek(), 2);
 }
 
-/* Its replica answers for its own slots only, and not unasked. So it is not asked again. */
-static void test_a_cluster_after_all(void **state) {
+/* A replica of a cluster answers only for its own slots, and only after READONLY. So it gets no more peeks. */
+static void replica_that_redirects_gets_no_more_peeks(void **state) {
     (void)state;
     open_it();
     await(2);
@@ -481,8 +480,8 @@ static void test_a_cluster_after_all(void **state) {
     assert_int_equal(fake_node_heard(replica, "EVALSHA"), before);
 }
 
-/* Nor is the server, once it has sent anybody to another. */
-static void test_a_cluster_from_the_beginning(void **state) {
+/* After a redirect, the primary is not asked for replicas either. */
+static void primary_that_redirects_is_not_asked_for_replicas(void **state) {
     struct tally tally = {0};
     char moved[64];
     (void)state;
@@ -504,8 +503,8 @@ static void test_a_cluster_from_the_beginning(void **state) {
     assert_int_equal(peek(), 2);
 }
 
-/* A script that the server lacks is loaded into the server, whatever went to the replica just before. */
-static void test_scripts_go_where_they_are_missing(void **state) {
+/* A script that the primary lacks is loaded into the primary, also just after peeks that went to the replica. */
+static void missing_script_is_loaded_where_it_is_missing(void **state) {
     struct tally peeks = {0}, consumes = {0};
     (void)state;
     open_it();
@@ -525,27 +524,27 @@ static void test_scripts_go_where_they_are_missing(void **state) {
 int main(void) {
 #define WITH_NODES(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        WITH_NODES(test_lists_that_name_somebody_too),
-        WITH_NODES(test_lists_that_name_nobody),
-        WITH_NODES(test_asked_in_moderation),
-        WITH_NODES(test_asked_in_moderation_while_peeks_wait),
-        WITH_NODES(test_lost_by_the_server),
-        WITH_NODES(test_not_a_connected_replica),
-        WITH_NODES(test_refused_and_put_to_the_server),
-        WITH_NODES(test_answers_that_are_none),
-        WITH_NODES(test_silent),
-        WITH_NODES(test_slow),
-        WITH_NODES(test_slow_beside_another),
-        WITH_NODES(test_slow_all_of_them),
-        WITH_NODES(test_too_late_to_be_sent),
-        WITH_NODES(test_a_cluster_after_all),
-        WITH_NODES(test_a_cluster_from_the_beginning),
-        WITH_NODES(test_scripts_go_where_they_are_missing),
-        WITH_NODES(test_refused_for_good),
-        WITH_NODES(test_refused_by_the_dozen),
-        WITH_NODES(test_without_the_scripts),
-        WITH_NODES(test_without_the_module),
-        WITH_NODES(test_with_the_module),
+        WITH_NODES(usable_replica_among_unusable_ones_is_found),
+        WITH_NODES(role_reply_without_a_usable_replica_leaves_peeks_to_the_primary),
+        WITH_NODES(replica_list_is_asked_for_once_a_second),
+        WITH_NODES(waiting_peeks_do_not_ask_for_the_replica_list_earlier),
+        WITH_NODES(replica_missing_from_the_list_is_replaced),
+        WITH_NODES(server_that_is_no_connected_replica_gets_no_peeks),
+        WITH_NODES(temporarily_refused_peek_goes_to_the_primary),
+        WITH_NODES(invalid_reply_of_a_replica_sends_the_peek_to_the_primary),
+        WITH_NODES(silent_replica_loses_one_peek),
+        WITH_NODES(slow_replica_loses_the_peeks_of_one_timeout_and_one_a_pause),
+        WITH_NODES(slow_replica_is_replaced_by_another),
+        WITH_NODES(slow_replicas_are_not_exchanged_again_and_again),
+        WITH_NODES(peek_that_was_never_sent_does_not_count_against_the_replica),
+        WITH_NODES(replica_that_redirects_gets_no_more_peeks),
+        WITH_NODES(primary_that_redirects_is_not_asked_for_replicas),
+        WITH_NODES(missing_script_is_loaded_where_it_is_missing),
+        WITH_NODES(permanently_refusing_replica_is_probed_once_a_second),
+        WITH_NODES(many_refused_peeks_go_to_the_primary_with_one_reconnection),
+        WITH_NODES(replica_without_script_permission_uses_the_module),
+        WITH_NODES(replica_without_the_module_gets_scripts),
+        WITH_NODES(replica_that_refused_the_module_is_tried_again),
     };
     return cmocka_run_group_tests_name("replica", tests, NULL, NULL);
 }
