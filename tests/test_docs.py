@@ -22,7 +22,7 @@ def tracked(*patterns):
 
 
 # The changelog tells of older releases too, so its links are those of their time.
-PAGES = [page for page in tracked("*.md") if page.name != "CHANGELOG.md"]
+PAGES = tracked("*.md")
 SVG = ROOT / "docs/explanation/bucket.svg"
 
 
