@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT
- * Replies: what is read, at whatever place the stream is cut, and what ends a connection. */
+ * Replies: which are read, wherever the stream is cut, and which end the connection. */
 #include "support.h"
 
 #include <stdlib.h>
 
 #include "conn/reply.h"
 
-/* Reads from memory that ends where the bytes do, so that a sanitizer sees a byte too many. */
+/* Reads from memory that ends with the bytes, so that a sanitizer detects a read beyond them. */
 static ptrdiff_t read_flush(struct steady__reply *reply, const char *bytes, size_t len) {
     char *exact = malloc(len > 0 ? len : 1);
     assert_non_null(exact);
@@ -39,7 +39,7 @@ static const struct {
     {"-\r\n", STEADY__REPLY_ERROR, 0, {0}},
 };
 
-static void test_good_at_every_cut(void **state) {
+static void valid_reply_is_read_once_it_is_whole(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(good); i++) {
         const size_t len = strlen(good[i].bytes);
@@ -54,7 +54,7 @@ static void test_good_at_every_cut(void **state) {
     }
 }
 
-static void test_text_is_found(void **state) {
+static void text_of_a_reply_is_found(void **state) {
     static const char bytes[] = "$3\r\na\rb\r\n-ERR no\r\n";
     struct steady__reply reply;
     (void)state;
@@ -67,7 +67,7 @@ static void test_text_is_found(void **state) {
     assert_memory_equal(reply.text, "ERR no", 6);
 }
 
-/* Refused as soon as the bytes given here have come, whatever may follow. */
+/* Refused as soon as these bytes have come, whatever follows. */
 static const char *const bad[] = {
     "*4294967295\r\n",
     "*4294967298\r\n",
@@ -131,7 +131,7 @@ static const char *const bad[] = {
     "\x15\x03",
 };
 
-static void test_bad(void **state) {
+static void invalid_reply_is_refused_at_once(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(bad); i++) {
         struct steady__reply reply;
@@ -140,7 +140,7 @@ static void test_bad(void **state) {
     }
 }
 
-static void test_endless_lines(void **state) {
+static void endless_line_is_refused(void **state) {
     static const char kinds[] = "-+:*$";
     static char bytes[1 << 20];
     (void)state;
@@ -153,7 +153,7 @@ static void test_endless_lines(void **state) {
     }
 }
 
-static void test_nested_without_end(void **state) {
+static void endless_nesting_is_refused(void **state) {
     char bytes[40000];
     struct steady__reply reply;
     (void)state;
@@ -162,8 +162,8 @@ static void test_nested_without_end(void **state) {
     assert_int_equal(steady__reply_read(&reply, bytes, sizeof bytes), -1);
 }
 
-/* Any bytes at all: no read outside, and never more taken than there is. */
-static void test_random(void **state) {
+/* With any bytes, nothing is read beyond them, and no more is taken than there is. */
+static void random_bytes_are_read_within_their_bounds(void **state) {
     static const char alphabet[] = "*:$+-\r\n0123456789 x";
     uint64_t seed = 1;
     (void)state;
@@ -182,7 +182,7 @@ static void test_random(void **state) {
     }
 }
 
-/* ---- Nested ones ---- */
+/* ---- Nested replies ---- */
 
 static ptrdiff_t read_nested(struct steady__reply *reply, const char *bytes, size_t len) {
     struct steady__progress progress = {0};
@@ -198,7 +198,7 @@ static ptrdiff_t read_nested_flush(struct steady__reply *reply, const char *byte
     return took;
 }
 
-/* What a walk sees, in words: i an integer, t a text, n nil, a an array. */
+/* The values of a walk: i an integer, t a text, n nil, a an array. */
 static const struct {
     const char *bytes;
     const char *walk;
@@ -226,7 +226,7 @@ static void describe(char *out, const struct steady__reply *reply) {
     }
 }
 
-static void test_nested_at_every_cut(void **state) {
+static void nested_reply_is_read_once_it_is_whole(void **state) {
     char seen[256];
     (void)state;
     for (size_t i = 0; i < COUNT(nested); i++) {
@@ -241,8 +241,8 @@ static void test_nested_at_every_cut(void **state) {
     }
 }
 
-/* Goes on from where it was, byte by byte. */
-static void test_nested_resumed(void **state) {
+/* Reading goes on where it stopped, byte by byte. */
+static void nested_reply_is_read_on_byte_by_byte(void **state) {
     char seen[256];
     (void)state;
     for (size_t i = 0; i < COUNT(nested); i++) {
@@ -261,7 +261,7 @@ static void test_nested_resumed(void **state) {
     }
 }
 
-static void test_nested_refused(void **state) {
+static void invalid_nested_reply_is_refused(void **state) {
     static const char *const never[] = {
         "*-2\r\n",
         "*16385\r\n",
@@ -290,7 +290,7 @@ static void nested_reply_of_too_many_values_is_refused(void **state) {
     struct steady__reply reply;
     char *bytes = malloc(25 * (8 + 4 * 16383) + 16);
     (void)state;
-    for (int arrays = 23; arrays <= 25; arrays++) { /* of 16384 values each, itself included */
+    for (int arrays = 23; arrays <= 25; arrays++) { /* of 16384 values each, with the array itself */
         size_t len = (size_t)sprintf(bytes, "*%d\r\n", arrays);
         for (int i = 0; i < arrays; i++) {
             len += (size_t)sprintf(bytes + len, "*16383\r\n");
@@ -302,7 +302,7 @@ static void nested_reply_of_too_many_values_is_refused(void **state) {
     free(bytes);
 }
 
-static void test_nested_may_be_plain(void **state) {
+static void plain_reply_is_read_where_a_nested_one_may_come(void **state) {
     struct steady__reply reply;
     (void)state;
     assert_int_equal(read_nested(&reply, "-NOAUTH x\r\n", 11), 11);
@@ -314,7 +314,7 @@ static void test_nested_may_be_plain(void **state) {
     assert_false(steady__walk_next(&walk, &value));
 }
 
-static void test_skipped(void **state) {
+static void skip_passes_over_a_whole_value(void **state) {
     static const char bytes[] = "*3\r\n*2\r\n*1\r\n:1\r\n$1\r\nx\r\n$-1\r\n:7\r\n";
     struct steady__reply reply;
     struct steady__value value;
@@ -329,23 +329,23 @@ static void test_skipped(void **state) {
     assert_int_equal(value.kind, STEADY__VALUE_INTEGER);
     assert_int_equal(value.number, 7);
     assert_false(steady__walk_next(&walk, &value));
-    steady__walk_skip(&walk); /* nothing is left, and nothing happens */
+    steady__walk_skip(&walk); /* nothing is left, so nothing happens */
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good_at_every_cut),
-        cmocka_unit_test(test_text_is_found),
-        cmocka_unit_test(test_bad),
-        cmocka_unit_test(test_endless_lines),
-        cmocka_unit_test(test_nested_without_end),
-        cmocka_unit_test(test_random),
-        cmocka_unit_test(test_nested_at_every_cut),
-        cmocka_unit_test(test_nested_resumed),
-        cmocka_unit_test(test_nested_refused),
+        cmocka_unit_test(valid_reply_is_read_once_it_is_whole),
+        cmocka_unit_test(text_of_a_reply_is_found),
+        cmocka_unit_test(invalid_reply_is_refused_at_once),
+        cmocka_unit_test(endless_line_is_refused),
+        cmocka_unit_test(endless_nesting_is_refused),
+        cmocka_unit_test(random_bytes_are_read_within_their_bounds),
+        cmocka_unit_test(nested_reply_is_read_once_it_is_whole),
+        cmocka_unit_test(nested_reply_is_read_on_byte_by_byte),
+        cmocka_unit_test(invalid_nested_reply_is_refused),
         cmocka_unit_test(nested_reply_of_too_many_values_is_refused),
-        cmocka_unit_test(test_nested_may_be_plain),
-        cmocka_unit_test(test_skipped),
+        cmocka_unit_test(plain_reply_is_read_where_a_nested_one_may_come),
+        cmocka_unit_test(skip_passes_over_a_whole_value),
     };
     return cmocka_run_group_tests_name("reply", tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Lookups that come late or never: how many there may be, whose answer counts, what signals and forked children do. */
+ * Lookups that are late or never end: how many there may be, which attempt gets the result, and how signals and forked
+ * children behave. */
 #include "support.h"
 
 #include <errno.h>
@@ -23,24 +24,24 @@ static struct fake_server *fake;
 static struct steady__fork_guard fork_guard;
 static struct steady__url url;
 
-/* What the attempts came to. */
+/* The results of the attempts. */
 static struct outcome {
     unsigned connected, failed;
     char why[160];
 } outcome;
 
-static void done(void *arg, const struct steady__connect_result *dialed) {
+static void done(void *arg, const struct steady__connect_result *result) {
     (void)arg;
-    if (dialed->fd >= 0) {
+    if (result->fd >= 0) {
         outcome.connected++;
-        close(dialed->fd);
+        close(result->fd);
         return;
     }
     outcome.failed++;
-    snprintf(outcome.why, sizeof outcome.why, "%s", dialed->why);
+    snprintf(outcome.why, sizeof outcome.why, "%s", result->why);
 }
 
-static struct steady__connect dial;
+static struct steady__connect connecting;
 
 static int set_up(void **state) {
     char text[64];
@@ -52,37 +53,37 @@ static int set_up(void **state) {
     assert_int_equal(steady__url_parse(&url, text, NULL), 0);
     steady__fork_guard_set(&fork_guard, false);
     memset(&outcome, 0, sizeof outcome);
-    dial = (struct steady__connect){.net = &steady__net_system,
-                                    .loop = &loop,
-                                    .url = &url,
-                                    .fork_guard = &fork_guard,
-                                    .patience = STEADY_SECOND,
-                                    .name_patience = 100 * MS,
-                                    .unanswered = STEADY_SECOND,
-                                    .done = done};
-    assert_int_equal(steady__connect_init(&dial), 0);
+    connecting = (struct steady__connect){.net = &steady__net_system,
+                                          .loop = &loop,
+                                          .url = &url,
+                                          .fork_guard = &fork_guard,
+                                          .patience = STEADY_SECOND,
+                                          .name_patience = 100 * MS,
+                                          .unanswered = STEADY_SECOND,
+                                          .done = done};
+    assert_int_equal(steady__connect_init(&connecting), 0);
     return 0;
 }
 
 static int tear_down(void **state) {
     (void)state;
-    steady__connect_free(&dial);
+    steady__connect_free(&connecting);
     fake_stop(fake);
     steady_poller_free(&poller);
     return 0;
 }
 
-/* One attempt: how long it took. */
+/* Makes one attempt. Returns how long it took. */
 static steady_us attempt(void) {
     const unsigned before = outcome.connected + outcome.failed;
     const steady_us since = now_us();
-    steady__connect_start(&dial);
+    steady__connect_start(&connecting);
     while (outcome.connected + outcome.failed == before)
         assert_true(steady_poller_run(poller, STEADY_SECOND) >= 0);
     return now_us() - since;
 }
 
-/* The threads of so many lookups have got that far, and no more of them. */
+/* Waits until so many lookups have called the resolver, and checks that there are no more. */
 static void await_asked(unsigned since, unsigned wanted) {
     const steady_us until = now_us() + 5 * STEADY_SECOND;
     while (names_asked() - since < wanted && now_us() < until)
@@ -90,8 +91,8 @@ static void await_asked(unsigned since, unsigned wanted) {
     assert_int_equal(names_asked() - since, wanted);
 }
 
-/* The second attempt is served by the lookup of the first one, which was under way for longer. */
-static void test_a_late_answer_counts(void **state) {
+/* The second attempt gets the result of the first attempt's lookup, which was still in progress. */
+static void late_lookup_serves_the_next_attempt(void **state) {
     (void)state;
     names_say("127.0.0.1", 0, 150 * MS);
     const unsigned asked = names_asked();
@@ -104,8 +105,8 @@ static void test_a_late_answer_counts(void **state) {
     await_asked(asked, 2);
 }
 
-/* At most three are begun, and there is no waiting for a fourth. Once they have come back it goes on as before. */
-static void test_no_more_than_three_are_stuck(void **state) {
+/* At most three lookups are started, and a fourth attempt fails at once. When they end, lookups are started again. */
+static void at_most_three_lookups_are_stuck(void **state) {
     (void)state;
     names_say("127.0.0.1", 0, STEADY_SECOND);
     const unsigned asked = names_asked();
@@ -115,7 +116,7 @@ static void test_no_more_than_three_are_stuck(void **state) {
     steady_us took = 0;
     for (int i = 0; i < 10; i++)
         took += attempt();
-    assert_true(took < 500 * MS); /* and not 10 times its patience */
+    assert_true(took < 500 * MS); /* instead of 10 times its patience */
     assert_string_equal(outcome.why, "the resolver does not answer");
     assert_int_equal(outcome.failed, 13);
     await_asked(asked, 3);
@@ -126,52 +127,52 @@ static void test_no_more_than_three_are_stuck(void **state) {
     await_asked(asked, 4);
 }
 
-/* An attempt that was given up does not begin a second lookup of the same name; another name is another lookup. */
-static void test_given_up_and_begun_again(void **state) {
+/* An attempt that was stopped and started again uses the same lookup. Another name gets a lookup of its own. */
+static void attempt_begun_again_uses_the_lookup_in_progress(void **state) {
     static struct steady__url other;
     (void)state;
     names_say("127.0.0.1", 0, 50 * MS);
     const unsigned asked = names_asked();
     for (int i = 0; i < 10; i++) {
-        steady__connect_start(&dial);
-        steady__connect_stop(&dial);
+        steady__connect_start(&connecting);
+        steady__connect_stop(&connecting);
     }
     attempt();
     assert_int_equal(outcome.connected, 1);
     await_asked(asked, 1);
-    steady__connect_start(&dial);
-    steady__connect_stop(&dial);
+    steady__connect_start(&connecting);
+    steady__connect_stop(&connecting);
     steady__url_copy(&other, &url);
     other.host = "other.test";
-    dial.url = &other;
+    connecting.url = &other;
     run_for(poller, 10 * MS);
     attempt();
     assert_int_equal(outcome.connected, 2);
     await_asked(asked, 3);
 }
 
-/* Under the sanitizers: the threads go on for a while, and nobody is there any more. */
-static void test_freed_meanwhile(void **state) {
+/* For the sanitizers: the threads go on for a while after all else was freed. */
+static void connect_freed_during_lookups_runs_no_callback(void **state) {
     (void)state;
     names_say("127.0.0.1", 0, 250 * MS);
     const unsigned asked = names_asked();
     attempt();
     attempt();
     await_asked(asked, 2);
-    steady__connect_free(&dial);
+    steady__connect_free(&connecting);
     sleep_us(300 * MS);
     run_for(poller, 10 * MS);
     assert_int_equal(outcome.connected, 0);
-    assert_int_equal(steady__connect_init(&dial), 0);
+    assert_int_equal(steady__connect_init(&connecting), 0);
 }
 
-/* The child runs the loop that it has inherited, and hears the bell. The parent has to hear it all the same. */
-static void test_forked_meanwhile(void **state) {
+/* The child runs the loop that it inherited and reads the wake-up. The parent still gets it. */
+static void child_forked_during_a_lookup_takes_nothing_from_its_parent(void **state) {
     int status = -1;
     (void)state;
     names_say("127.0.0.1", 0, 100 * MS);
-    dial.name_patience = 5 * STEADY_SECOND;
-    steady__connect_start(&dial);
+    connecting.name_patience = 5 * STEADY_SECOND;
+    steady__connect_start(&connecting);
     const pid_t pid = fork();
     assert_return_code(pid, errno);
     if (pid == 0) {
@@ -224,9 +225,9 @@ static void *look_up_often(void *arg) {
     return found == 2000 && sigismember(&mask, SIGUSR1) == 0 ? arg : NULL;
 }
 
-/* Only the loop's thread takes the signal; a lookup's thread would be taken for it, had it not blocked it from birth.
- */
-static void test_signals_stay_with_the_program(void **state) {
+/* Only the loop's thread takes the signal. A lookup's thread blocks it from its start; otherwise it would be counted
+ * here. */
+static void lookup_threads_take_no_signals(void **state) {
     const struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     pthread_t thread;
     void *fine = NULL;
@@ -245,13 +246,16 @@ static void test_signals_stay_with_the_program(void **state) {
 }
 
 int main(void) {
-#define WITH_DIAL(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define WITH_CONNECT(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        WITH_DIAL(test_a_late_answer_counts),     WITH_DIAL(test_no_more_than_three_are_stuck),
-        WITH_DIAL(test_given_up_and_begun_again), WITH_DIAL(test_freed_meanwhile),
-        WITH_DIAL(test_forked_meanwhile),         WITH_DIAL(test_signals_stay_with_the_program),
+        WITH_CONNECT(late_lookup_serves_the_next_attempt),
+        WITH_CONNECT(at_most_three_lookups_are_stuck),
+        WITH_CONNECT(attempt_begun_again_uses_the_lookup_in_progress),
+        WITH_CONNECT(connect_freed_during_lookups_runs_no_callback),
+        WITH_CONNECT(child_forked_during_a_lookup_takes_nothing_from_its_parent),
+        WITH_CONNECT(lookup_threads_take_no_signals),
     };
-    sigset_t usr1; /* no thread of the test's own may take it, but the one with the loop */
+    sigset_t usr1; /* so that only the loop's thread takes it */
     sigemptyset(&usr1);
     sigaddset(&usr1, SIGUSR1);
     pthread_sigmask(SIG_BLOCK, &usr1, NULL);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Sentinels that say what no real one would, late, in slices or never, and stores that are closed meanwhile. */
+ * Sentinels that send what no real one would, late, in slices or never, and stores that are closed meanwhile. */
 #include "client.h"
 
 #include <arpa/inet.h>
@@ -43,7 +43,7 @@ static void open_it(void) {
     client_open(url, TIMEOUT);
 }
 
-/* A sentinel that gives this answer to each question of the first connection, to the first of them like this. */
+/* A sentinel that sends this reply to each request of its first connection, and to the first of them in this way. */
 static struct fake_server *sentinel_saying(const char *answer, enum fake_verb how) {
     struct fake_step steps[64] = {{FAKE_ACCEPT, 0, NULL, 0}};
     for (size_t i = 1; i + 2 < COUNT(steps); i += 2) {
@@ -66,7 +66,7 @@ static const char *naming(const struct fake_server *server) {
 
 /* ---- Answers ---- */
 
-static void test_no_answer_of_a_sentinel(void **state) {
+static void invalid_sentinel_reply_is_unavailable_and_logged_once(void **state) {
     static const char *const answers[] = {
         "+OK\r\n",
         ":1\r\n",
@@ -107,8 +107,8 @@ static void test_no_answer_of_a_sentinel(void **state) {
     }
 }
 
-/* A host that is no address and no name costs an attempt, and is shown as it can be. */
-static void test_hosts_out_of_their_mind(void **state) {
+/* A host that is neither an address nor a name costs an attempt. Only its printable characters are shown. */
+static void invalid_host_from_a_sentinel_is_unavailable_and_shown_printable(void **state) {
     static const char *const answers[] = {
         "*2\r\n$4\r\n\x1b[2J\r\n$4\r\n6379\r\n",
         "*2\r\n$11\r\nno such.one\r\n$4\r\n6379\r\n",
@@ -125,7 +125,7 @@ static void test_hosts_out_of_their_mind(void **state) {
     }
 }
 
-static void test_in_slices(void **state) {
+static void sentinel_reply_that_arrives_byte_by_byte_is_read(void **state) {
     static const struct fake_step primary[] = {
         {FAKE_ACCEPT, 0, NULL, 0}, {FAKE_EXPECT, 1, NULL, 0},   {FAKE_DRIP, 0, MASTER, 0},
         {FAKE_EXPECT, 1, NULL, 0}, {FAKE_SEND, 0, ":0\r\n", 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0},
@@ -138,7 +138,7 @@ static void test_in_slices(void **state) {
         run_for(poller, 10 * MS);
 }
 
-/* ---- On any number of connections ---- */
+/* ---- Sentinels that accept any number of connections ---- */
 
 static struct fake_node *node_saying(const char *word, const char *reply) {
     struct fake_node *node = fake_node_start(false);
@@ -156,8 +156,8 @@ static void name_port(char answer[64], int port) {
     snprintf(answer, 64, "*2\r\n$9\r\n127.0.0.1\r\n$5\r\n%05d\r\n", port);
 }
 
-/* One that is of no use is left alone for a while, as a server would be, and comes back into use when it is of some. */
-static void test_asked_in_moderation(void **state) {
+/* A useless sentinel is asked with back-off, like a server, and is used again once it is useful. */
+static void useless_sentinel_is_asked_with_back_off(void **state) {
     static const struct {
         const char *word, *reply;
         unsigned least, most; /* connections in two seconds */
@@ -193,7 +193,7 @@ static void test_asked_in_moderation(void **state) {
     }
 }
 
-/* How long it takes until there is a verdict. */
+/* Returns the time until the first verdict. */
 static steady_us open_by_two(const struct fake_node *first, const struct fake_node *second) {
     char url[128];
     snprintf(url, sizeof url, "redis+sentinel://127.0.0.1:%d,127.0.0.1:%d/main", fake_node_port(first),
@@ -207,11 +207,11 @@ static steady_us open_by_two(const struct fake_node *first, const struct fake_no
     return now_us() - begin;
 }
 
-/* One sentinel lags behind: the server that it names says that it is a replica. The other one is asked then. */
-static void test_one_that_lags_behind(void **state) {
+/* A sentinel lags behind: the server that it names is a replica. Then the other sentinel is asked. */
+static void outdated_sentinel_is_passed_over_within_a_second(void **state) {
     steady_us best = INT64_MAX;
     (void)state;
-    for (int i = 0; i < 6; i++) { /* which of them is asked first is chance */
+    for (int i = 0; i < 6; i++) { /* the sentinel that is asked first is random */
         char old[64], new[64];
         struct fake_node *replica = server_of_role(SLAVE), *primary = server_of_role(MASTER);
         name_port(old, fake_node_port(replica));
@@ -220,7 +220,7 @@ static void test_one_that_lags_behind(void **state) {
         const steady_us took = open_by_two(behind, informed);
         if (took < best) best = took;
         run_for(poller, 50 * MS);
-        assert_int_equal(fake_node_open(behind), 0); /* one connection is kept, to who was of use */
+        assert_int_equal(fake_node_open(behind), 0); /* one connection is kept, to the useful sentinel */
         assert_int_equal(fake_node_open(informed), 1);
         close_all();
         assert_int_equal(fake_node_heard(replica, "EVALSHA"), 0);
@@ -232,7 +232,7 @@ static void test_one_that_lags_behind(void **state) {
     assert_true(best < STEADY_SECOND);
 }
 
-/* A port that neither accepts nor refuses. */
+/* A port that neither accepts nor refuses connections. */
 static int black_hole(int fds[9]) {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof a;
@@ -247,12 +247,12 @@ static int black_hole(int fds[9]) {
     return ntohs(a.sin_port);
 }
 
-/* The primary is gone without a word, and the link still tries to connect to it when the sentinel that is asked hears
- * of another one. That is where it goes then, not to what a sentinel says that has not heard yet. */
-static void test_switch_while_connecting(void **state) {
+/* The primary is gone, and the store is still connecting to it when a sentinel learns of the new one. The store then
+ * connects to the new one, whatever an outdated sentinel says. */
+static void new_primary_is_used_while_still_connecting_to_the_old(void **state) {
     steady_us best = INT64_MAX;
     (void)state;
-    for (int i = 0; i < 8; i++) { /* the one to hear of it may be asked first, or not */
+    for (int i = 0; i < 8; i++) { /* the sentinel that is asked first is random */
         char old[64], new[64];
         int fds[9];
         struct fake_node *primary = server_of_role(MASTER);
@@ -282,7 +282,7 @@ static void close_store(const steady_result *result, void *data) {
 }
 
 /* At each stage, from outside and by a callback. */
-static void test_closed_at_any_moment(void **state) {
+static void store_closed_at_any_time_ends_its_decision_once(void **state) {
     static const struct fake_step primary[] = {
         {FAKE_ACCEPT, 0, NULL, 0}, {FAKE_EXPECT, 1, NULL, 0},   {FAKE_SEND, 0, MASTER, 0},
         {FAKE_EXPECT, 1, NULL, 0}, {FAKE_SEND, 0, ":0\r\n", 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0},
@@ -308,7 +308,7 @@ static void test_closed_at_any_moment(void **state) {
 }
 
 /* The child leaves everything to its parent, in the middle of a search. */
-static void test_forked_meanwhile(void **state) {
+static void child_forked_during_a_search_leaves_it_to_its_parent(void **state) {
     static const struct fake_step primary[] = {
         {FAKE_ACCEPT, 0, NULL, 0}, {FAKE_EXPECT, 1, NULL, 0},   {FAKE_SEND, 0, MASTER, 0},
         {FAKE_EXPECT, 1, NULL, 0}, {FAKE_SEND, 0, ":0\r\n", 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0},
@@ -339,10 +339,14 @@ static void test_forked_meanwhile(void **state) {
 int main(void) {
 #define WITH_POLLER(test) cmocka_unit_test_setup_teardown(test, client_set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        WITH_POLLER(test_no_answer_of_a_sentinel), WITH_POLLER(test_hosts_out_of_their_mind),
-        WITH_POLLER(test_switch_while_connecting), WITH_POLLER(test_in_slices),
-        WITH_POLLER(test_one_that_lags_behind),    WITH_POLLER(test_closed_at_any_moment),
-        WITH_POLLER(test_forked_meanwhile),        WITH_POLLER(test_asked_in_moderation),
+        WITH_POLLER(invalid_sentinel_reply_is_unavailable_and_logged_once),
+        WITH_POLLER(invalid_host_from_a_sentinel_is_unavailable_and_shown_printable),
+        WITH_POLLER(new_primary_is_used_while_still_connecting_to_the_old),
+        WITH_POLLER(sentinel_reply_that_arrives_byte_by_byte_is_read),
+        WITH_POLLER(outdated_sentinel_is_passed_over_within_a_second),
+        WITH_POLLER(store_closed_at_any_time_ends_its_decision_once),
+        WITH_POLLER(child_forked_during_a_search_leaves_it_to_its_parent),
+        WITH_POLLER(useless_sentinel_is_asked_with_back_off),
     };
     return cmocka_run_group_tests_name("sentinel", tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Sentinels that take their time to be reached: names that are looked up slowly or never, addresses that swallow what
- * is sent to them, long ways; and what is known of them meanwhile. */
+ * Sentinels that are slow to reach: names that are resolved slowly or never, addresses that drop packets, long round
+ * trips; and what is known of the sentinels meanwhile. */
 #include "client.h"
 
 #include <arpa/inet.h>
@@ -45,7 +45,7 @@ static int tear_down(void **state) {
     return client_tear_down(state);
 }
 
-/* "host:port" of the sentinel at as many hosts as there are. */
+/* Opens a store with the sentinel at each of these hosts. */
 static void open_at_hosts(const char *const hosts[], size_t count, steady_us timeout) {
     char url[512] = "redis+sentinel://";
     for (size_t i = 0; i < count; i++) {
@@ -56,7 +56,7 @@ static void open_at_hosts(const char *const hosts[], size_t count, steady_us tim
     client_open(url, timeout);
 }
 
-/* How long it takes from now until there is a verdict. */
+/* Returns the time until the next verdict. */
 static steady_us until_used(void) {
     const steady_us begin = now_us();
     while (client_ask() != 0) {
@@ -68,7 +68,7 @@ static steady_us until_used(void) {
 
 /* ---- Names ---- */
 
-static void test_slow_name(void **state) {
+static void slowly_resolved_sentinel_is_used(void **state) {
     static const char *const hosts[] = {"one.test", "two.test", "three.test"};
     (void)state;
     names_say("127.0.0.1", 0, 250 * MS);
@@ -83,8 +83,8 @@ static void test_slow_name(void **state) {
     }
 }
 
-/* Each is looked up once, however long it is asked for, and the log says what keeps it. */
-static void test_stuck_resolver(void **state) {
+/* Each name is looked up once, however often a connection is tried. The log names the cause. */
+static void stuck_resolver_gets_one_lookup_a_name_and_is_logged(void **state) {
     static const char *const hosts[] = {"one.test", "two.test", "three.test"};
     (void)state;
     names_say("", EAI_AGAIN, 2500 * MS);
@@ -103,8 +103,8 @@ static void test_stuck_resolver(void **state) {
     assert_between(names_asked() - asked, 4, 6);
 }
 
-/* One is of use again and again, but what it says is not: the other one's lookups are no more for that. */
-static void test_stuck_beside_one_that_lags_behind(void **state) {
+/* An outdated sentinel is reached again and again. This does not cause more lookups of the other one. */
+static void outdated_sentinel_causes_no_more_lookups_of_another(void **state) {
     static const char *const hosts[] = {"one.test", "127.0.0.1"};
     struct fake_node *replica = server_of_role(SLAVE);
     char old[64];
@@ -120,18 +120,18 @@ static void test_stuck_beside_one_that_lags_behind(void **state) {
     }
     assert_int_equal(names_asked() - asked, 1);
     assert_true(fake_node_accepted(replica) >= 3);
-    run_for(poller, 600 * MS); /* the lookup is over */
+    run_for(poller, 600 * MS); /* the lookup has ended */
     client_close();
     fake_node_stop(replica);
 }
 
-/* ---- Ways ---- */
+/* ---- Round trips ---- */
 
 struct hole {
     int listener, fillers[FILLERS];
 };
 
-/* A port that neither accepts nor refuses: any where it is 0. */
+/* A port that neither accepts nor refuses connections. port: 0 for any. */
 static int open_hole(struct hole *hole, const char *address, int port) {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     socklen_t len = sizeof a;
@@ -153,8 +153,8 @@ static void close_hole(const struct hole *hole) {
         close(hole->fillers[i]);
 }
 
-/* The first address of the name is a black hole. */
-static void test_second_address(void **state) {
+/* The first address of the name drops packets. */
+static void second_address_of_a_sentinel_is_used(void **state) {
     static const char *const hosts[] = {"one.test"};
     struct hole hole;
     (void)state;
@@ -165,8 +165,8 @@ static void test_second_address(void **state) {
     close_hole(&hole);
 }
 
-/* What is said there and back takes longer, all in all, than a sentinel has. */
-static void test_long_way(void **state) {
+/* The round trips take longer in all than the time that a sentinel has. */
+static void distant_sentinel_is_used(void **state) {
     const struct proxy_rules far = {.delay_up = 60 * MS, .delay_down = 60 * MS};
     struct proxy *proxy = proxy_start(fake_node_port(sentinel));
     char url[128];
@@ -180,8 +180,8 @@ static void test_long_way(void **state) {
     proxy_stop(proxy);
 }
 
-/* The other one has answered meanwhile, and was right. What this one says then, of old, moves nothing. */
-static void test_late_and_wrong(void **state) {
+/* The other sentinel has answered meanwhile, and was right. The late, outdated reply of this one changes nothing. */
+static void late_reply_of_an_outdated_sentinel_changes_nothing(void **state) {
     const struct proxy_rules far = {.delay_up = 60 * MS, .delay_down = 60 * MS};
     struct fake_node *behind = fake_node_start(false), *replica = server_of_role(SLAVE);
     struct proxy *proxy = proxy_start(fake_node_port(behind));
@@ -193,7 +193,7 @@ static void test_late_and_wrong(void **state) {
     fake_node_says(behind, "SENTINEL", old, 0, 0);
     snprintf(url, sizeof url, "redis+sentinel://127.0.0.1:%d,127.0.0.1:%d/main", proxy_port(proxy),
              fake_node_port(sentinel));
-    for (int i = 0; i < 8 || (late == 0 && i < 50); i++) { /* where to begin is chance */
+    for (int i = 0; i < 8 || (late == 0 && i < 50); i++) { /* the sentinel that is asked first is random */
         client_open(url, 50 * MS);
         assert_between(until_used(), 0, 50 * MS + SLACK);
         run_for(poller, 300 * MS);
@@ -203,7 +203,7 @@ static void test_late_and_wrong(void **state) {
         assert_int_equal(fake_node_open(sentinel), 1);
         client_close();
         late += fake_node_heard(behind, "SENTINEL");
-        run_for(poller, 20 * MS); /* both are left */
+        run_for(poller, 20 * MS); /* both connections are closed */
     }
     assert_true(late > 0);
     assert_int_equal(fake_node_accepted(replica), 0);
@@ -212,9 +212,9 @@ static void test_late_and_wrong(void **state) {
     fake_node_stop(replica);
 }
 
-/* All but one do not say a word: it is asked within a second all the same. Those that have been asked are not for ever.
- */
-static void test_many_black_holes(void **state) {
+/* All sentinels but one drop packets. The last one is asked within a second all the same, because unanswered attempts
+ * are given up. */
+static void reachable_sentinel_among_fifteen_unreachable_ones_is_found(void **state) {
     struct hole holes[MOST - 1];
     char url[1024] = "redis+sentinel://";
     (void)state;
@@ -224,7 +224,7 @@ static void test_many_black_holes(void **state) {
         snprintf(url + n, sizeof url - n, "%s127.0.0.1:%d", i > 0 ? "," : "", port);
     }
     strcat(url, "/main");
-    for (int i = 0; i < 4; i++) { /* where to begin is chance */
+    for (int i = 0; i < 4; i++) { /* the sentinel that is asked first is random */
         client_open(url, 200 * MS);
         assert_between(until_used(), 0, 800 * MS + SLACK);
         client_close();
@@ -233,7 +233,7 @@ static void test_many_black_holes(void **state) {
         close_hole(&holes[i]);
 }
 
-/* ---- Rounds in vain ---- */
+/* ---- Rounds without success ---- */
 
 static void in_vain(steady_us time) {
     fake_node_says(sentinel, "SENTINEL", FAKE_HANG_UP, 0, 0);
@@ -246,8 +246,8 @@ static void open_on_one(void) {
     until_used();
 }
 
-/* A sentinel that was of use is not left alone for what it was like before. */
-static void test_pauses_begin_anew(void **state) {
+/* A sentinel that was useful starts with the shortest pause again. */
+static void back_off_of_a_sentinel_restarts_after_it_was_useful(void **state) {
     (void)state;
     open_on_one();
     in_vain(2 * STEADY_SECOND);
@@ -261,8 +261,8 @@ static void test_pauses_begin_anew(void **state) {
     assert_between(fake_node_heard(sentinel, "SENTINEL") - before, 3, 12);
 }
 
-/* The sentinels have been asked in vain, but not for a link that is down: now it is, and they are asked at once. */
-static void test_no_pause_for_a_link_that_was_up(void **state) {
+/* The sentinels were asked without success while the connection was up. When it is lost, they are asked at once. */
+static void lost_connection_asks_the_sentinels_at_once(void **state) {
     (void)state;
     open_on_one();
     in_vain(2 * STEADY_SECOND);
@@ -278,8 +278,8 @@ static void test_no_pause_for_a_link_that_was_up(void **state) {
     assert_true(now_us() - begin < 200 * MS);
 }
 
-/* That another one cannot be reached says less than what this one says, whoever is asked first. */
-static void test_what_was_answered_is_said(void **state) {
+/* The reply of one sentinel says more than that another cannot be reached, whichever is asked first. */
+static void reply_of_a_sentinel_is_logged_before_an_unreachable_one(void **state) {
     static const char *const hosts[] = {"127.0.0.1", "127.0.0.2"};
     (void)state;
     fake_node_says(sentinel, "SENTINEL", "*-1\r\n", 0, 0);
@@ -317,8 +317,8 @@ static void start_ticks(const steady_loop *on) {
     tick(NULL);
 }
 
-/* On a loop that looks at its timers first, an answer that came while the loop was away is read by the alarm. It moves
- * the link, which tells the log, which closes the store. */
+/* On a loop that runs timers first, a reply that came while the loop was blocked is read by the alarm. It moves the
+ * connection, which is logged, and the log callback closes the store. */
 static void close_while_caught_up(const struct stage *stage) {
     const struct proxy_rules far = {.delay_down = 60 * MS};
     struct proxy *proxy = proxy_start(fake_node_port(sentinel));
@@ -357,7 +357,7 @@ static void close_while_caught_up(const struct stage *stage) {
     fake_node_says(sentinel, "SENTINEL", answer, 0, 0);
 }
 
-static void test_closed_while_caught_up(void **state) {
+static void log_may_close_the_store_while_a_late_reply_is_read(void **state) {
     (void)state;
     for (int i = 0; i < STAGES; i++)
         close_while_caught_up(stages[i]);
@@ -366,17 +366,17 @@ static void test_closed_while_caught_up(void **state) {
 int main(void) {
 #define WITH_SENTINEL(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        WITH_SENTINEL(test_slow_name),
-        WITH_SENTINEL(test_stuck_resolver),
-        WITH_SENTINEL(test_stuck_beside_one_that_lags_behind),
-        WITH_SENTINEL(test_second_address),
-        WITH_SENTINEL(test_long_way),
-        WITH_SENTINEL(test_late_and_wrong),
-        WITH_SENTINEL(test_many_black_holes),
-        WITH_SENTINEL(test_pauses_begin_anew),
-        WITH_SENTINEL(test_no_pause_for_a_link_that_was_up),
-        WITH_SENTINEL(test_what_was_answered_is_said),
-        WITH_SENTINEL(test_closed_while_caught_up),
+        WITH_SENTINEL(slowly_resolved_sentinel_is_used),
+        WITH_SENTINEL(stuck_resolver_gets_one_lookup_a_name_and_is_logged),
+        WITH_SENTINEL(outdated_sentinel_causes_no_more_lookups_of_another),
+        WITH_SENTINEL(second_address_of_a_sentinel_is_used),
+        WITH_SENTINEL(distant_sentinel_is_used),
+        WITH_SENTINEL(late_reply_of_an_outdated_sentinel_changes_nothing),
+        WITH_SENTINEL(reachable_sentinel_among_fifteen_unreachable_ones_is_found),
+        WITH_SENTINEL(back_off_of_a_sentinel_restarts_after_it_was_useful),
+        WITH_SENTINEL(lost_connection_asks_the_sentinels_at_once),
+        WITH_SENTINEL(reply_of_a_sentinel_is_logged_before_an_unreachable_one),
+        WITH_SENTINEL(log_may_close_the_store_while_a_late_reply_is_read),
     };
     return cmocka_run_group_tests_name("slow sentinels", tests, NULL, NULL);
 }

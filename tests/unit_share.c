@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Many at once on one embedded store: threads, then processes, some of them stopped or killed at random. Limits that
- * leak nothing while a test runs show a drop too many or too few. */
+ * Threads, then processes, on one embedded store at once; some processes are stopped or killed at random. The limits
+ * leak nothing during a test, so they show a drop too many or too few. */
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -18,7 +18,8 @@
 #include "assertions.h"
 #include "steady.h"
 
-/* The race detector makes a 16-byte swap of a lock that is private to the process. So it is for threads only. */
+/* ThreadSanitizer replaces the 16-byte compare-and-swap by a lock that is private to the process, so it is for threads
+ * only. */
 #if defined(__has_feature)
 #if __has_feature(thread_sanitizer)
 #define __SANITIZE_THREAD__ 1
@@ -37,7 +38,7 @@
 #define VICTIMS 4
 #define KILL_KEYS 8
 
-/* Shared by all workers, be they threads or processes. */
+/* Shared by all workers, threads or processes. */
 struct board {
     pthread_barrier_t barrier;
     atomic_llong admitted;
@@ -178,7 +179,7 @@ static void check_many(void) {
     assert_int_equal(stats.clock_steps, 0);
 }
 
-static void test_threads_on_one_key(void **state) {
+static void threads_on_one_key_are_allowed_exactly_its_capacity(void **state) {
     (void)state;
     steady_stats stats;
     open_shared("memory:", 64, HOT_CAPACITY);
@@ -190,7 +191,7 @@ static void test_threads_on_one_key(void **state) {
     close_shared();
 }
 
-static void test_threads_on_many_keys(void **state) {
+static void threads_on_many_keys_are_allowed_exactly_their_capacities(void **state) {
     (void)state;
     open_shared("memory:", MANY, MANY_CAPACITY);
     run_threads(hammer_many);
@@ -198,7 +199,7 @@ static void test_threads_on_many_keys(void **state) {
     close_shared();
 }
 
-static void test_processes_on_one_key(void **state) {
+static void processes_on_one_key_are_allowed_exactly_its_capacity(void **state) {
     (void)state;
     if (!TRUE_SWAPS) skip_because("ThreadSanitizer makes the compare-and-swap private to the process");
     open_shared(url, 64, HOT_CAPACITY);
@@ -207,7 +208,7 @@ static void test_processes_on_one_key(void **state) {
     close_shared();
 }
 
-static void test_processes_on_many_keys(void **state) {
+static void processes_on_many_keys_are_allowed_exactly_their_capacities(void **state) {
     (void)state;
     if (!TRUE_SWAPS) skip_because("ThreadSanitizer makes the compare-and-swap private to the process");
     open_shared(url, MANY, MANY_CAPACITY);
@@ -216,11 +217,11 @@ static void test_processes_on_many_keys(void **state) {
     close_shared();
 }
 
-/* ---- First inserts of the same new keys ---- */
+/* ---- The same new keys inserted at once ---- */
 
 #define NEW_CAPACITY 3
 
-/* A table with two new keys to three slots, all of them in use soon. */
+/* A table with two new keys for three slots, so that all slots are soon in use. */
 static void race_to_insert(void) {
     for (uint64_t round = 0; round < ROUNDS; round++) {
         pthread_barrier_wait(&board->barrier);
@@ -235,14 +236,14 @@ static void race_to_insert(void) {
     }
 }
 
-static void test_threads_racing_to_insert(void **state) {
+static void threads_that_insert_a_key_at_once_share_its_bucket(void **state) {
     (void)state;
     open_shared("memory:", 64, NEW_CAPACITY);
     run_threads(race_to_insert);
     close_shared();
 }
 
-static void test_processes_racing_to_insert(void **state) {
+static void processes_that_insert_a_key_at_once_share_its_bucket(void **state) {
     (void)state;
     if (!TRUE_SWAPS) skip_because("ThreadSanitizer makes the compare-and-swap private to the process");
     open_shared(url, 64, NEW_CAPACITY);
@@ -250,7 +251,7 @@ static void test_processes_racing_to_insert(void **state) {
     close_shared();
 }
 
-/* ---- Processes that end or stop anywhere ---- */
+/* ---- Processes that are killed or stopped anywhere ---- */
 
 static int64_t now_us(void) {
     struct timespec t;
@@ -263,7 +264,7 @@ static void pause_us(long us) {
     nanosleep(&moment, NULL);
 }
 
-/* Puts drops into a few lasting keys, counting afterwards, and makes and resets others in the slots between. */
+/* Consumes a few lasting keys and counts the drops afterwards. Makes and resets other keys in the slots between. */
 static pid_t start_victim(int number) {
     const pid_t child = fork();
     if (child != 0) return child;
@@ -289,7 +290,7 @@ static void assert_goes_on(int number) {
     }
 }
 
-/* One time of three: on a busy machine any may have to wait for a processor. */
+/* Must hold once in three times: on a busy machine any attempt may wait for a processor. */
 static void assert_opens_soon(void) {
     int64_t shortest = INT64_MAX;
     for (int i = 0; i < 3 && shortest > 100000; i++) {
@@ -304,8 +305,8 @@ static void assert_opens_soon(void) {
     assert_between(shortest, 0, 100000);
 }
 
-/* In `make faults`, which runs it by itself, ten thousand if they take no longer than a minute. */
-static void test_a_thousand_kills(void **state) {
+/* `make faults` runs this test alone, with up to ten thousand kills in at most a minute. */
+static void killed_process_leaves_at_most_one_uncounted_drop(void **state) {
     const int all = getenv("STEADY_TEST") != NULL ? 10000 : 1000;
     const int64_t until = now_us() + 60000000;
     int kills = 0;
@@ -342,7 +343,7 @@ static void test_a_thousand_kills(void **state) {
     close_shared();
 }
 
-static void test_stopped_processes_stop_nobody(void **state) {
+static void stopped_processes_do_not_block_others(void **state) {
     (void)state;
     if (!TRUE_SWAPS) skip_because("ThreadSanitizer makes the compare-and-swap private to the process");
     pid_t victims[VICTIMS];
@@ -371,10 +372,14 @@ static void test_stopped_processes_stop_nobody(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_threads_on_one_key),       TEST(test_threads_on_many_keys),
-        TEST(test_threads_racing_to_insert), TEST(test_processes_on_one_key),
-        TEST(test_processes_on_many_keys),   TEST(test_processes_racing_to_insert),
-        TEST(test_a_thousand_kills),         TEST(test_stopped_processes_stop_nobody),
+        TEST(threads_on_one_key_are_allowed_exactly_its_capacity),
+        TEST(threads_on_many_keys_are_allowed_exactly_their_capacities),
+        TEST(threads_that_insert_a_key_at_once_share_its_bucket),
+        TEST(processes_on_one_key_are_allowed_exactly_its_capacity),
+        TEST(processes_on_many_keys_are_allowed_exactly_their_capacities),
+        TEST(processes_that_insert_a_key_at_once_share_its_bucket),
+        TEST(killed_process_leaves_at_most_one_uncounted_drop),
+        TEST(stopped_processes_do_not_block_others),
     };
     board = mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (board == MAP_FAILED) return 1;

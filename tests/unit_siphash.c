@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * SipHash-2-4-128 against libsodium's, for every length that matters. */
+ * SipHash-2-4-128 against libsodium's, for every length of a key. */
 #include <sodium.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -15,7 +15,7 @@ static void agrees(const unsigned char *key, const unsigned char *data, size_t l
     assert_memory_equal(&ours, theirs, sizeof theirs);
 }
 
-static void test_agrees_with_libsodium(void **state) {
+static void siphash_agrees_with_libsodium(void **state) {
     (void)state;
     unsigned char key[STEADY__SIPHASH_KEY], data[STEADY__KEY_MAX];
     for (int round = 0; round < 20; round++) {
@@ -26,7 +26,7 @@ static void test_agrees_with_libsodium(void **state) {
     }
 }
 
-static void test_reads_from_any_address(void **state) {
+static void siphash_reads_from_any_address(void **state) {
     (void)state;
     unsigned char key[STEADY__SIPHASH_KEY] = {7}, data[64 + 8] = {1, 2, 3};
     for (size_t offset = 0; offset < 8; offset++)
@@ -34,8 +34,8 @@ static void test_reads_from_any_address(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_agrees_with_libsodium),
-                                       cmocka_unit_test(test_reads_from_any_address)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(siphash_agrees_with_libsodium),
+                                       cmocka_unit_test(siphash_reads_from_any_address)};
     if (sodium_init() < 0) return 1;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

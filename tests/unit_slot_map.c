@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Hash slots, redirects, maps: what the specification gives as examples, and what no good server would say. Texts stand
- * flush against the end of their memory, so that a byte too many is seen under AddressSanitizer. */
+ * Hash slots, redirects and maps: the examples of the specification, and what no good server sends. The memory of a
+ * text ends with the text, so that AddressSanitizer detects a read beyond it. */
 #include "support.h"
 
 #include <stdlib.h>
@@ -10,7 +10,7 @@
 
 /* ---- Keys ---- */
 
-static void test_slots_of_keys(void **state) {
+static void slot_of_a_key_is_as_specified(void **state) {
     static const struct {
         const char *key;
         unsigned slot;
@@ -37,7 +37,7 @@ static bool read_flush(struct steady__redirect *redirect, const char *text, size
     return read;
 }
 
-static void test_good_redirects(void **state) {
+static void valid_redirect_is_read(void **state) {
     static const struct {
         const char *text;
         struct steady__redirect redirect;
@@ -62,7 +62,7 @@ static void test_good_redirects(void **state) {
     }
 }
 
-static void test_bad_redirects(void **state) {
+static void invalid_redirect_is_refused(void **state) {
     static const char *const bad[] = {
         "",
         "MOVED",
@@ -131,7 +131,7 @@ static uint16_t number(void *arg, const char *host, uint16_t port) {
 static struct steady__slot_map map;
 static struct names names;
 
-/* What is drawn of a reply, which has to be one as far as the protocol goes. */
+/* Draws a map from a reply, which must be valid RESP. */
 static bool draw(const char *bytes, size_t len) {
     struct steady__progress progress = {0};
     struct steady__reply reply;
@@ -151,9 +151,9 @@ static bool draw(const char *bytes, size_t len) {
 #define A NODE("$1\r\na", "1")
 #define B NODE("$1\r\nb", "2")
 
-static void test_good_maps(void **state) {
+static void valid_map_is_drawn(void **state) {
     static const char plain[] = "*3\r\n" RANGE("0", "99", A) RANGE("101", "101", B) RANGE("16000", "16383", A);
-    /* as Redis 7 words it: replicas, and metadata behind each id */
+    /* as Redis 7 sends it: with replicas, and with metadata behind each id */
     static const char rich[] = "*1\r\n*4\r\n:5\r\n:6\r\n"
                                "*4\r\n$9\r\n127.0.0.1\r\n:7000\r\n$2\r\nid\r\n*2\r\n$8\r\nhostname\r\n$1\r\nh\r\n"
                                "*4\r\n$9\r\n127.0.0.1\r\n:7003\r\n$2\r\nid\r\n*0\r\n";
@@ -172,13 +172,13 @@ static void test_good_maps(void **state) {
     assert_int_equal(map.node[7], STEADY__SLOT_UNKNOWN);
 }
 
-/* Where nodes go by names, one without a name is "?", and its address stands among what else is told of it. */
-static void test_addresses_of_nodes_without_a_name(void **state) {
+/* In a cluster of named nodes, the host of a nameless node is "?", and its address is in the metadata. */
+static void nameless_node_gets_its_address_from_the_metadata(void **state) {
 #define NAMELESS(host, port, rest) "*4\r\n$1\r\n" host "\r\n:" port "\r\n$2\r\nid\r\n" rest
 #define IP(ip) "$2\r\nip\r\n" ip "\r\n"
     static const char all[] = "*6\r\n" RANGE("0", "0", NAMELESS("?", "1", "*2\r\n" IP("$9\r\n127.0.0.1")))
         RANGE("1", "1", NAMELESS("?", "2", "*4\r\n$8\r\nshard-id\r\n$2\r\nip\r\n" IP("$3\r\n::1")))
-            RANGE("2", "2", NAMELESS("?", "3", "*2\r\n" IP("$0\r\n"))) /* its own, which it does not know */
+            RANGE("2", "2", NAMELESS("?", "3", "*2\r\n" IP("$0\r\n"))) /* its own address, which it does not know */
         RANGE("3", "3", NAMELESS("n", "4", "*2\r\n" IP("$9\r\n127.0.0.1")))
             RANGE("4", "4", NAMELESS("?", "5", "*4\r\n*2\r\n" IP("$1\r\na") ":1\r\n" IP("$1\r\nb")))
                 RANGE("5", "5", "*5\r\n$1\r\n?\r\n:6\r\n$2\r\nid\r\n*0\r\n*2\r\n" IP("$1\r\nc"));
@@ -214,8 +214,8 @@ static void test_addresses_of_nodes_without_a_name(void **state) {
     }
 }
 
-/* A node that cannot be reached by what is said of it leaves its slots unknown, and the others as they are. */
-static void test_partial_maps(void **state) {
+/* A node that cannot be reached leaves its slots unknown, and all other slots as they are. */
+static void unreachable_node_leaves_only_its_slots_unknown(void **state) {
     static const char *const partial[] = {
         "*2\r\n" RANGE("1", "1", NODE("$1\r\n?", "1")) RANGE("2", "2", A),
         "*2\r\n" RANGE("1", "1", NODE("$3\r\na b", "1")) RANGE("2", "2", A),
@@ -240,7 +240,7 @@ static void test_partial_maps(void **state) {
     assert_string_equal(names.name[1], ":8");
 }
 
-static void test_bad_maps(void **state) {
+static void invalid_map_is_refused(void **state) {
     static const char *const bad[] = {
         "*0\r\n",
         "*-1\r\n",
@@ -280,8 +280,9 @@ static size_t put_ranges(char *out, int ranges) {
     return len;
 }
 
-/* Each slot a range of its own; more nodes than there are numbers; and one range more than there are slots. */
-static void test_many_ranges(void **state) {
+/* Each slot is a range of its own, with more nodes than there are numbers. One range more than there are slots is
+ * refused. */
+static void map_with_a_range_for_each_slot_is_drawn(void **state) {
     char *bytes = malloc(17000 * 48);
     struct steady__progress progress = {0};
     struct steady__reply reply;
@@ -297,8 +298,8 @@ static void test_many_ranges(void **state) {
     free(bytes);
 }
 
-/* Bytes of a good reply changed at random: drawn or not, but nothing read that is not there. */
-static void test_random_maps(void **state) {
+/* Random bytes of a valid reply are changed. A map is drawn or not, but nothing is read beyond the bytes. */
+static void randomly_changed_map_is_read_within_its_bounds(void **state) {
     static const char good[] = "*3\r\n" RANGE("0", "99", A) RANGE("101", "101", B) RANGE("16000", "16383", A);
     uint64_t seed = 1;
     (void)state;
@@ -320,15 +321,15 @@ static void test_random_maps(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_slots_of_keys),
-        cmocka_unit_test(test_good_redirects),
-        cmocka_unit_test(test_bad_redirects),
-        cmocka_unit_test(test_good_maps),
-        cmocka_unit_test(test_addresses_of_nodes_without_a_name),
-        cmocka_unit_test(test_partial_maps),
-        cmocka_unit_test(test_bad_maps),
-        cmocka_unit_test(test_many_ranges),
-        cmocka_unit_test(test_random_maps),
+        cmocka_unit_test(slot_of_a_key_is_as_specified),
+        cmocka_unit_test(valid_redirect_is_read),
+        cmocka_unit_test(invalid_redirect_is_refused),
+        cmocka_unit_test(valid_map_is_drawn),
+        cmocka_unit_test(nameless_node_gets_its_address_from_the_metadata),
+        cmocka_unit_test(unreachable_node_leaves_only_its_slots_unknown),
+        cmocka_unit_test(invalid_map_is_refused),
+        cmocka_unit_test(map_with_a_range_for_each_slot_is_drawn),
+        cmocka_unit_test(randomly_changed_map_is_read_within_its_bounds),
     };
-    return cmocka_run_group_tests_name("slots", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("slot map", tests, NULL, NULL);
 }

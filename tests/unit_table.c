@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The table in one thread and virtual time: the same answers as a bucket alone, whose slot it is, and any bytes in it.
- */
+ * The table in one thread and virtual time: a key in its own slot gets the decisions of a single bucket, and any bytes
+ * do no harm. */
 #include "table_rig.h"
 
 /* ---- One key ---- */
@@ -8,7 +8,7 @@
 static const struct steady__rate rates[] = {
     {10, 5 * SECOND, 1, 0}, {3, 1000, 1, 20000}, {100, SECOND, 7, 0}, {2147483647, 4000000, 1000000, 0}, {1, 1, 1, 5}};
 
-static void test_answers_like_a_bucket_alone(void **state) {
+static void table_decides_like_a_single_bucket(void **state) {
     (void)state;
     struct fixture f;
     set_up(&f, 64);
@@ -34,11 +34,11 @@ static void test_answers_like_a_bucket_alone(void **state) {
     tear_down(&f);
 }
 
-/* A bucket as Redis keeps it: forgotten when it has drained under the limit that wrote it last. */
+/* A bucket as Redis keeps it: forgotten when it has drained under the limit of its last write. */
 struct expiring {
     struct steady__bucket bucket;
     int64_t gone_at;
-    int64_t slack; /* a slot keeps it so much longer, at most */
+    int64_t slack; /* a slot may keep the bucket for so much longer */
 };
 
 static void expire(struct expiring *e, int64_t *now) {
@@ -58,8 +58,8 @@ static struct steady__decision consume_expiring(struct expiring *e, const struct
     return d;
 }
 
-/* The limit changes all the time. Where a limit without a block fails, it writes nothing, as on Redis. */
-static void test_forgets_as_redis_does(void **state) {
+/* The limit changes all the time. As on Redis, a denied decision of a limit without a block writes nothing. */
+static void table_forgets_a_bucket_when_redis_does(void **state) {
     (void)state;
     static const struct steady__rate limits[] = {{10, 1000, 1, 0},         {10, 3600 * SECOND, 1, 0},
                                                  {5, 20000, 7, 3000},      {5, 60 * SECOND, 1, 90 * SECOND},
@@ -87,7 +87,7 @@ static void test_forgets_as_redis_does(void **state) {
     tear_down(&f);
 }
 
-static void test_drained_under_one_limit_is_drained_under_all(void **state) {
+static void bucket_drained_under_one_limit_is_drained_under_all(void **state) {
     (void)state;
     struct fixture f;
     const struct steady__rate fast = {10, 1000, 1, 0}, slow = {10, 36000 * SECOND, 1, 0};
@@ -107,7 +107,7 @@ static void test_drained_under_one_limit_is_drained_under_all(void **state) {
     tear_down(&f);
 }
 
-static void test_clock_behind_is_told_before_it_counts(void **state) {
+static void clock_behind_the_bucket_is_reported_before_it_is_used(void **state) {
     (void)state;
     struct fixture f;
     struct steady__answer answer;
@@ -133,8 +133,8 @@ static void test_clock_behind_is_told_before_it_counts(void **state) {
     tear_down(&f);
 }
 
-/* The block was over when the clock went back: it does not come back to life. */
-static void test_step_moves_a_block_that_is_over(void **state) {
+/* The block was over when the clock was set back, and does not begin again. */
+static void clock_set_back_does_not_revive_a_finished_block(void **state) {
     (void)state;
     struct fixture f;
     struct steady__answer answer;
@@ -157,7 +157,7 @@ static void test_step_moves_a_block_that_is_over(void **state) {
     tear_down(&f);
 }
 
-static void test_late_times_are_the_last_one(void **state) {
+static void times_beyond_the_last_are_the_last(void **state) {
     (void)state;
     struct fixture f;
     const struct steady__rate rate = {1, SECOND, 1, ((int64_t)1 << 52) - 1};
@@ -173,7 +173,7 @@ static void test_late_times_are_the_last_one(void **state) {
     tear_down(&f);
 }
 
-static void test_writes_nothing_without_need(void **state) {
+static void decision_without_an_effect_writes_nothing(void **state) {
     (void)state;
     struct fixture f;
     const struct steady__rate rate = {5, SECOND, 1, 0};
@@ -199,7 +199,7 @@ static void test_writes_nothing_without_need(void **state) {
 
 /* ---- Many keys ---- */
 
-static void test_room_for_as_many_as_promised(void **state) {
+static void table_has_room_for_its_number_of_keys(void **state) {
     (void)state;
     const struct steady__rate rate = {1, SECOND, 1, 0};
     static const uint32_t sizes[] = {64, 1024, 65536};
@@ -219,7 +219,7 @@ static void test_room_for_as_many_as_promised(void **state) {
     }
 }
 
-static void test_both_groups_may_have_the_same_number(void **state) {
+static void key_whose_two_groups_coincide_has_one_bucket(void **state) {
     (void)state;
     struct fixture f;
     const struct steady__rate rate = {1, SECOND, 1, 0};
@@ -233,7 +233,7 @@ static void test_both_groups_may_have_the_same_number(void **state) {
     tear_down(&f);
 }
 
-static void test_tag_of_zero_is_a_key_too(void **state) {
+static void key_with_a_tag_of_zero_has_a_bucket(void **state) {
     (void)state;
     struct fixture f;
     const struct steady__rate rate = {1, SECOND, 1, 0};
@@ -275,8 +275,8 @@ static void make_rubbish(unsigned char *bytes, size_t size, int kind) {
         if (kind == 0 || random64() % 64 == 0) bytes[i] = (unsigned char)random64();
 }
 
-/* A state of another generation than the identity's is no bucket, whatever its time. */
-static void test_state_of_no_tenant_is_free(void **state) {
+/* A state of another generation than the identity's is not a bucket, whatever its time. */
+static void slot_with_the_state_of_another_generation_is_free(void **state) {
     (void)state;
     struct fixture f;
     const struct steady__rate rate = {1, SECOND, 1, 0};
@@ -290,8 +290,8 @@ static void test_state_of_no_tenant_is_free(void **state) {
     tear_down(&f);
 }
 
-/* Every key asks twice, and half of them find their own tags in the rubbish. */
-static void test_any_bytes_are_harmless(void **state) {
+/* Every key asks twice. Half of the keys have tags from the rubbish. */
+static void any_bytes_give_numbers_in_range(void **state) {
     (void)state;
     struct fixture f;
     const size_t size = steady__table_bytes(64);
@@ -311,18 +311,18 @@ static void test_any_bytes_are_harmless(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_answers_like_a_bucket_alone),
-        cmocka_unit_test(test_forgets_as_redis_does),
-        cmocka_unit_test(test_drained_under_one_limit_is_drained_under_all),
-        cmocka_unit_test(test_clock_behind_is_told_before_it_counts),
-        cmocka_unit_test(test_step_moves_a_block_that_is_over),
-        cmocka_unit_test(test_late_times_are_the_last_one),
-        cmocka_unit_test(test_writes_nothing_without_need),
-        cmocka_unit_test(test_room_for_as_many_as_promised),
-        cmocka_unit_test(test_both_groups_may_have_the_same_number),
-        cmocka_unit_test(test_tag_of_zero_is_a_key_too),
-        cmocka_unit_test(test_state_of_no_tenant_is_free),
-        cmocka_unit_test(test_any_bytes_are_harmless),
+        cmocka_unit_test(table_decides_like_a_single_bucket),
+        cmocka_unit_test(table_forgets_a_bucket_when_redis_does),
+        cmocka_unit_test(bucket_drained_under_one_limit_is_drained_under_all),
+        cmocka_unit_test(clock_behind_the_bucket_is_reported_before_it_is_used),
+        cmocka_unit_test(clock_set_back_does_not_revive_a_finished_block),
+        cmocka_unit_test(times_beyond_the_last_are_the_last),
+        cmocka_unit_test(decision_without_an_effect_writes_nothing),
+        cmocka_unit_test(table_has_room_for_its_number_of_keys),
+        cmocka_unit_test(key_whose_two_groups_coincide_has_one_bucket),
+        cmocka_unit_test(key_with_a_tag_of_zero_has_a_bucket),
+        cmocka_unit_test(slot_with_the_state_of_another_generation_is_free),
+        cmocka_unit_test(any_bytes_give_numbers_in_range),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

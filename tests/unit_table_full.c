@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
- * The table in one thread and virtual time, full around a key: the bucket that is shared there, by the limits of
- * each rate for themselves, and whom a slot goes to that is free again. */
+ * The table in one thread and virtual time, when the slots of a key are taken: the bucket that the limits of one rate
+ * share there, and the key that gets a slot that is free again. */
 #include "table_rig.h"
 
 /* ---- One limit ---- */
 
-static void test_full_neighbourhood_shares_one_bucket(void **state) {
+static void keys_without_a_slot_share_one_bucket(void **state) {
     (void)state;
     struct fixture f;
     struct steady__answer answer;
@@ -30,7 +30,7 @@ static void test_full_neighbourhood_shares_one_bucket(void **state) {
     tear_down(&f);
 }
 
-static void test_overflow_bucket_blocks(void **state) {
+static void shared_bucket_blocks_all_its_keys(void **state) {
     (void)state;
     struct fixture f;
     const struct steady__rate rate = {1, 100 * SECOND, 1, SECOND};
@@ -44,13 +44,13 @@ static void test_overflow_bucket_blocks(void **state) {
     tear_down(&f);
 }
 
-/* ---- A full neighbourhood and several limits ---- */
+/* ---- No free slot and several limits ---- */
 
 static const struct steady__rate filler = {3, 1000000 * SECOND, 1, 0};
 static const struct steady__rate login = {5, 3600 * SECOND, 1, 0}, page = {1000, 1000, 1, 0};
 static const struct steady__rate blocking_login = {5, 3600 * SECOND, 1, 600 * SECOND};
 
-static void test_full_neighbourhood_keeps_limits_apart(void **state) {
+static void limits_of_different_rates_have_different_shared_buckets(void **state) {
     (void)state;
     struct fixture f;
     set_up(&f, 512);
@@ -70,8 +70,8 @@ static void test_full_neighbourhood_keeps_limits_apart(void **state) {
     tear_down(&f);
 }
 
-/* A key has one bucket, whatever capacity it is asked for with, and whether or not an overflow blocks it. */
-static void test_limits_of_one_rate_share(void **state) {
+/* A key has one bucket for all limits of one rate, whatever their capacity, and with or without a block. */
+static void limits_of_one_rate_share_a_bucket(void **state) {
     (void)state;
     struct fixture f;
     const struct steady__rate larger = {20, 3600 * SECOND, 1, 0};
@@ -95,8 +95,8 @@ static void test_limits_of_one_rate_share(void **state) {
     tear_down(&f);
 }
 
-/* The smallest table has one overflow bucket. Who has to wait for it hears for how long. */
-static void test_limit_without_a_bucket_waits_for_one(void **state) {
+/* The smallest table has one overflow bucket. A limit that must wait for it is told how long. */
+static void limit_without_a_shared_bucket_is_denied_until_one_is_free(void **state) {
     (void)state;
     struct fixture f;
     struct steady__answer answer;
@@ -124,8 +124,8 @@ static void test_limit_without_a_bucket_waits_for_one(void **state) {
     tear_down(&f);
 }
 
-/* Also with more limits than overflow buckets: what a limit lets in, a bucket of its own would have let in. */
-static void test_any_mix_of_limits_keeps_each(void **state) {
+/* Also with more limits than overflow buckets: what a limit allows, a bucket of its own would have allowed. */
+static void any_mix_of_limits_allows_no_more_than_each_alone(void **state) {
     (void)state;
     static const struct steady__rate limits[] = {{5, 100 * SECOND, 1, 0}, {1000, 1000, 1, 0},
                                                  {3, SECOND, 1, 0},       {5, 100 * SECOND, 1, 5 * SECOND},
@@ -157,8 +157,9 @@ static void test_any_mix_of_limits_keeps_each(void **state) {
     }
 }
 
-/* It succeeds, as on an empty bucket, and takes nobody else's drops out. What it reports is what the next one finds. */
-static void test_drain_leaves_the_shared_bucket_alone(void **state) {
+/* A drain succeeds, as on an empty bucket, and takes out no drops of other keys. The next decision finds what it
+ * reports. */
+static void drain_succeeds_and_leaves_the_shared_bucket_alone(void **state) {
     (void)state;
     static const uint32_t sizes[] = {64, 512};
     for (size_t i = 0; i < 2; i++) {
@@ -180,7 +181,7 @@ static void test_drain_leaves_the_shared_bucket_alone(void **state) {
     }
 }
 
-/* A full neighbourhood, five drops of a limit in its overflow bucket, and then a slot that is free. */
+/* No free slot, five drops of a limit in its overflow bucket, and then one free slot. */
 static void set_up_overflowed(struct fixture *f, const struct steady__rate *rate) {
     set_up(f, 512);
     fill(f, &filler);
@@ -189,7 +190,7 @@ static void set_up_overflowed(struct fixture *f, const struct steady__rate *rate
     reset(f, neighbour(5));
 }
 
-static void test_own_bucket_begins_as_the_shared_one(void **state) {
+static void new_bucket_begins_with_the_state_of_the_shared_one(void **state) {
     (void)state;
     struct fixture f;
     struct steady__answer answer;
@@ -214,7 +215,7 @@ static void test_own_bucket_begins_as_the_shared_one(void **state) {
     tear_down(&f);
 }
 
-static void test_own_bucket_begins_blocked(void **state) {
+static void new_bucket_over_its_capacity_is_blocked_alone(void **state) {
     (void)state;
     struct fixture f;
     struct steady__answer answer;
@@ -238,8 +239,8 @@ static void test_own_bucket_begins_blocked(void **state) {
     tear_down(&f);
 }
 
-/* What was reset or drained is empty, whatever the overflow bucket holds. */
-static void test_own_bucket_may_be_emptied(void **state) {
+/* A key that was reset or drained is empty, whatever the overflow bucket holds. */
+static void new_bucket_after_a_reset_or_drain_is_empty(void **state) {
     (void)state;
     for (int drained = 0; drained < 2; drained++) {
         struct fixture f;
@@ -257,7 +258,7 @@ static void test_own_bucket_may_be_emptied(void **state) {
     }
 }
 
-static void test_clock_behind_the_shared_bucket(void **state) {
+static void clock_behind_the_shared_bucket_is_reported(void **state) {
     (void)state;
     struct fixture f;
     struct steady__answer answer;
@@ -275,7 +276,7 @@ static void test_clock_behind_the_shared_bucket(void **state) {
     tear_down(&f);
 }
 
-static void test_drained_slot_goes_to_another_key(void **state) {
+static void drained_slot_goes_to_another_key(void **state) {
     (void)state;
     struct fixture f;
     const struct steady__rate slow = {3, 1000 * SECOND, 1, 0}, fast = {3, SECOND, 1, 0};
@@ -294,8 +295,8 @@ static void test_drained_slot_goes_to_another_key(void **state) {
     tear_down(&f);
 }
 
-/* Of every length, within one percent. */
-static void test_slot_is_kept_as_long_as_needed(void **state) {
+/* For any time to drain, within one percent. */
+static void slot_is_kept_until_its_bucket_has_drained(void **state) {
     (void)state;
     struct fixture f;
     const struct steady__rate slow = {1, (int64_t)1 << 52, 1, 0};
@@ -313,7 +314,7 @@ static void test_slot_is_kept_as_long_as_needed(void **state) {
     }
 }
 
-static void test_blocked_slot_is_kept(void **state) {
+static void slot_is_kept_until_its_block_ends(void **state) {
     (void)state;
     struct fixture f;
     const struct steady__rate slow = {1, 1000 * SECOND, 1, 0}, blocking = {1, SECOND, 1, 60 * SECOND};
@@ -330,8 +331,8 @@ static void test_blocked_slot_is_kept(void **state) {
     tear_down(&f);
 }
 
-/* A slot keeps count of its tenants in 13 bits. */
-static void test_many_tenants(void **state) {
+/* A slot counts its keys in 13 bits. */
+static void slot_serves_thousands_of_keys_one_after_another(void **state) {
     (void)state;
     struct fixture f;
     const struct steady__rate slow = {1, 1000 * SECOND, 1, 0};
@@ -348,21 +349,21 @@ static void test_many_tenants(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_full_neighbourhood_shares_one_bucket),
-        cmocka_unit_test(test_overflow_bucket_blocks),
-        cmocka_unit_test(test_full_neighbourhood_keeps_limits_apart),
-        cmocka_unit_test(test_limits_of_one_rate_share),
-        cmocka_unit_test(test_limit_without_a_bucket_waits_for_one),
-        cmocka_unit_test(test_any_mix_of_limits_keeps_each),
-        cmocka_unit_test(test_drain_leaves_the_shared_bucket_alone),
-        cmocka_unit_test(test_own_bucket_begins_as_the_shared_one),
-        cmocka_unit_test(test_own_bucket_begins_blocked),
-        cmocka_unit_test(test_own_bucket_may_be_emptied),
-        cmocka_unit_test(test_clock_behind_the_shared_bucket),
-        cmocka_unit_test(test_drained_slot_goes_to_another_key),
-        cmocka_unit_test(test_slot_is_kept_as_long_as_needed),
-        cmocka_unit_test(test_blocked_slot_is_kept),
-        cmocka_unit_test(test_many_tenants),
+        cmocka_unit_test(keys_without_a_slot_share_one_bucket),
+        cmocka_unit_test(shared_bucket_blocks_all_its_keys),
+        cmocka_unit_test(limits_of_different_rates_have_different_shared_buckets),
+        cmocka_unit_test(limits_of_one_rate_share_a_bucket),
+        cmocka_unit_test(limit_without_a_shared_bucket_is_denied_until_one_is_free),
+        cmocka_unit_test(any_mix_of_limits_allows_no_more_than_each_alone),
+        cmocka_unit_test(drain_succeeds_and_leaves_the_shared_bucket_alone),
+        cmocka_unit_test(new_bucket_begins_with_the_state_of_the_shared_one),
+        cmocka_unit_test(new_bucket_over_its_capacity_is_blocked_alone),
+        cmocka_unit_test(new_bucket_after_a_reset_or_drain_is_empty),
+        cmocka_unit_test(clock_behind_the_shared_bucket_is_reported),
+        cmocka_unit_test(drained_slot_goes_to_another_key),
+        cmocka_unit_test(slot_is_kept_until_its_bucket_has_drained),
+        cmocka_unit_test(slot_is_kept_until_its_block_ends),
+        cmocka_unit_test(slot_serves_thousands_of_keys_one_after_another),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

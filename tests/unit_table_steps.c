@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The table under every order of events: operations run as coroutines that change hands at every access to shared
- * memory, in an order drawn from a seed, and some of them never come back, like a process that was killed. */
+ * The table under every order of events. Operations run as coroutines that are switched at every access to shared
+ * memory, in an order drawn from a seed. Some of them never continue, like a process that was killed. */
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -25,26 +25,26 @@ static const struct steady__rate fleeting = {1, 1, 1, 0};
 static const struct steady__rate lingering = {1, 12, 1, 0};
 static const struct steady__rate another = {1, AGES - 1, 1, 0};
 
-/* What is known of a key from outside. */
+/* The drops that a key may hold, as far as is known from outside. */
 struct account {
-    int64_t floor;   /* drops of operations that lie wholly after the last draining: surely in the bucket */
-    int64_t ceiling; /* drops of operations that do not lie wholly before it: no others are in the bucket */
-    int64_t before;  /* of the ceiling, when the draining that runs began */
-    unsigned epoch;  /* counts beginnings and ends of drainings: odd while one runs */
+    int64_t floor;   /* drops of operations that began after the last drain: certainly in the bucket */
+    int64_t ceiling; /* drops of operations that did not end before it: no others are in the bucket */
+    int64_t before;  /* the ceiling at the beginning of the drain in progress */
+    unsigned epoch;  /* counts beginnings and ends of drains: odd while a drain is in progress */
 };
 
 struct task {
     ucontext_t context;
     bool over;
-    int64_t at_stake[KEYS]; /* drops of the operation that runs */
+    int64_t at_stake[KEYS]; /* drops of the operation in progress */
 };
 
 static struct {
     uint64_t random;
     ucontext_t scheduler;
     struct task tasks[TASKS];
-    struct task *running; /* NULL: nobody is interrupted */
-    uint32_t patience;    /* a task is interrupted at every step with a probability of 1 to this */
+    struct task *running; /* NULL: no task is interrupted */
+    uint32_t patience;    /* a task is interrupted at every step with a probability of 1 / patience */
     int64_t now;
     struct account accounts[KEYS];
     const struct steady__rate *passing; /* the limit of keys that come and go */
@@ -63,7 +63,7 @@ static void step(void) {
     if (world.running != NULL) swapcontext(&world.running->context, &world.scheduler);
 }
 
-/* All keys live in the same two groups. Time moves on, now and then by more than a lease. */
+/* All keys have the same two groups. Time moves on, now and then by more than a lease. */
 static struct steady__ask ask_for(uint64_t tag, const struct steady__rate *rate) {
     const struct steady__hash hash = {{tag * 8 + 3, (uint64_t)1 << 63}};
     world.now += random_below(8) == 0 ? LEASE + 1 : 1;
@@ -79,7 +79,7 @@ static struct steady__decision decide(struct steady__ask ask) {
     return answer.decision;
 }
 
-/* The keys of an overflow bucket each seem to hold what they hold together. */
+/* Each key of an overflow bucket reports the drops of all its keys. */
 static bool any_overflow(void) { return world.table.overflow->identity.word[0] != 0; }
 
 /* ---- Operations ---- */
@@ -164,7 +164,7 @@ static void start_task(struct task *task, unsigned char *stack) {
     makecontext(&task->context, task_main, 0);
 }
 
-/* A new table in which some of the sixteen slots have gone to keys that stay. */
+/* A new table in which `taken` of the sixteen slots belong to keys that stay. */
 static void start_round(uint64_t seed, unsigned taken, const struct steady__rate *passing) {
     static const uint32_t patience[] = {1, 2, 20, 100};
     memset(world.bytes, 0, sizeof world.bytes);
@@ -182,7 +182,7 @@ static void start_round(uint64_t seed, unsigned taken, const struct steady__rate
         start_task(&world.tasks[i], world.stacks[i]);
 }
 
-/* Runs all tasks to their ends but the one `killed`, which stops after so many steps; -1: none. */
+/* Runs all tasks to their ends except `killed`, which stops after so many steps. -1: none. */
 static void run_tasks(int killed, unsigned after) {
     unsigned alive = TASKS, at = 0;
     while (alive > 0) {
@@ -226,7 +226,7 @@ static void check_round(uint64_t seed) {
     }
 }
 
-/* No slot is lost: after a lease, new keys fill all that no living key has. */
+/* No slot is lost: after a lease, new keys fill all slots that no living key has. */
 static void check_room(uint64_t seed, unsigned taken) {
     const unsigned living = (unsigned)(confirmed_slots(100) + confirmed_slots(101));
     world.now += 2 * LEASE;
@@ -246,7 +246,7 @@ static void play(uint64_t seed, int killed, unsigned after, unsigned *overflows)
     check_room(seed, some);
 }
 
-/* With one slot free, or two, now and then, or none. */
+/* With no, one or two free slots. */
 static void play_full(uint64_t seed, int killed, unsigned after, unsigned *overflows) {
     const unsigned most = NEIGHBOURS - (unsigned)(seed / 4 % 3);
     start_round(seed, most, &lingering);
@@ -256,7 +256,7 @@ static void play_full(uint64_t seed, int killed, unsigned after, unsigned *overf
     check_room(seed, most);
 }
 
-static void test_any_order(void **state) {
+static void any_order_of_steps_keeps_all_drops_and_slots(void **state) {
     (void)state;
     unsigned overflows = 0, full = 0;
     for (uint64_t seed = 1; seed <= ROUNDS; seed++)
@@ -267,8 +267,8 @@ static void test_any_order(void **state) {
     assert_true(overflows < ROUNDS / 20 && full > ROUNDS / 4);
 }
 
-/* Each of the first steps of an operation on a new key, and more, is a place to be killed at. */
-static void test_killed_anywhere(void **state) {
+/* The task is killed at each of the first steps of an operation on a new key, and at later ones. */
+static void task_killed_at_any_step_loses_no_drop_and_no_slot(void **state) {
     (void)state;
     unsigned overflows = 0, full = 0;
     for (unsigned after = 0; after < 400; after++)
@@ -281,6 +281,7 @@ static void test_killed_anywhere(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_any_order), cmocka_unit_test(test_killed_anywhere)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(any_order_of_steps_keeps_all_drops_and_slots),
+                                       cmocka_unit_test(task_killed_at_any_step_loses_no_drop_and_no_slot)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

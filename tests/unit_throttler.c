@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * What a throttler adds to a store: the prefix, and the policy for when the store does not answer. The store that does
- * not answer is a Redis where there is none. */
+ * What a throttler adds to a store: the prefix, and the policy for decisions without a verdict. The store that does not
+ * answer is a Redis store without a server. */
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -29,7 +29,7 @@ static void close_pair(struct pair *p) {
     steady_store_close(&p->store);
 }
 
-static void test_report(void **state) {
+static void report_policy_returns_the_error(void **state) {
     (void)state;
     steady_result r;
     struct pair p = open_pair(NO_SERVER, &hundred, NULL);
@@ -41,7 +41,7 @@ static void test_report(void **state) {
     close_pair(&p);
 }
 
-static void test_deny_and_allow(void **state) {
+static void deny_and_allow_policies_answer_without_the_store(void **state) {
     (void)state;
     static const enum steady_policy policies[] = {STEADY_DENY, STEADY_ALLOW};
     static const steady_us retry_after[] = {STEADY_SECOND, 0};
@@ -67,7 +67,7 @@ static void test_deny_and_allow(void **state) {
     }
 }
 
-static void denied_by_policy_never_fits_over_the_capacity(void **state) {
+static void deny_policy_tells_that_an_amount_over_the_capacity_never_fits(void **state) {
     (void)state;
     steady_result r;
     struct pair p = open_pair(NO_SERVER, &hundred, &(steady_throttler_options){.on_error = STEADY_DENY});
@@ -78,8 +78,8 @@ static void denied_by_policy_never_fits_over_the_capacity(void **state) {
     close_pair(&p);
 }
 
-/* A quarter of a hundred, and a quarter of the rate. */
-static void test_local_is_a_share(void **state) {
+/* A quarter of a capacity of a hundred, and a quarter of the rate. */
+static void local_policy_allows_its_share_of_the_limit(void **state) {
     (void)state;
     steady_result r;
     struct pair p =
@@ -98,8 +98,8 @@ static void test_local_is_a_share(void **state) {
     close_pair(&p);
 }
 
-/* Shares of what cannot be shared: at least a drop, and a recharge that stays in range. */
-static void test_local_at_the_ends(void **state) {
+/* Shares that cannot be that small: at least one drop, and a recharge that stays in range. */
+static void smallest_local_share_still_allows_a_drop(void **state) {
     (void)state;
     const steady_limit limits[] = {{.max_capacity = 1, .drop_recharge = ((steady_us)1 << 53) - 1},
                                    {.max_capacity = INT32_MAX, .drop_recharge = 4194304},
@@ -122,7 +122,7 @@ static void count_answer(const steady_result *result, void *data) {
     answered++;
 }
 
-static void test_policies_hold_for_callbacks(void **state) {
+static void policy_holds_for_callbacks_after_the_throttler_is_freed(void **state) {
     (void)state;
     static const struct {
         enum steady_policy policy;
@@ -156,7 +156,7 @@ static void test_policies_hold_for_callbacks(void **state) {
     steady_poller_free(&poller);
 }
 
-static void test_prefix_is_part_of_the_key(void **state) {
+static void prefix_is_part_of_the_key(void **state) {
     (void)state;
     steady_result r;
     struct pair plain = open_pair("memory:", &hundred, NULL);
@@ -172,8 +172,8 @@ static void test_prefix_is_part_of_the_key(void **state) {
     close_pair(&plain);
 }
 
-/* 100 a minute is one in 0.6 s, to the microsecond, and so shares its buckets. */
-static void test_a_rate_is_reduced(void **state) {
+/* 100 a minute equals one in 0.6 s exactly, so both limits use the same buckets. */
+static void limits_of_equal_rates_share_a_bucket(void **state) {
     (void)state;
     steady_result r, s;
     steady_limit rate = {.block_duration = 0};
@@ -192,14 +192,14 @@ static void test_a_rate_is_reduced(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_report),
-        cmocka_unit_test(test_deny_and_allow),
-        cmocka_unit_test(denied_by_policy_never_fits_over_the_capacity),
-        cmocka_unit_test(test_local_is_a_share),
-        cmocka_unit_test(test_local_at_the_ends),
-        cmocka_unit_test(test_policies_hold_for_callbacks),
-        cmocka_unit_test(test_prefix_is_part_of_the_key),
-        cmocka_unit_test(test_a_rate_is_reduced),
+        cmocka_unit_test(report_policy_returns_the_error),
+        cmocka_unit_test(deny_and_allow_policies_answer_without_the_store),
+        cmocka_unit_test(deny_policy_tells_that_an_amount_over_the_capacity_never_fits),
+        cmocka_unit_test(local_policy_allows_its_share_of_the_limit),
+        cmocka_unit_test(smallest_local_share_still_allows_a_drop),
+        cmocka_unit_test(policy_holds_for_callbacks_after_the_throttler_is_freed),
+        cmocka_unit_test(prefix_is_part_of_the_key),
+        cmocka_unit_test(limits_of_equal_rates_share_a_bucket),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * TLS against servers of our own: names and tickets, records of any size, new keys, ends of all kinds, and what is no
- * TLS at all. */
+ * TLS against servers of our own: names and tickets, records of any size, key updates, closed connections of all kinds,
+ * and bytes that are not TLS. */
 #include "client.h"
 
 #include <arpa/inet.h>
@@ -66,7 +66,7 @@ static void assert_name_sent(const char *host, const char *server_name, const ch
     server = NULL;
 }
 
-static void test_the_name_goes_ahead_but_no_address_does(void **state) {
+static void host_name_is_sent_in_the_hello_and_an_address_is_not(void **state) {
     (void)state;
     assert_name_sent("localhost", NULL, "localhost");
     assert_name_sent("127.0.0.1", NULL, "");
@@ -77,8 +77,8 @@ static void test_the_name_goes_ahead_but_no_address_does(void **state) {
     assert_name_sent("localhost", "::1%lo", "");
 }
 
-/* A star stands for one label, whole and leftmost. */
-static void test_stars(void **state) {
+/* A wildcard matches one label, which must be whole and leftmost. */
+static void wildcard_matches_one_whole_leftmost_label(void **state) {
     static const struct {
         const char *name;
         bool trusted;
@@ -97,7 +97,7 @@ static void test_stars(void **state) {
     }
 }
 
-/* ---- Tickets without end ---- */
+/* ---- Endless tickets ---- */
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define HELD_MOST (50 * MS)
@@ -111,7 +111,7 @@ static steady_us processor_time(void) {
     return (steady_us)t.tv_sec * STEADY_SECOND + t.tv_nsec / 1000;
 }
 
-/* Megabytes of them are there when the loop looks. */
+/* Megabytes of tickets have arrived when the loop runs. */
 static void flood_of_tickets_does_not_hold_the_loop(void **state) {
     steady_us longest = 0;
     unsigned held = 0;
@@ -134,14 +134,14 @@ static void flood_of_tickets_does_not_hold_the_loop(void **state) {
 
 /* ---- Versions, keys, records ---- */
 
-static void test_too_old(void **state) {
+static void tls_1_1_is_refused(void **state) {
     (void)state;
     start(&(struct tls_server_rules){.version = TLS1_1_VERSION}, TIMEOUT);
     assert_int_equal(ask(1).errors[-STEADY_UNAVAILABLE], 1);
     assert_non_null(strstr(steady_store_trouble(store), "protocol version"));
 }
 
-static void test_new_keys(void **state) {
+static void key_updates_keep_the_connection(void **state) {
     struct tls_server_rules rules = {.version = TLS1_3_VERSION, .keys_every = 7};
     (void)state;
     start(&rules, 10 * STEADY_SECOND);
@@ -152,8 +152,8 @@ static void test_new_keys(void **state) {
     assert_int_equal(tls_server_finish(server).connections, 1);
 }
 
-/* More than the reader takes at once: what stays in OpenSSL's buffers is no event of any loop. */
-static void test_answers_in_one_piece(void **state) {
+/* More than the reader takes at once: no loop reports an event for bytes in OpenSSL's buffers. */
+static void replies_buffered_by_openssl_are_read(void **state) {
     (void)state;
     for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
         start(&(struct tls_server_rules){.version = version, .batch = 5000}, 10 * STEADY_SECOND);
@@ -166,7 +166,7 @@ static void test_answers_in_one_piece(void **state) {
     }
 }
 
-static void test_records_of_a_byte(void **state) {
+static void replies_in_records_of_a_byte_are_read(void **state) {
     (void)state;
     start(&(struct tls_server_rules){.record = 1, .batch = 100}, 10 * STEADY_SECOND);
     assert_int_equal(ask(100).allowed, 100);
@@ -184,8 +184,9 @@ static void awaits_the_second(const steady_result *result, void *data) {
     waited = now_us() - since;
 }
 
-/* A callback runs the loop, which does not know of what OpenSSL has taken in: it is read, and what is asked is sent. */
-static void test_awaited_behind_its_own_record(void **state) {
+/* A callback runs the loop, which does not know of bytes that OpenSSL has buffered. They are read, and new requests are
+ * sent. */
+static void callback_gets_the_next_reply_of_its_own_record(void **state) {
     (void)state;
     for (int asks = 0; asks < 2; asks++) {
         start(&(struct tls_server_rules){.batch = 2, .record = 13}, 2 * STEADY_SECOND);
@@ -203,9 +204,10 @@ static void test_awaited_behind_its_own_record(void **state) {
     }
 }
 
-/* ---- Ends, and beginnings after them ---- */
+/* ---- Closed connections, and the next ones ---- */
 
-/* With and without a goodbye it is an end. What was out is unknown, and the next connection goes on from the ticket. */
+/* Closed with or without a close notify, the requests in flight are unknown, and the next connection resumes the
+ * session. */
 static void assert_ends(int version, bool goodbye) {
     start(&(struct tls_server_rules){.version = version, .close_after = 10, .goodbye = goodbye}, STEADY_SECOND);
     for (int i = 0; i < 5; i++) {
@@ -223,7 +225,7 @@ static void assert_ends(int version, bool goodbye) {
     server = NULL;
 }
 
-static void test_ends(void **state) {
+static void closed_connection_is_unknown_and_its_session_resumed(void **state) {
     (void)state;
     assert_ends(TLS1_2_VERSION, false);
     assert_ends(TLS1_2_VERSION, true);
@@ -231,7 +233,7 @@ static void test_ends(void **state) {
     assert_ends(TLS1_3_VERSION, true);
 }
 
-/* A ticket with which a handshake does not come to its end is not shown again. */
+/* A ticket is not used again after a handshake with it has failed. */
 static void assert_ticket_given_up(struct tls_server_rules rules) {
     rules.close_after = 1;
     start(&rules, TIMEOUT);
@@ -248,13 +250,13 @@ static void assert_ticket_given_up(struct tls_server_rules rules) {
     server = NULL;
 }
 
-static void test_tickets_that_are_not_liked(void **state) {
+static void ticket_of_a_failed_handshake_is_not_used_again(void **state) {
     (void)state;
     assert_ticket_given_up((struct tls_server_rules){.hangs_up_on_tickets = true});
     assert_ticket_given_up((struct tls_server_rules){.ignores_tickets = true});
 }
 
-/* ---- What is no TLS ---- */
+/* ---- Bytes that are not TLS ---- */
 
 static const struct {
     const char *bytes;
@@ -274,7 +276,7 @@ static const struct {
     {"\x16", 1, "no TLS: "},
 };
 
-static void test_babble(void **state) {
+static void bytes_that_are_not_tls_are_unavailable_with_a_reason(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(babble); i++) {
         const struct fake_step steps[] = {
@@ -295,8 +297,8 @@ static void test_babble(void **state) {
     }
 }
 
-/* A server that says nothing, or not all, is left in time, and each decision ends by its own deadline. */
-static void test_stalled(void **state) {
+/* A server that sends nothing, or half a message, is given up in time, and each decision ends by its own deadline. */
+static void stalled_handshake_is_unavailable_at_the_deadline(void **state) {
     static const char *const beginnings[] = {NULL, "\x16\x03\x03", "\x16\x03\x03\x00\x7a\x02\x00\x00"};
     (void)state;
     for (size_t i = 0; i < COUNT(beginnings); i++) {
@@ -322,10 +324,10 @@ static void test_stalled(void **state) {
     }
 }
 
-/* ---- A system that takes what it likes ---- */
+/* ---- A system that takes any number of bytes ---- */
 
 static uint64_t seed = 1;
-static size_t taken; /* bytes, by the system */
+static size_t taken; /* bytes that the system took */
 
 static size_t below(size_t end) { return (size_t)random_in(&seed, 0, (int64_t)end - 1); }
 
@@ -387,8 +389,8 @@ static size_t put_some(struct steady__pipeline *pipeline, struct steady__request
     return put;
 }
 
-/* Until the server has read all and closed. What we have not read when we close makes it a reset, which takes back what
- * the server has not read. */
+/* Waits until the server has read everything and closed. Bytes that we have not read would turn our close into a reset,
+ * which discards what the server has not read. */
 static void await_end(int fd) {
     char bytes[1024];
     shutdown(fd, SHUT_WR);
@@ -397,8 +399,8 @@ static void await_end(int fd) {
     while (recv(fd, bytes, sizeof bytes, 0) > 0);
 }
 
-/* The stream arrives as it was put. Wherever it is cut, what the wire has sent is what the server has; and what the
- * server has not, but that a part of its record is out, counts as written none the less. */
+/* The stream arrives as it was put. Wherever it is cut, the server has what the pipeline counts as sent. A request of
+ * which only a part of its record was sent counts as written too. */
 static void assert_stream(struct steady__tls_context *context, int version, size_t cut_after, bool gently) {
     static struct steady__request requests[REQUESTS];
     struct steady__net net = steady__net_system;
@@ -443,7 +445,7 @@ static void assert_stream(struct steady__tls_context *context, int version, size
     server = NULL;
 }
 
-static void test_what_counts_as_written(void **state) {
+static void stream_cut_anywhere_counts_each_sent_request_as_written(void **state) {
     struct steady__url url;
     struct steady__tls_context *context = NULL;
     const steady_tls_options options = {.ca_file = certificate("ca.pem")};
@@ -459,7 +461,7 @@ static void test_what_counts_as_written(void **state) {
     assert_int_equal(ERR_peek_error(), 0);
 }
 
-static size_t room_left; /* what the system still takes */
+static size_t room_left; /* bytes that the system still takes */
 
 static ssize_t cramped_send(const struct steady__net *net, int fd, const void *bytes, size_t len) {
     (void)net;
@@ -472,15 +474,15 @@ static ssize_t cramped_send(const struct steady__net *net, int fd, const void *b
     return n;
 }
 
-#define ONE 200 /* bytes of a request; its record takes some 30 more */
+#define ONE 200 /* bytes of a request; its record takes about 30 more */
 
 static void put_one(struct steady__pipeline *pipeline, struct steady__request *request) {
     memset(steady__pipeline_room(pipeline, 1, ONE), '.', ONE);
     steady__pipeline_put(pipeline, request, ONE);
 }
 
-/* A record is out but for its end; then that goes, with the beginning of the next one. The first is written, whatever
- * becomes of the second, of which a part is out; the third is not. A goodbye does not take the rest along. */
+/* All but the end of a record is sent; then the end, with the beginning of the next one. The first request is written,
+ * and so is the second, of which a part was sent; the third is not. The close notify does not send the rest. */
 static void assert_a_record_and_a_half(struct steady__tls_context *context, int version) {
     struct steady__request requests[3] = {0};
     struct steady__net net = steady__net_system;
@@ -526,7 +528,7 @@ static void assert_a_record_and_a_half(struct steady__tls_context *context, int 
     assert_int_equal(len, ONE);
 }
 
-static void test_a_record_and_a_half(void **state) {
+static void request_with_half_its_record_sent_counts_as_written(void **state) {
     struct steady__url url;
     struct steady__tls_context *context = NULL;
     const steady_tls_options options = {.ca_file = certificate("ca.pem")};
@@ -540,7 +542,8 @@ static void test_a_record_and_a_half(void **state) {
 
 /* ---- Out of memory ---- */
 
-static _Thread_local long allocations_left = -1; /* of OpenSSL, on this thread, until they fail; -1: never */
+static _Thread_local long allocations_left =
+    -1; /* allocations of OpenSSL on this thread until they fail; -1: they never fail */
 
 static void *scarce_malloc(size_t size, const char *file, int line) {
     (void)file;
@@ -564,8 +567,8 @@ static void scarce_free(void *old, const char *file, int line) {
     free(old);
 }
 
-/* Whichever allocation is the last one: an answer or an error, and the next store works. */
-static void test_out_of_memory(void **state) {
+/* Whichever allocation fails first: a result or an error, and the next store works. */
+static void failed_allocation_in_openssl_is_an_error_and_the_next_store_works(void **state) {
     const steady_tls_options tls = {.ca_file = certificate("ca.pem")};
     const steady_store_options options = {.timeout = 200 * MS, .tls = &tls, .engine = STEADY_ENGINE_SCRIPT};
     char url[64];
@@ -594,21 +597,21 @@ static void test_out_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        WITH_LOOP(test_the_name_goes_ahead_but_no_address_does),
-        WITH_LOOP(test_stars),
+        WITH_LOOP(host_name_is_sent_in_the_hello_and_an_address_is_not),
+        WITH_LOOP(wildcard_matches_one_whole_leftmost_label),
         WITH_LOOP(flood_of_tickets_does_not_hold_the_loop),
-        WITH_LOOP(test_too_old),
-        WITH_LOOP(test_new_keys),
-        WITH_LOOP(test_answers_in_one_piece),
-        WITH_LOOP(test_records_of_a_byte),
-        WITH_LOOP(test_awaited_behind_its_own_record),
-        WITH_LOOP(test_ends),
-        WITH_LOOP(test_tickets_that_are_not_liked),
-        WITH_LOOP(test_babble),
-        WITH_LOOP(test_stalled),
-        WITH_LOOP(test_what_counts_as_written),
-        WITH_LOOP(test_a_record_and_a_half),
-        WITH_LOOP(test_out_of_memory),
+        WITH_LOOP(tls_1_1_is_refused),
+        WITH_LOOP(key_updates_keep_the_connection),
+        WITH_LOOP(replies_buffered_by_openssl_are_read),
+        WITH_LOOP(replies_in_records_of_a_byte_are_read),
+        WITH_LOOP(callback_gets_the_next_reply_of_its_own_record),
+        WITH_LOOP(closed_connection_is_unknown_and_its_session_resumed),
+        WITH_LOOP(ticket_of_a_failed_handshake_is_not_used_again),
+        WITH_LOOP(bytes_that_are_not_tls_are_unavailable_with_a_reason),
+        WITH_LOOP(stalled_handshake_is_unavailable_at_the_deadline),
+        WITH_LOOP(stream_cut_anywhere_counts_each_sent_request_as_written),
+        WITH_LOOP(request_with_half_its_record_sent_counts_as_written),
+        WITH_LOOP(failed_allocation_in_openssl_is_an_error_and_the_next_store_works),
     };
     if (CRYPTO_set_mem_functions(scarce_malloc, scarce_realloc, scarce_free) != 1) abort();
     certificates_make();

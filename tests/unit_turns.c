@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * With a million decisions in flight no turn of the loop takes long: when they are sent, when the server goes, when
- * they are late, and on the embedded store. */
+ * With a million decisions in flight, each turn of the loop is short: when they are sent, when the server is lost, when
+ * they expire, and on the embedded store. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <signal.h>
@@ -27,7 +27,7 @@ static steady_store *store;
 static steady_throttler *throttler;
 static pid_t server;
 static unsigned long called, errors;
-static steady_us longest; /* turn, in time of this thread's own: what others did meanwhile does not count */
+static steady_us longest; /* turn, in CPU time of this thread, so that other processes do not count */
 
 static steady_us worked(void) {
     struct timespec t;
@@ -53,7 +53,7 @@ static void answered(const steady_result *result, void *data) {
     errors += result->error != 0;
 }
 
-/* ---- A server that answers once, and reads what comes or does not ---- */
+/* ---- A server that answers once, and then reads or does not read ---- */
 
 static void serve(int listener, bool reads) {
     static char bytes[1 << 20];
@@ -66,7 +66,7 @@ static void serve(int listener, bool reads) {
     pause();
 }
 
-/* Its port. */
+/* Returns its port. */
 static int start_server(bool reads) {
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof at;
@@ -106,7 +106,7 @@ static int tear_down(void **state) {
     return 0;
 }
 
-/* A machine may stand still now and then: one of three times each turn is short. */
+/* The machine may stall now and then, so all turns must be short in one of three runs. */
 static void assert_short_turns(void (*scene)(void)) {
     for (int i = 0; i < 3; i++) {
         called = errors = 0;
@@ -166,7 +166,7 @@ static void send_many(void) {
     assert_int_equal(errors, MANY);
 }
 
-static void many_are_sent_and_the_server_goes(void **state) {
+static void many_sent_decisions_lost_at_once_keep_turns_short(void **state) {
     (void)state;
     assert_short_turns(send_many);
 }
@@ -183,7 +183,7 @@ static void keep_many_waiting(void) {
     assert_int_equal(errors, MANY);
 }
 
-static void many_wait_and_the_server_goes(void **state) {
+static void many_waiting_decisions_lost_at_once_keep_turns_short(void **state) {
     (void)state;
     assert_short_turns(keep_many_waiting);
 }
@@ -195,7 +195,7 @@ static void ask_no_server(void) {
     assert_int_equal(errors, MANY);
 }
 
-static void many_wait_for_a_server_that_is_not_there(void **state) {
+static void many_decisions_without_a_server_keep_turns_short(void **state) {
     (void)state;
     assert_short_turns(ask_no_server);
 }
@@ -208,7 +208,7 @@ static void let_many_be_late(void) {
     assert_int_equal(errors, MANY);
 }
 
-static void many_are_late(void **state) {
+static void many_expired_decisions_keep_turns_short(void **state) {
     (void)state;
     assert_short_turns(let_many_be_late);
 }
@@ -224,7 +224,7 @@ static void ask_the_embedded_store(void) {
     assert_int_equal(errors, 0);
 }
 
-static void many_are_asked_of_the_embedded_store(void **state) {
+static void many_decisions_of_the_embedded_store_keep_turns_short(void **state) {
     (void)state;
     assert_short_turns(ask_the_embedded_store);
 }
@@ -233,9 +233,11 @@ static void many_are_asked_of_the_embedded_store(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(many_are_sent_and_the_server_goes),        TEST(many_wait_and_the_server_goes),
-        TEST(many_wait_for_a_server_that_is_not_there), TEST(many_are_late),
-        TEST(many_are_asked_of_the_embedded_store),
+        TEST(many_sent_decisions_lost_at_once_keep_turns_short),
+        TEST(many_waiting_decisions_lost_at_once_keep_turns_short),
+        TEST(many_decisions_without_a_server_keep_turns_short),
+        TEST(many_expired_decisions_keep_turns_short),
+        TEST(many_decisions_of_the_embedded_store_keep_turns_short),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The shared library, closed with dlclose while a name is being looked up: the thread still runs its code. */
+ * The shared library, closed with dlclose during a lookup: the lookup's thread still runs its code. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <netdb.h>
@@ -15,7 +15,7 @@
 
 static atomic_int looking, looked;
 
-/* Stands in for the C library's: the linker exports it to libraries that are opened later. */
+/* Replaces the function of the C library: the linker exports it to libraries that are opened later. */
 int getaddrinfo(const char *name, const char *port, const struct addrinfo *hints, struct addrinfo **list) {
     (void)name;
     (void)port;
@@ -34,7 +34,7 @@ static void *library(void) {
     return dlopen(path, RTLD_NOW | RTLD_LOCAL);
 }
 
-/* As a plug-in does: it opens a store, closes it and goes. Returns an exit status. */
+/* Like a plug-in: opens a store, closes it and unloads the library. Returns an exit status. */
 static int open_and_close(void) {
     int (*poller_new)(steady_poller **) = NULL;
     steady_loop (*poller_loop)(steady_poller *) = NULL;
@@ -64,7 +64,7 @@ static int open_and_close(void) {
     return dlclose(handle) == 0 ? 0 : 5;
 }
 
-static void closed_while_a_name_is_looked_up(void **state) {
+static void library_closed_during_a_lookup_does_not_crash(void **state) {
     int status = -1;
     (void)state;
     const pid_t pid = fork();
@@ -72,7 +72,7 @@ static void closed_while_a_name_is_looked_up(void **state) {
     if (pid == 0) {
         const int error = open_and_close();
         if (error != 0) _exit(error);
-        if (atomic_load(&looked) != 0) _exit(6); /* the machine was too slow for a test */
+        if (atomic_load(&looked) != 0) _exit(6); /* the machine is too slow for this test */
         sleep_us(2 * SLOW);
         _exit(atomic_load(&looked) != 0 ? 0 : 7);
     }
@@ -81,6 +81,6 @@ static void closed_while_a_name_is_looked_up(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(closed_while_a_name_is_looked_up)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(library_closed_during_a_lookup_does_not_crash)};
     return cmocka_run_group_tests_name("unload", tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Store URLs: what is read out of them, what is refused, and that no message shows a secret. */
+ * Store URLs: what is read from them, what is refused, and that no message shows a secret. */
 #include "support.h"
 
 #include <stdlib.h>
@@ -44,7 +44,7 @@ static const struct {
     {"unix://:p%40@/run/r", {STEADY__URL_UNIX, "", "/run/r", "", "p@", 6379, 0}},
 };
 
-/* `says` is a part of the message. */
+/* `says` is part of the message. */
 static const struct {
     const char *text;
     const char *says;
@@ -165,7 +165,7 @@ static void assert_says(const steady_message *why, const char *part, const char 
     if (strstr(why->text, SECRET) != NULL) fail_msg("for %s: \"%s\" shows a secret", about, why->text);
 }
 
-static void test_accepted(void **state) {
+static void valid_url_is_read(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(accepted); i++) {
         struct steady__url url, copy;
@@ -183,7 +183,7 @@ static void test_accepted(void **state) {
     }
 }
 
-static void test_refused(void **state) {
+static void invalid_url_is_refused_with_a_reason_and_no_secret(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(refused); i++) {
         struct steady__url url;
@@ -195,7 +195,7 @@ static void test_refused(void **state) {
     }
 }
 
-static void test_sentinels(void **state) {
+static void sentinel_url_is_read(void **state) {
     static const char text[] = "rediss+sentinel://u:p%40@a,b.example:1,[::1]:2,[::2]/the%20main/7?sentinel_username=su&"
                                "sentinel_password=s%26p&peek=replica&tls_ca=/ca";
     struct steady__url url, copy;
@@ -223,7 +223,7 @@ static void test_sentinels(void **state) {
     assert_true(copy.peek_replica);
 }
 
-static void test_tls(void **state) {
+static void tls_url_is_read(void **state) {
     static const char text[] = "rediss://u:p@h:1/2?tls_ca=/a%20b&tls_cert=/c&tls_key=/k%26&tls_server_name=n.example&"
                                "tls_insecure_skip_verify=yes";
     struct steady__url url, copy;
@@ -245,7 +245,7 @@ static void test_tls(void **state) {
     assert_string_equal(url.tls_ca, "");
 }
 
-static void test_length(void **state) {
+static void url_over_the_longest_length_is_refused(void **state) {
     struct steady__url url;
     steady_message why = {""};
     char *text = malloc(65536 + 1);
@@ -264,7 +264,7 @@ static void test_length(void **state) {
     free(text);
 }
 
-static void test_clear_wipes(void **state) {
+static void clear_wipes_the_password(void **state) {
     struct steady__url url;
     (void)state;
     assert_int_equal(steady__url_parse(&url, "redis://u:" SECRET "@h", NULL), 0);
@@ -273,8 +273,8 @@ static void test_clear_wipes(void **state) {
     assert_string_equal(url.password, "");
 }
 
-/* Every byte that a URL can be cut or changed at: nothing but an answer is expected, under the sanitizers. */
-static void test_damaged(void **state) {
+/* Each byte of each URL is changed to each value. Under the sanitizers, nothing but a result is expected. */
+static void url_with_any_byte_changed_is_read_or_refused(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(accepted); i++) {
         for (size_t at = 0; at < strlen(accepted[i].text); at++) {
@@ -292,9 +292,13 @@ static void test_damaged(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_accepted), cmocka_unit_test(test_refused), cmocka_unit_test(test_sentinels),
-        cmocka_unit_test(test_tls),      cmocka_unit_test(test_length),  cmocka_unit_test(test_clear_wipes),
-        cmocka_unit_test(test_damaged),
+        cmocka_unit_test(valid_url_is_read),
+        cmocka_unit_test(invalid_url_is_refused_with_a_reason_and_no_secret),
+        cmocka_unit_test(sentinel_url_is_read),
+        cmocka_unit_test(tls_url_is_read),
+        cmocka_unit_test(url_over_the_longest_length_is_refused),
+        cmocka_unit_test(clear_wipes_the_password),
+        cmocka_unit_test(url_with_any_byte_changed_is_read_or_refused),
     };
     return cmocka_run_group_tests_name("url", tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The window of a connection, in a model of programs, a network and a server, without a clock: what is answered in
- * time, and what is written and answered too late. */
+ * The window of a connection in a model of clients, a network and a server, without a real clock: how many requests are
+ * answered in time, and how many are written and answered too late. */
 #include "conn/window.h"
 
 #include <stdlib.h>
@@ -8,10 +8,10 @@
 #include "assertions.h"
 
 #define MS STEADY_MILLISECOND
-#define QUEUE 65536 /* as many as may be in flight */
-#define SECONDS 4   /* the first of which is not counted */
+#define QUEUE 65536 /* the most that may be in flight */
+#define SECONDS 4   /* the first second is not counted */
 
-/* What is the same all along. */
+/* The constants of a scene. */
 struct scene {
     int clients;
     steady_us timeout, round_trip;
@@ -20,12 +20,12 @@ struct scene {
     double served;        /* a second, at most */
     steady_us frozen_for; /* the server, in the middle of the third second */
     unsigned slower_by;   /* the server, from the middle of the second second on */
-    steady_us apart;      /* one client after the other joins */
+    steady_us apart;      /* the time between the joins of two clients */
     steady_us farther_by; /* the server, from the middle of the second second on */
 };
 
 struct sent {
-    steady_us since, deadline, back; /* back: when its reply is there */
+    steady_us since, deadline, back; /* back: when the reply arrives */
     uint32_t ahead;
 };
 
@@ -33,25 +33,25 @@ struct client {
     struct steady__window window;
     steady_us waiting[QUEUE]; /* when they were asked */
     struct sent pipeline[QUEUE];
-    uint64_t first, last; /* of what waits */
-    uint64_t head, tail;  /* of the wire */
-    double owed;          /* a part of a decision that is yet to be asked */
+    uint64_t first, last; /* of the requests that wait */
+    uint64_t head, tail;  /* of the pipeline */
+    double owed;          /* the fraction of a decision that is still to be asked */
 };
 
 struct outcome {
     unsigned long asked, in_time, late, unasked;
-    unsigned long most_late; /* in a hundredth of a second */
+    unsigned long most_late; /* in 10 ms */
     uint32_t smallest;       /* window */
 };
 
 static struct client *all;
 static struct outcome outcome;
 static const struct scene *scene;
-static double server_free; /* when it has done what it has */
+static double server_free; /* when the server has finished its queue */
 
 static bool counts(steady_us now) { return now >= STEADY_SECOND; }
 
-/* The server works in the order of arrival. */
+/* The server serves requests in the order of arrival. */
 static steady_us reply_at(steady_us now) {
     const steady_us stop = 2500 * MS, slow = 1500 * MS;
     const double arrives = (double)(now + scene->round_trip / 2);
@@ -124,7 +124,7 @@ static void play(const struct scene *what) {
                   outcome.in_time, outcome.late, outcome.unasked, outcome.smallest);
 }
 
-/* Of what the server can do in the seconds that count, and of what is asked, in percent. */
+/* In percent of what the server can serve in the seconds that count, and of what is asked. */
 static double busy(void) { return 100 * (double)outcome.in_time / (scene->served * (SECONDS - 1)); }
 static double in_time(void) { return 100 * (double)outcome.in_time / (double)outcome.asked; }
 static double late(void) { return 100 * (double)outcome.late / (double)outcome.asked; }
@@ -139,29 +139,29 @@ static void assert_busy(struct scene what, int percent) {
     assert_true(busy() > percent && late() < (100 - percent) / 10.0);
 }
 
-/* ---- Less than the server can do ---- */
+/* ---- Load below the server's rate ---- */
 
-static void test_near_and_far(void **state) {
+static void near_and_distant_server_answers_in_time(void **state) {
     (void)state;
     for (steady_us round_trip = 100; round_trip <= 85 * MS; round_trip += 5 * MS)
         assert_nothing_missed((struct scene){1, 100 * MS, round_trip, MS, 40000, 50000, 0, 0, 0, 0});
 }
 
-/* The program does something else for most of the time. */
-static void test_loop_away(void **state) {
+/* The program is outside the loop for most of the time. */
+static void client_with_long_turns_is_answered_in_time(void **state) {
     (void)state;
     for (steady_us turn = 10 * MS; turn <= 70 * MS; turn += 20 * MS)
         assert_nothing_missed((struct scene){1, 100 * MS, 100, turn, 40000, 50000, 0, 0, 0, 0});
 }
 
-static void test_several_clients(void **state) {
+static void several_clients_are_answered_in_time(void **state) {
     (void)state;
     for (int clients = 2; clients <= 32; clients *= 2)
         assert_nothing_missed((struct scene){clients, 100 * MS, 100, MS, 40000, 50000, 0, 0, 0, 0});
 }
 
-/* Of what was asked meanwhile, no more is lost than what could not be done. */
-static void test_frozen(void **state) {
+/* While the server is frozen, only the requests that it could not serve are lost. */
+static void frozen_server_costs_only_what_it_could_not_serve(void **state) {
     (void)state;
     play(&(struct scene){1, 100 * MS, 100, MS, 40000, 50000, 60 * MS, 0, 0, 0});
     assert_true(in_time() > 98);
@@ -169,53 +169,53 @@ static void test_frozen(void **state) {
     assert_true(in_time() > 88 && late() < 1);
 }
 
-/* ---- More than the server can do ---- */
+/* ---- Load above the server's rate ---- */
 
-static void test_more_and_more(void **state) {
+static void overloaded_server_stays_busy(void **state) {
     (void)state;
     for (double asked = 51000; asked < 2000000; asked *= 1.5)
         assert_busy((struct scene){1, 100 * MS, 100, MS, asked, 50000, 0, 0, 0, 0}, 98);
 }
 
-static void test_slow_servers(void **state) {
+static void slow_overloaded_server_stays_busy(void **state) {
     (void)state;
     for (double served = 100000; served > 1000; served /= 2)
         assert_busy((struct scene){1, 100 * MS, 100, MS, 4 * served, served, 0, 0, 0, 0}, 98);
     assert_busy((struct scene){1, 100 * MS, 100, MS, 10000, 500, 0, 0, 0, 0}, 98);
 }
 
-static void test_short_and_long_timeouts(void **state) {
+static void overloaded_server_stays_busy_at_any_timeout(void **state) {
     (void)state;
     for (steady_us timeout = 5 * MS; timeout < 2 * STEADY_SECOND; timeout *= 2)
         assert_busy((struct scene){1, timeout, 100, 200, 150000, 50000, 0, 0, 0, 0}, 95);
 }
 
-static void test_overloaded_from_afar(void **state) {
+static void distant_overloaded_server_stays_busy(void **state) {
     (void)state;
     for (steady_us round_trip = 5 * MS; round_trip <= 65 * MS; round_trip += 5 * MS)
         assert_busy((struct scene){1, 100 * MS, round_trip, MS, 100000, 50000, 0, 0, 0, 0}, 98);
 }
 
-static void test_overloaded_by_many(void **state) {
+static void server_overloaded_by_many_clients_stays_busy(void **state) {
     (void)state;
     for (int clients = 2; clients <= 32; clients *= 2)
         assert_busy((struct scene){clients, 100 * MS, 100, MS, 150000, 50000, 0, 0, 0, 0}, 95);
 }
 
-/* Each finds the queues of those before it, and takes them for what the network does. */
-static void test_one_after_the_other(void **state) {
+/* Each client finds the queues of the clients before it, and takes them for network latency. */
+static void server_overloaded_by_clients_that_join_later_stays_busy(void **state) {
     (void)state;
     for (steady_us round_trip = 100; round_trip <= 40 * MS; round_trip += 13 * MS)
         assert_busy((struct scene){16, 100 * MS, round_trip, MS, 800000, 50000, 0, 0, 200 * MS, 0}, 70);
 }
 
-static void test_overloaded_while_frozen(void **state) {
+static void overloaded_server_that_freezes_is_busy_again(void **state) {
     (void)state;
     assert_busy((struct scene){1, 100 * MS, 100, MS, 150000, 50000, 300 * MS, 0, 0, 0}, 85);
 }
 
-/* A loop of the caller's may say that it is earlier than it was. */
-static void test_clock_that_steps_back(void **state) {
+/* The clock of a caller's loop may be set back. */
+static void clock_set_back_keeps_the_window_usable(void **state) {
     struct steady__window window;
     (void)state;
     steady__window_open(&window, 100 * MS, -3600 * STEADY_SECOND);
@@ -234,7 +234,7 @@ static void test_clock_that_steps_back(void **state) {
     assert_int_equal(window.size, 1016);
 }
 
-static void test_slower_all_at_once(void **state) {
+static void server_that_slows_down_is_used_at_its_new_rate(void **state) {
     (void)state;
     for (unsigned by = 2; by <= 16; by *= 2) {
         play(&(struct scene){1, 100 * MS, 100, MS, 40000, 50000, 0, by, 0, 0});
@@ -244,8 +244,8 @@ static void test_slower_all_at_once(void **state) {
     }
 }
 
-/* A new way to it, say, or a proxy that takes connections at once and answers late. */
-static void test_farther_all_at_once(void **state) {
+/* For example a new route, or a proxy that accepts connections at once and answers late. */
+static void server_that_moves_away_still_answers_in_time(void **state) {
     (void)state;
     for (double asked = 60; asked < 10000; asked *= 3)
         for (steady_us by = 10 * MS; by <= 50 * MS; by += 10 * MS)
@@ -264,20 +264,20 @@ static void test_farther_all_at_once(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_near_and_far),
-        cmocka_unit_test(test_loop_away),
-        cmocka_unit_test(test_several_clients),
-        cmocka_unit_test(test_frozen),
-        cmocka_unit_test(test_more_and_more),
-        cmocka_unit_test(test_slow_servers),
-        cmocka_unit_test(test_short_and_long_timeouts),
-        cmocka_unit_test(test_overloaded_from_afar),
-        cmocka_unit_test(test_overloaded_by_many),
-        cmocka_unit_test(test_one_after_the_other),
-        cmocka_unit_test(test_overloaded_while_frozen),
-        cmocka_unit_test(test_clock_that_steps_back),
-        cmocka_unit_test(test_slower_all_at_once),
-        cmocka_unit_test(test_farther_all_at_once),
+        cmocka_unit_test(near_and_distant_server_answers_in_time),
+        cmocka_unit_test(client_with_long_turns_is_answered_in_time),
+        cmocka_unit_test(several_clients_are_answered_in_time),
+        cmocka_unit_test(frozen_server_costs_only_what_it_could_not_serve),
+        cmocka_unit_test(overloaded_server_stays_busy),
+        cmocka_unit_test(slow_overloaded_server_stays_busy),
+        cmocka_unit_test(overloaded_server_stays_busy_at_any_timeout),
+        cmocka_unit_test(distant_overloaded_server_stays_busy),
+        cmocka_unit_test(server_overloaded_by_many_clients_stays_busy),
+        cmocka_unit_test(server_overloaded_by_clients_that_join_later_stays_busy),
+        cmocka_unit_test(overloaded_server_that_freezes_is_busy_again),
+        cmocka_unit_test(clock_set_back_keeps_the_window_usable),
+        cmocka_unit_test(server_that_slows_down_is_used_at_its_new_rate),
+        cmocka_unit_test(server_that_moves_away_still_answers_in_time),
     };
     return cmocka_run_group_tests_name("window", tests, NULL, NULL);
 }
