@@ -102,18 +102,18 @@ STEADY_API const char *steady_version(void);
 
 /* name, value, word, sentence. Values and words never change. */
 #define STEADY_ERRORS(X)                                                                                               \
-    X(UNAVAILABLE, -1, "unavailable", "the store could not be asked; nothing was charged")                             \
+    X(UNAVAILABLE, -1, "unavailable", "the store gave no verdict; nothing was charged")                                \
     X(UNKNOWN, -2, "unknown", "the answer was lost; the drops may have been charged")                                  \
-    X(OVERLOADED, -3, "overloaded", "this program asks for too much or is too busy; nothing was charged")              \
+    X(OVERLOADED, -3, "overloaded", "this program is too busy or sends too much; nothing was charged")                 \
     X(CANCELLED, -4, "cancelled", "the store was closed before it answered; the drops may have been charged")          \
-    X(NOT_A_BUCKET, -5, "not_a_bucket", "the key holds something that is not a bucket; it was left as it is")          \
+    X(NOT_A_BUCKET, -5, "not_a_bucket", "the key holds something that is not a bucket; it was not changed")            \
     X(REFUSED, -6, "refused", "the server refused these credentials or this command; nothing was charged")             \
-    X(BAD_ARGUMENT, -7, "bad_argument", "an argument is not usable; nothing was charged")                              \
+    X(BAD_ARGUMENT, -7, "bad_argument", "an argument is not valid; nothing was charged")                               \
     X(NO_MEMORY, -8, "no_memory", "out of memory; nothing was charged")                                                \
     X(CLOSED, -9, "closed", "the store is closed; nothing was charged")                                                \
-    X(UNSUPPORTED, -10, "unsupported", "this store or this build cannot do that; nothing was charged")                 \
-    X(BAD_FILE, -11, "bad_file", "the file cannot be used as a store; it was left as it is")                           \
-    X(SYSTEM, -12, "system", "the operating system refused; nothing was charged")                                      \
+    X(UNSUPPORTED, -10, "unsupported", "this store or this build does not support it; nothing was charged")            \
+    X(BAD_FILE, -11, "bad_file", "the file cannot be used as a store; it was not changed")                             \
+    X(SYSTEM, -12, "system", "a call of the operating system failed; nothing was charged")                             \
     X(SERVER, -13, "server", "the server answered with an error; nothing was charged")
 
 enum steady_error {

@@ -18,7 +18,7 @@ int steady_store_open(steady_store **store, const char *text, const steady_store
     if (error != 0) return error;
     if (options->tls != NULL && !steady__url_has_tls(url.scheme)) {
         steady__url_clear(&url);
-        return steady__fail(why, STEADY_BAD_ARGUMENT, "there are TLS options, and the store URL is not rediss:");
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "TLS options are set, but the store URL is not rediss:");
     }
     switch (url.scheme) {
     case STEADY__URL_MEMORY: error = steady__local_open(store, NULL, options, why); break;

@@ -21,7 +21,7 @@ int steady__options_check(const steady_store_options *options, steady_message *w
         return steady__fail(why, STEADY_BAD_ARGUMENT, "buckets is %lu; it must be 1 .. %lu, or 0 for the default",
                             (unsigned long)options->buckets, (unsigned long)BUCKETS_MAX);
     if (options->engine > STEADY_ENGINE_MODULE)
-        return steady__fail(why, STEADY_BAD_ARGUMENT, "engine is %d; it must be one of enum steady_engine",
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "engine is %d; it must be a value of enum steady_engine",
                             (int)options->engine);
     for (size_t i = 0; i < sizeof options->reserved / sizeof options->reserved[0]; i++)
         if (options->reserved[i] != 0)

@@ -12,7 +12,7 @@
 
 static int throttler_check_options(const steady_throttler_options *options, steady_message *why) {
     if ((int)options->on_error < STEADY_REPORT || options->on_error > STEADY_LOCAL)
-        return steady__fail(why, STEADY_BAD_ARGUMENT, "on_error is %d; it must be an enum steady_policy",
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "on_error is %d; it must be a value of enum steady_policy",
                             (int)options->on_error);
     if (options->prefix != NULL && strlen(options->prefix) >= STEADY__KEY_MAX)
         return steady__fail(why, STEADY_BAD_ARGUMENT, "prefix is %zu bytes long; it must be at most %d",

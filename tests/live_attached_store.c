@@ -507,7 +507,7 @@ static void surplus_reply_leaves_all_decisions_unknown(const struct stage *stage
     run_act(&asked, STEADY_SECOND);
     assert_int_equal(tally.errors[-STEADY_UNKNOWN], 3);
     assert_int_equal(asked.errors[-STEADY_UNAVAILABLE], 1);
-    assert_string_equal(act.log.all, "the server answers with what is no answer\n");
+    assert_string_equal(act.log.all, "the server sent an unexpected reply\n");
     close_act();
     fake_stop(fake);
 }

@@ -94,14 +94,14 @@ static void refusals_and_recovery_are_logged_once_each(void **state) {
         assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], TIMES);
         assert_int_equal(lines.lines, 1);
         assert_string_equal(lines.last,
-                            "decisions are refused: OOM command not allowed when used memory > 'maxmemory'.");
+                            "the server refuses decisions: OOM command not allowed when used memory > 'maxmemory'.");
         server_ask(&server, "CONFIG SET maxmemory 0");
         sleep_us(1100 * MS);
         consume_counted(throttler, "k", 1, &tally);
         run_until(stages[i], &tally);
         assert_int_equal(tally.verdicts, 1);
         assert_int_equal(lines.lines, 2);
-        assert_string_equal(lines.last, "answering again");
+        assert_string_equal(lines.last, "making decisions again");
         close_on(stages[i]);
     }
 }

@@ -353,7 +353,7 @@ static void decision_beyond_max_in_flight_is_overloaded(void **state) {
         for (int i = 0; i < 10; i++)
             consume_counted(throttler, "k", 1, &tally);
         assert_int_equal(steady_consume(throttler, "k", 1, 1, count_result, NULL), STEADY_OVERLOADED);
-        assert_string_equal(steady_store_trouble(store), "max_in_flight decisions are in flight");
+        assert_string_equal(steady_store_trouble(store), "max_in_flight decisions are already in flight");
         run_until_done(poller, &tally, 5 * STEADY_SECOND);
     }
     assert_int_equal(tally.last.level, 30);

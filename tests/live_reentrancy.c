@@ -149,7 +149,7 @@ static void callbacks_on_a_file_may_do_any_pair_of_acts(void **state) {
     run_all(url);
 }
 
-/* Every callback says that there is nobody to ask. */
+/* Every callback says that there is no usable connection. */
 static void callbacks_without_a_server_may_do_any_pair_of_acts(void **state) {
     char url[64];
     (void)state;

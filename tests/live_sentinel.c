@@ -154,7 +154,7 @@ static void error_says_what_is_wrong(void **state) {
     snprintf(url, sizeof url, "redis+sentinel://127.0.0.1:%d,127.0.0.1:%d/main", free_port(), free_port());
     assert_trouble(url, STEADY_UNAVAILABLE, "Connection refused");
     snprintf(url, sizeof url, "redis+sentinel://127.0.0.1:%d,127.0.0.1:%d/other", sentinel.port, free_port());
-    assert_trouble(url, STEADY_UNAVAILABLE, "knows no such service");
+    assert_trouble(url, STEADY_UNAVAILABLE, "does not know this service");
     snprintf(url, sizeof url, "redis+sentinel://127.0.0.1:%d/main", server.port);
     assert_trouble(url, STEADY_UNAVAILABLE, "unknown command 'SENTINEL'");
     snprintf(url, sizeof url, "redis+sentinel://127.0.0.1:%d/main?sentinel_username=probe&sentinel_password=hunter2",

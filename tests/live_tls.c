@@ -141,9 +141,10 @@ static const struct {
     {"named", "127.0.0.1", "ca.pem", "the server's certificate is not for 127.0.0.1"},
     {"nameless", "localhost", "ca.pem", "the server's certificate is not for localhost"},
     {"expired", "localhost", "ca.pem", "the server's certificate has expired"},
-    {"self", "localhost", "ca.pem", "the server's certificate is self-signed, and not trusted here"},
-    {"stranger", "localhost", "ca.pem", "the server's certificate is signed by a CA that is not trusted here"},
-    {"server", "localhost", "stranger-ca.pem", "the server's certificate is signed by a CA that is not trusted here"},
+    {"self", "localhost", "ca.pem", "the server's certificate is self-signed and not trusted (set tls_ca)"},
+    {"stranger", "localhost", "ca.pem", "the server's certificate is signed by a CA that is not trusted (set tls_ca)"},
+    {"server", "localhost", "stranger-ca.pem",
+     "the server's certificate is signed by a CA that is not trusted (set tls_ca)"},
 };
 
 /* Refused by the deadline of the first decision, and the next one is told at once; never is anything sent. */
@@ -163,7 +164,8 @@ static void untrusted_certificate_is_unavailable_and_nothing_is_sent(void **stat
 /* What is trusted where nothing is said: no CA of ours is among that. */
 static void system_authorities_are_trusted_by_default(void **state) {
     (void)state;
-    assert_refused(url_of("localhost", tls_port, "%s", ""), STEADY_UNAVAILABLE, "a CA that is not trusted here");
+    assert_refused(url_of("localhost", tls_port, "%s", ""), STEADY_UNAVAILABLE,
+                   "a CA that is not trusted (set tls_ca)");
     setenv("SSL_CERT_FILE", certificate("ca.pem"), 1);
     assert_allowed(url_of("localhost", tls_port, "%s", ""));
     unsetenv("SSL_CERT_FILE");
@@ -189,7 +191,7 @@ static void client_certificate_is_checked_by_the_server(void **state) {
     for (int version = 2; version <= 3; version++) {
         set("tls-protocols", version == 2 ? "TLSv1.2" : "TLSv1.3");
         assert_refused(trusting("localhost"), STEADY_REFUSED,
-                       "the server wants a certificate of ours, and there is none");
+                       "the server requires a client certificate (set tls_cert)");
         snprintf(options, sizeof options, "?tls_ca=%s&tls_cert=%s&tls_key=%s", certificate("ca.pem"),
                  certificate("client.pem"), certificate("client.key"));
         assert_allowed(url_of("localhost", tls_port, "%s", options));
@@ -199,7 +201,7 @@ static void client_certificate_is_checked_by_the_server(void **state) {
         snprintf(options, sizeof options, "?tls_ca=%s&tls_cert=%s&tls_key=%s", certificate("ca.pem"),
                  certificate("stranger.pem"), certificate("stranger.key"));
         assert_refused(url_of("localhost", tls_port, "%s", options), STEADY_REFUSED,
-                       "the server refuses our certificate: ");
+                       "the server refused the client certificate: ");
     }
     assert_int_equal(level("k"), 4);
 }
@@ -246,8 +248,8 @@ static const struct {
     const char *says;
 } unusable[] = {
     {"?tls_ca=%s/no-such-file", "no-such-file: No such file or directory"},
-    {"?tls_ca=%s", ": it is no file"},
-    {"?tls_ca=/dev/zero&tls_cert=%s", "/dev/zero: it is no file"},
+    {"?tls_ca=%s", ": it is not a regular file"},
+    {"?tls_ca=/dev/zero&tls_cert=%s", "/dev/zero: it is not a regular file"},
     {"?tls_ca=%s/ca.key", "/ca.key: "},
     {"?tls_ca=%s/log", "/log: "},
     {"?tls_cert=%s/no-such-file", "the TLS certificate "},
@@ -255,8 +257,8 @@ static const struct {
     {"?tls_cert=%s/client.pem", "the TLS key "},
     {"?tls_key=%s/client.key", "without a certificate"},
     {"?tls_cert=%1$s/client.pem&tls_key=%1$s/no-such-file", "the TLS key "},
-    {"?tls_cert=%1$s/client.pem&tls_key=%1$s/client.pem", "there is none in it"},
-    {"?tls_cert=%1$s/client.pem&tls_key=%1$s/server.key", "/server.key: it does not belong to the certificate"},
+    {"?tls_cert=%1$s/client.pem&tls_key=%1$s/client.pem", "it is not in PEM format"},
+    {"?tls_cert=%1$s/client.pem&tls_key=%1$s/server.key", "/server.key: it does not match the certificate"},
     {"?tls_cert=%1$s/client.pem&tls_key=%1$s/client-locked.key", "/client-locked.key: it has a passphrase"},
     {"?tls_server_name=.example&tls_ca=%s/ca.pem", "server name"},
 };
@@ -364,7 +366,7 @@ static void silent_handshake_and_connection_delay_no_deadline(void **state) {
     /* a busy machine may hold the loop: then a decision that waits for a connection is overloaded */
     assert_int_equal(tally.errors[-STEADY_UNAVAILABLE] + tally.errors[-STEADY_OVERLOADED], tally.submitted);
     assert_true(tally.slowest < TIMEOUT + SLACK);
-    assert_non_null(strstr(rig.log.all, "no TLS: the server does not answer"));
+    assert_non_null(strstr(rig.log.all, "TLS handshake failed: the server does not answer"));
     assert_int_equal(rig.log.lines, 1);
     proxy_set(proxy, &(struct proxy_rules){0});
     assert_used_again();

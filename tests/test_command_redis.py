@@ -63,7 +63,7 @@ def test_redis_is_down(run, ask, closed_port):
         assert (code, answer) == (UNAVAILABLE, {**dict.fromkeys(FIELDS), "error": "unavailable"})
     done = run("consume", "k", *LIMIT, *on)
     assert (done.returncode, done.stdout) == (UNAVAILABLE, "")
-    assert done.stderr.startswith("steady: the store could not be asked; nothing was charged")
+    assert done.stderr.startswith("steady: the store gave no verdict; nothing was charged")
 
 
 @pytest.mark.parametrize("policy, code, success", [("deny", DENIED, False), ("allow", ALLOWED, True)])
@@ -155,7 +155,7 @@ def test_what_may_be_so_once_an_answer_is_lost(run, redis_server, verb, says):
     done = run(verb, "k", *LIMIT, "--store", mute.url, "--timeout", "300ms")
     mute.close()
     assert done.returncode == UNKNOWN
-    assert done.stderr.startswith(f"steady: the answer was lost; {says}: no answer within"), done.stderr
+    assert done.stderr.startswith(f"steady: the answer was lost; {says}: no reply within"), done.stderr
 
 
 def test_a_user_with_the_least_rights_can_measure(run, redis_server):

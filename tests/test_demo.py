@@ -127,5 +127,5 @@ def test_a_redis_that_is_down(closed_port):
     run = Run(REDIS_URL=f"redis://u:canary@127.0.0.1:{closed_port}")
     run.join()
     assert run.code == 3 and run.output.count("\n") == 1
-    assert run.output.startswith("demo: the Redis of REDIS_URL: the store could not be asked; nothing was charged")
+    assert run.output.startswith("demo: the Redis of REDIS_URL: the store gave no verdict; nothing was charged")
     assert "canary" not in run.output

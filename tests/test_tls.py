@@ -67,7 +67,7 @@ def test_a_certificate_of_the_command(run, ask, tls, folder):
     try:
         done = run("consume", "k", *LIMIT, "--store", url)
         assert (done.returncode, done.stdout) == (UNAVAILABLE, "")
-        assert "the server wants a certificate of ours, and there is none (tls_cert)" in done.stderr
+        assert "the server requires a client certificate (set tls_cert)" in done.stderr
         assert ask("consume", "k", *LIMIT, "--store", url)[1]["error"] == "refused"
         assert ask("consume", "k", *LIMIT, "--store", own)[0] == ALLOWED
     finally:
@@ -78,8 +78,8 @@ def test_a_server_that_is_not_trusted(run, ask, tls):
     on = ("--store", f"rediss://{tls.at}")
     done = run("consume", "k", *LIMIT, *on)
     assert (done.returncode, done.stdout) == (UNAVAILABLE, "")
-    assert done.stderr == (f"steady: the store could not be asked; nothing was charged: {tls.at}: "
-                           "the server's certificate is self-signed, and not trusted here\n")
+    assert done.stderr == (f"steady: the store gave no verdict; nothing was charged: {tls.at}: "
+                           "the server's certificate is self-signed and not trusted (set tls_ca)\n")
     assert ask("consume", "k", *LIMIT, *on)[1]["error"] == "unavailable"
     assert ask("consume", "k", *LIMIT, "--store", f"rediss://{tls.at}?tls_insecure_skip_verify=yes")[0] == ALLOWED
 
@@ -150,5 +150,5 @@ def test_without_openssl_tls_is_refused_and_the_rest_works(without, redis_server
     done = subprocess.run([steady, "consume", "k", *LIMIT, "--store", "rediss://user:hunter2@localhost"],
                           capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (UNAVAILABLE, "")
-    assert "this library was built without OpenSSL, and has no TLS" in done.stderr and "hunter2" not in done.stderr
+    assert "this library was built without OpenSSL, so it has no TLS" in done.stderr and "hunter2" not in done.stderr
     sh(steady, "consume", "k", *LIMIT, "--store", redis_server.url)

@@ -200,7 +200,7 @@ static void refused_decisions_are_logged_once_until_a_verdict(void **state) {
         assert_int_equal(tally.verdicts, 0);
         assert_int_equal(log_lines.lines, 1);
         assert_int_equal(log_lines.warnings, 1);
-        assert_non_null(strstr(log_lines.last, "decisions are refused: "));
+        assert_non_null(strstr(log_lines.last, "the server refuses decisions: "));
         fake_node_says(node, "EVALSHA", FAKE_HANG_UP, 0, 1);
         ask_for(300 * MS, &tally);
         assert_int_equal(log_lines.lines, 1);
@@ -245,7 +245,7 @@ static void lost_connection_is_logged_among_refusals(void **state) {
     run_for(poller, 200 * MS);
     assert_int_equal(client_ask(), 0);
     assert_int_equal(log_lines.lines, 3);
-    assert_non_null(strstr(log_lines.last, "answering again"));
+    assert_non_null(strstr(log_lines.last, "making decisions again"));
 }
 
 /* Until the pause is over, an unanswered probe lets no other request pass. */

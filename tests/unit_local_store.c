@@ -240,7 +240,7 @@ static void full_queue_is_overloaded_and_charges_nothing(void **state) {
         assert_int_equal(ask("key", 1), 0);
     assert_string_equal(steady_store_trouble(scene.store), "");
     assert_int_equal(ask("key", 1), STEADY_OVERLOADED);
-    assert_string_equal(steady_store_trouble(scene.store), "max_in_flight decisions wait for the loop");
+    assert_string_equal(steady_store_trouble(scene.store), "max_in_flight decisions already wait for the event loop");
     assert_int_equal(level_of("key"), 3);
     assert_int_equal(stats().unavailable, 1);
     assert_true(turn());

@@ -69,8 +69,8 @@ static const struct {
      "ERR unknown command `EVALSHA`"},
     /* a secret in place of any word, also of the first */
     {"PASSWORD is wrong", "PASSWORD", NULL, "*** is wrong"},
-    {"PASSWORD", "PASSWORD", NULL, "an error (the server's words may hold a key or a password)"},
-    {"KEY x", "", "KEY", "an error (the server's words may hold a key or a password)"},
+    {"PASSWORD", "PASSWORD", NULL, "an error (the server's text is not shown: it may contain a key or a password)"},
+    {"KEY x", "", "KEY", "an error (the server's text is not shown: it may contain a key or a password)"},
     {"ERR do not use PASSWORD here", "PASSWORD", NULL, "ERR do not use ***"},
     {"NOPERM No permissions to access the 'user:42' key", "", "user:42", "NOPERM No permissions to access the *** key"},
     {"NOPERM User app has no permissions to run the 'evalsha' command", "x", "k",
@@ -85,20 +85,21 @@ static const struct {
     {"ERR invalid \x01\xff\r\n key", "hunter2", NULL, "ERR invalid *** key"},
     /* a secret that is a part of a word, or is very short */
     {"ERR unknown thing", "a", "k", "ERR unknown ***"},
-    {"ERR a key", "a", NULL, "ERR (the server's words may hold a key or a password)"},
-    {"NOPERM no right to a key", "", "key", "NOPERM (the user lacks the right to the command or the key)"},
-    {"ERR the user is wrong", "user", NULL, "ERR (the server's words may hold a key or a password)"},
-    {"ERR the User is wrong", "user is", NULL, "ERR (the server's words may hold a key or a password)"},
+    {"ERR a key", "a", NULL, "ERR (the server's text is not shown: it may contain a key or a password)"},
+    {"NOPERM no right to a key", "", "key", "NOPERM (the user has no permission for the command or the key)"},
+    {"ERR the user is wrong", "user", NULL, "ERR (the server's text is not shown: it may contain a key or a password)"},
+    {"ERR the User is wrong", "user is", NULL,
+     "ERR (the server's text is not shown: it may contain a key or a password)"},
     /* a text that is the same whatever was sent is shown */
     {"OOM command not allowed when used memory > 'maxmemory'.", "memory", "command",
      "OOM command not allowed when used memory > 'maxmemory'."},
     /* nothing is left to show */
-    {"NOPERM", "", NULL, "NOPERM (the user lacks the right to the command or the key)"},
-    {"ERR", "", NULL, "ERR (the server's words may hold a key or a password)"},
-    {"", "", NULL, "an error (the server's words may hold a key or a password)"},
-    {"   ", "", NULL, "an error (the server's words may hold a key or a password)"},
-    {"MOVED 3999 10.0.0.7:6379", "", NULL, "MOVED (another node answers for the key)"},
-    {"x y z", "", NULL, "an error (the server's words may hold a key or a password)"},
+    {"NOPERM", "", NULL, "NOPERM (the user has no permission for the command or the key)"},
+    {"ERR", "", NULL, "ERR (the server's text is not shown: it may contain a key or a password)"},
+    {"", "", NULL, "an error (the server's text is not shown: it may contain a key or a password)"},
+    {"   ", "", NULL, "an error (the server's text is not shown: it may contain a key or a password)"},
+    {"MOVED 3999 10.0.0.7:6379", "", NULL, "MOVED (another node serves the key)"},
+    {"x y z", "", NULL, "an error (the server's text is not shown: it may contain a key or a password)"},
 };
 
 static void errors_are_shown_without_secrets(void **state) {
@@ -112,7 +113,7 @@ static void prefix_of_a_key_is_not_secret(void **state) {
     const struct steady__secrets secrets = {.key = "rl:user", .key_len = 7, .prefix_len = 3};
     (void)state;
     steady__redact(out, sizeof out, "ERR wrong user", 14, &secrets);
-    assert_string_equal(out, "ERR (the server's words may hold a key or a password)");
+    assert_string_equal(out, "ERR (the server's text is not shown: it may contain a key or a password)");
     const struct steady__secrets other = {.key = "user:1", .key_len = 6, .prefix_len = 5};
     steady__redact(out, sizeof out, "ERR wrong user", 14, &other);
     assert_string_equal(out, "ERR wrong user");
@@ -124,7 +125,7 @@ static void password_of_the_sentinels_is_not_shown(void **state) {
     const struct steady__secrets secrets = {.url = &url};
     (void)state;
     steady__redact(out, sizeof out, "ERR this is wrong", 17, &secrets);
-    assert_string_equal(out, "ERR (the server's words may hold a key or a password)");
+    assert_string_equal(out, "ERR (the server's text is not shown: it may contain a key or a password)");
 }
 
 static void long_error_is_cut_between_words(void **state) {

@@ -212,7 +212,7 @@ static void file_of_another_size_is_refused(void **state) {
     steady_message why;
     make_store();
     assert_int_equal(steady__region_file(&region, path, 128, &why), STEADY_BAD_FILE);
-    assert_non_null(strstr(why.text, "has 64 buckets; 128 were asked for"));
+    assert_non_null(strstr(why.text, "has 64 buckets; 128 were requested"));
     open_store(&region, BUCKETS);
     steady__region_close(&region);
 }

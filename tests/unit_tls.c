@@ -268,12 +268,12 @@ static const struct {
     {"\0\0\0\0\0\0\0\0", 8, "does not speak TLS"},
     {"\xff\xff\xff\xff\xff\xff\xff\xff", 8, "does not speak TLS"},
     {"\x15\x03\x03\x00\x02\x02\x28", 7, "the server ended TLS: handshake failure"},
-    {"\x15\x03\x03\x00\x02\x02\x30", 7, "the server refuses our certificate: unknown CA"},
+    {"\x15\x03\x03\x00\x02\x02\x30", 7, "the server refused the client certificate: unknown CA"},
     {"\x16\x03\x03\xff\xff\x02\x00\x00", 8, "TLS failed"},
     {"\x16\x03\x03\x00\x04\x0e\x00\x00\x00", 9, "TLS failed"},
     {"\x17\x03\x03\x00\x04\x0e\x00\x00\x00", 9, "TLS failed"},
-    {"\x16\x03\x03\x00\x7a\x02\x00", 7, "no TLS: "},
-    {"\x16", 1, "no TLS: "},
+    {"\x16\x03\x03\x00\x7a\x02\x00", 7, "TLS handshake failed: "},
+    {"\x16", 1, "TLS handshake failed: "},
 };
 
 static void bytes_that_are_not_tls_are_unavailable_with_a_reason(void **state) {
@@ -312,11 +312,12 @@ static void stalled_handshake_is_unavailable_at_the_deadline(void **state) {
         const struct tally tally = ask(3);
         assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], 3);
         assert_true(tally.slowest < 2 * TIMEOUT + SLACK);
-        assert_string_equal(steady_store_trouble(store), "nobody to ask within 200000 us; still in the TLS handshake");
+        assert_string_equal(steady_store_trouble(store),
+                            "no usable connection within 200000 us; still in the TLS handshake");
         const steady_us since = now_us();
         while (log_lines.lines == 0 && now_us() - since < 2 * STEADY_SECOND)
             steady_poller_run(poller, TIMEOUT);
-        assert_non_null(strstr(log_lines.last, "no TLS: the server does not answer"));
+        assert_non_null(strstr(log_lines.last, "TLS handshake failed: the server does not answer"));
         client_close();
         fake_stop(fake);
         fake = NULL;

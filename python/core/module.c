@@ -4,10 +4,10 @@
 #include <math.h>
 #include <stddef.h>
 
+#include "conn/reply.h"
 #include "core.h"
 #include "core/redact.h"
 #include "redis/command.h"
-#include "conn/reply.h"
 
 struct core_state *core_state_of(PyTypeObject *type) {
     for (; type != NULL; type = type->tp_base) {
@@ -28,16 +28,16 @@ static const struct {
     const char *name; /* NULL: a built-in exception */
     const char *sentence;
 } errors[] = {
-    {STEADY_UNAVAILABLE, "Unavailable", "The store could not be asked; nothing was charged."},
+    {STEADY_UNAVAILABLE, "Unavailable", "The store gave no verdict; nothing was charged."},
     {STEADY_UNKNOWN, "Unknown", "The answer was lost; the drops may have been charged."},
     {STEADY_OVERLOADED, "Overloaded", "Too many decisions are in flight; nothing was charged."},
     {STEADY_CANCELLED, "Cancelled", "The store was closed before it answered; the drops may have been charged."},
-    {STEADY_NOT_A_BUCKET, "NotABucket", "The key holds something that is not a bucket; it was left as it is."},
+    {STEADY_NOT_A_BUCKET, "NotABucket", "The key holds something that is not a bucket; it was not changed."},
     {STEADY_REFUSED, "Refused", "The server refused the credentials or the command; nothing was charged."},
     {STEADY_CLOSED, "Closed", "The store is closed; nothing was charged."},
-    {STEADY_UNSUPPORTED, "Unsupported", "This store or this build cannot do that; nothing was charged."},
-    {STEADY_BAD_FILE, "BadFile", "The file cannot be used as a store; it was left as it is."},
-    {STEADY_SYSTEM, "SystemRefused", "The operating system refused; nothing was charged."},
+    {STEADY_UNSUPPORTED, "Unsupported", "This store or this build does not support it; nothing was charged."},
+    {STEADY_BAD_FILE, "BadFile", "The file cannot be used as a store; it was not changed."},
+    {STEADY_SYSTEM, "SystemRefused", "A call of the operating system failed; nothing was charged."},
     {STEADY_SERVER, "ServerError", "The server answered with an error; nothing was charged."},
 };
 

@@ -119,11 +119,12 @@ static void connect_on_alarm(void *arg) {
     }
     if (attempt->looking) {
         attempt->looking = attempt->queued = false;
-        connect_fail(attempt, STEADY_UNAVAILABLE, "looking the name up takes too long");
+        connect_fail(attempt, STEADY_UNAVAILABLE, "the name lookup timed out");
         return;
     }
     connect_give_up_address(attempt, STEADY_UNAVAILABLE,
-                            attempt->tls != NULL ? "no TLS: the server does not answer" : strerror(ETIMEDOUT));
+                            attempt->tls != NULL ? "TLS handshake failed: the server does not answer"
+                                                 : strerror(ETIMEDOUT));
 }
 
 static void connect_next_address(struct steady__connect *attempt) {
@@ -207,7 +208,7 @@ static const char *connect_begin_lookup(struct steady__connect *attempt) {
     slot->port = url->port;
     snprintf(slot->host, sizeof slot->host, "%s", url->host);
     slot->lookup = attempt->net->lookup(attempt->net, attempt->loop, url->host, url->port, connect_lookup_done, slot);
-    if (slot->lookup == NULL) return "no memory, descriptor or thread to look the name up";
+    if (slot->lookup == NULL) return "no memory, descriptor or thread for the name lookup";
     slot->counted = attempt->lookups_under_way != NULL && !connect_is_address(url->host);
     if (slot->counted) ++*attempt->lookups_under_way;
     return NULL;
@@ -264,7 +265,7 @@ void steady__connect_stop(struct steady__connect *attempt) {
 }
 
 const char *steady__connect_activity(const struct steady__connect *attempt) {
-    if (attempt->looking) return "looking the name up";
+    if (attempt->looking) return "looking up the host name";
     return attempt->tls != NULL ? "in the TLS handshake" : "connecting";
 }
 

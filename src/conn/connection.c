@@ -18,7 +18,7 @@
  *     which a byte was written ends as such: its outcome is unknown.
  *   - The server refuses AUTH or SELECT. Like a failed attempt, but at most once a second, and as STEADY_REFUSED.
  *   - The connection stalls: a reply is due, and no byte came for four timeouts.
- *   - It is drained, because the server is no primary any more (READONLY) or has moved. When no reply is due, it is
+ *   - It is drained, because the server is not a primary any more (READONLY) or has moved. When no reply is due, it is
  * made again at once, with ROLE in its handshake. The request with READONLY is sent again there. Until a server said
  * that it is a primary, or went a second without READONLY, another READONLY counts as a failed attempt. A connection
  * without any reply counts as a failed attempt. So a server that accepts and hangs up gets no more attempts than one
@@ -331,7 +331,7 @@ static void connection_handshake_replied(struct steady__connection *conn, enum s
 
 static void connection_finish_draining(struct steady__connection *conn) {
     connection_drop(conn, STEADY_UNAVAILABLE, CLIENT_ACCEPTED,
-                    conn->drain_reason == SERVER_MOVED ? "the server is elsewhere now" : "the server is no primary");
+                    conn->drain_reason == SERVER_MOVED ? "the server has moved" : "the server is not a primary");
 }
 
 /* The requests on the wire are answered soon, or end at their deadlines. */
@@ -368,7 +368,7 @@ static void connection_act_on_reply(struct steady__connection *conn, enum steady
     case STEADY__REPLY_UNTRUSTED:
         conn->answered = false;
         if (request != NULL && request->key != NULL) connection_set_lost(conn, request);
-        connection_drop(conn, STEADY_UNAVAILABLE, CLIENT_ACCEPTED, "the server answers with what is no answer");
+        connection_drop(conn, STEADY_UNAVAILABLE, CLIENT_ACCEPTED, "the server sent an unexpected reply");
         break;
     case STEADY__REPLY_NOT_PRIMARY: connection_server_not_primary(conn, request); break;
     case STEADY__REPLY_REJECTED:
@@ -513,7 +513,8 @@ static void connection_socket_connected(struct steady__connection *conn, const s
     conn->engines = steady__engine_reconnected(&conn->engines);
     if (steady__watch_start(&conn->watch, &conn->with.loop, dialed->fd, STEADY_READABLE, connection_on_socket, conn) !=
         0) {
-        connection_drop(conn, STEADY_UNAVAILABLE, CLIENT_ACCEPTED, "no memory to watch a socket");
+        connection_drop(conn, STEADY_UNAVAILABLE, CLIENT_ACCEPTED,
+                        "out of memory: the event loop cannot watch the socket");
         return;
     }
     connection_send_handshake(conn);
@@ -676,8 +677,9 @@ bool steady__connection_is_idle(const struct steady__connection *conn) {
 
 const char *steady__connection_activity(const struct steady__connection *conn) {
     if (conn->state == CONNECTING) return steady__connect_activity(&conn->attempt);
-    if (conn->state == HANDSHAKING) return "waiting to be let in";
-    return connection_has_socket(conn) && !steady__pipeline_idle(&conn->pipeline) ? "waiting for its turn" : NULL;
+    if (conn->state == HANDSHAKING) return "waiting for the handshake";
+    return connection_has_socket(conn) && !steady__pipeline_idle(&conn->pipeline) ? "queued behind earlier requests"
+                                                                                  : NULL;
 }
 
 uint64_t steady__connection_reconnects(const struct steady__connection *conn) {

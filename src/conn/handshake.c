@@ -47,9 +47,9 @@ static enum steady__handshake_outcome handshake_role_replied(enum steady__role r
                                                              char *why, size_t why_size) {
     if (reply->kind == STEADY__REPLY_NESTED && handshake_role_matches(reply, role)) return STEADY__HANDSHAKE_OK;
     snprintf(why, why_size, "%s",
-             reply->kind != STEADY__REPLY_NESTED ? "the server answers with what is no answer"
-             : role == STEADY__ROLE_PRIMARY      ? "the server is no primary"
-                                                 : "the server is no replica that is connected to its primary");
+             reply->kind != STEADY__REPLY_NESTED ? "the server sent an unexpected reply"
+             : role == STEADY__ROLE_PRIMARY      ? "the server is not a primary"
+                                                 : "the server is not a replica that is connected to its primary");
     return STEADY__HANDSHAKE_FAILED;
 }
 
@@ -73,12 +73,12 @@ enum steady__handshake_outcome steady__handshake_reply(enum steady__handshake_st
     if (reply->kind == STEADY__REPLY_ERROR) return handshake_error_replied(which, url, reply, why, why_size);
     if (which == STEADY__HANDSHAKE_ROLE) return handshake_role_replied(role, reply, why, why_size);
     if (reply->kind == STEADY__REPLY_TEXT) return STEADY__HANDSHAKE_OK;
-    snprintf(why, why_size, "the server answers with what is no answer");
+    snprintf(why, why_size, "the server sent an unexpected reply");
     return STEADY__HANDSHAKE_FAILED;
 }
 
 const char *steady__handshake_rejection(const struct steady__reply *reply) {
     if (reply->error_class != STEADY__ERROR_CLASS_REJECTED) return NULL;
     return reply->text[0] == 'D' ? "the server is in protected mode (DENIED)"
-                                 : "the server takes no more connections (max number of clients reached)";
+                                 : "the server accepts no more connections (max number of clients reached)";
 }

@@ -36,7 +36,7 @@ static void log_refused(struct steady__log *log, steady_us now, const char *why)
     if (log->away || log->refusing || log_was_told_lately(log, now)) return;
     log->told_at = now;
     log->away = log->refusing = true;
-    log_write(log, STEADY_LOG_WARNING, "decisions are refused", why);
+    log_write(log, STEADY_LOG_WARNING, "the server refuses decisions", why);
 }
 
 static void log_decided(struct steady__log *log, const steady_loop *loop) {
@@ -44,7 +44,7 @@ static void log_decided(struct steady__log *log, const steady_loop *loop) {
     log->away = false;
     if (log->refusing && steady__loop_now(loop) - log->refused_at < STEADY_SECOND) return;
     log->refusing = false;
-    log_write(log, STEADY_LOG_INFO, "answering again", "");
+    log_write(log, STEADY_LOG_INFO, "making decisions again", "");
 }
 
 bool steady__log_needs_reason(const struct steady__log *log, const steady_loop *loop, enum steady__circuit_event news) {
@@ -58,7 +58,7 @@ void steady__log_reply(struct steady__log *log, const steady_loop *loop, enum st
     switch (news) {
     case STEADY__CIRCUIT_NOTHING: break;
     case STEADY__CIRCUIT_DECIDES: log_decided(log, loop); break;
-    case STEADY__CIRCUIT_OPENED: steady__log_server_down(log, "the server decides nothing for now", why); break;
+    case STEADY__CIRCUIT_OPENED: steady__log_server_down(log, "the server makes no decisions for now", why); break;
     case STEADY__CIRCUIT_REFUSES: log_refused(log, steady__loop_now(loop), why); break;
     }
 }

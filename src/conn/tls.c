@@ -122,13 +122,13 @@ static void tls_explain_certificate(struct steady__tls *tls, long result) {
     case X509_V_ERR_IP_ADDRESS_MISMATCH: tls_explain(tls, "the server's certificate is not for %s", tls->name); break;
     case X509_V_ERR_CERT_HAS_EXPIRED: tls_explain(tls, "the server's certificate has expired"); break;
     case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
-        tls_explain(tls, "the server's certificate is self-signed, and not trusted here");
+        tls_explain(tls, "the server's certificate is self-signed and not trusted (set tls_ca)");
         break;
     case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
     case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
     case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
     case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
-        tls_explain(tls, "the server's certificate is signed by a CA that is not trusted here");
+        tls_explain(tls, "the server's certificate is signed by a CA that is not trusted (set tls_ca)");
         break;
     default: tls_explain(tls, "the server's certificate: %s", X509_verify_cert_error_string(result)); break;
     }
@@ -155,9 +155,9 @@ static void tls_explain_alert(struct steady__tls *tls, int alert) {
     tls->turned_away =
         may_be && (tls_is_about_certificates(alert) || (alert == SSL_AD_HANDSHAKE_FAILURE && tls->asked));
     if (tls->turned_away && tls->asked)
-        tls_explain(tls, "the server wants a certificate of ours, and there is none (tls_cert)");
+        tls_explain(tls, "the server requires a client certificate (set tls_cert)");
     else if (tls->turned_away)
-        tls_explain(tls, "the server refuses our certificate: %s", SSL_alert_desc_string_long(alert));
+        tls_explain(tls, "the server refused the client certificate: %s", SSL_alert_desc_string_long(alert));
     else
         tls_explain(tls, "the server ended TLS: %s", SSL_alert_desc_string_long(alert));
 }
@@ -306,7 +306,8 @@ int steady__tls_handshake(struct steady__tls *tls) {
     if (done > 0) return 0;
     if (done < 0 && errno == EAGAIN) return SSL_want_write(tls->ssl) ? STEADY_WRITABLE : STEADY_READABLE;
     if (tls->last_error[0] == '\0')
-        tls_explain(tls, "no TLS: %s", tls->error != 0 ? strerror(tls->error) : "the server closed the connection");
+        tls_explain(tls, "TLS handshake failed: %s",
+                    tls->error != 0 ? strerror(tls->error) : "the server closed the connection");
     return -1;
 }
 
@@ -347,11 +348,11 @@ static const struct {
     int library, reason;
     const char *text;
 } file_troubles[] = {
-    {ERR_LIB_PEM, PEM_R_NO_START_LINE, "there is none in it (PEM is what is read)"},
-    {ERR_LIB_X509, X509_R_NO_CERTIFICATE_OR_CRL_FOUND, "there is none in it (PEM is what is read)"},
-    {ERR_LIB_OSSL_DECODER, ERR_R_UNSUPPORTED, "there is none in it (PEM is what is read)"},
-    {ERR_LIB_X509, X509_R_KEY_VALUES_MISMATCH, "it does not belong to the certificate"},
-    {ERR_LIB_X509, X509_R_KEY_TYPE_MISMATCH, "it does not belong to the certificate"},
+    {ERR_LIB_PEM, PEM_R_NO_START_LINE, "it is not in PEM format, or holds something else"},
+    {ERR_LIB_X509, X509_R_NO_CERTIFICATE_OR_CRL_FOUND, "it is not in PEM format, or holds something else"},
+    {ERR_LIB_OSSL_DECODER, ERR_R_UNSUPPORTED, "it is not in PEM format, or holds something else"},
+    {ERR_LIB_X509, X509_R_KEY_VALUES_MISMATCH, "it does not match the certificate"},
+    {ERR_LIB_X509, X509_R_KEY_TYPE_MISMATCH, "it does not match the certificate"},
 };
 
 /* Fails with the error of OpenSSL about a file. */
@@ -362,15 +363,15 @@ static int tls_refuse_content(steady_message *why, const char *what, const char 
     for (size_t i = 0; i < sizeof file_troubles / sizeof file_troubles[0]; i++)
         if (file_troubles[i].library == ERR_GET_LIB(error) && file_troubles[i].reason == ERR_GET_REASON(error))
             text = file_troubles[i].text;
-    return tls_refuse_file(why, what, path, text != NULL ? text : "it cannot be used");
+    return tls_refuse_file(why, what, path, text != NULL ? text : "OpenSSL cannot use it");
 }
 
 /* The file must be readable to its end without blocking. */
 static int tls_check_file(const char *what, const char *path, steady_message *why) {
     struct stat st;
     if (stat(path, &st) != 0) return tls_refuse_file(why, what, path, strerror(errno));
-    if (!S_ISREG(st.st_mode)) return tls_refuse_file(why, what, path, "it is no file");
-    return st.st_size <= FILE_MAX ? 0 : tls_refuse_file(why, what, path, "it is over 16 MiB");
+    if (!S_ISREG(st.st_mode)) return tls_refuse_file(why, what, path, "it is not a regular file");
+    return st.st_size <= FILE_MAX ? 0 : tls_refuse_file(why, what, path, "it is larger than 16 MiB");
 }
 
 static int tls_refuse_openssl(steady_message *why) {
@@ -399,7 +400,8 @@ static int tls_load_identity(struct steady__tls_context *context, const char *ce
     static const char what_cert[] = "certificate", what_key[] = "key";
     SSL_CTX *ssl = context->ssl;
     if (cert == NULL && key == NULL) return 0;
-    if (cert == NULL) return tls_refuse_file(why, what_key, key, "a key without a certificate (tls_cert) is of no use");
+    if (cert == NULL)
+        return tls_refuse_file(why, what_key, key, "a key without a certificate cannot be used (set tls_cert)");
     if (key == NULL) key = cert;
     int error = tls_check_file(what_cert, cert, why);
     if (error == 0) error = tls_check_file(what_key, key, why);
@@ -409,10 +411,10 @@ static int tls_load_identity(struct steady__tls_context *context, const char *ce
     if (SSL_CTX_use_certificate_chain_file(ssl, cert) != 1) return tls_refuse_content(why, what_cert, cert);
     const bool used = SSL_CTX_use_PrivateKey_file(ssl, key, SSL_FILETYPE_PEM) == 1;
     if (context->locked)
-        return tls_refuse_file(why, what_key, key, "it has a passphrase, and there is nobody to ask for it");
+        return tls_refuse_file(why, what_key, key, "it has a passphrase; use a key without a passphrase");
     if (!used) return tls_refuse_content(why, what_key, key);
     if (SSL_CTX_check_private_key(ssl) == 1) return 0;
-    return tls_refuse_file(why, what_key, key, "it does not belong to the certificate");
+    return tls_refuse_file(why, what_key, key, "it does not match the certificate");
 }
 
 /* A stricter setting of the system administrator stays. */

@@ -10,7 +10,7 @@ int steady__tls_open(struct steady__tls_context **context, const struct steady__
     (void)options;
     *context = NULL;
     return steady__fail(why, STEADY_UNSUPPORTED,
-                        "this library was built without OpenSSL, and has no TLS (rediss: valkeys:)");
+                        "this library was built without OpenSSL, so it has no TLS (rediss: valkeys:)");
 }
 
 void steady__tls_close(struct steady__tls_context *context) { (void)context; }

@@ -24,7 +24,7 @@ const char *steady_error_name(int error) {
 const char *steady_error_text(int error) {
     for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++)
         if (errors[i].value == error) return errors[i].sentence;
-    return "no error of this library";
+    return "unknown error code";
 }
 
 const char *steady_version(void) { return STEADY_VERSION; }

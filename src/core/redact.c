@@ -24,7 +24,7 @@
 static const struct {
     const char *word, *meaning;
 } classes[] = {
-    {"ASK", "another node answers for the key for now"},
+    {"ASK", "another node serves the key for now"},
     {"BUSY", "the server is busy with a script or command"},
     {"CLUSTERDOWN", "the cluster is down"},
     {"CROSSSLOT", "the keys are on different nodes"},
@@ -32,17 +32,17 @@ static const struct {
     {"ERR", NULL},
     {"LOADING", "the server is loading its data"},
     {"MASTERDOWN", "the replica has lost its primary"},
-    {"MISCONF", "the server cannot save to disk, and takes no writes"},
-    {"MOVED", "another node answers for the key"},
-    {"NOAUTH", "the server wants a user and a password"},
-    {"NOPERM", "the user lacks the right to the command or the key"},
+    {"MISCONF", "the server cannot save to disk and accepts no writes"},
+    {"MOVED", "another node serves the key"},
+    {"NOAUTH", "the server requires a user and a password"},
+    {"NOPERM", "the user has no permission for the command or the key"},
     {"NOREPLICAS", "too few replicas are connected"},
     {"NOSCRIPT", "the script is not loaded"},
-    {"NOTABUCKET", "the key holds something else"},
+    {"NOTABUCKET", "the key holds something that is not a bucket"},
     {"OOM", "the server's memory is full"},
     {"READONLY", "the server is a replica"},
     {"TRYAGAIN", "the slot of the key is being moved"},
-    {"UNKILLABLE", "the running script has written, and cannot be ended"},
+    {"UNKILLABLE", "the running script has written data and cannot be stopped"},
     {"WRONGPASS", "the user or the password is wrong"},
     {"WRONGTYPE", "the key holds another type of value"},
 };
@@ -292,7 +292,8 @@ static void redact_put_meaning(struct out *out, int class_) {
     if (class_ < 0) redact_put_text(out, "an error");
     if (class_ >= 0) redact_put_text(out, classes[class_].word);
     redact_put_text(out, " (");
-    redact_put_text(out, meaning != NULL ? meaning : "the server's words may hold a key or a password");
+    redact_put_text(out,
+                    meaning != NULL ? meaning : "the server's text is not shown: it may contain a key or a password");
     redact_put_text(out, ")");
 }
 

@@ -93,8 +93,9 @@ static int url_decode(char *text, steady_message *why) {
         }
         const int high = url_hex(from[1]);
         const int low = high < 0 ? -1 : url_hex(from[2]);
-        if (low < 0) return url_refuse(why, "holds a '%' without two hexadecimal digits after it; write %25 for '%'");
-        if (high == 0 && low == 0) return url_refuse(why, "holds %00, which can be part of nothing in it");
+        if (low < 0)
+            return url_refuse(why, "contains a '%' without two hexadecimal digits after it; write %25 for '%'");
+        if (high == 0 && low == 0) return url_refuse(why, "contains %00, which is not allowed");
         *to++ = (char)(high * 16 + low);
         from += 2;
     }
@@ -126,7 +127,7 @@ static int url_read_db(struct steady__url *url, const char *text, steady_message
 static int url_read_port(struct steady__url *url, const char *text, steady_message *why) {
     uint64_t n;
     if (!url_read_number(text, UINT16_MAX, &n) || n == 0)
-        return url_refuse(why, "has a port that is no number in 1 .. 65535");
+        return url_refuse(why, "has a port that is not a number in 1 .. 65535");
     url->port = (uint16_t)n;
     return 0;
 }
@@ -135,7 +136,7 @@ static int url_read_port(struct steady__url *url, const char *text, steady_messa
 static int url_read_userinfo(struct steady__url *url, char *text, steady_message *why) {
     char *colon = strchr(text, ':');
     if (*text == '\0') return 0;
-    if (colon == NULL) return url_refuse(why, "names a user without a password; write user:pass@, or :pass@");
+    if (colon == NULL) return url_refuse(why, "has a user without a password; write user:pass@, or :pass@");
     *colon = '\0';
     const int error = url_decode(text, why);
     if (error != 0) return error;
@@ -159,7 +160,7 @@ static int url_take_userinfo(struct steady__url *url, char **authority, steady_m
 static int url_read_bracketed(struct steady__url *url, char *text, steady_message *why) {
     struct in6_addr address;
     char *close = strchr(text, ']');
-    if (close == NULL || (close[1] != '\0' && close[1] != ':')) return url_refuse(why, "has a '[' without its ']'");
+    if (close == NULL || (close[1] != '\0' && close[1] != ':')) return url_refuse(why, "has a '[' without a ']'");
     *close = '\0';
     url->host = ++text;
     char *zone = strchr(text, '%');
@@ -169,7 +170,7 @@ static int url_read_bracketed(struct steady__url *url, char *text, steady_messag
         *zone++ = '%';
         if (strncmp(zone, "25", 2) == 0 && zone[2] != '\0') memmove(zone, zone + 2, strlen(zone + 2) + 1);
         if (*zone == '\0' || strlen(zone) > 15 || strchr(zone, '%') != NULL)
-            return url_refuse(why, "has an IPv6 zone that is no name of an interface");
+            return url_refuse(why, "has an IPv6 zone that is not an interface name");
     }
     return close[1] == ':' ? url_read_port(url, close + 2, why) : 0;
 }
@@ -188,10 +189,10 @@ static int url_read_host_port(struct steady__url *url, char *text, steady_messag
     if (colon != NULL && strchr(colon + 1, ':') != NULL)
         return url_refuse(why, "has too many ':'; an IPv6 address goes in brackets, other ':' are written %3A");
     if (colon != NULL) *colon = '\0';
-    if (*text == '\0') return url_refuse(why, "names no host");
+    if (*text == '\0') return url_refuse(why, "has no host");
     if (strlen(text) > HOST_MAX) return url_refuse(why, "has a host name of over 255 bytes");
     if (!url_host_is_plausible(text))
-        return url_refuse(why, "has a host name with other bytes than letters, digits and . - _");
+        return url_refuse(why, "has a host name with a byte that is not a letter, a digit, '.', '-' or '_'");
     url->host = text;
     return colon != NULL ? url_read_port(url, colon + 1, why) : 0;
 }
@@ -204,14 +205,14 @@ static int url_read_db_option(struct steady__url *url, char *value, size_t field
 }
 
 static int url_read_text(struct steady__url *url, char *value, size_t field, steady_message *why) {
-    if (*value == '\0') return url_refuse(why, "has an option with nothing after its '='");
+    if (*value == '\0') return url_refuse(why, "has an option without a value after its '='");
     *(const char **)((char *)url + field) = value;
     return url_decode(value, why);
 }
 
 static int url_read_yes(struct steady__url *url, char *value, size_t field, steady_message *why) {
     if (strcmp(value, "yes") != 0 && strcmp(value, "no") != 0)
-        return url_refuse(why, "has an option that can only be yes or no, and is neither");
+        return url_refuse(why, "has an option that must be yes or no, and is neither");
     *(bool *)((char *)url + field) = *value == 'y';
     return 0;
 }
@@ -221,7 +222,7 @@ static int url_read_peek(struct steady__url *url, char *value, size_t field, ste
     url->peek_replica = strcmp(value, "replica") == 0;
     return url->peek_replica || strcmp(value, "primary") == 0
                ? 0
-               : url_refuse(why, "has the option peek with another value than replica or primary");
+               : url_refuse(why, "has a wrong value for peek; it must be replica or primary");
 }
 
 #define IN(scheme) (1u << (scheme))
@@ -256,7 +257,7 @@ static int url_find_option(const char *option) {
 
 static int url_refuse_unknown(const struct steady__url *url, const char *option, steady_message *why) {
     char text[48];
-    if (*option == '\0') return url_refuse(why, "has nothing where an option should be, after its '?' or '&'");
+    if (*option == '\0') return url_refuse(why, "has no option after its '?' or '&'");
     return steady__fail(why, STEADY_BAD_ARGUMENT, "the store URL has an unknown option \"%s\"",
                         url_shown_name(url, option, text));
 }
@@ -268,7 +269,7 @@ static int url_refuse_here(const struct option *option, steady_message *why) {
         if ((option->schemes & IN(schemes[i].scheme)) != 0)
             snprintf(list + len, sizeof list - len, " %s", schemes[i].prefix);
     }
-    return steady__fail(why, STEADY_BAD_ARGUMENT, "the store URL has the option %.*s, which goes only with%s",
+    return steady__fail(why, STEADY_BAD_ARGUMENT, "the store URL has the option %.*s, which works only with%s",
                         (int)strlen(option->name) - 1, option->name, list);
 }
 
@@ -324,7 +325,7 @@ static int url_read_sentinels(struct steady__url *url, char *list, steady_messag
     for (char *one = list; one != NULL;) {
         char *next = strchr(one, ',');
         if (next != NULL) *next++ = '\0';
-        if (url->n_sentinels == STEADY__SENTINELS_MAX) return url_refuse(why, "names more than 16 sentinels");
+        if (url->n_sentinels == STEADY__SENTINELS_MAX) return url_refuse(why, "has more than 16 sentinels");
         url->port = SENTINEL_PORT;
         const int error = url_read_host_port(url, one, why);
         if (error != 0) return error;
@@ -342,7 +343,7 @@ static int url_read_sentinel(struct steady__url *url, char *rest, steady_message
     if (error == 0) error = url_read_sentinels(url, authority, why);
     if (error != 0) return error;
     if (path == NULL || *path == '\0' || *path == '/')
-        return url_refuse(why, "names no service of its sentinels; write redis+sentinel://host/service");
+        return url_refuse(why, "has no service name; write redis+sentinel://host/service");
     char *db = strchr(path, '/');
     if (db != NULL) *db++ = '\0';
     url->service = path;
@@ -365,7 +366,7 @@ static int url_read_path(struct steady__url *url, char *rest, bool credentials, 
         char *authority = rest + 2;
         const int error = credentials ? url_take_userinfo(url, &authority, why) : 0;
         if (error != 0) return error;
-        if (*authority != '\0') return url_refuse(why, "has a host where only a path can be");
+        if (*authority != '\0') return url_refuse(why, "has a host; file: and unix: take only a path");
         *path = '/';
     }
     if (*path != '/') return url_refuse(why, "needs an absolute path");
@@ -387,7 +388,7 @@ static int url_read_unix(struct steady__url *url, char *rest, steady_message *wh
 
 static int url_read_file(struct steady__url *url, char *rest, steady_message *why) {
     if (strchr(rest, '?') != NULL)
-        return url_refuse(why, "has options (after '?'), and file: knows none; write %3F for '?'");
+        return url_refuse(why, "has options after '?', but file: has none; write %3F for '?'");
     return url_read_path(url, rest, false, why);
 }
 
@@ -404,7 +405,7 @@ static int url_find_scheme(struct steady__url *url, char **rest, steady_message 
 
 static int url_read_rest(struct steady__url *url, char *rest, steady_message *why) {
     switch (url->scheme) {
-    case STEADY__URL_MEMORY: return *rest == '\0' ? 0 : url_refuse(why, "has something after memory:");
+    case STEADY__URL_MEMORY: return *rest == '\0' ? 0 : url_refuse(why, "has text after memory: (write memory: alone)");
     case STEADY__URL_FILE: return url_read_file(url, rest, why);
     case STEADY__URL_TCP:
     case STEADY__URL_TLS: return url_read_tcp(url, rest, why);
@@ -427,8 +428,8 @@ static int url_check_bytes(const char *text, steady_message *why) {
         return steady__fail(why, STEADY_BAD_ARGUMENT, "the store URL is %zu bytes long; at most %d", len,
                             STEADY__URL_MAX);
     for (const char *p = text; *p != '\0'; p++)
-        if ((unsigned char)*p <= ' ' || *p == 0x7f) return url_refuse(why, "holds a space or a control character");
-    return strchr(text, '#') == NULL ? 0 : url_refuse(why, "holds a '#'; write it %23");
+        if ((unsigned char)*p <= ' ' || *p == 0x7f) return url_refuse(why, "contains a space or a control character");
+    return strchr(text, '#') == NULL ? 0 : url_refuse(why, "contains a '#'; write it %23");
 }
 
 int steady__url_parse(struct steady__url *url, const char *text, steady_message *why) {

@@ -188,9 +188,9 @@ static int local_submit(steady_store *store, const struct steady__call *call) {
     if (error == 0 && v == NULL) error = STEADY_NO_MEMORY;
     if (error != 0) {
         if (call->verb != STEADY__RESET) local_count(&local_shard_of(s)->refused);
-        s->last_error = error == STEADY_OVERLOADED  ? "max_in_flight decisions wait for the loop"
+        s->last_error = error == STEADY_OVERLOADED  ? "max_in_flight decisions already wait for the event loop"
                         : error == STEADY_NO_MEMORY ? "out of memory"
-                                                    : "the loop starts no timer";
+                                                    : "the event loop cannot start a timer";
         return error;
     }
     v->call = *call;
@@ -276,7 +276,7 @@ static int local_open_alarm(struct local *s, const steady_loop *loop, steady_mes
     if (loop == NULL) return 0;
     s->loop = *loop;
     if (steady__alarm_new(&s->alarm, &s->loop, local_alarm_rang, s) == 0) return 0;
-    return steady__fail(why, STEADY_SYSTEM, "the loop %s gives no timer", loop->ops->name);
+    return steady__fail(why, STEADY_SYSTEM, "the event loop %s cannot create a timer", loop->ops->name);
 }
 
 int steady__local_open(steady_store **store, const char *path, const steady_store_options *options,

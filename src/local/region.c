@@ -127,7 +127,7 @@ static int region_read_boot_id(char id[40], steady_message *why) {
     const ssize_t len = fd < 0 ? -1 : read(fd, id, 36);
     const int error = len == 36 ? 0
                       : len < 0 ? region_fail_errno(BOOT_ID, why)
-                                : region_fail_at(BOOT_ID, why, STEADY_SYSTEM, "too short for the id of a boot");
+                                : region_fail_at(BOOT_ID, why, STEADY_SYSTEM, "too short for a boot id");
     if (fd >= 0) close(fd);
     return error;
 }
@@ -212,7 +212,7 @@ static const char *region_file_fault(const struct stat *st) {
     if (!S_ISREG(st->st_mode)) return "not a regular file";
     if (st->st_uid != geteuid()) return "owned by another user";
     if ((st->st_mode & 077) != 0) return "open to group or others; its mode must be 0600";
-    if (st->st_nlink > 1) return "it has a second name (a hard link)";
+    if (st->st_nlink > 1) return "it has more than one name (a hard link)";
     return NULL;
 }
 
@@ -318,7 +318,7 @@ static int region_check_limit(off_t size, const char *path, steady_message *why)
     char fault[120];
     if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || (rlim_t)size <= limit.rlim_cur)
         return 0;
-    snprintf(fault, sizeof fault, "%s: the store takes %lld bytes, the limit (ulimit -f) is %llu", strerror(EFBIG),
+    snprintf(fault, sizeof fault, "%s: the store needs %lld bytes; the limit (ulimit -f) is %llu", strerror(EFBIG),
              (long long)size, (unsigned long long)limit.rlim_cur);
     return region_fail_at(path, why, STEADY_SYSTEM, fault);
 }
@@ -456,7 +456,7 @@ static int region_use(struct steady__region *region, int fd, const char *path, c
                       steady_message *why) {
     int error = 0;
     if (wanted != 0 && steady__table_buckets(wanted) != h->buckets)
-        error = steady__fail(why, STEADY_BAD_FILE, "the store has %lu buckets; %lu were asked for",
+        error = steady__fail(why, STEADY_BAD_FILE, "the store has %lu buckets; %lu were requested",
                              (unsigned long)h->buckets, (unsigned long)steady__table_buckets(wanted));
     if (error == 0) error = region_fill_holes(fd, path, region_file_size(h->buckets), why);
     if (error == 0) error = region_map_file(region, fd, path, h, why);
@@ -477,7 +477,8 @@ int steady__region_file(struct steady__region *region, const char *path, uint32_
         if (fd >= 0) close(fd);
         if (found == READY) return error;
     }
-    return error != 0 ? error : region_fail_at(path, why, STEADY_SYSTEM, "it is replaced again and again");
+    return error != 0 ? error
+                      : region_fail_at(path, why, STEADY_SYSTEM, "other processes keep replacing it; try again");
 }
 
 /* ---- Private memory ---- */

@@ -25,7 +25,7 @@
 #define TIMEOUT (100 * STEADY_MILLISECOND)
 #define MAX_IN_FLIGHT 65536
 #define GONE_TEXT "the hiredis context was disconnected or freed"
-#define NO_ANSWER_TEXT "the server answers with what is no answer"
+#define NO_ANSWER_TEXT "the server sent an unexpected reply"
 
 struct bridge;
 
@@ -247,7 +247,7 @@ static void attached_replied(redisAsyncContext *context, void *reply, void *priv
  * decisions are only sent upon a reply. */
 static bool attached_owes_too_much(const struct bridge *bridge) {
     if (bridge->owed < bridge->inflight->max_in_flight) return false;
-    steady__fail(bridge->inflight->last_error, 0, "the server still owes %lu answers", (unsigned long)bridge->owed);
+    steady__fail(bridge->inflight->last_error, 0, "the server still owes %lu replies", (unsigned long)bridge->owed);
     return true;
 }
 
@@ -269,7 +269,7 @@ static int attached_transport_submit(void *transport, struct steady__request *re
     const size_t len = steady__inflight_owner.encode(bridge->inflight, request, &bridge->engines, command);
     if (len == 0 || redisAsyncFormattedCommand(bridge->context, attached_replied, slot, command, len) != REDIS_OK) {
         attached_put_slot(bridge, slot);
-        return steady__fail(bridge->inflight->last_error, STEADY_UNAVAILABLE, "the hiredis context takes no command");
+        return steady__fail(bridge->inflight->last_error, STEADY_UNAVAILABLE, "the hiredis context accepts no command");
     }
     request->at = slot;
     bridge->holders++;
@@ -347,7 +347,7 @@ static int attached_check_context(const redisAsyncContext *context, const steady
     if (options->loop == NULL)
         return steady__fail(why, STEADY_BAD_ARGUMENT, "loop is NULL; it must be the one the context is attached to");
     if (options->tls != NULL)
-        return steady__fail(why, STEADY_BAD_ARGUMENT, "there are TLS options; the context has its own");
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "TLS options are set; set TLS in the hiredis context instead");
     if (context->ev.addRead == NULL || context->ev.addWrite == NULL)
         return steady__fail(why, STEADY_BAD_ARGUMENT, "the context is not attached to an event loop yet");
     if (context->err != 0) {

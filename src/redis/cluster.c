@@ -242,7 +242,7 @@ static int cluster_open_connection(struct node *node) {
     struct steady__cluster *cluster = node->cluster;
     if (node->at.number != 0 && !cluster_make_room(cluster))
         return steady__fail(cluster->with.last_error, STEADY_UNAVAILABLE,
-                            "there are %u connections to the cluster, and no more may be made", cluster->conns);
+                            "the limit of %u connections to the cluster is reached", cluster->conns);
     node->conn = cluster_new_connection(node);
     if (node->conn == NULL) return STEADY_NO_MEMORY;
     cluster->conns++;

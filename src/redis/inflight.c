@@ -55,7 +55,7 @@
 #define TICKS 10                      /* how often the alarm fires in a timeout, to notice a held loop */
 #define KEY_NEAR 64                   /* longer keys need memory of their own */
 #define TRIES_MAX 3                   /* EVALSHA, EVALSHA, EVAL */
-#define NO_TIMER_TEXT "the event loop starts no timer"
+#define NO_TIMER_TEXT "the event loop cannot start a timer"
 #define EVICTION_QUERIES_MAX 3 /* a proxy may have closed the connection because of the query */
 
 enum pending_kind {
@@ -224,9 +224,9 @@ static void inflight_describe_timeout(struct steady__inflight *inflight, int err
     struct steady__late *late = &inflight->late;
     if (late->error != error || late->doing != doing)
         steady__fail(&late->why, 0, "%s within %lld us%s%s",
-                     error == STEADY_UNKNOWN      ? "no answer"
-                     : error == STEADY_OVERLOADED ? "too much to do, or the event loop was held: not asked"
-                                                  : "nobody to ask",
+                     error == STEADY_UNKNOWN      ? "no reply"
+                     : error == STEADY_OVERLOADED ? "not sent (too many requests, or the event loop was blocked)"
+                                                  : "no usable connection",
                      (long long)inflight->timeout, doing != NULL ? "; still " : "", doing != NULL ? doing : "");
     late->error = error;
     late->doing = doing;
@@ -478,7 +478,8 @@ static enum steady__reply_action inflight_eviction_replied(struct steady__inflig
     inflight_pending_release(inflight, pending);
     if (steady__eviction_possible(reply, policy, sizeof policy)) {
         steady__redact_place(where, sizeof where, inflight->url, inflight->url);
-        snprintf(text, sizeof text, "%s: the server may evict buckets (maxmemory-policy %s): each such key begins anew",
+        snprintf(text, sizeof text,
+                 "%s: the server may evict buckets (maxmemory-policy %s): an evicted key starts with an empty bucket",
                  where, policy);
         inflight->log(inflight->log_data, STEADY_LOG_WARNING, text);
     }
@@ -573,7 +574,7 @@ static int inflight_take_back(struct steady__inflight *inflight, struct pending 
 int steady__inflight_submit(struct steady__inflight *inflight, const struct steady__call *call, steady_result *answer) {
     const steady_us now = steady__loop_now(&inflight->loop);
     if (inflight->stats.in_flight >= inflight->max_in_flight)
-        return inflight_turn_away(inflight, call, STEADY_OVERLOADED, "max_in_flight decisions are in flight");
+        return inflight_turn_away(inflight, call, STEADY_OVERLOADED, "max_in_flight decisions are already in flight");
     if (!inflight_has_alarm(inflight)) return inflight_turn_away(inflight, call, STEADY_SYSTEM, NO_TIMER_TEXT);
     struct pending *pending = inflight_pending_take(inflight, call);
     if (pending == NULL) return inflight_turn_away(inflight, call, STEADY_NO_MEMORY, "out of memory");

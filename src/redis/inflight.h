@@ -64,8 +64,9 @@ extern const struct steady__connection_owner steady__inflight_owner;
 /* Expects store, loop, timeout, max_in_flight, last_error, fork_guard and log to be set, and the rest zero. 0 or -1. */
 int steady__inflight_init(struct steady__inflight *inflight);
 
-/* Starts a decision: 0, or STEADY_OVERLOADED, STEADY_NO_MEMORY, or STEADY_SYSTEM if the loop starts no timer. Its
- * result goes to *answer, whose error is STEADY__PENDING until then; where answer is NULL, to its callback. */
+/* Starts a decision: 0, or STEADY_OVERLOADED, STEADY_NO_MEMORY, or STEADY_SYSTEM if the event loop cannot start a
+ * timer. Its result goes to *answer, whose error is STEADY__PENDING until then; where answer is NULL, to its callback.
+ */
 #define STEADY__PENDING 1
 int steady__inflight_submit(struct steady__inflight *inflight, const struct steady__call *call, steady_result *answer);
 
@@ -73,7 +74,7 @@ int steady__inflight_submit(struct steady__inflight *inflight, const struct stea
 int steady__turn_away(steady_stats *stats, steady_message *last_error, const struct steady__call *call, int error,
                       const char *why);
 
-#define STEADY__FORKED_TEXT "this process was forked from the one that opened the store; open a store of its own"
+#define STEADY__FORKED_TEXT "this process was forked after the store was opened; open a new store in it"
 
 /* Ends all decisions as if their deadlines had passed, because the loop cannot go on. */
 void steady__inflight_give_up(struct steady__inflight *inflight);

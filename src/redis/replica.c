@@ -144,7 +144,7 @@ static void replica_role_received(struct steady__replica *r, const struct steady
     if (!replica_choose(r, reply, &chosen, &still)) {
         const bool lost = !r->conn_waits;
         r->at.port = 0;
-        replica_not_found(r, "the server names no replica");
+        replica_not_found(r, "the primary lists no usable replica");
         if (lost) steady__connection_server_moved(r->conn);
         return;
     }
@@ -164,7 +164,7 @@ static void replica_role_received(struct steady__replica *r, const struct steady
 static void replica_skip_lookup(struct steady__replica *r) {
     if (r->mode != REPLICA_UNUSED) steady__alarm_set(&r->alarm, r->look_at - steady__loop_now(&r->with.loop));
     if (r->conn_waits)
-        replica_not_found(r, "none is looked for at the moment");
+        replica_not_found(r, "the next search for a replica has not started");
     else if (r->mode == REPLICA_UNUSED)
         steady__connection_server_moved(r->conn);
 }
@@ -175,7 +175,7 @@ static void replica_request_role(struct steady__replica *r) {
     r->role_in_flight = steady__cluster_class.submit(r->server, &r->question) == 0;
     if (r->role_in_flight) return;
     steady__alarm_set(&r->alarm, LOOK);
-    replica_not_found(r, "the server is not there to ask");
+    replica_not_found(r, "the primary is not connected");
 }
 
 static void replica_on_alarm(void *arg) {

@@ -205,13 +205,13 @@ static void sentinel_process_reply(struct sentinel *one, const struct steady__re
         else
             sentinel_found_primary(one, host, port);
     } else if (sentinel_is_nil(reply)) {
-        sentinel_fail_with_text(one, STEADY_UNAVAILABLE, "knows no such service");
+        sentinel_fail_with_text(one, STEADY_UNAVAILABLE, "does not know this service");
     } else if (reply->kind == STEADY__REPLY_ERROR) {
         const struct steady__secrets secrets = {.url = one->all->url};
         steady__redact(text, sizeof text, reply->text, reply->text_len, &secrets);
         sentinel_fail_with_text(one, steady__error_class_code(reply->error_class), text);
     } else {
-        sentinel_fail_with_text(one, STEADY_UNAVAILABLE, "answers with what is no answer");
+        sentinel_fail_with_text(one, STEADY_UNAVAILABLE, "sent an unexpected reply");
     }
 }
 

@@ -6,9 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/limit.h"
 #include "faults.h"
 #include "keys.h"
-#include "core/limit.h"
 #include "redis/redis_store.h"
 #include "sim_cluster.h"
 
@@ -263,7 +263,7 @@ static void logged(void *data, enum steady_log_level level, const char *text) {
         do_mischief(client);
         return;
     }
-    const bool refused = strstr(text, "decisions are refused") != NULL;
+    const bool refused = strstr(text, "the server refuses decisions") != NULL;
     const bool twice = lost == client->lost_logged && (refused || !client->refusals_logged);
     if (twice && !client_has_links(client)) broken("the log is told twice: %s", text);
     if (client->store == NULL) broken("the log is told after the store was closed");
