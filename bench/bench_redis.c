@@ -84,7 +84,7 @@ static void measure_async(const char *url, long count, long in_flight) {
     steady_poller *poller = NULL;
     steady_store *store = NULL;
     struct load load = {.seed = 1};
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     if (steady_poller_new(&poller) != 0) die("poller", "failed");
     const steady_loop loop = steady_poller_loop(poller);
     const steady_store_options options = {.loop = &loop, .timeout = 10 * STEADY_SECOND};
@@ -121,7 +121,7 @@ static double time_one(steady_throttler *throttler, uint64_t *seed) {
 static void measure_sync(const char *url, long count) {
     steady_store *store = NULL;
     steady_throttler *throttler = NULL;
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     uint64_t seed = 1;
     double *took = calloc((size_t)count, sizeof *took);
     const steady_store_options options = {.timeout = 10 * STEADY_SECOND};

@@ -234,7 +234,7 @@ int run_bench(const struct options *options) {
     static const steady_limit usual = {.max_capacity = 100, .drop_recharge = STEADY_SECOND, .drops = 100};
     struct bench bench = {0};
     steady_limit limit = usual;
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     bool embedded = false;
     if (options_limit(options, &usual, &limit) != ALLOWED) return USAGE;
     if (options->prefix != NULL && strlen(options->prefix) > PREFIX_MAX)

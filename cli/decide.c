@@ -129,7 +129,7 @@ static int decide_run(enum verb verb, const struct options *options) {
     static const steady_limit any = {.max_capacity = 1, .drop_recharge = 1};
     steady_limit limit;
     steady_result r = {0};
-    steady_message trouble = {""};
+    steady_message trouble = {.text = ""};
     struct text text = {0};
     const bool has_limit = options->rate.max_capacity != 0 || options->capacity != 0;
     if (options_limit(options, verb == RESET ? &any : NULL, &limit) != ALLOWED || decide_check_key(options) != ALLOWED)

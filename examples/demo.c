@@ -244,7 +244,7 @@ int main(void) {
     const char *url = getenv("REDIS_URL");
     const bool redis = url != NULL && *url != '\0';
     steady_store *store = NULL;
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     char prefix[64]; /* no key of yours is touched */
     snprintf(prefix, sizeof prefix, "steady-demo:%ld:", (long)getpid());
 

@@ -48,7 +48,7 @@ int main(int argc, char **argv) {
     struct event_base *base = event_base_new();
     const steady_loop loop = steady_event_loop(base);
     const steady_store_options options = {.loop = &loop};
-    steady_message why = {""};
+    steady_message why = {.text = ""};
 
     app.redis = redisAsyncConnect("127.0.0.1", port_of(argc > 1 ? argv[1] : getenv("REDIS_URL")));
     if (app.redis == NULL || redisLibeventAttach(app.redis, base) != REDIS_OK) return 1;

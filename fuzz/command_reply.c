@@ -14,7 +14,7 @@ struct input {
 };
 
 static void read_integers(const struct input *in) {
-    const steady_limit limit = {in->capacity, in->recharge, in->drops, in->block};
+    const steady_limit limit = {in->capacity, in->recharge, in->drops, in->block, {0}};
     struct steady__terms terms;
     steady_result result;
     bool stepped;

@@ -22,7 +22,7 @@ static void check_copy(const struct steady__url *url) {
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
     static struct steady__url url;
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     char *text = malloc(len + 1);
     if (text == NULL) return 0;
     memcpy(text, bytes, len);

@@ -10,6 +10,25 @@
 #define IN_FLIGHT_MAX (1u << 24)
 #define BUCKETS_MAX (1u << 30)
 
+static bool store_is_zero(const void *bytes, size_t len) {
+    const unsigned char *at = bytes;
+    while (len > 0 && at[len - 1] == 0)
+        len--;
+    return len == 0;
+}
+
+static int store_check_reserved(const steady_store_options *options, steady_message *why) {
+    const steady_tls_options *tls = options->tls;
+    const steady_loop *loop = options->loop;
+    const char *name = NULL;
+    if (!store_is_zero(options->reserved, sizeof options->reserved)) name = "steady_store_options";
+    if (tls != NULL && !store_is_zero(tls->reserved, sizeof tls->reserved)) name = "steady_tls_options";
+    if (loop != NULL && !store_is_zero(loop->reserved, sizeof loop->reserved)) name = "steady_loop";
+    if (loop != NULL && !store_is_zero(loop->ops->reserved, sizeof loop->ops->reserved)) name = "steady_loop_ops";
+    if (name == NULL) return 0;
+    return steady__fail(why, STEADY_BAD_ARGUMENT, "reserved fields of %s must be zero", name);
+}
+
 int steady__options_check(const steady_store_options *options, steady_message *why) {
     if (options->timeout < 0 || options->timeout > TIMEOUT_MAX)
         return steady__fail(why, STEADY_BAD_ARGUMENT, "timeout is %lld us; it must be 1 .. %lld, or 0 for the default",
@@ -23,14 +42,7 @@ int steady__options_check(const steady_store_options *options, steady_message *w
     if (options->engine > STEADY_ENGINE_MODULE)
         return steady__fail(why, STEADY_BAD_ARGUMENT, "engine is %d; it must be a value of enum steady_engine",
                             (int)options->engine);
-    for (size_t i = 0; i < sizeof options->reserved / sizeof options->reserved[0]; i++)
-        if (options->reserved[i] != 0)
-            return steady__fail(why, STEADY_BAD_ARGUMENT, "reserved fields of steady_store_options must be zero");
-    for (size_t i = 0; options->tls != NULL && i < sizeof options->tls->reserved / sizeof options->tls->reserved[0];
-         i++)
-        if (options->tls->reserved[i] != 0)
-            return steady__fail(why, STEADY_BAD_ARGUMENT, "reserved fields of steady_tls_options must be zero");
-    return 0;
+    return store_check_reserved(options, why);
 }
 
 void steady__store_init(steady_store *store, const struct steady__store_class *class_,

@@ -104,7 +104,9 @@ static int throttler_ask(steady_throttler *t, enum steady__verb verb, const void
     char room[STEADY__KEY_MAX];
     int error = throttler_check_call(t, key, key_len, amount);
     if (error != 0) return error;
-    if (callback == NULL || !t->store->has_loop || !throttler_on_its_thread(t)) return STEADY_BAD_ARGUMENT;
+    if (callback == NULL) return STEADY_BAD_ARGUMENT;
+    if (!t->store->has_loop) return STEADY_NO_LOOP;
+    if (!throttler_on_its_thread(t)) return STEADY_WRONG_THREAD;
     const struct steady__call call = {
         verb,     amount, throttler_whole_key(t, key, key_len, room), t->prefix_len + key_len, &t->terms, t,
         callback, data};
@@ -130,7 +132,7 @@ static int throttler_ask_sync(steady_throttler *t, enum steady__verb verb, const
     memset(result, 0, sizeof *result);
     result->error = throttler_check_call(t, key, key_len, amount);
     if (result->error == 0 && !t->store->class_->any_thread && !throttler_on_its_thread(t))
-        result->error = STEADY_BAD_ARGUMENT;
+        result->error = STEADY_WRONG_THREAD;
     if (result->error != 0) return result->error;
     const struct steady__call call = {.verb = verb,
                                       .amount = amount,

@@ -56,7 +56,7 @@ static void connect_to(const struct stage *stage, int port) {
 }
 
 static void open_to(const struct stage *stage, int port, steady_store_options options) {
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     connect_to(stage, port);
     options.loop = &act.loop;
     if (options.log == NULL) options.log = remember_line;
@@ -514,7 +514,7 @@ static void surplus_reply_leaves_all_decisions_unknown(const struct stage *stage
 
 static void bad_arguments_are_rejected(const struct stage *stage) {
     steady_store *store = NULL;
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     connect_to(stage, server.port);
     steady_store_options options = {.loop = &act.loop};
     assert_int_equal(steady_store_attach(NULL, act.context, &options, &why), STEADY_BAD_ARGUMENT);

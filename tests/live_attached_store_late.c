@@ -29,7 +29,7 @@ static void connect_on(const struct stage *stage) {
 }
 
 static void open_by(const steady_loop *timers) {
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     const steady_store_options options = {
         .loop = timers, .timeout = TIMEOUT, .engine = STEADY_ENGINE_SCRIPT, .log = remember_line, .log_data = &lines};
     if (steady_store_attach(&store, context, &options, &why) != 0) fail_msg("%s", why.text);
@@ -134,7 +134,7 @@ static void late_at_once(const struct stage *stage) {
     steady_loop_ops ops = *loop.ops;
     ops.timer_start = counted_start;
     inner_ops = loop.ops;
-    open_by(&(steady_loop){&ops, loop.loop});
+    open_by(&(steady_loop){.ops = &ops, .loop = loop.loop});
     consume_counted(throttler, "k", 1, &tally);
     run_until(stage, &tally);
     server_freeze(&server);

@@ -524,7 +524,7 @@ static void queue_of_late_requests_is_ended_in_parts(void **state) {
     unsigned long most = 0;
     (void)state;
     ops.now = counted_now;
-    const steady_loop loop = {&ops, rig.loop.loop};
+    const steady_loop loop = {.ops = &ops, .loop = rig.loop.loop};
     const steady_store_options options = {.loop = &loop, .timeout = TIMEOUT, .engine = STEADY_ENGINE_SCRIPT};
     rig.store = open_store(rig.server.url, &options);
     rig.throttler = new_throttler(rig.store, LARGE, RECHARGE);

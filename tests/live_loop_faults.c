@@ -69,9 +69,15 @@ static int timer_start(void *timer, steady_us delay) {
 static void timer_stop(void *timer) { base.ops->timer_stop(timer); }
 static void timer_free(void *timer) { base.ops->timer_free(timer); }
 
-static const steady_loop_ops ops = {"failing",   io_new,     io_want,    io_free, timer_new,
-                                    timer_start, timer_stop, timer_free, NULL};
-static const steady_loop loop = {&ops, NULL};
+static const steady_loop_ops ops = {.name = "failing",
+                                    .io_new = io_new,
+                                    .io_want = io_want,
+                                    .io_free = io_free,
+                                    .timer_new = timer_new,
+                                    .timer_start = timer_start,
+                                    .timer_stop = timer_stop,
+                                    .timer_free = timer_free};
+static const steady_loop loop = {.ops = &ops};
 
 static void turn(steady_us wait) {
     if (events == NULL) {

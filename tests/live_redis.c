@@ -370,7 +370,7 @@ static void *ask_from_elsewhere(void *throttler) {
     steady_result r;
     const int async = steady_consume(throttler, "k", 1, 1, count_result, NULL);
     const int sync = steady_consume_sync(throttler, "k", 1, 1, &r);
-    return async == STEADY_BAD_ARGUMENT && sync == STEADY_BAD_ARGUMENT ? throttler : NULL;
+    return async == STEADY_NO_LOOP && sync == STEADY_WRONG_THREAD ? throttler : NULL;
 }
 
 static void bad_arguments_are_rejected(void **state) {
@@ -378,11 +378,11 @@ static void bad_arguments_are_rejected(void **state) {
     steady_throttler *throttler = new_throttler(store, 100, HOUR);
     steady_store_options options = {.timeout = -1};
     steady_store *none = NULL;
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     pthread_t other;
     void *same = NULL;
     (void)state;
-    assert_int_equal(steady_consume(throttler, "k", 1, 1, count_result, NULL), STEADY_BAD_ARGUMENT); /* no loop */
+    assert_int_equal(steady_consume(throttler, "k", 1, 1, count_result, NULL), STEADY_NO_LOOP);
     assert_int_equal(steady_store_open(&none, server.url, &options, &why), STEADY_BAD_ARGUMENT);
     assert_non_null(strstr(why.text, "timeout"));
     options.timeout = INT64_MAX;

@@ -311,7 +311,7 @@ static void error_of_a_bad_url_shows_no_secret(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(formats); i++) {
         char url[256];
-        steady_message why = {""};
+        steady_message why = {.text = ""};
         fill(url, formats[i]);
         if (steady_store_open(&rig.store, url, NULL, &why) == 0) fail_msg("format %zu was taken", i);
         assert_clean(why.text);

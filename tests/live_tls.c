@@ -271,7 +271,7 @@ static void unusable_file_is_a_bad_argument(void **state) {
     for (size_t i = 0; i < COUNT(unusable); i++) {
         char url[512] = "rediss://localhost";
         steady_store *store = NULL;
-        steady_message why = {""};
+        steady_message why = {.text = ""};
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
         snprintf(url + strlen(url), sizeof url - strlen(url), unusable[i].options, directory);
@@ -287,7 +287,7 @@ static void tls_options_without_tls_are_a_bad_argument(void **state) {
     const steady_tls_options none = {0};
     const steady_store_options options = {.tls = &none};
     steady_store *store = NULL;
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     (void)state;
     assert_int_equal(steady_store_open(&store, "redis://u:secret@h", &options, &why), STEADY_BAD_ARGUMENT);
     assert_non_null(strstr(why.text, "not rediss:"));

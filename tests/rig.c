@@ -146,7 +146,7 @@ static steady_loop watched(steady_loop loop) {
                                         .timer_free = timer_free};
     inner_ops = loop.ops;
     assert_true(loop.ops->now == NULL); /* CLOCK_MONOTONIC, as here */
-    return (steady_loop){&ops, loop.loop};
+    return (steady_loop){.ops = &ops, .loop = loop.loop};
 }
 
 /* A machine that is itself a guest may stand still now and then. */

@@ -341,7 +341,7 @@ void consume_counted(steady_throttler *throttler, const char *key, int64_t amoun
 
 steady_store *open_store(const char *url, const steady_store_options *options) {
     steady_store *store = NULL;
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     if (steady_store_open(&store, url, options, &why) != 0) fail_msg("%s: %s", url, why.text);
     return store;
 }
@@ -349,7 +349,7 @@ steady_store *open_store(const char *url, const steady_store_options *options) {
 steady_throttler *new_throttler(steady_store *store, int64_t capacity, steady_us recharge) {
     const steady_limit limit = {.max_capacity = capacity, .drop_recharge = recharge};
     steady_throttler *throttler = NULL;
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     if (steady_throttler_new(&throttler, store, &limit, NULL, &why) != 0) fail_msg("%s", why.text);
     return throttler;
 }

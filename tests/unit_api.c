@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "assertions.h"
@@ -28,14 +29,14 @@ static void count(const steady_result *result, void *data) {
 
 static steady_store *open_store(const char *url, const steady_store_options *options) {
     steady_store *store = NULL;
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     if (steady_store_open(&store, url, options, &why) != 0) fail_msg("%s", why.text);
     return store;
 }
 
 static steady_throttler *throttler_with(steady_store *store, const steady_throttler_options *options) {
     steady_throttler *throttler = NULL;
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     if (steady_throttler_new(&throttler, store, &ten, options, &why) != 0) fail_msg("%s", why.text);
     return throttler;
 }
@@ -71,7 +72,7 @@ static void assert_refused(const steady_result *r, int error) {
 
 static void assert_no_open(const char *url, const steady_store_options *options, const char *says) {
     steady_store *store = (steady_store *)(uintptr_t)1;
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     assert_int_equal(steady_store_open(&store, url, options, &why), STEADY_BAD_ARGUMENT);
     assert_null(store);
     assert_says(&why, says);
@@ -112,7 +113,7 @@ static void bad_urls_are_refused(void **state) {
                                       "unix:"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         assert_no_open(bad[i], NULL, "");
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     assert_int_equal(steady_store_open(NULL, "memory:", NULL, &why), STEADY_BAD_ARGUMENT);
     assert_says(&why, "store is NULL");
 }
@@ -126,7 +127,7 @@ static void password_in_a_bad_url_is_never_shown(void **state) {
         "nonsense://h?auth=hunter2"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         steady_store *store = NULL;
-        steady_message why = {""};
+        steady_message why = {.text = ""};
         assert_int_not_equal(steady_store_open(&store, bad[i], NULL, &why), 0);
         assert_null(store);
         assert_string_not_equal(why.text, "");
@@ -140,7 +141,7 @@ static void attach_without_a_context_is_refused(void **state) {
     assert_int_equal(steady_poller_new(&poller), 0);
     const steady_loop loop = steady_poller_loop(poller);
     steady_store *store = (steady_store *)(uintptr_t)1;
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     assert_int_equal(steady_store_attach(&store, NULL, &(steady_store_options){.loop = &loop}, &why),
                      STEADY_BAD_ARGUMENT);
     assert_null(store);
@@ -154,7 +155,7 @@ static void attach_without_a_context_is_refused(void **state) {
 static void assert_no_throttler(steady_store *store, const steady_limit *limit, const steady_throttler_options *options,
                                 const char *says) {
     steady_throttler *throttler = (steady_throttler *)(uintptr_t)1;
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     assert_int_equal(steady_throttler_new(&throttler, store, limit, options, &why), STEADY_BAD_ARGUMENT);
     assert_null(throttler);
     assert_says(&why, says);
@@ -168,7 +169,7 @@ static void bad_limit_makes_no_throttler(void **state) {
     assert_no_throttler(store, &(steady_limit){0}, NULL, "max_capacity is 0; it must be 1 .. 2147483647");
     assert_no_throttler(store, &(steady_limit){.max_capacity = 2, .drop_recharge = INT64_C(1) << 52}, NULL,
                         "max_capacity * drop_recharge is 2 * 4503599627370496 us; it must be below");
-    assert_no_throttler(store, &(steady_limit){INT64_MIN, INT64_MIN, INT64_MIN, INT64_MIN}, NULL, "max_capacity");
+    assert_no_throttler(store, &(steady_limit){INT64_MIN, INT64_MIN, INT64_MIN, INT64_MIN, {0}}, NULL, "max_capacity");
     steady_store_close(&store);
 }
 
@@ -333,9 +334,9 @@ static void call_without_loop_callback_or_result_is_refused(void **state) {
     for (size_t i = 0; i < 2; i++) {
         steady_store *store = open_store(urls[i], NULL);
         steady_throttler *t = throttler_with(store, NULL);
-        assert_int_equal(steady_consume(t, "k", 1, 1, never, NULL), STEADY_BAD_ARGUMENT);
-        assert_int_equal(steady_peek(t, "k", 1, never, NULL), STEADY_BAD_ARGUMENT);
-        assert_int_equal(steady_reset(t, "k", 1, never, NULL), STEADY_BAD_ARGUMENT);
+        assert_int_equal(steady_consume(t, "k", 1, 1, never, NULL), STEADY_NO_LOOP);
+        assert_int_equal(steady_peek(t, "k", 1, never, NULL), STEADY_NO_LOOP);
+        assert_int_equal(steady_reset(t, "k", 1, never, NULL), STEADY_NO_LOOP);
         assert_int_equal(steady_consume_sync(t, "k", 1, 1, NULL), STEADY_BAD_ARGUMENT);
         assert_int_equal(steady_peek_sync(t, "k", 1, NULL), STEADY_BAD_ARGUMENT);
         assert_int_equal(steady_reset_sync(t, "k", 1, NULL), STEADY_BAD_ARGUMENT);
@@ -381,7 +382,7 @@ static void another_thread_may_only_block_on_the_embedded_store(void **state) {
     steady_store *store = open_store("memory:", &(steady_store_options){.loop = &loop});
     steady_throttler *t = throttler_with(store, NULL);
     struct elsewhere e = from_another_thread(t);
-    assert_int_equal(e.async, STEADY_BAD_ARGUMENT);
+    assert_int_equal(e.async, STEADY_WRONG_THREAD);
     assert_int_equal(e.sync, 0);
     assert_int_equal(e.result.level, 1);
     steady_throttler_free(&t);
@@ -390,9 +391,9 @@ static void another_thread_may_only_block_on_the_embedded_store(void **state) {
     store = open_store(NO_SERVER, &(steady_store_options){.loop = &loop});
     t = throttler_with(store, NULL);
     e = from_another_thread(t);
-    assert_int_equal(e.async, STEADY_BAD_ARGUMENT);
-    assert_int_equal(e.sync, STEADY_BAD_ARGUMENT);
-    assert_refused(&e.result, STEADY_BAD_ARGUMENT);
+    assert_int_equal(e.async, STEADY_WRONG_THREAD);
+    assert_int_equal(e.sync, STEADY_WRONG_THREAD);
+    assert_refused(&e.result, STEADY_WRONG_THREAD);
     steady_throttler_free(&t);
     steady_store_close(&store);
     steady_poller_free(&poller);
@@ -490,20 +491,90 @@ static void each_error_has_a_name_and_a_text_of_its_own(void **state) {
     (void)state;
     assert_string_equal(steady_error_name(0), "ok");
     assert_string_equal(steady_error_name(STEADY_NOT_A_BUCKET), "not_a_bucket");
-    for (int error = -13; error <= 0; error++) {
+    for (int error = -15; error <= 0; error++) {
         assert_string_not_equal(steady_error_name(error), "?");
         assert_string_not_equal(steady_error_text(error), steady_error_text(1));
-        for (int other = -13; other < error; other++) {
+        for (int other = -15; other < error; other++) {
             assert_string_not_equal(steady_error_name(error), steady_error_name(other));
             assert_string_not_equal(steady_error_text(error), steady_error_text(other));
         }
     }
-    static const int none[] = {1, -14, INT32_MAX, INT32_MIN};
+    static const int none[] = {1, -16, INT32_MAX, INT32_MIN};
     for (size_t i = 0; i < sizeof none / sizeof none[0]; i++) {
         assert_string_equal(steady_error_name(none[i]), "?");
         assert_string_equal(steady_error_text(none[i]), "unknown error code");
     }
-    assert_string_equal(steady_version(), STEADY_VERSION);
+    assert_string_equal(steady_error_name(STEADY_WRONG_THREAD), "wrong_thread");
+    assert_string_equal(steady_error_name(STEADY_NO_LOOP), "no_loop");
+}
+
+static void numbers_of_the_version_are_its_text(void **state) {
+    char text[32];
+    (void)state;
+    snprintf(text, sizeof text, "%d.%d.%d", STEADY_VERSION_MAJOR, STEADY_VERSION_MINOR, STEADY_VERSION_PATCH);
+    assert_string_equal(text, STEADY_VERSION);
+    assert_string_equal(text, steady_version());
+#if STEADY_VERSION_NUMBER < 1000
+    fail_msg("STEADY_VERSION_NUMBER is %d", STEADY_VERSION_NUMBER);
+#endif
+    assert_int_equal(STEADY_VERSION_NUMBER,
+                     STEADY_VERSION_MAJOR * 1000000 + STEADY_VERSION_MINOR * 1000 + STEADY_VERSION_PATCH);
+}
+
+/* ---- Reserved fields ---- */
+
+static void reserved_field_of_a_limit_must_be_zero(void **state) {
+    (void)state;
+    steady_store *store = open_store(NULL, NULL);
+    for (size_t i = 0; i < sizeof ten.reserved / sizeof ten.reserved[0]; i++) {
+        steady_limit limit = ten;
+        steady_throttler *throttler = (steady_throttler *)(uintptr_t)1;
+        steady_message why = {.text = ""};
+        limit.reserved[i] = 1;
+        assert_int_equal(steady_limit_check(&limit, &why), STEADY_BAD_ARGUMENT);
+        assert_says(&why, "reserved fields of steady_limit must be zero");
+        assert_int_equal(steady_throttler_new(&throttler, store, &limit, NULL, &why), STEADY_BAD_ARGUMENT);
+        assert_null(throttler);
+    }
+    steady_store_close(&store);
+}
+
+static void reserved_field_of_a_loop_must_be_zero(void **state) {
+    (void)state;
+    steady_poller *poller = NULL;
+    assert_int_equal(steady_poller_new(&poller), 0);
+    const steady_loop good = steady_poller_loop(poller);
+    const char *urls[] = {"memory:", NO_SERVER};
+    for (size_t i = 0; i < 2; i++) {
+        for (size_t at = 0; at < sizeof good.reserved / sizeof good.reserved[0]; at++) {
+            steady_loop loop = good;
+            loop.reserved[at] = poller;
+            assert_no_open(urls[i], &(steady_store_options){.loop = &loop}, "reserved fields of steady_loop must");
+        }
+        for (size_t at = 0; at < sizeof good.ops->reserved / sizeof good.ops->reserved[0]; at++) {
+            steady_loop_ops ops = *good.ops;
+            const steady_loop loop = {.ops = &ops, .loop = good.loop};
+            ops.reserved[at] = (void (*)(void))never;
+            assert_no_open(urls[i], &(steady_store_options){.loop = &loop}, "reserved fields of steady_loop_ops must");
+        }
+    }
+    steady_poller_free(&poller);
+}
+
+static void each_call_leaves_zero_in_the_reserved_fields_of_a_result(void **state) {
+    static const uint64_t zero[sizeof((steady_result *)NULL)->reserved / sizeof(uint64_t)];
+    (void)state;
+    steady_store *store = open_store(NULL, NULL);
+    steady_throttler *t = throttler_with(store, NULL);
+    steady_result r[4] = {garbage(), garbage(), garbage(), garbage()};
+    steady_consume_sync(t, "k", 1, 1, &r[0]);
+    steady_peek_sync(t, "k", 1, &r[1]);
+    steady_reset_sync(t, "k", 1, &r[2]);
+    steady_consume_sync(t, "", 0, 1, &r[3]);
+    for (int i = 0; i < 4; i++)
+        assert_memory_equal(r[i].reserved, zero, sizeof zero);
+    steady_throttler_free(&t);
+    steady_store_close(&store);
 }
 
 int main(void) {
@@ -526,6 +597,10 @@ int main(void) {
         cmocka_unit_test(freeing_null_does_nothing),
         cmocka_unit_test(stats_and_trouble_of_null_are_empty),
         cmocka_unit_test(each_error_has_a_name_and_a_text_of_its_own),
+        cmocka_unit_test(numbers_of_the_version_are_its_text),
+        cmocka_unit_test(reserved_field_of_a_limit_must_be_zero),
+        cmocka_unit_test(reserved_field_of_a_loop_must_be_zero),
+        cmocka_unit_test(each_call_leaves_zero_in_the_reserved_fields_of_a_result),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

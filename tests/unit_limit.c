@@ -50,7 +50,7 @@ static void durations_are_exact(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(durations); i++) {
         steady_us us = -1;
-        steady_message why = {""};
+        steady_message why = {.text = ""};
         const int error = steady_duration_parse(&us, durations[i].text, &why);
         if (error != 0 || us != durations[i].us)
             fail_msg("%s: %lld us, error %d, %s", durations[i].text, (long long)us, error, why.text);
@@ -112,7 +112,7 @@ static void bad_durations_are_refused_with_a_reason(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(bad_durations); i++) {
         steady_us us = 77;
-        steady_message why = {""};
+        steady_message why = {.text = ""};
         if (steady_duration_parse(&us, bad_durations[i].text, &why) != STEADY_BAD_ARGUMENT || us != 77)
             fail_msg("\"%s\" was taken", bad_durations[i].text);
         assert_says(&why, bad_durations[i].says, bad_durations[i].text);
@@ -169,7 +169,7 @@ static void rates_are_parsed(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(rates); i++) {
         steady_limit limit = {.block_duration = 17};
-        steady_message why = {""};
+        steady_message why = {.text = ""};
         if (steady_limit_parse(&limit, rates[i].text, &why) != 0) fail_msg("%s: %s", rates[i].text, why.text);
         assert_int_equal(limit.max_capacity, rates[i].capacity);
         assert_int_equal(limit.drop_recharge, rates[i].recharge);
@@ -228,7 +228,7 @@ static void bad_rates_are_refused_with_a_reason(void **state) {
     for (size_t i = 0; i < COUNT(bad_rates); i++) {
         const steady_limit before = {.max_capacity = 1, .drop_recharge = 2, .drops = 3, .block_duration = 4};
         steady_limit limit = before;
-        steady_message why = {""};
+        steady_message why = {.text = ""};
         if (steady_limit_parse(&limit, bad_rates[i].text, &why) != STEADY_BAD_ARGUMENT)
             fail_msg("\"%s\" was taken", bad_rates[i].text);
         assert_memory_equal(&limit, &before, sizeof limit);
@@ -242,35 +242,35 @@ static const struct {
     steady_limit limit;
     const char *says; /* NULL: accepted */
 } limits[] = {
-    {{10, 5000000, 0, 0}, NULL},
-    {{1, 1, 1, 0}, NULL},
-    {{INT32_MAX, 1, 0, 0}, NULL},
-    {{INT32_MAX, 4194304, 0, 0}, NULL}, /* 2^22 * (2^31-1) is below 2^53 */
-    {{INT32_MAX, 4194305, 0, 0}, "max_capacity * drop_recharge is 2147483647 * 4194305 us"},
-    {{1, TWO_53 - 1, 0, 0}, NULL},
-    {{1, TWO_53, 0, 0}, "drop_recharge is 9007199254740992; it must be 1 .. 9007199254740991 us"},
-    {{2, TWO_53 / 2, 0, 0}, "it must be below 9007199254740992 us (2^53)"},
-    {{2, TWO_53 / 2 - 1, 0, 0}, NULL},
-    {{0, 1, 0, 0}, "max_capacity is 0; it must be 1 .. 2147483647"},
-    {{-1, 1, 0, 0}, "max_capacity is -1"},
-    {{INT64_C(2147483648), 1, 0, 0}, "max_capacity is 2147483648; it must be 1 .. 2147483647"},
-    {{INT64_MAX, INT64_MAX, 0, 0}, "max_capacity is 9223372036854775807"},
-    {{1, 0, 0, 0}, "drop_recharge is 0"},
-    {{1, INT64_MIN, 0, 0}, "drop_recharge is -9223372036854775808"},
-    {{1, INT64_MAX, 0, 0}, "drop_recharge is 9223372036854775807"},
-    {{1, 1, 1000000, 0}, NULL},
-    {{1, 1, 1000001, 0}, "drops is 1000001; it must be 0 .. 1000000"},
-    {{1, 1, -1, 0}, "drops is -1"},
-    {{1, 1, 0, TWO_53 / 2 - 1}, NULL},
-    {{1, 1, 0, TWO_53 / 2}, "block_duration is 4503599627370496; it must be 0 .. 4503599627370495 us"},
-    {{1, 1, 0, -1}, "block_duration is -1"},
+    {{10, 5000000, 0, 0, {0}}, NULL},
+    {{1, 1, 1, 0, {0}}, NULL},
+    {{INT32_MAX, 1, 0, 0, {0}}, NULL},
+    {{INT32_MAX, 4194304, 0, 0, {0}}, NULL}, /* 2^22 * (2^31-1) is below 2^53 */
+    {{INT32_MAX, 4194305, 0, 0, {0}}, "max_capacity * drop_recharge is 2147483647 * 4194305 us"},
+    {{1, TWO_53 - 1, 0, 0, {0}}, NULL},
+    {{1, TWO_53, 0, 0, {0}}, "drop_recharge is 9007199254740992; it must be 1 .. 9007199254740991 us"},
+    {{2, TWO_53 / 2, 0, 0, {0}}, "it must be below 9007199254740992 us (2^53)"},
+    {{2, TWO_53 / 2 - 1, 0, 0, {0}}, NULL},
+    {{0, 1, 0, 0, {0}}, "max_capacity is 0; it must be 1 .. 2147483647"},
+    {{-1, 1, 0, 0, {0}}, "max_capacity is -1"},
+    {{INT64_C(2147483648), 1, 0, 0, {0}}, "max_capacity is 2147483648; it must be 1 .. 2147483647"},
+    {{INT64_MAX, INT64_MAX, 0, 0, {0}}, "max_capacity is 9223372036854775807"},
+    {{1, 0, 0, 0, {0}}, "drop_recharge is 0"},
+    {{1, INT64_MIN, 0, 0, {0}}, "drop_recharge is -9223372036854775808"},
+    {{1, INT64_MAX, 0, 0, {0}}, "drop_recharge is 9223372036854775807"},
+    {{1, 1, 1000000, 0, {0}}, NULL},
+    {{1, 1, 1000001, 0, {0}}, "drops is 1000001; it must be 0 .. 1000000"},
+    {{1, 1, -1, 0, {0}}, "drops is -1"},
+    {{1, 1, 0, TWO_53 / 2 - 1, {0}}, NULL},
+    {{1, 1, 0, TWO_53 / 2, {0}}, "block_duration is 4503599627370496; it must be 0 .. 4503599627370495 us"},
+    {{1, 1, 0, -1, {0}}, "block_duration is -1"},
 };
 
 static void limits_out_of_range_are_refused_with_a_reason(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(limits); i++) {
         struct steady__rate rate;
-        steady_message why = {""};
+        steady_message why = {.text = ""};
         const int want = limits[i].says == NULL ? 0 : STEADY_BAD_ARGUMENT;
         if (steady_limit_check(&limits[i].limit, &why) != want) fail_msg("limit %zu: %s", i, why.text);
         assert_int_equal(steady__limit_rate(&rate, &limits[i].limit, NULL), want);
@@ -289,13 +289,13 @@ static void assert_rate(steady_limit limit, int64_t recharge, int64_t drops) {
 
 static void limit_gives_a_rate_in_lowest_terms(void **state) {
     (void)state;
-    assert_rate((steady_limit){10, 5000000, 0, 9}, 5000000, 1);
-    assert_rate((steady_limit){100, 60 * STEADY_SECOND, 100, 0}, 600000, 1);
-    assert_rate((steady_limit){3, STEADY_SECOND, 3, 1}, 1000000, 3);
-    assert_rate((steady_limit){3, STEADY_SECOND, 6, 0}, 500000, 3);
-    assert_rate((steady_limit){1, 1000000, 1000000, 0}, 1, 1);
-    assert_rate((steady_limit){1, 1, 1000000, 0}, 1, 1000000);
-    assert_rate((steady_limit){1, TWO_53 - 1, 6361, 0}, (TWO_53 - 1) / 6361, 1);
+    assert_rate((steady_limit){10, 5000000, 0, 9, {0}}, 5000000, 1);
+    assert_rate((steady_limit){100, 60 * STEADY_SECOND, 100, 0, {0}}, 600000, 1);
+    assert_rate((steady_limit){3, STEADY_SECOND, 3, 1, {0}}, 1000000, 3);
+    assert_rate((steady_limit){3, STEADY_SECOND, 6, 0, {0}}, 500000, 3);
+    assert_rate((steady_limit){1, 1000000, 1000000, 0, {0}}, 1, 1);
+    assert_rate((steady_limit){1, 1, 1000000, 0, {0}}, 1, 1000000);
+    assert_rate((steady_limit){1, TWO_53 - 1, 6361, 0, {0}}, (TWO_53 - 1) / 6361, 1);
 }
 
 static void null_is_refused_with_a_reason(void **state) {

@@ -79,7 +79,7 @@ static struct scene {
 } scene;
 
 static void set_up_with(steady_store_options options, const steady_limit *limit) {
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     memset(&scene, 0, sizeof scene);
     memset(&hand, 0, sizeof hand);
     if (options.loop == NULL) options.loop = &hand_loop;
@@ -254,7 +254,7 @@ static void full_queue_is_overloaded_and_charges_nothing(void **state) {
 static void loop_without_timers_is_refused(void **state) {
     (void)state;
     steady_store *store = NULL;
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     const steady_store_options options = {.loop = &hand_loop};
     memset(&hand, 0, sizeof hand);
     hand.no_timer = true;

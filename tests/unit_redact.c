@@ -348,7 +348,7 @@ static void url_with_a_typo_is_shown_without_its_password(void **state) {
                         sprintf(slip, "%.*s%.*s%s", (int)i, text, how > 0, c, text + i + (how < 2));
                         steady_quote(out, sizeof out, slip);
                         if (strstr(out, "SECRET") != NULL) fail_msg("%s is shown as %s", slip, out);
-                        steady_message why = {""};
+                        steady_message why = {.text = ""};
                         struct steady__url url;
                         if (steady__url_parse(&url, slip, &why) != 0 && strstr(why.text, "SECRET") != NULL)
                             fail_msg("%s is refused with %s", slip, why.text);

@@ -75,7 +75,7 @@ static int files(void) {
 }
 
 static void open_store(struct steady__region *region, uint32_t buckets) {
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     if (steady__region_file(region, path, buckets, &why) != 0) fail_msg("%s", why.text);
 }
 
@@ -113,7 +113,7 @@ static void take_snapshot(struct snapshot *s) {
 static void assert_refused(int error, const char *word) {
     static struct snapshot before, after;
     struct steady__region region;
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     const int files_before = files();
     take_snapshot(&before);
     assert_int_equal(steady__region_file(&region, path, 0, &why), error);
@@ -256,7 +256,7 @@ static void other_files_in_the_folder_are_left_alone(void **state) {
 static void another_store_in_the_folder_is_left_alone(void **state) {
     (void)state;
     struct steady__region used;
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     if (steady__region_file(&used, beside, BUCKETS, &why) != 0) fail_msg("%s", why.text);
     make_and_replace();
     memset(used.bytes, 7, steady__table_bytes(BUCKETS)); /* SIGBUS if the file was cut */
@@ -735,7 +735,7 @@ static void full_disk_and_missing_boot_id_are_errors(void **state) {
 static int open_limited(rlim_t bytes, bool fits) {
     const struct rlimit limit = {bytes, bytes};
     struct steady__region region;
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     signal(SIGXFSZ, SIG_DFL);
     if (setrlimit(RLIMIT_FSIZE, &limit) != 0) return 1;
     const int error = steady__region_file(&region, path, BUCKETS, &why);
@@ -829,7 +829,7 @@ static void exceeded_quota_is_an_error(void **state) {
 static int open_below(__rlimit_resource_t resource, rlim_t bound, int expected) {
     const struct rlimit limit = {bound, bound};
     struct steady__region region;
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     if (setrlimit(resource, &limit) != 0) return 1;
     if (steady__region_file(&region, path, 1 << 20, &why) != expected) return 2;
     if (expected == 0) return 0;
@@ -982,7 +982,7 @@ static void private_memory_over_the_limit_is_no_memory(void **state) {
     if (child == 0) {
         const struct rlimit little = {1 << 20, 1 << 20};
         struct steady__region region;
-        steady_message why = {""};
+        steady_message why = {.text = ""};
         if (setrlimit(RLIMIT_AS, &little) != 0) _exit(1);
         if (steady__region_private(&region, 1 << 20, &why) != STEADY_NO_MEMORY) _exit(2);
         _exit(strstr(why.text, "1048576 buckets") != NULL && region.map == NULL ? 0 : 3);

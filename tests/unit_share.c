@@ -60,7 +60,7 @@ static void make_throttler(int64_t capacity) {
 
 static void open_shared(const char *where, uint32_t buckets, int64_t capacity) {
     const steady_store_options options = {.buckets = buckets};
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     if (steady_store_open(&store, where, &options, &why) != 0) fail_msg("%s", why.text);
     make_throttler(capacity);
 }
@@ -295,7 +295,7 @@ static void assert_opens_soon(void) {
     int64_t shortest = INT64_MAX;
     for (int i = 0; i < 3 && shortest > 100000; i++) {
         steady_store *again = NULL;
-        steady_message why = {""};
+        steady_message why = {.text = ""};
         const int64_t start = now_us();
         if (steady_store_open(&again, url, NULL, &why) != 0) fail_msg("%s", why.text);
         const int64_t took = now_us() - start;

@@ -578,7 +578,7 @@ static void failed_allocation_in_openssl_is_an_error_and_the_next_store_works(vo
     server = tls_server_start(&(struct tls_server_rules){0});
     snprintf(url, sizeof url, "rediss://localhost:%d", tls_server_port(server));
     for (long n = 0; answered < 3; n += 1 + n / 20) {
-        steady_message why = {""};
+        steady_message why = {.text = ""};
         steady_result result = {.error = STEADY_NO_MEMORY};
         allocations_left = n;
         if (steady_store_open(&store, url, &options, &why) == 0) {

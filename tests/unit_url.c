@@ -169,7 +169,7 @@ static void valid_url_is_read(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(accepted); i++) {
         struct steady__url url, copy;
-        steady_message why = {""};
+        steady_message why = {.text = ""};
         if (steady__url_parse(&url, accepted[i].text, &why) != 0) fail_msg("%s: %s", accepted[i].text, why.text);
         steady__url_copy(&copy, &url);
         steady__url_clear(&url);
@@ -187,7 +187,7 @@ static void invalid_url_is_refused_with_a_reason_and_no_secret(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(refused); i++) {
         struct steady__url url;
-        steady_message why = {""};
+        steady_message why = {.text = ""};
         if (steady__url_parse(&url, refused[i].text, &why) != STEADY_BAD_ARGUMENT)
             fail_msg("%s was not refused", refused[i].text);
         assert_says(&why, refused[i].says, refused[i].text);
@@ -199,7 +199,7 @@ static void sentinel_url_is_read(void **state) {
     static const char text[] = "rediss+sentinel://u:p%40@a,b.example:1,[::1]:2,[::2]/the%20main/7?sentinel_username=su&"
                                "sentinel_password=s%26p&peek=replica&tls_ca=/ca";
     struct steady__url url, copy;
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     (void)state;
     assert_int_equal(steady__url_parse(&url, text, &why), 0);
     steady__url_copy(&copy, &url);
@@ -247,7 +247,7 @@ static void tls_url_is_read(void **state) {
 
 static void url_over_the_longest_length_is_refused(void **state) {
     struct steady__url url;
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     char *text = malloc(65536 + 1);
     (void)state;
     assert_non_null(text);

@@ -4,9 +4,9 @@
  *     steady_loop loop = steady_uv_loop(uv_default_loop());
  *     steady_store_options options = {.loop = &loop};
  *
- * A store keeps the loop alive until it is closed. Its handles are then closed, and their memory is freed by the next
- * turn of the loop, as usual with libuv. In a forked child close it before uv_loop_fork: what it leaves in the loop
- * then keeps that alive, and never rings for anybody. */
+ * A store keeps the loop alive until it is closed. Closing the store closes its handles. As usual with libuv, the next
+ * turn of the loop frees their memory. In a forked child, close the store before uv_loop_fork; otherwise its handles
+ * keep the loop alive, and never fire. */
 #ifndef STEADY_UV_H
 #define STEADY_UV_H
 
@@ -14,47 +14,52 @@
 #include <steady.h>
 #include <uv.h>
 
-struct steady__uv_io {
+struct steady_uv_io {
     uv_poll_t handle;
-    int wanted; /* of libuv's events */
+    int wanted; /* events of libuv */
     void (*ready)(void *arg, int events);
     void *arg;
 };
 
-/* Before libuv 1.46 a timer for now that is started inside a timer's callback fires in the same turn of the loop, and
- * so on for ever if it is started again each time. What is for now is therefore left to an idle handle. */
-struct steady__uv_timer {
+/* A delay of 0 uses an idle handle. Before libuv 1.46 a timer with delay 0 that is started in the callback of a timer
+ * fires in the same turn of the loop. If each callback starts it again, that turn never ends. */
+struct steady_uv_timer {
     uv_timer_t handle;
     uv_idle_t now;
-    int n_open; /* of these two */
+    int n_open; /* of these two handles */
     void (*fired)(void *arg);
     void *arg;
 };
 
-static inline void steady__uv_freed(uv_handle_t *handle) { free(handle->data); }
-
-static inline void steady__uv_ready(uv_poll_t *handle, int status, int events);
-
-static inline int steady__uv_io_watch(struct steady__uv_io *io) {
-    if (io->wanted == 0) return uv_poll_stop(&io->handle) == 0 ? 0 : -1;
-    return uv_poll_start(&io->handle, io->wanted, steady__uv_ready) == 0 ? 0 : -1;
+/* A pointer to any of its handles is for libuv a pointer to a uv_handle_t. */
+static inline void steady_uv_close(void *handle, uv_close_cb closed) {
+    uv_close(STEADY_CAST(uv_handle_t *, handle), closed);
 }
 
-/* libuv stops a handle that has an error, which may be one more thing to read behind a reply. */
-static inline void steady__uv_ready(uv_poll_t *handle, int status, int events) {
-    struct steady__uv_io *io = (struct steady__uv_io *)handle->data;
+static inline void steady_uv_freed(uv_handle_t *handle) { free(handle->data); }
+
+static inline void steady_uv_ready(uv_poll_t *handle, int status, int events);
+
+static inline int steady_uv_io_watch(struct steady_uv_io *io) {
+    if (io->wanted == 0) return uv_poll_stop(&io->handle) == 0 ? 0 : -1;
+    return uv_poll_start(&io->handle, io->wanted, steady_uv_ready) == 0 ? 0 : -1;
+}
+
+/* libuv stops a handle that has an error. A reply may wait before that error, so watch it again. */
+static inline void steady_uv_ready(uv_poll_t *handle, int status, int events) {
+    struct steady_uv_io *io = STEADY_CAST(struct steady_uv_io *, handle->data);
     int seen =
         ((events & UV_READABLE) != 0 ? STEADY_READABLE : 0) | ((events & UV_WRITABLE) != 0 ? STEADY_WRITABLE : 0);
-    if (status < 0) steady__uv_io_watch(io); /* now, as `ready` may free it */
+    if (status < 0) steady_uv_io_watch(io); /* first: `ready` may free io */
     io->ready(io->arg, status < 0 ? STEADY_READABLE | STEADY_WRITABLE : seen);
 }
 
-static inline void *steady__uv_io_new(void *loop, int fd, void (*ready)(void *arg, int events), void *arg) {
-    struct steady__uv_io *io = (struct steady__uv_io *)malloc(sizeof *io);
-    if (io == NULL) return NULL;
-    if (uv_poll_init((uv_loop_t *)loop, &io->handle, fd) != 0) {
+static inline void *steady_uv_io_new(void *loop, int fd, void (*ready)(void *arg, int events), void *arg) {
+    struct steady_uv_io *io = STEADY_CAST(struct steady_uv_io *, malloc(sizeof *io));
+    if (io == STEADY_NULL) return STEADY_NULL;
+    if (uv_poll_init(STEADY_CAST(uv_loop_t *, loop), &io->handle, fd) != 0) {
         free(io);
-        return NULL;
+        return STEADY_NULL;
     }
     io->handle.data = io;
     io->wanted = 0;
@@ -63,22 +68,22 @@ static inline void *steady__uv_io_new(void *loop, int fd, void (*ready)(void *ar
     return io;
 }
 
-static inline int steady__uv_io_want(void *handle, int events) {
-    struct steady__uv_io *io = (struct steady__uv_io *)handle;
+static inline int steady_uv_io_want(void *handle, int events) {
+    struct steady_uv_io *io = STEADY_CAST(struct steady_uv_io *, handle);
     io->wanted =
         ((events & STEADY_READABLE) != 0 ? UV_READABLE : 0) | ((events & STEADY_WRITABLE) != 0 ? UV_WRITABLE : 0);
-    return steady__uv_io_watch(io);
+    return steady_uv_io_watch(io);
 }
 
-static inline void steady__uv_io_free(void *handle) {
-    uv_close((uv_handle_t *)&((struct steady__uv_io *)handle)->handle, steady__uv_freed);
+static inline void steady_uv_io_free(void *handle) {
+    steady_uv_close(&STEADY_CAST(struct steady_uv_io *, handle)->handle, steady_uv_freed);
 }
 
-static inline void *steady__uv_timer_new(void *loop, void (*fired)(void *arg), void *arg) {
-    struct steady__uv_timer *timer = (struct steady__uv_timer *)malloc(sizeof *timer);
-    if (timer == NULL) return NULL;
-    uv_timer_init((uv_loop_t *)loop, &timer->handle);
-    uv_idle_init((uv_loop_t *)loop, &timer->now);
+static inline void *steady_uv_timer_new(void *loop, void (*fired)(void *arg), void *arg) {
+    struct steady_uv_timer *timer = STEADY_CAST(struct steady_uv_timer *, malloc(sizeof *timer));
+    if (timer == STEADY_NULL) return STEADY_NULL;
+    uv_timer_init(STEADY_CAST(uv_loop_t *, loop), &timer->handle);
+    uv_idle_init(STEADY_CAST(uv_loop_t *, loop), &timer->now);
     timer->handle.data = timer->now.data = timer;
     timer->n_open = 2;
     timer->fired = fired;
@@ -86,54 +91,57 @@ static inline void *steady__uv_timer_new(void *loop, void (*fired)(void *arg), v
     return timer;
 }
 
-static inline void steady__uv_timer_stop(void *handle) {
-    struct steady__uv_timer *timer = (struct steady__uv_timer *)handle;
+static inline void steady_uv_timer_stop(void *handle) {
+    struct steady_uv_timer *timer = STEADY_CAST(struct steady_uv_timer *, handle);
     uv_timer_stop(&timer->handle);
     uv_idle_stop(&timer->now);
 }
 
-static inline void steady__uv_fired(uv_timer_t *handle) {
-    struct steady__uv_timer *timer = (struct steady__uv_timer *)handle->data;
+static inline void steady_uv_fired(uv_timer_t *handle) {
+    struct steady_uv_timer *timer = STEADY_CAST(struct steady_uv_timer *, handle->data);
     timer->fired(timer->arg);
 }
 
-static inline void steady__uv_fired_now(uv_idle_t *handle) {
-    struct steady__uv_timer *timer = (struct steady__uv_timer *)handle->data;
+static inline void steady_uv_fired_now(uv_idle_t *handle) {
+    struct steady_uv_timer *timer = STEADY_CAST(struct steady_uv_timer *, handle->data);
     uv_idle_stop(handle);
     timer->fired(timer->arg);
 }
 
-/* libuv counts in milliseconds, from the start of the loop's turn: who needs to know the time looks at a clock. */
-static inline int steady__uv_timer_start(void *handle, steady_us delay) {
-    struct steady__uv_timer *timer = (struct steady__uv_timer *)handle;
-    steady__uv_timer_stop(timer);
-    if (delay <= 0) return uv_idle_start(&timer->now, steady__uv_fired_now) == 0 ? 0 : -1;
-    return uv_timer_start(&timer->handle, steady__uv_fired, (uint64_t)((delay + 999) / 1000), 0) == 0 ? 0 : -1;
+/* libuv counts milliseconds from the start of the loop's turn. So a timer may fire early; Steady reads a clock. */
+static inline int steady_uv_timer_start(void *handle, steady_us delay) {
+    struct steady_uv_timer *timer = STEADY_CAST(struct steady_uv_timer *, handle);
+    steady_uv_timer_stop(timer);
+    if (delay <= 0) return uv_idle_start(&timer->now, steady_uv_fired_now) == 0 ? 0 : -1;
+    return uv_timer_start(&timer->handle, steady_uv_fired, STEADY_CAST(uint64_t, (delay + 999) / 1000), 0) == 0 ? 0
+                                                                                                                : -1;
 }
 
-static inline void steady__uv_timer_closed(uv_handle_t *handle) {
-    struct steady__uv_timer *timer = (struct steady__uv_timer *)handle->data;
+static inline void steady_uv_timer_closed(uv_handle_t *handle) {
+    struct steady_uv_timer *timer = STEADY_CAST(struct steady_uv_timer *, handle->data);
     if (--timer->n_open == 0) free(timer);
 }
 
-static inline void steady__uv_timer_free(void *handle) {
-    struct steady__uv_timer *timer = (struct steady__uv_timer *)handle;
-    uv_close((uv_handle_t *)&timer->handle, steady__uv_timer_closed);
-    uv_close((uv_handle_t *)&timer->now, steady__uv_timer_closed);
+static inline void steady_uv_timer_free(void *handle) {
+    struct steady_uv_timer *timer = STEADY_CAST(struct steady_uv_timer *, handle);
+    steady_uv_close(&timer->handle, steady_uv_timer_closed);
+    steady_uv_close(&timer->now, steady_uv_timer_closed);
 }
 
 static inline steady_loop steady_uv_loop(uv_loop_t *loop) {
     static const steady_loop_ops ops = {"libuv",
-                                        steady__uv_io_new,
-                                        steady__uv_io_want,
-                                        steady__uv_io_free,
-                                        steady__uv_timer_new,
-                                        steady__uv_timer_start,
-                                        steady__uv_timer_stop,
-                                        steady__uv_timer_free,
-                                        NULL};
+                                        steady_uv_io_new,
+                                        steady_uv_io_want,
+                                        steady_uv_io_free,
+                                        steady_uv_timer_new,
+                                        steady_uv_timer_start,
+                                        steady_uv_timer_stop,
+                                        steady_uv_timer_free,
+                                        STEADY_NULL,
+                                        {STEADY_NULL, STEADY_NULL, STEADY_NULL, STEADY_NULL}};
     steady_loop result;
     result.ops = &ops;
+    result.reserved[0] = result.reserved[1] = STEADY_NULL;
     result.loop = loop;
     return result;
 }

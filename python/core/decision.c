@@ -64,7 +64,7 @@ static int submit(struct decision *self, steady_throttler *throttler, const char
 /* `throttler` goes with the store, which code that ran meanwhile may have closed. */
 static PyObject *refused_at_once(struct decision *self, steady_throttler *throttler, int error) {
     if (!core_is_usable(self->store)) return core_raise(self->state, STEADY_CLOSED, NULL);
-    if (error != STEADY_BAD_ARGUMENT)
+    if (error != STEADY_WRONG_THREAD)
         return core_policy(self->throttler, throttler, self->question, self->key, error, NULL);
     PyErr_SetString(PyExc_RuntimeError, "this event loop used to run in another thread; open a new Store there");
     return NULL;

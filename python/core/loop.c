@@ -231,5 +231,11 @@ PyType_Spec core_timer_spec = {"aiosteady._core.Timer", sizeof(struct timer), 0,
                                    Py_TPFLAGS_DISALLOW_INSTANTIATION,
                                timer_slots};
 
-const steady_loop_ops core_loop_ops = {"asyncio",   io_new,     io_want,    io_free, timer_new,
-                                       timer_start, timer_stop, timer_free, NULL};
+const steady_loop_ops core_loop_ops = {.name = "asyncio",
+                                       .io_new = io_new,
+                                       .io_want = io_want,
+                                       .io_free = io_free,
+                                       .timer_new = timer_new,
+                                       .timer_start = timer_start,
+                                       .timer_stop = timer_stop,
+                                       .timer_free = timer_free};

@@ -49,6 +49,8 @@ PyObject *core_error(struct core_state *state, int error, const char *why) {
         if (why != NULL && *why != '\0') return PyObject_CallFunction(type, "s", why);
     } else if (error == STEADY_NO_MEMORY) {
         type = PyExc_MemoryError;
+    } else if (error == STEADY_WRONG_THREAD || error == STEADY_NO_LOOP) {
+        type = PyExc_RuntimeError;
     } else if (type == NULL) {
         type = state->errors[0];
     }

@@ -193,7 +193,7 @@ static void open_failed(struct store *store, struct loop_store *opened, int erro
 
 /* loop NULL: embedded. */
 static struct loop_store *loop_store_open(struct store *store, PyObject *loop) {
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     steady_store_options options = store->options;
     struct loop_store *self = PyObject_GC_New(struct loop_store, store->state->loop_store_type);
     if (self == NULL) return NULL;
@@ -203,7 +203,7 @@ static struct loop_store *loop_store_open(struct store *store, PyObject *loop) {
     self->thread = PyThread_get_thread_ident();
     self->process = core_process(store->state);
     PyObject_GC_Track((PyObject *)self);
-    const steady_loop on = {&core_loop_ops, self};
+    const steady_loop on = {.ops = &core_loop_ops, .loop = self};
     if (loop != NULL) {
         if (bind_loop(self, loop) != 0) goto failed;
         options.loop = &on;
@@ -414,7 +414,7 @@ static int read_options(struct store *self, PyObject *timeout, PyObject *max_in_
 /* An embedded store is opened here and now. A server's needs a loop for that: one without is opened, and closed, which
  * tells whether the URL, the options and the files for TLS are of use. */
 static int open_or_check(struct store *self) {
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     steady_store *store = NULL;
     struct steady__url url;
     int error = steady__url_parse(&url, self->url, &why);

@@ -17,7 +17,7 @@ static void free_binding(struct binding *binding) {
 
 /* The throttlers of a binding. 0, or -1 and an exception. */
 static int fill_binding(const struct throttler *self, struct binding *binding, steady_store *store) {
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     steady_limit blockless = self->limit;
     blockless.block_duration = 0;
     int error = steady_throttler_new(&binding->throttler, store, &self->limit, &self->options, &why);
@@ -348,7 +348,7 @@ static int check_prefix(PyObject *prefix) {
 }
 
 static int read_limit(struct throttler *self, int64_t drops) {
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     steady_limit *limit = &self->limit;
     if (core_int(self->max_capacity, "max_capacity", 1, STEADY__CAPACITY_MAX, &limit->max_capacity) != 0 ||
         core_seconds(self->drop_recharge, "drop_recharge", &limit->drop_recharge) != 0)

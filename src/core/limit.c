@@ -33,6 +33,9 @@ static int limit_check_field(const char *name, int64_t value, int64_t min, int64
 
 int steady_limit_check(const steady_limit *limit, steady_message *why) {
     if (limit == NULL) return steady__fail(why, STEADY_BAD_ARGUMENT, "limit is NULL");
+    for (size_t i = 0; i < sizeof limit->reserved / sizeof limit->reserved[0]; i++)
+        if (limit->reserved[i] != 0)
+            return steady__fail(why, STEADY_BAD_ARGUMENT, "reserved fields of steady_limit must be zero");
     int error = limit_check_field("max_capacity", limit->max_capacity, 1, STEADY__CAPACITY_MAX, "", why);
     if (error == 0) error = limit_check_field("drop_recharge", limit->drop_recharge, 1, STEADY__EXACT - 1, " us", why);
     if (error == 0) error = limit_check_field("drops", limit->drops, 0, STEADY__DROPS_MAX, "", why);

@@ -209,7 +209,7 @@ static int poller_make_own_bell(steady_poller *poller) {
     return 0;
 }
 
-steady_loop steady_poller_loop(steady_poller *poller) { return (steady_loop){&poll_ops, poller}; }
+steady_loop steady_poller_loop(steady_poller *poller) { return (steady_loop){.ops = &poll_ops, .loop = poller}; }
 
 /* The bell comes last; poller_note ignores it. */
 static size_t poller_fill(steady_poller *poller) {

@@ -109,5 +109,5 @@ steady_loop steady__retry_loop(struct steady__retry *retry, const steady_loop *t
                                    .timer_stop = retry_timer_stop,
                                    .timer_free = retry_timer_free,
                                    .now = theirs->ops->now != NULL ? retry_now : NULL};
-    return (steady_loop){&retry->ops, retry};
+    return (steady_loop){.ops = &retry->ops, .loop = retry};
 }

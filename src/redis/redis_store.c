@@ -211,7 +211,7 @@ int steady__redis_open_over(steady_store **store, const struct steady__net *net,
     if (s->options.max_in_flight == 0) s->options.max_in_flight = MAX_IN_FLIGHT;
     int error = steady__url_has_tls(url->scheme) ? steady__tls_open(&s->tls, url, options->tls, why) : 0;
     s->options.tls = NULL; /* it belongs to the caller */
-    steady_loop loop = {NULL, NULL};
+    steady_loop loop = {0};
     if (options->loop != NULL) loop = steady__retry_loop(&s->retry, options->loop, &s->fork_guard);
     if (error == 0 && options->loop != NULL && redis_start(s, &s->inflight, &loop) != 0)
         error = steady__fail(why, STEADY_NO_MEMORY, "out of memory");

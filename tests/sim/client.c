@@ -51,15 +51,15 @@ static struct place *new_place(steady_limit limit) {
 /* Nothing leaks from the first in the time of a seed, so its level is all that was ever charged. */
 static void make_places(void) {
     place_count = 0;
-    new_place((steady_limit){between(1, 400), 3600 * STEADY_SECOND, 1, 0});
-    new_place((steady_limit){between(1, 50), any_scale(100, STEADY_SECOND), 1, 0});
-    new_place((steady_limit){between(1, 50), any_scale(100, STEADY_SECOND), between(2, 1000), 0});
-    new_place((steady_limit){between(1, 20), any_scale(1000, STEADY_SECOND), between(1, 3),
-                             any_scale(1000, 10 * STEADY_SECOND)});
-    new_place((steady_limit){INT32_MAX, 4000000, 1000000, 0});
-    new_place((steady_limit){10, STEADY_SECOND, 1, 0})->foreign = true;
+    new_place((steady_limit){between(1, 400), 3600 * STEADY_SECOND, 1, 0, {0}});
+    new_place((steady_limit){between(1, 50), any_scale(100, STEADY_SECOND), 1, 0, {0}});
+    new_place((steady_limit){between(1, 50), any_scale(100, STEADY_SECOND), between(2, 1000), 0, {0}});
+    new_place((steady_limit){
+        between(1, 20), any_scale(1000, STEADY_SECOND), between(1, 3), any_scale(1000, 10 * STEADY_SECOND), {0}});
+    new_place((steady_limit){INT32_MAX, 4000000, 1000000, 0, {0}});
+    new_place((steady_limit){10, STEADY_SECOND, 1, 0, {0}})->foreign = true;
     keys_plant(place_count - 1, one_in(2) ? "hello" : KEYS_OTHER_TYPE);
-    struct place *by_amount = new_place((steady_limit){2000000, 3600 * STEADY_SECOND, 1, 0});
+    struct place *by_amount = new_place((steady_limit){2000000, 3600 * STEADY_SECOND, 1, 0, {0}});
     by_amount->by_amount = true;
     by_amount->shares = (uint32_t)between(200, 2000);
 }
@@ -179,7 +179,7 @@ static struct tap *make_throttler(struct client *client, struct tap *tap) {
     const struct place *place = tap->place;
     const steady_throttler_options options = {
         .prefix = place->prefix, .on_error = tap->policy, .local_share = place->shares};
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     const int error = steady_throttler_new(&tap->throttler, client->store, &place->limit, &options, &why);
     if (error != 0 && !(error == STEADY_NO_MEMORY && faults_memory())) broken("no throttler: %s", why.text);
     tap->life = client->life;
@@ -273,7 +273,7 @@ static void logged(void *data, enum steady_log_level level, const char *text) {
 }
 
 static void open_store(struct client *client) {
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     client->local_level = 0;
     client->lost_logged = client->refusals_logged = false;
     client->asked_settings = 0;
@@ -359,7 +359,7 @@ static void make_url(struct client *client, bool local) {
     static const char *const credentials[] = {"", ":" PASSWORD "@", "user:" PASSWORD "@"};
     const char *who = credentials[between(0, 2)];
     char text[160];
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     if (local)
         snprintf(text, sizeof text, "unix:%s%s/run/server.sock%s", *who != '\0' ? "//" : "", who,
                  one_in(2) ? "?db=3" : "");
