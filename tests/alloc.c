@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The wrappers that the linker puts around the allocator. */
+ * The wrappers of the allocator, which the linker inserts. */
 #include "alloc.h"
 
 #include <errno.h>
@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* Atomic: a name is looked up on a thread of its own. */
+/* Atomic, because a name is resolved in a thread of its own. */
 static atomic_uint_least64_t calls;
 static atomic_uint_least64_t failing;
 static atomic_int_least64_t blocks;
@@ -67,7 +67,7 @@ void *__wrap_realloc(void *old, size_t size) {
     return old == NULL ? counted(block) : block;
 }
 
-/* Not a block of the heap, but it fails for want of memory like one. */
+/* Not a heap block, but it fails like one if there is no memory. */
 void *__wrap_mmap(void *at, size_t size, int protection, int flags, int fd, off_t offset) {
     return fails_now() ? MAP_FAILED : __real_mmap(at, size, protection, flags, fd, offset);
 }

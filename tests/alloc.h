@@ -1,21 +1,21 @@
 /* SPDX-License-Identifier: MIT
- * The allocations of the library, counted, and failing when asked to. A test that includes this is linked with --wrap
- * (see the Makefile), which catches what libsteady.a and the test allocate, and not what libc and hiredis do. */
+ * Counts the allocations of the library, and makes them fail on demand. A test that includes this is linked with --wrap
+ * (see the Makefile), which covers allocations of libsteady.a and the test, but not those of libc and hiredis. */
 #ifndef ALLOC_H
 #define ALLOC_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-/* The n-th allocation from now on fails, once; 0: none does. Counting begins anew. */
+/* Makes the n-th allocation from now on fail, once; 0: none. Restarts the count. */
 void alloc_fail(uint64_t nth);
-uint64_t alloc_failing(void); /* that n */
+uint64_t alloc_failing(void); /* n of the last call */
 
-/* All fail. */
+/* Makes all allocations fail. */
 void alloc_fail_all(bool on);
 
-bool alloc_failed(void);    /* has it? */
-uint64_t alloc_count(void); /* allocations since alloc_fail, resizing included */
-int64_t alloc_blocks(void); /* blocks that are there now */
+bool alloc_failed(void);    /* whether the n-th allocation has failed */
+uint64_t alloc_count(void); /* allocations since alloc_fail, with reallocations */
+int64_t alloc_blocks(void); /* blocks allocated now */
 
 #endif

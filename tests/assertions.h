@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * cmocka, and what it wants to be there before it. */
+ * cmocka, and the headers that it requires before it. */
 #ifndef ASSERTIONS_H
 #define ASSERTIONS_H
 
@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-/* Both ends included. cmocka's own has another name with each of its versions. */
+/* Both ends are included. The name of cmocka's own macro differs between its versions. */
 #define assert_between(value, low, high)                                                                               \
     check_between((int64_t)(value), (int64_t)(low), (int64_t)(high), #value, __FILE__, __LINE__)
 
@@ -21,7 +21,7 @@ static inline void check_between(int64_t value, int64_t low, int64_t high, const
     _fail(file, line);
 }
 
-/* Ends the test: this machine cannot run it. */
+/* Ends the test as skipped: this machine cannot run it. */
 #define skip_because(reason) (print_message("# skipped: %s\n", reason), skip())
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * What tests on servers of our own share. */
+ * Shared by tests on fake servers. */
 #include "client.h"
 
 steady_poller *poller;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT
- * What tests of the cluster on nodes that do not exist share. */
+ * Shared by tests of a cluster of fake nodes. */
 #include "fake_cluster.h"
 
 #include "redis/slot_map.h"
 
 struct fake_node *a, *b;
 steady_us timeout;
-static char text[8][512]; /* what nodes say has to stay */
+static char text[8][512]; /* the texts of replies must stay valid */
 
 int nodes_set_up(void **state) {
     timeout = 5 * STEADY_SECOND;
@@ -50,7 +50,7 @@ const char *redirect(int number, const char *word, const char *host, int port) {
     return text[number];
 }
 
-/* All slots, or one half each. */
+/* All slots to one node, or a half to each. */
 const char *map_of(int number, const struct fake_node *low, const struct fake_node *high) {
     snprintf(text[number], sizeof text[number],
              "*2\r\n*3\r\n:0\r\n:8191\r\n*3\r\n$9\r\n127.0.0.1\r\n:%d\r\n$2\r\nid\r\n"
@@ -66,5 +66,5 @@ void await_heard(const char *word, unsigned times) {
     while (heard(word) < times && now_us() < until)
         run_for(poller, 5 * MS);
     assert_int_equal(heard(word), times);
-    run_for(poller, 20 * MS); /* the reply */
+    run_for(poller, 20 * MS); /* for the reply */
 }

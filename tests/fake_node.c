@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * A node of a cluster that does not exist, in a thread of its own. */
+ * A fake node of a cluster, in a thread of its own. */
 #include "fake_node.h"
 
 #include <arpa/inet.h>
@@ -20,7 +20,7 @@ struct saying {
     char word[24];
     const char *reply;
     size_t len;
-    unsigned times; /* 0: for good */
+    unsigned times; /* 0: always */
 };
 
 struct connection {
@@ -35,8 +35,8 @@ struct fake_node {
     pthread_t thread;
     pthread_mutex_t lock; /* of all that follows */
     bool stopping;
-    struct saying sayings[SAYINGS]; /* the last that fits is meant */
-    const char *slow;               /* at this command; NULL: at none */
+    struct saying sayings[SAYINGS]; /* the last that matches is used */
+    const char *slow;               /* the command that takes time; NULL: none */
     unsigned takes_us;
     unsigned count, accepted;
     struct connection connections[CONNECTIONS];
@@ -45,7 +45,7 @@ struct fake_node {
 
 /* ---- Commands ---- */
 
-/* The end of the command that begins the bytes, or 0 where it is not all there. */
+/* The end of the command that begins the bytes, or 0 if it is incomplete. */
 static size_t command_end(const struct connection *c) {
     const char *p = c->bytes, *end = c->bytes + c->len;
     const char *line = memchr(p, '\n', c->len);
@@ -117,7 +117,7 @@ static void obey(struct fake_node *node, struct connection *c) {
 
 static void take_in(struct fake_node *node) {
     const int fd = accept4(node->listener, NULL, NULL, SOCK_CLOEXEC), on = 1;
-    if (fd >= 0) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* as servers do */
+    if (fd >= 0) setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* as real servers do */
     for (int i = 0; i < CONNECTIONS && fd >= 0; i++)
         if (node->connections[i].fd < 0) {
             node->connections[i] = (struct connection){.fd = fd};
@@ -157,7 +157,7 @@ static void *run(void *arg) {
     return NULL;
 }
 
-/* ---- The test's calls ---- */
+/* ---- Called by the test ---- */
 
 static int listen_on(bool ipv6, int *port) {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * A server that does what a script says, in a thread of its own. */
+ * A fake server that follows a script, in a thread of its own. */
 #include "fake_server.h"
 
 #include <arpa/inet.h>
@@ -19,7 +19,7 @@ struct fake_server {
     int listener, fd, port;
     pthread_t thread;
     bool joined;
-    size_t received, counted; /* bytes; those of commands that were expected */
+    size_t received, counted; /* bytes; bytes of the commands that were expected */
     char bytes[RECEIVED_MAX];
 };
 
@@ -34,7 +34,7 @@ static bool receive(struct fake_server *fake) {
     return n > 0;
 }
 
-/* The end of the command that begins at `at`, or 0 where it is not all there. */
+/* The end of the command that begins at `at`, or 0 if it is incomplete. */
 static size_t command_end(const struct fake_server *fake, size_t at) {
     const char *p = fake->bytes + at, *end = fake->bytes + fake->received;
     const char *line = memchr(p, '\n', (size_t)(end - p));
@@ -104,7 +104,7 @@ struct fake_server *fake_start(const struct fake_step *steps, size_t count) {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof a;
     struct fake_server *fake = calloc(1, sizeof *fake);
-    struct fake_step *own = calloc(count + 1, sizeof *own); /* a test may return before its server is stopped */
+    struct fake_step *own = calloc(count + 1, sizeof *own); /* because a test may return before its server is stopped */
     if (fake == NULL || own == NULL) abort();
     if (count > 0) memcpy(own, steps, count * sizeof *own);
     fake->steps = own;
@@ -138,7 +138,7 @@ unsigned fake_count(struct fake_server *fake, const char *text) {
 
 void fake_stop(struct fake_server *fake) {
     size_t len;
-    shutdown(fake->listener, SHUT_RDWR); /* ends an accept that waits in vain */
+    shutdown(fake->listener, SHUT_RDWR); /* ends an accept that is waiting */
     fake_finish(fake, &len);
     if (fake->fd >= 0) close(fake->fd);
     close(fake->listener);

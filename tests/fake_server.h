@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: MIT
- * A server that does what a script says, for what no real one can be made to do. */
+ * A fake server that follows a script, for behaviour that no real server can be made to show. */
 #ifndef FAKE_SERVER_H
 #define FAKE_SERVER_H
 
 #include <stddef.h>
 
 enum fake_verb {
-    FAKE_ACCEPT, /* the next connection */
-    FAKE_EXPECT, /* that many commands */
-    FAKE_SEND,   /* these bytes */
-    FAKE_DRIP,   /* these bytes, one at a time */
-    FAKE_SLEEP,  /* that many ms */
+    FAKE_ACCEPT, /* accept the next connection */
+    FAKE_EXPECT, /* read this number of commands */
+    FAKE_SEND,   /* send these bytes */
+    FAKE_DRIP,   /* send these bytes, one at a time */
+    FAKE_SLEEP,  /* wait this number of ms */
     FAKE_CLOSE,
     FAKE_RST,
-    FAKE_AWAIT_CLOSE, /* until the peer has closed; whatever it sends is read */
+    FAKE_AWAIT_CLOSE, /* read and ignore everything until the peer closes */
 };
 
 struct fake_step {
@@ -23,16 +23,16 @@ struct fake_step {
     size_t len; /* 0: strlen(bytes) */
 };
 
-/* A server that only listens and accepts in the backlog needs no script: fake_start with no steps. */
+/* fake_start with no steps makes a server that only listens: the backlog accepts connections. */
 struct fake_server;
 
 struct fake_server *fake_start(const struct fake_step *steps, size_t count);
 int fake_port(const struct fake_server *fake);
 
-/* Waits for the script to end: the bytes received by all connections, in order. Valid until fake_stop. */
+/* Waits for the end of the script. Returns the bytes received on all connections, in order. Valid until fake_stop. */
 const char *fake_finish(struct fake_server *fake, size_t *len);
 
-/* How often this text is among them; waits for the same. */
+/* Waits for the end of the script. Returns how often the bytes received contain this text. */
 unsigned fake_count(struct fake_server *fake, const char *text);
 
 void fake_stop(struct fake_server *fake);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The shipped scripts in an embedded Lua 5.1: TIME, GET, SET key value PX ms and DEL, as Redis hands them to Lua. */
+ * The shipped scripts in an embedded Lua 5.1, with TIME, GET, SET key value PX ms and DEL as Redis gives them to Lua.
+ */
 #include "lua_server.h"
 
 #include <lauxlib.h>
@@ -39,7 +40,7 @@ static int call_time(lua_State *lua) {
     return 1;
 }
 
-/* A key found expired is gone for good, should the clock step back after. */
+/* A key that was found expired stays away, even if the clock is set back later. */
 static int call_get(lua_State *lua) {
     self(lua)->holds = alive(self(lua), self(lua)->now_us);
     if (self(lua)->holds)
@@ -49,7 +50,7 @@ static int call_get(lua_State *lua) {
     return 1;
 }
 
-/* Redis sends a number as %.17g, and takes no time to live that is not a whole number above 0. */
+/* Redis formats a number as %.17g. The time to live must be a whole number above 0. */
 static int call_set(lua_State *lua) {
     struct lua_server *server = self(lua);
     const char *value = luaL_checkstring(lua, 3);
@@ -105,7 +106,7 @@ struct lua_server *lua_server_new(void) {
     set_function(server, "error_reply", redis_error_reply);
     lua_setglobal(server->lua, "redis");
     for (int verb = 0; verb < 3; verb++) {
-        /* The server takes the #! line off before it compiles. */
+        /* Redis removes the #! line before it compiles the script. */
         const char *body = strchr(steady__scripts[verb].text, '\n');
         if (luaL_loadbuffer(server->lua, body, strlen(body), "@script") != 0) abort();
         server->chunks[verb] = luaL_ref(server->lua, LUA_REGISTRYINDEX);
@@ -136,7 +137,7 @@ int lua_server_writes(const struct lua_server *server) { return server->calls_af
 
 /* ---- Running a command ---- */
 
-/* The next bulk of a RESP command, or NULL. */
+/* The next bulk string of a RESP command, or NULL. */
 static const char *next_bulk(const char **at, const char *end, size_t *len) {
     if (*at >= end || **at != '$') return NULL;
     *len = strtoul(*at + 1, NULL, 10);
@@ -145,7 +146,7 @@ static const char *next_bulk(const char **at, const char *end, size_t *len) {
     return *at <= end ? bytes : NULL;
 }
 
-/* The next bulks as a global table of strings. */
+/* Sets a global table to the next bulk strings. */
 static bool set_table(struct lua_server *server, const char *name, long count, const char **at, const char *end) {
     lua_createtable(server->lua, (int)count, 0);
     for (int i = 1; i <= count; i++) {
@@ -165,7 +166,7 @@ static int fail(struct lua_server *server, const char *text) {
     return -1;
 }
 
-/* *argc EVALSHA sha numkeys key... arg...: finds the script, sets KEYS and ARGV. */
+/* *argc EVALSHA sha numkeys key... arg...: finds the script, and sets KEYS and ARGV. */
 static int prepare(struct lua_server *server, const char *command, size_t len) {
     const char *at = strstr(command, "\r\n") + 2, *end = command + len;
     const long argc = strtol(command + 1, NULL, 10);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * A resolver that says what a test wants. */
+ * A fake resolver. */
 #include "names.h"
 
 #include <netdb.h>

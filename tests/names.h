@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT
- * A resolver that says what a test wants, for programs linked with --wrap=getaddrinfo. Any name but an address and
- * "localhost" asks it. */
+ * A fake resolver, for programs linked with --wrap=getaddrinfo. It resolves all names except addresses and "localhost".
+ */
 #ifndef NAMES_H
 #define NAMES_H
 
 #include "steady.h"
 
-/* What it says from now on: addresses with spaces between, or "" and an error (EAI_...), after a while. */
+/* Sets its reply from now on: addresses with spaces between, or "" and an error (EAI_...), after this time. */
 void names_say(const char *addresses, int error, steady_us after);
-unsigned names_asked(void); /* how often so far */
+unsigned names_asked(void); /* the number of lookups so far */
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * A TCP proxy that does to connections what networks do, in a thread of its own.
+ * A TCP proxy that treats connections as networks do, in a thread of its own.
  *
- * Each connection is two flows, one towards the server and one towards the client. What is read of one becomes a
- * parcel, which is sent when it is due. */
+ * Each connection has two flows, one towards the server and one towards the client. Bytes that are read from one end
+ * become a parcel, which is sent when it is due. */
 #include "proxy.h"
 
 #include <arpa/inet.h>
@@ -20,7 +20,7 @@
 
 #define PAIRS 512
 #define READ_SIZE 16384
-#define QUEUE_MOST 65536 /* bytes; no more is read until less is queued */
+#define QUEUE_MOST 65536 /* bytes; reading stops until less is queued */
 
 struct parcel {
     struct parcel *next;
@@ -33,12 +33,12 @@ struct flow {
     int from, to;
     struct parcel *first, **last;
     size_t queued;
-    steady_us next_send; /* where the rate is limited */
-    bool ended;          /* `from` has said all */
+    steady_us next_send; /* if the rate is limited */
+    bool ended;          /* `from` has closed */
     bool stuck;          /* `to` takes no more */
 };
 
-/* Where in a request the stream is: its words are lines "$len" and as many bytes. */
+/* The position of the stream in a request: the number of words, then for each word a line "$len" and its bytes. */
 struct scanner {
     enum { COUNT_LINE, SIZE_LINE, BYTES } in;
     long number, words, skip;
@@ -48,14 +48,14 @@ struct pair {
     bool open;
     struct flow up, down;
     struct scanner scanner;
-    unsigned requests, replies; /* of the client, of the server; since the rules were set */
+    unsigned requests, replies; /* of the client and of the server, since the rules were set */
 };
 
 struct proxy {
     int listener, port, to_port, bell;
     pthread_t thread;
     pthread_mutex_t lock;
-    struct proxy_rules rules; /* under lock, as are the next two */
+    struct proxy_rules rules; /* under lock, like the next two */
     bool renewed, reset_all;
     atomic_bool stop;
     atomic_uint accepted;
@@ -79,7 +79,7 @@ static bool scan(struct scanner *s, char byte) {
         s->in = COUNT_LINE;
         return true;
     }
-    if (byte >= '0' && byte <= '9') s->number = (10 * s->number + (byte - '0')) % 1000000000; /* TLS is no request */
+    if (byte >= '0' && byte <= '9') s->number = (10 * s->number + (byte - '0')) % 1000000000; /* in range on TLS, too */
     if (byte != '\n') return false;
     if (s->in == COUNT_LINE)
         s->words = s->number;
@@ -90,7 +90,7 @@ static bool scan(struct scanner *s, char byte) {
     return false;
 }
 
-/* How much of what came from the client may go on to the server. */
+/* How many of the bytes from the client may go on to the server. */
 static size_t admit(struct pair *pair, const struct proxy_rules *rules, const char *bytes, size_t len) {
     size_t most = 0;
     for (size_t n = 0; n < len; n++) {
@@ -100,7 +100,7 @@ static size_t admit(struct pair *pair, const struct proxy_rules *rules, const ch
     return most;
 }
 
-/* How much of what came from the server may go on to the client. */
+/* How many of the bytes from the server may go on to the client. */
 static size_t let_back(struct pair *pair, const struct proxy_rules *rules, const char *bytes, size_t len) {
     size_t most = 0;
     for (size_t n = 0; n < len; n++) {
@@ -232,13 +232,13 @@ static void serve(struct pair *pair, const struct proxy_rules *rules, short up, 
 
 /* ---- The thread ---- */
 
-/* One end of a connection: where one flow comes from and the other goes to. */
+/* One end of a connection: the source of one flow and the target of the other. */
 static struct pollfd end_of(const struct flow *from, const struct flow *to) {
     const short read = from->ended || from->queued >= QUEUE_MOST ? 0 : POLLIN, write = to->stuck ? POLLOUT : 0;
     return (struct pollfd){.fd = read || write ? from->from : -1, .events = (short)(read | write)};
 }
 
-/* How long until the flow has something to send, at most `wait` ms. */
+/* The time until the flow has something to send, at most `wait` ms. */
 static int until_due(const struct flow *flow, int wait) {
     if (flow->first == NULL || flow->stuck) return wait;
     const steady_us due = flow->first->due > flow->next_send ? flow->first->due : flow->next_send;
@@ -253,7 +253,7 @@ static struct proxy_rules rules_of(struct proxy *proxy) {
     return rules;
 }
 
-/* The rules may have changed during the wait, before what has come did. */
+/* The rules may have changed while the proxy waited for the data. */
 static struct proxy_rules latest_rules(struct proxy *proxy) {
     pthread_mutex_lock(&proxy->lock);
     const struct proxy_rules rules = proxy->rules;
@@ -298,7 +298,7 @@ static void *run(void *arg) {
     return NULL;
 }
 
-/* ---- From outside ---- */
+/* ---- Called by the test ---- */
 
 struct proxy *proxy_start(int to_port) {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Seeded random numbers for tests: uniform ones, and ones near the places where arithmetic goes wrong. */
+ * Seeded random numbers for tests: uniform ones, and ones near the values at which arithmetic fails. */
 #ifndef RANDOM_H
 #define RANDOM_H
 
@@ -18,7 +18,7 @@ static inline int64_t random_in(uint64_t *seed, int64_t low, int64_t high) {
     return low + (int64_t)(random_next(seed) % ((uint64_t)(high - low) + 1));
 }
 
-/* low .. high, with every size of number as likely as the next, and the ends often. */
+/* low .. high. All magnitudes are equally likely, and the ends are frequent. */
 static inline int64_t random_edgy(uint64_t *seed, int64_t low, int64_t high) {
     const uint64_t span = (uint64_t)(high - low);
     switch (random_next(seed) % 8) {

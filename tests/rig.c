@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * What tests of faults share: a server, a store on it, decisions that keep coming, and a watch on the loop. */
+ * Shared by tests of faults: a server, a store on it, a load of decisions, and a watch on the loop. */
 #include "rig.h"
 
 #include <dirent.h>
@@ -21,7 +21,7 @@
 
 struct rig rig;
 
-/* ---- A loop that is watched: the poller's, with a clock around each handler ---- */
+/* ---- The watched loop: the poller's, with a clock around each handler ---- */
 
 struct handler {
     void *inner; /* the poller's io or timer */
@@ -31,17 +31,17 @@ struct handler {
 };
 
 steady_us longest_held;
-static unsigned too_long; /* turns that were */
+static unsigned too_long; /* turns that held the loop too long */
 static int schedule = -1; /* /proc/thread-self/schedstat */
 static steady_us unseen;  /* waits that the kernel has not counted */
 
 /* What this thread has done so far. */
 struct account {
     steady_us time, ran, waited;
-    long slept; /* so often */
+    long slept; /* voluntary context switches */
 };
 
-/* How long it has waited for a processor, as the kernel counts it. */
+/* The time for which the thread has waited for a processor, as counted by the kernel. */
 static steady_us wait_so_far(void) {
     char text[96] = "";
     char *end = NULL;
@@ -58,15 +58,15 @@ static struct account account_so_far(void) {
     return (struct account){now_us(), us_of(usage.ru_utime) + us_of(usage.ru_stime), wait_so_far(), usage.ru_nvcsw};
 }
 
-/* Before a turn, and before decisions are asked for. */
+/* Called before a turn, and before decisions are submitted. */
 static struct account begin_turn(void) {
     const struct account begin = account_so_far();
     waited_for_processor = begin.waited + unseen;
     return begin;
 }
 
-/* Who has not slept was running or waited. The kernel leaves some of those waits out, as where a thread is moved to
- * another processor (Linux 6.18). */
+/* A thread that has not slept was running or waiting. The kernel does not count some waits, for example when a thread
+ * moves to another processor (Linux 6.18). */
 static void end_turn(const struct account *begin) {
     const steady_us time = now_us() - begin->time;
     if (time <= HELD_MOST && time <= longest_held) return;
@@ -82,7 +82,7 @@ static void end_turn(const struct account *begin) {
 }
 
 static void ready(void *arg, int events) {
-    const struct handler handler = *(struct handler *)arg; /* it may be freed inside */
+    const struct handler handler = *(struct handler *)arg; /* the handler may free it */
     const struct account begin = begin_turn();
     handler.ready(handler.arg, events);
     end_turn(&begin);
@@ -145,11 +145,11 @@ static steady_loop watched(steady_loop loop) {
                                         .timer_stop = timer_stop,
                                         .timer_free = timer_free};
     inner_ops = loop.ops;
-    assert_true(loop.ops->now == NULL); /* CLOCK_MONOTONIC, as here */
+    assert_true(loop.ops->now == NULL); /* CLOCK_MONOTONIC, like now_us */
     return (steady_loop){.ops = &ops, .loop = loop.loop};
 }
 
-/* A machine that is itself a guest may stand still now and then. */
+/* A virtual machine may stall now and then. */
 #define STANDSTILLS 1
 
 void assert_loop_never_held(void) {
@@ -182,7 +182,7 @@ static int open_descriptors(void) {
     return count;
 }
 
-/* The thread of a name that was still being looked up takes its time. */
+/* The thread of a lookup in progress ends a little later. */
 static void assert_nothing_left_open(void) {
     const steady_us until = now_us() + 5 * STEADY_SECOND;
     while (open_descriptors() != descriptors_before) {
@@ -249,7 +249,7 @@ int ask_one(void) {
     return tally.last.error;
 }
 
-/* What a store asks once, after its first decision, is answered. */
+/* Waits for the replies to the requests that a store sends once, after its first decision. */
 static void settle(void) { run_for(rig.poller, 5 * MS); }
 
 void warm_up(void) {

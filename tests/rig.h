@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * What tests of faults share: a server, a store on it, decisions that keep coming, and a watch on the loop.
+ * Shared by tests of faults: a server, a store on it, a load of decisions, and a watch on the loop.
  *
- * The limits are so large and leak so slowly that a bucket's level is exactly what was charged. */
+ * The limits are so large and leak so slowly that the level of a bucket is exactly what was charged. */
 #ifndef RIG_H
 #define RIG_H
 
@@ -22,12 +22,12 @@ struct rig {
 };
 extern struct rig rig;
 
-/* For cmocka: a server and a poller; and all of it gone, with every descriptor that a test or the library opened. */
+/* For cmocka. Set-up makes a server and a poller. Tear-down removes all, and checks that no descriptor is left open. */
 int rig_set_up(void **state);
 int rig_tear_down(void **state);
 #define WITH_RIG(test) cmocka_unit_test_setup_teardown(test, rig_set_up, rig_tear_down)
 
-/* The store, on the server or at a URL. */
+/* Opens the store, on the server or at a URL. */
 void rig_open(steady_us timeout);
 void rig_open_at(const char *url, steady_us timeout);
 void rig_close(void);
@@ -35,36 +35,37 @@ void rig_close(void);
 long long level(const char *key);
 steady_stats stats(void);
 
-/* What a single decision on the key "k" ends as. */
+/* Makes one decision on the key "k" and returns its error. */
 int ask_one(void);
 
-/* Asks until there is a verdict, or fails the test. */
+/* Makes decisions until there is a verdict, or fails the test. */
 void warm_up(void);
 
-/* Submits until there is a verdict; fails the test if there is none within a second. */
+/* Makes decisions until there is a verdict. Fails the test if there is none within a second. */
 void assert_used_again(void);
 
-/* Keeps so many in flight for so long, on the key "k"; then waits for the rest. */
+/* Keeps `in_flight` decisions on the key "k" in flight for `time`, then waits for all. */
 void load(struct tally *tally, unsigned long in_flight, steady_us time);
 
-/* Submits one each `pause` for as long; then waits for the rest. */
+/* Submits a decision after each `pause` for `time`, then waits for all. */
 void trickle(struct tally *tally, steady_us pause, steady_us time);
 
-/* A process that does `work` again and again. */
+/* Forks a child that calls `work` again and again. */
 pid_t start_child(void (*work)(void));
 void end_child(pid_t pid);
 
-/* Fails the test where handlers of the library have held rig.loop for over 5 ms (more under a sanitizer) more than
- * once, waits for a processor left out. */
+/* Fails the test if handlers of the library have held rig.loop for over 5 ms (longer under a sanitizer) more than once.
+ * Waits for a processor do not count. */
 void assert_loop_never_held(void);
 extern steady_us longest_held; /* since rig_set_up */
 
-/* Fails the test where a decision was called back SLACK later than TIMEOUT, and where one in twenty of those that ended
- * by it were over 50 ms late (more under a sanitizer), waits for a processor left out. */
+/* Fails the test if a callback came more than SLACK after TIMEOUT, or if over one in twenty of the decisions that ended
+ * by their deadline were over 50 ms late (longer under a sanitizer). For the latter, waits for a processor do not
+ * count. */
 void assert_in_time(const struct tally *tally);
 
-/* Fails the test where more than a tenth of the decisions took longer than AT_ONCE. Of a store whose timeout is
- * LONG_TIMEOUT they have waited for it, then. */
+/* Fails the test if over a tenth of the decisions took longer than AT_ONCE. With a timeout of LONG_TIMEOUT, those have
+ * waited for the timeout. */
 #define AT_ONCE (100 * MS)
 #define LONG_TIMEOUT STEADY_SECOND
 void assert_at_once(const struct tally *tally);

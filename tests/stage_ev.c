@@ -11,7 +11,7 @@ static steady_loop make_ev(void) { return steady_ev_loop(ev_loop_new(EVFLAG_AUTO
 static void turn_ev(void *loop) { ev_run(loop, EVRUN_ONCE); }
 
 static bool leave_ev(void *loop) {
-    const bool empty = !ev_run(loop, EVRUN_NOWAIT); /* whether watchers are active */
+    const bool empty = !ev_run(loop, EVRUN_NOWAIT); /* true: watchers are active */
     ev_loop_destroy(loop);
     return empty;
 }

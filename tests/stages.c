@@ -40,14 +40,14 @@ static steady_loop make_uv(void) {
     return steady_uv_loop(loop);
 }
 
-/* UV_RUN_ONCE waits for a descriptor even in a turn in which timers have fired. */
+/* UV_RUN_ONCE waits for a descriptor even in a turn in which timers have run. */
 static void turn_uv(void *loop) {
     uv_run(loop, UV_RUN_NOWAIT);
     sleep_us(100);
 }
 
 static bool leave_uv(void *loop) {
-    uv_run(loop, UV_RUN_NOWAIT); /* one turn, as the header has it */
+    uv_run(loop, UV_RUN_NOWAIT); /* one turn, as documented in steady/uv.h */
     const bool empty = uv_loop_close(loop) == 0;
     free(loop);
     return empty;
@@ -84,7 +84,7 @@ static int attach_uv(struct redisAsyncContext *context, void *loop) { return red
 
 static int attach_event(struct redisAsyncContext *context, void *loop) { return redisLibeventAttach(context, loop); }
 
-/* An adapter for the built-in loop. It can do without delRead, as an adapter may. */
+/* An adapter for the built-in loop. Adapters may lack delRead, and this one does. */
 struct adapter {
     redisAsyncContext *context;
     const steady_loop_ops *ops;
@@ -98,7 +98,7 @@ static void adapter_ready(void *arg, int events) {
     redisAsyncContext *context = adapter->context;
     const bool writable = (events & STEADY_WRITABLE) != 0 && (adapter->wanted & STEADY_WRITABLE) != 0;
     if (writable)
-        redisAsyncHandleWrite(context); /* may free the context, and then says nothing of it */
+        redisAsyncHandleWrite(context); /* may free the context without telling us */
     else
         redisAsyncHandleRead(context);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * What tests share: a redis-server of their own, a command to it, decisions that count their callbacks, time. */
+ * Shared by all tests: a redis-server of their own, commands to it, decisions whose callbacks are counted, and time. */
 #include "support.h"
 
 #include <arpa/inet.h>
@@ -31,12 +31,12 @@ void sleep_us(steady_us us) {
 
 /* ---- Ports ---- */
 
-/* Below the range that the kernel takes ports of outgoing connections from. tests/resp.py has the same numbers. */
+/* Below the range from which the kernel takes the ports of outgoing connections. tests/resp.py has the same numbers. */
 #define LOWEST_PORT 10000
 #define PORTS_EACH 100
 #define BLOCKS 200
 
-/* The name of a socket says that a process has these ports. It is held until the process ends. */
+/* The name of an abstract socket reserves a block of ports. The socket stays open until the process ends. */
 static bool reserve(unsigned block) {
     struct sockaddr_un name = {.sun_family = AF_UNIX};
     const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -192,7 +192,7 @@ static void print_reply(char *out, size_t size, const redisReply *reply) {
     }
 }
 
-/* hiredis raises SIGPIPE where the server has hung up, as it does on one client too many. */
+/* hiredis raises SIGPIPE if the server has closed the connection, for example because of too many clients. */
 static redisReply *ask_quietly(redisContext *c, const char *format, va_list args) {
     const struct timespec at_once = {0, 0};
     sigset_t pipe_signal, before;
@@ -254,8 +254,8 @@ static void show_figures(void) {
            (long long)figures.slowest);
 }
 
-/* The Makefile has this linked into every test. The ports are reserved before a test counts its descriptors.
- * STEADY_TEST is the one test to run, for `make faults`. */
+/* The Makefile links this into every test. The ports are reserved before a test counts its descriptors. STEADY_TEST
+ * names the one test to run, for `make faults`. */
 void choose_test(void);
 __attribute__((constructor)) void choose_test(void) {
     const char *name = getenv("STEADY_TEST");
@@ -315,7 +315,7 @@ unsigned long slower(const struct tally *tally, steady_us than) {
     return count;
 }
 
-/* A second call for one decision would free its memory twice, which the allocator does not let pass. */
+/* A second callback of one decision frees its memory twice, which the allocator detects. */
 void count_result(const steady_result *result, void *data) {
     struct expected *expected = data;
     struct tally *tally = expected->tally;
@@ -369,7 +369,7 @@ void run_for(steady_poller *poller, steady_us time) {
         assert_true(steady_poller_run(poller, left) >= 0);
 }
 
-/* ---- A log that remembers ---- */
+/* ---- A log that keeps its lines ---- */
 
 void remember_line(void *data, enum steady_log_level level, const char *text) {
     struct log_lines *log = data;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * What tests of the table in one thread share: a table in virtual time, and keys of one neighbourhood of it. */
+ * Shared by tests of the table in one thread: a table in virtual time, and keys with the same two groups of slots. */
 #ifndef TABLE_RIG_H
 #define TABLE_RIG_H
 
@@ -20,7 +20,7 @@ struct fixture {
     int64_t now;
 };
 
-static uint64_t random_state; /* mixed better than by random.h: keys have to spread */
+static uint64_t random_state; /* better mixed than by random.h, because keys must spread */
 
 static inline uint64_t random64(void) {
     random_state += 0x9e3779b97f4a7c15;
@@ -43,7 +43,7 @@ static inline void set_up(struct fixture *f, uint32_t buckets) {
 
 static inline void tear_down(struct fixture *f) { free(f->bytes); }
 
-/* Keys of the same neighbourhood. */
+/* Keys with the same two groups of slots. */
 static inline struct steady__hash neighbour(uint64_t tag) { return (struct steady__hash){{tag, (uint64_t)1 << 63}}; }
 
 static inline struct steady__answer ask(struct fixture *f, struct steady__hash hash, const struct steady__rate *rate,
@@ -67,7 +67,7 @@ static inline void reset(struct fixture *f, struct steady__hash hash) {
     steady__table_reset(&place, f->now);
 }
 
-/* All slots of the neighbourhood. */
+/* Takes all slots of the neighbours. */
 static inline void fill(struct fixture *f, const struct steady__rate *rate) {
     for (uint64_t tag = 1; tag <= NEIGHBOURS; tag++)
         assert_false(ask(f, neighbour(tag), rate, 1).overflowed);

@@ -543,8 +543,7 @@ static void request_with_half_its_record_sent_counts_as_written(void **state) {
 
 /* ---- Out of memory ---- */
 
-static _Thread_local long allocations_left =
-    -1; /* allocations of OpenSSL on this thread until they fail; -1: they never fail */
+static _Thread_local long allocations_left = -1; /* of OpenSSL, on this thread, before they fail; -1: never */
 
 static void *scarce_malloc(size_t size, const char *file, int line) {
     (void)file;
