@@ -107,7 +107,7 @@ static void demoted_primary_is_left_and_connected_anew(void **state) {
     warm_up();
     server_ask(&rig.server, "REPLICAOF 127.0.0.1 %d", free_port());
     assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
-    assert_non_null(strstr(rig.log.last, "no primary"));
+    assert_non_null(strstr(rig.log.last, "not a primary"));
     server_ask(&rig.server, "REPLICAOF NO ONE");
     assert_used_again();
     assert_true(stats().reconnects >= 1);

@@ -260,7 +260,7 @@ static void loop_without_timers_is_refused(void **state) {
     hand.no_timer = true;
     assert_int_equal(steady_store_open(&store, NULL, &options, &why), STEADY_SYSTEM);
     assert_null(store);
-    assert_non_null(strstr(why.text, "the loop hand gives no timer"));
+    assert_non_null(strstr(why.text, "the event loop hand cannot create a timer"));
 }
 
 static void timer_that_does_not_start_charges_nothing(void **state) {
