@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
 # Steady. `make run` and `make test` do everything on a fresh Debian or Ubuntu; `make help` lists the rest.
-# Yours to set: CC CFLAGS LDFLAGS BUILD, PREFIX LIBDIR DESTDIR, TLS=no to do without OpenSSL, V=1 to see the commands,
-# SETUP=no to install no packages.
+# Yours to set: CC CFLAGS LDFLAGS BUILD, PREFIX LIBDIR DESTDIR, TLS=no to do without OpenSSL, HIREDIS=no to do without
+# libsteady-hiredis, V=1 to see the commands, SETUP=no to install no packages.
 .DEFAULT_GOAL := all
 BUILD  ?= build
 
 # build/settings records the last build's CC as BUILT_CC, and so on. `make install` takes each setting that it is not
 # given from there, so it installs what was built.
 HASH     := \#
-SETTINGS := CC CFLAGS LDFLAGS TLS MACHINE NEEDED HIREDIS_CFLAGS HIREDIS_LIBS TLS_CFLAGS TLS_LIBS
-GIVEN    := CC CFLAGS LDFLAGS TLS
+SETTINGS := CC CFLAGS LDFLAGS TLS HIREDIS MACHINE NEEDED HIREDIS_CFLAGS HIREDIS_LIBS TLS_CFLAGS TLS_LIBS
+GIVEN    := CC CFLAGS LDFLAGS TLS HIREDIS
 $(eval $(file <$(BUILD)/settings))
 ifdef BUILT_CC
 ifneq ($(filter install,$(MAKECMDGOALS))$(AS_BUILT),)
@@ -31,6 +31,7 @@ SUB     = $(MAKE) --no-print-directory $(if $(findstring j,$(MAKEFLAGS)),,-j$(JO
 
 VERSION := $(shell sed -n 's/^.define STEADY_VERSION "\(.*\)"/\1/p' include/steady.h)
 SONAME  := libsteady.so.0
+HIREDIS_SONAME := libsteady-hiredis.so.0
 
 # The target is the compiler's. If it is not this machine's, it has an ar and a pkg-config of its own, or none.
 MACHINE := $(or $(if $(KNOWN),$(BUILT_MACHINE)),$(shell $(CC) $(CFLAGS) -dumpmachine 2>/dev/null),$(shell uname -m))
@@ -70,13 +71,22 @@ HIREDIS_LIBS   := $(or $(call pkg,--libs hiredis),-lhiredis)
 TLS_CFLAGS     := $(if $(TLS_PKGS),$(call pkg,--cflags $(TLS_PKGS)))
 TLS_LIBS       := $(if $(TLS_PKGS),$(or $(call pkg,--libs $(TLS_PKGS)),-lssl -lcrypto))
 endif
-LIBS := $(HIREDIS_LIBS) $(TLS_LIBS)
+LIBS := $(TLS_LIBS)
+
+# libsteady-hiredis is built if the compiler finds hiredis, header and library. libsteady needs none.
+ifeq ($(origin HIREDIS),undefined)
+FIND_HIREDIS := 'int main(void) { redisFree(0); return 0; }\n'
+HIREDIS := $(or $(shell printf $(FIND_HIREDIS) | $(CC) $(CFLAGS) $(HIREDIS_CFLAGS) -include hiredis/hiredis.h -x c - \
+                    -o /dev/null $(LDFLAGS) $(HIREDIS_LIBS) >/dev/null 2>&1 && echo yes),no)
+endif
+WITH_HIREDIS := $(filter-out no,$(HIREDIS))
 TEST_PKGS      := cmocka jansson libuv libevent lua5.1 libsodium
 TEST_CFLAGS    := $(foreach p,$(TEST_PKGS),$(call pkg,--cflags $p))
-TEST_LIBS      := $(foreach p,$(TEST_PKGS),$(call pkg,--libs $p)) -lev -lm -ldl
+TEST_LIBS      := $(HIREDIS_LIBS) $(foreach p,$(TEST_PKGS),$(call pkg,--libs $p)) -lev -lm -ldl
 
 obj   = $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard $(1)))
-SRC  := $(filter-out %/$(if $(TLS_PKGS),tls_none,tls).o,$(call obj,src/*.c src/*/*.c))
+BRIDGE := $(call obj,src/hiredis/*.c)
+SRC  := $(filter-out %/$(if $(TLS_PKGS),tls_none,tls).o $(BRIDGE),$(call obj,src/*.c src/*/*.c))
 CLI  := $(call obj,cli/*.c)
 # tests/prog_X.c is a program that tests start; what is neither that nor a test is shared by the tests.
 UNIT := $(patsubst tests/%.c,$(BUILD)/test/%,$(wildcard tests/unit_*.c))
@@ -93,14 +103,19 @@ BENCH := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
 # What servers load: modules for measurements and tests, and what one with ASan in a module needs.
 LOADED := $(BUILD)/floor.so $(BUILD)/other.so $(BUILD)/asan_shim.so
 
-INSTALLED := $(BUILD)/steady $(BUILD)/libsteady.so $(BUILD)/libsteady.a $(BUILD)/steady.so
+INSTALLED := $(BUILD)/steady $(BUILD)/libsteady.so $(BUILD)/libsteady.a $(BUILD)/steady.so \
+             $(if $(WITH_HIREDIS),$(BUILD)/libsteady-hiredis.so $(BUILD)/libsteady-hiredis.a)
 all: $(INSTALLED) ## the command, the library (static and shared) and the module: all that install installs
 	$(NOTE_TLS)
+	$(NOTE_HIREDIS)
 NOTE_TLS = $(if $(TLS_PKGS),,@echo '*** TLS IS OFF: this build refuses rediss:// URLs. $(WHY_NO_TLS)')
 WHY_NO_TLS = $(if $(filter file,$(origin TLS)),OpenSSL 3 was not found. Install it with: apt-get update && apt-get install -y libssl-dev,TLS=$(TLS) was set.)
+NOTE_HIREDIS = $(if $(WITH_HIREDIS),,@echo '*** libsteady-hiredis is not built. $(WHY_NO_HIREDIS)')
+WHY_NO_HIREDIS = $(if $(filter file,$(origin HIREDIS)),hiredis was not found. Install it with: apt-get update && apt-get install -y libhiredis-dev,HIREDIS=$(HIREDIS) was set.)
 tests: all $(BUILD)/steady_test.so $(LOADED) $(BUILD)/demo $(UNIT) $(LIVE) $(PROG) $(if $(wildcard tests/vectors.c),$(BUILD)/vectors) ## builds the test programs
 faulty: tests $(FAULTS) $(BUILD)/faults/clock_shim.so ## builds what faults runs
-everything: faulty $(BUILD)/sim $(BUILD)/hostile $(BENCH) $(call obj,examples/*.c) $(call obj,fuzz/*.c)
+everything: faulty $(BUILD)/sim $(BUILD)/hostile $(BENCH) $(EXAMPLES) $(call obj,fuzz/*.c)
+EXAMPLES := $(filter-out $(if $(WITH_HIREDIS),,%/hiredis.o),$(call obj,examples/*.c))
 
 # ---- Building ----
 
@@ -114,25 +129,17 @@ $(BUILD)/settings:
 	@mkdir -p $(@D)
 	@printf '%s\n' $(foreach s,$(SETTINGS),$(call in_shell,BUILT_$s := $(call in_make,$(strip $($s))))) >$@
 
-# A program that is linked with hiredis. What is not found is named here, not by the first file that wants it.
-USES_HIREDIS = 'int main(void) { redisFree(0); return 0; }'
-$(BUILD)/hiredis: $(BUILD)/settings
-	$(Q)echo $(USES_HIREDIS) | $(CC) $(CFLAGS) $(HIREDIS_CFLAGS) -include hiredis/hiredis.h -x c - -o $@ $(LDFLAGS) \
-	    $(HIREDIS_LIBS) 2>$@.log || { ! CC='$(CC)' TLS='$(if $(filter file,$(origin TLS)),,$(TLS))' SETUP=no scripts/setup build || cat $@.log; \
-	    echo 'hiredis is not found: $(CC) for $(MACHINE) compiles no program with it.'; exit 1; } >&2
-NO_HIREDIS = core/bucket core/limit core/error core/redact core/url
-$(filter-out $(NO_HIREDIS:%=$(BUILD)/obj/src/%.o),$(SRC)): | $(BUILD)/hiredis
-
 $(BUILD)/scripts.h: scripts/embed-lua $(wildcard lua/*.lua)
 	@mkdir -p $(@D)
 	$(Q)scripts/embed-lua lua/consume.lua lua/peek.lua lua/reset.lua >$@
 
-$(BUILD)/obj/src/%.o: OWN = -fPIC -fvisibility=hidden -Iinclude -Isrc -I$(BUILD) $(HIREDIS_CFLAGS) $(TLS_CFLAGS)
+$(BUILD)/obj/src/%.o: OWN = -fPIC -fvisibility=hidden -Iinclude -Isrc -I$(BUILD) $(TLS_CFLAGS)
+$(BUILD)/obj/src/hiredis/%.o: OWN = -fPIC -fvisibility=hidden -Iinclude $(HIREDIS_CFLAGS)
 $(BUILD)/obj/module/%.o: OWN = -fPIC -fvisibility=hidden -Iinclude -Isrc
 $(BUILD)/obj/test_clock/%.o: OWN = -fPIC -fvisibility=hidden -Iinclude -Isrc -DSTEADY_TEST_CLOCK
 $(BUILD)/obj/cli/%.o: OWN = -fPIE -Iinclude
 $(BUILD)/obj/examples/%.o: OWN = -fPIE -Iinclude $(HIREDIS_CFLAGS) $(TEST_CFLAGS)
-$(BUILD)/obj/bench/%.o: OWN = -fPIE -Iinclude -Isrc -I$(BUILD) $(HIREDIS_CFLAGS)
+$(BUILD)/obj/bench/%.o: OWN = -fPIE -Iinclude -Isrc -I$(BUILD)
 $(BUILD)/obj/tests/%.o: OWN = -fPIE -Iinclude -Isrc -Itests -I$(BUILD) $(HIREDIS_CFLAGS) $(TEST_CFLAGS)
 COMPILE = $(CC) $(CFLAGS) $(NEEDED) $(OWN) -MMD -MP -c $< -o $@
 $(BUILD)/obj/test_clock/%.o: module/%.c $(BUILD)/settings
@@ -151,6 +158,13 @@ $(BUILD)/libsteady.so: $(SRC)
 	$(SAY) LINK $@
 	$(Q)$(LINK) -shared -Wl,-soname,$(SONAME) -Wl,-z,defs,-z,nodelete -o $@ $^ $(LIBS)
 
+$(BUILD)/libsteady-hiredis.a: $(BRIDGE)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+$(BUILD)/libsteady-hiredis.so: $(BRIDGE) $(BUILD)/libsteady.so
+	$(SAY) LINK $@
+	$(Q)$(LINK) -shared -Wl,-soname,$(HIREDIS_SONAME) -Wl,-z,defs -o $@ $^ $(HIREDIS_LIBS)
+
 $(BUILD)/steady $(BUILD)/demo: $(BUILD)/libsteady.a
 	$(SAY) LINK $@
 	$(Q)$(LINK) -pie -o $@ $(filter-out %.a,$^) $< $(LIBS)
@@ -158,9 +172,10 @@ $(BUILD)/steady: $(CLI)
 $(BUILD)/demo: $(BUILD)/obj/examples/demo.o
 
 # The module is bucket.c, limit.c and what a server needs around them. In steady_test.so the time can be set.
+MODULE_SRC = core/bucket core/limit core/error core/redact core/url
 $(BUILD)/steady.so: $(call obj,module/*.c)
 $(BUILD)/steady_test.so: $(patsubst module/%.c,$(BUILD)/obj/test_clock/%.o,$(wildcard module/*.c))
-$(BUILD)/steady.so $(BUILD)/steady_test.so: $(NO_HIREDIS:%=$(BUILD)/obj/src/%.o) module/exports.map
+$(BUILD)/steady.so $(BUILD)/steady_test.so: $(MODULE_SRC:%=$(BUILD)/obj/src/%.o) module/exports.map
 	$(SAY) LINK $@
 	$(Q)$(LINK) -shared -Wl,-z,defs -Wl,--version-script=module/exports.map -o $@ $(filter %.o,$^)
 module: $(BUILD)/steady.so ## the commands as a module of Redis and Valkey: build/steady.so
@@ -179,7 +194,8 @@ $(LOADED):
 	$(Q)$(LINK) -shared -o $@ $^
 $(BUILD)/obj/bench/modules/%.o $(BUILD)/obj/tests/modules/%.o: OWN = -fPIC -Imodule
 
-# A test sees the internal symbols too: it is linked with the archive.
+# A test sees the internal symbols too: it is linked with the archives. The tests need hiredis.
+LIBRARIES = $(BUILD)/libsteady-hiredis.a $(BUILD)/libsteady.a
 WRAPPED = malloc calloc realloc aligned_alloc strdup mmap free
 LDFLAGS_unit_alloc = $(WRAPPED:%=-Wl,--wrap=%)
 LDFLAGS_live_alloc = $(LDFLAGS_unit_alloc)
@@ -191,7 +207,7 @@ LDFLAGS_unit_resolve = $(LDFLAGS_live_names)
 LDFLAGS_unit_sentinel_slow = $(LDFLAGS_live_names)
 LDFLAGS_unit_unload = -Wl,--export-dynamic-symbol=getaddrinfo
 LDFLAGS_unit_cluster_map = -Wl,--wrap=strcasecmp
-$(UNIT) $(LIVE) $(PROG): $(BUILD)/test/%: $(BUILD)/obj/tests/%.o $(BUILD)/test/libhelp.a $(BUILD)/libsteady.a
+$(UNIT) $(LIVE) $(PROG): $(BUILD)/test/%: $(BUILD)/obj/tests/%.o $(BUILD)/test/libhelp.a $(LIBRARIES)
 	$(SAY) LINK $@
 	$(Q)$(LINK) -pie -Wl,-u,choose_test $(LDFLAGS_$*) -o $@ $^ $(LIBS) $(TEST_LIBS)
 
@@ -199,7 +215,7 @@ $(UNIT) $(LIVE) $(PROG): $(BUILD)/test/%: $(BUILD)/obj/tests/%.o $(BUILD)/test/l
 LDFLAGS_clocks = -Wl,--wrap=clock_gettime
 FAILING = socket connect setsockopt getsockopt send recv eventfd pthread_create
 LDFLAGS_syscalls = $(FAILING:%=-Wl,--wrap=%)
-$(FAULTS): $(BUILD)/faults/%: $(BUILD)/obj/tests/faults/%.o $(BUILD)/test/libhelp.a $(BUILD)/libsteady.a
+$(FAULTS): $(BUILD)/faults/%: $(BUILD)/obj/tests/faults/%.o $(BUILD)/test/libhelp.a $(LIBRARIES)
 	@mkdir -p $(@D)
 	$(SAY) LINK $@
 	$(Q)$(LINK) -pie -Wl,-u,choose_test $(LDFLAGS_$*) -o $@ $^ $(LIBS) $(TEST_LIBS)
@@ -325,6 +341,15 @@ COMPLETIONS = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 # What is not built yet is built, but not by root in the folder of a user.
 AS_BUILT_SUB = $(SUB) AS_BUILT=yes
 OWNER = $$(stat -c %u $(BUILD) 2>/dev/null || stat -c %u $(dir $(BUILD)))
+define install_so
+install -m 755 $(BUILD)/$(1).so $(DESTDIR)$(LIBDIR)/$(1).so.$(VERSION)
+	ln -sf $(1).so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(2)
+	ln -sf $(2) $(DESTDIR)$(LIBDIR)/$(1).so
+endef
+define install_pc
+sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@LIBS@|$(2)|' src/$(1).pc.in \
+	    >$(DESTDIR)$(LIBDIR)/pkgconfig/$(1).pc
+endef
 install: ## into PREFIX (/usr/local) under DESTDIR; builds nothing if make has built everything
 	@$(AS_BUILT_SUB) -q $(INSTALLED) 2>/dev/null || [ "$$(id -u)" != 0 ] || [ "$(OWNER)" = 0 ] || { \
 	    echo 'make install: $(BUILD) belongs to another user, and is not up to date. As that user, run make first.' >&2; exit 1; }
@@ -332,13 +357,12 @@ install: ## into PREFIX (/usr/local) under DESTDIR; builds nothing if make has b
 	install -d $(INCLUDE)/steady $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(LIBDIR)/steady \
 	    $(MAN)/man1 $(MAN)/man3 $(MAN)/man7 $(COMPLETIONS)
 	install -m 644 include/steady.h $(INCLUDE)
-	install -m 644 include/steady/*.h $(INCLUDE)/steady
-	install -m 644 $(BUILD)/libsteady.a $(DESTDIR)$(LIBDIR)
-	install -m 755 $(BUILD)/libsteady.so $(DESTDIR)$(LIBDIR)/libsteady.so.$(VERSION)
-	ln -sf libsteady.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
-	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libsteady.so
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@LIBS@|$(LIBS)|' src/steady.pc.in \
-	    >$(DESTDIR)$(LIBDIR)/pkgconfig/steady.pc
+	install -m 644 $(filter-out $(if $(WITH_HIREDIS),,%/hiredis.h),$(wildcard include/steady/*.h)) $(INCLUDE)/steady
+	install -m 644 $(filter %.a,$(INSTALLED)) $(DESTDIR)$(LIBDIR)
+	$(call install_so,libsteady,$(SONAME))
+	$(call install_pc,steady,$(LIBS))
+	$(if $(WITH_HIREDIS),$(call install_so,libsteady-hiredis,$(HIREDIS_SONAME)))
+	$(if $(WITH_HIREDIS),$(call install_pc,steady-hiredis,$(HIREDIS_LIBS)))
 	install -m 755 $(BUILD)/steady $(DESTDIR)$(PREFIX)/bin
 	install -m 644 man/*.1 $(MAN)/man1
 	install -m 644 man/*.3 $(MAN)/man3
@@ -349,7 +373,7 @@ install: ## into PREFIX (/usr/local) under DESTDIR; builds nothing if make has b
 
 uninstall: ## takes away what install put there
 	rm -f $(INCLUDE)/steady.h $(DESTDIR)$(PREFIX)/bin/steady $(COMPLETIONS)/steady
-	rm -f $(DESTDIR)$(LIBDIR)/libsteady.a $(DESTDIR)$(LIBDIR)/libsteady.so* $(DESTDIR)$(LIBDIR)/pkgconfig/steady.pc
+	rm -f $(foreach l,steady steady-hiredis,$(addprefix $(DESTDIR)$(LIBDIR)/,lib$l.a lib$l.so* pkgconfig/$l.pc))
 	rm -f $(patsubst man/%,$(MAN)/man1/%,$(wildcard man/*.1)) $(patsubst man/%,$(MAN)/man3/%,$(wildcard man/*.3))
 	rm -f $(patsubst man/%,$(MAN)/man7/%,$(wildcard man/*.7))
 	rm -rf $(INCLUDE)/steady $(DESTDIR)$(LIBDIR)/steady

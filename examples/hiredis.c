@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <steady.h>
 #include <steady/event.h>
+#include <steady/hiredis.h>
 #include <string.h>
 
 struct app {

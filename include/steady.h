@@ -354,16 +354,7 @@ typedef struct steady_store_options {
 STEADY_API int steady_store_open(steady_store **store, const char *url, const steady_store_options *options,
                                  steady_message *why);
 
-/* Makes a Redis store on a hiredis context of yours. The context is connecting or connected, speaks RESP2, and is
- * attached to an event loop by an adapter (not by hiredis's poll.h, which reads its own data in the context).
- *   - You keep owning the context. You may send commands on it; you reconnect it, and you free it.
- *   - If it is disconnected or freed, decisions in flight end as STEADY_UNKNOWN, and later ones as STEADY_UNAVAILABLE.
- *   - options->loop is required, for deadlines. It must be the loop of the context.
- *   - The ..._sync calls are STEADY_UNSUPPORTED.
- * Returns the errors of steady_store_open. */
-struct redisAsyncContext;
-STEADY_API int steady_store_attach(steady_store **store, struct redisAsyncContext *context,
-                                   const steady_store_options *options, steady_message *why);
+/* A store on a connection of yours: <steady/hiredis.h> for a hiredis context, <steady/client.h> for any other client. */
 
 /* Closes a store, and sets *store to NULL. Decisions in flight end as STEADY_CANCELLED inside this call; no callback
  * runs after it. Throttlers of the store stay valid until you free them; their calls return STEADY_CLOSED. NULL and a

@@ -30,8 +30,8 @@ def pkg_config(*words):
 TLS = os.environ.get("TLS") != "no" and pkg_config("--exists", "libssl >= 3") is not None
 TLS_CFLAGS = pkg_config("--cflags", "libssl", "libcrypto") if TLS else []
 TLS_LIBS = pkg_config("--libs", "libssl", "libcrypto") if TLS else []
-# Stores on a hiredis context no Python program has: so hiredis is not needed either.
-NOT_NEEDED = {"attached_store.c", "tls_none.c" if TLS else "tls.c"}
+# No Python program has a client of its own under a store. So neither hiredis nor the interface for it is needed.
+NOT_NEEDED = {"client_store.c", "tls_none.c" if TLS else "tls.c"}
 
 
 def target():
@@ -59,7 +59,8 @@ def relative(path):
 
 def sources():
     """Of the library, and of the extension."""
-    return [*sorted(path for path in (TREE / "src").rglob("*.c") if path.name not in NOT_NEEDED),
+    return [*sorted(path for path in (TREE / "src").rglob("*.c")
+               if path.name not in NOT_NEEDED and path.parent.name != "hiredis"),
             *sorted((HERE / "core").glob("*.c"))]
 
 

@@ -7,6 +7,7 @@
 #include <hiredis/adapters/libevent.h>
 #include <stdlib.h>
 #include <steady/event.h>
+#include <steady/hiredis.h>
 
 #include "alloc.h"
 #include "certificates.h"

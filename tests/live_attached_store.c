@@ -10,6 +10,7 @@
 
 #include "fake_server.h"
 #include "stages.h"
+#include "steady/hiredis.h"
 
 #define MS STEADY_MILLISECOND
 #define TIMEOUT (100 * MS)
@@ -532,6 +533,11 @@ static void bad_arguments_are_rejected(const struct stage *stage) {
     assert_int_equal(steady_store_attach(&store, bare, &options, &why), STEADY_BAD_ARGUMENT);
     assert_non_null(strstr(why.text, "not attached"));
     redisAsyncFree(bare);
+    redisAsyncContext *failed = redisAsyncConnectUnix("/nowhere/at/all");
+    assert_int_equal(stage->attach(failed, act.loop.loop), REDIS_OK);
+    assert_int_equal(steady_store_attach(&store, failed, &options, &why), STEADY_BAD_ARGUMENT);
+    assert_string_equal(why.text, "the context has failed: input or output");
+    redisAsyncFree(failed);
     assert_int_equal(redisAsyncCommand(act.context, on_own, "x", "SUBSCRIBE news"), REDIS_OK);
     assert_int_equal(steady_store_attach(&store, act.context, &options, &why), STEADY_BAD_ARGUMENT);
     assert_non_null(strstr(why.text, "subscribed"));

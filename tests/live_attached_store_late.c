@@ -6,6 +6,7 @@
 #include <hiredis/async.h>
 
 #include "stages.h"
+#include "steady/hiredis.h"
 
 #define MS STEADY_MILLISECOND
 #define TIMEOUT (100 * MS)

@@ -35,16 +35,17 @@ class Installed:
         self.libraries = prefix / "lib"
         make("install", f"PREFIX={prefix}")
 
-    def pkg_config(self, *arguments):
+    def pkg_config(self, *arguments, package="steady"):
         env = {**os.environ, "PKG_CONFIG_PATH": str(self.libraries / "pkgconfig")}
-        return run("pkg-config", *arguments, "steady", env=env).split()
+        return run("pkg-config", *arguments, package, env=env).split()
 
     def compile(self, source, program, *options, linked="shared", compiler="cc"):
+        package = "steady-hiredis" if "<steady/hiredis.h>" in Path(source).read_text() else "steady"
         if linked == "shared":
-            flags = self.pkg_config("--cflags", "--libs")
+            flags = self.pkg_config("--cflags", "--libs", package=package)
         else:
-            flags = self.pkg_config("--cflags", "--libs", "--static")
-            flags = ["-l:libsteady.a" if flag == "-lsteady" else flag for flag in flags]
+            flags = self.pkg_config("--cflags", "--libs", "--static", package=package)
+            flags = [re.sub(r"^-l(steady(-hiredis)?)$", r"-l:lib\1.a", flag) for flag in flags]
         run(compiler, "-Wall", "-Wextra", "-Werror", *options, source, "-o", program, *flags, *libraries_of(source))
         return program
 
@@ -79,8 +80,9 @@ def test_install_puts_everything_under_destdir_and_uninstall_takes_it_away(tmp_p
     got = {name.removeprefix("opt/steady/") for name in got}
     pages = {f"share/man/man{page.suffix[1:]}/{page.name}" for page in (ROOT / "man").glob("*.[137]")}
     headers = {f"include/steady/{header.name}" for header in (ROOT / "include/steady").glob("*.h")}
-    libraries = {"libsteady.a", "libsteady.so", "libsteady.so.0", f"libsteady.so.{version}", "pkgconfig/steady.pc", "steady/steady.so"}
-    assert len(pages) >= 3 and len(headers) == 3
+    libraries = {f"{library}{end}" for library in ("libsteady", "libsteady-hiredis") for end in (".a", ".so", ".so.0", f".so.{version}")}
+    libraries |= {"pkgconfig/steady.pc", "pkgconfig/steady-hiredis.pc", "steady/steady.so"}
+    assert len(pages) >= 3 and len(headers) == 5
     assert got == {"include/steady.h", "bin/steady", "share/bash-completion/completions/steady", *pages, *headers,
                    *(f"lib/x/{name}" for name in libraries)}
     make("uninstall", *place)
@@ -102,8 +104,9 @@ def test_install_tells_the_linker_but_not_of_what_lies_under_destdir(tmp_path):
 def test_the_pkg_config_file_says_what_is_installed(installed):
     assert installed.pkg_config("--modversion") == [installed.run(installed.prefix / "bin/steady", "version").split()[-1]]
     assert installed.pkg_config("--variable=prefix") == [str(installed.prefix)]
-    assert "-lhiredis" not in installed.pkg_config("--libs")
-    assert "-lhiredis" in installed.pkg_config("--libs", "--static")
+    assert not [flag for flag in installed.pkg_config("--libs", "--static") if "hiredis" in flag]
+    assert {"-lsteady-hiredis", "-lsteady"} <= set(installed.pkg_config("--libs", package="steady-hiredis"))
+    assert "-lhiredis" in installed.pkg_config("--libs", "--static", package="steady-hiredis")
 
 
 def test_pkg_config_needs_no_file_of_hiredis_or_openssl(installed, tmp_path):
@@ -114,6 +117,7 @@ def test_pkg_config_needs_no_file_of_hiredis_or_openssl(installed, tmp_path):
     run("cc", source, "-o", tmp_path / "version", *flags)
     assert installed.run(tmp_path / "version").strip() == installed.pkg_config("--modversion")[0]
     assert run("pkg-config", "--static", "--libs", "steady", env=alone).split()
+    assert run("pkg-config", "--static", "--libs", "steady-hiredis", env=alone).split()
 
 
 def test_the_installed_command_needs_no_library_of_ours(installed):
@@ -126,7 +130,7 @@ def test_the_installed_command_needs_no_library_of_ours(installed):
 
 def test_there_is_an_example_for_each_way_to_use_it():
     headers = {header for source in EXAMPLES for header in re.findall(r"#include <(.+?)>", source.read_text())}
-    assert {"steady/uv.h", "steady/event.h", "steady/ev.h", "hiredis/async.h"} <= headers
+    assert {"steady/uv.h", "steady/event.h", "steady/ev.h", "steady/hiredis.h"} <= headers
 
 
 @pytest.mark.parametrize("linked", ["shared", "static"])
@@ -187,7 +191,7 @@ def test_every_file_that_the_readme_links_to_exists():
 
 # ---- The headers, alone ----
 
-HEADERS = ["steady.h", "steady/uv.h", "steady/event.h", "steady/ev.h"]
+HEADERS = ["steady.h", "steady/uv.h", "steady/event.h", "steady/ev.h", "steady/client.h", "steady/hiredis.h"]
 DIALECTS = [("gcc", "c11"), ("clang", "c11"), ("g++", "c++11"), ("g++", "c++20"), ("clang++", "c++11"), ("clang++", "c++20")]
 
 # All that a header offers by way of macros and inline functions, used.
@@ -217,7 +221,7 @@ def test_a_header_compiles_alone(installed, tmp_path, header, compiler, dialect)
     plus = "++" in compiler
     source = tmp_path / ("alone.cc" if plus else "alone.c")
     source.write_text(f"#include <{header}>\n#include <{header}>\n" + ("int main() {}\n" if plus else "int main(void) {}\n"))
-    extensions = [] if header == "steady.h" else ["-D_GNU_SOURCE"]  # uv.h itself wants them
+    extensions = ["-D_GNU_SOURCE"] if header in ("steady/uv.h", "steady/event.h", "steady/ev.h") else []  # uv.h needs it
     run(compiler, f"-std={dialect}", *extensions, "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror",
         *installed.pkg_config("--cflags"), "-c", source, "-o", tmp_path / "alone.o")
 

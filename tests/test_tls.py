@@ -136,12 +136,12 @@ def private_libraries(prefix):
 
 def test_the_library_names_openssl(tmp_path):
     make(f"BUILD={BUILD}", f"PREFIX={tmp_path}", "install")
-    assert {"-lssl", "-lcrypto", "-lhiredis"} <= set(private_libraries(tmp_path))
+    assert {"-lssl", "-lcrypto"} <= set(private_libraries(tmp_path))
     assert {"libssl", "libcrypto"} <= set(needed(tmp_path / "lib/libsteady.so"))
 
 
 def test_without_openssl_nothing_names_it(without):
-    assert private_libraries(without) == ["-lhiredis", "-pthread"]
+    assert private_libraries(without) == ["-pthread"]
     assert not {"libssl", "libcrypto"} & {*needed(without / "lib/libsteady.so"), *needed(without / "bin/steady")}
 
 

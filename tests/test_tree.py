@@ -20,6 +20,7 @@ LAYERS = {
     "base": "base core",
     "local": "local base loop core",
     "redis": "redis base conn loop core",
+    "hiredis": "",  # public headers only
     "top": "top base local redis core",
 }
 AT_THE_TOP = {"store": "base", "policy": "base", "throttler": "top", "open": "top"}
@@ -115,10 +116,15 @@ def test_users_of_the_library_see_only_its_public_headers(folder):
                 assert "hiredis" not in name, f"{path.name} goes behind the library's back"
 
 
-def test_only_the_attached_store_knows_hiredis():
-    users = {path.name for path in tracked("src/**/*.[ch]", "src/*.[ch]")
+def test_only_the_bridge_to_hiredis_knows_hiredis():
+    users = {str(path.relative_to(ROOT)) for path in tracked("src/**/*.[ch]", "src/*.[ch]", "cli/*.[ch]", "module/*.[ch]")
              if any("hiredis" in name for _, name in includes(path))}
-    assert users <= {"attached_store.c"}
+    assert users == {"src/hiredis/bridge.c"}
+
+
+def test_a_public_header_names_hiredis_only_in_its_own():
+    users = {path.name for path in tracked("include/*.h", "include/steady/*.h") if "redisAsyncContext" in path.read_text()}
+    assert users == {"hiredis.h"}
 
 
 def test_only_tls_knows_openssl():
@@ -176,19 +182,39 @@ def test_the_library_has_no_variable_that_can_be_written():
 # ---- What it exports ----
 
 
-def declared_functions():
-    text = re.sub(r"/\*.*?\*/", "", (ROOT / "include/steady.h").read_text(), flags=re.S)
+# Each library, and the headers that declare its functions.
+LIBRARIES = {"libsteady": ["steady.h", "steady/client.h"], "libsteady-hiredis": ["steady/hiredis.h"]}
+
+
+def declared_functions(library="libsteady"):
+    texts = [(ROOT / "include" / header).read_text() for header in LIBRARIES[library]]
+    text = re.sub(r"/\*.*?\*/", "", "".join(texts), flags=re.S)
     return set(re.findall(r"STEADY_API[^;{]*?\b(steady_\w+)\(", text))
 
 
-def test_the_shared_library_exports_exactly_what_the_header_declares():
-    lines = output("nm", "-D", "--defined-only", BUILD / "libsteady.so").splitlines()
-    assert {line.split()[2].split("@")[0] for line in lines} == declared_functions()
+def test_every_header_that_declares_a_function_has_a_library():
+    headers = {str(path.relative_to(ROOT / "include")) for path in tracked("include/*.h", "include/steady/*.h")
+               if re.search(r"^STEADY_API ", path.read_text(), re.M)}
+    assert headers == {header for headers in LIBRARIES.values() for header in headers}
 
 
-def test_the_soname_is_the_one_the_compatibility_page_names():
-    soname = re.search(r"SONAME.*\[(.+)\]", output("readelf", "-d", BUILD / "libsteady.so"))[1]
-    assert soname in (ROOT / "docs/reference/compatibility.md").read_text()
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_shared_library_exports_exactly_what_its_headers_declare(library):
+    lines = output("nm", "-D", "--defined-only", BUILD / f"{library}.so").splitlines()
+    assert declared_functions(library)
+    assert {line.split()[2].split("@")[0] for line in lines} == declared_functions(library)
+
+
+def test_only_libsteady_hiredis_links_hiredis():
+    linked = {library: re.findall(r"NEEDED.*\[(.+?)\.so", output("readelf", "-d", BUILD / f"{library}.so")) for library in LIBRARIES}
+    assert "libhiredis" not in linked["libsteady"] and set(linked["libsteady"]) <= {"libc", "libssl", "libcrypto", "ld-linux-aarch64"}
+    assert {"libsteady", "libhiredis"} <= set(linked["libsteady-hiredis"])
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_the_soname_is_the_one_the_compatibility_page_names(library):
+    soname = re.search(r"SONAME.*\[(.+)\]", output("readelf", "-d", BUILD / f"{library}.so"))[1]
+    assert f"`{soname}`" in (ROOT / "docs/reference/compatibility.md").read_text()
 
 
 def test_internal_symbols_have_the_internal_prefix():

@@ -8,6 +8,7 @@
 
 #include "assertions.h"
 #include "steady.h"
+#include "steady/hiredis.h"
 
 #define KEY_MAX 1024
 
