@@ -193,7 +193,7 @@ static void silent_server_gets_no_more_requests_than_max_in_flight(const struct 
         run_act(&silent, STEADY_SECOND);
     }
     assert_true(silent.errors[-STEADY_UNKNOWN] == 10 && silent.errors[-STEADY_UNAVAILABLE] == 40);
-    assert_non_null(strstr(steady_store_trouble(act.store), "owes 10 answers"));
+    assert_non_null(strstr(steady_store_trouble(act.store), "owes 10 replies"));
     server_thaw(&server);
     for (const steady_us until = now_us() + STEADY_SECOND; tally.allowed == 10 && now_us() < until;) {
         consume_counted(act.throttler, "k", 1, &tally);
@@ -533,11 +533,10 @@ static void bad_arguments_are_rejected(const struct stage *stage) {
     assert_int_equal(steady_store_attach(&store, bare, &options, &why), STEADY_BAD_ARGUMENT);
     assert_non_null(strstr(why.text, "not attached"));
     redisAsyncFree(bare);
-    redisAsyncContext *failed = redisAsyncConnectUnix("/nowhere/at/all");
-    assert_int_equal(stage->attach(failed, act.loop.loop), REDIS_OK);
-    assert_int_equal(steady_store_attach(&store, failed, &options, &why), STEADY_BAD_ARGUMENT);
-    assert_string_equal(why.text, "the context has failed: input or output");
-    redisAsyncFree(failed);
+    act.context->err = REDIS_ERR_EOF; /* of an attached context: hiredis frees it before the loop runs again */
+    assert_int_equal(steady_store_attach(&store, act.context, &options, &why), STEADY_BAD_ARGUMENT);
+    assert_string_equal(why.text, "the context has failed: the server closed the connection");
+    act.context->err = 0;
     assert_int_equal(redisAsyncCommand(act.context, on_own, "x", "SUBSCRIBE news"), REDIS_OK);
     assert_int_equal(steady_store_attach(&store, act.context, &options, &why), STEADY_BAD_ARGUMENT);
     assert_non_null(strstr(why.text, "subscribed"));
