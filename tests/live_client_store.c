@@ -108,7 +108,7 @@ static const steady_client_ops ops = {.name = "a client of this test", .send = s
 static void open_act(steady_store_options options) {
     const struct sockaddr_in at = {
         .sin_family = AF_INET, .sin_port = htons((uint16_t)server.port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     act = (struct act){.fd = socket(AF_INET, SOCK_STREAM, 0)};
     assert_int_equal(connect(act.fd, (const struct sockaddr *)&at, sizeof at), 0);
     assert_int_equal(steady_poller_new(&act.poller), 0);
@@ -307,16 +307,17 @@ static void bad_arguments_are_refused(void **state) {
     (void)state;
     steady_poller *poller = NULL;
     steady_store *store = (steady_store *)(uintptr_t)1;
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     assert_int_equal(steady_poller_new(&poller), 0);
     const steady_loop loop = steady_poller_loop(poller);
     const steady_tls_options tls = {0};
     const steady_store_options options = {.loop = &loop}, without_loop = {.timeout = 0},
                                with_tls = {.loop = &loop, .tls = &tls}, bad_timeout = {.loop = &loop, .timeout = -1};
-    const steady_client_ops bad[] = {{.name = "x", .send = send_command},
-                                     {.name = "x", .detach = detach},
-                                     {.send = send_command, .detach = detach},
-                                     {.name = "x", .send = send_command, .detach = detach, .reserved = {0, 0, 0, 1}}};
+    const steady_client_ops bad[] = {
+        {.name = "x", .send = send_command},
+        {.name = "x", .detach = detach},
+        {.send = send_command, .detach = detach},
+        {.name = "x", .send = send_command, .detach = detach, .reserved = {NULL, NULL, NULL, abort}}};
     assert_int_equal(steady_store_open_client(NULL, &ops, &act, &options, &why), STEADY_BAD_ARGUMENT);
     assert_int_equal(steady_store_open_client(&store, NULL, &act, &options, &why), STEADY_BAD_ARGUMENT);
     assert_null(store);

@@ -19,7 +19,7 @@ def text_of(path):
 
 def structs():
     """The name and the fields of each struct that a caller allocates."""
-    for body, name in re.findall(r"typedef struct \w+ \{(.*?)\n\} (\w+);", text_of(INCLUDE / "steady.h"), re.S):
+    for body, name in re.findall(r"typedef struct \w+ \{(.*?)\n\} (\w+);", "".join(map(text_of, HEADERS)), re.S):
         fields = [re.search(r"\(\*(\w+)(?:\[\d+\])?\)|(\w+)(?:\[\d+\])?$", line.split(")(")[0] + (")" if ")(" in line else ""))
                   for line in map(str.strip, body.replace("\n", " ").split(";")) if line]
         yield name, [field[1] or field[2] for field in fields]
@@ -74,7 +74,10 @@ steady_store_options store_options = {};
 steady_throttler_options throttler_options = {};
 steady_tls_options tls_options = {};
 """
-LOOPS = {"uv.h": "steady_uv_loop", "event.h": "steady_event_loop", "ev.h": "steady_ev_loop"}
+USE_OF = {"client.h": "steady_client_ops client_ops = {};\n", **{
+    name: f"auto *make = {function};\n" for name, function in {
+        "uv.h": "steady_uv_loop", "event.h": "steady_event_loop", "ev.h": "steady_ev_loop",
+        "hiredis.h": "steady_store_attach"}.items()}}
 
 
 @pytest.mark.parametrize("compiler,dialect", DIALECTS)
@@ -86,8 +89,8 @@ def test_a_public_header_compiles_without_warnings(tmp_path, path, compiler, dia
     name = path.relative_to(INCLUDE)
     warnings = CPP_WARNINGS if plus else C_WARNINGS
     source = tmp_path / ("use.cc" if plus else "use.c")
-    use = f"auto *make = {LOOPS[path.name]};\n" if plus and path.name in LOOPS else ""
-    source.write_text(f"#include <{name}>\n{USE if plus else ''}{use}")
+    use = USE + USE_OF.get(path.name, "") if plus else ""
+    source.write_text(f"#include <{name}>\n{use}")
     done = subprocess.run([compiler, f"-std={dialect}", "-D_GNU_SOURCE", *warnings, f"-I{INCLUDE}", "-c", source, "-o",
                            tmp_path / "use.o"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -7,6 +7,7 @@
 
 #include "assertions.h"
 #include "steady.h"
+#include "steady/client.h"
 
 struct place {
     const char *name;
@@ -30,6 +31,12 @@ static const struct place places[] = {
     FIELD(steady_limit, drops, 16),
     FIELD(steady_limit, block_duration, 24),
     FIELD(steady_limit, reserved, 32),
+
+    SIZE(steady_client_ops, 56),
+    FIELD(steady_client_ops, name, 0),
+    FIELD(steady_client_ops, send, 8),
+    FIELD(steady_client_ops, detach, 16),
+    FIELD(steady_client_ops, reserved, 24),
 
     SIZE(steady_loop_ops, 104),
     FIELD(steady_loop_ops, name, 0),

@@ -51,7 +51,6 @@ extern "C" {
 /* A command that the client has, until its reply. */
 typedef struct steady_client_request steady_client_request;
 
-/* Fields that you do not name must be zero. */
 typedef struct steady_client_ops {
     /* What the client is, for messages: "a libvalkey context". Static text. */
     const char *name;
@@ -61,7 +60,7 @@ typedef struct steady_client_ops {
     int (*send)(void *client, const char *command, size_t len, steady_client_request *request, steady_message *why);
     /* The store does not use the client any more. */
     void (*detach)(void *client);
-    uint64_t reserved[4];
+    void (*reserved[4])(void); /* must be NULL */
 } steady_client_ops;
 
 /* Opens the store. `ops` outlives the store and its requests; `client` is passed to its functions, and stays valid

@@ -124,7 +124,7 @@ static int client_transport_submit(void *transport_, struct steady__request *pen
     struct client_transport *transport = transport_;
     struct steady__inflight *inflight = transport->inflight;
     char command[STEADY__REQUEST_MAX];
-    steady_message why = {""};
+    steady_message why = {.text = ""};
     int error = STEADY_UNAVAILABLE;
     if (!client_accepts(transport, pending)) return STEADY_UNAVAILABLE;
     steady_client_request *request = client_request_take(transport, pending);
@@ -290,8 +290,8 @@ static int client_check(const steady_client_ops *ops, const steady_store_options
     if (ops == NULL || ops->name == NULL || ops->send == NULL || ops->detach == NULL)
         return steady__fail(why, STEADY_BAD_ARGUMENT, "ops is NULL, or one of name, send and detach is");
     for (size_t i = 0; i < sizeof ops->reserved / sizeof *ops->reserved; i++)
-        if (ops->reserved[i] != 0)
-            return steady__fail(why, STEADY_BAD_ARGUMENT, "a reserved field of the client's ops is not zero");
+        if (ops->reserved[i] != NULL)
+            return steady__fail(why, STEADY_BAD_ARGUMENT, "reserved fields of steady_client_ops must be zero");
     if (options->loop == NULL)
         return steady__fail(why, STEADY_BAD_ARGUMENT, "loop is NULL; set it to the loop of %s", ops->name);
     if (options->tls != NULL)
