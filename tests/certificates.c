@@ -9,7 +9,7 @@
 
 static char directory[64];
 
-/* $1 is the directory. Keys on P-256 are made in no time. */
+/* $1 is the directory. Keys on P-256 are made quickly. */
 static const char script[] =
     "cd \"$1\" && exec 2>log && set -e\n"
     "new='openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'\n"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * A server that wishes us ill, in a process of its own. */
+ * A hostile server in a process of its own. */
 #include "hostile_server.h"
 
 #include <arpa/inet.h>
@@ -30,11 +30,11 @@
 #define NODES 1024
 #define LATE_MOST (300 * STEADY_MILLISECOND)
 
-/* What both processes see. */
+/* Shared by both processes. */
 struct hostile {
     pid_t pid;
     int ports[HOSTILE_PORTS], dead, hole;
-    atomic_uint_fast64_t orders; /* the kind, then what it needs */
+    atomic_uint_fast64_t orders; /* the kind, and then its arguments */
     atomic_uint heard, accepted, open, most_open;
 };
 
@@ -42,14 +42,14 @@ enum kind { IS_HONEST, DOES, DRAWS };
 
 struct connection {
     int fd, port;
-    bool silent, doomed; /* doomed: closed once all is sent */
-    steady_us due;       /* before that nothing is sent */
+    bool silent, doomed; /* doomed: closed after everything has been sent */
+    steady_us due;       /* nothing is sent before that */
     char *out;
     size_t in_len, out_len, out_from, out_room;
     char in[COMMAND_MAX];
 };
 
-/* How a port behaves: odds out of their sum. */
+/* The behaviour of a port: the odds of each reply, out of their sum. */
 struct manner {
     unsigned act[HOSTILE_ACTS], map[HOSTILE_MAPS], other[4];
 };
@@ -62,7 +62,7 @@ static unsigned addresses;
 static int listeners[HOSTILE_PORTS], fillers[8];
 static struct connection *connections[CONNECTIONS];
 static unsigned count;
-static char *reply; /* being written */
+static char *reply; /* the reply being written */
 static size_t len;
 
 /* ---- Writing ---- */
@@ -78,7 +78,7 @@ __attribute__((format(printf, 1, 2))) static void say(const char *format, ...) {
 
 static unsigned any(unsigned most) { return (unsigned)random_in(&seed, 0, most); }
 
-/* 127.0.0.1 as inet_aton(3) reads it, with zeros before its numbers: there are 10^6 of them. */
+/* 127.0.0.1 as inet_aton(3) reads it, with leading zeros: 10^6 different texts. */
 static const char *new_address(void) {
     static char text[256];
     const unsigned n = addresses++;
@@ -121,7 +121,7 @@ static void say_overlap(void) {
     memcpy(reply, "*1025", 5);
 }
 
-/* So many replicas, of four bytes each, in each of 16,384 ranges. */
+/* `each` replicas of four bytes in each of 16,384 ranges. */
 static void say_dense(unsigned each) {
     say("*%d\r\n", STEADY__SLOTS);
     for (unsigned i = 0; i < STEADY__SLOTS; i++) {
@@ -132,7 +132,7 @@ static void say_dense(unsigned each) {
     }
 }
 
-/* One range with so many replicas of 4,000 bytes. */
+/* One range with replicas of 4,000 bytes. */
 static void say_thick(unsigned replicas) {
     say("*1\r\n*%u\r\n:0\r\n:16383\r\n*2\r\n$0\r\n\r\n:%d\r\n", 3 + replicas, shared->ports[0]);
     for (unsigned i = 0; i < replicas; i++)
@@ -163,7 +163,7 @@ static void say_map(enum hostile_map map) {
     case HOSTILE_MAP_ERROR: say("%s", any(1) ? "-NOPERM no right to it\r\n" : "-ERR no cluster\r\n"); break;
     default:
         say("*1\r\n");
-        say_range(0, STEADY__SLOTS - 1, "127.1", shared->ports[0]); /* not as in the URL */
+        say_range(0, STEADY__SLOTS - 1, "127.1", shared->ports[0]); /* another spelling than in the URL */
         break;
     }
 }
@@ -189,7 +189,7 @@ static void say_replica(const char *host, int port) {
     say_bulk("1");
 }
 
-/* The second port is the replica of all others. */
+/* The second port is the replica of all other ports. */
 static void say_role(const struct connection *c) {
     if (c->port == 1) {
         say("*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:%d\r\n$9\r\nconnected\r\n:1\r\n", shared->ports[0]);
@@ -405,7 +405,7 @@ static void send_reply(struct connection *c) {
     len = 0;
 }
 
-/* The bulk string at `at`, which is moved behind it: false where it is not all there. */
+/* Reads the bulk string at `at`, and moves `at` behind it. False: it is incomplete. */
 static bool next_bulk(const struct connection *c, size_t *at, const char **text, size_t *text_len) {
     const char *end = memchr(c->in + *at, '\n', c->in_len - *at);
     if (end == NULL) return false;
@@ -415,7 +415,8 @@ static bool next_bulk(const struct connection *c, size_t *at, const char **text,
     return *at <= c->in_len;
 }
 
-/* The bytes of the first command; 0: it is not all there. Its key is its fourth word, or of our module's the second. */
+/* The length of the first command; 0: it is incomplete. The key is its fourth word, or the second in a command of our
+ * module. */
 static size_t read_command(const struct connection *c, char word[24], unsigned *slot) {
     const char *end = memchr(c->in, '\n', c->in_len), *text;
     if (end == NULL) return 0;
@@ -446,7 +447,7 @@ static void be_honest(struct manner *manner) {
     manner->act[HOSTILE_VERDICT] = manner->map[HOSTILE_MAP_TRUE] = manner->other[TRUE_ANSWER] = 1;
 }
 
-/* A few ways of behaving, so that each lasts for long enough to lead somewhere. */
+/* Draws a few kinds of replies, so that each behaviour lasts long enough to have an effect. */
 static void draw(struct manner *manner) {
     be_honest(manner);
     manner->act[HOSTILE_VERDICT] = any(8);
@@ -460,7 +461,7 @@ static void draw(struct manner *manner) {
     manner->other[OTHER_ANSWER] = any(2);
 }
 
-/* What it owes and has not sent is not honest. */
+/* Discards replies that were chosen before and not sent, because they are not honest. */
 static void repent(struct connection *c) {
     c->doomed = c->doomed || c->silent || c->out_from < c->out_len;
     c->out_from = c->out_len = 0;
@@ -495,7 +496,7 @@ static int bind_socket(int *port) {
     return fd;
 }
 
-/* Its queue is full, so the system takes no notice of who wants to connect. */
+/* The queue is full, so the system ignores further connection attempts. */
 static void fill_queue(int port) {
     const struct sockaddr_in a = {
         .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons((uint16_t)port)};
@@ -538,7 +539,7 @@ static void let_go(unsigned i) {
     shared->open = count;
 }
 
-/* False: the connection is over. */
+/* False: the connection has ended. */
 static bool serve(struct connection *c, bool readable) {
     if (readable && c->in_len < COMMAND_MAX) {
         const ssize_t n = recv(c->fd, c->in + c->in_len, COMMAND_MAX - c->in_len, 0);

@@ -40,7 +40,7 @@ static void join(struct cluster *cluster) {
                    bus_port(&cluster->nodes[i]));
 }
 
-/* A replica can only be made once it has heard of its primary. */
+/* A node can become a replica only after it has heard of its primary. */
 static void replicate(const struct cluster *cluster) {
     const steady_us until = now_us() + 20 * STEADY_SECOND;
     for (unsigned i = PRIMARIES; i < cluster->count;) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * A cluster of six servers: three primaries with a third of the slots each, and a replica of each. */
+ * A cluster of six servers: three primaries with a third of the slots each, and a replica of each primary. */
 #ifndef REDIS_CLUSTER_H
 #define REDIS_CLUSTER_H
 
@@ -9,30 +9,31 @@
 #define NODES 6
 
 struct cluster {
-    struct server nodes[NODES]; /* the primaries first; that of nodes[3 + i] is nodes[i] */
+    struct server nodes[NODES]; /* the primaries first; nodes[3 + i] is the replica of nodes[i] */
     char ids[NODES][41];
     int tls_ports[NODES];
     unsigned count;
 };
 
-/* Starts the first `count` of them and waits until they agree; options may be NULL. Each gets a TLS port where they
- * hold certificates. */
+/* Starts the first `count` nodes and waits until they agree. options may be NULL. With certificates, each node has a
+ * TLS port. */
 void cluster_start(struct cluster *cluster, unsigned count, const char *options);
 void cluster_stop(struct cluster *cluster);
 
-/* Waits until each server that runs says that the cluster is well. */
+/* Waits until each running server reports that the cluster is ok. */
 void cluster_await(const struct cluster *cluster);
 
-/* The sum of a number out of the INFO of all servers that run. */
+/* The sum of a number in the INFO of all running servers. */
 long long cluster_stat(const struct cluster *cluster, const char *field);
 
-/* Which of the primaries this slot was given to at the start. */
+/* The index of the primary that got this slot at the start. */
 unsigned cluster_owner(unsigned slot);
 
-/* A tag, as in "{tag}", whose slot that was: a short one that no other call returns, by `number`. */
+/* Makes a hash tag, as in "{tag}", with a slot that this primary had at the start. Each `number` gives another short
+ * tag. */
 void cluster_tag(char out[16], unsigned owner, unsigned number);
 
-/* Begins to move a slot, moves its keys, ends it. */
+/* Begins to move a slot; moves its keys; ends the move. */
 void cluster_migrate_begin(const struct cluster *cluster, unsigned slot, unsigned from, unsigned to);
 void cluster_migrate_keys(const struct cluster *cluster, unsigned slot, unsigned from, unsigned to);
 void cluster_migrate_end(const struct cluster *cluster, unsigned slot, unsigned to);

@@ -59,9 +59,9 @@ void end_child(pid_t pid);
 void assert_loop_never_held(void);
 extern steady_us longest_held; /* since rig_set_up */
 
-/* Fails the test if a callback came more than SLACK after TIMEOUT, or if over one in twenty of the decisions that ended
- * by their deadline were over 50 ms late (longer under a sanitizer). For the latter, waits for a processor do not
- * count. */
+/* Fails the test if a callback came more than SLACK after TIMEOUT, or if many were late: over one in twenty of the
+ * decisions that ended by their deadline, by over 50 ms (longer under a sanitizer). Waits for a processor do not count
+ * as late. */
 void assert_in_time(const struct tally *tally);
 
 /* Fails the test if over a tenth of the decisions took longer than AT_ONCE. With a timeout of LONG_TIMEOUT, those have

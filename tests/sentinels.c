@@ -12,8 +12,8 @@
 #define MS STEADY_MILLISECOND
 #define USER "--user app on '>sesame' '~*' -@all +evalsha '+script|load' +get +set +del +time +role "
 
-/* The quicker a sentinel is to believe that a server is gone, the shorter the test; but on a busy machine it may be
- * wrong, and switch once more than the test wanted. */
+/* A sentinel that reports failures sooner makes the test shorter. On a busy machine it may be wrong, and switch once
+ * more than the test expects. */
 static const char watching[] = "sentinel down-after-milliseconds main 1000\n"
                                "sentinel failover-timeout main 1000\n"
                                "sentinel parallel-syncs main 2\n"
@@ -32,7 +32,7 @@ static void exec_sentinel(const char *dir, const char *conf) {
     _exit(127);
 }
 
-/* It rewrites its file, and does not begin without one. */
+/* A sentinel rewrites its file, and does not start without one. */
 void sentinel_start(struct server *sentinel, int port, const char *conf) {
     char path[96];
     memset(sentinel, 0, sizeof *sentinel);

@@ -17,7 +17,7 @@
 #include "certificates.h"
 
 #define RECEIVED_MAX (16 << 20)
-#define ANSWER ":3600000000\r\n" /* of a bucket whose drops leak in an hour */
+#define ANSWER ":3600000000\r\n" /* the reply for a bucket whose drops leak in an hour */
 
 struct tls_server {
     struct tls_server_rules rules;
@@ -27,7 +27,7 @@ struct tls_server {
     pthread_t thread;
     bool joined;
     unsigned requests, answers; /* of this connection */
-    size_t received, looked_at; /* bytes of all */
+    size_t received, looked_at; /* bytes of all connections */
     char *bytes;
 };
 
@@ -78,7 +78,7 @@ static bool answer(struct tls_server *server, SSL *ssl, unsigned count) {
     return said;
 }
 
-/* False once the connection is to end. */
+/* False: the connection must end. */
 static bool react(struct tls_server *server, SSL *ssl) {
     const struct tls_server_rules *rules = &server->rules;
     const unsigned batch = rules->batch > 0 ? rules->batch : 1;
@@ -121,13 +121,13 @@ static void *run(void *arg) {
     sigset_t pipe;
     sigemptyset(&pipe);
     sigaddset(&pipe, SIGPIPE);
-    pthread_sigmask(SIG_BLOCK, &pipe, NULL); /* its sockets are OpenSSL's own */
+    pthread_sigmask(SIG_BLOCK, &pipe, NULL); /* because OpenSSL writes to the socket itself */
     for (int fd; (fd = accept4(server->listener, NULL, NULL, SOCK_CLOEXEC)) >= 0; close(fd)) {
         SSL *ssl = SSL_new(server->ssl);
         SSL_set_fd(ssl, fd);
         ERR_clear_error();
         if (SSL_accept(ssl) == 1) serve(server, ssl);
-        SSL_set_shutdown(ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN); /* so that its ticket stays good */
+        SSL_set_shutdown(ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN); /* so that the ticket stays valid */
         SSL_free(ssl);
         ERR_clear_error();
     }
@@ -172,7 +172,7 @@ struct tls_server *tls_server_start(const struct tls_server_rules *rules) {
 int tls_server_port(const struct tls_server *server) { return server->port; }
 
 struct tls_server_seen tls_server_finish(struct tls_server *server) {
-    shutdown(server->listener, SHUT_RDWR); /* ends an accept that waits */
+    shutdown(server->listener, SHUT_RDWR); /* ends an accept that is waiting */
     if (!server->joined) pthread_join(server->thread, NULL);
     server->joined = true;
     return server->seen;

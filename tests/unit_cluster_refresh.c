@@ -431,7 +431,7 @@ static void new_owner_is_known_at_once_without_permission_for_maps(void **state)
     fake_node_stop(new_owner);
 }
 
-/* After one timeout the store keeps the node, if it is the only one, or the only one that answers. */
+/* After one timeout, the store keeps the only node that it can reach. */
 static void only_reachable_node_is_kept_after_a_timeout(void **state) {
     (void)state;
     timeout = TIMEOUT;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
- * `vectors FILE`: runs a file of test vectors against bucket.c and against the Lua scripts; prints the first
- * difference and exits 1, else says how many steps agreed.
+ * `vectors FILE` runs a file of test vectors against bucket.c and against the Lua scripts. It prints how many steps
+ * agree; or the first difference, and exits with 1.
  *
  * A line is a sequence: {"sequence": n, "steps": [{"op": "consume" or "peek", "now", "capacity", "recharge", "drops",
  * "block", "amount", "expect": {the five fields}, "stored": null or [level, last, rem, blocked_until]}, ...]}. "stored"
- * is null where the bucket is empty and not blocked at that moment, whatever is left of it. */
+ * is null if the bucket is empty and not blocked at that moment, whatever the store keeps of it. */
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -66,7 +66,7 @@ static bool same(const char *who, const struct step *step, const int64_t got[5],
     return false;
 }
 
-/* bucket.c, with a state that is gone when its time to live is over, as a store has it. */
+/* bucket.c, with a state that expires after its time to live, like in a store. */
 static bool run_core(const struct step *step, struct steady__bucket *bucket, int64_t *gone_at) {
     struct steady__decision d;
     if (*gone_at != 0 && step->now >= *gone_at) *bucket = (struct steady__bucket){0};
@@ -96,7 +96,7 @@ static bool run_lua(const struct step *step, struct lua_server *server) {
     return same("lua", step, got, stored);
 }
 
-/* How many steps of this line agreed; *ok false: the one after them did not. */
+/* The number of steps of this line that agreed. *ok false: the next step did not. */
 static size_t run_line(const char *line, struct lua_server *server, bool *ok) {
     json_error_t error;
     json_t *sequence = json_loads(line, 0, &error);
