@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * steady bench: how many decisions a second the store makes, and how long one takes. */
+ * steady bench: measures how many decisions a second the store makes, and how long a decision takes. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +9,7 @@
 
 #include "cli.h"
 
-/* Latencies in ns, counted in buckets of a sixteenth of a power of two. */
+/* A histogram of latencies in ns. Each power of two has 16 cells. */
 enum { FINE = 16, N_CELLS = 61 * FINE };
 
 enum { KEY_SIZE = 48, PREFIX_MAX = 1024 - KEY_SIZE };
@@ -44,7 +44,7 @@ static int64_t bench_now_ns(void) {
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* ---- What is measured ---- */
+/* ---- Recording ---- */
 
 static size_t bench_cell_of(uint64_t ns) {
     if (ns < FINE) return (size_t)ns;
@@ -52,7 +52,7 @@ static size_t bench_cell_of(uint64_t ns) {
     return (size_t)(exponent - 3) * FINE + (size_t)(ns >> (exponent - 4) & (FINE - 1));
 }
 
-/* The least value of a cell. */
+/* The smallest value of a cell. */
 static uint64_t bench_value_of(size_t cell) {
     if (cell < FINE) return cell;
     return (uint64_t)(FINE + cell % FINE) << (cell / FINE - 1);
@@ -131,7 +131,7 @@ static void bench_wait_for_all(struct bench *b) {
         steady_poller_run(b->poller, STEADY_SECOND / 10);
 }
 
-/* Keeps as many decisions waiting as there are slots. */
+/* Keeps as many decisions in flight as there are slots. */
 static void bench_measure_redis(struct bench *b, int64_t duration) {
     b->started = bench_now_ns();
     while (bench_now_ns() < b->started + duration) {
@@ -143,7 +143,7 @@ static void bench_measure_redis(struct bench *b, int64_t duration) {
     b->ended = bench_now_ns();
 }
 
-/* One decision that does not count: the connection is made, the script loaded, the file there. */
+/* Makes one decision that is not counted. It connects, and loads the script. */
 static int bench_warm_up(struct bench *b) {
     if (bench_start_one(b)) bench_wait_for_all(b);
     const int error = b->last_error;
@@ -167,7 +167,7 @@ static int bench_prepare(struct bench *b, const struct options *options) {
     return steady_poller_new(&b->poller);
 }
 
-/* ---- Saying it ---- */
+/* ---- The report ---- */
 
 static void bench_add_ns(struct text *text, const char *name, uint64_t ns) {
     if (ns < 10000)
@@ -238,7 +238,8 @@ int run_bench(const struct options *options) {
     bool embedded = false;
     if (options_limit(options, &usual, &limit) != ALLOWED) return USAGE;
     if (options->prefix != NULL && strlen(options->prefix) > PREFIX_MAX)
-        return complain("--prefix is %zu bytes long; for bench it may be %d", strlen(options->prefix), PREFIX_MAX);
+        return complain("--prefix is %zu bytes long; for bench it must be at most %d", strlen(options->prefix),
+                        PREFIX_MAX);
     const int error = bench_measure(&bench, options, &limit, &embedded, &why);
     if (error != 0) complain_error(error, &why);
     if (bench.ended == 0) return error_code(error);

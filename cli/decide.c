@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * steady consume, peek and reset: one decision on one key, and what is said of it. */
+ * steady consume, peek and reset: makes one decision on one key, and prints it. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,7 +10,7 @@
 
 enum verb { CONSUME, PEEK, RESET };
 
-/* ---- For people ---- */
+/* ---- Output as text ---- */
 
 static const char *decide_word(enum verb verb, const steady_result *r) {
     static const char *const words[][3] = {{"allowed", "denied", "blocked"}, {"free", "full", "blocked"}, {"reset"}};
@@ -22,7 +22,7 @@ static void decide_add_after(struct text *text, const char *before, steady_us wa
     text_add_wait(text, wait);
 }
 
-/* What there is to wait for. */
+/* Adds the time to wait, and for what. */
 static void decide_add_outlook(struct text *text, int64_t amount, const steady_result *r) {
     if (r->blocked_for > 0) decide_add_after(text, r->success ? "blocked for " : "for ", r->blocked_for);
     if (r->retry_after < 0)
@@ -47,11 +47,11 @@ static void decide_describe(struct text *text, enum verb verb, const struct opti
     const bool by_policy = r->source == STEADY_FROM_POLICY;
     if (!by_policy || !r->success) decide_add_outlook(text, options->amount, r);
     if (by_policy) text_add(text, "%sby --on-error", r->success ? "" : "  ");
-    if (r->source == STEADY_FROM_LOCAL) text_add(text, "  by --on-error, of a bucket of its own");
+    if (r->source == STEADY_FROM_LOCAL) text_add(text, "  by --on-error, from a local bucket");
     text_add(text, "\n");
 }
 
-/* ---- For programs ---- */
+/* ---- Output as JSON ---- */
 
 static void decide_add_time(struct text *text, const char *name, bool known, steady_us us) {
     text_add(text, ",\"%s\":", name);
@@ -61,7 +61,8 @@ static void decide_add_time(struct text *text, const char *name, bool known, ste
         text_add(text, "null");
 }
 
-/* Null if not known: all of it without an answer, the numbers of an answer by policy but for the wait of a denial. */
+/* Unknown values are null. Without an answer all values but the error are unknown. If a policy answered, the numbers
+ * are unknown, except retry_after of a denial. */
 static void decide_describe_json(struct text *text, const steady_result *r, bool has_limit) {
     static const char *const sources[] = {"null", "\"store\"", "\"policy\"", "\"local\""};
     const bool answered = r->source != STEADY_FROM_NOWHERE;
@@ -89,7 +90,7 @@ static int decide_check_key(const struct options *options) {
     if (prefix_len >= KEY_MAX)
         return complain("--prefix is %zu bytes long; it must be at most %d", prefix_len, KEY_MAX - 1);
     if (len >= 1 && prefix_len + len <= KEY_MAX) return ALLOWED;
-    return complain("KEY is %zu bytes long%s; it must be 1 .. %zu", len, prefix_len > 0 ? " beside its prefix" : "",
+    return complain("KEY is %zu bytes long; %sit must be 1 .. %zu", len, prefix_len > 0 ? "with this prefix " : "",
                     KEY_MAX - prefix_len);
 }
 
@@ -102,7 +103,7 @@ static int decide_call(steady_throttler *throttler, enum verb verb, const char *
     return steady_reset_sync(throttler, key, strlen(key), r);
 }
 
-/* Fills *r, and *trouble where r->error is not 0. */
+/* Fills *r; if r->error is not 0, *trouble gets the reason. */
 static void decide_one(enum verb verb, const struct options *options, const steady_limit *limit, steady_result *r,
                        steady_message *trouble) {
     const steady_throttler_options throttler_options = {.prefix = options->prefix, .on_error = options->on_error};
@@ -119,9 +120,10 @@ static void decide_one(enum verb verb, const struct options *options, const stea
     steady_store_close(&store);
 }
 
-/* What steady_error_text says of drops is so of consume alone. */
+/* steady_error_text of STEADY_UNKNOWN speaks of charged drops. Only consume charges drops, so the others need another
+ * sentence. */
 static void decide_complain_lost(enum verb verb, const steady_message *trouble) {
-    static const char *const left[] = {[PEEK] = "nothing was changed", [RESET] = "the bucket may have been forgotten"};
+    static const char *const left[] = {[PEEK] = "nothing was changed", [RESET] = "the bucket may have been emptied"};
     complain("the answer was lost; %s%s%s", left[verb], trouble->text[0] != '\0' ? ": " : "", trouble->text);
 }
 

@@ -15,7 +15,7 @@ enum kind { FLAG, TEXT, INTEGER, DURATION, RATE, POLICY, ENGINE };
 
 struct option {
     const char *name;
-    const char *value; /* what stands for it in the help; NULL for a flag */
+    const char *value; /* its placeholder in the help; NULL: a flag */
     int commands;
     enum kind kind;
     size_t field;
@@ -29,29 +29,29 @@ static const struct option table[] = {
     {"capacity", "N", FOR_STORES, INTEGER, FIELD(capacity), 1, INT32_MAX, "drops the bucket can hold"},
     {"recharge", "DURATION", FOR_STORES, DURATION, FIELD(recharge), 1, LONGEST, "the time in which a drop leaks: 5s"},
     {"rate", "N/PERIOD", FOR_STORES, RATE, FIELD(rate), 0, 0,
-     "short for both: 100/min leaks 100 drops a minute\n"
-     "and holds 100, or what --capacity says"},
+     "sets both: 100/min is 100 drops that leak in a minute\n"
+     "(with --capacity: a bucket of that many drops)"},
     {"block", "DURATION", FOR_STORES, DURATION, FIELD(block), 0, LONGEST / 2,
-     "how long an overflow blocks the key\n(default: it does not)"},
+     "how long an overflow blocks the key (default: no block)"},
     {"amount", "N", FOR_CONSUME, INTEGER, FIELD(amount), -AMOUNT_MAX, AMOUNT_MAX,
      "drops to put in; negative takes some out (default 1)"},
-    {"keys", "N", FOR_BENCH, INTEGER, FIELD(keys), 1, 100000000, "how many keys to draw from (default 1000)"},
+    {"keys", "N", FOR_BENCH, INTEGER, FIELD(keys), 1, 100000000, "number of keys, used at random (default 1000)"},
     {"in-flight", "N", FOR_BENCH, INTEGER, FIELD(in_flight), 1, 65536,
-     "decisions waiting at once; Redis only (default 64)"},
-    {"seconds", "N", FOR_BENCH, INTEGER, FIELD(seconds), 1, 3600, "how long to measure (default 2)"},
-    {"prefix", "TEXT", FOR_STORES, TEXT, FIELD(prefix), 0, 0, "put before each key (default: nothing)"},
+     "decisions in flight at a time, on a server (default 64)"},
+    {"seconds", "N", FOR_BENCH, INTEGER, FIELD(seconds), 1, 3600, "how many seconds to measure (default 2)"},
+    {"prefix", "TEXT", FOR_STORES, TEXT, FIELD(prefix), 0, 0, "text to put before each key (default: none)"},
     {"store", "URL", FOR_STORES, TEXT, FIELD(store), 0, 0,
      "file:/path, redis://[user:pass@]host[:port][/db],\n"
      "rediss://... (TLS), unix:/path, memory:,\nredis+sentinel://HOST[,HOST]/SERVICE\n"
-     "(default: $STEADY_STORE, else a file of your own)"},
+     "(default: $STEADY_STORE, else your own file)"},
     {"timeout", "DURATION", FOR_STORES, DURATION, FIELD(timeout), 1, DAY,
-     "how long Redis may take to answer (default 1s)"},
+     "longest time for a decision on a server (default 1s)"},
     {"on-error", "POLICY", FOR_CONSUME | FOR_PEEK, POLICY, FIELD(on_error), 0, 0,
-     "where Redis does not answer: report, deny, allow\nor local (default report)"},
+     "what to answer if the server does not: report, deny,\nallow or local (default report)"},
     {"engine", "ENGINE", FOR_STORES, ENGINE, FIELD(engine), 0, 0,
-     "what decides in Redis: script, module, or auto, the\nmodule where it is loaded (default auto)"},
-    {"json", NULL, FOR_STORES, FLAG, FIELD(json), 0, 0, "one JSON object instead of a line for people"},
-    {"help", NULL, FOR_STORES | FOR_OTHERS, FLAG, FIELD(help), 0, 0, "this help"},
+     "what decides on the server: script, module, or auto\n(the module if it is loaded; default auto)"},
+    {"json", NULL, FOR_STORES, FLAG, FIELD(json), 0, 0, "print one JSON object on one line"},
+    {"help", NULL, FOR_STORES | FOR_OTHERS, FLAG, FIELD(help), 0, 0, "print this help"},
 };
 
 enum { N_OPTIONS = sizeof table / sizeof table[0] };
@@ -63,7 +63,7 @@ static const char *const engines[] = {
 
 /* ---- Values ---- */
 
-/* A whole number and nothing else: digits, a minus sign before them. */
+/* Reads digits, with a minus sign before them or not, and nothing else. */
 static bool options_parse_integer(int64_t *number, const char *text, int64_t min, int64_t max) {
     const bool negative = *text == '-';
     const char *at = negative ? text + 1 : text;
@@ -85,7 +85,7 @@ static int options_read_integer(const struct option *option, int64_t *number, co
                     option->min, option->max);
 }
 
-/* "0", which the library reads as a time without its unit: "0s" is not always what to say instead. */
+/* For "0" the library suggests "0s". That is no help if the option does not take 0s. */
 static bool options_is_zero(const char *value) { return *value != '\0' && value[strspn(value, "0")] == '\0'; }
 
 static int options_read_duration(const struct option *option, steady_us *duration, const char *value) {
@@ -109,7 +109,7 @@ static int options_read_rate(const struct option *option, steady_limit *rate, co
     return complain("--%s: %s", option->name, why.text);
 }
 
-/* One of a list of words: its place in it, or -1 and it has been said which there are. */
+/* The index of a value in a list of words; -1 after an error message that names the words. */
 static int options_read_word(const struct option *option, const char *const *words, const char *value) {
     char list[80] = "";
     for (int i = 0; words[i] != NULL; i++) {
@@ -117,7 +117,7 @@ static int options_read_word(const struct option *option, const char *const *wor
         const size_t n = strlen(list);
         snprintf(list + n, sizeof list - n, "%s%s", i > 0 ? ", " : "", words[i]);
     }
-    complain("--%s: \"%s\" is none of %s", option->name, quoted(value).text, list);
+    complain("--%s: \"%s\" is not one of %s", option->name, quoted(value).text, list);
     return -1;
 }
 
@@ -173,9 +173,9 @@ static void options_complain_unknown(const char *arg, size_t len, int command, c
         complain("unknown option \"%s\"; see steady help %s", quoted_option(arg).text, command_name);
 }
 
-/* ---- Reading them ---- */
+/* ---- Reading options ---- */
 
-/* The option that an argument names by its first `len` bytes; NULL, and it has been said why, where it names none. */
+/* Finds the option that the first `len` bytes of an argument name. NULL after an error message. */
 static const struct option *options_find_for_command(const char *arg, size_t len, int command,
                                                      const char *command_name) {
     if (strcmp(arg, "-h") == 0) return options_find("help", strlen("help"));
@@ -189,7 +189,7 @@ static const struct option *options_find_for_command(const char *arg, size_t len
     return option;
 }
 
-/* Reads an option and its value, which stands after "=" or in the next argument, and moves *args past them. */
+/* Reads an option and its value: after "=", or the next argument. Moves *args past them. */
 static int options_read_one(struct options *options, int command, const char *command_name, char ***args) {
     const char *arg = *(*args)++;
     const char *equals = strchr(arg, '=');
@@ -198,7 +198,7 @@ static int options_read_one(struct options *options, int command, const char *co
     const struct option *option = options_find_for_command(arg, len, command, command_name);
     if (option == NULL) return USAGE;
     const uint32_t bit = (uint32_t)1 << (option - table);
-    if ((options->given & bit) != 0) return complain("--%s is there twice", option->name);
+    if ((options->given & bit) != 0) return complain("--%s is given twice", option->name);
     options->given |= bit;
     if (option->kind == FLAG) {
         if (value != NULL) return complain("--%s takes no value", option->name);
@@ -234,7 +234,7 @@ int options_limit(const struct options *options, const steady_limit *usual, stea
     const bool with_rate = options->rate.max_capacity != 0;
     steady_message why;
     if (with_rate && options->recharge != 0)
-        return complain("--rate and --recharge exclude each other: both say how fast drops leak");
+        return complain("--rate and --recharge cannot be used together: both set how fast drops leak");
     if (!with_rate && (options->capacity == 0 || options->recharge == 0)) {
         if (usual == NULL || options->capacity != 0 || options->recharge != 0)
             return complain("a limit is needed: --rate 100/min, or --capacity 10 --recharge 5s");
@@ -247,7 +247,7 @@ int options_limit(const struct options *options, const steady_limit *usual, stea
     return steady_limit_check(limit, &why) == 0 ? ALLOWED : complain("%s", why.text);
 }
 
-/* ---- Explaining them ---- */
+/* ---- Help ---- */
 
 static void options_add_help(struct text *text, const struct option *option) {
     const char *rest = option->help;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * The directory of a user's own file, for a command without a store.
  *
- * All sessions, cron jobs and services of a user share it, so nothing of the environment counts: XDG_RUNTIME_DIR goes
- * with a session, HOME may be another user's. A directory of the user named steady-UID or steady-UID-XXXXXX is used,
- * the oldest if there are several. If there is none, steady-UID is made, or, if another user has taken that name,
- * steady-UID-XXXXXX. */
+ * All sessions, cron jobs and services of a user share it, so no variable of the environment is used:
+ * XDG_RUNTIME_DIR ends with a session, and HOME may be another user's. A directory of the user named steady-UID or
+ * steady-UID-XXXXXX is used, the oldest if there are several. If there is none, steady-UID is made, or, if another user
+ * has taken that name, steady-UID-XXXXXX. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -27,7 +27,7 @@ struct candidate {
     struct statx_timestamp made;
 };
 
-/* No other user can rename or delete what is ours in it. */
+/* Whether no other user can rename or delete our files in it. */
 static bool own_is_safe(const char *place) {
     struct stat st;
     if (stat(place, &st) != 0) return false;
@@ -38,7 +38,7 @@ static bool own_is_safe(const char *place) {
     return safe;
 }
 
-/* A directory of ours in which no other user can do anything. A symbolic link is none. */
+/* Whether it is a directory of this user that no other user can use. A symbolic link is not accepted. */
 static bool own_is_ours(const char *path, struct statx_timestamp *made) {
     struct statx st;
     if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME, &st) != 0) return false;
@@ -52,7 +52,7 @@ static bool own_is_before(const struct candidate *a, const struct candidate *b) 
     return strcmp(a->path, b->path) < 0;
 }
 
-/* NAME, or NAME-XXXXXX as mkdtemp makes it. */
+/* Whether it is NAME, or NAME-XXXXXX as mkdtemp makes it. */
 static bool own_has_name(const char *entry, const char *name) {
     static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     const size_t len = strlen(name);
@@ -60,7 +60,7 @@ static bool own_has_name(const char *entry, const char *name) {
     return entry[len] == '\0' || (entry[len] == '-' && entry[len + 1 + strspn(entry + len + 1, letters)] == '\0');
 }
 
-/* The oldest directory of ours there. */
+/* Finds the oldest directory of this user there. */
 static bool own_find_in(const char *place, const char *name, char path[OWN_SIZE]) {
     struct candidate best = {.path = ""}, next;
     const struct dirent *entry;
@@ -77,7 +77,7 @@ static bool own_find_in(const char *place, const char *name, char path[OWN_SIZE]
     return best.path[0] != '\0';
 }
 
-/* 0, or why it cannot be made there. */
+/* Makes the directory. 0 or an errno. */
 static int own_make_in(const char *place, const char *name) {
     char path[OWN_SIZE];
     if (!own_is_safe(place)) return errno;
@@ -88,7 +88,8 @@ static int own_make_in(const char *place, const char *name) {
     return mkdtemp(path) != NULL ? 0 : errno;
 }
 
-/* Another place is tried only where this one lasts: a disk that is full now would lead to a second file. */
+/* Whether the error will last. Only then is the next place tried. Otherwise a disk that is full now would lead to a
+ * second file. */
 static bool own_is_lasting(int error) {
     return error == ENOENT || error == ENOTDIR || error == EROFS || error == EACCES || error == EPERM;
 }
@@ -102,10 +103,10 @@ int own_directory(char path[OWN_SIZE], steady_message *why) {
         if (own_find_in(places[i], name, path)) return 0;
     for (int i = 0; i < N_PLACES && own_is_lasting(error); i++) {
         error = own_make_in(places[i], name);
-        if (error == 0 && own_find_in(places[i], name, path)) return 0; /* not always ours: many may make one at once */
-        snprintf(why->text, sizeof why->text,
-                 "no directory for a file of your own: %s: %s; name one with --store file:PATH", places[i],
-                 strerror(error));
+        if (error == 0 && own_find_in(places[i], name, path))
+            return 0; /* perhaps an older one, made at the same time */
+        snprintf(why->text, sizeof why->text, "no directory for your own file: %s: %s; use --store file:PATH",
+                 places[i], strerror(error));
     }
     return STEADY_SYSTEM;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The command `steady`: its commands, their help, and nothing else. */
+ * The command `steady`: the table of its commands, their help, and main. */
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
@@ -13,17 +13,17 @@ static int main_run_version(const struct options *options);
 static const struct command {
     const char *name;
     int (*run)(const struct options *options);
-    int options; /* which options it has: see options.c */
+    int options; /* its options, as a bit of options.c */
     int min_operands, max_operands;
     const char *operands;
     const char *help;
 } commands[] = {
     {"consume", run_consume, FOR_CONSUME, 1, 1, " KEY", "put drops into the bucket of KEY, if they fit"},
     {"peek", run_peek, FOR_PEEK, 1, 1, " KEY", "look at the bucket of KEY, and change nothing"},
-    {"reset", run_reset, FOR_RESET, 1, 1, " KEY", "forget the bucket of KEY: empty, not blocked"},
-    {"bench", run_bench, FOR_BENCH, 0, 0, "", "measure decisions a second on the store"},
+    {"reset", run_reset, FOR_RESET, 1, 1, " KEY", "empty the bucket of KEY and lift its block"},
+    {"bench", run_bench, FOR_BENCH, 0, 0, "", "measure how many decisions a second the store makes"},
     {"version", main_run_version, FOR_OTHERS, 0, 0, "", "print the version"},
-    {"help", main_run_help, FOR_OTHERS, 0, 1, " [COMMAND]", "print this, or the options of a command"},
+    {"help", main_run_help, FOR_OTHERS, 0, 1, " [COMMAND]", "print this help, or the options of a command"},
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
@@ -36,7 +36,8 @@ static const struct command *main_find(const char *name) {
 
 static int main_complain_unknown(const char *name) {
     int best = -1, best_distance = FAR;
-    if (*name == '-') return complain("\"%s\" is no command; options come after it", quoted_option(name).text);
+    if (*name == '-')
+        return complain("\"%s\" is not a command; write options after the command", quoted_option(name).text);
     for (int i = 0; i < N_COMMANDS; i++) {
         const int d = distance(name, commands[i].name);
         if (d < best_distance) {
@@ -101,7 +102,8 @@ static int main_complain_missing(void) {
 
 /* ---- main ---- */
 
-/* A descriptor below 3 that is closed would be given to the next file opened, and output would go into a store. */
+/* Opens descriptors 0 to 2 if they are closed. Otherwise the file of a store could get one of these numbers, and output
+ * would be written into it. */
 static bool main_open_standard(void) {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd) return false;
@@ -113,17 +115,17 @@ static int main_run(const struct command *command, char **args) {
     if (options_read(&options, command->options, command->name, args) != ALLOWED) return USAGE;
     if (options.help) return main_help_on(command);
     if (options.n_operands < command->min_operands)
-        return complain("%s needs a KEY: steady %s%s", command->name, command->name, command->operands);
+        return complain("%s needs a KEY; usage: steady %s%s", command->name, command->name, command->operands);
     if (options.n_operands > command->max_operands)
-        return complain("\"%s\" is one argument too many: steady %s%s",
+        return complain("unexpected argument \"%s\"; usage: steady %s%s",
                         quoted(options.operands[command->max_operands]).text, command->name, command->operands);
     return command->run(&options);
 }
 
 int main(int argc, char **argv) {
     if (!main_open_standard()) return UNAVAILABLE;
-    signal(SIGPIPE, SIG_IGN); /* a reader that went away is an answer that could not be given */
-    signal(SIGXFSZ, SIG_IGN); /* as is a file that has reached ulimit -f */
+    signal(SIGPIPE, SIG_IGN); /* write(2) fails instead: the exit code says so */
+    signal(SIGXFSZ, SIG_IGN); /* the same for a file at its limit, ulimit -f */
     if (argc < 2) return main_complain_missing();
     const char *name = argv[1];
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) name = "help";

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Which store the command works on: the one it was told, or a file that is the user's own. */
+ * Opens the store of the command: the store of --store or STEADY_STORE, or else the user's own file. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +12,7 @@
 
 enum { URL_SIZE = sizeof SCHEME "/" FILE_NAME + OWN_SIZE };
 
-/* The URL of the user's own file. The directory has no character that a URL would encode. */
+/* The URL of the user's own file. No character of its directory needs an escape in a URL. */
 static int store_own_url(char url[URL_SIZE], steady_message *why) {
     char directory[OWN_SIZE];
     const int error = own_directory(directory, why);
@@ -20,7 +20,7 @@ static int store_own_url(char url[URL_SIZE], steady_message *why) {
     return error;
 }
 
-/* systemd-tmpfiles deletes files in /var/tmp that were not used for a time, but none with a sticky bit. */
+/* systemd-tmpfiles deletes files in /var/tmp that were not used for a time, except files with a sticky bit. */
 static void store_set_sticky(const char *url) { (void)chmod(url + strlen(SCHEME), S_ISVTX | S_IRUSR | S_IWUSR); }
 
 static bool store_is_embedded(const char *url) {
@@ -33,7 +33,7 @@ int open_store(steady_store **store, const struct options *options, const steady
     const char *url = options->store;
     char own[URL_SIZE] = "";
     if (url != NULL && *url == '\0') {
-        snprintf(why->text, sizeof why->text, "--store is empty; leave it out for $STEADY_STORE or a file of your own");
+        snprintf(why->text, sizeof why->text, "--store is empty; omit it to use $STEADY_STORE or your own file");
         return STEADY_BAD_ARGUMENT;
     }
     if (url == NULL) url = getenv("STEADY_STORE");

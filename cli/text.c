@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * What the command says: put together in memory, written at once, in no locale. */
+ * The output of the command. It is built in memory and written at once, independent of the locale. */
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -27,7 +27,7 @@ void text_add(struct text *text, const char *format, ...) {
 
 void text_add_key(struct text *text, const char *key) {
     const char *at = strchr(key, '@');
-    if (strstr(key, "://") != NULL && at != NULL) { /* a store URL that was taken for a key */
+    if (strstr(key, "://") != NULL && at != NULL) { /* a store URL in place of a key */
         text_add(text, "%s", quoted(key).text);
         return;
     }
@@ -50,7 +50,7 @@ static void text_add_two_units(struct text *text, int64_t value, int64_t small, 
     if (value % small != 0) text_add(text, " %" PRId64 " %s", value % small, small_unit);
 }
 
-/* Rounded up, as what follows is to be true after that long. */
+/* Rounds up: after the printed time, the wait is over. */
 void text_add_wait(struct text *text, steady_us wait) {
     const int64_t ms = text_divide_up(wait, 1000), tenths = text_divide_up(wait, 100000),
                   s = text_divide_up(wait, STEADY_SECOND);
@@ -91,7 +91,7 @@ struct quoted quoted(const char *value) {
     return q;
 }
 
-/* A value may be a password. With one dash it stands right behind the letter. */
+/* A value may be a password, so it is not shown. After a single dash the value begins behind the first letter. */
 struct quoted quoted_option(const char *arg) {
     struct quoted q;
     char name[64];
@@ -105,9 +105,9 @@ struct quoted quoted_option(const char *arg) {
     return q;
 }
 
-/* ---- Saying it ---- */
+/* ---- Writing ---- */
 
-/* For a descriptor that does not block: as if it did. */
+/* Blocks, even if the descriptor does not. */
 static bool text_wait_for_room(int fd) {
     struct pollfd room = {.fd = fd, .events = POLLOUT};
     return poll(&room, 1, -1) > 0 || errno == EINTR;
@@ -139,7 +139,7 @@ int complain(const char *format, ...) {
     add(&text, format, args);
     va_end(args);
     text_add(&text, "\n");
-    (void)text_write_all(STDERR_FILENO, text.bytes, text.len); /* there is nobody left to tell */
+    (void)text_write_all(STDERR_FILENO, text.bytes, text.len); /* an error here cannot be reported anywhere */
     return USAGE;
 }
 
@@ -150,7 +150,8 @@ static int text_least(int a, int b, int c) {
     return ab < c ? ab : c;
 }
 
-/* Levenshtein's, where two neighbours exchanged count as one slip, and so does a name not written to its end. */
+/* The edit distance of Damerau and Levenshtein: two swapped neighbours count as one. A prefix of the name also counts
+ * as one. */
 int distance(const char *typed, const char *name) {
     enum { MAX = 24 };
     const size_t rows = strlen(typed), columns = strlen(name);

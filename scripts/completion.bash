@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-# Completion of steady(1) for bash. What there is to complete is asked of the command itself.
+# Completion of steady(1) for bash. The words come from the help of the command itself.
 
-_steady_names() { # COMMAND: its options; no COMMAND: the commands
+_steady_names() { # COMMAND: the options of COMMAND; without COMMAND: the commands
     if [ -n "$1" ]; then
         "$_steady" help "$1" 2>/dev/null | sed -n 's/^  \(--[a-z-]*\).*/\1/p'
     else
@@ -9,7 +9,7 @@ _steady_names() { # COMMAND: its options; no COMMAND: the commands
     fi
 }
 
-_steady_unused() { # COMMAND: its options that are not on the line yet
+_steady_unused() { # COMMAND: the options of COMMAND that are not on the line yet
     local option word
     for option in $(_steady_names "$1"); do
         for word in "${COMP_WORDS[@]:2:COMP_CWORD-2}"; do

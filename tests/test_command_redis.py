@@ -146,7 +146,7 @@ def test_an_answer_that_is_lost_is_unknown_and_may_be_charged(ask, redis_server)
 @pytest.mark.parametrize("verb,says", [
     ("consume", "the drops may have been charged"),
     ("peek", "nothing was changed"),
-    ("reset", "the bucket may have been forgotten"),
+    ("reset", "the bucket may have been emptied"),
 ])
 def test_what_may_be_so_once_an_answer_is_lost(run, redis_server, verb, says):
     for each in ("consume", verb):
