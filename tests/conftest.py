@@ -22,6 +22,15 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "sanitizers: takes a build with sanitizers; `make sanitize` runs it, `make test` does not")
 
 
+def pytest_make_parametrize_id(config, val, argname):
+    """The words of a list, tuple or dict, escaped, at most 60 characters. pytest would only number it."""
+    if isinstance(val, dict):
+        val = [f"{name}={value}" for name, value in val.items()] or ["none"]
+    if not isinstance(val, (list, tuple)):
+        return None
+    return " ".join(map(str, val)).encode("unicode_escape").decode()[:60]
+
+
 @pytest.fixture(scope="session")
 def steady():
     """The path of the command."""

@@ -39,7 +39,7 @@ def test_a_denied_request_is_a_429_and_never_reaches_the_application(asgi, throt
         ("retry-after", "60"), ("ratelimit-policy", '"per-client";q=1;w=60'), ("ratelimit", '"per-client";r=0;t=60')]
 
 
-def test_what_a_cheaper_request_could_still_have_is_said_too(asgi, throttler):
+def test_a_denial_shows_what_a_cheaper_request_could_have(asgi, throttler):
     app = asgi.RateLimit(hello, throttler(10), cost=lambda scope: 9 if scope["path"] == "/" else 3)
     allowed, denied = run(both(app))
     assert allowed["ratelimit"] == '"default";r=1;t=60'
@@ -68,7 +68,7 @@ GOLDEN = [
 
 
 @pytest.mark.parametrize("limit, verdict, policy, state", GOLDEN)
-def test_golden_fields(http, limit, verdict, policy, state):
+def test_the_fields_have_the_golden_values(http, limit, verdict, policy, state):
     quota = http.Quota("n", *limit)
     made = getattr(http, verdict[0])(quota, *verdict[1:])
     assert list(http.FORMS["draft-11"]([quota], [made])) == [(b"ratelimit-policy", policy.encode()),
@@ -77,11 +77,11 @@ def test_golden_fields(http, limit, verdict, policy, state):
 
 
 @pytest.mark.parametrize("recharge, us", [(5e-7, 1), (2.5e-6, 3), (1e-6, 1), (0.6, 600_000), (60, 60_000_000)])
-def test_a_quota_leaks_in_the_microseconds_that_the_bucket_does(asgi, throttler, recharge, us):
+def test_a_quota_is_rounded_to_the_microseconds_of_its_bucket(asgi, throttler, recharge, us):
     assert asgi.Policy(throttler(1000, recharge)).quota.recharge_us == us
 
 
-def test_a_recharge_of_half_a_microsecond_is_denied_as_any_other(asgi, throttler):
+def test_a_bucket_with_a_recharge_of_half_a_microsecond_denies(asgi, throttler):
     there = throttler(2**31 - 1, 5e-7, 10)
     app = asgi.RateLimit(hello, there)
 
@@ -107,18 +107,18 @@ def test_integers_of_more_than_15_digits_are_cut_to_the_largest_that_a_field_may
     ("x", [("x-ratelimit-limit", "5"), ("x-ratelimit-remaining", "4"), ("x-ratelimit-reset", "240")]),
     ("none", []),
 ])
-def test_older_forms_speak_of_the_tightest_policy(asgi, throttler, form, fields):
+def test_older_forms_show_the_tightest_policy(asgi, throttler, form, fields):
     app = asgi.RateLimit(hello, throttler(5), policies=[asgi.Policy(throttler(10), name="wide")], fields=form)
     assert run(ask(app)).headers[1:] == fields
 
 
-def test_a_name_is_quoted_as_a_structured_field_wants_it(asgi, throttler):
+def test_a_name_is_quoted_as_a_structured_field(asgi, throttler):
     app = asgi.RateLimit(hello, throttler(10), name='a "b" \\ c')
     assert run(ask(app)).rate_limit == (r'"a \"b\" \\ c";q=10;w=600', r'"a \"b\" \\ c";r=9;t=540')
 
 
 @pytest.mark.parametrize("name", ["", "a\r\nset-cookie: b", "a\n", "\x00", "\x7f", "caf\xe9", "\u2028", b"bytes", None])
-def test_a_name_that_no_field_can_quote_is_refused_at_once(asgi, throttler, name):
+def test_a_name_that_no_field_can_quote_is_rejected_at_once(asgi, throttler, name):
     with pytest.raises(ValueError, match="name is"):
         asgi.RateLimit(hello, throttler(10), name=name)
 
@@ -175,17 +175,17 @@ def forwarded(*lines):
     (1, "10.0.0.1", [b"[64:ff9b::1.2.3.4]:4711"], "1.2.3.4"),
     (0, "testclient", [], "testclient"),
 ])
-def test_the_client_is_who_cannot_be_made_up(asgi, hops, client, lines, key):
+def test_the_client_is_an_address_that_cannot_be_spoofed(asgi, hops, client, lines, key):
     assert asgi.client_address(hops)({"client": (client, 1), "headers": forwarded(*lines)}) == key
 
 
-def test_an_ipv6_address_counts_alone_where_asked_to(asgi):
+def test_an_ipv6_address_counts_alone_with_a_prefix_of_128(asgi):
     assert asgi.client_address(ipv6_prefix=128)({"client": ("2001:db8::1", 1), "headers": []}) == "2001:db8::1/128"
 
 
-@pytest.mark.parametrize("client", [None, ("", 0)])
+@pytest.mark.parametrize("client", [None, ("", 0)], ids=["none", "empty"])
 @pytest.mark.parametrize("hops", [0, 1])
-def test_a_server_that_gives_no_address_is_told_so(asgi, client, hops):
+def test_a_server_that_gives_no_address_raises_an_error(asgi, client, hops):
     with pytest.raises(RuntimeError, match="no client address"):
         asgi.client_address(hops)({"client": client, "headers": []})
 
@@ -207,8 +207,8 @@ def later(function):
     return called
 
 
-@pytest.mark.parametrize("wrap", [lambda function: function, later])
-def test_a_key_may_be_anything_of_the_request_and_none_is_not_limited(asgi, throttler, wrap):
+@pytest.mark.parametrize("wrap", [lambda function: function, later], ids=["plain", "awaited"])
+def test_a_key_may_be_any_part_of_the_request_and_none_is_not_limited(asgi, throttler, wrap):
     app = asgi.RateLimit(hello, throttler(1), key=wrap(header(b"x-api-key")))
 
     async def main():
@@ -220,8 +220,9 @@ def test_a_key_may_be_anything_of_the_request_and_none_is_not_limited(asgi, thro
     assert [r.status for r in limited] == [200, 429]
 
 
-@pytest.mark.parametrize("key", ["", b"", "x" * 1020, b"x" * 5000, "\ud800"])
-def test_a_request_with_a_key_that_no_bucket_can_have_is_a_bad_one(asgi, throttler, key):
+@pytest.mark.parametrize("key", ["", b"", "x" * 1020, b"x" * 5000, "\ud800"],
+                         ids=["empty text", "empty bytes", "1020 characters", "5000 bytes", "a surrogate"])
+def test_a_request_with_an_impossible_key_is_a_400(asgi, throttler, key):
     app = asgi.RateLimit(hello, throttler(1), key=lambda scope: key)
     response = run(ask(app))
     assert response.status == 400 and json.loads(response.body)["type"] == "about:blank"
@@ -233,7 +234,7 @@ def test_the_longest_key_is_counted(asgi, throttler):
     assert [r.status for r in run(ask_all(app, 2))] == [200, 429]
 
 
-def test_a_key_of_another_type_is_a_mistake_in_the_program(asgi, throttler):
+def test_a_key_of_another_type_raises_a_type_error(asgi, throttler):
     with pytest.raises(TypeError, match="policy 'default'.*int"):
         run(ask(asgi.RateLimit(hello, throttler(1), key=lambda scope: 5)))
 
@@ -241,8 +242,8 @@ def test_a_key_of_another_type_is_a_mistake_in_the_program(asgi, throttler):
 # ---- What a request costs ----
 
 
-@pytest.mark.parametrize("wrap", [lambda function: function, later])
-def test_a_cost_may_be_asked_for_each_request(asgi, throttler, wrap):
+@pytest.mark.parametrize("wrap", [lambda function: function, later], ids=["plain", "awaited"])
+def test_a_cost_may_be_computed_for_each_request(asgi, throttler, wrap):
     app = asgi.RateLimit(hello, throttler(10), cost=wrap(lambda scope: int(header(b"x-cost")(scope))))
     costs = [run(ask(app, headers=[(b"x-cost", cost)]))["ratelimit"] for cost in (b"3", b"0", b"7")]
     assert costs == ['"default";r=7;t=420', '"default";r=7;t=420', '"default";r=0;t=1']
@@ -258,7 +259,7 @@ def test_a_request_that_never_fits_is_a_422_and_takes_nothing(asgi, throttler):
 
 
 @pytest.mark.parametrize("cost, error", [(-1, ValueError), (11, ValueError), (1.5, TypeError), ("1", TypeError)])
-def test_a_cost_that_cannot_be_is_refused(asgi, throttler, cost, error):
+def test_an_impossible_cost_is_rejected(asgi, throttler, cost, error):
     with pytest.raises(error, match="cost"):
         asgi.RateLimit(hello, throttler(10), cost=cost)
     if cost != 11:
@@ -266,7 +267,7 @@ def test_a_cost_that_cannot_be_is_refused(asgi, throttler, cost, error):
             run(ask(asgi.RateLimit(hello, throttler(10), cost=lambda scope: cost)))
 
 
-def test_what_cannot_be_is_refused_when_it_is_made(asgi, throttler):
+def test_impossible_options_are_rejected_by_the_constructor(asgi, throttler):
     policy = asgi.Policy(throttler(1))
     for options in ({}, {"policies": [policy, policy]}, {"throttler": throttler(1), "on_error": "report"},
                     {"throttler": throttler(1), "fields": "draft-12"}, {"throttler": throttler(1), "on_overload": "report"},
@@ -288,7 +289,7 @@ def test_what_cannot_be_is_refused_when_it_is_made(asgi, throttler):
     ("draft-03", {"ratelimit-remaining": "0", "ratelimit-reset": "60"}),
     ("x", {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "60"}),
 ])
-def test_of_a_bucket_that_is_blocked_nothing_is_left(asgi, throttler, form, fields):
+def test_a_blocked_bucket_shows_nothing_left(asgi, throttler, form, fields):
     there = throttler(10, 0.1, 60)
     app = asgi.RateLimit(hello, there, fields=form)
 
@@ -305,7 +306,7 @@ def test_of_a_bucket_that_is_blocked_nothing_is_left(asgi, throttler, form, fiel
 
 
 @pytest.mark.parametrize("url", ["memory:", "redis"])
-def test_who_waits_as_long_as_told_gets_through(asgi, throttler, redis_server, url):
+def test_a_client_that_waits_for_retry_after_is_admitted(asgi, throttler, redis_server, url):
     """Real time: many limits at once, asked until they deny; each waits what it was told, and asks again."""
     where = redis_server.url if url == "redis" else url
     limits = [(1, 0.3, 1, 1), (2, 1.1, 1, 1), (3, 0.7, 1, 2), (5, 2.0, 3, 5), (1, 2.0, 1, 1), (2, 0.999999, 1, 1), (4, 1.0, 7, 3)]
@@ -365,14 +366,14 @@ def failing(request, package, throttler, closed_port, silent):
     return throttler(url={"refused": f"redis://127.0.0.1:{closed_port}", "silent": silent.url}[request.param])
 
 
-def test_by_default_it_lets_through_and_claims_nothing(asgi, failing, caplog):
+def test_by_default_an_unavailable_store_admits_without_fields(asgi, failing, caplog):
     for response in run(ask_all(asgi.RateLimit(hello, failing), 3)):
         assert response.status == 200 and response.headers == [("content-length", "5")]
     warnings = [record for record in caplog.records if "cannot be asked" in record.getMessage()]
     assert len(warnings) == 1 and "let through" in warnings[0].getMessage()
 
 
-def test_with_on_error_deny_it_is_a_503_and_never_a_429(asgi, failing):
+def test_with_on_error_deny_an_unavailable_store_is_a_503_and_never_a_429(asgi, failing):
     for response in run(ask_all(asgi.RateLimit(hello, failing, on_error="deny"), 3)):
         assert response.status == 503 and 1 <= int(response["retry-after"]) <= 5
         assert response["ratelimit"] is None and response["ratelimit-policy"] is None
@@ -383,13 +384,13 @@ def test_with_on_error_deny_it_is_a_503_and_never_a_429(asgi, failing):
 
 @pytest.mark.parametrize("policy, status", [("allow", 200), ("deny", 503)])
 @pytest.mark.parametrize("on_error", ["allow", "deny"])
-def test_the_policy_of_the_throttler_comes_first(asgi, throttler, closed_port, policy, status, on_error):
+def test_the_policy_of_the_throttler_overrides_on_error(asgi, throttler, closed_port, policy, status, on_error):
     there = throttler(url=f"redis://127.0.0.1:{closed_port}", on_error=policy)
     response = run(ask(asgi.RateLimit(hello, there, on_error=on_error)))
     assert response.status == status and response["ratelimit"] is None
 
 
-def test_the_local_share_of_a_limit_denies_as_a_limit_does_and_claims_nothing_of_the_whole(asgi, throttler, closed_port):
+def test_a_full_local_share_is_a_429_without_fields(asgi, throttler, closed_port):
     there = throttler(4, url=f"redis://127.0.0.1:{closed_port}", on_error="local", local_share=2)
     app = asgi.RateLimit(hello, there, cost=lambda scope: 3 if scope["path"] == "/dear" else 1)
 
@@ -405,7 +406,7 @@ def test_the_local_share_of_a_limit_denies_as_a_limit_does_and_claims_nothing_of
 # ---- What is not HTTP ----
 
 
-def test_lifespan_and_whatever_comes_later_pass_through(asgi, throttler):
+def test_lifespan_and_unknown_scopes_pass_through_unchanged(asgi, throttler):
     seen = []
 
     async def app(scope, receive, send):

@@ -43,9 +43,9 @@ def holds(seconds):
     return app
 
 
-@pytest.mark.parametrize("connected", [True, False])
+@pytest.mark.parametrize("connected", [True, False], ids=["connected", "connecting"])
 @pytest.mark.parametrize("hold", [0.06, 0.09, 0.15])
-def test_a_handler_that_holds_the_loop_lets_no_more_in(asgi, package, redis_server, hold, connected):
+def test_a_handler_that_holds_the_loop_admits_no_more(asgi, package, redis_server, hold, connected):
     async def main():
         async with package.connect(redis_server.url) as store:
             limit = package.Throttler(store, 5, 600.0)
@@ -75,7 +75,7 @@ def test_requests_that_come_while_the_loop_is_held_are_limited(asgi, package, re
 
 
 @pytest.mark.parametrize("policy", ["report", "allow", "deny"])
-def test_more_decisions_than_may_be_in_flight_do_not_pass(asgi, package, redis_server, policy, caplog):
+def test_decisions_beyond_max_in_flight_are_not_admitted(asgi, package, redis_server, policy, caplog):
     async def main(**options):
         async with package.connect(redis_server.url, max_in_flight=10, timeout=10) as store:
             limit = package.Throttler(store, 1, 600.0, on_error=policy)
@@ -115,7 +115,7 @@ def test_a_client_that_asks_400_times_at_once_is_limited(asgi, package, redis_se
     assert statuses(asyncio.run(main())) == {429: 400}
 
 
-def test_a_program_without_descriptors_lets_nobody_in(asgi, package, redis_server, connect):
+def test_a_program_without_descriptors_admits_no_request(asgi, package, redis_server, connect):
     async def main():
         store, close = connect(redis_server.url)
         app = asgi.RateLimit(hello, package.Throttler(store, 5, 600.0))
@@ -137,7 +137,7 @@ def test_a_program_without_descriptors_lets_nobody_in(asgi, package, redis_serve
 
 
 @pytest.mark.parametrize("times, status", [(1, 200), (2, 200), (3, 503)])
-def test_an_overload_is_asked_about_twice_more(asgi, package, throttler, times, status):
+def test_an_overloaded_decision_is_retried_twice(asgi, package, throttler, times, status):
     answers = [package.Overloaded("no")] * times + [None]
 
     class Busy(package.Throttler):
@@ -150,7 +150,7 @@ def test_an_overload_is_asked_about_twice_more(asgi, package, throttler, times, 
     assert response.status == status and len(answers) == (status == 503)
 
 
-def test_an_overload_is_a_limit_of_the_local_share_where_there_is_one(asgi, package, redis_server):
+def test_an_overloaded_decision_is_answered_by_the_local_share(asgi, package, redis_server):
     async def main():
         async with package.connect(redis_server.url, max_in_flight=1, timeout=10) as store:
             limit = package.Throttler(store, 4, 600.0, on_error="local", local_share=2)
@@ -165,7 +165,7 @@ def test_an_overload_is_a_limit_of_the_local_share_where_there_is_one(asgi, pack
 
 @pytest.mark.parametrize("policy", ["report", "allow"])
 @pytest.mark.parametrize("options", [{}, {"on_error": "deny"}, {"on_overload": "allow"}])
-def test_a_key_that_holds_something_else_does_not_pass(asgi, throttler, redis_server, options, policy, caplog):
+def test_a_key_that_holds_a_foreign_value_is_not_admitted(asgi, throttler, redis_server, options, policy, caplog):
     redis_server("SET", "session:of-bob", "something else")
     limit = throttler(url=redis_server.url, on_error=policy)
     app = asgi.RateLimit(hello, limit, key=token, name="session", **options)
@@ -175,7 +175,8 @@ def test_a_key_that_holds_something_else_does_not_pass(asgi, throttler, redis_se
 
 
 @pytest.mark.parametrize("key, why", [
-    (b"t" * 1020, "is 1020 bytes long; it must be at most 1016"), (b"", "is empty"), ("\ud800", "is not UTF-8")])
+    (b"t" * 1020, "is 1020 bytes long; it must be at most 1016"), (b"", "is empty"), ("\ud800", "is not UTF-8")],
+                         ids=["too long", "empty", "not UTF-8"])
 def test_a_bad_key_is_logged_once_a_minute_without_the_key(asgi, throttler, caplog, monkeypatch, key, why):
     app = asgi.RateLimit(hello, throttler(1), key=lambda scope: key)
     assert {response.status for response in run(ask_all(app, 3))} == {400}
@@ -187,8 +188,9 @@ def test_a_bad_key_is_logged_once_a_minute_without_the_key(asgi, throttler, capl
     assert len(ours(caplog)) == 2
 
 
-@pytest.mark.parametrize("secret", [True, "a secret", b"s" * 64, b"s" * 65, b"\xff"])
-def test_a_long_key_is_hashed_and_the_store_does_not_have_it(asgi, throttler, redis_server, secret):
+@pytest.mark.parametrize("secret", [True, "a secret", b"s" * 64, b"s" * 65, b"\xff"],
+                         ids=["no secret", "text", "64 bytes", "65 bytes", "not UTF-8"])
+def test_a_long_key_is_stored_as_a_hash_only(asgi, throttler, redis_server, secret):
     app = asgi.RateLimit(hello, throttler(1, url=redis_server.url), key=token, hash=secret)
     bearer = b"Bearer " + b"t0k" * 400
 
@@ -200,7 +202,7 @@ def test_a_long_key_is_hashed_and_the_store_does_not_have_it(asgi, throttler, re
     assert len(keys) == 2 and all(key.startswith(b"default:") and len(key) == 8 + 64 and b"t0k" not in key for key in keys)
 
 
-def test_hashes_with_other_secrets_are_other_keys(asgi, throttler, redis_server):
+def test_hashes_with_different_secrets_are_different_keys(asgi, throttler, redis_server):
     limit = throttler(1, url=redis_server.url)
     for secret in (True, "a", "b", b"s" * 64, b"s" * 65, b"s" * 66):
         assert run(ask(asgi.RateLimit(hello, limit, hash=secret))).status == 200
@@ -216,5 +218,5 @@ def test_a_hash_is_the_same_in_each_version(asgi, throttler, redis_server):
     assert redis_server("KEYS", "*") == [b"default:" + digest.encode()]
 
 
-def test_an_empty_key_is_a_bad_one_though_it_could_be_hashed(asgi, throttler):
+def test_an_empty_key_is_a_400_also_with_hashing(asgi, throttler):
     assert run(ask(asgi.RateLimit(hello, throttler(1), key=lambda scope: "", hash=True))).status == 400

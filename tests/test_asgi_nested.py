@@ -33,7 +33,7 @@ FIELDS = {
 
 @pytest.mark.parametrize("form", FIELDS)
 @pytest.mark.parametrize("outer, inner", [(10, 5), (5, 10)])
-def test_of_nested_middlewares_the_tighter_one_counts(asgi, throttler, form, outer, inner):
+def test_nested_middlewares_show_the_tighter_limit(asgi, throttler, form, outer, inner):
     response = run(ask(nested(asgi, throttler, (outer,), (inner,), fields=(form, form))))
     for name, value in FIELDS[form].items():
         assert response[name] == value.format(outer, outer * 60, inner, inner * 60)
@@ -44,7 +44,7 @@ def test_nested_middlewares_send_one_list_with_each_policy_once(asgi, throttler)
         '"out";q=10;w=600, "in";q=5;w=300', '"out";r=9;t=540, "in";r=4;t=240')
 
 
-def test_an_inner_middleware_that_denies_is_the_one_that_is_spoken_of(asgi, throttler):
+def test_the_denial_of_an_inner_middleware_is_shown(asgi, throttler):
     _, denied = run(ask_all(nested(asgi, throttler, (10,), (1,)), 2))
     assert denied.status == 429 and denied["retry-after"] == "60" and denied["cache-control"] == "no-store"
     assert denied.rate_limit == ('"out";q=10;w=600, "in";q=1;w=60', '"in";r=0;t=60')
@@ -53,7 +53,7 @@ def test_an_inner_middleware_that_denies_is_the_one_that_is_spoken_of(asgi, thro
     assert denied["x-ratelimit-remaining"] == "0" and denied["x-ratelimit-reset"] == "60" == denied["retry-after"]
 
 
-def test_a_websocket_that_is_refused_inside_has_each_field_once(asgi, throttler):
+def test_a_websocket_denied_by_an_inner_middleware_has_each_field_once(asgi, throttler):
     app, more = nested(asgi, throttler, (10,), (1,)), {"kind": "websocket", "extensions": {"websocket.http.response": {}}}
 
     async def main():
@@ -79,7 +79,7 @@ def test_nested_middlewares_of_different_forms_send_each_field_once(asgi, thrott
 
 @pytest.mark.parametrize("remaining, reset, counts", [("3", "9", "3"), ("4", "9", "4"), ("8", "9", "4"), ("4", "900", "4"),
                                                       ("soon", "9", "4"), ("3", "", "4")])
-def test_an_application_that_is_tighter_counts(asgi, throttler, remaining, reset, counts):
+def test_a_tighter_limit_of_the_application_is_shown(asgi, throttler, remaining, reset, counts):
     own = [(b"X-RateLimit-Limit", b"7"), (b"x-ratelimit-remaining", remaining.encode()), (b"x-ratelimit-reset", reset.encode())]
     response = run(ask(asgi.RateLimit(sets(*own), throttler(5), fields="x")))
     assert {name.lower() for name, _ in response.headers} == {"x-ratelimit-" + end for end in ("limit", "remaining", "reset")}
@@ -88,20 +88,20 @@ def test_an_application_that_is_tighter_counts(asgi, throttler, remaining, reset
         assert (response["x-ratelimit-limit"], response["x-ratelimit-reset"]) == ("7", "9")
 
 
-def test_an_application_that_is_tighter_counts_in_draft_07_too(asgi, throttler):
+def test_a_tighter_limit_of_the_application_is_shown_in_draft_07(asgi, throttler):
     own = [(b"ratelimit-policy", b"7;w=60"), (b"ratelimit", b"limit=7, remaining=3, reset=9")]
     response = run(ask(asgi.RateLimit(sets(*own), throttler(5), fields="draft-07")))
     assert response.rate_limit == ("5;w=300, 7;w=60", "limit=7, remaining=3, reset=9")
 
 
-def test_policies_of_the_application_stand_beside_ours_once(asgi, throttler):
+def test_policies_of_the_application_are_listed_once_with_ours(asgi, throttler):
     own = [(b"ratelimit-policy", b'"a, b";q=7;w=60, "default";q=1;w=1'), (b"ratelimit-policy", b'"c";q=1'),
            (b"ratelimit", b'"a, b";r=3;t=9, "default";r=1;t=1')]
     response = run(ask(asgi.RateLimit(sets(*own), throttler(5))))
     assert response.rate_limit == ('"default";q=5;w=300, "a, b";q=7;w=60, "c";q=1', '"default";r=4;t=240, "a, b";r=3;t=9')
 
 
-def test_other_fields_of_the_application_stay_as_they_are(asgi, throttler):
+def test_other_fields_of_the_application_stay_unchanged(asgi, throttler):
     own = [(b"retry-after", b"5"), (b"cache-control", b"private"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
     response = run(ask(asgi.RateLimit(sets(*own, status=429), throttler(5))))
     assert [(name.encode(), value.encode()) for name, value in response.headers[:4]] == own
@@ -124,7 +124,7 @@ def wrapped(app):
     return Wrapper(app)
 
 
-@pytest.mark.parametrize("between", [lambda app: app, wrapped])
+@pytest.mark.parametrize("between", [lambda app: app, wrapped], ids=["directly", "wrapped"])
 @pytest.mark.parametrize("names", [("default", "default"), ("api", "api:admin"), ("api:admin", "api")])
 def test_nested_middlewares_that_could_share_a_bucket_are_rejected(asgi, throttler, between, names):
     inside = between(asgi.RateLimit(hello, throttler(5), name=names[0]))
@@ -132,7 +132,7 @@ def test_nested_middlewares_that_could_share_a_bucket_are_rejected(asgi, throttl
         asgi.RateLimit(inside, throttler(10), name=names[1])
 
 
-def test_nested_middlewares_that_do_not_see_each_other_are_rejected_by_the_first_request(asgi, throttler):
+def test_hidden_nested_middlewares_are_rejected_by_the_first_request(asgi, throttler):
     inside, limits = asgi.RateLimit(hello, throttler(5)), [throttler(10)]
 
     async def router(scope, receive, send):
@@ -144,7 +144,7 @@ def test_nested_middlewares_that_do_not_see_each_other_are_rejected_by_the_first
     assert run(ask(asgi.RateLimit(router, *limits, name="out"))).status == 200
 
 
-def test_a_scope_may_be_used_again(asgi, throttler):
+def test_a_scope_used_twice_is_counted_twice_and_stays_unchanged(asgi, throttler):
     app, sent = asgi.RateLimit(hello, throttler(5)), []
     scope = {"type": "http", "method": "GET", "path": "/", "client": ("192.0.2.1", 1), "headers": []}
     before = dict(scope)

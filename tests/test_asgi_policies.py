@@ -20,7 +20,7 @@ def test_all_policies_are_asked_and_shown(asgi, throttler):
         '"burst";r=4;t=240, "minute";r=9;t=5400, "day";r=99;t=594000')
 
 
-def test_the_policy_that_denies_is_named_and_the_others_keep_nothing_of_it(asgi, throttler):
+def test_the_policy_that_denies_is_named_and_the_others_charge_nothing(asgi, throttler):
     app = three_policies(asgi, throttler, (5, 1, 100))
 
     async def main():
@@ -35,7 +35,7 @@ def test_the_policy_that_denies_is_named_and_the_others_keep_nothing_of_it(asgi,
     assert denied["retry-after"] == "600" and levels == [1, 1, 1]
 
 
-def test_who_waits_as_told_is_admitted_by_the_policies_that_were_not_asked_too(asgi, throttler):
+def test_retry_after_includes_the_policies_that_were_not_asked(asgi, throttler):
     app = three_policies(asgi, throttler, (1, 5, 1))
     _, denied = run(ask_all(app, 2))
     assert denied["retry-after"] == "6000" and json.loads(denied.body)["violated-policies"] == ["burst", "day"]
@@ -51,15 +51,16 @@ RESETS = {
 
 
 @pytest.mark.parametrize("form", RESETS)
-@pytest.mark.parametrize("limits", [((1, 1), (1, 200)), ((1, 200), (1, 1))])
-def test_of_several_that_deny_older_forms_speak_of_the_one_that_does_so_longest(asgi, throttler, form, limits):
+@pytest.mark.parametrize("limits", [((1, 1), (1, 200)), ((1, 200), (1, 1))],
+                         ids=["the second lasts longer", "the first lasts longer"])
+def test_older_forms_show_the_denial_that_lasts_longest(asgi, throttler, form, limits):
     policies = [asgi.Policy(throttler(*limit), name=name) for limit, name in zip(limits, ("a", "b"))]
     _, denied = run(ask_all(asgi.RateLimit(hello, policies=policies, fields=form), 2))
     assert denied["retry-after"] == "200" == RESETS[form](denied)
 
 
 @pytest.mark.parametrize("form", RESETS)
-def test_so_they_do_where_it_has_more_left_than_another(asgi, throttler, form):
+def test_older_forms_show_the_longest_denial_even_with_more_left(asgi, throttler, form):
     policies = [asgi.Policy(throttler(1, 60), name="a"), asgi.Policy(throttler(10, 60), name="b", cost=7)]
     _, denied = run(ask_all(asgi.RateLimit(hello, policies=policies, fields=form), 2))
     assert json.loads(denied.body)["violated-policies"] == ["a", "b"]  # of "b" three are left
@@ -67,12 +68,12 @@ def test_so_they_do_where_it_has_more_left_than_another(asgi, throttler, form):
 
 
 @pytest.mark.parametrize("form", RESETS)
-def test_of_several_with_as_few_left_they_speak_of_the_slowest(asgi, throttler, form):
+def test_older_forms_show_the_slowest_of_equally_full_policies(asgi, throttler, form):
     policies = [asgi.Policy(throttler(5, recharge), name=str(recharge)) for recharge in (60, 600, 6)]
     assert RESETS[form](run(ask(asgi.RateLimit(hello, policies=policies, fields=form)))) == "2400"
 
 
-def test_a_policy_that_is_not_asked_yet_and_blocked_counts_with_its_block(asgi, throttler):
+def test_retry_after_includes_the_block_of_a_policy_that_was_not_asked(asgi, throttler):
     blocking = throttler(1, 60, 900)
     app = asgi.RateLimit(hello, policies=[asgi.Policy(throttler(1), name="a"), asgi.Policy(blocking, name="b")])
 
@@ -102,7 +103,7 @@ def test_a_policy_that_costs_nothing_counts_only_while_it_is_blocked(asgi, packa
 
 
 @pytest.mark.parametrize("names", [("api", "api:admin"), ("a:b:c", "x", "a:b"), ("a", "a:")])
-def test_names_that_could_make_the_same_key_are_refused(asgi, throttler, names):
+def test_names_that_could_make_the_same_key_are_rejected(asgi, throttler, names):
     policies = [asgi.Policy(throttler(5), name=name) for name in names]
     with pytest.raises(ValueError, match="begins"):
         asgi.RateLimit(hello, policies=policies)
@@ -110,18 +111,18 @@ def test_names_that_could_make_the_same_key_are_refused(asgi, throttler, names):
         asgi.RateLimit(hello, throttler(5), name=names[0], policies=policies[1:])
 
 
-def test_names_with_a_colon_may_stand_beside_each_other(asgi, throttler):
+def test_names_with_a_colon_are_accepted_if_no_keys_collide(asgi, throttler):
     policies = [asgi.Policy(throttler(5), name=name) for name in ("api:admin", "api:user", "apis", "a")]
     assert run(ask(asgi.RateLimit(hello, policies=policies))).status == 200
 
 
-def test_policies_may_share_a_throttler_but_not_its_buckets(asgi, throttler):
+def test_policies_that_share_a_throttler_have_their_own_buckets(asgi, throttler):
     shared = throttler(10)
     app = asgi.RateLimit(hello, policies=[asgi.Policy(shared, name="a"), asgi.Policy(shared, name="b")])
     assert run(ask(app))["ratelimit"] == '"a";r=9;t=540, "b";r=9;t=540'
 
 
-def test_a_policy_that_cannot_be_asked_leaves_the_others_in_force(asgi, throttler, closed_port):
+def test_an_unavailable_policy_leaves_the_others_in_force(asgi, throttler, closed_port):
     gone = asgi.Policy(throttler(url=f"redis://127.0.0.1:{closed_port}"), name="gone")
     app = asgi.RateLimit(hello, policies=[gone, asgi.Policy(throttler(1), name="there")])
     allowed, denied = run(ask_all(app, 2))
@@ -132,7 +133,7 @@ def test_a_policy_that_cannot_be_asked_leaves_the_others_in_force(asgi, throttle
     assert run(app._policies[0].throttler.peek("there:192.0.2.1")).level == 0  # given back
 
 
-def test_nothing_is_given_back_to_a_store_that_took_nothing(asgi, package, throttler, closed_port):
+def test_an_unavailable_store_is_given_nothing_back(asgi, package, throttler, closed_port):
     asked = []
 
     class Recording(package.Throttler):
@@ -149,7 +150,7 @@ def test_nothing_is_given_back_to_a_store_that_took_nothing(asgi, package, throt
 
 @pytest.mark.parametrize("cancels", [1, 2])
 @pytest.mark.parametrize("last", ["never answers", "denies"])
-def test_who_is_cancelled_leaves_nothing_behind(asgi, package, throttler, cancels, last):
+def test_a_cancelled_request_leaves_nothing_charged(asgi, package, throttler, cancels, last):
     class Slow(package.Throttler):
         async def consume(self, key, amount=1):
             await asyncio.sleep(0.05 if amount < 0 else 0)
@@ -180,7 +181,7 @@ def test_who_is_cancelled_leaves_nothing_behind(asgi, package, throttler, cancel
     assert run(main()) == (3, 0)
 
 
-def test_a_later_policy_that_cannot_be_asked_is_not_said_to_deny(asgi, throttler, closed_port):
+def test_an_unavailable_later_policy_is_not_named_in_a_denial(asgi, throttler, closed_port):
     for on_error in ("report", "deny", "allow", "local"):
         gone = asgi.Policy(throttler(1, 6000, url=f"redis://127.0.0.1:{closed_port}", on_error=on_error), name="gone")
         app = asgi.RateLimit(hello, throttler(1), policies=[gone])
@@ -216,20 +217,20 @@ def shares(asgi, throttler, closed_port):
     (((2, 2, 600, 1), (2, 1, 60, 1)), "600", ["a", "b"]),  # what "a" took it has kept
     (((2, 3, 600, 1), (2, 1, 60, 1)), "60", ["b"]),
 ])
-def test_who_waits_as_told_is_admitted_by_local_shares_too(shares, limits, wait, violated):
+def test_retry_after_includes_local_shares(shares, limits, wait, violated):
     allowed, denied = run(ask_all(shares(*limits), 2))
     assert allowed.status == 200 and denied["retry-after"] == wait
     assert json.loads(denied.body)["violated-policies"] == violated
 
 
-def test_a_later_local_share_that_is_too_small_denies_for_no_time_that_is_known(shares):
+def test_a_denial_by_a_local_share_that_is_too_small_has_no_retry_after(shares):
     app = shares((2, 1, 60, 1), (10, 2, 600, 3))
     unanswered, denied = run(ask_all(app, 2))
     assert unanswered.status == 503 and denied["retry-after"] == "60"
     assert json.loads(denied.body)["violated-policies"] == ["a"]
 
 
-def test_what_a_local_share_gave_is_not_given_back(shares):
+def test_drops_of_a_local_share_are_not_given_back(shares):
     app = shares((2, 9, 600, 1), (2, 1, 60, 1))
     assert [r.status for r in run(ask_all(app, 4))] == [200, 429, 429, 429]
     assert run(app._policies[0].throttler.peek("a:192.0.2.1")).level == 4

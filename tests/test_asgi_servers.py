@@ -33,7 +33,7 @@ def environment(aiosteady, from_pypi):
 # ---- Frameworks ----
 
 
-def test_starlette_and_fastapi_take_it_as_a_middleware(aiosteady, from_pypi):
+def test_starlette_and_fastapi_run_the_middleware(aiosteady, from_pypi):
     environment = {**os.environ, "PYTHONPATH": f"{aiosteady}:{from_pypi(*FRAMEWORKS)}"}
     run = subprocess.run([sys.executable, ROOT / "tests" / "asgi_frameworks.py"], env=environment, capture_output=True,
                          text=True, timeout=60, check=False)
@@ -205,7 +205,7 @@ app = RateLimit(hold, aiosteady.Throttler(store, 5, 600.0), key=lambda scope: "k
 
 @pytest.mark.parametrize("client", ["native", "redis"])
 @pytest.mark.parametrize("hold", [0.06, 0.1, 0.15])
-def test_no_more_than_the_capacity_pass_though_the_loop_is_held(client, hold, environment, from_pypi, redis_server, tmp_path):
+def test_at_most_the_capacity_is_admitted_while_the_loop_is_held(client, hold, environment, from_pypi, redis_server, tmp_path):
     port = free_port()
     (tmp_path / "holding.py").write_text(HOLDING_APP)
     environment = {**environment, "REDIS_URL": redis_server.url, "CLIENT": client, "HOLD": str(hold)}
@@ -241,7 +241,7 @@ def test_the_example_starts_by_its_command_and_limits(environment, redis_server)
         assert get(port, "/login").status == 200
 
 
-def test_the_example_is_typed(environment, from_pypi, tmp_path):
+def test_the_example_passes_the_type_checker(environment, from_pypi, tmp_path):
     environment["PYTHONPATH"] += f":{from_pypi(MYPY)}"
     run = subprocess.run([sys.executable, "-m", "mypy", "--strict", f"--cache-dir={tmp_path}", EXAMPLE], env=environment,
                          capture_output=True, text=True, check=False)

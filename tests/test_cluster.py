@@ -17,7 +17,7 @@ def cluster(start_redis):
     return [node for node, _ in nodes]
 
 
-def test_the_command(ask, cluster):
+def test_the_command_follows_redirects_of_a_cluster(ask, cluster):
     for i in range(12):
         first, second = cluster[i % 3].url, cluster[(i + 1) % 3].url
         assert ask("consume", f"c{i}", *LIMIT, "--amount", "9", "--store", first)[0] == ALLOWED
@@ -28,7 +28,7 @@ def test_the_command(ask, cluster):
 
 
 @under_asyncio
-async def test_the_package(aio, cluster):
+async def test_the_package_spreads_keys_over_a_cluster(aio, cluster):
     async with patient(aio, cluster[0].url, 10, 86400) as t:
         for level in (1, 2):
             results = await asyncio.gather(*(t.consume(f"p{i}") for i in range(300)))

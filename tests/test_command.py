@@ -30,7 +30,7 @@ def test_consume_fills_the_bucket_and_then_denies(ask):
     assert (code, answer["level"]) == (ALLOWED, 10)
 
 
-def test_keys_are_apart(ask):
+def test_keys_have_separate_buckets(ask):
     assert ask("consume", "a", *LIMIT, "--amount", "10")[0] == ALLOWED
     assert ask("consume", "b", *LIMIT, "--amount", "10")[0] == ALLOWED
 
@@ -39,7 +39,7 @@ def test_keys_are_apart(ask):
     ("0", ALLOWED, 5), ("1", ALLOWED, 6), ("5", ALLOWED, 10), ("6", DENIED, 5), ("10", DENIED, 5), ("11", DENIED, 5),
     ("-1", ALLOWED, 4), ("-5", ALLOWED, 0), ("-99", ALLOWED, 0), ("2147483647", DENIED, 5),
     ("-2147483647", ALLOWED, 0), ("007", DENIED, 5)])
-def test_amounts(ask, amount, code, level):
+def test_amounts_change_the_level_or_are_denied(ask, amount, code, level):
     ask("consume", "k", *LIMIT, "--amount", "5")
     got, answer = ask("consume", "k", *LIMIT, "--amount", amount)
     assert (got, answer["level"]) == (code, level)
@@ -49,7 +49,7 @@ def test_amounts(ask, amount, code, level):
 @pytest.mark.parametrize("amount", ["2147483648", "-2147483648", "9007199254740992", "9223372036854775807",
                                     "18446744073709551615", "18446744073709551617", "1.5", "1e3", "0x10", "\u0661",
                                     " 5 ", "", "+5", "-", "--5", "five", "5\n"])
-def test_amounts_that_are_none(run, ask, amount):
+def test_invalid_amounts_are_usage_errors_and_charge_nothing(run, ask, amount):
     done = run("consume", "k", *LIMIT, "--amount", amount)
     assert (done.returncode, done.stdout) == (USAGE, "")
     assert done.stderr.startswith("steady: --amount: ")
@@ -57,7 +57,7 @@ def test_amounts_that_are_none(run, ask, amount):
     assert ask("peek", "k", *LIMIT)[1]["level"] == 0
 
 
-def test_an_overflow_blocks(ask):
+def test_an_overflow_blocks_the_key(ask):
     limit = (*LIMIT, "--block", "1h")
     ask("consume", "k", *limit, "--amount", "10")
     assert ask("consume", "k", *limit, "--amount", "11")[1]["blocked_for"] == 0  # could never fit: blocks nobody
@@ -93,14 +93,14 @@ def test_reset_forgets_the_bucket(ask):
     assert ask("peek", "k", *LIMIT) == (ALLOWED, empty)
 
 
-def test_a_rate_is_capacity_and_recharge(ask):
+def test_a_rate_sets_capacity_and_recharge(ask):
     assert ask("consume", "k", "--rate", "100/min")[1]["until_next_drop"] == Decimal("0.6")
     assert ask("consume", "k", "--rate", "3/s")[1]["until_next_drop"] <= Decimal("0.333334")
     assert ask("consume", "wide", "--rate", "1/d", "--capacity", "5", "--amount", "5")[0] == ALLOWED
     assert ask("consume", "narrow", "--rate", "100/d", "--capacity", "5", "--amount", "6")[0] == DENIED
 
 
-def test_waiting_as_long_as_it_says_is_enough(ask):
+def test_waiting_for_retry_after_is_enough(ask):
     limit = ("--capacity", "1", "--recharge", "300ms")
     ask("consume", "k", *limit)
     code, answer = ask("consume", "k", *limit)
@@ -109,7 +109,7 @@ def test_waiting_as_long_as_it_says_is_enough(ask):
     assert ask("consume", "k", *limit)[0] == ALLOWED
 
 
-def test_the_deploy_example(run, steady, tmp_path):
+def test_the_deploy_example_runs_the_command_once(run, steady, tmp_path):
     line = f"{steady} consume deploy --capacity 1 --recharge 10m && echo ran"
     env = {**os.environ, "STEADY_STORE": f"file:{tmp_path}/buckets"}
     first, second = (subprocess.run(["sh", "-c", line], env=env, capture_output=True, text=True, check=False)
@@ -118,7 +118,7 @@ def test_the_deploy_example(run, steady, tmp_path):
     assert (second.returncode, second.stdout.count("ran"), second.stderr) == (DENIED, 0, "")
 
 
-def test_processes_at_once_share_the_bucket(run):
+def test_concurrent_processes_share_the_bucket(run):
     with ThreadPoolExecutor(8) as pool:
         codes = list(pool.map(lambda _: run("consume", "k", *LIMIT).returncode, range(24)))
     assert sorted(codes) == [ALLOWED] * 10 + [DENIED] * 14
@@ -144,13 +144,13 @@ def test_processes_at_once_share_the_bucket(run):
     (("consume", *LIMIT, "--", "--json"), r"allowed  --json  .*"),
     (("consume", "-", *LIMIT), r"allowed  -  .*"),
 ])
-def test_lines_for_people(run, args, line):
+def test_an_allowed_decision_prints_its_line(run, args, line):
     done = run(*args)
     assert re.fullmatch(line + "\n", done.stdout), done.stdout
     assert done.stderr == ""
 
 
-def test_lines_for_people_who_are_denied(run):
+def test_a_denied_decision_prints_its_line(run):
     limit = ("--capacity", "2", "--recharge", "1d", "--block", "1m")
     run("consume", "k", *limit, "--amount", "2")
     assert re.fullmatch(r"full     k  \[#{10}\] 2/2  retry in 1 d\n", run("peek", "k", *limit).stdout)
@@ -252,7 +252,7 @@ def test_a_very_long_argument_is_cut(run):
         assert done.stderr.isascii() and done.stderr.count("\n") == 1
 
 
-def test_the_longest_key_works(run):
+def test_the_longest_key_is_accepted(run):
     assert run("consume", "k" * 1024, *LIMIT).returncode == ALLOWED
     assert run("consume", "\x01" * 1024, *LIMIT).stdout.startswith("allowed  " + "\\x01" * 1024)
     assert run("consume", "k" * 1000, "--prefix", "p" * 24, *LIMIT).returncode == ALLOWED
@@ -415,7 +415,7 @@ def test_the_default_store_is_one_file_for_all_sessions_of_a_user(stranger):
     assert list(stranger.own[0].iterdir()) == [file]
 
 
-def test_no_umask_keeps_a_user_from_the_own_file(stranger):
+def test_any_umask_leaves_the_default_store_usable(stranger):
     mask = os.umask(0o777)
     try:
         assert [stranger.consume().returncode for _ in range(2)] == [ALLOWED, DENIED]
@@ -424,7 +424,7 @@ def test_no_umask_keeps_a_user_from_the_own_file(stranger):
 
 
 @pytest.mark.parametrize("kind", ["foreign", "symlink", "file", "open"])
-def test_where_another_user_has_taken_the_name_another_directory_is_used(stranger, kind):
+def test_a_directory_name_taken_by_another_user_is_replaced(stranger, kind):
     for path in stranger.own:
         stranger.plant(path, kind)
 
@@ -443,7 +443,7 @@ def test_where_another_user_has_taken_the_name_another_directory_is_used(strange
     assert len(stranger.mine()) == 1
 
 
-def test_many_at_once_share_a_directory_where_the_name_is_taken(stranger):
+def test_concurrent_commands_share_a_directory_if_the_name_is_taken(stranger):
     for path in stranger.own:
         stranger.plant(path, "foreign")
     children = [stranger.start() for _ in range(8)]
@@ -452,19 +452,19 @@ def test_many_at_once_share_a_directory_where_the_name_is_taken(stranger):
     assert sorted(child.returncode for child in children) == [ALLOWED] + [DENIED] * 7
 
 
-def test_without_a_var_tmp_it_is_in_tmp(stranger):
+def test_without_var_tmp_the_default_store_is_in_tmp(stranger):
     assert stranger.inside("mount -t tmpfs -o mode=755 tmpfs /var").returncode == ALLOWED
     assert stranger.mine() == [stranger.own[1]]
     assert stranger.consume().returncode == DENIED  # what there is counts, before another is made
     assert stranger.mine() == [stranger.own[1]]
 
 
-def test_a_place_in_which_others_may_rename_is_passed_over(stranger):
+def test_a_directory_in_which_others_may_rename_is_not_used(stranger):
     assert stranger.inside("mount -t tmpfs -o mode=777 tmpfs /var/tmp").returncode == ALLOWED
     assert stranger.mine() == [stranger.own[1]]
 
 
-def test_without_any_place_it_says_so(stranger):
+def test_without_any_directory_the_command_reports_an_error(stranger):
     done = stranger.inside("mount -t tmpfs -o mode=755 tmpfs /var; mount -t tmpfs -o ro tmpfs /mnt; "
                            f"cp {stranger.steady} /var/steady; cd /var; mount --bind /mnt /tmp; "
                            f"exec setpriv --reuid {stranger.uid} --regid {stranger.uid} --clear-groups "
@@ -473,7 +473,7 @@ def test_without_any_place_it_says_so(stranger):
     assert "/tmp: Read-only file system" in done.stderr and "--store" in done.stderr
 
 
-def test_systemd_tmpfiles_leaves_the_own_file(stranger, tmp_path):
+def test_systemd_tmpfiles_keeps_the_default_store(stranger, tmp_path):
     if shutil.which("systemd-tmpfiles") is None:
         pytest.skip("there is no systemd-tmpfiles")
     assert stranger.consume().returncode == ALLOWED
@@ -486,7 +486,7 @@ def test_systemd_tmpfiles_leaves_the_own_file(stranger, tmp_path):
     assert stranger.consume().returncode == DENIED
 
 
-def test_a_file_that_is_no_store_is_left_alone(run, ask, tmp_path):
+def test_a_file_that_is_no_store_stays_unchanged(run, ask, tmp_path):
     (tmp_path / "buckets").write_text("a shopping list\n")
     (tmp_path / "buckets").chmod(0o600)
     code, answer = ask("consume", "k", *LIMIT)
@@ -499,7 +499,7 @@ def test_a_file_that_is_no_store_is_left_alone(run, ask, tmp_path):
 # ---- Where the answer goes ----
 
 
-def test_output_to_a_full_disk(run):
+def test_output_to_a_full_disk_is_unknown_if_charged(run):
     with open("/dev/full", "w") as full:
         done = run("consume", "k", *LIMIT, stdout=full)
         assert (done.returncode, done.stderr) == (UNKNOWN, "steady: cannot write to standard output: "
@@ -512,7 +512,7 @@ def test_output_to_a_full_disk(run):
     assert "level\":1," in run("peek", "k", *LIMIT, "--json").stdout  # it was charged
 
 
-def test_output_to_a_full_pipe_that_does_not_block(run):
+def test_output_to_a_full_nonblocking_pipe_waits(run):
     for args in (("consume", "k", *LIMIT), ("consume", "k", *LIMIT, "--json"), ("help",)):
         read, write = os.pipe()
         os.set_blocking(write, False)
@@ -537,7 +537,7 @@ def test_output_to_a_full_pipe_that_does_not_block(run):
         assert b"".join(got)[filled:].endswith(b"\n")
 
 
-def test_output_beyond_the_limit_of_file_sizes(steady, tmp_path):
+def test_output_beyond_the_file_size_limit_is_an_error(steady, tmp_path):
     command = f"exec {steady} consume k --rate 1/h --store file:{tmp_path}/buckets"
     new = subprocess.run(["sh", "-c", f"ulimit -f 100; {command} --json"], capture_output=True, text=True, check=False)
     assert new.returncode == UNAVAILABLE and '"error":"system"' in new.stdout and "ulimit -f" in new.stderr
@@ -549,7 +549,7 @@ def test_output_beyond_the_limit_of_file_sizes(steady, tmp_path):
     assert (done.returncode, done.stderr) == (UNKNOWN, "steady: cannot write to standard output: File too large\n")
 
 
-def test_output_to_a_closed_pipe(run):
+def test_output_to_a_closed_pipe_is_an_error_without_text(run):
     read, write = os.pipe()
     os.close(read)
     for args in (("consume", "k", *LIMIT), ("consume", "k", *LIMIT, "--json"), ("help",), ("version",)):
@@ -560,7 +560,7 @@ def test_output_to_a_closed_pipe(run):
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&-", ">&- 2>&-", "<&- >&- 2>&-"])
-def test_closed_standard_descriptors(run, steady, tmp_path, closed):
+def test_closed_standard_descriptors_leave_the_store_intact(run, steady, tmp_path, closed):
     env = {**os.environ, "STEADY_STORE": f"file:{tmp_path}/buckets"}
     for expected in (ALLOWED, DENIED):
         done = subprocess.run(["sh", "-c", f"exec {steady} consume k --rate 1/h {closed}"], env=env,
@@ -570,7 +570,7 @@ def test_closed_standard_descriptors(run, steady, tmp_path, closed):
     assert run("peek", "k", "--rate", "1/h").returncode == DENIED
 
 
-def test_no_descriptor_to_spare(steady, tmp_path):
+def test_without_a_spare_descriptor_a_file_works_and_a_connection_is_unavailable(steady, tmp_path):
     """The one that the loader needs is enough for a file, and not for a connection."""
     short, enough = (subprocess.run(["bash", "-c", f"ulimit -n 4; exec {steady} consume k --rate 1/h --store {store}"],
                                     capture_output=True, text=True, check=False)
@@ -579,7 +579,7 @@ def test_no_descriptor_to_spare(steady, tmp_path):
     assert enough.returncode == ALLOWED
 
 
-def test_nothing_depends_on_the_environment(steady, tmp_path):
+def test_locale_timezone_and_umask_change_nothing(steady, tmp_path):
     env = {"STEADY_STORE": f"file:{tmp_path}/buckets", "LC_ALL": "de_DE.UTF-8", "TZ": "Asia/Kathmandu"}
     umask = os.umask(0)
     try:
@@ -607,25 +607,25 @@ def bench(run, *args, **kwargs):
     return done.returncode, answer
 
 
-def test_bench_on_a_file(run):
+def test_bench_counts_decisions_on_a_file(run):
     code, answer = bench(run, "--keys", "3", "--capacity", "5", "--recharge", "1d")
     assert (code, answer["allowed"], answer["errors"]) == (ALLOWED, 14, 0)  # the first decision is not counted
 
 
-def test_bench_on_redis(run, redis_server):
+def test_bench_counts_decisions_on_redis(run, redis_server):
     code, answer = bench(run, "--keys", "2", "--in-flight", "8", "--rate", "5/d", "--store", redis_server.url)
     assert (code, answer["allowed"], answer["errors"]) == (ALLOWED, 9, 0)
     assert len(redis_server("KEYS", "steady-bench:*")) == 2
 
 
-def test_bench_on_a_redis_that_dies(run, start_redis):
+def test_bench_counts_errors_if_redis_dies(run, start_redis):
     server = start_redis()
     threading.Timer(0.4, server.stop).start()
     code, answer = bench(run, "--store", server.url, "--timeout", "50ms")
     assert code in (UNAVAILABLE, UNKNOWN) and answer["errors"] > 0 and answer["allowed"] > 0
 
 
-def test_bench_for_people(run, closed_port):
+def test_bench_prints_its_lines_or_an_error(run, closed_port):
     done = run("bench", "--seconds", "1", "--store", "memory:")
     assert re.fullmatch(r"\d+ decisions/s   p50 \d+ [nu]s  p99 \d+ [nu]s  \(embedded, 1 thread\)\n"
                         r"\d+ allowed, \d+ denied, 0 errors, 1000 keys\n", done.stdout), done.stdout

@@ -8,7 +8,7 @@ import pytest
 from command import ALLOWED, DAY, DENIED, FIELDS, LIMIT, UNAVAILABLE, UNKNOWN
 
 
-def test_redis(ask, redis_server):
+def test_commands_on_redis_share_the_bucket_of_a_key(ask, redis_server):
     on = ("--store", redis_server.url)
     code, answer = ask("consume", "k", *LIMIT, "--amount", "7", *on)
     assert (code, answer) == (ALLOWED, {"success": True, "level": 7, "until_next_drop": DAY, "blocked_for": 0,
@@ -22,13 +22,13 @@ def test_redis(ask, redis_server):
     assert redis_server("KEYS", "*") == [b"shop:k"]
 
 
-def test_redis_by_environment_and_by_option(ask, redis_server, closed_port):
+def test_the_store_option_overrides_the_environment(ask, redis_server, closed_port):
     assert ask("consume", "k", *LIMIT, env={"STEADY_STORE": redis_server.url})[0] == ALLOWED
     env = {"STEADY_STORE": f"redis://127.0.0.1:{closed_port}"}
     assert ask("peek", "k", *LIMIT, "--store", redis_server.url, env=env)[1]["level"] == 1
 
 
-def test_redis_keys_are_bytes(run, redis_server):
+def test_a_redis_key_may_hold_any_bytes(run, redis_server):
     key = b"a\r\nDEL x\xff {}\"'"
     assert run("consume", key, *LIMIT, "--store", redis_server.url).returncode == ALLOWED
     assert redis_server("KEYS", "*") == [key]
@@ -43,7 +43,7 @@ def test_a_missing_module_is_named_whatever_the_key(run, redis_server, key):
 
 
 @pytest.mark.parametrize("key", ["k", "key", "wrong", "user:42"])
-def test_no_error_is_cut_to_nothing_whatever_the_key(run, redis_server, key):
+def test_no_error_text_is_empty_whatever_the_key(run, redis_server, key):
     redis_server("RPUSH", key, "x")
     done = run("consume", key, *LIMIT, "--store", redis_server.url)
     assert re.search(r": (WRONGTYPE|NOTABUCKET) \S.* \S", done.stderr), done.stderr
@@ -56,7 +56,7 @@ def test_no_error_is_cut_to_nothing_whatever_the_key(run, redis_server, key):
     assert re.search(r": (NOPERM|ERR) \S.* \S", done.stderr) and "hunter2" not in done.stderr, done.stderr
 
 
-def test_redis_is_down(run, ask, closed_port):
+def test_a_redis_that_is_down_is_unavailable(run, ask, closed_port):
     on = ("--store", f"redis://127.0.0.1:{closed_port}", "--timeout", "300ms")
     for verb in ("consume", "peek", "reset"):
         code, answer = ask(verb, "k", *LIMIT, *on)
@@ -76,7 +76,7 @@ def test_on_error_answers_for_a_redis_that_is_down(run, ask, closed_port, policy
     assert "nothing was charged" in done.stderr
 
 
-def test_on_error_local_and_report(run, ask, closed_port):
+def test_on_error_local_decides_and_report_reports(run, ask, closed_port):
     on = ("--store", f"redis://127.0.0.1:{closed_port}", "--timeout", "300ms", "--on-error")
     code, answer = ask("consume", "k", *LIMIT, "--amount", "4", *on, "local")
     assert (code, answer["level"], answer["error"], answer["source"]) == (ALLOWED, 4, "unavailable", "local")
@@ -85,7 +85,7 @@ def test_on_error_local_and_report(run, ask, closed_port):
     assert ask("consume", "k", *LIMIT, *on, "report")[0] == UNAVAILABLE
 
 
-def test_the_engine_does_not_show(ask, redis_server, start_redis, steady):
+def test_each_engine_gives_the_same_answers(ask, redis_server, start_redis, steady):
     with_module = start_redis("--loadmodule", str(steady.parent / "steady.so"))
     answers = [[ask(verb, "k", *LIMIT, "--store", server.url, "--engine", engine)
                 for verb in ("consume", "consume", "peek", "reset")]
@@ -148,7 +148,7 @@ def test_an_answer_that_is_lost_is_unknown_and_may_be_charged(ask, redis_server)
     ("peek", "nothing was changed"),
     ("reset", "the bucket may have been emptied"),
 ])
-def test_what_may_be_so_once_an_answer_is_lost(run, redis_server, verb, says):
+def test_a_lost_answer_prints_what_may_have_changed(run, redis_server, verb, says):
     for each in ("consume", verb):
         assert run(each, "k", *LIMIT, "--store", redis_server.url).returncode == ALLOWED  # the scripts are loaded
     mute = Mute(redis_server.port)
@@ -158,7 +158,7 @@ def test_what_may_be_so_once_an_answer_is_lost(run, redis_server, verb, says):
     assert done.stderr.startswith(f"steady: the answer was lost; {says}: no reply within"), done.stderr
 
 
-def test_a_user_with_the_least_rights_can_measure(run, redis_server):
+def test_a_user_with_the_least_rights_can_run_bench(run, redis_server):
     redis_server("ACL", "SETUSER", "app", "on", ">SECRET", "resetkeys", "~rl:*", "resetchannels", "-@all", "+evalsha",
                  "+script|load", "+get", "+set", "+del", "+time")
     url = f"redis://app:SECRET@127.0.0.1:{redis_server.port}"
@@ -169,7 +169,7 @@ def test_a_user_with_the_least_rights_can_measure(run, redis_server):
     assert len(keys) == 2 and all(key.startswith(b"rl:steady-bench:") for key in keys)
 
 
-def test_a_key_that_is_no_bucket_stays(ask, redis_server):
+def test_a_foreign_value_is_not_a_bucket_and_stays(ask, redis_server):
     redis_server("SET", "k", "precious")
     redis_server("LPUSH", "list", "precious")
     for key in ("k", "list"):
@@ -180,7 +180,7 @@ def test_a_key_that_is_no_bucket_stays(ask, redis_server):
     assert redis_server("LRANGE", "list", "0", "-1") == [b"precious"]
 
 
-def test_credentials(run, ask, start_redis, redis_server):
+def test_wrong_credentials_are_refused_without_showing_them(run, ask, start_redis, redis_server):
     server = start_redis("--requirepass", "right-canary")
     url = f"redis://:{{}}@127.0.0.1:{server.port}"
     assert ask("consume", "k", *LIMIT, "--store", url.format("right-canary"), "--timeout", "5s")[0] == ALLOWED

@@ -83,7 +83,7 @@ def test_scene_one_is_the_same_every_time(runs, name):
 
 
 @pytest.mark.parametrize("name", ["plain", "again", "redis", "terminal", "ascii", "narrow", "no colour"])
-def test_it_ends_well_and_in_time(runs, name):
+def test_the_demo_ends_with_0_in_less_than_10_seconds(runs, name):
     run = runs[name]
     assert run.code == 0 and run.seconds < 10
     anna, asked, bot, bot_asked = map(int, re.search(r"anna got (\d+) of (\d+) requests through, the bot (\d+) of (\d+)\.",
@@ -110,20 +110,20 @@ def test_a_terminal_is_redrawn_in_place(runs, name, mark):
             assert len(line) <= 80
 
 
-def test_nothing_is_left_behind(runs, shared_redis):
+def test_the_demo_leaves_no_key_behind(runs, shared_redis):
     assert runs["redis"].code == 0
     assert shared_redis("KEYS", "*") == []
 
 
 @pytest.mark.parametrize("url", ["redis:u:Canary@h", "redis//u:Canary@h", "u:Canary@h", "redis://h:Canary", "redis://u:Canary@h/x",
                                  "redis://h?pasword=Canary", "unix:/u:Canary@x", "redis+sentinel://h?sentinel_password=Canary"])
-def test_a_url_that_is_none_shows_no_password(url):
+def test_an_invalid_url_shows_no_password(url):
     run = Run(REDIS_URL=url)
     run.join()
     assert run.code == 3 and run.output.startswith("demo: ") and "Canary" not in run.output
 
 
-def test_a_redis_that_is_down(closed_port):
+def test_a_redis_that_is_down_is_one_line_and_exit_code_3(closed_port):
     run = Run(REDIS_URL=f"redis://u:canary@127.0.0.1:{closed_port}")
     run.join()
     assert run.code == 3 and run.output.count("\n") == 1

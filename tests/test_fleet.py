@@ -80,7 +80,7 @@ def test_no_drop_is_lost_or_invented(steady, redis_server, redis, aiosteady_file
         assert ours.peek(f"fleet:{key}")["level"] == level[key]
 
 
-def test_the_same_phase(steady, redis_server, redis, aiosteady_files):
+def test_drops_leak_at_the_same_moments_for_both(steady, redis_server, redis, aiosteady_files):
     """Drops leak at the same moments for both, whoever wrote last."""
     theirs, ours = Theirs(redis, aiosteady_files, 100, 2), Ours(steady, redis_server.port, 100, 2)
     ours.consume("phase", 10)

@@ -15,7 +15,7 @@ def rows():
             yield [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_each_row_is_there_once_and_whole():
+def test_each_row_is_listed_once_and_complete():
     found = [cells[0] for cells in rows()]
     assert found == sorted(found, key=ROWS.index) and found == ROWS
     assert all(len(cells) == 4 and all(cells) for cells in rows())

@@ -29,27 +29,27 @@ def test_addresses_are_random(built):
         assert "PIE" in output("readelf", "-dW", built)
 
 
-def test_tables_are_read_only_once_loaded(built):
+def test_relocation_tables_are_read_only_after_loading(built):
     assert "GNU_RELRO" in output("readelf", "-lW", built)
     dynamic = output("readelf", "-dW", built)
     assert "BIND_NOW" in dynamic and "TEXTREL" not in dynamic
 
 
-def test_what_starts_threads_is_never_unloaded(built):
+def test_the_library_that_starts_threads_is_never_unloaded(built):
     assert ("NODELETE" in output("readelf", "-dW", built)) == (built.name == "libsteady.so")
 
 
-def test_no_library_is_looked_for_in_odd_places(built):
+def test_no_file_has_an_rpath(built):
     assert not re.search(r"R(UN)?PATH", output("readelf", "-dW", built))
 
 
-def test_no_library_is_loaded_for_nothing(built, tmp_path):
+def test_no_file_needs_an_unused_library(built, tmp_path):
     (tmp_path / "libsteady.so.0").symlink_to(BUILD / "libsteady.so")
     assert "NEEDED" in output("readelf", "-dW", built)
     assert "Unused" not in output("ldd", "-u", built, env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)})
 
 
-def test_nothing_is_writable_and_executable(built):
+def test_no_segment_is_writable_and_executable(built):
     flags = re.findall(r"^\s+(\w+)\s+(?:0x\w+\s+){5}([RWE ]{3})\s", output("readelf", "-lW", built), re.M)
     assert ("GNU_STACK", "RW ") in flags
     assert [kind for kind, rights in flags if "W" in rights and "E" in rights] == []
@@ -65,7 +65,7 @@ def test_stacks_and_buffers_are_guarded(built):
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="a note of x86-64")
-def test_jumps_are_checked():
+def test_jump_targets_are_checked():
     notes = {path: output("readelf", "-nW", path) for path in (BUILD / "obj/src").rglob("*.o")}
     assert notes
     assert [path.name for path, note in notes.items() if not re.search("IBT.*SHSTK", note)] == []
@@ -86,10 +86,10 @@ def test_the_flags_of_the_user_are_used_and_the_hardening_stays():
     assert "-O2" not in flags
 
 
-def test_no_fortification_where_it_would_only_warn():
+def test_fortification_is_off_without_optimisation_or_with_asan():
     assert "-D_FORTIFY_SOURCE=3" not in flags_of("CFLAGS=-O0")
     assert "-D_FORTIFY_SOURCE=3" not in flags_of("CFLAGS=-O1 -fsanitize=address")
 
 
-def test_an_overflow_that_a_sanitizer_looks_for_stays_one():
+def test_overflow_flags_are_off_with_the_undefined_sanitizer():
     assert "-fno-strict-overflow" not in flags_of("CFLAGS=-O1 -fsanitize=undefined")

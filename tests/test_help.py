@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ALLOWED = 0
 
 
-def test_version(run):
+def test_version_prints_the_version_of_the_header(run):
     version = re.search(r'#define STEADY_VERSION "(.*)"', (ROOT / "include/steady.h").read_text())[1]
     for args in (("version",), ("--version",)):
         done = run(*args)
@@ -32,7 +32,7 @@ def options_of(run, command):
     return re.findall(r"^  --([a-z-]+)", run("help", command).stdout, re.M)
 
 
-def test_help_is_the_table(run):
+def test_help_lists_the_commands_and_options_of_the_source(run):
     commands = commands_in_the_source()
     assert set(commands) == {"consume", "peek", "reset", "bench", "version", "help"}
     for args in (("help",), ("--help",), ("-h",)):
@@ -51,8 +51,8 @@ VALUES = {"capacity": "10", "recharge": "1h", "rate": "3/s", "block": "1m", "amo
 
 
 @pytest.mark.parametrize("command", ["consume", "peek", "reset"])
-@pytest.mark.parametrize("joined", [False, True])
-def test_every_option_of_the_help_is_taken(run, tmp_path, command, joined):
+@pytest.mark.parametrize("joined", [False, True], ids=["apart", "joined"])
+def test_every_option_of_the_help_is_accepted(run, tmp_path, command, joined):
     values = {**VALUES, "store": f"file:{tmp_path}/other", "json": None}
     args = [command, "k"]
     for option in options_of(run, command):
@@ -109,7 +109,7 @@ def complete(steady, *words):
     (("consume", "k", "--capacity", ""), ""),
     (("consume", "k", "--rate", "$(touch x)1"), ""),
 ])
-def test_completion(steady, words, offered):
+def test_completion_offers_matching_words(steady, words, offered):
     assert complete(steady, *words) == offered.split()
 
 

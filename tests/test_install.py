@@ -101,7 +101,7 @@ def test_install_tells_the_linker_but_not_of_what_lies_under_destdir(tmp_path):
     assert (tmp_path / "told").read_text() == "told\n"
 
 
-def test_the_pkg_config_file_says_what_is_installed(installed):
+def test_the_pkg_config_file_names_what_is_installed(installed):
     assert installed.pkg_config("--modversion") == [installed.run(installed.prefix / "bin/steady", "version").split()[-1]]
     assert installed.pkg_config("--variable=prefix") == [str(installed.prefix)]
     assert not [flag for flag in installed.pkg_config("--libs", "--static") if "hiredis" in flag]
@@ -143,7 +143,7 @@ def test_an_example_builds_and_runs_against_the_installed_copy(installed, redis_
 
 
 @pytest.mark.parametrize("source", [path for path in EXAMPLES if path.stem != "demo"], ids=lambda path: path.stem)
-def test_an_example_that_gets_no_answer_says_so_by_its_exit_code(installed, closed_port, tmp_path, source):
+def test_an_example_without_an_answer_exits_with_its_error_code(installed, closed_port, tmp_path, source):
     program = installed.compile(source, tmp_path / source.stem, "-std=c11", "-D_GNU_SOURCE", linked="static")
     env = {**os.environ, "REDIS_URL": f"redis://127.0.0.1:{closed_port}"}
     done = subprocess.run([program], env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False)
@@ -227,7 +227,7 @@ def test_a_header_compiles_alone(installed, tmp_path, header, compiler, dialect)
 
 
 @pytest.mark.parametrize("compiler", ["g++", "clang++"])
-def test_a_cplusplus_program_uses_it(installed, tmp_path, compiler):
+def test_a_cplusplus_program_compiles_and_runs(installed, tmp_path, compiler):
     if shutil.which(compiler) is None:
         pytest.skip(f"no {compiler} here")
     source = tmp_path / "use.cc"

@@ -87,7 +87,7 @@ def some_rate(rng):
     return count + rng.choice("////////:") + rng.choice([*UNITS, *WORDS, some_duration(rng), some_duration(rng)])
 
 
-def test_durations(library):
+def test_random_durations_are_read_as_exact_fractions(library):
     rng = random.Random(20260101)
     taken = 0
     for _ in range(TEXTS):
@@ -101,7 +101,7 @@ def test_durations(library):
     assert TEXTS / 5 < taken < TEXTS * 4 / 5  # both kinds are tried
 
 
-def test_rates(library):
+def test_random_rates_are_read_as_exact_fractions(library):
     rng = random.Random(20260102)
     taken = 0
     for _ in range(TEXTS):

@@ -85,7 +85,7 @@ def test_install_installs_what_was_built_with_the_settings_of_the_build(without_
     assert "ssl" not in (tmp_path / "lib/pkgconfig/steady.pc").read_text()
 
 
-def test_a_setting_that_is_given_to_install_is_used(without_tls, tmp_path):
+def test_a_setting_given_to_install_is_used(without_tls, tmp_path):
     build = tmp_path / "build"
     shutil.copytree(without_tls[0], build, symlinks=True)
     said = made(f"BUILD={build}", f"PREFIX={tmp_path}/prefix", "LDFLAGS=-Wl,--build-id=sha1", "V=1", "install")

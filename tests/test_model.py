@@ -127,7 +127,7 @@ def test_exact_rationals_agree_with_c_and_lua(tmp_path):
     assert int(run.stdout.split()[0]) > 20_000, run.stdout
 
 
-def test_the_published_vectors():
+def test_the_published_vectors_agree_with_c_and_lua():
     run = subprocess.run([BUILD / "vectors", ROOT / "tests/vectors/bucket.jsonl"], capture_output=True, text=True,
                          check=False)
     assert (run.returncode, run.stdout) == (0, "6771 steps agree: bucket.c and the Lua scripts\n")

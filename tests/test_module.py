@@ -14,7 +14,7 @@ from resp import ReplyError, Resp
 # ---- The commands ----
 
 
-def test_consume_peek_reset(server):
+def test_consume_peek_and_reset_return_each_field(server):
     assert server("STEADY.CONSUME", "k", 3, HOUR) == [1, 1, HOUR, 0, 0]
     success, level, until_next, blocked, retry = server("steady.consume", "k", 3, HOUR, "amount", 3)
     assert (success, level, blocked) == (0, 1, 0) and 0 < HOUR - until_next < 5 * 10**6 and retry == until_next
@@ -28,7 +28,7 @@ def test_consume_peek_reset(server):
     assert server("STEADY.CONSUME", "rate", 3, 10**6, "DROPS", 3)[2] == 333334
 
 
-def test_the_stored_text(server):
+def test_the_stored_text_and_expiry_match_the_scripts(server):
     server("STEADY.CONSUME", "k", 12, HOUR, "AMOUNT", 9)
     level, last, blocked = server("GET", "k").split()
     assert (level, blocked) == (b"9", b"0") and len(last.split(b".")[1]) == 6
@@ -62,17 +62,17 @@ def test_the_stored_text(server):
     (("k", 3), "wrong number of arguments"),
     ((), "wrong number of arguments"),
 ])
-def test_wrong_arguments(server, arguments, text):
+def test_wrong_arguments_are_named_and_store_nothing(server, arguments, text):
     assert text in error(server("STEADY.CONSUME", *arguments))
     assert server("DBSIZE") == 0
 
 
-def test_peek_takes_no_amount(server):
+def test_peek_and_reset_reject_extra_arguments(server):
     assert "no such option" in error(server("STEADY.PEEK", "k", 3, 5, "AMOUNT", 1))
     assert "wrong number" in error(server("STEADY.RESET", "k", "k"))
 
 
-def test_a_key_that_holds_something_else_is_left_alone(server):
+def test_a_foreign_value_is_not_a_bucket_and_stays(server):
     server("HSET", "hash", "a", 1)
     before = info(server)["not_a_bucket"]
     for i, value in enumerate(FOREIGN):
@@ -112,7 +112,7 @@ def test_buckets_are_shared_with_the_scripts(server):
         assert server("STEADY.PEEK", "k", 20, HOUR)[1] == level
 
 
-def test_both_take_the_same_texts_for_buckets(server):
+def test_module_and_scripts_accept_the_same_texts_as_buckets(server):
     """And make the same of them: 7,000 seconds a drop leave no time for one to leak between the two."""
     sha = server("SCRIPT", "LOAD", script("consume"))
     accepted = [b"003 1764000000.250000 0", b"3 1764000000.250000 0.000000", b"3 1764000000.250000 0 5",
@@ -142,7 +142,7 @@ def mutated(rng, text):
     return text
 
 
-def test_counters(start):
+def test_info_counts_each_outcome(start):
     server = start()
     server("STEADY.CONSUME", "k", 1, HOUR)
     server("STEADY.CONSUME", "k", 1, HOUR)
@@ -156,7 +156,7 @@ def test_counters(start):
 # ---- CL.THROTTLE ----
 
 
-def test_throttle(server):
+def test_throttle_replies_as_redis_cell_does(server):
     assert server("CL.THROTTLE", "u", 15, 30, 60) == [0, 16, 15, -1, 2]
     assert server("CL.THROTTLE", "u", 15, 30, 60, 15) == [0, 16, 0, -1, 32]
     limited, limit, remaining, retry, reset = server("CL.THROTTLE", "u", 15, 30, 60, 1)
@@ -169,7 +169,7 @@ def test_throttle(server):
     assert server("CL.THROTTLE", "fast", 5, 6000, 1) == [0, 6, 5, -1, 1]
 
 
-def test_who_waits_as_long_as_throttle_says_gets_through(server):
+def test_waiting_for_the_retry_of_throttle_is_enough(server):
     server("CL.THROTTLE", "w", 0, 3, 2)
     limited, _, _, retry, _ = server("CL.THROTTLE", "w", 0, 3, 2)
     assert (limited, retry) == (1, 1)
@@ -198,21 +198,21 @@ def test_who_waits_as_long_as_throttle_says_gets_through(server):
     ((1, 1), "wrong number of arguments for 'cl.throttle' command"),
     ((1, 1, 1, 1, 1), "wrong number of arguments for 'cl.throttle' command"),
 ])
-def test_throttle_refuses(server, arguments, text):
+def test_throttle_rejects_values_out_of_range(server, arguments, text):
     assert error(server("CL.THROTTLE", "k", *arguments)) == f"ERR {text}"
     assert server("DBSIZE") == 0
 
 
 @pytest.mark.parametrize("arguments", [(2**31 - 2, 1, 1), (0, 2000000, 1), (0, 10**6, 3), (0, 2**31 - 1, 2**31 - 1),
                                        (0, 1, 9007199254), (7, 1, 2**30), (1, 1, 1, 2**31 - 1), (1, 1, 1, -2**31 + 1)])
-def test_throttle_takes_all_that_it_says_it_does(server, arguments):
+def test_throttle_accepts_the_limits_of_each_range(server, arguments):
     assert server("CL.THROTTLE", "k", *arguments)[1] == arguments[0] + 1
 
 
 # ---- What the server knows of the commands ----
 
 
-def test_command_info(server):
+def test_command_info_has_flags_keys_and_documentation(server):
     found = {reply[0].decode(): reply for reply in server("COMMAND", "INFO", *OURS)}
     assert {name: reply[1] for name, reply in found.items()} == dict(zip(OURS, [-4, -4, 2, -5]))
     flags = {name: set(reply[2]) for name, reply in found.items()}
@@ -229,7 +229,7 @@ def test_command_info(server):
     assert specs["steady.peek"] == {b"RO", b"access"} and specs["steady.consume"] == {b"RW", b"access", b"update"}
 
 
-def test_acl(server):
+def test_acl_rules_apply_to_commands_and_keys(server):
     server("ACL", "SETUSER", "limiter", "on", ">pw", "resetkeys", "~rl:*", "+steady.consume")
     client = Resp(server.port)
     client("AUTH", "limiter", "pw")
@@ -248,7 +248,7 @@ def test_acl(server):
         assert b"steady.consume" in server("ACL", "CAT", "write")
 
 
-def test_refused_as_any_write_is(server, start):
+def test_writes_are_refused_with_full_memory_and_in_read_only_scripts(server, start):
     server("STEADY.CONSUME", "k", 3, HOUR)
     server("CONFIG", "SET", "maxmemory", 1)
     try:
@@ -265,7 +265,7 @@ def test_refused_as_any_write_is(server, start):
 # ---- Transactions, scripts, who listens ----
 
 
-def test_one_time_in_a_transaction_and_in_a_script(server):
+def test_time_stands_still_in_a_transaction_and_a_script(server):
     server("MULTI")
     server("STEADY.CONSUME", "m", 9, HOUR)
     server("DEBUG", "SLEEP", "0.02")
@@ -278,7 +278,7 @@ def test_one_time_in_a_transaction_and_in_a_script(server):
     assert abs(int(server("GET", "l").split()[1].replace(b".", b"")) - time.time_ns() // 1000) < 10**6
 
 
-def test_watch_sees_only_what_changed(server):
+def test_watch_reports_changes_only(server):
     server("STEADY.CONSUME", "k", 1, HOUR)
     other = Resp(server.port)
     for command, changes in ((["STEADY.CONSUME", "k", 1, HOUR], False), (["STEADY.PEEK", "k", 1, HOUR], False),
@@ -292,7 +292,7 @@ def test_watch_sees_only_what_changed(server):
     other.close()
 
 
-def test_notifications_are_those_of_set(server):
+def test_keyspace_notifications_are_those_of_set(server):
     server("CONFIG", "SET", "notify-keyspace-events", "KEA")
     listener = Resp(server.port)
     listener("PSUBSCRIBE", "__keyspace@0__:*")
@@ -311,7 +311,7 @@ def test_notifications_are_those_of_set(server):
 # ---- Replication, AOF, RDB ----
 
 
-def test_replica(start):
+def test_a_replica_gets_effects_and_answers_peeks(start):
     primary = start()
     replica = start("--replicaof", f"127.0.0.1 {primary.port}",)
     until(lambda: b"master_link_status:up" in replica("INFO", "replication"))
@@ -336,7 +336,7 @@ def test_replica(start):
     assert replication_offset(primary) == offset
 
 
-def test_aof_rdb_and_rewrite_under_load(start):
+def test_aof_and_rdb_written_under_load_restore_each_key(start):
     server = start("--appendonly", "yes", "--appendfsync", "no")
     until(lambda: flat_info(server, "persistence")["aof_rewrite_in_progress"] == "0")
     loader = threading.Thread(target=load, args=(Resp(server.port), 2500))
@@ -364,7 +364,7 @@ def shifted(stored):
     return [int(level), us(last), int(rem[0]) if rem else 0, us(blocked)]
 
 
-def test_vectors(start):
+def test_the_module_agrees_with_the_vectors(start):
     server = start(module="steady_test.so")
     steps = 0
     for line in (ROOT / "tests/vectors/bucket.jsonl").read_text().splitlines():

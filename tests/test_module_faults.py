@@ -24,7 +24,7 @@ FULL = [0, 1]  # how a consume that fails begins: no success, level 1
 # ---- Loading ----
 
 
-def test_the_module_stands_alone():
+def test_the_module_exports_two_functions_and_needs_only_libc():
     """It shows the server two functions, wants nothing but libc, and of the library only the bucket, the limit and its texts."""
     def lines(*command):
         return subprocess.run([*command, BUILD / "steady.so"], check=True, capture_output=True, text=True).stdout.splitlines()
@@ -38,14 +38,14 @@ def test_the_module_stands_alone():
 
 @pytest.mark.parametrize("arguments", [["x"], ["cl-throttle"], ["cl-throttle", "maybe"], ["cl-throttle", "no", "cl-throttle", "no"],
                                        ["cl-throttle", "no" * 100000]])
-def test_wrong_load_arguments(start, arguments):
+def test_wrong_load_arguments_are_rejected_and_named(start, arguments):
     server = start(load=False)
     assert "rror loading the extension" in error(server("MODULE", "LOAD", server.path, *arguments))
     assert "the only argument is: cl-throttle yes|no" in server.log.read_text()
     assert server("MODULE", "LOAD", server.path) == b"OK"
 
 
-def test_loaded_twice(start):
+def test_a_second_load_is_rejected_and_the_first_stays(start):
     server = start()
     server("STEADY.CONSUME", "k", 3, HOUR)
     copy = server.folder / "again.so"
@@ -56,13 +56,13 @@ def test_loaded_twice(start):
     assert server("STEADY.PEEK", "k", 3, HOUR)[1] == 1 and info(server)["decisions"] == 2
 
 
-def test_throttle_can_be_left_to_others(start):
+def test_throttle_can_be_turned_off(start):
     server = start(load=False)
     assert server("MODULE", "LOAD", server.path, "CL-THROTTLE", "no") == b"OK"
     assert server("COMMAND", "INFO", "cl.throttle") == [None] and server("STEADY.CONSUME", "k", 3, HOUR)[0] == 1
 
 
-def test_settings_of_the_server_kind_are_refused(start):
+def test_loadex_config_is_rejected_and_args_are_used(start):
     server = start(load=False)
     other = Resp(server.port)  # the server loads, and then unloads: it does not expect to be refused
     other("MULTI"), other("PING")
@@ -73,7 +73,7 @@ def test_settings_of_the_server_kind_are_refused(start):
     assert server("COMMAND", "INFO", "cl.throttle") == [None]
 
 
-def test_throttle_that_another_module_has_stays_its(start):
+def test_throttle_of_another_module_stays(start):
     server = start(load=False)
     assert server("MODULE", "LOAD", server.add("other.so", "other.so")) == b"OK"
     assert server("MODULE", "LOAD", server.path) == b"OK"
@@ -85,7 +85,7 @@ def test_throttle_that_another_module_has_stays_its(start):
 
 
 @pytest.mark.parametrize("name", OURS[:3])
-def test_a_name_of_ours_that_another_module_has(start, name):
+def test_a_command_name_taken_by_another_module_rejects_the_load(start, name):
     """Nothing is left of a load that failed half way."""
     server = start(load=False)
     assert server("MODULE", "LOAD", server.add("other.so", "other.so"), name) == b"OK"
@@ -116,7 +116,7 @@ def redis_6_2(tmp_path):
     return program
 
 
-def test_into_redis_6_2(redis_6_2, tmp_path):
+def test_redis_6_2_rejects_the_load_and_goes_on(redis_6_2, tmp_path):
     """The other functions that may be lacking are in unit_module.c."""
     class Old(Redis):
         def start(self, command):
@@ -135,7 +135,7 @@ def test_into_redis_6_2(redis_6_2, tmp_path):
 # ---- Protocol ----
 
 
-def test_resp3(server):
+def test_resp3_replies_are_the_same_and_tracking_reports_changes(server):
     """The replies are the same, and whoever caches a bucket hears when it changes, and only then."""
     client, other = Resp(server.port), Resp(server.port)
     assert flat(client("HELLO", 3))[b"proto"] == 3
@@ -155,7 +155,7 @@ def test_resp3(server):
     client.close(), other.close()
 
 
-def test_512_mb(program):
+def test_an_argument_of_512_mb_is_rejected_as_a_number_and_accepted_as_a_key(program):
     """The longest argument that a server takes. As a number it is refused at a glance; a key may be that long."""
     server, long = Loaded(program), b"7" * 2**29
     client = Resp(server.port)
@@ -175,7 +175,7 @@ def server_seconds(server):
     return int(stats["usec"]) / 1e6
 
 
-def test_while_a_script_is_busy(start):
+def test_commands_reply_busy_while_a_script_runs(start):
     server = start("--busy-reply-threshold", "20")
     other = Resp(server.port)
     server.client.socket.sendall(wire_of(["EVAL", "while true do end", 0]))
@@ -188,7 +188,7 @@ def test_while_a_script_is_busy(start):
     other.close()
 
 
-def test_scripts_that_may_not_write(server):
+def test_scripts_that_may_not_write_can_only_peek(server):
     body = "#!lua flags=no-writes\nreturn redis.call('{}', KEYS[1], 3, 5)"
     assert "rite commands are not allowed" in error(server("EVAL", body.format("STEADY.CONSUME"), 1, "k"))
     assert server("EVAL", body.format("STEADY.PEEK"), 1, "k") == [1, 0, 5, 0, 0]
@@ -217,7 +217,7 @@ def test_a_key_does_not_expire_within_a_transaction(server):
     assert server("EVAL", body, 1, "l") == [0, 1, 20000, 0, 20000]
 
 
-def test_a_key_whose_time_is_over_and_that_is_still_there(start):
+def test_an_expired_key_that_is_still_stored_is_no_bucket(start):
     """The server has not swept it yet: it is no bucket for anyone, and what replaces it is replicated after its end."""
     server = start()
     replica = replica_of(server, start)
@@ -246,7 +246,7 @@ def replica_of(primary, start, *options):
     return replica
 
 
-def test_a_link_that_breaks_continues_where_it_was(start):
+def test_a_broken_replication_connection_resumes_without_a_full_sync(start):
     primary = start()
     replica = replica_of(primary, start)
     loader = threading.Thread(target=load, args=(Resp(primary.port), 2000))
@@ -277,7 +277,7 @@ def test_a_writable_replica_decides_for_itself(start):
     assert replication_offset(primary) == offset == replication_offset(replica)
 
 
-def test_changes_count_towards_saving(server):
+def test_only_stored_changes_count_towards_saving(server):
     """`save 60 100` counts the changes: one for each that is stored, none for what is not."""
     def changes():
         return int(flat_info(server, "persistence")["rdb_changes_since_last_save"])
@@ -314,7 +314,7 @@ def flat_config(server, name):
     return flat(server("CONFIG", "GET", name))[name.encode()].decode()
 
 
-def test_in_a_cluster(cluster):
+def test_cluster_nodes_redirect_keys_of_other_slots(cluster):
     first, second, replica = cluster
     mine, theirs = "b", "a"  # slots 3300 and 15495
     assert first("STEADY.CONSUME", mine, 3, HOUR)[0] == 1 and second("STEADY.CONSUME", theirs, 3, HOUR)[0] == 1
@@ -363,7 +363,7 @@ def test_no_argument_harms_the_server(server):
 
 
 @pytest.mark.sanitizers
-def test_under_address_sanitizer(program):
+def test_address_sanitizer_reports_nothing_for_random_arguments(program):
     """The module with ASan and UBSan in it."""
     server = Loaded(program, sanitized=True)
     try:

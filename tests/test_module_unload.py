@@ -100,7 +100,7 @@ LAST = [[["GET", "k"]], [["NO.SUCH.COMMAND"]], [["GET"]], [["MULTI"], CONSUME, [
         [["EVAL", SCRIPT, 1, "k", 0]], [["FCALL", "take", 1, "k"]], [["HELLO", 3]], [["MONITOR"]], [["SUBSCRIBE", "news"]]]
 
 
-def test_what_a_connection_may_have_called_last(start):
+def test_unloading_is_safe_after_calls_of_other_commands(start):
     """It goes on after the unloading with the same, and with a call of ours."""
     server = start()
     server("FUNCTION", "LOAD", LIBRARY)
@@ -161,7 +161,7 @@ def test_no_unloading_in_the_transaction_that_loads(start):
     assert unloaded(server)
 
 
-@pytest.mark.parametrize("options", [[], ["--rename-command", "ACL", "rules"]])
+@pytest.mark.parametrize("options", [[], ["--rename-command", "ACL", "rules"]], ids=["plain", "ACL renamed"])
 def test_a_load_undone_in_a_transaction_leaves_nothing(start, options):
     server = start(*options, load=False)
     for words in (["MULTI"], ["MODULE", "LOADEX", server.path, "CONFIG", "steady.x", "1"], ["COMMAND", "COUNT"]):
@@ -210,7 +210,7 @@ def test_no_unloading_while_a_call_is_under_way(start):
     other.close()
 
 
-def test_connections_ended_first(start):
+def test_unloading_works_after_ending_all_connections(start):
     """As the manual says: both commands in one write, so that nobody gets in between."""
     server = start()
     others = [Resp(server.port) for _ in range(3)]
@@ -225,18 +225,18 @@ def test_connections_ended_first(start):
 
 
 @pytest.mark.parametrize("name", ["CLIENT", "ACL"])
-def test_no_unloading_where_the_dangers_cannot_be_seen(start, name):
+def test_no_unloading_if_connections_or_rules_cannot_be_listed(start, name):
     refused(start("--rename-command", name, ""), f"cannot ask for {name} LIST")
 
 
-def test_no_unloading_by_another_name(start):
+def test_no_unloading_by_a_renamed_module_command(start):
     """What a server that reads ahead has looked up behind it could not be told from a longer name."""
     server = start("--rename-command", "MODULE", "mod")
     assert "not possible" in error(server("MOD", "UNLOAD", "steady"))
     assert "has a call under way" in server.log.read_text() and server(*CONSUME)[0] == 1
 
 
-def test_others_of_the_server(start):
+def test_replication_and_aof_survive_the_unloading(start):
     """A replica and its primary; the AOF is read by a connection that nobody sees."""
     primary = start("--appendonly", "yes")
     replica = start("--replicaof", f"127.0.0.1 {primary.port}")
@@ -251,7 +251,7 @@ def test_others_of_the_server(start):
 
 
 @pytest.mark.sanitizers
-def test_under_address_sanitizer(program):
+def test_address_sanitizer_reports_nothing_for_refused_unloadings(program):
     """Each reason to refuse, with ASan and UBSan in the module."""
     server = Loaded(program, sanitized=True)
     other = Resp(server.port)
@@ -276,7 +276,7 @@ def test_under_address_sanitizer(program):
 THREADS = {"redis-server": ["--io-threads", "3"], "valkey-server": ["--io-threads", "3", "--events-per-io-thread", "0"]}
 
 
-def test_io_threads_that_have_looked_a_call_up(program):
+def test_calls_that_io_threads_have_looked_up_survive_an_unloading(program):
     """They read while the server sleeps: calls of ours, and an unloading that comes among them or before them all."""
     server = Loaded(program, *THREADS[program[-1]])
     try:
@@ -313,8 +313,8 @@ def call_and_go(port, going):
             pass
 
 
-@pytest.mark.parametrize("threads", [False, True])
-def test_unloading_under_load(program, threads):
+@pytest.mark.parametrize("threads", [False, True], ids=["one thread", "IO threads"])
+def test_unloading_under_load_is_refused_or_done_without_a_crash(program, threads):
     """As the manual says, until it is done: it is refused or it is done, and nobody crashes."""
     server, going, done = Loaded(program, *(THREADS[program[-1]] if threads else [])), threading.Event(), 0
     going.set()

@@ -44,7 +44,7 @@ async def test_a_bucket_fills_refuses_and_drains(aio, url):
 
 
 @under_asyncio
-async def test_an_overflow_blocks(aio, url):
+async def test_an_overflow_blocks_the_key(aio, url):
     async with patient(aio, url, 2, 60, block_duration=5) as t:
         await t.consume("k", 2)
         blocked = await t.consume("k")
@@ -58,7 +58,7 @@ async def test_an_overflow_blocks(aio, url):
 
 
 @under_asyncio
-async def test_a_rate_of_so_many_drops_and_a_prefix(aio, url):
+async def test_drops_set_the_rate_and_a_prefix_separates_keys(aio, url):
     async with patient(aio, url, 6, 30, drops=3) as t:
         assert (await t.consume("p:k", 6)).until_next_drop == pytest.approx(10, abs=1e-6)
         assert 15 < (await t.consume("p:k", 2)).retry_after <= 20
@@ -85,7 +85,7 @@ async def test_keys_are_str_or_bytes_of_any_kind(aio, url):
 
 
 @under_asyncio
-async def test_shared_stores_count_together(aio, redis_server):
+async def test_throttlers_that_share_a_store_share_buckets(aio, redis_server):
     async with aio.connect(redis_server.url, timeout=10) as store:
         small, large = aio.Throttler(store, 5, 60), aio.Throttler(store, 10, 60)
         assert (await small.consume("k", 5)).level == 5
@@ -100,7 +100,7 @@ async def test_shared_stores_count_together(aio, redis_server):
 # ---- Results ----
 
 
-def test_results_are_what_they_were(aio):
+def test_results_compare_print_and_copy_as_in_22_1(aio):
     r = aio.ThrottleResult(True, 0, 5, None)
     assert repr(r) == "ThrottleResult(success=True, level=0, until_next_drop=5.0, blocked_for=None)"
     assert r == aio.ThrottleResult(success=True, level=0, until_next_drop=5.0, blocked_for=None, retry_after=7.0)
@@ -122,7 +122,7 @@ def test_results_are_what_they_were(aio):
             aio.ThrottleResult(**{"success": True, "level": 0, "until_next_drop": 5, "blocked_for": None, **bad})
 
 
-def test_throttlers_are_what_they_were(aio):
+def test_throttlers_compare_and_print_as_in_22_1(aio):
     t = aio.Throttler("memory:", 10, 5.0, block_duration=3)
     assert repr(t) == "Throttler(redis='memory:', max_capacity=10, drop_recharge=5.0, block_duration=3)"
     assert t == aio.Throttler("memory:", 10, 5.0, 3) and hash(t) == hash(aio.Throttler("memory:", 10, 5.0, 3))
@@ -171,7 +171,7 @@ class Wrong:
     (Decimal(1), TypeError), ([], TypeError), (2**31, ValueError), (-2**31, ValueError), (2**63, ValueError),
     (-2**63 - 1, ValueError), (2**64, ValueError), (10**400, ValueError), (Wrong(2**70), ValueError),
     (Wrong(OSError("no number")), OSError), (Wrong("x"), TypeError)])
-def test_amounts_that_are_refused(aio, amount, error):
+def test_impossible_amounts_are_rejected(aio, amount, error):
     t = aio.Throttler("memory:", 10, 5)
     for ask in (t.consume, t.wait):
         with pytest.raises(error) as caught:
@@ -184,7 +184,7 @@ def test_amounts_that_are_refused(aio, amount, error):
     ("\ud800", ValueError), ("a\udcffb", ValueError), ("", ValueError), (b"", ValueError), ("x" * 1025, ValueError),
     ("ä" * 513, ValueError), (b"x" * 2**20, ValueError), (5, TypeError), (None, TypeError), (1.5, TypeError),
     (bytearray(b"k"), TypeError), (memoryview(b"k"), TypeError), (["k"], TypeError)])
-def test_keys_that_are_refused(aio, key, error):
+def test_impossible_keys_are_rejected(aio, key, error):
     t = aio.Throttler("memory:", 10, 5)
     for ask in (t.consume, t.peek, t.reset, t.wait):
         with pytest.raises(error, match="key"):
@@ -213,7 +213,7 @@ def test_a_prefix_counts_as_part_of_the_key(aio):
     ("on_error", "deney", ValueError), ("on_error", None, TypeError), ("local_share", 0, ValueError),
     ("local_share", 2**40, ValueError), ("redis", None, TypeError), ("redis", 5, TypeError), ("redis", "", ValueError),
     ("redis", "http://x", ValueError), ("redis", "redis://h:99999", ValueError), ("redis", "memory:\0", ValueError)])
-def test_limits_that_are_refused(aio, name, value, error):
+def test_impossible_limits_are_rejected(aio, name, value, error):
     arguments = {"redis": "memory:", "max_capacity": 10, "drop_recharge": 5, "block_duration": None, name: value}
     with pytest.raises(error) as caught:
         aio.Throttler(**arguments)
@@ -225,7 +225,7 @@ def test_limits_that_are_refused(aio, name, value, error):
     ("timeout", "1", TypeError), ("max_in_flight", -1, ValueError), ("max_in_flight", 2**30, ValueError),
     ("max_in_flight", 1.0, TypeError), ("buckets", 2**31, ValueError), ("engine", "lua", ValueError),
     ("engine", 5, TypeError), ("unknown", 5, TypeError)])
-def test_options_of_a_store_that_are_refused(aio, name, value, error):
+def test_impossible_options_of_a_store_are_rejected(aio, name, value, error):
     with pytest.raises(error) as caught:
         aio.connect("redis://127.0.0.1:1", **{name: value})
     assert name in str(caught.value)
@@ -234,7 +234,7 @@ def test_options_of_a_store_that_are_refused(aio, name, value, error):
 @pytest.mark.parametrize(("name", "least", "most"), [
     ("max_capacity", 1, 2**31 - 1), ("drops", 1, 10**6), ("local_share", 1, 2**32 - 1), ("amount", 1 - 2**31, 2**31 - 1),
     ("max_in_flight", 0, 2**24), ("buckets", 0, 2**30)])
-def test_an_integer_out_of_range_is_told_the_range(aio, name, least, most):
+def test_an_integer_out_of_range_is_rejected_with_the_range(aio, name, least, most):
     def use(value):
         if name == "amount":
             return asyncio.run(aio.Throttler("memory:", 10, 5).consume("k", value))
@@ -250,7 +250,7 @@ def test_an_integer_out_of_range_is_told_the_range(aio, name, least, most):
         assert str(caught.value) == f"{name} is {shown}; it must be {least} .. {most}"
 
 
-def test_calls_that_make_no_sense(aio):
+def test_calls_with_wrong_arguments_raise_a_type_error(aio):
     t = aio.Throttler("memory:", 10, 5)
     for wrong in (lambda: t.consume(), lambda: t.consume("k", 1, 2), lambda: t.consume("k", key="k"),
                   lambda: t.peek("k", 1), lambda: t.reset(), lambda: t.consume("k", amoun=1)):
@@ -278,7 +278,7 @@ for t in (_core.Throttler.__new__(_core.Throttler), Failing()):
 """
 
 
-def test_a_throttler_that_was_never_made_says_so(aiosteady):
+def test_an_uninitialised_throttler_raises_a_runtime_error(aiosteady):
     assert python(aiosteady, UNMADE) == "RuntimeError\n" * 8
 
 
@@ -286,7 +286,7 @@ def test_a_throttler_that_was_never_made_says_so(aiosteady):
 
 
 @under_asyncio
-async def test_a_closed_store_says_so(aio, url):
+async def test_a_closed_store_raises_closed(aio, url):
     t = aio.Throttler(url, 10, 5)
     with contextlib.suppress(aio.Unknown, aio.Unavailable):  # in a tenth of a second, which is long enough but on a busy machine
         await t.consume("k")
@@ -303,7 +303,7 @@ async def test_a_closed_store_says_so(aio, url):
 
 
 @under_asyncio
-async def test_each_policy_answers_for_a_server_that_is_not_there(aio, closed_port):
+async def test_each_policy_answers_for_a_server_that_is_down(aio, closed_port):
     url = f"redis://127.0.0.1:{closed_port}"
     with pytest.raises(aio.Unavailable) as caught:
         await patient(aio, url, 10, 5).consume("k")
@@ -390,7 +390,7 @@ def test_the_local_share_over_clients_is_small_and_goes_with_the_module(aiostead
 
 
 @under_asyncio
-async def test_foreign_data_is_left_alone(aio, redis_server):
+async def test_foreign_data_is_not_a_bucket_and_stays(aio, redis_server):
     redis_server("SET", "text", "hello")
     redis_server("LPUSH", "list", "x")
     async with patient(aio, redis_server.url, 10, 5, on_error="allow") as t:
@@ -402,7 +402,7 @@ async def test_foreign_data_is_left_alone(aio, redis_server):
 
 
 @under_asyncio
-async def test_more_than_may_be_in_flight_is_overloaded(aio, redis_server):
+async def test_decisions_beyond_max_in_flight_are_overloaded(aio, redis_server):
     async with aio.connect(redis_server.url, max_in_flight=2, timeout=10) as store:
         t = aio.Throttler(store, 100, 60)
         results = await asyncio.gather(*(t.consume("k") for _ in range(3)), return_exceptions=True)
@@ -413,7 +413,7 @@ async def test_more_than_may_be_in_flight_is_overloaded(aio, redis_server):
 
 
 @under_asyncio
-async def test_a_server_that_asks_for_a_password(aio, start_redis):
+async def test_a_wrong_password_is_refused_without_showing_it(aio, start_redis):
     server = start_redis("--requirepass", "p@ss")
     server("AUTH", "p@ss")
     assert (await patient(aio, server.url.replace("//", "//:p%40ss@"), 10, 5).consume("k")).success
@@ -423,7 +423,7 @@ async def test_a_server_that_asks_for_a_password(aio, start_redis):
 
 
 @under_asyncio
-async def test_both_engines_decide_alike(aio, start_redis, request):
+async def test_each_engine_decides_alike(aio, start_redis, request):
     module = request.config.rootpath / "build/steady.so"
     if not module.exists():
         pytest.skip("the module is not built: make module")

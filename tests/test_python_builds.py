@@ -33,7 +33,7 @@ def run_tests(env, but):
                      *(ROOT / "tests" / name for name in TESTS)], env={**os.environ, **env})
 
 
-def test_under_uvloop(aiosteady, from_pypi):
+def test_the_tests_pass_under_uvloop(aiosteady, from_pypi):
     env = {"PYTHONPATH": str(from_pypi("uvloop")), "AIOSTEADY_UVLOOP": "1", "AIOSTEADY": str(aiosteady)}
     assert "passed" in run_tests(env, IN_PROCESSES_OF_THEIR_OWN)
 
@@ -46,7 +46,7 @@ def sanitizer(name):
 
 
 @pytest.mark.sanitizers
-def test_under_address_sanitizer():
+def test_the_tests_pass_under_address_sanitizer():
     preload = f"{sanitizer('libasan')} {sanitizer('libubsan')}"
     flags = "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
     built = aiosteady_build.build(BUILD / "python-asan", env={**os.environ, "CC": "gcc", "CFLAGS": flags, "LDFLAGS": flags})
@@ -73,7 +73,7 @@ def test_a_build_with_openssl_after_one_without_has_tls(tmp_path):
 # ---- Types ----
 
 
-def test_the_types_are_strict_and_the_stub_tells_the_truth(aiosteady, from_pypi):
+def test_the_types_are_strict_and_the_stub_matches_the_module(aiosteady, from_pypi):
     env = {**os.environ, "PYTHONPATH": f"{from_pypi('mypy', 'typing_extensions')}:{aiosteady}"}
     strict = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", os.devnull]
     assert "no issues" in succeeds([*strict, "aiosteady"], cwd=ROOT / "python", env=env)
@@ -135,7 +135,7 @@ def test_an_sdist_has_the_sources_that_the_tree_has_once(clone, sdist):
     assert not (clone / "python/steady").exists()
 
 
-def test_a_wheel_has_what_a_user_imports_and_says_what_it_is(clone, tmp_path):
+def test_a_wheel_has_the_package_and_its_metadata(clone, tmp_path):
     pip("wheel", "-q", "--no-deps", "-w", tmp_path, clone / "python")
     assert succeeds(["git", "status", "--porcelain"], cwd=clone) == "", "building leaves nothing that git would see"
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:

@@ -40,7 +40,7 @@ def cluster_url(start_redis):
 
 
 @CLIENTS
-def test_a_client_that_people_have(aiosteady, from_pypi, redis_server, closed_port, cluster_url, family, version, has_cluster):
+def test_each_client_decides_like_the_native_client(aiosteady, from_pypi, redis_server, closed_port, cluster_url, family, version, has_cluster):
     folder = from_pypi(family + version)
     urls = [redis_server.url, f"redis://127.0.0.1:{closed_port}", *([cluster_url] if has_cluster else [])]
     run = subprocess.run([sys.executable, "-c", PROGRAM, family, *urls], env={"PYTHONPATH": f"{aiosteady}:{folder}"},
@@ -50,7 +50,7 @@ def test_a_client_that_people_have(aiosteady, from_pypi, redis_server, closed_po
 
 
 @CLIENTS
-def test_a_burst_over_a_client(aiosteady, from_pypi, start_redis, closed_port, cluster_url, family, version, has_cluster):
+def test_a_burst_over_each_client_is_decided(aiosteady, from_pypi, start_redis, closed_port, cluster_url, family, version, has_cluster):
     """redis-py 4.2 to the newest, in a process of its own each, on a server of its own: it is stopped and loads meanwhile."""
     folder = from_pypi(family + version)
     server = start_redis("--enable-debug-command", "yes")
@@ -78,7 +78,7 @@ def fail_over(aiosteady, folder, family, *where):
 
 
 @FAILING_OVER
-def test_sentinel_names_another_primary(aiosteady, from_pypi, start_redis, tmp_path, family, version):
+def test_a_primary_named_by_sentinel_is_used_by_the_client(aiosteady, from_pypi, start_redis, tmp_path, family, version):
     primary = start_redis()
     replica = start_redis("--replicaof", "127.0.0.1", str(primary.port))
     config = tmp_path / "sentinel.conf"
@@ -91,7 +91,7 @@ def test_sentinel_names_another_primary(aiosteady, from_pypi, start_redis, tmp_p
 
 
 @FAILING_OVER
-def test_a_replica_takes_over_in_a_cluster(aiosteady, from_pypi, start_redis, family, version):
+def test_a_replica_that_takes_over_is_used_by_the_client(aiosteady, from_pypi, start_redis, family, version):
     nodes = [start_redis("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "1000",
                          "--cluster-replica-validity-factor", "0") for _ in range(4)]
     buses = [node("CONFIG", "GET", "cluster-port")[1].decode() for node in nodes]
@@ -107,7 +107,7 @@ def test_a_replica_takes_over_in_a_cluster(aiosteady, from_pypi, start_redis, fa
 
 
 @under_asyncio
-async def test_the_native_client_in_a_cluster(aio, cluster_url):
+async def test_the_native_client_decides_in_a_cluster(aio, cluster_url):
     async with aio.connect(cluster_url, timeout=10) as store:
         t = aio.Throttler(store, 1000, 3600, prefix="native:")
         for turn in range(2):

@@ -51,7 +51,7 @@ def assert_same(theirs, ours, slack_s):
 
 @pytest.mark.parametrize("who", OURS)
 @pytest.mark.parametrize("part", PARTS)
-def test_a_program_of_aiosteadys_does_the_same(traces, who, part):
+def test_a_program_written_for_22_1_prints_the_same(traces, who, part):
     theirs, ours = ([line for line in traces[name] if line.startswith(part)] for name in ("theirs", who))
     assert theirs
     assert_same(theirs, ours, STEP_S)

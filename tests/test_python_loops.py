@@ -100,7 +100,7 @@ def test_a_loop_that_fails_once_is_used_again(aio, redis_server, monkeypatch, na
 
 
 @under_asyncio
-async def test_replies_are_never_mixed_up_whoever_is_cancelled(aio, redis_server):
+async def test_replies_reach_their_own_decision_whichever_task_is_cancelled(aio, redis_server):
     rng = random.Random(7)
     async with aio.connect(redis_server.url, timeout=10) as store:
         t = aio.Throttler(store, 10**6, 3600)
@@ -124,7 +124,7 @@ async def test_replies_are_never_mixed_up_whoever_is_cancelled(aio, redis_server
 
 
 @under_asyncio
-async def test_a_decision_is_a_coroutine_in_all_it_does(aio, redis_server):
+async def test_a_decision_behaves_as_a_coroutine(aio, redis_server):
     async with aio.connect(redis_server.url, timeout=10) as store:
         t = aio.Throttler(store, 100, 60)
         again = t._consume("k")  # what consume() awaits
@@ -168,7 +168,7 @@ async def test_a_decision_is_a_coroutine_in_all_it_does(aio, redis_server):
 
 
 @under_asyncio
-async def test_what_runs_while_a_decision_is_started_cannot_harm_it(aio, redis_server):
+async def test_code_that_runs_while_a_decision_starts_cannot_harm_it(aio, redis_server):
     loop = asyncio.get_running_loop()
     starting, refused = [], []
     add_writer = loop.add_writer
@@ -197,7 +197,7 @@ async def test_what_runs_while_a_decision_is_started_cannot_harm_it(aio, redis_s
 
 
 @under_asyncio
-async def test_the_loop_is_told_once_of_what_is_wanted(aio, redis_server, monkeypatch):
+async def test_the_loop_is_asked_once_for_each_change_of_events(aio, redis_server, monkeypatch):
     loop = asyncio.get_running_loop()
     added, add_writer = [], loop.add_writer
     monkeypatch.setattr(loop, "add_writer", lambda *args: (added.append(args), add_writer(*args))[1], raising=False)
@@ -272,7 +272,7 @@ print(harmed)
 
 
 @pytest.mark.parametrize("how", ["closes", "asks", "closes and asks"])
-def test_a_collection_of_garbage_cannot_harm_a_decision_whenever_it_comes(aiosteady, redis_server, monkeypatch, how):
+def test_a_garbage_collection_at_any_time_cannot_harm_a_decision(aiosteady, redis_server, monkeypatch, how):
     """Up to Python 3.11 it may come wherever something is allocated, later where Python code runs."""
     monkeypatch.setenv("MALLOC_PERTURB_", "165")
     assert python(aiosteady, COLLECTED, redis_server.url, how) == "240\n"
@@ -297,7 +297,7 @@ asyncio.run(main())
 """
 
 
-def test_what_makes_the_exception_of_a_decision_may_end_it(aiosteady, closed_port):
+def test_code_that_makes_the_exception_of_a_decision_may_end_it(aiosteady, closed_port):
     assert python(aiosteady, ENDED, f"redis://127.0.0.1:{closed_port}") == "ended\n"
 
 
@@ -344,7 +344,7 @@ def test_a_store_that_is_asked_while_it_opens_has_one_connection(aio, redis_serv
 
 
 @under_asyncio
-async def test_one_who_stops_the_program_is_not_swallowed(aio, closed_port):
+async def test_keyboard_interrupt_in_a_decision_is_not_swallowed(aio, closed_port):
     class Stop(logging.Handler):
         def emit(self, record):
             raise KeyboardInterrupt("from a log")
@@ -374,7 +374,7 @@ async def test_one_who_stops_the_program_is_not_swallowed(aio, closed_port):
 # ---- Loops and threads ----
 
 
-def test_without_a_loop_there_is_no_decision_of_a_server(aio, redis_server):
+def test_a_decision_of_a_server_needs_a_running_loop(aio, redis_server):
     with pytest.raises(RuntimeError, match="no running event loop"):
         patient(aio, redis_server.url, 1, 1).consume("k").send(None)
     with pytest.raises(StopIteration) as stop:
@@ -422,7 +422,7 @@ def test_each_of_many_threads_has_a_connection_and_its_own_answers(aio, redis_se
     assert connections(redis_server) <= before + 2, "the loops that are gone have been let go of"
 
 
-def test_a_store_counts_what_loops_that_are_gone_have_asked(aio, redis_server, closed_port):
+def test_a_store_keeps_the_counters_of_closed_loops(aio, redis_server, closed_port):
     store = aio.connect(redis_server.url, timeout=10)
     t = aio.Throttler(store, 5, 3600)
 
@@ -454,7 +454,7 @@ def test_a_store_counts_what_loops_that_are_gone_have_asked(aio, redis_server, c
     assert memory.stats()["decisions"] == memory.stats()["allowed"] == 1
 
 
-def test_what_loops_of_other_threads_counted_stays_counted_while_they_close(aio, redis_server):
+def test_counters_of_other_threads_stay_while_their_loops_close(aio, redis_server):
     store = aio.connect(redis_server.url, timeout=10)
     with loops_of_threads(aio.Throttler(store, 10, 60), [None, lambda: 1 / 0, None]):
         with pytest.raises(ZeroDivisionError):
@@ -575,7 +575,7 @@ def loops_of_threads(t, refusals):
             loop.close()
 
 
-def test_closing_reaches_the_other_loops_where_one_refuses(aio, redis_server):
+def test_closing_reaches_the_other_loops_if_one_refuses(aio, redis_server):
     def refuse(which):
         def refusal():
             raise RuntimeError(f"{which} refuses")
@@ -593,7 +593,7 @@ def test_closing_reaches_the_other_loops_where_one_refuses(aio, redis_server):
     assert comes_to(before, redis_server)
 
 
-def test_a_loop_that_is_closed_while_it_is_asked_to_close_is_closed_here(aio, redis_server):
+def test_a_loop_that_closes_meanwhile_is_closed_by_the_caller(aio, redis_server):
     store = aio.connect(redis_server.url, timeout=10)
     t = aio.Throttler(store, 10, 60)
     loop = Stubborn()
@@ -631,7 +631,7 @@ def test_a_loop_closed_with_work_pending_is_forgotten(aio, redis_server):
     assert connections(redis_server) <= 3
 
 
-def test_a_loop_that_moved_to_another_thread_is_refused_or_served_but_never_mixed(aio, redis_server):
+def test_a_loop_moved_to_another_thread_gets_an_error_or_its_own_answers(aio, redis_server):
     t = patient(aio, redis_server.url, 10, 60)
     loop = asyncio.new_event_loop()
     loop.run_until_complete(t.consume("k"))
@@ -714,7 +714,7 @@ print("fine")
 
 @pytest.mark.parametrize("how", ["closed", "connected closed", "waits closed", "waits connected closed", "dropped",
                                  "connected dropped"])
-def test_a_loop_that_goes_with_decisions_in_flight_takes_everything_along(aiosteady, redis_server, how):
+def test_a_loop_dropped_with_decisions_in_flight_leaves_nothing_behind(aiosteady, redis_server, how):
     assert python(aiosteady, ABANDONED, redis_server.url, str(redis_server.process.pid), how) == "fine\n"
 
 

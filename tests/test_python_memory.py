@@ -205,7 +205,7 @@ print("fine")
 """
 
 
-def test_a_hundred_throttlers_in_memory_take_some_mib(aiosteady):
+def test_a_hundred_throttlers_in_memory_take_a_few_mib(aiosteady):
     assert python(aiosteady, MANY, malloc="default") == "fine\n"
 
 
@@ -229,7 +229,7 @@ async def test_throttlers_in_memory_have_buckets_of_their_own(aio):
 
 
 @under_asyncio
-async def test_throttlers_on_a_store_in_memory_share_its_buckets_still(aio):
+async def test_throttlers_on_one_store_in_memory_share_its_buckets(aio):
     async with aio.connect("memory:") as store, aio.connect("memory:") as other:
         await aio.Throttler(store, 5, 60).consume("k", 3)
         assert (await aio.Throttler(store, 9, 60).peek("k")).level == 3
@@ -254,7 +254,7 @@ async def test_closing_a_throttler_in_memory_closes_no_other(aio):
 
 
 @under_asyncio
-async def test_a_flood_of_one_throttler_in_memory_is_not_felt_by_another(aio):
+async def test_a_flooded_throttler_in_memory_does_not_affect_another(aio):
     """A full table makes keys share a bucket, so a table that throttlers shared would deny those of the others."""
     flooded, other = aio.Throttler("memory:", 5, 3600), aio.Throttler("memory:", 5, 3600)
     for i in range(2**20 + 2**19):  # more than the table has slots for
@@ -264,7 +264,7 @@ async def test_a_flood_of_one_throttler_in_memory_is_not_felt_by_another(aio):
     assert {(await other.consume(f"new {i}")).level for i in range(1000)} == {1}
 
 
-def test_throttlers_in_memory_are_made_and_asked_in_any_thread(aio):
+def test_throttlers_in_memory_work_in_any_thread(aio):
     wrong = []
 
     async def work():

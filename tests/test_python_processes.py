@@ -161,12 +161,12 @@ print("fine")
 """
 
 
-def test_subinterpreters_have_copies_of_their_own(aiosteady, redis_server):
+def test_subinterpreters_have_separate_copies_of_the_module(aiosteady, redis_server):
     # The debugging allocator and interpreters with GILs of their own do not go together in Python 3.12.
     assert "fine" in python(aiosteady, INTERPRETERS, str(aiosteady), redis_server.url, malloc="malloc")
 
 
-def test_the_module_may_be_loaded_again_and_again(aio, redis_server):
+def test_the_module_can_be_loaded_repeatedly(aio, redis_server):
     kept = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "aiosteady"}
     try:
         for _ in range(5):

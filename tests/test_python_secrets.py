@@ -127,7 +127,7 @@ def test_a_url_in_any_wrong_place_shows_no_password(aio, url):
         assert not isinstance(caught.value, AttributeError), (i, caught.value)
 
 
-def test_nothing_that_is_shown_by_itself_holds_a_secret(aio):
+def test_reprs_and_warnings_show_no_secret(aio):
     url = f"redis://app:{PASSWORD}@127.0.0.1:1/0"
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

@@ -40,7 +40,7 @@ class Doubler:
 
 
 @pytest.mark.parametrize("name", ASYNC)
-def test_a_method_that_is_awaited_is_an_async_function(aio, name):
+def test_awaited_methods_are_async_functions(aio, name):
     t = aio.Throttler("memory:", 10, 5)
     for ask in (getattr(t, name), getattr(aio.Throttler, name), functools.partial(getattr(aio.Throttler, name), t)):
         assert is_async(ask), ask
@@ -49,7 +49,7 @@ def test_a_method_that_is_awaited_is_an_async_function(aio, name):
 
 
 @under_asyncio
-async def test_a_mock_of_a_throttler_is_awaited_too(aio):
+async def test_a_mock_of_a_throttler_can_be_awaited(aio):
     for double in (mock.create_autospec(aio.Throttler), mock.create_autospec(aio.Throttler("memory:", 1, 1)),
                    mock.AsyncMock(spec=aio.Throttler)):
         instance = double if isinstance(double, aio.Throttler) else double.return_value
@@ -61,7 +61,7 @@ async def test_a_mock_of_a_throttler_is_awaited_too(aio):
 
 
 @under_asyncio
-async def test_what_is_asked_is_a_coroutine(aio, redis_server):
+async def test_each_call_returns_a_coroutine(aio, redis_server):
     for url in ("memory:", redis_server.url):
         async with patient(aio, url, 10, 5) as t:
             for asked in (t.consume("k"), t.peek("k"), t.reset("k")):
@@ -69,7 +69,7 @@ async def test_what_is_asked_is_a_coroutine(aio, redis_server):
                 await asked
 
 
-def test_starlette_and_fastapi_await_it(aiosteady, from_pypi):
+def test_starlette_and_fastapi_await_the_methods(aiosteady, from_pypi):
     env = {**os.environ, "PYTHONPATH": f"{aiosteady}:{from_pypi(*FRAMEWORKS)}"}
     run = subprocess.run([sys.executable, "-X", "dev", "-W", "error", PROGRAM], env=env, capture_output=True, text=True,
                          timeout=60, check=False)
@@ -77,7 +77,7 @@ def test_starlette_and_fastapi_await_it(aiosteady, from_pypi):
 
 
 @under_asyncio
-async def test_every_async_callable_may_be_limited(aio):
+async def test_every_async_callable_can_be_limited(aio):
     t = aio.Throttler("memory:", 100, 60)
 
     async def double(value):
@@ -109,7 +109,7 @@ def public(module):
 MODULES = ("aiosteady", "aiosteady.asgi", "aiosteady.leakybucket")
 
 
-def test_the_calls_that_are_awaited_are_these(aio):
+def test_exactly_the_documented_calls_are_async(aio):
     found = {name for module in MODULES for name, call in public(importlib.import_module(module)) if is_async(call)}
     assert found == {*(f"Throttler.{name}" for name in ASYNC), "Store.aclose", "RateLimit.__call__",
                      *(f"{kind}.__a{when}__" for kind in ("Throttler", "Store", "Limit") for when in ("enter", "exit"))}
@@ -137,7 +137,7 @@ def test_every_public_call_has_types_for_what_it_takes_and_returns(aio):
                     "Policy.__init__", *(f"Throttler.{name}" for name in ASYNC)}
 
 
-def test_the_types_are_these(aio, aiosteady):
+def test_the_types_are_as_documented(aio, aiosteady):
     asgi = importlib.import_module("aiosteady.asgi")
     hints = typing.get_type_hints
     assert hints(aio.Throttler.__init__)["on_error"] == Literal["report", "allow", "deny", "local"]
@@ -155,7 +155,7 @@ def test_the_types_are_these(aio, aiosteady):
     assert list(inspect.signature(aio.Store).parameters) == list(inspect.signature(aio.connect).parameters)
 
 
-def test_what_is_decorated_keeps_its_types(aio):
+def test_a_decorated_function_keeps_its_types(aio):
     @aio.Throttler("memory:", 1, 1).limit("k")
     async def half(value: int) -> float:
         return value / 2

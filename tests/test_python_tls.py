@@ -27,7 +27,7 @@ def gone(closed_port, folder):
 @pytest.mark.parametrize("query", ["tls_ca={}/none.pem", "tls_ca={}/bad.pem", "tls_cert={}/none.pem",
                                    "tls_cert={}/good.pem&tls_key={}/bad.pem", "tls_cert={}/good.pem&tls_key={}/none.pem"])
 @pytest.mark.parametrize("scheme", ["rediss", "valkeys", "rediss+sentinel"])
-def test_a_file_that_is_of_no_use_is_refused_at_once(aio, folder, scheme, query):
+def test_an_unusable_file_is_rejected_at_once(aio, folder, scheme, query):
     service = "/service" if "sentinel" in scheme else ""
     url = f"{scheme}://localhost{service}?{query.replace('{}', str(folder))}"
     for make in (lambda: aio.connect(url), lambda: aio.Throttler(url, **LIMIT, on_error="allow")):
@@ -35,12 +35,12 @@ def test_a_file_that_is_of_no_use_is_refused_at_once(aio, folder, scheme, query)
             make()
 
 
-def test_files_of_use_are_taken_without_a_loop_and_without_a_server(aio, gone):
+def test_usable_files_are_accepted_without_a_loop_and_without_a_server(aio, gone):
     assert not aio.connect(gone[0]).closed
 
 
 @under_asyncio
-async def test_a_file_that_is_gone_when_it_is_needed_makes_the_store_unavailable(aio, gone):
+async def test_a_file_missing_at_first_use_makes_the_store_unavailable(aio, gone):
     t = aio.Throttler(gone[0], **LIMIT)
     pem = gone[1].read_text()
     gone[1].unlink()
@@ -53,7 +53,7 @@ async def test_a_file_that_is_gone_when_it_is_needed_makes_the_store_unavailable
 
 
 @under_asyncio
-async def test_each_policy_answers_for_a_file_that_is_gone(aio, gone, caplog):
+async def test_each_policy_answers_for_a_missing_file(aio, gone, caplog):
     stores = [aio.connect(gone[0]) for _ in range(3)]
     gone[1].write_text("no certificate any more")
     for policy, store, success in zip(("allow", "deny"), stores, (True, False)):
@@ -78,7 +78,7 @@ class Stop(logging.Handler):
         raise KeyboardInterrupt("from a log")
 
 
-def test_one_who_stops_the_program_when_that_is_logged_stops_it(aio, gone):
+def test_keyboard_interrupt_in_a_log_handler_is_not_swallowed(aio, gone):
     t = aio.Throttler(gone[0], **LIMIT, on_error="allow")
     gone[1].unlink()
     handler, loop = Stop(), asyncio.new_event_loop()
@@ -92,7 +92,7 @@ def test_one_who_stops_the_program_when_that_is_logged_stops_it(aio, gone):
 
 
 @pytest.mark.parametrize(("on_error", "status"), [("allow", 200), ("deny", 503)])
-def test_the_middleware_answers_for_a_file_that_is_gone(aio, gone, on_error, status):
+def test_the_middleware_applies_on_error_to_a_missing_file(aio, gone, on_error, status):
     from aiosteady.asgi import RateLimit
 
     async def hello(scope, receive, send):

@@ -19,7 +19,7 @@ def url(request):
 
 
 @under_asyncio
-async def test_who_waits_gets_in_at_the_rate_of_the_limit(aio, url):
+async def test_waiters_are_admitted_at_the_rate_of_the_limit(aio, url):
     async with aio.connect(url, timeout=10) as store:
         t = aio.Throttler(store, 2, 0.05)
         start = time.monotonic()
@@ -31,7 +31,7 @@ async def test_who_waits_gets_in_at_the_rate_of_the_limit(aio, url):
 
 
 @under_asyncio
-async def test_turns_are_taken_in_order(aio, url):
+async def test_waiters_are_served_in_order(aio, url):
     async with aio.connect(url, timeout=10) as store:
         t = aio.Throttler(store, 1, 0.02)
         done = []
@@ -47,7 +47,7 @@ async def test_turns_are_taken_in_order(aio, url):
 
 
 @under_asyncio
-async def test_what_cannot_be_in_time_is_refused_at_once_and_takes_nothing(aio, url):
+async def test_a_wait_that_cannot_end_in_time_fails_at_once_and_charges_nothing(aio, url):
     async with patient(aio, url, 2, 10) as t:
         await t.wait("k", 2)
         for timeout in (0, 0.05, 5, -1):
@@ -65,7 +65,7 @@ async def test_what_cannot_be_in_time_is_refused_at_once_and_takes_nothing(aio, 
 
 
 @under_asyncio
-async def test_who_stands_in_line_gives_up_in_time_too(aio, url):
+async def test_a_queued_waiter_times_out_in_time(aio, url):
     async with patient(aio, url, 1, 1) as t:
         await t.consume("k")
         first = asyncio.create_task(t.wait("k"))
@@ -80,7 +80,7 @@ async def test_who_stands_in_line_gives_up_in_time_too(aio, url):
 
 @under_asyncio
 @pytest.mark.parametrize("name", ["k", "\xe9"])
-async def test_a_key_has_one_line_as_str_and_as_bytes(aio, name):
+async def test_a_key_has_one_queue_as_str_and_as_bytes(aio, name):
     t = aio.Throttler("memory:", 1, 60)
     await t.consume(name)
     for mine, other in ((name, name.encode()), (name.encode(), name)):
@@ -94,7 +94,7 @@ async def test_a_key_has_one_line_as_str_and_as_bytes(aio, name):
 
 
 @under_asyncio
-async def test_cancelled_in_line_or_in_front_the_others_go_on(aio, url):
+async def test_cancelling_any_waiter_lets_the_others_go_on(aio, url):
     async with patient(aio, url, 1, 0.3) as t:
         await t.consume("k")
         tasks = [asyncio.create_task(t.wait("k", timeout=5)) for _ in range(6)]
@@ -109,7 +109,7 @@ async def test_cancelled_in_line_or_in_front_the_others_go_on(aio, url):
 
 
 @under_asyncio
-async def test_waiting_starts_no_block_but_waits_for_one(aio, url):
+async def test_a_wait_starts_no_block_and_waits_for_an_existing_block(aio, url):
     async with patient(aio, url, 1, 0.05, block_duration=1) as t:
         start = time.monotonic()
         for _ in range(4):
@@ -138,7 +138,7 @@ async def test_a_wait_ends_when_the_store_is_closed_or_cannot_answer(aio, closed
 
 
 @under_asyncio
-async def test_a_wait_that_the_policy_denies_asks_again_before_its_retry_after(aio, closed_port):
+async def test_a_wait_denied_by_policy_asks_again_before_retry_after(aio, closed_port):
     """retry_after of a denial by policy is a second, for callers that do not wait. A wait backs off from less."""
     t = aio.Throttler(f"redis://127.0.0.1:{closed_port}", 1, 60, on_error="deny")
     denied = await t.consume("k")
@@ -157,7 +157,7 @@ async def test_a_wait_that_the_policy_denies_asks_again_before_its_retry_after(a
      "the store does not answer (unavailable), and the local share has no room in time: it would be 480.000 s"),
 ])
 @under_asyncio
-async def test_a_wait_that_ends_for_want_of_an_answer_says_so(aio, closed_port, options, amount, says):
+async def test_a_wait_that_ends_without_an_answer_raises_its_cause(aio, closed_port, options, amount, says):
     t = aio.Throttler(f"redis://127.0.0.1:{closed_port}", 8, 60, **options)
     await t.consume("k", 2)
     with pytest.raises(TimeoutError) as told:
@@ -183,7 +183,7 @@ def others():
 
 @pytest.mark.parametrize("policy", ["report", "allow", "deny", "local"])
 @under_asyncio
-async def test_a_wait_ends_in_time_while_the_server_stands_still(aio, redis_server, policy):
+async def test_a_wait_ends_in_time_while_the_server_is_frozen(aio, redis_server, policy):
     async with aio.connect(redis_server.url, timeout=10) as store:
         t = aio.Throttler(store, 10, 60, on_error=policy)
         await t.consume("k")
@@ -264,7 +264,7 @@ class Distant:
 
 
 @under_asyncio
-async def test_an_attempt_that_could_not_be_answered_in_time_is_not_made(aio, redis_server):
+async def test_a_decision_that_cannot_be_answered_in_time_is_not_sent(aio, redis_server):
     t = aio.Throttler(Distant(redis_server, 0.1), 1, 0.5)
     await t.consume("other, so that there is a script")
     await t.consume("k")
@@ -315,12 +315,12 @@ print("fine")
 """
 
 
-def test_a_wait_over_a_client_ends_in_time_while_the_server_stands_still(aiosteady, from_pypi, redis_server):
+def test_a_wait_over_a_client_ends_in_time_while_the_server_is_frozen(aiosteady, from_pypi, redis_server):
     path = f"{aiosteady}:{from_pypi('redis>=6')}"
     assert python(path, REDIS_PY, redis_server.url, str(redis_server.process.pid)) == "fine\n"
 
 
-def test_a_loop_that_is_closed_takes_its_lines_with_it(aiosteady):
+def test_a_closed_loop_leaves_no_queue_behind(aiosteady):
     assert python(aiosteady, """
 import asyncio, gc, logging, aiosteady
 logging.getLogger("asyncio").addFilter(lambda record: "but it is pending" not in record.getMessage())
@@ -355,7 +355,7 @@ print("fine")
 
 
 @under_asyncio
-async def test_a_context_waits_before_it_goes_in(aio, url):
+async def test_a_context_waits_before_its_body_runs(aio, url):
     async with patient(aio, url, 1, 0.05) as t:
         async with t.limit("k") as result:
             assert result.success

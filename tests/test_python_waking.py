@@ -33,7 +33,7 @@ def run(main):
     return under_asyncio(lambda: main)()
 
 
-def test_a_woken_task_is_itself_and_in_its_own_context(throttler):
+def test_a_woken_task_runs_in_its_own_context(throttler):
     mine = contextvars.ContextVar("mine")
 
     async def one(name):
@@ -50,7 +50,7 @@ def test_a_woken_task_is_itself_and_in_its_own_context(throttler):
     run(main())
 
 
-def test_answers_reach_who_asked_when_half_of_them_are_cancelled_by_others_that_were_woken(throttler):
+def test_answers_reach_their_tasks_while_woken_tasks_cancel_others(throttler):
     async def main():
         tasks = []
 
@@ -85,7 +85,7 @@ def test_a_task_that_cancels_itself_by_a_timeout_goes_on(throttler):
     run(main())
 
 
-def test_a_store_may_be_closed_by_whom_it_woke(package, store, throttler):
+def test_a_woken_task_may_close_the_store(package, store, throttler):
     async def one(at):
         try:
             result = await throttler.consume(f"k{at}")
@@ -125,7 +125,7 @@ def test_other_work_of_the_loop_goes_on(throttler):
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
-def test_what_stops_a_program_stops_it_from_there(throttler, stop):
+def test_keyboard_interrupt_and_system_exit_pass_through_the_callback(throttler, stop):
     others = []
 
     async def one(at):
@@ -142,7 +142,7 @@ def test_what_stops_a_program_stops_it_from_there(throttler, stop):
     assert 3 in others
 
 
-def test_an_error_of_a_woken_task_is_the_tasks_own(throttler):
+def test_an_error_of_a_woken_task_stays_in_that_task(throttler):
     async def one(at):
         await throttler.consume("k")
         if at == 3:
@@ -157,7 +157,7 @@ def test_an_error_of_a_woken_task_is_the_tasks_own(throttler):
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="asyncio knows no task of its own Python text any more")
-def test_tasks_written_in_python_wait_for_it_too(throttler):
+def test_tasks_written_in_python_can_await_decisions(throttler):
     async def main():
         loop = asyncio.get_running_loop()
         loop.set_task_factory(lambda loop, coroutine, **options: asyncio.tasks._PyTask(coroutine, loop=loop, **options))
@@ -206,6 +206,6 @@ print("parent")
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="asyncio itself loses a loop that was forked while it ran")
-def test_a_child_forked_by_whom_it_woke_leaves_the_parents_connection_alone(aiosteady, redis_server):
+def test_a_child_forked_by_a_woken_task_leaves_the_parents_connection_alone(aiosteady, redis_server):
     """The child ends by an exception, which takes it out through the library's callback."""
     assert python(aiosteady, FORKS, redis_server.url) == "child 1 parent\n"

@@ -18,7 +18,7 @@ def ports_of_another_process():
     return {int(word) for word in run.stdout.split()}
 
 
-def test_two_test_processes_have_no_port_in_common():
+def test_two_test_processes_share_no_port():
     ours = {resp.free_port() for _ in range(resp.PORTS_EACH)}
     theirs = ports_of_another_process()
     assert len(theirs) == resp.PORTS_EACH and len(ours) > resp.PORTS_EACH // 2

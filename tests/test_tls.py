@@ -51,7 +51,7 @@ def tls(start_redis, folder):
 
 
 @pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
-def test_the_command_over_tls(ask, tls, folder, scheme):
+def test_the_command_decides_over_tls(ask, tls, folder, scheme):
     tls("FLUSHALL")
     on = ("--store", f"{scheme}://{tls.at}/2?tls_ca={folder}/server.pem")
     assert ask("consume", "k", *LIMIT, "--amount", "7", *on)[0] == ALLOWED
@@ -60,7 +60,7 @@ def test_the_command_over_tls(ask, tls, folder, scheme):
     assert ask("consume", "k", *LIMIT, *on)[1]["level"] == 1
 
 
-def test_a_certificate_of_the_command(run, ask, tls, folder):
+def test_the_command_sends_its_client_certificate(run, ask, tls, folder):
     tls("CONFIG", "SET", "tls-auth-clients", "yes")
     url = f"rediss://{tls.at}?tls_ca={folder}/server.pem"
     own = f"{url}&tls_cert={folder}/client.pem&tls_key={folder}/client.key"
@@ -74,7 +74,7 @@ def test_a_certificate_of_the_command(run, ask, tls, folder):
         tls("CONFIG", "SET", "tls-auth-clients", "optional")
 
 
-def test_a_server_that_is_not_trusted(run, ask, tls):
+def test_an_untrusted_server_is_unavailable(run, ask, tls):
     on = ("--store", f"rediss://{tls.at}")
     done = run("consume", "k", *LIMIT, *on)
     assert (done.returncode, done.stdout) == (UNAVAILABLE, "")
@@ -84,7 +84,7 @@ def test_a_server_that_is_not_trusted(run, ask, tls):
     assert ask("consume", "k", *LIMIT, "--store", f"rediss://{tls.at}?tls_insecure_skip_verify=yes")[0] == ALLOWED
 
 
-def test_a_file_that_is_not_there(run, folder):
+def test_a_missing_file_is_a_usage_error(run, folder):
     done = run("consume", "k", *LIMIT, "--store", f"rediss://localhost?tls_cert={folder}/none.pem")
     assert (done.returncode, done.stdout) == (USAGE, "")
     assert done.stderr == f"steady: the TLS certificate {folder}/none.pem: No such file or directory\n"
@@ -100,7 +100,7 @@ def test_no_key_and_no_password_is_shown(run, tls, folder):
 
 
 @under_asyncio
-async def test_the_python_package_over_tls(aio, tls, folder):
+async def test_the_python_package_decides_over_tls(aio, tls, folder):
     url = f"rediss://{tls.at}/3?tls_ca={folder}/server.pem"
     tls("FLUSHALL")
     async with aio.connect(url, timeout=10) as store:
@@ -134,7 +134,7 @@ def private_libraries(prefix):
     return re.search(r"^Libs.private:(.*)$", (prefix / "lib/pkgconfig/steady.pc").read_text(), re.M)[1].split()
 
 
-def test_the_library_names_openssl(tmp_path):
+def test_the_library_and_its_pkg_config_file_name_openssl(tmp_path):
     make(f"BUILD={BUILD}", f"PREFIX={tmp_path}", "install")
     assert {"-lssl", "-lcrypto"} <= set(private_libraries(tmp_path))
     assert {"libssl", "libcrypto"} <= set(needed(tmp_path / "lib/libsteady.so"))

@@ -235,7 +235,7 @@ def test_every_source_file_names_its_licence_on_top():
     assert not bare
 
 
-def test_no_file_names_a_place_on_somebodys_machine():
+def test_no_file_names_a_path_of_a_developers_machine():
     pattern = re.compile(r"(?<![\w.:/])/(?:home|root|Users|mnt)/\w")
     named = [f"{path.relative_to(ROOT)}: {line.strip()}"
              for path in tracked() for line in path.read_text(errors="replace").splitlines() if pattern.search(line)]
