@@ -265,22 +265,28 @@ ASAN = $(patsubst $(BUILD)/%,$(BUILD)/asan/%,$(UNIT) $(LIVE))
 TSAN = $(patsubst $(BUILD)/%,$(BUILD)/tsan/%,$(UNIT) $(LIVE))
 RUN_TESTS = BUILD=$(BUILD) scripts/run-tests
 
-# `make test` runs PLAIN and these files without the tests that a marker names; `make sanitize` runs the rest.
-PLAIN   = $(UNIT) $(LIVE) $(BUILD)/sim $(BUILD)/hostile
+# A marker names the tests of a file that `make test` leaves to another target.
 PYTESTS = $(wildcard tests/test_*.py)
-MARKED  = $(shell grep -l '^@pytest.mark.sanitizers' $(PYTESTS))
+marked  = $(shell grep -l '$(1)' $(PYTESTS))
 
-test: ## installs what is missing, builds, and runs every functional test: C, Python, simulation; at most six minutes
+test: ## installs what is missing, builds, and runs all functional tests: C, Python, simulation; at most six minutes
 	@scripts/setup build test
 	@$(SUB) tests $(BUILD)/sim $(BUILD)/hostile
-	@$(RUN_TESTS) -m 'not sanitizers' $(PLAIN) $(PYTESTS)
+	@$(RUN_TESTS) -m 'not sanitizers and not other_servers' $(UNIT) $(LIVE) $(BUILD)/sim $(BUILD)/hostile $(PYTESTS)
 
-sanitize: ## the C tests, the simulation, the module and the Python package again, under ASan with UBSan, and TSan
+sanitize: ## the C tests, the simulation, the module and the Python package under ASan with UBSan, and TSan
 	@scripts/setup build test
 	@$(SUB) all
 	@$(SUB) $(call sanitized,asan) tests $(BUILD)/asan/sim $(BUILD)/asan/hostile
 	@$(SUB) $(call sanitized,tsan) tests
-	@$(RUN_TESTS) -m sanitizers $(BUILD)/asan/sim $(BUILD)/asan/hostile $(ASAN) $(TSAN) $(MARKED)
+	@$(RUN_TESTS) -m 'sanitizers and not other_servers' $(BUILD)/asan/sim $(BUILD)/asan/hostile $(ASAN) $(TSAN) \
+	    $(call marked,mark.sanitizers)
+
+servers: ## the module in Redis 8 and Valkey 8, in a Debian 13 that it makes; takes root and a network
+	@scripts/setup build test servers
+	@$(SUB) tests
+	@$(SUB) $(call sanitized,asan) module
+	@$(RUN_TESTS) -m other_servers $(call marked,^from loaded import chroot)
 
 unit: tests ## runs the C tests that need no server
 	@$(RUN_TESTS) $(UNIT)
@@ -385,6 +391,6 @@ help:
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 force:
-.PHONY: all module python tests everything run test sanitize unit live asan tsan sim faults hostile fuzz vectors bench check install uninstall clean help force
+.PHONY: all module python tests everything run test sanitize servers unit live asan tsan sim faults hostile fuzz vectors bench check install uninstall clean help force
 .SECONDARY:
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -19,7 +19,8 @@ BUILD = Path(os.environ.get("BUILD", ROOT / "build")).resolve()
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "sanitizers: takes a build with sanitizers; `make sanitize` runs it, `make test` does not")
+    config.addinivalue_line("markers", "sanitizers: takes a build with sanitizers: `make sanitize` runs it")
+    config.addinivalue_line("markers", "other_servers: takes Redis and Valkey of another Debian: `make servers` runs it")
 
 
 def pytest_make_parametrize_id(config, val, argname):

@@ -3,6 +3,8 @@
  */
 #include "rig.h"
 
+#include <pthread.h>
+#include <sched.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -76,11 +78,41 @@ static void waits_for_a_processor_do_not_count(void **state) {
     assert_loop_never_held();
 }
 
+/* Of two threads that work on one processor, one always waits. */
+static void *works(void *arg) {
+    work_for(100 * MS);
+    return arg;
+}
+
+static void wait_of_a_thread_is_taken_away_and_sleep_is_not(void **state) {
+    cpu_set_t before, first;
+    pthread_t threads[2];
+    (void)state;
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    CPU_ZERO(&first);
+    for (size_t i = 0; CPU_COUNT(&first) == 0; i++)
+        if (CPU_ISSET(i, &before)) CPU_SET(i, &first);
+    const steady_us idle = taken_away(), since = now_us();
+    sleep_us(50 * MS);
+    assert_true(taken_away() - idle < now_us() - since);
+    assert_int_equal(sched_setaffinity(0, sizeof first, &first), 0);
+    const steady_us busy = taken_away();
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, works, NULL), 0);
+    sleep_us(80 * MS); /* of at least 200 ms; neither has ended */
+    const steady_us taken = taken_away() - busy;
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    assert_int_equal(sched_setaffinity(0, sizeof before, &before), 0);
+    assert_true(taken > 20 * MS);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         WITH_RIG(sleep_counts_as_holding_the_loop),
         WITH_RIG(work_counts_as_holding_the_loop),
         WITH_RIG(waits_for_a_processor_do_not_count),
+        WITH_RIG(wait_of_a_thread_is_taken_away_and_sleep_is_not),
     };
     return cmocka_run_group_tests_name("watch", tests, NULL, NULL);
 }

@@ -79,7 +79,11 @@ def chroot():
     assert made.returncode == 0, made.stderr
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+IN_CHROOT = [pytest.param(name, marks=pytest.mark.other_servers) if program[0] == "chroot" else name
+             for name, program in SERVERS.items()]
+
+
+@pytest.fixture(scope="module", params=IN_CHROOT)
 def program(request):
     if SERVERS[request.param][0] == "chroot":
         request.getfixturevalue("chroot")

@@ -19,6 +19,10 @@
 steady_us now_us(void);
 void sleep_us(steady_us us);
 
+/* How long the threads of this process and its servers have waited for a processor. Subtract two readings. A reading
+ * is at most 1 ms old. 0 if the kernel does not count it. */
+steady_us taken_away(void);
+
 /* A free port. No other test on this machine gets it while this process runs. */
 int free_port(void);
 
@@ -62,7 +66,8 @@ struct tally {
     unsigned long errors[16]; /* indexed by -error */
     steady_result last;
     steady_us slowest;                  /* from submit to callback */
-    unsigned long took[TOOK_STEPS + 1]; /* by TOOK_STEP, without waits for a processor; last: all longer ones */
+    steady_us taken_away;               /* meanwhile */
+    unsigned long took[TOOK_STEPS + 1]; /* by TOOK_STEP, without what was taken away; last: all longer ones */
 };
 
 /* The number of decisions that took longer. `than` is a multiple of TOOK_STEP. */
@@ -110,11 +115,16 @@ struct log_lines {
 void remember_line(void *log_lines, enum steady_log_level level, const char *text);
 
 /* How late a test may see a deadline kept, on two busy cores. Without the deadline, the stall limit would end the
- * decision, 300 ms later. */
+ * decision, 300 ms later. Add what the machine took away. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SLACK (250 * STEADY_MILLISECOND)
 #else
 #define SLACK (150 * STEADY_MILLISECOND)
 #endif
+
+/* Of the slowest decision. */
+#define SLACK_OF(tally) (SLACK + (tally).taken_away)
+/* Since taken_away() was `before`. */
+static inline steady_us slack_since(steady_us before) { return SLACK + taken_away() - before; }
 
 #endif

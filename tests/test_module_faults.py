@@ -33,7 +33,7 @@ def test_the_module_exports_two_functions_and_needs_only_libc():
     own = {path.name for path in (ROOT / "module").glob("*.h")}
     for path in (ROOT / "module").glob("*.[ch]"):
         included = set(re.findall(r'#include "(.+)"', path.read_text()))
-        assert included - own <= {"bucket.h", "limit.h", "error.h"}, path
+        assert included - own <= {"core/bucket.h", "core/limit.h", "core/error.h"}, path
 
 
 @pytest.mark.parametrize("arguments", [["x"], ["cl-throttle"], ["cl-throttle", "maybe"], ["cl-throttle", "no", "cl-throttle", "no"],
