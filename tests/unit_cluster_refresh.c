@@ -364,6 +364,32 @@ static void pauses_between_refreshes_are_short_again_after_a_quiet_time(void **s
     assert_between(map_requests(140 * MS), 3, 6);
 }
 
+/* Lets the clock go on until the map has been asked for once more. */
+static void await_next_map_request(void) {
+    const unsigned before = heard("CLUSTER");
+    for (int i = 0; i < 200 && heard("CLUSTER") == before; i++) {
+        shift += STEADY_SECOND / 2;
+        ask(KEY);
+        run_for(poller, 5 * MS);
+    }
+    assert_int_equal(heard("CLUSTER"), before + 1);
+}
+
+/* Pauses grow to 30 s while maps cannot be read, because each costs a connection. */
+static void readable_map_ends_the_long_pauses_after_unreadable_ones(void **state) {
+    (void)state;
+    say(a, "EVALSHA", "-CLUSTERDOWN Hash slot not served\r\n");
+    say(a, "CLUSTER", "%1\r\n");
+    open_with("");
+    ask(KEY);
+    for (int i = 0; i < 13; i++)
+        await_next_map_request();
+    say(a, "CLUSTER", map_of(1, a, a));
+    await_next_map_request();
+    run_for(poller, 20 * MS);
+    assert_between(map_requests(STEADY_SECOND), 2, 10);
+}
+
 /* A node hangs, and no node may send us the map. The new owner is learned from a redirect, without a series of failed
  * decisions. */
 static void new_owner_for_a_silent_node_is_learned_from_a_redirect(void **state) {
@@ -546,6 +572,7 @@ int main(void) {
         WITH_CLOCK(late_map_does_not_replace_a_newer_one),
         WITH_CLOCK(at_most_three_silent_nodes_are_asked_at_once),
         WITH_CLOCK(pauses_between_refreshes_are_short_again_after_a_quiet_time),
+        WITH_CLOCK(readable_map_ends_the_long_pauses_after_unreadable_ones),
         WITH_CLOCK(new_owner_for_a_silent_node_is_learned_from_a_redirect),
         WITH_CLOCK(new_owner_is_known_at_once_without_permission_for_maps),
         WITH_CLOCK(only_reachable_node_is_kept_after_a_timeout),
