@@ -242,6 +242,21 @@ def test_no_file_names_a_path_of_a_developers_machine():
     assert not named
 
 
+def names_of_c_tests():
+    """file:name of each test in a table of a C program."""
+    for path in tracked("tests/*.c", "tests/faults/*.c"):
+        text = path.read_text()
+        functions = set(re.findall(r"^static void (\w+)\(void \*\*state\) \{", text, re.M))
+        for table in re.findall(r"struct CMUnitTest \w+\[\] = \{(.*?)\};", text, re.S):
+            yield from (f"{path.stem}:{name}" for name in re.findall(r"\w+", table) if name in functions)
+
+
+def test_the_name_of_a_test_in_c_says_subject_and_outcome():
+    names = [test.split(":")[1] for test in names_of_c_tests()]
+    assert len(names) > 400
+    assert [name for name in names if name.startswith("test_") or name.count("_") < 2] == []
+
+
 def test_every_mutant_of_the_simulation_has_one_place():
     mutants = runpy.run_path(str(ROOT / "tests/sim/mutants"))["MUTANTS"]
     counts = {what: (ROOT / name).read_text().count(old) for what, name, old, _ in mutants}
