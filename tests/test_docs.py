@@ -21,7 +21,6 @@ def tracked(*patterns):
     return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).exists()]
 
 
-# The changelog tells of older releases too, so its links are those of their time.
 PAGES = tracked("*.md")
 SVG = ROOT / "docs/explanation/bucket.svg"
 
