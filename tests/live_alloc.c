@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Memory, on a real Redis: every allocation of ours fails in turn, and a decision makes none. What hiredis allocates
- * for the replies on a connection of the caller's is its own. */
+ * Memory, on a real Redis: each allocation of the library fails in turn, and a decision allocates nothing.
+ * Exception: on a connection of the caller, hiredis allocates the replies. */
 #include "support.h"
 
 #include <event2/event.h>
@@ -23,7 +23,7 @@ static int tls_port; /* 0: this build has no TLS */
 
 static const steady_limit limit = {.max_capacity = 1000000, .drop_recharge = HOUR};
 
-/* What one run of a scene holds, and what it found. */
+/* The state and the findings of one run of a scene. */
 struct scene {
     steady_store *store;
     steady_throttler *throttler;
@@ -31,8 +31,8 @@ struct scene {
     steady_poller *poller;
     int asked, answered;
     int allowed, unsure; /* consumes */
-    int error;           /* the last one */
-    int64_t foreign;     /* blocks of hiredis that its adapter, a header, has us free */
+    int error;           /* the last error */
+    int64_t foreign;     /* blocks that the hiredis adapter, a header, allocates for us to free */
 };
 
 static void note(struct scene *s, const steady_result *r) {
@@ -53,13 +53,13 @@ static void on_peek(const steady_result *result, void *data) {
     if (result->error != 0) s->error = result->error;
 }
 
-/* Runs the loop until all that was asked is answered. */
+/* Runs the loop until each decision has ended. */
 static void run(struct scene *s) {
     while (s->answered < s->asked) {
         if (s->base != NULL)
             event_base_loop(s->base, EVLOOP_ONCE);
         else if (steady_poller_run(s->poller, STEADY_SECOND) < 0)
-            return; /* close answers the rest */
+            return; /* steady_store_close ends the rest */
     }
 }
 
@@ -100,7 +100,7 @@ static int open_on_poller(struct scene *s, const char *url) {
 
 static void play_on_poller(struct scene *s, const char *key) {
     s->error = open_on_poller(s, server.url);
-    for (int i = 0; s->error == 0 && i < 40; i++) /* more than the first room for them */
+    for (int i = 0; s->error == 0 && i < 40; i++) /* more than fits into the first allocation */
         ask(s, key);
     if (s->error == 0 || s->asked > 0) run(s);
     if (s->error == 0) wait(s, key);
@@ -116,7 +116,7 @@ static void play_blocking(struct scene *s, const char *key) {
     close_scene(s);
 }
 
-/* The name is looked up on a thread, which lets go of its memory in its own time. */
+/* A thread looks the name up. It frees its memory later. */
 static void play_by_name(struct scene *s, const char *key) {
     char url[64];
     snprintf(url, sizeof url, "redis://localhost:%d", server.port);
@@ -126,7 +126,7 @@ static void play_by_name(struct scene *s, const char *key) {
     close_scene(s);
 }
 
-/* A sentinel is asked, and the server about its replica, which gets a connection as well. */
+/* The store asks a sentinel, then the server for its replica. The replica gets a connection too. */
 static void play_by_sentinel(struct scene *s, const char *key) {
     char url[96];
     snprintf(url, sizeof url, "redis+sentinel://127.0.0.1:%d/main?peek=replica", sentinel.port);
@@ -140,7 +140,7 @@ static void play_by_sentinel(struct scene *s, const char *key) {
     close_scene(s);
 }
 
-/* What OpenSSL allocates is not among it: see unit_tls. */
+/* Allocations of OpenSSL do not count: see unit_tls. */
 static void play_over_tls(struct scene *s, const char *key) {
     char url[160];
     snprintf(url, sizeof url, "rediss://127.0.0.1:%d?tls_ca=%s", tls_port, certificate("ca.pem"));
@@ -182,7 +182,7 @@ static bool is_want_of_memory(int error) {
            error == STEADY_OVERLOADED || error == STEADY_UNAVAILABLE || error == STEADY_UNKNOWN;
 }
 
-/* By the server, or by the node that does not say that another one has it. */
+/* The value at the server, or in a cluster at the node that owns the key. */
 static const char *stored(const char *key) {
     const char *text = server_ask(cluster.count > 0 ? &cluster.nodes[0] : &server, "GET p:%s", key);
     for (unsigned i = 1; i < cluster.count && strncmp(text, "-MOVED", 6) == 0; i++)
@@ -190,7 +190,7 @@ static const char *stored(const char *key) {
     return text;
 }
 
-/* Nothing was charged but what was allowed, and perhaps what nobody knows of. */
+/* At least the allowed decisions were charged, and at most these and the unknown ones. */
 static void assert_charged(const struct scene *s, const char *key) {
     const int level = atoi(stored(key));
     assert_between(level, s->allowed, s->allowed + s->unsure);
@@ -243,7 +243,7 @@ static int64_t foreign_blocks(struct event_base *base) {
     return blocks - alloc_blocks();
 }
 
-/* The adapter of hiredis does not survive a failure of its own, so the context is there before. */
+/* Create the context before allocations fail: the hiredis adapter does not survive a failed allocation. */
 static void play_attached(struct scene *s, const char *key) {
     const uint64_t nth = alloc_failing();
     alloc_fail(0);
@@ -276,7 +276,7 @@ static void play_on_cluster(struct scene *s, const char *key) {
     close_scene(s);
 }
 
-/* The server to begin with has to learn that it is one of a cluster, and who has the key. */
+/* The first server is known to the store before the store knows that it belongs to a cluster, or where the key is. */
 static void cluster_store_survives_each_failed_allocation(void **state) {
     char tag[16], name[20];
     (void)state;
@@ -293,19 +293,19 @@ static void tls_store_survives_each_failed_allocation(void **state) {
     every_allocation_may_fail(play_over_tls, "tls");
 }
 
-/* With as many in flight as there is room for, and no memory for another: nobody can load the script that the server
- * has lost, so each sends it. */
+/* No memory is left for a SCRIPT LOAD, because as many decisions are in flight as were allocated. Each decision
+ * sends the script itself. */
 static void lost_script_is_sent_with_each_decision_if_memory_is_out(void **state) {
     (void)state;
     struct scene s = {0};
-    for (int i = 0; i < 2; i++) { /* the second finds the scripts there */
+    for (int i = 0; i < 2; i++) { /* the second round finds the scripts loaded */
         close_scene(&s);
         assert_int_equal(open_on_poller(&s, server.url), 0);
         ask(&s, "lost");
         run(&s);
     }
     server_ask(&server, "SCRIPT FLUSH");
-    for (int i = 0; i < 16; i++) /* of which each is two */
+    for (int i = 0; i < 16; i++) /* each ask makes two decisions */
         ask(&s, "lost");
     alloc_fail_all(true);
     run(&s);
@@ -336,7 +336,7 @@ static void wait_many(struct scene *s) {
     assert_int_equal(s->error, 0);
 }
 
-/* Once to get going, which may allocate, and again, which may not. */
+/* The first run may allocate. The second must not. */
 static void assert_no_allocation(struct scene *s, void (*many)(struct scene *)) {
     many(s);
     alloc_fail(0);
@@ -358,7 +358,7 @@ static void decision_on_a_cluster_allocates_nothing(void **state) {
     struct scene s = {0};
     cluster_start(&cluster, PRIMARIES, NULL);
     assert_int_equal(open_on_poller(&s, cluster.nodes[0].url), 0);
-    ask_many(&s); /* until the map is there, much is asked of the wrong node */
+    ask_many(&s); /* many decisions are redirected until the map has arrived */
     wait_many(&s);
     assert_no_allocation(&s, ask_many);
     assert_no_allocation(&s, wait_many);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * A store on a hiredis context of the caller's, with every adapter there is here: what is shared, what is survived. */
+ * A store on a hiredis context of the caller, with each adapter that is installed: what the two share, and which
+ * faults the store survives. */
 #include "support.h"
 
 #include <errno.h>
@@ -29,7 +30,7 @@ struct act {
     bool connected, disconnected;
 };
 
-static struct act act; /* one at a time */
+static struct act act; /* one test uses it at a time */
 
 static void on_connect(const redisAsyncContext *context, int status) {
     (void)context;
@@ -177,7 +178,8 @@ static void frozen_server_leaves_decisions_unknown_and_late_replies_are_dropped(
     close_act();
 }
 
-/* What is given up is still owed, and kept by hiredis until it is sent. So there is an end to it, by count. */
+/* hiredis keeps a request that was given up until it is sent, and its reply is still due. So their number is
+ * limited. */
 static void silent_server_gets_no_more_requests_than_max_in_flight(const struct stage *stage) {
     struct tally tally = {0}, silent = {0};
     open_to(stage, server.port, (steady_store_options){.timeout = TIMEOUT, .max_in_flight = 10});
@@ -203,7 +205,7 @@ static void silent_server_gets_no_more_requests_than_max_in_flight(const struct 
     close_act();
 }
 
-/* A server that is connected and decides nothing is asked now and then. */
+/* A connected server that decides nothing gets a probe now and then. */
 static void server_without_decisions_gets_few_probes(const struct stage *stage) {
     struct tally tally = {0};
     open_on(stage, server.port, 5 * STEADY_SECOND);
@@ -234,7 +236,7 @@ static void server_without_decisions_gets_few_probes(const struct stage *stage) 
     close_act();
 }
 
-/* The store goes, with replies outstanding; the context stays, and is as the adapter left it. */
+/* The store closes with replies outstanding. The context stays connected, and its adapter data is restored. */
 static void closing_the_store_leaves_the_context_usable(const struct stage *stage) {
     struct tally tally = {0};
     open_on(stage, server.port, 5 * STEADY_SECOND);
@@ -364,7 +366,7 @@ static const struct fake_step loads[] = {
 static void close_in_log(void *data, enum steady_log_level level, const char *text) {
     (void)level;
     steady_store_close(data);
-    assert_true(strlen(text) > 0); /* it is still there */
+    assert_true(strlen(text) > 0); /* the text is valid although the store is closed */
 }
 
 static void log_may_close_the_store_when_the_context_is_freed(const struct stage *stage) {
@@ -392,8 +394,8 @@ static void run_in_log(void *data, enum steady_log_level level, const char *text
     } while (stats.in_flight > 0);
 }
 
-/* Of these loops two may be run inside a callback. All deadlines pass there, also that of the decision that has just
- * been answered with what the log is told of. */
+/* Two of these loops may run inside a callback. All deadlines pass there, also that of the decision whose answer
+ * caused the log line. */
 static void log_may_run_the_loop_past_all_deadlines(const struct stage *stage) {
     const steady_store_options options = {.timeout = TIMEOUT, .engine = STEADY_ENGINE_SCRIPT, .log = run_in_log};
     struct tally tally = {0};
@@ -425,7 +427,7 @@ static void log_may_close_the_store_when_the_server_loads(const struct stage *st
 
 /* ---- Forked ---- */
 
-/* What the loop still holds of a store that is gone may be rung there. */
+/* The loop may still call handlers of a closed store. */
 static void close_in_child(void) {
     steady_stats before, after;
     steady_store_stats(act.store, &before);
@@ -443,7 +445,8 @@ static void close_in_child(void) {
 static void forked_child_closes_its_copy_and_the_parent_goes_on(const struct stage *stage) {
     struct tally tally = {0};
     int status = -1;
-    if (strcmp(stage->name, "poll") != 0) return; /* a child's hiredis would touch what the others share with us */
+    if (strcmp(stage->name, "poll") != 0)
+        return; /* the hiredis of a child would change the epoll or kqueue set that it shares with its parent */
     open_on(stage, server.port, TIMEOUT);
     consume_counted(act.throttler, "k", 1, &tally);
     run_act(&tally, STEADY_SECOND);
@@ -477,10 +480,10 @@ static void reply_of_wrong_type_ends_use_of_the_context(const struct stage *stag
     run_act(&tally, STEADY_SECOND);
     assert_int_equal(tally.verdicts, 1);
     assert_int_equal(tally.errors[-STEADY_UNKNOWN], 1);
-    run_own(1); /* the connection is not ours to close */
+    run_own(1); /* the library must not close the caller's connection */
     consume_counted(act.throttler, "k", 1, &tally);
     run_act(&tally, STEADY_SECOND);
-    assert_int_equal(tally.last.error, STEADY_UNAVAILABLE); /* but not to be asked again */
+    assert_int_equal(tally.last.error, STEADY_UNAVAILABLE); /* but the store must not use it again */
     close_act();
     fake_stop(fake);
 }
@@ -490,7 +493,7 @@ static void ask_in_log(void *data, enum steady_log_level level, const char *text
     consume_counted(act.throttler, "k", 1, data);
 }
 
-/* One reply too many: whose the others are, nobody knows. */
+/* One reply too many: no later reply can be matched to its request. */
 static void surplus_reply_leaves_all_decisions_unknown(const struct stage *stage) {
     static const struct fake_step steps[] = {
         {FAKE_ACCEPT, 0, NULL, 0},
@@ -533,7 +536,7 @@ static void bad_arguments_are_rejected(const struct stage *stage) {
     assert_int_equal(steady_store_attach(&store, bare, &options, &why), STEADY_BAD_ARGUMENT);
     assert_non_null(strstr(why.text, "not attached"));
     redisAsyncFree(bare);
-    act.context->err = REDIS_ERR_EOF; /* of an attached context: hiredis frees it before the loop runs again */
+    act.context->err = REDIS_ERR_EOF; /* hiredis frees the attached context before the loop runs again */
     assert_int_equal(steady_store_attach(&store, act.context, &options, &why), STEADY_BAD_ARGUMENT);
     assert_string_equal(why.text, "the context has failed: the server closed the connection");
     act.context->err = 0;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * A store on a hiredis context of the caller's, whose loop is kept from running for longer than the timeout, or
- * whose server refuses. */
+ * A store on a hiredis context of the caller. Its loop does not run for longer than the timeout, or its server
+ * refuses. */
 #include "support.h"
 
 #include <hiredis/async.h>
@@ -56,7 +56,7 @@ static void run_until(const struct stage *stage, const struct tally *tally) {
     }
 }
 
-/* What was answered meanwhile is an answer, though a loop may look at its timers first. What was not ends then. */
+/* A reply that arrived meanwhile counts, although a loop may look at its timers first. The other decisions end then. */
 static void keep_away(const struct stage *stage, bool frozen) {
     struct tally tally = {0};
     open_on(stage);
@@ -67,7 +67,7 @@ static void keep_away(const struct stage *stage, bool frozen) {
     for (int i = 0; i < TIMES; i++)
         consume_counted(throttler, "k", 1, &tally);
     for (const steady_us end = now_us() + 20 * MS; now_us() < end && tally.called < tally.submitted;)
-        stage->turn(loop.loop); /* in which they are written, and may be answered; then no timer ends a turn */
+        stage->turn(loop.loop); /* the requests are written here, and perhaps answered; then no timer ends a turn */
     for (int i = 0; i < TIMES; i++)
         consume_counted(throttler, "k", 1, &tally);
     stage->turn(loop.loop);
@@ -81,7 +81,7 @@ static void keep_away(const struct stage *stage, bool frozen) {
     close_on(stage);
 }
 
-/* The log hears once that decisions are refused, and once that they are made again. */
+/* The log gets one line when decisions are refused, and one when they are made again. */
 static void refusals_and_recovery_are_logged_once_each(void **state) {
     (void)state;
     for (int i = 0; i < STAGES; i++) {
@@ -128,7 +128,7 @@ static int counted_start(void *timer, steady_us delay) {
     return inner_ops->timer_start(timer, delay);
 }
 
-/* However much is late, the loop is given one turn to read in. */
+/* The loop gets one turn to read in, however many decisions are late. */
 static void late_at_once(const struct stage *stage) {
     struct tally tally = {0};
     connect_on(stage);
@@ -149,7 +149,7 @@ static void late_at_once(const struct stage *stage) {
     counts = false;
     server_thaw(&server);
     assert_int_equal(tally.errors[-STEADY_UNKNOWN] + tally.errors[-STEADY_UNAVAILABLE], MANY);
-    assert_between(turns_given, 1, 3); /* asking may take longer than the timeout, too */
+    assert_between(turns_given, 1, 3); /* sending may take longer than the timeout */
     close_on(stage);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The Redis store on a real cluster of six servers: found out, spread, resharded, failed over, cut down. The server of
- * the rig stands by as the single one to compare with. */
+ * The Redis store on a real cluster of six servers: discovery, load, resharding, failover, lost nodes. The server of
+ * the rig is a single server to compare with. */
 #include <limits.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -11,16 +11,16 @@
 #include "redis_cluster.h"
 #include "rig.h"
 
-#define DEADLINE (3 * TIMEOUT)      /* no decision of a node that is well ends by it, on a busy machine either */
-#define PATIENT (5 * STEADY_SECOND) /* no decision ends by its deadline where nothing is wrong */
+#define DEADLINE (3 * TIMEOUT)      /* long enough for a healthy node to answer, also on a busy machine */
+#define PATIENT (5 * STEADY_SECOND) /* long enough that no deadline passes without a fault */
 
 static struct cluster cluster;
-static const char *runs; /* with these options; NULL: it does not run */
+static const char *runs; /* the options of the running cluster; NULL: no cluster runs */
 
 #define PLAIN "--cluster-node-timeout 15000"
 #define FAILS_OVER "--cluster-node-timeout 600 --cluster-require-full-coverage no"
 
-/* Tests that want the same cluster share it. */
+/* Tests with the same cluster options share one cluster. */
 static void need(unsigned nodes, const char *options) {
     if (runs != NULL && cluster.count == nodes && strcmp(runs, options) == 0) return;
     cluster_stop(&cluster);
@@ -68,7 +68,7 @@ static long long level_in_cluster(const char *key) {
     return tally.last.level;
 }
 
-/* What was charged to the buckets "{tag}0" to "{tag}<count - 1>". */
+/* The drops in the buckets "{tag}0" to "{tag}<count - 1>". */
 static long long charged(const char *tag, int count) {
     long long sum = 0;
     char key[32];
@@ -94,12 +94,12 @@ static void fill(struct stream *stream, unsigned long in_flight) {
     }
 }
 
-/* Runs the store until the servers have counted so much. */
+/* Runs the store until the servers' counters add up to at least `least`. */
 static void await_stat(const char *field, long long least) {
     const steady_us until = now_us() + PATIENT;
     while (cluster_stat(&cluster, field) < least && now_us() < until)
         run_for(rig.poller, 10 * MS);
-    run_for(rig.poller, 50 * MS); /* the replies */
+    run_for(rig.poller, 50 * MS); /* until the replies have arrived */
 }
 
 /* ---- Nothing wrong ---- */
@@ -127,7 +127,8 @@ static void cluster_decides_like_a_single_server(void **state) {
     steady_store_close(&many);
 }
 
-/* One connection to each primary, one script loaded on each, one map asked for, and next to no redirects. */
+/* The store makes one connection to each primary, loads one script on each, asks for one map, and follows next to no
+ * redirects. */
 static void load_is_spread_with_one_connection_and_one_script_load_a_primary(void **state) {
     struct tally tally = {0};
     char key[16];
@@ -137,7 +138,7 @@ static void load_is_spread_with_one_connection_and_one_script_load_a_primary(voi
     for (unsigned i = 0; i < NODES; i++)
         server_ask(&cluster.nodes[i], "CONFIG RESETSTAT");
     rig_open_at(cluster.nodes[0].url, PATIENT);
-    cluster_tag(key, 1, 0); /* of which the first server knows only who has it */
+    cluster_tag(key, 1, 0); /* the first server only redirects it */
     consume_counted(rig.throttler, key, 1, &tally);
     run_until_done(rig.poller, &tally, PATIENT);
     await_stat("cmdstat_cluster|slots:calls", 1);
@@ -159,7 +160,7 @@ static void load_is_spread_with_one_connection_and_one_script_load_a_primary(voi
     assert_loop_never_held();
 }
 
-/* A replica as the server to begin with, by name, is as good. */
+/* The first server may be a replica, given by name. */
 static void replica_as_first_node_finds_the_cluster(void **state) {
     char url[64];
     (void)state;
@@ -185,7 +186,8 @@ static void set_endpoints(const char *type) {
         assert_string_equal(server_ask(&cluster.nodes[i], "CONFIG SET cluster-preferred-endpoint-type %s", type), "OK");
 }
 
-/* Told to go by names, and not told any: a redirect leads nowhere until there is a map, which has the addresses. */
+/* The cluster announces host names and has none. A redirect has no address until the map comes, which holds
+ * addresses. */
 static void redirect_without_an_address_is_unavailable_until_the_map_comes(void **state) {
     char key[16];
     (void)state;
@@ -205,7 +207,7 @@ static void redirect_without_an_address_is_unavailable_until_the_map_comes(void 
     assert_int_equal(errors, 0);
 }
 
-/* The rights that docs/reference/acl.md gives a user, with and without those of clusters. */
+/* The user has the rights of docs/reference/acl.md, first without those for clusters, then with them. */
 static void user_without_cluster_slots_is_served_by_redirects(void **state) {
     static const char *const rights[] = {"", "+cluster|slots +asking +config|get"};
     static const char *const user[] = {"least", "more"};
@@ -248,7 +250,7 @@ static void database_1_in_a_cluster_is_refused(void **state) {
                 strstr(trouble, "DB index is out of range") != NULL);
 }
 
-/* Valkey 9 can have them. */
+/* Clusters of Valkey 9 may have more than one database. */
 static void numbered_database_is_used_on_each_primary(void **state) {
     struct tally tally = {0};
     char url[64], key[16];
@@ -270,7 +272,7 @@ static void numbered_database_is_used_on_each_primary(void **state) {
     }
 }
 
-/* Each connection finds out for itself; a redirect says nothing about it. */
+/* Each connection detects the module by itself. A redirect does not tell whether its target has it. */
 static void module_is_found_on_each_connection(void **state) {
     struct tally tally = {0};
     char key[16];
@@ -289,9 +291,9 @@ static void module_is_found_on_each_connection(void **state) {
 
 /* ---- Slots that move ---- */
 
-static char moving[16]; /* the tag of what moves */
+static char moving[16]; /* the tag of the slot that moves */
 
-/* There and back, with a pause in each state that a slot can be in. */
+/* The slot moves to another node and back, with a pause in each state that a slot can have. */
 static void move_slot(void) {
     const unsigned slot = steady__slot_of(moving, strlen(moving));
     for (unsigned from = 0; from < 2; from++) {
@@ -304,7 +306,7 @@ static void move_slot(void) {
     }
 }
 
-/* Old keys and ones never seen before, on the slot that moves: each decision made exactly once. */
+/* On the slot that moves, each decision on an old or a new key is made exactly once. */
 static void slot_moved_under_load_charges_each_decision_once(void **state) {
     struct stream old = {.keys = 20}, fresh = {.keys = 1000000};
     (void)state;
@@ -332,7 +334,7 @@ static void slot_moved_under_load_charges_each_decision_once(void **state) {
     assert_true(cluster_stat(&cluster, "errorstat_MOVED:count") > 10);
     assert_int_equal(rig.log.lines, 0);
     assert_loop_never_held();
-    /* killed in the middle, the child may have left the slot half moved */
+    /* the child may have been killed with the slot half moved */
     const unsigned slot = steady__slot_of(moving, strlen(moving));
     for (unsigned i = 0; i < 2; i++)
         server_ask(&cluster.nodes[i], "CLUSTER SETSLOT %u STABLE", slot);
@@ -347,7 +349,7 @@ static void reshard(void) {
     _exit(system(command) == 0 ? 0 : 1);
 }
 
-/* The tool does nothing to a cluster whose nodes do not agree yet: on a slot that was being moved a moment ago, say. */
+/* redis-cli refuses to reshard while the nodes disagree, for example about a slot that was just moved. */
 static void await_agreement(void) {
     const steady_us until = now_us() + 15 * STEADY_SECOND;
     char command[128];
@@ -358,7 +360,7 @@ static void await_agreement(void) {
     }
 }
 
-/* The tool that administrators use, on slots full of keys, from primary to primary. */
+/* redis-cli moves slots full of keys from one primary to another. */
 static void resharding_under_load_charges_each_decision_once(void **state) {
     struct tally tally = {0};
     char key[16];
@@ -391,8 +393,8 @@ static void resharding_under_load_charges_each_decision_once(void **state) {
 
 /* ---- Nodes that go ---- */
 
-/* Nearly all were allowed. The servers, and this, get no processor for a third of a second now and then where many want
- * one; a node that refuses does so thousands of times in that time. */
+/* Nearly all decisions were allowed. On a busy machine, servers and test may wait a third of a second for a
+ * processor. A node that refuses would refuse thousands of decisions in that time. */
 static void assert_spared(const struct stream *stream) {
     const struct tally *t = &stream->tally;
     if (t->submitted - t->allowed > t->submitted / 100)
@@ -402,8 +404,8 @@ static void assert_spared(const struct stream *stream) {
 
 static bool is_primary(const struct server *node) { return strncmp(server_ask(node, "ROLE"), "master", 6) == 0; }
 
-/* Keeps both streams going until the first, which is on a node in trouble, has verdicts again after `since`; how long
- * after nodes[replica] had become a primary that was. */
+/* Runs both streams until the first, whose node has failed, gets verdicts after `since`. Returns the time from the
+ * promotion of nodes[replica] to these verdicts. */
 static steady_us ride_out(struct stream *hit, struct stream *spared, unsigned replica) {
     const steady_us give_up = now_us() + 20 * STEADY_SECOND;
     steady_us taken_over = 0;
@@ -430,8 +432,8 @@ static void settle(struct stream *hit, struct stream *spared) {
     }
 }
 
-/* The replica takes over, its slots are used again within a second of that, and the others never stopped. What the
- * primary had acknowledged and not passed on yet is lost: less than was in flight. */
+/* The replica takes over. Its slots are used within a second, and the other slots never stop. Writes that the
+ * primary acknowledged and did not replicate are lost: at most those in flight. */
 static void promoted_replica_is_used_within_a_second(void **state) {
     struct stream hit = {.keys = 5}, spared = {.keys = 5};
     (void)state;
@@ -452,7 +454,7 @@ static void promoted_replica_is_used_within_a_second(void **state) {
     account_lost(&hit.tally, charged(hit.tag, hit.keys), 50);
     assert_loop_never_held();
 
-    server_restart(&cluster.nodes[0], true); /* comes back as a replica, which nobody asks */
+    server_restart(&cluster.nodes[0], true); /* it comes back as a replica and gets no requests */
     cluster_await(&cluster);
     const unsigned long before = hit.tally.submitted - hit.tally.allowed;
     settle(&hit, &spared);
@@ -461,7 +463,7 @@ static void promoted_replica_is_used_within_a_second(void **state) {
     assert_int_equal(hit.tally.submitted - hit.tally.allowed, before);
 }
 
-/* A primary that stands still takes nobody with it but its own slots. */
+/* A frozen primary stops its own slots only. */
 static void frozen_primary_stops_only_its_own_slots(void **state) {
     struct stream hit = {.keys = 5}, spared = {.keys = 5};
     (void)state;
@@ -481,14 +483,15 @@ static void frozen_primary_stops_only_its_own_slots(void **state) {
     assert_spared(&spared);
     account(&spared.tally, charged(spared.tag, spared.keys));
     const long long kept = charged(hit.tag, hit.keys);
-    server_thaw(&cluster.nodes[1]); /* it answers what it was sent, to nobody, and finds out that it is a replica */
+    server_thaw(&cluster.nodes[1]); /* it answers old requests on closed connections, and learns that it is a replica */
     cluster_await(&cluster);
     assert_between(charged(hit.tag, hit.keys), kept, kept);
     account_lost(&hit.tally, kept, 50);
     assert_loop_never_held();
 }
 
-/* All at once, and again as they were: the name in the URL is looked up, and the map drawn anew. */
+/* All nodes stop at once and start again with the same data. The store looks the name up again and asks for a new
+ * map. */
 static void whole_cluster_restarted_is_used_again(void **state) {
     struct tally tally = {0};
     char url[64];
@@ -501,7 +504,7 @@ static void whole_cluster_restarted_is_used_again(void **state) {
         server_kill(&cluster.nodes[i]);
     trickle(&tally, 20 * MS, STEADY_SECOND);
     assert_int_equal(tally.verdicts, 0);
-    assert_at_once(&tally); /* nobody listens */
+    assert_at_once(&tally); /* connections are refused */
     for (unsigned i = 0; i < NODES; i++)
         server_restart(&cluster.nodes[i], true);
     cluster_await(&cluster);
@@ -540,7 +543,7 @@ static void lost_node_makes_only_its_own_slots_unavailable(void **state) {
     assert_int_equal(hit.tally.last.error, 0);
 }
 
-/* Where a cluster stops as a whole if a slot is not served, as it does by default. */
+/* By default a cluster stops as a whole if one slot is not served. */
 static void clusterdown_is_unavailable_until_the_node_is_back(void **state) {
     (void)state;
     for (unsigned i = 0; i < PRIMARIES; i++)

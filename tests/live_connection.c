@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The Redis store when a connection or the process is in trouble: frozen, killed, restarted, forked, without
+ * The Redis store with faults of the connection or the process: frozen, killed, restarted, forked, without
  * descriptors. */
 #include "rig.h"
 
@@ -30,7 +30,7 @@ static void frozen_server_is_dropped_and_each_decision_ends_in_time(void **state
         assert_true(tally.errors[-STEADY_UNKNOWN] > 0);
         assert_in_time(&tally);
         assert_true(stats().timeouts > timeouts);
-        assert_non_null(strstr(rig.log.last, "does not answer")); /* dropped after four timeouts */
+        assert_non_null(strstr(rig.log.last, "does not answer")); /* the connection is dropped after four timeouts */
         server_thaw(&rig.server);
         assert_used_again();
         const unsigned long called = tally.called;
@@ -59,7 +59,7 @@ static void blocking_call_to_a_frozen_server_ends_in_time(void **state) {
         assert_true(now_us() - begin < STEADY_SECOND);
 }
 
-/* The replies come after the deadline, on a connection that is kept, and each to nobody. */
+/* The replies come after the deadline on a connection that is kept. Each is discarded. */
 static void late_replies_reach_no_other_decision(void **state) {
     struct tally early = {0}, late = {0};
     (void)state;
@@ -81,7 +81,7 @@ static void late_replies_reach_no_other_decision(void **state) {
     assert_int_equal(stats().reconnects, 0);
 }
 
-/* Nothing that was never written is charged, whatever the socket takes. */
+/* Only a request that was written may be charged, however much the socket accepts. */
 static void request_that_was_never_written_is_not_charged(void **state) {
     struct tally tally = {0};
     char *key = malloc(1001);
@@ -115,7 +115,7 @@ static void restarted_server_is_used_within_a_second(void **state) {
         memset(&tally, 0, sizeof tally);
         trickle(&tally, 5 * MS, 300 * MS);
         assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.called);
-        assert_true(tally.slowest < TIMEOUT); /* at once, more or less */
+        assert_true(tally.slowest < TIMEOUT); /* well before the deadline */
         assert_non_null(strstr(steady_store_trouble(rig.store), "refused"));
         server_restart(&rig.server, true);
         assert_used_again();
@@ -166,7 +166,7 @@ static steady_throttler *throttler_with(enum steady_policy policy) {
     return throttler;
 }
 
-/* So many decisions with a policy: how many were let in. Each says who answered. */
+/* Makes decisions with a policy and returns how many were allowed. Checks the source of each. */
 static unsigned let_in(enum steady_policy policy, enum steady_source source, unsigned decisions) {
     steady_throttler *throttler = throttler_with(policy);
     unsigned allowed = 0;
@@ -222,7 +222,7 @@ static void killed_connections_are_replaced_and_charges_add_up(void **state) {
     account(&tally, level("k"));
 }
 
-/* The server keeps the connection and says nothing for 200 ms, and up to 100 more until it looks at the clock. */
+/* The server keeps the connection and is silent for 200 ms, and up to 100 ms more until it looks at the clock. */
 static void short_pause_keeps_the_connection(void **state) {
     struct tally tally = {0};
     (void)state;
@@ -240,7 +240,7 @@ static void short_pause_keeps_the_connection(void **state) {
     account(&tally, level("k"));
 }
 
-/* For longer than four timeouts: the connection is given up, as is each that is made meanwhile. */
+/* The pause is longer than four timeouts: this connection is dropped, and each that is made meanwhile. */
 static void long_pause_replaces_the_connection(void **state) {
     struct tally tally = {0};
     (void)state;
@@ -296,7 +296,7 @@ static void signal_mask_and_handlers_stay_unchanged(void **state) {
     load(&tally, 10, 20 * MS);
     assert_int_equal(steady_consume_sync(rig.throttler, "sync", 4, 1, &r), 0);
     rig_close();
-    rig_open_at("redis://localhost:1", TIMEOUT); /* a name, looked up in a thread */
+    rig_open_at("redis://localhost:1", TIMEOUT); /* a thread looks the name up */
     assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
     pthread_sigmask(SIG_BLOCK, NULL, &after);
     for (int number = 1; number < 32; number++) {
@@ -306,7 +306,7 @@ static void signal_mask_and_handlers_stay_unchanged(void **state) {
     }
 }
 
-/* A callback that holds the loop for longer than a timeout makes no other decision late that was answered. */
+/* A callback holds the loop for longer than a timeout. No other decision that was answered is late. */
 static void hold_the_loop(const steady_result *result, void *data) {
     sleep_us(3 * TIMEOUT);
     count_result(result, data);
@@ -317,7 +317,7 @@ static void blocking_callback_makes_no_answered_decision_late(void **state) {
     (void)state;
     rig_open(TIMEOUT);
     warm_up();
-    server_freeze(&rig.server); /* so that all are written before the first is answered */
+    server_freeze(&rig.server); /* all requests are written before the first reply */
     assert_int_equal(steady_consume(rig.throttler, "k", 1, 1, hold_the_loop, expect_result(&tally)), 0);
     for (int i = 0; i < 100; i++)
         consume_counted(rig.throttler, "k", 1, &tally);
@@ -330,7 +330,8 @@ static void blocking_callback_makes_no_answered_decision_late(void **state) {
     assert_int_equal(level("k"), 102);
 }
 
-/* What was not written by its deadline is not written after it. The loop was held, so the server is not to blame. */
+/* A request that was not written by its deadline is never written. The error is overloaded, because the loop was
+ * held and the server is healthy. */
 static void held_loop_sends_no_expired_request(void **state) {
     struct tally tally = {0};
     (void)state;
@@ -341,21 +342,21 @@ static void held_loop_sends_no_expired_request(void **state) {
             consume_counted(rig.throttler, "k", 1, &tally);
         sleep_us(TIMEOUT + 10 * MS);
         run_until_done(rig.poller, &tally, STEADY_SECOND);
-        assert_int_equal(tally.allowed, round); /* the first goes out at once */
+        assert_int_equal(tally.allowed, round); /* the first request is written at once */
         assert_int_equal(tally.errors[-STEADY_OVERLOADED], 99 * round);
     }
     account(&tally, level("k"));
     assert_used_again();
 }
 
-/* Errors of a child count and have a text. Returns how many were counted as unavailable. */
+/* Errors in a child are counted and have a text. Returns how many were counted as unavailable. */
 static int unavailable_in_child(int before) {
     const steady_stats s = stats();
     if (strstr(steady_store_trouble(rig.store), "forked") == NULL) return -1;
     return s.decisions == s.allowed + s.unavailable + s.in_flight ? (int)s.unavailable - before : -2;
 }
 
-/* A loop that is held ends no decision as unavailable: before, during and after the deadline, connected or not. */
+/* A held loop makes no decision unavailable: before, during or after the deadline, connected or not. */
 static void held_loop_is_overloaded_and_not_unavailable(void **state) {
     (void)state;
     for (int warm = 0; warm < 2; warm++)
@@ -377,7 +378,7 @@ static void held_loop_is_overloaded_and_not_unavailable(void **state) {
         }
 }
 
-/* A server that is silent is not an overload, though the loop is held, too. */
+/* A silent server is unavailable, also if the loop is held at the same time. */
 static void silent_server_is_unavailable_though_the_loop_is_held(void **state) {
     struct tally tally = {0};
     (void)state;
@@ -406,14 +407,15 @@ static int use_in_child(void) {
     if (r.error != STEADY_UNAVAILABLE) return 3;
     if (unavailable_in_child(before) != 2) return 9;
     if (steady_peek_sync(rig.throttler, "k", 1, &r) != STEADY_UNAVAILABLE) return 10;
-    if (steady_reset_sync(rig.throttler, "k", 1, &r) != STEADY_UNAVAILABLE) return 11; /* which is not counted */
+    if (steady_reset_sync(rig.throttler, "k", 1, &r) != STEADY_UNAVAILABLE) return 11; /* a reset is not counted */
     if (unavailable_in_child(before) != 3) return 12;
     if (steady_store_open(&own, rig.server.url, NULL, NULL) != 0) return 4;
     if (steady_throttler_new(&owned, own, &limit, NULL, NULL) != 0) return 5;
     if (steady_consume_sync(owned, "child", 5, 1, &r) != 0) return 6;
     steady_throttler_free(&owned);
     steady_store_close(&own);
-    if (steady_poller_run(rig.poller, 10 * MS) < 0) return 7; /* of the parent's: may be run, does nothing to it */
+    if (steady_poller_run(rig.poller, 10 * MS) < 0)
+        return 7; /* the child may run the parent's loop; this does nothing to the parent */
     steady_store_close(&rig.store);
     steady_throttler_free(&rig.throttler);
     return 0;
@@ -445,7 +447,7 @@ static void forked_child_is_unavailable_and_the_parent_goes_on(void **state) {
     assert_int_equal(level("child"), 1);
 }
 
-/* No descriptor to connect with, then some. */
+/* There is no descriptor for a connection, and later there is one. */
 static void missing_descriptor_is_overloaded_then_recovers(void **state) {
     struct rlimit limit, none;
     (void)state;
@@ -462,7 +464,7 @@ static void missing_descriptor_is_overloaded_then_recovers(void **state) {
     assert_used_again();
 }
 
-/* With so many to spare, and one more, and so on: something fails, or nothing does. */
+/* With each number of spare descriptors from 0 to 11, decisions fail or succeed. */
 static void any_shortage_of_descriptors_leaves_none_open(void **state) {
     struct rlimit limit, few;
     int worked = 0;
@@ -484,12 +486,12 @@ static void any_shortage_of_descriptors_leaves_none_open(void **state) {
         worked += error == 0 && r.error == 0;
         const int lowest = dup(0);
         close(lowest);
-        assert_int_equal(lowest, next); /* nothing is left open */
+        assert_int_equal(lowest, next); /* each descriptor is closed */
     }
     assert_between(worked, 1, 11);
 }
 
-/* A blocking call whose poll(2) fails ends at once, rather than never. */
+/* A blocking call ends at once if poll(2) fails. It must not wait for ever. */
 static void failed_poll_ends_the_blocking_call_at_once(void **state) {
     struct rlimit limit, none;
     steady_result r;
@@ -505,7 +507,7 @@ static void failed_poll_ends_the_blocking_call_at_once(void **state) {
     assert_int_equal(error, STEADY_UNKNOWN);
     assert_string_equal(steady_store_trouble(rig.store), "poll: Invalid argument");
     assert_int_equal(steady_consume_sync(rig.throttler, "k", 1, 1, &r), 0);
-    assert_int_equal(r.level, 3); /* both answers are its own */
+    assert_int_equal(r.level, 3); /* the unknown decision was charged as well */
 }
 
 static unsigned long clock_reads;
@@ -516,8 +518,8 @@ static steady_us counted_now(void *loop) {
     return now_us();
 }
 
-/* What is not sent after all, as its answer would be late, is not gone through in one go. The clock is read for each.
- */
+/* Requests that are too late to send end in several turns of the loop. The clock is read for each, so its reads are
+ * counted. */
 static void queue_of_late_requests_is_ended_in_parts(void **state) {
     struct tally tally = {0};
     steady_loop_ops ops = *rig.loop.ops;

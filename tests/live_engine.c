@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Which engine is asked: the module where the server has it and the user may call it, else the scripts. */
+ * The choice of the engine: the module if the server has it and the user may call it, otherwise the scripts. */
 #include "support.h"
 
 #include <limits.h>
@@ -58,7 +58,7 @@ static steady_store *open_with(const char *url, enum steady_engine engine) {
     return open_store(url, &(steady_store_options){.loop = &loop, .timeout = 2 * STEADY_SECOND, .engine = engine});
 }
 
-/* Calls of a command that were executed, or refused before that. */
+/* Calls of a command, executed or refused. */
 static long long calls(const struct server *server, const char *command) {
     char field[64];
     snprintf(field, sizeof field, "cmdstat_%s:calls", command);
@@ -76,7 +76,7 @@ static const struct {
     long long module, scripts;
 } asked[] = {{STEADY_ENGINE_AUTO, 51, 49}, {STEADY_ENGINE_MODULE, 100, 0}, {STEADY_ENGINE_SCRIPT, 0, 100}};
 
-/* The first decision finds the module; those that were sent with it ask the scripts; all that come later the module. */
+/* The first decision detects the module. Decisions sent with it use the scripts, and all later ones the module. */
 static void module_is_used_after_the_first_answer(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(asked); i++) {
@@ -108,7 +108,7 @@ static void assert_same(const steady_result *a, const steady_result *b) {
     assert_int_equal(a->retry_after < 0, b->retry_after < 0);
 }
 
-/* What one has put in, the other sees: each step is made by one engine and looked at by both. */
+/* Each step is made by one engine, and both see the same result. */
 static void module_and_scripts_share_buckets(void **state) {
     static const int64_t amounts[] = {1, 4, 0, 7, -2, 3, 11, 5, 2, 1, -20, 1};
     const steady_limit limit = {.max_capacity = 10, .drop_recharge = HOUR, .drops = 7, .block_duration = 2 * HOUR};
@@ -152,7 +152,7 @@ static void server_without_module_is_asked_for_it_once(void **state) {
     consume_many(throttler, 30, &tally);
     assert_int_equal(tally.allowed, 10);
     assert_int_equal(tally.denied, 21);
-    assert_int_equal(server_stat(&without, "errorstat_ERR:count"), 1); /* asked for it once */
+    assert_int_equal(server_stat(&without, "errorstat_ERR:count"), 1); /* one probe */
     assert_int_equal(server_stat(&without, "total_connections_received") > 0, 1);
     steady_throttler_free(&throttler);
     steady_store_close(&store);
@@ -167,8 +167,7 @@ static void server_without_module_is_asked_for_it_once(void **state) {
     steady_store_close(&store);
 }
 
-/* A user without the right to the command has the scripts; one without the right to the key has nothing, and that is
- * no reason to think ill of the command. */
+/* A user without the right to the module commands uses the scripts. A refused key does not turn the module off. */
 static void user_without_module_rights_is_served_by_scripts(void **state) {
     char url[96];
     struct tally tally = {0};
@@ -199,7 +198,7 @@ static void user_without_module_rights_is_served_by_scripts(void **state) {
     }
     steady_throttler_free(&throttler);
     steady_store_close(&store);
-    server_ask(&with_module, "ACL DELUSER plain module"); /* a module that rules name cannot be unloaded */
+    server_ask(&with_module, "ACL DELUSER plain module"); /* a module cannot be unloaded while ACL rules name it */
 }
 
 /* ---- The module's rights and no others ---- */
@@ -224,7 +223,7 @@ static void burst(steady_throttler *throttler, struct tally *tally, const char *
     run_until_done(poller, tally, 5 * STEADY_SECOND);
 }
 
-/* What is sent before the first answer goes to the scripts, and turns back from there. */
+/* Requests sent before the first answer use the scripts. The server refuses them, and they go to the module. */
 static void user_without_script_rights_has_a_first_burst_served_by_the_module(void **state) {
     struct tally tally;
     (void)state;
@@ -246,7 +245,7 @@ static void refused_key_does_not_turn_off_the_module(void **state) {
         assert_int_equal(tally.errors[-STEADY_REFUSED], 1);
         assert_int_equal(tally.allowed, 49);
     }
-    assert_between(calls(&with_module, "evalsha"), 0, 49); /* of the first burst */
+    assert_between(calls(&with_module, "evalsha"), 0, 49); /* only in the first burst */
     close_only(&store, &throttler);
 }
 
@@ -267,7 +266,8 @@ static void refused_reset_does_not_turn_off_the_module(void **state) {
     close_only(&store, &throttler);
 }
 
-/* The connection was lost over the question, so the next is spared it. It asks once it has to. */
+/* The connection was lost over the probe, so the next connection uses the scripts at first. It probes again when it
+ * has to. */
 static void module_is_tried_again_after_its_probe_was_lost(void **state) {
     struct tally tally = {0};
     (void)state;
@@ -288,7 +288,8 @@ static void module_is_tried_again_after_its_probe_was_lost(void **state) {
     close_only(&store, &throttler);
 }
 
-/* Not under our connection. Without it, nobody follows a pointer to what was there. */
+/* The module cannot be unloaded while a connection has called it. After the unloading, the memory is filled to make
+ * a dangling pointer fail. */
 static void unload(void) {
     char filling[900];
     assert_non_null(strstr(server_ask(&with_module, "MODULE UNLOAD steady"), "not possible"));
@@ -313,7 +314,7 @@ static void unloaded_module_is_replaced_by_scripts_until_a_new_connection(void *
     assert_int_equal(calls(&with_module, "evalsha") >= 50, 1);
     assert_string_equal(server_ask(&with_module, "MODULE LOAD %s", module_path()), "OK");
     consume_many(throttler, 50, &tally);
-    assert_int_equal(calls(&with_module, "steady.consume"), 0); /* this connection knows that there is none */
+    assert_int_equal(calls(&with_module, "steady.consume"), 0); /* this connection knows of no module */
     server_ask(&with_module, "CLIENT KILL TYPE normal");
     run_for(poller, 100 * STEADY_MILLISECOND);
     consume_many(throttler, 1, &tally);
@@ -330,7 +331,7 @@ static void unloaded_module_is_replaced_by_scripts_until_a_new_connection(void *
     {FAKE_ACCEPT, 0, NULL, 0}, { FAKE_EXPECT, 1, NULL, 0 }
 #define DENIED ":-36000000001\r\n"
 
-/* A proxy that hangs up on what it does not know loses one decision, and is not tried again on the next connection. */
+/* A proxy that hangs up on an unknown command costs one decision. The next connection does not probe. */
 static void proxy_that_hangs_up_on_the_module_is_probed_once(void **state) {
     static const struct fake_step steps[] = {
         FIRST, {FAKE_CLOSE, 0, NULL, 0}, FIRST, {FAKE_SEND, 0, DENIED, 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0}};
@@ -344,7 +345,7 @@ static void proxy_that_hangs_up_on_the_module_is_probed_once(void **state) {
     steady_throttler *throttler = new_throttler(store, 10, HOUR);
     consume_many(throttler, 1, &tally);
     assert_int_equal(tally.last.error, STEADY_UNKNOWN);
-    for (int i = 0; i < 50 && tally.verdicts == 0; i++) { /* until the new connection is there */
+    for (int i = 0; i < 50 && tally.verdicts == 0; i++) { /* until the new connection is up */
         run_for(poller, 20 * STEADY_MILLISECOND);
         consume_many(throttler, 1, &tally);
     }
@@ -359,8 +360,8 @@ static void proxy_that_hangs_up_on_the_module_is_probed_once(void **state) {
     fake_stop(fake);
 }
 
-/* The way back, when it had been gone for long enough to be asked rarely: a connection lost over the question is made
- * again at once. Of the connections, the first, third and seventh are asked. */
+/* The proxy hung up often, so probes are rare now. A connection lost over a probe is made again at once. The first,
+ * third and seventh connections are probed. */
 static void connection_lost_over_the_probe_is_made_again_at_once(void **state) {
     struct fake_node *node = fake_node_start(false);
     struct tally tally = {0};
@@ -384,13 +385,13 @@ static void connection_lost_over_the_probe_is_made_again_at_once(void **state) {
     assert_int_equal(tally.verdicts, 1);
     assert_int_equal(fake_node_accepted(node), 8);
     assert_int_equal(fake_node_heard(node, "STEADY.CONSUME"), 3);
-    assert_true(now_us() - seventh < 150 * STEADY_MILLISECOND); /* a rest, by now, is of 250 at least */
+    assert_true(now_us() - seventh < 150 * STEADY_MILLISECOND); /* a back-off would take at least 250 ms by now */
     steady_throttler_free(&throttler);
     steady_store_close(&store);
     fake_node_stop(node);
 }
 
-/* What is no reply of the module's is not believed. */
+/* A malformed reply of the module is not believed. */
 static void malformed_module_reply_is_unknown(void **state) {
     static const char *const wrong[] = {":1\r\n",
                                         "*4\r\n:1\r\n:0\r\n:1\r\n:0\r\n",

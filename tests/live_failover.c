@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * Failover under load, with real sentinels: on command, by the death of the primary, and with an old primary that goes
- * on as if nothing had happened. The switch is the moment at which most sentinels name another primary.
- *
- * The limit is so large and leaks so slowly that it never denies. */
+ * Failover under load, with real sentinels: on command, after the death of the primary, and with an old primary that
+ * stays writable. The switch is the moment at which most sentinels name another primary. The limit is large and
+ * leaks slowly, so it never denies. */
 #include "support.h"
 
 #include <stdlib.h>
@@ -57,7 +56,7 @@ static int tear_down(void **state) {
     return 0;
 }
 
-/* What is seen while one primary gives way to another. */
+/* What the client observes during a failover. */
 struct course {
     struct server *old, *new; /* new: NULL until the switch */
     steady_us switched_at, used_at;
@@ -67,7 +66,7 @@ struct course {
     struct tally after; /* the same, submitted a second after the switch or later */
 };
 
-/* Who is named by two sentinels of three, which is a majority; 0: they do not agree yet. The third may be frozen. */
+/* The port that two of three sentinels name; 0: they disagree. The third sentinel may be frozen. */
 static int port_now(void) {
     const int port = sentinel_port(&fleet.sentinels[0]);
     return port == sentinel_port(&fleet.sentinels[1]) ? port : 0;
@@ -95,13 +94,13 @@ static void begin(struct course *course) {
     course->old = fleet_node(&fleet, port_now());
     server_ask(course->old, "FLUSHALL");
     for (int i = 0; i < 2; i++)
-        consume_counted(narrow, "narrow", 1, &tally); /* and now it is denied */
+        consume_counted(narrow, "narrow", 1, &tally); /* now the key is denied */
     run_until_done(poller, &tally, STEADY_SECOND);
     assert_int_equal(tally.verdicts, 2);
 }
 
-/* Decisions each millisecond until a second and a half after the switch. `commander`: the sentinel that is told to
- * switch, and told again where it has thought better of it; NULL: none is. */
+/* Makes a decision each millisecond until 1.5 s after the switch. `commander` is the sentinel that gets the command,
+ * again if it gave up; NULL: no command. */
 static void drive(struct course *course, const struct server *commander) {
     const steady_us patience = 40 * STEADY_SECOND, give_up = now_us() + patience;
     steady_us command_at = commander != NULL ? now_us() : give_up;
@@ -123,8 +122,8 @@ static void drive(struct course *course, const struct server *commander) {
     run_until_done(poller, &course->after, STEADY_SECOND);
 }
 
-/* They took a server that was slow for one that was gone. The client followed, and what it did there is not looked at.
- */
+/* True if the sentinels switched twice, because a slow server looked dead. The client followed, and the checks do
+ * not apply. */
 static bool switched_again(const struct course *course) {
     const int port = port_now();
     if (port == 0 || port == course->new->port) return false;
@@ -141,13 +140,13 @@ static void print_course(const struct course *course, const char *name) {
                   course->peeks.called, course->peeks.verdicts);
 }
 
-/* All, but for the few that end at their deadlines where the machine stands still for as long. */
+/* Nearly all: a few decisions may end at their deadlines if the machine stands still. */
 static void assert_nearly_all(const struct tally *tally) {
     if (tally->verdicts + tally->called / 100 < tally->called)
         fail_msg("%lu of %lu: %s", tally->verdicts, tally->called, steady_store_trouble(store));
 }
 
-/* None wrong, none lost, and a second after the switch all is as before. */
+/* No verdict is wrong, no callback is lost, and one second after the switch all decisions are made. */
 static void assert_course(const struct course *course) {
     const struct tally *t = &course->tally;
     assert_true(course->used_at != 0);
@@ -158,7 +157,7 @@ static void assert_course(const struct course *course) {
     if (!switched_again(course)) assert_nearly_all(&course->after);
 }
 
-/* The key that the old primary denies is empty at the new one, and admitted there. */
+/* The old primary denies this key. It is empty at the new one, which must admit it. */
 static void assert_no_stale_denial(const struct course *course) {
     struct tally tally = {0};
     if (switched_again(course)) return;
@@ -179,7 +178,7 @@ static void failover_on_command_is_followed(void **state) {
     if (!switched_again(&course) && log_lines.lines != 2) fail_msg("%u lines:\n%s", log_lines.lines, log_lines.all);
 }
 
-/* The old primary comes back while nobody has told it yet that it is one no more. */
+/* The old primary comes back before a sentinel has demoted it. */
 static void killed_primary_is_replaced_and_comes_back_as_replica(void **state) {
     struct course course;
     struct tally tally = {0};
@@ -202,7 +201,7 @@ static void killed_primary_is_replaced_and_comes_back_as_replica(void **state) {
     assert_int_equal(atol(server_ask(course.new, "GET back")), tally.allowed);
 }
 
-/* Nobody may tell the old primary anything: it stays one, reachable and writable, and only the sentinels know. */
+/* The sentinels have no right to demote the old primary. It stays reachable and writable. */
 static void old_primary_that_stays_writable_is_left(void **state) {
     struct course course;
     (void)state;
@@ -212,12 +211,12 @@ static void old_primary_that_stays_writable_is_left(void **state) {
     print_course(&course, "old primary unaware");
     assert_int_equal(strncmp(server_ask(course.old, "ROLE"), "master", 6), 0);
     assert_course(&course);
-    assert_nearly_all(&course.tally); /* nothing is lost in a switch between the living */
+    assert_nearly_all(&course.tally); /* both servers are alive, so nothing is lost */
     assert_no_stale_denial(&course);
     server_ask(course.old, "ACL SETUSER default +@all");
 }
 
-/* Frozen, not dead: connections stay, and nothing answers. */
+/* The primary is frozen: connections stay open and nothing answers. */
 static void frozen_primary_is_replaced(void **state) {
     struct course course;
     (void)state;
@@ -230,7 +229,7 @@ static void frozen_primary_is_replaced(void **state) {
     assert_no_stale_denial(&course);
 }
 
-/* Its host is gone, and the sentinel that we asked with it. */
+/* The host of the primary is lost, with the sentinel that the store asked. */
 static void primary_lost_with_a_sentinel_is_replaced(void **state) {
     struct course course;
     (void)state;
@@ -245,7 +244,7 @@ static void primary_lost_with_a_sentinel_is_replaced(void **state) {
     assert_no_stale_denial(&course);
 }
 
-/* Each takes seconds: two are enough under a sanitizer, three in `make test`, and `make faults` runs all. */
+/* Each test takes seconds: two run under a sanitizer, three in `make test`, and all in `make faults`. */
 int main(void) {
 #define WITH_FLEET(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest all[] = {

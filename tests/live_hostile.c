@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * What a hostile server can make us do: open connections, look names up, keep memory, hold the loop, write log lines.
- * Each test has one fault; tests/hostile/ mixes them. */
+ * The cost that a hostile server can cause: connections, lookups, memory, a held loop, log lines. Each test has one
+ * fault; tests/hostile/ mixes them. */
 #include <malloc.h>
 #include <netdb.h>
 #include <stdatomic.h>
@@ -38,7 +38,7 @@ static unsigned sockets(void) {
     return n;
 }
 
-/* Names are looked up for ever, or nearly. */
+/* A lookup takes nearly for ever. */
 static atomic_uint lookups, most_lookups;
 static atomic_bool resolves;
 
@@ -61,7 +61,7 @@ static struct tally tally;
 static struct rlimit descriptors;
 static size_t memory_before, most_memory;
 static unsigned sockets_before, most_sockets;
-static steady_us away; /* so long the machine did not let this thread run the loop */
+static steady_us away; /* how long the machine kept this thread from running */
 
 static int set_up(void **state) {
     server = hostile_start();
@@ -107,7 +107,7 @@ static steady_us processor_time(void) {
     return (steady_us)t.tv_sec * STEADY_SECOND + t.tv_nsec / 1000;
 }
 
-/* Decisions on ever new keys. */
+/* Makes decisions, each on a new key. */
 static void ask_for(steady_us time) {
     static unsigned number;
     char key[16];
@@ -184,7 +184,7 @@ static void redirects_into_a_black_hole_open_few_connections(void **state) {
     assert_recovers();
 }
 
-/* One attempt at a time, each some milliseconds after the last connection was lost. */
+/* One attempt is made at a time, each some milliseconds after the last connection was lost. */
 static void server_that_hangs_up_gets_few_connections(void **state) {
     (void)state;
     hostile_does(server, HOSTILE_HANG_UP, HOSTILE_MAP_ERROR);
@@ -251,11 +251,11 @@ static void map_of_nodes_without_hosts_does_not_hold_the_loop(void **state) {
 static void rejected_map_leaves_no_nodes_behind(void **state) {
     (void)state;
     maps_of(HOSTILE_MAP_OVERLAP);
-    assert_bounded(1 + STRANGERS, 400); /* a node takes half a KiB */
+    assert_bounded(1 + STRANGERS, 400); /* a node takes 0.5 KiB */
     assert_recovers();
 }
 
-/* A map is read whole. Its memory is given back at once, also where the connection brings nothing after it. */
+/* A map is read as a whole. Its memory is freed at once, also if nothing follows on the connection. */
 static void large_map(enum hostile_map map) {
     maps_of(map);
     assert_bounded(1 + STRANGERS, 3 * 8192 + 4096);

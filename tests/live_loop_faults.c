@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * An event loop that fails: each call that starts a timer, watches a descriptor, makes either, or allocates fails in
- * turn, once or for a while. The store connects, loses its connection, connects again. What comes of the decisions
- * meanwhile is another matter, but each is called back, and once the loop is well, a later call decides. */
+ * An event loop that fails: each call that starts a timer, watches a descriptor, creates either, or allocates fails
+ * in turn, once or for a while. Meanwhile the store connects, loses its connection, and connects again. Each
+ * decision is called back, with any result. Once the loop works, later decisions get verdicts. */
 #include "support.h"
 
 #include <event2/event.h>
@@ -18,7 +18,7 @@
 #define MS STEADY_MILLISECOND
 #define TIMEOUT (20 * MS)
 #define WHILE (30 * MS)
-#define AGAIN (3 * STEADY_SECOND) /* after that a store is given up */
+#define AGAIN (3 * STEADY_SECOND) /* a store has this long to recover */
 
 /* ---- The loop ---- */
 
@@ -27,11 +27,11 @@ static const char *const names[] = {"timer_start", "io_want", "timer_new", "io_n
 
 static struct {
     enum call call;
-    unsigned nth, seen; /* from 1; 0: none fails */
+    unsigned nth, seen; /* the first call is 1; 0: no call fails */
     steady_us lasts, until;
 } fault;
 
-static steady_loop base; /* that works */
+static steady_loop base; /* the working loop */
 static steady_poller *poller;
 static struct event_base *events; /* NULL: the poller is used */
 
@@ -46,7 +46,7 @@ static void *io_new(void *loop, int fd, void (*ready)(void *arg, int seen), void
     return fails(IO_NEW) ? NULL : base.ops->io_new(base.loop, fd, ready, arg);
 }
 
-/* As adapters do that drop the old events before they ask for the new ones. */
+/* Some adapters drop the old events before they ask for the new ones. */
 static int io_want(void *io, int wanted) {
     if (!fails(IO_WANT)) return base.ops->io_want(io, wanted);
     base.ops->io_want(io, 0);
@@ -60,7 +60,7 @@ static void *timer_new(void *loop, void (*fired)(void *arg), void *arg) {
     return fails(TIMER_NEW) ? NULL : base.ops->timer_new(base.loop, fired, arg);
 }
 
-/* Likewise: asyncio has no timer that is started anew. */
+/* Some loops stop a timer before they start it again: asyncio cannot restart a timer. */
 static int timer_start(void *timer, steady_us delay) {
     if (!fails(TIMER_START)) return base.ops->timer_start(timer, delay);
     base.ops->timer_stop(timer);
@@ -165,7 +165,7 @@ static void play_frozen(void) {
     server_thaw(&server);
 }
 
-/* Nobody listens at first. */
+/* No server listens at first. */
 static void play_refused(void) {
     char url[64];
     snprintf(url, sizeof url, "redis://localhost:%d", server.port);
@@ -213,7 +213,7 @@ static void on_disconnect(const redisAsyncContext *of, int status) {
     disconnected = true;
 }
 
-/* The context is the caller's: he makes another one, and a store on it, when it is gone. */
+/* The context belongs to the caller. When it is gone, the caller makes another context and store. */
 static void play_attached(void) {
     disconnected = false;
     context = redisAsyncConnect("127.0.0.1", server.port);
@@ -253,19 +253,19 @@ static bool decides(void) {
     return verdicts > before;
 }
 
-/* Answers are read as they come. Where the loop does not watch the connection, they are found at their deadlines. */
+/* Replies are read as they arrive. If the loop does not watch the connection, they are found at their deadlines. */
 static bool hears(void) {
     for (int i = 0; i < 50; i++) {
         const steady_us begin = now_us();
         const int before = verdicts;
-        ask_one("again"); /* a second one would ask the loop to watch for something else */
+        ask_one("again"); /* a second decision would make the loop watch for another event */
         run(2 * TIMEOUT);
         if (verdicts > before && now_us() - begin < TIMEOUT / 2) return true;
     }
     return false;
 }
 
-/* False: there is no n-th call. */
+/* Returns false if there is no n-th call. */
 static bool play_with(void (*play)(void), void (*end)(void), enum call call, unsigned nth, steady_us lasts) {
     asked = answered = verdicts = 0;
     fault.call = call;
@@ -345,7 +345,7 @@ static void embedded_store_survives_each_failed_call_of_the_loop(void **state) {
     each_call_fails(play_memory, close_all);
 }
 
-/* Nothing is sent that could not end by its deadline, whether the server is there or not. */
+/* A decision without a timer could not end by its deadline, so it is not sent, whether the server is up or not. */
 static void decision_without_a_timer_is_not_sent(void **state) {
     const char *const urls[] = {server.url, "redis://127.0.0.1:1"};
     steady_stats before, after;
@@ -355,7 +355,7 @@ static void decision_without_a_timer_is_not_sent(void **state) {
         open_at(urls[i]);
         ask("before");
         run(STEADY_SECOND);
-        run_for(poller, 2 * TIMEOUT); /* no timer of theirs is left */
+        run_for(poller, 2 * TIMEOUT); /* all their timers have fired */
         server_ask(&server, "DEL k");
         steady_store_stats(store, &before);
         fault.call = TIMER_START;

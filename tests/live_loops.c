@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The same on every loop: the built-in one, libuv, libevent and libev. */
+ * The same tests on each loop: the built-in one, libuv, libevent and libev. */
 #include "support.h"
 
 #include <errno.h>
@@ -73,11 +73,11 @@ static void pipelined_decisions_are_answered_on_each_loop(void **state) {
     }
 }
 
-/* The program was busy for longer than an attempt may take: what has come meanwhile counts. */
+/* The program was busy for longer than a connection attempt may take. Events that arrived meanwhile count. */
 static void connection_made_while_the_loop_was_held_is_used(void **state) {
     char url[64];
     (void)state;
-    snprintf(url, sizeof url, "redis://127.0.0.1:%d/1", server.port); /* a greeting to be answered */
+    snprintf(url, sizeof url, "redis://127.0.0.1:%d/1", server.port); /* the handshake has a reply */
     for (size_t i = 0; i < STAGES; i++)
         for (int turns = 1; turns <= 2; turns++) {
             struct act act = open_act(stages[i], url, 100 * MS);
@@ -94,7 +94,7 @@ static void connection_made_while_the_loop_was_held_is_used(void **state) {
     server_ask(&server, "FLUSHALL");
 }
 
-/* More than the socket takes at once, so that writability matters. */
+/* The burst is larger than the socket buffer, so the store must wait for writability. */
 static void burst_larger_than_the_socket_buffer_is_answered(void **state) {
     char key[1001];
     (void)state;
@@ -175,7 +175,7 @@ static void callback_may_close_the_store(void **state) {
     }
 }
 
-/* Closed before it has connected, while a name is being looked up and while a connection is being made. */
+/* The store closes before it has connected, during a lookup or an attempt to connect. */
 static void store_closed_while_connecting_ends_its_decision(void **state) {
     static const char *const urls[] = {"redis://localhost:1", "redis://127.0.0.1:1", "unix:/nonexistent/socket",
                                        "redis://no-such-host.invalid"};
@@ -198,7 +198,7 @@ static void store_closed_while_connecting_ends_its_decision(void **state) {
 
 /* ---- Turns ---- */
 
-/* A program that asks again inside each callback, and what else is in its loop. */
+/* A program that makes a decision inside each callback, and other work in its loop. */
 struct chain {
     steady_throttler *throttler;
     bool pipe_ran, timer_ran, starved, over;
@@ -229,7 +229,7 @@ static void play_chain(const struct stage *stage, const char *url) {
     struct tally tally = {0};
     int fds[2];
     consume_counted(act.throttler, "k", 1, &tally);
-    run_act(&act, &tally, STEADY_SECOND); /* a server that is down is known to be */
+    run_act(&act, &tally, STEADY_SECOND); /* the store knows now that the server is down */
     assert_return_code(pipe(fds), errno);
     assert_int_equal(write(fds[1], "x", 1), 1);
     void *io = act.loop.ops->io_new(act.loop.loop, fds[0], pipe_ran, &chain);
@@ -258,7 +258,7 @@ static void chain_of_decisions_leaves_the_loop_its_turns(void **state) {
     }
 }
 
-/* A reply and the reset that followed it are there at once: an error of the descriptor is no end of looking at it. */
+/* A reply and a reset are there at once. The reply must be read although the descriptor has an error. */
 static void reply_before_a_reset_is_read(void **state) {
     static const struct fake_step steps[] = {
         {FAKE_ACCEPT, 0, NULL, 0},
@@ -283,7 +283,7 @@ static void reply_before_a_reset_is_read(void **state) {
         run_act(&act, &tally, STEADY_SECOND);
         consume_counted(act.throttler, "a", 1, &tally);
         consume_counted(act.throttler, "b", 1, &tally);
-        act.stage->turn(act.loop.loop); /* the second goes out */
+        act.stage->turn(act.loop.loop); /* the second request is written */
         sleep_us(50 * MS);
         run_act(&act, &tally, STEADY_SECOND);
         assert_int_equal(tally.verdicts, 2);
@@ -308,7 +308,7 @@ static void stop_the_other(void *arg) {
     if (timers->fired == 3) timers->loop->ops->timer_free(timers->first);
 }
 
-/* For now, for later, anew, stopped and freed: only what was said last counts. */
+/* Timers are started, restarted, stopped and freed. Only the last setting counts. */
 static void last_timer_setting_wins(void **state) {
     (void)state;
     for (size_t i = 0; i < STAGES; i++) {
@@ -340,7 +340,7 @@ static steady_us processor_time(void) {
     return (steady_us)t.tv_sec * STEADY_SECOND + t.tv_nsec / 1000;
 }
 
-/* As a server that forks its workers does it. What the loop has left of the store rings, and does nothing. */
+/* A server forks a worker in this way. The loop may still call handlers of the store, and they do nothing. */
 static int close_and_go_on(struct act *act) {
     const steady_us before = processor_time();
     steady_throttler_free(&act->throttler);
@@ -364,7 +364,7 @@ static void forked_child_closes_and_the_parent_goes_on(void **state) {
             consume_counted(act.throttler, "k", 1, &tally);
             run_act(&act, &tally, STEADY_SECOND);
         }
-        assert_int_equal(tally.allowed, tally.submitted); /* the parent notices nothing */
+        assert_int_equal(tally.allowed, tally.submitted); /* the parent is not affected */
         server_kill(&server);
         assert_int_equal(waitpid(pid, &status, 0), pid);
         if (status != 0) fail_msg("%s: status %x", stages[i]->name, (unsigned)status);

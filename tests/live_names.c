@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The Redis store by name: the name leads elsewhere, a primary is demoted or lost, two of them are written to, the
- * resolver is slow or does not know. The other server has the same port at 127.0.0.2. */
+ * The Redis store by name: the name changes its address, a primary is demoted or lost, two primaries take writes,
+ * the resolver is slow or fails. The other server has the same port at 127.0.0.2. */
 #include "rig.h"
 
 #include <netdb.h>
@@ -10,7 +10,7 @@
 #include "proxy.h"
 
 static struct server other;
-static struct proxy *proxy; /* on the way from the other server to the first */
+static struct proxy *proxy; /* between the other server and the first */
 
 static int set_up(void **state) {
     rig_set_up(state);
@@ -40,7 +40,7 @@ static void open_by_name(steady_us timeout) {
 
 static long long level_at_other(const char *key) { return atoll(server_ask(&other, "GET %s", key)); }
 
-/* The other server follows the first, at this port, and has caught up. */
+/* Makes the other server a replica of the first, at this port. Returns when it has caught up. */
 static void make_replica(int port) {
     server_ask(&other, "REPLICAOF 127.0.0.1 %d", port);
     const steady_us until = now_us() + 10 * STEADY_SECOND;
@@ -61,7 +61,7 @@ static void assert_caught_up(const char *key, long long wanted) {
 
 /* ---- Another primary ---- */
 
-/* The old primary goes on as a replica, with connections open, and the name leads to the new one. */
+/* The old primary becomes a replica with its connections open. The name leads to the new primary. */
 static void demoted_primary_is_left_for_the_new_one(void **state) {
     struct tally before = {0}, during = {0};
     (void)state;
@@ -77,7 +77,7 @@ static void demoted_primary_is_left_for_the_new_one(void **state) {
     server_ask(&rig.server, "REPLICAOF 127.0.0.2 %d", other.port);
     names_say("127.0.0.2", 0, 0);
     const steady_us since = now_us();
-    while (during.denied == 0) { /* the denied key has to notice by itself, and is denied by the new primary */
+    while (during.denied == 0) { /* decisions on the denied key alone must find the new primary, which denies it too */
         assert_true(now_us() - since < STEADY_SECOND);
         consume_counted(narrow, "denied", 1, &during);
         run_for(rig.poller, MS);
@@ -87,7 +87,7 @@ static void demoted_primary_is_left_for_the_new_one(void **state) {
                      during.called);
     assert_int_equal(during.allowed, 0);
     trickle(&before, MS, 50 * MS);
-    before.allowed--; /* the one on the narrow key */
+    before.allowed--; /* the decision on the narrow key */
     account(&before, level_at_other("k"));
     assert_true(server_stat(&other, "cmdstat_evalsha:calls") > 0);
     steady_throttler_free(&narrow);
@@ -100,7 +100,7 @@ static void new_address_is_used_after_a_reconnect(void **state) {
     warm_up();
     names_say("127.0.0.2", 0, 0);
     assert_int_equal(ask_one(), 0);
-    assert_int_equal(level("k"), 1); /* a good connection is kept */
+    assert_int_equal(level("k"), 1); /* a working connection is kept */
     server_ask(&rig.server, "CLIENT KILL TYPE normal");
     run_for(rig.poller, 50 * MS);
     trickle(&tally, MS, 50 * MS);
@@ -109,7 +109,7 @@ static void new_address_is_used_after_a_reconnect(void **state) {
     assert_int_equal(level("k"), 1);
 }
 
-/* The primary dies with writes that its replica never saw. Exactly these are forgotten. */
+/* The primary dies with writes that were not replicated. Exactly these are lost. */
 static void failover_loses_exactly_the_writes_not_replicated(void **state) {
     struct tally kept = {0}, cut = {0}, after = {0};
     (void)state;
@@ -136,7 +136,7 @@ static void failover_loses_exactly_the_writes_not_replicated(void **state) {
     account_lost(&kept, level_at_other("k"), 100);
 }
 
-/* Two servers take writes for the same keys: each admits a capacity, and no more. */
+/* Two servers take writes for the same keys. Each admits one capacity, and no more. */
 static void split_brain_admits_one_capacity_a_primary(void **state) {
     struct tally here = {0}, there = {0}, healed = {0};
     char url[64];
@@ -167,14 +167,15 @@ static void split_brain_admits_one_capacity_a_primary(void **state) {
         consume_counted(rig.throttler, "k", 1, &healed);
         run_for(rig.poller, 10 * MS);
     }
-    assert_int_equal(healed.allowed, 0); /* one bucket again, and it is full */
+    assert_int_equal(healed.allowed, 0); /* there is one bucket again, and it is full */
     steady_throttler_free(&throttler);
     steady_store_close(&store);
 }
 
 /* ---- The resolver ---- */
 
-/* A busy machine may hold the loop: then a decision that waits for a connection is overloaded. */
+/* Unavailable and overloaded decisions. On a busy machine the loop may be held; then a decision that waits for a
+ * connection is overloaded. */
 static unsigned long not_sent(const struct tally *tally) {
     return tally->errors[-STEADY_UNAVAILABLE] + tally->errors[-STEADY_OVERLOADED];
 }
@@ -202,8 +203,8 @@ static void dead_resolver_delays_no_deadline(void **state) {
     trickle(&tally, 5 * MS, how_long(500 * MS, 3 * STEADY_SECOND));
     assert_int_equal(not_sent(&tally), tally.called);
     assert_in_time(&tally);
-    assert_true(names_asked() - asked <= 3); /* one at a time */
-    rig_close();                             /* with a lookup under way, whose thread goes by itself */
+    assert_true(names_asked() - asked <= 3); /* lookups are made one at a time */
+    rig_close();                             /* a lookup is in progress; its thread ends by itself */
     names_say("127.0.0.1", 0, 0);
     open_by_name(TIMEOUT);
     warm_up();
@@ -227,7 +228,7 @@ static void unknown_name_is_unavailable_until_it_resolves(void **state) {
     }
 }
 
-/* A thousand addresses are cut to sixteen, of which the last answers; then none of them. */
+/* The store tries at most sixteen of a thousand addresses. First the sixteenth answers, then the seventh. */
 static void at_most_sixteen_addresses_are_tried(void **state) {
     static char list[32 * 1000];
     size_t n = 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The Redis store behind a network that cuts, drops, delays, slices and slows what passes. */
+ * The Redis store behind a network that cuts, drops, delays, splits or slows the traffic. */
 #include "rig.h"
 
 #include <netinet/in.h>
@@ -36,7 +36,7 @@ static void set(struct proxy_rules rules) { proxy_set(proxy, &rules); }
 
 /* ---- Cut ---- */
 
-/* N are written at once; the server gets k of them and the client r replies. */
+/* N requests are written at once. The server gets k of them, and the client r replies. */
 static void cut_at(unsigned k, unsigned r, bool softly) {
     struct tally tally = {0};
     char key[32];
@@ -50,11 +50,11 @@ static void cut_at(unsigned k, unsigned r, bool softly) {
     set((struct proxy_rules){.cut = false});
     assert_used_again();
     account(&tally, level(key));
-    assert_int_equal(level(key), k); /* what was written is never sent again */
+    assert_int_equal(level(key), k); /* a request that was written is never sent again */
 }
 
 static void connection_cut_after_k_requests_charges_exactly_k(void **state) {
-    const unsigned step = how_long(0, 1) != 0 ? 1 : 7; /* every k, or some */
+    const unsigned step = how_long(0, 1) != 0 ? 1 : 7; /* each k, or each seventh */
     (void)state;
     open_behind_proxy(TIMEOUT);
     for (unsigned k = 0; k <= N; k += k + step > N && k < N ? 1 : step) {
@@ -65,7 +65,7 @@ static void connection_cut_after_k_requests_charges_exactly_k(void **state) {
     assert_int_equal(stats().timeouts, 0);
 }
 
-/* The server has made the decision, and nobody hears of it. */
+/* The server has decided, and the reply is lost. */
 static void lost_reply_is_unknown_and_charged_once(void **state) {
     struct tally tally = {0};
     (void)state;
@@ -118,10 +118,10 @@ static void late_reply_reaches_its_own_decision_or_none(void **state) {
             snprintf(key, sizeof key, "soon:%d:%d", round, i);
             consume_counted(rig.throttler, key, i + 1, &soon);
             run_until_done(rig.poller, &soon, STEADY_SECOND);
-            if (soon.last.error == 0) assert_int_equal(soon.last.level, i + 1); /* its own reply, and no earlier one */
+            if (soon.last.error == 0) assert_int_equal(soon.last.level, i + 1); /* the reply to this request */
         }
     }
-    assert_true(soon.verdicts > 20); /* of 30; on a busy machine some come late */
+    assert_true(soon.verdicts > 20); /* of 30; some are late on a busy machine */
     assert_int_equal(late.errors[-STEADY_UNKNOWN], 30);
     assert_in_time(&late);
     account(&late, level("k"));
@@ -159,7 +159,7 @@ static void traffic_of_single_bytes_gives_the_same_verdicts(void **state) {
     if (sliced > 20 * whole) fail_msg("%.0f us of CPU a decision, %.0f otherwise", 1e3 * sliced, 1e3 * whole);
 }
 
-/* 64 kbit/s: what does not fit is turned away, and nothing piles up. */
+/* At 64 kbit/s, decisions beyond max_in_flight are rejected, and no queue grows. */
 static void slow_connection_is_overloaded_at_max_in_flight(void **state) {
     struct tally tally = {0};
     unsigned long turned_away = 0;
@@ -193,10 +193,10 @@ static void slow_connection_is_overloaded_at_max_in_flight(void **state) {
     account(&tally, level("k"));
 }
 
-/* Four times what fits, for which the sockets have room, and the server all the time there is: what gets through is
- * answered in time, and nearly all of the rest is never written. */
+/* The load is four times the bandwidth. The sockets accept it, and the server is idle. Sent requests are answered in
+ * time, and nearly all others are never written. */
 static void overload_is_answered_in_time_at_full_rate(void **state) {
-    const unsigned bytes_per_second = 1000000, request = 100; /* or more */
+    const unsigned bytes_per_second = 1000000, request = 100; /* at least */
     struct tally tally = {0};
     (void)state;
     open_behind_proxy(TIMEOUT);
@@ -213,13 +213,12 @@ static void overload_is_answered_in_time_at_full_rate(void **state) {
     const steady_us fit = time * bytes_per_second / request / STEADY_SECOND;
     print_message("# %lu of %lu answered, %lu unknown\n", tally.verdicts, tally.submitted,
                   tally.errors[-STEADY_UNKNOWN]);
-    /* The proxy may be slower than it was told. Without a window nearly all are unknown after the first tenth of a
-     * second. */
+    /* The proxy may be slower than its setting. Without a window nearly all decisions would be unknown after 100 ms. */
     assert_true(tally.verdicts > (unsigned long)fit / 40);
     assert_true(tally.verdicts > tally.errors[-STEADY_UNKNOWN] / 2);
 }
 
-/* Replies come later than connecting took, by less than half of the timeout: nothing is held back for that. */
+/* Replies take longer than connecting took, by less than half of the timeout. No request is held back for that. */
 static void longer_round_trip_is_no_overload(void **state) {
     struct tally tally = {0};
     (void)state;
@@ -245,8 +244,8 @@ static bool has_port(int fd, int (*name)(int, struct sockaddr *, socklen_t *), i
     return name(fd, (struct sockaddr *)&a, &len) == 0 && a.sin_family == AF_INET && ntohs(a.sin_port) == port;
 }
 
-/* Bytes that the library has handed to the system and the proxy has not read: sent by the one end of our connection
- * and not acknowledged, and received by the other. */
+/* Bytes between the library and the proxy: sent by the library and not acknowledged, or received and not read by the
+ * proxy. */
 static long long in_the_system(void) {
     long long bytes = 0;
     for (int fd = 0; fd < 256; fd++) {
@@ -259,12 +258,12 @@ static long long in_the_system(void) {
 
 static long long long_key_request(const char *key, struct tally *tally) {
     consume_counted(rig.throttler, key, 1, tally);
-    run_for(rig.poller, 100 * MS); /* in which it is acknowledged */
+    run_for(rig.poller, 100 * MS); /* until it is acknowledged */
     return in_the_system();
 }
 
-/* Of a decision that ends as unknown the library has written the request. What it has written the system has, or it is
- * in the buffer of the library. */
+/* The library has written the request of each unknown decision. Its bytes are in the system or in the buffer of the
+ * library. */
 static void at_most_64_kib_are_queued_for_a_socket(void **state) {
     struct tally tally = {0};
     char key[1001];
@@ -277,7 +276,7 @@ static void at_most_64_kib_are_queued_for_a_socket(void **state) {
     const long long each = long_key_request(key, &tally);
     assert_between(each, 1000, 1300);
     for (int i = 0; i < 20000;
-         i++) { /* for as long as the system takes more; what has waited for long is not written */
+         i++) { /* until the system accepts no more; requests that wait too long are not written */
         consume_counted(rig.throttler, key, 1, &tally);
         if (i % 50 == 49) run_for(rig.poller, MS);
     }
@@ -289,7 +288,7 @@ static void at_most_64_kib_are_queued_for_a_socket(void **state) {
     set((struct proxy_rules){.frozen = false});
     const steady_us until = now_us() + 10 * STEADY_SECOND;
     while (level(key) < (long long)tally.errors[-STEADY_UNKNOWN] && now_us() < until)
-        run_for(rig.poller, 10 * MS); /* for all of it to arrive */
+        run_for(rig.poller, 10 * MS); /* until all bytes have arrived */
     assert_used_again();
     account(&tally, level(key));
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The Redis store when nothing goes wrong, and what it refuses: answers, keys, credentials, rights, closing. */
+ * The Redis store without faults, and what the server refuses: results, keys, credentials, rights, closing. */
 #include "support.h"
 
 #include <pthread.h>
@@ -82,7 +82,7 @@ static void counters_add_up(void **state) {
     assert_int_equal(steady_consume_sync(throttler, "k", 1, 1, &r), 0);
     steady_store_stats(store, &s);
     assert_int_equal(s.in_flight, 0);
-    assert_int_equal(s.decisions, 7); /* a reset is none */
+    assert_int_equal(s.decisions, 7); /* a reset is no decision */
     assert_int_equal(s.allowed + s.denied, 7);
     assert_int_equal(s.allowed, 4);
     assert_int_equal(s.blocked, 3);
@@ -99,7 +99,7 @@ static void pipelined_decisions_admit_exactly_the_capacity(void **state) {
     (void)state;
     for (int i = 0; i < 10000; i++)
         consume_counted(throttler, "k", 1, &tally);
-    assert_int_equal(tally.called, 0); /* never inside the call */
+    assert_int_equal(tally.called, 0); /* no callback runs inside the call */
     run_until_done(poller, &tally, 10 * STEADY_SECOND);
     assert_int_equal(tally.allowed, 7000);
     assert_int_equal(tally.denied, 3000);
@@ -118,7 +118,7 @@ static void key_may_hold_any_bytes(void **state) {
     steady_result r;
     (void)state;
     assert_int_equal(steady_consume_sync(throttler, key, sizeof key - 1, 2, &r), 0);
-    assert_int_equal(steady_consume_sync(throttler, "", 1, 1, &r), 0); /* a NUL */
+    assert_int_equal(steady_consume_sync(throttler, "", 1, 1, &r), 0); /* one NUL byte */
     assert_int_equal(steady_consume(throttler, key, sizeof key - 1, 1, count_result, expect_result(&tally)), 0);
     run_until_done(poller, &tally, 5 * STEADY_SECOND);
     assert_int_equal(tally.last.level, 3);
@@ -137,7 +137,7 @@ static void key_has_1_to_1024_bytes(void **state) {
     steady_result r;
     (void)state;
     memset(key, 'k', 65536);
-    for (int round = 0; round < 3; round++) /* so that tickets are used again for other lengths */
+    for (int round = 0; round < 3; round++) /* memory of a decision is used again for keys of other lengths */
         for (size_t i = 0; i < COUNT(lengths); i++)
             assert_int_equal(steady_consume(throttler, key, lengths[(i + (size_t)round) % COUNT(lengths)], 1,
                                             count_result, expect_result(&tally)),
@@ -176,7 +176,7 @@ static void foreign_value_is_not_a_bucket_and_stays(void **state) {
     }
     assert_string_equal(server_ask(&server, "LRANGE list 0 -1"), "a b");
     assert_string_equal(server_ask(&server, "GET text"), "precious");
-    assert_int_equal(steady_consume_sync(throttler, "mine", 4, 1, &r), 0); /* the connection is as good as before */
+    assert_int_equal(steady_consume_sync(throttler, "mine", 4, 1, &r), 0); /* the connection still works */
     steady_throttler_free(&throttler);
     steady_store_close(&store);
 }
@@ -216,7 +216,7 @@ static void database_out_of_range_is_refused(void **state) {
     steady_store_close(&store);
 }
 
-/* What a decision ends as for whoever the URL says. */
+/* The result of a decision for the user in the URL. */
 static int ask_as(const char *credentials, const char *key, char trouble[256]) {
     char url[160];
     steady_result r;
@@ -241,18 +241,18 @@ static void wrong_credentials_are_refused_without_showing_the_password(void **st
     assert_int_equal(ask_as("app:wrong@", "k", trouble), STEADY_REFUSED);
     assert_non_null(strstr(trouble, "WRONGPASS"));
     assert_int_equal(ask_as("nobody:hunter2@", "k", trouble), STEADY_REFUSED);
-    assert_int_equal(ask_as(":hunter2@", "k", trouble), STEADY_REFUSED); /* the default user has none */
+    assert_int_equal(ask_as(":hunter2@", "k", trouble), STEADY_REFUSED); /* the default user has no password */
     server_ask(&server, "CONFIG SET requirepass hunter2");
     assert_int_equal(ask_as("", "k", trouble), STEADY_REFUSED);
     assert_non_null(strstr(trouble, "NOAUTH"));
     assert_int_equal(ask_as(":hunter2@", "k", trouble), 0);
     assert_int_equal(ask_as("default:hunter2@", "k", trouble), 0);
     server_ask(&server, "AUTH hunter2");
-    server_kill(&server); /* forgets it */
+    server_kill(&server); /* a restart resets the password */
     server_restart(&server, true);
 }
 
-/* docs/reference/acl.md gives this line. */
+/* The same line stands in docs/reference/acl.md. */
 #define MINIMAL "resetkeys ~rl:* resetchannels -@all +evalsha +script|load +get +set +del +time"
 
 static void rights_of_the_acl_page_suffice(void **state) {
@@ -278,7 +278,7 @@ static void rights_of_the_acl_page_suffice(void **state) {
     steady_store_close(&store);
 }
 
-/* Each right of the minimal user is needed: without it, something ends as refused. */
+/* Without any right of the minimal user, a decision is refused. */
 static void each_right_of_the_acl_page_is_needed(void **state) {
     static const char *const rights[] = {"evalsha", "get", "set", "del", "time"};
     char trouble[256];
@@ -307,7 +307,7 @@ static void each_right_of_the_acl_page_is_needed(void **state) {
     }
 }
 
-/* One who may not load scripts depends on someone who does. */
+/* A user without the right to load scripts works only if another user has loaded them. */
 static void user_without_script_load_needs_another_to_load(void **state) {
     char trouble[256];
     (void)state;
@@ -320,7 +320,7 @@ static void user_without_script_load_needs_another_to_load(void **state) {
     assert_int_equal(ask_as("app:hunter2@", "rl:k", trouble), 0);
 }
 
-/* The rights go while the store is in use, and come back. */
+/* The user loses its rights while the store is in use, and gets them back. */
 static void changed_rights_apply_to_the_next_decision(void **state) {
     char url[96];
     steady_result r;
@@ -404,7 +404,7 @@ static void closing_cancels_decisions_in_flight(void **state) {
     (void)state;
     for (int i = 0; i < 100; i++)
         consume_counted(throttler, "k", 1, &tally);
-    steady_poller_run(poller, 0); /* connecting, or not even that */
+    steady_poller_run(poller, 0); /* connecting, or not yet */
     steady_store_close(&store);
     assert_null(store);
     assert_int_equal(tally.called, 100);
@@ -416,7 +416,7 @@ static void closing_cancels_decisions_in_flight(void **state) {
     steady_throttler_free(&throttler);
 }
 
-/* What a callback does, once, when so many have been called. */
+/* What a callback does once, when `at` callbacks have run. */
 struct plot {
     steady_store *store;
     steady_throttler *throttler;
@@ -478,7 +478,7 @@ static void close_on_line(void *data, enum steady_log_level level, const char *t
     steady_store_close(data);
 }
 
-/* The log is a callback too. */
+/* The store may be closed inside the log callback. */
 static void log_may_close_the_store(void **state) {
     steady_store *store = NULL;
     steady_store_options options = {.log = close_on_line, .log_data = &store};

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Whatever a program may do inside a callback, and whatever it may do inside the next: all pairs, on each store. */
+ * Each pair of acts that a program may do inside two callbacks, on each store. */
 #include "rig.h"
 
 #include <stdlib.h>
@@ -71,7 +71,7 @@ static void open_another(void) {
     const steady_store_options options = {.loop = &rig.loop};
     if (another == NULL && rig.poller != NULL) another = open_store(rig.server.url, &options);
 }
-/* The stores that use it first. */
+/* Close the stores that use the loop first. */
 static void free_the_loop(void) {
     close_and_free();
     steady_store_close(&another);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Peeks put to a replica: which server answers them, and that they are answered whatever becomes of it. */
+ * Peeks sent to a replica: which server answers, and that each peek is answered although the replica fails. */
 #include "support.h"
 
 #include <stdlib.h>
@@ -60,7 +60,7 @@ static void peek_counted(const char *key, struct tally *tally) {
     assert_int_equal(steady_peek(throttler, key, strlen(key), count_result, expect_result(tally)), 0);
 }
 
-/* Each 2 ms for so long; then waits for the rest. */
+/* Makes a peek each 2 ms for `time`, then waits for all answers. */
 static void peek_for(struct tally *tally, steady_us time) {
     const steady_us until = now_us() + time;
     while (now_us() < until) {
@@ -72,7 +72,7 @@ static void peek_for(struct tally *tally, steady_us time) {
 
 static long long asked(const struct server *server) { return server_stat(server, "cmdstat_evalsha:calls"); }
 
-/* A replica is used within `limit`. */
+/* Waits until the replica is used, at most `limit`. */
 static void await_replica(steady_us limit) {
     const long long before = asked(&replica);
     const steady_us until = now_us() + limit;
@@ -125,12 +125,12 @@ static void primary_answers_peeks_if_no_replica_is_known(void **state) {
         assert_int_equal(tally.verdicts, tally.called);
         assert_int_equal(log_lines.lines, 0);
         close_all();
-        follow(); /* and then one who may not ask */
+        follow(); /* the second user may not ask for the replicas */
     }
     assert_int_equal(asked(&replica), 0);
 }
 
-/* Rights are not replicated: what the user may not do at the replica, it may at the primary. */
+/* Rights are not replicated. A peek that the replica refuses is sent to the primary. */
 static void primary_answers_peeks_that_the_replica_refuses(void **state) {
     static const char *const fewer[] = {"-evalsha", "-get", "-script|load -eval"};
     (void)state;
@@ -156,7 +156,8 @@ static void primary_answers_peeks_that_the_replica_refuses(void **state) {
     assert_int_equal(log_lines.lines, 0);
 }
 
-/* It goes away under load and comes back: no peek is lost, and nothing is logged, since nothing is missing. */
+/* The replica is killed under load and restarted. No peek is lost, and nothing is logged, because the primary
+ * answers. */
 static void replica_restarted_loses_no_peek(void **state) {
     struct tally tally = {0};
     (void)state;
@@ -193,7 +194,8 @@ static void frozen_replica_is_left_after_a_timeout(void **state) {
     server_thaw(&replica);
 }
 
-/* It goes on answering, and follows nobody any more: it is left, as the server does not know it any more. */
+/* The replica goes on answering without a primary. The store leaves it, because the primary does not list it any
+ * more. */
 static void replica_cut_off_from_its_primary_is_left(void **state) {
     struct tally tally = {0};
     (void)state;
@@ -214,7 +216,7 @@ static void replica_cut_off_from_its_primary_is_left(void **state) {
     await_replica(3 * STEADY_SECOND);
 }
 
-/* The primary is gone, and peeks go on. */
+/* Peeks go on without the primary. */
 static void replica_answers_peeks_without_a_primary(void **state) {
     struct tally tally = {0};
     (void)state;
@@ -226,7 +228,7 @@ static void replica_answers_peeks_without_a_primary(void **state) {
     assert_int_equal(tally.verdicts, tally.called);
 }
 
-/* It says of itself that its data may be old, and the peek that heard so is answered by the server. */
+/* The replica replies that its data may be stale. The primary answers that peek. */
 static void stale_replica_sends_peeks_to_the_primary(void **state) {
     struct tally tally = {0};
     (void)state;
@@ -255,7 +257,7 @@ static void blocking_peek_uses_the_replica(void **state) {
         assert_int_equal(steady_peek_sync(throttler, "k", 1, &r), 0);
 }
 
-/* Closed at any moment, by the answer to a peek. */
+/* The callback of a peek closes the store at any moment. */
 static void close_store(const steady_result *result, void *data) {
     count_result(result, data);
     close_all();

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * A password and a key that are looked for wherever they must not be: in logs, errors and troubles, and, once its store
- * is closed, the password in all memory of the process. */
+ * A password and a key must not be shown. The tests look for them in logs and errors, and after closing look for the
+ * password in all memory of the process. */
 #include "rig.h"
 
 #include <errno.h>
@@ -16,7 +16,7 @@
 
 #define HIDDEN_BY 0x5a
 static const char hidden[] =
-    "9;4;(#\000-c+\0261\016i,\0028m\0274\010o9\003>h\012)"; /* so that the program itself does not hold it */
+    "9;4;(#\000-c+\0261\016i,\0028m\0274\010o9\003>h\012)"; /* the program must not hold the password as text */
 #define LENGTH (sizeof hidden - 1)
 #define KEY "a-key-that-is-nobodys-business"
 
@@ -103,7 +103,7 @@ static void errors_of_a_real_server_show_no_secret(void **state) {
     ask_about_the_key();
 }
 
-/* A server that says it all aloud. */
+/* A server that quotes the password and the key in each reply. */
 static void reply_that_quotes_a_secret_is_not_shown(void **state) {
     static const char *const formats[] = {
         "-ERR unknown command 'AUTH', with args beginning with: 'app' '%s' \r\n",
@@ -220,7 +220,7 @@ static void secret_at_any_place_of_an_error_is_not_shown(void **state) {
             }
 }
 
-/* A sentinel that quotes the passwords, its own and the servers', or names one as the host of the primary. */
+/* A sentinel that quotes its password or that of the servers, or names it as the host of the primary. */
 static void error_of_a_sentinel_shows_no_secret(void **state) {
     static const char *const replies[] = {
         "-ERR no such service %s\r\n",
@@ -255,7 +255,7 @@ static void error_of_a_sentinel_shows_no_secret(void **state) {
         }
 }
 
-/* A letter is in every text. */
+/* A password of one letter occurs in every text, so the words of the server are not shown. */
 static void short_password_hides_the_words_of_the_server(void **state) {
     static const char *const passwords[] = {"a", "is", "the", "user"};
     (void)state;
@@ -328,13 +328,13 @@ static bool is_hidden_at(const char *at) {
 
 #define PAGE ((uintptr_t)4096)
 
-/* Whether there is anything: the guard before a thread's stack can look like any other memory. */
+/* True if memory is mapped there. The guard page of a thread's stack looks like other memory. */
 static bool is_there(int memory, uintptr_t at) {
     char byte;
     return pread(memory, &byte, 1, (off_t)at) == 1;
 }
 
-/* In a page, or across its end; NULL: not there. */
+/* Searches a page and the bytes across its end. Returns NULL if the password is not there. */
 __attribute__((no_sanitize("address", "thread"))) static const char *find_in_page(uintptr_t page, bool goes_on) {
     const uintptr_t end = page + PAGE + (goes_on ? 0 : 1 - (uintptr_t)LENGTH);
     for (uintptr_t at = page; at < end; at++)
@@ -342,7 +342,7 @@ __attribute__((no_sanitize("address", "thread"))) static const char *find_in_pag
     return NULL;
 }
 
-/* Where the password stands in memory that can be written; NULL: nowhere. */
+/* The address of the password in writable memory, or NULL. */
 static const char *find_password(void) {
     static char line[512];
     FILE *maps = fopen("/proc/self/maps", "r");
@@ -367,7 +367,7 @@ static const char *find_password(void) {
 }
 
 static void let_in(void) {
-    const pid_t pid = fork(); /* so that what the server is told stays out of our memory */
+    const pid_t pid = fork(); /* a child sends it, because it must not enter the memory of this process */
     assert_return_code(pid, errno);
     if (pid == 0) {
         char password[LENGTH + 1];
@@ -378,7 +378,7 @@ static void let_in(void) {
     waitpid(pid, NULL, 0);
 }
 
-/* Asks so many times, closes, and looks. */
+/* Makes `decisions` decisions, closes the store, and searches the memory. */
 static void assert_wiped(int port, int decisions) {
     steady_result r;
     open_with_password(port, "app");
@@ -386,7 +386,7 @@ static void assert_wiped(int port, int decisions) {
         (void)ask_one();
         (void)steady_consume_sync(rig.throttler, "k", 1, 1, &r);
     }
-    assert_non_null(find_password()); /* it is needed to connect anew */
+    assert_non_null(find_password()); /* an open store needs it to reconnect */
     rig_close();
     if (find_password() != NULL) fail_msg("the password is still there after %d decisions", decisions);
 }
@@ -398,7 +398,7 @@ static void closed_store_leaves_no_secret_in_memory(void **state) {
 #endif
     struct fake_server *silent = fake_start(NULL, 0);
     for (int decisions = 0; decisions < 3; decisions++) {
-        assert_wiped(rig.server.port, decisions); /* refused */
+        assert_wiped(rig.server.port, decisions); /* the server refuses the password */
         assert_wiped(free_port(), decisions);
         assert_wiped(fake_port(silent), decisions);
     }

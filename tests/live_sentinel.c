@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The primary found through its sentinels: the first of them dead, mute or talking nonsense, credentials of their own,
- * and what is said where none of them can help. */
+ * The primary is found through its sentinels: some are down, silent or send nonsense; sentinels with credentials;
+ * the error if no sentinel can help. */
 #include "support.h"
 
 #include <stdlib.h>
@@ -68,7 +68,7 @@ static int ask_one(void) {
     return tally.last.error;
 }
 
-/* Where to begin is chance, so this is tried often enough to begin anywhere. */
+/* The first sentinel is chosen at random, so the test runs often enough to begin at each. */
 static void useless_sentinels_are_passed_over(void **state) {
     static const struct fake_step nonsense[] = {
         {FAKE_ACCEPT, 0, NULL, 0},
@@ -107,10 +107,10 @@ static void blocking_call_finds_the_primary(void **state) {
             if (now_us() - begin > STEADY_SECOND) fail_msg("%s", steady_store_trouble(store));
         close_all();
     }
-    assert_string_equal(server_ask(&server, "GET sync"), "(nil)"); /* that is in database 3 */
+    assert_string_equal(server_ask(&server, "GET sync"), "(nil)"); /* the key is in database 3 */
 }
 
-/* Names are looked up for sentinels as well, and a service may have any name. */
+/* A sentinel may be given by name, and a service may have any name. */
 static void sentinel_is_found_by_name_and_credentials_are_sent(void **state) {
     char url[256];
     (void)state;
@@ -121,7 +121,7 @@ static void sentinel_is_found_by_name_and_credentials_are_sent(void **state) {
     assert_int_equal(log_lines.lines, 0);
 }
 
-/* One who may not ask for the role is not turned away for that. */
+/* A user without the right to ROLE is served all the same. */
 static void user_without_role_is_served(void **state) {
     char url[256];
     (void)state;
@@ -139,7 +139,7 @@ static void assert_trouble(const char *url, int error, const char *says) {
     if (strstr(trouble, says) == NULL) fail_msg("%s: \"%s\" does not say \"%s\"", url, trouble, says);
     assert_null(strstr(trouble, "hunter2"));
     const steady_us begin = now_us();
-    assert_int_equal(ask_one(), error); /* at once: it is known */
+    assert_int_equal(ask_one(), error); /* at once: the store knows the error */
     assert_true(now_us() - begin < TIMEOUT / 2);
     run_for(poller, 700 * MS);
     assert_int_equal(log_lines.lines, 1);
@@ -177,7 +177,7 @@ static void sentinel_password_is_sent(void **state) {
     server_stop(&closed);
 }
 
-/* The sentinels come back, and are asked again. */
+/* The sentinels come back and are asked again. */
 static void sentinels_are_asked_again_after_an_outage(void **state) {
     char url[256];
     (void)state;
@@ -186,7 +186,7 @@ static void sentinels_are_asked_again_after_an_outage(void **state) {
     assert_int_equal(ask_one(), 0);
     server_kill(&sentinel);
     run_for(poller, 600 * MS);
-    assert_int_equal(ask_one(), 0); /* nobody needs them while the primary is there */
+    assert_int_equal(ask_one(), 0); /* sentinels are not needed while the primary is connected */
     assert_int_equal(log_lines.lines, 0);
     server_ask(&server, "CLIENT KILL TYPE normal SKIPME yes");
     run_for(poller, 100 * MS);

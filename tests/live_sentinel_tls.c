@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * rediss+sentinel://: TLS to the sentinel and to the server it names, of which each may be trusted or not. */
+ * rediss+sentinel://: TLS to the sentinel and to its server, each of them trusted or not. */
 #include "support.h"
 
 #include "certificates.h"
@@ -7,7 +7,7 @@
 
 static struct server server, sentinel;
 
-/* What a decision ends as where they show these certificates, "NAME.pem" with "NAME.key". */
+/* The result of a decision with these certificates, "NAME.pem" with "NAME.key". */
 static int ask(const char *of_sentinel, const char *of_server, char trouble[256]) {
     const int server_port = free_port(), sentinel_port = free_port();
     const steady_store_options options = {.timeout = 3 * STEADY_SECOND};

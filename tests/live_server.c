@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The Redis store when a real server is in trouble: scripts lost, memory full, no disk, no replicas, read-only, busy,
- * loading. */
+ * The Redis store with faults of a real server: lost scripts, full memory, disk errors, missing replicas, read-only,
+ * busy, loading. */
 #include "rig.h"
 
 #include <errno.h>
@@ -100,7 +100,7 @@ static void disk_error_is_unavailable_and_charges_nothing(void **state) {
     assert_int_equal(level("k"), 1);
 }
 
-/* A demoted primary is left: the connection is made anew, since its name may lead elsewhere by now. */
+/* The connection to a demoted primary is replaced, because its name may have another address by now. */
 static void demoted_primary_is_left_and_connected_anew(void **state) {
     (void)state;
     rig_open(TIMEOUT);
@@ -114,7 +114,7 @@ static void demoted_primary_is_left_and_connected_anew(void **state) {
     assert_int_equal(level("k"), 0);
 }
 
-/* However often it is asked: at most twenty times a second, and those that were on their way. */
+/* The server got at most twenty probes a second, and those in flight, however many decisions were made. */
 static void assert_left_alone(const char *error, steady_us since) {
     char field[64];
     snprintf(field, sizeof field, "errorstat_%s:count", error);
@@ -144,14 +144,14 @@ static void busy_server_is_unavailable_until_it_answers(void **state) {
     assert_left_alone("BUSY", begin);
     assert_int_equal(level("k"), 0);
     assert_int_equal(stats().reconnects, 0);
-    assert_int_equal(server_stat(&rig.server, "cmdstat_script|kill:calls"), 1); /* which was this test's */
+    assert_int_equal(server_stat(&rig.server, "cmdstat_script|kill:calls"), 1); /* the test sent it */
 }
 
 static void spin_after_writing(void) {
     server_ask(&rig.server, "EVAL %s 1 written", "redis.call('SET', KEYS[1], '1') while true do end");
 }
 
-/* Nobody can end such a script; only the server can be killed. */
+/* Such a script cannot be ended; only the server can be killed. */
 static void unkillable_script_is_unavailable_until_a_restart(void **state) {
     struct tally tally = {0};
     (void)state;
@@ -196,13 +196,13 @@ static void loading_server_gets_few_probes_and_is_used_again(void **state) {
     assert_true(seen && tally.verdicts > 0);
     assert_at_once(&tally);
     assert_left_alone("LOADING", begin);
-    const unsigned long unknown = tally.errors[-STEADY_UNKNOWN]; /* it listens before it begins to answer */
+    const unsigned long unknown = tally.errors[-STEADY_UNKNOWN]; /* the server accepts before it answers */
     assert_int_equal(tally.called, tally.verdicts + tally.errors[-STEADY_UNAVAILABLE] + unknown);
     account(&tally, level("k"));
-    assert_true(stats().reconnects <= 2); /* one that met a server not listening yet may be among them */
+    assert_true(stats().reconnects <= 2); /* one more if the server did not listen yet */
 }
 
-/* A replica that has lost its primary and will not show old data. */
+/* A replica without its primary that serves no stale data. */
 static void stale_replica_is_unavailable_until_promoted(void **state) {
     struct tally tally = {0};
     steady_result r;
@@ -227,7 +227,7 @@ static void wipe(void) {
     sleep_us(20 * MS);
 }
 
-/* Each loss gives a key its capacity back, at most; nobody sees an error. */
+/* Each flush gives a key at most one more capacity. No decision has an error. */
 static void flushall_under_load_gives_each_key_one_more_capacity(void **state) {
     struct tally tally = {0};
     (void)state;
@@ -243,12 +243,12 @@ static void flushall_under_load_gives_each_key_one_more_capacity(void **state) {
     assert_between(tally.allowed, 100, 100 * (wipes + 1));
 }
 
-/* Some servers ask themselves when they start. */
+/* Counts CONFIG GET; some servers count one at their start. */
 static long long questions(void) { return server_stat(&rig.server, "cmdstat_config|get:calls"); }
 
 #define EVICTABLE 50 /* buckets, of ten drops each */
 
-/* How many of them the server has, or has no more. */
+/* The number of these buckets that are missing at the server. */
 static long long missing_buckets(void) {
     char command[256] = "EXISTS";
     for (int i = 0; i < EVICTABLE; i++)
@@ -256,7 +256,7 @@ static long long missing_buckets(void) {
     return EVICTABLE - atoll(server_ask(&rig.server, command));
 }
 
-/* Its last command may have left more in memory than it may have: it evicts with the next. */
+/* Waits for the eviction: a server over its limit evicts at the next command. */
 static void await_eviction(void) {
     long long evicted = -1;
     while (evicted != server_stat(&rig.server, "evicted_keys"))
@@ -272,7 +272,7 @@ static void fill_evictable(struct tally *tally) {
     run_until_done(rig.poller, tally, 10 * STEADY_SECOND);
 }
 
-/* A bucket that is missing before a round fills once more in it, and while a round is on none goes. */
+/* A bucket that is missing before a round fills once more in it. During a round no bucket is evicted. */
 static void evicted_bucket_admits_once_more_and_is_warned_of(void **state) {
     struct tally tally = {0};
     long long missing = 0;
@@ -302,7 +302,7 @@ static void evicted_bucket_admits_once_more_and_is_warned_of(void **state) {
     assert_int_equal(questions() - before, 1);
 }
 
-/* A server that evicts nothing, or does not say, is nothing to tell of. */
+/* No warning is logged for a server that evicts nothing or does not tell its settings. */
 static void server_without_eviction_causes_no_warning(void **state) {
     static const char *const settings[][2] = {{"noeviction", "3mb"}, {"allkeys-lru", "0"}};
     (void)state;
@@ -328,7 +328,7 @@ static void full_server_is_unavailable_and_used_again(void **state) {
     steady_store *only = open_store(rig.server.url, NULL);
     steady_throttler *holder = new_throttler(only, LARGE, RECHARGE);
     steady_result r;
-    assert_int_equal(steady_consume_sync(holder, "holder", 6, 1, &r), 0); /* takes the place */
+    assert_int_equal(steady_consume_sync(holder, "holder", 6, 1, &r), 0); /* takes the only place */
     trickle(&tally, MS, 300 * MS);
     assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.called);
     assert_at_once(&tally);
@@ -340,7 +340,7 @@ static void full_server_is_unavailable_and_used_again(void **state) {
     assert_used_again();
     assert_int_equal(rig.log.lines, 2);
     steady_throttler_free(&rig.throttler);
-    steady_store_close(&rig.store); /* leaves its place to those who look */
+    steady_store_close(&rig.store); /* frees its place for the checks below */
     const steady_us until = now_us() + 5 * STEADY_SECOND;
     while (strcmp(server_ask(&rig.server, "CONFIG SET maxclients 100"), "OK") != 0 && now_us() < until)
         sleep_us(5 * MS);
@@ -365,7 +365,7 @@ static void wrong_password_connects_once_a_second(void **state) {
     assert_null(strstr(steady_store_trouble(rig.store), "hunter2"));
 }
 
-/* One who was denied before is not denied out of habit while the server cannot write. */
+/* A denied key is not denied from memory while the server cannot write. */
 static void denied_key_notices_a_server_that_cannot_write(void **state) {
     static const char *const faults[][2] = {
         {"CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"},
@@ -428,7 +428,7 @@ static void rights_taken_under_load_are_refused_and_charge_nothing(void **state)
     assert_no_password();
 }
 
-/* The server hangs up on a deleted user; who comes again is refused, and does not come often. */
+/* The server closes the connection of a deleted user. Later attempts are refused, about once a second. */
 static void deleted_user_is_refused_and_connects_once_a_second(void **state) {
     struct tally tally = {0};
     (void)state;
@@ -444,7 +444,7 @@ static void deleted_user_is_refused_and_connects_once_a_second(void **state) {
     server_ask(&rig.server, "ACL SETUSER app on >hunter2 ~* +@all");
     const steady_us since = now_us();
     while (ask_one() != 0) {
-        assert_true(now_us() - since < 2 * STEADY_SECOND); /* one that is refused is tried about once a second */
+        assert_true(now_us() - since < 2 * STEADY_SECOND); /* a refused connection is retried about once a second */
         run_for(rig.poller, 10 * MS);
     }
     assert_no_password();

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * TLS against a real redis-server: whom the library trusts and who trusts it, and that over TLS all is as it is
- * without: what is charged, what is unknown, what a child leaves alone. */
+ * TLS with a real redis-server: which certificates the library trusts, which the server trusts, and the same
+ * charges, unknown results and rules for a child as without TLS. */
 #include "support.h"
 
 #include <dirent.h>
@@ -20,7 +20,7 @@
 static int tls_port;
 static struct proxy *proxy;
 
-/* "ca.pem" and the like, as the server's own certificate. */
+/* Sets the certificate of the server: NAME.pem and NAME.key. */
 static void serve_with(const char *name) {
     char cert[32], key[32];
     snprintf(cert, sizeof cert, "%s.pem", name);
@@ -75,7 +75,7 @@ static void open_through_proxy(const struct proxy_rules *rules, steady_us timeou
 
 static steady_us timeout = 3 * STEADY_SECOND;
 
-/* One decision on a store of its own, which waits. */
+/* One blocking decision on a new store. */
 static int ask_at(const char *url, const steady_tls_options *tls, char trouble[256]) {
     const steady_store_options options = {.timeout = timeout, .tls = tls};
     steady_result result;
@@ -134,7 +134,7 @@ static void certificate_matches_name_address_and_server_name(void **state) {
 }
 
 static const struct {
-    const char *certificate, *host, *ca, *says; /* of what comes after the port */
+    const char *certificate, *host, *ca, *says; /* the error text after the port */
 } distrusted[] = {
     {"elsewhere", "localhost", "ca.pem", "the server's certificate is not for localhost"},
     {"elsewhere", "127.0.0.1", "ca.pem", "the server's certificate is not for 127.0.0.1"},
@@ -147,7 +147,7 @@ static const struct {
      "the server's certificate is signed by a CA that is not trusted (set tls_ca)"},
 };
 
-/* Refused by the deadline of the first decision, and the next one is told at once; never is anything sent. */
+/* The first decision fails by its deadline and the next at once. Nothing is sent. */
 static void untrusted_certificate_is_unavailable_and_nothing_is_sent(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(distrusted); i++) {
@@ -161,7 +161,7 @@ static void untrusted_certificate_is_unavailable_and_nothing_is_sent(void **stat
     assert_string_equal(server_ask(&rig.server, "DBSIZE"), "0");
 }
 
-/* What is trusted where nothing is said: no CA of ours is among that. */
+/* Without tls_ca the system's authorities are trusted. The CA of the tests is none of them. */
 static void system_authorities_are_trusted_by_default(void **state) {
     (void)state;
     assert_refused(url_of("localhost", tls_port, "%s", ""), STEADY_UNAVAILABLE,
@@ -206,8 +206,7 @@ static void client_certificate_is_checked_by_the_server(void **state) {
     assert_int_equal(level("k"), 4);
 }
 
-/* Without a loop that is asked again and again: refused about once a second, and nothing that was written is unknown.
- */
+/* Decisions go on. The server refuses about once a second, and no decision is unknown. */
 static void missing_client_certificate_is_refused_and_never_unknown(void **state) {
     struct tally tally = {0};
     (void)state;
@@ -244,7 +243,7 @@ static void tls_options_of_the_struct_apply(void **state) {
 }
 
 static const struct {
-    const char *options; /* with %s for the directory */
+    const char *options; /* %s stands for the directory */
     const char *says;
 } unusable[] = {
     {"?tls_ca=%s/no-such-file", "no-such-file: No such file or directory"},
@@ -300,7 +299,7 @@ static void tls_options_without_tls_are_a_bad_argument(void **state) {
 
 /* ---- No TLS on one of the sides ---- */
 
-/* A redis-server waits for the end of what it takes for a line. */
+/* A redis-server without TLS takes the handshake for a line, and waits for its end. */
 static void port_without_tls_is_unavailable(void **state) {
     (void)state;
     timeout = 300 * MS;
@@ -334,7 +333,7 @@ static void resets_under_load_charge_nothing_twice(void **state) {
         proxy_reset_all(proxy);
         run_until_done(rig.poller, &tally, 5 * STEADY_SECOND);
     }
-    sleep_us(50 * MS); /* what is on its way may yet be charged */
+    sleep_us(50 * MS); /* requests in flight may still be charged */
     account(&tally, level("k"));
     assert_true(tally.errors[-STEADY_UNKNOWN] > 0);
     assert_true(stats().reconnects >= 10);
@@ -357,13 +356,13 @@ static void killed_server_leaves_decisions_unknown_then_unavailable(void **state
     assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
 }
 
-/* In the middle of the handshake, and in the middle of work. */
+/* The server is silent during the handshake, and later during work. */
 static void silent_handshake_and_connection_delay_no_deadline(void **state) {
     struct tally tally = {0};
     (void)state;
     open_through_proxy(&(struct proxy_rules){.deaf = true}, TIMEOUT);
     trickle(&tally, 10 * MS, how_long(800 * MS, 2 * STEADY_SECOND));
-    /* a busy machine may hold the loop: then a decision that waits for a connection is overloaded */
+    /* on a busy machine the loop may be held; then a decision that waits for a connection is overloaded */
     assert_int_equal(tally.errors[-STEADY_UNAVAILABLE] + tally.errors[-STEADY_OVERLOADED], tally.submitted);
     assert_true(tally.slowest < TIMEOUT + SLACK_OF(tally));
     assert_non_null(strstr(rig.log.all, "TLS handshake failed: the server does not answer"));
@@ -391,7 +390,7 @@ static void heavy_load_over_tls_never_holds_the_loop(void **state) {
     assert_loop_never_held();
 }
 
-/* The errors of the program's own work with OpenSSL neither mislead us nor are they there afterwards. */
+/* OpenSSL errors that the program left do not mislead the library, and the library leaves none. */
 static void openssl_errors_of_the_program_are_ignored_and_none_are_left(void **state) {
     struct tally tally = {0};
     (void)state;
@@ -409,7 +408,7 @@ static void openssl_errors_of_the_program_are_ignored_and_none_are_left(void **s
     assert_int_equal(ERR_peek_error(), 0);
 }
 
-/* The child closes what it has inherited, and does not say goodbye for the parent. */
+/* The child closes its copy without a TLS close notice, which would end the parent's connection. */
 static void forked_child_closes_without_ending_the_parents_connection(void **state) {
     int status = 0;
     (void)state;
@@ -469,7 +468,7 @@ static void attempt(struct steady__connect *dial, struct attempts *attempts, uns
     }
 }
 
-/* There is no mallinfo2 under the sanitizers, and the leak checker in its place. */
+/* Sanitizers have no mallinfo2; their leak checker does this check. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define ATTEMPTS 100
 #else
@@ -503,14 +502,14 @@ static void failed_handshakes_leave_no_descriptor_and_no_memory(void **state) {
     assert_int_equal(attempts.failed, 50 + ATTEMPTS);
     assert_string_equal(attempts.why, "the server's certificate is not for 127.0.0.1");
     assert_int_equal(descriptors(), descriptors_before);
-    assert_true(heap() < heap_before + 64 * 1024); /* 66 bytes an attempt */
+    assert_true(heap() < heap_before + 64 * 1024); /* less than 66 bytes for each attempt */
     assert_int_equal(ERR_peek_error(), 0);
     steady__connect_free(&dial);
     steady__tls_close(tls);
     steady__fork_guard_clear(&fork_guard);
 }
 
-/* Each node of a cluster is trusted as the first is, or not. */
+/* The certificate of each node of a cluster is checked like that of the first. */
 static void each_node_of_a_cluster_is_verified(void **state) {
     static struct cluster cluster;
     char options[300], key[16];
@@ -538,7 +537,7 @@ static void each_node_of_a_cluster_is_verified(void **state) {
         consume_counted(rig.throttler, key, 1, &tally);
     }
     run_until_done(rig.poller, &tally, 10 * STEADY_SECOND);
-    assert_between(tally.errors[-STEADY_UNAVAILABLE], 100, 250); /* a third of them */
+    assert_between(tally.errors[-STEADY_UNAVAILABLE], 100, 250); /* the slots of one of three nodes */
     assert_int_equal(tally.allowed + tally.errors[-STEADY_UNAVAILABLE], 1000);
     cluster_stop(&cluster);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The watch on the loop that the tests of faults rely on: it tells who held the loop from who waited for a processor.
- */
+ * The watch on the loop: it tells a handler that holds the loop from a thread that waits for a processor. The tests
+ * of faults rely on it. */
 #include "rig.h"
 
 #include <pthread.h>
@@ -14,7 +14,7 @@ static steady_us worked(void) {
     return (steady_us)t.tv_sec * STEADY_SECOND + t.tv_nsec / 1000;
 }
 
-/* Of its own time: on a busy machine, a loop that watches the clock would work less. */
+/* Counts the processor time of the thread: on a busy machine, work measured by the clock would be less. */
 static void work_for(steady_us time) {
     for (const steady_us until = worked() + time; worked() < until;)
         ;
@@ -49,7 +49,7 @@ static void sleep_counts_as_holding_the_loop(void **state) {
     assert_between(longest_held, 20 * MS, 200 * MS);
 }
 
-/* Work may be interrupted by others: what counts is what was done by the thread itself. */
+/* Only the work of the thread itself counts, because other processes may interrupt it. */
 static void work_counts_as_holding_the_loop(void **state) {
     (void)state;
     for (int i = 0; i < 20 && longest_held < 15 * MS; i++)
@@ -59,7 +59,7 @@ static void work_counts_as_holding_the_loop(void **state) {
 
 static void keep_busy(void) { work_for(10 * MS); }
 
-/* Others keep every processor busy, so that handlers of a millisecond are interrupted for many. */
+/* Other processes keep each processor busy, so a handler of 1 ms takes many milliseconds. */
 static void waits_for_a_processor_do_not_count(void **state) {
     pid_t others[6];
     const size_t count = sizeof others / sizeof *others;
