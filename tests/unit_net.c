@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Names resolved in a thread, sockets connected to themselves, forked children. */
+ * Names resolved in a thread, and sockets connected to themselves. */
 #include "support.h"
 
 #include <arpa/inet.h>
@@ -7,11 +7,9 @@
 #include <netinet/in.h>
 #include <pthread.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "conn/net.h"
-#include "loop/fork_guard.h"
 
 static steady_poller *poller;
 static steady_loop loop;
@@ -110,33 +108,6 @@ static void socket_connected_to_itself_is_refused(void **state) {
     net->close(net, fd);
 }
 
-static void fork_is_noticed_and_the_parent_keeps_its_connection(void **state) {
-    (void)state;
-    for (int wipe = 0; wipe < 2; wipe++) {
-        struct steady__fork_guard mark;
-        int pair[2], status = -1;
-        char byte;
-        steady__fork_guard_set(&mark, wipe == 1);
-        assert_int_equal(mark.page != NULL, wipe);
-        assert_false(steady__forked(&mark));
-        assert_return_code(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), errno);
-        const pid_t pid = fork();
-        assert_return_code(pid, errno);
-        if (pid == 0) {
-            steady__fork_guard_detach(pair[0]);
-            _exit(steady__forked(&mark) && recv(pair[0], &byte, 1, 0) < 0 ? 0 : 1);
-        }
-        assert_int_equal(waitpid(pid, &status, 0), pid);
-        assert_int_equal(status, 0);
-        assert_false(steady__forked(&mark));
-        assert_int_equal(write(pair[1], "x", 1), 1); /* the parent's socket still works */
-        assert_int_equal(read(pair[0], &byte, 1), 1);
-        close(pair[0]);
-        close(pair[1]);
-        steady__fork_guard_clear(&mark);
-    }
-}
-
 static void *look_up_elsewhere(void *arg) {
     const struct steady__net *net = &steady__net_system;
     steady_poller *own = NULL;
@@ -171,7 +142,6 @@ int main(void) {
         WITH_POLLER(cancelled_lookup_runs_no_callback),
         WITH_POLLER(store_closed_during_a_lookup_ends_its_decision_once),
         WITH_POLLER(socket_connected_to_itself_is_refused),
-        WITH_POLLER(fork_is_noticed_and_the_parent_keeps_its_connection),
         WITH_POLLER(loops_of_two_threads_resolve_independently),
     };
     return cmocka_run_group_tests_name("net", tests, NULL, NULL);

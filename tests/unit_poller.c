@@ -391,63 +391,10 @@ static void forked_child_and_parent_wake_only_themselves(void **state) {
     assert_int_equal(steady_poller_run(bench->poller, -1), 0);
 }
 
-/* ---- Alarms on a loop of the caller ---- */
-
-static struct {
-    steady_us now, delay;
-    int starts;
-} clockwork;
-
-static steady_us clockwork_now(void *unused) {
-    (void)unused;
-    return clockwork.now;
-}
-
-static void *clockwork_timer_new(void *unused, void (*ring)(void *arg), void *arg) {
-    (void)unused;
-    (void)ring;
-    (void)arg;
-    return &clockwork;
-}
-
-static int clockwork_timer_start(void *unused, steady_us delay) {
-    (void)unused;
-    clockwork.delay = delay;
-    clockwork.starts++;
-    return 0;
-}
-
-static const steady_loop_ops clockwork_ops = {
-    .name = "clockwork", .now = clockwork_now, .timer_new = clockwork_timer_new, .timer_start = clockwork_timer_start};
-
-/* libuv and other loops count a delay from the beginning of their turn, which may be long ago. */
-static void early_alarm_is_set_again(void **state) {
-    static const steady_loop clock = {.ops = &clockwork_ops};
-    struct steady__alarm alarm;
-    (void)state;
-    memset(&clockwork, 0, sizeof clockwork);
-    clockwork.now = -70; /* a clock may start anywhere */
-    assert_int_equal(steady__alarm_new(&alarm, &clock, NULL, NULL), 0);
-    steady__alarm_set(&alarm, 100);
-    assert_int_equal(clockwork.delay, 100);
-    clockwork.now += 40;
-    assert_false(steady__alarm_rang(&alarm));
-    assert_true(alarm.set);
-    assert_int_equal(clockwork.delay, 60);
-    clockwork.now += 60;
-    assert_true(steady__alarm_rang(&alarm));
-    assert_false(alarm.set);
-    steady__alarm_set(&alarm, 0);
-    assert_int_equal(clockwork.delay, 0);
-    assert_true(steady__alarm_rang(&alarm));
-    assert_int_equal(clockwork.starts, 3);
-}
-
 int main(void) {
 #define IN_BENCH(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(null_is_refused),
-        cmocka_unit_test(early_alarm_is_set_again),
         IN_BENCH(run_without_events_waits_the_given_time),
         IN_BENCH(timer_is_never_early),
         IN_BENCH(timers_run_in_the_order_of_their_times),
