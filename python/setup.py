@@ -110,7 +110,7 @@ setup(
             [relative(path) for path in sources()],
             depends=[relative(path) for path in [*(TREE / "src").rglob("*.h"), *(HERE / "core").glob("*.h"),
                                                  *(TREE / "lua").glob("*.lua"), TREE / "include" / "steady.h"]],
-            include_dirs=[relative(TREE / "include"), relative(TREE / "src"), "core"],
+            include_dirs=[relative(TREE / "include"), relative(TREE / "src"), relative(TREE)],
             define_macros=[("_GNU_SOURCE", None)],
             extra_compile_args=CFLAGS,
             extra_link_args=LDFLAGS,

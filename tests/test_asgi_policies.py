@@ -105,9 +105,9 @@ def test_a_policy_that_costs_nothing_counts_only_while_it_is_blocked(asgi, packa
 @pytest.mark.parametrize("names", [("api", "api:admin"), ("a:b:c", "x", "a:b"), ("a", "a:")])
 def test_names_that_could_make_the_same_key_are_rejected(asgi, throttler, names):
     policies = [asgi.Policy(throttler(5), name=name) for name in names]
-    with pytest.raises(ValueError, match="begins"):
+    with pytest.raises(ValueError, match="is the beginning of"):
         asgi.RateLimit(hello, policies=policies)
-    with pytest.raises(ValueError, match="begins"):
+    with pytest.raises(ValueError, match="is the beginning of"):
         asgi.RateLimit(hello, throttler(5), name=names[0], policies=policies[1:])
 
 

@@ -269,8 +269,8 @@ class Failing(Throttler):
         pass
 
 for t in (_core.Throttler.__new__(_core.Throttler), Failing()):
-    for ask in (lambda: t._consume("k"), lambda: t._decode(0, 1, 5), lambda: t._arguments("k", 1, False),
-                lambda: t._failed(-1, None, 0, "k", 1, False)):
+    for ask in (lambda: t._consume("k"), lambda: t._decode_reply(0, 1, 5), lambda: t._script_arguments("k", 1, False),
+                lambda: t._apply_policy(-1, None, 0, "k", 1, False)):
         try:
             ask()
         except RuntimeError as error:

@@ -86,7 +86,7 @@ async def test_a_key_has_one_queue_as_str_and_as_bytes(aio, name):
     for mine, other in ((name, name.encode()), (name.encode(), name)):
         first = asyncio.create_task(t.wait(mine))
         await asyncio.sleep(0.01)
-        with pytest.raises(TimeoutError, match="others that came before"):
+        with pytest.raises(TimeoutError, match="tasks that waited before"):
             await t.wait(other, timeout=0.01)
         first.cancel()
         await asyncio.wait([first])
@@ -150,11 +150,11 @@ async def test_a_wait_denied_by_policy_asks_again_before_retry_after(aio, closed
 
 
 @pytest.mark.parametrize("options, amount, says", [
-    ({"on_error": "deny"}, 1, "the store does not answer (unavailable)"),
+    ({"on_error": "deny"}, 1, "the store gives no verdict (unavailable)"),
     ({"on_error": "local", "local_share": 4}, 3,
-     "the store does not answer (unavailable), and the local share never has room for 3"),
+     "the store gives no verdict (unavailable), and the local bucket can never hold 3 drops"),
     ({"on_error": "local", "local_share": 4}, 2,
-     "the store does not answer (unavailable), and the local share has no room in time: it would be 480.000 s"),
+     "the store gives no verdict (unavailable), and the local bucket has no room in time: it would take 480.000 s"),
 ])
 @under_asyncio
 async def test_a_wait_that_ends_without_an_answer_raises_its_cause(aio, closed_port, options, amount, says):

@@ -55,12 +55,13 @@ def layer_of(path):
 
 
 def units(*patterns):
-    """Each file name without its ending, and those whose headers it includes. A .c file and its header are one unit."""
+    """Each file name without its ending, and those whose headers it includes. A .c file and its header are one unit.
+    The files in python/core include headers of the library by a path that begins with src/."""
     paths = tracked(*patterns)
     headers = {path.stem for path in paths if path.suffix == ".h"}
     found = {path.stem: set() for path in paths}
     for path in paths:
-        names = {Path(name).stem for mark, name in includes(path) if mark == '"'}
+        names = {Path(name).stem for mark, name in includes(path) if mark == '"' and not name.startswith("src/")}
         found[path.stem] |= names & headers - {path.stem}
     return found
 
@@ -82,9 +83,15 @@ def test_the_includes_form_no_circle(patterns):
             del below[name]
 
 
+def test_each_file_of_the_python_extension_has_its_own_header():
+    for path in tracked("python/core/*.c"):
+        if path.stem != "module":
+            assert includes(path)[0] == ('"', f"{path.stem}.h"), path.name
+
+
 def static_functions():
-    """(name, path) of each static function of the library, the command and the module."""
-    for path in tracked("src/**/*.c", "src/*.c", "cli/*.c", "module/*.c"):
+    """(name, path) of each static function of the library, the command, the module and the Python extension."""
+    for path in tracked("src/**/*.c", "src/*.c", "cli/*.c", "module/*.c", "python/core/*.c"):
         for name in set(re.findall(r"^static [^=;(]*?\b(\w+)\(", path.read_text(), re.M)):
             yield name, path
 

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""Who sent a request: the address that a limit counts for.
+"""The client address of a request, as the key of a limit.
 
 Some IPv6 addresses stand for one IPv4 address, and many of them share a /64. They count as that IPv4 address:
 
     ::ffff:0:0/96       IPv4-mapped (RFC 4291, 2.5.5.2)
-    ::/96               IPv4-compatible (RFC 4291, 2.5.5.1), but for ::/112, which has :: and ::1
+    ::/96               IPv4-compatible (RFC 4291, 2.5.5.1), except ::/112, which has :: and ::1
     ::ffff:0:0:0/96     IPv4-translated (RFC 2765, 2.1)
     64:ff9b::/96        behind a translator, such as NAT64 or SIIT-DC (RFC 6052, 2.1)
     2002::/16           6to4: the site of one IPv4 address (RFC 3056, 2)
     2001::/32           Teredo: the host behind one IPv4 address (RFC 4380, 4)
 
-In 64:ff9b:1::/48 (RFC 8215) the operator chooses where the IPv4 address stands, so each address there counts alone. An
-ISATAP address (RFC 5214) needs nothing: its /64 belongs to one site."""
+In 64:ff9b:1::/48 (RFC 8215) the operator chooses the position of the IPv4 address, so each address there counts alone.
+An ISATAP address (RFC 5214) needs no rule: its /64 belongs to one site."""
 from __future__ import annotations
 
 import ipaddress
@@ -20,12 +20,12 @@ from typing import Any
 
 
 def client_address(trusted_hops: int = 0, ipv6_prefix: int = 64) -> Callable[[MutableMapping[str, Any]], str]:
-    """A key function: the address of who is connected to the server, and of an IPv6 one the network, which is what a
-    customer is given.
+    """Returns a key function: the key is the peer address of the connection. For IPv6 it is the network of that
+    address, because a customer has a whole network.
 
-    `trusted_hops` is how many proxies of yours a request goes through, each of which adds to X-Forwarded-For the
-    address it was asked from; the field is not looked at otherwise, because anybody can send one. Where it has fewer
-    addresses than that, the request did not come through all of them, and counts for who is connected.
+    Set `trusted_hops` to the number of your proxies that a request passes. Each proxy must append the address of its
+    peer to X-Forwarded-For. By default this header is ignored, because any client can send it. If the header has fewer
+    addresses than `trusted_hops`, the request did not pass all proxies; then the key is the peer address.
     """
     if trusted_hops < 0 or not 0 < ipv6_prefix <= 128:
         raise ValueError("trusted_hops must not be negative, and ipv6_prefix must be 1 .. 128")
@@ -36,14 +36,14 @@ def client_address(trusted_hops: int = 0, ipv6_prefix: int = 64) -> Callable[[Mu
             return forwarded
         peer = (scope.get("client") or ("",))[0]
         if not peer:
-            raise RuntimeError("the server gives no client address (a Unix socket?); trusted_hops or another key may")
+            raise RuntimeError("no client address (is it a Unix socket?); set trusted_hops, or use another key")
         return network_of(peer, ipv6_prefix) or str(peer)
 
     return key
 
 
 def forwarded_for(scope: MutableMapping[str, Any], hops: int) -> str:
-    """What the outermost trusted proxy was asked from; empty where the request did not come through all of them."""
+    """The address of the peer of the outermost trusted proxy; empty if the request did not pass all trusted proxies."""
     lines = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
     addresses = b",".join(lines).split(b",")
     return addresses[-hops].decode("latin-1").strip() if len(addresses) >= hops else ""
@@ -55,7 +55,7 @@ TRANSLATED_LOCALLY = ipaddress.IPv6Network("64:ff9b:1::/48")
 
 
 def ipv4_in(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that it stands for."""
+    """The IPv4 address for which this IPv6 address stands, or None."""
     if address in UNSPECIFIED_AND_LOOPBACK:
         return None
     if any(address in network for network in IPV4_AT_THE_END):
@@ -66,7 +66,8 @@ def ipv4_in(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
 
 
 def network_of(text: str, ipv6_prefix: int) -> str | None:
-    """Of "192.0.2.1", "192.0.2.1:80", "2001:db8::1" or "[2001:db8::1]:80"; None: it is no address."""
+    """The network of an address such as "192.0.2.1", "192.0.2.1:80", "2001:db8::1" or "[2001:db8::1]:80". None if the
+    text is no address."""
     host = text.partition("%")[0]
     if host.startswith("["):
         host = host[1:].partition("]")[0]

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""Decisions over a client that the caller has: redis-py, valkey-py or aioredis, recognised by what it can do.
+"""Decisions through a client of the caller: redis-py, valkey-py or aioredis. The client is recognised by its methods.
 
-An Asker belongs to a client; all throttlers over the client share it. It knows how to ask:
+An Adapter belongs to a client; all throttlers with this client share it. There are two kinds:
 
-- OneServer and Cluster take a connection of the client, and send what is asked in one turn of the event loop as one
+- OneServer and Cluster take a connection from the client. They send all requests of one turn of the event loop as one
   pipeline, see _pipeline.py.
-- OneByOne calls the client's execute_command for each decision. It is for a client with single_connection_client, for a
-  class of the caller's that has an execute_command of its own, and for an object that has nothing but execute_command.
+- OneByOne calls the client's execute_command for each decision. It is used for a client with single_connection_client,
+  for
+  a class with an execute_command of its own, and for an object that has only execute_command.
 
-An exception of the client while it is asked is no answer: it becomes an aiosteady.Error, or what the policy says, and is
-the cause of that error. Wrong arguments are found before the client is asked, and raised as they are.
+If the client raises an exception, the policy applies. If the policy has no answer, an aiosteady.Error is raised, and
+the exception of the client is its cause. Wrong arguments raise an exception before the client is called.
 """
 from __future__ import annotations
 
@@ -19,10 +20,10 @@ import re
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from ._connections import LIBRARIES, AioredisPool, Node, Pool, patiently
+from ._connections import LIBRARIES, AioredisPool, Node, Pool, with_retries
 from ._core import STEADY_UNAVAILABLE, STEADY_UNKNOWN, Error, ThrottleResult, scripts
-from ._errors import NOPERM, NOSCRIPT, is_exhausted, meaning, word_of
-from ._pipeline import Pipeline, Question
+from ._errors import NOPERM, NOSCRIPT, error_code, is_exhausted, word_of
+from ._pipeline import Pipeline, Request
 from ._texts import of_client
 
 if TYPE_CHECKING:
@@ -32,47 +33,47 @@ if TYPE_CHECKING:
 
     Ask = Callable[["_core.Throttler", int, "str | bytes", int, bool], Coroutine[Any, Any, ThrottleResult]]
 
-HOPS = 16  # nodes of a cluster that send a decision on to another
+REDIRECTS_MOST = 16  # of one decision, by MOVED or ASK
 NEVER_SENT = re.compile("connecting to|cannot be connected|No connection available|not covered")
 
 
-class Asker:
+class Adapter:
     def __init__(self, client: Any) -> None:
         self.client = client
 
     async def ask(
-        self, throttler: _core.Throttler, verb: int, key: str | bytes, amount: int, patient: bool
+        self, throttler: _core.Throttler, verb: int, key: str | bytes, amount: int, no_block: bool
     ) -> ThrottleResult:
-        question = Question(throttler, verb, key, amount, patient)
+        request = Request(throttler, verb, key, amount, no_block)
         try:
-            await self.decide(question)
+            await self.decide(request)
         except asyncio.CancelledError:
-            question.withdraw()
+            request.withdraw()
             raise
         except Exception as problem:
-            question.error, question.sent = problem, False
-        error = question.error
+            request.error, request.sent = problem, False
+        error = request.error
         if error is None:
-            result = throttler._decode(verb, amount, question.reply)
+            result = throttler._decode_reply(verb, amount, request.reply)
             if result is not None:
                 return result
-            code, why = STEADY_UNKNOWN, "the reply is none of our scripts'"
+            code, why = STEADY_UNKNOWN, "the reply is not one that the script sends"
         else:
-            code, why = meaning(error, question.sent) or STEADY_UNAVAILABLE, of_client(error, word_of(error), key)
+            code, why = error_code(error, request.sent) or STEADY_UNAVAILABLE, of_client(error, word_of(error), key)
         try:
-            return throttler._failed(code, why, verb, key, amount, patient)
+            return throttler._apply_policy(code, why, verb, key, amount, no_block)
         except Error as failure:
             raise failure from error
 
-    def decide(self, question: Question) -> Awaitable[None]:
-        """Fills in the answer. An exception says that nothing was sent."""
+    def decide(self, request: Request) -> Awaitable[None]:
+        """Fills in the reply or the error. If it raises an exception, nothing was sent."""
         raise NotImplementedError
 
 
 # ---- By pipelines ----
 
 
-class Pipelined(Asker):
+class Pipelined(Adapter):
     def __init__(self, client: Any) -> None:
         super().__init__(client)
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Pipeline]] = WeakKeyDictionary()
@@ -93,20 +94,20 @@ class OneServer(Pipelined):
         super().__init__(client)
         self._source = source
 
-    def decide(self, question: Question) -> Awaitable[None]:
+    def decide(self, request: Request) -> Awaitable[None]:
         pipelines = self.pipelines()
         pipeline = pipelines.get("")
         if pipeline is None:
             pipeline = pipelines[""] = Pipeline(self._source)
-        return pipeline.ask(question)
+        return pipeline.ask(request)
 
 
 class Joint:
-    """A task that several others wait for. It is cancelled with the last of them."""
+    """A task that several tasks wait for. When the last of them stops waiting, it is cancelled."""
 
     def __init__(self, task: asyncio.Task[Any]) -> None:
         self.task, self._waiting = task, 0
-        task.add_done_callback(lambda task: task.cancelled() or task.exception())  # so that asyncio does not report it
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())  # or asyncio reports it
 
     async def wait(self) -> None:
         self._waiting += 1
@@ -115,64 +116,64 @@ class Joint:
         finally:
             self._waiting -= 1
             if self._waiting == 0:
-                self.task.cancel()  # no effect once it is done
+                self.task.cancel()  # has no effect if it is done
         self.task.result()
 
 
 class Cluster(Pipelined):
-    """The client knows which node has a key. It learns that anew after a MOVED, and after a node failed."""
+    """The client knows the node of each key. It refreshes its map after MOVED and after the failure of a node."""
 
     def __init__(self, client: Any) -> None:
         super().__init__(client)
-        self._learning: WeakKeyDictionary[asyncio.AbstractEventLoop, Joint] = WeakKeyDictionary()
+        self._refreshes: WeakKeyDictionary[asyncio.AbstractEventLoop, Joint] = WeakKeyDictionary()
 
-    async def decide(self, question: Question) -> None:
-        key = question.words(b"EVALSHA")[3]
-        node, question.asking = await self._node_of(key), False
-        for _ in range(HOPS):
-            await self._pipeline_to(node).ask(question)
-            refusal = word_of(question.error) if question.error is not None else ""
-            if refusal == "ASK":
-                node, question.asking = self._node_named(question.error), True
+    async def decide(self, request: Request) -> None:
+        key = request.words(b"EVALSHA")[3]
+        node, request.asking = await self._node_of(key), False
+        for _ in range(REDIRECTS_MOST):
+            await self._pipeline_to(node).ask(request)
+            word = word_of(request.error) if request.error is not None else ""
+            if word == "ASK":
+                node, request.asking = self._node_of_ask(request.error), True
                 if node is None:
                     return
-            elif refusal == "MOVED":
-                node, question.asking = await self._node_instead_of(node, key), False
+            elif word == "MOVED":
+                node, request.asking = await self._node_instead_of(node, key), False
             else:
-                if refusal in (None, "CLUSTERDOWN", "READONLY"):
-                    self._forget()
+                if word in (None, "CLUSTERDOWN", "READONLY"):
+                    self._mark_map_stale()
                 return
 
     async def _node_of(self, key: bytes) -> Any:
         if getattr(self.client, "_initialize", True):
-            await self._learn()
+            await self._refresh_map()
         try:
             return self.client.get_node_from_key(key)
-        except Exception:  # no node has its slot, as far as is known
-            self._forget()
+        except Exception:  # the map has no node for the slot
+            self._mark_map_stale()
             raise
 
     async def _node_instead_of(self, node: Any, key: bytes) -> Any:
         found = await self._node_of(key)
         if found is node:
-            self._forget()
+            self._mark_map_stale()
             found = await self._node_of(key)
         return found
 
-    def _forget(self) -> None:
-        """The client asks for the map of the cluster before its next command, as after an error of its own."""
+    def _mark_map_stale(self) -> None:
+        """Makes the client refresh its map of the cluster before its next command."""
         if hasattr(self.client, "_initialize"):
             self.client._initialize = True
 
-    async def _learn(self) -> None:
-        """Once for all that wait for it; a cancelled task leaves it to the others."""
+    async def _refresh_map(self) -> None:
+        """All tasks that need the map wait for one refresh. If one of them is cancelled, the others still get it."""
         loop = asyncio.get_running_loop()
-        learning = self._learning.get(loop)
-        if learning is None or learning.task.done():
-            learning = self._learning[loop] = Joint(loop.create_task(self.client.initialize()))
-        await learning.wait()
+        refresh = self._refreshes.get(loop)
+        if refresh is None or refresh.task.done():
+            refresh = self._refreshes[loop] = Joint(loop.create_task(self.client.initialize()))
+        await refresh.wait()
 
-    def _node_named(self, error: Any) -> Any:
+    def _node_of_ask(self, error: Any) -> Any:
         return self.client.get_node(host=error.host, port=error.port)
 
     def _pipeline_to(self, node: Any) -> Pipeline:
@@ -187,9 +188,8 @@ class Cluster(Pipelined):
 
 
 def sends_again(client: Any) -> bool:
-    """Whether the client sends a command again after a failure. Then its last error says nothing about earlier attempts.
-
-    A connection object knows. It is made here, and never connected."""
+    """Whether the client sends a command again after a failure. Then its last error does not tell whether an earlier
+    attempt was charged. A connection object has this setting: one is made here and never connected."""
     pool = getattr(client, "connection_pool", None)
     if pool is None:
         return False
@@ -197,15 +197,15 @@ def sends_again(client: Any) -> bool:
         retry = getattr(pool.connection_class(**pool.connection_kwargs), "retry", None)
         return retry is not None and retry._retries != 0
     except Exception:
-        return True  # not known
+        return True  # unknown: assume the worse case
 
 
-class OneByOne(Asker):
-    async def decide(self, question: Question) -> None:
+class OneByOne(Adapter):
+    async def decide(self, request: Request) -> None:
         try:
-            question.reply = await self._decide(question.verb, question.words(b"EVALSHA")[3:])
+            request.reply = await self._decide(request.verb, request.words(b"EVALSHA")[3:])
         except Exception as error:
-            question.error, question.sent = error, self._may_have_sent(error)
+            request.error, request.sent = error, self._may_have_sent(error)
 
     def _may_have_sent(self, error: Exception) -> bool:
         if is_exhausted(error):
@@ -219,7 +219,7 @@ class OneByOne(Asker):
             try:
                 return await self._command(arguments[0], "EVALSHA", sha1, 1, *arguments)
             except Exception as error:
-                if meaning(error, sent=True) != NOSCRIPT:
+                if error_code(error, sent=True) != NOSCRIPT:
                     raise
                 lost = error
             if first:
@@ -227,21 +227,22 @@ class OneByOne(Asker):
         try:
             return await self._command(arguments[0], "EVAL", text, 1, *arguments)
         except Exception as error:
-            if meaning(error, sent=True) == NOPERM:
-                raise lost from error  # a client with more rights has to load the scripts
+            if error_code(error, sent=True) == NOPERM:
+                raise lost from error  # EVAL is not permitted: report the NOSCRIPT
             raise
 
     async def _load(self, key: bytes, text: str) -> None:
-        """The next EVALSHA shows whether that helped."""
+        """Ignores errors: if the script is not loaded, the next EVALSHA reports it."""
         with contextlib.suppress(Exception):
             await self._command(key, "SCRIPT", "LOAD", text)
 
     def _command(self, key: bytes, *words: Any) -> Awaitable[Any]:
-        return patiently(lambda: self.client.execute_command(*words))
+        return with_retries(lambda: self.client.execute_command(*words))
 
 
 class OneConnection(OneByOne):
-    """A client with one connection. Some versions mix up the replies to commands sent at once, so commands take turns."""
+    """A client with one connection. Some versions mix up the replies of concurrent commands, so a lock serialises
+    them."""
 
     def __init__(self, client: Any) -> None:
         super().__init__(client)
@@ -253,21 +254,21 @@ class OneConnection(OneByOne):
 
 
 class ClusterOneByOne(OneByOne):
-    """A client for a cluster sends a command again when its connection is lost, unless it is told which node to ask."""
+    """Names the node for each command. Otherwise a cluster client sends the command again if the connection is lost."""
 
     def _command(self, key: bytes, *words: Any) -> Awaitable[Any]:
         async def execute() -> Any:
             await self.client.initialize()
             return await self.client.execute_command(*words, target_nodes=self.client.get_node_from_key(key))
 
-        return patiently(execute)
+        return with_retries(execute)
 
 
-# ---- Recognising them ----
+# ---- Recognising a client ----
 
 
-def is_a_librarys(client: Any) -> bool:
-    """Whether its execute_command is the library's, and not one that does more."""
+def has_plain_execute(client: Any) -> bool:
+    """Whether its execute_command is the one of its library, and not overridden."""
     if "execute_command" in getattr(client, "__dict__", ()):
         return False
     for kind in type(client).__mro__:
@@ -276,30 +277,31 @@ def is_a_librarys(client: Any) -> bool:
     return False
 
 
-def asker_of(client: Any) -> Asker:
+def adapter_of(client: Any) -> Adapter:
     command = getattr(client, "execute_command", None)
     if callable(command):  # redis-py, its cluster client, valkey-py, aioredis 2
         if not hasattr(type(client), "__aenter__"):
-            raise TypeError(f"redis is a {type(client).__name__} that blocks; it must be a client for asyncio")
+            raise TypeError(f"redis is a {type(client).__name__}, a blocking client; it must be a client for asyncio")
         if hasattr(client, "execute"):
-            raise TypeError(f"redis is a {type(client).__name__}, which collects commands; it must be the client itself")
+            raise TypeError(f"redis is a {type(client).__name__}, a pipeline; it must be the client itself")
         if hasattr(client, "get_node_from_key"):
-            return Cluster(client) if is_a_librarys(client) else ClusterOneByOne(client)
+            return Cluster(client) if has_plain_execute(client) else ClusterOneByOne(client)
         if getattr(client, "single_connection_client", False):
             return OneConnection(client)
-        return OneServer(client, Pool(client)) if is_a_librarys(client) else OneByOne(client)
+        return OneServer(client, Pool(client)) if has_plain_execute(client) else OneByOne(client)
     command = getattr(client, "execute", None)
     if callable(command) and hasattr(client, "evalsha"):  # aioredis 1.3
         return OneServer(client, AioredisPool(client))
     raise TypeError(f"redis must be a URL, a Store, or an asyncio client for Redis, not {type(client).__name__}")
 
 
-askers: WeakValueDictionary[int, Asker] = WeakValueDictionary()  # by the id of the client, which its asker keeps
+# By the id of the client. The adapter keeps the client alive, so the id stays its own.
+adapters: WeakValueDictionary[int, Adapter] = WeakValueDictionary()
 
 
 def adapt(client: Any) -> Ask:
-    """A function that asks over this client. TypeError if there is none."""
-    asker = askers.get(id(client))
-    if asker is None:
-        asker = askers[id(client)] = asker_of(client)
-    return asker.ask
+    """The function that asks this client for a decision. TypeError if it is no client that we know."""
+    adapter = adapters.get(id(client))
+    if adapter is None:
+        adapter = adapters[id(client)] = adapter_of(client)
+    return adapter.ask

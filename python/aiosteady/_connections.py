@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Connections that a caller's client lends for one pipeline.
+"""Connections that a pipeline borrows from a client of the caller.
 
-A source takes a connection and gives it back. It encodes commands and sends them, and it receives one reply at a time.
-An error reply is raised like any other exception; `word_of` of _errors.py tells them apart.
+A source takes a connection from the client and gives it back. It encodes and sends commands, and receives one reply at
+a time. An error reply is raised as an exception; `word_of` of _errors.py recognises it.
 
-Each connection is made by the client's own code, so all settings of the client hold: credentials, TLS, database, health
-checks, time limits, and the attempts to connect. The client's own `execute` methods are not used, because they send a
-command again when a connection is lost.
+The client's own code makes each connection. So all settings of the client apply: credentials, TLS, database, health
+checks, timeouts and retries to connect. The `execute` methods of the client are not used: they send a command again if
+the connection is lost.
 """
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from ._errors import is_exhausted
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-    from ._pipeline import Question
+    from ._pipeline import Request
 
-LIBRARIES = {"redis", "valkey", "aioredis"}  # their modules
-POOL_PATIENCE = 5.0  # seconds to wait for a connection of a pool that other tasks use up
-PAUSE_FIRST, PAUSE_LAST = 0.001, 0.05  # seconds between two looks
+LIBRARIES = {"redis", "valkey", "aioredis"}  # the top-level modules of the known libraries
+POOL_TIMEOUT = 5.0  # seconds to wait for a connection if other tasks use the whole pool
+PAUSE_FIRST, PAUSE_LAST = 0.001, 0.05  # seconds between two attempts
 
 
-async def patiently(take: Callable[[], Awaitable[Any]]) -> Any:
-    """Calls `take` until the pool has a connection, for POOL_PATIENCE at most."""
+async def with_retries(take: Callable[[], Awaitable[Any]]) -> Any:
+    """Calls `take` again while the pool is exhausted, for at most POOL_TIMEOUT."""
     loop = asyncio.get_running_loop()
-    deadline, pause = loop.time() + POOL_PATIENCE, PAUSE_FIRST
+    deadline, pause = loop.time() + POOL_TIMEOUT, PAUSE_FIRST
     while True:
         try:
             return await take()
@@ -44,7 +44,7 @@ async def patiently(take: Callable[[], Awaitable[Any]]) -> Any:
 
 
 def check_loop(reader: Any) -> None:
-    """A command over a connection of another event loop arrives, but its reply does not."""
+    """Raises RuntimeError for a connection of another event loop: a reply over it would never arrive."""
     loop = getattr(reader, "_loop", None)
     if loop is not None and loop is not asyncio.get_running_loop():
         raise RuntimeError("the client's connection belongs to another event loop")
@@ -54,19 +54,19 @@ def check_loop(reader: Any) -> None:
 
 
 class Watch:
-    """Cancels a task that reads, once there is no reply for `limit` seconds.
+    """Cancels the reading task if no reply comes for `limit` seconds.
 
-    It stands in for the client's own socket_timeout, which sets a timer for each reply."""
+    It replaces the socket_timeout of the client, which would set a timer for each reply."""
 
     def __init__(self, limit: float | None) -> None:
         self.loop = asyncio.get_running_loop()
-        self.limit, self.heard, self.expired = limit, self.loop.time(), False
+        self.limit, self.last_reply, self.expired = limit, self.loop.time(), False
         self._task = asyncio.current_task()
         self._timer = None if limit is None else self.loop.call_later(limit, self._look)
 
     def _look(self) -> None:
         assert self.limit is not None and self._task is not None
-        left = self.heard + self.limit - self.loop.time()
+        left = self.last_reply + self.limit - self.loop.time()
         if left > 0:
             self._timer = self.loop.call_later(left, self._look)
         else:
@@ -86,7 +86,8 @@ class Watch:
 
 
 async def read_without_closing(connection: Any) -> Any:
-    """The next reply, for redis-py before 4.5.5: its read_response closes the connection on an error such as LOADING."""
+    """Returns the next reply. For redis-py before 4.5.5: its read_response closes the connection on errors such as
+    LOADING."""
     reply = await connection._parser.read_response()
     if isinstance(reply, Exception):
         raise reply
@@ -95,10 +96,10 @@ async def read_without_closing(connection: Any) -> Any:
 
 @functools.lru_cache(maxsize=32)
 def reader_of(kind: Any) -> Callable[[Any], Awaitable[Any]]:
-    """A function that reads a reply from a connection of this class, and leaves it open on an error reply.
+    """A function that reads a reply from a connection of this class, and leaves it open after an error reply.
 
-    A connection that Sentinel manages closes itself on READONLY. The replies behind that one would be lost, so its base
-    class reads here; the pipeline closes the connection once all replies are there."""
+    A connection from Sentinel closes itself after READONLY, and would lose the replies that follow. So its base class
+    reads here. The pipeline closes the connection after the last reply."""
     reader = next(base for base in kind.__mro__
                   if "read_response" in vars(base) and "SentinelManaged" not in base.__name__)
     reads: Callable[..., Awaitable[Any]] = reader.read_response
@@ -109,7 +110,7 @@ def reader_of(kind: Any) -> Callable[[Any], Awaitable[Any]]:
 
 @functools.lru_cache(maxsize=32)
 def wants_a_command(kind: Any) -> bool:
-    """Whether get_connection of this pool must be told a command: up to redis-py 5.2, and valkey-py."""
+    """Whether get_connection of this pool requires a command name: in valkey-py, and up to redis-py 5.2."""
     named = inspect.signature(kind.get_connection).parameters.get("command_name")
     return named is not None and named.default is inspect.Parameter.empty
 
@@ -121,14 +122,14 @@ async def disconnect(connection: Any) -> None:
         else:
             await connection.disconnect()
     except Exception:
-        pass  # its event loop is closed, or its peer is gone: it is of no use either way
+        pass  # its event loop is closed or its peer is gone: the connection is not used again
 
 
 async def make_ready(connection: Any) -> None:
-    """Connects, and checks the health, as the client does before a command. Only the commands are sent after that."""
+    """Connects and checks the health, as the client does before a command."""
     reader = getattr(connection, "_reader", None)
     check_loop(reader)
-    if reader is not None and reader.at_eof():  # the server closed it while it was idle; not every version looks
+    if reader is not None and reader.at_eof():  # closed by the server; some versions do not check
         await disconnect(connection)
     if not connection.is_connected:
         await connection.connect()
@@ -144,7 +145,7 @@ class Pool:
         self._client = client
 
     async def take(self) -> Any:
-        connection = await patiently(self._free_connection)
+        connection = await with_retries(self._free_connection)
         try:
             await make_ready(connection)
         except BaseException:
@@ -162,11 +163,11 @@ class Pool:
     def encoded(self, words: Sequence[bytes]) -> bytes:
         return b"*%d\r\n" % len(words) + b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
 
-    def evalsha(self, question: Question) -> bytes:
-        return question.packed
+    def evalsha(self, request: Request) -> bytes:
+        return request.packed
 
     async def send(self, connection: Any, commands: Sequence[bytes]) -> None:
-        await connection.send_packed_command(b"".join(commands), False)  # False: the health was checked
+        await connection.send_packed_command(b"".join(commands), False)  # False: make_ready has checked the health
 
     @contextlib.contextmanager
     def reading(self, connection: Any) -> Iterator[tuple[Callable[[], Awaitable[Any]], Watch]]:
@@ -176,7 +177,7 @@ class Pool:
             with Watch(limit) as watch:
                 yield functools.partial(reader_of(kind), connection), watch
         finally:
-            if connection.socket_timeout is None:  # the client may have set another one meanwhile
+            if connection.socket_timeout is None:  # otherwise the client has set another one meanwhile
                 connection.socket_timeout = limit
 
     def _free_connection(self) -> Awaitable[Any]:
@@ -198,19 +199,19 @@ class Node(Pool):
     async def _free_connection(self) -> Any:
         connection = self.node.acquire_connection()
         try:
-            await self._heed_plans(connection)
+            await self._reconnect_if_marked(connection)
         except BaseException:
             await self.give_back(connection, broken=True)
             raise
         return connection
 
-    async def _heed_plans(self, connection: Any) -> None:
-        """The client may want it to be connected anew."""
+    async def _reconnect_if_marked(self, connection: Any) -> None:
+        """Closes the connection if the client has marked it for a reconnect."""
         if hasattr(self.node, "disconnect_if_needed"):
             await self.node.disconnect_if_needed(connection)
 
     async def _release(self, connection: Any) -> None:
-        await self._heed_plans(connection)
+        await self._reconnect_if_marked(connection)
         if hasattr(self.node, "release"):
             self.node.release(connection)
         else:
@@ -221,7 +222,7 @@ class Node(Pool):
 
 
 class Shared:
-    """A connection of aioredis, which many commands share, and the replies that are still to come."""
+    """A connection of aioredis, which concurrent commands share, and the replies of this pipeline."""
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
@@ -249,13 +250,13 @@ class AioredisPool:
     async def give_back(self, shared: Shared, broken: bool) -> None:
         for reply in shared.replies:
             if not reply.cancel() and not reply.cancelled():
-                reply.exception()  # so that asyncio does not report it
+                reply.exception()  # read it, so that asyncio does not report it
 
     def encoded(self, words: Sequence[bytes]) -> Sequence[bytes]:
         return words
 
-    def evalsha(self, question: Question) -> Sequence[bytes]:
-        return question.words(b"EVALSHA")
+    def evalsha(self, request: Request) -> Sequence[bytes]:
+        return request.words(b"EVALSHA")
 
     async def send(self, shared: Shared, commands: Sequence[Sequence[bytes]]) -> None:
         with shared.connection._buffered():

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""What the exceptions of a caller's client mean for a decision."""
+"""The error of the library for an exception of a caller's client."""
 from __future__ import annotations
 
 import errno
 
-from ._core import STEADY_OVERLOADED, STEADY_UNAVAILABLE, STEADY_UNKNOWN, refusal
+from ._core import STEADY_OVERLOADED, STEADY_UNAVAILABLE, STEADY_UNKNOWN, reply_error_code
 
-# redis-py and valkey-py remove the first word of these error replies; the class of the exception stands for it.
+# redis-py and valkey-py remove the first word of these error replies. The class of the exception tells which it was.
 WORDS = {
     "NoScriptError": "NOSCRIPT",
     "ReadOnlyError": "READONLY",
@@ -26,7 +26,7 @@ REPLIES = {"ResponseError", "ReplyError"}
 SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 NOSCRIPT = 0
-NOPERM = refusal("NOPERM")
+NOPERM = reply_error_code("NOPERM")
 
 
 def names_of(error: BaseException) -> list[str]:
@@ -34,7 +34,7 @@ def names_of(error: BaseException) -> list[str]:
 
 
 def word_of(error: BaseException) -> str | None:
-    """The error reply that it stands for, or its first word at least. None: it stands for no reply."""
+    """The error reply of the server, or at least its first word. None if the exception stands for no reply."""
     for name in names_of(error):
         if name in WORDS:
             return WORDS[name]
@@ -44,12 +44,12 @@ def word_of(error: BaseException) -> str | None:
 
 
 def is_exhausted(error: BaseException) -> bool:
-    """Whether all connections of a pool are in use. Nothing was sent then."""
+    """Whether all connections of the pool are in use. If so, nothing was sent."""
     return type(error).__name__ == "MaxConnectionsError" or "Too many connections" in str(error)
 
 
-def is_our_shortage(error: BaseException) -> bool:
-    """Whether this program is short of connections, descriptors or memory, which a client of it can cause."""
+def is_local_shortage(error: BaseException) -> bool:
+    """Whether this process lacks connections, descriptors or memory. A flood of requests can cause that."""
     links = 0
     cause: BaseException | None = error
     while cause is not None and links < 16:
@@ -61,11 +61,11 @@ def is_our_shortage(error: BaseException) -> bool:
     return False
 
 
-def meaning(error: Exception, sent: bool) -> int:
-    """Our number of it; NOSCRIPT has 0. `sent`: the question may have reached the server."""
+def error_code(error: Exception, sent: bool) -> int:
+    """The error code of the library; 0 for NOSCRIPT. `sent`: the request may have reached the server."""
     word = word_of(error)
     if word is not None:
-        return refusal(word)
+        return reply_error_code(word)
     if sent:
         return STEADY_UNKNOWN
-    return STEADY_OVERLOADED if is_our_shortage(error) else STEADY_UNAVAILABLE
+    return STEADY_OVERLOADED if is_local_shortage(error) else STEADY_UNAVAILABLE

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What HTTP has to say about limits: rate-limit fields, in the forms that clients know, and problem details.
+"""HTTP responses of limits: rate-limit header fields in several forms, and problem details (RFC 9457).
 
-draft-11 is draft-ietf-httpapi-ratelimit-headers-11: in RateLimit-Policy, a bucket of B drops that leaks R a second has
-the quota q=B and the window w=B/R. In RateLimit, `r` requests within `t` seconds are never more than R a second, so
-that who spreads what it is told over the time it is told is admitted.
+draft-11 is draft-ietf-httpapi-ratelimit-headers-11. RateLimit-Policy describes a bucket of B drops that leaks R drops a
+second as the quota q=B and the window w=B/R. RateLimit allows `r` requests within `t` seconds, with r/t never over R.
+So a client that spreads its `r` requests over `t` seconds is admitted.
 """
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TYPES = "https://iana.org/assignments/http-problem-types#"
 UNANSWERED_LEAST, UNANSWERED_MOST = 1, 5  # seconds
 
 
-def over(a: int, b: int) -> int:
+def divide_up(a: int, b: int) -> int:
     """a / b, rounded up."""
     return -(-a // b)
 
@@ -40,20 +40,20 @@ class Quota(NamedTuple):
     drops: int
 
     def leaks_in(self, count: int) -> int:
-        """Seconds in which so many drops leak, rounded up."""
-        return over(count * self.recharge_us, self.drops * 1_000_000)
+        """The seconds in which `count` drops leak, rounded up."""
+        return divide_up(count * self.recharge_us, self.drops * 1_000_000)
 
     def leaks(self, seconds: int) -> int:
-        """Drops that leak in so many seconds, rounded down."""
+        """The drops that leak in `seconds` seconds, rounded down."""
         return seconds * self.drops * 1_000_000 // self.recharge_us
 
     def share(self, count: int) -> Quota:
-        """What a local bucket holds and leaks that has a `count`-th of it."""
+        """The quota of a local bucket, with a `count`-th of this one."""
         return self._replace(capacity=max(1, self.capacity // count), recharge_us=self.recharge_us * count)
 
 
 class State(NamedTuple):
-    """What is left of a quota: at most `available` drops within `window` seconds."""
+    """The remaining quota: at most `available` drops within `window` seconds."""
 
     quota: Quota
     available: int
@@ -63,7 +63,7 @@ class State(NamedTuple):
 
 def quota_of(name: str, throttler: Throttler) -> Quota:
     if not isinstance(name, str) or not PRINTABLE.fullmatch(name):
-        raise ValueError(f"name is {shown(name)}; it must be printable ASCII, which is all that a field can quote")
+        raise ValueError(f"name is {shown(name)}; it must be printable ASCII, because header fields quote it")
     return Quota(name, int(throttler.max_capacity), throttler._recharge_us, throttler.drops)
 
 
@@ -73,7 +73,7 @@ def allowed(quota: Quota, level: int) -> State:
 
 
 def denied(quota: Quota, level: int, wait: int, blocked: bool = False) -> State:
-    """Nothing fits for `wait` seconds that costs as much; something cheaper may, but not while the key is blocked."""
+    """A request of this cost does not fit for `wait` seconds. A cheaper one may fit, unless the key is blocked."""
     return State(quota, 0 if blocked else min(max(0, quota.capacity - level), quota.leaks(wait)), wait, True)
 
 
@@ -91,8 +91,8 @@ def window_of(quota: Quota) -> int:
 
 
 def tightest(states: Sequence[State]) -> tuple[int, int, int]:
-    """Limit, remaining and reset, where a form has room for one policy only. One that denies has too little left, however
-    much that is, and the reset of the one that does so longest is what Retry-After says."""
+    """Limit, remaining and reset of one policy, for a form with room for one. A policy that denies comes first, even if
+    another one has less left. Of several, it is the one with the longest wait, which Retry-After has too."""
     state = min(states, key=lambda state: (0 if state.denies else state.available, -state.window))
     return state.quota.capacity, min(MOST, state.available), min(MOST, state.window)
 
@@ -133,7 +133,7 @@ FORMS: dict[str, Form] = {
 }
 
 
-# ---- Fields that others set, too ----
+# ---- Fields that the application sets, too ----
 
 NUMBER = re.compile(rb"[0-9]{1,15}")
 THREE = re.compile(rb"limit=([0-9]{1,15}), *remaining=([0-9]{1,15}), *reset=([0-9]{1,15})")
@@ -147,7 +147,7 @@ def numbers(values: Iterable[bytes]) -> list[int] | None:
 
 
 def tighter(ours: list[int], theirs: list[int] | None) -> list[int]:
-    """Of two of limit, remaining and reset."""
+    """The stricter of two lists of limit, remaining and reset."""
     return theirs if theirs is not None and (theirs[1], -theirs[2]) < (ours[1], -ours[2]) else ours
 
 
@@ -173,7 +173,7 @@ def join_07(ours: list[Field], theirs: dict[bytes, bytes]) -> list[Field]:
 
 
 def join_11(ours: list[Field], theirs: dict[bytes, bytes]) -> list[Field]:
-    """A name stands in a list once: ours."""
+    """If both lists have the same name, only our item is kept."""
     fields = []
     for name, value in ours:
         members = [member.strip() for member in MEMBER.findall(value)]
@@ -194,8 +194,9 @@ JOINS: dict[str, Callable[[list[Field], dict[bytes, bytes]], list[Field]]] = {
 }
 
 
-class Said:
-    """What all RateLimits around an application say of one request. The outermost one sends it, so each field is sent once."""
+class RequestFields:
+    """The fields of all RateLimits around an application, for one request. The outermost RateLimit sends them, so each
+    field is sent once."""
 
     def __init__(self) -> None:
         self._owners: dict[str, object] = {}
@@ -207,8 +208,8 @@ class Said:
         for name in names:
             if self._owners.setdefault(name, owner) is not owner:
                 raise RuntimeError(
-                    f"two RateLimits around this application have a policy {name!r}: a request would cost twice; "
-                    "give each a name of its own"
+                    f"two RateLimits around this application have a policy {name!r}, so a request would cost twice; "
+                    "give each policy a name of its own"
                 )
 
     def add(self, form: str, quotas: Iterable[Quota], states: Iterable[State]) -> None:
@@ -220,7 +221,7 @@ class Said:
         self._states.update((state.quota.name, state) for state in states)
 
     def fields(self) -> Iterator[tuple[str, list[Field]]]:
-        """By form. Two forms have fields of one name: then the outermost RateLimit decides."""
+        """The fields by form. If two forms use the same field name, the form of the outermost RateLimit is used."""
         denying = [state for state in self._states.values() if state.denies]
         names: set[bytes] = set()
         for form in self._forms if self._quotas else ():
@@ -230,7 +231,8 @@ class Said:
                 yield form, fields
 
     def merged(self, headers: Iterable[Field]) -> Iterable[Field]:
-        """The headers of the application, and the fields: a field that the application sets, too, stands there once."""
+        """The headers of the application with our fields added. A field that the application sets too is merged into
+        one."""
         fields = list(self.fields())
         if not fields:
             return headers
@@ -250,7 +252,7 @@ class Said:
 
 
 class Verdict(NamedTuple):
-    """The answer, if it is ours. A status of 0: the application answers."""
+    """Our response. A status of 0 means that the application responds."""
 
     status: int
     fields: list[Field]
@@ -267,7 +269,7 @@ def problem(status: int, kind: str, title: str, violated: Sequence[str] = (), fi
 
 
 def bad_request() -> Verdict:
-    return problem(400, "about:blank", "What the request is counted by is not usable as a key")
+    return problem(400, "about:blank", "The key of the rate limit cannot be used")
 
 
 def never_fits(names: Sequence[str]) -> Verdict:
@@ -275,7 +277,7 @@ def never_fits(names: Sequence[str]) -> Verdict:
 
 
 def unanswered(name: str) -> Verdict:
-    """The wait is a guess, at random, so that not all come back at once."""
+    """The wait is random: the real one is unknown, and clients should not all come back at once."""
     title = "Request cannot be satisfied due to temporary server capacity constraints"
     retry = (b"retry-after", b"%d" % random.randint(UNANSWERED_LEAST, UNANSWERED_MOST))
     return problem(503, TYPES + "temporary-reduced-capacity", title, [name], [retry])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Stores that throttlers can share."""
+"""Store: the place where buckets are kept."""
 from __future__ import annotations
 
 from types import TracebackType
@@ -9,13 +9,18 @@ from . import _core
 
 
 class Store(_core.Store):
-    """A URL, and a connection for each event loop that uses it. Any number of throttlers may share one.
+    """The place where buckets are kept. Throttlers can share a Store.
 
-    `timeout` is what a decision may take, in seconds, all included (0.1 unless given); `max_in_flight` how many may wait
-    for an answer (65536); `buckets` how many live ones an embedded store has room for; `engine` what decides on a
-    server: the commands of the module steady.so ("module"), the Lua scripts ("script"), or the module where it is
-    loaded ("auto"). Embedded stores may be used from any thread; a server's from any event loop, each with a connection
-    of its own.
+    A store on a server can be used from any event loop; each loop gets its own connection. An embedded store can be
+    used from any thread.
+
+    Arguments:
+      url: see connect().
+      timeout: the seconds that a decision may take at most, retries included. The default is 0.1.
+      max_in_flight: the decisions that may wait for an answer at once, per event loop. The default is 65536.
+      buckets: the live buckets that an embedded store has room for. The default is 2**20 for memory:, 2**16 for file:.
+      engine: the code that decides on a server. "module" uses the commands of steady.so, "script" uses Lua scripts.
+        "auto" uses the module if the server has it, and scripts otherwise.
     """
 
     __slots__ = ("__weakref__",)
@@ -29,18 +34,21 @@ class Store(_core.Store):
         buckets: int = 0,
         engine: Literal["auto", "script", "module"] = "auto",
     ) -> None:
-        super().__init__()  # __new__ has read the arguments
+        super().__init__()  # __new__ of the base has read the arguments
 
     def close(self) -> None:
-        """Ends what is in flight as Cancelled, and lets go of everything; what runs in other threads, in theirs."""
+        """Closes the store and its connections. Decisions in flight raise Cancelled.
+
+        The connection of an event loop in another thread is closed in that thread.
+        """
         super().close()
 
     def stats(self) -> dict[str, int]:
-        """Counters since it was opened, over all loops, those that are gone too."""
+        """Returns the counters since the Store was made, summed over all event loops, closed ones too."""
         return super().stats()
 
     async def aclose(self) -> None:
-        """As close()."""
+        """Does the same as close()."""
         self.close()
 
     async def __aenter__(self) -> Store:
@@ -63,8 +71,9 @@ def connect(
     buckets: int = 0,
     engine: Literal["auto", "script", "module"] = "auto",
 ) -> Store:
-    """A Store for a URL: "redis://[user:pass@]host[:port][/db]", "unix:/path", "memory:" or "file:/path".
+    """Returns a Store for a URL: "redis://[user:pass@]host[:port][/db]", "unix:/path", "memory:" or "file:/path".
 
-    Nothing is sent before the first decision, but the files that the URL names for TLS are looked at.
+    It checks the arguments, and the TLS files that the URL names. It sends nothing before the first decision. The other
+    arguments are those of Store.
     """
     return Store(url, timeout=timeout, max_in_flight=max_in_flight, buckets=buckets, engine=engine)

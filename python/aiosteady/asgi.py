@@ -3,10 +3,12 @@
 
     app.add_middleware(RateLimit, throttler=Throttler("redis://localhost", max_capacity=100, drop_recharge=0.6))
 
-Every HTTP request and every WebSocket handshake puts drops into the bucket of its client. If they do not fit, the answer
-is 429 with Retry-After: a client that waits that long is admitted, unless others took the room. A store that does not
-answer is never a 429. The request passes, or gets 503 with on_error="deny". If the fault is ours, such as too many
-decisions at once, the request gets 503, because a client can cause that.
+Every HTTP request and every WebSocket handshake puts drops into the bucket of its client. If they do not fit, the
+response is 429 with Retry-After. A client that waits that long is admitted, unless other requests with its key took the
+room.
+
+If the store gives no verdict, the request passes by default, and gets 503 with on_error="deny". If this process is
+overloaded, the request gets 503 by default, because a client can cause an overload.
 """
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ from typing import Any, Literal, NamedTuple, Optional, Union
 from . import _http
 from ._address import client_address
 from ._core import Error, NotABucket, Overloaded, ThrottleResult
-from ._http import Said, Verdict
+from ._http import RequestFields, Verdict
 from ._texts import shown
 from .leakybucket import Throttler
 
@@ -43,9 +45,9 @@ Cost = Union[int, Callable[[Scope], Union[int, Awaitable[int]]]]
 KEY_MOST = 1024  # bytes
 LOG_EVERY = 60.0  # seconds
 SECRET_MOST = 64  # bytes, of BLAKE2b
-MORE_TRIES = 2  # after an overload
-TURN_SHORT, TURNS_MOST = 0.01, 64  # seconds; turns of the loop that are waited for a short one
-SAID = "aiosteady.asgi"  # in the scope: the Said of the outermost RateLimit
+RETRIES = 2  # after an overload
+TURN_SHORT, TURNS_MOST = 0.01, 64  # seconds; how many turns of the loop to wait for a short one
+FIELDS_KEY = "aiosteady.asgi"  # in the scope: the RequestFields of the outermost RateLimit
 
 logger = logging.getLogger("aiosteady")
 
@@ -55,14 +57,15 @@ logger = logging.getLogger("aiosteady")
 
 @dataclass(frozen=True)
 class Policy:
-    """A limit, whom it counts for, and what a request costs.
+    """A limit, its key function, and the cost of a request.
 
-    `key` and `cost` are called with the ASGI scope, and may be coroutine functions; a key of None is not limited. The
-    bucket of a key is called NAME:KEY in the store, so that policies do not share buckets; of two names in one middleware,
-    none may be the other's beginning before a colon.
+    `key` and `cost` get the ASGI scope, and may be coroutine functions. If the key is None, the request is not limited.
 
-    `hash` replaces the key in the store by its BLAKE2b digest, for a key that is secret or long. With True the digest has
-    no secret: a reader of the store can find a key that is easy to guess. With a secret (str or bytes) it cannot.
+    The bucket of a key has the name NAME:KEY in the store, so policies do not share buckets. A name followed by a colon
+    must not be the beginning of another name in the same middleware.
+
+    `hash` stores the BLAKE2b digest instead of the key. Use it if the key is secret or long. With True, a reader of the
+    store can find a key that is easy to guess. Set a secret (str or bytes) to prevent that.
     """
 
     throttler: Throttler
@@ -77,12 +80,12 @@ class Policy:
             raise TypeError(f"throttler must be a Throttler, not {type(self.throttler).__name__}")
         object.__setattr__(self, "quota", _http.quota_of(self.name, self.throttler))
         if not callable(self.cost) and check_cost(self.cost) > self.quota.capacity:
-            raise ValueError(f"cost is {self.cost}, over the capacity of {self.quota.capacity}: it would never fit")
+            raise ValueError(f"cost is {self.cost}, over the capacity of {self.quota.capacity}; it would never fit")
         check_secret(self.hash)
 
 
 class Ask(NamedTuple):
-    """What one request asks of one policy."""
+    """The key and the cost of one request under one policy."""
 
     policy: Policy
     key: str | bytes
@@ -102,9 +105,10 @@ class Answer(NamedTuple):
         return self.result.source == "store"
 
     def wait(self) -> float:
-        """The seconds until the cost would fit into what the result says is there, 0 if it does. A policy's own answer has an
-        empty bucket. A cost of 0 fits an over-full one too. One over a local share does once the store answers: nobody
-        knows when."""
+        """The seconds until the cost fits into the bucket of the result; 0 if it fits now.
+
+        An answer of on_error has an empty bucket. A cost of 0 fits even if the bucket is over-full. A cost over the
+        local share fits only when the store answers again, which cannot be predicted: 0."""
         local = self.result.source == "local"
         quota = self.quota.share(self.ask.policy.throttler._local_share) if local else self.quota
         if not 0 < self.ask.cost <= quota.capacity:
@@ -115,7 +119,7 @@ class Answer(NamedTuple):
 
 
 class BadKey(Exception):
-    """A request whose key no bucket can have. The text says why, without the key."""
+    """The key of a request cannot be the key of a bucket. The text gives the reason, without the key."""
 
 
 def check_cost(cost: int) -> int:
@@ -135,17 +139,18 @@ def check_secret(secret: bool | str | bytes) -> None:
 
 def check_names(names: list[str]) -> None:
     if len(set(names)) < len(names):
-        raise ValueError(f"policies need names of their own; these have {', '.join(map(repr, names))}")
+        raise ValueError(f"each policy needs its own name; the names are {', '.join(map(repr, names))}")
     for name in names:
         for other in names:
             if other.startswith(name + ":"):
                 raise ValueError(
-                    f"the name {name!r} and a colon begins {other!r}: a key of the one could name a bucket of the other"
+                    f"{name!r} with a colon is the beginning of {other!r}, so their keys could name the same bucket; "
+                    "rename one"
                 )
 
 
 def names_inside(app: Any) -> list[str]:
-    """The names of the RateLimits that an application is wrapped in, as far as each middleware has an `app`."""
+    """The policy names of the RateLimits inside `app`, as far as each middleware has an attribute `app`."""
     names: list[str] = []
     seen: set[int] = set()
     while app is not None and id(app) not in seen:
@@ -157,7 +162,7 @@ def names_inside(app: Any) -> list[str]:
 
 
 def hashed(key: bytes, secret: bool | str | bytes) -> bytes:
-    """BLAKE2b takes a secret of 64 bytes at most, so a longer one is hashed first."""
+    """A secret over 64 bytes is hashed first, because BLAKE2b takes at most 64."""
     secret = b"" if isinstance(secret, bool) else secret.encode() if isinstance(secret, str) else secret
     if len(secret) > SECRET_MOST:
         secret = hashlib.blake2b(secret).digest()
@@ -204,8 +209,9 @@ async def ask_of(policy: Policy, scope: Scope) -> Ask | None:
 
 
 async def give_back(answers: Iterable[Answer]) -> None:
-    """What the others took of a request that is denied. Not to a local bucket: by now the store may answer, which took
-    nothing. Where that fails too, they are the stricter for it."""
+    """Takes out again what a denied request put into the buckets of other policies. Local buckets get nothing back: the
+    store may answer by now, and its bucket was not charged. If it fails, these buckets stay too full, which is
+    stricter."""
     taken = [answer.ask for answer in answers if answer.from_store and answer.ask.cost > 0]
     await asyncio.gather(*(ask.policy.throttler.consume(ask.key, -ask.cost) for ask in taken), return_exceptions=True)
 
@@ -214,16 +220,19 @@ async def give_back(answers: Iterable[Answer]) -> None:
 
 
 class RateLimit:
-    """An ASGI application that asks before it calls another.
+    """An ASGI middleware that limits the rate of requests.
 
-    `throttler`, `key`, `cost`, `name` and `hash` make a policy; `policies` are more of them, asked in order. The first that
-    denies ends it, and what those before it took is given back, but to a local bucket.
+    `throttler`, `key`, `cost`, `name` and `hash` make one policy; `policies` adds more. Policies are checked in order;
+    the first denial ends the check. The policies before it get their drops back, except local buckets.
 
-    `on_error` says what a request gets if the store does not answer, and the throttler's own `on_error` leaves it open:
-    "allow", or "deny", which is 503. `on_overload` says the same if the fault is ours: too many decisions at once, or a
-    handler that holds the event loop. A client can cause that, so the default is "deny".
+    `on_error`: the response if the store gives no verdict and the throttler has on_error="report". "allow" lets the
+    request pass, "deny" responds with 503.
 
-    `fields` is the form of the rate-limit fields: "draft-11", "draft-07", "draft-03", "x" (X-RateLimit-...) or "none".
+    `on_overload`: the same if this process is overloaded: too many decisions are in flight, or a handler holds the
+    event loop. The default is "deny", because a client can cause an overload.
+
+    `fields`: the form of the rate-limit header fields: "draft-11", "draft-07", "draft-03", "x" (X-RateLimit-...) or
+    "none".
     """
 
     def __init__(
@@ -245,10 +254,10 @@ class RateLimit:
         self._policies = [*first, *policies]
         self._allows_on_error = on_error == "allow"
         self._allows_on_overload = on_overload == "allow"
-        self._next_log: dict[str, float] = {}  # by kind of line
-        self._giving_back: set[asyncio.Future[None]] = set()  # a loop does not hold its tasks
+        self._next_log: dict[str, float] = {}  # by kind of log line
+        self._giving_back: set[asyncio.Future[None]] = set()  # an event loop keeps only weak references to its tasks
         if not self._policies:
-            raise ValueError("a throttler is needed, or policies")
+            raise ValueError("RateLimit needs a throttler or policies")
         check_names([*(policy.name for policy in self._policies), *names_inside(app)])
         for option, value in (("on_error", on_error), ("on_overload", on_overload)):
             if value not in ("allow", "deny"):
@@ -261,19 +270,19 @@ class RateLimit:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        said = scope.get(SAID)
-        if said is not None:
-            await self._call(scope, receive, send, said)
+        collected = scope.get(FIELDS_KEY)
+        if collected is not None:
+            await self._call(scope, receive, send, collected)
             return
-        said = scope[SAID] = Said()
+        collected = scope[FIELDS_KEY] = RequestFields()
         try:
-            await self._call(scope, receive, with_fields(send, said), said)
+            await self._call(scope, receive, with_fields(send, collected), collected)
         finally:
-            scope.pop(SAID, None)
+            scope.pop(FIELDS_KEY, None)
 
-    async def _call(self, scope: Scope, receive: Receive, send: Send, said: Said) -> None:
-        said.enter(self, [policy.name for policy in self._policies])
-        verdict = await self._judge(scope, said)
+    async def _call(self, scope: Scope, receive: Receive, send: Send, collected: RequestFields) -> None:
+        collected.enter(self, [policy.name for policy in self._policies])
+        verdict = await self._judge(scope, collected)
         if verdict.status == 0:
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
@@ -281,13 +290,13 @@ class RateLimit:
         else:
             await refuse_handshake(scope, receive, send, verdict)
 
-    async def _judge(self, scope: Scope, said: Said) -> Verdict:
+    async def _judge(self, scope: Scope, collected: RequestFields) -> Verdict:
         asks = []
         for policy in self._policies:
             try:
                 ask = await ask_of(policy, scope)
             except BadKey as error:
-                self._log("bad key", "policy %r: %s; the request is answered with 400", policy.name, error)
+                self._log("bad key", "policy %r: %s; the response is 400", policy.name, error)
                 return _http.bad_request()
             if ask is not None:
                 asks.append(ask)
@@ -296,12 +305,13 @@ class RateLimit:
             return _http.never_fits(too_dear)
         passed, denial = await self._take(asks)
         if denial is not None:
-            return await self._deny(denial, passed, asks[len(passed) + 1 :], said)
-        self._show(said, passed, [_http.allowed(a.quota, a.result.level) for a in passed if a.from_store])
+            return await self._deny(denial, passed, asks[len(passed) + 1 :], collected)
+        self._add_fields(collected, passed, [_http.allowed(a.quota, a.result.level) for a in passed if a.from_store])
         return Verdict(0, [])
 
     async def _take(self, asks: list[Ask]) -> tuple[list[Answer], Answer | None]:
-        """Who let it through, and who did not. A request that is cancelled meanwhile leaves nothing with the former."""
+        """The answers that allow, and the first that denies. If the request is cancelled meanwhile, the drops are given
+        back."""
         passed: list[Answer] = []
         try:
             for ask in asks:
@@ -315,19 +325,19 @@ class RateLimit:
         return passed, None
 
     async def _give_back(self, answers: list[Answer]) -> None:
-        """Goes on where the request is cancelled meanwhile."""
+        """Continues even if the request is cancelled meanwhile."""
         if answers:
             task = asyncio.ensure_future(give_back(answers))
             self._giving_back.add(task)
             task.add_done_callback(self._giving_back.discard)
             await asyncio.shield(task)
 
-    async def _deny(self, answer: Answer, passed: list[Answer], later: list[Ask], said: Said) -> Verdict:
+    async def _deny(self, answer: Answer, passed: list[Answer], later: list[Ask], collected: RequestFields) -> Verdict:
         await self._give_back(passed)
-        if answer.result.retry_after is None or answer.result.source == "policy":  # not known: the store did not answer
+        if answer.result.retry_after is None or answer.result.source == "policy":  # no verdict, so the wait is unknown
             return _http.unanswered(answer.ask.policy.name)
-        # Who waits is to be admitted by all policies; those that were not asked yet may deny for longer, and so may those
-        # that keep what they were not given back.
+        # All policies must admit the client after its wait. A later policy may deny for longer. So may a local bucket
+        # that keeps its drops.
         kept = [a for a in passed if not a.from_store]
         peeks = await asyncio.gather(
             *(self._answer(ask, functools.partial(ask.policy.throttler.peek, ask.key)) for ask in later)
@@ -339,43 +349,44 @@ class RateLimit:
             for a, wait in whole
             if a.from_store
         ]
-        self._show(said, [*passed, answer, *peeks], states)
+        self._add_fields(collected, [*passed, answer, *peeks], states)
         return _http.exceeded([a.ask.policy.name for a, _ in whole], max(wait for _, wait in whole))
 
-    def _show(self, said: Said, answers: list[Answer], states: list[_http.State]) -> None:
-        """If an answer is not the store's own, the state of its limit is unknown."""
-        said.add(self._fields, [answer.quota for answer in answers if answer.from_store], states)
+    def _add_fields(self, collected: RequestFields, answers: list[Answer], states: list[_http.State]) -> None:
+        """Reports only answers of the store: for other answers the state of the limit is unknown."""
+        collected.add(self._fields, [answer.quota for answer in answers if answer.from_store], states)
 
     async def _answer(self, ask: Ask, decide: Decide) -> Answer:
-        """An overload charges nothing. So the decision is asked for again, once handlers do not hold the event loop."""
+        """Asks again after an overload, which charges nothing. It waits until no handler holds the event loop."""
         result = await self._decided(ask, decide)
-        for _ in range(MORE_TRIES):
+        for _ in range(RETRIES):
             if result is None:
                 await short_turn()
                 result = await self._decided(ask, decide)
         if result is None:
-            result = self._fault(ask, self._allows_on_overload, "there are too many decisions, or the loop is held")
+            why = "too many decisions are in flight, or a handler holds the event loop"
+            result = self._fault(ask, self._allows_on_overload, why)
         return Answer(ask, result)
 
     async def _decided(self, ask: Ask, decide: Decide) -> ThrottleResult | None:
-        """None: overloaded."""
+        """None if overloaded."""
         try:
             result = await decide()
         except Overloaded:
             return None
-        except NotABucket as error:  # a client may have chosen that key
+        except NotABucket as error:  # never allowed: a client may have chosen that key
             return self._fault(ask, False, repr(error))
         except Error as error:
             return self._fault(ask, self._allows_on_error, repr(error))
         return None if result.source == "policy" and result.error == "overloaded" else result
 
     def _fault(self, ask: Ask, allows: bool, why: str) -> ThrottleResult:
-        what = "let through" if allows else "answered with 503"
-        self._log(f"fault {allows}", "policy %r cannot be asked, requests are %s: %s", ask.policy.name, what, why)
+        outcome = "pass" if allows else "get 503"
+        self._log(f"fault {allows}", "policy %r has no verdict, so requests %s: %s", ask.policy.name, outcome, why)
         return ThrottleResult(allows, 0, 0.0, None, source="policy")
 
     def _log(self, kind: str, text: str, *arguments: object) -> None:
-        """One line a minute of each kind."""
+        """Logs at most one line a minute of each kind."""
         now = time.monotonic()
         if now >= self._next_log.get(kind, -math.inf):
             self._next_log[kind] = now + LOG_EVERY
@@ -388,11 +399,11 @@ class RateLimit:
 STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
 
-def with_fields(send: Send, said: Said) -> Send:
+def with_fields(send: Send, collected: RequestFields) -> Send:
     async def send_with_fields(message: Message) -> None:
         if message["type"] in STARTS:
             headers = message.get("headers", ())
-            merged = said.merged(headers)
+            merged = collected.merged(headers)
             if merged is not headers:
                 message = {**message, "headers": merged}
         await send(message)
@@ -406,7 +417,7 @@ async def respond(send: Send, kind: str, verdict: Verdict) -> None:
 
 
 async def refuse_handshake(scope: Scope, receive: Receive, send: Send, verdict: Verdict) -> None:
-    """With the answer itself where the server can send one, else by a close, which it makes a 403."""
+    """Sends the response if the server can send one to a handshake; otherwise closes, which the server makes a 403."""
     await receive()  # websocket.connect
     if "websocket.http.response" in (scope.get("extensions") or {}):
         await respond(send, "websocket.http.response", verdict)

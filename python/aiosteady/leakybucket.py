@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The throttler, and the result of what one asks it."""
+"""Throttler, and Limit for `async with` and decorators."""
 from __future__ import annotations
 
 import asyncio
@@ -18,13 +18,14 @@ from ._core import ThrottleResult
 from ._store import Store
 from ._texts import shown
 
-# typing.get_type_hints evaluates annotations here, on Python 3.9 too: so what they name is imported, and it is Optional[X].
+# typing.get_type_hints evaluates the annotations here, on Python 3.9 too. So their names are imported, and we write
+# Optional[X].
 R = TypeVar("R")
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec
 
     P = ParamSpec("P")
-    Line = OrderedDict[asyncio.Future[bool], None]  # turns; False: one did not come in time
+    Line = OrderedDict[asyncio.Future[bool], None]  # the turns of waiters; False: its deadline has passed
 else:
     P = getattr(typing, "ParamSpec", TypeVar)("P")  # of Python 3.10 and later
 
@@ -32,19 +33,23 @@ Key = Union[str, bytes]
 
 __all__ = ["Limit", "ThrottleResult", "Throttler"]
 
-JITTER_SHARE, JITTER_LEAST, JITTER_MOST = 0.1, 0.001, 0.05  # of a wait; seconds
-BACKOFF_FIRST, BACKOFF_LAST = 0.1, 1.0  # seconds, while the store does not answer
+JITTER_SHARE, JITTER_LEAST, JITTER_MOST = 0.1, 0.001, 0.05  # share of a wait; seconds
+BACKOFF_FIRST, BACKOFF_LAST = 0.1, 1.0  # seconds, while the store gives no verdict
 
 
 class Throttler(_core.Throttler):
-    """Leaky buckets of one limit, one bucket a key.
+    """A limit, and the store with its buckets. Each key has one bucket.
 
-    `redis` is a URL, a Store, or an asyncio client for Redis that you have. A bucket holds `max_capacity` drops; one
-    leaks out every `drop_recharge` seconds (`drops` of them, where given). Where `block_duration` is given, an overflow
-    blocks its key for so many seconds.
-
-    `on_error` says what is answered when the store does not answer: "report" raises, "allow" and "deny" answer so, and
-    "local" asks a bucket in this process with a `local_share`-th of the limit. `prefix` is put before every key.
+    Arguments:
+      redis: a URL, a Store, or an asyncio client for Redis or Valkey.
+      max_capacity: the drops that a bucket can hold.
+      drop_recharge: the seconds in which `drops` drops leak.
+      block_duration: the seconds for which an overflow blocks its key. By default it does not block.
+      drops: the drops that leak in `drop_recharge` seconds, 1 by default.
+      prefix: a text before every key.
+      on_error: the answer if the store gives no verdict. "report" raises an exception. "allow" and "deny" return a
+        result. "local" uses a bucket in this process.
+      local_share: divides the limit of the local bucket. Set it to the number of processes that share the limit.
     """
 
     __slots__ = ("__weakref__", "_lines", "_options", "_own")
@@ -70,31 +75,37 @@ class Throttler(_core.Throttler):
         self._lines: dict[tuple[asyncio.AbstractEventLoop, bytes], Line] = {}
 
     async def consume(self, key: Key, amount: int = 1) -> ThrottleResult:
-        """Puts drops into the bucket if they all fit. A negative amount takes drops out."""
+        """Puts `amount` drops into the bucket if they all fit. A negative amount takes drops out.
+
+        Look at `success` of the result. If it is False, no drop was charged.
+        """
         answer = self._consume(key, amount)
         return answer if type(answer) is ThrottleResult else await answer
 
     async def peek(self, key: Key) -> ThrottleResult:
-        """Looks at the bucket and changes nothing. `success`: one drop would fit."""
+        """Returns the state of the bucket and changes nothing. `success` is True if one drop would fit."""
         answer = self._peek(key)
         return answer if type(answer) is ThrottleResult else await answer
 
     async def reset(self, key: Key) -> ThrottleResult:
-        """Forgets the bucket: it is empty and not blocked."""
+        """Deletes the bucket. The key is empty and not blocked after that."""
         answer = self._reset(key)
         return answer if type(answer) is ThrottleResult else await answer
 
     async def wait(self, key: Key, amount: int = 1, timeout: Optional[float] = None) -> ThrottleResult:
-        """Returns once the drops are in.
+        """Waits until the drops fit, charges them, and returns the result.
 
-        Raises TimeoutError at once, and charges nothing, if there cannot be room within `timeout` seconds. Raises it when
-        they have passed and the store has not answered; its __cause__ is Unknown then: the drops may have been charged.
-        With a timeout of 0 it asks once, and waits for the answer as consume() does.
+        Raises TimeoutError:
+          - at once, without charging, if there cannot be room within `timeout` seconds;
+          - after `timeout` seconds if the store has not answered. Its __cause__ is Unknown: the drops may have been
+            charged.
+        A timeout of 0 makes one attempt, and waits for its answer as consume() does.
 
-        Waiters for a key of this throttler in this event loop take turns, first come, first served. Only the first asks,
-        and not before there can be room. An attempt that finds no room starts no block. A block is waited for.
+        Waiters for a key are served in order (FIFO) within one Throttler and event loop. Only the first one asks the
+        store, and only when there can be room. An attempt never starts a block. If the key is blocked, it waits until
+        the block ends.
         """
-        amount = self._fitting(key, amount)
+        amount = self._check_amount(key, amount)
         key = key.encode() if isinstance(key, str) else key
         loop = asyncio.get_running_loop()
         deadline = _deadline(loop, timeout)
@@ -103,13 +114,13 @@ class Throttler(_core.Throttler):
         line[turn] = None
         try:
             if len(line) > 1:
-                await _in_time(turn, deadline)
+                await _turn_in_time(turn, deadline)
             return await self._wait_in_front(key, amount, deadline, once=timeout is not None and timeout <= 0)
         finally:
             self._leave(loop, key, turn)
 
     def _leave(self, loop: asyncio.AbstractEventLoop, key: bytes, turn: asyncio.Future[bool]) -> None:
-        if loop.is_closed():  # nobody goes on, and the line may be all that holds those who stand in it
+        if loop.is_closed():  # no task runs on, and only the line may keep its futures alive
             self._lines.pop((loop, key), None)
             return
         line = self._lines[loop, key]
@@ -117,7 +128,7 @@ class Throttler(_core.Throttler):
         if not line:
             del self._lines[loop, key]
             return
-        first = next(iter(line))  # who stood there before has been told, or is leaving and will tell
+        first = next(iter(line))  # if it is done, its task runs already, or leaves and then wakes the next
         if not first.done():
             first.set_result(True)
 
@@ -128,7 +139,7 @@ class Throttler(_core.Throttler):
         backoff = BACKOFF_FIRST
         while True:
             began = loop.time()
-            answer = self._consume_patiently(key, amount)
+            answer = self._consume_without_block(key, amount)
             if type(answer) is ThrottleResult:
                 result = answer
             elif deadline is None or once:
@@ -138,29 +149,30 @@ class Throttler(_core.Throttler):
             if result.success:
                 return result
             delay = result.retry_after
-            if delay is None or result.source == "policy":  # not known: the store does not answer
+            if delay is None or result.source == "policy":  # no verdict, so the wait is unknown: back off
                 delay, backoff = backoff, min(2 * backoff, BACKOFF_LAST)
             jitter = random.uniform(0, min(JITTER_MOST, JITTER_LEAST + JITTER_SHARE * delay))
-            if deadline is not None:  # the next answer may take as long as this one, and some more
+            if deadline is not None:  # the next answer may take a bit longer than this one
                 now = loop.time()
                 took = now - began
                 left = deadline - now - took - min(took, JITTER_MOST)
                 if delay > left:
-                    raise TimeoutError(_what_is_missing(result, amount))
+                    raise TimeoutError(_timeout_text(result, amount))
                 jitter = min(jitter, left - delay)
             await asyncio.sleep(delay + jitter)
 
     def limit(
         self, key: Union[Key, Callable[..., Key]], amount: int = 1, timeout: Optional[float] = None
     ) -> Limit:
-        """`async with throttler.limit(key):` or `@throttler.limit(key)`: waits before it goes on.
+        """Calls wait() before a block of code or a coroutine function.
 
-        As a decorator it takes a function for a key, too, which is called with the arguments.
+        Use it as `async with throttler.limit(key):` or as the decorator `@throttler.limit(key)`. As a decorator, `key`
+        may be a function that gets the arguments of the call and returns the key.
         """
         return Limit(self, key, amount, timeout)
 
     async def aclose(self) -> None:
-        """Closes the store that it opened itself for a URL. A Store or a client that it was given stays open."""
+        """Closes the store if the throttler was made with a URL. A Store or a client stays open; close it yourself."""
         if self._own is not None:
             self._own.close()
 
@@ -204,18 +216,18 @@ def _deadline(loop: asyncio.AbstractEventLoop, timeout: Optional[float]) -> Opti
     return None if timeout == math.inf else loop.time() + timeout
 
 
-def _what_is_missing(result: ThrottleResult, amount: int) -> str:
+def _timeout_text(result: ThrottleResult, amount: int) -> str:
     if result.source == "store":
-        return f"the bucket has no room in time: it would be {result.retry_after:.3f} s"
-    silence = f"the store does not answer ({result.error})"
+        return f"the bucket has no room in time: it would take {result.retry_after:.3f} s"
+    no_verdict = f"the store gives no verdict ({result.error})"
     if result.source == "policy":
-        return silence
+        return no_verdict
     if result.retry_after is None:
-        return f"{silence}, and the local share never has room for {amount}"
-    return f"{silence}, and the local share has no room in time: it would be {result.retry_after:.3f} s"
+        return f"{no_verdict}, and the local bucket can never hold {amount} drops"
+    return f"{no_verdict}, and the local bucket has no room in time: it would take {result.retry_after:.3f} s"
 
 
-async def _in_time(turn: asyncio.Future[bool], deadline: Optional[float]) -> None:
+async def _turn_in_time(turn: asyncio.Future[bool], deadline: Optional[float]) -> None:
     def too_late() -> None:
         if not turn.done():
             turn.set_result(False)
@@ -223,14 +235,14 @@ async def _in_time(turn: asyncio.Future[bool], deadline: Optional[float]) -> Non
     timer = None if deadline is None else turn.get_loop().call_at(deadline, too_late)
     try:
         if not await turn:
-            raise TimeoutError("others that came before are still waiting")
+            raise TimeoutError("tasks that waited before for this key are still waiting")
     finally:
         if timer is not None:
             timer.cancel()
 
 
 def _is_async(function: Any) -> bool:
-    """Also true for callable objects, for partials, and for what carries asyncio's own mark, such as mocks."""
+    """Also true for callable objects and partials, and for objects with the mark of asyncio, such as mocks."""
     while isinstance(function, functools.partial):
         function = function.func
     mark = getattr(asyncio.coroutines, "_is_coroutine", None)
@@ -259,9 +271,9 @@ async def _answer_in_time(
 async def _client_in_time(
     loop: asyncio.AbstractEventLoop, answer: Coroutine[Any, Any, ThrottleResult], deadline: float
 ) -> ThrottleResult:
-    """Ends at the deadline, even if the client is slow to cancel its request."""
+    """Returns at the deadline, even if the client takes long to cancel its request."""
     task = loop.create_task(answer)
-    task.add_done_callback(lambda task: task.cancelled() or task.exception())  # asyncio logs one that is not read
+    task.add_done_callback(lambda task: task.cancelled() or task.exception())  # or asyncio reports it
     try:
         await asyncio.wait({task}, timeout=deadline - loop.time())
         if task.done():
@@ -272,13 +284,13 @@ async def _client_in_time(
 
 
 def _too_late() -> TimeoutError:
-    error = TimeoutError("the store has not answered in time; the drops may have been charged, or may be yet")
-    error.__cause__ = _core.Unknown("the answer did not come before the deadline of the wait")
+    error = TimeoutError("the store has not answered in time; the drops may have been charged, or may be charged later")
+    error.__cause__ = _core.Unknown("the answer did not come before the deadline of wait()")
     return error
 
 
 class Limit:
-    """What Throttler.limit returns: an asynchronous context manager, and a decorator for coroutine functions."""
+    """Returned by Throttler.limit(): an asynchronous context manager, and a decorator for coroutine functions."""
 
     __slots__ = ("_amount", "_key", "_throttler", "_timeout")
 
@@ -293,7 +305,7 @@ class Limit:
 
     async def __aenter__(self) -> ThrottleResult:
         if callable(self._key):
-            raise TypeError("key must be str or bytes here; a function for a key is for decorators")
+            raise TypeError("key must be str or bytes in `async with`; a function is for decorators")
         return await self._throttler.wait(self._key, self._amount, self._timeout)
 
     async def __aexit__(
@@ -306,7 +318,7 @@ class Limit:
 
     def __call__(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
         if not _is_async(function):
-            raise TypeError(f"{shown(function)} is no coroutine function")
+            raise TypeError(f"{shown(function)} must be a coroutine function")
 
         @functools.wraps(function)
         async def limited(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,115 +1,129 @@
 /* SPDX-License-Identifier: MIT
- * Decision: what consume(), peek() and reset() of a Throttler on a server await; a coroutine in all but its making.
+ * Decision: what consume(), peek() and reset() of a Throttler on a server await. It behaves as a coroutine.
  *
- *     NEW --awaited--> STARTING --> WAITING --> ANSWERED --> OVER   the task is handed a Waiter
- *                      STARTING --> OVER                            it could not be asked
+ *     NEW --awaited--> STARTING --> WAITING --> ANSWERED --> OVER   the task gets a Waiter
+ *                      STARTING --> OVER                            nothing was submitted
  *
- * Nothing is asked before it is awaited. While WAITING the library holds a reference, so that the answer finds the
- * Decision in any case. Where the task was cancelled, `waiter` is gone or done, and the answer is dropped. Answers are
- * matched to Decisions by the library, so nobody ever gets another's. The Waiter only wakes the task: what it wakes to
- * is in the Decision, so an answer that nobody comes for is no "exception that was never retrieved". */
-#include "core.h"
+ * A Decision submits nothing before it is awaited. While it is WAITING the library holds a reference, so the Decision
+ * always exists when the answer arrives. If the task was cancelled, `waiter` is NULL or done, and the answer is
+ * dropped. The library matches answers to Decisions, so a task never gets the answer of another. The answer is in the
+ * Decision and not in the Waiter: an exception that no task fetches is not reported as "never retrieved". */
+#include "decision.h"
 
-/* ---- The answer of a server's store ---- */
+#include "convert.h"
+#include "result.h"
+#include "waiter.h"
 
-static bool loop_is_closed(struct loop_store *store) {
-    PyObject *answer = PyObject_CallMethodNoArgs(store->loop, store->state->is_closed);
-    const bool closed = answer != Py_False;
-    if (answer == NULL) core_complain(store, store->loop);
-    Py_XDECREF(answer);
-    return closed;
-}
+struct decision {
+    PyObject_HEAD struct core_state *state;
+    struct throttler *throttler;
+    PyObject *key;
+    struct request request;
+    enum { DECISION_NEW, DECISION_STARTING, DECISION_WAITING, DECISION_ANSWERED, DECISION_OVER } phase;
+    bool failed;              /* `answer` is an exception */
+    struct loop_store *store; /* the store that has the request */
+    struct waiter *waiter;    /* wakes the task; NULL: no task waits any more */
+    PyObject *answer;
+    struct held held; /* the reference of the library while the decision is in flight */
+};
 
-/* A closed loop has nobody left to tell. */
-static bool is_awaited(struct decision *self, const steady_result *result) {
+/* ---- The answer of the store ---- */
+
+/* A task of a closed loop cannot be woken. */
+static bool decision_is_awaited(struct decision *self, const steady_result *result) {
     if (self->waiter == NULL || self->waiter->done) return false;
-    return result->error != STEADY_CANCELLED || !loop_is_closed(self->store);
+    if (result->error != STEADY_CANCELLED) return true;
+    const int closed = loop_store_loop_is_closed(self->store);
+    if (closed < 0) loop_store_report(self->store, self->store->loop);
+    return closed == 0;
 }
 
-static PyObject *answer_of(struct decision *self, const steady_result *result) {
-    if (!self->failed) return core_result(self->state, result);
-    return core_error(self->state, result->error, steady_store_trouble(self->store->store));
+static PyObject *decision_make_answer(struct decision *self, const steady_result *result) {
+    if (!self->failed) return result_from(self->state, result);
+    return convert_error(self->state, result->error, steady_store_trouble(self->store->store));
 }
 
-/* Making an exception may run any code, and so end what waited for it. */
-static void tell(struct decision *self, const steady_result *result) {
+/* Making an exception may run Python code, which may cancel the task. So the waiter is checked again. */
+static void decision_deliver(struct decision *self, const steady_result *result) {
     self->failed = result->source == STEADY_FROM_NOWHERE;
-    PyObject *answer = answer_of(self, result);
-    if (answer == NULL) PyErr_Clear(); /* no memory: resume says so */
+    PyObject *answer = decision_make_answer(self, result);
+    if (answer == NULL) PyErr_Clear(); /* no memory: decision_resume raises MemoryError */
     if (self->waiter == NULL || self->waiter->done) {
         Py_XDECREF(answer);
         return;
     }
     self->answer = answer;
     self->phase = DECISION_ANSWERED;
-    core_waiter_wake(self->waiter);
+    waiter_wake(self->waiter);
 }
 
-static void answered(const steady_result *result, void *data) {
+static void decision_answered(const steady_result *result, void *data) {
     struct decision *self = data;
-    if (is_awaited(self, result)) tell(self, result);
-    core_let_go(&self->held);
+    if (decision_is_awaited(self, result)) decision_deliver(self, result);
+    loop_store_release(&self->held);
 }
 
-/* ---- Asking ---- */
+/* ---- Submitting ---- */
 
-static int submit(struct decision *self, steady_throttler *throttler, const char *key, size_t len) {
-    switch (self->question.verb) {
-    case STEADY__CONSUME: return steady_consume(throttler, key, len, self->question.amount, answered, self);
-    case STEADY__PEEK: return steady_peek(throttler, key, len, answered, self);
-    default: return steady_reset(throttler, key, len, answered, self);
+static int decision_submit(struct decision *self, steady_throttler *throttler, const char *key, size_t len) {
+    switch (self->request.verb) {
+    case STEADY__CONSUME: return steady_consume(throttler, key, len, self->request.amount, decision_answered, self);
+    case STEADY__PEEK: return steady_peek(throttler, key, len, decision_answered, self);
+    default: return steady_reset(throttler, key, len, decision_answered, self);
     }
 }
 
-/* `throttler` goes with the store, which code that ran meanwhile may have closed. */
-static PyObject *refused_at_once(struct decision *self, steady_throttler *throttler, int error) {
-    if (!core_is_usable(self->store)) return core_raise(self->state, STEADY_CLOSED, NULL);
+/* `throttler` belongs to the store. Python code that ran meanwhile may have closed that store and freed it. */
+static PyObject *decision_submit_failed(struct decision *self, steady_throttler *throttler, int error) {
+    if (!loop_store_is_usable(self->store)) return convert_raise(self->state, STEADY_CLOSED, NULL);
     if (error != STEADY_WRONG_THREAD)
-        return core_policy(self->throttler, throttler, self->question, self->key, error, NULL);
-    PyErr_SetString(PyExc_RuntimeError, "this event loop used to run in another thread; open a new Store there");
+        return binding_policy(self->throttler, throttler, self->request, self->key, error, NULL);
+    PyErr_SetString(PyExc_RuntimeError,
+                    "this event loop ran in another thread before; open a new Store in this thread");
     return NULL;
 }
 
-static PySendResult ask_server(struct decision *self, steady_throttler *throttler, const char *key, size_t len,
-                               PyObject **out) {
-    if ((self->waiter = core_waiter(self->store)) == NULL) return PYGEN_ERROR;
+static PySendResult decision_submit_to_store(struct decision *self, steady_throttler *throttler, const char *key,
+                                             size_t len, PyObject **out) {
+    if ((self->waiter = waiter_new(self->store)) == NULL) return PYGEN_ERROR;
     PyObject *waiter = Py_NewRef((PyObject *)self->waiter);
-    core_hold(self->store, &self->held, (PyObject *)self);
-    int error = core_is_usable(self->store) ? 0 : STEADY_CLOSED; /* by a collection, in core_waiter */
-    if (error == 0) error = self->store->asking == 0 ? submit(self, throttler, key, len) : STEADY_UNAVAILABLE;
+    loop_store_hold(self->store, &self->held, (PyObject *)self);
+    int error = loop_store_is_usable(self->store) ? 0 : STEADY_CLOSED; /* by a collection, in waiter_new */
+    if (error == 0)
+        error = self->store->calling_loop == 0 ? decision_submit(self, throttler, key, len) : STEADY_UNAVAILABLE;
     if (error == 0) {
         if (self->phase == DECISION_STARTING) self->phase = DECISION_WAITING;
         *out = waiter;
-        core_left(self->store);
-        return core_raise_kept(self->store) == 0 ? PYGEN_NEXT : PYGEN_ERROR;
+        loop_store_after_call(self->store);
+        return loop_store_raise_pending(self->store) == 0 ? PYGEN_NEXT : PYGEN_ERROR;
     }
-    core_left(self->store);
+    loop_store_after_call(self->store);
     Py_DECREF(waiter);
-    core_let_go(&self->held);
-    *out = refused_at_once(self, throttler, error);
+    loop_store_release(&self->held);
+    *out = decision_submit_failed(self, throttler, error);
     return *out != NULL ? PYGEN_RETURN : PYGEN_ERROR;
 }
 
-static PySendResult start(struct decision *self, PyObject **out) {
+static PySendResult decision_start(struct decision *self, PyObject **out) {
     char room[STEADY__KEY_MAX];
     const char *key = NULL;
     size_t len = 0;
-    self->phase = DECISION_STARTING; /* and so nobody lets go of throttler and key, whatever code runs meanwhile */
-    const struct binding *binding = core_binding(self->throttler);
+    self->phase = DECISION_STARTING; /* keeps throttler and key, whatever Python code runs meanwhile */
+    const struct binding *binding = binding_of_running_loop(self->throttler);
     if (binding == NULL) {
-        *out = core_policy_unopened(self->throttler, self->question, self->key);
+        *out = binding_policy_if_not_opened(self->throttler, self->request, self->key);
         return *out != NULL ? PYGEN_RETURN : PYGEN_ERROR;
     }
-    if (core_whole_key(self->throttler, self->key, room, &key, &len) != 0) return PYGEN_ERROR;
-    steady_throttler *throttler = core_whom(binding, self->question);
+    if (binding_key(self->throttler, self->key, room, &key, &len) != 0) return PYGEN_ERROR;
+    steady_throttler *throttler = binding_throttler(binding, self->request);
     self->store = (struct loop_store *)Py_NewRef((PyObject *)binding->store);
-    return ask_server(self, throttler, key, len, out);
+    return decision_submit_to_store(self, throttler, key, len, out);
 }
 
 /* ---- As a coroutine ---- */
 
-/* Nobody waits for it any more: what it holds may live on, and it may go on waiting without. */
-static void let_go(struct decision *self) {
+/* Drops what it holds. If the decision is in flight, its answer will be dropped. */
+static void decision_end(struct decision *self) {
     self->phase = DECISION_OVER;
     Py_CLEAR(self->waiter);
     Py_CLEAR(self->answer);
@@ -117,10 +131,10 @@ static void let_go(struct decision *self) {
     Py_CLEAR(self->throttler);
 }
 
-static PySendResult resume(struct decision *self, PyObject **out) {
+static PySendResult decision_resume(struct decision *self, PyObject **out) {
     PyObject *answer = self->answer;
     self->answer = NULL;
-    let_go(self);
+    decision_end(self);
     if (answer != NULL && !self->failed) {
         *out = answer;
         return PYGEN_RETURN;
@@ -133,23 +147,23 @@ static PySendResult resume(struct decision *self, PyObject **out) {
     return PYGEN_ERROR;
 }
 
-static PySendResult step(struct decision *self, PyObject *Py_UNUSED(value), PyObject **out) {
+static PySendResult decision_step(struct decision *self, PyObject *Py_UNUSED(value), PyObject **out) {
     *out = NULL;
-    if (self->phase == DECISION_ANSWERED) return resume(self, out);
+    if (self->phase == DECISION_ANSWERED) return decision_resume(self, out);
     if (self->phase != DECISION_NEW) {
         PyErr_SetString(PyExc_RuntimeError, self->phase == DECISION_OVER ? "a decision cannot be awaited twice"
                                                                          : "a decision is being awaited already");
         return PYGEN_ERROR;
     }
-    const PySendResult result = start(self, out);
+    const PySendResult result = decision_start(self, out);
     if (result == PYGEN_ERROR) Py_CLEAR(*out);
-    if (result != PYGEN_NEXT) let_go(self);
+    if (result != PYGEN_NEXT) decision_end(self);
     return result;
 }
 
 static PyObject *decision_send(struct decision *self, PyObject *value) {
     PyObject *out = NULL;
-    if (step(self, value, &out) != PYGEN_RETURN) return out;
+    if (decision_step(self, value, &out) != PYGEN_RETURN) return out;
     PyErr_SetObject(PyExc_StopIteration, out);
     Py_DECREF(out);
     return NULL;
@@ -158,7 +172,7 @@ static PyObject *decision_send(struct decision *self, PyObject *value) {
 static PyObject *decision_next(struct decision *self) { return decision_send(self, Py_None); }
 
 /* By code that runs inside its start. */
-static bool is_starting(const struct decision *self) {
+static bool decision_is_starting(const struct decision *self) {
     if (self->phase == DECISION_STARTING) PyErr_SetString(PyExc_ValueError, "the decision is being started");
     return self->phase == DECISION_STARTING;
 }
@@ -166,8 +180,8 @@ static bool is_starting(const struct decision *self) {
 static PyObject *decision_throw(struct decision *self, PyObject *args) {
     PyObject *type = NULL, *value = NULL, *traceback = NULL;
     if (!PyArg_UnpackTuple(args, "throw", 1, 3, &type, &value, &traceback)) return NULL;
-    if (is_starting(self)) return NULL;
-    let_go(self);
+    if (decision_is_starting(self)) return NULL;
+    decision_end(self);
     if (PyExceptionInstance_Check(type)) {
         PyErr_SetObject((PyObject *)Py_TYPE(type), type);
     } else if (PyExceptionClass_Check(type)) {
@@ -178,36 +192,36 @@ static PyObject *decision_throw(struct decision *self, PyObject *args) {
     return NULL;
 }
 
-/* Ends it with an exception, as if that were the answer. One that is not in flight, or not awaited, stays as it is. */
+/* Makes `error` the answer. Has no effect unless the decision is in flight and a task awaits it. */
 static PyObject *decision_expire(struct decision *self, PyObject *error) {
     if (!PyExceptionInstance_Check(error)) {
-        PyErr_SetString(PyExc_TypeError, "a decision expires with an exception");
+        PyErr_SetString(PyExc_TypeError, "the argument of expire must be an exception");
         return NULL;
     }
     if (self->phase == DECISION_WAITING && !self->waiter->done) {
         self->failed = true;
         self->answer = Py_NewRef(error);
         self->phase = DECISION_ANSWERED;
-        core_waiter_wake(self->waiter);
+        waiter_wake(self->waiter);
     }
     Py_RETURN_NONE;
 }
 
 static PyObject *decision_close(struct decision *self, PyObject *Py_UNUSED(none)) {
-    if (is_starting(self)) return NULL;
-    let_go(self);
+    if (decision_is_starting(self)) return NULL;
+    decision_end(self);
     Py_RETURN_NONE;
 }
 
 /* ---- Life ---- */
 
-PyObject *core_decision(struct throttler *throttler, struct question question, PyObject *key) {
+PyObject *decision_new(struct throttler *throttler, struct request request, PyObject *key) {
     struct decision *self = PyObject_GC_New(struct decision, throttler->state->decision_type);
     if (self == NULL) return NULL;
     self->state = throttler->state;
     self->throttler = (struct throttler *)Py_NewRef((PyObject *)throttler);
     self->key = Py_NewRef(key);
-    self->question = question;
+    self->request = request;
     self->phase = DECISION_NEW;
     self->failed = false;
     self->store = NULL;
@@ -228,7 +242,7 @@ static int decision_traverse(struct decision *self, visitproc visit, void *arg) 
 }
 
 static int decision_clear(struct decision *self) {
-    let_go(self);
+    decision_end(self);
     Py_CLEAR(self->store);
     return 0;
 }
@@ -241,10 +255,10 @@ static void decision_dealloc(struct decision *self) {
     Py_DECREF(type);
 }
 
-/* What asyncio's debug mode shows of a coroutine. */
+/* The debug mode of asyncio shows this name. */
 static PyObject *decision_name(struct decision *self, void *Py_UNUSED(closure)) {
     static const char *const names[] = {"Throttler.consume", "Throttler.peek", "Throttler.reset"};
-    return PyUnicode_FromString(names[self->question.verb]);
+    return PyUnicode_FromString(names[self->request.verb]);
 }
 
 static PyGetSetDef getters[] = {{"__name__", (getter)decision_name, NULL, NULL, NULL},
@@ -257,7 +271,7 @@ static PyMethodDef methods[] = {{"send", (PyCFunction)decision_send, METH_O, NUL
                                 {"expire", (PyCFunction)decision_expire, METH_O, NULL},
                                 {NULL, NULL, 0, NULL}};
 
-static PyType_Slot slots[] = {{Py_tp_doc, "A decision; await it."},
+static PyType_Slot slots[] = {{Py_tp_doc, "A decision of a server. Await it once."},
                               {Py_tp_traverse, decision_traverse},
                               {Py_tp_clear, decision_clear},
                               {Py_tp_dealloc, decision_dealloc},
@@ -267,10 +281,10 @@ static PyType_Slot slots[] = {{Py_tp_doc, "A decision; await it."},
                               {Py_tp_getset, getters},
                               {Py_am_await, PyObject_SelfIter},
 #if PY_VERSION_HEX >= 0x030A0000
-                              {Py_am_send, step},
+                              {Py_am_send, decision_step},
 #endif
                               {0, NULL}};
 
-PyType_Spec core_decision_spec = {
+PyType_Spec decision_spec = {
     "aiosteady._core.Decision", sizeof(struct decision), 0,
     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots};

@@ -1,51 +1,52 @@
 /* SPDX-License-Identifier: MIT
- * The running asyncio loop, as a loop of the library's: add_reader, add_writer and call_later.
+ * The running asyncio loop, as an event loop of the library: add_reader, add_writer and call_later.
  *
- * An Io and a Timer are what the loop calls back. They are held by the library, from io_new to io_free, and by the
- * loop, for as long as it has them in its tables, which may be longer: `ready` and `fired` are NULL from then on. A
- * loop that is closed, or that is the parent's in a forked child, is not talked to any more.
+ * The loop calls an Io or a Timer. The library holds it from loop_io_new to loop_io_free. The loop holds it as long as
+ * it is in the tables of the loop, which may be longer; `ready` and `fired` are NULL then. Never call a loop that is
+ * closed, or in a forked child the loop of the parent.
  *
- * Talking to it runs Python code, and with that, by a collection of garbage, any. The library is in the middle of
- * something then: while `asking` is not 0, its store is asked nothing, and ends only after (core_left). */
-#include "core.h"
+ * A call to the loop runs Python code, and a garbage collection may run any other code. The library is inside a
+ * function of its own then. So `calling_loop` counts these calls. While it is not 0, the store starts no decision, and
+ * it is closed only afterwards (loop_store_after_call). */
+#include "loop.h"
 
-struct io {
+#include "loop_store.h"
+
+struct loop_io {
     PyObject_HEAD struct loop_store *store;
     struct held held; /* until io_free */
     int fd;
-    int wanted;                           /* the loop knows of */
-    int next;                             /* is to be wanted, once `ready` has returned */
-    bool called;                          /* it is in `ready` */
+    int wanted;                           /* the events registered with the loop */
+    int next;                             /* the events to register once `ready` has returned */
+    bool called;                          /* `ready` is running */
     void (*ready)(void *arg, int events); /* NULL: freed */
     void *arg;
 };
 
-struct timer {
+struct loop_timer {
     PyObject_HEAD struct loop_store *store;
     struct held held; /* until timer_free */
-    PyObject *handle; /* of call_later; NULL: not running */
+    PyObject *handle; /* from call_later; NULL: not running */
     void (*fired)(void *arg);
     void *arg;
 };
 
-static bool can_talk(struct loop_store *store) {
-    if (store->process != core_process(store->state)) return false;
-    store->asking++;
-    PyObject *closed = PyObject_CallMethodNoArgs(store->loop, store->state->is_closed);
-    const bool open = closed == Py_False;
-    Py_XDECREF(closed);
-    PyErr_Clear();
-    store->asking--;
-    return open;
+static bool loop_is_open(struct loop_store *store) {
+    if (store->pid != state_pid(store->state)) return false;
+    store->calling_loop++;
+    const int closed = loop_store_loop_is_closed(store);
+    if (closed < 0) PyErr_Clear();
+    store->calling_loop--;
+    return closed == 0;
 }
 
 /* ---- Descriptors ---- */
 
-static void *io_new(void *loop, int fd, void (*ready)(void *arg, int events), void *arg) {
+static void *loop_io_new(void *loop, int fd, void (*ready)(void *arg, int events), void *arg) {
     struct loop_store *store = loop;
-    store->asking++;
-    struct io *io = PyObject_GC_New(struct io, store->state->io_type);
-    store->asking--;
+    store->calling_loop++;
+    struct loop_io *io = PyObject_GC_New(struct loop_io, store->state->io_type);
+    store->calling_loop--;
     if (io == NULL) {
         PyErr_Clear();
         return NULL;
@@ -57,19 +58,19 @@ static void *io_new(void *loop, int fd, void (*ready)(void *arg, int events), vo
     io->called = false;
     io->ready = ready;
     io->arg = arg;
-    core_hold(store, &io->held, (PyObject *)io);
+    loop_store_hold(store, &io->held, (PyObject *)io);
     PyObject_GC_Track((PyObject *)io);
     Py_DECREF(io);
     return io;
 }
 
-/* Event is STEADY_READABLE (1) or STEADY_WRITABLE (2), and stands first or second in the tables. */
-static int change(struct io *io, int event, bool want) {
+/* `event` is STEADY_READABLE (1) or STEADY_WRITABLE (2): the first or second of `add` and `remove`. */
+static int loop_io_change(struct loop_io *io, int event, bool want) {
     struct loop_store *store = io->store;
     PyObject *answer = want ? PyObject_CallFunction(store->add[event - 1], "iOi", io->fd, io, event)
                             : PyObject_CallFunction(store->remove[event - 1], "i", io->fd);
     if (answer == NULL) {
-        core_complain(store, (PyObject *)io);
+        loop_store_report(store, (PyObject *)io);
         return -1;
     }
     Py_DECREF(answer);
@@ -77,50 +78,50 @@ static int change(struct io *io, int event, bool want) {
     return 0;
 }
 
-static int change_all(struct io *io, int events) {
+static int loop_io_change_all(struct loop_io *io, int events) {
     int error = 0;
-    io->store->asking++;
+    io->store->calling_loop++;
     for (int event = STEADY_READABLE; error == 0 && event <= STEADY_WRITABLE; event++)
-        if (((events ^ io->wanted) & event) != 0) error = change(io, event, (events & event) != 0);
-    io->store->asking--;
+        if (((events ^ io->wanted) & event) != 0) error = loop_io_change(io, event, (events & event) != 0);
+    io->store->calling_loop--;
     return error;
 }
 
-/* The library may change its mind again and again while it reads; the loop, which is not run in there, is told once. */
-static int io_want(void *handle, int events) {
-    struct io *io = handle;
+/* The library may change its wish several times inside `ready`. The loop does not run meanwhile, so it is told once. */
+static int loop_io_want(void *handle, int events) {
+    struct loop_io *io = handle;
     io->next = events;
-    return io->called ? 0 : change_all(io, events);
+    return io->called ? 0 : loop_io_change_all(io, events);
 }
 
-static void io_free(void *handle) {
-    struct io *io = handle;
+static void loop_io_free(void *handle) {
+    struct loop_io *io = handle;
     io->ready = NULL;
-    if (io->wanted != 0 && can_talk(io->store)) change_all(io, 0);
-    core_let_go(&io->held);
+    if (io->wanted != 0 && loop_is_open(io->store)) loop_io_change_all(io, 0);
+    loop_store_release(&io->held);
 }
 
-static PyObject *io_call(struct io *io, PyObject *args, PyObject *Py_UNUSED(kwargs)) {
+static PyObject *loop_io_call(struct loop_io *io, PyObject *args, PyObject *Py_UNUSED(kwargs)) {
     int events = 0;
     if (!PyArg_ParseTuple(args, "i", &events)) return NULL;
-    io->store->at_top = true;
+    io->store->in_callback = true;
     io->called = true;
     if (io->ready != NULL && io->store->store != NULL) io->ready(io->arg, events);
     io->called = false;
-    if (io->ready != NULL && io->next != io->wanted && can_talk(io->store)) change_all(io, io->next);
-    io->store->at_top = false;
-    core_left(io->store);
-    if (core_raise_kept(io->store) != 0) return NULL;
+    if (io->ready != NULL && io->next != io->wanted && loop_is_open(io->store)) loop_io_change_all(io, io->next);
+    io->store->in_callback = false;
+    loop_store_after_call(io->store);
+    if (loop_store_raise_pending(io->store) != 0) return NULL;
     Py_RETURN_NONE;
 }
 
-static int io_traverse(struct io *io, visitproc visit, void *arg) {
+static int loop_io_traverse(struct loop_io *io, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(io));
     Py_VISIT(io->store);
     return 0;
 }
 
-static void io_dealloc(struct io *io) {
+static void loop_io_dealloc(struct loop_io *io) {
     PyTypeObject *type = Py_TYPE(io);
     PyObject_GC_UnTrack(io);
     Py_DECREF(io->store);
@@ -128,21 +129,21 @@ static void io_dealloc(struct io *io) {
     Py_DECREF(type);
 }
 
-/* No tp_clear: while the library has it, it needs the store. The store's own clears what is a cycle. */
+/* No tp_clear: the library needs the store while it holds this. A cycle is broken by the tp_clear of the store. */
 static PyType_Slot io_slots[] = {
-    {Py_tp_call, io_call}, {Py_tp_traverse, io_traverse}, {Py_tp_dealloc, io_dealloc}, {0, NULL}};
+    {Py_tp_call, loop_io_call}, {Py_tp_traverse, loop_io_traverse}, {Py_tp_dealloc, loop_io_dealloc}, {0, NULL}};
 
-PyType_Spec core_io_spec = {
-    "aiosteady._core.Io", sizeof(struct io), 0,
+PyType_Spec loop_io_spec = {
+    "aiosteady._core.Io", sizeof(struct loop_io), 0,
     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION, io_slots};
 
 /* ---- Timers ---- */
 
-static void *timer_new(void *loop, void (*fired)(void *arg), void *arg) {
+static void *loop_timer_new(void *loop, void (*fired)(void *arg), void *arg) {
     struct loop_store *store = loop;
-    store->asking++;
-    struct timer *timer = PyObject_GC_New(struct timer, store->state->timer_type);
-    store->asking--;
+    store->calling_loop++;
+    struct loop_timer *timer = PyObject_GC_New(struct loop_timer, store->state->timer_type);
+    store->calling_loop--;
     if (timer == NULL) {
         PyErr_Clear();
         return NULL;
@@ -152,90 +153,90 @@ static void *timer_new(void *loop, void (*fired)(void *arg), void *arg) {
     timer->handle = NULL;
     timer->fired = fired;
     timer->arg = arg;
-    core_hold(store, &timer->held, (PyObject *)timer);
+    loop_store_hold(store, &timer->held, (PyObject *)timer);
     PyObject_GC_Track((PyObject *)timer);
     Py_DECREF(timer);
     return timer;
 }
 
-static void timer_stop(void *handle) {
-    struct timer *timer = handle;
+static void loop_timer_stop(void *handle) {
+    struct loop_timer *timer = handle;
     if (timer->handle == NULL) return;
-    timer->store->asking++;
-    if (can_talk(timer->store)) {
+    timer->store->calling_loop++;
+    if (loop_is_open(timer->store)) {
         PyObject *answer = PyObject_CallMethod(timer->handle, "cancel", NULL);
-        if (answer == NULL) core_complain(timer->store, (PyObject *)timer);
+        if (answer == NULL) loop_store_report(timer->store, (PyObject *)timer);
         Py_XDECREF(answer);
     }
     Py_CLEAR(timer->handle);
-    timer->store->asking--;
+    timer->store->calling_loop--;
 }
 
-static int timer_start(void *handle, steady_us delay) {
-    struct timer *timer = handle;
-    timer_stop(timer);
-    timer->store->asking++;
+static int loop_timer_start(void *handle, steady_us delay) {
+    struct loop_timer *timer = handle;
+    loop_timer_stop(timer);
+    timer->store->calling_loop++;
     timer->handle = PyObject_CallFunction(timer->store->call_later, "dO", (double)delay / 1e6, timer);
-    if (timer->handle == NULL) core_complain(timer->store, (PyObject *)timer);
-    timer->store->asking--;
+    if (timer->handle == NULL) loop_store_report(timer->store, (PyObject *)timer);
+    timer->store->calling_loop--;
     return timer->handle != NULL ? 0 : -1;
 }
 
-static void timer_free(void *handle) {
-    struct timer *timer = handle;
-    timer_stop(timer);
+static void loop_timer_free(void *handle) {
+    struct loop_timer *timer = handle;
+    loop_timer_stop(timer);
     timer->fired = NULL;
-    core_let_go(&timer->held);
+    loop_store_release(&timer->held);
 }
 
-static PyObject *timer_call(struct timer *timer, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs)) {
+static PyObject *loop_timer_call(struct loop_timer *timer, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs)) {
     Py_CLEAR(timer->handle);
-    timer->store->at_top = true;
+    timer->store->in_callback = true;
     if (timer->fired != NULL && timer->store->store != NULL) timer->fired(timer->arg);
-    timer->store->at_top = false;
-    core_left(timer->store);
-    if (core_raise_kept(timer->store) != 0) return NULL;
+    timer->store->in_callback = false;
+    loop_store_after_call(timer->store);
+    if (loop_store_raise_pending(timer->store) != 0) return NULL;
     Py_RETURN_NONE;
 }
 
-static int timer_traverse(struct timer *timer, visitproc visit, void *arg) {
+static int loop_timer_traverse(struct loop_timer *timer, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(timer));
     Py_VISIT(timer->store);
     Py_VISIT(timer->handle);
     return 0;
 }
 
-/* The store stays: while the library has it, it needs the store. */
-static int timer_clear(struct timer *timer) {
+/* Keeps the store: the library needs it while it holds this. */
+static int loop_timer_clear(struct loop_timer *timer) {
     Py_CLEAR(timer->handle);
     return 0;
 }
 
-static void timer_dealloc(struct timer *timer) {
+static void loop_timer_dealloc(struct loop_timer *timer) {
     PyTypeObject *type = Py_TYPE(timer);
     PyObject_GC_UnTrack(timer);
-    timer_clear(timer);
+    loop_timer_clear(timer);
     Py_DECREF(timer->store);
     PyObject_GC_Del(timer);
     Py_DECREF(type);
 }
 
-static PyType_Slot timer_slots[] = {{Py_tp_call, timer_call},
-                                    {Py_tp_traverse, timer_traverse},
-                                    {Py_tp_clear, timer_clear},
-                                    {Py_tp_dealloc, timer_dealloc},
+static PyType_Slot timer_slots[] = {{Py_tp_call, loop_timer_call},
+                                    {Py_tp_traverse, loop_timer_traverse},
+                                    {Py_tp_clear, loop_timer_clear},
+                                    {Py_tp_dealloc, loop_timer_dealloc},
                                     {0, NULL}};
 
-PyType_Spec core_timer_spec = {"aiosteady._core.Timer", sizeof(struct timer), 0,
+PyType_Spec loop_timer_spec = {"aiosteady._core.Timer", sizeof(struct loop_timer), 0,
                                Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
                                    Py_TPFLAGS_DISALLOW_INSTANTIATION,
                                timer_slots};
 
-const steady_loop_ops core_loop_ops = {.name = "asyncio",
-                                       .io_new = io_new,
-                                       .io_want = io_want,
-                                       .io_free = io_free,
-                                       .timer_new = timer_new,
-                                       .timer_start = timer_start,
-                                       .timer_stop = timer_stop,
-                                       .timer_free = timer_free};
+const steady_loop_ops loop_ops = {.name = "asyncio",
+                                  .io_new = loop_io_new,
+                                  .io_want = loop_io_want,
+                                  .io_free = loop_io_free,
+                                  .timer_new = loop_timer_new,
+                                  .timer_start = loop_timer_start,
+                                  .timer_stop = loop_timer_stop,
+                                  .timer_free = loop_timer_free};

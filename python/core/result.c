@@ -1,33 +1,34 @@
 /* SPDX-License-Identifier: MIT
- * ThrottleResult: what a decision came to, as aiosteady 22.1.0 shows it, with retry_after, source and error beside. */
+ * ThrottleResult: the outcome of a decision. It has the four fields of aiosteady 22.1.0, and retry_after, source and
+ * error. */
+#include "result.h"
+
 #include <stddef.h>
 
-#include "core.h"
-
-/* Seconds stay doubles and become objects when they are looked at. */
+/* Times are stored as C doubles. A getter makes the Python object. */
 struct result {
     PyObject_HEAD long long level;
     double until_next_drop;
     double blocked_for;
     double retry_after;
     bool success;
-    bool blocked;   /* else blocked_for is None */
-    bool may_retry; /* else retry_after is None */
+    bool blocked;   /* false: blocked_for is None */
+    bool may_retry; /* false: retry_after is None */
     signed char source;
     signed char error;
 };
 
 static const char *const sources[] = {"nowhere", "store", "policy", "local"};
 
-static double seconds(steady_us us) { return (double)us / 1e6; }
+static double result_seconds(steady_us us) { return (double)us / 1e6; }
 
-PyObject *core_result(struct core_state *state, const steady_result *from) {
+PyObject *result_from(struct core_state *state, const steady_result *from) {
     struct result *self = PyObject_New(struct result, state->result_type);
     if (self == NULL) return NULL;
     self->level = from->level;
-    self->until_next_drop = seconds(from->until_next_drop);
-    self->blocked_for = seconds(from->blocked_for);
-    self->retry_after = seconds(from->retry_after);
+    self->until_next_drop = result_seconds(from->until_next_drop);
+    self->blocked_for = result_seconds(from->blocked_for);
+    self->retry_after = result_seconds(from->retry_after);
     self->success = from->success;
     self->blocked = from->blocked_for > 0;
     self->may_retry = from->retry_after >= 0;
@@ -38,70 +39,76 @@ PyObject *core_result(struct core_state *state, const steady_result *from) {
 
 /* ---- Fields ---- */
 
-static PyObject *maybe(bool there, double value) { return there ? PyFloat_FromDouble(value) : Py_NewRef(Py_None); }
-
-static PyObject *get_blocked_for(struct result *self, void *Py_UNUSED(closure)) {
-    return maybe(self->blocked, self->blocked_for);
+static PyObject *result_optional(bool there, double value) {
+    return there ? PyFloat_FromDouble(value) : Py_NewRef(Py_None);
 }
 
-static PyObject *get_retry_after(struct result *self, void *Py_UNUSED(closure)) {
-    return maybe(self->may_retry, self->retry_after);
+static PyObject *result_get_blocked_for(struct result *self, void *Py_UNUSED(closure)) {
+    return result_optional(self->blocked, self->blocked_for);
 }
 
-static PyObject *get_source(struct result *self, void *Py_UNUSED(closure)) {
+static PyObject *result_get_retry_after(struct result *self, void *Py_UNUSED(closure)) {
+    return result_optional(self->may_retry, self->retry_after);
+}
+
+static PyObject *result_get_source(struct result *self, void *Py_UNUSED(closure)) {
     return PyUnicode_FromString(sources[self->source]);
 }
 
-static PyObject *get_error(struct result *self, void *Py_UNUSED(closure)) {
+static PyObject *result_get_error(struct result *self, void *Py_UNUSED(closure)) {
     return self->error == 0 ? Py_NewRef(Py_None) : PyUnicode_FromString(steady_error_name(self->error));
 }
 
 static PyMemberDef members[] = {
-    {"success", T_BOOL, offsetof(struct result, success), READONLY, "Whether the drops are in; peek: one would fit."},
+    {"success", T_BOOL, offsetof(struct result, success), READONLY,
+     "True if the drops were charged; from peek(), if one drop would fit."},
     {"level", T_LONGLONG, offsetof(struct result, level), READONLY, "The drops in the bucket after the call."},
     {"until_next_drop", T_DOUBLE, offsetof(struct result, until_next_drop), READONLY,
-     "Seconds until the next drop leaks."},
+     "The seconds until the next drop leaks."},
     {NULL, 0, 0, 0, NULL}};
 
 static PyGetSetDef getters[] = {
-    {"blocked_for", (getter)get_blocked_for, NULL, "Seconds left of the block; None: not blocked.", NULL},
-    {"retry_after", (getter)get_retry_after, NULL,
-     "Seconds after which the same call would succeed; of a denial by policy, 1.0; None: never.", NULL},
-    {"source", (getter)get_source, NULL, "Who answered: \"store\", \"policy\" or \"local\".", NULL},
-    {"error", (getter)get_error, NULL, "What kept the store from answering, as a word; None: nothing.", NULL},
+    {"blocked_for", (getter)result_get_blocked_for, NULL,
+     "The seconds until the block ends; None if the key is not blocked.", NULL},
+    {"retry_after", (getter)result_get_retry_after, NULL,
+     "The seconds until the same call can succeed; 1.0 if the policy denied it; None if it can never succeed.", NULL},
+    {"source", (getter)result_get_source, NULL,
+     "The origin of the answer: \"store\", \"policy\", or \"local\" for the local bucket.", NULL},
+    {"error", (getter)result_get_error, NULL,
+     "The name of the error for which the store gave no verdict; None if it gave one.", NULL},
     {NULL, NULL, NULL, NULL, NULL}};
 
-/* ---- Making one ---- */
+/* ---- The constructor ---- */
 
-static int read_maybe(PyObject *object, bool *there, double *value) {
+static int result_read_optional(PyObject *object, bool *there, double *value) {
     *there = object != Py_None;
     *value = *there ? PyFloat_AsDouble(object) : 0;
     return *value == -1 && PyErr_Occurred() ? -1 : 0;
 }
 
-static int refuse(const char *format, const char *name) {
+static int result_bad_word(const char *format, const char *name) {
     char shown[100];
     steady_quote(shown, sizeof shown, name);
     PyErr_Format(PyExc_ValueError, format, shown);
     return -1;
 }
 
-static int read_source(const char *name, signed char *source) {
+static int result_read_source(const char *name, signed char *source) {
     for (size_t i = 1; i < sizeof sources / sizeof sources[0]; i++) {
         if (strcmp(name, sources[i]) != 0) continue;
         *source = (signed char)i;
         return 0;
     }
-    return refuse("source is '%s'; it must be 'store', 'policy' or 'local'", name);
+    return result_bad_word("source is '%s'; it must be 'store', 'policy' or 'local'", name);
 }
 
-static int read_error(const char *name, signed char *error) {
+static int result_read_error(const char *name, signed char *error) {
     *error = 0;
     if (name == NULL) return 0;
     for (int i = 1; i < AIOSTEADY_ERROR_COUNT; i++)
         if (strcmp(name, steady_error_name(-i)) == 0) *error = (signed char)-i;
     if (*error != 0) return 0;
-    return refuse("error is '%s', which is no error of aiosteady", name);
+    return result_bad_word("error is '%s'; it must be the name of an error of aiosteady", name);
 }
 
 static PyObject *result_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -113,12 +120,12 @@ static PyObject *result_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     int success = 0;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "pLdO|Osz:ThrottleResult", names, &success, &read.level,
                                      &read.until_next_drop, &blocked_for, &retry_after, &source, &error) ||
-        read_maybe(blocked_for, &read.blocked, &read.blocked_for) < 0 ||
-        read_maybe(retry_after, &read.may_retry, &read.retry_after) < 0 || read_source(source, &read.source) < 0 ||
-        read_error(error, &read.error) < 0) {
-        if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) return NULL; /* which holds the whole argument */
+        result_read_optional(blocked_for, &read.blocked, &read.blocked_for) < 0 ||
+        result_read_optional(retry_after, &read.may_retry, &read.retry_after) < 0 ||
+        result_read_source(source, &read.source) < 0 || result_read_error(error, &read.error) < 0) {
+        if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) return NULL; /* its text would quote the argument */
         PyErr_Clear();
-        PyErr_SetString(PyExc_ValueError, "source or error holds a lone surrogate, which UTF-8 has no bytes for");
+        PyErr_SetString(PyExc_ValueError, "source or error holds a lone surrogate, which UTF-8 cannot encode");
         return NULL;
     }
     struct result *self = PyObject_New(struct result, type);
@@ -137,17 +144,17 @@ static void result_dealloc(PyObject *self) {
 
 static PyObject *result_reduce(struct result *self, PyObject *Py_UNUSED(none)) {
     return Py_BuildValue("O(NLdNNsz)", Py_TYPE(self), PyBool_FromLong(self->success), self->level,
-                         self->until_next_drop, get_blocked_for(self, NULL), get_retry_after(self, NULL),
+                         self->until_next_drop, result_get_blocked_for(self, NULL), result_get_retry_after(self, NULL),
                          sources[self->source], self->error != 0 ? steady_error_name(self->error) : NULL);
 }
 
 static PyMethodDef methods[] = {{"__reduce__", (PyCFunction)result_reduce, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
 
-/* ---- Comparing and showing: the four fields it had before ---- */
+/* ---- Comparison and repr: the four fields of aiosteady 22.1.0 ---- */
 
-static PyObject *four(struct result *self) {
+static PyObject *result_four_fields(struct result *self) {
     return Py_BuildValue("(NLdN)", PyBool_FromLong(self->success), self->level, self->until_next_drop,
-                         get_blocked_for(self, NULL));
+                         result_get_blocked_for(self, NULL));
 }
 
 static PyObject *result_compare(PyObject *a, PyObject *b, int op) {
@@ -159,7 +166,7 @@ static PyObject *result_compare(PyObject *a, PyObject *b, int op) {
 }
 
 static Py_hash_t result_hash(struct result *self) {
-    PyObject *fields = four(self);
+    PyObject *fields = result_four_fields(self);
     if (fields == NULL) return -1;
     const Py_hash_t hash = PyObject_Hash(fields);
     Py_DECREF(fields);
@@ -168,7 +175,7 @@ static Py_hash_t result_hash(struct result *self) {
 
 static PyObject *result_repr(struct result *self) {
     static const char format[] = "ThrottleResult(success=%R, level=%R, until_next_drop=%R, blocked_for=%R)";
-    PyObject *fields = four(self), *text = NULL;
+    PyObject *fields = result_four_fields(self), *text = NULL;
     if (fields == NULL) return NULL;
     text = PyUnicode_FromFormat(format, PyTuple_GET_ITEM(fields, 0), PyTuple_GET_ITEM(fields, 1),
                                 PyTuple_GET_ITEM(fields, 2), PyTuple_GET_ITEM(fields, 3));
@@ -179,7 +186,7 @@ static PyObject *result_repr(struct result *self) {
 static PyType_Slot slots[] = {
     {Py_tp_doc,
      "ThrottleResult(success, level, until_next_drop, blocked_for, retry_after=None, source='store', error=None)"
-     "\n--\n\nWhat a decision came to. Compares and prints by its first four fields."},
+     "\n--\n\nThe outcome of a decision. Comparison and repr use the first four fields."},
     {Py_tp_new, result_new},
     {Py_tp_dealloc, result_dealloc},
     {Py_tp_members, members},
@@ -190,5 +197,5 @@ static PyType_Slot slots[] = {
     {Py_tp_repr, result_repr},
     {0, NULL}};
 
-PyType_Spec core_result_spec = {"aiosteady.leakybucket.ThrottleResult", sizeof(struct result), 0,
-                                Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, slots};
+PyType_Spec result_spec = {"aiosteady.leakybucket.ThrottleResult", sizeof(struct result), 0,
+                           Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, slots};

@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: MIT
- * Waiter: what a Decision hands to the task that awaits it; as much of a future as a task asks for.
+ * Waiter: the object that a Decision yields to its task. It has the part of a Future that a task uses.
  *
- * It may wake its task where the answer arrives, in the loop's own callback, and not one turn of the loop later, as a
- * future does: that turn costs more than all the rest of a decision. So what the task does next is done inside the
- * library's callback, where every call is allowed, and what all tasks ask there goes out in one piece.
+ * A Future wakes its task in the next turn of the loop. That turn costs more than the rest of a decision. A Waiter
+ * wakes its task at once, inside the callback in which the answer arrives. All calls to the library are allowed there,
+ * and what the woken tasks ask goes out in one write.
  *
- * `at_top` of the store says where that may be: in a callback of the loop, which runs no task, and not in what a task
- * does that was woken there. Everywhere else (a store is closed, a task is cancelled), and once the program is to stop,
- * the loop is asked to call soon. */
-#include "core.h"
+ * It may do so only in a callback of the loop that runs no task: `in_callback` of the store. It is false while a woken
+ * task runs. In all other cases the Waiter uses call_soon: the store is closed, the task is cancelled, or the program
+ * is about to end with a pending exception. */
+#include "waiter.h"
 
-struct waiter *core_waiter(struct loop_store *store) {
+struct waiter *waiter_new(struct loop_store *store) {
     struct waiter *self = PyObject_GC_New(struct waiter, store->state->waiter_type);
     if (self == NULL) return NULL;
     self->store = (struct loop_store *)Py_NewRef((PyObject *)store);
-    self->wakeup = self->context = self->why = NULL;
+    self->wakeup = self->context = self->cancel_message = NULL;
     self->blocking = 1;
     self->done = self->cancelled = 0;
     PyObject_GC_Track((PyObject *)self);
@@ -23,21 +23,21 @@ struct waiter *core_waiter(struct loop_store *store) {
 
 /* ---- Waking ---- */
 
-static PyObject *call_soon(struct waiter *self, PyObject *wakeup, PyObject *context) {
+static PyObject *waiter_call_soon(struct waiter *self, PyObject *wakeup, PyObject *context) {
     PyObject *args[] = {wakeup, (PyObject *)self, context};
     return PyObject_Vectorcall(self->store->call_soon, args, 2, self->store->state->context_only);
 }
 
-static PyObject *call_now(struct waiter *self, PyObject *wakeup, PyObject *context) {
+static PyObject *waiter_call_now(struct waiter *self, PyObject *wakeup, PyObject *context) {
     struct loop_store *store = (struct loop_store *)Py_NewRef((PyObject *)self->store);
     PyObject *answer = NULL;
     if (PyContext_Enter(context) != 0) {
-        PyErr_Clear(); /* somebody is in there: a callback that runs the loop */
-        answer = call_soon(self, wakeup, context);
+        PyErr_Clear(); /* the context is in use: a callback runs the loop again */
+        answer = waiter_call_soon(self, wakeup, context);
     } else {
-        store->at_top = false;
+        store->in_callback = false;
         answer = PyObject_CallOneArg(wakeup, (PyObject *)self);
-        store->at_top = true;
+        store->in_callback = true;
         PyObject *type, *value, *traceback;
         PyErr_Fetch(&type, &value, &traceback);
         PyContext_Exit(context);
@@ -47,23 +47,23 @@ static PyObject *call_now(struct waiter *self, PyObject *wakeup, PyObject *conte
     return answer;
 }
 
-static int wake(struct waiter *self, bool now) {
+static int waiter_wake_task(struct waiter *self, bool now) {
     PyObject *wakeup = self->wakeup, *context = self->context;
     self->wakeup = self->context = NULL;
     self->done = 1;
     if (wakeup == NULL) return 0;
-    PyObject *answer = now ? call_now(self, wakeup, context) : call_soon(self, wakeup, context);
+    PyObject *answer = now ? waiter_call_now(self, wakeup, context) : waiter_call_soon(self, wakeup, context);
     Py_DECREF(wakeup);
     Py_DECREF(context);
     Py_XDECREF(answer);
     return answer != NULL ? 0 : -1;
 }
 
-void core_waiter_wake(struct waiter *self) {
+void waiter_wake(struct waiter *self) {
     if (self->done) return;
     Py_INCREF(self);
-    if (wake(self, self->store->at_top && self->store->interrupt == NULL) != 0)
-        core_complain(self->store, (PyObject *)self);
+    if (waiter_wake_task(self, self->store->in_callback && self->store->pending_exception == NULL) != 0)
+        loop_store_report(self->store, (PyObject *)self);
     Py_DECREF(self);
 }
 
@@ -74,13 +74,13 @@ static PyObject *waiter_add_done_callback(struct waiter *self, PyObject *const *
                                           PyObject *kwnames) {
     const Py_ssize_t named = kwnames != NULL ? PyTuple_GET_SIZE(kwnames) : 0;
     if (nargs != 1 || named > 1 || self->wakeup != NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "a decision wakes one task");
+        PyErr_SetString(PyExc_RuntimeError, "a decision can wake only one task");
         return NULL;
     }
     self->context = named == 1 ? Py_NewRef(args[1]) : PyContext_CopyCurrent();
     if (self->context == NULL) return NULL;
     self->wakeup = Py_NewRef(args[0]);
-    if (self->done && wake(self, false) != 0) return NULL; /* the store was closed meanwhile */
+    if (self->done && waiter_wake_task(self, false) != 0) return NULL; /* the store was closed in between */
     Py_RETURN_NONE;
 }
 
@@ -90,8 +90,8 @@ static PyObject *waiter_cancel(struct waiter *self, PyObject *args, PyObject *kw
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O", names, &why)) return NULL;
     if (self->done) Py_RETURN_FALSE;
     self->cancelled = 1;
-    Py_XSETREF(self->why, why != Py_None ? Py_NewRef(why) : NULL);
-    if (wake(self, false) != 0) return NULL;
+    Py_XSETREF(self->cancel_message, why != Py_None ? Py_NewRef(why) : NULL);
+    if (waiter_wake_task(self, false) != 0) return NULL;
     Py_RETURN_TRUE;
 }
 
@@ -99,9 +99,9 @@ static PyObject *waiter_result(struct waiter *self, PyObject *Py_UNUSED(none)) {
     PyObject *error = self->store->state->cancelled_error;
     if (self->done && !self->cancelled) Py_RETURN_NONE;
     if (!self->done)
-        PyErr_SetString(PyExc_RuntimeError, "the decision is not made yet");
-    else if (self->why != NULL)
-        PyErr_SetObject(error, self->why);
+        PyErr_SetString(PyExc_RuntimeError, "the store has not answered yet");
+    else if (self->cancel_message != NULL)
+        PyErr_SetObject(error, self->cancel_message);
     else
         PyErr_SetNone(error);
     return NULL;
@@ -124,15 +124,15 @@ static int waiter_traverse(struct waiter *self, visitproc visit, void *arg) {
     Py_VISIT(self->store);
     Py_VISIT(self->wakeup);
     Py_VISIT(self->context);
-    Py_VISIT(self->why);
+    Py_VISIT(self->cancel_message);
     return 0;
 }
 
-/* The store stays: methods need it. */
+/* Keeps the store: methods need it. */
 static int waiter_clear(struct waiter *self) {
     Py_CLEAR(self->wakeup);
     Py_CLEAR(self->context);
-    Py_CLEAR(self->why);
+    Py_CLEAR(self->cancel_message);
     return 0;
 }
 
@@ -161,6 +161,6 @@ static PyType_Slot slots[] = {{Py_tp_traverse, waiter_traverse}, {Py_tp_clear, w
                               {Py_tp_dealloc, waiter_dealloc},   {Py_tp_methods, methods},
                               {Py_tp_members, members},          {0, NULL}};
 
-PyType_Spec core_waiter_spec = {
+PyType_Spec waiter_spec = {
     "aiosteady._core.Waiter", sizeof(struct waiter), 0,
     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots};

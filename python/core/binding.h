@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT
+ * Bindings: the throttlers of the library behind a Throttler. Each event loop has its own, since a throttler belongs to
+ * one store. */
+#ifndef AIOSTEADY_BINDING_H
+#define AIOSTEADY_BINDING_H
+
+#include "store.h"
+
+/* What to do with a key. */
+struct request {
+    enum steady__verb verb;
+    bool no_block; /* a consume that starts no block */
+    int64_t amount;
+};
+
+struct binding {
+    struct loop_store *store; /* NULL: the binding to the fallback store */
+    steady_throttler *throttler;
+    steady_throttler *blockless; /* the same limit without a block; NULL: the limit has no block */
+};
+
+/* A Throttler. throttler.c makes it. */
+struct throttler {
+    PyObject_HEAD struct core_state *state;
+    PyObject *redis; /* these five: as the caller gave them */
+    PyObject *max_capacity;
+    PyObject *drop_recharge;
+    PyObject *block_duration;
+    PyObject *prefix;
+    struct store *store;      /* NULL: the caller has a client */
+    PyObject *ask_client;     /* the function of _clients.py that asks this client; NULL: there is a store */
+    struct binding *bindings; /* one for each event loop */
+    size_t count;
+    PyObject *local;         /* the fallback store, see local.h; NULL until needed */
+    struct binding fallback; /* its throttlers serve only to apply the policy */
+    steady_limit limit;
+    struct steady__terms terms; /* for an embedded store and for clients; throttlers of the library have their own */
+    struct steady__terms blockless_terms; /* without a block */
+    steady_throttler_options options;
+};
+
+static inline steady_throttler *binding_throttler(const struct binding *binding, struct request request) {
+    return request.no_block && binding->blockless != NULL ? binding->blockless : binding->throttler;
+}
+
+/* The binding to the store of the running loop. Valid until Python code runs. NULL and an exception on failure. */
+struct binding *binding_of_running_loop(struct throttler *self);
+
+/* Prefix and key as bytes. `room` has STEADY__KEY_MAX bytes and is used if there is a prefix. -1 and an exception. */
+int binding_key(const struct throttler *self, PyObject *key, char *room, const char **bytes, size_t *len);
+
+/* The throttler of the fallback store. NULL if the policy is "report" or there is no memory. */
+steady_throttler *binding_fallback(struct throttler *self, struct request request);
+
+/* The answer of the policy of `throttler` (NULL: "report") to an error. Raises the error if the policy has no answer.
+ */
+PyObject *binding_policy(struct throttler *self, steady_throttler *throttler, struct request request, PyObject *key,
+                         int error, const char *why);
+
+/* The answer of the policy if a store could not be opened and that exception is set. If the policy has no answer, the
+ * exception stays set. */
+PyObject *binding_policy_if_not_opened(struct throttler *self, struct request request, PyObject *key);
+
+/* Frees all bindings. */
+void binding_clear(struct throttler *self);
+
+#endif

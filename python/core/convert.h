@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT
+ * Conversions between Python objects and the values of the library: numbers, times, choices, texts, keys and errors.
+ *
+ * A conversion of an argument returns -1 (or NULL) and sets an exception that names the argument. */
+#ifndef AIOSTEADY_CONVERT_H
+#define AIOSTEADY_CONVERT_H
+
+#include "src/store.h"
+#include "state.h"
+
+/* ---- Errors ---- */
+
+/* The exception for an error of the library. `why` is appended to the text; it may be "" or NULL. Returns NULL and sets
+ * an exception if there is no memory. */
+PyObject *convert_error(struct core_state *state, int error, const char *why);
+
+/* Raises that exception. Returns NULL. */
+PyObject *convert_raise(struct core_state *state, int error, const char *why);
+
+/* ---- Arguments ---- */
+
+int convert_int(PyObject *object, const char *name, int64_t min, int64_t max, int64_t *out);
+int convert_seconds(PyObject *object, const char *name, steady_us *out);
+
+/* The index of `given` in `names`, which end with NULL. */
+int convert_choice(PyObject *given, const char *name, const char *const *names);
+
+/* 0 if the object is a str. */
+int convert_check_str(PyObject *object, const char *name);
+
+/* The UTF-8 of a str. It lives as long as the str. */
+const char *convert_utf8(PyObject *text, const char *name, Py_ssize_t *len);
+
+/* The bytes of a key. They live as long as the key. */
+int convert_key(PyObject *key, const char **bytes, Py_ssize_t *len);
+
+/* A new bytes object: the str in ASCII, with backslash escapes. Works for a str that UTF-8 cannot encode, too. */
+PyObject *convert_to_ascii(PyObject *text);
+
+#endif

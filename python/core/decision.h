@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: MIT
+ * Decision: the coroutine that a call to a server returns. */
+#ifndef AIOSTEADY_DECISION_H
+#define AIOSTEADY_DECISION_H
+
+#include "binding.h"
+
+PyObject *decision_new(struct throttler *throttler, struct request request, PyObject *key);
+
+extern PyType_Spec decision_spec;
+
+#endif

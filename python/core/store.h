@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT
+ * Store: what connect() returns. */
+#ifndef AIOSTEADY_STORE_H
+#define AIOSTEADY_STORE_H
+
+#include "loop_store.h"
+
+/* A URL, and a store for each event loop that uses it. */
+struct store {
+    PyObject_HEAD struct core_state *state;
+    char *url;
+    steady_store_options options;
+    struct loop_store *embedded; /* NULL: the URL names a server */
+    PyObject *loops;             /* {loop: struct loop_store} */
+    PyObject *local;             /* the fallback store, see local.h; NULL until needed */
+    PyObject *counters;          /* of stores whose loops are gone, see loop_store_new_counters */
+    bool closed;
+    bool open_failure_logged; /* since the last successful opening */
+};
+
+/* The store of this loop; the first call opens it. Returns a new reference, or NULL and an exception. */
+struct loop_store *store_on_loop(struct store *self, PyObject *loop);
+
+extern PyType_Spec store_spec;
+
+#endif
