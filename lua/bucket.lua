@@ -1,16 +1,16 @@
 -- SPDX-License-Identifier: MIT
--- What the scripts share: the arguments, and the bucket as it is now. The algorithm is that of src/core/bucket.c, in doubles,
--- which are exact here, as no number reaches 2^53. Every call into C and every string made shows in what a decision
--- costs the server; that is why arguments come in one string, and the common case is tried first.
+-- The common part of the scripts: reads the arguments, and the bucket at the current time. The algorithm is that of
+-- src/core/bucket.c, in doubles. They are exact here, because no number reaches 2^53. A call into C and a new string cost
+-- the server a measurable time. So the arguments come in one string, and the common case is tried first.
 
--- KEYS[1] is the bucket. ARGV[1] is "max_capacity drop_recharge amount"; a limit with drops other than 1 or with a
--- block_duration adds ARGV[2], "drops block_duration". Whole decimal numbers; times in us.
+-- KEYS[1] is the bucket. ARGV[1] is "max_capacity drop_recharge amount". ARGV[2] is "drops block_duration"; it is absent
+-- if drops is 1 and there is no block. All are decimal integers; times are in us.
 local call, match = redis.call, string.match
 local capacity, recharge, amount = match(ARGV[1] or '', '^(%d+) (%d+) (-?%d+)$')
 local drops, block = 1, 0
 if ARGV[2] then drops, block = match(ARGV[2], '^(%d+) (%d+)$') end
 if #KEYS ~= 1 or ARGV[3] or not amount or not block then
-  return redis.error_reply('ERR steady: wants one key, "capacity recharge amount" and perhaps "drops block"')
+  return redis.error_reply('ERR steady: the script needs one key, "capacity recharge amount" and optionally "drops block"')
 end
 capacity, recharge, amount, drops, block = capacity + 0, recharge + 0, amount + 0, drops + 0, block + 0
 if capacity < 1 or capacity > 2147483647 or recharge < 1 or capacity * recharge >= 9007199254740992 or drops < 1
@@ -22,11 +22,11 @@ local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
 local value = call('GET', KEYS[1])
 local level, last, rem, blocked, stepped = 0, now, 0, 0, 0
-local phase = 0 -- 1/drops us since the last leak
+local phase = 0 -- the time since the last leak, in 1/drops us
 
 if value then
-  -- "<level> <last> <blocked_until>[ <rem>]"; a bucket that is not blocked and has no remainder takes the shorter way.
-  -- Seconds below 2^32 with six decimals, times 10^6, are less than half a us off; adding and taking away 2^52 rounds.
+  -- "<level> <last> <blocked_until>[ <rem>]". A bucket without block and remainder takes the fast path. There the product
+  -- of seconds below 2^32 and 10^6 is less than half a us off; adding and subtracting 2^52 rounds it.
   local l, s = match(value, '^(%d+) (%d+%.%d%d%d%d%d%d) 0$')
   if l then
     level, last = l + 0, s * 1000000 + 4503599627370496 - 4503599627370496
@@ -46,7 +46,7 @@ if value then
   end
 
   if level > capacity and level * recharge >= 9007199254740992 then level = math.floor(9007199254740991 / recharge) end
-  if last > now then -- the clock stepped back, and takes the bucket with it
+  if last > now then -- the clock stepped back: shift the bucket by the same time
     if blocked > last - now then blocked = blocked - (last - now) else blocked = 0 end
     last, rem, stepped = now, 0, 2
   end
@@ -63,7 +63,7 @@ if value then
       if level <= 0 then level, last, phase = 0, now, 0 end
     end
   else
-    -- A sum with a remainder may pass 2^53, so products are taken apart into whole us and what is left over.
+    -- A sum with a remainder may pass 2^53. So products are split into whole us and a remainder.
     local content = level * recharge
     local left = content % drops
     if elapsed >= (content - left) / drops + math.ceil((left + rem) / drops) then

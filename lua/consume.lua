@@ -1,7 +1,7 @@
 #!lua
 -- SPDX-License-Identifier: MIT
--- Puts drops into a bucket, or takes them out. There is one write at most and it comes last, so that any error reply
--- means that nothing was charged.
+-- Puts drops into a bucket, or takes them out. It writes at most once, at the end. So after any error reply nothing was
+-- charged.
 --@include bucket.lua
 
 local success, write = 0, stepped > 0
@@ -14,7 +14,7 @@ elseif blocked == 0 and block > 0 and amount <= capacity then
 end
 
 if write and amount ~= 0 then
-  local busy = 0 -- us until the bucket is as good as none
+  local busy = 0 -- us until the bucket is empty and not blocked
   if level > 0 then
     busy = level * recharge
     if drops == 1 then

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- The reply: content, what has yet to leak, in 1/drops us, or -1 - content where success is 0. Level, waits and all
--- else follow from it and the limit. One integer is much cheaper for the server than any array, so only the rare cases
--- (blocked; a clock that stepped; a phase below zero) get {success + 2 * stepped, level, phase, blocked_for}.
+-- Sends the reply: content, the time until the bucket is empty in 1/drops us; -1 - content if success is 0. The client
+-- computes level and waits from it and the limit. An integer is much cheaper for the server than an array. Only rare cases
+-- get an array {success + 2 * stepped, level, phase, blocked_for}: blocked, a clock step, or a phase below zero.
 if blocked > 0 or stepped > 0 or phase < 0 then
   return {success + stepped, level, phase, blocked > 0 and blocked - now or 0}
 end

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * What the module uses of the documented modules API of Redis 7.0 and later, and of Valkey: names, signatures, numbers.
+ * The part of the documented modules API that the module uses: Redis 7.0 and later, and Valkey.
  *
- * A server hands its functions out one by one: the first word of the context given to RedisModule_OnLoad is the address
- * of a function that finds the others by name. */
+ * The context that RedisModule_OnLoad gets begins with the address of a function. That function finds the others by
+ * name. */
 #ifndef STEADY__MODULE_ABI_H
 #define STEADY__MODULE_ABI_H
 
@@ -28,10 +28,10 @@ enum { IN_LUA = 1 << 0, IN_MULTI = 1 << 1 }; /* context flags */
 enum { NOTIFY_GENERIC = 1 << 2, NOTIFY_STRING = 1 << 3 };
 enum { OPTION_SIGNAL_BY_HAND = 1 << 1, OPTION_ASYNC_LOADING = 1 << 2 };
 
-/* ---- What a command says of itself ---- */
+/* ---- The description of a command ---- */
 
-enum { KEY_READ_ONLY = 1 << 0, KEY_READ_WRITE = 1 << 1, KEY_REMOVED = 1 << 3 }; /* what happens to the key */
-enum { KEY_ACCESSED = 1 << 4, KEY_UPDATED = 1 << 5, KEY_DELETED = 1 << 7 };     /* and to the data in it */
+enum { KEY_READ_ONLY = 1 << 0, KEY_READ_WRITE = 1 << 1, KEY_REMOVED = 1 << 3 }; /* the effect on the key */
+enum { KEY_ACCESSED = 1 << 4, KEY_UPDATED = 1 << 5, KEY_DELETED = 1 << 7 };     /* the effect on its data */
 enum { BEGIN_AT_INDEX = 2 };
 enum { FIND_RANGE = 2 };
 enum { ARG_INTEGER = 1, ARG_KEY = 3 };
@@ -93,7 +93,7 @@ struct command_info {
 
 /* ---- Functions ---- */
 
-/* X(result, name, arguments): all are in 7.0, the oldest server that will do. */
+/* X(result, name, arguments): all are in 7.0, the oldest supported version. */
 #define SERVER_FUNCTIONS(X)                                                                                            \
     X(int, IsModuleNameBusy, (const char *name))                                                                       \
     X(void, SetModuleAttribs, (server_context *, const char *name, int version, int api_version))                      \
@@ -132,7 +132,7 @@ struct command_info {
     X(int, ReplyWithLongLong, (server_context *, long long number))                                                    \
     X(int, ReplyWithError, (server_context *, const char *text))
 
-/* NULL where the server is older: both came with 7.2. */
+/* These two came with 7.2. They are NULL in older servers. */
 #define SERVER_FUNCTIONS_7_2(X)                                                                                        \
     X(long long, CachedMicroseconds, (void))                                                                           \
     X(int, SetCommandACLCategories, (server_command *, const char *categories))
@@ -145,10 +145,10 @@ struct server_functions {
     void (*Log)(server_context *, const char *level, const char *format, ...); /* in every version */
 };
 
-/* The functions of the server that has loaded us. */
+/* The functions of the server that has loaded the module. */
 extern struct server_functions steady__server;
 
-/* Fills steady__server. NULL, or the name of a function that the server lacks. */
+/* Fills steady__server. Returns NULL, or the name of a function that the server lacks. */
 const char *steady__server_bind(server_context *context);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * The server's time. Redis 7.2 and Valkey have it at hand: the moment at which the command, or the transaction or
- * script around it, began. Redis 7.0 shows that moment only in INFO, which is too slow to ask for every command; but
- * only commands that have another command around them need to. */
+ * The time of the server: the moment at which the outermost command began. The outermost command is the transaction or
+ * script around a command, or the command itself. Redis 7.2 and Valkey return it at once. Redis 7.0 has it only in
+ * INFO, which is slow; it is used only inside a transaction or script, and the system clock otherwise. */
 #include "clock.h"
 
 #include <time.h>
@@ -11,7 +11,7 @@ static long long test_time_us;
 
 int steady__clock_command(server_context *context, server_string **argv, int argc) {
     if (argc != 2 || steady__server.StringToLongLong(argv[1], &test_time_us) != SERVER_OK)
-        return steady__server.ReplyWithError(context, "ERR STEADY.CLOCK wants us");
+        return steady__server.ReplyWithError(context, "ERR STEADY.CLOCK needs a time in us");
     return steady__server.ReplyWithLongLong(context, test_time_us);
 }
 #endif

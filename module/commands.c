@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The commands: their arguments read, their replies sent. */
+ * The commands: they read the arguments and send the reply. */
 #include "commands.h"
 
 #include <inttypes.h>
@@ -37,7 +37,7 @@ static int commands_reply_decision(server_context *context, const struct steady_
 
 /* ---- Arguments ---- */
 
-/* A NUL ends nothing here. What is longer than any argument that makes sense is not looked at. */
+/* An argument may hold NULs, which become "?". An argument longer than any valid one becomes "...". */
 static void commands_quote(char *quoted, size_t size, const server_string *argument) {
     char text[256] = "...";
     size_t len = 0;
@@ -62,8 +62,8 @@ static bool commands_read_integer(int64_t *value, const server_string *argument,
 }
 
 struct option {
-    const char *name;  /* on the wire */
-    const char *field; /* in a message */
+    const char *name;  /* in the command */
+    const char *field; /* in error texts */
     int64_t min, max;
     int64_t *value;
     bool given;
@@ -101,8 +101,8 @@ static bool commands_make_rate(struct steady__rate *rate, const steady_limit *li
     return true;
 }
 
-/* key max_capacity drop_recharge [DROPS n], and where there is an amount [BLOCK us] [AMOUNT n]. Taken as it is, not in
- * lowest terms: so do the scripts, and the remainder in a bucket is counted in 1/drops us. */
+/* Reads key max_capacity drop_recharge [DROPS n]; with `amount` also [BLOCK us] [AMOUNT n]. The rate is not reduced to
+ * lowest terms. The scripts do the same, and the remainder in a bucket counts 1/drops us. */
 static bool commands_read_limit(struct steady__rate *rate, int64_t *amount, server_string **argv, int argc,
                                 steady_message *why) {
     steady_limit limit = {.drops = 1};
@@ -117,7 +117,7 @@ static bool commands_read_limit(struct steady__rate *rate, int64_t *amount, serv
            commands_read_options(options, count, argv + 4, argc - 4, why) && commands_make_rate(rate, &limit, why);
 }
 
-/* ---- Ours ---- */
+/* ---- STEADY.* ---- */
 
 int steady__command_consume(server_context *context, server_string **argv, int argc) {
     struct steady__rate rate;
@@ -139,22 +139,22 @@ int steady__command_peek(server_context *context, server_string **argv, int argc
 }
 
 int steady__command_reset(server_context *context, server_string **argv, int argc) {
-    (void)argc; /* the server has seen that it is 2 */
+    (void)argc; /* the server has checked that it is 2 */
     bool existed = false;
     if (!steady__decide_reset(context, argv[1], &existed)) return commands_reply_not_a_bucket(context);
     return steady__server.ReplyWithLongLong(context, existed);
 }
 
-/* ---- redis-cell's ---- */
+/* ---- CL.THROTTLE, as in redis-cell ---- */
 
 static int64_t commands_ceil_seconds(int64_t us) { return us / 1000000 + (us % 1000000 != 0); }
 
-/* In lowest terms before it is checked: 1000000 in a day is one in 86.4 ms, and fits. */
+/* Reduces the rate to lowest terms before the check: 1000000 per day is 1 per 86.4 ms, which is in range. */
 static bool commands_make_throttle_rate(struct steady__rate *rate, int64_t burst, int64_t count, int64_t period_s,
                                         steady_message *why) {
     const int64_t period = period_s * 1000000, factor = steady__gcd(count, period);
     const int64_t drops = count / factor, recharge = period / factor;
-    /* NOLINTNEXTLINE(clang-analyzer-core.DivideZero): a divisor of the period is no larger */
+    /* NOLINTNEXTLINE(clang-analyzer-core.DivideZero): recharge is at least 1: the factor divides the period */
     const int64_t burst_max = (STEADY__EXACT - 1) / recharge - 1;
     *rate = (struct steady__rate){.capacity = burst + 1, .recharge = recharge, .drops = drops};
     if (drops > STEADY__DROPS_MAX)

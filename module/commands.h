@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The commands: their arguments read, their replies sent. */
+ * The commands: they read the arguments and send the reply. */
 #ifndef STEADY__MODULE_COMMANDS_H
 #define STEADY__MODULE_COMMANDS_H
 
@@ -10,11 +10,11 @@ command_function steady__command_peek;
 command_function steady__command_reset;
 command_function steady__command_throttle;
 
-/* Registers them, and says of each what COMMAND DOCS, cluster routing and ACL rules want to know. SERVER_ERR, logged:
- * a name of ours is taken. A CL.THROTTLE that is taken is left to who has it. */
+/* Registers the commands, with their data for COMMAND DOCS, cluster routing and ACL rules. If another module has a
+ * STEADY command: logs it and returns SERVER_ERR. If another module has CL.THROTTLE, it keeps it. */
 int steady__commands_register(server_context *context, int with_throttle);
 
-/* The names of those registered; NULL after the last. */
+/* The names of the registered commands; NULL after the last. */
 const char *const *steady__commands_names(void);
 
 #endif

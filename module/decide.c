@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * A decision on a key of the server.
  *
- * A bucket is written in place, and what other servers and the AOF get is the effect, SET with an absolute expiry or
- * DEL; never the command, which would be decided again there, at another time. A call that changes nothing writes,
- * announces and replicates nothing, so WATCH and client-side caches are told by hand, not on every CloseKey. */
+ * A bucket is written in place. Replicas and the AOF get the effect: SET with an absolute expiry, or DEL. They never
+ * get the command, because it would be decided again there, at another time. A call that changes nothing writes,
+ * replicates and notifies nothing. So WATCH and client-side caches are notified by SignalModifiedKey, not by every
+ * CloseKey. */
 #include "decide.h"
 
 #include <string.h>
@@ -12,7 +13,7 @@
 #include "stored.h"
 
 static struct steady__counters counters;
-static server_string *pxat; /* kept: to make a string of it for each call costs as much as opening a key does */
+static server_string *pxat; /* "PXAT". Kept, because a new string for each call costs as much as opening a key. */
 
 void steady__decide_start(void) { pxat = steady__server.CreateString(NULL, "PXAT", 4); }
 
@@ -23,11 +24,11 @@ void steady__decide_stop(void) {
 
 const struct steady__counters *steady__decide_counters(void) { return &counters; }
 
-/* An open key and the bucket in it; key is NULL where it was opened for reading and is not there. */
+/* An open key and its bucket. `key` is NULL if it was opened for reading and does not exist. */
 struct open_bucket {
     server_key *key;
-    char *text; /* what the key holds, to be written in place where it was opened for that */
-    size_t len; /* 0: nothing */
+    char *text; /* the value; writable if the key was opened for writing */
+    size_t len; /* 0: the key does not exist */
     struct steady__bucket bucket;
 };
 
@@ -56,7 +57,7 @@ static void decide_replicate(server_context *context, server_string *name, const
     steady__server.Replicate(context, "SET", "sbsb", name, text, len, pxat, ms, (size_t)(end - ms));
 }
 
-/* Announcing comes after closing: whoever listens may do anything to the key. */
+/* Notifies after closing: a subscriber in another module may change the key. */
 static void decide_write(struct open_bucket *open, server_context *context, server_string *name, int64_t expires_ms) {
     char room[STEADY__STORED_MAX];
     size_t len = 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The module's door: loading, its arguments, its section of INFO. */
+ * The entry points of the module: loading with arguments, unloading, and its section of INFO. */
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -43,7 +43,7 @@ static bool module_read_arguments(server_context *context, server_string **argv,
         *with_throttle = module_is(argv[1], "yes");
         return true;
     }
-    steady__server.Log(context, "warning", "the only argument is: cl-throttle yes|no");
+    steady__server.Log(context, "warning", NAME ": the only argument is: cl-throttle yes|no");
     return false;
 }
 
@@ -54,12 +54,12 @@ int RedisModule_OnLoad(server_context *context, server_string **argv, int argc) 
     const char *lacking = steady__server_bind(context);
     const struct server_functions *s = &steady__server;
     if (lacking != NULL) {
-        s->Log(context, "warning", NAME ": this server lacks RedisModule_%s; it takes Redis 7.0 or Valkey 7.2",
+        s->Log(context, "warning", NAME ": this server lacks RedisModule_%s; use Redis 7.0 or Valkey 7.2, or later",
                lacking);
         return SERVER_ERR;
     }
     if (s->IsModuleNameBusy(NAME)) {
-        s->Log(context, "warning", NAME ": is loaded already");
+        s->Log(context, "warning", NAME ": the module is loaded already");
         return SERVER_ERR;
     }
     s->SetModuleAttribs(context, NAME, VERSION, SERVER_API_VERSION);
@@ -74,8 +74,9 @@ int RedisModule_OnLoad(server_context *context, server_string **argv, int argc) 
 
 __attribute__((visibility("default"))) int RedisModule_OnUnload(server_context *context);
 
-/* A MODULE LOADEX with settings that the server refuses loads and unloads us in one command. No connection has looked
- * our commands up by then, and Redis stops with an assertion if this unloading is refused. */
+/* MODULE LOADEX with settings that the server does not accept loads and unloads the module in one command. No
+ * connection knows the commands then, so unloading is safe. If it were refused, Redis would stop with a failed
+ * assertion. */
 int RedisModule_OnUnload(server_context *context) {
     const bool undone = steady__clock_same(steady__clock_moment(context), loaded_at);
     if (!steady__unload_is_safe(context, steady__commands_names(), undone)) return SERVER_ERR;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The commands as the server is told of them. */
+ * Registers the commands, with their data for COMMAND DOCS, cluster routing and ACL rules. */
 #include "clock.h"
 #include "commands.h"
 
@@ -51,7 +51,7 @@ static const struct command ours[] = {
      steady__command_peek,
      "readonly fast",
      "read string fast",
-     {&version, "Returns what putting one drop into a leaky bucket would find.", "O(1)", SINCE, NULL,
+     {&version, "Returns whether one drop would fit into a leaky bucket, and its state.", "O(1)", SINCE, NULL,
       "nondeterministic_output", -4, KEY_SPEC(KEY_READ_ONLY | KEY_ACCESSED),
       (const struct command_argument[]){
           KEY_ARGUMENT, INTEGER("max_capacity"), INTEGER("drop_recharge_us"), OPTION("drops", "DROPS"), {0}}}},
@@ -59,7 +59,7 @@ static const struct command ours[] = {
      steady__command_reset,
      "write fast",
      "write string fast",
-     {&version, "Forgets a leaky bucket.", "O(1)", SINCE, NULL, NULL, 2, KEY_SPEC(KEY_REMOVED | KEY_DELETED),
+     {&version, "Deletes a leaky bucket.", "O(1)", SINCE, NULL, NULL, 2, KEY_SPEC(KEY_REMOVED | KEY_DELETED),
       (const struct command_argument[]){KEY_ARGUMENT, {0}}}},
 };
 
@@ -77,12 +77,12 @@ static const struct command throttle = {
                                        {.name = "quantity", .type = ARG_INTEGER, .key_spec = -1, .flags = ARG_OPTIONAL},
                                        {0}}}};
 
-static const char *names[sizeof ours / sizeof ours[0] + 2]; /* of those that the server has taken from us */
+static const char *names[sizeof ours / sizeof ours[0] + 2]; /* of the registered commands */
 static size_t count;
 
 const char *const *steady__commands_names(void) { return names; }
 
-/* False: the name is taken. */
+/* False: another module has this name. */
 static bool register_add(server_context *context, const struct command *c) {
     const struct server_functions *s = &steady__server;
     if (s->CreateCommand(context, c->name, c->function, c->flags, 1, 1, 1) != SERVER_OK) return false;
@@ -97,11 +97,11 @@ int steady__commands_register(server_context *context, int with_throttle) {
     count = 0;
     for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
         if (register_add(context, &ours[i])) continue;
-        steady__server.Log(context, "warning", "another module has %s", ours[i].name);
+        steady__server.Log(context, "warning", "steady: another module has %s: not loaded", ours[i].name);
         return SERVER_ERR;
     }
     if (with_throttle && !register_add(context, &throttle))
-        steady__server.Log(context, "notice", "another module has %s, and keeps it", throttle.name);
+        steady__server.Log(context, "notice", "steady: another module has %s, and keeps it", throttle.name);
 #ifdef STEADY_TEST_CLOCK
     steady__server.CreateCommand(context, "steady.clock", steady__clock_command, "fast", 0, 0, 0);
 #endif

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT
- * A bucket as text, the way the scripts read and write it.
+ * The text of a bucket, as in the scripts.
  *
- * What counts as a bucket is what lua/bucket.lua takes for one, to the byte: numbers may have leading zeros and any
- * length, seconds have exactly six decimals, "0" alone and "0.000000" both say that nothing is blocked. A level or a
- * time of 2^53 or more is none; a remainder of any size is one. */
+ * It accepts exactly the texts that lua/bucket.lua accepts:
+ *
+ *   - numbers may have leading zeros and any length;
+ *   - seconds have six decimals; "0" alone and "0.000000" mean that the key is not blocked;
+ *   - a level or a time of 2^53 or more is not accepted; a remainder of any size is. */
 #include "stored.h"
 
 #include <string.h>
@@ -14,7 +16,7 @@ struct reader {
     const char *at, *end;
 };
 
-/* Digits, at least one; a number of 2^53 or more is read as 2^53. */
+/* Reads at least one digit. A number of 2^53 or more becomes 2^53. */
 static bool stored_read_number(struct reader *r, int64_t *number) {
     const char *at = r->at;
     int64_t n = 0;
@@ -32,7 +34,7 @@ static bool stored_read_char(struct reader *r, char c) {
     return true;
 }
 
-/* The six decimals of a second, after their point. */
+/* Reads the six decimals of a second, after the point. */
 static bool stored_read_decimals(struct reader *r, int64_t seconds, int64_t *us) {
     const char *start = r->at;
     int64_t decimals = 0;
@@ -66,8 +68,8 @@ bool steady__stored_parse(struct steady__bucket *bucket, const char *text, size_
     return true;
 }
 
-/* The writers go from the end to the front, which takes no second pass to turn the digits round. Each returns where
- * what it wrote begins. */
+/* The functions below write from the end to the front, so that digits need not be reversed. Each returns the begin of
+ * its text. */
 
 static char *stored_put_pair(char *end, unsigned two_digits) {
     static const char pairs[] = "00010203040506070809101112131415161718192021222324252627282930313233343536373839"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * A bucket as text, the way the scripts read and write it: "<level> <last> <blocked_until>[ <rem>]". */
+ * The text of a bucket, as in the scripts: "<level> <last> <blocked_until>[ <rem>]". */
 #ifndef STEADY__MODULE_STORED_H
 #define STEADY__MODULE_STORED_H
 
@@ -7,15 +7,15 @@
 
 #include "core/bucket.h"
 
-#define STEADY__STORED_MAX 80 /* no bucket's text is longer */
+#define STEADY__STORED_MAX 80 /* the longest text of a bucket, in bytes */
 
-/* False: that is no bucket, and *bucket stays as it was. */
+/* Returns false if the text is no bucket; *bucket is unchanged then. */
 bool steady__stored_parse(struct steady__bucket *bucket, const char *text, size_t len);
 
-/* Writes the text into the STEADY__STORED_MAX bytes before `end`. Returns its begin; there is no NUL. */
+/* Writes the text into the STEADY__STORED_MAX bytes before `end`, without a NUL. Returns its begin. */
 const char *steady__stored_format(char *end, const struct steady__bucket *bucket, size_t *len);
 
-/* Writes decimal digits, the last of them before `end`. Returns the first. */
+/* Writes decimal digits; the last digit is just before `end`. Returns the address of the first. */
 char *steady__put_number(char *end, uint64_t number);
 
 #endif

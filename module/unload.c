@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT
- * Whether the server survives that the module is unloaded.
+ * Tells whether the server survives when the module is unloaded.
  *
- * Servers keep pointers to the commands of a module beyond its end, and crash when they follow one:
+ * Servers keep pointers to the commands of a module after it is unloaded. They crash when they use one:
  *
- *   - a transaction holds the commands that are queued in it (redis/redis#4826), also while it runs;
- *   - a connection holds the command that it called last: CLIENT LIST shows its name, Redis 8 calls it again without a
- * look-up, and a call that was paused goes on with it;
- *   - I/O threads look commands up before the server comes to them, and so do servers that read ahead;
- *   - ACL rules are described (Redis 7.0), or applied again at unloading (later; valkey-io/valkey#2797), command by
- * command, and a server stops with an assertion where one is gone.
+ *   - A transaction has pointers to its queued commands (redis/redis#4826), also while it runs.
+ *   - A connection has a pointer to its last command. CLIENT LIST shows its name, Redis 8 calls it again without a
+ *     look-up, and a paused call continues with it.
+ *   - I/O threads, and servers that read ahead, look commands up before they are executed.
+ *   - ACL rules name commands. Redis 7.0 describes the rules when it unloads; later servers apply them again
+ *     (valkey-io/valkey#2797). The server stops with a failed assertion if a command is gone.
  *
- * So we look at CLIENT LIST and ACL LIST, whose lines are words with blanks between them. */
+ * So unloading reads CLIENT LIST and ACL LIST. Their lines are words with blanks between them. */
 #include "unload.h"
 
 #include <string.h>
@@ -21,7 +21,7 @@ struct word {
     size_t len;
 };
 
-/* The words of a line, one after the other; empty after the last. */
+/* Returns the next word of the line, and moves *line behind it. Empty after the last. */
 static struct word unload_next_word(const char **line, const char *end) {
     while (*line < end && **line == ' ')
         ++*line;
@@ -52,7 +52,7 @@ static const char *unload_find_command(struct word word, const char *const *comm
 
 static server_reply *unload_list(server_context *context, const char *command) {
     server_reply *list = steady__server.Call(context, command, "c", "LIST");
-    if (list == NULL) steady__server.Log(context, "warning", "steady: cannot ask for %s LIST: not unloaded", command);
+    if (list == NULL) steady__server.Log(context, "warning", "steady: %s LIST cannot be read: not unloaded", command);
     return list;
 }
 
@@ -73,7 +73,7 @@ static const char *unload_command_of_line(const char *line, const char *end, con
     return name;
 }
 
-/* blind: what to say if the rules cannot be seen. */
+/* blind: the result if the rules cannot be read. */
 static bool unload_acl_is_safe(server_context *context, const char *const *commands, bool blind) {
     const struct server_functions *s = &steady__server;
     const char *name = NULL;
@@ -87,14 +87,14 @@ static bool unload_acl_is_safe(server_context *context, const char *const *comma
     }
     s->FreeCallReply(users);
     if (name == NULL) return true;
-    s->Log(context, "warning", "steady: ACL rules name %s; take them out before unloading", name);
+    s->Log(context, "warning", "steady: ACL rules name %s: not unloaded; remove these rules first", name);
     return false;
 }
 
 /* ---- Connections: "id=7 addr=127.0.0.1:4711 ... multi=-1 ... argv-mem=0 ... cmd=steady.consume ... io-thread=0" ----
  */
 
-/* What argv-mem counts of MODULE UNLOAD steady, and no call read ahead behind it. */
+/* The argv-mem of a connection with MODULE UNLOAD steady, and no further command read ahead. */
 #define UNLOAD_BYTES "18"
 
 static const char *unload_danger_of_connection(const char *line, const char *end, const char *const *commands) {
@@ -114,12 +114,12 @@ static const char *unload_danger_of_connection(const char *line, const char *end
     }
     if (queued) return "is queuing a transaction";
     if (ours) return "has called the module last";
-    if (unload && unload_alone) return NULL; /* this very one */
+    if (unload && unload_alone) return NULL; /* the connection that unloads */
     if (under_way) return "has a call under way";
-    return threaded ? "is read by an I/O thread" : NULL; /* Redis 8: at any moment, also after we have looked */
+    return threaded ? "is read by an I/O thread" : NULL; /* Redis 8: it may read a command at any time */
 }
 
-/* What is wrong with the first connection that is dangerous, and its first word, the id. */
+/* The danger of the first dangerous connection, and its id; NULL if there is none. */
 static const char *unload_first_danger(const char *list, size_t len, const char *const *commands, struct word *id) {
     const char *danger = NULL;
     for (const char *end = list + len; list < end && danger == NULL;) {
@@ -142,7 +142,7 @@ static bool unload_connections_are_safe(server_context *context, const char *con
     const char *text = s->CallReplyStringPtr(list, &len);
     if (text != NULL) danger = unload_first_danger(text, len, commands, &id);
     if (danger != NULL)
-        s->Log(context, "warning", "steady: connection %.*s %s, and the server could crash: not unloaded", (int)id.len,
+        s->Log(context, "warning", "steady: connection %.*s %s, so the server could crash: not unloaded", (int)id.len,
                id.at, danger);
     s->FreeCallReply(list);
     return danger == NULL;
