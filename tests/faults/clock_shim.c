@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * For LD_PRELOAD: the wall clock of a server, off by the microseconds that stand in the file $CLOCK_OFFSET. */
+ * For LD_PRELOAD: shifts the wall clock of a server by the microseconds in the file $CLOCK_OFFSET. */
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>

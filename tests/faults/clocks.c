@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Clocks that step: the server's, which buckets live by, and ours, which deadlines live by. */
+ * Clocks that step: the server's, which buckets use, and the client's, which deadlines use. */
 #include "rig.h"
 
 #include <errno.h>
@@ -16,7 +16,7 @@
 
 static volatile int64_t *offset_us; /* of the server's clock */
 static char offset_path[] = "/tmp/steady-clock-XXXXXX";
-static unsigned wall_clock_reads; /* by this program, the library included */
+static unsigned wall_clock_reads; /* counts reads by this program and the library */
 
 int __real_clock_gettime(clockid_t id, struct timespec *t);
 int __wrap_clock_gettime(clockid_t id, struct timespec *t);
@@ -61,7 +61,7 @@ static void open_narrow(steady_us block) {
     assert_int_equal(steady_throttler_new(&rig.throttler, rig.store, &limit, NULL, NULL), 0);
 }
 
-/* Asks for one drop every millisecond, for as long. */
+/* Consumes one drop each millisecond for `time`. Returns how many were allowed. */
 static unsigned long admitted_in(steady_us time) {
     struct tally tally = {0};
     trickle(&tally, MS, time);
@@ -71,10 +71,10 @@ static unsigned long admitted_in(steady_us time) {
     return tally.allowed;
 }
 
-/* What leaks in a time, and one drop for the edges. */
+/* The drops that leak in `time`, and one more for rounding. */
 static unsigned long leaked_in(steady_us time) { return (unsigned long)(time / RECHARGE_TIME) + 1; }
 
-/* After the step there is room for a whole capacity at once, and for what leaks: one capacity more. */
+/* The step gives room for one capacity more, beside the drops that leak. */
 static void server_clock_stepped_forward_admits_one_more_capacity(void **state) {
     struct tally whole = {0};
     (void)state;
@@ -100,11 +100,11 @@ static void server_clock_stepped_back_admits_no_more(void **state) {
     const unsigned long before = admitted_in(500 * MS);
     *offset_us = -HOUR;
     const unsigned long after = admitted_in(STEADY_SECOND);
-    assert_between(after, 5, CAPACITY + leaked_in(now_us() - begin) - before); /* nothing more; nobody is locked out */
+    assert_between(after, 5, CAPACITY + leaked_in(now_us() - begin) - before); /* no more, and the key is not locked */
     assert_true(stats().clock_steps >= 1);
 }
 
-/* A block moves with the clock, and begins anew at worst; the drop that was about to leak does, too. */
+/* A block moves with the clock. At worst it begins again, and so does the drop that was about to leak. */
 static void block_begins_again_at_worst_if_the_clock_steps_back(void **state) {
     struct tally tally = {0};
     (void)state;
@@ -140,7 +140,7 @@ static void swaying_server_clock_admits_one_capacity_for_each_step_forward(void 
 
 /* ---- Ours ---- */
 
-/* Deadlines do not know what time of day it is. */
+/* Deadlines use the monotonic clock only. */
 static void wall_clock_is_never_read(void **state) {
     struct tally tally = {0};
     steady_result r;
@@ -159,7 +159,7 @@ static void wall_clock_is_never_read(void **state) {
     assert_int_equal(wall_clock_reads, 0);
 }
 
-/* The process is stopped for longer than a timeout. The answers are there when it goes on, and are taken. */
+/* The process is stopped for longer than a timeout. Replies that arrived meanwhile count. */
 static void process_stopped_and_continued_takes_its_answers(void **state) {
     struct tally tally = {0};
     (void)state;
@@ -167,7 +167,7 @@ static void process_stopped_and_continued_takes_its_answers(void **state) {
     warm_up();
     for (int i = 0; i < 100; i++)
         consume_counted(rig.throttler, "k", 1, &tally);
-    steady_poller_run(rig.poller, 0); /* so that all are written */
+    steady_poller_run(rig.poller, 0); /* all requests are written */
     const pid_t self = getpid(), pid = fork();
     assert_return_code(pid, errno);
     if (pid == 0) {
@@ -176,7 +176,7 @@ static void process_stopped_and_continued_takes_its_answers(void **state) {
         kill(self, SIGCONT);
         _exit(0);
     }
-    waitpid(pid, NULL, 0); /* by the end of which we have been stopped */
+    waitpid(pid, NULL, 0); /* this process was stopped meanwhile */
     run_until_done(rig.poller, &tally, STEADY_SECOND);
     assert_int_equal(tally.allowed, 100);
     assert_int_equal(ask_one(), 0);

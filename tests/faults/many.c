@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Two hundred clients of a server that restarts, and a server that comes and goes for a minute. */
+ * Two hundred clients of a server that restarts, and a server that stops and starts for a minute. */
 #include "rig.h"
 
 #include "proxy.h"
@@ -36,8 +36,8 @@ static void open_clients(void) {
     }
 }
 
-/* One decision of each client each 20 ms, until `until` or all have had a verdict. The most attempts to connect that
- * were seen in 20 ms. */
+/* Makes one decision of each client each 20 ms, until `until` or until each had a verdict. Returns the most
+ * connection attempts in 20 ms. */
 static unsigned ask_all(steady_us until, bool wait_for_verdicts) {
     unsigned peak = 0, served = 0, before = proxy_accepted(proxy);
     while (now_us() < until && !(wait_for_verdicts && served == CLIENTS)) {
@@ -69,12 +69,12 @@ static void two_hundred_clients_return_within_a_second_without_a_storm(void **st
     start_tallies_anew();
     server_kill(&rig.server);
     const unsigned at_first = proxy_accepted(proxy);
-    ask_all(now_us() + DOWN / 2, false); /* in which they come apart */
+    ask_all(now_us() + DOWN / 2, false); /* back-off spreads the attempts meanwhile */
     const unsigned peak = ask_all(now_us() + DOWN / 2, false);
     const unsigned attempts = proxy_accepted(proxy) - at_first;
     start_tallies_anew();
     server_restart(&rig.server, true);
-    ask_all(now_us() + STEADY_SECOND, true); /* all of them within a second */
+    ask_all(now_us() + STEADY_SECOND, true); /* each within a second */
     start_tallies_anew();
     print_message("# %u attempts to connect in %d s, at most %u in 20 ms\n", attempts, (int)(DOWN / STEADY_SECOND),
                   peak);
@@ -88,7 +88,7 @@ static void two_hundred_clients_return_within_a_second_without_a_storm(void **st
 
 /* ---- Up and down ---- */
 
-/* So many more in flight each millisecond, for as long. */
+/* Keeps 64 decisions in flight for `time`. Returns the number of verdicts. */
 static unsigned long pace(struct tally *tally, steady_us time) {
     const steady_us until = now_us() + time;
     const unsigned long verdicts = tally->verdicts;
@@ -100,7 +100,7 @@ static unsigned long pace(struct tally *tally, steady_us time) {
     return tally->verdicts - verdicts;
 }
 
-/* With its append-only file the server knows after a kill what it knew before, so every drop can be accounted for. */
+/* With its append-only file the server loses nothing when it is killed, so each drop can be counted. */
 static void flapping_server_loses_and_doubles_no_drop(void **state) {
     struct tally tally = {0};
     unsigned kills = 0, served = 0;
@@ -123,7 +123,7 @@ static void flapping_server_loses_and_doubles_no_drop(void **state) {
     print_message("# served in %u of %u times up\n", served, kills);
     assert_int_equal(tally.verdicts + tally.errors[-STEADY_UNKNOWN] + tally.errors[-STEADY_UNAVAILABLE], tally.called);
     assert_in_time(&tally);
-    assert_true(served > kills / 4); /* a server takes its time to start, too */
+    assert_true(served > kills / 4); /* a server needs time to start */
     assert_true(rig.log.lines <= 2 * kills);
     account(&tally, level("k"));
     assert_loop_never_held();

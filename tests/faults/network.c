@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * A server in a network namespace of its own, and a cable between it and us that can be pulled. Takes root. */
+ * A server in its own network namespace, and a virtual cable to it that can be pulled. Needs root. */
 #include "rig.h"
 
 #include <errno.h>
@@ -82,7 +82,7 @@ static bool listens_at(int fd, int port) {
            getsockname(fd, (struct sockaddr *)&at, &len) == 0 && at.sin_family == AF_INET && ntohs(at.sin_port) == port;
 }
 
-/* Our own descriptor of the socket that the server listens with, or -1. */
+/* A descriptor in this process of the listening socket of the server, or -1. */
 static int far_listener(void) {
     const int process = (int)syscall(SYS_pidfd_open, rig.server.pid, 0);
     int fd = -1;
@@ -96,7 +96,7 @@ static int far_listener(void) {
     return fd;
 }
 
-/* The kernel of the server throws away whatever comes for its port, and says nothing to anybody. */
+/* The kernel of the server drops each packet for its port without a reply. */
 static int drop_what_comes(int listener) {
     struct sock_filter keep_nothing = BPF_STMT(BPF_RET | BPF_K, 0);
     const struct sock_fprog program = {1, &keep_nothing};
@@ -108,7 +108,7 @@ static int drop_no_more(int listener) {
     return setsockopt(listener, SOL_SOCKET, SO_DETACH_FILTER, &unused, sizeof unused);
 }
 
-/* Nothing comes back, not even that nobody is there. */
+/* No packet comes back, and no reset either. */
 static void black_hole_is_unavailable_in_time_and_used_again(void **state) {
     struct tally tally = {0};
     (void)state;
@@ -119,7 +119,7 @@ static void black_hole_is_unavailable_in_time_and_used_again(void **state) {
     rig_open(TIMEOUT);
     trickle(&tally, MS, how_long(STEADY_SECOND, 5 * STEADY_SECOND));
     assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.called);
-    assert_true(tally.slowest >= TIMEOUT); /* nobody was told anything, or the first would have ended sooner */
+    assert_true(tally.slowest >= TIMEOUT); /* without a reply no decision ends before its deadline */
     assert_in_time(&tally);
     assert_return_code(drop_no_more(listener), errno);
     close(listener);
@@ -127,8 +127,8 @@ static void black_hole_is_unavailable_in_time_and_used_again(void **state) {
     assert_loop_never_held();
 }
 
-/* As above, and not even the address of the server is found. When the cable is there again, the kernel looks for it
- * once a second, so that this may be what is waited for. */
+/* The hardware address of the server is not found either. After the cable is back, the kernel looks for it once a
+ * second, and the test may wait for that. */
 static void cable_pulled_before_connecting_is_unavailable_in_time(void **state) {
     struct tally tally = {0}, again = {0};
     (void)state;
@@ -150,7 +150,7 @@ static void cable_pulled_before_connecting_is_unavailable_in_time(void **state) 
     assert_loop_never_held();
 }
 
-/* Both ends believe in a connection that leads nowhere. Each time, not only the first. */
+/* Both ends keep a connection that carries no packets. It is replaced each time. */
 static void half_open_connection_is_replaced_each_time(void **state) {
     struct tally tally = {0};
     (void)state;
@@ -162,7 +162,7 @@ static void half_open_connection_is_replaced_each_time(void **state) {
         const unsigned lines = rig.log.lines;
         pull_the_cable();
         trickle(&tally, MS, 700 * MS);
-        assert_true(rig.log.lines > lines); /* given up after four timeouts */
+        assert_true(rig.log.lines > lines); /* the connection is dropped after four timeouts */
         plug_it_in();
         assert_used_again();
     }

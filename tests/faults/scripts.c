@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * A script cache that other people fill. Servers since Redis 7.4 and Valkey 8 forget the oldest of 500 scripts that
- * came by EVAL; the one looked for here is that of scripts/chroot. */
+ * A script cache that other programs fill. Redis 7.4, Valkey 8 and later evict the oldest of 500 scripts that came
+ * by EVAL. The test uses the server of scripts/chroot. */
 #include "rig.h"
 
 #include <stdlib.h>

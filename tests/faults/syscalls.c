@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Each system call that the Redis store makes fails once, at each place, with each error that it knows: the decision
- * ends as it may, nothing is left open, and the next second all is well. */
+ * Each system call of the Redis store fails once, at each place, with each error that it can have. Each decision
+ * ends, no descriptor stays open, and decisions are made within the next second. */
 #include "rig.h"
 
 #include <errno.h>
@@ -8,7 +8,7 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
-/* The call to fail, and which one of its calls, from 1; 0: none. */
+/* The call that fails, and its number from 1; 0: no call fails. */
 enum call { SOCKET, CONNECT, SETSOCKOPT, GETSOCKOPT, SEND, RECV, EVENTFD, THREAD, CALLS };
 static const char *const names[] = {"socket", "connect", "setsockopt", "getsockopt",
                                     "send",   "recv",    "eventfd",    "thread"};
@@ -80,7 +80,7 @@ int __wrap_pthread_create(pthread_t *id, const pthread_attr_t *with, void *(*run
     return fails(THREAD) ? fault.error : __real_pthread_create(id, with, run, arg);
 }
 
-/* False: there is no n-th call. */
+/* Returns false if there is no n-th call. */
 static bool fail_nth(enum call call, int error, unsigned nth) {
     char url[64];
     struct tally tally = {0};

@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * Runs the library against a server that wishes it ill (../hostile_server.h), as a cluster, a primary with a replica
- * and sentinels, and looks all the time at what has to hold whatever a server says.
- *
- * It is made of episodes. In each, stores are opened, asked for decisions while the server behaves in one way after the
- * other, asked again once it is honest, and closed. The manners come from the seed; what the network and the clock do
- * does not, so a seed that fails is to be tried more than once. */
+ * Runs the library against a hostile server (../hostile_server.h), as a cluster, as a primary with a replica, and as
+ * sentinels. Checks rules that must hold whatever a server sends. A run has episodes. Each opens stores, makes
+ * decisions while the server changes its behaviour, makes decisions with the honest server, and closes the stores.
+ * The seed chooses the behaviour, but not the timing of network and clock. So try a seed that fails more than once. */
 #include "../hostile_server.h"
 
 #include <fcntl.h>
@@ -31,17 +29,17 @@
 #define LATE_MOST (250 * MS)
 #else
 #define SECONDS 10
-#define HELD_MOST (10 * MS) /* twice what live_hostile.c measures: a busy machine makes processor time longer, too */
+#define HELD_MOST (10 * MS) /* twice the bound of live_hostile.c: processor time is longer on a busy machine */
 #define LATE_MOST (150 * MS)
 #endif
 
 #define STORES 3
 #define DESCRIPTORS 256
-#define SOCKETS_EACH (64 + 1 + 2)         /* to a cluster, a replica, sentinels */
-#define LOOKUPS_EACH (16 + 3 + 3 + 2 * 3) /* of nodes, the server, a replica, sentinels */
-#define MEMORY_EACH ((size_t)34 << 20)    /* three maps, connections, nodes */
-#define LEFT_MOST ((size_t)256 << 10)     /* once all stores are closed */
-#define STANDSTILLS 4                     /* of the machine, in each minute */
+#define SOCKETS_EACH (64 + 1 + 2)         /* for a cluster, a replica and sentinels */
+#define LOOKUPS_EACH (16 + 3 + 3 + 2 * 3) /* for nodes, the server, a replica and sentinels */
+#define MEMORY_EACH ((size_t)34 << 20)    /* for three maps, connections and nodes */
+#define LEFT_MOST ((size_t)256 << 10)     /* after all stores are closed */
+#define STANDSTILLS 4                     /* of the machine, each minute */
 #define TICKETS 262144
 #define KEYS 400
 
@@ -65,14 +63,14 @@ static const char *now_doing = "";
 
 /* ---- Time ---- */
 
-#define WAIT (2 * MS) /* of the poller, at most */
+#define WAIT (2 * MS) /* the longest wait of the poller */
 
 static int schedule;         /* /proc/thread-self/schedstat */
-static steady_us away;       /* so long this thread could not run the loop: the machine's doing, or ours */
-static steady_us began, ran; /* when the last turn ended, and the processor time then */
-static steady_us shift;      /* what the loop's clock is ahead */
-static steady_us longest;    /* a handler, of processor time */
-static unsigned held;        /* too long */
+static steady_us away;       /* the time in which this thread could not run the loop, for any cause */
+static steady_us began, ran; /* the end of the last turn, and the processor time then */
+static steady_us shift;      /* the shift of the loop's clock */
+static steady_us longest;    /* the longest handler, in processor time */
+static unsigned held;        /* handlers that ran too long */
 
 static steady_us waited(void) {
     char text[96] = "", *end = NULL;
@@ -87,10 +85,10 @@ static steady_us processor_time(void) {
     return (steady_us)t.tv_sec * STEADY_SECOND + t.tv_nsec / 1000;
 }
 
-/* What this thread has done so far. */
+/* The times of this thread so far. */
 struct account {
     steady_us time, ran, waited;
-    long slept; /* so often */
+    long slept; /* the number of sleeps */
 };
 
 static long slept(void) {
@@ -101,7 +99,7 @@ static long slept(void) {
 
 static struct account begin_handler(void) { return (struct account){now_us(), processor_time(), waited(), slept()}; }
 
-/* What was no processor time was a wait for a processor, unless the handler went to sleep. */
+/* Time that was not processor time was a wait for a processor, unless the handler slept. */
 static void end_handler(const struct account *begin, const char *which) {
     const steady_us took = processor_time() - begin->ran;
     const steady_us rest = now_us() - begin->time - took - (waited() - begin->waited);
@@ -125,7 +123,7 @@ struct handler {
 static const steady_loop_ops *inner_ops;
 
 static void ready(void *arg, int events) {
-    const struct handler handler = *(struct handler *)arg; /* it may be freed inside */
+    const struct handler handler = *(struct handler *)arg; /* the handler may be freed inside */
     const struct account begin = begin_handler();
     handler.ready(handler.arg, events);
     end_handler(&begin, "a socket");
@@ -215,7 +213,7 @@ static unsigned sockets(void) {
     return n;
 }
 
-/* Names lead here at once, after a while, nowhere, or the resolver does not answer. */
+/* A name resolves at once, after a while, or not at all, or the resolver does not answer. */
 static atomic_uint lookups;
 static atomic_bool resolves;
 
@@ -253,12 +251,12 @@ static steady_poller *poller;
 static steady_loop loop;
 static struct client clients[STORES];
 static unsigned n_clients;
-static struct ticket tickets[TICKETS]; /* in turn, so that a second callback finds its ticket used up */
+static struct ticket tickets[TICKETS]; /* used in turn, so a second callback meets a used ticket */
 static unsigned next_ticket;
 static uint64_t seed;
 static size_t memory_at_first, most_memory;
 static unsigned sockets_at_first, most_sockets, most_lookups;
-/* From one turn to the next it takes what this thread runs, and what the poller waits for. */
+/* Adds the time since the last turn that was neither processor time nor the wait of the poller. */
 static steady_us away_so_far(void) {
     const steady_us rest = now_us() - began - (processor_time() - ran) - WAIT;
     return away + (rest > 0 ? rest : 0);
@@ -429,7 +427,7 @@ static void suffer(steady_us time) {
     }
 }
 
-/* Twenty verdicts in a row, on any keys. */
+/* True if twenty verdicts follow each other, on any keys. */
 static bool decides_again(struct client *client, steady_us within) {
     unsigned row = 0;
     const steady_us since = now_us();
@@ -441,12 +439,12 @@ static bool decides_again(struct client *client, steady_us within) {
             turn();
         row = client->verdicts > before ? row + 1 : 0;
         if (row == 0) run_for_us(10 * MS);
-        if (client->blocks) gone = away; /* which it is while it waits for an answer */
+        if (client->blocks) gone = away; /* a blocking store waits outside the loop */
     }
     return row == 20;
 }
 
-/* Some states last for as long as half a minute without a map. */
+/* Without a map some states last for up to 30 s. */
 static void recover(struct client *client) {
     if (decides_again(client, 2500 * MS)) {
         at_once++;

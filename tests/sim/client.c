@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Simulated programs: what they ask, and what their callbacks do that a library has to survive. */
+ * Simulated programs: their decisions, and acts in callbacks that a library has to survive. */
 #include "client.h"
 
 #include <inttypes.h>
@@ -14,7 +14,7 @@
 
 #define PLACES 8
 #define PROBE_EVERY (40 * MS)
-#define BUDGET 200 /* decisions of a client while there are faults, at most */
+#define BUDGET 200 /* decisions of a client during the faults, at most */
 
 struct client clients[CLIENTS_MAX];
 int client_count;
@@ -48,7 +48,7 @@ static struct place *new_place(steady_limit limit) {
     return place;
 }
 
-/* Nothing leaks from the first in the time of a seed, so its level is all that was ever charged. */
+/* The first bucket does not leak during a seed, so its level is the sum of all charges. */
 static void make_places(void) {
     place_count = 0;
     new_place((steady_limit){between(1, 400), 3600 * STEADY_SECOND, 1, 0, {0}});
@@ -66,7 +66,7 @@ static void make_places(void) {
 
 /* ---- Decisions ---- */
 
-/* A timer may be late, and one that is late may be set anew, once, for a decision that fails at once. */
+/* A timer may be late. A late timer may be started again once, for a decision that fails at once. */
 steady_us client_slack(const struct client *client, const struct decision *d) {
     return 2 * client->loop.late + client->loop.stalled - d->stalled_before + MS / 20;
 }
@@ -74,16 +74,16 @@ steady_us client_slack(const struct client *client, const struct decision *d) {
 bool client_has_links(const struct client *client) { return sim_cluster.on || client->peeks_at_replica; }
 
 bool client_finds_out(const struct client *client) {
-    return client->options.timeout <= 50 * MS && !client_has_links(client); /* where an idle one may stay idle */
+    return client->options.timeout <= 50 * MS && !client_has_links(client); /* an idle connection may stay idle there */
 }
 
 steady_us client_patience(const struct client *client) {
     const steady_us stall = 4 * client->options.timeout;
-    return (stall > 250 * MS ? stall : 250 * MS) + 2 * (client->loop.late + MS); /* there is one turn more at the end */
+    return (stall > 250 * MS ? stall : 250 * MS) + 2 * (client->loop.late + MS); /* the end takes one more turn */
 }
 
-/* Within a second of the end of all faults. One who was not let in waits a second, and half of one, before it knocks
- * again; one who is hung up on for asking for the module may have to rest twice. */
+/* The time by which decisions must be made: a second after the end of all faults. A client that the server rejected
+ * waits up to 1.5 s more. A client that lost a connection over the probe for the module may need two pauses. */
 static steady_us well_at(const struct client *client) {
     return world.calm_at + STEADY_SECOND + (client->was_refused ? 700 * MS : 0) +
            (client->was_hung_up_on ? 700 * MS : 0);
@@ -174,7 +174,7 @@ static void ask(struct client *client, struct tap *tap, enum steady__verb verb, 
     client->expected.unavailable += !d->accepted;
 }
 
-/* NULL: there is no memory for it. */
+/* Returns NULL if there is no memory. */
 static struct tap *make_throttler(struct client *client, struct tap *tap) {
     const struct place *place = tap->place;
     const steady_throttler_options options = {
@@ -186,7 +186,7 @@ static struct tap *make_throttler(struct client *client, struct tap *tap) {
     return error == 0 ? tap : NULL;
 }
 
-/* One that is left over from a store since closed says so. NULL: as above. */
+/* A throttler of a closed store answers "closed". Returns NULL if there is no memory. */
 static struct tap *any_tap(struct client *client) {
     struct tap *tap = &client->taps[between(0, TAPS - 1)];
     if (tap->throttler != NULL && tap->life != client->life) {
@@ -226,7 +226,7 @@ static void free_throttler(struct client *client) {
     steady_throttler_free(&tap->throttler);
 }
 
-/* What a program may do in a callback; the second half is what it had better not, but may. */
+/* Acts that a program may do in a callback. The second half is bad practice, but permitted. */
 static void do_mischief(struct client *client) {
     switch (is_calm() ? between(1, 12) : between(1, 60)) {
     case 1:
@@ -268,7 +268,7 @@ static void logged(void *data, enum steady_log_level level, const char *text) {
     if (twice && !client_has_links(client)) broken("the log is told twice: %s", text);
     if (client->store == NULL) broken("the log is told after the store was closed");
     client->lost_logged = lost;
-    client->refusals_logged = refused; /* the server may be lost meanwhile */
+    client->refusals_logged = refused; /* the connection may be lost meanwhile */
     do_mischief(client);
 }
 
@@ -291,7 +291,7 @@ static void open_store(struct client *client) {
 
 static bool heard(const struct conn *conn, size_t reply_end) { return reply_end > 0 && conn->read >= reply_end; }
 
-/* The least rest after so many failures: see circuit.c. */
+/* The shortest pause after `failures` failures: see backoff.c. */
 static steady_us least_rest(unsigned failures) {
     steady_us nominal = failures > 0 ? 20 * MS : 0;
     for (unsigned i = 1; i < failures && nominal < 500 * MS; i++)
@@ -299,9 +299,9 @@ static steady_us least_rest(unsigned failures) {
     return (nominal < 500 * MS ? nominal : 500 * MS) / 2;
 }
 
-/* What the last connection was good for decides how soon the next may come: at once where the server was at work, where
- * it first said that it is no primary, and where it may have hung up on the question for the module, which the next
- * connection is not asked; a second later where it did not let us in. */
+/* Checks the pause before a new connection, which depends on the last one. There is no pause if the server worked,
+ * if it first said that it is no primary, or if it may have hung up on the probe for the module. The pause is a
+ * second if the server rejected the client. */
 void client_dials(struct client *client) {
     const steady_us now = sim_loop_now(&client->loop);
     const struct conn *last = client->conn;
@@ -329,7 +329,7 @@ void client_dials(struct client *client) {
 static void probe(struct client *client) {
     if (client->store == NULL) open_store(client);
     struct tap *tap = client->store != NULL ? any_tap(client) : NULL;
-    if (tap == NULL) return; /* the last allocation to fail */
+    if (tap == NULL) return; /* this allocation failed; it was the last to fail */
     const bool peeks = !tap->place->by_amount && one_in(4);
     ask(client, tap, peeks ? STEADY__PEEK : STEADY__CONSUME, 1);
 }

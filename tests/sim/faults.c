@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * What goes wrong: each seed has some kinds of faults, each of which comes at random times and lasts for random ones.
- */
+ * The faults: each seed has some kinds of faults. They begin at random times and last for random times. */
 #include "faults.h"
 
 #include <string.h>
@@ -17,7 +16,7 @@ static steady_us until_some_time(void) {
 
 static struct node *any_node(void) { return &nodes[between(0, sim_cluster.on ? NODES - 1 : 1)]; }
 
-/* Mostly the one that is in use. */
+/* A random node, in most cases the one in use. */
 static struct node *a_node(void) {
     if (sim_cluster.on || one_in(5)) return any_node();
     return nodes[0].primary ? &nodes[0] : &nodes[1];
@@ -85,7 +84,7 @@ static bool short_of_memory;
 
 bool faults_memory(void) { return short_of_memory; }
 
-/* Some allocation from now on, of the library or of the test about the library. */
+/* Makes a random later allocation fail, of the library or of the test itself. */
 static void run_out_of_memory(void) {
     const uint64_t nth = (uint64_t)between(1, 30);
     note("an allocation will fail", (int64_t)nth, 0, 0);
@@ -114,7 +113,7 @@ static void rename_primary(void *node) {
     if (world.now < world.calm_at) point_name_at(node);
 }
 
-/* The old primary stays up and refuses what writes; the name follows late; some keys are those of long ago. */
+/* The old primary stays up and refuses writes. The name changes late, and some keys have old values. */
 static void fail_over(void) {
     if (sim_cluster.on) {
         sim_cluster_take_over();
@@ -125,7 +124,7 @@ static void fail_over(void) {
     note("failover", from->index, to->index, 0);
     if (!one_in(3)) keys_copy(to, from);
     to->primary = true;
-    from->primary = one_in(8); /* both think that they are, for a time */
+    from->primary = one_in(8); /* both nodes are primaries for a time */
     at(until_some_time(), rename_primary, to);
 }
 
@@ -175,7 +174,7 @@ static void strike(void *arg) {
     at(world.now + any_scale(MS, 200 * MS), strike, NULL);
 }
 
-/* All is well, from now on. */
+/* Ends all faults. */
 static void calm_down(void *arg) {
     (void)arg;
     note("all is well", 0, 0, 0);

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT
- * What goes wrong, and when. */
+ * The faults of a seed. */
 #ifndef SIM_FAULTS_H
 #define SIM_FAULTS_H
 
 #include <stdbool.h>
 
-/* Chooses the kinds of faults of this seed, and lets them come until world.calm_at, when all is well again. */
+/* Chooses the kinds of faults of this seed. They occur until world.calm_at, when all end. */
 void faults_begin(void);
 
-/* Has memory been short? */
+/* True if an allocation has failed. */
 bool faults_memory(void);
 
 #endif

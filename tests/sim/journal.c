@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The decisions of a seed, and what must be true of each. */
+ * The decisions of a seed, and the checks on each. */
 #include "journal.h"
 
 #include <inttypes.h>
@@ -51,7 +51,7 @@ struct decision *journal_of(const struct words *words) {
 
 static bool may_have_been_charged(int error) { return error == STEADY_UNKNOWN || error == STEADY_CANCELLED; }
 
-/* Nothing is charged for a peek, so one that a replica does not answer is put to the server as well. */
+/* A peek charges nothing, so the server may get a peek that a replica did not answer. */
 static bool may_repeat(const struct decision *d) { return d->verb == STEADY__PEEK && d->client->peeks_at_replica; }
 
 /* ---- What goes out ---- */
@@ -69,7 +69,8 @@ static void left(struct conn *conn, const struct words *words) {
     d->refused = d->may_go_again = false;
 }
 
-/* A request counts as gone once a byte of it is. What is offered holds whole requests, but perhaps the first. */
+/* A request counts as sent when its first byte is sent. The bytes offered hold whole requests, except perhaps the
+ * first. */
 void journal_left(struct conn *conn, const char *bytes, size_t offered, size_t taken) {
     size_t from = conn->owed;
     while (from < taken) {
@@ -84,11 +85,12 @@ void journal_left(struct conn *conn, const char *bytes, size_t offered, size_t t
 
 /* ---- What the servers do ---- */
 
-/* EVALSHA, once more after NOSCRIPT, and then the script itself; the module at any time where scripts are forbidden.
- * On a connection without a SCRIPT LOAD it begins anew. */
+/* Checks the forms in which a decision is sent: EVALSHA, EVALSHA again after NOSCRIPT, then the script itself. If
+ * scripts are forbidden, the module may be used at any time. On a connection without a SCRIPT LOAD the order begins
+ * again. */
 void journal_seen(struct decision *d, enum form form) {
-    if (may_repeat(d)) return;                                             /* it begins anew at the server */
-    if (form == FORM_EVAL && d->noscripts == 1 && faults_memory()) return; /* there may be none to load it */
+    if (may_repeat(d)) return;                                             /* the order begins again at the server */
+    if (form == FORM_EVAL && d->noscripts == 1 && faults_memory()) return; /* no memory may be left for SCRIPT LOAD */
     if (form == FORM_MODULE ? d->noscripts > 0 && !d->turned : (form == FORM_EVAL) != (d->noscripts == 2))
         broken("decision %" PRId64 " is sent in the wrong form after %u times NOSCRIPT", d->id, d->noscripts);
 }
@@ -161,7 +163,7 @@ static void check_policy(const struct decision *d, const steady_result *r) {
     }
 }
 
-/* Nobody is left in doubt by a server that says that it has read nothing, if there is one to hear it. */
+/* No decision is unknown if the server says that it has read nothing and the client can hear that. */
 static void check_doubt(const struct decision *d) {
     const struct conn *conn = d->left_on;
     const bool in_time = sim_loop_now(&d->client->loop) < d->deadline;
@@ -172,7 +174,7 @@ static void check_doubt(const struct decision *d) {
         broken("decision %" PRId64 " was never read, and is unknown", d->id);
 }
 
-/* Where nothing is said to have been charged, nothing was and nothing will be. */
+/* If the error says that nothing was charged, nothing was charged, and nothing will be. */
 static void check_error(const struct decision *d) {
     const struct client *client = d->client;
     switch (d->error) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The keys of a simulated server, under three opinions: the shipped Lua, bucket.c, and a fluid that leaks evenly. */
+ * The keys of a simulated server. Three implementations check each other: the shipped Lua, bucket.c, and a fluid
+ * that leaks evenly. */
 #include "keys.h"
 
 #include <inttypes.h>
@@ -17,7 +18,7 @@ static int64_t server_now(const struct node *node) { return CLOCK_BEGINS + node-
 
 /* ---- A fluid that leaks evenly ---- */
 
-/* In drops * us: what one drop is worth, and by how much an entry may be off that has seen its clock step. */
+/* In drops * us: the size of one drop, and the error that steps of the clock may cause in an entry. */
 static int64_t worth(const struct steady__rate *rate) { return rate->recharge; }
 
 static int64_t slack(const struct entry *entry, const struct steady__rate *rate) {
@@ -30,7 +31,7 @@ static int64_t content_now(const struct entry *entry, const struct steady__rate 
     return entry->content - elapsed * rate->drops;
 }
 
-/* Everything that a limiter is for: what was admitted fits, and what fits is admitted. */
+/* The rule of a limiter: what was admitted fits, and what fits is admitted. */
 static void check_volume(struct entry *entry, const struct decision *d, int64_t now, const struct steady__decision *o) {
     const struct steady__rate *rate = &d->place->rate;
     const int64_t full = rate->capacity * worth(rate);
@@ -49,7 +50,7 @@ static void check_volume(struct entry *entry, const struct decision *d, int64_t 
 
 /* ---- Running a script ---- */
 
-/* A key expires when it means nothing any more, unless a clock has stepped. */
+/* A key expires when its bucket is empty and not blocked, unless a clock has stepped. */
 static void expire(struct entry *entry, const struct steady__rate *rate, int64_t now) {
     if (!entry->holds || entry->expires_ms == 0 || now / 1000 <= entry->expires_ms) return;
     if (entry->shaken == 0 && (content_now(entry, rate, now) > 0 || entry->bucket.blocked_until > now))
@@ -81,7 +82,7 @@ static void store(struct entry *entry, const struct decision *d, int64_t now) {
         broken("decision %" PRId64 " leaves \"%s\", which is not what bucket.c leaves", d->id, entry->value);
 }
 
-/* What was received has been compared with the decision, so it may be composed anew, as EVALSHA in any case. */
+/* Writes the request again, always as EVALSHA. The received one was already compared with the decision. */
 static size_t compose(char *out, const struct decision *d) {
     struct steady__terms terms = {.rate = d->place->rate};
     steady__command_encode_limit(&terms);
@@ -127,7 +128,7 @@ const char *keys_run_module(struct node *node, struct decision *d, int64_t value
     values[3] = o->blocked_for;
     values[4] = o->retry_after;
     *count = d->verb == STEADY__RESET ? 1 : 5;
-    d->stepped = false; /* it does not say */
+    d->stepped = false; /* this reply does not report a step */
     return NULL;
 }
 

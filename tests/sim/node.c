@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT
- * Simulated servers: sessions, and the order in which a real server looks at what it could refuse. */
+ * Simulated servers: sessions, and refusals in the order in which a real server checks them. */
 #include "node.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #include "client.h"
-#include "redis/command.h"
 #include "journal.h"
 #include "keys.h"
+#include "redis/command.h"
 #include "sim_cluster.h"
 #include "words.h"
 
@@ -56,7 +56,7 @@ static void say_garbage(struct conn *conn) {
 
 /* ---- Scripts ---- */
 
-/* Which script is meant: by its SHA-1 or its text. */
+/* The script, by its SHA-1 or its text. */
 static enum steady__verb which_script(const struct word *word, bool by_text) {
     for (int verb = 0; verb < 3; verb++) {
         const struct steady__script *script = &steady__scripts[verb];
@@ -67,7 +67,7 @@ static enum steady__verb which_script(const struct word *word, bool by_text) {
     broken("a client calls for a script that is not ours");
 }
 
-/* The arguments have to be those of the decision. */
+/* The arguments must be those of the decision. */
 static void check_script_arguments(const struct decision *d, const struct words *words) {
     const struct steady__rate *rate = &d->place->rate;
     char first[80], second[48];
@@ -114,7 +114,7 @@ static void check_arguments(const struct decision *d, const struct words *words,
     check_script_arguments(d, words);
 }
 
-/* A server without the command, or one that keeps it from us. */
+/* The error of a server that lacks the module or forbids its commands. */
 static const char *module_refusal(const struct node *node) {
     if (!node->has_module) return "-ERR unknown command 'STEADY.', with args beginning with: ";
     if (node_suffers(node, TROUBLE_NOLOAD)) return "-NOPERM no STEADY: no permissions to run the 'steady.' command";
@@ -128,7 +128,7 @@ static const char *script_refusal(struct node *node, enum steady__verb verb, boo
     return NULL;
 }
 
-/* What a server refuses a decision with before it makes it; NULL: it makes it. */
+/* The error with which a server refuses a decision before it executes it; NULL: it executes it. */
 static const char *refusal(const struct conn *conn, const struct decision *d, enum form form) {
     struct node *node = conn->node;
     const bool writes = d->verb != STEADY__PEEK;
@@ -152,7 +152,7 @@ static const char *refusal(const struct conn *conn, const struct decision *d, en
     return NULL;
 }
 
-/* As a server does before it lets a line of an error out. */
+/* A real server also replaces line ends in an error. */
 static void without_line_ends(char *text) {
     for (; *text != '\0'; text++)
         if (*text == '\r' || *text == '\n') *text = ' ';
@@ -163,7 +163,8 @@ static void miss(struct conn *conn, enum steady__verb verb) {
     conn->missed[verb] = true;
 }
 
-/* One SCRIPT LOAD for each loss; what a connection has before its first may have been missed on the one before. */
+/* Checks that each loss of the scripts causes one SCRIPT LOAD. A load that the last connection missed may come
+ * first. */
 static void check_load(struct conn *conn, enum steady__verb verb) {
     if (++conn->client->loads > conn->client->noscripts || (conn->loaded[verb] && !conn->missed[verb]))
         broken("a client loads a script that nobody has missed");
@@ -286,7 +287,7 @@ static void say_role(struct conn *conn) {
     }
 }
 
-/* Greetings come in one go, so what follows on a wrong password is not the client's fault; a decision would be. */
+/* The handshake is sent as a whole, so commands may follow a wrong password. A decision must not. */
 static void turn_down(struct conn *conn, const struct decision *d) {
     if (d != NULL) broken("decision %lld is asked by a client that was not let in", (long long)d->id);
     say(conn, "-NOAUTH Authentication required.\r\n", NULL);
@@ -309,11 +310,11 @@ static void say_slots(struct conn *conn) {
     say(conn, reply, &conn->heeded_at);
 }
 
-/* Each server evicts, or not, by its number, so that each client may hear of it once. */
+/* Whether a server evicts depends on its number. So each client may be warned once. */
 static void say_settings(struct conn *conn, const struct words *words) {
     if (words->count != 3 || !word_is(&words->at[1], "GET")) broken("a client sends a CONFIG it should not");
     note("CONFIG GET", conn->fd, conn->node->index, 0);
-    if (!conn->closed && conn->client->asked_settings++ == 3) /* each of which was lost, or this is one too many */
+    if (!conn->closed && conn->client->asked_settings++ == 3) /* the first three replies may be lost */
         broken("client %d asks for settings a fourth time", conn->client->index);
     if (node_suffers(conn->node, TROUBLE_NOPERM))
         say(conn, "-NOPERM this user has no permissions to run the 'config|get' command\r\n", &conn->heeded_at);

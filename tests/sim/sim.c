@@ -35,7 +35,7 @@ static uint64_t run_seed(uint64_t seed, bool verbose) {
     return world.hash;
 }
 
-/* A history that cannot be told again is of no use to whoever has to find out. */
+/* A seed must give the same history each time, or a failure could not be reproduced. */
 static void check_replay(uint64_t seed) {
     const uint64_t once = run_seed(seed, false);
     if (run_seed(seed, false) != once) broken("the same seed has another history the second time");

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * A cluster: slots that move, and nodes that know where to. */
+ * A cluster: slots that move, and nodes that redirect. */
 #include "sim_cluster.h"
 
 #include <stdio.h>
@@ -12,7 +12,7 @@
 struct sim_cluster sim_cluster;
 
 static const struct place *movable[BUCKETS];
-static uint16_t slots[BUCKETS]; /* of them */
+static uint16_t slots[BUCKETS]; /* the slots of the buckets */
 static int count;
 
 void sim_cluster_begin(bool on) {
@@ -24,11 +24,11 @@ void sim_cluster_begin(bool on) {
     }
     for (int i = 0; on && i < NODES; i++) {
         nodes[i].primary = true;
-        nodes[i].hangs_up = false; /* it would, on each new connection, at any time */
+        nodes[i].hangs_up = false; /* otherwise it would hang up on each new connection */
     }
 }
 
-/* CRC-16/XMODEM, bit by bit, of what stands between the first '{' and the next '}', if anything does. */
+/* CRC-16/XMODEM, bit by bit, of the hash tag: the bytes between the first '{' and the next '}', or the whole key. */
 static uint16_t slot_of(const char *key, size_t len) {
     const char *open = memchr(key, '{', len);
     const char *close = open != NULL ? memchr(open, '}', len - (size_t)(open - key)) : NULL;

@@ -18,13 +18,13 @@ struct sim_io {
 struct sim_timer {
     struct sim_timer *next;
     struct sim_loop *loop;
-    steady_us fires_at; /* NEVER: it is not set */
+    steady_us fires_at; /* NEVER: not started */
     bool freed;
     void (*fired)(void *arg);
     void *arg;
 };
 
-/* What a turn of the loop has found: a descriptor or a timer. */
+/* A descriptor or timer that is ready in this turn. */
 struct item {
     struct sim_io *io;
     struct sim_timer *timer;
@@ -60,7 +60,7 @@ static size_t collect_ios(struct sim_loop *loop, struct item *items, size_t n) {
             continue;
         }
         int events = sim_net_ready(io->fd, world.now);
-        if ((io->want & STEADY_READABLE) != 0 && one_in(500)) events |= STEADY_READABLE; /* for nothing */
+        if ((io->want & STEADY_READABLE) != 0 && one_in(500)) events |= STEADY_READABLE; /* a false alarm */
         if (events != 0 && n < ITEMS_MAX) items[n++] = (struct item){.io = io, .events = events};
         place = &io->next;
     }
@@ -89,7 +89,7 @@ static void shuffle(struct item *items, size_t n) {
     }
 }
 
-/* What was found ready may have been freed, stopped or started anew by what was called before it. */
+/* An earlier handler of the turn may have freed, stopped or restarted this item. */
 static void run_item(const struct item *item) {
     if (item->io != NULL) {
         const bool hung_up = item->events == (STEADY_READABLE | STEADY_WRITABLE);

@@ -71,7 +71,7 @@ static void put(const struct conn *conn, struct side *side, const char *bytes, s
     }
 }
 
-/* Of what has not arrived, all after some byte is lost. */
+/* Loses the bytes after a random one among those that have not arrived. */
 static void lose_tail(struct side *side) {
     struct segment *segment = side->first;
     while (segment != NULL && (segment->arrives_at <= world.now || !one_in(2)))
@@ -202,7 +202,7 @@ static ssize_t take(struct conn *conn, char *bytes, size_t room) {
     return (ssize_t)n;
 }
 
-/* Several segments that have arrived are read at once, as a kernel does. */
+/* Reads several arrived segments at once, as a kernel does. */
 static ssize_t sim_recv(const struct steady__net *net, int fd, void *bytes, size_t room) {
     struct conn *conn = find(fd);
     const steady_us now = sim_loop_now(self(net)->loop);
@@ -251,7 +251,7 @@ static void settle(struct conn *conn, int error) {
     if (error == 0) node_accept(conn);
 }
 
-/* The first packet reaches the host, and is answered at once, so far as the simulation cares. */
+/* The first packet reaches the host, which answers at once. */
 static void reach(void *arg) {
     struct conn *conn = arg;
     if (conn->closed) return;
@@ -287,7 +287,7 @@ static struct conn *new_conn(struct sim_net *net, int host, steady_us unanswered
     return conn;
 }
 
-/* An address that does not answer has its time, and no more. */
+/* An attempt to connect to a silent address ends after the time of the client. */
 static void be_impatient(void *arg) {
     struct conn *conn = arg;
     const steady_us stood_still = conn->loop->stalled - conn->stalled_before;
@@ -334,7 +334,7 @@ static void sim_close(const struct steady__net *net, int fd) {
     conn->closed = true;
     self(net)->open_fds--;
     if (conn->state != CONN_UP || conn->ended) return;
-    if (one_in(2)) lose_tail(&conn->up); /* it was reset, as a reply had not been read */
+    if (one_in(2)) lose_tail(&conn->up); /* a connection with an unread reply is reset */
     at(conn->up.last_arrival, forget, conn);
 }
 
@@ -369,7 +369,7 @@ static void answer(void *arg) {
     lookup->done(lookup->arg, &found, NULL);
 }
 
-/* An address is no name, and only clusters and primaries tell of any. */
+/* A numeric address needs no lookup. Only clusters and primaries announce addresses. */
 static bool address_of(const struct client *client, const char *host, struct name *found) {
     if (strcmp(host, "server.test") == 0) return false;
     if (!client_has_links(client) || strncmp(host, "10.0.0.", 7) != 0) broken("\"%s\" is looked up", host);
@@ -382,7 +382,7 @@ static struct steady__lookup *sim_lookup(
     const struct steady__net *net, const steady_loop *loop, const char *host, uint16_t port,
     void (*done)(void *arg, const struct steady__addresses *found, const char *why), void *arg) {
     struct name found = server_name;
-    const steady_loop *own = &self(net)->loop->api; /* what a store hands on is a loop over it */
+    const steady_loop *own = &self(net)->loop->api; /* the store passes a loop on top of it */
     const bool by_address = address_of(self(net)->client, host, &found);
     (void)loop;
     if (!by_address) client_dials(self(net)->client);

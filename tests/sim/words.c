@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT
- * Commands as a client writes them, read without mercy. */
+ * A strict parser of commands as a client writes them. */
 #include "words.h"
 
 #include <string.h>
 
 #include "world.h"
 
-/* A line of `type` and a number; false where it is not complete. */
+/* Reads a line of `type` and a number. Returns false if it is not complete. */
 static bool read_line(const char *bytes, size_t len, size_t *from, char type, size_t *number) {
     size_t i = *from;
     *number = 0;

@@ -19,14 +19,15 @@ struct words {
     struct word at[WORDS_MAX];
 };
 
-/* The command that the bytes begin with: its length, or 0 where it is not complete. Anything else breaks a promise. */
+/* Reads the first command of the bytes. Returns its length, or 0 if it is not complete. Fails on anything but a
+ * command. */
 size_t words_read(struct words *words, const char *bytes, size_t len);
 
-/* What a command is, so far as decisions are concerned. */
+/* The form of a command, for decisions. */
 enum form { FORM_OTHER, FORM_EVALSHA, FORM_EVAL, FORM_MODULE };
 enum form words_form(const struct words *words);
 
 bool word_is(const struct word *word, const char *text);
-int64_t word_number(const struct word *word); /* the last number in it */
+int64_t word_number(const struct word *word); /* the last number in the word */
 
 #endif

@@ -11,7 +11,7 @@
 #include "../random.h"
 
 #define EVENTS_MAX 1048576
-#define HAPPENINGS_MAX 2000000 /* of a seed; one that needs more does not come to rest */
+#define HAPPENINGS_MAX 2000000 /* events of a seed; a seed with more does not end */
 #define MEMORY ((size_t)64 << 20)
 
 struct event {
@@ -30,7 +30,7 @@ static size_t used;
 
 void world_begin(uint64_t seed, bool verbose) {
     world = (struct world){.seed = seed, .verbose = verbose, .hash = seed};
-    /* Seeds are small and close together, which xorshift does not like. */
+    /* Spread the seeds: xorshift works badly with small seeds. */
     world.chance = (seed + 1) * UINT64_C(0x9e3779b97f4a7c15);
     for (int i = 0; i < 8; i++)
         random_next(&world.chance);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The world of one seed: its time, its chance, what happens next, and the history that is told of it. */
+ * The world of one seed: its time, its random numbers, its events, and its history. */
 #ifndef SIM_WORLD_H
 #define SIM_WORLD_H
 
@@ -15,7 +15,7 @@
 struct world {
     uint64_t seed;
     uint64_t chance;
-    uint64_t hash; /* of the history: the same seed has the same */
+    uint64_t hash; /* of the history; the same seed gives the same hash */
     steady_us now;
     steady_us calm_at; /* when the faults end */
     bool verbose;
@@ -26,23 +26,23 @@ extern struct world world;
 
 void world_begin(uint64_t seed, bool verbose);
 void world_run_until(steady_us when);
-void world_run_out(void); /* until nothing is to come any more */
+void world_run_out(void); /* until no event is left */
 
-/* Something is to happen; among what happens at the same time, chance says what is first. Nothing is ever called off:
- * whoever is called looks whether it still concerns him. */
+/* Schedules an event. Events of the same time run in random order. An event cannot be cancelled: its function checks
+ * whether it still applies. */
 void at(steady_us when, void (*run)(void *arg), void *arg);
 
-/* Zeroed memory that lasts as long as the seed. */
+/* Returns zeroed memory that is freed at the end of the seed. */
 void *keep(size_t size);
 
-int64_t between(int64_t low, int64_t high); /* both included */
+int64_t between(int64_t low, int64_t high); /* inclusive */
 bool one_in(int64_t n);
-steady_us any_scale(steady_us low, steady_us high); /* every order of magnitude as likely as the next */
+steady_us any_scale(steady_us low, steady_us high); /* each order of magnitude has the same probability */
 
-/* A line of the history. */
+/* Writes a line of the history. */
 void note(const char *what, int64_t a, int64_t b, int64_t c);
 
-/* A promise is broken: says so, and how to see it again, and ends the program. */
+/* Reports a broken rule and how to reproduce it, and ends the program. */
 _Noreturn void broken(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 #endif
