@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 # Steady. `make run` and `make test` do everything on a fresh Debian or Ubuntu; `make help` lists the rest.
-# Yours to set: CC CFLAGS LDFLAGS BUILD, PREFIX LIBDIR DESTDIR, TLS=no to do without OpenSSL, HIREDIS=no to do without
-# libsteady-hiredis, V=1 to see the commands, SETUP=no to install no packages.
+# Settings: CC CFLAGS LDFLAGS BUILD PREFIX LIBDIR DESTDIR. TLS=no builds without OpenSSL, HIREDIS=no without
+# libsteady-hiredis. V=1 shows the commands. SETUP=no installs no packages.
 .DEFAULT_GOAL := all
 BUILD  ?= build
 
-# build/settings records the last build's CC as BUILT_CC, and so on. `make install` takes each setting that it is not
-# given from there, so it installs what was built.
+# build/settings records the settings of the last build: CC as BUILT_CC, and so on. `make install` uses them, unless
+# they are set again. So it installs what was built.
 HASH     := \#
 SETTINGS := CC CFLAGS LDFLAGS TLS HIREDIS MACHINE NEEDED HIREDIS_CFLAGS HIREDIS_LIBS TLS_CFLAGS TLS_LIBS
 GIVEN    := CC CFLAGS LDFLAGS TLS HIREDIS
@@ -33,7 +33,7 @@ VERSION := $(shell sed -n 's/^.define STEADY_VERSION "\(.*\)"/\1/p' include/stea
 SONAME  := libsteady.so.0
 HIREDIS_SONAME := libsteady-hiredis.so.0
 
-# The target is the compiler's. If it is not this machine's, it has an ar and a pkg-config of its own, or none.
+# The compiler decides the target. For another machine, ar and pkg-config of that target are used, or no pkg-config.
 MACHINE := $(or $(if $(KNOWN),$(BUILT_MACHINE)),$(shell $(CC) $(CFLAGS) -dumpmachine 2>/dev/null),$(shell uname -m))
 ARCH    := $(firstword $(subst -, ,$(MACHINE)))
 ifneq ($(ARCH),$(shell uname -m))
@@ -44,12 +44,14 @@ endif
 PKG_CONFIG ?= pkg-config
 pkg      = $(shell $(PKG_CONFIG) $(1) 2>/dev/null)
 
-# What we need, whatever CFLAGS says. The hardening is the OpenSSF guide's but for -ftrivial-auto-var-init, which a
-# decision would feel, -fstrict-flex-arrays, which gcc 12 does not know, and -z nodlopen, which means nothing to a program
-# and is wrong for libraries that servers and languages load; tests/test_hardening.py looks for it in the files.
+# Flags that are always used, beside CFLAGS. The hardening follows the OpenSSF guide, and tests/test_hardening.py checks
+# it in the files. Three flags of the guide are left out:
+#   -ftrivial-auto-var-init   slows a decision down
+#   -fstrict-flex-arrays      gcc 12 does not know it
+#   -z nodlopen               has no effect on a program, and is wrong for libraries that servers and languages load
 WARN   := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Wundef \
           -Werror=format-security -Werror=implicit -Werror=incompatible-pointer-types -Werror=int-conversion
-# Under the first of these UBSan sees no overflow any more.
+# With -fno-strict-overflow UBSan would miss overflows, so sanitized builds omit these flags.
 HARDEN_UNSANITIZED := -fno-strict-overflow $(if $(filter -O1 -O2 -O3 -Os,$(CFLAGS)),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3)
 HARDEN := -fstack-protector-strong -fstack-clash-protection -fno-delete-null-pointer-checks \
           $(if $(filter x86_64,$(ARCH)),-fcf-protection=full) $(if $(filter aarch64,$(ARCH)),-mbranch-protection=standard) \
@@ -57,7 +59,7 @@ HARDEN := -fstack-protector-strong -fstack-clash-protection -fno-delete-null-poi
 NEEDED := -std=c11 -D_GNU_SOURCE $(WARN) $(HARDEN) $(if $(filter x86_64,$(ARCH)),-mcx16) -pthread
 LINK    = $(CC) $(CFLAGS) -pthread -Wl,-z,relro,-z,now,-z,noexecstack,--as-needed $(LDFLAGS)
 
-# OpenSSL 3 is used if the compiler finds it; TLS=no does without.
+# OpenSSL 3 is used if the compiler finds it. TLS=no builds without it.
 ifeq ($(origin TLS),undefined)
 FIND_TLS := '$(HASH)include <openssl/ssl.h>\n$(HASH)if OPENSSL_VERSION_MAJOR < 3\n$(HASH)error\n$(HASH)endif\n'
 TLS := $(or $(shell printf $(FIND_TLS) | $(CC) $(CFLAGS) $(call pkg,--cflags libssl) -E - >/dev/null 2>&1 && echo yes),no)
@@ -73,7 +75,7 @@ TLS_LIBS       := $(if $(TLS_PKGS),$(or $(call pkg,--libs $(TLS_PKGS)),-lssl -lc
 endif
 LIBS := $(TLS_LIBS)
 
-# libsteady-hiredis is built if the compiler finds hiredis, header and library. libsteady needs none.
+# libsteady-hiredis is built if the compiler finds hiredis, header and library. libsteady does not need hiredis.
 ifeq ($(origin HIREDIS),undefined)
 FIND_HIREDIS := 'int main(void) { redisFree(0); return 0; }\n'
 HIREDIS := $(or $(shell printf $(FIND_HIREDIS) | $(CC) $(CFLAGS) $(HIREDIS_CFLAGS) -include hiredis/hiredis.h -x c - \
@@ -88,7 +90,7 @@ obj   = $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard $(1)))
 BRIDGE := $(call obj,src/hiredis/*.c)
 SRC  := $(filter-out %/$(if $(TLS_PKGS),tls_none,tls).o $(BRIDGE),$(call obj,src/*.c src/*/*.c))
 CLI  := $(call obj,cli/*.c)
-# tests/prog_X.c is a program that tests start; what is neither that nor a test is shared by the tests.
+# tests/prog_X.c is a program that tests start. The tests share all other files that are not tests.
 UNIT := $(patsubst tests/%.c,$(BUILD)/test/%,$(wildcard tests/unit_*.c))
 LIVE := $(patsubst tests/%.c,$(BUILD)/test/%,$(wildcard tests/live_*.c))
 PROG := $(patsubst tests/%.c,$(BUILD)/test/%,$(wildcard tests/prog_*.c))
@@ -100,12 +102,12 @@ HELP := $(filter-out $(call obj,tests/unit_*.c tests/live_*.c tests/prog_*.c tes
           $(if $(TLS_PKGS),,%/tls_server.o),$(call obj,tests/*.c))
 FAULTS := $(patsubst tests/faults/%.c,$(BUILD)/faults/%,$(filter-out %_shim.c,$(wildcard tests/faults/*.c)))
 BENCH := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
-# What servers load: modules for measurements and tests, and what one with ASan in a module needs.
+# Shared objects that servers load: modules for measurements and tests, and a shim for modules with ASan.
 LOADED := $(BUILD)/floor.so $(BUILD)/other.so $(BUILD)/asan_shim.so
 
 INSTALLED := $(BUILD)/steady $(BUILD)/libsteady.so $(BUILD)/libsteady.a $(BUILD)/steady.so \
              $(if $(WITH_HIREDIS),$(BUILD)/libsteady-hiredis.so $(BUILD)/libsteady-hiredis.a)
-all: $(INSTALLED) ## the command, the library (static and shared) and the module: all that install installs
+all: $(INSTALLED) ## builds the command, the library (static and shared) and the module
 	$(NOTE_TLS)
 	$(NOTE_HIREDIS)
 NOTE_TLS = $(if $(TLS_PKGS),,@echo '*** TLS IS OFF: this build refuses rediss:// URLs. $(WHY_NO_TLS)')
@@ -113,13 +115,13 @@ WHY_NO_TLS = $(if $(filter file,$(origin TLS)),OpenSSL 3 was not found. Install 
 NOTE_HIREDIS = $(if $(WITH_HIREDIS),,@echo '*** libsteady-hiredis is not built. $(WHY_NO_HIREDIS)')
 WHY_NO_HIREDIS = $(if $(filter file,$(origin HIREDIS)),hiredis was not found. Install it with: apt-get update && apt-get install -y libhiredis-dev,HIREDIS=$(HIREDIS) was set.)
 tests: all $(BUILD)/steady_test.so $(LOADED) $(BUILD)/demo $(UNIT) $(LIVE) $(PROG) $(if $(wildcard tests/vectors.c),$(BUILD)/vectors) ## builds the test programs
-faulty: tests $(FAULTS) $(BUILD)/faults/clock_shim.so ## builds what faults runs
+faulty: tests $(FAULTS) $(BUILD)/faults/clock_shim.so ## builds the programs of make faults
 everything: faulty $(BUILD)/sim $(BUILD)/hostile $(BENCH) $(EXAMPLES) $(call obj,fuzz/*.c)
 EXAMPLES := $(filter-out $(if $(WITH_HIREDIS),,%/hiredis.o),$(call obj,examples/*.c))
 
 # ---- Building ----
 
-# Objects are made again when a setting changes.
+# Objects are rebuilt when a setting changes.
 ifneq ($(foreach s,$(SETTINGS),[$(strip $($s))]),$(foreach s,$(SETTINGS),[$(strip $(BUILT_$s))]))
 $(BUILD)/settings: force
 endif
@@ -153,7 +155,7 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/settings | $(BUILD)/scripts.h
 $(BUILD)/libsteady.a: $(SRC)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
-# A thread that looks a name up may outlive the last store, so dlclose must leave the code where it is: nodelete.
+# A thread of a name lookup may outlive the last store. So dlclose must not unload the code: nodelete.
 $(BUILD)/libsteady.so: $(SRC)
 	$(SAY) LINK $@
 	$(Q)$(LINK) -shared -Wl,-soname,$(SONAME) -Wl,-z,defs,-z,nodelete -o $@ $^ $(LIBS)
@@ -171,17 +173,17 @@ $(BUILD)/steady $(BUILD)/demo: $(BUILD)/libsteady.a
 $(BUILD)/steady: $(CLI)
 $(BUILD)/demo: $(BUILD)/obj/examples/demo.o
 
-# The module is bucket.c, limit.c and what a server needs around them. In steady_test.so the time can be set.
+# The module is bucket.c, limit.c and the code that a server needs around them. In steady_test.so tests set the time.
 MODULE_SRC = core/bucket core/limit core/error core/redact core/url
 $(BUILD)/steady.so: $(call obj,module/*.c)
 $(BUILD)/steady_test.so: $(patsubst module/%.c,$(BUILD)/obj/test_clock/%.o,$(wildcard module/*.c))
 $(BUILD)/steady.so $(BUILD)/steady_test.so: $(MODULE_SRC:%=$(BUILD)/obj/src/%.o) module/exports.map
 	$(SAY) LINK $@
 	$(Q)$(LINK) -shared -Wl,-z,defs -Wl,--version-script=module/exports.map -o $@ $(filter %.o,$^)
-module: $(BUILD)/steady.so ## the commands as a module of Redis and Valkey: build/steady.so
+module: $(BUILD)/steady.so ## builds the module for Redis and Valkey: build/steady.so
 
 PYTHON ?= python3
-python: ## the Python package, for PYTHON=python3; prints the folder for PYTHONPATH
+python: ## builds the Python package for PYTHON=python3, and prints the folder for PYTHONPATH
 	$(Q)$(PYTHON) tests/aiosteady_build.py $(BUILD)/python
 
 $(BUILD)/test/libhelp.a: $(HELP)
@@ -211,7 +213,7 @@ $(UNIT) $(LIVE) $(PROG): $(BUILD)/test/%: $(BUILD)/obj/tests/%.o $(BUILD)/test/l
 	$(SAY) LINK $@
 	$(Q)$(LINK) -pie -Wl,-u,choose_test $(LDFLAGS_$*) -o $@ $^ $(LIBS) $(TEST_LIBS)
 
-# Programs that only `make faults` runs, and a library that it puts under a server.
+# Programs that only `make faults` runs, and a library that it preloads into a server.
 LDFLAGS_clocks = -Wl,--wrap=clock_gettime
 FAILING = socket connect setsockopt getsockopt send recv eventfd pthread_create
 LDFLAGS_syscalls = $(FAILING:%=-Wl,--wrap=%)
@@ -227,7 +229,7 @@ $(BUILD)/faults/clock_shim.so: $(BUILD)/obj/tests/faults/clock_shim.o
 $(BUILD)/vectors: $(BUILD)/obj/tests/vectors.o $(BUILD)/test/libhelp.a $(BUILD)/libsteady.a
 	$(Q)$(LINK) -pie -o $@ $^ $(LIBS) $(TEST_LIBS)
 
-# The asynchronous store in a simulated world; the allocator is wrapped to count what is left behind.
+# The asynchronous store in a simulated world. The allocator is wrapped to find leaks.
 SIM := $(call obj,tests/sim/*.c)
 $(BUILD)/sim: $(SIM) $(BUILD)/test/libhelp.a $(BUILD)/libsteady.a
 	$(SAY) LINK $@
@@ -251,7 +253,7 @@ $(BENCH): $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(BUILD)/libsteady.a
 
 # ---- Running ----
 
-run: ## builds, and shows it at work; with REDIS_URL set, on that Redis
+run: ## builds, and runs a demo; with REDIS_URL set, on that server
 	@scripts/setup build
 	@$(SUB) $(BUILD)/demo
 	$(NOTE_TLS)
@@ -269,12 +271,12 @@ RUN_TESTS = BUILD=$(BUILD) scripts/run-tests
 PYTESTS = $(wildcard tests/test_*.py)
 marked  = $(shell grep -l '$(1)' $(PYTESTS))
 
-test: ## installs what is missing, builds, and runs all functional tests: C, Python, simulation; at most six minutes
+test: ## installs missing packages, builds, and runs all functional tests: C, Python, simulation; at most six minutes
 	@scripts/setup build test
 	@$(SUB) tests $(BUILD)/sim $(BUILD)/hostile
 	@$(RUN_TESTS) -m 'not sanitizers and not other_servers' $(UNIT) $(LIVE) $(BUILD)/sim $(BUILD)/hostile $(PYTESTS)
 
-sanitize: ## the C tests, the simulation, the module and the Python package under ASan with UBSan, and TSan
+sanitize: ## runs the C tests, the simulation, the module and the Python package under ASan with UBSan, and TSan
 	@scripts/setup build test
 	@$(SUB) all
 	@$(SUB) $(call sanitized,asan) tests $(BUILD)/asan/sim $(BUILD)/asan/hostile
@@ -301,19 +303,19 @@ tsan: ## runs the C tests under ThreadSanitizer
 
 SEEDS ?= 10000
 FROM  ?= 1
-sim: ## runs SEEDS=n seeds of the simulation; build/sim --seed N --verbose tells the history of one
+sim: ## runs SEEDS=n seeds of the simulation; build/sim --seed N --verbose prints the history of a seed
 	@scripts/setup build test
 	@$(SUB) $(BUILD)/sim
 	@$(BUILD)/sim --from $(FROM) --seeds $(SEEDS)
 
 ROWS ?=
-faults: ## runs every row of docs/explanation/guarantees.md, or ROWS="F21 B03"; a table, at most ten minutes
+faults: ## runs every row of docs/explanation/guarantees.md, or ROWS="F21 B03", in at most ten minutes
 	@scripts/setup build test
 	@$(SUB) faulty
 	@BUILD=$(BUILD) tests/faults/run $(ROWS)
 
 SECONDS ?= 60
-hostile: ## runs a hostile server against the library, under AddressSanitizer, for SECONDS=60; SEED=n begins with that seed
+hostile: ## runs a hostile server against the library, under AddressSanitizer, for SECONDS=60; SEED=n sets the first seed
 	@scripts/setup build test
 	@$(SUB) $(call sanitized,asan) $(BUILD)/asan/hostile
 	@$(BUILD)/asan/hostile --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
@@ -329,12 +331,12 @@ vectors: ## runs FILE=some.jsonl against bucket.c and the Lua scripts
 	@$(SUB) $(BUILD)/vectors
 	@$(BUILD)/vectors $(FILE)
 
-bench: ## measures against baselines of the same run: a table, and build/bench.json
+bench: ## measures against baselines of the same run; prints a table and writes build/bench.json
 	@scripts/setup build bench
 	@$(SUB) all module $(BUILD)/floor.so $(BENCH)
 	@BUILD=$(BUILD) scripts/bench
 
-check: ## gcc and clang with -Werror, clang-tidy, cppcheck, clang-format, shellcheck; quiet is good
+check: ## runs gcc and clang with -Werror, clang-tidy, cppcheck, clang-format and shellcheck; prints only findings
 	@scripts/setup build test check
 	@BUILD=$(BUILD) CLANG=$(CLANG) scripts/check
 
@@ -344,7 +346,7 @@ INCLUDE = $(DESTDIR)$(PREFIX)/include
 MAN     = $(DESTDIR)$(PREFIX)/share/man
 COMPLETIONS = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 
-# What is not built yet is built, but not by root in the folder of a user.
+# Missing files are built first, unless root would build in the folder of another user.
 AS_BUILT_SUB = $(SUB) AS_BUILT=yes
 OWNER = $$(stat -c %u $(BUILD) 2>/dev/null || stat -c %u $(dir $(BUILD)))
 define install_so
@@ -356,9 +358,9 @@ define install_pc
 sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@LIBS@|$(2)|' src/$(1).pc.in \
 	    >$(DESTDIR)$(LIBDIR)/pkgconfig/$(1).pc
 endef
-install: ## into PREFIX (/usr/local) under DESTDIR; builds nothing if make has built everything
+install: ## installs into PREFIX (/usr/local) under DESTDIR; builds only missing files
 	@$(AS_BUILT_SUB) -q $(INSTALLED) 2>/dev/null || [ "$$(id -u)" != 0 ] || [ "$(OWNER)" = 0 ] || { \
-	    echo 'make install: $(BUILD) belongs to another user, and is not up to date. As that user, run make first.' >&2; exit 1; }
+	    echo 'make install: $(BUILD) belongs to another user, and is not up to date. Run make as that user first.' >&2; exit 1; }
 	@$(AS_BUILT_SUB) $(INSTALLED)
 	install -d $(INCLUDE)/steady $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(LIBDIR)/steady \
 	    $(MAN)/man1 $(MAN)/man3 $(MAN)/man7 $(COMPLETIONS)
@@ -375,16 +377,16 @@ install: ## into PREFIX (/usr/local) under DESTDIR; builds nothing if make has b
 	install -m 644 man/*.7 $(MAN)/man7
 	install -m 755 $(BUILD)/steady.so $(DESTDIR)$(LIBDIR)/steady
 	install -m 644 scripts/completion.bash $(COMPLETIONS)/steady
-	$(if $(DESTDIR),,-ldconfig 2>/dev/null) # or nobody finds the library until the next package is installed
+	$(if $(DESTDIR),,-ldconfig 2>/dev/null) # otherwise programs do not find the library until the next ldconfig
 
-uninstall: ## takes away what install put there
+uninstall: ## removes the installed files
 	rm -f $(INCLUDE)/steady.h $(DESTDIR)$(PREFIX)/bin/steady $(COMPLETIONS)/steady
 	rm -f $(foreach l,steady steady-hiredis,$(addprefix $(DESTDIR)$(LIBDIR)/,lib$l.a lib$l.so* pkgconfig/$l.pc))
 	rm -f $(patsubst man/%,$(MAN)/man1/%,$(wildcard man/*.1)) $(patsubst man/%,$(MAN)/man3/%,$(wildcard man/*.3))
 	rm -f $(patsubst man/%,$(MAN)/man7/%,$(wildcard man/*.7))
 	rm -rf $(INCLUDE)/steady $(DESTDIR)$(LIBDIR)/steady
 
-clean: ## removes what was built
+clean: ## removes the build directory
 	rm -rf $(BUILD)
 
 help:

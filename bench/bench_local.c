@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The embedded store against the least that any such store has to do: one clock read and one atomic update of a random
- * cache line in as much memory. Rounds alternate; the medians count. */
+ * Measures the embedded store against a lower limit: a clock read and an atomic update of a random cache line in
+ * as much memory. Rounds alternate; the medians count. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -10,8 +10,8 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#include "steady.h"
 #include "local/table.h"
+#include "steady.h"
 
 #define ROUNDS 9
 #define ROUND_NS 100000000
@@ -37,7 +37,7 @@ static const struct scene scenes[] = {
     {"local_hot_2t", "1 hot key, 2 threads", 1, 1024, 2, 0},
 };
 
-/* What a thread works on, and what it found. */
+/* The work of a thread, and its result. */
 struct work {
     const struct scene *scene;
     steady_throttler *throttler; /* NULL: the baseline */
@@ -71,7 +71,7 @@ static void write_key(char key[KEY_LEN + 1], uint32_t number) {
         key[5 + i] = digits[number >> (28 - 4 * i) & 15];
 }
 
-/* The baseline writes the key, too, so that the ratio is not about this. */
+/* The baseline writes the key, too. So the ratio does not contain that cost. */
 static void one_baseline(struct work *w) {
     char key[KEY_LEN + 1];
     struct timespec t;
@@ -109,7 +109,7 @@ static void *run(void *arg) {
     return NULL;
 }
 
-/* ns for one operation, the mean of the threads. */
+/* ns for an operation, as the mean of the threads. */
 static double round_of(const struct scene *scene, steady_throttler *throttler, unsigned char *memory, size_t size,
                        uint64_t seed) {
     pthread_t threads[THREADS_MAX];
@@ -160,7 +160,7 @@ static void fill(steady_throttler *throttler, uint32_t keys) {
     }
 }
 
-/* One line for scripts/bench. */
+/* Prints a line for scripts/bench. */
 static void report(const struct scene *scene, double value, double baseline, uint64_t overflowed) {
     printf("{\"name\": \"%s\", \"title\": \"embedded, %s\", \"value\": %.1f, \"unit\": \"ns\", \"baseline\": %.1f",
            scene->name, scene->title, value, baseline);

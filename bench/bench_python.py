@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The Python package against aiosteady 22.1.0, and against itself over redis-py, by pipelines and by one call of the client for
-each decision: one server, one process each, in turn.
+"""Measures the Python package against aiosteady 22.1.0, and against itself over redis-py: with pipelines, and with a call of
+the client for each decision. There is one server, and a process for each side; they take turns.
 
     bench_python.py BUILD ROUNDS       prints one JSON object a line, as scripts/bench collects them
     bench_python.py worker CLIENT URL  reads lines "TASKS COUNT", makes so many decisions, prints "SECONDS CPU_SECONDS"
@@ -21,10 +21,10 @@ REDIS_PY = ("redis[hiredis]==8.1.0",)
 TASKS = (1, 64, 512)
 COUNTS = {"aiosteady": 20000, "redis-py": 20000, "redis-py-calls": 10000, "native": 40000, "embedded": 1000000}  # about as long each
 KEYS = [f"user:{n}" for n in range(1000)]
-CAPACITY, RECHARGE = 10**9, 1.0  # so wide that every decision is a yes
+CAPACITY, RECHARGE = 10**9, 1.0  # every decision is allowed
 
 # asyncio's streams, which aioredis uses, allocate 256 KiB for each read. Whether malloc gets that from the system each time,
-# for 15 us, depends on what the process did before; this settles it, in their favour.
+# for 15 us, depends on what the process did before. These settings avoid that, in favour of aioredis.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 23)}
 
 
@@ -32,7 +32,7 @@ MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(
 
 
 async def client_of(client, url):
-    """What a Throttler is given."""
+    """The client for a Throttler."""
     if client == "aiosteady":
         import aioredis
         return await aioredis.create_redis_pool(url)
@@ -40,7 +40,7 @@ async def client_of(client, url):
         from redis.asyncio import BlockingConnectionPool, Redis
 
         class Calls(Redis):
-            async def execute_command(self, *args, **options):  # its own, so it is called for each decision
+            async def execute_command(self, *args, **options):  # overridden, so it is called for each decision
                 return await super().execute_command(*args, **options)
 
         kind = Redis if client == "redis-py" else Calls
@@ -84,7 +84,7 @@ class Worker:
         assert self.child.stdout.readline() == "ready\n", f"{client} does not start"
 
     def measure(self, tasks, server):
-        """us a decision, us of our CPU a decision, and the share of the time in which the server was busy."""
+        """us per decision, us of our CPU per decision, and the share of time in which the server was busy."""
         count = COUNTS[self.client]
         busy, began = server_ns(server), time.perf_counter()
         print(tasks, count, file=self.child.stdin, flush=True)
@@ -98,7 +98,7 @@ class Worker:
 
 
 def server_ns(server):
-    """How long the server's main thread has run, or waited for a processor that somebody else had."""
+    """How long the server's main thread has run, or waited for a busy processor."""
     run, wait, _ = map(int, Path(f"/proc/{server.process.pid}/schedstat").read_text().split())
     return run + wait
 

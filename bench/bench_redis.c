@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
- * The client's side of the Redis measurements; scripts/bench runs it in turn with redis-benchmark.
+ * The client for the measurements on Redis. scripts/bench runs it in turn with redis-benchmark.
  *
  *     bench_redis async URL COUNT IN_FLIGHT    prints seconds and CPU seconds for COUNT decisions
  *     bench_redis sync URL COUNT               prints the median and the 99th percentile of COUNT latencies, in us
- *     bench_redis rate PORT COUNT < COMMAND    prints seconds for COUNT times the command on standard input, 200 in
- * flight bench_redis load VERB                    prints the SCRIPT LOAD of a verb, as it goes over the wire
- *     bench_redis command VERB CAPACITY RECHARGE_US AMOUNT KEY    prints a command, as it goes over the wire */
+ *     bench_redis rate PORT COUNT < COMMAND    prints seconds for COUNT commands (wire form), 200 in flight
+ *     bench_redis load VERB                    prints the SCRIPT LOAD of a verb in its wire form
+ *     bench_redis command VERB CAPACITY RECHARGE_US AMOUNT KEY    prints a command in its wire form */
 #include <arpa/inet.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -22,7 +22,7 @@
 #define KEYS 100000 /* as redis-benchmark -r 100000 */
 #define WARM_UP 2000
 
-/* So wide that every consume is allowed. */
+/* Every consume is allowed. */
 static const steady_limit limit = {.max_capacity = 1000000000, .drop_recharge = STEADY_SECOND};
 
 static double seconds(clockid_t clock) {
@@ -36,7 +36,7 @@ static _Noreturn void die(const char *what, const char *why) {
     exit(1);
 }
 
-/* One of KEYS keys at random, of the length of redis-benchmark's __rand_int__. */
+/* A random key of KEYS keys, as long as redis-benchmark's __rand_int__. */
 static size_t random_key(char key[16], uint64_t *seed) {
     *seed = *seed * 6364136223846793005U + 1442695040888963407U;
     uint64_t n = (*seed >> 33) % KEYS;
@@ -140,7 +140,7 @@ static void measure_sync(const char *url, long count) {
     steady_store_close(&store);
 }
 
-/* ---- As fast as the server can: replies are counted by their lines, and not looked at ---- */
+/* ---- As fast as the server can: counts the lines of replies, and does not parse them ---- */
 
 #define BATCH 100
 
@@ -167,7 +167,7 @@ static void await_lines(int fd, long *lines, long wanted) {
     }
 }
 
-/* Sends the command once and a PING after it: the lines of one reply. */
+/* Counts the lines of a reply: sends the command once, and a PING after it. */
 static long lines_of_reply(int fd, const char *command, size_t len) {
     long lines = 0;
     char byte = 0, before = '\n';
@@ -198,7 +198,7 @@ static void measure_rate(const char *port, long count) {
     close(fd);
 }
 
-/* ---- What goes over the wire ---- */
+/* ---- Wire forms ---- */
 
 static enum steady__verb verb_of(const char *name) {
     static const char *const names[] = {"consume", "peek", "reset"};

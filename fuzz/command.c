@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The command line: the name of a command and its arguments, a line each. They are read, and nothing is run. */
+ * Fuzzes the command line: the name of a command and its arguments, a line each. It parses them and runs nothing. */
 #include <stdlib.h>
 #include <string.h>
 

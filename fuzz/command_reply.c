@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
- * What replies mean: any text of an error, any integers for any limit. */
+ * Fuzzes the meaning of replies: any text of an error, and any integers for any limit. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "redis/command.h"
 #include "conn/reply.h"
 #include "core/limit.h"
+#include "redis/command.h"
 
 struct input {
     int64_t capacity, recharge, drops, block, amount;

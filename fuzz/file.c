@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * A mapped file of any content: it is refused, or decisions on it end, and say what they may. */
+ * Fuzzes a mapped file: any content is refused, or decisions on it end with a valid result. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +15,7 @@
 #define CHECKSUM 4080
 #define FILE_MOST 65536
 
-/* Three bytes say what becomes of a good file, and from where on the others are put over it. */
+/* The first three bytes say how a good file is changed, and where the other bytes overwrite it. */
 enum { WHOLE_FILE, HEADER_ALONE, HEADER_WITH_CHECKSUM, SLOTS, WAYS };
 
 static size_t read_good_file(const char *path, const char *url, uint8_t *file) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Rates and durations: any text. What is taken is in range, and what is not leaves things as they were. */
+ * Fuzzes rates and durations: any text. An accepted value is in range; a refused text changes nothing. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * What a server sends: any bytes, arriving in any pieces, on a wire with requests to be answered. */
+ * Fuzzes the replies of a server: any bytes, in any pieces, on a connection with requests in flight. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +16,7 @@ struct source {
 };
 
 static ssize_t take(const struct steady__net *net, int fd, void *bytes, size_t room) {
-    struct source *source = (struct source *)(void *)net; /* which is its first member */
+    struct source *source = (struct source *)(void *)net; /* net is its first member */
     size_t n = source->len < source->piece ? source->len : source->piece;
     (void)fd;
     if (n > room) n = room;
@@ -32,7 +32,7 @@ static void nothing(const struct steady__net *net, int fd) {
     (void)fd;
 }
 
-/* A walk ends where the reply does. */
+/* A walk ends at the end of the reply. */
 static void check_nested(const struct steady__reply *reply) {
     struct steady__walk walk = steady__walk_over(reply), skip = walk;
     struct steady__value value;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * What the servers of a cluster say of each other: redirects, and maps that arrive in pieces. */
+ * Fuzzes what cluster nodes say about each other: redirects, and maps that arrive in pieces. */
 #include "redis/slot_map.h"
 
 #include <stdlib.h>
@@ -7,7 +7,7 @@
 
 #define NUMBERS 8
 
-/* A host may name the same node twice, or be one too many. */
+/* A host may name a node again, or exceed the number of nodes. */
 static uint16_t number(void *arg, const char *host, uint16_t port) {
     unsigned *asked = arg;
     if (strlen(host) > STEADY__HOST_MAX || port == 0) abort();

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Store URLs: any text. */
+ * Fuzzes store URLs: any text. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -111,7 +111,7 @@ def test_install_as_root_builds_nothing_in_the_folder_of_a_user(without_tls, tmp
     assert {path.stat().st_uid for path in build.rglob("*")} == {NOBODY}
     (build / "steady.so").unlink()
     refused = make(f"BUILD={build}", f"PREFIX={tmp_path}/other", "install")
-    assert refused.returncode != 0 and "As that user, run make first." in refused.stderr
+    assert refused.returncode != 0 and "Run make as that user first." in refused.stderr
     assert not (build / "steady.so").exists() and not (tmp_path / "other").exists()
 
 
@@ -189,7 +189,7 @@ def test_hiredis_no_is_said_and_recorded(tmp_path):
 def test_setup_asks_for_no_more_than_make_needs(path_without):
     path = path_without("pkg-config", "pkgconf", "sudo")
     run = setup("build", PATH=path, SETUP="no")
-    assert run.returncode == 0 and run.stderr.startswith("Missing: pkg-config. SETUP=no installs nothing.")
+    assert run.returncode == 0 and run.stderr.startswith("Missing packages: pkg-config. SETUP=no installs nothing.")
 
 
 def test_a_module_needs_no_hiredis(tmp_path):

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
- * What any module must pay for what STEADY.CONSUME does: the same calls of the server, with constants where it thinks.
+ * The lower limit of the cost of STEADY.CONSUME: the same calls of the server, with constants instead of the algorithm.
  * scripts/bench compares it with the commands of steady.so.
  *
  *     FLOOR.REPLY        replies with five integers
- *     FLOOR.READ key     and opens a key for writing, and reads it, as a consume that fails does
- *     FLOOR.WRITE key    and writes it, sets its expiry, replicates and announces, as a consume that succeeds does */
+ *     FLOOR.READ key     also opens a key for writing, and reads it, as a denied consume does
+ *     FLOOR.WRITE key    also writes it, sets its expiry, replicates and announces, as an allowed consume does */
 #include <string.h>
 
 #include "abi.h"
