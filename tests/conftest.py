@@ -48,7 +48,7 @@ def run(steady, tmp_path):
         whole = {**os.environ, "STEADY_STORE": f"file:{tmp_path}/buckets", **(env or {})}
         whole = {name: value for name, value in whole.items() if value is not None}
         kwargs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **kwargs}
-        return subprocess.run([steady, *args], env=whole, timeout=20, text=True, check=False, **kwargs)
+        return subprocess.run([steady, *args], env=whole, timeout=120, text=True, check=False, **kwargs)
 
     return run
 

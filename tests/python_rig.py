@@ -8,6 +8,8 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
+HANGS_S = 250  # a program that takes longer hangs; on a busy machine, some take a minute
+
 
 def under_asyncio(test):
     """Runs an async test in a loop of its own, in asyncio's debug mode; AIOSTEADY_UVLOOP=1: in one of uvloop's."""
@@ -17,8 +19,8 @@ def under_asyncio(test):
         if os.environ.get("AIOSTEADY_UVLOOP"):
             import uvloop
 
-            return uvloop.run(asyncio.wait_for(test(*args, **kwargs), 60), debug=True)
-        return asyncio.run(asyncio.wait_for(test(*args, **kwargs), 60), debug=True)
+            return uvloop.run(asyncio.wait_for(test(*args, **kwargs), HANGS_S), debug=True)
+        return asyncio.run(asyncio.wait_for(test(*args, **kwargs), HANGS_S), debug=True)
 
     return run
 
@@ -32,7 +34,7 @@ def python(path, program, *args, malloc="debug", quiet=True):
     """Runs a program in a Python of its own, in development mode and with a debugging allocator; what it printed."""
     whole = {**os.environ, "PYTHONPATH": str(path), "PYTHONMALLOC": malloc}
     run = subprocess.run([sys.executable, "-X", "dev", "-W", "error", "-c", program, *args], env=whole,
-                         capture_output=True, text=True, timeout=60, check=False)
+                         capture_output=True, text=True, timeout=HANGS_S, check=False)
     assert run.returncode == 0, f"exit status {run.returncode}\n{run.stdout}\n{run.stderr}"
     told = [line for line in run.stderr.splitlines() if not line.startswith("Executing <")]  # a slow machine
     assert not told or not quiet, run.stderr

@@ -36,7 +36,7 @@ def environment(aiosteady, from_pypi):
 def test_starlette_and_fastapi_run_the_middleware(aiosteady, from_pypi):
     environment = {**os.environ, "PYTHONPATH": f"{aiosteady}:{from_pypi(*FRAMEWORKS)}"}
     run = subprocess.run([sys.executable, ROOT / "tests" / "asgi_frameworks.py"], env=environment, capture_output=True,
-                         text=True, timeout=60, check=False)
+                         text=True, timeout=250, check=False)
     assert (run.returncode, run.stdout) == (0, "fine\n"), run.stderr
 
 
