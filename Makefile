@@ -8,7 +8,7 @@ BUILD  ?= build
 # build/settings records the settings of the last build: CC as BUILT_CC, and so on. `make install` uses them, unless
 # they are set again. So it installs what was built.
 HASH     := \#
-SETTINGS := CC CFLAGS LDFLAGS TLS HIREDIS MACHINE NEEDED HIREDIS_CFLAGS HIREDIS_LIBS TLS_CFLAGS TLS_LIBS
+SETTINGS := CC CFLAGS LDFLAGS TLS HIREDIS MACHINE CAS_16 NEEDED HIREDIS_CFLAGS HIREDIS_LIBS TLS_CFLAGS TLS_LIBS
 GIVEN    := CC CFLAGS LDFLAGS TLS HIREDIS
 $(eval $(file <$(BUILD)/settings))
 ifdef BUILT_CC
@@ -56,7 +56,8 @@ HARDEN_UNSANITIZED := -fno-strict-overflow $(if $(filter -O1 -O2 -O3 -Os,$(CFLAG
 HARDEN := -fstack-protector-strong -fstack-clash-protection -fno-delete-null-pointer-checks \
           $(if $(filter x86_64,$(ARCH)),-fcf-protection=full) $(if $(filter aarch64,$(ARCH)),-mbranch-protection=standard) \
           -fno-strict-aliasing $(if $(filter -fsanitize=%,$(CFLAGS)),,$(HARDEN_UNSANITIZED))
-NEEDED := -std=c11 -D_GNU_SOURCE $(WARN) $(HARDEN) $(if $(filter x86_64,$(ARCH)),-mcx16) -pthread
+WIDE   := $(if $(filter x86_64,$(ARCH)),-mcx16)
+NEEDED := -std=c11 -D_GNU_SOURCE $(WARN) $(HARDEN) $(WIDE) -pthread
 LINK    = $(CC) $(CFLAGS) -pthread -Wl,-z,relro,-z,now,-z,noexecstack,--as-needed $(LDFLAGS)
 
 # OpenSSL 3 is used if the compiler finds it. TLS=no builds without it.
@@ -88,7 +89,11 @@ TEST_LIBS      := $(HIREDIS_LIBS) $(foreach p,$(TEST_PKGS),$(call pkg,--libs $p)
 
 obj   = $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard $(1)))
 BRIDGE := $(call obj,src/hiredis/*.c)
-SRC  := $(filter-out %/$(if $(TLS_PKGS),tls_none,tls).o $(BRIDGE),$(call obj,src/*.c src/*/*.c))
+# The embedded store needs a 16-byte compare-and-swap, which 32-bit processors do not have.
+CAS_16 := $(if $(KNOWN),$(BUILT_CAS_16),$(or $(if $(filter aarch64,$(ARCH)),yes),$(shell echo | $(CC) $(CFLAGS) $(WIDE) -dM -E - \
+              2>/dev/null | grep -q 'HAVE_SYNC_COMPARE_AND_SWAP_16' && echo yes),no))
+LOCAL_SRC := %/local/local_store.o %/local/table.o %/local/region.o
+SRC  := $(filter-out %/$(if $(TLS_PKGS),tls_none,tls).o $(if $(filter yes,$(CAS_16)),%/local_none.o,$(LOCAL_SRC)) $(BRIDGE),$(call obj,src/*.c src/*/*.c))
 CLI  := $(call obj,cli/*.c)
 # tests/prog_X.c is a program that tests start. The tests share all other files that are not tests.
 UNIT := $(patsubst tests/%.c,$(BUILD)/test/%,$(wildcard tests/unit_*.c))

@@ -8,10 +8,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -21,10 +23,28 @@
 static const char *const places[] = {"/var/tmp", "/tmp"};
 enum { N_PLACES = sizeof places / sizeof places[0] };
 
+/* statx(2), which musl before 1.2.5 does not declare: the layout and the numbers of Linux. */
+struct moment {
+    int64_t sec;
+    uint32_t nsec;
+    int32_t padding;
+};
+struct extended_stat {
+    uint32_t mask, blksize;
+    uint64_t attributes;
+    uint32_t nlink, uid, gid;
+    uint16_t mode, padding;
+    uint64_t ino, size, blocks, attributes_mask;
+    struct moment accessed, made, changed, modified;
+    uint64_t rest[16];
+};
+enum { BASIC_STATS = 0x7ff, BIRTH_TIME = 0x800 };
+_Static_assert(sizeof(struct extended_stat) == 256, "the kernel writes 256 bytes");
+
 /* A directory that exists, and when it was made. */
 struct candidate {
     char path[OWN_SIZE];
-    struct statx_timestamp made;
+    struct moment made;
 };
 
 /* Whether no other user can rename or delete our files in it. */
@@ -39,16 +59,16 @@ static bool own_is_safe(const char *place) {
 }
 
 /* Whether it is a directory of this user that no other user can use. A symbolic link is not accepted. */
-static bool own_is_ours(const char *path, struct statx_timestamp *made) {
-    struct statx st;
-    if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME, &st) != 0) return false;
-    *made = (st.stx_mask & STATX_BTIME) != 0 ? st.stx_btime : (struct statx_timestamp){0};
-    return S_ISDIR(st.stx_mode) && st.stx_uid == geteuid() && (st.stx_mode & (S_IRWXG | S_IRWXO)) == 0;
+static bool own_is_ours(const char *path, struct moment *made) {
+    struct extended_stat st = {0};
+    if (syscall(SYS_statx, AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, BASIC_STATS | BIRTH_TIME, &st) != 0) return false;
+    *made = (st.mask & BIRTH_TIME) != 0 ? st.made : (struct moment){0};
+    return S_ISDIR(st.mode) && st.uid == geteuid() && (st.mode & (S_IRWXG | S_IRWXO)) == 0;
 }
 
 static bool own_is_before(const struct candidate *a, const struct candidate *b) {
-    if (a->made.tv_sec != b->made.tv_sec) return a->made.tv_sec < b->made.tv_sec;
-    if (a->made.tv_nsec != b->made.tv_nsec) return a->made.tv_nsec < b->made.tv_nsec;
+    if (a->made.sec != b->made.sec) return a->made.sec < b->made.sec;
+    if (a->made.nsec != b->made.nsec) return a->made.nsec < b->made.nsec;
     return strcmp(a->path, b->path) < 0;
 }
 

@@ -349,12 +349,13 @@ typedef struct steady_store_options {
  * Opening a Redis store does not wait for the server. The store connects in the background, and reconnects by itself.
  *
  * Returns 0 and a store in *store. Otherwise *store is NULL, and the call returns STEADY_BAD_ARGUMENT (the URL or an
- * option), STEADY_UNSUPPORTED, STEADY_BAD_FILE, STEADY_SYSTEM or STEADY_NO_MEMORY. Close the store with
- * steady_store_close. */
+ * option), STEADY_UNSUPPORTED (TLS without OpenSSL; memory: and file: in a build for 32 bits), STEADY_BAD_FILE,
+ * STEADY_SYSTEM or STEADY_NO_MEMORY. Close the store with steady_store_close. */
 STEADY_API int steady_store_open(steady_store **store, const char *url, const steady_store_options *options,
                                  steady_message *why);
 
-/* A store on a connection of yours: <steady/hiredis.h> for a hiredis context, <steady/client.h> for any other client. */
+/* A store on a connection of yours: <steady/hiredis.h> for a hiredis context, <steady/client.h> for any other client.
+ */
 
 /* Closes a store, and sets *store to NULL. Decisions in flight end as STEADY_CANCELLED inside this call; no callback
  * runs after it. Throttlers of the store stay valid until you free them; their calls return STEADY_CLOSED. NULL and a
@@ -415,7 +416,8 @@ typedef struct steady_throttler_options {
 
 /* Makes a throttler, without I/O. The limit and the options are copied. Throttlers are cheap, and any number may share
  * a store and its keys. Returns 0. Otherwise *throttler is NULL, and the call returns STEADY_BAD_ARGUMENT,
- * STEADY_CLOSED or STEADY_NO_MEMORY. Free the throttler with steady_throttler_free. */
+ * STEADY_CLOSED, STEADY_NO_MEMORY or STEADY_UNSUPPORTED (STEADY_LOCAL in a build for 32 bits). Free the throttler with
+ * steady_throttler_free. */
 STEADY_API int steady_throttler_new(steady_throttler **throttler, steady_store *store, const steady_limit *limit,
                                     const steady_throttler_options *options, steady_message *why);
 

@@ -30,8 +30,6 @@ def pkg_config(*words):
 TLS = os.environ.get("TLS") != "no" and pkg_config("--exists", "libssl >= 3") is not None
 TLS_CFLAGS = pkg_config("--cflags", "libssl", "libcrypto") if TLS else []
 TLS_LIBS = pkg_config("--libs", "libssl", "libcrypto") if TLS else []
-# No Python program has a client of its own under a store. So neither hiredis nor the interface for it is needed.
-NOT_NEEDED = {"client_store.c", "tls_none.c" if TLS else "tls.c"}
 
 
 def target():
@@ -45,6 +43,22 @@ def target():
 
 
 IS_X86 = target() == "x86_64"
+
+
+def has_embedded_store():
+    """As in the Makefile: the embedded store needs a 16-byte compare-and-swap."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    flags = shlex.split(os.environ.get("CFLAGS", "")) + (["-mcx16"] if IS_X86 else [])
+    try:
+        run = subprocess.run([*compiler, *flags, "-dM", "-E", "-x", "c", os.devnull], capture_output=True, text=True, check=False)
+    except OSError:
+        return True
+    return target() == "aarch64" or "HAVE_SYNC_COMPARE_AND_SWAP_16" in run.stdout
+
+
+# No Python program has a client of its own under a store. So neither hiredis nor the interface for it is needed.
+NOT_NEEDED = {"client_store.c", "tls_none.c" if TLS else "tls.c",
+              *(["local_none.c"] if has_embedded_store() else ["local_store.c", "table.c", "region.c"])}
 CFLAGS = ["-std=c11", "-fvisibility=hidden", "-pthread", "-fstack-protector-strong", "-fstack-clash-protection",
           "-fno-delete-null-pointer-checks", *(["-mcx16", "-fcf-protection=full"] if IS_X86 else []), *TLS_CFLAGS]
 # Another copy of the library in the same process is not ours to call: -Bsymbolic. A thread that looks a name up may

@@ -59,6 +59,7 @@
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "core/error.h"
@@ -356,14 +357,21 @@ static int region_link_to(int fd, const char *name) {
 
 /* ---- Where there is none ---- */
 
+/* musl 1.2.3 has neither renameat2 nor its flag. */
+#ifndef RENAME_NOREPLACE
+#define RENAME_NOREPLACE 1u
+#endif
+static int region_rename_to_free(const char *name, const char *path) {
+    return (int)syscall(SYS_renameat2, AT_FDCWD, name, AT_FDCWD, path, RENAME_NOREPLACE);
+}
+
 static int region_make(const char *path, uint32_t wanted, const struct clock_id *clock, steady_message *why) {
     struct fresh fresh;
     char name[PATH_MAX];
     int error = region_create_full(&fresh, path, wanted != 0 ? wanted : STEADY__FILE_BUCKETS, clock, why);
     if (error == 0 && fresh.number != 0) error = region_name_of(name, path, fresh.number, why);
     if (error == 0) {
-        const int done = fresh.number == 0 ? region_link_to(fresh.fd, path)
-                                           : renameat2(AT_FDCWD, name, AT_FDCWD, path, RENAME_NOREPLACE);
+        const int done = fresh.number == 0 ? region_link_to(fresh.fd, path) : region_rename_to_free(name, path);
         if (done != 0 && errno == EINVAL)
             error =
                 region_fail_at(path, why, STEADY_SYSTEM, "the file system has no O_TMPFILE and no RENAME_NOREPLACE");

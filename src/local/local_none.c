@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT
+ * Stands in for the embedded store if the processor has no 16-byte compare-and-swap: see table.c. */
+#include "core/error.h"
+#include "local/local_store.h"
+
+int steady__local_open(steady_store **store, const char *path, const steady_store_options *options,
+                       steady_message *why) {
+    (void)path;
+    (void)options;
+    *store = NULL;
+    return steady__fail(why, STEADY_UNSUPPORTED,
+                        "this build has no embedded store (memory:, file:, on_error local): the processor has no "
+                        "16-byte compare-and-swap");
+}
