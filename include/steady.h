@@ -354,8 +354,7 @@ typedef struct steady_store_options {
 STEADY_API int steady_store_open(steady_store **store, const char *url, const steady_store_options *options,
                                  steady_message *why);
 
-/* A store on a connection of yours: <steady/hiredis.h> for a hiredis context, <steady/client.h> for any other client.
- */
+/* <steady/hiredis.h> makes a store on a hiredis context of yours, and <steady/client.h> on any other client. */
 
 /* Closes a store, and sets *store to NULL. Decisions in flight end as STEADY_CANCELLED inside this call; no callback
  * runs after it. Throttlers of the store stay valid until you free them; their calls return STEADY_CLOSED. NULL and a
