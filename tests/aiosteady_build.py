@@ -14,7 +14,7 @@ TAG = sysconfig.get_config_var("SOABI")
 
 
 class Unavailable(Exception):
-    """pip cannot install it here; why, in its words."""
+    """pip cannot install it here. The argument is pip's error text."""
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def is_current(copy):
 
 
 def build(folder, env=None):
-    """Builds aiosteady for this Python, as far as it is not built; the folder that holds it."""
+    """Builds aiosteady for this Python if it is not up to date. Returns its folder."""
     with locked(folder):
         lib = folder / f"lib-{TAG}"
         for copy in lib.glob("aiosteady/*.py*"):
@@ -45,7 +45,7 @@ def build(folder, env=None):
 
 
 def from_pypi(folder, *requirements):
-    """A folder with these packages, and what they need, for this Python."""
+    """A folder with these packages and their dependencies, for this Python."""
     name = hashlib.sha256(" ".join([sys.version, *requirements]).encode()).hexdigest()[:16]
     target = folder / name
     with locked(folder):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""aiosteady's own two Lua files, out of its published package."""
+"""The two Lua files of the published aiosteady package."""
 import hashlib
 import subprocess
 import sys
@@ -13,7 +13,7 @@ WHEEL_SHA256 = "336cfe899ee83a5ab5f6036f2ed02581cc2db26e5baa860e0532f94fb540330a
 
 
 class Unavailable(Exception):
-    """pip cannot download it here; why, in its words."""
+    """pip cannot download it here. The argument is pip's error text."""
 
 
 def lua_files():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The ASGI middleware under Starlette and FastAPI, asked by their own clients; tests/test_asgi_servers.py runs it."""
+"""The ASGI middleware with Starlette and FastAPI and their test clients. tests/test_asgi_servers.py runs it."""
 import asyncio
 
 import fastapi

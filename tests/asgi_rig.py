@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the tests of the ASGI middleware share: the package in this process, an application, and requests to it."""
+"""Shared by the tests of the ASGI middleware: the package in this process, an application, and requests to it."""
 import asyncio
 import importlib
 import sys
@@ -12,7 +12,7 @@ HTTP_TYPES = "https://iana.org/assignments/http-problem-types#"
 
 @pytest.fixture(scope="module", autouse=True)
 def package(aiosteady):
-    """The package, in this process."""
+    """The package aiosteady, imported into this process."""
     sys.path.insert(0, str(aiosteady))
     yield importlib.import_module("aiosteady")
     sys.path.remove(str(aiosteady))
@@ -30,7 +30,7 @@ def http(package):
 
 @pytest.fixture
 def throttler(package):
-    """A Throttler, in memory unless told otherwise."""
+    """Makes a Throttler, in memory by default."""
 
     def make(capacity=10, recharge=WIDE_RECHARGE, *args, url="memory:", **options):
         return package.Throttler(url, capacity, recharge, *args, **options)
@@ -50,7 +50,7 @@ class Response:
         self.body = b"".join(message.get("body", b"") for message in rest)
 
     def __getitem__(self, name):
-        """Of a field, which is there once or not at all."""
+        """The value of a field, or None. A field must not occur twice."""
         values = [value for field, value in self.headers if field == name]
         assert len(values) < 2, f"{name} is there {len(values)} times"
         return values[0] if values else None
@@ -70,7 +70,7 @@ async def hello(scope, receive, send):
 
 
 async def ask(app, client=("192.0.2.1", 50000), headers=(), kind="http", **more):
-    """One request, as a server makes it."""
+    """Calls the application with one request, like a server does."""
     sent = []
 
     async def receive():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the tests of the command know about it: its exit codes, the fields of its answers, a limit to try it with."""
+"""Shared by the tests of the command: its exit codes, the fields of its answers, a limit to test with."""
 from decimal import Decimal
 
 FIELDS = ["success", "level", "until_next_drop", "blocked_for", "retry_after", "error", "source"]
@@ -9,5 +9,5 @@ ALLOWED, DENIED, USAGE, UNAVAILABLE, UNKNOWN = range(5)
 
 
 def nearly(value, most):
-    """A little less than `most` seconds, exact to the microsecond at the finest."""
+    """True if the value is a little less than `most` seconds, with at most microseconds."""
     return most - 20 < value <= most and Decimal(value).as_tuple().exponent >= -6

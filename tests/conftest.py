@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the tests from outside share: the command, the Python package, and real Redis servers that they start and stop
-themselves."""
+"""Fixtures of the tests in Python: the command, the Python package, and real Redis servers that they start and stop."""
 import importlib
 import json
 import os
@@ -55,7 +54,7 @@ def run(steady, tmp_path):
 
 @pytest.fixture
 def ask(run):
-    """Runs the command with --json; the exit code and what it says, its numbers exact."""
+    """Runs the command with --json. Returns the exit code and the answer, with exact numbers."""
 
     def ask(*args, **kwargs):
         done = run(*args, "--json", **kwargs)
@@ -69,7 +68,7 @@ def ask(run):
 
 @pytest.fixture(scope="session")
 def start_redis(tmp_path_factory):
-    """Starts a redis-server with options of its own, or a sentinel; all are stopped at the end."""
+    """Starts a redis-server with options, or a sentinel. All are stopped at the end."""
     servers = []
 
     def start(*options, sentinel=None):
@@ -100,7 +99,7 @@ def closed_port():
 
 @pytest.fixture(scope="session")
 def aiosteady():
-    """The Python package, built for this Python: a folder for PYTHONPATH. AIOSTEADY names another build of it."""
+    """The Python package, built for this Python: a folder for PYTHONPATH. Set AIOSTEADY to use another build."""
     return Path(os.environ.get("AIOSTEADY") or aiosteady_build.build(BUILD / "python"))
 
 
@@ -113,7 +112,7 @@ def aio(aiosteady):
 
 @pytest.fixture(scope="session")
 def from_pypi():
-    """Installs packages for this Python; the folder for PYTHONPATH. Skips where pip cannot have them."""
+    """Installs packages for this Python and returns their folder for PYTHONPATH. Skips if pip cannot install them."""
 
     def install(*requirements):
         try:

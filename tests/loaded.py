@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Servers that have loaded the module: the one of this machine, and Redis 8.0 and Valkey 8.1 of Debian 13 in a chroot, or
-those of another Debian, by SUITE: see scripts/chroot."""
+"""Servers that have loaded the module: the server of this machine, and Redis 8.0 and Valkey 8.1 of Debian 13 in a chroot.
+SUITE selects another Debian: see scripts/chroot."""
 import os
 import random
 import shutil
@@ -27,7 +27,7 @@ CHROOT = ["unshare", "--mount", "sh", "-c", 'mount -t proc proc "$0/proc" && exe
 
 
 class Loaded(Redis):
-    """A server, in the chroot perhaps, which sees `folder` as `inside`; the module is copied there."""
+    """A server, perhaps in the chroot. It sees `folder` as `inside`. The module is copied there."""
 
     def __init__(self, program, *options, module="steady.so", load=True, sanitized=False):
         self.root = BUILD / os.environ.get("SUITE", "trixie") if program[0] == "chroot" else Path("/")
@@ -47,7 +47,7 @@ class Loaded(Redis):
         return f"{self.inside}/{name}"
 
     def sanitizers(self):
-        """What the server's environment must say for a module with ASan and UBSan in it."""
+        """The environment of a server whose module is built with ASan and UBSan."""
         compiler = ["gcc"] if self.root == Path("/") else ["chroot", self.root, "gcc"]
         libraries = [subprocess.run([*compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
                      for name in ("libasan.so", "libubsan.so")]
@@ -57,7 +57,7 @@ class Loaded(Redis):
                 f"UBSAN_OPTIONS=halt_on_error=1:{report}"]
 
     def reports(self):
-        """What the sanitizers have found."""
+        """The findings of the sanitizers."""
         return [file.read_text() for file in self.folder.glob("report*")]
 
     def start(self, command):
@@ -132,7 +132,7 @@ def until(condition, seconds=10):
 
 
 def dump(server):
-    """Every key: its bytes, and the absolute moment at which it goes."""
+    """Each key, its value, and its absolute expiry time."""
     return {key: (server("GET", key), server("PEXPIRETIME", key)) for key in sorted(server("KEYS", "*"))}
 
 
@@ -149,7 +149,7 @@ def replication_offset(server):
 
 
 def load(server, calls, seed=7):
-    """Consumes of all sorts on some keys."""
+    """Sends consumes with random arguments on a few keys."""
     rng = random.Random(seed)
     for _ in range(calls):
         key, wide = f"k{rng.randrange(40)}", rng.choice([5, 1000])

@@ -33,7 +33,7 @@ def pool_of(size):
 
 
 async def calls_of(client, name):
-    """How often the server was asked to do that."""
+    """The number of calls of a command at the server."""
     info = await command(client, "INFO", "commandstats")
     if isinstance(info, dict):
         return info.get(f"cmdstat_{name}", {"calls": 0})["calls"]
@@ -43,8 +43,8 @@ async def calls_of(client, name):
 
 
 class Proxy:
-    """In front of the server. It counts what it forwards: the EVALSHA, by connection. It keeps replies back unless it is `free`.
-    It hangs up after `let` replies; it sends a reply every `drip` seconds."""
+    """A proxy before the server. It counts the forwarded EVALSHA by connection. It holds replies back unless it is `free`.
+    It closes the connection after `let` replies. It sends a reply every `drip` seconds."""
 
     def __init__(self, let=None, drip=None):
         self.asked, self.let, self.drip, self.free = {}, let, drip, asyncio.Event()
@@ -180,7 +180,7 @@ async def cancelled_tasks_take_no_other_with_them(client):
 
 @check
 async def a_pipeline_that_no_task_waits_for_is_abandoned(client):
-    """With the server stopped; the client has no time limit of its own."""
+    """The server is stopped, and the client has no time limit."""
     info = await command(client, "INFO", "server")
     pid = info["process_id"] if isinstance(info, dict) else int(
         (info if isinstance(info, str) else info.decode()).partition("process_id:")[2].split()[0])
@@ -235,7 +235,7 @@ def retry(times):
 @check
 async def the_time_limit_of_the_client_holds_for_each_reply(client):
     if AIOREDIS:
-        return  # it has none
+        return  # this client has no time limit
     await Throttler(client, 10, 3600).consume("first, so that there is a script")
     async with Proxy() as proxy:
         async with client_of(proxy.url, socket_timeout=0.5) as other:
@@ -363,7 +363,7 @@ def in_a_thread(function):
 
 @check
 async def a_client_of_an_earlier_event_loop_is_an_error(client):
-    """Its connections belong to a loop that is closed, in the way of asyncio.run and in the way of a loop that just ends."""
+    """Its connections belong to a closed loop: closed by asyncio.run, or only ended."""
 
     def twice(run):
         made = []
@@ -472,7 +472,7 @@ async def on_each(client, *words):
 
 
 async def tag_of_an_empty_slot(client, prefix):
-    """A hash tag; a slot with keys of other checks could not be moved."""
+    """A hash tag with an empty slot. A slot with keys of other checks could not be moved."""
     for n in range(1000):
         tag = f"{{{prefix}{n}}}"
         node = client.get_node_from_key(tag)
@@ -483,7 +483,7 @@ async def tag_of_an_empty_slot(client, prefix):
 
 @contextlib.asynccontextmanager
 async def one_slot_on_its_way(client, key, moved):
-    """The slot of the key is migrated to another node; `moved`: it has arrived, and the first node says MOVED. Else ASK."""
+    """Migrates the slot of the key to another node. If `moved`, the first node then says MOVED, otherwise ASK."""
     source = client.get_node_from_key(key)
     target = next(node for node in client.get_primaries() if node.name != source.name)
     slot = client.keyslot(key)
@@ -540,7 +540,7 @@ async def a_slot_that_moves_takes_its_decisions_along(client, prefix):
 async def a_slot_on_its_way_is_asked_where_the_key_is(client, prefix):
     t = Throttler(client, 1000, 3600)
     key = await tag_of_an_empty_slot(client, prefix)
-    assert (await t.consume(key, 2)).level == 2  # stays on the first node
+    assert (await t.consume(key, 2)).level == 2  # the key stays on the first node
     async with one_slot_on_its_way(client, key, moved=False):
         results = await at_once(*(t.consume(f"{key}{i}", i + 1) for i in range(100)), t.consume(key))
         assert levels(results) == [*range(1, 101), 3], results[:3]

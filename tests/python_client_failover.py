@@ -35,7 +35,7 @@ async def main():
     other, ends = client(), Counter()
     t, key = Throttler(other, 100000, 3600), KEY[0] if KEY else "k"
     assert sorted(await burst(t, key, ends)) == list(range(1, BURST + 1))
-    await asyncio.sleep(0.5)  # until the replica has it
+    await asyncio.sleep(0.5)  # until the replica has the key
     os.kill(int(PID), signal.SIGKILL)
     began, in_a_row = time.monotonic(), 0
     while in_a_row < 5:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Decides over somebody else's client: `python_clients.py CLIENT URL CLOSED_URL [CLUSTER_URL]`, CLIENT one of redis, valkey,
-aioredis. It prints the checks that passed. Run by test_python_clients.py, with the client's folder on PYTHONPATH."""
+"""Makes decisions over a client of another package: `python_clients.py CLIENT URL CLOSED_URL [CLUSTER_URL]`. CLIENT is
+redis, valkey or aioredis. Prints the checks that passed. test_python_clients.py runs it with the client on PYTHONPATH."""
 import asyncio
 import contextlib
 import inspect
@@ -57,7 +57,7 @@ async def raises(kind, awaitable):
 
 
 def same(a, b):
-    """But for the time between two looks."""
+    """Equal except for the time between two decisions."""
     assert (a.success, a.level, a.blocked_for is None) == (b.success, b.level, b.blocked_for is None), (a, b)
     assert abs(a.until_next_drop - b.until_next_drop) < 1 and abs((a.blocked_for or 0) - (b.blocked_for or 0)) < 1, (a, b)
 
@@ -92,13 +92,13 @@ RIGHTS = "resetkeys ~rl:* resetchannels -@all +evalsha +script|load +get +set +d
 
 
 def text_of(error):
-    """What the server said, behind the sentence of ours."""
+    """The text of the server, without the sentence of the package before it."""
     return str(error).partition(": ")[2]
 
 
 @contextlib.asynccontextmanager
 async def client_with(client, *rights):
-    """One of a user who may do that, and who finds no script."""
+    """A client of a user with these rights. No script is loaded."""
     await command(client, "ACL", "SETUSER", "app", "reset", "on", ">SECRET", *" ".join(rights).split())
     await command(client, "SCRIPT", "FLUSH")
     await command(client, "CONFIG", "RESETSTAT")
@@ -109,7 +109,7 @@ async def client_with(client, *rights):
 
 
 def names_of(info):
-    """Of the commands that it counts; some clients have parsed it."""
+    """The names of the counted commands. Some clients have parsed the reply."""
     lines = info if isinstance(info, dict) else (info if isinstance(info, str) else info.decode()).splitlines()
     return {line.split(":")[0].replace("cmdstat_", "") for line in lines}
 
@@ -148,7 +148,7 @@ async def sends_nothing_twice_but_what_found_no_script(client):
     heard = []
 
     class Flushed:
-        """Whose server loses its scripts whenever one is asked for."""
+        """A client whose server loses its scripts before each call of a script."""
 
         async def execute_command(self, *words):
             heard.append(words[0])
@@ -196,7 +196,7 @@ async def leaves_foreign_data_alone(client):
 
 @check
 async def shows_no_key(client):
-    """Of whatever length, nor is the text cut to nothing. The cause is the client's own."""
+    """No key of any length is shown, and the text is never empty. The cause is the exception of the client."""
     for key in ("text", "k", "customer:4711", b"x\xff"):
         await command(client, "SET", key, "hello")
         error = await raises(NotABucket, Throttler(client, 5, 1).consume(key))
@@ -239,7 +239,7 @@ async def says_what_the_server_refuses(client):
 
 @check
 async def says_when_nobody_is_there(client):
-    if FAMILY != "aioredis":  # whose pool is not to be had without a server
+    if FAMILY != "aioredis":  # its pool cannot be made without a server
         async with client_of(CLOSED_URL) as nobody:
             await raises(Unavailable, Throttler(nobody, 5, 1).consume("k"))
             assert (await Throttler(nobody, 5, 1, on_error="deny").consume("k")).error == "unavailable"
@@ -255,7 +255,7 @@ async def says_when_nobody_is_there(client):
 
 @contextlib.asynccontextmanager
 async def gone_after_a_decision():
-    """A proxy that is gone, with the reply, once a decision is on its way; its port."""
+    """The port of a proxy that closes, and drops the reply, after a decision was sent."""
     host, _, port = URL.rpartition("/")[2].partition("/")[0].rpartition(":")
 
     async def serve(reader, writer):
@@ -296,7 +296,7 @@ async def does_not_say_that_nothing_was_charged_where_the_client_has_sent_it_aga
         assert (await Throttler(client, 10, 3600).consume("sent again", -2)).success
     nobody = int(CLOSED_URL.rpartition(":")[2])
     never, again = (kind(host="127.0.0.1", port=nobody, retry=retry(backoff, n), retry_on_timeout=n > 0) for n in (0, 2))
-    for client in (never, again):  # connecting is tried again, and sends no decision
+    for client in (never, again):  # a retried connection attempt sends no decision
         await raises(Unavailable, Throttler(client, 10, 3600).consume("k"))
         assert (await Throttler(client, 10, 3600, on_error="local").consume("k")).error == "unavailable"
         await close(client)
@@ -332,7 +332,7 @@ async def reads_replies_of_every_protocol(client):
 
 
 async def charges_each_once(t):
-    """A client that learns where the slots are may lose connections: then nobody knows, but nobody pays twice."""
+    """A client that learns the slot map may lose connections. Then a decision is unknown, but never charged twice."""
     results = await asyncio.gather(*(t.consume(f"k{i}", i + 1) for i in range(60)), return_exceptions=True)
     found = await asyncio.gather(*(t.peek(f"k{i}") for i in range(60)))
     for i, (result, then) in enumerate(zip(results, found)):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What a user of aiosteady 22.1.0 does, and what comes of it, a line a step: `python_dropin.py CLIENT URL PREFIX PART...`.
+"""Runs a program of aiosteady 22.1.0 and prints a line for each step: `python_dropin.py CLIENT URL PREFIX PART...`.
 
-It runs unchanged on aiosteady 22.1.0 and on ours, whichever is on PYTHONPATH. CLIENT is what a throttler is handed:
-aioredis, redis, or url. Not printed is what is known to differ (docs/how-to/move-from-aiosteady.md): the level and the next drop of a
-blocked key."""
+It runs unchanged on aiosteady 22.1.0 and on this package, whichever is on PYTHONPATH. CLIENT is the argument of a
+throttler: aioredis, redis, or url. It does not print the known differences (docs/how-to/move-from-aiosteady.md): the level
+and the next drop of a blocked key."""
 import asyncio
 import sys
 
@@ -23,7 +23,7 @@ async def client():
         return redis.asyncio.from_url(URL)
     from aiosteady import connect
 
-    return connect(URL, timeout=10)  # the URL, for a machine that may be busy
+    return connect(URL, timeout=10)  # a long timeout, because the machine may be busy
 
 
 async def close(redis):
@@ -104,7 +104,7 @@ async def results(part, redis):
 
 
 async def comes(part, redis):
-    """Leaves buckets behind, for those who come after."""
+    """Leaves buckets behind for the part comes_after."""
     await Throttler(redis, 5, 60).consume(PREFIX + "moved", 3)
     blocking = Throttler(redis, 2, 60, 30)
     await blocking.consume(PREFIX + "blocked", 2)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""A throttler's methods handed to Starlette and FastAPI: as background tasks, as dependencies, as an endpoint. Run by
-tests/test_python_shape.py."""
+"""Passes methods of a throttler to Starlette and FastAPI: as background tasks, as dependencies, as an endpoint.
+tests/test_python_shape.py runs it."""
 import asyncio
 import functools
 

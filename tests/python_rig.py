@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the tests of the Python package share."""
+"""Shared by the tests of the Python package."""
 import asyncio
 import functools
 import os
@@ -26,12 +26,12 @@ def under_asyncio(test):
 
 
 def patient(aio, url, *limit, **options):
-    """A throttler with a store of its own that waits for a busy machine."""
+    """A throttler with its own store and a long timeout, for a busy machine."""
     return aio.Throttler(aio.connect(url, timeout=10), *limit, **options)
 
 
 def python(path, program, *args, malloc="debug", quiet=True):
-    """Runs a program in a Python of its own, in development mode and with a debugging allocator; what it printed."""
+    """Runs a program in a new Python in development mode with a debugging allocator. Returns its output."""
     whole = {**os.environ, "PYTHONPATH": str(path), "PYTHONMALLOC": malloc}
     run = subprocess.run([sys.executable, "-X", "dev", "-W", "error", "-c", program, *args], env=whole,
                          capture_output=True, text=True, timeout=HANGS_S, check=False)
@@ -43,7 +43,7 @@ def python(path, program, *args, malloc="debug", quiet=True):
 
 @contextmanager
 def standing_still(server):
-    """A server that is stopped meanwhile."""
+    """The server is stopped inside this context."""
     server.process.send_signal(signal.SIGSTOP)
     try:
         yield

@@ -13,7 +13,7 @@ class ReplyError(Exception):
 
 
 def wire_of(words):
-    """A command as it goes over the wire."""
+    """The bytes of a command in RESP."""
     words = [w if isinstance(w, bytes) else str(w).encode() for w in words]
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in words)
 
@@ -52,7 +52,7 @@ class Resp:
 
 
 class Redis:
-    """A redis-server of our own on 127.0.0.1. Calling it sends a command and returns the reply."""
+    """A redis-server on 127.0.0.1 that this object starts. Call the object to send a command; it returns the reply."""
 
     def __init__(self, directory, *options, sentinel=None):
         self.log = directory / "redis.log"
@@ -61,7 +61,7 @@ class Redis:
         self.client = None
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory),
                    "--save", "", "--appendonly", "no", "--logfile", str(self.log), *options]
-        if sentinel is not None:  # the file with its configuration, which it writes to
+        if sentinel is not None:  # its configuration file, which a sentinel changes
             command = ["redis-server", str(sentinel), "--sentinel", "--port", str(self.port), "--bind", "127.0.0.1",
                        "--dir", str(directory), "--logfile", str(self.log)]
         self.process = self.start(command)
@@ -90,7 +90,7 @@ class Redis:
 
 
 def join_cluster(nodes):
-    """Makes a cluster of (server, port of its bus), with the slots in equal parts, and waits until it is one."""
+    """Joins each (server, port of its bus) to a cluster with equal shares of the slots. Waits until it is ready."""
     for i, (node, _) in enumerate(nodes):
         node("CLUSTER", "SET-CONFIG-EPOCH", i + 1)
         node("CLUSTER", "ADDSLOTSRANGE", i * 16384 // len(nodes), (i + 1) * 16384 // len(nodes) - 1)
@@ -109,7 +109,7 @@ LOWEST_PORT, PORTS_EACH, BLOCKS = 10000, 100, 200
 
 
 def reserve_ports():
-    """A block of ports that no other test process is given while this one runs, and the socket whose name says so."""
+    """A block of ports for this test process alone, and the socket whose name reserves it."""
     for i in range(BLOCKS):
         block = (os.getpid() + i) % BLOCKS
         held = socket.socket(socket.AF_UNIX)
@@ -125,7 +125,7 @@ HELD, PORTS = reserve_ports()
 
 
 def free_port():
-    """A port that is free, and that no other test of this machine is given while this process runs."""
+    """A free port that no other test on this machine gets while this process runs."""
     for port in itertools.islice(PORTS, PORTS_EACH):
         with socket.socket() as s:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

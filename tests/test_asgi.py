@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The ASGI middleware, called as a server calls it: fields byte by byte, keys, costs, stores that fail."""
+"""The ASGI middleware, called like a server calls it: the bytes of the fields, keys, costs, failing stores."""
 import asyncio
 import importlib
 import json
@@ -73,7 +73,7 @@ def test_the_fields_have_the_golden_values(http, limit, verdict, policy, state):
     made = getattr(http, verdict[0])(quota, *verdict[1:])
     assert list(http.FORMS["draft-11"]([quota], [made])) == [(b"ratelimit-policy", policy.encode()),
                                                             (b"ratelimit", state.encode())]
-    assert made.available * quota.recharge_us <= made.window * quota.drops * 10**6  # never faster than it leaks
+    assert made.available * quota.recharge_us <= made.window * quota.drops * 10**6  # the field never promises more than leaks
 
 
 @pytest.mark.parametrize("recharge, us", [(5e-7, 1), (2.5e-6, 3), (1e-6, 1), (0.6, 600_000), (60, 60_000_000)])
@@ -135,7 +135,7 @@ def test_every_field_is_read_back_by_another_parser(asgi, http, from_pypi):
             assert state == [(name, {"r": made.available, "t": made.window})]
 
 
-# ---- Whom it counts for ----
+# ---- Keys ----
 
 
 def forwarded(*lines):
@@ -143,7 +143,7 @@ def forwarded(*lines):
 
 
 @pytest.mark.parametrize("hops, client, lines, key", [
-    (0, "192.0.2.1", [b"198.51.100.7"], "192.0.2.1"),  # anybody can send the field
+    (0, "192.0.2.1", [b"198.51.100.7"], "192.0.2.1"),  # any client can send the field
     (1, "10.0.0.1", [b"198.51.100.7"], "198.51.100.7"),
     (1, "10.0.0.1", [b"203.0.113.9, 198.51.100.7"], "198.51.100.7"),
     (1, "10.0.0.1", [b"203.0.113.9", b"198.51.100.7"], "198.51.100.7"),
@@ -307,7 +307,7 @@ def test_a_blocked_bucket_shows_nothing_left(asgi, throttler, form, fields):
 
 @pytest.mark.parametrize("url", ["memory:", "redis"])
 def test_a_client_that_waits_for_retry_after_is_admitted(asgi, throttler, redis_server, url):
-    """Real time: many limits at once, asked until they deny; each waits what it was told, and asks again."""
+    """Real time: many limits at once. Each is asked until it denies, waits for Retry-After, and is asked again."""
     where = redis_server.url if url == "redis" else url
     limits = [(1, 0.3, 1, 1), (2, 1.1, 1, 1), (3, 0.7, 1, 2), (5, 2.0, 3, 5), (1, 2.0, 1, 1), (2, 0.999999, 1, 1), (4, 1.0, 7, 3)]
 
@@ -326,11 +326,11 @@ def test_a_client_that_waits_for_retry_after_is_admitted(asgi, throttler, redis_
     assert run(main()) == [200] * len(limits)
 
 
-# ---- Stores that cannot answer ----
+# ---- Unavailable stores ----
 
 
 class Silent:
-    """A server that reads, and says nothing."""
+    """A server that reads and never replies."""
 
     def __init__(self):
         self.socket = socket.create_server(("127.0.0.1", 0))
@@ -357,7 +357,7 @@ def silent():
 
 @pytest.fixture(params=["refused", "silent", "closed"])
 def failing(request, package, throttler, closed_port, silent):
-    """A throttler that nobody answers for the key, in one of these ways."""
+    """A throttler whose store is unavailable in one of these ways."""
     if request.param == "closed":
         store = package.connect("memory:")
         closed = package.Throttler(store, 10, WIDE_RECHARGE)
@@ -398,12 +398,12 @@ def test_a_full_local_share_is_a_429_without_fields(asgi, throttler, closed_port
         return await ask(app, path="/dear"), await ask_all(app, 3)
 
     dear, responses = run(main())
-    assert dear.status == 503  # it fits the whole, but never the share
+    assert dear.status == 503  # it fits the limit, but never the local share
     assert [r.status for r in responses] == [200, 200, 429] and int(responses[2]["retry-after"]) > 1
     assert {r.rate_limit for r in responses} == {(None, None)}
 
 
-# ---- What is not HTTP ----
+# ---- Scopes other than HTTP ----
 
 
 def test_lifespan_and_unknown_scopes_pass_through_unchanged(asgi, throttler):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a client may cause, by asking for much or with a key of its choice, does not let it through the ASGI middleware."""
+"""A client cannot pass the ASGI middleware by sending many requests or a key of its choice."""
 import asyncio
 import importlib
 import json
@@ -32,7 +32,7 @@ def token(scope):
     return dict(scope["headers"])[b"authorization"]
 
 
-# ---- A loop that is held ----
+# ---- A held loop ----
 
 
 def holds(seconds):
@@ -95,7 +95,7 @@ def test_decisions_beyond_max_in_flight_are_not_admitted(asgi, package, redis_se
 
 @pytest.fixture(params=["native", "redis"])
 def connect(request, package, from_pypi):
-    """Makes a store over a URL, or a client of redis-py, and says how to close it."""
+    """Returns a function that makes a store from a URL or a client of redis-py, and its close function."""
     if request.param == "native":
         return lambda url: (store := package.connect(url), store.aclose)
     sys.path.append(str(from_pypi("redis==8.1.0")))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The ASGI middleware around itself, and around applications that set the same fields: each field is sent once."""
+"""Nested ASGI middlewares, and applications that set the same fields: each field is sent once."""
 import json
 
 import pytest
@@ -13,7 +13,7 @@ def nested(asgi, throttler, outer, inner, app=hello, fields=("draft-11", "draft-
 
 
 def sets(*fields, status=200):
-    """An application that sets fields of its own."""
+    """An application that sets these fields."""
 
     async def app(scope, receive, send):
         start = "websocket.http.response.start" if scope["type"] == "websocket" else "http.response.start"
@@ -23,7 +23,7 @@ def sets(*fields, status=200):
     return app
 
 
-# What two RateLimits with 10 and 5 drops say, by form; the tighter one is the inner or the outer.
+# The fields of two RateLimits with 10 and 5 drops, by form. The tighter limit is the inner or the outer one.
 FIELDS = {
     "draft-07": {"ratelimit-policy": "{0};w={1}, {2};w={3}", "ratelimit": "limit=5, remaining=4, reset=240"},
     "draft-03": {"ratelimit-limit": "5", "ratelimit-remaining": "4", "ratelimit-reset": "240"},
@@ -112,7 +112,7 @@ def test_other_fields_of_the_application_stay_unchanged(asgi, throttler):
 
 
 def wrapped(app):
-    """A middleware of somebody else."""
+    """A middleware of another package."""
 
     class Wrapper:
         def __init__(self, app):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The ASGI middleware with several policies: who is asked, who denies, what is given back, to whom and when."""
+"""The ASGI middleware with several policies: their order, the denial, and the drops given back."""
 import asyncio
 import json
 
@@ -42,7 +42,7 @@ def test_retry_after_includes_the_policies_that_were_not_asked(asgi, throttler):
     assert denied["ratelimit"] == '"burst";r=0;t=60, "day";r=0;t=6000'
 
 
-# The reset of each form, out of the fields.
+# Reads the reset from the fields of each form.
 RESETS = {
     "draft-07": lambda response: response["ratelimit"].rpartition("reset=")[2],
     "draft-03": lambda response: response["ratelimit-reset"],
@@ -63,7 +63,7 @@ def test_older_forms_show_the_denial_that_lasts_longest(asgi, throttler, form, l
 def test_older_forms_show_the_longest_denial_even_with_more_left(asgi, throttler, form):
     policies = [asgi.Policy(throttler(1, 60), name="a"), asgi.Policy(throttler(10, 60), name="b", cost=7)]
     _, denied = run(ask_all(asgi.RateLimit(hello, policies=policies, fields=form), 2))
-    assert json.loads(denied.body)["violated-policies"] == ["a", "b"]  # of "b" three are left
+    assert json.loads(denied.body)["violated-policies"] == ["a", "b"]  # three drops of "b" are left
     assert denied["retry-after"] == "240" == RESETS[form](denied)
 
 
@@ -91,7 +91,7 @@ def test_a_policy_that_costs_nothing_counts_only_while_it_is_blocked(asgi, packa
     app = asgi.RateLimit(hello, policies=[asgi.Policy(throttler(1, 1), name="a"), asgi.Policy(free, name="b", cost=0)])
 
     async def main():
-        await throttler(20, 60, url=store).consume("b:192.0.2.1", 20)  # over-full for the other
+        await throttler(20, 60, url=store).consume("b:192.0.2.1", 20)  # above the capacity of the other throttler
         await ask(app)
         denied = await ask(app)
         await free.consume("b:192.0.2.1")
@@ -130,7 +130,7 @@ def test_an_unavailable_policy_leaves_the_others_in_force(asgi, throttler, close
     assert denied.status == 429 and denied.rate_limit == ('"there";q=1;w=60', '"there";r=0;t=60')
     app = asgi.RateLimit(hello, policies=[asgi.Policy(throttler(5), name="there"), gone], on_error="deny")
     assert run(ask(app)).status == 503
-    assert run(app._policies[0].throttler.peek("there:192.0.2.1")).level == 0  # given back
+    assert run(app._policies[0].throttler.peek("there:192.0.2.1")).level == 0  # the drop was given back
 
 
 def test_an_unavailable_store_is_given_nothing_back(asgi, package, throttler, closed_port):
@@ -196,7 +196,7 @@ def test_an_unavailable_later_policy_is_not_named_in_a_denial(asgi, throttler, c
 
 @pytest.fixture
 def shares(asgi, throttler, closed_port):
-    """A middleware whose policies are answered locally: (shares, capacity of one, its recharge, cost) of each."""
+    """A middleware whose policies are answered locally. Each is (shares, capacity of a share, its recharge, cost)."""
 
     def make(*limits):
         url = f"redis://127.0.0.1:{closed_port}"
@@ -214,7 +214,7 @@ def shares(asgi, throttler, closed_port):
     (((2, 1, 60, 1), (10, 3, 600, 2)), "600", ["a", "b"]),
     (((2, 1, 60, 1), (10, 2, 600, 1)), "60", ["a"]),
     (((2, 1, 60, 1), (10, 2, 600, 0)), "60", ["a"]),
-    (((2, 2, 600, 1), (2, 1, 60, 1)), "600", ["a", "b"]),  # what "a" took it has kept
+    (((2, 2, 600, 1), (2, 1, 60, 1)), "600", ["a", "b"]),  # the drop of "a" is not given back
     (((2, 3, 600, 1), (2, 1, 60, 1)), "60", ["b"]),
 ])
 def test_retry_after_includes_local_shares(shares, limits, wait, violated):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The ASGI middleware where it will live: under Starlette and FastAPI, behind real HTTP servers whose Redis dies, and in
-the example, started by the command that it names."""
+"""The ASGI middleware in real use: with Starlette and FastAPI, in HTTP servers whose Redis fails, and in the example,
+started by its own command."""
 import http.client
 import os
 import re
@@ -45,7 +45,7 @@ def test_starlette_and_fastapi_run_the_middleware(aiosteady, from_pypi):
 
 @contextmanager
 def serving(command, environment, port):
-    """A server that listens on this port by now; stopped at the end, as an operator would."""
+    """A server that listens on this port. It is stopped by a signal at the end."""
     child = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                              stderr=subprocess.STDOUT)
     try:
@@ -101,7 +101,7 @@ app = RateLimit(hello, aiosteady.Throttler(store, 1000000, 3600.0), on_error=os.
 
 
 class Load:
-    """Clients that ask all the time, and remember what they got."""
+    """Clients that send requests without a pause and record the answers."""
 
     def __init__(self, port):
         self.port, self.seen, self.over = port, [], threading.Event()
@@ -126,7 +126,7 @@ class Load:
         return Counter(status for when, status, _ in list(self.seen) if when >= since)
 
     def wait_for_limits(self, seconds):
-        """Until the store answers again."""
+        """Waits until the store answers again."""
         start = time.monotonic()
         while not any(limited for when, _, limited in list(self.seen) if when >= start):
             assert time.monotonic() < start + seconds, "the limits did not come back"
@@ -213,7 +213,7 @@ def test_at_most_the_capacity_is_admitted_while_the_loop_is_held(client, hold, e
     command = [sys.executable, "-m", "uvicorn", "holding:app", "--port", str(port), "--log-level", "warning"]
     with serving(command, environment, port), ThreadPoolExecutor(40) as pool:
         counts = Counter(response.status for response in pool.map(lambda _: get(port, "/hold"), range(40)))
-    assert counts[200] == 5 and counts.keys() <= {200, 429, 503}  # 503: each try fell into a hold
+    assert counts[200] == 5 and counts.keys() <= {200, 429, 503}  # 503: each retry met a held loop
 
 
 # ---- The example ----

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command and the Python package on a cluster of three servers: nothing of them knows that it is one."""
+"""The command and the Python package on a cluster of three servers."""
 import asyncio
 
 import pytest
@@ -10,7 +10,7 @@ from resp import free_port, join_cluster
 
 @pytest.fixture(scope="module")
 def cluster(start_redis):
-    """Three servers, each with a third of the slots."""
+    """Three servers. Each owns a third of the slots."""
     buses = [free_port() for _ in range(3)]
     nodes = [(start_redis("--cluster-enabled", "yes", "--cluster-port", str(bus)), bus) for bus in buses]
     join_cluster(nodes)

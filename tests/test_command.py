@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command `steady`, as a shell or a script sees it."""
+"""The command `steady`, as used by a shell or a script."""
 import contextlib
 import json
 import os
@@ -60,7 +60,7 @@ def test_invalid_amounts_are_usage_errors_and_charge_nothing(run, ask, amount):
 def test_an_overflow_blocks_the_key(ask):
     limit = (*LIMIT, "--block", "1h")
     ask("consume", "k", *limit, "--amount", "10")
-    assert ask("consume", "k", *limit, "--amount", "11")[1]["blocked_for"] == 0  # could never fit: blocks nobody
+    assert ask("consume", "k", *limit, "--amount", "11")[1]["blocked_for"] == 0  # can never fit, so it does not block
     code, answer = ask("consume", "k", *limit)
     assert (code, answer["blocked_for"], answer["level"]) == (DENIED, 3600, 10)
     code, answer = ask("consume", "k", *limit, "--amount", "-10")
@@ -124,7 +124,7 @@ def test_concurrent_processes_share_the_bucket(run):
     assert sorted(codes) == [ALLOWED] * 10 + [DENIED] * 14
 
 
-# ---- What people see ----
+# ---- Output for people ----
 
 
 @pytest.mark.parametrize("args, line", [
@@ -293,7 +293,7 @@ def options_of(run, command):
 
 @pytest.mark.parametrize("url", MISPLACED, ids=range(len(MISPLACED)))
 def test_a_url_in_any_wrong_place_shows_no_password(run, url):
-    """As the value of every option, glued to it or not; as a command, an option, one argument too many, a topic."""
+    """The URL is the value of each option, joined or apart; a command; an option; a surplus argument; a topic of help."""
     places = [(url,), (f"--{url}",), (f"-{url}",), (f"--store={url}", "consume", "k"), ("help", url), ("help", "help", url),
               ("version", url), ("consume", "k", url, *LIMIT), ("consume", "k", f"--{url}"), ("consume", "k", "--json=" + url),
               ("consume", "k", "--pasword=" + url), ("consume", "k", "--stor", url), ("bench", url)]
@@ -301,7 +301,7 @@ def test_a_url_in_any_wrong_place_shows_no_password(run, url):
         key = () if command == "bench" else ("k",)
         for option in options_of(run, command):
             if option == "prefix":
-                continue  # which may be anything
+                continue  # any value is valid
             places += [(command, *key, f"--{option}", url), (command, *key, f"--{option}={url}")]
     assert len(places) > 60
     for args in places:
@@ -321,7 +321,7 @@ def test_a_url_in_the_environment_shows_no_password(run, url):
 def test_a_url_in_place_of_the_key_is_shown_without_its_password(run):
     done = run("consume", f"redis://u:{CANARY}@h", *LIMIT)
     assert done.returncode == ALLOWED and done.stdout.startswith("allowed  redis://***@h  ")
-    for args in (("-p" + CANARY, "k"), ("consume", "k", "-p" + CANARY)):  # as other commands take a password
+    for args in (("-p" + CANARY, "k"), ("consume", "k", "-p" + CANARY)):  # the password option of other commands
         assert '"-p..."' in run(*args).stderr
     assert run("consume", "mailto:anna@example.com", *LIMIT).stdout.startswith("allowed  mailto:anna@example.com  ")
 
@@ -333,7 +333,7 @@ PLACES = [Path("/var/tmp"), Path("/tmp")]
 
 
 class Stranger:
-    """Runs the command as a user that has nothing in /var/tmp and /tmp yet."""
+    """Runs the command as a user without files in /var/tmp and /tmp."""
 
     def __init__(self, steady, directory):
         self.uid = 900000000 + os.getpid()
@@ -351,7 +351,7 @@ class Stranger:
         return subprocess.CompletedProcess(child.args, child.returncode, out, err)
 
     def inside(self, setup):
-        """The command in mounts of its own, after a shell script that prepares them."""
+        """Runs the command in a private mount namespace, after a shell script that prepares it."""
         become = f"exec setpriv --reuid {self.uid} --regid {self.uid} --clear-groups {self.steady} consume k --rate 1/h"
         done = subprocess.run(["unshare", "--mount", "sh", "-ec", f"{setup}; {become}"], env={"PATH": os.environ["PATH"]},
                               capture_output=True, text=True, check=False)
@@ -439,7 +439,7 @@ def test_a_directory_name_taken_by_another_user_is_replaced(stranger, kind):
     for path, status in zip(stranger.own, before):
         assert identity(path) == status
         path.unlink() if kind in ("symlink", "file") else path.rmdir()
-    assert stranger.consume().returncode == DENIED  # also when the name is free again
+    assert stranger.consume().returncode == DENIED  # the same store, also when the name is free again
     assert len(stranger.mine()) == 1
 
 
@@ -455,7 +455,7 @@ def test_concurrent_commands_share_a_directory_if_the_name_is_taken(stranger):
 def test_without_var_tmp_the_default_store_is_in_tmp(stranger):
     assert stranger.inside("mount -t tmpfs -o mode=755 tmpfs /var").returncode == ALLOWED
     assert stranger.mine() == [stranger.own[1]]
-    assert stranger.consume().returncode == DENIED  # what there is counts, before another is made
+    assert stranger.consume().returncode == DENIED  # an existing store is used before a new one is made
     assert stranger.mine() == [stranger.own[1]]
 
 
@@ -571,7 +571,7 @@ def test_closed_standard_descriptors_leave_the_store_intact(run, steady, tmp_pat
 
 
 def test_without_a_spare_descriptor_a_file_works_and_a_connection_is_unavailable(steady, tmp_path):
-    """The one that the loader needs is enough for a file, and not for a connection."""
+    """With one spare descriptor, which the loader needs, a file store works and a connection does not."""
     short, enough = (subprocess.run(["bash", "-c", f"ulimit -n 4; exec {steady} consume k --rate 1/h --store {store}"],
                                     capture_output=True, text=True, check=False)
                      for store in ("redis://127.0.0.1:1", f"file:{tmp_path}/buckets"))
@@ -590,7 +590,7 @@ def test_locale_timezone_and_umask_change_nothing(steady, tmp_path):
     assert '"until_next_drop":1.5,' in done.stdout
     assert (tmp_path / "buckets").stat().st_mode & 0o777 == 0o600
     symbols = subprocess.run(["nm", "-D", steady], capture_output=True, text=True, check=True).stdout
-    assert "write" in symbols and "setlocale" not in symbols  # so that no locale can matter
+    assert "write" in symbols and "setlocale" not in symbols  # no locale is ever set
 
 
 # ---- bench ----

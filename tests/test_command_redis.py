@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command `steady` on a Redis server: there, gone, mute, and with buckets of others."""
+"""The command `steady` on a Redis server: up, down, silent, and with foreign values."""
 import re
 import socket
 import threading
@@ -93,7 +93,7 @@ def test_each_engine_gives_the_same_answers(ask, redis_server, start_redis, stea
                                       (with_module, "script"), (with_module, "module"))]
     for steps in answers:
         for _, answer in steps:
-            del answer["until_next_drop"]  # the clock runs
+            del answer["until_next_drop"]  # the time differs
     assert all(steps == answers[0] for steps in answers[1:])
     assert b"cmdstat_steady.consume:calls=4," in with_module("INFO", "commandstats")
     code, answer = ask("consume", "k", *LIMIT, "--store", redis_server.url, "--engine", "module")
@@ -101,7 +101,7 @@ def test_each_engine_gives_the_same_answers(ask, redis_server, start_redis, stea
 
 
 class Mute:
-    """Stands before a server, hands everything on to it, and keeps what it says to itself once a decision was sent."""
+    """A proxy before a server. It forwards all requests, and drops all replies after a decision was sent."""
 
     def __init__(self, port):
         self.listener = socket.create_server(("127.0.0.1", 0))

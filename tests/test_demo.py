@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What `make run` shows: in a pipe, on a terminal, on Redis, and on a Redis that is down."""
+"""The output of `make run`: in a pipe, on a terminal, on Redis, and on a Redis that is down."""
 import fcntl
 import os
 import pty
@@ -17,7 +17,7 @@ BUILD = Path(os.environ.get("BUILD", Path(__file__).resolve().parent.parent / "b
 
 
 class Run(threading.Thread):
-    """The demo, running while others run; `terminal` is a width."""
+    """The demo in a thread of its own. `terminal` is the width of a terminal."""
 
     def __init__(self, terminal=None, **env):
         super().__init__()
@@ -44,7 +44,7 @@ class Run(threading.Thread):
         try:
             while data := os.read(ours, 65536):
                 output += data
-        except OSError:  # how a terminal says that nobody is left on it
+        except OSError:  # the terminal reports that its program has ended
             pass
         os.close(ours)
         return output.decode(), process.wait(timeout=5)
@@ -52,7 +52,7 @@ class Run(threading.Thread):
 
 @pytest.fixture(scope="module")
 def runs(shared_redis):
-    """All of them at once, as each takes its time."""
+    """All runs in parallel, because each takes seconds."""
     shared_redis("FLUSHALL")
     runs = {
         "plain": Run(),
@@ -88,7 +88,7 @@ def test_the_demo_ends_with_0_in_less_than_10_seconds(runs, name):
     assert run.code == 0 and run.seconds < 10
     anna, asked, bot, bot_asked = map(int, re.search(r"anna got (\d+) of (\d+) requests through, the bot (\d+) of (\d+)\.",
                                                      run.output).groups())
-    assert 20 < anna <= asked and 6 < bot < bot_asked  # the bot is held back
+    assert 20 < anna <= asked and 6 < bot < bot_asked  # the bot is limited
 
 
 @pytest.mark.parametrize("name", ["plain", "again", "redis", "narrow", "no colour"])

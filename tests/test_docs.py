@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The documents: links lead somewhere, tables are whole, examples run, and what the pages on limits say is true."""
+"""The documents: links resolve, tables are complete, examples run, and the pages on limits are correct."""
 import ast
 import os
 import re
@@ -44,7 +44,7 @@ def prose(page):
 
 
 def anchors(page):
-    """As GitHub makes them of headings."""
+    """The anchors that GitHub makes from headings."""
     for heading in re.findall(r"^#+ (.+)$", prose(page), re.M):
         yield re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
@@ -80,7 +80,7 @@ def test_every_page_that_a_file_names_exists():
 
 
 def test_every_row_of_a_table_has_the_columns_of_its_head(page):
-    """A '|' in a cell is written '\\|', in code as well: GitHub cuts the cell there otherwise."""
+    """Write a '|' in a cell as '\\|', also in code. GitHub ends the cell there otherwise."""
     ragged, columns = [], None
     for line in page.read_text().splitlines():
         bars = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else None
@@ -145,7 +145,7 @@ def test_python_of_every_page_is_python(page):
 
 
 class Framework:
-    """Takes middlewares as Starlette does, and makes each at once."""
+    """Takes middlewares like Starlette, and makes each at once."""
 
     def __init__(self):
         self.made = []
@@ -170,13 +170,13 @@ def test_each_middleware_of_the_page_on_web_applications_can_be_made():
 
 
 def seconds(text):
-    """Of "600 ms", "1 min for 90 drops": the time for one drop."""
+    """The time for one drop, from "600 ms" or "1 min for 90 drops"."""
     number, unit, _, drops = re.fullmatch(r"([\d.]+) (\w+)( for (\d+) drops)?", text).groups()
     return Fraction(number) * UNITS[unit] / int(drops or 1)
 
 
 def choices():
-    """(what is wanted, capacity, seconds for one drop, options) of each row of the table."""
+    """(goal, capacity, seconds for one drop, options) of each row of the table."""
     for line in (ROOT / "docs/how-to/choose-a-limit.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if len(cells) == 4 and cells[3].startswith("`--"):
@@ -204,7 +204,7 @@ def test_no_window_gets_more_than_its_row_promises():
 
 
 def taken(limit, window):
-    """What a key that never stops asking gets before the time `window`."""
+    """The drops that a key gets before the time `window` if it never stops asking."""
     bucket, now, drops = Model(), 0, 0
     while now < window:
         answer = bucket.consume(now, limit, 1)
@@ -225,7 +225,7 @@ def test_a_hundred_a_minute_lets_199_through_in_the_first_minute():
 
 
 def test_the_picture_shows_what_the_rules_decide():
-    """The calls of scripts/draw-bucket, decided by the model in place of the command, give the marks of the picture."""
+    """The model decides the calls of scripts/draw-bucket in place of the command. The marks are those of the picture."""
     script = runpy.run_path(str(ROOT / "scripts/draw-bucket"), run_name="imported")
     limit = {"capacity": script["CAPACITY"], "recharge": script["RECHARGE"] * 1_000_000, "drops": 1, "block": 0}
     bucket, made = Model(), []
@@ -236,7 +236,7 @@ def test_the_picture_shows_what_the_rules_decide():
         made.append((at, amount, answer))
     marks = [re.findall(r">(\+\d[^<]*|[a-z_]+ [\d.]+ s:[^<]*)<", text) for text in (script["draw"](made), SVG.read_text())]
     assert len(marks[0]) == 7 and marks[0][:5] == marks[1][:5]
-    for drawn, shown in zip(marks[0][5:], marks[1][5:]):  # waits were measured: 20 ms apart at most
+    for drawn, shown in zip(marks[0][5:], marks[1][5:]):  # measured waits differ by at most 20 ms
         number, name = re.compile(r"[\d.]+"), re.compile(r"[a-z_]+")
         assert name.findall(drawn) == name.findall(shown)
         assert abs(float(number.search(drawn)[0]) - float(number.search(shown)[0])) <= 0.02

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""A fleet half on aiosteady 22.1.0, half on Steady, on the same keys: aiosteady's own two Lua files, out of its published
-package, against the `steady` command on the same server."""
+"""A fleet on the same keys and server, half on aiosteady 22.1.0, half on Steady: the two Lua files of the published
+aiosteady package, and the `steady` command."""
 import json
 import random
 import subprocess
@@ -21,7 +21,7 @@ def aiosteady_files():
 
 
 class Theirs:
-    """aiosteady, as its Python calls its scripts."""
+    """Calls the scripts of aiosteady like its Python code."""
 
     def __init__(self, redis, files, capacity, recharge, block=0):
         self.redis, self.limit, self.block = redis, (capacity, recharge), block
@@ -64,7 +64,7 @@ def redis(redis_server):
 
 
 def test_no_drop_is_lost_or_invented(steady, redis_server, redis, aiosteady_files):
-    """Nothing leaks in an hour, so the level is what both together took, whoever took it."""
+    """Nothing leaks within an hour, so the level is the sum of both halves."""
     theirs, ours = Theirs(redis, aiosteady_files, 10, 3600), Ours(steady, redis_server.port, 10, 3600)
     rng, level = random.Random(1), {"a": 0, "b": 0, "c": 0}
     for _ in range(300):
@@ -81,7 +81,7 @@ def test_no_drop_is_lost_or_invented(steady, redis_server, redis, aiosteady_file
 
 
 def test_drops_leak_at_the_same_moments_for_both(steady, redis_server, redis, aiosteady_files):
-    """Drops leak at the same moments for both, whoever wrote last."""
+    """Drops leak at the same moments for both halves, whichever half wrote last."""
     theirs, ours = Theirs(redis, aiosteady_files, 100, 2), Ours(steady, redis_server.port, 100, 2)
     ours.consume("phase", 10)
     for side in (theirs, ours, theirs, ours):
@@ -116,7 +116,7 @@ def test_a_block_holds_for_both(steady, redis_server, redis, aiosteady_files, wh
         assert not result["success"] and 1 < result["blocked_for"] <= 2
         assert 1 < side.peek("block")["blocked_for"] <= 2
         assert side.peek("block")["level"] == 3
-    # Draining works for us while blocked, and both see what is left once the block is over.
+    # Steady drains a blocked bucket. Both halves see the rest after the block.
     assert sides["ours"].consume("block", -2)["level"] == 1
     time.sleep(2.1)
     assert sides["theirs"].peek("block") | {"until_next_drop": 0} == {"blocked_for": 0.0, "level": 1, "until_next_drop": 0}

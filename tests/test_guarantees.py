@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""docs/explanation/guarantees.md names the tests that `make faults` runs: they exist, and no row is missing or twice there."""
+"""docs/explanation/guarantees.md names the tests that `make faults` runs. They exist, and each row is listed once."""
 import re
 
 from conftest import ROOT

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the OpenSSF guide for hardening C asks of a build, looked for in the files that it made."""
+"""Checks the built files for the options of the OpenSSF guide for hardening C."""
 import os
 import platform
 import re
@@ -60,7 +60,7 @@ def test_stacks_and_buffers_are_guarded(built):
     assert "__stack_chk_fail" in symbols
     if built.name == "libsteady-hiredis.so":
         return  # its only call that fortification could check is proven safe by the compiler
-    if "_FORTIFY_SOURCE" in (BUILD / "settings").read_text():  # which takes an optimising compiler
+    if "_FORTIFY_SOURCE" in (BUILD / "settings").read_text():  # needs an optimising compiler
         assert re.search(r"__\w+_chk\b", symbols)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What explains the command: its help, its manual, its completion; all of one table."""
+"""The help, the manual and the completion of the command. All come from one table."""
 import os
 import re
 import subprocess
@@ -79,7 +79,7 @@ def test_the_manual_names_every_command_option_error_and_exit_code(run):
 
 
 def complete(steady, *words):
-    """What bash offers for a line of these words, of which the last is being typed."""
+    """The completions that bash offers for these words. The last word is being typed."""
     line = ["steady", *words]
     script = ('source "$1"; shift; COMP_WORDS=("$@"); COMP_WORDS[0]=$STEADY; COMP_CWORD=$(($# - 1)); '
               'COMP_LINE="$*"; COMP_POINT=${#COMP_LINE}; _steady 2>/dev/null; printf "%s\\n" "${COMPREPLY[@]}"')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The installed copy: what a user gets who has only the headers, the libraries and pkg-config."""
+"""The installed copy: the headers, the libraries and pkg-config work without the source tree."""
 import os
 import re
 import shutil
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = Path(os.environ.get("BUILD", ROOT / "build")).resolve()
 EXAMPLES = sorted((ROOT / "examples").glob("*.c"))
 
-# What an example needs besides steady, by the header that shows it.
+# The libraries that an example needs besides steady, by the header that it includes.
 LIBRARIES = {"uv.h": ["-luv"], "event.h": ["-levent"], "ev.h": ["-lev"], "hiredis.h": ["-lhiredis"], "async.h": ["-lhiredis"]}
 
 
@@ -28,7 +28,7 @@ def make(*arguments):
 
 
 class Installed:
-    """A copy of steady under a prefix of its own."""
+    """A copy of steady under its own prefix."""
 
     def __init__(self, prefix):
         self.prefix = prefix
@@ -170,7 +170,7 @@ def test_the_first_c_example_compiles_and_runs(installed, tmp_path, page):
 
 
 def shown_commands(name):
-    """The first words after `name` where the README shows it: as code in a line, or in an indented line."""
+    """The words after `name` in the README, in inline code or an indented line."""
     code = re.findall(r"`([^`\n]+)`", readme()) + re.findall(r"^    (.+)$", readme(), re.M)
     return {word for line in code for word in re.findall(rf"(?:^|&& |/){name} ([a-z]+)", line)}
 
@@ -194,7 +194,7 @@ def test_every_file_that_the_readme_links_to_exists():
 HEADERS = ["steady.h", "steady/uv.h", "steady/event.h", "steady/ev.h", "steady/client.h", "steady/hiredis.h"]
 DIALECTS = [("gcc", "c11"), ("clang", "c11"), ("g++", "c++11"), ("g++", "c++20"), ("clang++", "c++11"), ("clang++", "c++20")]
 
-# All that a header offers by way of macros and inline functions, used.
+# Uses each macro and inline function of a header.
 CPLUSPLUS_USE = """
 int main() {
     steady_store *store = nullptr;

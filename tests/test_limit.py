@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Durations and rates against a second reading of them, in exact fractions, on random texts."""
+"""Compares durations and rates with a second parser that uses exact fractions, on random texts."""
 import ctypes
 import os
 import random
@@ -32,7 +32,7 @@ def library():
 
 
 def duration(text, words=False):
-    """Microseconds, or None where it has to be refused."""
+    """Microseconds, or None if the text must be rejected."""
     parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)([a-z]+)", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         return None
@@ -48,7 +48,7 @@ def duration(text, words=False):
 
 
 def rate(text):
-    """Capacity, recharge and drops, or None."""
+    """Capacity, recharge and drops, or None if the text must be rejected."""
     match = re.fullmatch(r"([0-9]+)/(.*)", text, re.S)
     if not match:
         return None
@@ -98,7 +98,7 @@ def test_random_durations_are_read_as_exact_fractions(library):
         assert (value.value if code == 0 else None) == expected, text
         assert code == 0 or value.value == -1
         taken += code == 0
-    assert TEXTS / 5 < taken < TEXTS * 4 / 5  # both kinds are tried
+    assert TEXTS / 5 < taken < TEXTS * 4 / 5  # valid and invalid texts are tried
 
 
 def test_random_rates_are_read_as_exact_fractions(library):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What `make` does with its settings, for which machine it builds, and what it says if something is missing."""
+"""The settings of `make`, its target machine, and its messages if something is missing."""
 import os
 import re
 import shutil
@@ -40,7 +40,7 @@ def times_of(folder):
 
 @pytest.fixture(scope="module")
 def without_tls(tmp_path_factory):
-    """A build with settings of its own, and what make printed."""
+    """A build with other settings, and the output of make."""
     build = tmp_path_factory.mktemp("settings") / "build"
     said = made(f"BUILD={build}", *QUICKLY, "CC=gcc", "TLS=no", "LDFLAGS=-Wl,--build-id=none")
     return build, said
@@ -57,7 +57,7 @@ def open_folder():
 
 @pytest.fixture
 def path_without(open_folder):
-    """A PATH that has all of this machine's programs but these."""
+    """Makes a PATH with all programs of this machine except these."""
 
     def path(*missing):
         folder = open_folder / "bin"
@@ -138,7 +138,7 @@ def test_libraries_of_another_machine_are_not_used(tmp_path):
     assert not list(tmp_path.glob("libsteady-hiredis.*"))
 
 
-# ---- What is missing ----
+# ---- Missing packages ----
 
 
 def test_a_build_without_tls_says_so_in_one_line(without_tls):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""A third opinion on the algorithm: the rules in exact rational numbers, written without a look at the C or the Lua, run
-against both through the `vectors` program."""
+"""A third implementation of the algorithm, in exact rational numbers, written without reading the C or Lua code. The
+`vectors` program compares it with both."""
 import json
 import os
 import random
@@ -15,17 +15,17 @@ DAY = 1_764_000_000_000_000  # in 2025, us
 
 
 class Model:
-    """A bucket as the rules have it: drops, the exact moment leaks are accounted up to, the end of a block."""
+    """A bucket by the rules: drops, the exact time up to which leaks are counted, the end of a block."""
 
     def __init__(self):
         self.level, self.since, self.until, self.gone_at = 0, Fraction(0), 0, None
 
     def at(self, now, limit):
-        """The bucket as it is now: (level, since, until), nothing remembered."""
+        """The bucket now: (level, since, until). It stores nothing."""
         if self.gone_at is not None and now >= self.gone_at:
             self.__init__()
         level, since, until = self.level, self.since, self.until
-        # The remainder is kept in 1/drops us; one that another limit left and this one cannot hold is nothing.
+        # The remainder is stored in 1/drops us. If the limit changed and cannot hold it, it is 0.
         if floor(since) > now:
             until = max(0, until - (floor(since) - now)) if until else 0
             since = Fraction(now)
@@ -92,13 +92,13 @@ def random_limit(rng):
 
 
 def random_sequence(rng, number):
-    """Steps with one limit in drops (a remainder means something else under another), capacity and recharge changing."""
+    """Steps with one value of drops, because a remainder depends on it, and with changing capacity and recharge."""
     model, now, limit, steps = Model(), DAY + rng.randint(0, 10**12), random_limit(rng), []
     for _ in range(rng.randint(1, 40)):
         now += rng.choice([0, 1, rng.randint(0, 3 * limit["recharge"] // limit["drops"] + 1), limit["recharge"],
                            -rng.randint(0, 10**7), rng.randint(0, 10**9)])
         if model.gone_at is not None and model.gone_at <= now < model.gone_at + 2000:
-            now += 2000  # Redis forgets by the millisecond, and until it has, a clock or limit may bring drops back
+            now += 2000  # Redis expires keys by the millisecond; until then a clock or limit may bring drops back
         if rng.random() < 0.05:
             limit = {**random_limit(rng), "drops": limit["drops"]}
         step = {"op": rng.choice(["peek", "consume", "consume", "consume"]), "now": now, **limit}

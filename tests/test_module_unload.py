@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The module steady.so unloaded: refused where the server would follow a pointer to a command that is gone, harmless elsewhere."""
+"""Unloading the module steady.so. It is refused if the server could use a pointer to a freed command, and safe otherwise."""
 import threading
 import time
 
@@ -15,14 +15,14 @@ UNLOAD = ["MODULE", "UNLOAD", "steady"]
 def refused(server, why):
     seen = len(server.log.read_text())
     text = error(server(*UNLOAD))
-    if "ACL users reference commands" not in text:  # which Valkey 9.1 sees to itself
+    if "ACL users reference commands" not in text:  # Valkey 9.1 checks this itself
         assert "not possible" in text
         assert why in server.log.read_text()[seen:]
     assert server("STEADY.PEEK", "none", 3, HOUR)[:2] == [1, 0] and server("PING") == b"PONG"
 
 
 def unloaded(server):
-    """And nothing that shows commands meets one that is gone, in memory that others have by now."""
+    """Unloads the module, reuses its memory, and calls each command of the server that shows commands."""
     assert server(*UNLOAD) == b"OK"
     server.client.socket.sendall(b"".join(wire_of(["SET", f"churn{n}", "x" * n]) for n in range(200, 900)))
     assert {server.client.reply() for _ in range(200, 900)} == {b"OK"}
@@ -58,7 +58,7 @@ def test_unload_and_reload_keep_the_buckets(start):
 
 @pytest.mark.parametrize("rule", ["+steady.consume", "-STEADY.PEEK", "+cl.throttle|rl:a", "(~a* -@all +steady.reset)"])
 def test_no_unloading_while_acl_rules_name_a_command(start, rule):
-    """From 7.2 on servers would stop with an assertion at once, before at the next ACL LIST."""
+    """Servers from 7.2 on would abort at once, older ones at the next ACL LIST."""
     server = start()
     server("ACL", "SETUSER", "near", "on", "~+steady.peek", "+get", "+@all", "-set")
     assert unloaded(server) and loaded(server)
@@ -101,7 +101,7 @@ LAST = [[["GET", "k"]], [["NO.SUCH.COMMAND"]], [["GET"]], [["MULTI"], CONSUME, [
 
 
 def test_unloading_is_safe_after_calls_of_other_commands(start):
-    """It goes on after the unloading with the same, and with a call of ours."""
+    """After the unloading, each connection repeats its command and calls STEADY.CONSUME."""
     server = start()
     server("FUNCTION", "LOAD", LIBRARY)
     server("CONFIG", "SET", "slowlog-log-slower-than", 0)
@@ -120,7 +120,7 @@ def test_unloading_is_safe_after_calls_of_other_commands(start):
 
 
 def test_no_unloading_while_a_transaction_is_queued(start):
-    """It may hold a command of ours: a server would crash at its EXEC."""
+    """The queue may hold a command of the module. The server would crash at EXEC."""
     server = start()
     other = Resp(server.port)
     for words in (["MULTI"], CONSUME, ["PING"]):
@@ -132,7 +132,7 @@ def test_no_unloading_while_a_transaction_is_queued(start):
 
 
 def test_no_unloading_in_a_transaction(start):
-    """What is queued behind it would be called all the same."""
+    """Commands queued behind the unloading would still be called."""
     server = start()
     for then in [["SET", "z", "y" * 448], CONSUME], [["CLIENT", "LIST"]], []:
         for words in (["MULTI"], UNLOAD, *then):
@@ -143,8 +143,8 @@ def test_no_unloading_in_a_transaction(start):
 
 
 def test_no_unloading_in_the_transaction_that_loads(start):
-    """Nor later, while what came between names a command. The clock stands still in a transaction, and a server forgets
-    how many commands it has executed when it is told to."""
+    """Nor later, while a rule added between the two names a command. The module cannot recognise its own transaction: time
+    stands still in it, and the count of executed commands can be reset."""
     server = start(load=False)
     rule, reset = ["ACL", "SETUSER", "app", "on", "+steady.consume"], ["CONFIG", "RESETSTAT"]
     for words in (["MULTI"], reset, ["MODULE", "LOAD", server.path], rule, reset, UNLOAD, ["PING"]):
@@ -156,7 +156,7 @@ def test_no_unloading_in_the_transaction_that_loads(start):
     refused(server, "not unloaded; remove these rules first")
     for words in (["MULTI"], ["MODULE", "LOADEX", server.add("steady.so", "second.so"), "CONFIG", "steady.x", "1"], ["PING"]):
         server(*words)
-    assert "rror loading" in error(server("EXEC")[0])  # as the name is taken
+    assert "rror loading" in error(server("EXEC")[0])  # the name is taken
     server("ACL", "DELUSER", "app")
     assert unloaded(server)
 
@@ -172,7 +172,7 @@ def test_a_load_undone_in_a_transaction_leaves_nothing(start, options):
 
 
 def test_no_unloading_in_a_script(start):
-    """Servers see to that."""
+    """The server itself refuses."""
     server = start()
     server("FUNCTION", "LOAD", LIBRARY)
     assert "not allowed from script" in error(server("EVAL", "return redis.call('MODULE', 'UNLOAD', 'steady')", 0))
@@ -193,7 +193,7 @@ def test_no_unloading_while_a_call_is_paused(start):
 
 
 def test_no_unloading_while_a_call_is_under_way(start):
-    """Servers that read ahead have looked up what it is already."""
+    """A server that reads ahead has already looked the command up."""
     server = start()
     other, wire = Resp(server.port), wire_of(CONSUME)
     other.socket.sendall(wire[:-5])
@@ -211,7 +211,7 @@ def test_no_unloading_while_a_call_is_under_way(start):
 
 
 def test_unloading_works_after_ending_all_connections(start):
-    """As the manual says: both commands in one write, so that nobody gets in between."""
+    """As in the manual: both commands are sent in one write, so no other client can call between them."""
     server = start()
     others = [Resp(server.port) for _ in range(3)]
     for other in others:
@@ -230,14 +230,14 @@ def test_no_unloading_if_connections_or_rules_cannot_be_listed(start, name):
 
 
 def test_no_unloading_by_a_renamed_module_command(start):
-    """What a server that reads ahead has looked up behind it could not be told from a longer name."""
+    """With a renamed command, the module cannot tell whether the server has looked up a later call."""
     server = start("--rename-command", "MODULE", "mod")
     assert "not possible" in error(server("MOD", "UNLOAD", "steady"))
     assert "has a call under way" in server.log.read_text() and server(*CONSUME)[0] == 1
 
 
 def test_replication_and_aof_survive_the_unloading(start):
-    """A replica and its primary; the AOF is read by a connection that nobody sees."""
+    """A replica and its primary. The AOF is read by an internal connection."""
     primary = start("--appendonly", "yes")
     replica = start("--replicaof", f"127.0.0.1 {primary.port}")
     until(lambda: b"master_link_status:up" in replica("INFO", "replication"))
@@ -252,7 +252,7 @@ def test_replication_and_aof_survive_the_unloading(start):
 
 @pytest.mark.sanitizers
 def test_address_sanitizer_reports_nothing_for_refused_unloadings(program):
-    """Each reason to refuse, with ASan and UBSan in the module."""
+    """Each reason to refuse, with a module built with ASan and UBSan."""
     server = Loaded(program, sanitized=True)
     other = Resp(server.port)
     try:
@@ -277,7 +277,7 @@ THREADS = {"redis-server": ["--io-threads", "3"], "valkey-server": ["--io-thread
 
 
 def test_calls_that_io_threads_have_looked_up_survive_an_unloading(program):
-    """They read while the server sleeps: calls of ours, and an unloading that comes among them or before them all."""
+    """IO threads read calls of the module while the server sleeps. An unloading comes among them or before them."""
     server = Loaded(program, *THREADS[program[-1]])
     try:
         for ahead in [wire_of(UNLOAD), b""] * 10:
@@ -301,7 +301,7 @@ def test_calls_that_io_threads_have_looked_up_survive_an_unloading(program):
 
 
 def call_and_go(port, going):
-    """Connections that come, call ours first, and go."""
+    """Opens connections that call the module first, and closes them."""
     while going.is_set():
         try:
             client = Resp(port)
@@ -309,13 +309,13 @@ def call_and_go(port, going):
             for _ in range(5):
                 client.reply()
             client.close()
-        except (OSError, ValueError):  # ended by the server
+        except (OSError, ValueError):  # the server closed the connection
             pass
 
 
 @pytest.mark.parametrize("threads", [False, True], ids=["one thread", "IO threads"])
 def test_unloading_under_load_is_refused_or_done_without_a_crash(program, threads):
-    """As the manual says, until it is done: it is refused or it is done, and nobody crashes."""
+    """As in the manual, repeat the unloading until it succeeds. It is refused or succeeds, and the server never crashes."""
     server, going, done = Loaded(program, *(THREADS[program[-1]] if threads else [])), threading.Event(), 0
     going.set()
     callers = [threading.Thread(target=call_and_go, args=(server.port, going)) for _ in range(8)]

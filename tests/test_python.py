@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The Python package: what a throttler decides, what it takes and what it refuses, on a server and in process."""
+"""The Python package: the decisions of a throttler, valid and invalid arguments, on a server and in process."""
 import asyncio
 import contextlib
 import copy
@@ -151,11 +151,11 @@ def test_no_password_is_shown(aio, url, shown):
         f"Throttler(redis={shown!r}, max_capacity=1, drop_recharge=1, block_duration=None)")
 
 
-# ---- What is refused, and by which name ----
+# ---- Invalid arguments ----
 
 
 class Wrong:
-    """An int to no one's liking."""
+    """An object whose conversion to int fails."""
 
     def __init__(self, value):
         self.value = value
@@ -288,7 +288,7 @@ def test_an_uninitialised_throttler_raises_a_runtime_error(aiosteady):
 @under_asyncio
 async def test_a_closed_store_raises_closed(aio, url):
     t = aio.Throttler(url, 10, 5)
-    with contextlib.suppress(aio.Unknown, aio.Unavailable):  # in a tenth of a second, which is long enough but on a busy machine
+    with contextlib.suppress(aio.Unknown, aio.Unavailable):  # the timeout of 0.1 s may be too short on a busy machine
         await t.consume("k")
     await t.aclose()
     await t.aclose()
@@ -320,7 +320,7 @@ async def test_each_policy_answers_for_a_server_that_is_down(aio, closed_port):
 
 
 class Gone:
-    """A client for a server that is not there."""
+    """A client of a server that is down."""
 
     async def execute_command(self, *words):
         raise ConnectionRefusedError("nobody listens")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The Python package again: under uvloop, under AddressSanitizer and UBSan, under mypy; as an sdist and as a wheel, on the
-oldest and the newest Python that are here."""
+"""The tests of the Python package under uvloop, AddressSanitizer, UBSan and mypy; its sdist and its wheel, on the oldest
+and the newest installed Python."""
 import os
 import re
 import shutil
@@ -55,7 +55,7 @@ def test_the_tests_pass_under_address_sanitizer():
 
 
 def test_the_extension_is_never_unloaded(aiosteady):
-    """A thread that looks a name up may outlive the last store."""
+    """A lookup thread may outlive the last store."""
     built = next(Path(aiosteady).glob("aiosteady/_core*.so"))
     assert "NODELETE" in succeeds(["readelf", "-dW", str(built)])
 
@@ -91,13 +91,13 @@ def test_the_types_are_strict_and_the_stub_matches_the_module(aiosteady, from_py
     assert "ThrottleResult" in said and re.search(r"\(a: .*int.*, b: .*str.*\) -> .*Coroutine\[.*bytes\]", said), said
 
 
-# ---- As it is published ----
+# ---- sdist and wheel ----
 
 QUICKLY = {**os.environ, "CFLAGS": "-O0"}
 
 
 def pip(*command, python=sys.executable):
-    """Skips where pip cannot have setuptools, which it builds with."""
+    """Skips if pip cannot install setuptools, which the build needs."""
     run = subprocess.run([python, "-m", "pip", "--disable-pip-version-check", *command], env=QUICKLY, capture_output=True,
                          text=True, timeout=240, check=False)
     if run.returncode != 0 and re.search("No matching distribution found for setuptools|ConnectionError", run.stderr):
@@ -120,7 +120,7 @@ def sdist(clone, tmp_path_factory):
 
 
 def sources(names, below):
-    """src/..., include/..., lua/..., core/... as they stand in an archive."""
+    """The names of src/..., include/..., lua/... and core/... in an archive."""
     return {re.sub(r"^.*?/", "", name, count=1).removeprefix(below) for name in names if re.search(r"\.(c|h|lua)$", name)}
 
 
@@ -153,7 +153,7 @@ def test_a_wheel_has_the_package_and_its_metadata(clone, tmp_path):
 
 
 def pythons():
-    """Those that are here, oldest first, without the one that runs this."""
+    """The other installed Python versions, oldest first."""
     env = dict(os.environ)
     if shutil.which("pyenv"):
         env["PYENV_VERSION"] = ":".join(subprocess.run(["pyenv", "versions", "--bare"], capture_output=True, text=True,
@@ -197,7 +197,7 @@ def test_an_sdist_installs_into_a_fresh_environment(sdist, redis_server, tmp_pat
     if which != "this" and len(found) < 1 + (which == "newest"):
         pytest.skip("no other Python is here")
     inside = tmp_path / "env/bin/python"
-    if which == "this":  # whose pip may be a package of its own, that environments do not get
+    if which == "this":  # its pip may be a separate package that new environments lack
         succeeds([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"])
         pip("--python", inside, "install", "-q", sdist)
     else:

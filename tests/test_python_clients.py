@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The Python package over clients that people have, the oldest and the newest that can be had, on real servers."""
+"""The Python package over other Redis clients, their oldest and newest supported versions, on real servers."""
 import asyncio
 import subprocess
 import sys
@@ -22,7 +22,7 @@ SLOTS = 16384
 
 @pytest.fixture(scope="module")
 def cluster_url(start_redis):
-    """Three nodes, a third of the slots each; the URL of one."""
+    """The URL of one of three nodes, each with a third of the slots."""
     nodes = [start_redis("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "2000")
              for _ in range(3)]
     for i, node in enumerate(nodes):
@@ -51,7 +51,7 @@ def test_each_client_decides_like_the_native_client(aiosteady, from_pypi, redis_
 
 @CLIENTS
 def test_a_burst_over_each_client_is_decided(aiosteady, from_pypi, start_redis, closed_port, cluster_url, family, version, has_cluster):
-    """redis-py 4.2 to the newest, in a process of its own each, on a server of its own: it is stopped and loads meanwhile."""
+    """Each client from redis-py 4.2 on runs in its own process with its own server, which is stopped and loads meanwhile."""
     folder = from_pypi(family + version)
     server = start_redis("--enable-debug-command", "yes")
     urls = [server.url, f"redis://127.0.0.1:{closed_port}", *([cluster_url] if has_cluster else [])]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The Python package in the place of aiosteady 22.1.0: the same program on both, on the same server, in the same way."""
+"""The Python package in place of aiosteady 22.1.0: both run the same program on the same server."""
 import re
 import subprocess
 import sys
@@ -13,12 +13,12 @@ import pytest
 PROGRAM = Path(__file__).parent / "python_dropin.py"
 PARTS = ["fills_up", "blocks", "leaks", "drains", "results"]
 OURS = ["aioredis", "redis", "url"]
-STEP_S = 0.4  # how much later a step may come on a busy machine
+STEP_S = 0.4  # the most by which a step may be late on a busy machine
 
 
 @pytest.fixture(scope="module")
 def run(aiosteady, from_pypi, shared_redis):
-    """run("theirs" or the client ours is given, prefix, parts): the lines it prints, in order of the parts."""
+    """run(client, prefix, parts) returns the printed lines in the order of the parts. The client "theirs" is aiosteady 22.1.0."""
     theirs = from_pypi(f"aiosteady=={aiosteady_package.VERSION}", "aioredis==1.3.1")
     paths = {"theirs": [theirs], "aioredis": [aiosteady, from_pypi("aioredis==1.3.1")],
              "redis": [aiosteady, from_pypi("redis>=6")], "url": [aiosteady]}
@@ -42,7 +42,7 @@ def traces(run):
 
 
 def assert_same(theirs, ours, slack_s):
-    """The same text; the same numbers, but for the time between."""
+    """The texts are equal, and the numbers are equal except for the time between the runs."""
     number = re.compile(r"\d+\.\d+(?:e-\d+)?")
     assert [number.sub("#", line) for line in ours] == [number.sub("#", line) for line in theirs]
     for a, b in zip(theirs, ours):

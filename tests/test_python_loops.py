@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The Python package among loops and threads: cancelled, collected, closed."""
+"""The Python package with several loops and threads: cancellation, garbage collection, closing."""
 import asyncio
 import gc
 import logging
@@ -20,7 +20,7 @@ def connections(server):
 
 
 def comes_to(count, server):
-    """So many connections, as soon as the server has noticed."""
+    """True if the server comes to have `count` connections."""
     deadline = time.monotonic() + 5
     while connections(server) != count and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -31,11 +31,11 @@ def connections_so_far(server):
     return int(server("INFO", "stats").split(b"total_connections_received:")[1].split()[0])
 
 
-# ---- Loops that fail ----
+# ---- Failing loops ----
 
 
 class FailingLoop(asyncio.SelectorEventLoop):
-    """Its method `name` raises once, at the nth call with a callback of ours."""
+    """Its method `name` raises once, at the nth call with a callback of the package."""
 
     name, left = "", 0
 
@@ -67,7 +67,7 @@ async def some_level(throttler):
 
 @pytest.mark.parametrize("name", ["call_later", "add_reader", "add_writer"])
 def test_a_loop_that_fails_once_is_used_again(aio, redis_server, monkeypatch, name):
-    """At each place: while it connects, while it connects again, and in between. The exception is reported."""
+    """The loop fails at each place: while the store connects, reconnects, and in between. The exception is reported."""
     told = []
     monkeypatch.setattr("sys.unraisablehook", lambda report: told.append(str(report.exc_value)))
 
@@ -127,7 +127,7 @@ async def test_replies_reach_their_own_decision_whichever_task_is_cancelled(aio,
 async def test_a_decision_behaves_as_a_coroutine(aio, redis_server):
     async with aio.connect(redis_server.url, timeout=10) as store:
         t = aio.Throttler(store, 100, 60)
-        again = t._consume("k")  # what consume() awaits
+        again = t._consume("k")  # consume() awaits this
         assert asyncio.iscoroutine(again) and again.__qualname__ == t.consume.__qualname__ == "Throttler.consume"
         await again
         with pytest.raises(RuntimeError, match="twice"):
@@ -146,7 +146,7 @@ async def test_a_decision_behaves_as_a_coroutine(aio, redis_server):
         with pytest.raises(TypeError):
             t._peek("k").throw("no exception")
         for expired in (t._consume("k"), again):
-            expired.expire(KeyError("x"))  # neither is in flight
+            expired.expire(KeyError("x"))  # no decision is in flight
         assert (await asyncio.wait_for(t._peek("k"), 9)).level == 2
         with pytest.raises(TypeError):
             again.expire("no exception")
@@ -186,9 +186,9 @@ async def test_code_that_runs_while_a_decision_starts_cannot_harm_it(aio, redis_
         async with aio.connect(redis_server.url, timeout=10) as store:
             t = aio.Throttler(store, 100, 60)
             await t.consume("k", 2)
-            await t.peek("k")  # behind what the store asks the server once, for its log
+            await t.peek("k")  # after the question that the store sends once for its log
             first = asyncio.ensure_future(t.peek("k"))
-            await asyncio.sleep(0)  # it is on the wire, so the next one asks the loop when it may be written
+            await asyncio.sleep(0)  # it was sent, so the next decision makes the loop watch for writability
             starting.append(t._peek("k"))
             assert (await starting[0]).level == 2 and (await first).level == 2
     finally:
@@ -208,7 +208,7 @@ async def test_the_loop_is_asked_once_for_each_change_of_events(aio, redis_serve
         del added[:]
         for _ in range(20):
             assert [r.level for r in await asyncio.gather(*(t.peek("k") for _ in range(50)))] == [2] * 50
-        assert 20 <= len(added) <= 25  # when the second of each fifty is asked; not while their replies are read
+        assert 20 <= len(added) <= 25  # with the second of each fifty decisions; not while replies are read
 
 
 COLLECTED = """
@@ -273,7 +273,7 @@ print(harmed)
 
 @pytest.mark.parametrize("how", ["closes", "asks", "closes and asks"])
 def test_a_garbage_collection_at_any_time_cannot_harm_a_decision(aiosteady, redis_server, monkeypatch, how):
-    """Up to Python 3.11 it may come wherever something is allocated, later where Python code runs."""
+    """Up to Python 3.11 a collection may run at each allocation, later only between Python instructions."""
     monkeypatch.setenv("MALLOC_PERTURB_", "165")
     assert python(aiosteady, COLLECTED, redis_server.url, how) == "240\n"
 
@@ -302,7 +302,7 @@ def test_code_that_makes_the_exception_of_a_decision_may_end_it(aiosteady, close
 
 
 class Meddling(asyncio.SelectorEventLoop):
-    """Runs something when somebody looks for its add_writer."""
+    """Runs a function when its add_writer is looked up."""
 
     meddle = None
 
@@ -531,7 +531,7 @@ def test_closing_reaches_the_loops_of_other_threads(aio, redis_server):
 
 
 class Stubborn(asyncio.SelectorEventLoop):
-    """Takes no call from another thread: `refuse` is called instead."""
+    """Accepts no call from another thread and calls `refuse` instead."""
 
     refuse = None
 
@@ -543,7 +543,7 @@ class Stubborn(asyncio.SelectorEventLoop):
 
 @contextmanager
 def loops_of_threads(t, refusals):
-    """Loops in a thread each, which have asked, and ask again at the end; what they heard then, in their order."""
+    """Runs loops in threads. Each makes a decision, and another at the end. Collects the last results in order."""
     heard, go_on = [None] * len(refusals), threading.Event()
     loops = [Stubborn() for _ in refusals]
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The Python package's memory: level over a million calls, small for many throttlers, and nothing crashes where there is
-none left."""
+"""The memory of the Python package: constant over a million calls, small for many throttlers, and no crash if it runs
+out."""
 import asyncio
 import os
 import subprocess
@@ -175,7 +175,7 @@ def test_running_out_of_memory_at_any_moment_crashes_nothing(aiosteady, redis_se
     assert "False" not in run.stdout and run.stdout.count("True") >= 3, run.stdout
 
 
-# ---- Throttlers that are given "memory:" ----
+# ---- Throttlers on "memory:" ----
 
 MANY = """
 import asyncio, gc, resource
@@ -255,10 +255,10 @@ async def test_closing_a_throttler_in_memory_closes_no_other(aio):
 
 @under_asyncio
 async def test_a_flooded_throttler_in_memory_does_not_affect_another(aio):
-    """A full table makes keys share a bucket, so a table that throttlers shared would deny those of the others."""
+    """In a full table keys share a bucket. If throttlers shared a table, one would deny the keys of another."""
     flooded, other = aio.Throttler("memory:", 5, 3600), aio.Throttler("memory:", 5, 3600)
-    for i in range(2**20 + 2**19):  # more than the table has slots for
-        flooded._consume(str(i))  # in place, as consume() does: a million awaits take their time in debug mode
+    for i in range(2**20 + 2**19):  # more keys than the table has slots
+        flooded._consume(str(i))  # without await, because a million awaits are slow in debug mode
     levels = {(await flooded.consume(f"new {i}")).level for i in range(1000)}
     assert levels != {1}, "it is full"
     assert {(await other.consume(f"new {i}")).level for i in range(1000)} == {1}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The Python package among processes, interpreters and copies of its module: forked, ended with work pending, reloaded."""
+"""The Python package with several processes, interpreters and copies of its module: fork, exit with pending work, reload."""
 import asyncio
 import gc
 import importlib
@@ -162,7 +162,7 @@ print("fine")
 
 
 def test_subinterpreters_have_separate_copies_of_the_module(aiosteady, redis_server):
-    # The debugging allocator and interpreters with GILs of their own do not go together in Python 3.12.
+    # In Python 3.12 the debugging allocator does not work with per-interpreter GILs.
     assert "fine" in python(aiosteady, INTERPRETERS, str(aiosteady), redis_server.url, malloc="malloc")
 
 

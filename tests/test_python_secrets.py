@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A password and a key that are looked for in all that the Python package says: exceptions, reprs, warnings, log lines."""
+"""A password and a key must not occur in exceptions, reprs, warnings and log lines of the Python package."""
 import asyncio
 import logging
 import socket
@@ -15,7 +15,7 @@ KEY = "customer:4711"
 
 
 class Echo:
-    """A server that answers each command with an error that quotes it, after `greeted` good answers."""
+    """A server that answers `greeted` commands well, and each later one with an error that quotes it."""
 
     def __init__(self, pattern, greeted):
         self.pattern, self.greeted = pattern, greeted

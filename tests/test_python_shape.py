@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The Python package as other programs see it: which calls are async, and what types they have."""
+"""The interface of the Python package: its async calls and its types."""
 import asyncio
 import functools
 import importlib
@@ -23,7 +23,7 @@ ASYNC = ("consume", "peek", "reset", "wait", "aclose")
 
 
 def is_async(function):
-    """As both checks say. Of mocks, inspect's does not know on every Python; asyncio's is deprecated from 3.14 on."""
+    """True if inspect or asyncio says so. On some versions inspect fails for mocks; asyncio's check is deprecated in 3.14."""
     says = inspect.iscoroutinefunction(function)
     if sys.version_info < (3, 14):
         assert says == asyncio.iscoroutinefunction(function) or isinstance(function, mock.NonCallableMock), function
@@ -94,7 +94,7 @@ async def test_every_async_callable_can_be_limited(aio):
 
 
 def public(module):
-    """Every function and method of a module that has a name for users: (name, function)."""
+    """(name, function) of each public function and method of a module."""
     for name in module.__all__:
         thing = getattr(module, name)
         if not inspect.isclass(thing):

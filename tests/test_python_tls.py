@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The Python package and the files for TLS: looked at when a Store is made, and read when an event loop first uses it."""
+"""TLS files of the Python package: checked when a Store is made, and read when an event loop first uses it."""
 import asyncio
 import logging
 
@@ -20,7 +20,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def gone(closed_port, folder):
-    """The URL of a store whose file there is no more, once it is made; and the file."""
+    """The URL of a store and its TLS file, which the test removes after the store is made."""
     return f"rediss://localhost:{closed_port}?tls_ca={folder}/good.pem", folder / "good.pem"
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The Python package: waiting for room, as a call, as a context and as a decorator."""
+"""Waiting for room with the Python package: as a call, as a context and as a decorator."""
 import asyncio
 import contextlib
 import inspect
@@ -139,7 +139,7 @@ async def test_a_wait_ends_when_the_store_is_closed_or_cannot_answer(aio, closed
 
 @under_asyncio
 async def test_a_wait_denied_by_policy_asks_again_before_retry_after(aio, closed_port):
-    """retry_after of a denial by policy is a second, for callers that do not wait. A wait backs off from less."""
+    """A denial by policy has a retry_after of 1 s, for callers that do not wait. A wait retries with a shorter back-off."""
     t = aio.Throttler(f"redis://127.0.0.1:{closed_port}", 1, 60, on_error="deny")
     denied = await t.consume("k")
     assert (denied.source, denied.retry_after) == ("policy", 1)
@@ -165,7 +165,7 @@ async def test_a_wait_that_ends_without_an_answer_raises_its_cause(aio, closed_p
     assert re.sub(r"4[78]\d\.\d{3}", "480.000", str(told.value)) == says
 
 
-# ---- A deadline holds whatever the store does ----
+# ---- Deadlines ----
 
 
 @contextlib.contextmanager
@@ -177,7 +177,7 @@ def out_of_time(least, most):
 
 
 def others():
-    """Tasks beside the test's own and the one that waits for it."""
+    """All tasks except that of the test and the one that awaits it."""
     return {task for task in asyncio.all_tasks() if "wait_for" not in repr(task)} - {asyncio.current_task()}
 
 
@@ -242,7 +242,7 @@ async def test_a_wait_that_is_cancelled_leaves_nothing_behind(aio, redis_server)
 
 
 class Distant:
-    """A client that is so far from its server; `stubborn`: and that goes on when it is cancelled."""
+    """A client with a delay to its server. If `stubborn`, it ignores cancellation."""
 
     def __init__(self, server, seconds, stubborn=False):
         self.server, self.seconds, self.stubborn = server, seconds, stubborn
@@ -268,7 +268,7 @@ async def test_a_decision_that_cannot_be_answered_in_time_is_not_sent(aio, redis
     t = aio.Throttler(Distant(redis_server, 0.1), 1, 0.5)
     await t.consume("other, so that there is a script")
     await t.consume("k")
-    with out_of_time(0, 0.45) as told:  # there is room after 0.5 s, but the answer would come after 0.6 s
+    with out_of_time(0, 0.45) as told:  # there is room after 0.5 s, and the answer would arrive after 0.6 s
         await t.wait("k", timeout=0.55)
     assert "no room in time" in str(told.value)
     await asyncio.sleep(0.55)

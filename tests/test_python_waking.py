@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A task that is woken where its answer arrives, inside the library's callback: whatever it may do there, it does here."""
+"""A task resumes inside the library's callback when its answer arrives. These tests do all that a task may do there."""
 import asyncio
 import contextvars
 import importlib
@@ -207,5 +207,5 @@ print("parent")
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="asyncio itself loses a loop that was forked while it ran")
 def test_a_child_forked_by_a_woken_task_leaves_the_parents_connection_alone(aiosteady, redis_server):
-    """The child ends by an exception, which takes it out through the library's callback."""
+    """The child ends by an exception that passes through the library's callback."""
     assert python(aiosteady, FORKS, redis_server.url) == "child 1 parent\n"

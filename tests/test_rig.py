@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the tests stand on: ports that no two of them share, and a test runner that says what it runs and skips."""
+"""The base of the tests: ports that no two tests share, and a test runner that prints what it runs and skips."""
 import os
 import re
 import subprocess

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""TLS seen from outside: the command on rediss://, and a library that was built without OpenSSL."""
+"""TLS of the command on rediss://, and of a library built without OpenSSL."""
 import asyncio
 import os
 import re
@@ -33,7 +33,7 @@ def new_certificate(folder, name, names):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """server.pem, which is its own CA, and client.pem, which signs itself, too."""
+    """The self-signed certificates server.pem and client.pem."""
     folder = tmp_path_factory.mktemp("certificates")
     new_certificate(folder, "server", "DNS:localhost,IP:127.0.0.1")
     new_certificate(folder, "client", "DNS:client")
@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tls(start_redis, folder):
-    """A redis-server that trusts the client's certificate, and wants one; `tls.at` is host and port."""
+    """A redis-server that trusts the client's certificate. `tls.at` is its host and port."""
     port = free_port()
     server = start_redis("--tls-port", str(port), "--tls-cert-file", f"{folder}/server.pem", "--tls-key-file",
                          f"{folder}/server.key", "--tls-ca-cert-file", f"{folder}/client.pem", "--tls-auth-clients", "optional")
@@ -107,7 +107,7 @@ async def test_the_python_package_decides_over_tls(aio, tls, folder):
         t = aio.Throttler(store, 1000, 60)
         results = await asyncio.gather(*(t.consume(f"k{i}", i + 1) for i in range(100)))
         assert [r.level for r in results] == list(range(1, 101))
-    for options in ("", f"?tls_ca={folder}/client.pem"):  # whom the system trusts, or somebody else
+    for options in ("", f"?tls_ca={folder}/client.pem"):  # the system's authorities, or another certificate
         async with aio.connect(f"rediss://{tls.at}{options}", timeout=10) as store:
             with pytest.raises(aio.Unavailable, match="certificate"):
                 await aio.Throttler(store, 1, 60).consume("k")
@@ -115,7 +115,7 @@ async def test_the_python_package_decides_over_tls(aio, tls, folder):
         await aio.Throttler(f"rediss://{tls.at}?tls_ca={folder}/nobody.pem", 1, 60).consume("k")
 
 
-# ---- What is linked, and what is not ----
+# ---- Linked libraries ----
 
 
 def needed(path):
@@ -124,7 +124,7 @@ def needed(path):
 
 @pytest.fixture(scope="module")
 def without(tmp_path_factory):
-    """A library and a command that were built with TLS=no, installed."""
+    """An installed library and command, built with TLS=no."""
     folder = tmp_path_factory.mktemp("without")
     make("-j2", f"BUILD={folder}/build", f"PREFIX={folder}/prefix", "CFLAGS=-O0", "TLS=no", "install")
     return folder / "prefix"

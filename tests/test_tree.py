@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""House rules that a program can check: who includes whom, what the library may call, what it exports, what it keeps."""
+"""Rules of the source tree that a program can check: includes, functions that the library calls, exports, state."""
 import os
 import re
 import runpy
@@ -25,7 +25,7 @@ LAYERS = {
 }
 AT_THE_TOP = {"store": "base", "policy": "base", "throttler": "top", "open": "top"}
 
-# The library prints nothing, never exits, touches no signal, has no state that two loops could share.
+# The library prints nothing, never exits, changes no signal, and has no state that two loops could share.
 FORBIDDEN_CALLS = set(
     "printf fprintf vprintf vfprintf puts fputs putchar perror syslog exit _exit quick_exit atexit abort __assert_fail "
     "raise signal sigaction sigprocmask alarm setitimer setlocale system popen strtok rand srand random "
@@ -39,7 +39,7 @@ def tracked(*patterns):
 
 
 def includes(path):
-    """(bracket or quote, what) of each #include line."""
+    """(bracket or quote, header) of each #include line."""
     return re.findall(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', path.read_text(), re.M)
 
 
@@ -47,7 +47,7 @@ def output(*command):
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-# ---- Who includes whom ----
+# ---- Includes ----
 
 
 def layer_of(path):
@@ -55,7 +55,7 @@ def layer_of(path):
 
 
 def units(*patterns):
-    """Each file name without its ending, and those whose headers it includes. A .c file and its header are one unit.
+    """Each file name without its ending, and the units that it includes. A .c file and its header are one unit.
     The files in python/core include headers of the library by a path that begins with src/."""
     paths = tracked(*patterns)
     headers = {path.stem for path in paths if path.suffix == ".h"}
@@ -146,11 +146,11 @@ def test_public_headers_include_no_internal_ones():
             assert mark == "<", f"{path.name} includes {name}"
 
 
-# ---- What a message may hold ----
+# ---- Messages ----
 
 
 def test_bytes_from_outside_become_a_message_in_one_place():
-    """Of url.c an option's name, and of tls.c the words of OpenSSL."""
+    """Exceptions: the name of an option in url.c, and the text of OpenSSL in tls.c."""
     users = {path.name for path in tracked("src/**/*.c", "src/*.c", "module/*.c")
              if "steady__printable(" in path.read_text()}
     assert users <= {"error.c", "redact.c", "url.c", "tls.c"}
@@ -163,7 +163,7 @@ def test_the_words_that_a_server_may_say_are_sorted():
     assert all(len(word) < 32 for word in words)
 
 
-# ---- What the library calls and keeps ----
+# ---- Calls and state of the library ----
 
 
 def undefined_symbols():
@@ -186,7 +186,7 @@ def test_the_library_has_no_variable_that_can_be_written():
     assert writable == set()
 
 
-# ---- What it exports ----
+# ---- Exports ----
 
 
 # Each library, and the headers that declare its functions.
