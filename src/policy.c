@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * What the policy of a throttler makes of an error, and the end of each asynchronous call. */
+ * Applies the policy of a throttler to an error, and ends each asynchronous call. */
 #include "policy.h"
 
 #include <stdlib.h>

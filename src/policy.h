@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * What the policy of a throttler (on_error) makes of an error, and the end of each asynchronous call. */
+ * Applies the policy of a throttler (on_error) to an error, and ends each asynchronous call. */
 #ifndef STEADY__POLICY_H
 #define STEADY__POLICY_H
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * What all stores share: the check of the options, how long a store lives, and the calls that each class answers. */
+ * The common part of all stores: checks the options, counts references, and forwards calls to the class of the store.
+ */
 #include "store.h"
 
 #include <string.h>

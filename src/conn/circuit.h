@@ -13,14 +13,14 @@ struct steady__circuit {
     steady_us probe_at;            /* while open: the time of the next probe */
 };
 
-/* What the reply to a decision shows about the server. */
+/* The state of the server that a reply to a decision shows. */
 enum steady__circuit_event {
     STEADY__CIRCUIT_NOTHING, /* nothing, or nothing new */
     STEADY__CIRCUIT_DECIDES, /* the server makes decisions */
     STEADY__CIRCUIT_OPENED,  /* the server has just stopped making decisions */
     STEADY__CIRCUIT_REFUSES, /* the server refuses this decision, for a reason that is not its key */
 };
-/* Takes the reply to a decision into account. */
+/* Updates the circuit with the reply to a decision. */
 enum steady__circuit_event steady__circuit_reply(struct steady__circuit *circuit, const struct steady__reply *reply,
                                                  const steady_loop *loop);
 

@@ -17,7 +17,7 @@
 
 static void connect_next_address(struct steady__connect *attempt);
 
-/* Of an errno. A client that opens many connections can use up the descriptors and the memory of this program. */
+/* Maps an errno to an error. If descriptors or memory are used up, the fault is in this program: STEADY_OVERLOADED. */
 static int connect_error_of(int number) {
     const bool ours = number == EMFILE || number == ENFILE || number == ENOBUFS || number == ENOMEM;
     return ours ? STEADY_OVERLOADED : STEADY_UNAVAILABLE;
@@ -112,7 +112,7 @@ static void connect_on_alarm(void *arg) {
         connect_resolve(attempt);
         return;
     }
-    if (!attempt->last_turn) { /* read first what has come meanwhile: a loop may run due timers before it polls */
+    if (!attempt->last_turn) { /* events may be pending: a loop may run due timers before it polls */
         attempt->last_turn = true;
         steady__alarm_set(&attempt->alarm, STEADY_MILLISECOND);
         return;
@@ -180,7 +180,7 @@ static bool connect_is_lookup_pending(const struct steady__connect *attempt) {
     return false;
 }
 
-/* It is read without a thread. */
+/* Whether the host is an address. An address needs no lookup and no thread. */
 static bool connect_is_address(const char *host) {
     struct in_addr bytes;
     struct in6_addr bytes6;

@@ -46,7 +46,7 @@ struct steady__connect {
     void (*done)(void *arg, const struct steady__connect_result *dialed); /* once for each start */
     void *arg;
     bool looking;   /* the attempt waits for a lookup */
-    bool queued;    /* that cannot begin yet */
+    bool queued;    /* the lookup cannot start yet: too many are running */
     bool last_turn; /* the time is over; the loop gets one more turn, because it may have been held */
     struct steady__connect_lookup lookups[STEADY__CONNECT_LOOKUPS];
     struct steady__addresses addresses;
@@ -72,7 +72,7 @@ void steady__connect_stop(struct steady__connect *attempt);
 /* A lookup is under way, for this attempt or another one. */
 bool steady__connect_looks_up(const struct steady__connect *attempt);
 
-/* What the attempt is doing, as words to follow "still". */
+/* The current step of the attempt, as words to follow "still". */
 const char *steady__connect_activity(const struct steady__connect *attempt);
 
 void steady__connect_free(struct steady__connect *attempt);

@@ -15,7 +15,7 @@
  *   - An attempt fails. The back-off doubles up to half a second, with jitter. The server is now known to be down: what
  *     waits ends, and new requests end at once, until a connection is made.
  *   - An answered connection is lost. It is made again nearly at once, and unwritten requests wait for it. A request of
- *     which a byte was written ends as such: its outcome is unknown.
+ *     which a byte was written ends as STEADY_UNKNOWN.
  *   - The server refuses AUTH or SELECT. Like a failed attempt, but at most once a second, and as STEADY_REFUSED.
  *   - The connection stalls: a reply is due, and no byte came for four timeouts.
  *   - It is drained, because the server is not a primary any more (READONLY) or has moved. When no reply is due, it is
@@ -69,7 +69,7 @@ struct steady__connection {
     bool answered;              /* this connection had a reply */
     bool paused;                /* RESTING until a request comes, but not before resumes_at */
     enum acceptance acceptance; /* of the connection that was lost last */
-    bool handing;               /* resting, and first handing back what is left */
+    bool handing;               /* RESTING, while lost requests are still being returned */
     steady_us rest_delay, rest_until;
     struct steady__engines engines;
     int down_error; /* the error of a request while known_down */
@@ -191,7 +191,8 @@ static bool connection_hands_on(struct steady__connection *conn) {
     return true;
 }
 
-/* The server is down, with `error`. Requests that wait now end; those that come later are another matter. */
+/* Marks the server as down, with `error`. Requests that wait now end. Later ones fail at submit, except if the
+ * connection is patient and an attempt is running. */
 static void connection_mark_down(struct steady__connection *conn, int error) {
     conn->known_down = true;
     conn->down_error = error;
@@ -250,7 +251,7 @@ static bool connection_awaits_reply(const struct steady__connection *conn) {
     return !steady__pipeline_idle(&conn->pipeline) || steady__pipeline_unread(&conn->pipeline);
 }
 
-/* Call this after what has arrived is read. */
+/* Whether a reply is due and nothing arrived for a timeout. Read first; otherwise received bytes count as silence. */
 static bool connection_is_silent(const struct steady__connection *conn) {
     return connection_awaits_reply(conn) && connection_now(conn) - conn->quiet_since >= conn->with.timeout;
 }
@@ -290,7 +291,7 @@ static bool connection_encode_waiting(struct steady__connection *conn, unsigned 
     return any;
 }
 
-/* Sends what waits. Runs no callback: a failed send is handled by the handler of the socket. */
+/* Sends the waiting requests. Runs no callback: the handler of the socket handles a failed send. */
 static void connection_flush(struct steady__connection *conn) {
     unsigned dropped = 0, sends = 0;
     bool encoded, taken;
@@ -414,7 +415,7 @@ static void connection_reply_received(struct steady__connection *conn, struct st
         steady__log_reply(&conn->log, &conn->with.loop, news, why);
 }
 
-/* Whether received bytes wait, of which the loop does not know. */
+/* Whether received bytes wait that the loop cannot see, because they are in our buffers. */
 static bool connection_has_unread(const struct steady__connection *conn) {
     return steady__pipeline_unread(&conn->pipeline) || steady__pipeline_pending(&conn->pipeline);
 }

@@ -16,7 +16,7 @@ struct steady__connection;
 /* The longest request: an EVAL with the text of a script and the longest key. */
 #define STEADY__REQUEST_MAX 16384
 
-/* What the owner of a request makes of its reply. */
+/* The action of the owner of a request on its reply. */
 enum steady__reply_action {
     STEADY__REPLY_ACCEPTED,
     STEADY__REPLY_RESENT,      /* the request was sent again, or to another server */
@@ -86,18 +86,18 @@ bool steady__connection_is_up(const struct steady__connection *conn);
 /* It has no request, on the wire or waiting. */
 bool steady__connection_is_idle(const struct steady__connection *conn);
 
-/* It has been connected, if not greeted. */
+/* It was connected before, perhaps without a complete handshake. */
 bool steady__connection_was_up(const struct steady__connection *conn);
 
-/* A lookup of its name is under way, and would go on without it if it were closed. */
+/* A lookup of its name is running. It would go on if the connection were closed. */
 bool steady__connection_looks_up(const struct steady__connection *conn);
 
 /* If it has no request and was never up, it stops its attempts until a request comes. */
 void steady__connection_pause(struct steady__connection *conn);
 
-/* Reads what has arrived, for one who is about to say that nothing has: about as many bytes as *left, which becomes
- * less by them. From the loop only. */
-#define STEADY__CATCH_UP ((size_t)2097152) /* bytes: the replies to 65536 decisions, or what a server sends instead */
+/* Reads received replies before the caller ends decisions as timed out. Reads about *left bytes, and subtracts them
+ * from *left. From the loop only. */
+#define STEADY__CATCH_UP ((size_t)2097152) /* bytes: the replies to 65536 decisions */
 void steady__connection_catch_up(struct steady__connection *conn, size_t *left);
 
 /* ---- Calls for a finder, from the loop only. Each may close the connection. ---- */
@@ -110,7 +110,7 @@ void steady__connection_not_found(struct steady__connection *conn, int error, co
  * out. Then `find` is called. */
 void steady__connection_server_moved(struct steady__connection *conn);
 
-/* What a request that is not on the wire waits for, as words to follow "still"; NULL: its turn. */
+/* The step that a request waits for, if it is not on the wire: words to follow "still". NULL: it waits for no step. */
 const char *steady__connection_activity(const struct steady__connection *conn);
 
 /* The number of connections after the first. */

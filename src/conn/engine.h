@@ -38,7 +38,7 @@ bool steady__engine_asks_module(struct steady__engines *engines, enum steady__ve
 bool steady__engine_switch_to_module(struct steady__engines *engines, enum steady__verb verb,
                                      enum steady_engine engine);
 
-/* What an answer showed: which engine works for this verb; that there is no module; nothing about the engine. */
+/* Note the result of an answer: this engine works for this verb; the server has no module; nothing is known. */
 void steady__engine_settle(struct steady__engines *engines, enum steady__verb verb, bool module);
 void steady__engine_no_module(struct steady__engines *engines);
 void steady__engine_not_answered(struct steady__engines *engines);

@@ -29,8 +29,8 @@ size_t steady__handshake_encode(char *out, enum steady__handshake_step which, co
     }
 }
 
-/* A primary answers "master" and more; a replica "slave", the primary's host and port, the state of their link and
- * more. */
+/* A primary answers "master" and more; a replica "slave", the primary's host and port, the state of that
+ * connection, and more. */
 static bool handshake_role_matches(const struct steady__reply *reply, enum steady__role role) {
     struct steady__walk walk = steady__walk_over(reply);
     struct steady__value head, value = {0};
@@ -63,8 +63,8 @@ static enum steady__handshake_outcome handshake_error_replied(enum steady__hands
     steady__redact(why, why_size, reply->text, reply->text_len, &secrets);
     if (steady__error_class_is_temporary(error_class)) return STEADY__HANDSHAKE_FAILED;
     if (which != STEADY__HANDSHAKE_ROLE) return STEADY__HANDSHAKE_REFUSED;
-    const bool stranger = reply->text_len >= 6 && memcmp(reply->text, "NOAUTH", 6) == 0;
-    return stranger ? STEADY__HANDSHAKE_REFUSED : STEADY__HANDSHAKE_ROLE_UNKNOWN;
+    const bool no_auth = reply->text_len >= 6 && memcmp(reply->text, "NOAUTH", 6) == 0;
+    return no_auth ? STEADY__HANDSHAKE_REFUSED : STEADY__HANDSHAKE_ROLE_UNKNOWN;
 }
 
 enum steady__handshake_outcome steady__handshake_reply(enum steady__handshake_step which, const struct steady__url *url,

@@ -26,7 +26,7 @@ enum steady__handshake_outcome {
     STEADY__HANDSHAKE_REFUSED,      /* the server refuses the credentials */
 };
 
-/* What the reply to a step means. Unless it is OK, `why` gets a text without secrets. */
+/* Reads the reply to a step. Unless the outcome is OK, `why` gets a text without secrets. */
 enum steady__handshake_outcome steady__handshake_reply(enum steady__handshake_step which, const struct steady__url *url,
                                                        enum steady__role role, const struct steady__reply *reply,
                                                        char *why, size_t why_size);

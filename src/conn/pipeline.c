@@ -148,7 +148,7 @@ static bool pipeline_grow(struct steady__pipeline *pipeline) {
     return true;
 }
 
-/* Room for so many slots more. Where there is no memory for it, what is unanswered has to be answered first. */
+/* Makes room for more slots. False: out of memory; then unanswered requests must be answered first. */
 static bool pipeline_provide(struct steady__pipeline *pipeline, unsigned requests) {
     const uint64_t first = pipeline->head / BLOCK, last = (pipeline->tail + requests - 1) / BLOCK;
     if (last - first >= pipeline->room && !pipeline_grow(pipeline)) return false;
@@ -227,13 +227,13 @@ bool steady__pipeline_awaits_nested(struct steady__pipeline *pipeline) {
     return !steady__pipeline_idle(pipeline) && pipeline_slot(pipeline, pipeline->head)->nested > 0;
 }
 
-/* What the reply that is due may need. */
+/* The largest buffer that the next reply may use. */
 static size_t pipeline_room_allowed(struct steady__pipeline *pipeline) {
     const uint32_t nested = steady__pipeline_idle(pipeline) ? 0 : pipeline_slot(pipeline, pipeline->head)->nested;
     return nested > STEADY__PIPELINE_IN ? nested : STEADY__PIPELINE_IN;
 }
 
-/* Room for more bytes. Only a nested reply may need more than there is at first. */
+/* Makes room for more bytes. Only a nested reply may enlarge the buffer. */
 static bool pipeline_make_room(struct steady__pipeline *pipeline) {
     memmove(pipeline->in, pipeline->in + pipeline->in_from, pipeline->in_to - pipeline->in_from);
     pipeline->in_to -= pipeline->in_from;

@@ -22,7 +22,7 @@ struct steady__request {
     uint64_t number;           /* on the wire: its index, counted from 0 */
     enum steady__request_state state;
     uint32_t nested;  /* the most bytes of a nested reply, see steady__reply_read_nested; 0: not nested */
-    void *at;         /* for the transport: where the request is */
+    void *at;         /* for the transport: the node of the request */
     bool send_asking; /* send ASKING before it */
     bool read_only;   /* it changes nothing on the server */
     uint8_t redirects;
@@ -52,7 +52,7 @@ struct steady__pipeline {
     int fd;                  /* -1: not connected */
     struct steady__tls *tls; /* NULL: no TLS */
     int broken;              /* errno of a failed send */
-    steady_us clock;         /* the time of the last read or write, set by the caller of those */
+    steady_us clock;         /* the time of the last read or write; set by the caller */
     uint64_t sent;           /* bytes that the system has taken; with TLS, bytes inside the records that it has taken */
     size_t out_from, out_to;
     size_t in_from, in_to, in_room;
@@ -100,7 +100,7 @@ static inline bool steady__pipeline_pending(const struct steady__pipeline *pipel
     return pipeline->tls != NULL && steady__tls_pending(pipeline->tls);
 }
 
-/* Gives back what a long reply needed, once all has been read. Replies are not valid after it. */
+/* Frees the memory of a long reply after it was read. Replies are not valid any more. */
 void steady__pipeline_relax(struct steady__pipeline *pipeline);
 
 /* Why the connection is lost, given the errno of a send or receive, or 0 at the end of the stream. */

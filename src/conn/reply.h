@@ -36,9 +36,8 @@ struct steady__progress {
     int64_t due, read; /* values */
 };
 
-/* The same for requests whose replies hold texts and arrays of arrays. An array, a bulk string or nil becomes
- * STEADY__REPLY_NESTED, to be read with steady__walk_next. After 0, call it again with more bytes: it goes on where it
- * was. Otherwise *progress is zero again. */
+/* Reads a reply with texts and nested arrays. An array, a bulk string or nil becomes STEADY__REPLY_NESTED; read it with
+ * steady__walk_next. After 0, call this again with more bytes: it continues. Otherwise *progress is zero again. */
 ptrdiff_t steady__reply_read_nested(struct steady__reply *reply, struct steady__progress *progress, const char *bytes,
                                     size_t len);
 

@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Each writes to `out` and returns the end of what it wrote. */
+/* Each function writes to `out`, and returns the end of the written bytes. */
 
 /* Decimal digits, in any locale; much faster than printf. */
 static inline char *steady__resp_put_number(char *out, int64_t number) {

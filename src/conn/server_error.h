@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The classes of `-ERR` replies: what an error of a server means for the request that it answers. */
+ * The classes of `-ERR` replies. The class of an error decides how its request continues. */
 #ifndef STEADY__SERVER_ERROR_H
 #define STEADY__SERVER_ERROR_H
 

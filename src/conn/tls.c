@@ -25,7 +25,7 @@
 
 #define NAME_SIZE sizeof(((struct steady__tls_ticket *)NULL)->name)
 #define RECORD_MAX SSL3_RT_MAX_PLAIN_LENGTH
-#define RECEIVE_MOST 65536  /* bytes of what is no data, such as tickets, before the loop goes on */
+#define RECEIVE_MOST 65536  /* bytes without data, such as tickets, before the loop goes on */
 #define FILE_MAX (16 << 20) /* the CAs of a system take 0.2 MiB */
 
 struct steady__tls_context {
@@ -41,12 +41,12 @@ struct steady__tls {
     const struct steady__net *net;
     int fd;
     int error;        /* errno of the descriptor */
-    size_t left;      /* that OpenSSL may still read in this call */
+    size_t left;      /* bytes that OpenSSL may still read in this call */
     size_t record;    /* bytes in the record that SSL_write is sending; 0: none */
     bool begun;       /* a byte of that record was sent, or may be */
     int first;        /* the first byte received; -1: none yet */
     bool established; /* the handshake is done */
-    bool failed;      /* OpenSSL gave the connection up */
+    bool failed;      /* OpenSSL reported a fatal error */
     bool asked;       /* the server asked for a certificate; there is none */
     bool heard;       /* data was received after the handshake */
     bool turned_away;
@@ -134,7 +134,7 @@ static void tls_explain_certificate(struct steady__tls *tls, long result) {
     }
 }
 
-static bool tls_is_about_certificates(int alert) {
+static bool tls_is_certificate_alert(int alert) {
     switch (alert) {
     case SSL_AD_BAD_CERTIFICATE:
     case SSL_AD_UNSUPPORTED_CERTIFICATE:
@@ -152,8 +152,7 @@ static bool tls_is_about_certificates(int alert) {
  * it, but not after a reply. In TLS 1.2 the alert comes before, and a missing certificate is a failed handshake. */
 static void tls_explain_alert(struct steady__tls *tls, int alert) {
     const bool may_be = !tls->heard && (!tls->established || SSL_version(tls->ssl) >= TLS1_3_VERSION);
-    tls->turned_away =
-        may_be && (tls_is_about_certificates(alert) || (alert == SSL_AD_HANDSHAKE_FAILURE && tls->asked));
+    tls->turned_away = may_be && (tls_is_certificate_alert(alert) || (alert == SSL_AD_HANDSHAKE_FAILURE && tls->asked));
     if (tls->turned_away && tls->asked)
         tls_explain(tls, "the server requires a client certificate (set tls_cert)");
     else if (tls->turned_away)
@@ -336,7 +335,7 @@ ssize_t steady__tls_recv(struct steady__tls *tls, void *bytes, size_t room) {
 
 bool steady__tls_pending(const struct steady__tls *tls) { return SSL_has_pending(tls->ssl) == 1; }
 
-/* ---- What all connections of a store share ---- */
+/* ---- The context of a store ---- */
 
 static int tls_refuse_file(steady_message *why, const char *what, const char *path, const char *reason) {
     char shown[128];

@@ -6,7 +6,7 @@
 #include "conn/net.h"
 #include "core/url.h"
 
-/* What all connections of a store share: the trusted CAs and the certificate of the client. */
+/* The TLS context of a store, for all its connections: the trusted CAs and the certificate of the client. */
 struct steady__tls_context;
 
 /* 0, STEADY_BAD_ARGUMENT (a file is not usable), STEADY_UNSUPPORTED (built without TLS) or STEADY_NO_MEMORY. *why never

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * What stands in for tls.c where the library is built without OpenSSL: a refusal, once, when a store is opened. The
- * rest is never called, as there is no context to call it with. */
+ * Replaces tls.c if the library is built without OpenSSL. Opening a store with TLS fails. The other functions are never
+ * called, because there is no context. */
 #include "conn/tls.h"
 #include "core/error.h"
 

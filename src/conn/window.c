@@ -7,7 +7,7 @@
  *
  * This is the congestion window of TCP, with the delay as the signal (Jacobson, "Congestion avoidance and control",
  * 1988; Brakmo and Peterson, "TCP Vegas", 1995). The delay is the age of the first unanswered request when all received
- * replies are read. The latency of a reply is no such signal: the program may have been busy before it read the reply.
+ * replies are read. The latency of a reply is not used: the program may have been busy before it read the reply.
  *
  * Growth, while requests wait for the window. `room` is the timeout less the time that is not due to our queue:
  *
@@ -19,8 +19,8 @@
  * Above that, it shrinks once for each window, to the size that would have cost room / 4.
  *
  * The base is the latency of a reply with nothing ahead of it: the network and the other clients. A smaller window does
- * not lower it, so it is accepted up to half of the timeout. Otherwise clients of one server, which start one after the
- * other with the queues of those before, would all be late. The base is learned in two ways:
+ * not lower it, so it is accepted up to half of the timeout. Otherwise clients of a server that start one after the
+ * other, behind the queues of earlier clients, would all be late. The base is learned in two ways:
  *   - from replies with hardly a request ahead of them;
  *   - if the window was reduced and the delay stays long: from two requests with very different numbers of requests
  * ahead. The line through both (requests ahead, delay) meets the axis at the base. If a higher base shows that a

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* What a call asks of a bucket. */
+/* The call on a bucket. */
 enum steady__verb { STEADY__CONSUME, STEADY__PEEK, STEADY__RESET };
 
 #define STEADY__EXACT ((int64_t)1 << 53) /* every time and every capacity * recharge stays below */

@@ -188,7 +188,7 @@ static enum flaw limit_read_duration(struct reader *r) {
     return NO_FLAW;
 }
 
-/* Fails with a text for the flaw. `what` names what was expected. */
+/* Fails with a text for the flaw. `what` names the expected kind of text. */
 static int limit_refuse(const struct reader *r, enum flaw flaw, const char *what, const char *text,
                         steady_message *why) {
     const char *known = r->words ? UNITS ", or " WORDS : UNITS;

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT
- * Texts from outside, made fit to be shown. Each text that leaves the library and holds bytes from outside comes
- * through here; the rest of the library writes its own words only.
+ * The filter for texts from outside. Each message with bytes from outside passes through here. All other messages of
+ * the library are its own words.
  *
- * A server may quote what it was sent: in its error, in host names, in its settings. A search for the known secrets
- * would not be enough. It would miss keys of other decisions, a password of the caller's own connection, and a secret
- * that was cut or encoded. So only words of the list below are shown. They say nothing about what was sent.
+ * A server may quote received bytes: in its error, in host names, in its settings. A search for the known secrets is
+ * not enough. It misses keys of other decisions, a password of the caller's own connection, and a cut or encoded
+ * secret. So only words of the list below are shown. They say nothing about the sent bytes.
  *
- * A secret may be such a word itself. Then the whole text is left out: to leave out the word alone would show where it
- * stood, and so what it is. */
+ * A secret may itself be a word of the list. Then the whole text is hidden. A gap in place of the word would show the
+ * position of the word, and so the word. */
 #include "core/redact.h"
 
 #include <stdio.h>
@@ -18,9 +18,9 @@
 #define MASK "***"
 #define MASKED_LEAST 4 /* bytes of a secret that is looked for inside other words */
 
-/* ---- What a server may say ---- */
+/* ---- The words that are shown ---- */
 
-/* The first word of an error, and what it means where the rest cannot be shown. */
+/* The first word of an error, and its meaning, which is shown if the rest is hidden. */
 static const struct {
     const char *word, *meaning;
 } classes[] = {
@@ -47,8 +47,8 @@ static const struct {
     {"WRONGTYPE", "the key holds another type of value"},
 };
 
-/* Whole texts that servers are known to send and that quote nothing. They are shown even where a secret is one of their
- * words: they are the same whatever was sent. */
+/* Known texts of servers that quote nothing. They are shown even if a secret is a word of them, because they never
+ * depend on the sent bytes. */
 static const char *const sentences[] = {
     "CLUSTERDOWN Hash slot not served",
     "CLUSTERDOWN The cluster is down",
@@ -75,7 +75,7 @@ static const char *const sentences[] = {
     "WRONGTYPE Operation against a key holding the wrong kind of value",
 };
 
-/* Commands and abbreviations. In any case, as servers write them in either. */
+/* Commands and abbreviations, in upper or lower case. */
 /* clang-format off */
 static const char *const commands[] = {
     "ACL", "AOF", "ASKING", "AUTH", "CLIENT", "CLUSTER", "CONFIG", "DB", "DEL", "EVAL", "EVALSHA", "FUNCTION",
@@ -129,7 +129,7 @@ static int redact_compare_words(const void *word, const void *entry) {
     return strcmp(word, *(const char *const *)entry);
 }
 
-/* A piece of a text: not ended by a NUL. */
+/* A piece of a text, without a NUL at its end. */
 struct piece {
     const char *at;
     size_t len;
@@ -234,7 +234,7 @@ static bool redact_holds_secret(const char *text, size_t len, const struct stead
 
 /* ---- A server's error ---- */
 
-/* Its length without the arguments of the command, which servers quote last. */
+/* The length without the arguments of the command. Servers quote them last. */
 static size_t redact_without_quotation(const char *text, size_t len) {
     static const char quoting[] = ", with args beginning";
     const char *quote = memmem(text, len, quoting, sizeof quoting - 1);
@@ -335,10 +335,10 @@ void steady__redact(char *text, size_t size, const char *error, size_t len, cons
     }
 }
 
-/* ---- Texts that no server has a part in ---- */
+/* ---- Texts without bytes of a server ---- */
 
-/* Writes a text with its secrets masked and each byte that is no printable ASCII as '?'. Secrets of under MASKED_LEAST
- * bytes are left: they are a part of too many words. */
+/* Writes a text with masked secrets, and with '?' for each byte other than printable ASCII. Secrets shorter than
+ * MASKED_LEAST bytes are not masked: too many words contain them. */
 static void redact_put_without(struct out *out, struct piece text, const struct steady__secrets *secrets) {
     struct piece list[SECRETS];
     redact_list_secrets(list, secrets);
@@ -386,7 +386,7 @@ static bool redact_has_credentials(const char *text) {
     return *text != '/' || (colon != NULL && colon < last); /* a path may hold an '@' */
 }
 
-/* Where the value of something begins whose name says that it is a secret; NULL: nowhere. */
+/* The start of a value whose name says that it is a secret, such as password=. NULL: none. */
 static const char *redact_find_value(const char *text) {
     static const char *const names[] = {"pass", "pwd", "secret", "token", "auth", "credential"};
     for (size_t i = 0; i < COUNT(names); i++) {
@@ -432,7 +432,7 @@ static bool redact_is_url(const char *text) {
     return is;
 }
 
-/* The length of "scheme:" or "scheme://" at the start of what may be a URL; 0: it has none. */
+/* The length of "scheme:" or "scheme://" at the start of a possible URL; 0: none. */
 static size_t redact_scheme_length(const char *text) {
     const size_t known = steady__url_scheme(text);
     const size_t len = strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz+");

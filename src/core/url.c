@@ -61,8 +61,7 @@ static const char *url_shown_name(const struct steady__url *url, const char *opt
     return out;
 }
 
-/* The start of a text that is no URL of ours, for a message. It ends before ':' or '?', because a password may follow.
- */
+/* The start of an unknown URL, for a message. It ends before ':' or '?', because a password may follow. */
 static const char *url_shown_beginning(const struct steady__url *url, char out[48]) {
     size_t len = strcspn(url->bytes, ":?=%");
     if (url->secretive) return "...";

@@ -28,9 +28,9 @@
  * written before the file has a name. Later only `successor` changes, and only in a file of an earlier boot. The header
  * is read once, into private memory.
  *
- * CLOCKS. Times in the slots count from boot. A file of another boot means nothing and is replaced by a new file. The
- * new file is as large as the old one, unless another size is asked for. No process that maps the old file can be
- * alive. A file of this boot whose offset differs is refused: processes use it, and their clock is another one.
+ * CLOCKS. Times in the slots count from boot. A file of another boot has no meaning, and is replaced by a new file. The
+ * new file is as large as the old one, unless another size is requested. No process that maps the old file can be
+ * alive. A file of this boot with another offset is refused: other processes use it, with another clock.
  *
  * MAKING A FILE. The new file has no name until it is complete and on the disk (O_TMPFILE). Then it is linked to
  * `path`, which fails if `path` exists. So the first maker wins, and no maker waits for another one. A file system
@@ -72,12 +72,12 @@
 #define BOOT_ID "/proc/sys/kernel/random/boot_id"
 #define TIME_NAMESPACE "/proc/thread-self/ns/time"
 #define TIME_NAMESPACE_OF_CHILDREN "/proc/thread-self/ns/time_for_children"
-#define TIME_OFFSETS "/proc/self/timens_offsets" /* a thread has none of its own */
+#define TIME_OFFSETS "/proc/self/timens_offsets" /* /proc/thread-self has no such file */
 #define FIRST_TIME_NAMESPACE "time:[4026531834]" /* of the host: the kernel has this number as a constant */
 #define OPEN_FLAGS (O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK)
 #define ATTEMPTS 100 /* each fails only if another process has changed what `path` is */
 
-/* Which clock the times in a file are of. */
+/* The clock of the times in a file. */
 struct clock_id {
     char boot[40];
     char offset[40];
@@ -194,7 +194,7 @@ static bool region_has_our_geometry(const struct header *h) {
 
 static off_t region_file_size(uint32_t buckets) { return (off_t)(HEADER_SIZE + steady__table_bytes(buckets)); }
 
-/* What is wrong with it; NULL: nothing. */
+/* The fault of a header; NULL: none. */
 static const char *region_header_fault(const struct header *h, off_t size) {
     if (memcmp(h->magic, MAGIC, sizeof h->magic) != 0) return "not a Steady store";
     if (h->byte_order != BYTE_ORDER_MARK) return "a store of a machine with another byte order";
@@ -224,7 +224,7 @@ static int region_fail_open(const char *path, steady_message *why) {
     return fault != NULL ? region_fail_at(path, why, STEADY_BAD_FILE, fault) : region_fail_errno(path, why);
 }
 
-/* What is wrong with a file of this boot; NULL: nothing. */
+/* The fault of a file of this boot; NULL: none. */
 static const char *region_use_fault(const struct header *h, const struct clock_id *clock) {
     if (memcmp(h->clock.offset, clock->offset, sizeof clock->offset) != 0)
         return "a store of another time namespace: its clock since boot differs";
@@ -355,7 +355,7 @@ static int region_link_to(int fd, const char *name) {
     return linkat(AT_FDCWD, link, AT_FDCWD, name, AT_SYMLINK_FOLLOW);
 }
 
-/* ---- Where there is none ---- */
+/* ---- Making a file ---- */
 
 /* musl 1.2.3 has neither renameat2 nor its flag. */
 #ifndef RENAME_NOREPLACE
@@ -382,7 +382,7 @@ static int region_make(const char *path, uint32_t wanted, const struct clock_id 
     return error;
 }
 
-/* ---- Where there is that of an earlier boot ---- */
+/* ---- Replacing a file of an earlier boot ---- */
 
 static bool region_is_named(int fd, const char *name) {
     struct stat a, b;
@@ -413,7 +413,7 @@ static int region_install(struct header *old, uint64_t chosen, int stale, const 
     const int error = region_name_of(name, path, chosen, why);
     if (error != 0 || !region_is_named(stale, path) || rename(name, path) == 0) return error;
     if (errno != ENOENT) return region_fail_errno(path, why);
-    if (region_is_named(stale, path)) /* somebody has deleted the chosen file */
+    if (region_is_named(stale, path)) /* the chosen file was deleted */
         __atomic_compare_exchange_n(&old->successor, &chosen, 0, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     return 0;
 }
@@ -431,10 +431,11 @@ static int region_replace(int stale, const char *path, uint32_t buckets, const s
     return error;
 }
 
-/* ---- Using it ---- */
+/* ---- Using a file ---- */
 
-/* A file copied without its zeroes, or restored so, has holes. Touching a hole on a full disk would raise SIGBUS.
- * posix_fallocate would not do: where the file system cannot allocate, it writes to what other processes use. */
+/* Fills the holes of a file. A copied or restored file may have holes, and touching a hole on a full disk raises
+ * SIGBUS. posix_fallocate is not used: if the file system cannot allocate, it writes into bytes that other processes
+ * use. */
 static int region_fill_holes(int fd, const char *path, off_t size, steady_message *why) {
     struct stat st;
     if (fstat(fd, &st) != 0) return region_fail_errno(path, why);
@@ -497,7 +498,7 @@ int steady__region_file(struct steady__region *region, const char *path, uint32_
  * over, a huge page at a time: one copy takes well under a millisecond, all of them would hold an event loop for too
  * long. */
 #define HUGE_PAGE ((size_t)2 << 20)
-#define HUGE_FROM 64 /* as a part of the buckets */
+#define HUGE_FROM 64 /* a 64th of the buckets */
 #define THP_SETTING "/sys/kernel/mm/transparent_hugepage/enabled"
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25 /* Linux 6.1; before, the kernel changes over in the background */
@@ -513,7 +514,7 @@ static uint32_t region_count_huge_pages(const struct steady__region *region) {
     return region->map_size > before ? (uint32_t)((region->map_size - before) / HUGE_PAGE) : 0;
 }
 
-/* MADV_COLLAPSE does not heed the setting of the system. */
+/* MADV_COLLAPSE ignores the setting of the system, so check it here. */
 static bool region_are_huge_pages_allowed(void) {
     char setting[64] = "[never]";
     const int fd = open(THP_SETTING, O_RDONLY | O_CLOEXEC);
@@ -544,7 +545,7 @@ int steady__region_private(struct steady__region *region, uint32_t buckets, stea
     void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (map == MAP_FAILED)
         return steady__fail(why, STEADY_NO_MEMORY, "no memory for %lu buckets", (unsigned long)buckets);
-    madvise(map, size, MADV_NOHUGEPAGE); /* also where the system gives them to all */
+    madvise(map, size, MADV_NOHUGEPAGE); /* even if the system uses huge pages for all memory */
     region->map = map;
     region->map_size = size;
     region->bytes = map;

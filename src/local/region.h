@@ -11,19 +11,19 @@ struct steady__region {
     size_t map_size;
     void *bytes; /* of the table */
     uint32_t buckets;
-    uint32_t huge_pages;                    /* that private memory can have */
+    uint32_t huge_pages;                    /* the number that private memory can have */
     unsigned char key[STEADY__SIPHASH_KEY]; /* of the hash */
 };
 
 /* Private, zeroed memory. 0, STEADY_NO_MEMORY or STEADY_SYSTEM. */
 int steady__region_private(struct steady__region *region, uint32_t buckets, steady_message *why);
 
-/* To be called once for each number of slots in use, 1 and up, in any order and from any thread: asks for huge pages as
- * the memory fills. It may take a millisecond. */
+/* Asks for huge pages as the memory fills. Call it once for each number of slots in use, from 1 on, in any order and
+ * from any thread. It may take a millisecond. */
 void steady__region_grew(const struct steady__region *region, uint32_t slots);
 
-/* Maps the store at `path`, made first where there is none or one of an earlier boot. buckets 0: as many as it has, or
- * had before the boot, or STEADY__FILE_BUCKETS where there is none. 0, STEADY_BAD_FILE or STEADY_SYSTEM. */
+/* Maps the store at `path`. A missing file is made; a file of an earlier boot is replaced. buckets 0: the number of the
+ * file, also of the replaced file; STEADY__FILE_BUCKETS for a new file. 0, STEADY_BAD_FILE or STEADY_SYSTEM. */
 int steady__region_file(struct steady__region *region, const char *path, uint32_t buckets, steady_message *why);
 
 #define STEADY__FILE_BUCKETS ((uint32_t)1 << 16)

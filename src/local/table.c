@@ -24,19 +24,19 @@
  * changed the identity. A reset seals the slot; see FULL NEIGHBOURHOODS for what may follow.
  *
  * ONE BUCKET FOR A KEY. Threads with the same new key may claim different slots for it. So a claimed slot does not
- * count until it is confirmed. Before a thread confirms slot A, it surveys all sixteen slots, and it knew A before the
- * survey. It confirms A only if the survey finds no confirmed slot of the key, if A is the first tentative slot of the
+ * count until it is confirmed. Before a thread confirms slot A, it scans all sixteen slots, and it knew A before the
+ * scan. It confirms A only if the scan finds no confirmed slot of the key, if A is the first tentative slot of the
  * key in probe order, and if it could kill (seal again) the other tentative ones. Proof that A and B are not both
- * confirmed: let A be claimed before B. The survey that confirms B starts after B was claimed, and so sees A. If A is
+ * confirmed: let A be claimed before B. The scan that confirms B starts after B was claimed, and so sees A. If A is
  * confirmed, B is not. If A is tentative and first, B is killed. If A is tentative and second, A is killed. The swaps
  * are full barriers and the loads sequentially consistent, which this proof needs. Two threads that know A both try to
  * confirm it, and one fails.
  *
  * FULL NEIGHBOURHOODS. If all sixteen slots of a key are live, the key uses an overflow bucket. It is shared by the
  * keys there whose limits leak at the same rate. Its tag is a fingerprint of that rate, and its slot is one of a block
- * of overflow slots, taken and freed as above. So no limit leaks faster what another limit let in. A key with two
- * capacities, or with a block and without, has one bucket. If each slot of the block is live with another rate, the
- * answer is a denial until the first of them is free. Nothing is written then.
+ * of overflow slots, taken and freed as above. So the drops of a limit never leak at the rate of another limit. A key
+ * with two capacities, or with a block and without, has one bucket. If each slot of the block is live with another
+ * rate, the answer is a denial until the first of them is free. Nothing is written then.
  *
  * When a slot is free again, the share of the key in the overflow bucket is not known. So its own bucket starts as a
  * copy of the overflow bucket. The overflow bucket is read once more between claim and confirm. And a thread that
@@ -64,14 +64,15 @@
 #define TIME_SHIFT 14
 #define LEASE 1000 /* us */
 
-/* So many overflow slots make a block, in which as many limits may have an overflow bucket. */
+/* The overflow slots of a block: at most as many limits have an overflow bucket there. */
 #define BLOCK STEADY__GROUP_SLOTS
 
-/* A new key goes to its first group, where it is found soonest, until that many of it are taken; then to the emptier
- * one. At 5, a table with as many live buckets as it was made for sends one key in a million to an overflow bucket. */
+/* A new key goes to its first group, where it is found soonest, until this many slots of it are taken. Then it goes to
+ * the emptier group. At 5, a table with as many live buckets as it was made for sends one key in a million to an
+ * overflow bucket. */
 #define PREFERRED 5
 
-/* Between any two accesses to shared memory: for the tests that interrupt, stop or kill the caller there. */
+/* A hook between any two accesses to shared memory. Tests interrupt, stop or kill the caller there. */
 #ifndef STEADY__STEP
 #define STEADY__STEP() ((void)0)
 #endif
@@ -290,20 +291,20 @@ static inline bool table_find(const struct steady__place *place, struct view *v)
 
 /* ---- New keys ---- */
 
-struct survey {
+struct scan {
     bool confirmed;        /* the key has a bucket; the other fields are not set */
     struct view tentative; /* the first slot claimed for the key; slot NULL: none */
     struct view free;      /* the slot for a new bucket; slot NULL: none is free */
 };
 
-static void table_choose_free(struct survey *s, const struct view first_free[2], const unsigned taken[2]) {
+static void table_choose_free(struct scan *s, const struct view first_free[2], const unsigned taken[2]) {
     const bool other = first_free[1].slot != NULL && taken[0] >= PREFERRED && taken[1] < taken[0];
     s->free = first_free[other || first_free[0].slot == NULL];
 }
 
 /* Reads all slots of the place, and kills all tentative ones of the key but the first. False: another thread
  * interfered. */
-static bool table_survey(const struct steady__place *place, int64_t now, struct survey *s) {
+static bool table_scan(const struct steady__place *place, int64_t now, struct scan *s) {
     struct view first_free[2] = {{.slot = NULL}, {.slot = NULL}};
     unsigned taken[2] = {0, 0};
     s->confirmed = false;
@@ -330,9 +331,9 @@ static bool table_survey(const struct steady__place *place, int64_t now, struct 
     return true;
 }
 
-/* Finds a tentative slot of the key that may be confirmed, starting with the survey *s. False: another thread
+/* Finds a tentative slot of the key that may be confirmed, starting with the scan *s. False: another thread
  * interfered. */
-static bool table_settle(const struct steady__place *place, int64_t now, struct survey *s, struct view *known) {
+static bool table_settle(const struct steady__place *place, int64_t now, struct scan *s, struct view *known) {
     known->slot = NULL;
     for (;;) {
         if (s->confirmed) return false;
@@ -343,7 +344,7 @@ static bool table_settle(const struct steady__place *place, int64_t now, struct 
             if (s->free.slot == NULL || !table_take(&s->free, place->tag, now)) return false;
             *known = s->free;
         }
-        if (!table_survey(place, now, s)) return false;
+        if (!table_scan(place, now, s)) return false;
     }
 }
 
@@ -427,11 +428,11 @@ static bool table_confirm(struct view *own, const struct steady__bucket *b, cons
 
 /* The key had no bucket when its slots were read. */
 static enum outcome table_decide_on_none(const struct steady__ask *ask, struct steady__answer *answer) {
-    struct survey s;
+    struct scan s;
     struct view own;
     struct steady__bucket b = empty;
     struct steady__decision *d = &answer->decision;
-    if (!table_survey(&ask->place, ask->now, &s) || s.confirmed) return AGAIN;
+    if (!table_scan(&ask->place, ask->now, &s) || s.confirmed) return AGAIN;
     if (s.tentative.slot == NULL && s.free.slot == NULL) return FULL;
     answer->overflowed = table_inherit(ask, &b);
     if (table_is_ahead(&b, ask, answer)) return AHEAD;
@@ -528,22 +529,22 @@ bool steady__table_decide(struct steady__ask *ask, struct steady__answer *answer
  * thread used the key after the reset. */
 static void table_begin_empty(const struct steady__place *place, int64_t now) {
     static const struct steady__decision drained;
-    struct survey s;
+    struct scan s;
     struct view own;
-    if (table_survey(place, now, &s) && table_settle(place, now, &s, &own)) table_confirm(&own, &empty, &drained, now);
+    if (table_scan(place, now, &s) && table_settle(place, now, &s, &own)) table_confirm(&own, &empty, &drained, now);
 }
 
 /* The overflow bucket stays: its drops may belong to other keys. */
 void steady__table_reset(const struct steady__place *place, int64_t now) {
     struct view v;
-    struct survey s;
+    struct scan s;
     bool done = false;
     now = table_min64(now, STEADY__TIME_MAX);
     while (!done) {
         if (table_find(place, &v))
             done = table_seal(&v, now);
         else
-            done = table_survey(place, now, &s) && !s.confirmed;
+            done = table_scan(place, now, &s) && !s.confirmed;
     }
     if (table_has_overflowed(place)) table_begin_empty(place, now);
 }

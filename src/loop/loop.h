@@ -68,7 +68,7 @@ static inline void steady__alarm_start(struct steady__alarm *alarm, steady_us de
     alarm->set = alarm->loop->ops->timer_start(alarm->timer, delay) == 0;
 }
 
-/* Where the loop cannot start a timer, `set` says so; over a steady__retry it is started later. */
+/* If the loop cannot start the timer, `set` is false. Over a steady__retry the timer is started later. */
 static inline void steady__alarm_set(struct steady__alarm *alarm, steady_us delay) {
     alarm->due = delay > 0 ? steady__loop_now(alarm->loop) + delay : 0;
     steady__alarm_start(alarm, delay > 0 ? delay : 0);

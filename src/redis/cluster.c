@@ -25,7 +25,7 @@
  *   - All connections share a bound on name lookups and on log lines.
  *
  * A node without slots loses its connection when that is idle, and is forgotten, unless it is the seed. A connection
- * that is down is kept until no request has wanted it for a while: it holds the back-off, and what the log was told. A
+ * that is down is kept until no request has wanted it for a while: it holds the back-off and the state of the log. A
  * connection that was never up stops its attempts at once, and starts again when it is wanted. It is closed even if its
  * node has slots, when no request has wanted it for a while.
  *
@@ -271,8 +271,8 @@ static struct node *cluster_next_up(struct steady__cluster *cluster, bool not_me
     return NULL;
 }
 
-/* A node that is up, in turn. A node that may not be a member comes last, because it would decide what is not its own.
- * The seed if none is up. */
+/* The next node that is up, round robin; the seed if none is up. A node that may not be a member comes last, because it
+ * may decide on keys of other nodes. */
 static struct node *cluster_any_node(struct steady__cluster *cluster) {
     struct node *node = cluster_next_up(cluster, false);
     if (node == NULL) node = cluster_next_up(cluster, true);
@@ -433,7 +433,7 @@ static void cluster_schedule_alarm(struct steady__cluster *cluster) {
     steady__alarm_set(&cluster->alarm, wait < SWEEP_AGAIN ? wait : SWEEP_AGAIN);
 }
 
-/* Does nothing without a map: then there is no cluster. */
+/* Schedules a request for the map. Without a map there is no cluster, and nothing to do. */
 static void cluster_schedule_map_refresh(struct steady__cluster *cluster) {
     if (cluster->map == NULL || cluster->refresh_due || cluster->map_awaited != NULL) return;
     if (cluster_now(cluster) - cluster->allowed_at > CALM) steady__backoff_reset(&cluster->backoff);
@@ -457,7 +457,7 @@ static bool cluster_become_cluster(struct steady__cluster *cluster) {
     return true;
 }
 
-/* No map request for a pause, which grows each time, up to `most`. */
+/* Allows no map request for a pause. Each pause is longer than the last one, up to `most`. */
 static void cluster_pause_map_requests(struct steady__cluster *cluster, steady_us most) {
     cluster->backoff.last = most;
     cluster->allowed_at =
@@ -468,7 +468,7 @@ static bool cluster_is_reported_down(const struct steady__cluster *cluster) {
     return cluster->down_at != 0 && cluster_now(cluster) - cluster->down_at < CALM;
 }
 
-/* Per node, because rights may differ between nodes. */
+/* Whether the node refused CLUSTER SLOTS. This is kept per node, because permissions may differ. */
 static bool cluster_refuses_map(const struct node *node) { return cluster_now(node->cluster) < node->refuses_until; }
 
 /* Whether a node that is up forbids CLUSTER SLOTS. Then no connection is made just to ask another node. */
@@ -480,8 +480,8 @@ static bool cluster_is_map_forbidden(const struct steady__cluster *cluster) {
     return false;
 }
 
-/* First (up) the nodes that are up, and the seed if it has no connection and may know more. Then the nodes whose
- * connection has to be awaited. */
+/* Whether a node may be asked for the map. up: nodes that are up, and the seed if it has no connection and may know
+ * more. Otherwise: nodes that must connect first. */
 static bool cluster_may_be_asked_for_map(const struct node *node, bool up) {
     const struct steady__cluster *cluster = node->cluster;
     const bool called_back =
@@ -489,7 +489,7 @@ static bool cluster_may_be_asked_for_map(const struct node *node, bool up) {
     return !node->map_requested && !cluster_refuses_map(node) && (cluster_is_up(node) || called_back) == up;
 }
 
-/* A request that waits for its connection does not count: it costs nothing. */
+/* Requests that wait for a connection do not count, because they cost the server nothing. */
 static bool cluster_too_many_map_requests(const struct steady__cluster *cluster) {
     unsigned request_number = 0;
     for (uint16_t i = 0; i < cluster->nodes.count; i++)
@@ -591,7 +591,7 @@ static bool cluster_sweep_node(struct node *node, bool reached, unsigned *closed
     return useful ? cluster_sweep_useful(node, closed) : cluster_sweep_useless(node, reached, closed);
 }
 
-/* If no node has slots, keep all: any of them may be of use. */
+/* Closes connections that are not needed. If no node has slots, all are kept: any of them may know the map. */
 static void cluster_sweep(struct steady__cluster *cluster) {
     bool again = false, any = false, reached = false;
     unsigned closed = 0;
@@ -627,9 +627,9 @@ static void cluster_on_alarm(void *arg) {
         cluster_schedule_alarm(cluster);
 }
 
-/* ---- What connections call ---- */
+/* ---- Called by connections ---- */
 
-/* Each reply may be a map of megabytes. */
+/* Bounds the map replies on the wire, because each may have megabytes. */
 static bool cluster_too_many_maps_on_wire(const struct steady__cluster *cluster) {
     unsigned out = 0;
     for (uint16_t i = 0; i < cluster->nodes.count; i++)
@@ -666,7 +666,7 @@ static size_t cluster_encode(void *owner, struct steady__request *request, struc
     return len;
 }
 
-/* The target of a redirect. NULL: no redirect, one that makes no sense, or one too many. */
+/* The target of a redirect. NULL: no redirect, an invalid redirect, or too many of them. */
 static struct node *cluster_redirect_target(struct node *sender, struct steady__request *request,
                                             const struct steady__reply *reply) {
     struct steady__cluster *cluster = sender->cluster;
@@ -755,8 +755,8 @@ static bool cluster_is_map_unavailable(const struct steady__cluster *cluster) {
     return cluster->map_forbidden || cluster->allowed_at - cluster_now(cluster) > PAUSE_LAST;
 }
 
-/* If the map cannot be refreshed, a request for a node that is down or silent goes to another node, whose MOVED tells
- * the new primary. */
+/* A request goes to the node of its key. If that node is down or silent and the map cannot be refreshed, it goes to
+ * another node: the MOVED reply names the new primary. */
 static int cluster_submit(void *transport, struct steady__request *request) {
     struct steady__cluster *cluster = transport;
     if (request->key == NULL)
@@ -771,7 +771,7 @@ static int cluster_submit(void *transport, struct steady__request *request) {
     return other != node ? cluster_send_to(other, request) : error;
 }
 
-/* A request that waited behind a slow map is no sign of a lost node. */
+/* A passed deadline may show a lost node, so refresh the map. A request that waited behind a slow map shows nothing. */
 static int cluster_forget(void *transport, struct steady__request *request, bool held) {
     struct node *node = request->at;
     if (node == NULL || !node->map_requested || cluster_is_map_late(node)) cluster_schedule_map_refresh(transport);

@@ -311,7 +311,7 @@ void steady__inflight_give_up(struct steady__inflight *inflight) {
            (inflight_is_due(inflight, INT64_MAX) || !steady__list_empty(&inflight->telling)));
 }
 
-/* ---- What the transport calls ---- */
+/* ---- Called by the transport ---- */
 
 /* Drops a SCRIPT LOAD that waited while its connection was replaced. No decision has seen NOSCRIPT on the new
  * connection. */
@@ -471,7 +471,7 @@ static void inflight_query_eviction(struct steady__inflight *inflight, const str
     if (pending != NULL) inflight_housekeeping_send(inflight, pending);
 }
 
-/* Without the right to CONFIG GET the reply is an error, and there is no warning. */
+/* Warns if the server may evict. If CONFIG GET is not permitted, the reply is an error and there is no warning. */
 static enum steady__reply_action inflight_eviction_replied(struct steady__inflight *inflight, struct pending *pending,
                                                            const struct steady__reply *reply) {
     char where[300], policy[32], text[480];
@@ -533,7 +533,7 @@ static void inflight_unanswered(void *owner, struct steady__request *request, bo
 const struct steady__connection_owner steady__inflight_owner = {inflight_encode, inflight_answered,
                                                                 inflight_unanswered};
 
-/* ---- What the store calls ---- */
+/* ---- Called by the store ---- */
 
 int steady__inflight_init(struct steady__inflight *inflight) {
     steady__list_init(&inflight->due);
@@ -557,13 +557,13 @@ static int inflight_turn_away(struct steady__inflight *inflight, const struct st
     return steady__turn_away(&inflight->stats, inflight->last_error, call, error, why);
 }
 
-/* Before a decision is begun: whether its deadline can be kept. */
+/* Whether a timer can end the decision at its deadline. Checked before the decision starts. */
 static bool inflight_has_alarm(struct steady__inflight *inflight) {
     if (!inflight->alarm.set) steady__alarm_set(&inflight->alarm, inflight_tick(inflight));
     return steady__retry_runs(inflight->retry);
 }
 
-/* One that was put off, where no timer comes to tell it. */
+/* Ends a decision that failed inside submit, if no timer can report it later. */
 static int inflight_take_back(struct steady__inflight *inflight, struct pending *pending) {
     inflight->stats.in_flight--;
     if (pending->call.verb != STEADY__RESET) inflight->stats.unavailable++;

@@ -7,15 +7,14 @@
 #include "loop/retry.h"
 #include "store.h"
 
-/* The interface of what carries requests to a server: a cluster (or a single server), a replica, or a client of the
- * caller's. */
+/* The interface of a transport of requests: a cluster (or a single server), a replica, or a client of the caller. */
 struct steady__transport {
     int (*submit)(void *transport, struct steady__request *request);
     /* Takes a request back, and returns its error: see steady__connection_forget. held: the loop was held meanwhile. */
     int (*forget)(void *transport, struct steady__request *request, bool held);
     void (*catch_up)(void *transport); /* reads the replies that have arrived; NULL: not possible */
     void (*close)(void *transport);
-    /* What a request waits for that is not on the wire: see steady__connection_activity. NULL: not known. */
+    /* The step that a request waits for, if it is not on the wire: see steady__connection_activity. NULL: not known. */
     const char *(*doing)(void *transport, const struct steady__request *request);
     uint64_t (*reconnects)(const void *transport); /* connections after the first; NULL: it makes none */
 };
@@ -30,7 +29,7 @@ struct steady__late {
 struct steady__inflight {
     steady_store *store; /* held while callbacks run */
     steady_loop loop;
-    struct steady__retry *retry; /* whose loop that is; NULL: its timers never fail */
+    struct steady__retry *retry; /* the owner of the loop; NULL: its timers never fail */
     steady_us timeout;
     uint32_t max_in_flight;
     enum steady_engine engine;
@@ -43,13 +42,13 @@ struct steady__inflight {
     void *transport;
     struct steady__list due;     /* by deadline, which is the order of submit */
     struct steady__list failed;  /* failed inside submit; finished from the loop */
-    struct steady__list telling; /* those that are being finished now */
+    struct steady__list telling; /* decisions that are being finished now */
     struct steady__list spare;
     struct steady__slab *slabs;
     struct steady__alarm alarm;
     bool closed;
-    bool in_portions; /* many decisions came back unanswered at once; they, and those that follow, end in portions from
-                         the loop */
+    bool in_portions; /* many decisions came back unanswered at once; these and later ones end in portions from the
+                         loop */
     bool last_turn;   /* the loop had its extra turn: see inflight_wait_for_replies */
     steady_us held;   /* the total time that the loop was held */
     struct steady__late late;
@@ -65,7 +64,7 @@ extern const struct steady__connection_owner steady__inflight_owner;
 int steady__inflight_init(struct steady__inflight *inflight);
 
 /* Starts a decision: 0, or STEADY_OVERLOADED, STEADY_NO_MEMORY, or STEADY_SYSTEM if the event loop cannot start a
- * timer. Its result goes to *answer, whose error is STEADY__PENDING until then; where answer is NULL, to its callback.
+ * timer. Its result goes to *answer, whose error is STEADY__PENDING until then; if answer is NULL, to its callback.
  */
 #define STEADY__PENDING 1
 int steady__inflight_submit(struct steady__inflight *inflight, const struct steady__call *call, steady_result *answer);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The store whose buckets are in Redis or Valkey. */
+ * The store in Redis or Valkey. */
 #ifndef STEADY__REDIS_STORE_H
 #define STEADY__REDIS_STORE_H
 

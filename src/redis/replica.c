@@ -198,7 +198,7 @@ static void replica_find(struct steady__finder *finder, struct steady__connectio
 
 static void replica_finder_closed(struct steady__finder *finder) { (void)finder; }
 
-/* ---- What the connections to the server call ---- */
+/* ---- Called by the connections to the server ---- */
 
 static size_t replica_encode(void *owner, struct steady__request *request, struct steady__engines *engines, char *out) {
     struct steady__replica *r = owner;
@@ -238,7 +238,7 @@ static void replica_server_unanswered(void *owner, struct steady__request *reque
 static const struct steady__connection_owner server_owner = {replica_encode, replica_server_answered,
                                                              replica_server_unanswered};
 
-/* ---- What the connection to the replica calls ---- */
+/* ---- Called by the connection to the replica ---- */
 
 static void replica_send_to_server(struct steady__replica *r, struct steady__request *request) {
     const int error = steady__cluster_class.submit(r->server, request);

@@ -3,16 +3,16 @@
  *
  * One sentinel is asked at a time, over a connection that is kept: whenever the connection to the primary looks for it,
  * and every LOOK besides. So a switch is noticed even if the old primary still answers, or is silent. If a sentinel
- * does not answer soon, or not usefully, the next one is asked too. The sentinel that answers is the one to ask again.
- * The first one is chosen at random, so that clients spread over the sentinels.
+ * does not answer soon, or has no usable answer, the next one is asked too. The sentinel that answers is the one to ask
+ * again. The first one is chosen at random, so that clients spread over the sentinels.
  *
- * A round ends when each sentinel has had its time and none was of use. Then the connection to the primary is told. The
- * next round starts after a back-off: 20 to 500 ms, or about a second if all sentinels refuse. Only a connection that
- * has been up does not wait for it.
+ * A round ends without an answer when the time of each sentinel is over. Then the connection to the primary is told.
+ * The next round starts after a back-off: 20 to 500 ms, or about a second if all sentinels refuse. Only a connection
+ * that has been up does not wait for it.
  *
  * A question whose time is over stays with its connection. That connection may still look up a name, try an address or
  * make a TLS handshake. So that work is not lost. A late answer counts if no better one is known. A connection without
- * a question is parked in its finder, unless it leads to the sentinel that was of use last. It is closed only at the
+ * a question is parked in its finder, unless it leads to the sentinel that answered last. It is closed only at the
  * end: a lookup that hangs is abandoned with its connection, so there are no more of them than one connection allows.
  *
  * A sentinel may be wrong: cut off from the others, it does not know of a switch. Then its primary cannot be reached or
@@ -61,7 +61,7 @@ struct sentinels {
     unsigned depth;
     unsigned at;                    /* the sentinel that was asked last, or is next */
     unsigned turns;                 /* sentinels asked in this round; 0: not started */
-    struct steady__backoff backoff; /* between rounds in which no sentinel was of use */
+    struct steady__backoff backoff; /* between rounds without an answer */
     steady_us allowed_at;           /* the earliest start of the next round after such a round */
     bool answers;                   /* a sentinel answered in this round; its text is in `why` */
     struct steady__alarm alarm;     /* ask the next one, or end the round */
@@ -215,7 +215,7 @@ static void sentinel_process_reply(struct sentinel *one, const struct steady__re
     }
 }
 
-/* ---- What the connection to a sentinel calls ---- */
+/* ---- Called by the connection to a sentinel ---- */
 
 static size_t sentinel_encode(void *owner, struct steady__request *request, struct steady__engines *engines,
                               char *out) {
