@@ -33,7 +33,7 @@ struct command {
     struct command_info info;
 };
 
-static const struct command ours[] = {
+static const struct command commands[] = {
     {"steady.consume",
      steady__command_consume,
      "write deny-oom fast",
@@ -77,7 +77,7 @@ static const struct command throttle = {
                                        {.name = "quantity", .type = ARG_INTEGER, .key_spec = -1, .flags = ARG_OPTIONAL},
                                        {0}}}};
 
-static const char *names[sizeof ours / sizeof ours[0] + 2]; /* of the registered commands */
+static const char *names[sizeof commands / sizeof commands[0] + 2]; /* of the registered commands */
 static size_t count;
 
 const char *const *steady__commands_names(void) { return names; }
@@ -95,9 +95,9 @@ static bool register_add(server_context *context, const struct command *c) {
 
 int steady__commands_register(server_context *context, int with_throttle) {
     count = 0;
-    for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
-        if (register_add(context, &ours[i])) continue;
-        steady__server.Log(context, "warning", "steady: another module has %s: not loaded", ours[i].name);
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        if (register_add(context, &commands[i])) continue;
+        steady__server.Log(context, "warning", "steady: another module has %s: not loaded", commands[i].name);
         return SERVER_ERR;
     }
     if (with_throttle && !register_add(context, &throttle))

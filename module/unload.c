@@ -98,7 +98,8 @@ static bool unload_acl_is_safe(server_context *context, const char *const *comma
 #define UNLOAD_BYTES "18"
 
 static const char *unload_danger_of_connection(const char *line, const char *end, const char *const *commands) {
-    bool queued = false, ours = false, under_way = false, threaded = false, unload = false, unload_alone = false;
+    bool queued = false, called_module = false, under_way = false, threaded = false, unload = false,
+         unload_alone = false;
     for (struct word word; (word = unload_next_word(&line, end)).len > 0;) {
         if (unload_skip_prefix(&word, "multi=")) {
             queued = !unload_is(word, "-1") && !unload_is(word, "0");
@@ -106,14 +107,14 @@ static const char *unload_danger_of_connection(const char *line, const char *end
             under_way = !unload_is(word, "0");
             unload_alone = unload_is(word, UNLOAD_BYTES);
         } else if (unload_skip_prefix(&word, "cmd=")) {
-            ours = unload_find_command(word, commands) != NULL;
+            called_module = unload_find_command(word, commands) != NULL;
             unload = unload_is(word, "module|unload");
         } else if (unload_skip_prefix(&word, "io-thread=")) {
             threaded = !unload_is(word, "0");
         }
     }
     if (queued) return "is queuing a transaction";
-    if (ours) return "has called the module last";
+    if (called_module) return "has called the module last";
     if (unload && unload_alone) return NULL; /* the connection that unloads */
     if (under_way) return "has a call under way";
     return threaded ? "is read by an I/O thread" : NULL; /* Redis 8: it may read a command at any time */

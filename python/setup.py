@@ -19,14 +19,14 @@ SCRIPTS = ["lua/consume.lua", "lua/peek.lua", "lua/reset.lua"]
 
 
 def pkg_config(*words):
-    """What it prints, as words; None where it says no, or is not there."""
+    """The words that pkg-config prints; None if it fails or is not installed."""
     if shutil.which("pkg-config") is None:
         return None
     run = subprocess.run(["pkg-config", *words], capture_output=True, text=True, check=False)
     return run.stdout.split() if run.returncode == 0 else None
 
 
-# As in the Makefile: TLS is there where OpenSSL 3 is, unless the environment says TLS=no.
+# As in the Makefile: TLS is built if OpenSSL 3 is installed. TLS=no in the environment leaves it out.
 TLS = os.environ.get("TLS") != "no" and pkg_config("--exists", "libssl >= 3") is not None
 TLS_CFLAGS = pkg_config("--cflags", "libssl", "libcrypto") if TLS else []
 TLS_LIBS = pkg_config("--libs", "libssl", "libcrypto") if TLS else []
@@ -61,8 +61,8 @@ NOT_NEEDED = {"client_store.c", "tls_none.c" if TLS else "tls.c",
               *(["local_none.c"] if has_embedded_store() else ["local_store.c", "table.c", "region.c"])}
 CFLAGS = ["-std=c11", "-fvisibility=hidden", "-pthread", "-fstack-protector-strong", "-fstack-clash-protection",
           "-fno-delete-null-pointer-checks", *(["-mcx16", "-fcf-protection=full"] if IS_X86 else []), *TLS_CFLAGS]
-# Another copy of the library in the same process is not ours to call: -Bsymbolic. A thread that looks a name up may
-# outlive the last store: nodelete.
+# -Bsymbolic: never call another copy of the library in the same process. nodelete: a thread that looks a name up may
+# outlive the last store.
 LDFLAGS = ["-pthread", "-Wl,-Bsymbolic", "-Wl,-z,relro,-z,now,-z,noexecstack,-z,nodelete", *TLS_LIBS]
 SETTINGS = repr([TLS, CFLAGS, LDFLAGS, *(os.environ.get(name) for name in ("CC", "CFLAGS", "CPPFLAGS", "LDFLAGS", "LDSHARED"))])
 
@@ -72,15 +72,15 @@ def relative(path):
 
 
 def sources():
-    """Of the library, and of the extension."""
+    """The sources of the library and of the extension."""
     return [*sorted(path for path in (TREE / "src").rglob("*.c")
                if path.name not in NOT_NEEDED and path.parent.name != "hiredis"),
             *sorted((HERE / "core").glob("*.c"))]
 
 
 class BuildExt(build_ext):
-    """Makes scripts.h first, and keeps what it builds below build/, though the sources are not below this folder.
-    What was built with other settings is built again: build/ outlives `pip install`."""
+    """Makes scripts.h first. Puts all objects below build/, also of sources outside this folder. Builds all again after a
+    change of settings, because build/ stays after `pip install`."""
 
     def run(self):
         built_with = Path(self.build_temp).resolve() / "settings"
@@ -102,7 +102,7 @@ class BuildExt(build_ext):
 
 
 class Sdist(sdist):
-    """Takes the library's sources along."""
+    """Includes the sources of the library."""
 
     def make_release_tree(self, base_dir, files):
         super().make_release_tree(base_dir, [name for name in files if not name.startswith("..")])

@@ -37,7 +37,7 @@ class Store(_core.Store):
         super().__init__()  # __new__ of the base has read the arguments
 
     def close(self) -> None:
-        """Closes the store and its connections. Decisions in flight raise Cancelled.
+        """Closes the store and its connections. Decisions in flight end as cancelled.
 
         The connection of an event loop in another thread is closed in that thread.
         """

@@ -44,7 +44,7 @@ class Throttler(_core.Throttler):
       redis: a URL, a Store, or an asyncio client for Redis or Valkey.
       max_capacity: the drops that a bucket can hold.
       drop_recharge: the seconds in which `drops` drops leak.
-      block_duration: the seconds for which an overflow blocks its key. By default it does not block.
+      block_duration: the seconds for which an overflow blocks its key. None: it does not block.
       drops: the drops that leak in `drop_recharge` seconds, 1 by default.
       prefix: a text before every key.
       on_error: the answer if the store gives no verdict. "report" raises an exception. "allow" and "deny" return a
@@ -77,7 +77,8 @@ class Throttler(_core.Throttler):
     async def consume(self, key: Key, amount: int = 1) -> ThrottleResult:
         """Puts `amount` drops into the bucket if they all fit. A negative amount takes drops out.
 
-        Look at `success` of the result. If it is False, no drop was charged.
+        Look at `success` of the result. If it is False, no drop was charged. If the store gives no verdict, `on_error` of
+        the throttler applies.
         """
         answer = self._consume(key, amount)
         return answer if type(answer) is ThrottleResult else await answer
@@ -88,7 +89,7 @@ class Throttler(_core.Throttler):
         return answer if type(answer) is ThrottleResult else await answer
 
     async def reset(self, key: Key) -> ThrottleResult:
-        """Deletes the bucket. The key is empty and not blocked after that."""
+        """Deletes the bucket. A new one is empty and not blocked."""
         answer = self._reset(key)
         return answer if type(answer) is ThrottleResult else await answer
 

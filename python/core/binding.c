@@ -83,13 +83,12 @@ struct binding *binding_of_running_loop(struct throttler *self) {
 
 /* ---- Keys and policies ---- */
 
-int binding_key(const struct throttler *self, PyObject *key, char *room, const char **bytes, size_t *len) {
+int binding_prefixed_key(const struct throttler *self, PyObject *key, char *room, const char **bytes, size_t *len) {
     Py_ssize_t key_len = 0, prefix_len = 0;
     if (convert_key(key, bytes, &key_len) != 0) return -1;
     const char *prefix = PyUnicode_AsUTF8AndSize(self->prefix, &prefix_len);
     if (prefix == NULL) return -1;
     *len = (size_t)(key_len + prefix_len);
-    if (prefix_len == 0) return 0;
     if (*len > STEADY__KEY_MAX) {
         PyErr_Format(PyExc_ValueError, "key with its prefix is %zu bytes long; it must be at most %d", *len,
                      STEADY__KEY_MAX);

@@ -4,6 +4,7 @@
 #ifndef AIOSTEADY_BINDING_H
 #define AIOSTEADY_BINDING_H
 
+#include "convert.h"
 #include "store.h"
 
 /* What to do with a key. */
@@ -46,8 +47,18 @@ static inline steady_throttler *binding_throttler(const struct binding *binding,
 /* The binding to the store of the running loop. Valid until Python code runs. NULL and an exception on failure. */
 struct binding *binding_of_running_loop(struct throttler *self);
 
-/* Prefix and key as bytes. `room` has STEADY__KEY_MAX bytes and is used if there is a prefix. -1 and an exception. */
-int binding_key(const struct throttler *self, PyObject *key, char *room, const char **bytes, size_t *len);
+/* Prefix and key as bytes, in `room`, which has STEADY__KEY_MAX bytes. 0, or -1 and an exception. */
+int binding_prefixed_key(const struct throttler *self, PyObject *key, char *room, const char **bytes, size_t *len);
+
+/* The same; without a prefix the bytes are those of the key object. Inline, because every decision calls it. */
+static inline int binding_key(const struct throttler *self, PyObject *key, char *room, const char **bytes,
+                              size_t *len) {
+    if (PyUnicode_GET_LENGTH(self->prefix) > 0) return binding_prefixed_key(self, key, room, bytes, len);
+    Py_ssize_t key_len = 0;
+    if (convert_key(key, bytes, &key_len) != 0) return -1;
+    *len = (size_t)key_len;
+    return 0;
+}
 
 /* The throttler of the fallback store. NULL if the policy is "report" or there is no memory. */
 steady_throttler *binding_fallback(struct throttler *self, struct request request);

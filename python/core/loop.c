@@ -87,7 +87,9 @@ static int loop_io_change_all(struct loop_io *io, int events) {
     return error;
 }
 
-/* The library may change its wish several times inside `ready`. The loop does not run meanwhile, so it is told once. */
+/* The library may call this several times inside `ready`. The loop does not run meanwhile, so only the last call
+ * counts.
+ */
 static int loop_io_want(void *handle, int events) {
     struct loop_io *io = handle;
     io->next = events;

@@ -54,7 +54,7 @@ static struct loop_store *store_open_on_loop(struct store *self, PyObject *loop)
 
 /* ---- The stores of all loops ---- */
 
-/* The loop raised the exception that is set when it was told to close its store. If the loop is closed by now, the
+/* The loop raised the exception that is set, when it was asked to close its store. If the loop is closed by now, the
  * store is closed here and the exception is dropped. Otherwise the store becomes unusable. It ends in the next callback
  * of its loop, or when the Store is closed again. */
 static int store_close_refused(struct loop_store *store) {
@@ -77,8 +77,8 @@ static int store_close_refused(struct loop_store *store) {
 /* Closes a store in the thread of its loop. If that loop is closed, or belongs to the parent process, closes it here.
  */
 static int store_close_in_its_thread(struct loop_store *store) {
-    const bool ours = store->thread == PyThread_get_thread_ident() || store->pid != state_pid(store->state);
-    const int closed = ours ? 1 : loop_store_loop_is_closed(store);
+    const bool close_here = store->thread == PyThread_get_thread_ident() || store->pid != state_pid(store->state);
+    const int closed = close_here ? 1 : loop_store_loop_is_closed(store);
     if (closed != 0) return closed < 0 ? -1 : loop_store_close(store);
     loop_store_count(store);
     PyObject *close = PyObject_GetAttrString((PyObject *)store, "close");
@@ -305,7 +305,7 @@ static PyObject *store_stats(struct store *self, PyObject *Py_UNUSED(none)) {
 }
 
 static PyMethodDef store_methods[] = {
-    {"close", (PyCFunction)store_close, METH_NOARGS, "Closes the store. Decisions in flight raise Cancelled."},
+    {"close", (PyCFunction)store_close, METH_NOARGS, "Closes the store. Decisions in flight end as cancelled."},
     {"stats", (PyCFunction)store_stats, METH_NOARGS,
      "Returns the counters since the Store was made, summed over all event loops, closed ones too."},
     {NULL, NULL, 0, NULL}};

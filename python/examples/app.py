@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""A limited web application: ten requests at once and one a second for each client, and one login in five seconds.
+"""A web application with two limits for each client: ten requests at once and one a second; one login in five seconds.
 
     pip install ./python starlette uvicorn && python3 python/examples/app.py
 
-serves http://127.0.0.1:8000 (PORT says another port), with buckets in memory, or in the Redis of REDIS_URL.
+It serves http://127.0.0.1:8000. Set PORT to use another port. Buckets are in memory; set REDIS_URL to keep them in Redis.
 """
 import os
 
@@ -21,7 +21,7 @@ store = aiosteady.connect(os.environ.get("REDIS_URL", "memory:"))
 address = client_address()
 
 
-def who_logs_in(scope: Scope) -> "str | None":
+def login_key(scope: Scope) -> "str | None":
     return address(scope) if scope["path"] == "/login" else None
 
 
@@ -31,7 +31,7 @@ async def hello(request: Request) -> PlainTextResponse:
 
 policies = [
     Policy(aiosteady.Throttler(store, max_capacity=10, drop_recharge=1.0), name="requests"),
-    Policy(aiosteady.Throttler(store, max_capacity=1, drop_recharge=5.0), key=who_logs_in, name="logins"),
+    Policy(aiosteady.Throttler(store, max_capacity=1, drop_recharge=5.0), key=login_key, name="logins"),
 ]
 app = Starlette(
     routes=[Route("/", hello), Route("/login", hello)],
