@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The base of the tests: ports that no two tests share, and a test runner that prints what it runs and skips."""
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -79,6 +80,20 @@ def test_each_program_that_ends_is_a_line_with_its_place_and_the_time(run_tests)
     assert code == 0
     assert lines == ["   1/2  0:00      ok  unit_some                       1 passed  (0.1 s)",
                      "   2/2  0:00      ok  unit_other                      2 passed  (0.1 s)", "3 passed, 0 failed"]
+
+
+def test_on_a_terminal_a_line_says_what_runs(tmp_path):
+    program = tmp_path / "unit_slow"
+    program.write_text("#!/bin/sh\nsleep 2; echo 1..1; echo ok 1\n")
+    program.chmod(0o755)
+    ours, theirs = pty.openpty()
+    run = subprocess.run([ROOT / "scripts/run-tests", program], stdout=theirs, env={**os.environ, "BUILD": str(tmp_path)}, check=False)
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert run.returncode == 0
+    assert re.search(r"\r\033\[K +0/1  0:0\d  unit_slow(?=\r)", shown) and "   1/1  0:0" in shown
+    assert shown.endswith("\r\033[K1 passed, 0 failed\r\n")
 
 
 def test_what_passes_at_the_second_try_has_passed_and_a_line_says_so(run_tests):
