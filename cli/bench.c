@@ -221,7 +221,7 @@ static int bench_measure(struct bench *b, const struct options *options, const s
         bench_measure_redis(b, duration);
     error = b->errors > 0 ? b->last_error : 0;
 out:
-    if (why->text[0] == '\0') snprintf(why->text, sizeof why->text, "%s", steady_store_trouble(store));
+    if (why->text[0] == '\0') steady_store_last_error(store, why);
     steady_throttler_free(&b->throttler);
     steady_store_close(&store);
     steady_poller_free(&b->poller);

@@ -114,7 +114,7 @@ static void decide_one(enum verb verb, const struct options *options, const stea
     if (r->error == 0) r->error = steady_throttler_new(&throttler, store, limit, &throttler_options, trouble);
     if (r->error == 0) {
         decide_call(throttler, verb, options->operands[0], options->amount, r);
-        snprintf(trouble->text, sizeof trouble->text, "%s", steady_store_trouble(store));
+        steady_store_last_error(store, trouble);
     }
     steady_throttler_free(&throttler);
     steady_store_close(&store);

@@ -35,10 +35,12 @@ int main(int argc, char **argv) {
 
     for (int i = 1; error == 0 && i <= 12; i++) {
         error = wait_for_turn(throttler);
-        if (error == 0)
+        if (error == 0) {
             printf("message %d sent\n", i);
-        else
-            fprintf(stderr, "%s: %s\n", steady_error_text(error), steady_store_trouble(store));
+        } else {
+            steady_store_last_error(store, &why);
+            fprintf(stderr, "%s: %s\n", steady_error_text(error), why.text);
+        }
     }
     steady_throttler_free(&throttler);
     steady_store_close(&store);

@@ -252,7 +252,7 @@ int main(void) {
     if (error == 0) error = scene_one(&screen, store, prefix, &why);
     if (error == 0) error = scene_two(&screen, store, prefix, &why);
     if (error != 0) {
-        if (why.text[0] == '\0') snprintf(why.text, sizeof why.text, "%s", steady_store_trouble(store));
+        if (why.text[0] == '\0') steady_store_last_error(store, &why);
         fprintf(stderr, "demo: %s%s%s%s\n", redis ? "the Redis of REDIS_URL: " : "", steady_error_text(error),
                 why.text[0] != '\0' ? ": " : "", why.text);
     }

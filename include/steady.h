@@ -52,7 +52,8 @@
  *
  * THREADS. A store and its throttlers belong to the thread that opened the store. This must be the thread of its loop.
  * An asynchronous or blocking call from another thread returns STEADY_WRONG_THREAD, and charges nothing. Exceptions:
- *   - On an embedded store, any thread may call steady_store_stats.
+ *   - Any thread may call steady_store_stats, steady_store_last_error and steady_store_state, until the store is
+ * closed.
  *   - On an embedded store, any thread may make the ..._sync calls.
  *   - steady_poller_wake may be called from any thread.
  *   - Calls without a store, a throttler or a poller (limits, texts) may be made from any thread.
@@ -380,12 +381,27 @@ typedef struct steady_stats {
     uint64_t reserved[12];
 } steady_stats;
 
-/* Fills *stats. A NULL store has only zeros. */
+/* Fills *stats. A NULL store has only zeros. May be called from any thread, on every store. The counters are read one
+ * by one, so a decision that ends meanwhile may be in some of them only. */
 STEADY_API void steady_store_stats(const steady_store *store, steady_stats *stats);
 
-/* The last trouble in words, for a log: what the server, the network or the system said, cut and escaped. "" where
- * there was none. Valid until the next call on the store; holds no password and no key. */
-STEADY_API const char *steady_store_trouble(const steady_store *store);
+/* Copies the text of the last error into *last, for a log: what the server, the network or the system said, cut and
+ * escaped. "" if there was no error yet, or if the store is NULL. The text holds no password and no key. It is yours.
+ * May be called from any thread, on every store. */
+STEADY_API void steady_store_last_error(const steady_store *store, steady_message *last);
+
+/* Whether a store can make decisions. An embedded store is always ready. */
+enum steady_state {
+    STEADY_CONNECTING = 0, /* no connection yet, and no failed attempt; or a connection was lost just now */
+    STEADY_READY = 1,      /* connected, and the server makes decisions. In a cluster: at least one node */
+    STEADY_DOWN = 2        /* the last attempt failed, or the server makes no decisions (loading, busy); or the store is
+                              NULL, closed, or of the parent of this process */
+};
+
+/* The state of a store, for a health check. It sends nothing and never blocks. May be called from any thread. A store
+ * without a loop connects in its first blocking call, so it is STEADY_CONNECTING before. A store on a connecting
+ * client of yours is STEADY_CONNECTING until the first reply. */
+STEADY_API enum steady_state steady_store_state(const steady_store *store);
 
 /* ---- Throttlers ---------------------------------------------------------------------------------------------- */
 

@@ -79,6 +79,13 @@ void steady_store_stats(const steady_store *store, steady_stats *stats) {
     if (store != NULL) store->class_->stats(store, stats);
 }
 
-const char *steady_store_trouble(const steady_store *store) {
-    return store == NULL || store->class_->last_error == NULL ? "" : store->class_->last_error(store);
+void steady_store_last_error(const steady_store *store, steady_message *last) {
+    if (last == NULL) return;
+    memset(last, 0, sizeof *last);
+    if (store != NULL) store->class_->last_error(store, last);
+}
+
+enum steady_state steady_store_state(const steady_store *store) {
+    if (store == NULL || atomic_load_explicit(&store->closed, memory_order_relaxed)) return STEADY_DOWN;
+    return store->class_->state != NULL ? store->class_->state(store) : STEADY_READY;
 }

@@ -34,15 +34,17 @@ struct steady__call {
 
 struct steady__store_class {
     const char *name;
-    bool any_thread; /* decide and stats may be called from any thread at once */
+    bool any_thread; /* decide may be called from any thread at once */
     /* Fills terms->encoded from terms->rate; NULL: nothing to prepare. */
     void (*prepare)(struct steady__terms *terms);
     /* Starts a decision. 0, or an error; then nothing happened. */
     int (*submit)(steady_store *store, const struct steady__call *call);
     /* Makes a decision before it returns, and fills the result in any case. Ignores throttler and callback. */
     void (*decide)(steady_store *store, const struct steady__call *call, steady_result *result);
+    /* These three may be called from any thread. */
     void (*stats)(const steady_store *store, steady_stats *stats);
-    const char *(*last_error)(const steady_store *store);
+    void (*last_error)(const steady_store *store, steady_message *message);
+    enum steady_state (*state)(const steady_store *store); /* NULL: always ready */
     /* Ends decisions in flight as cancelled. Releases loop and descriptors, and memory that no caller on the stack
      * needs. Called once; after it only free and stats are called. */
     void (*close)(steady_store *store);

@@ -80,7 +80,7 @@ static void wait(struct scene *s, const char *key) {
 
 /* Each error has a text. */
 static void close_scene(struct scene *s) {
-    if (s->store != NULL && s->asked > 0 && s->error != 0) assert_true(*steady_store_trouble(s->store) != '\0');
+    if (s->store != NULL && s->asked > 0 && s->error != 0) assert_true(*last_error_of(s->store) != '\0');
     steady_throttler_free(&s->throttler);
     steady_store_close(&s->store);
     steady_poller_free(&s->poller);

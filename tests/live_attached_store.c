@@ -135,7 +135,7 @@ static void store_and_program_share_one_connection(const struct stage *stage) {
     run_act(&tally, STEADY_SECOND);
     assert_int_equal(tally.last.error, STEADY_NOT_A_BUCKET);
     assert_int_equal(steady_consume_sync(act.throttler, "k", 1, 1, &r), STEADY_UNSUPPORTED);
-    assert_string_equal(steady_store_trouble(act.store), "a store on a hiredis context has no ..._sync calls");
+    assert_string_equal(last_error_of(act.store), "a store on a hiredis context has no ..._sync calls");
     close_act();
 }
 
@@ -195,7 +195,7 @@ static void silent_server_gets_no_more_requests_than_max_in_flight(const struct 
         run_act(&silent, STEADY_SECOND);
     }
     assert_true(silent.errors[-STEADY_UNKNOWN] == 10 && silent.errors[-STEADY_UNAVAILABLE] == 40);
-    assert_non_null(strstr(steady_store_trouble(act.store), "owes 10 replies"));
+    assert_non_null(strstr(last_error_of(act.store), "owes 10 replies"));
     server_thaw(&server);
     for (const steady_us until = now_us() + STEADY_SECOND; tally.allowed == 10 && now_us() < until;) {
         consume_counted(act.throttler, "k", 1, &tally);
@@ -222,7 +222,7 @@ static void server_without_decisions_gets_few_probes(const struct stage *stage) 
     }
     const long long asked = server_stat(&server, "errorstat_MASTERDOWN:count") - before;
     assert_between(asked, 1, 2 + 20 * (now_us() - begin) / STEADY_SECOND);
-    assert_int_equal(strncmp(steady_store_trouble(act.store), "MASTERDOWN", 10), 0);
+    assert_int_equal(strncmp(last_error_of(act.store), "MASTERDOWN", 10), 0);
     assert_int_equal(act.log.lines, 1);
     server_ask(&server, "REPLICAOF NO ONE");
     while (tally.last.error != 0 && now_us() - begin < 2 * STEADY_SECOND) {
@@ -264,7 +264,7 @@ static void assert_no_context_is_survived(struct tally *tally) {
     run_act(tally, STEADY_SECOND);
     assert_int_equal(tally->last.error, STEADY_UNAVAILABLE);
     assert_int_equal(act.log.lines, 1);
-    assert_string_not_equal(steady_store_trouble(act.store), "");
+    assert_string_not_equal(last_error_of(act.store), "");
 }
 
 static void freed_context_leaves_decisions_unknown_then_unavailable(const struct stage *stage) {
@@ -434,7 +434,7 @@ static void close_in_child(void) {
     if (steady_consume(act.throttler, "k", 1, 1, count_result, NULL) != STEADY_UNAVAILABLE) _exit(1);
     steady_store_stats(act.store, &after);
     if (after.unavailable != before.unavailable + 1 || after.decisions != before.decisions + 1) _exit(2);
-    if (strstr(steady_store_trouble(act.store), "forked") == NULL) _exit(3);
+    if (strstr(last_error_of(act.store), "forked") == NULL) _exit(3);
     steady_throttler_free(&act.throttler);
     steady_store_close(&act.store);
     redisAsyncFree(act.context);

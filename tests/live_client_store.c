@@ -199,7 +199,7 @@ static void requests_that_the_client_keeps_are_limited(void **state) {
     consume_and_wait(1, &tally);
     assert_int_equal(tally.errors[-STEADY_UNKNOWN], 5);
     assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], 1);
-    assert_non_null(strstr(steady_store_trouble(act.store), "owes 5 replies"));
+    assert_non_null(strstr(last_error_of(act.store), "owes 5 replies"));
     close_act();
 }
 
@@ -237,7 +237,7 @@ static void send_that_fails_is_unavailable_with_its_reason(void **state) {
     act.refuses = true;
     consume_and_wait(2, &tally);
     assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], 2);
-    assert_string_equal(steady_store_trouble(act.store), "the queue is full");
+    assert_string_equal(last_error_of(act.store), "the queue is full");
     act.refuses = false;
     consume_and_wait(1, &tally);
     assert_int_equal(tally.allowed, 1);
@@ -252,7 +252,7 @@ static void client_that_is_gone_is_sent_nothing(void **state) {
     act.refuses = true;
     consume_and_wait(2, &tally);
     assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], 2);
-    assert_string_equal(steady_store_trouble(act.store), "the radio is off");
+    assert_string_equal(last_error_of(act.store), "the radio is off");
     assert_string_equal(act.log.all, "the radio is off\n");
     assert_int_equal(act.detached, 0);
     close_act();

@@ -64,7 +64,7 @@ static long long level_in_cluster(const char *key) {
     struct tally tally = {0};
     assert_int_equal(steady_peek(rig.throttler, key, strlen(key), count_result, expect_result(&tally)), 0);
     run_until_done(rig.poller, &tally, 10 * STEADY_SECOND);
-    if (tally.last.error != 0) fail_msg("peek: %s", steady_store_trouble(rig.store));
+    if (tally.last.error != 0) fail_msg("peek: %s", last_error_of(rig.store));
     return tally.last.level;
 }
 
@@ -245,7 +245,7 @@ static void database_1_in_a_cluster_is_refused(void **state) {
     snprintf(url, sizeof url, "redis://127.0.0.1:%d/1", cluster.nodes[0].port);
     rig_open_at(url, STEADY_SECOND);
     assert_int_equal(ask_one(), STEADY_REFUSED);
-    const char *trouble = steady_store_trouble(rig.store);
+    const char *trouble = last_error_of(rig.store);
     assert_true(strstr(trouble, "SELECT is not allowed in cluster mode") != NULL ||
                 strstr(trouble, "DB index is out of range") != NULL);
 }
@@ -399,7 +399,7 @@ static void assert_spared(const struct stream *stream) {
     const struct tally *t = &stream->tally;
     if (t->submitted - t->allowed > t->submitted / 100)
         fail_msg("%lu of %lu, %lu unavailable, %lu unknown: %s", t->allowed, t->submitted,
-                 t->errors[-STEADY_UNAVAILABLE], t->errors[-STEADY_UNKNOWN], steady_store_trouble(rig.store));
+                 t->errors[-STEADY_UNAVAILABLE], t->errors[-STEADY_UNKNOWN], last_error_of(rig.store));
 }
 
 static bool is_primary(const struct server *node) { return strncmp(server_ask(node, "ROLE"), "master", 6) == 0; }
@@ -413,7 +413,7 @@ static steady_us ride_out(struct stream *hit, struct stream *spared, unsigned re
         fill(hit, 50);
         fill(spared, 50);
         assert_true(steady_poller_run(rig.poller, 2 * MS) >= 0);
-        if (now_us() > give_up) fail_msg("not taken over: %s", steady_store_trouble(rig.store));
+        if (now_us() > give_up) fail_msg("not taken over: %s", last_error_of(rig.store));
         if (taken_over != 0 || !is_primary(&cluster.nodes[replica])) continue;
         taken_over = now_us();
         verdicts = hit->tally.verdicts;
@@ -552,11 +552,11 @@ static void clusterdown_is_unavailable_until_the_node_is_back(void **state) {
     warm_up();
     server_kill(&cluster.nodes[2]);
     const steady_us until = now_us() + 10 * STEADY_SECOND;
-    while (strncmp(steady_store_trouble(rig.store), "CLUSTERDOWN", 11) != 0) {
+    while (strncmp(last_error_of(rig.store), "CLUSTERDOWN", 11) != 0) {
         char key[16];
         struct tally tally = {0};
         cluster_tag(key, 0, 5);
-        if (now_us() > until) fail_msg("not down: %s", steady_store_trouble(rig.store));
+        if (now_us() > until) fail_msg("not down: %s", last_error_of(rig.store));
         consume_counted(rig.throttler, key, 1, &tally);
         run_until_done(rig.poller, &tally, STEADY_SECOND);
         assert_true(tally.last.error == 0 || tally.last.error == STEADY_UNAVAILABLE);

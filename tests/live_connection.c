@@ -116,7 +116,7 @@ static void restarted_server_is_used_within_a_second(void **state) {
         trickle(&tally, 5 * MS, 300 * MS);
         assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.called);
         assert_true(tally.slowest < TIMEOUT); /* well before the deadline */
-        assert_non_null(strstr(steady_store_trouble(rig.store), "refused"));
+        assert_non_null(strstr(last_error_of(rig.store), "refused"));
         server_restart(&rig.server, true);
         assert_used_again();
         if (rig.log.lines != 2 * (unsigned)round || rig.log.warnings != (unsigned)round)
@@ -352,7 +352,7 @@ static void held_loop_sends_no_expired_request(void **state) {
 /* Errors in a child are counted and have a text. Returns how many were counted as unavailable. */
 static int unavailable_in_child(int before) {
     const steady_stats s = stats();
-    if (strstr(steady_store_trouble(rig.store), "forked") == NULL) return -1;
+    if (strstr(last_error_of(rig.store), "forked") == NULL) return -1;
     return s.decisions == s.allowed + s.unavailable + s.in_flight ? (int)s.unavailable - before : -2;
 }
 
@@ -505,7 +505,7 @@ static void failed_poll_ends_the_blocking_call_at_once(void **state) {
     const int error = steady_consume_sync(rig.throttler, "k", 1, 1, &r);
     assert_return_code(setrlimit(RLIMIT_NOFILE, &limit), errno);
     assert_int_equal(error, STEADY_UNKNOWN);
-    assert_string_equal(steady_store_trouble(rig.store), "poll: Invalid argument");
+    assert_string_equal(last_error_of(rig.store), "poll: Invalid argument");
     assert_int_equal(steady_consume_sync(rig.throttler, "k", 1, 1, &r), 0);
     assert_int_equal(r.level, 3); /* the unknown decision was charged as well */
 }

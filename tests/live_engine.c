@@ -162,7 +162,7 @@ static void server_without_module_is_asked_for_it_once(void **state) {
     consume_counted(throttler, "some:key", 1, &tally);
     run_until_done(poller, &tally, 5 * STEADY_SECOND);
     assert_int_equal(tally.last.error, STEADY_SERVER);
-    assert_non_null(strstr(steady_store_trouble(store), "unknown command"));
+    assert_non_null(strstr(last_error_of(store), "unknown command"));
     steady_throttler_free(&throttler);
     steady_store_close(&store);
 }

@@ -143,7 +143,7 @@ static void print_course(const struct course *course, const char *name) {
 /* Nearly all: a few decisions may end at their deadlines if the machine stands still. */
 static void assert_nearly_all(const struct tally *tally) {
     if (tally->verdicts + tally->called / 100 < tally->called)
-        fail_msg("%lu of %lu: %s", tally->verdicts, tally->called, steady_store_trouble(store));
+        fail_msg("%lu of %lu: %s", tally->verdicts, tally->called, last_error_of(store));
 }
 
 /* No verdict is wrong, no callback is lost, and one second after the switch all decisions are made. */

@@ -365,7 +365,7 @@ static void decision_without_a_timer_is_not_sent(void **state) {
         for (int n = 0; n < 3; n++)
             assert_int_equal(steady_consume(throttler, "k", 1, 1, count, NULL), STEADY_SYSTEM);
         fault.nth = 0;
-        assert_string_equal(steady_store_trouble(store), "the event loop cannot start a timer");
+        assert_string_equal(last_error_of(store), "the event loop cannot start a timer");
         steady_store_stats(store, &after);
         assert_int_equal(after.decisions, before.decisions + 3);
         assert_int_equal(after.unavailable, before.unavailable + 3);

@@ -88,7 +88,7 @@ static void connection_made_while_the_loop_was_held_is_used(void **state) {
             consume_counted(act.throttler, "k", 1, &tally);
             run_act(&act, &tally, STEADY_SECOND);
             if (tally.verdicts != 1)
-                fail_msg("%s, after %d turns: %s", act.stage->name, turns, steady_store_trouble(act.store));
+                fail_msg("%s, after %d turns: %s", act.stage->name, turns, last_error_of(act.store));
             close_act(&act);
         }
     server_ask(&server, "FLUSHALL");

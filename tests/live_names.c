@@ -221,7 +221,7 @@ static void unknown_name_is_unavailable_until_it_resolves(void **state) {
         do {
             assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
             assert_true(now_us() < until);
-        } while (strstr(steady_store_trouble(rig.store), gai_strerror(errors[i])) == NULL);
+        } while (strstr(last_error_of(rig.store), gai_strerror(errors[i])) == NULL);
         names_say("127.0.0.1", 0, 0);
         assert_used_again();
         rig_close();

@@ -87,7 +87,7 @@ static void counters_add_up(void **state) {
     assert_int_equal(s.allowed, 4);
     assert_int_equal(s.blocked, 3);
     assert_int_equal(s.unavailable + s.unknown + s.timeouts + s.reconnects + s.clock_steps + s.overflowed, 0);
-    assert_string_equal(steady_store_trouble(store), "");
+    assert_string_equal(last_error_of(store), "");
     steady_throttler_free(&throttler);
     steady_store_close(&store);
 }
@@ -172,7 +172,7 @@ static void foreign_value_is_not_a_bucket_and_stays(void **state) {
         assert_int_equal(r.source, STEADY_FROM_NOWHERE);
         assert_int_equal(steady_peek_sync(throttler, keys[i], 4, &r), STEADY_NOT_A_BUCKET);
         assert_int_equal(steady_reset_sync(throttler, keys[i], 4, &r), STEADY_NOT_A_BUCKET);
-        assert_string_not_equal(steady_store_trouble(store), "");
+        assert_string_not_equal(last_error_of(store), "");
     }
     assert_string_equal(server_ask(&server, "LRANGE list 0 -1"), "a b");
     assert_string_equal(server_ask(&server, "GET text"), "precious");
@@ -210,7 +210,7 @@ static void database_out_of_range_is_refused(void **state) {
     steady_store *store = open_store(url, NULL);
     steady_throttler *throttler = new_throttler(store, 9, HOUR);
     assert_int_equal(steady_consume_sync(throttler, "k", 1, 1, &r), STEADY_REFUSED);
-    assert_non_null(strstr(steady_store_trouble(store), "DB index"));
+    assert_non_null(strstr(last_error_of(store), "DB index"));
     assert_string_equal(server_ask(&server, "DBSIZE"), "0");
     steady_throttler_free(&throttler);
     steady_store_close(&store);
@@ -226,7 +226,7 @@ static int ask_as(const char *credentials, const char *key, char trouble[256]) {
     steady_store *store = open_store(url, &options);
     steady_throttler *throttler = new_throttler(store, 9, HOUR);
     const int error = steady_consume_sync(throttler, key, strlen(key), 1, &r);
-    snprintf(trouble, 256, "%s", steady_store_trouble(store));
+    snprintf(trouble, 256, "%s", last_error_of(store));
     if (strstr(log.all, "hunter2") != NULL || strstr(trouble, "hunter2") != NULL) fail_msg("a password is shown");
     steady_throttler_free(&throttler);
     steady_store_close(&store);
@@ -353,7 +353,7 @@ static void decision_beyond_max_in_flight_is_overloaded(void **state) {
         for (int i = 0; i < 10; i++)
             consume_counted(throttler, "k", 1, &tally);
         assert_int_equal(steady_consume(throttler, "k", 1, 1, count_result, NULL), STEADY_OVERLOADED);
-        assert_string_equal(steady_store_trouble(store), "max_in_flight decisions are already in flight");
+        assert_string_equal(last_error_of(store), "max_in_flight decisions are already in flight");
         run_until_done(poller, &tally, 5 * STEADY_SECOND);
     }
     assert_int_equal(tally.last.level, 30);

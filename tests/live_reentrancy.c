@@ -46,7 +46,7 @@ static void look_at_figures(void) {
     steady_stats s;
     steady_store_stats(store, &s);
     if (store != NULL) assert_int_equal(s.in_flight, tally.submitted - tally.called);
-    assert_true(strlen(steady_store_trouble(store)) < 1024);
+    assert_true(strlen(last_error_of(store)) < 1024);
 }
 static void peek_and_reset(void) {
     steady_result r;

@@ -78,7 +78,7 @@ static void await_replica(steady_us limit) {
     const steady_us until = now_us() + limit;
     struct tally tally = {0};
     while (asked(&replica) == before) {
-        if (now_us() > until) fail_msg("no peek at the replica: %s", steady_store_trouble(store));
+        if (now_us() > until) fail_msg("no peek at the replica: %s", last_error_of(store));
         peek_for(&tally, 20 * MS);
     }
     assert_int_equal(tally.verdicts, tally.called);
@@ -147,7 +147,7 @@ static void primary_answers_peeks_that_the_replica_refuses(void **state) {
         assert_string_equal(server_ask(&replica, rights), "OK");
         const long long before = server_stat(&replica, "total_error_replies");
         peek_for(&tally, STEADY_SECOND);
-        if (tally.verdicts != tally.called) fail_msg("%s: %s", fewer[i], steady_store_trouble(store));
+        if (tally.verdicts != tally.called) fail_msg("%s: %s", fewer[i], last_error_of(store));
         assert_between(server_stat(&replica, "total_error_replies") - before, 1, 12);
         server_ask(&replica, "ACL SETUSER app +@all");
         await_replica(2 * STEADY_SECOND);

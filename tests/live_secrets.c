@@ -54,7 +54,7 @@ static void assert_clean(const char *text) {
 
 static void assert_texts_clean(void) {
     assert_clean(rig.log.all);
-    assert_clean(steady_store_trouble(rig.store));
+    assert_clean(last_error_of(rig.store));
 }
 
 static void open_with_password(int port, const char *user) {
@@ -201,7 +201,7 @@ static void ask_fake(const char *reply) {
     consume_counted(rig.throttler, KEY, 1, &tally);
     run_until_done(rig.poller, &tally, STEADY_SECOND);
     assert_texts_clean();
-    assert_true(*steady_store_trouble(rig.store) != '\0');
+    assert_true(*last_error_of(rig.store) != '\0');
     rig_close();
     fake_stop(fake);
 }
@@ -249,7 +249,7 @@ static void error_of_a_sentinel_shows_no_secret(void **state) {
             run_until_done(rig.poller, &tally, 3 * STEADY_SECOND);
             run_for(rig.poller, 100 * STEADY_MILLISECOND);
             assert_texts_clean();
-            assert_true(*steady_store_trouble(rig.store) != '\0');
+            assert_true(*last_error_of(rig.store) != '\0');
             rig_close();
             fake_stop(fake);
         }
@@ -275,9 +275,9 @@ static void short_password_hides_the_words_of_the_server(void **state) {
         consume_counted(rig.throttler, KEY, 1, &tally);
         run_until_done(rig.poller, &tally, STEADY_SECOND);
         snprintf(shown, sizeof shown, "this %s is not it", passwords[i]);
-        assert_null(strstr(steady_store_trouble(rig.store), shown));
+        assert_null(strstr(last_error_of(rig.store), shown));
         assert_null(strstr(rig.log.all, shown));
-        assert_non_null(strstr(steady_store_trouble(rig.store), "WRONGPASS (the user or the password is wrong)"));
+        assert_non_null(strstr(last_error_of(rig.store), "WRONGPASS (the user or the password is wrong)"));
         rig_close();
         fake_stop(fake);
     }

@@ -87,7 +87,7 @@ static void useless_sentinels_are_passed_over(void **state) {
         const steady_us begin = now_us();
         int error;
         while ((error = ask_one()) != 0)
-            if (now_us() - begin > 3 * STEADY_SECOND) fail_msg("%d: %s", error, steady_store_trouble(store));
+            if (now_us() - begin > 3 * STEADY_SECOND) fail_msg("%d: %s", error, last_error_of(store));
         close_all();
         fake_stop(garbage);
         fake_stop(mute);
@@ -104,7 +104,7 @@ static void blocking_call_finds_the_primary(void **state) {
         throttler = new_throttler(store, 1000, HOUR);
         const steady_us begin = now_us();
         while (steady_consume_sync(throttler, "sync", 4, 1, &r) != 0)
-            if (now_us() - begin > STEADY_SECOND) fail_msg("%s", steady_store_trouble(store));
+            if (now_us() - begin > STEADY_SECOND) fail_msg("%s", last_error_of(store));
         close_all();
     }
     assert_string_equal(server_ask(&server, "GET sync"), "(nil)"); /* the key is in database 3 */
@@ -135,7 +135,7 @@ static void assert_trouble(const char *url, int error, const char *says) {
     memset(&log_lines, 0, sizeof log_lines);
     open_at(url);
     assert_int_equal(ask_one(), error);
-    const char *trouble = steady_store_trouble(store);
+    const char *trouble = last_error_of(store);
     if (strstr(trouble, says) == NULL) fail_msg("%s: \"%s\" does not say \"%s\"", url, trouble, says);
     assert_null(strstr(trouble, "hunter2"));
     const steady_us begin = now_us();
@@ -194,7 +194,7 @@ static void sentinels_are_asked_again_after_an_outage(void **state) {
     sentinel_restart(&sentinel);
     const steady_us back = now_us();
     while (ask_one() != 0)
-        if (now_us() - back > STEADY_SECOND) fail_msg("%s", steady_store_trouble(store));
+        if (now_us() - back > STEADY_SECOND) fail_msg("%s", last_error_of(store));
     assert_int_equal(log_lines.lines, 2);
 }
 

@@ -30,7 +30,7 @@ static int ask(const char *of_sentinel, const char *of_server, char trouble[256]
     steady_store *store = open_store(text, &options);
     steady_throttler *throttler = new_throttler(store, 10, HOUR);
     const int error = steady_consume_sync(throttler, "k", 1, 1, &result);
-    snprintf(trouble, 256, "%s", steady_store_trouble(store));
+    snprintf(trouble, 256, "%s", last_error_of(store));
     steady_throttler_free(&throttler);
     steady_store_close(&store);
     return error;

@@ -57,7 +57,7 @@ static void full_memory_is_unavailable_and_charges_nothing(void **state) {
     server_ask(&rig.server, "CONFIG SET maxmemory-policy noeviction");
     server_ask(&rig.server, "CONFIG SET maxmemory 1");
     assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
-    assert_int_equal(strncmp(steady_store_trouble(rig.store), "OOM", 3), 0);
+    assert_int_equal(strncmp(last_error_of(rig.store), "OOM", 3), 0);
     server_ask(&rig.server, "CONFIG SET maxmemory 0");
     assert_int_equal(level("k"), 0);
     assert_int_equal(ask_one(), 0);
@@ -70,7 +70,7 @@ static void too_few_replicas_is_unavailable_and_charges_nothing(void **state) {
     warm_up();
     server_ask(&rig.server, "CONFIG SET min-replicas-to-write 3");
     assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
-    assert_int_equal(strncmp(steady_store_trouble(rig.store), "NOREPLICAS", 10), 0);
+    assert_int_equal(strncmp(last_error_of(rig.store), "NOREPLICAS", 10), 0);
     server_ask(&rig.server, "CONFIG SET min-replicas-to-write 0");
     assert_int_equal(ask_one(), 0);
     assert_int_equal(level("k"), 1);
@@ -94,7 +94,7 @@ static void disk_error_is_unavailable_and_charges_nothing(void **state) {
     for (int i = 0; i < 200 && server_stat(&rig.server, "rdb_bgsave_in_progress") != 0; i++)
         sleep_us(10 * MS);
     assert_int_equal(ask_one(), STEADY_UNAVAILABLE);
-    assert_int_equal(strncmp(steady_store_trouble(rig.store), "MISCONF", 7), 0);
+    assert_int_equal(strncmp(last_error_of(rig.store), "MISCONF", 7), 0);
     server_ask(&rig.server, "CONFIG SET stop-writes-on-bgsave-error no");
     assert_int_equal(ask_one(), 0);
     assert_int_equal(level("k"), 1);
@@ -135,7 +135,7 @@ static void busy_server_is_unavailable_until_it_answers(void **state) {
     trickle(&tally, MS, 300 * MS);
     assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.called);
     assert_at_once(&tally);
-    assert_int_equal(strncmp(steady_store_trouble(rig.store), "BUSY", 4), 0);
+    assert_int_equal(strncmp(last_error_of(rig.store), "BUSY", 4), 0);
     assert_int_equal(rig.log.lines, 1);
     end_child(pid);
     server_ask(&rig.server, "SCRIPT KILL");
@@ -163,7 +163,7 @@ static void unkillable_script_is_unavailable_until_a_restart(void **state) {
     trickle(&tally, MS, 100 * MS);
     assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.called);
     assert_at_once(&tally);
-    assert_int_equal(strncmp(steady_store_trouble(rig.store), "BUSY", 4), 0);
+    assert_int_equal(strncmp(last_error_of(rig.store), "BUSY", 4), 0);
     end_child(pid);
     server_kill(&rig.server);
     server_restart(&rig.server, true);
@@ -190,7 +190,7 @@ static void loading_server_gets_few_probes_and_is_used_again(void **state) {
     while (tally.verdicts == 0 && now_us() - begin < 10 * STEADY_SECOND) {
         consume_counted(rig.throttler, "k", 1, &tally);
         run_for(rig.poller, MS);
-        if (strncmp(steady_store_trouble(rig.store), "LOADING", 7) == 0) seen = true;
+        if (strncmp(last_error_of(rig.store), "LOADING", 7) == 0) seen = true;
     }
     run_until_done(rig.poller, &tally, STEADY_SECOND);
     assert_true(seen && tally.verdicts > 0);
@@ -214,7 +214,7 @@ static void stale_replica_is_unavailable_until_promoted(void **state) {
     assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.called);
     assert_at_once(&tally);
     assert_int_equal(steady_peek_sync(rig.throttler, "k", 1, &r), STEADY_UNAVAILABLE);
-    assert_non_null(strstr(steady_store_trouble(rig.store), "MASTERDOWN"));
+    assert_non_null(strstr(last_error_of(rig.store), "MASTERDOWN"));
     server_ask(&rig.server, "REPLICAOF NO ONE");
     assert_used_again();
     assert_int_equal(level("k"), 0);
@@ -332,7 +332,7 @@ static void full_server_is_unavailable_and_used_again(void **state) {
     trickle(&tally, MS, 300 * MS);
     assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.called);
     assert_at_once(&tally);
-    assert_non_null(strstr(steady_store_trouble(rig.store), "max number of clients reached"));
+    assert_non_null(strstr(last_error_of(rig.store), "max number of clients reached"));
     assert_int_equal(rig.log.lines, 1);
     assert_non_null(strstr(rig.log.last, "max number of clients reached"));
     steady_throttler_free(&holder);
@@ -362,7 +362,7 @@ static void wrong_password_connects_once_a_second(void **state) {
     assert_between(after - before, 1, 2);
     assert_int_equal(rig.log.lines, 1);
     assert_null(strstr(rig.log.all, "hunter2"));
-    assert_null(strstr(steady_store_trouble(rig.store), "hunter2"));
+    assert_null(strstr(last_error_of(rig.store), "hunter2"));
 }
 
 /* A denied key is not denied from memory while the server cannot write. */
@@ -402,7 +402,7 @@ static void open_as_app(void) {
 
 static void assert_no_password(void) {
     assert_null(strstr(rig.log.all, "hunter2"));
-    assert_null(strstr(steady_store_trouble(rig.store), "hunter2"));
+    assert_null(strstr(last_error_of(rig.store), "hunter2"));
 }
 
 static void take_rights(void) {

@@ -82,7 +82,7 @@ static int ask_at(const char *url, const steady_tls_options *tls, char trouble[2
     steady_store *store = open_store(url, &options);
     steady_throttler *throttler = new_throttler(store, 10, HOUR);
     const int error = steady_consume_sync(throttler, "k", 1, 1, &result);
-    snprintf(trouble, 256, "%s", steady_store_trouble(store));
+    snprintf(trouble, 256, "%s", last_error_of(store));
     steady_throttler_free(&throttler);
     steady_store_close(&store);
     assert_int_equal(ERR_peek_error(), 0);

@@ -11,6 +11,7 @@
 #include <sys/types.h>
 
 #include "assertions.h"
+#include "last_error.h"
 #include "steady.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
@@ -63,7 +64,7 @@ struct tally {
     unsigned long submitted;
     unsigned long called;
     unsigned long verdicts, allowed, denied;
-    unsigned long errors[16]; /* indexed by -error */
+    unsigned long errors[32]; /* indexed by -error */
     steady_result last;
     steady_us slowest;                  /* from submit to callback */
     steady_us taken_away;               /* meanwhile */

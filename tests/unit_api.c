@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "assertions.h"
+#include "last_error.h"
 #include "steady.h"
 #include "steady/hiredis.h"
 
@@ -485,7 +486,7 @@ static void stats_and_trouble_of_null_are_empty(void **state) {
     steady_store_stats(NULL, &stats);
     assert_memory_equal(&stats, &zero, sizeof stats);
     steady_store_stats(NULL, NULL);
-    assert_string_equal(steady_store_trouble(NULL), "");
+    assert_string_equal(last_error_of(NULL), "");
 }
 
 static void each_error_has_a_name_and_a_text_of_its_own(void **state) {

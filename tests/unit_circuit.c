@@ -49,7 +49,7 @@ static void check_asked_now_and_then(const char *refusal, const char *word) {
     const steady_us time = now_us() - begin;
     assert_between(heard, 2, 2 + PROBES_A_SECOND * time / STEADY_SECOND);
     assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.submitted);
-    assert_int_equal(strncmp(steady_store_trouble(store), word, strlen(word)), 0);
+    assert_int_equal(strncmp(last_error_of(store), word, strlen(word)), 0);
     assert_int_equal(log_lines.lines, 1);
     assert_non_null(strstr(log_lines.last, word));
 

@@ -42,7 +42,7 @@ static void redirect_loop_is_unavailable_after_six_requests(void **state) {
     open_with("");
     assert_int_equal(ask(KEY), STEADY_UNAVAILABLE);
     assert_int_equal(heard("EVALSHA"), 6);
-    assert_int_equal(strncmp(steady_store_trouble(store), "MOVED ", 6), 0);
+    assert_int_equal(strncmp(last_error_of(store), "MOVED ", 6), 0);
     assert_int_equal(ask(KEY), STEADY_UNAVAILABLE);
     assert_int_equal(heard("EVALSHA"), 12);
 }
@@ -95,7 +95,7 @@ static void tryagain_is_unavailable_and_not_retried(void **state) {
     assert_int_equal(ask(KEY), 0);
     fake_node_says(a, "EVALSHA", reply, 0, 1);
     assert_int_equal(ask(KEY), STEADY_UNAVAILABLE);
-    assert_int_equal(strncmp(steady_store_trouble(store), "TRYAGAIN", 8), 0);
+    assert_int_equal(strncmp(last_error_of(store), "TRYAGAIN", 8), 0);
     assert_int_equal(fake_node_heard(a, "EVALSHA"), 2);
     assert_int_equal(ask(KEY), 0);
     assert_int_equal(fake_node_heard(a, "EVALSHA"), 3);

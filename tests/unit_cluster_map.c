@@ -547,7 +547,7 @@ static void clusterdown_is_unavailable_and_asks_for_the_map_ever_more_seldom(voi
     fake_node_says(a, "EVALSHA", "-CLUSTERDOWN Hash slot not served\r\n", 0, 0);
     open_with("");
     assert_int_equal(ask(KEY), STEADY_UNAVAILABLE);
-    assert_int_equal(strncmp(steady_store_trouble(store), "CLUSTERDOWN", 11), 0);
+    assert_int_equal(strncmp(last_error_of(store), "CLUSTERDOWN", 11), 0);
     for (int i = 0; i < 100; i++) {
         assert_int_equal(ask(KEY), STEADY_UNAVAILABLE);
         run_for(poller, 5 * MS);

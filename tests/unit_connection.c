@@ -181,7 +181,7 @@ static void endless_error_line_closes_the_connection(void **state) {
     (void)state;
     open_on(steps, COUNT(steps), "", "");
     assert_int_equal(client_ask(), STEADY_UNKNOWN);
-    assert_true(strlen(steady_store_trouble(store)) < 100);
+    assert_true(strlen(last_error_of(store)) < 100);
 }
 
 static void unsolicited_reply_closes_the_connection(void **state) {
@@ -220,9 +220,9 @@ static void other_error_is_a_server_error_and_shown_without_the_key(void **state
     (void)state;
     open_on(steps, COUNT(steps), "", "");
     assert_int_equal(client_ask(), STEADY_SERVER);
-    assert_string_equal(steady_store_trouble(store), "ERR unknown command 'EVALSHA'");
+    assert_string_equal(last_error_of(store), "ERR unknown command 'EVALSHA'");
     assert_int_equal(client_ask(), STEADY_SERVER);
-    assert_string_equal(steady_store_trouble(store), "ERR *** do not ***");
+    assert_string_equal(last_error_of(store), "ERR *** do not ***");
     assert_int_equal(client_ask(), 0);
 }
 
@@ -313,7 +313,7 @@ static void protected_mode_is_unavailable_and_retried_with_back_off(void **state
     assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], tally.submitted);
     assert_int_equal(log_lines.lines, 1);
     assert_non_null(strstr(log_lines.last, "protected mode (DENIED)"));
-    assert_non_null(strstr(steady_store_trouble(store), "DENIED"));
+    assert_non_null(strstr(last_error_of(store), "DENIED"));
     steady_store_stats(store, &stats);
     assert_between(stats.reconnects, 3, 8); /* with back-off */
 }

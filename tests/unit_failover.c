@@ -124,7 +124,7 @@ static void replica_is_not_used_and_reconnected_with_back_off(void **state) {
         memcpy(&steps[i], replica, sizeof replica);
     open_on(steps, COUNT(steps));
     assert_int_equal(client_ask(), STEADY_UNAVAILABLE);
-    assert_non_null(strstr(steady_store_trouble(store), "not a primary"));
+    assert_non_null(strstr(last_error_of(store), "not a primary"));
     assert_int_equal(client_ask(), STEADY_UNAVAILABLE); /* at once, without a request */
     run_for(poller, STEADY_SECOND);
     assert_between(client_reconnects(), 3, 10);

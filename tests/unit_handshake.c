@@ -56,7 +56,7 @@ static void refused_handshake_is_told_without_the_password(void **state) {
         assert_int_equal(client_ask(), STEADY_REFUSED);
         assert_int_equal(client_ask(), STEADY_REFUSED); /* at once, because the error is known */
         assert_null(strstr(log_lines.all, "hunter2"));
-        assert_null(strstr(steady_store_trouble(store), "hunter2"));
+        assert_null(strstr(last_error_of(store), "hunter2"));
         close_all();
     }
 }

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "assertions.h"
+#include "last_error.h"
 #include "steady.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
@@ -238,9 +239,9 @@ static void full_queue_is_overloaded_and_charges_nothing(void **state) {
     set_up_with((steady_store_options){.max_in_flight = 3}, &ten);
     for (int i = 0; i < 3; i++)
         assert_int_equal(ask("key", 1), 0);
-    assert_string_equal(steady_store_trouble(scene.store), "");
+    assert_string_equal(last_error_of(scene.store), "");
     assert_int_equal(ask("key", 1), STEADY_OVERLOADED);
-    assert_string_equal(steady_store_trouble(scene.store), "max_in_flight decisions already wait for the event loop");
+    assert_string_equal(last_error_of(scene.store), "max_in_flight decisions already wait for the event loop");
     assert_int_equal(level_of("key"), 3);
     assert_int_equal(stats().unavailable, 1);
     assert_true(turn());

@@ -119,7 +119,7 @@ static void invalid_host_from_a_sentinel_is_unavailable_and_shown_printable(void
         sentinels[0] = sentinel_saying(answers[i], FAKE_SEND);
         open_it();
         assert_int_equal(client_ask(), STEADY_UNAVAILABLE);
-        for (const char *c = steady_store_trouble(store); *c != '\0'; c++)
+        for (const char *c = last_error_of(store); *c != '\0'; c++)
             assert_true(*c >= ' ' && *c <= '~');
         close_all();
     }
@@ -201,7 +201,7 @@ static steady_us open_by_two(const struct fake_node *first, const struct fake_no
     const steady_us begin = now_us();
     client_open(url, TIMEOUT);
     while (client_ask() != 0) {
-        if (now_us() - begin > 5 * STEADY_SECOND) fail_msg("%s", steady_store_trouble(store));
+        if (now_us() - begin > 5 * STEADY_SECOND) fail_msg("%s", last_error_of(store));
         run_for(poller, MS);
     }
     return now_us() - begin;

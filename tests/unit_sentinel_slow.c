@@ -60,7 +60,7 @@ static void open_at_hosts(const char *const hosts[], size_t count, steady_us tim
 static steady_us until_used(void) {
     const steady_us begin = now_us();
     while (client_ask() != 0) {
-        if (now_us() - begin > 5 * STEADY_SECOND) fail_msg("%s", steady_store_trouble(store));
+        if (now_us() - begin > 5 * STEADY_SECOND) fail_msg("%s", last_error_of(store));
         run_for(poller, MS);
     }
     return now_us() - begin;

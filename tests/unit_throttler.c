@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "assertions.h"
+#include "last_error.h"
 #include "steady.h"
 
 #define NO_SERVER "unix:/nonexistent/steady.sock"
@@ -37,7 +38,7 @@ static void report_policy_returns_the_error(void **state) {
     assert_int_equal(r.error, STEADY_UNAVAILABLE);
     assert_int_equal(r.source, STEADY_FROM_NOWHERE);
     assert_true(!r.success && r.level == 0 && r.until_next_drop == 0 && r.blocked_for == 0 && r.retry_after == 0);
-    assert_true(strlen(steady_store_trouble(p.store)) > 0);
+    assert_true(strlen(last_error_of(p.store)) > 0);
     close_pair(&p);
 }
 

@@ -89,8 +89,8 @@ static void wildcard_matches_one_whole_leftmost_label(void **state) {
         server = tls_server_start(&(struct tls_server_rules){.certificate = "wild"});
         open_at("localhost", tls_server_port(server), names[i].name, STEADY_SECOND);
         const struct tally tally = ask(1);
-        if (tally.allowed != names[i].trusted) fail_msg("%s: %s", names[i].name, steady_store_trouble(store));
-        if (!names[i].trusted) assert_non_null(strstr(steady_store_trouble(store), "certificate is not for"));
+        if (tally.allowed != names[i].trusted) fail_msg("%s: %s", names[i].name, last_error_of(store));
+        if (!names[i].trusted) assert_non_null(strstr(last_error_of(store), "certificate is not for"));
         client_close();
         tls_server_stop(server);
         server = NULL;
@@ -138,7 +138,7 @@ static void tls_1_1_is_refused(void **state) {
     (void)state;
     start(&(struct tls_server_rules){.version = TLS1_1_VERSION}, TIMEOUT);
     assert_int_equal(ask(1).errors[-STEADY_UNAVAILABLE], 1);
-    assert_non_null(strstr(steady_store_trouble(store), "protocol version"));
+    assert_non_null(strstr(last_error_of(store), "protocol version"));
 }
 
 static void key_updates_keep_the_connection(void **state) {
@@ -215,7 +215,7 @@ static void assert_ends(int version, bool goodbye) {
         const struct tally tally = ask(20);
         assert_int_equal(tally.allowed, 9);
         assert_int_equal(tally.errors[-STEADY_UNKNOWN], 11);
-        assert_non_null(strstr(steady_store_trouble(store), "the server closed the connection"));
+        assert_non_null(strstr(last_error_of(store), "the server closed the connection"));
     }
     client_close();
     const struct tls_server_seen seen = tls_server_finish(server);
@@ -312,7 +312,7 @@ static void stalled_handshake_is_unavailable_at_the_deadline(void **state) {
         const struct tally tally = ask(3);
         assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], 3);
         assert_true(tally.slowest < 2 * TIMEOUT + SLACK_OF(tally));
-        assert_string_equal(steady_store_trouble(store),
+        assert_string_equal(last_error_of(store),
                             "no usable connection within 200000 us; still in the TLS handshake");
         const steady_us since = now_us();
         while (log_lines.lines == 0 && now_us() - since < 2 * STEADY_SECOND)

@@ -40,7 +40,9 @@ static bool decision_is_awaited(struct decision *self, const steady_result *resu
 
 static PyObject *decision_make_answer(struct decision *self, const steady_result *result) {
     if (!self->failed) return result_from(self->state, result);
-    return convert_error(self->state, result->error, steady_store_trouble(self->store->store));
+    steady_message last;
+    steady_store_last_error(self->store->store, &last);
+    return convert_error(self->state, result->error, last.text);
 }
 
 /* Making an exception may run Python code, which may cancel the task. So the waiter is checked again. */

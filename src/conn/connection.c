@@ -89,6 +89,7 @@ struct steady__connection {
     struct steady__watch watch;
     struct steady__alarm alarm; /* RESTING: next attempt; HANDSHAKING: timeout; UP: stall check; DRAINING: end */
     struct steady__log log;
+    enum steady_state counted_as; /* in with.readiness */
 };
 
 #define REQUEST(list) STEADY__OWNER(struct steady__request, place, list)
@@ -107,6 +108,22 @@ static steady_us connection_attempt_timeout(const struct steady__connection *con
 
 static bool connection_is_handshake(const struct steady__connection *conn, const struct steady__request *request) {
     return request >= conn->handshake_steps && request < conn->handshake_steps + STEADY__HANDSHAKE_STEPS;
+}
+
+/* ---- The state, for the store ---- */
+
+static enum steady_state connection_state(const struct steady__connection *conn) {
+    if (conn->state == UP || conn->state == DRAINING) return conn->circuit.open ? STEADY_DOWN : STEADY_READY;
+    return conn->known_down ? STEADY_DOWN : STEADY_CONNECTING;
+}
+
+static void connection_update_readiness(struct steady__connection *conn) {
+    struct steady__readiness *readiness = conn->with.readiness;
+    const enum steady_state state = connection_state(conn);
+    if (readiness == NULL || conn->counted_as == state || conn->state == CLOSED) return;
+    steady__counter_add(&readiness->in[state], 1);
+    steady__counter_add(&readiness->in[conn->counted_as], (uint64_t)-1);
+    conn->counted_as = state;
 }
 
 /* ---- Handlers, called by the loop ---- */
@@ -130,6 +147,7 @@ static bool connection_has_socket(const struct steady__connection *conn) {
 static void connection_flush(struct steady__connection *conn);
 
 static void connection_leave_handler(struct steady__connection *conn) {
+    connection_update_readiness(conn);
     if (connection_has_socket(conn) && !steady__forked(conn->with.fork_guard)) connection_flush(conn);
     if (--conn->depth > 0) return;
     if (conn->state == CLOSED)
@@ -201,7 +219,8 @@ static void connection_mark_down(struct steady__connection *conn, int error) {
 }
 
 static void connection_report_loss(struct steady__connection *conn, const char *why) {
-    steady__fail(conn->with.last_error, 0, "%s: %s", conn->log.where, why);
+    connection_update_readiness(conn);
+    steady__note_error(conn->with.last_error, 0, "%s: %s", conn->log.where, why);
     connection_return_lost(conn);
     (void)connection_hands_on(conn);
     if (conn->state == RESTING)
@@ -311,6 +330,7 @@ static void connection_handshake_done(struct steady__connection *conn) {
     conn->known_down = false;
     conn->role.since = connection_now(conn);
     steady__alarm_stop(&conn->alarm);
+    connection_update_readiness(conn);
 }
 
 static void connection_handshake_replied(struct steady__connection *conn, enum steady__handshake_step which,
@@ -509,7 +529,7 @@ static void connection_socket_connected(struct steady__connection *conn, const s
     steady__pipeline_open(&conn->pipeline, dialed->fd, dialed->tls, conn->with.timeout, dialed->round_trip);
     conn->pipeline.clock = connection_now(conn);
     conn->epoch++;
-    conn->connections++;
+    if (conn->connections++ > 0 && conn->with.reconnects != NULL) steady__counter_add(conn->with.reconnects, 1);
     conn->answered = conn->circuit.open = conn->role.confirmed = false;
     conn->engines = steady__engine_reconnected(&conn->engines);
     if (steady__watch_start(&conn->watch, &conn->with.loop, dialed->fd, STEADY_READABLE, connection_on_socket, conn) !=
@@ -683,8 +703,9 @@ const char *steady__connection_activity(const struct steady__connection *conn) {
                                                                                   : NULL;
 }
 
-uint64_t steady__connection_reconnects(const struct steady__connection *conn) {
-    return conn->connections > 0 ? conn->connections - 1 : 0;
+enum steady_state steady__readiness_state(const struct steady__readiness *readiness) {
+    if (steady__counter_get(&readiness->in[STEADY_READY]) > 0) return STEADY_READY;
+    return steady__counter_get(&readiness->in[STEADY_DOWN]) > 0 ? STEADY_DOWN : STEADY_CONNECTING;
 }
 
 struct steady__connection *steady__connection_open(const struct steady__connection_options *options) {
@@ -717,6 +738,7 @@ struct steady__connection *steady__connection_open(const struct steady__connecti
         steady__alarm_new(&conn->alarm, &conn->with.loop, connection_on_alarm, conn) == 0 &&
         steady__connect_init(&conn->attempt) == 0) {
         connection_retry_in(conn, 0);
+        if (conn->with.readiness != NULL) steady__counter_add(&conn->with.readiness->in[STEADY_CONNECTING], 1);
         return conn;
     }
     steady__alarm_free(&conn->alarm);
@@ -733,6 +755,7 @@ static void connection_close_in_child(struct steady__connection *conn) {
 
 void steady__connection_close(struct steady__connection *conn) {
     if (conn == NULL) return;
+    if (conn->with.readiness != NULL) steady__counter_add(&conn->with.readiness->in[conn->counted_as], (uint64_t)-1);
     if (steady__forked(conn->with.fork_guard)) {
         connection_close_in_child(conn);
         return;

@@ -7,6 +7,8 @@
 #include "conn/engine.h"
 #include "conn/handshake.h"
 #include "conn/pipeline.h"
+#include "core/counter.h"
+#include "core/error.h"
 #include "core/url.h"
 #include "loop/fork_guard.h"
 #include "loop/loop.h"
@@ -37,6 +39,14 @@ struct steady__connection_owner {
     void (*unanswered)(void *owner, struct steady__request *request, bool written, int error);
 };
 
+/* The connections of a store, counted by their states. Any thread may read it. */
+struct steady__readiness {
+    steady__counter in[3]; /* by enum steady_state */
+};
+
+/* READY if a connection is; otherwise DOWN if a connection is. */
+enum steady_state steady__readiness_state(const struct steady__readiness *readiness);
+
 /* Finds the server of a connection, if the URL does not name it. The connection calls: */
 struct steady__finder {
     /* Starts a search. Answer with steady__connection_found or steady__connection_not_found, from the loop or inside
@@ -51,9 +61,11 @@ struct steady__connection_options {
     const struct steady__url *url;               /* outlives the connection */
     const struct steady__tls_context *tls;       /* the same; NULL: no TLS */
     const struct steady__fork_guard *fork_guard; /* the same */
-    steady_message *last_error;                  /* the same; gets the text of the last error */
-    struct steady__finder *finder;               /* NULL: the URL names the server */
-    enum steady__role role; /* the role that the server must have; ANY: asked only after a READONLY */
+    struct steady__last_error *last_error;       /* the same; gets the text of the last error */
+    steady__counter *reconnects;         /* the same; counts the connections after the first. NULL: not counted */
+    struct steady__readiness *readiness; /* the same; NULL: no part of the state of the store */
+    struct steady__finder *finder;       /* NULL: the URL names the server */
+    enum steady__role role;              /* the role that the server must have; ANY: asked only after a READONLY */
     steady_us timeout;
     uint32_t max_unanswered;
     unsigned *lookups; /* the same; running lookups of all connections that share it; NULL: not shared */
@@ -112,8 +124,5 @@ void steady__connection_server_moved(struct steady__connection *conn);
 
 /* The step that a request waits for, if it is not on the wire: words to follow "still". NULL: it waits for no step. */
 const char *steady__connection_activity(const struct steady__connection *conn);
-
-/* The number of connections after the first. */
-uint64_t steady__connection_reconnects(const struct steady__connection *conn);
 
 #endif

@@ -3,6 +3,8 @@
 #ifndef STEADY__ERROR_H
 #define STEADY__ERROR_H
 
+#include <stdatomic.h>
+
 #include "steady.h"
 
 /* Writes the reason into *why, cut to its size. why may be NULL. Returns `error`, so that a check takes one line. The

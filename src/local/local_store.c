@@ -56,8 +56,8 @@ struct local {
     uint32_t taken;  /* verdicts of the first block that have left */
     uint32_t filled; /* of the last block that have come */
     uint32_t queue_max;
-    atomic_uint queued;     /* written by the thread of the loop only */
-    const char *last_error; /* the same; NULL: none */
+    atomic_uint queued;               /* written by the thread of the loop only */
+    _Atomic(const char *) last_error; /* the same; static text; NULL: none */
     struct shard shards[SHARDS];
     atomic_uint slots; /* of private memory that have been in use */
 };
@@ -188,9 +188,10 @@ static int local_submit(steady_store *store, const struct steady__call *call) {
     if (error == 0 && v == NULL) error = STEADY_NO_MEMORY;
     if (error != 0) {
         if (call->verb != STEADY__RESET) local_count(&local_shard_of(s)->refused);
-        s->last_error = error == STEADY_OVERLOADED  ? "max_in_flight decisions already wait for the event loop"
-                        : error == STEADY_NO_MEMORY ? "out of memory"
-                                                    : "the event loop cannot start a timer";
+        const char *why = error == STEADY_OVERLOADED  ? "max_in_flight decisions already wait for the event loop"
+                          : error == STEADY_NO_MEMORY ? "out of memory"
+                                                      : "the event loop cannot start a timer";
+        atomic_store_explicit(&s->last_error, why, memory_order_relaxed);
         return error;
     }
     v->call = *call;
@@ -238,9 +239,9 @@ static void local_stats(const steady_store *store, steady_stats *stats) {
     stats->in_flight = local_queued(s);
 }
 
-static const char *local_trouble(const steady_store *store) {
-    const struct local *s = (const struct local *)store;
-    return s->last_error != NULL ? s->last_error : "";
+static void local_last_error(const steady_store *store, steady_message *message) {
+    const char *text = atomic_load_explicit(&((const struct local *)store)->last_error, memory_order_relaxed);
+    if (text != NULL) steady__fail(message, 0, "%s", text);
 }
 
 /* A local_alarm_rang further down the stack then finds an empty queue. */
@@ -261,7 +262,7 @@ static const struct steady__store_class local_class = {.name = "local",
                                                        .submit = local_submit,
                                                        .decide = local_decide,
                                                        .stats = local_stats,
-                                                       .last_error = local_trouble,
+                                                       .last_error = local_last_error,
                                                        .close = local_close,
                                                        .free = local_free};
 

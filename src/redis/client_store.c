@@ -49,7 +49,9 @@ struct client_transport {
 struct client_store {
     steady_store head;
     struct steady__fork_guard fork_guard;
-    steady_message last_error;
+    struct steady__last_error last_error;
+    struct steady__counters counters;
+    atomic_int state;           /* enum steady_state */
     struct steady__retry retry; /* over the loop of the caller */
     struct steady__inflight inflight;
     struct client_transport *transport; /* NULL: closed */
@@ -105,15 +107,15 @@ static void client_request_put(steady_client_request *request) {
  * after a reply. */
 static bool client_owes_too_much(const struct client_transport *transport) {
     if (transport->owed < transport->inflight->max_in_flight) return false;
-    steady__fail(transport->inflight->last_error, 0, "the server still owes %lu replies",
-                 (unsigned long)transport->owed);
+    steady__note_error(transport->inflight->last_error, 0, "the server still owes %lu replies",
+                       (unsigned long)transport->owed);
     return true;
 }
 
 static bool client_accepts(struct client_transport *transport, const struct steady__request *pending) {
     if (transport->gone || transport->distrusted) {
-        steady__fail(transport->inflight->last_error, 0, "%s",
-                     transport->gone ? transport->gone_why.text : UNTRUSTED_TEXT);
+        steady__note_error(transport->inflight->last_error, 0, "%s",
+                           transport->gone ? transport->gone_why.text : UNTRUSTED_TEXT);
         return false;
     }
     if (pending->key == NULL) return true;
@@ -133,8 +135,8 @@ static int client_transport_submit(void *transport_, struct steady__request *pen
     if (len > 0) error = transport->ops->send(transport->client, command, len, request, &why);
     if (error != 0) {
         client_request_put(request);
-        return steady__fail(inflight->last_error, error == STEADY_NO_MEMORY ? error : STEADY_UNAVAILABLE, "%s",
-                            why.text);
+        return steady__note_error(inflight->last_error, error == STEADY_NO_MEMORY ? error : STEADY_UNAVAILABLE, "%s",
+                                  why.text);
     }
     pending->at = request;
     transport->holders++;
@@ -160,9 +162,14 @@ static const struct steady__transport client_transport_class = {
 
 /* ---- Replies ---- */
 
+static void client_set_state(const struct steady__inflight *inflight, enum steady_state state) {
+    atomic_store_explicit(&client_store_of(inflight->store)->state, (int)state, memory_order_relaxed);
+}
+
 static void client_log_lost(struct steady__inflight *inflight, const char *why) {
+    client_set_state(inflight, STEADY_DOWN);
     const struct client_store *store = client_store_of(inflight->store);
-    steady__fail(inflight->last_error, 0, "%s", why);
+    steady__note_error(inflight->last_error, 0, "%s", why);
     if (store->log != NULL) store->log(store->log_data, STEADY_LOG_WARNING, why);
 }
 
@@ -174,6 +181,7 @@ static void client_deliver(struct client_transport *transport, struct steady__re
     const struct steady__secrets secrets = {NULL, pending->key, pending->key_len, pending->prefix_len};
     enum steady__circuit_event news = STEADY__CIRCUIT_NOTHING;
     if (pending->key != NULL) news = steady__circuit_reply(&transport->circuit, reply, &inflight->loop);
+    client_set_state(inflight, transport->circuit.open ? STEADY_DOWN : STEADY_READY);
     if (steady__log_needs_reason(&transport->log, &inflight->loop, news))
         steady__redact(why, sizeof why, reply->text, reply->text_len, &secrets);
     const enum steady__reply_action action =
@@ -242,8 +250,7 @@ void steady_client_gone(steady_store *store, const char *why) {
 static int client_submit(steady_store *head, const struct steady__call *call) {
     struct client_store *store = client_store_of(head);
     if (steady__forked(&store->fork_guard))
-        return steady__turn_away(&store->inflight.stats, &store->last_error, call, STEADY_UNAVAILABLE,
-                                 STEADY__FORKED_TEXT);
+        return steady__turn_away(&store->counters, &store->last_error, call, STEADY_UNAVAILABLE, STEADY__FORKED_TEXT);
     return steady__inflight_submit(&store->inflight, call, NULL);
 }
 
@@ -251,15 +258,21 @@ static void client_decide(steady_store *head, const struct steady__call *call, s
     struct client_store *store = client_store_of(head);
     steady_message why;
     steady__fail(&why, 0, "a store on %s has no ..._sync calls", store->client_name);
-    result->error = steady__turn_away(&store->inflight.stats, &store->last_error, call, STEADY_UNSUPPORTED, why.text);
+    result->error = steady__turn_away(&store->counters, &store->last_error, call, STEADY_UNSUPPORTED, why.text);
 }
 
-static void client_stats(const steady_store *head, steady_stats *out) {
-    *out = ((const struct client_store *)head)->inflight.stats;
+static void client_stats(const steady_store *head, steady_stats *stats) {
+    steady__counters_read(&((const struct client_store *)head)->counters, stats);
 }
 
-static const char *client_last_error(const steady_store *head) {
-    return ((const struct client_store *)head)->last_error.text;
+static void client_last_error(const steady_store *head, steady_message *message) {
+    steady__last_error_get(&((const struct client_store *)head)->last_error, message);
+}
+
+static enum steady_state client_state(const steady_store *head) {
+    const struct client_store *store = (const struct client_store *)head;
+    if (steady__forked(&store->fork_guard)) return STEADY_DOWN;
+    return (enum steady_state)atomic_load_explicit(&store->state, memory_order_relaxed);
 }
 
 static void client_close(steady_store *head) { steady__inflight_close(&client_store_of(head)->inflight); }
@@ -280,6 +293,7 @@ static const struct steady__store_class client_class = {
     .decide = client_decide,
     .stats = client_stats,
     .last_error = client_last_error,
+    .state = client_state,
     .close = client_close,
     .free = client_free,
 };
@@ -313,6 +327,7 @@ static struct client_store *client_new(const steady_client_ops *ops, const stead
     store->inflight.timeout = options->timeout != 0 ? options->timeout : TIMEOUT;
     store->inflight.max_in_flight = options->max_in_flight != 0 ? options->max_in_flight : MAX_IN_FLIGHT;
     store->inflight.last_error = &store->last_error;
+    store->inflight.counters = &store->counters;
     store->inflight.fork_guard = &store->fork_guard;
     store->inflight.engine = options->engine;
     store->inflight.transport_class = &client_transport_class;

@@ -99,7 +99,6 @@ struct steady__cluster {
     struct steady__backoff backoff;    /* between two requests for the map */
     steady_us allowed_at, stale_at;
     struct steady__alarm alarm; /* the answer is late, a request is allowed, or a sweep is due */
-    uint64_t reconnects;        /* of closed connections */
     struct node *unconfirmed[UNCONFIRMED_MAX];
     unsigned n_unconfirmed;
     unsigned conns, conns_max;
@@ -182,7 +181,6 @@ static bool cluster_make_url(struct node *node) {
 static void cluster_close_connection(struct node *node) {
     if (node->conn == NULL) return;
     node->cluster->conns--;
-    node->cluster->reconnects += steady__connection_reconnects(node->conn);
     steady__connection_close(node->conn);
     node->conn = NULL;
 }
@@ -241,8 +239,8 @@ static struct steady__connection *cluster_new_connection(struct node *node) {
 static int cluster_open_connection(struct node *node) {
     struct steady__cluster *cluster = node->cluster;
     if (node->at.number != 0 && !cluster_make_room(cluster))
-        return steady__fail(cluster->with.last_error, STEADY_UNAVAILABLE,
-                            "the limit of %u connections to the cluster is reached", cluster->conns);
+        return steady__note_error(cluster->with.last_error, STEADY_UNAVAILABLE,
+                                  "the limit of %u connections to the cluster is reached", cluster->conns);
     node->conn = cluster_new_connection(node);
     if (node->conn == NULL) return STEADY_NO_MEMORY;
     cluster->conns++;
@@ -817,18 +815,8 @@ static const char *cluster_doing(void *transport, const struct steady__request *
     return node != NULL ? steady__connection_activity(node->conn) : NULL;
 }
 
-/* The sum over all nodes. */
-static uint64_t cluster_reconnects(const void *transport) {
-    const struct steady__cluster *cluster = transport;
-    uint64_t sum = cluster->reconnects;
-    for (uint16_t i = 0; i < cluster->nodes.count; i++)
-        if (cluster_node_at(cluster, i) != NULL && cluster_node_at(cluster, i)->conn != NULL)
-            sum += steady__connection_reconnects(cluster_node_at(cluster, i)->conn);
-    return sum;
-}
-
-const struct steady__transport steady__cluster_class = {cluster_submit, cluster_forget, cluster_catch_up,
-                                                        cluster_close,  cluster_doing,  cluster_reconnects};
+const struct steady__transport steady__cluster_class = {cluster_submit, cluster_forget, cluster_catch_up, cluster_close,
+                                                        cluster_doing};
 
 /* ---- Opening ---- */
 

@@ -152,24 +152,37 @@ static void inflight_pending_release(struct steady__inflight *inflight, struct p
     steady__list_prepend(&inflight->spare, &pending->place);
 }
 
-static void inflight_count(steady_stats *stats, const struct steady__call *call, const steady_result *result) {
-    stats->in_flight--;
+static void inflight_count(struct steady__counters *counters, const struct steady__call *call,
+                           const steady_result *result) {
+    steady__counter_add(&counters->in_flight, (uint64_t)-1);
     if (call->verb == STEADY__RESET) return;
     if (result->error == STEADY_UNKNOWN || result->error == STEADY_CANCELLED)
-        stats->unknown++;
+        steady__counter_add(&counters->unknown, 1);
     else if (result->error != 0)
-        stats->unavailable++;
-    else if (result->success)
-        stats->allowed++;
+        steady__counter_add(&counters->unavailable, 1);
     else
-        stats->denied++;
-    if (result->error == 0 && !result->success && result->blocked_for > 0) stats->blocked++;
+        steady__counter_add(result->success ? &counters->allowed : &counters->denied, 1);
+    if (result->error == 0 && !result->success && result->blocked_for > 0) steady__counter_add(&counters->blocked, 1);
+}
+
+void steady__counters_read(const struct steady__counters *counters, steady_stats *stats) {
+    stats->decisions = steady__counter_get(&counters->decisions);
+    stats->allowed = steady__counter_get(&counters->allowed);
+    stats->denied = steady__counter_get(&counters->denied);
+    stats->blocked = steady__counter_get(&counters->blocked);
+    stats->unavailable = steady__counter_get(&counters->unavailable);
+    stats->unknown = steady__counter_get(&counters->unknown);
+    stats->clock_steps = steady__counter_get(&counters->clock_steps);
+    stats->reconnects = steady__counter_get(&counters->reconnects);
+    stats->script_loads = steady__counter_get(&counters->script_loads);
+    stats->in_flight = steady__counter_get(&counters->in_flight);
+    stats->timeouts = steady__counter_get(&counters->timeouts);
 }
 
 /* The key of a spare entry stays until the next submit. So the policy can still use it. */
 static void inflight_finish(struct steady__inflight *inflight, struct pending *pending, const steady_result *result) {
-    inflight_count(&inflight->stats, &pending->call, result);
-    if (inflight->stats.in_flight == 0) inflight->in_portions = false;
+    inflight_count(inflight->counters, &pending->call, result);
+    if (--inflight->n_in_flight == 0) inflight->in_portions = false;
     inflight_pending_release(inflight, pending);
     if (pending->answer != NULL)
         *pending->answer = *result;
@@ -179,7 +192,7 @@ static void inflight_finish(struct steady__inflight *inflight, struct pending *p
 
 static void inflight_fail(struct steady__inflight *inflight, struct pending *pending, int error) {
     const steady_result result = {.error = error};
-    if (error == STEADY_NO_MEMORY) steady__fail(inflight->last_error, 0, "out of memory");
+    if (error == STEADY_NO_MEMORY) steady__note_error(inflight->last_error, 0, "out of memory");
     inflight_finish(inflight, pending, &result);
 }
 
@@ -230,7 +243,7 @@ static void inflight_describe_timeout(struct steady__inflight *inflight, int err
                      (long long)inflight->timeout, doing != NULL ? "; still " : "", doing != NULL ? doing : "");
     late->error = error;
     late->doing = doing;
-    *inflight->last_error = late->why;
+    steady__last_error_set(inflight->last_error, &late->why);
 }
 
 static void inflight_time_out(struct steady__inflight *inflight, struct pending *pending) {
@@ -238,7 +251,7 @@ static void inflight_time_out(struct steady__inflight *inflight, struct pending 
     const char *doing = transport->doing != NULL ? transport->doing(inflight->transport, &pending->request) : NULL;
     const bool held = inflight_was_held(inflight, pending, steady__loop_now(&inflight->loop));
     const int error = transport->forget(inflight->transport, &pending->request, held);
-    if (pending->call.verb != STEADY__RESET) inflight->stats.timeouts++;
+    if (pending->call.verb != STEADY__RESET) steady__counter_add(&inflight->counters->timeouts, 1);
     inflight_describe_timeout(inflight, error, error == STEADY_UNKNOWN ? NULL : doing);
     inflight_fail(inflight, pending, error);
 }
@@ -322,7 +335,7 @@ static size_t inflight_encode_script_load(struct steady__inflight *inflight, str
         inflight_pending_release(inflight, pending);
         return 0;
     }
-    inflight->stats.script_loads++;
+    steady__counter_add(&inflight->counters->script_loads, 1);
     engines->verbs[verb].loading = false;
     engines->verbs[verb].loads++;
     return steady__command_script_load(out, verb);
@@ -399,8 +412,9 @@ static void inflight_note_error(struct steady__inflight *inflight, const struct 
                                 const struct steady__reply *reply) {
     const struct steady__request *request = &pending->request;
     const struct steady__secrets secrets = {inflight->url, request->key, request->key_len, request->prefix_len};
-    steady__redact(inflight->last_error->text, sizeof inflight->last_error->text, reply->text, reply->text_len,
-                   &secrets);
+    steady_message text = {.text = ""};
+    steady__redact(text.text, sizeof text.text, reply->text, reply->text_len, &secrets);
+    steady__last_error_set(inflight->last_error, &text);
 }
 
 static enum steady__reply_action inflight_error_replied(struct steady__inflight *inflight, struct pending *pending,
@@ -493,7 +507,7 @@ static bool inflight_decode_reply(struct steady__inflight *inflight, const struc
     if (reply->kind != STEADY__REPLY_INTEGERS) return false;
     if (pending->to_module) return steady__command_module_reply(&pending->call, reply->values, reply->count, result);
     if (!steady__command_script_reply(&pending->call, reply->values, reply->count, result, &stepped)) return false;
-    if (stepped) inflight->stats.clock_steps++;
+    if (stepped) steady__counter_add(&inflight->counters->clock_steps, 1);
     return true;
 }
 
@@ -520,7 +534,7 @@ static void inflight_unanswered(void *owner, struct steady__request *request, bo
     struct steady__inflight *inflight = owner;
     struct pending *pending = PENDING_OF(request);
     if (written) error = STEADY_UNKNOWN;
-    if (inflight->stats.in_flight > PORTION) inflight->in_portions = true;
+    if (inflight->n_in_flight > PORTION) inflight->in_portions = true;
     if (pending->kind == EVICTION_QUERY) inflight->eviction_asked = inflight->eviction_queries == EVICTION_QUERIES_MAX;
     if (pending->kind != DECISION)
         inflight_pending_release(inflight, pending);
@@ -543,18 +557,18 @@ int steady__inflight_init(struct steady__inflight *inflight) {
     return steady__alarm_new(&inflight->alarm, &inflight->loop, inflight_on_alarm, inflight);
 }
 
-int steady__turn_away(steady_stats *stats, steady_message *last_error, const struct steady__call *call, int error,
-                      const char *why) {
+int steady__turn_away(struct steady__counters *counters, struct steady__last_error *last_error,
+                      const struct steady__call *call, int error, const char *why) {
     if (call->verb != STEADY__RESET) {
-        stats->decisions++;
-        stats->unavailable++;
+        steady__counter_add(&counters->decisions, 1);
+        steady__counter_add(&counters->unavailable, 1);
     }
-    return steady__fail(last_error, error, "%s", why);
+    return steady__note_error(last_error, error, "%s", why);
 }
 
 static int inflight_turn_away(struct steady__inflight *inflight, const struct steady__call *call, int error,
                               const char *why) {
-    return steady__turn_away(&inflight->stats, inflight->last_error, call, error, why);
+    return steady__turn_away(inflight->counters, inflight->last_error, call, error, why);
 }
 
 /* Whether a timer can end the decision at its deadline. Checked before the decision starts. */
@@ -565,23 +579,24 @@ static bool inflight_has_alarm(struct steady__inflight *inflight) {
 
 /* Ends a decision that failed inside submit, if no timer can report it later. */
 static int inflight_take_back(struct steady__inflight *inflight, struct pending *pending) {
-    inflight->stats.in_flight--;
-    if (pending->call.verb != STEADY__RESET) inflight->stats.unavailable++;
+    inflight->n_in_flight--;
+    inflight_count(inflight->counters, &pending->call, &(steady_result){.error = STEADY_SYSTEM});
     inflight_pending_release(inflight, pending);
-    return steady__fail(inflight->last_error, STEADY_SYSTEM, NO_TIMER_TEXT);
+    return steady__note_error(inflight->last_error, STEADY_SYSTEM, NO_TIMER_TEXT);
 }
 
 int steady__inflight_submit(struct steady__inflight *inflight, const struct steady__call *call, steady_result *answer) {
     const steady_us now = steady__loop_now(&inflight->loop);
-    if (inflight->stats.in_flight >= inflight->max_in_flight)
+    if (inflight->n_in_flight >= inflight->max_in_flight)
         return inflight_turn_away(inflight, call, STEADY_OVERLOADED, "max_in_flight decisions are already in flight");
     if (!inflight_has_alarm(inflight)) return inflight_turn_away(inflight, call, STEADY_SYSTEM, NO_TIMER_TEXT);
     struct pending *pending = inflight_pending_take(inflight, call);
     if (pending == NULL) return inflight_turn_away(inflight, call, STEADY_NO_MEMORY, "out of memory");
-    if (call->verb != STEADY__RESET) inflight->stats.decisions++;
+    if (call->verb != STEADY__RESET) steady__counter_add(&inflight->counters->decisions, 1);
     pending->answer = answer;
     if (answer != NULL) answer->error = STEADY__PENDING;
-    inflight->stats.in_flight++;
+    inflight->n_in_flight++;
+    steady__counter_add(&inflight->counters->in_flight, 1);
     pending->deadline = now + inflight->timeout;
     pending->held = inflight_held_so_far(inflight, now);
     const int error = inflight->transport_class->submit(inflight->transport, &pending->request);

@@ -16,7 +16,6 @@ struct steady__transport {
     void (*close)(void *transport);
     /* The step that a request waits for, if it is not on the wire: see steady__connection_activity. NULL: not known. */
     const char *(*doing)(void *transport, const struct steady__request *request);
-    uint64_t (*reconnects)(const void *transport); /* connections after the first; NULL: it makes none */
 };
 
 /* The text of the last timeout, to be reused for the next one of the same kind. */
@@ -26,6 +25,14 @@ struct steady__late {
     steady_message why;
 };
 
+/* What a store counts. Its thread writes them; any thread reads them. */
+struct steady__counters {
+    steady__counter decisions, allowed, denied, blocked, unavailable, unknown;
+    steady__counter clock_steps, reconnects, script_loads, in_flight, timeouts;
+};
+
+void steady__counters_read(const struct steady__counters *counters, steady_stats *stats);
+
 struct steady__inflight {
     steady_store *store; /* held while callbacks run */
     steady_loop loop;
@@ -33,7 +40,8 @@ struct steady__inflight {
     steady_us timeout;
     uint32_t max_in_flight;
     enum steady_engine engine;
-    steady_message *last_error;
+    struct steady__last_error *last_error;
+    struct steady__counters *counters;
     const struct steady__fork_guard *fork_guard;
     void (*log)(void *data, enum steady_log_level level, const char *text); /* NULL: no log */
     void *log_data;
@@ -54,13 +62,14 @@ struct steady__inflight {
     struct steady__late late;
     unsigned eviction_queries; /* how often the settings of the server were queried */
     bool eviction_asked;       /* the query is in flight, or answered */
-    steady_stats stats;
+    uint64_t n_in_flight;
 };
 
 /* The owner of the requests, for the transport. */
 extern const struct steady__connection_owner steady__inflight_owner;
 
-/* Expects store, loop, timeout, max_in_flight, last_error, fork_guard and log to be set, and the rest zero. 0 or -1. */
+/* Expects store, loop, timeout, max_in_flight, last_error, counters, fork_guard and log to be set, and the rest zero. 0
+ * or -1. */
 int steady__inflight_init(struct steady__inflight *inflight);
 
 /* Starts a decision: 0, or STEADY_OVERLOADED, STEADY_NO_MEMORY, or STEADY_SYSTEM if the event loop cannot start a
@@ -70,8 +79,8 @@ int steady__inflight_init(struct steady__inflight *inflight);
 int steady__inflight_submit(struct steady__inflight *inflight, const struct steady__call *call, steady_result *answer);
 
 /* Rejects a decision before it starts: counts it, writes the reason to *last_error, and returns the error. */
-int steady__turn_away(steady_stats *stats, steady_message *last_error, const struct steady__call *call, int error,
-                      const char *why);
+int steady__turn_away(struct steady__counters *counters, struct steady__last_error *last_error,
+                      const struct steady__call *call, int error, const char *why);
 
 #define STEADY__FORKED_TEXT "this process was forked after the store was opened; open a new store in it"
 

@@ -27,7 +27,9 @@ struct redis_store {
     struct steady__url url;
     struct steady__tls_context *tls; /* NULL: no TLS */
     struct steady__fork_guard fork_guard;
-    steady_message last_error;
+    struct steady__last_error last_error;
+    struct steady__counters counters;
+    struct steady__readiness readiness; /* of the asynchronous part; without a loop, of the blocking part */
     steady_store_options options;
     struct steady__retry retry;       /* over the caller's loop */
     struct steady__inflight inflight; /* on that */
@@ -42,7 +44,7 @@ static struct redis_store *redis_store_of(steady_store *store) { return (struct 
 
 static int redis_start(struct redis_store *store, struct steady__inflight *inflight, const steady_loop *loop) {
     const bool blocking = inflight == &store->blocking;
-    const bool logs = !blocking || !store->head.has_loop; /* each event once */
+    const bool main = !blocking || !store->head.has_loop; /* it tells the log and the state of the store */
     inflight->store = &store->head;
     inflight->retry = blocking ? NULL : &store->retry;
     inflight->loop = *loop;
@@ -50,8 +52,9 @@ static int redis_start(struct redis_store *store, struct steady__inflight *infli
     inflight->max_in_flight = store->options.max_in_flight;
     inflight->engine = store->options.engine;
     inflight->last_error = &store->last_error;
+    inflight->counters = &store->counters;
     inflight->fork_guard = &store->fork_guard;
-    inflight->log = logs ? store->options.log : NULL;
+    inflight->log = main ? store->options.log : NULL;
     inflight->log_data = store->options.log_data;
     inflight->url = &store->url;
     inflight->transport_class = store->url.peek_replica ? &steady__replica_class : &steady__cluster_class;
@@ -62,6 +65,8 @@ static int redis_start(struct redis_store *store, struct steady__inflight *infli
                                                        .tls = store->tls,
                                                        .fork_guard = &store->fork_guard,
                                                        .last_error = &store->last_error,
+                                                       .reconnects = &store->counters.reconnects,
+                                                       .readiness = main ? &store->readiness : NULL,
                                                        .timeout = inflight->timeout,
                                                        .max_unanswered = inflight->max_in_flight,
                                                        .patient = blocking,
@@ -92,8 +97,7 @@ static int redis_start_blocking(struct redis_store *store) {
 static int redis_submit(steady_store *head, const struct steady__call *call) {
     struct redis_store *store = redis_store_of(head);
     if (steady__forked(&store->fork_guard))
-        return steady__turn_away(&store->inflight.stats, &store->last_error, call, STEADY_UNAVAILABLE,
-                                 STEADY__FORKED_TEXT);
+        return steady__turn_away(&store->counters, &store->last_error, call, STEADY_UNAVAILABLE, STEADY__FORKED_TEXT);
     return steady__inflight_submit(&store->inflight, call, NULL);
 }
 
@@ -105,13 +109,13 @@ static void redis_catch_up(struct redis_store *store) {
 
 static void redis_give_up(struct redis_store *store, int error) {
     steady__inflight_give_up(&store->blocking);
-    steady__fail(&store->last_error, 0, "poll: %s", strerror(error));
+    steady__note_error(&store->last_error, 0, "poll: %s", strerror(error));
 }
 
 static void redis_ask(struct redis_store *store, const struct steady__call *call, steady_result *result) {
     result->error = redis_start_blocking(store);
     if (result->error != 0) { /* store->blocking is cleared at the next attempt */
-        steady__turn_away(&store->inflight.stats, &store->last_error, call, result->error, "out of memory");
+        steady__turn_away(&store->counters, &store->last_error, call, result->error, "out of memory");
         return;
     }
     redis_catch_up(store);
@@ -128,8 +132,8 @@ static void redis_ask(struct redis_store *store, const struct steady__call *call
 static void redis_decide(steady_store *head, const struct steady__call *call, steady_result *result) {
     struct redis_store *store = redis_store_of(head);
     if (steady__forked(&store->fork_guard)) {
-        result->error = steady__turn_away(&store->inflight.stats, &store->last_error, call, STEADY_UNAVAILABLE,
-                                          STEADY__FORKED_TEXT);
+        result->error =
+            steady__turn_away(&store->counters, &store->last_error, call, STEADY_UNAVAILABLE, STEADY__FORKED_TEXT);
         return;
     }
     steady__store_hold(head);
@@ -137,29 +141,17 @@ static void redis_decide(steady_store *head, const struct steady__call *call, st
     steady__store_release(head);
 }
 
-static void redis_add(steady_stats *sum, const struct steady__inflight *inflight) {
-    const steady_stats *s = &inflight->stats;
-    sum->decisions += s->decisions;
-    sum->allowed += s->allowed;
-    sum->denied += s->denied;
-    sum->blocked += s->blocked;
-    sum->unavailable += s->unavailable;
-    sum->unknown += s->unknown;
-    sum->clock_steps += s->clock_steps;
-    sum->script_loads += s->script_loads;
-    sum->in_flight += s->in_flight;
-    sum->timeouts += s->timeouts;
-    if (inflight->transport != NULL) sum->reconnects += inflight->transport_class->reconnects(inflight->transport);
+static void redis_stats(const steady_store *head, steady_stats *stats) {
+    steady__counters_read(&((const struct redis_store *)head)->counters, stats);
 }
 
-static void redis_stats(const steady_store *head, steady_stats *sum) {
+static void redis_last_error(const steady_store *head, steady_message *message) {
+    steady__last_error_get(&((const struct redis_store *)head)->last_error, message);
+}
+
+static enum steady_state redis_state(const steady_store *head) {
     const struct redis_store *store = (const struct redis_store *)head;
-    redis_add(sum, &store->inflight);
-    redis_add(sum, &store->blocking);
-}
-
-static const char *redis_last_error(const steady_store *head) {
-    return ((const struct redis_store *)head)->last_error.text;
+    return steady__forked(&store->fork_guard) ? STEADY_DOWN : steady__readiness_state(&store->readiness);
 }
 
 static void redis_stop(struct steady__inflight *inflight) {
@@ -193,6 +185,7 @@ static const struct steady__store_class redis_class = {
     .decide = redis_decide,
     .stats = redis_stats,
     .last_error = redis_last_error,
+    .state = redis_state,
     .close = redis_close_store,
     .free = redis_free_store,
 };

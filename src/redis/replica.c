@@ -65,7 +65,7 @@ struct steady__replica {
     struct steady__alarm alarm;
     struct address at; /* the chosen replica */
     struct steady__url url;
-    steady_message last_error; /* of the connection */
+    struct steady__last_error last_error; /* of the connection */
 };
 
 /* ---- The replicas of the server ---- */
@@ -388,13 +388,8 @@ static const char *replica_doing(void *transport, const struct steady__request *
     return steady__cluster_class.doing(r->server, request);
 }
 
-static uint64_t replica_reconnects(const void *transport) {
-    const struct steady__replica *r = transport;
-    return steady__cluster_class.reconnects(r->server) + steady__connection_reconnects(r->conn);
-}
-
-const struct steady__transport steady__replica_class = {replica_submit, replica_forget, replica_catch_up,
-                                                        replica_close,  replica_doing,  replica_reconnects};
+const struct steady__transport steady__replica_class = {replica_submit, replica_forget, replica_catch_up, replica_close,
+                                                        replica_doing};
 
 /* ---- Opening ---- */
 
@@ -408,7 +403,8 @@ static bool replica_open_both(struct steady__replica *r) {
     options.finder = &r->finder;
     options.role = STEADY__ROLE_REPLICA;
     options.last_error = &r->last_error;
-    options.log = NULL; /* peeks go on without a replica, so its loss is not logged */
+    options.readiness = NULL; /* consume needs the primary */
+    options.log = NULL;       /* peeks go on without a replica, so its loss is not logged */
     r->conn = steady__connection_open(&options);
     return r->conn != NULL;
 }

@@ -40,12 +40,12 @@ struct sentinel {
     struct sentinels *all;
     struct steady__connection *conn; /* NULL: never asked */
     struct steady__request question;
-    bool asked;                /* the question is in flight */
-    bool parked;               /* the connection waits in its finder */
-    steady_us until;           /* its time to answer */
-    int error;                 /* of the last question, if it had no answer */
-    steady_message last_error; /* of its connection */
-    struct steady__url url;    /* its strings point into the URL of the service */
+    bool asked;                           /* the question is in flight */
+    bool parked;                          /* the connection waits in its finder */
+    steady_us until;                      /* its time to answer */
+    int error;                            /* of the last question, if it had no answer */
+    struct steady__last_error last_error; /* of its connection */
+    struct steady__url url;               /* its strings point into the URL of the service */
 };
 
 struct sentinels {
@@ -246,7 +246,9 @@ static void sentinel_unanswered(void *owner, struct steady__request *request, bo
     (void)written;
     one->all->events++;
     one->asked = false;
-    sentinel_failed(one, error, error == STEADY_REFUSED, one->last_error.text);
+    steady_message text;
+    steady__last_error_get(&one->last_error, &text);
+    sentinel_failed(one, error, error == STEADY_REFUSED, text.text);
 }
 
 static const struct steady__connection_owner owner_class = {sentinel_encode, sentinel_answered, sentinel_unanswered};
@@ -269,7 +271,7 @@ static bool sentinel_open_connection(struct sentinel *one) {
     with.finder = &one->finder;
     with.last_error = &one->last_error;
     with.owner = one;
-    steady__fail(&one->last_error, 0, "%s: out of memory", one->url.host);
+    steady__note_error(&one->last_error, 0, "%s: out of memory", one->url.host);
     one->conn = steady__connection_open(&with);
     return one->conn != NULL;
 }
@@ -283,7 +285,9 @@ static void sentinel_ask_one(struct sentinel *one) {
     one->error = 0;
     one->asked = sentinel_open_connection(one) && steady__connection_submit(one->conn, &one->question) == 0;
     if (!one->asked) {
-        sentinel_failed(one, STEADY_UNAVAILABLE, false, one->last_error.text);
+        steady_message text;
+        steady__last_error_get(&one->last_error, &text);
+        sentinel_failed(one, STEADY_UNAVAILABLE, false, text.text);
     } else if (one->parked) {
         one->parked = false;
         steady__connection_found(one->conn, &one->url);

@@ -454,7 +454,7 @@ static void recover(struct client *client) {
     shift += 61 * STEADY_SECOND;
     if (!decides_again(client, 4 * STEADY_SECOND))
         broken("no decisions are made by an honest server: %s; %s", steady_error_name(client->last),
-               steady_store_trouble(client->store));
+               last_error_of(client->store));
     after_a_minute++;
 }
 

@@ -2,6 +2,8 @@
  * Simulated programs: their decisions, and acts in callbacks that a library has to survive. */
 #include "client.h"
 
+#include "../last_error.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -238,7 +240,7 @@ static void do_mischief(struct client *client) {
     case 7:
     case 8: ask_something(client); break;
     case 9: check_stats(client); break;
-    case 10: check_secrets(steady_store_trouble(client->store)); break;
+    case 10: check_secrets(last_error_of(client->store)); break;
     case 11: free_throttler(client); break;
     case 13: close_store(client); break;
     case 14: sim_loop_block(&client->loop, any_scale(1, 300 * MS)); break;
@@ -345,7 +347,7 @@ static void work(struct client *client) {
 static void tick(void *arg) {
     struct client *client = arg;
     check_stats(client);
-    if (client->store != NULL) check_secrets(steady_store_trouble(client->store));
+    if (client->store != NULL) check_secrets(last_error_of(client->store));
     if (is_calm())
         probe(client);
     else
