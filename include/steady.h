@@ -399,8 +399,8 @@ enum steady_state {
 };
 
 /* The state of a store, for a health check. It sends nothing and never blocks. May be called from any thread. A store
- * without a loop connects in its first blocking call, so it is STEADY_CONNECTING before. A store on a connecting
- * client of yours is STEADY_CONNECTING until the first reply. */
+ * without a loop connects in its first blocking call, so it is STEADY_CONNECTING before. A store on a client of yours is
+ * STEADY_CONNECTING until the first reply. */
 STEADY_API enum steady_state steady_store_state(const steady_store *store);
 
 /* ---- Throttlers ---------------------------------------------------------------------------------------------- */

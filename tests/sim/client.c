@@ -2,8 +2,6 @@
  * Simulated programs: their decisions, and acts in callbacks that a library has to survive. */
 #include "client.h"
 
-#include "../last_error.h"
-
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,6 +9,7 @@
 #include "core/limit.h"
 #include "faults.h"
 #include "keys.h"
+#include "last_error.h"
 #include "redis/redis_store.h"
 #include "sim_cluster.h"
 
