@@ -132,3 +132,19 @@ def test_markers_choose_the_tests_of_a_run(run_tests, tmp_path):
     for markers, passed in (("not long", 2), ("long", 1)):
         code, lines = run_tests("-m", markers)
         assert (code, lines[-1]) == (0, f"{passed} passed, 0 failed"), lines
+
+
+# ---- .ci/run ----
+
+
+@pytest.mark.parametrize(("sanitize", "code", "last"), [("echo 7 passed, 0 failed", 0, "15 passed, 0 failed"),
+                                                        ("echo 7 passed, 2 failed; exit 1", 1, "15 passed, 2 failed"),
+                                                        ("echo no compiler; exit 2", 1, "8 passed, 1 failed")])
+def test_ci_sums_the_counts_of_its_targets(tmp_path, sanitize, code, last):
+    make = tmp_path / "make"
+    make.write_text(f"#!/bin/sh\ncase $1 in\ntest) echo 5 passed, 0 failed ;;\nsanitize) {sanitize} ;;\n"
+                    "servers) echo '3 skipped: no network'; echo 3 passed, 0 failed ;;\nesac\n")
+    make.chmod(0o755)
+    run = subprocess.run([ROOT / ".ci/run"], env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+                         capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout.splitlines()[-1], run.stderr) == (code, last, "")
