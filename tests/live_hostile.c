@@ -18,7 +18,7 @@
 #define LINKS 64 /* a quarter of the descriptors that a test may have */
 #define DESCRIPTORS 256
 
-/* ---- What is counted ---- */
+/* ---- Counters ---- */
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 size_t __sanitizer_get_current_allocated_bytes(void);

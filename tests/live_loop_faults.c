@@ -133,7 +133,7 @@ static void close_all(void) {
     assert_int_equal(answered, asked);
 }
 
-/* ---- Scenes: what happens while the loop fails. False: the store could not be opened. ---- */
+/* ---- Scenes: the store works while the loop fails ---- */
 
 static void kill_connections(struct server *at) { server_ask(at, "CLIENT KILL TYPE normal"); }
 
@@ -241,7 +241,7 @@ static void play_memory(void) {
     }
 }
 
-/* ---- What must hold ---- */
+/* ---- Checks ---- */
 
 static bool decides(void) {
     const int before = verdicts;

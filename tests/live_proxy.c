@@ -236,7 +236,7 @@ static void longer_round_trip_is_no_overload(void **state) {
     assert_true(tally.verdicts > tally.submitted / 100 * 97);
 }
 
-/* ---- What is queued ---- */
+/* ---- Queues ---- */
 
 static bool has_port(int fd, int (*name)(int, struct sockaddr *, socklen_t *), int port) {
     struct sockaddr_in a = {0};

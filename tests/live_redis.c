@@ -181,7 +181,7 @@ static void foreign_value_is_not_a_bucket_and_stays(void **state) {
     steady_store_close(&store);
 }
 
-/* ---- Where, and as whom ---- */
+/* ---- Databases, credentials, rights ---- */
 
 static void tcp_and_unix_socket_reach_the_database_of_the_url(void **state) {
     char url[128];
@@ -340,7 +340,7 @@ static void changed_rights_apply_to_the_next_decision(void **state) {
     steady_store_close(&store);
 }
 
-/* ---- What is refused at once ---- */
+/* ---- Rejected calls ---- */
 
 static void decision_beyond_max_in_flight_is_overloaded(void **state) {
     steady_store_options options = patient;

@@ -15,7 +15,7 @@ static int plan[2]; /* what the first and the second callback do */
 
 static void count_and_act(const steady_result *result, void *data);
 
-/* ---- What a callback does ---- */
+/* ---- Acts in callbacks ---- */
 
 static void ask_again(void) {
     void *expected = expect_result(&tally);

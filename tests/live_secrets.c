@@ -163,7 +163,7 @@ static void reply_that_quotes_a_secret_is_not_shown(void **state) {
     }
 }
 
-/* ---- A secret in every place of what servers say ---- */
+/* ---- A secret at each place of an error ---- */
 
 static const char *const errors[] = {
     "ERR unknown command 'EVALSHA'",

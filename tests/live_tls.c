@@ -101,7 +101,7 @@ static void assert_refused(const char *url, int error, const char *says) {
         fail_msg("%s: %s (\"%s\") instead of \"%s\"", url, steady_error_name(got), trouble, says);
 }
 
-/* ---- Whom we trust ---- */
+/* ---- The server's certificate ---- */
 
 static void callback_and_blocking_calls_work_over_tls(void **state) {
     (void)state;
@@ -182,7 +182,7 @@ static void skipped_verification_accepts_any_certificate(void **state) {
     }
 }
 
-/* ---- Who trusts us ---- */
+/* ---- The client's certificate ---- */
 
 static void client_certificate_is_checked_by_the_server(void **state) {
     char options[512];
@@ -432,7 +432,7 @@ static void forked_child_closes_without_ending_the_parents_connection(void **sta
     assert_int_equal(level("k"), 3);
 }
 
-/* ---- What is left over ---- */
+/* ---- Leaks ---- */
 
 static unsigned descriptors(void) {
     unsigned n = 0;

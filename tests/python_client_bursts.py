@@ -160,7 +160,7 @@ async def missing_scripts_are_loaded_once_for_a_burst(client):
 
 
 @check
-async def cancelled_tasks_take_no_other_with_them(client):
+async def cancelled_tasks_cancel_no_other_decision(client):
     async with client_of(URL, **pool_of(2)) as small:
         t = Throttler(small, 1000, 3600)
         for turn in range(40):
@@ -205,7 +205,7 @@ async def a_pipeline_that_no_task_waits_for_is_abandoned(client):
 
 
 @check
-async def a_lost_connection_is_told_to_each(client):
+async def a_lost_connection_ends_each_decision(client):
     async with client_of(URL) as warm:
         await Throttler(warm, 10, 3600).consume("first, so that there is a script")
     for let in (0, 3):
@@ -332,7 +332,7 @@ async def a_client_of_one_connection_decides_a_burst(client):
 
 
 @check
-async def a_class_with_its_own_execute_command_is_asked_by_it(client):
+async def a_class_with_its_own_execute_command_uses_it(client):
     if AIOREDIS:
         return
     heard = []
@@ -402,7 +402,7 @@ async def a_client_of_an_earlier_event_loop_is_an_error(client):
 
 
 @check
-async def whatever_a_client_raises_instead_of_an_answer_is_an_error(client):
+async def any_exception_of_the_client_is_an_error(client):
     if AIOREDIS:
         return
     kind = type(client)
@@ -525,7 +525,7 @@ async def scripts_are_loaded_on_each_node(client, prefix):
 
 
 @check_in_cluster
-async def a_slot_that_moves_takes_its_decisions_along(client, prefix):
+async def decisions_follow_a_slot_that_moves(client, prefix):
     t = Throttler(client, 1000, 3600)
     key = await tag_of_an_empty_slot(client, prefix)
     assert levels(await at_once(*(t.consume(f"{key}{i}", i + 1) for i in range(20)))) == list(range(1, 21))
@@ -537,7 +537,7 @@ async def a_slot_that_moves_takes_its_decisions_along(client, prefix):
 
 
 @check_in_cluster
-async def a_slot_on_its_way_is_asked_where_the_key_is(client, prefix):
+async def a_migrating_slot_is_asked_at_the_node_of_the_key(client, prefix):
     t = Throttler(client, 1000, 3600)
     key = await tag_of_an_empty_slot(client, prefix)
     assert (await t.consume(key, 2)).level == 2  # the key stays on the first node
@@ -548,7 +548,7 @@ async def a_slot_on_its_way_is_asked_where_the_key_is(client, prefix):
 
 
 @check_in_cluster
-async def cancelled_tasks_take_no_other_with_them_in_a_cluster(client, prefix):
+async def cancelled_tasks_cancel_no_other_decision_in_a_cluster(client, prefix):
     async with client_in_cluster() as fresh:
         t = Throttler(fresh, 1000, 3600, prefix=prefix)
         for turn in range(10):

@@ -63,7 +63,7 @@ def same(a, b):
 
 
 @check
-async def decides_as_the_native_client_does(client):
+async def decides_like_the_native_client(client):
     theirs, ours = (Throttler(who, 5, 60, block_duration=60) for who in (client, Store(URL, timeout=10)))
     for turn in range(8):
         first, second = (theirs, ours) if turn % 2 else (ours, theirs)
@@ -119,7 +119,7 @@ async def commands_of(client):
 
 
 @check
-async def gets_by_with_the_least_rights(client):
+async def works_with_the_least_rights(client):
     async with client_with(client, RIGHTS) as limited:
         t = Throttler(limited, 100, 60, prefix="rl:")
         results = await asyncio.gather(*(t.consume(f"r{i}", 2) for i in range(5)))
@@ -144,7 +144,7 @@ async def waits_for_scripts_that_it_may_not_load(client):
 
 
 @check
-async def sends_nothing_twice_but_what_found_no_script(client):
+async def repeats_only_requests_that_found_no_script(client):
     heard = []
 
     class Flushed:
@@ -175,7 +175,7 @@ async def each_gets_its_own_answer(client):
 
 
 @check
-async def waits(client):
+async def waits_for_room(client):
     t = Throttler(client, 1, 0.02, block_duration=5)
     await asyncio.wait_for(asyncio.gather(*(t.wait("k") for _ in range(5))), 3)
     async with t.limit("k", timeout=1) as result:
@@ -210,7 +210,7 @@ async def shows_no_key(client):
 
 
 @check
-async def says_what_the_server_refuses(client):
+async def reports_the_refusal_of_the_server(client):
     t = Throttler(client, 5, 1)
     await t.consume("k")
     await command(client, "CONFIG", "SET", "maxmemory", "1")
@@ -238,7 +238,7 @@ async def says_what_the_server_refuses(client):
 
 
 @check
-async def says_when_nobody_is_there(client):
+async def reports_a_server_that_is_down(client):
     if FAMILY != "aioredis":  # its pool cannot be made without a server
         async with client_of(CLOSED_URL) as nobody:
             await raises(Unavailable, Throttler(nobody, 5, 1).consume("k"))
@@ -281,7 +281,7 @@ async def gone_after_a_decision():
 
 
 @check
-async def does_not_say_that_nothing_was_charged_where_the_client_has_sent_it_again(client):
+async def reports_unknown_if_the_client_repeated_the_request(client):
     if FAMILY == "aioredis":
         return
     kind = getattr(__import__(f"{FAMILY}.asyncio", fromlist=["asyncio"]), FAMILY.capitalize())
@@ -303,7 +303,7 @@ async def does_not_say_that_nothing_was_charged_where_the_client_has_sent_it_aga
 
 
 @check
-async def refuses_what_cannot_be_asked(client):
+async def rejects_impossible_arguments(client):
     if FAMILY != "aioredis":
         blocking = getattr(__import__(FAMILY), "from_url")(URL)
         for wrong in (blocking, client.pipeline(), blocking.pipeline()):

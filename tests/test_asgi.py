@@ -239,7 +239,7 @@ def test_a_key_of_another_type_raises_a_type_error(asgi, throttler):
         run(ask(asgi.RateLimit(hello, throttler(1), key=lambda scope: 5)))
 
 
-# ---- What a request costs ----
+# ---- Costs ----
 
 
 @pytest.mark.parametrize("wrap", [lambda function: function, later], ids=["plain", "awaited"])

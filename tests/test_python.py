@@ -54,7 +54,7 @@ async def test_an_overflow_blocks_the_key(aio, url):
         assert not still.success and 0 < still.blocked_for < 4.95 and still.level == 2
         assert still.retry_after == pytest.approx(60, abs=5), "the bucket is still full when the block is over"
         assert (await t.reset("k")).blocked_for is None
-        assert (await t.consume("k", 3)).blocked_for is None, "what can never fit blocks nobody"
+        assert (await t.consume("k", 3)).blocked_for is None, "an amount that can never fit does not block"
 
 
 @under_asyncio

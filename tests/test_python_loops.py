@@ -137,7 +137,7 @@ async def test_a_decision_behaves_as_a_coroutine(aio, redis_server):
         await asyncio.sleep(0)
         with pytest.raises(RuntimeError, match="already"):
             await shared
-        assert (await task).level == 2, "who was first is not disturbed"
+        assert (await task).level == 2, "the first decision is not disturbed"
         thrown = t._consume("k")
         with pytest.raises(KeyError):
             thrown.throw(KeyError("x"))

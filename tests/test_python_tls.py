@@ -68,7 +68,7 @@ async def test_each_policy_answers_for_a_missing_file(aio, gone, caplog):
         await local.wait("k", timeout=0.01)
     verdicts += [await local.peek("k"), await local.consume("k"), await local.peek("k")]
     assert [(r.success, r.source, r.error) for r in verdicts] == [(i < 2, "local", "unavailable") for i in range(5)]
-    assert [r.blocked_for is None for r in verdicts] == [True, True, True, False, False], "a wait blocks nobody"
+    assert [r.blocked_for is None for r in verdicts] == [True, True, True, False, False], "a wait starts no block"
     told = [record.getMessage() for record in caplog.records if record.name == "aiosteady"]
     assert len(told) == 3 and all("good.pem" in line for line in told)
 

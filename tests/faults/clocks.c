@@ -138,7 +138,7 @@ static void swaying_server_clock_admits_one_capacity_for_each_step_forward(void 
     assert_true(stats().clock_steps > 0);
 }
 
-/* ---- Ours ---- */
+/* ---- The client's clock ---- */
 
 /* Deadlines use the monotonic clock only. */
 static void wall_clock_is_never_read(void **state) {

@@ -43,7 +43,7 @@
 #define TICKETS 262144
 #define KEYS 400
 
-/* ---- What is broken ---- */
+/* ---- Broken rules ---- */
 
 static uint64_t first_seed, episode_seed;
 static bool verbose;
@@ -193,7 +193,7 @@ static const steady_loop_ops ops = {.name = "hostile",
                                     .timer_stop = timer_stop,
                                     .timer_free = timer_free};
 
-/* ---- What is counted ---- */
+/* ---- Counters ---- */
 
 #if defined(__SANITIZE_ADDRESS__)
 size_t __sanitizer_get_current_allocated_bytes(void);

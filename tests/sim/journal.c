@@ -54,7 +54,7 @@ static bool may_have_been_charged(int error) { return error == STEADY_UNKNOWN ||
 /* A peek charges nothing, so the server may get a peek that a replica did not answer. */
 static bool may_repeat(const struct decision *d) { return d->verb == STEADY__PEEK && d->client->peeks_at_replica; }
 
-/* ---- What goes out ---- */
+/* ---- Requests sent ---- */
 
 static void left(struct conn *conn, const struct words *words) {
     struct decision *d = journal_of(words);
@@ -83,7 +83,7 @@ void journal_left(struct conn *conn, const char *bytes, size_t offered, size_t t
     conn->owed = from - taken;
 }
 
-/* ---- What the servers do ---- */
+/* ---- Execution by the servers ---- */
 
 /* Checks the forms in which a decision is sent: EVALSHA, EVALSHA again after NOSCRIPT, then the script itself. If
  * scripts are forbidden, the module may be used at any time. On a connection without a SCRIPT LOAD the order begins
@@ -121,7 +121,7 @@ void journal_executed(struct decision *d, const struct steady__decision *outcome
                                  .retry_after = outcome->retry_after};
 }
 
-/* ---- What is told ---- */
+/* ---- Results ---- */
 
 static bool is_same(const steady_result *a, const steady_result *b) {
     return a->success == b->success && a->level == b->level && a->until_next_drop == b->until_next_drop &&
@@ -180,7 +180,7 @@ static void check_error(const struct decision *d) {
     switch (d->error) {
     case STEADY_UNKNOWN: check_doubt(d); return;
     case STEADY_CANCELLED:
-        if (!client->closing) broken("decision %" PRId64 " is cancelled by nobody", d->id);
+        if (!client->closing) broken("decision %" PRId64 " is cancelled, but its store is open", d->id);
         return;
     case STEADY_NOT_A_BUCKET:
         if (!d->place->foreign) broken("decision %" PRId64 " is about a bucket", d->id);

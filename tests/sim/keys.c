@@ -132,7 +132,7 @@ const char *keys_run_module(struct node *node, struct decision *d, int64_t value
     return NULL;
 }
 
-/* ---- What happens to keys ---- */
+/* ---- Changes of keys ---- */
 
 static bool is_foreign(const struct entry *entry) { return entry->holds && entry->expires_ms == 0; }
 

@@ -167,7 +167,7 @@ static void miss(struct conn *conn, enum steady__verb verb) {
  * first. */
 static void check_load(struct conn *conn, enum steady__verb verb) {
     if (++conn->client->loads > conn->client->noscripts || (conn->loaded[verb] && !conn->missed[verb]))
-        broken("a client loads a script that nobody has missed");
+        broken("a client loads a script that is not missing");
     conn->loaded[verb] = true;
     conn->missed[verb] = false;
 }

@@ -50,7 +50,7 @@ void sim_cluster_add(const struct place *place, const char *key) {
     slots[count++] = slot_of(key, strlen(key));
 }
 
-/* ---- What nodes say ---- */
+/* ---- Replies of nodes ---- */
 
 static const char *say_where(const char *word, uint16_t slot, int node) {
     static char text[64];

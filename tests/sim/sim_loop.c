@@ -128,7 +128,7 @@ static void turn(void *arg) {
     arm(loop);
 }
 
-/* ---- What Steady calls ---- */
+/* ---- Calls of the library ---- */
 
 static void *io_new(void *arg, int fd, void (*ready)(void *arg, int events), void *ready_arg) {
     struct sim_loop *loop = arg;
