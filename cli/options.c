@@ -28,8 +28,9 @@ struct option {
 static const struct option table[] = {
     {"capacity", "N", FOR_STORES, INTEGER, FIELD(capacity), 1, INT32_MAX, "drops the bucket can hold"},
     {"recharge", "DURATION", FOR_STORES, DURATION, FIELD(recharge), 1, LONGEST, "the time in which a drop leaks: 5s"},
-    {"rate", "N/PERIOD", FOR_STORES, RATE, FIELD(rate), 0, 0,
-     "sets both: 100/min is 100 drops that leak in a minute\n"
+    {"rate", "RATE", FOR_STORES, RATE, FIELD(rate), 0, 0,
+     "sets both: 100/min is 100 drops that leak in a minute;\n"
+     "\"100/min burst 20\": a bucket of 20 drops\n"
      "(with --capacity: a bucket of that many drops)"},
     {"block", "DURATION", FOR_STORES, DURATION, FIELD(block), 0, LONGEST / 2,
      "how long an overflow blocks the key (default: no block)"},

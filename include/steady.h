@@ -197,10 +197,11 @@ STEADY_API int steady_limit_check(const steady_limit *limit, steady_message *why
 
 /* Reads a rate: a count, a slash and a period.
  *
- *     100/min   3/s   1000/1h30m   5/250ms   10/2weeks
+ *     100/min   3/s   1000/1h30m   5/250ms   10/2weeks   100/min burst 20
  *
  * A period is a duration as below, or a word: microsecond, millisecond, second (sec), minute (min), hour (hr), day,
- * week; each may have an s at its end. The count becomes `drops` and max_capacity, and the period drop_recharge.
+ * week; each may have an s at its end. The count becomes `drops`, and the period drop_recharge. max_capacity is the
+ * burst if the rate names one, otherwise the count.
  *
  * Returns 0 or STEADY_BAD_ARGUMENT. *limit changes only if the call returns 0, and then only in these three fields. */
 STEADY_API int steady_limit_parse(steady_limit *limit, const char *rate, steady_message *why);
@@ -399,8 +400,8 @@ enum steady_state {
 };
 
 /* The state of a store, for a health check. It sends nothing and never blocks. May be called from any thread. A store
- * without a loop connects in its first blocking call, so it is STEADY_CONNECTING before. A store on a client of yours is
- * STEADY_CONNECTING until the first reply. */
+ * without a loop connects in its first blocking call, so it is STEADY_CONNECTING before. A store on a client of yours
+ * is STEADY_CONNECTING until the first reply. */
 STEADY_API enum steady_state steady_store_state(const steady_store *store);
 
 /* ---- Throttlers ---------------------------------------------------------------------------------------------- */

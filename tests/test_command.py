@@ -196,7 +196,7 @@ def test_a_denied_decision_prints_its_line(run):
     (("consume", "k", *LIMIT, "--capacity=10"), "--capacity is given twice"),
     (("consume", "k", "--json=yes", *LIMIT), "--json takes no value"),
     (("consume", "k", "--capacity"), "--capacity needs a value: --capacity N"),
-    (("consume", "k", "--rate"), "--rate needs a value: --rate N/PERIOD"),
+    (("consume", "k", "--rate"), "--rate needs a value: --rate RATE"),
     (("consume", "k"), "a limit is needed: --rate 100/min, or --capacity 10 --recharge 5s"),
     (("consume", "k", "--capacity", "10"), "a limit is needed"),
     (("peek", "k", "--recharge", "5s"), "a limit is needed"),

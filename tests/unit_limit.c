@@ -163,6 +163,11 @@ static const struct {
     {"2147483647/2147483647us", 2147483647, 1, 1},
     {"1000000/10d", 1000000, 864000, 1}, /* 10^6 * 10 d is over 2^53 */
     {"1/9007199254740991us", 1, TWO_53 - 1, 1},
+    {"100/min burst 20", 20, 60 * STEADY_SECOND, 100},
+    {"3/s burst 1", 1, STEADY_SECOND, 3},
+    {"1/s burst 2147483647", INT32_MAX, STEADY_SECOND, 1},
+    {"5000000/s burst 10", 10, 1, 5},
+    {"10/1h30m burst 500", 500, 5400 * STEADY_SECOND, 10},
 };
 
 static void rates_are_parsed(void **state) {
@@ -221,6 +226,17 @@ static const struct {
                              "9007199254740992us (2^53)"},
     {"2000000000/9007199254000000us", "is 2000000000 * 4503599627us; it must be below"},
     {"1/9007199254740992us", "is too long"},
+    {"100/min burst", "rate period \"min burst\" is not a duration"},
+    {"100/min burst ", "the burst must be 1 .. 2147483647, as in 100/min burst 20"},
+    {"100/min burst 0", "the burst must be 1 .. 2147483647"},
+    {"100/min burst -1", "the burst must be"},
+    {"100/min burst 2147483648", "the burst must be"},
+    {"100/min burst 20 ", "the burst must be"},
+    {"100/min burst 20 burst 30", "the burst must be"},
+    {"100/min  burst 20", "is not a duration"},
+    {"100/min BURST 20", "is not a duration"},
+    {"1000000/9007199254740991us burst 2", "the burst times the period in lowest terms is 2 * 9007199254740991us"},
+    {" burst 20", "write a count"},
 };
 
 static void bad_rates_are_refused_with_a_reason(void **state) {

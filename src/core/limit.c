@@ -250,9 +250,10 @@ static int limit_refuse_rate(const char *rate, const char *reason, steady_messag
     return steady__fail(why, STEADY_BAD_ARGUMENT, "rate \"%s\": %s", quoted, reason);
 }
 
-/* Makes a limit from a count and a period. They stay as they are if they are in range, else in lowest terms. */
-static steady_limit limit_make_limit(int64_t count, steady_us period) {
-    steady_limit made = {.max_capacity = count, .drop_recharge = period, .drops = count};
+/* Makes a limit from a count, a period and a burst. They stay as they are if they are in range, else in lowest terms.
+ */
+static steady_limit limit_make_limit(int64_t count, steady_us period, int64_t burst) {
+    steady_limit made = {.max_capacity = burst, .drop_recharge = period, .drops = count};
     if (steady_limit_check(&made, NULL) == 0) return made;
     const int64_t common = steady__gcd(count, period);
     made.drops = count / common;
@@ -261,7 +262,7 @@ static steady_limit limit_make_limit(int64_t count, steady_us period) {
 }
 
 /* Fails with a text about the rate, for a limit that is out of range although its count is not. */
-static int limit_refuse_limit(const char *rate, const steady_limit *made, steady_message *why) {
+static int limit_refuse_limit(const char *rate, const steady_limit *made, bool burst, steady_message *why) {
     char reason[160];
     if (made->drop_recharge == 0) return limit_refuse_rate(rate, "the period must be at least 1us", why);
     if (made->drops > STEADY__DROPS_MAX)
@@ -270,10 +271,17 @@ static int limit_refuse_limit(const char *rate, const steady_limit *made, steady
                  made->drop_recharge, STEADY__DROPS_MAX);
     else
         snprintf(reason, sizeof reason,
-                 "the count times the period in lowest terms is %" PRId64 " * %" PRId64 "us; it must be below %" PRId64
+                 "the %s times the period in lowest terms is %" PRId64 " * %" PRId64 "us; it must be below %" PRId64
                  "us (2^53)",
-                 made->max_capacity, made->drop_recharge, STEADY__EXACT);
+                 burst ? "burst" : "count", made->max_capacity, made->drop_recharge, STEADY__EXACT);
     return limit_refuse_rate(rate, reason, why);
+}
+
+#define BURST " burst "
+#define PERIOD_SIZE 256
+
+static bool limit_read_burst(const char *text, int64_t *burst) {
+    return limit_read_digits(&text, STEADY__CAPACITY_MAX, burst) == NO_FLAW && *text == '\0' && *burst > 0;
 }
 
 int steady_limit_parse(steady_limit *limit, const char *rate, steady_message *why) {
@@ -286,10 +294,17 @@ int steady_limit_parse(steady_limit *limit, const char *rate, steady_message *wh
     if (flaw == MALFORMED || (flaw == NO_FLAW && *at != '/'))
         return limit_refuse_rate(rate, "write a count, a slash and a period, such as 100/min, 3/s or 5/250ms", why);
     if (flaw == TOO_LONG || count == 0) return limit_refuse_rate(rate, "the count must be 1 .. 2147483647", why);
-    const int error = limit_parse_period(&period, at + 1, why);
+    const char *tail = strstr(++at, BURST);
+    char period_text[PERIOD_SIZE] = "";
+    int64_t burst = count;
+    const bool named = tail != NULL && tail - at < PERIOD_SIZE;
+    if (named) memcpy(period_text, at, (size_t)(tail - at));
+    const int error = limit_parse_period(&period, named ? period_text : at, why);
     if (error != 0) return error;
-    const steady_limit made = limit_make_limit(count, period);
-    if (steady_limit_check(&made, NULL) != 0) return limit_refuse_limit(rate, &made, why);
+    if (named && !limit_read_burst(tail + sizeof BURST - 1, &burst))
+        return limit_refuse_rate(rate, "the burst must be 1 .. 2147483647, as in 100/min burst 20", why);
+    const steady_limit made = limit_make_limit(count, period, burst);
+    if (steady_limit_check(&made, NULL) != 0) return limit_refuse_limit(rate, &made, named, why);
     limit->max_capacity = made.max_capacity;
     limit->drop_recharge = made.drop_recharge;
     limit->drops = made.drops;
