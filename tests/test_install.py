@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -13,7 +14,8 @@ BUILD = Path(os.environ.get("BUILD", ROOT / "build")).resolve()
 EXAMPLES = sorted((ROOT / "examples").glob("*.c"))
 
 # The libraries that an example needs besides steady, by the header that it includes.
-LIBRARIES = {"uv.h": ["-luv"], "event.h": ["-levent"], "ev.h": ["-lev"], "hiredis.h": ["-lhiredis"], "async.h": ["-lhiredis"]}
+LIBRARIES = {"uv.h": ["-luv"], "event.h": ["-levent"], "ev.h": ["-lev"], "hiredis.h": ["-lhiredis"], "async.h": ["-lhiredis"],
+             "pthread.h": ["-pthread"]}
 
 
 def run(*command, **options):
@@ -130,7 +132,7 @@ def test_the_installed_command_needs_no_library_of_ours(installed):
 
 def test_there_is_an_example_for_each_way_to_use_it():
     headers = {header for source in EXAMPLES for header in re.findall(r"#include <(.+?)>", source.read_text())}
-    assert {"steady/uv.h", "steady/event.h", "steady/ev.h", "steady/hiredis.h"} <= headers
+    assert {"steady/uv.h", "steady/event.h", "steady/ev.h", "steady/hiredis.h", "pthread.h", "sys/epoll.h"} <= headers
 
 
 @pytest.mark.parametrize("linked", ["shared", "static"])
@@ -148,6 +150,30 @@ def test_an_example_without_an_answer_exits_with_its_error_code(installed, close
     env = {**os.environ, "REDIS_URL": f"redis://127.0.0.1:{closed_port}"}
     done = subprocess.run([program], env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False)
     assert done.returncode == 1 and done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("url", ["memory:", "file:", "redis"])
+def test_threads_of_a_pool_share_one_limit(installed, redis_server, tmp_path, url):
+    url = {"memory:": url, "file:": f"file:{tmp_path}/buckets", "redis": redis_server.url}[url]
+    redis_server("DEL", "user:42")
+    program = installed.compile(ROOT / "examples/threads.c", tmp_path / "threads", "-std=c11", linked="static")
+    assert installed.run(program, url) == "4 threads: 10 jobs allowed, 30 denied, 0 without a verdict\n"
+
+
+def test_the_poller_runs_a_timer_and_a_descriptor_of_the_program(installed, tmp_path):
+    program = installed.compile(ROOT / "examples/poller.c", tmp_path / "poller", "-std=c11", "-D_GNU_SOURCE", linked="static")
+    done = subprocess.run([program, "memory:"], input="how far?\n", capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0
+    assert len(re.findall(r"^(allowed|denied)", done.stdout, re.M)) == 12
+    assert len(re.findall(r"^asked \d+ times", done.stdout, re.M)) == 1
+
+
+def test_the_poller_ends_at_a_signal(installed, tmp_path):
+    program = installed.compile(ROOT / "examples/poller.c", tmp_path / "poller", "-std=c11", "-D_GNU_SOURCE", linked="static")
+    running = subprocess.Popen([program, "memory:"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert running.stdout.read(1)
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(timeout=30) == 0
 
 
 # ---- The README ----
