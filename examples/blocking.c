@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Steady without a loop: each call waits for its answer. Sends a dozen messages, and sleeps when it has to.
+ * Steady without a loop: each call blocks until its answer. It sends twelve messages, and sleeps while it is denied.
  * cc blocking.c $(pkg-config --cflags --libs steady) && ./a.out [URL] */
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +11,7 @@ static void sleep_for(steady_us us) {
     nanosleep(&time, NULL);
 }
 
-/* 0 once the drop is in, or an error. */
+/* Returns 0 when the drop is in the bucket, or an error. */
 static int wait_for_turn(steady_throttler *throttler) {
     steady_result result;
     for (;;) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Steady on libev: a dozen decisions, each asked for when the one before is answered.
+ * Steady on libev: twelve decisions in a row. The answer to each starts the next.
  * cc ev.c $(pkg-config --cflags --libs steady) -lev && ./a.out [URL] */
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,7 +37,7 @@ static void answered(const steady_result *result, void *data) {
     if (app->asked < 12)
         ask(app);
     else
-        steady_store_close(&app->store); /* now nothing keeps ev_run going */
+        steady_store_close(&app->store); /* ev_run returns, because no watch is left */
 }
 
 int main(int argc, char **argv) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Steady on libevent: a dozen decisions, each asked for when the one before is answered.
+ * Steady on libevent: twelve decisions in a row. The answer to each starts the next.
  * cc event.c $(pkg-config --cflags --libs steady) -levent && ./a.out [URL] */
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,7 +37,7 @@ static void answered(const steady_result *result, void *data) {
     if (app->asked < 12)
         ask(app);
     else
-        steady_store_close(&app->store); /* now nothing keeps event_base_dispatch going */
+        steady_store_close(&app->store); /* event_base_dispatch returns, because no watch is left */
 }
 
 int main(int argc, char **argv) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Steady on a hiredis connection of your own, which goes on serving your own commands; here on libevent.
- * cc hiredis.c $(pkg-config --cflags --libs steady hiredis) -levent && ./a.out [PORT] */
+ * Steady on a hiredis connection of your own, here on libevent. The connection also carries your own commands.
+ * cc hiredis.c $(pkg-config --cflags --libs steady-hiredis hiredis) -levent && ./a.out [PORT] */
 #include <hiredis/async.h>
 #include <hiredis/hiredis.h>
 
@@ -22,7 +22,7 @@ struct app {
 static void pong(redisAsyncContext *redis, void *reply, void *data) {
     (void)data;
     if (reply != NULL) printf("our own PING: %s\n", ((redisReply *)reply)->str);
-    redisAsyncDisconnect(redis); /* yours to end, as it was yours to begin */
+    redisAsyncDisconnect(redis); /* you own the connection */
 }
 
 static void answered(const steady_result *result, void *data) {
@@ -36,7 +36,7 @@ static void answered(const steady_result *result, void *data) {
     if (result->error == 0) redisAsyncCommand(app->redis, pong, NULL, "PING");
 }
 
-/* The port in an URL such as redis://127.0.0.1:6379, or 6379. */
+/* The port in a URL such as redis://127.0.0.1:6379. Without a port: 6379. */
 static int port_of(const char *text) {
     const char *colon = text != NULL ? strrchr(text, ':') : NULL;
     const int port = text == NULL ? 0 : (int)strtol(colon != NULL ? colon + 1 : text, NULL, 10);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Steady on libuv: a dozen decisions, each asked for when the one before is answered.
+ * Steady on libuv: twelve decisions in a row. The answer to each starts the next.
  * cc uv.c $(pkg-config --cflags --libs steady) -luv && ./a.out [URL] */
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,7 +37,7 @@ static void answered(const steady_result *result, void *data) {
     if (app->asked < 12)
         ask(app);
     else
-        steady_store_close(&app->store); /* now nothing keeps uv_run going */
+        steady_store_close(&app->store); /* uv_run returns, because no watch is left */
 }
 
 int main(int argc, char **argv) {
@@ -58,7 +58,7 @@ int main(int argc, char **argv) {
 
     steady_throttler_free(&app.throttler);
     steady_store_close(&app.store);
-    uv_run(uv_default_loop(), UV_RUN_DEFAULT); /* libuv closes handles from inside the loop */
+    uv_run(uv_default_loop(), UV_RUN_DEFAULT); /* libuv closes handles in the loop, so run it once more */
     uv_loop_close(uv_default_loop());
     return app.verdicts > 0 ? 0 : 1;
 }

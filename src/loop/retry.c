@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT
- * A loop whose timers are started again where that has failed.
+ * A loop over the loop of the caller. It starts a timer again that the loop of the caller could not start.
  *
- * Many states of a store end by a timer alone: a link that rests before it dials again, a decision that waits for its
- * deadline. If the caller's loop cannot start such a timer, it is kept in a list, with the time at which it is due.
- * Each timer that fires and each decision that is asked for starts those in the list again. So a failure lasts until
- * the next call at most, and no part of the library has to look at what timer_start returns.
+ * Many states of a store end by a timer alone: the back-off of a connection, or the deadline of a decision. If such a
+ * timer does not start, it goes into a list, with the time at which it is due. Each timer that fires and each new
+ * decision try to start the timers in the list. So a failure lasts until the next call at most, and no other part of
+ * the library checks the result of timer_start.
  *
- * Descriptors are watched by the caller's loop directly. Where that fails, a connection is given up, or is told again
- * what to watch for (steady__watch_want). */
+ * Descriptors are watched by the loop of the caller directly. If that fails, the connection is closed, or sets its
+ * events again later (steady__watch_want). */
 #include "loop/retry.h"
 
 #include <stdlib.h>
@@ -15,7 +15,7 @@
 struct timer {
     struct steady__list place; /* in `failed`, or nowhere */
     struct steady__retry *retry;
-    void *timer; /* the caller's loop's */
+    void *timer; /* of the caller's loop */
     bool running;
     steady_us due; /* while in `failed` */
     void (*fired)(void *arg);
@@ -49,7 +49,7 @@ bool steady__retry_now(struct steady__retry *retry) {
     return true;
 }
 
-/* In a forked child the timers are the parent's. The callback may free the timer. */
+/* In a forked child the timers belong to the parent, so none is started. The callback may free the timer. */
 static void retry_fired(void *arg) {
     struct timer *timer = arg;
     struct steady__retry *retry = timer->retry;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * A loop whose timers are started again where that has failed. */
+ * A loop over the loop of the caller. It starts a timer again that the loop of the caller could not start. */
 #ifndef STEADY__RETRY_H
 #define STEADY__RETRY_H
 
@@ -7,22 +7,22 @@
 #include "loop/fork_guard.h"
 #include "loop/loop.h"
 
-/* Outlives what uses its loop. */
+/* Must outlive all users of its loop. */
 struct steady__retry {
-    steady_loop theirs; /* the caller's */
+    steady_loop theirs; /* of the caller */
     steady_loop_ops ops;
     const struct steady__fork_guard *fork_guard;
-    struct steady__list failed; /* timers that are not running, and should be */
+    struct steady__list failed; /* timers that could not be started */
 };
 
-/* A loop over theirs, for the parts of a store. Its timer_start returns 0 in any case. */
+/* The loop for the parts of a store. Its timer_start always returns 0. */
 steady_loop steady__retry_loop(struct steady__retry *retry, const steady_loop *theirs,
                                const struct steady__fork_guard *fork_guard);
 
-/* Starts again what has failed. False: the caller's loop still starts no timer. */
+/* Starts the failed timers. False: the loop of the caller still starts none. */
 bool steady__retry_now(struct steady__retry *retry);
 
-/* retry: NULL where timers cannot fail. */
+/* Whether all timers run. retry: NULL if timers cannot fail. */
 static inline bool steady__retry_runs(struct steady__retry *retry) {
     return retry == NULL || steady__list_empty(&retry->failed) || steady__retry_now(retry);
 }
