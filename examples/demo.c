@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * What `make run` shows: a limit at work, on the embedded store or on the Redis that REDIS_URL names. */
+ * The program of `make run`: it draws a limit at work. If REDIS_URL is set, the store is in that Redis; otherwise it is
+ * embedded. */
 #include <inttypes.h>
 #include <langinfo.h>
 #include <locale.h>
@@ -12,9 +13,9 @@
 
 #include <steady.h>
 
-/* What the terminal can show. */
+/* What the terminal supports. */
 struct screen {
-    bool moves; /* lines can be drawn again in place, in colour */
+    bool moves; /* lines can be redrawn in place, in colour */
     bool utf8;
 };
 
@@ -103,7 +104,7 @@ static int scene_one(const struct screen *screen, steady_store *store, const cha
 
 enum { TRAIL = 24, CLIENTS = 2, SCENE_MS = 5500, FRAME_MS = 40, COLUMNS = 80 };
 
-/* Who asks, when next, and how it went so far. */
+/* A client: its name, its next request, and its verdicts so far. */
 struct client {
     const char *name;
     steady_throttler *throttler;
@@ -113,13 +114,13 @@ struct client {
     char trail[TRAIL + 1]; /* the last requests, a letter each */
 };
 
-/* Comes and goes as people do. */
+/* A person: irregular requests. */
 static steady_us gap_of_anna(int n) {
     static const int ms[] = {90, 210, 60, 45, 130, 320, 40, 75, 160, 50, 110, 260};
     return ms[(size_t)n % (sizeof ms / sizeof ms[0])] * STEADY_MILLISECOND;
 }
 
-/* A loop that has run away, and pauses now and then. */
+/* A program in an endless loop, with a pause now and then. */
 static steady_us gap_of_bot(int n) { return (n % 14 == 13 ? 1400 : 35) * STEADY_MILLISECOND; }
 
 static void remember(struct client *client, const steady_result *r) {
@@ -138,7 +139,7 @@ static void draw_trail(const struct screen *screen, const char *trail) {
     printf("%s", no_colour(screen));
 }
 
-/* The bucket as it is at this instant: between two drops, the next one to leak is drawn as far as it is still there. */
+/* Draws the bucket at this instant. The part of the next drop that has leaked is left out. */
 static void draw_client(const struct screen *screen, const struct client *client, const steady_limit *limit,
                         const steady_result *r) {
     const steady_us drop = limit->drop_recharge / limit->drops;
@@ -158,7 +159,7 @@ static void draw_client(const struct screen *screen, const struct client *client
     printf("\033[K");
 }
 
-/* Sends what is due; a terminal that cannot be redrawn gets a line for each. */
+/* Sends the requests that are due. If the terminal cannot redraw, each gets a line. */
 static int ask(const struct screen *screen, struct client *client, const steady_limit *limit, steady_us elapsed) {
     steady_result r;
     while (client->due <= elapsed) {
@@ -245,7 +246,7 @@ int main(void) {
     const bool redis = url != NULL && *url != '\0';
     steady_store *store = NULL;
     steady_message why = {.text = ""};
-    char prefix[64]; /* no key of yours is touched */
+    char prefix[64]; /* keeps the keys of the demo apart from other keys */
     snprintf(prefix, sizeof prefix, "steady-demo:%ld:", (long)getpid());
 
     int error = steady_store_open(&store, redis ? url : "memory:", &options, &why);

@@ -106,12 +106,16 @@ static void bridge_reply_array(steady_client_request *request, const redisReply 
 static void bridge_replied(redisAsyncContext *context, void *arg, void *data) {
     steady_client_request *request = data;
     const redisReply *reply = arg;
+    int64_t value = 0;
     if (reply == NULL) {
         steady_client_lost(request, (context->c.flags & REDIS_CONNECTED) != 0);
         return;
     }
     switch (reply->type) {
-    case REDIS_REPLY_INTEGER: steady_client_reply_integers(request, &(int64_t){reply->integer}, 1); break;
+    case REDIS_REPLY_INTEGER:
+        value = reply->integer;
+        steady_client_reply_integers(request, &value, 1);
+        break;
     case REDIS_REPLY_STRING:
     case REDIS_REPLY_STATUS: steady_client_reply_text(request, reply->str, reply->len); break;
     case REDIS_REPLY_ERROR: steady_client_reply_error(request, reply->str, reply->len); break;
