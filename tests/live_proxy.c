@@ -218,22 +218,35 @@ static void overload_is_answered_in_time_at_full_rate(void **state) {
     assert_true(tally.verdicts > tally.errors[-STEADY_UNKNOWN] / 2);
 }
 
-/* Replies take longer than connecting took, by less than half of the timeout. No request is held back for that. */
-static void longer_round_trip_is_no_overload(void **state) {
+/* 3000 decisions a second, for 3 s. */
+static struct tally ask_steadily(void) {
     struct tally tally = {0};
-    (void)state;
-    open_behind_proxy(TIMEOUT);
-    warm_up();
-    set((struct proxy_rules){.delay_down = 40 * MS});
+    const long long before = level("k");
     const steady_us since = now_us(), time = 3 * STEADY_SECOND;
     for (steady_us at; (at = now_us()) < since + time; run_for(rig.poller, MS))
         while ((steady_us)tally.submitted < (at - since) * 3000 / STEADY_SECOND)
             consume_counted(rig.throttler, "k", 1, &tally);
     run_until_done(rig.poller, &tally, STEADY_SECOND);
-    account(&tally, level("k"));
-    print_message("# %lu of %lu answered, %lu unknown\n", tally.verdicts, tally.submitted,
-                  tally.errors[-STEADY_UNKNOWN]);
-    assert_true(tally.verdicts > tally.submitted / 100 * 97);
+    account(&tally, level("k") - before);
+    print_message("# %lu of %lu answered, %lu unknown; %lld us taken away\n", tally.verdicts, tally.submitted,
+                  tally.errors[-STEADY_UNKNOWN], (long long)tally.taken_away);
+    return tally;
+}
+
+/* Replies take longer than connecting took, by less than half of the timeout. No request is held back for that. The
+ * test has three tries if the machine takes time away. */
+static void longer_round_trip_is_no_overload(void **state) {
+    bool enough = false, slow_machine = true;
+    (void)state;
+    open_behind_proxy(TIMEOUT);
+    warm_up();
+    set((struct proxy_rules){.delay_down = 40 * MS});
+    for (int i = 0; i < 3 && !enough && slow_machine; i++) {
+        const struct tally tally = ask_steadily();
+        enough = tally.verdicts > tally.submitted / 100 * 97;
+        slow_machine = tally.taken_away > 10 * MS;
+    }
+    assert_true(enough);
 }
 
 /* ---- Queues ---- */

@@ -403,6 +403,17 @@ void consume_counted(steady_throttler *throttler, const char *key, int64_t amoun
     assert_int_equal(steady_consume(throttler, key, strlen(key), amount, count_result, expected), 0);
 }
 
+void assert_all_answered(const struct tally *tally, steady_us timeout) {
+    const unsigned long late =
+        tally->errors[-STEADY_UNKNOWN] + tally->errors[-STEADY_UNAVAILABLE] + tally->errors[-STEADY_OVERLOADED];
+    const bool slow_machine = tally->slowest >= timeout && tally->taken_away >= timeout / 2;
+    if (tally->verdicts == tally->called) return;
+    if (!slow_machine || tally->verdicts + late != tally->called || late > 1 + tally->called / 10)
+        fail_msg("%lu of %lu have a verdict", tally->verdicts, tally->called);
+    print_message("# %lu of %lu ended late: the machine took away %lld us\n", late, tally->called,
+                  (long long)tally->taken_away);
+}
+
 steady_store *open_store(const char *url, const steady_store_options *options) {
     steady_store *store = NULL;
     steady_message why = {.text = ""};

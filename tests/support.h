@@ -87,6 +87,10 @@ void forget_tallies(bool gone);
 /* Submits a decision and counts it. Fails the test if the decision cannot be submitted. */
 void consume_counted(steady_throttler *throttler, const char *key, int64_t amount, struct tally *tally);
 
+/* Fails the test if a decision has no verdict. Exception: the machine took away half of `timeout` from the slowest.
+ * Then one in ten may have ended at the deadline, and a line says so. */
+void assert_all_answered(const struct tally *tally, steady_us timeout);
+
 /* Opens a store, or fails the test. */
 steady_store *open_store(const char *url, const steady_store_options *options);
 steady_throttler *new_throttler(steady_store *store, int64_t capacity, steady_us recharge);
