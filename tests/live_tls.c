@@ -490,7 +490,7 @@ static void failed_handshakes_leave_no_descriptor_and_no_memory(void **state) {
                                    .url = &url,
                                    .tls_context = tls,
                                    .fork_guard = &fork_guard,
-                                   .patience = 10 * STEADY_SECOND,
+                                   .address_timeout = 10 * STEADY_SECOND,
                                    .unanswered = 10 * STEADY_SECOND,
                                    .done = count_attempt,
                                    .arg = &attempts};

@@ -208,12 +208,12 @@ static void memory_of_a_long_reply_is_given_back_on_demand(void **state) {
     }
     while (fake.replies_len > 0)
         assert_true(steady__pipeline_receive(&pipeline) > 0);
-    steady__pipeline_relax(&pipeline);
+    steady__pipeline_shrink(&pipeline);
     assert_true(steady__pipeline_unread(&pipeline) && pipeline.in_room > STEADY__PIPELINE_IN);
     assert_int_equal(steady__pipeline_next(&pipeline, &reply, &whose), 1);
     assert_ptr_equal(whose, &requests[1]);
     assert_int_equal(reply.values[0], 7);
-    steady__pipeline_relax(&pipeline);
+    steady__pipeline_shrink(&pipeline);
     assert_int_equal(pipeline.in_room, STEADY__PIPELINE_IN);
     steady__pipeline_free(&pipeline);
 }

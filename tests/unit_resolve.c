@@ -57,8 +57,8 @@ static int set_up(void **state) {
                                           .loop = &loop,
                                           .url = &url,
                                           .fork_guard = &fork_guard,
-                                          .patience = STEADY_SECOND,
-                                          .name_patience = 100 * MS,
+                                          .address_timeout = STEADY_SECOND,
+                                          .lookup_timeout = 100 * MS,
                                           .unanswered = STEADY_SECOND,
                                           .done = done};
     assert_int_equal(steady__connect_init(&connecting), 0);
@@ -172,7 +172,7 @@ static void child_forked_during_a_lookup_takes_nothing_from_its_parent(void **st
     int status = -1;
     (void)state;
     names_say("127.0.0.1", 0, 100 * MS);
-    connecting.name_patience = 5 * STEADY_SECOND;
+    connecting.lookup_timeout = 5 * STEADY_SECOND;
     steady__connect_start(&connecting);
     const pid_t pid = fork();
     assert_return_code(pid, errno);

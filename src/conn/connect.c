@@ -28,12 +28,12 @@ static void connect_set_timeout(struct steady__connect *attempt, steady_us time)
     steady__alarm_set(&attempt->alarm, time);
 }
 
-static void connect_finish(struct steady__connect *attempt, const struct steady__connect_result *dialed) {
+static void connect_finish(struct steady__connect *attempt, const struct steady__connect_result *result) {
     steady__alarm_stop(&attempt->alarm);
     steady__watch_stop(&attempt->watch);
     attempt->fd = -1;
     attempt->tls = NULL;
-    attempt->done(attempt->arg, dialed);
+    attempt->done(attempt->arg, result);
 }
 
 static void connect_fail(struct steady__connect *attempt, int error, const char *why) {
@@ -84,7 +84,7 @@ static void connect_tcp_connected(struct steady__connect *attempt) {
         connect_give_up_address(attempt, STEADY_OVERLOADED, "no memory for TLS");
         return;
     }
-    connect_set_timeout(attempt, attempt->patience);
+    connect_set_timeout(attempt, attempt->address_timeout);
     connect_continue_tls(attempt);
 }
 
@@ -108,7 +108,7 @@ static void connect_resolve(struct steady__connect *attempt);
 static void connect_on_alarm(void *arg) {
     struct steady__connect *attempt = arg;
     if (steady__forked(attempt->fork_guard) || !steady__alarm_rang(&attempt->alarm)) return;
-    if (attempt->queued && steady__loop_now(attempt->loop) - attempt->begun_at < attempt->name_patience) {
+    if (attempt->queued && steady__loop_now(attempt->loop) - attempt->begun_at < attempt->lookup_timeout) {
         connect_resolve(attempt);
         return;
     }
@@ -140,7 +140,7 @@ static void connect_next_address(struct steady__connect *attempt) {
             connect_give_up_address(attempt, STEADY_OVERLOADED, strerror(ENOMEM));
             return;
         }
-        connect_set_timeout(attempt, attempt->patience);
+        connect_set_timeout(attempt, attempt->address_timeout);
         return;
     }
     connect_fail(attempt, attempt->error, attempt->why);
@@ -174,7 +174,7 @@ static bool connect_is_lookup_pending(const struct steady__connect *attempt) {
     for (size_t i = 0; i < STEADY__CONNECT_LOOKUPS; i++) {
         const struct steady__connect_lookup *slot = &attempt->lookups[i];
         if (slot->lookup != NULL && connect_is_lookup_for(slot, attempt->url) &&
-            now - slot->begun_at < attempt->name_patience)
+            now - slot->begun_at < attempt->lookup_timeout)
             return true;
     }
     return false;
@@ -223,7 +223,7 @@ static void connect_resolve(struct steady__connect *attempt) {
         return;
     }
     attempt->looking = true;
-    connect_set_timeout(attempt, attempt->queued ? QUEUE_LOOK : attempt->name_patience);
+    connect_set_timeout(attempt, attempt->queued ? QUEUE_LOOK : attempt->lookup_timeout);
 }
 
 bool steady__connect_looks_up(const struct steady__connect *attempt) {

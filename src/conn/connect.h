@@ -39,11 +39,11 @@ struct steady__connect {
     const struct steady__url *url;
     const struct steady__tls_context *tls_context; /* NULL: in the clear */
     const struct steady__fork_guard *fork_guard;
-    steady_us patience;          /* the time for an address to accept, and again for the TLS handshake */
+    steady_us address_timeout;   /* the time for an address to accept, and again for the TLS handshake */
     unsigned *lookups_under_way; /* of names; shared, and longer-lived. NULL: not counted */
-    steady_us name_patience;     /* the time for a lookup, before another one is started beside it */
+    steady_us lookup_timeout;    /* the time for a lookup, before another one is started beside it */
     steady_us unanswered;
-    void (*done)(void *arg, const struct steady__connect_result *dialed); /* once for each start */
+    void (*done)(void *arg, const struct steady__connect_result *result); /* once for each start */
     void *arg;
     bool looking;   /* the attempt waits for a lookup */
     bool queued;    /* the lookup cannot start yet: too many are running */

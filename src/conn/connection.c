@@ -44,13 +44,13 @@
 
 #define STALL_TIMEOUTS 4
 #define STALL_LEAST (100 * STEADY_MILLISECOND)
-#define REDIAL_SPREAD (10 * STEADY_MILLISECOND) /* spreads the clients of a server that hung up on all of them */
-#define PATIENCE_LEAST (250 * STEADY_MILLISECOND)
-#define PORTION 262144 /* bytes that are read before the loop goes on; a cluster map may have millions */
-#define DROPS 1024     /* the same for requests that are dropped before they are sent */
-#define HANDED 1024    /* the same for requests that come back */
-#define SENDS 4        /* the same for fills of the buffer: a fast server may take each fill at once */
-#define NAME_PATIENCE (10 * STEADY_SECOND) /* a resolver asks its second server after 5 s */
+#define RECONNECT_SPREAD (10 * STEADY_MILLISECOND) /* spreads the clients of a server that hung up on all of them */
+#define ATTEMPT_TIMEOUT_LEAST (250 * STEADY_MILLISECOND)
+#define PORTION 262144         /* bytes that are read before the loop goes on; a cluster map may have millions */
+#define DROPPED_PER_TURN 1024  /* the same for requests that are dropped before they are sent */
+#define RETURNED_PER_TURN 1024 /* the same for requests that come back */
+#define SENDS_PER_TURN 4       /* the same for fills of the buffer: a fast server may take each fill at once */
+#define LOOKUP_TIMEOUT (10 * STEADY_SECOND) /* a resolver asks its second server after 5 s */
 
 enum state { RESTING, FINDING, CONNECTING, HANDSHAKING, UP, DRAINING, CLOSED };
 
@@ -69,7 +69,7 @@ struct steady__connection {
     bool answered;              /* this connection had a reply */
     bool paused;                /* RESTING until a request comes, but not before resumes_at */
     enum acceptance acceptance; /* of the connection that was lost last */
-    bool handing;               /* RESTING, while lost requests are still being returned */
+    bool returning_lost;        /* RESTING, while lost requests are still being returned */
     steady_us rest_delay, rest_until;
     struct steady__engines engines;
     int down_error; /* the error of a request while known_down */
@@ -103,7 +103,7 @@ static steady_us connection_stall_time(const struct steady__connection *conn) {
 }
 
 static steady_us connection_attempt_timeout(const struct steady__connection *conn) {
-    return connection_max_us(connection_stall_time(conn), PATIENCE_LEAST);
+    return connection_max_us(connection_stall_time(conn), ATTEMPT_TIMEOUT_LEAST);
 }
 
 static bool connection_is_handshake(const struct steady__connection *conn, const struct steady__request *request) {
@@ -153,58 +153,54 @@ static void connection_leave_handler(struct steady__connection *conn) {
     if (conn->state == CLOSED)
         connection_destroy(conn);
     else
-        steady__pipeline_relax(&conn->pipeline);
+        steady__pipeline_shrink(&conn->pipeline);
 }
 
 /* ---- The end of a connection ---- */
 
 /* Whether requests of a lost connection are still in the ring. */
-static bool connection_is_wire_lost(const struct steady__connection *conn) {
+static bool connection_is_ring_lost(const struct steady__connection *conn) {
     return conn->pipeline.fd < 0 && !steady__pipeline_idle(&conn->pipeline);
 }
 
 /* Whether requests have to be returned to their owner. */
-static bool connection_owes(const struct steady__connection *conn) {
-    return connection_is_wire_lost(conn) || !steady__list_empty(&conn->lost_sent) ||
+static bool connection_has_lost_requests(const struct steady__connection *conn) {
+    return connection_is_ring_lost(conn) || !steady__list_empty(&conn->lost_sent) ||
            !steady__list_empty(&conn->lost_unsent);
 }
 
-/* The next request to return; NULL: a tombstone. */
-static struct steady__request *connection_take_owed(struct steady__connection *conn, bool *written) {
-    struct steady__request *request = NULL;
-    const bool from_wire = steady__list_empty(&conn->lost_sent) && connection_is_wire_lost(conn);
-    *written = from_wire ? conn->acceptance == CLIENT_ACCEPTED : !steady__list_empty(&conn->lost_sent);
-    if (from_wire) {
-        (void)steady__pipeline_take_first(&conn->pipeline, &request);
-        return request != NULL && connection_is_handshake(conn, request) ? NULL : request;
-    }
-    request = REQUEST((*written ? &conn->lost_sent : &conn->lost_unsent)->next);
-    steady__list_remove(&request->place);
-    return request;
-}
-
-/* Returns one portion, one by one, because each callback may close the connection. */
+/* Returns a portion of the lost requests to their owner: those of lost_sent, then of the ring, then of lost_unsent.
+ * Each callback may close the connection, so each turn checks again. */
 static void connection_return_lost(struct steady__connection *conn) {
-    for (int i = 0;
-         i < HANDED && conn->state != CLOSED && connection_owes(conn) && !steady__forked(conn->with.fork_guard); i++) {
-        bool written;
-        struct steady__request *request = connection_take_owed(conn, &written);
-        if (request != NULL) conn->with.owner_class->unanswered(conn->with.owner, request, written, conn->down_error);
+    for (int i = 0; i < RETURNED_PER_TURN && conn->state != CLOSED && connection_has_lost_requests(conn) &&
+                    !steady__forked(conn->with.fork_guard);
+         i++) {
+        struct steady__request *request = NULL;
+        const bool from_wire = steady__list_empty(&conn->lost_sent) && connection_is_ring_lost(conn);
+        const bool written = from_wire ? conn->acceptance == CLIENT_ACCEPTED : !steady__list_empty(&conn->lost_sent);
+        if (from_wire) {
+            (void)steady__pipeline_take_first(&conn->pipeline, &request);
+            if (request == NULL || connection_is_handshake(conn, request)) continue; /* NULL: a tombstone */
+        } else {
+            request = REQUEST((written ? &conn->lost_sent : &conn->lost_unsent)->next);
+            steady__list_remove(&request->place);
+        }
+        conn->with.owner_class->unanswered(conn->with.owner, request, written, conn->down_error);
     }
 }
 
 static void connection_retry_in(struct steady__connection *conn, steady_us delay) {
     conn->state = RESTING;
-    conn->handing = false;
+    conn->returning_lost = false;
     conn->rest_delay = delay;
     conn->rest_until = connection_now(conn) + delay;
     steady__alarm_set(&conn->alarm, delay);
 }
 
 /* If more has to be returned, lets the loop go on first. */
-static bool connection_hands_on(struct steady__connection *conn) {
-    if (conn->state != RESTING || !connection_owes(conn)) return false;
-    conn->handing = true;
+static bool connection_continue_returning(struct steady__connection *conn) {
+    if (conn->state != RESTING || !connection_has_lost_requests(conn)) return false;
+    conn->returning_lost = true;
     steady__alarm_set(&conn->alarm, 0);
     return true;
 }
@@ -222,7 +218,7 @@ static void connection_report_loss(struct steady__connection *conn, const char *
     connection_update_readiness(conn);
     steady__note_error(conn->with.last_error, 0, "%s: %s", conn->log.where, why);
     connection_return_lost(conn);
-    (void)connection_hands_on(conn);
+    (void)connection_continue_returning(conn);
     if (conn->state == RESTING)
         steady__log_server_down(&conn->log, conn->connections > 0 ? "connection lost" : "cannot connect", why);
 }
@@ -232,34 +228,25 @@ static void connection_give_up_attempt(struct steady__connection *conn, int erro
     connection_report_loss(conn, why);
 }
 
-static void connection_set_lost(struct steady__connection *conn, struct steady__request *request) {
-    request->state = STEADY__REQUEST_LOST;
-    steady__list_prepend(&conn->lost_sent, &request->place);
-}
-
-/* Unwritten requests wait again, as if they had never been on the wire. The others stay in the ring, to be returned. */
-static void connection_take_back_unwritten(struct steady__connection *conn) {
-    struct steady__request *request;
-    while ((request = steady__pipeline_take_unwritten(&conn->pipeline)) != NULL)
-        if (!connection_is_handshake(conn, request)) steady__list_prepend(&conn->waiting, &request->place);
-}
-
-/* Ends a connection. */
+/* Ends a connection. Unwritten requests wait again, as if they had never been on the wire. The others stay in the ring,
+ * to be returned. A connection that worked is made again at once; otherwise the server counts as down. */
 static void connection_drop(struct steady__connection *conn, int error, enum acceptance acceptance, const char *why) {
     char reason[sizeof((steady_message *)NULL)->text];
     if (steady__forked(conn->with.fork_guard)) return; /* a callback forked: the connection is the parent's */
     const bool moved = conn->state == DRAINING && conn->drain_reason == SERVER_MOVED;
-    const bool was_fine = conn->answered || moved || steady__engine_is_trying(&conn->engines);
-    const bool worth_a_try = was_fine && acceptance == CLIENT_ACCEPTED && error == STEADY_UNAVAILABLE;
+    const bool worked = conn->answered || moved || steady__engine_is_trying(&conn->engines);
+    const bool reconnect_now = worked && acceptance == CLIENT_ACCEPTED && error == STEADY_UNAVAILABLE;
+    struct steady__request *request;
     snprintf(reason, sizeof reason, "%s", why); /* `why` may point into the TLS state that is freed below */
     conn->epoch++;
     steady__watch_stop(&conn->watch);
     steady__pipeline_close(&conn->pipeline);
     conn->acceptance = acceptance;
-    connection_take_back_unwritten(conn);
-    if (worth_a_try) {
+    while ((request = steady__pipeline_take_unwritten(&conn->pipeline)) != NULL)
+        if (!connection_is_handshake(conn, request)) steady__list_prepend(&conn->waiting, &request->place);
+    if (reconnect_now) {
         conn->down_error = error;
-        connection_retry_in(conn, steady__jitter(conn->with.net, REDIAL_SPREAD));
+        connection_retry_in(conn, steady__jitter(conn->with.net, RECONNECT_SPREAD));
     } else {
         connection_mark_down(conn, error);
     }
@@ -304,7 +291,7 @@ static bool connection_encode_waiting(struct steady__connection *conn, unsigned 
     if (steady__list_empty(&conn->waiting)) return false;
     conn->pipeline.clock = connection_now(conn);
     const steady_us expected_latency = steady__pipeline_look(&conn->pipeline);
-    while (!steady__list_empty(&conn->waiting) && *dropped < DROPS &&
+    while (!steady__list_empty(&conn->waiting) && *dropped < DROPPED_PER_TURN &&
            connection_encode_next(conn, expected_latency, dropped))
         any = true;
     return any;
@@ -317,9 +304,9 @@ static void connection_flush(struct steady__connection *conn) {
     do {
         encoded = conn->state == UP && connection_encode_waiting(conn, &dropped);
         taken = steady__pipeline_flush(&conn->pipeline);
-    } while (encoded && taken && dropped < DROPS && ++sends < SENDS);
+    } while (encoded && taken && dropped < DROPPED_PER_TURN && ++sends < SENDS_PER_TURN);
     if (connection_awaits_reply(conn) && !conn->alarm.set) steady__alarm_set(&conn->alarm, connection_stall_time(conn));
-    taken = taken && dropped < DROPS && sends < SENDS;
+    taken = taken && dropped < DROPPED_PER_TURN && sends < SENDS_PER_TURN;
     steady__watch_want(&conn->watch, taken ? STEADY_READABLE : STEADY_READABLE | STEADY_WRITABLE);
 }
 
@@ -362,14 +349,6 @@ static void connection_start_draining(struct steady__connection *conn, enum drai
     conn->state = DRAINING;
 }
 
-static void connection_server_not_primary(struct steady__connection *conn, struct steady__request *request) {
-    steady__list_append(&conn->waiting, &request->place);
-    if (conn->state == DRAINING) return;
-    /* The first contradiction reconnects at once; a further one counts as a failed attempt. */
-    conn->answered = steady__role_contradicted(&conn->role, connection_now(conn));
-    connection_start_draining(conn, SERVER_NOT_PRIMARY);
-}
-
 /* ---- Acting on replies ---- */
 
 static void connection_note_good_reply(struct steady__connection *conn) {
@@ -388,10 +367,19 @@ static void connection_act_on_reply(struct steady__connection *conn, enum steady
     case STEADY__REPLY_RESENT: connection_note_good_reply(conn); break;
     case STEADY__REPLY_UNTRUSTED:
         conn->answered = false;
-        if (request != NULL && request->key != NULL) connection_set_lost(conn, request);
+        if (request != NULL && request->key != NULL) {
+            request->state = STEADY__REQUEST_LOST;
+            steady__list_prepend(&conn->lost_sent, &request->place);
+        }
         connection_drop(conn, STEADY_UNAVAILABLE, CLIENT_ACCEPTED, "the server sent an unexpected reply");
         break;
-    case STEADY__REPLY_NOT_PRIMARY: connection_server_not_primary(conn, request); break;
+    case STEADY__REPLY_NOT_PRIMARY:
+        steady__list_append(&conn->waiting, &request->place);
+        if (conn->state == DRAINING) break;
+        /* The first contradiction reconnects at once; a further one counts as a failed attempt. */
+        conn->answered = steady__role_contradicted(&conn->role, connection_now(conn));
+        connection_start_draining(conn, SERVER_NOT_PRIMARY);
+        break;
     case STEADY__REPLY_REJECTED:
         connection_drop(conn, STEADY_UNAVAILABLE, conn->answered ? CLIENT_ACCEPTED : CLIENT_REJECTED, full);
         break;
@@ -525,14 +513,14 @@ static void connection_send_handshake(struct steady__connection *conn) {
     }
 }
 
-static void connection_socket_connected(struct steady__connection *conn, const struct steady__connect_result *dialed) {
-    steady__pipeline_open(&conn->pipeline, dialed->fd, dialed->tls, conn->with.timeout, dialed->round_trip);
+static void connection_socket_connected(struct steady__connection *conn, const struct steady__connect_result *result) {
+    steady__pipeline_open(&conn->pipeline, result->fd, result->tls, conn->with.timeout, result->round_trip);
     conn->pipeline.clock = connection_now(conn);
     conn->epoch++;
     if (conn->connections++ > 0 && conn->with.reconnects != NULL) steady__counter_add(conn->with.reconnects, 1);
     conn->answered = conn->circuit.open = conn->role.confirmed = false;
     conn->engines = steady__engine_reconnected(&conn->engines);
-    if (steady__watch_start(&conn->watch, &conn->with.loop, dialed->fd, STEADY_READABLE, connection_on_socket, conn) !=
+    if (steady__watch_start(&conn->watch, &conn->with.loop, result->fd, STEADY_READABLE, connection_on_socket, conn) !=
         0) {
         connection_drop(conn, STEADY_UNAVAILABLE, CLIENT_ACCEPTED,
                         "out of memory: the event loop cannot watch the socket");
@@ -544,13 +532,13 @@ static void connection_socket_connected(struct steady__connection *conn, const s
     if (conn->handshake_steps_due == 0) connection_handshake_done(conn);
 }
 
-static void connection_attempt_done(void *arg, const struct steady__connect_result *dialed) {
+static void connection_attempt_done(void *arg, const struct steady__connect_result *result) {
     struct steady__connection *conn = arg;
     if (!connection_enter_handler(conn)) return;
-    if (dialed->fd >= 0)
-        connection_socket_connected(conn, dialed);
+    if (result->fd >= 0)
+        connection_socket_connected(conn, result);
     else
-        connection_give_up_attempt(conn, dialed->error, dialed->why);
+        connection_give_up_attempt(conn, result->error, result->why);
     connection_leave_handler(conn);
 }
 
@@ -567,12 +555,12 @@ static void connection_start_attempt(struct steady__connection *conn) {
 /* The alarm of RESTING. Returning requests may have taken a part of the pause. The caller's clock may step. */
 static void connection_rested(struct steady__connection *conn) {
     const steady_us left = conn->rest_until - connection_now(conn);
-    if (connection_hands_on(conn)) return;
-    if (conn->handing && left > 0 && left <= conn->rest_delay)
+    if (connection_continue_returning(conn)) return;
+    if (conn->returning_lost && left > 0 && left <= conn->rest_delay)
         steady__alarm_set(&conn->alarm, left);
     else
         connection_start_attempt(conn);
-    conn->handing = false;
+    conn->returning_lost = false;
 }
 
 static void connection_check_stall(struct steady__connection *conn) {
@@ -727,8 +715,8 @@ struct steady__connection *steady__connection_open(const struct steady__connecti
                                              .url = options->url,
                                              .tls_context = options->tls,
                                              .fork_guard = options->fork_guard,
-                                             .patience = connection_attempt_timeout(conn),
-                                             .name_patience = NAME_PATIENCE,
+                                             .address_timeout = connection_attempt_timeout(conn),
+                                             .lookup_timeout = LOOKUP_TIMEOUT,
                                              .lookups_under_way = options->lookups,
                                              .unanswered = connection_stall_time(conn),
                                              .done = connection_attempt_done,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Log lines about one server: one when it goes away, one when it is back. */
+ * Log lines about one server: one when it goes down, one when it is back. */
 #ifndef STEADY__LOG_H
 #define STEADY__LOG_H
 
@@ -9,11 +9,11 @@
 struct steady__log {
     void (*log)(void *data, enum steady_log_level level, const char *text); /* NULL: no log */
     void *log_data;
-    bool away;            /* logged as away; no decision was made since */
-    bool refusing;        /* refusals are logged, and not yet their end */
-    steady_us refused_at; /* the last refused decision */
-    steady_us told_at;    /* the last log line about refusals; 0: never */
-    char where[300];      /* the place of the server, without secrets */
+    bool down_logged;            /* logged as down; no decision was made since */
+    bool refusal_logged;         /* refusals are logged, and not yet their end */
+    steady_us refused_at;        /* the last refused decision */
+    steady_us refusal_logged_at; /* the last log line about refusals; 0: never */
+    char where[300];             /* the place of the server, without secrets */
 };
 
 /* at: the place of the server; service: the URL of the caller. Often both are the same. */

@@ -217,7 +217,7 @@ static bool pipeline_resize_in(struct steady__pipeline *pipeline, size_t room) {
     return true;
 }
 
-void steady__pipeline_relax(struct steady__pipeline *pipeline) {
+void steady__pipeline_shrink(struct steady__pipeline *pipeline) {
     if (pipeline->in_room > STEADY__PIPELINE_IN && !steady__pipeline_unread(pipeline))
         (void)pipeline_resize_in(pipeline, STEADY__PIPELINE_IN);
     if (!steady__pipeline_unread(pipeline)) pipeline->in_from = pipeline->in_to = 0;
@@ -238,7 +238,7 @@ static bool pipeline_make_room(struct steady__pipeline *pipeline) {
     memmove(pipeline->in, pipeline->in + pipeline->in_from, pipeline->in_to - pipeline->in_from);
     pipeline->in_to -= pipeline->in_from;
     pipeline->in_from = 0;
-    steady__pipeline_relax(pipeline);
+    steady__pipeline_shrink(pipeline);
     if (pipeline->in_to < pipeline->in_room) return true;
     return 2 * pipeline->in_room <= pipeline_room_allowed(pipeline) &&
            pipeline_resize_in(pipeline, 2 * pipeline->in_room);

@@ -101,7 +101,7 @@ static inline bool steady__pipeline_pending(const struct steady__pipeline *pipel
 }
 
 /* Frees the memory of a long reply after it was read. Replies are not valid any more. */
-void steady__pipeline_relax(struct steady__pipeline *pipeline);
+void steady__pipeline_shrink(struct steady__pipeline *pipeline);
 
 /* Why the connection is lost, given the errno of a send or receive, or 0 at the end of the stream. */
 const char *steady__pipeline_error_text(const struct steady__pipeline *pipeline, int error);

@@ -250,7 +250,7 @@ void steady_client_gone(steady_store *store, const char *why) {
 static int client_submit(steady_store *head, const struct steady__call *call) {
     struct client_store *store = client_store_of(head);
     if (steady__forked(&store->fork_guard))
-        return steady__turn_away(&store->counters, &store->last_error, call, STEADY_UNAVAILABLE, STEADY__FORKED_TEXT);
+        return steady__reject(&store->counters, &store->last_error, call, STEADY_UNAVAILABLE, STEADY__FORKED_TEXT);
     return steady__inflight_submit(&store->inflight, call, NULL);
 }
 
@@ -258,7 +258,7 @@ static void client_decide(steady_store *head, const struct steady__call *call, s
     struct client_store *store = client_store_of(head);
     steady_message why;
     steady__fail(&why, 0, "a store on %s has no ..._sync calls", store->client_name);
-    result->error = steady__turn_away(&store->counters, &store->last_error, call, STEADY_UNSUPPORTED, why.text);
+    result->error = steady__reject(&store->counters, &store->last_error, call, STEADY_UNSUPPORTED, why.text);
 }
 
 static void client_stats(const steady_store *head, steady_stats *stats) {

@@ -102,11 +102,11 @@ struct steady__cluster {
     struct node *unconfirmed[UNCONFIRMED_MAX];
     unsigned n_unconfirmed;
     unsigned conns, conns_max;
-    unsigned lookups;     /* running lookups of node names */
-    steady_us full_until; /* no connection can be closed before */
-    bool unswept;         /* more connections wait to be closed */
-    steady_us line_at;    /* token bucket of log lines: from then on one line is allowed, LOG_LINES_MAX s later all */
-    unsigned depth;       /* loops over nodes on the stack */
+    unsigned lookups;      /* running lookups of node names */
+    steady_us full_until;  /* no connection can be closed before */
+    bool sweep_unfinished; /* more connections wait to be closed */
+    steady_us line_at;     /* token bucket of log lines: from then on one line is allowed, LOG_LINES_MAX s later all */
+    unsigned depth;        /* loops over nodes on the stack */
     bool closed;
 };
 
@@ -364,18 +364,18 @@ static void cluster_take_slots_from(struct node *node) {
     }
 }
 
-static bool cluster_may_go(const struct node *node) {
+static bool cluster_may_be_forgotten(const struct node *node) {
     return cluster_now(node->cluster) - node->redirected_at >= HOLD && cluster_is_idle(node) && !node->map_requested;
 }
 
 /* False: there is no room for another unconfirmed node. */
-static bool cluster_make_place(struct node *sender) {
+static bool cluster_make_room_for_unconfirmed(struct node *sender) {
     struct steady__cluster *cluster = sender->cluster;
     struct node *least = NULL;
     if (cluster->n_unconfirmed < UNCONFIRMED_MAX) return true;
     for (unsigned i = 0; i < UNCONFIRMED_MAX; i++) {
         struct node *node = cluster->unconfirmed[i];
-        if (node != sender && cluster_may_go(node) && (least == NULL || node->wanted_at < least->wanted_at))
+        if (node != sender && cluster_may_be_forgotten(node) && (least == NULL || node->wanted_at < least->wanted_at))
             least = node;
     }
     if (least == NULL) return false;
@@ -388,7 +388,7 @@ static bool cluster_make_place(struct node *sender) {
 /* NULL: the host is not known, or there are too many. */
 static struct node *cluster_add_unconfirmed(struct node *sender, const char *host, uint16_t port) {
     struct steady__cluster *cluster = sender->cluster;
-    struct node *node = cluster_make_place(sender) ? cluster_add_node(cluster, host, port) : NULL;
+    struct node *node = cluster_make_room_for_unconfirmed(sender) ? cluster_add_node(cluster, host, port) : NULL;
     if (node == NULL) return NULL;
     node->redirected_at = cluster_now(cluster);
     cluster->unconfirmed[cluster->n_unconfirmed++] = node;
@@ -405,8 +405,8 @@ static struct node *cluster_node_of(struct node *sender, const struct steady__re
     else
         number = cluster_find_number(sender, &host, redirect->port);
     if (number != STEADY__SLOT_UNKNOWN) return cluster_node_at(cluster, number);
-    const bool told = *host != '\0' && strcmp(host, "?") != 0;
-    return told && may_be_new ? cluster_add_unconfirmed(sender, host, redirect->port) : NULL;
+    const bool named = *host != '\0' && strcmp(host, "?") != 0;
+    return named && may_be_new ? cluster_add_unconfirmed(sender, host, redirect->port) : NULL;
 }
 
 /* ---- Refreshing the map ---- */
@@ -427,7 +427,7 @@ static void cluster_schedule_alarm(struct steady__cluster *cluster) {
     const struct node *map_awaited = cluster->map_awaited;
     const steady_us due =
         map_awaited != NULL ? map_awaited->requested_at + cluster_map_timeout(cluster) : cluster->allowed_at;
-    const steady_us wait = cluster->unswept ? 0 : due - cluster_now(cluster);
+    const steady_us wait = cluster->sweep_unfinished ? 0 : due - cluster_now(cluster);
     steady__alarm_set(&cluster->alarm, wait < SWEEP_AGAIN ? wait : SWEEP_AGAIN);
 }
 
@@ -439,7 +439,7 @@ static void cluster_schedule_map_refresh(struct steady__cluster *cluster) {
     cluster_schedule_alarm(cluster);
 }
 
-static bool cluster_become_cluster(struct steady__cluster *cluster) {
+static bool cluster_start_map(struct steady__cluster *cluster) {
     if (cluster->map != NULL) return true;
     struct steady__slot_map *map = malloc(sizeof *map), *draft = malloc(sizeof *draft);
     if (map == NULL || draft == NULL) {
@@ -482,9 +482,9 @@ static bool cluster_is_map_forbidden(const struct steady__cluster *cluster) {
  * more. Otherwise: nodes that must connect first. */
 static bool cluster_may_be_asked_for_map(const struct node *node, bool up) {
     const struct steady__cluster *cluster = node->cluster;
-    const bool called_back =
+    const bool ask_seed =
         node->at.number == 0 && node->conn == NULL && (cluster->unknown > 0 || cluster_is_reported_down(cluster));
-    return !node->map_requested && !cluster_refuses_map(node) && (cluster_is_up(node) || called_back) == up;
+    return !node->map_requested && !cluster_refuses_map(node) && (cluster_is_up(node) || ask_seed) == up;
 }
 
 /* Requests that wait for a connection do not count, because they cost the server nothing. */
@@ -562,7 +562,7 @@ static bool cluster_may_close_connection(const struct node *node, bool reached) 
 }
 
 /* A node with slots. True: look at it again, because its connection was never up. */
-static bool cluster_sweep_useful(struct node *node, unsigned *closed) {
+static bool cluster_sweep_needed(struct node *node, unsigned *closed) {
     if (node->at.number == 0 || node->conn == NULL || steady__connection_was_up(node->conn)) return false;
     if (!cluster_may_close_connection(node, false)) return true;
     cluster_close_connection(node);
@@ -571,7 +571,7 @@ static bool cluster_sweep_useful(struct node *node, unsigned *closed) {
 }
 
 /* True: the node is not needed, but cannot be forgotten yet. */
-static bool cluster_sweep_useless(struct node *node, bool reached, unsigned *closed) {
+static bool cluster_sweep_unneeded(struct node *node, bool reached, unsigned *closed) {
     if (!cluster_may_close_connection(node, reached)) {
         if (node->at.number != 0) steady__connection_pause(node->conn);
         return true;
@@ -586,7 +586,7 @@ static bool cluster_sweep_useless(struct node *node, bool reached, unsigned *clo
 
 static bool cluster_sweep_node(struct node *node, bool reached, unsigned *closed) {
     const bool useful = node->at.slots > 0 || (node->at.number == 0 && node->cluster->unknown > 0);
-    return useful ? cluster_sweep_useful(node, closed) : cluster_sweep_useless(node, reached, closed);
+    return useful ? cluster_sweep_needed(node, closed) : cluster_sweep_unneeded(node, reached, closed);
 }
 
 /* Closes connections that are not needed. If no node has slots, all are kept: any of them may know the map. */
@@ -602,8 +602,9 @@ static void cluster_sweep(struct steady__cluster *cluster) {
     for (i = 0; any && i < cluster->nodes.count && closed < CLOSED_PER_TURN; i++)
         if (cluster_node_at(cluster, i) != NULL && cluster_sweep_node(cluster_node_at(cluster, i), reached, &closed))
             again = true;
-    cluster->unswept = any && i < cluster->nodes.count;
-    if (again || cluster->unswept) steady__alarm_set(&cluster->alarm, cluster->unswept ? 0 : SWEEP_AGAIN);
+    cluster->sweep_unfinished = any && i < cluster->nodes.count;
+    if (again || cluster->sweep_unfinished)
+        steady__alarm_set(&cluster->alarm, cluster->sweep_unfinished ? 0 : SWEEP_AGAIN);
 }
 
 /* Another node is asked after a pause, because all nodes may be slow. A pause that has grown does not shrink here. */
@@ -696,7 +697,7 @@ static bool cluster_follow_redirect(struct node *node, struct steady__request *r
     if (!cluster_reply_begins(reply, "MOVED") && !cluster_reply_begins(reply, "ASK") &&
         !cluster_reply_begins(reply, "CLUSTERDOWN"))
         return false;
-    if (!cluster_become_cluster(cluster)) return false;
+    if (!cluster_start_map(cluster)) return false;
     if (cluster_reply_begins(reply, "CLUSTERDOWN")) cluster->down_at = cluster_now(cluster);
     struct node *target = cluster_redirect_target(node, request, reply);
     if (target == NULL) {

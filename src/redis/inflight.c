@@ -50,11 +50,11 @@
 #include "redis/eviction.h"
 
 #define SLAB_SIZE 32
-#define PORTION 1024                  /* decisions that are ended before the loop goes on */
-#define AWAY (5 * STEADY_MILLISECOND) /* a timer that is this late shows that the loop was held */
-#define TICKS 10                      /* how often the alarm fires in a timeout, to notice a held loop */
-#define KEY_NEAR 64                   /* longer keys need memory of their own */
-#define TRIES_MAX 3                   /* EVALSHA, EVALSHA, EVAL */
+#define PORTION 1024                        /* decisions that are ended before the loop goes on */
+#define HELD_LEAST (5 * STEADY_MILLISECOND) /* a timer that is this late shows that the loop was held */
+#define TICKS 10                            /* how often the alarm fires in a timeout, to notice a held loop */
+#define KEY_NEAR 64                         /* longer keys need memory of their own */
+#define TRIES_MAX 3                         /* EVALSHA, EVALSHA, EVAL */
 #define NO_TIMER_TEXT "the event loop cannot start a timer"
 #define EVICTION_QUERIES_MAX 3 /* a proxy may have closed the connection because of the query */
 
@@ -199,12 +199,12 @@ static void inflight_fail(struct steady__inflight *inflight, struct pending *pen
 /* ---- Deadlines ---- */
 
 static steady_us inflight_tick(const struct steady__inflight *inflight) {
-    return inflight_shorter(inflight->timeout, inflight_longer(inflight->timeout / TICKS, AWAY));
+    return inflight_shorter(inflight->timeout, inflight_longer(inflight->timeout / TICKS, HELD_LEAST));
 }
 
 static void inflight_set_alarm(struct steady__inflight *inflight) {
     if (inflight->closed || inflight->alarm.set) return;
-    if (!steady__list_empty(&inflight->failed) || !steady__list_empty(&inflight->telling))
+    if (!steady__list_empty(&inflight->failed) || !steady__list_empty(&inflight->finishing))
         steady__alarm_set(&inflight->alarm, 0);
     else if (!steady__list_empty(&inflight->due))
         steady__alarm_set(&inflight->alarm,
@@ -217,7 +217,7 @@ static void inflight_set_alarm(struct steady__inflight *inflight) {
 /* How long the loop was held so far: the sum of the delays of the alarm, with the present one. */
 static steady_us inflight_held_so_far(const struct steady__inflight *inflight, steady_us now) {
     const steady_us late = inflight->alarm.set && inflight->alarm.due != 0 ? now - inflight->alarm.due : 0;
-    return inflight->held + (late >= AWAY ? late : 0);
+    return inflight->held + (late >= HELD_LEAST ? late : 0);
 }
 
 static void inflight_stop_alarm(struct steady__inflight *inflight) {
@@ -257,7 +257,7 @@ static void inflight_time_out(struct steady__inflight *inflight, struct pending 
 }
 
 /* Ends a decision from the loop, not from inside submit. */
-static void inflight_fail_later(struct steady__inflight *inflight, struct pending *pending, int error) {
+static void inflight_fail_from_loop(struct steady__inflight *inflight, struct pending *pending, int error) {
     pending->error = error;
     steady__list_remove(&pending->place);
     if (steady__list_empty(&inflight->failed)) inflight_stop_alarm(inflight);
@@ -272,10 +272,10 @@ static bool inflight_is_open(const struct steady__inflight *inflight) {
 /* Finishes only the decisions that have failed by now. A callback may ask again at once and fail again; that decision
  * waits for the next turn. If a callback runs the loop, that turn happens inside it. */
 static void inflight_finish_failed(struct steady__inflight *inflight) {
-    steady__list_move(&inflight->telling, &inflight->failed);
-    if (steady__list_empty(&inflight->telling)) inflight->in_portions = false;
-    for (int i = 0; i < PORTION && inflight_is_open(inflight) && !steady__list_empty(&inflight->telling); i++)
-        inflight_fail(inflight, PENDING(inflight->telling.next), PENDING(inflight->telling.next)->error);
+    steady__list_move(&inflight->finishing, &inflight->failed);
+    if (steady__list_empty(&inflight->finishing)) inflight->in_portions = false;
+    for (int i = 0; i < PORTION && inflight_is_open(inflight) && !steady__list_empty(&inflight->finishing); i++)
+        inflight_fail(inflight, PENDING(inflight->finishing.next), PENDING(inflight->finishing.next)->error);
 }
 
 static bool inflight_is_due(const struct steady__inflight *inflight, steady_us when) {
@@ -291,11 +291,11 @@ static void inflight_expire(struct steady__inflight *inflight, steady_us until) 
 /* A loop may run timers before it polls its sockets. If the loop was held and the transport cannot catch up, waits for
  * one more turn, so that replies are read first. */
 static bool inflight_wait_for_replies(struct steady__inflight *inflight) {
-    const bool away = inflight_is_due(inflight, steady__loop_now(&inflight->loop) - AWAY);
-    const bool lets = inflight->transport_class->catch_up == NULL && away && !inflight->last_turn;
-    inflight->last_turn = away; /* one extra turn, however many decisions are late */
-    if (lets) steady__alarm_set(&inflight->alarm, STEADY_MILLISECOND);
-    return lets;
+    const bool overdue = inflight_is_due(inflight, steady__loop_now(&inflight->loop) - HELD_LEAST);
+    const bool wait = inflight->transport_class->catch_up == NULL && overdue && !inflight->last_turn;
+    inflight->last_turn = overdue; /* one extra turn, however many decisions are late */
+    if (wait) steady__alarm_set(&inflight->alarm, STEADY_MILLISECOND);
+    return wait;
 }
 
 /* If the loop was held, the replies may have arrived. Read them before decisions time out. */
@@ -321,7 +321,7 @@ void steady__inflight_give_up(struct steady__inflight *inflight) {
     do
         inflight_expire(inflight, INT64_MAX);
     while (inflight_is_open(inflight) &&
-           (inflight_is_due(inflight, INT64_MAX) || !steady__list_empty(&inflight->telling)));
+           (inflight_is_due(inflight, INT64_MAX) || !steady__list_empty(&inflight->finishing)));
 }
 
 /* ---- Called by the transport ---- */
@@ -539,7 +539,7 @@ static void inflight_unanswered(void *owner, struct steady__request *request, bo
     if (pending->kind != DECISION)
         inflight_pending_release(inflight, pending);
     else if (inflight->in_portions)
-        inflight_fail_later(inflight, pending, error);
+        inflight_fail_from_loop(inflight, pending, error);
     else
         inflight_fail(inflight, pending, error);
 }
@@ -552,13 +552,13 @@ const struct steady__connection_owner steady__inflight_owner = {inflight_encode,
 int steady__inflight_init(struct steady__inflight *inflight) {
     steady__list_init(&inflight->due);
     steady__list_init(&inflight->failed);
-    steady__list_init(&inflight->telling);
+    steady__list_init(&inflight->finishing);
     steady__list_init(&inflight->spare);
     return steady__alarm_new(&inflight->alarm, &inflight->loop, inflight_on_alarm, inflight);
 }
 
-int steady__turn_away(struct steady__counters *counters, struct steady__last_error *last_error,
-                      const struct steady__call *call, int error, const char *why) {
+int steady__reject(struct steady__counters *counters, struct steady__last_error *last_error,
+                   const struct steady__call *call, int error, const char *why) {
     if (call->verb != STEADY__RESET) {
         steady__counter_add(&counters->decisions, 1);
         steady__counter_add(&counters->unavailable, 1);
@@ -566,9 +566,9 @@ int steady__turn_away(struct steady__counters *counters, struct steady__last_err
     return steady__note_error(last_error, error, "%s", why);
 }
 
-static int inflight_turn_away(struct steady__inflight *inflight, const struct steady__call *call, int error,
-                              const char *why) {
-    return steady__turn_away(inflight->counters, inflight->last_error, call, error, why);
+static int inflight_reject(struct steady__inflight *inflight, const struct steady__call *call, int error,
+                           const char *why) {
+    return steady__reject(inflight->counters, inflight->last_error, call, error, why);
 }
 
 /* Whether a timer can end the decision at its deadline. Checked before the decision starts. */
@@ -578,7 +578,7 @@ static bool inflight_has_alarm(struct steady__inflight *inflight) {
 }
 
 /* Ends a decision that failed inside submit, if no timer can report it later. */
-static int inflight_take_back(struct steady__inflight *inflight, struct pending *pending) {
+static int inflight_fail_without_timer(struct steady__inflight *inflight, struct pending *pending) {
     inflight->n_in_flight--;
     inflight_count(inflight->counters, &pending->call, &(steady_result){.error = STEADY_SYSTEM});
     inflight_pending_release(inflight, pending);
@@ -588,10 +588,10 @@ static int inflight_take_back(struct steady__inflight *inflight, struct pending 
 int steady__inflight_submit(struct steady__inflight *inflight, const struct steady__call *call, steady_result *answer) {
     const steady_us now = steady__loop_now(&inflight->loop);
     if (inflight->n_in_flight >= inflight->max_in_flight)
-        return inflight_turn_away(inflight, call, STEADY_OVERLOADED, "max_in_flight decisions are already in flight");
-    if (!inflight_has_alarm(inflight)) return inflight_turn_away(inflight, call, STEADY_SYSTEM, NO_TIMER_TEXT);
+        return inflight_reject(inflight, call, STEADY_OVERLOADED, "max_in_flight decisions are already in flight");
+    if (!inflight_has_alarm(inflight)) return inflight_reject(inflight, call, STEADY_SYSTEM, NO_TIMER_TEXT);
     struct pending *pending = inflight_pending_take(inflight, call);
-    if (pending == NULL) return inflight_turn_away(inflight, call, STEADY_NO_MEMORY, "out of memory");
+    if (pending == NULL) return inflight_reject(inflight, call, STEADY_NO_MEMORY, "out of memory");
     if (call->verb != STEADY__RESET) steady__counter_add(&inflight->counters->decisions, 1);
     pending->answer = answer;
     if (answer != NULL) answer->error = STEADY__PENDING;
@@ -601,8 +601,8 @@ int steady__inflight_submit(struct steady__inflight *inflight, const struct stea
     pending->held = inflight_held_so_far(inflight, now);
     const int error = inflight->transport_class->submit(inflight->transport, &pending->request);
     if (error != 0) {
-        inflight_fail_later(inflight, pending, error);
-        if (!steady__retry_runs(inflight->retry)) return inflight_take_back(inflight, pending);
+        inflight_fail_from_loop(inflight, pending, error);
+        if (!steady__retry_runs(inflight->retry)) return inflight_fail_without_timer(inflight, pending);
     } else {
         steady__list_append(&inflight->due, &pending->place);
         inflight_set_alarm(inflight);
@@ -615,8 +615,8 @@ void steady__inflight_close(struct steady__inflight *inflight) {
     if (inflight->transport != NULL) inflight->transport_class->close(inflight->transport);
     inflight->transport = NULL;
     if (!steady__forked(inflight->fork_guard)) steady__alarm_free(&inflight->alarm);
-    while (!steady__list_empty(&inflight->telling))
-        inflight_fail(inflight, PENDING(inflight->telling.next), STEADY_CANCELLED);
+    while (!steady__list_empty(&inflight->finishing))
+        inflight_fail(inflight, PENDING(inflight->finishing.next), STEADY_CANCELLED);
     while (!steady__list_empty(&inflight->failed))
         inflight_fail(inflight, PENDING(inflight->failed.next), STEADY_CANCELLED);
     while (!steady__list_empty(&inflight->due))

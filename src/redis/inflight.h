@@ -48,9 +48,9 @@ struct steady__inflight {
     const struct steady__url *url; /* for the log */
     const struct steady__transport *transport_class;
     void *transport;
-    struct steady__list due;     /* by deadline, which is the order of submit */
-    struct steady__list failed;  /* failed inside submit; finished from the loop */
-    struct steady__list telling; /* decisions that are being finished now */
+    struct steady__list due;       /* by deadline, which is the order of submit */
+    struct steady__list failed;    /* failed inside submit; finished from the loop */
+    struct steady__list finishing; /* decisions that are being finished now */
     struct steady__list spare;
     struct steady__slab *slabs;
     struct steady__alarm alarm;
@@ -79,8 +79,8 @@ int steady__inflight_init(struct steady__inflight *inflight);
 int steady__inflight_submit(struct steady__inflight *inflight, const struct steady__call *call, steady_result *answer);
 
 /* Rejects a decision before it starts: counts it, writes the reason to *last_error, and returns the error. */
-int steady__turn_away(struct steady__counters *counters, struct steady__last_error *last_error,
-                      const struct steady__call *call, int error, const char *why);
+int steady__reject(struct steady__counters *counters, struct steady__last_error *last_error,
+                   const struct steady__call *call, int error, const char *why);
 
 #define STEADY__FORKED_TEXT "this process was forked after the store was opened; open a new store in it"
 

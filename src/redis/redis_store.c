@@ -97,7 +97,7 @@ static int redis_start_blocking(struct redis_store *store) {
 static int redis_submit(steady_store *head, const struct steady__call *call) {
     struct redis_store *store = redis_store_of(head);
     if (steady__forked(&store->fork_guard))
-        return steady__turn_away(&store->counters, &store->last_error, call, STEADY_UNAVAILABLE, STEADY__FORKED_TEXT);
+        return steady__reject(&store->counters, &store->last_error, call, STEADY_UNAVAILABLE, STEADY__FORKED_TEXT);
     return steady__inflight_submit(&store->inflight, call, NULL);
 }
 
@@ -115,7 +115,7 @@ static void redis_give_up(struct redis_store *store, int error) {
 static void redis_ask(struct redis_store *store, const struct steady__call *call, steady_result *result) {
     result->error = redis_start_blocking(store);
     if (result->error != 0) { /* store->blocking is cleared at the next attempt */
-        steady__turn_away(&store->counters, &store->last_error, call, result->error, "out of memory");
+        steady__reject(&store->counters, &store->last_error, call, result->error, "out of memory");
         return;
     }
     redis_catch_up(store);
@@ -133,7 +133,7 @@ static void redis_decide(steady_store *head, const struct steady__call *call, st
     struct redis_store *store = redis_store_of(head);
     if (steady__forked(&store->fork_guard)) {
         result->error =
-            steady__turn_away(&store->counters, &store->last_error, call, STEADY_UNAVAILABLE, STEADY__FORKED_TEXT);
+            steady__reject(&store->counters, &store->last_error, call, STEADY_UNAVAILABLE, STEADY__FORKED_TEXT);
         return;
     }
     steady__store_hold(head);
