@@ -283,6 +283,24 @@ static void texts_of_other_programs_are_shown_without_secrets(void **state) {
     assert_string_equal(out, "connection ");
 }
 
+/* A token of a cloud provider as the password makes a URL of more than a kilobyte. */
+static void long_url_in_a_text_is_hidden(void **state) {
+    static const char *const forms[][2] = {{"redis://u:", "@h:7/1"}, {"u:", "@h"}, {"http://h?", ""}};
+    const struct steady__secrets none = {0};
+    (void)state;
+    for (size_t i = 0; i < COUNT(forms); i++)
+        for (size_t len = 200; len < 1200; len++) {
+            char secret[1200], text[1300], out[2000];
+            memset(secret, 'S', len);
+            secret[len] = '\0';
+            snprintf(text, sizeof text, "lost %s%s%s twice", forms[i][0], secret, forms[i][1]);
+            steady__redact_known(out, sizeof out, text, &none);
+            if (strchr(out, 'S') != NULL) fail_msg("a secret of %zu bytes is shown: %s", len, out);
+            assert_non_null(strstr(out, "lost "));
+            assert_non_null(strstr(out, " twice"));
+        }
+}
+
 /* ---- Arguments ---- */
 
 static const struct {
@@ -315,6 +333,9 @@ static const struct {
     {"password=SECRET", "password=***"},
     {"--auth=SECRET", "--auth=***"},
     {"sentinel_password:SECRET", "sentinel_password:***"},
+    {"token=SECRET pass=x", "token=***"},
+    {"x=1&secret=SECRET&pwd=x", "x=1&secret=***"},
+    {"credential: SECRET, auth: x, password: x", "credential:***"},
 };
 
 static void arguments_are_quoted_without_secrets(void **state) {
@@ -383,6 +404,7 @@ int main(void) {
         cmocka_unit_test(known_secret_of_any_bytes_is_not_shown),
         cmocka_unit_test(host_named_by_a_server_is_not_shown_if_it_holds_a_secret),
         cmocka_unit_test(texts_of_other_programs_are_shown_without_secrets),
+        cmocka_unit_test(long_url_in_a_text_is_hidden),
         cmocka_unit_test(arguments_are_quoted_without_secrets),
         cmocka_unit_test(url_with_a_typo_is_shown_without_its_password),
         cmocka_unit_test(quotation_fits_into_any_buffer),

@@ -363,8 +363,11 @@ void steady__redact_known(char *text, size_t size, const char *said, const struc
     char quoted[256];
     for (struct piece rest = redact_piece_of(said), token; (token = redact_next_token(&rest)).len > 0;) {
         if (out.len > 0) redact_put_text(&out, " ");
-        if (token.len < sizeof quoted &&
-            (memchr(token.at, '@', token.len) != NULL || memmem(token.at, token.len, "://", 3) != NULL)) {
+        const bool may_be_url =
+            memchr(token.at, '@', token.len) != NULL || memmem(token.at, token.len, "://", 3) != NULL;
+        if (may_be_url && token.len >= sizeof quoted) {
+            token = redact_piece_of(MASK);
+        } else if (may_be_url) {
             char whole[sizeof quoted];
             memcpy(whole, token.at, token.len);
             whole[token.len] = '\0';
@@ -386,14 +389,15 @@ static bool redact_has_credentials(const char *text) {
     return *text != '/' || (colon != NULL && colon < last); /* a path may hold an '@' */
 }
 
-/* The start of a value whose name says that it is a secret, such as password=. NULL: none. */
+/* The start of the first value whose name says that it is a secret, such as password=. NULL: none. */
 static const char *redact_find_value(const char *text) {
     static const char *const names[] = {"pass", "pwd", "secret", "token", "auth", "credential"};
+    const char *first = NULL;
     for (size_t i = 0; i < COUNT(names); i++) {
         const char *name = strcasestr(text, names[i]), *value = name != NULL ? strpbrk(name, "=:") : NULL;
-        if (value != NULL) return value + 1;
+        if (value != NULL && (first == NULL || value < first)) first = value;
     }
-    return NULL;
+    return first != NULL ? first + 1 : NULL;
 }
 
 static bool redact_begins_with(const char *text, const char *part) { return strncmp(text, part, strlen(part)) == 0; }
