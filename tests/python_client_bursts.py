@@ -44,10 +44,12 @@ async def calls_of(client, name):
 
 class Proxy:
     """A proxy before the server. It counts the forwarded EVALSHA by connection. It holds replies back unless it is `free`.
-    It closes the connection after `let` replies. It sends a reply every `drip` seconds."""
+    It closes the connection after `let` replies. It sends a reply every `drip` seconds. It sends none to a connection
+    that is `silent`."""
 
     def __init__(self, let=None, drip=None):
         self.asked, self.let, self.drip, self.free = {}, let, drip, asyncio.Event()
+        self.all, self.silent, self.next_is_silent = set(), set(), False
         self.free.set()
 
     async def __aenter__(self):
@@ -62,6 +64,10 @@ class Proxy:
 
     async def serve(self, reader, writer):
         to_us, to_server = await asyncio.open_connection(HOST, int(PORT))
+        self.all.add(writer)
+        if self.next_is_silent:
+            self.silent.add(writer)
+            self.next_is_silent = False
 
         async def forward():
             while data := await reader.read(1 << 20):
@@ -72,6 +78,8 @@ class Proxy:
         async def answer():
             while data := await to_us.read(1 << 20):
                 await self.free.wait()
+                if writer in self.silent:
+                    continue
                 if self.let is not None and self.asked.get(writer, 0) > 0:
                     data = b"".join(data.splitlines(keepends=True)[:self.let])
                     writer.write(data)
@@ -202,6 +210,57 @@ async def a_pipeline_that_no_task_waits_for_is_abandoned(client):
             os.kill(int(pid), signal.SIGCONT)
         results = await asyncio.wait_for(at_once(*(t.consume(f"k{i}", i + 1) for i in range(20))), 5)
         assert [getattr(r, "level", r) for r in results] == list(range(1, 21)), results[:3]
+
+
+async def ask_every_tenth_of_a_second(t, seconds):
+    """Each request is given up after 0.5 s, so at each time some are waited for. Returns what the last ten got."""
+    tasks = []
+    for i in range(int(seconds * 10)):
+        tasks.append(asyncio.ensure_future(asyncio.wait_for(t.consume(f"k{i}"), 0.5)))
+        await asyncio.sleep(0.1)
+    return (await at_once(*tasks))[-10:]
+
+
+@check
+async def a_silent_connection_is_left_although_requests_keep_coming(client):
+    """The client has no time limit. A later connection to the same server is answered."""
+    if AIOREDIS:
+        return  # the connection is not the pipeline's own
+    async with Proxy() as proxy, client_of(proxy.url + "/1", **pool_of(1), socket_timeout=None) as other:
+        t = Throttler(other, 1000, 3600)
+        assert (await t.consume("warm")).level == 1
+        proxy.silent.update(proxy.all)
+        ends = await ask_every_tenth_of_a_second(t, 4)
+        assert [getattr(end, "level", end) for end in ends] == [1] * 10, ends
+        alone = asyncio.ensure_future(t.consume("alone"))
+        assert (await asyncio.wait_for(alone, 5)).level == 1
+
+
+@check
+async def a_silent_server_is_connected_to_again_although_requests_keep_coming(client):
+    """The first connection has no reply to SELECT."""
+    if AIOREDIS:
+        return
+    async with Proxy() as proxy, client_of(proxy.url + "/1", **pool_of(1), socket_timeout=None) as other:
+        t = Throttler(other, 1000, 3600)
+        proxy.next_is_silent = True
+        ends = await ask_every_tenth_of_a_second(t, 4)
+        assert proxy.silent and [getattr(end, "level", end) for end in ends] == [1] * 10, ends
+
+
+@check
+async def a_request_does_not_wait_behind_a_batch_that_was_given_up(client):
+    if AIOREDIS:
+        return
+    async with Proxy() as proxy, client_of(proxy.url + "/1", **pool_of(1), socket_timeout=None) as other:
+        t = Throttler(other, 1000, 3600)
+        assert (await t.consume("warm")).level == 1
+        proxy.silent.update(proxy.all)
+        given_up = asyncio.ensure_future(asyncio.wait_for(t.consume("given up"), 0.3))
+        await asyncio.sleep(0.1)
+        patient = asyncio.ensure_future(t.consume("patient"))
+        await raises(asyncio.TimeoutError, given_up)
+        assert (await asyncio.wait_for(patient, 5)).level == 1
 
 
 @check

@@ -10,7 +10,8 @@ EVAL. NOSCRIPT means that nothing was charged. If the connection is lost, each r
 it was sent.
 
 A cancelled task withdraws its request. A request that was sent may still be charged; its reply is dropped. If no task
-waits any more, the pipeline is abandoned and its connection is closed.
+waits any more, the pipeline is abandoned and its connection is closed. If only queued requests are still awaited, that
+happens a second later: a silent server must not hold them back, and a slow one may still answer.
 """
 from __future__ import annotations
 
@@ -23,11 +24,12 @@ from ._core import scripts
 from ._errors import NOPERM, NOSCRIPT, error_code, word_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from . import _core
 
 MOST = 1000  # requests in one pipeline
+UNAWAITED_MOST = 1.0  # seconds for a batch, or for taking a connection, that only other requests wait for
 KEPT_MOST = 0.1  # seconds until a busy connection goes back to the client, which may want to close it
 
 EVALSHA, EVAL = b"EVALSHA", b"EVAL"
@@ -72,6 +74,8 @@ class Pipeline:
         self._live = 0  # requests for which a task waits
         self._can_abandon = False
         self._abandoned = False
+        self._step: list[Request] = []  # the requests for which a connection is taken, or a batch is exchanged
+        self._unawaited: asyncio.TimerHandle | None = None  # ends a step without a live request
 
     def ask(self, request: Request) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()
@@ -85,9 +89,36 @@ class Pipeline:
 
     def withdraw(self) -> None:
         self._live -= 1
-        if self._live == 0 and self._can_abandon and self._task is not None:
+        if not self._can_abandon:
+            return
+        if self._live == 0:
+            self._abandon()
+        elif self._unawaited is None and not self._is_step_awaited():
+            self._unawaited = asyncio.get_running_loop().call_later(UNAWAITED_MOST, self._abandon)
+
+    def _abandon(self) -> None:
+        if self._task is not None:
             self._abandoned = True
             self._task.cancel()
+
+    def _is_step_awaited(self) -> bool:
+        while self._step:
+            done = self._step[-1].done
+            if done is not None and not done.done():
+                return True
+            self._step.pop()
+        return False
+
+    @contextlib.contextmanager
+    def _abandonable(self, requests: Iterable[Request]) -> Iterator[None]:
+        self._step, self._can_abandon = list(requests), True
+        try:
+            yield
+        finally:
+            self._step, self._can_abandon = [], False
+            if self._unawaited is not None:
+                self._unawaited.cancel()
+                self._unawaited = None
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         # Not create_task: with an eager task factory it would start before other tasks of this turn add their requests.
@@ -115,9 +146,9 @@ class Pipeline:
             self._queue.clear()
 
     async def _run_batches(self) -> None:
-        self._can_abandon = True
         try:
-            connection = await self.source.take()
+            with self._abandonable(self._queue):
+                connection = await self.source.take()
         except GeneratorExit:  # the event loop is closed
             raise
         except BaseException as error:
@@ -125,8 +156,6 @@ class Pipeline:
                 self._settle_all(self._queue, error, sent=False)
                 self._queue.clear()
             raise
-        finally:
-            self._can_abandon = False
         try:
             broken = await self._exchange_while_busy(connection)
         except GeneratorExit:
@@ -159,16 +188,14 @@ class Pipeline:
     async def _exchange_batch(self, connection: Any) -> bool:
         """Returns True if the connection must be closed, although all replies have come."""
         batch = self._next_batch()
-        self._can_abandon = True
         try:
-            return bool(batch) and await self._decide(connection, batch)
+            with self._abandonable(batch):
+                return bool(batch) and await self._decide(connection, batch)
         except GeneratorExit:
             raise
         except BaseException as error:
             self._settle_all(batch, error, sent=True)
             raise
-        finally:
-            self._can_abandon = False
 
     async def _decide(self, connection: Any, batch: list[Request]) -> bool:
         not_loaded, demoted = await self._exchange(connection, [], batch, EVALSHA)
