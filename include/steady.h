@@ -41,7 +41,7 @@
  * CALLBACKS
  *   - If an asynchronous call returns an error, its callback never runs.
  *   - If it returns 0, its callback runs exactly once: with the answer, with an error by the deadline, or with
- *     STEADY_CANCELLED if the store is closed first.
+ *     STEADY_CANCELLED if the store is closed first. Exception: after steady_cancel it does not run.
  *   - A callback never runs inside the call that started it, and never after steady_store_close has returned.
  *   - Inside a callback you may make any call of this header, steady_store_close included.
  *   - A callback must return. Do not leave it by longjmp or by a C++ exception. A callback that blocks, blocks the
@@ -146,7 +146,8 @@ STEADY_API const char *steady_version(void);
     X(SYSTEM, -12, "system", "a call of the operating system failed; nothing was charged")                             \
     X(SERVER, -13, "server", "the server answered with an error; nothing was charged")                                 \
     X(WRONG_THREAD, -14, "wrong_thread", "the store belongs to another thread; nothing was charged")                   \
-    X(NO_LOOP, -15, "no_loop", "the store was opened without an event loop; nothing was charged")
+    X(NO_LOOP, -15, "no_loop", "the store was opened without an event loop; nothing was charged")                      \
+    X(NOT_IN_FLIGHT, -16, "not_in_flight", "no such decision is in flight: it has ended, or was cancelled")
 
 enum steady_error {
     STEADY_OK = 0,
@@ -510,6 +511,35 @@ STEADY_API int steady_peek_sync(steady_throttler *throttler, const void *key, si
 STEADY_API int steady_reset(steady_throttler *throttler, const void *key, size_t key_len, steady_callback callback,
                             void *data);
 STEADY_API int steady_reset_sync(steady_throttler *throttler, const void *key, size_t key_len, steady_result *result);
+
+/* ---- The long form, and cancelling --------------------------------------------------------------------------- */
+
+enum steady_verb { STEADY_CONSUME = 0, STEADY_PEEK = 1, STEADY_RESET = 2 };
+
+/* A decision in one struct. steady_consume, steady_peek and steady_reset are its short forms. */
+typedef struct steady_call {
+    enum steady_verb verb;
+    const void *key; /* copied */
+    size_t key_len;
+    int64_t amount; /* STEADY_CONSUME only */
+    uint64_t reserved[8];
+} steady_call;
+
+/* Makes a decision. Errors, callback and result are those of the short form. If the call returns 0 and id is not NULL,
+ * *id names the decision for steady_cancel. */
+STEADY_API int steady_decide(steady_throttler *throttler, const steady_call *call, steady_callback callback, void *data,
+                             uint64_t *id);
+STEADY_API int steady_decide_sync(steady_throttler *throttler, const steady_call *call, steady_result *result);
+
+/* Cancels one decision, for example because the client hung up. After the call its callback does not run.
+ *   - `throttler` may be any throttler of the same store.
+ *   - Drops that were on their way may be charged. The decision is counted as unknown or unavailable; in an embedded
+ *     store as the verdict that it had.
+ *   - It may be called inside any callback, also while steady_store_close cancels the other decisions.
+ *   - An id is a number, not a pointer: an old one is safe. Its decision has ended or was cancelled:
+ *     STEADY_NOT_IN_FLIGHT, and nothing happens.
+ * Returns 0, STEADY_NOT_IN_FLIGHT, STEADY_WRONG_THREAD, or STEADY_BAD_ARGUMENT (a NULL). */
+STEADY_API int steady_cancel(steady_throttler *throttler, uint64_t id);
 
 #ifdef __cplusplus
 }

@@ -37,8 +37,10 @@ struct steady__store_class {
     bool any_thread; /* decide may be called from any thread at once */
     /* Fills terms->encoded from terms->rate; NULL: nothing to prepare. */
     void (*prepare)(struct steady__terms *terms);
-    /* Starts a decision. 0, or an error; then nothing happened. */
-    int (*submit)(steady_store *store, const struct steady__call *call);
+    /* Starts a decision. 0, and its id, which is never 0; or an error, and nothing happened. */
+    int (*submit)(steady_store *store, const struct steady__call *call, uint64_t *id);
+    /* Ends a decision without its callback. False: no decision with this id is in flight. */
+    bool (*cancel)(steady_store *store, uint64_t id);
     /* Makes a decision before it returns, and fills the result in any case. Ignores throttler and callback. */
     void (*decide)(steady_store *store, const struct steady__call *call, steady_result *result);
     /* These three may be called from any thread. */

@@ -100,7 +100,7 @@ static bool throttler_on_its_thread(const steady_throttler *t) {
 }
 
 static int throttler_ask(steady_throttler *t, enum steady__verb verb, const void *key, size_t key_len, int64_t amount,
-                         steady_callback callback, void *data) {
+                         steady_callback callback, void *data, uint64_t *id) {
     char room[STEADY__KEY_MAX];
     int error = throttler_check_call(t, key, key_len, amount);
     if (error != 0) return error;
@@ -111,8 +111,10 @@ static int throttler_ask(steady_throttler *t, enum steady__verb verb, const void
         verb,     amount, throttler_whole_key(t, key, key_len, room), t->prefix_len + key_len, &t->terms, t,
         callback, data};
     atomic_fetch_add_explicit(&t->holders, 1, memory_order_relaxed);
-    error = t->store->class_->submit(t->store, &call);
+    uint64_t call_id = 0;
+    error = t->store->class_->submit(t->store, &call, &call_id);
     if (error != 0) steady__throttler_release(t);
+    if (error == 0 && id != NULL) *id = call_id;
     return error;
 }
 
@@ -146,7 +148,7 @@ static int throttler_ask_sync(steady_throttler *t, enum steady__verb verb, const
 
 int steady_consume(steady_throttler *throttler, const void *key, size_t key_len, int64_t amount,
                    steady_callback callback, void *data) {
-    return throttler_ask(throttler, STEADY__CONSUME, key, key_len, amount, callback, data);
+    return throttler_ask(throttler, STEADY__CONSUME, key, key_len, amount, callback, data, NULL);
 }
 
 int steady_consume_sync(steady_throttler *throttler, const void *key, size_t key_len, int64_t amount,
@@ -155,7 +157,7 @@ int steady_consume_sync(steady_throttler *throttler, const void *key, size_t key
 }
 
 int steady_peek(steady_throttler *throttler, const void *key, size_t key_len, steady_callback callback, void *data) {
-    return throttler_ask(throttler, STEADY__PEEK, key, key_len, 1, callback, data);
+    return throttler_ask(throttler, STEADY__PEEK, key, key_len, 1, callback, data, NULL);
 }
 
 int steady_peek_sync(steady_throttler *throttler, const void *key, size_t key_len, steady_result *result) {
@@ -163,9 +165,45 @@ int steady_peek_sync(steady_throttler *throttler, const void *key, size_t key_le
 }
 
 int steady_reset(steady_throttler *throttler, const void *key, size_t key_len, steady_callback callback, void *data) {
-    return throttler_ask(throttler, STEADY__RESET, key, key_len, 0, callback, data);
+    return throttler_ask(throttler, STEADY__RESET, key, key_len, 0, callback, data, NULL);
 }
 
 int steady_reset_sync(steady_throttler *throttler, const void *key, size_t key_len, steady_result *result) {
     return throttler_ask_sync(throttler, STEADY__RESET, key, key_len, 0, result);
+}
+
+/* ---- The long form ---- */
+
+static int throttler_read_call(const steady_call *call, enum steady__verb *verb, int64_t *amount) {
+    static const enum steady__verb verbs[] = {STEADY__CONSUME, STEADY__PEEK, STEADY__RESET};
+    if (call == NULL || (int)call->verb < STEADY_CONSUME || call->verb > STEADY_RESET) return STEADY_BAD_ARGUMENT;
+    for (size_t i = 0; i < sizeof call->reserved / sizeof call->reserved[0]; i++)
+        if (call->reserved[i] != 0) return STEADY_BAD_ARGUMENT;
+    *verb = verbs[call->verb];
+    *amount = call->verb == STEADY_CONSUME ? call->amount : call->verb == STEADY_PEEK ? 1 : 0;
+    return 0;
+}
+
+int steady_decide(steady_throttler *throttler, const steady_call *call, steady_callback callback, void *data,
+                  uint64_t *id) {
+    enum steady__verb verb;
+    int64_t amount;
+    const int error = throttler_read_call(call, &verb, &amount);
+    if (error != 0) return error;
+    return throttler_ask(throttler, verb, call->key, call->key_len, amount, callback, data, id);
+}
+
+int steady_decide_sync(steady_throttler *throttler, const steady_call *call, steady_result *result) {
+    enum steady__verb verb;
+    int64_t amount;
+    const int error = throttler_read_call(call, &verb, &amount);
+    if (error == 0) return throttler_ask_sync(throttler, verb, call->key, call->key_len, amount, result);
+    if (result != NULL) *result = (steady_result){.error = error};
+    return error;
+}
+
+int steady_cancel(steady_throttler *throttler, uint64_t id) {
+    if (throttler == NULL) return STEADY_BAD_ARGUMENT;
+    if (!throttler_on_its_thread(throttler)) return STEADY_WRONG_THREAD;
+    return throttler->store->class_->cancel(throttler->store, id) ? 0 : STEADY_NOT_IN_FLIGHT;
 }

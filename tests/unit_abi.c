@@ -104,6 +104,13 @@ static const struct place places[] = {
     FIELD(steady_result, blocked_for, 32),
     FIELD(steady_result, retry_after, 40),
     FIELD(steady_result, reserved, 48),
+
+    SIZE(steady_call, 96),
+    FIELD(steady_call, verb, 0),
+    FIELD(steady_call, key, 8),
+    FIELD(steady_call, key_len, 16),
+    FIELD(steady_call, amount, 24),
+    FIELD(steady_call, reserved, 32),
 };
 
 static void no_field_of_a_public_struct_has_moved(void **state) {
@@ -136,6 +143,7 @@ static const struct {
     NUMBER(STEADY_SERVER, -13),
     NUMBER(STEADY_WRONG_THREAD, -14),
     NUMBER(STEADY_NO_LOOP, -15),
+    NUMBER(STEADY_NOT_IN_FLIGHT, -16),
     NUMBER(STEADY_READABLE, 1),
     NUMBER(STEADY_WRITABLE, 2),
     NUMBER(STEADY_LOG_INFO, 0),
@@ -146,6 +154,9 @@ static const struct {
     NUMBER(STEADY_CONNECTING, 0),
     NUMBER(STEADY_READY, 1),
     NUMBER(STEADY_DOWN, 2),
+    NUMBER(STEADY_CONSUME, 0),
+    NUMBER(STEADY_PEEK, 1),
+    NUMBER(STEADY_RESET, 2),
     NUMBER(STEADY_REPORT, 0),
     NUMBER(STEADY_DENY, 1),
     NUMBER(STEADY_ALLOW, 2),

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/counter.h"
 #include "core/error.h"
 #include "local/region.h"
 #include "local/table.h"
@@ -56,6 +57,8 @@ struct local {
     uint32_t taken;  /* verdicts of the first block that have left */
     uint32_t filled; /* of the last block that have come */
     uint32_t queue_max;
+    uint64_t submitted;               /* verdicts so far; their ids are 1, 2, ... in the order of the queue */
+    steady__counter cancelled;        /* of those in the queue */
     atomic_uint queued;               /* written by the thread of the loop only */
     _Atomic(const char *) last_error; /* the same; static text; NULL: none */
     struct shard shards[SHARDS];
@@ -179,7 +182,7 @@ static int local_come_back(struct local *s) {
     return s->alarm.set ? 0 : STEADY_SYSTEM;
 }
 
-static int local_submit(steady_store *store, const struct steady__call *call) {
+static int local_submit(steady_store *store, const struct steady__call *call, uint64_t *id) {
     struct local *s = (struct local *)store;
     const uint32_t waiting = local_queued(s);
     int error = waiting >= s->queue_max ? STEADY_OVERLOADED : 0;
@@ -194,6 +197,7 @@ static int local_submit(steady_store *store, const struct steady__call *call) {
         atomic_store_explicit(&s->last_error, why, memory_order_relaxed);
         return error;
     }
+    *id = ++s->submitted;
     v->call = *call;
     local_decide(store, call, &v->result);
     s->filled++;
@@ -201,9 +205,30 @@ static int local_submit(steady_store *store, const struct steady__call *call) {
     return 0;
 }
 
+/* A cancelled verdict stays in the queue, without a throttler. */
+static bool local_cancel(steady_store *store, uint64_t id) {
+    struct local *s = (struct local *)store;
+    const uint64_t answered = s->submitted - local_queued(s);
+    if (id <= answered || id > s->submitted) return false;
+    uint64_t at = s->taken + (id - answered - 1);
+    struct block *block = s->first;
+    for (; at >= BLOCK; at -= BLOCK)
+        block = block->next;
+    steady_throttler *throttler = block->verdicts[at].call.throttler;
+    if (throttler == NULL) return false;
+    block->verdicts[at].call.throttler = NULL;
+    steady__counter_add(&s->cancelled, 1);
+    steady__throttler_release(throttler);
+    return true;
+}
+
 /* Remove the verdict from the queue first: the callback may do anything. */
 static void local_answer_first(struct local *s, int error) {
     struct verdict v = local_queue_take(s);
+    if (v.call.throttler == NULL) { /* it was cancelled */
+        steady__counter_add(&s->cancelled, (uint64_t)-1);
+        return;
+    }
     if (error != 0) v.result = (steady_result){.error = error};
     steady__finish(&v.call, &v.result);
 }
@@ -236,7 +261,7 @@ static void local_stats(const steady_store *store, steady_stats *stats) {
         stats->clock_steps += atomic_load_explicit(&shard->clock_steps, memory_order_relaxed);
     }
     stats->decisions = stats->allowed + stats->denied + stats->unavailable;
-    stats->in_flight = local_queued(s);
+    stats->in_flight = local_queued(s) - steady__counter_get(&s->cancelled);
 }
 
 static void local_last_error(const steady_store *store, steady_message *message) {
@@ -260,6 +285,7 @@ static void local_free(steady_store *store) { free(store); }
 static const struct steady__store_class local_class = {.name = "local",
                                                        .any_thread = true,
                                                        .submit = local_submit,
+                                                       .cancel = local_cancel,
                                                        .decide = local_decide,
                                                        .stats = local_stats,
                                                        .last_error = local_last_error,

@@ -247,11 +247,15 @@ void steady_client_gone(steady_store *store, const char *why) {
 
 /* ---- The class ---- */
 
-static int client_submit(steady_store *head, const struct steady__call *call) {
+static int client_submit(steady_store *head, const struct steady__call *call, uint64_t *id) {
     struct client_store *store = client_store_of(head);
     if (steady__forked(&store->fork_guard))
         return steady__reject(&store->counters, &store->last_error, call, STEADY_UNAVAILABLE, STEADY__FORKED_TEXT);
-    return steady__inflight_submit(&store->inflight, call, NULL);
+    return steady__inflight_submit(&store->inflight, call, NULL, id);
+}
+
+static bool client_cancel(steady_store *head, uint64_t id) {
+    return steady__inflight_cancel(&client_store_of(head)->inflight, id);
 }
 
 static void client_decide(steady_store *head, const struct steady__call *call, steady_result *result) {
@@ -290,6 +294,7 @@ static const struct steady__store_class client_class = {
     .name = "client",
     .prepare = steady__command_encode_limit,
     .submit = client_submit,
+    .cancel = client_cancel,
     .decide = client_decide,
     .stats = client_stats,
     .last_error = client_last_error,

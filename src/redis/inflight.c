@@ -55,6 +55,7 @@
 #define TICKS 10                            /* how often the alarm fires in a timeout, to notice a held loop */
 #define KEY_NEAR 64                         /* longer keys need memory of their own */
 #define TRIES_MAX 3                         /* EVALSHA, EVALSHA, EVAL */
+#define INDEX_BITS 26 /* of an id: max_in_flight is at most 2^24. The other bits count decisions */
 #define NO_TIMER_TEXT "the event loop cannot start a timer"
 #define EVICTION_QUERIES_MAX 3 /* a proxy may have closed the connection because of the query */
 
@@ -73,6 +74,8 @@ struct pending {
     steady_result *answer; /* NULL: the result goes to the callback */
     int error;             /* while in `failed` */
     enum pending_kind kind;
+    uint32_t index; /* in all slabs */
+    uint64_t id;    /* 0: not in flight, or a call without an id */
     bool to_module; /* the last try went to the module */
     bool turned;    /* scripts are forbidden; the next try goes to the module */
     unsigned tries; /* with the script */
@@ -83,7 +86,6 @@ struct pending {
 };
 
 struct steady__slab {
-    struct steady__slab *next;
     struct pending entries[SLAB_SIZE];
 };
 
@@ -97,15 +99,22 @@ static steady_us inflight_longer(steady_us a, steady_us b) { return a > b ? a : 
 /* ---- Pending decisions ---- */
 
 static bool inflight_add_slab(struct steady__inflight *inflight) {
+    if (inflight->n_slabs == inflight->slabs_room) {
+        const size_t room = inflight->slabs_room > 0 ? 2 * inflight->slabs_room : 8;
+        struct steady__slab **slabs = realloc(inflight->slabs, room * sizeof *slabs);
+        if (slabs == NULL) return false;
+        inflight->slabs = slabs;
+        inflight->slabs_room = room;
+    }
     struct steady__slab *slab = calloc(1, sizeof *slab);
     if (slab == NULL) return false;
-    slab->next = inflight->slabs;
-    inflight->slabs = slab;
     for (size_t i = 0; i < SLAB_SIZE; i++) {
+        slab->entries[i].index = (uint32_t)(inflight->n_slabs * SLAB_SIZE + i);
         slab->entries[i].key = slab->entries[i].key_near;
         slab->entries[i].key_room = KEY_NEAR;
         steady__list_append(&inflight->spare, &slab->entries[i].place);
     }
+    inflight->slabs[inflight->n_slabs++] = slab;
     return true;
 }
 
@@ -148,6 +157,7 @@ static struct pending *inflight_pending_take(struct steady__inflight *inflight, 
 }
 
 static void inflight_pending_release(struct steady__inflight *inflight, struct pending *pending) {
+    pending->id = 0;
     steady__list_remove(&pending->place);
     steady__list_prepend(&inflight->spare, &pending->place);
 }
@@ -585,7 +595,8 @@ static int inflight_fail_without_timer(struct steady__inflight *inflight, struct
     return steady__note_error(inflight->last_error, STEADY_SYSTEM, NO_TIMER_TEXT);
 }
 
-int steady__inflight_submit(struct steady__inflight *inflight, const struct steady__call *call, steady_result *answer) {
+int steady__inflight_submit(struct steady__inflight *inflight, const struct steady__call *call, steady_result *answer,
+                            uint64_t *id) {
     const steady_us now = steady__loop_now(&inflight->loop);
     if (inflight->n_in_flight >= inflight->max_in_flight)
         return inflight_reject(inflight, call, STEADY_OVERLOADED, "max_in_flight decisions are already in flight");
@@ -594,6 +605,7 @@ int steady__inflight_submit(struct steady__inflight *inflight, const struct stea
     if (pending == NULL) return inflight_reject(inflight, call, STEADY_NO_MEMORY, "out of memory");
     if (call->verb != STEADY__RESET) steady__counter_add(&inflight->counters->decisions, 1);
     pending->answer = answer;
+    if (id != NULL) *id = pending->id = ++inflight->submitted << INDEX_BITS | pending->index;
     if (answer != NULL) answer->error = STEADY__PENDING;
     inflight->n_in_flight++;
     steady__counter_add(&inflight->counters->in_flight, 1);
@@ -610,6 +622,24 @@ int steady__inflight_submit(struct steady__inflight *inflight, const struct stea
     return 0;
 }
 
+/* An id names an entry and the decision that has it. So an old id never ends another decision: the count in it would
+ * have to come around, after 2^38 decisions. */
+bool steady__inflight_cancel(struct steady__inflight *inflight, uint64_t id) {
+    const size_t index = id & ((UINT64_C(1) << INDEX_BITS) - 1);
+    if (id == 0 || index / SLAB_SIZE >= inflight->n_slabs) return false;
+    struct pending *pending = &inflight->slabs[index / SLAB_SIZE]->entries[index % SLAB_SIZE];
+    if (pending->id != id) return false;
+    int error = pending->error;
+    if (error == 0) error = STEADY_UNKNOWN;
+    if (pending->error == 0 && inflight->transport != NULL)
+        error = inflight->transport_class->forget(inflight->transport, &pending->request, false);
+    inflight_count(inflight->counters, &pending->call, &(steady_result){.error = error});
+    if (--inflight->n_in_flight == 0) inflight->in_portions = false;
+    inflight_pending_release(inflight, pending);
+    steady__throttler_release(pending->call.throttler);
+    return true;
+}
+
 void steady__inflight_close(struct steady__inflight *inflight) {
     inflight->closed = true;
     if (inflight->transport != NULL) inflight->transport_class->close(inflight->transport);
@@ -624,11 +654,13 @@ void steady__inflight_close(struct steady__inflight *inflight) {
 }
 
 void steady__inflight_free(struct steady__inflight *inflight) {
-    while (inflight->slabs != NULL) {
-        struct steady__slab *slab = inflight->slabs;
-        inflight->slabs = slab->next;
+    for (size_t at = 0; at < inflight->n_slabs; at++) {
+        struct steady__slab *slab = inflight->slabs[at];
         for (size_t i = 0; i < SLAB_SIZE; i++)
             if (slab->entries[i].key != slab->entries[i].key_near) free(slab->entries[i].key);
         free(slab);
     }
+    free(inflight->slabs);
+    inflight->slabs = NULL;
+    inflight->n_slabs = 0;
 }

@@ -52,7 +52,9 @@ struct steady__inflight {
     struct steady__list failed;    /* failed inside submit; finished from the loop */
     struct steady__list finishing; /* decisions that are being finished now */
     struct steady__list spare;
-    struct steady__slab *slabs;
+    struct steady__slab **slabs; /* an id holds an index into them */
+    size_t n_slabs, slabs_room;
+    uint64_t submitted; /* decisions so far, for the ids */
     struct steady__alarm alarm;
     bool closed;
     bool in_portions; /* many decisions came back unanswered at once; these and later ones end in portions from the
@@ -76,7 +78,12 @@ int steady__inflight_init(struct steady__inflight *inflight);
  * timer. Its result goes to *answer, whose error is STEADY__PENDING until then; if answer is NULL, to its callback.
  */
 #define STEADY__PENDING 1
-int steady__inflight_submit(struct steady__inflight *inflight, const struct steady__call *call, steady_result *answer);
+int steady__inflight_submit(struct steady__inflight *inflight, const struct steady__call *call, steady_result *answer,
+                            uint64_t *id);
+
+/* Ends a decision without its callback. False: no decision with this id is in flight. It may be called inside a
+ * callback, also while the store is closed. */
+bool steady__inflight_cancel(struct steady__inflight *inflight, uint64_t id);
 
 /* Rejects a decision before it starts: counts it, writes the reason to *last_error, and returns the error. */
 int steady__reject(struct steady__counters *counters, struct steady__last_error *last_error,

@@ -94,11 +94,15 @@ static int redis_start_blocking(struct redis_store *store) {
 
 /* ---- The class ---- */
 
-static int redis_submit(steady_store *head, const struct steady__call *call) {
+static int redis_submit(steady_store *head, const struct steady__call *call, uint64_t *id) {
     struct redis_store *store = redis_store_of(head);
     if (steady__forked(&store->fork_guard))
         return steady__reject(&store->counters, &store->last_error, call, STEADY_UNAVAILABLE, STEADY__FORKED_TEXT);
-    return steady__inflight_submit(&store->inflight, call, NULL);
+    return steady__inflight_submit(&store->inflight, call, NULL, id);
+}
+
+static bool redis_cancel(steady_store *head, uint64_t id) {
+    return steady__inflight_cancel(&redis_store_of(head)->inflight, id);
 }
 
 /* Notices a connection that was lost since the last call, before a decision is written to it. Right after the last call
@@ -122,7 +126,7 @@ static void redis_ask(struct redis_store *store, const struct steady__call *call
     if (atomic_load(&store->head.closed))
         result->error = STEADY_CLOSED; /* the log callback closed it */
     else
-        result->error = steady__inflight_submit(&store->blocking, call, result);
+        result->error = steady__inflight_submit(&store->blocking, call, result, NULL);
     if (result->error == 0) result->error = STEADY__PENDING;
     while (result->error == STEADY__PENDING)
         if (steady_poller_run(store->poller, -1) < 0) redis_give_up(store, errno);
@@ -182,6 +186,7 @@ static const struct steady__store_class redis_class = {
     .name = "redis",
     .prepare = steady__command_encode_limit,
     .submit = redis_submit,
+    .cancel = redis_cancel,
     .decide = redis_decide,
     .stats = redis_stats,
     .last_error = redis_last_error,
