@@ -174,7 +174,7 @@ int steady_reset_sync(steady_throttler *throttler, const void *key, size_t key_l
 
 /* ---- The long form ---- */
 
-static int throttler_read_call(const steady_call *call, enum steady__verb *verb, int64_t *amount) {
+static int throttler_long_form(const steady_call *call, enum steady__verb *verb, int64_t *amount) {
     static const enum steady__verb verbs[] = {STEADY__CONSUME, STEADY__PEEK, STEADY__RESET};
     if (call == NULL || (int)call->verb < STEADY_CONSUME || call->verb > STEADY_RESET) return STEADY_BAD_ARGUMENT;
     for (size_t i = 0; i < sizeof call->reserved / sizeof call->reserved[0]; i++)
@@ -188,7 +188,7 @@ int steady_decide(steady_throttler *throttler, const steady_call *call, steady_c
                   uint64_t *id) {
     enum steady__verb verb;
     int64_t amount;
-    const int error = throttler_read_call(call, &verb, &amount);
+    const int error = throttler_long_form(call, &verb, &amount);
     if (error != 0) return error;
     return throttler_ask(throttler, verb, call->key, call->key_len, amount, callback, data, id);
 }
@@ -196,7 +196,7 @@ int steady_decide(steady_throttler *throttler, const steady_call *call, steady_c
 int steady_decide_sync(steady_throttler *throttler, const steady_call *call, steady_result *result) {
     enum steady__verb verb;
     int64_t amount;
-    const int error = throttler_read_call(call, &verb, &amount);
+    const int error = throttler_long_form(call, &verb, &amount);
     if (error == 0) return throttler_ask_sync(throttler, verb, call->key, call->key_len, amount, result);
     if (result != NULL) *result = (steady_result){.error = error};
     return error;
