@@ -61,8 +61,8 @@ struct steady__connect {
     struct steady__alarm alarm;
 };
 
-/* Expects net, loop, url, tls_context, fork_guard, patience, name_patience, unanswered, done and arg filled in, and the
- * rest zero. */
+/* Expects net, loop, url, tls_context, fork_guard, address_timeout, lookup_timeout, unanswered, done and arg filled in,
+ * and the rest zero. */
 int steady__connect_init(struct steady__connect *attempt);
 
 /* Call it from the loop only, because `done` may be called inside it. */
