@@ -326,6 +326,15 @@ typedef struct steady_store_options {
 
     enum steady_engine engine;     /* Redis only */
     const steady_tls_options *tls; /* copied; NULL: the options of the URL, and defaults */
+
+    /* Redis: the time for an address to accept a connection, again for its TLS, and again for its handshake; 1 us to
+     * 24 h. 0: four times `timeout`, and at least 250 ms. [connect_timeout=500ms] of the URL wins. */
+    steady_us connect_timeout;
+
+    /* Redis: the name that CLIENT LIST shows; 1 to 64 printable ASCII bytes without spaces. Copied. NULL: CLIENT
+     * SETNAME is not sent. If the server refuses it, the store goes on without a name, and the log says so once for
+     * each connection. [client_name=api] of the URL wins. */
+    const char *client_name;
     uint64_t reserved[8];
 } steady_store_options;
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/error.h"
+#include "core/url.h"
 
 #define TIMEOUT_MAX (24 * 3600 * STEADY_SECOND)
 #define IN_FLIGHT_MAX (1u << 24)
@@ -34,6 +35,14 @@ int steady__options_check(const steady_store_options *options, steady_message *w
     if (options->timeout < 0 || options->timeout > TIMEOUT_MAX)
         return steady__fail(why, STEADY_BAD_ARGUMENT, "timeout is %lld us; it must be 1 .. %lld, or 0 for the default",
                             (long long)options->timeout, (long long)TIMEOUT_MAX);
+    if (options->connect_timeout < 0 || options->connect_timeout > TIMEOUT_MAX)
+        return steady__fail(why, STEADY_BAD_ARGUMENT,
+                            "connect_timeout is %lld us; it must be 1 .. %lld, or 0 for the default",
+                            (long long)options->connect_timeout, (long long)TIMEOUT_MAX);
+    if (options->client_name != NULL && !steady__client_name_is_valid(options->client_name))
+        return steady__fail(why, STEADY_BAD_ARGUMENT,
+                            "client_name must be 1 to %d printable ASCII bytes without spaces",
+                            STEADY__CLIENT_NAME_MAX);
     if (options->max_in_flight > IN_FLIGHT_MAX)
         return steady__fail(why, STEADY_BAD_ARGUMENT, "max_in_flight is %lu; it must be 1 .. %lu, or 0 for the default",
                             (unsigned long)options->max_in_flight, (unsigned long)IN_FLIGHT_MAX);

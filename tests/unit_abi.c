@@ -63,7 +63,7 @@ static const struct place places[] = {
     FIELD(steady_tls_options, insecure_skip_verify, 32),
     FIELD(steady_tls_options, reserved, 40),
 
-    SIZE(steady_store_options, 120),
+    SIZE(steady_store_options, 136),
     FIELD(steady_store_options, loop, 0),
     FIELD(steady_store_options, timeout, 8),
     FIELD(steady_store_options, max_in_flight, 16),
@@ -72,7 +72,9 @@ static const struct place places[] = {
     FIELD(steady_store_options, log_data, 32),
     FIELD(steady_store_options, engine, 40),
     FIELD(steady_store_options, tls, 48),
-    FIELD(steady_store_options, reserved, 56),
+    FIELD(steady_store_options, connect_timeout, 56),
+    FIELD(steady_store_options, client_name, 64),
+    FIELD(steady_store_options, reserved, 72),
 
     SIZE(steady_stats, 192),
     FIELD(steady_stats, decisions, 0),

@@ -6,10 +6,11 @@
  *        +------------------+------------------+-------------------------+--------------------+---------+
  *                                                                                     CLOSED from anywhere
  *
- * The normal path: a new connection asks its finder, if it has one; connects, with TLS if the URL wants it; sends AUTH
- * and SELECT if the URL wants them, and ROLE if the role matters; and is up. Requests wait in `waiting` until then, and
- * go out in the order of submit. If nothing else is on the wire, a request is sent inside submit. Otherwise it is sent
- * together with the others of the same turn of the loop: after the replies are read, or when the socket is writable.
+ * The normal path: a new connection asks its finder, if it has one; connects, with TLS if the URL wants it; sends AUTH,
+ * CLIENT SETNAME and SELECT if they are wanted, and ROLE if the role matters; and is up. Requests wait in `waiting`
+ * until then, and go out in the order of submit. If nothing else is on the wire, a request is sent inside submit.
+ * Otherwise it is sent together with the others of the same turn of the loop: after the replies are read, or when the
+ * socket is writable.
  *
  * A connection ends in one of five ways. Each leads to RESTING, and to at most one attempt at a time:
  *   - An attempt fails. The back-off doubles up to half a second, with jitter. The server is now known to be down: what
@@ -89,6 +90,7 @@ struct steady__connection {
     struct steady__watch watch;
     struct steady__alarm alarm; /* RESTING: next attempt; HANDSHAKING: timeout; UP: stall check; DRAINING: end */
     struct steady__log log;
+    bool name_refused;            /* and logged */
     enum steady_state counted_as; /* in with.readiness */
 };
 
@@ -103,6 +105,7 @@ static steady_us connection_stall_time(const struct steady__connection *conn) {
 }
 
 static steady_us connection_attempt_timeout(const struct steady__connection *conn) {
+    if (conn->with.connect_timeout > 0) return conn->with.connect_timeout;
     return connection_max_us(connection_stall_time(conn), ATTEMPT_TIMEOUT_LEAST);
 }
 
@@ -323,6 +326,7 @@ static void connection_handshake_done(struct steady__connection *conn) {
 static void connection_handshake_replied(struct steady__connection *conn, enum steady__handshake_step which,
                                          const struct steady__reply *reply) {
     char why[200];
+    bool name_refused = false;
     switch (
         steady__handshake_reply(which, conn->with.url, steady__role_expected(&conn->role), reply, why, sizeof why)) {
     case STEADY__HANDSHAKE_FAILED: connection_drop(conn, STEADY_UNAVAILABLE, CLIENT_ACCEPTED, why); return;
@@ -331,8 +335,12 @@ static void connection_handshake_replied(struct steady__connection *conn, enum s
         if (which == STEADY__HANDSHAKE_ROLE) steady__role_confirmed(&conn->role);
         break;
     case STEADY__HANDSHAKE_ROLE_UNKNOWN: break;
+    case STEADY__HANDSHAKE_NAME_REFUSED: name_refused = !conn->name_refused; break;
     }
     if (--conn->handshake_steps_due == 0) connection_handshake_done(conn);
+    if (!name_refused) return;
+    conn->name_refused = true;
+    steady__log_warn(&conn->log, "the server refuses the client name", why); /* may close the connection */
 }
 
 /* ---- Draining ---- */
@@ -505,7 +513,7 @@ static void connection_send_handshake(struct steady__connection *conn) {
     for (int i = 0; i < STEADY__HANDSHAKE_STEPS; i++) {
         char *room = steady__pipeline_room(&conn->pipeline, 1, STEADY__REQUEST_MAX);
         const size_t len = steady__handshake_encode(room, (enum steady__handshake_step)i, conn->with.url,
-                                                    steady__role_expected(&conn->role));
+                                                    conn->with.client_name, steady__role_expected(&conn->role));
         if (len == 0) continue;
         conn->handshake_steps[i].nested = i == STEADY__HANDSHAKE_ROLE ? STEADY__NESTED : 0;
         steady__pipeline_put(&conn->pipeline, &conn->handshake_steps[i], len);

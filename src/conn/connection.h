@@ -67,6 +67,8 @@ struct steady__connection_options {
     struct steady__finder *finder;       /* NULL: the URL names the server */
     enum steady__role role;              /* the role that the server must have; ANY: asked only after a READONLY */
     steady_us timeout;
+    steady_us connect_timeout; /* of each attempt; 0: derived from timeout */
+    const char *client_name;   /* outlives the connection; NULL: none */
     uint32_t max_unanswered;
     unsigned *lookups; /* the same; running lookups of all connections that share it; NULL: not shared */
     bool patient;      /* a request waits for a running attempt even if the last one failed */

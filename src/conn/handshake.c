@@ -21,9 +21,13 @@ static size_t handshake_encode_select(char *out, const struct steady__url *url) 
 }
 
 size_t steady__handshake_encode(char *out, enum steady__handshake_step which, const struct steady__url *url,
-                                enum steady__role role) {
+                                const char *client_name, enum steady__role role) {
     switch (which) {
     case STEADY__HANDSHAKE_AUTH: return handshake_encode_auth(out, url);
+    case STEADY__HANDSHAKE_NAME:
+        return client_name != NULL
+                   ? steady__resp_command(out, 3, (const char *const[]){"CLIENT", "SETNAME", client_name})
+                   : 0;
     case STEADY__HANDSHAKE_SELECT: return handshake_encode_select(out, url);
     default: return role != STEADY__ROLE_ANY ? steady__resp_command(out, 1, (const char *const[]){"ROLE"}) : 0;
     }
@@ -62,9 +66,10 @@ static enum steady__handshake_outcome handshake_error_replied(enum steady__hands
     const struct steady__secrets secrets = {.url = url};
     steady__redact(why, why_size, reply->text, reply->text_len, &secrets);
     if (steady__error_class_is_temporary(error_class)) return STEADY__HANDSHAKE_FAILED;
-    if (which != STEADY__HANDSHAKE_ROLE) return STEADY__HANDSHAKE_REFUSED;
+    if (which != STEADY__HANDSHAKE_ROLE && which != STEADY__HANDSHAKE_NAME) return STEADY__HANDSHAKE_REFUSED;
     const bool no_auth = reply->text_len >= 6 && memcmp(reply->text, "NOAUTH", 6) == 0;
-    return no_auth ? STEADY__HANDSHAKE_REFUSED : STEADY__HANDSHAKE_ROLE_UNKNOWN;
+    if (no_auth) return STEADY__HANDSHAKE_REFUSED;
+    return which == STEADY__HANDSHAKE_NAME ? STEADY__HANDSHAKE_NAME_REFUSED : STEADY__HANDSHAKE_ROLE_UNKNOWN;
 }
 
 enum steady__handshake_outcome steady__handshake_reply(enum steady__handshake_step which, const struct steady__url *url,

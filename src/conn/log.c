@@ -20,6 +20,10 @@ static void log_write(struct steady__log *log, enum steady_log_level level, cons
     log->log(log->log_data, level, text);
 }
 
+void steady__log_warn(struct steady__log *log, const char *what, const char *why) {
+    log_write(log, STEADY_LOG_WARNING, what, why);
+}
+
 void steady__log_server_down(struct steady__log *log, const char *what, const char *why) {
     if (log->down_logged) return;
     log->down_logged = true;

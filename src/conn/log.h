@@ -22,6 +22,9 @@ void steady__log_set_server(struct steady__log *log, const struct steady__url *a
 /* The log belongs to the caller, and may close the store. So touch nothing after this call, or hold the store. */
 void steady__log_server_down(struct steady__log *log, const char *what, const char *why);
 
+/* A warning that changes no state. The same rule about the caller applies. */
+void steady__log_warn(struct steady__log *log, const char *what, const char *why);
+
 /* Whether this event will be logged with a reason. Otherwise the reason need not be written. */
 bool steady__log_needs_reason(const struct steady__log *log, const steady_loop *loop, enum steady__circuit_event news);
 

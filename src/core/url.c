@@ -17,6 +17,7 @@
 
 #define DB_MAX INT32_MAX
 #define HOST_MAX 255
+#define CONNECT_TIMEOUT_MAX (24 * 3600 * STEADY_SECOND)
 #define DEFAULT_PORT 6379
 #define SENTINEL_PORT 26379
 
@@ -216,6 +217,28 @@ static int url_read_yes(struct steady__url *url, char *value, size_t field, stea
     return 0;
 }
 
+static int url_read_connect_timeout(struct steady__url *url, char *value, size_t field, steady_message *why) {
+    (void)field;
+    const bool read = steady_duration_parse(&url->connect_timeout, value, NULL) == 0;
+    if (read && url->connect_timeout >= 1 && url->connect_timeout <= CONNECT_TIMEOUT_MAX) return 0;
+    return url_refuse(why,
+                      "has the option connect_timeout with a value that is no duration of 1us to 24h, such as 500ms");
+}
+
+static int url_read_client_name(struct steady__url *url, char *value, size_t field, steady_message *why) {
+    const int error = url_read_text(url, value, field, why);
+    if (error != 0 || steady__client_name_is_valid(url->client_name)) return error;
+    return url_refuse(
+        why, "has the option client_name with a value that is not 1 to 64 printable ASCII bytes without spaces");
+}
+
+bool steady__client_name_is_valid(const char *name) {
+    const size_t len = strlen(name);
+    for (size_t i = 0; i < len; i++)
+        if (name[i] <= ' ' || name[i] > '~') return false;
+    return len >= 1 && len <= STEADY__CLIENT_NAME_MAX;
+}
+
 static int url_read_peek(struct steady__url *url, char *value, size_t field, steady_message *why) {
     (void)field;
     url->peek_replica = strcmp(value, "replica") == 0;
@@ -237,6 +260,8 @@ static const struct option {
 } known_options[] = {
     {"db=", IN(STEADY__URL_UNIX), url_read_db_option, 0},
     {"peek=", IN_ALL, url_read_peek, 0},
+    {"connect_timeout=", IN_ALL, url_read_connect_timeout, 0},
+    {"client_name=", IN_ALL, url_read_client_name, offsetof(struct steady__url, client_name)},
     {"sentinel_username=", IN_SENTINEL, url_read_text, offsetof(struct steady__url, sentinel_user)},
     {"sentinel_password=", IN_SENTINEL, url_read_text, offsetof(struct steady__url, sentinel_password)},
     {"tls_ca=", IN_TLS, url_read_text, offsetof(struct steady__url, tls_ca)},
@@ -415,6 +440,7 @@ static int url_read_rest(struct steady__url *url, char *rest, steady_message *wh
 
 static void url_say_nothing(struct steady__url *url) {
     url->host = url->path = url->user = url->password = "";
+    url->client_name = "";
     url->service = url->sentinel_user = url->sentinel_password = "";
     url->tls_ca = url->tls_cert = url->tls_key = url->tls_server_name = "";
     url->n_sentinels = 0;
@@ -459,6 +485,7 @@ void steady__url_copy(struct steady__url *to, const struct steady__url *from) {
     to->password = url_moved(to, from, from->password);
     for (unsigned i = 0; i < from->n_sentinels; i++)
         to->sentinels[i].host = url_moved(to, from, from->sentinels[i].host);
+    to->client_name = url_moved(to, from, from->client_name);
     to->service = url_moved(to, from, from->service);
     to->sentinel_user = url_moved(to, from, from->sentinel_user);
     to->sentinel_password = url_moved(to, from, from->sentinel_password);

@@ -24,6 +24,7 @@ static inline bool steady__url_has_tls(enum steady__scheme scheme) {
 }
 
 #define STEADY__URL_MAX 4096
+#define STEADY__CLIENT_NAME_MAX 64
 #define STEADY__SENTINELS_MAX 16
 
 /* The parts of a URL, percent-decoded. A part that is not there is "". The strings point into `bytes`. */
@@ -44,6 +45,8 @@ struct steady__url {
     const char *service, *sentinel_user, *sentinel_password;
     const char *tls_ca, *tls_cert, *tls_key, *tls_server_name;
     bool tls_insecure;
+    steady_us connect_timeout; /* 0: not set */
+    const char *client_name;
     bool secretive; /* the URL may hold a password */
     bool named;     /* the host was named by a server */
     bool unshown;   /* that host holds a key, and must not be shown */
@@ -58,6 +61,9 @@ void steady__url_copy(struct steady__url *to, const struct steady__url *from);
 
 /* The length of the scheme at the start of a text, with its colon; 0: none of ours. */
 size_t steady__url_scheme(const char *text);
+
+/* Whether CLIENT SETNAME takes it: 1 to 64 printable ASCII bytes without spaces. */
+bool steady__client_name_is_valid(const char *name);
 
 /* Wipes the password. */
 void steady__url_clear(struct steady__url *url);

@@ -6,6 +6,7 @@
 #include "redis/redis_store.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,6 +32,7 @@ struct redis_store {
     struct steady__counters counters;
     struct steady__readiness readiness; /* of the asynchronous part; without a loop, of the blocking part */
     steady_store_options options;
+    char client_name[STEADY__CLIENT_NAME_MAX + 1];
     struct steady__retry retry;       /* over the caller's loop */
     struct steady__inflight inflight; /* on that */
     struct steady__inflight blocking; /* on a poller of our own */
@@ -68,6 +70,9 @@ static int redis_start(struct redis_store *store, struct steady__inflight *infli
                                                        .reconnects = &store->counters.reconnects,
                                                        .readiness = main ? &store->readiness : NULL,
                                                        .timeout = inflight->timeout,
+                                                       .connect_timeout = store->options.connect_timeout,
+                                                       .client_name =
+                                                           *store->client_name != '\0' ? store->client_name : NULL,
                                                        .max_unanswered = inflight->max_in_flight,
                                                        .patient = blocking,
                                                        .log = inflight->log,
@@ -205,6 +210,11 @@ int steady__redis_open_over(steady_store **store, const struct steady__net *net,
     steady__url_copy(&s->url, url);
     steady__fork_guard_set(&s->fork_guard, true);
     s->options = *options;
+    if (url->connect_timeout > 0) s->options.connect_timeout = url->connect_timeout;
+    const char *name =
+        *url->client_name == '\0' && options->client_name != NULL ? options->client_name : url->client_name;
+    snprintf(s->client_name, sizeof s->client_name, "%s", name);
+    s->options.client_name = NULL; /* it belongs to the caller */
     if (s->options.timeout == 0) s->options.timeout = TIMEOUT;
     if (s->options.max_in_flight == 0) s->options.max_in_flight = MAX_IN_FLIGHT;
     int error = steady__url_has_tls(url->scheme) ? steady__tls_open(&s->tls, url, options->tls, why) : 0;

@@ -412,6 +412,8 @@ static struct sentinels *sentinel_open_sentinels(const struct steady__connection
                                                   .tls = options->tls,
                                                   .fork_guard = options->fork_guard,
                                                   .timeout = options->timeout,
+                                                  .connect_timeout = options->connect_timeout,
+                                                  .client_name = options->client_name,
                                                   .max_unanswered = 1,
                                                   .patient = true,
                                                   .owner_class = &owner_class};
