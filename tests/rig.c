@@ -267,8 +267,7 @@ void assert_used_again(void) {
     const steady_us since = now_us();
     struct tally tally = {0};
     while (tally.verdicts == 0) {
-        if (now_us() - since > STEADY_SECOND)
-            fail_msg("not used again within a second: %s", last_error_of(rig.store));
+        if (now_us() - since > STEADY_SECOND) fail_msg("not used again within a second: %s", last_error_of(rig.store));
         consume_counted(rig.throttler, "again", 1, &tally);
         run_for(rig.poller, 10 * MS);
     }

@@ -106,8 +106,8 @@ static void module_names_the_function_that_the_server_lacks(void **state) {
     for (size_t i = 0; i < NEEDED; i++) {
         lacking = needed[i];
         assert_int_equal(load_into_this(), SERVER_ERR);
-        snprintf(wanted, sizeof wanted, "steady: this server lacks RedisModule_%s; use Redis 7.0 or Valkey 7.2, or later",
-                 lacking);
+        snprintf(wanted, sizeof wanted,
+                 "steady: this server lacks RedisModule_%s; use Redis 7.0 or Valkey 7.2, or later", lacking);
         assert_string_equal(logged, wanted);
     }
 }
