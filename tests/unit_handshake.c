@@ -1,111 +1,100 @@
 /* SPDX-License-Identifier: MIT
- * Options of a new connection: the name of the client, and the time that connecting may take. */
+ * The handshake of a connection, AUTH and SELECT, against a fake server that is silent, refuses or sends anything. */
 #include "client.h"
+#include "fake_server.h"
 
-#include "fake_node.h"
+#define TIMEOUT (100 * MS)
 
-#define VERDICT ":3600000000\r\n"
+static struct fake_server *fake;
 
-static struct fake_node *node;
-
-static int set_up(void **state) {
-    node = fake_node_start(false);
-    fake_node_says(node, "EVALSHA", VERDICT, strlen(VERDICT), 0);
-    return client_set_up(state);
+static void close_all(void) {
+    client_close();
+    if (fake != NULL) fake_stop(fake);
+    fake = NULL;
 }
 
 static int tear_down(void **state) {
-    client_close();
-    fake_node_stop(node);
+    close_all();
     return client_tear_down(state);
 }
 
-static void open_url(const char *user, const char *options_of_url, steady_store_options options) {
-    char url[160];
-    client_close();
-    snprintf(url, sizeof url, "redis://%s127.0.0.1:%d%s", user, fake_node_port(node), options_of_url);
-    options.engine = STEADY_ENGINE_SCRIPT;
-    client_open_with(url, options);
+static void open_on(const struct fake_step *steps, size_t count) {
+    char url[64];
+    fake = fake_start(steps, count);
+    snprintf(url, sizeof url, "redis://:hunter2@127.0.0.1:%d", fake_port(fake));
+    client_open(url, TIMEOUT);
 }
 
-static void name_is_sent_only_if_it_is_set(void **state) {
+static void silence_after_auth_is_unavailable_at_the_deadline(void **state) {
+    static const struct fake_step steps[] = {{FAKE_ACCEPT, 0, NULL, 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0}};
+    struct tally tally = {0};
     (void)state;
-    open_url("", "", (steady_store_options){.timeout = STEADY_SECOND});
-    assert_int_equal(client_ask(), 0);
-    assert_int_equal(fake_node_heard(node, "CLIENT"), 0);
-    open_url("", "", (steady_store_options){.timeout = STEADY_SECOND, .client_name = "api-7"});
-    assert_int_equal(client_ask(), 0);
-    assert_int_equal(fake_node_heard(node, "CLIENT"), 1);
-    open_url("", "?client_name=api%2D8", (steady_store_options){.timeout = STEADY_SECOND});
-    assert_int_equal(client_ask(), 0);
-    assert_int_equal(fake_node_heard(node, "CLIENT"), 2);
-    assert_int_equal(log_lines.lines, 0);
+    open_on(steps, COUNT(steps));
+    consume_counted(throttler, "k", 1, &tally);
+    run_until_done(poller, &tally, STEADY_SECOND);
+    assert_int_equal(tally.last.error, STEADY_UNAVAILABLE); /* never written */
+    assert_true(tally.slowest < TIMEOUT + SLACK_OF(tally));
+    run_for(poller, 5 * TIMEOUT);
+    assert_non_null(strstr(log_lines.all, "does not answer"));
 }
 
-static void refused_name_is_logged_once_and_decisions_go_on(void **state) {
-    static const char refusal[] = "-NOPERM User app has no permissions to run the 'client|setname' command\r\n";
-    (void)state;
-    fake_node_says(node, "CLIENT", refusal, sizeof refusal - 1, 0);
-    open_url("", "?client_name=api", (steady_store_options){.timeout = STEADY_SECOND});
-    for (int i = 0; i < 3; i++)
-        assert_int_equal(client_ask(), 0);
-    assert_int_equal(log_lines.lines, 1);
-    assert_int_equal(log_lines.warnings, 1);
-    assert_non_null(strstr(log_lines.last, "refuses the client name"));
-    assert_non_null(strstr(log_lines.last, "NOPERM"));
-}
-
-static void connect_timeout_ends_an_attempt_before_four_timeouts(void **state) {
-    (void)state;
-    fake_node_says(node, "AUTH", FAKE_SILENCE, 0, 0);
-    for (int by_url = 0; by_url < 2; by_url++) {
-        const steady_store_options options = {.timeout = STEADY_SECOND, .connect_timeout = by_url ? 0 : 50 * MS};
-        const steady_us begin = now_us();
-        open_url(":pass@", by_url ? "?connect_timeout=50ms" : "", options);
-        while (steady_store_state(store) != STEADY_DOWN) {
-            assert_true(now_us() - begin < STEADY_SECOND);
-            run_for(poller, MS);
-        }
-        assert_true(now_us() - begin >= 50 * MS);
-    }
-}
-
-static void bad_names_and_times_are_refused(void **state) {
-    static const char *urls[] = {
-        "redis://h?client_name=",       "redis://h?client_name=a%20b",
-        "redis://h?client_name=%C3%A9", "redis://h?client_name=a%0Ab",
-        "redis://h?connect_timeout=",   "redis://h?connect_timeout=5",
-        "redis://h?connect_timeout=0s", "redis://h?connect_timeout=24h1us",
-        "memory:?client_name=a",        "redis://h?client_name=a&client_name=b",
+static void refused_handshake_is_told_without_the_password(void **state) {
+    static const char *const answers[] = {
+        "-ERR unknown command 'AUTH', with args beginning with: 'hunter2' \r\n",
+        "-WRONGPASS hunter2 is not it\r\n",
+        "-hunter2\r\n",
     };
-    char long_name[66];
-    steady_store *none = NULL;
-    steady_message why;
     (void)state;
-    client_open("memory:", 0);
-    for (size_t i = 0; i < COUNT(urls); i++)
-        if (steady_store_open(&none, urls[i], NULL, &why) != STEADY_BAD_ARGUMENT) fail_msg("%s", urls[i]);
-    memset(long_name, 'n', sizeof long_name);
-    long_name[65] = '\0';
-    const char *names[] = {"", "a b", "a\n", "\xc3\xa9", long_name};
-    for (size_t i = 0; i < COUNT(names); i++) {
-        const steady_store_options options = {.client_name = names[i]};
-        assert_int_equal(steady_store_open(&none, "redis://h", &options, &why), STEADY_BAD_ARGUMENT);
-        assert_non_null(strstr(why.text, "client_name must be 1 to 64 printable ASCII bytes"));
+    for (size_t i = 0; i < COUNT(answers); i++) {
+        const struct fake_step steps[] = {
+            {FAKE_ACCEPT, 0, NULL, 0},
+            {FAKE_EXPECT, 1, NULL, 0},
+            {FAKE_SEND, 0, answers[i], 0},
+            {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+        };
+        open_on(steps, COUNT(steps));
+        assert_int_equal(client_ask(), STEADY_REFUSED);
+        assert_int_equal(client_ask(), STEADY_REFUSED); /* at once, because the error is known */
+        assert_null(strstr(log_lines.all, "hunter2"));
+        assert_null(strstr(last_error_of(store), "hunter2"));
+        close_all();
     }
-    const steady_store_options options = {.connect_timeout = -1};
-    assert_int_equal(steady_store_open(&none, "redis://h", &options, &why), STEADY_BAD_ARGUMENT);
-    assert_non_null(strstr(why.text, "connect_timeout is -1 us"));
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+/* With max_in_flight = 1, a handshake of two requests is sent at once. */
+static void handshake_of_two_requests_ignores_max_in_flight(void **state) {
+    static const struct fake_step steps[] = {
+        {FAKE_ACCEPT, 0, NULL, 0}, {FAKE_EXPECT, 2, NULL, 0},   {FAKE_SEND, 0, "+OK\r\n+OK\r\n", 0},
+        {FAKE_EXPECT, 1, NULL, 0}, {FAKE_SEND, 0, ":1\r\n", 0}, {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    char url[64];
+    (void)state;
+    fake = fake_start(steps, COUNT(steps));
+    snprintf(url, sizeof url, "redis://:hunter2@127.0.0.1:%d/7", fake_port(fake));
+    client_open_with(url,
+                     (steady_store_options){.timeout = TIMEOUT, .max_in_flight = 1, .engine = STEADY_ENGINE_SCRIPT});
+    assert_int_equal(client_ask(), 0);
+}
+
+static void invalid_handshake_reply_is_unavailable(void **state) {
+    static const struct fake_step steps[] = {
+        {FAKE_ACCEPT, 0, NULL, 0},
+        {FAKE_EXPECT, 1, NULL, 0},
+        {FAKE_SEND, 0, ":1\r\n", 0},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    (void)state;
+    open_on(steps, COUNT(steps));
+    assert_int_equal(client_ask(), STEADY_UNAVAILABLE);
+}
 
 int main(void) {
+#define WITH_POLLER(test) cmocka_unit_test_setup_teardown(test, client_set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(name_is_sent_only_if_it_is_set),
-        TEST(refused_name_is_logged_once_and_decisions_go_on),
-        TEST(connect_timeout_ends_an_attempt_before_four_timeouts),
-        TEST(bad_names_and_times_are_refused),
+        WITH_POLLER(silence_after_auth_is_unavailable_at_the_deadline),
+        WITH_POLLER(refused_handshake_is_told_without_the_password),
+        WITH_POLLER(handshake_of_two_requests_ignores_max_in_flight),
+        WITH_POLLER(invalid_handshake_reply_is_unavailable),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests_name("handshake", tests, NULL, NULL);
 }
