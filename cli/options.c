@@ -238,7 +238,10 @@ int options_limit(const struct options *options, const steady_limit *usual, stea
         return complain("--rate and --recharge cannot be used together: both set how fast drops leak");
     if (!with_rate && (options->capacity == 0 || options->recharge == 0)) {
         if (usual == NULL || options->capacity != 0 || options->recharge != 0)
-            return complain("a limit is needed: --rate 100/min, or --capacity 10 --recharge 5s");
+            return complain("a limit is needed: %s--rate 100/min, or --capacity 10 --recharge 5s",
+                            options->capacity != 0   ? "--recharge is missing; use "
+                            : options->recharge != 0 ? "--capacity is missing; use "
+                                                     : "");
         *limit = *usual;
         return ALLOWED;
     }

@@ -169,7 +169,7 @@ int main(int argc, char **argv) {
         error = steady_consume(throttler, "user:42", 7, 1, answered, &app);
         asked += error == 0;
     }
-    if (error != 0) fprintf(stderr, "%s %s\n", steady_error_text(error), why.text);
+    if (error != 0) fprintf(stderr, "%s: %s\n", steady_error_text(error), why.text);
     while (app.called < asked && turn(&mine))
         ;
 

@@ -94,7 +94,7 @@ int main(int argc, char **argv) {
     int error = steady_store_open(&store, url, &options, &why);
     if (error == 0) error = steady_throttler_new(&app.throttler, store, &limit, NULL, &why);
     if (error == 0) error = watch(&app);
-    if (error != 0) fprintf(stderr, "%s %s\n", steady_error_text(error), why.text);
+    if (error != 0) fprintf(stderr, "%s: %s\n", steady_error_text(error), why.text);
     while (error == 0 && app.called < DECISIONS && !quit && steady_poller_run(poller, -1) >= 0)
         ;
     signal(SIGINT, SIG_DFL); /* before the poller is freed */

@@ -432,3 +432,21 @@ def test_a_websocket_is_counted_when_it_is_opened(asgi, throttler):
     assert closed.type == "websocket.close"
     assert (answered.type, answered.status, answered["retry-after"]) == ("websocket.http.response.start", 429, "60")
     assert json.loads(answered.body)["violated-policies"] == ["default"]
+
+
+@pytest.mark.parametrize(("arguments", "text"), [
+    ({"policies": [5]}, r"policies\[0\] must be a Policy, not int"),
+    ({"key": "x"}, "key must be a function of the ASGI scope, not str"),
+    ({"app": None}, "app must be an ASGI application, not NoneType")], ids=["policy", "key", "app"])
+def test_a_wrong_type_is_named_when_the_middleware_is_made(asgi, aio, arguments, text):
+    with pytest.raises(TypeError, match=text):
+        asgi.RateLimit(**{"app": lambda scope, receive, send: None, "throttler": aio.Throttler("memory:", 1, 1.0), **arguments})
+
+
+@pytest.mark.parametrize(("arguments", "error", "text"), [
+    ({"trusted_hops": "1"}, TypeError, "trusted_hops must be an int, not str"),
+    ({"trusted_hops": -1}, ValueError, "trusted_hops is -1; it must be 0"),
+    ({"ipv6_prefix": 0}, ValueError, "ipv6_prefix is 0; it must be 1 .. 128")], ids=["type", "hops", "prefix"])
+def test_a_wrong_argument_of_client_address_is_named_with_its_range(asgi, arguments, error, text):
+    with pytest.raises(error, match=text):
+        asgi.client_address(**arguments)

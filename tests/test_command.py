@@ -185,6 +185,7 @@ def test_a_denied_decision_prints_its_line(run):
     (("consume", "k", "--cap=1"), 'unknown option "--cap=..."; did you mean --capacity?'),
     (("consume", "k", "--rtae=1"), "did you mean --rate?"),
     (("consume", "k", "--colour"), 'unknown option "--colour"; see steady help consume'),
+    (("consume", "k", "--capacity", "1"), "a limit is needed: --recharge is missing; use --rate 100/min"),
     (("consume", "k", "-j"), 'unknown option "-j"; see steady help consume'),
     (("consume", "k", "--=1"), 'unknown option "--=..."'),
     (("consume", "k", "--" + "x" * 100), "see steady help consume"),

@@ -150,6 +150,9 @@ class Framework:
     def __init__(self):
         self.made = []
 
+    async def __call__(self, scope, receive, send):
+        raise AssertionError("it is only made, never asked")
+
     def add_middleware(self, kind, **options):
         self.made.append(kind(self, **options))
 

@@ -218,6 +218,8 @@ def test_impossible_limits_are_rejected(aio, name, value, error):
     with pytest.raises(error) as caught:
         aio.Throttler(**arguments)
     assert name in str(caught.value) or name == "redis" and isinstance(value, str)
+    if name == "drop_recharge" and error is ValueError:
+        assert " is " in str(caught.value) and "it must be 0" in str(caught.value)  # the value, and the range in seconds
 
 
 @pytest.mark.parametrize(("name", "value", "error"), [

@@ -27,8 +27,11 @@ def client_address(trusted_hops: int = 0, ipv6_prefix: int = 64) -> Callable[[Mu
     peer to X-Forwarded-For. By default this header is ignored, because any client can send it. If the header has fewer
     addresses than `trusted_hops`, the request did not pass all proxies; then the key is the peer address.
     """
-    if trusted_hops < 0 or not 0 < ipv6_prefix <= 128:
-        raise ValueError("trusted_hops must not be negative, and ipv6_prefix must be 1 .. 128")
+    for name, value, least, most in (("trusted_hops", trusted_hops, 0, 1000), ("ipv6_prefix", ipv6_prefix, 1, 128)):
+        if not isinstance(value, int):
+            raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+        if not least <= value <= most:
+            raise ValueError(f"{name} is {value}; it must be {least} .. {most}")
 
     def key(scope: MutableMapping[str, Any]) -> str:
         forwarded = network_of(forwarded_for(scope, trusted_hops), ipv6_prefix) if trusted_hops > 0 else None

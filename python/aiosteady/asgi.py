@@ -78,6 +78,8 @@ class Policy:
     def __post_init__(self) -> None:
         if not isinstance(self.throttler, Throttler):
             raise TypeError(f"throttler must be a Throttler, not {type(self.throttler).__name__}")
+        if not callable(self.key):
+            raise TypeError(f"key must be a function of the ASGI scope, not {type(self.key).__name__}")
         object.__setattr__(self, "quota", _http.quota_of(self.name, self.throttler))
         if not callable(self.cost) and check_cost(self.cost) > self.quota.capacity:
             raise ValueError(f"cost is {self.cost}, over the capacity of {self.quota.capacity}; it would never fit")
@@ -250,8 +252,13 @@ class RateLimit:
         fields: Literal["draft-11", "draft-07", "draft-03", "x", "none"] = "draft-11",
     ) -> None:
         first = [] if throttler is None else [Policy(throttler, key or client_address(), cost, name, hash)]
+        if not callable(app):
+            raise TypeError(f"app must be an ASGI application, not {type(app).__name__}")
         self.app = app
         self._policies = [*first, *policies]
+        for i, policy in enumerate(self._policies):
+            if not isinstance(policy, Policy):
+                raise TypeError(f"policies[{i - len(first)}] must be a Policy, not {type(policy).__name__}")
         self._allows_on_error = on_error == "allow"
         self._allows_on_overload = on_overload == "allow"
         self._next_log: dict[str, float] = {}  # by kind of log line

@@ -78,8 +78,8 @@ int convert_choice(PyObject *given, const char *name, const char *const *names) 
     return -1;
 }
 
-static int convert_bad_seconds(const char *name, const char *what) {
-    PyErr_Format(PyExc_ValueError, "%s %s", name, what);
+static int convert_bad_seconds(const char *name, PyObject *given) {
+    PyErr_Format(PyExc_ValueError, "%s is %.50R s; it must be 0 .. 9007199254 s", name, given);
     return -1;
 }
 
@@ -92,11 +92,10 @@ int convert_seconds(PyObject *object, const char *name, steady_us *out) {
     if (seconds == -1 && PyErr_Occurred()) {
         if (!PyErr_ExceptionMatches(PyExc_OverflowError)) return -1;
         PyErr_Clear();
-        return convert_bad_seconds(name, "is too large");
+        return convert_bad_seconds(name, object);
     }
-    if (!isfinite(seconds)) return convert_bad_seconds(name, "must be a finite number of seconds");
-    if (seconds < 0) return convert_bad_seconds(name, "must not be negative");
-    if (seconds >= (double)STEADY__EXACT / 1e6) return convert_bad_seconds(name, "is too large");
+    if (!isfinite(seconds) || seconds < 0 || seconds >= (double)STEADY__EXACT / 1e6)
+        return convert_bad_seconds(name, object);
     *out = llround(seconds * 1e6);
     return *out == 0 && seconds > 0 ? convert_bad_seconds(name, "is shorter than a microsecond") : 0;
 }

@@ -231,6 +231,11 @@ static int throttler_read_limit(struct throttler *self, int64_t drops) {
     if (self->block_duration != Py_None &&
         convert_seconds(self->block_duration, "block_duration", &limit->block_duration))
         return -1;
+    if (limit->drop_recharge < 1) {
+        PyErr_Format(PyExc_ValueError, "drop_recharge is %.50R s; it must be 0.000001 .. 9007199254 s",
+                     self->drop_recharge);
+        return -1;
+    }
     limit->drops = drops;
     const int error = steady__limit_rate(&self->terms.rate, limit, &why);
     if (error != 0) convert_raise(self->state, error, why.text);

@@ -266,7 +266,7 @@ void steady__connect_stop(struct steady__connect *attempt) {
 
 const char *steady__connect_activity(const struct steady__connect *attempt) {
     if (attempt->looking) return "looking up the host name";
-    return attempt->tls != NULL ? "in the TLS handshake" : "connecting";
+    return attempt->tls != NULL ? "in the TLS handshake (does this port speak TLS?)" : "connecting";
 }
 
 void steady__connect_free(struct steady__connect *attempt) {

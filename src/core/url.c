@@ -282,8 +282,15 @@ static int url_find_option(const char *option) {
 static int url_refuse_unknown(const struct steady__url *url, const char *option, steady_message *why) {
     char text[48];
     if (*option == '\0') return url_refuse(why, "has no option after its '?' or '&'");
-    return steady__fail(why, STEADY_BAD_ARGUMENT, "the store URL has an unknown option \"%s\"",
-                        url_shown_name(url, option, text));
+    char list[160] = "";
+    for (int i = 0; i < N_OPTIONS; i++) {
+        const size_t len = strlen(list);
+        if ((known_options[i].schemes & IN(url->scheme)) != 0)
+            snprintf(list + len, sizeof list - len, "%s%.*s", len > 0 ? " " : "",
+                     (int)strlen(known_options[i].name) - 1, known_options[i].name);
+    }
+    return steady__fail(why, STEADY_BAD_ARGUMENT, "the store URL has an unknown option \"%s\"; its options are %s",
+                        url_shown_name(url, option, text), list);
 }
 
 static int url_refuse_here(const struct option *option, steady_message *why) {
