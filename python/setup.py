@@ -60,7 +60,8 @@ def has_embedded_store():
 NOT_NEEDED = {"client_store.c", "tls_none.c" if TLS else "tls.c",
               *(["local_none.c"] if has_embedded_store() else ["local_store.c", "table.c", "region.c"])}
 CFLAGS = ["-std=c11", "-fvisibility=hidden", "-pthread", "-fstack-protector-strong", "-fstack-clash-protection",
-          "-fno-delete-null-pointer-checks", *(["-mcx16", "-fcf-protection=full"] if IS_X86 else []), *TLS_CFLAGS]
+          "-fno-delete-null-pointer-checks", "-Werror=implicit", "-Werror=incompatible-pointer-types",
+          "-Werror=int-conversion", *(["-mcx16", "-fcf-protection=full"] if IS_X86 else []), *TLS_CFLAGS]
 # -Bsymbolic: never call another copy of the library in the same process. nodelete: a thread that looks a name up may
 # outlive the last store.
 LDFLAGS = ["-pthread", "-Wl,-Bsymbolic", "-Wl,-z,relro,-z,now,-z,noexecstack,-z,nodelete", *TLS_LIBS]

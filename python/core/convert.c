@@ -79,7 +79,7 @@ int convert_choice(PyObject *given, const char *name, const char *const *names) 
 }
 
 static int convert_bad_seconds(const char *name, PyObject *given) {
-    PyErr_Format(PyExc_ValueError, "%s is %.50R s; it must be 0 .. 9007199254 s", name, given);
+    PyErr_Format(PyExc_ValueError, "%s is %.50R s; it must be 0, or 0.000001 .. 9007199254 s", name, given);
     return -1;
 }
 
@@ -97,7 +97,7 @@ int convert_seconds(PyObject *object, const char *name, steady_us *out) {
     if (!isfinite(seconds) || seconds < 0 || seconds >= (double)STEADY__EXACT / 1e6)
         return convert_bad_seconds(name, object);
     *out = llround(seconds * 1e6);
-    return *out == 0 && seconds > 0 ? convert_bad_seconds(name, "is shorter than a microsecond") : 0;
+    return *out == 0 && seconds > 0 ? convert_bad_seconds(name, object) : 0;
 }
 
 const char *convert_utf8(PyObject *text, const char *name, Py_ssize_t *len) {
