@@ -5,6 +5,7 @@ import contextlib
 import copy
 import math
 import pickle
+import socket
 from decimal import Decimal
 
 import pytest
@@ -224,7 +225,8 @@ def test_impossible_limits_are_rejected(aio, name, value, error):
 
 @pytest.mark.parametrize(("name", "value", "error"), [
     ("timeout", 0, ValueError), ("timeout", -1, ValueError), ("timeout", math.nan, ValueError), ("timeout", 1e9, ValueError),
-    ("timeout", "1", TypeError), ("max_in_flight", -1, ValueError), ("max_in_flight", 2**30, ValueError),
+    ("timeout", "1", TypeError), ("connect_timeout", "1", TypeError), ("client_name", b"api", TypeError),
+    ("client_name", "a\0b", ValueError), ("client_name", "\udc80", ValueError), ("max_in_flight", -1, ValueError), ("max_in_flight", 2**30, ValueError),
     ("max_in_flight", 1.0, TypeError), ("buckets", 2**31, ValueError), ("engine", "lua", ValueError),
     ("engine", 5, TypeError), ("unknown", 5, TypeError)])
 def test_impossible_options_of_a_store_are_rejected(aio, name, value, error):
@@ -250,6 +252,26 @@ def test_an_integer_out_of_range_is_rejected_with_the_range(aio, name, least, mo
         with pytest.raises(ValueError) as caught:
             use(value)
         assert str(caught.value) == f"{name} is {shown}; it must be {least} .. {most}"
+
+
+@pytest.mark.parametrize("name", ["timeout", "connect_timeout"])
+def test_a_timeout_out_of_range_is_rejected_with_the_range(aio, name):
+    for value in (None, 0.000001, 1, 86400):
+        aio.connect("redis://127.0.0.1:1", **{name: value})
+    for value in (0, 0.0, -1, 1e-9, 86400.000001, 10**10, 10**400, math.nan, math.inf):
+        with pytest.raises(ValueError) as caught:
+            aio.connect("redis://127.0.0.1:1", **{name: value})
+        assert str(caught.value) == f"{name} is {value!r:.50} s; it must be 0.000001 .. 86400 s, or None for the default"
+
+
+def test_an_impossible_client_name_is_rejected_with_the_range(aio):
+    for value in (None, "a", "!~", "n" * 64):
+        aio.connect("redis://127.0.0.1:1", client_name=value)
+    for value, shown in (("", ""), ("a b", "a b"), ("n" * 65, "n" * 65), ("a\nb", "a?b"), ("ä", "\\xe4"), ("\x7f", "?")):
+        with pytest.raises(ValueError) as caught:
+            aio.connect("redis://127.0.0.1:1", client_name=value)
+        assert str(caught.value) == (f"client_name is '{shown}'; it must be 1 .. 64 printable ASCII characters without spaces,"
+                                     " or None for no name")
 
 
 def test_calls_with_wrong_arguments_raise_a_type_error(aio):
@@ -412,6 +434,31 @@ async def test_decisions_beyond_max_in_flight_are_overloaded(aio, redis_server):
         allowing = aio.Throttler(store, 100, 60, on_error="allow")
         results = await asyncio.gather(*(allowing.consume("k") for _ in range(3)))
         assert [(r.success, r.error) for r in results] == [(True, None), (True, None), (False, "overloaded")]
+
+
+@under_asyncio
+async def test_a_client_list_shows_the_name_of_a_store(aio, start_redis):
+    server = start_redis()
+
+    async def named(url, **options):
+        async with aio.connect(url, timeout=10, **options) as store:
+            assert (await aio.Throttler(store, 10, 5).consume("k")).success
+            return server("CLIENT", "LIST").decode().count(" name=api-7 ")
+
+    assert await named(server.url, client_name="".join(["api", "-7"])) == 1
+    assert await named(server.url + "?client_name=api-7", client_name="other") == 1, "the URL wins"
+    assert await named(server.url) == 0
+
+
+@under_asyncio
+async def test_connect_timeout_ends_a_connection_that_is_not_answered(aio):
+    """The server accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://:pass@127.0.0.1:{silent.getsockname()[1]}"
+        for timeout, connect_timeout, ended_by in ((0.5, None, "still waiting for the handshake"), (10, 0.1, "does not answer")):
+            async with aio.connect(url, timeout=timeout, connect_timeout=connect_timeout) as store:
+                with pytest.raises(aio.Unavailable, match=ended_by):
+                    await aio.Throttler(store, 10, 5).consume("k")
 
 
 @under_asyncio

@@ -110,6 +110,7 @@ def test_a_url_in_any_wrong_place_shows_no_password(aio, url):
     attempts = [
         lambda: aio.connect(url), lambda: aio.Store(url), lambda: aio.Throttler(url, 1, 1),
         lambda: aio.connect("memory:", engine=url), lambda: aio.connect("memory:", timeout=url),
+        lambda: aio.connect("memory:", client_name=f"{url} "), lambda: aio.connect("memory:", connect_timeout=url),
         lambda: aio.connect("memory:", buckets=url), lambda: aio.connect("memory:", max_in_flight=url),
         lambda: aio.Throttler("memory:", url, 1), lambda: aio.Throttler("memory:", 1, url),
         lambda: aio.Throttler("memory:", 1, 1, url), lambda: aio.Throttler("memory:", 1, 1, drops=url),

@@ -63,6 +63,8 @@ class Store:
         max_in_flight: int = 0,
         buckets: int = 0,
         engine: Literal["auto", "script", "module"] = "auto",
+        connect_timeout: float | None = None,
+        client_name: str | None = None,
     ) -> Store: ...
     @property
     def closed(self) -> bool: ...

@@ -21,6 +21,9 @@ class Store(_core.Store):
       buckets: the live buckets that an embedded store has room for. The default is 2**20 for memory:, 2**16 for file:.
       engine: the code that decides on a server. "module" uses the commands of steady.so, "script" uses Lua scripts.
         "auto" uses the module if the server has it, and scripts otherwise.
+      connect_timeout: the seconds for an address of the server to accept a connection, again for TLS and again for the
+        handshake. The default is four times the timeout, and at least 0.25. The option of the URL wins.
+      client_name: the name that CLIENT LIST of the server shows. None sends no name. The option of the URL wins.
     """
 
     __slots__ = ("__weakref__",)
@@ -33,6 +36,8 @@ class Store(_core.Store):
         max_in_flight: int = 0,
         buckets: int = 0,
         engine: Literal["auto", "script", "module"] = "auto",
+        connect_timeout: Optional[float] = None,
+        client_name: Optional[str] = None,
     ) -> None:
         super().__init__()  # __new__ of the base has read the arguments
 
@@ -70,10 +75,20 @@ def connect(
     max_in_flight: int = 0,
     buckets: int = 0,
     engine: Literal["auto", "script", "module"] = "auto",
+    connect_timeout: Optional[float] = None,
+    client_name: Optional[str] = None,
 ) -> Store:
     """Returns a Store for a URL: "redis://[user:pass@]host[:port][/db]", "unix:/path", "memory:" or "file:/path".
 
     It checks the arguments, and the TLS files that the URL names. It sends nothing before the first decision. The other
     arguments are those of Store.
     """
-    return Store(url, timeout=timeout, max_in_flight=max_in_flight, buckets=buckets, engine=engine)
+    return Store(
+        url,
+        timeout=timeout,
+        max_in_flight=max_in_flight,
+        buckets=buckets,
+        engine=engine,
+        connect_timeout=connect_timeout,
+        client_name=client_name,
+    )

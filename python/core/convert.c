@@ -61,21 +61,25 @@ int convert_check_str(PyObject *object, const char *name) {
 
 PyObject *convert_to_ascii(PyObject *text) { return PyUnicode_AsEncodedString(text, "ascii", "backslashreplace"); }
 
+int convert_bad_text(PyObject *given, const char *name, const char *must_be) {
+    char shown[100] = "?";
+    PyObject *bytes = convert_to_ascii(given);
+    if (bytes == NULL) return -1;
+    steady_quote(shown, sizeof shown, PyBytes_AS_STRING(bytes));
+    Py_DECREF(bytes);
+    PyErr_Format(PyExc_ValueError, "%s is '%s'; it must be %s", name, shown, must_be);
+    return -1;
+}
+
 int convert_choice(PyObject *given, const char *name, const char *const *names) {
-    char list[80] = "";
+    char list[80] = "one of ";
     if (convert_check_str(given, name) != 0) return -1;
     for (int i = 0; names[i] != NULL; i++) {
         if (PyUnicode_CompareWithASCIIString(given, names[i]) == 0) return i;
         const size_t len = strlen(list);
         PyOS_snprintf(list + len, sizeof list - len, "%s'%s'", i > 0 ? ", " : "", names[i]);
     }
-    char shown[100] = "?";
-    PyObject *bytes = convert_to_ascii(given);
-    if (bytes == NULL) return -1;
-    steady_quote(shown, sizeof shown, PyBytes_AS_STRING(bytes));
-    Py_DECREF(bytes);
-    PyErr_Format(PyExc_ValueError, "%s is '%s'; it must be one of %s", name, shown, list);
-    return -1;
+    return convert_bad_text(given, name, list);
 }
 
 static int convert_bad_seconds(const char *name, PyObject *given) {

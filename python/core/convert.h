@@ -25,6 +25,9 @@ int convert_seconds(PyObject *object, const char *name, steady_us *out);
 /* The index of `given` in `names`, which end with NULL. */
 int convert_choice(PyObject *given, const char *name, const char *const *names);
 
+/* Raises the ValueError "NAME is 'GIVEN'; it must be MUST_BE" for a str. A password in it is not shown. Returns -1. */
+int convert_bad_text(PyObject *given, const char *name, const char *must_be);
+
 /* 0 if the object is a str. */
 int convert_check_str(PyObject *object, const char *name);
 

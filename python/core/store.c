@@ -12,11 +12,11 @@
 #include "convert.h"
 #include "local.h"
 #include "loop.h"
-#include "src/core/url.h"
 
 /* The maxima of connect(), as in steady.h. */
 #define IN_FLIGHT_MAX (1 << 24)
 #define BUCKETS_MAX (1 << 30)
+#define TIMEOUT_MAX (24 * 3600 * STEADY_SECOND)
 
 /* A file for TLS is not usable any more: it was when the Store was made. This is logged once, because a policy may hide
  * the exception. */
@@ -193,24 +193,54 @@ static int store_read_count(PyObject *given, const char *name, int64_t max, uint
     return 0;
 }
 
-static int store_read_timeout(PyObject *given, steady_us *timeout) {
+static int store_read_timeout(PyObject *given, const char *name, steady_us *timeout) {
     if (given == NULL || given == Py_None) return 0;
-    if (convert_seconds(given, "timeout", timeout) != 0) return -1;
-    if (*timeout > 0) return 0;
-    PyErr_SetString(PyExc_ValueError, "timeout is 0; it must be more than 0 s, or None for the default");
+    if (convert_seconds(given, name, timeout) == 0) {
+        if (*timeout >= 1 && *timeout <= TIMEOUT_MAX) return 0;
+    } else if (!PyErr_ExceptionMatches(PyExc_ValueError)) {
+        return -1;
+    }
+    PyErr_Clear();
+    PyErr_Format(PyExc_ValueError, "%s is %.50R s; it must be 0.000001 .. %d s, or None for the default", name, given,
+                 (int)(TIMEOUT_MAX / STEADY_SECOND));
     return -1;
 }
 
-/* An argument that was not given is NULL. */
-static int store_read_options(struct store *self, PyObject *timeout, PyObject *max_in_flight, PyObject *buckets,
-                              PyObject *engine) {
+static int store_read_client_name(struct store *self, PyObject *given) {
+    Py_ssize_t len = 0;
+    if (given == NULL || given == Py_None) return 0;
+    if (convert_check_str(given, "client_name") != 0) return -1;
+    const char *name = convert_utf8(given, "client_name", &len);
+    if (name == NULL) return -1;
+    if (strlen(name) != (size_t)len) {
+        PyErr_SetString(PyExc_ValueError, "client_name must not hold a NUL");
+        return -1;
+    }
+    if (!steady__client_name_is_valid(name))
+        return convert_bad_text(given, "client_name",
+                                "1 .. 64 printable ASCII characters without spaces, or None for no name");
+    memcpy(self->client_name, name, (size_t)len + 1);
+    self->options.client_name = self->client_name;
+    return 0;
+}
+
+/* The arguments of Store beside the URL. One that was not given is NULL. */
+struct store_arguments {
+    PyObject *timeout, *max_in_flight, *buckets, *engine, *connect_timeout, *client_name;
+};
+
+static int store_read_options(struct store *self, const struct store_arguments *given) {
     static const char *const engines[] = {"auto", "script", "module", NULL};
-    const int chosen = engine != NULL ? convert_choice(engine, "engine", engines) : STEADY_ENGINE_AUTO;
+    steady_store_options *options = &self->options;
+    const int chosen = given->engine != NULL ? convert_choice(given->engine, "engine", engines) : STEADY_ENGINE_AUTO;
     if (chosen < 0) return -1;
-    self->options.engine = (enum steady_engine)chosen;
-    return store_read_timeout(timeout, &self->options.timeout) != 0 ||
-                   store_read_count(max_in_flight, "max_in_flight", IN_FLIGHT_MAX, &self->options.max_in_flight) != 0 ||
-                   store_read_count(buckets, "buckets", BUCKETS_MAX, &self->options.buckets) != 0
+    options->engine = (enum steady_engine)chosen;
+    return store_read_timeout(given->timeout, "timeout", &options->timeout) != 0 ||
+                   store_read_count(given->max_in_flight, "max_in_flight", IN_FLIGHT_MAX, &options->max_in_flight) !=
+                       0 ||
+                   store_read_count(given->buckets, "buckets", BUCKETS_MAX, &options->buckets) != 0 ||
+                   store_read_timeout(given->connect_timeout, "connect_timeout", &options->connect_timeout) != 0 ||
+                   store_read_client_name(self, given->client_name) != 0
                ? -1
                : 0;
 }
@@ -248,18 +278,20 @@ static int store_read_url(struct store *self, PyObject *url) {
 }
 
 static PyObject *store_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"url", "timeout", "max_in_flight", "buckets", "engine", NULL};
-    PyObject *url = NULL, *timeout = NULL, *max_in_flight = NULL, *buckets = NULL, *engine = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$OOOO:Store", names, &url, &timeout, &max_in_flight, &buckets,
-                                     &engine))
+    static char *names[] = {"url",    "timeout",         "max_in_flight", "buckets",
+                            "engine", "connect_timeout", "client_name",   NULL};
+    PyObject *url = NULL;
+    struct store_arguments given = {NULL, NULL, NULL, NULL, NULL, NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$OOOOOO:Store", names, &url, &given.timeout, &given.max_in_flight,
+                                     &given.buckets, &given.engine, &given.connect_timeout, &given.client_name))
         return NULL;
     struct store *self = (struct store *)type->tp_alloc(type, 0);
     if (self == NULL) return NULL;
     self->state = state_of(type);
     self->loops = PyDict_New();
     self->counters = self->loops != NULL ? loop_store_new_counters() : NULL;
-    if (self->counters == NULL || store_read_url(self, url) != 0 ||
-        store_read_options(self, timeout, max_in_flight, buckets, engine) != 0 || store_open_or_check(self) != 0)
+    if (self->counters == NULL || store_read_url(self, url) != 0 || store_read_options(self, &given) != 0 ||
+        store_open_or_check(self) != 0)
         Py_CLEAR(self);
     return (PyObject *)self;
 }

@@ -4,16 +4,18 @@
 #define AIOSTEADY_STORE_H
 
 #include "loop_store.h"
+#include "src/core/url.h"
 
 /* A URL, and a store for each event loop that uses it. */
 struct store {
     PyObject_HEAD struct core_state *state;
     char *url;
     steady_store_options options;
-    struct loop_store *embedded; /* NULL: the URL names a server */
-    PyObject *loops;             /* {loop: struct loop_store} */
-    PyObject *local;             /* the fallback store, see local.h; NULL until needed */
-    PyObject *counters;          /* of stores whose loops are gone, see loop_store_new_counters */
+    char client_name[STEADY__CLIENT_NAME_MAX + 1]; /* options.client_name points to it, or is NULL */
+    struct loop_store *embedded;                   /* NULL: the URL names a server */
+    PyObject *loops;                               /* {loop: struct loop_store} */
+    PyObject *local;                               /* the fallback store, see local.h; NULL until needed */
+    PyObject *counters;                            /* of stores whose loops are gone, see loop_store_new_counters */
     bool closed;
     bool open_failure_logged; /* since the last successful opening */
 };
