@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 
-from aiosteady import Error, Throttler, Unavailable, Unknown
+from aiosteady import Error, Throttler, Unavailable, Unknown, _clients
 from aiosteady.asgi import RateLimit
 from python_clients import CLUSTER, FAMILY, URL, client_of, close, command, connect, raises
 
@@ -45,9 +45,10 @@ async def calls_of(client, name):
 class Proxy:
     """A proxy before the server. It counts the forwarded EVALSHA by connection. It holds replies back unless it is `free`.
     It closes the connection after `let` replies. It sends a reply every `drip` seconds. It sends none to a connection
-    that is `silent`."""
+    that is `silent`. `to` is the URL of the server."""
 
-    def __init__(self, let=None, drip=None):
+    def __init__(self, let=None, drip=None, to=URL):
+        self.to = to.rpartition("/")[2].rpartition(":")
         self.asked, self.let, self.drip, self.free = {}, let, drip, asyncio.Event()
         self.all, self.silent, self.next_is_silent = set(), set(), False
         self.free.set()
@@ -63,7 +64,7 @@ class Proxy:
         self.server.close()
 
     async def serve(self, reader, writer):
-        to_us, to_server = await asyncio.open_connection(HOST, int(PORT))
+        to_us, to_server = await asyncio.open_connection(self.to[0], int(self.to[2]))
         self.all.add(writer)
         if self.next_is_silent:
             self.silent.add(writer)
@@ -508,9 +509,9 @@ async def wrong_arguments_are_raised_as_they_are(client):
 # ---- Clusters ----
 
 
-def cluster_client(**options):
+def cluster_client(url=None, **options):
     module = __import__(f"{FAMILY}.asyncio.cluster", fromlist=["cluster"])
-    return getattr(module, f"{FAMILY.capitalize()}Cluster").from_url(CLUSTER[0], **options)
+    return getattr(module, f"{FAMILY.capitalize()}Cluster").from_url(url or CLUSTER[0], **options)
 
 
 IN_CLUSTER = []
@@ -627,6 +628,48 @@ async def connections_that_the_nodes_closed_are_made_again(client, prefix):
         await on_each(other, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     await asyncio.sleep(0.1)
     assert levels(await at_once(*(t.consume(f"k{i}") for i in range(30)))) == [2] * 30
+
+
+@contextlib.asynccontextmanager
+async def client_with_a_silent_node():
+    """The client gets its map over a proxy. It has no time limit, and its first connection gets no reply."""
+    async with Proxy(to=CLUSTER[0]) as proxy:
+        proxy.next_is_silent = True
+        other = cluster_client(proxy.url, socket_timeout=None)
+        try:
+            yield other, proxy
+        finally:
+            await close(other)
+
+
+@check_in_cluster
+async def a_silent_refresh_of_the_map_is_started_anew_although_requests_keep_coming(client, prefix):
+    longest = getattr(_clients, "REFRESH_MOST", None)
+    _clients.REFRESH_MOST = 0.5
+    try:
+        async with client_with_a_silent_node() as (other, proxy):
+            t = Throttler(other, 1000, 3600, prefix=prefix)
+            patient = asyncio.ensure_future(t.consume("patient"))
+            ends = await ask_every_tenth_of_a_second(t, 4)
+            assert proxy.silent and levels(ends) == [1] * 10, ends
+            assert (await asyncio.wait_for(patient, 5)).level == 1
+    finally:
+        _clients.REFRESH_MOST = longest
+
+
+@check_in_cluster
+async def a_task_gets_the_map_although_a_refresh_is_being_cancelled(client, prefix):
+    async with client_with_a_silent_node() as (other, proxy):
+        t = Throttler(other, 1000, 3600, prefix=prefix)
+        first = asyncio.ensure_future(t.consume("first"))
+        while not proxy.silent:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        first.cancel()
+        ends = await at_once(first)
+        assert isinstance(ends[0], asyncio.CancelledError), ends
+        next_one = asyncio.ensure_future(asyncio.wait_for(t.consume("next"), 5))
+        assert levels(await at_once(next_one)) == [1]
 
 
 @contextlib.asynccontextmanager

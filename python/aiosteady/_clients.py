@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     Ask = Callable[["_core.Throttler", int, "str | bytes", int, bool], Coroutine[Any, Any, ThrottleResult]]
 
 REDIRECTS_MOST = 16  # of one decision, by MOVED or ASK
+# Seconds until a refresh of the cluster map is started anew. Linux gives up a TCP connect after about 127 s, so a slow
+# connect is not cut short.
+REFRESH_MOST = 130.0
 NEVER_SENT = re.compile("connecting to|cannot be connected|No connection available|not covered")
 
 
@@ -105,19 +108,36 @@ class OneServer(Pipelined):
 class Joint:
     """A task that several tasks wait for. When the last of them stops waiting, it is cancelled."""
 
-    def __init__(self, task: asyncio.Task[Any]) -> None:
-        self.task, self._waiting = task, 0
-        task.add_done_callback(lambda task: task.cancelled() or task.exception())  # or asyncio reports it
+    def __init__(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]) -> None:
+        self._loop, self._began, self._waiting, self._cancelled = loop, loop.time(), 0, False
+        self._task = loop.create_task(work)
+        self._task.add_done_callback(lambda task: task.cancelled() or task.exception())  # or asyncio reports it
 
-    async def wait(self) -> None:
+    def is_over(self) -> bool:
+        """Also True if it was cancelled and its clean-up still runs."""
+        return self._cancelled or self._task.done()
+
+    def age(self) -> float:
+        return self._loop.time() - self._began
+
+    def cancel(self) -> None:
+        if not self.is_over():
+            self._cancelled = True
+            self._task.cancel()
+
+    async def wait(self) -> bool:
+        """Returns False if cancel() ended it: wait for another one. Raises what the task raised."""
         self._waiting += 1
         try:
-            await asyncio.wait([self.task])
+            await asyncio.wait([self._task])
         finally:
             self._waiting -= 1
             if self._waiting == 0:
-                self.task.cancel()  # has no effect if it is done
-        self.task.result()
+                self.cancel()
+        if self._cancelled and self._task.cancelled():
+            return False
+        self._task.result()
+        return True
 
 
 class Cluster(Pipelined):
@@ -166,12 +186,22 @@ class Cluster(Pipelined):
             self.client._initialize = True
 
     async def _refresh_map(self) -> None:
-        """All tasks that need the map wait for one refresh. If one of them is cancelled, the others still get it."""
+        """All tasks that need the map wait for one refresh. If one of them is cancelled, the others still get it.
+
+        A refresh over a silent connection may never end. When it is older than REFRESH_MOST, the next task cancels it
+        and starts another one. The tasks that waited for the old one wait for the new one.
+        """
+        while not await self._current_refresh().wait():
+            pass
+
+    def _current_refresh(self) -> Joint:
         loop = asyncio.get_running_loop()
         refresh = self._refreshes.get(loop)
-        if refresh is None or refresh.task.done():
-            refresh = self._refreshes[loop] = Joint(loop.create_task(self.client.initialize()))
-        await refresh.wait()
+        if refresh is not None and refresh.age() > REFRESH_MOST:
+            refresh.cancel()
+        if refresh is None or refresh.is_over():
+            refresh = self._refreshes[loop] = Joint(loop, self.client.initialize())
+        return refresh
 
     def _node_of_ask(self, error: Any) -> Any:
         return self.client.get_node(host=error.host, port=error.port)
