@@ -53,7 +53,7 @@ for i in range(4):
         sys.exit(0)
     children.append(pid)
     if how == "same loop":
-        os.waitpid(pid, 0)  # an epoll descriptor is shared by those who were forked with it
+        os.waitpid(pid, 0)  # parent and child share the epoll descriptor after the fork
         children.pop()
 loop.run_until_complete(work("then"))
 assert all(r.success for r in loop.run_until_complete(ended(tasks)))
