@@ -303,6 +303,55 @@ static void log_may_close_the_store(void **state) {
     assert_int_equal(tally.called, tally.submitted);
 }
 
+static void state_is_down_once_the_client_is_gone(void **state) {
+    (void)state;
+    struct tally tally = {0};
+    open_act((steady_store_options){0});
+    assert_int_equal(steady_store_state(act.store), STEADY_CONNECTING);
+    consume_and_wait(1, &tally);
+    assert_int_equal(steady_store_state(act.store), STEADY_READY);
+    keep(true);
+    consume_many(1, &tally);
+    run_for(act.poller, 20 * STEADY_MILLISECOND);
+    assert_int_equal(act.queued, 1);
+    steady_client_gone(act.store, "the radio is off");
+    assert_int_equal(steady_store_state(act.store), STEADY_DOWN);
+    keep(false); /* a reply that was on its way */
+    run_until_done(act.poller, &tally, 5 * STEADY_SECOND);
+    assert_int_equal(tally.allowed, 2);
+    assert_int_equal(steady_store_state(act.store), STEADY_DOWN);
+    close_act();
+}
+
+static void never(const steady_result *result, void *data) {
+    (void)result;
+    (void)data;
+    fail_msg("a cancelled decision called back");
+}
+
+/* The client hands back the reply of a cancelled request as it does others. The server has charged the drop. */
+static void cancelled_decision_runs_no_callback_and_its_reply_is_taken(void **state) {
+    (void)state;
+    const steady_call call = {.verb = STEADY_CONSUME, .key = "k", .key_len = 1, .amount = 1};
+    struct tally tally = {0};
+    uint64_t id = 0;
+    open_act((steady_store_options){0});
+    consume_and_wait(1, &tally); /* the script is there */
+    assert_int_equal(steady_decide(act.throttler, &call, never, NULL, &id), 0);
+    consume_many(1, &tally); /* both are with the client once the loop has run */
+    keep(true);
+    run_for(act.poller, 20 * STEADY_MILLISECOND);
+    assert_int_equal(act.queued, 2);
+    assert_int_equal(steady_cancel(act.throttler, id), 0);
+    assert_int_equal(steady_cancel(act.throttler, id), STEADY_NOT_IN_FLIGHT);
+    keep(false);
+    run_until_done(act.poller, &tally, 5 * STEADY_SECOND);
+    assert_int_equal(tally.allowed, 2);
+    assert_int_equal(tally.last.level, 3);
+    assert_int_equal(act.queued, 0);
+    close_act();
+}
+
 static void bad_arguments_are_refused(void **state) {
     (void)state;
     steady_poller *poller = NULL;
@@ -356,6 +405,8 @@ int main(void) {
         cmocka_unit_test_setup(client_that_is_gone_is_sent_nothing, flush),
         cmocka_unit_test_setup(reply_that_fits_no_command_detaches_the_client, flush),
         cmocka_unit_test_setup(log_may_close_the_store, flush),
+        cmocka_unit_test_setup(state_is_down_once_the_client_is_gone, flush),
+        cmocka_unit_test_setup(cancelled_decision_runs_no_callback_and_its_reply_is_taken, flush),
         cmocka_unit_test(bad_arguments_are_refused),
     };
     return cmocka_run_group_tests(tests, group_set_up, group_tear_down);

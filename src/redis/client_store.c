@@ -181,7 +181,7 @@ static void client_deliver(struct client_transport *transport, struct steady__re
     const struct steady__secrets secrets = {NULL, pending->key, pending->key_len, pending->prefix_len};
     enum steady__circuit_event news = STEADY__CIRCUIT_NOTHING;
     if (pending->key != NULL) news = steady__circuit_reply(&transport->circuit, reply, &inflight->loop);
-    client_set_state(inflight, transport->circuit.open ? STEADY_DOWN : STEADY_READY);
+    client_set_state(inflight, transport->gone || transport->circuit.open ? STEADY_DOWN : STEADY_READY);
     if (steady__log_needs_reason(&transport->log, &inflight->loop, news))
         steady__redact(why, sizeof why, reply->text, reply->text_len, &secrets);
     const enum steady__reply_action action =
