@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICKLY = ["CFLAGS=-O0", "-j2"]
-NOBODY = 65534
+OTHER_USER = 65534
 NO_HIREDIS = ("*** libsteady-hiredis is not built. hiredis was not found. Install it with: "
               "apt-get update && apt-get install -y libhiredis-dev")
 
@@ -106,9 +106,9 @@ def test_settings_are_recorded_as_they_were_given(tmp_path):
 def test_install_as_root_builds_nothing_in_the_folder_of_a_user(without_tls, tmp_path):
     build = tmp_path / "build"
     shutil.copytree(without_tls[0], build, symlinks=True)
-    subprocess.run(["chown", "-R", str(NOBODY), build], check=True)
+    subprocess.run(["chown", "-R", str(OTHER_USER), build], check=True)
     made(f"BUILD={build}", f"PREFIX={tmp_path}/prefix", "install")
-    assert {path.stat().st_uid for path in build.rglob("*")} == {NOBODY}
+    assert {path.stat().st_uid for path in build.rglob("*")} == {OTHER_USER}
     (build / "steady.so").unlink()
     refused = make(f"BUILD={build}", f"PREFIX={tmp_path}/other", "install")
     assert refused.returncode != 0 and "Run make as that user first." in refused.stderr
@@ -208,7 +208,7 @@ def setup(*tasks, script=ROOT / "scripts/setup", user=None, **env):
 
 def test_setup_names_the_whole_command_to_a_user_without_root(path_without, open_folder):
     script = shutil.copy(ROOT / "scripts/setup", open_folder)
-    run = setup("build", "test", script=script, user=NOBODY if os.geteuid() == 0 else None, PATH=path_without("pkg-config", "pkgconf", "sudo"))
+    run = setup("build", "test", script=script, user=OTHER_USER if os.geteuid() == 0 else None, PATH=path_without("pkg-config", "pkgconf", "sudo"))
     assert run.returncode == 1 and run.stdout == ""
     command = re.search(r"^    (apt-get update && apt-get install -y .*)$", run.stderr, re.M)[1]
     assert {"pkg-config", "libcmocka-dev", "libuv1-dev"} <= set(command.split())

@@ -67,7 +67,7 @@ async def main():
     await level("a float", some, lambda n: fail(memory, n, "k", 1.5))
     await level("no key", some, lambda n: fail(memory, n, 5))
     await level("a surrogate", some, lambda n: fail(memory, n, chr(0xd800) + "x"))
-    await level("nobody there", some // 10, lambda n: fail(Throttler(closed_url, 1, 1), n, "k"))
+    await level("server closed", some // 10, lambda n: fail(Throttler(closed_url, 1, 1), n, "k"))
     await level("policy", some // 10, lambda n: decide(Throttler(closed_url, 1, 1, on_error="local"), n))
     await level("waiting", some // 10, lambda n: wait(memory, n))
     await level("making", 500, make)

@@ -34,7 +34,7 @@
 #define OFFSET_AT 80
 #define CHECKSUM_AT 4080
 #define SUCCESSOR_AT 4088
-#define NOBODY 65534
+#define OTHER_USER 65534
 
 static char folder[64];
 static char path[128], beside[128], other[128];
@@ -674,7 +674,7 @@ static void file_of_another_user_is_refused(void **state) {
     (void)state;
     if (geteuid() != 0) skip_because("takes root");
     make_store();
-    assert_int_equal(chown(path, NOBODY, NOBODY), 0);
+    assert_int_equal(chown(path, OTHER_USER, OTHER_USER), 0);
     assert_refused(STEADY_BAD_FILE, "owned by another user");
 }
 
@@ -694,7 +694,7 @@ static void denied_access_is_reported(void **state) {
     if (child == 0) {
         struct steady__region region;
         steady_message why;
-        if (setuid(NOBODY) != 0) _exit(1);
+        if (setuid(OTHER_USER) != 0) _exit(1);
         if (steady__region_file(&region, path, 0, &why) != STEADY_SYSTEM) _exit(2);
         _exit(strstr(why.text, "Permission denied") != NULL ? 0 : 3);
     }
@@ -809,7 +809,7 @@ static int over_quota(void) {
     steady_message why;
     if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) return 77;
     if (mount("tmpfs", folder, "tmpfs", 0, "mode=0777,usrquota,usrquota_block_hardlimit=64k") != 0) return 78;
-    if (setuid(NOBODY) != 0) return 1; /* root has no quota */
+    if (setuid(OTHER_USER) != 0) return 1; /* root has no quota */
     if (steady__region_file(&region, path, 0, &why) != STEADY_SYSTEM) return 2;
     if (strstr(why.text, "quota") == NULL) return 3;
     return files() == 0 ? 0 : 4;

@@ -105,7 +105,7 @@ static void point_name_at(const struct node *node) {
     server_name.local = node->index;
     server_name.count = (size_t)between(1, 4);
     for (size_t i = 0; i < server_name.count; i++)
-        server_name.hosts[i] = world.now >= world.calm_at || one_in(2) ? ADDRESS_NOBODY : ADDRESS_DARK;
+        server_name.hosts[i] = world.now >= world.calm_at || one_in(2) ? ADDRESS_CLOSED : ADDRESS_DARK;
     server_name.hosts[between(0, (int64_t)server_name.count - 1)] = (uint8_t)node->index;
 }
 

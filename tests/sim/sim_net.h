@@ -100,7 +100,7 @@ void conns_calm_down(void);
 /* ---- The name ---- */
 
 /* The addresses of the name: nodes by number, and dead addresses. */
-#define ADDRESS_NOBODY 200 /* refuses */
+#define ADDRESS_CLOSED 200 /* refuses */
 #define ADDRESS_DARK 201   /* does not answer during the faults */
 struct name {
     uint8_t hosts[16];
