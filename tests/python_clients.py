@@ -28,11 +28,15 @@ async def connect(url, **options):
 
 
 async def close(client):
+    """redis-py 4 leaves the pool of a client made by from_url open. The finalizer of such a connection may close a descriptor
+    number that a new connection has by then, and asyncio never reports that connection as connected."""
     if hasattr(client, "wait_closed"):
         client.close()
         await client.wait_closed()
     else:
         await (client.aclose() if hasattr(client, "aclose") else client.close())
+        if hasattr(client, "connection_pool"):
+            await client.connection_pool.disconnect()
 
 
 @contextlib.asynccontextmanager
