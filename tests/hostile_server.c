@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -17,6 +18,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -630,3 +632,23 @@ void hostile_draws(struct hostile *server, uint32_t by) { server->orders = (uint
 unsigned hostile_heard(const struct hostile *server) { return server->heard; }
 unsigned hostile_accepted(const struct hostile *server) { return server->accepted; }
 unsigned hostile_most_open(const struct hostile *server) { return server->most_open; }
+
+/* ---- The process under test ---- */
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+size_t __sanitizer_get_current_allocated_bytes(void);
+size_t process_memory(void) { return __sanitizer_get_current_allocated_bytes(); }
+#else
+size_t process_memory(void) {
+    const struct mallinfo2 info = mallinfo2();
+    return info.uordblks + info.hblkhd;
+}
+#endif
+
+unsigned process_sockets(void) {
+    struct stat status;
+    unsigned n = 0;
+    for (int fd = 0; fd < HOSTILE_DESCRIPTORS; fd++)
+        if (fstat(fd, &status) == 0 && S_ISSOCK(status.st_mode)) n++;
+    return n;
+}

@@ -4,6 +4,7 @@
 #ifndef HOSTILE_SERVER_H
 #define HOSTILE_SERVER_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #define HOSTILE_PORTS 4 /* each port plays every role: the reply depends on the command */
@@ -50,6 +51,11 @@ enum hostile_map {
     HOSTILE_MAP_OTHER, /* a reply to a decision */
     HOSTILE_MAPS
 };
+
+/* Counters of the process under test: bytes on the heap, and open sockets. */
+#define HOSTILE_DESCRIPTORS 256 /* its limit of descriptors */
+size_t process_memory(void);
+unsigned process_sockets(void);
 
 struct hostile;
 

@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * The cost that a hostile server can cause: connections, lookups, memory, a held loop, log lines. Each test has one
  * fault; tests/hostile/ mixes them. */
-#include <malloc.h>
 #include <netdb.h>
 #include <stdatomic.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -16,27 +14,6 @@
 #define STRANGERS 16 /* nodes that no map confirms */
 #define LOOKUPS 16
 #define LINKS 64 /* a quarter of the descriptors that a test may have */
-#define DESCRIPTORS 256
-
-/* ---- Counters ---- */
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-size_t __sanitizer_get_current_allocated_bytes(void);
-static size_t memory(void) { return __sanitizer_get_current_allocated_bytes(); }
-#else
-static size_t memory(void) {
-    const struct mallinfo2 info = mallinfo2();
-    return info.uordblks + info.hblkhd;
-}
-#endif
-
-static unsigned sockets(void) {
-    struct stat status;
-    unsigned n = 0;
-    for (int fd = 0; fd < DESCRIPTORS; fd++)
-        if (fstat(fd, &status) == 0 && S_ISSOCK(status.st_mode)) n++;
-    return n;
-}
 
 /* A lookup takes nearly for ever. */
 static atomic_uint lookups, most_lookups;
@@ -71,7 +48,7 @@ static int set_up(void **state) {
     most_lookups = 0;
     resolves = false;
     getrlimit(RLIMIT_NOFILE, &descriptors);
-    const struct rlimit few = {DESCRIPTORS, descriptors.rlim_max};
+    const struct rlimit few = {HOSTILE_DESCRIPTORS, descriptors.rlim_max};
     setrlimit(RLIMIT_NOFILE, &few);
     return rig_set_up(state);
 }
@@ -87,14 +64,14 @@ static int tear_down(void **state) {
 static void open_hostile(void) {
     char url[64];
     snprintf(url, sizeof url, "redis://127.0.0.1:%d", hostile_port(server, 0));
-    sockets_before = sockets();
-    memory_before = memory();
+    sockets_before = process_sockets();
+    memory_before = process_memory();
     rig_open_at(url, TIMEOUT);
 }
 
 static void count_now(void) {
-    const size_t m = memory() - memory_before;
-    const unsigned s = sockets() - sockets_before;
+    const size_t m = process_memory() - memory_before;
+    const unsigned s = process_sockets() - sockets_before;
     if (m > most_memory) most_memory = m;
     if (s > most_sockets) most_sockets = s;
 }
@@ -260,7 +237,7 @@ static void large_map(enum hostile_map map) {
     maps_of(map);
     assert_bounded(1 + STRANGERS, 3 * 8192 + 4096);
     run_for(rig.poller, STEADY_SECOND);
-    assert_between(memory() - memory_before, 0, 1 << 20);
+    assert_between(process_memory() - memory_before, 0, 1 << 20);
     assert_recovers();
 }
 
@@ -295,7 +272,7 @@ static void map_without_end_is_kept_for_a_while(void **state) {
     hostile_is_honest(server);
     run_for(rig.poller, STEADY_SECOND);
     assert_used_again();
-    assert_between(memory() - memory_before, 0, 1 << 20);
+    assert_between(process_memory() - memory_before, 0, 1 << 20);
 }
 
 int main(void) {

@@ -8,13 +8,11 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <malloc.h>
 #include <netdb.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -34,7 +32,6 @@
 #endif
 
 #define STORES 3
-#define DESCRIPTORS 256
 #define SOCKETS_EACH (64 + 1 + 2)         /* for a cluster, a replica and sentinels */
 #define LOOKUPS_EACH (16 + 3 + 3 + 2 * 3) /* for nodes, the server, a replica and sentinels */
 #define MEMORY_EACH ((size_t)34 << 20)    /* for three maps, connections and nodes */
@@ -193,26 +190,6 @@ static const steady_loop_ops ops = {.name = "hostile",
                                     .timer_stop = timer_stop,
                                     .timer_free = timer_free};
 
-/* ---- Counters ---- */
-
-#if defined(__SANITIZE_ADDRESS__)
-size_t __sanitizer_get_current_allocated_bytes(void);
-static size_t memory(void) { return __sanitizer_get_current_allocated_bytes(); }
-#else
-static size_t memory(void) {
-    const struct mallinfo2 info = mallinfo2();
-    return info.uordblks + info.hblkhd;
-}
-#endif
-
-static unsigned sockets(void) {
-    struct stat status;
-    unsigned n = 0;
-    for (int fd = 0; fd < DESCRIPTORS; fd++)
-        if (fstat(fd, &status) == 0 && S_ISSOCK(status.st_mode)) n++;
-    return n;
-}
-
 /* A name resolves at once, after a while, or not at all, or the resolver does not answer. */
 static atomic_uint lookups;
 static atomic_bool resolves;
@@ -330,8 +307,8 @@ static void ask(struct client *client) {
 /* ---- Turns of the loop ---- */
 
 static void count_all(void) {
-    const size_t m = memory() - memory_at_first;
-    const unsigned s = sockets() - sockets_at_first, l = lookups;
+    const size_t m = process_memory() - memory_at_first;
+    const unsigned s = process_sockets() - sockets_at_first, l = lookups;
     if (m > most_memory && m < SIZE_MAX / 2) most_memory = m;
     if (s > most_sockets) most_sockets = s;
     if (l > most_lookups) most_lookups = l;
@@ -481,7 +458,7 @@ static void run_episode(void) {
     for (const steady_us until = now_us() + 2 * STEADY_SECOND; lookups > 0 && now_us() < until;)
         sleep_us(MS);
     run_for_us(5 * MS);
-    const size_t left = memory() - memory_at_first;
+    const size_t left = process_memory() - memory_at_first;
     if (left > LEFT_MOST && left < SIZE_MAX / 2) broken("%zu bytes are left when all stores are closed", left);
 }
 
@@ -530,7 +507,7 @@ int main(int argc, char **argv) {
     server = hostile_start();
     struct rlimit limit;
     getrlimit(RLIMIT_NOFILE, &limit);
-    limit.rlim_cur = DESCRIPTORS;
+    limit.rlim_cur = HOSTILE_DESCRIPTORS;
     setrlimit(RLIMIT_NOFILE, &limit);
     schedule = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
     if (steady_poller_new(&poller) != 0) abort();
@@ -539,8 +516,8 @@ int main(int argc, char **argv) {
     loop.ops = &ops;
     began = now_us();
     ran = processor_time();
-    sockets_at_first = sockets();
-    memory_at_first = memory();
+    sockets_at_first = process_sockets();
+    memory_at_first = process_memory();
     run(time);
     steady_poller_free(&poller);
     hostile_stop(server);
