@@ -312,7 +312,9 @@ static void stalled_handshake_is_unavailable_at_the_deadline(void **state) {
         const struct tally tally = ask(3);
         assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], 3);
         assert_true(tally.slowest < 2 * TIMEOUT + SLACK_OF(tally));
-        assert_string_equal(last_error_of(store), "no usable connection within 200000 us; still in the TLS handshake (does this port speak TLS?)");
+        assert_string_equal(
+            last_error_of(store),
+            "no usable connection within 200000 us; still in the TLS handshake (does this port speak TLS?)");
         const steady_us since = now_us();
         while (log_lines.lines == 0 && now_us() - since < 2 * STEADY_SECOND)
             steady_poller_run(poller, TIMEOUT);

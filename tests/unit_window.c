@@ -254,11 +254,11 @@ static void server_that_moves_away_still_answers_in_time(void **state) {
                     play(&(struct scene){1, slower * 100 * MS, from, MS, asked, 50000, 0, 0, 0, slower * by});
                     print_message("# asked %g, by %lld from %lld, slower %d\n", asked, (long long)by, (long long)from,
                                   slower);
-                    assert_true(outcome.unasked + outcome.late < 0.01 * (double)outcome.asked);
+                    assert_true((double)(outcome.unasked + outcome.late) < 0.01 * (double)outcome.asked);
                 }
     for (steady_us by = 10 * MS; by <= 50 * MS; by += 10 * MS) {
         play(&(struct scene){1, 100 * MS, 100, MS, 40000, 50000, 0, 0, 0, by});
-        assert_true(outcome.unasked + outcome.late < 0.1 * (double)outcome.asked);
+        assert_true((double)(outcome.unasked + outcome.late) < 0.1 * (double)outcome.asked);
     }
 }
 

@@ -63,9 +63,8 @@ static inline int binding_key(const struct throttler *self, PyObject *key, char 
 /* The throttler of the fallback store. NULL if the policy is "report" or there is no memory. */
 steady_throttler *binding_fallback(struct throttler *self, struct request request);
 
-/* The answer of the policy of `throttler` (NULL: "report") to an error. Raises the error if the policy has no answer.
- */
-PyObject *binding_policy(struct throttler *self, steady_throttler *throttler, struct request request, PyObject *key,
+/* The answer of the policy of `asked` (NULL: "report") to an error. Raises the error if the policy has no answer. */
+PyObject *binding_policy(struct throttler *self, steady_throttler *asked, struct request request, PyObject *key,
                          int error, const char *why);
 
 /* The answer of the policy if a store could not be opened and that exception is set. If the policy has no answer, the

@@ -74,6 +74,7 @@ void steady__last_error_get(const struct steady__last_error *last, steady_messag
         now = atomic_load_explicit(&last->edition, memory_order_acquire);
     } while (now != edition);
     *message = (steady_message){.text = ""};
+    /* cppcheck-suppress uninitvar ; the loop fills all of it */
     memcpy(message->text, words, sizeof words);
     message->text[sizeof message->text - 1] = '\0';
 }

@@ -348,7 +348,7 @@ static void redact_put_without(struct out *out, struct piece text, const struct 
             if (list[i].len >= MASKED_LEAST && list[i].len <= text.len && list[i].len > skip &&
                 strncasecmp(text.at, list[i].at, list[i].len) == 0)
                 skip = list[i].len;
-        const char shown = *text.at >= 0x20 && *text.at < 0x7f ? *text.at : '?';
+        const char shown = (char)(*text.at >= 0x20 && *text.at < 0x7f ? *text.at : '?');
         if (skip > 0)
             redact_put_text(out, MASK);
         else
@@ -452,26 +452,26 @@ static void redact_put_printable(struct out *out, const char *text) {
     if (shown < len) redact_put_text(out, room >= 3 ? "..." : "");
 }
 
-void steady_quote(char *text, size_t size, const char *argument) {
-    struct out out = redact_begin(text, size);
-    if (argument == NULL) return;
+void steady_quote(char *out, size_t size, const char *text) {
+    struct out quoted = redact_begin(out, size);
+    if (text == NULL) return;
     char whole[STEADY__URL_MAX + 64];
     struct out safe = redact_begin(whole, sizeof whole);
-    const char *value = redact_find_value(argument);
-    const size_t scheme = redact_scheme_length(argument);
-    if (redact_is_url(argument)) {
-        redact_put_url(&safe, argument);
-    } else if (scheme > 0 || redact_has_credentials(argument) || strstr(argument, "://") != NULL) {
-        redact_put(&safe, argument, scheme);
+    const char *value = redact_find_value(text);
+    const size_t scheme = redact_scheme_length(text);
+    if (redact_is_url(text)) {
+        redact_put_url(&safe, text);
+    } else if (scheme > 0 || redact_has_credentials(text) || strstr(text, "://") != NULL) {
+        redact_put(&safe, text, scheme);
         redact_put_text(&safe, MASK);
     } else if (value != NULL) {
-        redact_put(&safe, argument, (size_t)(value - argument));
+        redact_put(&safe, text, (size_t)(value - text));
         redact_put_text(&safe, MASK);
     } else {
-        redact_put_printable(&out, argument);
+        redact_put_printable(&quoted, text);
         return;
     }
-    redact_put_printable(&out, whole);
+    redact_put_printable(&quoted, whole);
     explicit_bzero(whole, sizeof whole);
 }
 

@@ -101,6 +101,7 @@ static steady_us inflight_longer(steady_us a, steady_us b) { return a > b ? a : 
 static bool inflight_add_slab(struct steady__inflight *inflight) {
     if (inflight->n_slabs == inflight->slabs_room) {
         const size_t room = inflight->slabs_room > 0 ? 2 * inflight->slabs_room : 8;
+        /* NOLINTNEXTLINE(bugprone-sizeof-expression): an array of pointers */
         struct steady__slab **slabs = realloc(inflight->slabs, room * sizeof *slabs);
         if (slabs == NULL) return false;
         inflight->slabs = slabs;
