@@ -179,7 +179,7 @@ $(BUILD)/steady: $(CLI)
 $(BUILD)/demo: $(BUILD)/obj/examples/demo.o
 
 # The module is bucket.c, limit.c and the code that a server needs around them. In steady_test.so tests set the time.
-MODULE_SRC = core/bucket core/limit core/error core/redact core/url
+MODULE_SRC = core/bucket core/parts core/limit core/error core/redact core/url
 $(BUILD)/steady.so: $(call obj,module/*.c)
 $(BUILD)/steady_test.so: $(patsubst module/%.c,$(BUILD)/obj/test_clock/%.o,$(wildcard module/*.c))
 $(BUILD)/steady.so $(BUILD)/steady_test.so: $(MODULE_SRC:%=$(BUILD)/obj/src/%.o) module/exports.map

@@ -190,7 +190,9 @@ typedef struct steady_limit {
     steady_us drop_recharge;  /* the time in which `drops` drops leak */
     int64_t drops;            /* 0: 1. Example: 3 with a drop_recharge of one second is exactly 3/s */
     steady_us block_duration; /* how long a denied consume blocks the key; 0: it does not */
-    uint64_t reserved[4];
+    const char *name; /* in results, and in the stored key if the throttler has several limits; 1 to 64 printable
+                         ASCII bytes without spaces, %, { and }. NULL: the period, such as "1m". Copied */
+    uint64_t reserved[3];
 } steady_limit;
 
 /* Checks a limit. Returns 0, or STEADY_BAD_ARGUMENT, and *why names the field, the value and the range. */
@@ -416,7 +418,7 @@ STEADY_API enum steady_state steady_store_state(const steady_store *store);
 
 /* ---- Throttlers ---------------------------------------------------------------------------------------------- */
 
-/* A store and a limit. */
+/* A store, a key prefix, and one limit or several. */
 typedef struct steady_throttler steady_throttler;
 
 /* The answer if the store gives none: if a decision ends as unavailable, unknown, refused, server or overloaded. Other
@@ -437,7 +439,9 @@ typedef struct steady_throttler_options {
     const char *prefix; /* put before each key; NULL: none. Copied. Prefix and key have at most 1024 bytes together */
     enum steady_policy on_error;
     uint32_t local_share; /* STEADY_LOCAL: how many stores of all processes share the limit; 0: 1 */
-    uint64_t reserved[8];
+    steady_us max_ahead;  /* a longer max_wait of a call counts as this one; 0: no bound. It bounds the queue */
+    bool clamp;           /* an amount over the capacity counts as the capacity, so an empty bucket always allows it */
+    uint64_t reserved[6];
 } steady_throttler_options;
 
 /* Makes a throttler, without I/O. The limit and the options are copied. Throttlers are cheap, and any number may share
@@ -446,6 +450,18 @@ typedef struct steady_throttler_options {
  * steady_throttler_free. */
 STEADY_API int steady_throttler_new(steady_throttler **throttler, steady_store *store, const steady_limit *limit,
                                     const steady_throttler_options *options, steady_message *why);
+
+/* Makes a throttler with 1 to 64 limits: each key has a bucket for each of them. A call is allowed if all limits allow
+ * it; otherwise none is charged. Their names must differ, so two limits of one period need names.
+ *
+ * With one limit a bucket has the key PREFIX KEY. With several it has PREFIX{KEY}NAME, in which the bytes %, { and } of
+ * KEY are written %25, %7B and %7D. So in a cluster all buckets of a key lie in one slot. Adding a second limit
+ * therefore begins new buckets: what is in the old one no longer counts.
+ *
+ * If keys come from users, give each throttler a prefix of its own. */
+STEADY_API int steady_throttler_new_limits(steady_throttler **throttler, steady_store *store,
+                                           const steady_limit *limits, size_t n_limits,
+                                           const steady_throttler_options *options, steady_message *why);
 
 /* Frees a throttler, and sets *throttler to NULL. Its decisions in flight still run their callbacks. NULL and a pointer
  * to NULL are fine. */
@@ -463,18 +479,49 @@ enum steady_source {
 /* The retry_after of a denial by policy. A store reconnects within a second after its server returned. */
 #define STEADY_DENY_RETRY STEADY_SECOND
 
+/* The result for one bucket of a call. */
+typedef struct steady_part_result {
+    const char *name; /* of the limit; valid as long as its throttler, or its reservation */
+    size_t part;      /* the index of the caller's steady_part; 0 for a call on one key */
+    bool success;     /* the bucket has nothing against the call */
+    int64_t granted;  /* drops that the call put in; below 0: that it took out; 0 if the call was denied */
+    int64_t level;    /* as in steady_result, for this bucket */
+    steady_us until_next_drop;
+    steady_us blocked_for;
+    steady_us retry_after;
+    int64_t charged;    /* steady_settle: drops that were put in, because the cost was higher */
+    int64_t given_back; /* steady_settle: what was taken out, in 1/drops us of the limit in lowest terms */
+    uint64_t reserved[4];
+} steady_part_result;
+
+/* A reservation: see "Reserve, then settle" below. */
+typedef struct steady_reservation steady_reservation;
+
 /* The numbers are valid if source is STEADY_FROM_STORE or STEADY_FROM_LOCAL; otherwise they are 0. Exception:
- * retry_after of a denial by policy is STEADY_DENY_RETRY, or -1 if the amount is over the capacity. */
+ * retry_after of a denial by policy is STEADY_DENY_RETRY, or -1 if the amount is over the capacity.
+ *
+ * If the call has several buckets, level and the times are those of the bucket that `part` names: of a denied call the
+ * one with the longest wait, of an allowed call the one into which the fewest further calls fit. */
 typedef struct steady_result {
     int error; /* enum steady_error */
     enum steady_source source;
-    bool success;              /* consume: the drops are in. peek: one drop would fit */
+    steady_us must_wait;       /* wait this long before you go ahead, although success is true. 0 unless the call had a
+                                  max_wait */
+    bool success;              /* consume: the drops are in. peek: they would fit */
+    bool atomic;               /* all buckets were decided at one moment */
+    int64_t granted;           /* drops that the named bucket got */
     int64_t level;             /* drops in the bucket after the call, also if it was denied or the key is blocked */
     steady_us until_next_drop; /* until the next drop leaks, rounded up; a full recharge if the bucket is empty */
     steady_us blocked_for;     /* the rest of the block; 0: not blocked */
     steady_us retry_after;     /* 0 on success. Otherwise the exact wait after which the same call succeeds, if no other
                                   call comes first. -1: never, because the amount is over the capacity (STEADY_LOCAL:
                                   over the share; the store may allow it when it answers again) */
+    size_t part;               /* the bucket that the answer names: an index into `parts` */
+    size_t n_parts;            /* buckets of the call */
+    const steady_part_result *parts; /* n_parts of them, valid while the callback runs. Of a ..._sync call they are in
+                                        the memory of the caller. NULL: not asked for, or no answer of a store */
+    steady_reservation *reservation; /* if the call asked for one and was allowed, otherwise NULL. It is yours: free it
+                                        with steady_reservation_free */
     uint64_t reserved[8];
 } steady_result;
 
@@ -521,17 +568,56 @@ STEADY_API int steady_reset(steady_throttler *throttler, const void *key, size_t
                             void *data);
 STEADY_API int steady_reset_sync(steady_throttler *throttler, const void *key, size_t key_len, steady_result *result);
 
+/* Puts `amount` drops in whatever the level, also if the key is blocked. Use it for a cost that has already arisen. The
+ * level can pass the capacity, up to 2^31-1 drops, with level * drop_recharge below 2^53. result->granted says how many
+ * drops went in. A negative amount is STEADY_BAD_ARGUMENT. */
+STEADY_API int steady_charge(steady_throttler *throttler, const void *key, size_t key_len, int64_t amount,
+                             steady_callback callback, void *data);
+STEADY_API int steady_charge_sync(steady_throttler *throttler, const void *key, size_t key_len, int64_t amount,
+                                  steady_result *result);
+
 /* ---- The long form, and cancelling --------------------------------------------------------------------------- */
 
 enum steady_verb { STEADY_CONSUME = 0, STEADY_PEEK = 1, STEADY_RESET = 2 };
+
+/* What a bucket does in a call. A bucket votes if its denial denies the call.
+ *
+ *     STEADY_TAKE    it votes, and the drops go in. A negative amount takes drops out, and does not vote
+ *     STEADY_LOOK    it votes, and nothing goes in
+ *     STEADY_CHARGE  it does not vote. The drops go in whatever its level, blocked or not
+ *     STEADY_SHADOW  it does not vote. The drops go in if they fit. `success` of the bucket says what it would have
+ *                    said: use it to try a limit without enforcing it */
+enum steady_kind { STEADY_TAKE = 0, STEADY_LOOK = 1, STEADY_CHARGE = 2, STEADY_SHADOW = 3 };
+
+/* Options of a call. */
+typedef struct steady_how {
+    /* Take drops that do not fit yet, if they will fit within this time; 0 to 2^52 us. Then the call succeeds at once,
+     * and result->must_wait says how long to wait before you go ahead. That is a place in line: all processes are
+     * served first come, first served, without another call. While such a queue stands, calls without a max_wait are
+     * denied. A call with a max_wait starts no block. */
+    steady_us max_wait;
+    /* Take as much as fits now, if it is at least this; 1 to the amount. If it does not fit now, but fits within
+     * max_wait, exactly this is taken. result->granted says how much. 0: all of the amount or nothing. Otherwise every
+     * bucket must be of kind STEADY_TAKE, and all must have one amount. */
+    int64_t at_least;
+    bool reserve;              /* result->reservation holds what was taken, for steady_settle */
+    steady_part_result *parts; /* a ..._sync call fills these, one for each bucket; NULL: none. Others ignore it */
+    size_t parts_room;         /* how many of them there are; further buckets are left out */
+    steady_message *why;       /* gets the reason of a STEADY_BAD_ARGUMENT; NULL: none */
+    uint64_t reserved[6];
+} steady_how;
 
 /* A decision in one struct. steady_consume, steady_peek and steady_reset are its short forms. */
 typedef struct steady_call {
     enum steady_verb verb;
     const void *key; /* copied */
     size_t key_len;
-    int64_t amount; /* STEADY_CONSUME only */
-    uint64_t reserved[8];
+    int64_t amount;         /* STEADY_CONSUME, and STEADY_PEEK, which would otherwise look for 0 drops. If the throttler
+                               has several limits, of each */
+    const int64_t *amounts; /* one for each limit of the throttler, in their order; NULL: `amount` */
+    enum steady_kind kind;  /* of all its buckets */
+    const steady_how *how;  /* NULL: the defaults */
+    uint64_t reserved[6];
 } steady_call;
 
 /* Makes a decision. Errors, callback and result are those of the short form. If the call returns 0 and id is not NULL,
@@ -549,6 +635,100 @@ STEADY_API int steady_decide_sync(steady_throttler *throttler, const steady_call
  *     STEADY_NOT_IN_FLIGHT, and nothing happens.
  * Returns 0, STEADY_NOT_IN_FLIGHT, STEADY_WRONG_THREAD, or STEADY_BAD_ARGUMENT (a NULL). */
 STEADY_API int steady_cancel(steady_throttler *throttler, uint64_t id);
+
+/* ---- Several keys in one decision ---------------------------------------------------------------------------- */
+
+/* A key, with the throttler that has its limits. */
+typedef struct steady_part {
+    steady_throttler *throttler;
+    const void *key; /* copied */
+    size_t key_len;
+    int64_t amount;
+    const int64_t *amounts; /* one for each limit of the throttler, in their order; NULL: `amount` */
+    enum steady_kind kind;
+    uint64_t reserved[4];
+} steady_part;
+
+/* Decides on several keys: all or nothing. It is allowed if every bucket that votes allows it. If it is denied, nothing
+ * is put in or taken out anywhere. A bucket of kind STEADY_TAKE or STEADY_SHADOW that denies starts its block.
+ *   - All throttlers belong to one store, and the call has at most 64 buckets. No bucket may come twice.
+ *   - On a Redis server the call is one script, and atomic. In a cluster all keys must lie in one slot
+ *     (STEADY_UNSUPPORTED otherwise): put the common part into braces, "{user:42}:requests".
+ *   - An embedded store looks at all buckets, then takes them one by one. It never allows more than the limits, and
+ *     denies only if at some moment of the call there was no room. result->atomic is false.
+ *   - An error without a verdict is answered by the strictest policy of the throttlers: STEADY_DENY, STEADY_REPORT,
+ *     STEADY_LOCAL, STEADY_ALLOW, in this order. A STEADY_LOCAL decides on all buckets in the embedded store.
+ *   - how->why names the part, the field and the range of what is wrong.
+ * Errors, callback and id are those of steady_decide. */
+STEADY_API int steady_consume_all(const steady_part *parts, size_t n_parts, const steady_how *how,
+                                  steady_callback callback, void *data, uint64_t *id);
+STEADY_API int steady_consume_all_sync(const steady_part *parts, size_t n_parts, const steady_how *how,
+                                       steady_result *result);
+
+/* What steady_consume_all would answer now. It changes nothing and starts no block; levels are those before the call.
+ */
+STEADY_API int steady_peek_all(const steady_part *parts, size_t n_parts, const steady_how *how,
+                               steady_callback callback, void *data, uint64_t *id);
+STEADY_API int steady_peek_all_sync(const steady_part *parts, size_t n_parts, const steady_how *how,
+                                    steady_result *result);
+
+/* ---- Reserve, then settle ------------------------------------------------------------------------------------ */
+
+/* For a cost that is known only afterwards: tokens, bytes, "count only failures", or a place in line that is given up.
+ * Reserve an estimate: consume with how.reserve, and keep result->reservation. When the cost is known, settle.
+ *   - A cost below the reserved amount is given back, except for what has leaked meanwhile. So to settle never lets
+ *     more through than if the cost had been known at the start.
+ *   - A higher cost is charged, whatever the level.
+ *   - A reservation that is never settled stays charged and leaks away.
+ *   - Settle once. A second settle would give back, or charge, again. After STEADY_UNKNOWN do not repeat it.
+ *
+ * A reservation is a value. It has a text form, so another process can settle it. Nothing else is stored. It may be
+ * used from any thread, by one thread at a time. Its text holds the keys: treat it as you treat them. */
+
+/* What a reservation holds of one bucket. */
+typedef struct steady_reserved {
+    const char *name; /* of the limit; valid until the reservation is freed */
+    const char *key;  /* as stored; the same */
+    size_t key_len;
+    int64_t amount;     /* drops that were asked for */
+    int64_t granted;    /* drops that were put in; 0 for STEADY_LOOK */
+    steady_us moment;   /* of the clock of its store */
+    steady_limit limit; /* in lowest terms */
+    uint64_t reserved[4];
+} steady_reserved;
+
+/* The buckets of a reservation, and their number: in the order of result->parts. */
+STEADY_API const steady_reserved *steady_reservation_parts(const steady_reservation *reservation, size_t *n_parts);
+
+/* Writes the text form, printable ASCII without spaces, and cuts it to `size` bytes with its NUL. Returns the length of
+ * the whole text, as snprintf does. */
+STEADY_API size_t steady_reservation_text(const steady_reservation *reservation, char *text, size_t size);
+
+/* Reads the text form. Returns 0, STEADY_BAD_ARGUMENT (it is no reservation) or STEADY_NO_MEMORY; then *reservation is
+ * NULL. */
+STEADY_API int steady_reservation_parse(steady_reservation **reservation, const char *text, steady_message *why);
+
+/* Frees a reservation, and sets *reservation to NULL. It does not settle. NULL and a pointer to NULL are fine. */
+STEADY_API void steady_reservation_free(steady_reservation **reservation);
+
+/* The true cost of the buckets of a reservation. */
+typedef struct steady_settlement {
+    steady_reservation *reservation; /* copied; you may free it when the call has returned */
+    int64_t actual;                  /* drops, of every bucket; over 2^31-1 counts as 2^31-1 */
+    const int64_t *actuals;          /* one for each bucket, in their order; -1: it stays charged. NULL: `actual`, which
+                                        is refused if the buckets were asked for different amounts */
+    steady_throttler *const *throttlers; /* those that reserved; the limits of today decide */
+    size_t n_throttlers;
+    steady_message *why; /* gets the reason of a STEADY_BAD_ARGUMENT; NULL: none */
+    uint64_t reserved[6];
+} steady_settlement;
+
+/* Settles a reservation. A bucket whose limit leaks at another rate today gets nothing back. Blocks stay. The result
+ * has success, and its parts say what was charged or given back. Errors, callback and id are those of steady_decide.
+ * Besides, STEADY_BAD_ARGUMENT: the reservation was settled before, or a bucket belongs to none of the throttlers. No
+ * policy applies. */
+STEADY_API int steady_settle(const steady_settlement *settlement, steady_callback callback, void *data, uint64_t *id);
+STEADY_API int steady_settle_sync(const steady_settlement *settlement, steady_result *result);
 
 #ifdef __cplusplus
 }

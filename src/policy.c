@@ -6,10 +6,22 @@
 
 size_t steady__prefix_len(const steady_throttler *t) { return t != NULL ? t->prefix_len : 0; }
 
+void steady__throttler_hold(steady_throttler *t) { atomic_fetch_add_explicit(&t->holders, 1, memory_order_relaxed); }
+
 void steady__throttler_release(steady_throttler *t) {
     if (atomic_fetch_sub(&t->holders, 1) != 1) return;
     steady__store_release(t->store);
     free(t);
+}
+
+void steady__call_release(const struct steady__call *call) {
+    if (call->group == NULL) {
+        steady__throttler_release(call->throttler);
+        return;
+    }
+    for (size_t i = 0; i < call->group->n; i++)
+        steady__throttler_release(call->group->members[i].throttler);
+    free(call->group);
 }
 
 static bool policy_has_answer_for(int error) {
@@ -40,11 +52,10 @@ void steady__policy_apply(const steady_throttler *t, const struct steady__call *
 }
 
 void steady__finish(const struct steady__call *call, const steady_result *result) {
-    steady_throttler *t = call->throttler;
-    const steady_callback callback = call->callback;
-    void *data = call->data;
+    const struct steady__call ended = *call;
     steady_result answer = *result;
-    steady__policy_apply(t, call, &answer);
-    steady__throttler_release(t);
-    callback(&answer, data);
+    steady__policy_apply(ended.throttler, &ended, &answer);
+    if (ended.group == NULL) steady__throttler_release(ended.throttler);
+    ended.callback(&answer, ended.data);
+    if (ended.group != NULL) steady__call_release(&ended); /* answer.parts points into the group */
 }

@@ -18,7 +18,11 @@ struct steady_throttler {
 /* The length of the prefix of its keys, in bytes; 0 if NULL. */
 size_t steady__prefix_len(const steady_throttler *throttler);
 
+void steady__throttler_hold(steady_throttler *throttler);
 void steady__throttler_release(steady_throttler *throttler);
+
+/* Releases the throttlers of a call, and frees its group. */
+void steady__call_release(const struct steady__call *call);
 
 /* Replaces an error in *result by the answer of the policy, if the policy has an answer for this error. */
 void steady__policy_apply(const steady_throttler *throttler, const struct steady__call *call, steady_result *result);

@@ -6,7 +6,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "core/bucket.h"
+#include "core/parts.h"
 #include "steady.h"
 
 #define STEADY__KEY_MAX 1024
@@ -17,6 +17,27 @@ struct steady__terms {
     struct steady__rate rate;
     char encoded[160]; /* filled by `prepare` */
     size_t encoded_len;
+};
+
+/* One bucket of a group. Throttler and key stay valid until the group is freed. */
+struct steady__member {
+    struct steady__part part; /* part.rate is that of `terms` */
+    const struct steady__terms *terms;
+    steady_throttler *throttler; /* held */
+    const char *key;             /* whole: with its prefix */
+    size_t key_len;
+    struct steady__settlement settlement; /* STEADY__SETTLE only. settlement.rate is that of `terms` */
+};
+
+/* A call on several buckets, or on one with options. It is made by throttler.c, and freed after the callback. */
+struct steady__group {
+    size_t n;
+    struct steady__how how;
+    struct steady__member *members;
+    steady_part_result *results; /* one for each member. A store fills them before it ends the call */
+    steady_us moment;            /* the time of the store's clock; the store fills it, too */
+    bool reserve;                /* an allowed call makes a reservation */
+    char *keys_end;              /* for steady__group_add */
 };
 
 /* One decision. `terms` and `throttler` stay valid until steady__finish. `key` is valid only until submit or decide
@@ -30,6 +51,8 @@ struct steady__call {
     steady_throttler *throttler;
     steady_callback callback;
     void *data;
+    struct steady__group *group; /* NULL: one bucket without options. Otherwise key and terms are those of its first
+                                    member */
 };
 
 struct steady__store_class {

@@ -107,10 +107,15 @@ static int throttler_ask(steady_throttler *t, enum steady__verb verb, const void
     if (callback == NULL) return STEADY_BAD_ARGUMENT;
     if (!t->store->has_loop) return STEADY_NO_LOOP;
     if (!throttler_on_its_thread(t)) return STEADY_WRONG_THREAD;
-    const struct steady__call call = {
-        verb,     amount, throttler_whole_key(t, key, key_len, room), t->prefix_len + key_len, &t->terms, t,
-        callback, data};
-    atomic_fetch_add_explicit(&t->holders, 1, memory_order_relaxed);
+    const struct steady__call call = {.verb = verb,
+                                      .amount = amount,
+                                      .key = throttler_whole_key(t, key, key_len, room),
+                                      .key_len = t->prefix_len + key_len,
+                                      .terms = &t->terms,
+                                      .throttler = t,
+                                      .callback = callback,
+                                      .data = data};
+    steady__throttler_hold(t);
     uint64_t call_id = 0;
     error = t->store->class_->submit(t->store, &call, &call_id);
     if (error != 0) steady__throttler_release(t);
@@ -121,7 +126,7 @@ static int throttler_ask(steady_throttler *t, enum steady__verb verb, const void
 /* Hold a reference: the log callback may free this throttler. A store for any thread has no log, and needs no hold. */
 static void throttler_decide(steady_throttler *t, const struct steady__call *call, steady_result *result) {
     const bool any_thread = t->store->class_->any_thread;
-    if (!any_thread) atomic_fetch_add_explicit(&t->holders, 1, memory_order_relaxed);
+    if (!any_thread) steady__throttler_hold(t);
     t->store->class_->decide(t->store, call, result);
     if (result->error != 0) steady__policy_apply(t, call, result);
     if (!any_thread) steady__throttler_release(t);

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = Path(os.environ.get("BUILD", ROOT / "build")).resolve()
 
 # The layers of src/, and which layers the files of each may include. Files at the top of src/ belong to two layers:
-# store and policy lie below the stores, throttler and open above them.
+# store, group and policy lie below the stores, throttler and open above them.
 LAYERS = {
     "core": "core",
     "loop": "loop core",
@@ -23,7 +23,7 @@ LAYERS = {
     "hiredis": "",  # public headers only
     "top": "top base local redis core",
 }
-AT_THE_TOP = {"store": "base", "policy": "base", "throttler": "top", "open": "top"}
+AT_THE_TOP = {"store": "base", "group": "base", "policy": "base", "throttler": "top", "open": "top"}
 
 # The library prints nothing, never exits, changes no signal, and has no state that two loops could share.
 FORBIDDEN_CALLS = set(

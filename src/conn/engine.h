@@ -18,12 +18,12 @@ enum steady__engine_state {
 struct steady__engines {
     struct {
         enum steady__engine_state engine_state;
-        unsigned since; /* while TRYING: decisions sent since then */
-        uint32_t loads; /* SCRIPT LOADs sent */
-        bool loading;   /* a SCRIPT LOAD is queued */
-    } verbs[3];         /* by enum steady__verb */
-    unsigned hung_up;   /* connections lost in a row while TRYING */
-    unsigned spared;    /* further connections on which the module is not tried */
+        unsigned since;     /* while TRYING: decisions sent since then */
+        uint32_t loads;     /* SCRIPT LOADs sent */
+        bool loading;       /* a SCRIPT LOAD is queued */
+    } verbs[STEADY__VERBS]; /* by enum steady__verb */
+    unsigned hung_up;       /* connections lost in a row while TRYING */
+    unsigned spared;        /* further connections on which the module is not tried */
 };
 
 /* The engines of the next connection. A proxy may hang up on an unknown command. So after a connection that was lost

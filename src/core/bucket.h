@@ -9,7 +9,16 @@
 #include <stdint.h>
 
 /* The call on a bucket. */
-enum steady__verb { STEADY__CONSUME, STEADY__PEEK, STEADY__RESET };
+enum steady__verb {
+    STEADY__CONSUME,
+    STEADY__PEEK,
+    STEADY__RESET,
+    STEADY__CONSUME_ALL, /* the rest: a group of parts, see core/parts.h and store.h */
+    STEADY__PEEK_ALL,
+    STEADY__SETTLE,
+    STEADY__RESET_ALL,
+    STEADY__VERBS
+};
 
 #define STEADY__EXACT ((int64_t)1 << 53) /* every time and every capacity * recharge stays below */
 #define STEADY__CAPACITY_MAX INT32_MAX
@@ -51,6 +60,14 @@ void steady__bucket_consume(struct steady__bucket *bucket, const struct steady__
 /* The decision that a consume of one drop would get. The bucket does not change. */
 void steady__bucket_peek(const struct steady__bucket *bucket, const struct steady__rate *rate, int64_t now,
                          struct steady__decision *decision);
+
+/* Brings a bucket to `now` in place: any stored state, a clock that stepped back, the leak, the end of a block. Returns
+ * the phase: the time since the last leak, in 1/drops us. It can be negative, by less than 1 us. */
+int64_t steady__bucket_advance(struct steady__bucket *bucket, const struct steady__rate *rate, int64_t now,
+                               bool *stepped);
+
+/* The time until the first `count` drops have leaked, in us. count * recharge must be below 2^63. */
+int64_t steady__bucket_wait_for(int64_t count, int64_t phase, const struct steady__rate *rate);
 
 /* Fills the fields of a decision from decision->success and the bucket after it. `phase` is the time since the last
  * leak, in 1/drops us. */

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT
+ * A call on several buckets, or on one with options. */
+#include "group.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* One block of memory: the group, its members, their results, and their keys. */
+struct steady__group *steady__group_new(size_t n, size_t key_bytes) {
+    const size_t members = n * sizeof(struct steady__member), results = n * sizeof(steady_part_result);
+    struct steady__group *group = calloc(1, sizeof *group + members + results + key_bytes);
+    if (group == NULL) return NULL;
+    group->members = (struct steady__member *)(group + 1);
+    group->results = (steady_part_result *)(group->members + n);
+    group->keys_end = (char *)(group->results + n);
+    return group;
+}
+
+struct steady__member *steady__group_add(struct steady__group *group, steady_throttler *throttler,
+                                         const struct steady__terms *terms, const char *key, size_t key_len) {
+    struct steady__member *member = &group->members[group->n++];
+    *member = (struct steady__member){
+        .part.rate = &terms->rate, .terms = terms, .throttler = throttler, .key = group->keys_end, .key_len = key_len};
+    memcpy(group->keys_end, key, key_len);
+    group->keys_end += key_len;
+    return member;
+}
+
+void steady__group_name(const struct steady__call *call, size_t part, steady_result *result) {
+    const struct steady__group *group = call->group;
+    const steady_part_result *named = &group->results[part];
+    result->part = part;
+    result->n_parts = group->n;
+    result->parts = group->results;
+    result->granted = named->granted;
+    result->level = named->level;
+    result->until_next_drop = named->until_next_drop;
+    result->blocked_for = named->blocked_for;
+}
+
+static void group_fill(steady_part_result *result, const struct steady__decision *d) {
+    result->success = d->success;
+    result->level = d->level;
+    result->until_next_drop = d->until_next_drop;
+    result->blocked_for = d->blocked_for;
+    result->retry_after = d->retry_after;
+}
+
+static unsigned group_settle(struct steady__group *group, struct steady__bucket *buckets, int64_t now, bool *changed) {
+    unsigned stepped = 0;
+    for (size_t i = 0; i < group->n; i++) {
+        struct steady__settled settled;
+        steady__settle(&group->members[i].settlement, now, &buckets[i], &settled);
+        group_fill(&group->results[i], &settled.bucket);
+        group->results[i].charged = settled.charged;
+        group->results[i].given_back = settled.given_back;
+        stepped += settled.bucket.stepped;
+        if (changed != NULL) changed[i] = settled.bucket.changed;
+    }
+    return stepped;
+}
+
+static unsigned group_consume(struct steady__group *group, struct steady__bucket *buckets, int64_t now, bool *changed,
+                              struct steady__verdict *verdict) {
+    struct steady__part parts[STEADY__PARTS_MAX];
+    struct steady__part_decision each[STEADY__PARTS_MAX];
+    unsigned stepped = 0;
+    for (size_t i = 0; i < group->n; i++)
+        parts[i] = group->members[i].part;
+    steady__parts_decide(parts, group->n, &group->how, now, buckets, each, verdict);
+    for (size_t i = 0; i < group->n; i++) {
+        group_fill(&group->results[i], &each[i].bucket);
+        group->results[i].granted = each[i].granted;
+        stepped += each[i].bucket.stepped;
+        if (changed != NULL) changed[i] = each[i].bucket.changed;
+    }
+    return stepped;
+}
+
+unsigned steady__group_decide(const struct steady__call *call, struct steady__bucket *buckets, int64_t now,
+                              bool *changed, steady_result *result) {
+    struct steady__verdict verdict = {.success = true};
+    const unsigned stepped = call->verb == STEADY__SETTLE ? group_settle(call->group, buckets, now, changed)
+                                                          : group_consume(call->group, buckets, now, changed, &verdict);
+    *result = (steady_result){.source = STEADY_FROM_STORE,
+                              .success = verdict.success,
+                              .atomic = true,
+                              .must_wait = verdict.wait,
+                              .retry_after = verdict.retry_after};
+    call->group->moment = now;
+    steady__group_name(call, verdict.part, result);
+    return stepped;
+}
+
+void steady__group_reset(const struct steady__call *call, steady_result *result) {
+    static const struct steady__bucket empty;
+    for (size_t i = 0; i < call->group->n; i++) {
+        struct steady__decision d;
+        steady__bucket_peek(&empty, call->group->members[i].part.rate, 0, &d);
+        group_fill(&call->group->results[i], &d);
+    }
+    *result = (steady_result){.source = STEADY_FROM_STORE, .success = true, .atomic = true};
+    steady__group_name(call, 0, result);
+}

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT
+ * A call on several buckets, or on one with options: its members, and its result. throttler.c makes groups; the stores
+ * read the members and fill the result. */
+#ifndef STEADY__GROUP_H
+#define STEADY__GROUP_H
+
+#include "store.h"
+
+/* Makes a group with room for n members with keys of `key_bytes` together. The members are zero: add them with
+ * steady__group_add. NULL: out of memory. Free it with
+ * free, or with its call: see steady__call_release. */
+struct steady__group *steady__group_new(size_t n, size_t key_bytes);
+
+/* The next member. Copies the whole key. The caller holds the throttler. */
+struct steady__member *steady__group_add(struct steady__group *group, steady_throttler *throttler,
+                                         const struct steady__terms *terms, const char *key, size_t key_len);
+
+/* Makes the decision of the call on the buckets of its members, in their order, at `now` of the store's clock. Fills
+ * the result of the call and of each member. buckets[i] gets its new state if changed[i]; all zero: delete it.
+ * `changed` may be NULL. Not for a reset. Returns how many buckets were ahead of the clock. */
+unsigned steady__group_decide(const struct steady__call *call, struct steady__bucket *buckets, int64_t now,
+                              bool *changed, steady_result *result);
+
+/* Fills the result of a reset: empty buckets. */
+void steady__group_reset(const struct steady__call *call, steady_result *result);
+
+/* Fills the fields of *result that repeat those of group->results[part]. The results of the members are there. */
+void steady__group_name(const struct steady__call *call, size_t part, steady_result *result);
+
+#endif
