@@ -136,9 +136,10 @@ $(BUILD)/settings:
 	@mkdir -p $(@D)
 	@printf '%s\n' $(foreach s,$(SETTINGS),$(call in_shell,BUILT_$s := $(call in_make,$(strip $($s))))) >$@
 
+SCRIPTS = consume peek reset consume_all peek_all settle reset_all
 $(BUILD)/scripts.h: scripts/embed-lua $(wildcard lua/*.lua)
 	@mkdir -p $(@D)
-	$(Q)scripts/embed-lua lua/consume.lua lua/peek.lua lua/reset.lua >$@
+	$(Q)scripts/embed-lua $(SCRIPTS:%=lua/%.lua) >$@
 
 $(BUILD)/obj/src/%.o: OWN = -fPIC -fvisibility=hidden -Iinclude -Isrc -I$(BUILD) $(TLS_CFLAGS)
 $(BUILD)/obj/src/hiredis/%.o: OWN = -fPIC -fvisibility=hidden -Iinclude $(HIREDIS_CFLAGS)

@@ -14,26 +14,9 @@ elseif blocked == 0 and block > 0 and amount <= capacity then
 end
 
 if write and amount ~= 0 then
-  local busy = 0 -- us until the bucket is empty and not blocked
-  if level > 0 then
-    busy = level * recharge
-    if drops == 1 then
-      busy = busy - phase
-    else
-      local left = busy % drops
-      busy = (busy - left) / drops + math.ceil((left - phase) / drops)
-    end
-  end
-  if blocked > now + busy then busy = blocked - now end
+--@include busy.lua
   if busy > 0 then
-    local us, text = last % 1000000, nil
-    if blocked == 0 and rem == 0 then
-      text = string.format('%d %d.%06d 0', level, (last - us) / 1000000, us)
-    else
-      text = string.format('%d %d.%06d %s%s', level, (last - us) / 1000000, us,
-        blocked == 0 and '0' or string.format('%d.%06d', (blocked - blocked % 1000000) / 1000000, blocked % 1000000),
-        rem == 0 and '' or ' ' .. rem)
-    end
+--@include text.lua
     call('SET', KEYS[1], text, 'PX', math.ceil(busy / 1000))
   elseif value then
     call('DEL', KEYS[1])

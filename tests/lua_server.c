@@ -12,7 +12,7 @@
 
 struct lua_server {
     lua_State *lua;
-    int chunks[3];
+    int chunks[STEADY__VERBS];
     int64_t now_us;
     bool holds;
     int64_t expires_ms; /* 0: never */
@@ -105,7 +105,7 @@ struct lua_server *lua_server_new(void) {
     set_function(server, "call", redis_call);
     set_function(server, "error_reply", redis_error_reply);
     lua_setglobal(server->lua, "redis");
-    for (int verb = 0; verb < 3; verb++) {
+    for (int verb = 0; verb < STEADY__VERBS; verb++) {
         /* Redis removes the #! line before it compiles the script. */
         const char *body = strchr(steady__scripts[verb].text, '\n');
         if (luaL_loadbuffer(server->lua, body, strlen(body), "@script") != 0) abort();
@@ -180,7 +180,7 @@ static int prepare(struct lua_server *server, const char *command, size_t len) {
     if (!set_table(server, "KEYS", key_count, &at, end) || !set_table(server, "ARGV", argc - 3 - key_count, &at, end))
         return -1;
     if (at != end) return -1;
-    for (int verb = 0; verb < 3; verb++)
+    for (int verb = 0; verb < STEADY__VERBS; verb++)
         if (memcmp(sha, steady__scripts[verb].sha1, 40) == 0) return server->chunks[verb];
     return -1;
 }

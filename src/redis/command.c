@@ -8,10 +8,14 @@
 #include "conn/resp.h"
 #include "scripts.h" /* made from lua/ by the build */
 
-const struct steady__script steady__scripts[3] = {
+const struct steady__script steady__scripts[STEADY__VERBS] = {
     [STEADY__CONSUME] = {consume_lua, sizeof consume_lua - 1, STEADY__CONSUME_SHA1},
     [STEADY__PEEK] = {peek_lua, sizeof peek_lua - 1, STEADY__PEEK_SHA1},
     [STEADY__RESET] = {reset_lua, sizeof reset_lua - 1, STEADY__RESET_SHA1},
+    [STEADY__CONSUME_ALL] = {consume_all_lua, sizeof consume_all_lua - 1, STEADY__CONSUME_ALL_SHA1},
+    [STEADY__PEEK_ALL] = {peek_all_lua, sizeof peek_all_lua - 1, STEADY__PEEK_ALL_SHA1},
+    [STEADY__SETTLE] = {settle_lua, sizeof settle_lua - 1, STEADY__SETTLE_SHA1},
+    [STEADY__RESET_ALL] = {reset_all_lua, sizeof reset_all_lua - 1, STEADY__RESET_ALL_SHA1},
 };
 
 /* ---- Commands ---- */

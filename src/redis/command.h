@@ -12,7 +12,7 @@ struct steady__script {
 };
 
 /* By enum steady__verb. */
-extern const struct steady__script steady__scripts[3];
+extern const struct steady__script steady__scripts[STEADY__VERBS];
 
 /* Fills terms->encoded with the arguments of the limit, ready to send. */
 void steady__command_encode_limit(struct steady__terms *terms);

@@ -1,0 +1,9 @@
+#!lua flags=no-writes
+-- SPDX-License-Identifier: MIT
+-- Tells what consume_all.lua would answer. Takes its arguments, sends its reply, and writes nothing.
+--@include parts.lua
+
+local function decide(i)
+--@include part.lua
+end
+return decide(1) or reply

@@ -1,0 +1,13 @@
+-- SPDX-License-Identifier: MIT
+-- The common part of the scripts for several buckets: the time, and the reply. A function handles one bucket, calls itself
+-- for the next one, and then writes. So all buckets are read before the first is written, and locals hold them meanwhile:
+-- tables cost the server more.
+local call, match, n = redis.call, string.match, #KEYS
+if n < 1 or n > 64 then return redis.error_reply('ERR steady: the script needs 1 to 64 keys') end
+local time = call('TIME')
+local now = time[1] * 1000000 + time[2]
+
+-- {success + 2 * stepped, now, c1, ..., cn}. `stepped` is how many buckets were ahead of the clock. ci is the content of a
+-- bucket before the call: level * drop_recharge - phase. If any bucket is blocked or was ahead of the clock, or has a phase
+-- below zero, the reply is {success + 2 * stepped, now, level1, phase1, blocked_for1, level2, ...}.
+local reply, rare = {0, now, nil, nil}, false -- nil: room for two
