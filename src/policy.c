@@ -4,6 +4,8 @@
 
 #include <stdlib.h>
 
+#include "reservation.h"
+
 size_t steady__prefix_len(const steady_throttler *t) { return t != NULL ? t->prefix_len : 0; }
 
 void steady__throttler_hold(steady_throttler *t) { atomic_fetch_add_explicit(&t->holders, 1, memory_order_relaxed); }
@@ -15,13 +17,15 @@ void steady__throttler_release(steady_throttler *t) {
 }
 
 void steady__call_release(const struct steady__call *call) {
-    if (call->group == NULL) {
+    struct steady__group *group = call->group;
+    if (group == NULL) {
         steady__throttler_release(call->throttler);
         return;
     }
-    for (size_t i = 0; i < call->group->n; i++)
-        steady__throttler_release(call->group->members[i].throttler);
-    free(call->group);
+    for (size_t i = 0; i < group->n; i++)
+        steady__throttler_release(group->members[i].throttler);
+    steady__reservation_release(group->reservation);
+    free(group);
 }
 
 static bool policy_has_answer_for(int error) {
@@ -29,32 +33,80 @@ static bool policy_has_answer_for(int error) {
            error == STEADY_REFUSED || error == STEADY_SERVER;
 }
 
-static bool policy_fits(const steady_throttler *t, const struct steady__call *call) {
-    return call->verb != STEADY__CONSUME || call->amount <= t->terms.rate.capacity;
+static bool policy_fits(const struct steady__call *call) {
+    const struct steady__group *group = call->group;
+    if (group == NULL) return call->verb != STEADY__CONSUME || call->amount <= call->terms->rate.capacity;
+    for (size_t i = 0; i < group->n; i++) {
+        const struct steady__part *part = &group->members[i].part;
+        const int64_t asked = group->how.at_least > 0 ? group->how.at_least : part->amount;
+        const bool votes = part->kind == STEADY__TAKE || part->kind == STEADY__LOOK;
+        if (votes && asked > part->rate->capacity && group->how.max_wait == 0) return false;
+    }
+    return true;
 }
 
-void steady__policy_apply(const steady_throttler *t, const struct steady__call *call, steady_result *result) {
+/* The strictest policy of the throttlers of a call. */
+static enum steady_policy policy_of(const struct steady__call *call) {
+    static const int strictness[] = {[STEADY_ALLOW] = 0, [STEADY_LOCAL] = 1, [STEADY_REPORT] = 2, [STEADY_DENY] = 3};
+    enum steady_policy strictest = call->throttler->on_error;
+    for (size_t i = 0; call->group != NULL && i < call->group->n; i++) {
+        const enum steady_policy its = call->group->members[i].throttler->on_error;
+        if (strictness[its] > strictness[strictest]) strictest = its;
+    }
+    return strictest;
+}
+
+/* Decides in the embedded store, on a share of each limit. */
+static void policy_decide_local(const struct steady__call *call, steady_result *result) {
+    const struct steady__store_class *local_class = call->throttler->store->local->class_;
+    struct steady__call local = *call;
+    local.terms = &call->throttler->limits[0].local_terms;
+    for (size_t i = 0; call->group != NULL && i < call->group->n; i++)
+        call->group->members[i].part.rate = call->group->members[i].local_rate;
+    local_class->decide(call->throttler->store->local, &local, result);
+    result->source = STEADY_FROM_LOCAL;
+}
+
+void steady__policy_apply(const struct steady__call *call, steady_result *result) {
     const int error = result->error;
-    if (t->on_error == STEADY_REPORT || !policy_has_answer_for(error)) return;
-    if (call->verb == STEADY__RESET) return; /* only the store can reset that bucket */
-    if (t->on_error == STEADY_LOCAL && t->store->local != NULL) {
-        struct steady__call local = *call;
-        local.terms = &t->local_terms;
-        t->store->local->class_->decide(t->store->local, &local, result);
-        result->source = STEADY_FROM_LOCAL;
+    const bool only_the_store =
+        call->verb == STEADY__RESET || call->verb == STEADY__RESET_ALL || call->verb == STEADY__SETTLE;
+    if (!policy_has_answer_for(error) || only_the_store) return;
+    const enum steady_policy policy = policy_of(call);
+    if (policy == STEADY_REPORT) return;
+    if (policy == STEADY_LOCAL && call->throttler->store->local != NULL) {
+        policy_decide_local(call, result);
     } else {
         /* A client can cause an overload by asking much. It must not pass because of that. */
-        result->success = t->on_error == STEADY_ALLOW && error != STEADY_OVERLOADED;
+        result->success = policy == STEADY_ALLOW && error != STEADY_OVERLOADED;
         result->source = STEADY_FROM_POLICY;
-        if (!result->success) result->retry_after = policy_fits(t, call) ? STEADY_DENY_RETRY : -1;
+        if (!result->success) result->retry_after = policy_fits(call) ? STEADY_DENY_RETRY : -1;
     }
     result->error = error;
+}
+
+void steady__complete(const struct steady__call *call, steady_result *result) {
+    struct steady__group *group = call->group;
+    if (result->error != 0) steady__policy_apply(call, result);
+    const bool answered = result->source == STEADY_FROM_STORE || result->source == STEADY_FROM_LOCAL;
+    if (group == NULL) {
+        if (!answered) return;
+        result->atomic = true;
+        result->n_parts = 1;
+        result->granted = call->verb == STEADY__CONSUME && result->success ? call->amount : 0;
+    } else if (call->verb == STEADY__SETTLE) {
+        steady__reservation_settled(group->reservation, result->error);
+    } else if (group->reservation != NULL && result->success && result->source == STEADY_FROM_STORE) {
+        steady__reservation_fill(group->reservation, group);
+        result->reservation = group->reservation; /* now the caller holds it */
+        group->reservation = NULL;
+    }
 }
 
 void steady__finish(const struct steady__call *call, const steady_result *result) {
     const struct steady__call ended = *call;
     steady_result answer = *result;
-    steady__policy_apply(ended.throttler, &ended, &answer);
+    steady__complete(&ended, &answer);
     if (ended.group == NULL) steady__throttler_release(ended.throttler);
     ended.callback(&answer, ended.data);
     if (ended.group != NULL) steady__call_release(&ended); /* answer.parts points into the group */

@@ -3,16 +3,25 @@
 #ifndef STEADY__POLICY_H
 #define STEADY__POLICY_H
 
+#include "core/limit.h"
 #include "store.h"
+
+struct steady__throttler_limit {
+    struct steady__terms terms;
+    struct steady__terms local_terms; /* a share of the limit, for STEADY_LOCAL */
+    char name[STEADY__NAME_MAX + 1];
+};
 
 struct steady_throttler {
     steady_store *store;
-    struct steady__terms terms;
-    struct steady__terms local_terms;
     enum steady_policy on_error;
+    bool clamp;
+    steady_us max_ahead; /* 0: no bound */
     atomic_uint holders; /* the user, and each decision in flight */
     size_t prefix_len;
-    char prefix[];
+    char *prefix; /* behind the limits */
+    size_t n_limits;
+    struct steady__throttler_limit limits[];
 };
 
 /* The length of the prefix of its keys, in bytes; 0 if NULL. */
@@ -25,7 +34,10 @@ void steady__throttler_release(steady_throttler *throttler);
 void steady__call_release(const struct steady__call *call);
 
 /* Replaces an error in *result by the answer of the policy, if the policy has an answer for this error. */
-void steady__policy_apply(const steady_throttler *throttler, const struct steady__call *call, steady_result *result);
+void steady__policy_apply(const struct steady__call *call, steady_result *result);
+
+/* Completes the result of a store: the policy, the fields that every store fills alike, and the reservation. */
+void steady__complete(const struct steady__call *call, steady_result *result);
 
 /* Ends an asynchronous call: applies the policy, then runs the callback. Call it once for each submit that returned 0,
  * and never inside that submit. The callback may close the store and free the throttler; *call need not outlive it. */

@@ -23,8 +23,9 @@ struct steady__terms {
 struct steady__member {
     struct steady__part part; /* part.rate is that of `terms` */
     const struct steady__terms *terms;
-    steady_throttler *throttler; /* held */
-    const char *key;             /* whole: with its prefix */
+    const struct steady__rate *local_rate; /* for STEADY_LOCAL */
+    steady_throttler *throttler;           /* held */
+    const char *key;                       /* whole: with its prefix */
     size_t key_len;
     struct steady__settlement settlement; /* STEADY__SETTLE only. settlement.rate is that of `terms` */
 };
@@ -34,10 +35,10 @@ struct steady__group {
     size_t n;
     struct steady__how how;
     struct steady__member *members;
-    steady_part_result *results; /* one for each member. A store fills them before it ends the call */
-    steady_us moment;            /* the time of the store's clock; the store fills it, too */
-    bool reserve;                /* an allowed call makes a reservation */
-    char *keys_end;              /* for steady__group_add */
+    steady_part_result *results;     /* one for each member. A store fills them before it ends the call */
+    steady_us moment;                /* the time of the store's clock; the store fills it, too */
+    steady_reservation *reservation; /* to be made by an allowed call, or settled; NULL: none */
+    char *keys_end;                  /* for steady__group_add */
 };
 
 /* One decision. `terms` and `throttler` stay valid until steady__finish. `key` is valid only until submit or decide

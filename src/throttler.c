@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The public calls of a throttler: they check the arguments and give the call to the store. */
+ * Makes throttlers: checks their limits and options. call.c has the calls on them. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,6 +14,9 @@ static int throttler_check_options(const steady_throttler_options *options, stea
     if ((int)options->on_error < STEADY_REPORT || options->on_error > STEADY_LOCAL)
         return steady__fail(why, STEADY_BAD_ARGUMENT, "on_error is %d; it must be a value of enum steady_policy",
                             (int)options->on_error);
+    if (options->max_ahead < 0 || options->max_ahead > STEADY__MAX_WAIT)
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "max_ahead is %lld us; it must be 0 .. %lld us (2^52)",
+                            (long long)options->max_ahead, (long long)STEADY__MAX_WAIT);
     if (options->prefix != NULL && strlen(options->prefix) >= STEADY__KEY_MAX)
         return steady__fail(why, STEADY_BAD_ARGUMENT, "prefix is %zu bytes long; it must be at most %d",
                             strlen(options->prefix), STEADY__KEY_MAX - 1);
@@ -37,38 +40,74 @@ static int throttler_open_local(steady_store *store, steady_message *why) {
     return steady__local_open(&store->local, NULL, &options, why);
 }
 
-static void throttler_prepare(const steady_store *store, struct steady__terms *terms) {
-    if (store->class_->prepare != NULL) store->class_->prepare(terms);
+static void throttler_name_limit(struct steady__throttler_limit *to, const steady_limit *limit) {
+    if (limit->name != NULL)
+        memcpy(to->name, limit->name, strlen(limit->name) + 1);
+    else
+        steady__duration_text(to->name, sizeof to->name, limit->drop_recharge);
 }
 
-int steady_throttler_new(steady_throttler **throttler, steady_store *store, const steady_limit *limit,
-                         const steady_throttler_options *options, steady_message *why) {
+static int throttler_fill_limit(steady_throttler *t, size_t at, const steady_limit *limit, uint32_t shares,
+                                steady_message *why) {
+    struct steady__throttler_limit *to = &t->limits[at];
+    steady_message flaw = {.text = ""};
+    const int error = steady__limit_rate(&to->terms.rate, limit, &flaw);
+    if (error != 0 && t->n_limits == 1) return steady__fail(why, error, "%s", flaw.text);
+    if (error != 0) return steady__fail(why, error, "limits[%zu]: %s", at, flaw.text);
+    if (t->store->class_->prepare != NULL) t->store->class_->prepare(&to->terms);
+    to->local_terms.rate = throttler_share_of(to->terms.rate, shares > 0 ? shares : 1);
+    throttler_name_limit(to, limit);
+    for (size_t i = 0; i < at; i++)
+        if (strcmp(t->limits[i].name, to->name) == 0)
+            return steady__fail(
+                why, STEADY_BAD_ARGUMENT,
+                "limits[%zu]: the name \"%s\" is that of limits[%zu]; two limits of one period need names", at,
+                to->name, i);
+    return 0;
+}
+
+int steady_throttler_new_limits(steady_throttler **throttler, steady_store *store, const steady_limit *limits,
+                                size_t n_limits, const steady_throttler_options *options, steady_message *why) {
     static const steady_throttler_options defaults;
-    struct steady__rate rate;
     if (throttler == NULL) return steady__fail(why, STEADY_BAD_ARGUMENT, "throttler is NULL");
     *throttler = NULL;
     if (options == NULL) options = &defaults;
     if (store == NULL) return steady__fail(why, STEADY_BAD_ARGUMENT, "store is NULL");
     if (atomic_load(&store->closed)) return steady__fail(why, STEADY_CLOSED, "the store is closed");
+    if (limits == NULL) return steady__fail(why, STEADY_BAD_ARGUMENT, "limit is NULL");
+    if (n_limits < 1 || n_limits > STEADY__PARTS_MAX)
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "n_limits is %zu; it must be 1 .. %d", n_limits,
+                            STEADY__PARTS_MAX);
     int error = throttler_check_options(options, why);
-    if (error == 0) error = steady__limit_rate(&rate, limit, why);
-    if (error == 0 && options->on_error == STEADY_LOCAL) error = throttler_open_local(store, why);
     if (error != 0) return error;
 
     const size_t prefix_len = options->prefix != NULL ? strlen(options->prefix) : 0;
-    steady_throttler *t = calloc(1, sizeof *t + prefix_len + 1);
+    steady_throttler *t = calloc(1, sizeof *t + n_limits * sizeof t->limits[0] + prefix_len + 1);
     if (t == NULL) return steady__fail(why, STEADY_NO_MEMORY, "out of memory");
     t->store = store;
     t->on_error = options->on_error;
-    t->terms.rate = rate;
-    throttler_prepare(store, &t->terms);
-    t->local_terms.rate = throttler_share_of(rate, options->local_share > 0 ? options->local_share : 1);
+    t->clamp = options->clamp;
+    t->max_ahead = options->max_ahead;
     atomic_init(&t->holders, 1);
+    t->n_limits = n_limits;
+    t->prefix = (char *)&t->limits[n_limits];
     t->prefix_len = prefix_len;
     if (prefix_len > 0) memcpy(t->prefix, options->prefix, prefix_len);
+    for (size_t i = 0; i < n_limits && error == 0; i++)
+        error = throttler_fill_limit(t, i, &limits[i], options->local_share, why);
+    if (error == 0 && options->on_error == STEADY_LOCAL) error = throttler_open_local(store, why);
+    if (error != 0) {
+        free(t);
+        return error;
+    }
     steady__store_hold(store);
     *throttler = t;
     return 0;
+}
+
+int steady_throttler_new(steady_throttler **throttler, steady_store *store, const steady_limit *limit,
+                         const steady_throttler_options *options, steady_message *why) {
+    return steady_throttler_new_limits(throttler, store, limit, 1, options, why);
 }
 
 void steady_throttler_free(steady_throttler **throttler) {
@@ -76,139 +115,4 @@ void steady_throttler_free(steady_throttler **throttler) {
     steady_throttler *t = *throttler;
     *throttler = NULL;
     steady__throttler_release(t);
-}
-
-/* ---- Calls ---- */
-
-static int throttler_check_call(const steady_throttler *t, const void *key, size_t key_len, int64_t amount) {
-    if (t == NULL || key == NULL || key_len == 0) return STEADY_BAD_ARGUMENT;
-    if (key_len > STEADY__KEY_MAX - t->prefix_len) return STEADY_BAD_ARGUMENT;
-    if (amount > STEADY__AMOUNT_MAX || amount < -STEADY__AMOUNT_MAX) return STEADY_BAD_ARGUMENT;
-    return atomic_load_explicit(&t->store->closed, memory_order_acquire) ? STEADY_CLOSED : 0;
-}
-
-/* The key with the prefix before it. It is in `room` if there is a prefix. */
-static const char *throttler_whole_key(const steady_throttler *t, const void *key, size_t key_len, char *room) {
-    if (t->prefix_len == 0) return key;
-    memcpy(room, t->prefix, t->prefix_len);
-    memcpy(room + t->prefix_len, key, key_len);
-    return room;
-}
-
-static bool throttler_on_its_thread(const steady_throttler *t) {
-    return pthread_equal(t->store->thread, pthread_self()) != 0;
-}
-
-static int throttler_ask(steady_throttler *t, enum steady__verb verb, const void *key, size_t key_len, int64_t amount,
-                         steady_callback callback, void *data, uint64_t *id) {
-    char room[STEADY__KEY_MAX];
-    int error = throttler_check_call(t, key, key_len, amount);
-    if (error != 0) return error;
-    if (callback == NULL) return STEADY_BAD_ARGUMENT;
-    if (!t->store->has_loop) return STEADY_NO_LOOP;
-    if (!throttler_on_its_thread(t)) return STEADY_WRONG_THREAD;
-    const struct steady__call call = {.verb = verb,
-                                      .amount = amount,
-                                      .key = throttler_whole_key(t, key, key_len, room),
-                                      .key_len = t->prefix_len + key_len,
-                                      .terms = &t->terms,
-                                      .throttler = t,
-                                      .callback = callback,
-                                      .data = data};
-    steady__throttler_hold(t);
-    uint64_t call_id = 0;
-    error = t->store->class_->submit(t->store, &call, &call_id);
-    if (error != 0) steady__throttler_release(t);
-    if (error == 0 && id != NULL) *id = call_id;
-    return error;
-}
-
-/* Hold a reference: the log callback may free this throttler. A store for any thread has no log, and needs no hold. */
-static void throttler_decide(steady_throttler *t, const struct steady__call *call, steady_result *result) {
-    const bool any_thread = t->store->class_->any_thread;
-    if (!any_thread) steady__throttler_hold(t);
-    t->store->class_->decide(t->store, call, result);
-    if (result->error != 0) steady__policy_apply(t, call, result);
-    if (!any_thread) steady__throttler_release(t);
-}
-
-static int throttler_ask_sync(steady_throttler *t, enum steady__verb verb, const void *key, size_t key_len,
-                              int64_t amount, steady_result *result) {
-    char room[STEADY__KEY_MAX];
-    if (result == NULL) return STEADY_BAD_ARGUMENT;
-    memset(result, 0, sizeof *result);
-    result->error = throttler_check_call(t, key, key_len, amount);
-    if (result->error == 0 && !t->store->class_->any_thread && !throttler_on_its_thread(t))
-        result->error = STEADY_WRONG_THREAD;
-    if (result->error != 0) return result->error;
-    const struct steady__call call = {.verb = verb,
-                                      .amount = amount,
-                                      .key = throttler_whole_key(t, key, key_len, room),
-                                      .key_len = t->prefix_len + key_len,
-                                      .terms = &t->terms,
-                                      .throttler = t};
-    throttler_decide(t, &call, result);
-    return result->source == STEADY_FROM_NOWHERE ? result->error : 0;
-}
-
-int steady_consume(steady_throttler *throttler, const void *key, size_t key_len, int64_t amount,
-                   steady_callback callback, void *data) {
-    return throttler_ask(throttler, STEADY__CONSUME, key, key_len, amount, callback, data, NULL);
-}
-
-int steady_consume_sync(steady_throttler *throttler, const void *key, size_t key_len, int64_t amount,
-                        steady_result *result) {
-    return throttler_ask_sync(throttler, STEADY__CONSUME, key, key_len, amount, result);
-}
-
-int steady_peek(steady_throttler *throttler, const void *key, size_t key_len, steady_callback callback, void *data) {
-    return throttler_ask(throttler, STEADY__PEEK, key, key_len, 1, callback, data, NULL);
-}
-
-int steady_peek_sync(steady_throttler *throttler, const void *key, size_t key_len, steady_result *result) {
-    return throttler_ask_sync(throttler, STEADY__PEEK, key, key_len, 1, result);
-}
-
-int steady_reset(steady_throttler *throttler, const void *key, size_t key_len, steady_callback callback, void *data) {
-    return throttler_ask(throttler, STEADY__RESET, key, key_len, 0, callback, data, NULL);
-}
-
-int steady_reset_sync(steady_throttler *throttler, const void *key, size_t key_len, steady_result *result) {
-    return throttler_ask_sync(throttler, STEADY__RESET, key, key_len, 0, result);
-}
-
-/* ---- The long form ---- */
-
-static int throttler_long_form(const steady_call *call, enum steady__verb *verb, int64_t *amount) {
-    static const enum steady__verb verbs[] = {STEADY__CONSUME, STEADY__PEEK, STEADY__RESET};
-    if (call == NULL || (int)call->verb < STEADY_CONSUME || call->verb > STEADY_RESET) return STEADY_BAD_ARGUMENT;
-    for (size_t i = 0; i < sizeof call->reserved / sizeof call->reserved[0]; i++)
-        if (call->reserved[i] != 0) return STEADY_BAD_ARGUMENT;
-    *verb = verbs[call->verb];
-    *amount = call->verb == STEADY_CONSUME ? call->amount : call->verb == STEADY_PEEK ? 1 : 0;
-    return 0;
-}
-
-int steady_decide(steady_throttler *throttler, const steady_call *call, steady_callback callback, void *data,
-                  uint64_t *id) {
-    enum steady__verb verb;
-    int64_t amount;
-    const int error = throttler_long_form(call, &verb, &amount);
-    if (error != 0) return error;
-    return throttler_ask(throttler, verb, call->key, call->key_len, amount, callback, data, id);
-}
-
-int steady_decide_sync(steady_throttler *throttler, const steady_call *call, steady_result *result) {
-    enum steady__verb verb;
-    int64_t amount;
-    const int error = throttler_long_form(call, &verb, &amount);
-    if (error == 0) return throttler_ask_sync(throttler, verb, call->key, call->key_len, amount, result);
-    if (result != NULL) *result = (steady_result){.error = error};
-    return error;
-}
-
-int steady_cancel(steady_throttler *throttler, uint64_t id) {
-    if (throttler == NULL) return STEADY_BAD_ARGUMENT;
-    if (!throttler_on_its_thread(throttler)) return STEADY_WRONG_THREAD;
-    return throttler->store->class_->cancel(throttler->store, id) ? 0 : STEADY_NOT_IN_FLIGHT;
 }

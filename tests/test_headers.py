@@ -67,6 +67,10 @@ steady_us second() { return STEADY_SECOND + STEADY_MILLISECOND + STEADY_DENY_RET
 steady_message why = {};
 steady_limit limit = {};
 steady_result result = {};
+steady_part part = {};
+steady_how how = {};
+steady_call call = {};
+steady_settlement settlement = {};
 steady_stats stats = {};
 steady_loop loop = {};
 steady_loop_ops ops = {};

@@ -23,7 +23,8 @@ LAYERS = {
     "hiredis": "",  # public headers only
     "top": "top base local redis core",
 }
-AT_THE_TOP = {"store": "base", "group": "base", "policy": "base", "throttler": "top", "open": "top"}
+AT_THE_TOP = {"store": "base", "group": "base", "reservation": "base", "policy": "base",
+              "call": "top", "throttler": "top", "open": "top"}
 
 # The library prints nothing, never exits, changes no signal, and has no state that two loops could share.
 FORBIDDEN_CALLS = set(

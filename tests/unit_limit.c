@@ -258,28 +258,28 @@ static const struct {
     steady_limit limit;
     const char *says; /* NULL: accepted */
 } limits[] = {
-    {{10, 5000000, 0, 0, {0}}, NULL},
-    {{1, 1, 1, 0, {0}}, NULL},
-    {{INT32_MAX, 1, 0, 0, {0}}, NULL},
-    {{INT32_MAX, 4194304, 0, 0, {0}}, NULL}, /* 2^22 * (2^31-1) is below 2^53 */
-    {{INT32_MAX, 4194305, 0, 0, {0}}, "max_capacity * drop_recharge is 2147483647 * 4194305 us"},
-    {{1, TWO_53 - 1, 0, 0, {0}}, NULL},
-    {{1, TWO_53, 0, 0, {0}}, "drop_recharge is 9007199254740992; it must be 1 .. 9007199254740991 us"},
-    {{2, TWO_53 / 2, 0, 0, {0}}, "it must be below 9007199254740992 us (2^53)"},
-    {{2, TWO_53 / 2 - 1, 0, 0, {0}}, NULL},
-    {{0, 1, 0, 0, {0}}, "max_capacity is 0; it must be 1 .. 2147483647"},
-    {{-1, 1, 0, 0, {0}}, "max_capacity is -1"},
-    {{INT64_C(2147483648), 1, 0, 0, {0}}, "max_capacity is 2147483648; it must be 1 .. 2147483647"},
-    {{INT64_MAX, INT64_MAX, 0, 0, {0}}, "max_capacity is 9223372036854775807"},
-    {{1, 0, 0, 0, {0}}, "drop_recharge is 0"},
-    {{1, INT64_MIN, 0, 0, {0}}, "drop_recharge is -9223372036854775808"},
-    {{1, INT64_MAX, 0, 0, {0}}, "drop_recharge is 9223372036854775807"},
-    {{1, 1, 1000000, 0, {0}}, NULL},
-    {{1, 1, 1000001, 0, {0}}, "drops is 1000001; it must be 0 .. 1000000"},
-    {{1, 1, -1, 0, {0}}, "drops is -1"},
-    {{1, 1, 0, TWO_53 / 2 - 1, {0}}, NULL},
-    {{1, 1, 0, TWO_53 / 2, {0}}, "block_duration is 4503599627370496; it must be 0 .. 4503599627370495 us"},
-    {{1, 1, 0, -1, {0}}, "block_duration is -1"},
+    {{10, 5000000, 0, 0, NULL, {0}}, NULL},
+    {{1, 1, 1, 0, NULL, {0}}, NULL},
+    {{INT32_MAX, 1, 0, 0, NULL, {0}}, NULL},
+    {{INT32_MAX, 4194304, 0, 0, NULL, {0}}, NULL}, /* 2^22 * (2^31-1) is below 2^53 */
+    {{INT32_MAX, 4194305, 0, 0, NULL, {0}}, "max_capacity * drop_recharge is 2147483647 * 4194305 us"},
+    {{1, TWO_53 - 1, 0, 0, NULL, {0}}, NULL},
+    {{1, TWO_53, 0, 0, NULL, {0}}, "drop_recharge is 9007199254740992; it must be 1 .. 9007199254740991 us"},
+    {{2, TWO_53 / 2, 0, 0, NULL, {0}}, "it must be below 9007199254740992 us (2^53)"},
+    {{2, TWO_53 / 2 - 1, 0, 0, NULL, {0}}, NULL},
+    {{0, 1, 0, 0, NULL, {0}}, "max_capacity is 0; it must be 1 .. 2147483647"},
+    {{-1, 1, 0, 0, NULL, {0}}, "max_capacity is -1"},
+    {{INT64_C(2147483648), 1, 0, 0, NULL, {0}}, "max_capacity is 2147483648; it must be 1 .. 2147483647"},
+    {{INT64_MAX, INT64_MAX, 0, 0, NULL, {0}}, "max_capacity is 9223372036854775807"},
+    {{1, 0, 0, 0, NULL, {0}}, "drop_recharge is 0"},
+    {{1, INT64_MIN, 0, 0, NULL, {0}}, "drop_recharge is -9223372036854775808"},
+    {{1, INT64_MAX, 0, 0, NULL, {0}}, "drop_recharge is 9223372036854775807"},
+    {{1, 1, 1000000, 0, NULL, {0}}, NULL},
+    {{1, 1, 1000001, 0, NULL, {0}}, "drops is 1000001; it must be 0 .. 1000000"},
+    {{1, 1, -1, 0, NULL, {0}}, "drops is -1"},
+    {{1, 1, 0, TWO_53 / 2 - 1, NULL, {0}}, NULL},
+    {{1, 1, 0, TWO_53 / 2, NULL, {0}}, "block_duration is 4503599627370496; it must be 0 .. 4503599627370495 us"},
+    {{1, 1, 0, -1, NULL, {0}}, "block_duration is -1"},
 };
 
 static void limits_out_of_range_are_refused_with_a_reason(void **state) {
@@ -305,13 +305,13 @@ static void assert_rate(steady_limit limit, int64_t recharge, int64_t drops) {
 
 static void limit_gives_a_rate_in_lowest_terms(void **state) {
     (void)state;
-    assert_rate((steady_limit){10, 5000000, 0, 9, {0}}, 5000000, 1);
-    assert_rate((steady_limit){100, 60 * STEADY_SECOND, 100, 0, {0}}, 600000, 1);
-    assert_rate((steady_limit){3, STEADY_SECOND, 3, 1, {0}}, 1000000, 3);
-    assert_rate((steady_limit){3, STEADY_SECOND, 6, 0, {0}}, 500000, 3);
-    assert_rate((steady_limit){1, 1000000, 1000000, 0, {0}}, 1, 1);
-    assert_rate((steady_limit){1, 1, 1000000, 0, {0}}, 1, 1000000);
-    assert_rate((steady_limit){1, TWO_53 - 1, 6361, 0, {0}}, (TWO_53 - 1) / 6361, 1);
+    assert_rate((steady_limit){10, 5000000, 0, 9, NULL, {0}}, 5000000, 1);
+    assert_rate((steady_limit){100, 60 * STEADY_SECOND, 100, 0, NULL, {0}}, 600000, 1);
+    assert_rate((steady_limit){3, STEADY_SECOND, 3, 1, NULL, {0}}, 1000000, 3);
+    assert_rate((steady_limit){3, STEADY_SECOND, 6, 0, NULL, {0}}, 500000, 3);
+    assert_rate((steady_limit){1, 1000000, 1000000, 0, NULL, {0}}, 1, 1);
+    assert_rate((steady_limit){1, 1, 1000000, 0, NULL, {0}}, 1, 1000000);
+    assert_rate((steady_limit){1, TWO_53 - 1, 6361, 0, NULL, {0}}, (TWO_53 - 1) / 6361, 1);
 }
 
 static void null_is_refused_with_a_reason(void **state) {

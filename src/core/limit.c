@@ -31,11 +31,21 @@ static int limit_check_field(const char *name, int64_t value, int64_t min, int64
     return STEADY_BAD_ARGUMENT;
 }
 
+static bool limit_is_name(const char *name) {
+    const size_t len = strlen(name);
+    for (size_t i = 0; i < len; i++)
+        if (name[i] <= ' ' || name[i] > '~' || strchr("%{}", name[i]) != NULL) return false;
+    return len > 0 && len <= STEADY__NAME_MAX;
+}
+
 int steady_limit_check(const steady_limit *limit, steady_message *why) {
     if (limit == NULL) return steady__fail(why, STEADY_BAD_ARGUMENT, "limit is NULL");
     for (size_t i = 0; i < sizeof limit->reserved / sizeof limit->reserved[0]; i++)
         if (limit->reserved[i] != 0)
             return steady__fail(why, STEADY_BAD_ARGUMENT, "reserved fields of steady_limit must be zero");
+    if (limit->name != NULL && !limit_is_name(limit->name))
+        return steady__fail(why, STEADY_BAD_ARGUMENT,
+                            "name must be 1 .. %d printable ASCII bytes without spaces, %%, { and }", STEADY__NAME_MAX);
     int error = limit_check_field("max_capacity", limit->max_capacity, 1, STEADY__CAPACITY_MAX, "", why);
     if (error == 0) error = limit_check_field("drop_recharge", limit->drop_recharge, 1, STEADY__EXACT - 1, " us", why);
     if (error == 0) error = limit_check_field("drops", limit->drops, 0, STEADY__DROPS_MAX, "", why);
@@ -227,6 +237,17 @@ int steady_duration_parse(steady_us *duration, const char *text, steady_message 
 }
 
 /* ---- Rates ---- */
+
+void steady__duration_text(char *out, size_t size, steady_us duration) {
+    size_t len = 0;
+    if (size > 0) out[0] = '\0';
+    for (int unit = N_UNITS - 2; unit >= 0; unit--) { /* a week has no unit */
+        const steady_us count = duration / units[unit].us;
+        duration -= count * units[unit].us;
+        if ((count > 0 || (unit == SECONDS && len == 0 && duration == 0)) && len < size)
+            len += (size_t)snprintf(out + len, size - len, "%" PRId64 "%s", count, units[unit].name);
+    }
+}
 
 /* A unit alone, such as "min", is one of it. */
 static int limit_parse_period(steady_us *period, const char *text, steady_message *why) {
