@@ -83,10 +83,8 @@ static int64_t parts_granted(const struct steady__part *part, const struct befor
     }
 }
 
-/* The part of an allowed call into which the fewest more of its amount fit; or of a denied call, the one with the
- * longest wait. */
-static size_t parts_name(const struct steady__part *parts, size_t n, bool allowed,
-                         const struct steady__part_decision *each, int64_t partial) {
+size_t steady__parts_name(const struct steady__part *parts, size_t n, bool allowed,
+                          const struct steady__part_decision *each, int64_t partial) {
     size_t named = n;
     int64_t room = 0, amount = 1;
     for (size_t i = 0; i < n; i++) {
@@ -169,7 +167,7 @@ void steady__parts_decide(const struct steady__part *parts, size_t n, const stru
         each[i].granted = granted;
         if (d->changed) buckets[i] = d->busy_for == 0 ? empty_bucket : b;
     }
-    verdict->part = parts_name(parts, n, allowed, each, partial);
+    verdict->part = steady__parts_name(parts, n, allowed, each, partial);
     verdict->retry_after = allowed ? 0 : each[verdict->part].bucket.retry_after;
 }
 

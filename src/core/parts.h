@@ -50,6 +50,12 @@ void steady__parts_decide(const struct steady__part *parts, size_t n, const stru
                           struct steady__bucket *buckets, struct steady__part_decision *each,
                           struct steady__verdict *verdict);
 
+/* The part that the answer names. If the call is allowed, the fewest more of its amount fit into this part. If it is
+ * denied, this part has the longest wait. Reads success, level and retry_after of each[i].bucket. partial: the amount
+ * that each part got, if the call has at_least; otherwise 0. */
+size_t steady__parts_name(const struct steady__part *parts, size_t n, bool allowed,
+                          const struct steady__part_decision *each, int64_t partial);
+
 /* A reservation of one bucket, and its true cost. */
 struct steady__settlement {
     const struct steady__rate *rate; /* the present limit */
