@@ -56,17 +56,27 @@ static int64_t bucket_leak(struct steady__bucket *b, const struct steady__rate *
     return units - leaked * rate->recharge;
 }
 
-int64_t steady__bucket_wait_for(int64_t count, int64_t phase, const struct steady__rate *rate) {
+static inline int64_t bucket_wait_for(int64_t count, int64_t phase, const struct steady__rate *rate) {
     return bucket_ceil_us(count * rate->recharge - phase, rate->drops);
+}
+
+int64_t steady__bucket_wait_for(int64_t count, int64_t phase, const struct steady__rate *rate) {
+    return bucket_wait_for(count, phase, rate);
+}
+
+/* Inlined into the functions below: a call of its own costs a decision 45 instructions more. */
+static inline int64_t bucket_advance(struct steady__bucket *b, const struct steady__rate *rate, int64_t now,
+                                     bool *stepped) {
+    bucket_normalise(b, rate);
+    *stepped = bucket_step_back(b, now);
+    const int64_t phase = bucket_leak(b, rate, now);
+    if (b->blocked_until <= now) b->blocked_until = 0;
+    return phase;
 }
 
 int64_t steady__bucket_advance(struct steady__bucket *bucket, const struct steady__rate *rate, int64_t now,
                                bool *stepped) {
-    bucket_normalise(bucket, rate);
-    *stepped = bucket_step_back(bucket, now);
-    const int64_t phase = bucket_leak(bucket, rate, now);
-    if (bucket->blocked_until <= now) bucket->blocked_until = 0;
-    return phase;
+    return bucket_advance(bucket, rate, now, stepped);
 }
 
 static bool bucket_fits(int64_t level, const struct steady__rate *rate, int64_t amount) {
@@ -76,9 +86,9 @@ static bool bucket_fits(int64_t level, const struct steady__rate *rate, int64_t 
 void steady__bucket_report(struct steady__decision *d, const struct steady__rate *rate, int64_t level, int64_t phase,
                            int64_t blocked_for, int64_t amount) {
     d->level = level;
-    d->until_next_drop = steady__bucket_wait_for(1, phase, rate);
+    d->until_next_drop = bucket_wait_for(1, phase, rate);
     d->blocked_for = blocked_for;
-    d->busy_for = level == 0 ? blocked_for : bucket_max64(blocked_for, steady__bucket_wait_for(level, phase, rate));
+    d->busy_for = level == 0 ? blocked_for : bucket_max64(blocked_for, bucket_wait_for(level, phase, rate));
     if (d->success) {
         d->retry_after = 0;
     } else if (amount > rate->capacity) {
@@ -86,15 +96,14 @@ void steady__bucket_report(struct steady__decision *d, const struct steady__rate
     } else {
         d->retry_after = blocked_for;
         if (amount > 0 && !bucket_fits(level, rate, amount))
-            d->retry_after =
-                bucket_max64(blocked_for, steady__bucket_wait_for(level + amount - rate->capacity, phase, rate));
+            d->retry_after = bucket_max64(blocked_for, bucket_wait_for(level + amount - rate->capacity, phase, rate));
     }
 }
 
 void steady__bucket_consume(struct steady__bucket *bucket, const struct steady__rate *rate, int64_t now, int64_t amount,
                             struct steady__decision *d) {
     struct steady__bucket b = *bucket;
-    int64_t phase = steady__bucket_advance(&b, rate, now, &d->stepped);
+    int64_t phase = bucket_advance(&b, rate, now, &d->stepped);
 
     d->success = amount < 0 || (b.blocked_until == 0 && (amount == 0 || bucket_fits(b.level, rate, amount)));
     d->changed = amount != 0 && (d->success || d->stepped);
@@ -116,7 +125,7 @@ void steady__bucket_consume(struct steady__bucket *bucket, const struct steady__
 void steady__bucket_peek(const struct steady__bucket *bucket, const struct steady__rate *rate, int64_t now,
                          struct steady__decision *d) {
     struct steady__bucket b = *bucket;
-    const int64_t phase = steady__bucket_advance(&b, rate, now, &d->stepped);
+    const int64_t phase = bucket_advance(&b, rate, now, &d->stepped);
     d->success = b.blocked_until == 0 && bucket_fits(b.level, rate, 1);
     d->changed = false;
     steady__bucket_report(d, rate, b.level, phase, bucket_max64(0, b.blocked_until - now), 1);
