@@ -489,27 +489,6 @@ static void stats_and_trouble_of_null_are_empty(void **state) {
     assert_string_equal(last_error_of(NULL), "");
 }
 
-static void each_error_has_a_name_and_a_text_of_its_own(void **state) {
-    (void)state;
-    assert_string_equal(steady_error_name(0), "ok");
-    assert_string_equal(steady_error_name(STEADY_NOT_A_BUCKET), "not_a_bucket");
-    for (int error = -16; error <= 0; error++) {
-        assert_string_not_equal(steady_error_name(error), "?");
-        assert_string_not_equal(steady_error_text(error), steady_error_text(1));
-        for (int other = -16; other < error; other++) {
-            assert_string_not_equal(steady_error_name(error), steady_error_name(other));
-            assert_string_not_equal(steady_error_text(error), steady_error_text(other));
-        }
-    }
-    static const int none[] = {1, -17, INT32_MAX, INT32_MIN};
-    for (size_t i = 0; i < sizeof none / sizeof none[0]; i++) {
-        assert_string_equal(steady_error_name(none[i]), "?");
-        assert_string_equal(steady_error_text(none[i]), "unknown error code");
-    }
-    assert_string_equal(steady_error_name(STEADY_WRONG_THREAD), "wrong_thread");
-    assert_string_equal(steady_error_name(STEADY_NO_LOOP), "no_loop");
-}
-
 static void numbers_of_the_version_are_its_text(void **state) {
     char text[32];
     (void)state;
@@ -598,7 +577,6 @@ int main(void) {
         cmocka_unit_test(close_cancels_waiting_calls_and_runs_no_callback_after),
         cmocka_unit_test(freeing_null_does_nothing),
         cmocka_unit_test(stats_and_trouble_of_null_are_empty),
-        cmocka_unit_test(each_error_has_a_name_and_a_text_of_its_own),
         cmocka_unit_test(numbers_of_the_version_are_its_text),
         cmocka_unit_test(reserved_field_of_a_limit_must_be_zero),
         cmocka_unit_test(reserved_field_of_a_loop_must_be_zero),
