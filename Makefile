@@ -206,6 +206,7 @@ $(BUILD)/obj/bench/modules/%.o $(BUILD)/obj/tests/modules/%.o: OWN = -fPIC -Imod
 LIBRARIES = $(BUILD)/libsteady-hiredis.a $(BUILD)/libsteady.a
 WRAPPED = malloc calloc realloc aligned_alloc strdup mmap free
 LDFLAGS_unit_alloc = $(WRAPPED:%=-Wl,--wrap=%)
+LDFLAGS_unit_node_table = $(LDFLAGS_unit_alloc)
 LDFLAGS_live_alloc = $(LDFLAGS_unit_alloc)
 LDFLAGS_live_loop_faults = $(LDFLAGS_unit_alloc)
 LDFLAGS_live_names = -Wl,--wrap=getaddrinfo
