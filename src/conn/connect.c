@@ -24,7 +24,7 @@ static int connect_error_of(int number) {
 }
 
 static void connect_set_timeout(struct steady__connect *attempt, steady_us time) {
-    attempt->last_turn = false;
+    attempt->extra_turn_given = false;
     steady__alarm_set(&attempt->alarm, time);
 }
 
@@ -108,17 +108,17 @@ static void connect_resolve(struct steady__connect *attempt);
 static void connect_on_alarm(void *arg) {
     struct steady__connect *attempt = arg;
     if (steady__forked(attempt->fork_guard) || !steady__alarm_rang(&attempt->alarm)) return;
-    if (attempt->queued && steady__loop_now(attempt->loop) - attempt->begun_at < attempt->lookup_timeout) {
+    if (attempt->lookup_queued && steady__loop_now(attempt->loop) - attempt->begun_at < attempt->lookup_timeout) {
         connect_resolve(attempt);
         return;
     }
-    if (!attempt->last_turn) { /* events may be pending: a loop may run due timers before it polls */
-        attempt->last_turn = true;
+    if (!attempt->extra_turn_given) { /* events may be pending: a loop may run due timers before it polls */
+        attempt->extra_turn_given = true;
         steady__alarm_set(&attempt->alarm, STEADY_MILLISECOND);
         return;
     }
-    if (attempt->looking) {
-        attempt->looking = attempt->queued = false;
+    if (attempt->awaits_lookup) {
+        attempt->awaits_lookup = attempt->lookup_queued = false;
         connect_fail(attempt, STEADY_UNAVAILABLE, "the name lookup timed out");
         return;
     }
@@ -157,8 +157,8 @@ static void connect_lookup_done(void *arg, const struct steady__addresses *found
     struct steady__connect *attempt = slot->attempt;
     slot->lookup = NULL;
     if (slot->counted) --*attempt->lookups_under_way;
-    if (!attempt->looking || !connect_is_lookup_for(slot, attempt->url)) return;
-    attempt->looking = attempt->queued = false;
+    if (!attempt->awaits_lookup || !connect_is_lookup_for(slot, attempt->url)) return;
+    attempt->awaits_lookup = attempt->lookup_queued = false;
     steady__alarm_stop(&attempt->alarm);
     if (why != NULL) {
         connect_fail(attempt, STEADY_UNAVAILABLE, why);
@@ -216,14 +216,14 @@ static const char *connect_begin_lookup(struct steady__connect *attempt) {
 
 static void connect_resolve(struct steady__connect *attempt) {
     const bool under_way = connect_is_lookup_pending(attempt);
-    attempt->queued = !under_way && !connect_has_turn(attempt);
-    const char *why = under_way || attempt->queued ? NULL : connect_begin_lookup(attempt);
+    attempt->lookup_queued = !under_way && !connect_has_turn(attempt);
+    const char *why = under_way || attempt->lookup_queued ? NULL : connect_begin_lookup(attempt);
     if (why != NULL) { /* with a slot left, this program is short of something */
         connect_fail(attempt, connect_free_lookup(attempt) != NULL ? STEADY_OVERLOADED : STEADY_UNAVAILABLE, why);
         return;
     }
-    attempt->looking = true;
-    connect_set_timeout(attempt, attempt->queued ? QUEUE_LOOK : attempt->lookup_timeout);
+    attempt->awaits_lookup = true;
+    connect_set_timeout(attempt, attempt->lookup_queued ? QUEUE_LOOK : attempt->lookup_timeout);
 }
 
 bool steady__connect_looks_up(const struct steady__connect *attempt) {
@@ -260,12 +260,12 @@ int steady__connect_init(struct steady__connect *attempt) {
 }
 
 void steady__connect_stop(struct steady__connect *attempt) {
-    attempt->looking = attempt->queued = false;
+    attempt->awaits_lookup = attempt->lookup_queued = false;
     connect_close_socket(attempt);
 }
 
 const char *steady__connect_activity(const struct steady__connect *attempt) {
-    if (attempt->looking) return "looking up the host name";
+    if (attempt->awaits_lookup) return "looking up the host name";
     return attempt->tls != NULL ? "in the TLS handshake (does this port speak TLS?)" : "connecting";
 }
 

@@ -45,9 +45,9 @@ struct steady__connect {
     steady_us unanswered;
     void (*done)(void *arg, const struct steady__connect_result *result); /* once for each start */
     void *arg;
-    bool looking;   /* the attempt waits for a lookup */
-    bool queued;    /* the lookup cannot start yet: too many are running */
-    bool last_turn; /* the time is over; the loop gets one more turn, because it may have been held */
+    bool awaits_lookup;    /* the next step is the result of a lookup */
+    bool lookup_queued;    /* that lookup cannot start yet: too many are running */
+    bool extra_turn_given; /* the time is over; the loop gets one more turn, because it may have been held */
     struct steady__connect_lookup lookups[STEADY__CONNECT_LOOKUPS];
     struct steady__addresses addresses;
     size_t next;
