@@ -36,7 +36,8 @@
  *   - The asynchronous calls (steady_consume, steady_peek, steady_reset) take a callback and never block. They need a
  *     store that was opened with an event loop.
  *   - Each has a blocking twin, ..._sync. On an embedded store the twin is a plain function call. It allocates only for
- *     several buckets, and for options. On Redis it uses a connection of its own, and returns by the deadline (the option `timeout`).
+ *     several buckets, and for options. On Redis it uses a connection of its own, and returns by the deadline (the
+ * option `timeout`).
  *
  * CALLBACKS
  *   - If an asynchronous call returns an error, its callback never runs.

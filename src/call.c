@@ -222,6 +222,8 @@ static int call_add_part(struct steady__group *group, const steady_part *part, s
         struct steady__member *member = steady__group_add(group, t, &limit->terms, room, len);
         const int64_t capacity = limit->terms.rate.capacity;
         member->local_rate = &limit->local_terms.rate;
+        member->prefix_len = t->prefix_len;
+        member->several = t->n_limits > 1;
         member->part.kind = kinds[part->kind];
         member->part.amount = t->clamp && amount > capacity ? capacity : amount;
         group->results[group->n - 1] = (steady_part_result){.name = limit->name, .part = at};

@@ -14,7 +14,6 @@
 
 #include "core/error.h"
 #include "core/limit.h"
-#include "policy.h"
 
 #define HEAD "r1,"
 
@@ -51,7 +50,7 @@ steady_reservation *steady__reservation_new(const struct steady__group *group) {
         const struct steady__member *member = &group->members[i];
         const struct steady__rate *rate = member->part.rate;
         const char *name = group->results[i].name;
-        r->keys[i] = (struct steady__reserved_key){member->throttler->prefix_len, member->throttler->n_limits > 1};
+        r->keys[i] = (struct steady__reserved_key){member->prefix_len, member->several};
         r->parts[i] = (steady_reserved){.key = reservation_keep(&at, member->key, member->key_len),
                                         .name = reservation_keep(&at, name, strlen(name)),
                                         .key_len = member->key_len,
@@ -180,6 +179,7 @@ static bool reservation_read_escaped(const char **at, char *to, size_t max, size
         const int low = high >= 0 ? reservation_hex((*at)[2]) : -1;
         if (low < 0) return false;
         to[*len] = (char)(high << 4 | low);
+        if (reservation_is_plain(to[*len])) return false; /* each reservation has one text */
         *at += 3;
     }
     ++*at;

@@ -171,7 +171,8 @@ static void bad_limit_makes_no_throttler(void **state) {
     assert_no_throttler(store, &(steady_limit){0}, NULL, "max_capacity is 0; it must be 1 .. 2147483647");
     assert_no_throttler(store, &(steady_limit){.max_capacity = 2, .drop_recharge = INT64_C(1) << 52}, NULL,
                         "max_capacity * drop_recharge is 2 * 4503599627370496 us; it must be below");
-    assert_no_throttler(store, &(steady_limit){INT64_MIN, INT64_MIN, INT64_MIN, INT64_MIN, NULL, {0}}, NULL, "max_capacity");
+    assert_no_throttler(store, &(steady_limit){INT64_MIN, INT64_MIN, INT64_MIN, INT64_MIN, NULL, {0}}, NULL,
+                        "max_capacity");
     steady_store_close(&store);
 }
 
