@@ -92,7 +92,7 @@ BRIDGE := $(call obj,src/hiredis/*.c)
 # The embedded store needs a 16-byte compare-and-swap, which 32-bit processors do not have.
 CAS_16 := $(if $(KNOWN),$(BUILT_CAS_16),$(or $(if $(filter aarch64,$(ARCH)),yes),$(shell echo | $(CC) $(CFLAGS) $(WIDE) -dM -E - \
               2>/dev/null | grep -q 'HAVE_SYNC_COMPARE_AND_SWAP_16' && echo yes),no))
-LOCAL_SRC := %/local/local_store.o %/local/table.o %/local/region.o
+LOCAL_SRC := %/local/local_store.o %/local/local_group.o %/local/table.o %/local/region.o
 SRC  := $(filter-out %/$(if $(TLS_PKGS),tls_none,tls).o $(if $(filter yes,$(CAS_16)),%/local_none.o,$(LOCAL_SRC)) $(BRIDGE),$(call obj,src/*.c src/*/*.c))
 CLI  := $(call obj,cli/*.c)
 # tests/prog_X.c is a program that tests start. The tests share all other files that are not tests.

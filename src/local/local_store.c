@@ -11,6 +11,7 @@
 
 #include "core/counter.h"
 #include "core/error.h"
+#include "local/local_group.h"
 #include "local/region.h"
 #include "local/table.h"
 #include "loop/loop.h"
@@ -98,13 +99,41 @@ static void local_count_answer(struct local *s, const struct steady__answer *ans
     if (d->stepped) local_count(&shard->clock_steps);
 }
 
+static bool local_is_decision(enum steady__verb verb) {
+    return verb != STEADY__RESET && verb != STEADY__RESET_ALL && verb != STEADY__SETTLE;
+}
+
+/* A group is one decision, whatever the number of its members. */
+static void local_count_group(struct local *s, enum steady__verb verb, const struct steady__local_site *site,
+                              const steady_result *result) {
+    struct shard *shard = local_shard_of(s);
+    atomic_fetch_add_explicit(&shard->clock_steps, site->stepped, memory_order_relaxed);
+    if (!local_is_decision(verb)) return;
+    local_count(result->success ? &shard->allowed : &shard->denied);
+    if (!result->success && result->blocked_for > 0) local_count(&shard->blocked);
+    if (site->overflowed) local_count(&shard->overflowed);
+}
+
 __attribute__((noinline, cold)) static void local_grew(struct local *s) {
     steady__region_grew(&s->region, atomic_fetch_add_explicit(&s->slots, 1, memory_order_relaxed) + 1);
+}
+
+__attribute__((noinline)) static void local_decide_group(struct local *s, const struct steady__call *call,
+                                                         steady_result *result) {
+    struct steady__local_site site = {.table = &s->table, .key = s->region.key, .clock = local_now_us};
+    steady__local_group(&site, call, result);
+    local_count_group(s, call->verb, &site, result);
+    for (unsigned i = 0; i < site.grew; i++)
+        local_grew(s);
 }
 
 static void local_decide(steady_store *store, const struct steady__call *call, steady_result *result) {
     struct local *s = (struct local *)store;
     struct steady__answer answer;
+    if (call->group != NULL) {
+        local_decide_group(s, call, result);
+        return;
+    }
     struct steady__ask ask = {
         .place = steady__table_place(&s->table, steady__siphash(s->region.key, call->key, call->key_len)),
         .rate = &call->terms->rate,
@@ -190,7 +219,7 @@ static int local_submit(steady_store *store, const struct steady__call *call, ui
     struct verdict *v = error == 0 ? local_queue_room(s) : NULL;
     if (error == 0 && v == NULL) error = STEADY_NO_MEMORY;
     if (error != 0) {
-        if (call->verb != STEADY__RESET) local_count(&local_shard_of(s)->refused);
+        if (local_is_decision(call->verb)) local_count(&local_shard_of(s)->refused);
         const char *why = error == STEADY_OVERLOADED  ? "max_in_flight decisions already wait for the event loop"
                           : error == STEADY_NO_MEMORY ? "out of memory"
                                                       : "the event loop cannot start a timer";
@@ -214,11 +243,11 @@ static bool local_cancel(steady_store *store, uint64_t id) {
     struct block *block = s->first;
     for (; at >= BLOCK; at -= BLOCK)
         block = block->next;
-    steady_throttler *throttler = block->verdicts[at].call.throttler;
-    if (throttler == NULL) return false;
+    const struct steady__call cancelled = block->verdicts[at].call;
+    if (cancelled.throttler == NULL) return false;
     block->verdicts[at].call.throttler = NULL;
     steady__counter_add(&s->cancelled, 1);
-    steady__throttler_release(throttler);
+    steady__call_release(&cancelled);
     return true;
 }
 

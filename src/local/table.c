@@ -44,6 +44,10 @@
  * that slot. Either the reader sees the change, or the writer sees the claim. So no drop is lost; some may count twice.
  * A key that is reset in such a block gets an empty bucket.
  *
+ * A settlement gives back nothing from an overflow bucket, nor from the copy that a new bucket starts as: the drops of
+ * the reservation may have been in a bucket of the key that was reset since. A call that takes back its own drops knows
+ * that they are there.
+ *
  * CRASHES. A process that dies or stops between any two instructions leaves a consistent slot and no lock. At worst it
  * leaves a tentative slot. The next thread with that key adopts it; after LEASE any other key may take it. A loop below
  * repeats only after the swap of another thread succeeded.
@@ -171,18 +175,18 @@ static bool table_is_free(const struct view *v, int64_t now) {
 
 /* ---- Swaps ---- */
 
-/* When the level will have drained. A denied decision knows this only if it is after the end of the block. Otherwise
- * the level drains before that, and the earlier time in the slot stays true. */
-static int64_t table_drained_at(const struct view *v, const struct steady__decision *d, int64_t now) {
+/* When the level will have drained. A decision that left the level alone (not `poured`) knows this only if it is after
+ * the end of the block. Otherwise the level drains before that, and the earlier time in the slot stays true. */
+static int64_t table_drained_at(const struct view *v, const struct steady__decision *d, bool poured, int64_t now) {
     const int64_t busy_until = now + d->busy_for;
-    if (d->success || d->busy_for > d->blocked_for) return busy_until;
+    if (poured || d->busy_for > d->blocked_for) return busy_until;
     return table_time_of(v->when) +
            table_min64(table_drain_decode(v->what & DRAIN), busy_until - table_time_of(v->when));
 }
 
 static bool table_write_state(const struct view *v, const struct steady__bucket *b, const struct steady__decision *d,
-                              int64_t now) {
-    const int64_t drain = d->busy_for == 0 ? 0 : table_drained_at(v, d, now) - b->last;
+                              bool poured, int64_t now) {
+    const int64_t drain = d->busy_for == 0 ? 0 : table_drained_at(v, d, poured, now) - b->last;
     const uint64_t when = table_with_time(v->when & ~TENTATIVE, b->last);
     const uint64_t what = (uint64_t)b->level << 33 | (uint64_t)b->rem << 13 | table_drain_encode(drain);
     return table_swap(&v->slot->state, v->when, v->what, when, what);
@@ -352,9 +356,56 @@ static bool table_settle(const struct steady__place *place, int64_t now, struct 
 
 enum outcome { DONE, AHEAD, AGAIN, FULL };
 
-static void table_compute(struct steady__bucket *b, const struct steady__ask *ask, struct steady__decision *d) {
+static bool table_is_overflow(const struct steady__place *place) { return place->table == NULL; }
+
+/* A second part, which is blocked for ever, makes the denial of the whole call. */
+static void table_decide_part(const struct steady__ask *ask, struct steady__bucket *b, struct steady__decision *d) {
+    static const struct steady__rate any = {1, 1, 1, 0};
+    struct steady__errand *e = ask->errand;
+    struct steady__rate rate = *e->part->rate;
+    struct steady__part parts[2] = {*e->part, {&any, 1, STEADY__TAKE}};
+    struct steady__bucket buckets[2] = {*b, {.blocked_until = STEADY__EXACT - 1}};
+    struct steady__part_decision each[2];
+    struct steady__verdict verdict;
+    rate.block = table_min64(rate.block, STEADY__TIME_MAX - ask->now);
+    parts[0].rate = &rate;
+    if (parts[0].amount < 0 && table_is_overflow(&ask->place)) parts[0].amount = 0;
+    steady__parts_decide(parts, e->task == STEADY__DENY ? 2 : 1, e->how, ask->now, buckets, each, &verdict);
+    *b = buckets[0];
+    *d = each[0].bucket;
+    e->granted = each[0].granted;
+    e->wait = verdict.wait;
+    e->poured = e->granted != 0;
+}
+
+__attribute__((noinline)) static void table_run_errand(struct steady__bucket *b, const struct steady__ask *ask,
+                                                       struct steady__decision *d) {
+    struct steady__errand *e = ask->errand;
+    if (e->task == STEADY__READ) {
+        e->bucket = *b;
+        e->poured = false;
+        *d = (struct steady__decision){.success = true};
+    } else if (e->task == STEADY__CORRECT) {
+        struct steady__settlement settlement = *e->settlement;
+        struct steady__settled settled;
+        settlement.same_rate = settlement.same_rate && !e->keeps;
+        steady__settle(&settlement, ask->now, b, &settled);
+        *d = settled.bucket;
+        e->given_back = settled.given_back;
+        e->charged = settled.charged;
+        e->poured = d->changed;
+    } else {
+        table_decide_part(ask, b, d);
+    }
+}
+
+static inline void table_compute(struct steady__bucket *b, const struct steady__ask *ask, struct steady__decision *d) {
     const struct steady__rate *rate = ask->rate;
     struct steady__rate shorter;
+    if (__builtin_expect(ask->errand != NULL, 0)) {
+        table_run_errand(b, ask, d);
+        return;
+    }
     if (rate->block > STEADY__TIME_MAX - ask->now) {
         shorter = *rate;
         shorter.block = STEADY__TIME_MAX - ask->now;
@@ -364,6 +415,11 @@ static void table_compute(struct steady__bucket *b, const struct steady__ask *as
         steady__bucket_peek(b, rate, ask->now, d);
     else
         steady__bucket_consume(b, rate, ask->now, ask->amount, d);
+}
+
+/* The decision changed the level: it must not be made again. */
+static bool table_poured(const struct steady__ask *ask, const struct steady__decision *d) {
+    return ask->errand != NULL ? ask->errand->poured : d->success;
 }
 
 static bool table_unchanged(const struct view *v) {
@@ -379,10 +435,11 @@ static bool table_lost_tenancy(const struct view *v) {
  */
 static enum outcome table_write_back(const struct view *v, const struct steady__bucket *b,
                                      const struct steady__ask *ask, const struct steady__decision *d) {
-    if (!table_write_state(v, b, d, ask->now)) return AGAIN;
+    const bool poured = table_poured(ask, d);
+    if (!table_write_state(v, b, d, poured, ask->now)) return AGAIN;
     if (b->blocked_until == table_time_of(v->meta)) return DONE;
     const bool blocked = table_write_block(v, b->blocked_until);
-    return d->success || (blocked && !table_lost_tenancy(v)) ? DONE : AGAIN;
+    return poured || (blocked && !table_lost_tenancy(v)) ? DONE : AGAIN;
 }
 
 static bool table_is_ahead(const struct steady__bucket *b, const struct steady__ask *ask,
@@ -392,9 +449,26 @@ static bool table_is_ahead(const struct steady__bucket *b, const struct steady__
     return true;
 }
 
+/* A settlement computes what has leaked since its reservation. If its time were older than the last drops of others in
+ * the bucket, what leaked in between would be given back, too. So it is made only if the state is the one that was read
+ * before the time was. */
+static bool table_is_too_early(const struct view *v, const struct steady__ask *ask, struct steady__answer *answer) {
+    struct steady__errand *e = ask->errand;
+    if (e == NULL || e->task != STEADY__CORRECT) return false;
+    /* An overflow bucket holds the drops of other keys. It may hold those of the reservation, or not: if the key was
+     * reset, or lost its bucket. So nothing is given back, unless this call has just put the drops there. */
+    e->keeps = table_is_overflow(&ask->place) && !e->own_drops;
+    if (e->seen[0] == v->when && e->seen[1] == v->what) return false;
+    e->seen[0] = v->when;
+    e->seen[1] = v->what;
+    answer->ahead = ask->now;
+    return true;
+}
+
 static enum outcome table_decide_on(const struct view *v, const struct steady__ask *ask,
                                     struct steady__answer *answer) {
     struct steady__bucket b;
+    if (table_is_too_early(v, ask, answer)) return AHEAD;
     table_unpack(v, &b);
     if (table_is_ahead(&b, ask, answer)) return AHEAD;
     if (table_is_over(v, ask->now)) b = empty;
@@ -416,14 +490,14 @@ static bool table_inherit_overflow(const struct steady__ask *ask, struct steady_
 
 /* A key without a bucket may have drops in the overflow bucket of its rate. False: there is no such bucket. */
 static inline bool table_inherit(const struct steady__ask *ask, struct steady__bucket *b) {
-    return ask->place.table != NULL && table_has_overflowed(&ask->place) && table_inherit_overflow(ask, b);
+    return !table_is_overflow(&ask->place) && table_has_overflowed(&ask->place) && table_inherit_overflow(ask, b);
 }
 
 /* Confirms a slot that table_settle found. The block is written first: until then it belongs to no key. */
 static bool table_confirm(struct view *own, const struct steady__bucket *b, const struct steady__decision *d,
-                          int64_t now) {
+                          bool poured, int64_t now) {
     if (b->blocked_until != table_time_of(own->meta) && !table_write_block(own, b->blocked_until)) return false;
-    return table_write_state(own, b, d, now);
+    return table_write_state(own, b, d, poured, now);
 }
 
 /* The key had no bucket when its slots were read. */
@@ -435,6 +509,7 @@ static enum outcome table_decide_on_none(const struct steady__ask *ask, struct s
     if (!table_scan(&ask->place, ask->now, &s) || s.confirmed) return AGAIN;
     if (s.tentative.slot == NULL && s.free.slot == NULL) return FULL;
     answer->overflowed = table_inherit(ask, &b);
+    if (ask->errand != NULL) ask->errand->keeps = true; /* see table_is_too_early */
     if (table_is_ahead(&b, ask, answer)) return AHEAD;
     table_compute(&b, ask, d);
     if (!d->changed || (d->busy_for == 0 && !answer->overflowed)) return DONE;
@@ -446,7 +521,7 @@ static enum outcome table_decide_on_none(const struct steady__ask *ask, struct s
         if (!d->changed) return DONE;
     }
     answer->overflowed = false;
-    return table_confirm(&own, &b, d, ask->now) ? DONE : AGAIN;
+    return table_confirm(&own, &b, d, table_poured(ask, d), ask->now) ? DONE : AGAIN;
 }
 
 static enum outcome table_decide_at(const struct steady__ask *ask, struct steady__answer *answer) {
@@ -464,6 +539,32 @@ static int64_t table_free_in(const struct view *v, int64_t now) {
     return drained_in > unblocked_in ? drained_in : unblocked_in;
 }
 
+/* Of a part that votes: denied until the key can get a bucket. Nothing can be charged or settled. */
+static void table_refuse_errand(const struct steady__ask *ask, int64_t wait, struct steady__decision *d) {
+    struct steady__errand *e = ask->errand;
+    struct steady__bucket full = {.level = ask->rate->capacity, .last = ask->now};
+    if (e->part == NULL || e->part->amount > 0) full.blocked_until = ask->now + wait;
+    e->keeps = true;
+    e->refused_for = wait;
+    if (e->task == STEADY__DECIDE || e->task == STEADY__DENY) {
+        struct steady__how how = *e->how;
+        struct steady__errand look = *e;
+        struct steady__ask looking = *ask;
+        how.peek = true;
+        look.how = &how;
+        looking.errand = &look;
+        table_run_errand(&full, &looking, d);
+    } else {
+        table_run_errand(&full, ask, d);
+    }
+    e->granted = e->wait = e->charged = 0;
+    d->changed = false;
+    d->level = ask->rate->capacity;
+    d->blocked_for = 0;
+    d->until_next_drop = wait;
+    if (d->retry_after > 0) d->retry_after = wait;
+}
+
 /* All overflow slots of the block belong to other rates. So deny as if the bucket were full, until the first slot is
  * free. */
 static enum outcome table_refuse(const struct steady__ask *ask, struct steady__answer *answer) {
@@ -476,6 +577,10 @@ static enum outcome table_refuse(const struct steady__ask *ask, struct steady__a
         struct view v;
         table_read_slot(table_slot_at(&ask->place, i), &v);
         wait = table_min64(wait, table_free_in(&v, ask->now));
+    }
+    if (ask->errand != NULL) {
+        table_refuse_errand(ask, wait > 0 ? wait : 1, d);
+        return DONE;
     }
     unblocking.rate = &rate;
     table_compute(&full, &unblocking, d);
@@ -497,13 +602,17 @@ static bool table_is_claimed(const struct steady__place *place) {
 
 __attribute__((noinline)) static enum outcome table_decide_on_overflow(const struct steady__ask *ask,
                                                                        struct steady__answer *answer) {
-    const bool drains = !ask->peek && ask->amount < 0; /* the drops may belong to another key */
+    const struct steady__errand *e = ask->errand;
+    const int64_t amount = e == NULL ? ask->amount : e->part != NULL && e->task != STEADY__READ ? e->part->amount : 0;
+    const bool drains = !ask->peek && amount < 0; /* the drops may belong to another key */
     struct steady__ask shared = *ask;
     shared.place = table_overflow_place(&ask->place, ask->rate);
     if (drains) shared.amount = 0;
     enum outcome outcome = table_decide_at(&shared, answer);
     if (outcome == FULL) outcome = table_refuse(&shared, answer);
-    if (outcome == DONE && answer->decision.changed && table_is_claimed(&ask->place)) return AGAIN;
+    /* Drops that were given back here are not given back to a copy, too: it may have been made since. */
+    const bool repeats = answer->decision.changed && (e == NULL || e->given_back == 0);
+    if (outcome == DONE && repeats && table_is_claimed(&ask->place)) return AGAIN;
     answer->overflowed = true;
     if (drains && outcome == DONE) {
         answer->decision.success = true;
@@ -531,7 +640,8 @@ static void table_begin_empty(const struct steady__place *place, int64_t now) {
     static const struct steady__decision drained;
     struct scan s;
     struct view own;
-    if (table_scan(place, now, &s) && table_settle(place, now, &s, &own)) table_confirm(&own, &empty, &drained, now);
+    if (table_scan(place, now, &s) && table_settle(place, now, &s, &own))
+        table_confirm(&own, &empty, &drained, false, now);
 }
 
 /* The overflow bucket stays: its drops may belong to other keys. */

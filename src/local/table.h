@@ -6,7 +6,7 @@
 
 #include <stddef.h>
 
-#include "core/bucket.h"
+#include "core/parts.h"
 #include "core/siphash.h"
 
 #define STEADY__SLOT_SIZE 32
@@ -46,13 +46,37 @@ struct steady__place {
 /* The table must not move meanwhile. Also prefetches the likeliest cache line. */
 struct steady__place steady__table_place(const struct steady__table *table, struct steady__hash hash);
 
+/* What a call with a group asks of one of its buckets. */
+struct steady__errand {
+    enum {
+        STEADY__READ,   /* reads the bucket */
+        STEADY__DECIDE, /* decides on `part` alone, with `how` */
+        STEADY__DENY,   /* the whole call is denied: the part starts its block if it denies, and nothing goes in */
+        STEADY__CORRECT /* settles */
+    } task;
+    const struct steady__part *part;             /* READ, DECIDE and DENY */
+    const struct steady__how *how;               /* DECIDE and DENY */
+    const struct steady__settlement *settlement; /* CORRECT */
+    bool own_drops;                              /* CORRECT: this call put the drops into an overflow bucket */
+    /* The answer, beside that of the ask. */
+    struct steady__bucket bucket; /* READ: as stored */
+    int64_t refused_for;          /* us until the key can get a bucket; 0: it has or gets one */
+    int64_t granted;              /* DECIDE */
+    int64_t wait;                 /* DECIDE: us to wait although the part allows */
+    int64_t given_back, charged;  /* CORRECT */
+    /* For the table. Zero at first. */
+    bool poured, keeps;
+    uint64_t seen[2];
+};
+
 struct steady__ask {
     struct steady__place place;
     const struct steady__rate *rate;
-    bool peek;      /* `amount` is ignored then */
-    bool stepped;   /* the clock has stepped back */
-    int64_t amount; /* within +-(2^31-1) */
-    int64_t now;    /* us since boot, not negative */
+    bool peek;                     /* `amount` is ignored then */
+    bool stepped;                  /* the clock has stepped back */
+    int64_t amount;                /* within +-(2^31-1) */
+    int64_t now;                   /* us since boot, not negative */
+    struct steady__errand *errand; /* NULL: one consume or peek. Otherwise `peek` is false and `amount` 0 */
 };
 
 struct steady__answer {
@@ -64,7 +88,8 @@ struct steady__answer {
 
 /* Decides, and returns true. Returns false, and does nothing, if the bucket is at the time answer->ahead, later than
  * ask->now. Mostly another thread has read the clock a little later: read the clock again. If it is still behind
- * `ahead`, the clock has stepped back: ask again with `stepped`. */
+ * `ahead`, the clock has stepped back: ask again with `stepped`. A settlement returns false at least once: its time
+ * must be read after its bucket. */
 bool steady__table_decide(struct steady__ask *ask, struct steady__answer *answer);
 
 void steady__table_reset(const struct steady__place *place, int64_t now);

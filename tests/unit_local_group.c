@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: MIT
+ * Calls with a group on the table of the embedded store, in one thread and virtual time: they agree with the vectors,
+ * and with a full neighbourhood they stay on the safe side. */
+#include <jansson.h>
+#include <stdio.h>
+
+#include "group_rig.h"
+#include "table_rig.h"
+
+#define VECTORS "tests/vectors/limits.jsonl"
+
+/* ---- Vectors ---- */
+
+/* The vectors begin at a time of day, and the clock of the table is younger. */
+#define BEGINNING ((int64_t)1 << 49)
+
+static struct {
+    int64_t earlier; /* us by which all times of the sequence are shifted */
+    struct fixture f;
+    int sequence, step;
+} run;
+
+static const char *const keys[MEMBERS] = {"a", "b", "c", "d", "e", "f", "g", "h"};
+
+static int64_t number(const json_t *object, const char *name) {
+    const json_t *value = json_object_get(object, name);
+    return json_is_boolean(value) ? json_is_true(value) : json_integer_value(value);
+}
+
+static int64_t number_at(const json_t *array, size_t i) {
+    const json_t *value = json_array_get(array, i);
+    return json_is_boolean(value) ? json_is_true(value) : json_integer_value(value);
+}
+
+static void same(const char *what, int64_t got, int64_t expected) {
+    if (got != expected)
+        fail_msg("sequence %d, step %d: %s is %lld, expected %lld", run.sequence, run.step, what, (long long)got,
+                 (long long)expected);
+}
+
+static struct steady__rate rate_of(const json_t *limit) {
+    return (struct steady__rate){number_at(limit, 0), number_at(limit, 1), number_at(limit, 2), number_at(limit, 3)};
+}
+
+static enum steady__kind kind_of(const char *text) {
+    static const char *const names[STEADY__KINDS] = {"take", "look", "charge", "shadow"};
+    for (int i = 0; i < STEADY__KINDS; i++)
+        if (strcmp(text, names[i]) == 0) return (enum steady__kind)i;
+    fail();
+    return STEADY__TAKE;
+}
+
+static void check_members(const struct group_call *c, const json_t *expect) {
+    for (size_t i = 0; i < c->call.group->n; i++) {
+        const steady_part_result *r = &c->call.group->results[i];
+        const json_t *each = json_array_get(json_object_get(expect, "each"), i);
+        same("success of a part", r->success, number_at(each, 0));
+        same("level of a part", r->level, number_at(each, 1));
+        same("until_next_drop of a part", r->until_next_drop, number_at(each, 2));
+        same("blocked_for of a part", r->blocked_for, number_at(each, 3));
+        same("retry_after of a part", r->retry_after, number_at(each, 4));
+        same("granted of a part", r->granted, number_at(json_object_get(expect, "granted"), i));
+    }
+}
+
+static void run_consume(const json_t *step) {
+    const json_t *parts = json_object_get(step, "parts"), *expect = json_object_get(step, "expect");
+    const bool peek = strcmp(json_string_value(json_object_get(step, "op")), "peek") == 0;
+    const struct steady__how how = {.max_wait = number(step, "max_wait"), .at_least = number(step, "at_least")};
+    struct group_call c;
+    group_begin(&c, peek ? STEADY__PEEK_ALL : STEADY__CONSUME_ALL, &how);
+    for (size_t i = 0; i < json_array_size(parts); i++) {
+        const json_t *part = json_array_get(parts, i);
+        group_take(&c, keys[i], rate_of(json_array_get(part, 0)), number_at(part, 1),
+                   kind_of(json_string_value(json_array_get(part, 2))));
+    }
+    group_run(&c, &run.f.table);
+    check_members(&c, expect);
+    const steady_part_result *named = &c.call.group->results[c.result.part];
+    same("success", c.result.success, number(expect, "success"));
+    same("part", (int64_t)c.result.part, number(expect, "part"));
+    same("wait", c.result.must_wait, number(expect, "wait"));
+    same("retry_after", c.result.retry_after, number(expect, "retry_after"));
+    same("level", c.result.level, named->level);
+    same("granted", c.result.granted, named->granted);
+    same("atomic", c.result.atomic, json_array_size(parts) == 1);
+    same("n_parts", (int64_t)c.result.n_parts, (int64_t)json_array_size(parts));
+    same("moment", c.call.group->moment, group_now);
+    group_end(&c);
+}
+
+static void run_settle(const json_t *step) {
+    const json_t *expect = json_object_get(step, "expect");
+    struct group_call c;
+    group_begin(&c, STEADY__SETTLE, NULL);
+    struct steady__settlement *s =
+        &group_add(&c, keys[number(step, "bucket")], rate_of(json_object_get(step, "limit")))->settlement;
+    s->reserved = number(step, "reserved");
+    s->moment = number(step, "moment") - run.earlier;
+    s->actual = number(step, "actual");
+    s->same_rate = number(step, "same_rate");
+    group_run(&c, &run.f.table);
+    const steady_part_result *r = &c.call.group->results[0];
+    same("success", c.result.success, true);
+    same("level", r->level, number(expect, "level"));
+    same("until_next_drop", r->until_next_drop, number(expect, "until_next_drop"));
+    same("blocked_for", r->blocked_for, number(expect, "blocked_for"));
+    same("given_back", r->given_back, number(expect, "given_back"));
+    same("charged", r->charged, number(expect, "charged"));
+    group_end(&c);
+}
+
+/* The bucket as it is in its slot; all zero if it is empty and not blocked. */
+static struct steady__bucket stored(size_t i, const struct steady__rate *rate) {
+    static const unsigned char key[STEADY__SIPHASH_KEY];
+    struct steady__errand read = {.task = STEADY__READ};
+    struct steady__answer answer;
+    struct steady__decision d;
+    struct steady__ask a = {.place = steady__table_place(&run.f.table, steady__siphash(key, keys[i], 1)),
+                            .rate = rate,
+                            .stepped = true,
+                            .errand = &read,
+                            .now = group_now};
+    assert_true(steady__table_decide(&a, &answer));
+    steady__bucket_peek(&read.bucket, rate, group_now, &d);
+    return d.busy_for > 0 ? read.bucket : (struct steady__bucket){0};
+}
+
+static void check_stored(const json_t *step) {
+    const json_t *all = json_object_get(step, "stored"), *parts = json_object_get(step, "parts");
+    for (size_t i = 0; i < json_array_size(all); i++) {
+        const json_t *expected = json_array_get(all, i);
+        const json_t *limit = parts != NULL ? json_array_get(json_array_get(parts, i), 0) : NULL;
+        if (limit == NULL && (int64_t)i == number(step, "bucket")) limit = json_object_get(step, "limit");
+        if (limit == NULL) continue;
+        const struct steady__rate rate = rate_of(limit);
+        const struct steady__bucket b = stored(i, &rate);
+        const bool there = json_is_array(expected);
+        const int64_t blocked_until = there ? number_at(expected, 3) : 0;
+        same("stored level", b.level, there ? number_at(expected, 0) : 0);
+        same("stored last", b.last, there ? number_at(expected, 1) - run.earlier : 0);
+        same("stored rem", b.rem, there ? number_at(expected, 2) : 0);
+        same("stored blocked_until", b.blocked_until, blocked_until != 0 ? blocked_until - run.earlier : 0);
+    }
+}
+
+/* A block of this step ends after the last time of the table, which cuts it. */
+static bool is_cut(const json_t *step) {
+    const json_t *each = json_object_get(json_object_get(step, "expect"), "each");
+    for (size_t i = 0; i < json_array_size(each); i++)
+        if (number_at(json_array_get(each, i), 3) > STEADY__TIME_MAX - group_now) return true;
+    return false;
+}
+
+/* Returns the number of steps that agree. */
+static int run_sequence(const json_t *steps) {
+    int64_t first = INT64_MAX;
+    for (size_t i = 0; i < json_array_size(steps); i++)
+        if (number(json_array_get(steps, i), "now") < first) first = number(json_array_get(steps, i), "now");
+    run.earlier = first - BEGINNING;
+    set_up(&run.f, 64);
+    for (run.step = 0; run.step < (int)json_array_size(steps); run.step++) {
+        const json_t *step = json_array_get(steps, (size_t)run.step);
+        group_now = number(step, "now") - run.earlier;
+        if (is_cut(step)) break;
+        if (json_object_get(step, "parts") != NULL)
+            run_consume(step);
+        else
+            run_settle(step);
+        check_stored(step);
+    }
+    tear_down(&run.f);
+    return run.step;
+}
+
+static void table_agrees_with_the_vectors(void **state) {
+    (void)state;
+    FILE *file = fopen(VECTORS, "r");
+    char *line = NULL;
+    size_t room = 0;
+    int agreed = 0;
+    if (file == NULL) skip_because("started in another folder: " VECTORS " is not there");
+    while (getline(&line, &room, file) > 0) {
+        json_t *sequence = json_loads(line, 0, NULL);
+        assert_non_null(sequence);
+        run.sequence = (int)number(sequence, "sequence");
+        agreed += run_sequence(json_object_get(sequence, "steps"));
+        json_decref(sequence);
+    }
+    free(line);
+    fclose(file);
+    print_message("# %d steps agree\n", agreed);
+    assert_true(agreed > 6000);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(table_agrees_with_the_vectors),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
