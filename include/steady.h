@@ -721,13 +721,20 @@ typedef struct steady_settlement {
     steady_throttler *const *throttlers; /* those that reserved; the limits of today decide */
     size_t n_throttlers;
     steady_message *why; /* gets the reason of a STEADY_BAD_ARGUMENT; NULL: none */
-    uint64_t reserved[6];
+    steady_store *store; /* a bucket that belongs to none of the throttlers is settled in this store, by the limit of
+                            the reservation; NULL: it is refused */
+    steady_part_result *parts; /* steady_settle_sync fills these, one for each bucket that is settled; NULL: none */
+    size_t parts_room;         /* how many of them there are; further buckets are left out */
+    uint64_t reserved[3];
 } steady_settlement;
 
 /* Settles a reservation. A bucket whose limit leaks at another rate today gets nothing back. Blocks stay. The result
  * has success, and its parts say what was charged or given back. Errors, callback and id are those of steady_decide.
- * Besides, STEADY_BAD_ARGUMENT: the reservation was settled before, or a bucket belongs to none of the throttlers. No
- * policy applies. */
+ * Besides, STEADY_BAD_ARGUMENT: the reservation was settled before, or a bucket belongs to none of the throttlers and
+ * `store` is NULL. No policy applies.
+ *
+ * Name the throttlers, `store`, or both. With `store` alone a process can settle reservations of limits that it does
+ * not know. It must be the store that made the reservation: another one has other buckets. */
 STEADY_API int steady_settle(const steady_settlement *settlement, steady_callback callback, void *data, uint64_t *id);
 STEADY_API int steady_settle_sync(const steady_settlement *settlement, steady_result *result);
 

@@ -13,18 +13,18 @@
 
 /* ---- Who may call ---- */
 
-static bool call_is_on_its_thread(const steady_throttler *t) {
-    return pthread_equal(t->store->thread, pthread_self()) != 0;
+static bool call_is_on_its_thread(const steady_store *store) {
+    return pthread_equal(store->thread, pthread_self()) != 0;
 }
 
-static int call_check_async(const steady_throttler *t, steady_callback callback) {
+static int call_check_async(const steady_store *store, steady_callback callback) {
     if (callback == NULL) return STEADY_BAD_ARGUMENT;
-    if (!t->store->has_loop) return STEADY_NO_LOOP;
-    return call_is_on_its_thread(t) ? 0 : STEADY_WRONG_THREAD;
+    if (!store->has_loop) return STEADY_NO_LOOP;
+    return call_is_on_its_thread(store) ? 0 : STEADY_WRONG_THREAD;
 }
 
-static int call_check_sync(const steady_throttler *t) {
-    return t->store->class_->any_thread || call_is_on_its_thread(t) ? 0 : STEADY_WRONG_THREAD;
+static int call_check_sync(const steady_store *store) {
+    return store->class_->any_thread || call_is_on_its_thread(store) ? 0 : STEADY_WRONG_THREAD;
 }
 
 /* ---- One bucket without options ---- */
@@ -52,7 +52,7 @@ static int call_ask(steady_throttler *t, enum steady__verb verb, const void *key
                     steady_callback callback, void *data, uint64_t *id) {
     char room[STEADY__KEY_MAX];
     int error = call_check_plain(t, key, key_len, amount);
-    if (error == 0) error = call_check_async(t, callback);
+    if (error == 0) error = call_check_async(t->store, callback);
     if (error != 0) return error;
     const struct steady__call call = {.verb = verb,
                                       .amount = call_clamped(t, verb, amount),
@@ -74,7 +74,7 @@ static int call_ask_sync(steady_throttler *t, enum steady__verb verb, const void
                          steady_result *result) {
     char room[STEADY__KEY_MAX];
     result->error = call_check_plain(t, key, key_len, amount);
-    if (result->error == 0) result->error = call_check_sync(t);
+    if (result->error == 0) result->error = call_check_sync(t->store);
     if (result->error != 0) return result->error;
     const struct steady__call call = {.verb = verb,
                                       .amount = call_clamped(t, verb, amount),
@@ -346,7 +346,7 @@ static int call_all(enum steady__verb verb, const steady_part *parts, size_t n_p
     struct steady__group *group = NULL;
     if (how == NULL) how = &no_options;
     int error = call_check_parts(parts, n_parts, how);
-    if (error == 0) error = call_check_async(parts[0].throttler, callback);
+    if (error == 0) error = call_check_async(parts[0].throttler->store, callback);
     if (error == 0) error = call_make_group(&group, parts, n_parts, how, verb);
     return error != 0 ? error : call_submit_group(verb, group, callback, data, id);
 }
@@ -358,7 +358,7 @@ static int call_all_sync(enum steady__verb verb, const steady_part *parts, size_
     if (result == NULL) return STEADY_BAD_ARGUMENT;
     memset(result, 0, sizeof *result);
     result->error = call_check_parts(parts, n_parts, how);
-    if (result->error == 0) result->error = call_check_sync(parts[0].throttler);
+    if (result->error == 0) result->error = call_check_sync(parts[0].throttler->store);
     if (result->error == 0) result->error = call_make_group(&group, parts, n_parts, how, verb);
     if (result->error != 0) return result->error;
     return call_decide_group(verb, group, how->parts, how->parts_room, result);
@@ -523,7 +523,7 @@ int steady_charge_sync(steady_throttler *throttler, const void *key, size_t key_
 
 int steady_cancel(steady_throttler *throttler, uint64_t id) {
     if (throttler == NULL) return STEADY_BAD_ARGUMENT;
-    if (!call_is_on_its_thread(throttler)) return STEADY_WRONG_THREAD;
+    if (!call_is_on_its_thread(throttler->store)) return STEADY_WRONG_THREAD;
     return throttler->store->class_->cancel(throttler->store, id) ? 0 : STEADY_NOT_IN_FLIGHT;
 }
 
@@ -540,19 +540,28 @@ static const struct steady__throttler_limit *call_limit_of(const steady_throttle
     return NULL;
 }
 
+static steady_store *call_settling_store(const steady_settlement *s) {
+    return s->n_throttlers > 0 ? s->throttlers[0]->store : s->store;
+}
+
 static int call_check_settlement(const steady_settlement *s) {
     if (s == NULL) return STEADY_BAD_ARGUMENT;
     steady_message *why = s->why;
     if (s->reservation == NULL) return steady__fail(why, STEADY_BAD_ARGUMENT, "reservation is NULL");
     if (!CALL_IS_ZERO(s->reserved))
         return steady__fail(why, STEADY_BAD_ARGUMENT, "reserved fields of steady_settlement must be zero");
-    if (s->throttlers == NULL || s->n_throttlers == 0)
-        return steady__fail(why, STEADY_BAD_ARGUMENT, "n_throttlers is 0; name the throttlers that reserved");
+    if (s->n_throttlers == 0 && s->store == NULL)
+        return steady__fail(why, STEADY_BAD_ARGUMENT,
+                            "n_throttlers is 0 and store is NULL; name the throttlers that reserved, or their store");
+    if (s->n_throttlers > 0 && s->throttlers == NULL)
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "throttlers is NULL");
     for (size_t i = 0; i < s->n_throttlers; i++) {
         if (s->throttlers[i] == NULL) return steady__fail(why, STEADY_BAD_ARGUMENT, "throttlers[%zu] is NULL", i);
         if (s->throttlers[i]->store != s->throttlers[0]->store)
             return steady__fail(why, STEADY_BAD_ARGUMENT, "throttlers[%zu] has another store than throttlers[0]", i);
     }
+    if (s->store != NULL && s->store != call_settling_store(s))
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "throttlers[0] has another store than `store`");
     if (s->actuals == NULL && s->actual < 0)
         return steady__fail(why, STEADY_BAD_ARGUMENT, "actual is %lld; it must be 0 or more", (long long)s->actual);
     for (size_t i = 0; i < s->reservation->n; i++) {
@@ -571,30 +580,44 @@ static int call_check_settlement(const steady_settlement *s) {
     return 0;
 }
 
+/* The limit of one of the throttlers that the bucket belongs to; NULL: none. *owner is that throttler. */
+static const struct steady__throttler_limit *call_settling_limit(const steady_settlement *s, size_t at,
+                                                                 steady_throttler **owner) {
+    const struct steady__throttler_limit *limit = NULL;
+    for (size_t i = 0; i < s->n_throttlers && limit == NULL; i++) {
+        limit = call_limit_of(s->throttlers[i], &s->reservation->parts[at], &s->reservation->keys[at]);
+        *owner = s->throttlers[i];
+    }
+    return limit;
+}
+
+/* Adds a bucket to the group, which then holds the throttler of the bucket. */
 static int call_add_settled(struct steady__group *group, const steady_settlement *s, size_t at) {
     const steady_reserved *part = &s->reservation->parts[at];
     const int64_t actual = s->actuals != NULL ? s->actuals[at] : s->actual;
-    const struct steady__throttler_limit *limit = NULL;
-    size_t owner = 0;
+    steady_throttler *owner = NULL;
     if (actual == -1) return 0;
-    for (size_t i = 0; i < s->n_throttlers && limit == NULL; i++) {
-        limit = call_limit_of(s->throttlers[i], part, &s->reservation->keys[at]);
-        if (limit != NULL) owner = i;
-    }
-    if (limit == NULL)
+    const struct steady__throttler_limit *limit = call_settling_limit(s, at, &owner);
+    if (limit != NULL) {
+        steady__throttler_hold(owner);
+    } else if (s->store != NULL) { /* a throttler for this call only: no one else holds it */
+        const int error = steady_throttler_new(&owner, s->store, &part->limit, NULL, s->why);
+        if (error != 0) return error;
+        limit = &owner->limits[0];
+    } else {
         return steady__fail(s->why, STEADY_BAD_ARGUMENT,
                             "part %zu of the reservation (limit \"%s\") belongs to none of the throttlers", at,
                             part->name);
+    }
     const struct steady__rate *rate = &limit->terms.rate;
-    struct steady__member *member =
-        steady__group_add(group, s->throttlers[owner], &limit->terms, part->key, part->key_len);
+    struct steady__member *member = steady__group_add(group, owner, &limit->terms, part->key, part->key_len);
     member->settlement = (struct steady__settlement){
         .rate = rate,
         .same_rate = rate->recharge == part->limit.drop_recharge && rate->drops == part->limit.drops,
         .reserved = part->granted,
         .moment = part->moment,
         .actual = actual < STEADY__AMOUNT_MAX ? actual : STEADY__AMOUNT_MAX};
-    group->results[group->n - 1] = (steady_part_result){.name = limit->name, .part = at};
+    group->results[group->n - 1] = (steady_part_result){.name = part->name, .part = at};
     return 0;
 }
 
@@ -602,7 +625,7 @@ static int call_make_settlement(struct steady__group **made, const steady_settle
     int error = 0;
     size_t key_bytes = 0;
     *made = NULL;
-    if (atomic_load_explicit(&s->throttlers[0]->store->closed, memory_order_acquire)) return STEADY_CLOSED;
+    if (atomic_load_explicit(&call_settling_store(s)->closed, memory_order_acquire)) return STEADY_CLOSED;
     for (size_t i = 0; i < s->reservation->n; i++)
         key_bytes += s->reservation->parts[i].key_len;
     struct steady__group *group = steady__group_new(s->reservation->n, key_bytes);
@@ -614,11 +637,11 @@ static int call_make_settlement(struct steady__group **made, const steady_settle
     if (error == 0 && !steady__reservation_settle(s->reservation))
         error = steady__fail(s->why, STEADY_BAD_ARGUMENT, "the reservation was settled before");
     if (error != 0) {
+        for (size_t i = 0; i < group->n; i++)
+            steady__throttler_release(group->members[i].throttler);
         free(group);
         return error;
     }
-    for (size_t i = 0; i < group->n; i++)
-        steady__throttler_hold(group->members[i].throttler);
     steady__reservation_hold(s->reservation);
     group->reservation = s->reservation;
     *made = group;
@@ -628,7 +651,7 @@ static int call_make_settlement(struct steady__group **made, const steady_settle
 int steady_settle(const steady_settlement *settlement, steady_callback callback, void *data, uint64_t *id) {
     struct steady__group *group = NULL;
     int error = call_check_settlement(settlement);
-    if (error == 0) error = call_check_async(settlement->throttlers[0], callback);
+    if (error == 0) error = call_check_async(call_settling_store(settlement), callback);
     if (error == 0) error = call_make_settlement(&group, settlement);
     if (error != 0) return error;
     error = call_submit_group(STEADY__SETTLE, group, callback, data, id);
@@ -641,8 +664,8 @@ int steady_settle_sync(const steady_settlement *settlement, steady_result *resul
     if (result == NULL) return STEADY_BAD_ARGUMENT;
     memset(result, 0, sizeof *result);
     result->error = call_check_settlement(settlement);
-    if (result->error == 0) result->error = call_check_sync(settlement->throttlers[0]);
+    if (result->error == 0) result->error = call_check_sync(call_settling_store(settlement));
     if (result->error == 0) result->error = call_make_settlement(&group, settlement);
     if (result->error != 0) return result->error;
-    return call_decide_group(STEADY__SETTLE, group, NULL, 0, result);
+    return call_decide_group(STEADY__SETTLE, group, settlement->parts, settlement->parts_room, result);
 }

@@ -175,7 +175,10 @@ static const struct place places[] = {
     FIELD(steady_settlement, throttlers, 24),
     FIELD(steady_settlement, n_throttlers, 32),
     FIELD(steady_settlement, why, 40),
-    FIELD(steady_settlement, reserved, 48),
+    FIELD(steady_settlement, store, 48),
+    FIELD(steady_settlement, parts, 56),
+    FIELD(steady_settlement, parts_room, 64),
+    FIELD(steady_settlement, reserved, 72),
 };
 
 static void no_field_of_a_public_struct_has_moved(void **state) {

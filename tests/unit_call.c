@@ -351,8 +351,17 @@ static void wrong_settlement_is_refused(void **state) {
     s.actuals = zero;
     assert_no_settlement(s, "part 0 took drops out; it cannot be settled");
     s = good;
-    s.reserved[3] = 1;
+    s.reserved[2] = 1;
     assert_no_settlement(s, "reserved fields of steady_settlement must be zero");
+    s = good;
+    s.n_throttlers = 0;
+    assert_no_settlement(s, "n_throttlers is 0 and store is NULL; name the throttlers that reserved, or their store");
+    s = good;
+    s.throttlers = NULL;
+    assert_no_settlement(s, "throttlers is NULL");
+    s = good;
+    s.store = other_store;
+    assert_no_settlement(s, "throttlers[0] has another store than `store`");
     steady_reservation_free(&r);
     steady_reservation_free(&unequal);
     steady_reservation_free(&drain);
