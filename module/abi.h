@@ -33,9 +33,9 @@ enum { OPTION_SIGNAL_BY_HAND = 1 << 1, OPTION_ASYNC_LOADING = 1 << 2 };
 enum { KEY_READ_ONLY = 1 << 0, KEY_READ_WRITE = 1 << 1, KEY_REMOVED = 1 << 3 }; /* the effect on the key */
 enum { KEY_ACCESSED = 1 << 4, KEY_UPDATED = 1 << 5, KEY_DELETED = 1 << 7 };     /* the effect on its data */
 enum { BEGIN_AT_INDEX = 2 };
-enum { FIND_RANGE = 2 };
-enum { ARG_INTEGER = 1, ARG_KEY = 3 };
-enum { ARG_OPTIONAL = 1 << 0 };
+enum { FIND_RANGE = 2, FIND_COUNTED = 3 }; /* counted: a number of keys, then the keys */
+enum { ARG_INTEGER = 1, ARG_KEY = 3, ARG_WORD = 6, ARG_ONE_OF = 7, ARG_BLOCK = 8 };
+enum { ARG_OPTIONAL = 1 << 0, ARG_MULTIPLE = 1 << 1, ARG_MULTIPLE_TOKEN = 1 << 2 };
 
 struct command_version {
     int version;
@@ -109,6 +109,8 @@ struct command_info {
     X(long long, ServerInfoGetFieldSigned, (server_fields *, const char *field, int *error))                           \
     X(void, FreeServerInfo, (server_context *, server_fields *))                                                       \
     X(int, GetContextFlags, (server_context *))                                                                        \
+    X(int, IsKeysPositionRequest, (server_context *))                                                                  \
+    X(void, KeyAtPosWithFlags, (server_context *, int position, int flags))                                            \
     X(server_string *, CreateString, (server_context *, const char *bytes, size_t len))                                \
     X(void, FreeString, (server_context *, server_string *))                                                           \
     X(const char *, StringPtrLen, (const server_string *, size_t *len))                                                \

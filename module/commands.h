@@ -7,8 +7,13 @@
 
 command_function steady__command_consume;
 command_function steady__command_peek;
-command_function steady__command_reset;
 command_function steady__command_throttle;
+
+/* On several keys: see all.c. */
+command_function steady__command_consume_all;
+command_function steady__command_peek_all;
+command_function steady__command_settle;
+command_function steady__command_reset;
 
 /* Registers the commands, with their data for COMMAND DOCS, cluster routing and ACL rules. If another module has a
  * STEADY command: logs it and returns SERVER_ERR. If another module has CL.THROTTLE, it keeps it. */

@@ -19,7 +19,8 @@ FOREIGN = [b"hello", b"", b"5", b"3 1764000000.250000", b"3 1764000000.25 0", b"
            b"-1 1764000000.250000 0", b"9007199254740992 1764000000.250000 0", b"3 9007199254.740992 0",
            b"3 1764000000.250000 00", b"3 1764000000.250000 1", b"3 1764000000.250000 0.00000", b"3 1764000000.250000 0\0",
            b"3 1764000000.250000 9007199254.740992", b"9" * 400 + b" 1764000000.250000 0", b"x" * 100000]
-OURS = ["steady.consume", "steady.peek", "steady.reset", "cl.throttle"]
+OURS = ["steady.consume", "steady.peek", "steady.reset", "steady.consumeall", "steady.peekall", "steady.settle", "cl.throttle"]
+COUNTED = OURS[3:6]  # numkeys key [key ...]
 
 
 # ASan reads /proc. The mount goes with the server: it is in a namespace of its own.

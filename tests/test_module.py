@@ -7,7 +7,7 @@ import time
 
 import pytest
 from conftest import ROOT
-from loaded import FOREIGN, HOUR, OURS, dump, error, flat, flat_info, info, load, replication_offset, until
+from loaded import COUNTED, FOREIGN, HOUR, OURS, dump, error, flat, flat_info, info, load, replication_offset, until
 from loaded import chroot, program, server, shared, start  # noqa: F401: fixtures
 from resp import ReplyError, Resp
 
@@ -67,9 +67,9 @@ def test_wrong_arguments_are_named_and_store_nothing(server, arguments, text):
     assert server("DBSIZE") == 0
 
 
-def test_peek_and_reset_reject_extra_arguments(server):
-    assert "no such option" in error(server("STEADY.PEEK", "k", 3, 5, "AMOUNT", 1))
-    assert "wrong number" in error(server("STEADY.RESET", "k", "k"))
+def test_peek_rejects_the_options_of_consume(server):
+    for option in ("AMOUNT", "BLOCK", "WAIT", "ATLEAST"):
+        assert "no such option" in error(server("STEADY.PEEK", "k", 3, 5, option, 1))
 
 
 def test_a_foreign_value_is_not_a_bucket_and_stays(server):
@@ -214,17 +214,21 @@ def test_throttle_accepts_the_limits_of_each_range(server, arguments):
 
 def test_command_info_has_flags_keys_and_documentation(server):
     found = {reply[0].decode(): reply for reply in server("COMMAND", "INFO", *OURS)}
-    assert {name: reply[1] for name, reply in found.items()} == dict(zip(OURS, [-4, -4, 2, -5]))
+    assert {name: reply[1] for name, reply in found.items()} == dict(zip(OURS, [-4, -4, -2, -6, -6, -12, -5]))
     flags = {name: set(reply[2]) for name, reply in found.items()}
     assert flags["steady.consume"] == flags["cl.throttle"] == {b"write", b"denyoom", b"module", b"fast"}
+    assert flags["steady.consumeall"] == flags["steady.settle"] == flags["steady.consume"] | {b"movablekeys"}
     assert flags["steady.peek"] == {b"readonly", b"module", b"fast"}
+    assert flags["steady.peekall"] == flags["steady.peek"] | {b"movablekeys"}
     assert flags["steady.reset"] == {b"write", b"module", b"fast"}
-    assert all(reply[3:6] == [1, 1, 1] for reply in found.values())
+    for name, reply in found.items():
+        assert reply[3:6] == ([0, 0, 0] if name in COUNTED else [1, -1 if name == "steady.reset" else 1, 1])
     for name in OURS:
         docs = flat(flat(server("COMMAND", "DOCS", name))[name.encode()])
         assert docs[b"summary"].endswith(b".") or b"redis-cell" in docs[b"summary"]
-        assert flat(docs[b"arguments"][0])[b"name"] == b"key"
-        assert server("COMMAND", "GETKEYS", name, "key", 1, 1, 1)[:1] == [b"key"] if name != "steady.reset" else True
+        assert flat(docs[b"arguments"][name in COUNTED])[b"name"] == b"key"
+        if name not in COUNTED:
+            assert server("COMMAND", "GETKEYS", name, "key", 1, 1, 1)[:1] == [b"key"]
     specs = {name: set(flat(reply[8][0])[b"flags"]) for name, reply in found.items()}
     assert specs["steady.peek"] == {b"RO", b"access"} and specs["steady.consume"] == {b"RW", b"access", b"update"}
 

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: MIT
+ * Reads the arguments of the commands. */
+#include "arguments.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "core/error.h"
+
+/* An argument may hold NULs, which become "?". An argument longer than any valid one becomes "...". */
+static void arguments_quote(char *quoted, size_t size, const server_string *argument) {
+    char text[256] = "...";
+    size_t len = 0;
+    const char *bytes = steady__server.StringPtrLen(argument, &len);
+    for (size_t i = 0; len < sizeof text && i <= len; i++)
+        text[i] = (char)(i == len ? '\0' : bytes[i] != '\0' ? bytes[i] : '?');
+    steady_quote(quoted, size, text);
+}
+
+bool steady__arguments_integer(int64_t *value, const server_string *argument, const char *name, int64_t min,
+                               int64_t max, steady_message *why) {
+    long long n = 0;
+    if (steady__server.StringToLongLong(argument, &n) != SERVER_OK) {
+        char quoted[48];
+        arguments_quote(quoted, sizeof quoted, argument);
+        return steady__fail(why, false, "%s is \"%s\"; it must be an integer", name, quoted);
+    }
+    if (n < min || n > max)
+        return steady__fail(why, false, "%s is %lld; it must be %" PRId64 " .. %" PRId64, name, n, min, max);
+    *value = n;
+    return true;
+}
+
+/* ---- Words ---- */
+
+/* `upper` is made of letters, so clearing the bit that tells the cases apart makes no other byte equal. */
+static bool arguments_same_word(const char *text, const char *upper, size_t len) {
+    for (size_t i = 0; i < len; i++)
+        if ((text[i] & ~0x20) != upper[i]) return false;
+    return true;
+}
+
+bool steady__arguments_word(struct steady__arguments *a, const char *upper, size_t len) {
+    size_t its_len = 0;
+    if (a->at == a->end) return false;
+    const char *text = steady__server.StringPtrLen(*a->at, &its_len);
+    if (its_len != len || !arguments_same_word(text, upper, len)) return false;
+    a->at++;
+    return true;
+}
+
+static const char *const kinds[STEADY__KINDS] = {"take", "look", "charge", "shadow"};
+
+const char *steady__kind_name(enum steady__kind kind) { return kinds[kind]; }
+
+static bool arguments_kind(int64_t *kind, const server_string *argument, steady_message *why) {
+    static const char *const upper[STEADY__KINDS] = {"TAKE", "LOOK", "CHARGE", "SHADOW"};
+    char quoted[48];
+    size_t len = 0;
+    const char *text = steady__server.StringPtrLen(argument, &len);
+    for (int i = 0; i < STEADY__KINDS; i++)
+        if (strnlen(upper[i], len + 1) == len && arguments_same_word(text, upper[i], len)) {
+            *kind = i;
+            return true;
+        }
+    arguments_quote(quoted, sizeof quoted, argument);
+    return steady__fail(why, false, "kind is \"%s\"; it must be take, look, charge or shadow", quoted);
+}
+
+/* ---- Options ---- */
+
+struct option {
+    const char *name;  /* in the command */
+    const char *field; /* in error texts */
+    size_t len;        /* of the name */
+    int64_t min, max;
+};
+
+#define OPTION(name, field, min, max)                                                                                  \
+    { (name), (field), sizeof(name) - 1, (min), (max) }
+static const struct option all_options[STEADY__WORDS] = {
+    [STEADY__DROPS] = OPTION("DROPS", "drops", 1, STEADY__DROPS_MAX),
+    [STEADY__BLOCK] = OPTION("BLOCK", "block_duration", 0, STEADY__BLOCK_LIMIT - 1),
+    [STEADY__AMOUNT] = OPTION("AMOUNT", "amount", -STEADY__AMOUNT_MAX, STEADY__AMOUNT_MAX),
+    [STEADY__KIND] = OPTION("KIND", "kind", 0, 0),
+    [STEADY__WAIT] = OPTION("WAIT", "max_wait", 0, STEADY__MAX_WAIT),
+    [STEADY__ATLEAST] = OPTION("ATLEAST", "at_least", 1, STEADY__AMOUNT_MAX),
+    [STEADY__RESERVED] = OPTION("RESERVED", "reserved", 0, STEADY__AMOUNT_MAX),
+    [STEADY__MOMENT] = OPTION("MOMENT", "moment", 0, STEADY__EXACT - 1),
+    [STEADY__ACTUAL] = OPTION("ACTUAL", "actual", 0, INT64_MAX),
+    [STEADY__OTHERRATE] = OPTION("OTHERRATE", "", 0, 0),
+};
+
+static unsigned arguments_find_option(unsigned allowed, const server_string *argument) {
+    size_t len = 0;
+    const char *text = steady__server.StringPtrLen(argument, &len);
+    unsigned word = 0;
+    for (; word < STEADY__WORDS; word++)
+        if (all_options[word].len == len && (allowed & STEADY__BIT(word)) != 0 &&
+            arguments_same_word(text, all_options[word].name, len))
+            break;
+    return word;
+}
+
+bool steady__arguments_options(struct steady__arguments *a, unsigned allowed, struct steady__options *options,
+                               steady_message *why) {
+    while (a->at < a->end) {
+        const unsigned word = arguments_find_option(allowed, *a->at);
+        if (word == STEADY__WORDS) return true;
+        const struct option *option = &all_options[word];
+        int64_t *value = &options->values[word];
+        if ((options->given & STEADY__BIT(word)) != 0)
+            return steady__fail(why, false, "syntax error: %s is given twice", option->name);
+        options->given |= STEADY__BIT(word);
+        a->at++;
+        if (word == STEADY__OTHERRATE) {
+            *value = 1;
+            continue;
+        }
+        if (a->at == a->end) return steady__fail(why, false, "syntax error: %s lacks its value", option->name);
+        const bool read = word == STEADY__KIND
+                              ? arguments_kind(value, *a->at, why)
+                              : steady__arguments_integer(value, *a->at, option->field, option->min, option->max, why);
+        if (!read) return false;
+        a->at++;
+    }
+    return true;
+}
+
+bool steady__arguments_end(const struct steady__arguments *a, steady_message *why) {
+    return a->at == a->end || steady__fail(why, false, "syntax error: no such option");
+}
+
+/* ---- Limits ---- */
+
+static bool arguments_field(struct steady__arguments *a, int64_t *value, const char *name, int64_t max,
+                            steady_message *why) {
+    if (a->at == a->end) return steady__fail(why, false, "syntax error: %s is missing", name);
+    return steady__arguments_integer(value, *a->at++, name, 1, max, why);
+}
+
+bool steady__arguments_limit(struct steady__arguments *a, unsigned allowed, struct steady__options *options,
+                             struct steady__rate *rate, steady_message *why) {
+    int64_t product = 0;
+    *options = (struct steady__options){.values = {[STEADY__DROPS] = 1, [STEADY__AMOUNT] = 1}};
+    if (!arguments_field(a, &rate->capacity, "max_capacity", STEADY__CAPACITY_MAX, why) ||
+        !arguments_field(a, &rate->recharge, "drop_recharge", STEADY__EXACT - 1, why) ||
+        !steady__arguments_options(a, allowed, options, why))
+        return false;
+    rate->drops = options->values[STEADY__DROPS];
+    rate->block = options->values[STEADY__BLOCK];
+    if (!__builtin_mul_overflow(rate->capacity, rate->recharge, &product) && product < STEADY__EXACT) return true;
+    const steady_limit limit = {.max_capacity = rate->capacity, .drop_recharge = rate->recharge};
+    return steady_limit_check(&limit, why) == 0;
+}
+
+bool steady__arguments_at_least(int64_t at_least, const struct steady__part *parts, size_t n, steady_message *why) {
+    for (size_t i = 0; i < n; i++) {
+        if (parts[i].kind != STEADY__TAKE)
+            return steady__fail(why, false, "part %zu: kind is %s; with ATLEAST it must be take", i,
+                                steady__kind_name(parts[i].kind));
+        if (parts[i].amount != parts[0].amount)
+            return steady__fail(why, false,
+                                "part %zu: amount is %" PRId64 "; with ATLEAST it must be that of part 0, %" PRId64, i,
+                                parts[i].amount, parts[0].amount);
+    }
+    return at_least <= parts[0].amount ||
+           steady__fail(why, false, "at_least is %" PRId64 "; it must not be over the amount, %" PRId64, at_least,
+                        parts[0].amount);
+}
