@@ -137,6 +137,12 @@ def dump(server):
     return {key: (server("GET", key), server("PEXPIRETIME", key)) for key in sorted(server("KEYS", "*"))}
 
 
+def script(name):
+    """The script with this name, with the files that it includes."""
+    lines = (ROOT / "lua" / f"{name}.lua").read_text().splitlines()
+    return "\n".join(script(line.split()[1].removesuffix(".lua")) if line.startswith("--@include ") else line for line in lines)
+
+
 def flat(reply):
     return dict(zip(reply[::2], reply[1::2]))
 

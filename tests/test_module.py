@@ -7,7 +7,7 @@ import time
 
 import pytest
 from conftest import ROOT
-from loaded import COUNTED, FOREIGN, HOUR, OURS, dump, error, flat, flat_info, info, load, replication_offset, until
+from loaded import COUNTED, FOREIGN, HOUR, OURS, dump, error, flat, flat_info, info, load, replication_offset, script, until
 from loaded import chroot, program, server, shared, start  # noqa: F401: fixtures
 from resp import ReplyError, Resp
 
@@ -85,15 +85,6 @@ def test_a_foreign_value_is_not_a_bucket_and_stays(server):
         assert server("GET", f"f{i}") == value and server("PEXPIRETIME", f"f{i}") == 4102444800000
     assert server("HGETALL", "hash") == [b"a", b"1"]
     assert info(server)["not_a_bucket"] - before == 4 * (len(FOREIGN) + 1)
-
-
-def script(name):
-    """The script that the build embeds."""
-    body = (ROOT / "lua" / f"{name}.lua").read_text()
-    lines = []
-    for line in body.splitlines():
-        lines.append((ROOT / "lua" / line.split()[1]).read_text() if line.startswith("--@include") else line)
-    return "\n".join(lines)
 
 
 def test_buckets_are_shared_with_the_scripts(server):

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 from conftest import ROOT
-from loaded import COUNTED, FOREIGN, HOUR, Loaded, dump, error, flat, flat_info, info, replication_offset, until
+from loaded import COUNTED, FOREIGN, HOUR, Loaded, dump, error, flat, flat_info, info, replication_offset, script, until
 from loaded import chroot, program, server, shared, start  # noqa: F401: fixtures
 from resp import ReplyError, Resp, free_port, wire_of
 
@@ -348,6 +348,87 @@ def test_the_module_agrees_with_the_vectors_of_several_limits(start):
         steps += len(sequence)
         singles += sum(replay.single(step) is not None for step in sequence)
     assert steps == 7137 and singles > 100
+
+
+# ---- The scripts ----
+
+
+def stored_text(rng, now, recharge, drops):
+    """A bucket of this limit, or of another one: mostly in the past, some blocked, some ahead of the clock."""
+    if rng.random() < 0.2:
+        return None
+    last = now - rng.choice([0, rng.randrange(recharge), rng.randrange(5 * recharge), -rng.randrange(10**9)])
+    blocked = now + rng.choice([-1, 1]) * rng.randrange(1, HOUR) if rng.random() < 0.2 else 0
+    level = rng.choice([0, rng.randrange(12), rng.randrange(12), rng.randrange(2**31), 2**53 - 1])
+    text = f"{level} {last // 10**6}.{last % 10**6:06} " + (f"{blocked // 10**6}.{blocked % 10**6:06}" if blocked else "0")
+    return text + (f" {rng.randrange(drops + 2)}" if rng.random() < 0.3 and drops > 1 else "")
+
+
+class BothEngines:
+    """Makes random calls as a script on one set of keys, and as a command on another one, at the time of the script."""
+
+    def __init__(self, server, seed):
+        self.rng = random.Random(seed)
+        self.server, self.replay = server, Replay(server)
+        self.sha = {name: server("SCRIPT", "LOAD", script(name)).decode() for name in ("consume_all", "peek_all", "settle")}
+
+    def call(self, call, now):
+        """The buckets before the call, and the call as a script and as a command."""
+        rng, settles = self.rng, self.rng.random() < 0.3
+        keys = [f"{call}:{i}" for i in range(rng.randrange(1, 6))]
+        amount = rng.choice([1, 2, 5, 30])
+        at_least = 0 if settles or rng.random() < 0.7 else rng.randrange(1, amount + 1)
+        max_wait = rng.choice([0, 0, 1, HOUR, 20 * HOUR, 2**52])
+        arguments, parts, texts = [] if settles else [f"{max_wait} {at_least}"], [], []
+        for _ in keys:
+            recharge, drops = rng.choice([HOUR, 7 * HOUR + 1, rng.randrange(HOUR, YEAR)]), rng.choice([1, 1, 3, 7, 1000])
+            capacity = rng.choice([1, 10, 200])
+            texts.append(stored_text(rng, now, recharge, drops))
+            if settles:
+                moment, reserved, actual = now - rng.randrange(4 * HOUR), rng.randrange(12), rng.choice([0, rng.randrange(12), 2**31 - 1])
+                same = rng.random() < 0.9
+                arguments.append(f"{capacity} {recharge} {drops} {reserved} {moment} {actual} {int(same)}")
+                parts.append(settlement(capacity, recharge, reserved, moment, actual, "DROPS", drops, *(() if same else ("OTHERRATE",))))
+                continue
+            block = rng.choice([0, 0, HOUR])
+            kind = "take" if at_least else rng.choice(["take", "take", "take", "look", "charge", "shadow"])
+            its_amount = amount if at_least else rng.choice([0, 1, 2, 5, 30, 2**31 - 1] + [-1, -5] * (kind == "take"))
+            arguments.append(f"{capacity} {recharge} {drops} {block} {its_amount} {['take', 'look', 'charge', 'shadow'].index(kind)}")
+            parts.append(part(capacity, recharge, drops, block, its_amount, kind))
+        name = "settle" if settles else rng.choice(["consume_all", "consume_all", "peek_all"])
+        how = [*(["WAIT", max_wait] if max_wait else []), *(["ATLEAST", at_least] if at_least else [])]
+        command = ["STEADY." + name.replace("_", "").upper(), *every([f"m{key}" for key in keys], parts, () if settles else how)]
+        return keys, texts, ["EVALSHA", self.sha[name], len(keys), *(f"s{key}" for key in keys), *arguments], command
+
+    def round(self, calls):
+        seconds, us = map(int, self.server("TIME"))
+        made = [self.call(i, seconds * 10**6 + us) for i in range(calls)]
+        before = [["FLUSHALL"]]
+        for keys, texts, *_ in made:
+            before += [["SET", f"{engine}{key}", text] for key, text in zip(keys, texts) if text is not None for engine in "sm"]
+        self.replay.pipeline(before)
+        by_script = self.replay.pipeline([words for _, _, words, _ in made])
+        by_module = []
+        for reply, (_, _, _, command) in zip(by_script, made):
+            by_module += [["STEADY.CLOCK", reply[1]], command]
+        by_module = self.replay.pipeline(by_module)[1::2]
+        after = self.replay.pipeline([["MGET", *(f"{engine}{key}" for key in keys)] for keys, *_ in made for engine in "sm"])
+        gone = self.replay.pipeline([["PEXPIRETIME", f"{engine}{key}"] for keys, *_ in made for engine in "sm" for key in keys])
+        for (keys, texts, words, command), script_reply, reply in zip(made, by_script, by_module):
+            scripts, modules, *after = after
+            ends, gone = (gone[:len(keys)], gone[len(keys):2 * len(keys)]), gone[2 * len(keys):]
+            assert scripts == modules, (texts, words, command)
+            assert all(abs(a - b) < 1000 for a, b in zip(*ends)), (texts, words, command, ends)
+            success = 1 if command[0] == "STEADY.SETTLE" else reply[0]
+            assert script_reply[0] & 1 == success, (texts, words, command)
+
+
+def test_module_and_scripts_store_the_same_and_give_the_same_verdict(start):
+    """The scripts read the clock of the server. The module is then given the time that the script has replied. The expiry
+    times differ by the time that the script took."""
+    both = BothEngines(start(module="steady_test.so"), seed=31)
+    for _ in range(40):
+        both.round(100)
 
 
 # ---- Rights and keys ----
