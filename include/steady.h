@@ -12,17 +12,22 @@
  *
  *     #include <steady.h>
  *     #include <stdio.h>
+ *     #include <unistd.h>
  *
  *     int main(void) {
  *         steady_store *store = NULL;
  *         steady_throttler *throttler = NULL;
  *         steady_limit limit = {.max_capacity = 10, .drop_recharge = 5 * STEADY_SECOND};
+ *         steady_how how = {.max_wait = STEADY_SECOND / 2};
+ *         steady_call call = {.key = "user:42", .key_len = 7, .amount = 1, .how = &how};
  *         steady_result r = {0};
  *
  *         if (steady_store_open(&store, "memory:", NULL, NULL) == 0 &&
  *             steady_throttler_new(&throttler, store, &limit, NULL, NULL) == 0 &&
- *             steady_consume_sync(throttler, "user:42", 7, 1, &r) == 0)
+ *             steady_decide_sync(throttler, &call, &r) == 0) {
+ *             if (r.success) usleep((useconds_t)r.must_wait); // 0, unless the bucket was full
  *             puts(r.success ? "go ahead" : "not now");
+ *         }
  *         steady_throttler_free(&throttler);
  *         steady_store_close(&store);
  *     }
@@ -37,7 +42,7 @@
  *     store that was opened with an event loop.
  *   - Each has a blocking twin, ..._sync. On an embedded store the twin is a plain function call. It allocates only for
  *     several buckets, and for options. On Redis it uses a connection of its own, and returns by the deadline (the
- * option `timeout`).
+ *     option `timeout`).
  *
  * CALLBACKS
  *   - If an asynchronous call returns an error, its callback never runs.
