@@ -10,7 +10,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
     static const int commands[] = {FOR_CONSUME, FOR_PEEK, FOR_RESET, FOR_BENCH, FOR_OTHERS};
-    static const steady_limit usual = {10, STEADY_SECOND, 0, 0, {0}};
+    static const steady_limit usual = {10, STEADY_SECOND, 0, 0, NULL, {0}};
     struct options options;
     steady_limit limit;
     char *args[ARGS_MAX + 1] = {NULL};

@@ -8,7 +8,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
     steady_us duration = -7;
-    steady_limit limit = {-7, -7, -7, 0, {0}};
+    steady_limit limit = {-7, -7, -7, 0, NULL, {0}};
     steady_message why = {.text = ""};
     char *text = malloc(len + 1);
     if (text == NULL) return 0;

@@ -393,8 +393,20 @@ static void quotation_fits_into_any_buffer(void **state) {
         }
 }
 
+/* The value of an option may hold "//" and "@", which is no authority. */
+static void value_of_an_option_is_not_taken_for_an_authority(void **state) {
+    static const char *const texts[] = {"unix:/C?client_name=tls//@9", "unix:/C?client_name=//@"};
+    (void)state;
+    for (size_t i = 0; i < COUNT(texts); i++) {
+        char out[64];
+        steady_quote(out, sizeof out, texts[i]);
+        assert_string_equal(out, texts[i]);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(value_of_an_option_is_not_taken_for_an_authority),
         cmocka_unit_test(errors_of_real_servers_are_shown_whole),
         cmocka_unit_test(errors_are_shown_without_secrets),
         cmocka_unit_test(prefix_of_a_key_is_not_secret),

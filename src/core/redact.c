@@ -404,10 +404,11 @@ static bool redact_begins_with(const char *text, const char *part) { return strn
 
 /* Writes a valid URL without its user and the values of passwords. */
 static void redact_put_url(struct out *out, const char *url) {
+    const char *options = strchr(url, '?');
     const char *authority = strstr(url, "//");
+    if (authority != NULL && options != NULL && options < authority) authority = NULL; /* of the value of an option */
     const char *path = authority != NULL ? authority + 2 + strcspn(authority + 2, "/?") : NULL;
     const char *at = authority != NULL ? memchr(authority, '@', (size_t)(path - authority)) : NULL;
-    const char *options = strchr(url, '?');
     const char *rest = url;
     if (at != NULL) {
         redact_put(out, url, (size_t)(authority + 2 - url));
