@@ -211,7 +211,7 @@ static bool reservation_read_part(const char **at, steady_reserved *part, struct
     if (!reservation_read_escaped(at, *text, STEADY__KEY_MAX, &part->key_len) || part->key_len == 0) return false;
     *text += part->key_len + 1;
     part->name = *text;
-    if (!reservation_read_escaped(at, *text, STEADY__NAME_MAX, &name_len)) return false;
+    if (!reservation_read_escaped(at, *text, STEADY__NAME_MAX, &name_len) || strlen(*text) != name_len) return false;
     *text += name_len + 1;
     part->limit.name = part->name;
     if (!reservation_read_number(at, 0, (int64_t)part->key_len - 1, ',', &prefix_len) ||

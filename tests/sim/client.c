@@ -52,7 +52,7 @@ static struct place *new_place(steady_limit limit) {
 /* The first bucket does not leak during a seed, so its level is the sum of all charges. */
 static void make_places(void) {
     place_count = 0;
-    new_place((steady_limit){between(1, 400), 3600 * STEADY_SECOND, 1, 0, {0}});
+    new_place((steady_limit){between(1, 400), 3600 * STEADY_SECOND, 1, 0, NULL, {0}});
     new_place((steady_limit){between(1, 50), any_scale(100, STEADY_SECOND), 1, 0, {0}});
     new_place((steady_limit){between(1, 50), any_scale(100, STEADY_SECOND), between(2, 1000), 0, {0}});
     new_place((steady_limit){
@@ -60,7 +60,7 @@ static void make_places(void) {
     new_place((steady_limit){INT32_MAX, 4000000, 1000000, 0, {0}});
     new_place((steady_limit){10, STEADY_SECOND, 1, 0, {0}})->foreign = true;
     keys_plant(place_count - 1, one_in(2) ? "hello" : KEYS_OTHER_TYPE);
-    struct place *by_amount = new_place((steady_limit){2000000, 3600 * STEADY_SECOND, 1, 0, {0}});
+    struct place *by_amount = new_place((steady_limit){2000000, 3600 * STEADY_SECOND, 1, 0, NULL, {0}});
     by_amount->by_amount = true;
     by_amount->shares = (uint32_t)between(200, 2000);
 }
