@@ -183,10 +183,12 @@ def readme():
     return (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("page", ["README.md", "include/steady.h"])
+@pytest.mark.parametrize("page", ["README.md", "include/steady.h", "man/steady.3"])
 def test_the_first_c_example_compiles_and_runs(installed, tmp_path, page):
     if page == "README.md":
         code = re.search(r"^```c\n(.*?)^```", readme(), re.S | re.M)[1]
+    elif page == "man/steady.3":
+        code = re.search(r"^\.Bd -literal\n(.*?)^\.Ed", (ROOT / page).read_text(), re.S | re.M)[1].replace("\\e", "\\")
     else:
         code = re.search(r"^ \*     (#include <steady.h>.*?^ \*     \})$", (ROOT / page).read_text(), re.S | re.M)[1]
         code = re.sub(r"^ \* ? ? ? ? ?", "", code, flags=re.M)
