@@ -12,7 +12,7 @@
 /* A histogram of latencies in ns. Each power of two has 16 cells. */
 enum { FINE = 16, N_CELLS = 61 * FINE };
 
-enum { KEY_SIZE = 48, PREFIX_MAX = 1024 - KEY_SIZE };
+enum { KEY_SIZE = 48, NAME_SIZE = 66, PREFIX_MAX = 1024 - KEY_SIZE }; /* a name of a limit, and its braces */
 
 struct bench;
 
@@ -203,7 +203,7 @@ static bool bench_report(const struct bench *b, const struct options *options, b
     return text_say(&text, ALLOWED, UNKNOWN) == ALLOWED;
 }
 
-static int bench_measure(struct bench *b, const struct options *options, const steady_limit *limit, bool *embedded,
+static int bench_measure(struct bench *b, const struct options *options, const struct limits *limits, bool *embedded,
                          steady_message *why) {
     const int64_t duration = options->seconds * 1000000000;
     const steady_throttler_options throttler_options = {.prefix = options->prefix};
@@ -212,7 +212,8 @@ static int bench_measure(struct bench *b, const struct options *options, const s
     if (error != 0) goto out;
     const steady_loop loop = steady_poller_loop(b->poller);
     error = open_store(&store, options, &loop, embedded, why);
-    if (error == 0) error = steady_throttler_new(&b->throttler, store, limit, &throttler_options, why);
+    if (error == 0)
+        error = steady_throttler_new_limits(&b->throttler, store, limits->all, limits->n, &throttler_options, why);
     if (error == 0) error = bench_warm_up(b);
     if (error != 0) goto out;
     if (*embedded)
@@ -233,14 +234,15 @@ out:
 int run_bench(const struct options *options) {
     static const steady_limit usual = {.max_capacity = 100, .drop_recharge = STEADY_SECOND, .drops = 100};
     struct bench bench = {0};
-    steady_limit limit = usual;
+    struct limits limits = {0};
     steady_message why = {.text = ""};
     bool embedded = false;
-    if (options_limit(options, &usual, &limit) != ALLOWED) return USAGE;
-    if (options->prefix != NULL && strlen(options->prefix) > PREFIX_MAX)
-        return complain("--prefix is %zu bytes long; for bench it must be at most %d", strlen(options->prefix),
-                        PREFIX_MAX);
-    const int error = bench_measure(&bench, options, &limit, &embedded, &why);
+    if (options_limits(options, &usual, &limits) != ALLOWED) return USAGE;
+    const size_t prefix_max = limits.n > 1 ? PREFIX_MAX - NAME_SIZE : PREFIX_MAX;
+    if (options->prefix != NULL && strlen(options->prefix) > prefix_max)
+        return complain("--prefix is %zu bytes long; for bench it must be at most %zu", strlen(options->prefix),
+                        prefix_max);
+    const int error = bench_measure(&bench, options, &limits, &embedded, &why);
     if (error != 0) complain_error(error, &why);
     if (bench.ended == 0) return error_code(error);
     return bench_report(&bench, options, embedded) ? error_code(error) : UNKNOWN;

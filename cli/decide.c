@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * steady consume, peek and reset: makes one decision on one key, and prints it. */
+ * steady consume, peek, reset, wait and reserve: makes a decision on one key, prints it, and sleeps for a place in
+ * line. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -7,149 +8,215 @@
 #include "cli.h"
 
 #define KEY_MAX 1024
+#define WAIT_MAX ((int64_t)1 << 52)
 
-enum verb { CONSUME, PEEK, RESET };
+/* A command on its way. */
+struct asking {
+    enum verb verb;
+    const struct options *options;
+    struct limits limits;
+    steady_store *store;
+    steady_throttler *throttler;
+    steady_us started;
+    steady_result result;
+    steady_part_result parts[LIMITS_MAX];
+    steady_message trouble; /* if result.error is not 0: the reason */
+};
 
-/* ---- Output as text ---- */
+/* ---- Asking ---- */
 
-static const char *decide_word(enum verb verb, const steady_result *r) {
-    static const char *const words[][3] = {{"allowed", "denied", "blocked"}, {"free", "full", "blocked"}, {"reset"}};
-    return words[verb][r->success ? 0 : r->blocked_for > 0 ? 2 : 1];
-}
-
-static void decide_add_after(struct text *text, const char *before, steady_us wait) {
-    text_add(text, "%s", before);
-    text_add_wait(text, wait);
-}
-
-/* Adds the time to wait, and for what. */
-static void decide_add_outlook(struct text *text, int64_t amount, const steady_result *r) {
-    if (r->blocked_for > 0) decide_add_after(text, r->success ? "blocked for " : "for ", r->blocked_for);
-    if (r->retry_after < 0)
-        text_add(text, "%s%" PRId64 " drops never fit", r->blocked_for > 0 ? "; " : "", amount);
-    else if (!r->success && r->retry_after != r->blocked_for)
-        decide_add_after(text, r->blocked_for > 0 ? "; retry in " : "retry in ", r->retry_after);
-    else if (r->success && r->blocked_for == 0 && r->level > 0)
-        decide_add_after(text, "next drop in ", r->until_next_drop);
-    else if (r->success && r->blocked_for == 0)
-        text_add(text, "empty");
-}
-
-static void decide_describe(struct text *text, enum verb verb, const struct options *options, const steady_limit *limit,
-                            const steady_result *r) {
-    text_add(text, "%-7s  ", decide_word(verb, r));
-    text_add_key(text, options->operands[0]);
-    text_add(text, "  ");
-    if (r->source != STEADY_FROM_POLICY && verb != RESET) {
-        text_add_bar(text, r->level, limit->max_capacity);
-        text_add(text, " %" PRId64 "/%" PRId64 "  ", r->level, limit->max_capacity);
-    }
-    const bool by_policy = r->source == STEADY_FROM_POLICY;
-    if (!by_policy || !r->success) decide_add_outlook(text, options->amount, r);
-    if (by_policy) text_add(text, "%sby --on-error", r->success ? "" : "  ");
-    if (r->source == STEADY_FROM_LOCAL) text_add(text, "  by --on-error, from a local bucket");
-    text_add(text, "\n");
-}
-
-/* ---- Output as JSON ---- */
-
-static void decide_add_time(struct text *text, const char *name, bool known, steady_us us) {
-    text_add(text, ",\"%s\":", name);
-    if (known)
-        text_add_seconds(text, us);
-    else
-        text_add(text, "null");
-}
-
-/* Unknown values are null. Without an answer all values but the error are unknown. If a policy answered, the numbers
- * are unknown, except retry_after of a denial. */
-static void decide_describe_json(struct text *text, const steady_result *r, bool has_limit) {
-    static const char *const sources[] = {"null", "\"store\"", "\"policy\"", "\"local\""};
-    const bool answered = r->source != STEADY_FROM_NOWHERE;
-    const bool known = r->source == STEADY_FROM_STORE || r->source == STEADY_FROM_LOCAL;
-    text_add(text, "{\"success\":%s,\"level\":", !answered ? "null" : r->success ? "true" : "false");
-    if (known)
-        text_add(text, "%" PRId64, r->level);
-    else
-        text_add(text, "null");
-    decide_add_time(text, "until_next_drop", known && has_limit, r->until_next_drop);
-    decide_add_time(text, "blocked_for", known, r->blocked_for);
-    decide_add_time(text, "retry_after", answered && (known || !r->success) && r->retry_after >= 0, r->retry_after);
-    if (r->error != 0)
-        text_add(text, ",\"error\":\"%s\"", steady_error_name(r->error));
-    else
-        text_add(text, ",\"error\":null");
-    text_add(text, ",\"source\":%s}\n", sources[r->source]);
-}
-
-/* ---- Deciding ---- */
-
-static int decide_check_key(const struct options *options) {
+/* With several limits the stored key has braces, names and escapes, too: then the library checks the length. */
+static int decide_check_key(const struct options *options, bool several) {
     const size_t prefix_len = options->prefix != NULL ? strlen(options->prefix) : 0;
     const size_t len = strlen(options->operands[0]);
     if (prefix_len >= KEY_MAX)
         return complain("--prefix is %zu bytes long; it must be at most %d", prefix_len, KEY_MAX - 1);
-    if (len >= 1 && prefix_len + len <= KEY_MAX) return ALLOWED;
+    if (len >= 1 && (several || prefix_len + len <= KEY_MAX)) return ALLOWED;
     return complain("KEY is %zu bytes long; %sit must be 1 .. %zu", len, prefix_len > 0 ? "with this prefix " : "",
                     KEY_MAX - prefix_len);
 }
 
-static int decide_call(steady_throttler *throttler, enum verb verb, const char *key, int64_t amount, steady_result *r) {
-    switch (verb) {
-    case CONSUME: return steady_consume_sync(throttler, key, strlen(key), amount, r);
-    case PEEK: return steady_peek_sync(throttler, key, strlen(key), r);
-    case RESET: break;
-    }
-    return steady_reset_sync(throttler, key, strlen(key), r);
-}
-
-/* Fills *r; if r->error is not 0, *trouble gets the reason. */
-static void decide_one(enum verb verb, const struct options *options, const steady_limit *limit, steady_result *r,
-                       steady_message *trouble) {
-    const steady_throttler_options throttler_options = {.prefix = options->prefix, .on_error = options->on_error};
-    steady_store *store = NULL;
-    steady_throttler *throttler = NULL;
+static void decide_open_throttler(struct asking *asking) {
+    const steady_throttler_options options = {.prefix = asking->options->prefix, .on_error = asking->options->on_error};
+    steady_result *r = &asking->result;
     bool embedded = false;
-    r->error = open_store(&store, options, NULL, &embedded, trouble);
-    if (r->error == 0) r->error = steady_throttler_new(&throttler, store, limit, &throttler_options, trouble);
-    if (r->error == 0) {
-        decide_call(throttler, verb, options->operands[0], options->amount, r);
-        steady_store_last_error(store, trouble);
-    }
-    steady_throttler_free(&throttler);
-    steady_store_close(&store);
+    r->error = open_store(&asking->store, asking->options, NULL, &embedded, &asking->trouble);
+    if (r->error == 0)
+        r->error = steady_throttler_new_limits(&asking->throttler, asking->store, asking->limits.all, asking->limits.n,
+                                               &options, &asking->trouble);
 }
 
-/* steady_error_text of STEADY_UNKNOWN speaks of charged drops. Only consume charges drops, so the others need another
+/* The longest wait that the call may still bring: for `wait`, without what has passed. */
+static steady_us decide_max_wait(const struct asking *asking) {
+    const steady_us most = asking->options->max_wait;
+    if (asking->verb != WAIT) return most > 0 ? most : 0;
+    if (most < 0) return WAIT_MAX;
+    const steady_us passed = pause_now() - asking->started;
+    return passed < most ? most - passed : 0;
+}
+
+static bool decide_may_sleep(const struct asking *asking) {
+    return asking->verb == WAIT || asking->options->max_wait > 0;
+}
+
+/* Fills the result. A call that may bring a place in line keeps its reservation, to give the place up. */
+static void decide_ask(struct asking *asking) {
+    static const enum steady_verb verbs[] = {[CONSUME] = STEADY_CONSUME,
+                                             [PEEK] = STEADY_PEEK,
+                                             [RESET] = STEADY_RESET,
+                                             [WAIT] = STEADY_CONSUME,
+                                             [RESERVE] = STEADY_CONSUME};
+    const struct options *options = asking->options;
+    const char *key = options->operands[0];
+    steady_message why = {.text = ""};
+    const steady_how how = {.max_wait = decide_max_wait(asking),
+                            .at_least = options->at_least,
+                            .reserve = asking->verb == RESERVE || decide_may_sleep(asking),
+                            .parts = asking->limits.n > 1 ? asking->parts : NULL,
+                            .parts_room = LIMITS_MAX,
+                            .why = &why};
+    const steady_call call = {.verb = verbs[asking->verb],
+                              .key = key,
+                              .key_len = strlen(key),
+                              .amount = options->amount,
+                              .kind = options->charge ? STEADY_CHARGE : STEADY_TAKE,
+                              .how = &how};
+    steady_decide_sync(asking->throttler, &call, &asking->result);
+    asking->trouble = why;
+    if (why.text[0] == '\0') steady_store_last_error(asking->store, &asking->trouble);
+}
+
+static void decide_release(struct asking *asking) {
+    steady_reservation_free(&asking->result.reservation);
+    steady_throttler_free(&asking->throttler);
+    steady_store_close(&asking->store);
+}
+
+/* ---- Saying ---- */
+
+/* The library numbers parts; the command has one. */
+static const char *decide_reason(const steady_message *trouble) {
+    static const char part[] = "parts[0]: ";
+    return strncmp(trouble->text, part, sizeof part - 1) == 0 ? trouble->text + sizeof part - 1 : trouble->text;
+}
+
+/* steady_error_text of STEADY_UNKNOWN speaks of charged drops. Peek and reset charge none, so they need another
  * sentence. */
-static void decide_complain_lost(enum verb verb, const steady_message *trouble) {
+static void decide_complain(const struct asking *asking) {
     static const char *const left[] = {[PEEK] = "nothing was changed", [RESET] = "the bucket may have been emptied"};
-    complain("the answer was lost; %s%s%s", left[verb], trouble->text[0] != '\0' ? ": " : "", trouble->text);
+    const int error = asking->result.error;
+    const steady_message *trouble = &asking->trouble;
+    if (error == STEADY_UNKNOWN && (asking->verb == PEEK || asking->verb == RESET)) {
+        complain("the answer was lost; %s%s%s", left[asking->verb], trouble->text[0] != '\0' ? ": " : "",
+                 trouble->text);
+    } else if (error != 0) {
+        steady_message reason = {.text = ""};
+        snprintf(reason.text, sizeof reason.text, "%s", decide_reason(trouble));
+        complain_error(error, &reason);
+    }
+}
+
+static int decide_code(const steady_result *r) {
+    if (r->source == STEADY_FROM_NOWHERE) return error_code(r->error);
+    return r->success ? ALLOWED : DENIED;
+}
+
+/* What reserve prints: the reservation alone. A script keeps it in a variable, so a denial goes to standard error. */
+static void decide_describe_reserve(struct text *text, const struct decision *d) {
+    if (d->result->reservation != NULL) {
+        describe_reservation(text, d->result->reservation);
+        text_add(text, "\n");
+    } else {
+        struct text denial = {0};
+        describe(&denial, d);
+        text_warn(&denial);
+    }
+}
+
+/* Prints the result. Returns the exit code. */
+static int decide_say(const struct asking *asking, bool asks_again) {
+    const struct decision d = {asking->verb, asking->options, &asking->limits, &asking->result, asks_again};
+    const bool answered = asking->result.source != STEADY_FROM_NOWHERE;
+    const int code = decide_code(&asking->result);
+    struct text text = {0};
+    if (asking->options->json && code != USAGE)
+        describe_json(&text, &d);
+    else if (answered && asking->verb == RESERVE)
+        decide_describe_reserve(&text, &d);
+    else if (answered)
+        describe(&text, &d);
+    return text_say(&text, code, asking->verb == PEEK || code == UNAVAILABLE ? UNAVAILABLE : UNKNOWN);
+}
+
+/* ---- Waiting ---- */
+
+/* Gives back the place in line, as far as it has not leaked. */
+static void decide_give_up(struct asking *asking) {
+    steady_message why = {.text = ""};
+    steady_result r;
+    const steady_settlement settlement = {
+        .reservation = asking->result.reservation, .throttlers = &asking->throttler, .n_throttlers = 1, .why = &why};
+    if (asking->result.reservation == NULL || steady_settle_sync(&settlement, &r) == 0) return;
+    if (why.text[0] == '\0') steady_store_last_error(asking->store, &why);
+    complain("the place in line could not be given up: %s%s%s", steady_error_text(r.error),
+             why.text[0] != '\0' ? ": " : "", why.text);
+}
+
+/* wait asks again after a block. Without --max-wait it also asks again when the line is as long as can be counted. */
+static bool decide_asks_again(const struct asking *asking) {
+    const steady_result *r = &asking->result;
+    const bool denied = !r->success && (r->source == STEADY_FROM_STORE || r->source == STEADY_FROM_LOCAL);
+    if (asking->verb != WAIT || !denied || r->retry_after <= 0) return false;
+    return asking->options->max_wait < 0 ||
+           (r->retry_after == r->blocked_for && r->retry_after <= decide_max_wait(asking));
+}
+
+/* For `wait`. Returns 0, or the signal that ended it. */
+static int decide_ask_until_answered(struct asking *asking) {
+    for (;;) {
+        decide_ask(asking);
+        if (!decide_asks_again(asking)) return 0;
+        if (!asking->options->json) decide_say(asking, true);
+        const int signal_number = pause_for(asking->result.retry_after);
+        if (signal_number != 0) return signal_number;
+    }
+}
+
+/* Prints the result and sleeps for the place in line. The reservation is printed last: it is of no use before, and a
+ * place that is given up is settled. */
+static int decide_wait(struct asking *asking, int *signal_number) {
+    const bool says_first = asking->verb != RESERVE;
+    const int decided = decide_code(&asking->result);
+    int code = says_first ? decide_say(asking, false) : decided;
+    if (code != decided) return code; /* it could not be printed */
+    *signal_number = pause_for(asking->result.must_wait);
+    if (*signal_number != 0)
+        decide_give_up(asking);
+    else if (!says_first)
+        code = decide_say(asking, false);
+    return code;
 }
 
 static int decide_run(enum verb verb, const struct options *options) {
     static const steady_limit any = {.max_capacity = 1, .drop_recharge = 1};
-    steady_limit limit;
-    steady_result r = {0};
-    steady_message trouble = {.text = ""};
-    struct text text = {0};
-    const bool has_limit = options->rate.max_capacity != 0 || options->capacity != 0;
-    if (options_limit(options, verb == RESET ? &any : NULL, &limit) != ALLOWED || decide_check_key(options) != ALLOWED)
+    struct asking asking = {.verb = verb, .options = options, .started = pause_now()};
+    int code = USAGE, signal_number = 0;
+    if (options_limits(options, verb == RESET ? &any : NULL, &asking.limits) != ALLOWED ||
+        options_check_waits(options) != ALLOWED || decide_check_key(options, asking.limits.n > 1) != ALLOWED)
         return USAGE;
-    decide_one(verb, options, &limit, &r, &trouble);
-    if (r.error == STEADY_UNKNOWN && verb != CONSUME)
-        decide_complain_lost(verb, &trouble);
-    else if (r.error != 0)
-        complain_error(r.error, &trouble);
-    const bool answered = r.source != STEADY_FROM_NOWHERE;
-    const int code = !answered ? error_code(r.error) : r.success ? ALLOWED : DENIED;
-    if (options->json && code != USAGE)
-        decide_describe_json(&text, &r, has_limit);
-    else if (answered)
-        decide_describe(&text, verb, options, &limit, &r);
-    return text_say(&text, code, verb == PEEK || code == UNAVAILABLE ? UNAVAILABLE : UNKNOWN);
+    if (decide_may_sleep(&asking)) pause_hold_signals();
+    decide_open_throttler(&asking);
+    if (asking.result.error == 0) signal_number = decide_ask_until_answered(&asking);
+    if (signal_number == 0) {
+        decide_complain(&asking);
+        code = decide_may_sleep(&asking) ? decide_wait(&asking, &signal_number) : decide_say(&asking, false);
+    }
+    decide_release(&asking);
+    return signal_number == 0 ? code : pause_end_by(signal_number);
 }
 
 int run_consume(const struct options *options) { return decide_run(CONSUME, options); }
 int run_peek(const struct options *options) { return decide_run(PEEK, options); }
 int run_reset(const struct options *options) { return decide_run(RESET, options); }
+int run_wait(const struct options *options) { return decide_run(WAIT, options); }
+int run_reserve(const struct options *options) { return decide_run(RESERVE, options); }

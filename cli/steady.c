@@ -18,10 +18,14 @@ static const struct command {
     const char *operands;
     const char *help;
 } commands[] = {
-    {"consume", run_consume, FOR_CONSUME, 1, 1, " KEY", "put drops into the bucket of KEY, if they fit"},
-    {"peek", run_peek, FOR_PEEK, 1, 1, " KEY", "look at the bucket of KEY, and change nothing"},
+    {"consume", run_consume, FOR_CONSUME, 1, 1, " KEY", "put drops into the bucket of KEY if they fit"},
+    {"peek", run_peek, FOR_PEEK, 1, 1, " KEY", "look at the bucket of KEY; change nothing"},
     {"reset", run_reset, FOR_RESET, 1, 1, " KEY", "empty the bucket of KEY and lift its block"},
-    {"bench", run_bench, FOR_BENCH, 0, 0, "", "measure how many decisions a second the store makes"},
+    {"wait", run_wait, FOR_WAIT, 1, 1, " KEY", "take a place in line and wait for it"},
+    {"reserve", run_reserve, FOR_RESERVE, 1, 1, " KEY", "put an estimate in; print a reservation"},
+    {"settle", run_settle, FOR_SETTLE, 2, LIMITS_MAX + 1, " RESERVATION ACTUAL",
+     "correct a reservation to its true cost"},
+    {"bench", run_bench, FOR_BENCH, 0, 0, "", "measure decisions a second on the store"},
     {"version", main_run_version, FOR_OTHERS, 0, 0, "", "print the version"},
     {"help", main_run_help, FOR_OTHERS, 0, 1, " [COMMAND]", "print this help, or the options of a command"},
 };
@@ -59,7 +63,7 @@ static void main_add_usage(struct text *text) {
     for (int i = 0; i < N_COMMANDS; i++) {
         const size_t start = text->len;
         text_add(text, "  steady %s%s", commands[i].name, commands[i].operands);
-        text_add(text, "%*s%s\n", 26 - (int)(text->len - start), "", commands[i].help);
+        text_add(text, "%*s%s\n", 36 - (int)(text->len - start), "", commands[i].help);
     }
     text_add(text,
              "\nsteady help COMMAND shows its options. For example, at most once in ten minutes:\n\n"
@@ -97,7 +101,9 @@ static int main_run_version(const struct options *options) {
 static int main_complain_missing(void) {
     struct text text = {0};
     main_add_usage(&text);
-    return complain("a command is needed\n\n%.*s", (int)text.len - 1, text.bytes);
+    complain("a command is needed\n\n%.*s", (int)text.len - 1, text.bytes);
+    text_free(&text);
+    return USAGE;
 }
 
 /* ---- main ---- */
@@ -115,7 +121,9 @@ static int main_run(const struct command *command, char **args) {
     if (options_read(&options, command->options, command->name, args) != ALLOWED) return USAGE;
     if (options.help) return main_help_on(command);
     if (options.n_operands < command->min_operands)
-        return complain("%s needs a KEY; usage: steady %s%s", command->name, command->name, command->operands);
+        return complain("%s needs %s; usage: steady %s%s", command->name,
+                        command->min_operands == 1 ? "a KEY" : "a RESERVATION and an ACTUAL", command->name,
+                        command->operands);
     if (options.n_operands > command->max_operands)
         return complain("unexpected argument \"%s\"; usage: steady %s%s",
                         quoted(options.operands[command->max_operands]).text, command->name, command->operands);

@@ -5,22 +5,48 @@
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "cli.h"
 
-__attribute__((format(printf, 2, 0))) static void add(struct text *text, const char *format, va_list args) {
-    const size_t room = sizeof text->bytes - text->len;
-    const int n = vsnprintf(text->bytes + text->len, room, format, args);
-    if (n > 0) text->len += (size_t)n < room ? (size_t)n : room - 1;
+/* Makes room for `more` bytes and a NUL. False if memory runs out; then the text is lost. */
+static bool text_make_room(struct text *text, size_t more) {
+    enum { FIRST = 512 };
+    size_t room = text->room > 0 ? text->room : FIRST;
+    while (room < text->len + more + 1)
+        room *= 2;
+    if (room == text->room) return true;
+    char *bytes = realloc(text->bytes, room);
+    text->lost = text->lost || bytes == NULL;
+    if (bytes == NULL) return false;
+    text->bytes = bytes;
+    text->room = room;
+    return true;
+}
+
+__attribute__((format(printf, 2, 0))) static void text_add_list(struct text *text, const char *format, va_list args) {
+    va_list again;
+    va_copy(again, args);
+    const int n = vsnprintf(NULL, 0, format, args);
+    if (n >= 0 && text_make_room(text, (size_t)n)) {
+        vsnprintf(text->bytes + text->len, (size_t)n + 1, format, again);
+        text->len += (size_t)n;
+    }
+    va_end(again);
 }
 
 void text_add(struct text *text, const char *format, ...) {
     va_list args;
     va_start(args, format);
-    add(text, format, args);
+    text_add_list(text, format, args);
     va_end(args);
+}
+
+void text_free(struct text *text) {
+    free(text->bytes);
+    *text = (struct text){0};
 }
 
 /* ---- Pieces ---- */
@@ -72,11 +98,26 @@ void text_add_wait(struct text *text, steady_us wait) {
         text_add_two_units(text, hours, 24, "d", "h");
 }
 
-void text_add_seconds(struct text *text, steady_us us) {
-    text_add(text, "%" PRId64 ".%06" PRId64, us / STEADY_SECOND, us % STEADY_SECOND);
-    while (text->bytes[text->len - 1] == '0')
-        text->len--;
-    if (text->bytes[text->len - 1] == '.') text->len--;
+void text_add_seconds(struct text *text, steady_us us) { text_add_ratio(text, us, STEADY_SECOND, 6); }
+
+void text_add_ratio(struct text *text, int64_t value, int64_t unit, int decimals) {
+    char digits[24] = ".";
+    int64_t rest = value % unit;
+    int len = 0; /* without zeros at the end */
+    for (int i = 1; i <= decimals; i++) {
+        rest *= 10;
+        digits[i] = (char)('0' + rest / unit);
+        if (digits[i] != '0') len = i + 1;
+        rest %= unit;
+    }
+    text_add(text, "%" PRId64 "%.*s", value / unit, len, digits);
+}
+
+void text_add_json(struct text *text, const char *string) {
+    text_add(text, "\"");
+    for (; *string != '\0'; string++)
+        text_add(text, *string == '"' || *string == '\\' ? "\\%c" : "%c", *string);
+    text_add(text, "\"");
 }
 
 void text_add_bar(struct text *text, int64_t level, int64_t capacity) {
@@ -126,10 +167,19 @@ static bool text_write_all(int fd, const char *bytes, size_t len) {
     return true;
 }
 
-int text_say(const struct text *text, int code, int unsaid) {
-    if (text_write_all(STDOUT_FILENO, text->bytes, text->len)) return code;
-    if (errno != EPIPE) complain("cannot write to standard output: %s", strerror(errno));
+int text_say(struct text *text, int code, int unsaid) {
+    if (text->lost) errno = ENOMEM;
+    const bool said = !text->lost && text_write_all(STDOUT_FILENO, text->bytes, text->len);
+    const int error = errno;
+    text_free(text);
+    if (said) return code;
+    if (error != EPIPE) complain("cannot write to standard output: %s", strerror(error));
     return unsaid;
+}
+
+void text_warn(struct text *text) {
+    (void)text_write_all(STDERR_FILENO, text->bytes, text->len); /* an error here cannot be reported anywhere */
+    text_free(text);
 }
 
 int complain(const char *format, ...) {
@@ -137,10 +187,10 @@ int complain(const char *format, ...) {
     va_list args;
     text_add(&text, "steady: ");
     va_start(args, format);
-    add(&text, format, args);
+    text_add_list(&text, format, args);
     va_end(args);
     text_add(&text, "\n");
-    (void)text_write_all(STDERR_FILENO, text.bytes, text.len); /* an error here cannot be reported anywhere */
+    text_warn(&text);
     return USAGE;
 }
 

@@ -9,11 +9,11 @@ _steady_names() { # COMMAND: the options of COMMAND; without COMMAND: the comman
     fi
 }
 
-_steady_unused() { # COMMAND: the options of COMMAND that are not on the line yet
+_steady_unused() { # COMMAND: the options of COMMAND that are not on the line yet, and --rate
     local option word
     for option in $(_steady_names "$1"); do
         for word in "${COMP_WORDS[@]:2:COMP_CWORD-2}"; do
-            [ "$word" = "$option" ] && continue 2
+            [ "$word" = "$option" ] && [ "$option" != --rate ] && continue 2
         done
         echo "$option"
     done
@@ -24,7 +24,7 @@ _steady_values() { # OPTION TYPED
     --on-error) echo report deny allow local ;;
     --engine) echo auto script module ;;
     --store) echo file: memory: redis:// redis+sentinel:// rediss:// rediss+sentinel:// unix: valkey:// valkeys:// ;;
-    --recharge | --block | --timeout)
+    --recharge | --block | --max-wait | --timeout)
         [[ $2 =~ ^([0-9.]*[0-9])[a-z]*$ ]] && printf "${BASH_REMATCH[1]}%s " us ms s m h d ;;
     --rate)
         [[ $2 =~ ^([0-9]+)(/.*)?$ ]] && printf "${BASH_REMATCH[1]}/%s " s min hour day ;;
@@ -34,14 +34,18 @@ _steady_values() { # OPTION TYPED
 _steady() {
     local _steady=${COMP_WORDS[0]} cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} words
     COMPREPLY=()
-    if [ "$cur" = "=" ]; then # --option=, split by COMP_WORDBREAKS
-        cur=
-    elif [ "$prev" = "=" ]; then
-        prev=${COMP_WORDS[COMP_CWORD - 2]}
+    if [ "$cur" = "=" ] || [ "$prev" = "=" ]; then # --option=VALUE or NAME=VALUE, split by COMP_WORDBREAKS
+        local at=$((COMP_CWORD - 1))
+        [ "$cur" = "=" ] && cur= || at=$((at - 1))
+        if [[ ${COMP_WORDS[at]} != --* ]]; then # --rate NAME=VALUE or --rate=NAME=VALUE
+            at=$((at - 1))
+            [ "${COMP_WORDS[at]}" = "=" ] && at=$((at - 1))
+        fi
+        prev=${COMP_WORDS[at]}
     fi
     if [ "$COMP_CWORD" = 1 ]; then
         words=$(_steady_names)
-    elif [[ $prev = --* && $prev != --json && $prev != --help && $prev != -- ]]; then
+    elif [[ $prev = --* && $prev != --json && $prev != --charge && $prev != --help && $prev != -- ]]; then
         words=$(_steady_values "$prev" "$cur")
         [ "$prev" = --store ] && compopt -o nospace 2>/dev/null
     elif [ "${COMP_WORDS[1]}" = help ] && [ "$COMP_CWORD" = 2 ] && [[ $cur != -* ]]; then

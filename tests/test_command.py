@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -14,7 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from command import ALLOWED, DAY, DENIED, FIELDS, LIMIT, UNAVAILABLE, UNKNOWN, USAGE, nearly
+from command import (ALLOWED, DAY, DENIED, FIELDS, LIMIT, LONG, SEVERAL, UNAVAILABLE, UNKNOWN, USAGE, nearly)
 
 # ---- Consume, peek, reset ----
 
@@ -124,6 +125,332 @@ def test_concurrent_processes_share_the_bucket(run):
     assert sorted(codes) == [ALLOWED] * 10 + [DENIED] * 14
 
 
+# ---- Several limits ----
+
+
+def several(answer):
+    """The limits of an answer, by name."""
+    return {limit["name"]: limit for limit in answer["limits"]}
+
+
+def test_several_limits_are_charged_all_or_none(ask):
+    fields = [*LONG, "limit", "limits"]
+    code, answer = ask("consume", "k", *SEVERAL, "--amount", "7", fields=fields)
+    assert (code, answer["must_wait"], answer["success"], answer["granted"], answer["limit"]) == (ALLOWED, 0, True, 7, "burst")
+    assert [(name, limit["granted"], limit["level"]) for name, limit in several(answer).items()] == [("burst", 7, 7), ("week", 7, 7)]
+    code, answer = ask("consume", "k", *SEVERAL, "--amount", "4", fields=fields)
+    assert (code, answer["success"], answer["granted"], answer["limit"]) == (DENIED, False, 0, "burst")
+    assert [(limit["success"], limit["level"]) for limit in answer["limits"]] == [(False, 7), (True, 7)]
+    assert list(several(answer)["burst"]) == ["name", "success", "granted", "level", "until_next_drop", "blocked_for",
+                                              "retry_after"]
+    assert nearly(several(answer)["burst"]["retry_after"], DAY / 10) and several(answer)["week"]["retry_after"] == 0
+    assert answer["retry_after"] == several(answer)["burst"]["retry_after"]
+
+
+def test_peek_and_reset_take_several_limits(ask):
+    fields = [*FIELDS, "limit", "limits"]
+    ask("consume", "k", *SEVERAL, "--amount", "9", fields=[*LONG, "limit", "limits"])
+    code, answer = ask("peek", "k", *SEVERAL, fields=fields)
+    assert (code, answer["limit"], [limit["level"] for limit in answer["limits"]]) == (ALLOWED, "burst", [9, 9])
+    assert list(answer["limits"][0]) == ["name", "success", "level", "until_next_drop", "blocked_for", "retry_after"]
+    code, answer = ask("reset", "k", *SEVERAL, fields=fields)
+    assert (code, [limit["level"] for limit in answer["limits"]]) == (ALLOWED, [0, 0])
+    assert [limit["level"] for limit in ask("peek", "k", *SEVERAL, fields=fields)[1]["limits"]] == [0, 0]
+
+
+def test_unnamed_rates_have_the_names_of_their_periods(ask):
+    code, answer = ask("consume", "k", "--rate", "100/min", "--rate=1000/day", fields=[*LONG, "limit", "limits"])
+    assert (code, list(several(answer))) == (ALLOWED, ["1m", "1d"])
+
+
+def test_a_block_is_that_of_each_limit(ask):
+    limit = (*SEVERAL, "--block", "1h")
+    fields = [*LONG, "limit", "limits"]
+    ask("consume", "k", *limit, "--amount", "10", fields=fields)
+    code, answer = ask("consume", "k", *limit, fields=fields)
+    assert (code, answer["limit"]) == (DENIED, "burst")
+    assert [limit["blocked_for"] for limit in answer["limits"]] == [3600, 0]
+
+
+def test_several_limits_print_the_verdict_and_a_line_for_each(run):
+    lines = run("consume", "user:42", *SEVERAL, "--amount", "3").stdout.splitlines()
+    assert lines == ["allowed  user:42",
+                     "  burst  [###.......] 3/10  next drop in 2 h 24 m",
+                     "  week   [##........] 3/20  next drop in 8 h 24 m"]
+    lines = run("consume", "user:42", *SEVERAL, "--amount", "8").stdout.splitlines()
+    assert lines == ["denied   user:42  by burst  retry in 2 h 24 m",
+                     "  burst  [###.......] 3/10  retry in 2 h 24 m",
+                     "  week   [##........] 3/20  next drop in 8 h 24 m"]
+    assert run("peek", "user:42", *SEVERAL).stdout.splitlines()[0] == "free     user:42"
+    run("consume", "user:42", *SEVERAL, "--amount", "7")
+    assert run("peek", "user:42", *SEVERAL).stdout.splitlines()[0] == "full     user:42  by burst  retry in 2 h 24 m"
+    assert run("consume", "user:42", *SEVERAL, "--amount", "11").stdout.startswith(
+        "denied   user:42  by burst  11 drops never fit\n")
+    assert run("reset", "user:42", *SEVERAL).stdout.splitlines() == [
+        "reset    user:42", "  burst  [..........] 0/10  empty", "  week   [..........] 0/20  empty"]
+    assert max(len(line) for line in lines) <= 80
+
+
+def test_sixty_four_limits_of_long_names_are_printed_whole(run, ask):
+    rates = [f"--rate={number:02}{'n' * 62}={number + 1}/{number + 1}h" for number in range(64)]
+    code, answer = ask("consume", "k", *rates, fields=[*LONG, "limit", "limits"])
+    assert (code, len(answer["limits"])) == (ALLOWED, 64)
+    text = run("reserve", "k" * 100, *rates).stdout
+    assert text.startswith("r1,64;") and len(text) > 8192
+    assert run("settle", "-", "0", stdin=None, input=text).stdout.count("gave back") == 64
+
+
+# ---- As much as fits, and charges ----
+
+
+def test_at_least_grants_what_fits_and_says_how_much(run, ask):
+    ask("consume", "k", *LIMIT, "--amount", "7")
+    done = run("consume", "k", *LIMIT, "--amount", "5", "--at-least", "2")
+    assert (done.returncode, done.stdout) == (ALLOWED, "allowed  k  granted 3 of 5  [##########] 10/10  next drop in 1 d\n")
+    code, answer = ask("consume", "k", *LIMIT, "--amount", "5", "--at-least", "2", fields=LONG)
+    assert (code, answer["granted"], answer["level"]) == (DENIED, 0, 10)
+    ask("consume", "k", *LIMIT, "--amount", "-8")
+    code, answer = ask("consume", "k", *LIMIT, "--amount", "5", "--at-least", "2", fields=LONG)
+    assert (code, answer["must_wait"], answer["granted"], answer["level"]) == (ALLOWED, 0, 5, 7)
+    assert "granted 3 of 5" in run("consume", "k", *LIMIT, "--amount", "5", "--at-least", "2").stdout
+
+
+def test_a_charge_goes_in_whatever_the_level(run, ask):
+    limit = (*LIMIT, "--block", "1h")
+    ask("consume", "k", *limit, "--amount", "9")
+    ask("consume", "k", *limit, "--amount", "2")
+    assert run("consume", "k", *limit).stdout.startswith("blocked  k  ")
+    code, answer = ask("consume", "k", *limit, "--amount", "7", "--charge", fields=LONG)
+    assert (code, answer["must_wait"], answer["granted"], answer["level"]) == (ALLOWED, 0, 7, 16)
+    assert re.fullmatch(r"charged  k  \[#{10}\] 17/10  blocked for .*\n", run("consume", "k", *limit, "--charge").stdout)
+
+
+# ---- Waiting ----
+
+QUEUE = ("--rate", "1/400ms")
+
+
+def waits(start, stop):
+    return stop - start + 0.001  # the command is not early; only the clocks are rounded
+
+
+def test_max_wait_prints_then_sleeps_then_is_allowed(run, ask, steady, tmp_path):
+    ask("consume", "k", *QUEUE)
+    start = time.monotonic()
+    child = subprocess.Popen([steady, "consume", "k", *QUEUE, "--max-wait", "10s", "--amount", "3", "--json"],
+                             env={**os.environ, "STEADY_STORE": f"file:{tmp_path}/buckets"}, stdout=subprocess.PIPE, text=True)
+    answer = json.loads(child.stdout.readline(), parse_float=Decimal)
+    printed = time.monotonic()
+    assert list(answer) == LONG and answer["success"] and answer["level"] == 4
+    assert Decimal("0.9") < answer["must_wait"] <= Decimal("1.2")
+    assert child.poll() is None
+    assert child.wait() == ALLOWED
+    assert waits(start, time.monotonic()) >= answer["must_wait"] and printed - start < answer["must_wait"]
+    assert child.stdout.read() == ""
+
+
+def test_a_wait_is_the_first_field_of_the_line(run, ask):
+    ask("consume", "k", *QUEUE)
+    done = run("consume", "k", *QUEUE, "--max-wait", "10s")
+    assert re.fullmatch(r"wait \d+ ms  allowed  k  \[#{10}\] 2/1  next drop in \d+ ms\n", done.stdout), done.stdout
+    run("reset", "k")
+    assert run("consume", "k", *QUEUE, "--max-wait", "10s").stdout.startswith("allowed  k  [")  # nothing to wait for
+
+
+def test_max_wait_denies_what_would_wait_longer(run, ask):
+    ask("consume", "k", *LIMIT, "--amount", "10")
+    start = time.monotonic()
+    code, answer = ask("consume", "k", *LIMIT, "--max-wait", "1h", fields=LONG)
+    assert (code, answer["must_wait"], answer["granted"], answer["level"]) == (DENIED, 0, 0, 10)
+    assert nearly(answer["retry_after"], DAY - 3600)
+    assert ask("wait", "k", *LIMIT, "--max-wait", "1h", fields=LONG)[0] == DENIED
+    done = run("wait", "k", *LIMIT, "--amount", "12", "--max-wait", "1h")
+    assert (done.returncode, done.stdout) == (DENIED, "denied   k  [##########] 10/10  12 drops never fit within 1 h\n")
+    assert time.monotonic() - start < 60
+
+
+def test_wait_is_served_in_turn(run, ask):
+    ask("consume", "k", *QUEUE)
+    start = time.monotonic()
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(lambda _: (run("wait", "k", *QUEUE).returncode, time.monotonic() - start), range(3)))
+    assert [code for code, _ in answers] == [ALLOWED] * 3
+    ends = sorted(end for _, end in answers)
+    assert 0.3 < ends[0] and ends[0] + 0.2 < ends[1] and ends[1] + 0.2 < ends[2], ends
+    assert waits(0, ends[2]) >= 1.2 - 0.4
+
+
+def test_wait_asks_again_after_a_block(run, ask):
+    limit = ("--rate", "1/100ms", "--block", "700ms")
+    ask("consume", "k", *limit)
+    start = time.monotonic()
+    code, answer = ask("consume", "k", *limit, "--amount", "1")
+    assert (code, answer["blocked_for"]) == (DENIED, Decimal("0.7"))
+    done = run("wait", "k", *limit)
+    assert waits(start, time.monotonic()) >= 0.7
+    first, second = done.stdout.splitlines()
+    assert done.returncode == ALLOWED
+    assert re.fullmatch(r"blocked  k  \[.{10}\] [01]/1  for \d+ ms; then it asks again", first), first
+    assert second.startswith("allowed  k  ")
+
+
+def test_wait_is_denied_at_once_if_a_block_is_longer_than_max_wait(run, ask):
+    limit = (*LIMIT, "--block", "1h")
+    ask("consume", "k", *limit, "--amount", "10")
+    ask("consume", "k", *limit)
+    done = run("wait", "k", *limit, "--max-wait", "59m")
+    assert done.returncode == DENIED and re.fullmatch(r"blocked  k  .*  for 1 h; retry in .*\n", done.stdout), done.stdout
+
+
+class Waiter:
+    """A command that has printed its place in line, and sleeps."""
+
+    def __init__(self, steady, tmp_path, *args, prints=True):
+        self.child = subprocess.Popen([steady, *args], env={**os.environ, "STEADY_STORE": f"file:{tmp_path}/buckets"},
+                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.line = self.child.stdout.readline() if prints else ""
+
+    def end(self, number):
+        self.child.send_signal(number)
+        out, err = self.child.communicate(timeout=60)
+        return self.child.returncode, out, err
+
+
+@pytest.mark.parametrize("verb", [("wait",), ("consume", "--max-wait", "365d")], ids=["wait", "consume"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_gives_up_the_place_in_line(run, ask, steady, tmp_path, verb, number):
+    ask("consume", "k", *LIMIT, "--amount", "10")
+    waiter = Waiter(steady, tmp_path, *verb, "k", *LIMIT, "--amount", "3")
+    assert waiter.line.startswith("wait 3 d  allowed  k  ")
+    assert ask("peek", "k", *LIMIT)[1]["level"] == 13
+    assert waiter.end(number) == (-number, "", "")
+    assert ask("peek", "k", *LIMIT)[1]["level"] == 10
+
+
+def test_a_signal_during_a_block_ends_wait(ask, steady, tmp_path):
+    limit = (*LIMIT, "--block", "1h")
+    ask("consume", "k", *limit, "--amount", "10")
+    ask("consume", "k", *limit)
+    waiter = Waiter(steady, tmp_path, "wait", "k", *limit)
+    assert "then it asks again" in waiter.line
+    assert waiter.end(signal.SIGTERM) == (-signal.SIGTERM, "", "")
+    assert ask("peek", "k", *limit)[1]["level"] == 10
+
+
+def test_a_shell_sees_130_and_ends_its_script(steady, tmp_path, ask):
+    ask("consume", "k", *LIMIT, "--amount", "10")
+    env = {**os.environ, "STEADY_STORE": f"file:{tmp_path}/buckets"}
+    line = f"{steady} wait k {' '.join(LIMIT)}"
+    with subprocess.Popen(["bash", "-c", f"{line}; echo went on"], env=env, stdout=subprocess.PIPE, text=True,
+                          start_new_session=True) as shell:
+        shell.stdout.readline()
+        os.killpg(shell.pid, signal.SIGINT)
+        assert (shell.stdout.read(), shell.wait()) == ("", -signal.SIGINT)
+    with subprocess.Popen(["sh", "-c", f"{line} & wait $! 2>/dev/null; echo $?"], env=env, stdout=subprocess.PIPE, text=True,
+                          start_new_session=True) as shell:
+        shell.stdout.readline()
+        pids = subprocess.run(["pgrep", "-P", str(shell.pid), "steady"], capture_output=True, text=True, check=True)
+        os.kill(int(pids.stdout), signal.SIGTERM)
+        assert shell.stdout.read() == "143\n"
+
+
+def test_an_ignored_signal_does_not_end_the_wait(steady, tmp_path, ask):
+    ask("consume", "k", "--rate", "1/2s")
+    command = f"trap '' INT HUP; exec {steady} wait k --rate 1/2s"
+    child = subprocess.Popen(["sh", "-c", command], env={**os.environ, "STEADY_STORE": f"file:{tmp_path}/buckets"},
+                             stdout=subprocess.PIPE, text=True)
+    child.stdout.readline()
+    child.send_signal(signal.SIGINT)
+    child.send_signal(signal.SIGHUP)
+    assert child.wait(60) == ALLOWED
+    child.stdout.close()
+
+
+# ---- Reserve, then settle ----
+
+
+def reserve(run, *args, **kwargs):
+    done = run("reserve", "k", *args, **kwargs)
+    assert (done.returncode, done.stderr) == (ALLOWED, ""), done
+    assert re.fullmatch(r"r1,[!-~]+;\n", done.stdout), done.stdout
+    return done.stdout.rstrip("\n")
+
+
+def test_a_lower_cost_is_given_back_and_a_higher_one_is_charged(run, ask):
+    done = run("settle", reserve(run, *LIMIT, "--amount", "8"), "3")
+    assert (done.returncode, done.stdout) == (ALLOWED, "settled  k  [###.......] 3/10  gave back 5 drops\n")
+    done = run("settle", reserve(run, *LIMIT, "--amount", "4"), "9")
+    assert done.stdout == "settled  k  [##########] 12/10  charged 5 more\n"
+    ask("reset", "k")
+    done = run("settle", reserve(run, *LIMIT, "--amount", "4"), "4")
+    assert done.stdout == "settled  k  [####......] 4/10  nothing changed\n"
+    reservation = reserve(run, *LIMIT, "--amount", "4")
+    done = run("settle", reservation, "0", "--json")
+    answer = json.loads(done.stdout, parse_float=Decimal)
+    assert list(answer) == ["success", "error", "source", "limits"]
+    (limit,) = answer["limits"]
+    assert list(limit) == ["name", "given_back", "charged", "level", "until_next_drop", "blocked_for"]
+    assert (limit["name"], limit["charged"], limit["level"]) == ("1d", 0, 4) and 3 < limit["given_back"] <= 4
+
+
+def test_a_reservation_of_several_limits_is_settled_by_name(run, ask):
+    reservation = reserve(run, *SEVERAL, "--amount", "8", "--prefix", "shop:")
+    done = run("settle", reservation, "week=3")
+    assert done.stdout == "settled  shop:{k}week  [##........] 3/20  gave back 5 drops\n"
+    levels = [limit["level"] for limit in ask("peek", "k", *SEVERAL, "--prefix", "shop:", fields=[*FIELDS, "limit", "limits"])[1]["limits"]]
+    assert levels == [8, 3]  # what is not named stays charged
+    reservation = reserve(run, *SEVERAL, "--amount", "2")
+    done = run("settle", reservation, "burst=1", "week=4")
+    assert done.stdout.splitlines() == ["settled  {k}burst  [#.........] 1/10  gave back 1 drop",
+                                        "settled  {k}week   [##........] 4/20  charged 2 more"]
+    done = run("settle", reserve(run, *SEVERAL, "--amount", "2"), "0")
+    assert done.stdout.count("settled") == 2
+
+
+def test_a_reservation_may_come_on_standard_input(run):
+    reservation = reserve(run, *LIMIT, "--amount", "8")
+    for text in (reservation, reservation + "\n", reservation + "\r\n"):
+        assert run("settle", "-", "8", stdin=None, input=text).returncode == ALLOWED
+    done = run("settle", "-", "8", stdin=None, input=reservation + "\nmore")
+    assert done.returncode == USAGE and "not a reservation" in done.stderr
+    assert run("settle", "-", "8", stdin=None, input="r1,1;" + "k" * 1000000).returncode == USAGE
+
+
+def test_a_denied_reservation_leaves_standard_output_empty(run, ask):
+    ask("consume", "k", *LIMIT, "--amount", "9")
+    done = run("reserve", "k", *LIMIT, "--amount", "2")
+    assert (done.returncode, done.stdout) == (DENIED, "")
+    assert done.stderr == "denied   k  [#########.] 9/10  retry in 1 d\n"
+    code, answer = ask("reserve", "k", *LIMIT, "--amount", "2", fields=[*LONG, "reservation"])
+    assert (code, answer["success"], answer["reservation"]) == (DENIED, False, None)
+    code, answer = ask("reserve", "k", *LIMIT, "--amount", "2", "--at-least", "1", fields=[*LONG, "reservation"])
+    assert (code, answer["granted"]) == (ALLOWED, 1)
+    assert run("settle", answer["reservation"], "0").stdout.endswith("gave back 1 drop\n")
+
+
+def test_a_reservation_with_max_wait_is_printed_after_the_wait(run, ask, steady, tmp_path):
+    ask("consume", "k", *QUEUE)
+    start = time.monotonic()
+    reservation = reserve(run, *QUEUE, "--max-wait", "10s")
+    assert waits(start, time.monotonic()) > 0.2
+    assert "settled  k" in run("settle", reservation, "0").stdout
+    ask("consume", "slow", *LIMIT, "--amount", "10")
+    waiter = Waiter(steady, tmp_path, "reserve", "slow", *LIMIT, "--max-wait", "365d", prints=False)
+    while ask("peek", "slow", *LIMIT)[1]["level"] < 11:
+        time.sleep(0.05)
+    assert waiter.end(signal.SIGINT) == (-signal.SIGINT, "", "")
+    assert ask("peek", "slow", *LIMIT)[1]["level"] == 10
+
+
+def test_another_store_has_other_buckets(run, tmp_path):
+    """A reservation does not name its store. Another store charges what is too little, and has nothing to give back."""
+    reservation = reserve(run, *LIMIT, "--amount", "8")
+    other = {"STEADY_STORE": f"file:{tmp_path}/other"}
+    assert run("settle", reservation, "3", env=other).stdout == "settled  k  [..........] 0/10  nothing changed\n"
+    assert run("settle", reservation, "9", env=other).stdout == "settled  k  [#.........] 1/10  charged 1 more\n"
+    assert run("settle", reservation, "3", env={"STEADY_STORE": "file:/nowhere/at/all"}).returncode == UNAVAILABLE
+
+
 # ---- Output for people ----
 
 
@@ -168,6 +495,9 @@ def test_a_denied_decision_prints_its_line(run):
 # ---- Wrong usage ----
 
 
+ONE = "r1,1;k,1d,0,0,10,86400000000,1,5,5,1;"
+TWO = "r1,2;%7Bk%7Da,a,0,1,10,86400000000,1,5,5,1;%7Bk%7Db,b,0,1,10,86400000000,1,6,6,1;"
+
 @pytest.mark.parametrize("args, says", [
     ((), "a command is needed"),
     (("consum", "k"), 'unknown command "consum"; did you mean consume?'),
@@ -197,7 +527,7 @@ def test_a_denied_decision_prints_its_line(run):
     (("consume", "k", *LIMIT, "--capacity=10"), "--capacity is given twice"),
     (("consume", "k", "--json=yes", *LIMIT), "--json takes no value"),
     (("consume", "k", "--capacity"), "--capacity needs a value: --capacity N"),
-    (("consume", "k", "--rate"), "--rate needs a value: --rate RATE"),
+    (("consume", "k", "--rate"), "--rate needs a value: --rate [NAME=]RATE"),
     (("consume", "k"), "a limit is needed: --rate 100/min, or --capacity 10 --recharge 5s"),
     (("consume", "k", "--capacity", "10"), "a limit is needed"),
     (("peek", "k", "--recharge", "5s"), "a limit is needed"),
@@ -209,7 +539,53 @@ def test_a_denied_decision_prints_its_line(run):
     (("consume", "k", "--rate", "2147483647/285d"), "that count must be at most 1000000"),
     (("consume", "k", "--capacity", "10", "--recharge", "5"), 'duration "5" lacks a unit: did you mean "5s"?'),
     (("consume", "k", "--capacity", "10", "--recharge", "0s"), '--recharge: "0s" is not between 1 us and'),
-    (("consume", "k", "--capacity", "10", "--recharge", "-5s"), "--recharge: duration"),
+    (("consume", "k", "--capacity", "10", "--recharge", "-5s"), '--recharge: "-5s" is not between 1 us and'),
+    (("consume", "k", *LIMIT, "--block=-5s"), '--block: "-5s" is not between 0 us and'),
+    (("consume", "k", *LIMIT, "--max-wait", "-1us"), '--max-wait: "-1us" is not between 0 us and 52125 d'),
+    (("consume", "k", *LIMIT, "--max-wait", "52125d"), '--max-wait: "52125d" is not between 0 us and 52125 d'),
+    (("wait", "k", *LIMIT, "--max-wait", "5"), 'lacks a unit: did you mean "5s"?'),
+    (("consume", "k", *LIMIT, "--at-least", "0"), '--at-least: "0" is not a whole number from 1 to 2147483647'),
+    (("consume", "k", *LIMIT, "--at-least", "2"), '--at-least: "2" is more than --amount, which is 1; it must be from 1'),
+    (("consume", "k", *LIMIT, "--at-least", "1", "--amount", "-3"), "is more than --amount, which is -3"),
+    (("consume", "k", *LIMIT, "--charge", "--at-least", "1"), "--at-least and --charge cannot be used together"),
+    (("consume", "k", *LIMIT, "--charge", "--max-wait", "1s"), "--max-wait and --charge cannot be used together"),
+    (("consume", "k", *LIMIT, "--charge", "--amount", "-1"), '--amount: "-1" is not a whole number from 0 to 2147483647'),
+    (("wait", "k", *LIMIT, "--amount", "0"), '--amount: "0" is not a whole number from 1 to 2147483647'),
+    (("reserve", "k", *LIMIT, "--amount", "-1"), '--amount: "-1" is not a whole number from 1 to 2147483647'),
+    (("reserve", "k", *LIMIT, "--on-error", "allow"), "reserve has no option --on-error"),
+    (("wait", "k", *LIMIT, "--charge"), "wait has no option --charge"),
+    (("peek", "k", *LIMIT, "--max-wait", "1s"), "peek has no option --max-wait"),
+    (("consume", "k", "--rate", "10/s", "--rate", "20/1s"), "--rate: number 1 and number 2 have one period; name them"),
+    (("consume", "k", "--rate", "a=10/s", "--rate", "b=1/h", "--rate", "a=1/m"), 'two rates have the name "a"'),
+    (("consume", "k", "--rate", "1s=10/h", "--rate", "20/s"), 'the name "1s" is that of limits[0]'),
+    (("consume", "k", "--rate", "a{b=10/s"), '--rate: "a{b=10/s": name must be 1 .. 64 printable ASCII bytes'),
+    (("consume", "k", "--rate", "=10/s"), '--rate: "=10/s": name must be 1 .. 64'),
+    (("consume", "k", "--rate", "a b=10/s", "--rate", "1/h"), "name must be 1 .. 64 printable ASCII bytes without spaces"),
+    (("consume", "k", "--rate", "a=10/60"), '--rate: rate period "60" lacks a unit'),
+    (("consume", "k", "--rate", "n" * 65 + "=10/s"), "name must be 1 .. 64"),
+    (("consume", "k", "--rate", "n" * 100 + "=10/s"), '" is not NAME=RATE, such as burst=10/s'),
+    (("consume", "k", *(["--rate", "10/s"] * 65)), "--rate is given more than 64 times"),
+    (("consume", "k", *SEVERAL, "--capacity", "5"), "--capacity and several --rate cannot be used together"),
+    (("consume", "k", *SEVERAL, "--recharge", "5s"), "--rate and --recharge cannot be used together"),
+    (("peek", "k" * 1020, *SEVERAL), "steady: prefix, key and name have more than 1024 bytes together"),
+    (("consume", "", *SEVERAL), "KEY is 0 bytes long"),
+    (("settle",), "settle needs a RESERVATION and an ACTUAL; usage: steady settle RESERVATION ACTUAL"),
+    (("settle", "r1"), "settle needs a RESERVATION and an ACTUAL"),
+    (("settle", "r1,1;k,1d", "3"), 'RESERVATION: "r1,1;k,1d": the text is not a reservation, or a part of it is missing'),
+    (("settle", "", "3"), 'RESERVATION: "": the text is not a reservation'),
+    (("settle", "-", "3"), 'RESERVATION: "": the text is not a reservation'),  # nothing on standard input
+    (("settle", ONE, "-3"), 'ACTUAL: "-3" is not a whole number from 0 to 9007199254740991'),
+    (("settle", ONE, "1d=-3"), 'ACTUAL: "1d=-3" is not a whole number from 0 to 9007199254740991'),
+    (("settle", ONE, "9007199254740992"), "from 0 to 9007199254740991"),
+    (("settle", ONE, "1.5"), 'ACTUAL: "1.5" is not a whole number'),
+    (("settle", ONE, ""), 'ACTUAL: "" is not a whole number'),
+    (("settle", ONE, "1h=3"), '"1h=3": the reservation has no limit of this name; it has 1d'),
+    (("settle", TWO, "3"), "the reservation has 5 of limit a and 6 of limit b; write NAME=ACTUAL for each"),
+    (("settle", TWO, "c=3"), '"c=3": the reservation has no limit of this name; it has a, b'),
+    (("settle", TWO, "a=3", "a=4"), '"a=4": this limit is named twice'),
+    (("settle", TWO, "a=3", "4"), '"4" is not NAME=ACTUAL; write one ACTUAL for all limits, or NAME=ACTUAL for each'),
+    (("settle", ONE, "3", "--rate", "1/s"), "settle has no option --rate"),
+    (("settle", ONE.replace("5,5,1;", "-5,-5,1;"), "3"), "took drops out; it cannot be settled"),
     (("consume", "k", "--capacity", "0", "--recharge", "5s"), '--capacity: "0" is not a whole number from 1 to 2147483647'),
     (("consume", "k", "--capacity", "2147483648", "--recharge", "5s"), "from 1 to 2147483647"),
     (("consume", "k", "--capacity", "nan", "--recharge", "5s"), '--capacity: "nan"'),
@@ -298,13 +674,15 @@ def test_a_url_in_any_wrong_place_shows_no_password(run, url):
     places = [(url,), (f"--{url}",), (f"-{url}",), (f"--store={url}", "consume", "k"), ("help", url), ("help", "help", url),
               ("version", url), ("consume", "k", url, *LIMIT), ("consume", "k", f"--{url}"), ("consume", "k", "--json=" + url),
               ("consume", "k", "--pasword=" + url), ("consume", "k", "--stor", url), ("bench", url)]
-    for command in "consume", "peek", "reset", "bench":
-        key = () if command == "bench" else ("k",)
+    for command in "consume", "peek", "reset", "wait", "reserve", "settle", "bench":
+        key = {"bench": (), "settle": (ONE, "3")}.get(command, ("k",))
         for option in options_of(run, command):
             if option == "prefix":
                 continue  # any value is valid
             places += [(command, *key, f"--{option}", url), (command, *key, f"--{option}={url}")]
-    assert len(places) > 60
+    places += [("settle", url, "3"), ("settle", ONE, url), ("settle", ONE, "3", url), ("settle", ONE, url, "1d=3"),
+               ("consume", "k", "--rate", url + "=1/x"), ("consume", "k", "--rate", f"x=1/{url}")]
+    assert len(places) > 100
     for args in places:
         done = run(*args)
         assert done.returncode in (USAGE, UNAVAILABLE), done

@@ -34,29 +34,30 @@ def options_of(run, command):
 
 def test_help_lists_the_commands_and_options_of_the_source(run):
     commands = commands_in_the_source()
-    assert set(commands) == {"consume", "peek", "reset", "bench", "version", "help"}
+    assert set(commands) == {"consume", "peek", "reset", "wait", "reserve", "settle", "bench", "version", "help"}
     for args in (("help",), ("--help",), ("-h",)):
         done = run(*args)
         assert (done.returncode, done.stderr) == (ALLOWED, "")
-        shown = dict(re.findall(r"^  steady (\w+)[^a-z\n]*?(?:KEY|\[COMMAND\])?  +(.*)$", done.stdout, re.M))
+        shown = dict(re.findall(r"^  steady (\w+)[^a-z\n]*?(?:KEY|ACTUAL|\[COMMAND\])?  +(.*)$", done.stdout, re.M))
         assert shown == commands
     assert {option for command in commands for option in options_of(run, command)} == set(options_in_the_source())
     for command in commands:
         assert run(command, "--help").stdout == run(command, "-h").stdout == run("help", command).stdout
-    assert max(len(line) for command in commands for line in run("help", command).stdout.splitlines()) <= 80
+    pages = [run("help").stdout, *(run("help", command).stdout for command in commands)]
+    assert max(len(line) for page in pages for line in page.splitlines()) <= 80
 
 
 VALUES = {"capacity": "10", "recharge": "1h", "rate": "3/s", "block": "1m", "amount": "1", "keys": "1",
-          "in-flight": "1", "seconds": "1", "prefix": "p", "timeout": "1s", "on-error": "deny", "engine": "auto"}
+          "max-wait": "1s", "at-least": "1", "in-flight": "1", "seconds": "1", "prefix": "p", "timeout": "1s", "on-error": "deny", "engine": "auto"}
 
 
-@pytest.mark.parametrize("command", ["consume", "peek", "reset"])
+@pytest.mark.parametrize("command", ["consume", "peek", "reset", "wait", "reserve"])
 @pytest.mark.parametrize("joined", [False, True], ids=["apart", "joined"])
 def test_every_option_of_the_help_is_accepted(run, tmp_path, command, joined):
-    values = {**VALUES, "store": f"file:{tmp_path}/other", "json": None}
+    values = {**VALUES, "store": f"file:{tmp_path}/other", "json": None, "charge": None}
     args = [command, "k"]
     for option in options_of(run, command):
-        if option not in ("rate", "help"):  # rate excludes recharge
+        if option not in ("rate", "help", "charge"):  # rate excludes recharge, and charge excludes max-wait
             value = values[option]
             args += [f"--{option}"] if value is None else [f"--{option}={value}"] if joined else [f"--{option}", value]
     assert run(*args).returncode == ALLOWED
@@ -69,7 +70,7 @@ def test_the_manual_names_every_command_option_error_and_exit_code(run):
     for option in options_in_the_source():
         assert re.search(rf"^\.It Fl -{option}\b", manual, re.M), option
     assert set(re.findall(r"^\.It Fl -([a-z-]+)", manual, re.M)) == set(options_in_the_source())
-    assert re.findall(r"^\.It (\d)$", manual, re.M) == ["0", "1", "2", "3", "4"]
+    assert re.findall(r"^\.It (\d+(?: , \d+)*)$", manual, re.M) == ["0", "1", "2", "3", "4", "129 , 130 , 143"]
     library = (ROOT / "man/steady.3").read_text()
     header = (ROOT / "include/steady.h").read_text()
     for name, word, sentence in re.findall(r'X\((\w+), -?\d+, "(\w+)", "([^"]+)"\)', header):
@@ -89,7 +90,7 @@ def complete(steady, *words):
 
 
 @pytest.mark.parametrize("words, offered", [
-    (("",), "bench consume help peek reset version"),
+    (("",), "bench consume help peek reserve reset settle version wait"),
     (("co",), "consume"),
     (("help", "v"), "version"),
     (("consume", "k", "--re"), "--recharge"),
@@ -108,6 +109,13 @@ def complete(steady, *words):
     (("consume", "k", "--store", "re"), "redis:// redis+sentinel:// rediss:// rediss+sentinel://"),
     (("consume", "k", "--capacity", ""), ""),
     (("consume", "k", "--rate", "$(touch x)1"), ""),
+    (("consume", "k", "--rate", "10/s", "--ra"), "--rate"),
+    (("consume", "k", "--rate", "burst", "=", "100"), "100/s 100/min 100/hour 100/day"),
+    (("consume", "k", "--rate", "burst", "="), ""),
+    (("consume", "k", "--rate", "=", "burst", "=", "5/d"), "5/day"),
+    (("wait", "k", "--max-wait", "5"), "5us 5ms 5s 5m 5h 5d"),
+    (("consume", "k", "--charge", "--am"), "--amount"),
+    (("settle", "r1", "--js"), "--json"),
 ])
 def test_completion_offers_matching_words(steady, words, offered):
     assert complete(steady, *words) == offered.split()
