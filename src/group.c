@@ -5,19 +5,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "policy.h"
+
 /* One block of memory: the group, its members, their results, and their keys. */
 struct steady__group *steady__group_new(size_t n, size_t key_bytes) {
     const size_t members = n * sizeof(struct steady__member), results = n * sizeof(steady_part_result);
-    struct steady__group *group = calloc(1, sizeof *group + members + results + key_bytes);
+    const size_t keys = n * sizeof(struct steady__key);
+    struct steady__group *group = calloc(1, sizeof *group + members + results + keys + key_bytes);
     if (group == NULL) return NULL;
     group->members = (struct steady__member *)(group + 1);
     group->results = (steady_part_result *)(group->members + n);
-    group->keys_end = (char *)(group->results + n);
+    group->keys = (struct steady__key *)(group->results + n);
+    group->keys_end = (char *)(group->keys + n);
     return group;
 }
 
 struct steady__member *steady__group_add(struct steady__group *group, steady_throttler *throttler,
                                          const struct steady__terms *terms, const char *key, size_t key_len) {
+    group->keys[group->n] = (struct steady__key){group->keys_end, key_len, steady__prefix_len(throttler)};
     struct steady__member *member = &group->members[group->n++];
     *member = (struct steady__member){
         .part.rate = &terms->rate, .terms = terms, .throttler = throttler, .key = group->keys_end, .key_len = key_len};

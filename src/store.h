@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 
 #include "core/parts.h"
+#include "core/redact.h"
 #include "steady.h"
 
 #define STEADY__KEY_MAX 1024
@@ -37,6 +38,7 @@ struct steady__group {
     size_t n;
     struct steady__how how;
     struct steady__member *members;
+    struct steady__key *keys;        /* those of the members, for whoever must not show them */
     steady_part_result *results;     /* one for each member. A store fills them before it ends the call */
     steady_us moment;                /* the time of the store's clock; the store fills it, too */
     steady_reservation *reservation; /* to be made by an allowed call, or settled; NULL: none */

@@ -17,7 +17,7 @@ static struct steady__url url_of(const char *user, const char *password, const c
 static const char *redact(const char *text, const char *password, const char *key) {
     static char out[256];
     const struct steady__url url = url_of("", password, "");
-    const struct steady__secrets secrets = {&url, key, key != NULL ? strlen(key) : 0, 0};
+    const struct steady__secrets secrets = {.url = &url, .key = key, .key_len = key != NULL ? strlen(key) : 0};
     steady__redact(out, sizeof out, text, strlen(text), &secrets);
     return out;
 }

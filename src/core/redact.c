@@ -27,7 +27,7 @@ static const struct {
     {"ASK", "another node serves the key for now"},
     {"BUSY", "the server is busy with a script or command"},
     {"CLUSTERDOWN", "the cluster is down"},
-    {"CROSSSLOT", "the keys are on different nodes"},
+    {"CROSSSLOT", "the keys lie in several slots"},
     {"DENIED", "the server is in protected mode"},
     {"ERR", NULL},
     {"LOADING", "the server is loading its data"},
@@ -53,14 +53,18 @@ static const char *const sentences[] = {
     "CLUSTERDOWN Hash slot not served",
     "CLUSTERDOWN The cluster is down",
     "CLUSTERDOWN The cluster is down and only accepts read commands",
+    "CROSSSLOT Keys in request don't hash to the same slot",
     "ERR This instance has cluster support disabled",
     "ERR max number of clients reached",
     "ERR syntax error",
     "ERR unknown command 'EVALSHA'",
     "ERR unknown command 'SCRIPT'",
     "ERR unknown command 'STEADY.CONSUME'",
+    "ERR unknown command 'STEADY.CONSUMEALL'",
     "ERR unknown command 'STEADY.PEEK'",
+    "ERR unknown command 'STEADY.PEEKALL'",
     "ERR unknown command 'STEADY.RESET'",
+    "ERR unknown command 'STEADY.SETTLE'",
     "LOADING Redis is loading the dataset in memory",
     "LOADING Valkey is loading the dataset in memory",
     "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
@@ -80,7 +84,8 @@ static const char *const sentences[] = {
 static const char *const commands[] = {
     "ACL", "AOF", "ASKING", "AUTH", "CLIENT", "CLUSTER", "CONFIG", "DB", "DEL", "EVAL", "EVALSHA", "FUNCTION",
     "GET", "HELLO", "KILL", "LOAD", "LUA", "MASTER", "NOSAVE", "RDB", "REDIS", "ROLE", "SCRIPT", "SELECT",
-    "SENTINEL", "SET", "SHUTDOWN", "SLOTS", "STEADY.CONSUME", "STEADY.PEEK", "STEADY.RESET", "TIME", "VALKEY",
+    "SENTINEL", "SET", "SHUTDOWN", "SLOTS", "STEADY.CONSUME", "STEADY.CONSUMEALL", "STEADY.PEEK", "STEADY.PEEKALL",
+    "STEADY.RESET", "STEADY.SETTLE", "TIME", "VALKEY",
 };
 /* clang-format on */
 
@@ -205,30 +210,41 @@ static bool redact_holds(const char *text, size_t len, struct piece secret, bool
     return false;
 }
 
-enum { SECRETS = 6 };
-
 static struct piece redact_piece_of(const char *text) { return (struct piece){text, text != NULL ? strlen(text) : 0}; }
 
-static void redact_list_secrets(struct piece list[SECRETS], const struct steady__secrets *secrets) {
+enum { OF_URL = 4, OF_KEY = 3 };
+
+/* The secrets of a key: all of it; what the caller named; of PREFIX{KEY}NAME, KEY. */
+static struct piece redact_secret_of_key(const struct steady__key *key, size_t i) {
+    struct piece named = {NULL, 0};
+    if (key->prefix_len < key->len) named = (struct piece){key->text + key->prefix_len, key->len - key->prefix_len};
+    if (i == 0) return (struct piece){key->text, key->len};
+    if (i == 1) return named;
+    const char *end = named.len > 0 && *named.at == '{' ? memchr(named.at, '}', named.len) : NULL;
+    return end != NULL ? (struct piece){named.at + 1, (size_t)(end - named.at) - 1} : (struct piece){NULL, 0};
+}
+
+/* The i-th secret; it may be empty. False: there are no more. */
+static bool redact_secret(const struct steady__secrets *secrets, size_t i, struct piece *secret) {
     const struct steady__url *url = secrets->url;
-    memset(list, 0, SECRETS * sizeof list[0]);
-    if (url != NULL) {
-        list[0] = redact_piece_of(url->password);
-        list[1] = redact_piece_of(url->sentinel_password);
-        list[2] = redact_piece_of(url->user);
-        list[3] = redact_piece_of(url->sentinel_user);
+    *secret = (struct piece){NULL, 0};
+    if (i < OF_URL) {
+        if (url != NULL)
+            *secret = redact_piece_of(
+                (const char *const[OF_URL]){url->password, url->sentinel_password, url->user, url->sentinel_user}[i]);
+        return true;
     }
-    if (secrets->key == NULL) return;
-    list[4] = (struct piece){secrets->key, secrets->key_len};
-    if (secrets->prefix_len < secrets->key_len)
-        list[5] = (struct piece){secrets->key + secrets->prefix_len, secrets->key_len - secrets->prefix_len};
+    const struct steady__key one = {secrets->key, secrets->key_len, secrets->prefix_len};
+    const size_t n_keys = secrets->keys != NULL ? secrets->n_keys : secrets->key != NULL, k = (i - OF_URL) / OF_KEY;
+    if (k < n_keys)
+        *secret = redact_secret_of_key(secrets->keys != NULL ? &secrets->keys[k] : &one, (i - OF_URL) % OF_KEY);
+    return k < n_keys;
 }
 
 static bool redact_holds_secret(const char *text, size_t len, const struct steady__secrets *secrets) {
-    struct piece list[SECRETS];
-    redact_list_secrets(list, secrets);
-    for (size_t i = 0; i < SECRETS; i++)
-        if (redact_holds(text, len, list[i], true)) return true;
+    struct piece secret;
+    for (size_t i = 0; redact_secret(secrets, i, &secret); i++)
+        if (redact_holds(text, len, secret, true)) return true;
     return false;
 }
 
@@ -340,14 +356,13 @@ void steady__redact(char *text, size_t size, const char *error, size_t len, cons
 /* Writes a text with masked secrets, and with '?' for each byte other than printable ASCII. Secrets shorter than
  * MASKED_LEAST bytes are not masked: too many words contain them. */
 static void redact_put_without(struct out *out, struct piece text, const struct steady__secrets *secrets) {
-    struct piece list[SECRETS];
-    redact_list_secrets(list, secrets);
+    struct piece secret;
     while (text.len > 0) {
         size_t skip = 0;
-        for (size_t i = 0; i < SECRETS; i++)
-            if (list[i].len >= MASKED_LEAST && list[i].len <= text.len && list[i].len > skip &&
-                strncasecmp(text.at, list[i].at, list[i].len) == 0)
-                skip = list[i].len;
+        for (size_t i = 0; redact_secret(secrets, i, &secret); i++)
+            if (secret.len >= MASKED_LEAST && secret.len <= text.len && secret.len > skip &&
+                strncasecmp(text.at, secret.at, secret.len) == 0)
+                skip = secret.len;
         const char shown = (char)(*text.at >= 0x20 && *text.at < 0x7f ? *text.at : '?');
         if (skip > 0)
             redact_put_text(out, MASK);
@@ -479,11 +494,10 @@ void steady_quote(char *out, size_t size, const char *text) {
 /* ---- Places ---- */
 
 bool steady__host_holds(const char *host, const struct steady__secrets *secrets) {
-    struct piece list[SECRETS];
     const size_t len = strlen(host);
-    redact_list_secrets(list, secrets);
-    for (size_t i = 0; i < SECRETS; i++)
-        if ((list[i].len >= MASKED_LEAST || list[i].len == len) && redact_holds(host, len, list[i], false)) return true;
+    struct piece secret;
+    for (size_t i = 0; redact_secret(secrets, i, &secret); i++)
+        if ((secret.len >= MASKED_LEAST || secret.len == len) && redact_holds(host, len, secret, false)) return true;
     return false;
 }
 

@@ -6,12 +6,20 @@
 #include "core/url.h"
 #include "steady.h"
 
+struct steady__key {
+    const char *text;
+    size_t len;
+    size_t prefix_len; /* how much of it is the prefix of the throttler, which may be shown */
+};
+
 /* The secrets that a text must not show. */
 struct steady__secrets {
     const struct steady__url *url; /* its user and passwords; NULL: none */
     const char *key;               /* of the decision that the text is about; NULL: none */
     size_t key_len;
-    size_t prefix_len; /* how much of the key is the prefix of the throttler */
+    size_t prefix_len;              /* how much of the key is the prefix of the throttler */
+    const struct steady__key *keys; /* of a decision on several keys: all of them; NULL: only `key` */
+    size_t n_keys;
 };
 
 /* Writes the error text of a server. Only words of our own list are shown, so the filter need not know the secrets. If
