@@ -123,7 +123,7 @@ static void script_never_found_is_unavailable_after_three_requests(void **state)
 static void invalid_reply_closes_the_connection_and_is_unknown(void **state) {
     static const char *const replies[] = {
         "*4294967295\r\n",
-        "*6\r\n",
+        "*390\r\n",
         "$9223372036854775807\r\n",
         "%1\r\n",
         ">2\r\n",

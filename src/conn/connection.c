@@ -273,7 +273,8 @@ static bool connection_encode_next(struct steady__connection *conn, steady_us ex
     if (steady__pipeline_idle(&conn->pipeline) && steady__pipeline_unread(&conn->pipeline))
         return false; /* otherwise an unasked reply would be taken for the answer */
     const size_t ahead = request->send_asking ? sizeof STEADY__ASKING - 1 : 0;
-    char *room = steady__pipeline_room(&conn->pipeline, ahead > 0 ? 2 : 1, ahead + STEADY__REQUEST_MAX);
+    char *room =
+        steady__pipeline_room(&conn->pipeline, ahead > 0 ? 2 : 1, ahead + STEADY__REQUEST_MAX + request->extra);
     if (room == NULL) return false;
     if (steady__pipeline_idle(&conn->pipeline)) conn->quiet_since = conn->pipeline.clock;
     request->expected_latency = expected_latency;
@@ -404,11 +405,7 @@ static bool connection_shows_server_state(const struct steady__connection *conn,
 static void connection_note_reason(const struct steady__connection *conn, const struct steady__request *request,
                                    const struct steady__reply *reply, char *why, size_t size) {
     struct steady__secrets secrets = {.url = conn->with.url};
-    if (request != NULL) {
-        secrets.key = request->key;
-        secrets.key_len = request->key_len;
-        secrets.prefix_len = request->prefix_len;
-    }
+    if (request != NULL) secrets = steady__request_secrets(request, conn->with.url);
     steady__redact(why, size, reply->text, reply->text_len, &secrets);
 }
 

@@ -15,7 +15,7 @@
 
 struct steady__connection;
 
-/* The longest request: an EVAL with the text of a script and the longest key. */
+/* The longest request without `extra`: an EVAL with the text of a script and the longest key. */
 #define STEADY__REQUEST_MAX 16384
 
 /* The action of the owner of a request on its reply. */
@@ -30,8 +30,8 @@ enum steady__reply_action {
 /* The owner of the requests of a connection. Each submitted request comes back exactly once, through `answered` or
  * `unanswered`, unless it is forgotten or the connection is closed. Both are called from the loop only. */
 struct steady__connection_owner {
-    /* Writes at most STEADY__REQUEST_MAX bytes. 0: do not send the request; its owner keeps it. The owner updates
-     * `engines`, the engines of this connection. */
+    /* Writes at most STEADY__REQUEST_MAX + request->extra bytes. 0: do not send the request; its owner keeps it. The
+     * owner updates `engines`, the engines of this connection. */
     size_t (*encode)(void *owner, struct steady__request *request, struct steady__engines *engines, char *out);
     enum steady__reply_action (*answered)(void *owner, struct steady__request *request, struct steady__engines *engines,
                                           const struct steady__reply *reply);

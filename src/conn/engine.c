@@ -3,7 +3,6 @@
  */
 #include "conn/engine.h"
 
-#define VERBS 3
 #define HUNG_UP_MOST 6
 
 /* The decision that tried the module may have passed its deadline, so that its answer was dropped. Then try another. */
@@ -17,7 +16,7 @@ struct steady__engines steady__engine_reconnected(const struct steady__engines *
     }
     if (engines.spared == 0) return engines;
     engines.spared--;
-    for (int verb = 0; verb < VERBS; verb++)
+    for (int verb = 0; verb < STEADY__VERBS; verb++)
         engines.verbs[verb].engine_state = STEADY__ENGINE_SPARED;
     return engines;
 }
@@ -52,24 +51,24 @@ void steady__engine_settle(struct steady__engines *engines, enum steady__verb ve
 }
 
 void steady__engine_no_module(struct steady__engines *engines) {
-    for (int verb = 0; verb < VERBS; verb++)
+    for (int verb = 0; verb < STEADY__VERBS; verb++)
         steady__engine_settle(engines, (enum steady__verb)verb, false);
 }
 
 void steady__engine_not_answered(struct steady__engines *engines) {
-    for (int verb = 0; verb < VERBS; verb++)
+    for (int verb = 0; verb < STEADY__VERBS; verb++)
         if (engines->verbs[verb].engine_state == STEADY__ENGINE_TRYING)
             engines->verbs[verb].engine_state = STEADY__ENGINE_UNTRIED;
 }
 
 bool steady__engine_is_trying(const struct steady__engines *engines) {
-    for (int verb = 0; verb < VERBS; verb++)
+    for (int verb = 0; verb < STEADY__VERBS; verb++)
         if (engines->verbs[verb].engine_state == STEADY__ENGINE_TRYING) return true;
     return false;
 }
 
 bool steady__engine_is_settled(const struct steady__engines *engines) {
-    for (int verb = 0; verb < VERBS; verb++)
+    for (int verb = 0; verb < STEADY__VERBS; verb++)
         if (engines->verbs[verb].engine_state >= STEADY__ENGINE_MODULE) return engines->hung_up == 0;
     return false;
 }

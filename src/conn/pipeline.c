@@ -38,6 +38,7 @@ int steady__pipeline_init(struct steady__pipeline *pipeline, const struct steady
     pipeline->blocks = calloc(FIRST_ROOM, sizeof(void *));
     if (pipeline->blocks != NULL) pipeline->room = FIRST_ROOM;
     pipeline->out = malloc(STEADY__PIPELINE_OUT);
+    pipeline->out_room = STEADY__PIPELINE_OUT;
     pipeline->in = malloc(STEADY__PIPELINE_IN);
     pipeline->in_room = STEADY__PIPELINE_IN;
     bool spares = true;
@@ -162,13 +163,33 @@ static bool pipeline_provide(struct steady__pipeline *pipeline, unsigned request
     return true;
 }
 
+/* Gives an empty buffer another size. It may have held AUTH. */
+static bool pipeline_resize_out(struct steady__pipeline *pipeline, size_t room) {
+    char *out = malloc(room);
+    if (out == NULL) return false;
+    explicit_bzero(pipeline->out, pipeline->out_used);
+    free(pipeline->out);
+    pipeline->out = out;
+    pipeline->out_room = room;
+    pipeline->out_used = 0;
+    return true;
+}
+
+/* Makes room for a request that is longer than the buffer. It waits until the buffer is empty. Otherwise the bytes of
+ * the others would move, and those that TLS has begun to send must not. */
+static bool pipeline_lengthen_out(struct steady__pipeline *pipeline, size_t size) {
+    if (size <= STEADY__PIPELINE_OUT || pipeline->out_to > 0) return false;
+    return size <= pipeline->out_room || pipeline_resize_out(pipeline, size);
+}
+
 char *steady__pipeline_room(struct steady__pipeline *pipeline, unsigned requests, size_t size) {
     const uint64_t unanswered = pipeline->tail - pipeline->head + requests;
     if (unanswered > pipeline->window.size) {
         pipeline->window.limits = true;
         return NULL;
     }
-    if (pipeline->out_to + size > STEADY__PIPELINE_OUT || unanswered > pipeline->max) return NULL;
+    if (unanswered > pipeline->max) return NULL;
+    if (pipeline->out_to + size > STEADY__PIPELINE_OUT && !pipeline_lengthen_out(pipeline, size)) return NULL;
     return pipeline_provide(pipeline, requests) ? pipeline->out + pipeline->out_to : NULL;
 }
 
@@ -218,6 +239,8 @@ static bool pipeline_resize_in(struct steady__pipeline *pipeline, size_t room) {
 }
 
 void steady__pipeline_shrink(struct steady__pipeline *pipeline) {
+    if (pipeline->out_room > STEADY__PIPELINE_OUT && pipeline->out_to == 0)
+        (void)pipeline_resize_out(pipeline, STEADY__PIPELINE_OUT);
     if (pipeline->in_room > STEADY__PIPELINE_IN && !steady__pipeline_unread(pipeline))
         (void)pipeline_resize_in(pipeline, STEADY__PIPELINE_IN);
     if (!steady__pipeline_unread(pipeline)) pipeline->in_from = pipeline->in_to = 0;

@@ -8,6 +8,7 @@
 #include "conn/tls.h"
 #include "conn/window.h"
 #include "core/list.h"
+#include "core/redact.h"
 
 enum steady__request_state {
     STEADY__REQUEST_OFF_WIRE, /* not sent yet, or answered */
@@ -26,13 +27,24 @@ struct steady__request {
     bool send_asking; /* send ASKING before it */
     bool read_only;   /* it changes nothing on the server */
     uint8_t redirects;
+    uint32_t
+        extra; /* the bytes that its encoding may need beyond STEADY__REQUEST_MAX; only a call on many keys has some */
     steady_us expected_latency; /* of its reply, as the transport estimates; set before it is encoded */
     const char *key;            /* chooses the node in a cluster; NULL: the request goes to `at` */
     size_t key_len;
-    size_t prefix_len; /* how much of the key is the prefix, which may be shown */
+    size_t prefix_len;              /* how much of the key is the prefix, which may be shown */
+    const struct steady__key *keys; /* of a call on several keys: all of them, `key` is the first. NULL: only `key` */
+    size_t n_keys;
 };
 
-#define STEADY__PIPELINE_OUT 65536
+/* The secrets that the reply to a request may quote. */
+static inline struct steady__secrets steady__request_secrets(const struct steady__request *request,
+                                                             const struct steady__url *url) {
+    return (struct steady__secrets){url,           request->key,   request->key_len, request->prefix_len,
+                                    request->keys, request->n_keys};
+}
+
+#define STEADY__PIPELINE_OUT 65536 /* a longer request gets a longer buffer for itself */
 #define STEADY__PIPELINE_IN 16384
 #define STEADY__NESTED 65536       /* bytes of a nested reply, at most */
 #define STEADY__NESTED_MAP 8388608 /* of a map: of a cluster in which each slot is a range of its own */
@@ -54,7 +66,7 @@ struct steady__pipeline {
     int broken;              /* errno of a failed send */
     steady_us clock;         /* the time of the last read or write; set by the caller */
     uint64_t sent;           /* bytes that the system has taken; with TLS, bytes inside the records that it has taken */
-    size_t out_from, out_to;
+    size_t out_from, out_to, out_room;
     size_t in_from, in_to, in_room;
     size_t out_used, in_used;         /* bytes that have ever been filled, and are wiped in the end */
     struct steady__progress progress; /* of the reply at in_from */
@@ -100,7 +112,8 @@ static inline bool steady__pipeline_pending(const struct steady__pipeline *pipel
     return pipeline->tls != NULL && steady__tls_pending(pipeline->tls);
 }
 
-/* Frees the memory of a long reply after it was read. Replies are not valid any more. */
+/* Frees the memory of a long reply after it was read, and of a long request after it was sent. Replies are not valid
+ * any more. */
 void steady__pipeline_shrink(struct steady__pipeline *pipeline);
 
 /* Why the connection is lost, given the errno of a send or receive, or 0 at the end of the stream. */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * Reads replies: the part of RESP2 in which our commands are answered.
  *
- * A reply is an integer, an array of a few integers, a short text, or an error. Anything else is rejected at its first
- * line, before more of it is read or stored: nil, a nested array, a push, an array of a billion. After such a reply the
- * order of replies on the connection cannot be trusted. So the parser has no state and allocates nothing: a partial
- * reply is read again from its start when more bytes have come.
+ * A reply is an integer, an array of at most 389 integers, a short text, or an error. Anything else is rejected at its
+ * first line, before more of it is read or stored: nil, a nested array, a push, an array of a billion. After such a
+ * reply the order of replies on the connection cannot be trusted. So the parser has no state and allocates nothing: a
+ * partial reply is read again from its start when more bytes have come.
  *
  * The requests marked `nested` are the exception. Their replies may be arrays of arrays. They are read without
  * recursion, by counting the values that the arrays so far have announced. */

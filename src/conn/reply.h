@@ -9,15 +9,16 @@
 
 #include "conn/server_error.h"
 
-/* A script answers with one integer, or in rare cases with an array of four (lua/report.lua); the module with five. */
-#define STEADY__REPLY_MAX 5
+/* The integers of a reply, at most. A call on one bucket is answered with 1 to 5, a call on 64 with up to 5 + 6 * 64.
+ */
+#define STEADY__REPLY_MAX 389
 #define STEADY__REPLY_TEXT_MAX 64 /* a bulk string is a SHA-1 */
 
 struct steady__reply {
     enum { STEADY__REPLY_INTEGERS, STEADY__REPLY_TEXT, STEADY__REPLY_ERROR, STEADY__REPLY_NESTED } kind;
     enum steady__error_class error_class; /* NONE unless kind is STEADY__REPLY_ERROR */
     size_t count;
-    int64_t values[STEADY__REPLY_MAX];
+    int64_t values[STEADY__REPLY_MAX]; /* the first `count` are filled */
     const char *text; /* the text of a TEXT or ERROR, all bytes of a NESTED; points into the bytes that were read */
     size_t text_len;
 };

@@ -26,6 +26,7 @@ enum steady__error_class steady__error_class_of(const char *error, size_t len) {
         {"READONLY", STEADY__ERROR_CLASS_READONLY},
         {"MOVED", STEADY__ERROR_CLASS_MOVED},
         {"ASK", STEADY__ERROR_CLASS_MOVED},
+        {"CROSSSLOT", STEADY__ERROR_CLASS_CROSS_SLOT},
         {"LOADING", STEADY__ERROR_CLASS_BUSY},
         {"BUSY", STEADY__ERROR_CLASS_BUSY},
         {"MASTERDOWN", STEADY__ERROR_CLASS_BUSY},
@@ -60,6 +61,7 @@ int steady__error_class_code(enum steady__error_class error_class) {
     switch (error_class) {
     case STEADY__ERROR_CLASS_NO_PERMISSION: return STEADY_REFUSED;
     case STEADY__ERROR_CLASS_NOT_A_BUCKET: return STEADY_NOT_A_BUCKET;
+    case STEADY__ERROR_CLASS_CROSS_SLOT: return STEADY_UNSUPPORTED;
     case STEADY__ERROR_CLASS_OTHER: return STEADY_SERVER;
     default: return STEADY_UNAVAILABLE;
     }

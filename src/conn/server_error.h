@@ -11,6 +11,7 @@ enum steady__error_class {
     STEADY__ERROR_CLASS_NONE,          /* no error */
     STEADY__ERROR_CLASS_NOSCRIPT,      /* load the script, send the request again */
     STEADY__ERROR_CLASS_MOVED,         /* wrong node: MOVED, ASK */
+    STEADY__ERROR_CLASS_CROSS_SLOT,    /* the keys of the request lie in several slots */
     STEADY__ERROR_CLASS_READONLY,      /* not the primary any more: reconnect */
     STEADY__ERROR_CLASS_BUSY,          /* LOADING, BUSY, MASTERDOWN: no request is served for a while */
     STEADY__ERROR_CLASS_RETRY_LATER,   /* OOM, MISCONF, NOREPLICAS, CLUSTERDOWN, TRYAGAIN */
