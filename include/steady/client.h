@@ -54,7 +54,7 @@ typedef struct steady_client_request steady_client_request;
 typedef struct steady_client_ops {
     /* What the client is, for messages: "a libvalkey context". Static text. */
     const char *name;
-    /* Sends a command of one request: `len` bytes of RESP, at most 16384. They are valid only during the call. Returns
+    /* Sends a command of one request: `len` bytes of RESP, at most 98304. They are valid only during the call. Returns
      * 0. Or returns STEADY_UNAVAILABLE or STEADY_NO_MEMORY, and writes the reason to *why: then nothing was sent, and
      * the request stays with the store. */
     int (*send)(void *client, const char *command, size_t len, steady_client_request *request, steady_message *why);

@@ -13,7 +13,7 @@
 #include "steady/client.h"
 #include "steady/hiredis.h"
 
-#define INTEGERS_MAX 8 /* no reply to a command of ours has more */
+#define INTEGERS_MAX 389 /* no reply to a command of ours has more */
 
 struct bridge {
     redisAsyncContext *context;                          /* NULL: gone, or the bridge has given the hooks back */

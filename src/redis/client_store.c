@@ -122,17 +122,15 @@ static bool client_accepts(struct client_transport *transport, const struct stea
     return !client_owes_too_much(transport) && !steady__circuit_holds(&transport->circuit, &transport->inflight->loop);
 }
 
-static int client_transport_submit(void *transport_, struct steady__request *pending) {
-    struct client_transport *transport = transport_;
+/* room: for the command. */
+static int client_send(struct client_transport *transport, struct steady__request *pending, char *room) {
     struct steady__inflight *inflight = transport->inflight;
-    char command[STEADY__REQUEST_MAX];
     steady_message why = {.text = ""};
     int error = STEADY_UNAVAILABLE;
-    if (!client_accepts(transport, pending)) return STEADY_UNAVAILABLE;
     steady_client_request *request = client_request_take(transport, pending);
     if (request == NULL) return STEADY_NO_MEMORY;
-    const size_t len = steady__inflight_owner.encode(inflight, pending, &transport->engines, command);
-    if (len > 0) error = transport->ops->send(transport->client, command, len, request, &why);
+    const size_t len = steady__inflight_owner.encode(inflight, pending, &transport->engines, room);
+    if (len > 0) error = transport->ops->send(transport->client, room, len, request, &why);
     if (error != 0) {
         client_request_put(request);
         return steady__note_error(inflight->last_error, error == STEADY_NO_MEMORY ? error : STEADY_UNAVAILABLE, "%s",
@@ -141,6 +139,16 @@ static int client_transport_submit(void *transport_, struct steady__request *pen
     pending->at = request;
     transport->holders++;
     return 0;
+}
+
+static int client_transport_submit(void *transport_, struct steady__request *pending) {
+    struct client_transport *transport = transport_;
+    char room[STEADY__REQUEST_MAX], *longer = NULL;
+    if (!client_accepts(transport, pending)) return STEADY_UNAVAILABLE;
+    if (pending->extra > 0 && (longer = malloc(STEADY__REQUEST_MAX + pending->extra)) == NULL) return STEADY_NO_MEMORY;
+    const int error = client_send(transport, pending, longer != NULL ? longer : room);
+    free(longer);
+    return error;
 }
 
 static int client_transport_forget(void *transport, struct steady__request *pending, bool held) {
@@ -178,7 +186,7 @@ static void client_deliver(struct client_transport *transport, struct steady__re
                            const struct steady__reply *reply) {
     struct steady__inflight *inflight = transport->inflight;
     char why[200] = "";
-    const struct steady__secrets secrets = {NULL, pending->key, pending->key_len, pending->prefix_len};
+    const struct steady__secrets secrets = steady__request_secrets(pending, NULL);
     enum steady__circuit_event news = STEADY__CIRCUIT_NOTHING;
     if (pending->key != NULL) news = steady__circuit_reply(&transport->circuit, reply, &inflight->loop);
     client_set_state(inflight, transport->gone || transport->circuit.open ? STEADY_DOWN : STEADY_READY);
@@ -215,9 +223,19 @@ static void client_take_back(steady_client_request *request, const struct steady
     client_release(transport);
 }
 
+/* All but the values, of which there are many. */
+static void client_reply_init(struct steady__reply *reply, int kind, const char *text, size_t len) {
+    reply->kind = kind;
+    reply->error_class = STEADY__ERROR_CLASS_NONE;
+    reply->count = 0;
+    reply->text = text;
+    reply->text_len = len;
+}
+
 /* No script and no command of the module answers with 0 integers. */
 void steady_client_reply_integers(steady_client_request *request, const int64_t *values, size_t count) {
-    struct steady__reply reply = {.kind = STEADY__REPLY_INTEGERS};
+    struct steady__reply reply;
+    client_reply_init(&reply, STEADY__REPLY_INTEGERS, NULL, 0);
     if (count <= STEADY__REPLY_MAX) reply.count = count;
     for (size_t i = 0; i < reply.count; i++)
         reply.values[i] = values[i];
@@ -225,13 +243,15 @@ void steady_client_reply_integers(steady_client_request *request, const int64_t 
 }
 
 void steady_client_reply_text(steady_client_request *request, const char *text, size_t len) {
-    const struct steady__reply reply = {.kind = STEADY__REPLY_TEXT, .text = text, .text_len = len};
+    struct steady__reply reply;
+    client_reply_init(&reply, STEADY__REPLY_TEXT, text, len);
     client_take_back(request, &reply, true);
 }
 
 void steady_client_reply_error(steady_client_request *request, const char *text, size_t len) {
-    const struct steady__reply reply = {
-        .kind = STEADY__REPLY_ERROR, .error_class = steady__error_class_of(text, len), .text = text, .text_len = len};
+    struct steady__reply reply;
+    client_reply_init(&reply, STEADY__REPLY_ERROR, text, len);
+    reply.error_class = steady__error_class_of(text, len);
     client_take_back(request, &reply, true);
 }
 

@@ -248,7 +248,8 @@ static int cluster_open_connection(struct node *node) {
     return 0;
 }
 
-static int cluster_send_to(struct node *node, struct steady__request *request) {
+/* Inline, because each decision passes here. */
+static inline int cluster_send_to(struct node *node, struct steady__request *request) {
     const int error = node->conn == NULL ? cluster_open_connection(node) : 0;
     if (error != 0) return error;
     request->at = node;
@@ -674,8 +675,8 @@ static struct node *cluster_redirect_target(struct node *sender, struct steady__
     if (redirect.slot != steady__slot_of(request->key, request->key_len)) return NULL;
     struct node *node = cluster_node_of(sender, &redirect, request->redirects < REDIRECTS_MAX);
     if (node == NULL) return NULL;
-    const struct steady__secrets key = {NULL, request->key, request->key_len, request->prefix_len};
-    if (steady__host_holds(redirect.host, &key)) node->unshown = true;
+    const struct steady__secrets keys = steady__request_secrets(request, NULL);
+    if (steady__host_holds(redirect.host, &keys)) node->unshown = true;
     if (!redirect.ask && cluster->map->node[redirect.slot] != node->at.number) {
         cluster_assign(cluster, redirect.slot, node);
         cluster_schedule_map_refresh(cluster);
@@ -754,10 +755,20 @@ static bool cluster_is_map_unavailable(const struct steady__cluster *cluster) {
     return cluster->map_forbidden || cluster->allowed_at - cluster_now(cluster) > PAUSE_LAST;
 }
 
+/* A single server takes any keys. A node of a cluster would answer CROSSSLOT. */
+static int cluster_check_slots(const struct steady__cluster *cluster, const struct steady__request *request) {
+    const uint16_t slot = steady__slot_of(request->key, request->key_len);
+    for (size_t i = 1; cluster->map != NULL && i < request->n_keys; i++)
+        if (steady__slot_of(request->keys[i].text, request->keys[i].len) != slot)
+            return steady__note_error(cluster->with.last_error, STEADY_UNSUPPORTED, STEADY__CROSS_SLOT_TEXT);
+    return 0;
+}
+
 /* A request goes to the node of its key. If that node is down or silent and the map cannot be refreshed, it goes to
  * another node: the MOVED reply names the new primary. */
 static int cluster_submit(void *transport, struct steady__request *request) {
     struct steady__cluster *cluster = transport;
+    if (request->n_keys > 1 && cluster_check_slots(cluster, request) != 0) return STEADY_UNSUPPORTED;
     if (request->key == NULL)
         return cluster_send_to(request->at != NULL ? request->at : cluster_node_at(cluster, 0), request);
     struct node *node = cluster_node_for_request(cluster, request);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "conn/resp.h"
+#include "group.h"
 #include "scripts.h" /* made from lua/ by the build */
 
 const struct steady__script steady__scripts[STEADY__VERBS] = {
@@ -17,6 +18,70 @@ const struct steady__script steady__scripts[STEADY__VERBS] = {
     [STEADY__SETTLE] = {settle_lua, sizeof settle_lua - 1, STEADY__SETTLE_SHA1},
     [STEADY__RESET_ALL] = {reset_all_lua, sizeof reset_all_lua - 1, STEADY__RESET_ALL_SHA1},
 };
+
+/* ---- Commands on several keys ---- */
+
+#define GROUP_HEAD_MAX 256 /* what comes before the keys, without the text of the script */
+#define MEMBER_MAX 224     /* of a key and its arguments, without the bytes of the key */
+
+size_t steady__command_group_room(const struct steady__call *call) {
+    size_t room = GROUP_HEAD_MAX + steady__scripts[call->verb].text_len;
+    for (size_t i = 0; i < call->group->n; i++)
+        room += MEMBER_MAX + call->group->members[i].key_len;
+    return room;
+}
+
+static char *command_put_text(char *out, const char *text) { return steady__resp_put_bulk(out, text, strlen(text)); }
+
+static char *command_put_count(char *out, size_t argc) {
+    out = steady__resp_put_number(steady__resp_put(out, "*", 1), (int64_t)argc);
+    return steady__resp_put(out, "\r\n", 2);
+}
+
+static char *command_put_keys(char *out, const struct steady__group *group) {
+    for (size_t i = 0; i < group->n; i++)
+        out = steady__resp_put_bulk(out, group->members[i].key, group->members[i].key_len);
+    return out;
+}
+
+/* Numbers with spaces between them, as one argument. */
+static char *command_put_numbers(char *out, const int64_t *numbers, size_t n) {
+    char argument[160], *end = argument;
+    for (size_t i = 0; i < n; i++) {
+        if (i > 0) *end++ = ' ';
+        end = steady__resp_put_number(end, numbers[i]);
+    }
+    return steady__resp_put_bulk(out, argument, (size_t)(end - argument));
+}
+
+/* lua/parts.lua and lua/settle.lua define the arguments. */
+static char *command_put_member(char *out, enum steady__verb verb, const struct steady__member *member) {
+    const struct steady__rate *rate = &member->terms->rate;
+    const struct steady__settlement *s = &member->settlement;
+    if (verb == STEADY__SETTLE)
+        return command_put_numbers(out,
+                                   (const int64_t[]){rate->capacity, rate->recharge, rate->drops, s->reserved,
+                                                     s->moment, s->actual, s->same_rate},
+                                   7);
+    return command_put_numbers(out,
+                               (const int64_t[]){rate->capacity, rate->recharge, rate->drops, rate->block,
+                                                 member->part.amount, (int64_t)member->part.kind},
+                               6);
+}
+
+static size_t command_put_group(char *out, const struct steady__call *call, const char *name, const char *what,
+                                size_t what_len) {
+    const struct steady__group *group = call->group;
+    const bool each = call->verb != STEADY__RESET_ALL, how = each && call->verb != STEADY__SETTLE;
+    char *end = command_put_count(out, 3 + group->n + how + (each ? group->n : 0));
+    end = command_put_text(end, name);
+    end = steady__resp_put_bulk(end, what, what_len);
+    end = command_put_keys(steady__resp_put_integer(end, (int64_t)group->n), group);
+    if (how) end = command_put_numbers(end, (const int64_t[]){group->how.max_wait, group->how.at_least}, 2);
+    for (size_t i = 0; each && i < group->n; i++)
+        end = command_put_member(end, call->verb, &group->members[i]);
+    return (size_t)(end - out);
+}
 
 /* ---- Commands ---- */
 
@@ -61,11 +126,13 @@ static size_t command_put_command(char *out, const struct steady__call *call, co
 }
 
 size_t steady__command_evalsha(char *out, const struct steady__call *call) {
+    if (call->group != NULL) return command_put_group(out, call, "EVALSHA", steady__scripts[call->verb].sha1, 40);
     return command_put_command(out, call, "EVALSHA", steady__scripts[call->verb].sha1, 40);
 }
 
 size_t steady__command_eval(char *out, const struct steady__call *call) {
     const struct steady__script *script = &steady__scripts[call->verb];
+    if (call->group != NULL) return command_put_group(out, call, "EVAL", script->text, script->text_len);
     return command_put_command(out, call, "EVAL", script->text, script->text_len);
 }
 
@@ -78,10 +145,57 @@ static char *command_put_option(char *out, const char *name, int64_t value) {
     return steady__resp_put_integer(steady__resp_put_bulk(out, name, strlen(name)), value);
 }
 
+/* PART and what follows it. */
+static char *command_put_part(char *out, enum steady__verb verb, const struct steady__member *member, size_t *argc) {
+    static const char *const kinds[STEADY__KINDS] = {
+        [STEADY__TAKE] = "take", [STEADY__LOOK] = "look", [STEADY__CHARGE] = "charge", [STEADY__SHADOW] = "shadow"};
+    const struct steady__rate *rate = &member->terms->rate;
+    const struct steady__part *part = &member->part;
+    const struct steady__settlement *s = &member->settlement;
+    const bool settle = verb == STEADY__SETTLE, block = verb == STEADY__CONSUME_ALL && rate->block != 0;
+    const bool amount = !settle && part->amount != 1, kind = !settle && part->kind != STEADY__TAKE;
+    *argc += 3 + 2 * (size_t)((rate->drops != 1) + block + amount + kind + 3 * settle) + (settle && !s->same_rate);
+    out = command_put_text(out, "PART");
+    out = steady__resp_put_integer(steady__resp_put_integer(out, rate->capacity), rate->recharge);
+    if (rate->drops != 1) out = command_put_option(out, "DROPS", rate->drops);
+    if (block) out = command_put_option(out, "BLOCK", rate->block);
+    if (amount) out = command_put_option(out, "AMOUNT", part->amount);
+    if (kind) out = command_put_text(command_put_text(out, "KIND"), kinds[part->kind]);
+    if (!settle) return out;
+    out = command_put_option(out, "RESERVED", s->reserved);
+    out = command_put_option(out, "MOMENT", s->moment);
+    out = command_put_option(out, "ACTUAL", s->actual);
+    return s->same_rate ? out : command_put_text(out, "OTHERRATE");
+}
+
+/* name numkeys key ... [WAIT us] [ATLEAST n] PART ...; of a reset: name key ... The number of arguments comes first,
+ * but is known last. So the rest is written behind the longest number, and moved. */
+static size_t command_put_group_to_module(char *out, const struct steady__call *call) {
+    static const char *const names[STEADY__VERBS] = {[STEADY__CONSUME_ALL] = "STEADY.CONSUMEALL",
+                                                     [STEADY__PEEK_ALL] = "STEADY.PEEKALL",
+                                                     [STEADY__SETTLE] = "STEADY.SETTLE",
+                                                     [STEADY__RESET_ALL] = "STEADY.RESET"};
+    const struct steady__group *group = call->group;
+    const bool parts = call->verb != STEADY__RESET_ALL, how = parts && call->verb != STEADY__SETTLE;
+    const bool wait = how && group->how.max_wait > 0, at_least = how && group->how.at_least > 0;
+    size_t argc = 1 + group->n + parts + 2 * (size_t)(wait + at_least);
+    char *rest = out + 32, *end = command_put_text(rest, names[call->verb]);
+    if (parts) end = steady__resp_put_integer(end, (int64_t)group->n);
+    end = command_put_keys(end, group);
+    if (wait) end = command_put_option(end, "WAIT", group->how.max_wait);
+    if (at_least) end = command_put_option(end, "ATLEAST", group->how.at_least);
+    for (size_t i = 0; parts && i < group->n; i++)
+        end = command_put_part(end, call->verb, &group->members[i], &argc);
+    char *head_end = command_put_count(out, argc);
+    memmove(head_end, rest, (size_t)(end - rest));
+    return (size_t)(head_end - out) + (size_t)(end - rest);
+}
+
 /* name key max_capacity drop_recharge [DROPS n] [BLOCK us] [AMOUNT n]. A reset has no limit, and a peek no block. */
 size_t steady__command_module(char *out, const struct steady__call *call) {
     static const char *const names[3] = {
         [STEADY__CONSUME] = "STEADY.CONSUME", [STEADY__PEEK] = "STEADY.PEEK", [STEADY__RESET] = "STEADY.RESET"};
+    if (call->group != NULL) return command_put_group_to_module(out, call);
     const struct steady__rate *rate = &call->terms->rate;
     const bool limit = call->verb != STEADY__RESET, consume = call->verb == STEADY__CONSUME;
     const bool drops = limit && rate->drops != 1, block = consume && rate->block != 0;
@@ -159,4 +273,146 @@ bool steady__command_module_reply(const struct steady__call *call, const int64_t
                               .blocked_for = values[3],
                               .retry_after = values[4]};
     return true;
+}
+
+/* ---- Replies to calls on several keys ---- */
+
+static bool command_is_exact(int64_t value) { return value >= 0 && value < STEADY__EXACT; }
+
+/* Makes the bucket that a script describes with its level, phase and block. */
+static bool command_read_bucket(const struct steady__rate *rate, int64_t now, const int64_t values[3],
+                                struct steady__bucket *bucket) {
+    const int64_t level = values[0], phase = values[1], blocked_for = values[2];
+    if (level < 0 || level > (STEADY__EXACT - 1) / rate->recharge || phase <= -rate->drops || phase >= rate->recharge ||
+        !command_is_exact(blocked_for) || now + blocked_for >= STEADY__EXACT)
+        return false;
+    *bucket = steady__bucket_at(rate, now, level, phase, blocked_for);
+    return bucket->last >= 0;
+}
+
+/* The same if it says only: level * recharge - phase. */
+static bool command_read_content(const struct steady__rate *rate, int64_t now, int64_t content,
+                                 struct steady__bucket *bucket) {
+    if (!command_is_exact(content)) return false;
+    const int64_t level = content / rate->recharge + (content % rate->recharge != 0);
+    return command_read_bucket(rate, now, (const int64_t[3]){level, level * rate->recharge - content, 0}, bucket);
+}
+
+/* The reply says how many buckets there were. Now there are none. */
+static bool command_group_reset_reply(const struct steady__call *call, const int64_t *values, size_t count,
+                                      steady_result *result) {
+    if (count != 1 || values[0] < 0 || values[0] > (int64_t)call->group->n) return false;
+    steady__group_reset(call, result);
+    return true;
+}
+
+/* lua/several.lua defines the values. The result follows from the buckets. The script has decided, too, and must have
+ * come to the same verdict. */
+bool steady__command_group_script_reply(const struct steady__call *call, const int64_t *values, size_t count,
+                                        steady_result *result, unsigned *stepped) {
+    struct steady__bucket buckets[STEADY__PARTS_MAX];
+    const struct steady__group *group = call->group;
+    const size_t n = group->n;
+    *stepped = 0;
+    if (call->verb == STEADY__RESET_ALL) return command_group_reset_reply(call, values, count, result);
+    const bool in_full = count == 2 + 3 * n;
+    if (!in_full && count != 2 + n) return false;
+    if (values[0] < 0 || values[0] > (in_full ? 1 + 2 * (int64_t)n : 1) || !command_is_exact(values[1])) return false;
+    for (size_t i = 0; i < n; i++) {
+        const struct steady__rate *rate = &group->members[i].terms->rate;
+        if (in_full ? !command_read_bucket(rate, values[1], &values[2 + 3 * i], &buckets[i])
+                    : !command_read_content(rate, values[1], values[2 + i], &buckets[i]))
+            return false;
+    }
+    *stepped = (unsigned)(values[0] / 2);
+    steady__group_decide(call, buckets, values[1], NULL, result);
+    return result->success == (values[0] % 2 == 1);
+}
+
+/* success granted level until_next_drop blocked_for retry_after */
+static bool command_read_part(const struct steady__member *member, const int64_t values[6],
+                              steady_part_result *result) {
+    const int64_t amount = member->part.amount;
+    if ((values[0] != 0 && values[0] != 1) || (values[0] == 1) != (values[5] == 0)) return false;
+    if (amount < 0 ? values[1] < amount || values[1] > 0 : values[1] < 0 || values[1] > amount) return false;
+    for (size_t i = 2; i < 6; i++)
+        if (values[i] < (i == 5 ? -1 : 0) || values[i] >= STEADY__EXACT) return false;
+    if (values[3] == 0) return false;
+    result->success = values[0] == 1;
+    result->granted = values[1];
+    result->level = values[2];
+    result->until_next_drop = values[3];
+    result->blocked_for = values[4];
+    result->retry_after = values[5];
+    return true;
+}
+
+/* Whether the buckets fit the verdict: an allowed call is denied by none, a denied one by the bucket that it names. */
+static bool command_fits_verdict(const struct steady__group *group, const struct steady_result *result) {
+    for (size_t i = 0; i < group->n; i++) {
+        const enum steady__kind kind = group->members[i].part.kind;
+        const bool denies = (kind == STEADY__TAKE || kind == STEADY__LOOK) && !group->results[i].success;
+        if (result->success ? denies : group->results[i].granted != 0) return false;
+        if (!result->success && i == result->part && !denies) return false;
+    }
+    return result->success || result->retry_after == group->results[result->part].retry_after;
+}
+
+/* success part wait retry_after now, then those of each bucket. */
+static bool command_group_consume_reply(const struct steady__call *call, const int64_t *values, size_t count,
+                                        steady_result *result) {
+    struct steady__group *group = call->group;
+    if (count != 5 + 6 * group->n || (values[0] != 0 && values[0] != 1)) return false;
+    if (values[1] < 0 || values[1] >= (int64_t)group->n || values[2] < 0 || values[2] > group->how.max_wait)
+        return false;
+    if (values[3] < -1 || values[3] >= STEADY__EXACT || (values[0] == 1) != (values[3] == 0)) return false;
+    if (!command_is_exact(values[4]) || (values[0] == 0 && values[2] != 0)) return false;
+    for (size_t i = 0; i < group->n; i++)
+        if (!command_read_part(&group->members[i], &values[5 + 6 * i], &group->results[i])) return false;
+    *result = (steady_result){.source = STEADY_FROM_STORE,
+                              .success = values[0] == 1,
+                              .atomic = true,
+                              .must_wait = values[2],
+                              .retry_after = values[3]};
+    group->moment = values[4];
+    steady__group_name(call, (size_t)values[1], result);
+    return command_fits_verdict(group, result);
+}
+
+/* level until_next_drop blocked_for given_back charged */
+static bool command_read_settled(const struct steady__settlement *s, const int64_t values[5],
+                                 steady_part_result *result) {
+    for (size_t i = 0; i < 5; i++)
+        if (!command_is_exact(values[i])) return false;
+    if (values[1] == 0 || values[4] > (s->actual > s->reserved ? s->actual - s->reserved : 0)) return false;
+    if (values[3] != 0 && (s->actual >= s->reserved || !s->same_rate)) return false;
+    result->success = true;
+    result->level = values[0];
+    result->until_next_drop = values[1];
+    result->blocked_for = values[2];
+    result->given_back = values[3];
+    result->charged = values[4];
+    return true;
+}
+
+/* now, then those of each bucket. */
+static bool command_group_settle_reply(const struct steady__call *call, const int64_t *values, size_t count,
+                                       steady_result *result) {
+    struct steady__group *group = call->group;
+    if (count != 1 + 5 * group->n || !command_is_exact(values[0])) return false;
+    for (size_t i = 0; i < group->n; i++)
+        if (!command_read_settled(&group->members[i].settlement, &values[1 + 5 * i], &group->results[i])) return false;
+    *result = (steady_result){.source = STEADY_FROM_STORE, .success = true, .atomic = true};
+    group->moment = values[0];
+    steady__group_name(call, 0, result);
+    return true;
+}
+
+bool steady__command_group_module_reply(const struct steady__call *call, const int64_t *values, size_t count,
+                                        steady_result *result) {
+    switch (call->verb) {
+    case STEADY__RESET_ALL: return command_group_reset_reply(call, values, count, result);
+    case STEADY__SETTLE: return command_group_settle_reply(call, values, count, result);
+    default: return command_group_consume_reply(call, values, count, result);
+    }
 }

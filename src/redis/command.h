@@ -20,10 +20,16 @@ void steady__command_encode_limit(struct steady__terms *terms);
 /* No command with a key of up to STEADY__KEY_MAX is longer. */
 #define STEADY__COMMAND_MAX (STEADY__KEY_MAX + 512)
 
-/* Writes EVALSHA for a decision; `out` has room for STEADY__COMMAND_MAX bytes. Returns the bytes written. */
+/* No command of a call with this group is longer, in whatever form. At most STEADY__GROUP_COMMAND_MAX. */
+#define STEADY__GROUP_COMMAND_MAX 98000
+size_t steady__command_group_room(const struct steady__call *call);
+
+/* Writes EVALSHA for a decision; `out` has room for STEADY__COMMAND_MAX bytes, or for those of its group. Returns the
+ * bytes written. */
 size_t steady__command_evalsha(char *out, const struct steady__call *call);
 
-/* The same decision as EVAL, with the text of the script: at most STEADY__COMMAND_MAX + text_len bytes. */
+/* The same decision as EVAL, with the text of the script: at most STEADY__COMMAND_MAX + text_len bytes, or those of its
+ * group. */
 size_t steady__command_eval(char *out, const struct steady__call *call);
 
 /* SCRIPT LOAD: at most text_len + 64 bytes. */
@@ -34,10 +40,17 @@ size_t steady__command_script_load(char *out, enum steady__verb verb);
 bool steady__command_script_reply(const struct steady__call *call, const int64_t *values, size_t count,
                                   steady_result *result, bool *stepped);
 
-/* The same decision as a command of the module: at most STEADY__COMMAND_MAX bytes; and its reply. The reply does not
- * tell whether the clock stepped back. */
+/* The same decision as a command of the module: at most STEADY__COMMAND_MAX bytes, or those of its group; and its
+ * reply. The reply does not tell whether the clock stepped back. */
 size_t steady__command_module(char *out, const struct steady__call *call);
 bool steady__command_module_reply(const struct steady__call *call, const int64_t *values, size_t count,
                                   steady_result *result);
+
+/* The same for the reply to a call with a group. They fill the results of its members, too. After a false the results
+ * hold anything. *stepped: how many buckets were ahead of the server's clock. */
+bool steady__command_group_script_reply(const struct steady__call *call, const int64_t *values, size_t count,
+                                        steady_result *result, unsigned *stepped);
+bool steady__command_group_module_reply(const struct steady__call *call, const int64_t *values, size_t count,
+                                        steady_result *result);
 
 #endif

@@ -48,6 +48,7 @@
 #include "policy.h"
 #include "redis/command.h"
 #include "redis/eviction.h"
+#include "redis/slot_map.h"
 
 #define SLAB_SIZE 32
 #define PORTION 1024                        /* decisions that are ended before the loop goes on */
@@ -66,7 +67,7 @@ enum pending_kind {
 };
 
 struct pending {
-    struct steady__call call; /* call.key is `key` below */
+    struct steady__call call; /* call.key is `key` below, or in the memory of call.group */
     struct steady__request request;
     struct steady__list place; /* in due, failed or spare */
     steady_us deadline;
@@ -133,6 +134,34 @@ static bool inflight_keep_key(struct pending *pending, const struct steady__call
     return true;
 }
 
+static void inflight_set_one_key(struct steady__request *request, const char *key) {
+    request->key = key;
+    request->keys = NULL;
+    request->n_keys = 0;
+    request->extra = 0;
+}
+
+/* Many keys may need more bytes than any other request. */
+static void inflight_set_keys(struct steady__request *request, const struct steady__call *call) {
+    const size_t room = steady__command_group_room(call);
+    request->key = call->key;
+    request->keys = call->group->keys;
+    request->n_keys = call->group->n;
+    request->extra = room > STEADY__REQUEST_MAX ? (uint32_t)(room - STEADY__REQUEST_MAX) : 0;
+}
+
+/* The keys of a group stay in its own memory. */
+static bool inflight_take_call(struct pending *pending, const struct steady__call *call) {
+    if (call->group != NULL) {
+        pending->call = *call;
+        inflight_set_keys(&pending->request, call);
+        return true;
+    }
+    if (!inflight_keep_key(pending, call)) return false;
+    inflight_set_one_key(&pending->request, pending->key);
+    return true;
+}
+
 /* The spare entry that was used last, because it is still in the cache. It stays in the list. */
 static struct pending *inflight_pending_find(struct steady__inflight *inflight) {
     if (steady__list_empty(&inflight->spare) && !inflight_add_slab(inflight)) return NULL;
@@ -141,13 +170,12 @@ static struct pending *inflight_pending_find(struct steady__inflight *inflight) 
 
 static struct pending *inflight_pending_take(struct steady__inflight *inflight, const struct steady__call *call) {
     struct pending *pending = inflight_pending_find(inflight);
-    if (pending == NULL || !inflight_keep_key(pending, call)) return NULL;
+    if (pending == NULL || !inflight_take_call(pending, call)) return NULL;
     steady__list_remove(&pending->place);
-    pending->request.key = pending->key;
     pending->request.key_len = call->key_len;
     pending->request.prefix_len = steady__prefix_len(call->throttler);
     pending->request.redirects = 0;
-    pending->request.read_only = call->verb == STEADY__PEEK;
+    pending->request.read_only = call->verb == STEADY__PEEK; /* STEADY__PEEK_ALL goes to the primary */
     pending->request.expected_latency = 0;
     pending->request.nested = 0;
     pending->kind = DECISION;
@@ -163,10 +191,15 @@ static void inflight_pending_release(struct steady__inflight *inflight, struct p
     steady__list_prepend(&inflight->spare, &pending->place);
 }
 
+/* A settlement or a reset is no decision. */
+static bool inflight_is_decision(enum steady__verb verb) {
+    return verb != STEADY__RESET && verb != STEADY__SETTLE && verb != STEADY__RESET_ALL;
+}
+
 static void inflight_count(struct steady__counters *counters, const struct steady__call *call,
                            const steady_result *result) {
     steady__counter_add(&counters->in_flight, (uint64_t)-1);
-    if (call->verb == STEADY__RESET) return;
+    if (!inflight_is_decision(call->verb)) return;
     if (result->error == STEADY_UNKNOWN || result->error == STEADY_CANCELLED)
         steady__counter_add(&counters->unknown, 1);
     else if (result->error != 0)
@@ -262,7 +295,7 @@ static void inflight_time_out(struct steady__inflight *inflight, struct pending 
     const char *doing = transport->doing != NULL ? transport->doing(inflight->transport, &pending->request) : NULL;
     const bool held = inflight_was_held(inflight, pending, steady__loop_now(&inflight->loop));
     const int error = transport->forget(inflight->transport, &pending->request, held);
-    if (pending->call.verb != STEADY__RESET) steady__counter_add(&inflight->counters->timeouts, 1);
+    if (inflight_is_decision(pending->call.verb)) steady__counter_add(&inflight->counters->timeouts, 1);
     inflight_describe_timeout(inflight, error, error == STEADY_UNKNOWN ? NULL : doing);
     inflight_fail(inflight, pending, error);
 }
@@ -381,7 +414,8 @@ static struct pending *inflight_housekeeping_take(struct steady__inflight *infli
     steady__list_remove(&pending->place);
     pending->kind = kind;
     pending->call.verb = asker->call.verb;
-    pending->request.key = NULL;
+    pending->call.group = NULL;
+    inflight_set_one_key(&pending->request, NULL);
     pending->request.read_only = false;
     pending->request.nested = kind == EVICTION_QUERY ? STEADY__NESTED : 0;
     pending->request.at = asker->request.at;
@@ -421,8 +455,7 @@ static bool inflight_resend_after_noscript(struct steady__inflight *inflight, st
 
 static void inflight_note_error(struct steady__inflight *inflight, const struct pending *pending,
                                 const struct steady__reply *reply) {
-    const struct steady__request *request = &pending->request;
-    const struct steady__secrets secrets = {inflight->url, request->key, request->key_len, request->prefix_len};
+    const struct steady__secrets secrets = steady__request_secrets(&pending->request, inflight->url);
     steady_message text = {.text = ""};
     steady__redact(text.text, sizeof text.text, reply->text, reply->text_len, &secrets);
     steady__last_error_set(inflight->last_error, &text);
@@ -435,6 +468,10 @@ static enum steady__reply_action inflight_error_replied(struct steady__inflight 
     if (error_class == STEADY__ERROR_CLASS_NOSCRIPT && inflight_resend_after_noscript(inflight, pending, engines))
         return STEADY__REPLY_RESENT;
     int error = steady__error_class_code(error_class);
+    if (error_class == STEADY__ERROR_CLASS_CROSS_SLOT) {
+        inflight_fail(inflight, pending, steady__note_error(inflight->last_error, error, STEADY__CROSS_SLOT_TEXT));
+        return STEADY__REPLY_ACCEPTED;
+    }
     /* The user may call scripts but not load them. Another client has to load them. */
     if (error_class == STEADY__ERROR_CLASS_NO_PERMISSION && pending->tries == TRIES_MAX) error = STEADY_UNAVAILABLE;
     inflight_note_error(inflight, pending, reply);
@@ -512,10 +549,21 @@ static enum steady__reply_action inflight_eviction_replied(struct steady__inflig
                                                                                      : STEADY__REPLY_UNTRUSTED;
 }
 
+static bool inflight_decode_group(struct steady__inflight *inflight, const struct pending *pending,
+                                  const struct steady__reply *reply, steady_result *result) {
+    const struct steady__call *call = &pending->call;
+    unsigned stepped = 0;
+    if (pending->to_module) return steady__command_group_module_reply(call, reply->values, reply->count, result);
+    if (!steady__command_group_script_reply(call, reply->values, reply->count, result, &stepped)) return false;
+    steady__counter_add(&inflight->counters->clock_steps, stepped);
+    return true;
+}
+
 static bool inflight_decode_reply(struct steady__inflight *inflight, const struct pending *pending,
                                   const struct steady__reply *reply, steady_result *result) {
     bool stepped = false;
     if (reply->kind != STEADY__REPLY_INTEGERS) return false;
+    if (pending->call.group != NULL) return inflight_decode_group(inflight, pending, reply, result);
     if (pending->to_module) return steady__command_module_reply(&pending->call, reply->values, reply->count, result);
     if (!steady__command_script_reply(&pending->call, reply->values, reply->count, result, &stepped)) return false;
     if (stepped) steady__counter_add(&inflight->counters->clock_steps, 1);
@@ -570,7 +618,7 @@ int steady__inflight_init(struct steady__inflight *inflight) {
 
 int steady__reject(struct steady__counters *counters, struct steady__last_error *last_error,
                    const struct steady__call *call, int error, const char *why) {
-    if (call->verb != STEADY__RESET) {
+    if (inflight_is_decision(call->verb)) {
         steady__counter_add(&counters->decisions, 1);
         steady__counter_add(&counters->unavailable, 1);
     }
@@ -604,7 +652,7 @@ int steady__inflight_submit(struct steady__inflight *inflight, const struct stea
     if (!inflight_has_alarm(inflight)) return inflight_reject(inflight, call, STEADY_SYSTEM, NO_TIMER_TEXT);
     struct pending *pending = inflight_pending_take(inflight, call);
     if (pending == NULL) return inflight_reject(inflight, call, STEADY_NO_MEMORY, "out of memory");
-    if (call->verb != STEADY__RESET) steady__counter_add(&inflight->counters->decisions, 1);
+    if (inflight_is_decision(call->verb)) steady__counter_add(&inflight->counters->decisions, 1);
     pending->answer = answer;
     if (id != NULL) *id = pending->id = ++inflight->submitted << INDEX_BITS | pending->index;
     if (answer != NULL) answer->error = STEADY__PENDING;
@@ -636,8 +684,9 @@ bool steady__inflight_cancel(struct steady__inflight *inflight, uint64_t id) {
         error = inflight->transport_class->forget(inflight->transport, &pending->request, false);
     inflight_count(inflight->counters, &pending->call, &(steady_result){.error = error});
     if (--inflight->n_in_flight == 0) inflight->in_portions = false;
+    const struct steady__call cancelled = pending->call; /* the store may end with its last throttler */
     inflight_pending_release(inflight, pending);
-    steady__throttler_release(pending->call.throttler);
+    steady__call_release(&cancelled);
     return true;
 }
 

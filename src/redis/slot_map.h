@@ -8,6 +8,10 @@
 #define STEADY__SLOTS 16384
 #define STEADY__HOST_MAX 255
 
+/* Why a call on several keys is STEADY_UNSUPPORTED. */
+#define STEADY__CROSS_SLOT_TEXT                                                                                        \
+    "the keys of a call lie in several slots; put what they have in common into braces, as in {user:42}"
+
 /* CRC16 of the key, or of the text in its first {} if that is not empty. */
 uint16_t steady__slot_of(const char *key, size_t len);
 
