@@ -7,14 +7,17 @@
 #include "core/limit.h"
 #include "redis/command.h"
 
+#define VALUES 5 /* the most of a reply to a call on one bucket */
+
 struct input {
     int64_t capacity, recharge, drops, block, amount;
-    int64_t values[STEADY__REPLY_MAX];
+    int64_t values[VALUES];
     uint8_t count, verb;
 };
 
 static void read_integers(const struct input *in) {
-    const steady_limit limit = {in->capacity, in->recharge, in->drops, in->block, {0}};
+    const steady_limit limit = {
+        .max_capacity = in->capacity, .drop_recharge = in->recharge, .drops = in->drops, .block_duration = in->block};
     struct steady__terms terms;
     steady_result result;
     bool stepped;
@@ -26,10 +29,9 @@ static void read_integers(const struct input *in) {
     char command[STEADY__COMMAND_MAX];
     if (steady__command_evalsha(command, &call) > sizeof command) abort();
     if (steady__command_module(command, &call) > sizeof command) abort();
-    if (steady__command_module_reply(&call, in->values, in->count % (STEADY__REPLY_MAX + 1), &result))
+    if (steady__command_module_reply(&call, in->values, in->count % (VALUES + 1), &result))
         if (result.level < 0 || result.success != (result.retry_after == 0)) abort();
-    if (!steady__command_script_reply(&call, in->values, in->count % (STEADY__REPLY_MAX + 1), &result, &stepped))
-        return;
+    if (!steady__command_script_reply(&call, in->values, in->count % (VALUES + 1), &result, &stepped)) return;
     if (result.level < 0 || result.until_next_drop < 0 || result.blocked_for < 0) abort();
     if (result.success && result.retry_after != 0) abort();
 }
