@@ -20,6 +20,11 @@ enum steady__verb {
     STEADY__VERBS
 };
 
+/* Whether a call with this verb decides, and so counts as a decision. */
+static inline bool steady__verb_decides(enum steady__verb verb) {
+    return verb != STEADY__RESET && verb != STEADY__RESET_ALL && verb != STEADY__SETTLE;
+}
+
 #define STEADY__EXACT ((int64_t)1 << 53) /* every time and every capacity * recharge stays below */
 #define STEADY__CAPACITY_MAX INT32_MAX
 #define STEADY__DROPS_MAX 1000000

@@ -99,16 +99,12 @@ static void local_count_answer(struct local *s, const struct steady__answer *ans
     if (d->stepped) local_count(&shard->clock_steps);
 }
 
-static bool local_is_decision(enum steady__verb verb) {
-    return verb != STEADY__RESET && verb != STEADY__RESET_ALL && verb != STEADY__SETTLE;
-}
-
 /* A group is one decision, whatever the number of its members. */
 static void local_count_group(struct local *s, enum steady__verb verb, const struct steady__local_site *site,
                               const steady_result *result) {
     struct shard *shard = local_shard_of(s);
     atomic_fetch_add_explicit(&shard->clock_steps, site->stepped, memory_order_relaxed);
-    if (!local_is_decision(verb)) return;
+    if (!steady__verb_decides(verb)) return;
     local_count(result->success ? &shard->allowed : &shard->denied);
     if (!result->success && result->blocked_for > 0) local_count(&shard->blocked);
     if (site->overflowed) local_count(&shard->overflowed);
@@ -219,7 +215,7 @@ static int local_submit(steady_store *store, const struct steady__call *call, ui
     struct verdict *v = error == 0 ? local_queue_room(s) : NULL;
     if (error == 0 && v == NULL) error = STEADY_NO_MEMORY;
     if (error != 0) {
-        if (local_is_decision(call->verb)) local_count(&local_shard_of(s)->refused);
+        if (steady__verb_decides(call->verb)) local_count(&local_shard_of(s)->refused);
         const char *why = error == STEADY_OVERLOADED  ? "max_in_flight decisions already wait for the event loop"
                           : error == STEADY_NO_MEMORY ? "out of memory"
                                                       : "the event loop cannot start a timer";

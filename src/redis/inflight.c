@@ -191,15 +191,10 @@ static void inflight_pending_release(struct steady__inflight *inflight, struct p
     steady__list_prepend(&inflight->spare, &pending->place);
 }
 
-/* A settlement or a reset is no decision. */
-static bool inflight_is_decision(enum steady__verb verb) {
-    return verb != STEADY__RESET && verb != STEADY__SETTLE && verb != STEADY__RESET_ALL;
-}
-
 static void inflight_count(struct steady__counters *counters, const struct steady__call *call,
                            const steady_result *result) {
     steady__counter_add(&counters->in_flight, (uint64_t)-1);
-    if (!inflight_is_decision(call->verb)) return;
+    if (!steady__verb_decides(call->verb)) return;
     if (result->error == STEADY_UNKNOWN || result->error == STEADY_CANCELLED)
         steady__counter_add(&counters->unknown, 1);
     else if (result->error != 0)
@@ -295,7 +290,7 @@ static void inflight_time_out(struct steady__inflight *inflight, struct pending 
     const char *doing = transport->doing != NULL ? transport->doing(inflight->transport, &pending->request) : NULL;
     const bool held = inflight_was_held(inflight, pending, steady__loop_now(&inflight->loop));
     const int error = transport->forget(inflight->transport, &pending->request, held);
-    if (inflight_is_decision(pending->call.verb)) steady__counter_add(&inflight->counters->timeouts, 1);
+    if (steady__verb_decides(pending->call.verb)) steady__counter_add(&inflight->counters->timeouts, 1);
     inflight_describe_timeout(inflight, error, error == STEADY_UNKNOWN ? NULL : doing);
     inflight_fail(inflight, pending, error);
 }
@@ -618,7 +613,7 @@ int steady__inflight_init(struct steady__inflight *inflight) {
 
 int steady__reject(struct steady__counters *counters, struct steady__last_error *last_error,
                    const struct steady__call *call, int error, const char *why) {
-    if (inflight_is_decision(call->verb)) {
+    if (steady__verb_decides(call->verb)) {
         steady__counter_add(&counters->decisions, 1);
         steady__counter_add(&counters->unavailable, 1);
     }
@@ -652,7 +647,7 @@ int steady__inflight_submit(struct steady__inflight *inflight, const struct stea
     if (!inflight_has_alarm(inflight)) return inflight_reject(inflight, call, STEADY_SYSTEM, NO_TIMER_TEXT);
     struct pending *pending = inflight_pending_take(inflight, call);
     if (pending == NULL) return inflight_reject(inflight, call, STEADY_NO_MEMORY, "out of memory");
-    if (inflight_is_decision(call->verb)) steady__counter_add(&inflight->counters->decisions, 1);
+    if (steady__verb_decides(call->verb)) steady__counter_add(&inflight->counters->decisions, 1);
     pending->answer = answer;
     if (id != NULL) *id = pending->id = ++inflight->submitted << INDEX_BITS | pending->index;
     if (answer != NULL) answer->error = STEADY__PENDING;
