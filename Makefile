@@ -333,7 +333,7 @@ fuzz: ## runs each fuzz target for SECONDS=60; needs clang
 	@SECONDS_EACH=$(SECONDS) fuzz/run $(BUILD)/fuzz $(notdir $(FUZZ))
 
 FILE ?= tests/vectors/bucket.jsonl
-vectors: ## runs FILE=some.jsonl against bucket.c and the Lua scripts
+vectors: ## runs FILE=some.jsonl against the C code and the Lua scripts
 	@scripts/setup build test
 	@$(SUB) $(BUILD)/vectors
 	@$(BUILD)/vectors $(FILE)

@@ -1,14 +1,18 @@
 -- SPDX-License-Identifier: MIT
--- Part i of a call: its arguments, its bucket at the current time, and its vote. Then the parts after it. After the last
--- one the verdict is known.
-local capacity, recharge, drops, block, amount, kind = match(ARGV[i + 1], '^(%d+) (%d+) (%d+) (%d+) (-?%d+) ([0-3])$')
-if not kind then
-  return redis.error_reply('ERR steady: a part needs "capacity recharge drops block amount kind"')
+-- Part i of a call: its arguments, its bucket at the current time, and its vote.
+local capacity, recharge, amount = match(ARGV[i + 1], '^(%d+) (%d+) 1 0 (%d+) 0$')
+local drops, block, kind, wrong = 1, 0, '0', false
+if not amount then
+  capacity, recharge, drops, block, amount, kind = match(ARGV[i + 1], '^(%d+) (%d+) (%d+) (%d+) (-?%d+) ([0-3])$')
+  if not kind then
+    return redis.error_reply('ERR steady: a part needs "capacity recharge drops block amount kind"')
+  end
+  drops, block, amount = drops + 0, block + 0, amount + 0
+  wrong = drops < 1 or drops > 1000000 or block >= 4503599627370496 or amount < (kind == '0' and -2147483647 or 0)
 end
-capacity, recharge, drops, block, amount = capacity + 0, recharge + 0, drops + 0, block + 0, amount + 0
-if capacity < 1 or capacity > 2147483647 or recharge < 1 or capacity * recharge >= 9007199254740992 or drops < 1
-  or drops > 1000000 or block >= 4503599627370496 or amount > 2147483647
-  or amount < 0 and (kind ~= TAKE or amount < -2147483647) then
+capacity, recharge, amount = capacity + 0, recharge + 0, amount + 0
+if wrong or capacity < 1 or capacity > 2147483647 or recharge < 1 or capacity * recharge >= 9007199254740992
+  or amount > 2147483647 then
   return redis.error_reply('ERR steady: a number is out of range')
 end
 
@@ -17,16 +21,15 @@ local value = call('GET', KEYS[i])
 --@include content.lua
 
 local asked, allows = amount, true
-if at_least > 0 then
-  if kind ~= TAKE or at_least > amount or amount ~= (whole or amount) then
-    return redis.error_reply('ERR steady: at_least needs parts of kind take and one amount')
+if at_least then
+  if kind ~= '0' or at_least > amount then
+    return redis.error_reply('ERR steady: at_least needs kind 0, and is at most the amount')
   end
-  asked, whole = at_least, amount
-  grant = math.min(grant, amount, capacity - level)
+  asked, grant = at_least, math.min(grant, amount, capacity - level)
 end
 if amount ~= 0 then idle = false end
-if asked > 0 and kind ~= CHARGE then
-  -- A level + asked over 2^53 may be rounded. Then it is far above the capacity and 2^31 all the same.
+if asked > 0 and kind ~= '2' then
+  -- If level + asked is over 2^53, it may be rounded. Then it is far above the capacity and 2^31 all the same.
   local surplus = level + asked - capacity
   if blocked > 0 then
     allows = false
@@ -38,17 +41,7 @@ if asked > 0 and kind ~= CHARGE then
       allows = (units - left) / drops + math.ceil((left - phase) / drops) <= max_wait
     end
   end
-  if not allows and kind ~= SHADOW then allowed = false end
-elseif blocked > 0 and (kind == TAKE or kind == LOOK) then
-  blocks = true
+  if not allows and kind ~= '3' then allowed = false end
+elseif blocked > 0 and kind < '2' then
+  blocked_vote = true
 end
-
-if i < n then
-  local failed = decide(i + 1)
-  if failed then return failed end
-else
-  if idle then allowed = not blocks end
-  if grant < at_least then grant = at_least end
-  if allowed then reply[1] = reply[1] + 1 end
-end
---@include rare.lua

@@ -5,5 +5,12 @@
 
 local function decide(i)
 --@include part.lua
+  if i == n then
+--@include verdict.lua
+  else
+    local failed = decide(i + 1)
+    if failed then return failed end
+  end
+--@include rare.lua
 end
 return decide(1) or reply

@@ -57,13 +57,7 @@ local function settle(i)
   end
 
   if write then
---@include busy.lua
-    if busy > 0 then
---@include text.lua
-      call('SET', KEYS[i], text, 'PX', math.ceil(busy / 1000))
-    else
-      call('DEL', KEYS[i])
-    end
+--@include store.lua
   end
 end
 return settle(1) or reply

@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
--- The common part of the scripts for several buckets: the time, and the reply. A function handles one bucket, calls itself
--- for the next one, and then writes. So all buckets are read before the first is written, and locals hold them meanwhile:
--- tables cost the server more.
+-- The common part of the scripts for several buckets: the time, and the reply. All buckets are read before the first is
+-- written. Meanwhile the bucket of each part is in the locals of a block or of a function of its own, because tables cost
+-- the server more. The parts are then written in the reverse order.
+local KEYS, ARGV, string, math = KEYS, ARGV, string, math -- a local is found faster than a global
 local call, match, n = redis.call, string.match, #KEYS
 if n < 1 or n > 64 then return redis.error_reply('ERR steady: the script needs 1 to 64 keys') end
 local time = call('TIME')

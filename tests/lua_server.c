@@ -10,22 +10,43 @@
 #include <stdlib.h>
 #include <string.h>
 
+struct slot {
+    const char *key; /* of the command that runs */
+    size_t key_len;
+    bool holds;
+    int64_t expires_ms; /* 0: never */
+    int writes;         /* of the last run */
+    char value[128];
+};
+
 struct lua_server {
     lua_State *lua;
     int chunks[STEADY__VERBS];
     int64_t now_us;
-    bool holds;
-    int64_t expires_ms; /* 0: never */
+    struct slot slots[STEADY__PARTS_MAX]; /* the key number i of a command is in slot i, whatever its name */
+    size_t keys;
     int writes;
-    int calls_after_write;
-    char value[128];
+    int reads_after_write;
+    int64_t reply[2 + 3 * STEADY__PARTS_MAX];
+    size_t reply_count;
     char error[256];
 };
 
 static struct lua_server *self(lua_State *lua) { return lua_touserdata(lua, lua_upvalueindex(1)); }
 
-static bool alive(const struct lua_server *server, int64_t now_us) {
-    return server->holds && (server->expires_ms == 0 || now_us / 1000 <= server->expires_ms);
+static bool alive(const struct slot *slot, int64_t now_us) {
+    return slot->holds && (slot->expires_ms == 0 || now_us / 1000 <= slot->expires_ms);
+}
+
+/* The slot of an argument of redis.call. A script may use only the keys in KEYS. */
+static struct slot *slot_of(lua_State *lua, int argument) {
+    struct lua_server *server = self(lua);
+    size_t len = 0;
+    const char *key = luaL_checklstring(lua, argument, &len);
+    for (size_t i = 0; i < server->keys; i++)
+        if (server->slots[i].key_len == len && memcmp(server->slots[i].key, key, len) == 0) return &server->slots[i];
+    luaL_error(lua, "ERR Script attempted to access a non local key in a cluster node: %s", key);
+    return NULL;
 }
 
 static int call_time(lua_State *lua) {
@@ -42,9 +63,10 @@ static int call_time(lua_State *lua) {
 
 /* A key that was found expired stays away, even if the clock is set back later. */
 static int call_get(lua_State *lua) {
-    self(lua)->holds = alive(self(lua), self(lua)->now_us);
-    if (self(lua)->holds)
-        lua_pushstring(lua, self(lua)->value);
+    struct slot *slot = slot_of(lua, 2);
+    slot->holds = alive(slot, self(lua)->now_us);
+    if (slot->holds)
+        lua_pushstring(lua, slot->value);
     else
         lua_pushboolean(lua, 0);
     return 1;
@@ -52,23 +74,26 @@ static int call_get(lua_State *lua) {
 
 /* Redis formats a number as %.17g. The time to live must be a whole number above 0. */
 static int call_set(lua_State *lua) {
-    struct lua_server *server = self(lua);
+    struct slot *slot = slot_of(lua, 2);
     const char *value = luaL_checkstring(lua, 3);
     char ttl[32], *end = NULL;
     snprintf(ttl, sizeof ttl, "%.17g", lua_tonumber(lua, 5));
     const long long ms = strtoll(ttl, &end, 10);
     if (strcmp(luaL_checkstring(lua, 4), "PX") != 0 || lua_gettop(lua) != 5 || *end != '\0' || ms < 1)
         return luaL_error(lua, "ERR invalid expire time in 'set' command: %s", ttl);
-    snprintf(server->value, sizeof server->value, "%s", value);
-    server->holds = true;
-    server->expires_ms = server->now_us / 1000 + ms;
-    server->writes++;
+    snprintf(slot->value, sizeof slot->value, "%s", value);
+    slot->holds = true;
+    slot->expires_ms = self(lua)->now_us / 1000 + ms;
+    slot->writes++;
     return 0;
 }
 
 static int call_del(lua_State *lua) {
-    self(lua)->holds = false;
-    self(lua)->writes++;
+    for (int i = 2; i <= lua_gettop(lua); i++) {
+        struct slot *slot = slot_of(lua, i);
+        slot->holds = false;
+        slot->writes++;
+    }
     return 0;
 }
 
@@ -76,11 +101,17 @@ static int redis_call(lua_State *lua) {
     static const struct {
         const char *name;
         lua_CFunction run;
-    } commands[] = {{"TIME", call_time}, {"GET", call_get}, {"SET", call_set}, {"DEL", call_del}};
+        bool writes;
+    } commands[] = {
+        {"TIME", call_time, false}, {"GET", call_get, false}, {"SET", call_set, true}, {"DEL", call_del, true}};
+    struct lua_server *server = self(lua);
     const char *name = luaL_checkstring(lua, 1);
-    if (self(lua)->writes > 0) self(lua)->calls_after_write++;
-    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
-        if (strcmp(name, commands[i].name) == 0) return commands[i].run(lua);
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        if (strcmp(name, commands[i].name) != 0) continue;
+        server->writes += commands[i].writes;
+        server->reads_after_write += !commands[i].writes && server->writes > 0;
+        return commands[i].run(lua);
+    }
     return luaL_error(lua, "ERR no such command here: %s", name);
 }
 
@@ -119,21 +150,39 @@ void lua_server_free(struct lua_server *server) {
     free(server);
 }
 
+void lua_server_set_key(struct lua_server *server, size_t i, const char *value, int64_t expires_ms) {
+    struct slot *slot = &server->slots[i];
+    slot->holds = value != NULL;
+    slot->expires_ms = expires_ms;
+    snprintf(slot->value, sizeof slot->value, "%s", value != NULL ? value : "");
+}
+
 void lua_server_set(struct lua_server *server, const char *value, int64_t expires_ms) {
-    server->holds = value != NULL;
-    server->expires_ms = expires_ms;
-    snprintf(server->value, sizeof server->value, "%s", value != NULL ? value : "");
+    lua_server_set_key(server, 0, value, expires_ms);
+}
+
+const char *lua_server_get_key(const struct lua_server *server, size_t i, int64_t now_us) {
+    return alive(&server->slots[i], now_us) ? server->slots[i].value : NULL;
 }
 
 const char *lua_server_get(const struct lua_server *server, int64_t now_us) {
-    return alive(server, now_us) ? server->value : NULL;
+    return lua_server_get_key(server, 0, now_us);
 }
 
-int64_t lua_server_expires_ms(const struct lua_server *server) { return server->expires_ms; }
+int64_t lua_server_expires_ms_of(const struct lua_server *server, size_t i) { return server->slots[i].expires_ms; }
+
+int64_t lua_server_expires_ms(const struct lua_server *server) { return lua_server_expires_ms_of(server, 0); }
 
 const char *lua_server_error(const struct lua_server *server) { return server->error; }
 
-int lua_server_writes(const struct lua_server *server) { return server->calls_after_write > 0 ? 100 : server->writes; }
+int lua_server_writes_of(const struct lua_server *server, size_t i) { return server->slots[i].writes; }
+
+int lua_server_writes(const struct lua_server *server) { return server->reads_after_write > 0 ? 100 : server->writes; }
+
+const int64_t *lua_server_reply(const struct lua_server *server, size_t *count) {
+    *count = server->reply_count;
+    return server->reply;
+}
 
 /* ---- Running a command ---- */
 
@@ -148,11 +197,17 @@ static const char *next_bulk(const char **at, const char *end, size_t *len) {
 
 /* Sets a global table to the next bulk strings. */
 static bool set_table(struct lua_server *server, const char *name, long count, const char **at, const char *end) {
+    const bool keys = strcmp(name, "KEYS") == 0;
+    if (keys) server->keys = count < STEADY__PARTS_MAX ? (size_t)count : STEADY__PARTS_MAX;
     lua_createtable(server->lua, (int)count, 0);
     for (int i = 1; i <= count; i++) {
         size_t len = 0;
         const char *bytes = next_bulk(at, end, &len);
         if (bytes == NULL) return false;
+        if (keys && i <= STEADY__PARTS_MAX) {
+            server->slots[i - 1].key = bytes;
+            server->slots[i - 1].key_len = len;
+        }
         lua_pushlstring(server->lua, bytes, len);
         lua_rawseti(server->lua, -2, i);
     }
@@ -185,29 +240,46 @@ static int prepare(struct lua_server *server, const char *command, size_t len) {
     return -1;
 }
 
+/* The reply on top of the stack. */
+static int take_reply(struct lua_server *server) {
+    lua_State *lua = server->lua;
+    server->reply_count = 1;
+    if (lua_isnumber(lua, -1)) {
+        server->reply[0] = (int64_t)lua_tonumber(lua, -1);
+        return 0;
+    }
+    lua_getfield(lua, -1, "err");
+    if (lua_isstring(lua, -1)) return fail(server, lua_tostring(lua, -1));
+    lua_pop(lua, 1);
+    for (size_t i = 0;; i++) { /* Redis stops at the first nil */
+        lua_rawgeti(lua, -1, (int)i + 1);
+        if (lua_isnil(lua, -1)) {
+            server->reply_count = i;
+            return 0;
+        }
+        if (!lua_isnumber(lua, -1) || i == sizeof server->reply / sizeof server->reply[0])
+            return fail(server, "the reply is not an array of integers, or too long");
+        server->reply[i] = (int64_t)lua_tonumber(lua, -1);
+        lua_pop(lua, 1);
+    }
+}
+
 int lua_server_run(struct lua_server *server, const char *command, size_t len, int64_t now_us,
                    int64_t values[STEADY__REPLY_MAX], size_t *count) {
     lua_State *lua = server->lua;
     server->now_us = now_us;
-    server->writes = server->calls_after_write = 0;
+    server->writes = server->reads_after_write = 0;
+    strcpy(server->error, "the reply is wrong"); /* unless the script fails */
+    for (size_t i = 0; i < STEADY__PARTS_MAX; i++)
+        server->slots[i].writes = 0;
     const int chunk = prepare(server, command, len);
     if (chunk == -1) return fail(server, "no such command or script");
     lua_rawgeti(lua, LUA_REGISTRYINDEX, chunk);
     if (lua_pcall(lua, 0, 1, 0) != 0) return fail(server, lua_tostring(lua, -1));
-    *count = 1;
-    if (lua_isnumber(lua, -1)) {
-        values[0] = (int64_t)lua_tonumber(lua, -1);
-    } else {
-        lua_getfield(lua, -1, "err");
-        if (lua_isstring(lua, -1)) return fail(server, lua_tostring(lua, -1));
-        lua_pop(lua, 1);
-        *count = lua_objlen(lua, -1);
-        for (size_t i = 0; i < *count && i < STEADY__REPLY_MAX; i++) {
-            lua_rawgeti(lua, -1, (int)i + 1);
-            values[i] = (int64_t)lua_tonumber(lua, -1);
-            lua_pop(lua, 1);
-        }
-    }
+    if (take_reply(server) != 0) return -1;
+    *count = server->reply_count;
+    for (size_t i = 0; i < *count && i < STEADY__REPLY_MAX; i++)
+        values[i] = server->reply[i];
     lua_settop(lua, 0);
     return 0;
 }

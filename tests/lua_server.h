@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * The shipped scripts in an embedded Lua 5.1, on a server with one key: the part of Redis that a script sees, at a
- * given time. */
+ * The shipped scripts in an embedded Lua 5.1: the part of Redis that a script sees, at a given time. Keys have no
+ * names here: the first key of each command is key 0, and so on. */
 #ifndef LUA_SERVER_H
 #define LUA_SERVER_H
 
@@ -12,11 +12,15 @@ struct lua_server;
 struct lua_server *lua_server_new(void);
 void lua_server_free(struct lua_server *server);
 
-/* Sets the value of the key; NULL: none. expires_ms 0: never. */
+/* Sets the value of key i; NULL: none. expires_ms 0: never. */
+void lua_server_set_key(struct lua_server *server, size_t i, const char *value, int64_t expires_ms);
+const char *lua_server_get_key(const struct lua_server *server, size_t i, int64_t now_us);
+int64_t lua_server_expires_ms_of(const struct lua_server *server, size_t i); /* 0: never */
+
+/* The same for key 0. */
 void lua_server_set(struct lua_server *server, const char *value, int64_t expires_ms);
 const char *lua_server_get(const struct lua_server *server, int64_t now_us);
-
-int64_t lua_server_expires_ms(const struct lua_server *server); /* 0: never */
+int64_t lua_server_expires_ms(const struct lua_server *server);
 
 /* Runs a command as command.c wrote it: EVALSHA in RESP. Returns 0 and the integers of the reply, or -1, with the text
  * in lua_server_error. */
@@ -24,8 +28,12 @@ int lua_server_run(struct lua_server *server, const char *command, size_t len, i
                    int64_t values[STEADY__REPLY_MAX], size_t *count);
 const char *lua_server_error(const struct lua_server *server);
 
-/* How often the last run wrote. 100 if a write was not the last call of the run. */
+/* The whole reply of the last run, even if it is longer than STEADY__REPLY_MAX. */
+const int64_t *lua_server_reply(const struct lua_server *server, size_t *count);
+
+/* How often the last run wrote. 100 if it read after a write. The second one: how often it wrote key i. */
 int lua_server_writes(const struct lua_server *server);
+int lua_server_writes_of(const struct lua_server *server, size_t i);
 
 /* Makes a whole decision: command, script, reply. False: an error, or an invalid reply. */
 bool lua_server_decide(struct lua_server *server, enum steady__verb verb, const struct steady__rate *rate,

@@ -9,6 +9,8 @@ from fractions import Fraction
 from math import ceil, floor
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = Path(os.environ.get("BUILD", ROOT / "build"))
 DAY = 1_764_000_000_000_000  # in 2025, us
@@ -115,6 +117,11 @@ def random_sequence(rng, number):
     return {"sequence": number, "steps": steps}
 
 
+def vectors(file):
+    run = subprocess.run([BUILD / "vectors", file], capture_output=True, text=True, check=False)
+    return run.returncode, run.stdout
+
+
 def test_exact_rationals_agree_with_c_and_lua(tmp_path):
     rng, file = random.Random(7), tmp_path / "model.jsonl"
     with file.open("w") as out:
@@ -122,23 +129,57 @@ def test_exact_rationals_agree_with_c_and_lua(tmp_path):
             sequence = random_sequence(rng, number)
             if sequence["steps"]:
                 out.write(json.dumps(sequence) + "\n")
-    run = subprocess.run([BUILD / "vectors", file], capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stdout
-    assert int(run.stdout.split()[0]) > 20_000, run.stdout
+    code, out = vectors(file)
+    assert code == 0, out
+    assert int(out.split()[0]) > 20_000, out
 
 
-def test_the_published_vectors_agree_with_c_and_lua():
-    run = subprocess.run([BUILD / "vectors", ROOT / "tests/vectors/bucket.jsonl"], capture_output=True, text=True,
-                         check=False)
-    assert (run.returncode, run.stdout) == (0, "6771 steps agree: bucket.c and the Lua scripts\n")
+@pytest.mark.parametrize("name, steps", [("bucket", 6771), ("limits", 7137)])
+def test_the_published_vectors_agree_with_c_and_lua(name, steps):
+    assert vectors(ROOT / f"tests/vectors/{name}.jsonl") == (0, f"{steps} steps agree: the C code and the Lua scripts\n")
 
 
-def test_a_wrong_vector_is_found(tmp_path):
-    lines = (ROOT / "tests/vectors/bucket.jsonl").read_text().splitlines()[:3]
-    wrong = json.loads(lines[2])
-    wrong["steps"][4]["expect"]["until_next_drop"] += 1
-    file = tmp_path / "wrong.jsonl"
-    file.write_text("\n".join([*lines[:2], json.dumps(wrong)]) + "\n")
-    run = subprocess.run([BUILD / "vectors", file], capture_output=True, text=True, check=False)
-    assert run.returncode == 1
-    assert "until_next_drop is" in run.stdout and "wrong.jsonl:3: step 4" in run.stdout
+def wrong_vectors(name):
+    """(a sequence with one wrong value, the number of its step, what is reported)"""
+    sequences = [json.loads(line) for line in (ROOT / f"tests/vectors/{name}.jsonl").read_text().splitlines()]
+    for op, path, said in [("consume", ["expect", "until_next_drop"], "until_next_drop is"),
+                           ("consume", ["stored", 1], "stored ["),
+                           ("consume", ["expect", "wait"], "wait is"),
+                           ("consume", ["expect", "granted", 0], "granted is"),
+                           ("peek", ["expect", "part"], "part is"),
+                           ("peek", ["expect", "each", 0, 4], "retry_after of part 0 is"),
+                           ("consume", ["stored", 0, 0], "stored ["),
+                           ("settle", ["expect", "given_back"], "given_back is"),
+                           ("settle", ["expect", "charged"], "charged is")]:
+        for sequence in sequences:
+            wrong = json.loads(json.dumps(sequence))
+            number, place = changed(wrong["steps"], op, path)
+            if place is not None:
+                yield wrong, number, said
+                break
+
+
+def changed(steps, op, path):
+    """Adds 1 to the value at the path, in the first step that has one."""
+    for number, step in enumerate(steps):
+        place = step if step["op"] == op else None
+        try:
+            for name in path[:-1]:
+                place = place[name]
+            place[path[-1]] += 1
+        except (TypeError, KeyError, IndexError):
+            continue
+        return number, place
+    return None, None
+
+
+@pytest.mark.parametrize("name, wrongs", [("bucket", 2), ("limits", 7)])
+def test_a_wrong_vector_is_found(tmp_path, name, wrongs):
+    found = 0
+    for wrong, number, said in wrong_vectors(name):
+        file = tmp_path / "wrong.jsonl"
+        file.write_text(json.dumps(wrong) + "\n")
+        code, out = vectors(file)
+        assert code == 1 and said in out and f"wrong.jsonl:1: step {number} " in out, (said, out)
+        found += 1
+    assert found == wrongs
