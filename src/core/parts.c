@@ -65,12 +65,13 @@ static bool parts_less(int64_t a, int64_t b, int64_t c, int64_t d) {
 /* -1, "never", is the longest wait. */
 static bool parts_longer(int64_t a, int64_t b) { return b != -1 && (a == -1 || a > b); }
 
-/* How many drops each part gets: as many as fit now in all of them; or at_least, if that fits within max_wait. */
+/* How many drops each part of an allowed call gets: as many as fit now in all of them. If at_least does not fit now, it
+ * fits within max_wait. */
 static int64_t parts_partial_grant(const struct steady__part *parts, size_t n, const struct steady__how *how,
                                    const struct before *before) {
     int64_t grant = parts[0].amount;
     for (size_t i = 0; i < n; i++)
-        grant = parts_min64(grant, parts_min64(parts[i].rate->capacity, before[i].top) - before[i].bucket.level);
+        grant = parts_min64(grant, parts[i].rate->capacity - before[i].bucket.level);
     return parts_max64(grant, how->at_least);
 }
 
@@ -109,7 +110,7 @@ void steady__parts_decide(const struct steady__part *parts, size_t n, const stru
                           struct steady__bucket *buckets, struct steady__part_decision *each,
                           struct steady__verdict *verdict) {
     struct before before[STEADY__PARTS_MAX];
-    bool idle = true, allowed = true, now_fits = true; /* idle: all amounts are 0 */
+    bool idle = true, allowed = true; /* idle: all amounts are 0 */
     for (size_t i = 0; i < n; i++)
         idle = idle && parts[i].amount == 0;
 
@@ -121,11 +122,9 @@ void steady__parts_decide(const struct steady__part *parts, size_t n, const stru
             part->kind == STEADY__CHARGE || asked <= 0 || parts_fits(&before[i], part->rate, asked, how->max_wait);
         if (idle) allows = before[i].bucket.blocked_until == 0;
         if (!allows && (part->kind == STEADY__TAKE || part->kind == STEADY__LOOK)) allowed = false;
-        if (how->at_least > 0 && !parts_fits(&before[i], part->rate, asked, 0)) now_fits = false;
         each[i].bucket.success = allows;
     }
-    int64_t partial = 0;
-    if (how->at_least > 0) partial = now_fits ? parts_partial_grant(parts, n, how, before) : how->at_least;
+    const int64_t partial = how->at_least > 0 ? parts_partial_grant(parts, n, how, before) : 0;
 
     verdict->success = allowed;
     verdict->wait = 0;
@@ -141,7 +140,6 @@ void steady__parts_decide(const struct steady__part *parts, size_t n, const stru
         if (allowed && needed > 0) verdict->wait = parts_max64(verdict->wait, parts_need(&before[i], rate, needed));
 
         const bool writes = !how->peek && part->kind != STEADY__LOOK && part->amount != 0;
-        const bool may_block = part->kind == STEADY__TAKE || part->kind == STEADY__SHADOW;
         d->stepped = before[i].stepped;
         d->changed = writes && (granted != 0 || d->stepped);
         if (writes && granted != 0) {
@@ -152,7 +150,8 @@ void steady__parts_decide(const struct steady__part *parts, size_t n, const stru
                 phase = 0;
             }
         }
-        if (writes && may_block && !d->success && how->max_wait == 0 && rate->block != 0 && b.blocked_until == 0 &&
+        /* A part that writes and denies is of kind take or shadow. */
+        if (writes && !d->success && how->max_wait == 0 && rate->block != 0 && b.blocked_until == 0 &&
             asked <= rate->capacity) {
             b.blocked_until = now + rate->block;
             d->changed = true;
@@ -194,7 +193,7 @@ void steady__settle(const struct steady__settlement *settlement, int64_t now, st
     } else if (settlement->same_rate && b.bucket.level > 0) {
         /* What has leaked of the reservation since then is not given back. */
         const int64_t age = parts_max64(0, now - settlement->moment), all = countable * rate->recharge;
-        const int64_t left = age < all / rate->drops + 1 ? parts_max64(0, all - age * rate->drops) : 0;
+        const int64_t left = age <= all / rate->drops ? all - age * rate->drops : 0;
         int64_t content = b.bucket.level * rate->recharge - parts_max64(0, b.phase);
         settled->given_back =
             parts_min64(parts_min64(parts_max64(0, countable - actual) * rate->recharge, left), content);
