@@ -117,7 +117,7 @@ static bool all_read_how(struct steady__arguments *a, struct steady__how *how, b
 }
 
 static bool all_read_request(struct request *request, bool peek, server_string **argv, int argc, steady_message *why) {
-    struct steady__arguments a;
+    struct steady__arguments a = {NULL, NULL};
     int64_t n = 0;
     size_t i = 0;
     if (!all_read_keys(&a, &n, argv, argc, why) || !all_read_how(&a, &request->how, peek, why)) return false;
@@ -195,7 +195,7 @@ static bool all_read_settlement(struct steady__arguments *a, struct steady__rate
 
 static bool all_read_settlements(struct steady__rate *rates, struct steady__settlement *settlements, int64_t *n,
                                  server_string **argv, int argc, steady_message *why) {
-    struct steady__arguments a;
+    struct steady__arguments a = {NULL, NULL};
     if (!all_read_keys(&a, n, argv, argc, why)) return false;
     for (size_t i = 0; all_next_part(&a, i, (size_t)*n, why); i++)
         if (!all_read_settlement(&a, &rates[i], &settlements[i], why)) return all_fail_in_part(i, why);

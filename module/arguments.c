@@ -79,6 +79,7 @@ struct option {
 #define OPTION(name, field, min, max)                                                                                  \
     { (name), (field), sizeof(name) - 1, (min), (max) }
 static const struct option all_options[STEADY__WORDS] = {
+    [STEADY__PART] = OPTION("PART", "", 0, 0),
     [STEADY__DROPS] = OPTION("DROPS", "drops", 1, STEADY__DROPS_MAX),
     [STEADY__BLOCK] = OPTION("BLOCK", "block_duration", 0, STEADY__BLOCK_LIMIT - 1),
     [STEADY__AMOUNT] = OPTION("AMOUNT", "amount", -STEADY__AMOUNT_MAX, STEADY__AMOUNT_MAX),
@@ -105,8 +106,8 @@ static unsigned arguments_find_option(unsigned allowed, const server_string *arg
 bool steady__arguments_options(struct steady__arguments *a, unsigned allowed, struct steady__options *options,
                                steady_message *why) {
     while (a->at < a->end) {
-        const unsigned word = arguments_find_option(allowed, *a->at);
-        if (word == STEADY__WORDS) return true;
+        const unsigned word = arguments_find_option(allowed | STEADY__BIT(STEADY__PART), *a->at);
+        if (word == STEADY__WORDS || word == STEADY__PART) return true;
         const struct option *option = &all_options[word];
         int64_t *value = &options->values[word];
         if ((options->given & STEADY__BIT(word)) != 0)

@@ -16,8 +16,9 @@ struct steady__arguments {
     server_string **at, **end;
 };
 
-/* Options: words with a value after them. OTHERRATE has none. */
+/* PART, and the options: words with a value after them. OTHERRATE has none. */
 enum steady__word {
+    STEADY__PART, /* the first, because it is looked up first and comes most often */
     STEADY__DROPS,
     STEADY__BLOCK,
     STEADY__AMOUNT,
