@@ -132,6 +132,12 @@ def test_sixty_four_keys_are_one_decision(server):
     assert verdict(server("STEADY.PEEKALL", *every(keys, parts)))[0] == [1, 63, 0, 0]
 
 
+def test_keys_that_end_alike_are_different_keys(server):
+    keys = ["user:1:requests", "user:2:requests", "a\0", "a", "", "\0", "requests"]
+    assert server("STEADY.CONSUMEALL", *every(keys, [part(3, HOUR)] * len(keys)))[0] == 1
+    assert server("DBSIZE") == server("STEADY.RESET", *keys) == len(keys)
+
+
 # ---- Wrong arguments ----
 
 ONE, TWO, SIX = part(3, 5), [*part(3, 5), *part(3, 5)], ["PART", 3, 5, "RESERVED", 1, "MOMENT", 1]
