@@ -21,13 +21,16 @@ const struct steady__script steady__scripts[STEADY__VERBS] = {
 
 /* ---- Commands on several keys ---- */
 
-#define GROUP_HEAD_MAX 256 /* what comes before the keys, without the text of the script */
-#define MEMBER_MAX 224     /* of a key and its arguments, without the bytes of the key */
+#define GROUP_HEAD_MAX 256  /* what comes before the keys, without the text of the script */
+#define SCRIPT_PART_MAX 104 /* of a key and its argument, without the bytes of the key */
+#define MODULE_PART_MAX 224 /* the same */
 
-size_t steady__command_group_room(const struct steady__call *call) {
-    size_t room = GROUP_HEAD_MAX + steady__scripts[call->verb].text_len;
-    for (size_t i = 0; i < call->group->n; i++)
-        room += MEMBER_MAX + call->group->members[i].key_len;
+size_t steady__command_group_room(const struct steady__call *call, bool eval) {
+    const size_t n = call->group->n, text_len = steady__scripts[call->verb].text_len;
+    const size_t to_module = n * MODULE_PART_MAX, as_eval = n * SCRIPT_PART_MAX + text_len;
+    size_t room = GROUP_HEAD_MAX + (eval && as_eval > to_module ? as_eval : to_module);
+    for (size_t i = 0; i < n; i++)
+        room += call->group->members[i].key_len;
     return room;
 }
 

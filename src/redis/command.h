@@ -20,9 +20,10 @@ void steady__command_encode_limit(struct steady__terms *terms);
 /* No command with a key of up to STEADY__KEY_MAX is longer. */
 #define STEADY__COMMAND_MAX (STEADY__KEY_MAX + 512)
 
-/* No command of a call with this group is longer, in whatever form. At most STEADY__GROUP_COMMAND_MAX. */
+/* No EVALSHA and no command to the module is longer, of a call with this group. eval: no EVAL either. At most
+ * STEADY__GROUP_COMMAND_MAX. */
 #define STEADY__GROUP_COMMAND_MAX 98000
-size_t steady__command_group_room(const struct steady__call *call);
+size_t steady__command_group_room(const struct steady__call *call, bool eval);
 
 /* Writes EVALSHA for a decision; `out` has room for STEADY__COMMAND_MAX bytes, or for those of its group. Returns the
  * bytes written. */
@@ -32,7 +33,8 @@ size_t steady__command_evalsha(char *out, const struct steady__call *call);
  * group. */
 size_t steady__command_eval(char *out, const struct steady__call *call);
 
-/* SCRIPT LOAD: at most text_len + 64 bytes. */
+/* SCRIPT LOAD: at most text_len + STEADY__SCRIPT_LOAD_MAX bytes. */
+#define STEADY__SCRIPT_LOAD_MAX 64
 size_t steady__command_script_load(char *out, enum steady__verb verb);
 
 /* Turns the integers of a reply into a result. False if our scripts have no such reply; then the connection cannot be

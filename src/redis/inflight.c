@@ -141,13 +141,15 @@ static void inflight_set_one_key(struct steady__request *request, const char *ke
     request->extra = 0;
 }
 
-/* Many keys may need more bytes than any other request. */
+static void inflight_set_room(struct steady__request *request, size_t room) {
+    request->extra = room > STEADY__REQUEST_MAX ? (uint32_t)(room - STEADY__REQUEST_MAX) : 0;
+}
+
 static void inflight_set_keys(struct steady__request *request, const struct steady__call *call) {
-    const size_t room = steady__command_group_room(call);
     request->key = call->key;
     request->keys = call->group->keys;
     request->n_keys = call->group->n;
-    request->extra = room > STEADY__REQUEST_MAX ? (uint32_t)(room - STEADY__REQUEST_MAX) : 0;
+    inflight_set_room(request, steady__command_group_room(call, false));
 }
 
 /* The keys of a group stay in its own memory. */
@@ -411,6 +413,8 @@ static struct pending *inflight_housekeeping_take(struct steady__inflight *infli
     pending->call.verb = asker->call.verb;
     pending->call.group = NULL;
     inflight_set_one_key(&pending->request, NULL);
+    if (kind == SCRIPT_LOAD)
+        inflight_set_room(&pending->request, steady__scripts[asker->call.verb].text_len + STEADY__SCRIPT_LOAD_MAX);
     pending->request.read_only = false;
     pending->request.nested = kind == EVICTION_QUERY ? STEADY__NESTED : 0;
     pending->request.at = asker->request.at;
@@ -445,6 +449,8 @@ static bool inflight_resend_after_noscript(struct steady__inflight *inflight, st
     if (pending->tries == 1 && at_once && !inflight_load_script(inflight, pending, engines))
         pending->tries = TRIES_MAX - 1;
     pending->tries++;
+    if (pending->tries == TRIES_MAX && pending->call.group != NULL)
+        inflight_set_room(&pending->request, steady__command_group_room(&pending->call, true));
     return inflight->transport_class->submit(inflight->transport, &pending->request) == 0;
 }
 
