@@ -27,7 +27,7 @@ struct steady__request {
     bool send_asking; /* send ASKING before it */
     bool read_only;   /* it changes nothing on the server */
     uint8_t redirects;
-    uint32_t extra; /* bytes that its encoding may need beyond STEADY__REQUEST_MAX; 0 for most requests */
+    uint32_t extra;             /* bytes that its encoding may need beyond STEADY__REQUEST_MAX; 0 for most requests */
     steady_us expected_latency; /* of its reply, as the transport estimates; set before it is encoded */
     const char *key;            /* chooses the node in a cluster; NULL: the request goes to `at` */
     size_t key_len;
