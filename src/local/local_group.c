@@ -10,8 +10,8 @@
  *              denied call: this starts their blocks.
  *     allowed  Take the members that vote, first the one that the look names: it has the least room. Then charge the
  *              members without a vote. Then drain. So all that can deny comes first.
- *     raced    If a member denies now, settle what was taken with 0, and start again with a look. This denial starts no
- *              block.
+ *     raced    If a member denies now, settle what was taken with 0, and start again with a look. From now on, a denial
+ *              starts no block: the call was denied by a race.
  *
  * No call takes from a bucket more than it has room for at that moment. A process that dies in between leaves drops of
  * a call that was never answered; they leak away. So never more is allowed than the limits allow.
@@ -126,8 +126,11 @@ static void local_group_correct_refused(struct work *w, steady_result *result) {
     if (any) local_group_answer(w, result->success, result->success ? local_group_grant(w) : 0, result);
 }
 
-static void local_group_look(struct work *w, steady_result *result) {
+/* again: a denial starts no block. */
+static void local_group_look(struct work *w, bool again, steady_result *result) {
     struct steady__bucket buckets[STEADY__PARTS_MAX];
+    struct steady__how *how = &w->group->how;
+    const bool peek = how->peek;
     w->now = w->site->clock();
     for (size_t i = 0; i < w->group->n; i++) {
         struct steady__errand read = {.task = STEADY__READ, .part = local_group_part(w, i)};
@@ -136,7 +139,9 @@ static void local_group_look(struct work *w, steady_result *result) {
         buckets[i] = read.bucket;
         w->refused_for[i] = read.refused_for;
     }
+    how->peek = peek || again;
     w->site->stepped = steady__group_decide(w->call, buckets, w->now, w->changed, result);
+    how->peek = peek;
     result->atomic = false;
     local_group_correct_refused(w, result);
 }
@@ -271,7 +276,7 @@ static void local_group_decide_one(struct work *w, steady_result *result) {
 
 static void local_group_decide_several(struct work *w, steady_result *result) {
     for (unsigned times = 0;; times++) {
-        local_group_look(w, result);
+        local_group_look(w, times > 0, result);
         if (w->group->how.peek) return;
         if (!result->success) {
             local_group_start_blocks(w, result);
