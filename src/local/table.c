@@ -611,8 +611,8 @@ __attribute__((noinline)) static enum outcome table_decide_on_overflow(const str
     enum outcome outcome = table_decide_at(&shared, answer);
     if (outcome == FULL) outcome = table_refuse(&shared, answer);
     /* Drops that were given back here are not given back to a copy, too: it may have been made since. */
-    const bool repeats = answer->decision.changed && (e == NULL || e->given_back == 0);
-    if (outcome == DONE && repeats && table_is_claimed(&ask->place)) return AGAIN;
+    const bool gave_back = e != NULL && e->given_back > 0;
+    if (outcome == DONE && answer->decision.changed && !gave_back && table_is_claimed(&ask->place)) return AGAIN;
     answer->overflowed = true;
     if (drains && outcome == DONE) {
         answer->decision.success = true;
