@@ -193,9 +193,218 @@ static void table_agrees_with_the_vectors(void **state) {
     assert_true(agreed > 6000);
 }
 
+/* ---- Reset ---- */
+
+static void reset_empties_all_buckets_of_a_call(void **state) {
+    (void)state;
+    const struct steady__rate rate = {5, 3600 * SECOND, 1, 600 * SECOND};
+    struct fixture f;
+    set_up(&f, 64);
+    group_now = f.now;
+    for (size_t n = 1; n <= 2; n++) {
+        struct group_call c;
+        for (int times = 0; times < 2; times++) {
+            group_begin(&c, STEADY__CONSUME_ALL, NULL);
+            for (size_t i = 0; i < n; i++)
+                group_take(&c, keys[i], rate, 3, STEADY__TAKE);
+            group_run(&c, &f.table);
+            assert_int_equal(c.result.success, times == 0);
+            group_end(&c);
+        }
+        group_begin(&c, STEADY__RESET_ALL, NULL);
+        for (size_t i = 0; i < n; i++)
+            group_take(&c, keys[i], rate, 0, STEADY__TAKE);
+        group_run(&c, &f.table);
+        assert_true(c.result.success);
+        assert_int_equal(c.result.atomic, n == 1);
+        group_end(&c);
+        group_begin(&c, STEADY__PEEK_ALL, NULL);
+        for (size_t i = 0; i < n; i++)
+            group_take(&c, keys[i], rate, 5, STEADY__TAKE);
+        group_run(&c, &f.table);
+        assert_true(c.result.success);
+        group_end(&c);
+    }
+    tear_down(&f);
+}
+
+/* ---- No free slot ---- */
+
+static const struct steady__rate login = {5, 3600 * SECOND, 1, 0}, page = {1000, 1000, 1, 0};
+static const struct steady__rate strict_page = {1000, 1000, 1, SECOND};
+
+/* Every slot has a key that stays for 2^38 us. The overflow buckets are empty. 64 buckets have one, 512 have twelve. */
+static void set_up_full(struct fixture *f, uint32_t buckets) {
+    set_up(f, buckets);
+    group_now = f->now;
+    uint64_t *word = f->bytes;
+    for (uint64_t i = 0; i < (uint64_t)f->table.groups * STEADY__GROUP_SLOTS; i++, word += 4) {
+        word[0] = i + 1;
+        word[2] = (uint64_t)f->now << 14;
+        word[3] = (uint64_t)1 << 33 | 32 << 7;
+    }
+}
+
+static void empty_all_slots(struct fixture *f) {
+    memset(f->bytes, 0, (size_t)f->table.groups * STEADY__GROUP_SLOTS * STEADY__SLOT_SIZE);
+}
+
+static steady_part_result take_one(struct fixture *f, const char *key, struct steady__rate rate, int64_t amount,
+                                   enum steady__kind kind) {
+    struct group_call c;
+    group_begin(&c, STEADY__CONSUME_ALL, NULL);
+    group_take(&c, key, rate, amount, kind);
+    group_run(&c, &f->table);
+    assert_true(c.result.atomic);
+    assert_int_equal(c.result.success, c.call.group->results[0].success || kind == STEADY__SHADOW);
+    const steady_part_result result = c.call.group->results[0];
+    group_end(&c);
+    return result;
+}
+
+static steady_part_result settle_one(struct fixture *f, const char *key, struct steady__rate rate, int64_t reserved,
+                                     int64_t actual) {
+    struct group_call c;
+    group_begin(&c, STEADY__SETTLE, NULL);
+    struct steady__settlement *s = &group_add(&c, key, rate)->settlement;
+    s->reserved = reserved;
+    s->actual = actual;
+    s->moment = group_now;
+    s->same_rate = true;
+    group_run(&c, &f->table);
+    const steady_part_result result = c.call.group->results[0];
+    group_end(&c);
+    return result;
+}
+
+static void settlement_gives_back_nothing_from_a_shared_bucket(void **state) {
+    (void)state;
+    struct fixture f;
+    set_up_full(&f, 512);
+    assert_int_equal(take_one(&f, "x", login, 3, STEADY__TAKE).level, 3);
+    steady_part_result r = settle_one(&f, "x", login, 3, 1);
+    assert_int_equal(r.given_back, 0);
+    assert_int_equal(r.level, 3);
+    r = settle_one(&f, "x", login, 3, 5);
+    assert_int_equal(r.charged, 2);
+    assert_int_equal(r.level, 5);
+    assert_false(take_one(&f, "y", login, 1, STEADY__TAKE).success);
+    tear_down(&f);
+}
+
+/* The copy holds the drops of all keys. Once the key has a bucket of its own, that bucket gives back. */
+static void settlement_gives_back_nothing_from_a_copy_of_a_shared_bucket(void **state) {
+    (void)state;
+    struct fixture f;
+    set_up_full(&f, 512);
+    take_one(&f, "x", login, 3, STEADY__TAKE);
+    empty_all_slots(&f);
+    steady_part_result r = settle_one(&f, "x", login, 3, 0);
+    assert_int_equal(r.given_back, 0);
+    assert_int_equal(r.level, 3);
+    assert_int_equal(take_one(&f, "x", login, 1, STEADY__TAKE).level, 4);
+    r = settle_one(&f, "x", login, 1, 0);
+    assert_int_equal(r.given_back, login.recharge);
+    assert_int_equal(r.level, 3);
+    tear_down(&f);
+}
+
+static void drain_of_a_member_leaves_the_shared_bucket_alone(void **state) {
+    (void)state;
+    struct fixture f;
+    set_up_full(&f, 512);
+    take_one(&f, "x", login, 5, STEADY__TAKE);
+    steady_part_result r = take_one(&f, "x", login, -2, STEADY__TAKE);
+    assert_true(r.success);
+    assert_int_equal(r.granted, 0);
+    assert_int_equal(r.level, 5);
+    assert_int_equal(r.retry_after, 0);
+    struct group_call c;
+    group_begin(&c, STEADY__CONSUME_ALL, NULL);
+    group_take(&c, "x", login, -2, STEADY__TAKE);
+    group_take(&c, "y", page, 2, STEADY__TAKE);
+    group_run(&c, &f.table);
+    assert_true(c.result.success && c.site.overflowed);
+    assert_int_equal(c.call.group->results[0].granted, 0);
+    assert_int_equal(c.call.group->results[0].level, 5);
+    assert_int_equal(c.call.group->results[1].level, 2);
+    group_end(&c);
+    tear_down(&f);
+}
+
+static int64_t refused_for(const struct fixture *f) { return 5 * login.recharge + START - f->now; }
+
+static void assert_refused(const steady_part_result *r, const struct fixture *f, int64_t retry_after) {
+    assert_int_equal(r->level, 1000);
+    assert_int_equal(r->blocked_for, 0);
+    assert_int_equal(r->granted, 0);
+    assert_between(r->until_next_drop, refused_for(f), refused_for(f) + refused_for(f) / 100);
+    assert_int_equal(r->retry_after, retry_after > 0 ? r->until_next_drop : retry_after);
+}
+
+/* The only overflow bucket has another rate. */
+static void key_without_a_bucket_denies_a_vote_and_gets_no_charge(void **state) {
+    (void)state;
+    struct fixture f;
+    set_up_full(&f, 64);
+    take_one(&f, "x", login, 5, STEADY__TAKE);
+    for (enum steady__kind kind = STEADY__TAKE; kind < STEADY__KINDS; kind++) {
+        const bool allows = kind == STEADY__CHARGE;
+        const steady_part_result alone = take_one(&f, "y", strict_page, 1, kind);
+        assert_int_equal(alone.success, allows);
+        assert_refused(&alone, &f, !allows);
+        struct group_call c;
+        group_begin(&c, STEADY__CONSUME_ALL, NULL);
+        group_take(&c, "x", login, -1, STEADY__TAKE);
+        group_take(&c, "y", strict_page, 1, kind);
+        group_run(&c, &f.table);
+        assert_int_equal(c.result.success, kind == STEADY__CHARGE || kind == STEADY__SHADOW);
+        assert_refused(&c.call.group->results[1], &f, !allows);
+        if (!c.result.success) assert_int_equal(c.result.part, 1);
+        if (!c.result.success) assert_int_equal(c.result.retry_after, alone.retry_after);
+        group_end(&c);
+    }
+    const steady_part_result never = take_one(&f, "y", page, 1001, STEADY__TAKE);
+    assert_refused(&never, &f, -1);
+    const steady_part_result drain = take_one(&f, "y", page, -1, STEADY__TAKE);
+    assert_true(drain.success);
+    assert_refused(&drain, &f, 0);
+    const steady_part_result settled = settle_one(&f, "y", page, 1, 5);
+    assert_int_equal(settled.charged, 0);
+    assert_refused(&settled, &f, 0);
+    tear_down(&f);
+}
+
+/* There is no bucket in which a place in line could be kept. */
+static void key_without_a_bucket_has_no_line(void **state) {
+    (void)state;
+    struct fixture f;
+    set_up_full(&f, 64);
+    take_one(&f, "x", login, 5, STEADY__TAKE);
+    for (size_t others = 0; others < 2; others++) {
+        struct group_call c;
+        group_begin(&c, STEADY__CONSUME_ALL, &(struct steady__how){.max_wait = STEADY__MAX_WAIT});
+        group_take(&c, "y", page, 1, STEADY__TAKE);
+        if (others > 0) group_take(&c, "x", login, 1, STEADY__TAKE);
+        group_run(&c, &f.table);
+        assert_false(c.result.success);
+        assert_int_equal(c.result.part, 0);
+        assert_refused(&c.call.group->results[0], &f, 1);
+        group_end(&c);
+    }
+    assert_int_equal(take_one(&f, "x", login, 0, STEADY__TAKE).level, 5);
+    tear_down(&f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(table_agrees_with_the_vectors),
+        cmocka_unit_test(reset_empties_all_buckets_of_a_call),
+        cmocka_unit_test(settlement_gives_back_nothing_from_a_shared_bucket),
+        cmocka_unit_test(settlement_gives_back_nothing_from_a_copy_of_a_shared_bucket),
+        cmocka_unit_test(drain_of_a_member_leaves_the_shared_bucket_alone),
+        cmocka_unit_test(key_without_a_bucket_denies_a_vote_and_gets_no_charge),
+        cmocka_unit_test(key_without_a_bucket_has_no_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

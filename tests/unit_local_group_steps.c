@@ -415,6 +415,70 @@ static void call_that_loses_a_race_takes_nothing_and_starts_no_block(void **stat
     assert_true(raced > 5 && blocked > 5);
 }
 
+/* The same with shared buckets: the call knows that its drops are in them. */
+static void call_that_loses_a_race_takes_its_drops_out_of_a_shared_bucket(void **state) {
+    (void)state;
+    const struct steady__rate weekly = {CAPACITY, 168 * HOUR, 1, 0};
+    unsigned raced = 0, n = 0;
+    for (bool over = false; !over; n++) {
+        struct group_call c;
+        interrupt_after(n, others_fill_b);
+        fill_table();
+        group_begin(&c, STEADY__CONSUME_ALL, NULL);
+        group_take(&c, "a", weekly, 3, STEADY__TAKE);
+        group_take(&c, "b", strict, 2, STEADY__TAKE);
+        group_run(&c, &world.table);
+        over = world.interrupt != NULL;
+        world.interrupt = NULL;
+        world.rate = weekly;
+        assert_true(c.site.overflowed);
+        assert_int_equal(level_of(0), c.result.success ? 3 : 0);
+        raced += !c.result.success && c.result.blocked_for == 0;
+        group_end(&c);
+        assert_true(n < 5000);
+    }
+    assert_true(raced > 5);
+}
+
+static void others_take_one_of_b_later(void) {
+    group_now += HOUR / 2;
+    others_take("b", hourly, 1);
+}
+
+static int64_t taken_at(const char *key) {
+    struct steady__errand read = {.task = STEADY__READ};
+    struct steady__answer answer;
+    struct steady__ask ask = ask_about(key, &hourly);
+    ask.peek = false;
+    ask.errand = &read;
+    assert_true(steady__table_decide(&ask, &answer));
+    return read.bucket.last;
+}
+
+/* A settlement then gives back no more than what is left. */
+static void moment_of_a_call_is_not_later_than_any_of_its_takes(void **state) {
+    (void)state;
+    unsigned apart = 0, n = 0;
+    for (bool over = false; !over; n++) {
+        struct group_call c;
+        interrupt_after(n, others_take_one_of_b_later);
+        group_begin(&c, STEADY__CONSUME_ALL, NULL);
+        group_take(&c, "a", hourly, 3, STEADY__TAKE);
+        group_take(&c, "b", hourly, 2, STEADY__TAKE);
+        group_take(&c, "c", hourly, 1, STEADY__CHARGE);
+        group_run(&c, &world.table);
+        over = world.interrupt != NULL;
+        world.interrupt = NULL;
+        assert_true(c.result.success);
+        assert_true(c.call.group->moment <= taken_at("a"));
+        assert_true(c.call.group->moment <= taken_at("c"));
+        apart += taken_at("a") != taken_at("c");
+        group_end(&c);
+        assert_true(n < 5000);
+    }
+    assert_true(apart > 5);
+}
+
 static void others_take_four_of_b(void) { others_take("b", hourly, 4); }
 
 /* With at_least, all buckets get the same, and no drop stays in any of them that was not granted. */
@@ -448,6 +512,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(settlement_that_is_stopped_gives_back_no_drop_of_others),
         cmocka_unit_test(call_that_loses_a_race_takes_nothing_and_starts_no_block),
+        cmocka_unit_test(call_that_loses_a_race_takes_its_drops_out_of_a_shared_bucket),
+        cmocka_unit_test(moment_of_a_call_is_not_later_than_any_of_its_takes),
         cmocka_unit_test(partial_grant_is_the_same_in_all_buckets),
         cmocka_unit_test(any_order_of_steps_allows_no_more_than_the_limits),
         cmocka_unit_test(task_killed_at_any_step_leaves_only_its_own_drops),

@@ -344,6 +344,120 @@ static void turn_of_the_loop_answers_at_most_1024_calls(void **state) {
     tear_down();
 }
 
+/* ---- Several keys ---- */
+
+/* What the callback has seen of a call on two keys. */
+struct pair_seen {
+    int calls, error;
+    bool success;
+    size_t n_parts;
+    int64_t levels[2];
+    steady_reservation *reservation;
+};
+
+static void pair_answered(const steady_result *result, void *data) {
+    struct pair_seen *seen = data;
+    seen->calls++;
+    seen->error = result->error;
+    seen->success = result->success;
+    seen->n_parts = result->n_parts;
+    seen->reservation = result->reservation;
+    for (size_t i = 0; i < 2 && result->parts != NULL; i++)
+        seen->levels[i] = result->parts[i].level;
+}
+
+/* Keys "a" and "b". */
+static int ask_pair(bool peek, int64_t amount, const steady_how *how, struct pair_seen *seen, uint64_t *id) {
+    const steady_part parts[2] = {
+        {.throttler = scene.throttler, .key = "a", .key_len = 1, .amount = amount},
+        {.throttler = scene.throttler, .key = "b", .key_len = 1, .amount = amount},
+    };
+    memset(seen, 0, sizeof *seen);
+    return peek ? steady_peek_all(parts, 2, how, pair_answered, seen, id)
+                : steady_consume_all(parts, 2, how, pair_answered, seen, id);
+}
+
+static void calls_on_two_keys_are_answered_in_the_next_turn_and_counted_once(void **state) {
+    (void)state;
+    struct pair_seen first, second, look, settled;
+    set_up();
+    assert_int_equal(ask_pair(false, 7, &(steady_how){.reserve = true}, &first, NULL), 0);
+    assert_int_equal(ask_pair(false, 7, NULL, &second, NULL), 0);
+    assert_int_equal(ask_pair(true, 3, NULL, &look, NULL), 0);
+    assert_int_equal(first.calls + second.calls + look.calls, 0);
+    assert_int_equal(stats().in_flight, 3);
+    assert_true(turn());
+    assert_true(first.calls == 1 && first.success && first.n_parts == 2);
+    assert_true(second.calls == 1 && !second.success && second.levels[1] == 7);
+    assert_true(look.calls == 1 && look.success && look.levels[0] == 7);
+    assert_int_equal(first.levels[0] + first.levels[1], 14);
+    memset(&settled, 0, sizeof settled);
+    const steady_settlement less = {
+        .reservation = first.reservation, .actual = 2, .throttlers = &scene.throttler, .n_throttlers = 1};
+    assert_int_equal(steady_settle(&less, pair_answered, &settled, NULL), 0);
+    steady_reservation_free(&first.reservation);
+    assert_true(turn());
+    assert_true(settled.calls == 1 && settled.success && settled.n_parts == 2);
+    assert_int_equal(settled.levels[0], 2);
+    assert_int_equal(level_of("b"), 2);
+    const steady_stats s = stats(); /* with the peek of level_of */
+    assert_int_equal(s.decisions, 4);
+    assert_int_equal(s.allowed, 3);
+    assert_int_equal(s.denied, 1);
+    assert_int_equal(s.blocked + s.overflowed + s.clock_steps + s.in_flight, 0);
+    tear_down();
+}
+
+/* The group of a cancelled call is freed; ASan would find it. */
+static void cancelled_call_on_two_keys_is_charged_and_not_answered(void **state) {
+    (void)state;
+    struct pair_seen first, second;
+    uint64_t id;
+    set_up();
+    assert_int_equal(ask_pair(false, 4, &(steady_how){.reserve = true}, &first, &id), 0);
+    assert_int_equal(ask_pair(false, 4, NULL, &second, NULL), 0);
+    assert_int_equal(steady_cancel(scene.throttler, id), 0);
+    assert_int_equal(steady_cancel(scene.throttler, id), STEADY_NOT_IN_FLIGHT);
+    assert_int_equal(stats().in_flight, 1);
+    assert_true(turn());
+    assert_int_equal(first.calls, 0);
+    assert_int_equal(second.calls, 1);
+    assert_int_equal(level_of("a"), 8);
+    tear_down();
+}
+
+static void close_cancels_a_call_on_two_keys(void **state) {
+    (void)state;
+    struct pair_seen seen;
+    set_up();
+    assert_int_equal(ask_pair(false, 4, &(steady_how){.reserve = true}, &seen, NULL), 0);
+    steady_store_close(&scene.store);
+    assert_int_equal(seen.calls, 1);
+    assert_int_equal(seen.error, STEADY_CANCELLED);
+    assert_int_equal(seen.n_parts, 0);
+    assert_null(seen.reservation);
+    tear_down();
+}
+
+/* A settlement or a reset that finds the queue full is no decision. */
+static void full_queue_refuses_calls_on_two_keys(void **state) {
+    (void)state;
+    struct pair_seen seen, other;
+    steady_reservation *reservation = NULL;
+    set_up_with((steady_store_options){.max_in_flight = 1}, &ten);
+    assert_int_equal(ask_pair(false, 4, &(steady_how){.reserve = true}, &seen, NULL), 0);
+    assert_int_equal(ask_pair(false, 4, NULL, &other, NULL), STEADY_OVERLOADED);
+    assert_true(turn());
+    reservation = seen.reservation;
+    assert_int_equal(ask("key", 1), 0);
+    const steady_settlement none = {.reservation = reservation, .throttlers = &scene.throttler, .n_throttlers = 1};
+    assert_int_equal(steady_settle(&none, pair_answered, &other, NULL), STEADY_OVERLOADED);
+    assert_int_equal(level_of("a"), 4);
+    assert_int_equal(stats().unavailable, 1);
+    steady_reservation_free(&reservation);
+    tear_down();
+}
+
 /* ---- Memory ---- */
 
 #define MIB ((int64_t)1 << 20)
@@ -469,6 +583,32 @@ static void stats_count_allowed_denied_and_blocked(void **state) {
     tear_down();
 }
 
+/* A call on two keys is counted once as blocked and overflowed. */
+static void call_on_two_keys_is_one_decision_in_all_counters(void **state) {
+    (void)state;
+    const steady_limit blocking = {
+        .max_capacity = 2, .drop_recharge = 3600 * STEADY_SECOND, .block_duration = 60 * STEADY_SECOND};
+    struct pair_seen seen;
+    set_up_with((steady_store_options){0}, &blocking);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(ask_pair(false, 2, NULL, &seen, NULL), 0);
+    assert_int_equal(stats().denied, 2);
+    assert_int_equal(stats().blocked, 2);
+    steady_result r;
+    for (uint32_t key = 0; key < 1000; key++)
+        assert_int_equal(steady_consume_sync(scene.throttler, &key, sizeof key, 1, &r), 0);
+    const uint64_t overflowed = stats().overflowed;
+    const uint32_t late[2] = {5000, 5001};
+    const steady_part parts[2] = {
+        {.throttler = scene.throttler, .key = &late[0], .key_len = 4, .amount = 1},
+        {.throttler = scene.throttler, .key = &late[1], .key_len = 4, .amount = 1},
+    };
+    assert_int_equal(steady_consume_all_sync(parts, 2, NULL, &r), 0);
+    assert_int_equal(stats().overflowed, overflowed + 1);
+    assert_true(turn());
+    tear_down();
+}
+
 /* Far more keys than buckets: some keys share a bucket, and all keys together are allowed at most one drop a bucket. */
 static void more_keys_than_buckets_are_counted_as_overflowed(void **state) {
     (void)state;
@@ -496,10 +636,15 @@ int main(void) {
         cmocka_unit_test(close_in_a_callback_cancels_the_other_calls),
         cmocka_unit_test(call_of_a_freed_throttler_is_still_answered),
         cmocka_unit_test(turn_of_the_loop_answers_at_most_1024_calls),
+        cmocka_unit_test(calls_on_two_keys_are_answered_in_the_next_turn_and_counted_once),
+        cmocka_unit_test(cancelled_call_on_two_keys_is_charged_and_not_answered),
+        cmocka_unit_test(close_cancels_a_call_on_two_keys),
+        cmocka_unit_test(full_queue_refuses_calls_on_two_keys),
         cmocka_unit_test(hundred_stores_of_thirty_keys_take_at_most_32_mib),
         cmocka_unit_test(keys_reset_again_and_again_take_no_more_memory),
         cmocka_unit_test(store_of_many_keys_uses_huge_pages),
         cmocka_unit_test(stats_count_allowed_denied_and_blocked),
+        cmocka_unit_test(call_on_two_keys_is_one_decision_in_all_counters),
         cmocka_unit_test(more_keys_than_buckets_are_counted_as_overflowed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
