@@ -15,7 +15,7 @@ from setuptools.command.sdist import sdist
 HERE = Path(__file__).resolve().parent
 TAKEN_ALONG = HERE / "steady"
 TREE = TAKEN_ALONG if TAKEN_ALONG.is_dir() else HERE.parent
-SCRIPTS = ["lua/consume.lua", "lua/peek.lua", "lua/reset.lua"]
+SCRIPTS = [f"lua/{name}.lua" for name in ("consume", "peek", "reset", "consume_all", "peek_all", "settle", "reset_all")]
 
 
 def pkg_config(*words):

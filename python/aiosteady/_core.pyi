@@ -3,7 +3,7 @@ from collections.abc import Coroutine, Generator
 from typing import Any, Literal, TypeAlias, final
 
 core_version: str
-scripts: tuple[tuple[str, str], tuple[str, str], tuple[str, str]]
+scripts: tuple[tuple[str, str], ...]  # (SHA1, text), by verb
 STEADY_UNAVAILABLE: int
 STEADY_UNKNOWN: int
 STEADY_SERVER: int

@@ -103,10 +103,11 @@ int binding_prefixed_key(const struct throttler *self, PyObject *key, char *room
 PyObject *binding_policy(struct throttler *self, steady_throttler *asked, struct request request, PyObject *key,
                          int error, const char *why) {
     char room[STEADY__KEY_MAX];
-    struct steady__call call = {.verb = request.verb, .amount = request.amount};
+    struct steady__call call = {
+        .verb = request.verb, .amount = request.amount, .terms = &self->terms, .throttler = asked};
     steady_result result = {.error = error};
     if (binding_key(self, key, room, &call.key, &call.key_len) != 0) return NULL;
-    if (asked != NULL) steady__policy_apply(asked, &call, &result);
+    if (asked != NULL) steady__policy_apply(&call, &result);
     return result.source != STEADY_FROM_NOWHERE ? result_from(self->state, &result)
                                                 : convert_raise(self->state, error, why);
 }

@@ -151,8 +151,8 @@ static int module_add_result_hints(PyTypeObject *type) {
 }
 
 static int module_add_scripts(PyObject *module) {
-    PyObject *scripts = PyTuple_New(3);
-    for (int i = 0; scripts != NULL && i < 3; i++) {
+    PyObject *scripts = PyTuple_New(STEADY__VERBS);
+    for (int i = 0; scripts != NULL && i < STEADY__VERBS; i++) {
         const struct steady__script *script = &steady__scripts[i];
         PyObject *pair = Py_BuildValue("ss#", script->sha1, script->text, (Py_ssize_t)script->text_len);
         if (pair == NULL)
