@@ -33,7 +33,7 @@ steady_us pause_now(void) {
 }
 
 int pause_for(steady_us us) {
-    static const steady_us longest = 10 * STEADY_SECOND; /* sigtimedwait does not count a suspended host */
+    static const steady_us longest = STEADY_SECOND; /* sigtimedwait does not count the time of a suspended host */
     const steady_us end = pause_now() + us;
     sigset_t set;
     pause_add_signals(&set);
