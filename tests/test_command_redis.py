@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: MIT
 """The command `steady` on a Redis server: up, down, silent, and with foreign values."""
+import json
+import os
 import re
+import signal
 import socket
+import subprocess
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from command import ALLOWED, DAY, DENIED, FIELDS, LIMIT, UNAVAILABLE, UNKNOWN
+from command import ALLOWED, DAY, DENIED, FIELDS, LIMIT, LONG, SEVERAL, UNAVAILABLE, UNKNOWN, nearly
 
 
 def test_commands_on_redis_share_the_bucket_of_a_key(ask, redis_server):
@@ -100,6 +106,126 @@ def test_each_engine_gives_the_same_answers(ask, redis_server, start_redis, stea
     assert (code, answer["error"]) == (UNAVAILABLE, "server")
 
 
+# ---- Several limits, waits and reservations ----
+
+
+@pytest.fixture(params=["script", "module"])
+def engine(request, redis_server, start_redis, steady):
+    """The options for an empty server, once for each engine; and the server."""
+    server = redis_server if request.param == "script" else start_redis("--loadmodule", str(steady.parent / "steady.so"))
+    return ("--store", server.url, "--engine", request.param, "--timeout", "5s"), server
+
+
+def test_several_limits_have_keys_in_one_slot(ask, engine):
+    on, server = engine
+    fields = [*LONG, "limit", "limits"]
+    code, answer = ask("consume", "a{b}%", *SEVERAL, "--amount", "7", "--prefix", "p:", *on, fields=fields)
+    assert (code, answer["granted"], [limit["level"] for limit in answer["limits"]]) == (ALLOWED, 7, [7, 7])
+    assert sorted(server("KEYS", "*")) == [b"p:{a%7Bb%7D%25}burst", b"p:{a%7Bb%7D%25}week"]
+    code, answer = ask("consume", "a{b}%", *SEVERAL, "--amount", "4", "--prefix", "p:", *on, fields=fields)
+    assert (code, answer["limit"], [limit["level"] for limit in answer["limits"]]) == (DENIED, "burst", [7, 7])
+    assert nearly(answer["retry_after"], DAY / 10)
+    code, answer = ask("reset", "a{b}%", *SEVERAL, "--prefix", "p:", *on, fields=[*FIELDS, "limit", "limits"])
+    assert (code, server("KEYS", "*")) == (ALLOWED, [])
+
+
+def test_waiters_of_several_processes_are_served_in_turn(run, engine):
+    on, _ = engine
+    run("consume", "k", "--rate", "1/500ms", *on)
+    start = time.monotonic()
+    with ThreadPoolExecutor(3) as pool:
+        ends = sorted(pool.map(lambda _: (run("wait", "k", "--rate", "1/500ms", *on).returncode,
+                                          time.monotonic() - start), range(3)))
+    assert [code for code, _ in ends] == [ALLOWED] * 3
+    assert 0.3 < ends[0][1] and ends[0][1] + 0.3 < ends[1][1] and ends[1][1] + 0.3 < ends[2][1], ends
+
+
+def wait_in_line(steady, *args):
+    """A command that sleeps for its place. It prints the place first."""
+    child = subprocess.Popen([steady, *args], env={**os.environ, "STEADY_STORE": ""}, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True)
+    assert child.stdout.readline().startswith("wait ")
+    return child
+
+
+def test_a_signal_gives_up_the_place_on_redis(ask, engine, steady):
+    on, server = engine
+    ask("consume", "k", *LIMIT, "--amount", "10", *on)
+    for connection in "open", "closed":  # a server closes connections that are idle for its `timeout`
+        child = wait_in_line(steady, "wait", "k", *LIMIT, "--amount", "3", *on)
+        assert ask("peek", "k", *LIMIT, *on)[1]["level"] == 13
+        if connection == "closed":
+            server("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        child.send_signal(signal.SIGINT)
+        assert (child.communicate(timeout=60), child.returncode) == (("", ""), -signal.SIGINT)
+        assert ask("peek", "k", *LIMIT, *on)[1]["level"] == 10
+
+
+def test_a_place_that_cannot_be_given_up_is_reported(ask, start_redis, steady):
+    server = start_redis()
+    on = ("--store", server.url, "--timeout", "300ms")
+    ask("consume", "k", *LIMIT, "--amount", "10", *on)
+    child = wait_in_line(steady, "consume", "--max-wait", "2d", "k", *LIMIT, *on)
+    server.stop()
+    time.sleep(0.1)  # a connection that was used within 1 ms is not checked before it is used again
+    child.send_signal(signal.SIGTERM)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == -signal.SIGTERM
+    assert err.startswith("steady: the place in line could not be given up: the store gave no verdict"), err
+
+
+def test_another_process_settles_a_reservation(run, ask, engine):
+    on, _ = engine
+    fields = [*LONG, "limit", "limits", "reservation"]
+    code, answer = ask("reserve", "k", *SEVERAL, "--amount", "8", "--prefix", "p:", *on, fields=fields)
+    assert (code, answer["granted"]) == (ALLOWED, 8)
+    done = run("settle", "-", "burst=3", "week=20", "--json", *on, stdin=None, input=answer["reservation"])
+    settled = json.loads(done.stdout)
+    assert (done.returncode, settled["success"], settled["error"], settled["source"]) == (ALLOWED, True, None, "store")
+    assert [(limit["name"], limit["given_back"], limit["charged"], limit["level"]) for limit in settled["limits"]] == [
+        ("burst", 5, 0, 3), ("week", 0, 12, 20)]
+    levels = ask("peek", "k", *SEVERAL, "--prefix", "p:", *on, fields=[*FIELDS, "limit", "limits"])[1]["limits"]
+    assert [limit["level"] for limit in levels] == [3, 20]
+
+
+def test_at_least_and_charge_on_redis(ask, engine):
+    on, _ = engine
+    ask("consume", "k", *LIMIT, "--amount", "7", *on)
+    code, answer = ask("consume", "k", *LIMIT, "--amount", "5", "--at-least", "2", *on, fields=LONG)
+    assert (code, answer["granted"], answer["level"]) == (ALLOWED, 3, 10)
+    code, answer = ask("consume", "k", *LIMIT, "--amount", "5", "--charge", *on, fields=LONG)
+    assert (code, answer["granted"], answer["level"]) == (ALLOWED, 5, 15)
+
+
+def test_a_redis_that_is_down_has_no_places_and_no_reservations(run, ask, closed_port):
+    on = ("--store", f"redis://127.0.0.1:{closed_port}", "--timeout", "300ms")
+    reservation = "r1,1;k,1d,0,0,10,86400000000,1,5,5,1;"
+    assert ask("wait", "k", *LIMIT, *on, fields=LONG) == (UNAVAILABLE, {**dict.fromkeys(LONG), "error": "unavailable"})
+    code, answer = ask("consume", "k", *SEVERAL, *on, fields=[*LONG, "limit", "limits"])
+    assert (code, answer) == (UNAVAILABLE, {**dict.fromkeys([*LONG, "limit", "limits"]), "error": "unavailable"})
+    done = run("reserve", "k", *LIMIT, *on)
+    assert (done.returncode, done.stdout) == (UNAVAILABLE, "") and "nothing was charged" in done.stderr
+    done = run("settle", reservation, "3", *on, "--json")
+    assert done.returncode == UNAVAILABLE
+    assert json.loads(done.stdout) == {"success": None, "error": "unavailable", "source": None, "limits": None}
+    for policy, code, line in (("allow", ALLOWED, "allowed  k  by --on-error\n"),
+                               ("deny", DENIED, "denied   k  retry in 1 s  by --on-error\n")):
+        done = run("wait", "k", *SEVERAL, *on, "--on-error", policy)
+        assert (done.returncode, done.stdout) == (code, line)
+    code, answer = ask("wait", "k", *LIMIT, *on, "--on-error", "allow", fields=LONG)
+    assert (code, answer["must_wait"], answer["granted"], answer["source"]) == (ALLOWED, 0, None, "policy")
+    done = run("consume", "k", *SEVERAL, "--amount", "4", *on, "--on-error", "local")
+    assert done.returncode == ALLOWED
+    assert done.stdout.startswith("allowed  k  by --on-error, from a local bucket\n  burst  [####......] 4/10  ")
+
+
+def test_a_foreign_value_is_never_settled(run, redis_server):
+    redis_server("SET", "k", "precious")
+    done = run("settle", "r1,1;k,1d,0,0,10,86400000000,1,5,5,1;", "9", "--store", redis_server.url)
+    assert (done.returncode, done.stdout, redis_server("GET", "k")) == (UNAVAILABLE, "", b"precious")
+    assert done.stderr.startswith("steady: the key holds something that is not a bucket"), done.stderr
+
+
 class Mute:
     """A proxy before a server. It forwards all requests, and drops all replies after a decision was sent."""
 
@@ -141,6 +267,16 @@ def test_an_answer_that_is_lost_is_unknown_and_may_be_charged(ask, redis_server)
     mute.close()
     assert (code, answer) == (UNKNOWN, {**dict.fromkeys(FIELDS), "error": "unknown"})
     assert ask("peek", "k", *LIMIT, "--store", redis_server.url)[1]["level"] == 2
+
+
+def test_a_settlement_without_an_answer_must_not_be_repeated(run, redis_server):
+    reservation = run("reserve", "k", *LIMIT, "--amount", "5", "--store", redis_server.url).stdout.strip()
+    run("settle", reservation, "5", "--store", redis_server.url)  # the script is loaded
+    mute = Mute(redis_server.port)
+    done = run("settle", reservation, "7", "--store", mute.url, "--timeout", "300ms")
+    mute.close()
+    assert (done.returncode, done.stdout) == (UNKNOWN, "")
+    assert done.stderr.startswith("steady: the answer was lost; the reservation may be settled, so do not settle it again: ")
 
 
 @pytest.mark.parametrize("verb,says", [
