@@ -12,7 +12,7 @@
  *
  *     #include <steady.h>
  *     #include <stdio.h>
- *     #include <unistd.h>
+ *     #include <threads.h>
  *
  *     int main(void) {
  *         steady_store *store = NULL;
@@ -25,7 +25,7 @@
  *         if (steady_store_open(&store, "memory:", NULL, NULL) == 0 &&
  *             steady_throttler_new(&throttler, store, &limit, NULL, NULL) == 0 &&
  *             steady_decide_sync(throttler, &call, &r) == 0) {
- *             if (r.success) usleep((useconds_t)r.must_wait); // 0, unless the bucket was full
+ *             if (r.success) thrd_sleep(&(struct timespec){.tv_nsec = r.must_wait * 1000}, NULL);
  *             puts(r.success ? "go ahead" : "not now");
  *         }
  *         steady_throttler_free(&throttler);
