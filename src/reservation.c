@@ -227,6 +227,15 @@ static bool reservation_read_part(const char **at, steady_reserved *part, struct
     return steady_limit_check(&part->limit, NULL) == 0;
 }
 
+/* Part `at` has the bucket of an earlier part. No call makes such a reservation. */
+static bool reservation_repeats(const steady_reservation *r, size_t at) {
+    for (size_t i = 0; i < at; i++)
+        if (r->parts[i].key_len == r->parts[at].key_len &&
+            memcmp(r->parts[i].key, r->parts[at].key, r->parts[at].key_len) == 0)
+            return true;
+    return false;
+}
+
 int steady_reservation_parse(steady_reservation **reservation, const char *text, steady_message *why) {
     static const char not_one[] = "the text is not a reservation, or a part of it is missing";
     int64_t n = 0;
@@ -242,7 +251,7 @@ int steady_reservation_parse(steady_reservation **reservation, const char *text,
     char *to = r->text;
     bool whole = true;
     for (size_t i = 0; i < r->n && whole; i++)
-        whole = reservation_read_part(&at, &r->parts[i], &r->keys[i], &to);
+        whole = reservation_read_part(&at, &r->parts[i], &r->keys[i], &to) && !reservation_repeats(r, i);
     if (!whole || *at != '\0') {
         free(r);
         return steady__fail(why, STEADY_BAD_ARGUMENT, "%s", not_one);

@@ -29,7 +29,7 @@ struct steady__member {
     const char *key;                       /* whole: with its prefix */
     size_t key_len;
     size_t prefix_len;
-    bool several; /* its throttler has several limits */
+    bool several;                         /* its throttler has several limits */
     struct steady__settlement settlement; /* STEADY__SETTLE only. settlement.rate is that of `terms` */
 };
 

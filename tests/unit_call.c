@@ -249,19 +249,20 @@ static void text_that_is_no_reservation_is_refused(void **state) {
         "r1,65;",
         "r2,1;k,1s,0,0,1,1,1,1,1,1;",
         "hello",
-        "r1,1;k,1s,0,0,1,1,1,1,1,1",     /* cut */
-        "r1,1;k,1s,0,0,1,1,1,1,1,1;;",   /* more */
-        "r1,2;k,1s,0,0,1,1,1,1,1,1;",    /* a part is missing */
-        "r1,1;,1s,0,0,1,1,1,1,1,1;",     /* no key */
-        "r1,1;k k,1s,0,0,1,1,1,1,1,1;",  /* not escaped */
-        "r1,1;k,1%00s,0,0,1,1,1,1,1,1;", /* the name of a limit has no NUL */
-        "r1,1;%4,1s,0,0,1,1,1,1,1,1;",   /* half an escape */
-        "r1,1;%6b,1s,0,0,1,1,1,1,1,1;",  /* another form of the same */
-        "r1,1;k,1s,1,0,1,1,1,1,1,1;",    /* no key after the prefix */
-        "r1,1;k,1s,0,2,1,1,1,1,1,1;",    /* several is 0 or 1 */
-        "r1,1;k,1s,0,0,0,1,1,1,1,1;",    /* capacity */
-        "r1,1;k,1s,0,0,1,0,1,1,1,1;",    /* recharge */
-        "r1,1;k,1s,0,0,1,1,0,1,1,1;",    /* drops */
+        "r1,1;k,1s,0,0,1,1,1,1,1,1",                       /* cut */
+        "r1,1;k,1s,0,0,1,1,1,1,1,1;;",                     /* more */
+        "r1,2;k,1s,0,0,1,1,1,1,1,1;",                      /* a part is missing */
+        "r1,1;,1s,0,0,1,1,1,1,1,1;",                       /* no key */
+        "r1,1;k k,1s,0,0,1,1,1,1,1,1;",                    /* not escaped */
+        "r1,1;k,1%00s,0,0,1,1,1,1,1,1;",                   /* the name of a limit has no NUL */
+        "r1,1;%4,1s,0,0,1,1,1,1,1,1;",                     /* half an escape */
+        "r1,1;%6b,1s,0,0,1,1,1,1,1,1;",                    /* another form of the same */
+        "r1,2;k,1s,0,0,1,1,1,1,1,1;k,1h,0,0,1,1,1,1,1,1;", /* one bucket twice */
+        "r1,1;k,1s,1,0,1,1,1,1,1,1;",                      /* no key after the prefix */
+        "r1,1;k,1s,0,2,1,1,1,1,1,1;",                      /* several is 0 or 1 */
+        "r1,1;k,1s,0,0,0,1,1,1,1,1;",                      /* capacity */
+        "r1,1;k,1s,0,0,1,0,1,1,1,1;",                      /* recharge */
+        "r1,1;k,1s,0,0,1,1,0,1,1,1;",                      /* drops */
         "r1,1;k,1s,0,0,1,1,1000001,1,1,1;",
         "r1,1;k,1s,0,0,2147483647,9007199254740991,1,1,1,1;", /* their product */
         "r1,1;k,1s,0,0,1,1,1,2147483648,1,1;",
