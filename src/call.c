@@ -82,12 +82,12 @@ static int call_ask_sync(steady_throttler *t, enum steady__verb verb, const void
                                       .key_len = t->prefix_len + key_len,
                                       .terms = &t->limits[0].terms,
                                       .throttler = t};
-    /* Hold a reference: the log callback may free this throttler. A store for any thread has no log, and needs none. */
-    const bool any_thread = t->store->class_->any_thread;
-    if (!any_thread) steady__throttler_hold(t);
+    /* Hold a reference: the log callback may free this throttler. */
+    const bool quiet = t->store->class_->quiet;
+    if (!quiet) steady__throttler_hold(t);
     t->store->class_->decide(t->store, &call, result);
     steady__complete(&call, result);
-    if (!any_thread) steady__throttler_release(t);
+    if (!quiet) steady__throttler_release(t);
     return result->source == STEADY_FROM_NOWHERE ? result->error : 0;
 }
 

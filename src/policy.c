@@ -58,12 +58,12 @@ static enum steady_policy policy_of(const struct steady__call *call) {
 
 /* Decides in the embedded store, on a share of each limit. */
 static void policy_decide_local(const struct steady__call *call, steady_result *result) {
-    const struct steady__store_class *local_class = call->throttler->store->local->class_;
+    steady_store *store = atomic_load(&call->throttler->store->local);
     struct steady__call local = *call;
     local.terms = &call->throttler->limits[0].local_terms;
     for (size_t i = 0; call->group != NULL && i < call->group->n; i++)
         call->group->members[i].part.rate = call->group->members[i].local_rate;
-    local_class->decide(call->throttler->store->local, &local, result);
+    store->class_->decide(store, &local, result);
     result->source = STEADY_FROM_LOCAL;
 }
 
@@ -74,7 +74,7 @@ void steady__policy_apply(const struct steady__call *call, steady_result *result
     if (!policy_has_answer_for(error) || only_the_store) return;
     const enum steady_policy policy = policy_of(call);
     if (policy == STEADY_REPORT) return;
-    if (policy == STEADY_LOCAL && call->throttler->store->local != NULL) {
+    if (policy == STEADY_LOCAL && atomic_load(&call->throttler->store->local) != NULL) {
         policy_decide_local(call, result);
     } else {
         /* A client can cause an overload by asking much. It must not pass because of that. */

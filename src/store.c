@@ -63,13 +63,20 @@ void steady__store_init(steady_store *store, const struct steady__store_class *c
     atomic_init(&store->closed, false);
     store->has_loop = options->loop != NULL;
     store->buckets = options->buckets;
-    store->local = NULL;
+    atomic_init(&store->local, NULL);
 }
 
 void steady__store_hold(steady_store *store) { atomic_fetch_add(&store->holders, 1); }
 
+static void store_close_local(steady_store *store) {
+    steady_store *local = atomic_exchange(&store->local, NULL);
+    steady_store_close(&local);
+}
+
 void steady__store_release(steady_store *store) {
-    if (atomic_fetch_sub(&store->holders, 1) == 1) store->class_->free(store);
+    if (atomic_fetch_sub(&store->holders, 1) != 1) return;
+    store_close_local(store);
+    store->class_->free(store);
 }
 
 void steady_store_close(steady_store **store) {
@@ -78,7 +85,7 @@ void steady_store_close(steady_store **store) {
     *store = NULL;
     atomic_store(&s->closed, true);
     s->class_->close(s);
-    steady_store_close(&s->local);
+    if (!s->class_->any_thread) store_close_local(s); /* otherwise a call of another thread may use it */
     steady__store_release(s);
 }
 

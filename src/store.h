@@ -63,6 +63,7 @@ struct steady__call {
 struct steady__store_class {
     const char *name;
     bool any_thread; /* decide may be called from any thread at once */
+    bool quiet;      /* decide runs no callback of the user, so its caller need not hold the throttler */
     /* Fills terms->encoded from terms->rate; NULL: nothing to prepare. */
     void (*prepare)(struct steady__terms *terms);
     /* Starts a decision. 0, and its id, which is never 0; or an error, and nothing happened. */
@@ -89,8 +90,8 @@ struct steady_store {
     atomic_uint holders; /* the user until close, each throttler, and each call on the stack */
     atomic_bool closed;
     bool has_loop;
-    uint32_t buckets;    /* the option, for `local` */
-    steady_store *local; /* for STEADY_LOCAL; made with the first throttler that has this policy */
+    uint32_t buckets;              /* the option, for `local` */
+    _Atomic(steady_store *) local; /* for STEADY_LOCAL; made with the first throttler that has this policy */
 };
 
 /* Fills the head of a store, with one holder. */

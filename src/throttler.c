@@ -34,10 +34,14 @@ static struct steady__rate throttler_share_of(struct steady__rate rate, int64_t 
     return rate;
 }
 
+/* Several threads may make throttlers of a pool at once. The first one that has opened a store keeps it. */
 static int throttler_open_local(steady_store *store, steady_message *why) {
-    if (store->local != NULL) return 0;
+    steady_store *none = NULL, *local = NULL;
+    if (atomic_load(&store->local) != NULL) return 0;
     const steady_store_options options = {.buckets = store->buckets != 0 ? store->buckets : 1 << 16};
-    return steady__local_open(&store->local, NULL, &options, why);
+    const int error = steady__local_open(&local, NULL, &options, why);
+    if (error == 0 && !atomic_compare_exchange_strong(&store->local, &none, local)) steady_store_close(&local);
+    return error;
 }
 
 static void throttler_name_limit(struct steady__throttler_limit *to, const steady_limit *limit) {

@@ -309,6 +309,7 @@ static void local_free(steady_store *store) { free(store); }
 
 static const struct steady__store_class local_class = {.name = "local",
                                                        .any_thread = true,
+                                                       .quiet = true,
                                                        .submit = local_submit,
                                                        .cancel = local_cancel,
                                                        .decide = local_decide,
