@@ -60,7 +60,8 @@
  * An asynchronous or blocking call from another thread returns STEADY_WRONG_THREAD, and charges nothing. Exceptions:
  *   - Any thread may call steady_store_stats, steady_store_last_error and steady_store_state, until the store is
  * closed.
- *   - On an embedded store, any thread may make the ..._sync calls.
+ *   - On an embedded store and on a pool (steady_pool_open), any thread may make the ..._sync calls, and make and free
+ *     throttlers.
  *   - steady_poller_wake may be called from any thread.
  *   - Calls without a store, a throttler or a poller (limits, texts) may be made from any thread.
  *
@@ -71,9 +72,9 @@
  * -Wl,-z,nodelete.
  *
  * FORK
- *   - The child may go on with `file:` stores.
- *   - A Redis store stays with the parent. In the child its calls return STEADY_UNAVAILABLE; open a new store there.
- *     Closing the old one in the child does not disturb the parent.
+ *   - The child may go on with `file:` stores and with pools.
+ *   - Another Redis store stays with the parent. In the child its calls return STEADY_UNAVAILABLE.
+ *     Open a new store there. Closing the old one in the child does not disturb the parent.
  *   - If the child keeps using its copy of the loop, close the store first, before event_reinit, uv_loop_fork or
  *     ev_loop_fork. Otherwise the loop spins when the server closes the connection.
  *   - A little memory that the loop may still read is not freed in a child.
@@ -373,6 +374,30 @@ typedef struct steady_store_options {
  * STEADY_SYSTEM or STEADY_NO_MEMORY. Close the store with steady_store_close. */
 STEADY_API int steady_store_open(steady_store **store, const char *url, const steady_store_options *options,
                                  steady_message *why);
+
+/* Opens a store for blocking calls from any thread, such as those of a pool of workers. url and options are those of
+ * steady_store_open. `loop` must be NULL: a pool has only ..._sync calls.
+ *
+ * On a Redis server the threads share `connections` connections; at most 64. 0: 1. In a cluster that is the number for
+ * each node. They are made when they are needed. max_in_flight is for each of them. memory: and file: give an embedded
+ * store.
+ *   - The pool has no thread of its own. One of the threads that wait serves the connection for all of them.
+ *   - A call returns by its deadline, as on another store. If the thread that serves is kept from running, the calls of
+ *     its connection return later by that time.
+ *   - A thread must not be cancelled (pthread_cancel) in a call.
+ *   - The log callback runs on a thread that is in a call. With several connections it may run on two threads at once.
+ *     While it runs, the calls of its connection wait: it must not wait for a thread that is in a call. It may make any
+ *     call, also on this pool.
+ *   - steady_store_close may be called while other threads are in calls. It ends these as STEADY_CANCELLED, or as
+ *     STEADY_CLOSED if they were not sent. One thread may close, once.
+ *   - A throttler may be freed when no thread is about to use it. Calls in progress hold it.
+ *   - After fork the child may go on, whatever the threads of the parent did. It counts from zero, connects with its
+ *     first call, and reads the files of TLS again. If that fails, its calls end as STEADY_UNAVAILABLE.
+ *   - steady_store_state is STEADY_READY if a connection is. The last error is that of the call that failed last.
+ *
+ * Returns 0 and a store in *store. Otherwise *store is NULL, and the errors are those of steady_store_open. */
+STEADY_API int steady_pool_open(steady_store **store, const char *url, uint32_t connections,
+                                const steady_store_options *options, steady_message *why);
 
 /* <steady/hiredis.h> makes a store on a hiredis context of yours, and <steady/client.h> on any other client. */
 

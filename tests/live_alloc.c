@@ -3,11 +3,14 @@
  * Exception: on a connection of the caller, hiredis allocates the replies. */
 #include "support.h"
 
+#include <errno.h>
 #include <event2/event.h>
 #include <hiredis/adapters/libevent.h>
 #include <stdlib.h>
 #include <steady/event.h>
 #include <steady/hiredis.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "alloc.h"
 #include "certificates.h"
@@ -71,7 +74,7 @@ static void ask(struct scene *s, const char *key) {
     if (error != 0) s->error = error;
 }
 
-static void wait(struct scene *s, const char *key) {
+static void ask_blocking(struct scene *s, const char *key) {
     steady_result r;
     if (steady_consume_sync(s->throttler, key, strlen(key), 1, &r) != 0) s->error = r.error;
     note(s, &r);
@@ -103,7 +106,7 @@ static void play_on_poller(struct scene *s, const char *key) {
     for (int i = 0; s->error == 0 && i < 40; i++) /* more than fits into the first allocation */
         ask(s, key);
     if (s->error == 0 || s->asked > 0) run(s);
-    if (s->error == 0) wait(s, key);
+    if (s->error == 0) ask_blocking(s, key);
     close_scene(s);
 }
 
@@ -112,7 +115,16 @@ static void play_blocking(struct scene *s, const char *key) {
     s->error = steady_store_open(&s->store, server.unix_url, NULL, NULL);
     if (s->error == 0) s->error = steady_throttler_new(&s->throttler, s->store, &limit, &prefixed, NULL);
     for (int i = 0; s->error == 0 && i < 3; i++)
-        wait(s, key);
+        ask_blocking(s, key);
+    close_scene(s);
+}
+
+static void play_in_pool(struct scene *s, const char *key) {
+    static const steady_throttler_options prefixed = {.prefix = "p:"};
+    s->error = steady_pool_open(&s->store, server.unix_url, 2, &(steady_store_options){.client_name = "pool"}, NULL);
+    if (s->error == 0) s->error = steady_throttler_new(&s->throttler, s->store, &limit, &prefixed, NULL);
+    for (int i = 0; s->error == 0 && i < 3; i++)
+        ask_blocking(s, key);
     close_scene(s);
 }
 
@@ -148,7 +160,7 @@ static void play_over_tls(struct scene *s, const char *key) {
     for (int i = 0; s->error == 0 && i < 3; i++)
         ask(s, key);
     if (s->asked > 0) run(s);
-    if (s->error == 0) wait(s, key);
+    if (s->error == 0) ask_blocking(s, key);
     close_scene(s);
 }
 
@@ -227,6 +239,45 @@ static void blocking_store_survives_each_failed_allocation(void **state) {
     every_allocation_may_fail(play_blocking, "blocking");
 }
 
+static void pool_survives_each_failed_allocation(void **state) {
+    (void)state;
+    every_allocation_may_fail(play_in_pool, "pool");
+}
+
+/* In a child: 0: the n-th allocation did not fail; 1: it did; 2: wrong. */
+static int play_child_without_memory(struct scene *s, uint64_t nth) {
+    steady_result r;
+    alloc_fail(nth);
+    const int error = steady_consume_sync(s->throttler, "child", 5, 1, &r);
+    const bool failed = alloc_failed();
+    alloc_fail(0);
+    if (error != 0 && !(failed && is_want_of_memory(error))) return 2;
+    const steady_us give_up = now_us() + 5 * STEADY_SECOND; /* after a failed attempt there is a pause */
+    while (steady_consume_sync(s->throttler, "child", 5, 1, &r) != 0 && now_us() < give_up)
+        sleep_us(STEADY_MILLISECOND);
+    return r.error != 0 ? 2 : failed;
+}
+
+static void child_of_a_pool_survives_each_failed_allocation(void **state) {
+    struct scene s = {0};
+    int status = 256;
+    uint64_t nth = 0;
+    (void)state;
+    assert_int_equal(steady_pool_open(&s.store, server.url, 1, NULL, NULL), 0);
+    assert_int_equal(steady_throttler_new(&s.throttler, s.store, &limit, NULL, NULL), 0);
+    ask_blocking(&s, "parent");
+    while (status != 0) {
+        const pid_t pid = fork();
+        nth++;
+        assert_return_code(pid, errno);
+        if (pid == 0) _exit(play_child_without_memory(&s, nth));
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        if (status != 0 && status != 256) fail_msg("allocation %d: status %d", (int)nth, status);
+    }
+    assert_true(nth > 8);
+    close_scene(&s);
+}
+
 static void name_lookup_survives_each_failed_allocation(void **state) {
     (void)state;
     every_allocation_may_fail(play_by_name, "name");
@@ -272,7 +323,7 @@ static void play_on_cluster(struct scene *s, const char *key) {
     for (int i = 0; s->error == 0 && i < 40; i++)
         ask(s, key);
     if (s->error == 0 || s->asked > 0) run(s);
-    if (s->error == 0) wait(s, key);
+    if (s->error == 0) ask_blocking(s, key);
     close_scene(s);
 }
 
@@ -332,7 +383,7 @@ static void ask_many(struct scene *s) {
 
 static void wait_many(struct scene *s) {
     for (int i = 0; i < ROUNDS; i++)
-        wait(s, i % 2 == 0 ? "short" : LONG_KEY);
+        ask_blocking(s, i % 2 == 0 ? "short" : LONG_KEY);
     assert_int_equal(s->error, 0);
 }
 
@@ -429,6 +480,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(store_on_a_loop_survives_each_failed_allocation),
         cmocka_unit_test(blocking_store_survives_each_failed_allocation),
+        cmocka_unit_test(pool_survives_each_failed_allocation),
+        cmocka_unit_test(child_of_a_pool_survives_each_failed_allocation),
         cmocka_unit_test(name_lookup_survives_each_failed_allocation),
         cmocka_unit_test(sentinel_store_survives_each_failed_allocation),
         cmocka_unit_test(tls_store_survives_each_failed_allocation),

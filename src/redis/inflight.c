@@ -225,10 +225,12 @@ static void inflight_finish(struct steady__inflight *inflight, struct pending *p
     inflight_count(inflight->counters, &pending->call, result);
     if (--inflight->n_in_flight == 0) inflight->in_portions = false;
     inflight_pending_release(inflight, pending);
-    if (pending->answer != NULL)
-        *pending->answer = *result;
-    else
+    if (pending->answer == NULL) {
         steady__finish(&pending->call, result);
+    } else {
+        *pending->answer = *result;
+        if (inflight->answered != NULL) inflight->answered(pending->answer);
+    }
 }
 
 static void inflight_fail(struct steady__inflight *inflight, struct pending *pending, int error) {

@@ -45,7 +45,8 @@ struct steady__inflight {
     const struct steady__fork_guard *fork_guard;
     void (*log)(void *data, enum steady_log_level level, const char *text); /* NULL: no log */
     void *log_data;
-    const struct steady__url *url; /* for the log */
+    const struct steady__url *url;           /* for the log */
+    void (*answered)(steady_result *answer); /* called when an *answer is there; NULL: not called */
     const struct steady__transport *transport_class;
     void *transport;
     struct steady__list due;       /* by deadline, which is the order of submit */

@@ -35,8 +35,10 @@ struct redis_store {
     char client_name[STEADY__CLIENT_NAME_MAX + 1];
     struct steady__retry retry;       /* over the caller's loop */
     struct steady__inflight inflight; /* on that */
-    struct steady__inflight blocking; /* on a poller of our own */
+    struct steady__inflight blocking; /* on `poller` */
     steady_poller *poller;
+    bool in_parts; /* the poller is the caller's: see steady__redis_open_in_parts */
+    void (*answered)(steady_result *answer);
     steady_us stood_still_at; /* when that poller last ran */
 };
 
@@ -56,6 +58,7 @@ static int redis_start(struct redis_store *store, struct steady__inflight *infli
     inflight->last_error = &store->last_error;
     inflight->counters = &store->counters;
     inflight->fork_guard = &store->fork_guard;
+    inflight->answered = store->answered;
     inflight->log = main ? store->options.log : NULL;
     inflight->log_data = store->options.log_data;
     inflight->url = &store->url;
@@ -112,30 +115,35 @@ static bool redis_cancel(steady_store *head, uint64_t id) {
 
 /* Notices a connection that was lost since the last call, before a decision is written to it. Right after the last call
  * this is skipped: its system call is a quarter of those of a decision. */
-static void redis_catch_up(struct redis_store *store) {
-    if (steady__loop_now(&store->blocking.loop) - store->stood_still_at >= LATELY) steady_poller_run(store->poller, 0);
+void steady__redis_resume(steady_store *head) {
+    struct redis_store *store = redis_store_of(head);
+    if (store->blocking.transport == NULL) return;
+    if (steady__loop_now(&store->blocking.loop) - store->stood_still_at < LATELY) return;
+    if (steady_poller_run(store->poller, 0) > 0) steady_poller_run(store->poller, 0); /* a reply came before the end */
 }
 
-static void redis_give_up(struct redis_store *store, int error) {
-    steady__inflight_give_up(&store->blocking);
+void steady__redis_pause(steady_store *head) {
+    struct redis_store *store = redis_store_of(head);
+    if (store->blocking.transport != NULL) store->stood_still_at = steady__loop_now(&store->blocking.loop);
+}
+
+void steady__redis_give_up(steady_store *head, int error) {
+    struct redis_store *store = redis_store_of(head);
+    if (store->blocking.transport != NULL) steady__inflight_give_up(&store->blocking);
     steady__note_error(&store->last_error, 0, "poll: %s", strerror(error));
 }
 
-static void redis_ask(struct redis_store *store, const struct steady__call *call, steady_result *result) {
-    result->error = redis_start_blocking(store);
-    if (result->error != 0) { /* store->blocking is cleared at the next attempt */
-        steady__reject(&store->counters, &store->last_error, call, result->error, "out of memory");
-        return;
-    }
-    redis_catch_up(store);
-    if (atomic_load(&store->head.closed))
-        result->error = STEADY_CLOSED; /* the log callback closed it */
-    else
-        result->error = steady__inflight_submit(&store->blocking, call, result, NULL);
-    if (result->error == 0) result->error = STEADY__PENDING;
-    while (result->error == STEADY__PENDING)
-        if (steady_poller_run(store->poller, -1) < 0) redis_give_up(store, errno);
-    store->stood_still_at = steady__loop_now(&store->blocking.loop);
+unsigned steady__redis_errors(const steady_store *head) {
+    return atomic_load_explicit(&((const struct redis_store *)head)->last_error.edition, memory_order_relaxed);
+}
+
+int steady__redis_ask(steady_store *head, const struct steady__call *call, steady_result *answer) {
+    struct redis_store *store = redis_store_of(head);
+    if (atomic_load(&head->closed)) return STEADY_CLOSED; /* the log callback closed it */
+    const int error = redis_start_blocking(store);
+    if (error == 0) return steady__inflight_submit(&store->blocking, call, answer, NULL);
+    /* store->blocking is cleared at the next attempt */
+    return steady__reject(&store->counters, &store->last_error, call, error, "out of memory");
 }
 
 static void redis_decide(steady_store *head, const struct steady__call *call, steady_result *result) {
@@ -146,7 +154,12 @@ static void redis_decide(steady_store *head, const struct steady__call *call, st
         return;
     }
     steady__store_hold(head);
-    redis_ask(store, call, result);
+    steady__redis_resume(head);
+    result->error = steady__redis_ask(head, call, result);
+    if (result->error == 0) result->error = STEADY__PENDING;
+    while (result->error == STEADY__PENDING)
+        if (steady_poller_run(store->poller, -1) < 0) steady__redis_give_up(head, errno);
+    steady__redis_pause(head);
     steady__store_release(head);
 }
 
@@ -171,7 +184,7 @@ static void redis_close_store(steady_store *head) {
     struct redis_store *store = redis_store_of(head);
     redis_stop(&store->inflight);
     redis_stop(&store->blocking);
-    steady_poller_free(&store->poller);
+    if (!store->in_parts) steady_poller_free(&store->poller);
     if (!steady__forked(&store->fork_guard)) steady__tls_close(store->tls); /* in a child its connections remain */
     store->tls = NULL;
     steady__url_clear(&store->url);
@@ -235,4 +248,16 @@ int steady__redis_open_over(steady_store **store, const struct steady__net *net,
 int steady__redis_open(steady_store **store, const struct steady__url *url, const steady_store_options *options,
                        steady_message *why) {
     return steady__redis_open_over(store, &steady__net_system, url, options, why);
+}
+
+int steady__redis_open_in_parts(steady_store **store, const struct steady__net *net, const struct steady__url *url,
+                                const steady_store_options *options, steady_poller *poller,
+                                void (*answered)(steady_result *answer), steady_message *why) {
+    const int error = steady__redis_open_over(store, net, url, options, why);
+    if (error != 0) return error;
+    struct redis_store *s = redis_store_of(*store);
+    s->in_parts = true;
+    s->poller = poller;
+    s->answered = answered;
+    return 0;
 }
