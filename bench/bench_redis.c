@@ -3,11 +3,15 @@
  *
  *     bench_redis async URL COUNT IN_FLIGHT    prints seconds and CPU seconds for COUNT decisions
  *     bench_redis sync URL COUNT               prints the median and the 99th percentile of COUNT latencies, in us
- *     bench_redis rate PORT COUNT < COMMAND    prints seconds for COUNT commands (wire form), 200 in flight
- *     bench_redis load VERB                    prints the SCRIPT LOAD of a verb in its wire form
- *     bench_redis command VERB CAPACITY RECHARGE_US AMOUNT KEY    prints a command in its wire form */
+ *     bench_redis pool URL COUNT               the same on a pool
+ *     bench_redis threads URL COUNT THREADS CONNECTIONS    prints seconds and CPU seconds for COUNT blocking calls of
+ * all THREADS on a pool with so many connections; 0: each thread has a store of its own bench_redis rate PORT COUNT <
+ * COMMAND    prints seconds for COUNT commands (wire form), 200 in flight bench_redis load VERB prints the SCRIPT LOAD
+ * of a verb in its wire form bench_redis command VERB CAPACITY RECHARGE_US AMOUNT KEY    prints a command in its wire
+ * form */
 #include <arpa/inet.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -118,15 +122,24 @@ static double time_one(steady_throttler *throttler, uint64_t *seed) {
     return took * 1e6;
 }
 
-static void measure_sync(const char *url, long count) {
+static int open_pool(steady_store **store, const char *url, uint32_t connections, steady_message *why) {
+    const steady_store_options options = {.timeout = 10 * STEADY_SECOND};
+    return steady_pool_open(store, url, connections, &options, why);
+}
+
+static int open_store(steady_store **store, const char *url, steady_message *why) {
+    const steady_store_options options = {.timeout = 10 * STEADY_SECOND};
+    return steady_store_open(store, url, &options, why);
+}
+
+static void measure_sync(const char *url, long count, bool pool) {
     steady_store *store = NULL;
     steady_throttler *throttler = NULL;
     steady_message why = {.text = ""};
     uint64_t seed = 1;
     double *took = calloc((size_t)count, sizeof *took);
-    const steady_store_options options = {.timeout = 10 * STEADY_SECOND};
     if (took == NULL) die("memory", "none");
-    if (steady_store_open(&store, url, &options, &why) != 0 ||
+    if ((pool ? open_pool(&store, url, 0, &why) : open_store(&store, url, &why)) != 0 ||
         steady_throttler_new(&throttler, store, &limit, NULL, &why) != 0)
         die(url, why.text);
     for (int i = 0; i < WARM_UP; i++)
@@ -138,6 +151,64 @@ static void measure_sync(const char *url, long count) {
     free(took);
     steady_throttler_free(&throttler);
     steady_store_close(&store);
+}
+
+/* ---- From several threads ---- */
+
+struct thread {
+    pthread_t id;
+    const char *url;
+    steady_throttler *throttler; /* on the pool; NULL: it opens a store */
+    pthread_barrier_t *begin, *end;
+    uint64_t seed;
+    long count;
+};
+
+static void *call_in_sequence(void *arg) {
+    struct thread *thread = arg;
+    steady_store *store = NULL;
+    steady_throttler *throttler = thread->throttler;
+    steady_message why = {.text = ""};
+    if (throttler == NULL && (open_store(&store, thread->url, &why) != 0 ||
+                              steady_throttler_new(&throttler, store, &limit, NULL, &why) != 0))
+        die(thread->url, why.text);
+    for (int i = 0; i < WARM_UP / 10; i++)
+        time_one(throttler, &thread->seed);
+    pthread_barrier_wait(thread->begin);
+    for (long i = 0; i < thread->count; i++)
+        time_one(throttler, &thread->seed);
+    pthread_barrier_wait(thread->end);
+    if (store != NULL) steady_throttler_free(&throttler);
+    steady_store_close(&store);
+    return NULL;
+}
+
+static void measure_threads(const char *url, long count, unsigned n, uint32_t connections) {
+    steady_store *pool = NULL;
+    steady_throttler *throttler = NULL;
+    steady_message why = {.text = ""};
+    pthread_barrier_t begin, end;
+    struct thread *threads = calloc(n, sizeof *threads);
+    if (threads == NULL) die("memory", "none");
+    if (connections > 0 && (open_pool(&pool, url, connections, &why) != 0 ||
+                            steady_throttler_new(&throttler, pool, &limit, NULL, &why) != 0))
+        die(url, why.text);
+    pthread_barrier_init(&begin, NULL, n + 1);
+    pthread_barrier_init(&end, NULL, n + 1);
+    for (unsigned i = 0; i < n; i++) {
+        threads[i] = (struct thread){
+            .url = url, .throttler = throttler, .begin = &begin, .end = &end, .seed = i, .count = count / n};
+        if (pthread_create(&threads[i].id, NULL, call_in_sequence, &threads[i]) != 0) die("thread", "not started");
+    }
+    pthread_barrier_wait(&begin);
+    const double began = seconds(CLOCK_MONOTONIC), cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
+    pthread_barrier_wait(&end);
+    printf("%.6f %.6f\n", seconds(CLOCK_MONOTONIC) - began, seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu);
+    for (unsigned i = 0; i < n; i++)
+        pthread_join(threads[i].id, NULL);
+    free(threads);
+    steady_throttler_free(&throttler);
+    steady_store_close(&pool);
 }
 
 /* ---- As fast as the server can: counts the lines of replies, and does not parse them ---- */
@@ -228,7 +299,11 @@ int main(int argc, char **argv) {
     if (argc == 5 && strcmp(argv[1], "async") == 0)
         measure_async(argv[2], atol(argv[3]), atol(argv[4]));
     else if (argc == 4 && strcmp(argv[1], "sync") == 0)
-        measure_sync(argv[2], atol(argv[3]));
+        measure_sync(argv[2], atol(argv[3]), false);
+    else if (argc == 4 && strcmp(argv[1], "pool") == 0)
+        measure_sync(argv[2], atol(argv[3]), true);
+    else if (argc == 6 && strcmp(argv[1], "threads") == 0)
+        measure_threads(argv[2], atol(argv[3]), (unsigned)atoi(argv[4]), (uint32_t)atoi(argv[5]));
     else if (argc == 4 && strcmp(argv[1], "rate") == 0)
         measure_rate(argv[2], atol(argv[3]));
     else if (argc == 3 && strcmp(argv[1], "load") == 0)
