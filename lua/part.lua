@@ -36,9 +36,8 @@ if asked > 0 and kind ~= '2' then
   elseif surplus > 0 then
     allows = false
     if max_wait > 0 and level + asked <= 2147483647 and (level + asked) * recharge < 9007199254740992 then
-      local units = surplus * recharge
-      local left = units % drops
-      allows = (units - left) / drops + math.ceil((left - phase) / drops) <= max_wait
+      -- The product is at least 2^22 below 2^53, and the phase is above -10^6. So their difference is exact.
+      allows = math.ceil((surplus * recharge - phase) / drops) <= max_wait
     end
   end
   if not allows and kind ~= '3' then allowed = false end

@@ -47,6 +47,8 @@ static struct steady__rate random_rate(struct world *w) {
     rate.capacity = one_of(w, 8) == 0 ? 1 : random_edgy(seed, 1, STEADY__CAPACITY_MAX);
     const int64_t most = (STEADY__EXACT - 1) / rate.capacity;
     rate.recharge = one_of(w, 4) == 0 ? most - smaller(most - 1, random_in(seed, 0, 3)) : random_edgy(seed, 1, most);
+    if (one_of(w, 8) == 0) rate.recharge = INT64_C(1) << one_of(w, 53); /* then a product can be 2^53 */
+    rate.capacity = smaller(rate.capacity, (STEADY__EXACT - 1) / rate.recharge);
     rate.drops = common_drops[one_of(w, 7)];
     if (one_of(w, 4) == 0) rate.drops = random_edgy(seed, 1, STEADY__DROPS_MAX);
     rate.block = one_of(w, 3) == 0 ? random_edgy(seed, 1, STEADY__BLOCK_LIMIT - 1) : 0;
@@ -114,7 +116,9 @@ static int64_t random_now(struct world *w) {
     case 4: next += random_edgy(&w->seed, 0, rate->recharge); break;
     case 5: next += random_in(&w->seed, 0, 3); break;
     case 6: next += w->mild ? random_in(&w->seed, 0, 100) : random_edgy(&w->seed, 0, NOW); break;
-    case 7: next = one_of(w, 50) == 0 ? random_in(&w->seed, 0, 1000000) : next; break; /* a young clock */
+    case 7: /* a young clock; or the moment of the last leak, where the phase can be below 0 */
+        next = one_of(w, 50) == 0 ? random_in(&w->seed, 0, 1000000) : b.last;
+        break;
     default: next += (rate->recharge + rate->drops - 1) / rate->drops + near; break;
     }
     return next < 0 || next >= STEADY__EXACT - STEADY__BLOCK_LIMIT ? NOW : next;
