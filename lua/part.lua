@@ -1,14 +1,20 @@
 -- SPDX-License-Identifier: MIT
 -- Part i of a call: its arguments, its bucket at the current time, and its vote.
-local capacity, recharge, amount = match(ARGV[i + 1], '^(%d+) (%d+) 1 0 (%d+) 0$')
-local drops, block, kind, wrong = 1, 0, '0', false
+local capacity, recharge, drops, amount = match(ARGV[i + 1], '^(%d+) (%d+) (%d+) 0 (%d+) 0$')
+local block, kind, wrong = 0, '0', false
 if not amount then
   capacity, recharge, drops, block, amount, kind = match(ARGV[i + 1], '^(%d+) (%d+) (%d+) (%d+) (-?%d+) ([0-3])$')
   if not kind then
     return redis.error_reply('ERR steady: a part needs "capacity recharge drops block amount kind"')
   end
-  drops, block, amount = drops + 0, block + 0, amount + 0
-  wrong = drops < 1 or drops > 1000000 or block >= 4503599627370496 or amount < (kind == '0' and -2147483647 or 0)
+  block, amount = block + 0, amount + 0
+  wrong = block >= 4503599627370496 or amount < (kind == '0' and -2147483647 or 0)
+end
+if drops == '1' then -- a string becomes a number slowly
+  drops = 1
+else
+  drops = drops + 0
+  wrong = wrong or drops < 1 or drops > 1000000
 end
 capacity, recharge, amount = capacity + 0, recharge + 0, amount + 0
 if wrong or capacity < 1 or capacity > 2147483647 or recharge < 1 or capacity * recharge >= 9007199254740992
