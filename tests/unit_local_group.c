@@ -193,6 +193,60 @@ static void table_agrees_with_the_vectors(void **state) {
     assert_true(agreed > 6000);
 }
 
+/* ---- What a call meets ---- */
+
+static void call_counts_buckets_ahead_of_the_clock_and_new_slots(void **state) {
+    (void)state;
+    const struct steady__rate rate = {5, 3600 * SECOND, 1, 0};
+    struct fixture f;
+    struct group_call c;
+    set_up(&f, 64);
+    for (int times = 0; times < 3; times++) {
+        group_now = f.now - times * SECOND;
+        group_begin(&c, times == 2 ? STEADY__SETTLE : STEADY__CONSUME_ALL, NULL);
+        for (size_t i = 0; i < 2; i++) {
+            group_take(&c, keys[i], rate, 1, STEADY__TAKE);
+            c.call.group->members[i].settlement.actual = 1;
+        }
+        group_run(&c, &f.table);
+        assert_true(c.result.success);
+        assert_int_equal(c.site.grew, times == 0 ? 2 : 0);
+        assert_int_equal(c.site.stepped, times == 0 ? 0 : 2);
+        assert_false(c.site.overflowed);
+        assert_int_equal(c.call.group->results[1].level, times + 1);
+        group_end(&c);
+    }
+    group_now = f.now - 10 * SECOND;
+    group_begin(&c, STEADY__CONSUME_ALL, NULL);
+    group_take(&c, keys[0], rate, 1, STEADY__TAKE);
+    group_run(&c, &f.table);
+    assert_int_equal(c.site.stepped, 1);
+    group_end(&c);
+    tear_down(&f);
+}
+
+static void block_of_a_member_ends_at_the_last_time_of_the_table(void **state) {
+    (void)state;
+    const struct steady__rate rate = {1, 1000, 1, STEADY__BLOCK_LIMIT - 1};
+    struct fixture f;
+    set_up(&f, 64);
+    group_now = STEADY__TIME_MAX - 10;
+    for (size_t n = 1; n <= 2; n++) {
+        struct group_call c;
+        group_begin(&c, STEADY__CONSUME_ALL, NULL);
+        for (size_t i = 0; i < n; i++)
+            group_take(&c, keys[i], rate, 1, STEADY__CHARGE);
+        group_run(&c, &f.table);
+        for (size_t i = 0; i < n; i++)
+            c.call.group->members[i].part.kind = STEADY__TAKE;
+        group_run(&c, &f.table);
+        assert_false(c.result.success);
+        assert_int_equal(c.result.blocked_for, 10);
+        group_end(&c);
+    }
+    tear_down(&f);
+}
+
 /* ---- Reset ---- */
 
 static void reset_empties_all_buckets_of_a_call(void **state) {
@@ -231,6 +285,7 @@ static void reset_empties_all_buckets_of_a_call(void **state) {
 /* ---- No free slot ---- */
 
 static const struct steady__rate login = {5, 3600 * SECOND, 1, 0}, page = {1000, 1000, 1, 0};
+static const struct steady__rate strict_login = {5, 3600 * SECOND, 1, 600 * SECOND};
 static const struct steady__rate strict_page = {1000, 1000, 1, SECOND};
 
 /* Every slot has a key that stays for 2^38 us. The overflow buckets are empty. 64 buckets have one, 512 have twelve. */
@@ -319,6 +374,9 @@ static void drain_of_a_member_leaves_the_shared_bucket_alone(void **state) {
     assert_int_equal(r.granted, 0);
     assert_int_equal(r.level, 5);
     assert_int_equal(r.retry_after, 0);
+    assert_int_equal(take_one(&f, "x", strict_login, 1, STEADY__TAKE).blocked_for, 600 * SECOND);
+    r = take_one(&f, "x", login, -2, STEADY__TAKE);
+    assert_true(r.success && r.blocked_for > 0);
     struct group_call c;
     group_begin(&c, STEADY__CONSUME_ALL, NULL);
     group_take(&c, "x", login, -2, STEADY__TAKE);
@@ -375,6 +433,30 @@ static void key_without_a_bucket_denies_a_vote_and_gets_no_charge(void **state) 
     tear_down(&f);
 }
 
+/* The overflow bucket is free before the amount would fit into a full bucket. */
+static void key_without_a_bucket_is_denied_until_one_is_free(void **state) {
+    (void)state;
+    const struct steady__rate brief = {5, 1000, 1, 0}, slow = {1000, SECOND, 1, 0};
+    struct fixture f;
+    set_up_full(&f, 64);
+    take_one(&f, "x", brief, 5, STEADY__TAKE);
+    for (int peek = 0; peek < 2; peek++) {
+        struct group_call c;
+        group_begin(&c, peek ? STEADY__PEEK_ALL : STEADY__CONSUME_ALL, NULL);
+        group_take(&c, "y", slow, 1000, STEADY__TAKE);
+        group_take(&c, "z", slow, 1, STEADY__CHARGE);
+        group_run(&c, &f.table);
+        assert_false(c.result.success);
+        assert_between(c.result.retry_after, 5000, 5050);
+        assert_int_equal(c.result.level, 1000);
+        assert_int_equal(c.result.blocked_for, 0);
+        group_end(&c);
+    }
+    group_now += 5050;
+    assert_true(take_one(&f, "y", slow, 1000, STEADY__TAKE).success);
+    tear_down(&f);
+}
+
 /* There is no bucket in which a place in line could be kept. */
 static void key_without_a_bucket_has_no_line(void **state) {
     (void)state;
@@ -399,11 +481,14 @@ static void key_without_a_bucket_has_no_line(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(table_agrees_with_the_vectors),
+        cmocka_unit_test(call_counts_buckets_ahead_of_the_clock_and_new_slots),
+        cmocka_unit_test(block_of_a_member_ends_at_the_last_time_of_the_table),
         cmocka_unit_test(reset_empties_all_buckets_of_a_call),
         cmocka_unit_test(settlement_gives_back_nothing_from_a_shared_bucket),
         cmocka_unit_test(settlement_gives_back_nothing_from_a_copy_of_a_shared_bucket),
         cmocka_unit_test(drain_of_a_member_leaves_the_shared_bucket_alone),
         cmocka_unit_test(key_without_a_bucket_denies_a_vote_and_gets_no_charge),
+        cmocka_unit_test(key_without_a_bucket_is_denied_until_one_is_free),
         cmocka_unit_test(key_without_a_bucket_has_no_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -315,15 +315,20 @@ static void task_killed_at_any_step_leaves_only_its_own_drops(void **state) {
 #define MINUTE ((int64_t)60 * 1000000)
 #define STEPS 120 /* more than that settlement takes */
 
+static const struct steady__rate weekly = {CAPACITY, 168 * HOUR, 1, 0};
 static const struct steady__rate hourly = {CAPACITY, HOUR, 1, 0}, strict = {CAPACITY, HOUR, 1, 24 * HOUR};
 static struct steady_part_result others;
 
-/* Starts a world in which `interrupt` runs after so many steps of the next call. */
-static void interrupt_after(unsigned steps, void (*interrupt)(void)) {
-    start_world(&hourly);
+static void interrupt_at(unsigned steps, void (*interrupt)(void)) {
     memset(&others, 0, sizeof others);
     world.interrupt = interrupt;
     world.steps_until = steps;
+}
+
+/* Starts a world in which `interrupt` runs after so many steps of the next call. */
+static void start_and_interrupt_at(unsigned steps, void (*interrupt)(void)) {
+    start_world(&hourly);
+    interrupt_at(steps, interrupt);
 }
 
 static void others_take(const char *key, struct steady__rate rate, int64_t amount) {
@@ -382,7 +387,7 @@ static void call_that_loses_a_race_takes_nothing_and_starts_no_block(void **stat
     unsigned raced = 0, blocked = 0, n = 0;
     for (bool over = false; !over; n++) {
         struct group_call c;
-        interrupt_after(n, others_fill_b);
+        start_and_interrupt_at(n, others_fill_b);
         group_begin(&c, STEADY__CONSUME_ALL, NULL);
         group_take(&c, "a", strict, 3, STEADY__TAKE);
         group_take(&c, "b", strict, 2, STEADY__TAKE);
@@ -418,11 +423,10 @@ static void call_that_loses_a_race_takes_nothing_and_starts_no_block(void **stat
 /* The same with shared buckets: the call knows that its drops are in them. */
 static void call_that_loses_a_race_takes_its_drops_out_of_a_shared_bucket(void **state) {
     (void)state;
-    const struct steady__rate weekly = {CAPACITY, 168 * HOUR, 1, 0};
     unsigned raced = 0, n = 0;
     for (bool over = false; !over; n++) {
         struct group_call c;
-        interrupt_after(n, others_fill_b);
+        start_and_interrupt_at(n, others_fill_b);
         fill_table();
         group_begin(&c, STEADY__CONSUME_ALL, NULL);
         group_take(&c, "a", weekly, 3, STEADY__TAKE);
@@ -461,7 +465,7 @@ static void moment_of_a_call_is_not_later_than_any_of_its_takes(void **state) {
     unsigned apart = 0, n = 0;
     for (bool over = false; !over; n++) {
         struct group_call c;
-        interrupt_after(n, others_take_one_of_b_later);
+        start_and_interrupt_at(n, others_take_one_of_b_later);
         group_begin(&c, STEADY__CONSUME_ALL, NULL);
         group_take(&c, "a", hourly, 3, STEADY__TAKE);
         group_take(&c, "b", hourly, 2, STEADY__TAKE);
@@ -479,6 +483,199 @@ static void moment_of_a_call_is_not_later_than_any_of_its_takes(void **state) {
     assert_true(apart > 5);
 }
 
+/* ---- More interruptions, at each step ---- */
+
+static unsigned later; /* steps from one interruption to the next */
+
+static void then(void (*interrupt)(void)) {
+    world.interrupt = interrupt;
+    world.steps_until = later;
+}
+
+/* A call that puts 3 drops into a, 2 into b, and drains 2 of another key. True: it was allowed. */
+static bool take_and_drain_key(const char *drained, bool *over) {
+    struct group_call c;
+    group_begin(&c, STEADY__CONSUME_ALL, NULL);
+    group_take(&c, drained, strict, -2, STEADY__TAKE);
+    group_take(&c, "a", strict, 3, STEADY__TAKE);
+    group_take(&c, "b", strict, 2, STEADY__TAKE);
+    group_run(&c, &world.table);
+    const bool allowed = c.result.success;
+    *over = world.interrupt != NULL;
+    world.interrupt = NULL;
+    world.rate = strict;
+    group_end(&c);
+    return allowed;
+}
+
+static bool take_and_drain(bool *over) { return take_and_drain_key("c", over); }
+
+/* Whichever key comes first in the order of the hashes. */
+static void call_that_loses_a_race_drains_nothing(void **state) {
+    (void)state;
+    static const char *const drained[] = {"c", "d", "e", "f", "g", "h"};
+    for (size_t i = 0; i < sizeof drained / sizeof drained[0]; i++) {
+        unsigned denied = 0, n = 0;
+        for (bool over = false; !over; n++) {
+            start_world(&strict);
+            others_take(drained[i], strict, 4);
+            interrupt_at(n, others_fill_b);
+            const bool allowed = take_and_drain_key(drained[i], &over);
+            struct steady__ask ask = ask_about(drained[i], &strict);
+            struct steady__answer answer;
+            assert_true(steady__table_decide(&ask, &answer));
+            assert_int_equal(answer.decision.level, allowed ? 2 : 4);
+            denied += !allowed;
+            assert_true(n < 5000);
+        }
+        assert_true(denied > 5);
+    }
+}
+
+static int64_t level_meanwhile; /* of a, when b was drained */
+
+static void others_drain_b(void) {
+    world.rate = strict;
+    level_meanwhile = level_of(0);
+    others_take("b", strict, -CAPACITY);
+}
+
+static void others_fill_b_and_drain_it_later(void) {
+    others_fill_b();
+    then(others_drain_b);
+}
+
+/* The first step at which others_fill_b makes the call lose a race: it is denied, and starts no block. */
+static unsigned first_race(const struct steady__rate *rate) {
+    for (unsigned n = 0; n < 5000; n++) {
+        bool over;
+        start_and_interrupt_at(n, others_fill_b);
+        world.rate = *rate;
+        if (take_and_drain(&over)) continue;
+        struct steady__ask ask = ask_about("b", &strict);
+        struct steady__answer answer;
+        assert_true(steady__table_decide(&ask, &answer));
+        if (answer.decision.blocked_for == 0) return n;
+    }
+    fail();
+    return 0;
+}
+
+/* The bucket was full for a moment between the look and the take. If it is drained after a was taken and settled, the
+ * next look finds room. */
+static void call_that_loses_a_race_looks_again(void **state) {
+    (void)state;
+    unsigned again = 0, denied = 0;
+    bool a_was_taken = false;
+    const unsigned race = first_race(&strict);
+    for (later = 0; later < 600; later++) {
+        bool over;
+        start_and_interrupt_at(race, others_fill_b_and_drain_it_later);
+        const bool success = take_and_drain(&over);
+        a_was_taken = a_was_taken || level_meanwhile == 3;
+        again += success && a_was_taken && level_meanwhile == 0;
+        denied += !success;
+        assert_int_equal(level_of(0), success ? 3 : 0);
+        if (success) assert_int_equal(level_of(1), 2);
+    }
+    assert_true(again > 5 && denied > 5);
+}
+
+/* The look has denied: the call stays denied, and no drop goes in. */
+static void call_that_the_look_denied_stays_denied(void **state) {
+    (void)state;
+    unsigned denied = 0, n = 0;
+    for (bool over = false; !over; n++) {
+        struct group_call c;
+        start_world(&strict);
+        others_take("b", strict, CAPACITY);
+        interrupt_at(n, others_drain_b);
+        group_begin(&c, STEADY__CONSUME_ALL, NULL);
+        group_take(&c, "a", strict, 3, STEADY__TAKE);
+        group_take(&c, "b", strict, 2, STEADY__TAKE);
+        group_run(&c, &world.table);
+        over = world.interrupt != NULL;
+        world.interrupt = NULL;
+        assert_int_equal(level_of(0), c.result.success ? 3 : 0);
+        assert_int_equal(level_of(1), over ? CAPACITY : c.result.success ? 2 : 0);
+        if (!c.result.success) {
+            denied++;
+            assert_int_equal(c.result.part, 1);
+            assert_false(c.call.group->results[1].success);
+            assert_true(c.result.retry_after >= 2 * HOUR);
+        }
+        group_end(&c);
+        assert_true(n < 5000);
+    }
+    assert_true(denied > 5);
+}
+
+static void others_take_one_of_a(void) { others_take("a", hourly, 1); }
+
+/* The end of a block is cleared after the level was changed. Others may do that first. */
+static void call_on_a_bucket_whose_block_has_ended_is_made_once(void **state) {
+    const struct steady__rate brief = {CAPACITY, HOUR, 1, 50};
+    (void)state;
+    for (int settles = 0; settles < 2; settles++) {
+        unsigned n = 0;
+        for (bool over = false; !over; n++) {
+            struct group_call c;
+            start_world(&brief);
+            others_take("a", brief, 4);
+            others_take("a", brief, 4);
+            const int64_t moment = group_now;
+            group_now += 100;
+            group_begin(&c, settles ? STEADY__SETTLE : STEADY__CONSUME_ALL, NULL);
+            group_take(&c, "a", brief, 1, STEADY__CHARGE);
+            c.call.group->members[0].settlement = (struct steady__settlement){
+                .rate = &brief, .same_rate = true, .reserved = 4, .moment = moment, .actual = 3};
+            interrupt_at(n, others_take_one_of_a);
+            group_run(&c, &world.table);
+            over = world.interrupt != NULL;
+            world.interrupt = NULL;
+            assert_int_equal(level_of(0), 4 + (settles ? -1 : 1) + (over ? 0 : 1));
+            group_end(&c);
+            assert_true(n < 5000);
+        }
+    }
+}
+
+static void others_get_a_slot_for_a(void) {
+    struct steady__slot *slot = world.places[0].group[0];
+    memset(slot, 0, sizeof *slot);
+    others_take("a", weekly, 1);
+}
+
+static void others_fill_b_and_get_a_slot_for_a_later(void) {
+    others_fill_b();
+    then(others_get_a_slot_for_a);
+}
+
+/* The call has put 3 drops for a into an overflow bucket, and takes them out. Meanwhile a gets a bucket, as a copy of
+ * the overflow bucket with those drops or without them, and a drop of another call. */
+static void drops_of_others_stay_in_a_bucket_that_was_copied_meanwhile(void **state) {
+    unsigned raced = 0;
+    (void)state;
+    for (unsigned n = 0; n < 1200; n += 25)
+        for (later = 0; later < 600; later += 3) {
+            struct group_call c;
+            start_world(&weekly);
+            fill_table();
+            interrupt_at(n, others_fill_b_and_get_a_slot_for_a_later);
+            group_begin(&c, STEADY__CONSUME_ALL, NULL);
+            group_take(&c, "a", weekly, 3, STEADY__TAKE);
+            group_take(&c, "b", strict, 2, STEADY__TAKE);
+            group_run(&c, &world.table);
+            const bool others_took = world.interrupt == NULL;
+            world.interrupt = NULL;
+            world.rate = weekly;
+            raced += others_took && !c.result.success;
+            assert_true(level_of(0) >= (c.result.success ? 3 : 0) + (others_took && others.success ? 1 : 0));
+            group_end(&c);
+        }
+    assert_true(raced > 100);
+}
+
 static void others_take_four_of_b(void) { others_take("b", hourly, 4); }
 
 /* With at_least, all buckets get the same, and no drop stays in any of them that was not granted. */
@@ -487,7 +684,7 @@ static void partial_grant_is_the_same_in_all_buckets(void **state) {
     unsigned partial = 0, n = 0;
     for (bool over = false; !over; n++) {
         struct group_call c;
-        interrupt_after(n, others_take_four_of_b);
+        start_and_interrupt_at(n, others_take_four_of_b);
         group_begin(&c, STEADY__CONSUME_ALL, &(struct steady__how){.at_least = 1});
         group_take(&c, "a", hourly, 5, STEADY__TAKE);
         group_take(&c, "b", hourly, 5, STEADY__TAKE);
@@ -514,6 +711,11 @@ int main(void) {
         cmocka_unit_test(call_that_loses_a_race_takes_nothing_and_starts_no_block),
         cmocka_unit_test(call_that_loses_a_race_takes_its_drops_out_of_a_shared_bucket),
         cmocka_unit_test(moment_of_a_call_is_not_later_than_any_of_its_takes),
+        cmocka_unit_test(call_that_loses_a_race_drains_nothing),
+        cmocka_unit_test(call_that_loses_a_race_looks_again),
+        cmocka_unit_test(call_that_the_look_denied_stays_denied),
+        cmocka_unit_test(call_on_a_bucket_whose_block_has_ended_is_made_once),
+        cmocka_unit_test(drops_of_others_stay_in_a_bucket_that_was_copied_meanwhile),
         cmocka_unit_test(partial_grant_is_the_same_in_all_buckets),
         cmocka_unit_test(any_order_of_steps_allows_no_more_than_the_limits),
         cmocka_unit_test(task_killed_at_any_step_leaves_only_its_own_drops),

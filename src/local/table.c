@@ -539,24 +539,14 @@ static int64_t table_free_in(const struct view *v, int64_t now) {
     return drained_in > unblocked_in ? drained_in : unblocked_in;
 }
 
-/* Of a part that votes: denied until the key can get a bucket. Nothing can be charged or settled. */
+/* A part that votes, or a shadow, denies until the key can get a bucket. Nothing can be charged or settled. */
 static void table_refuse_errand(const struct steady__ask *ask, int64_t wait, struct steady__decision *d) {
     struct steady__errand *e = ask->errand;
     struct steady__bucket full = {.level = ask->rate->capacity, .last = ask->now};
-    if (e->part == NULL || e->part->amount > 0) full.blocked_until = ask->now + wait;
+    if (e->task == STEADY__CORRECT || e->part->amount > 0) full.blocked_until = ask->now + wait;
     e->keeps = true;
+    table_run_errand(&full, ask, d);
     e->refused_for = wait;
-    if (e->task == STEADY__DECIDE || e->task == STEADY__DENY) {
-        struct steady__how how = *e->how;
-        struct steady__errand look = *e;
-        struct steady__ask looking = *ask;
-        how.peek = true;
-        look.how = &how;
-        looking.errand = &look;
-        table_run_errand(&full, &looking, d);
-    } else {
-        table_run_errand(&full, ask, d);
-    }
     e->granted = e->wait = e->charged = 0;
     d->changed = false;
     d->level = ask->rate->capacity;
@@ -603,7 +593,8 @@ static bool table_is_claimed(const struct steady__place *place) {
 __attribute__((noinline)) static enum outcome table_decide_on_overflow(const struct steady__ask *ask,
                                                                        struct steady__answer *answer) {
     const struct steady__errand *e = ask->errand;
-    const int64_t amount = e == NULL ? ask->amount : e->part != NULL && e->task != STEADY__READ ? e->part->amount : 0;
+    const bool of_part = e != NULL && (e->task == STEADY__DECIDE || e->task == STEADY__DENY);
+    const int64_t amount = of_part ? e->part->amount : ask->amount;
     const bool drains = !ask->peek && amount < 0; /* the drops may belong to another key */
     struct steady__ask shared = *ask;
     shared.place = table_overflow_place(&ask->place, ask->rate);
