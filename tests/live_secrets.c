@@ -163,6 +163,41 @@ static void reply_that_quotes_a_secret_is_not_shown(void **state) {
     }
 }
 
+/* A word of our own list may be the second key of a call. Without that key the word would be shown. */
+static void reply_that_quotes_any_key_of_a_call_is_not_shown(void **state) {
+    static const char *const replies[] = {
+        "-ERR wrong limit\r\n",
+        "-NOPERM no permission for the limit\r\n",
+        "-BUSY with the limit\r\n",
+        "-OOM limit\r\n",
+        "-NOTABUCKET limit holds something else\r\n",
+        "-MOVED 16287 limit.invalid:1\r\n", /* the slot of the first key */
+    };
+    (void)state;
+    assert_int_equal(steady__slot_of("x", 1), 16287);
+    for (size_t i = 0; i < COUNT(replies); i++) {
+        const struct fake_step steps[] = {{FAKE_ACCEPT, 0, NULL, 0},
+                                          {FAKE_EXPECT, 1, NULL, 0},
+                                          {FAKE_SEND, 0, replies[i], 0},
+                                          {FAKE_SEND, 0, replies[i], 0},
+                                          {FAKE_AWAIT_CLOSE, 0, NULL, 0}};
+        struct fake_server *fake = fake_start(steps, COUNT(steps));
+        char url[64];
+        struct tally tally = {0};
+        snprintf(url, sizeof url, "redis://127.0.0.1:%d", fake_port(fake));
+        rig_open_at(url, TIMEOUT);
+        const steady_part parts[] = {{.throttler = rig.throttler, .key = "x", .key_len = 1, .amount = 1},
+                                     {.throttler = rig.throttler, .key = "limit", .key_len = 5, .amount = 1}};
+        assert_int_equal(steady_consume_all(parts, 2, NULL, count_result, expect_result(&tally), NULL), 0);
+        run_until_done(rig.poller, &tally, STEADY_SECOND);
+        assert_true(tally.last.error != 0);
+        if (strstr(last_error_of(rig.store), "limit") != NULL || strstr(rig.log.all, "limit") != NULL)
+            fail_msg("%s is shown: %s; %s", replies[i], last_error_of(rig.store), rig.log.all);
+        rig_close();
+        fake_stop(fake);
+    }
+}
+
 /* ---- A secret at each place of an error ---- */
 
 static const char *const errors[] = {
@@ -410,9 +445,13 @@ static void closed_store_leaves_no_secret_in_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        WITH_RIG(closed_store_leaves_no_secret_in_memory),      WITH_RIG(errors_of_a_real_server_show_no_secret),
-        WITH_RIG(reply_that_quotes_a_secret_is_not_shown),      WITH_RIG(error_of_a_bad_url_shows_no_secret),
-        WITH_RIG(secret_at_any_place_of_an_error_is_not_shown), WITH_RIG(short_password_hides_the_words_of_the_server),
+        WITH_RIG(closed_store_leaves_no_secret_in_memory),
+        WITH_RIG(errors_of_a_real_server_show_no_secret),
+        WITH_RIG(reply_that_quotes_any_key_of_a_call_is_not_shown),
+        WITH_RIG(reply_that_quotes_a_secret_is_not_shown),
+        WITH_RIG(error_of_a_bad_url_shows_no_secret),
+        WITH_RIG(secret_at_any_place_of_an_error_is_not_shown),
+        WITH_RIG(short_password_hides_the_words_of_the_server),
         WITH_RIG(error_of_a_sentinel_shows_no_secret),
     };
     names_say("", EAI_NONAME, 0);

@@ -45,7 +45,7 @@ static void each_verb_settles_its_own_engine(void **state) {
     assert_false(to_module(&engines, STEADY__RESET));
     assert_true(to_module(&engines, STEADY__PEEK));
     steady__engine_no_module(&engines);
-    for (int verb = 0; verb < 3; verb++)
+    for (int verb = 0; verb < STEADY__VERBS; verb++)
         assert_false(to_module(&engines, (enum steady__verb)verb));
 }
 

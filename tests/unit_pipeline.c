@@ -218,6 +218,41 @@ static void memory_of_a_long_reply_is_given_back_on_demand(void **state) {
     steady__pipeline_free(&pipeline);
 }
 
+/* Other requests never use its memory. What the system has not taken keeps its place. */
+static void long_request_gets_a_longer_buffer_for_itself(void **state) {
+    enum { LONG = STEADY__PIPELINE_OUT + 20000 };
+    struct steady__request requests[3] = {0};
+    struct steady__pipeline pipeline;
+    (void)state;
+    assert_int_equal(steady__pipeline_init(&pipeline, &fake.net, 8), 0);
+    steady__pipeline_open(&pipeline, 7, NULL, HOUR, 0);
+    fake.budget = 3;
+    put(&pipeline, &requests[0]);
+    assert_null(steady__pipeline_room(&pipeline, 1, LONG)); /* the buffer is not empty */
+    assert_false(steady__pipeline_flush(&pipeline));
+    assert_null(steady__pipeline_room(&pipeline, 1, LONG));
+    assert_int_equal(pipeline.out_room, STEADY__PIPELINE_OUT);
+    fake.budget = LEN;
+    assert_true(steady__pipeline_flush(&pipeline));
+    char *room = steady__pipeline_room(&pipeline, 1, LONG);
+    assert_non_null(room);
+    memset(room, 'y', LONG);
+    steady__pipeline_put(&pipeline, &requests[1], LONG);
+    steady__pipeline_shrink(&pipeline); /* not yet */
+    assert_int_equal(pipeline.out_room, LONG);
+    assert_null(steady__pipeline_room(&pipeline, 1, LEN));
+    fake.budget = LONG;
+    assert_true(steady__pipeline_flush(&pipeline));
+    assert_int_equal(pipeline.sent, LEN + LONG);
+    put(&pipeline, &requests[2]);
+    assert_null(steady__pipeline_room(&pipeline, 1, STEADY__PIPELINE_OUT));
+    fake.budget = LEN;
+    assert_true(steady__pipeline_flush(&pipeline));
+    steady__pipeline_shrink(&pipeline);
+    assert_int_equal(pipeline.out_room, STEADY__PIPELINE_OUT);
+    steady__pipeline_free(&pipeline);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(request_counts_as_written_with_its_first_byte),
@@ -225,6 +260,7 @@ int main(void) {
         cmocka_unit_test(long_reply_is_read_and_its_memory_given_back),
         cmocka_unit_test(reply_over_its_limit_is_refused),
         cmocka_unit_test(memory_of_a_long_reply_is_given_back_on_demand),
+        cmocka_unit_test(long_request_gets_a_longer_buffer_for_itself),
     };
     return cmocka_run_group_tests_name("pipeline", tests, NULL, NULL);
 }

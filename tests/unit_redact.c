@@ -119,6 +119,24 @@ static void prefix_of_a_key_is_not_secret(void **state) {
     assert_string_equal(out, "ERR wrong user");
 }
 
+static void each_key_of_a_call_is_secret(void **state) {
+    char out[128];
+    static const struct steady__key keys[] = {
+        {"rl:user", 7, 3}, {"rl:{limit}1h", 12, 3}, {"rl:drops", 8, 3}, {"bucket", 6, 6}};
+    const struct steady__secrets secrets = {.key = "rl:user", .key_len = 7, .prefix_len = 3, .keys = keys, .n_keys = 4};
+    static const char *const hidden[] = {"ERR wrong user", "ERR wrong limit", "ERR wrong drops", "ERR wrong bucket"};
+    (void)state;
+    for (size_t i = 0; i < COUNT(hidden); i++) {
+        steady__redact(out, sizeof out, hidden[i], strlen(hidden[i]), &secrets);
+        assert_string_equal(out, "ERR (the server's text is not shown: it may contain a key or a password)");
+    }
+    steady__redact(out, sizeof out, "ERR wrong amount", 16, &secrets);
+    assert_string_equal(out, "ERR wrong amount");
+    steady__redact_known(out, sizeof out, "of rl:drops and drops", &secrets);
+    assert_string_equal(out, "of *** and ***");
+    assert_true(steady__host_holds("drops.example", &secrets) && !steady__host_holds("example", &secrets));
+}
+
 static void password_of_the_sentinels_is_not_shown(void **state) {
     char out[128];
     const struct steady__url url = url_of("user", "x", "wrong");
@@ -410,6 +428,7 @@ int main(void) {
         cmocka_unit_test(errors_of_real_servers_are_shown_whole),
         cmocka_unit_test(errors_are_shown_without_secrets),
         cmocka_unit_test(prefix_of_a_key_is_not_secret),
+        cmocka_unit_test(each_key_of_a_call_is_secret),
         cmocka_unit_test(password_of_the_sentinels_is_not_shown),
         cmocka_unit_test(long_error_is_cut_between_words),
         cmocka_unit_test(secret_is_not_shown_wherever_it_stands),
