@@ -6,9 +6,10 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "random.h"
 
 #define MS STEADY_MILLISECOND
 #define THREADS 8
@@ -201,6 +202,7 @@ static void pool_of_three_makes_at_most_three_connections(void **state) {
 
 /* In most waves a thread drives whose call ends before those of others. */
 static void no_call_is_lost_while_threads_come_and_go(void **state) {
+    uint64_t seed = 1;
     long asked = 0;
     (void)state;
     open_pool(0, PATIENT, LARGE);
@@ -208,8 +210,8 @@ static void no_call_is_lost_while_threads_come_and_go(void **state) {
         static struct crowd crowds[2];
         memset(crowds, 0, sizeof crowds);
         for (int k = 0; k < 2; k++) {
-            const long calls = 1 + rand() % 40;
-            crowd_start(&crowds[k], 1 + rand() % 12, calls);
+            const long calls = (long)random_in(&seed, 1, 40);
+            crowd_start(&crowds[k], (int)random_in(&seed, 1, 12), calls);
             asked += calls;
         }
         for (int k = 0; k < 2; k++) {
@@ -486,13 +488,14 @@ static void child_that_only_closes_the_pool_does_not_disturb_the_parent(void **s
 /* ---- Closing ---- */
 
 static void closing_ends_the_calls_of_all_threads(void **state) {
+    uint64_t seed = 1;
     (void)state;
     for (int i = 0; i < 30; i++) {
         static struct crowd crowd;
         memset(&crowd, 0, sizeof crowd);
         open_pool(1 + (uint32_t)i % 3, PATIENT, LARGE);
         crowd_start(&crowd, THREADS, ENDLESS);
-        sleep_us((steady_us)(rand() % 5000));
+        sleep_us(random_in(&seed, 0, 5 * MS));
         steady_store_close(&store);
         assert_null(store);
         const long allowed = atomic_load(&crowd.allowed);

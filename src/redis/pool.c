@@ -486,15 +486,15 @@ static void pool_close(steady_store *head) {
     steady__url_clear(&pool->url);
 }
 
-/* In a child that made no call the memory of the parent's stores stays. */
-static void pool_free(steady_store *head) {
-    struct pool *pool = (struct pool *)head;
-    struct pool_process *process = pool_seen(head);
+static void pool_discard(struct pool *pool, struct pool_process *process) {
     if (process != NULL) pool_process_free(process);
     steady__url_clear(&pool->url);
     free(pool->strings);
     free(pool);
 }
+
+/* In a child that made no call the memory of the parent's stores stays. */
+static void pool_free(steady_store *head) { pool_discard((struct pool *)head, pool_seen(head)); }
 
 static const struct steady__store_class pool_class = {
     .name = "pool",
@@ -535,28 +535,28 @@ static int pool_keep_options(struct pool *pool, const steady_store_options *opti
     return 0;
 }
 
+static struct pool *pool_new(const struct steady__url *url, uint32_t connections, const steady_store_options *options) {
+    struct pool *pool = calloc(1, sizeof *pool);
+    if (pool == NULL) return NULL;
+    steady__store_init(&pool->head, &pool_class, options);
+    steady__url_copy(&pool->url, url);
+    pool->n = connections;
+    atomic_init(&pool->process, pool_process_new(connections));
+    if (atomic_load(&pool->process) != NULL && pool_keep_options(pool, options) == 0) return pool;
+    pool_discard(pool, atomic_load(&pool->process));
+    return NULL;
+}
+
+/* Makes the first store, which finds what is wrong with the options. */
 int steady__pool_open(steady_store **store, const struct steady__url *url, uint32_t connections,
                       const steady_store_options *options, steady_message *why) {
-    struct pool *pool = calloc(1, sizeof *pool);
-    struct pool_process *process = pool_process_new(connections);
-    int error = 0;
+    struct pool *pool = pool_new(url, connections, options);
     *store = NULL;
-    if (pool == NULL || process == NULL || pool_keep_options(pool, options) != 0)
-        error = steady__fail(why, STEADY_NO_MEMORY, "out of memory");
-    if (error == 0) {
-        steady__store_init(&pool->head, &pool_class, options);
-        steady__url_copy(&pool->url, url);
-        pool->n = connections;
-        atomic_init(&pool->process, process);
-        error = pool_make_store(pool, &process->connections[0], why); /* finds what is wrong with the options */
-    }
-    if (error == 0) {
+    if (pool == NULL) return steady__fail(why, STEADY_NO_MEMORY, "out of memory");
+    const int error = pool_make_store(pool, &atomic_load(&pool->process)->connections[0], why);
+    if (error == 0)
         *store = &pool->head;
-        return 0;
-    }
-    if (process != NULL) pool_process_free(process);
-    if (pool != NULL) steady__url_clear(&pool->url);
-    if (pool != NULL) free(pool->strings);
-    free(pool);
+    else
+        pool_discard(pool, atomic_load(&pool->process));
     return error;
 }

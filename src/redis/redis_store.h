@@ -28,16 +28,16 @@ int steady__redis_open_in_parts(steady_store **store, const struct steady__net *
                                 void (*answered)(steady_result *answer), steady_message *why);
 
 /* Starts a call: 0, or an error, and it has ended. */
-int steady__redis_ask(steady_store *store, const struct steady__call *call, steady_result *answer);
+int steady__redis_ask(steady_store *head, const struct steady__call *call, steady_result *answer);
 
 /* Call them before the first run after a pause, and before a pause. */
-void steady__redis_resume(steady_store *store);
-void steady__redis_pause(steady_store *store);
+void steady__redis_resume(steady_store *head);
+void steady__redis_pause(steady_store *head);
 
 /* The poller cannot run: ends all calls. error: the errno. */
-void steady__redis_give_up(steady_store *store, int error);
+void steady__redis_give_up(steady_store *head, int error);
 
 /* How often the text of the last error was set. Any thread may call it. */
-unsigned steady__redis_errors(const steady_store *store);
+unsigned steady__redis_errors(const steady_store *head);
 
 #endif
