@@ -264,7 +264,7 @@ static int call_make_group(struct steady__group **made, const steady_part *parts
                             "the parts have %zu buckets together; they must have 1 .. %d", members, STEADY__PARTS_MAX);
     if (atomic_load_explicit(&parts[0].throttler->store->closed, memory_order_acquire)) return STEADY_CLOSED;
     struct steady__group *group = steady__group_new(members, key_bytes);
-    if (group == NULL) return STEADY_NO_MEMORY;
+    if (group == NULL) return steady__fail(how->why, STEADY_NO_MEMORY, "out of memory");
     group->how =
         (struct steady__how){.max_wait = how->max_wait, .at_least = how->at_least, .peek = verb == STEADY__PEEK_ALL};
     for (size_t i = 0; i < n_parts && error == 0; i++) {
@@ -277,7 +277,7 @@ static int call_make_group(struct steady__group **made, const steady_part *parts
     if (error == 0 && n_parts > 1) error = call_check_different(group, how->why);
     if (error == 0 && how->reserve && verb == STEADY__CONSUME_ALL) {
         group->reservation = steady__reservation_new(group);
-        if (group->reservation == NULL) error = STEADY_NO_MEMORY;
+        if (group->reservation == NULL) error = steady__fail(how->why, STEADY_NO_MEMORY, "out of memory");
     }
     if (error != 0) {
         free(group);
@@ -629,7 +629,7 @@ static int call_make_settlement(struct steady__group **made, const steady_settle
     for (size_t i = 0; i < s->reservation->n; i++)
         key_bytes += s->reservation->parts[i].key_len;
     struct steady__group *group = steady__group_new(s->reservation->n, key_bytes);
-    if (group == NULL) return STEADY_NO_MEMORY;
+    if (group == NULL) return steady__fail(s->why, STEADY_NO_MEMORY, "out of memory");
     for (size_t i = 0; i < s->reservation->n && error == 0; i++)
         error = call_add_settled(group, s, i);
     if (error == 0 && group->n == 0)

@@ -223,6 +223,8 @@ static bool reservation_read_part(const char **at, steady_reserved *part, struct
         !reservation_read_number(at, -STEADY__AMOUNT_MAX, STEADY__AMOUNT_MAX, ',', &part->granted) ||
         !reservation_read_number(at, 0, STEADY__EXACT - 1, ';', &part->moment))
         return false;
+    const int64_t least = part->amount < 0 ? part->amount : 0, most = part->amount < 0 ? 0 : part->amount;
+    if (part->granted < least || part->granted > most) return false; /* no call grants more than it was asked for */
     *key = (struct steady__reserved_key){(size_t)prefix_len, several == 1};
     return steady_limit_check(&part->limit, NULL) == 0;
 }

@@ -198,7 +198,7 @@ static steady_reservation *parsed(const char *text) {
 
 /* ---- Reservations ---- */
 
-#define WHOLE "r1,2;two:%7Ba%2525%7D1s,1s,4,1,10,100000,1,5,5,1234;two:%7Bk%7Dday,day,4,1,1000,3600000,1,7,-7,0;"
+#define WHOLE "r1,2;two:%7Ba%2525%7D1s,1s,4,1,10,100000,1,5,5,1234;two:%7Bk%7Dday,day,4,1,1000,3600000,1,-7,-7,0;"
 
 static void reservation_text_is_read_back_as_it_was(void **state) {
     char text[sizeof WHOLE + 10];
@@ -212,7 +212,7 @@ static void reservation_text_is_read_back_as_it_was(void **state) {
     assert_string_equal(parts[0].name, "1s");
     assert_int_equal(parts[0].granted, 5);
     assert_int_equal(parts[0].moment, 1234);
-    assert_int_equal(parts[1].amount, 7);
+    assert_int_equal(parts[1].amount, -7);
     assert_int_equal(parts[1].granted, -7);
     assert_int_equal(parts[1].limit.max_capacity, 1000);
     assert_int_equal(steady_reservation_text(r, text, sizeof text), strlen(WHOLE));
@@ -267,6 +267,10 @@ static void text_that_is_no_reservation_is_refused(void **state) {
         "r1,1;k,1s,0,0,2147483647,9007199254740991,1,1,1,1;", /* their product */
         "r1,1;k,1s,0,0,1,1,1,2147483648,1,1;",
         "r1,1;k,1s,0,0,1,1,1,1,-2147483648,1;",
+        "r1,1;k,1s,0,0,1,1,1,1,2,1;", /* more than was asked for */
+        "r1,1;k,1s,0,0,1,1,1,1,-1,1;",
+        "r1,1;k,1s,0,0,1,1,1,-1,1,1;",
+        "r1,1;k,1s,0,0,1,1,1,-1,-2,1;",
         "r1,1;k,1s,0,0,1,1,1,1,1,-1;",
         "r1,1;k,1s,0,0,1,1,1,1,1,9007199254740992;",
         "r1,1;k,1s,0,0,1,1,1,1,01,1;",

@@ -53,8 +53,8 @@ static struct place *new_place(steady_limit limit) {
 static void make_places(void) {
     place_count = 0;
     new_place((steady_limit){between(1, 400), 3600 * STEADY_SECOND, 1, 0, NULL, {0}});
-    new_place((steady_limit){between(1, 50), any_scale(100, STEADY_SECOND), 1, 0, {0}});
-    new_place((steady_limit){between(1, 50), any_scale(100, STEADY_SECOND), between(2, 1000), 0, {0}});
+    new_place((steady_limit){between(1, 50), any_scale(100, STEADY_SECOND), 1, 0, NULL, {0}});
+    new_place((steady_limit){between(1, 50), any_scale(100, STEADY_SECOND), between(2, 1000), 0, NULL, {0}});
     new_place((steady_limit){
         between(1, 20), any_scale(1000, STEADY_SECOND), between(1, 3), any_scale(1000, 10 * STEADY_SECOND), {0}});
     new_place((steady_limit){INT32_MAX, 4000000, 1000000, 0, {0}});
