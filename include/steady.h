@@ -392,7 +392,8 @@ STEADY_API int steady_store_open(steady_store **store, const char *url, const st
  *     STEADY_CLOSED if they were not sent. One thread may close, once.
  *   - A throttler may be freed when no thread is about to use it. Calls in progress hold it.
  *   - After fork the child may go on, whatever the threads of the parent did. It counts from zero, connects with its
- *     first call, and reads the files of TLS again. If that fails, its calls end as STEADY_UNAVAILABLE.
+ *     first call, and reads the files of TLS again. If that fails, its calls end as STEADY_UNAVAILABLE. It keeps one
+ *     descriptor and the memory of each connection of the parent.
  *   - steady_store_state is STEADY_READY if a connection is. The last error is that of the call that failed last.
  *
  * Returns 0 and a store in *store. Otherwise *store is NULL, and the errors are those of steady_store_open. */
@@ -764,7 +765,10 @@ typedef struct steady_settlement {
  * `store` is NULL. No policy applies.
  *
  * Name the throttlers, `store`, or both. With `store` alone a process can settle reservations of limits that it does
- * not know. It must be the store that made the reservation: another one has other buckets. */
+ * not know. It must be the store that made the reservation: another one has other buckets.
+ *
+ * In an embedded store with a full neighbourhood (`overflowed`), a bucket gets nothing back: the shared bucket may not
+ * hold its drops. A higher cost is charged. */
 STEADY_API int steady_settle(const steady_settlement *settlement, steady_callback callback, void *data, uint64_t *id);
 STEADY_API int steady_settle_sync(const steady_settlement *settlement, steady_result *result);
 

@@ -56,9 +56,9 @@ static void make_places(void) {
     new_place((steady_limit){between(1, 50), any_scale(100, STEADY_SECOND), 1, 0, NULL, {0}});
     new_place((steady_limit){between(1, 50), any_scale(100, STEADY_SECOND), between(2, 1000), 0, NULL, {0}});
     new_place((steady_limit){
-        between(1, 20), any_scale(1000, STEADY_SECOND), between(1, 3), any_scale(1000, 10 * STEADY_SECOND), {0}});
-    new_place((steady_limit){INT32_MAX, 4000000, 1000000, 0, {0}});
-    new_place((steady_limit){10, STEADY_SECOND, 1, 0, {0}})->foreign = true;
+        between(1, 20), any_scale(1000, STEADY_SECOND), between(1, 3), any_scale(1000, 10 * STEADY_SECOND), NULL, {0}});
+    new_place((steady_limit){INT32_MAX, 4000000, 1000000, 0, NULL, {0}});
+    new_place((steady_limit){10, STEADY_SECOND, 1, 0, NULL, {0}})->foreign = true;
     keys_plant(place_count - 1, one_in(2) ? "hello" : KEYS_OTHER_TYPE);
     struct place *by_amount = new_place((steady_limit){2000000, 3600 * STEADY_SECOND, 1, 0, NULL, {0}});
     by_amount->by_amount = true;
