@@ -148,7 +148,9 @@ def test_the_types_are_as_documented(aio, aiosteady):
     assert hints(asgi.Policy)["throttler"] is aio.Throttler
     assert hints(aio.ThrottleResult) == {
         "success": bool, "level": int, "until_next_drop": float, "blocked_for": Optional[float],
-        "retry_after": Optional[float], "source": str, "error": Optional[str]}
+        "retry_after": Optional[float], "source": str, "error": Optional[str], "must_wait": float, "granted": int,
+        "name": Optional[str], "part": int, "atomic": bool, "parts": tuple[aio.ThrottleResult, ...],
+        "limits": dict[str, aio.ThrottleResult]}
     for constructor in (aio.Throttler, aio.Store, asgi.RateLimit, asgi.Policy):
         words = inspect.signature(constructor).parameters.values()
         assert words and all(word.annotation is not word.empty for word in words), constructor

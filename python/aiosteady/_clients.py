@@ -21,17 +21,15 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from ._connections import LIBRARIES, AioredisPool, Node, Pool, with_retries
-from ._core import STEADY_UNAVAILABLE, STEADY_UNKNOWN, Error, ThrottleResult, scripts
+from ._core import STEADY_UNAVAILABLE, STEADY_UNKNOWN, Error, ThrottleResult, Unsupported, scripts
 from ._errors import NOPERM, NOSCRIPT, error_code, is_exhausted, word_of
 from ._pipeline import Pipeline, Request
 from ._texts import of_client
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Coroutine, Sequence
 
     from . import _core
-
-    Ask = Callable[["_core.Throttler", int, "str | bytes", int, bool], Coroutine[Any, Any, ThrottleResult]]
 
 REDIRECTS_MOST = 16  # of one decision, by MOVED or ASK
 # Seconds until a refresh of the cluster map is started anew. Linux gives up a TCP connect after about 127 s, so a slow
@@ -67,6 +65,10 @@ class Adapter:
             return throttler._apply_policy(code, why, verb, key, amount, no_block)
         except Error as failure:
             raise failure from error
+
+    async def ask_call(self, call: _core.Call) -> ThrottleResult:
+        """Decides on several limits or keys, with options, or settles."""
+        raise Unsupported("calls on several limits, waits and reservations need a Store of aiosteady, not a client")
 
     def decide(self, request: Request) -> Awaitable[None]:
         """Fills in the reply or the error. If it raises an exception, nothing was sent."""
@@ -329,9 +331,9 @@ def adapter_of(client: Any) -> Adapter:
 adapters: WeakValueDictionary[int, Adapter] = WeakValueDictionary()
 
 
-def adapt(client: Any) -> Ask:
-    """The function that asks this client for a decision. TypeError if it is no client that we know."""
+def adapt(client: Any) -> Adapter:
+    """The Adapter of this client. TypeError if it is no client that we know."""
     adapter = adapters.get(id(client))
     if adapter is None:
         adapter = adapters[id(client)] = adapter_of(client)
-    return adapter.ask
+    return adapter

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, final
 
 core_version: str
@@ -8,6 +8,8 @@ STEADY_UNAVAILABLE: int
 STEADY_UNKNOWN: int
 STEADY_SERVER: int
 STEADY_OVERLOADED: int
+CONSUME_ALL: int
+PEEK_ALL: int
 
 class Error(Exception): ...
 class Unavailable(Error): ...
@@ -38,6 +40,12 @@ class ThrottleResult:
         retry_after: float | None = None,
         source: str = "store",
         error: str | None = None,
+        must_wait: float = 0.0,
+        granted: int = 0,
+        name: str | None = None,
+        part: int = 0,
+        atomic: bool = True,
+        parts: tuple[ThrottleResult, ...] = (),
     ) -> ThrottleResult: ...
     @property
     def success(self) -> bool: ...
@@ -53,6 +61,60 @@ class ThrottleResult:
     def source(self) -> str: ...
     @property
     def error(self) -> str | None: ...
+    @property
+    def must_wait(self) -> float: ...
+    @property
+    def granted(self) -> int: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def part(self) -> int: ...
+    @property
+    def atomic(self) -> bool: ...
+    @property
+    def parts(self) -> tuple[ThrottleResult, ...]: ...
+    @property
+    def limits(self) -> dict[str, ThrottleResult]: ...
+    @property
+    def _reservation(self) -> Reservation | None: ...
+
+_Amount: TypeAlias = int | Sequence[int] | Mapping[str, int]
+
+@final
+class Reservation:
+    """What a call took. `text` gives its text form, and Reservation(text) reads it."""
+
+    def __new__(cls, text: str) -> Reservation: ...
+    def text(self) -> str: ...
+    def check(self, actual: _Amount, /) -> None: ...  # raises what Call.settle would raise
+
+@final
+class Call:
+    """A decision on several buckets, or on one with options; or the settling of a reservation.
+
+    Give it to decide(), or send it yourself: take the command from encode() or words(), and then give the reply to
+    decode(), or the error to apply_policy(). See the top of call.c.
+    """
+
+    def __new__(
+        cls,
+        verb: int,  # CONSUME_ALL or PEEK_ALL
+        parts: tuple[tuple[Throttler, str | bytes, _Amount, str], ...],  # with the kind
+        max_wait: float | None = 0,
+        at_least: int | None = None,
+        reserve: bool = False,
+    ) -> Call: ...
+    @classmethod
+    def settle(cls, throttler: Throttler, reservation: Reservation, actual: _Amount, /) -> Call: ...
+    @property
+    def verb(self) -> int: ...  # an index into `scripts`
+    @property
+    def reserve(self) -> bool: ...
+    def keys(self) -> tuple[bytes, ...]: ...
+    def encode(self) -> bytes: ...
+    def words(self) -> tuple[bytes, ...]: ...
+    def decode(self, reply: object, /) -> ThrottleResult | None: ...
+    def apply_policy(self, error: int, why: str | None, /) -> ThrottleResult: ...
 
 class Store:
     def __new__(
@@ -85,18 +147,20 @@ class Decision(Coroutine[Any, Any, ThrottleResult]):
 
 _Answer: TypeAlias = ThrottleResult | Coroutine[Any, Any, ThrottleResult]  # an embedded store returns the result at once
 
+def decide(call: Call, /) -> _Answer: ...
+
 class Throttler:
     def __init__(
         self,
         redis: Any,
         target: Any,
-        max_capacity: int,
-        drop_recharge: float,
-        block_duration: float | None,
-        drops: int,
+        limits: tuple[tuple[str | None, int, float, float | None, int], ...],
         prefix: str,
         on_error: str,
         local_share: int,
+        max_ahead: float | None,
+        clamp: bool,
+        /,
     ) -> None: ...
     @property
     def redis(self) -> Any: ...
@@ -113,9 +177,24 @@ class Throttler:
     @property
     def _local_share(self) -> int: ...
     @property
+    def _names(self) -> tuple[str, ...]: ...
+    @property
     def prefix(self) -> str: ...
-    def _consume(self, key: str | bytes, amount: int = 1) -> _Answer: ...
-    def _peek(self, key: str | bytes) -> _Answer: ...
+    def _consume(
+        self, key: str | bytes, amount: _Amount = 1, max_wait: float | None = 0, at_least: int | None = None
+    ) -> _Answer: ...
+    def _peek(
+        self, key: str | bytes, amount: _Amount = 1, max_wait: float | None = 0, at_least: int | None = None
+    ) -> _Answer: ...
+    def _reserve(
+        self,
+        key: str | bytes,
+        amount: _Amount = 1,
+        max_wait: float | None = 0,
+        at_least: int | None = None,
+        only_if_wait: bool = False,
+    ) -> _Answer: ...
+    def _charge(self, key: str | bytes, amount: _Amount = 1) -> _Answer: ...
     def _reset(self, key: str | bytes) -> _Answer: ...
     def _consume_without_block(self, key: str | bytes, amount: int = 1) -> _Answer: ...
     def _check_amount(self, key: str | bytes, amount: int) -> int: ...

@@ -68,9 +68,8 @@ class Throttler(_core.Throttler):
     ) -> None:
         self._own = Store(redis) if isinstance(redis, str) else None
         target = self._own or (redis if isinstance(redis, Store) else _clients.adapt(redis))
-        super().__init__(
-            redis, target, max_capacity, drop_recharge, block_duration, drops, prefix, on_error, local_share
-        )
+        limits = ((None, max_capacity, drop_recharge, block_duration, drops),)
+        super().__init__(redis, target, limits, prefix, on_error, local_share, None, False)
         self._options = (drops, prefix, on_error, local_share)
         self._lines: dict[tuple[asyncio.AbstractEventLoop, bytes], Line] = {}
 

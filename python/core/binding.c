@@ -14,18 +14,34 @@ static void binding_free(struct binding *binding) {
     steady_throttler_free(&binding->blockless);
 }
 
-/* Makes the throttlers of a binding. 0, or -1 and an exception. */
-static int binding_fill(const struct throttler *self, struct binding *binding, steady_store *store) {
+static int binding_make(const struct throttler *self, steady_store *store, bool block,
+                        const steady_throttler_options *options, steady_throttler **made) {
+    steady_limit limits[STEADY__PARTS_MAX];
     steady_message why = {.text = ""};
-    steady_limit blockless = self->limit;
-    blockless.block_duration = 0;
-    int error = steady_throttler_new(&binding->throttler, store, &self->limit, &self->options, &why);
-    if (error == 0 && self->limit.block_duration != 0)
-        error = steady_throttler_new(&binding->blockless, store, &blockless, &self->options, &why);
+    memcpy(limits, self->limits, self->n_limits * sizeof *limits);
+    for (size_t i = 0; !block && i < self->n_limits; i++)
+        limits[i].block_duration = 0;
+    const int error = steady_throttler_new_limits(made, store, limits, self->n_limits, options, &why);
     if (error == 0) return 0;
-    binding_free(binding);
     convert_raise(self->state, error, error == STEADY_BAD_ARGUMENT ? why.text : NULL);
     return -1;
+}
+
+/* Makes the throttlers of a binding. 0, or -1 and an exception. */
+static int binding_fill(const struct throttler *self, struct binding *binding, steady_store *store,
+                        const steady_throttler_options *options) {
+    if (binding_make(self, store, true, options, &binding->throttler) != 0) return -1;
+    if (self->n_limits > 1 || self->limits[0].block_duration == 0) return 0;
+    if (binding_make(self, store, false, options, &binding->blockless) == 0) return 0;
+    binding_free(binding);
+    return -1;
+}
+
+/* The prefix of the options belongs to self->prefix. */
+static int binding_options(const struct throttler *self, steady_throttler_options *options) {
+    *options = self->options;
+    options->prefix = PyUnicode_AsUTF8(self->prefix);
+    return options->prefix != NULL ? 0 : -1;
 }
 
 static struct binding *binding_add(struct throttler *self, struct loop_store *store) {
@@ -43,7 +59,8 @@ static struct binding *binding_add(struct throttler *self, struct loop_store *st
     }
     self->bindings = more;
     struct binding binding = {.store = store};
-    if (binding_fill(self, &binding, store->store) != 0) return NULL;
+    steady_throttler_options options;
+    if (binding_options(self, &options) != 0 || binding_fill(self, &binding, store->store, &options) != 0) return NULL;
     Py_INCREF(store);
     more[self->count] = binding;
     return &more[self->count++];
@@ -81,6 +98,27 @@ struct binding *binding_of_running_loop(struct throttler *self) {
     return found;
 }
 
+steady_throttler *binding_on_store(const struct throttler *self, const struct loop_store *store,
+                                   struct request request) {
+    for (size_t i = 0; i < self->count; i++)
+        if (self->bindings[i].store == store) return binding_throttler(&self->bindings[i], request);
+    return NULL;
+}
+
+/* An embedded store always answers, so no policy is needed. */
+steady_throttler *binding_embedded(struct throttler *self) {
+    steady_throttler_options options;
+    steady_store *store = self->store->embedded->store;
+    if (self->embedded.throttler != NULL && store != NULL) return self->embedded.throttler;
+    if (store == NULL) {
+        convert_raise(self->state, STEADY_CLOSED, NULL);
+        return NULL;
+    }
+    if (binding_options(self, &options) != 0) return NULL;
+    options.on_error = STEADY_REPORT;
+    return binding_make(self, store, true, &options, &self->embedded.throttler) == 0 ? self->embedded.throttler : NULL;
+}
+
 /* ---- Keys and policies ---- */
 
 int binding_prefixed_key(const struct throttler *self, PyObject *key, char *room, const char **bytes, size_t *len) {
@@ -108,25 +146,38 @@ PyObject *binding_policy(struct throttler *self, steady_throttler *asked, struct
     steady_result result = {.error = error};
     if (binding_key(self, key, room, &call.key, &call.key_len) != 0) return NULL;
     if (asked != NULL) steady__policy_apply(&call, &result);
-    return result.source != STEADY_FROM_NOWHERE ? result_from(self->state, &result)
+    return result.source != STEADY_FROM_NOWHERE ? result_from(self->state, &result, NULL)
                                                 : convert_raise(self->state, error, why);
 }
 
-/* The first call makes it. NULL: the policy needs none, or there is an exception. */
+static PyObject *binding_get_local(struct throttler *self) {
+    const bool decides = self->options.on_error == STEADY_LOCAL;
+    PyObject *local = local_get(self->state, self->store != NULL ? &self->store->local : &self->state->local);
+    const uint32_t buckets = self->store != NULL ? self->store->options.buckets : 0;
+    if (local != NULL && decides && local_open(self->state, local, buckets) != 0) Py_CLEAR(local);
+    return local;
+}
+
+/* The first call makes it. */
 static const struct binding *binding_to_fallback(struct throttler *self) {
-    if (self->options.on_error == STEADY_REPORT) return NULL;
+    steady_throttler_options options;
     if (self->local == NULL) {
-        PyObject *local = self->store != NULL
-                              ? local_get(self->state, &self->store->local, self->store->options.buckets)
-                              : local_get(self->state, &self->state->local, 0);
+        PyObject *local = binding_get_local(self);
         if (local == NULL) return NULL;
         Py_XSETREF(self->local, local);
     }
     if (self->fallback.throttler != NULL) return &self->fallback;
-    return binding_fill(self, &self->fallback, local_store(self->local)) == 0 ? &self->fallback : NULL;
+    if (binding_options(self, &options) != 0) return NULL;
+    return binding_fill(self, &self->fallback, local_capture(self->local), &options) == 0 ? &self->fallback : NULL;
+}
+
+steady_throttler *binding_captured(struct throttler *self) {
+    const struct binding *binding = binding_to_fallback(self);
+    return binding != NULL ? binding->throttler : NULL;
 }
 
 steady_throttler *binding_fallback(struct throttler *self, struct request request) {
+    if (self->options.on_error == STEADY_REPORT) return NULL;
     const struct binding *binding = binding_to_fallback(self);
     if (binding == NULL) PyErr_Clear();
     return binding != NULL ? binding_throttler(binding, request) : NULL;
@@ -152,5 +203,6 @@ void binding_clear(struct throttler *self) {
     PyMem_Free(self->bindings);
     self->bindings = NULL;
     binding_free(&self->fallback);
+    binding_free(&self->embedded);
     Py_CLEAR(self->local);
 }

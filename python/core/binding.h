@@ -23,19 +23,23 @@ struct binding {
 /* A Throttler. throttler.c makes it. */
 struct throttler {
     PyObject_HEAD struct core_state *state;
-    PyObject *redis; /* these five: as the caller gave them */
+    PyObject *redis; /* these five: as the caller gave them; the middle three are those of the first limit */
     PyObject *max_capacity;
     PyObject *drop_recharge;
     PyObject *block_duration;
     PyObject *prefix;
+    PyObject *names;          /* a tuple with the name of each limit */
     struct store *store;      /* NULL: the caller has a client */
-    PyObject *ask_client;     /* the function of _clients.py that asks this client; NULL: there is a store */
+    PyObject *client;         /* the Adapter of _clients.py for this client; NULL: there is a store */
     struct binding *bindings; /* one for each event loop */
     size_t count;
     PyObject *local;         /* the fallback store, see local.h; NULL until needed */
-    struct binding fallback; /* its throttlers serve only to apply the policy */
-    steady_limit limit;
-    struct steady__terms terms; /* for an embedded store and for clients; throttlers of the library have their own */
+    struct binding fallback; /* its throttlers capture calls and apply the policy */
+    struct binding embedded; /* for calls on several buckets, and with options; empty until needed */
+    size_t n_limits;
+    steady_limit *limits;
+    struct steady__terms terms; /* of the first limit, for an embedded store and for clients; throttlers of the library
+                                   have their own */
     struct steady__terms blockless_terms; /* without a block */
     steady_throttler_options options;
 };
@@ -43,6 +47,23 @@ struct throttler {
 static inline steady_throttler *binding_throttler(const struct binding *binding, struct request request) {
     return request.no_block && binding->blockless != NULL ? binding->blockless : binding->throttler;
 }
+
+/* __init__ sets `store` or `client` last. Without it: false and a RuntimeError. */
+static inline bool binding_is_initialized(const struct throttler *self) {
+    if (self->store != NULL || self->client != NULL) return true;
+    PyErr_SetString(PyExc_RuntimeError, "Throttler.__init__ was not called, or it failed");
+    return false;
+}
+
+/* The throttler of an embedded store. It reports every error. NULL and an exception on failure. */
+steady_throttler *binding_embedded(struct throttler *self);
+
+/* The throttler of the fallback store: calls on it are captured. NULL and an exception on failure. */
+steady_throttler *binding_captured(struct throttler *self);
+
+/* The throttler on this store of a loop; NULL if there is none. */
+steady_throttler *binding_on_store(const struct throttler *self, const struct loop_store *store,
+                                   struct request request);
 
 /* The binding to the store of the running loop. Valid until Python code runs. NULL and an exception on failure. */
 struct binding *binding_of_running_loop(struct throttler *self);
@@ -60,7 +81,7 @@ static inline int binding_key(const struct throttler *self, PyObject *key, char 
     return 0;
 }
 
-/* The throttler of the fallback store. NULL if the policy is "report" or there is no memory. */
+/* The same. NULL if the policy is "report" or there is no memory. */
 steady_throttler *binding_fallback(struct throttler *self, struct request request);
 
 /* The answer of the policy of `asked` (NULL: "report") to an error. Raises the error if the policy has no answer. */

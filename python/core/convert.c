@@ -104,6 +104,22 @@ int convert_seconds(PyObject *object, const char *name, steady_us *out) {
     return *out == 0 && seconds > 0 ? convert_bad_seconds(name, object) : 0;
 }
 
+int convert_wait(PyObject *object, const char *name, steady_us *out) {
+    if (object == Py_None) {
+        *out = STEADY__MAX_WAIT;
+        return 0;
+    }
+    if (!PyNumber_Check(object) || PyComplex_Check(object)) return convert_seconds(object, name, out);
+    const double seconds = PyFloat_AsDouble(object);
+    if (seconds == -1 && PyErr_Occurred()) return -1;
+    if (seconds < 0 || isnan(seconds)) {
+        PyErr_Format(PyExc_ValueError, "%s is %.50R s; it must be 0 or more, or None for no bound", name, object);
+        return -1;
+    }
+    *out = seconds < (double)STEADY__MAX_WAIT / 1e6 ? llround(seconds * 1e6) : STEADY__MAX_WAIT;
+    return 0;
+}
+
 const char *convert_utf8(PyObject *text, const char *name, Py_ssize_t *len) {
     const char *bytes = PyUnicode_AsUTF8AndSize(text, len);
     if (bytes == NULL && PyErr_ExceptionMatches(PyExc_UnicodeError)) {
@@ -126,4 +142,20 @@ int convert_key(PyObject *key, const char **bytes, Py_ssize_t *len) {
     if (*len >= 1 && *len <= STEADY__KEY_MAX) return 0;
     PyErr_Format(PyExc_ValueError, "key is %zd bytes long; it must be 1 .. %d", *len, STEADY__KEY_MAX);
     return -1;
+}
+
+/* ---- Replies ---- */
+
+Py_ssize_t convert_reply(PyObject *reply, int64_t *values, Py_ssize_t most) {
+    const bool one = PyLong_Check(reply);
+    const Py_ssize_t count = one ? 1 : PyList_Check(reply) ? PyList_GET_SIZE(reply) : -1;
+    if (count > most) return -1;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        int overflow = 0;
+        PyObject *value = one ? reply : PyList_GET_ITEM(reply, i);
+        if (!PyLong_Check(value)) return -1;
+        values[i] = PyLong_AsLongLongAndOverflow(value, &overflow);
+        if (overflow != 0) return -1;
+    }
+    return count;
 }

@@ -22,6 +22,9 @@ PyObject *convert_raise(struct core_state *state, int error, const char *why);
 int convert_int(PyObject *object, const char *name, int64_t min, int64_t max, int64_t *out);
 int convert_seconds(PyObject *object, const char *name, steady_us *out);
 
+/* Seconds to wait. None, infinity and times beyond the range of max_wait are the longest max_wait. */
+int convert_wait(PyObject *object, const char *name, steady_us *out);
+
 /* The index of `given` in `names`, which end with NULL. */
 int convert_choice(PyObject *given, const char *name, const char *const *names);
 
@@ -36,6 +39,10 @@ const char *convert_utf8(PyObject *text, const char *name, Py_ssize_t *len);
 
 /* The bytes of a key. They live as long as the key. */
 int convert_key(PyObject *key, const char **bytes, Py_ssize_t *len);
+
+/* The integers of a reply to a script, which is an int or a list. Their number; -1 if it is something else, or longer
+ * than `most`. Sets no exception. */
+Py_ssize_t convert_reply(PyObject *reply, int64_t *values, Py_ssize_t most);
 
 /* A new bytes object: the str in ASCII, with backslash escapes. Works for a str that UTF-8 cannot encode, too. */
 PyObject *convert_to_ascii(PyObject *text);

@@ -1,24 +1,29 @@
 /* SPDX-License-Identifier: MIT
- * Decision: what consume(), peek() and reset() of a Throttler on a server await. It behaves as a coroutine.
+ * Decision: what a call to a server awaits. It behaves as a coroutine.
  *
  *     NEW --awaited--> STARTING --> WAITING --> ANSWERED --> OVER   the task gets a Waiter
  *                      STARTING --> OVER                            nothing was submitted
  *
  * A Decision submits nothing before it is awaited. While it is WAITING the library holds a reference, so the Decision
- * always exists when the answer arrives. If the task was cancelled, `waiter` is NULL or done, and the answer is
- * dropped. The library matches answers to Decisions, so a task never gets the answer of another. The answer is in the
- * Decision and not in the Waiter: an exception that no task fetches is not reported as "never retrieved". */
+ * always exists when the answer arrives. If the task is cancelled, the library forgets the Decision. Exception: a call
+ * that reserves stays in flight, and what it reserved is given back when the answer arrives. The library matches
+ * answers to Decisions, so a task never gets the answer of another. The answer is in the Decision and not in the
+ * Waiter: an exception that no task fetches is not reported as "never retrieved". */
 #include "decision.h"
 
 #include "convert.h"
+#include "reservation.h"
 #include "result.h"
 #include "waiter.h"
 
 struct decision {
     PyObject_HEAD struct core_state *state;
-    struct throttler *throttler;
+    struct throttler *throttler; /* these three: a call on one bucket without options */
     PyObject *key;
     struct request request;
+    struct call *call; /* any other call; NULL: none */
+    const char *name;  /* of the method that made it */
+    uint64_t id;       /* in the store */
     enum { DECISION_NEW, DECISION_STARTING, DECISION_WAITING, DECISION_ANSWERED, DECISION_OVER } phase;
     bool failed;              /* `answer` is an exception */
     struct loop_store *store; /* the store that has the request */
@@ -28,6 +33,13 @@ struct decision {
 };
 
 /* ---- The answer of the store ---- */
+
+/* Gives back what the answer reserved. Takes the answer, which may be NULL. */
+static void decision_drop_answer(struct decision *self, PyObject *answer) {
+    PyObject *reservation = answer != NULL && !self->failed ? result_reservation(answer) : NULL;
+    if (reservation != NULL) reservation_give_back(self->store, reservation_of(self->state, reservation));
+    Py_XDECREF(answer);
+}
 
 /* A task of a closed loop cannot be woken. */
 static bool decision_is_awaited(struct decision *self, const steady_result *result) {
@@ -39,7 +51,8 @@ static bool decision_is_awaited(struct decision *self, const steady_result *resu
 }
 
 static PyObject *decision_make_answer(struct decision *self, const steady_result *result) {
-    if (!self->failed) return result_from(self->state, result);
+    if (!self->failed && self->call != NULL) return call_result(self->call, result);
+    if (!self->failed) return result_from(self->state, result, PyTuple_GET_ITEM(self->throttler->names, 0));
     steady_message last;
     steady_store_last_error(self->store->store, &last);
     return convert_error(self->state, result->error, last.text);
@@ -51,7 +64,7 @@ static void decision_deliver(struct decision *self, const steady_result *result)
     PyObject *answer = decision_make_answer(self, result);
     if (answer == NULL) PyErr_Clear(); /* no memory: decision_resume raises MemoryError */
     if (self->waiter == NULL || self->waiter->done) {
-        Py_XDECREF(answer);
+        decision_drop_answer(self, answer);
         return;
     }
     self->answer = answer;
@@ -61,38 +74,53 @@ static void decision_deliver(struct decision *self, const steady_result *result)
 
 static void decision_answered(const steady_result *result, void *data) {
     struct decision *self = data;
-    if (decision_is_awaited(self, result)) decision_deliver(self, result);
+    if (decision_is_awaited(self, result))
+        decision_deliver(self, result);
+    else if (result->reservation != NULL)
+        reservation_give_back(self->store, result->reservation);
     loop_store_release(&self->held);
 }
 
 /* ---- Submitting ---- */
 
-static int decision_submit(struct decision *self, steady_throttler *throttler, const char *key, size_t len) {
-    switch (self->request.verb) {
-    case STEADY__CONSUME: return steady_consume(throttler, key, len, self->request.amount, decision_answered, self);
-    case STEADY__PEEK: return steady_peek(throttler, key, len, decision_answered, self);
-    default: return steady_reset(throttler, key, len, decision_answered, self);
-    }
+static int decision_submit_plain(struct decision *self) {
+    static const enum steady_verb verbs[] = {
+        [STEADY__CONSUME] = STEADY_CONSUME, [STEADY__PEEK] = STEADY_PEEK, [STEADY__RESET] = STEADY_RESET};
+    const char *key = NULL;
+    Py_ssize_t len = 0;
+    steady_throttler *throttler = binding_on_store(self->throttler, self->store, self->request);
+    if (throttler == NULL) return STEADY_CLOSED;
+    if (convert_key(self->key, &key, &len) != 0) return STEADY_NO_MEMORY; /* it was checked before */
+    const steady_call call = {
+        .verb = verbs[self->request.verb], .key = key, .key_len = (size_t)len, .amount = self->request.amount};
+    return steady_decide(throttler, &call, decision_answered, self, &self->id);
 }
 
-/* `throttler` belongs to the store. Python code that ran meanwhile may have closed that store and freed it. */
-static PyObject *decision_submit_failed(struct decision *self, steady_throttler *throttler, int error) {
+static int decision_submit(struct decision *self, steady_message *why) {
+    if (!loop_store_is_usable(self->store)) return STEADY_CLOSED; /* by a collection, in waiter_new */
+    if (self->store->calling_loop != 0) return STEADY_UNAVAILABLE;
+    if (self->call == NULL) return decision_submit_plain(self);
+    return call_submit(self->call, self->store, decision_answered, self, &self->id, why);
+}
+
+/* Python code that ran meanwhile may have closed the store and freed its throttlers. */
+static PyObject *decision_submit_failed(struct decision *self, int error, const char *why) {
+    if (PyErr_Occurred()) return NULL;
     if (!loop_store_is_usable(self->store)) return convert_raise(self->state, STEADY_CLOSED, NULL);
-    if (error != STEADY_WRONG_THREAD)
-        return binding_policy(self->throttler, throttler, self->request, self->key, error, NULL);
-    PyErr_SetString(PyExc_RuntimeError,
-                    "this event loop ran in another thread before; open a new Store in this thread");
-    return NULL;
+    if (error == STEADY_WRONG_THREAD)
+        return PyErr_Format(PyExc_RuntimeError,
+                            "this event loop ran in another thread before; open a new Store in this thread");
+    if (self->call != NULL) return call_policy(self->call, error, why);
+    steady_throttler *asked = binding_on_store(self->throttler, self->store, self->request);
+    return binding_policy(self->throttler, asked, self->request, self->key, error, NULL);
 }
 
-static PySendResult decision_submit_to_store(struct decision *self, steady_throttler *throttler, const char *key,
-                                             size_t len, PyObject **out) {
+static PySendResult decision_submit_to_store(struct decision *self, PyObject **out) {
+    steady_message why = {.text = ""};
     if ((self->waiter = waiter_new(self->store)) == NULL) return PYGEN_ERROR;
     PyObject *waiter = Py_NewRef((PyObject *)self->waiter);
     loop_store_hold(self->store, &self->held, (PyObject *)self);
-    int error = loop_store_is_usable(self->store) ? 0 : STEADY_CLOSED; /* by a collection, in waiter_new */
-    if (error == 0)
-        error = self->store->calling_loop == 0 ? decision_submit(self, throttler, key, len) : STEADY_UNAVAILABLE;
+    const int error = decision_submit(self, &why);
     if (error == 0) {
         if (self->phase == DECISION_STARTING) self->phase = DECISION_WAITING;
         *out = waiter;
@@ -102,8 +130,31 @@ static PySendResult decision_submit_to_store(struct decision *self, steady_throt
     loop_store_after_call(self->store);
     Py_DECREF(waiter);
     loop_store_release(&self->held);
-    *out = decision_submit_failed(self, throttler, error);
+    *out = decision_submit_failed(self, error, why.text);
     return *out != NULL ? PYGEN_RETURN : PYGEN_ERROR;
+}
+
+/* A new reference. NULL and an exception on failure. */
+static struct loop_store *decision_find_store(struct decision *self) {
+    if (self->call != NULL) return call_find_store(self->call);
+    const struct binding *binding = binding_of_running_loop(self->throttler);
+    return binding != NULL ? (struct loop_store *)Py_NewRef((PyObject *)binding->store) : NULL;
+}
+
+static PyObject *decision_policy_if_not_opened(struct decision *self) {
+    if (self->call == NULL) return binding_policy_if_not_opened(self->throttler, self->request, self->key);
+    PyObject *type, *value, *traceback;
+    if (!PyErr_ExceptionMatches(self->state->errors[-STEADY_UNAVAILABLE])) return NULL;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *answer = call_policy(self->call, STEADY_UNAVAILABLE, NULL);
+    if (answer == NULL) {
+        PyErr_Restore(type, value, traceback);
+        return NULL;
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    return answer;
 }
 
 static PySendResult decision_start(struct decision *self, PyObject **out) {
@@ -111,26 +162,43 @@ static PySendResult decision_start(struct decision *self, PyObject **out) {
     const char *key = NULL;
     size_t len = 0;
     self->phase = DECISION_STARTING; /* keeps throttler and key, whatever Python code runs meanwhile */
-    const struct binding *binding = binding_of_running_loop(self->throttler);
-    if (binding == NULL) {
-        *out = binding_policy_if_not_opened(self->throttler, self->request, self->key);
+    self->store = decision_find_store(self);
+    if (self->store == NULL) {
+        *out = decision_policy_if_not_opened(self);
         return *out != NULL ? PYGEN_RETURN : PYGEN_ERROR;
     }
-    if (binding_key(self->throttler, self->key, room, &key, &len) != 0) return PYGEN_ERROR;
-    steady_throttler *throttler = binding_throttler(binding, self->request);
-    self->store = (struct loop_store *)Py_NewRef((PyObject *)binding->store);
-    return decision_submit_to_store(self, throttler, key, len, out);
+    if (self->call == NULL && binding_key(self->throttler, self->key, room, &key, &len) != 0) return PYGEN_ERROR;
+    return decision_submit_to_store(self, out);
 }
 
 /* ---- As a coroutine ---- */
 
-/* Drops what it holds. If the decision is in flight, its answer will be dropped. */
+/* If it is in flight, the store forgets it. Not if it reserves: see the top of this file. */
+static void decision_cancel(struct decision *self) {
+    struct loop_store *store = self->store;
+    if (self->held.object == NULL || (self->call != NULL && call_gives_back(self->call))) return;
+    if (!loop_store_is_usable(store) || store->calling_loop != 0 || store->thread != PyThread_get_thread_ident())
+        return;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    const bool forgotten = store->store->class_->cancel(store->store, self->id);
+    loop_store_after_call(store);
+    if (forgotten) loop_store_release(&self->held);
+    PyErr_Restore(type, value, traceback);
+}
+
+/* Drops what it holds. */
 static void decision_end(struct decision *self) {
+    PyObject *answer = self->answer;
+    const bool waiting = self->phase == DECISION_WAITING;
+    self->answer = NULL;
     self->phase = DECISION_OVER;
+    decision_drop_answer(self, answer);
+    if (waiting) decision_cancel(self);
     Py_CLEAR(self->waiter);
-    Py_CLEAR(self->answer);
     Py_CLEAR(self->key);
     Py_CLEAR(self->throttler);
+    Py_CLEAR(self->call);
 }
 
 static PySendResult decision_resume(struct decision *self, PyObject **out) {
@@ -217,19 +285,39 @@ static PyObject *decision_close(struct decision *self, PyObject *Py_UNUSED(none)
 
 /* ---- Life ---- */
 
-PyObject *decision_new(struct throttler *throttler, struct request request, PyObject *key) {
-    struct decision *self = PyObject_GC_New(struct decision, throttler->state->decision_type);
+static struct decision *decision_alloc(struct core_state *state) {
+    struct decision *self = PyObject_GC_New(struct decision, state->decision_type);
     if (self == NULL) return NULL;
-    self->state = throttler->state;
-    self->throttler = (struct throttler *)Py_NewRef((PyObject *)throttler);
-    self->key = Py_NewRef(key);
-    self->request = request;
+    self->state = state;
+    self->throttler = NULL;
+    self->key = NULL;
+    self->call = NULL;
     self->phase = DECISION_NEW;
     self->failed = false;
     self->store = NULL;
     self->waiter = NULL;
     self->answer = NULL;
+    self->held.object = NULL;
     PyObject_GC_Track((PyObject *)self);
+    return self;
+}
+
+PyObject *decision_new(struct throttler *throttler, struct request request, PyObject *key) {
+    static const char *const names[] = {"Throttler.consume", "Throttler.peek", "Throttler.reset"};
+    struct decision *self = decision_alloc(throttler->state);
+    if (self == NULL) return NULL;
+    self->name = names[request.verb];
+    self->throttler = (struct throttler *)Py_NewRef((PyObject *)throttler);
+    self->key = Py_NewRef(key);
+    self->request = request;
+    return (PyObject *)self;
+}
+
+PyObject *decision_of_call(struct call *call) {
+    struct decision *self = decision_alloc(call->state);
+    if (self == NULL) return NULL;
+    self->name = call_name(call);
+    self->call = (struct call *)Py_NewRef((PyObject *)call);
     return (PyObject *)self;
 }
 
@@ -237,6 +325,7 @@ static int decision_traverse(struct decision *self, visitproc visit, void *arg) 
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->throttler);
     Py_VISIT(self->key);
+    Py_VISIT(self->call);
     Py_VISIT(self->store);
     Py_VISIT(self->waiter);
     Py_VISIT(self->answer);
@@ -259,8 +348,7 @@ static void decision_dealloc(struct decision *self) {
 
 /* The debug mode of asyncio shows this name. */
 static PyObject *decision_name(struct decision *self, void *Py_UNUSED(closure)) {
-    static const char *const names[] = {"Throttler.consume", "Throttler.peek", "Throttler.reset"};
-    return PyUnicode_FromString(names[self->request.verb]);
+    return PyUnicode_FromString(self->name);
 }
 
 static PyGetSetDef getters[] = {{"__name__", (getter)decision_name, NULL, NULL, NULL},

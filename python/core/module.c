@@ -3,10 +3,12 @@
  * so each interpreter has its own copy. */
 #include <stddef.h>
 
+#include "call.h"
 #include "convert.h"
 #include "decision.h"
 #include "loop.h"
 #include "loop_store.h"
+#include "reservation.h"
 #include "result.h"
 #include "src/conn/server_error.h"
 #include "src/core/redact.h"
@@ -74,7 +76,16 @@ static PyObject *module_redact(PyObject *Py_UNUSED(module), PyObject *args) {
     return PyUnicode_FromString(shown);
 }
 
-static PyMethodDef functions[] = {{"reply_error_code", module_reply_error_code, METH_O, NULL},
+static PyObject *module_decide(PyObject *module, PyObject *call) {
+    const struct core_state *state = PyModule_GetState(module);
+    if (Py_TYPE(call) == state->call_type) return throttler_decide((struct call *)call);
+    return PyErr_Format(PyExc_TypeError, "call must be a Call, not %.100s", Py_TYPE(call)->tp_name);
+}
+
+static PyMethodDef functions[] = {{"decide", module_decide, METH_O,
+                                   "decide(call, /)\n--\n\nReturns the result if the store is embedded, otherwise an "
+                                   "awaitable of the result."},
+                                  {"reply_error_code", module_reply_error_code, METH_O, NULL},
                                   {"quote", module_quote, METH_O, NULL},
                                   {"redact", module_redact, METH_VARARGS, NULL},
                                   {NULL, NULL, 0, NULL}};
@@ -100,7 +111,9 @@ static int module_add_errors(PyObject *module, struct core_state *state) {
         if (module_add(module, errors[i].name, type) != 0) return -1;
     }
     return PyModule_AddIntMacro(module, STEADY_UNAVAILABLE) || PyModule_AddIntMacro(module, STEADY_UNKNOWN) ||
-                   PyModule_AddIntMacro(module, STEADY_SERVER) || PyModule_AddIntMacro(module, STEADY_OVERLOADED)
+                   PyModule_AddIntMacro(module, STEADY_SERVER) || PyModule_AddIntMacro(module, STEADY_OVERLOADED) ||
+                   PyModule_AddIntConstant(module, "CONSUME_ALL", STEADY__CONSUME_ALL) ||
+                   PyModule_AddIntConstant(module, "PEEK_ALL", STEADY__PEEK_ALL)
                ? -1
                : 0;
 }
@@ -114,6 +127,8 @@ static int module_add_types(PyObject *module, struct core_state *state) {
     } types[] = {
         {&state->result_type, &result_spec, "ThrottleResult", false},
         {&state->decision_type, &decision_spec, "Decision", true},
+        {&state->call_type, &call_spec, "Call", false},
+        {&state->reservation_type, &reservation_spec, "Reservation", false},
         {&state->store_type, &store_spec, "Store", false},
         {&state->loop_store_type, &loop_store_spec, NULL, true},
         {&state->throttler_type, &throttler_spec, "Throttler", false},
@@ -145,8 +160,10 @@ static int module_add_result_hints(PyTypeObject *type) {
     PyObject *names = Py_BuildValue("(ssss)", "success", "level", "until_next_drop", "blocked_for");
     if (module_add_to_type(type, "__match_args__", names) != 0) return -1;
     PyObject *types =
-        Py_BuildValue("{ssssssssssssss}", "success", "bool", "level", "int", "until_next_drop", "float", "blocked_for",
-                      "Optional[float]", "retry_after", "Optional[float]", "source", "str", "error", "Optional[str]");
+        Py_BuildValue("{ssssssssssssssssssssssssssss}", "success", "bool", "level", "int", "until_next_drop", "float",
+                      "blocked_for", "Optional[float]", "retry_after", "Optional[float]", "source", "str", "error",
+                      "Optional[str]", "must_wait", "float", "granted", "int", "name", "Optional[str]", "part", "int",
+                      "atomic", "bool", "parts", "tuple[ThrottleResult, ...]", "limits", "dict[str, ThrottleResult]");
     return module_add_to_type(type, "__annotations__", types);
 }
 

@@ -1,41 +1,112 @@
 /* SPDX-License-Identifier: MIT
- * ThrottleResult: the outcome of a decision. It has the four fields of aiosteady 22.1.0, and retry_after, source and
- * error. */
+ * ThrottleResult: the outcome of a decision. It has the four fields of aiosteady 22.1.0, and more. A decision on
+ * several buckets has a result for each of them in `parts`. */
 #include "result.h"
 
 #include <stddef.h>
 
-/* Times are stored as C doubles. A getter makes the Python object. */
+#include "convert.h"
+
+/* Times are stored as C doubles. A getter makes the Python object. The fields from `level` to `reservation` are copied
+ * as they are. */
 struct result {
     PyObject_HEAD long long level;
+    long long granted;
     double until_next_drop;
     double blocked_for;
     double retry_after;
+    double must_wait;
+    int part;
     bool success;
+    bool atomic;
     bool blocked;   /* false: blocked_for is None */
     bool may_retry; /* false: retry_after is None */
     signed char source;
     signed char error;
+    PyObject *name;        /* a str; NULL: None */
+    PyObject *each;        /* a tuple with a result for each bucket; NULL: there is one bucket, or none */
+    PyObject *reservation; /* NULL: none */
 };
 
 static const char *const sources[] = {"nowhere", "store", "policy", "local"};
 
 static double result_seconds(steady_us us) { return (double)us / 1e6; }
 
-PyObject *result_from(struct core_state *state, const steady_result *from) {
-    struct result *self = PyObject_New(struct result, state->result_type);
+static struct result *result_alloc(PyTypeObject *type) {
+    struct result *self = PyObject_New(struct result, type);
+    if (self != NULL) self->name = self->each = self->reservation = NULL;
+    return self;
+}
+
+static void result_fill_times(struct result *self, steady_us until_next_drop, steady_us blocked_for,
+                              steady_us retry_after) {
+    self->until_next_drop = result_seconds(until_next_drop);
+    self->blocked_for = result_seconds(blocked_for);
+    self->retry_after = result_seconds(retry_after);
+    self->blocked = blocked_for > 0;
+    self->may_retry = retry_after >= 0;
+}
+
+PyObject *result_from(struct core_state *state, const steady_result *from, PyObject *name) {
+    struct result *self = result_alloc(state->result_type);
     if (self == NULL) return NULL;
     self->level = from->level;
-    self->until_next_drop = result_seconds(from->until_next_drop);
-    self->blocked_for = result_seconds(from->blocked_for);
-    self->retry_after = result_seconds(from->retry_after);
+    self->granted = from->granted;
+    self->must_wait = result_seconds(from->must_wait);
+    result_fill_times(self, from->until_next_drop, from->blocked_for, from->retry_after);
     self->success = from->success;
-    self->blocked = from->blocked_for > 0;
-    self->may_retry = from->retry_after >= 0;
+    self->atomic = from->atomic;
+    self->part = 0;
     self->source = (signed char)from->source;
     self->error = (signed char)from->error;
+    Py_XINCREF(name);
+    self->name = name;
     return (PyObject *)self;
 }
+
+/* ---- Several buckets ---- */
+
+static PyObject *result_from_bucket(struct core_state *state, const steady_result *call,
+                                    const steady_part_result *from) {
+    struct result *self = result_alloc(state->result_type);
+    if (self == NULL) return NULL;
+    self->level = from->level;
+    self->granted = from->granted;
+    self->must_wait = 0;
+    result_fill_times(self, from->until_next_drop, from->blocked_for, from->retry_after);
+    self->success = from->success;
+    self->atomic = call->atomic;
+    self->part = (int)from->part;
+    self->source = (signed char)call->source;
+    self->error = (signed char)call->error;
+    if ((self->name = PyUnicode_FromString(from->name)) == NULL) Py_CLEAR(self);
+    return (PyObject *)self;
+}
+
+PyObject *result_from_group(struct core_state *state, const steady_result *from, PyObject *reservation) {
+    struct result *self = (struct result *)result_from(state, from, NULL);
+    if (self == NULL) return NULL;
+    Py_XINCREF(reservation);
+    self->reservation = reservation;
+    if (from->parts == NULL) return (PyObject *)self;
+    const steady_part_result *named = &from->parts[from->part];
+    self->part = (int)named->part;
+    if ((self->name = PyUnicode_FromString(named->name)) == NULL) Py_CLEAR(self);
+    if (self != NULL && from->n_parts > 1 && (self->each = PyTuple_New((Py_ssize_t)from->n_parts)) == NULL)
+        Py_CLEAR(self);
+    for (size_t i = 0; self != NULL && self->each != NULL && i < from->n_parts; i++) {
+        PyObject *bucket = result_from_bucket(state, from, &from->parts[i]);
+        if (bucket == NULL)
+            Py_CLEAR(self);
+        else
+            PyTuple_SET_ITEM(self->each, (Py_ssize_t)i, bucket);
+    }
+    return (PyObject *)self;
+}
+
+double result_must_wait(PyObject *result) { return ((struct result *)result)->must_wait; }
+
+PyObject *result_reservation(PyObject *result) { return ((struct result *)result)->reservation; }
 
 /* ---- Fields ---- */
 
@@ -59,12 +130,38 @@ static PyObject *result_get_error(struct result *self, void *Py_UNUSED(closure))
     return self->error == 0 ? Py_NewRef(Py_None) : PyUnicode_FromString(steady_error_name(self->error));
 }
 
+/* An answer by policy knows no bucket. */
+static PyObject *result_get_parts(struct result *self, void *Py_UNUSED(closure)) {
+    if (self->each != NULL) return Py_NewRef(self->each);
+    return self->source == STEADY_FROM_POLICY ? PyTuple_New(0) : PyTuple_Pack(1, self);
+}
+
+static PyObject *result_get_limits(struct result *self, void *closure) {
+    PyObject *parts = result_get_parts(self, closure), *limits = PyDict_New();
+    for (Py_ssize_t i = 0; parts != NULL && limits != NULL && i < PyTuple_GET_SIZE(parts); i++) {
+        struct result *bucket = (struct result *)PyTuple_GET_ITEM(parts, i);
+        if (bucket->part != self->part || bucket->name == NULL) continue;
+        if (PyDict_SetItem(limits, bucket->name, (PyObject *)bucket) != 0) Py_CLEAR(limits);
+    }
+    if (parts == NULL) Py_CLEAR(limits);
+    Py_XDECREF(parts);
+    return limits;
+}
+
 static PyMemberDef members[] = {
     {"success", T_BOOL, offsetof(struct result, success), READONLY,
-     "True if the drops were charged; from peek(), if one drop would fit."},
+     "True if the drops were charged; from peek(), if they would fit."},
     {"level", T_LONGLONG, offsetof(struct result, level), READONLY, "The drops in the bucket after the call."},
     {"until_next_drop", T_DOUBLE, offsetof(struct result, until_next_drop), READONLY,
      "The seconds until the next drop leaks."},
+    {"must_wait", T_DOUBLE, offsetof(struct result, must_wait), READONLY,
+     "Wait for these seconds before you go ahead, although success is True; 0 unless the call had a max_wait."},
+    {"granted", T_LONGLONG, offsetof(struct result, granted), READONLY,
+     "The drops that the call put in; below 0: that it took out."},
+    {"name", T_OBJECT, offsetof(struct result, name), READONLY, "The name of the limit of this bucket."},
+    {"part", T_INT, offsetof(struct result, part), READONLY, "The index of this bucket's part in consume_all()."},
+    {"atomic", T_BOOL, offsetof(struct result, atomic), READONLY, "True if all buckets were decided at one moment."},
+    {"_reservation", T_OBJECT, offsetof(struct result, reservation), READONLY, NULL},
     {NULL, 0, 0, 0, NULL}};
 
 static PyGetSetDef getters[] = {
@@ -76,6 +173,10 @@ static PyGetSetDef getters[] = {
      "The origin of the answer: \"store\", \"policy\", or \"local\" for the local bucket.", NULL},
     {"error", (getter)result_get_error, NULL,
      "The name of the error for which the store gave no verdict; None if it gave one.", NULL},
+    {"parts", (getter)result_get_parts, NULL,
+     "A result for each bucket, in the order of the parts and of their limits; empty if the policy answered.", NULL},
+    {"limits", (getter)result_get_limits, NULL, "The result of each limit by its name, for the part that is named.",
+     NULL},
     {NULL, NULL, NULL, NULL, NULL}};
 
 /* ---- The constructor ---- */
@@ -111,41 +212,66 @@ static int result_read_error(const char *name, signed char *error) {
     return result_bad_word("error is '%s'; it must be the name of an error of aiosteady", name);
 }
 
+static int result_read_parts(PyTypeObject *type, PyObject *given) {
+    bool good = given == NULL || PyTuple_Check(given);
+    for (Py_ssize_t i = 0; given != NULL && good && i < PyTuple_GET_SIZE(given); i++)
+        good = Py_TYPE(PyTuple_GET_ITEM(given, i)) == type;
+    if (good) return 0;
+    PyErr_SetString(PyExc_TypeError, "parts must be a tuple of ThrottleResult");
+    return -1;
+}
+
+/* The text of a UnicodeEncodeError would quote the argument. */
+static PyObject *result_bad_arguments(void) {
+    if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) return NULL;
+    PyErr_Clear();
+    PyErr_SetString(PyExc_ValueError, "source or error holds a lone surrogate, which UTF-8 cannot encode");
+    return NULL;
+}
+
 static PyObject *result_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"success",     "level",  "until_next_drop", "blocked_for",
-                            "retry_after", "source", "error",           NULL};
+    static char *names[] = {"success", "level",  "until_next_drop", "blocked_for", "retry_after",
+                            "source",  "error",  "must_wait",       "granted",     "name",
+                            "part",    "atomic", "parts",           NULL};
     struct result read = {0};
-    PyObject *blocked_for = NULL, *retry_after = Py_None;
+    PyObject *blocked_for = NULL, *retry_after = Py_None, *name = Py_None, *parts = NULL;
     const char *source = "store", *error = NULL;
-    int success = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "pLdO|Osz:ThrottleResult", names, &success, &read.level,
-                                     &read.until_next_drop, &blocked_for, &retry_after, &source, &error) ||
+    int success = 0, atomic = 1;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "pLdO|OszdLOipO:ThrottleResult", names, &success, &read.level,
+                                     &read.until_next_drop, &blocked_for, &retry_after, &source, &error,
+                                     &read.must_wait, &read.granted, &name, &read.part, &atomic, &parts) ||
         result_read_optional(blocked_for, &read.blocked, &read.blocked_for) < 0 ||
         result_read_optional(retry_after, &read.may_retry, &read.retry_after) < 0 ||
-        result_read_source(source, &read.source) < 0 || result_read_error(error, &read.error) < 0) {
-        if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) return NULL; /* its text would quote the argument */
-        PyErr_Clear();
-        PyErr_SetString(PyExc_ValueError, "source or error holds a lone surrogate, which UTF-8 cannot encode");
-        return NULL;
-    }
-    struct result *self = PyObject_New(struct result, type);
+        result_read_source(source, &read.source) < 0 || result_read_error(error, &read.error) < 0 ||
+        (name != Py_None && convert_check_str(name, "name") != 0) || result_read_parts(type, parts) != 0)
+        return result_bad_arguments();
+    struct result *self = result_alloc(type);
     if (self == NULL) return NULL;
-    const size_t head = offsetof(struct result, level);
-    memcpy((char *)self + head, (char *)&read + head, sizeof read - head);
+    const size_t head = offsetof(struct result, level), end = offsetof(struct result, name);
+    memcpy((char *)self + head, (char *)&read + head, end - head);
     self->success = success != 0;
+    self->atomic = atomic != 0;
+    if (name != Py_None) self->name = Py_NewRef(name);
+    if (parts != NULL && PyTuple_GET_SIZE(parts) > 1) self->each = Py_NewRef(parts);
     return (PyObject *)self;
 }
 
-static void result_dealloc(PyObject *self) {
+static void result_dealloc(struct result *self) {
     PyTypeObject *type = Py_TYPE(self);
+    Py_XDECREF(self->name);
+    Py_XDECREF(self->each);
+    Py_XDECREF(self->reservation);
     PyObject_Free(self);
     Py_DECREF(type);
 }
 
+/* Without the reservation, which has a text form. */
 static PyObject *result_reduce(struct result *self, PyObject *Py_UNUSED(none)) {
-    return Py_BuildValue("O(NLdNNsz)", Py_TYPE(self), PyBool_FromLong(self->success), self->level,
+    return Py_BuildValue("O(NLdNNszdLOiNN)", Py_TYPE(self), PyBool_FromLong(self->success), self->level,
                          self->until_next_drop, result_get_blocked_for(self, NULL), result_get_retry_after(self, NULL),
-                         sources[self->source], self->error != 0 ? steady_error_name(self->error) : NULL);
+                         sources[self->source], self->error != 0 ? steady_error_name(self->error) : NULL,
+                         self->must_wait, self->granted, self->name != NULL ? self->name : Py_None, self->part,
+                         PyBool_FromLong(self->atomic), self->each != NULL ? Py_NewRef(self->each) : PyTuple_New(0));
 }
 
 static PyMethodDef methods[] = {{"__reduce__", (PyCFunction)result_reduce, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
@@ -173,20 +299,35 @@ static Py_hash_t result_hash(struct result *self) {
     return hash;
 }
 
+/* The wait comes first: a caller that overlooks it goes ahead too early. */
 static PyObject *result_repr(struct result *self) {
-    static const char format[] = "ThrottleResult(success=%R, level=%R, until_next_drop=%R, blocked_for=%R)";
-    PyObject *fields = result_four_fields(self), *text = NULL;
+    PyObject *fields = result_four_fields(self), *wait = NULL, *name = NULL, *text = NULL;
     if (fields == NULL) return NULL;
-    text = PyUnicode_FromFormat(format, PyTuple_GET_ITEM(fields, 0), PyTuple_GET_ITEM(fields, 1),
-                                PyTuple_GET_ITEM(fields, 2), PyTuple_GET_ITEM(fields, 3));
+    PyObject *seconds = PyFloat_FromDouble(self->must_wait);
+    if (seconds != NULL)
+        wait = self->must_wait > 0 ? PyUnicode_FromFormat("must_wait=%R, ", seconds) : PyUnicode_FromString("");
+    name = self->each != NULL ? PyUnicode_FromFormat(", part=%d, name=%R", self->part, self->name)
+                              : PyUnicode_FromString("");
+    if (wait != NULL && name != NULL)
+        text = PyUnicode_FromFormat("ThrottleResult(%Usuccess=%R, level=%R, until_next_drop=%R, blocked_for=%R%U)",
+                                    wait, PyTuple_GET_ITEM(fields, 0), PyTuple_GET_ITEM(fields, 1),
+                                    PyTuple_GET_ITEM(fields, 2), PyTuple_GET_ITEM(fields, 3), name);
+    Py_XDECREF(seconds);
+    Py_XDECREF(wait);
+    Py_XDECREF(name);
     Py_DECREF(fields);
     return text;
 }
 
 static PyType_Slot slots[] = {
     {Py_tp_doc,
-     "ThrottleResult(success, level, until_next_drop, blocked_for, retry_after=None, source='store', error=None)"
-     "\n--\n\nThe outcome of a decision. Comparison and repr use the first four fields."},
+     "ThrottleResult(success, level, until_next_drop, blocked_for, retry_after=None, source='store', error=None, "
+     "must_wait=0.0, granted=0, name=None, part=0, atomic=True, parts=())\n--\n\n"
+     "The outcome of a decision. Comparison uses the first four fields. If the call had several buckets, they are "
+     "those "
+     "of the one that `part` and `name` name: of a denied call the one with the longest wait, of an allowed call the "
+     "one "
+     "into which the fewest further calls fit."},
     {Py_tp_new, result_new},
     {Py_tp_dealloc, result_dealloc},
     {Py_tp_members, members},

@@ -6,7 +6,14 @@
 #include "state.h"
 #include "steady.h"
 
-PyObject *result_from(struct core_state *state, const steady_result *from);
+/* The result of a decision on one bucket. `name` is the name of its limit, or NULL. */
+PyObject *result_from(struct core_state *state, const steady_result *from, PyObject *name);
+
+/* The same for a call that may have several buckets. `reservation` is a Reservation, or NULL. */
+PyObject *result_from_group(struct core_state *state, const steady_result *from, PyObject *reservation);
+
+double result_must_wait(PyObject *result);
+PyObject *result_reservation(PyObject *result); /* borrowed; NULL: none */
 
 extern PyType_Spec result_spec;
 

@@ -3,13 +3,15 @@
  *
  * The files form layers; each file includes only headers of layers below it:
  *
- *     module                     exceptions, functions and types that Python code sees
- *     throttler                  Throttler: a limit, and calls with a key
- *     decision                   Decision: the coroutine that a call to a server returns
- *     binding                    the throttlers of the library behind a Throttler: a pair for each event loop; its
- * policy store                      Store: a URL, and a store of the library for each event loop loop, waiter, local
- * asyncio for the library; waking a task; the fallback of on_error="local" loop_store                 the store of one
- * event loop result, convert            ThrottleResult; numbers, texts and errors between Python and C state
+ *   - module: exceptions, functions and types that Python code sees
+ *   - throttler: Throttler: its limits, and calls with a key
+ *   - decision: Decision: the coroutine that a call to a server returns
+ *   - call: Call: a decision on several buckets, or with options; settling
+ *   - binding: the throttlers of the library behind a Throttler, one for each event loop; its policy
+ *   - store: Store: a URL, and a store of the library for each event loop
+ *   - loop, waiter, local, capture, reservation: asyncio for the library; waking a task; the fallback store
+ *   - loop_store: the store of one event loop
+ *   - result, convert: ThrottleResult; numbers, texts and errors between Python and C
  */
 #ifndef AIOSTEADY_STATE_H
 #define AIOSTEADY_STATE_H
@@ -37,6 +39,8 @@ static inline PyObject *Py_NewRef(PyObject *object) {
 struct core_state {
     PyTypeObject *result_type;
     PyTypeObject *decision_type;
+    PyTypeObject *call_type;
+    PyTypeObject *reservation_type;
     PyTypeObject *store_type;
     PyTypeObject *loop_store_type;
     PyTypeObject *throttler_type;

@@ -5,6 +5,7 @@
 #include <stddef.h>
 
 #include "binding.h"
+#include "call.h"
 #include "convert.h"
 #include "decision.h"
 #include "result.h"
@@ -13,6 +14,11 @@
 #include "src/redis/command.h"
 
 /* ---- Deciding ---- */
+
+static void throttler_complete(const struct steady__call *call, steady_result *result) {
+    result->atomic = true;
+    result->granted = call->verb == STEADY__CONSUME && result->success ? call->amount : 0;
+}
 
 /* An embedded store always answers, so no policy and no steady_throttler is needed. */
 static PyObject *throttler_decide_embedded(struct throttler *self, struct request request, PyObject *key) {
@@ -25,79 +31,154 @@ static PyObject *throttler_decide_embedded(struct throttler *self, struct reques
     if (store == NULL) return convert_raise(self->state, STEADY_CLOSED, NULL);
     if (binding_key(self, key, room, &call.key, &call.key_len) != 0) return NULL;
     store->class_->decide(store, &call, &result);
-    return result_from(self->state, &result);
+    throttler_complete(&call, &result);
+    return result_from(self->state, &result, PyTuple_GET_ITEM(self->names, 0));
 }
 
-/* __init__ sets `store` or `ask_client` last. Without it: false and a RuntimeError. */
-static bool throttler_is_initialized(const struct throttler *self) {
-    if (self->store != NULL || self->ask_client != NULL) return true;
-    PyErr_SetString(PyExc_RuntimeError, "Throttler.__init__ was not called, or it failed");
-    return false;
+PyObject *throttler_decide(struct call *call) {
+    const struct throttler *first = call->parts[0].throttler;
+    if (first->client != NULL) return PyObject_CallMethod(first->client, "ask_call", "O", call);
+    return first->store->embedded != NULL ? call_decide_embedded(call) : decision_of_call(call);
 }
 
 /* Returns the result if the store is embedded, otherwise an awaitable of it. */
 static PyObject *throttler_call(struct throttler *self, struct request request, PyObject *key) {
     const char *bytes = NULL;
     Py_ssize_t len = 0;
-    if (!throttler_is_initialized(self)) return NULL;
+    if (!binding_is_initialized(self)) return NULL;
     if (self->store != NULL && self->store->embedded != NULL) return throttler_decide_embedded(self, request, key);
     if (convert_key(key, &bytes, &len) != 0) return NULL;
-    if (self->ask_client == NULL) return decision_new(self, request, key);
-    return PyObject_CallFunction(self->ask_client, "OiOLi", self, (int)request.verb, key, (long long)request.amount,
-                                 (int)request.no_block);
+    if (self->client == NULL) return decision_new(self, request, key);
+    return PyObject_CallMethod(self->client, "ask", "OiOLi", self, (int)request.verb, key, (long long)request.amount,
+                               (int)request.no_block);
 }
 
-/* Reads (key, amount=1), or (key) if most is 1. The references are borrowed. */
-static int throttler_read_call(const char *name, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, int most,
-                               PyObject **key, PyObject **amount) {
-    PyObject **places[] = {key, amount};
-    static const char *const names[] = {"key", "amount"};
+/* A call with the options of `how`, on a throttler with any number of limits. */
+static PyObject *throttler_call_with(struct throttler *self, PyObject *key, PyObject *amount,
+                                     const struct call_options *how) {
+    if (!binding_is_initialized(self)) return NULL;
+    struct call *call = (struct call *)call_on_key(self, key, amount, how);
+    PyObject *answer = call != NULL ? throttler_decide(call) : NULL;
+    Py_XDECREF(call);
+    return answer;
+}
+
+/* ---- The methods ---- */
+
+/* The most arguments of a method. */
+#define ARGUMENTS_MAX 5
+
+/* Reads arguments by position or by name into `given`; one that was not given is NULL. Of `names`, which end with NULL,
+ * the first is required. The references are borrowed. */
+static int throttler_read_call(const char *signature, const char *const *names, PyObject *const *args, Py_ssize_t nargs,
+                               PyObject *kwnames, PyObject **given) {
+    int most = 0;
+    while (names[most] != NULL)
+        given[most++] = NULL;
     bool excess = nargs > most;
     for (Py_ssize_t i = 0; i < nargs && i < most; i++)
-        *places[i] = args[i];
+        given[i] = args[i];
     for (Py_ssize_t i = 0; kwnames != NULL && i < PyTuple_GET_SIZE(kwnames); i++) {
-        PyObject *given = PyTuple_GET_ITEM(kwnames, i);
+        PyObject *name = PyTuple_GET_ITEM(kwnames, i);
         int at = 0;
-        while (at < most && PyUnicode_CompareWithASCIIString(given, names[at]) != 0)
+        while (at < most && PyUnicode_CompareWithASCIIString(name, names[at]) != 0)
             at++;
-        if (at == most || *places[at] != NULL)
+        if (at == most || given[at] != NULL)
             excess = true;
         else
-            *places[at] = args[nargs + i];
+            given[at] = args[nargs + i];
     }
-    if (!excess && *key != NULL) return 0;
-    PyErr_Format(PyExc_TypeError, most == 2 ? "%s() takes key and amount=1" : "%s() takes key", name);
+    if (!excess && given[0] != NULL) return 0;
+    PyErr_Format(PyExc_TypeError, "%s", signature);
     return -1;
 }
 
-static PyObject *throttler_consume_amount(struct throttler *self, PyObject *const *args, Py_ssize_t nargs,
-                                          PyObject *kwnames, struct request request) {
-    PyObject *key = NULL, *amount = NULL;
-    if (throttler_read_call("consume", args, nargs, kwnames, 2, &key, &amount) != 0) return NULL;
-    if (amount != NULL && convert_int(amount, "amount", -STEADY__AMOUNT_MAX, STEADY__AMOUNT_MAX, &request.amount) != 0)
-        return NULL;
-    return throttler_call(self, request, key);
+/* Whether `wait` is 0, the number that callers give most often. */
+static bool throttler_is_no_wait(PyObject *wait) {
+    return wait == NULL || (PyLong_CheckExact(wait) && Py_SIZE(wait) == 0);
+}
+
+/* Whether a call is one on one bucket without options. */
+static bool throttler_is_plain(const struct throttler *self, PyObject *amount, PyObject *max_wait, PyObject *at_least) {
+    return self->n_limits == 1 && (amount == NULL || PyIndex_Check(amount)) && throttler_is_no_wait(max_wait) &&
+           (at_least == NULL || at_least == Py_None);
 }
 
 static PyObject *throttler_consume(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
-    return throttler_consume_amount(self, args, nargs, kwnames, (struct request){STEADY__CONSUME, false, 1});
+    static const char *const names[] = {"key", "amount", "max_wait", "at_least", NULL};
+    PyObject *given[ARGUMENTS_MAX];
+    struct request request = {STEADY__CONSUME, false, 1};
+    if (throttler_read_call("consume() takes key, amount=1, max_wait=0 and at_least=None", names, args, nargs, kwnames,
+                            given) != 0)
+        return NULL;
+    if (throttler_is_plain(self, given[1], given[2], given[3])) {
+        if (given[1] != NULL &&
+            convert_int(given[1], "amount", -STEADY__AMOUNT_MAX, STEADY__AMOUNT_MAX, &request.amount) != 0)
+            return NULL;
+        return throttler_call(self, request, given[0]);
+    }
+    const struct call_options how = {.verb = STEADY__CONSUME_ALL, .max_wait = given[2], .at_least = given[3]};
+    return throttler_call_with(self, given[0], given[1], &how);
 }
 
 static PyObject *throttler_consume_without_block(struct throttler *self, PyObject *const *args, Py_ssize_t nargs,
                                                  PyObject *kwnames) {
-    return throttler_consume_amount(self, args, nargs, kwnames, (struct request){STEADY__CONSUME, true, 1});
+    static const char *const names[] = {"key", "amount", NULL};
+    PyObject *given[ARGUMENTS_MAX];
+    struct request request = {STEADY__CONSUME, true, 1};
+    if (throttler_read_call("consume() takes key and amount=1", names, args, nargs, kwnames, given) != 0) return NULL;
+    if (given[1] != NULL &&
+        convert_int(given[1], "amount", -STEADY__AMOUNT_MAX, STEADY__AMOUNT_MAX, &request.amount) != 0)
+        return NULL;
+    return throttler_call(self, request, given[0]);
+}
+
+/* (key, amount=1, max_wait=None, at_least=None, only_if_wait=False) */
+static PyObject *throttler_reserve(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    static const char *const names[] = {"key", "amount", "max_wait", "at_least", "only_if_wait", NULL};
+    PyObject *given[ARGUMENTS_MAX];
+    if (throttler_read_call("reserve() takes key, amount=1, max_wait=0 and at_least=None", names, args, nargs, kwnames,
+                            given) != 0)
+        return NULL;
+    const struct call_options how = {.verb = STEADY__CONSUME_ALL,
+                                     .max_wait = given[2],
+                                     .at_least = given[3],
+                                     .reserve = true,
+                                     .only_if_wait = given[4] == Py_True};
+    return throttler_call_with(self, given[0], given[1], &how);
+}
+
+static PyObject *throttler_charge(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    static const char *const names[] = {"key", "amount", NULL};
+    PyObject *given[ARGUMENTS_MAX];
+    const struct call_options how = {.verb = STEADY__CONSUME_ALL, .kind = STEADY_CHARGE};
+    if (throttler_read_call("charge() takes key and amount", names, args, nargs, kwnames, given) != 0) return NULL;
+    return throttler_call_with(self, given[0], given[1], &how);
 }
 
 static PyObject *throttler_peek(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
-    PyObject *key = NULL;
-    if (throttler_read_call("peek", args, nargs, kwnames, 1, &key, NULL) != 0) return NULL;
-    return throttler_call(self, (struct request){STEADY__PEEK, false, 1}, key);
+    static const char *const names[] = {"key", "amount", "max_wait", "at_least", NULL};
+    PyObject *given[ARGUMENTS_MAX];
+    int64_t amount = 1;
+    if (throttler_read_call("peek() takes key, amount=1, max_wait=0 and at_least=None", names, args, nargs, kwnames,
+                            given) != 0)
+        return NULL;
+    if (throttler_is_plain(self, given[1], given[2], given[3])) {
+        if (given[1] != NULL && convert_int(given[1], "amount", -STEADY__AMOUNT_MAX, STEADY__AMOUNT_MAX, &amount) != 0)
+            return NULL;
+        if (amount == 1) return throttler_call(self, (struct request){STEADY__PEEK, false, 1}, given[0]);
+    }
+    const struct call_options how = {.verb = STEADY__PEEK_ALL, .max_wait = given[2], .at_least = given[3]};
+    return throttler_call_with(self, given[0], given[1], &how);
 }
 
 static PyObject *throttler_reset(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
-    PyObject *key = NULL;
-    if (throttler_read_call("reset", args, nargs, kwnames, 1, &key, NULL) != 0) return NULL;
-    return throttler_call(self, (struct request){STEADY__RESET, false, 0}, key);
+    static const char *const names[] = {"key", NULL};
+    PyObject *given[ARGUMENTS_MAX];
+    const struct call_options how = {.verb = STEADY__RESET_ALL};
+    if (throttler_read_call("reset() takes key", names, args, nargs, kwnames, given) != 0) return NULL;
+    if (self->n_limits > 1) return throttler_call_with(self, given[0], NULL, &how);
+    return throttler_call(self, (struct request){STEADY__RESET, false, 0}, given[0]);
 }
 
 /* For wait(): the amount as an int. ValueError if it can never fit. */
@@ -106,13 +187,13 @@ static PyObject *throttler_check_amount(struct throttler *self, PyObject *args) 
     const char *bytes = NULL;
     Py_ssize_t len = 0;
     int64_t amount = 0;
-    if (!throttler_is_initialized(self) || !PyArg_ParseTuple(args, "OO", &key, &given) ||
+    if (!binding_is_initialized(self) || !PyArg_ParseTuple(args, "OO", &key, &given) ||
         convert_key(key, &bytes, &len) != 0 ||
         convert_int(given, "amount", -STEADY__AMOUNT_MAX, STEADY__AMOUNT_MAX, &amount) != 0)
         return NULL;
-    if (amount <= self->limit.max_capacity) return PyLong_FromLongLong(amount);
+    if (amount <= self->limits[0].max_capacity) return PyLong_FromLongLong(amount);
     PyErr_Format(PyExc_ValueError, "amount is %lld; it must be at most %lld, the max_capacity", (long long)amount,
-                 (long long)self->limit.max_capacity);
+                 (long long)self->limits[0].max_capacity);
     return NULL;
 }
 
@@ -127,7 +208,7 @@ static PyObject *throttler_script_arguments(struct throttler *self, PyObject *ar
     long long amount = 0;
     int no_block = 0;
     const struct steady__rate *rate = &self->terms.rate;
-    if (!throttler_is_initialized(self) || !PyArg_ParseTuple(args, "OLp", &key, &amount, &no_block)) return NULL;
+    if (!binding_is_initialized(self) || !PyArg_ParseTuple(args, "OLp", &key, &amount, &no_block)) return NULL;
     if (binding_key(self, key, room, &bytes, &len) != 0) return NULL;
     const long long block = no_block ? 0 : (long long)rate->block;
     PyOS_snprintf(first, sizeof first, "%lld %lld %lld", (long long)rate->capacity, (long long)rate->recharge, amount);
@@ -143,28 +224,12 @@ static PyObject *throttler_encode_evalsha(struct throttler *self, PyObject *args
     PyObject *key = NULL;
     long long amount = 0;
     int verb = 0, no_block = 0;
-    if (!throttler_is_initialized(self) || !PyArg_ParseTuple(args, "iOLp", &verb, &key, &amount, &no_block))
-        return NULL;
+    if (!binding_is_initialized(self) || !PyArg_ParseTuple(args, "iOLp", &verb, &key, &amount, &no_block)) return NULL;
     if (binding_key(self, key, room, &call.key, &call.key_len) != 0) return NULL;
     call.verb = (enum steady__verb)verb;
     call.amount = amount;
     call.terms = no_block ? &self->blockless_terms : &self->terms;
     return PyBytes_FromStringAndSize(out, (Py_ssize_t)steady__command_evalsha(out, &call));
-}
-
-/* The number of integers in a reply; -1 if our scripts send no such reply. */
-static Py_ssize_t throttler_read_reply(PyObject *reply, int64_t *values) {
-    const bool one = PyLong_Check(reply);
-    const Py_ssize_t count = one ? 1 : PyList_Check(reply) ? PyList_GET_SIZE(reply) : -1;
-    if (count > STEADY__REPLY_MAX) return -1;
-    for (Py_ssize_t i = 0; i < count; i++) {
-        int overflow = 0;
-        PyObject *value = one ? reply : PyList_GET_ITEM(reply, i);
-        if (!PyLong_Check(value)) return -1;
-        values[i] = PyLong_AsLongLongAndOverflow(value, &overflow);
-        if (overflow != 0) return -1;
-    }
-    return count;
 }
 
 /* The result for a reply of a script; None if our scripts send no such reply. */
@@ -175,11 +240,12 @@ static PyObject *throttler_decode_reply(struct throttler *self, PyObject *args) 
     PyObject *reply = NULL;
     steady_result result;
     bool stepped = false;
-    if (!throttler_is_initialized(self) || !PyArg_ParseTuple(args, "iLO", &verb, &amount, &reply)) return NULL;
+    if (!binding_is_initialized(self) || !PyArg_ParseTuple(args, "iLO", &verb, &amount, &reply)) return NULL;
     const struct steady__call call = {.verb = (enum steady__verb)verb, .amount = amount, .terms = &self->terms};
-    const Py_ssize_t count = throttler_read_reply(reply, values);
+    const Py_ssize_t count = convert_reply(reply, values, STEADY__REPLY_MAX);
     if (count < 0 || !steady__command_script_reply(&call, values, (size_t)count, &result, &stepped)) Py_RETURN_NONE;
-    return result_from(self->state, &result);
+    throttler_complete(&call, &result);
+    return result_from(self->state, &result, PyTuple_GET_ITEM(self->names, 0));
 }
 
 static PyObject *throttler_apply_policy(struct throttler *self, PyObject *args) {
@@ -187,7 +253,7 @@ static PyObject *throttler_apply_policy(struct throttler *self, PyObject *args) 
     const char *why = NULL;
     PyObject *key = NULL;
     long long amount = 0;
-    if (!throttler_is_initialized(self) ||
+    if (!binding_is_initialized(self) ||
         !PyArg_ParseTuple(args, "iziOLp", &error, &why, &verb, &key, &amount, &no_block))
         return NULL;
     const struct request request = {(enum steady__verb)verb, no_block != 0, amount};
@@ -196,12 +262,17 @@ static PyObject *throttler_apply_policy(struct throttler *self, PyObject *args) 
 
 static PyMethodDef methods[] = {
     {"_consume", (PyCFunction)(void (*)(void))throttler_consume, METH_FASTCALL | METH_KEYWORDS,
-     "_consume($self, key, amount=1)\n--\n\nReturns the result if the store is embedded, otherwise an awaitable of the "
-     "result."},
+     "_consume($self, key, amount=1, max_wait=0, at_least=None)\n--\n\nReturns the result if the store is embedded, "
+     "otherwise an awaitable of the result."},
     {"_peek", (PyCFunction)(void (*)(void))throttler_peek, METH_FASTCALL | METH_KEYWORDS,
-     "_peek($self, key)\n--\n\nReturns as _consume does."},
+     "_peek($self, key, amount=1, max_wait=0, at_least=None)\n--\n\nReturns as _consume does."},
     {"_reset", (PyCFunction)(void (*)(void))throttler_reset, METH_FASTCALL | METH_KEYWORDS,
      "_reset($self, key)\n--\n\nReturns as _consume does."},
+    {"_reserve", (PyCFunction)(void (*)(void))throttler_reserve, METH_FASTCALL | METH_KEYWORDS,
+     "_reserve($self, key, amount=1, max_wait=0, at_least=None, only_if_wait=False)\n--\n\nThe same; _reservation of "
+     "the result holds what was taken. only_if_wait: not unless the result has a must_wait."},
+    {"_charge", (PyCFunction)(void (*)(void))throttler_charge, METH_FASTCALL | METH_KEYWORDS,
+     "_charge($self, key, amount=1)\n--\n\nReturns as _consume does."},
     {"_consume_without_block", (PyCFunction)(void (*)(void))throttler_consume_without_block,
      METH_FASTCALL | METH_KEYWORDS,
      "_consume_without_block($self, key, amount=1)\n--\n\nDoes the same as _consume, but never starts a block."},
@@ -216,66 +287,109 @@ static PyMethodDef methods[] = {
 
 static int throttler_check_prefix(PyObject *prefix) {
     Py_ssize_t len = 0;
-    if (convert_check_str(prefix, "prefix") != 0 || convert_utf8(prefix, "prefix", &len) == NULL) return -1;
-    if (len < STEADY__KEY_MAX) return 0;
-    PyErr_Format(PyExc_ValueError, "prefix is %zd bytes long; it must be at most %d", len, STEADY__KEY_MAX - 1);
+    const char *text = convert_check_str(prefix, "prefix") == 0 ? convert_utf8(prefix, "prefix", &len) : NULL;
+    if (text == NULL) return -1;
+    if (len < STEADY__KEY_MAX && strlen(text) == (size_t)len) return 0;
+    if (len < STEADY__KEY_MAX)
+        PyErr_SetString(PyExc_ValueError, "prefix must not hold a NUL");
+    else
+        PyErr_Format(PyExc_ValueError, "prefix is %zd bytes long; it must be at most %d", len, STEADY__KEY_MAX - 1);
     return -1;
 }
 
-static int throttler_read_limit(struct throttler *self, int64_t drops) {
-    steady_message why = {.text = ""};
-    steady_limit *limit = &self->limit;
-    if (convert_int(self->max_capacity, "max_capacity", 1, STEADY__CAPACITY_MAX, &limit->max_capacity) != 0 ||
-        convert_seconds(self->drop_recharge, "drop_recharge", &limit->drop_recharge) != 0)
-        return -1;
-    if (self->block_duration != Py_None &&
-        convert_seconds(self->block_duration, "block_duration", &limit->block_duration))
-        return -1;
-    if (limit->drop_recharge < 1) {
-        PyErr_Format(PyExc_ValueError, "drop_recharge is %.50R s; it must be 0.000001 .. 9007199254 s",
-                     self->drop_recharge);
-        return -1;
-    }
-    limit->drops = drops;
-    const int error = steady__limit_rate(&self->terms.rate, limit, &why);
-    if (error != 0) convert_raise(self->state, error, why.text);
-    self->blockless_terms = self->terms;
-    self->blockless_terms.rate.block = 0;
-    return error;
+/* The name of a limit: a str in self->names, whose bytes the limit uses. */
+static int throttler_read_name(struct throttler *self, size_t at, PyObject *given) {
+    char period[48];
+    steady_limit *limit = &self->limits[at];
+    if (given != Py_None && convert_check_str(given, "the name of a limit") != 0) return -1;
+    steady__duration_text(period, sizeof period, limit->drop_recharge);
+    PyObject *name = given != Py_None ? Py_NewRef(given) : PyUnicode_FromString(period);
+    if (name == NULL) return -1;
+    PyTuple_SET_ITEM(self->names, (Py_ssize_t)at, name);
+    if ((limit->name = convert_utf8(name, "the name of a limit", &(Py_ssize_t){0})) == NULL) return -1;
+    for (size_t i = 0; i < at; i++)
+        if (strcmp(self->limits[i].name, limit->name) == 0) {
+            PyErr_Format(PyExc_ValueError,
+                         "limits has two limits with the name %R; give each a name, such as {\"burst\": \"10/second\"}",
+                         name);
+            return -1;
+        }
+    return 0;
 }
 
-static int throttler_init(struct throttler *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"redis", "target", "max_capacity", "drop_recharge", "block_duration",
-                            "drops", "prefix", "on_error",     "local_share",   NULL};
-    PyObject *redis = NULL, *target = NULL, *given[3], *drops = NULL, *prefix = NULL, *share = NULL;
+/* (name or None, max_capacity, drop_recharge, block_duration or None, drops) */
+static int throttler_read_limit(struct throttler *self, size_t at, PyObject *spec) {
+    PyObject *name, *capacity, *recharge, *block, *drops;
+    steady_message why = {.text = ""};
+    struct steady__rate rate;
+    steady_limit *limit = &self->limits[at];
+    if (!PyArg_ParseTuple(spec, "OOOOO", &name, &capacity, &recharge, &block, &drops)) return -1;
+    if (convert_int(capacity, "max_capacity", 1, STEADY__CAPACITY_MAX, &limit->max_capacity) != 0 ||
+        convert_seconds(recharge, "drop_recharge", &limit->drop_recharge) != 0 ||
+        convert_int(drops, "drops", 1, STEADY__DROPS_MAX, &limit->drops) != 0 ||
+        (block != Py_None && convert_seconds(block, "block_duration", &limit->block_duration) != 0))
+        return -1;
+    if (limit->drop_recharge < 1) {
+        PyErr_Format(PyExc_ValueError, "drop_recharge is %.50R s; it must be 0.000001 .. 9007199254 s", recharge);
+        return -1;
+    }
+    if (throttler_read_name(self, at, name) != 0) return -1;
+    const int error = steady__limit_rate(&rate, limit, &why);
+    if (error != 0) convert_raise(self->state, error, why.text);
+    if (at > 0 || error != 0) return error;
+    self->terms.rate = self->blockless_terms.rate = rate;
+    self->blockless_terms.rate.block = 0;
+    self->max_capacity = Py_NewRef(capacity);
+    self->drop_recharge = Py_NewRef(recharge);
+    self->block_duration = Py_NewRef(block);
+    return 0;
+}
+
+static int throttler_read_limits(struct throttler *self, PyObject *specs) {
+    const Py_ssize_t count = PyTuple_GET_SIZE(specs);
+    if (count < 1 || count > STEADY__PARTS_MAX) {
+        PyErr_Format(PyExc_ValueError, "limits has %zd limits; it must have 1 .. %d", count, STEADY__PARTS_MAX);
+        return -1;
+    }
+    self->names = PyTuple_New(count);
+    self->limits = PyMem_Calloc((size_t)count, sizeof *self->limits);
+    self->n_limits = (size_t)count;
+    if (self->limits == NULL) PyErr_NoMemory();
+    if (self->names == NULL || self->limits == NULL) return -1;
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (throttler_read_limit(self, (size_t)i, PyTuple_GET_ITEM(specs, i)) != 0) return -1;
+    return 0;
+}
+
+/* (redis, target, limits, prefix, on_error, local_share, max_ahead, clamp). `target` is a Store or an Adapter. */
+static int throttler_init(struct throttler *self, PyObject *args, PyObject *Py_UNUSED(kwargs)) {
     static const char *const policies[] = {"report", "deny", "allow", "local", NULL};
-    PyObject *on_error = NULL;
-    int64_t count = 0, shares = 0;
-    int policy = 0;
+    PyObject *redis = NULL, *target = NULL, *limits = NULL, *prefix = NULL, *share = NULL, *on_error = NULL;
+    PyObject *max_ahead = NULL;
+    int64_t shares = 0;
+    int policy = 0, clamp = 0;
     if (self->redis != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "Throttler.__init__ must be called only once");
         return -1;
     }
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOOOOOOO:Throttler", names, &redis, &target, &given[0], &given[1],
-                                     &given[2], &drops, &prefix, &on_error, &share) ||
-        throttler_check_prefix(prefix) != 0 || convert_int(drops, "drops", 1, STEADY__DROPS_MAX, &count) != 0 ||
-        convert_int(share, "local_share", 1, UINT32_MAX, &shares) != 0 ||
-        (policy = convert_choice(on_error, "on_error", policies)) < 0)
+    if (!PyArg_ParseTuple(args, "OOO!OOOOp:Throttler", &redis, &target, &PyTuple_Type, &limits, &prefix, &on_error,
+                          &share, &max_ahead, &clamp) ||
+        throttler_check_prefix(prefix) != 0 || convert_int(share, "local_share", 1, UINT32_MAX, &shares) != 0 ||
+        (policy = convert_choice(on_error, "on_error", policies)) < 0 ||
+        (max_ahead != Py_None && convert_wait(max_ahead, "max_ahead", &self->options.max_ahead) != 0))
         return -1;
     self->options.on_error = (enum steady_policy)policy;
     self->options.local_share = (uint32_t)shares;
+    self->options.clamp = clamp != 0;
     self->redis = Py_NewRef(redis);
-    self->max_capacity = Py_NewRef(given[0]);
-    self->drop_recharge = Py_NewRef(given[1]);
-    self->block_duration = Py_NewRef(given[2]);
     self->prefix = Py_NewRef(prefix);
-    if (throttler_read_limit(self, count) != 0) return -1;
+    if (throttler_read_limits(self, limits) != 0) return -1;
     if (PyObject_TypeCheck(target, self->state->store_type)) {
         self->store = (struct store *)Py_NewRef(target);
     } else {
         steady__command_encode_limit(&self->terms);
         steady__command_encode_limit(&self->blockless_terms);
-        self->ask_client = Py_NewRef(target);
+        self->client = Py_NewRef(target);
     }
     return 0;
 }
@@ -294,7 +408,7 @@ static int throttler_traverse(struct throttler *self, visitproc visit, void *arg
     Py_VISIT(self->block_duration);
     Py_VISIT(self->prefix);
     Py_VISIT(self->store);
-    Py_VISIT(self->ask_client);
+    Py_VISIT(self->client);
     for (size_t i = 0; i < self->count; i++)
         Py_VISIT(self->bindings[i].store);
     return 0;
@@ -308,7 +422,7 @@ static int throttler_clear(struct throttler *self) {
     Py_CLEAR(self->block_duration);
     Py_CLEAR(self->prefix);
     Py_CLEAR(self->store);
-    Py_CLEAR(self->ask_client);
+    Py_CLEAR(self->client);
     return 0;
 }
 
@@ -316,6 +430,8 @@ static void throttler_dealloc(struct throttler *self) {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     throttler_clear(self);
+    Py_XDECREF(self->names);
+    PyMem_Free(self->limits);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
 }
@@ -328,12 +444,23 @@ static PyMemberDef members[] = {
      "The seconds in which `drops` drops leak."},
     {"block_duration", T_OBJECT_EX, offsetof(struct throttler, block_duration), READONLY,
      "The seconds for which an overflow blocks its key; None if it does not."},
-    {"drops", T_LONGLONG, offsetof(struct throttler, limit.drops), READONLY,
-     "The drops that leak in drop_recharge seconds."},
-    {"_recharge_us", T_LONGLONG, offsetof(struct throttler, limit.drop_recharge), READONLY, NULL},
     {"_local_share", T_UINT, offsetof(struct throttler, options.local_share), READONLY, NULL},
+    {"_names", T_OBJECT_EX, offsetof(struct throttler, names), READONLY, NULL},
     {"prefix", T_OBJECT_EX, offsetof(struct throttler, prefix), READONLY, "The text before every key."},
     {NULL, 0, 0, 0, NULL}};
+
+static PyObject *throttler_get_drops(struct throttler *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromLongLong(self->limits != NULL ? self->limits[0].drops : 0);
+}
+
+static PyObject *throttler_get_recharge_us(struct throttler *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromLongLong(self->limits != NULL ? self->limits[0].drop_recharge : 0);
+}
+
+static PyGetSetDef getters[] = {
+    {"drops", (getter)throttler_get_drops, NULL, "The drops that leak in drop_recharge seconds.", NULL},
+    {"_recharge_us", (getter)throttler_get_recharge_us, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL}};
 
 static PyType_Slot slots[] = {{Py_tp_new, throttler_new},
                               {Py_tp_init, throttler_init},
@@ -342,6 +469,7 @@ static PyType_Slot slots[] = {{Py_tp_new, throttler_new},
                               {Py_tp_dealloc, throttler_dealloc},
                               {Py_tp_methods, methods},
                               {Py_tp_members, members},
+                              {Py_tp_getset, getters},
                               {0, NULL}};
 
 PyType_Spec throttler_spec = {"aiosteady._core.Throttler", sizeof(struct throttler), 0,

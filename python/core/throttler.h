@@ -3,7 +3,10 @@
 #ifndef AIOSTEADY_THROTTLER_H
 #define AIOSTEADY_THROTTLER_H
 
-#include "state.h"
+#include "call.h"
+
+/* The result if the store is embedded, otherwise an awaitable of it. */
+PyObject *throttler_decide(struct call *call);
 
 extern PyType_Spec throttler_spec;
 
