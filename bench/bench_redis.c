@@ -272,8 +272,9 @@ static void measure_rate(const char *port, long count) {
 /* ---- Wire forms ---- */
 
 static enum steady__verb verb_of(const char *name) {
-    static const char *const names[] = {"consume", "peek", "reset"};
-    for (int i = 0; i < 3; i++)
+    static const char *const names[STEADY__VERBS] = {"consume",  "peek",   "reset",    "consume_all",
+                                                     "peek_all", "settle", "reset_all"};
+    for (int i = 0; i < STEADY__VERBS; i++)
         if (strcmp(name, names[i]) == 0) return (enum steady__verb)i;
     die(name, "no such verb");
 }
