@@ -8,8 +8,6 @@
 
 size_t steady__prefix_len(const steady_throttler *t) { return t != NULL ? t->prefix_len : 0; }
 
-void steady__throttler_hold(steady_throttler *t) { atomic_fetch_add_explicit(&t->holders, 1, memory_order_relaxed); }
-
 void steady__throttler_release(steady_throttler *t) {
     if (atomic_fetch_sub(&t->holders, 1) != 1) return;
     steady__store_release(t->store);
@@ -85,16 +83,19 @@ void steady__policy_apply(const struct steady__call *call, steady_result *result
     result->error = error;
 }
 
-void steady__complete(const struct steady__call *call, steady_result *result) {
+/* A call on one bucket without options. */
+static inline void policy_complete_plain(const struct steady__call *call, steady_result *result) {
+    if (result->error != 0) steady__policy_apply(call, result);
+    if (result->source != STEADY_FROM_STORE && result->source != STEADY_FROM_LOCAL) return;
+    result->atomic = true;
+    result->n_parts = 1;
+    result->granted = call->verb == STEADY__CONSUME && result->success ? call->amount : 0;
+}
+
+static void policy_complete_group(const struct steady__call *call, steady_result *result) {
     struct steady__group *group = call->group;
     if (result->error != 0) steady__policy_apply(call, result);
-    const bool answered = result->source == STEADY_FROM_STORE || result->source == STEADY_FROM_LOCAL;
-    if (group == NULL) {
-        if (!answered) return;
-        result->atomic = true;
-        result->n_parts = 1;
-        result->granted = call->verb == STEADY__CONSUME && result->success ? call->amount : 0;
-    } else if (call->verb == STEADY__SETTLE) {
+    if (call->verb == STEADY__SETTLE) {
         steady__reservation_settled(group->reservation, result->error);
     } else if (group->reservation != NULL && result->success && result->source == STEADY_FROM_STORE) {
         steady__reservation_fill(group->reservation, group);
@@ -103,11 +104,26 @@ void steady__complete(const struct steady__call *call, steady_result *result) {
     }
 }
 
-void steady__finish(const struct steady__call *call, const steady_result *result) {
-    const struct steady__call ended = *call;
-    steady_result answer = *result;
-    steady__complete(&ended, &answer);
-    if (ended.group == NULL) steady__throttler_release(ended.throttler);
-    ended.callback(&answer, ended.data);
-    if (ended.group != NULL) steady__call_release(&ended); /* answer.parts points into the group */
+void steady__complete(const struct steady__call *call, steady_result *result) {
+    if (call->group == NULL)
+        policy_complete_plain(call, result);
+    else
+        policy_complete_group(call, result);
+}
+
+/* The callback may end the life of *call. */
+void steady__finish(const struct steady__call *call, steady_result *result) {
+    const steady_callback callback = call->callback;
+    void *data = call->data;
+    if (call->group == NULL) {
+        steady_throttler *throttler = call->throttler;
+        policy_complete_plain(call, result);
+        steady__throttler_release(throttler);
+        callback(result, data);
+    } else {
+        const struct steady__call ended = *call;
+        policy_complete_group(&ended, result);
+        callback(result, data);
+        steady__call_release(&ended); /* result->parts points into the group */
+    }
 }

@@ -27,7 +27,9 @@ struct steady_throttler {
 /* The length of the prefix of its keys, in bytes; 0 if NULL. */
 size_t steady__prefix_len(const steady_throttler *throttler);
 
-void steady__throttler_hold(steady_throttler *throttler);
+static inline void steady__throttler_hold(steady_throttler *throttler) {
+    atomic_fetch_add_explicit(&throttler->holders, 1, memory_order_relaxed);
+}
 void steady__throttler_release(steady_throttler *throttler);
 
 /* Releases the throttlers of a call, and frees its group. */
@@ -39,8 +41,9 @@ void steady__policy_apply(const struct steady__call *call, steady_result *result
 /* Completes the result of a store: the policy, the fields that every store fills alike, and the reservation. */
 void steady__complete(const struct steady__call *call, steady_result *result);
 
-/* Ends an asynchronous call: applies the policy, then runs the callback. Call it once for each submit that returned 0,
- * and never inside that submit. The callback may close the store and free the throttler; *call need not outlive it. */
-void steady__finish(const struct steady__call *call, const steady_result *result);
+/* Ends an asynchronous call: completes *result, then runs the callback with it. Call it once for each submit that
+ * returned 0, and never inside that submit. The callback may close the store and free the throttler; *call need not
+ * outlive it. */
+void steady__finish(const struct steady__call *call, steady_result *result);
 
 #endif

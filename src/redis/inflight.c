@@ -221,7 +221,7 @@ void steady__counters_read(const struct steady__counters *counters, steady_stats
 }
 
 /* The key of a spare entry stays until the next submit. So the policy can still use it. */
-static void inflight_finish(struct steady__inflight *inflight, struct pending *pending, const steady_result *result) {
+static void inflight_finish(struct steady__inflight *inflight, struct pending *pending, steady_result *result) {
     inflight_count(inflight->counters, &pending->call, result);
     if (--inflight->n_in_flight == 0) inflight->in_portions = false;
     inflight_pending_release(inflight, pending);
@@ -234,7 +234,7 @@ static void inflight_finish(struct steady__inflight *inflight, struct pending *p
 }
 
 static void inflight_fail(struct steady__inflight *inflight, struct pending *pending, int error) {
-    const steady_result result = {.error = error};
+    steady_result result = {.error = error};
     if (error == STEADY_NO_MEMORY) steady__note_error(inflight->last_error, 0, "out of memory");
     inflight_finish(inflight, pending, &result);
 }
