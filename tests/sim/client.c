@@ -11,9 +11,12 @@
 #include "keys.h"
 #include "last_error.h"
 #include "redis/redis_store.h"
+#include "reserved.h"
+#include "several.h"
 #include "sim_cluster.h"
 
-#define PLACES 8
+#define PLACES 16
+#define PLACES_PLAIN 9 /* the first ones, with one limit each */
 #define PROBE_EVERY (40 * MS)
 #define BUDGET 200 /* decisions of a client during the faults, at most */
 
@@ -22,6 +25,7 @@ int client_count;
 
 static struct place places[PLACES];
 static int place_count;
+static int tags; /* hash tags of the keys: how many slots a cluster has for them, at most */
 
 static void tick(void *arg);
 
@@ -32,7 +36,10 @@ static bool is_calm(void) { return world.now >= world.calm_at; }
 static const char *any_name(int index) {
     char *text = keep(1000);
     const int padding = one_in(6) ? (int)between(50, 900) : (int)between(0, 20);
-    snprintf(text, 1000, sim_cluster.on ? "{b%d}" : "b%d", index);
+    if (sim_cluster.on)
+        snprintf(text, 1000, "{b%d}b%d", index % tags, index);
+    else
+        snprintf(text, 1000, "b%d", index);
     memset(text + strlen(text), "x\r\n {}\x80$"[between(0, 7)], (size_t)padding);
     return text;
 }
@@ -40,18 +47,46 @@ static const char *any_name(int index) {
 static struct place *new_place(steady_limit limit) {
     static const char *const prefixes[] = {"", "", "p:", "{a long prefix that makes a key longer than any near room}:"};
     struct place *place = &places[place_count];
-    *place = (struct place){.index = place_count++, .limit = limit, .prefix = prefixes[between(0, 3)]};
+    if (place_count == PLACES) broken("more than %d places", PLACES);
+    *place = (struct place){.index = place_count++, .limit = limit, .prefix = prefixes[between(0, 3)], .n_limits = 1};
     if (steady__limit_rate(&place->rate, &limit, NULL) != 0) broken("no limit");
     place->name = any_name(place->index);
     char key[1100];
     snprintf(key, sizeof key, "%s%s", place->prefix, place->name);
-    sim_cluster_add(place, key);
+    sim_cluster_set_slot(place, key);
     return place;
+}
+
+/* The places of a throttler with several limits. Its keys are PREFIX{KEY}NAME, so the slot is that of the prefix. */
+static void new_places(const steady_limit *limits, size_t n) {
+    static const char *const names[] = {"a", "1s", "a:long-name_of.a,limit"};
+    static const char *const tails[] = {"", "{x}", "100%", "}{"};
+    char *prefix = keep(20), *name = keep(20);
+    snprintf(name, 20, "f%s", tails[between(0, 3)]);
+    snprintf(prefix, 20, sim_cluster.on ? "{b%d}:" : "f%d:", place_count % tags);
+    for (size_t i = 0; i < n; i++) {
+        struct place *place = new_place(limits[i]);
+        char key[1200];
+        place->limit.name = names[i];
+        place->prefix = prefix;
+        place->name = name;
+        place->n_limits = n;
+        snprintf(key, sizeof key, "%s{}", prefix);
+        sim_cluster_set_slot(place, key);
+    }
+}
+
+static steady_limit any_limit(void) {
+    return (steady_limit){.max_capacity = between(1, 50),
+                          .drop_recharge = any_scale(1000, 10 * STEADY_SECOND),
+                          .drops = between(1, 3),
+                          .block_duration = one_in(3) ? any_scale(1000, STEADY_SECOND) : 0};
 }
 
 /* The first bucket does not leak during a seed, so its level is the sum of all charges. */
 static void make_places(void) {
     place_count = 0;
+    tags = one_in(2) ? 1 : (int)between(1, 8);
     new_place((steady_limit){between(1, 400), 3600 * STEADY_SECOND, 1, 0, NULL, {0}});
     new_place((steady_limit){between(1, 50), any_scale(100, STEADY_SECOND), 1, 0, NULL, {0}});
     new_place((steady_limit){between(1, 50), any_scale(100, STEADY_SECOND), between(2, 1000), 0, NULL, {0}});
@@ -63,6 +98,10 @@ static void make_places(void) {
     struct place *by_amount = new_place((steady_limit){2000000, 3600 * STEADY_SECOND, 1, 0, NULL, {0}});
     by_amount->by_amount = true;
     by_amount->shares = (uint32_t)between(200, 2000);
+    new_place(any_limit());
+    new_place(any_limit());
+    const steady_limit three[] = {any_limit(), any_limit(), any_limit()};
+    new_places(three, (size_t)between(2, 3));
 }
 
 /* ---- Decisions ---- */
@@ -141,68 +180,94 @@ static int64_t any_amount(const struct place *place) {
     }
 }
 
-static void called(const steady_result *result, void *data);
-
 static int submit(const struct tap *tap, struct decision *d) {
     const size_t skipped = strlen(d->place->prefix);
     const char *key = d->key + skipped;
     const size_t len = d->key_len - skipped;
+    static const enum steady_verb verbs[] = {STEADY_CONSUME, STEADY_PEEK, STEADY_RESET};
+    const steady_call call = {.verb = verbs[d->verb], .key = key, .key_len = len, .amount = d->amount};
+    if (d->id % 2 == 0) return steady_decide(tap->throttler, &call, client_called, d, &d->call_id);
     switch (d->verb) {
-    case STEADY__PEEK: return steady_peek(tap->throttler, key, len, called, d);
-    case STEADY__RESET: return steady_reset(tap->throttler, key, len, called, d);
-    default: return steady_consume(tap->throttler, key, len, d->amount, called, d);
+    case STEADY__PEEK: return steady_peek(tap->throttler, key, len, client_called, d);
+    case STEADY__RESET: return steady_reset(tap->throttler, key, len, client_called, d);
+    default: return steady_consume(tap->throttler, key, len, d->amount, client_called, d);
     }
 }
 
-static void ask(struct client *client, struct tap *tap, enum steady__verb verb, int64_t amount) {
-    struct decision *d = journal_open(client, tap->place, verb, amount);
-    const bool full = client->expected.in_flight >= client->options.max_in_flight;
-    d->policy = tap->policy;
+void client_asks(struct client *client, struct decision *d) {
     d->stalled_before = client->loop.stalled;
     d->submitted = sim_loop_now(&client->loop);
     d->deadline = d->submitted + client->options.timeout;
-    compose_key(d);
     client->submitting = true;
-    const int error = submit(tap, d);
+}
+
+/* A call on several keys may find no memory before the store knows of it. */
+static bool is_unknown_to_store(const struct client *client, const struct decision *d, int error) {
+    steady_stats stats;
+    steady_store_stats(client->store, &stats);
+    return d->several != NULL && error == STEADY_NO_MEMORY && stats.decisions == client->expected.decisions;
+}
+
+void client_asked(struct client *client, struct decision *d, int error) {
+    const bool full = client->expected.in_flight >= client->options.max_in_flight;
     client->submitting = false;
     note("asked", d->id, client->index, error);
     if (error != (full ? STEADY_OVERLOADED : 0) && !(error == STEADY_NO_MEMORY && faults_memory()))
         broken("submitting says %s", steady_error_name(error));
     d->accepted = error == 0;
     client->expected.in_flight += d->accepted;
-    if (verb == STEADY__RESET) return;
+    if (!steady__verb_decides(d->verb) || is_unknown_to_store(client, d, error)) return;
     client->expected.decisions++;
     client->expected.unavailable += !d->accepted;
+}
+
+static void ask(struct client *client, struct tap *tap, enum steady__verb verb, int64_t amount) {
+    struct decision *d = journal_open(client, tap->place, verb, amount);
+    d->policy = tap->policy;
+    compose_key(d);
+    client_asks(client, d);
+    client_asked(client, d, submit(tap, d));
 }
 
 /* Returns NULL if there is no memory. */
 static struct tap *make_throttler(struct client *client, struct tap *tap) {
     const struct place *place = tap->place;
-    const steady_throttler_options options = {
-        .prefix = place->prefix, .on_error = tap->policy, .local_share = place->shares};
+    const steady_throttler_options options = {.prefix = place->prefix,
+                                              .on_error = tap->policy,
+                                              .local_share = tap->shares,
+                                              .max_ahead = tap->max_ahead,
+                                              .clamp = tap->clamp};
     steady_message why = {.text = ""};
-    const int error = steady_throttler_new(&tap->throttler, client->store, &place->limit, &options, &why);
+    steady_limit limits[MEMBERS_MAX];
+    for (size_t i = 0; i < place->n_limits; i++)
+        limits[i] = place[i].limit;
+    const int error =
+        steady_throttler_new_limits(&tap->throttler, client->store, limits, place->n_limits, &options, &why);
     if (error != 0 && !(error == STEADY_NO_MEMORY && faults_memory())) broken("no throttler: %s", why.text);
     tap->life = client->life;
     return error == 0 ? tap : NULL;
 }
 
-/* A throttler of a closed store answers "closed". Returns NULL if there is no memory. */
-static struct tap *any_tap(struct client *client) {
-    struct tap *tap = &client->taps[between(0, TAPS - 1)];
+/* A throttler of a closed store answers "closed". */
+struct tap *client_tap(struct client *client, int i) {
+    struct tap *tap = &client->taps[i];
     if (tap->throttler != NULL && tap->life != client->life) {
-        const int error = steady_consume(tap->throttler, "key", 3, 1, called, NULL);
+        const int error = steady_consume(tap->throttler, "key", 3, 1, client_called, NULL);
         if (error != STEADY_CLOSED) broken("a closed store says %s", steady_error_name(error));
         steady_throttler_free(&tap->throttler);
     }
     return tap->throttler != NULL ? tap : make_throttler(client, tap);
 }
 
+/* For a call on one key. */
+static struct tap *any_tap(struct client *client) { return client_tap(client, (int)between(0, TAPS_PLAIN - 1)); }
+
 static void ask_something(struct client *client) {
     if (client->store == NULL || client->budget == 0) return;
+    client->budget--;
+    if (one_in(3) && several_ask(client)) return;
     struct tap *tap = any_tap(client);
     if (tap == NULL) return;
-    client->budget--;
     enum steady__verb verb = STEADY__CONSUME;
     if (!tap->place->by_amount && one_in(5)) verb = one_in(3) ? STEADY__RESET : STEADY__PEEK;
     ask(client, tap, verb, verb == STEADY__CONSUME ? any_amount(tap->place) : verb == STEADY__PEEK ? 1 : 0);
@@ -227,6 +292,22 @@ static void free_throttler(struct client *client) {
     steady_throttler_free(&tap->throttler);
 }
 
+/* A cancelled decision is counted as unknown or unavailable. Which of them shows whether it may have been charged. */
+static void cancel_one(struct client *client) {
+    struct decision *d = journal_in_flight(client);
+    steady_stats before = {.decisions = 0}, after = {.decisions = 0};
+    struct tap *tap = NULL;
+    for (int i = 0; i < TAPS; i++)
+        if (client->taps[i].throttler != NULL && client->taps[i].life == client->life) tap = &client->taps[i];
+    if (d == NULL || tap == NULL) return;
+    steady_store_stats(client->store, &before);
+    if (steady_cancel(tap->throttler, d->call_id) != 0) broken("decision %" PRId64 " cannot be cancelled", d->id);
+    if (steady_cancel(tap->throttler, d->call_id) != STEADY_NOT_IN_FLIGHT)
+        broken("decision %" PRId64 " is cancelled twice", d->id);
+    steady_store_stats(client->store, &after);
+    journal_cancelled(d, after.unavailable > before.unavailable ? STEADY_UNAVAILABLE : STEADY_UNKNOWN);
+}
+
 /* Acts that a program may do in a callback. The second half is bad practice, but permitted. */
 static void do_mischief(struct client *client) {
     switch (is_calm() ? between(1, 12) : between(1, 60)) {
@@ -242,15 +323,20 @@ static void do_mischief(struct client *client) {
     case 10: check_secrets(last_error_of(client->store)); break;
     case 11: free_throttler(client); break;
     case 13: close_store(client); break;
+    case 15:
+    case 16: cancel_one(client); break;
     case 14: sim_loop_block(&client->loop, any_scale(1, 300 * MS)); break;
     default: break;
     }
 }
 
-static void called(const steady_result *result, void *data) {
+void client_called(const steady_result *result, void *data) {
     struct decision *d = data;
     journal_told(d, result);
-    if (!d->client->closing) do_mischief(d->client);
+    if (!d->client->closing)
+        do_mischief(d->client);
+    else if (one_in(4))
+        cancel_one(d->client);
 }
 
 static void logged(void *data, enum steady_log_level level, const char *text) {
@@ -329,6 +415,7 @@ void client_dials(struct client *client) {
 
 static void probe(struct client *client) {
     if (client->store == NULL) open_store(client);
+    if (client->store != NULL && one_in(3) && several_ask(client)) return;
     struct tap *tap = client->store != NULL ? any_tap(client) : NULL;
     if (tap == NULL) return; /* this allocation failed; it was the last to fail */
     const bool peeks = !tap->place->by_amount && one_in(4);
@@ -339,6 +426,7 @@ static void work(struct client *client) {
     if (client->store == NULL && one_in(3)) open_store(client);
     for (int64_t n = one_in(4) ? between(1, 40) : between(1, 3); n > 0; n--)
         ask_something(client);
+    if (one_in(10) && client->store != NULL) cancel_one(client);
     if (one_in(60)) close_store(client);
     if (one_in(30)) free_throttler(client);
 }
@@ -375,6 +463,19 @@ static enum steady_engine any_engine(void) {
                                        nodes[0].has_module ? STEADY_ENGINE_MODULE : STEADY_ENGINE_SCRIPT);
 }
 
+static void choose_tap(struct tap *tap, bool plain) {
+    const int last = plain ? PLACES_PLAIN - 1 : place_count - 1;
+    tap->place = &places[between(0, last)];
+    while (tap->place > places && tap->place->n_limits > 1 && tap->place->name == (tap->place - 1)->name)
+        tap->place--;
+    const bool local = tap->place->by_amount || !plain;
+    tap->policy = (enum steady_policy)between(STEADY_REPORT, local ? STEADY_LOCAL : STEADY_ALLOW);
+    tap->shares = tap->place->by_amount ? tap->place->shares : plain ? 1 : (uint32_t)between(1, 10);
+    if (plain) return;
+    tap->clamp = one_in(4);
+    tap->max_ahead = one_in(4) ? any_scale(MS, 10 * STEADY_SECOND) : 0;
+}
+
 static void make_client(struct client *client, bool local) {
     static const steady_us timeouts[] = {2 * MS, 5 * MS, 10 * MS, 20 * MS, 50 * MS, 100 * MS, 100 * MS, 400 * MS};
     sim_loop_init(&client->loop, one_in(2) ? any_scale(10, 5 * MS) : 0);
@@ -385,15 +486,12 @@ static void make_client(struct client *client, bool local) {
     client->options = (steady_store_options){.loop = &client->loop.api,
                                              .timeout = timeouts[between(0, 7)],
                                              .max_in_flight = one_in(4) ? (uint32_t)between(1, 9) : 1000,
-                                             .buckets = 64,
+                                             .buckets = 4096,
                                              .engine = any_engine(),
                                              .log = logged,
                                              .log_data = client};
-    for (int i = 0; i < TAPS; i++) {
-        struct tap *tap = &client->taps[i];
-        tap->place = &places[between(0, place_count - 1)];
-        tap->policy = (enum steady_policy)between(STEADY_REPORT, tap->place->by_amount ? STEADY_LOCAL : STEADY_ALLOW);
-    }
+    for (int i = 0; i < TAPS; i++)
+        choose_tap(&client->taps[i], i < TAPS_PLAIN);
     client->timer = client->loop.api.ops->timer_new(&client->loop, tick, client);
     open_store(client);
     client->loop.api.ops->timer_start(client->timer, between(0, 10 * MS));
@@ -402,6 +500,7 @@ static void make_client(struct client *client, bool local) {
 void clients_begin(void) {
     const bool local = !sim_cluster.on && one_in(6);
     memset(clients, 0, sizeof clients);
+    reserved_begin();
     make_places();
     client_count = (int)between(1, CLIENTS_MAX);
     for (int i = 0; i < client_count; i++) {
@@ -411,6 +510,7 @@ void clients_begin(void) {
 }
 
 void clients_end(void) {
+    reserved_end();
     for (int i = 0; i < client_count; i++) {
         struct client *client = &clients[i];
         check_stats(client);

@@ -8,13 +8,17 @@
 #include "sim_net.h"
 
 #define CLIENTS_MAX 3
-#define TAPS 4
+#define TAPS 7
+#define TAPS_PLAIN 4 /* the first ones; the others are for calls on several keys only */
 
-/* A throttler and its limit. */
+/* A throttler and its limits: those of `place`, and of the places behind it. */
 struct tap {
     steady_throttler *throttler;
     const struct place *place;
     enum steady_policy policy;
+    uint32_t shares; /* of the local policy */
+    bool clamp;
+    steady_us max_ahead;
     unsigned life; /* the number of the store that it was made for */
 };
 
@@ -58,6 +62,12 @@ void client_dials(struct client *client);
 /* True if the faults ended so long ago that decisions must be made. */
 bool client_is_well(const struct client *client, steady_us when);
 steady_us client_slack(const struct client *client, const struct decision *decision);
+
+/* A decision is about to be submitted, and was. */
+void client_asks(struct client *client, struct decision *decision);
+void client_asked(struct client *client, struct decision *decision, int error);
+void client_called(const steady_result *result, void *decision); /* the callback */
+struct tap *client_tap(struct client *client, int i);            /* with its throttler; NULL: no memory */
 
 extern struct client clients[CLIENTS_MAX];
 extern int client_count;

@@ -7,6 +7,7 @@
 
 #include "client.h"
 #include "faults.h"
+#include "several.h"
 #include "sim_cluster.h"
 #include "words.h"
 
@@ -25,7 +26,8 @@ struct decision *journal_open(struct client *client, const struct place *place, 
                            .life = client->life,
                            .place = place,
                            .verb = verb,
-                           .amount = place->by_amount ? count : amount};
+                           .amount = place != NULL && place->by_amount ? count : amount};
+    d->request = (struct request){.decision = d, .verb = verb, .n = 1};
     return d;
 }
 
@@ -35,18 +37,36 @@ static int64_t amount_of(const struct words *words, enum form form) {
     return word_is(&words->at[words->count - 2], "AMOUNT") ? word_number(&words->at[words->count - 1]) : 1;
 }
 
-struct decision *journal_of(const struct words *words) {
-    const enum form form = words_form(words);
-    if (form == FORM_OTHER) return NULL;
-    const struct word *key = &words->at[form == FORM_MODULE ? 1 : 3];
-    const int64_t amount = amount_of(words, form);
-    const int64_t id = memchr(key->bytes, '#', key->len) != NULL ? word_number(key) : amount;
+static struct decision *find(int64_t id) {
     if (id < 1 || id > count) broken("a command is about no decision there ever was: %" PRId64, id);
-    struct decision *d = &decisions[id - 1];
+    return &decisions[id - 1];
+}
+
+static struct request *request_on_one_key(const struct words *words, enum form form, const struct word *key) {
+    const int64_t amount = amount_of(words, form), id = word_id(key);
+    struct decision *d = find(id != 0 ? id : amount);
     if (d->key_len != key->len || memcmp(d->key, key->bytes, key->len) != 0)
-        broken("decision %" PRId64 " is about another key", id);
-    if (d->amount != amount) broken("decision %" PRId64 " has another amount: %" PRId64, id, amount);
-    return d;
+        broken("decision %" PRId64 " is about another key", d->id);
+    if (d->amount != amount) broken("decision %" PRId64 " has another amount: %" PRId64, d->id, amount);
+    return &d->request;
+}
+
+struct request *journal_of(const struct words *words) {
+    const enum form form = words_form(words);
+    struct group_words group;
+    if (form == FORM_OTHER) return NULL;
+    const enum steady__verb verb = words_verb(words, form);
+    const struct word *key = &words->at[form == FORM_MODULE ? 1 : 3];
+    const bool may_be_plain = verb <= STEADY__RESET;
+    const int64_t id = may_be_plain ? word_id(key) : 0;
+    if (may_be_plain && (verb != STEADY__RESET || find(id)->several == NULL))
+        return request_on_one_key(words, form, key);
+    group_words_read(&group, words, form);
+    return several_request_of(find(word_id(group.keys)), &group);
+}
+
+const struct place *journal_place(const struct request *r, size_t key) {
+    return r->decision->several != NULL ? r->decision->several->members[r->at[key]].place : r->decision->place;
 }
 
 static bool may_have_been_charged(int error) { return error == STEADY_UNKNOWN || error == STEADY_CANCELLED; }
@@ -57,16 +77,17 @@ static bool may_repeat(const struct decision *d) { return d->verb == STEADY__PEE
 /* ---- Requests sent ---- */
 
 static void left(struct conn *conn, const struct words *words) {
-    struct decision *d = journal_of(words);
-    if (d == NULL) return;
-    note("goes out", d->id, conn->fd, 0);
+    struct request *r = journal_of(words);
+    if (r == NULL) return;
+    const struct decision *d = r->decision;
+    note("goes out", d->id, conn->fd, r->verb);
     if (d->client != conn->client) broken("decision %" PRId64 " is sent by another client", d->id);
     if (d->told && !may_have_been_charged(d->error) && !may_repeat(d))
         broken("decision %" PRId64 " goes out after it was told as %s", d->id, steady_error_name(d->error));
-    if (d->left_on != NULL && !d->may_go_again && !d->left_on->turned_away && !may_repeat(d))
+    if (r->left_on != NULL && !r->may_go_again && !r->left_on->turned_away && !may_repeat(d))
         broken("decision %" PRId64 " goes out twice", d->id);
-    d->left_on = conn;
-    d->refused = d->may_go_again = false;
+    r->left_on = conn;
+    r->refused = r->may_go_again = false;
 }
 
 /* A request counts as sent when its first byte is sent. The bytes offered hold whole requests, except perhaps the
@@ -88,28 +109,33 @@ void journal_left(struct conn *conn, const char *bytes, size_t offered, size_t t
 /* Checks the forms in which a decision is sent: EVALSHA, EVALSHA again after NOSCRIPT, then the script itself. If
  * scripts are forbidden, the module may be used at any time. On a connection without a SCRIPT LOAD the order begins
  * again. */
-void journal_seen(struct decision *d, enum form form) {
-    if (may_repeat(d)) return;                                             /* the order begins again at the server */
-    if (form == FORM_EVAL && d->noscripts == 1 && faults_memory()) return; /* no memory may be left for SCRIPT LOAD */
-    if (form == FORM_MODULE ? d->noscripts > 0 && !d->turned : (form == FORM_EVAL) != (d->noscripts == 2))
-        broken("decision %" PRId64 " is sent in the wrong form after %u times NOSCRIPT", d->id, d->noscripts);
+void journal_seen(struct request *r, enum form form) {
+    const int64_t id = r->decision->id;
+    if (may_repeat(r->decision)) return;                                   /* the order begins again at the server */
+    if (form == FORM_EVAL && r->noscripts == 1 && faults_memory()) return; /* no memory may be left for SCRIPT LOAD */
+    if (form == FORM_MODULE ? r->noscripts > 0 && !r->turned : (form == FORM_EVAL) != (r->noscripts == 2))
+        broken("decision %" PRId64 " is sent in the wrong form after %u times NOSCRIPT", id, r->noscripts);
 }
 
 static bool begins(const char *text, const char *with) { return strncmp(text, with, strlen(with)) == 0; }
 
-void journal_refused(struct decision *d, const char *why) {
-    d->refused = true;
-    if (begins(why, "-NOSCRIPT")) d->noscripts = d->left_on->loaded[d->verb] ? d->noscripts + 1 : 1;
-    if (begins(why, "-NOPERM this user")) d->turned = true;
-    d->may_go_again = begins(why, "-MOVED") || begins(why, "-ASK") || begins(why, "-NOSCRIPT") ||
+void journal_refused(struct request *r, const char *why) {
+    r->refused = true;
+    if (begins(why, "-NOSCRIPT")) r->noscripts = r->left_on->loaded[r->verb] ? r->noscripts + 1 : 1;
+    if (begins(why, "-NOPERM this user")) r->turned = true;
+    r->may_go_again = begins(why, "-MOVED") || begins(why, "-ASK") || begins(why, "-NOSCRIPT") ||
                       begins(why, "-READONLY") || begins(why, "-ERR unknown command 'STEADY") ||
                       begins(why, "-NOPERM no STEADY") || begins(why, "-NOPERM this user");
 }
 
-void journal_executed(struct decision *d, const struct steady__decision *outcome) {
-    if (d->executed++ > 0 && !may_repeat(d)) broken("decision %" PRId64 " is made twice", d->id);
+void journal_executed(struct request *r) {
+    const struct decision *d = r->decision;
+    if (r->executed++ > 0 && !may_repeat(d)) broken("decision %" PRId64 " is made twice", d->id);
     if (d->told && !may_have_been_charged(d->error) && !may_repeat(d))
         broken("decision %" PRId64 " is made after it was told as %s", d->id, steady_error_name(d->error));
+}
+
+void journal_outcome(struct decision *d, const struct steady__decision *outcome) {
     d->before = d->outcome;
     d->stepped_before = d->stepped;
     d->stepped = outcome->stepped;
@@ -130,7 +156,7 @@ static bool is_same(const steady_result *a, const steady_result *b) {
 
 static void check_verdict(const struct decision *d, const steady_result *r) {
     const steady_result *o = &d->outcome;
-    if (d->executed == 0) broken("decision %" PRId64 " has a verdict and was never made", d->id);
+    if (d->request.executed == 0) broken("decision %" PRId64 " has a verdict and was never made", d->id);
     if (r->source != STEADY_FROM_STORE) broken("decision %" PRId64 " comes from %d", d->id, (int)r->source);
     if (!is_same(r, o))
         broken("decision %" PRId64 " was told as %d %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 ", but is %d %" PRId64
@@ -152,11 +178,14 @@ static void check_local(const struct decision *d, const steady_result *r) {
 static void check_policy(const struct decision *d, const steady_result *r) {
     const bool silence = r->error == STEADY_UNAVAILABLE || r->error == STEADY_UNKNOWN || r->error == STEADY_REFUSED ||
                          r->error == STEADY_SERVER || r->error == STEADY_OVERLOADED;
-    if (d->policy == STEADY_REPORT || !silence || d->verb == STEADY__RESET) {
+    if (d->policy == STEADY_REPORT || !silence || !steady__verb_decides(d->verb)) {
         if (r->source != STEADY_FROM_NOWHERE || r->success)
             broken("decision %" PRId64 " is %s, and yet from %d", d->id, steady_error_name(r->error), (int)r->source);
     } else if (d->policy == STEADY_LOCAL) {
-        check_local(d, r);
+        if (d->several != NULL)
+            several_check_local(d, r);
+        else
+            check_local(d, r);
     } else if (r->source != STEADY_FROM_POLICY ||
                r->success != (d->policy == STEADY_ALLOW && r->error != STEADY_OVERLOADED)) {
         broken("decision %" PRId64 " does not follow its policy %d", d->id, (int)d->policy);
@@ -165,13 +194,24 @@ static void check_policy(const struct decision *d, const steady_result *r) {
 
 /* No decision is unknown if the server says that it has read nothing and the client can hear that. */
 static void check_doubt(const struct decision *d) {
-    const struct conn *conn = d->left_on;
+    const struct conn *conn = d->request.left_on;
     const bool in_time = sim_loop_now(&d->client->loop) < d->deadline;
     if (conn == NULL && !client_has_links(d->client) && (d->client->conn == NULL || d->client->conn->closed))
         broken("decision %" PRId64 " never went out, and is unknown", d->id);
     if (conn == NULL) return;
     if (in_time && conn->turned_away_at > 0 && conn->read >= conn->turned_away_at)
         broken("decision %" PRId64 " was never read, and is unknown", d->id);
+}
+
+static void check_uncharged(const struct decision *d) {
+    const struct request *r = &d->request;
+    if (r->executed > 0) broken("decision %" PRId64 " was made, but is %s", d->id, steady_error_name(d->error));
+    if (r->left_on != NULL && !r->refused && !r->left_on->turned_away)
+        broken("decision %" PRId64 " went out and was not refused, but is %s", d->id, steady_error_name(d->error));
+}
+
+static bool is_foreign(const struct decision *d) {
+    return d->several != NULL ? several_is_foreign(d->several) : d->place->foreign;
 }
 
 /* If the error says that nothing was charged, nothing was charged, and nothing will be. */
@@ -183,7 +223,7 @@ static void check_error(const struct decision *d) {
         if (!client->closing) broken("decision %" PRId64 " is cancelled, but its store is open", d->id);
         return;
     case STEADY_NOT_A_BUCKET:
-        if (!d->place->foreign) broken("decision %" PRId64 " is about a bucket", d->id);
+        if (!is_foreign(d)) broken("decision %" PRId64 " is about a bucket", d->id);
         break;
     case STEADY_UNAVAILABLE:
     case STEADY_OVERLOADED:
@@ -195,16 +235,14 @@ static void check_error(const struct decision *d) {
     default: broken("decision %" PRId64 " ends as %s", d->id, steady_error_name(d->error));
     }
     if (may_repeat(d)) return;
-    if (d->executed > 0) broken("decision %" PRId64 " was made, but is %s", d->id, steady_error_name(d->error));
-    if (d->left_on != NULL && !d->refused && !d->left_on->turned_away)
-        broken("decision %" PRId64 " went out and was not refused, but is %s", d->id, steady_error_name(d->error));
+    check_uncharged(d);
 }
 
 static void tally(const struct decision *d, const steady_result *r) {
     steady_stats *stats = &d->client->expected;
     stats->in_flight--;
     if (d->error == 0) stats->clock_steps += d->stepped;
-    if (d->verb == STEADY__RESET) return;
+    if (!steady__verb_decides(d->verb)) return;
     if (may_have_been_charged(d->error))
         stats->unknown++;
     else if (d->error != 0)
@@ -225,35 +263,62 @@ void journal_told(struct decision *d, const steady_result *r) {
     if (d->life != client->life) broken("decision %" PRId64 " is called back after its store was closed", d->id);
     d->told = true;
     d->error = r->error;
+    d->success = r->success;
     if (client->closing && d->error != STEADY_CANCELLED)
         broken("decision %" PRId64 " ends as %s while its store is closed", d->id, steady_error_name(d->error));
     if (now > d->deadline + client_slack(client, d))
         broken("decision %" PRId64 " ends %" PRId64 " us after its deadline", d->id, now - d->deadline);
-    if (d->error != 0 && d->error != STEADY_CANCELLED && client_is_well(client, d->submitted) && !d->place->foreign)
+    if (d->error != 0 && d->error != STEADY_CANCELLED && client_is_well(client, d->submitted) && !is_foreign(d))
         broken("decision %" PRId64 " is %s, though nothing has been wrong for long", d->id,
                steady_error_name(d->error));
-    if (d->executed > 1 && !is_same(r, &d->outcome)) {
+    if (d->request.executed > 1 && !is_same(r, &d->outcome)) {
         d->outcome = d->before;
         d->stepped = d->stepped_before;
     }
     tally(d, r);
-    if (d->error == 0) {
+    if (d->error == 0 && d->several != NULL) {
+        several_check_verdict(d, r);
+    } else if (d->error == 0) {
         check_verdict(d, r);
     } else {
         check_error(d);
         check_policy(d, r);
     }
+    if (d->several != NULL) several_told(d, r);
+}
+
+void journal_cancelled(struct decision *d, int error) {
+    note("cancelled", d->id, error, 0);
+    d->told = d->cancelled = true;
+    d->error = error;
+    d->client->expected.in_flight--;
+    if (d->several != NULL) several_cancelled(d);
+    if (steady__verb_decides(d->verb))
+        *(may_have_been_charged(error) ? &d->client->expected.unknown : &d->client->expected.unavailable) += 1;
+    if (!may_have_been_charged(error) && !may_repeat(d)) check_uncharged(d);
+}
+
+struct decision *journal_in_flight(const struct client *client) {
+    struct decision *found = NULL;
+    int64_t so_far = 0;
+    for (int64_t i = count; i > 0 && i > count - 200; i--) {
+        struct decision *d = &decisions[i - 1];
+        if (d->client != client || d->life != client->life || d->call_id == 0 || d->told || !d->accepted) continue;
+        if (one_in(++so_far)) found = d;
+    }
+    return found;
 }
 
 void journal_end(void) {
     for (int64_t i = 0; i < count; i++) {
         const struct decision *d = &decisions[i];
+        journal_totals.several += d->several != NULL;
         if (d->accepted && !d->told) broken("decision %" PRId64 " was never called back", i + 1);
         journal_totals.asked++;
         if (!d->told || (d->error != 0 && !may_have_been_charged(d->error)))
             journal_totals.other++;
         else if (d->error == 0)
-            *(d->outcome.success ? &journal_totals.allowed : &journal_totals.denied) += 1;
+            *(d->success ? &journal_totals.allowed : &journal_totals.denied) += 1;
         else
             *(d->error == STEADY_UNKNOWN ? &journal_totals.unknown : &journal_totals.cancelled) += 1;
     }

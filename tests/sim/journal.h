@@ -4,7 +4,7 @@
 #ifndef SIM_JOURNAL_H
 #define SIM_JOURNAL_H
 
-#include "core/bucket.h"
+#include "group_words.h"
 #include "sim_net.h"
 #include "store.h"
 #include "words.h"
@@ -18,9 +18,29 @@ struct place {
     struct steady__rate rate; /* the same limit as the library computes it */
     const char *prefix;
     const char *name;
+    size_t n_limits; /* of its throttler. The places of the other limits follow that of the first one */
     bool foreign;    /* the key holds a foreign value */
     bool by_amount;  /* its decisions differ in their amounts */
     uint32_t shares; /* the shares of a local policy */
+};
+
+struct decision;
+struct several;
+
+/* A command of a decision: what the network and the servers know of it. A decision on one key has one. */
+struct request {
+    struct decision *decision;
+    struct request *next; /* of the same decision */
+    enum steady__verb verb;
+    size_t n;                /* its keys */
+    uint8_t at[MEMBERS_MAX]; /* each as an index into the members of the decision */
+    struct conn *left_on;    /* the connection that last sent a byte of it */
+    bool refused;            /* the server answered with an error */
+    bool may_go_again;       /* the error permits another request */
+    unsigned noscripts;
+    bool turned; /* the server refused the script */
+    unsigned executed;
+    size_t answered_at; /* its reply ends there on left_on; 0: there is none */
 };
 
 struct decision {
@@ -34,18 +54,16 @@ struct decision {
     const char *key; /* with its prefix */
     size_t key_len;
     steady_us submitted, deadline, stalled_before;
-    bool accepted; /* submit returned 0 */
-    bool told;
+    bool accepted;  /* submit returned 0 */
+    bool told;      /* or cancelled */
+    bool cancelled; /* by steady_cancel, and has no callback */
     int error;
-    /* What the network and the servers know. */
-    struct conn *left_on; /* the connection that last sent a byte of it */
-    bool refused;         /* the server answered with an error */
-    bool may_go_again;    /* the error permits another request */
-    unsigned noscripts;
-    bool turned; /* the server refused the script */
-    unsigned executed;
-    steady_result outcome, before; /* of the last execution and of the one before */
-    bool stepped, stepped_before;
+    bool success;
+    uint64_t call_id;                 /* for steady_cancel; 0: not known */
+    struct several *several;          /* NULL: a decision on one key without options */
+    struct request request;           /* its command, or the first of them */
+    steady_result outcome, before;    /* of the last execution and of the one before */
+    unsigned stepped, stepped_before; /* buckets that were ahead of the clock */
 };
 
 void journal_begin(void);
@@ -56,6 +74,7 @@ struct decision *journal_open(struct client *client, const struct place *place, 
 /* Counts the results of all seeds so far. */
 struct journal_totals {
     int64_t asked, allowed, denied, unknown, cancelled, other; /* `other` ended with an error that says: not charged */
+    int64_t several, settled; /* calls on several keys, and settles that a server has made */
 };
 extern struct journal_totals journal_totals;
 
@@ -63,11 +82,16 @@ extern struct journal_totals journal_totals;
 void journal_left(struct conn *conn, const char *bytes, size_t offered, size_t taken);
 /* A callback has run. */
 void journal_told(struct decision *decision, const steady_result *result);
+/* The decision was cancelled, and counted with this error. */
+void journal_cancelled(struct decision *decision, int error);
+struct decision *journal_in_flight(const struct client *client); /* any decision that can be cancelled, or NULL */
 
 /* On the server's side. */
-struct decision *journal_of(const struct words *words); /* NULL: the command belongs to no decision */
-void journal_seen(struct decision *decision, enum form form);
-void journal_refused(struct decision *decision, const char *why);
-void journal_executed(struct decision *decision, const struct steady__decision *outcome);
+struct request *journal_of(const struct words *words); /* NULL: the command belongs to no decision */
+const struct place *journal_place(const struct request *request, size_t key);
+void journal_seen(struct request *request, enum form form);
+void journal_refused(struct request *request, const char *why);
+void journal_executed(struct request *request);                                          /* of any decision */
+void journal_outcome(struct decision *decision, const struct steady__decision *outcome); /* of one on one key */
 
 #endif

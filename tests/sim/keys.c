@@ -7,7 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../lua_server.h"
+#include "../lua_parts.h"
+#include "several.h"
 
 static struct lua_server *lua;
 
@@ -114,7 +115,8 @@ const char *keys_run(struct node *node, struct decision *d, int64_t values[STEAD
         entry->content = 0;
     else
         check_volume(entry, d, now, &outcome);
-    journal_executed(d, &outcome);
+    journal_executed(&d->request);
+    journal_outcome(d, &outcome);
     return NULL;
 }
 
@@ -129,6 +131,190 @@ const char *keys_run_module(struct node *node, struct decision *d, int64_t value
     values[4] = o->retry_after;
     *count = d->verb == STEADY__RESET ? 1 : 5;
     d->stepped = false; /* this reply does not report a step */
+    return NULL;
+}
+
+/* ---- Running a script on several keys ---- */
+
+__extension__ typedef __int128 wide;
+
+/* The rule for a bucket that takes part: what was admitted fits within the wait, and what fits is admitted. */
+static void check_part_volume(struct entry *entry, const struct decision *d, const struct steady__part *part,
+                              const struct steady__how *how, int64_t now, const struct steady__part_decision *o) {
+    const struct steady__rate *rate = part->rate;
+    const bool votes = part->kind == STEADY__TAKE || part->kind == STEADY__LOOK, idle = part->amount == 0;
+    const int64_t asked = how->at_least > 0 ? how->at_least : part->amount;
+    const wide full = (wide)rate->capacity * worth(rate) + (wide)how->max_wait * rate->drops;
+    const wide after = (wide)content_now(entry, rate, now) + (wide)asked * worth(rate);
+    const wide with_grant = (wide)content_now(entry, rate, now) + (wide)o->granted * worth(rate);
+    const bool counts = part->kind != STEADY__CHARGE && asked > 0 && !idle;
+    if (counts && o->bucket.success && after > full + slack(entry, rate))
+        broken("a part of decision %" PRId64 " is admitted beyond the capacity", d->id);
+    if (part->kind == STEADY__TAKE && o->granted > 0 && with_grant > full + slack(entry, rate))
+        broken("a part of decision %" PRId64 " is granted more than fits", d->id);
+    if (counts && votes && !o->bucket.success && o->bucket.blocked_for == 0 && o->bucket.retry_after > 0 &&
+        after <= full - slack(entry, rate) && after / worth(rate) < INT32_MAX / 2)
+        broken("a part of decision %" PRId64 " is denied what fits", d->id);
+    if (!o->bucket.changed) return;
+    wide content = (wide)content_now(entry, rate, now) + (wide)o->granted * worth(rate);
+    if (content < 0 || o->bucket.level == 0) content = 0;
+    entry->content = (int64_t)content;
+    entry->content_at = now;
+}
+
+/* A settle takes out no more than what was reserved and has not leaked, and no more than there is. */
+static void check_settled_volume(struct entry *entry, const struct decision *d, const struct steady__settlement *s,
+                                 int64_t now, const struct steady__settled *o) {
+    const struct steady__rate *rate = s->rate;
+    const wide age = now > s->moment ? now - s->moment : 0;
+    const wide left = (wide)s->reserved * worth(rate) - age * rate->drops;
+    const wide too_much = (wide)(s->reserved - s->actual) * worth(rate);
+    const int64_t content = content_now(entry, rate, now);
+    if (o->given_back > 0 && (o->given_back > left || o->given_back > too_much))
+        broken("decision %" PRId64 " gives back more than was reserved", d->id);
+    if (o->given_back > content + slack(entry, rate))
+        broken("decision %" PRId64 " gives back what is not there", d->id);
+    if (o->charged > 0 && o->charged > s->actual - s->reserved) broken("decision %" PRId64 " charges too much", d->id);
+    if (!o->bucket.changed) return;
+    entry->content = o->given_back > content ? 0 : content - o->given_back + o->charged * worth(rate);
+    if (o->bucket.level == 0) entry->content = 0;
+    entry->content_at = now;
+}
+
+static size_t group_arguments(const struct group_words *g, char argv[][128]) {
+    size_t argc = 0;
+    if (g->verb == STEADY__RESET_ALL) return 0;
+    if (g->verb != STEADY__SETTLE)
+        snprintf(argv[argc++], sizeof argv[0], "%" PRId64 " %" PRId64, g->how.max_wait, g->how.at_least);
+    for (size_t i = 0; i < g->n; i++) {
+        const struct steady__rate *rate = &g->rates[i];
+        const struct steady__settlement *s = &g->settlements[i];
+        int n = snprintf(argv[argc], sizeof argv[0], "%" PRId64 " %" PRId64 " %" PRId64 " ", rate->capacity,
+                         rate->recharge, rate->drops);
+        if (g->verb == STEADY__SETTLE)
+            snprintf(argv[argc] + n, sizeof argv[0] - (size_t)n, "%" PRId64 " %" PRId64 " %" PRId64 " %d", s->reserved,
+                     s->moment, s->actual, s->same_rate);
+        else
+            snprintf(argv[argc] + n, sizeof argv[0] - (size_t)n, "%" PRId64 " %" PRId64 " %d", rate->block,
+                     g->parts[i].amount, (int)g->parts[i].kind);
+        argc++;
+    }
+    return argc;
+}
+
+/* The decision of the kernel on the buckets. */
+static void decide_group(const struct request *r, const struct group_words *g, struct steady__bucket *buckets,
+                         struct made *made) {
+    static const struct steady__bucket empty;
+    made->verdict = (struct steady__verdict){.success = true};
+    for (size_t i = 0; i < g->n && g->verb == STEADY__SETTLE; i++) {
+        steady__settle(&g->settlements[i], made->now, &buckets[i], &made->settled[i]);
+        made->stepped += made->settled[i].bucket.stepped;
+    }
+    for (size_t i = 0; i < g->n && g->verb == STEADY__RESET_ALL; i++) {
+        steady__bucket_peek(&empty, &journal_place(r, i)->rate, 0, &made->each[i].bucket);
+        made->each[i].bucket.changed = true;
+        buckets[i] = empty;
+    }
+    if (g->verb == STEADY__SETTLE || g->verb == STEADY__RESET_ALL) return;
+    steady__parts_decide(g->parts, g->n, &g->how, made->now, buckets, made->each, &made->verdict);
+    for (size_t i = 0; i < g->n; i++)
+        made->stepped += made->each[i].bucket.stepped;
+}
+
+static void store_group(struct entry *entry, size_t i, const struct steady__bucket *bucket, int64_t now,
+                        const struct decision *d) {
+    struct steady__bucket stored;
+    const char *text = lua_server_get_key(lua, i, now);
+    if (lua_server_writes_of(lua, i) > 1) broken("decision %" PRId64 " writes key %zu twice", d->id, i);
+    entry->holds = text != NULL;
+    entry->expires_ms = lua_server_expires_ms_of(lua, i);
+    snprintf(entry->value, sizeof entry->value, "%s", text != NULL ? text : "");
+    if (!stored_parse(text, &stored) || memcmp(&stored, bucket, sizeof stored) != 0)
+        broken("decision %" PRId64 " leaves \"%s\" in key %zu, which is not what parts.c leaves", d->id, entry->value,
+               i);
+    entry->bucket = *bucket;
+}
+
+/* success part wait retry_after now, and so on: see src/redis/command.c. */
+static size_t module_values(const struct group_words *g, const struct made *made, int64_t *values) {
+    size_t n = 0;
+    if (g->verb == STEADY__RESET_ALL) {
+        values[n++] = between(0, (int64_t)g->n);
+        return n;
+    }
+    if (g->verb != STEADY__SETTLE) {
+        values[n++] = made->verdict.success;
+        values[n++] = (int64_t)made->verdict.part;
+        values[n++] = made->verdict.wait;
+        values[n++] = made->verdict.retry_after;
+    }
+    values[n++] = made->now;
+    for (size_t i = 0; i < g->n; i++) {
+        const struct steady__part_decision *each = &made->each[i];
+        const struct steady__settled *settled = &made->settled[i];
+        const struct steady__decision *b = g->verb == STEADY__SETTLE ? &settled->bucket : &each->bucket;
+        if (g->verb != STEADY__SETTLE) {
+            values[n++] = b->success;
+            values[n++] = each->granted;
+        }
+        values[n++] = b->level;
+        values[n++] = b->until_next_drop;
+        values[n++] = b->blocked_for;
+        values[n++] = g->verb == STEADY__SETTLE ? settled->given_back : b->retry_after;
+        if (g->verb == STEADY__SETTLE) values[n++] = settled->charged;
+    }
+    return n;
+}
+
+/* The entries of the keys, as the script finds them. False: a key is of another type. */
+static bool set_group(struct node *node, const struct request *r, struct entry *entries[MEMBERS_MAX], int64_t now) {
+    for (size_t i = 0; i < r->n; i++) {
+        const struct place *place = journal_place(r, i);
+        struct entry *entry = entries[i] = &node->entries[place->index];
+        if (entry->holds && strcmp(entry->value, KEYS_OTHER_TYPE) == 0) return false;
+        expire(entry, &place->rate, now);
+        lua_server_set_key(lua, i, entry->holds ? entry->value : NULL, entry->expires_ms);
+    }
+    return true;
+}
+
+const char *keys_run_group(struct node *node, struct request *r, const struct group_words *g, bool to_module,
+                           int64_t values[STEADY__REPLY_MAX], size_t *count) {
+    struct entry *entries[MEMBERS_MAX];
+    struct steady__bucket buckets[MEMBERS_MAX];
+    char argv[1 + MEMBERS_MAX][128];
+    const struct decision *d = r->decision;
+    struct made made = {.now = server_now(node)};
+    if (!set_group(node, r, entries, made.now))
+        return "-WRONGTYPE Operation against a key holding the wrong kind of value";
+    if (lua_parts_run(lua, g->verb, g->n, group_arguments(g, argv), argv, made.now) != 0) return error_text();
+    const int64_t *reply = lua_server_reply(lua, count);
+    memcpy(values, reply, *count * sizeof *values);
+    for (size_t i = 0; i < g->n; i++)
+        buckets[i] = entries[i]->bucket;
+    decide_group(r, g, buckets, &made);
+    if (lua_server_writes(lua) > STEADY__PARTS_MAX) broken("decision %" PRId64 " reads after it has written", d->id);
+    for (size_t i = 0; i < g->n; i++) {
+        const struct steady__decision *b = g->verb == STEADY__SETTLE ? &made.settled[i].bucket : &made.each[i].bucket;
+        const bool resets = g->verb == STEADY__RESET_ALL;
+        const bool nothing = !entries[i]->holds && b->busy_for == 0; /* there was no bucket, and there is none */
+        if (!resets && (lua_server_writes_of(lua, i) > 0) != b->changed && !(b->changed && nothing))
+            broken("decision %" PRId64 " should write key %zu: %d", d->id, i, b->changed);
+        if (g->verb == STEADY__SETTLE)
+            check_settled_volume(entries[i], d, &g->settlements[i], made.now, &made.settled[i]);
+        else if (!resets)
+            check_part_volume(entries[i], d, &g->parts[i], &g->how, made.now, &made.each[i]);
+        else
+            entries[i]->content = 0;
+        if (b->changed) store_group(entries[i], i, &buckets[i], made.now, d);
+    }
+    if (to_module) {
+        *count = module_values(g, &made, values);
+        made.stepped = 0; /* this reply does not report a step */
+    }
+    journal_executed(r);
+    several_executed(r, &made);
     return NULL;
 }
 

@@ -19,6 +19,10 @@ const char *keys_run(struct node *node, struct decision *d, int64_t values[STEAD
 /* Like keys_run, with the reply of the module. */
 const char *keys_run_module(struct node *node, struct decision *d, int64_t values[STEADY__REPLY_MAX], size_t *count);
 
+/* The same for a decision on several keys, whose command is `group`. */
+const char *keys_run_group(struct node *node, struct request *r, const struct group_words *group, bool to_module,
+                           int64_t values[STEADY__REPLY_MAX], size_t *count);
+
 bool keys_has(const struct node *node, const struct place *place);
 void keys_move(struct node *to, struct node *from, const struct place *place); /* if the bucket exists */
 void keys_forget(struct node *node);

@@ -9,6 +9,7 @@
 #include "journal.h"
 #include "keys.h"
 #include "redis/command.h"
+#include "several.h"
 #include "sim_cluster.h"
 #include "words.h"
 
@@ -36,7 +37,7 @@ static void say_number(struct conn *conn, int64_t number) {
 }
 
 static void say_numbers(struct conn *conn, const int64_t *numbers, size_t count) {
-    char text[160];
+    char text[4096];
     int n = snprintf(text, sizeof text, "*%zu\r\n", count);
     for (size_t i = 0; i < count; i++)
         n += snprintf(text + n, sizeof text - (size_t)n, ":%lld\r\n", (long long)numbers[i]);
@@ -45,7 +46,7 @@ static void say_numbers(struct conn *conn, const int64_t *numbers, size_t count)
 
 static void say_garbage(struct conn *conn) {
     static const char *const garbage[] = {"$-1\r\n",      "*-1\r\n",         ">2\r\n+a\r\n+b\r\n",
-                                          ":1x\r\n",      "_\r\n",           "*3\r\n:1\r\n:2\r\n:3\r\n",
+                                          ":1x\r\n",      "_\r\n",           "*3\r\n:-1\r\n:2\r\n:3\r\n",
                                           "\r\n",         "+OK\r\n",         ":+1\r\n",
                                           "*1\r\n:1\r\n", "*2147483648\r\n", ":-0\r\n",
                                           "#t\r\n",       "HTTP/1.1 400\r\n"};
@@ -55,17 +56,6 @@ static void say_garbage(struct conn *conn) {
 }
 
 /* ---- Scripts ---- */
-
-/* The script, by its SHA-1 or its text. */
-static enum steady__verb which_script(const struct word *word, bool by_text) {
-    for (int verb = 0; verb < 3; verb++) {
-        const struct steady__script *script = &steady__scripts[verb];
-        const size_t len = by_text ? script->text_len : 40;
-        if (word->len == len && memcmp(word->bytes, by_text ? script->text : script->sha1, len) == 0)
-            return (enum steady__verb)verb;
-    }
-    broken("a client calls for a script that is not ours");
-}
 
 /* The arguments must be those of the decision. */
 static void check_script_arguments(const struct decision *d, const struct words *words) {
@@ -104,14 +94,18 @@ static void check_module_arguments(const struct decision *d, const struct words 
     if (i != words->count) broken("decision %lld has words too many", (long long)d->id);
 }
 
-static void check_arguments(const struct decision *d, const struct words *words, enum form form) {
-    if (form == FORM_MODULE) {
-        check_module_arguments(d, words);
-        return;
+static void check_arguments(const struct request *r, const struct words *words, enum form form) {
+    struct group_words group;
+    if (r->decision->several != NULL) {
+        group_words_read(&group, words, form);
+        several_check_arguments(r, &group);
+    } else if (form == FORM_MODULE) {
+        check_module_arguments(r->decision, words);
+    } else {
+        if (words_verb(words, form) != r->verb)
+            broken("decision %lld calls another script", (long long)r->decision->id);
+        check_script_arguments(r->decision, words);
     }
-    if (which_script(&words->at[1], form == FORM_EVAL) != d->verb)
-        broken("decision %lld calls another script", (long long)d->id);
-    check_script_arguments(d, words);
 }
 
 /* The error of a server that lacks the module or forbids its commands. */
@@ -129,9 +123,9 @@ static const char *script_refusal(struct node *node, enum steady__verb verb, boo
 }
 
 /* The error with which a server refuses a decision before it executes it; NULL: it executes it. */
-static const char *refusal(const struct conn *conn, const struct decision *d, enum form form) {
+static const char *refusal(const struct conn *conn, const struct request *r, enum form form) {
     struct node *node = conn->node;
-    const bool writes = d->verb != STEADY__PEEK;
+    const bool writes = r->verb != STEADY__PEEK && r->verb != STEADY__PEEK_ALL;
     if (form != FORM_MODULE && node_suffers(node, TROUBLE_NOCALL))
         return "-NOPERM this user has no permissions to run the 'eval' command";
     if (form == FORM_EVALSHA && node_suffers(node, TROUBLE_RENAMED))
@@ -141,9 +135,9 @@ static const char *refusal(const struct conn *conn, const struct decision *d, en
     if (node_suffers(node, TROUBLE_LOADING)) return "-LOADING Redis is loading the dataset in memory";
     if (node_suffers(node, TROUBLE_BUSY)) return "-BUSY Redis is busy running a script.";
     if (node_suffers(node, TROUBLE_NOPERM)) return "-NOPERM No permissions to access a key";
-    if (sim_cluster.on) why = sim_cluster_redirect(node, d, conn->asking);
+    if (sim_cluster.on) why = sim_cluster_redirect(node, r, conn->asking);
     if (why != NULL) return why;
-    why = form != FORM_MODULE ? script_refusal(node, d->verb, form == FORM_EVAL) : NULL;
+    why = form != FORM_MODULE ? script_refusal(node, r->verb, form == FORM_EVAL) : NULL;
     if (why != NULL) return why;
     if (writes && !node->primary) return "-READONLY You can't write against a read only replica.";
     if (writes && node_suffers(node, TROUBLE_OOM)) return "-OOM command not allowed when used memory > 'maxmemory'.";
@@ -172,29 +166,45 @@ static void check_load(struct conn *conn, enum steady__verb verb) {
     conn->missed[verb] = false;
 }
 
-static void refuse(struct conn *conn, struct decision *d, const char *why) {
+static const char *quoted_key(const struct decision *d) {
+    return d->several != NULL ? d->several->members[0].key : d->key;
+}
+
+static void refuse(struct conn *conn, struct request *r, const char *why) {
     char text[1400];
     const bool quotes = strncmp(why, "-ERR unknown", 12) == 0;
-    journal_refused(d, why);
-    note(why, d->id, conn->fd, 0);
-    snprintf(text, sizeof text - 2, "%s%s%s%s", why, quotes ? "'" : "", quotes ? d->key : "", quotes ? "' " : "");
+    journal_refused(r, why);
+    note(why, r->decision->id, conn->fd, 0);
+    snprintf(text, sizeof text - 2, "%s%s%s%s", why, quotes ? "'" : "", quotes ? quoted_key(r->decision) : "",
+             quotes ? "' " : "");
     without_line_ends(text);
     strcat(text, "\r\n");
-    if (strncmp(why, "-NOSCRIPT", 9) == 0) miss(conn, d->verb);
+    if (strncmp(why, "-NOSCRIPT", 9) == 0) miss(conn, r->verb);
     const bool readonly = strncmp(why, "-READONLY", 9) == 0;
     say(conn, text, readonly ? &conn->readonly_at : &conn->heeded_at);
 }
 
-static void make(struct conn *conn, struct decision *d, enum form form) {
+/* The error of the script, or the integers of the reply. */
+static const char *run(struct node *node, struct request *r, const struct words *words, enum form form, int64_t *values,
+                       size_t *count) {
+    struct group_words group;
+    if (r->decision->several != NULL) {
+        group_words_read(&group, words, form);
+        return keys_run_group(node, r, &group, form == FORM_MODULE, values, count);
+    }
+    return form == FORM_MODULE ? keys_run_module(node, r->decision, values, count)
+                               : keys_run(node, r->decision, values, count);
+}
+
+static void make(struct conn *conn, struct request *r, const struct words *words, enum form form) {
     int64_t values[STEADY__REPLY_MAX];
     size_t count = 0;
-    const char *error =
-        form == FORM_MODULE ? keys_run_module(conn->node, d, values, &count) : keys_run(conn->node, d, values, &count);
+    const char *error = run(conn->node, r, words, form, values, &count);
     if (error != NULL) {
-        refuse(conn, d, error);
+        refuse(conn, r, error);
         return;
     }
-    note("made", d->id, values[0], (int64_t)count);
+    note("made", r->decision->id, values[0], (int64_t)count);
     if (node_suffers(conn->node, TROUBLE_GARBAGE) && one_in(4))
         say_garbage(conn);
     else if (count == 1)
@@ -203,29 +213,29 @@ static void make(struct conn *conn, struct decision *d, enum form form) {
         say_numbers(conn, values, count);
 }
 
-static void decide(struct conn *conn, struct decision *d, const struct words *words) {
+static void decide(struct conn *conn, struct request *r, const struct words *words) {
     const enum form form = words_form(words);
     if (conn->db != (long)conn->client->url.db)
-        broken("decision %lld is made in database %ld", (long long)d->id, conn->db);
-    check_arguments(d, words, form);
-    journal_seen(d, form);
+        broken("decision %lld is made in database %ld", (long long)r->decision->id, conn->db);
+    check_arguments(r, words, form);
+    journal_seen(r, form);
     if (form == FORM_MODULE && conn->node->hangs_up) {
         conn->client->was_hung_up_on = true;
         conn_end(conn, END_EOF);
         return;
     }
-    const char *why = refusal(conn, d, form);
+    const char *why = refusal(conn, r, form);
     conn->asking = false;
     if (why != NULL)
-        refuse(conn, d, why);
+        refuse(conn, r, why);
     else
-        make(conn, d, form);
+        make(conn, r, words, form);
 }
 
 static void load(struct conn *conn, const struct words *words) {
     char text[64];
     if (words->count != 3 || !word_is(&words->at[1], "LOAD")) broken("a client sends a SCRIPT it should not");
-    const enum steady__verb verb = which_script(&words->at[2], true);
+    const enum steady__verb verb = words_script(&words->at[2], true);
     check_load(conn, verb);
     note("SCRIPT LOAD", conn->fd, (int64_t)verb, 0);
     if (node_suffers(conn->node, TROUBLE_LOADING)) {
@@ -288,8 +298,8 @@ static void say_role(struct conn *conn) {
 }
 
 /* The handshake is sent as a whole, so commands may follow a wrong password. A decision must not. */
-static void turn_down(struct conn *conn, const struct decision *d) {
-    if (d != NULL) broken("decision %lld is asked by a client that was not let in", (long long)d->id);
+static void turn_down(struct conn *conn, const struct request *r) {
+    if (r != NULL) broken("decision %lld is asked by a client that was not let in", (long long)r->decision->id);
     say(conn, "-NOAUTH Authentication required.\r\n", NULL);
 }
 
@@ -327,15 +337,15 @@ static void say_settings(struct conn *conn, const struct words *words) {
 
 static void execute(struct conn *conn, const struct words *words) {
     const struct word *name = &words->at[0];
-    struct decision *d = journal_of(words);
+    struct request *r = journal_of(words);
     if (word_is(name, "AUTH"))
         authenticate(conn, words);
     else if (!conn->authed && *conn->client->url.password != '\0')
-        turn_down(conn, d);
+        turn_down(conn, r);
     else if (word_is(name, "SELECT"))
         select_db(conn, words);
-    else if (d != NULL)
-        decide(conn, d, words);
+    else if (r != NULL)
+        decide(conn, r, words);
     else if (word_is(name, "ROLE"))
         say_role(conn);
     else if (word_is(name, "CLUSTER") && words->count == 2 && word_is(&words->at[1], "SLOTS"))

@@ -49,7 +49,7 @@ struct node {
     bool primary;
     bool has_module;
     bool hangs_up; /* on an unknown command, as some proxies do */
-    bool has_script[3];
+    bool has_script[STEADY__VERBS];
     int64_t clock_offset;
     steady_us until[TROUBLE_LAST];
     struct conn *conns;

@@ -12,9 +12,9 @@
 #include "sim_cluster.h"
 
 #if defined(__SANITIZE_ADDRESS__)
-#define SEEDS 2000
+#define SEEDS 1500
 #else
-#define SEEDS 10000
+#define SEEDS 7000
 #endif
 
 static uint64_t run_seed(uint64_t seed, bool verbose) {
@@ -47,8 +47,9 @@ static int run_seeds(uint64_t first, uint64_t count) {
     for (uint64_t seed = first; seed < first + count; seed++)
         run_seed(seed, false);
     printf("ok 1 - %" PRIu64 " seeds from %" PRIu64 ", %" PRId64 " decisions: %" PRId64 " allowed, %" PRId64
-           " denied, %" PRId64 " unknown, %" PRId64 " cancelled, %" PRId64 " not made\n",
-           count, first, t->asked, t->allowed, t->denied, t->unknown, t->cancelled, t->other);
+           " denied, %" PRId64 " unknown, %" PRId64 " cancelled, %" PRId64 " not made; %" PRId64
+           " on several keys, %" PRId64 " settled\n",
+           count, first, t->asked, t->allowed, t->denied, t->unknown, t->cancelled, t->other, t->several, t->settled);
     for (uint64_t i = 0; i < 20; i++)
         check_replay(first + i);
     printf("ok 2 - the same seed has the same history\n");

@@ -8,6 +8,7 @@
 #include "keys.h"
 
 #define SLOTS 16384
+#define TRYAGAIN "-TRYAGAIN Multiple keys request during rehashing of slot"
 
 struct sim_cluster sim_cluster;
 
@@ -45,9 +46,18 @@ static uint16_t slot_of(const char *key, size_t len) {
     return crc % SLOTS;
 }
 
-void sim_cluster_add(const struct place *place, const char *key) {
-    movable[count] = place;
-    slots[count++] = slot_of(key, strlen(key));
+void sim_cluster_set_slot(const struct place *place, const char *key) {
+    movable[place->index] = place;
+    slots[place->index] = slot_of(key, strlen(key));
+    if (count <= place->index) count = place->index + 1;
+}
+
+void sim_cluster_check_slot(const struct place *place, const char *key) {
+    if (sim_cluster.on && slot_of(key, strlen(key)) != slots[place->index]) broken("%s is in another slot", key);
+}
+
+bool sim_cluster_together(const struct place *a, const struct place *b) {
+    return !sim_cluster.on || slots[a->index] == slots[b->index];
 }
 
 /* ---- Replies of nodes ---- */
@@ -58,12 +68,20 @@ static const char *say_where(const char *word, uint16_t slot, int node) {
     return text;
 }
 
-const char *sim_cluster_redirect(struct node *node, const struct decision *d, bool asking) {
-    const uint16_t slot = slot_of(d->key, d->key_len);
+/* As getNodeByQuery of Redis. */
+const char *sim_cluster_redirect(struct node *node, const struct request *r, bool asking) {
+    const uint16_t slot = slots[journal_place(r, 0)->index];
     const bool here = sim_cluster.owner[slot] == node->index, leaves = sim_cluster.going_to[slot] != NODES;
+    size_t missing = 0;
     if (node_suffers(node, TROUBLE_CLUSTERDOWN)) return "-CLUSTERDOWN The cluster is down";
-    if (here && leaves && !keys_has(node, d->place)) return say_where("ASK", slot, sim_cluster.going_to[slot]);
-    if (here || (asking && sim_cluster.going_to[slot] == node->index)) return NULL;
+    for (size_t i = 0; i < r->n; i++) {
+        if (slots[journal_place(r, i)->index] != slot) return "-CROSSSLOT Keys in request don't hash to the same slot";
+        missing += !keys_has(node, journal_place(r, i));
+    }
+    if (here && leaves && missing > 0)
+        return missing < r->n ? TRYAGAIN : say_where("ASK", slot, sim_cluster.going_to[slot]);
+    if (here) return NULL;
+    if (asking && sim_cluster.going_to[slot] == node->index) return missing > 0 && r->n > 1 ? TRYAGAIN : NULL;
     return say_where("MOVED", slot, sim_cluster.owner[slot]);
 }
 
@@ -90,9 +108,11 @@ static void move_keys(uint16_t slot, int to) {
         if (slots[i] == slot) keys_move(&nodes[to], &nodes[sim_cluster.owner[slot]], movable[i]);
 }
 
-static void keys_leave(void *arg) {
-    const uint16_t slot = slots[(size_t)((const struct place *const *)arg - movable)];
-    if (sim_cluster.going_to[slot] != NODES) move_keys(slot, sim_cluster.going_to[slot]);
+static void key_leaves(void *arg) {
+    const struct place *place = *(const struct place *const *)arg;
+    const uint16_t slot = slots[place->index];
+    const uint8_t to = sim_cluster.going_to[slot];
+    if (to != NODES) keys_move(&nodes[to], &nodes[sim_cluster.owner[slot]], place);
 }
 
 static void arrive(void *arg) {
@@ -112,7 +132,8 @@ void sim_cluster_move_slot(steady_us until) {
     if (sim_cluster.going_to[slot] != NODES || sim_cluster.owner[slot] == to) return;
     note("slot moves", slot, sim_cluster.owner[slot], to);
     sim_cluster.going_to[slot] = to;
-    at(between(world.now, until), keys_leave, &movable[i]);
+    for (int k = 0; k < count; k++)
+        if (slots[k] == slot) at(between(world.now, until), key_leaves, &movable[k]);
     at(one_in(3) ? world.now : until, arrive, &movable[i]);
 }
 

@@ -14,10 +14,13 @@ struct sim_cluster {
 extern struct sim_cluster sim_cluster;
 
 void sim_cluster_begin(bool on);
-void sim_cluster_add(const struct place *place, const char *key); /* adds a bucket whose slot may move */
+/* The bucket has this slot, which may move. Set first in the order of the places. */
+void sim_cluster_set_slot(const struct place *place, const char *key);
+void sim_cluster_check_slot(const struct place *place, const char *key); /* the key must be in it */
+bool sim_cluster_together(const struct place *a, const struct place *b); /* one call can reach both */
 
-/* The error that redirects the decision to another node; NULL: this node executes it. */
-const char *sim_cluster_redirect(struct node *node, const struct decision *d, bool asking);
+/* The error that redirects the request to another node; NULL: this node executes it. */
+const char *sim_cluster_redirect(struct node *node, const struct request *r, bool asking);
 
 /* Writes the reply to CLUSTER SLOTS, at most 4096 bytes. */
 void sim_cluster_slots(char *reply);

@@ -5,6 +5,7 @@
 #define SIM_NET_H
 
 #include "conn/net.h"
+#include "core/bucket.h"
 #include "sim_loop.h"
 
 struct client;
@@ -53,8 +54,9 @@ struct conn {
     size_t read;           /* reply bytes that the client has read */
     struct side up, down;  /* to the server and to the client */
     bool turned_away, authed, asking, asked_role;
-    bool asked_module;         /* the client wanted to send a module command */
-    bool missed[3], loaded[3]; /* scripts by verb: missed since the last SCRIPT LOAD; loaded at least once */
+    bool asked_module; /* the client wanted to send a module command */
+    /* Scripts by verb: missed since the last SCRIPT LOAD; loaded at least once. */
+    bool missed[STEADY__VERBS], loaded[STEADY__VERBS];
     steady_us stalled_before;
     bool work_due, arrival_due; /* its event is scheduled */
     long db;

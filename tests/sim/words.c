@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "redis/command.h"
 #include "world.h"
 
 /* Reads a line of `type` and a number. Returns false if it is not complete. */
@@ -41,9 +42,36 @@ bool word_is(const struct word *word, const char *text) {
 
 enum form words_form(const struct words *words) {
     const struct word *name = &words->at[0];
-    if (words->count >= 5 && word_is(name, "EVALSHA")) return FORM_EVALSHA;
-    if (words->count >= 5 && word_is(name, "EVAL")) return FORM_EVAL;
+    if (words->count >= 4 && word_is(name, "EVALSHA")) return FORM_EVALSHA;
+    if (words->count >= 4 && word_is(name, "EVAL")) return FORM_EVAL;
     return words->count >= 2 && name->len > 7 && memcmp(name->bytes, "STEADY.", 7) == 0 ? FORM_MODULE : FORM_OTHER;
+}
+
+enum steady__verb words_script(const struct word *word, bool by_text) {
+    for (int verb = 0; verb < STEADY__VERBS; verb++) {
+        const struct steady__script *script = &steady__scripts[verb];
+        const size_t len = by_text ? script->text_len : 40;
+        if (word->len == len && memcmp(word->bytes, by_text ? script->text : script->sha1, len) == 0)
+            return (enum steady__verb)verb;
+    }
+    broken("a client calls for a script that is not ours");
+}
+
+enum steady__verb words_verb(const struct words *words, enum form form) {
+    static const char *const names[STEADY__VERBS] = {"STEADY.CONSUME",    "STEADY.PEEK",    "STEADY.RESET",
+                                                     "STEADY.CONSUMEALL", "STEADY.PEEKALL", "STEADY.SETTLE"};
+    if (form != FORM_MODULE) return words_script(&words->at[1], form == FORM_EVAL);
+    for (int verb = 0; names[verb] != NULL; verb++)
+        if (word_is(&words->at[0], names[verb])) return (enum steady__verb)verb;
+    broken("a client calls a command that the module does not have");
+}
+
+int64_t word_id(const struct word *key) {
+    const char *mark = memchr(key->bytes, '#', key->len), *end = key->bytes + key->len;
+    int64_t id = 0;
+    for (const char *c = mark != NULL ? mark + 1 : end; c < end && *c >= '0' && *c <= '9' && id < INT32_MAX; c++)
+        id = id * 10 + (*c - '0');
+    return id;
 }
 
 int64_t word_number(const struct word *word) {

@@ -7,7 +7,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define WORDS_MAX 12
+#include "core/bucket.h"
+
+#define WORDS_MAX 256
 
 struct word {
     const char *bytes;
@@ -27,7 +29,12 @@ size_t words_read(struct words *words, const char *bytes, size_t len);
 enum form { FORM_OTHER, FORM_EVALSHA, FORM_EVAL, FORM_MODULE };
 enum form words_form(const struct words *words);
 
+/* What a decision asks for, by its script or its command. The module resets one key and several by one command. */
+enum steady__verb words_verb(const struct words *words, enum form form);
+enum steady__verb words_script(const struct word *word, bool by_text); /* by its text, or by its SHA-1 */
+
 bool word_is(const struct word *word, const char *text);
 int64_t word_number(const struct word *word); /* the last number in the word */
+int64_t word_id(const struct word *key);      /* the number behind '#'; 0: none */
 
 #endif
