@@ -607,6 +607,8 @@ def test_the_writes_of_one_call_are_one_transaction_in_the_stream(start):
     server("STEADY.CONSUMEALL", *every("ab", [part(3, HOUR), part(4, YEAR, amount=2)]))
     log = next((server.folder / "appendonlydir").glob("*.incr.aof")).read_bytes().split(b"\r\n")
     words = [word for word in log if word and word[:1] not in (b"*", b"$")]
+    if b"SELECT" in words:  # Redis 8 and Valkey 8 put it behind MULTI
+        del words[words.index(b"SELECT"):words.index(b"SELECT") + 2]
     at = words.index(b"MULTI")
     assert [words[i] for i in (at, at + 1, at + 2, at + 6, at + 7, at + 11)] == [b"MULTI", b"SET", b"a", b"SET", b"b", b"EXEC"]
     assert words[at + 3] == server("GET", "a") and int(words[at + 5]) == server("PEXPIRETIME", "a")
