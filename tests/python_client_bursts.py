@@ -12,7 +12,8 @@ import time
 
 from aiosteady import Error, Throttler, Unavailable, Unknown, _clients
 from aiosteady.asgi import RateLimit
-from python_clients import CLUSTER, FAMILY, URL, client_of, close, command, connect, raises
+from python_clients import (CLUSTER, FAMILY, URL, all_of, answer_of, client_of, close, command, connect, held, raises, rest, settle,
+                            several)
 
 CHECKS = []
 AIOREDIS = FAMILY == "aioredis"
@@ -285,6 +286,77 @@ async def a_lost_connection_ends_each_decision(client):
                 await close(other)
         found = await at_once(*(Throttler(client, 1000, 3600).peek(f"k{i}") for i in range(10)))
         assert [r.level for r in found] == list(range(1, 11)), "charged once"
+
+
+@check
+async def one_turn_of_calls_on_several_buckets_is_one_pipeline(client):
+    async with Proxy() as proxy, client_of(proxy.url) as other:
+        t, one = several(other), Throttler(other, 1000, 3600)
+        await answer_of(t._consume("first"))
+        proxy.asked.clear()
+        proxy.free.clear()
+        tasks = [asyncio.ensure_future(call) for i in range(50) for call in (
+            answer_of(t._consume(f"k{i}", (i % 9 + 1, i + 1))), one.consume(f"k{i}"), all_of((one, f"a{i}", i), (t, f"b{i}", 1)))]
+        deadline = time.monotonic() + 5
+        while sum(proxy.asked.values()) < 150 and time.monotonic() < deadline:
+            await asyncio.sleep(0.001)
+        assert list(proxy.asked.values()) == [150], "not one of them has a reply yet"
+        proxy.free.set()
+        ends = await asyncio.gather(*tasks)
+        levels = [[part.level for part in end.parts] for end in ends]
+        assert levels == [each for i in range(50) for each in ([i % 9 + 1, i + 1], [1], [i, 1, 1])]
+    assert await calls_of(client, "multi") == 0
+
+
+@check
+async def the_scripts_of_calls_on_several_buckets_are_loaded_once_for_a_burst(client):
+    t = several(client)
+    await command(client, "SCRIPT", "FLUSH")
+    await command(client, "CONFIG", "RESETSTAT")
+    ends = await at_once(*(answer_of(t._reserve(f"k{i}", 4) if i % 2 else t._peek(f"k{i}")) for i in range(40)))
+    assert [end.parts[0].level for end in ends] == [4 * (i % 2) for i in range(40)]
+    assert (await calls_of(client, "script|load"), await calls_of(client, "evalsha")) == (2, 80)
+    settled = await at_once(*(settle(t, end, 1) for end in ends if end._reservation is not None))
+    assert [end.parts[1].level for end in settled] == [1] * 20
+    assert (await calls_of(client, "script|load"), await calls_of(client, "evalsha")) == (3, 120)
+    assert await calls_of(client, "eval") == 0
+
+
+@check
+async def a_lost_connection_ends_each_call_on_several_buckets(client):
+    t = several(client)
+    await settle(t, await answer_of(t._reserve("first, so that there are scripts", 4)), 0)
+    for verb, left in (("reserve", 4), ("settle", 1)):
+        async with Proxy(let=0) as proxy:
+            for options in [{}] if AIOREDIS else [{}, {"retry_on_timeout": True}, {"retry": retry(3)}]:
+                await command(client, "FLUSHDB")
+                reserved = await at_once(*(answer_of(t._reserve(f"k{i}", 4)) for i in range(10 if verb == "settle" else 0)))
+                proxy.asked.clear()
+                other = await connect(proxy.url, **options)
+                theirs = several(other)
+                ends = await at_once(*(settle(theirs, end, 1) for end in reserved),
+                                     *(answer_of(theirs._reserve(f"k{i}", 4)) for i in range(10 if verb == "reserve" else 0)))
+                assert len(ends) == 10 and all(isinstance(end, Unknown) for end in ends), ends
+                assert sum(proxy.asked.values()) == 10, "nothing is sent again"
+                await close(other)
+                assert [await held(t, f"k{i}") for i in range(10)] == [[left, left]] * 10, "charged once"
+
+
+@check
+async def a_call_that_reserves_is_given_up_by_a_silent_server(client):
+    """The client has no time limit. The calls that follow are not held back for long."""
+    if AIOREDIS:
+        return
+    async with Proxy() as proxy, client_of(proxy.url + "/1", **pool_of(1), socket_timeout=None) as other:
+        t = several(other)
+        reserved = await answer_of(t._reserve("warm"))
+        proxy.silent.update(proxy.all)
+        for call in (answer_of(t._reserve("given up")), settle(t, reserved, 0)):
+            began = time.monotonic()
+            await raises(asyncio.TimeoutError, asyncio.wait_for(call, 0.3))
+            assert time.monotonic() - began < 1
+        assert (await asyncio.wait_for(answer_of(t._consume("patient")), 5)).level == 1
+        await rest()
 
 
 def retry(times):
@@ -605,6 +677,33 @@ async def a_migrating_slot_is_asked_at_the_node_of_the_key(client, prefix):
         results = await at_once(*(t.consume(f"{key}{i}", i + 1) for i in range(100)), t.consume(key))
         assert levels(results) == [*range(1, 101), 3], results[:3]
         assert levels(await at_once(*(t.consume(f"{key}{i}") for i in range(100)), t.consume(key))) == [*range(2, 102), 4]
+
+
+@check_in_cluster
+async def calls_on_several_buckets_follow_a_slot_that_moves(client, prefix):
+    key = await tag_of_an_empty_slot(client, prefix)
+    t, one = several(client, prefix=""), Throttler(client, 1000, 3600)
+    name = key[1:-1]
+    assert (await answer_of(t._consume(name, 2))).level == 2
+    await answer_of(t._reset(name))
+    async with one_slot_on_its_way(client, key, moved=True):
+        reserved = await answer_of(t._reserve(name, 4))
+        assert [r.level for r in reserved.parts] == [4, 4]
+        assert [r.level for r in (await settle(t, reserved, 1)).parts] == [1, 1]
+        assert (await all_of((t, name, 1), (one, key, 7))).parts[2].level == 7
+
+
+@check_in_cluster
+async def a_call_whose_keys_are_on_both_nodes_of_a_migrating_slot_is_unavailable(client, prefix):
+    key = await tag_of_an_empty_slot(client, prefix)
+    one = Throttler(client, 1000, 3600)
+    assert (await one.consume(key, 2)).level == 2  # the key stays on the first node
+    async with one_slot_on_its_way(client, key, moved=False):
+        assert [(await one.consume(f"{key}{new}")).level for new in ("new", "newer")] == [1, 1]
+        error = await raises(Unavailable, all_of((one, key, 1), (one, f"{key}new", 1)))
+        assert "TRYAGAIN" in str(error), error
+        assert [(await one.peek(k)).level for k in (key, f"{key}new")] == [2, 1]
+        assert [r.level for r in (await all_of((one, f"{key}new", 1), (one, f"{key}newer", 1))).parts] == [2, 2]
 
 
 @check_in_cluster

@@ -7,7 +7,10 @@ import inspect
 import os
 import sys
 
-from aiosteady import NotABucket, Refused, Store, Throttler, ThrottleResult, Unavailable, Unknown
+from aiosteady import NotABucket, Refused, Store, Throttler, ThrottleResult, Unavailable, Unknown, Unsupported
+from aiosteady._clients import adapt, unfinished
+from aiosteady._core import CONSUME_ALL, PEEK_ALL, Call, decide
+from aiosteady._core import Throttler as CoreThrottler
 
 FAMILY, URL, CLOSED_URL, *CLUSTER = sys.argv[1:]
 CHECKS = []
@@ -90,6 +93,205 @@ async def loads_its_scripts_by_itself(client):
     for i in range(3):
         await command(client, "SCRIPT", "FLUSH")
         assert (await t.consume("k")).level == i + 1 and (await t.peek("k")).level == i + 1
+
+
+# ---- Calls on several buckets, with options, and reservations ----
+
+LIMITS = (("burst", 10, 60, 30, 1), ("daily", 1000, 3600, None, 1))
+
+
+def several(where, *limits, prefix="several:", on_error="report", share=1):
+    """A throttler with several limits; those of LIMITS by default."""
+    target = where if isinstance(where, Store) else adapt(where)
+    return CoreThrottler(where, target, limits or LIMITS, prefix, on_error, share, None, False)
+
+
+async def answer_of(answer):
+    return answer if isinstance(answer, ThrottleResult) else await answer
+
+
+def all_of(*parts, verb=CONSUME_ALL, **options):
+    """A call on parts (throttler, key, amount), of kind take."""
+    return answer_of(decide(Call(verb, tuple((*part, "take") if len(part) == 3 else part for part in parts), **options)))
+
+
+def settle(throttler, result, actual):
+    return answer_of(decide(Call.settle(throttler, result._reservation, actual)))
+
+
+def shown(result):
+    """What two stores must answer alike."""
+    return [(r.success, r.level, r.granted, r.blocked_for is None, r.name, r.part, r.atomic) for r in (result, *result.parts)]
+
+
+def same_call(a, b):
+    assert shown(a) == shown(b), (a, b)
+    for x, y in zip((a, *a.parts), (b, *b.parts)):
+        assert abs(x.must_wait - y.must_wait) < 1 and abs((x.retry_after or 0) - (y.retry_after or 0)) < 1, (a, b)
+
+
+@check
+async def calls_on_several_buckets_are_decided_like_those_of_the_native_client(client):
+    ours = Store(URL, timeout=10)
+    heard = []
+    for where, prefix in ((client, "a:"), (ours, "b:")):
+        t, one = several(where, prefix=prefix), Throttler(where, 5, 60, 30, prefix=f"{prefix}one:")
+        heard.append([
+            await answer_of(t._consume("k", 3)),
+            await answer_of(t._consume("k", (2, 40))),
+            await answer_of(t._consume("k", {"burst": 8, "daily": 1})),
+            await answer_of(t._peek("k", {"burst": 0, "daily": 999})),
+            await answer_of(t._charge("k", 100)),
+            await answer_of(t._consume("k", -50)),
+            await all_of((one, "x", 3), (t, "y", 4), (one, "y", 2, "look"), (one, "z", 9, "charge"), (one, "v", 6, "shadow")),
+            await all_of((one, "x", 3), (t, "y", 4)),
+            await all_of((one, b"\xff", 3), (one, "w", 3), verb=PEEK_ALL),
+            await answer_of(one._consume("late", 8, 1000)),
+            await answer_of(one._consume("some", 9, 0, 2)),
+            await answer_of(one._consume("some", 9, 120.5, 2)),
+            await answer_of(t._reset("y")),
+        ])
+    for a, b in zip(*heard):
+        same_call(a, b)
+    keys = await command(client, "KEYS", "*:{k}*")
+    assert sorted(k if isinstance(k, bytes) else k.encode() for k in keys) == [
+        b"a:{k}burst", b"a:{k}daily", b"b:{k}burst", b"b:{k}daily"]
+    await ours.aclose()
+
+
+@check
+async def what_is_reserved_is_settled(client):
+    t = several(client)
+    for actual, left in ((1, (1, 1)), ({"daily": 400}, (4, 400)), ((0, 9), (0, 9)), (0, (0, 0))):
+        reserved = await answer_of(t._reserve("k", 4))
+        assert [r.level for r in reserved.parts] == [4, 4]
+        assert [r.level for r in (await settle(t, reserved, actual)).parts] == [*left] or "daily" in str(actual)
+        assert tuple(r.level for r in (await answer_of(t._peek("k"))).parts) == left
+        await answer_of(t._reset("k"))
+    denied = await answer_of(t._reserve("k", 11))
+    assert not denied.success and denied._reservation is None
+
+
+@check
+async def a_reservation_is_settled_by_another_process(client):
+    t = several(client)
+    text = (await answer_of(t._reserve("k", 4)))._reservation.text()
+    reservation = type((await answer_of(t._reserve("other", 1)))._reservation)(text)
+    async with client_of(URL) as other:
+        await answer_of(decide(Call.settle(several(other), reservation, 1)))
+    assert [r.level for r in (await answer_of(t._peek("k"))).parts] == [1, 1]
+
+
+@check
+async def each_script_is_loaded_for_its_call(client):
+    t = several(client)
+    for turn in range(2):
+        for call in (lambda: t._consume("k"), lambda: t._peek("k"), lambda: t._charge("k"), lambda: t._reset("k")):
+            await command(client, "SCRIPT", "FLUSH")
+            await answer_of(call())
+        reserved = await answer_of(t._reserve("k", 4))
+        await command(client, "SCRIPT", "FLUSH")
+        await settle(t, reserved, 3)
+        assert [r.level for r in (await answer_of(t._peek("k"))).parts] == [3, 3]
+        await answer_of(t._reset("k"))
+
+
+async def held(throttler, key):
+    """The levels. Several reservations that are given back leave the part of a drop that leaked meanwhile."""
+    peeked = await answer_of(throttler._peek(key))
+    return [r.level - (r.level > 0 and r.until_next_drop < 1) for r in peeked.parts]
+
+
+async def rest():
+    """Waits for the calls that nobody waits for."""
+    while unfinished:
+        await asyncio.sleep(0.01)
+
+
+@check
+async def a_call_that_reserves_gives_back_if_it_is_cancelled(client):
+    t = several(client)
+    await answer_of(t._peek("k"))
+    for turn in range(12):
+        tasks = [asyncio.ensure_future(answer_of(t._reserve("k", 1))) for _ in range(3)]
+        await asyncio.sleep(turn * 0.0003)
+        tasks[0].cancel()
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        await rest()
+        taken = sum(isinstance(end, ThrottleResult) for end in ends)
+        assert taken >= 2 and await held(t, "k") == [taken, taken], (turn, ends)
+        await answer_of(t._reset("k"))
+
+
+@check
+async def a_settle_ends_although_its_task_is_cancelled(client):
+    t = several(client)
+    for turn in range(5):
+        reserved = await answer_of(t._reserve("k", 4))
+        task = asyncio.ensure_future(settle(t, reserved, 1))
+        await asyncio.sleep(turn * 0.0003 if turn else 0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await rest()
+        assert [r.level for r in (await answer_of(t._peek("k"))).parts] == [1, 1], turn
+        await answer_of(t._reset("k"))
+
+
+@check
+async def calls_on_several_buckets_have_the_strictest_policy(client):
+    strict, local = several(client, on_error="deny"), several(client, (None, 4, 60, None, 1), on_error="local", share=2, prefix="l:")
+    allow, report = (Throttler(client, 5, 60, prefix=f"{policy}:", on_error=policy) for policy in ("allow", "report"))
+    await answer_of(strict._consume("k"))
+    await command(client, "CONFIG", "SET", "maxmemory", "1")
+    try:
+        denied = await all_of((allow, "k", 1), (local, "k", 1), (strict, "k", 1))
+        assert (denied.success, denied.source, denied.error, denied.parts) == (False, "policy", "unavailable", ())
+        ends = [await all_of((allow, "k", 1), (local, "k", 1)) for _ in range(3)]
+        assert [(r.success, r.source) for r in ends] == [(True, "local")] * 2 + [(False, "local")]
+        allowed = await all_of((allow, "k", 1), (allow, "l", 1), reserve=True)
+        assert (allowed.success, allowed.source, allowed._reservation) == (True, "policy", None)
+        await raises(Unavailable, all_of((report, "k", 1), (local, "k", 1)))
+    finally:
+        await command(client, "CONFIG", "SET", "maxmemory", "0")
+    for key in ("k", "l"):
+        assert (await allow.peek(key)).level == 0
+
+
+@check
+async def wrong_calls_are_refused_before_they_are_sent(client):
+    t, one = several(client), Throttler(client, 5, 60)
+    for kind, ask in ((ValueError, lambda: t._consume("k", {"burst": 1})), (ValueError, lambda: t._consume("k", (1, 2, 3))),
+                      (TypeError, lambda: t._consume(5)), (ValueError, lambda: one._consume("k", 3, 0, 4)),
+                      (ValueError, lambda: decide(Call(CONSUME_ALL, ((one, "k", 1, "take"), (one, "k", 1, "take")))))):
+        async def asked(ask=ask):
+            return await ask()
+
+        await raises(kind, asked())
+    assert not await command(client, "KEYS", "*")
+
+
+@check
+async def no_key_of_a_call_is_shown(client):
+    t, one = several(client, prefix="rl:"), Throttler(client, 5, 60, prefix="rl:")
+    await command(client, "SET", "rl:customer:4711", "hello")
+    for parts in (((one, "user", 1), (one, "customer:4711", 1)), ((one, "customer:4711", 1), (t, "user", 1))):
+        error = await raises(NotABucket, all_of(*parts))
+        assert "4711" not in str(error) and "customer" not in str(error) and error.__cause__ is not None, error
+        assert (await one.peek("user")).level == 0 and (await answer_of(t._peek("user"))).level == 0
+    async with client_with(client, RIGHTS.replace("~rl:*", "~other:*")) as limited:
+        error = await raises(Refused, answer_of(several(limited, prefix="rl:")._consume("customer:4711")))
+        assert "4711" not in str(error) and "customer" not in str(error), error
+
+
+@check
+async def calls_on_several_buckets_need_no_more_rights(client):
+    async with client_with(client, RIGHTS) as limited:
+        t = several(limited, prefix="rl:")
+        reserved = await answer_of(t._reserve("k", 4))
+        await settle(t, reserved, 2)
+        assert [r.level for r in (await answer_of(t._peek("k"))).parts] == [2, 2]
+        await answer_of(t._reset("k"))
+        await raises(Refused, answer_of(several(limited, prefix="other:")._consume("k")))
 
 
 RIGHTS = "resetkeys ~rl:* resetchannels -@all +evalsha +script|load +get +set +del +time"  # of docs/reference/acl.md
@@ -307,6 +509,43 @@ async def reports_unknown_if_the_client_repeated_the_request(client):
 
 
 @check
+async def a_call_whose_answer_is_lost_is_unknown_and_never_sent_again(client):
+    if FAMILY == "aioredis":
+        return
+    t = several(client)
+    await settle(t, await answer_of(t._reserve("first, so that there are scripts", 4)), 0)
+    for actual, levels in ((None, [4, 4]), (1, [1, 1]), (9, [9, 9])):
+        reserved = await answer_of(t._reserve("k", 4))
+        async with gone_after_a_decision() as port:
+            other = await connect(f"redis://127.0.0.1:{port}")
+            theirs = several(other)
+            if actual is None:
+                await answer_of(t._reset("k"))
+                await raises(Unknown, answer_of(theirs._reserve("k", 4)))
+            else:
+                await raises(Unknown, settle(theirs, reserved, actual))
+                error = await raises(ValueError, settle(theirs, reserved, actual))
+                assert "settled" in str(error), error
+            await close(other)
+        await asyncio.sleep(0.05)
+        assert await held(t, "k") == levels, (actual, await held(t, "k"))
+        await answer_of(t._reset("k"))
+
+
+@check
+async def a_settle_that_was_not_sent_may_be_repeated(client):
+    if FAMILY == "aioredis":
+        return
+    t = several(client)
+    reserved = await answer_of(t._reserve("k", 4))
+    async with client_of(CLOSED_URL) as nobody:
+        for _ in range(2):
+            await raises(Unavailable, settle(several(nobody), reserved, 1))
+    await settle(t, reserved, 1)
+    assert [r.level for r in (await answer_of(t._peek("k"))).parts] == [1, 1]
+
+
+@check
 async def rejects_impossible_arguments(client):
     if FAMILY != "aioredis":
         blocking = getattr(__import__(FAMILY), "from_url")(URL)
@@ -359,6 +598,19 @@ async def loads_its_scripts_where_they_are_missing(client):
         assert {"evalsha", "script|load"} <= heard and "eval" not in heard, heard
 
 
+async def decides_on_the_keys_of_one_slot(client):
+    t, one = several(client, prefix=f"{os.getpid()}:"), Throttler(client, 10, 3600, prefix=f"{os.getpid()}:")
+    for i in range(20):
+        reserved = await answer_of(t._reserve(f"k{i}", 4))
+        await settle(t, reserved, 2)
+        assert [r.level for r in (await answer_of(t._peek(f"k{i}"))).parts] == [2, 2]
+        together = await all_of((t, f"k{i}", 1), (one, f"{{k{i}}}", 3))
+        assert [r.level for r in together.parts] == [3, 3, 3]
+    error = await raises(Unsupported, all_of((one, "{a}", 3), (one, "{b}", 3), (one, "{c}", 3)))
+    assert "several slots" in str(error)
+    assert [(await one.peek(key)).level for key in ("{a}", "{b}", "{c}")] == [0, 0, 0]
+
+
 async def in_a_cluster(url):
     module = __import__(f"{FAMILY}.asyncio.cluster", fromlist=["cluster"])
     kind = getattr(module, f"{FAMILY.capitalize()}Cluster")
@@ -370,6 +622,7 @@ async def in_a_cluster(url):
         assert (await t.consume("k1", 99)).blocked_for == 1 and (await t.reset("k1")).level == 0
         await client.execute_command("SET", f"{os.getpid()}:text", "hello")
         await raises(NotABucket, t.consume("text"))
+        await decides_on_the_keys_of_one_slot(client)
         try:
             Throttler(client.pipeline(), 5, 1)
         except TypeError:

@@ -16,14 +16,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from ._connections import LIBRARIES, AioredisPool, Node, Pool, with_retries
-from ._core import STEADY_UNAVAILABLE, STEADY_UNKNOWN, Error, ThrottleResult, Unsupported, scripts
+from ._core import STEADY_UNAVAILABLE, STEADY_UNKNOWN, STEADY_UNSUPPORTED, Error, ThrottleResult, Unsupported, scripts
 from ._errors import NOPERM, NOSCRIPT, error_code, is_exhausted, word_of
-from ._pipeline import Pipeline, Request
+from ._pipeline import UNAWAITED_MOST, CallRequest, Pipeline, PlainRequest, Request
 from ._texts import of_client
 
 if TYPE_CHECKING:
@@ -38,14 +39,57 @@ REFRESH_MOST = 130.0
 NEVER_SENT = re.compile("connecting to|cannot be connected|No connection available|not covered")
 
 
+logger = logging.getLogger("aiosteady")
+
+# Calls that nobody waits for any more. An event loop keeps only weak references to its tasks.
+unfinished: set[asyncio.Future[ThrottleResult]] = set()
+
+
+def given_back(task: asyncio.Future[ThrottleResult]) -> None:
+    unfinished.discard(task)
+    error = "no answer" if task.cancelled() else task.exception()
+    if error is not None:
+        logger.warning("what a cancelled call reserved could not be given back: %s", error)
+
+
 class Adapter:
     def __init__(self, client: Any) -> None:
         self.client = client
 
-    async def ask(
+    def ask(
         self, throttler: _core.Throttler, verb: int, key: str | bytes, amount: int, no_block: bool
-    ) -> ThrottleResult:
-        request = Request(throttler, verb, key, amount, no_block)
+    ) -> Coroutine[Any, Any, ThrottleResult]:
+        return self._answer(PlainRequest(throttler, verb, key, amount, no_block))
+
+    async def ask_call(self, call: _core.Call) -> ThrottleResult:
+        """A call on several buckets, or with options; or the settling of a reservation."""
+        request = CallRequest(call)
+        return await (self._finish(call, request) if call.gives_back else self._answer(request))
+
+    async def _finish(self, call: _core.Call, request: Request) -> ThrottleResult:
+        """A call that reserves or settles goes on for UNAWAITED_MOST although its task is cancelled. What it then reserves
+        is given back. A silent server does not hold back other requests for longer."""
+        task = asyncio.ensure_future(self._answer(request))
+        unfinished.add(task)
+        task.add_done_callback(unfinished.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(lambda task: self._give_back(call, task))
+            task.get_loop().call_later(UNAWAITED_MOST, task.cancel)
+            raise
+
+    def _give_back(self, call: _core.Call, task: asyncio.Task[ThrottleResult]) -> None:
+        """Settles with 0 what the call has reserved. Nobody waits for it."""
+        if task.cancelled() or task.exception() is not None or task.result()._reservation is None:
+            return
+        back = call.give_back(task.result()._reservation)
+        settling = asyncio.ensure_future(self._answer(CallRequest(back)))
+        unfinished.add(settling)
+        settling.add_done_callback(given_back)
+        settling.get_loop().call_later(UNAWAITED_MOST, settling.cancel)
+
+    async def _answer(self, request: Request) -> ThrottleResult:
         try:
             await self.decide(request)
         except asyncio.CancelledError:
@@ -55,20 +99,18 @@ class Adapter:
             request.error, request.sent = problem, False
         error = request.error
         if error is None:
-            result = throttler._decode_reply(verb, amount, request.reply)
+            result = request.decode(request.reply)
             if result is not None:
                 return result
             code, why = STEADY_UNKNOWN, "the reply is not one that the script sends"
+        elif isinstance(error, Unsupported):  # of check_slot
+            code, why = STEADY_UNSUPPORTED, str(error)
         else:
-            code, why = error_code(error, request.sent) or STEADY_UNAVAILABLE, of_client(error, word_of(error), key)
+            code, why = error_code(error, request.sent) or STEADY_UNAVAILABLE, of_client(error, word_of(error), request)
         try:
-            return throttler._apply_policy(code, why, verb, key, amount, no_block)
+            return request.apply_policy(code, why)
         except Error as failure:
             raise failure from error
-
-    async def ask_call(self, call: _core.Call) -> ThrottleResult:
-        """Decides on several limits or keys, with options, or settles."""
-        raise Unsupported("calls on several limits, waits and reservations need a Store of aiosteady, not a client")
 
     def decide(self, request: Request) -> Awaitable[None]:
         """Fills in the reply or the error. If it raises an exception, nothing was sent."""
@@ -142,6 +184,12 @@ class Joint:
         return True
 
 
+def check_slot(client: Any, keys: Sequence[bytes]) -> None:
+    """Raises Unsupported if the keys lie in several slots."""
+    if len(keys) > 1 and len({client.keyslot(key) for key in keys}) > 1:
+        raise Unsupported("the keys of a call lie in several slots; put what they have in common into braces, as in {user:42}")
+
+
 class Cluster(Pipelined):
     """The client knows the node of each key. It refreshes its map after MOVED and after the failure of a node."""
 
@@ -150,7 +198,7 @@ class Cluster(Pipelined):
         self._refreshes: WeakKeyDictionary[asyncio.AbstractEventLoop, Joint] = WeakKeyDictionary()
 
     async def decide(self, request: Request) -> None:
-        key = request.words(b"EVALSHA")[3]
+        key = self._key_of(request)
         node, request.asking = await self._node_of(key), False
         for _ in range(REDIRECTS_MOST):
             await self._pipeline_to(node).ask(request)
@@ -165,6 +213,11 @@ class Cluster(Pipelined):
                 if word in (None, "CLUSTERDOWN", "READONLY"):
                     self._mark_map_stale()
                 return
+
+    def _key_of(self, request: Request) -> bytes:
+        keys = request.keys()
+        check_slot(self.client, keys)
+        return keys[0]
 
     async def _node_of(self, key: bytes) -> Any:
         if getattr(self.client, "_initialize", True):
@@ -235,7 +288,7 @@ def sends_again(client: Any) -> bool:
 class OneByOne(Adapter):
     async def decide(self, request: Request) -> None:
         try:
-            request.reply = await self._decide(request.verb, request.words(b"EVALSHA")[3:])
+            request.reply = await self._decide(request.verb, request.arguments())
         except Exception as error:
             request.error, request.sent = error, self._may_have_sent(error)
 
@@ -247,17 +300,18 @@ class OneByOne(Adapter):
 
     async def _decide(self, verb: int, arguments: Sequence[bytes]) -> Any:
         sha1, text = scripts[verb]
+        key = arguments[1]
         for first in (True, False):
             try:
-                return await self._command(arguments[0], "EVALSHA", sha1, 1, *arguments)
+                return await self._command(key, "EVALSHA", sha1, *arguments)
             except Exception as error:
                 if error_code(error, sent=True) != NOSCRIPT:
                     raise
                 lost = error
             if first:
-                await self._load(arguments[0], text)
+                await self._load(key, text)
         try:
-            return await self._command(arguments[0], "EVAL", text, 1, *arguments)
+            return await self._command(key, "EVAL", text, *arguments)
         except Exception as error:
             if error_code(error, sent=True) == NOPERM:
                 raise lost from error  # EVAL is not permitted: report the NOSCRIPT
@@ -287,6 +341,10 @@ class OneConnection(OneByOne):
 
 class ClusterOneByOne(OneByOne):
     """Names the node for each command. Otherwise a cluster client sends the command again if the connection is lost."""
+
+    async def decide(self, request: Request) -> None:
+        check_slot(self.client, request.keys())
+        await super().decide(request)
 
     def _command(self, key: bytes, *words: Any) -> Awaitable[Any]:
         async def execute() -> Any:

@@ -20,16 +20,17 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from ._core import scripts
+from ._core import redact, scripts
 from ._errors import NOPERM, NOSCRIPT, error_code, word_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from . import _core
+    from ._core import ThrottleResult
 
 MOST = 1000  # requests in one pipeline
-UNAWAITED_MOST = 1.0  # seconds for a batch, or for taking a connection, that only other requests wait for
+UNAWAITED_MOST = 1.0  # seconds for a batch, or for taking a connection, that only other requests or no task wait for
 KEPT_MOST = 0.1  # seconds until a busy connection goes back to the client, which may want to close it
 
 EVALSHA, EVAL = b"EVALSHA", b"EVAL"
@@ -38,16 +39,12 @@ TEXT = [text.encode() for _, text in scripts]
 
 
 class Request:
-    """One decision: its arguments, and later its reply or error."""
+    """A command for the server, and later its reply or error. It is a decision, or the settling of a reservation."""
 
-    __slots__ = (
-        "amount", "asking", "done", "error", "key", "packed", "no_block", "pipeline", "reply", "sent", "throttler",
-        "verb"
-    )  # fmt: skip
+    __slots__ = ("asking", "done", "error", "packed", "pipeline", "reply", "sent", "verb")
 
-    def __init__(self, throttler: _core.Throttler, verb: int, key: str | bytes, amount: int, no_block: bool) -> None:
-        self.throttler, self.verb, self.key, self.amount, self.no_block = throttler, verb, key, amount, no_block
-        self.packed = throttler._encode_evalsha(verb, key, amount, no_block)  # raises if the key is not valid
+    def __init__(self, verb: int, packed: bytes) -> None:
+        self.verb, self.packed = verb, packed
         self.asking = False
         self.reply: Any = None
         self.error: Exception | None = None  # an error reply, or the error for which there is no reply
@@ -56,14 +53,78 @@ class Request:
         self.done: asyncio.Future[None] | None = None
 
     def words(self, name: bytes) -> tuple[bytes, ...]:
-        key, *limit = self.throttler._script_arguments(self.key, self.amount, self.no_block)
-        script = (SHA1 if name == EVALSHA else TEXT)[self.verb]
-        return (name, script, b"1", key, *[argument.encode() for argument in limit])
+        return (name, (SHA1 if name == EVALSHA else TEXT)[self.verb], *self.arguments())
 
     def withdraw(self) -> None:
         """Call it when the task that waits is cancelled."""
         if self.pipeline is not None and self.done is not None and self.done.cancelled():
             self.pipeline.withdraw()
+
+    def arguments(self) -> tuple[bytes, ...]:
+        """What follows the script: the number of keys, the keys as stored, the arguments."""
+        raise NotImplementedError
+
+    def keys(self) -> tuple[bytes, ...]:
+        arguments = self.arguments()
+        return arguments[1 : 1 + int(arguments[0])]
+
+    def redact(self, text: str, of_server: bool) -> str:
+        """The text without the keys. of_server: it may hold words of a server."""
+        raise NotImplementedError
+
+    # One of these two ends the request.
+
+    def decode(self, reply: object) -> ThrottleResult | None:
+        """None if our scripts send no such reply. The request has not ended then."""
+        raise NotImplementedError
+
+    def apply_policy(self, error: int, why: str) -> ThrottleResult:
+        raise NotImplementedError
+
+
+class PlainRequest(Request):
+    """A decision on one bucket, without options."""
+
+    __slots__ = ("amount", "key", "no_block", "throttler")
+
+    def __init__(self, throttler: _core.Throttler, verb: int, key: str | bytes, amount: int, no_block: bool) -> None:
+        super().__init__(verb, throttler._encode_evalsha(verb, key, amount, no_block))  # raises if the key is not valid
+        self.throttler, self.key, self.amount, self.no_block = throttler, key, amount, no_block
+
+    def arguments(self) -> tuple[bytes, ...]:
+        key, *limit = self.throttler._script_arguments(self.key, self.amount, self.no_block)
+        return (b"1", key, *[argument.encode() for argument in limit])
+
+    def redact(self, text: str, of_server: bool) -> str:
+        return redact(text, self.key, of_server)
+
+    def decode(self, reply: object) -> ThrottleResult | None:
+        return self.throttler._decode_reply(self.verb, self.amount, reply)
+
+    def apply_policy(self, error: int, why: str) -> ThrottleResult:
+        return self.throttler._apply_policy(error, why, self.verb, self.key, self.amount, self.no_block)
+
+
+class CallRequest(Request):
+    """A decision on several buckets, or with options; or the settling of a reservation."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: _core.Call) -> None:
+        super().__init__(call.verb, call.encode())  # raises if an argument is not valid
+        self.call = call
+
+    def arguments(self) -> tuple[bytes, ...]:
+        return self.call.words()
+
+    def redact(self, text: str, of_server: bool) -> str:
+        return self.call.redact(text, of_server)
+
+    def decode(self, reply: object) -> ThrottleResult | None:
+        return self.call.decode(reply)
+
+    def apply_policy(self, error: int, why: str) -> ThrottleResult:
+        return self.call.apply_policy(error, why)
 
 
 class Pipeline:

@@ -9,6 +9,8 @@
  *     call.encode()              the EVALSHA command in RESP
  *     call.words()               what follows EVALSHA SHA1, or EVAL TEXT: numkeys, keys, arguments
  *     scripts[call.verb]         (SHA1, text)
+ *     call.gives_back            do not cancel it: it reserves, so use call.give_back(reservation) instead, or settles
+ *     call.redact(text, of_server)  a text for an exception, without the keys
  *     call.decode(reply)         the result, or None if our scripts send no such reply
  *     call.apply_policy(e, why)  the answer of the policy to an error; raises the error if there is none
  *
@@ -223,6 +225,23 @@ static PyObject *call_settle(PyObject *type, PyObject *args) {
     self->parts[self->n++].throttler = (struct throttler *)Py_NewRef(throttler);
     if (reservation_read_actual(of, actual, self->actuals) != 0) Py_CLEAR(self);
     return (PyObject *)self;
+}
+
+/* (reservation): a call that settles with 0 what this one has reserved. */
+static PyObject *call_give_back(struct call *self, PyObject *reservation) {
+    size_t n = 0;
+    const steady_reservation *of = reservation_of(self->state, reservation);
+    struct call *back = of != NULL ? call_alloc(self->state, self->n, STEADY__PARTS_MAX) : NULL;
+    if (back == NULL) return NULL;
+    const steady_reserved *reserved = steady_reservation_parts(of, &n);
+    back->verb = STEADY__SETTLE;
+    back->reservation = Py_NewRef(reservation);
+    back->actuals = back->amounts;
+    for (size_t i = 0; i < n; i++)
+        back->actuals[i] = reserved[i].amount >= 0 ? 0 : -1;
+    for (; back->n < self->n; back->n++)
+        back->parts[back->n].throttler = (struct throttler *)Py_NewRef((PyObject *)self->parts[back->n].throttler);
+    return (PyObject *)back;
 }
 
 /* ---- Asking the library ---- */
@@ -441,6 +460,16 @@ static PyObject *call_decode(struct call *self, PyObject *reply) {
     return made;
 }
 
+/* (text, of_server): the text without the keys of the call. */
+static PyObject *call_redact(struct call *self, PyObject *args) {
+    PyObject *text = NULL;
+    int of_server = 0;
+    if (!PyArg_ParseTuple(args, "Up", &text, &of_server) || (!self->captured && call_capture(self) != 0)) return NULL;
+    const struct steady__group *group = self->capture.group;
+    const struct steady__secrets secrets = {.keys = group->keys, .n_keys = group->n};
+    return convert_redacted(text, &secrets, of_server != 0);
+}
+
 static PyObject *call_apply_policy(struct call *self, PyObject *args) {
     int error = 0;
     const char *why = NULL;
@@ -486,10 +515,12 @@ static void call_dealloc(struct call *self) {
 }
 
 static PyMethodDef methods[] = {{"settle", (PyCFunction)call_settle, METH_VARARGS | METH_CLASS, NULL},
+                                {"give_back", (PyCFunction)call_give_back, METH_O, NULL},
                                 {"keys", (PyCFunction)call_keys, METH_NOARGS, NULL},
                                 {"encode", (PyCFunction)call_encode, METH_NOARGS, NULL},
                                 {"words", (PyCFunction)call_words, METH_NOARGS, NULL},
                                 {"decode", (PyCFunction)call_decode, METH_O, NULL},
+                                {"redact", (PyCFunction)call_redact, METH_VARARGS, NULL},
                                 {"apply_policy", (PyCFunction)call_apply_policy, METH_VARARGS, NULL},
                                 {NULL, NULL, 0, NULL}};
 
@@ -497,8 +528,20 @@ static PyMemberDef members[] = {{"verb", T_INT, offsetof(struct call, verb), REA
                                 {"reserve", T_BOOL, offsetof(struct call, reserve), READONLY, NULL},
                                 {NULL, 0, 0, 0, NULL}};
 
-static PyType_Slot slots[] = {{Py_tp_new, call_make},   {Py_tp_traverse, call_traverse}, {Py_tp_dealloc, call_dealloc},
-                              {Py_tp_methods, methods}, {Py_tp_members, members},        {0, NULL}};
+static PyObject *call_get_gives_back(struct call *self, void *Py_UNUSED(closure)) {
+    return PyBool_FromLong(call_gives_back(self));
+}
+
+static PyGetSetDef getters[] = {{"gives_back", (getter)call_get_gives_back, NULL, "It reserves or settles.", NULL},
+                                {NULL, NULL, NULL, NULL, NULL}};
+
+static PyType_Slot slots[] = {{Py_tp_new, call_make},
+                              {Py_tp_traverse, call_traverse},
+                              {Py_tp_dealloc, call_dealloc},
+                              {Py_tp_methods, methods},
+                              {Py_tp_members, members},
+                              {Py_tp_getset, getters},
+                              {0, NULL}};
 
 PyType_Spec call_spec = {"aiosteady._core.Call", sizeof(struct call), 0,
                          Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE, slots};

@@ -82,6 +82,18 @@ int convert_choice(PyObject *given, const char *name, const char *const *names) 
     return convert_bad_text(given, name, list);
 }
 
+PyObject *convert_redacted(PyObject *text, const struct steady__secrets *secrets, bool of_server) {
+    char shown[sizeof((steady_message *)NULL)->text];
+    PyObject *bytes = convert_to_ascii(text);
+    if (bytes == NULL) return NULL;
+    if (of_server)
+        steady__redact(shown, sizeof shown, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes), secrets);
+    else
+        steady__redact_known(shown, sizeof shown, PyBytes_AS_STRING(bytes), secrets);
+    Py_DECREF(bytes);
+    return PyUnicode_FromString(shown);
+}
+
 static int convert_bad_seconds(const char *name, PyObject *given) {
     PyErr_Format(PyExc_ValueError, "%s is %.50R s; it must be 0, or 0.000001 .. 9007199254 s", name, given);
     return -1;

@@ -47,4 +47,7 @@ Py_ssize_t convert_reply(PyObject *reply, int64_t *values, Py_ssize_t most);
 /* A new bytes object: the str in ASCII, with backslash escapes. Works for a str that UTF-8 cannot encode, too. */
 PyObject *convert_to_ascii(PyObject *text);
 
+/* The str without the secrets. of_server: it may hold words of a server. */
+PyObject *convert_redacted(PyObject *text, const struct steady__secrets *secrets, bool of_server);
+
 #endif

@@ -11,7 +11,6 @@
 #include "reservation.h"
 #include "result.h"
 #include "src/conn/server_error.h"
-#include "src/core/redact.h"
 #include "src/core/url.h"
 #include "src/redis/command.h"
 #include "store.h"
@@ -58,22 +57,14 @@ static PyObject *module_quote(PyObject *Py_UNUSED(module), PyObject *text) {
 
 /* (text, key, of_server). of_server: the text may hold words of a server. */
 static PyObject *module_redact(PyObject *Py_UNUSED(module), PyObject *args) {
-    char shown[sizeof((steady_message *)NULL)->text];
     PyObject *text, *key;
     int of_server = 0;
     struct steady__secrets secrets = {0};
     Py_ssize_t key_len = 0;
     if (!PyArg_ParseTuple(args, "UOp", &text, &key, &of_server)) return NULL;
     if (convert_key(key, &secrets.key, &key_len) != 0) return NULL;
-    PyObject *bytes = convert_to_ascii(text);
-    if (bytes == NULL) return NULL;
     secrets.key_len = (size_t)key_len;
-    if (of_server)
-        steady__redact(shown, sizeof shown, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes), &secrets);
-    else
-        steady__redact_known(shown, sizeof shown, PyBytes_AS_STRING(bytes), &secrets);
-    Py_DECREF(bytes);
-    return PyUnicode_FromString(shown);
+    return convert_redacted(text, &secrets, of_server != 0);
 }
 
 static PyObject *module_decide(PyObject *module, PyObject *call) {
@@ -112,6 +103,7 @@ static int module_add_errors(PyObject *module, struct core_state *state) {
     }
     return PyModule_AddIntMacro(module, STEADY_UNAVAILABLE) || PyModule_AddIntMacro(module, STEADY_UNKNOWN) ||
                    PyModule_AddIntMacro(module, STEADY_SERVER) || PyModule_AddIntMacro(module, STEADY_OVERLOADED) ||
+                   PyModule_AddIntMacro(module, STEADY_UNSUPPORTED) ||
                    PyModule_AddIntConstant(module, "CONSUME_ALL", STEADY__CONSUME_ALL) ||
                    PyModule_AddIntConstant(module, "PEEK_ALL", STEADY__PEEK_ALL)
                ? -1
