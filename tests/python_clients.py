@@ -7,7 +7,7 @@ import inspect
 import os
 import sys
 
-from aiosteady import NotABucket, Refused, Store, Throttler, ThrottleResult, Unavailable, Unknown, Unsupported
+from aiosteady import Error, NotABucket, Refused, Store, Throttler, ThrottleResult, Unavailable, Unknown, Unsupported
 from aiosteady._clients import adapt, unfinished
 from aiosteady._core import CONSUME_ALL, PEEK_ALL, Call, decide
 from aiosteady._core import Throttler as CoreThrottler
@@ -278,6 +278,21 @@ async def no_key_of_a_call_is_shown(client):
         error = await raises(NotABucket, all_of(*parts))
         assert "4711" not in str(error) and "customer" not in str(error) and error.__cause__ is not None, error
         assert (await one.peek("user")).level == 0 and (await answer_of(t._peek("user"))).level == 0
+    for kind in (ConnectionError, type("ResponseError", (Exception,), {})):
+
+        class Telling:
+            """A client whose errors repeat the command."""
+
+            async def execute_command(self, *words):
+                raise kind(f"ERR all of {words!r}")
+
+            async def __aenter__(self):
+                return self
+
+        telling = Telling()
+        t, one = several(telling, prefix="rl:"), Throttler(telling, 5, 60, prefix="rl:")
+        error = await raises(Error, all_of((one, "customer:4711", 1), (t, "customer:4712", 1)))
+        assert "471" not in str(error) and "customer:4712" in str(error.__cause__), error
     async with client_with(client, RIGHTS.replace("~rl:*", "~other:*")) as limited:
         error = await raises(Refused, answer_of(several(limited, prefix="rl:")._consume("customer:4711")))
         assert "4711" not in str(error) and "customer" not in str(error), error
