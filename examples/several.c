@@ -63,7 +63,7 @@ static int serve(struct gateway *g, int request) {
         {.throttler = g->requests, .key = "user:42", .key_len = 7, .amount = 1}, /* two buckets */
         {.throttler = g->tokens, .key = "{user:42}", .key_len = 9, .amount = ESTIMATE},
     };
-    steady_part_result each[N_PARTS];
+    steady_part_result each[N_PARTS] = {{0}};
     const steady_how how = {.max_wait = 2 * STEADY_SECOND, .reserve = true, .parts = each, .parts_room = N_PARTS};
     steady_result r;
     int error = steady_consume_all_sync(parts, 2, &how, &r);

@@ -9,10 +9,11 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
-    static const int commands[] = {FOR_CONSUME, FOR_PEEK, FOR_RESET, FOR_BENCH, FOR_OTHERS};
+    static const int commands[] = {FOR_CONSUME, FOR_PEEK,   FOR_RESET, FOR_WAIT,
+                                   FOR_RESERVE, FOR_SETTLE, FOR_BENCH, FOR_OTHERS};
     static const steady_limit usual = {10, STEADY_SECOND, 0, 0, NULL, {0}};
     struct options options;
-    steady_limit limit;
+    struct limits limits;
     char *args[ARGS_MAX + 1] = {NULL};
     char *text = malloc(len + 1), *rest = NULL;
     if (text == NULL || len == 0) {
@@ -24,9 +25,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
     int argc = 0;
     for (char *arg = strtok_r(text + 1, "\n", &rest); arg != NULL && argc < ARGS_MAX; arg = strtok_r(NULL, "\n", &rest))
         args[argc++] = arg;
-    if (options_read(&options, commands[bytes[0] % 5], "consume", args) == ALLOWED && !options.help &&
-        options_limit(&options, bytes[0] % 2 != 0 ? &usual : NULL, &limit) == ALLOWED && bytes[0] % 2 != 0 &&
-        limit.max_capacity < 1)
+    if (options_read(&options, commands[bytes[0] % 8], "consume", args) == ALLOWED && !options.help &&
+        options_limits(&options, bytes[0] % 2 != 0 ? &usual : NULL, &limits) == ALLOWED && bytes[0] % 2 != 0 &&
+        limits.all[0].max_capacity < 1)
         abort();
     free(text);
     return 0;

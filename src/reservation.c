@@ -133,6 +133,7 @@ static void reservation_put_number(struct out *out, int64_t number) {
     reservation_put(out, digits, (size_t)len);
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): it is written through `out` */
 size_t steady_reservation_text(const steady_reservation *reservation, char *text, size_t size) {
     struct out out = {text, text != NULL ? size : 0, 0};
     const size_t n = reservation != NULL ? reservation->n : 0;

@@ -14,8 +14,10 @@
 #define STEADY__REPLY_MAX 389
 #define STEADY__REPLY_TEXT_MAX 64 /* a bulk string is a SHA-1 */
 
+enum steady__reply_kind { STEADY__REPLY_INTEGERS, STEADY__REPLY_TEXT, STEADY__REPLY_ERROR, STEADY__REPLY_NESTED };
+
 struct steady__reply {
-    enum { STEADY__REPLY_INTEGERS, STEADY__REPLY_TEXT, STEADY__REPLY_ERROR, STEADY__REPLY_NESTED } kind;
+    enum steady__reply_kind kind;
     enum steady__error_class error_class; /* NONE unless kind is STEADY__REPLY_ERROR */
     size_t count;
     int64_t values[STEADY__REPLY_MAX]; /* the first `count` are filled */

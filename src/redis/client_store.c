@@ -224,7 +224,7 @@ static void client_take_back(steady_client_request *request, const struct steady
 }
 
 /* All but the values, of which there are many. */
-static void client_reply_init(struct steady__reply *reply, int kind, const char *text, size_t len) {
+static void client_reply_init(struct steady__reply *reply, enum steady__reply_kind kind, const char *text, size_t len) {
     reply->kind = kind;
     reply->error_class = STEADY__ERROR_CLASS_NONE;
     reply->count = 0;
