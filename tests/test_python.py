@@ -277,7 +277,7 @@ def test_an_impossible_client_name_is_rejected_with_the_range(aio):
 def test_calls_with_wrong_arguments_raise_a_type_error(aio):
     t = aio.Throttler("memory:", 10, 5)
     for wrong in (lambda: t.consume(), lambda: t.consume("k", 1, 2), lambda: t.consume("k", key="k"),
-                  lambda: t.peek("k", 1), lambda: t.reset(), lambda: t.consume("k", amoun=1)):
+                  lambda: t.peek("k", 1, 2), lambda: t.reset(), lambda: t.consume("k", amoun=1)):
         with pytest.raises(TypeError):
             wrong()
     for kind in (type(t.reset), aio._core.Decision):
@@ -293,8 +293,8 @@ class Failing(Throttler):
         pass
 
 for t in (_core.Throttler.__new__(_core.Throttler), Failing()):
-    for ask in (lambda: t._consume("k"), lambda: t._decode_reply(0, 1, 5), lambda: t._script_arguments("k", 1, False),
-                lambda: t._apply_policy(-1, None, 0, "k", 1, False)):
+    for ask in (lambda: t._consume("k"), lambda: t._decode_reply(0, 1, 5), lambda: t._script_arguments("k", 1),
+                lambda: t._apply_policy(-1, None, 0, "k", 1)):
         try:
             ask()
         except RuntimeError as error:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 FRAMEWORKS = ("fastapi==0.165.0", "starlette==1.10.0", "httpx==0.28.1")
 PROGRAM = Path(__file__).parent / "python_frameworks.py"
-ASYNC = ("consume", "peek", "reset", "wait", "aclose")
+ASYNC = ("consume", "peek", "charge", "reset", "wait", "settle", "aclose")
 
 
 def is_async(function):
@@ -111,8 +111,8 @@ MODULES = ("aiosteady", "aiosteady.asgi", "aiosteady.leakybucket")
 
 def test_exactly_the_documented_calls_are_async(aio):
     found = {name for module in MODULES for name, call in public(importlib.import_module(module)) if is_async(call)}
-    assert found == {*(f"Throttler.{name}" for name in ASYNC), "Store.aclose", "RateLimit.__call__",
-                     *(f"{kind}.__a{when}__" for kind in ("Throttler", "Store", "Limit") for when in ("enter", "exit"))}
+    assert found == {*(f"Throttler.{name}" for name in ASYNC), "Store.aclose", "RateLimit.__call__", "consume_all", "peek_all",
+                     *(f"{kind}.__a{when}__" for kind in ("Throttler", "Store", "Limit", "Reservation") for when in ("enter", "exit"))}
 
 
 # ---- Types ----
@@ -142,7 +142,9 @@ def test_the_types_are_as_documented(aio, aiosteady):
     hints = typing.get_type_hints
     assert hints(aio.Throttler.__init__)["on_error"] == Literal["report", "allow", "deny", "local"]
     assert hints(aio.Throttler.__init__)["block_duration"] == Optional[float]
-    assert hints(aio.Throttler.consume) == {"key": Union[str, bytes], "amount": int, "return": aio.ThrottleResult}
+    assert hints(aio.Throttler.consume) == hints(aio.Throttler.peek) == {
+        "key": Union[str, bytes], "amount": int, "max_wait": Optional[float], "at_least": Optional[int],
+        "return": aio.ThrottleResult}, "an amount is an int here, for FastAPI"
     assert hints(aio.connect)["timeout"] == hints(aio.Store.__init__)["timeout"] == Optional[float]
     assert hints(asgi.RateLimit.__init__)["throttler"] == Optional[aio.Throttler]
     assert hints(asgi.Policy)["throttler"] is aio.Throttler

@@ -4,7 +4,10 @@ import asyncio
 import contextlib
 import inspect
 import math
+import os
 import re
+import subprocess
+import sys
 import time
 
 import pytest
@@ -27,13 +30,14 @@ async def test_waiters_are_admitted_at_the_rate_of_the_limit(aio, url):
         took = time.monotonic() - start
         assert all(r.success for r in results)
         assert 0.2 - 0.002 < took < 2
-        assert store.stats()["decisions"] <= 6 + 6, "one more question for each time it had to wait, at most twice"
+        assert store.stats()["decisions"] <= 6 + (4 if url == "memory:" else 0), "a full bucket in memory is asked twice"
 
 
 @under_asyncio
 async def test_waiters_are_served_in_order(aio, url):
     async with aio.connect(url, timeout=10) as store:
         t = aio.Throttler(store, 1, 0.02)
+        await t.wait("other, so that there is a script")
         done = []
 
         async def one(i):
@@ -42,8 +46,77 @@ async def test_waiters_are_served_in_order(aio, url):
 
         await asyncio.gather(*(one(i) for i in range(10)))
         assert done == list(range(10))
-        assert store.stats()["decisions"] < 40, "those behind do not ask"
+        assert store.stats()["decisions"] <= 11 + (9 if url == "memory:" else 0), "each asks once"
         assert t._lines == {}
+
+
+@pytest.mark.parametrize("rate", [10, 100, 1000])
+@under_asyncio
+async def test_waiters_use_the_whole_rate_at_capacity_1(aio, url, rate):
+    """The best of three: other programs use this machine, too."""
+    async with aio.connect(url, timeout=10) as store:
+        t = aio.Throttler(store, 1, 1 / rate)
+        await t.wait("other, so that there is a script")
+
+        async def share(key):
+            start = time.monotonic()
+            await t.wait(key)
+
+            async def some():
+                for _ in range(rate // 10):
+                    await t.wait(key)
+
+            await asyncio.gather(*(some() for _ in range(5)))
+            return rate // 10 * 5 / rate / (time.monotonic() - start)
+
+        shares = []
+        while len(shares) < 3 and max(shares, default=0) < 0.98:
+            shares.append(await share(f"k{len(shares)}"))
+        assert 0.98 <= max(shares) <= 1.001, shares
+
+
+ONE_OF_A_FLEET = """
+import asyncio, sys, time
+from aiosteady import Throttler, connect
+
+async def main():
+    async with connect(sys.argv[1], timeout=10) as store:
+        t = Throttler(store, 1, 0.02)
+        await t.consume("other, so that it is connected")
+        print("ready", flush=True)
+        sys.stdin.readline()
+        asked = time.time()
+        place = asked + (await t.wait("k")).must_wait
+        print(asked, place, time.time())
+
+asyncio.run(main())
+"""
+
+
+def test_forty_processes_ask_forty_times_and_start_in_order(aiosteady, redis_server):
+    env = {**os.environ, "PYTHONPATH": str(aiosteady)}
+    fleet = [subprocess.Popen([sys.executable, "-c", ONE_OF_A_FLEET, redis_server.url], env=env, text=True,
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(40)]
+    assert {process.stdout.readline() for process in fleet} == {"ready\n"}
+    subprocess.run([sys.executable, "-c", ONE_OF_A_FLEET.replace('"k"', '"other"'), redis_server.url], env=env, input="\n", text=True,
+                   stdout=subprocess.DEVNULL, check=True)  # so that there is a script
+    redis_server("CONFIG", "RESETSTAT")
+    starts = []
+    for process in fleet:
+        process.stdin.write("\n")
+        process.stdin.flush()
+        time.sleep(0.002)
+    for process in fleet:
+        starts.append([float(word) for word in process.communicate()[0].split()])
+        assert process.returncode == 0
+    stats = redis_server("INFO", "commandstats").decode()
+    assert re.search(r"cmdstat_evalsha:calls=(\d+)", stats).group(1) == "40", stats
+    starts.sort(key=lambda start: start[1])
+    late = sorted(start - place for _, place, start in starts)
+    assert late[0] > 0 and late[20] < 0.02, "in the order of their places; on a busy machine some are woken late"
+    places = [place for _, place, _ in starts]
+    assert places[-1] - places[0] > 39 * 0.02 - 0.01
+    assert sum(a[0] > b[0] for a, b in zip(starts, starts[1:])) < 10, "first come, first served; asked within ms"
 
 
 @under_asyncio
@@ -65,32 +138,87 @@ async def test_a_wait_that_cannot_end_in_time_fails_at_once_and_charges_nothing(
 
 
 @under_asyncio
-async def test_a_queued_waiter_times_out_in_time(aio, url):
+async def test_a_waiter_whose_place_is_too_far_back_fails_at_once(aio, url):
     async with patient(aio, url, 1, 1) as t:
         await t.consume("k")
         first = asyncio.create_task(t.wait("k"))
         await asyncio.sleep(0.01)
         start = time.monotonic()
-        with pytest.raises(TimeoutError):
-            await t.wait("k", timeout=0.05)
-        assert 0.04 < time.monotonic() - start < 0.9
+        with pytest.raises(TimeoutError, match=r"no room in time: it would take 1\.9"):
+            await t.wait("k", timeout=1.5)
+        assert time.monotonic() - start < 0.5
         assert (await first).success
         assert (await t.peek("k")).level == 1
 
 
 @under_asyncio
 @pytest.mark.parametrize("name", ["k", "\xe9"])
-async def test_a_key_has_one_queue_as_str_and_as_bytes(aio, name):
-    t = aio.Throttler("memory:", 1, 60)
-    await t.consume(name)
+async def test_a_key_has_one_line_as_str_and_as_bytes(aio, name):
+    """A waiter moves up when one before it is cancelled."""
+    t = aio.Throttler("memory:", 1, 0.2)
     for mine, other in ((name, name.encode()), (name.encode(), name)):
-        first = asyncio.create_task(t.wait(mine))
+        await t.reset(name)
+        await t.consume(name)
+        tasks = [asyncio.create_task(t.wait(key)) for key in (mine, other)]
         await asyncio.sleep(0.01)
-        with pytest.raises(TimeoutError, match="tasks that waited before"):
-            await t.wait(other, timeout=0.01)
-        first.cancel()
-        await asyncio.wait([first])
+        start = time.monotonic()
+        tasks[0].cancel()
+        assert (await tasks[1]).success
+        assert 0.1 < time.monotonic() - start < 0.3
         assert t._lines == {}
+
+
+def content(result, recharge):
+    """The seconds until the bucket is empty."""
+    return (result.level - 1) * recharge + result.until_next_drop if result.level else 0
+
+
+@under_asyncio
+async def test_the_last_place_is_given_back_when_a_waiter_is_cancelled(aio, url):
+    async with patient(aio, url, 1, 60) as t:
+        await t.consume("k")
+        tasks = [asyncio.create_task(t.wait("k")) for _ in range(5)]
+        await asyncio.sleep(0.05)
+        assert (await t.peek("k")).level == 6
+        for left, at in ((5, 1), (4, 0), (3, 4)):
+            tasks[at].cancel()
+            await asyncio.sleep(0.05)
+            assert content(await t.peek("k"), 60) == pytest.approx(left * 60, abs=10)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await asyncio.sleep(0.05)
+        assert content(await t.peek("k"), 60) == pytest.approx(60, abs=10)
+
+
+@under_asyncio
+async def test_a_waiter_cancelled_while_it_asks_leaves_no_place(aio, redis_server):
+    async with patient(aio, redis_server.url, 1, 60) as t:
+        await t.consume("k")
+        with standing_still(redis_server):
+            waiting = asyncio.ensure_future(t.wait("k"))
+            await asyncio.sleep(0.05)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+        await asyncio.sleep(0.1)
+        assert content(await t.peek("k"), 60) == pytest.approx(60, abs=10)
+
+
+@under_asyncio
+async def test_a_place_that_is_due_while_its_waiter_is_cancelled_goes_to_the_next(aio):
+    t = aio.Throttler("memory:", 1, 0.05)
+    await t.consume("k")
+    tasks = [asyncio.create_task(t.wait("k")) for _ in range(3)]
+    await asyncio.sleep(0)
+    line, = t._lines.values()
+    time.sleep(0.06)
+    line._serve(time.monotonic())
+    tasks[0].cancel()  # its place is due, and it has not run yet
+    start = time.monotonic()
+    assert (await tasks[1]).success and time.monotonic() - start < 0.03
+    assert tasks[0].cancelled() and not tasks[2].done()
+    assert (await tasks[2]).success and time.monotonic() - start < 0.07
+    assert t._lines == {}
 
 
 @under_asyncio
@@ -242,10 +370,10 @@ async def test_a_wait_that_is_cancelled_leaves_nothing_behind(aio, redis_server)
 
 
 class Distant:
-    """A client with a delay to its server. If `stubborn`, it ignores cancellation."""
+    """A client with a delay to its server, and back. If `stubborn`, it ignores cancellation."""
 
-    def __init__(self, server, seconds, stubborn=False):
-        self.server, self.seconds, self.stubborn = server, seconds, stubborn
+    def __init__(self, server, seconds, stubborn=False, back=0):
+        self.server, self.seconds, self.stubborn, self.back = server, seconds, stubborn, back
 
     async def execute_command(self, *words):
         end = time.monotonic() + self.seconds
@@ -257,24 +385,25 @@ class Distant:
                     raise
         if self.stubborn:
             raise ConnectionError("at last")
-        return self.server(*words)
+        reply = self.server(*words)
+        await asyncio.sleep(self.back)
+        return reply
 
     async def __aenter__(self):
         return self
 
 
 @under_asyncio
-async def test_a_decision_that_cannot_be_answered_in_time_is_not_sent(aio, redis_server):
-    t = aio.Throttler(Distant(redis_server, 0.1), 1, 0.5)
+async def test_a_place_that_is_due_after_the_deadline_is_given_back(aio, redis_server):
+    """The answer takes so long that its place comes too late."""
+    t = aio.Throttler(Distant(redis_server, 0, back=0.3), 1, 2)
     await t.consume("other, so that there is a script")
-    await t.consume("k")
-    with out_of_time(0, 0.45) as told:  # there is room after 0.5 s, and the answer would arrive after 0.6 s
-        await t.wait("k", timeout=0.55)
+    await aio.Throttler(Distant(redis_server, 0), 1, 2).consume("k")
+    with out_of_time(0.3, 1.5) as told:
+        await t.wait("k", timeout=2.1)
     assert "no room in time" in str(told.value)
-    await asyncio.sleep(0.55)
-    assert (await t.peek("k")).level == 0
-    await t.consume("k")
-    assert (await t.wait("k", timeout=5)).success
+    await asyncio.sleep(0.4)
+    assert content(await t.peek("k"), 2) < 2
 
 
 @under_asyncio
@@ -325,27 +454,26 @@ def test_a_closed_loop_leaves_no_queue_behind(aiosteady):
 import asyncio, gc, logging, aiosteady
 logging.getLogger("asyncio").addFilter(lambda record: "but it is pending" not in record.getMessage())
 
-def abandon(throttler, count, stop_after, *, hold):
+def abandon(throttler, count, cancel, *, hold):
     loop = asyncio.new_event_loop()
-    tasks = [loop.create_task(throttler.wait("k", timeout=timeout)) for timeout in (None, 0.2, None, 30, 0.2)[:count]]
+    tasks = [loop.create_task(throttler.wait("k", timeout=timeout)) for timeout in (None, 9e4, None, 9e5, 9e6)[:count]]
     loop.call_later(0.02, loop.stop)
     loop.run_forever()
-    late = [timer for timer in loop._scheduled if "too_late" in repr(timer)]
-    if stop_after and late:  # in the turn in which a timeout comes
-        loop.call_at(min(timer.when() for timer in late), loop.stop)
-        loop.run_forever()
+    if cancel:  # and their tasks do not run any more
+        for task in tasks[::2]:
+            task.cancel()
     loop.close()
     held = tasks[hold:hold + 1]
-    del tasks[:], late[:], loop
+    del tasks[:], loop
     gc.collect()
     return held
 
 throttler = aiosteady.Throttler("memory:", 1, 60)
 asyncio.run(throttler.wait("k"))
 for count in (1, 2, 5):
-    for stop_after in (False, True):
+    for cancel in (False, True):
         for hold in (9, 0, 1, 4):
-            held = abandon(throttler, count, stop_after, hold=hold)
+            held = abandon(throttler, count, cancel, hold=hold)
             del held
             gc.collect()
             assert throttler._lines == {}, throttler._lines

@@ -18,6 +18,9 @@ from ._core import (
     Unknown,
     Unsupported,
 )
+from ._parts import Part, consume_all, peek_all
+from ._rates import Rate
+from ._reserve import Denied, Reservation
 from ._store import Store, connect
 from .leakybucket import Limit, Throttler, ThrottleResult
 
@@ -25,11 +28,15 @@ __all__ = [
     "BadFile",
     "Cancelled",
     "Closed",
+    "Denied",
     "Error",
     "Limit",
     "NotABucket",
     "Overloaded",
+    "Part",
+    "Rate",
     "Refused",
+    "Reservation",
     "ServerError",
     "Store",
     "SystemRefused",
@@ -39,4 +46,6 @@ __all__ = [
     "Unknown",
     "Unsupported",
     "connect",
+    "consume_all",
+    "peek_all",
 ]

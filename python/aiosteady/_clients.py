@@ -57,9 +57,9 @@ class Adapter:
         self.client = client
 
     def ask(
-        self, throttler: _core.Throttler, verb: int, key: str | bytes, amount: int, no_block: bool
+        self, throttler: _core.Throttler, verb: int, key: str | bytes, amount: int
     ) -> Coroutine[Any, Any, ThrottleResult]:
-        return self._answer(PlainRequest(throttler, verb, key, amount, no_block))
+        return self._answer(PlainRequest(throttler, verb, key, amount))
 
     async def ask_call(self, call: _core.Call) -> ThrottleResult:
         """A call on several buckets, or with options; or the settling of a reservation."""
@@ -81,9 +81,10 @@ class Adapter:
 
     def _give_back(self, call: _core.Call, task: asyncio.Task[ThrottleResult]) -> None:
         """Settles with 0 what the call has reserved. Nobody waits for it."""
-        if task.cancelled() or task.exception() is not None or task.result()._reservation is None:
+        reservation = None if task.cancelled() or task.exception() is not None else task.result()._reservation
+        if reservation is None:
             return
-        back = call.give_back(task.result()._reservation)
+        back = call.give_back(reservation)
         settling = asyncio.ensure_future(self._answer(CallRequest(back)))
         unfinished.add(settling)
         settling.add_done_callback(given_back)

@@ -85,14 +85,14 @@ class Request:
 class PlainRequest(Request):
     """A decision on one bucket, without options."""
 
-    __slots__ = ("amount", "key", "no_block", "throttler")
+    __slots__ = ("amount", "key", "throttler")
 
-    def __init__(self, throttler: _core.Throttler, verb: int, key: str | bytes, amount: int, no_block: bool) -> None:
-        super().__init__(verb, throttler._encode_evalsha(verb, key, amount, no_block))  # raises if the key is not valid
-        self.throttler, self.key, self.amount, self.no_block = throttler, key, amount, no_block
+    def __init__(self, throttler: _core.Throttler, verb: int, key: str | bytes, amount: int) -> None:
+        super().__init__(verb, throttler._encode_evalsha(verb, key, amount))  # raises if the key is not valid
+        self.throttler, self.key, self.amount = throttler, key, amount
 
     def arguments(self) -> tuple[bytes, ...]:
-        key, *limit = self.throttler._script_arguments(self.key, self.amount, self.no_block)
+        key, *limit = self.throttler._script_arguments(self.key, self.amount)
         return (b"1", key, *[argument.encode() for argument in limit])
 
     def redact(self, text: str, of_server: bool) -> str:
@@ -102,7 +102,7 @@ class PlainRequest(Request):
         return self.throttler._decode_reply(self.verb, self.amount, reply)
 
     def apply_policy(self, error: int, why: str) -> ThrottleResult:
-        return self.throttler._apply_policy(error, why, self.verb, self.key, self.amount, self.no_block)
+        return self.throttler._apply_policy(error, why, self.verb, self.key, self.amount)
 
 
 class CallRequest(Request):

@@ -6,15 +6,18 @@ import asyncio
 import functools
 import inspect
 import math
-import random
+import time
 import typing
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Optional, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Literal, Optional, TypeVar, Union, overload
+from weakref import WeakValueDictionary
 
 from . import _clients, _core
 from ._core import ThrottleResult
+from ._lines import NOT_GIVEN_BACK, Lines, in_background, wait_in_line
+from ._rates import Limits, Rate, specs_of
+from ._reserve import Amount, Key, Reservation
 from ._store import Store
 from ._texts import shown
 
@@ -25,35 +28,38 @@ if TYPE_CHECKING:
     from typing_extensions import ParamSpec
 
     P = ParamSpec("P")
-    Line = OrderedDict[asyncio.Future[bool], None]  # the turns of waiters; False: its deadline has passed
 else:
     P = getattr(typing, "ParamSpec", TypeVar)("P")  # of Python 3.10 and later
 
-Key = Union[str, bytes]
-
 __all__ = ["Limit", "ThrottleResult", "Throttler"]
 
-JITTER_SHARE, JITTER_LEAST, JITTER_MOST = 0.1, 0.001, 0.05  # share of a wait; seconds
 BACKOFF_FIRST, BACKOFF_LAST = 0.1, 1.0  # seconds, while the store gives no verdict
+ONE_ATTEMPT = 1e-6  # seconds; the shortest max_wait. A call with a max_wait starts no block
+LATE = 0.001  # seconds by which a timer may be late
 
 
 class Throttler(_core.Throttler):
-    """A limit, and the store with its buckets. Each key has one bucket.
+    """One limit or several, and the store with their buckets. Each key has a bucket for each limit.
 
     Arguments:
       redis: a URL, a Store, or an asyncio client for Redis or Valkey.
       max_capacity: the drops that a bucket can hold.
       drop_recharge: the seconds in which `drops` drops leak.
       block_duration: the seconds for which an overflow blocks its key. None: it does not block.
+      limits: in place of the three before: rates such as ["10/second", "1000/hour"], or a mapping of names to rates.
+        A limit without a name is named by its period, such as "1s".
       drops: the drops that leak in `drop_recharge` seconds, 1 by default.
       prefix: a text before every key.
       on_error: the answer if the store gives no verdict. "report" raises an exception. "allow" and "deny" return a
         result. "local" uses a bucket in this process.
       local_share: divides the limit of the local bucket. Set it to the number of processes that share the limit.
+      max_ahead: the seconds that a caller may wait in line at most. A longer max_wait counts as this one.
+      clamp: an amount over the capacity counts as the capacity, so an empty bucket always allows it.
     """
 
     __slots__ = ("__weakref__", "_lines", "_options", "_own")
 
+    @overload
     def __init__(
         self,
         redis: Any,
@@ -65,26 +71,88 @@ class Throttler(_core.Throttler):
         prefix: str = "",
         on_error: Literal["report", "allow", "deny", "local"] = "report",
         local_share: int = 1,
+        max_ahead: Optional[float] = None,
+        clamp: bool = False,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        redis: Any,
+        *,
+        limits: Limits,
+        block_duration: Optional[float] = None,
+        prefix: str = "",
+        on_error: Literal["report", "allow", "deny", "local"] = "report",
+        local_share: int = 1,
+        max_ahead: Optional[float] = None,
+        clamp: bool = False,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        redis: Any,
+        max_capacity: Optional[int] = None,
+        drop_recharge: Optional[float] = None,
+        block_duration: Optional[float] = None,
+        *,
+        limits: Optional[Limits] = None,
+        drops: int = 1,
+        prefix: str = "",
+        on_error: Literal["report", "allow", "deny", "local"] = "report",
+        local_share: int = 1,
+        max_ahead: Optional[float] = None,
+        clamp: bool = False,
     ) -> None:
+        if limits is None:
+            specs: tuple[Any, ...] = ((None, max_capacity, drop_recharge, block_duration, drops),)
+        elif max_capacity is not None or drop_recharge is not None or drops != 1:
+            raise TypeError("limits stands in place of max_capacity, drop_recharge and drops; give one or the other")
+        else:
+            specs = specs_of(limits, block_duration)
         self._own = Store(redis) if isinstance(redis, str) else None
         target = self._own or (redis if isinstance(redis, Store) else _clients.adapt(redis))
-        limits = ((None, max_capacity, drop_recharge, block_duration, drops),)
-        super().__init__(redis, target, limits, prefix, on_error, local_share, None, False)
-        self._options = (drops, prefix, on_error, local_share)
-        self._lines: dict[tuple[asyncio.AbstractEventLoop, bytes], Line] = {}
+        super().__init__(redis, target, specs, prefix, on_error, local_share, max_ahead, clamp)
+        self._options = (specs, prefix, on_error, local_share, max_ahead, clamp, limits is None)
+        self._lines: Lines = WeakValueDictionary()
 
-    async def consume(self, key: Key, amount: int = 1) -> ThrottleResult:
+    @property
+    def limits(self) -> dict[str, Rate]:
+        """The limits by their names."""
+        return {name: Rate(*spec[1:]) for name, spec in zip(self._names, self._options[0])}
+
+    async def consume(
+        self, key: Key, amount: Amount = 1, *, max_wait: Optional[float] = 0, at_least: Optional[int] = None
+    ) -> ThrottleResult:
         """Puts `amount` drops into the bucket if they all fit. A negative amount takes drops out.
 
         Look at `success` of the result. If it is False, no drop was charged. If the store gives no verdict, `on_error` of
         the throttler applies.
+
+        Arguments:
+          key: a str or bytes.
+          amount: an int. With several limits it counts for each; or give a tuple in their order, or a mapping by name.
+            If one limit denies, nothing is charged.
+          max_wait: take a place in line, if the drops will fit within these seconds; None: without a bound. The call
+            returns at once. Then wait for `must_wait` seconds of the result before you go ahead. See wait().
+          at_least: take as much as fits, if it is this number or more. `granted` of the result says how much.
         """
-        answer = self._consume(key, amount)
+        answer = self._consume(key, amount, max_wait, at_least)
         return answer if type(answer) is ThrottleResult else await answer
 
-    async def peek(self, key: Key) -> ThrottleResult:
-        """Returns the state of the bucket and changes nothing. `success` is True if one drop would fit."""
-        answer = self._peek(key)
+    async def peek(
+        self, key: Key, amount: Amount = 1, *, max_wait: Optional[float] = 0, at_least: Optional[int] = None
+    ) -> ThrottleResult:
+        """Returns what consume() would answer now, and changes nothing. Levels are those before the call."""
+        answer = self._peek(key, amount, max_wait, at_least)
+        return answer if type(answer) is ThrottleResult else await answer
+
+    async def charge(self, key: Key, amount: Amount) -> ThrottleResult:
+        """Puts drops in whatever the level, also if the key is blocked: for a cost that has already arisen.
+
+        The level can pass the capacity. `granted` of the result says how many drops went in.
+        """
+        answer = self._charge(key, amount)
         return answer if type(answer) is ThrottleResult else await answer
 
     async def reset(self, key: Key) -> ThrottleResult:
@@ -92,77 +160,111 @@ class Throttler(_core.Throttler):
         answer = self._reset(key)
         return answer if type(answer) is ThrottleResult else await answer
 
-    async def wait(self, key: Key, amount: int = 1, timeout: Optional[float] = None) -> ThrottleResult:
-        """Waits until the drops fit, charges them, and returns the result.
+    # ---- Reserve, then settle ----
+
+    def reserve(
+        self, key: Key, amount: Amount = 1, *, max_wait: Optional[float] = 0, at_least: Optional[int] = None
+    ) -> Reservation:
+        """Charges an estimate, and corrects it when the cost is known:
+
+            async with throttler.reserve(key, 500) as r:
+                r.actual = await work()
+
+        It raises Denied if the drops do not fit; then the block does not run. With max_wait it waits in line before the
+        block. If the task is cancelled while it waits, nothing stays charged. See Reservation.
+        """
+        return Reservation(self, key, amount, max_wait, at_least)
+
+    async def settle(self, reservation: Union[str, Reservation], actual: Amount) -> ThrottleResult:
+        """Settles a reservation of another process, from its text.
+
+        It gives back what was estimated too much, except for what has leaked meanwhile, and charges what was too little.
+        Do it once: a second time would give back, or charge, again.
+        """
+        held = _core.Reservation(reservation) if isinstance(reservation, str) else getattr(reservation, "_core", None)
+        if not isinstance(held, _core.Reservation):
+            raise TypeError(f"reservation must be the text of a reservation, not {type(reservation).__name__}")
+        held.check(actual)
+        return await self._settle(held, actual)
+
+    async def _settle(self, reservation: _core.Reservation, actual: Amount) -> ThrottleResult:
+        answer = _core.decide(_core.Call.settle(self, reservation, actual))
+        return answer if type(answer) is ThrottleResult else await answer
+
+    def _give_back(self, reservation: _core.Reservation) -> None:
+        answer = _core.decide(_core.Call.settle(self, reservation, None))
+        if type(answer) is not ThrottleResult:
+            in_background(answer, NOT_GIVEN_BACK)
+
+    async def _stand_in_line(
+        self, key: Key, amount: Amount, result: ThrottleResult, deadline: Optional[float] = None
+    ) -> Optional[_core.Reservation]:
+        """Waits for must_wait of the result. Returns the reservation of the place that it had at the end."""
+        reservation, left = result._reservation, result.must_wait
+        if deadline is not None and asyncio.get_running_loop().time() + left > deadline + LATE:  # a late answer
+            if reservation is not None:
+                self._give_back(reservation)
+            raise TimeoutError(f"the bucket has no room in time: it would take {left:.3f} s")
+        name = (key.encode() if isinstance(key, str) else key, _hashable(amount))
+        return await wait_in_line(self._lines, name, time.monotonic() + left, reservation, self._give_back)
+
+    # ---- Waiting ----
+
+    async def wait(self, key: Key, amount: Amount = 1, timeout: Optional[float] = None) -> ThrottleResult:
+        """Waits in line until the drops fit, and returns the result. They are charged at once, as a place in line.
+
+        The store serves callers of all processes first come, first served. If the task is cancelled, its place goes to
+        the next waiter in this process for the same key and amount; the last place is given back. A wait never starts a
+        block. If the key is blocked, it waits until the block ends.
 
         Raises TimeoutError:
           - at once, without charging, if there cannot be room within `timeout` seconds;
           - after `timeout` seconds if the store has not answered. Its __cause__ is Unknown: the drops may have been
             charged.
         A timeout of 0 makes one attempt, and waits for its answer as consume() does.
-
-        Waiters for a key are served in order (FIFO) within one Throttler and event loop. Only the first one asks the
-        store, and only when there can be room. An attempt never starts a block. If the key is blocked, it waits until
-        the block ends.
         """
-        amount = self._check_amount(key, amount)
-        key = key.encode() if isinstance(key, str) else key
-        loop = asyncio.get_running_loop()
-        deadline = _deadline(loop, timeout)
-        line = self._lines.setdefault((loop, key), OrderedDict())
-        turn = loop.create_future()
-        line[turn] = None
-        try:
-            if len(line) > 1:
-                await _turn_in_time(turn, deadline)
-            return await self._wait_in_front(key, amount, deadline, once=timeout is not None and timeout <= 0)
-        finally:
-            self._leave(loop, key, turn)
+        if timeout is not None:
+            return await self._wait_until(key, amount, _deadline(asyncio.get_running_loop(), timeout), timeout <= 0)
+        answer = self._wait(key, amount, None)
+        result = answer if type(answer) is ThrottleResult else await answer
+        if result.success:
+            if result.must_wait > 0:
+                await self._stand_in_line(key, amount, result)
+            return result
+        return await self._wait_until(key, amount, None, False, result)
 
-    def _leave(self, loop: asyncio.AbstractEventLoop, key: bytes, turn: asyncio.Future[bool]) -> None:
-        if loop.is_closed():  # no task runs on, and only the line may keep its futures alive
-            self._lines.pop((loop, key), None)
-            return
-        line = self._lines[loop, key]
-        del line[turn]
-        if not line:
-            del self._lines[loop, key]
-            return
-        first = next(iter(line))  # if it is done, its task runs already, or leaves and then wakes the next
-        if not first.done():
-            first.set_result(True)
-
-    async def _wait_in_front(
-        self, key: bytes, amount: int, deadline: Optional[float], *, once: bool
+    async def _wait_until(
+        self, key: Key, amount: Amount, deadline: Optional[float], once: bool, result: Optional[ThrottleResult] = None
     ) -> ThrottleResult:
+        """Asks until the call is allowed. A result that is given is the first answer."""
         loop = asyncio.get_running_loop()
         backoff = BACKOFF_FIRST
         while True:
-            began = loop.time()
-            answer = self._consume_without_block(key, amount)
-            if type(answer) is ThrottleResult:
-                result = answer
-            elif deadline is None or once:
-                result = await answer
-            else:
-                result = await _answer_in_time(loop, answer, deadline)
+            left = None if deadline is None else max(deadline - loop.time(), ONE_ATTEMPT)
+            if result is None:
+                answer = self._wait(key, amount, left)
+                if type(answer) is ThrottleResult:
+                    result = answer
+                elif deadline is None or once:
+                    result = await answer
+                else:
+                    result = await _answer_in_time(loop, answer, deadline)
             if result.success:
+                if result.must_wait > 0:
+                    await self._stand_in_line(key, amount, result, None if once else deadline)
                 return result
-            delay = result.retry_after
-            if delay is None or result.source == "policy":  # no verdict, so the wait is unknown: back off
+            delay = max(part.blocked_for or 0.0 for part in result.parts) if result.parts else 0.0
+            if result.source == "policy":  # no verdict, so the wait is unknown: back off
                 delay, backoff = backoff, min(2 * backoff, BACKOFF_LAST)
-            jitter = random.uniform(0, min(JITTER_MOST, JITTER_LEAST + JITTER_SHARE * delay))
-            if deadline is not None:  # the next answer may take a bit longer than this one
-                now = loop.time()
-                took = now - began
-                left = deadline - now - took - min(took, JITTER_MOST)
-                if delay > left:
-                    raise TimeoutError(_timeout_text(result, amount))
-                jitter = min(jitter, left - delay)
-            await asyncio.sleep(delay + jitter)
+            elif deadline is None:
+                delay = backoff if result.retry_after is None else max(delay, result.retry_after)
+            if deadline is not None and (delay == 0 or once or loop.time() + delay > deadline):
+                raise TimeoutError(_timeout_text(result, amount, left or 0.0))
+            await asyncio.sleep(delay)
+            result = None
 
     def limit(
-        self, key: Union[Key, Callable[..., Key]], amount: int = 1, timeout: Optional[float] = None
+        self, key: Union[Key, Callable[..., Key]], amount: Amount = 1, timeout: Optional[float] = None
     ) -> Limit:
         """Calls wait() before a block of code or a coroutine function.
 
@@ -188,7 +290,7 @@ class Throttler(_core.Throttler):
         await self.aclose()
 
     def _fields(self) -> tuple[object, ...]:
-        return (self.redis, self.max_capacity, self.drop_recharge, self.block_duration)
+        return (self.redis, self._options[0])
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Throttler) or type(other) is not type(self):
@@ -200,10 +302,18 @@ class Throttler(_core.Throttler):
 
     def __repr__(self) -> str:
         redis = _core.quote(self.redis) if isinstance(self.redis, str) else self.redis
+        if not self._options[-1]:
+            return f"Throttler(redis={redis!r}, limits={self.limits!r})"
         return (
             f"Throttler(redis={redis!r}, max_capacity={self.max_capacity!r}, drop_recharge={self.drop_recharge!r}, "
             f"block_duration={self.block_duration!r})"
         )
+
+
+def _hashable(amount: Amount) -> object:
+    if isinstance(amount, int):
+        return amount
+    return tuple(sorted(amount.items())) if isinstance(amount, Mapping) else tuple(amount)
 
 
 def _deadline(loop: asyncio.AbstractEventLoop, timeout: Optional[float]) -> Optional[float]:
@@ -216,29 +326,17 @@ def _deadline(loop: asyncio.AbstractEventLoop, timeout: Optional[float]) -> Opti
     return None if timeout == math.inf else loop.time() + timeout
 
 
-def _timeout_text(result: ThrottleResult, amount: int) -> str:
+def _timeout_text(result: ThrottleResult, amount: Amount, waited_for: float) -> str:
+    """`waited_for`: the max_wait of the call, which retry_after counts from."""
+    takes = "" if result.retry_after is None else f"it would take {result.retry_after + waited_for:.3f} s"
     if result.source == "store":
-        return f"the bucket has no room in time: it would take {result.retry_after:.3f} s"
+        return f"the bucket has no room in time: {takes or 'the drops can never fit'}"
     no_verdict = f"the store gives no verdict ({result.error})"
     if result.source == "policy":
         return no_verdict
     if result.retry_after is None:
         return f"{no_verdict}, and the local bucket can never hold {amount} drops"
-    return f"{no_verdict}, and the local bucket has no room in time: it would take {result.retry_after:.3f} s"
-
-
-async def _turn_in_time(turn: asyncio.Future[bool], deadline: Optional[float]) -> None:
-    def too_late() -> None:
-        if not turn.done():
-            turn.set_result(False)
-
-    timer = None if deadline is None else turn.get_loop().call_at(deadline, too_late)
-    try:
-        if not await turn:
-            raise TimeoutError("tasks that waited before for this key are still waiting")
-    finally:
-        if timer is not None:
-            timer.cancel()
+    return f"{no_verdict}, and the local bucket has no room in time: {takes}"
 
 
 def _is_async(function: Any) -> bool:
@@ -298,7 +396,7 @@ class Limit:
         self,
         throttler: Throttler,
         key: Union[Key, Callable[..., Key]],
-        amount: int,
+        amount: Amount,
         timeout: Optional[float],
     ) -> None:
         self._throttler, self._key, self._amount, self._timeout = throttler, key, amount, timeout

@@ -9,31 +9,14 @@
 
 /* ---- Bindings ---- */
 
-static void binding_free(struct binding *binding) {
-    steady_throttler_free(&binding->throttler);
-    steady_throttler_free(&binding->blockless);
-}
-
-static int binding_make(const struct throttler *self, steady_store *store, bool block,
-                        const steady_throttler_options *options, steady_throttler **made) {
-    steady_limit limits[STEADY__PARTS_MAX];
-    steady_message why = {.text = ""};
-    memcpy(limits, self->limits, self->n_limits * sizeof *limits);
-    for (size_t i = 0; !block && i < self->n_limits; i++)
-        limits[i].block_duration = 0;
-    const int error = steady_throttler_new_limits(made, store, limits, self->n_limits, options, &why);
-    if (error == 0) return 0;
-    convert_raise(self->state, error, error == STEADY_BAD_ARGUMENT ? why.text : NULL);
-    return -1;
-}
-
-/* Makes the throttlers of a binding. 0, or -1 and an exception. */
+/* Makes the throttler of a binding. 0, or -1 and an exception. */
 static int binding_fill(const struct throttler *self, struct binding *binding, steady_store *store,
                         const steady_throttler_options *options) {
-    if (binding_make(self, store, true, options, &binding->throttler) != 0) return -1;
-    if (self->n_limits > 1 || self->limits[0].block_duration == 0) return 0;
-    if (binding_make(self, store, false, options, &binding->blockless) == 0) return 0;
-    binding_free(binding);
+    steady_message why = {.text = ""};
+    const int error =
+        steady_throttler_new_limits(&binding->throttler, store, self->limits, self->n_limits, options, &why);
+    if (error == 0) return 0;
+    convert_raise(self->state, error, error == STEADY_BAD_ARGUMENT ? why.text : NULL);
     return -1;
 }
 
@@ -76,7 +59,7 @@ static void binding_remove(struct throttler *self, bool all) {
         }
         struct binding binding = self->bindings[i];
         self->bindings[i] = self->bindings[--self->count];
-        binding_free(&binding);
+        steady_throttler_free(&binding.throttler);
         Py_DECREF(binding.store);
         i = 0;
     }
@@ -98,10 +81,9 @@ struct binding *binding_of_running_loop(struct throttler *self) {
     return found;
 }
 
-steady_throttler *binding_on_store(const struct throttler *self, const struct loop_store *store,
-                                   struct request request) {
+steady_throttler *binding_on_store(const struct throttler *self, const struct loop_store *store) {
     for (size_t i = 0; i < self->count; i++)
-        if (self->bindings[i].store == store) return binding_throttler(&self->bindings[i], request);
+        if (self->bindings[i].store == store) return self->bindings[i].throttler;
     return NULL;
 }
 
@@ -116,7 +98,7 @@ steady_throttler *binding_embedded(struct throttler *self) {
     }
     if (binding_options(self, &options) != 0) return NULL;
     options.on_error = STEADY_REPORT;
-    return binding_make(self, store, true, &options, &self->embedded.throttler) == 0 ? self->embedded.throttler : NULL;
+    return binding_fill(self, &self->embedded, store, &options) == 0 ? self->embedded.throttler : NULL;
 }
 
 /* ---- Keys and policies ---- */
@@ -176,18 +158,18 @@ steady_throttler *binding_captured(struct throttler *self) {
     return binding != NULL ? binding->throttler : NULL;
 }
 
-steady_throttler *binding_fallback(struct throttler *self, struct request request) {
+steady_throttler *binding_fallback(struct throttler *self) {
     if (self->options.on_error == STEADY_REPORT) return NULL;
     const struct binding *binding = binding_to_fallback(self);
     if (binding == NULL) PyErr_Clear();
-    return binding != NULL ? binding_throttler(binding, request) : NULL;
+    return binding != NULL ? binding->throttler : NULL;
 }
 
 PyObject *binding_policy_if_not_opened(struct throttler *self, struct request request, PyObject *key) {
     PyObject *type, *value, *traceback;
     if (!PyErr_ExceptionMatches(self->state->errors[-STEADY_UNAVAILABLE])) return NULL;
     PyErr_Fetch(&type, &value, &traceback);
-    PyObject *answer = binding_policy(self, binding_fallback(self, request), request, key, STEADY_UNAVAILABLE, NULL);
+    PyObject *answer = binding_policy(self, binding_fallback(self), request, key, STEADY_UNAVAILABLE, NULL);
     if (answer == NULL) {
         PyErr_Restore(type, value, traceback);
         return NULL;
@@ -202,7 +184,7 @@ void binding_clear(struct throttler *self) {
     binding_remove(self, true);
     PyMem_Free(self->bindings);
     self->bindings = NULL;
-    binding_free(&self->fallback);
-    binding_free(&self->embedded);
+    steady_throttler_free(&self->fallback.throttler);
+    steady_throttler_free(&self->embedded.throttler);
     Py_CLEAR(self->local);
 }

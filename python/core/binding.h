@@ -10,14 +10,12 @@
 /* What to do with a key. */
 struct request {
     enum steady__verb verb;
-    bool no_block; /* a consume that starts no block */
     int64_t amount;
 };
 
 struct binding {
     struct loop_store *store; /* NULL: the binding to the fallback store */
     steady_throttler *throttler;
-    steady_throttler *blockless; /* the same limit without a block; NULL: the limit has no block */
 };
 
 /* A Throttler. throttler.c makes it. */
@@ -40,13 +38,8 @@ struct throttler {
     steady_limit *limits;
     struct steady__terms terms; /* of the first limit, for an embedded store and for clients; throttlers of the library
                                    have their own */
-    struct steady__terms blockless_terms; /* without a block */
     steady_throttler_options options;
 };
-
-static inline steady_throttler *binding_throttler(const struct binding *binding, struct request request) {
-    return request.no_block && binding->blockless != NULL ? binding->blockless : binding->throttler;
-}
 
 /* __init__ sets `store` or `client` last. Without it: false and a RuntimeError. */
 static inline bool binding_is_initialized(const struct throttler *self) {
@@ -62,8 +55,7 @@ steady_throttler *binding_embedded(struct throttler *self);
 steady_throttler *binding_captured(struct throttler *self);
 
 /* The throttler on this store of a loop; NULL if there is none. */
-steady_throttler *binding_on_store(const struct throttler *self, const struct loop_store *store,
-                                   struct request request);
+steady_throttler *binding_on_store(const struct throttler *self, const struct loop_store *store);
 
 /* The binding to the store of the running loop. Valid until Python code runs. NULL and an exception on failure. */
 struct binding *binding_of_running_loop(struct throttler *self);
@@ -82,7 +74,7 @@ static inline int binding_key(const struct throttler *self, PyObject *key, char 
 }
 
 /* The same. NULL if the policy is "report" or there is no memory. */
-steady_throttler *binding_fallback(struct throttler *self, struct request request);
+steady_throttler *binding_fallback(struct throttler *self);
 
 /* The answer of the policy of `asked` (NULL: "report") to an error. Raises the error if the policy has no answer. */
 PyObject *binding_policy(struct throttler *self, steady_throttler *asked, struct request request, PyObject *key,

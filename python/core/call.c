@@ -229,17 +229,14 @@ static PyObject *call_settle(PyObject *type, PyObject *args) {
 
 /* (reservation): a call that settles with 0 what this one has reserved. */
 static PyObject *call_give_back(struct call *self, PyObject *reservation) {
-    size_t n = 0;
     const steady_reservation *of = reservation_of(self->state, reservation);
     struct call *back = of != NULL ? call_alloc(self->state, self->n, STEADY__PARTS_MAX) : NULL;
     if (back == NULL) return NULL;
-    const steady_reserved *reserved = steady_reservation_parts(of, &n);
     back->verb = STEADY__SETTLE;
     back->reservation = Py_NewRef(reservation);
     back->actuals = back->amounts;
-    for (size_t i = 0; i < n; i++)
-        back->actuals[i] = reserved[i].amount >= 0 ? 0 : -1;
-    for (; back->n < self->n; back->n++)
+    if (reservation_read_actual(of, Py_None, back->actuals) != 0) Py_CLEAR(back);
+    for (; back != NULL && back->n < self->n; back->n++)
         back->parts[back->n].throttler = (struct throttler *)Py_NewRef((PyObject *)self->parts[back->n].throttler);
     return (PyObject *)back;
 }
@@ -352,10 +349,9 @@ struct loop_store *call_find_store(struct call *self) {
 
 int call_submit(struct call *self, struct loop_store *store, steady_callback callback, void *data, uint64_t *id,
                 steady_message *why) {
-    static const struct request plain;
     steady_throttlers throttlers;
     for (Py_ssize_t i = 0; i < self->n; i++)
-        if ((throttlers[i] = binding_on_store(self->parts[i].throttler, store, plain)) == NULL) return STEADY_CLOSED;
+        if ((throttlers[i] = binding_on_store(self->parts[i].throttler, store)) == NULL) return STEADY_CLOSED;
     return call_submit_on(self, throttlers, store->store, callback, data, id, why);
 }
 

@@ -88,7 +88,7 @@ static int decision_submit_plain(struct decision *self) {
         [STEADY__CONSUME] = STEADY_CONSUME, [STEADY__PEEK] = STEADY_PEEK, [STEADY__RESET] = STEADY_RESET};
     const char *key = NULL;
     Py_ssize_t len = 0;
-    steady_throttler *throttler = binding_on_store(self->throttler, self->store, self->request);
+    steady_throttler *throttler = binding_on_store(self->throttler, self->store);
     if (throttler == NULL) return STEADY_CLOSED;
     if (convert_key(self->key, &key, &len) != 0) return STEADY_NO_MEMORY; /* it was checked before */
     const steady_call call = {
@@ -111,7 +111,7 @@ static PyObject *decision_submit_failed(struct decision *self, int error, const 
         return PyErr_Format(PyExc_RuntimeError,
                             "this event loop ran in another thread before; open a new Store in this thread");
     if (self->call != NULL) return call_policy(self->call, error, why);
-    steady_throttler *asked = binding_on_store(self->throttler, self->store, self->request);
+    steady_throttler *asked = binding_on_store(self->throttler, self->store);
     return binding_policy(self->throttler, asked, self->request, self->key, error, NULL);
 }
 

@@ -98,9 +98,19 @@ static int reservation_read_mapping(const steady_reserved *parts, size_t n, PyOb
     return error;
 }
 
+/* What took drops out cannot be settled. */
+static void reservation_give_all_back(const steady_reserved *parts, size_t n, int64_t *actuals) {
+    for (size_t i = 0; i < n; i++)
+        actuals[i] = parts[i].amount >= 0 ? 0 : -1;
+}
+
 int reservation_read_actual(const steady_reservation *reservation, PyObject *given, int64_t *actuals) {
     size_t n = 0;
     const steady_reserved *parts = steady_reservation_parts(reservation, &n);
+    if (given == Py_None) {
+        reservation_give_all_back(parts, n, actuals);
+        return 0;
+    }
     if (PyTuple_Check(given) || PyList_Check(given)) return reservation_read_sequence(n, given, actuals);
     if (!PyIndex_Check(given) && PyMapping_Check(given) && !PyUnicode_Check(given) && !PyBytes_Check(given) &&
         PyObject_HasAttrString(given, "items"))
@@ -117,8 +127,7 @@ void reservation_give_back(struct loop_store *store, steady_reservation *reserva
     int64_t actuals[STEADY__PARTS_MAX];
     size_t n = 0;
     const steady_reserved *parts = steady_reservation_parts(reservation, &n);
-    for (size_t i = 0; i < n; i++)
-        actuals[i] = parts[i].amount >= 0 ? 0 : -1;
+    reservation_give_all_back(parts, n, actuals);
     const steady_settlement settlement = {.reservation = reservation, .actuals = actuals, .store = store->store};
     if (loop_store_is_usable(store) && store->calling_loop == 0)
         (void)steady_settle(&settlement, reservation_given_back, store, NULL);
@@ -140,6 +149,7 @@ static PyObject *reservation_text(struct reservation *self, PyObject *Py_UNUSED(
 /* Raises what settling with this actual would raise. */
 static PyObject *reservation_check(struct reservation *self, PyObject *given) {
     int64_t actuals[STEADY__PARTS_MAX];
+    if (given == Py_None) return PyErr_Format(PyExc_TypeError, "actual must be an int, not NoneType");
     if (reservation_read_actual(self->reservation, given, actuals) != 0) return NULL;
     Py_RETURN_NONE;
 }

@@ -336,6 +336,52 @@ static PyObject *store_stats(struct store *self, PyObject *Py_UNUSED(none)) {
                          "script_loads", sum.script_loads, "in_flight", sum.in_flight, "timeouts", sum.timeouts);
 }
 
+/* ---- State ---- */
+
+/* The store of the running loop; without one, the best of all. */
+static enum steady_state store_state_of_loops(struct store *self, PyObject *running) {
+    enum steady_state best = STEADY_DOWN;
+    bool any = false;
+    PyObject *loop = NULL, *each = NULL;
+    Py_ssize_t at = 0;
+    while (PyDict_Next(self->loops, &at, &loop, &each)) {
+        const struct loop_store *store = (struct loop_store *)each;
+        if (!loop_store_is_usable(store) || (running != NULL && loop != running)) continue;
+        const enum steady_state state = steady_store_state(store->store);
+        if (state == STEADY_READY || best == STEADY_DOWN) best = state;
+        any = true;
+    }
+    return any ? best : STEADY_CONNECTING;
+}
+
+static enum steady_state store_state(struct store *self) {
+    if (self->closed) return STEADY_DOWN;
+    if (self->embedded != NULL) return steady_store_state(self->embedded->store);
+    PyObject *running = PyObject_CallNoArgs(self->state->get_running_loop);
+    PyErr_Clear(); /* no loop is running */
+    const enum steady_state state = store_state_of_loops(self, running);
+    Py_XDECREF(running);
+    return state;
+}
+
+static PyObject *store_get_state(struct store *self, void *Py_UNUSED(closure)) {
+    static const char *const names[] = {
+        [STEADY_CONNECTING] = "connecting", [STEADY_READY] = "ready", [STEADY_DOWN] = "down"};
+    return PyUnicode_FromString(names[store_state(self)]);
+}
+
+static PyObject *store_get_ready(struct store *self, void *Py_UNUSED(closure)) {
+    return PyBool_FromLong(store_state(self) == STEADY_READY);
+}
+
+static PyGetSetDef store_getters[] = {
+    {"state", (getter)store_get_state, NULL,
+     "\"ready\", \"connecting\" or \"down\", for a health check. It sends nothing. The store connects with its first "
+     "decision, so it is \"connecting\" before.",
+     NULL},
+    {"ready", (getter)store_get_ready, NULL, "True if the state is \"ready\".", NULL},
+    {NULL, NULL, NULL, NULL, NULL}};
+
 static PyMethodDef store_methods[] = {
     {"close", (PyCFunction)store_close, METH_NOARGS, "Closes the store. Decisions in flight end as cancelled."},
     {"stats", (PyCFunction)store_stats, METH_NOARGS,
@@ -345,10 +391,10 @@ static PyMethodDef store_methods[] = {
 static PyMemberDef store_members[] = {
     {"closed", T_BOOL, offsetof(struct store, closed), READONLY, "True after close()."}, {NULL, 0, 0, 0, NULL}};
 
-static PyType_Slot store_slots[] = {{Py_tp_new, store_new},           {Py_tp_finalize, store_finalize},
-                                    {Py_tp_traverse, store_traverse}, {Py_tp_clear, store_clear},
-                                    {Py_tp_dealloc, store_dealloc},   {Py_tp_methods, store_methods},
-                                    {Py_tp_members, store_members},   {0, NULL}};
+static PyType_Slot store_slots[] = {
+    {Py_tp_new, store_new},         {Py_tp_finalize, store_finalize}, {Py_tp_traverse, store_traverse},
+    {Py_tp_clear, store_clear},     {Py_tp_dealloc, store_dealloc},   {Py_tp_methods, store_methods},
+    {Py_tp_members, store_members}, {Py_tp_getset, store_getters},    {0, NULL}};
 
 PyType_Spec store_spec = {"aiosteady._core.Store", sizeof(struct store), 0,
                           Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,

@@ -21,13 +21,12 @@ static void throttler_complete(const struct steady__call *call, steady_result *r
 }
 
 /* An embedded store always answers, so no policy and no steady_throttler is needed. */
-static PyObject *throttler_decide_embedded(struct throttler *self, struct request request, PyObject *key) {
+static PyObject *throttler_decide_embedded(struct throttler *self, struct request request, PyObject *key,
+                                           const struct steady__terms *terms) {
     char room[STEADY__KEY_MAX];
     steady_result result;
     steady_store *store = self->store->embedded->store;
-    struct steady__call call = {.verb = request.verb,
-                                .amount = request.amount,
-                                .terms = request.no_block ? &self->blockless_terms : &self->terms};
+    struct steady__call call = {.verb = request.verb, .amount = request.amount, .terms = terms};
     if (store == NULL) return convert_raise(self->state, STEADY_CLOSED, NULL);
     if (binding_key(self, key, room, &call.key, &call.key_len) != 0) return NULL;
     store->class_->decide(store, &call, &result);
@@ -46,11 +45,11 @@ static PyObject *throttler_call(struct throttler *self, struct request request, 
     const char *bytes = NULL;
     Py_ssize_t len = 0;
     if (!binding_is_initialized(self)) return NULL;
-    if (self->store != NULL && self->store->embedded != NULL) return throttler_decide_embedded(self, request, key);
+    if (self->store != NULL && self->store->embedded != NULL)
+        return throttler_decide_embedded(self, request, key, &self->terms);
     if (convert_key(key, &bytes, &len) != 0) return NULL;
     if (self->client == NULL) return decision_new(self, request, key);
-    return PyObject_CallMethod(self->client, "ask", "OiOLi", self, (int)request.verb, key, (long long)request.amount,
-                               (int)request.no_block);
+    return PyObject_CallMethod(self->client, "ask", "OiOL", self, (int)request.verb, key, (long long)request.amount);
 }
 
 /* A call with the options of `how`, on a throttler with any number of limits. */
@@ -66,7 +65,7 @@ static PyObject *throttler_call_with(struct throttler *self, PyObject *key, PyOb
 /* ---- The methods ---- */
 
 /* The most arguments of a method. */
-#define ARGUMENTS_MAX 5
+#define ARGUMENTS_MAX 4
 
 /* Reads arguments by position or by name into `given`; one that was not given is NULL. Of `names`, which end with NULL,
  * the first is required. The references are borrowed. */
@@ -107,7 +106,7 @@ static bool throttler_is_plain(const struct throttler *self, PyObject *amount, P
 static PyObject *throttler_consume(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
     static const char *const names[] = {"key", "amount", "max_wait", "at_least", NULL};
     PyObject *given[ARGUMENTS_MAX];
-    struct request request = {STEADY__CONSUME, false, 1};
+    struct request request = {STEADY__CONSUME, 1};
     if (throttler_read_call("consume() takes key, amount=1, max_wait=0 and at_least=None", names, args, nargs, kwnames,
                             given) != 0)
         return NULL;
@@ -115,36 +114,22 @@ static PyObject *throttler_consume(struct throttler *self, PyObject *const *args
         if (given[1] != NULL &&
             convert_int(given[1], "amount", -STEADY__AMOUNT_MAX, STEADY__AMOUNT_MAX, &request.amount) != 0)
             return NULL;
+        if (self->options.clamp && request.amount > self->limits[0].max_capacity)
+            request.amount = self->limits[0].max_capacity;
         return throttler_call(self, request, given[0]);
     }
     const struct call_options how = {.verb = STEADY__CONSUME_ALL, .max_wait = given[2], .at_least = given[3]};
     return throttler_call_with(self, given[0], given[1], &how);
 }
 
-static PyObject *throttler_consume_without_block(struct throttler *self, PyObject *const *args, Py_ssize_t nargs,
-                                                 PyObject *kwnames) {
-    static const char *const names[] = {"key", "amount", NULL};
-    PyObject *given[ARGUMENTS_MAX];
-    struct request request = {STEADY__CONSUME, true, 1};
-    if (throttler_read_call("consume() takes key and amount=1", names, args, nargs, kwnames, given) != 0) return NULL;
-    if (given[1] != NULL &&
-        convert_int(given[1], "amount", -STEADY__AMOUNT_MAX, STEADY__AMOUNT_MAX, &request.amount) != 0)
-        return NULL;
-    return throttler_call(self, request, given[0]);
-}
-
-/* (key, amount=1, max_wait=None, at_least=None, only_if_wait=False) */
 static PyObject *throttler_reserve(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
-    static const char *const names[] = {"key", "amount", "max_wait", "at_least", "only_if_wait", NULL};
+    static const char *const names[] = {"key", "amount", "max_wait", "at_least", NULL};
     PyObject *given[ARGUMENTS_MAX];
     if (throttler_read_call("reserve() takes key, amount=1, max_wait=0 and at_least=None", names, args, nargs, kwnames,
                             given) != 0)
         return NULL;
-    const struct call_options how = {.verb = STEADY__CONSUME_ALL,
-                                     .max_wait = given[2],
-                                     .at_least = given[3],
-                                     .reserve = true,
-                                     .only_if_wait = given[4] == Py_True};
+    const struct call_options how = {
+        .verb = STEADY__CONSUME_ALL, .max_wait = given[2], .at_least = given[3], .reserve = true};
     return throttler_call_with(self, given[0], given[1], &how);
 }
 
@@ -166,7 +151,7 @@ static PyObject *throttler_peek(struct throttler *self, PyObject *const *args, P
     if (throttler_is_plain(self, given[1], given[2], given[3])) {
         if (given[1] != NULL && convert_int(given[1], "amount", -STEADY__AMOUNT_MAX, STEADY__AMOUNT_MAX, &amount) != 0)
             return NULL;
-        if (amount == 1) return throttler_call(self, (struct request){STEADY__PEEK, false, 1}, given[0]);
+        if (amount == 1) return throttler_call(self, (struct request){STEADY__PEEK, 1}, given[0]);
     }
     const struct call_options how = {.verb = STEADY__PEEK_ALL, .max_wait = given[2], .at_least = given[3]};
     return throttler_call_with(self, given[0], given[1], &how);
@@ -178,23 +163,46 @@ static PyObject *throttler_reset(struct throttler *self, PyObject *const *args, 
     const struct call_options how = {.verb = STEADY__RESET_ALL};
     if (throttler_read_call("reset() takes key", names, args, nargs, kwnames, given) != 0) return NULL;
     if (self->n_limits > 1) return throttler_call_with(self, given[0], NULL, &how);
-    return throttler_call(self, (struct request){STEADY__RESET, false, 0}, given[0]);
+    return throttler_call(self, (struct request){STEADY__RESET, 0}, given[0]);
 }
 
-/* For wait(): the amount as an int. ValueError if it can never fit. */
-static PyObject *throttler_check_amount(struct throttler *self, PyObject *args) {
-    PyObject *key = NULL, *given = NULL;
-    const char *bytes = NULL;
-    Py_ssize_t len = 0;
-    int64_t amount = 0;
-    if (!binding_is_initialized(self) || !PyArg_ParseTuple(args, "OO", &key, &given) ||
-        convert_key(key, &bytes, &len) != 0 ||
-        convert_int(given, "amount", -STEADY__AMOUNT_MAX, STEADY__AMOUNT_MAX, &amount) != 0)
+/* ValueError if the amount can never fit without a surplus. */
+static int throttler_check_fits(const struct throttler *self, const struct call *call) {
+    const int64_t *amounts = call->parts[0].amounts;
+    for (size_t i = 0; i < self->n_limits && !self->options.clamp; i++) {
+        if (amounts[i] <= self->limits[i].max_capacity) continue;
+        PyErr_Format(PyExc_ValueError, "amount is %lld; it must be at most %lld, the max_capacity%s%s",
+                     (long long)amounts[i], (long long)self->limits[i].max_capacity, self->n_limits > 1 ? " of " : "",
+                     self->n_limits > 1 ? self->limits[i].name : "");
+        return -1;
+    }
+    return 0;
+}
+
+/* A place in line: (key, amount, max_wait). An embedded bucket with room is charged without more ado. */
+static PyObject *throttler_wait(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    static const char *const names[] = {"key", "amount", "max_wait", NULL};
+    PyObject *given[ARGUMENTS_MAX];
+    struct request request = {STEADY__CONSUME, 1};
+    if (throttler_read_call("wait() takes key, amount=1 and timeout=None", names, args, nargs, kwnames, given) != 0 ||
+        !binding_is_initialized(self))
         return NULL;
-    if (amount <= self->limits[0].max_capacity) return PyLong_FromLongLong(amount);
-    PyErr_Format(PyExc_ValueError, "amount is %lld; it must be at most %lld, the max_capacity", (long long)amount,
-                 (long long)self->limits[0].max_capacity);
-    return NULL;
+    if (self->store != NULL && self->store->embedded != NULL && self->n_limits == 1 && given[1] != NULL &&
+        PyLong_CheckExact(given[1]) && (request.amount = PyLong_AsLongLong(given[1])) > 0 &&
+        request.amount <= self->limits[0].max_capacity) {
+        struct steady__terms blockless = {.rate = self->terms.rate};
+        blockless.rate.block = 0;
+        PyObject *result = throttler_decide_embedded(self, request, given[0], &blockless);
+        if (result == NULL || result_is_success(result)) return result;
+        Py_DECREF(result);
+    }
+    PyErr_Clear(); /* the amount does not fit into a long long */
+    const struct call_options how = {
+        .verb = STEADY__CONSUME_ALL, .max_wait = given[2], .reserve = true, .only_if_wait = true};
+    struct call *call = (struct call *)call_on_key(self, given[0], given[1], &how);
+    PyObject *answer = call != NULL && throttler_check_fits(self, call) == 0 ? throttler_decide(call) : NULL;
+    Py_XDECREF(call);
+    return answer;
 }
 
 /* ---- For clients of the caller, see _clients.py ---- */
@@ -206,11 +214,10 @@ static PyObject *throttler_script_arguments(struct throttler *self, PyObject *ar
     size_t len = 0;
     PyObject *key = NULL;
     long long amount = 0;
-    int no_block = 0;
     const struct steady__rate *rate = &self->terms.rate;
-    if (!binding_is_initialized(self) || !PyArg_ParseTuple(args, "OLp", &key, &amount, &no_block)) return NULL;
+    if (!binding_is_initialized(self) || !PyArg_ParseTuple(args, "OL", &key, &amount)) return NULL;
     if (binding_key(self, key, room, &bytes, &len) != 0) return NULL;
-    const long long block = no_block ? 0 : (long long)rate->block;
+    const long long block = (long long)rate->block;
     PyOS_snprintf(first, sizeof first, "%lld %lld %lld", (long long)rate->capacity, (long long)rate->recharge, amount);
     if (rate->drops == 1 && block == 0) return Py_BuildValue("(y#s)", bytes, (Py_ssize_t)len, first);
     PyOS_snprintf(second, sizeof second, "%lld %lld", (long long)rate->drops, block);
@@ -223,12 +230,12 @@ static PyObject *throttler_encode_evalsha(struct throttler *self, PyObject *args
     struct steady__call call = {0};
     PyObject *key = NULL;
     long long amount = 0;
-    int verb = 0, no_block = 0;
-    if (!binding_is_initialized(self) || !PyArg_ParseTuple(args, "iOLp", &verb, &key, &amount, &no_block)) return NULL;
+    int verb = 0;
+    if (!binding_is_initialized(self) || !PyArg_ParseTuple(args, "iOL", &verb, &key, &amount)) return NULL;
     if (binding_key(self, key, room, &call.key, &call.key_len) != 0) return NULL;
     call.verb = (enum steady__verb)verb;
     call.amount = amount;
-    call.terms = no_block ? &self->blockless_terms : &self->terms;
+    call.terms = &self->terms;
     return PyBytes_FromStringAndSize(out, (Py_ssize_t)steady__command_evalsha(out, &call));
 }
 
@@ -249,15 +256,14 @@ static PyObject *throttler_decode_reply(struct throttler *self, PyObject *args) 
 }
 
 static PyObject *throttler_apply_policy(struct throttler *self, PyObject *args) {
-    int error = 0, verb = 0, no_block = 0;
+    int error = 0, verb = 0;
     const char *why = NULL;
     PyObject *key = NULL;
     long long amount = 0;
-    if (!binding_is_initialized(self) ||
-        !PyArg_ParseTuple(args, "iziOLp", &error, &why, &verb, &key, &amount, &no_block))
+    if (!binding_is_initialized(self) || !PyArg_ParseTuple(args, "iziOL", &error, &why, &verb, &key, &amount))
         return NULL;
-    const struct request request = {(enum steady__verb)verb, no_block != 0, amount};
-    return binding_policy(self, binding_fallback(self, request), request, key, error, why);
+    const struct request request = {(enum steady__verb)verb, amount};
+    return binding_policy(self, binding_fallback(self), request, key, error, why);
 }
 
 static PyMethodDef methods[] = {
@@ -269,14 +275,15 @@ static PyMethodDef methods[] = {
     {"_reset", (PyCFunction)(void (*)(void))throttler_reset, METH_FASTCALL | METH_KEYWORDS,
      "_reset($self, key)\n--\n\nReturns as _consume does."},
     {"_reserve", (PyCFunction)(void (*)(void))throttler_reserve, METH_FASTCALL | METH_KEYWORDS,
-     "_reserve($self, key, amount=1, max_wait=0, at_least=None, only_if_wait=False)\n--\n\nThe same; _reservation of "
-     "the result holds what was taken. only_if_wait: not unless the result has a must_wait."},
+     "_reserve($self, key, amount=1, max_wait=0, at_least=None)\n--\n\nThe same; _reservation of the result holds what "
+     "was "
+     "taken."},
     {"_charge", (PyCFunction)(void (*)(void))throttler_charge, METH_FASTCALL | METH_KEYWORDS,
      "_charge($self, key, amount=1)\n--\n\nReturns as _consume does."},
-    {"_consume_without_block", (PyCFunction)(void (*)(void))throttler_consume_without_block,
-     METH_FASTCALL | METH_KEYWORDS,
-     "_consume_without_block($self, key, amount=1)\n--\n\nDoes the same as _consume, but never starts a block."},
-    {"_check_amount", (PyCFunction)throttler_check_amount, METH_VARARGS, NULL},
+    {"_wait", (PyCFunction)(void (*)(void))throttler_wait, METH_FASTCALL | METH_KEYWORDS,
+     "_wait($self, key, amount=1, max_wait=0)\n--\n\nThe same as _reserve with only_if_wait. ValueError if the amount "
+     "is "
+     "over a capacity."},
     {"_script_arguments", (PyCFunction)throttler_script_arguments, METH_VARARGS, NULL},
     {"_encode_evalsha", (PyCFunction)throttler_encode_evalsha, METH_VARARGS, NULL},
     {"_decode_reply", (PyCFunction)throttler_decode_reply, METH_VARARGS, NULL},
@@ -337,8 +344,7 @@ static int throttler_read_limit(struct throttler *self, size_t at, PyObject *spe
     const int error = steady__limit_rate(&rate, limit, &why);
     if (error != 0) convert_raise(self->state, error, why.text);
     if (at > 0 || error != 0) return error;
-    self->terms.rate = self->blockless_terms.rate = rate;
-    self->blockless_terms.rate.block = 0;
+    self->terms.rate = rate;
     self->max_capacity = Py_NewRef(capacity);
     self->drop_recharge = Py_NewRef(recharge);
     self->block_duration = Py_NewRef(block);
@@ -388,7 +394,6 @@ static int throttler_init(struct throttler *self, PyObject *args, PyObject *Py_U
         self->store = (struct store *)Py_NewRef(target);
     } else {
         steady__command_encode_limit(&self->terms);
-        steady__command_encode_limit(&self->blockless_terms);
         self->client = Py_NewRef(target);
     }
     return 0;

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: MIT
+"""Places in line.
+
+The store gives a place in line: `must_wait` seconds from now. The waiters of one event loop with the same throttler, key
+and amount form a Line. The waiter that came first has the earliest place, and so on. If a waiter is cancelled, each
+waiter behind it moves up by one place, and the last place is given back to the store.
+
+A Line is held by its waiters and by the Alarm of its loop only. So it goes when they go, also if their loop is closed.
+"""
+from __future__ import annotations
+
+import asyncio
+import bisect
+import contextlib
+import functools
+import heapq
+import logging
+import os
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Optional
+from weakref import WeakValueDictionary
+
+from . import _core
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    Place = tuple[float, int, Optional[_core.Reservation]]  # when it is due, by time.monotonic(); its number
+
+log = logging.getLogger("aiosteady")
+
+NOT_GIVEN_BACK = "what a cancelled call took could not be given back"
+
+
+class Alarm:
+    """Serves the lines of an event loop when their places are due.
+
+    Timers of asyncio are late by up to 1 ms, since epoll counts in ms. So an Alarm has a timer of the kernel. The loop
+    holds it, as the reader of this timer.
+    """
+
+    __slots__ = ("__weakref__", "_count", "_due", "_fd", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop, self._count = loop, 0
+        self._due: list[tuple[float, int, Line]] = []  # a heap; an entry is stale if the line is due at another time
+        self._fd = _core.open_timer()
+        try:
+            loop.add_reader(self._fd, self._ring)
+        except BaseException:
+            os.close(self._fd)
+            self._fd = -1
+            raise
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+    def add(self, due: float, line: Line) -> None:
+        self._count += 1
+        heapq.heappush(self._due, (due, self._count, line))
+        if self._due[0][2] is line:
+            _core.set_timer(self._fd, due - time.monotonic())
+
+    def _ring(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._fd, 8)
+        now = time.monotonic()
+        while self._due and self._due[0][0] <= now:
+            due, _, line = heapq.heappop(self._due)
+            line.serve(due, now)
+        if self._due:
+            _core.set_timer(self._fd, self._due[0][0] - now)
+
+
+alarms: WeakValueDictionary[int, Alarm] = WeakValueDictionary()  # by the id of the loop, which an Alarm keeps alive
+
+
+def alarm_of(loop: asyncio.AbstractEventLoop) -> Alarm:
+    alarm = alarms.get(id(loop))
+    if alarm is None:
+        alarm = alarms[id(loop)] = Alarm(loop)
+    return alarm
+
+
+class Line:
+    __slots__ = ("__weakref__", "_count", "_due", "_give_back", "_loop", "_places", "_waiters")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, give_back: Callable[[_core.Reservation], None]) -> None:
+        self._loop, self._give_back = loop, give_back
+        self._places: list[Place] = []  # as many as waiters, the earliest first
+        self._waiters: OrderedDict[asyncio.Future[Place], None] = OrderedDict()  # in the order of arrival
+        self._due: float | None = None  # when the alarm serves it
+        self._count = 0
+
+    async def wait(self, due: float, reservation: Optional[_core.Reservation]) -> Optional[_core.Reservation]:
+        """Returns when a place is due, with the reservation of that place."""
+        turn: asyncio.Future[Place] = self._loop.create_future()
+        self._count += 1
+        bisect.insort(self._places, (due, self._count, reservation))
+        self._waiters[turn] = None
+        self._watch()
+        try:
+            return (await turn)[2]
+        except BaseException:
+            if not self._loop.is_closed():
+                self._leave(turn)
+            raise
+
+    def is_empty(self) -> bool:
+        return not self._waiters
+
+    def _watch(self) -> None:
+        """Sets the alarm for the first place."""
+        due = self._places[0][0] if self._places else None
+        if due is not None and due != self._due:
+            alarm_of(self._loop).add(due, self)
+        self._due = due
+
+    def serve(self, due: float, now: float) -> None:
+        """The alarm of this time. It is stale if the first place has changed."""
+        if due == self._due:
+            self._due = None
+            self._serve(now)
+
+    def _serve(self, now: float) -> None:
+        while self._places and self._places[0][0] <= now:
+            turn = self._first()
+            if turn is None:
+                return
+            del self._waiters[turn]
+            turn.set_result(self._places.pop(0))
+        self._watch()
+
+    def _first(self) -> asyncio.Future[Place] | None:
+        """The first waiter that is not cancelled. A cancelled one is here until its task has run."""
+        return next((turn for turn in self._waiters if not turn.done()), None)
+
+    def _leave(self, turn: asyncio.Future[Place]) -> None:
+        """Call it when the task of a waiter is cancelled."""
+        if turn.done() and not turn.cancelled():  # its place was due in the same moment: the next waiter gets it
+            place, heir = turn.result(), self._first()
+            if heir is not None:
+                del self._waiters[heir]
+                heir.set_result(place)
+                place = self._places.pop()
+        else:
+            del self._waiters[turn]
+            place = self._places.pop()
+        self._watch()
+        if place[2] is not None:
+            self._give_back(place[2])
+
+
+Lines = WeakValueDictionary[Any, Line]
+
+
+async def wait_in_line(
+    lines: Lines,
+    name: object,
+    due: float,
+    reservation: Optional[_core.Reservation],
+    give_back: Callable[[_core.Reservation], None],
+) -> Optional[_core.Reservation]:
+    """Waits in the line with this name on the running loop. See Line.wait()."""
+    loop = asyncio.get_running_loop()
+    key = (id(loop), name)  # a line keeps its loop alive, so the id stays its own
+    line = lines.get(key)
+    if line is None:
+        line = lines[key] = Line(loop, give_back)
+    try:
+        return await line.wait(due, reservation)
+    finally:
+        if line.is_empty():
+            lines.pop(key, None)
+
+
+# ---- Work that no task waits for ----
+
+tasks: set[asyncio.Task[Any]] = set()
+
+
+def in_background(answer: Coroutine[Any, Any, Any], what: str) -> None:
+    """Lets an answer arrive. An error is logged. A Decision is submitted at once, and needs no task."""
+    if not isinstance(answer, _core.Decision):
+        task = asyncio.get_running_loop().create_task(answer)
+        tasks.add(task)
+        task.add_done_callback(functools.partial(ended, what))
+        return
+    try:
+        waiter = answer.send(None)
+        waiter.add_done_callback(functools.partial(answered, answer, what))
+    except StopIteration:
+        pass
+    except Exception as error:
+        log.warning("%s: %s", what, error)
+
+
+def ended(what: str, task: asyncio.Task[Any]) -> None:
+    tasks.discard(task)
+    if not task.cancelled() and task.exception() is not None:
+        log.warning("%s: %s", what, task.exception())
+
+
+def answered(answer: _core.Decision, what: str, _: object) -> None:
+    try:
+        answer.send(None)
+    except StopIteration:
+        pass
+    except Exception as error:
+        log.warning("%s: %s", what, error)

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""Several keys in one decision."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple, Optional, Union
+
+from . import _core
+from ._core import ThrottleResult
+from ._reserve import Amount, Key
+
+Kind = Literal["take", "look", "charge", "shadow"]
+
+
+class Part(NamedTuple):
+    """A key in consume_all(), with the throttler that has its limits.
+
+    The kinds:
+      "take": the drops go in if the call is allowed. A denial of this part denies the call.
+      "look": a denial of this part denies the call, but nothing goes in.
+      "charge": the drops go in whatever the level. It denies nothing.
+      "shadow": the drops go in if they fit. It denies nothing; `success` of its result says what it would say.
+    """
+
+    throttler: _core.Throttler
+    key: Key
+    amount: Amount = 1
+    kind: Kind = "take"
+
+
+def call_of(verb: int, parts: Iterable[Any], max_wait: Optional[float], at_least: Optional[int]) -> _core.Call:
+    made: list[tuple[_core.Throttler, Key, Amount, str]] = []
+    for at, part in enumerate(parts):
+        if not isinstance(part, tuple) or not 2 <= len(part) <= 4:
+            raise TypeError(f"parts[{at}] must be a Part, or a tuple (throttler, key, amount=1, kind='take')")
+        throttler, key, amount, kind = Part(*part)
+        made.append((throttler, key, amount, kind))
+    return _core.Call(verb, tuple(made), max_wait, at_least)
+
+
+async def consume_all(
+    parts: Sequence[Union[Part, tuple[Any, ...]]],
+    *,
+    max_wait: Optional[float] = 0,
+    at_least: Optional[int] = None,
+) -> ThrottleResult:
+    """Decides on several keys: all or nothing.
+
+    The call is allowed if every part of kind "take" and "look" allows it. If it is denied, nothing is charged anywhere.
+    All throttlers must use one Store. `part` of the result is the index of the part that it names, and `parts` has a
+    result for each bucket. For max_wait and at_least see Throttler.consume().
+    """
+    answer = _core.decide(call_of(_core.CONSUME_ALL, parts, max_wait, at_least))
+    return answer if type(answer) is ThrottleResult else await answer
+
+
+async def peek_all(
+    parts: Sequence[Union[Part, tuple[Any, ...]]],
+    *,
+    max_wait: Optional[float] = 0,
+    at_least: Optional[int] = None,
+) -> ThrottleResult:
+    """Returns what consume_all() would answer now, and changes nothing. Levels are those before the call."""
+    answer = _core.decide(call_of(_core.PEEK_ALL, parts, max_wait, at_least))
+    return answer if type(answer) is ThrottleResult else await answer
