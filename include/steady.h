@@ -550,8 +550,9 @@ typedef struct steady_result {
                                   over the share; the store may allow it when it answers again) */
     size_t part;               /* the bucket that the answer names: an index into `parts` */
     size_t n_parts;            /* buckets of the call */
-    const steady_part_result *parts; /* n_parts of them, valid while the callback runs. Of a ..._sync call they are in
-                                        the memory of the caller. NULL: not asked for, or no answer of a store */
+    const steady_part_result *parts; /* n_parts of them, valid while the callback runs. Of a ..._sync call: the memory
+                                        of the caller, with at most how.parts_room of them. NULL: not asked for, or no
+                                        answer of a store */
     steady_reservation *reservation; /* if the call asked for one and was allowed, otherwise NULL. It is yours: free it
                                         with steady_reservation_free */
     uint64_t reserved[8];
@@ -715,14 +716,15 @@ STEADY_API int steady_peek_all_sync(const steady_part *parts, size_t n_parts, co
  *   - Settle once. A second settle would give back, or charge, again. After STEADY_UNKNOWN do not repeat it.
  *
  * A reservation is a value. It has a text form, so another process can settle it. Nothing else is stored. It may be
- * used from any thread, by one thread at a time. Its text holds the keys: treat it as you treat them. */
+ * used from any thread, by one thread at a time. Its text holds the keys: treat it as you treat them. Take a text only
+ * from where you would take a key and a limit: a forged one can take drops out of any bucket of the store. */
 
 /* What a reservation holds of one bucket. */
 typedef struct steady_reserved {
     const char *name; /* of the limit; valid until the reservation is freed */
     const char *key;  /* as stored; the same */
     size_t key_len;
-    int64_t amount;     /* drops that were asked for */
+    int64_t amount;     /* drops that were asked for, before the option clamp */
     int64_t granted;    /* drops that were put in; 0 for STEADY_LOOK */
     steady_us moment;   /* of the clock of its store */
     steady_limit limit; /* in lowest terms */
@@ -746,10 +748,12 @@ STEADY_API void steady_reservation_free(steady_reservation **reservation);
 /* The true cost of the buckets of a reservation. */
 typedef struct steady_settlement {
     steady_reservation *reservation; /* copied; you may free it when the call has returned */
-    int64_t actual;                  /* drops, of every bucket; over 2^31-1 counts as 2^31-1 */
+    int64_t actual;                  /* drops, of every bucket; over 2^31-1 counts as 2^31-1. A bucket that got none
+                                        (STEADY_LOOK; a shadow that did not fit) is charged all of it, too */
     const int64_t *actuals;          /* one for each bucket, in their order; -1: it stays charged. NULL: `actual`, which
                                         is refused if the buckets were asked for different amounts */
-    steady_throttler *const *throttlers; /* those that reserved; the limits of today decide */
+    steady_throttler *const *throttlers; /* those that reserved; the limits of today decide. Throttlers with one prefix
+                                            are told apart by the names of their limits, then by the rates */
     size_t n_throttlers;
     steady_message *why; /* gets the reason of a STEADY_BAD_ARGUMENT; NULL: none */
     steady_store *store; /* a bucket that belongs to none of the throttlers is settled in this store, by the limit of
@@ -765,7 +769,10 @@ typedef struct steady_settlement {
  * `store` is NULL. No policy applies.
  *
  * Name the throttlers, `store`, or both. With `store` alone a process can settle reservations of limits that it does
- * not know. It must be the store that made the reservation: another one has other buckets.
+ * not know. If a limit leaks at another rate today, name its throttler: only then nothing is given back.
+ *
+ * Settle in the store that made the reservation. Another embedded store, or a server instead of one, gives nothing
+ * back. Two servers are not told apart.
  *
  * In an embedded store with a full neighbourhood (`overflowed`), a bucket gets nothing back: the shared bucket may not
  * hold its drops. A higher cost is charged. */

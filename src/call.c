@@ -3,6 +3,7 @@
  *
  * A call on one bucket without options goes to the store as it is. Every other call becomes a group (group.h): several
  * keys, a throttler with several limits, a kind other than STEADY_TAKE, a max_wait, an at_least, a reservation. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -132,26 +133,40 @@ static int call_check_part(const steady_part *part, size_t at, const steady_part
     return 0;
 }
 
-static int call_check_amount(const steady_part *part, size_t at, int64_t amount, steady_message *why) {
+/* The place of a bucket, for a text. */
+static const char *call_place(char room[128], const steady_throttler *t, size_t part, const char *name) {
+    if (t->n_limits > 1)
+        snprintf(room, 128, "parts[%zu], limit \"%s\"", part, name);
+    else
+        snprintf(room, 128, "parts[%zu]", part);
+    return room;
+}
+
+static int call_check_amount(const steady_part *part, size_t at, const char *name, int64_t amount,
+                             steady_message *why) {
     const int64_t least = part->kind == STEADY_TAKE ? -STEADY__AMOUNT_MAX : 0;
+    char place[128];
     if (amount >= least && amount <= STEADY__AMOUNT_MAX) return 0;
-    return steady__fail(why, STEADY_BAD_ARGUMENT, "parts[%zu]: amount is %lld; it must be %lld .. %d%s", at,
-                        (long long)amount, (long long)least, STEADY__AMOUNT_MAX,
-                        part->kind == STEADY_TAKE ? "" : " for a look, a charge or a shadow");
+    return steady__fail(why, STEADY_BAD_ARGUMENT, "%s: amount is %lld; it must be %lld .. %d%s",
+                        call_place(place, part->throttler, at, name), (long long)amount, (long long)least,
+                        STEADY__AMOUNT_MAX, part->kind == STEADY_TAKE ? "" : " for a look, a charge or a shadow");
 }
 
 /* at_least is given: all buckets take, and all take the same. */
 static int call_check_at_least(const struct steady__group *group, steady_message *why) {
     const int64_t amount = group->members[0].part.amount;
+    char place[128], first[128];
     for (size_t i = 0; i < group->n; i++) {
         const struct steady__part *part = &group->members[i].part;
         if (part->kind != STEADY__TAKE)
             return steady__fail(why, STEADY_BAD_ARGUMENT, "parts[%zu]: with at_least every kind must be STEADY_TAKE",
                                 group->results[i].part);
         if (part->amount != amount)
-            return steady__fail(why, STEADY_BAD_ARGUMENT,
-                                "parts[%zu]: amount is %lld; with at_least all amounts must be equal (parts[0]: %lld)",
-                                group->results[i].part, (long long)part->amount, (long long)amount);
+            return steady__fail(
+                why, STEADY_BAD_ARGUMENT, "%s: amount is %lld; with at_least all amounts must be equal (%s: %lld)",
+                call_place(place, group->members[i].throttler, group->results[i].part, group->results[i].name),
+                (long long)part->amount, call_place(first, group->members[0].throttler, 0, group->results[0].name),
+                (long long)amount);
     }
     if (group->how.at_least <= amount) return 0;
     return steady__fail(why, STEADY_BAD_ARGUMENT, "at_least is %lld; it must be 1 .. the amount (%lld)",
@@ -212,7 +227,7 @@ static int call_add_part(struct steady__group *group, const steady_part *part, s
         const struct steady__throttler_limit *limit = &t->limits[i];
         char room[STEADY__KEY_MAX];
         const int64_t amount = part->amounts != NULL ? part->amounts[i] : part->amount;
-        const int error = call_check_amount(part, at, amount, why);
+        const int error = call_check_amount(part, at, limit->name, amount, why);
         if (error != 0) return error;
         const size_t len = call_stored_key(t, limit, part->key, part->key_len, room);
         if (len == 0)
@@ -225,6 +240,7 @@ static int call_add_part(struct steady__group *group, const steady_part *part, s
         member->prefix_len = t->prefix_len;
         member->several = t->n_limits > 1;
         member->part.kind = kinds[part->kind];
+        member->asked = amount;
         member->part.amount = t->clamp && amount > capacity ? capacity : amount;
         group->results[group->n - 1] = (steady_part_result){.name = limit->name, .part = at};
     }
@@ -276,7 +292,7 @@ static int call_make_group(struct steady__group **made, const steady_part *parts
     if (error == 0 && how->at_least > 0) error = call_check_at_least(group, how->why);
     if (error == 0 && n_parts > 1) error = call_check_different(group, how->why);
     if (error == 0 && how->reserve && verb == STEADY__CONSUME_ALL) {
-        group->reservation = steady__reservation_new(group);
+        group->reservation = steady__reservation_new(group, parts[0].throttler->store->tag);
         if (group->reservation == NULL) error = steady__fail(how->why, STEADY_NO_MEMORY, "out of memory");
     }
     if (error != 0) {
@@ -405,18 +421,22 @@ static enum steady__verb call_one_part(steady_throttler *t, const steady_call *c
 /* One bucket without options. *verb is that of the plain call. */
 static bool call_is_plain(const steady_throttler *t, const steady_call *call, enum steady__verb *verb) {
     const steady_how *how = call->how;
-    if (t->n_limits > 1) return false;
-    *verb = call->verb == STEADY_CONSUME ? STEADY__CONSUME : call->verb == STEADY_PEEK ? STEADY__PEEK : STEADY__RESET;
-    if (call->verb == STEADY_RESET) return true;
+    if (t->n_limits > 1 || call->kind != STEADY_TAKE || call->amounts != NULL) return false;
     if (call->verb == STEADY_PEEK && call->amount != 0 && call->amount != 1) return false;
-    if (call->kind != STEADY_TAKE || call->amounts != NULL) return false;
-    return how == NULL || (how->max_wait == 0 && how->at_least == 0 && !how->reserve && how->parts == NULL);
+    *verb = call->verb == STEADY_CONSUME ? STEADY__CONSUME : call->verb == STEADY_PEEK ? STEADY__PEEK : STEADY__RESET;
+    return how == NULL || (how->max_wait == 0 && how->at_least == 0 && !how->reserve && how->parts == NULL &&
+                           CALL_IS_ZERO(how->reserved));
 }
 
 static int call_check_long_form(const steady_throttler *t, const steady_call *call) {
-    if (t == NULL || call == NULL || (int)call->verb < STEADY_CONSUME || call->verb > STEADY_RESET)
-        return STEADY_BAD_ARGUMENT;
-    return CALL_IS_ZERO(call->reserved) ? 0 : STEADY_BAD_ARGUMENT;
+    if (t == NULL || call == NULL) return STEADY_BAD_ARGUMENT;
+    steady_message *why = call->how != NULL ? call->how->why : NULL;
+    if ((int)call->verb < STEADY_CONSUME || call->verb > STEADY_RESET)
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "verb is %d; it must be a value of enum steady_verb",
+                            (int)call->verb);
+    if (!CALL_IS_ZERO(call->reserved))
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "reserved fields of steady_call must be zero");
+    return 0;
 }
 
 static int64_t call_plain_amount(enum steady__verb verb, const steady_call *call) {
@@ -581,15 +601,30 @@ static int call_check_settlement(const steady_settlement *s) {
     return 0;
 }
 
-/* The limit of one of the throttlers that the bucket belongs to; NULL: none. *owner is that throttler. */
+/* How well a limit fits a bucket of a reservation: its name counts more than its rate. */
+static unsigned call_likeness(const struct steady__throttler_limit *limit, const steady_reserved *part) {
+    const bool name = strcmp(limit->name, part->name) == 0;
+    const bool rate =
+        limit->terms.rate.recharge == part->limit.drop_recharge && limit->terms.rate.drops == part->limit.drops;
+    return 1 + 2U * name + rate;
+}
+
+/* The limit that the bucket belongs to; NULL: none. *owner is its throttler. Throttlers can have one prefix: then it is
+ * the one whose limit has the name of the bucket, and among those the one that leaks at the same rate. */
 static const struct steady__throttler_limit *call_settling_limit(const steady_settlement *s, size_t at,
                                                                  steady_throttler **owner) {
-    const struct steady__throttler_limit *limit = NULL;
-    for (size_t i = 0; i < s->n_throttlers && limit == NULL; i++) {
-        limit = call_limit_of(s->throttlers[i], &s->reservation->parts[at], &s->reservation->keys[at]);
+    const struct steady__throttler_limit *best = NULL;
+    unsigned best_likeness = 0;
+    for (size_t i = 0; i < s->n_throttlers; i++) {
+        const steady_reserved *part = &s->reservation->parts[at];
+        const struct steady__throttler_limit *limit = call_limit_of(s->throttlers[i], part, &s->reservation->keys[at]);
+        const unsigned likeness = limit != NULL ? call_likeness(limit, part) : 0;
+        if (likeness <= best_likeness) continue;
+        best = limit;
+        best_likeness = likeness;
         *owner = s->throttlers[i];
     }
-    return limit;
+    return best;
 }
 
 /* Adds a bucket to the group, which then holds the throttler of the bucket. */
@@ -614,7 +649,8 @@ static int call_add_settled(struct steady__group *group, const steady_settlement
     struct steady__member *member = steady__group_add(group, owner, &limit->terms, part->key, part->key_len);
     member->settlement = (struct steady__settlement){
         .rate = rate,
-        .same_rate = rate->recharge == part->limit.drop_recharge && rate->drops == part->limit.drops,
+        .same_rate = rate->recharge == part->limit.drop_recharge && rate->drops == part->limit.drops &&
+                     s->reservation->store == owner->store->tag, /* another store has other drops */
         .reserved = part->granted,
         .moment = part->moment,
         .actual = actual < STEADY__AMOUNT_MAX ? actual : STEADY__AMOUNT_MAX};

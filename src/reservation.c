@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT
  * Reservations, and their text form:
  *
- *     r1,<parts>;<key>,<name>,<prefix length>,<several>,<capacity>,<recharge>,<drops>,<amount>,<granted>,<moment>; ...
+ *     r1,<parts>,<store>;<key>,<name>,<prefix
+ * length>,<several>,<capacity>,<recharge>,<drops>,<amount>,<granted>,<moment>; ...
  *
- * with one group of fields for each part. All are decimal integers but key and name: there each byte that is no letter,
- * digit or one of -._:/@ is written %XX. The number of parts and the last semicolon show that nothing was cut off. */
+ * with one group of fields for each part. <store> is the tag of an embedded store, or 0. All are decimal integers but
+ * key and name: there each byte that is no letter, digit or one of -._:/@ is written %XX. The number of parts and the
+ * last semicolon show that nothing was cut off. */
 #include "reservation.h"
 
 #include <inttypes.h>
@@ -39,12 +41,13 @@ static const char *reservation_keep(char **at, const char *bytes, size_t len) {
     return kept;
 }
 
-steady_reservation *steady__reservation_new(const struct steady__group *group) {
+steady_reservation *steady__reservation_new(const struct steady__group *group, int64_t store) {
     size_t text_bytes = 0;
     for (size_t i = 0; i < group->n; i++)
         text_bytes += group->members[i].key_len + strlen(group->results[i].name) + 2;
     steady_reservation *r = reservation_alloc(group->n, text_bytes);
     if (r == NULL) return NULL;
+    r->store = store;
     char *at = r->text;
     for (size_t i = 0; i < r->n; i++) {
         const struct steady__member *member = &group->members[i];
@@ -54,7 +57,7 @@ steady_reservation *steady__reservation_new(const struct steady__group *group) {
         r->parts[i] = (steady_reserved){.key = reservation_keep(&at, member->key, member->key_len),
                                         .name = reservation_keep(&at, name, strlen(name)),
                                         .key_len = member->key_len,
-                                        .amount = member->part.amount,
+                                        .amount = member->asked,
                                         .limit = {.max_capacity = rate->capacity,
                                                   .drop_recharge = rate->recharge,
                                                   .drops = rate->drops,
@@ -139,6 +142,7 @@ size_t steady_reservation_text(const steady_reservation *reservation, char *text
     const size_t n = reservation != NULL ? reservation->n : 0;
     reservation_put(&out, HEAD, sizeof HEAD - 2); /* without its comma */
     reservation_put_number(&out, (int64_t)n);
+    reservation_put_number(&out, reservation != NULL ? reservation->store : 0);
     reservation_put(&out, ";", 1);
     for (size_t i = 0; i < n; i++) {
         const steady_reserved *part = &reservation->parts[i];
@@ -241,18 +245,20 @@ static bool reservation_repeats(const steady_reservation *r, size_t at) {
 
 int steady_reservation_parse(steady_reservation **reservation, const char *text, steady_message *why) {
     static const char not_one[] = "the text is not a reservation, or a part of it is missing";
-    int64_t n = 0;
+    int64_t n = 0, store = 0;
     if (reservation == NULL) return steady__fail(why, STEADY_BAD_ARGUMENT, "reservation is NULL");
     *reservation = NULL;
     if (text == NULL) return steady__fail(why, STEADY_BAD_ARGUMENT, "text is NULL");
     const bool begins = strncmp(text, HEAD, sizeof HEAD - 1) == 0;
     const char *at = begins ? text + sizeof HEAD - 1 : text;
-    if (!begins || !reservation_read_number(&at, 1, STEADY__PARTS_MAX, ';', &n))
+    if (!begins || !reservation_read_number(&at, 1, STEADY__PARTS_MAX, ',', &n) ||
+        !reservation_read_number(&at, 0, STEADY__EXACT - 1, ';', &store))
         return steady__fail(why, STEADY_BAD_ARGUMENT, "%s", not_one);
     steady_reservation *r = reservation_alloc((size_t)n, strlen(at) + 2 * (size_t)n);
     if (r == NULL) return steady__fail(why, STEADY_NO_MEMORY, "out of memory");
     char *to = r->text;
     bool whole = true;
+    r->store = store;
     for (size_t i = 0; i < r->n && whole; i++)
         whole = reservation_read_part(&at, &r->parts[i], &r->keys[i], &to) && !reservation_repeats(r, i);
     if (!whole || *at != '\0') {

@@ -10,6 +10,7 @@
 struct steady_reservation {
     atomic_uint holders; /* the caller, and a settle in flight */
     atomic_bool settled;
+    int64_t store; /* the tag of the store that made it */
     size_t n;
     steady_reserved *parts;
     struct steady__reserved_key *keys; /* one for each part */
@@ -22,8 +23,8 @@ struct steady__reserved_key {
     bool several; /* the throttler had several limits */
 };
 
-/* The reservation that a group will make. NULL: out of memory. */
-steady_reservation *steady__reservation_new(const struct steady__group *group);
+/* The reservation that a group will make in the store with this tag. NULL: out of memory. */
+steady_reservation *steady__reservation_new(const struct steady__group *group, int64_t store);
 
 /* Fills in what the group took, and when. */
 void steady__reservation_fill(steady_reservation *reservation, const struct steady__group *group);

@@ -62,6 +62,7 @@ void steady__store_init(steady_store *store, const struct steady__store_class *c
     atomic_init(&store->holders, 1);
     atomic_init(&store->closed, false);
     store->has_loop = options->loop != NULL;
+    store->tag = 0;
     store->buckets = options->buckets;
     atomic_init(&store->local, NULL);
 }

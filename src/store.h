@@ -23,6 +23,7 @@ struct steady__terms {
 /* One bucket of a group. Throttler and key stay valid until the group is freed. */
 struct steady__member {
     struct steady__part part; /* part.rate is that of `terms` */
+    int64_t asked;            /* the amount before it was clamped */
     const struct steady__terms *terms;
     const struct steady__rate *local_rate; /* for STEADY_LOCAL */
     steady_throttler *throttler;           /* held */
@@ -90,6 +91,7 @@ struct steady_store {
     atomic_uint holders; /* the user until close, each throttler, and each call on the stack */
     atomic_bool closed;
     bool has_loop;
+    int64_t tag;                   /* of an embedded store: a number of its own, below 2^53; 0: a server */
     uint32_t buckets;              /* the option, for `local` */
     _Atomic(steady_store *) local; /* for STEADY_LOCAL; made with the first throttler that has this policy */
 };

@@ -196,7 +196,7 @@ def test_sixty_four_limits_of_long_names_are_printed_whole(run, ask):
     code, answer = ask("consume", "k", *rates, fields=[*LONG, "limit", "limits"])
     assert (code, len(answer["limits"])) == (ALLOWED, 64)
     text = run("reserve", "k" * 100, *rates).stdout
-    assert text.startswith("r1,64;") and len(text) > 8192
+    assert text.startswith("r1,64,") and len(text) > 8192
     assert run("settle", "-", "0", stdin=None, input=text).stdout.count("gave back") == 64
 
 
@@ -413,7 +413,7 @@ def test_a_reservation_may_come_on_standard_input(run):
         assert run("settle", "-", "8", stdin=None, input=text).returncode == ALLOWED
     done = run("settle", "-", "8", stdin=None, input=reservation + "\nmore")
     assert done.returncode == USAGE and "not a reservation" in done.stderr
-    assert run("settle", "-", "8", stdin=None, input="r1,1;" + "k" * 1000000).returncode == USAGE
+    assert run("settle", "-", "8", stdin=None, input="r1,1,0;" + "k" * 1000000).returncode == USAGE
 
 
 def test_a_denied_reservation_leaves_standard_output_empty(run, ask):
@@ -495,8 +495,8 @@ def test_a_denied_decision_prints_its_line(run):
 # ---- Wrong usage ----
 
 
-ONE = "r1,1;k,1d,0,0,10,86400000000,1,5,5,1;"
-TWO = "r1,2;%7Bk%7Da,a,0,1,10,86400000000,1,5,5,1;%7Bk%7Db,b,0,1,10,86400000000,1,6,6,1;"
+ONE = "r1,1,0;k,1d,0,0,10,86400000000,1,5,5,1;"
+TWO = "r1,2,0;%7Bk%7Da,a,0,1,10,86400000000,1,5,5,1;%7Bk%7Db,b,0,1,10,86400000000,1,6,6,1;"
 
 @pytest.mark.parametrize("args, says", [
     ((), "a command is needed"),

@@ -199,7 +199,7 @@ def test_at_least_and_charge_on_redis(ask, engine):
 
 def test_a_redis_that_is_down_has_no_places_and_no_reservations(run, ask, closed_port):
     on = ("--store", f"redis://127.0.0.1:{closed_port}", "--timeout", "300ms")
-    reservation = "r1,1;k,1d,0,0,10,86400000000,1,5,5,1;"
+    reservation = "r1,1,0;k,1d,0,0,10,86400000000,1,5,5,1;"
     assert ask("wait", "k", *LIMIT, *on, fields=LONG) == (UNAVAILABLE, {**dict.fromkeys(LONG), "error": "unavailable"})
     code, answer = ask("consume", "k", *SEVERAL, *on, fields=[*LONG, "limit", "limits"])
     assert (code, answer) == (UNAVAILABLE, {**dict.fromkeys([*LONG, "limit", "limits"]), "error": "unavailable"})
@@ -221,7 +221,7 @@ def test_a_redis_that_is_down_has_no_places_and_no_reservations(run, ask, closed
 
 def test_a_foreign_value_is_never_settled(run, redis_server):
     redis_server("SET", "k", "precious")
-    done = run("settle", "r1,1;k,1d,0,0,10,86400000000,1,5,5,1;", "9", "--store", redis_server.url)
+    done = run("settle", "r1,1,0;k,1d,0,0,10,86400000000,1,5,5,1;", "9", "--store", redis_server.url)
     assert (done.returncode, done.stdout, redis_server("GET", "k")) == (UNAVAILABLE, "", b"precious")
     assert done.stderr.startswith("steady: the key holds something that is not a bucket"), done.stderr
 

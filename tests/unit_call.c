@@ -153,8 +153,27 @@ static void plain_call_that_is_refused_has_a_text(void **state) {
     call.amount = INT64_C(1) << 31;
     assert_int_equal(steady_decide_sync(one, &call, &r), STEADY_BAD_ARGUMENT);
     assert_string_equal(why.text, "parts[0]: amount is 2147483648; it must be -2147483647 .. 2147483647");
-    how.max_wait = -1;
     call.amount = 1;
+    how.reserved[0] = 1;
+    assert_int_equal(steady_decide_sync(one, &call, &r), STEADY_BAD_ARGUMENT);
+    assert_string_equal(why.text, "reserved fields of steady_how must be zero");
+    how.reserved[0] = 0;
+    call.verb = (enum steady_verb)9;
+    assert_int_equal(steady_decide_sync(one, &call, &r), STEADY_BAD_ARGUMENT);
+    assert_string_equal(why.text, "verb is 9; it must be a value of enum steady_verb");
+    call.verb = STEADY_CONSUME;
+    call.reserved[1] = 1;
+    assert_int_equal(steady_decide_sync(one, &call, &r), STEADY_BAD_ARGUMENT);
+    assert_string_equal(why.text, "reserved fields of steady_call must be zero");
+    call.reserved[1] = 0;
+    call.verb = STEADY_RESET;
+    call.kind = (enum steady_kind)77;
+    assert_int_equal(steady_decide_sync(one, &call, &r), STEADY_BAD_ARGUMENT);
+    assert_string_equal(why.text, "parts[0]: kind is 77; it must be a value of enum steady_kind");
+    call.kind = STEADY_TAKE;
+    how.max_wait = -1;
+    assert_int_equal(steady_decide_sync(one, &call, &r), STEADY_BAD_ARGUMENT);
+    call.verb = STEADY_CONSUME;
     assert_int_equal(steady_decide_sync(one, &call, &r), STEADY_BAD_ARGUMENT);
     assert_string_equal(why.text, "max_wait is -1 us; it must be 0 .. 4503599627370496 us (2^52)");
     assert_untouched();
@@ -196,9 +215,41 @@ static steady_reservation *parsed(const char *text) {
     return r;
 }
 
+/* A cluster would hash the whole key: the first pair of braces is empty. */
+static void prefix_with_empty_braces_is_refused_for_several_limits(void **state) {
+    (void)state;
+    const steady_limit two[] = {second, hour};
+    static const char *const bad[] = {"{}", "a{}", "a{}{y}"}, *const good[] = {"{", "}{", "a{b}", "{a}{}", "{{}"};
+    steady_throttler *t = NULL;
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        const steady_throttler_options options = {.prefix = bad[i]};
+        assert_int_equal(steady_throttler_new_limits(&t, store, two, 2, &options, &why), STEADY_BAD_ARGUMENT);
+        assert_non_null(strstr(why.text, "prefix has \"{}\""));
+        assert_int_equal(steady_throttler_new(&t, store, &second, &options, &why), 0);
+        steady_throttler_free(&t);
+    }
+    for (size_t i = 0; i < COUNT(good); i++) {
+        t = throttler_of(store, two, 2, good[i]);
+        steady_throttler_free(&t);
+    }
+}
+
+static void text_about_a_throttler_of_several_limits_names_the_limit(void **state) {
+    (void)state;
+    const int64_t large[] = {3, INT64_C(1) << 31}, unequal[] = {3, 4};
+    steady_part p = part(several, "k", 0, STEADY_TAKE);
+    p.amounts = large;
+    assert_refused(&p, 1, (steady_how){0},
+                   "parts[0], limit \"1h\": amount is 2147483648; it must be -2147483647 .. 2147483647");
+    p.amounts = unequal;
+    assert_refused(&p, 1, (steady_how){.at_least = 1},
+                   "parts[0], limit \"1h\": amount is 4; with at_least all amounts must be equal (parts[0], limit "
+                   "\"1s\": 3)");
+}
+
 /* ---- Reservations ---- */
 
-#define WHOLE "r1,2;two:%7Ba%2525%7D1s,1s,4,1,10,100000,1,5,5,1234;two:%7Bk%7Dday,day,4,1,1000,3600000,1,-7,-7,0;"
+#define WHOLE "r1,2,77;two:%7Ba%2525%7D1s,1s,4,1,10,100000,1,5,5,1234;two:%7Bk%7Dday,day,4,1,1000,3600000,1,-7,-7,0;"
 
 static void reservation_text_is_read_back_as_it_was(void **state) {
     char text[sizeof WHOLE + 10];
@@ -245,39 +296,41 @@ static void text_that_is_no_reservation_is_refused(void **state) {
         "",
         "r1",
         "r1,",
-        "r1,0;",
-        "r1,65;",
+        "r1,1;k,1s,0,0,1,1,1,1,1,1;", /* no store */
+        "r1,1,9007199254740992;k,1s,0,0,1,1,1,1,1,1;",
+        "r1,0,0;",
+        "r1,65,0;",
         "r2,1;k,1s,0,0,1,1,1,1,1,1;",
         "hello",
-        "r1,1;k,1s,0,0,1,1,1,1,1,1",                       /* cut */
-        "r1,1;k,1s,0,0,1,1,1,1,1,1;;",                     /* more */
-        "r1,2;k,1s,0,0,1,1,1,1,1,1;",                      /* a part is missing */
-        "r1,1;,1s,0,0,1,1,1,1,1,1;",                       /* no key */
-        "r1,1;k k,1s,0,0,1,1,1,1,1,1;",                    /* not escaped */
-        "r1,1;k,1%00s,0,0,1,1,1,1,1,1;",                   /* the name of a limit has no NUL */
-        "r1,1;%4,1s,0,0,1,1,1,1,1,1;",                     /* half an escape */
-        "r1,1;%6b,1s,0,0,1,1,1,1,1,1;",                    /* another form of the same */
-        "r1,2;k,1s,0,0,1,1,1,1,1,1;k,1h,0,0,1,1,1,1,1,1;", /* one bucket twice */
-        "r1,1;k,1s,1,0,1,1,1,1,1,1;",                      /* no key after the prefix */
-        "r1,1;k,1s,0,2,1,1,1,1,1,1;",                      /* several is 0 or 1 */
-        "r1,1;k,1s,0,0,0,1,1,1,1,1;",                      /* capacity */
-        "r1,1;k,1s,0,0,1,0,1,1,1,1;",                      /* recharge */
-        "r1,1;k,1s,0,0,1,1,0,1,1,1;",                      /* drops */
-        "r1,1;k,1s,0,0,1,1,1000001,1,1,1;",
-        "r1,1;k,1s,0,0,2147483647,9007199254740991,1,1,1,1;", /* their product */
-        "r1,1;k,1s,0,0,1,1,1,2147483648,1,1;",
-        "r1,1;k,1s,0,0,1,1,1,1,-2147483648,1;",
-        "r1,1;k,1s,0,0,1,1,1,1,2,1;", /* more than was asked for */
-        "r1,1;k,1s,0,0,1,1,1,1,-1,1;",
-        "r1,1;k,1s,0,0,1,1,1,-1,1,1;",
-        "r1,1;k,1s,0,0,1,1,1,-1,-2,1;",
-        "r1,1;k,1s,0,0,1,1,1,1,1,-1;",
-        "r1,1;k,1s,0,0,1,1,1,1,1,9007199254740992;",
-        "r1,1;k,1s,0,0,1,1,1,1,01,1;",
-        "r1,1;k,1s,0,0,1,1,1,-0,1,1;",
-        "r1,1;k,1s,0,0,1,1,1, 1,1,1;",
-        "r1,1;k,1s,0,0,1,1,1,,1,1;",
-        "r1,1;k,1 s,0,0,1,1,1,1,1,1;",
+        "r1,1,0;k,1s,0,0,1,1,1,1,1,1",                       /* cut */
+        "r1,1,0;k,1s,0,0,1,1,1,1,1,1;;",                     /* more */
+        "r1,2,0;k,1s,0,0,1,1,1,1,1,1;",                      /* a part is missing */
+        "r1,1,0;,1s,0,0,1,1,1,1,1,1;",                       /* no key */
+        "r1,1,0;k k,1s,0,0,1,1,1,1,1,1;",                    /* not escaped */
+        "r1,1,0;k,1%00s,0,0,1,1,1,1,1,1;",                   /* the name of a limit has no NUL */
+        "r1,1,0;%4,1s,0,0,1,1,1,1,1,1;",                     /* half an escape */
+        "r1,1,0;%6b,1s,0,0,1,1,1,1,1,1;",                    /* another form of the same */
+        "r1,2,0;k,1s,0,0,1,1,1,1,1,1;k,1h,0,0,1,1,1,1,1,1;", /* one bucket twice */
+        "r1,1,0;k,1s,1,0,1,1,1,1,1,1;",                      /* no key after the prefix */
+        "r1,1,0;k,1s,0,2,1,1,1,1,1,1;",                      /* several is 0 or 1 */
+        "r1,1,0;k,1s,0,0,0,1,1,1,1,1;",                      /* capacity */
+        "r1,1,0;k,1s,0,0,1,0,1,1,1,1;",                      /* recharge */
+        "r1,1,0;k,1s,0,0,1,1,0,1,1,1;",                      /* drops */
+        "r1,1,0;k,1s,0,0,1,1,1000001,1,1,1;",
+        "r1,1,0;k,1s,0,0,2147483647,9007199254740991,1,1,1,1;", /* their product */
+        "r1,1,0;k,1s,0,0,1,1,1,2147483648,1,1;",
+        "r1,1,0;k,1s,0,0,1,1,1,1,-2147483648,1;",
+        "r1,1,0;k,1s,0,0,1,1,1,1,2,1;", /* more than was asked for */
+        "r1,1,0;k,1s,0,0,1,1,1,1,-1,1;",
+        "r1,1,0;k,1s,0,0,1,1,1,-1,1,1;",
+        "r1,1,0;k,1s,0,0,1,1,1,-1,-2,1;",
+        "r1,1,0;k,1s,0,0,1,1,1,1,1,-1;",
+        "r1,1,0;k,1s,0,0,1,1,1,1,1,9007199254740992;",
+        "r1,1,0;k,1s,0,0,1,1,1,1,01,1;",
+        "r1,1,0;k,1s,0,0,1,1,1,-0,1,1;",
+        "r1,1,0;k,1s,0,0,1,1,1, 1,1,1;",
+        "r1,1,0;k,1s,0,0,1,1,1,,1,1;",
+        "r1,1,0;k,1 s,0,0,1,1,1,1,1,1;",
     };
     for (size_t i = 0; i < COUNT(bad); i++)
         assert_no_reservation(bad[i]);
@@ -322,10 +375,10 @@ static void assert_no_settlement(steady_settlement s, const char *text) {
 static void wrong_settlement_is_refused(void **state) {
     (void)state;
     steady_throttler *of_one[] = {one}, *of_two[] = {one, elsewhere}, *of_none[] = {NULL}, *of_several[] = {several};
-    steady_reservation *r = parsed("r1,1;one:k,1s,4,0,10,100000,1,5,5,1;");
-    steady_reservation *unequal = parsed("r1,2;two:%7Bk%7D1s,1s,4,1,10,100000,1,5,5,1;"
+    steady_reservation *r = parsed("r1,1,0;one:k,1s,4,0,10,100000,1,5,5,1;");
+    steady_reservation *unequal = parsed("r1,2,0;two:%7Bk%7D1s,1s,4,1,10,100000,1,5,5,1;"
                                          "two:%7Bk%7D1h,1h,4,1,1000,3600000,1,6,6,1;");
-    steady_reservation *drain = parsed("r1,1;one:k,1s,4,0,10,100000,1,-5,-5,1;");
+    steady_reservation *drain = parsed("r1,1,0;one:k,1s,4,0,10,100000,1,-5,-5,1;");
     const int64_t below[] = {-2}, none[] = {-1}, zero[] = {0};
     const steady_settlement good = {.reservation = r, .throttlers = of_one, .n_throttlers = 1};
     steady_settlement s = good;
@@ -381,6 +434,8 @@ int main(void) {
         TEST(wrong_option_is_named_with_its_range),
         TEST(plain_call_that_is_refused_has_a_text),
         TEST(limits_need_different_names_in_range),
+        TEST(prefix_with_empty_braces_is_refused_for_several_limits),
+        TEST(text_about_a_throttler_of_several_limits_names_the_limit),
         TEST(reservation_text_is_read_back_as_it_was),
         TEST(text_that_is_no_reservation_is_refused),
         TEST(random_text_is_refused_or_has_one_form),

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Calls on several buckets through the public API, on an embedded store: throttlers with several limits, calls over
  * several keys, waits, partial grants, charges, reservations and settlements. unit_local_group.c tests the store. */
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -414,6 +415,98 @@ static void reservation_of_another_throttler_is_refused(void **state) {
     steady_reservation_free(&reservation);
 }
 
+/* Throttlers with one prefix are told apart by the names and rates of their limits. */
+static void reservation_is_settled_with_the_limit_that_made_it(void **state) {
+    steady_result r;
+    (void)state;
+    const steady_limit fast = {.max_capacity = 100, .drop_recharge = STEADY_MILLISECOND, .name = "fast"};
+    const steady_limit slow = {.max_capacity = 100, .drop_recharge = HOUR, .name = "slow"};
+    const steady_limit slower = {.max_capacity = 100, .drop_recharge = 2 * HOUR, .name = "slow"};
+    steady_throttler *f = throttler_of(&fast, 1, (steady_throttler_options){.prefix = NULL});
+    steady_throttler *s = throttler_of(&slow, 1, (steady_throttler_options){.prefix = NULL});
+    steady_throttler *t = throttler_of(&slower, 1, (steady_throttler_options){.prefix = NULL});
+    steady_throttler *orders[][3] = {{f, s, t}, {t, s, f}, {s, f, t}, {f, t, s}};
+    for (size_t i = 0; i < COUNT(orders); i++) {
+        char key[] = {'k', (char)('0' + i), '\0'};
+        assert_true(consume(s, key, 20, plain).success);
+        steady_reservation *reservation = reserve(s, key, 60);
+        const steady_settlement settlement = {
+            .reservation = reservation, .actual = 10, .throttlers = orders[i], .n_throttlers = 3};
+        assert_int_equal(steady_settle_sync(&settlement, &r), 0);
+        assert_int_equal(steady_peek_sync(s, key, 2, &r), 0);
+        assert_int_equal(r.level, 30);
+        steady_reservation_free(&reservation);
+    }
+    steady_throttler_free(&f);
+    steady_throttler_free(&s);
+    steady_throttler_free(&t);
+}
+
+/* The drops there are those of others. */
+static void reservation_of_another_embedded_store_gives_nothing_back(void **state) {
+    steady_result r;
+    (void)state;
+    steady_store *elsewhere = NULL;
+    steady_throttler *there = NULL;
+    assert_int_equal(steady_store_open(&elsewhere, "memory:", NULL, NULL), 0);
+    assert_int_equal(steady_throttler_new(&there, elsewhere, &burst, NULL, NULL), 0);
+    steady_throttler *here = throttler_of(&burst, 1, (steady_throttler_options){.prefix = NULL});
+    steady_reservation *reservation = reserve(here, "k", 8);
+    assert_int_equal(steady_consume_sync(there, "k", 1, 8, &r), 0);
+    const steady_settlement settlement = {.reservation = reservation, .throttlers = &there, .n_throttlers = 1};
+    assert_int_equal(steady_settle_sync(&settlement, &r), 0);
+    assert_int_equal(steady_peek_sync(there, "k", 1, &r), 0);
+    assert_int_equal(r.level, 8);
+    steady_reservation_free(&reservation);
+    steady_throttler_free(&here);
+    steady_throttler_free(&there);
+    steady_store_close(&elsewhere);
+}
+
+static void clamped_reservation_has_one_actual_for_all_limits(void **state) {
+    steady_result r;
+    (void)state;
+    const steady_limit limits[] = {burst, daily};
+    steady_throttler *t = throttler_of(limits, 2, (steady_throttler_options){.prefix = "c:", .clamp = true});
+    steady_reservation *reservation = reserve(t, "k", 12);
+    assert_int_equal(steady_reservation_parts(reservation, NULL)[0].amount, 12);
+    assert_int_equal(steady_reservation_parts(reservation, NULL)[0].granted, 10);
+    const steady_settlement settlement = {.reservation = reservation, .actual = 3, .throttlers = &t, .n_throttlers = 1};
+    assert_int_equal(steady_settle_sync(&settlement, &r), 0);
+    decide(t, "k", (steady_call){.verb = STEADY_PEEK}, plain);
+    assert_int_equal(each[0].level, 3);
+    assert_int_equal(each[1].level, 3);
+    steady_reservation_free(&reservation);
+    steady_throttler_free(&t);
+}
+
+static void *consume_until_closed(void *arg) {
+    steady_throttler *t = arg;
+    steady_result r;
+    while (steady_consume_sync(t, "k", 1, 1, &r) != STEADY_CLOSED)
+        continue;
+    return NULL;
+}
+
+/* A pool may be closed while other threads are in calls; an embedded one, too. */
+static void embedded_pool_is_closed_while_threads_call(void **state) {
+    (void)state;
+    for (int i = 0; i < 20; i++) {
+        steady_store *pool = NULL;
+        steady_throttler *t = NULL;
+        pthread_t threads[2];
+        assert_int_equal(steady_pool_open(&pool, "memory:", 0, NULL, NULL), 0);
+        assert_int_equal(steady_throttler_new(&t, pool, &burst, NULL, NULL), 0);
+        for (size_t k = 0; k < COUNT(threads); k++)
+            assert_int_equal(pthread_create(&threads[k], NULL, consume_until_closed, t), 0);
+        sleep_us(2 * MS);
+        steady_store_close(&pool);
+        for (size_t k = 0; k < COUNT(threads); k++)
+            pthread_join(threads[k], NULL);
+        steady_throttler_free(&t);
+    }
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
@@ -437,6 +530,10 @@ int main(void) {
         TEST(denied_call_and_peek_make_no_reservation),
         TEST(limit_that_leaks_at_another_rate_today_gives_nothing_back),
         TEST(reservation_of_another_throttler_is_refused),
+        TEST(reservation_is_settled_with_the_limit_that_made_it),
+        TEST(reservation_of_another_embedded_store_gives_nothing_back),
+        TEST(clamped_reservation_has_one_actual_for_all_limits),
+        TEST(embedded_pool_is_closed_while_threads_call),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

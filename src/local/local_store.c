@@ -302,10 +302,13 @@ static void local_close(steady_store *store) {
     steady__alarm_free(&s->alarm);
     local_free_blocks(&s->first);
     local_free_blocks(&s->spare);
-    steady__region_close(&s->region);
 }
 
-static void local_free(steady_store *store) { free(store); }
+/* Calls of other threads may still use the table while the store is closed. They hold their throttlers. */
+static void local_free(steady_store *store) {
+    steady__region_close(&((struct local *)store)->region);
+    free(store);
+}
 
 static const struct steady__store_class local_class = {.name = "local",
                                                        .any_thread = true,
@@ -346,6 +349,7 @@ int steady__local_open(steady_store **store, const char *path, const steady_stor
         free(s);
         return error;
     }
+    s->head.tag = (int64_t)(steady__siphash(s->region.key, "tag", 3).word[0] >> 11 | 1);
     *store = &s->head;
     return 0;
 }
