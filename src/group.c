@@ -43,6 +43,30 @@ void steady__group_name(const struct steady__call *call, size_t part, steady_res
     result->blocked_for = named->blocked_for;
 }
 
+bool steady__group_votes(const struct steady__part *part) {
+    return part->kind == STEADY__TAKE || part->kind == STEADY__LOOK;
+}
+
+void steady__group_conclude(const struct steady__call *call, bool success, int64_t wait, int64_t grant,
+                            steady_result *result) {
+    struct steady__part parts[STEADY__PARTS_MAX];
+    struct steady__part_decision each[STEADY__PARTS_MAX];
+    const struct steady__group *group = call->group;
+    for (size_t i = 0; i < group->n; i++) {
+        const steady_part_result *r = &group->results[i];
+        parts[i] = group->members[i].part;
+        each[i].bucket.success = r->success;
+        each[i].bucket.level = r->level;
+        each[i].bucket.retry_after = r->retry_after;
+    }
+    const size_t named = steady__parts_name(parts, group->n, success, each, grant);
+    *result = (steady_result){.source = STEADY_FROM_STORE,
+                              .success = success,
+                              .must_wait = success ? wait : 0,
+                              .retry_after = success ? 0 : group->results[named].retry_after};
+    steady__group_name(call, named, result);
+}
+
 static void group_fill(steady_part_result *result, const struct steady__decision *d) {
     result->success = d->success;
     result->level = d->level;
@@ -57,6 +81,7 @@ static unsigned group_settle(struct steady__group *group, struct steady__bucket 
         struct steady__settled settled;
         steady__settle(&group->members[i].settlement, now, &buckets[i], &settled);
         group_fill(&group->results[i], &settled.bucket);
+        group->members[i].moment = now;
         group->results[i].charged = settled.charged;
         group->results[i].given_back = settled.given_back;
         stepped += settled.bucket.stepped;
@@ -75,6 +100,7 @@ static unsigned group_consume(struct steady__group *group, struct steady__bucket
     steady__parts_decide(parts, group->n, &group->how, now, buckets, each, verdict);
     for (size_t i = 0; i < group->n; i++) {
         group_fill(&group->results[i], &each[i].bucket);
+        group->members[i].moment = now;
         group->results[i].granted = each[i].granted;
         stepped += each[i].bucket.stepped;
         if (changed != NULL) changed[i] = each[i].bucket.changed;
@@ -92,7 +118,6 @@ unsigned steady__group_decide(const struct steady__call *call, struct steady__bu
                               .atomic = true,
                               .must_wait = verdict.wait,
                               .retry_after = verdict.retry_after};
-    call->group->moment = now;
     steady__group_name(call, verdict.part, result);
     return stepped;
 }

@@ -24,6 +24,14 @@ unsigned steady__group_decide(const struct steady__call *call, struct steady__bu
 /* Fills the result of a reset: empty buckets. */
 void steady__group_reset(const struct steady__call *call, steady_result *result);
 
+/* Whether the denial of a part denies the call. */
+bool steady__group_votes(const struct steady__part *part);
+
+/* Fills *result from the results of the members, which have decided one by one. Names a member. grant: what each member
+ * got if the call has an at_least, otherwise 0. */
+void steady__group_conclude(const struct steady__call *call, bool success, int64_t wait, int64_t grant,
+                            steady_result *result);
+
 /* Fills the fields of *result that repeat those of group->results[part]. The results of the members are there. */
 void steady__group_name(const struct steady__call *call, size_t part, steady_result *result);
 

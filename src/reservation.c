@@ -71,7 +71,7 @@ steady_reservation *steady__reservation_new(const struct steady__group *group, i
 void steady__reservation_fill(steady_reservation *reservation, const struct steady__group *group) {
     for (size_t i = 0; i < reservation->n; i++) {
         reservation->parts[i].granted = group->results[i].granted;
-        reservation->parts[i].moment = group->moment;
+        reservation->parts[i].moment = group->members[i].moment;
     }
 }
 

@@ -31,6 +31,7 @@ struct steady__member {
     size_t key_len;
     size_t prefix_len;
     bool several;                         /* its throttler has several limits */
+    steady_us moment;                     /* of the clock of its server, by the store: when the drops were put in */
     struct steady__settlement settlement; /* STEADY__SETTLE only. settlement.rate is that of `terms` */
 };
 
@@ -41,7 +42,6 @@ struct steady__group {
     struct steady__member *members;
     struct steady__key *keys;        /* those of the members, for whoever must not show them */
     steady_part_result *results;     /* one for each member. A store fills them before it ends the call */
-    steady_us moment;                /* the time of the store's clock; the store fills it, too */
     steady_reservation *reservation; /* to be made by an allowed call, or settled; NULL: none */
     char *keys_end;                  /* for steady__group_add */
 };

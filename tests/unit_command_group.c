@@ -196,7 +196,7 @@ static void reply_of_a_script_gives_the_result_of_the_kernel(void **state) {
     assert_true(r.success && r.atomic && r.source == STEADY_FROM_STORE && r.n_parts == 2 && r.part == 0);
     assert_true(r.parts == group->results && r.level == 4 && r.until_next_drop == 3000000 && r.granted == 1);
     assert_true(r.parts[1].level == 30 && r.parts[1].until_next_drop == 3600000 && r.parts[1].granted == 30);
-    assert_true(stepped == 0 && group->moment == NOW);
+    assert_true(stepped == 0 && group->members[0].moment == NOW && group->members[1].moment == NOW);
     assert_true(read_script(STEADY__CONSUME_ALL, &denied, &r, &stepped));
     assert_true(!r.success && r.part == 1 && r.level == 990 && r.retry_after == 20 * INT64_C(3600000));
     assert_true(r.parts[0].success && r.parts[0].granted == 0 && r.parts[0].level == 0);
@@ -289,7 +289,8 @@ static void reply_of_the_module_is_the_result(void **state) {
     group->how.max_wait = 5;
     assert_true(read_module(STEADY__CONSUME_ALL, allowed, COUNT(allowed), &r));
     assert_true(r.success && r.atomic && r.part == 1 && r.must_wait == 4 && r.level == 70 && r.granted == 30);
-    assert_true(r.n_parts == 2 && r.parts[0].level == 10 && r.parts[0].granted == 1 && group->moment == NOW);
+    assert_true(r.n_parts == 2 && r.parts[0].level == 10 && r.parts[0].granted == 1);
+    assert_true(group->members[0].moment == NOW && group->members[1].moment == NOW);
     assert_true(read_module(STEADY__PEEK_ALL, denied, COUNT(denied), &r));
     assert_true(!r.success && r.part == 1 && r.retry_after == 90 && r.blocked_for == 70 && r.parts[0].success);
     assert_true(read_module(STEADY__RESET_ALL, (const int64_t[]){1}, 1, &r));
@@ -299,7 +300,7 @@ static void reply_of_the_module_is_the_result(void **state) {
     add_settled(&per_hour, "b", 1, 4, true);
     assert_true(read_module(STEADY__SETTLE, settled, COUNT(settled), &r));
     assert_true(r.success && r.parts[0].given_back == 400 && r.parts[1].charged == 3 && r.parts[1].blocked_for == 9);
-    assert_true(r.parts[1].level == 2 && group->moment == NOW);
+    assert_true(r.parts[1].level == 2 && group->members[0].moment == NOW && group->members[1].moment == NOW);
 }
 
 /* Each number of a valid reply, replaced by others. */

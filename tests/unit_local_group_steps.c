@@ -35,8 +35,7 @@ struct account {
 /* What a task was allowed, and may settle. */
 struct reservation {
     bool open;
-    int64_t granted[KEYS];
-    int64_t moment;
+    int64_t granted[KEYS], moment[KEYS];
 };
 
 struct task {
@@ -141,13 +140,14 @@ static void consume(struct task *task) {
     pass_time();
     group_run(&c, &world.table);
     task->deciding = false;
-    task->reservation = (struct reservation){.open = c.result.success, .moment = c.call.group->moment};
+    task->reservation = (struct reservation){.open = c.result.success};
     for (unsigned i = 0; i < n; i++) {
         const unsigned key = (first + i) % KEYS;
         const int64_t granted = c.call.group->results[i].granted;
         world.accounts[key].ceiling -= c.call.group->members[i].part.amount - granted;
         world.accounts[key].floor += granted;
         task->reservation.granted[key] = granted;
+        task->reservation.moment[key] = c.call.group->members[i].moment;
         assert_int_equal(granted > 0, c.result.success);
     }
     if (!c.result.success && world.rate.block == 0) assert_true(was_full(task, &c));
@@ -166,7 +166,7 @@ static void settle(struct task *task) {
         struct steady__settlement *s = &group_add(&c, keys[key], world.rate)->settlement;
         s->reserved = r->granted[key];
         s->actual = random_below((uint32_t)r->granted[key] + 1);
-        s->moment = r->moment;
+        s->moment = r->moment[key];
         s->same_rate = true;
         less[key] = s->reserved - s->actual;
         world.accounts[key].floor -= less[key];
@@ -459,8 +459,8 @@ static int64_t taken_at(const char *key) {
     return read.bucket.last;
 }
 
-/* A settlement then gives back no more than what is left. */
-static void moment_of_a_call_is_not_later_than_any_of_its_takes(void **state) {
+/* A settlement then gives back what is left, and no more. */
+static void moment_of_each_bucket_is_that_of_its_take(void **state) {
     (void)state;
     unsigned apart = 0, n = 0;
     for (bool over = false; !over; n++) {
@@ -474,8 +474,8 @@ static void moment_of_a_call_is_not_later_than_any_of_its_takes(void **state) {
         over = world.interrupt != NULL;
         world.interrupt = NULL;
         assert_true(c.result.success);
-        assert_true(c.call.group->moment <= taken_at("a"));
-        assert_true(c.call.group->moment <= taken_at("c"));
+        assert_int_equal(c.call.group->members[0].moment, taken_at("a"));
+        assert_int_equal(c.call.group->members[2].moment, taken_at("c"));
         apart += taken_at("a") != taken_at("c");
         group_end(&c);
         assert_true(n < 5000);
@@ -710,7 +710,7 @@ int main(void) {
         cmocka_unit_test(settlement_that_is_stopped_gives_back_no_drop_of_others),
         cmocka_unit_test(call_that_loses_a_race_takes_nothing_and_starts_no_block),
         cmocka_unit_test(call_that_loses_a_race_takes_its_drops_out_of_a_shared_bucket),
-        cmocka_unit_test(moment_of_a_call_is_not_later_than_any_of_its_takes),
+        cmocka_unit_test(moment_of_each_bucket_is_that_of_its_take),
         cmocka_unit_test(call_that_loses_a_race_drains_nothing),
         cmocka_unit_test(call_that_loses_a_race_looks_again),
         cmocka_unit_test(call_that_the_look_denied_stays_denied),

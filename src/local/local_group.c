@@ -22,9 +22,8 @@
  * Buckets whose look denies end a call, so each repeat needs another call to take room between look and take. To bound
  * the time of a call in any case, the take of the last repeat decides: it has found a bucket without room, too.
  *
- * MOMENTS. What a settlement gives back is what has not leaked since the moment of the take, so a moment must not be
- * later than the take. That of a group is the earliest of its members. An earlier moment gives back less: by the few us
- * between the takes. */
+ * MOMENTS. What a settlement gives back is what has not leaked since the moment of the take. Each member has its own.
+ */
 #include "local/local_group.h"
 
 #include "group.h"
@@ -32,7 +31,6 @@
 /* What has been taken from the bucket of a member. */
 struct taken {
     int64_t drops;
-    int64_t moment;
     bool overflowed;
 };
 
@@ -41,9 +39,8 @@ struct work {
     const struct steady__call *call;
     struct steady__group *group;
     int64_t now;
-    int64_t moment; /* the earliest of the takes */
-    int64_t wait;   /* the longest of the takes */
-    size_t count;   /* of `order` */
+    int64_t wait; /* the longest of the takes */
+    size_t count; /* of `order` */
     struct steady__place places[STEADY__PARTS_MAX];
     int64_t refused_for[STEADY__PARTS_MAX];
     bool changed[STEADY__PARTS_MAX]; /* by the decision of the look */
@@ -77,35 +74,15 @@ static void local_group_ask(struct work *w, size_t i, struct steady__errand *err
     site->overflowed |= answer->overflowed;
 }
 
-/* Names a member, and fills *result from its result. grant: see steady__parts_name. */
+/* grant: see steady__group_conclude. */
 static void local_group_answer(struct work *w, bool success, int64_t grant, steady_result *result) {
-    struct steady__part parts[STEADY__PARTS_MAX];
-    struct steady__part_decision each[STEADY__PARTS_MAX];
-    const size_t n = w->group->n;
-    for (size_t i = 0; i < n; i++) {
-        const steady_part_result *r = &w->group->results[i];
-        parts[i] = *local_group_part(w, i);
-        each[i].bucket.success = r->success;
-        each[i].bucket.level = r->level;
-        each[i].bucket.retry_after = r->retry_after;
-    }
-    const size_t named = steady__parts_name(parts, n, success, each, grant);
-    *result = (steady_result){.source = STEADY_FROM_STORE,
-                              .success = success,
-                              .atomic = n == 1,
-                              .must_wait = success ? w->wait : 0,
-                              .retry_after = success ? 0 : w->group->results[named].retry_after};
-    steady__group_name(w->call, named, result);
+    steady__group_conclude(w->call, success, w->wait, grant, result);
+    result->atomic = w->group->n == 1;
 }
 
 /* What each member is granted if the call has an at_least; otherwise 0. */
 static int64_t local_group_grant(const struct work *w) {
     return w->group->how.at_least > 0 ? w->group->results[0].granted : 0;
-}
-
-static bool local_group_votes(const struct work *w, size_t i) {
-    const enum steady__kind kind = local_group_part(w, i)->kind;
-    return kind == STEADY__TAKE || kind == STEADY__LOOK;
 }
 
 /* ---- Look ---- */
@@ -209,8 +186,8 @@ static bool local_group_take(struct work *w, size_t i, int64_t grant) {
     if (grant > 0) part.amount = grant;
     local_group_ask(w, i, &take, &answer);
     local_group_fill(&w->group->results[i], &answer.decision, take.granted);
-    w->taken[i] = (struct taken){take.granted, w->now, answer.overflowed};
-    if (w->now < w->moment) w->moment = w->now;
+    w->taken[i] = (struct taken){take.granted, answer.overflowed};
+    w->group->members[i].moment = w->now;
     if (take.wait > w->wait) w->wait = take.wait;
     return answer.decision.success;
 }
@@ -221,7 +198,7 @@ static void local_group_settle(struct work *w, size_t i, int64_t actual) {
     const struct steady__settlement settlement = {.rate = local_group_part(w, i)->rate,
                                                   .same_rate = true,
                                                   .reserved = taken->drops,
-                                                  .moment = taken->moment,
+                                                  .moment = w->group->members[i].moment,
                                                   .actual = actual};
     struct steady__errand correct = {
         .task = STEADY__CORRECT, .settlement = &settlement, .own_drops = taken->overflowed};
@@ -244,7 +221,6 @@ static int64_t local_group_level_grants(struct work *w, int64_t grant) {
 static size_t local_group_take_all(struct work *w, steady_result *result) {
     int64_t grant = local_group_grant(w);
     size_t k = 0;
-    w->moment = INT64_MAX;
     w->wait = 0;
     for (; k < w->count && local_group_rank(w, w->order[k], STEADY__PARTS_MAX) <= TAKES; k++) {
         if (local_group_take(w, w->order[k], grant)) continue;
@@ -255,7 +231,6 @@ static size_t local_group_take_all(struct work *w, steady_result *result) {
     if (grant > 0) grant = local_group_level_grants(w, grant);
     for (; k < w->count; k++)
         local_group_take(w, w->order[k], 0);
-    if (w->count > 0) w->group->moment = w->moment;
     local_group_answer(w, true, grant, result);
     return STEADY__PARTS_MAX;
 }
@@ -270,8 +245,8 @@ static void local_group_decide_one(struct work *w, steady_result *result) {
     local_group_fill(&w->group->results[0], &answer.decision, decide.granted);
     w->site->stepped = answer.decision.stepped;
     w->wait = decide.wait;
-    w->group->moment = w->now;
-    local_group_answer(w, answer.decision.success || !local_group_votes(w, 0), 0, result);
+    w->group->members[0].moment = w->now;
+    local_group_answer(w, answer.decision.success || !steady__group_votes(local_group_part(w, 0)), 0, result);
 }
 
 static void local_group_decide_several(struct work *w, steady_result *result) {
@@ -303,9 +278,9 @@ static void local_group_settle_all(struct work *w, steady_result *result) {
         local_group_fill(r, &answer.decision, 0);
         r->charged = correct.charged;
         r->given_back = correct.given_back;
+        w->group->members[i].moment = w->now;
         w->site->stepped += answer.decision.stepped;
     }
-    w->group->moment = w->now;
     *result = (steady_result){.source = STEADY_FROM_STORE, .success = true, .atomic = w->group->n == 1};
     steady__group_name(w->call, 0, result);
 }

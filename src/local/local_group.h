@@ -19,7 +19,7 @@ struct steady__local_site {
     bool overflowed;          /* a bucket was an overflow bucket, or its key got none */
 };
 
-/* Makes the call. Fills *result, the results of the members, and the moment of the group. */
+/* Makes the call. Fills *result, the results of the members, and their moments. */
 void steady__local_group(struct steady__local_site *site, const struct steady__call *call, steady_result *result);
 
 #endif

@@ -59,7 +59,7 @@ static char *command_put_numbers(char *out, const int64_t *numbers, size_t n) {
 
 /* lua/parts.lua and lua/settle.lua define the arguments. */
 static char *command_put_member(char *out, enum steady__verb verb, const struct steady__member *member) {
-    const struct steady__rate *rate = &member->terms->rate;
+    const struct steady__rate *rate = member->part.rate;
     const struct steady__settlement *s = &member->settlement;
     if (verb == STEADY__SETTLE)
         return command_put_numbers(out,
@@ -152,7 +152,7 @@ static char *command_put_option(char *out, const char *name, int64_t value) {
 static char *command_put_part(char *out, enum steady__verb verb, const struct steady__member *member, size_t *argc) {
     static const char *const kinds[STEADY__KINDS] = {
         [STEADY__TAKE] = "take", [STEADY__LOOK] = "look", [STEADY__CHARGE] = "charge", [STEADY__SHADOW] = "shadow"};
-    const struct steady__rate *rate = &member->terms->rate;
+    const struct steady__rate *rate = member->part.rate;
     const struct steady__part *part = &member->part;
     const struct steady__settlement *s = &member->settlement;
     const bool settle = verb == STEADY__SETTLE, block = verb == STEADY__CONSUME_ALL && rate->block != 0;
@@ -322,7 +322,7 @@ bool steady__command_group_script_reply(const struct steady__call *call, const i
     if (!in_full && count != 2 + n) return false;
     if (values[0] < 0 || values[0] > (in_full ? 1 + 2 * (int64_t)n : 1) || !command_is_exact(values[1])) return false;
     for (size_t i = 0; i < n; i++) {
-        const struct steady__rate *rate = &group->members[i].terms->rate;
+        const struct steady__rate *rate = group->members[i].part.rate;
         if (in_full ? !command_read_bucket(rate, values[1], &values[2 + 3 * i], &buckets[i])
                     : !command_read_content(rate, values[1], values[2 + i], &buckets[i]))
             return false;
@@ -333,7 +333,7 @@ bool steady__command_group_script_reply(const struct steady__call *call, const i
 }
 
 /* success granted level until_next_drop blocked_for retry_after */
-static bool command_read_part(const struct steady__member *member, const int64_t values[6],
+static bool command_read_part(struct steady__member *member, int64_t now, const int64_t values[6],
                               steady_part_result *result) {
     const int64_t amount = member->part.amount;
     if ((values[0] != 0 && values[0] != 1) || (values[0] == 1) != (values[5] == 0)) return false;
@@ -347,6 +347,7 @@ static bool command_read_part(const struct steady__member *member, const int64_t
     result->until_next_drop = values[3];
     result->blocked_for = values[4];
     result->retry_after = values[5];
+    member->moment = now;
     return true;
 }
 
@@ -371,20 +372,20 @@ static bool command_group_consume_reply(const struct steady__call *call, const i
     if (values[3] < -1 || values[3] >= STEADY__EXACT || (values[0] == 1) != (values[3] == 0)) return false;
     if (!command_is_exact(values[4]) || (values[0] == 0 && values[2] != 0)) return false;
     for (size_t i = 0; i < group->n; i++)
-        if (!command_read_part(&group->members[i], &values[5 + 6 * i], &group->results[i])) return false;
+        if (!command_read_part(&group->members[i], values[4], &values[5 + 6 * i], &group->results[i])) return false;
     *result = (steady_result){.source = STEADY_FROM_STORE,
                               .success = values[0] == 1,
                               .atomic = true,
                               .must_wait = values[2],
                               .retry_after = values[3]};
-    group->moment = values[4];
     steady__group_name(call, (size_t)values[1], result);
     return command_fits_verdict(group, result);
 }
 
 /* level until_next_drop blocked_for given_back charged */
-static bool command_read_settled(const struct steady__settlement *s, const int64_t values[5],
+static bool command_read_settled(struct steady__member *member, int64_t now, const int64_t values[5],
                                  steady_part_result *result) {
+    const struct steady__settlement *s = &member->settlement;
     for (size_t i = 0; i < 5; i++)
         if (!command_is_exact(values[i])) return false;
     if (values[1] == 0 || values[4] > (s->actual > s->reserved ? s->actual - s->reserved : 0)) return false;
@@ -395,6 +396,7 @@ static bool command_read_settled(const struct steady__settlement *s, const int64
     result->blocked_for = values[2];
     result->given_back = values[3];
     result->charged = values[4];
+    member->moment = now;
     return true;
 }
 
@@ -404,9 +406,8 @@ static bool command_group_settle_reply(const struct steady__call *call, const in
     struct steady__group *group = call->group;
     if (count != 1 + 5 * group->n || !command_is_exact(values[0])) return false;
     for (size_t i = 0; i < group->n; i++)
-        if (!command_read_settled(&group->members[i].settlement, &values[1 + 5 * i], &group->results[i])) return false;
+        if (!command_read_settled(&group->members[i], values[0], &values[1 + 5 * i], &group->results[i])) return false;
     *result = (steady_result){.source = STEADY_FROM_STORE, .success = true, .atomic = true};
-    group->moment = values[0];
     steady__group_name(call, 0, result);
     return true;
 }
