@@ -76,6 +76,7 @@ static void busy_retry_later_and_rejected_are_temporary(void **state) {
     for (int error_class = STEADY__ERROR_CLASS_NONE; error_class <= STEADY__ERROR_CLASS_OTHER; error_class++)
         assert_int_equal(steady__error_class_is_temporary((enum steady__error_class)error_class),
                          error_class == STEADY__ERROR_CLASS_BUSY || error_class == STEADY__ERROR_CLASS_RETRY_LATER ||
+                             error_class == STEADY__ERROR_CLASS_TRY_AGAIN ||
                              error_class == STEADY__ERROR_CLASS_REJECTED);
 }
 

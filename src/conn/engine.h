@@ -24,6 +24,7 @@ struct steady__engines {
     } verbs[STEADY__VERBS]; /* by enum steady__verb */
     unsigned hung_up;       /* connections lost in a row while TRYING */
     unsigned spared;        /* further connections on which the module is not tried */
+    uint64_t session;       /* names the connection; 0: it has no name yet. See inflight.c */
 };
 
 /* The engines of the next connection. A proxy may hang up on an unknown command. So after a connection that was lost

@@ -12,9 +12,10 @@ enum steady__error_class {
     STEADY__ERROR_CLASS_NOSCRIPT,      /* load the script, send the request again */
     STEADY__ERROR_CLASS_MOVED,         /* wrong node: MOVED, ASK */
     STEADY__ERROR_CLASS_CROSS_SLOT,    /* the keys of the request lie in several slots */
+    STEADY__ERROR_CLASS_TRY_AGAIN,     /* the keys of the request are on two nodes, while their slot is moved */
     STEADY__ERROR_CLASS_READONLY,      /* not the primary any more: reconnect */
     STEADY__ERROR_CLASS_BUSY,          /* LOADING, BUSY, MASTERDOWN: no request is served for a while */
-    STEADY__ERROR_CLASS_RETRY_LATER,   /* OOM, MISCONF, NOREPLICAS, CLUSTERDOWN, TRYAGAIN */
+    STEADY__ERROR_CLASS_RETRY_LATER,   /* OOM, MISCONF, NOREPLICAS, CLUSTERDOWN */
     STEADY__ERROR_CLASS_NO_PERMISSION, /* NOAUTH, WRONGPASS, NOPERM, and a forbidden command inside a script */
     STEADY__ERROR_CLASS_NOT_A_BUCKET,  /* WRONGTYPE, and NOTABUCKET of our scripts */
     STEADY__ERROR_CLASS_REJECTED,      /* DENIED, max number of clients: as if the connection had failed */
@@ -27,7 +28,7 @@ enum steady__error_class steady__error_class_of(const char *error, size_t len);
 /* Whether the error is about the server's state, and passes by itself. */
 static inline bool steady__error_class_is_temporary(enum steady__error_class error_class) {
     return error_class == STEADY__ERROR_CLASS_BUSY || error_class == STEADY__ERROR_CLASS_RETRY_LATER ||
-           error_class == STEADY__ERROR_CLASS_REJECTED;
+           error_class == STEADY__ERROR_CLASS_REJECTED || error_class == STEADY__ERROR_CLASS_TRY_AGAIN;
 }
 
 /* The public error code of a decision that ends with an error of this class. */

@@ -691,6 +691,11 @@ static bool cluster_reply_begins(const struct steady__reply *reply, const char *
            (reply->text_len == len || reply->text[len] == ' ');
 }
 
+/* CROSSSLOT shows a cluster, too. Then the next call on keys of several slots is divided at once. */
+static void cluster_crossed_slots(struct steady__cluster *cluster) {
+    if (cluster->map == NULL && cluster_start_map(cluster)) cluster_schedule_map_refresh(cluster);
+}
+
 /* True: the error was a redirect, and the request was sent to another node, or ended. */
 static bool cluster_follow_redirect(struct node *node, struct steady__request *request, struct steady__engines *engines,
                                     const struct steady__reply *reply) {
@@ -718,6 +723,8 @@ static enum steady__reply_action cluster_answered(void *owner, struct steady__re
     const struct steady__connection_options *with = &node->cluster->with;
     node->timed_out = false;
     if (request == &node->map_request) return cluster_map_received(node, reply);
+    if (reply->kind == STEADY__REPLY_ERROR && reply->error_class == STEADY__ERROR_CLASS_CROSS_SLOT)
+        cluster_crossed_slots(node->cluster);
     if (reply->kind == STEADY__REPLY_ERROR && request->key != NULL &&
         cluster_follow_redirect(node, request, engines, reply))
         return STEADY__REPLY_RESENT;
@@ -756,19 +763,19 @@ static bool cluster_is_map_unavailable(const struct steady__cluster *cluster) {
 }
 
 /* A single server takes any keys. A node of a cluster would answer CROSSSLOT. */
-static int cluster_check_slots(const struct steady__cluster *cluster, const struct steady__request *request) {
+static bool cluster_divides(void *transport, const struct steady__request *request) {
+    const struct steady__cluster *cluster = transport;
+    if (cluster->map == NULL) return false;
     const uint16_t slot = steady__slot_of(request->key, request->key_len);
-    for (size_t i = 1; cluster->map != NULL && i < request->n_keys; i++)
-        if (steady__slot_of(request->keys[i].text, request->keys[i].len) != slot)
-            return steady__note_error(cluster->with.last_error, STEADY_UNSUPPORTED, STEADY__CROSS_SLOT_TEXT);
-    return 0;
+    for (size_t i = 1; i < request->n_keys; i++)
+        if (steady__slot_of(request->keys[i].text, request->keys[i].len) != slot) return true;
+    return false;
 }
 
 /* A request goes to the node of its key. If that node is down or silent and the map cannot be refreshed, it goes to
  * another node: the MOVED reply names the new primary. */
 static int cluster_submit(void *transport, struct steady__request *request) {
     struct steady__cluster *cluster = transport;
-    if (request->n_keys > 1 && cluster_check_slots(cluster, request) != 0) return STEADY_UNSUPPORTED;
     if (request->key == NULL)
         return cluster_send_to(request->at != NULL ? request->at : cluster_node_at(cluster, 0), request);
     struct node *node = cluster_node_for_request(cluster, request);
@@ -827,8 +834,8 @@ static const char *cluster_doing(void *transport, const struct steady__request *
     return node != NULL ? steady__connection_activity(node->conn) : NULL;
 }
 
-const struct steady__transport steady__cluster_class = {cluster_submit, cluster_forget, cluster_catch_up, cluster_close,
-                                                        cluster_doing};
+const struct steady__transport steady__cluster_class = {cluster_submit, cluster_forget, cluster_catch_up,
+                                                        cluster_close,  cluster_doing,  cluster_divides};
 
 /* ---- Opening ---- */
 

@@ -32,6 +32,9 @@
  *   - MOVED and ASK: cluster.c sends the decision to the node that they name.
  * The exception is a peek, which charges nothing: replica.c sends it to the primary if a replica fails to answer.
  *
+ * A call on keys of several slots has a coordinator, which sends branches in its place: see coordinator.c. A branch has
+ * a `struct pending`, too. It is in no list and has the deadline of its call. If it gives drops back, it is in `due`.
+ *
  * Housekeeping requests (SCRIPT LOAD, the eviction query) have a `struct pending` too, in no list and without a
  * deadline.
  *
@@ -62,6 +65,7 @@
 
 enum pending_kind {
     DECISION,
+    BRANCH,         /* of a decision that has a coordinator */
     SCRIPT_LOAD,    /* for the verb of its call; in no list */
     EVICTION_QUERY, /* in no list either */
 };
@@ -69,7 +73,9 @@ enum pending_kind {
 struct pending {
     struct steady__call call; /* call.key is `key` below, or in the memory of call.group */
     struct steady__request request;
-    struct steady__list place; /* in due, failed or spare */
+    struct steady__list place;               /* in due, failed or spare */
+    struct steady__coordinator *coordinator; /* of a DECISION on several slots; NULL: `request` is in flight */
+    struct steady__branch *branch;           /* if it is a BRANCH */
     steady_us deadline;
     steady_us held;        /* inflight->held at submit */
     steady_result *answer; /* NULL: the result goes to the callback */
@@ -100,6 +106,7 @@ static steady_us inflight_longer(steady_us a, steady_us b) { return a > b ? a : 
 /* ---- Pending decisions ---- */
 
 static bool inflight_add_slab(struct steady__inflight *inflight) {
+    if ((inflight->n_slabs + 1) * SLAB_SIZE > (size_t)1 << INDEX_BITS) return false; /* branches may be more */
     if (inflight->n_slabs == inflight->slabs_room) {
         const size_t room = inflight->slabs_room > 0 ? 2 * inflight->slabs_room : 8;
         /* NOLINTNEXTLINE(bugprone-sizeof-expression): an array of pointers */
@@ -181,6 +188,7 @@ static struct pending *inflight_pending_take(struct steady__inflight *inflight, 
     pending->request.expected_latency = 0;
     pending->request.nested = 0;
     pending->kind = DECISION;
+    pending->coordinator = NULL;
     pending->turned = false;
     pending->tries = 1;
     pending->error = 0;
@@ -220,8 +228,26 @@ void steady__counters_read(const struct steady__counters *counters, steady_stats
     stats->timeouts = steady__counter_get(&counters->timeouts);
 }
 
+static void inflight_finish_branch(struct steady__inflight *inflight, struct pending *pending,
+                                   const steady_result *result) {
+    struct steady__branch *branch = pending->branch;
+    branch->request = NULL;
+    inflight_pending_release(inflight, pending);
+    steady__coordinator_branch_ended(branch, result);
+}
+
+static void inflight_free_coordinator(struct pending *pending) {
+    steady__coordinator_free(pending->coordinator);
+    pending->coordinator = NULL;
+}
+
 /* The key of a spare entry stays until the next submit. So the policy can still use it. */
 static void inflight_finish(struct steady__inflight *inflight, struct pending *pending, steady_result *result) {
+    if (pending->kind == BRANCH) {
+        inflight_finish_branch(inflight, pending, result);
+        return;
+    }
+    if (pending->coordinator != NULL) inflight_free_coordinator(pending);
     inflight_count(inflight->counters, &pending->call, result);
     if (--inflight->n_in_flight == 0) inflight->in_portions = false;
     inflight_pending_release(inflight, pending);
@@ -289,7 +315,33 @@ static void inflight_describe_timeout(struct steady__inflight *inflight, int err
     steady__last_error_set(inflight->last_error, &late->why);
 }
 
+/* A branch in `due` gives drops back. Its call has its own deadline, or has ended. */
+static void inflight_time_out_branch(struct steady__inflight *inflight, struct pending *pending) {
+    struct steady__branch *branch = pending->branch;
+    const int error = steady__inflight_take_back(inflight, branch, false);
+    steady__coordinator_branch_ended(branch, &(steady_result){.error = error});
+}
+
+static void inflight_time_out_coordinator(struct steady__inflight *inflight, struct pending *pending) {
+    steady_result result;
+    steady__coordinator_stop(pending->coordinator,
+                             inflight_was_held(inflight, pending, steady__loop_now(&inflight->loop)), &result);
+    if (result.error != 0) {
+        if (steady__verb_decides(pending->call.verb)) steady__counter_add(&inflight->counters->timeouts, 1);
+        inflight_describe_timeout(inflight, result.error, NULL);
+    }
+    inflight_finish(inflight, pending, &result);
+}
+
 static void inflight_time_out(struct steady__inflight *inflight, struct pending *pending) {
+    if (pending->kind == BRANCH) {
+        inflight_time_out_branch(inflight, pending);
+        return;
+    }
+    if (pending->coordinator != NULL) {
+        inflight_time_out_coordinator(inflight, pending);
+        return;
+    }
     const struct steady__transport *transport = inflight->transport_class;
     const char *doing = transport->doing != NULL ? transport->doing(inflight->transport, &pending->request) : NULL;
     const bool held = inflight_was_held(inflight, pending, steady__loop_now(&inflight->loop));
@@ -384,6 +436,19 @@ static size_t inflight_encode_script_load(struct steady__inflight *inflight, str
     return steady__command_script_load(out, verb);
 }
 
+static uint64_t inflight_session(struct steady__inflight *inflight, struct steady__engines *engines) {
+    if (engines->session == 0) engines->session = ++inflight->sessions;
+    return engines->session;
+}
+
+/* Whether a branch may give drops back on this connection. See NEVER MORE in coordinator.c. */
+static bool inflight_session_fits(struct steady__inflight *inflight, const struct pending *pending,
+                                  struct steady__engines *engines) {
+    if (pending->kind != BRANCH || pending->call.verb != STEADY__SETTLE) return true;
+    const uint64_t wanted = pending->branch->session;
+    return wanted == 0 || pending->request.redirects > 0 || wanted == inflight_session(inflight, engines);
+}
+
 static size_t inflight_encode(void *owner, struct steady__request *request, struct steady__engines *engines,
                               char *out) {
     struct steady__inflight *inflight = owner;
@@ -397,6 +462,10 @@ static size_t inflight_encode(void *owner, struct steady__request *request, stru
     const steady_us now = steady__loop_now(&inflight->loop);
     const steady_us least = inflight_was_held(inflight, pending, now) ? inflight->timeout / 4 : 0;
     if (now + inflight_longer(request->expected_latency, least) >= pending->deadline) return 0;
+    if (!inflight_session_fits(inflight, pending, engines)) {
+        inflight_fail_from_loop(inflight, pending, STEADY_UNAVAILABLE);
+        return 0;
+    }
     pending->loads = engines->verbs[verb].loads;
     pending->to_module =
         pending->turned || (pending->tries == 1 && steady__engine_asks_module(engines, verb, inflight->engine));
@@ -464,12 +533,35 @@ static void inflight_note_error(struct steady__inflight *inflight, const struct 
     steady__last_error_set(inflight->last_error, &text);
 }
 
+/* Makes a coordinator for a call, which has no request in flight. 0, or STEADY_NO_MEMORY. */
+static int inflight_coordinate(struct steady__inflight *inflight, struct pending *pending, bool one_by_one) {
+    pending->coordinator = steady__coordinator_new(inflight, &pending->request, &pending->call, one_by_one);
+    if (pending->coordinator != NULL && steady__coordinator_start(pending->coordinator)) return 0;
+    inflight_free_coordinator(pending);
+    return STEADY_NO_MEMORY;
+}
+
+/* The server says that it has not all keys of a request. True: they are asked apart, or the call has ended. */
+static bool inflight_divide(struct steady__inflight *inflight, struct pending *pending, bool one_by_one) {
+    if (pending->request.n_keys < 2 || inflight->transport_class->divides == NULL) return false;
+    if (pending->kind == BRANCH && !one_by_one) return false; /* it was one slot to us */
+    if (pending->kind == BRANCH)
+        inflight_finish_branch(inflight, pending, &(steady_result){.error = STEADY__TRY_AGAIN});
+    else if (inflight_coordinate(inflight, pending, one_by_one) != 0)
+        inflight_fail(inflight, pending, STEADY_NO_MEMORY);
+    return true;
+}
+
 static enum steady__reply_action inflight_error_replied(struct steady__inflight *inflight, struct pending *pending,
                                                         struct steady__engines *engines,
                                                         const struct steady__reply *reply) {
     const enum steady__error_class error_class = reply->error_class;
     if (error_class == STEADY__ERROR_CLASS_NOSCRIPT && inflight_resend_after_noscript(inflight, pending, engines))
         return STEADY__REPLY_RESENT;
+    if (error_class == STEADY__ERROR_CLASS_CROSS_SLOT && inflight_divide(inflight, pending, false))
+        return STEADY__REPLY_ACCEPTED;
+    if (error_class == STEADY__ERROR_CLASS_TRY_AGAIN && inflight_divide(inflight, pending, true))
+        return STEADY__REPLY_ACCEPTED;
     int error = steady__error_class_code(error_class);
     if (error_class == STEADY__ERROR_CLASS_CROSS_SLOT) {
         inflight_fail(inflight, pending, steady__note_error(inflight->last_error, error, STEADY__CROSS_SLOT_TEXT));
@@ -558,7 +650,8 @@ static bool inflight_decode_group(struct steady__inflight *inflight, const struc
     unsigned stepped = 0;
     if (pending->to_module) return steady__command_group_module_reply(call, reply->values, reply->count, result);
     if (!steady__command_group_script_reply(call, reply->values, reply->count, result, &stepped)) return false;
-    steady__counter_add(&inflight->counters->clock_steps, stepped);
+    if (pending->kind != BRANCH || call->verb != STEADY__CONSUME_ALL) /* its look has counted them */
+        steady__counter_add(&inflight->counters->clock_steps, stepped);
     return true;
 }
 
@@ -587,6 +680,8 @@ static enum steady__reply_action inflight_answered(void *owner, struct steady__r
     }
     if (!inflight_decode_reply(inflight, pending, reply, &result)) return STEADY__REPLY_UNTRUSTED;
     if (pending->to_module) steady__engine_settle(engines, pending->call.verb, true);
+    if (pending->kind == BRANCH)
+        pending->branch->session = request->send_asking ? 0 : inflight_session(inflight, engines);
     inflight_query_eviction(inflight, pending, engines);
     inflight_finish(inflight, pending, &result);
     return STEADY__REPLY_ACCEPTED;
@@ -598,7 +693,7 @@ static void inflight_unanswered(void *owner, struct steady__request *request, bo
     if (written) error = STEADY_UNKNOWN;
     if (inflight->n_in_flight > PORTION) inflight->in_portions = true;
     if (pending->kind == EVICTION_QUERY) inflight->eviction_asked = inflight->eviction_queries == EVICTION_QUERIES_MAX;
-    if (pending->kind != DECISION)
+    if (pending->kind == SCRIPT_LOAD || pending->kind == EVICTION_QUERY)
         inflight_pending_release(inflight, pending);
     else if (inflight->in_portions)
         inflight_fail_from_loop(inflight, pending, error);
@@ -663,7 +758,11 @@ int steady__inflight_submit(struct steady__inflight *inflight, const struct stea
     steady__counter_add(&inflight->counters->in_flight, 1);
     pending->deadline = now + inflight->timeout;
     pending->held = inflight_held_so_far(inflight, now);
-    const int error = inflight->transport_class->submit(inflight->transport, &pending->request);
+    const struct steady__transport *transport = inflight->transport_class;
+    const bool divided = pending->request.n_keys > 1 && transport->divides != NULL &&
+                         transport->divides(inflight->transport, &pending->request);
+    const int error = divided ? inflight_coordinate(inflight, pending, false)
+                              : transport->submit(inflight->transport, &pending->request);
     if (error != 0) {
         inflight_fail_from_loop(inflight, pending, error);
         if (!steady__retry_runs(inflight->retry)) return inflight_fail_without_timer(inflight, pending);
@@ -674,6 +773,50 @@ int steady__inflight_submit(struct steady__inflight *inflight, const struct stea
     return 0;
 }
 
+bool steady__inflight_send_branch(struct steady__inflight *inflight, struct steady__request *parent,
+                                  struct steady__branch *branch) {
+    struct pending *pending = inflight->closed ? NULL : inflight_pending_take(inflight, &branch->call);
+    if (pending == NULL) return false;
+    const steady_us now = steady__loop_now(&inflight->loop);
+    pending->kind = BRANCH;
+    pending->branch = branch;
+    pending->answer = NULL;
+    pending->deadline = parent != NULL ? PENDING_OF(parent)->deadline : now + inflight->timeout;
+    pending->held = parent != NULL ? PENDING_OF(parent)->held : inflight_held_so_far(inflight, now);
+    branch->request = &pending->request;
+    if (parent == NULL) steady__list_append(&inflight->due, &pending->place);
+    inflight_set_alarm(inflight);
+    const int error = inflight->transport_class->submit(inflight->transport, &pending->request);
+    if (error != 0) inflight_fail_from_loop(inflight, pending, error);
+    return true;
+}
+
+int steady__inflight_take_back(struct steady__inflight *inflight, struct steady__branch *branch, bool held) {
+    struct pending *pending = PENDING_OF(branch->request);
+    int error = pending->error;
+    if (error == 0 && inflight->transport != NULL)
+        error = inflight->transport_class->forget(inflight->transport, &pending->request, held);
+    branch->request = NULL;
+    inflight_pending_release(inflight, pending);
+    return error != 0 ? error : STEADY_UNKNOWN;
+}
+
+void steady__inflight_end(struct steady__inflight *inflight, struct steady__request *parent, steady_result *result) {
+    inflight_finish(inflight, PENDING_OF(parent), result);
+}
+
+/* Returns its error. */
+static int inflight_take_back_decision(struct steady__inflight *inflight, struct pending *pending) {
+    steady_result result = {.error = STEADY_UNKNOWN};
+    if (pending->error != 0) return pending->error;
+    if (inflight->transport == NULL) return STEADY_UNKNOWN;
+    if (pending->coordinator == NULL)
+        return inflight->transport_class->forget(inflight->transport, &pending->request, false);
+    steady__coordinator_stop(pending->coordinator, false, &result);
+    inflight_free_coordinator(pending);
+    return result.error != 0 ? result.error : STEADY_UNKNOWN;
+}
+
 /* An id names an entry and the decision that has it. So an old id never ends another decision: the count in it would
  * have to come around, after 2^38 decisions. */
 bool steady__inflight_cancel(struct steady__inflight *inflight, uint64_t id) {
@@ -681,10 +824,7 @@ bool steady__inflight_cancel(struct steady__inflight *inflight, uint64_t id) {
     if (id == 0 || index / SLAB_SIZE >= inflight->n_slabs) return false;
     struct pending *pending = &inflight->slabs[index / SLAB_SIZE]->entries[index % SLAB_SIZE];
     if (pending->id != id) return false;
-    int error = pending->error;
-    if (error == 0) error = STEADY_UNKNOWN;
-    if (pending->error == 0 && inflight->transport != NULL)
-        error = inflight->transport_class->forget(inflight->transport, &pending->request, false);
+    const int error = inflight_take_back_decision(inflight, pending);
     inflight_count(inflight->counters, &pending->call, &(steady_result){.error = error});
     if (--inflight->n_in_flight == 0) inflight->in_portions = false;
     const struct steady__call cancelled = pending->call; /* the store may end with its last throttler */

@@ -5,6 +5,7 @@
 
 #include "conn/connection.h"
 #include "loop/retry.h"
+#include "redis/coordinator.h"
 #include "store.h"
 
 /* The interface of a transport of requests: a cluster (or a single server), a replica, or a client of the caller. */
@@ -16,6 +17,8 @@ struct steady__transport {
     void (*close)(void *transport);
     /* The step that a request waits for, if it is not on the wire: see steady__connection_activity. NULL: not known. */
     const char *(*doing)(void *transport, const struct steady__request *request);
+    /* Whether no node may have all keys of a request. NULL: a request is never divided, whatever the server says. */
+    bool (*divides)(void *transport, const struct steady__request *request);
 };
 
 /* The text of the last timeout, to be reused for the next one of the same kind. */
@@ -56,6 +59,7 @@ struct steady__inflight {
     struct steady__slab **slabs; /* an id holds an index into them */
     size_t n_slabs, slabs_room;
     uint64_t submitted; /* decisions so far, for the ids */
+    uint64_t sessions;  /* connections that have a name */
     struct steady__alarm alarm;
     bool closed;
     bool in_portions; /* many decisions came back unanswered at once; these and later ones end in portions from the
@@ -91,6 +95,21 @@ int steady__reject(struct steady__counters *counters, struct steady__last_error 
                    const struct steady__call *call, int error, const char *why);
 
 #define STEADY__FORKED_TEXT "this process was forked after the store was opened; open a new store in it"
+
+/* ---- For coordinator.c ----
+ *
+ * Sends a branch, with the deadline of the call of `parent`; NULL: with a deadline of its own. It comes back through
+ * steady__coordinator_branch_ended, from the loop. False: out of memory, or the store is closed. */
+bool steady__inflight_send_branch(struct steady__inflight *inflight, struct steady__request *parent,
+                                  struct steady__branch *branch);
+
+/* Takes a branch back, and returns its error. */
+int steady__inflight_take_back(struct steady__inflight *inflight, struct steady__branch *branch, bool held);
+
+/* Ends the call of `parent`. The coordinator is freed before its callback runs. */
+void steady__inflight_end(struct steady__inflight *inflight, struct steady__request *parent, steady_result *result);
+
+/* ---- Ending all ---- */
 
 /* Ends all decisions as if their deadlines had passed, because the loop cannot go on. */
 void steady__inflight_give_up(struct steady__inflight *inflight);

@@ -388,8 +388,13 @@ static const char *replica_doing(void *transport, const struct steady__request *
     return steady__cluster_class.doing(r->server, request);
 }
 
-const struct steady__transport steady__replica_class = {replica_submit, replica_forget, replica_catch_up, replica_close,
-                                                        replica_doing};
+static bool replica_divides(void *transport, const struct steady__request *request) {
+    const struct steady__replica *r = transport;
+    return steady__cluster_class.divides(r->server, request);
+}
+
+const struct steady__transport steady__replica_class = {replica_submit, replica_forget, replica_catch_up,
+                                                        replica_close,  replica_doing,  replica_divides};
 
 /* ---- Opening ---- */
 
