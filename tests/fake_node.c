@@ -41,6 +41,7 @@ struct fake_node {
     unsigned count, accepted;
     struct connection connections[CONNECTIONS];
     char words[ROOM], copy[ROOM];
+    char commands[ROOM]; /* as many as have room, each followed by a line feed */
 };
 
 /* ---- Commands ---- */
@@ -62,6 +63,21 @@ static size_t command_end(const struct connection *c) {
 static void first_word(const struct connection *c, char out[24]) {
     const char *p = strchr(strchr(c->bytes, '\n') + 1, '\n') + 1;
     snprintf(out, 24, "%.*s", (int)strcspn(p, "\r"), p);
+}
+
+/* Keeps the words of a command. */
+static void keep_command(struct fake_node *node, const struct connection *c) {
+    const char *p = strchr(c->bytes, '\n') + 1;
+    size_t n = strlen(node->commands);
+    for (long words = strtol(c->bytes + 1, NULL, 10); words > 0; words--) {
+        char *text;
+        const size_t len = (size_t)strtol(p + 1, &text, 10);
+        if (n + len + 3 > ROOM) return;
+        memcpy(node->commands + n, text + 2, len);
+        node->commands[n += len] = words > 1 ? ' ' : '\n';
+        node->commands[++n] = '\0';
+        p = text + 2 + len + 2;
+    }
 }
 
 static const struct saying *find(struct fake_node *node, const char *word) {
@@ -106,6 +122,7 @@ static void obey(struct fake_node *node, struct connection *c) {
     size_t end;
     while (c->fd >= 0 && (end = command_end(c)) > 0) {
         first_word(c, word);
+        keep_command(node, c);
         const size_t n = strlen(node->words);
         snprintf(node->words + n, ROOM - n, "%s ", word);
         memmove(c->bytes, c->bytes + end, c->len -= end);
@@ -231,6 +248,16 @@ unsigned fake_node_heard(struct fake_node *node, const char *word) {
     for (const char *p = fake_node_words(node); *p != '\0'; p = strchr(p, ' ') + 1)
         if (len == 0 || (strncmp(p, word, len) == 0 && p[len] == ' ')) count++;
     return count;
+}
+
+const char *fake_node_last(struct fake_node *node, const char *word) {
+    const char *last = "";
+    pthread_mutex_lock(&node->lock);
+    for (const char *p = node->commands; *p != '\0'; p = strchr(p, '\n') + 1)
+        if (strncmp(p, word, strlen(word)) == 0 && p[strlen(word)] == ' ') last = p;
+    snprintf(node->copy, ROOM, "%.*s", (int)strcspn(last, "\n"), last);
+    pthread_mutex_unlock(&node->lock);
+    return node->copy;
 }
 
 unsigned fake_node_open(struct fake_node *node) {

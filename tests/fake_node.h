@@ -32,6 +32,9 @@ unsigned fake_node_heard(struct fake_node *node, const char *word);
 /* The first words of all commands that it has read, each followed by a space. Valid until the next call. */
 const char *fake_node_words(struct fake_node *node);
 
+/* The last command with this first word, its words with a space between them. Valid until the next call. */
+const char *fake_node_last(struct fake_node *node, const char *word);
+
 /* The connections open now, and the connections accepted so far. */
 unsigned fake_node_open(struct fake_node *node);
 unsigned fake_node_accepted(struct fake_node *node);

@@ -210,6 +210,7 @@ static void denied_look_starts_only_the_block_of_the_bucket_that_denies(void **s
     assert_true(!r->success && r->part == 1 && r->retry_after == 60000000 && r->blocked_for == 60000000);
     assert_heard(low_node, 1, 0, 0);
     assert_heard(high_node, 1, 1, 0);
+    assert_string_equal(fake_node_last(high_node, TAKE), TAKE " 1 {a} PART 10 3600000000 BLOCK 60000000");
     fake_node_says(high_node, LOOK, denies(10, 500, 700), 0, 0); /* it is blocked */
     ask_both(blocks);
     assert_true(is_verdict(false));
@@ -244,7 +245,11 @@ static void second_denial_gives_back_what_was_taken(void **state) {
     fake_node_says(high_node, TAKE, denies(10, 0, 900), 0, 0);
     const steady_result *r = ask_both(blocks);
     assert_true(r->error == 0 && !r->success && r->part == 1 && r->retry_after == 900);
-    assert_true(each[0].granted == 0 && each[0].level == 0 && each[1].level == 10); /* after the settle */
+    assert_true(each[0].granted == 0 && each[0].level == 0 && each[1].level == 10);        /* after the settle */
+    assert_string_equal(fake_node_last(low_node, TAKE), TAKE " 1 {b} PART 10 3600000000"); /* without its block */
+    assert_string_equal(fake_node_last(high_node, TAKE), TAKE " 1 {a} PART 10 3600000000");
+    assert_string_equal(fake_node_last(low_node, SETTLE),
+                        SETTLE " 1 {b} PART 10 3600000000 RESERVED 1 MOMENT " NOW " ACTUAL 0");
     assert_heard(low_node, 1, 1, 1);
     assert_heard(high_node, 1, 1, 0);
     assert_counted_once(0, 1, 0, 0);
@@ -294,6 +299,10 @@ static void partial_grant_is_the_smallest_and_the_rest_is_settled(void **state) 
     const steady_result *r = ask_parts(parts, 2, &how);
     assert_true(r->success && r->granted == 3 && each[0].granted == 3 && each[1].granted == 3);
     assert_int_equal(each[0].level, 8);
+    assert_string_equal(fake_node_last(high_node, LOOK), LOOK " 1 {a} ATLEAST 2 PART 10 3600000000 AMOUNT 8");
+    assert_string_equal(fake_node_last(high_node, TAKE), TAKE " 1 {a} ATLEAST 2 PART 10 3600000000 AMOUNT 5");
+    assert_string_equal(fake_node_last(low_node, SETTLE),
+                        SETTLE " 1 {b} PART 10 3600000000 RESERVED 5 MOMENT " NOW " ACTUAL 3");
     assert_heard(low_node, 1, 1, 1);
     assert_heard(high_node, 1, 1, 0);
 }
