@@ -85,8 +85,8 @@ static void malformed_redirect_is_unavailable_and_asks_for_the_map(void **state)
     assert_int_equal(fake_node_accepted(a), 1);
 }
 
-/* TRYAGAIN is for commands with several keys. Our commands have one key, so a server that says it is not asked again.
- */
+/* TRYAGAIN is for commands with several keys: see unit_several_slots.c. If a server says it of one key, it is not asked
+ * again. */
 static void tryagain_is_unavailable_and_not_retried(void **state) {
     static const char reply[] = "-TRYAGAIN Multiple keys request during rehashing of slot\r\n";
     (void)state;
