@@ -619,6 +619,39 @@ static void settle_of_a_key_that_has_moved_on_follows_it(void **state) {
     assert_heard(high_node, 1, 2, 1);
 }
 
+/* The slot begins to move between the take and the settle: the node that took the drops redirects the settle. */
+static void settle_follows_a_key_that_moves_after_the_take(void **state) {
+    (void)state;
+    open_cluster(timeout);
+    fake_node_says(low_node, LOOK, allows(5, 1), 0, 0);
+    fake_node_says(low_node, SETTLE, keep("-ASK %u 127.0.0.1:%d\r\n", steady__slot_of(LOW, 3), fake_node_port(b)), 0,
+                   0);
+    fake_node_says(high_node, TAKE, denies(10, 0, 700), 0, 0);
+    ask_both(throttler);
+    assert_true(is_verdict(false));
+    assert_heard(low_node, 1, 1, 1);
+    assert_heard(high_node, 1, 1, 1);
+}
+
+/* A bucket that is ahead of the clock, in its look and in its take. */
+static void clock_that_stepped_back_is_counted_once(void **state) {
+    steady_stats stats;
+    (void)state;
+    open_cluster(timeout);
+    steady_throttler_free(&blocks);
+    client_close();
+    for (int i = 0; i < 2; i++)
+        fake_node_says(i == 0 ? a : b, "EVALSHA", "*5\r\n:3\r\n:" NOW "\r\n:2\r\n:0\r\n:0\r\n", 0, 0);
+    char url[64];
+    snprintf(url, sizeof url, "redis://127.0.0.1:%d", fake_node_port(a));
+    client_open(url, timeout);
+    fake_node_says(a, "EVALSHA", "-CROSSSLOT Keys in request don't hash to the same slot\r\n", 0, 1);
+    ask_both(throttler);
+    assert_true(is_verdict(true) && each[0].level == 3 && each[1].level == 3);
+    steady_store_stats(store, &stats);
+    assert_int_equal(stats.clock_steps, 2);
+}
+
 /* ---- Cancel and close ---- */
 
 /* Stops the node of HIGH in a round: 0 look, 1 take, 2 settle; 3: the block of a denied call. */
@@ -675,6 +708,31 @@ static void close_ends_the_call_once_in_each_round(void **state) {
         steady_store_close(&store);
         assert_int_equal(called, 1);
         assert_int_equal(answer.error, STEADY_CANCELLED);
+        close_cluster(NULL);
+        nodes_set_up(NULL);
+    }
+}
+
+static uint64_t other_id;
+
+static void remember_and_cancel(const steady_result *result, void *data) {
+    remember(result, data);
+    assert_int_equal(steady_cancel(throttler, other_id), 0);
+}
+
+/* The second call is cancelled in the callback of the first, which the close ends. */
+static void call_may_be_cancelled_while_the_store_is_closed(void **state) {
+    (void)state;
+    for (int round = 0; round < 4; round++) {
+        open_cluster(timeout);
+        const steady_part parts[] = {part_of(blocks, LOW, 1), part_of(blocks, HIGH, 1)};
+        called = 0;
+        hang_in_round(round);
+        assert_int_equal(steady_consume_all(parts, 2, NULL, remember_and_cancel, NULL, NULL), 0);
+        assert_int_equal(steady_consume_all(parts, 2, NULL, remember, NULL, &other_id), 0);
+        run_for(poller, 50 * MS);
+        steady_store_close(&store);
+        assert_int_equal(called, 1);
         close_cluster(NULL);
         nodes_set_up(NULL);
     }
@@ -850,8 +908,11 @@ int main(void) {
         WITH_CLUSTER(cluster_is_found_by_its_crossslot),
         WITH_CLUSTER(branches_follow_moved_and_ask),
         WITH_CLUSTER(settle_of_a_key_that_has_moved_on_follows_it),
+        WITH_CLUSTER(settle_follows_a_key_that_moves_after_the_take),
+        WITH_CLUSTER(clock_that_stepped_back_is_counted_once),
         WITH_CLUSTER(cancelled_call_gives_back_what_is_known),
         WITH_CLUSTER(close_ends_the_call_once_in_each_round),
+        WITH_CLUSTER(call_may_be_cancelled_while_the_store_is_closed),
         WITH_CLUSTER(callback_may_close_the_store),
         WITH_CLUSTER(settle_outlives_its_call),
         WITH_CLUSTER(each_bucket_is_reserved_at_the_moment_of_its_server),

@@ -38,7 +38,6 @@
 #include <string.h>
 
 #include "group.h"
-#include "redis/inflight.h"
 #include "redis/slot_map.h"
 
 enum round { LOOK, BLOCK, FIRST, TAKE, EQUALIZE, DRAIN, ALONE, GIVE_BACK, END };
@@ -53,7 +52,8 @@ struct state {
 };
 
 struct steady__coordinator {
-    struct steady__inflight *inflight;
+    const struct steady__coordinator_owner *owner_class;
+    void *owner;
     struct steady__request *parent;
     const struct steady__call *call;
     struct steady__group *group;  /* of the call */
@@ -134,7 +134,7 @@ static struct steady__branch *coordinator_new_branch(struct steady__coordinator 
     return branch;
 }
 
-static void coordinator_free_branch(struct steady__branch *branch) {
+void steady__coordinator_drop_branch(struct steady__branch *branch) {
     steady__list_remove(&branch->place);
     free(branch->call.group);
     free(branch);
@@ -164,8 +164,8 @@ static bool coordinator_send_branch(struct steady__coordinator *c, enum round ro
     branch->call.terms = group->members[0].terms;
     branch->call.throttler = group->members[0].throttler;
     steady__list_append(&c->branches, &branch->place);
-    if (steady__inflight_send_branch(c->inflight, coordinator_settles(round) ? NULL : c->parent, branch)) return true;
-    coordinator_free_branch(branch);
+    if (c->owner_class->send(c->owner, coordinator_settles(round) ? NULL : c->parent, branch)) return true;
+    steady__coordinator_drop_branch(branch);
     return false;
 }
 
@@ -312,7 +312,7 @@ static void coordinator_go_on(struct steady__coordinator *c) {
         const enum round next = coordinator_next_round(c);
         if (next == END) {
             coordinator_conclude(c, &result);
-            steady__inflight_end(c->inflight, c->parent, &result);
+            c->owner_class->end(c->owner, c->parent, &result);
             return;
         }
         c->round = next;
@@ -429,8 +429,8 @@ static void coordinator_split(struct steady__coordinator *c, const struct steady
 void steady__coordinator_branch_ended(struct steady__branch *branch, const steady_result *result) {
     struct steady__coordinator *c = branch->coordinator;
     steady__list_remove(&branch->place);
-    if (c == NULL || c->inflight->closed) {
-        coordinator_free_branch(branch);
+    if (c == NULL) {
+        steady__coordinator_drop_branch(branch);
         return;
     }
     if (result->error == 0)
@@ -441,7 +441,7 @@ void steady__coordinator_branch_ended(struct steady__branch *branch, const stead
         coordinator_split(c, branch);
     else
         coordinator_branch_failed(c, branch, STEADY_UNAVAILABLE);
-    coordinator_free_branch(branch);
+    steady__coordinator_drop_branch(branch);
     coordinator_give_back_if_failed(c);
     coordinator_go_on(c);
 }
@@ -455,12 +455,14 @@ static unsigned char coordinator_bundle_of(const struct steady__group *group, si
     return (unsigned char)i;
 }
 
-struct steady__coordinator *steady__coordinator_new(struct steady__inflight *inflight, struct steady__request *parent,
-                                                    const struct steady__call *call, bool one_by_one) {
+struct steady__coordinator *steady__coordinator_new(const struct steady__coordinator_owner *owner_class, void *owner,
+                                                    struct steady__request *parent, const struct steady__call *call,
+                                                    bool one_by_one) {
     const size_t n = call->group->n;
     struct steady__coordinator *c = calloc(1, sizeof *c + n * sizeof c->states[0]);
     if (c == NULL) return NULL;
-    c->inflight = inflight;
+    c->owner_class = owner_class;
+    c->owner = owner;
     c->parent = parent;
     c->call = call;
     c->group = call->group;
@@ -489,8 +491,8 @@ static void coordinator_let_go(struct steady__coordinator *c, bool held) {
             branch->coordinator = NULL;
             if (branch->round == GIVE_BACK) c->unsure = true;
         } else {
-            coordinator_branch_failed(c, branch, steady__inflight_take_back(c->inflight, branch, held));
-            coordinator_free_branch(branch);
+            coordinator_branch_failed(c, branch, c->owner_class->take_back(c->owner, branch, held));
+            steady__coordinator_drop_branch(branch);
         }
     }
 }

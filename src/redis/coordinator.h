@@ -6,7 +6,6 @@
 #include "conn/pipeline.h"
 #include "store.h"
 
-struct steady__inflight;
 struct steady__coordinator;
 
 /* A branch of a call: one request, on keys of one slot. coordinator.c makes it, inflight.c sends it. */
@@ -22,10 +21,21 @@ struct steady__branch {
     struct steady__rate rates[];         /* theirs */
 };
 
-/* parent: the request of the call, with which inflight.c names it. one_by_one: each key is asked alone. NULL: out of
- * memory. */
-struct steady__coordinator *steady__coordinator_new(struct steady__inflight *inflight, struct steady__request *parent,
-                                                    const struct steady__call *call, bool one_by_one);
+/* What a coordinator asks of inflight.c. */
+struct steady__coordinator_owner {
+    /* Sends a branch, with the deadline of the call of `parent`; NULL: with a deadline of its own. It comes back
+     * through steady__coordinator_branch_ended, from the loop. False: out of memory, or the store is closed. */
+    bool (*send)(void *owner, struct steady__request *parent, struct steady__branch *branch);
+    /* Takes a branch back, and returns its error. held: the loop was held meanwhile. */
+    int (*take_back)(void *owner, struct steady__branch *branch, bool held);
+    /* Ends the call of `parent`, with its callback. Frees the coordinator before that. */
+    void (*end)(void *owner, struct steady__request *parent, steady_result *result);
+};
+
+/* parent: the request of the call, which names it. one_by_one: each key is asked alone. NULL: out of memory. */
+struct steady__coordinator *steady__coordinator_new(const struct steady__coordinator_owner *owner_class, void *owner,
+                                                    struct steady__request *parent, const struct steady__call *call,
+                                                    bool one_by_one);
 
 /* Sends the first branches. False: out of memory, and nothing was sent. The end of the call comes from the loop. */
 bool steady__coordinator_start(struct steady__coordinator *coordinator);
@@ -41,5 +51,8 @@ void steady__coordinator_free(struct steady__coordinator *coordinator);
  * its keys are on two nodes for now. Frees the branch. The call may end inside, with all that its callback does. */
 #define STEADY__TRY_AGAIN 2
 void steady__coordinator_branch_ended(struct steady__branch *branch, const steady_result *result);
+
+/* The same for a branch that is not in flight any more because the store is closed: its call has another end. */
+void steady__coordinator_drop_branch(struct steady__branch *branch);
 
 #endif

@@ -50,6 +50,7 @@
 #include "core/redact.h"
 #include "policy.h"
 #include "redis/command.h"
+#include "redis/coordinator.h"
 #include "redis/eviction.h"
 #include "redis/slot_map.h"
 
@@ -233,7 +234,10 @@ static void inflight_finish_branch(struct steady__inflight *inflight, struct pen
     struct steady__branch *branch = pending->branch;
     branch->request = NULL;
     inflight_pending_release(inflight, pending);
-    steady__coordinator_branch_ended(branch, result);
+    if (inflight->closed)
+        steady__coordinator_drop_branch(branch);
+    else
+        steady__coordinator_branch_ended(branch, result);
 }
 
 static void inflight_free_coordinator(struct pending *pending) {
@@ -315,10 +319,21 @@ static void inflight_describe_timeout(struct steady__inflight *inflight, int err
     steady__last_error_set(inflight->last_error, &late->why);
 }
 
+static int inflight_take_back(void *owner, struct steady__branch *branch, bool held) {
+    struct steady__inflight *inflight = owner;
+    struct pending *pending = PENDING_OF(branch->request);
+    int error = pending->error;
+    if (error == 0 && inflight->transport != NULL)
+        error = inflight->transport_class->forget(inflight->transport, &pending->request, held);
+    branch->request = NULL;
+    inflight_pending_release(inflight, pending);
+    return error != 0 ? error : STEADY_UNKNOWN;
+}
+
 /* A branch in `due` gives drops back. Its call has its own deadline, or has ended. */
 static void inflight_time_out_branch(struct steady__inflight *inflight, struct pending *pending) {
     struct steady__branch *branch = pending->branch;
-    const int error = steady__inflight_take_back(inflight, branch, false);
+    const int error = inflight_take_back(inflight, branch, false);
     steady__coordinator_branch_ended(branch, &(steady_result){.error = error});
 }
 
@@ -418,6 +433,33 @@ void steady__inflight_give_up(struct steady__inflight *inflight) {
     while (inflight_is_open(inflight) &&
            (inflight_is_due(inflight, INT64_MAX) || !steady__list_empty(&inflight->finishing)));
 }
+
+/* ---- Called by the coordinator of a call ---- */
+
+static bool inflight_send_branch(void *owner, struct steady__request *parent, struct steady__branch *branch) {
+    struct steady__inflight *inflight = owner;
+    struct pending *pending = inflight->closed ? NULL : inflight_pending_take(inflight, &branch->call);
+    if (pending == NULL) return false;
+    const steady_us now = steady__loop_now(&inflight->loop);
+    pending->kind = BRANCH;
+    pending->branch = branch;
+    pending->answer = NULL;
+    pending->deadline = parent != NULL ? PENDING_OF(parent)->deadline : now + inflight->timeout;
+    pending->held = parent != NULL ? PENDING_OF(parent)->held : inflight_held_so_far(inflight, now);
+    branch->request = &pending->request;
+    if (parent == NULL) steady__list_append(&inflight->due, &pending->place);
+    inflight_set_alarm(inflight);
+    const int error = inflight->transport_class->submit(inflight->transport, &pending->request);
+    if (error != 0) inflight_fail_from_loop(inflight, pending, error);
+    return true;
+}
+
+static void inflight_end(void *owner, struct steady__request *parent, steady_result *result) {
+    inflight_finish(owner, PENDING_OF(parent), result);
+}
+
+static const struct steady__coordinator_owner coordinator_owner = {inflight_send_branch, inflight_take_back,
+                                                                   inflight_end};
 
 /* ---- Called by the transport ---- */
 
@@ -535,7 +577,8 @@ static void inflight_note_error(struct steady__inflight *inflight, const struct 
 
 /* Makes a coordinator for a call, which has no request in flight. 0, or STEADY_NO_MEMORY. */
 static int inflight_coordinate(struct steady__inflight *inflight, struct pending *pending, bool one_by_one) {
-    pending->coordinator = steady__coordinator_new(inflight, &pending->request, &pending->call, one_by_one);
+    pending->coordinator =
+        steady__coordinator_new(&coordinator_owner, inflight, &pending->request, &pending->call, one_by_one);
     if (pending->coordinator != NULL && steady__coordinator_start(pending->coordinator)) return 0;
     inflight_free_coordinator(pending);
     return STEADY_NO_MEMORY;
@@ -773,47 +816,16 @@ int steady__inflight_submit(struct steady__inflight *inflight, const struct stea
     return 0;
 }
 
-bool steady__inflight_send_branch(struct steady__inflight *inflight, struct steady__request *parent,
-                                  struct steady__branch *branch) {
-    struct pending *pending = inflight->closed ? NULL : inflight_pending_take(inflight, &branch->call);
-    if (pending == NULL) return false;
-    const steady_us now = steady__loop_now(&inflight->loop);
-    pending->kind = BRANCH;
-    pending->branch = branch;
-    pending->answer = NULL;
-    pending->deadline = parent != NULL ? PENDING_OF(parent)->deadline : now + inflight->timeout;
-    pending->held = parent != NULL ? PENDING_OF(parent)->held : inflight_held_so_far(inflight, now);
-    branch->request = &pending->request;
-    if (parent == NULL) steady__list_append(&inflight->due, &pending->place);
-    inflight_set_alarm(inflight);
-    const int error = inflight->transport_class->submit(inflight->transport, &pending->request);
-    if (error != 0) inflight_fail_from_loop(inflight, pending, error);
-    return true;
-}
-
-int steady__inflight_take_back(struct steady__inflight *inflight, struct steady__branch *branch, bool held) {
-    struct pending *pending = PENDING_OF(branch->request);
-    int error = pending->error;
-    if (error == 0 && inflight->transport != NULL)
-        error = inflight->transport_class->forget(inflight->transport, &pending->request, held);
-    branch->request = NULL;
-    inflight_pending_release(inflight, pending);
-    return error != 0 ? error : STEADY_UNKNOWN;
-}
-
-void steady__inflight_end(struct steady__inflight *inflight, struct steady__request *parent, steady_result *result) {
-    inflight_finish(inflight, PENDING_OF(parent), result);
-}
-
 /* Returns its error. */
 static int inflight_take_back_decision(struct steady__inflight *inflight, struct pending *pending) {
     steady_result result = {.error = STEADY_UNKNOWN};
     if (pending->error != 0) return pending->error;
-    if (inflight->transport == NULL) return STEADY_UNKNOWN;
-    if (pending->coordinator == NULL)
+    if (pending->coordinator != NULL) {
+        if (inflight->transport != NULL) steady__coordinator_stop(pending->coordinator, false, &result);
+        inflight_free_coordinator(pending);
+    } else if (inflight->transport != NULL) {
         return inflight->transport_class->forget(inflight->transport, &pending->request, false);
-    steady__coordinator_stop(pending->coordinator, false, &result);
-    inflight_free_coordinator(pending);
+    }
     return result.error != 0 ? result.error : STEADY_UNKNOWN;
 }
 

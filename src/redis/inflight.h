@@ -5,7 +5,6 @@
 
 #include "conn/connection.h"
 #include "loop/retry.h"
-#include "redis/coordinator.h"
 #include "store.h"
 
 /* The interface of a transport of requests: a cluster (or a single server), a replica, or a client of the caller. */
@@ -95,21 +94,6 @@ int steady__reject(struct steady__counters *counters, struct steady__last_error 
                    const struct steady__call *call, int error, const char *why);
 
 #define STEADY__FORKED_TEXT "this process was forked after the store was opened; open a new store in it"
-
-/* ---- For coordinator.c ----
- *
- * Sends a branch, with the deadline of the call of `parent`; NULL: with a deadline of its own. It comes back through
- * steady__coordinator_branch_ended, from the loop. False: out of memory, or the store is closed. */
-bool steady__inflight_send_branch(struct steady__inflight *inflight, struct steady__request *parent,
-                                  struct steady__branch *branch);
-
-/* Takes a branch back, and returns its error. */
-int steady__inflight_take_back(struct steady__inflight *inflight, struct steady__branch *branch, bool held);
-
-/* Ends the call of `parent`. The coordinator is freed before its callback runs. */
-void steady__inflight_end(struct steady__inflight *inflight, struct steady__request *parent, steady_result *result);
-
-/* ---- Ending all ---- */
 
 /* Ends all decisions as if their deadlines had passed, because the loop cannot go on. */
 void steady__inflight_give_up(struct steady__inflight *inflight);

@@ -79,11 +79,13 @@ static bool has_place(const struct several *s, const struct place *place) {
     return false;
 }
 
-/* Between slots, and twice the same bucket, is another matter. */
+/* Twice the same bucket is another matter. In a cluster the keys of a call are asked apart if their slot moves, which
+ * the nodes here do not expect. */
 static bool suits(const struct asking *asking, const struct tap *tap) {
     const struct several *s = asking->several;
     if (tap->place->by_amount || s->n + tap->place->n_limits > MEMBERS_MAX || has_place(s, tap->place)) return false;
     if (asking->verb == STEADY__RESET_ALL && tap->place->n_limits == 1) return false;
+    if (sim_cluster.on && s->n + tap->place->n_limits > 1) return false;
     return s->n == 0 || sim_cluster_together(s->members[0].place, tap->place);
 }
 
