@@ -57,8 +57,8 @@ static int settle(struct gateway *g, steady_reservation *reservation, int64_t us
 
 /* Makes one request of user:42. Returns 0 or an error. */
 static int serve(struct gateway *g, int request) {
-    /* In a cluster the keys of a call must lie in one slot. A throttler with several limits puts its key into braces by
-     * itself; the other key needs them here. */
+    /* In one slot of a cluster the call is atomic, and faster. A throttler with several limits puts its key into braces
+     * by itself; the other key needs them here. */
     const steady_part parts[] = {
         {.throttler = g->requests, .key = "user:42", .key_len = 7, .amount = 1}, /* two buckets */
         {.throttler = g->tokens, .key = "{user:42}", .key_len = 9, .amount = ESTIMATE},

@@ -685,8 +685,12 @@ typedef struct steady_part {
 /* Decides on several keys: all or nothing. It is allowed if every bucket that votes allows it. If it is denied, nothing
  * is put in or taken out anywhere. A bucket of kind STEADY_TAKE or STEADY_SHADOW that denies starts its block.
  *   - All throttlers belong to one store, and the call has at most 64 buckets. No bucket may come twice.
- *   - On a Redis server the call is one script, and atomic. In a cluster all keys must lie in one slot
- *     (STEADY_UNSUPPORTED otherwise): put the common part into braces, "{user:42}:requests".
+ *   - On a Redis server the call is one script, and atomic. So it is in a cluster if all keys lie in one slot: put the
+ *     common part into braces, "{user:42}:requests".
+ *   - In several slots of a cluster the call looks at all buckets, then takes them: at most two round trips more. It
+ *     never allows more than the limits. If another call takes the last room meanwhile, it is denied, and what it took is
+ *     given back. result->atomic is false. It is STEADY_UNKNOWN if what it took may still be charged. Only an attached
+ *     store needs one slot: STEADY_UNSUPPORTED otherwise.
  *   - An embedded store looks at all buckets, then takes them one by one. It never allows more than the limits, and
  *     denies only if at some moment of the call there was no room. result->atomic is false.
  *   - An error without a verdict is answered by the strictest policy of the throttlers: STEADY_DENY, STEADY_REPORT,

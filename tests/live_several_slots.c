@@ -556,7 +556,6 @@ static void failover_in_any_round_allows_no_more_than_the_limits(void **state) {
         sum += level_in(key);
         allowed += load.taken[i];
     }
-    printf("allowed %lld, charged %lld, unknown calls %lld\n", allowed, sum, load.unknown);
     assert_true(sum <= allowed + 9 * load.unknown + 9 * (long long)load.tally.errors[-STEADY_UNAVAILABLE]);
     assert_true(sum + 3 * 20 * 3 >= allowed); /* the replica may have missed the calls in flight */
     steady_throttler_free(&load.t);
@@ -629,6 +628,42 @@ static void killed_callers_leave_at_most_what_was_in_flight(void **state) {
     assert_true(allowed > 100 && allowed <= sum);
 }
 
+/* ---- Waiting ---- */
+
+static const steady_result *wait_in_line(const steady_part *parts, struct tally *tally) {
+    const steady_how how = {.max_wait = HOUR, .reserve = true};
+    *tally = (struct tally){0};
+    submit(tally, parts, 2, &how);
+    run_until_done(rig.poller, tally, PATIENT);
+    assert_true(tally->last.error == 0 && tally->last.success);
+    return &tally->last;
+}
+
+static void place_that_is_given_up_shortens_the_next_wait(void **state) {
+    struct tally tally;
+    (void)state;
+    open_tags();
+    rig_open_at(cluster.nodes[0].url, PATIENT);
+    steady_throttler *t =
+        throttler_on(rig.store, (steady_limit){.max_capacity = 1, .drop_recharge = 100 * STEADY_SECOND});
+    const steady_part parts[] = {part_of(t, key_of(0, "line"), 1), part_of(t, key_of(1, "line"), 1)};
+    for (int i = 0; i < 4; i++) { /* the fourth has the place of the third */
+        const steady_us places = (i == 3 ? 2 : i) * 100 * STEADY_SECOND;
+        const steady_result *r = wait_in_line(parts, &tally);
+        assert_between(r->must_wait, places > 0 ? places - 5 * STEADY_SECOND : 0, places);
+        steady_reservation *reservation = r->reservation;
+        if (i == 2) {
+            const steady_settlement settlement = {.reservation = reservation, .store = rig.store};
+            struct tally settled = {0};
+            assert_int_equal(steady_settle(&settlement, count_result, expect_result(&settled), NULL), 0);
+            run_until_done(rig.poller, &settled, PATIENT);
+            assert_int_equal(settled.last.error, 0);
+        }
+        steady_reservation_free(&reservation);
+    }
+    steady_throttler_free(&t);
+}
+
 /* ---- Blocking calls ---- */
 
 static void blocking_calls_and_pools_use_several_slots(void **state) {
@@ -671,6 +706,7 @@ int main(void) {
         WITH(plain, calls_decide_as_on_one_server),
         WITH(plain, contended_buckets_hold_exactly_what_was_allowed),
         WITH(plain, blocking_calls_and_pools_use_several_slots),
+        WITH(plain, place_that_is_given_up_shortens_the_next_wait),
         WITH(plain, killed_callers_leave_at_most_what_was_in_flight),
         WITH(plain, half_moved_slot_is_asked_key_by_key),
         WITH(plain, slot_moved_under_load_allows_no_more_than_the_limits),

@@ -8,7 +8,7 @@
 #define STEADY__SLOTS 16384
 #define STEADY__HOST_MAX 255
 
-/* Why a call on several keys is STEADY_UNSUPPORTED. */
+/* Why a call on several keys is STEADY_UNSUPPORTED on a client of the caller. */
 #define STEADY__CROSS_SLOT_TEXT                                                                                        \
     "the keys of a call lie in several slots; put what they have in common into braces, as in {user:42}"
 
