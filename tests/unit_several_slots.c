@@ -286,6 +286,23 @@ static void drain_waits_for_all_takes(void **state) {
     assert_heard(low_node, 2, 1, 0);
 }
 
+/* To ask again would take the drops out twice. */
+static void lost_drain_beside_one_that_was_made_is_unknown(void **state) {
+    (void)state;
+    open_cluster(timeout);
+    for (int i = 0; i < 2; i++) {
+        struct fake_node *node = i == 0 ? low_node : high_node;
+        fake_node_says(node, LOOK, allows(5, -2), 0, 0);
+        fake_node_says(node, TAKE, i == 0 ? allows(3, -2) : "-OOM command not allowed\r\n", 0, 0);
+    }
+    const steady_part parts[] = {part_of(throttler, LOW, -2), part_of(throttler, HIGH, -2)};
+    ask_parts(parts, 2, NULL);
+    assert_int_equal(answer.error, STEADY_UNKNOWN);
+    fake_node_says(low_node, TAKE, "-OOM command not allowed\r\n", 0, 0);
+    ask_parts(parts, 2, NULL);
+    assert_int_equal(answer.error, STEADY_UNAVAILABLE);
+}
+
 static void partial_grant_is_the_smallest_and_the_rest_is_settled(void **state) {
     const steady_how how = {.at_least = 2};
     (void)state;
@@ -889,6 +906,7 @@ int main(void) {
         WITH_CLUSTER(second_denial_gives_back_what_was_taken),
         WITH_CLUSTER(denial_of_the_first_bucket_takes_nothing_elsewhere),
         WITH_CLUSTER(drain_waits_for_all_takes),
+        WITH_CLUSTER(lost_drain_beside_one_that_was_made_is_unknown),
         WITH_CLUSTER(partial_grant_is_the_smallest_and_the_rest_is_settled),
         WITH_CLUSTER(looks_are_asked_once),
         WITH_CLUSTER(blocked_bucket_with_amount_0_has_no_vote),

@@ -396,6 +396,7 @@ static void coordinator_answered(struct steady__coordinator *c, const struct ste
         }
     }
     c->answered = c->answered || round == ALONE;
+    c->unsure = c->unsure || round == DRAIN; /* nothing puts these drops back in */
 }
 
 /* A look charges nothing, so its loss is no doubt. */
