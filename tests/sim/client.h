@@ -33,12 +33,15 @@ struct client {
     struct tap taps[TAPS];
     void *timer;
     bool submitting, closing;
+    bool crowds;                      /* it asks much for little at once */
     bool peeks_at_replica;            /* as its URL says */
+    uint64_t rounds_stepped;          /* buckets that were ahead, of commands that may not have been answered */
     bool was_refused, was_hung_up_on; /* and is back later: see well_at in client.c */
     int budget;                       /* decisions that the client may still make */
     int64_t local_level;              /* the level of the embedded bucket of the store */
     steady_stats expected;
     bool lost_logged, refusals_logged;
+    struct member *owing; /* parts that have to be given back, newest first */
     unsigned asked_settings;
     bool warned_of_eviction;
     unsigned noscripts, loads;

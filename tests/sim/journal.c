@@ -7,6 +7,7 @@
 
 #include "client.h"
 #include "faults.h"
+#include "rounds.h"
 #include "several.h"
 #include "sim_cluster.h"
 #include "words.h"
@@ -82,12 +83,15 @@ static void left(struct conn *conn, const struct words *words) {
     const struct decision *d = r->decision;
     note("goes out", d->id, conn->fd, r->verb);
     if (d->client != conn->client) broken("decision %" PRId64 " is sent by another client", d->id);
-    if (d->told && !may_have_been_charged(d->error) && !may_repeat(d))
+    if (d->told && !may_have_been_charged(d->error) && !may_repeat(d) && !rounds_outlives(r))
         broken("decision %" PRId64 " goes out after it was told as %s", d->id, steady_error_name(d->error));
     if (r->left_on != NULL && !r->may_go_again && !r->left_on->turned_away && !may_repeat(d))
         broken("decision %" PRId64 " goes out twice", d->id);
+    if (d->several != NULL) several_leaves(conn, r, words);
+    rounds_overtake(conn, d);
     r->left_on = conn;
     r->refused = r->may_go_again = false;
+    r->answered_at = 0;
 }
 
 /* A request counts as sent when its first byte is sent. The bytes offered hold whole requests, except perhaps the
@@ -123,15 +127,19 @@ void journal_refused(struct request *r, const char *why) {
     r->refused = true;
     if (begins(why, "-NOSCRIPT")) r->noscripts = r->left_on->loaded[r->verb] ? r->noscripts + 1 : 1;
     if (begins(why, "-NOPERM this user")) r->turned = true;
+    r->asking = begins(why, "-ASK");
+    r->redirected = r->redirected || begins(why, "-MOVED") || begins(why, "-ASK");
     r->may_go_again = begins(why, "-MOVED") || begins(why, "-ASK") || begins(why, "-NOSCRIPT") ||
                       begins(why, "-READONLY") || begins(why, "-ERR unknown command 'STEADY") ||
                       begins(why, "-NOPERM no STEADY") || begins(why, "-NOPERM this user");
 }
 
+bool journal_heard(const struct request *r) { return r->answered_at > 0 && r->left_on->read >= r->answered_at; }
+
 void journal_executed(struct request *r) {
     const struct decision *d = r->decision;
     if (r->executed++ > 0 && !may_repeat(d)) broken("decision %" PRId64 " is made twice", d->id);
-    if (d->told && !may_have_been_charged(d->error) && !may_repeat(d))
+    if (d->told && !may_have_been_charged(d->error) && !may_repeat(d) && !rounds_outlives(r))
         broken("decision %" PRId64 " is made after it was told as %s", d->id, steady_error_name(d->error));
 }
 
@@ -194,6 +202,10 @@ static void check_policy(const struct decision *d, const steady_result *r) {
 
 /* No decision is unknown if the server says that it has read nothing and the client can hear that. */
 static void check_doubt(const struct decision *d) {
+    if (d->several != NULL && d->several->rounds != NULL) {
+        rounds_check_doubt(d);
+        return;
+    }
     const struct conn *conn = d->request.left_on;
     const bool in_time = sim_loop_now(&d->client->loop) < d->deadline;
     if (conn == NULL && !client_has_links(d->client) && (d->client->conn == NULL || d->client->conn->closed))
@@ -205,6 +217,7 @@ static void check_doubt(const struct decision *d) {
 
 static void check_uncharged(const struct decision *d) {
     const struct request *r = &d->request;
+    if (d->several != NULL && d->several->rounds != NULL) rounds_check_uncharged(d);
     if (r->executed > 0) broken("decision %" PRId64 " was made, but is %s", d->id, steady_error_name(d->error));
     if (r->left_on != NULL && !r->refused && !r->left_on->turned_away)
         broken("decision %" PRId64 " went out and was not refused, but is %s", d->id, steady_error_name(d->error));
@@ -313,6 +326,7 @@ void journal_end(void) {
     for (int64_t i = 0; i < count; i++) {
         const struct decision *d = &decisions[i];
         journal_totals.several += d->several != NULL;
+        if (d->several != NULL && d->several->rounds != NULL) rounds_end(d);
         if (d->accepted && !d->told) broken("decision %" PRId64 " was never called back", i + 1);
         journal_totals.asked++;
         if (!d->told || (d->error != 0 && !may_have_been_charged(d->error)))

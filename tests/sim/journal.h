@@ -40,7 +40,9 @@ struct request {
     unsigned noscripts;
     bool turned; /* the server refused the script */
     unsigned executed;
-    size_t answered_at; /* its reply ends there on left_on; 0: there is none */
+    size_t answered_at;      /* its reply ends there on left_on; 0: there is none */
+    bool redirected, asking; /* by MOVED or ASK; the last error was ASK */
+    const struct made *made; /* of one of several commands: what a server did */
 };
 
 struct decision {
@@ -74,7 +76,8 @@ struct decision *journal_open(struct client *client, const struct place *place, 
 /* Counts the results of all seeds so far. */
 struct journal_totals {
     int64_t asked, allowed, denied, unknown, cancelled, other; /* `other` ended with an error that says: not charged */
-    int64_t several, settled; /* calls on several keys, and settles that a server has made */
+    int64_t several, settled;                      /* calls on several keys, and settles that a server has made */
+    int64_t in_rounds, given_back, not_given_back; /* calls between slots; parts that were taken in vain */
 };
 extern struct journal_totals journal_totals;
 
@@ -91,6 +94,7 @@ struct request *journal_of(const struct words *words); /* NULL: the command belo
 const struct place *journal_place(const struct request *request, size_t key);
 void journal_seen(struct request *request, enum form form);
 void journal_refused(struct request *request, const char *why);
+bool journal_heard(const struct request *request);
 void journal_executed(struct request *request);                                          /* of any decision */
 void journal_outcome(struct decision *decision, const struct steady__decision *outcome); /* of one on one key */
 

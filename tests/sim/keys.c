@@ -147,13 +147,14 @@ static void check_part_volume(struct entry *entry, const struct decision *d, con
     const wide full = (wide)rate->capacity * worth(rate) + (wide)how->max_wait * rate->drops;
     const wide after = (wide)content_now(entry, rate, now) + (wide)asked * worth(rate);
     const wide with_grant = (wide)content_now(entry, rate, now) + (wide)o->granted * worth(rate);
+    const wide most = (STEADY__EXACT - 1) / rate->recharge, top = most < INT32_MAX ? most : INT32_MAX;
     const bool counts = part->kind != STEADY__CHARGE && asked > 0 && !idle;
     if (counts && o->bucket.success && after > full + slack(entry, rate))
         broken("a part of decision %" PRId64 " is admitted beyond the capacity", d->id);
     if (part->kind == STEADY__TAKE && o->granted > 0 && with_grant > full + slack(entry, rate))
         broken("a part of decision %" PRId64 " is granted more than fits", d->id);
     if (counts && votes && !o->bucket.success && o->bucket.blocked_for == 0 && o->bucket.retry_after > 0 &&
-        after <= full - slack(entry, rate) && after / worth(rate) < INT32_MAX / 2)
+        after <= full - slack(entry, rate) && after / worth(rate) < top)
         broken("a part of decision %" PRId64 " is denied what fits", d->id);
     if (!o->bucket.changed) return;
     wide content = (wide)content_now(entry, rate, now) + (wide)o->granted * worth(rate);

@@ -30,18 +30,16 @@ steady_us node_dark_until(const struct node *node) { return node->until[TROUBLE_
 
 static void say(struct conn *conn, const char *text, size_t *end) { conn_say(conn, text, strlen(text), end); }
 
-static void say_number(struct conn *conn, int64_t number) {
-    char text[32];
-    snprintf(text, sizeof text, ":%lld\r\n", (long long)number);
-    say(conn, text, &conn->heeded_at);
-}
-
-static void say_numbers(struct conn *conn, const int64_t *numbers, size_t count) {
+/* The integers of a decision. Returns the end of the reply, or 0 if it was cut off. */
+static size_t say_integers(struct conn *conn, const int64_t *numbers, size_t count) {
     char text[4096];
-    int n = snprintf(text, sizeof text, "*%zu\r\n", count);
+    size_t end = 0;
+    int n = count == 1 ? 0 : snprintf(text, sizeof text, "*%zu\r\n", count);
     for (size_t i = 0; i < count; i++)
         n += snprintf(text + n, sizeof text - (size_t)n, ":%lld\r\n", (long long)numbers[i]);
-    say(conn, text, &conn->heeded_at);
+    say(conn, text, &end);
+    if (conn->heeded_at == 0) conn->heeded_at = end;
+    return end;
 }
 
 static void say_garbage(struct conn *conn) {
@@ -207,10 +205,8 @@ static void make(struct conn *conn, struct request *r, const struct words *words
     note("made", r->decision->id, values[0], (int64_t)count);
     if (node_suffers(conn->node, TROUBLE_GARBAGE) && one_in(4))
         say_garbage(conn);
-    else if (count == 1)
-        say_number(conn, values[0]);
     else
-        say_numbers(conn, values, count);
+        r->answered_at = say_integers(conn, values, count);
 }
 
 static void decide(struct conn *conn, struct request *r, const struct words *words) {

@@ -23,18 +23,27 @@ void reserved_end(void) {
         steady_reservation_free(&kept[i].reservation);
 }
 
-static void check_parts(const struct decision *by, const steady_reservation *reservation) {
-    const struct several *s = by->several;
+static bool is_what_was_taken(const struct several *s, size_t i, const steady_reserved *part) {
+    const struct member *member = &s->members[i];
+    if (s->rounds == NULL) return part->granted == s->made.each[i].granted && part->moment == s->made.now;
+    if (member->asked == NULL) return part->granted == 0;
+    return part->moment == member->moment &&
+           (part->granted == member->granted || (s->how.at_least > 0 && part->granted < member->granted));
+}
+
+static void note_parts(const struct decision *by, const steady_reservation *reservation) {
+    struct several *s = by->several;
     size_t n = 0;
     const steady_reserved *parts = steady_reservation_parts(reservation, &n);
-    for (size_t i = 0; i < n && n == s->n; i++) {
-        const struct member *member = &s->members[i];
-        if (parts[i].granted != s->made.each[i].granted || parts[i].moment != s->made.now ||
-            parts[i].amount != member->part.amount || parts[i].key_len != member->key_len ||
-            memcmp(parts[i].key, member->key, member->key_len) != 0)
-            broken("part %zu of the reservation of decision %" PRId64 " is not what was taken", i, by->id);
-    }
     if (n != s->n) broken("the reservation of decision %" PRId64 " has %zu parts", by->id, n);
+    for (size_t i = 0; i < n; i++) {
+        struct member *member = &s->members[i];
+        if (parts[i].amount != member->amount || parts[i].key_len != member->key_len ||
+            memcmp(parts[i].key, member->key, member->key_len) != 0 || !is_what_was_taken(s, i, &parts[i]))
+            broken("part %zu of the reservation of decision %" PRId64 " is not what was taken", i, by->id);
+        member->reserved = parts[i].granted;
+        member->reserved_at = parts[i].moment;
+    }
 }
 
 /* Sends the reservation to another process. */
@@ -53,7 +62,7 @@ static void send_as_text(steady_reservation **reservation) {
 void reserved_keep(struct decision *by, steady_reservation *reservation) {
     struct kept *to = &kept[between(0, KEPT_MAX - 1)];
     if (one_in(4)) send_as_text(&reservation);
-    check_parts(by, reservation);
+    note_parts(by, reservation);
     steady_reservation_free(&to->reservation); /* perhaps while it is being settled */
     *to = (struct kept){.reservation = reservation, .by = by};
 }
@@ -79,16 +88,17 @@ static int64_t any_actual(int64_t granted) {
     }
 }
 
-static void add_member(struct several *s, const struct member *from, const struct made *made, size_t i,
-                       int64_t actual) {
-    struct member *member = &s->members[s->n++];
-    *member = *from;
-    member->asked_as = i;
-    member->settlement = (struct steady__settlement){.rate = &from->place->rate,
-                                                     .same_rate = true,
-                                                     .reserved = made->each[i].granted,
-                                                     .moment = made->now,
-                                                     .actual = actual < INT32_MAX ? actual : INT32_MAX};
+static void add_member(struct several *s, const struct member *from, size_t i, int64_t actual) {
+    s->members[s->n++] = (struct member){.place = from->place,
+                                         .asked_as = i,
+                                         .key = from->key,
+                                         .key_len = from->key_len,
+                                         .part = from->part,
+                                         .settlement = {.rate = &from->place->rate,
+                                                        .same_rate = true,
+                                                        .reserved = from->reserved,
+                                                        .moment = from->reserved_at,
+                                                        .actual = actual < INT32_MAX ? actual : INT32_MAX}};
 }
 
 /* One number for all buckets, or one for each. */
@@ -96,12 +106,12 @@ static void choose_actuals(struct settling *s) {
     const struct several *by = s->kept->by->several;
     bool equal = true;
     for (size_t i = 0; i < by->n; i++)
-        equal = equal && by->members[i].part.amount >= 0 && by->members[i].part.amount == by->members[0].part.amount;
+        equal = equal && by->members[i].amount >= 0 && by->members[i].amount == by->members[0].amount;
     const bool one = equal && one_in(2);
-    const int64_t actual = one ? between(0, by->made.each[0].granted + 1) : 0;
+    const int64_t actual = one ? between(0, by->members[0].reserved + 1) : 0;
     for (size_t i = 0; i < by->n; i++) {
-        s->actuals[i] = by->members[i].part.amount < 0 ? -1 : one ? actual : any_actual(by->made.each[i].granted);
-        if (s->actuals[i] >= 0) add_member(s->several, &by->members[i], &by->made, i, s->actuals[i]);
+        s->actuals[i] = by->members[i].part.amount < 0 ? -1 : one ? actual : any_actual(by->members[i].reserved);
+        if (s->actuals[i] >= 0) add_member(s->several, &by->members[i], i, s->actuals[i]);
     }
     s->settlement.actual = actual;
     if (!one) s->settlement.actuals = s->actuals;
@@ -172,9 +182,14 @@ bool reserved_settle(struct client *client) {
     return true;
 }
 
-void reserved_settled(struct decision *settle) {
-    struct decision *by = settle->several->reserved_by;
-    if (++by->several->settles > 1) broken("the reservation of decision %" PRId64 " is settled twice", by->id);
+void reserved_settled(const struct request *r) {
+    const struct several *settle = r->decision->several;
+    struct several *by = settle->reserved_by->several;
+    for (size_t k = 0; k < r->n; k++) {
+        struct member *member = &by->members[settle->members[r->at[k]].asked_as];
+        if (member->settles++ > 0)
+            broken("the reservation of decision %" PRId64 " is settled twice", settle->reserved_by->id);
+    }
     journal_totals.settled++;
 }
 

@@ -14,7 +14,7 @@ void reserved_keep(struct decision *by, steady_reservation *reservation);
 /* Settles one of them. False: there is none that this client can settle. */
 bool reserved_settle(struct client *client);
 
-void reserved_settled(struct decision *settle); /* a server has made it */
+void reserved_settled(const struct request *request); /* a server has made it */
 void reserved_told(struct decision *settle, int error);
 
 #endif

@@ -9,6 +9,7 @@
 
 #include "faults.h"
 #include "reserved.h"
+#include "rounds.h"
 #include "sim_cluster.h"
 
 /* ---- Keys ---- */
@@ -65,6 +66,7 @@ static steady_us any_wait(void) {
 
 /* What the client asks, in the terms of the library and in those of the test. */
 struct asking {
+    bool crowds;
     size_t n_parts;
     steady_part parts[TAPS];
     int64_t amounts[TAPS][MEMBERS_MAX];
@@ -79,14 +81,12 @@ static bool has_place(const struct several *s, const struct place *place) {
     return false;
 }
 
-/* Twice the same bucket is another matter. In a cluster the keys of a call are asked apart if their slot moves, which
- * the nodes here do not expect. */
+/* No bucket may come twice. */
 static bool suits(const struct asking *asking, const struct tap *tap) {
     const struct several *s = asking->several;
     if (tap->place->by_amount || s->n + tap->place->n_limits > MEMBERS_MAX || has_place(s, tap->place)) return false;
     if (asking->verb == STEADY__RESET_ALL && tap->place->n_limits == 1) return false;
-    if (sim_cluster.on && s->n + tap->place->n_limits > 1) return false;
-    return s->n == 0 || sim_cluster_together(s->members[0].place, tap->place);
+    return true;
 }
 
 static void add_part(struct asking *asking, const struct tap *tap, const char *name) {
@@ -95,8 +95,10 @@ static void add_part(struct asking *asking, const struct tap *tap, const char *n
     int64_t *amounts = asking->amounts[asking->n_parts];
     const bool each = tap->place->n_limits > 1 && one_in(2);
     *part = (steady_part){.throttler = tap->throttler, .key = name, .key_len = strlen(name)};
-    if (asking->how.at_least == 0) part->kind = any_kind();
-    part->amount = asking->how.at_least > 0 ? asking->parts[0].amount : any_amount(tap->place, part->kind);
+    if (asking->how.at_least == 0 && !asking->crowds) part->kind = any_kind();
+    part->amount = asking->how.at_least > 0 ? asking->parts[0].amount
+                   : asking->crowds         ? between(1, 2)
+                                            : any_amount(tap->place, part->kind);
     if (asking->how.at_least > 0 && asking->n_parts == 0) part->amount = asking->how.at_least + between(0, 5);
     if (asking->verb == STEADY__RESET_ALL) part->amount = 0, part->kind = STEADY_TAKE;
     for (size_t i = 0; i < tap->place->n_limits; i++) {
@@ -109,6 +111,7 @@ static void add_part(struct asking *asking, const struct tap *tap, const char *n
                                   .policy = tap->policy,
                                   .shares = tap->shares,
                                   .asked_as = asking->n_parts,
+                                  .amount = amounts[i],
                                   .part = {&place->rate, amount, (enum steady__kind)part->kind}};
         compose_key(member, name);
         if (asking->how.at_least > 0 && tap->clamp) s->clamps = true;
@@ -130,8 +133,9 @@ static void clamp_all(struct several *s) {
 
 static void choose_parts(struct asking *asking, struct client *client, int64_t id) {
     const int64_t want = asking->verb == STEADY__RESET_ALL ? 1 : between(1, 5);
+    const int first = asking->crowds ? TAPS_PLAIN : 0;
     for (int64_t tries = 0; tries < 20 && (int64_t)asking->n_parts < want; tries++) {
-        struct tap *tap = client_tap(client, (int)between(0, TAPS - 1));
+        struct tap *tap = client_tap(client, (int)between(first, TAPS - 1));
         if (tap != NULL && suits(asking, tap)) add_part(asking, tap, name_of(tap->place, id));
     }
     clamp_all(asking->several);
@@ -139,7 +143,7 @@ static void choose_parts(struct asking *asking, struct client *client, int64_t i
 
 static void choose_how(struct asking *asking) {
     struct several *s = asking->several;
-    asking->how.max_wait = any_wait();
+    asking->how.max_wait = asking->crowds ? 0 : any_wait();
     asking->how.reserve = one_in(2);
     if (one_in(6)) asking->how.at_least = between(1, 5);
     if (asking->verb == STEADY__RESET_ALL) asking->how = (steady_how){.max_wait = 0};
@@ -168,6 +172,7 @@ static bool ask_for(struct client *client, enum steady__verb verb) {
     struct decision *d = journal_open(client, NULL, verb, 0);
     struct asking *asking = keep(sizeof *asking);
     asking->verb = verb;
+    asking->crowds = client->crowds;
     asking->several = keep(sizeof *asking->several);
     choose_how(asking);
     choose_parts(asking, client, d->id);
@@ -181,6 +186,7 @@ static bool ask_for(struct client *client, enum steady__verb verb) {
 
 bool several_ask(struct client *client) {
     if (one_in(4) && reserved_settle(client)) return true;
+    if (client->crowds) return ask_for(client, STEADY__CONSUME_ALL);
     return ask_for(client, one_in(6) ? STEADY__RESET_ALL : one_in(5) ? STEADY__PEEK_ALL : STEADY__CONSUME_ALL);
 }
 
@@ -201,28 +207,53 @@ bool several_is_foreign(const struct several *s) {
 
 /* ---- Commands ---- */
 
+/* The user settles what the call has granted. Between slots the library settles more: what it gives back. */
+static bool is_settled_by_user(const struct several *s, const struct group_words *group) {
+    const struct several *settle = s->settling != NULL ? s->settling->several : NULL;
+    for (size_t i = 0; settle != NULL && i < settle->n; i++)
+        if (settle->members[i].key_len == group->keys[0].len &&
+            memcmp(settle->members[i].key, group->keys[0].bytes, group->keys[0].len) == 0)
+            return several_is_settlement(&settle->members[i].settlement, &group->settlements[0]);
+    return false;
+}
+
 /* The script gets the parts in the order of the call, because its reply names them by their numbers. */
-struct request *several_request_of(struct decision *d, const struct group_words *group) {
-    if (d->several != NULL && group->verb == STEADY__SETTLE) d = d->several->settling;
-    if (d == NULL || d->several == NULL) broken("a command on several keys was not asked for");
-    if (d->verb != group->verb) broken("decision %" PRId64 " is sent as another call", d->id);
-    if (group->n != d->several->n) broken("decision %" PRId64 " goes out with %zu keys", d->id, group->n);
-    for (size_t i = 0; i < group->n; i++) {
-        const struct member *member = &d->several->members[i];
-        if (member->key_len != group->keys[i].len || memcmp(member->key, group->keys[i].bytes, member->key_len) != 0)
-            broken("key %zu of decision %" PRId64 " is another one", i, d->id);
-        d->request.at[i] = (uint8_t)i;
+static void find_members(const struct decision *d, const struct group_words *group, uint8_t at[MEMBERS_MAX]) {
+    size_t i = 0;
+    for (size_t k = 0; k < group->n; k++, i++) {
+        const struct member *members = d->several->members;
+        while (i < d->several->n && (members[i].key_len != group->keys[k].len ||
+                                     memcmp(members[i].key, group->keys[k].bytes, members[i].key_len) != 0))
+            i++;
+        if (i == d->several->n) broken("key %zu of decision %" PRId64 " is another one", k, d->id);
+        at[k] = (uint8_t)i;
     }
+}
+
+struct request *several_request_of(struct decision *d, const struct group_words *group) {
+    uint8_t at[MEMBERS_MAX];
+    if (d->several == NULL) broken("a command on several keys was not asked for");
+    if (group->verb == STEADY__SETTLE && is_settled_by_user(d->several, group)) d = d->several->settling;
+    find_members(d, group, at);
+    if (group->verb != d->verb || group->n != d->several->n) return rounds_request_of(d, group, at);
+    memcpy(d->request.at, at, group->n);
     d->request.n = group->n;
     return &d->request;
 }
 
-static bool is_rate(const struct steady__rate *sent, const struct steady__rate *rate, bool with_block) {
+void several_leaves(struct conn *conn, struct request *r, const struct words *words) {
+    struct group_words group;
+    if (r == &r->decision->request) return;
+    group_words_read(&group, words, words_form(words));
+    rounds_leaves(conn, r, &group);
+}
+
+bool several_is_rate(const struct steady__rate *sent, const struct steady__rate *rate, bool with_block) {
     return sent->capacity == rate->capacity && sent->recharge == rate->recharge && sent->drops == rate->drops &&
            (!with_block || sent->block == rate->block);
 }
 
-static bool is_settlement(const struct steady__settlement *a, const struct steady__settlement *b) {
+bool several_is_settlement(const struct steady__settlement *a, const struct steady__settlement *b) {
     return a->same_rate == b->same_rate && a->reserved == b->reserved && a->moment == b->moment &&
            a->actual == b->actual;
 }
@@ -230,12 +261,16 @@ static bool is_settlement(const struct steady__settlement *a, const struct stead
 void several_check_arguments(const struct request *r, const struct group_words *group) {
     const struct several *s = r->decision->several;
     const bool settles = group->verb == STEADY__SETTLE;
+    if (r != &r->decision->request) {
+        rounds_check_arguments(r, group);
+        return;
+    }
     bool same = group->how.max_wait == s->how.max_wait && group->how.at_least == s->how.at_least;
     for (size_t k = 0; k < group->n && group->verb != STEADY__RESET_ALL; k++) {
         const struct member *member = &s->members[r->at[k]];
         const struct steady__part *part = &group->parts[k];
-        same = same && is_rate(&group->rates[k], member->part.rate, group->with_block && !settles);
-        same = same && (settles ? is_settlement(&group->settlements[k], &member->settlement)
+        same = same && several_is_rate(&group->rates[k], member->part.rate, group->with_block && !settles);
+        same = same && (settles ? several_is_settlement(&group->settlements[k], &member->settlement)
                                 : part->amount == member->part.amount && part->kind == member->part.kind);
     }
     if (!same) broken("decision %" PRId64 " goes out with other arguments than its own", r->decision->id);
@@ -243,9 +278,13 @@ void several_check_arguments(const struct request *r, const struct group_words *
 
 void several_executed(struct request *r, const struct made *made) {
     struct decision *d = r->decision;
+    if (r != &d->request) {
+        rounds_executed(r, made);
+        return;
+    }
     d->several->made = *made;
     d->stepped = made->stepped;
-    if (d->verb == STEADY__SETTLE) reserved_settled(d);
+    if (d->verb == STEADY__SETTLE) reserved_settled(r);
 }
 
 /* ---- Results ---- */
@@ -272,6 +311,10 @@ void several_check_verdict(const struct decision *d, const steady_result *r) {
     const struct several *s = d->several;
     const struct made *made = &s->made;
     const bool settles = d->verb == STEADY__SETTLE;
+    if (s->rounds != NULL) {
+        rounds_check_verdict(d, r);
+        return;
+    }
     if (d->request.executed == 0) broken("decision %" PRId64 " has a verdict and was never made", d->id);
     expect(d, "the source", r->source, STEADY_FROM_STORE);
     expect(d, "atomic", r->atomic, true);
@@ -311,6 +354,7 @@ void several_check_local(const struct decision *d, const steady_result *r) {
 void several_told(struct decision *d, const steady_result *r) {
     const bool reserves = d->several->reserve && r->success && r->source == STEADY_FROM_STORE;
     if (d->verb == STEADY__SETTLE) reserved_told(d, r->error);
+    rounds_told(d, d->several->how.at_least > 0 ? r->granted : INT64_MAX);
     if (reserves != (r->reservation != NULL))
         broken("decision %" PRId64 " has %s reservation", d->id, reserves ? "no" : "a");
     if (r->reservation != NULL) reserved_keep(d, r->reservation);
@@ -318,4 +362,5 @@ void several_told(struct decision *d, const steady_result *r) {
 
 void several_cancelled(struct decision *d) {
     if (d->verb == STEADY__SETTLE) reserved_told(d, STEADY_CANCELLED);
+    rounds_told(d, INT64_MAX);
 }

@@ -15,8 +15,22 @@ struct member {
     size_t asked_as; /* the caller's part */
     const char *key; /* as stored */
     size_t key_len;
+    int64_t amount; /* before `clamp` */
     struct steady__part part;
     struct steady__settlement settlement; /* of a settle */
+    /* Between slots, what servers did with it: */
+    struct request *asked;   /* the command that put drops in, or could not */
+    unsigned asks;           /* how many such commands there were */
+    int64_t granted, moment; /* by `asked` */
+    struct request *given_back;
+    unsigned gives;
+    int64_t reserved, reserved_at; /* by its reservation */
+    unsigned settles;              /* of its reservation, that servers have made */
+    bool read;                     /* the answer of `asked` was read before the call had ended */
+    bool heard;                    /* and the client has acted on it */
+    steady_us ended_at;            /* the time at which its call ended; the connection of `asked` was there */
+    bool overtaken;                /* on that connection, by a command that was submitted later */
+    struct member *owing;          /* see struct client */
 };
 
 /* What a server did: the call of one script is atomic. */
@@ -35,9 +49,10 @@ struct several {
     bool reserve;
     bool clamps; /* a throttler lowers amounts to its capacity */
     struct made made;
+    struct request *rounds;       /* the commands of a call between slots; NULL: it is atomic so far */
+    bool look_denied;             /* by a part that was looked at */
     struct decision *reserved_by; /* of a settle: the decision whose reservation it settles */
     struct decision *settling;    /* the last settle of its reservation */
-    unsigned settles;             /* that servers have made */
 };
 
 /* The client asks for something. False: it could not. */
@@ -53,7 +68,11 @@ void several_cancelled(struct decision *decision);
 struct request *several_request_of(struct decision *decision, const struct group_words *group);
 /* The arguments must be those of the decision. */
 void several_check_arguments(const struct request *request, const struct group_words *group);
+void several_leaves(struct conn *conn, struct request *request, const struct words *words); /* from the client */
 void several_executed(struct request *request, const struct made *made);
+
+bool several_is_rate(const struct steady__rate *sent, const struct steady__rate *rate, bool with_block);
+bool several_is_settlement(const struct steady__settlement *a, const struct steady__settlement *b);
 
 enum steady_policy several_policy(const struct several *several);
 bool several_is_foreign(const struct several *several);

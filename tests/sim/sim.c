@@ -14,7 +14,7 @@
 #if defined(__SANITIZE_ADDRESS__)
 #define SEEDS 1500
 #else
-#define SEEDS 7000
+#define SEEDS 6000
 #endif
 
 static uint64_t run_seed(uint64_t seed, bool verbose) {
@@ -48,8 +48,10 @@ static int run_seeds(uint64_t first, uint64_t count) {
         run_seed(seed, false);
     printf("ok 1 - %" PRIu64 " seeds from %" PRIu64 ", %" PRId64 " decisions: %" PRId64 " allowed, %" PRId64
            " denied, %" PRId64 " unknown, %" PRId64 " cancelled, %" PRId64 " not made; %" PRId64
-           " on several keys, %" PRId64 " settled\n",
-           count, first, t->asked, t->allowed, t->denied, t->unknown, t->cancelled, t->other, t->several, t->settled);
+           " on several keys (%" PRId64 " in rounds: %" PRId64 " parts given back, %" PRId64 " lost), %" PRId64
+           " settled\n",
+           count, first, t->asked, t->allowed, t->denied, t->unknown, t->cancelled, t->other, t->several, t->in_rounds,
+           t->given_back, t->not_given_back, t->settled);
     for (uint64_t i = 0; i < 20; i++)
         check_replay(first + i);
     printf("ok 2 - the same seed has the same history\n");

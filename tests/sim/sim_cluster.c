@@ -14,11 +14,13 @@ struct sim_cluster sim_cluster;
 
 static const struct place *movable[BUCKETS];
 static uint16_t slots[BUCKETS]; /* the slots of the buckets */
+static bool has_moved[SLOTS];
 static int count;
 
 void sim_cluster_begin(bool on) {
     sim_cluster.on = on;
     count = 0;
+    memset(has_moved, 0, sizeof has_moved);
     for (int slot = 0; slot < SLOTS; slot++) {
         sim_cluster.owner[slot] = (uint8_t)(slot / (SLOTS / NODES + 1));
         sim_cluster.going_to[slot] = NODES;
@@ -55,6 +57,8 @@ void sim_cluster_set_slot(const struct place *place, const char *key) {
 void sim_cluster_check_slot(const struct place *place, const char *key) {
     if (sim_cluster.on && slot_of(key, strlen(key)) != slots[place->index]) broken("%s is in another slot", key);
 }
+
+bool sim_cluster_stays(const struct place *place) { return !has_moved[slots[place->index]]; }
 
 bool sim_cluster_together(const struct place *a, const struct place *b) {
     return !sim_cluster.on || slots[a->index] == slots[b->index];
@@ -130,6 +134,7 @@ void sim_cluster_move_slot(steady_us until) {
     const uint16_t slot = slots[i];
     const uint8_t to = (uint8_t)between(0, NODES - 1);
     if (sim_cluster.going_to[slot] != NODES || sim_cluster.owner[slot] == to) return;
+    has_moved[slot] = true;
     note("slot moves", slot, sim_cluster.owner[slot], to);
     sim_cluster.going_to[slot] = to;
     for (int k = 0; k < count; k++)
@@ -145,6 +150,7 @@ void sim_cluster_take_over(void) {
         if (sim_cluster.owner[slots[i]] == from) keys_move(&nodes[to], &nodes[from], movable[i]);
     for (int slot = 0; slot < SLOTS; slot++) {
         if (sim_cluster.owner[slot] != from) continue;
+        has_moved[slot] = true;
         sim_cluster.owner[slot] = (uint8_t)to;
         sim_cluster.going_to[slot] = NODES;
     }

@@ -17,6 +17,7 @@ void sim_cluster_begin(bool on);
 /* The bucket has this slot, which may move. Set first in the order of the places. */
 void sim_cluster_set_slot(const struct place *place, const char *key);
 void sim_cluster_check_slot(const struct place *place, const char *key); /* the key must be in it */
+bool sim_cluster_stays(const struct place *place);                       /* its slot has never moved */
 bool sim_cluster_together(const struct place *a, const struct place *b); /* one call can reach both */
 
 /* The error that redirects the request to another node; NULL: this node executes it. */

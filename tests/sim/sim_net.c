@@ -209,6 +209,7 @@ static ssize_t sim_recv(const struct steady__net *net, int fd, void *bytes, size
     const bool over = has_ended(conn, now);
     size_t n = 0;
     if (room == 0) broken("a recv into no room");
+    conn->read_before = conn->read;
     while (!(over && conn->discards) && n < room && conn->down.first != NULL) {
         if (conn->down.first->from == conn->down.first->len) {
             conn->down.first = conn->down.first->next;

@@ -52,6 +52,7 @@ struct conn {
     size_t turned_away_at; /* the reply that says: too many clients */
     size_t rejected_at;    /* the reply that rejects this client */
     size_t read;           /* reply bytes that the client has read */
+    size_t read_before;    /* the same, before it read last */
     struct side up, down;  /* to the server and to the client */
     bool turned_away, authed, asking, asked_role;
     bool asked_module; /* the client wanted to send a module command */
