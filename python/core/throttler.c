@@ -26,7 +26,9 @@ static PyObject *throttler_decide_embedded(struct throttler *self, struct reques
     char room[STEADY__KEY_MAX];
     steady_result result;
     steady_store *store = self->store->embedded->store;
-    struct steady__call call = {.verb = request.verb, .amount = request.amount, .terms = terms};
+    const bool clamped = self->options.clamp && request.amount > terms->rate.capacity;
+    struct steady__call call = {
+        .verb = request.verb, .amount = clamped ? terms->rate.capacity : request.amount, .terms = terms};
     if (store == NULL) return convert_raise(self->state, STEADY_CLOSED, NULL);
     if (binding_key(self, key, room, &call.key, &call.key_len) != 0) return NULL;
     store->class_->decide(store, &call, &result);
@@ -94,7 +96,8 @@ static int throttler_read_call(const char *signature, const char *const *names, 
 
 /* Whether `wait` is 0, the number that callers give most often. */
 static bool throttler_is_no_wait(PyObject *wait) {
-    return wait == NULL || (PyLong_CheckExact(wait) && Py_SIZE(wait) == 0);
+    int overflow = 0;
+    return wait == NULL || (PyLong_CheckExact(wait) && PyLong_AsLongAndOverflow(wait, &overflow) == 0);
 }
 
 /* Whether a call is one on one bucket without options. */
