@@ -215,3 +215,49 @@ class Throttler:
     def _apply_policy(
         self, error: int, why: str | None, verb: int, key: str | bytes, amount: int
     ) -> ThrottleResult: ...
+
+class BlockingStore(Store):
+    """A Store whose calls block: a pool, or an embedded store. It needs no event loop."""
+
+    def __new__(
+        cls,
+        url: str,
+        *,
+        connections: int = 0,
+        timeout: float | None = None,
+        max_in_flight: int = 0,
+        buckets: int = 0,
+        engine: Literal["auto", "script", "module"] = "auto",
+        connect_timeout: float | None = None,
+        client_name: str | None = None,
+    ) -> BlockingStore: ...
+
+class BlockingThrottler(Throttler):
+    def consume(
+        self, key: str | bytes, amount: _Amount = 1, *, max_wait: float | None = 0, at_least: int | None = None
+    ) -> ThrottleResult:
+        """Puts `amount` drops into the bucket if they all fit. A negative amount takes drops out.
+
+        Look at `success` of the result. If it is False, no drop was charged. If the store gives no verdict, `on_error` of
+        the throttler applies. The arguments are those of aiosteady.Throttler.consume().
+        """
+
+    def peek(
+        self, key: str | bytes, amount: _Amount = 1, *, max_wait: float | None = 0, at_least: int | None = None
+    ) -> ThrottleResult:
+        """Returns what consume() would answer now, and changes nothing. Levels are those before the call."""
+
+    def charge(self, key: str | bytes, amount: _Amount) -> ThrottleResult:
+        """Puts drops in whatever the level, also if the key is blocked: for a cost that has already arisen."""
+
+    def reset(self, key: str | bytes) -> ThrottleResult:
+        """Deletes the bucket. A new one is empty and not blocked."""
+
+    def _wait(self, key: str | bytes, amount: _Amount = 1, max_wait: float | None = 0) -> ThrottleResult: ...
+    # These two sleep until it is the turn of the result. If an exception ends the sleep, they give back what was taken.
+    def _wait_in_line(self, key: str | bytes, amount: _Amount = 1, max_wait: float | None = 0) -> ThrottleResult: ...
+    def _reserve_in_line(
+        self, key: str | bytes, amount: _Amount = 1, max_wait: float | None = 0, at_least: int | None = None
+    ) -> ThrottleResult: ...
+    def _await_turn(self, result: ThrottleResult, /) -> ThrottleResult: ...
+    def _give_back(self, result: ThrottleResult, /) -> None: ...

@@ -97,7 +97,7 @@ steady_throttler *binding_embedded(struct throttler *self) {
         return NULL;
     }
     if (binding_options(self, &options) != 0) return NULL;
-    options.on_error = STEADY_REPORT;
+    if (!self->store->embedded->is_pool) options.on_error = STEADY_REPORT;
     return binding_fill(self, &self->embedded, store, &options) == 0 ? self->embedded.throttler : NULL;
 }
 

@@ -48,7 +48,8 @@ static inline bool binding_is_initialized(const struct throttler *self) {
     return false;
 }
 
-/* The throttler of an embedded store. It reports every error. NULL and an exception on failure. */
+/* The throttler of a store without a loop. On an embedded store it reports every error. NULL and an exception on
+ * failure. */
 steady_throttler *binding_embedded(struct throttler *self);
 
 /* The throttler of the fallback store: calls on it are captured. NULL and an exception on failure. */

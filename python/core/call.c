@@ -27,6 +27,7 @@
 #include "result.h"
 #include "src/policy.h"
 #include "src/redis/command.h"
+#include "sync.h"
 
 #define VALUES_MAX (2 + 3 * STEADY__PARTS_MAX) /* the longest reply of a script */
 
@@ -303,26 +304,40 @@ PyObject *call_result(struct call *self, const steady_result *result) {
     return made;
 }
 
-/* ---- In an embedded store ---- */
+/* ---- In a store without a loop ---- */
 
-static int call_ask_in_memory(const struct call *self, const steady_throttlers throttlers, steady_part_result *results,
-                              steady_result *result, steady_message *why) {
+static int call_ask_blocking(const struct call *self, const steady_settlement *settlement, const steady_part *parts,
+                             const steady_how *how, steady_result *result) {
+    if (self->verb == STEADY__SETTLE) return steady_settle_sync(settlement, result);
+    if (self->verb == STEADY__CONSUME_ALL) return steady_consume_all_sync(parts, (size_t)self->n, how, result);
+    if (self->verb == STEADY__PEEK_ALL) return steady_peek_all_sync(parts, (size_t)self->n, how, result);
+    const steady_call reset = {.verb = STEADY_RESET, .key = parts[0].key, .key_len = parts[0].key_len, .how = how};
+    return steady_decide_sync(parts[0].throttler, &reset, result);
+}
+
+/* STEADY_NO_MEMORY also stands for an exception. */
+static int call_ask_without_loop(const struct call *self, const steady_throttlers throttlers,
+                                 steady_part_result *results, steady_result *result, steady_message *why) {
     steady_part parts[STEADY__PARTS_MAX];
+    struct gil_released released;
+    struct loop_store *store = self->parts[0].throttler->store->embedded;
     steady_how how = call_how(self, why);
+    steady_settlement settlement = {.reservation = NULL};
     how.parts = results;
     how.parts_room = STEADY__PARTS_MAX;
-    if (self->verb == STEADY__SETTLE) {
-        steady_settlement settlement =
-            call_settlement(self, throttlers, self->parts[0].throttler->store->embedded->store, why);
-        settlement.parts = results;
-        settlement.parts_room = STEADY__PARTS_MAX;
-        return steady_settle_sync(&settlement, result);
-    }
-    if (call_fill_parts(self, throttlers, parts) != 0) return STEADY_NO_MEMORY;
-    if (self->verb == STEADY__CONSUME_ALL) return steady_consume_all_sync(parts, (size_t)self->n, &how, result);
-    if (self->verb == STEADY__PEEK_ALL) return steady_peek_all_sync(parts, (size_t)self->n, &how, result);
-    const steady_call reset = {.verb = STEADY_RESET, .key = parts[0].key, .key_len = parts[0].key_len, .how = &how};
-    return steady_decide_sync(parts[0].throttler, &reset, result);
+    if (self->verb == STEADY__SETTLE)
+        settlement = call_settlement(self, throttlers, store->store, why);
+    else if (call_fill_parts(self, throttlers, parts) != 0)
+        return STEADY_NO_MEMORY;
+    settlement.parts = results;
+    settlement.parts_room = STEADY__PARTS_MAX;
+    loop_store_begin_call(store, &released);
+    const int error = call_ask_blocking(self, &settlement, parts, &how, result);
+    loop_store_end_call(store, &released);
+    if (gil_raise(&released) == 0) return error;
+    if (result->reservation != NULL) sync_give_back(store, result->reservation);
+    steady_reservation_free(&result->reservation);
+    return STEADY_NO_MEMORY;
 }
 
 PyObject *call_decide_embedded(struct call *self) {
@@ -332,9 +347,10 @@ PyObject *call_decide_embedded(struct call *self) {
     steady_result result = {.error = 0};
     for (Py_ssize_t i = 0; i < self->n; i++)
         if ((throttlers[i] = binding_embedded(self->parts[i].throttler)) == NULL) return NULL;
-    const int error = call_ask_in_memory(self, throttlers, results, &result, &why);
+    const int error = call_ask_without_loop(self, throttlers, results, &result, &why);
+    if (PyErr_Occurred()) return NULL;
     if (error == 0) return call_result(self, &result);
-    return PyErr_Occurred() ? NULL : convert_raise(self->state, error, why.text);
+    return sync_raise(self->parts[0].throttler->store->embedded, error, &why);
 }
 
 /* ---- On a server ---- */

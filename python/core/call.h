@@ -45,7 +45,7 @@ struct call_options {
 /* A call on one key. `amount` is an int, a sequence or a mapping; NULL: 1. */
 PyObject *call_on_key(struct throttler *throttler, PyObject *key, PyObject *amount, const struct call_options *options);
 
-/* Decides in the embedded store of its throttlers. */
+/* Decides in the store of its throttlers, which is embedded or a pool. */
 PyObject *call_decide_embedded(struct call *self);
 
 /* ---- For decision.c ---- */

@@ -88,6 +88,33 @@ void loop_store_log(void *data, enum steady_log_level level, const char *text) {
     Py_XDECREF(answer);
 }
 
+void loop_store_log_without_gil(void *data, enum steady_log_level level, const char *text) {
+    struct loop_store *self = data;
+    struct gil_released *call = gil_enter();
+    if (call == NULL) return;
+    loop_store_log(self, level, text);
+    if (self->pending_exception != NULL && call->exception == NULL) {
+        call->exception = self->pending_exception;
+        self->pending_exception = NULL;
+    }
+    gil_leave(call);
+}
+
+/* ---- Blocking calls ---- */
+
+void loop_store_begin_call(struct loop_store *self, struct gil_released *released) {
+    released->exception = NULL;
+    if (!self->is_pool) return;
+    self->waiting++;
+    gil_release(released);
+}
+
+void loop_store_end_call(struct loop_store *self, struct gil_released *released) {
+    if (!self->is_pool) return;
+    gil_take(released);
+    self->waiting--;
+}
+
 /* ---- Counters: those of a Store outlive it, since a store of a loop may be closed later ---- */
 
 static void loop_store_free_counters(PyObject *capsule) { PyMem_Free(PyCapsule_GetPointer(capsule, NULL)); }
@@ -130,13 +157,28 @@ void loop_store_count(struct loop_store *self) { loop_store_count_of(self, self-
 
 /* ---- Closing ---- */
 
+/* Waits for a thread that serves the pool. In a finalized interpreter such a thread may have ended in its call. */
+static void loop_store_close_pool(struct loop_store *self, steady_store *store) {
+    struct gil_released released;
+    if (self->waiting > 0 && gil_is_finalizing()) return;
+    loop_store_begin_call(self, &released);
+    steady_store_close(&store);
+    loop_store_end_call(self, &released);
+    if (gil_raise(&released) != 0) loop_store_report(self, self->state->logger);
+}
+
 /* Counts twice: closing ends decisions as cancelled, and a closed store forgets its reconnects. */
 static void loop_store_close_and_count(struct loop_store *self) {
     steady_store *store = self->store;
     if (store == NULL) return;
     loop_store_count_of(self, store);
     steady__store_hold(store);
-    steady_store_close(&self->store);
+    if (self->is_pool) {
+        self->store = NULL; /* other threads may run meanwhile */
+        loop_store_close_pool(self, store);
+    } else {
+        steady_store_close(&self->store);
+    }
     loop_store_count_of(self, store);
     steady__store_release(store);
 }

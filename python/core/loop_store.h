@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
- * The store of one event loop, or an embedded store: a store of the library, and the asyncio loop that runs it. */
+ * The store of one event loop, or one without a loop: an embedded store, or a pool for blocking calls. */
 #ifndef AIOSTEADY_LOOP_STORE_H
 #define AIOSTEADY_LOOP_STORE_H
 
+#include "gil.h"
 #include "src/store.h"
-#include "state.h"
 
 /* A reference that the library holds, in the list of its loop's store. The list lets the garbage collector see it.
  * Otherwise a decision in flight would keep itself, its throttler and the connection alive after its loop is gone. */
@@ -16,7 +16,7 @@ struct held {
 
 struct loop_store {
     PyObject_HEAD struct core_state *state;
-    PyObject *loop;   /* NULL: an embedded store */
+    PyObject *loop;   /* NULL: an embedded store, or a pool */
     PyObject *add[2]; /* add_reader and add_writer of the loop, bound */
     PyObject *remove[2];
     PyObject *call_later;
@@ -32,6 +32,8 @@ struct loop_store {
     steady_stats counted;
     unsigned long thread;
     pid_t pid; /* the process that opened it */
+    bool is_pool;
+    unsigned waiting; /* threads that are in a call of a pool */
 };
 
 /* A capsule with a steady_stats: the counters of a Store. */
@@ -67,6 +69,15 @@ void loop_store_after_call(struct loop_store *self);
 
 /* The log callback of the library; `data` is the struct loop_store. */
 void loop_store_log(void *data, enum steady_log_level level, const char *text);
+
+/* The same for a pool, whose callers hold no GIL. An exception that must not be lost goes to the caller on this thread.
+ */
+void loop_store_log_without_gil(void *data, enum steady_log_level level, const char *text);
+
+/* Around a blocking call. If it may wait for a server, other threads can run Python code meanwhile, and may close the
+ * store. */
+void loop_store_begin_call(struct loop_store *self, struct gil_released *released);
+void loop_store_end_call(struct loop_store *self, struct gil_released *released);
 
 /* Adds its counters to those of its Store. Other threads see them then, also if it cannot be closed yet. */
 void loop_store_count(struct loop_store *self);

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <sys/timerfd.h>
 
+#include "blocking.h"
 #include "call.h"
 #include "convert.h"
 #include "decision.h"
@@ -151,22 +152,28 @@ static int module_add_types(PyObject *module, struct core_state *state) {
     const struct {
         PyTypeObject **type;
         PyType_Spec *spec;
-        const char *name; /* NULL: Python code does not need it */
-        bool internal;    /* Python code cannot make one */
+        const char *name;    /* NULL: Python code does not need it */
+        bool internal;       /* Python code cannot make one */
+        PyTypeObject **base; /* NULL: object */
     } types[] = {
-        {&state->result_type, &result_spec, "ThrottleResult", false},
-        {&state->decision_type, &decision_spec, "Decision", true},
-        {&state->call_type, &call_spec, "Call", false},
-        {&state->reservation_type, &reservation_spec, "Reservation", false},
-        {&state->store_type, &store_spec, "Store", false},
-        {&state->loop_store_type, &loop_store_spec, NULL, true},
-        {&state->throttler_type, &throttler_spec, "Throttler", false},
-        {&state->io_type, &loop_io_spec, NULL, true},
-        {&state->timer_type, &loop_timer_spec, NULL, true},
-        {&state->waiter_type, &waiter_spec, NULL, true},
+        {&state->result_type, &result_spec, "ThrottleResult", false, NULL},
+        {&state->decision_type, &decision_spec, "Decision", true, NULL},
+        {&state->call_type, &call_spec, "Call", false, NULL},
+        {&state->reservation_type, &reservation_spec, "Reservation", false, NULL},
+        {&state->store_type, &store_spec, "Store", false, NULL},
+        {&state->loop_store_type, &loop_store_spec, NULL, true, NULL},
+        {&state->throttler_type, &throttler_spec, "Throttler", false, NULL},
+        {&state->blocking_store_type, &blocking_store_spec, "BlockingStore", false, &state->store_type},
+        {&state->blocking_throttler_type, &blocking_throttler_spec, "BlockingThrottler", false, &state->throttler_type},
+        {&state->io_type, &loop_io_spec, NULL, true, NULL},
+        {&state->timer_type, &loop_timer_spec, NULL, true, NULL},
+        {&state->waiter_type, &waiter_spec, NULL, true, NULL},
     };
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
-        *types[i].type = (PyTypeObject *)PyType_FromModuleAndSpec(module, types[i].spec, NULL);
+        PyObject *bases = types[i].base != NULL ? PyTuple_Pack(1, *types[i].base) : NULL;
+        if (types[i].base != NULL && bases == NULL) return -1;
+        *types[i].type = (PyTypeObject *)PyType_FromModuleAndSpec(module, types[i].spec, bases);
+        Py_XDECREF(bases);
         if (*types[i].type == NULL) return -1;
 #if PY_VERSION_HEX < 0x030A0000
         if (types[i].internal)

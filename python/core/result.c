@@ -104,6 +104,8 @@ PyObject *result_from_group(struct core_state *state, const steady_result *from,
     return (PyObject *)self;
 }
 
+double result_must_wait(PyObject *result) { return ((struct result *)result)->must_wait; }
+
 bool result_is_success(PyObject *result) { return ((struct result *)result)->success; }
 
 PyObject *result_reservation(PyObject *result) { return ((struct result *)result)->reservation; }

@@ -12,6 +12,7 @@ PyObject *result_from(struct core_state *state, const steady_result *from, PyObj
 /* The same for a call that may have several buckets. `reservation` is a Reservation, or NULL. */
 PyObject *result_from_group(struct core_state *state, const steady_result *from, PyObject *reservation);
 
+double result_must_wait(PyObject *result);
 bool result_is_success(PyObject *result);
 PyObject *result_reservation(PyObject *result); /* borrowed; NULL: none */
 

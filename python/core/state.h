@@ -4,13 +4,16 @@
  * The files form layers; each file includes only headers of layers below it:
  *
  *   - module: exceptions, functions and types that Python code sees
+ *   - blocking: the Store and the Throttler of aiosteady.blocking
  *   - throttler: Throttler: its limits, and calls with a key
  *   - decision: Decision: the coroutine that a call to a server returns
  *   - call: Call: a decision on several buckets, or with options; settling
+ *   - sync: decisions of a store for blocking calls
  *   - binding: the throttlers of the library behind a Throttler, one for each event loop; its policy
  *   - store: Store: a URL, and a store of the library for each event loop
  *   - loop, waiter, local, capture, reservation: asyncio for the library; waking a task; the fallback store
  *   - loop_store: the store of one event loop
+ *   - gil: calls without the GIL
  *   - result, convert: ThrottleResult; numbers, texts and errors between Python and C
  */
 #ifndef AIOSTEADY_STATE_H
@@ -44,6 +47,8 @@ struct core_state {
     PyTypeObject *store_type;
     PyTypeObject *loop_store_type;
     PyTypeObject *throttler_type;
+    PyTypeObject *blocking_store_type;
+    PyTypeObject *blocking_throttler_type;
     PyTypeObject *io_type;
     PyTypeObject *timer_type;
     PyTypeObject *waiter_type;

@@ -52,6 +52,22 @@ static struct loop_store *store_open_on_loop(struct store *self, PyObject *loop)
     return NULL;
 }
 
+/* A store for blocking calls. Its options and its URL are checked now; it connects with the first call. */
+static struct loop_store *store_open_pool(struct store *self, uint32_t connections, bool embedded) {
+    steady_message why = {.text = ""};
+    steady_store_options options = self->options;
+    struct loop_store *opened = loop_store_new(self->state, NULL, self->counters);
+    if (opened == NULL) return NULL;
+    opened->is_pool = !embedded;
+    options.log = embedded ? NULL : loop_store_log_without_gil;
+    options.log_data = opened;
+    const int error = steady_pool_open(&opened->store, self->url, connections, &options, &why);
+    if (error == 0) return opened;
+    convert_raise(self->state, error, why.text);
+    Py_DECREF(opened);
+    return NULL;
+}
+
 /* ---- The stores of all loops ---- */
 
 /* The loop raised the exception that is set, when it was asked to close its store. If the loop is closed by now, the
@@ -245,9 +261,9 @@ static int store_read_options(struct store *self, const struct store_arguments *
                : 0;
 }
 
-/* An embedded store is opened now. The store of a server is opened later, by its loop. One without a loop is opened and
- * closed now: it checks the URL, the options and the files for TLS. */
-static int store_open_or_check(struct store *self) {
+/* An embedded store, and a pool, is opened now. The store of a server is opened later, by its loop. One without a loop
+ * is opened and closed now: it checks the URL, the options and the files for TLS. */
+static int store_open_or_check(struct store *self, const uint32_t *connections) {
     steady_message why = {.text = ""};
     steady_store *store = NULL;
     struct steady__url url;
@@ -255,6 +271,8 @@ static int store_open_or_check(struct store *self) {
     if (error == 0) {
         const bool embedded = url.scheme == STEADY__URL_MEMORY || url.scheme == STEADY__URL_FILE;
         steady__url_clear(&url);
+        if (connections != NULL)
+            return (self->embedded = store_open_pool(self, *connections, embedded)) != NULL ? 0 : -1;
         if (embedded) return (self->embedded = store_open_on_loop(self, NULL)) != NULL ? 0 : -1;
         error = steady_store_open(&store, self->url, &self->options, &why);
         steady_store_close(&store);
@@ -277,7 +295,7 @@ static int store_read_url(struct store *self, PyObject *url) {
     return self->url != NULL ? 0 : -1;
 }
 
-static PyObject *store_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+PyObject *store_make(PyTypeObject *type, PyObject *args, PyObject *kwargs, const uint32_t *connections) {
     static char *names[] = {"url",    "timeout",         "max_in_flight", "buckets",
                             "engine", "connect_timeout", "client_name",   NULL};
     PyObject *url = NULL;
@@ -291,9 +309,13 @@ static PyObject *store_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->loops = PyDict_New();
     self->counters = self->loops != NULL ? loop_store_new_counters() : NULL;
     if (self->counters == NULL || store_read_url(self, url) != 0 || store_read_options(self, &given) != 0 ||
-        store_open_or_check(self) != 0)
+        store_open_or_check(self, connections) != 0)
         Py_CLEAR(self);
     return (PyObject *)self;
+}
+
+static PyObject *store_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    return store_make(type, args, kwargs, NULL);
 }
 
 static int store_traverse(struct store *self, visitproc visit, void *arg) {

@@ -12,16 +12,19 @@ struct store {
     char *url;
     steady_store_options options;
     char client_name[STEADY__CLIENT_NAME_MAX + 1]; /* options.client_name points to it, or is NULL */
-    struct loop_store *embedded;                   /* NULL: the URL names a server */
-    PyObject *loops;                               /* {loop: struct loop_store} */
-    PyObject *local;                               /* the fallback store, see local.h; NULL until needed */
-    PyObject *counters;                            /* of stores whose loops are gone, see loop_store_new_counters */
+    struct loop_store *embedded; /* decides without a loop: an embedded store, or a pool; NULL: decisions need a loop */
+    PyObject *loops;             /* {loop: struct loop_store} */
+    PyObject *local;             /* the fallback store, see local.h; NULL until needed */
+    PyObject *counters;          /* of stores whose loops are gone, see loop_store_new_counters */
     bool closed;
     bool open_failure_logged; /* since the last successful opening */
 };
 
 /* The store of this loop; the first call opens it. Returns a new reference, or NULL and an exception. */
 struct loop_store *store_on_loop(struct store *self, PyObject *loop);
+
+/* The tp_new of a Store. connections NULL: a Store of event loops; otherwise one for blocking calls. */
+PyObject *store_make(PyTypeObject *type, PyObject *args, PyObject *kwargs, const uint32_t *connections);
 
 extern PyType_Spec store_spec;
 

@@ -12,6 +12,7 @@
 #include "src/conn/reply.h"
 #include "src/core/limit.h"
 #include "src/redis/command.h"
+#include "sync.h"
 
 /* ---- Deciding ---- */
 
@@ -42,13 +43,14 @@ PyObject *throttler_decide(struct call *call) {
     return first->store->embedded != NULL ? call_decide_embedded(call) : decision_of_call(call);
 }
 
-/* Returns the result if the store is embedded, otherwise an awaitable of it. */
+/* Returns the result if the store has no loop, otherwise an awaitable of it. */
 static PyObject *throttler_call(struct throttler *self, struct request request, PyObject *key) {
     const char *bytes = NULL;
     Py_ssize_t len = 0;
     if (!binding_is_initialized(self)) return NULL;
     if (self->store != NULL && self->store->embedded != NULL)
-        return throttler_decide_embedded(self, request, key, &self->terms);
+        return self->store->embedded->is_pool ? sync_decide(self, request, key)
+                                              : throttler_decide_embedded(self, request, key, &self->terms);
     if (convert_key(key, &bytes, &len) != 0) return NULL;
     if (self->client == NULL) return decision_new(self, request, key);
     return PyObject_CallMethod(self->client, "ask", "OiOL", self, (int)request.verb, key, (long long)request.amount);
@@ -106,7 +108,7 @@ static bool throttler_is_plain(const struct throttler *self, PyObject *amount, P
            (at_least == NULL || at_least == Py_None);
 }
 
-static PyObject *throttler_consume(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+PyObject *throttler_consume(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
     static const char *const names[] = {"key", "amount", "max_wait", "at_least", NULL};
     PyObject *given[ARGUMENTS_MAX];
     struct request request = {STEADY__CONSUME, 1};
@@ -125,7 +127,7 @@ static PyObject *throttler_consume(struct throttler *self, PyObject *const *args
     return throttler_call_with(self, given[0], given[1], &how);
 }
 
-static PyObject *throttler_reserve(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+PyObject *throttler_reserve(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
     static const char *const names[] = {"key", "amount", "max_wait", "at_least", NULL};
     PyObject *given[ARGUMENTS_MAX];
     if (throttler_read_call("reserve() takes key, amount=1, max_wait=0 and at_least=None", names, args, nargs, kwnames,
@@ -136,7 +138,7 @@ static PyObject *throttler_reserve(struct throttler *self, PyObject *const *args
     return throttler_call_with(self, given[0], given[1], &how);
 }
 
-static PyObject *throttler_charge(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+PyObject *throttler_charge(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
     static const char *const names[] = {"key", "amount", NULL};
     PyObject *given[ARGUMENTS_MAX];
     const struct call_options how = {.verb = STEADY__CONSUME_ALL, .kind = STEADY_CHARGE};
@@ -144,7 +146,7 @@ static PyObject *throttler_charge(struct throttler *self, PyObject *const *args,
     return throttler_call_with(self, given[0], given[1], &how);
 }
 
-static PyObject *throttler_peek(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+PyObject *throttler_peek(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
     static const char *const names[] = {"key", "amount", "max_wait", "at_least", NULL};
     PyObject *given[ARGUMENTS_MAX];
     int64_t amount = 1;
@@ -160,7 +162,7 @@ static PyObject *throttler_peek(struct throttler *self, PyObject *const *args, P
     return throttler_call_with(self, given[0], given[1], &how);
 }
 
-static PyObject *throttler_reset(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+PyObject *throttler_reset(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
     static const char *const names[] = {"key", NULL};
     PyObject *given[ARGUMENTS_MAX];
     const struct call_options how = {.verb = STEADY__RESET_ALL};
@@ -183,16 +185,16 @@ static int throttler_check_fits(const struct throttler *self, const struct call 
 }
 
 /* A place in line: (key, amount, max_wait). An embedded bucket with room is charged without more ado. */
-static PyObject *throttler_wait(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+PyObject *throttler_wait(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
     static const char *const names[] = {"key", "amount", "max_wait", NULL};
     PyObject *given[ARGUMENTS_MAX];
     struct request request = {STEADY__CONSUME, 1};
     if (throttler_read_call("wait() takes key, amount=1 and timeout=None", names, args, nargs, kwnames, given) != 0 ||
         !binding_is_initialized(self))
         return NULL;
-    if (self->store != NULL && self->store->embedded != NULL && self->n_limits == 1 && given[1] != NULL &&
-        PyLong_CheckExact(given[1]) && (request.amount = PyLong_AsLongLong(given[1])) > 0 &&
-        request.amount <= self->limits[0].max_capacity) {
+    if (self->store != NULL && self->store->embedded != NULL && !self->store->embedded->is_pool &&
+        self->n_limits == 1 && given[1] != NULL && PyLong_CheckExact(given[1]) &&
+        (request.amount = PyLong_AsLongLong(given[1])) > 0 && request.amount <= self->limits[0].max_capacity) {
         struct steady__terms blockless = {.rate = self->terms.rate};
         blockless.rate.block = 0;
         PyObject *result = throttler_decide_embedded(self, request, given[0], &blockless);

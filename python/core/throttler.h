@@ -5,8 +5,16 @@
 
 #include "call.h"
 
-/* The result if the store is embedded, otherwise an awaitable of it. */
+/* The result if the store has no loop, otherwise an awaitable of it. */
 PyObject *throttler_decide(struct call *call);
+
+/* Methods, for METH_FASTCALL | METH_KEYWORDS. They answer as throttler_decide does. */
+PyObject *throttler_consume(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *throttler_peek(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *throttler_reset(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *throttler_charge(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *throttler_reserve(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *throttler_wait(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 
 extern PyType_Spec throttler_spec;
 
