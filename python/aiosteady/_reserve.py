@@ -37,12 +37,8 @@ class Denied(_core.Error):
 Denied.__module__ = "aiosteady"
 
 
-class Reservation:
-    """Returned by Throttler.reserve(): an asynchronous context manager, to be used once.
-
-    Set `actual` to the true cost in the block: an int, or a mapping by the name of the limit. If it is not set, the
-    reserved amount stays charged.
-    """
+class Reserved:
+    """What the reservations of aiosteady and of aiosteady.blocking have in common."""
 
     __slots__ = ("_actual", "_amount", "_at_least", "_core", "_key", "_max_wait", "_result", "_throttler", "_used")
 
@@ -60,7 +56,7 @@ class Reservation:
     def result(self) -> ThrottleResult:
         """The result of the call that reserved."""
         if self._result is None:
-            raise RuntimeError("the reservation is not made yet: use it with `async with`")
+            raise RuntimeError("the reservation is not made yet: use it in a `with` statement")
         return self._result
 
     @property
@@ -73,7 +69,7 @@ class Reservation:
         if self._core is not None:
             self._core.check(actual)
         elif self._result is None:
-            raise ValueError("actual is set too early: set it in the block of `async with`")
+            raise ValueError("actual is set too early: set it in the block of the `with` statement")
         self._actual = actual
 
     @property
@@ -88,10 +84,23 @@ class Reservation:
         state = "not made yet" if self._result is None else f"result={self._result!r}, actual={self._actual!r}"
         return f"<Reservation {state}>"
 
-    async def __aenter__(self) -> Reservation:
+    def _use(self) -> None:
         if self._used:
             raise ValueError("this reservation was used before; call reserve() again")
         self._used = True
+
+
+class Reservation(Reserved):
+    """Returned by Throttler.reserve(): an asynchronous context manager, to be used once.
+
+    Set `actual` to the true cost in the block: an int, or a mapping by the name of the limit. If it is not set, the
+    reserved amount stays charged.
+    """
+
+    __slots__ = ()
+
+    async def __aenter__(self) -> Reservation:
+        self._use()
         t = self._throttler
         answer = t._reserve(self._key, self._amount, self._max_wait, self._at_least)
         result = answer if type(answer) is ThrottleResult else await answer

@@ -416,7 +416,8 @@ class Limit:
 
     def __call__(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
         if not _is_async(function):
-            raise TypeError(f"{shown(function)} must be a coroutine function")
+            raise TypeError(f"{shown(function)} must be a coroutine function; for a plain function use "
+                            "aiosteady.blocking.Throttler")
 
         @functools.wraps(function)
         async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
