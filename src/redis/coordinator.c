@@ -5,11 +5,12 @@
  * branches are in flight at once. The next round starts when all of them are answered.
  *
  *     LOOK       a peek of all members. It is the answer of a peek
- *     BLOCK      the look denied: the members that deny and whose limit has a block are asked, which starts their
- * blocks FIRST      the look allowed: the member with the least room is taken, with the others of its slot TAKE the
- * rest is taken: takes, charges and shadows EQUALIZE   of a call with an at_least: what exceeds the smallest grant is
- * settled DRAIN      drops are taken out, now that nothing can deny ALONE      the only round of a settle and of a
- * reset
+ *     BLOCK      the look denied: the members that deny, and whose limit has a block, start it
+ *     FIRST      the look allowed: the member with the least room is taken, with the others of its slot
+ *     TAKE       the rest is taken: takes, charges and shadows
+ *     EQUALIZE   of a call with an at_least: what exceeds the smallest grant is settled
+ *     DRAIN      drops are taken out, now that nothing can deny
+ *     ALONE      the only round of a settle and of a reset
  *
  * In FIRST and TAKE another call may have taken the room meanwhile. Then the call is denied, or it fails. What is known
  * to be taken is then given back, beside the round that is in flight:
