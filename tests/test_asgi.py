@@ -78,7 +78,7 @@ def test_the_fields_have_the_golden_values(http, limit, verdict, policy, state):
 
 @pytest.mark.parametrize("recharge, us", [(5e-7, 1), (2.5e-6, 3), (1e-6, 1), (0.6, 600_000), (60, 60_000_000)])
 def test_a_quota_is_rounded_to_the_microseconds_of_its_bucket(asgi, throttler, recharge, us):
-    assert asgi.Policy(throttler(1000, recharge)).quota.recharge_us == us
+    assert asgi.Policy(throttler(1000, recharge)).quotas[0].recharge_us == us
 
 
 def test_a_bucket_with_a_recharge_of_half_a_microsecond_denies(asgi, throttler):

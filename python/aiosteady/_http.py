@@ -38,6 +38,7 @@ class Quota(NamedTuple):
     capacity: int
     recharge_us: int  # in which `drops` leak
     drops: int
+    blocks: bool = False  # an overflow blocks the key
 
     def leaks_in(self, count: int) -> int:
         """The seconds in which `count` drops leak, rounded up."""
@@ -46,10 +47,6 @@ class Quota(NamedTuple):
     def leaks(self, seconds: int) -> int:
         """The drops that leak in `seconds` seconds, rounded down."""
         return seconds * self.drops * 1_000_000 // self.recharge_us
-
-    def share(self, count: int) -> Quota:
-        """The quota of a local bucket, with a `count`-th of this one."""
-        return self._replace(capacity=max(1, self.capacity // count), recharge_us=self.recharge_us * count)
 
 
 class State(NamedTuple):
@@ -61,10 +58,18 @@ class State(NamedTuple):
     denies: bool = False
 
 
-def quota_of(name: str, throttler: Throttler) -> Quota:
+def quotas_of(name: str, throttler: Throttler) -> tuple[Quota, ...]:
+    """One for each limit. If there are several, the name of the limit follows that of the policy."""
     if not isinstance(name, str) or not PRINTABLE.fullmatch(name):
         raise ValueError(f"name is {shown(name)}; it must be printable ASCII, because header fields quote it")
-    return Quota(name, int(throttler.max_capacity), throttler._recharge_us, throttler.drops)
+    limits = throttler._limits
+    for limit, *_ in limits:
+        if not PRINTABLE.fullmatch(limit):
+            raise ValueError(f"the limit {shown(limit)} must have a name of printable ASCII, because header fields quote it")
+    return tuple(
+        Quota(name if len(limits) == 1 else f"{name}:{limit}", capacity, recharge_us, drops, block_us > 0)
+        for limit, capacity, recharge_us, block_us, drops in limits
+    )
 
 
 def allowed(quota: Quota, level: int) -> State:
@@ -276,11 +281,11 @@ def never_fits(names: Sequence[str]) -> Verdict:
     return problem(422, "about:blank", "The request costs more than its quota ever holds", names)
 
 
-def unanswered(name: str) -> Verdict:
+def unanswered(names: Sequence[str]) -> Verdict:
     """The wait is random: the real one is unknown, and clients should not all come back at once."""
     title = "Request cannot be satisfied due to temporary server capacity constraints"
     retry = (b"retry-after", b"%d" % random.randint(UNANSWERED_LEAST, UNANSWERED_MOST))
-    return problem(503, TYPES + "temporary-reduced-capacity", title, [name], [retry])
+    return problem(503, TYPES + "temporary-reduced-capacity", title, names, [retry])
 
 
 def exceeded(names: Sequence[str], wait: int) -> Verdict:

@@ -13,22 +13,25 @@ overloaded, the request gets 503 by default, because a client can cause an overl
 from __future__ import annotations
 
 import asyncio
-import functools
 import hashlib
 import inspect
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, Any, Literal, Optional, Union
 
 from . import _http
 from ._address import client_address
-from ._core import Error, NotABucket, Overloaded, ThrottleResult
+from ._core import Error, NotABucket, Overloaded, ThrottleResult, Unsupported
 from ._http import RequestFields, Verdict
 from ._texts import shown
+from ._together import Answer, Ask, Bucket, Group, decide_together
 from .leakybucket import Throttler
+
+if TYPE_CHECKING:
+    from ._together import Decide
 
 __all__ = ["Policy", "RateLimit", "client_address"]
 
@@ -39,7 +42,6 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 MaybeKey = Union[str, bytes, None]
 Key = Callable[[Scope], Union[MaybeKey, Awaitable[MaybeKey]]]
-Decide = Callable[[], Coroutine[Any, Any, ThrottleResult]]
 Cost = Union[int, Callable[[Scope], Union[int, Awaitable[int]]]]
 
 KEY_MOST = 1024  # bytes
@@ -73,51 +75,21 @@ class Policy:
     cost: Cost = 1
     name: str = "default"
     hash: Union[bool, str, bytes] = field(default=False, repr=False)
-    quota: _http.Quota = field(init=False, repr=False, compare=False)
+    quotas: tuple[_http.Quota, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.throttler, Throttler):
             raise TypeError(f"throttler must be a Throttler, not {type(self.throttler).__name__}")
         if not callable(self.key):
             raise TypeError(f"key must be a function of the ASGI scope, not {type(self.key).__name__}")
-        object.__setattr__(self, "quota", _http.quota_of(self.name, self.throttler))
-        if not callable(self.cost) and check_cost(self.cost) > self.quota.capacity:
-            raise ValueError(f"cost is {self.cost}, over the capacity of {self.quota.capacity}; it would never fit")
+        object.__setattr__(self, "quotas", _http.quotas_of(self.name, self.throttler))
+        if not callable(self.cost) and (too_small := self.too_small(check_cost(self.cost))):
+            raise ValueError(f"cost is {self.cost}, over the capacity of {too_small[0].capacity}; it would never fit")
         check_secret(self.hash)
 
-
-class Ask(NamedTuple):
-    """The key and the cost of one request under one policy."""
-
-    policy: Policy
-    key: str | bytes
-    cost: int
-
-
-class Answer(NamedTuple):
-    ask: Ask
-    result: ThrottleResult
-
-    @property
-    def quota(self) -> _http.Quota:
-        return self.ask.policy.quota
-
-    @property
-    def from_store(self) -> bool:
-        return self.result.source == "store"
-
-    def wait(self) -> float:
-        """The seconds until the cost fits into the bucket of the result; 0 if it fits now.
-
-        An answer of on_error has an empty bucket. A cost of 0 fits even if the bucket is over-full. A cost over the
-        local share fits only when the store answers again, which cannot be predicted: 0."""
-        local = self.result.source == "local"
-        quota = self.quota.share(self.ask.policy.throttler._local_share) if local else self.quota
-        if not 0 < self.ask.cost <= quota.capacity:
-            return self.result.blocked_for or 0
-        too_many = self.result.level + self.ask.cost - quota.capacity
-        leak = self.result.until_next_drop + (too_many - 1) * quota.recharge_us / quota.drops / 1e6
-        return max(self.result.blocked_for or 0, leak if too_many > 0 else 0)
+    def too_small(self, cost: int) -> list[_http.Quota]:
+        """The quotas that never have room for this cost."""
+        return [] if self.throttler._clamp else [quota for quota in self.quotas if cost > quota.capacity]
 
 
 class BadKey(Exception):
@@ -148,6 +120,19 @@ def check_names(names: list[str]) -> None:
                 raise ValueError(
                     f"{name!r} with a colon is the beginning of {other!r}, so their keys could name the same bucket; "
                     "rename one"
+                )
+
+
+def check_buckets(policies: list[Policy]) -> None:
+    """The buckets of policies with one store must not be the same, whatever the keys are."""
+    for policy in policies:
+        head = f"{policy.throttler.prefix}{policy.name}:"
+        for other in policies:
+            whole = f"{other.throttler.prefix}{other.name}:"
+            if other is not policy and other.throttler._target is policy.throttler._target and whole.startswith(head):
+                raise ValueError(
+                    f"{head!r}, prefix and name of a policy, is the beginning of {whole!r}, so their keys could name the "
+                    "same bucket; change a prefix or a name"
                 )
 
 
@@ -202,20 +187,21 @@ async def short_turn() -> None:
             return
 
 
-async def ask_of(policy: Policy, scope: Scope) -> Ask | None:
+async def ask_of(place: int, policy: Policy, scope: Scope) -> Ask | None:
     key = await settled(policy.key(scope))
     if key is None:
         return None
     cost = await settled(policy.cost(scope)) if callable(policy.cost) else policy.cost
-    return Ask(policy, whole_key(policy, key), check_cost(cost))
+    return Ask(place, policy, whole_key(policy, key), check_cost(cost))
 
 
-async def give_back(answers: Iterable[Answer]) -> None:
-    """Takes out again what a denied request put into the buckets of other policies. Local buckets get nothing back: the
-    store may answer by now, and its bucket was not charged. If it fails, these buckets stay too full, which is
-    stricter."""
-    taken = [answer.ask for answer in answers if answer.from_store and answer.ask.cost > 0]
-    await asyncio.gather(*(ask.policy.throttler.consume(ask.key, -ask.cost) for ask in taken), return_exceptions=True)
+def in_order(answers: Iterable[Answer]) -> list[Bucket]:
+    """The buckets in the order of the policies."""
+    return sorted((bucket for answer in answers for bucket in answer.buckets()), key=lambda bucket: bucket.ask.place)
+
+
+def from_store(answers: Iterable[Answer]) -> list[Bucket]:
+    return in_order(answer for answer in answers if answer.from_store)
 
 
 # ---- The middleware ----
@@ -224,8 +210,9 @@ async def give_back(answers: Iterable[Answer]) -> None:
 class RateLimit:
     """An ASGI middleware that limits the rate of requests.
 
-    `throttler`, `key`, `cost`, `name` and `hash` make one policy; `policies` adds more. Policies are checked in order;
-    the first denial ends the check. The policies before it get their drops back, except local buckets.
+    `throttler`, `key`, `cost`, `name` and `hash` make one policy; `policies` adds more. A request has to fit under all
+    policies. If one of them denies it, the others charge nothing. Make their throttlers with one Store or one client:
+    then one call decides on all of them.
 
     `on_error`: the response if the store gives no verdict and the throttler has on_error="report". "allow" lets the
     request pass, "deny" responds with 503.
@@ -262,10 +249,10 @@ class RateLimit:
         self._allows_on_error = on_error == "allow"
         self._allows_on_overload = on_overload == "allow"
         self._next_log: dict[str, float] = {}  # by kind of log line
-        self._giving_back: set[asyncio.Future[None]] = set()  # an event loop keeps only weak references to its tasks
         if not self._policies:
             raise ValueError("RateLimit needs a throttler or policies")
         check_names([*(policy.name for policy in self._policies), *names_inside(app)])
+        check_buckets(self._policies)
         for option, value in (("on_error", on_error), ("on_overload", on_overload)):
             if value not in ("allow", "deny"):
                 raise ValueError(f"{option} is {shown(value)}; it must be 'allow' or 'deny'")
@@ -298,98 +285,88 @@ class RateLimit:
             await refuse_handshake(scope, receive, send, verdict)
 
     async def _judge(self, scope: Scope, collected: RequestFields) -> Verdict:
-        asks = []
-        for policy in self._policies:
-            try:
-                ask = await ask_of(policy, scope)
-            except BadKey as error:
-                self._log("bad key", "policy %r: %s; the response is 400", policy.name, error)
-                return _http.bad_request()
-            if ask is not None:
-                asks.append(ask)
-        too_dear = [ask.policy.name for ask in asks if ask.cost > ask.policy.quota.capacity]
-        if too_dear:
-            return _http.never_fits(too_dear)
-        passed, denial = await self._take(asks)
-        if denial is not None:
-            return await self._deny(denial, passed, asks[len(passed) + 1 :], collected)
-        self._add_fields(collected, passed, [_http.allowed(a.quota, a.result.level) for a in passed if a.from_store])
+        try:
+            asks = await self._asks(scope)
+            too_dear = [quota.name for ask in asks for quota in ask.policy.too_small(ask.cost)]
+            if too_dear:
+                return _http.never_fits(too_dear)
+            answers = await decide_together(asks, self._answer) if asks else []
+        except BadKey as error:
+            self._log("bad key", "%s; the response is 400", error)
+            return _http.bad_request()
+        denials = [answer for answer in answers if not answer.result.success]
+        if denials:
+            return self._deny(denials, answers, collected)
+        self._add_fields(collected, answers, [_http.allowed(b.quota, b.result.level) for b in from_store(answers)])
         return Verdict(0, [])
 
-    async def _take(self, asks: list[Ask]) -> tuple[list[Answer], Answer | None]:
-        """The answers that allow, and the first that denies. If the request is cancelled meanwhile, the drops are given
-        back."""
-        passed: list[Answer] = []
-        try:
-            for ask in asks:
-                answer = await self._answer(ask, functools.partial(ask.policy.throttler.consume, ask.key, ask.cost))
-                if not answer.result.success:
-                    return passed, answer
-                passed.append(answer)
-        except (asyncio.CancelledError, Exception):
-            await self._give_back(passed)
-            raise
-        return passed, None
+    async def _asks(self, scope: Scope) -> list[Ask]:
+        asks = []
+        for place, policy in enumerate(self._policies):
+            try:
+                ask = await ask_of(place, policy, scope)
+            except BadKey as error:
+                raise BadKey(f"policy {policy.name!r}: {error}") from None
+            if ask is not None:
+                asks.append(ask)
+        return asks
 
-    async def _give_back(self, answers: list[Answer]) -> None:
-        """Continues even if the request is cancelled meanwhile."""
-        if answers:
-            task = asyncio.ensure_future(give_back(answers))
-            self._giving_back.add(task)
-            task.add_done_callback(self._giving_back.discard)
-            await asyncio.shield(task)
-
-    async def _deny(self, answer: Answer, passed: list[Answer], later: list[Ask], collected: RequestFields) -> Verdict:
-        await self._give_back(passed)
-        if answer.result.retry_after is None or answer.result.source == "policy":  # no verdict, so the wait is unknown
-            return _http.unanswered(answer.ask.policy.name)
-        # All policies must admit the client after its wait. A later policy may deny for longer. So may a local bucket
-        # that keeps its drops.
-        kept = [a for a in passed if not a.from_store]
-        peeks = await asyncio.gather(
-            *(self._answer(ask, functools.partial(ask.policy.throttler.peek, ask.key)) for ask in later)
-        )
-        waits = [(a, a.wait()) for a in kept] + [(answer, answer.result.retry_after)] + [(a, a.wait()) for a in peeks]
-        whole = [(a, max(1, math.ceil(wait))) for a, wait in waits if a is answer or wait > 0]
+    def _deny(self, denials: list[Answer], answers: list[Answer], collected: RequestFields) -> Verdict:
+        """The client is told to wait until all policies admit it. A bucket is left out if its wait is not known: it is
+        one of on_error, or a local share that is smaller than the cost."""
+        buckets = [bucket for bucket in in_order(denials) if not bucket.result.success]
+        waits = [(b, max(1, math.ceil(b.result.retry_after))) for b in buckets if b.result.retry_after is not None]
+        if not waits:
+            return _http.unanswered([b.quota.name for b in buckets] or [n for a in denials for n in a.group.names])
         states = [
-            _http.denied(a.quota, a.result.level, wait, a.result.blocked_for is not None)
-            for a, wait in whole
-            if a.from_store
+            _http.denied(b.quota, b.result.level, wait, b.result.blocked_for is not None)
+            for b, wait in waits
+            if b.result.source == "store"
         ]
-        self._add_fields(collected, [*passed, answer, *peeks], states)
-        return _http.exceeded([a.ask.policy.name for a, _ in whole], max(wait for _, wait in whole))
+        self._add_fields(collected, answers, states)
+        return _http.exceeded([b.quota.name for b, _ in waits], max(wait for _, wait in waits))
 
     def _add_fields(self, collected: RequestFields, answers: list[Answer], states: list[_http.State]) -> None:
         """Reports only answers of the store: for other answers the state of the limit is unknown."""
-        collected.add(self._fields, [answer.quota for answer in answers if answer.from_store], states)
+        collected.add(self._fields, [bucket.quota for bucket in from_store(answers)], states)
 
-    async def _answer(self, ask: Ask, decide: Decide) -> Answer:
+    async def _answer(self, group: Group, decide: Decide) -> Answer:
         """Asks again after an overload, which charges nothing. It waits until no handler holds the event loop."""
-        result = await self._decided(ask, decide)
+        result = await self._decided(group, decide)
         for _ in range(RETRIES):
             if result is None:
                 await short_turn()
-                result = await self._decided(ask, decide)
+                result = await self._decided(group, decide)
         if result is None:
             why = "too many decisions are in flight, or a handler holds the event loop"
-            result = self._fault(ask, self._allows_on_overload, why)
-        return Answer(ask, result)
+            result = self._fault(group, self._allows_on_overload, why)
+        return Answer(group, result)
 
-    async def _decided(self, ask: Ask, decide: Decide) -> ThrottleResult | None:
+    async def _decided(self, group: Group, decide: Decide) -> ThrottleResult | None:
         """None if overloaded."""
         try:
             result = await decide()
         except Overloaded:
             return None
         except NotABucket as error:  # never allowed: a client may have chosen that key
-            return self._fault(ask, False, repr(error))
+            return self._fault(group, False, repr(error))
+        except Unsupported as error:
+            if len(group.asks) > 1:  # the keys may lie in several slots
+                raise
+            return self._fault(group, self._allows_on_error, repr(error))
         except Error as error:
-            return self._fault(ask, self._allows_on_error, repr(error))
+            return self._fault(group, self._allows_on_error, repr(error))
+        except ValueError as error:
+            if len(group.asks) == 1 and len(group.names) == 1:
+                raise
+            raise BadKey(f"policies {', '.join(map(repr, group.names))}: {error}") from None
         return None if result.source == "policy" and result.error == "overloaded" else result
 
-    def _fault(self, ask: Ask, allows: bool, why: str) -> ThrottleResult:
+    def _fault(self, group: Group, allows: bool, why: str) -> ThrottleResult:
+        names = ", ".join(repr(ask.policy.name) for ask in group.asks)
+        subject = f"policies {names} have" if len(group.asks) > 1 else f"policy {names} has"
         outcome = "pass" if allows else "get 503"
-        self._log(f"fault {allows}", "policy %r has no verdict, so requests %s: %s", ask.policy.name, outcome, why)
+        self._log(f"fault {allows}", "%s no verdict, so requests %s: %s", subject, outcome, why)
         return ThrottleResult(allows, 0, 0.0, None, source="policy")
 
     def _log(self, kind: str, text: str, *arguments: object) -> None:

@@ -455,6 +455,7 @@ static PyMemberDef members[] = {
     {"block_duration", T_OBJECT_EX, offsetof(struct throttler, block_duration), READONLY,
      "The seconds for which an overflow blocks its key; None if it does not."},
     {"_local_share", T_UINT, offsetof(struct throttler, options.local_share), READONLY, NULL},
+    {"_clamp", T_BOOL, offsetof(struct throttler, options.clamp), READONLY, NULL},
     {"_names", T_OBJECT_EX, offsetof(struct throttler, names), READONLY, NULL},
     {"prefix", T_OBJECT_EX, offsetof(struct throttler, prefix), READONLY, "The text before every key."},
     {NULL, 0, 0, 0, NULL}};
@@ -467,7 +468,31 @@ static PyObject *throttler_get_recharge_us(struct throttler *self, void *Py_UNUS
     return PyLong_FromLongLong(self->limits != NULL ? self->limits[0].drop_recharge : 0);
 }
 
+/* (name, max_capacity, drop_recharge, block_duration, drops) of each limit; times in microseconds. */
+static PyObject *throttler_get_limits(struct throttler *self, void *Py_UNUSED(closure)) {
+    PyObject *limits = PyTuple_New((Py_ssize_t)self->n_limits);
+    for (size_t i = 0; limits != NULL && i < self->n_limits; i++) {
+        const steady_limit *from = &self->limits[i];
+        PyObject *limit =
+            Py_BuildValue("OLLLL", PyTuple_GET_ITEM(self->names, (Py_ssize_t)i), (long long)from->max_capacity,
+                          (long long)from->drop_recharge, (long long)from->block_duration, (long long)from->drops);
+        if (limit == NULL)
+            Py_CLEAR(limits);
+        else
+            PyTuple_SET_ITEM(limits, (Py_ssize_t)i, limit);
+    }
+    return limits;
+}
+
+/* The Store, or the Adapter of the client. */
+static PyObject *throttler_get_target(struct throttler *self, void *Py_UNUSED(closure)) {
+    PyObject *target = self->store != NULL ? (PyObject *)self->store : self->client;
+    return Py_NewRef(target != NULL ? target : Py_None);
+}
+
 static PyGetSetDef getters[] = {
+    {"_limits", (getter)throttler_get_limits, NULL, NULL, NULL},
+    {"_target", (getter)throttler_get_target, NULL, NULL, NULL},
     {"drops", (getter)throttler_get_drops, NULL, "The drops that leak in drop_recharge seconds.", NULL},
     {"_recharge_us", (getter)throttler_get_recharge_us, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL}};

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: MIT
+"""The decision on all policies of a request, for the middleware.
+
+Policies whose throttlers have the same Store or the same client are a Group. One call decides on a group, so a request
+that it denies charges nothing. The policies may make several groups:
+
+- Their throttlers have several stores.
+- The keys lie in several slots of a cluster, and the store cannot decide on them together. Then each policy is a group.
+- The cost of some policies is 0. A call leaves them alone, but they deny while their key is blocked. So they are looked
+  at.
+
+No call decides on several groups. They are asked in these steps:
+
+1. All groups are looked at. If one denies, nothing is charged. The groups that start a block are then asked.
+2. Otherwise the group with the least room is charged first, then the others. If one denies meanwhile, the groups before
+   it get back what they took. This denial starts no block.
+"""
+from __future__ import annotations
+
+import asyncio
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ._core import CONSUME_ALL, PEEK_ALL, Call, ThrottleResult, Unsupported, decide
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+
+    from . import _core
+    from ._http import Quota
+    from .asgi import Policy
+
+    Decide = Callable[[], Coroutine[Any, Any, ThrottleResult]]
+    Answerer = Callable[["Group", Decide], Awaitable["Answer"]]
+
+NO_BLOCK = 1e-6  # seconds: the least max_wait. A call with a max_wait starts no block
+
+
+class Ask(NamedTuple):
+    """The key and the cost of one request under one policy. `place`: the index of the policy."""
+
+    place: int
+    policy: Policy
+    key: bytes
+    cost: int
+
+
+class Bucket(NamedTuple):
+    """A limit of a policy, and what an answer says about its bucket."""
+
+    ask: Ask
+    quota: Quota
+    result: ThrottleResult
+
+    def starts_block(self) -> bool:
+        result = self.result
+        return not result.success and self.quota.blocks and result.blocked_for is None and result.retry_after is not None
+
+    def room(self) -> Fraction:
+        """How often the cost fits."""
+        return Fraction(self.quota.capacity - self.result.level, self.ask.cost)
+
+
+class Group:
+    def __init__(self, asks: Sequence[Ask]) -> None:
+        self.asks = asks
+        self._reserving: _core.Call | None = None
+
+    @property
+    def names(self) -> list[str]:
+        return [quota.name for ask in self.asks for quota in ask.policy.quotas]
+
+    @property
+    def costs(self) -> bool:
+        return self.asks[0].cost > 0
+
+    def apart(self) -> list[Group]:
+        return [Group([ask]) for ask in self.asks]
+
+    def _call(self, verb: int, max_wait: float = 0, reserve: bool = False) -> _core.Call:
+        parts = tuple((ask.policy.throttler, ask.key, ask.cost, "take") for ask in self.asks)
+        return Call(verb, parts, max_wait, None, reserve)
+
+    async def consume(self) -> ThrottleResult:
+        if len(self.asks) > 1:
+            return await answered(self._call(CONSUME_ALL))
+        ask = self.asks[0]
+        return await ask.policy.throttler.consume(ask.key, ask.cost)
+
+    async def look(self) -> ThrottleResult:
+        return await answered(self._call(PEEK_ALL))
+
+    async def reserve(self) -> ThrottleResult:
+        self._reserving = self._call(CONSUME_ALL, NO_BLOCK, reserve=True)
+        return await answered(self._reserving)
+
+    async def reserve_or_block(self) -> ThrottleResult:
+        self._reserving = self._call(CONSUME_ALL, reserve=True)
+        return await answered(self._reserving)
+
+    async def give_back(self, result: ThrottleResult) -> None:
+        """Only a store has a reservation to give back. If it fails, the bucket stays too full, which is stricter."""
+        if self._reserving is not None and result._reservation is not None:
+            await answered(self._reserving.give_back(result._reservation))
+
+
+class Answer(NamedTuple):
+    group: Group
+    result: ThrottleResult
+
+    @property
+    def from_store(self) -> bool:
+        return self.result.source == "store"
+
+    def buckets(self) -> list[Bucket]:
+        """None if a policy (on_error) answered."""
+        limits = [(ask, quota) for ask in self.group.asks for quota in ask.policy.quotas]
+        return [Bucket(ask, quota, result) for (ask, quota), result in zip(limits, self.result.parts)]
+
+    def room(self) -> Fraction:
+        return min(bucket.room() for bucket in self.buckets())
+
+
+async def answered(call: _core.Call) -> ThrottleResult:
+    answer = decide(call)
+    return answer if isinstance(answer, ThrottleResult) else await answer
+
+
+def groups_of(asks: Sequence[Ask]) -> list[Group]:
+    groups: dict[tuple[int, bool], list[Ask]] = {}
+    for ask in asks:
+        groups.setdefault((id(ask.policy.throttler._target), ask.cost > 0), []).append(ask)
+    return [Group(group) for group in groups.values()]
+
+
+giving_back: set[asyncio.Future[Any]] = set()  # an event loop keeps only weak references to its tasks
+
+
+async def give_back(answers: Sequence[Answer]) -> None:
+    """Goes on although the request is cancelled meanwhile."""
+    back = [answer.group.give_back(answer.result) for answer in answers if answer.result.success]
+    if back:
+        task = asyncio.gather(*back, return_exceptions=True)
+        giving_back.add(task)
+        task.add_done_callback(giving_back.discard)
+        await asyncio.shield(task)
+
+
+async def decide_together(asks: Sequence[Ask], answer: Answerer) -> list[Answer]:
+    """`answer` asks a group. It raises Unsupported only for several policies. The request is denied if one of the answers
+    is a denial."""
+    groups = groups_of(asks)
+    if len(groups) == 1:
+        try:
+            return [await answer(groups[0], groups[0].consume)]
+        except Unsupported:
+            groups = groups[0].apart()
+    looks = [look for group in await asyncio.gather(*(look_at(group, answer) for group in groups)) for look in group]
+    if all(look.result.success for look in looks):
+        return await charge(looks, answer)
+    return list(await asyncio.gather(*(start_block(look, answer) for look in looks)))
+
+
+async def look_at(group: Group, answer: Answerer) -> list[Answer]:
+    try:
+        return [await answer(group, group.look)]
+    except Unsupported:
+        return list(await asyncio.gather(*(answer(each, each.look) for each in group.apart())))
+
+
+async def start_block(look: Answer, answer: Answerer) -> Answer:
+    """The request is denied. If this group has room by now, it gets back what it took."""
+    if not look.from_store or not any(bucket.starts_block() for bucket in look.buckets()):
+        return look
+    asked = await answer(look.group, look.group.reserve_or_block)
+    await give_back([asked])
+    return look if asked.result.success else asked
+
+
+async def charge(looks: Sequence[Answer], answer: Answerer) -> list[Answer]:
+    """The looks that are not charged stay as they are: those of on_error, and those of policies that cost nothing."""
+    kept = [look for look in looks if not look.group.costs or not look.buckets()]
+    charged: list[Answer] = []
+    waiting = sorted((look for look in looks if look not in kept), key=Answer.room)
+    try:
+        while waiting and all(asked.result.success for asked in charged):
+            charged.append(await answer(waiting[0].group, waiting[0].group.reserve))
+            waiting.pop(0)
+    except BaseException:
+        await give_back(charged)
+        raise
+    if waiting or (charged and not charged[-1].result.success):
+        await give_back(charged)
+    return [*kept, *charged, *waiting]
