@@ -86,3 +86,27 @@ async def ask(app, client=("192.0.2.1", 50000), headers=(), kind="http", **more)
 
 async def ask_all(app, count, **request):
     return [await ask(app, **request) for _ in range(count)]
+
+
+async def policies_in_a_cluster(redis, prefix):
+    """Three policies whose keys lie in several slots. `redis` is a Store or a client."""
+    from aiosteady import Throttler
+    from aiosteady.asgi import Policy, RateLimit
+
+    app = RateLimit(hello, policies=[
+        Policy(Throttler(redis, capacity, 3600, 9000, prefix=prefix), key=lambda scope, name=name: scope[name], name=name)
+        for name, capacity in (("all", 20), ("net", 9), ("user", 2))])
+
+    def asked(user):
+        return ask(app, all="all", net=f"net{user % 2}", user=f"user{user}")
+
+    answers = [await asked(user) for user in (1, 1, 2, 1, 3, 1)]
+    assert [answer.status for answer in answers] == [200, 200, 200, 429, 200, 429]
+    assert answers[0]["ratelimit"] == '"all";r=19;t=68400, "net";r=8;t=28800, "user";r=1;t=3600'
+    assert answers[3]["ratelimit"] == answers[5]["ratelimit"] == '"user";r=0;t=9000'
+    states = [await policy.throttler.peek(f"{policy.name}:{key}") for policy, key in zip(app._policies, ("all", "net1", "user1"))]
+    assert [state.level for state in states] == [4, 3, 2], "a denied request charges nothing"
+    assert [state.blocked_for is not None for state in states] == [False, False, True]
+    answers = await asyncio.gather(*(asked(4) for _ in range(12)))
+    assert sorted(answer.status for answer in answers) == [200] * 2 + [429] * 10
+    assert (await app._policies[0].throttler.peek("all:all")).level <= 4 + 2 + 1

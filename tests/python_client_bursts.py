@@ -12,6 +12,7 @@ import time
 
 from aiosteady import Error, Throttler, Unavailable, Unknown, _clients
 from aiosteady.asgi import RateLimit
+from asgi_rig import policies_in_a_cluster
 from python_clients import (CLUSTER, FAMILY, URL, all_of, answer_of, client_of, close, command, connect, held, raises, rest, settle,
                             several)
 
@@ -292,11 +293,11 @@ async def a_lost_connection_ends_each_decision(client):
 async def one_turn_of_calls_on_several_buckets_is_one_pipeline(client):
     async with Proxy() as proxy, client_of(proxy.url) as other:
         t, one = several(other), Throttler(other, 1000, 3600)
-        await answer_of(t._consume("first"))
+        await t.consume("first")
         proxy.asked.clear()
         proxy.free.clear()
         tasks = [asyncio.ensure_future(call) for i in range(50) for call in (
-            answer_of(t._consume(f"k{i}", (i % 9 + 1, i + 1))), one.consume(f"k{i}"), all_of((one, f"a{i}", i), (t, f"b{i}", 1)))]
+            t.consume(f"k{i}", (i % 9 + 1, i + 1)), one.consume(f"k{i}"), all_of((one, f"a{i}", i), (t, f"b{i}", 1)))]
         deadline = time.monotonic() + 5
         while sum(proxy.asked.values()) < 150 and time.monotonic() < deadline:
             await asyncio.sleep(0.001)
@@ -313,7 +314,7 @@ async def the_scripts_of_calls_on_several_buckets_are_loaded_once_for_a_burst(cl
     t = several(client)
     await command(client, "SCRIPT", "FLUSH")
     await command(client, "CONFIG", "RESETSTAT")
-    ends = await at_once(*(answer_of(t._reserve(f"k{i}", 4) if i % 2 else t._peek(f"k{i}")) for i in range(40)))
+    ends = await at_once(*(answer_of(t._reserve(f"k{i}", 4) if i % 2 else t.peek(f"k{i}")) for i in range(40)))
     assert [end.parts[0].level for end in ends] == [4 * (i % 2) for i in range(40)]
     assert (await calls_of(client, "script|load"), await calls_of(client, "evalsha")) == (2, 80)
     settled = await at_once(*(settle(t, end, 1) for end in ends if end._reservation is not None))
@@ -355,7 +356,7 @@ async def a_call_that_reserves_is_given_up_by_a_silent_server(client):
             began = time.monotonic()
             await raises(asyncio.TimeoutError, asyncio.wait_for(call, 0.3))
             assert time.monotonic() - began < 1
-        assert (await asyncio.wait_for(answer_of(t._consume("patient")), 5)).level == 1
+        assert (await asyncio.wait_for(t.consume("patient"), 5)).level == 1
         await rest()
 
 
@@ -684,8 +685,8 @@ async def calls_on_several_buckets_follow_a_slot_that_moves(client, prefix):
     key = await tag_of_an_empty_slot(client, prefix)
     t, one = several(client, prefix=""), Throttler(client, 1000, 3600)
     name = key[1:-1]
-    assert (await answer_of(t._consume(name, 2))).level == 2
-    await answer_of(t._reset(name))
+    assert (await t.consume(name, 2)).level == 2
+    await t.reset(name)
     async with one_slot_on_its_way(client, key, moved=True):
         reserved = await answer_of(t._reserve(name, 4))
         assert [r.level for r in reserved.parts] == [4, 4]
@@ -704,6 +705,11 @@ async def a_call_whose_keys_are_on_both_nodes_of_a_migrating_slot_is_unavailable
         assert "TRYAGAIN" in str(error), error
         assert [(await one.peek(k)).level for k in (key, f"{key}new")] == [2, 1]
         assert [r.level for r in (await all_of((one, f"{key}new", 1), (one, f"{key}newer", 1))).parts] == [2, 2]
+
+
+@check_in_cluster
+async def policies_with_keys_in_several_slots_are_decided_together(client, prefix):
+    await policies_in_a_cluster(client, prefix)
 
 
 @check_in_cluster

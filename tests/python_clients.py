@@ -7,10 +7,10 @@ import inspect
 import os
 import sys
 
-from aiosteady import Error, NotABucket, Refused, Store, Throttler, ThrottleResult, Unavailable, Unknown, Unsupported
-from aiosteady._clients import adapt, unfinished
+from aiosteady import (Denied, Error, NotABucket, Rate, Refused, Store, Throttler, ThrottleResult, Unavailable, Unknown, Unsupported,
+                       consume_all)
+from aiosteady._lines import tasks
 from aiosteady._core import CONSUME_ALL, PEEK_ALL, Call, decide
-from aiosteady._core import Throttler as CoreThrottler
 
 FAMILY, URL, CLOSED_URL, *CLUSTER = sys.argv[1:]
 CHECKS = []
@@ -97,13 +97,11 @@ async def loads_its_scripts_by_itself(client):
 
 # ---- Calls on several buckets, with options, and reservations ----
 
-LIMITS = (("burst", 10, 60, 30, 1), ("daily", 1000, 3600, None, 1))
+LIMITS = {"burst": Rate(10, 60, 30), "daily": Rate(1000, 3600)}
 
 
-def several(where, *limits, prefix="several:", on_error="report", share=1):
-    """A throttler with several limits; those of LIMITS by default."""
-    target = where if isinstance(where, Store) else adapt(where)
-    return CoreThrottler(where, target, limits or LIMITS, prefix, on_error, share, None, False)
+def several(where, prefix="several:", **options):
+    return Throttler(where, limits=LIMITS, prefix=prefix, **options)
 
 
 async def answer_of(answer):
@@ -137,19 +135,19 @@ async def calls_on_several_buckets_are_decided_like_those_of_the_native_client(c
     for where, prefix in ((client, "a:"), (ours, "b:")):
         t, one = several(where, prefix=prefix), Throttler(where, 5, 60, 30, prefix=f"{prefix}one:")
         heard.append([
-            await answer_of(t._consume("k", 3)),
-            await answer_of(t._consume("k", (2, 40))),
-            await answer_of(t._consume("k", {"burst": 8, "daily": 1})),
-            await answer_of(t._peek("k", {"burst": 0, "daily": 999})),
-            await answer_of(t._charge("k", 100)),
-            await answer_of(t._consume("k", -50)),
+            await t.consume("k", 3),
+            await t.consume("k", (2, 40)),
+            await t.consume("k", {"burst": 8, "daily": 1}),
+            await t.peek("k", {"burst": 0, "daily": 999}),
+            await t.charge("k", 100),
+            await t.consume("k", -50),
             await all_of((one, "x", 3), (t, "y", 4), (one, "y", 2, "look"), (one, "z", 9, "charge"), (one, "v", 6, "shadow")),
             await all_of((one, "x", 3), (t, "y", 4)),
             await all_of((one, b"\xff", 3), (one, "w", 3), verb=PEEK_ALL),
-            await answer_of(one._consume("late", 8, 1000)),
-            await answer_of(one._consume("some", 9, 0, 2)),
-            await answer_of(one._consume("some", 9, 120.5, 2)),
-            await answer_of(t._reset("y")),
+            await one.consume("late", 8, max_wait=1000),
+            await one.consume("some", 9, at_least=2),
+            await one.consume("some", 9, max_wait=120.5, at_least=2),
+            await t.reset("y"),
         ])
     for a, b in zip(*heard):
         same_call(a, b)
@@ -166,52 +164,57 @@ async def what_is_reserved_is_settled(client):
         reserved = await answer_of(t._reserve("k", 4))
         assert [r.level for r in reserved.parts] == [4, 4]
         assert [r.level for r in (await settle(t, reserved, actual)).parts] == [*left] or "daily" in str(actual)
-        assert tuple(r.level for r in (await answer_of(t._peek("k"))).parts) == left
-        await answer_of(t._reset("k"))
+        assert tuple(r.level for r in (await t.peek("k")).parts) == left
+        await t.reset("k")
     denied = await answer_of(t._reserve("k", 11))
     assert not denied.success and denied._reservation is None
 
 
 @check
-async def a_reservation_is_settled_by_another_process(client):
+async def a_reservation_is_a_context(client):
     t = several(client)
-    text = (await answer_of(t._reserve("k", 4)))._reservation.text()
-    reservation = type((await answer_of(t._reserve("other", 1)))._reservation)(text)
+    async with t.reserve("k", 4) as r:
+        r.actual = {"daily": 400}
+    assert [r.level for r in (await t.peek("k")).parts] == [4, 400]
+    denied = await raises(Denied, t.reserve("k", 7).__aenter__())
+    assert denied.result.name == "burst"
+    async with t.reserve("other", 4) as r:
+        text = r.text
     async with client_of(URL) as other:
-        await answer_of(decide(Call.settle(several(other), reservation, 1)))
-    assert [r.level for r in (await answer_of(t._peek("k"))).parts] == [1, 1]
+        await several(other).settle(text, 1)
+    assert [r.level for r in (await t.peek("other")).parts] == [1, 1]
 
 
 @check
 async def each_script_is_loaded_for_its_call(client):
     t = several(client)
     for turn in range(2):
-        for call in (lambda: t._consume("k"), lambda: t._peek("k"), lambda: t._charge("k"), lambda: t._reset("k")):
+        for call in (lambda: t.consume("k"), lambda: t.peek("k"), lambda: t.charge("k", 1), lambda: t.reset("k")):
             await command(client, "SCRIPT", "FLUSH")
-            await answer_of(call())
+            await call()
         reserved = await answer_of(t._reserve("k", 4))
         await command(client, "SCRIPT", "FLUSH")
         await settle(t, reserved, 3)
-        assert [r.level for r in (await answer_of(t._peek("k"))).parts] == [3, 3]
-        await answer_of(t._reset("k"))
+        assert [r.level for r in (await t.peek("k")).parts] == [3, 3]
+        await t.reset("k")
 
 
 async def held(throttler, key):
     """The levels. Several reservations that are given back leave the part of a drop that leaked meanwhile."""
-    peeked = await answer_of(throttler._peek(key))
+    peeked = await throttler.peek(key)
     return [r.level - (r.level > 0 and r.until_next_drop < 1) for r in peeked.parts]
 
 
 async def rest():
     """Waits for the calls that nobody waits for."""
-    while unfinished:
+    while tasks:
         await asyncio.sleep(0.01)
 
 
 @check
 async def a_call_that_reserves_gives_back_if_it_is_cancelled(client):
     t = several(client)
-    await answer_of(t._peek("k"))
+    await t.peek("k")
     for turn in range(12):
         tasks = [asyncio.ensure_future(answer_of(t._reserve("k", 1))) for _ in range(3)]
         await asyncio.sleep(turn * 0.0003)
@@ -220,7 +223,7 @@ async def a_call_that_reserves_gives_back_if_it_is_cancelled(client):
         await rest()
         taken = sum(isinstance(end, ThrottleResult) for end in ends)
         assert taken >= 2 and await held(t, "k") == [taken, taken], (turn, ends)
-        await answer_of(t._reset("k"))
+        await t.reset("k")
 
 
 @check
@@ -233,15 +236,15 @@ async def a_settle_ends_although_its_task_is_cancelled(client):
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await rest()
-        assert [r.level for r in (await answer_of(t._peek("k"))).parts] == [1, 1], turn
-        await answer_of(t._reset("k"))
+        assert [r.level for r in (await t.peek("k")).parts] == [1, 1], turn
+        await t.reset("k")
 
 
 @check
 async def calls_on_several_buckets_have_the_strictest_policy(client):
-    strict, local = several(client, on_error="deny"), several(client, (None, 4, 60, None, 1), on_error="local", share=2, prefix="l:")
+    strict, local = several(client, on_error="deny"), Throttler(client, 4, 60, on_error="local", local_share=2, prefix="l:")
     allow, report = (Throttler(client, 5, 60, prefix=f"{policy}:", on_error=policy) for policy in ("allow", "report"))
-    await answer_of(strict._consume("k"))
+    await strict.consume("k")
     await command(client, "CONFIG", "SET", "maxmemory", "1")
     try:
         denied = await all_of((allow, "k", 1), (local, "k", 1), (strict, "k", 1))
@@ -260,13 +263,9 @@ async def calls_on_several_buckets_have_the_strictest_policy(client):
 @check
 async def wrong_calls_are_refused_before_they_are_sent(client):
     t, one = several(client), Throttler(client, 5, 60)
-    for kind, ask in ((ValueError, lambda: t._consume("k", {"burst": 1})), (ValueError, lambda: t._consume("k", (1, 2, 3))),
-                      (TypeError, lambda: t._consume(5)), (ValueError, lambda: one._consume("k", 3, 0, 4)),
-                      (ValueError, lambda: decide(Call(CONSUME_ALL, ((one, "k", 1, "take"), (one, "k", 1, "take")))))):
-        async def asked(ask=ask):
-            return await ask()
-
-        await raises(kind, asked())
+    for kind, call in ((ValueError, t.consume("k", {"burst": 1})), (ValueError, t.consume("k", (1, 2, 3))), (TypeError, t.consume(5)),
+                       (ValueError, one.consume("k", 3, at_least=4)), (ValueError, consume_all([(one, "k"), (one, "k")]))):
+        await raises(kind, call)
     assert not await command(client, "KEYS", "*")
 
 
@@ -277,7 +276,7 @@ async def no_key_of_a_call_is_shown(client):
     for parts in (((one, "user", 1), (one, "customer:4711", 1)), ((one, "customer:4711", 1), (t, "user", 1))):
         error = await raises(NotABucket, all_of(*parts))
         assert "4711" not in str(error) and "customer" not in str(error) and error.__cause__ is not None, error
-        assert (await one.peek("user")).level == 0 and (await answer_of(t._peek("user"))).level == 0
+        assert (await one.peek("user")).level == 0 and (await t.peek("user")).level == 0
     for kind in (ConnectionError, type("ResponseError", (Exception,), {})):
 
         class Telling:
@@ -294,7 +293,7 @@ async def no_key_of_a_call_is_shown(client):
         error = await raises(Error, all_of((one, "customer:4711", 1), (t, "customer:4712", 1)))
         assert "471" not in str(error) and "customer:4712" in str(error.__cause__), error
     async with client_with(client, RIGHTS.replace("~rl:*", "~other:*")) as limited:
-        error = await raises(Refused, answer_of(several(limited, prefix="rl:")._consume("customer:4711")))
+        error = await raises(Refused, several(limited, prefix="rl:").consume("customer:4711"))
         assert "4711" not in str(error) and "customer" not in str(error), error
 
 
@@ -304,9 +303,9 @@ async def calls_on_several_buckets_need_no_more_rights(client):
         t = several(limited, prefix="rl:")
         reserved = await answer_of(t._reserve("k", 4))
         await settle(t, reserved, 2)
-        assert [r.level for r in (await answer_of(t._peek("k"))).parts] == [2, 2]
-        await answer_of(t._reset("k"))
-        await raises(Refused, answer_of(several(limited, prefix="other:")._consume("k")))
+        assert [r.level for r in (await t.peek("k")).parts] == [2, 2]
+        await t.reset("k")
+        await raises(Refused, several(limited, prefix="other:").consume("k"))
 
 
 RIGHTS = "resetkeys ~rl:* resetchannels -@all +evalsha +script|load +get +set +del +time"  # of docs/reference/acl.md
@@ -535,7 +534,7 @@ async def a_call_whose_answer_is_lost_is_unknown_and_never_sent_again(client):
             other = await connect(f"redis://127.0.0.1:{port}")
             theirs = several(other)
             if actual is None:
-                await answer_of(t._reset("k"))
+                await t.reset("k")
                 await raises(Unknown, answer_of(theirs._reserve("k", 4)))
             else:
                 await raises(Unknown, settle(theirs, reserved, actual))
@@ -544,7 +543,7 @@ async def a_call_whose_answer_is_lost_is_unknown_and_never_sent_again(client):
             await close(other)
         await asyncio.sleep(0.05)
         assert await held(t, "k") == levels, (actual, await held(t, "k"))
-        await answer_of(t._reset("k"))
+        await t.reset("k")
 
 
 @check
@@ -557,7 +556,7 @@ async def a_settle_that_was_not_sent_may_be_repeated(client):
         for _ in range(2):
             await raises(Unavailable, settle(several(nobody), reserved, 1))
     await settle(t, reserved, 1)
-    assert [r.level for r in (await answer_of(t._peek("k"))).parts] == [1, 1]
+    assert [r.level for r in (await t.peek("k")).parts] == [1, 1]
 
 
 @check
@@ -618,7 +617,7 @@ async def decides_on_the_keys_of_one_slot(client):
     for i in range(20):
         reserved = await answer_of(t._reserve(f"k{i}", 4))
         await settle(t, reserved, 2)
-        assert [r.level for r in (await answer_of(t._peek(f"k{i}"))).parts] == [2, 2]
+        assert [r.level for r in (await t.peek(f"k{i}")).parts] == [2, 2]
         together = await all_of((t, f"k{i}", 1), (one, f"{{k{i}}}", 3))
         assert [r.level for r in together.parts] == [3, 3, 3]
     error = await raises(Unsupported, all_of((one, "{a}", 3), (one, "{b}", 3), (one, "{c}", 3)))

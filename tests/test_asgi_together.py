@@ -114,24 +114,16 @@ def test_all_policies_of_a_store_are_one_command(asgi, package, redis_server):
     assert run(main()) == ([200, 200, 429, 429], 4)
 
 
-class Several:
-    """Makes a throttler with several limits."""
-
-    def __new__(cls, package, store, *limits, prefix=""):
-        class Throttler(package.Throttler):
-            def __init__(self):
-                self._own = None
-                super(package.Throttler, self).__init__(store, store, limits, prefix, "report", 1, None, False)
-
-        return Throttler()
+def several(package, store, **daily):
+    return package.Throttler(store, limits={"burst": package.Rate(2, 60.0), "daily": package.Rate(5, 6000.0, **daily)})
 
 
 def test_a_policy_with_several_limits_shows_each(asgi, package):
     async def main():
         async with package.connect("memory:") as store:
-            several = Several(package, store, ("burst", 2, 60.0, None, 1), ("daily", 5, 6000.0, 900.0, 1))
-            app = asgi.RateLimit(hello, package.Throttler(store, 9, 60.0), policies=[asgi.Policy(several, name="user")])
-            return await ask_all(app, 3), [r.level for r in (await several.peek("user:192.0.2.1")).parts]
+            limits = several(package, store, block_duration=900.0)
+            app = asgi.RateLimit(hello, package.Throttler(store, 9, 60.0), policies=[asgi.Policy(limits, name="user")])
+            return await ask_all(app, 3), [r.level for r in (await limits.peek("user:192.0.2.1")).parts]
 
     (first, _, denied), levels = run(main())
     assert first.rate_limit == ('"default";q=9;w=540, "user:burst";q=2;w=120, "user:daily";q=5;w=30000',
@@ -142,18 +134,18 @@ def test_a_policy_with_several_limits_shows_each(asgi, package):
 
 def test_a_cost_over_one_of_several_limits_never_fits(asgi, package):
     store = package.connect("memory:")
-    several = Several(package, store, ("burst", 2, 60.0, None, 1), ("daily", 5, 6000.0, None, 1))
+    limits = several(package, store)
     with pytest.raises(ValueError, match="cost is 3, over the capacity of 2"):
-        asgi.Policy(several, cost=3)
-    response = run(ask(asgi.RateLimit(hello, several, cost=lambda scope: 3)))
+        asgi.Policy(limits, cost=3)
+    response = run(ask(asgi.RateLimit(hello, limits, cost=lambda scope: 3)))
     assert response.status == 422 and json.loads(response.body)["violated-policies"] == ["default:burst"]
 
 
 def test_a_key_that_makes_two_policies_the_same_bucket_is_a_400(asgi, package, caplog):
     store = package.connect("memory:")
-    several = Several(package, store, ("burst", 2, 60.0, None, 1), ("daily", 5, 6000.0, None, 1))
+    limits = several(package, store)
     braces = asgi.Policy(package.Throttler(store, 9, 60.0), name="{a", key=lambda scope: scope["own"])
-    app = asgi.RateLimit(hello, several, name="a", key=lambda scope: "k", policies=[braces])
+    app = asgi.RateLimit(hello, limits, name="a", key=lambda scope: "k", policies=[braces])
     assert run(ask(app, own="k")).status == 200 and run(ask(app, own="k}burst")).status == 400
     assert "have the same bucket" in caplog.text and "k}" not in caplog.text
 

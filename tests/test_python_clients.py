@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from asgi_rig import policies_in_a_cluster
 from python_rig import under_asyncio
 from resp import free_port, join_cluster
 
@@ -120,3 +121,9 @@ async def test_the_native_client_decides_in_a_cluster(aio, cluster_url):
         ends = await asyncio.gather(*tasks, return_exceptions=True)
         assert [r.level for r in ends[1::2]] == [3 * (i + 1) for i in range(1, 60, 2)]
         assert all(isinstance(r, asyncio.CancelledError) for r in ends[::2])
+
+
+@under_asyncio
+async def test_policies_with_keys_in_several_slots_are_decided_together(aio, cluster_url):
+    async with aio.connect(cluster_url, timeout=10) as store:
+        await policies_in_a_cluster(store, "native:")

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import re
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -24,7 +23,8 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from ._connections import LIBRARIES, AioredisPool, Node, Pool, with_retries
 from ._core import STEADY_UNAVAILABLE, STEADY_UNKNOWN, STEADY_UNSUPPORTED, Error, ThrottleResult, Unsupported, scripts
 from ._errors import NOPERM, NOSCRIPT, error_code, is_exhausted, word_of
-from ._pipeline import UNAWAITED_MOST, CallRequest, Pipeline, PlainRequest, Request
+from ._lines import NOT_GIVEN_BACK, BACKGROUND_MOST, in_background, tasks
+from ._pipeline import CallRequest, Pipeline, PlainRequest, Request
 from ._texts import of_client
 
 if TYPE_CHECKING:
@@ -37,19 +37,6 @@ REDIRECTS_MOST = 16  # of one decision, by MOVED or ASK
 # connect is not cut short.
 REFRESH_MOST = 130.0
 NEVER_SENT = re.compile("connecting to|cannot be connected|No connection available|not covered")
-
-
-logger = logging.getLogger("aiosteady")
-
-# Calls that nobody waits for any more. An event loop keeps only weak references to its tasks.
-unfinished: set[asyncio.Future[ThrottleResult]] = set()
-
-
-def given_back(task: asyncio.Future[ThrottleResult]) -> None:
-    unfinished.discard(task)
-    error = "no answer" if task.cancelled() else task.exception()
-    if error is not None:
-        logger.warning("what a cancelled call reserved could not be given back: %s", error)
 
 
 class Adapter:
@@ -67,28 +54,23 @@ class Adapter:
         return await (self._finish(call, request) if call.gives_back else self._answer(request))
 
     async def _finish(self, call: _core.Call, request: Request) -> ThrottleResult:
-        """A call that reserves or settles goes on for UNAWAITED_MOST although its task is cancelled. What it then reserves
+        """A call that reserves or settles goes on for BACKGROUND_MOST although its task is cancelled. What it then reserves
         is given back. A silent server does not hold back other requests for longer."""
         task = asyncio.ensure_future(self._answer(request))
-        unfinished.add(task)
-        task.add_done_callback(unfinished.discard)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             task.add_done_callback(lambda task: self._give_back(call, task))
-            task.get_loop().call_later(UNAWAITED_MOST, task.cancel)
+            task.get_loop().call_later(BACKGROUND_MOST, task.cancel)
             raise
 
     def _give_back(self, call: _core.Call, task: asyncio.Task[ThrottleResult]) -> None:
         """Settles with 0 what the call has reserved. Nobody waits for it."""
         reservation = None if task.cancelled() or task.exception() is not None else task.result()._reservation
-        if reservation is None:
-            return
-        back = call.give_back(reservation)
-        settling = asyncio.ensure_future(self._answer(CallRequest(back)))
-        unfinished.add(settling)
-        settling.add_done_callback(given_back)
-        settling.get_loop().call_later(UNAWAITED_MOST, settling.cancel)
+        if reservation is not None:
+            in_background(self.ask_call(call.give_back(reservation)), NOT_GIVEN_BACK)
 
     async def _answer(self, request: Request) -> ThrottleResult:
         try:

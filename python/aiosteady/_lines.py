@@ -178,7 +178,10 @@ async def wait_in_line(
 
 # ---- Work that no task waits for ----
 
-tasks: set[asyncio.Task[Any]] = set()
+# Seconds that a client of the caller has for it. A silent server must not hold back other requests for longer.
+BACKGROUND_MOST = 1.0
+
+tasks: set[asyncio.Task[Any]] = set()  # an event loop keeps only weak references to its tasks
 
 
 def in_background(answer: Coroutine[Any, Any, Any], what: str) -> None:
@@ -187,6 +190,7 @@ def in_background(answer: Coroutine[Any, Any, Any], what: str) -> None:
         task = asyncio.get_running_loop().create_task(answer)
         tasks.add(task)
         task.add_done_callback(functools.partial(ended, what))
+        task.get_loop().call_later(BACKGROUND_MOST, task.cancel)
         return
     try:
         waiter = answer.send(None)
@@ -199,8 +203,9 @@ def in_background(answer: Coroutine[Any, Any, Any], what: str) -> None:
 
 def ended(what: str, task: asyncio.Task[Any]) -> None:
     tasks.discard(task)
-    if not task.cancelled() and task.exception() is not None:
-        log.warning("%s: %s", what, task.exception())
+    error = "the client gave no answer" if task.cancelled() else task.exception()
+    if error is not None:
+        log.warning("%s: %s", what, error)
 
 
 def answered(answer: _core.Decision, what: str, _: object) -> None:

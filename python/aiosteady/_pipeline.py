@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ._core import ThrottleResult
 
 MOST = 1000  # requests in one pipeline
-UNAWAITED_MOST = 1.0  # seconds for a batch, or for taking a connection, that only other requests or no task wait for
+UNAWAITED_MOST = 1.0  # seconds for a batch, or for taking a connection, that only other requests wait for
 KEPT_MOST = 0.1  # seconds until a busy connection goes back to the client, which may want to close it
 
 EVALSHA, EVAL = b"EVALSHA", b"EVAL"

@@ -454,7 +454,6 @@ static PyMemberDef members[] = {
      "The seconds in which `drops` drops leak."},
     {"block_duration", T_OBJECT_EX, offsetof(struct throttler, block_duration), READONLY,
      "The seconds for which an overflow blocks its key; None if it does not."},
-    {"_local_share", T_UINT, offsetof(struct throttler, options.local_share), READONLY, NULL},
     {"_clamp", T_BOOL, offsetof(struct throttler, options.clamp), READONLY, NULL},
     {"_names", T_OBJECT_EX, offsetof(struct throttler, names), READONLY, NULL},
     {"prefix", T_OBJECT_EX, offsetof(struct throttler, prefix), READONLY, "The text before every key."},
@@ -462,10 +461,6 @@ static PyMemberDef members[] = {
 
 static PyObject *throttler_get_drops(struct throttler *self, void *Py_UNUSED(closure)) {
     return PyLong_FromLongLong(self->limits != NULL ? self->limits[0].drops : 0);
-}
-
-static PyObject *throttler_get_recharge_us(struct throttler *self, void *Py_UNUSED(closure)) {
-    return PyLong_FromLongLong(self->limits != NULL ? self->limits[0].drop_recharge : 0);
 }
 
 /* (name, max_capacity, drop_recharge, block_duration, drops) of each limit; times in microseconds. */
@@ -494,7 +489,6 @@ static PyGetSetDef getters[] = {
     {"_limits", (getter)throttler_get_limits, NULL, NULL, NULL},
     {"_target", (getter)throttler_get_target, NULL, NULL, NULL},
     {"drops", (getter)throttler_get_drops, NULL, "The drops that leak in drop_recharge seconds.", NULL},
-    {"_recharge_us", (getter)throttler_get_recharge_us, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL}};
 
 static PyType_Slot slots[] = {{Py_tp_new, throttler_new},
