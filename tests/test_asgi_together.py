@@ -150,6 +150,23 @@ def test_a_key_that_makes_two_policies_the_same_bucket_is_a_400(asgi, package, c
     assert "have the same bucket" in caplog.text and "k}" not in caplog.text
 
 
+def test_a_blocked_policy_that_costs_nothing_denies_and_the_others_charge_nothing(asgi, package):
+    store = package.connect("memory:")
+    free = package.Throttler(store, 1, 60.0, 900.0)
+    app = asgi.RateLimit(hello, package.Throttler(store, 5, 60.0), policies=[asgi.Policy(free, name="free", cost=0)])
+
+    async def main():
+        allowed = await ask(app)
+        for _ in range(2):
+            await free.consume("free:192.0.2.1")
+        return allowed, await ask(app), await app._policies[0].throttler.peek("default:192.0.2.1")
+
+    allowed, denied, peeked = run(main())
+    assert allowed.rate_limit == ('"default";q=5;w=300, "free";q=1;w=60', '"default";r=4;t=240, "free";r=1;t=60')
+    assert denied["retry-after"] == "900" and json.loads(denied.body)["violated-policies"] == ["free"]
+    assert peeked.level == 1
+
+
 # ---- Several stores ----
 
 
@@ -223,6 +240,24 @@ def test_what_was_taken_before_a_late_denial_is_given_back(apart, after_reserve)
     assert (a.level, a.blocked_for) == (0, None) and (b.level, b.blocked_for) == (5, None)
 
 
+def test_a_denied_request_takes_nothing_although_there_is_room_by_now(apart, monkeypatch):
+    app = apart(("a", 1, 900, 1), ("b", 5, None, 1))
+    group = importlib.import_module("aiosteady._together").Group
+    reserve_or_block = group.reserve_or_block
+
+    async def after_a_reset(self):
+        await app._policies[0].throttler.reset("a:k")
+        return await reserve_or_block(self)
+
+    monkeypatch.setattr(group, "reserve_or_block", after_a_reset)
+
+    async def main():
+        await ask(app)
+        return (await ask(app)).status, (await peek(app, 0)).level, (await peek(app, 1)).level
+
+    assert run(main()) == (429, 0, 1)
+
+
 def test_the_policy_with_the_least_room_is_charged_first(apart, after_reserve):
     app = apart(("a", 8, None, 1), ("b", 9, None, 3), ("c", 10, None, 1))
 
@@ -230,7 +265,8 @@ def test_the_policy_with_the_least_room_is_charged_first(apart, after_reserve):
         pass
 
     asked = after_reserve(nothing)
-    assert run(ask(app)).status == 200
+    assert run(ask(app)).rate_limit == ('"a";q=8;w=28800, "b";q=9;w=32400, "c";q=10;w=36000',
+                                        '"a";r=7;t=25200, "b";r=6;t=21600, "c";r=9;t=32400')
     assert [group.names for group in asked] == [["b"], ["a"], ["c"]]
 
 
@@ -288,3 +324,11 @@ def test_a_store_without_a_verdict_is_charged_nothing_and_the_others_decide(asgi
     there = package.Throttler("memory:", 2, 3600.0)
     app = asgi.RateLimit(hello, gone, policies=[asgi.Policy(there, name="there")])
     assert [r.status for r in run(ask_all(app, 3))] == [200, 200, 429]
+
+
+def test_the_fields_of_a_denial_show_no_local_bucket(asgi, package, closed_port):
+    gone = package.Throttler(f"redis://127.0.0.1:{closed_port}", 1, 60.0, on_error="local")
+    app = asgi.RateLimit(hello, gone, policies=[asgi.Policy(package.Throttler("memory:", 1, 6000.0), name="there")])
+    _, denied = run(ask_all(app, 2))
+    assert json.loads(denied.body)["violated-policies"] == ["default", "there"]
+    assert denied.rate_limit == ('"there";q=1;w=6000', '"there";r=0;t=6000')
