@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The documents: links resolve, tables are complete, examples run, and the pages on limits are correct."""
 import ast
+import asyncio
+import inspect
 import os
 import re
 import runpy
@@ -101,8 +103,11 @@ def test_fewer_than_one_sentence_in_twenty_is_long():
 # ---- Examples ----
 
 C_PROGRAMS = [(page, code) for page in PAGES for code in blocks(page, "c") if "int main(" in code]
-PYTHON_PROGRAMS = [(page, code) for page in PAGES for code in blocks(page, "python")
-                   if "asyncio.run(" in code or "async def test_" in code]
+PYTHON_BLOCKS = [(page, code) for page in PAGES for code in blocks(page, "python")]
+PYTHON_PROGRAMS = [block for block in PYTHON_BLOCKS
+                   if re.search(r"asyncio\.run\(|async def test_|import.*\baiosteady\.blocking\b|from aiosteady\.blocking ", block[1])]
+MIDDLEWARE_PAGES = [ROOT / "docs/how-to/limit-a-web-application.md", ROOT / "python/README.md"]
+REDIS = "redis==8.1.0"
 
 
 def page_of(program):
@@ -123,14 +128,43 @@ def test_c_program_of_a_page_compiles_and_runs(tmp_path, program):
     assert done.returncode == 0 and done.stdout.strip(), done
 
 
+# What the program with these words prints, as a pattern for all of it. Other programs print something.
+PRINTED = {
+    'limits="3/minute") as throttler:  # or': r"(allowed\n){3}denied, again in (19\.\d+|20\.0) s\n",
+    '"daily": "1000/day"}': r"False burst 0\.\d+\n10\n",
+    'URLS = [f"https': r"(fetched https://[ab]\.example/\d\n){6}",
+    '"tokens": "10000/minute"}': r"(200 Hello!\n429 too many tokens, (?:again|retry) in [\d.]+ s\n)200 Hello!\n",
+    '"second": "10/second"': r"(\d+: allowed; second \d+, hour \d+\n){10}11: denied by second, retry in 0\.\d+ s\n",
+    '"correct horse":': r"(welcome\n){5}(wrong password\n){3}too many failures, retry in [\d.]+ s\n",
+    'failures.charge(': "0: success\n1: failure, level 1\n2: success\n3: failure, level 2\n4: denied, .*\n5: denied, .*\n",
+    'sends[1].cancel()': r"(([acde]): goes ahead\n){4}b: CancelledError\(.*\)\nf: TimeoutError\(.*\)\n",
+    "ThreadPoolExecutor(8)": r"(?:allowed\n|denied, again in [\d.]+ s\n){12}(mail \d+ sent\n){12}",
+}
+
+
 @pytest.mark.parametrize("program", PYTHON_PROGRAMS, ids=page_of)
-def test_python_program_of_a_page_runs(aiosteady, tmp_path, program):
-    tests = re.findall(r"^async def (test_\w+)\(\)", program[1], re.M)
+def test_python_program_of_a_page_runs(aiosteady, redis_server, from_pypi, tmp_path, program):
+    code = program[1].replace("redis://localhost", redis_server.url)
+    path = f"{aiosteady}:{from_pypi(REDIS)}" if "import redis" in code else str(aiosteady)
+    tests = re.findall(r"^async def (test_\w+)\(\)", code, re.M)
     source = tmp_path / "example.py"
-    source.write_text(program[1] + "".join(f"\nasyncio.run({test}())" for test in tests))
-    done = subprocess.run([sys.executable, "-W", "error", source], env={**os.environ, "PYTHONPATH": str(aiosteady)},
+    source.write_text(code + "".join(f"\nasyncio.run({test}())" for test in tests))
+    done = subprocess.run([sys.executable, "-W", "error", source], env={**os.environ, "PYTHONPATH": path},
                           timeout=20, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and bool(done.stdout) != bool(tests), done.stderr
+    for printed in (pattern for words, pattern in PRINTED.items() if words in code):
+        assert re.fullmatch(printed, done.stdout), done.stdout
+
+
+def test_the_expected_outputs_are_of_programs_that_exist():
+    assert [words for words in PRINTED if not any(words in code for _, code in PYTHON_PROGRAMS)] == []
+
+
+def test_every_block_of_python_is_run_by_a_test():
+    assert [name_of(page) for page, code in PYTHON_BLOCKS
+            if (page, code) not in PYTHON_PROGRAMS and page not in MIDDLEWARE_PAGES] == []
+    assert [code for page, code in PYTHON_BLOCKS if page == ROOT / "python/README.md" and (page, code) not in PYTHON_PROGRAMS
+            and "app.add_middleware(" not in code] == []
 
 
 def test_readme_has_a_whole_program_in_c_and_in_python():
@@ -156,16 +190,112 @@ class Framework:
         self.made.append(kind(self, **options))
 
 
-@pytest.mark.usefixtures("aio")
-def test_each_middleware_of_the_page_on_web_applications_can_be_made():
+def middlewares(page):
+    """How many middlewares the blocks of a page make, and the names that they set."""
     names, made = {}, 0
-    for code in blocks(ROOT / "docs/how-to/limit-a-web-application.md", "python"):
+    for code in blocks(page, "python"):
+        if (page, code) in PYTHON_PROGRAMS:
+            continue
         names["app"] = framework = Framework()
-        exec(compile(code, "limit-a-web-application.md", "exec"), names)
+        exec(compile(code, name_of(page), "exec"), names)
         made += len(framework.made)
+    return made, names
+
+
+@pytest.mark.usefixtures("aio")
+def test_each_middleware_of_a_page_can_be_made():
+    assert middlewares(ROOT / "python/README.md")[0] == 1
+    made, names = middlewares(ROOT / "docs/how-to/limit-a-web-application.md")
     assert made == len(re.findall(r"add_middleware\(", (ROOT / "docs/how-to/limit-a-web-application.md").read_text())) > 3
     assert names["key"]({"path": "/health"}) is None
     assert names["key"]({"path": "/", "client": ("192.0.2.7", 80), "headers": []}) == "192.0.2.7"
+
+
+# ---- The tables on Python ----
+
+
+def rows(page, head):
+    """The cells of each row of the table whose first line begins with these cells."""
+    table = re.search(rf"^\| {re.escape(head)}.*\n\|[-|]+\n((?:\|.*\n)+)", page.read_text(), re.M)[1]
+    return [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table.splitlines()]
+
+
+PYTHON_PAGES = [ROOT / "python/README.md", ROOT / "docs/reference/python.md"]
+
+
+async def run_what_is_wanted(aio, url):
+    """Each row of "What you want", on a store of its own. Yields the wish, and the throttler if the row makes one."""
+    for want, cell in rows(PYTHON_PAGES[0], "you want | write"):
+        async with aio.connect(url, timeout=10) as store:
+            names = {"store": store, "Throttler": aio.Throttler, "consume_all": aio.consume_all, "key": want, "user": want,
+                     "t": aio.Throttler(store, limits="20/minute"), "everyone": aio.Throttler(store, limits="9/day", prefix="e"),
+                     "trial": aio.Throttler(store, limits="1/minute", prefix="trial:"), "used": 3}
+            first, *then = re.findall(r"`([^`]+)`", cell)
+            if first.startswith("async with"):
+                code = f"{first}\n    {then[0]}"
+            elif first.startswith("Throttler("):
+                code = f"made = {first}"
+            else:
+                code = "\n".join([first, "assert r.success", *then])
+            coroutine = eval(compile(code, want, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+            if coroutine is not None:
+                await coroutine
+            yield want, names.get("made")
+
+
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+def test_what_you_want_in_python_is_what_its_row_writes(aio, redis_server, kind):
+    async def main():
+        return [row async for row in run_what_is_wanted(aio, "memory:" if kind == "memory" else redis_server.url)]
+
+    made = {want: list(throttler.limits.values()) for want, throttler in asyncio.run(main()) if throttler is not None}
+    assert made == {
+        "10 a second": [(10, 1, None, 10)],
+        "10 a second, evenly, no bursts": [(1, 1, None, 10)],
+        "10 a second and 1,000 an hour": [(10, 1, None, 10), (1000, 3600, None, 1000)],
+        "at most 100 in any minute": [(50, 60, None, 50)],
+        "at most 100 in any minute; bursts of at most 10": [(10, 60, None, 90)],
+        "5 attempts, then a pause of 10 minutes": [(5, 60, 600, 5)],
+    }
+    for want, ((capacity, recharge, _, drops), *_) in made.items():
+        assert "100 in any minute" not in want or capacity + Fraction(drops * 60, recharge) <= 100, want
+
+
+def test_both_tables_of_exceptions_have_each_exception_and_whether_drops_were_charged(aio):
+    readme, reference = (rows(page, "exception | meaning") for page in PYTHON_PAGES)
+    exceptions = {name for name in aio.__all__ if isinstance(getattr(aio, name), type) and issubclass(getattr(aio, name), aio.Error)}
+    assert {row[0].strip("`") for row in readme} == exceptions - {"Error"} == {row[0].strip("`") for row in reference}
+    charged = {row[0]: row[2].strip("*").replace("yes", "perhaps") for row in readme}
+    assert charged == {row[0]: row[2] for row in reference}
+    assert {name for name, when in charged.items() if when == "perhaps"} == {"`Unknown`", "`Cancelled`"}
+
+
+def words_of(table, column=0):
+    return {word for row in table for word in re.findall(r"`(?:await )?(\w+)", row[column])}
+
+
+def test_the_reference_of_python_lists_each_argument_field_and_counter(aio):
+    page = PYTHON_PAGES[1]
+    arguments = words_of(rows(page, "argument | range | meaning"))
+    assert arguments == set(inspect.signature(aio.Throttler).parameters)
+    text = page.read_text()
+    calls = text[text.index("## Calls"):]
+    table = re.findall(r"^\| `(\w+)` \| ", calls, re.M)
+    for function in ("consume", "peek", "charge", "reset", "wait", "limit", "reserve"):
+        parameters = list(inspect.signature(getattr(aio.Throttler, function)).parameters)[1:]
+        assert set(parameters) <= set(table), function
+        assert re.search(rf"^\| `{function}\({', '.join(parameters[:1])}", calls, re.M), function
+    assert set(inspect.signature(aio.connect).parameters) - {"url"} <= set(table)
+    fields = {name for name in dir(aio.ThrottleResult) if not name.startswith("_")}
+    assert {row[0].strip("`") for row in rows(page, "field | meaning")} == fields
+    assert words_of(rows(page, "counter | counts")) == set(aio.connect("memory:").stats())
+    assert words_of(rows(page, "member | meaning")) == {name for name in dir(aio.Store) if not name.startswith("_")} | {"async"}
+
+
+@pytest.mark.parametrize("text", ["10 per 2 Hours", "100/min burst 20", "10/second; 1000/hour", "5/1h30m", "5 PER day", "1/10 minutes",
+                                  *(f"7/{unit}" for unit in "us ms s min m h d week year month".split())])
+def test_a_rate_in_the_grammar_of_the_reference_is_a_limit(aio, text):
+    assert aio.Throttler("memory:", limits=text).limits
 
 
 # ---- How to choose a limit ----

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Rate limiting for asyncio: leaky buckets in Redis or Valkey, or in process, on a C core.
+"""Rate limiting for asyncio and threads: leaky buckets in Redis or Valkey, or in process, on a C core.
 
     throttler = aiosteady.Throttler("redis://localhost", max_capacity=10, drop_recharge=5.0)
     result = await throttler.consume(f"user:{user_id}")
