@@ -12,7 +12,7 @@ from python_rig import python, under_asyncio
 
 LEVEL = """
 import asyncio, gc, os, sys
-from aiosteady import Closed, Error, Throttler, connect
+from aiosteady import Closed, Error, Throttler, connect, consume_all
 
 url, closed_url, many, some = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 
@@ -37,6 +37,48 @@ async def fail(t, n, *arguments):
 async def wait(t, n):
     for turn in range(n // 100):
         await asyncio.gather(*(t.wait(f"w{turn}:{i}") for i in range(100)))
+
+async def several(t, n):
+    for _ in range(n // 4):
+        await t.consume("k", {"a": 1, "b": 2}, max_wait=5)
+        await t.charge("k", 1), await t.peek("k", (1, 0)), await t.reset("k")
+        await consume_all([(t, "k"), (t, "x", 1, "shadow")])
+        (await t.peek("k")).limits, (await t.peek("k")).parts
+
+async def reserve(t, n):
+    for _ in range(n // 2):
+        async with t.reserve("k", 5, max_wait=5) as r:
+            r.actual = {"a": 1}
+            repr(r), str(r)
+        async with t.reserve("k", 5):
+            pass
+        await t.reset("k")
+
+async def refuse(t, n):
+    for _ in range(n // 10):
+        for amount in ({"x": 1}, {"a": 1}, (1,), {"a": 1, "b": 1.5}, [1, "x"], 5.5, 2**40):
+            await fail(t, 1, "k", amount)
+        try:
+            async with t.reserve("k", (1, 5)) as r:
+                for actual in (5, 1.5, {"x": 1}, (1, True), {"a": -1}):
+                    try:
+                        r.actual = actual
+                    except (TypeError, ValueError):
+                        pass
+                r.actual = 0, 0
+        except Error:
+            pass
+
+async def leave_lines(t, n):
+    for _ in range(n // 100):
+        await t.consume("line", t.max_capacity, max_wait=None)
+        tasks = [asyncio.ensure_future(t.wait("line")) for _ in range(50)]
+        await asyncio.sleep(0)
+        tasks += [asyncio.ensure_future(t.wait("line")) for _ in range(50)]
+        await asyncio.sleep(0.0001)
+        for task in tasks: task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await t.reset("line")
 
 async def make(n):
     for _ in range(n):
@@ -70,6 +112,15 @@ async def main():
     await level("server closed", some // 10, lambda n: fail(Throttler(closed_url, 1, 1), n, "k"))
     await level("policy", some // 10, lambda n: decide(Throttler(closed_url, 1, 1, on_error="local"), n))
     await level("waiting", some // 10, lambda n: wait(memory, n))
+    limits = {"a": "1000000/day", "b": "1000000/hour"}
+    two, far = Throttler("memory:", limits=limits), Throttler(connect(url, timeout=10), limits=limits)
+    for name, t in (("memory", two), ("server", far)):
+        await level(f"several, {name}", some, lambda n: several(t, n))
+        await level(f"reserving, {name}", some, lambda n: reserve(t, n))
+        await level(f"refusing, {name}", some, lambda n: refuse(t, n))
+    await level("lines", some // 10, lambda n: leave_lines(memory, n))
+    await level("lines, server", some // 10, lambda n: leave_lines(server, n))
+    await far.aclose()
     await level("making", 500, make)
     await server.aclose()
 
@@ -82,7 +133,7 @@ def test_memory_is_level_over_a_million_calls(aiosteady, redis_server, closed_po
     run = subprocess.run([sys.executable, "-c", LEVEL, *args], env={**os.environ, "PYTHONPATH": str(aiosteady)},
                          capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stdout.count("is level") == 11
+    assert run.stdout.count("is level") == 19
     python(aiosteady, LEVEL, *args[:2], "5000", "1000", quiet=False)
 
 
@@ -101,6 +152,11 @@ sys.unraisablehook = lambda unraisable: None
 
 async def one(where, t):
     await t.consume("k")
+    await t.consume("k", max_wait=5)
+    await two.consume("k", {"a": 1, "b": 1})
+    async with two.reserve("k", (1, 5)) as r:
+        r.actual = {"b": 2}
+        str(r)
     try:
         await t.consume("k", 1.5)
     except TypeError:
@@ -129,6 +185,7 @@ def drive(coroutine):
         return stop.value
 
 memory = Throttler("memory:", 10**6, 5, 5)
+two = Throttler("memory:", limits={"a": "1000000/day", "b": "1000000/day"})
 every("making", lambda: None, lambda _: Throttler("memory:", 10, 5, 5, prefix="p", on_error="local"))
 every("deciding", lambda: None, lambda _: drive(one("memory:", memory)))
 every("a result", lambda: None, lambda _: repr(ThrottleResult(True, 1, 2.5, 1.5)))
@@ -136,6 +193,8 @@ every("a result", lambda: None, lambda _: repr(ThrottleResult(True, 1, 2.5, 1.5)
 async def server(t):
     try:
         await t.consume("k")
+        async with t.reserve("k") as r:
+            r.actual = 0
     finally:
         _testcapi.remove_mem_hooks()
 
@@ -173,6 +232,30 @@ def test_running_out_of_memory_at_any_moment_crashes_nothing(aiosteady, redis_se
         pytest.skip("this Python has no _testcapi")
     assert run.returncode == 0, f"{run.returncode}\n{run.stdout}\n{run.stderr[-3000:]}"
     assert "False" not in run.stdout and run.stdout.count("True") >= 3, run.stdout
+
+
+DESCRIPTORS = """
+import asyncio, gc, os
+from aiosteady import Throttler
+
+t = Throttler("memory:", 1, 0.001)
+
+async def wait():
+    await asyncio.gather(*(t.wait("k") for _ in range(3)))
+    asyncio.ensure_future(t.wait("other", 1)), await asyncio.sleep(0)
+
+for turn in range(30):
+    asyncio.run(wait())
+    gc.collect()
+    if turn == 3:
+        before = len(os.listdir("/proc/self/fd"))
+assert len(os.listdir("/proc/self/fd")) == before
+print("fine")
+"""
+
+
+def test_a_loop_that_has_waited_leaves_no_descriptor_open(aiosteady):
+    assert python(aiosteady, DESCRIPTORS) == "fine\n"
 
 
 # ---- Throttlers on "memory:" ----

@@ -53,7 +53,7 @@ async def test_waiters_are_served_in_order(aio, url):
 @pytest.mark.parametrize("rate", [10, 100, 1000])
 @under_asyncio
 async def test_waiters_use_the_whole_rate_at_capacity_1(aio, url, rate):
-    """The best of three: other programs use this machine, too."""
+    """The best of five: other programs use this machine, too. A waiter that is late delays no other."""
     async with aio.connect(url, timeout=10) as store:
         t = aio.Throttler(store, 1, 1 / rate)
         await t.wait("other, so that there is a script")
@@ -63,14 +63,14 @@ async def test_waiters_use_the_whole_rate_at_capacity_1(aio, url, rate):
             await t.wait(key)
 
             async def some():
-                for _ in range(rate // 10):
+                for _ in range(max(1, rate // 50)):
                     await t.wait(key)
 
-            await asyncio.gather(*(some() for _ in range(5)))
-            return rate // 10 * 5 / rate / (time.monotonic() - start)
+            await asyncio.gather(*(some() for _ in range(20)))
+            return max(1, rate // 50) * 20 / rate / (time.monotonic() - start)
 
         shares = []
-        while len(shares) < 3 and max(shares, default=0) < 0.98:
+        while len(shares) < 5 and max(shares, default=0) < 0.98:
             shares.append(await share(f"k{len(shares)}"))
         assert 0.98 <= max(shares) <= 1.001, shares
 
@@ -81,7 +81,7 @@ from aiosteady import Throttler, connect
 
 async def main():
     async with connect(sys.argv[1], timeout=10) as store:
-        t = Throttler(store, 1, 0.02)
+        t = Throttler(store, 1, 0.1)
         await t.consume("other, so that it is connected")
         print("ready", flush=True)
         sys.stdin.readline()
@@ -113,9 +113,9 @@ def test_forty_processes_ask_forty_times_and_start_in_order(aiosteady, redis_ser
     assert re.search(r"cmdstat_evalsha:calls=(\d+)", stats).group(1) == "40", stats
     starts.sort(key=lambda start: start[1])
     late = sorted(start - place for _, place, start in starts)
-    assert late[0] > 0 and late[20] < 0.02, "in the order of their places; on a busy machine some are woken late"
+    assert late[0] > 0 and late[20] < 0.1, "in the order of their places; on a busy machine some are woken late"
     places = [place for _, place, _ in starts]
-    assert places[-1] - places[0] > 39 * 0.02 - 0.01
+    assert places[-1] - places[0] > 39 * 0.1 - 0.05
     assert sum(a[0] > b[0] for a, b in zip(starts, starts[1:])) < 10, "first come, first served; asked within ms"
 
 

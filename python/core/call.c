@@ -86,12 +86,11 @@ static int call_read_mapping(const struct throttler *t, PyObject *given, enum st
     return 0;
 }
 
-/* A float or a str is not taken for a mapping or a sequence. */
 static int call_read_amounts(const struct throttler *t, PyObject *given, enum steady_kind kind, int64_t *amounts) {
     if (given != NULL && (PyTuple_Check(given) || PyList_Check(given)))
         return call_read_sequence(t, given, kind, amounts);
-    if (given != NULL && !PyIndex_Check(given) && PyMapping_Check(given) && PyObject_HasAttrString(given, "keys"))
-        return call_read_mapping(t, given, kind, amounts);
+    const int mapping = given != NULL ? convert_is_mapping(given) : 0;
+    if (mapping != 0) return mapping > 0 ? call_read_mapping(t, given, kind, amounts) : -1;
     int64_t amount = 1;
     if (given != NULL && call_read_amount(given, kind, &amount) != 0) return -1;
     for (size_t i = 0; i < t->n_limits; i++)

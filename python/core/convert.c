@@ -59,6 +59,16 @@ int convert_check_str(PyObject *object, const char *name) {
     return -1;
 }
 
+int convert_is_mapping(PyObject *object) {
+    if (PyDict_Check(object)) return 1;
+    if (PyIndex_Check(object) || !PyMapping_Check(object) || PyUnicode_Check(object) || PyBytes_Check(object)) return 0;
+    PyObject *keys = PyObject_GetAttrString(object, "keys");
+    if (keys == NULL && !PyErr_ExceptionMatches(PyExc_AttributeError)) return -1;
+    PyErr_Clear();
+    Py_XDECREF(keys);
+    return keys != NULL;
+}
+
 PyObject *convert_to_ascii(PyObject *text) { return PyUnicode_AsEncodedString(text, "ascii", "backslashreplace"); }
 
 int convert_bad_text(PyObject *given, const char *name, const char *must_be) {

@@ -34,6 +34,9 @@ int convert_bad_text(PyObject *given, const char *name, const char *must_be);
 /* 0 if the object is a str. */
 int convert_check_str(PyObject *object, const char *name);
 
+/* 1 if the object is a mapping, such as a dict: not a number, a sequence or a text. -1 and an exception on failure. */
+int convert_is_mapping(PyObject *object);
+
 /* The UTF-8 of a str. It lives as long as the str. */
 const char *convert_utf8(PyObject *text, const char *name, Py_ssize_t *len);
 

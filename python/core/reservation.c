@@ -94,6 +94,10 @@ static int reservation_read_mapping(const steady_reserved *parts, size_t n, PyOb
         Py_XDECREF(name);
         Py_XDECREF(number);
     }
+    if (error == 0 && PyList_GET_SIZE(items) == 0) {
+        PyErr_SetString(PyExc_ValueError, "actual names no limit; leave it unset if all stay charged");
+        error = -1;
+    }
     Py_XDECREF(items);
     return error;
 }
@@ -112,9 +116,8 @@ int reservation_read_actual(const steady_reservation *reservation, PyObject *giv
         return 0;
     }
     if (PyTuple_Check(given) || PyList_Check(given)) return reservation_read_sequence(n, given, actuals);
-    if (!PyIndex_Check(given) && PyMapping_Check(given) && !PyUnicode_Check(given) && !PyBytes_Check(given) &&
-        PyObject_HasAttrString(given, "items"))
-        return reservation_read_mapping(parts, n, given, actuals);
+    const int mapping = convert_is_mapping(given);
+    if (mapping != 0) return mapping > 0 ? reservation_read_mapping(parts, n, given, actuals) : -1;
     return reservation_read_one(parts, n, given, actuals);
 }
 

@@ -96,10 +96,8 @@ static int throttler_read_call(const char *signature, const char *const *names, 
     return -1;
 }
 
-/* Whether `wait` is 0, the number that callers give most often. */
 static bool throttler_is_no_wait(PyObject *wait) {
-    int overflow = 0;
-    return wait == NULL || (PyLong_CheckExact(wait) && PyLong_AsLongAndOverflow(wait, &overflow) == 0);
+    return wait == NULL || ((PyLong_CheckExact(wait) || PyFloat_CheckExact(wait)) && PyObject_IsTrue(wait) == 0);
 }
 
 /* Whether a call is one on one bucket without options. */
