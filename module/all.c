@@ -71,17 +71,36 @@ static bool all_fail_in_part(size_t part, steady_message *why) {
     return steady__fail(why, false, "part %zu: %s", part, what.text);
 }
 
+/* Often the word is a key that numkeys leaves out. */
+static bool all_fail_after_keys(size_t n, steady_message *why) {
+    const steady_message what = *why;
+    return steady__fail(why, false, "numkeys is %zu: %s", n, what.text);
+}
+
+/* The options of a command. */
+struct words {
+    unsigned first, part; /* before the first PART, and in each PART */
+};
+
+static const struct words all_words = {STEADY__BIT(STEADY__WAIT) | STEADY__BIT(STEADY__ATLEAST),
+                                       STEADY__BIT(STEADY__DROPS) | STEADY__BIT(STEADY__BLOCK) |
+                                           STEADY__BIT(STEADY__AMOUNT) | STEADY__BIT(STEADY__KIND)};
+
+enum { SETTLE_NEEDS = STEADY__BIT(STEADY__RESERVED) | STEADY__BIT(STEADY__MOMENT) | STEADY__BIT(STEADY__ACTUAL) };
+static const struct words settle_words = {0,
+                                          SETTLE_NEEDS | STEADY__BIT(STEADY__DROPS) | STEADY__BIT(STEADY__OTHERRATE)};
+
 /* Whether there is another PART, and its key. If not, *why is empty after the last part of a right call. */
-static bool all_next_part(struct steady__arguments *a, size_t part, size_t n, steady_message *why) {
+static bool all_next_part(struct steady__arguments *a, size_t part, size_t n, const struct words *words,
+                          steady_message *why) {
     why->text[0] = '\0';
     if (a->at == a->end) {
         if (part < n) steady__fail(why, false, "syntax error: %zu keys, but %zu PARTs", n, part);
         return false;
     }
     if (!steady__arguments_word(a, "PART", 4)) {
-        if (part == 0) return steady__fail(why, false, "syntax error: no option and no PART after %zu keys", n);
-        steady__fail(why, false, "syntax error: no such option");
-        return all_fail_in_part(part - 1, why);
+        steady__arguments_refuse(a, STEADY__BIT(STEADY__PART) | (part == 0 ? words->first : words->part), why);
+        return part == 0 ? all_fail_after_keys(n, why) : all_fail_in_part(part - 1, why);
     }
     if (part == n) return steady__fail(why, false, "syntax error: %zu keys, but more PARTs", n);
     return true;
@@ -97,10 +116,8 @@ struct request {
 
 static bool all_read_part(struct steady__arguments *a, struct steady__rate *rate, struct steady__part *part,
                           steady_message *why) {
-    static const unsigned allowed = STEADY__BIT(STEADY__DROPS) | STEADY__BIT(STEADY__BLOCK) |
-                                    STEADY__BIT(STEADY__AMOUNT) | STEADY__BIT(STEADY__KIND);
     struct steady__options options;
-    if (!steady__arguments_limit(a, allowed, &options, rate, why)) return false;
+    if (!steady__arguments_limit(a, all_words.part, &options, rate, why)) return false;
     const int64_t amount = options.values[STEADY__AMOUNT];
     *part = (struct steady__part){rate, amount, (enum steady__kind)options.values[STEADY__KIND]};
     return amount >= 0 || part->kind == STEADY__TAKE ||
@@ -110,8 +127,7 @@ static bool all_read_part(struct steady__arguments *a, struct steady__rate *rate
 
 static bool all_read_how(struct steady__arguments *a, struct steady__how *how, bool peek, steady_message *why) {
     struct steady__options options = {0};
-    if (!steady__arguments_options(a, STEADY__BIT(STEADY__WAIT) | STEADY__BIT(STEADY__ATLEAST), &options, why))
-        return false;
+    if (!steady__arguments_options(a, all_words.first, &options, why)) return false;
     *how = (struct steady__how){options.values[STEADY__WAIT], options.values[STEADY__ATLEAST], peek};
     return true;
 }
@@ -122,7 +138,7 @@ static bool all_read_request(struct request *request, bool peek, server_string *
     size_t i = 0;
     if (!all_read_keys(&a, &n, argv, argc, why) || !all_read_how(&a, &request->how, peek, why)) return false;
     request->n = (size_t)n;
-    for (; all_next_part(&a, i, request->n, why); i++)
+    for (; all_next_part(&a, i, request->n, &all_words, why); i++)
         if (!all_read_part(&a, &request->rates[i], &request->parts[i], why)) return all_fail_in_part(i, why);
     return why->text[0] == '\0' && (request->how.at_least == 0 ||
                                     steady__arguments_at_least(request->how.at_least, request->parts, request->n, why));
@@ -176,13 +192,9 @@ int steady__command_peek_all(server_context *context, server_string **argv, int 
 
 static bool all_read_settlement(struct steady__arguments *a, struct steady__rate *rate,
                                 struct steady__settlement *settlement, steady_message *why) {
-    static const unsigned needed =
-        STEADY__BIT(STEADY__RESERVED) | STEADY__BIT(STEADY__MOMENT) | STEADY__BIT(STEADY__ACTUAL);
     struct steady__options options;
-    if (!steady__arguments_limit(a, needed | STEADY__BIT(STEADY__DROPS) | STEADY__BIT(STEADY__OTHERRATE), &options,
-                                 rate, why))
-        return false;
-    if ((options.given & needed) != needed)
+    if (!steady__arguments_limit(a, settle_words.part, &options, rate, why)) return false;
+    if ((options.given & SETTLE_NEEDS) != SETTLE_NEEDS)
         return steady__fail(why, false, "syntax error: RESERVED, MOMENT and ACTUAL are needed");
     const int64_t *values = options.values, actual = values[STEADY__ACTUAL];
     *settlement = (struct steady__settlement){.rate = rate,
@@ -197,7 +209,7 @@ static bool all_read_settlements(struct steady__rate *rates, struct steady__sett
                                  server_string **argv, int argc, steady_message *why) {
     struct steady__arguments a = {NULL, NULL};
     if (!all_read_keys(&a, n, argv, argc, why)) return false;
-    for (size_t i = 0; all_next_part(&a, i, (size_t)*n, why); i++)
+    for (size_t i = 0; all_next_part(&a, i, (size_t)*n, &settle_words, why); i++)
         if (!all_read_settlement(&a, &rates[i], &settlements[i], why)) return all_fail_in_part(i, why);
     return why->text[0] == '\0';
 }

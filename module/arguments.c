@@ -3,6 +3,7 @@
 #include "arguments.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core/error.h"
@@ -23,7 +24,8 @@ bool steady__arguments_integer(int64_t *value, const server_string *argument, co
     if (steady__server.StringToLongLong(argument, &n) != SERVER_OK) {
         char quoted[48];
         arguments_quote(quoted, sizeof quoted, argument);
-        return steady__fail(why, false, "%s is \"%s\"; it must be an integer", name, quoted);
+        return steady__fail(why, false, "%s is \"%s\"; it must be an integer, %" PRId64 " .. %" PRId64, name, quoted,
+                            min, max);
     }
     if (n < min || n > max)
         return steady__fail(why, false, "%s is %lld; it must be %" PRId64 " .. %" PRId64, name, n, min, max);
@@ -103,6 +105,13 @@ static unsigned arguments_find_option(unsigned allowed, const server_string *arg
     return word;
 }
 
+static bool arguments_fail_without_value(const struct option *option, steady_message *why) {
+    if (option == &all_options[STEADY__KIND])
+        return steady__fail(why, false, "syntax error: KIND lacks its value; it must be take, look, charge or shadow");
+    return steady__fail(why, false, "syntax error: %s lacks its value; it must be %" PRId64 " .. %" PRId64,
+                        option->name, option->min, option->max);
+}
+
 bool steady__arguments_options(struct steady__arguments *a, unsigned allowed, struct steady__options *options,
                                steady_message *why) {
     while (a->at < a->end) {
@@ -118,7 +127,7 @@ bool steady__arguments_options(struct steady__arguments *a, unsigned allowed, st
             *value = 1;
             continue;
         }
-        if (a->at == a->end) return steady__fail(why, false, "syntax error: %s lacks its value", option->name);
+        if (a->at == a->end) return arguments_fail_without_value(option, why);
         const bool read = word == STEADY__KIND
                               ? arguments_kind(value, *a->at, why)
                               : steady__arguments_integer(value, *a->at, option->field, option->min, option->max, why);
@@ -128,15 +137,28 @@ bool steady__arguments_options(struct steady__arguments *a, unsigned allowed, st
     return true;
 }
 
-bool steady__arguments_end(const struct steady__arguments *a, steady_message *why) {
-    return a->at == a->end || steady__fail(why, false, "syntax error: no such option");
+/* The words are in the order of the table, PART first. */
+bool steady__arguments_refuse(const struct steady__arguments *a, unsigned allowed, steady_message *why) {
+    char quoted[48], words[128] = "";
+    size_t len = 0;
+    arguments_quote(quoted, sizeof quoted, *a->at);
+    for (unsigned word = 0; word < STEADY__WORDS; word++)
+        if ((allowed & STEADY__BIT(word)) != 0 && len < sizeof words)
+            len +=
+                (size_t)snprintf(words + len, sizeof words - len, "%s%s", len > 0 ? ", " : "", all_options[word].name);
+    return steady__fail(why, false, "syntax error: \"%s\" is not one of %s", quoted, words);
+}
+
+bool steady__arguments_end(const struct steady__arguments *a, unsigned allowed, steady_message *why) {
+    return a->at == a->end || steady__arguments_refuse(a, allowed, why);
 }
 
 /* ---- Limits ---- */
 
 static bool arguments_field(struct steady__arguments *a, int64_t *value, const char *name, int64_t max,
                             steady_message *why) {
-    if (a->at == a->end) return steady__fail(why, false, "syntax error: %s is missing", name);
+    if (a->at == a->end)
+        return steady__fail(why, false, "syntax error: %s is missing; it must be 1 .. %" PRId64, name, max);
     return steady__arguments_integer(value, *a->at++, name, 1, max, why);
 }
 

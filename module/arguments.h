@@ -55,8 +55,11 @@ bool steady__arguments_options(struct steady__arguments *arguments, unsigned all
 bool steady__arguments_limit(struct steady__arguments *arguments, unsigned allowed, struct steady__options *options,
                              struct steady__rate *rate, steady_message *why);
 
-/* Whether all arguments have been read. */
-bool steady__arguments_end(const struct steady__arguments *arguments, steady_message *why);
+/* Refuses the next argument. `allowed` has the STEADY__BITs of the words that may stand there. Returns false. */
+bool steady__arguments_refuse(const struct steady__arguments *arguments, unsigned allowed, steady_message *why);
+
+/* Whether all arguments have been read; the next one is refused. */
+bool steady__arguments_end(const struct steady__arguments *arguments, unsigned allowed, steady_message *why);
 
 /* Checks at_least against the amounts and the kinds of the parts. */
 bool steady__arguments_at_least(int64_t at_least, const struct steady__part *parts, size_t n, steady_message *why);

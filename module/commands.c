@@ -23,7 +23,8 @@ static int commands_reply_decision(server_context *context, const struct steady_
 static bool commands_read_limit(struct steady__rate *rate, struct steady__options *options, unsigned allowed,
                                 server_string **argv, int argc, steady_message *why) {
     struct steady__arguments arguments = {argv + 2, argv + argc};
-    return steady__arguments_limit(&arguments, allowed, options, rate, why) && steady__arguments_end(&arguments, why);
+    return steady__arguments_limit(&arguments, allowed, options, rate, why) &&
+           steady__arguments_end(&arguments, allowed, why);
 }
 
 /* With WAIT or ATLEAST: a decision on one part. */

@@ -44,8 +44,8 @@ def test_the_stored_text_and_expiry_match_the_scripts(server):
 @pytest.mark.parametrize("arguments, text", [
     (("k", 0, 5), "max_capacity is 0; it must be 1 .. 2147483647"),
     (("k", 2**31, 5), "max_capacity is 2147483648"),
-    (("k", "x\r\n\x00", 5), 'max_capacity is "x???"; it must be an integer'),
-    (("k", "1.0", 5), "must be an integer"),
+    (("k", "x\r\n\x00", 5), 'max_capacity is "x???"; it must be an integer, 1 .. 2147483647'),
+    (("k", "1.0", 5), 'max_capacity is "1.0"; it must be an integer, 1 .. 2147483647'),
     (("redis://u:SECRET@h", "redis://u:SECRET@h", 5), 'max_capacity is "redis://***@h"; it must be an integer'),
     (("k", "x" * 300, 5), 'max_capacity is "..."; it must be an integer'),
     (("k", 3, 0), "drop_recharge is 0"),
@@ -55,10 +55,13 @@ def test_the_stored_text_and_expiry_match_the_scripts(server):
     (("k", 3, 5, "BLOCK", -1), "block_duration is -1"),
     (("k", 3, 5, "BLOCK", 2**52), "block_duration is 4503599627370496"),
     (("k", 3, 5, "AMOUNT", 2**31), "amount is 2147483648; it must be -2147483647 .. 2147483647"),
-    (("k", 3, 5, "AMOUNT", 2**70), "must be an integer"),
-    (("k", 3, 5, "AMOUNT"), "AMOUNT lacks its value"),
+    (("k", 3, 5, "AMOUNT", 2**70), 'amount is "1180591620717411303424"; it must be an integer, -2147483647 .. 2147483647'),
+    (("k", 3, 5, "AMOUNT"), "syntax error: AMOUNT lacks its value; it must be -2147483647 .. 2147483647"),
     (("k", 3, 5, "AMOUNT", 1, "amount", 1), "AMOUNT is given twice"),
-    (("k", 3, 5, "AMOUNTS", 1), "no such option"),
+    (("k", 3, 5, "AMOUNTS", 1), 'syntax error: "AMOUNTS" is not one of DROPS, BLOCK, AMOUNT, WAIT, ATLEAST'),
+    (("k", 3, 5, "DROPS", 1, "x\r\n\x00", 1), 'syntax error: "x???" is not one of DROPS,'),
+    (("k", 3, 5, "x" * 300, 1), 'syntax error: "..." is not one of DROPS,'),
+    (("k", 3, 5, "PART", 1), 'syntax error: "PART" is not one of DROPS,'),
     (("k", 3), "wrong number of arguments"),
     ((), "wrong number of arguments"),
 ])
@@ -69,7 +72,7 @@ def test_wrong_arguments_are_named_and_store_nothing(server, arguments, text):
 
 def test_peek_rejects_the_options_of_consume(server):
     for option in ("AMOUNT", "BLOCK", "WAIT", "ATLEAST"):
-        assert "no such option" in error(server("STEADY.PEEK", "k", 3, 5, option, 1))
+        assert error(server("STEADY.PEEK", "k", 3, 5, option, 1)) == f'ERR syntax error: "{option}" is not one of DROPS'
 
 
 def test_a_foreign_value_is_not_a_bucket_and_stays(server):
@@ -182,10 +185,10 @@ def test_waiting_for_the_retry_of_throttle_is_enough(server):
     ((2**30, 1, 2**30), "max_burst is 1073741824; with a count of 1 and a period of 1073741824 it must be 0 .. 7"),
     ((8, 1, 2**30), "max_burst is 8; with a count of 1 and a period of 1073741824 it must be 0 .. 7"),
     ((1, 1, 1, 2**40), "quantity is 1099511627776; it must be -2147483647 .. 2147483647"),
-    (("a", 1, 1), 'max_burst is "a"; it must be an integer'),
-    ((1, "b", 1), 'count is "b"; it must be an integer'),
-    ((1, 1, "c"), 'period is "c"; it must be an integer'),
-    ((1, 1, 1, "d"), 'quantity is "d"; it must be an integer'),
+    (("a", 1, 1), 'max_burst is "a"; it must be an integer, 0 .. 2147483646'),
+    ((1, "b", 1), 'count is "b"; it must be an integer, 1 .. 2147483647'),
+    ((1, 1, "c"), 'period is "c"; it must be an integer, 1 .. 9007199254'),
+    ((1, 1, 1, "d"), 'quantity is "d"; it must be an integer, -2147483647 .. 2147483647'),
     ((1, 1), "wrong number of arguments for 'cl.throttle' command"),
     ((1, 1, 1, 1, 1), "wrong number of arguments for 'cl.throttle' command"),
 ])

@@ -142,15 +142,17 @@ def test_keys_that_end_alike_are_different_keys(server):
 
 ONE, TWO, SIX = part(3, 5), [*part(3, 5), *part(3, 5)], ["PART", 3, 5, "RESERVED", 1, "MOMENT", 1]
 
+NOT_OF_PART = "is not one of PART, DROPS, BLOCK, AMOUNT, KIND"
+
 WRONG = [
     ((0, *ONE, "AMOUNT", 1), "numkeys is 0; it must be 1 .. 64"),
     ((-1, *TWO), "numkeys is -1; it must be 1 .. 64"),
     ((65, *range(65), *ONE * 65), "numkeys is 65; it must be 1 .. 64"),
     ((2**32 + 1, "k", *ONE), "numkeys is 4294967297; it must be 1 .. 64"),
-    (("x", "k", *ONE), 'numkeys is "x"; it must be an integer'),
+    (("x", "k", *ONE), 'numkeys is "x"; it must be an integer, 1 .. 64'),
     ((9, "k", *ONE), "numkeys is 9, but only 4 arguments come after it"),
-    ((1, "a", "b", *TWO), "syntax error: no option and no PART after 1 keys"),
-    ((3, "a", "b", *TWO), "syntax error: no option and no PART after 3 keys"),
+    ((1, "a", "b", *TWO), 'numkeys is 1: syntax error: "b" is not one of PART, WAIT, ATLEAST'),
+    ((3, "a", "b", *TWO), 'numkeys is 3: syntax error: "3" is not one of PART, WAIT, ATLEAST'),
     ((3, "a", "b", "c", *TWO), "syntax error: 3 keys, but 2 PARTs"),
     ((2, "a", "b", *ONE), "syntax error: 2 keys, but 1 PARTs"),
     ((2, "a", "b", "WAIT", 5), "syntax error: 2 keys, but 0 PARTs"),
@@ -159,24 +161,25 @@ WRONG = [
     ((2, "", "", *TWO), "parts 0 and 1 have the same key"),
     ((2, "a", "b", *ONE, *part(0, 5)), "part 1: max_capacity is 0; it must be 1 .. 2147483647"),
     ((2, "a", "b", *ONE, *part(3, 2**53)), "part 1: drop_recharge is 9007199254740992; it must be 1 .. 9007199254740991"),
-    ((2, "a", "b", *ONE, "PART", 3), "part 1: syntax error: drop_recharge is missing"),
-    ((3, "a", "b", "c", *TWO, "PART"), "part 2: syntax error: max_capacity is missing"),
+    ((2, "a", "b", *ONE, "PART", 3), "part 1: syntax error: drop_recharge is missing; it must be 1 .. 9007199254740991"),
+    ((3, "a", "b", "c", *TWO, "PART"), "part 2: syntax error: max_capacity is missing; it must be 1 .. 2147483647"),
     ((1, "a", *part(2**31 - 1, 2**40)), "part 0: max_capacity * drop_recharge is 2147483647 * 1099511627776 us; it must be below "
                                         "9007199254740992 us (2^53)"),
     ((1, "a", *ONE, "DROPS", 0), "part 0: drops is 0; it must be 1 .. 1000000"),
     ((1, "a", *ONE, "BLOCK", 2**52), "part 0: block_duration is 4503599627370496; it must be 0 .. 4503599627370495"),
     ((1, "a", *ONE, "AMOUNT", 2**31), "part 0: amount is 2147483648; it must be -2147483647 .. 2147483647"),
-    ((1, "a", *ONE, "AMOUNT"), "part 0: syntax error: AMOUNT lacks its value"),
+    ((1, "a", *ONE, "AMOUNT"), "part 0: syntax error: AMOUNT lacks its value; it must be -2147483647 .. 2147483647"),
+    ((1, "a", *ONE, "KIND"), "part 0: syntax error: KIND lacks its value; it must be take, look, charge or shadow"),
     ((1, "a", *ONE, "AMOUNT", 1, "amount", 1), "part 0: syntax error: AMOUNT is given twice"),
     ((1, "a", *ONE, "KIND", "take", "KIND", "look"), "part 0: syntax error: KIND is given twice"),
     ((1, "a", *ONE, "KIND", "taken"), 'part 0: kind is "taken"; it must be take, look, charge or shadow'),
     ((1, "a", *ONE, "KIND", ""), 'part 0: kind is ""; it must be take, look, charge or shadow'),
     ((1, "a", *ONE, "KIND", b"TAKE\0"), 'part 0: kind is "TAKE?"; it must be take, look, charge or shadow'),
-    ((1, "a", *ONE, "WAIT", 1), "part 0: syntax error: no such option"),
-    ((1, "a", *ONE, "RESERVED", 1), "part 0: syntax error: no such option"),
-    ((1, "a", *ONE, "OTHERRATE"), "part 0: syntax error: no such option"),
-    ((1, "a", *ONE, "PARTS", 1), "part 0: syntax error: no such option"),
-    ((1, "a", *ONE, "\x01OCK", 1), "part 0: syntax error: no such option"),
+    ((1, "a", *ONE, "WAIT", 1), f'part 0: syntax error: "WAIT" {NOT_OF_PART}'),
+    ((1, "a", *ONE, "RESERVED", 1), f'part 0: syntax error: "RESERVED" {NOT_OF_PART}'),
+    ((1, "a", *ONE, "OTHERRATE"), f'part 0: syntax error: "OTHERRATE" {NOT_OF_PART}'),
+    ((1, "a", *ONE, "PARTS", 1), f'part 0: syntax error: "PARTS" {NOT_OF_PART}'),
+    ((1, "a", *ONE, "\x01OCK", 1), f'part 0: syntax error: "?OCK" {NOT_OF_PART}'),
     *(((1, "a", *ONE, "KIND", kind, "AMOUNT", -1), f"part 0: amount is -1; it must be 0 .. 2147483647 for kind {kind}")
       for kind in ("look", "charge", "shadow")),
     ((1, "a", "WAIT", -1, *ONE), "max_wait is -1; it must be 0 .. 4503599627370496"),
@@ -201,20 +204,22 @@ def test_wrong_arguments_are_named_and_charge_nothing(server, arguments, text):
     ((1, "k", *SIX), "wrong number of arguments for 'steady.settle' command"),
     ((0, *SIX, "ACTUAL", 1, 1), "numkeys is 0; it must be 1 .. 64"),
     ((1, "k", *SIX, "DROPS", 1), "part 0: syntax error: RESERVED, MOMENT and ACTUAL are needed"),
-    ((1, "k", "WAIT", 1, *SIX, "ACTUAL", 1), "syntax error: no option and no PART after 1 keys"),
+    ((1, "k", "WAIT", 1, *SIX, "ACTUAL", 1), 'numkeys is 1: syntax error: "WAIT" is not one of PART'),
     ((2, "k", "k", *SIX, "ACTUAL", 1, *SIX, "ACTUAL", 1), "parts 0 and 1 have the same key"),
     ((2, "k", "l", *SIX, "ACTUAL", 1), "syntax error: 2 keys, but 1 PARTs"),
     ((1, "k", *SIX, "ACTUAL", 1, *SIX, "ACTUAL", 1), "syntax error: 1 keys, but more PARTs"),
     ((1, "k", *SIX, "ACTUAL", -1), "part 0: actual is -1; it must be 0 .. 9223372036854775807"),
-    ((1, "k", *SIX, "ACTUAL", "many"), 'part 0: actual is "many"; it must be an integer'),
+    ((1, "k", *SIX, "ACTUAL", "many"), 'part 0: actual is "many"; it must be an integer, 0 .. 9223372036854775807'),
     ((2, "k", "l", *SIX, "ACTUAL", 1, *settlement(3, 5, 2**31, 1, 1)), "part 1: reserved is 2147483648; it must be 0 .. 2147483647"),
     ((1, "k", *settlement(3, 5, -1, 1, 1)), "part 0: reserved is -1; it must be 0 .. 2147483647"),
     ((1, "k", *settlement(3, 5, 1, -1, 1)), "part 0: moment is -1; it must be 0 .. 9007199254740991"),
     ((1, "k", *settlement(3, 5, 1, 2**53, 1)), "part 0: moment is 9007199254740992; it must be 0 .. 9007199254740991"),
     ((1, "k", *settlement(0, 5, 1, 1, 1)), "part 0: max_capacity is 0; it must be 1 .. 2147483647"),
     ((1, "k", *settlement(3, 5, 1, 1, 1, "OTHERRATE", "OTHERRATE")), "part 0: syntax error: OTHERRATE is given twice"),
-    ((1, "k", *settlement(3, 5, 1, 1, 1, "AMOUNT", 1)), "part 0: syntax error: no such option"),
-    ((1, "k", *settlement(3, 5, 1, 1, 1, "BLOCK", 1)), "part 0: syntax error: no such option"),
+    ((1, "k", *settlement(3, 5, 1, 1, 1, "AMOUNT", 1)),
+     'part 0: syntax error: "AMOUNT" is not one of PART, DROPS, RESERVED, MOMENT, ACTUAL, OTHERRATE'),
+    ((1, "k", *settlement(3, 5, 1, 1, 1, "BLOCK", 1)),
+     'part 0: syntax error: "BLOCK" is not one of PART, DROPS, RESERVED, MOMENT, ACTUAL, OTHERRATE'),
 ])
 def test_wrong_arguments_of_settle_are_named_and_change_nothing(server, arguments, text):
     server("STEADY.CONSUME", "k", 3, YEAR)
@@ -229,8 +234,8 @@ def test_wrong_arguments_of_settle_are_named_and_change_nothing(server, argument
     (("ATLEAST", 0), "at_least is 0; it must be 1 .. 2147483647"),
     (("ATLEAST", 6, "AMOUNT", 5), "at_least is 6; it must not be over the amount, 5"),
     (("ATLEAST", 1, "ATLEAST", 1), "syntax error: ATLEAST is given twice"),
-    (("WAIT",), "syntax error: WAIT lacks its value"),
-    (("KIND", "take"), "syntax error: no such option"),
+    (("WAIT",), "syntax error: WAIT lacks its value; it must be 0 .. 4503599627370496"),
+    (("KIND", "take"), 'syntax error: "KIND" is not one of DROPS, BLOCK, AMOUNT, WAIT, ATLEAST'),
 ])
 def test_wrong_options_of_a_single_consume_are_named(server, arguments, text):
     assert error(server("STEADY.CONSUME", "k", 3, 5, *arguments)) == f"ERR {text}"
