@@ -22,6 +22,7 @@ __attribute__((format(printf, 2, 3))) void text_add(struct text *text, const cha
 void text_add_key(struct text *text,
                   const char *key); /* other bytes than printable ASCII as \xNN; a store URL is quoted */
 void text_add_wait(struct text *text, steady_us wait);  /* rounded up: "3.2 s", "1 h 30 m" */
+void text_add_exact(struct text *text, steady_us us);   /* exactly, in one unit: "1500 ms", "1 d" */
 void text_add_seconds(struct text *text, steady_us us); /* exactly, as a decimal number: 3.2 */
 void text_add_ratio(struct text *text, int64_t value, int64_t unit,
                     int decimals);                         /* value/unit, rounded down, with at most so many decimals */
@@ -29,10 +30,11 @@ void text_add_json(struct text *text, const char *string); /* printable ASCII, a
 void text_add_bar(struct text *text, int64_t level, int64_t capacity);
 void text_free(struct text *text);
 
-/* Writes it to standard output. Returns `code`, or `unsaid` if it could not be written. */
+/* Writes it to standard output. Returns `code`, or `unsaid` if it could not be written. A held signal ends a write that
+ * blocks. */
 int text_say(struct text *text, int code, int unsaid);
 
-/* Writes it to standard error. */
+/* Writes it to standard error, in the same way. */
 void text_warn(struct text *text);
 
 /* Writes "steady: ..." and a line end to standard error. Always returns USAGE, for callers that end with it. */
@@ -153,9 +155,9 @@ void describe(struct text *text, const struct decision *decision);
 void describe_json(struct text *text, const struct decision *decision);
 void describe_reservation(struct text *text, const steady_reservation *reservation);
 
-/* A settled reservation; `parts` are those that were settled, `n` of them. */
-void describe_settled(struct text *text, const steady_reservation *reservation, const steady_part_result *parts,
-                      size_t n);
+/* A settled reservation; `parts` are those that were settled, `n` of them. `limits` has those of today, or none. */
+void describe_settled(struct text *text, const steady_reservation *reservation, const struct limits *limits,
+                      const steady_part_result *parts, size_t n);
 void describe_settled_json(struct text *text, const steady_reservation *reservation, const steady_part_result *parts,
                            const steady_result *result);
 
@@ -166,6 +168,13 @@ void pause_hold_signals(void);
 
 /* Sleeps. Returns 0, or the signal that came before the end. After 0 us it returns a signal that came before. */
 int pause_for(steady_us us);
+
+/* While it is on, a write that blocks fails with EINTR again and again, so that its caller can look for a held signal.
+ * Without held signals it does nothing. */
+void pause_interrupt_writes(bool on);
+
+/* Whether a held signal has come. It stays: the next pause_for returns it. */
+bool pause_signal_came(void);
 
 /* Ends the process by this signal, so that a shell script ends, too. Otherwise (process 1) returns the exit code. */
 int pause_end_by(int signal_number);

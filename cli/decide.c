@@ -59,6 +59,12 @@ static bool decide_may_sleep(const struct asking *asking) {
     return asking->verb == WAIT || asking->options->max_wait > 0;
 }
 
+/* A call with a max_wait starts no block. But when the time of `wait` is used up, 0 is left. */
+static void decide_never_block(struct limits *limits) {
+    for (size_t i = 0; i < limits->n; i++)
+        limits->all[i].block_duration = 0;
+}
+
 /* Fills the result. A call that may bring a place in line keeps its reservation, to give the place up. */
 static void decide_ask(struct asking *asking) {
     static const enum steady_verb verbs[] = {[CONSUME] = STEADY_CONSUME,
@@ -182,18 +188,20 @@ static int decide_ask_until_answered(struct asking *asking) {
     }
 }
 
-/* Prints the result and sleeps for the place in line. The reservation is printed last: it is of no use before, and a
- * place that is given up is settled. */
-static int decide_wait(struct asking *asking, int *signal_number) {
+static int decide_pause(const struct asking *asking, steady_us us) {
+    return decide_may_sleep(asking) ? pause_for(us) : 0;
+}
+
+/* Prints the result and sleeps for the place in line. The reservation is printed last: it is of no use before. What
+ * cannot be printed, or waited for, is given up. */
+static int decide_say_and_wait(struct asking *asking, int *signal_number) {
     const bool says_first = asking->verb != RESERVE;
     const int decided = decide_code(&asking->result);
     int code = says_first ? decide_say(asking, false) : decided;
-    if (code != decided) return code; /* it could not be printed */
-    *signal_number = pause_for(asking->result.must_wait);
-    if (*signal_number != 0)
-        decide_give_up(asking);
-    else if (!says_first)
-        code = decide_say(asking, false);
+    if (code == decided) *signal_number = decide_pause(asking, asking->result.must_wait);
+    if (code == decided && *signal_number == 0 && !says_first) code = decide_say(asking, false);
+    if (code != decided) *signal_number = decide_pause(asking, 0); /* it may have ended the write */
+    if (code != decided || *signal_number != 0) decide_give_up(asking);
     return code;
 }
 
@@ -205,11 +213,12 @@ static int decide_run(enum verb verb, const struct options *options) {
         options_check_waits(options) != ALLOWED || decide_check_key(options, asking.limits.n > 1) != ALLOWED)
         return USAGE;
     if (decide_may_sleep(&asking)) pause_hold_signals();
+    if (verb == WAIT) decide_never_block(&asking.limits);
     decide_open_throttler(&asking);
     if (asking.result.error == 0) signal_number = decide_ask_until_answered(&asking);
     if (signal_number == 0) {
         decide_complain(&asking);
-        code = decide_may_sleep(&asking) ? decide_wait(&asking, &signal_number) : decide_say(&asking, false);
+        code = decide_say_and_wait(&asking, &signal_number);
     }
     decide_release(&asking);
     return signal_number == 0 ? code : pause_end_by(signal_number);

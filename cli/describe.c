@@ -278,14 +278,28 @@ static void describe_correction(struct text *text, const steady_reserved *reserv
     }
 }
 
-void describe_settled(struct text *text, const steady_reservation *reservation, const steady_part_result *parts,
-                      size_t n) {
+/* The capacity of today. A limit without a name has that of its period. */
+static int64_t describe_capacity(const struct limits *limits, const steady_reserved *part) {
+    if (limits->n == 1) return limits->all[0].max_capacity;
+    for (size_t i = 0; i < limits->n; i++) {
+        const steady_limit *limit = &limits->all[i];
+        steady_us period = 0;
+        if (limit->name != NULL
+                ? strcmp(limit->name, part->name) == 0
+                : steady_duration_parse(&period, part->name, NULL) == 0 && period == limit->drop_recharge)
+            return limit->max_capacity;
+    }
+    return part->limit.max_capacity;
+}
+
+void describe_settled(struct text *text, const steady_reservation *reservation, const struct limits *limits,
+                      const steady_part_result *parts, size_t n) {
     const steady_reserved *reserved = steady_reservation_parts(reservation, NULL);
     struct columns columns = {0, 0};
     for (size_t i = 0; i < n; i++) {
-        struct text key = describe_key(&reserved[parts[i].part]);
-        describe_widen(&columns, (int)key.len,
-                       describe_level_width(parts[i].level, reserved[parts[i].part].limit.max_capacity));
+        const steady_reserved *its = &reserved[parts[i].part];
+        struct text key = describe_key(its);
+        describe_widen(&columns, (int)key.len, describe_level_width(parts[i].level, describe_capacity(limits, its)));
         text_free(&key);
     }
     for (size_t i = 0; i < n; i++) {
@@ -293,7 +307,7 @@ void describe_settled(struct text *text, const steady_reservation *reservation, 
         struct text key = describe_key(its);
         text_add(text, "settled  %-*s  ", columns.name, key.bytes != NULL ? key.bytes : "");
         text_free(&key);
-        describe_level(text, columns.level, parts[i].level, its->limit.max_capacity);
+        describe_level(text, columns.level, parts[i].level, describe_capacity(limits, its));
         describe_correction(text, its, &parts[i]);
         text_add(text, "\n");
     }

@@ -27,13 +27,16 @@ struct option {
 #define FIELD(name) offsetof(struct options, name)
 
 static const struct option table[] = {
-    {"capacity", "N", FOR_LIMITS, INTEGER, FIELD(capacity), 1, INT32_MAX, "drops the bucket can hold"},
-    {"recharge", "DURATION", FOR_LIMITS, DURATION, FIELD(recharge), 1, LONGEST, "the time in which a drop leaks: 5s"},
+    {"capacity", "N", FOR_LIMITS | FOR_SETTLE, INTEGER, FIELD(capacity), 1, INT32_MAX, "drops the bucket can hold"},
+    {"recharge", "DURATION", FOR_LIMITS | FOR_SETTLE, DURATION, FIELD(recharge), 1, LONGEST,
+     "the time in which a drop leaks: 5s"},
     {"rate", "[NAME=]RATE", FOR_LIMITS, RATES, 0, 0, 0,
      "sets both: 100/min is 100 drops that leak in a minute;\n"
      "\"100/min burst 20\": a bucket of 20 drops\n"
      "(with --capacity: a bucket of that many drops);\n"
      "repeat it for several limits: burst=10/s day=1000/d"},
+    {"rate", "[NAME=]RATE", FOR_SETTLE, RATES, 0, 0, 0,
+     "the limit of today, if it has changed since; repeat it\nfor several limits (default: as reserved)"},
     {"block", "DURATION", FOR_LIMITS, DURATION, FIELD(block), 0, LONGEST / 2,
      "how long an overflow blocks the key (default: no block)"},
     {"amount", "N", FOR_CONSUME, INTEGER, FIELD(amount), -AMOUNT_MAX, AMOUNT_MAX,
@@ -52,6 +55,7 @@ static const struct option table[] = {
      "decisions in flight at a time, on a server (default 64)"},
     {"seconds", "N", FOR_BENCH, INTEGER, FIELD(seconds), 1, 3600, "how many seconds to measure (default 2)"},
     {"prefix", "TEXT", FOR_LIMITS, TEXT, FIELD(prefix), 0, 0, "text to put before each key (default: none)"},
+    {"prefix", "TEXT", FOR_SETTLE, TEXT, FIELD(prefix), 0, 0, "the prefix that reserve had; needed only with a limit"},
     {"store", "URL", FOR_STORES, TEXT, FIELD(store), 0, 0,
      "file:/path, redis://[user:pass@]host[:port][/db],\n"
      "rediss://... (TLS), unix:/path, memory:,\nredis+sentinel://HOST[,HOST]/SERVICE\n"
@@ -111,9 +115,11 @@ static int options_read_duration(const struct option *option, steady_us *duratio
         *duration = us;
         return ALLOWED;
     }
-    text_add_wait(&range, option->max);
-    complain("--%s: \"%s\" is not between %d us and %s", option->name, quoted(value).text, (int)option->min,
-             range.bytes != NULL ? range.bytes : "the most");
+    text_add_exact(&range, option->min);
+    text_add(&range, " and ");
+    text_add_exact(&range, option->max);
+    complain("--%s: \"%s\" is not between %s", option->name, quoted(value).text,
+             range.bytes != NULL ? range.bytes : "its bounds");
     text_free(&range);
     return USAGE;
 }

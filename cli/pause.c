@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stddef.h>
+#include <sys/time.h>
 #include <time.h>
 
 #include "cli.h"
@@ -19,11 +20,44 @@ static void pause_add_signals(sigset_t *set) {
     }
 }
 
+static bool holds; /* pause_hold_signals was called */
+
 void pause_hold_signals(void) {
     sigset_t set;
     pause_add_signals(&set);
     sigprocmask(SIG_BLOCK, &set, NULL);
+    holds = true;
 }
+
+/* ---- Writing ---- */
+
+static void pause_do_nothing(int signal_number) { (void)signal_number; }
+
+/* One interruption is not enough: it may come just before the write begins. */
+void pause_interrupt_writes(bool on) {
+    static const struct timeval off = {0, 0}, period = {0, 50000};
+    const struct itimerval timer = {on ? period : off, on ? period : off};
+    const struct sigaction action = {.sa_handler = pause_do_nothing}; /* without SA_RESTART */
+    sigset_t set;
+    if (!holds) return;
+    sigemptyset(&set);
+    sigaddset(&set, SIGALRM);
+    if (on) {
+        sigaction(SIGALRM, &action, NULL);
+        sigprocmask(SIG_UNBLOCK, &set, NULL);
+    }
+    setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+bool pause_signal_came(void) {
+    sigset_t set;
+    if (!holds || sigpending(&set) != 0) return false;
+    for (int i = 0; i < N_SIGNALS; i++)
+        if (sigismember(&set, signals[i]) == 1) return true;
+    return false;
+}
+
+/* ---- Sleeping ---- */
 
 /* CLOCK_BOOTTIME goes on while the host is suspended, as the clocks of the stores do. */
 steady_us pause_now(void) {

@@ -98,6 +98,18 @@ void text_add_wait(struct text *text, steady_us wait) {
         text_add_two_units(text, hours, 24, "d", "h");
 }
 
+void text_add_exact(struct text *text, steady_us us) {
+    static const struct {
+        const char *name;
+        steady_us us;
+    } units[] = {{"d", 86400 * STEADY_SECOND}, {"h", 3600 * STEADY_SECOND},  {"m", 60 * STEADY_SECOND},
+                 {"s", STEADY_SECOND},         {"ms", STEADY_SECOND / 1000}, {"us", 1}};
+    size_t i = 0;
+    while (us % units[i].us != 0 || (us == 0 && units[i].us > 1))
+        i++;
+    text_add(text, "%" PRId64 " %s", us / units[i].us, units[i].name);
+}
+
 void text_add_seconds(struct text *text, steady_us us) { text_add_ratio(text, us, STEADY_SECOND, 6); }
 
 void text_add_ratio(struct text *text, int64_t value, int64_t unit, int decimals) {
@@ -155,16 +167,27 @@ static bool text_wait_for_room(int fd) {
     return poll(&room, 1, -1) > 0 || errno == EINTR;
 }
 
-static bool text_write_all(int fd, const char *bytes, size_t len) {
-    while (len > 0) {
-        const ssize_t n = write(fd, bytes, len);
-        if (n < 0 && (errno == EINTR || ((errno == EAGAIN || errno == EWOULDBLOCK) && text_wait_for_room(fd))))
-            continue;
-        if (n < 0) return false;
-        bytes += n;
-        len -= (size_t)n;
+/* Writes a part of the bytes. False: they cannot be written, or a held signal came while the write was blocked. */
+static bool text_write_some(int fd, const char **bytes, size_t *len) {
+    const ssize_t n = write(fd, *bytes, *len);
+    if (n >= 0) {
+        *bytes += n;
+        *len -= (size_t)n;
+        return true;
     }
-    return true;
+    const bool full = errno == EAGAIN || errno == EWOULDBLOCK;
+    if (full ? !text_wait_for_room(fd) : errno != EINTR) return false;
+    errno = EINTR;
+    return !pause_signal_came();
+}
+
+static bool text_write_all(int fd, const char *bytes, size_t len) {
+    bool written = true;
+    pause_interrupt_writes(true);
+    while (len > 0 && written)
+        written = text_write_some(fd, &bytes, &len);
+    pause_interrupt_writes(false);
+    return written;
 }
 
 int text_say(struct text *text, int code, int unsaid) {
@@ -173,7 +196,7 @@ int text_say(struct text *text, int code, int unsaid) {
     const int error = errno;
     text_free(text);
     if (said) return code;
-    if (error != EPIPE) complain("cannot write to standard output: %s", strerror(error));
+    if (error != EPIPE && error != EINTR) complain("cannot write to standard output: %s", strerror(error));
     return unsaid;
 }
 

@@ -302,6 +302,33 @@ def test_wait_is_denied_at_once_if_a_block_is_longer_than_max_wait(run, ask):
     assert done.returncode == DENIED and re.fullmatch(r"blocked  k  .*  for 1 h; retry in .*\n", done.stdout), done.stdout
 
 
+def test_wait_starts_no_block_however_short_its_max_wait(run, ask):
+    """The time of the question counts, too. When nothing is left of --max-wait, the call is one without a max_wait."""
+    limit = (*LIMIT, "--block", "1h")
+    ask("consume", "k", *limit, "--amount", "10")
+    for max_wait in "0s", "1us", "50us":
+        code, answer = ask("wait", "k", *limit, "--max-wait", max_wait, fields=LONG)
+        assert (code, answer["blocked_for"], ask("peek", "k", *limit)[1]["blocked_for"]) == (DENIED, 0, 0), max_wait
+    assert run("consume", "k", *limit, "--max-wait", "0s").stdout.startswith("blocked  k  ")  # as without --max-wait
+
+
+def test_wait_starts_no_block_if_its_time_is_used_up_after_a_block(steady, tmp_path, ask):
+    """The command is stopped until its time is over. Meanwhile the bucket was filled."""
+    limit = ("--capacity", "5", "--recharge", "200ms", "--block", "1s")
+    ask("consume", "k", *limit, "--amount", "5")
+    assert ask("consume", "k", *limit, "--amount", "5")[1]["blocked_for"] == 1
+    child = subprocess.Popen([steady, "wait", "k", *limit, "--max-wait", "1100ms"], stdout=subprocess.PIPE, text=True,
+                             env={**os.environ, "STEADY_STORE": f"file:{tmp_path}/buckets"})
+    assert "then it asks again" in child.stdout.readline()
+    child.send_signal(signal.SIGSTOP)
+    ask("consume", "k", *limit, "--amount", "100000", "--charge", fields=LONG)
+    time.sleep(1.3)
+    child.send_signal(signal.SIGCONT)
+    assert child.stdout.read().startswith("denied   k  ") and child.wait() == DENIED
+    child.stdout.close()
+    assert ask("peek", "k", *limit)[1]["blocked_for"] == 0
+
+
 class Waiter:
     """A command that has printed its place in line, and sleeps."""
 
@@ -335,6 +362,67 @@ def test_a_signal_during_a_block_ends_wait(ask, steady, tmp_path):
     assert "then it asks again" in waiter.line
     assert waiter.end(signal.SIGTERM) == (-signal.SIGTERM, "", "")
     assert ask("peek", "k", *limit)[1]["level"] == 10
+
+
+@contextlib.contextmanager
+def full_pipe():
+    """The write end of a full pipe. Its other end is open, and not read."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(write, b"." * 4096)
+    os.set_blocking(write, True)
+    try:
+        yield write
+    finally:
+        os.close(read), os.close(write)
+
+
+@pytest.mark.parametrize("blocks", [True, False], ids=["blocking", "nonblocking"])
+@pytest.mark.parametrize("verb", [("wait",), ("consume", "--max-wait", "365d"), ("wait", "--json"), ("reserve", "--max-wait", "1s")],
+                         ids=["wait", "consume", "json", "reserve"])
+def test_a_signal_gives_up_the_place_also_while_the_output_is_blocked(ask, steady, tmp_path, verb, blocks):
+    ask("consume", "k", *LIMIT, "--amount", "9" if verb[0] == "reserve" else "10")
+    before = ask("peek", "k", *LIMIT)[1]["level"]
+    with full_pipe() as write:
+        os.set_blocking(write, blocks)
+        child = subprocess.Popen([steady, *verb, "k", *LIMIT], env={**os.environ, "STEADY_STORE": f"file:{tmp_path}/buckets"},
+                                 stdout=write, stderr=subprocess.PIPE)
+        while ask("peek", "k", *LIMIT)[1]["level"] == before:
+            time.sleep(0.05)
+        time.sleep(0.3)  # it writes now
+        assert child.poll() is None
+        child.send_signal(signal.SIGTERM)
+        assert (child.wait(20), child.stderr.read()) == (-signal.SIGTERM, b"")
+        child.stderr.close()
+    assert ask("peek", "k", *LIMIT)[1]["level"] == before
+
+
+def test_a_signal_ends_a_wait_that_cannot_say_that_the_key_is_blocked(ask, steady, tmp_path):
+    limit = (*LIMIT, "--block", "1h")
+    ask("consume", "k", *limit, "--amount", "10")
+    ask("consume", "k", *limit)
+    with full_pipe() as write:
+        child = subprocess.Popen([steady, "wait", "k", *limit], env={**os.environ, "STEADY_STORE": f"file:{tmp_path}/buckets"},
+                                 stdout=write)
+        time.sleep(0.5)
+        child.send_signal(signal.SIGINT)
+        assert child.wait(20) == -signal.SIGINT
+
+
+def test_a_place_that_cannot_be_printed_is_given_up(run, ask):
+    ask("consume", "k", *LIMIT, "--amount", "8")
+    read, closed = os.pipe()
+    os.close(read)
+    with open("/dev/full", "w") as full:
+        for out, error in ((full, "steady: cannot write to standard output: No space left on device\n"), (closed, "")):
+            for args in (("wait", "--amount", "4"), ("consume", "--max-wait", "365d"), ("reserve",), ("reserve", "--json"),
+                         ("reserve", "--max-wait", "1s")):
+                done = run(*args, "k", *LIMIT, stdout=out)
+                assert (done.returncode, done.stderr) == (UNKNOWN, error), args
+                assert ask("peek", "k", *LIMIT)[1]["level"] == 8, args
+    os.close(closed)
 
 
 def test_a_shell_sees_130_and_ends_its_script(steady, tmp_path, ask):
@@ -414,6 +502,49 @@ def test_a_reservation_may_come_on_standard_input(run):
     done = run("settle", "-", "8", stdin=None, input=reservation + "\nmore")
     assert done.returncode == USAGE and "not a reservation" in done.stderr
     assert run("settle", "-", "8", stdin=None, input="r1,1,0;" + "k" * 1000000).returncode == USAGE
+
+
+def test_standard_input_that_is_more_than_a_reservation_is_refused(run, ask):
+    reservation = reserve(run, *LIMIT, "--amount", "8")
+    for text, says in ((reservation + "\0more", "standard input has a NUL byte"), (reservation + "\n\0", "standard input has a NUL byte"),
+                       (reservation + "\n" * (1 << 18) + "more", "standard input has more than 262144 bytes")):
+        done = run("settle", "-", "8", stdin=None, input=text)
+        assert (done.returncode, done.stdout) == (USAGE, "") and says in done.stderr, done
+    assert ask("peek", "k", *LIMIT)[1]["level"] == 8
+    assert run("settle", "-", "8", stdin=None, input=reservation + "\n" * ((1 << 18) - len(reservation))).returncode == ALLOWED
+
+
+def test_settle_without_memory_for_its_input_is_unavailable(run, tmp_path):
+    """malloc fails for the buffer of standard input, and for nothing else."""
+    (tmp_path / "shim.c").write_text(
+        "#include <stddef.h>\nvoid *__libc_malloc(size_t size);\n"
+        "void *malloc(size_t size) { return size == (1 << 18) + 1 ? NULL : __libc_malloc(size); }\n")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "shim.so", tmp_path / "shim.c"], check=True)
+    done = run("settle", "-", "8", stdin=None, input=ONE, env={"LD_PRELOAD": str(tmp_path / "shim.so")})
+    assert (done.returncode, done.stdout, done.stderr) == (UNAVAILABLE, "", "steady: out of memory; nothing was charged\n")
+
+
+def test_settle_takes_the_limit_of_today(run, ask):
+    """A limit was raised since. By the limit of the reservation it would give back the drops of others."""
+    today = ("--rate", "20/d", "--prefix", "p:")
+    done = run("settle", reserve(run, "--rate", "10/d", "--prefix", "p:", "--amount", "8"), "3", *today)
+    assert (done.returncode, done.stdout) == (ALLOWED, "settled  p:k  [####......] 8/20  nothing changed\n")
+    done = run("settle", reserve(run, *today, "--amount", "4"), "9", *today)
+    assert done.stdout == "settled  p:k  [#########.] 17/20  charged 5 more\n"
+    done = run("settle", reserve(run, *today, "--amount", "2"), "1", "--rate", "20/d burst 100", "--prefix", "p:")
+    assert done.stdout == "settled  p:k  [##........] 18/100  gave back 1 drop\n"
+    done = run("settle", reserve(run, *LIMIT, "--amount", "2"), "1", *LIMIT)
+    assert done.stdout == "settled  k  [#.........] 1/10  gave back 1 drop\n"
+
+
+def test_settle_takes_the_limits_of_today_by_name(run):
+    reservation = reserve(run, *SEVERAL, "--rate", "5/3d", "--amount", "4")
+    done = run("settle", reservation, "1", "--rate", "10/3d", "--rate", "week=20/week burst 50", "--rate", "burst=40/d")
+    assert done.stdout.splitlines() == ["settled  {k}burst  [#.........] 4/40  nothing changed",
+                                        "settled  {k}week   [#.........] 1/50  gave back 3 drops",
+                                        "settled  {k}3d     [####......] 4/10  nothing changed"]
+    done = run("settle", reservation, "week=0", "--rate", "week=20/week", "--rate", "other=1/d")
+    assert done.returncode == ALLOWED and done.stdout.count("settled") == 1  # only what is settled needs its limit
 
 
 def test_a_denied_reservation_leaves_standard_output_empty(run, ask):
@@ -541,8 +672,8 @@ TWO = "r1,2,0;%7Bk%7Da,a,0,1,10,86400000000,1,5,5,1;%7Bk%7Db,b,0,1,10,8640000000
     (("consume", "k", "--capacity", "10", "--recharge", "0s"), '--recharge: "0s" is not between 1 us and'),
     (("consume", "k", "--capacity", "10", "--recharge", "-5s"), '--recharge: "-5s" is not between 1 us and'),
     (("consume", "k", *LIMIT, "--block=-5s"), '--block: "-5s" is not between 0 us and'),
-    (("consume", "k", *LIMIT, "--max-wait", "-1us"), '--max-wait: "-1us" is not between 0 us and 52125 d'),
-    (("consume", "k", *LIMIT, "--max-wait", "52125d"), '--max-wait: "52125d" is not between 0 us and 52125 d'),
+    (("consume", "k", *LIMIT, "--max-wait", "-1us"), '--max-wait: "-1us" is not between 0 us and 4503599627370496 us'),
+    (("consume", "k", *LIMIT, "--max-wait", "52125d"), '--max-wait: "52125d" is not between 0 us and 4503599627370496 us'),
     (("wait", "k", *LIMIT, "--max-wait", "5"), 'lacks a unit: did you mean "5s"?'),
     (("consume", "k", *LIMIT, "--at-least", "0"), '--at-least: "0" is not a whole number from 1 to 2147483647'),
     (("consume", "k", *LIMIT, "--at-least", "2"), '--at-least: "2" is more than --amount, which is 1; it must be from 1'),
@@ -584,17 +715,23 @@ TWO = "r1,2,0;%7Bk%7Da,a,0,1,10,86400000000,1,5,5,1;%7Bk%7Db,b,0,1,10,8640000000
     (("settle", TWO, "c=3"), '"c=3": the reservation has no limit of this name; it has a, b'),
     (("settle", TWO, "a=3", "a=4"), '"a=4": this limit is named twice'),
     (("settle", TWO, "a=3", "4"), '"4" is not NAME=ACTUAL; write one ACTUAL for all limits, or NAME=ACTUAL for each'),
-    (("settle", ONE, "3", "--rate", "1/s"), "settle has no option --rate"),
+    (("settle", ONE, "3", "--amount", "1"), "settle has no option --amount"),
+    (("settle", ONE, "3", "--capacity", "5"), "a limit is needed: --recharge is missing"),
+    (("settle", ONE, "3", "--rate", "1/d", "--prefix", "other:"),
+     'part 0 of the reservation (limit "1d") belongs to none of the throttlers; give all limits and the --prefix that reserve had'),
+    (("settle", TWO, "a=3", "--rate", "b=1/s", "--rate", "c=1/s"), '(limit "a") belongs to none'),
     (("settle", ONE.replace("5,5,1;", "-5,-5,1;"), "3"), "took drops out; it cannot be settled"),
     (("consume", "k", "--capacity", "0", "--recharge", "5s"), '--capacity: "0" is not a whole number from 1 to 2147483647'),
     (("consume", "k", "--capacity", "2147483648", "--recharge", "5s"), "from 1 to 2147483647"),
     (("consume", "k", "--capacity", "nan", "--recharge", "5s"), '--capacity: "nan"'),
     (("consume", "k", "--capacity", "2147483647", "--recharge", "1h"), "max_capacity * drop_recharge is 2147483647 *"),
     (("consume", "k", *LIMIT, "--block", "1w"), "unknown unit; the units are us ms s m h d"),
-    (("consume", "k", *LIMIT, "--block", "100000d"), '--block: "100000d" is not between 0 us and'),
+    (("consume", "k", *LIMIT, "--block", "52125d"), '--block: "52125d" is not between 0 us and 4503599627370495 us'),
+    (("wait", "k", *LIMIT, "--max-wait", "52125d"), '--max-wait: "52125d" is not between 0 us and 4503599627370496 us'),
+    (("consume", "k", *LIMIT, "--max-wait", "4503599627370497us"), "is not between 0 us and 4503599627370496 us"),
     (("consume", "k", *LIMIT, "--timeout", "0s"), '--timeout: "0s" is not between 1 us and 1 d'),
     (("consume", "k", *LIMIT, "--timeout", "0"), '--timeout: "0" is not between 1 us and 1 d'),
-    (("consume", "k", "--capacity", "10", "--recharge", "00"), '--recharge: "00" is not between 1 us and'),
+    (("consume", "k", "--capacity", "10", "--recharge", "00"), '--recharge: "00" is not between 1 us and 9007199254740991 us'),
     (("consume", "k", *LIMIT, "--block", "0"), 'lacks a unit: did you mean "0s"?'),
     (("consume", "k", *LIMIT, "--timeout", "25h"), '--timeout: "25h" is not between 1 us and 1 d'),
     (("consume", "k", *LIMIT, "--engine", "lua"), '--engine: "lua" is not one of auto, script, module'),
