@@ -4,6 +4,7 @@
  *     bench_redis async URL COUNT IN_FLIGHT    prints seconds and CPU seconds for COUNT decisions
  *     bench_redis sync URL COUNT               prints the median and the 99th percentile of COUNT latencies, in us
  *     bench_redis pool URL COUNT               the same on a pool
+ *     bench_redis keys URL COUNT KEY...        the same for calls on all these keys at once
  *     bench_redis threads URL COUNT THREADS CONNECTIONS    prints seconds and CPU seconds for COUNT blocking calls of
  * all THREADS on a pool with so many connections; 0: each thread has a store of its own bench_redis rate PORT COUNT <
  * COMMAND    prints seconds for COUNT commands (wire form), 200 in flight bench_redis load VERB prints the SCRIPT LOAD
@@ -106,9 +107,19 @@ static void measure_async(const char *url, long count, long in_flight) {
 
 /* ---- One after another ---- */
 
+static char **keys; /* NULL: one random key */
+static size_t n_keys;
+
 static int by_value(const void *a, const void *b) {
     const double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
+}
+
+static int call_keys(steady_throttler *throttler, steady_result *result) {
+    steady_part parts[64];
+    for (size_t i = 0; i < n_keys; i++)
+        parts[i] = (steady_part){.throttler = throttler, .key = keys[i], .key_len = strlen(keys[i]), .amount = 1};
+    return steady_consume_all_sync(parts, n_keys, NULL, result);
 }
 
 static double time_one(steady_throttler *throttler, uint64_t *seed) {
@@ -116,7 +127,7 @@ static double time_one(steady_throttler *throttler, uint64_t *seed) {
     steady_result r;
     const size_t len = random_key(key, seed);
     const double began = seconds(CLOCK_MONOTONIC);
-    const int error = steady_consume_sync(throttler, key, len, 1, &r);
+    const int error = keys == NULL ? steady_consume_sync(throttler, key, len, 1, &r) : call_keys(throttler, &r);
     const double took = seconds(CLOCK_MONOTONIC) - began;
     if (error != 0 || !r.success) die("answer", steady_error_text(error));
     return took * 1e6;
@@ -142,7 +153,7 @@ static void measure_sync(const char *url, long count, bool pool) {
     if ((pool ? open_pool(&store, url, 0, &why) : open_store(&store, url, &why)) != 0 ||
         steady_throttler_new(&throttler, store, &limit, NULL, &why) != 0)
         die(url, why.text);
-    for (int i = 0; i < WARM_UP; i++)
+    for (long i = 0; i < (keys == NULL ? WARM_UP : count / 10); i++)
         time_one(throttler, &seed);
     for (long i = 0; i < count; i++)
         took[i] = time_one(throttler, &seed);
@@ -303,7 +314,11 @@ int main(int argc, char **argv) {
         measure_sync(argv[2], atol(argv[3]), false);
     else if (argc == 4 && strcmp(argv[1], "pool") == 0)
         measure_sync(argv[2], atol(argv[3]), true);
-    else if (argc == 6 && strcmp(argv[1], "threads") == 0)
+    else if (argc > 4 && argc <= 4 + 64 && strcmp(argv[1], "keys") == 0) {
+        keys = argv + 4;
+        n_keys = (size_t)argc - 4;
+        measure_sync(argv[2], atol(argv[3]), false);
+    } else if (argc == 6 && strcmp(argv[1], "threads") == 0)
         measure_threads(argv[2], atol(argv[3]), (unsigned)atoi(argv[4]), (uint32_t)atoi(argv[5]));
     else if (argc == 4 && strcmp(argv[1], "rate") == 0)
         measure_rate(argv[2], atol(argv[3]));

@@ -220,6 +220,7 @@ static size_t coordinator_collect(const struct steady__coordinator *c, enum roun
 }
 
 static void coordinator_not_sent(struct steady__coordinator *c, enum round round, const unsigned char *at, size_t n) {
+    c->owner_class->no_memory(c->owner);
     for (size_t k = 0; k < n; k++) {
         c->states[at[k]].asked = true;
         if (coordinator_settles(round)) c->states[at[k]].drops = 0;

@@ -28,6 +28,8 @@ struct steady__coordinator_owner {
     bool (*send)(void *owner, struct steady__request *parent, struct steady__branch *branch);
     /* Takes a branch back, and returns its error. held: the loop was held meanwhile. */
     int (*take_back)(void *owner, struct steady__branch *branch, bool held);
+    /* A branch was not sent. Notes that memory is out. */
+    void (*no_memory)(void *owner);
     /* Ends the call of `parent`, with its callback. Frees the coordinator before that. */
     void (*end)(void *owner, struct steady__request *parent, steady_result *result);
 };

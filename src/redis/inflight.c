@@ -263,9 +263,14 @@ static void inflight_finish(struct steady__inflight *inflight, struct pending *p
     }
 }
 
+static void inflight_note_no_memory(void *owner) {
+    const struct steady__inflight *inflight = owner;
+    steady__note_error(inflight->last_error, 0, "out of memory");
+}
+
 static void inflight_fail(struct steady__inflight *inflight, struct pending *pending, int error) {
     steady_result result = {.error = error};
-    if (error == STEADY_NO_MEMORY) steady__note_error(inflight->last_error, 0, "out of memory");
+    if (error == STEADY_NO_MEMORY) inflight_note_no_memory(inflight);
     inflight_finish(inflight, pending, &result);
 }
 
@@ -459,7 +464,7 @@ static void inflight_end(void *owner, struct steady__request *parent, steady_res
 }
 
 static const struct steady__coordinator_owner coordinator_owner = {inflight_send_branch, inflight_take_back,
-                                                                   inflight_end};
+                                                                   inflight_note_no_memory, inflight_end};
 
 /* ---- Called by the transport ---- */
 
