@@ -531,6 +531,27 @@ static void settle_is_not_sent_on_another_connection_than_the_take(void **state)
     assert_heard(low_node, 1, 1, 0);
 }
 
+/* Between two blocking calls nothing runs, so the settle goes out before the call returns. */
+static void blocking_call_gives_back_before_it_returns(void **state) {
+    const char *const faults[] = {FAKE_HANG_UP, FAKE_SILENCE};
+    steady_result r;
+    (void)state;
+    for (size_t i = 0; i < COUNT(faults); i++) {
+        open_cluster(TIMEOUT);
+        assert_int_equal(steady_peek_sync(throttler, HIGH, 3, &r), 0); /* its own connections learn of the cluster */
+        fake_node_says(low_node, LOOK, allows(5, 1), 0, 0);
+        fake_node_says(high_node, TAKE, faults[i], 0, 0);
+        const steady_part parts[] = {part_of(throttler, LOW, 1), part_of(throttler, HIGH, 1)};
+        assert_int_equal(steady_consume_all_sync(parts, 2, NULL, &r), STEADY_UNKNOWN);
+        const steady_us until = now_us() + STEADY_SECOND;
+        while (fake_node_heard(low_node, SETTLE) == 0 && now_us() < until)
+            sleep_us(MS);
+        assert_int_equal(fake_node_heard(low_node, SETTLE), 1);
+        close_cluster(NULL);
+        nodes_set_up(NULL);
+    }
+}
+
 /* ---- A cluster that changes ---- */
 
 #define TRY_AGAIN "-TRYAGAIN Multiple keys request during rehashing of slot\r\n"
@@ -920,6 +941,7 @@ int main(void) {
         WITH_CLUSTER(call_that_is_lost_in_its_look_is_unavailable),
         WITH_CLUSTER(deadline_is_that_of_the_call),
         WITH_CLUSTER(settle_is_not_sent_on_another_connection_than_the_take),
+        WITH_CLUSTER(blocking_call_gives_back_before_it_returns),
         WITH_CLUSTER(keys_on_two_nodes_are_asked_one_by_one),
         WITH_CLUSTER(slot_that_moves_between_two_rounds_is_asked_key_by_key),
         WITH_CLUSTER(single_key_that_is_to_try_again_is_unavailable),

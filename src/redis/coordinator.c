@@ -487,9 +487,11 @@ bool steady__coordinator_start(struct steady__coordinator *c) {
 
 /* Branches that give drops back go on without the coordinator. */
 static void coordinator_let_go(struct steady__coordinator *c, bool held) {
-    while (!steady__list_empty(&c->branches)) {
-        struct steady__branch *branch = BRANCH(c->branches.next);
-        steady__list_remove(&branch->place);
+    struct steady__list *next;
+    for (struct steady__list *place = c->branches.next; place != &c->branches; place = next) {
+        struct steady__branch *branch = BRANCH(place);
+        next = place->next;
+        steady__list_remove(place);
         if (coordinator_settles((enum round)branch->round)) {
             branch->coordinator = NULL;
             if (branch->round == GIVE_BACK) c->unsure = true;
