@@ -19,21 +19,29 @@ async def far_away(url, seconds):
     """The URL of a proxy that holds each byte back, in both directions together for `seconds`."""
     host, _, port = url.rpartition("/")[2].rpartition(":")
 
+    connections = []
+
     async def copy(reader, writer):
         loop = asyncio.get_running_loop()
         while data := await reader.read(1 << 16):
             loop.call_later(seconds / 2, writer.write, data)
+        await asyncio.sleep(seconds)
         writer.close()
 
     async def serve(reader, writer):
+        connections.append(asyncio.current_task())
         to_us, to_server = await asyncio.open_connection(host, int(port))
         await asyncio.gather(copy(reader, to_server), copy(to_us, writer), return_exceptions=True)
+        for each in (writer, to_server):
+            with contextlib.suppress(ConnectionError):
+                await each.wait_closed()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:
         yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
+        await asyncio.gather(*connections)  # their clients are closed by now
 
 
 @pytest.fixture(params=["memory", "Redis", "Redis 2 ms away", "redis-py", "two stores", "two stores, 2 ms away"])
