@@ -117,6 +117,15 @@ static void ask(const char *key) {
     asked += steady_peek(throttler, key, strlen(key), count, NULL) == 0;
 }
 
+/* In a cluster these keys lie in several slots, of several nodes. */
+static void ask_several(const char *key) {
+    if (throttler == NULL) return;
+    const steady_part parts[] = {{.throttler = throttler, .key = key, .key_len = strlen(key), .amount = 1},
+                                 {.throttler = throttler, .key = "other", .key_len = 5, .amount = 1},
+                                 {.throttler = throttler, .key = "third", .key_len = 5, .amount = 1}};
+    asked += steady_consume_all(parts, COUNT(parts), NULL, count, NULL, NULL) == 0;
+}
+
 static void run(steady_us time) {
     for (const steady_us until = now_us() + time; now_us() < until && answered < asked;)
         turn(5 * MS);
@@ -202,6 +211,20 @@ static void play_sentinel(void) {
 static void play_cluster(void) {
     open_at(cluster.nodes[0].url);
     ask_and_lose(cluster.nodes, cluster.count);
+}
+
+static void play_several_slots(void) {
+    open_at(cluster.nodes[0].url);
+    ask_several("a");
+    run(2 * TIMEOUT);
+    ask_several("b");
+    ask_several("c");
+    turn(0);
+    for (unsigned i = 0; i < cluster.count; i++)
+        kill_connections(&cluster.nodes[i]);
+    run(2 * TIMEOUT);
+    ask_several("d");
+    run(2 * TIMEOUT);
 }
 
 static redisAsyncContext *context;
@@ -330,6 +353,13 @@ static void cluster_store_survives_each_failed_call_of_the_loop(void **state) {
     cluster_stop(&cluster);
 }
 
+static void calls_in_several_slots_survive_each_failed_call_of_the_loop(void **state) {
+    (void)state;
+    cluster_start(&cluster, PRIMARIES, NULL);
+    each_call_fails(play_several_slots, close_all);
+    cluster_stop(&cluster);
+}
+
 static void attached_store_survives_each_failed_call_of_the_loop(void **state) {
     (void)state;
     events = event_base_new();
@@ -426,6 +456,7 @@ int main(void) {
         cmocka_unit_test(sentinel_store_survives_each_failed_call_of_the_loop),
         cmocka_unit_test(attached_store_survives_each_failed_call_of_the_loop),
         cmocka_unit_test(cluster_store_survives_each_failed_call_of_the_loop),
+        cmocka_unit_test(calls_in_several_slots_survive_each_failed_call_of_the_loop),
         cmocka_unit_test(store_of_a_late_server_survives_each_failed_call_of_the_loop),
     };
     return cmocka_run_group_tests_name("loop faults", tests, group_set_up, group_tear_down);
