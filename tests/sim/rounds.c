@@ -299,6 +299,9 @@ void rounds_check_uncharged(const struct decision *d) {
 /* A command that waits in the buffer of a connection may go out, and has not left so far. */
 void rounds_check_doubt(const struct decision *d) {
     uint64_t seen = 0;
+    for (const struct request *q = d->several->rounds; q != NULL; q = q->next)
+        if (only_looks(q) && q->left_on != NULL && !q->refused && !journal_heard(q))
+            broken("decision %" PRId64 " is unknown, and still looks", d->id);
     for (const struct request *q = d->several->rounds; q != NULL; q = q->next) {
         if (q->left_on == NULL || q->may_go_again || !journal_heard(q)) return;
         for (size_t k = 0; k < q->n && q->verb != STEADY__PEEK_ALL; k++)

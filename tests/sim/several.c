@@ -67,6 +67,7 @@ static steady_us any_wait(void) {
 /* What the client asks, in the terms of the library and in those of the test. */
 struct asking {
     bool crowds;
+    bool drains; /* all parts take drops out */
     size_t n_parts;
     steady_part parts[TAPS];
     int64_t amounts[TAPS][MEMBERS_MAX];
@@ -95,9 +96,10 @@ static void add_part(struct asking *asking, const struct tap *tap, const char *n
     int64_t *amounts = asking->amounts[asking->n_parts];
     const bool each = tap->place->n_limits > 1 && one_in(2);
     *part = (steady_part){.throttler = tap->throttler, .key = name, .key_len = strlen(name)};
-    if (asking->how.at_least == 0 && !asking->crowds) part->kind = any_kind();
+    if (asking->how.at_least == 0 && !asking->crowds && !asking->drains) part->kind = any_kind();
     part->amount = asking->how.at_least > 0 ? asking->parts[0].amount
                    : asking->crowds         ? between(1, 2)
+                   : asking->drains         ? -between(1, 5)
                                             : any_amount(tap->place, part->kind);
     if (asking->how.at_least > 0 && asking->n_parts == 0) part->amount = asking->how.at_least + between(0, 5);
     if (asking->verb == STEADY__RESET_ALL) part->amount = 0, part->kind = STEADY_TAKE;
@@ -173,6 +175,7 @@ static bool ask_for(struct client *client, enum steady__verb verb) {
     struct asking *asking = keep(sizeof *asking);
     asking->verb = verb;
     asking->crowds = client->crowds;
+    asking->drains = !client->crowds && one_in(12);
     asking->several = keep(sizeof *asking->several);
     choose_how(asking);
     choose_parts(asking, client, d->id);
