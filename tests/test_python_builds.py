@@ -14,8 +14,8 @@ import aiosteady_build
 import pytest
 from conftest import BUILD, ROOT
 
-TESTS = ["test_python.py", "test_python_wait.py", "test_python_loops.py", "test_python_memory.py", "test_python_waking.py",
-         "test_python_tls.py"]
+TESTS = ["test_python.py", "test_python_several.py", "test_python_reserve.py", "test_python_wait.py", "test_python_loops.py",
+         "test_python_memory.py", "test_python_waking.py", "test_python_tls.py"]
 IN_PROCESSES_OF_THEIR_OWN = "level or forked or ends_with_work_pending or subinterpreters or running_out_of_memory"
 
 
@@ -51,7 +51,7 @@ def test_the_tests_pass_under_address_sanitizer():
     flags = "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
     built = aiosteady_build.build(BUILD / "python-asan", env={**os.environ, "CC": "gcc", "CFLAGS": flags, "LDFLAGS": flags})
     env = {"LD_PRELOAD": preload, "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc", "AIOSTEADY": str(built)}
-    assert "passed" in run_tests(env, "level")
+    assert "passed" in run_tests(env, "level or whole_rate")
 
 
 def test_the_extension_is_never_unloaded(aiosteady):

@@ -27,9 +27,7 @@ static PyObject *throttler_decide_embedded(struct throttler *self, struct reques
     char room[STEADY__KEY_MAX];
     steady_result result;
     steady_store *store = self->store->embedded->store;
-    const bool clamped = self->options.clamp && request.amount > terms->rate.capacity;
-    struct steady__call call = {
-        .verb = request.verb, .amount = clamped ? terms->rate.capacity : request.amount, .terms = terms};
+    struct steady__call call = {.verb = request.verb, .amount = request.amount, .terms = terms};
     if (store == NULL) return convert_raise(self->state, STEADY_CLOSED, NULL);
     if (binding_key(self, key, room, &call.key, &call.key_len) != 0) return NULL;
     store->class_->decide(store, &call, &result);
