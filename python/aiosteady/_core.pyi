@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-from collections.abc import Coroutine, Generator, Mapping, Sequence
+from collections.abc import Coroutine, Generator, Mapping
 from typing import Any, Literal, TypeAlias, final
 
 core_version: str
@@ -83,7 +83,7 @@ class ThrottleResult:
     @property
     def _reservation(self) -> Reservation | None: ...
 
-_Amount: TypeAlias = int | Sequence[int] | Mapping[str, int]
+_Amount: TypeAlias = int | tuple[int, ...] | list[int] | Mapping[str, int]
 
 @final
 class Reservation:

@@ -28,6 +28,15 @@ class Part(NamedTuple):
     kind: Kind = "take"
 
 
+# What consume_all() takes as a part.
+Given = Union[
+    Part,
+    tuple[_core.Throttler, Key],
+    tuple[_core.Throttler, Key, Amount],
+    tuple[_core.Throttler, Key, Amount, Kind],
+]
+
+
 def call_of(verb: int, parts: Iterable[Any], max_wait: Optional[float], at_least: Optional[int]) -> _core.Call:
     made: list[tuple[_core.Throttler, Key, Amount, str]] = []
     for at, part in enumerate(parts):
@@ -39,7 +48,7 @@ def call_of(verb: int, parts: Iterable[Any], max_wait: Optional[float], at_least
 
 
 async def consume_all(
-    parts: Sequence[Union[Part, tuple[Any, ...]]],
+    parts: Sequence[Given],
     *,
     max_wait: Optional[float] = 0,
     at_least: Optional[int] = None,
@@ -55,7 +64,7 @@ async def consume_all(
 
 
 async def peek_all(
-    parts: Sequence[Union[Part, tuple[Any, ...]]],
+    parts: Sequence[Given],
     *,
     max_wait: Optional[float] = 0,
     at_least: Optional[int] = None,

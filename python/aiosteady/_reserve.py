@@ -2,7 +2,7 @@
 """Reservations: a cost that is known only afterwards."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Optional, Union
 
@@ -12,7 +12,7 @@ from ._lines import log
 
 Key = Union[str, bytes]
 if TYPE_CHECKING:
-    Amount = Union[int, Sequence[int], Mapping[str, int]]
+    Amount = Union[int, tuple[int, ...], list[int], Mapping[str, int]]  # no other sequence, such as bytes
 else:
     Amount = int  # FastAPI reads the types at run time: Throttler.consume as a dependency takes an int from the query
 

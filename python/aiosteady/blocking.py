@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, Optional, TypeVar, Union, overlo
 from . import _core
 from ._core import ThrottleResult
 from ._lines import log
-from ._parts import Part, call_of
+from ._parts import Given, Part, call_of
 from ._rates import Limits, Rate, specs_of
 from ._reserve import Amount, Denied, Key, Reserved
 from ._texts import shown
@@ -256,6 +256,18 @@ class Throttler(_core.BlockingThrottler):
                 raise TimeoutError(_timeout_text(result, amount, left or 0.0))
             time.sleep(delay)
 
+    # The first two overloads tell pyright the types of the parameters of a lambda.
+    @overload
+    def limit(self, key: Callable[[Any], Key], amount: Amount = 1, timeout: Optional[float] = None) -> Limit: ...
+
+    @overload
+    def limit(self, key: Callable[[Any, Any], Key], amount: Amount = 1, timeout: Optional[float] = None) -> Limit: ...
+
+    @overload
+    def limit(
+        self, key: Union[Key, Callable[..., Key]], amount: Amount = 1, timeout: Optional[float] = None
+    ) -> Limit: ...
+
     def limit(
         self, key: Union[Key, Callable[..., Key]], amount: Amount = 1, timeout: Optional[float] = None
     ) -> Limit:
@@ -309,7 +321,7 @@ class Throttler(_core.BlockingThrottler):
 
 
 def consume_all(
-    parts: Sequence[Union[Part, tuple[Any, ...]]],
+    parts: Sequence[Given],
     *,
     max_wait: Optional[float] = 0,
     at_least: Optional[int] = None,
@@ -319,7 +331,7 @@ def consume_all(
 
 
 def peek_all(
-    parts: Sequence[Union[Part, tuple[Any, ...]]],
+    parts: Sequence[Given],
     *,
     max_wait: Optional[float] = 0,
     at_least: Optional[int] = None,

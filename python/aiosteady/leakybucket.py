@@ -263,6 +263,18 @@ class Throttler(_core.Throttler):
             await asyncio.sleep(delay)
             result = None
 
+    # The first two overloads tell pyright the types of the parameters of a lambda.
+    @overload
+    def limit(self, key: Callable[[Any], Key], amount: Amount = 1, timeout: Optional[float] = None) -> Limit: ...
+
+    @overload
+    def limit(self, key: Callable[[Any, Any], Key], amount: Amount = 1, timeout: Optional[float] = None) -> Limit: ...
+
+    @overload
+    def limit(
+        self, key: Union[Key, Callable[..., Key]], amount: Amount = 1, timeout: Optional[float] = None
+    ) -> Limit: ...
+
     def limit(
         self, key: Union[Key, Callable[..., Key]], amount: Amount = 1, timeout: Optional[float] = None
     ) -> Limit:
