@@ -49,8 +49,10 @@ static int64_t call_clamped(const steady_throttler *t, enum steady__verb verb, i
     return verb == STEADY__CONSUME && t->clamp && amount > capacity ? capacity : amount;
 }
 
-static int call_ask(steady_throttler *t, enum steady__verb verb, const void *key, size_t key_len, int64_t amount,
-                    steady_callback callback, void *data, uint64_t *id) {
+/* Inlined into steady_consume, which passes on all of its arguments. */
+__attribute__((always_inline)) static inline int call_ask(steady_throttler *t, enum steady__verb verb, const void *key,
+                                                          size_t key_len, int64_t amount, steady_callback callback,
+                                                          void *data, uint64_t *id) {
     char room[STEADY__KEY_MAX];
     int error = call_check_plain(t, key, key_len, amount);
     if (error == 0) error = call_check_async(t->store, callback);

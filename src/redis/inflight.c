@@ -153,7 +153,8 @@ static void inflight_set_room(struct steady__request *request, size_t room) {
     request->extra = room > STEADY__REQUEST_MAX ? (uint32_t)(room - STEADY__REQUEST_MAX) : 0;
 }
 
-static void inflight_set_keys(struct steady__request *request, const struct steady__call *call) {
+__attribute__((noinline, cold)) static void inflight_set_keys(struct steady__request *request,
+                                                              const struct steady__call *call) {
     request->key = call->key;
     request->keys = call->group->keys;
     request->n_keys = call->group->n;
@@ -161,7 +162,7 @@ static void inflight_set_keys(struct steady__request *request, const struct stea
 }
 
 /* The keys of a group stay in its own memory. */
-static bool inflight_take_call(struct pending *pending, const struct steady__call *call) {
+static inline bool inflight_take_call(struct pending *pending, const struct steady__call *call) {
     if (call->group != NULL) {
         pending->call = *call;
         inflight_set_keys(&pending->request, call);
@@ -178,7 +179,8 @@ static struct pending *inflight_pending_find(struct steady__inflight *inflight) 
     return PENDING(inflight->spare.next);
 }
 
-static struct pending *inflight_pending_take(struct steady__inflight *inflight, const struct steady__call *call) {
+static inline struct pending *inflight_pending_take(struct steady__inflight *inflight,
+                                                    const struct steady__call *call) {
     struct pending *pending = inflight_pending_find(inflight);
     if (pending == NULL || !inflight_take_call(pending, call)) return NULL;
     steady__list_remove(&pending->place);
@@ -196,7 +198,7 @@ static struct pending *inflight_pending_take(struct steady__inflight *inflight, 
     return pending;
 }
 
-static void inflight_pending_release(struct steady__inflight *inflight, struct pending *pending) {
+static inline void inflight_pending_release(struct steady__inflight *inflight, struct pending *pending) {
     pending->id = 0;
     steady__list_remove(&pending->place);
     steady__list_prepend(&inflight->spare, &pending->place);
@@ -229,8 +231,9 @@ void steady__counters_read(const struct steady__counters *counters, steady_stats
     stats->timeouts = steady__counter_get(&counters->timeouts);
 }
 
-static void inflight_finish_branch(struct steady__inflight *inflight, struct pending *pending,
-                                   const steady_result *result) {
+__attribute__((noinline, cold)) static void inflight_finish_branch(struct steady__inflight *inflight,
+                                                                   struct pending *pending,
+                                                                   const steady_result *result) {
     struct steady__branch *branch = pending->branch;
     branch->request = NULL;
     inflight_pending_release(inflight, pending);
@@ -240,7 +243,7 @@ static void inflight_finish_branch(struct steady__inflight *inflight, struct pen
         steady__coordinator_branch_ended(branch, result);
 }
 
-static void inflight_free_coordinator(struct pending *pending) {
+__attribute__((noinline, cold)) static void inflight_free_coordinator(struct pending *pending) {
     steady__coordinator_free(pending->coordinator);
     pending->coordinator = NULL;
 }
@@ -581,7 +584,8 @@ static void inflight_note_error(struct steady__inflight *inflight, const struct 
 }
 
 /* Makes a coordinator for a call, which has no request in flight. 0, or STEADY_NO_MEMORY. */
-static int inflight_coordinate(struct steady__inflight *inflight, struct pending *pending, bool one_by_one) {
+__attribute__((noinline, cold)) static int inflight_coordinate(struct steady__inflight *inflight,
+                                                               struct pending *pending, bool one_by_one) {
     pending->coordinator =
         steady__coordinator_new(&coordinator_owner, inflight, &pending->request, &pending->call, one_by_one);
     if (pending->coordinator != NULL && steady__coordinator_start(pending->coordinator)) return 0;
