@@ -5,6 +5,7 @@ import concurrent.futures
 import importlib
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -92,10 +93,12 @@ def test_throttlers_and_stores_of_the_other_kind_are_refused(aio, blocking):
     with blocking.connect("memory:") as store:
         with pytest.raises(TypeError, match="aiosteady.blocking"):
             blocking.Throttler(aio.connect("memory:"), 1, 1)
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match="Store of aiosteady.blocking"):
             aio.Throttler(store, 1, 1)
         with pytest.raises(TypeError, match="aiosteady.blocking"):
             blocking.consume_all([(aio.Throttler("memory:", 1, 1), "k")])
+        with pytest.raises(TypeError, match="must be one of aiosteady$"):
+            asyncio.run(aio.consume_all([(blocking.Throttler(store, 1, 1), "k")]))
         with pytest.raises(TypeError):
             blocking.Throttler(object(), 1, 1)
 
@@ -428,17 +431,44 @@ def test_a_timeout_covers_the_silence_of_the_store(aio, blocking, redis_server):
             t.wait("k", 6, 20)
 
 
-def test_a_place_that_comes_too_late_is_given_back(blocking, redis_server):
+def test_a_place_that_nobody_waits_for_any_more_is_given_back(blocking, redis_server):
     """The answer arrives after the deadline. The thread that asked gives the place back."""
+    given_back = []
+
+    class Telling(blocking.Throttler):
+        def _give_back(self, result):
+            super()._give_back(result)
+            given_back.append(result)
+
     with blocking.connect(redis_server.url, timeout=100) as store:
-        t = blocking.Throttler(store, 1, 2)
-        t.consume("k")
-        with standing_still(redis_server), pytest.raises(TimeoutError):
-            t.wait("k", timeout=3)
+        t = Telling(store, 1, 1000)
+        t.charge("k", 5)
+        with standing_still(redis_server), pytest.raises(TimeoutError, match="not answered"):
+            t.wait("k", timeout=2)
         until = time.monotonic() + 60
         while any(thread.name == "aiosteady.wait" for thread in threading.enumerate()) and time.monotonic() < until:
             time.sleep(0.05)
-        assert t.peek("k").level <= 1
+        assert not given_back and t.peek("k").level == 5, "denied"
+        t = Telling(store, 1, 1)
+        t.charge("j", 4)
+        with standing_still(redis_server), pytest.raises(TimeoutError, match="not answered"):
+            t.wait("j", timeout=2)
+        while any(thread.name == "aiosteady.wait" for thread in threading.enumerate()) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert [result.success for result in given_back] == [True]
+        assert t.peek("j").level < given_back[0].level
+
+
+def test_a_place_beyond_the_deadline_is_given_back(blocking, redis_server):
+    """The answer comes in time, but so late that the place in line comes too late."""
+    with blocking.connect(redis_server.url, timeout=2) as store:
+        t = blocking.Throttler(store, 1, 1)
+        t.charge("k", 3)
+        redis_server.process.send_signal(signal.SIGSTOP)
+        threading.Timer(0.8, redis_server.process.send_signal, (signal.SIGCONT,)).start()
+        with pytest.raises(TimeoutError, match="no room in time"):
+            t.wait("k", timeout=2.5)
+        assert t.peek("k").level <= 3
 
 
 def test_limits_are_waited_for_together(blocking, store):
@@ -739,6 +769,61 @@ def test_memory_is_level_over_many_blocking_calls(aiosteady, redis_server, close
     python(aiosteady, LEVEL, *args[:2], "3000", "500", quiet=False)
 
 
+EXHAUSTED = """
+import sys
+try:
+    import _testcapi
+except ImportError:
+    print("no _testcapi")
+    sys.exit()
+import faulthandler
+from aiosteady import Error
+from aiosteady.blocking import Throttler, connect, consume_all
+
+url = sys.argv[1]
+sys.unraisablehook = lambda unraisable: None
+
+def one(t):
+    t.consume("k")
+    t.peek("k", 2)
+    t.wait("w", 1, 100)
+    with t.reserve("r", 2) as r:
+        r.actual = 1
+    consume_all([(t, "a"), (t, "b", 1, "charge")])
+    repr(t)
+
+def every(what, work):
+    failed = 0
+    for n in range(250):
+        _testcapi.set_nomemory(n, n + 1)
+        try:
+            work()
+        except (MemoryError, Error, RuntimeError, SystemError):
+            failed += 1
+        finally:
+            _testcapi.remove_mem_hooks()
+    print(what, failed > 3)
+
+for name in ("memory:", url):
+    store = connect(name, timeout=30)
+    t = Throttler(store, 10**6, 1)
+    every("calls", lambda: one(t))
+    assert t.peek("k").level > 0
+    every("stores", lambda: connect(name, client_name="c", timeout=30).close())
+    every("throttlers", lambda: Throttler(store, 10, 5, 5, prefix="p", on_error="local").consume("k"))
+    store.close()
+"""
+
+
+def test_running_out_of_memory_at_any_moment_crashes_nothing(aiosteady, redis_server):
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", EXHAUSTED, redis_server.url], capture_output=True, text=True,
+                         env={**os.environ, "PYTHONPATH": str(aiosteady)}, timeout=HANGS_S, check=False)
+    if "no _testcapi" in run.stdout:
+        pytest.skip("this Python has no _testcapi")
+    assert run.returncode == 0, f"{run.returncode}\n{run.stdout}\n{run.stderr[-3000:]}"
+    assert "False" not in run.stdout and run.stdout.count("True") == 6, run.stdout
+
+
 RESIDENT = """
 import resource, sys
 from aiosteady.blocking import Throttler, connect
@@ -790,7 +875,10 @@ limit: Limit = t.limit("k")
 with limit as got:
     got.success
 
-@t.limit(lambda user: f"user:{user}")
+def key_of(user: int) -> str:
+    return f"user:{user}"
+
+@t.limit(key_of)
 def work(user: int) -> str:
     return str(user)
 
@@ -799,9 +887,9 @@ try:
     with t.reserve("k", 5) as reservation:
         reservation.actual = {"a": 1}
         made: Reservation = reservation
+        r = t.settle(made.text, 5)
 except Denied as denied:
     wait = denied.result.retry_after
-r = t.settle(made.text, 5)
 stats: dict[str, int] = store.stats()
 t.close()
 store.close()

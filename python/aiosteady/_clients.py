@@ -21,7 +21,16 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from ._connections import LIBRARIES, AioredisPool, Node, Pool, with_retries
-from ._core import STEADY_UNAVAILABLE, STEADY_UNKNOWN, STEADY_UNSUPPORTED, Error, ThrottleResult, Unsupported, scripts
+from ._core import (
+    STEADY_UNAVAILABLE,
+    STEADY_UNKNOWN,
+    STEADY_UNSUPPORTED,
+    BlockingStore,
+    Error,
+    ThrottleResult,
+    Unsupported,
+    scripts,
+)
 from ._errors import NOPERM, NOSCRIPT, error_code, is_exhausted, word_of
 from ._lines import NOT_GIVEN_BACK, BACKGROUND_MOST, in_background, tasks
 from ._pipeline import CallRequest, Pipeline, PlainRequest, Request
@@ -351,6 +360,8 @@ def has_plain_execute(client: Any) -> bool:
 
 
 def adapter_of(client: Any) -> Adapter:
+    if isinstance(client, BlockingStore):
+        raise TypeError("redis is a Store of aiosteady.blocking; use a Store of aiosteady, or aiosteady.blocking.Throttler")
     command = getattr(client, "execute_command", None)
     if callable(command):  # redis-py, its cluster client, valkey-py, aioredis 2
         if not hasattr(type(client), "__aenter__"):

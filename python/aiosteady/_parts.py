@@ -37,12 +37,17 @@ Given = Union[
 ]
 
 
-def call_of(verb: int, parts: Iterable[Any], max_wait: Optional[float], at_least: Optional[int]) -> _core.Call:
+def call_of(
+    verb: int, parts: Iterable[Any], max_wait: Optional[float], at_least: Optional[int], *, blocking: bool = False
+) -> _core.Call:
     made: list[tuple[_core.Throttler, Key, Amount, str]] = []
     for at, part in enumerate(parts):
         if not isinstance(part, tuple) or not 2 <= len(part) <= 4:
             raise TypeError(f"parts[{at}] must be a Part, or a tuple (throttler, key, amount=1, kind='take')")
         throttler, key, amount, kind = Part(*part)
+        if isinstance(throttler, _core.Throttler) and isinstance(throttler, _core.BlockingThrottler) != blocking:
+            module = "aiosteady.blocking" if blocking else "aiosteady"
+            raise TypeError(f"parts[{at}] has a Throttler of {type(throttler).__module__}; it must be one of {module}")
         made.append((throttler, key, amount, kind))
     return _core.Call(verb, tuple(made), max_wait, at_least)
 

@@ -16,7 +16,7 @@ import math
 import threading
 import time
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Optional, TypeVar, Union, overload
 
@@ -327,7 +327,7 @@ def consume_all(
     at_least: Optional[int] = None,
 ) -> ThrottleResult:
     """Decides on several keys: all or nothing. The same as aiosteady.consume_all(), for throttlers of this module."""
-    return _decided(call_of(_core.CONSUME_ALL, _checked(parts), max_wait, at_least))
+    return _decided(call_of(_core.CONSUME_ALL, parts, max_wait, at_least, blocking=True))
 
 
 def peek_all(
@@ -337,15 +337,7 @@ def peek_all(
     at_least: Optional[int] = None,
 ) -> ThrottleResult:
     """Returns what consume_all() would answer now, and changes nothing. Levels are those before the call."""
-    return _decided(call_of(_core.PEEK_ALL, _checked(parts), max_wait, at_least))
-
-
-def _checked(parts: Iterable[Any]) -> list[Any]:
-    listed = list(parts)
-    for at, part in enumerate(listed):
-        if isinstance(part, tuple) and part and not isinstance(part[0], _core.BlockingThrottler):
-            raise TypeError(f"parts[{at}] must have a Throttler of aiosteady.blocking, not {type(part[0]).__name__}")
-    return listed
+    return _decided(call_of(_core.PEEK_ALL, parts, max_wait, at_least, blocking=True))
 
 
 def _decided(call: _core.Call) -> ThrottleResult:
@@ -385,7 +377,7 @@ class _Question:
             self.error = error
         with self.lock:
             self.answered.set()
-        if self.abandoned and self.result is not None:
+        if self.abandoned and self.result is not None and self.result.success:
             self.throttler._give_back(self.result)
 
     def abandon(self) -> bool:

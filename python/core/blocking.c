@@ -18,13 +18,21 @@
 
 /* ---- Store ---- */
 
-static int blocking_read_connections(PyObject *kwargs, uint32_t *connections) {
+static int blocking_take_connections(PyObject *kwargs, PyObject *name, uint32_t *connections) {
     int64_t number = 0;
-    PyObject *given = PyDict_GetItemString(kwargs, "connections"); /* borrowed */
-    if (given == NULL) return 0;
+    PyObject *given = PyDict_GetItemWithError(kwargs, name); /* borrowed */
+    if (given == NULL) return PyErr_Occurred() ? -1 : 0;
     if (convert_int(given, "connections", 0, CONNECTIONS_MAX, &number) != 0) return -1;
     *connections = (uint32_t)number;
-    return PyDict_DelItemString(kwargs, "connections");
+    return PyDict_DelItem(kwargs, name);
+}
+
+/* Removes it from the arguments. */
+static int blocking_read_connections(PyObject *kwargs, uint32_t *connections) {
+    PyObject *name = PyUnicode_FromString("connections");
+    const int error = name != NULL ? blocking_take_connections(kwargs, name, connections) : -1;
+    Py_XDECREF(name);
+    return error;
 }
 
 static PyObject *blocking_store_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
