@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Optional, Union
 
 from . import _core
 from ._core import ThrottleResult
@@ -28,13 +28,16 @@ class Part(NamedTuple):
     kind: Kind = "take"
 
 
-# What consume_all() takes as a part.
-Given = Union[
-    Part,
-    tuple[_core.Throttler, Key],
-    tuple[_core.Throttler, Key, Amount],
-    tuple[_core.Throttler, Key, Amount, Kind],
-]
+# What consume_all() takes as a part. The cache of typing would keep the Union, and with it this module, alive for ever.
+if TYPE_CHECKING:
+    Given = Union[
+        Part,
+        tuple[_core.Throttler, Key],
+        tuple[_core.Throttler, Key, Amount],
+        tuple[_core.Throttler, Key, Amount, Kind],
+    ]
+else:
+    Given = Any
 
 
 def call_of(
