@@ -61,7 +61,7 @@ static void make_file(const char *path, const char *url, const uint8_t *bytes, s
 }
 
 static void decide(steady_store *store) {
-    const steady_limit limit = {10, STEADY_SECOND, 3, STEADY_SECOND, {0}};
+    const steady_limit limit = {10, STEADY_SECOND, 3, STEADY_SECOND, NULL, {0}};
     steady_throttler *throttler = NULL;
     if (steady_throttler_new(&throttler, store, &limit, NULL, NULL) != 0) abort();
     for (int i = 0; i < 2 * BUCKETS; i++) {

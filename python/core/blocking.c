@@ -113,7 +113,8 @@ static PyObject *blocking_wait(struct throttler *self, PyObject *const *args, Py
     if (nargs > 2 && convert_wait(args[2], "timeout", &most) != 0) return NULL;
     const int64_t asked = blocking_now();
     PyObject *result = throttler_wait(self, args, nargs, kwnames);
-    const double wait = result != NULL ? result_must_wait(result) : 0;
+    if (result == NULL) return NULL;
+    const double wait = result_must_wait(result);
     if (wait > LATE && (double)(blocking_now() - asked) / 1e6 + wait > (double)most / 1e6 + LATE)
         return blocking_too_late(self, result);
     return blocking_await_turn(self, result);

@@ -12,6 +12,6 @@ PyObject *sync_decide(struct throttler *self, struct request request, PyObject *
 PyObject *sync_raise(const struct loop_store *store, int error, steady_message *why);
 
 /* Settles a reservation with 0, and does not free it. An error is logged. The exception that is set, if any, stays. */
-void sync_give_back(struct loop_store *store, steady_reservation *reservation);
+void sync_give_back(struct loop_store *self, steady_reservation *reservation);
 
 #endif

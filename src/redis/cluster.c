@@ -272,7 +272,7 @@ static struct node *cluster_next_up(struct steady__cluster *cluster, bool not_me
 
 /* The next node that is up, round robin; the seed if none is up. A node that may not be a member comes last, because it
  * may decide on keys of other nodes. */
-static struct node *cluster_any_node(struct steady__cluster *cluster) {
+static struct node *cluster_next_up_or_seed(struct steady__cluster *cluster) {
     struct node *node = cluster_next_up(cluster, false);
     if (node == NULL) node = cluster_next_up(cluster, true);
     return node != NULL ? node : cluster_node_at(cluster, 0);
@@ -742,7 +742,8 @@ static void cluster_unanswered(void *owner, struct steady__request *request, boo
         cluster_pause_map_requests(cluster, PAUSE_BLIND); /* an unreadable map costs a connection each time */
     else if (awaited)
         cluster_pause_map_requests(cluster, PAUSE_LAST);
-    if (!map_request || written || cluster_is_up(cluster_any_node(cluster))) cluster_schedule_map_refresh(cluster);
+    if (!map_request || written || cluster_is_up(cluster_next_up_or_seed(cluster)))
+        cluster_schedule_map_refresh(cluster);
     if (map_request) return;
     cluster->with.owner_class->unanswered(cluster->with.owner, request, written, error);
 }
@@ -754,7 +755,7 @@ static const struct steady__connection_owner node_owner = {cluster_encode, clust
 static struct node *cluster_node_for_request(struct steady__cluster *cluster, const struct steady__request *request) {
     if (cluster->map == NULL) return cluster_node_at(cluster, 0);
     const uint16_t number = cluster->map->node[steady__slot_of(request->key, request->key_len)];
-    return number != STEADY__SLOT_UNKNOWN ? cluster_node_at(cluster, number) : cluster_any_node(cluster);
+    return number != STEADY__SLOT_UNKNOWN ? cluster_node_at(cluster, number) : cluster_next_up_or_seed(cluster);
 }
 
 /* The map cannot be refreshed for a while. */
@@ -780,11 +781,12 @@ static int cluster_submit(void *transport, struct steady__request *request) {
         return cluster_send_to(request->at != NULL ? request->at : cluster_node_at(cluster, 0), request);
     struct node *node = cluster_node_for_request(cluster, request);
     request->send_asking = false;
-    struct node *other = node->timed_out && cluster_is_map_unavailable(cluster) ? cluster_any_node(cluster) : node;
+    struct node *other =
+        node->timed_out && cluster_is_map_unavailable(cluster) ? cluster_next_up_or_seed(cluster) : node;
     if (cluster_is_up(other)) node = other;
     const int error = cluster_send_to(node, request);
     if (error != 0 || node->wanted_at >= cluster->stale_at) cluster_schedule_map_refresh(cluster);
-    other = error != 0 && cluster_is_map_unavailable(cluster) ? cluster_any_node(cluster) : node;
+    other = error != 0 && cluster_is_map_unavailable(cluster) ? cluster_next_up_or_seed(cluster) : node;
     return other != node ? cluster_send_to(other, request) : error;
 }
 

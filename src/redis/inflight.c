@@ -82,12 +82,12 @@ struct pending {
     steady_result *answer; /* NULL: the result goes to the callback */
     int error;             /* while in `failed` */
     enum pending_kind kind;
-    uint32_t index; /* in all slabs */
-    uint64_t id;    /* 0: not in flight, or a call without an id */
-    bool to_module; /* the last try went to the module */
-    bool turned;    /* scripts are forbidden; the next try goes to the module */
-    unsigned tries; /* with the script */
-    uint32_t loads; /* SCRIPT LOADs sent on the connection before it */
+    uint32_t index;         /* in all slabs */
+    uint64_t id;            /* 0: not in flight, or a call without an id */
+    bool to_module;         /* the last try went to the module */
+    bool scripts_forbidden; /* scripts are forbidden; the next try goes to the module */
+    unsigned tries;         /* with the script */
+    uint32_t loads;         /* SCRIPT LOADs sent on the connection before it */
     size_t key_room;
     char *key;
     char key_near[KEY_NEAR];
@@ -192,7 +192,7 @@ static inline struct pending *inflight_pending_take(struct steady__inflight *inf
     pending->request.nested = 0;
     pending->kind = DECISION;
     pending->coordinator = NULL;
-    pending->turned = false;
+    pending->scripts_forbidden = false;
     pending->tries = 1;
     pending->error = 0;
     return pending;
@@ -256,7 +256,7 @@ static void inflight_finish(struct steady__inflight *inflight, struct pending *p
     }
     if (pending->coordinator != NULL) inflight_free_coordinator(pending);
     inflight_count(inflight->counters, &pending->call, result);
-    if (--inflight->n_in_flight == 0) inflight->in_portions = false;
+    if (--inflight->n_in_flight == 0) inflight->ending_in_portions = false;
     inflight_pending_release(inflight, pending);
     if (pending->answer == NULL) {
         steady__finish(&pending->call, result);
@@ -391,7 +391,7 @@ static bool inflight_is_open(const struct steady__inflight *inflight) {
  * waits for the next turn. If a callback runs the loop, that turn happens inside it. */
 static void inflight_finish_failed(struct steady__inflight *inflight) {
     steady__list_move(&inflight->finishing, &inflight->failed);
-    if (steady__list_empty(&inflight->finishing)) inflight->in_portions = false;
+    if (steady__list_empty(&inflight->finishing)) inflight->ending_in_portions = false;
     for (int i = 0; i < PORTION && inflight_is_open(inflight) && !steady__list_empty(&inflight->finishing); i++)
         inflight_fail(inflight, PENDING(inflight->finishing.next), PENDING(inflight->finishing.next)->error);
 }
@@ -410,8 +410,8 @@ static void inflight_expire(struct steady__inflight *inflight, steady_us until) 
  * one more turn, so that replies are read first. */
 static bool inflight_wait_for_replies(struct steady__inflight *inflight) {
     const bool overdue = inflight_is_due(inflight, steady__loop_now(&inflight->loop) - HELD_LEAST);
-    const bool wait = inflight->transport_class->catch_up == NULL && overdue && !inflight->last_turn;
-    inflight->last_turn = overdue; /* one extra turn, however many decisions are late */
+    const bool wait = inflight->transport_class->catch_up == NULL && overdue && !inflight->extra_turn_given;
+    inflight->extra_turn_given = overdue; /* one extra turn, however many decisions are late */
     if (wait) steady__alarm_set(&inflight->alarm, STEADY_MILLISECOND);
     return wait;
 }
@@ -517,8 +517,8 @@ static size_t inflight_encode(void *owner, struct steady__request *request, stru
         return 0;
     }
     pending->loads = engines->verbs[verb].loads;
-    pending->to_module =
-        pending->turned || (pending->tries == 1 && steady__engine_asks_module(engines, verb, inflight->engine));
+    pending->to_module = pending->scripts_forbidden ||
+                         (pending->tries == 1 && steady__engine_asks_module(engines, verb, inflight->engine));
     if (pending->to_module) return steady__command_module(out, &pending->call);
     return pending->tries < TRIES_MAX ? steady__command_evalsha(out, &pending->call)
                                       : steady__command_eval(out, &pending->call);
@@ -653,7 +653,7 @@ static bool inflight_fall_back_to_script(struct steady__inflight *inflight, stru
         steady__engine_not_answered(engines);
         return false;
     }
-    pending->turned = false;
+    pending->scripts_forbidden = false;
     inflight_resend_with_other_engine(inflight, pending);
     return true;
 }
@@ -664,7 +664,7 @@ static bool inflight_fall_back_to_module(struct steady__inflight *inflight, stru
                                          struct steady__engines *engines, const struct steady__reply *reply) {
     if (pending->to_module || !steady__error_is_forbidden_command(reply->text, reply->text_len)) return false;
     if (!steady__engine_switch_to_module(engines, pending->call.verb, inflight->engine)) return false;
-    pending->turned = true;
+    pending->scripts_forbidden = true;
     inflight_resend_with_other_engine(inflight, pending);
     return true;
 }
@@ -743,11 +743,11 @@ static void inflight_unanswered(void *owner, struct steady__request *request, bo
     struct steady__inflight *inflight = owner;
     struct pending *pending = PENDING_OF(request);
     if (written) error = STEADY_UNKNOWN;
-    if (inflight->n_in_flight > PORTION) inflight->in_portions = true;
+    if (inflight->n_in_flight > PORTION) inflight->ending_in_portions = true;
     if (pending->kind == EVICTION_QUERY) inflight->eviction_asked = inflight->eviction_queries == EVICTION_QUERIES_MAX;
     if (pending->kind == SCRIPT_LOAD || pending->kind == EVICTION_QUERY)
         inflight_pending_release(inflight, pending);
-    else if (inflight->in_portions)
+    else if (inflight->ending_in_portions)
         inflight_fail_from_loop(inflight, pending, error);
     else
         inflight_fail(inflight, pending, error);
@@ -847,7 +847,7 @@ bool steady__inflight_cancel(struct steady__inflight *inflight, uint64_t id) {
     if (pending->id != id) return false;
     const int error = inflight_take_back_decision(inflight, pending);
     inflight_count(inflight->counters, &pending->call, &(steady_result){.error = error});
-    if (--inflight->n_in_flight == 0) inflight->in_portions = false;
+    if (--inflight->n_in_flight == 0) inflight->ending_in_portions = false;
     const struct steady__call cancelled = pending->call; /* the store may end with its last throttler */
     inflight_pending_release(inflight, pending);
     steady__call_release(&cancelled);

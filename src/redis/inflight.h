@@ -61,10 +61,10 @@ struct steady__inflight {
     uint64_t sessions;  /* connections that have a name */
     struct steady__alarm alarm;
     bool closed;
-    bool in_portions; /* many decisions came back unanswered at once; these and later ones end in portions from the
-                         loop */
-    bool last_turn;   /* the loop had its extra turn: see inflight_wait_for_replies */
-    steady_us held;   /* the total time that the loop was held */
+    bool ending_in_portions; /* many decisions came back unanswered at once; these and later ones end in portions from
+                         the loop */
+    bool extra_turn_given;   /* the loop had its extra turn: see inflight_wait_for_replies */
+    steady_us held;          /* the total time that the loop was held */
     struct steady__late late;
     unsigned eviction_queries; /* how often the settings of the server were queried */
     bool eviction_asked;       /* the query is in flight, or answered */
