@@ -161,7 +161,7 @@ static int call_check_at_least(const struct steady__group *group, steady_message
     for (size_t i = 0; i < group->n; i++) {
         const struct steady__part *part = &group->members[i].part;
         if (part->kind != STEADY__TAKE)
-            return steady__fail(why, STEADY_BAD_ARGUMENT, "parts[%zu]: with at_least every kind must be STEADY_TAKE",
+            return steady__fail(why, STEADY_BAD_ARGUMENT, "parts[%zu]: with at_least every kind must be take",
                                 group->results[i].part);
         if (part->amount != amount)
             return steady__fail(

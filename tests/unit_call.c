@@ -138,7 +138,7 @@ static void wrong_option_is_named_with_its_range(void **state) {
     assert_refused(parts, 2, (steady_how){.at_least = 4}, "at_least is 4; it must be 1 .. the amount (3)");
     assert_refused(unequal, 2, (steady_how){.at_least = 1},
                    "parts[1]: amount is 4; with at_least all amounts must be equal (parts[0]: 3)");
-    assert_refused(mixed, 2, (steady_how){.at_least = 1}, "parts[1]: with at_least every kind must be STEADY_TAKE");
+    assert_refused(mixed, 2, (steady_how){.at_least = 1}, "parts[1]: with at_least every kind must be take");
     assert_refused(parts, 2, (steady_how){.reserved = {[5] = 1}}, "reserved fields of steady_how must be zero");
 }
 

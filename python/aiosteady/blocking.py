@@ -394,9 +394,11 @@ def _answer_in_time(throttler: Throttler, key: Key, amount: Amount, left: float)
     threading.Thread(target=question.ask, name="aiosteady.wait", daemon=True).start()
     try:
         question.answered.wait(left)
-    finally:
-        in_time = not question.abandon()
-    if not in_time:
+    except BaseException:  # of a signal handler; the answer may have come meanwhile
+        if not question.abandon() and question.result is not None:
+            throttler._give_back(question.result)
+        raise
+    if question.abandon():
         raise _too_late()
     result, error = question.result, question.error
     if result is None:

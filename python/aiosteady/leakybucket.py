@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import math
+import operator
 import time
 import typing
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -323,9 +324,9 @@ class Throttler(_core.Throttler):
 
 
 def _hashable(amount: Amount) -> object:
-    if isinstance(amount, int):
-        return amount
-    return tuple(sorted(amount.items())) if isinstance(amount, Mapping) else tuple(amount)
+    if isinstance(amount, Mapping):
+        return tuple(sorted(amount.items()))
+    return tuple(amount) if isinstance(amount, (tuple, list)) else operator.index(amount)
 
 
 def _deadline(loop: asyncio.AbstractEventLoop, timeout: Optional[float]) -> Optional[float]:

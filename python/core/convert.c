@@ -133,7 +133,12 @@ int convert_wait(PyObject *object, const char *name, steady_us *out) {
     }
     if (!PyNumber_Check(object) || PyComplex_Check(object)) return convert_seconds(object, name, out);
     const double seconds = PyFloat_AsDouble(object);
-    if (seconds == -1 && PyErr_Occurred()) return -1;
+    if (seconds == -1 && PyErr_Occurred()) {
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) return -1;
+        PyErr_Clear();
+        PyErr_Format(PyExc_ValueError, "%s is out of range; it must be 0 or more, or None for no bound", name);
+        return -1;
+    }
     if (seconds < 0 || isnan(seconds)) {
         PyErr_Format(PyExc_ValueError, "%s is %.50R s; it must be 0 or more, or None for no bound", name, object);
         return -1;

@@ -170,7 +170,8 @@ static PyObject *reservation_make(PyTypeObject *type, PyObject *args, PyObject *
     const char *text = convert_utf8(given, "text", &len);
     if (text == NULL) return NULL;
     const int error = strlen(text) == (size_t)len ? steady_reservation_parse(&made, text, &why) : STEADY_BAD_ARGUMENT;
-    if (error == STEADY_BAD_ARGUMENT) return PyErr_Format(PyExc_ValueError, "text is not the text of a reservation");
+    if (error == STEADY_BAD_ARGUMENT)
+        return PyErr_Format(PyExc_ValueError, "reservation is not the text of a reservation");
     return error != 0 ? convert_raise(state, error, why.text) : reservation_new(state, made);
 }
 
