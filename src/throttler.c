@@ -70,8 +70,9 @@ static int throttler_fill_limit(steady_throttler *t, size_t at, const steady_lim
     return 0;
 }
 
-/* A cluster hashes what is between the first '{' and the '}' after it; the whole key, if that is nothing. */
-static bool throttler_defeats_braces(const char *prefix) {
+/* With several limits the key is written in braces, so that a cluster keeps its buckets together. If the prefix has {}
+ * as its first braces, the cluster hashes the whole key, and they are in different slots. */
+static bool throttler_prefix_breaks_hash_tag(const char *prefix) {
     const char *brace = prefix != NULL ? strchr(prefix, '{') : NULL;
     return brace != NULL && brace[1] == '}';
 }
@@ -89,7 +90,7 @@ int steady_throttler_new_limits(steady_throttler **throttler, steady_store *stor
         return steady__fail(why, STEADY_BAD_ARGUMENT, "n_limits is %zu; it must be 1 .. %d", n_limits,
                             STEADY__PARTS_MAX);
     int error = throttler_check_options(options, why);
-    if (error == 0 && n_limits > 1 && throttler_defeats_braces(options->prefix))
+    if (error == 0 && n_limits > 1 && throttler_prefix_breaks_hash_tag(options->prefix))
         error = steady__fail(why, STEADY_BAD_ARGUMENT,
                              "prefix has \"{}\" as its first brace; with several limits it must not, because a cluster "
                              "would keep the buckets of a key apart");

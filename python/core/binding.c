@@ -87,7 +87,7 @@ steady_throttler *binding_on_store(const struct throttler *self, const struct lo
     return NULL;
 }
 
-/* An embedded store always answers, so no policy is needed. */
+/* A memory: or file: store always answers, so it needs no policy. A pool keeps the policy of the caller. */
 steady_throttler *binding_embedded(struct throttler *self) {
     steady_throttler_options options;
     steady_store *store = self->store->embedded->store;

@@ -131,7 +131,8 @@ static void loop_io_dealloc(struct loop_io *io) {
     Py_DECREF(type);
 }
 
-/* No tp_clear: the library needs the store while it holds this. A cycle is broken by the tp_clear of the store. */
+/* No tp_clear: as long as the library has this handle, its store must stay. The tp_clear of the store breaks a cycle.
+ */
 static PyType_Slot io_slots[] = {
     {Py_tp_call, loop_io_call}, {Py_tp_traverse, loop_io_traverse}, {Py_tp_dealloc, loop_io_dealloc}, {0, NULL}};
 

@@ -10,7 +10,7 @@ struct waiter {
     PyObject *wakeup; /* the callback of the task; NULL: not added yet, or already called */
     PyObject *context;
     PyObject *cancel_message;
-    char blocking; /* _asyncio_future_blocking */
+    char blocking; /* the attribute _asyncio_future_blocking: set when it is awaited; the task reads and clears it */
     char done;
     char cancelled;
 };

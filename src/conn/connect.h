@@ -37,7 +37,7 @@ struct steady__connect {
     const struct steady__net *net;
     const steady_loop *loop;
     const struct steady__url *url;
-    const struct steady__tls_context *tls_context; /* NULL: in the clear */
+    const struct steady__tls_context *tls_context; /* NULL: no TLS */
     const struct steady__fork_guard *fork_guard;
     steady_us address_timeout;   /* the time for an address to accept, and again for the TLS handshake */
     unsigned *lookups_under_way; /* of names; shared, and longer-lived. NULL: not counted */

@@ -58,20 +58,22 @@ struct steady__finder {
 struct steady__connection_options {
     const struct steady__net *net;
     steady_loop loop;
-    const struct steady__url *url;               /* outlives the connection */
-    const struct steady__tls_context *tls;       /* the same; NULL: no TLS */
-    const struct steady__fork_guard *fork_guard; /* the same */
-    struct steady__last_error *last_error;       /* the same; gets the text of the last error */
-    steady__counter *reconnects;         /* the same; counts the connections after the first. NULL: not counted */
-    struct steady__readiness *readiness; /* the same; NULL: no part of the state of the store */
-    struct steady__finder *finder;       /* NULL: the URL names the server */
-    enum steady__role role;              /* the role that the server must have; ANY: asked only after a READONLY */
+    /* These outlive the connection. */
+    const struct steady__url *url;
+    const struct steady__tls_context *tls; /* NULL: no TLS */
+    const struct steady__fork_guard *fork_guard;
+    struct steady__last_error *last_error; /* gets the text of the last error */
+    steady__counter *reconnects;           /* counts the connections after the first. NULL: not counted */
+    struct steady__readiness *readiness;   /* NULL: no part of the state of the store */
+    unsigned *lookups;                     /* running lookups of all connections that share it; NULL: not shared */
+    const char *client_name;               /* NULL: none */
+
+    struct steady__finder *finder; /* NULL: the URL names the server */
+    enum steady__role role;        /* the role that the server must have; ANY: asked only after a READONLY */
     steady_us timeout;
     steady_us connect_timeout; /* of each attempt; 0: derived from timeout */
-    const char *client_name;   /* outlives the connection; NULL: none */
     uint32_t max_unanswered;
-    unsigned *lookups; /* the same; running lookups of all connections that share it; NULL: not shared */
-    bool patient;      /* a request waits for a running attempt even if the last one failed */
+    bool patient; /* a request waits for a running attempt even if the last one failed */
     void (*log)(void *data, enum steady_log_level level, const char *text);
     void *log_data;
     const struct steady__connection_owner *owner_class;

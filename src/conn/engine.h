@@ -24,7 +24,8 @@ struct steady__engines {
     } verbs[STEADY__VERBS]; /* by enum steady__verb */
     unsigned hung_up;       /* connections lost in a row while TRYING */
     unsigned spared;        /* further connections on which the module is not tried */
-    uint64_t session;       /* names the connection; 0: it has no name yet. See inflight.c */
+    uint64_t session;       /* the number of this connection; 0: it has none yet. A give-back is sent only on the
+                               connection that took the drops: see coordinator.c */
 };
 
 /* The engines of the next connection. A proxy may hang up on an unknown command. So after a connection that was lost

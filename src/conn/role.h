@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Whether the server of a connection is a primary. ROLE says so; READONLY contradicts; an absence of READONLY for a
- * while confirms. */
+ * while confirms. handshake.c sends ROLE and reads its reply. */
 #ifndef STEADY__ROLE_H
 #define STEADY__ROLE_H
 

@@ -18,8 +18,8 @@ enum steady__error_class {
     STEADY__ERROR_CLASS_RETRY_LATER,   /* OOM, MISCONF, NOREPLICAS, CLUSTERDOWN */
     STEADY__ERROR_CLASS_NO_PERMISSION, /* NOAUTH, WRONGPASS, NOPERM, and a forbidden command inside a script */
     STEADY__ERROR_CLASS_NOT_A_BUCKET,  /* WRONGTYPE, and NOTABUCKET of our scripts */
-    STEADY__ERROR_CLASS_REJECTED,      /* DENIED, max number of clients: as if the connection had failed */
-    STEADY__ERROR_CLASS_OTHER,         /* any other error */
+    STEADY__ERROR_CLASS_REJECTED, /* DENIED (protected mode), max number of clients: treated as a failed connection */
+    STEADY__ERROR_CLASS_OTHER,    /* any other error */
 };
 
 /* The class of the text of an error reply, without its leading '-'. */
