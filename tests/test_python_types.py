@@ -96,4 +96,6 @@ def test_a_program_of_a_user_runs(paths, redis_server, tmp_path, program, kind):
     if kind == "memory" and program.stem == "clients":
         pytest.skip("a client needs a server")
     done = run(["-X", "dev", "-W", "error", program, "memory:" if kind == "memory" else redis_server.url], paths, tmp_path)
-    assert done.returncode == 0 and done.stdout and not done.stderr, done.stdout + done.stderr
+    # asyncio's debug mode reports what a busy machine makes slow.
+    said = [line for line in done.stderr.splitlines() if not line.startswith("Executing <")]
+    assert done.returncode == 0 and done.stdout and not said, done.stdout + done.stderr
