@@ -213,7 +213,8 @@ def test_at_most_the_capacity_is_admitted_while_the_loop_is_held(client, hold, e
     command = [sys.executable, "-m", "uvicorn", "holding:app", "--port", str(port), "--log-level", "warning"]
     with serving(command, environment, port), ThreadPoolExecutor(40) as pool:
         counts = Counter(response.status for response in pool.map(lambda _: get(port, "/hold"), range(40)))
-    assert counts[200] == 5 and counts.keys() <= {200, 429, 503}  # 503: each retry met a held loop
+    # 503: each retry met a held loop. On a busy machine that may be one of the five.
+    assert counts.keys() <= {200, 429, 503} and counts[200] <= 5 <= counts[200] + counts[503], counts
 
 
 # ---- The example ----
