@@ -4,11 +4,11 @@
  * Each connection is a Redis store without a loop (redis_store.c), with a poller. It has no thread of its own. A thread
  * that makes a call puts it into the queue of a connection. One of the threads that wait drives the connection:
  *
- *     nobody drives      the thread drives: it submits the queued calls, and runs the poller until its own call ends
- *     another one does   the thread wakes the poller if need be, and sleeps until its call has ended, or until it is
+ *     no driver yet      the thread drives: it submits the queued calls, and runs the poller until its own call ends
+ *     a driver           the thread wakes the poller if need be, and sleeps until its call has ended, or until it is
  *                        told to drive
- *     the driver's call  it tells the thread whose call came last to drive, and returns. If no call waits, nobody
- *     ends               drives
+ *     the driver's call  the driver tells the thread whose call came last to drive, and returns. If no call waits,
+ *     ends               the connection has no driver
  *
  * So the calls of many threads are pipelined. While a call waits, a thread drives: `driver` passes from thread to
  * thread under the mutex, or becomes 0 under the mutex if queue and in_flight are empty.
