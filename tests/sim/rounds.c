@@ -142,6 +142,7 @@ static void asked(struct request *r, size_t k, const struct made *made) {
     struct member *member = &r->decision->several->members[r->at[k]];
     if (member->asks++ > 0) broken("part %d of decision %" PRId64 " is taken twice", r->at[k], r->decision->id);
     member->asked = r;
+    member->taken_at = world.now;
     member->granted = made->each[k].granted;
     member->moment = made->now;
 }
@@ -336,12 +337,13 @@ void rounds_told(struct decision *d, int64_t granted) {
     }
 }
 
-/* Commands go out in the order in which they were submitted. So a settle that was submitted when its call ended goes
- * out before. If little time is left for it, it may be skipped. */
+/* Commands go out in the order in which they were submitted. So a settle that was submitted when its call ended, or
+ * before, goes out before. If little time is left for it, it may be skipped. Its time begins when the client hears of the
+ * denial, which is after the take. */
 void rounds_overtake(struct conn *conn, const struct decision *d) {
     const steady_us now = sim_loop_now(&d->client->loop), half = d->client->options.timeout / 2;
     for (struct member *m = d->client->owing; m != NULL && m->ended_at + half >= now; m = m->owing)
-        if (m->asked->left_on == conn && d->submitted > m->ended_at) m->overtaken = true;
+        if (m->asked->left_on == conn && d->submitted > m->ended_at && m->taken_at + half >= now) m->overtaken = true;
 }
 
 /* ---- The end ---- */

@@ -22,6 +22,7 @@ struct member {
     struct request *asked;   /* the command that put drops in, or could not */
     unsigned asks;           /* how many such commands there were */
     int64_t granted, moment; /* by `asked` */
+    steady_us taken_at;      /* the time of `asked` */
     struct request *given_back;
     unsigned gives;
     int64_t reserved, reserved_at; /* by its reservation */
