@@ -338,8 +338,8 @@ void rounds_told(struct decision *d, int64_t granted) {
 }
 
 /* Commands go out in the order in which they were submitted. So a settle that was submitted when its call ended, or
- * before, goes out before. If little time is left for it, it may be skipped. Its time begins when the client hears of the
- * denial, which is after the take. */
+ * before, goes out before. If little time is left for it, it may be skipped. Its time begins when the client hears of
+ * the denial, which is after the take. */
 void rounds_overtake(struct conn *conn, const struct decision *d) {
     const steady_us now = sim_loop_now(&d->client->loop), half = d->client->options.timeout / 2;
     for (struct member *m = d->client->owing; m != NULL && m->ended_at + half >= now; m = m->owing)
