@@ -83,6 +83,17 @@ def specs_of_one(name: Optional[str], given: Any, block: Optional[float]) -> lis
              rate.drops)]
 
 
+def specs_of_arguments(
+    limits: Optional[Limits], capacity: Optional[int], recharge: Optional[float], block: Optional[float], drops: int
+) -> tuple[Any, ...]:
+    """The limits of a throttler from its arguments. The core checks the numbers."""
+    if limits is None:
+        return ((None, capacity, recharge, block, drops),)
+    if capacity is not None or recharge is not None or drops != 1:
+        raise TypeError("limits stands in place of max_capacity, drop_recharge and drops; give one or the other")
+    return specs_of(limits, block)
+
+
 def specs_of(limits: Any, block: Optional[float]) -> tuple[Spec, ...]:
     """The limits of a throttler, as the core takes them. `block` is for those that name no block_duration."""
     if isinstance(limits, (str, Rate)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from . import _core
@@ -112,12 +111,7 @@ class Reservation(Reserved):
         self._result = result
         return self
 
-    async def __aexit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         """Settles. An error is logged, so it hides no error of the block."""
         if self._core is None or self._actual is None:
             return

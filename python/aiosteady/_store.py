@@ -2,7 +2,6 @@
 """Store: the place where buckets are kept."""
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Literal, Optional
 
 from . import _core
@@ -59,12 +58,7 @@ class Store(_core.Store):
     async def __aenter__(self) -> Store:
         return self
 
-    async def __aexit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         self.close()
 
 

@@ -22,6 +22,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._core import CONSUME_ALL, PEEK_ALL, Call, ThrottleResult, Unsupported, decide
+from ._waiting import NO_BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
     Decide = Callable[[], Coroutine[Any, Any, ThrottleResult]]
     Answerer = Callable[["Group", Decide], Awaitable["Answer"]]
-
-NO_BLOCK = 1e-6  # seconds: the least max_wait. A call with a max_wait starts no block
 
 
 class Ask(NamedTuple):

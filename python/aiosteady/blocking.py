@@ -12,22 +12,21 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 import threading
 import time
 import typing
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Optional, TypeVar, Union, overload
 
 from . import _core
 from ._core import ThrottleResult
 from ._lines import log
 from ._parts import Given, Part, call_of
-from ._rates import Limits, Rate, specs_of
+from ._rates import Limits, Rate, specs_of_arguments
 from ._reserve import Amount, Denied, Key, Reserved
 from ._texts import shown
-from .leakybucket import BACKOFF_FIRST, BACKOFF_LAST, LATE, ONE_ATTEMPT, _is_async, _timeout_text, _too_late
+from ._throttler import BaseLimit, BaseThrottler, is_async
+from ._waiting import LATE, NO_BLOCK, Retry, deadline_of, no_answer_in_time, no_attempt_left, no_room_in_time
 
 R = TypeVar("R")
 if TYPE_CHECKING:
@@ -83,12 +82,7 @@ class Store(_core.BlockingStore):
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -116,7 +110,7 @@ def connect(
     )
 
 
-class Throttler(_core.BlockingThrottler):
+class Throttler(BaseThrottler, _core.BlockingThrottler):
     """One limit or several, and the store with their buckets. Each key has a bucket for each limit.
 
     The arguments are those of aiosteady.Throttler. `redis` is a URL or a Store of aiosteady.blocking.
@@ -169,12 +163,7 @@ class Throttler(_core.BlockingThrottler):
         max_ahead: Optional[float] = None,
         clamp: bool = False,
     ) -> None:
-        if limits is None:
-            specs: tuple[Any, ...] = ((None, max_capacity, drop_recharge, block_duration, drops),)
-        elif max_capacity is not None or drop_recharge is not None or drops != 1:
-            raise TypeError("limits stands in place of max_capacity, drop_recharge and drops; give one or the other")
-        else:
-            specs = specs_of(limits, block_duration)
+        specs = specs_of_arguments(limits, max_capacity, drop_recharge, block_duration, drops)
         if not isinstance(redis, (str, Store)):
             raise TypeError(f"redis must be a URL or a Store of aiosteady.blocking, not {type(redis).__module__}."
                             f"{type(redis).__qualname__}")
@@ -183,11 +172,6 @@ class Throttler(_core.BlockingThrottler):
         super().__init__(redis, target, specs, prefix, on_error, local_share, max_ahead, clamp)
         self._options = (specs, prefix, on_error, local_share, max_ahead, clamp, limits is None)
         self._patience = target._timeout if target is not None else 0.0
-
-    @property
-    def limits(self) -> dict[str, Rate]:
-        """The limits by their names."""
-        return {name: Rate(*spec[1:]) for name, spec in zip(self._names, self._options[0])}
 
     # consume, peek, charge and reset are those of the base.
 
@@ -212,11 +196,7 @@ class Throttler(_core.BlockingThrottler):
         It gives back what was estimated too much, except for what has leaked meanwhile, and charges what was too little.
         Do it once: a second time would give back, or charge, again.
         """
-        held = _core.Reservation(reservation) if isinstance(reservation, str) else getattr(reservation, "_core", None)
-        if not isinstance(held, _core.Reservation):
-            raise TypeError(f"reservation must be the text of a reservation, not {type(reservation).__name__}")
-        held.check(actual)
-        return self._settle(held, actual)
+        return self._settle(self._reservation_of(reservation, actual), actual)
 
     def _settle(self, reservation: _core.Reservation, actual: Amount) -> ThrottleResult:
         return _decided(_core.Call.settle(self, reservation, actual))
@@ -236,24 +216,20 @@ class Throttler(_core.BlockingThrottler):
             charged.
         A timeout of 0 makes one attempt, and waits for its answer as consume() does.
         """
-        deadline = _deadline(timeout)
+        deadline = deadline_of(timeout, time.monotonic())
         once = timeout is not None and timeout <= 0
-        backoff = BACKOFF_FIRST
+        retry = Retry()
         while True:
-            left = None if deadline is None else max(deadline - time.monotonic(), ONE_ATTEMPT)
+            left = None if deadline is None else max(deadline - time.monotonic(), NO_BLOCK)
             if left is None or once or left >= self._patience:
                 result = self._wait_in_line(key, amount, left)
             else:
                 result = _answer_in_time(self, key, amount, left)
             if result.success:
                 return result
-            delay = max(part.blocked_for or 0.0 for part in result.parts) if result.parts else 0.0
-            if result.source == "policy":  # no verdict, so the wait is unknown: back off
-                delay, backoff = backoff, min(2 * backoff, BACKOFF_LAST)
-            elif deadline is None:
-                delay = backoff if result.retry_after is None else max(delay, result.retry_after)
+            delay = retry.delay(result, deadline is not None)
             if deadline is not None and (delay == 0 or once or time.monotonic() + delay > deadline):
-                raise TimeoutError(_timeout_text(result, amount, left or 0.0))
+                raise no_attempt_left(result, amount, left or 0.0)
             time.sleep(delay)
 
     # The first two overloads tell pyright the types of the parameters of a lambda.
@@ -288,33 +264,8 @@ class Throttler(_core.BlockingThrottler):
     def __enter__(self) -> Throttler:
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
-
-    def _fields(self) -> tuple[object, ...]:
-        return (self.redis, self._options[0])
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Throttler) or type(other) is not type(self):
-            return NotImplemented
-        return self._fields() == other._fields() and self._options == other._options
-
-    def __hash__(self) -> int:
-        return hash(self._fields())
-
-    def __repr__(self) -> str:
-        redis = _core.quote(self.redis) if isinstance(self.redis, str) else self.redis
-        if not self._options[-1]:
-            return f"Throttler(redis={redis!r}, limits={self.limits!r})"
-        return (
-            f"Throttler(redis={redis!r}, max_capacity={self.max_capacity!r}, drop_recharge={self.drop_recharge!r}, "
-            f"block_duration={self.block_duration!r})"
-        )
 
 
 # ---- Several keys ----
@@ -347,16 +298,6 @@ def _decided(call: _core.Call) -> ThrottleResult:
 
 
 # ---- Deadlines ----
-
-
-def _deadline(timeout: Optional[float]) -> Optional[float]:
-    if timeout is None:
-        return None
-    if not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
-    if math.isnan(timeout):
-        raise ValueError("timeout must be a number of seconds, or None")
-    return None if timeout == math.inf else time.monotonic() + timeout
 
 
 class _Question:
@@ -399,14 +340,14 @@ def _answer_in_time(throttler: Throttler, key: Key, amount: Amount, left: float)
             throttler._give_back(question.result)
         raise
     if question.abandon():
-        raise _too_late()
+        raise no_answer_in_time()
     result, error = question.result, question.error
     if result is None:
         assert error is not None, "a question ends with a result or an error"
         raise error
     if time.monotonic() + result.must_wait > deadline + LATE and result.must_wait > LATE:
         throttler._give_back(result)
-        raise TimeoutError(f"the bucket has no room in time: it would take {result.must_wait:.3f} s")
+        raise no_room_in_time(result.must_wait)
     return throttler._await_turn(result)
 
 
@@ -430,12 +371,7 @@ class Reservation(Reserved):
         self._core, self._result = result._reservation, result
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Settles. An error is logged, so it hides no error of the block."""
         if self._core is None or self._actual is None:
             return
@@ -445,43 +381,27 @@ class Reservation(Reserved):
             log.warning("a reservation could not be settled: %s", failure)
 
 
-class Limit:
+class Limit(BaseLimit):
     """Returned by Throttler.limit(): a context manager, and a decorator for functions."""
 
-    __slots__ = ("_amount", "_key", "_throttler", "_timeout")
-
-    def __init__(
-        self,
-        throttler: Throttler,
-        key: Union[Key, Callable[..., Key]],
-        amount: Amount,
-        timeout: Optional[float],
-    ) -> None:
-        self._throttler, self._key, self._amount, self._timeout = throttler, key, amount, timeout
+    __slots__ = ()
 
     def __enter__(self) -> ThrottleResult:
-        if callable(self._key):
-            raise TypeError("key must be str or bytes in `with`; a function is for decorators")
-        return self._throttler.wait(self._key, self._amount, self._timeout)
+        result: ThrottleResult = self._throttler.wait(self._key_of_block(), self._amount, self._timeout)
+        return result
 
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         return None
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        if _is_async(function) or inspect.isasyncgenfunction(function):
+        if is_async(function) or inspect.isasyncgenfunction(function):
             raise TypeError(f"{shown(function)} must be a plain function; for a coroutine function use aiosteady.Throttler")
         if not callable(function):
             raise TypeError(f"limit decorates a function, not {type(function).__name__}")
 
         @functools.wraps(function)
         def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-            key = self._key(*args, **kwargs) if callable(self._key) else self._key
-            self._throttler.wait(key, self._amount, self._timeout)
+            self._throttler.wait(self._key_of_call(args, kwargs), self._amount, self._timeout)
             return function(*args, **kwargs)
 
         return limited

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
-import math
 import operator
 import time
 import typing
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Optional, TypeVar, Union, overload
 from weakref import WeakValueDictionary
 
 from . import _clients, _core
 from ._core import ThrottleResult
 from ._lines import NOT_GIVEN_BACK, Lines, in_background, wait_in_line
-from ._rates import Limits, Rate, specs_of
+from ._rates import Limits, specs_of_arguments
 from ._reserve import Amount, Key, Reservation
 from ._store import Store
 from ._texts import shown
+from ._throttler import BaseLimit, BaseThrottler, is_async
+from ._waiting import LATE, NO_BLOCK, Retry, deadline_of, no_answer_in_time, no_attempt_left, no_room_in_time
 
 # typing.get_type_hints evaluates the annotations here, on Python 3.9 too. So their names are imported, and we write
 # Optional[X].
@@ -34,12 +33,8 @@ else:
 
 __all__ = ["Limit", "ThrottleResult", "Throttler"]
 
-BACKOFF_FIRST, BACKOFF_LAST = 0.1, 1.0  # seconds, while the store gives no verdict
-ONE_ATTEMPT = 1e-6  # seconds; the shortest max_wait. A call with a max_wait starts no block
-LATE = 0.001  # seconds by which a timer may be late
 
-
-class Throttler(_core.Throttler):
+class Throttler(BaseThrottler):
     """One limit or several, and the store with their buckets. Each key has a bucket for each limit.
 
     Arguments:
@@ -105,22 +100,12 @@ class Throttler(_core.Throttler):
         max_ahead: Optional[float] = None,
         clamp: bool = False,
     ) -> None:
-        if limits is None:
-            specs: tuple[Any, ...] = ((None, max_capacity, drop_recharge, block_duration, drops),)
-        elif max_capacity is not None or drop_recharge is not None or drops != 1:
-            raise TypeError("limits stands in place of max_capacity, drop_recharge and drops; give one or the other")
-        else:
-            specs = specs_of(limits, block_duration)
+        specs = specs_of_arguments(limits, max_capacity, drop_recharge, block_duration, drops)
         self._own = Store(redis) if isinstance(redis, str) else None
         target = self._own or (redis if isinstance(redis, Store) else _clients.adapt(redis))
         super().__init__(redis, target, specs, prefix, on_error, local_share, max_ahead, clamp)
         self._options = (specs, prefix, on_error, local_share, max_ahead, clamp, limits is None)
         self._lines: Lines = WeakValueDictionary()
-
-    @property
-    def limits(self) -> dict[str, Rate]:
-        """The limits by their names."""
-        return {name: Rate(*spec[1:]) for name, spec in zip(self._names, self._options[0])}
 
     async def consume(
         self, key: Key, amount: Amount = 1, *, max_wait: Optional[float] = 0, at_least: Optional[int] = None
@@ -182,11 +167,7 @@ class Throttler(_core.Throttler):
         It gives back what was estimated too much, except for what has leaked meanwhile, and charges what was too little.
         Do it once: a second time would give back, or charge, again.
         """
-        held = _core.Reservation(reservation) if isinstance(reservation, str) else getattr(reservation, "_core", None)
-        if not isinstance(held, _core.Reservation):
-            raise TypeError(f"reservation must be the text of a reservation, not {type(reservation).__name__}")
-        held.check(actual)
-        return await self._settle(held, actual)
+        return await self._settle(self._reservation_of(reservation, actual), actual)
 
     async def _settle(self, reservation: _core.Reservation, actual: Amount) -> ThrottleResult:
         answer = _core.decide(_core.Call.settle(self, reservation, actual))
@@ -205,7 +186,7 @@ class Throttler(_core.Throttler):
         if deadline is not None and asyncio.get_running_loop().time() + left > deadline + LATE:  # a late answer
             if reservation is not None:
                 self._give_back(reservation)
-            raise TimeoutError(f"the bucket has no room in time: it would take {left:.3f} s")
+            raise no_room_in_time(left)
         name = (key.encode() if isinstance(key, str) else key, _hashable(amount))
         return await wait_in_line(self._lines, name, time.monotonic() + left, reservation, self._give_back)
 
@@ -225,7 +206,8 @@ class Throttler(_core.Throttler):
         A timeout of 0 makes one attempt, and waits for its answer as consume() does.
         """
         if timeout is not None:
-            return await self._wait_until(key, amount, _deadline(asyncio.get_running_loop(), timeout), timeout <= 0)
+            deadline = deadline_of(timeout, asyncio.get_running_loop().time())
+            return await self._wait_until(key, amount, deadline, timeout <= 0)
         answer = self._wait(key, amount, None)
         result = answer if type(answer) is ThrottleResult else await answer
         if result.success:
@@ -239,9 +221,9 @@ class Throttler(_core.Throttler):
     ) -> ThrottleResult:
         """Asks until the call is allowed. A result that is given is the first answer."""
         loop = asyncio.get_running_loop()
-        backoff = BACKOFF_FIRST
+        retry = Retry()
         while True:
-            left = None if deadline is None else max(deadline - loop.time(), ONE_ATTEMPT)
+            left = None if deadline is None else max(deadline - loop.time(), NO_BLOCK)
             if result is None:
                 answer = self._wait(key, amount, left)
                 if type(answer) is ThrottleResult:
@@ -254,13 +236,9 @@ class Throttler(_core.Throttler):
                 if result.must_wait > 0:
                     await self._stand_in_line(key, amount, result, None if once else deadline)
                 return result
-            delay = max(part.blocked_for or 0.0 for part in result.parts) if result.parts else 0.0
-            if result.source == "policy":  # no verdict, so the wait is unknown: back off
-                delay, backoff = backoff, min(2 * backoff, BACKOFF_LAST)
-            elif deadline is None:
-                delay = backoff if result.retry_after is None else max(delay, result.retry_after)
+            delay = retry.delay(result, deadline is not None)
             if deadline is not None and (delay == 0 or once or loop.time() + delay > deadline):
-                raise TimeoutError(_timeout_text(result, amount, left or 0.0))
+                raise no_attempt_left(result, amount, left or 0.0)
             await asyncio.sleep(delay)
             result = None
 
@@ -294,74 +272,14 @@ class Throttler(_core.Throttler):
     async def __aenter__(self) -> Throttler:
         return self
 
-    async def __aexit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.aclose()
-
-    def _fields(self) -> tuple[object, ...]:
-        return (self.redis, self._options[0])
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Throttler) or type(other) is not type(self):
-            return NotImplemented
-        return self._fields() == other._fields() and self._options == other._options
-
-    def __hash__(self) -> int:
-        return hash(self._fields())
-
-    def __repr__(self) -> str:
-        redis = _core.quote(self.redis) if isinstance(self.redis, str) else self.redis
-        if not self._options[-1]:
-            return f"Throttler(redis={redis!r}, limits={self.limits!r})"
-        return (
-            f"Throttler(redis={redis!r}, max_capacity={self.max_capacity!r}, drop_recharge={self.drop_recharge!r}, "
-            f"block_duration={self.block_duration!r})"
-        )
 
 
 def _hashable(amount: Amount) -> object:
     if isinstance(amount, Mapping):
         return tuple(sorted(amount.items()))
     return tuple(amount) if isinstance(amount, (tuple, list)) else operator.index(amount)
-
-
-def _deadline(loop: asyncio.AbstractEventLoop, timeout: Optional[float]) -> Optional[float]:
-    if timeout is None:
-        return None
-    if not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
-    if math.isnan(timeout):
-        raise ValueError("timeout must be a number of seconds, or None")
-    return None if timeout == math.inf else loop.time() + timeout
-
-
-def _timeout_text(result: ThrottleResult, amount: Amount, waited_for: float) -> str:
-    """`waited_for`: the max_wait of the call, which retry_after counts from."""
-    takes = "" if result.retry_after is None else f"it would take {result.retry_after + waited_for:.3f} s"
-    if result.source == "store":
-        return f"the bucket has no room in time: {takes or 'the drops can never fit'}"
-    no_verdict = f"the store gives no verdict ({result.error})"
-    if result.source == "policy":
-        return no_verdict
-    if result.retry_after is None:
-        return f"{no_verdict}, and the local bucket can never hold {amount} drops"
-    return f"{no_verdict}, and the local bucket has no room in time: {takes}"
-
-
-def _is_async(function: Any) -> bool:
-    """Also true for callable objects and partials, and for objects with the mark of asyncio, such as mocks."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    mark = getattr(asyncio.coroutines, "_is_coroutine", None)
-    return (
-        inspect.iscoroutinefunction(function)
-        or inspect.iscoroutinefunction(getattr(type(function), "__call__", None))
-        or (mark is not None and getattr(function, "_is_coroutine", None) is mark)
-    )
 
 
 async def _answer_in_time(
@@ -372,7 +290,7 @@ async def _answer_in_time(
         raise TimeoutError("no time is left to ask the store; nothing was charged")
     if not isinstance(answer, _core.Decision):
         return await _client_in_time(loop, answer, deadline)
-    timer = loop.call_at(deadline, lambda: answer.expire(_too_late()))
+    timer = loop.call_at(deadline, lambda: answer.expire(no_answer_in_time()))
     try:
         return await answer
     finally:
@@ -391,51 +309,29 @@ async def _client_in_time(
             return task.result()
     finally:
         task.cancel()
-    raise _too_late()
+    raise no_answer_in_time()
 
 
-def _too_late() -> TimeoutError:
-    error = TimeoutError("the store has not answered in time; the drops may have been charged, or may be charged later")
-    error.__cause__ = _core.Unknown("the answer did not come before the deadline of wait()")
-    return error
-
-
-class Limit:
+class Limit(BaseLimit):
     """Returned by Throttler.limit(): an asynchronous context manager, and a decorator for coroutine functions."""
 
-    __slots__ = ("_amount", "_key", "_throttler", "_timeout")
-
-    def __init__(
-        self,
-        throttler: Throttler,
-        key: Union[Key, Callable[..., Key]],
-        amount: Amount,
-        timeout: Optional[float],
-    ) -> None:
-        self._throttler, self._key, self._amount, self._timeout = throttler, key, amount, timeout
+    __slots__ = ()
 
     async def __aenter__(self) -> ThrottleResult:
-        if callable(self._key):
-            raise TypeError("key must be str or bytes in `async with`; a function is for decorators")
-        return await self._throttler.wait(self._key, self._amount, self._timeout)
+        result: ThrottleResult = await self._throttler.wait(self._key_of_block(), self._amount, self._timeout)
+        return result
 
-    async def __aexit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        traceback: Optional[TracebackType],
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         return None
 
     def __call__(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
-        if not _is_async(function):
+        if not is_async(function):
             raise TypeError(f"{shown(function)} must be a coroutine function; for a plain function use "
                             "aiosteady.blocking.Throttler")
 
         @functools.wraps(function)
         async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-            key = self._key(*args, **kwargs) if callable(self._key) else self._key
-            await self._throttler.wait(key, self._amount, self._timeout)
+            await self._throttler.wait(self._key_of_call(args, kwargs), self._amount, self._timeout)
             return await function(*args, **kwargs)
 
         return limited
