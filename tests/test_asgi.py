@@ -274,7 +274,7 @@ def test_impossible_options_are_rejected_by_the_constructor(asgi, throttler):
                     {"throttler": throttler(1), "hash": ""}, {"throttler": throttler(1), "hash": b""}):
         with pytest.raises(ValueError):
             asgi.RateLimit(hello, **options)
-    with pytest.raises(TypeError, match="must be a Throttler"):
+    with pytest.raises(TypeError, match="must be aiosteady.Throttler"):
         asgi.RateLimit(hello, "memory:")
     with pytest.raises(TypeError, match="hash must be"):
         asgi.RateLimit(hello, throttler(1), hash=5)
@@ -435,7 +435,7 @@ def test_a_websocket_is_counted_when_it_is_opened(asgi, throttler):
 
 
 @pytest.mark.parametrize(("arguments", "text"), [
-    ({"policies": [5]}, r"policies\[0\] must be a Policy, not int"),
+    ({"policies": [5]}, r"policies\[0\] must be aiosteady.asgi.Policy, not int"),
     ({"key": "x"}, "key must be a function of the ASGI scope, not str"),
     ({"app": None}, "app must be an ASGI application, not NoneType")], ids=["policy", "key", "app"])
 def test_a_wrong_type_is_named_when_the_middleware_is_made(asgi, aio, arguments, text):

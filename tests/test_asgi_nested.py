@@ -144,7 +144,7 @@ def test_hidden_nested_middlewares_are_rejected_by_the_first_request(asgi, throt
     assert run(ask(asgi.RateLimit(router, *limits, name="out"))).status == 200
 
 
-def test_a_scope_used_twice_is_counted_twice_and_stays_unchanged(asgi, throttler):
+def test_a_scope_used_twice_is_counted_twice_and_gets_only_a_decision(asgi, throttler):
     app, sent = asgi.RateLimit(hello, throttler(5)), []
     scope = {"type": "http", "method": "GET", "path": "/", "client": ("192.0.2.1", 1), "headers": []}
     before = dict(scope)
@@ -157,5 +157,7 @@ def test_a_scope_used_twice_is_counted_twice_and_stays_unchanged(asgi, throttler
         await app(scope, None, send)
 
     run(main())
+    state = scope.pop("state")
+    assert state["rate_limit"].results["default"].level == 2
     assert scope == before and [dict(m["headers"])[b"ratelimit"] for m in sent[::2]] == [
         b'"default";r=4;t=240', b'"default";r=3;t=180']

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ._texts import shown
 
 if TYPE_CHECKING:
-    from .leakybucket import Throttler
+    from ._core import Throttler
 
 Field = tuple[bytes, bytes]
 

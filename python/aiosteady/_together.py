@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The decision on all policies of a request, for the middleware.
+"""The decision on all policies of a request, for the middlewares. The coroutines here await only calls of throttlers
+and of the Side. In WSGI both answer at once, so the coroutines run without an event loop.
 
 Policies whose throttlers have the same Store or the same client are a Group. One call decides on a group, so a request
 that it denies charges nothing. The policies may make several groups:
@@ -17,7 +18,6 @@ No call decides on several groups. They are asked in these steps:
 """
 from __future__ import annotations
 
-import asyncio
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,21 +25,31 @@ from ._core import CONSUME_ALL, PEEK_ALL, Call, ThrottleResult, Unsupported, dec
 from ._waiting import NO_BLOCK
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Coroutine, Sequence
+    from typing import Callable, Protocol
 
     from . import _core
     from ._http import Quota
-    from .asgi import Policy
+    from ._policy import BasePolicy
 
     Decide = Callable[[], Coroutine[Any, Any, ThrottleResult]]
-    Answerer = Callable[["Group", Decide], Awaitable["Answer"]]
+
+    class Side(Protocol):
+        """What differs with and without an event loop."""
+
+        async def _answer(self, group: Group, decide: Decide) -> Answer:
+            """Asks a group. It raises Unsupported only for several policies."""
+
+        async def _at_once(self, *works: Coroutine[Any, Any, Any]) -> list[Any]: ...
+        async def _to_the_end(self, *works: Coroutine[Any, Any, Any]) -> None:
+            """Runs them although the request is cancelled meanwhile. Their errors are ignored."""
 
 
 class Ask(NamedTuple):
     """The key and the cost of one request under one policy. `place`: the index of the policy."""
 
     place: int
-    policy: Policy
+    policy: BasePolicy
     key: bytes
     cost: int
 
@@ -84,7 +94,8 @@ class Group:
         if len(self.asks) > 1:
             return await answered(self._call(CONSUME_ALL))
         ask = self.asks[0]
-        return await ask.policy.throttler.consume(ask.key, ask.cost)
+        answer = ask.policy.throttler.consume(ask.key, ask.cost)
+        return answer if isinstance(answer, ThrottleResult) else await answer
 
     async def look(self) -> ThrottleResult:
         return await answered(self._call(PEEK_ALL))
@@ -132,62 +143,54 @@ def groups_of(asks: Sequence[Ask]) -> list[Group]:
     return [Group(group) for group in groups.values()]
 
 
-giving_back: set[asyncio.Future[Any]] = set()  # an event loop keeps only weak references to its tasks
-
-
-async def give_back(answers: Sequence[Answer]) -> None:
-    """Goes on although the request is cancelled meanwhile."""
+async def give_back(answers: Sequence[Answer], side: Side) -> None:
     back = [answer.group.give_back(answer.result) for answer in answers if answer.result.success]
     if back:
-        task = asyncio.gather(*back, return_exceptions=True)
-        giving_back.add(task)
-        task.add_done_callback(giving_back.discard)
-        await asyncio.shield(task)
+        await side._to_the_end(*back)
 
 
-async def decide_together(asks: Sequence[Ask], answer: Answerer) -> list[Answer]:
-    """`answer` asks a group. It raises Unsupported only for several policies. The request is denied if one of the answers
-    is a denial."""
+async def decide_together(asks: Sequence[Ask], side: Side) -> list[Answer]:
+    """The request is denied if one of the answers is a denial."""
     groups = groups_of(asks)
     if len(groups) == 1:
         try:
-            return [await answer(groups[0], groups[0].consume)]
+            return [await side._answer(groups[0], groups[0].consume)]
         except Unsupported:
             groups = groups[0].apart()
-    looks = [look for group in await asyncio.gather(*(look_at(group, answer) for group in groups)) for look in group]
+    looks = [look for group in await side._at_once(*(look_at(group, side) for group in groups)) for look in group]
     if all(look.result.success for look in looks):
-        return await charge(looks, answer)
-    return list(await asyncio.gather(*(start_block(look, answer) for look in looks)))
+        return await charge(looks, side)
+    return await side._at_once(*(start_block(look, side) for look in looks))
 
 
-async def look_at(group: Group, answer: Answerer) -> list[Answer]:
+async def look_at(group: Group, side: Side) -> list[Answer]:
     try:
-        return [await answer(group, group.look)]
+        return [await side._answer(group, group.look)]
     except Unsupported:
-        return list(await asyncio.gather(*(answer(each, each.look) for each in group.apart())))
+        return await side._at_once(*(side._answer(each, each.look) for each in group.apart()))
 
 
-async def start_block(look: Answer, answer: Answerer) -> Answer:
+async def start_block(look: Answer, side: Side) -> Answer:
     """The request is denied. If this group has room by now, it gets back what it took."""
     if not look.from_store or not any(bucket.starts_block() for bucket in look.buckets()):
         return look
-    asked = await answer(look.group, look.group.reserve_or_block)
-    await give_back([asked])
+    asked = await side._answer(look.group, look.group.reserve_or_block)
+    await give_back([asked], side)
     return look if asked.result.success else asked
 
 
-async def charge(looks: Sequence[Answer], answer: Answerer) -> list[Answer]:
+async def charge(looks: Sequence[Answer], side: Side) -> list[Answer]:
     """The looks that are not charged stay as they are: those of on_error, and those of policies that cost nothing."""
     kept = [look for look in looks if not look.group.costs or not look.buckets()]
     charged: list[Answer] = []
     waiting = sorted((look for look in looks if look not in kept), key=Answer.room)
     try:
         while waiting and all(asked.result.success for asked in charged):
-            charged.append(await answer(waiting[0].group, waiting[0].group.reserve))
+            charged.append(await side._answer(waiting[0].group, waiting[0].group.reserve))
             waiting.pop(0)
     except BaseException:
-        await give_back(charged)
+        await give_back(charged, side)
         raise
     if waiting or (charged and not charged[-1].result.success):
-        await give_back(charged)
+        await give_back(charged, side)
     return [*kept, *charged, *waiting]
