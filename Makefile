@@ -338,10 +338,10 @@ vectors: ## runs FILE=some.jsonl against the C code and the Lua scripts
 	@$(SUB) $(BUILD)/vectors
 	@$(BUILD)/vectors $(FILE)
 
-bench: ## measures against baselines of the same run; prints a table and writes build/bench.json
+bench: ## measures against baselines of the same run; prints a table and writes build/bench.json; make bench python: Python only
 	@scripts/setup build bench
 	@$(SUB) all module $(BUILD)/floor.so $(BENCH)
-	@BUILD=$(BUILD) scripts/bench
+	@BUILD=$(BUILD) scripts/bench $(filter python,$(MAKECMDGOALS))
 
 check: ## runs gcc and clang with -Werror, clang-tidy, cppcheck, clang-format and shellcheck; prints only findings
 	@scripts/setup build test check
