@@ -184,10 +184,15 @@ def test_an_ipv6_address_counts_alone_with_a_prefix_of_128(asgi):
 
 
 @pytest.mark.parametrize("client", [None, ("", 0)], ids=["none", "empty"])
-@pytest.mark.parametrize("hops", [0, 1])
-def test_a_server_that_gives_no_address_raises_an_error(asgi, client, hops):
-    with pytest.raises(RuntimeError, match="no client address"):
-        asgi.client_address(hops)({"client": client, "headers": []})
+@pytest.mark.parametrize("hops, lines, key", [(0, [b"198.51.100.7"], "unix"), (1, [], "unix"), (1, [b"198.51.100.7"], "198.51.100.7")])
+def test_a_peer_without_an_address_is_one_client(asgi, client, hops, lines, key):
+    assert asgi.client_address(hops)({"client": client, "headers": forwarded(*lines)}) == key
+
+
+def test_requests_without_an_address_are_limited_together_and_a_warning_says_so(asgi, throttler, caplog, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("aiosteady._address").warn, "_next", {})
+    assert [r.status for r in run(ask_all(asgi.RateLimit(hello, throttler(2)), 3, client=None))] == [200, 200, 429]
+    assert caplog.text.count("set trusted_hops of client_address()") == 1
 
 
 def test_clients_have_buckets_of_their_own(asgi, throttler):

@@ -18,6 +18,12 @@ import ipaddress
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
+from ._policy import Warnings
+
+UNIX_SOCKET = "unix"  # the key of all requests without a peer address
+
+warn = Warnings()
+
 
 def client_address(trusted_hops: int = 0, ipv6_prefix: int = 64) -> Callable[[MutableMapping[str, Any]], str]:
     """Returns a key function: the key is the peer address of the connection. For IPv6 it is the network of that
@@ -26,30 +32,56 @@ def client_address(trusted_hops: int = 0, ipv6_prefix: int = 64) -> Callable[[Mu
     Set `trusted_hops` to the number of your proxies that a request passes. Each proxy must append the address of its
     peer to X-Forwarded-For. By default this header is ignored, because any client can send it. If the header has fewer
     addresses than `trusted_hops`, the request did not pass all proxies; then the key is the peer address.
+
+    The peer of a Unix socket has no address. All requests without an address have the key "unix". Set `trusted_hops` if
+    the peer is your proxy.
     """
+    check_arguments(trusted_hops, ipv6_prefix)
+
+    def key(scope: MutableMapping[str, Any]) -> str:
+        forwarded = None
+        if trusted_hops > 0:
+            lines = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+            forwarded = network_of(forwarded_for(b",".join(lines).decode("latin-1"), trusted_hops), ipv6_prefix)
+        return forwarded or peer_key((scope.get("client") or ("",))[0], trusted_hops, ipv6_prefix)
+
+    return key
+
+
+def client_address_of_environ(trusted_hops: int = 0, ipv6_prefix: int = 64) -> Callable[[dict[str, Any]], str]:
+    """The same for WSGI."""
+    check_arguments(trusted_hops, ipv6_prefix)
+
+    def key(environ: dict[str, Any]) -> str:
+        forwarded = None
+        if trusted_hops > 0:
+            forwarded = network_of(forwarded_for(environ.get("HTTP_X_FORWARDED_FOR", ""), trusted_hops), ipv6_prefix)
+        return forwarded or peer_key(environ.get("REMOTE_ADDR", ""), trusted_hops, ipv6_prefix)
+
+    return key
+
+
+def check_arguments(trusted_hops: int, ipv6_prefix: int) -> None:
     for name, value, least, most in (("trusted_hops", trusted_hops, 0, 1000), ("ipv6_prefix", ipv6_prefix, 1, 128)):
         if not isinstance(value, int):
             raise TypeError(f"{name} must be an int, not {type(value).__name__}")
         if not least <= value <= most:
             raise ValueError(f"{name} is {value}; it must be {least} .. {most}")
 
-    def key(scope: MutableMapping[str, Any]) -> str:
-        forwarded = network_of(forwarded_for(scope, trusted_hops), ipv6_prefix) if trusted_hops > 0 else None
-        if forwarded is not None:
-            return forwarded
-        peer = (scope.get("client") or ("",))[0]
-        if not peer:
-            raise RuntimeError("no client address (is it a Unix socket?); set trusted_hops, or use another key")
-        return network_of(peer, ipv6_prefix) or str(peer)
 
-    return key
-
-
-def forwarded_for(scope: MutableMapping[str, Any], hops: int) -> str:
+def forwarded_for(header: str, hops: int) -> str:
     """The address of the peer of the outermost trusted proxy; empty if the request did not pass all trusted proxies."""
-    lines = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
-    addresses = b",".join(lines).split(b",")
-    return addresses[-hops].decode("latin-1").strip() if len(addresses) >= hops else ""
+    addresses = header.split(",")
+    return addresses[-hops].strip() if len(addresses) >= hops else ""
+
+
+def peer_key(peer: str, hops: int, ipv6_prefix: int) -> str:
+    if peer:
+        return network_of(peer, ipv6_prefix) or str(peer)
+    if hops == 0:
+        warn("no address", "requests over a Unix socket have no client address, so they all count as one client; if a "
+                           "proxy is in front, set trusted_hops of client_address()")
+    return UNIX_SOCKET
 
 
 IPV4_AT_THE_END = [ipaddress.IPv6Network(text) for text in ("::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "::/96")]
