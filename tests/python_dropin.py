@@ -90,7 +90,7 @@ async def results(part, redis):
     r = ThrottleResult(True, 0, 5.0, None)
     twin = ThrottleResult(success=True, level=0, until_next_drop=5.0, blocked_for=None)
     others = [ThrottleResult(False, 0, 5.0, None), ThrottleResult(True, 1, 5.0, None), ThrottleResult(True, 0, 5.0, 1.0)]
-    print(part, r, ThrottleResult(False, 10, 0.25, 1.5), r == twin, hash(r) == hash(twin), [r == o for o in others])
+    print(part, r, ThrottleResult(False, 10, 0.25, 1.5), r == twin, hash(r) == hash(twin), [r == o for o in others], [bool(o) for o in others])
     for name in ("success", "level", "until_next_drop", "blocked_for"):
         try:
             setattr(r, name, 1)

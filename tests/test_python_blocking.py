@@ -385,6 +385,17 @@ def test_a_timeout_that_is_no_number_is_refused(blocking, store, timeout, error)
         blocking.Throttler(store, 5, 60).wait("k", 1, timeout)
 
 
+def test_a_drain_is_not_reserved_and_not_waited_for(blocking, store):
+    t = blocking.Throttler(store, 5, 60)
+    t.consume("k", 3)
+    for timeout in (None, 0, 1):
+        with pytest.raises(ValueError, match="amount is -1"):
+            t.wait("k", -1, timeout)
+    with pytest.raises(ValueError, match="amount is -1"), t.reserve("k", -1):
+        raise AssertionError("it ran")
+    assert t.peek("k").level == 3
+
+
 def test_an_amount_that_never_fits_is_refused(blocking, store):
     with pytest.raises(ValueError, match="amount is 6"):
         blocking.Throttler(store, 5, 60).wait("k", 6)

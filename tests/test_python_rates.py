@@ -65,6 +65,20 @@ def test_the_example_is_near_to_the_text(rates, text, example):
     assert str(told.value).startswith(f"limits: {text!r} is no rate") and str(told.value).endswith(f"write for example {example!r}")
 
 
+@pytest.mark.parametrize(("text", "reason", "example"), [
+    ("", "it is empty", "10/minute"), ("10/s;", "a separator must have a rate on each side", "10/second"),
+    (";", "a separator must have a rate on each side", "10/minute"),
+    ("5/min,,3/h", "a separator must have a rate on each side", "5/minute"),
+    ("1/1000year", "the period must be below 2^53 us, about 285 years", "1/year"), ("10/z", "the unit is unknown", "10/minute"),
+    ("10/5", "the period lacks a unit", "10/minute"), ("0/h", "the count must be 1 .. 2147483647", "1/hour"),
+    ("10/1s1h", "the period must have its largest unit first, and each unit only once", "10/second"),
+    ("10/0.5us", "the period must be a whole number of microseconds", "10/minute"), ("10/0s", "the period must be at least 1us", "10/second")])
+def test_a_rate_is_rejected_with_a_reason(rates, text, reason, example):
+    with pytest.raises(ValueError) as told:
+        rates.specs_of(text, None)
+    assert str(told.value) == f"limits: {text!r} is no rate: {reason}; write for example {example!r}"
+
+
 @pytest.mark.parametrize(("text", "spec"), [
     ("100/min burst 20", (20, 60, 100)), ("1000/1h30m", (1000, 5400, 1000)), ("5/250ms", (5, 0.25, 5)),
     ("3/s", (3, 1, 3)), ("10/2weeks", (10, 14 * 86400, 10)), ("1000000/day", (10**6, 0.0864, 1))])
@@ -96,13 +110,23 @@ def test_a_limit_is_a_rate_a_tuple_of_numbers_or_a_mapping(aio):
     (b"1/second", TypeError, "limits must be rates"), ([5], TypeError, "limits must have rates"), ([None], TypeError, "limits"),
     ([("1/second",)], TypeError, "limits"), (["1/second", "2/second"], ValueError, "two limits with the name '1s'"),
     ({"a b": "1/second"}, ValueError, "name"), ({"a{": "1/second"}, ValueError, "name"), ({5: "1/second"}, TypeError, "name"),
-    ({"": "1/second"}, ValueError, "name"), ({"x" * 65: "1/second"}, ValueError, "name"), ({"\udc80": "1/second"}, ValueError, "name"),
-    ({"a": "1/second; 2/hour"}, ValueError, "'a' has 2 rates"), ({"a": {"max_capacity": 1}}, TypeError, "drop_recharge"),
-    ({"a": {"max_capacity": 1, "drop_recharge": 1, "x": 1}}, TypeError, "x"), ([f"1/{i} second" for i in range(1, 66)], ValueError, "1 .. 64")])
+    ({"": "1/second"}, ValueError, "limits['']: name"), ({"x" * 65: "1/second"}, ValueError, "name"), ({"\udc80": "1/second"}, ValueError, "name"),
+    ({"a": "1/second; 2/hour"}, ValueError, "'a' has 2 rates"), ({"a": {"max_capacity": 1}}, TypeError, "limits: the limit 'a' missing 1 required positional argument: 'drop_recharge'"),
+    ({"a": {"max_capacity": 1, "drop_recharge": 1, "x": 1}}, TypeError, "the limit 'a' got an unexpected keyword argument 'x'"),
+    ([{"max_capacity": 1}], TypeError, "limits: a limit missing"), ({"a": 5}, TypeError, "not int; 'a' has one"),
+    ({"a": (1, -1)}, TypeError, "not tuple; 'a' has one"), ([f"1/{i} second" for i in range(1, 66)], ValueError, "1 .. 64")])
 def test_impossible_limits_are_rejected(aio, limits, error, says):
     with pytest.raises(error) as told:
         aio.Throttler("memory:", limits=limits)
     assert says in str(told.value)
+
+
+def test_an_error_names_its_limit_if_there_is_a_choice(aio):
+    wrong, says = aio.Rate(1, -1), "drop_recharge is -1 s; it must be 0.000001 .. 9007199254 s"
+    for limits, where in ((wrong, ""), ({"a": "1/second", "b c": wrong}, "limits['b c']: "), (["1/second", wrong], "limits[1]: ")):
+        with pytest.raises(ValueError) as told:
+            aio.Throttler("memory:", limits=limits)
+        assert str(told.value) == where + says
 
 
 def test_limits_stand_in_place_of_numbers(aio):

@@ -194,7 +194,32 @@ async def test_a_policy_gives_no_reservation_and_nothing_is_settled(aio, closed_
                 raise AssertionError("it ran")
 
 
+@pytest.mark.parametrize("given", [[1, 100], {"requests": 1, "tokens": 100}])
+@under_asyncio
+async def test_an_actual_that_its_owner_changes_later_settles_what_was_set(aio, url, given):
+    async with patient(aio, url, limits=LLM) as t:
+        actual = given.copy()
+        async with t.reserve("k", (1, 500)) as r:
+            r.actual = actual
+            actual.clear()
+        assert await levels(t) in ([1, 100], [1, 101])
+
+
 # ---- Wrong use ----
+
+
+@pytest.mark.parametrize("amount", [-1, (1, -1), {"requests": -1, "tokens": 1}])
+@under_asyncio
+async def test_a_drain_is_not_reserved_and_not_waited_for(aio, url, amount):
+    async with patient(aio, url, limits=LLM) as t:
+        await t.consume("k", (1, 500))
+        for timeout in (None, 0, 1):
+            with pytest.raises(ValueError, match=r"^amount is -1; it must be 0 \.\."):
+                await t.wait("k", amount, timeout)
+        with pytest.raises(ValueError, match=r"^amount is -1; it must be 0 \.\."):
+            async with t.reserve("k", amount):
+                raise AssertionError("it ran")
+        assert await levels(t) == [1, 500]
 
 
 @under_asyncio

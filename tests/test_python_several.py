@@ -95,9 +95,10 @@ async def test_max_ahead_bounds_the_line_and_clamp_lowers_an_amount(aio, url):
         clamped = aio.Throttler(store, 5, 60, clamp=True)
         assert (await clamped.consume("c", 9)).level == 5
         assert (await clamped.wait("d", 9)).level == 5
-        for wrong, error in ((-1, ValueError), ("1", TypeError)):
-            with pytest.raises(error, match="max_ahead"):
-                aio.Throttler(store, 1, 1, max_ahead=wrong)
+        for name, wrong, error in (("max_ahead", -1, ValueError), ("max_ahead", "1", TypeError), ("clamp", 1, TypeError),
+                                   ("clamp", "no", TypeError), ("clamp", None, TypeError)):
+            with pytest.raises(error, match=name):
+                aio.Throttler(store, 1, 1, **{name: wrong})
 
 
 @under_asyncio
@@ -265,22 +266,30 @@ async def test_impossible_options_are_rejected_and_nothing_is_charged(aio, url):
         assert (await t.peek("k")).level == 0
 
 
+class Unreadable:
+    def __index__(self):
+        raise ValueError("mine")
+
+
 @under_asyncio
 async def test_impossible_parts_are_rejected_and_nothing_is_charged(aio, url):
     async with aio.connect(url, timeout=10) as store:
         t, other = aio.Throttler(store, 5, 60), aio.Throttler("memory:", 5, 60)
         for parts, error, says in (
                 ([], ValueError, "parts"), ([t], TypeError, r"parts\[0\]"), ([(t,)], TypeError, r"parts\[0\]"),
-                ([(t, "k"), ("t", "k")], TypeError, r"parts\[1\]"), ([(t, "k", 1, "give")], ValueError, "kind is 'give'"),
-                ([(t, "k", 1, 0)], TypeError, "kind"), ([(t, "k", 1, "take", 5)], TypeError, r"parts\[0\]"),
-                ([(t, "k"), (other, "k")], ValueError, r"parts\[1\] has another store"), ([(t, "k", 1.5)], TypeError, "amount"),
+                ([(t, "k"), ("t", "k")], TypeError, r"parts\[1\]"), ([(t, "k", 1, "give")], ValueError, r"^parts\[0\]: kind is 'give'"),
+                ([(t, "k"), (t, "x", 1, 0)], TypeError, r"^parts\[1\]: kind must be"), ([(t, "k"), (t, 5)], TypeError, r"^parts\[1\]: key"), ([(t, "k", 1, "take", 5)], TypeError, r"parts\[0\]"),
+                ([(t, "k"), (other, "k")], ValueError, r"parts\[1\] has another store"), ([(t, "k"), (t, "x", 1.5)], TypeError, r"^parts\[1\]: amount"),
                 ([(t, "k"), (t, "x"), (t, "k")], ValueError, r"parts\[0\] and parts\[2\] have the same bucket"),
-                ([(t, f"k{i}") for i in range(65)], ValueError, "parts"), (5, TypeError, "int")):
+                ([(t, f"k{i}") for i in range(65)], ValueError, "parts"), (5, TypeError, "parts must be a list of parts, not int"),
+                (None, TypeError, "parts must be a list of parts, not NoneType")):
             for ask in (aio.consume_all, aio.peek_all):
                 with pytest.raises(error, match=says):
                     await ask(parts)
         with pytest.raises(ValueError, match="amount"):
             await aio.consume_all([(t, "k", -1, "look")])
+        with pytest.raises(ValueError, match="^mine$"):
+            await aio.consume_all([(t, "k"), (t, "x", Unreadable())])
         assert (await aio.consume_all([(t, f"k{i}") for i in range(64)])).success
         assert (await t.peek("k")).level == 0
 

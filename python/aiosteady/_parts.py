@@ -43,12 +43,16 @@ else:
 def call_of(
     verb: int, parts: Iterable[Any], max_wait: Optional[float], at_least: Optional[int], *, blocking: bool = False
 ) -> _core.Call:
+    if not isinstance(parts, Iterable):
+        raise TypeError(f"parts must be a list of parts, not {type(parts).__name__}")
     made: list[tuple[_core.Throttler, Key, Amount, str]] = []
     for at, part in enumerate(parts):
         if not isinstance(part, tuple) or not 2 <= len(part) <= 4:
             raise TypeError(f"parts[{at}] must be a Part, or a tuple (throttler, key, amount=1, kind='take')")
         throttler, key, amount, kind = Part(*part)
-        if isinstance(throttler, _core.Throttler) and isinstance(throttler, _core.BlockingThrottler) != blocking:
+        if not isinstance(throttler, _core.Throttler):
+            raise TypeError(f"parts[{at}] must have a Throttler first, not {type(throttler).__name__}")
+        if isinstance(throttler, _core.BlockingThrottler) != blocking:
             module = "aiosteady.blocking" if blocking else "aiosteady"
             raise TypeError(f"parts[{at}] has a Throttler of {type(throttler).__module__}; it must be one of {module}")
         made.append((throttler, key, amount, kind))

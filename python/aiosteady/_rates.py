@@ -45,9 +45,30 @@ def example_near(text: str) -> str:
     """A rate that makes sense, and is near to a text that makes none."""
     numbers = [number.lstrip("0") or "1" for number in re.findall("[0-9]+", text)]
     words = [word.lower() for word in re.findall("[A-Za-z]+", text) if word.lower() not in ("per", "burst")]
-    units = [near for word in words for near in difflib.get_close_matches(word.rstrip("s"), SECONDS, 1, 0.5)]
+    units = [near for word in words for near in [unit for unit in SECONDS if unit.startswith(word)]
+             or difflib.get_close_matches(word.rstrip("s"), SECONDS, 1, 0.5)]
     count = numbers[0] if numbers and len(numbers[0]) <= 6 else "10"
     return f"{count}/{units[0] if units else 'minute'}"
+
+
+# What the library says of a rate period, and what we say.
+REASONS = {"has an unknown unit": "the unit is unknown",
+           "lacks a unit": "the period lacks a unit",
+           "its largest unit first": "the period must have its largest unit first, and each unit only once",
+           "a whole number of microseconds": "the period must be a whole number of microseconds",
+           "is too long": "the period must be below 2^53 us, about 285 years"}
+
+
+def reason_in(error: str) -> str:
+    """Why the library rejects a rate. Empty if it is no count, slash and period at all."""
+    if error.startswith("rate period"):
+        return next((reason for words, reason in REASONS.items() if words in error), "")
+    why = error.partition("\": ")[2]
+    return why if "must be" in why else ""  # a number out of range
+
+
+def no_rate(text: str, why: str) -> ValueError:
+    return ValueError(f"limits: {shown(text)} is no rate{why and ': ' + why}; write for example {example_near(text)!r}")
 
 
 def parsed(text: str) -> tuple[int, float, int]:
@@ -55,17 +76,17 @@ def parsed(text: str) -> tuple[int, float, int]:
     try:
         capacity, recharge, drops = _core.parse_rate(spelled_for_the_library(text))
     except ValueError as error:
-        why = str(error).partition(": ")[2] if str(error).startswith("rate \"") else ""
-        why = why if "must be" in why else ""  # a number out of range
-        raise ValueError(f"limits: {shown(text)} is no rate{why and ': ' + why}; write for example "
-                         f"{example_near(text)!r}") from None
+        raise no_rate(text, reason_in(str(error)) if text.strip() else "it is empty") from None
     return capacity, recharge // 10**6 if recharge % 10**6 == 0 else recharge / 1e6, drops
 
 
 def specs_of_one(name: Optional[str], given: Any, block: Optional[float]) -> list[Spec]:
     """The specs of a rate, or of several in one text."""
     if isinstance(given, str):
-        rates = [parsed(text) for text in SEPARATORS.split(given)]
+        texts = SEPARATORS.split(given)
+        if len(texts) > 1 and not all(text.strip() for text in texts):
+            raise no_rate(given, "a separator must have a rate on each side")
+        rates = [parsed(text) for text in texts]
         if name is not None and len(rates) > 1:
             raise ValueError(f"limits: {shown(name)} has {len(rates)} rates; give each a name, such as "
                              f"{{'burst': {example_near(given)!r}}}")
@@ -76,9 +97,11 @@ def specs_of_one(name: Optional[str], given: Any, block: Optional[float]) -> lis
         try:
             rate = Rate(**given)
         except TypeError as error:
-            raise TypeError(f"limits: {str(error).replace('Rate.__new__()', 'a limit')}") from None
+            what = "a limit" if name is None else f"the limit {shown(name)}"
+            raise TypeError(f"limits: {what}{str(error).partition('__new__()')[2]}") from None
     else:
-        raise TypeError(f"limits must have rates such as '10/second', or Rate objects, not {type(given).__name__}")
+        what = "" if name is None else f"; {shown(name)} has one"
+        raise TypeError(f"limits must have rates such as '10/second', or Rate objects, not {type(given).__name__}{what}")
     return [(name, rate.max_capacity, rate.drop_recharge, block if rate.block_duration is None else rate.block_duration,
              rate.drops)]
 

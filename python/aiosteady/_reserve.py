@@ -69,7 +69,8 @@ class Reserved:
             self._core.check(actual)
         elif self._result is None:
             raise ValueError("actual is set too early: set it in the block of the `with` statement")
-        self._actual = actual
+        # A copy, as checked.
+        self._actual = tuple(actual) if isinstance(actual, list) else dict(actual) if isinstance(actual, Mapping) else actual
 
     @property
     def text(self) -> str:

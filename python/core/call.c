@@ -33,8 +33,8 @@
 
 /* ---- Making: amounts ---- */
 
-static int call_read_amount(PyObject *given, enum steady_kind kind, int64_t *amount) {
-    return convert_int(given, "amount", kind == STEADY_TAKE ? -STEADY__AMOUNT_MAX : 0, STEADY__AMOUNT_MAX, amount);
+static int call_read_amount(PyObject *given, int64_t least, int64_t *amount) {
+    return convert_int(given, "amount", least, STEADY__AMOUNT_MAX, amount);
 }
 
 static int call_wrong_count(const struct throttler *t, Py_ssize_t count) {
@@ -44,7 +44,7 @@ static int call_wrong_count(const struct throttler *t, Py_ssize_t count) {
 }
 
 /* An __index__ may change a list, so a tuple of it is read. */
-static int call_read_sequence(const struct throttler *t, PyObject *given, enum steady_kind kind, int64_t *amounts) {
+static int call_read_sequence(const struct throttler *t, PyObject *given, int64_t least, int64_t *amounts) {
     PyObject *numbers = PySequence_Tuple(given);
     if (numbers == NULL) return -1;
     const Py_ssize_t count = PyTuple_GET_SIZE(numbers);
@@ -52,7 +52,7 @@ static int call_read_sequence(const struct throttler *t, PyObject *given, enum s
     if (error != 0 && t->n_limits == 1)
         PyErr_Format(PyExc_TypeError, "amount must be an int, not %.100s", Py_TYPE(given)->tp_name);
     for (Py_ssize_t i = 0; error == 0 && i < count; i++)
-        error = call_read_amount(PyTuple_GET_ITEM(numbers, i), kind, &amounts[i]);
+        error = call_read_amount(PyTuple_GET_ITEM(numbers, i), least, &amounts[i]);
     Py_DECREF(numbers);
     return error;
 }
@@ -71,7 +71,7 @@ static int call_check_names(const struct throttler *t, PyObject *given) {
     return error;
 }
 
-static int call_read_mapping(const struct throttler *t, PyObject *given, enum steady_kind kind, int64_t *amounts) {
+static int call_read_mapping(const struct throttler *t, PyObject *given, int64_t least, int64_t *amounts) {
     if (call_check_names(t, given) != 0) return -1;
     for (size_t i = 0; i < t->n_limits; i++) {
         PyObject *name = PyTuple_GET_ITEM(t->names, (Py_ssize_t)i), *number = PyObject_GetItem(given, name);
@@ -79,20 +79,21 @@ static int call_read_mapping(const struct throttler *t, PyObject *given, enum st
             PyErr_Clear();
             PyErr_Format(PyExc_ValueError, "amount lacks %R; give each limit its amount, or 0 to leave it alone", name);
         }
-        const int error = number != NULL ? call_read_amount(number, kind, &amounts[i]) : -1;
+        const int error = number != NULL ? call_read_amount(number, least, &amounts[i]) : -1;
         Py_XDECREF(number);
         if (error != 0) return -1;
     }
     return 0;
 }
 
-static int call_read_amounts(const struct throttler *t, PyObject *given, enum steady_kind kind, int64_t *amounts) {
+/* Each amount must be `least` or more. */
+static int call_read_amounts(const struct throttler *t, PyObject *given, int64_t least, int64_t *amounts) {
     if (given != NULL && (PyTuple_Check(given) || PyList_Check(given)))
-        return call_read_sequence(t, given, kind, amounts);
+        return call_read_sequence(t, given, least, amounts);
     const int mapping = given != NULL ? convert_is_mapping(given) : 0;
-    if (mapping != 0) return mapping > 0 ? call_read_mapping(t, given, kind, amounts) : -1;
+    if (mapping != 0) return mapping > 0 ? call_read_mapping(t, given, least, amounts) : -1;
     int64_t amount = 1;
-    if (given != NULL && call_read_amount(given, kind, &amount) != 0) return -1;
+    if (given != NULL && call_read_amount(given, least, &amount) != 0) return -1;
     for (size_t i = 0; i < t->n_limits; i++)
         amounts[i] = amount;
     return 0;
@@ -136,10 +137,12 @@ static int call_check_key(const struct throttler *t, PyObject *key) {
 static int call_add(struct call *self, struct throttler *t, PyObject *key, PyObject *amount, enum steady_kind kind) {
     struct call_part *part = &self->parts[self->n];
     int64_t *amounts = self->amounts;
+    /* A drain has no place in line, and cannot be settled. */
+    const int64_t least = kind == STEADY_TAKE && !self->reserve ? -STEADY__AMOUNT_MAX : 0;
     if (!binding_is_initialized(t)) return -1;
     for (Py_ssize_t i = 0; i < self->n; i++)
         amounts += self->parts[i].throttler->n_limits;
-    if (call_check_key(t, key) != 0 || call_read_amounts(t, amount, kind, amounts) != 0) return -1;
+    if (call_check_key(t, key) != 0 || call_read_amounts(t, amount, least, amounts) != 0) return -1;
     *part = (struct call_part){(struct throttler *)Py_NewRef((PyObject *)t), Py_NewRef(key), kind, amounts};
     self->n++;
     return 0;
@@ -163,7 +166,10 @@ static int call_add_from(struct call *self, PyObject *item, Py_ssize_t at) {
     if (!PyArg_ParseTuple(item, "O!OOO", self->state->throttler_type, &throttler, &key, &amount, &kind_name)) return -1;
     const int kind = convert_choice(kind_name, "kind", kinds);
     struct throttler *t = (struct throttler *)throttler;
-    if (kind < 0 || call_add(self, t, key, amount, (enum steady_kind)kind) != 0) return -1;
+    if (kind < 0 || call_add(self, t, key, amount, (enum steady_kind)kind) != 0) {
+        convert_say_where("parts[%zd]", at);
+        return -1;
+    }
     const struct throttler *first = self->parts[0].throttler;
     if (t->store == first->store && t->client == first->client) return 0;
     PyErr_Format(PyExc_ValueError, "parts[%zd] has another store than parts[0]; make both throttlers with one Store",

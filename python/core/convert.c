@@ -33,6 +33,24 @@ PyObject *convert_raise(struct core_state *state, int error, const char *why) {
     return NULL;
 }
 
+void convert_say_where(const char *format, ...) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL || (type != PyExc_TypeError && type != PyExc_ValueError)) {
+        PyErr_Restore(type, value, traceback);
+        return;
+    }
+    va_list arguments;
+    va_start(arguments, format);
+    PyObject *where = PyUnicode_FromFormatV(format, arguments);
+    va_end(arguments);
+    if (where != NULL) PyErr_Format(type, "%U: %S", where, value);
+    Py_XDECREF(where);
+    Py_DECREF(type);
+    Py_DECREF(value);
+}
+
 /* ---- Arguments ---- */
 
 int convert_int(PyObject *object, const char *name, int64_t min, int64_t max, int64_t *out) {
@@ -104,12 +122,13 @@ PyObject *convert_redacted(PyObject *text, const struct steady__secrets *secrets
     return PyUnicode_FromString(shown);
 }
 
-static int convert_bad_seconds(const char *name, PyObject *given) {
-    PyErr_Format(PyExc_ValueError, "%s is %.50R s; it must be 0, or 0.000001 .. 9007199254 s", name, given);
+static int convert_bad_seconds(const char *name, PyObject *given, steady_us least) {
+    PyErr_Format(PyExc_ValueError, "%s is %.50R s; it must be %s0.000001 .. 9007199254 s", name, given,
+                 least == 0 ? "0, or " : "");
     return -1;
 }
 
-int convert_seconds(PyObject *object, const char *name, steady_us *out) {
+int convert_seconds(PyObject *object, const char *name, steady_us least, steady_us *out) {
     if (!PyNumber_Check(object) || PyComplex_Check(object)) {
         PyErr_Format(PyExc_TypeError, "%s must be a number of seconds, not %.100s", name, Py_TYPE(object)->tp_name);
         return -1;
@@ -118,12 +137,12 @@ int convert_seconds(PyObject *object, const char *name, steady_us *out) {
     if (seconds == -1 && PyErr_Occurred()) {
         if (!PyErr_ExceptionMatches(PyExc_OverflowError)) return -1;
         PyErr_Clear();
-        return convert_bad_seconds(name, object);
+        return convert_bad_seconds(name, object, least);
     }
     if (!isfinite(seconds) || seconds < 0 || seconds >= (double)STEADY__EXACT / 1e6)
-        return convert_bad_seconds(name, object);
+        return convert_bad_seconds(name, object, least);
     *out = llround(seconds * 1e6);
-    return *out == 0 && seconds > 0 ? convert_bad_seconds(name, object) : 0;
+    return *out < least || (*out == 0 && seconds > 0) ? convert_bad_seconds(name, object, least) : 0;
 }
 
 int convert_wait(PyObject *object, const char *name, steady_us *out) {
@@ -131,7 +150,7 @@ int convert_wait(PyObject *object, const char *name, steady_us *out) {
         *out = STEADY__MAX_WAIT;
         return 0;
     }
-    if (!PyNumber_Check(object) || PyComplex_Check(object)) return convert_seconds(object, name, out);
+    if (!PyNumber_Check(object) || PyComplex_Check(object)) return convert_seconds(object, name, 0, out);
     const double seconds = PyFloat_AsDouble(object);
     if (seconds == -1 && PyErr_Occurred()) {
         if (!PyErr_ExceptionMatches(PyExc_OverflowError)) return -1;

@@ -17,10 +17,16 @@ PyObject *convert_error(struct core_state *state, int error, const char *why);
 /* Raises that exception. Returns NULL. */
 PyObject *convert_raise(struct core_state *state, int error, const char *why);
 
+/* Puts the place and ": " before the text of the exception, if it is a TypeError or ValueError of C code. One of Python
+ * code, such as an __index__, stays as it is. */
+void convert_say_where(const char *format, ...);
+
 /* ---- Arguments ---- */
 
 int convert_int(PyObject *object, const char *name, int64_t min, int64_t max, int64_t *out);
-int convert_seconds(PyObject *object, const char *name, steady_us *out);
+
+/* `least` is 0 or 1 us. */
+int convert_seconds(PyObject *object, const char *name, steady_us least, steady_us *out);
 
 /* Seconds to wait. None, infinity and times beyond the range of max_wait are the longest max_wait. */
 int convert_wait(PyObject *object, const char *name, steady_us *out);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Reservation: what a call took, to be settled later. The class in leakybucket.py is built on it. */
+ * Reservation: what a call took, to be settled later. The classes of _reserve.py and blocking.py are built on it. */
 #include "reservation.h"
 
 #include "convert.h"
@@ -46,19 +46,18 @@ static int reservation_read_one(const steady_reserved *parts, size_t n, PyObject
     return 0;
 }
 
+/* An __index__ may change a list, so a tuple of it is read. */
 static int reservation_read_sequence(size_t n, PyObject *given, int64_t *actuals) {
-    if (PySequence_Fast_GET_SIZE(given) != (Py_ssize_t)n) {
+    PyObject *numbers = PySequence_Tuple(given);
+    if (numbers == NULL) return -1;
+    int error = PyTuple_GET_SIZE(numbers) == (Py_ssize_t)n ? 0 : -1;
+    if (error != 0)
         PyErr_Format(PyExc_ValueError, "actual has %zd numbers; the reservation has %zu limits",
-                     PySequence_Fast_GET_SIZE(given), n);
-        return -1;
-    }
-    for (size_t i = 0; i < n; i++) /* an __index__ may shorten a list, so the size is checked again */
-        if (PySequence_Fast_GET_SIZE(given) != (Py_ssize_t)n ||
-            reservation_read_cost(PySequence_Fast_GET_ITEM(given, (Py_ssize_t)i), &actuals[i]) != 0) {
-            if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "actual changed while it was read");
-            return -1;
-        }
-    return 0;
+                     PyTuple_GET_SIZE(numbers), n);
+    for (size_t i = 0; error == 0 && i < n; i++)
+        error = reservation_read_cost(PyTuple_GET_ITEM(numbers, (Py_ssize_t)i), &actuals[i]);
+    Py_DECREF(numbers);
+    return error;
 }
 
 static int reservation_unknown_name(const steady_reserved *parts, size_t n, PyObject *name) {

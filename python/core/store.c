@@ -211,7 +211,7 @@ static int store_read_count(PyObject *given, const char *name, int64_t max, uint
 
 static int store_read_timeout(PyObject *given, const char *name, steady_us *timeout) {
     if (given == NULL || given == Py_None) return 0;
-    if (convert_seconds(given, name, timeout) == 0) {
+    if (convert_seconds(given, name, 0, timeout) == 0) {
         if (*timeout >= 1 && *timeout <= TIMEOUT_MAX) return 0;
     } else if (!PyErr_ExceptionMatches(PyExc_ValueError)) {
         return -1;

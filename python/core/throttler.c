@@ -172,9 +172,9 @@ static int throttler_check_fits(const struct throttler *self, const struct call 
     const int64_t *amounts = call->parts[0].amounts;
     for (size_t i = 0; i < self->n_limits && !self->options.clamp; i++) {
         if (amounts[i] <= self->limits[i].max_capacity) continue;
-        PyErr_Format(PyExc_ValueError, "amount is %lld; it must be at most %lld, the max_capacity%s%s",
-                     (long long)amounts[i], (long long)self->limits[i].max_capacity, self->n_limits > 1 ? " of " : "",
-                     self->n_limits > 1 ? self->limits[i].name : "");
+        PyErr_Format(PyExc_ValueError, "amount is %lld; it must be at most %lld, the max_capacity",
+                     (long long)amounts[i], (long long)self->limits[i].max_capacity);
+        if (self->n_limits > 1) convert_say_where("limit %R", PyTuple_GET_ITEM(self->names, (Py_ssize_t)i));
         return -1;
     }
     return 0;
@@ -315,11 +315,15 @@ static int throttler_read_name(struct throttler *self, size_t at, PyObject *give
     if (name == NULL) return -1;
     PyTuple_SET_ITEM(self->names, (Py_ssize_t)at, name);
     if ((limit->name = convert_utf8(name, "the name of a limit", &(Py_ssize_t){0})) == NULL) return -1;
+    return 0;
+}
+
+static int throttler_check_name(const struct throttler *self, size_t at) {
     for (size_t i = 0; i < at; i++)
-        if (strcmp(self->limits[i].name, limit->name) == 0) {
+        if (strcmp(self->limits[i].name, self->limits[at].name) == 0) {
             PyErr_Format(PyExc_ValueError,
                          "limits has two limits with the name %R; give each a name, such as {\"burst\": \"10/second\"}",
-                         name);
+                         PyTuple_GET_ITEM(self->names, (Py_ssize_t)at));
             return -1;
         }
     return 0;
@@ -333,14 +337,10 @@ static int throttler_read_limit(struct throttler *self, size_t at, PyObject *spe
     steady_limit *limit = &self->limits[at];
     if (!PyArg_ParseTuple(spec, "OOOOO", &name, &capacity, &recharge, &block, &drops)) return -1;
     if (convert_int(capacity, "max_capacity", 1, STEADY__CAPACITY_MAX, &limit->max_capacity) != 0 ||
-        convert_seconds(recharge, "drop_recharge", &limit->drop_recharge) != 0 ||
+        convert_seconds(recharge, "drop_recharge", 1, &limit->drop_recharge) != 0 ||
         convert_int(drops, "drops", 1, STEADY__DROPS_MAX, &limit->drops) != 0 ||
-        (block != Py_None && convert_seconds(block, "block_duration", &limit->block_duration) != 0))
+        (block != Py_None && convert_seconds(block, "block_duration", 0, &limit->block_duration) != 0))
         return -1;
-    if (limit->drop_recharge < 1) {
-        PyErr_Format(PyExc_ValueError, "drop_recharge is %.50R s; it must be 0.000001 .. 9007199254 s", recharge);
-        return -1;
-    }
     if (throttler_read_name(self, at, name) != 0) return -1;
     const int error = steady__limit_rate(&rate, limit, &why);
     if (error != 0) convert_raise(self->state, error, why.text);
@@ -350,6 +350,14 @@ static int throttler_read_limit(struct throttler *self, size_t at, PyObject *spe
     self->drop_recharge = Py_NewRef(recharge);
     self->block_duration = Py_NewRef(block);
     return 0;
+}
+
+static void throttler_say_which_limit(PyObject *spec, Py_ssize_t at, Py_ssize_t count) {
+    PyObject *name = PyTuple_GET_ITEM(spec, 0);
+    if (name != Py_None)
+        convert_say_where("limits[%.100R]", name);
+    else if (count > 1)
+        convert_say_where("limits[%zd]", at);
 }
 
 static int throttler_read_limits(struct throttler *self, PyObject *specs) {
@@ -363,8 +371,14 @@ static int throttler_read_limits(struct throttler *self, PyObject *specs) {
     self->n_limits = (size_t)count;
     if (self->limits == NULL) PyErr_NoMemory();
     if (self->names == NULL || self->limits == NULL) return -1;
-    for (Py_ssize_t i = 0; i < count; i++)
-        if (throttler_read_limit(self, (size_t)i, PyTuple_GET_ITEM(specs, i)) != 0) return -1;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *spec = PyTuple_GET_ITEM(specs, i);
+        if (throttler_read_limit(self, (size_t)i, spec) != 0) {
+            throttler_say_which_limit(spec, i, count);
+            return -1;
+        }
+        if (throttler_check_name(self, (size_t)i) != 0) return -1;
+    }
     return 0;
 }
 
@@ -372,22 +386,26 @@ static int throttler_read_limits(struct throttler *self, PyObject *specs) {
 static int throttler_init(struct throttler *self, PyObject *args, PyObject *Py_UNUSED(kwargs)) {
     static const char *const policies[] = {"report", "deny", "allow", "local", NULL};
     PyObject *redis = NULL, *target = NULL, *limits = NULL, *prefix = NULL, *share = NULL, *on_error = NULL;
-    PyObject *max_ahead = NULL;
+    PyObject *max_ahead = NULL, *clamp = NULL;
     int64_t shares = 0;
-    int policy = 0, clamp = 0;
+    int policy = 0;
     if (self->redis != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "Throttler.__init__ must be called only once");
         return -1;
     }
-    if (!PyArg_ParseTuple(args, "OOO!OOOOp:Throttler", &redis, &target, &PyTuple_Type, &limits, &prefix, &on_error,
+    if (!PyArg_ParseTuple(args, "OOO!OOOOO:Throttler", &redis, &target, &PyTuple_Type, &limits, &prefix, &on_error,
                           &share, &max_ahead, &clamp) ||
         throttler_check_prefix(prefix) != 0 || convert_int(share, "local_share", 1, UINT32_MAX, &shares) != 0 ||
         (policy = convert_choice(on_error, "on_error", policies)) < 0 ||
         (max_ahead != Py_None && convert_wait(max_ahead, "max_ahead", &self->options.max_ahead) != 0))
         return -1;
+    if (!PyBool_Check(clamp)) {
+        PyErr_Format(PyExc_TypeError, "clamp must be a bool, not %.100s", Py_TYPE(clamp)->tp_name);
+        return -1;
+    }
     self->options.on_error = (enum steady_policy)policy;
     self->options.local_share = (uint32_t)shares;
-    self->options.clamp = clamp != 0;
+    self->options.clamp = clamp == Py_True;
     self->redis = Py_NewRef(redis);
     self->prefix = Py_NewRef(prefix);
     if (throttler_read_limits(self, limits) != 0) return -1;
