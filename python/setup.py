@@ -58,7 +58,7 @@ def has_embedded_store():
 
 # No Python program has a client of its own under a store. So neither hiredis nor the interface for it is needed.
 NOT_NEEDED = {"client_store.c", "tls_none.c" if TLS else "tls.c",
-              *(["local_none.c"] if has_embedded_store() else ["local_store.c", "table.c", "region.c"])}
+              *(["local_none.c"] if has_embedded_store() else ["local_store.c", "local_group.c", "table.c", "region.c"])}
 CFLAGS = ["-std=c11", "-fvisibility=hidden", "-pthread", "-fstack-protector-strong", "-fstack-clash-protection",
           "-fno-delete-null-pointer-checks", "-Werror=implicit", "-Werror=incompatible-pointer-types",
           "-Werror=int-conversion", *(["-mcx16", "-fcf-protection=full"] if IS_X86 else []), *TLS_CFLAGS]

@@ -70,6 +70,15 @@ def test_a_build_with_openssl_after_one_without_has_tls(tmp_path):
     assert next(aiosteady_build.build(tmp_path, env=quickly).glob("aiosteady/_core*.so")).stat().st_mtime_ns == before
 
 
+def test_without_a_16_byte_compare_and_swap_the_package_has_no_embedded_store(tmp_path):
+    env = {**os.environ, "CC": "gcc -U__GCC_HAVE_SYNC_COMPARE_AND_SWAP_16", "CFLAGS": "-O0"}
+    built = aiosteady_build.build(tmp_path, env=env)
+    program = ("import aiosteady.blocking\n"
+               "try: aiosteady.blocking.Throttler('memory:', 1, 1)\n"
+               "except aiosteady.Unsupported as error: print(error)\n")
+    assert "this build has no embedded store" in succeeds([sys.executable, "-c", program], env={**env, "PYTHONPATH": str(built)})
+
+
 # ---- Types ----
 
 
