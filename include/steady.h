@@ -344,7 +344,21 @@ typedef struct steady_store_options {
      * SETNAME is not sent. If the server refuses it, the store goes on without a name, and the log says so once for
      * each connection. [client_name=api] of the URL wins. */
     const char *client_name;
-    uint64_t reserved[8];
+
+    /* memory: the clock of the buckets, in us, in place of CLOCK_BOOTTIME: for tests, and to replay recorded calls.
+     * file: and servers refuse it, because other processes use their buckets, too. NULL: CLOCK_BOOTTIME.
+     *   - It may count from any moment. Only the time since the opening of the store matters, up to 2^49 us (17 years)
+     *     before and after it. A time beyond that counts as the last one within, and a block ends there.
+     *   - If it goes back, the clock of the store stepped back (`clock_steps`), and buckets move back with it. A bucket
+     *     that had emptied may then count again.
+     *   - The store reads it when it is opened, and in each call at least once, on the thread of the call. If several
+     *     threads make calls, it must be safe to call on several threads at once.
+     *   - It must not call the store. It must stay valid until the store is closed and all calls have returned.
+     *   - Times in results are times of this clock. Steady does not sleep for them: wait on this clock, or set it.
+     *     Callbacks come in the next turn of the loop, whatever the clock says. */
+    steady_us (*clock)(void *data);
+    void *clock_data;
+    uint64_t reserved[6];
 } steady_store_options;
 
 /* Opens a store. url is one of:
@@ -730,7 +744,7 @@ typedef struct steady_reserved {
     size_t key_len;
     int64_t amount;     /* drops that were asked for, before the option clamp */
     int64_t granted;    /* drops that were put in; 0 for STEADY_LOOK */
-    steady_us moment;   /* of the clock of its store */
+    steady_us moment;   /* of the clock of its store; with the option `clock` it is 2^49 us at the opening */
     steady_limit limit; /* in lowest terms */
     uint64_t reserved[4];
 } steady_reserved;

@@ -9,14 +9,24 @@
 
 #define CONNECTIONS 1 /* of a pool, by default */
 
+static int open_check_clock(enum steady__scheme scheme, const steady_store_options *options, steady_message *why) {
+    if (options->clock == NULL || scheme == STEADY__URL_MEMORY) return 0;
+    return steady__fail(why, STEADY_BAD_ARGUMENT,
+                        scheme == STEADY__URL_FILE
+                            ? "clock is set; it must be NULL for file:, because other processes use the buckets, too"
+                            : "clock is set; it must be NULL for a server, which uses a clock of its own");
+}
+
 static int open_check(struct steady__url *url, const char *text, const steady_store_options *options,
                       steady_message *why) {
     int error = steady__options_check(options, why);
     if (error == 0) error = steady__url_parse(url, text != NULL ? text : "memory:", why);
     if (error != 0) return error;
-    if (options->tls == NULL || steady__url_has_tls(url->scheme)) return 0;
-    steady__url_clear(url);
-    return steady__fail(why, STEADY_BAD_ARGUMENT, "TLS options are set, but the store URL is not rediss:");
+    if (options->tls != NULL && !steady__url_has_tls(url->scheme))
+        error = steady__fail(why, STEADY_BAD_ARGUMENT, "TLS options are set, but the store URL is not rediss:");
+    if (error == 0) error = open_check_clock(url->scheme, options, why);
+    if (error != 0) steady__url_clear(url);
+    return error;
 }
 
 /* connections: of a pool; 0: not a pool. */

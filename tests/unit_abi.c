@@ -75,7 +75,9 @@ static const struct place places[] = {
     FIELD(steady_store_options, tls, 48),
     FIELD(steady_store_options, connect_timeout, 56),
     FIELD(steady_store_options, client_name, 64),
-    FIELD(steady_store_options, reserved, 72),
+    FIELD(steady_store_options, clock, 72),
+    FIELD(steady_store_options, clock_data, 80),
+    FIELD(steady_store_options, reserved, 88),
 
     SIZE(steady_stats, 192),
     FIELD(steady_stats, decisions, 0),

@@ -52,6 +52,8 @@ static const struct steady__part *local_group_part(const struct work *w, size_t 
     return &w->group->members[i].part;
 }
 
+static int64_t local_group_now(const struct work *w) { return w->site->clock(w->site->clock_data); }
+
 static void local_group_fill(steady_part_result *result, const struct steady__decision *d, int64_t granted) {
     result->success = d->success;
     result->level = d->level;
@@ -66,7 +68,7 @@ static void local_group_ask(struct work *w, size_t i, struct steady__errand *err
     struct steady__ask ask = {
         .place = w->places[i], .rate = local_group_part(w, i)->rate, .errand = errand, .now = w->now};
     while (!steady__table_decide(&ask, answer)) {
-        ask.now = site->clock();
+        ask.now = local_group_now(w);
         ask.stepped = ask.now < answer->ahead;
     }
     w->now = ask.now;
@@ -108,7 +110,7 @@ static void local_group_look(struct work *w, bool again, steady_result *result) 
     struct steady__bucket buckets[STEADY__PARTS_MAX];
     struct steady__how *how = &w->group->how;
     const bool peek = how->peek;
-    w->now = w->site->clock();
+    w->now = local_group_now(w);
     for (size_t i = 0; i < w->group->n; i++) {
         struct steady__errand read = {.task = STEADY__READ, .part = local_group_part(w, i)};
         struct steady__answer answer;
@@ -240,7 +242,7 @@ static size_t local_group_take_all(struct work *w, steady_result *result) {
 static void local_group_decide_one(struct work *w, steady_result *result) {
     struct steady__errand decide = {.task = STEADY__DECIDE, .part = local_group_part(w, 0), .how = &w->group->how};
     struct steady__answer answer;
-    w->now = w->site->clock();
+    w->now = local_group_now(w);
     local_group_ask(w, 0, &decide, &answer);
     local_group_fill(&w->group->results[0], &answer.decision, decide.granted);
     w->site->stepped = answer.decision.stepped;
@@ -269,7 +271,7 @@ static void local_group_decide_several(struct work *w, steady_result *result) {
 }
 
 static void local_group_settle_all(struct work *w, steady_result *result) {
-    w->now = w->site->clock();
+    w->now = local_group_now(w);
     for (size_t i = 0; i < w->group->n; i++) {
         struct steady__errand correct = {.task = STEADY__CORRECT, .settlement = &w->group->members[i].settlement};
         struct steady__answer answer;
@@ -288,7 +290,7 @@ static void local_group_settle_all(struct work *w, steady_result *result) {
 static void local_group_reset_all(struct work *w, steady_result *result) {
     /* cppcheck-suppress ctuuninitvar ; steady__local_group fills what is used */
     for (size_t i = 0; i < w->group->n; i++)
-        steady__table_reset(&w->places[i], w->site->clock());
+        steady__table_reset(&w->places[i], local_group_now(w));
     steady__group_reset(w->call, result);
     result->atomic = w->group->n == 1;
 }

@@ -12,11 +12,12 @@
 /* Where a call is made. Afterwards: what it met there. */
 struct steady__local_site {
     const struct steady__table *table;
-    const unsigned char *key; /* of the hash */
-    int64_t (*clock)(void);   /* us since boot */
-    unsigned stepped;         /* buckets that were ahead of the clock */
-    unsigned grew;            /* slots that were never used before */
-    bool overflowed;          /* a bucket was an overflow bucket, or its key got none */
+    const unsigned char *key;           /* of the hash */
+    int64_t (*clock)(const void *data); /* us; from 0 to STEADY__TIME_MAX */
+    const void *clock_data;
+    unsigned stepped; /* buckets that were ahead of the clock */
+    unsigned grew;    /* slots that were never used before */
+    bool overflowed;  /* a bucket was an overflow bucket, or its key got none */
 };
 
 /* Makes the call. Fills *result, the results of the members, and their moments. */

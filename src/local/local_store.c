@@ -21,6 +21,7 @@
 #define IN_FLIGHT 65536
 #define PORTION 1024 /* answers in one turn of the loop */
 #define SHARDS 16
+#define CLOCK_MIDDLE ((STEADY__TIME_MAX + 1) / 2) /* the time at which a store with the option `clock` is opened */
 
 /* Counters of different threads mostly lie in different cache lines: two shards are more than a line apart. */
 struct shard {
@@ -50,6 +51,9 @@ struct local {
     struct steady_store head;
     struct steady__region region;
     struct steady__table table;
+    steady_us (*clock)(void *data); /* the option; NULL: CLOCK_BOOTTIME */
+    void *clock_data;
+    int64_t clock_opened; /* what `clock` returned at the opening */
     steady_loop loop;
     struct steady__alarm alarm; /* set while verdicts wait */
     struct block *first;        /* of the queue; NULL: there is none yet */
@@ -75,17 +79,30 @@ static struct shard *local_shard_of(struct local *s) {
 
 /* ---- Deciding ---- */
 
-static int64_t local_now_us(void) {
+/* The table takes times from 0 to STEADY__TIME_MAX. The clock of the caller may count from any moment, also from 1970.
+ */
+__attribute__((noinline)) static int64_t local_now_of_caller(const struct local *s) {
+    const int64_t now = s->clock(s->clock_data);
+    int64_t since;
+    if (__builtin_sub_overflow(now, s->clock_opened, &since)) since = now < s->clock_opened ? INT64_MIN : INT64_MAX;
+    if (since < -CLOCK_MIDDLE) return 0;
+    return since < CLOCK_MIDDLE ? CLOCK_MIDDLE + since : STEADY__TIME_MAX;
+}
+
+static inline int64_t local_now_us(const struct local *s) {
     struct timespec t;
+    if (__builtin_expect(s->clock != NULL, 0)) return local_now_of_caller(s);
     clock_gettime(CLOCK_BOOTTIME, &t);
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
+static int64_t local_now_of_site(const void *store) { return local_now_us(store); }
+
 /* Threads read the clock at slightly different moments. So a step back counts only if the clock, read after the bucket,
  * is behind it. */
-static void local_decide_now(struct steady__ask *ask, struct steady__answer *answer) {
+static void local_decide_now(const struct local *s, struct steady__ask *ask, struct steady__answer *answer) {
     while (!steady__table_decide(ask, answer)) {
-        ask->now = local_now_us();
+        ask->now = local_now_us(s);
         ask->stepped = ask->now < answer->ahead;
     }
 }
@@ -116,7 +133,8 @@ __attribute__((noinline, cold)) static void local_grew(struct local *s) {
 
 __attribute__((noinline)) static void local_decide_group(struct local *s, const struct steady__call *call,
                                                          steady_result *result) {
-    struct steady__local_site site = {.table = &s->table, .key = s->region.key, .clock = local_now_us};
+    struct steady__local_site site = {
+        .table = &s->table, .key = s->region.key, .clock = local_now_of_site, .clock_data = s};
     steady__local_group(&site, call, result);
     local_count_group(s, call->verb, &site, result);
     for (unsigned i = 0; i < site.grew; i++)
@@ -135,13 +153,13 @@ static void local_decide(steady_store *store, const struct steady__call *call, s
         .rate = &call->terms->rate,
         .peek = call->verb == STEADY__PEEK,
         .amount = call->amount,
-        .now = local_now_us()};
+        .now = local_now_us(s)};
     if (call->verb == STEADY__RESET) {
         static const struct steady__bucket empty;
         steady__table_reset(&ask.place, ask.now);
         steady__bucket_peek(&empty, ask.rate, ask.now, &answer.decision);
     } else {
-        local_decide_now(&ask, &answer);
+        local_decide_now(s, &ask, &answer);
         local_count_answer(s, &answer);
         if (answer.grew) local_grew(s);
     }
@@ -342,6 +360,9 @@ int steady__local_open(steady_store **store, const char *path, const steady_stor
     if (s == NULL) return steady__fail(why, STEADY_NO_MEMORY, "out of memory");
     steady__store_init(&s->head, &local_class, options);
     s->queue_max = options->max_in_flight != 0 ? options->max_in_flight : IN_FLIGHT;
+    s->clock = options->clock;
+    s->clock_data = options->clock_data;
+    if (s->clock != NULL) s->clock_opened = s->clock(s->clock_data);
     int error = local_open_region(s, path, options->buckets, why);
     if (error == 0) error = local_open_alarm(s, options->loop, why);
     if (error != 0) {

@@ -335,6 +335,9 @@ static int client_check(const steady_client_ops *ops, const steady_store_options
         return steady__fail(why, STEADY_BAD_ARGUMENT, "loop is NULL; set it to the loop of %s", ops->name);
     if (options->tls != NULL)
         return steady__fail(why, STEADY_BAD_ARGUMENT, "TLS options are set; set TLS in %s instead", ops->name);
+    if (options->clock != NULL)
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "clock is set; it must be NULL: the server of %s uses its own",
+                            ops->name);
     return 0;
 }
 
