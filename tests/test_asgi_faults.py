@@ -87,7 +87,7 @@ def test_decisions_beyond_max_in_flight_are_not_admitted(asgi, package, redis_se
     refused = next(response for response in responses if response.status == 503)
     assert 1 <= int(refused["retry-after"]) <= 5 and refused["ratelimit"] is None
     assert json.loads(refused.body)["type"] == HTTP_TYPES + "temporary-reduced-capacity"
-    assert ours(caplog) == [
+    assert [line for line in ours(caplog) if " denied " not in line] == [
         "policy 'default' has no verdict, so requests get 503: "
         "too many decisions are in flight, or a handler holds the event loop"]
     assert run(main(on_overload="allow")) and statuses(run(main(on_overload="allow"))).keys() == {200, 429}

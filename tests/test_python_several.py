@@ -147,6 +147,9 @@ async def test_the_kinds_vote_and_charge_as_they_say(aio, url):
             r = await aio.consume_all([(free, "k"), (full, "k", 1, kind)])
             assert (r.success, [p.level for p in r.parts]) == (allowed, levels), kind
             assert r.parts[1].success == (kind == "charge")
+        for ask in (aio.consume_all, aio.peek_all):
+            alone = await ask([(full, "k", 1, "shadow")])
+            assert alone.success and not alone.parts[0].success and alone.parts[0].retry_after > 0, "of a lone shadow"
 
 
 @under_asyncio

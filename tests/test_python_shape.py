@@ -146,8 +146,8 @@ def test_the_types_are_as_documented(aio, aiosteady):
         "key": Union[str, bytes], "amount": int, "max_wait": Optional[float], "at_least": Optional[int],
         "return": aio.ThrottleResult}, "an amount is an int here, for FastAPI"
     assert hints(aio.connect)["timeout"] == hints(aio.Store.__init__)["timeout"] == Optional[float]
-    assert hints(asgi.RateLimit.__init__)["throttler"] == Optional[aio.Throttler]
-    assert hints(asgi.Policy)["throttler"] is aio.Throttler
+    assert hints(asgi.RateLimit.__init__)["throttler"] == Optional[asgi.Throttlers]
+    assert hints(asgi.Policy)["throttler"] == asgi.Throttlers
     assert hints(aio.ThrottleResult) == {
         "success": bool, "level": int, "until_next_drop": float, "blocked_for": Optional[float],
         "retry_after": Optional[float], "source": str, "error": Optional[str], "must_wait": float, "granted": int,

@@ -58,10 +58,14 @@ class State(NamedTuple):
     denies: bool = False
 
 
-def quotas_of(name: str, throttler: Throttler) -> tuple[Quota, ...]:
-    """One for each limit. If there are several, the name of the limit follows that of the policy."""
+def check_name(name: str) -> None:
     if not isinstance(name, str) or not PRINTABLE.fullmatch(name):
         raise ValueError(f"name is {shown(name)}; it must be printable ASCII, because header fields quote it")
+
+
+def quotas_of(name: str, throttler: Throttler) -> tuple[Quota, ...]:
+    """One for each limit. If there are several, the name of the limit follows that of the policy."""
+    check_name(name)
     limits = throttler._limits
     for limit, *_ in limits:
         if not PRINTABLE.fullmatch(limit):
@@ -292,3 +296,26 @@ def exceeded(names: Sequence[str], wait: int) -> Verdict:
     title = "Request cannot be satisfied as assigned quota has been exceeded"
     retry = (b"retry-after", b"%d" % min(MOST, wait))
     return problem(429, TYPES + "quota-exceeded", title, names, [retry])
+
+
+def with_own_body(verdict: Verdict, body: str | bytes | dict[str, object]) -> Verdict:
+    """The same response with another body."""
+    if isinstance(body, dict):
+        kind, data = b"application/json", json.dumps(body).encode()
+    elif isinstance(body, str):
+        kind, data = b"text/plain; charset=utf-8", body.encode()
+    else:
+        kind, data = b"application/octet-stream", body
+    return verdict._replace(
+        fields=[(b"content-type", kind), (b"content-length", b"%d" % len(data)), *fields_of_denial(verdict)], body=data)
+
+
+def fields_of_denial(verdict: Verdict) -> list[Field]:
+    """The fields that a response of the user gets, too."""
+    return [field for field in verdict.fields if field[0] in (b"cache-control", b"retry-after")]
+
+
+def with_missing(headers: Iterable[Field], fields: Iterable[Field]) -> list[Field]:
+    headers = list(headers)
+    present = {bytes(name).lower() for name, _ in headers}
+    return [*headers, *(field for field in fields if field[0] not in present)]

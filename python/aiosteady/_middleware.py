@@ -7,12 +7,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Optional
 
 from . import _http
 from ._core import Error, NotABucket, Overloaded, ThrottleResult, Unsupported
 from ._http import RequestFields, Verdict
-from ._policy import BadKey, BasePolicy, Decision, Warnings, check_buckets, check_cost, check_names, kind_of, whole_key
+from ._policy import (
+    BadKey,
+    BasePolicy,
+    Decision,
+    Denials,
+    Warnings,
+    check_buckets,
+    check_cost,
+    check_function,
+    check_names,
+    described,
+    kind_of,
+    too_small_for,
+    whole_key,
+)
+from ._settle import Settlement
 from ._texts import shown
 from ._together import Answer, Ask, Bucket, Group, decide_together
 
@@ -39,6 +54,9 @@ def names_inside(app: Any) -> list[str]:
     return names
 
 
+PASS = Verdict(0, [])
+
+
 def in_order(answers: Iterable[Answer]) -> list[Bucket]:
     """The buckets in the order of the policies."""
     return sorted((bucket for answer in answers for bucket in answer.buckets()), key=lambda bucket: bucket.ask.place)
@@ -49,22 +67,32 @@ def from_store(answers: Iterable[Answer]) -> list[Bucket]:
 
 
 def result_of(ask: Ask, answer: Answer) -> ThrottleResult:
-    """The result of one policy, if the call was for several."""
-    if len(answer.group.asks) == 1 or not answer.result.parts:
+    """The result of one policy. The result of the call may be for several, and says nothing of a dry run."""
+    if (len(answer.group.asks) == 1 and ask.kind == "take") or not answer.result.parts:
         return answer.result
     parts = tuple(bucket.result for bucket in answer.buckets() if bucket.ask is ask)
     if len(parts) == 1:
         return parts[0]
     denials = [part for part in parts if not part.success]
     named = max(denials, key=lambda part: math.inf if part.retry_after is None else part.retry_after) if denials else min(
-        parts, key=lambda part: ask.policy.quotas[parts.index(part)].capacity - part.level)
+        parts, key=lambda part: ask.quotas[parts.index(part)].capacity - part.level)
     return ThrottleResult(
         not denials, named.level, named.until_next_drop, named.blocked_for, named.retry_after, named.source, named.error,
-        granted=named.granted, name=named.name, part=parts.index(named), atomic=answer.result.atomic, parts=parts)
+        granted=named.granted, name=named.name, part=named.part, atomic=answer.result.atomic, parts=parts)
 
 
 def whole_seconds(wait: float) -> int:
     return max(1, math.ceil(wait))
+
+
+class Judgement(NamedTuple):
+    """`verdict`: our response; its status is 0 if the application responds. `app`: on_denied has returned this response.
+    `settlement`: records the response of the application."""
+
+    verdict: Verdict
+    decision: Decision
+    settlement: Optional[Settlement]
+    app: Any
 
 
 class Middleware:
@@ -74,7 +102,16 @@ class Middleware:
     _policy_type: ClassVar[type[BasePolicy]]
 
     def __init__(
-        self, app: Any, first: list[Any], policies: Iterable[Any], on_error: OnFault, on_overload: OnFault, fields: Fields
+        self,
+        app: Any,
+        first: list[Any],
+        policies: Iterable[Any],
+        on_error: OnFault,
+        on_overload: OnFault,
+        fields: Fields,
+        dry_run: bool,
+        on_denied: Any,
+        on_decision: Any,
     ) -> None:
         if not callable(app):
             raise TypeError(f"app must be {self._app_type}, not {type(app).__name__}")
@@ -87,7 +124,7 @@ class Middleware:
         if not self._policies:
             raise ValueError("RateLimit needs a throttler or policies")
         check_names([*(policy.name for policy in self._policies), *names_inside(app)])
-        check_buckets(self._policies)
+        check_buckets([(policy.name, policy.throttler) for policy in self._policies if policy.quotas])
         for option, value in (("on_error", on_error), ("on_overload", on_overload)):
             if value not in ("allow", "deny"):
                 raise ValueError(f"{option} is {shown(value)}; it must be 'allow' or 'deny'")
@@ -95,8 +132,16 @@ class Middleware:
             raise ValueError(f"fields is {shown(fields)}; it must be one of {', '.join(map(repr, _http.FORMS))}")
         self._allows_on_error = on_error == "allow"
         self._allows_on_overload = on_overload == "allow"
+        if on_denied is not None and not isinstance(on_denied, (str, bytes, dict)):
+            check_function("on_denied", on_denied, self._policy_type._request, "decision")
+        if on_decision is not None:
+            check_function("on_decision", on_decision, self._policy_type._request, "decision")
         self._fields = fields
+        self._dry_run = dry_run
+        self._on_denied, self._on_decision = on_denied, on_decision
         self._warn = Warnings()
+        self._denials = [Denials(policy.name) for policy in self._policies]
+        self._has_functions = not all(policy.quotas for policy in self._policies)
 
     # ---- What differs with and without an event loop ----
 
@@ -116,51 +161,85 @@ class Middleware:
 
     # ---- The judgement ----
 
-    async def _judge(self, request: Any, collected: RequestFields) -> tuple[Verdict, Decision]:
+    async def _judge(self, request: Any, collected: RequestFields) -> Judgement:
         """Decides on a request, and adds its fields to the collected ones."""
         collected.enter(self, [policy.name for policy in self._policies])
         asks: list[Ask] = []
         answers: list[Answer] = []
         denied_by: list[str] = []
         wait = None
+        verdict = PASS
         try:
-            await self._ask_policies(request, asks)
-            denied_by = [quota.name for ask in asks for quota in ask.policy.too_small(ask.cost)]
-            if not denied_by:
+            denied_by = await self._ask_policies(request, asks)
+            too_dear = [(a, q.name) for a in asks if a.kind == "take" for q in too_small_for(a.cost, a.throttler, a.quotas)]
+            if too_dear:
+                denied_by = self._count([ask for ask, _ in too_dear], [name for _, name in too_dear])
+                verdict = _http.never_fits(denied_by)
+            else:
                 answers = await decide_together(asks, self) if asks else []
         except BadKey as error:
-            self._warn("bad key", "%s; the response is 400", error)
-            verdict = _http.bad_request()
-        else:
-            denials = [answer for answer in answers if not answer.result.success]
-            if denied_by:
-                verdict = _http.never_fits(denied_by)
-            elif denials:
-                verdict, denied_by, wait = self._deny(denials, answers, collected)
-            else:
-                self._add_fields(collected, answers, [_http.allowed(b.quota, b.result.level) for b in from_store(answers)])
-                verdict = Verdict(0, [])
-        results = {ask.policy.name: result_of(ask, answer) for answer in answers for ask in answer.group.asks}
-        keys = {ask.policy.name: ask.key[len(ask.policy.name) + 1:] for ask in asks}
-        return verdict, Decision(verdict.status == 0, verdict.status, tuple(denied_by), wait, results, keys)
+            denied_by = list(error.policies)
+            if not all(self._in_dry_run(policy) for policy in self._policies if policy.name in denied_by):
+                verdict = _http.bad_request()
+            self._warn("bad key", "%s; %s", error, "the response is 400" if verdict.status else "dry run: the request passes")
+        denials = [answer for answer in answers if answer.denies]
+        if denials:
+            verdict, denied_by, wait = self._deny(denials, answers, collected)
+        elif verdict.status == 0:
+            if any(ask.kind != "take" for ask in asks):
+                names, wait = self._denied_in_dry_run(answers)
+                denied_by += names
+            self._add_fields(collected, answers, [_http.allowed(b.quota, b.result.level) for b in from_store(answers)])
+        decision = Decision(
+            not denied_by and verdict.status == 0, verdict.status, tuple(denied_by), wait,
+            {ask.policy.name: result_of(ask, answer) for answer in answers for ask in answer.group.asks},
+            {ask.policy.name: ask.key[len(ask.policy.name) + 1:] for ask in asks},
+            bool(denied_by) and verdict.status == 0)
+        if self._on_decision is not None:
+            await self._call_on_decision(request, decision)
+        if verdict.status == 0:
+            settles = any(ask.policy.settle is not None for ask in asks)
+            return Judgement(verdict, decision, Settlement(self, request, decision, answers) if settles else None, None)
+        if self._on_denied is not None:
+            return await self._denied_in_their_way(request, decision, verdict)
+        return Judgement(verdict, decision, None, None)
 
-    async def _ask_policies(self, request: Any, asks: list[Ask]) -> None:
+    def _in_dry_run(self, policy: BasePolicy) -> bool:
+        return self._dry_run or policy.dry_run
+
+    async def _ask_policies(self, request: Any, asks: list[Ask]) -> list[str]:
+        """Returns the policies in a dry run whose key cannot be used. The others raise BadKey."""
+        unusable = []
         for place, policy in enumerate(self._policies):
             key = await self._settled(policy.key(request))
             if key is None:
                 continue
-            cost = await self._settled(policy.cost(request)) if callable(policy.cost) else policy.cost
+            throttler, quotas = policy.throttler, policy.quotas
+            if not quotas:
+                throttler = await self._settled(throttler(request))
+                quotas = policy.quotas_of(throttler)
+            cost = policy.cost
+            if callable(cost):
+                cost = check_cost(await self._settled(cost(request)), f"the cost of policy {policy.name!r}")
             try:
-                asks.append(Ask(place, policy, whole_key(policy, key), check_cost(cost)))
+                kind = "shadow" if self._in_dry_run(policy) else "take"
+                asks.append(Ask(place, policy, throttler, quotas, whole_key(policy, throttler, key), cost, kind))
             except BadKey as error:
-                raise BadKey(f"policy {policy.name!r}: {error}") from None
+                text = f"policy {policy.name!r}: {error}"
+                if not self._in_dry_run(policy):
+                    raise BadKey(text, [policy.name]) from None
+                self._warn("bad key", "%s; dry run: the request passes", text)
+                unusable.append(policy.name)
+        if self._has_functions:
+            check_buckets([(ask.policy.name, ask.throttler) for ask in asks])
+        return unusable
 
     def _deny(
         self, denials: list[Answer], answers: list[Answer], collected: RequestFields
     ) -> tuple[Verdict, list[str], float | None]:
         """The client is told to wait until all policies admit it. A bucket is left out if its wait is not known: it is
         one of on_error, or a local share that is smaller than the cost."""
-        buckets = [bucket for bucket in in_order(denials) if not bucket.result.success]
+        buckets = [b for b in in_order(denials) if not b.result.success and b.ask.kind == "take"]
         waits = [(b, b.result.retry_after) for b in buckets if b.result.retry_after is not None]
         if not waits:
             names = [b.quota.name for b in buckets] or [name for denial in denials for name in denial.group.names]
@@ -171,12 +250,54 @@ class Middleware:
             if b.result.source == "store"
         ]
         self._add_fields(collected, answers, states)
-        names, longest = [b.quota.name for b, _ in waits], max(wait for _, wait in waits)
+        longest = max(wait for _, wait in waits)
+        names = self._count([b.ask for b, _ in waits], [b.quota.name for b, _ in waits])
         return _http.exceeded(names, whole_seconds(longest)), names, longest
 
+    def _denied_in_dry_run(self, answers: list[Answer]) -> tuple[list[str], float | None]:
+        buckets = [b for b in in_order(answers) if not b.result.success and b.ask.kind == "shadow"]
+        waits = [b.result.retry_after for b in buckets]
+        known = [wait for wait in waits if wait is not None]
+        names = self._count([b.ask for b in buckets], [b.quota.name for b in buckets])
+        return names, max(known) if known and len(known) == len(waits) else None
+
+    def _count(self, asks: Iterable[Ask], names: list[str]) -> list[str]:
+        """Counts a denial for the log, once for each policy."""
+        for ask in {ask.place: ask for ask in asks}.values():
+            self._denials[ask.place].add(ask.key[len(ask.policy.name) + 1:], ask.kind == "shadow")
+        return names
+
     def _add_fields(self, collected: RequestFields, answers: list[Answer], states: list[_http.State]) -> None:
-        """Reports only answers of the store: for other answers the state of the limit is unknown."""
-        collected.add(self._fields, [bucket.quota for bucket in from_store(answers)], states)
+        """Reports only answers of the store: for other answers the state of the limit is unknown. Policies in a dry run
+        are not reported: the client has not to obey them."""
+        quotas = [bucket.quota for bucket in from_store(answers) if bucket.ask.kind == "take"]
+        collected.add(self._fields, quotas, [state for state in states if state.quota in quotas])
+
+    # ---- Functions of the user ----
+
+    async def _call_on_decision(self, request: Any, decision: Decision) -> None:
+        try:
+            await self._settled(self._on_decision(request, decision))
+        except Exception as error:
+            self._warn("on_decision", "on_decision failed, and the request goes on: %s", described(error))
+
+    async def _denied_in_their_way(self, request: Any, decision: Decision, verdict: Verdict) -> Judgement:
+        """A body stands for 429 only. A function answers for each status; None leaves the response as it is."""
+        own = self._on_denied
+        try:
+            if not isinstance(own, (str, bytes, dict)):
+                own = await self._settled(own(request, decision))
+            elif verdict.status != 429:
+                own = None
+            if isinstance(own, (str, bytes, dict)):
+                verdict = _http.with_own_body(verdict, own)
+            elif callable(own):
+                return Judgement(verdict, decision, None, own)
+            elif own is not None:
+                raise TypeError(f"it returned {kind_of(type(own))}, which is no response")
+        except Exception as error:
+            self._warn("on_denied", "on_denied failed, so the response is a problem document: %s", described(error))
+        return Judgement(verdict, decision, None, None)
 
     # ---- One call ----
 
@@ -209,10 +330,12 @@ class Middleware:
         except ValueError as error:
             if len(group.asks) == 1 and len(group.names) == 1:
                 raise
-            raise BadKey(f"policies {', '.join(map(repr, group.names))}: {error}") from None
+            policies = [ask.policy.name for ask in group.asks]
+            raise BadKey(f"policies {', '.join(map(repr, group.names))}: {error}", policies) from None
         return None if result.source == "policy" and result.error == "overloaded" else result
 
     def _fault(self, group: Group, allows: bool, why: str) -> ThrottleResult:
+        allows = allows or group.in_dry_run
         names = ", ".join(repr(ask.policy.name) for ask in group.asks)
         subject = f"policies {names} have" if len(group.asks) > 1 else f"policy {names} has"
         outcome = "pass" if allows else "get 503"

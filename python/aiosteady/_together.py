@@ -46,12 +46,16 @@ if TYPE_CHECKING:
 
 
 class Ask(NamedTuple):
-    """The key and the cost of one request under one policy. `place`: the index of the policy."""
+    """The key and the cost of one request under one policy. `place`: the index of the policy. `kind`: "take", or "shadow"
+    in a dry run."""
 
     place: int
     policy: BasePolicy
+    throttler: Any
+    quotas: Sequence[Quota]
     key: bytes
     cost: int
+    kind: str
 
 
 class Bucket(NamedTuple):
@@ -77,7 +81,11 @@ class Group:
 
     @property
     def names(self) -> list[str]:
-        return [quota.name for ask in self.asks for quota in ask.policy.quotas]
+        return [quota.name for ask in self.asks for quota in ask.quotas]
+
+    @property
+    def in_dry_run(self) -> bool:
+        return all(ask.kind == "shadow" for ask in self.asks)
 
     @property
     def costs(self) -> bool:
@@ -87,14 +95,15 @@ class Group:
         return [Group([ask]) for ask in self.asks]
 
     def _call(self, verb: int, max_wait: float = 0, reserve: bool = False) -> _core.Call:
-        parts = tuple((ask.policy.throttler, ask.key, ask.cost, "take") for ask in self.asks)
+        parts = tuple((ask.throttler, ask.key, ask.cost, ask.kind) for ask in self.asks)
         return Call(verb, parts, max_wait, None, reserve)
 
     async def consume(self) -> ThrottleResult:
-        if len(self.asks) > 1:
-            return await answered(self._call(CONSUME_ALL))
         ask = self.asks[0]
-        answer = ask.policy.throttler.consume(ask.key, ask.cost)
+        reserves = any(ask.policy.settle is not None for ask in self.asks) and self.costs
+        if len(self.asks) > 1 or reserves or ask.kind != "take":
+            return await answered(self._call(CONSUME_ALL, reserve=reserves))
+        answer = ask.throttler.consume(ask.key, ask.cost)
         return answer if isinstance(answer, ThrottleResult) else await answer
 
     async def look(self) -> ThrottleResult:
@@ -119,12 +128,16 @@ class Answer(NamedTuple):
     result: ThrottleResult
 
     @property
+    def denies(self) -> bool:
+        return not self.result.success and not self.group.in_dry_run
+
+    @property
     def from_store(self) -> bool:
         return self.result.source == "store"
 
     def buckets(self) -> list[Bucket]:
         """None if a policy (on_error) answered."""
-        limits = [(ask, quota) for ask in self.group.asks for quota in ask.policy.quotas]
+        limits = [(ask, quota) for ask in self.group.asks for quota in ask.quotas]
         return [Bucket(ask, quota, result) for (ask, quota), result in zip(limits, self.result.parts)]
 
     def room(self) -> Fraction:
@@ -139,7 +152,7 @@ async def answered(call: _core.Call) -> ThrottleResult:
 def groups_of(asks: Sequence[Ask]) -> list[Group]:
     groups: dict[tuple[int, bool], list[Ask]] = {}
     for ask in asks:
-        groups.setdefault((id(ask.policy.throttler._target), ask.cost > 0), []).append(ask)
+        groups.setdefault((id(ask.throttler._target), ask.cost > 0), []).append(ask)
     return [Group(group) for group in groups.values()]
 
 
@@ -158,7 +171,7 @@ async def decide_together(asks: Sequence[Ask], side: Side) -> list[Answer]:
         except Unsupported:
             groups = groups[0].apart()
     looks = [look for group in await side._at_once(*(look_at(group, side) for group in groups)) for look in group]
-    if all(look.result.success for look in looks):
+    if not any(look.denies for look in looks):
         return await charge(looks, side)
     return await side._at_once(*(start_block(look, side) for look in looks))
 
@@ -185,12 +198,12 @@ async def charge(looks: Sequence[Answer], side: Side) -> list[Answer]:
     charged: list[Answer] = []
     waiting = sorted((look for look in looks if look not in kept), key=Answer.room)
     try:
-        while waiting and all(asked.result.success for asked in charged):
+        while waiting and not any(asked.denies for asked in charged):
             charged.append(await side._answer(waiting[0].group, waiting[0].group.reserve))
             waiting.pop(0)
     except BaseException:
         await give_back(charged, side)
         raise
-    if waiting or (charged and not charged[-1].result.success):
+    if waiting or (charged and charged[-1].denies):
         await give_back(charged, side)
     return [*kept, *charged, *waiting]

@@ -11,15 +11,16 @@ import contextlib
 import http
 import inspect
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Optional, TypeVar, Union
 
 from ._address import client_address_of_environ as client_address
-from ._http import RequestFields, Verdict
+from ._http import Field, RequestFields, Verdict, fields_of_denial, with_missing
 from ._middleware import Middleware
 from ._policy import BasePolicy, Decision, kind_of
+from ._settle import Actual, Outcome, Settlement
 from .blocking import Throttler
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 else:
     StartResponse = Callable[..., Callable[[bytes], object]]
 
-__all__ = ["Decision", "Policy", "RateLimit", "client_address"]
+__all__ = ["Decision", "Outcome", "Policy", "RateLimit", "client_address"]
 
 R = TypeVar("R")
 Environ = dict[str, Any]
@@ -41,6 +42,11 @@ Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 MaybeKey = Union[str, bytes, None]
 Key = Callable[[Environ], MaybeKey]
 Cost = Union[int, Callable[[Environ], int]]
+Throttlers = Union[Throttler, Callable[[Environ], Throttler]]
+Settle = Callable[[Outcome], Actual]
+Body = Union[str, bytes, dict[str, Any]]
+OnDenied = Union[Body, Callable[[Environ, Decision], Union[Body, Application, None]]]
+OnDecision = Callable[[Environ, Decision], object]
 
 FIELDS_KEY = "aiosteady.wsgi"  # in the environ: the RequestFields of the outermost RateLimit
 DECISION_KEY = "aiosteady.rate_limit"
@@ -51,12 +57,16 @@ PAUSE = 0.001  # seconds, after an overload
 class Policy(BasePolicy):
     """A limit, its key function, and the cost of a request.
 
-    The fields are those of aiosteady.asgi.Policy. `key` and `cost` get the WSGI environ, and are no coroutine functions.
+    The fields are those of aiosteady.asgi.Policy. The functions get the WSGI environ in place of the ASGI scope, and are
+    no coroutine functions.
     """
 
-    throttler: Throttler
+    throttler: Throttlers
     key: Key = field(default_factory=client_address)
     cost: Cost = 1
+    name: str = "default"
+    hash: Union[bool, str, bytes] = field(default=False, repr=False)
+    settle: Optional[Settle] = None
 
     _throttler_type = Throttler
     _request = "the WSGI environ"
@@ -65,7 +75,8 @@ class Policy(BasePolicy):
 class RateLimit(Middleware):
     """A WSGI middleware that limits the rate of requests. The options are those of aiosteady.asgi.RateLimit.
 
-    The Decision is in the environ as "aiosteady.rate_limit".
+    `on_denied` may return a WSGI application, such as a Response of Werkzeug. The Decision is in the environ as
+    "aiosteady.rate_limit".
     """
 
     _app_type = "a WSGI application"
@@ -74,19 +85,27 @@ class RateLimit(Middleware):
     def __init__(
         self,
         app: Application,
-        throttler: Optional[Throttler] = None,
+        throttler: Optional[Throttlers] = None,
         *,
         key: Optional[Key] = None,
         cost: Cost = 1,
         name: str = "default",
         hash: Union[bool, str, bytes] = False,
+        settle: Optional[Settle] = None,
+        body_bytes: int = 0,
         policies: Iterable[Policy] = (),
         on_error: Literal["allow", "deny"] = "allow",
         on_overload: Literal["allow", "deny"] = "deny",
         fields: Literal["draft-11", "draft-07", "draft-03", "x", "none"] = "draft-11",
+        dry_run: bool = False,
+        on_denied: Optional[OnDenied] = None,
+        on_decision: Optional[OnDecision] = None,
     ) -> None:
-        first = [] if throttler is None else [Policy(throttler, key or client_address(), cost, name, hash)]
-        super().__init__(app, first, policies, on_error, on_overload, fields)
+        first = [] if throttler is None else [
+            Policy(throttler, key or client_address(), cost, name, hash, settle, body_bytes)]
+        if not first and settle is not None:
+            raise ValueError("settle belongs to a throttler, which is not given; give settle to a Policy")
+        super().__init__(app, first, policies, on_error, on_overload, fields, dry_run, on_denied, on_decision)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         collected = environ.get(FIELDS_KEY)
@@ -99,10 +118,31 @@ class RateLimit(Middleware):
             environ.pop(FIELDS_KEY, None)
 
     def _call(self, environ: Environ, start_response: StartResponse, collected: RequestFields) -> Iterable[bytes]:
-        verdict, environ[DECISION_KEY] = run(self._judge(environ, collected))
-        if verdict.status != 0:
-            return respond(environ, start_response, verdict)
-        return self.app(environ, start_response)  # type: ignore[no-any-return]
+        verdict, environ[DECISION_KEY], settlement, app = run(self._judge(environ, collected))
+        if settlement is not None:
+            return self._settled_call(environ, start_response, settlement)
+        if verdict.status == 0:
+            return self.app(environ, start_response)  # type: ignore[no-any-return]
+        if app is not None:
+            return app(environ, with_missing_fields(start_response, fields_of_denial(verdict)))  # type: ignore[no-any-return]
+        return respond(environ, start_response, verdict)
+
+    def _settled_call(
+        self, environ: Environ, start_response: StartResponse, settlement: Settlement
+    ) -> Iterable[bytes]:
+        recorded = Recorded(settlement)
+        try:
+            blocks = self.app(environ, recorded.start_response(start_response))
+        except BaseException as error:
+            run(settlement.finish(False, error))
+            raise
+        if isinstance(blocks, (list, tuple)):
+            for block in blocks:
+                settlement.add(block)
+            run(settlement.finish(True))
+            return blocks
+        recorded.blocks, recorded.iterator = blocks, iter(blocks)
+        return recorded
 
     # ---- No event loop ----
 
@@ -147,9 +187,18 @@ def with_fields(start_response: StartResponse, collected: RequestFields) -> Star
     def start(
         status: str, headers: list[tuple[str, str]], exc_info: Optional[ExcInfo] = None, /
     ) -> Callable[[bytes], object]:
-        theirs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        theirs = as_bytes(headers)
         merged = collected.merged(theirs)
         return started(start_response, status, headers if merged is theirs else as_text(merged), exc_info)
+
+    return start
+
+
+def with_missing_fields(start_response: StartResponse, fields: list[Field]) -> StartResponse:
+    def start(
+        status: str, headers: list[tuple[str, str]], exc_info: Optional[ExcInfo] = None, /
+    ) -> Callable[[bytes], object]:
+        return started(start_response, status, as_text(with_missing(as_bytes(headers), fields)), exc_info)
 
     return start
 
@@ -161,6 +210,10 @@ def started(
     return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
 
 
+def as_bytes(headers: Iterable[tuple[str, str]]) -> list[Field]:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
 def as_text(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
@@ -168,3 +221,59 @@ def as_text(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
 def respond(environ: Environ, start_response: StartResponse, verdict: Verdict) -> list[bytes]:
     start_response(f"{verdict.status} {http.HTTPStatus(verdict.status).phrase}", as_text(verdict.fields))
     return [] if environ.get("REQUEST_METHOD") == "HEAD" else [verdict.body]
+
+
+class Recorded:
+    """The body of a response, recorded for a settlement. It settles before the block that completes Content-Length, so
+    the next request of the client finds the room; otherwise at the end, or when the server closes it."""
+
+    def __init__(self, settlement: Settlement) -> None:
+        self._settlement = settlement
+        self._length = -1
+        self.blocks: Iterable[bytes] = ()
+        self.iterator: Iterator[bytes] = iter(())
+
+    def start_response(self, start_response: StartResponse) -> StartResponse:
+        def start(
+            status: str, headers: list[tuple[str, str]], exc_info: Optional[ExcInfo] = None, /
+        ) -> Callable[[bytes], object]:
+            write = started(start_response, status, headers, exc_info)
+            self._settlement.start(int(status[:3]) if status[:3].isdigit() else 500, as_bytes(headers))
+            lengths = [value for name, value in headers if name.lower() == "content-length"]
+            self._length = int(lengths[0]) if lengths and lengths[0].isdigit() else -1
+
+            def recording_write(block: bytes) -> object:
+                self._settlement.add(block)
+                return write(block)
+
+            return recording_write
+
+        return start
+
+    def __iter__(self) -> Recorded:
+        return self
+
+    def __next__(self) -> bytes:
+        settlement = self._settlement
+        try:
+            block = next(self.iterator)
+        except StopIteration:
+            run(settlement.finish(True))
+            raise
+        except BaseException as error:
+            run(settlement.finish(False, error))
+            raise
+        settlement.add(block)
+        if settlement.size == self._length:
+            run(settlement.finish(True))
+        return block
+
+    def close(self) -> None:
+        """Called by the server at the end, and if the client hung up."""
+        try:
+            if hasattr(self.blocks, "close"):
+                self.blocks.close()
+        except BaseException as error:
+            run(self._settlement.finish(False, error))
+            raise
+        run(self._settlement.finish(False))

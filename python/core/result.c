@@ -24,7 +24,7 @@ struct result {
     signed char source;
     signed char error;
     PyObject *name;        /* a str; NULL: None */
-    PyObject *each;        /* a tuple with a result for each bucket; NULL: there is one bucket, or none */
+    PyObject *each;        /* a tuple with a result for each bucket; NULL: none, or one bucket that has this result */
     PyObject *reservation; /* NULL: none */
 };
 
@@ -92,8 +92,9 @@ PyObject *result_from_group(struct core_state *state, const steady_result *from,
     const steady_part_result *named = &from->parts[from->part];
     self->part = (int)named->part;
     if ((self->name = PyUnicode_FromString(named->name)) == NULL) Py_CLEAR(self);
-    if (self != NULL && from->n_parts > 1 && (self->each = PyTuple_New((Py_ssize_t)from->n_parts)) == NULL)
-        Py_CLEAR(self);
+    /* A shadow that denies has another verdict than its call, also if it is the only part. */
+    const bool each = from->n_parts > 1 || from->parts[0].success != from->success;
+    if (self != NULL && each && (self->each = PyTuple_New((Py_ssize_t)from->n_parts)) == NULL) Py_CLEAR(self);
     for (size_t i = 0; self != NULL && self->each != NULL && i < from->n_parts; i++) {
         PyObject *bucket = result_from_bucket(state, from, &from->parts[i]);
         if (bucket == NULL)
