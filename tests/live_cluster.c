@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * The Redis store on a real cluster of six servers: discovery, load, resharding, failover, lost nodes. The server of
  * the rig is a single server to compare with. */
-#include <limits.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -15,42 +14,25 @@
 #define PATIENT (5 * STEADY_SECOND) /* long enough that no deadline passes without a fault */
 
 static struct cluster cluster;
-static const char *runs; /* the options of the running cluster; NULL: no cluster runs */
 
-#define PLAIN "--cluster-node-timeout 15000"
-#define FAILS_OVER "--cluster-node-timeout 600 --cluster-require-full-coverage no"
-
-/* Tests with the same cluster options share one cluster. */
-static void need(unsigned nodes, const char *options) {
-    if (runs != NULL && cluster.count == nodes && strcmp(runs, options) == 0) return;
-    cluster_stop(&cluster);
-    cluster_start(&cluster, nodes, options);
-    runs = options;
-}
-
+/* Tests with the same options share one cluster. */
 static int plain(void **state) {
-    need(NODES, PLAIN);
+    cluster_ensure(&cluster, NODES, PLAIN);
     return rig_set_up(state);
 }
 
 static int failing_over(void **state) {
-    need(NODES, FAILS_OVER);
+    cluster_ensure(&cluster, NODES, FAILS_OVER);
     return rig_set_up(state);
 }
 
 static int without_replicas(void **state) {
-    need(PRIMARIES, FAILS_OVER);
+    cluster_ensure(&cluster, PRIMARIES, FAILS_OVER);
     return rig_set_up(state);
 }
 
 static int with_module(void **state) {
-    static char options[PATH_MAX + 64];
-    char path[PATH_MAX], relative[PATH_MAX - 16];
-    const char *build = getenv("BUILD");
-    snprintf(relative, sizeof relative, "%s/steady.so", build != NULL ? build : "build");
-    if (realpath(relative, path) == NULL) fail_msg("there is no %s", relative);
-    snprintf(options, sizeof options, "--enable-module-command yes --loadmodule %s", path);
-    need(PRIMARIES, options);
+    cluster_ensure(&cluster, PRIMARIES, module_options());
     return rig_set_up(state);
 }
 
@@ -257,7 +239,7 @@ static void numbered_database_is_used_on_each_primary(void **state) {
     (void)state;
     if (strlen(server_ask(&rig.server, "CONFIG GET cluster-databases")) == 0)
         skip_because("clusters of this server have one database");
-    need(PRIMARIES, PLAIN " --cluster-databases 3");
+    cluster_ensure(&cluster, PRIMARIES, PLAIN " --cluster-databases 3");
     snprintf(url, sizeof url, "redis://127.0.0.1:%d/2", cluster.nodes[0].port);
     rig_open_at(url, PATIENT);
     for (int i = 0; i < 300; i++) {

@@ -2,9 +2,6 @@
  * The choice of the engine: the module if the server has it and the user may call it, otherwise the scripts. */
 #include "support.h"
 
-#include <limits.h>
-#include <stdlib.h>
-
 #include "fake_node.h"
 #include "fake_server.h"
 
@@ -12,20 +9,9 @@ static struct server with_module, without;
 static steady_poller *poller;
 static steady_loop loop;
 
-static const char *module_path(void) {
-    static char path[PATH_MAX];
-    char relative[PATH_MAX - 16];
-    const char *build = getenv("BUILD");
-    snprintf(relative, sizeof relative, "%s/steady.so", build != NULL ? build : "build");
-    if (realpath(relative, path) == NULL) fail_msg("there is no %s", relative);
-    return path;
-}
-
 static int group_set_up(void **state) {
-    char options[PATH_MAX + 64];
     (void)state;
-    snprintf(options, sizeof options, "--enable-module-command yes --loadmodule %s", module_path());
-    server_start(&with_module, options);
+    server_start(&with_module, module_options());
     server_start(&without, NULL);
     return 0;
 }

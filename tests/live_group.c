@@ -2,8 +2,6 @@
  * Calls on several keys on a real server: with the scripts and with the module, asynchronous, blocking and on a hiredis
  * context. What they charge, and what they leave alone when something fails. */
 #include <hiredis/async.h>
-#include <limits.h>
-#include <stdlib.h>
 
 #include "stages.h"
 #include "steady/hiredis.h"
@@ -550,20 +548,9 @@ static void user_with_one_engine_only_is_served_by_it(void **state) {
 
 /* ---- Set-up ---- */
 
-static const char *module_path(void) {
-    static char path[PATH_MAX];
-    char relative[PATH_MAX - 16];
-    const char *build = getenv("BUILD");
-    snprintf(relative, sizeof relative, "%s/steady.so", build != NULL ? build : "build");
-    if (realpath(relative, path) == NULL) fail_msg("there is no %s", relative);
-    return path;
-}
-
 static int set_up(void **state) {
-    char options[PATH_MAX + 64];
     (void)state;
-    snprintf(options, sizeof options, "--enable-module-command yes --loadmodule %s", module_path());
-    server_start(&with_module, options);
+    server_start(&with_module, module_options());
     server_start(&plain, NULL);
     return 0;
 }

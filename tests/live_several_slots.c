@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Calls on keys of several slots on a real cluster: the same decisions as on one server, round trips, a caller that
  * floods a shared limit, slots that move, failovers, and processes that die between two rounds. */
-#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -14,26 +13,17 @@
 #include "rig.h"
 
 #define PATIENT (5 * STEADY_SECOND)
-#define PLAIN "--cluster-node-timeout 15000"
-#define FAILS_OVER "--cluster-node-timeout 600 --cluster-require-full-coverage no"
 
 static struct cluster cluster;
-static const char *runs;
 
-static void need(unsigned nodes, const char *options) {
-    if (runs != NULL && cluster.count == nodes && strcmp(runs, options) == 0) return;
-    cluster_stop(&cluster);
-    cluster_start(&cluster, nodes, options);
-    runs = options;
-}
-
+/* Tests with the same options share one cluster. */
 static int plain(void **state) {
-    need(PRIMARIES, PLAIN);
+    cluster_ensure(&cluster, PRIMARIES, PLAIN);
     return rig_set_up(state);
 }
 
 static int failing_over(void **state) {
-    need(NODES, FAILS_OVER);
+    cluster_ensure(&cluster, NODES, FAILS_OVER);
     return rig_set_up(state);
 }
 
@@ -41,16 +31,6 @@ static int group_tear_down(void **state) {
     (void)state;
     cluster_stop(&cluster);
     return 0;
-}
-
-static const char *module_options(void) {
-    static char options[PATH_MAX + 64];
-    char path[PATH_MAX], relative[PATH_MAX - 16];
-    const char *build = getenv("BUILD");
-    snprintf(relative, sizeof relative, "%s/steady.so", build != NULL ? build : "build");
-    if (realpath(relative, path) == NULL) fail_msg("there is no %s", relative);
-    snprintf(options, sizeof options, "--enable-module-command yes --loadmodule %s", path);
-    return options;
 }
 
 /* ---- Calls ---- */
@@ -208,7 +188,6 @@ static void calls_decide_as_on_one_server(void **state) {
 
 static void module_calls_decide_as_on_one_server(void **state) {
     cluster_stop(&cluster);
-    runs = NULL;
     cluster_start(&cluster, PRIMARIES, module_options());
     calls_decide_as_on_one_server(state);
     cluster_stop(&cluster);
@@ -230,7 +209,7 @@ static bool names_all_proxies(const struct server *node) {
 
 /* Each node announces a proxy in front of it. */
 static int behind_proxies(void **state) {
-    need(PRIMARIES, FAILS_OVER " --repl-backlog-size 1mb");
+    cluster_ensure(&cluster, PRIMARIES, FAILS_OVER " --repl-backlog-size 1mb");
     const steady_us until = now_us() + 20 * STEADY_SECOND;
     for (unsigned i = 0; i < PRIMARIES; i++) {
         proxies[i] = proxy_start(cluster.nodes[i].port);
@@ -250,7 +229,6 @@ static int without_proxies(void **state) {
     for (unsigned i = 0; i < PRIMARIES; i++)
         proxy_stop(proxies[i]);
     cluster_stop(&cluster);
-    runs = NULL;
     return error;
 }
 
@@ -535,7 +513,6 @@ static void slot_moved_under_load_allows_no_more_than_the_limits(void **state) {
     }
     steady_throttler_free(&load.t);
     cluster_stop(&cluster); /* the slot may be anywhere */
-    runs = NULL;
 }
 
 /* ---- Servers and processes that die ---- */
@@ -573,7 +550,6 @@ static void failover_in_any_round_allows_no_more_than_the_limits(void **state) {
     server_restart(&cluster.nodes[0], true);
     cluster_await(&cluster);
     cluster_stop(&cluster);
-    runs = NULL;
 }
 
 #define CHILDREN 8

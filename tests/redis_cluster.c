@@ -75,6 +75,7 @@ void cluster_await(const struct cluster *cluster) {
 void cluster_start(struct cluster *cluster, unsigned count, const char *options) {
     memset(cluster, 0, sizeof *cluster);
     cluster->count = count;
+    snprintf(cluster->options, sizeof cluster->options, "%s", options != NULL ? options : "");
     for (unsigned i = 0; i < count; i++)
         start_node(cluster, i, options);
     join(cluster);
@@ -86,6 +87,12 @@ void cluster_stop(struct cluster *cluster) {
     for (unsigned i = 0; i < cluster->count; i++)
         server_stop(&cluster->nodes[i]);
     cluster->count = 0;
+}
+
+void cluster_ensure(struct cluster *cluster, unsigned count, const char *options) {
+    if (cluster->count == count && strcmp(cluster->options, options) == 0) return;
+    cluster_stop(cluster);
+    cluster_start(cluster, count, options);
 }
 
 long long cluster_stat(const struct cluster *cluster, const char *field) {

@@ -12,13 +12,21 @@ struct cluster {
     struct server nodes[NODES]; /* the primaries first; nodes[3 + i] is the replica of nodes[i] */
     char ids[NODES][41];
     int tls_ports[NODES];
-    unsigned count;
+    unsigned count; /* of running nodes; 0: the cluster is stopped */
+    char options[512];
 };
+
+/* The options of the clusters that tests share: nodes that never fail over, and nodes that do so quickly. */
+#define PLAIN "--cluster-node-timeout 15000"
+#define FAILS_OVER "--cluster-node-timeout 600 --cluster-require-full-coverage no"
 
 /* Starts the first `count` nodes and waits until they agree. options may be NULL. With certificates, each node has a
  * TLS port. */
 void cluster_start(struct cluster *cluster, unsigned count, const char *options);
 void cluster_stop(struct cluster *cluster);
+
+/* Starts it, unless it runs with this count and these options. */
+void cluster_ensure(struct cluster *cluster, unsigned count, const char *options);
 
 /* Waits until each running server reports that the cluster is ok. */
 void cluster_await(const struct cluster *cluster);

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <hiredis/hiredis.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
@@ -190,6 +191,21 @@ static void await(struct server *server) {
         if (now_us() > until) fail_msg("redis-server in %s does not answer", server->dir);
         sleep_us(5 * STEADY_MILLISECOND);
     }
+}
+
+const char *module_path(void) {
+    static char path[PATH_MAX];
+    char relative[PATH_MAX - 16];
+    const char *build = getenv("BUILD");
+    snprintf(relative, sizeof relative, "%s/steady.so", build != NULL ? build : "build");
+    if (realpath(relative, path) == NULL) fail_msg("there is no %s", relative);
+    return path;
+}
+
+const char *module_options(void) {
+    static char options[PATH_MAX + 64];
+    snprintf(options, sizeof options, "--enable-module-command yes --loadmodule %s", module_path());
+    return options;
 }
 
 void server_start(struct server *server, const char *options) {

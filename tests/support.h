@@ -41,6 +41,10 @@ struct server {
 /* Starts a server and waits until it answers. options may be NULL. The server ends with the test program.
  * $REDIS_SERVER, if set, is the program: another server, or a server with a command before it. */
 void server_start(struct server *server, const char *options);
+
+/* The module of this build, and the options of a server that loads it. */
+const char *module_path(void);
+const char *module_options(void);
 /* Starts the server again on its port with its options. wait: until it answers. */
 void server_restart(struct server *server, bool wait);
 void server_kill(struct server *server); /* SIGKILL */

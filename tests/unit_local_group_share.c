@@ -1,34 +1,14 @@
 /* SPDX-License-Identifier: MIT
  * Calls on several keys by threads, then processes, on one embedded store at once; some processes are killed at random.
  * The lasting limit leaks nothing during a test, so it shows a drop too many or too few. */
-#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
-#include "assertions.h"
+#include "share_rig.h"
 #include "steady.h"
-
-/* ThreadSanitizer replaces the 16-byte compare-and-swap by a lock that is private to the process. */
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define __SANITIZE_THREAD__ 1
-#endif
-#endif
-#ifdef __SANITIZE_THREAD__
-#define TRUE_SWAPS false
-#else
-#define TRUE_SWAPS true
-#endif
 
 #define WORKERS 4
 #define KEYS 5
@@ -44,7 +24,6 @@ static struct board {
     atomic_llong calls;
 } * board;
 
-static char folder[40], url[80], path[64];
 static steady_store *store;
 static steady_throttler *lasting, *hot;
 
@@ -65,11 +44,7 @@ static void close_shared(void) {
     steady_store_close(&store);
 }
 
-static int64_t now_us(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_BOOTTIME, &t);
-    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
+static int64_t now_us(void) { return clock_us(CLOCK_BOOTTIME); }
 
 static uint32_t random_below(uint64_t *state, uint32_t count) {
     *state = *state * 6364136223846793005 + 1442695040888963407;
@@ -134,37 +109,6 @@ static void fight_for_the_hot_key(void) {
         take_some(&random, true, false);
 }
 
-typedef void (*job)(void);
-
-static void *thread_main(void *arg) {
-    (*(job *)arg)();
-    return NULL;
-}
-
-static void run_threads(job work) {
-    pthread_t threads[WORKERS];
-    for (int i = 0; i < WORKERS; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, thread_main, &work), 0);
-    for (int i = 0; i < WORKERS; i++)
-        pthread_join(threads[i], NULL);
-}
-
-static void run_processes(job work) {
-    pid_t children[WORKERS];
-    for (int i = 0; i < WORKERS; i++) {
-        children[i] = fork();
-        if (children[i] == 0) {
-            work();
-            _exit(0);
-        }
-    }
-    for (int i = 0; i < WORKERS; i++) {
-        int status;
-        assert_int_equal(waitpid(children[i], &status, 0), children[i]);
-        assert_int_equal(status, 0);
-    }
-}
-
 /* A settlement leaves the part of its drops that has leaked, at most some ms in all: in the level, one drop. */
 static void check_lasting(long long slack) {
     for (int key = 0; key < KEYS; key++) {
@@ -188,25 +132,10 @@ static void check_hot(int64_t took) {
     assert_between(board->granted[KEYS], HOT_CAPACITY + 1, HOT_CAPACITY + took / HOT_RECHARGE + 1);
 }
 
-static int set_up(void **state) {
-    (void)state;
-    strcpy(folder, "/tmp/steady-group-share-XXXXXX");
-    if (mkdtemp(folder) == NULL) return -1;
-    snprintf(path, sizeof path, "%s/store", folder);
-    snprintf(url, sizeof url, "file:%s", path);
-    return 0;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    unlink(path);
-    return rmdir(folder);
-}
-
 static void threads_fill_all_keys_and_no_key_over_its_capacity(void **state) {
     (void)state;
     open_shared("memory:", CAPACITY);
-    run_threads(fill_up);
+    run_threads(WORKERS, fill_up);
     check_full();
     close_shared();
 }
@@ -215,7 +144,7 @@ static void threads_are_allowed_the_capacity_and_what_has_leaked(void **state) {
     (void)state;
     open_shared("memory:", 9000000);
     const int64_t start = now_us();
-    run_threads(fight_for_the_hot_key);
+    run_threads(WORKERS, fight_for_the_hot_key);
     check_hot(now_us() - start);
     close_shared();
 }
@@ -224,7 +153,7 @@ static void processes_fill_all_keys_and_no_key_over_its_capacity(void **state) {
     (void)state;
     if (!TRUE_SWAPS) skip_because("ThreadSanitizer makes the compare-and-swap private to the process");
     open_shared(url, CAPACITY);
-    run_processes(fill_up);
+    run_processes(WORKERS, fill_up);
     check_full();
     close_shared();
 }
@@ -234,7 +163,7 @@ static void processes_are_allowed_the_capacity_and_what_has_leaked(void **state)
     if (!TRUE_SWAPS) skip_because("ThreadSanitizer makes the compare-and-swap private to the process");
     open_shared(url, 9000000);
     const int64_t start = now_us();
-    run_processes(fight_for_the_hot_key);
+    run_processes(WORKERS, fight_for_the_hot_key);
     check_hot(now_us() - start);
     close_shared();
 }
@@ -258,10 +187,9 @@ static void killed_process_leaves_at_most_the_drops_of_one_call(void **state) {
     for (int i = 0; i < WORKERS; i++)
         victims[i] = start_victim();
     for (int kills = 0; kills < KILLS; kills++) {
-        const struct timespec moment = {.tv_nsec = rand() % 1000 * 1000};
-        nanosleep(&moment, NULL);
+        pause_us(rand() % 1000);
         kill(victims[kills % WORKERS], SIGKILL);
-        waitpid(victims[kills % WORKERS], NULL, 0);
+        wait_for(victims[kills % WORKERS]);
         victims[kills % WORKERS] = start_victim();
     }
     const long long before = board->calls;
@@ -269,7 +197,7 @@ static void killed_process_leaves_at_most_the_drops_of_one_call(void **state) {
         if (now_us() - start > 10000000) fail_msg("no process goes on");
     for (int i = 0; i < WORKERS; i++) {
         kill(victims[i], SIGKILL);
-        waitpid(victims[i], NULL, 0);
+        wait_for(victims[i]);
     }
     check_lasting((KILLS + WORKERS) * MOST);
     close_shared();
@@ -279,11 +207,14 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_fill_all_keys_and_no_key_over_its_capacity),
         cmocka_unit_test(threads_are_allowed_the_capacity_and_what_has_leaked),
-        cmocka_unit_test_setup_teardown(processes_fill_all_keys_and_no_key_over_its_capacity, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(processes_are_allowed_the_capacity_and_what_has_leaked, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(killed_process_leaves_at_most_the_drops_of_one_call, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(processes_fill_all_keys_and_no_key_over_its_capacity, share_set_up,
+                                        share_tear_down),
+        cmocka_unit_test_setup_teardown(processes_are_allowed_the_capacity_and_what_has_leaked, share_set_up,
+                                        share_tear_down),
+        cmocka_unit_test_setup_teardown(killed_process_leaves_at_most_the_drops_of_one_call, share_set_up,
+                                        share_tear_down),
     };
-    board = mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (board == MAP_FAILED) return 1;
+    board = shared_memory(sizeof *board);
+    if (board == NULL) return 1;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

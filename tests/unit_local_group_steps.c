@@ -331,6 +331,14 @@ static void start_and_interrupt_at(unsigned steps, void (*interrupt)(void)) {
     interrupt_at(steps, interrupt);
 }
 
+/* Runs the call. True: it ended before the interruption. */
+static bool run_to_its_end(struct group_call *c) {
+    group_run(c, &world.table);
+    const bool over = world.interrupt != NULL;
+    world.interrupt = NULL;
+    return over;
+}
+
 static void others_take(const char *key, struct steady__rate rate, int64_t amount) {
     struct group_call c;
     group_begin(&c, STEADY__CONSUME_ALL, NULL);
@@ -392,9 +400,7 @@ static void call_that_loses_a_race_takes_nothing_and_starts_no_block(void **stat
         group_take(&c, "a", strict, 3, STEADY__TAKE);
         group_take(&c, "b", strict, 2, STEADY__TAKE);
         group_take(&c, "c", strict, 1, STEADY__CHARGE);
-        group_run(&c, &world.table);
-        over = world.interrupt != NULL;
-        world.interrupt = NULL;
+        over = run_to_its_end(&c);
         assert_int_equal(level_of(0), c.result.success ? 3 : 0);
         assert_int_equal(level_of(1), others.success ? CAPACITY : 2);
         assert_int_equal(level_of(2), c.result.success ? 1 : 0);
@@ -431,9 +437,7 @@ static void call_that_loses_a_race_takes_its_drops_out_of_a_shared_bucket(void *
         group_begin(&c, STEADY__CONSUME_ALL, NULL);
         group_take(&c, "a", weekly, 3, STEADY__TAKE);
         group_take(&c, "b", strict, 2, STEADY__TAKE);
-        group_run(&c, &world.table);
-        over = world.interrupt != NULL;
-        world.interrupt = NULL;
+        over = run_to_its_end(&c);
         world.rate = weekly;
         assert_true(c.site.overflowed);
         assert_int_equal(level_of(0), c.result.success ? 3 : 0);
@@ -470,9 +474,7 @@ static void moment_of_each_bucket_is_that_of_its_take(void **state) {
         group_take(&c, "a", hourly, 3, STEADY__TAKE);
         group_take(&c, "b", hourly, 2, STEADY__TAKE);
         group_take(&c, "c", hourly, 1, STEADY__CHARGE);
-        group_run(&c, &world.table);
-        over = world.interrupt != NULL;
-        world.interrupt = NULL;
+        over = run_to_its_end(&c);
         assert_true(c.result.success);
         assert_int_equal(c.call.group->members[0].moment, taken_at("a"));
         assert_int_equal(c.call.group->members[2].moment, taken_at("c"));
@@ -499,10 +501,8 @@ static bool take_and_drain_key(const char *drained, bool *over) {
     group_take(&c, drained, strict, -2, STEADY__TAKE);
     group_take(&c, "a", strict, 3, STEADY__TAKE);
     group_take(&c, "b", strict, 2, STEADY__TAKE);
-    group_run(&c, &world.table);
+    *over = run_to_its_end(&c);
     const bool allowed = c.result.success;
-    *over = world.interrupt != NULL;
-    world.interrupt = NULL;
     world.rate = strict;
     group_end(&c);
     return allowed;
@@ -593,9 +593,7 @@ static void call_that_the_look_denied_stays_denied(void **state) {
         group_begin(&c, STEADY__CONSUME_ALL, NULL);
         group_take(&c, "a", strict, 3, STEADY__TAKE);
         group_take(&c, "b", strict, 2, STEADY__TAKE);
-        group_run(&c, &world.table);
-        over = world.interrupt != NULL;
-        world.interrupt = NULL;
+        over = run_to_its_end(&c);
         assert_int_equal(level_of(0), c.result.success ? 3 : 0);
         assert_int_equal(level_of(1), over ? CAPACITY : c.result.success ? 2 : 0);
         if (!c.result.success) {
@@ -630,9 +628,7 @@ static void call_on_a_bucket_whose_block_has_ended_is_made_once(void **state) {
             c.call.group->members[0].settlement = (struct steady__settlement){
                 .rate = &brief, .same_rate = true, .reserved = 4, .moment = moment, .actual = 3};
             interrupt_at(n, others_take_one_of_a);
-            group_run(&c, &world.table);
-            over = world.interrupt != NULL;
-            world.interrupt = NULL;
+            over = run_to_its_end(&c);
             assert_int_equal(level_of(0), 4 + (settles ? -1 : 1) + (over ? 0 : 1));
             group_end(&c);
             assert_true(n < 5000);
@@ -688,9 +684,7 @@ static void partial_grant_is_the_same_in_all_buckets(void **state) {
         group_begin(&c, STEADY__CONSUME_ALL, &(struct steady__how){.at_least = 1});
         group_take(&c, "a", hourly, 5, STEADY__TAKE);
         group_take(&c, "b", hourly, 5, STEADY__TAKE);
-        group_run(&c, &world.table);
-        over = world.interrupt != NULL;
-        world.interrupt = NULL;
+        over = run_to_its_end(&c);
         assert_true(c.result.success);
         const int64_t granted = c.result.granted;
         assert_int_equal(c.call.group->results[0].granted, granted);

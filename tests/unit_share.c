@@ -1,35 +1,14 @@
 /* SPDX-License-Identifier: MIT
  * Threads, then processes, on one embedded store at once; some processes are stopped or killed at random. The limits
  * leak nothing during a test, so they show a drop too many or too few. */
-#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
-#include "assertions.h"
+#include "share_rig.h"
 #include "steady.h"
-
-/* ThreadSanitizer replaces the 16-byte compare-and-swap by a lock that is private to the process, so it is for threads
- * only. */
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define __SANITIZE_THREAD__ 1
-#endif
-#endif
-#ifdef __SANITIZE_THREAD__
-#define TRUE_SWAPS false
-#else
-#define TRUE_SWAPS true
-#endif
 
 #define WORKERS 8
 #define MANY 1000
@@ -49,7 +28,6 @@ struct board {
 };
 
 static struct board *board;
-static char folder[32], url[80], path[64];
 static steady_store *store;
 static steady_throttler *throttler;
 
@@ -82,42 +60,6 @@ static int64_t level_of(uint64_t key) {
     return r.level;
 }
 
-/* ---- Workers ---- */
-
-typedef void (*job)(void);
-
-static void *thread_main(void *arg) {
-    (*(job *)arg)();
-    return NULL;
-}
-
-static void run_threads(job work) {
-    pthread_t threads[WORKERS];
-    for (int i = 0; i < WORKERS; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, thread_main, &work), 0);
-    for (int i = 0; i < WORKERS; i++)
-        pthread_join(threads[i], NULL);
-}
-
-static int wait_for(pid_t child) {
-    int status;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    return status;
-}
-
-static void run_processes(job work) {
-    pid_t children[WORKERS];
-    for (int i = 0; i < WORKERS; i++) {
-        children[i] = fork();
-        if (children[i] == 0) {
-            work();
-            _exit(0);
-        }
-    }
-    for (int i = 0; i < WORKERS; i++)
-        assert_int_equal(wait_for(children[i]), 0);
-}
-
 static void start_board(void) {
     pthread_barrierattr_t attributes;
     memset(board, 0, sizeof *board);
@@ -127,19 +69,8 @@ static void start_board(void) {
 }
 
 static int set_up(void **state) {
-    (void)state;
-    strcpy(folder, "/tmp/steady-share-XXXXXX");
-    if (mkdtemp(folder) == NULL) return -1;
-    snprintf(path, sizeof path, "%s/store", folder);
-    snprintf(url, sizeof url, "file:%s", path);
     start_board();
-    return 0;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    unlink(path);
-    return rmdir(folder);
+    return share_set_up(state);
 }
 
 /* ---- Conservation ---- */
@@ -183,7 +114,7 @@ static void threads_on_one_key_are_allowed_exactly_its_capacity(void **state) {
     (void)state;
     steady_stats stats;
     open_shared("memory:", 64, HOT_CAPACITY);
-    run_threads(hammer_one);
+    run_threads(WORKERS, hammer_one);
     assert_int_equal(board->admitted, HOT_CAPACITY);
     steady_store_stats(store, &stats);
     assert_int_equal(stats.allowed, HOT_CAPACITY);
@@ -194,7 +125,7 @@ static void threads_on_one_key_are_allowed_exactly_its_capacity(void **state) {
 static void threads_on_many_keys_are_allowed_exactly_their_capacities(void **state) {
     (void)state;
     open_shared("memory:", MANY, MANY_CAPACITY);
-    run_threads(hammer_many);
+    run_threads(WORKERS, hammer_many);
     check_many();
     close_shared();
 }
@@ -203,7 +134,7 @@ static void processes_on_one_key_are_allowed_exactly_its_capacity(void **state) 
     (void)state;
     if (!TRUE_SWAPS) skip_because("ThreadSanitizer makes the compare-and-swap private to the process");
     open_shared(url, 64, HOT_CAPACITY);
-    run_processes(hammer_one);
+    run_processes(WORKERS, hammer_one);
     assert_int_equal(board->admitted, HOT_CAPACITY);
     close_shared();
 }
@@ -212,7 +143,7 @@ static void processes_on_many_keys_are_allowed_exactly_their_capacities(void **s
     (void)state;
     if (!TRUE_SWAPS) skip_because("ThreadSanitizer makes the compare-and-swap private to the process");
     open_shared(url, MANY, MANY_CAPACITY);
-    run_processes(hammer_many);
+    run_processes(WORKERS, hammer_many);
     check_many();
     close_shared();
 }
@@ -239,7 +170,7 @@ static void race_to_insert(void) {
 static void threads_that_insert_a_key_at_once_share_its_bucket(void **state) {
     (void)state;
     open_shared("memory:", 64, NEW_CAPACITY);
-    run_threads(race_to_insert);
+    run_threads(WORKERS, race_to_insert);
     close_shared();
 }
 
@@ -247,22 +178,13 @@ static void processes_that_insert_a_key_at_once_share_its_bucket(void **state) {
     (void)state;
     if (!TRUE_SWAPS) skip_because("ThreadSanitizer makes the compare-and-swap private to the process");
     open_shared(url, 64, NEW_CAPACITY);
-    run_processes(race_to_insert);
+    run_processes(WORKERS, race_to_insert);
     close_shared();
 }
 
 /* ---- Processes that are killed or stopped anywhere ---- */
 
-static int64_t now_us(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
-
-static void pause_us(long us) {
-    const struct timespec moment = {.tv_nsec = us * 1000};
-    nanosleep(&moment, NULL);
-}
+static int64_t now_us(void) { return clock_us(CLOCK_MONOTONIC); }
 
 /* Consumes a few lasting keys and counts the drops afterwards. Makes and resets other keys in the slots between. */
 static pid_t start_victim(int number) {
@@ -368,7 +290,7 @@ static void stopped_processes_do_not_block_others(void **state) {
     close_shared();
 }
 
-#define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+#define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, share_tear_down)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
@@ -381,7 +303,7 @@ int main(void) {
         TEST(killed_process_leaves_at_most_one_uncounted_drop),
         TEST(stopped_processes_do_not_block_others),
     };
-    board = mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (board == MAP_FAILED) return 1;
+    board = shared_memory(sizeof *board);
+    if (board == NULL) return 1;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

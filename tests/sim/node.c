@@ -180,6 +180,7 @@ static void refuse(struct conn *conn, struct request *r, const char *why) {
     if (strncmp(why, "-NOSCRIPT", 9) == 0) miss(conn, r->verb);
     const bool readonly = strncmp(why, "-READONLY", 9) == 0;
     say(conn, text, readonly ? &conn->readonly_at : &conn->heeded_at);
+    if (strncmp(why, "-LOADING", 8) == 0 || strncmp(why, "-BUSY", 5) == 0) conn->busy_at = conn->down.total;
 }
 
 /* The error of the script, or the integers of the reply. */

@@ -321,6 +321,13 @@ static bool is_connected(const struct member *member) {
     return !conn->closed && !conn->ended && sim_cluster_stays(member->place);
 }
 
+/* The server said after the take that it makes no decisions for now. Then the client sends none for a while, and no
+ * settle either. */
+static bool is_paused(const struct member *member) {
+    const struct conn *conn = member->asked->left_on;
+    return conn->busy_at > member->asked->answered_at && conn->read >= conn->busy_at;
+}
+
 /* granted: to each part, if the call has an at_least. */
 void rounds_told(struct decision *d, int64_t granted) {
     for (size_t i = 0; d->several->rounds != NULL && i < d->several->n; i++) {
@@ -330,7 +337,7 @@ void rounds_told(struct decision *d, int64_t granted) {
         /* A callback may cancel the call of a later reply, which was read with its own. */
         if (member->heard && d->cancelled) member->heard = conn->read_before >= member->asked->answered_at;
         const bool in_vain = d->error == 0 && d->success ? member->granted > granted : member->granted > 0;
-        if (!member->heard || !in_vain || !is_connected(member)) continue;
+        if (!member->heard || !in_vain || !is_connected(member) || is_paused(member)) continue;
         member->ended_at = sim_loop_now(&d->client->loop);
         member->owing = d->client->owing;
         d->client->owing = member;

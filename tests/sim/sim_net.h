@@ -48,6 +48,7 @@ struct conn {
     size_t owed;           /* the rest of a request that was written in part */
     size_t heeded_at;      /* the first reply of a working server ends here; 0: no such reply yet */
     size_t readonly_at;    /* the first READONLY reply */
+    size_t busy_at;        /* the last reply that says: loading or busy */
     size_t primary_at;     /* the reply that says that this is the primary */
     size_t turned_away_at; /* the reply that says: too many clients */
     size_t rejected_at;    /* the reply that rejects this client */
