@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The ASGI middleware in real use: with Starlette and FastAPI, in HTTP servers whose Redis fails, and in the example,
 started by its own command."""
-import http.client
 import os
 import re
 import shlex
@@ -12,11 +11,11 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from resp import Resp, free_port
+from server_rig import get, serving
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "python" / "examples" / "app.py"
@@ -41,45 +40,6 @@ def test_starlette_and_fastapi_run_the_middleware(aiosteady, from_pypi):
 
 
 # ---- Servers ----
-
-
-@contextmanager
-def serving(command, environment, port):
-    """A server that listens on this port. It is stopped by a signal at the end."""
-    child = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                             stderr=subprocess.STDOUT)
-    try:
-        deadline = time.monotonic() + 20
-        while not answers(port):
-            assert child.poll() is None and time.monotonic() < deadline, child.communicate()[0].decode()
-            time.sleep(0.05)
-        yield
-        assert child.poll() is None, "the server ended"
-    finally:
-        child.send_signal(signal.SIGINT)
-        try:
-            child.communicate(timeout=10)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.communicate()
-            raise
-
-
-def answers(port):
-    try:
-        get(port)
-    except OSError:
-        return False
-    return True
-
-
-def get(port, path="/", headers={}):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request("GET", path, headers=headers)
-    response = connection.getresponse()
-    response.read()
-    connection.close()
-    return response
 
 
 APP = """
