@@ -21,6 +21,7 @@ from ._core import (
 from ._parts import Part, consume_all, peek_all
 from ._rates import Rate
 from ._reserve import Denied, Reservation
+from ._stats import LimitStats, ThrottlerStats
 from ._store import Store, connect
 from .leakybucket import Limit, Throttler, ThrottleResult
 
@@ -31,6 +32,7 @@ __all__ = [
     "Denied",
     "Error",
     "Limit",
+    "LimitStats",
     "NotABucket",
     "Overloaded",
     "Part",
@@ -42,6 +44,7 @@ __all__ = [
     "SystemRefused",
     "ThrottleResult",
     "Throttler",
+    "ThrottlerStats",
     "Unavailable",
     "Unknown",
     "Unsupported",

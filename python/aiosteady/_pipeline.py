@@ -57,6 +57,7 @@ class Request:
 
     def withdraw(self) -> None:
         """Call it when the task that waits is cancelled."""
+        self.lost()
         if self.pipeline is not None and self.done is not None and self.done.cancelled():
             self.pipeline.withdraw()
 
@@ -72,7 +73,11 @@ class Request:
         """The text without the keys. of_server: it may hold words of a server."""
         raise NotImplementedError
 
-    # One of these two ends the request.
+    # One of these three ends the request.
+
+    def lost(self) -> None:
+        """No caller waits for the answer any more."""
+        raise NotImplementedError
 
     def decode(self, reply: object) -> ThrottleResult | None:
         """None if our scripts send no such reply. The request has not ended then."""
@@ -98,6 +103,9 @@ class PlainRequest(Request):
     def redact(self, text: str, of_server: bool) -> str:
         return redact(text, self.key, of_server)
 
+    def lost(self) -> None:
+        self.throttler._lost(self.verb)
+
     def decode(self, reply: object) -> ThrottleResult | None:
         return self.throttler._decode_reply(self.verb, self.amount, reply)
 
@@ -119,6 +127,9 @@ class CallRequest(Request):
 
     def redact(self, text: str, of_server: bool) -> str:
         return self.call.redact(text, of_server)
+
+    def lost(self) -> None:
+        self.call.lost()
 
     def decode(self, reply: object) -> ThrottleResult | None:
         return self.call.decode(reply)

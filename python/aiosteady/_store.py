@@ -48,7 +48,7 @@ class Store(_core.Store):
         super().close()
 
     def stats(self) -> dict[str, int]:
-        """Returns the counters since the Store was made, summed over all event loops, closed ones too."""
+        """Returns the counters of this process since the Store was made, over all event loops, closed ones too."""
         return super().stats()
 
     async def aclose(self) -> None:

@@ -24,6 +24,7 @@ from ._lines import log
 from ._parts import Given, Part, call_of
 from ._rates import Limits, Rate, specs_of_arguments
 from ._reserve import Amount, Denied, Key, Reserved
+from ._stats import ThrottlerStats
 from ._texts import shown
 from ._throttler import BaseLimit, BaseThrottler, is_async
 from ._waiting import LATE, NO_BLOCK, Retry, deadline_of, no_answer_in_time, no_attempt_left, no_room_in_time
@@ -255,6 +256,10 @@ class Throttler(BaseThrottler, _core.BlockingThrottler):
         return Limit(self, key, amount, timeout)
 
     # ---- Life ----
+
+    def stats(self) -> ThrottlerStats:
+        """Returns the counters of this throttler in this process, since it was made. They stay after its store is closed."""
+        return super().stats()
 
     def close(self) -> None:
         """Closes the store if the throttler was made with a URL. A Store stays open; close it yourself."""

@@ -91,6 +91,7 @@ steady_throttler *binding_on_store(const struct throttler *self, const struct lo
 steady_throttler *binding_embedded(struct throttler *self) {
     steady_throttler_options options;
     steady_store *store = self->store->embedded->store;
+    if (!state_is_of_process(self->state, self->tally.pid)) store_enter_process(self->store);
     if (self->embedded.throttler != NULL && store != NULL) return self->embedded.throttler;
     if (store == NULL) {
         convert_raise(self->state, STEADY_CLOSED, NULL);
@@ -127,7 +128,8 @@ PyObject *binding_policy(struct throttler *self, steady_throttler *asked, struct
         .verb = request.verb, .amount = request.amount, .terms = &self->terms, .throttler = asked};
     steady_result result = {.error = error};
     if (binding_key(self, key, room, &call.key, &call.key_len) != 0) return NULL;
-    if (asked != NULL) steady__policy_apply(&call, &result);
+    if (asked != NULL) steady__complete(&call, &result);
+    tally_plain(&self->tally, request.verb, &result);
     return result.source != STEADY_FROM_NOWHERE ? result_from(self->state, &result, NULL)
                                                 : convert_raise(self->state, error, why);
 }

@@ -6,6 +6,7 @@
 
 #include "convert.h"
 #include "store.h"
+#include "tally.h"
 
 /* What to do with a key. */
 struct request {
@@ -39,6 +40,7 @@ struct throttler {
     struct steady__terms terms; /* of the first limit, for an embedded store and for clients; throttlers of the library
                                    have their own */
     steady_throttler_options options;
+    struct tally tally;
 };
 
 /* __init__ sets `store` or `client` last. Without it: false and a RuntimeError. */

@@ -310,6 +310,26 @@ PyObject *call_result(struct call *self, const steady_result *result) {
     return made;
 }
 
+void call_count(struct call *self, int error, const steady_result *result) {
+    const steady_part_result *buckets = result->source != STEADY_FROM_POLICY ? result->parts : NULL;
+    if (error == 0 && result->source == STEADY_FROM_NOWHERE) error = result->error;
+    if (!tally_counts(error)) return;
+    for (Py_ssize_t i = 0; i < self->n; i++) {
+        struct throttler *t = self->parts[i].throttler;
+        if (self->verb != STEADY__CONSUME_ALL)
+            tally_other(&t->tally, self->verb);
+        else if (error != 0)
+            tally_error(&t->tally, error);
+        else
+            tally_part(&t->tally, self->parts[i].kind, result, buckets);
+        if (self->verb == STEADY__SETTLE) break; /* the others only name limits */
+        buckets = buckets != NULL ? buckets + t->n_limits : NULL;
+    }
+    struct throttler *first = self->parts[0].throttler;
+    if (self->verb == STEADY__SETTLE && error == 0)
+        tally_settled(&first->tally, first->names, reservation_of(self->state, self->reservation), result);
+}
+
 /* ---- In a store without a loop ---- */
 
 static int call_ask_blocking(const struct call *self, const steady_settlement *settlement, const steady_part *parts,
@@ -323,8 +343,8 @@ static int call_ask_blocking(const struct call *self, const steady_settlement *s
 }
 
 /* STEADY_NO_MEMORY also stands for an exception. */
-static int call_ask_without_loop(const struct call *self, const steady_throttlers throttlers,
-                                 steady_part_result *results, steady_result *result, steady_message *why) {
+static int call_ask_without_loop(struct call *self, const steady_throttlers throttlers, steady_part_result *results,
+                                 steady_result *result, steady_message *why) {
     steady_part parts[STEADY__PARTS_MAX];
     struct gil_released released;
     struct loop_store *store = self->parts[0].throttler->store->embedded;
@@ -341,6 +361,7 @@ static int call_ask_without_loop(const struct call *self, const steady_throttler
     loop_store_begin_call(store, &released);
     const int error = call_ask_blocking(self, &settlement, parts, &how, result);
     loop_store_end_call(store, &released);
+    call_count(self, error, result);
     if (gil_raise(&released) == 0) return error;
     if (result->reservation != NULL) sync_give_back(store, result->reservation);
     steady_reservation_free(&result->reservation);
@@ -414,6 +435,7 @@ PyObject *call_policy(struct call *self, int error, const char *why) {
     steady_result result = {.error = error};
     if (!self->captured && call_capture(self) != 0) return NULL;
     steady__complete(&self->capture, &result);
+    call_count(self, 0, &result);
     PyObject *made = result.source != STEADY_FROM_NOWHERE ? call_result(self, &result) : NULL;
     call_release_capture(self);
     return made != NULL || PyErr_Occurred() ? made : convert_raise(self->state, error, why);
@@ -474,9 +496,17 @@ static PyObject *call_decode(struct call *self, PyObject *reply) {
     if (count < 0 || !steady__command_group_script_reply(&self->capture, values, (size_t)count, &result, &stepped))
         Py_RETURN_NONE;
     steady__complete(&self->capture, &result);
+    call_count(self, 0, &result);
     PyObject *made = call_result(self, &result);
     call_release_capture(self);
     return made;
+}
+
+/* The caller of a client no longer waits for the answer. */
+static PyObject *call_lost(struct call *self, PyObject *Py_UNUSED(none)) {
+    const steady_result lost = {.error = STEADY_CANCELLED};
+    call_count(self, lost.error, &lost);
+    Py_RETURN_NONE;
 }
 
 /* (text, of_server): the text without the keys of the call. */
@@ -540,6 +570,7 @@ static PyMethodDef methods[] = {{"settle", (PyCFunction)call_settle, METH_VARARG
                                 {"words", (PyCFunction)call_words, METH_NOARGS, NULL},
                                 {"decode", (PyCFunction)call_decode, METH_O, NULL},
                                 {"redact", (PyCFunction)call_redact, METH_VARARGS, NULL},
+                                {"lost", (PyCFunction)call_lost, METH_NOARGS, NULL},
                                 {"apply_policy", (PyCFunction)call_apply_policy, METH_VARARGS, NULL},
                                 {NULL, NULL, 0, NULL}};
 

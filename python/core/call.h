@@ -60,6 +60,9 @@ int call_submit(struct call *self, struct loop_store *store, steady_callback cal
 /* The result; it takes the reservation. NULL and an exception if there is no memory. */
 PyObject *call_result(struct call *self, const steady_result *result);
 
+/* Counts the end of the call for its throttlers. `result` may be of any source; error 0: it has a result. */
+void call_count(struct call *self, int error, const steady_result *result);
+
 /* The answer of the policy to an error. Raises the error if the policy has no answer. */
 PyObject *call_policy(struct call *self, int error, const char *why);
 

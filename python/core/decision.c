@@ -26,6 +26,7 @@ struct decision {
     uint64_t id;       /* in the store */
     enum { DECISION_NEW, DECISION_STARTING, DECISION_WAITING, DECISION_ANSWERED, DECISION_OVER } phase;
     bool failed;              /* `answer` is an exception */
+    bool counted;             /* by its throttlers */
     struct loop_store *store; /* the store that has the request */
     struct waiter *waiter;    /* wakes the task; NULL: no task waits any more */
     PyObject *answer;
@@ -39,6 +40,14 @@ static void decision_drop_answer(struct decision *self, PyObject *answer) {
     PyObject *reservation = answer != NULL && !self->failed ? result_reservation(answer) : NULL;
     if (reservation != NULL) reservation_give_back(self->store, reservation_of(self->state, reservation));
     Py_XDECREF(answer);
+}
+
+/* Throttler and call are NULL if it was counted and has ended before. */
+static void decision_count(struct decision *self, const steady_result *result) {
+    if (self->counted) return;
+    self->counted = true;
+    if (self->throttler != NULL) tally_plain(&self->throttler->tally, self->request.verb, result);
+    if (self->call != NULL) call_count(self->call, 0, result);
 }
 
 /* A task of a closed loop cannot be woken. */
@@ -74,6 +83,7 @@ static void decision_deliver(struct decision *self, const steady_result *result)
 
 static void decision_answered(const steady_result *result, void *data) {
     struct decision *self = data;
+    decision_count(self, result);
     if (decision_is_awaited(self, result))
         decision_deliver(self, result);
     else if (result->reservation != NULL)
@@ -187,10 +197,12 @@ static void decision_cancel(struct decision *self) {
     PyErr_Restore(type, value, traceback);
 }
 
-/* Drops what it holds. */
+/* Drops what it holds. If the answer is still to come, no caller gets it: it counts as unknown. */
 static void decision_end(struct decision *self) {
     PyObject *answer = self->answer;
     const bool waiting = self->phase == DECISION_WAITING;
+    const steady_result lost = {.error = STEADY_CANCELLED};
+    if (self->held.object != NULL && self->phase >= DECISION_WAITING) decision_count(self, &lost);
     self->answer = NULL;
     self->phase = DECISION_OVER;
     decision_drop_answer(self, answer);
@@ -293,7 +305,7 @@ static struct decision *decision_alloc(struct core_state *state) {
     self->key = NULL;
     self->call = NULL;
     self->phase = DECISION_NEW;
-    self->failed = false;
+    self->failed = self->counted = false;
     self->store = NULL;
     self->waiter = NULL;
     self->answer = NULL;

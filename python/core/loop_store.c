@@ -144,9 +144,13 @@ void loop_store_add_stats(steady_stats *sum, const struct loop_store *self) {
     loop_store_add_difference(sum, &now, &self->counted);
 }
 
-/* `store` is the store of `self`, which may be closed and no longer in self->store. */
+void loop_store_skip_counted(struct loop_store *self) { steady_store_stats(self->store, &self->counted); }
+
+/* `store` is the store of `self`, which may be closed and no longer in self->store. A child does not count the
+ * decisions of its parent. */
 static void loop_store_count_of(struct loop_store *self, const steady_store *store) {
     steady_stats now;
+    if (self->loop != NULL && self->pid != state_pid(self->state)) return;
     steady_store_stats(store, &now);
     now.in_flight = 0;
     loop_store_add_difference(loop_store_counters(self->counters), &now, &self->counted);

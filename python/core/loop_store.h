@@ -82,6 +82,9 @@ void loop_store_end_call(struct loop_store *self, struct gil_released *released)
 /* Adds its counters to those of its Store. Other threads see them then, also if it cannot be closed yet. */
 void loop_store_count(struct loop_store *self);
 
+/* Makes the counters begin at what they are now. */
+void loop_store_skip_counted(struct loop_store *self);
+
 /* Adds what loop_store_count has not added yet to *sum. */
 void loop_store_add_stats(steady_stats *sum, const struct loop_store *self);
 

@@ -10,6 +10,7 @@
  *   - call: Call: a decision on several buckets, or with options; settling
  *   - sync: decisions of a store for blocking calls
  *   - binding: the throttlers of the library behind a Throttler, one for each event loop; its policy
+ *   - tally: the counters of a Throttler
  *   - store: Store: a URL, and a store of the library for each event loop
  *   - loop, waiter, local, capture, reservation: asyncio for the library; waking a task; the fallback store
  *   - loop_store: the store of one event loop
@@ -70,5 +71,12 @@ struct core_state *state_of(PyTypeObject *type);
 
 /* The id of this process. After a fork it is the child's. */
 pid_t state_pid(struct core_state *state);
+
+/* Whether `pid` is the id of this process. May be false although it is. Inline, because every decision of an embedded
+ * store calls it. */
+static inline bool state_is_of_process(const struct core_state *state, pid_t pid) {
+    const struct steady__fork_guard *guard = &state->fork_guard;
+    return guard->page != NULL && *guard->page != 0 && guard->pid == pid;
+}
 
 #endif

@@ -138,7 +138,9 @@ static struct loop_store *store_find(struct store *self, PyObject *loop) {
 
 struct loop_store *store_on_loop(struct store *self, PyObject *loop) {
     struct loop_store *there = store_find(self, loop);
-    if (there != NULL || PyErr_Occurred() || store_close_left_over(self) != 0) return there;
+    if (there != NULL || PyErr_Occurred()) return there;
+    store_enter_process(self);
+    if (store_close_left_over(self) != 0) return NULL;
     struct loop_store *opened = store_open_on_loop(self, loop);
     if (opened == NULL) return NULL;
     there = store_find(self, loop); /* Python code that ran meanwhile may have opened one, or closed the Store */
@@ -306,6 +308,7 @@ PyObject *store_make(PyTypeObject *type, PyObject *args, PyObject *kwargs, const
     struct store *self = (struct store *)type->tp_alloc(type, 0);
     if (self == NULL) return NULL;
     self->state = state_of(type);
+    self->pid = state_pid(self->state);
     self->loops = PyDict_New();
     self->counters = self->loops != NULL ? loop_store_new_counters() : NULL;
     if (self->counters == NULL || store_read_url(self, url) != 0 || store_read_options(self, &given) != 0 ||
@@ -345,7 +348,20 @@ static void store_dealloc(struct store *self) {
 
 /* ---- Counters ---- */
 
+void store_enter_process(struct store *self) {
+    PyObject *loop = NULL, *store = NULL;
+    Py_ssize_t at = 0;
+    const pid_t pid = state_pid(self->state);
+    if (pid == self->pid) return;
+    self->pid = pid;
+    memset(loop_store_counters(self->counters), 0, sizeof(steady_stats));
+    if (self->embedded != NULL) loop_store_skip_counted(self->embedded);
+    while (PyDict_Next(self->loops, &at, &loop, &store))
+        loop_store_skip_counted((struct loop_store *)store);
+}
+
 static PyObject *store_stats(struct store *self, PyObject *Py_UNUSED(none)) {
+    store_enter_process(self);
     steady_stats sum = *loop_store_counters(self->counters);
     PyObject *loop = NULL, *store = NULL;
     Py_ssize_t at = 0;
@@ -396,7 +412,15 @@ static PyObject *store_get_ready(struct store *self, void *Py_UNUSED(closure)) {
     return PyBool_FromLong(store_state(self) == STEADY_READY);
 }
 
+/* Its URL without user and passwords. */
+static PyObject *store_get_shown_url(struct store *self, void *Py_UNUSED(closure)) {
+    char shown[STEADY__URL_MAX + 64];
+    steady_quote(shown, sizeof shown, self->url);
+    return PyUnicode_FromString(shown);
+}
+
 static PyGetSetDef store_getters[] = {
+    {"_shown_url", (getter)store_get_shown_url, NULL, NULL, NULL},
     {"state", (getter)store_get_state, NULL,
      "\"ready\", \"connecting\" or \"down\", for a health check. It sends nothing. The store connects with its first "
      "decision, so it is \"connecting\" before.",
@@ -407,7 +431,7 @@ static PyGetSetDef store_getters[] = {
 static PyMethodDef store_methods[] = {
     {"close", (PyCFunction)store_close, METH_NOARGS, "Closes the store. Decisions in flight end as cancelled."},
     {"stats", (PyCFunction)store_stats, METH_NOARGS,
-     "Returns the counters since the Store was made, summed over all event loops, closed ones too."},
+     "Returns the counters of this process since the Store was made, over all event loops, closed ones too."},
     {NULL, NULL, 0, NULL}};
 
 static PyMemberDef store_members[] = {

@@ -16,6 +16,7 @@ struct store {
     PyObject *loops;             /* {loop: struct loop_store} */
     PyObject *local;             /* the fallback store, see local.h; NULL until needed */
     PyObject *counters;          /* of stores whose loops are gone, see loop_store_new_counters */
+    pid_t pid;                   /* the process whose decisions are counted */
     bool closed;
     bool open_failure_logged; /* since the last successful opening */
 };
@@ -25,6 +26,9 @@ struct loop_store *store_on_loop(struct store *self, PyObject *loop);
 
 /* The tp_new of a Store. connections NULL: a Store of event loops; otherwise one for blocking calls. */
 PyObject *store_make(PyTypeObject *type, PyObject *args, PyObject *kwargs, const uint32_t *connections);
+
+/* Makes the counters begin at 0 in a child. Call it before the first decision of a process. */
+void store_enter_process(struct store *self);
 
 extern PyType_Spec store_spec;
 

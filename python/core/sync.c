@@ -31,6 +31,8 @@ PyObject *sync_decide(struct throttler *self, struct request request, PyObject *
     loop_store_begin_call(store, &released);
     const int error = sync_ask(throttler, request, bytes, (size_t)len, &result);
     loop_store_end_call(store, &released);
+    if (error != 0) result = (steady_result){.error = error};
+    tally_plain(&self->tally, request.verb, &result);
     if (gil_raise(&released) != 0) return NULL;
     return error == 0 ? result_from(self->state, &result, PyTuple_GET_ITEM(self->names, 0))
                       : sync_raise(store, error, &why);

@@ -21,7 +21,8 @@ static void throttler_complete(const struct steady__call *call, steady_result *r
     result->granted = call->verb == STEADY__CONSUME && result->success ? call->amount : 0;
 }
 
-/* An embedded store always answers, so no policy and no steady_throttler is needed. */
+/* An embedded store always answers, so no policy and no steady_throttler is needed. With other terms than those of the
+ * throttler it is an attempt: a denial is not counted, because another call follows. */
 static PyObject *throttler_decide_embedded(struct throttler *self, struct request request, PyObject *key,
                                            const struct steady__terms *terms) {
     char room[STEADY__KEY_MAX];
@@ -30,8 +31,10 @@ static PyObject *throttler_decide_embedded(struct throttler *self, struct reques
     struct steady__call call = {.verb = request.verb, .amount = request.amount, .terms = terms};
     if (store == NULL) return convert_raise(self->state, STEADY_CLOSED, NULL);
     if (binding_key(self, key, room, &call.key, &call.key_len) != 0) return NULL;
+    if (!state_is_of_process(self->state, self->tally.pid)) store_enter_process(self->store);
     store->class_->decide(store, &call, &result);
     throttler_complete(&call, &result);
+    if (result.success || terms == &self->terms) tally_plain(&self->tally, request.verb, &result);
     return result_from(self->state, &result, PyTuple_GET_ITEM(self->names, 0));
 }
 
@@ -253,6 +256,7 @@ static PyObject *throttler_decode_reply(struct throttler *self, PyObject *args) 
     const Py_ssize_t count = convert_reply(reply, values, STEADY__REPLY_MAX);
     if (count < 0 || !steady__command_script_reply(&call, values, (size_t)count, &result, &stepped)) Py_RETURN_NONE;
     throttler_complete(&call, &result);
+    tally_plain(&self->tally, call.verb, &result);
     return result_from(self->state, &result, PyTuple_GET_ITEM(self->names, 0));
 }
 
@@ -267,7 +271,22 @@ static PyObject *throttler_apply_policy(struct throttler *self, PyObject *args) 
     return binding_policy(self, binding_fallback(self), request, key, error, why);
 }
 
+/* (verb): the caller of a client no longer waits for the answer. */
+static PyObject *throttler_lost(struct throttler *self, PyObject *args) {
+    int verb = 0;
+    const steady_result lost = {.error = STEADY_CANCELLED};
+    if (!binding_is_initialized(self) || !PyArg_ParseTuple(args, "i", &verb)) return NULL;
+    tally_plain(&self->tally, (enum steady__verb)verb, &lost);
+    Py_RETURN_NONE;
+}
+
+static PyObject *throttler_stats(struct throttler *self, PyObject *Py_UNUSED(none)) {
+    return binding_is_initialized(self) ? tally_dict(&self->tally, self->names) : NULL;
+}
+
 static PyMethodDef methods[] = {
+    {"stats", (PyCFunction)throttler_stats, METH_NOARGS, "Returns the counters of this throttler in this process."},
+    {"_lost", (PyCFunction)throttler_lost, METH_VARARGS, NULL},
     {"_consume", (PyCFunction)(void (*)(void))throttler_consume, METH_FASTCALL | METH_KEYWORDS,
      "_consume($self, key, amount=1, max_wait=0, at_least=None)\n--\n\nReturns the result if the store is embedded, "
      "otherwise an awaitable of the result."},
@@ -408,9 +427,11 @@ static int throttler_init(struct throttler *self, PyObject *args, PyObject *Py_U
     self->options.clamp = clamp == Py_True;
     self->redis = Py_NewRef(redis);
     self->prefix = Py_NewRef(prefix);
-    if (throttler_read_limits(self, limits) != 0) return -1;
+    if (throttler_read_limits(self, limits) != 0 || tally_init(&self->tally, self->state, self->n_limits) != 0)
+        return -1;
     if (PyObject_TypeCheck(target, self->state->store_type)) {
         self->store = (struct store *)Py_NewRef(target);
+        store_enter_process(self->store);
     } else {
         steady__command_encode_limit(&self->terms);
         self->client = Py_NewRef(target);
@@ -456,6 +477,7 @@ static void throttler_dealloc(struct throttler *self) {
     throttler_clear(self);
     Py_XDECREF(self->names);
     PyMem_Free(self->limits);
+    tally_free(&self->tally);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
 }
