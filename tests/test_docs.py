@@ -107,7 +107,8 @@ PYTHON_BLOCKS = [(page, code) for page in PAGES for code in blocks(page, "python
 PYTHON_PROGRAMS = [block for block in PYTHON_BLOCKS
                    if re.search(r"asyncio\.run\(|async def test_|import.*\baiosteady\.blocking\b|from aiosteady\.blocking ", block[1])]
 MIDDLEWARE_PAGES = [ROOT / "docs/how-to/limit-a-web-application.md", ROOT / "python/README.md"]
-REDIS = "redis==8.1.0"
+REDIS, PROMETHEUS = "redis==8.1.0", "prometheus_client==0.26.0"
+IMPORTED = {"import redis": REDIS, "from prometheus_client": PROMETHEUS}
 
 
 def page_of(program):
@@ -135,6 +136,7 @@ PRINTED = {
     'URLS = [f"https': r"(fetched https://[ab]\.example/\d\n){6}",
     '"tokens": "10000/minute"}': r"(200 Hello!\n429 too many tokens, (?:again|retry) in [\d.]+ s\n)200 Hello!\n",
     '"second": "10/second"': r"(\d+: allowed; second \d+, hour \d+\n){10}11: denied by second, retry in 0\.\d+ s\n",
+    'limits={"burst": "2/minute"': "2 allowed, 3 denied\nburst denied 3 and took 2 drops\nhourly denied 0 and took 2 drops\n",
     '"correct horse":': r"(welcome\n){5}(wrong password\n){3}too many failures, retry in [\d.]+ s\n",
     'failures.charge(': "0: success\n1: failure, level 1\n2: success\n3: failure, level 2\n4: denied, .*\n5: denied, .*\n",
     'sends[1].cancel()': r"(([acde]): goes ahead\n){4}b: CancelledError\(.*\)\nf: TimeoutError\(.*\)\n",
@@ -145,7 +147,8 @@ PRINTED = {
 @pytest.mark.parametrize("program", PYTHON_PROGRAMS, ids=page_of)
 def test_python_program_of_a_page_runs(aiosteady, redis_server, from_pypi, tmp_path, program):
     code = program[1].replace("redis://localhost", redis_server.url)
-    path = f"{aiosteady}:{from_pypi(REDIS)}" if "import redis" in code else str(aiosteady)
+    needed = [package for word, package in IMPORTED.items() if word in code]
+    path = ":".join([str(aiosteady), *(str(from_pypi(package)) for package in needed)])
     tests = re.findall(r"^async def (test_\w+)\(\)", code, re.M)
     source = tmp_path / "example.py"
     source.write_text(code + "".join(f"\nasyncio.run({test}())" for test in tests))
@@ -288,7 +291,11 @@ def test_the_reference_of_python_lists_each_argument_field_and_counter(aio):
     assert set(inspect.signature(aio.connect).parameters) - {"url"} <= set(table)
     fields = {name for name in dir(aio.ThrottleResult) if not name.startswith("_")}
     assert {row[0].strip("`") for row in rows(page, "field | meaning")} == fields
-    assert words_of(rows(page, "counter | counts")) == set(aio.connect("memory:").stats())
+    assert words_of(rows(page, "counter of a store | unit | counts")) == set(aio.connect("memory:").stats())
+    stats = aio.Throttler("memory:", limits="1/s").stats()
+    assert words_of(rows(page, "counter of a throttler | unit | counts")) == set(stats) == set(aio.ThrottlerStats.__annotations__)
+    limit = set(stats["limits"]["1s"])
+    assert words_of(rows(page, "counter of a limit | unit | counts")) == limit == set(aio.LimitStats.__annotations__)
     assert words_of(rows(page, "member | meaning")) == {name for name in dir(aio.Store) if not name.startswith("_")} | {"async"}
 
 
