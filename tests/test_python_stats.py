@@ -139,7 +139,7 @@ async def test_calls_without_a_verdict_are_counted_by_answer_and_cause(aio, bloc
         import redis.asyncio
 
         store = redis.asyncio.Redis.from_url(url)
-    t = (blocking if via == "blocking" else aio).Throttler(store, 2, 3600, on_error=policy)
+    t = (blocking if via == "blocking" else aio).Throttler(store, 2, 3600, prefix="stats:", on_error=policy)
     for ask in (t.consume, t.charge, t.consume):
         with contextlib.suppress(aio.Unavailable):
             result = ask("k", 1)
