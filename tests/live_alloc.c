@@ -395,15 +395,20 @@ static void play_on_cluster(struct scene *s, const char *key) {
     close_scene(s);
 }
 
-/* The first server is known to the store before the store knows that it belongs to a cluster, or where the key is. */
-static void cluster_store_survives_each_failed_allocation(void **state) {
+/* Plays with a key of the third server. */
+static void every_allocation_may_fail_in_a_cluster(void (*play)(struct scene *s, const char *key)) {
     char tag[16], name[20];
-    (void)state;
     cluster_start(&cluster, PRIMARIES, NULL);
     cluster_tag(tag, 2, 0);
     snprintf(name, sizeof name, "{%s}", tag);
-    every_allocation_may_fail(play_on_cluster, name);
+    every_allocation_may_fail(play, name);
     cluster_stop(&cluster);
+}
+
+/* The first server is known to the store before the store knows that it belongs to a cluster, or where the key is. */
+static void cluster_store_survives_each_failed_allocation(void **state) {
+    (void)state;
+    every_allocation_may_fail_in_a_cluster(play_on_cluster);
 }
 
 /* Calls on a key of each node. */
@@ -441,13 +446,8 @@ static void play_on_all_nodes(struct scene *s, const char *key) {
 
 /* What an allocation that fails between two rounds leaves behind is given back. */
 static void calls_in_several_slots_survive_each_failed_allocation(void **state) {
-    char tag[16], name[20];
     (void)state;
-    cluster_start(&cluster, PRIMARIES, NULL);
-    cluster_tag(tag, 2, 0);
-    snprintf(name, sizeof name, "{%s}", tag);
-    every_allocation_may_fail(play_on_all_nodes, name);
-    cluster_stop(&cluster);
+    every_allocation_may_fail_in_a_cluster(play_on_all_nodes);
 }
 
 static void tls_store_survives_each_failed_allocation(void **state) {
