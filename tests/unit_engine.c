@@ -76,12 +76,12 @@ static void forbidden_script_switches_to_the_module(void **state) {
 }
 
 /* The number of connections between a connection lost over a trial and the next trial. */
-static unsigned spared(struct steady__engines *engines) {
+static unsigned connections_skipped(struct steady__engines *engines) {
     unsigned n = 0;
     assert_true(to_module(engines, STEADY__CONSUME));
     for (; *engines = steady__engine_reconnected(engines), !to_module(engines, STEADY__PEEK); n++)
         assert_false(to_module(engines, STEADY__CONSUME));
-    *engines = (struct steady__engines){.hung_up = engines->hung_up, .spared = engines->spared};
+    *engines = (struct steady__engines){.hung_up = engines->hung_up, .skip = engines->skip};
     return n;
 }
 
@@ -89,11 +89,11 @@ static void connection_lost_over_a_trial_doubles_the_pause_between_trials(void *
     struct steady__engines engines = {.hung_up = 0};
     (void)state;
     for (unsigned i = 1; i <= 8; i++)
-        assert_int_equal(spared(&engines), (1U << (i < 6 ? i : 6)) - 1);
+        assert_int_equal(connections_skipped(&engines), (1U << (i < 6 ? i : 6)) - 1);
     assert_true(to_module(&engines, STEADY__CONSUME));
     steady__engine_no_module(&engines);
     engines = steady__engine_reconnected(&engines);
-    assert_int_equal(spared(&engines), 1); /* a reply resets the count */
+    assert_int_equal(connections_skipped(&engines), 1); /* a reply resets the count */
 }
 
 /* A connection without a trial may still need the module, and then settles it. */

@@ -264,9 +264,9 @@ static void count_of_slots_is_made_anew_beside_a_removed_node(void **state) {
 /* ---- The only other node at a port ---- */
 
 /* Asks for one port and for all ports, and fails if the answers differ. */
-static uint16_t other_at(const struct steady__node_entry *but, uint16_t port) {
-    const uint16_t number = steady__node_table_other_at(&nodes, but, port);
-    uint16_t *others = steady__node_table_others_at(&nodes, but);
+static uint16_t other_with_port(const struct steady__node_entry *but, uint16_t port) {
+    const uint16_t number = steady__node_table_other_with_port(&nodes, but, port);
+    uint16_t *others = steady__node_table_others_by_port(&nodes, but);
     assert_non_null(others);
     const uint16_t same = others[port];
     free(others);
@@ -285,29 +285,29 @@ static void only_other_node_at_a_port_is_found(void **state) {
     add_serving(0, "a.test", 1);
     add_serving(1, "b.test", UINT16_MAX);
     add_serving(2, "c.test", 0);
-    assert_int_equal(other_at(&entries[0], UINT16_MAX), 1);
-    assert_int_equal(other_at(&entries[0], 0), 2);
-    assert_int_equal(other_at(NULL, 1), 0);
-    assert_int_equal(other_at(&entries[0], 2), NO_NUMBER);
+    assert_int_equal(other_with_port(&entries[0], UINT16_MAX), 1);
+    assert_int_equal(other_with_port(&entries[0], 0), 2);
+    assert_int_equal(other_with_port(NULL, 1), 0);
+    assert_int_equal(other_with_port(&entries[0], 2), NO_NUMBER);
 }
 
 static void node_itself_is_not_the_other_one_at_its_port(void **state) {
     (void)state;
     add_serving(0, "a.test", 7000);
-    assert_int_equal(other_at(&entries[0], 7000), NO_NUMBER);
+    assert_int_equal(other_with_port(&entries[0], 7000), NO_NUMBER);
     add_serving(1, "b.test", 7000);
-    assert_int_equal(other_at(&entries[0], 7000), 1);
-    assert_int_equal(other_at(&entries[1], 7000), 0);
+    assert_int_equal(other_with_port(&entries[0], 7000), 1);
+    assert_int_equal(other_with_port(&entries[1], 7000), 0);
 }
 
 static void none_of_several_others_at_a_port_is_chosen(void **state) {
     (void)state;
     for (size_t i = 0; i < 4; i++) {
         add_serving(i, (char[]){(char)('a' + i), '\0'}, 7000);
-        if (i > 1) assert_int_equal(other_at(&entries[0], 7000), NO_NUMBER);
+        if (i > 1) assert_int_equal(other_with_port(&entries[0], 7000), NO_NUMBER);
     }
     add_serving(4, "e", 7001);
-    assert_int_equal(other_at(&entries[0], 7001), 4);
+    assert_int_equal(other_with_port(&entries[0], 7001), 4);
 }
 
 static void node_without_slots_is_not_the_other_one_at_a_port(void **state) {
@@ -316,9 +316,9 @@ static void node_without_slots_is_not_the_other_one_at_a_port(void **state) {
     add_serving(1, "b.test", 7000);
     add_serving(2, "c.test", 7000);
     entries[1].slots = 0;
-    assert_int_equal(other_at(&entries[0], 7000), 2);
+    assert_int_equal(other_with_port(&entries[0], 7000), 2);
     entries[2].slots = 0;
-    assert_int_equal(other_at(&entries[0], 7000), NO_NUMBER);
+    assert_int_equal(other_with_port(&entries[0], 7000), NO_NUMBER);
 }
 
 static void removed_node_is_not_the_other_one_at_a_port(void **state) {
@@ -327,14 +327,14 @@ static void removed_node_is_not_the_other_one_at_a_port(void **state) {
     add_serving(1, "b.test", 7000);
     add_serving(2, "c.test", 7000);
     steady__node_table_remove(&nodes, &entries[1]);
-    assert_int_equal(other_at(&entries[0], 7000), 2);
+    assert_int_equal(other_with_port(&entries[0], 7000), 2);
 }
 
 static void others_of_all_ports_are_null_without_memory(void **state) {
     (void)state;
     add_serving(0, "a.test", 1);
     alloc_fail(1);
-    assert_null(steady__node_table_others_at(&nodes, NULL));
+    assert_null(steady__node_table_others_by_port(&nodes, NULL));
     assert_true(alloc_failed());
 }
 

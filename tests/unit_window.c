@@ -84,8 +84,8 @@ static void write_requests(struct client *c, steady_us now) {
     for (; c->first < c->last; c->first++) {
         const steady_us deadline = c->waiting[c->first % QUEUE] + scene->timeout;
         const uint32_t ahead = (uint32_t)(c->tail - c->head);
-        c->window.limits = ahead >= c->window.size;
-        if (c->window.limits) return;
+        c->window.was_full = ahead >= c->window.size;
+        if (c->window.was_full) return;
         if (now + steady__window_expected_latency(&c->window, age) >= deadline)
             outcome.unasked += counts(now);
         else
@@ -226,10 +226,10 @@ static void clock_set_back_keeps_the_window_usable(void **state) {
     steady__window_answered(&window, 0, 3600 * STEADY_SECOND);
     steady__window_look(&window, 1000, 2000, 999, 3600 * STEADY_SECOND);
     assert_int_equal(window.size, 16);
-    window.limits = true;
+    window.was_full = true;
     steady__window_look(&window, 2000, 3000, 999, 10 * MS);
     assert_int_equal(window.size, 16);
-    window.limits = true;
+    window.was_full = true;
     steady__window_look(&window, 3000, 4000, 999, 10 * MS);
     assert_int_equal(window.size, 1016);
 }

@@ -61,7 +61,7 @@ enum drain_reason { SERVER_NOT_PRIMARY, SERVER_MOVED };
 enum acceptance { CLIENT_REJECTED, CLIENT_ACCEPTED };
 
 struct steady__connection {
-    struct steady__connection_options with;
+    struct steady__connection_options options;
     enum state state;
     enum drain_reason drain_reason; /* while DRAINING */
     unsigned depth;                 /* handlers on the stack */
@@ -96,16 +96,16 @@ struct steady__connection {
 
 #define REQUEST(list) STEADY__OWNER(struct steady__request, place, list)
 
-static steady_us connection_now(const struct steady__connection *conn) { return steady__loop_now(&conn->with.loop); }
+static steady_us connection_now(const struct steady__connection *conn) { return steady__loop_now(&conn->options.loop); }
 
 static steady_us connection_max_us(steady_us a, steady_us b) { return a > b ? a : b; }
 
 static steady_us connection_stall_time(const struct steady__connection *conn) {
-    return connection_max_us(STALL_TIMEOUTS * conn->with.timeout, STALL_LEAST);
+    return connection_max_us(STALL_TIMEOUTS * conn->options.timeout, STALL_LEAST);
 }
 
 static steady_us connection_attempt_timeout(const struct steady__connection *conn) {
-    if (conn->with.connect_timeout > 0) return conn->with.connect_timeout;
+    if (conn->options.connect_timeout > 0) return conn->options.connect_timeout;
     return connection_max_us(connection_stall_time(conn), ATTEMPT_TIMEOUT_LEAST);
 }
 
@@ -121,7 +121,7 @@ static enum steady_state connection_state(const struct steady__connection *conn)
 }
 
 static void connection_update_readiness(struct steady__connection *conn) {
-    struct steady__readiness *readiness = conn->with.readiness;
+    struct steady__readiness *readiness = conn->options.readiness;
     const enum steady_state state = connection_state(conn);
     if (readiness == NULL || conn->counted_as == state || conn->state == CLOSED) return;
     steady__counter_add(&readiness->in[state], 1);
@@ -138,7 +138,7 @@ static void connection_destroy(struct steady__connection *conn) {
 
 /* False in a forked child, which must not touch the connection of its parent. */
 static bool connection_enter_handler(struct steady__connection *conn) {
-    if (steady__forked(conn->with.fork_guard)) return false;
+    if (steady__forked(conn->options.fork_guard)) return false;
     conn->depth++;
     return true;
 }
@@ -151,7 +151,7 @@ static void connection_flush(struct steady__connection *conn);
 
 static void connection_leave_handler(struct steady__connection *conn) {
     connection_update_readiness(conn);
-    if (connection_has_socket(conn) && !steady__forked(conn->with.fork_guard)) connection_flush(conn);
+    if (connection_has_socket(conn) && !steady__forked(conn->options.fork_guard)) connection_flush(conn);
     if (--conn->depth > 0) return;
     if (conn->state == CLOSED)
         connection_destroy(conn);
@@ -176,7 +176,7 @@ static bool connection_has_lost_requests(const struct steady__connection *conn) 
  * Each callback may close the connection, so each turn checks again. */
 static void connection_return_lost(struct steady__connection *conn) {
     for (int i = 0; i < RETURNED_PER_TURN && conn->state != CLOSED && connection_has_lost_requests(conn) &&
-                    !steady__forked(conn->with.fork_guard);
+                    !steady__forked(conn->options.fork_guard);
          i++) {
         struct steady__request *request = NULL;
         const bool from_wire = steady__list_empty(&conn->lost_sent) && connection_is_ring_lost(conn);
@@ -188,7 +188,7 @@ static void connection_return_lost(struct steady__connection *conn) {
             request = REQUEST((written ? &conn->lost_sent : &conn->lost_unsent)->next);
             steady__list_remove(&request->place);
         }
-        conn->with.owner_class->unanswered(conn->with.owner, request, written, conn->down_error);
+        conn->options.owner_class->unanswered(conn->options.owner, request, written, conn->down_error);
     }
 }
 
@@ -213,13 +213,13 @@ static bool connection_continue_returning(struct steady__connection *conn) {
 static void connection_mark_down(struct steady__connection *conn, int error) {
     conn->known_down = true;
     conn->down_error = error;
-    connection_retry_in(conn, steady__reconnect_pause(&conn->backoff, conn->with.net, error == STEADY_REFUSED));
+    connection_retry_in(conn, steady__reconnect_pause(&conn->backoff, conn->options.net, error == STEADY_REFUSED));
     steady__list_move(&conn->lost_unsent, &conn->waiting);
 }
 
 static void connection_report_loss(struct steady__connection *conn, const char *why) {
     connection_update_readiness(conn);
-    steady__note_error(conn->with.last_error, 0, "%s: %s", conn->log.where, why);
+    steady__note_error(conn->options.last_error, 0, "%s: %s", conn->log.where, why);
     connection_return_lost(conn);
     (void)connection_continue_returning(conn);
     if (conn->state == RESTING)
@@ -235,7 +235,7 @@ static void connection_give_up_attempt(struct steady__connection *conn, int erro
  * to be returned. A connection that worked is made again at once; otherwise the server counts as down. */
 static void connection_drop(struct steady__connection *conn, int error, enum acceptance acceptance, const char *why) {
     char reason[sizeof((steady_message *)NULL)->text];
-    if (steady__forked(conn->with.fork_guard)) return; /* a callback forked: the connection is the parent's */
+    if (steady__forked(conn->options.fork_guard)) return; /* a callback forked: the connection is the parent's */
     const bool moved = conn->state == DRAINING && conn->drain_reason == SERVER_MOVED;
     const bool worked = conn->answered || moved || steady__engine_is_trying(&conn->engines);
     const bool reconnect_now = worked && acceptance == CLIENT_ACCEPTED && error == STEADY_UNAVAILABLE;
@@ -249,7 +249,7 @@ static void connection_drop(struct steady__connection *conn, int error, enum acc
         if (!connection_is_handshake(conn, request)) steady__list_prepend(&conn->waiting, &request->place);
     if (reconnect_now) {
         conn->down_error = error;
-        connection_retry_in(conn, steady__jitter(conn->with.net, RECONNECT_SPREAD));
+        connection_retry_in(conn, steady__jitter(conn->options.net, RECONNECT_SPREAD));
     } else {
         connection_mark_down(conn, error);
     }
@@ -262,7 +262,7 @@ static bool connection_awaits_reply(const struct steady__connection *conn) {
 
 /* Whether a reply is due and nothing arrived for a timeout. Read first; otherwise received bytes count as silence. */
 static bool connection_is_silent(const struct steady__connection *conn) {
-    return connection_awaits_reply(conn) && connection_now(conn) - conn->quiet_since >= conn->with.timeout;
+    return connection_awaits_reply(conn) && connection_now(conn) - conn->quiet_since >= conn->options.timeout;
 }
 
 /* ---- Writing ---- */
@@ -279,7 +279,7 @@ static bool connection_encode_next(struct steady__connection *conn, steady_us ex
     if (steady__pipeline_idle(&conn->pipeline)) conn->quiet_since = conn->pipeline.clock;
     request->expected_latency = expected_latency;
     steady__list_remove(&request->place);
-    const size_t len = conn->with.owner_class->encode(conn->with.owner, request, &conn->engines, room + ahead);
+    const size_t len = conn->options.owner_class->encode(conn->options.owner, request, &conn->engines, room + ahead);
     if (len == 0) {
         request->state = connection_is_silent(conn) ? STEADY__REQUEST_OFF_WIRE : STEADY__REQUEST_TOO_LATE;
         return ++*dropped > 0;
@@ -329,7 +329,7 @@ static void connection_handshake_replied(struct steady__connection *conn, enum s
     char why[200];
     bool name_refused = false;
     switch (
-        steady__handshake_reply(which, conn->with.url, steady__role_expected(&conn->role), reply, why, sizeof why)) {
+        steady__handshake_reply(which, conn->options.url, steady__role_expected(&conn->role), reply, why, sizeof why)) {
     case STEADY__HANDSHAKE_FAILED: connection_drop(conn, STEADY_UNAVAILABLE, CLIENT_ACCEPTED, why); return;
     case STEADY__HANDSHAKE_REFUSED: connection_drop(conn, STEADY_REFUSED, CLIENT_ACCEPTED, why); return;
     case STEADY__HANDSHAKE_OK:
@@ -353,7 +353,7 @@ static void connection_finish_draining(struct steady__connection *conn) {
 
 /* The requests on the wire are answered soon, or end at their deadlines. */
 static void connection_start_draining(struct steady__connection *conn, enum drain_reason reason) {
-    if (conn->state != DRAINING) steady__alarm_set(&conn->alarm, conn->with.timeout);
+    if (conn->state != DRAINING) steady__alarm_set(&conn->alarm, conn->options.timeout);
     if (conn->state != DRAINING || reason == SERVER_MOVED) conn->drain_reason = reason;
     conn->state = DRAINING;
 }
@@ -404,8 +404,8 @@ static bool connection_shows_server_state(const struct steady__connection *conn,
 /* Call it while the reply is valid: the callback of a request may end the connection. */
 static void connection_note_reason(const struct steady__connection *conn, const struct steady__request *request,
                                    const struct steady__reply *reply, char *why, size_t size) {
-    struct steady__secrets secrets = {.url = conn->with.url};
-    if (request != NULL) secrets = steady__request_secrets(request, conn->with.url);
+    struct steady__secrets secrets = {.url = conn->options.url};
+    if (request != NULL) secrets = steady__request_secrets(request, conn->options.url);
     steady__redact(why, size, reply->text, reply->text_len, &secrets);
 }
 
@@ -416,16 +416,17 @@ static void connection_reply_received(struct steady__connection *conn, struct st
     const uint64_t epoch = conn->epoch;
     enum steady__circuit_event news = STEADY__CIRCUIT_NOTHING;
     if (connection_shows_server_state(conn, request, reply->kind == STEADY__REPLY_ERROR))
-        news = steady__circuit_reply(&conn->circuit, reply, &conn->with.loop);
-    if (steady__log_needs_reason(&conn->log, &conn->with.loop, news))
+        news = steady__circuit_reply(&conn->circuit, reply, &conn->options.loop);
+    if (steady__log_needs_reason(&conn->log, &conn->options.loop, news))
         connection_note_reason(conn, request, reply, why, sizeof why);
     const char *full = steady__handshake_rejection(reply);
     enum steady__reply_action what = STEADY__REPLY_ACCEPTED;
-    if (request != NULL) what = conn->with.owner_class->answered(conn->with.owner, request, &conn->engines, reply);
+    if (request != NULL)
+        what = conn->options.owner_class->answered(conn->options.owner, request, &conn->engines, reply);
     if (full != NULL && what == STEADY__REPLY_ACCEPTED) what = STEADY__REPLY_REJECTED;
     if (conn->epoch == epoch && (request != NULL || full != NULL)) connection_act_on_reply(conn, what, request, full);
     if (conn->epoch == epoch && what == STEADY__REPLY_ACCEPTED && !conn->role.suspect)
-        steady__log_reply(&conn->log, &conn->with.loop, news, why);
+        steady__log_reply(&conn->log, &conn->options.loop, news, why);
 }
 
 /* Whether received bytes wait that the loop cannot see, because they are in our buffers. */
@@ -446,7 +447,7 @@ static bool connection_process_replies(struct steady__connection *conn) {
             connection_handshake_replied(conn, (enum steady__handshake_step)(request - conn->handshake_steps), &reply);
         else
             connection_reply_received(conn, request, &reply);
-        if (conn->epoch != epoch || steady__forked(conn->with.fork_guard)) return false;
+        if (conn->epoch != epoch || steady__forked(conn->options.fork_guard)) return false;
     }
     if (got < 0) {
         const char *full = steady__handshake_rejection(&reply);
@@ -509,8 +510,8 @@ static void connection_send_handshake(struct steady__connection *conn) {
     conn->handshake_steps_due = 0;
     for (int i = 0; i < STEADY__HANDSHAKE_STEPS; i++) {
         char *room = steady__pipeline_room(&conn->pipeline, 1, STEADY__REQUEST_MAX);
-        const size_t len = steady__handshake_encode(room, (enum steady__handshake_step)i, conn->with.url,
-                                                    conn->with.client_name, steady__role_expected(&conn->role));
+        const size_t len = steady__handshake_encode(room, (enum steady__handshake_step)i, conn->options.url,
+                                                    conn->options.client_name, steady__role_expected(&conn->role));
         if (len == 0) continue;
         conn->handshake_steps[i].nested = i == STEADY__HANDSHAKE_ROLE ? STEADY__NESTED : 0;
         steady__pipeline_put(&conn->pipeline, &conn->handshake_steps[i], len);
@@ -519,14 +520,14 @@ static void connection_send_handshake(struct steady__connection *conn) {
 }
 
 static void connection_socket_connected(struct steady__connection *conn, const struct steady__connect_result *result) {
-    steady__pipeline_open(&conn->pipeline, result->fd, result->tls, conn->with.timeout, result->round_trip);
+    steady__pipeline_open(&conn->pipeline, result->fd, result->tls, conn->options.timeout, result->round_trip);
     conn->pipeline.clock = connection_now(conn);
     conn->epoch++;
-    if (conn->connections++ > 0 && conn->with.reconnects != NULL) steady__counter_add(conn->with.reconnects, 1);
+    if (conn->connections++ > 0 && conn->options.reconnects != NULL) steady__counter_add(conn->options.reconnects, 1);
     conn->answered = conn->circuit.open = conn->role.confirmed = false;
     conn->engines = steady__engine_reconnected(&conn->engines);
-    if (steady__watch_start(&conn->watch, &conn->with.loop, result->fd, STEADY_READABLE, connection_on_socket, conn) !=
-        0) {
+    if (steady__watch_start(&conn->watch, &conn->options.loop, result->fd, STEADY_READABLE, connection_on_socket,
+                            conn) != 0) {
         connection_drop(conn, STEADY_UNAVAILABLE, CLIENT_ACCEPTED,
                         "out of memory: the event loop cannot watch the socket");
         return;
@@ -548,9 +549,9 @@ static void connection_attempt_done(void *arg, const struct steady__connect_resu
 }
 
 static void connection_start_attempt(struct steady__connection *conn) {
-    if (conn->with.finder != NULL) {
+    if (conn->options.finder != NULL) {
         conn->state = FINDING;
-        conn->with.finder->find(conn->with.finder, conn);
+        conn->options.finder->find(conn->options.finder, conn);
     } else {
         conn->state = CONNECTING;
         steady__connect_start(&conn->attempt);
@@ -588,7 +589,7 @@ static void connection_on_alarm(void *arg) {
     if (!connection_enter_handler(conn)) return;
     const bool due = steady__alarm_rang(&conn->alarm);
     connection_return_lost(conn); /* a callback inside connection_return_lost may be running the loop */
-    const bool goes_on = due && !steady__forked(conn->with.fork_guard);
+    const bool goes_on = due && !steady__forked(conn->options.fork_guard);
     if (goes_on && conn->state == RESTING)
         connection_rested(conn);
     else if (goes_on && connection_has_socket(conn))
@@ -601,7 +602,7 @@ static void connection_on_alarm(void *arg) {
 void steady__connection_found(struct steady__connection *conn, const struct steady__url *at) {
     if (conn->state != FINDING || !connection_enter_handler(conn)) return;
     conn->attempt.url = at;
-    steady__log_set_server(&conn->log, at, conn->with.url);
+    steady__log_set_server(&conn->log, at, conn->options.url);
     conn->state = CONNECTING;
     steady__connect_start(&conn->attempt);
     connection_leave_handler(conn);
@@ -638,9 +639,9 @@ static void connection_resume(struct steady__connection *conn) {
 
 int steady__connection_submit(struct steady__connection *conn, struct steady__request *request) {
     if (conn->paused) connection_resume(conn);
-    const bool trying = conn->with.patient && conn->state > RESTING && conn->state < UP;
+    const bool trying = conn->options.patient && conn->state > RESTING && conn->state < UP;
     if (conn->state < UP && conn->known_down && !trying) return conn->down_error;
-    if (request->key != NULL && steady__circuit_holds(&conn->circuit, &conn->with.loop)) return STEADY_UNAVAILABLE;
+    if (request->key != NULL && steady__circuit_holds(&conn->circuit, &conn->options.loop)) return STEADY_UNAVAILABLE;
     request->state = STEADY__REQUEST_OFF_WIRE;
     steady__list_append(&conn->waiting, &request->place);
     if (conn->state != UP) return 0;
@@ -671,8 +672,9 @@ bool steady__connection_was_up(const struct steady__connection *conn) { return c
 void steady__connection_pause(struct steady__connection *conn) {
     const bool rests = conn->state == RESTING && conn->alarm.set, dials = conn->state == CONNECTING;
     if (conn->connections > 0 || conn->paused || !steady__connection_is_idle(conn) || (!rests && !dials)) return;
-    if (dials && (conn->with.finder != NULL || steady__connection_looks_up(conn))) return;
-    if (dials) conn->resumes_at = connection_now(conn) + steady__reconnect_pause(&conn->backoff, conn->with.net, false);
+    if (dials && (conn->options.finder != NULL || steady__connection_looks_up(conn))) return;
+    if (dials)
+        conn->resumes_at = connection_now(conn) + steady__reconnect_pause(&conn->backoff, conn->options.net, false);
     if (rests) conn->resumes_at = conn->alarm.due;
     steady__connect_stop(&conn->attempt);
     steady__alarm_stop(&conn->alarm);
@@ -704,7 +706,7 @@ enum steady_state steady__readiness_state(const struct steady__readiness *readin
 struct steady__connection *steady__connection_open(const struct steady__connection_options *options) {
     struct steady__connection *conn = calloc(1, sizeof *conn);
     if (conn == NULL) return NULL;
-    conn->with = *options;
+    conn->options = *options;
     conn->down_error = STEADY_UNAVAILABLE;
     conn->backoff = STEADY__RECONNECT_BACKOFF;
     conn->circuit.net = options->net;
@@ -716,7 +718,7 @@ struct steady__connection *steady__connection_open(const struct steady__connecti
     conn->log.log_data = options->log_data;
     steady__log_set_server(&conn->log, options->url, options->url);
     conn->attempt = (struct steady__connect){.net = options->net,
-                                             .loop = &conn->with.loop,
+                                             .loop = &conn->options.loop,
                                              .url = options->url,
                                              .tls_context = options->tls,
                                              .fork_guard = options->fork_guard,
@@ -728,10 +730,10 @@ struct steady__connection *steady__connection_open(const struct steady__connecti
                                              .arg = conn};
     const uint32_t slots = (uint32_t)connection_max_us(options->max_unanswered, STEADY__HANDSHAKE_STEPS);
     if (steady__pipeline_init(&conn->pipeline, options->net, slots) == 0 &&
-        steady__alarm_new(&conn->alarm, &conn->with.loop, connection_on_alarm, conn) == 0 &&
+        steady__alarm_new(&conn->alarm, &conn->options.loop, connection_on_alarm, conn) == 0 &&
         steady__connect_init(&conn->attempt) == 0) {
         connection_retry_in(conn, 0);
-        if (conn->with.readiness != NULL) steady__counter_add(&conn->with.readiness->in[STEADY_CONNECTING], 1);
+        if (conn->options.readiness != NULL) steady__counter_add(&conn->options.readiness->in[STEADY_CONNECTING], 1);
         return conn;
     }
     steady__alarm_free(&conn->alarm);
@@ -741,21 +743,22 @@ struct steady__connection *steady__connection_open(const struct steady__connecti
 
 /* A forked child leaves the parent's loop, which it may share, and the memory that the loop points at. */
 static void connection_close_in_child(struct steady__connection *conn) {
-    if (conn->with.finder != NULL) conn->with.finder->close(conn->with.finder);
+    if (conn->options.finder != NULL) conn->options.finder->close(conn->options.finder);
     if (conn->pipeline.fd >= 0) steady__fork_guard_detach(conn->pipeline.fd);
     if (conn->attempt.fd >= 0) steady__fork_guard_detach(conn->attempt.fd);
 }
 
 void steady__connection_close(struct steady__connection *conn) {
     if (conn == NULL) return;
-    if (conn->with.readiness != NULL) steady__counter_add(&conn->with.readiness->in[conn->counted_as], (uint64_t)-1);
-    if (steady__forked(conn->with.fork_guard)) {
+    if (conn->options.readiness != NULL)
+        steady__counter_add(&conn->options.readiness->in[conn->counted_as], (uint64_t)-1);
+    if (steady__forked(conn->options.fork_guard)) {
         connection_close_in_child(conn);
         return;
     }
     conn->state = CLOSED;
     conn->epoch++;
-    if (conn->with.finder != NULL) conn->with.finder->close(conn->with.finder);
+    if (conn->options.finder != NULL) conn->options.finder->close(conn->options.finder);
     steady__connect_free(&conn->attempt);
     steady__alarm_free(&conn->alarm);
     steady__watch_stop(&conn->watch);

@@ -9,15 +9,15 @@
 #define TRY_AGAIN_AFTER 1000
 
 struct steady__engines steady__engine_reconnected(const struct steady__engines *before) {
-    struct steady__engines engines = {.hung_up = before->hung_up, .spared = before->spared};
+    struct steady__engines engines = {.hung_up = before->hung_up, .skip = before->skip};
     if (steady__engine_is_trying(before)) {
         if (engines.hung_up < HUNG_UP_MOST) engines.hung_up++;
-        engines.spared = (1U << engines.hung_up) - 1;
+        engines.skip = (1U << engines.hung_up) - 1;
     }
-    if (engines.spared == 0) return engines;
-    engines.spared--;
+    if (engines.skip == 0) return engines;
+    engines.skip--;
     for (int verb = 0; verb < STEADY__VERBS; verb++)
-        engines.verbs[verb].engine_state = STEADY__ENGINE_SPARED;
+        engines.verbs[verb].engine_state = STEADY__ENGINE_SKIPPED;
     return engines;
 }
 
@@ -25,15 +25,15 @@ bool steady__engine_asks_module(struct steady__engines *engines, enum steady__ve
     if (engine != STEADY_ENGINE_AUTO) return engine == STEADY_ENGINE_MODULE;
     switch (engines->verbs[verb].engine_state) {
     case STEADY__ENGINE_MODULE: return true;
-    case STEADY__ENGINE_SPARED:
+    case STEADY__ENGINE_SKIPPED:
     case STEADY__ENGINE_SCRIPT: return false;
     case STEADY__ENGINE_TRYING:
-        if (engines->verbs[verb].since++ < TRY_AGAIN_AFTER) return false;
+        if (engines->verbs[verb].sent_while_trying++ < TRY_AGAIN_AFTER) return false;
         break;
     case STEADY__ENGINE_UNTRIED: break;
     }
     engines->verbs[verb].engine_state = STEADY__ENGINE_TRYING;
-    engines->verbs[verb].since = 0;
+    engines->verbs[verb].sent_while_trying = 0;
     return true;
 }
 

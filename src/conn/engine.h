@@ -9,7 +9,7 @@
 enum steady__engine_state {
     STEADY__ENGINE_UNTRIED, /* the next decision is sent to the module */
     STEADY__ENGINE_TRYING,  /* a decision was sent to the module; others go to the scripts until it is answered */
-    STEADY__ENGINE_SPARED,  /* the module is not tried: see steady__engine_reconnected */
+    STEADY__ENGINE_SKIPPED, /* the module is not tried: see steady__engine_reconnected */
     STEADY__ENGINE_MODULE,
     STEADY__ENGINE_SCRIPT,
 };
@@ -18,14 +18,14 @@ enum steady__engine_state {
 struct steady__engines {
     struct {
         enum steady__engine_state engine_state;
-        unsigned since;     /* while TRYING: decisions sent since then */
-        uint32_t loads;     /* SCRIPT LOADs sent */
-        bool loading;       /* a SCRIPT LOAD is queued */
-    } verbs[STEADY__VERBS]; /* by enum steady__verb */
-    unsigned hung_up;       /* connections lost in a row while TRYING */
-    unsigned spared;        /* further connections on which the module is not tried */
-    uint64_t session;       /* the number of this connection; 0: it has none yet. A give-back is sent only on the
-                               connection that took the drops: see coordinator.c */
+        unsigned sent_while_trying; /* decisions sent to the scripts since it was tried */
+        uint32_t loads;             /* SCRIPT LOADs sent */
+        bool loading;               /* a SCRIPT LOAD is queued */
+    } verbs[STEADY__VERBS];         /* by enum steady__verb */
+    unsigned hung_up;               /* connections lost in a row while TRYING */
+    unsigned skip;    /* further connections on which the module is not tried: the back-off after hung_up */
+    uint64_t session; /* the number of this connection; 0: it has none yet. A give-back is sent only on the
+                         connection that took the drops: see coordinator.c */
 };
 
 /* The engines of the next connection. A proxy may hang up on an unknown command. So after a connection that was lost

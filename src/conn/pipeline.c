@@ -185,7 +185,7 @@ static bool pipeline_lengthen_out(struct steady__pipeline *pipeline, size_t size
 char *steady__pipeline_room(struct steady__pipeline *pipeline, unsigned requests, size_t size) {
     const uint64_t unanswered = pipeline->tail - pipeline->head + requests;
     if (unanswered > pipeline->window.size) {
-        pipeline->window.limits = true;
+        pipeline->window.was_full = true;
         return NULL;
     }
     if (unanswered > pipeline->max) return NULL;
@@ -314,7 +314,7 @@ int steady__pipeline_next(struct steady__pipeline *pipeline, struct steady__repl
 steady_us steady__pipeline_look(struct steady__pipeline *pipeline) {
     const bool idle = steady__pipeline_idle(pipeline);
     const struct steady__pipeline_slot *first = idle ? NULL : pipeline_slot(pipeline, pipeline->head);
-    if (idle && !pipeline->window.limits) { /* the most frequent case */
+    if (idle && !pipeline->window.was_full) { /* the most frequent case */
         pipeline->window.seen = pipeline->head;
         pipeline->window.seen_age = 0;
         return 0;

@@ -66,28 +66,29 @@ void steady__window_answered(struct steady__window *window, uint32_t ahead, stea
 
 /* Learns the base from two requests with different numbers of requests ahead. */
 static void window_learn(struct steady__window *window, uint32_t ahead, steady_us age) {
-    const uint32_t few = window->ahead < ahead ? window->ahead : ahead,
-                   many = window->ahead < ahead ? ahead : window->ahead;
-    if (!window->narrowed || many - few <= few) return;
-    const double each = ((double)age - (double)window->age) / ((double)ahead - (double)window->ahead);
+    const uint32_t few = window->reduction_ahead < ahead ? window->reduction_ahead : ahead,
+                   many = window->reduction_ahead < ahead ? ahead : window->reduction_ahead;
+    if (!window->reduced || many - few <= few) return;
+    const double each =
+        ((double)age - (double)window->reduction_age) / ((double)ahead - (double)window->reduction_ahead);
     const steady_us rest = age - (steady_us)(each > 0 ? each * ahead : 0);
     if (rest > window->base) window->base = rest;
 }
 
 /* Undoes half of the last reduction if the new base shows that it was not needed. */
 static void window_restore(struct steady__window *window) {
-    if (!window->narrowed || window->age > window_allowance(window, 4)) return;
-    window->size += (window->before - window->size) / 2;
-    window->narrowed = false;
+    if (!window->reduced || window->reduction_age > window_allowance(window, 4)) return;
+    window->size += (window->unreduced_size - window->size) / 2;
+    window->reduced = false;
 }
 
-static void window_lower(struct steady__window *window, uint32_t ahead, steady_us age) {
+static void window_reduce(struct steady__window *window, uint32_t ahead, steady_us age) {
     const double fits = ((double)ahead + 1) * (double)window_allowance(window, 4) / (double)age;
-    if (!window->narrowed) window->before = window->size;
+    if (!window->reduced) window->unreduced_size = window->size;
     if (fits < window->size) window->size = fits > LEAST ? (uint32_t)fits : LEAST;
-    window->narrowed = true;
-    window->ahead = ahead;
-    window->age = age;
+    window->reduced = true;
+    window->reduction_ahead = ahead;
+    window->reduction_age = age;
 }
 
 static unsigned window_pace(const struct steady__window *window, steady_us age) {
@@ -101,7 +102,7 @@ static void window_grow(struct steady__window *window, uint64_t replies, steady_
     window->credit += replies;
     window->size += (uint32_t)(window->credit / each);
     window->credit %= each;
-    window->narrowed = false;
+    window->reduced = false;
 }
 
 void steady__window_look(struct steady__window *window, uint64_t head, uint64_t tail, uint32_t ahead, steady_us age) {
@@ -110,15 +111,16 @@ void steady__window_look(struct steady__window *window, uint64_t head, uint64_t 
         replies > 0 ? window_greater(age, window->seen_age) : age; /* the longest delay since the last look */
     if (age > window_allowance(window, 4)) window_learn(window, ahead, age);
     window_restore(window);
-    if (age > window_allowance(window, 4) && head >= window->lowered && (ahead >= LEAST || window->size == LEAST)) {
-        window_lower(window, ahead, age);
-        window->lowered = tail;
-    } else if (window->limits && known <= window_allowance(window, 4)) {
+    if (age > window_allowance(window, 4) && head >= window->first_since_reduction &&
+        (ahead >= LEAST || window->size == LEAST)) {
+        window_reduce(window, ahead, age);
+        window->first_since_reduction = tail;
+    } else if (window->was_full && known <= window_allowance(window, 4)) {
         window_grow(window, replies, known);
     }
     window->seen = head;
     window->seen_age = age;
-    window->limits = false;
+    window->was_full = false;
 }
 
 /* Twice the age of the first unanswered request, but not so much that requests which have just come are given up. */

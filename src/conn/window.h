@@ -11,17 +11,17 @@
 struct steady__window {
     steady_us timeout;
     uint32_t size;
-    bool limits;          /* a request waited for the window since the last look */
-    bool narrowed;        /* reduced, and not grown since */
+    bool was_full;        /* a request waited for the window since the last look */
+    bool reduced;         /* reduced, and not grown since */
     steady_us round_trip; /* upper bound of the network's round trip */
     steady_us base;       /* latency of a reply with hardly a request ahead of it */
     uint64_t seen;        /* index of the first unanswered request, at the last look */
     steady_us seen_age;
-    uint64_t lowered; /* index of the first request sent after the last reduction */
-    uint32_t before;  /* the size before that reduction */
-    uint32_t ahead;   /* requests ahead of the request that caused the reduction ... */
-    steady_us age;    /* ... and the age of that request */
-    uint64_t credit;  /* replies that have not yet made the window grow */
+    uint64_t first_since_reduction; /* index of the first request sent after the last reduction */
+    uint32_t unreduced_size;        /* before that reduction */
+    uint32_t reduction_ahead;       /* requests ahead of the request that caused it */
+    steady_us reduction_age;        /* of that request */
+    uint64_t credit;                /* replies that have not yet made the window grow */
 };
 
 /* Opens the window of a new connection that took `round_trip` to connect. timeout: from submit to answer. */

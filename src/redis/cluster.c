@@ -84,7 +84,7 @@ struct node {
 };
 
 struct steady__cluster {
-    struct steady__connection_options with;
+    struct steady__connection_options options;
     struct steady__node_table nodes;
     uint16_t next_index;
     struct steady__slot_map *map, *draft; /* NULL: no cluster so far */
@@ -110,7 +110,7 @@ struct steady__cluster {
     bool closed;
 };
 
-static steady_us cluster_now(const struct steady__cluster *cluster) { return steady__loop_now(&cluster->with.loop); }
+static steady_us cluster_now(const struct steady__cluster *cluster) { return steady__loop_now(&cluster->options.loop); }
 
 static steady_us cluster_longer(steady_us a, steady_us b) { return a > b ? a : b; }
 
@@ -163,7 +163,7 @@ static const struct steady__connection_owner node_owner;
 
 /* Made on demand: a URL is long, and few nodes of a large map need one. */
 static bool cluster_make_url(struct node *node) {
-    const struct steady__url *seed = node->cluster->with.url;
+    const struct steady__url *seed = node->cluster->options.url;
     if (node->url == NULL) node->url = calloc(1, sizeof *node->url);
     if (node->url == NULL) return false;
     node->url->scheme = steady__url_has_tls(seed->scheme) ? STEADY__URL_TLS : STEADY__URL_TCP;
@@ -217,11 +217,11 @@ static void cluster_log_line(void *arg, enum steady_log_level level, const char 
     if (cluster->line_at < least) cluster->line_at = least;
     if (cluster->line_at > cluster_now(cluster)) return;
     cluster->line_at += STEADY_SECOND;
-    cluster->with.log(cluster->with.log_data, level, text);
+    cluster->options.log(cluster->options.log_data, level, text);
 }
 
 static struct steady__connection *cluster_new_connection(struct node *node) {
-    struct steady__connection_options options = node->cluster->with;
+    struct steady__connection_options options = node->cluster->options;
     if (node->at.number != 0) {
         if (!cluster_make_url(node)) return NULL;
         options.url = node->url;
@@ -239,7 +239,7 @@ static struct steady__connection *cluster_new_connection(struct node *node) {
 static int cluster_open_connection(struct node *node) {
     struct steady__cluster *cluster = node->cluster;
     if (node->at.number != 0 && !cluster_make_room(cluster))
-        return steady__note_error(cluster->with.last_error, STEADY_UNAVAILABLE,
+        return steady__note_error(cluster->options.last_error, STEADY_UNAVAILABLE,
                                   "the limit of %u connections to the cluster is reached", cluster->conns);
     node->conn = cluster_new_connection(node);
     if (node->conn == NULL) return STEADY_NO_MEMORY;
@@ -292,7 +292,7 @@ static void cluster_assign(struct steady__cluster *cluster, uint16_t slot, struc
 
 struct drawing {
     struct node *sender;
-    uint16_t *at_port; /* see steady__node_table_others_at; NULL: not made yet */
+    uint16_t *at_port; /* see steady__node_table_others_by_port; NULL: not made yet */
 };
 
 /* The number of a node in a map; a new node gets one. "?" may mean any node; only the old map can tell. */
@@ -301,7 +301,7 @@ static uint16_t cluster_number_of_host(void *arg, const char *host, uint16_t por
     struct steady__cluster *cluster = drawing->sender->cluster;
     if (strcmp(host, "?") == 0) {
         if (drawing->at_port == NULL)
-            drawing->at_port = steady__node_table_others_at(&cluster->nodes, &drawing->sender->at);
+            drawing->at_port = steady__node_table_others_by_port(&cluster->nodes, &drawing->sender->at);
         return drawing->at_port != NULL ? drawing->at_port[port] : STEADY__SLOT_UNKNOWN;
     }
     const uint16_t known = cluster_find_number(drawing->sender, &host, port);
@@ -402,7 +402,7 @@ static struct node *cluster_node_of(struct node *sender, const struct steady__re
     const char *host = redirect->host;
     uint16_t number;
     if (strcmp(host, "?") == 0)
-        number = steady__node_table_other_at(&cluster->nodes, &sender->at, redirect->port);
+        number = steady__node_table_other_with_port(&cluster->nodes, &sender->at, redirect->port);
     else
         number = cluster_find_number(sender, &host, redirect->port);
     if (number != STEADY__SLOT_UNKNOWN) return cluster_node_at(cluster, number);
@@ -415,7 +415,7 @@ static struct node *cluster_node_of(struct node *sender, const struct steady__re
 /* For this long no other node is asked for the map. Some servers take more than a timeout for a large map, and requests
  * to them wait behind it. */
 static steady_us cluster_map_timeout(const struct steady__cluster *cluster) {
-    const steady_us least = cluster_longer(cluster->with.timeout, ANSWER_LEAST), most = ANSWER_TIMEOUTS * least;
+    const steady_us least = cluster_longer(cluster->options.timeout, ANSWER_LEAST), most = ANSWER_TIMEOUTS * least;
     return 2 * cluster->map_latency < most ? cluster_longer(2 * cluster->map_latency, least) : most;
 }
 
@@ -460,7 +460,7 @@ static bool cluster_start_map(struct steady__cluster *cluster) {
 static void cluster_pause_map_requests(struct steady__cluster *cluster, steady_us most) {
     cluster->backoff.last = most;
     cluster->allowed_at =
-        cluster_now(cluster) + steady__jittered(cluster->with.net, steady__backoff_next(&cluster->backoff));
+        cluster_now(cluster) + steady__jittered(cluster->options.net, steady__backoff_next(&cluster->backoff));
 }
 
 static bool cluster_is_reported_down(const struct steady__cluster *cluster) {
@@ -518,7 +518,7 @@ static struct node *cluster_request_map_from_one(struct steady__cluster *cluster
 }
 
 static void cluster_request_map(struct steady__cluster *cluster) {
-    const uint64_t chance = cluster->with.net->random(cluster->with.net);
+    const uint64_t chance = cluster->options.net->random(cluster->options.net);
     cluster->refresh_due = false;
     cluster->stale_at = cluster_now(cluster) + STALE / 2 + (steady_us)(chance % (uint64_t)(STALE / 2));
     const bool many = cluster_too_many_map_requests(cluster);
@@ -617,7 +617,7 @@ static void cluster_map_request_timed_out(struct steady__cluster *cluster) {
 
 static void cluster_on_alarm(void *arg) {
     struct steady__cluster *cluster = arg;
-    if (steady__forked(cluster->with.fork_guard) || !steady__alarm_rang(&cluster->alarm)) return;
+    if (steady__forked(cluster->options.fork_guard) || !steady__alarm_rang(&cluster->alarm)) return;
     if (cluster->map_awaited != NULL && cluster_is_map_late(cluster->map_awaited))
         cluster_map_request_timed_out(cluster);
     cluster_sweep(cluster);
@@ -659,9 +659,9 @@ static size_t cluster_encode_map_request(struct node *node, char *out) {
 
 static size_t cluster_encode(void *owner, struct steady__request *request, struct steady__engines *engines, char *out) {
     struct node *node = owner;
-    const struct steady__connection_options *with = &node->cluster->with;
+    const struct steady__connection_options *options = &node->cluster->options;
     if (request == &node->map_request) return cluster_encode_map_request(node, out);
-    const size_t len = with->owner_class->encode(with->owner, request, engines, out);
+    const size_t len = options->owner_class->encode(options->owner, request, engines, out);
     if (len == 0) request->at = NULL; /* it belongs to no node now; the node may be freed before the request */
     return len;
 }
@@ -712,7 +712,7 @@ static bool cluster_follow_redirect(struct node *node, struct steady__request *r
     }
     steady__engine_not_answered(engines);
     const int error = cluster_send_to(target, request);
-    if (error != 0) cluster->with.owner_class->unanswered(cluster->with.owner, request, false, error);
+    if (error != 0) cluster->options.owner_class->unanswered(cluster->options.owner, request, false, error);
     return true;
 }
 
@@ -720,7 +720,7 @@ static bool cluster_follow_redirect(struct node *node, struct steady__request *r
 static enum steady__reply_action cluster_answered(void *owner, struct steady__request *request,
                                                   struct steady__engines *engines, const struct steady__reply *reply) {
     struct node *node = owner;
-    const struct steady__connection_options *with = &node->cluster->with;
+    const struct steady__connection_options *options = &node->cluster->options;
     node->timed_out = false;
     if (request == &node->map_request) return cluster_map_received(node, reply);
     if (reply->kind == STEADY__REPLY_ERROR && reply->error_class == STEADY__ERROR_CLASS_CROSS_SLOT)
@@ -728,7 +728,7 @@ static enum steady__reply_action cluster_answered(void *owner, struct steady__re
     if (reply->kind == STEADY__REPLY_ERROR && request->key != NULL &&
         cluster_follow_redirect(node, request, engines, reply))
         return STEADY__REPLY_RESENT;
-    return with->owner_class->answered(with->owner, request, engines, reply);
+    return options->owner_class->answered(options->owner, request, engines, reply);
 }
 
 /* If CLUSTER SLOTS was never sent and no node is up, do not schedule a refresh; the next decision will. */
@@ -745,7 +745,7 @@ static void cluster_unanswered(void *owner, struct steady__request *request, boo
     if (!map_request || written || cluster_is_up(cluster_next_up_or_seed(cluster)))
         cluster_schedule_map_refresh(cluster);
     if (map_request) return;
-    cluster->with.owner_class->unanswered(cluster->with.owner, request, written, error);
+    cluster->options.owner_class->unanswered(cluster->options.owner, request, written, error);
 }
 
 static const struct steady__connection_owner node_owner = {cluster_encode, cluster_answered, cluster_unanswered};
@@ -824,7 +824,7 @@ static void cluster_close(void *transport) {
     struct steady__cluster *cluster = transport;
     for (uint16_t i = 0; i < cluster->nodes.count; i++)
         if (cluster_node_at(cluster, i) != NULL) cluster_close_connection(cluster_node_at(cluster, i));
-    if (steady__forked(cluster->with.fork_guard)) return;
+    if (steady__forked(cluster->options.fork_guard)) return;
     steady__alarm_free(&cluster->alarm);
     cluster->closed = true;
     if (cluster->depth == 0) cluster_free(cluster);
@@ -844,7 +844,7 @@ const struct steady__transport steady__cluster_class = {cluster_submit, cluster_
 struct steady__cluster *steady__cluster_open(const struct steady__connection_options *options) {
     struct steady__cluster *cluster = calloc(1, sizeof *cluster);
     if (cluster == NULL) return NULL;
-    cluster->with = *options;
+    cluster->options = *options;
     cluster->backoff.first = PAUSE_FIRST;
     cluster->conns_max = steady__net_descriptors() / 4;
     if (cluster->conns_max < CONNECTIONS_LEAST) cluster->conns_max = CONNECTIONS_LEAST;
@@ -853,7 +853,7 @@ struct steady__cluster *steady__cluster_open(const struct steady__connection_opt
     steady__node_table_set_key(&cluster->nodes, words);
     const char *host = options->url->host;
     const uint16_t port = options->url->port;
-    if (steady__alarm_new(&cluster->alarm, &cluster->with.loop, cluster_on_alarm, cluster) == 0 &&
+    if (steady__alarm_new(&cluster->alarm, &cluster->options.loop, cluster_on_alarm, cluster) == 0 &&
         cluster_add_node(cluster, host, port) != NULL && cluster_open_connection(cluster_node_at(cluster, 0)) == 0)
         return cluster;
     steady__alarm_free(&cluster->alarm);

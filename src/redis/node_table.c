@@ -31,8 +31,8 @@ struct steady__node_entry *steady__node_table_find(const struct steady__node_tab
     return one;
 }
 
-uint16_t steady__node_table_other_at(const struct steady__node_table *nodes, const struct steady__node_entry *but,
-                                     uint16_t port) {
+uint16_t steady__node_table_other_with_port(const struct steady__node_table *nodes,
+                                            const struct steady__node_entry *but, uint16_t port) {
     uint16_t number = STEADY__SLOT_UNKNOWN;
     for (uint16_t i = 0; i < nodes->count; i++) {
         const struct steady__node_entry *one = nodes->by_number[i];
@@ -43,7 +43,8 @@ uint16_t steady__node_table_other_at(const struct steady__node_table *nodes, con
     return number;
 }
 
-uint16_t *steady__node_table_others_at(const struct steady__node_table *nodes, const struct steady__node_entry *but) {
+uint16_t *steady__node_table_others_by_port(const struct steady__node_table *nodes,
+                                            const struct steady__node_entry *but) {
     enum { PORTS = UINT16_MAX + 1, SEVERAL = STEADY__SLOT_UNKNOWN - 1 };
     uint16_t *at = malloc(PORTS * sizeof *at);
     if (at == NULL) return NULL;

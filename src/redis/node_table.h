@@ -35,12 +35,13 @@ struct steady__node_entry *steady__node_table_find(const struct steady__node_tab
                                                    uint16_t port);
 
 /* The number of the only node other than `but` with this port and with slots. STEADY__SLOT_UNKNOWN: none or several. */
-uint16_t steady__node_table_other_at(const struct steady__node_table *nodes, const struct steady__node_entry *but,
-                                     uint16_t port);
+uint16_t steady__node_table_other_with_port(const struct steady__node_table *nodes,
+                                            const struct steady__node_entry *but, uint16_t port);
 
 /* The same for all ports: an array of 65536 numbers, valid until a slot changes its node. The caller frees it. NULL:
  * out of memory. */
-uint16_t *steady__node_table_others_at(const struct steady__node_table *nodes, const struct steady__node_entry *but);
+uint16_t *steady__node_table_others_by_port(const struct steady__node_table *nodes,
+                                            const struct steady__node_entry *but);
 
 /* Gives the entry the lowest free number. False: out of memory, or of numbers. */
 bool steady__node_table_add(struct steady__node_table *nodes, struct steady__node_entry *entry, const char *host,

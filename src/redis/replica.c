@@ -47,7 +47,7 @@ enum replica_mode {
 
 struct steady__replica {
     struct steady__finder finder;
-    struct steady__connection_options with;
+    struct steady__connection_options options;
     struct steady__cluster *server;
     struct steady__connection *conn; /* to the replica */
     struct steady__request question; /* ROLE */
@@ -122,7 +122,7 @@ static bool replica_choose(const struct steady__replica *r, const struct steady_
         if (!replica_read_address(&walk, &one)) continue;
         if (replica_is_found_last(r, &one))
             *still = true;
-        else if (r->with.net->random(r->with.net) % ++others == 0)
+        else if (r->options.net->random(r->options.net) % ++others == 0)
             *chosen = one;
     }
     if (others == 0 && *still) *chosen = r->at;
@@ -162,7 +162,7 @@ static void replica_role_received(struct steady__replica *r, const struct steady
 
 /* It is too early for ROLE, or no replica is used: the connection finds none, and returns its requests. */
 static void replica_skip_lookup(struct steady__replica *r) {
-    if (r->mode != REPLICA_UNUSED) steady__alarm_set(&r->alarm, r->look_at - steady__loop_now(&r->with.loop));
+    if (r->mode != REPLICA_UNUSED) steady__alarm_set(&r->alarm, r->look_at - steady__loop_now(&r->options.loop));
     if (r->conn_waits)
         replica_not_found(r, "the next search for a replica has not started");
     else if (r->mode == REPLICA_UNUSED)
@@ -170,7 +170,7 @@ static void replica_skip_lookup(struct steady__replica *r) {
 }
 
 static void replica_request_role(struct steady__replica *r) {
-    r->look_at = steady__loop_now(&r->with.loop) + LOOK;
+    r->look_at = steady__loop_now(&r->options.loop) + LOOK;
     r->question.at = NULL;
     r->role_in_flight = steady__cluster_class.submit(r->server, &r->question) == 0;
     if (r->role_in_flight) return;
@@ -180,9 +180,9 @@ static void replica_request_role(struct steady__replica *r) {
 
 static void replica_on_alarm(void *arg) {
     struct steady__replica *r = arg;
-    if (steady__forked(r->with.fork_guard) || !steady__alarm_rang(&r->alarm)) return;
+    if (steady__forked(r->options.fork_guard) || !steady__alarm_rang(&r->alarm)) return;
     if (r->role_in_flight) return;
-    if (r->mode == REPLICA_UNUSED || (r->look_at != 0 && steady__loop_now(&r->with.loop) < r->look_at))
+    if (r->mode == REPLICA_UNUSED || (r->look_at != 0 && steady__loop_now(&r->options.loop) < r->look_at))
         replica_skip_lookup(r);
     else
         replica_request_role(r);
@@ -206,7 +206,7 @@ static size_t replica_encode(void *owner, struct steady__request *request, struc
         r->mode = REPLICA_UNUSED; /* a redirect: this is a cluster */
         steady__alarm_set(&r->alarm, 0);
     }
-    if (request != &r->question) return r->with.owner_class->encode(r->with.owner, request, engines, out);
+    if (request != &r->question) return r->options.owner_class->encode(r->options.owner, request, engines, out);
     return steady__resp_command(out, 1, (const char *const[]){"ROLE"});
 }
 
@@ -215,7 +215,7 @@ static enum steady__reply_action replica_server_answered(void *owner, struct ste
                                                          struct steady__engines *engines,
                                                          const struct steady__reply *reply) {
     struct steady__replica *r = owner;
-    if (request != &r->question) return r->with.owner_class->answered(r->with.owner, request, engines, reply);
+    if (request != &r->question) return r->options.owner_class->answered(r->options.owner, request, engines, reply);
     r->role_in_flight = false;
     if (r->mode == REPLICA_UNUSED)
         steady__alarm_set(&r->alarm, 0);
@@ -227,7 +227,7 @@ static enum steady__reply_action replica_server_answered(void *owner, struct ste
 static void replica_server_unanswered(void *owner, struct steady__request *request, bool written, int error) {
     struct steady__replica *r = owner;
     if (request != &r->question) {
-        r->with.owner_class->unanswered(r->with.owner, request, written, error);
+        r->options.owner_class->unanswered(r->options.owner, request, written, error);
         return;
     }
     r->role_in_flight = false;
@@ -242,15 +242,15 @@ static const struct steady__connection_owner server_owner = {replica_encode, rep
 
 static void replica_send_to_server(struct steady__replica *r, struct steady__request *request) {
     const int error = steady__cluster_class.submit(r->server, request);
-    if (error != 0) r->with.owner_class->unanswered(r->with.owner, request, false, error);
+    if (error != 0) r->options.owner_class->unanswered(r->options.owner, request, false, error);
 }
 
 static bool replica_is_resting(const struct steady__replica *r) {
-    return r->rests_until != 0 && steady__loop_now(&r->with.loop) < r->rests_until;
+    return r->rests_until != 0 && steady__loop_now(&r->options.loop) < r->rests_until;
 }
 
 static void replica_rest(struct steady__replica *r) {
-    r->rests_until = steady__loop_now(&r->with.loop) + LOOK;
+    r->rests_until = steady__loop_now(&r->options.loop) + LOOK;
     steady__connection_server_moved(r->conn);
 }
 
@@ -259,12 +259,12 @@ static void replica_mark_fast(struct steady__replica *r) {
     if (r->mode == REPLICA_SLOW) r->mode = REPLICA_FAST;
     r->probe = NULL;
     r->probe_at = 0;
-    r->trusted_at = steady__loop_now(&r->with.loop);
+    r->trusted_at = steady__loop_now(&r->options.loop);
 }
 
 /* Starts the next pause. A peek that was sent before the last pause began shows nothing new. */
 static void replica_mark_slow(struct steady__replica *r, const struct steady__request *request) {
-    const steady_us now = steady__loop_now(&r->with.loop);
+    const steady_us now = steady__loop_now(&r->options.loop);
     const bool probing = r->probe_at != 0;
     if (probing && request != r->probe) return;
     if (!probing && now - r->trusted_at >= CALM) steady__backoff_reset(&r->backoff);
@@ -276,7 +276,8 @@ static void replica_mark_slow(struct steady__replica *r, const struct steady__re
 /* An idle connection owes no reply to a late peek either. */
 static bool replica_takes_peeks(const struct steady__replica *r) {
     if (r->mode == REPLICA_UNUSED || replica_is_resting(r) || !steady__connection_is_up(r->conn)) return false;
-    return r->probe_at == 0 || (steady__loop_now(&r->with.loop) >= r->probe_at && steady__connection_is_idle(r->conn));
+    return r->probe_at == 0 ||
+           (steady__loop_now(&r->options.loop) >= r->probe_at && steady__connection_is_idle(r->conn));
 }
 
 /* Whether inflight.c will use the other engine on this connection. If the user forces an engine, the state stays
@@ -327,7 +328,7 @@ static enum steady__reply_action replica_answered(void *owner, struct steady__re
         replica_send_to_server(r, request);
         return STEADY__REPLY_RESENT;
     }
-    return r->with.owner_class->answered(r->with.owner, request, engines, reply);
+    return r->options.owner_class->answered(r->options.owner, request, engines, reply);
 }
 
 static void replica_unanswered(void *owner, struct steady__request *request, bool written, int error) {
@@ -335,7 +336,7 @@ static void replica_unanswered(void *owner, struct steady__request *request, boo
     if (request->key != NULL)
         replica_send_to_server(r, request);
     else
-        r->with.owner_class->unanswered(r->with.owner, request, written, error);
+        r->options.owner_class->unanswered(r->options.owner, request, written, error);
 }
 
 static const struct steady__connection_owner replica_owner = {replica_encode, replica_answered, replica_unanswered};
@@ -376,7 +377,7 @@ static void replica_close(void *transport) {
     struct steady__replica *r = transport;
     if (r->server != NULL) steady__cluster_class.close(r->server);
     steady__connection_close(r->conn);
-    if (steady__forked(r->with.fork_guard)) return;
+    if (steady__forked(r->options.fork_guard)) return;
     steady__alarm_free(&r->alarm);
     r->closed = true;
     if (r->depth == 0) free(r);
@@ -399,7 +400,7 @@ const struct steady__transport steady__replica_class = {replica_submit, replica_
 /* ---- Opening ---- */
 
 static bool replica_open_both(struct steady__replica *r) {
-    struct steady__connection_options options = r->with;
+    struct steady__connection_options options = r->options;
     options.owner = r;
     options.owner_class = &server_owner;
     r->server = steady__cluster_open(&options);
@@ -417,7 +418,7 @@ static bool replica_open_both(struct steady__replica *r) {
 struct steady__replica *steady__replica_open(const struct steady__connection_options *options) {
     struct steady__replica *r = calloc(1, sizeof *r);
     if (r == NULL) return NULL;
-    r->with = *options;
+    r->options = *options;
     r->finder = (struct steady__finder){replica_find, replica_finder_closed};
     r->backoff = (struct steady__backoff){.first = PAUSE_FIRST, .last = PAUSE_LAST};
     r->question.nested = STEADY__NESTED;
@@ -425,7 +426,7 @@ struct steady__replica *steady__replica_open(const struct steady__connection_opt
     r->url.scheme = steady__url_has_tls(options->url->scheme) ? STEADY__URL_TLS : STEADY__URL_TCP;
     r->url.host = r->at.host;
     r->url.named = true;
-    if (steady__alarm_new(&r->alarm, &r->with.loop, replica_on_alarm, r) == 0 && replica_open_both(r)) return r;
+    if (steady__alarm_new(&r->alarm, &r->options.loop, replica_on_alarm, r) == 0 && replica_open_both(r)) return r;
     replica_close(r);
     return NULL;
 }

@@ -50,7 +50,7 @@ struct sentinel {
 
 struct sentinels {
     struct steady__finder finder;
-    struct steady__connection_options with; /* of the connections to sentinels */
+    struct steady__connection_options options; /* of the connections to sentinels */
     const struct steady__url *url;
     struct steady__connection *conn; /* to the primary; NULL: it has not asked yet */
     uint64_t events;                 /* questions that were answered, or failed */
@@ -71,18 +71,18 @@ struct sentinels {
     struct sentinel each[]; /* in the order of the URL */
 };
 
-static steady_us sentinel_now(const struct sentinels *s) { return steady__loop_now(&s->with.loop); }
+static steady_us sentinel_now(const struct sentinels *s) { return steady__loop_now(&s->options.loop); }
 
 static void sentinel_leave_handler(struct sentinels *s) {
     if (--s->depth == 0 && s->closed) free(s);
 }
 
 static void sentinel_schedule_round(struct sentinels *s) {
-    steady__alarm_set(&s->alarm, LOOK / 2 + steady__jitter(s->with.net, LOOK / 2));
+    steady__alarm_set(&s->alarm, LOOK / 2 + steady__jitter(s->options.net, LOOK / 2));
 }
 
 static void sentinel_back_off(struct sentinels *s, bool refused) {
-    const steady_us pause = steady__reconnect_pause(&s->backoff, s->with.net, refused);
+    const steady_us pause = steady__reconnect_pause(&s->backoff, s->options.net, refused);
     s->allowed_at = sentinel_now(s) + pause;
     steady__alarm_set(&s->alarm, pause);
 }
@@ -266,19 +266,19 @@ static void sentinel_finder_closed(struct steady__finder *finder) { (void)finder
 
 static bool sentinel_open_connection(struct sentinel *one) {
     if (one->conn != NULL) return true;
-    struct steady__connection_options with = one->all->with;
-    with.url = &one->url;
-    with.finder = &one->finder;
-    with.last_error = &one->last_error;
-    with.owner = one;
+    struct steady__connection_options options = one->all->options;
+    options.url = &one->url;
+    options.finder = &one->finder;
+    options.last_error = &one->last_error;
+    options.owner = one;
     steady__note_error(&one->last_error, 0, "%s: out of memory", one->url.host);
-    one->conn = steady__connection_open(&with);
+    one->conn = steady__connection_open(&options);
     return one->conn != NULL;
 }
 
 static void sentinel_ask_one(struct sentinel *one) {
     struct sentinels *s = one->all;
-    const steady_us patience = 2 * s->with.timeout > PATIENCE_LEAST ? 2 * s->with.timeout : PATIENCE_LEAST;
+    const steady_us patience = 2 * s->options.timeout > PATIENCE_LEAST ? 2 * s->options.timeout : PATIENCE_LEAST;
     one->until = sentinel_now(s) + patience;
     steady__alarm_set(&s->alarm, s->finding ? HEAD_START : patience);
     if (one->asked) return;
@@ -356,7 +356,7 @@ static bool sentinel_catch_up(struct sentinels *s) {
 
 static void sentinel_on_alarm(void *arg) {
     struct sentinels *s = arg;
-    if (steady__forked(s->with.fork_guard) || !steady__alarm_rang(&s->alarm)) return;
+    if (steady__forked(s->options.fork_guard) || !steady__alarm_rang(&s->alarm)) return;
     s->depth++;
     if (!sentinel_catch_up(s)) sentinel_ask_next(s);
     sentinel_leave_handler(s);
@@ -380,7 +380,7 @@ static void sentinel_close_finder(struct steady__finder *finder) {
     struct sentinels *s = (struct sentinels *)finder;
     for (unsigned i = 0; i < s->url->n_sentinels; i++)
         steady__connection_close(s->each[i].conn);
-    if (steady__forked(s->with.fork_guard)) return;
+    if (steady__forked(s->options.fork_guard)) return;
     steady__alarm_free(&s->alarm);
     s->depth++;
     s->closed = true;
@@ -407,16 +407,16 @@ static struct sentinels *sentinel_open_sentinels(const struct steady__connection
     s->finder = (struct steady__finder){sentinel_find_primary, sentinel_close_finder};
     s->url = options->url;
     s->backoff = STEADY__RECONNECT_BACKOFF;
-    s->with = (struct steady__connection_options){.net = options->net,
-                                                  .loop = options->loop,
-                                                  .tls = options->tls,
-                                                  .fork_guard = options->fork_guard,
-                                                  .timeout = options->timeout,
-                                                  .connect_timeout = options->connect_timeout,
-                                                  .client_name = options->client_name,
-                                                  .max_unanswered = 1,
-                                                  .patient = true,
-                                                  .owner_class = &owner_class};
+    s->options = (struct steady__connection_options){.net = options->net,
+                                                     .loop = options->loop,
+                                                     .tls = options->tls,
+                                                     .fork_guard = options->fork_guard,
+                                                     .timeout = options->timeout,
+                                                     .connect_timeout = options->connect_timeout,
+                                                     .client_name = options->client_name,
+                                                     .max_unanswered = 1,
+                                                     .patient = true,
+                                                     .owner_class = &owner_class};
     s->primary.scheme = steady__url_has_tls(s->url->scheme) ? STEADY__URL_TLS : STEADY__URL_TCP;
     for (unsigned i = 0; i < n; i++)
         sentinel_set_up(s, i);
@@ -424,7 +424,7 @@ static struct sentinels *sentinel_open_sentinels(const struct steady__connection
     s->primary.named = true;
     /* NOLINTNEXTLINE(clang-analyzer-core.DivideZero): the URL names at least one sentinel */
     s->at = (unsigned)(options->net->random(options->net) % n);
-    if (steady__alarm_new(&s->alarm, &s->with.loop, sentinel_on_alarm, s) == 0) return s;
+    if (steady__alarm_new(&s->alarm, &s->options.loop, sentinel_on_alarm, s) == 0) return s;
     free(s);
     return NULL;
 }
@@ -432,10 +432,10 @@ static struct sentinels *sentinel_open_sentinels(const struct steady__connection
 struct steady__connection *steady__sentinels_link(const struct steady__connection_options *options) {
     struct sentinels *s = sentinel_open_sentinels(options);
     if (s == NULL) return NULL;
-    struct steady__connection_options with = *options;
-    with.finder = &s->finder;
-    with.role = STEADY__ROLE_PRIMARY;
-    struct steady__connection *conn = steady__connection_open(&with);
+    struct steady__connection_options of_primary = *options;
+    of_primary.finder = &s->finder;
+    of_primary.role = STEADY__ROLE_PRIMARY;
+    struct steady__connection *conn = steady__connection_open(&of_primary);
     if (conn == NULL) sentinel_close_finder(&s->finder);
     return conn;
 }
