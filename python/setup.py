@@ -108,7 +108,7 @@ class Sdist(sdist):
     def make_release_tree(self, base_dir, files):
         super().make_release_tree(base_dir, [name for name in files if not name.startswith("..")])
         to = Path(base_dir) / "steady"
-        for pattern in ("src/**/*.[ch]", "include/*.h", "lua/*.lua", "scripts/embed-lua"):
+        for pattern in ("src/**/*.[ch]", "include/steady.h", "include/steady/http.h", "lua/*.lua", "scripts/embed-lua"):
             for path in sorted(TREE.glob(pattern)):
                 (to / path.relative_to(TREE)).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(path, to / path.relative_to(TREE))
@@ -124,7 +124,8 @@ setup(
             "aiosteady._core",
             [relative(path) for path in sources()],
             depends=[relative(path) for path in [*(TREE / "src").rglob("*.h"), *(HERE / "core").glob("*.h"),
-                                                 *(TREE / "lua").glob("*.lua"), TREE / "include" / "steady.h"]],
+                                                 *(TREE / "lua").glob("*.lua"), TREE / "include" / "steady.h",
+                                                 TREE / "include" / "steady" / "http.h"]],
             include_dirs=[relative(TREE / "include"), relative(TREE / "src"), relative(TREE)],
             define_macros=[("_GNU_SOURCE", None)],
             extra_compile_args=CFLAGS,

@@ -67,13 +67,16 @@ GOLDEN = [
 ]
 
 
+def fields_of(http, quotas, verdict):
+    """The values of the fields. The verdict is that of each quota."""
+    kind, level, *wait = verdict
+    result = http._core.ThrottleResult(kind == "allowed", level, 0.0, None, float(wait[0]) if wait else None)
+    return [value for _, value in http._core.http_fields("draft-11", [(quota, result) for quota in quotas])]
+
+
 @pytest.mark.parametrize("limit, verdict, policy, state", GOLDEN)
 def test_the_fields_have_the_golden_values(http, limit, verdict, policy, state):
-    quota = http.Quota("n", *limit)
-    made = getattr(http, verdict[0])(quota, *verdict[1:])
-    assert list(http.FORMS["draft-11"]([quota], [made])) == [(b"ratelimit-policy", policy.encode()),
-                                                            (b"ratelimit", state.encode())]
-    assert made.available * quota.recharge_us <= made.window * quota.drops * 10**6  # the field never promises more than leaks
+    assert fields_of(http, [http.Quota("n", *limit)], verdict) == [policy.encode(), state.encode()]
 
 
 @pytest.mark.parametrize("recharge, us", [(5e-7, 1), (2.5e-6, 3), (1e-6, 1), (0.6, 600_000), (60, 60_000_000)])
@@ -94,11 +97,10 @@ def test_a_bucket_with_a_recharge_of_half_a_microsecond_denies(asgi, throttler):
     assert denied.status == 429 and denied["retry-after"] == "10"
 
 
-def test_integers_of_more_than_15_digits_are_cut_to_the_largest_that_a_field_may_hold(http):
-    quota = http.Quota("n", 10, 10**21, 1)
-    fields = dict(http.FORMS["draft-11"]([quota], [http.allowed(quota, 0)]))
-    assert fields[b"ratelimit"] == b'"n";r=10;t=999999999999999'
-    assert fields[b"ratelimit-policy"] == b'"n";q=10;w=999999999999999'
+@pytest.mark.parametrize("limit", [(10, 10**21, 1), (10, 2**52, 1), (0, 1, 1), (1, 1, 10**7)])
+def test_a_quota_that_no_throttler_has_makes_no_field(http, limit):
+    with pytest.raises((ValueError, OverflowError)):
+        fields_of(http, [http.Quota("n", *limit)], ("allowed", 0))
 
 
 @pytest.mark.parametrize("form, fields", [
@@ -128,11 +130,13 @@ def test_every_field_is_read_back_by_another_parser(asgi, http, from_pypi):
     parse = importlib.import_module("http_sf").parse
     for name in ("default", 'q";r=1, "', "\\", " !~"):
         for limit, verdict, _, _ in GOLDEN:
-            quota = http.Quota(name, *limit)
-            made = getattr(http, verdict[0])(quota, *verdict[1:])
-            policy, state = (parse(value, tltype="list") for _, value in http.FORMS["draft-11"]([quota] * 2, [made]))
-            assert policy == [(name, {"q": quota.capacity, "w": http.window_of(quota)})] * 2
-            assert state == [(name, {"r": made.available, "t": made.window})]
+            policy, state = (parse(value, tltype="list") for value in fields_of(http, [http.Quota(name, *limit)] * 2, verdict))
+            capacity, recharge, drops = limit
+            window = max(1, -(-capacity * recharge // (drops * 10**6)))
+            assert policy == [(name, {"q": capacity, "w": window})] * 2
+            (name_1, numbers), other = state
+            assert name_1 == name and other == (name, numbers) and list(numbers) == ["r", "t"]
+            assert numbers["r"] * recharge <= numbers["t"] * drops * 10**6  # the field never promises more than leaks
 
 
 # ---- Keys ----

@@ -81,7 +81,7 @@ steady_tls_options tls_options = {};
 USE_OF = {"client.h": "steady_client_ops client_ops = {};\n", **{
     name: f"auto *make = {function};\n" for name, function in {
         "uv.h": "steady_uv_loop", "event.h": "steady_event_loop", "ev.h": "steady_ev_loop",
-        "hiredis.h": "steady_store_attach"}.items()}}
+        "hiredis.h": "steady_store_attach", "http.h": "steady_http_fields"}.items()}}
 
 
 @pytest.mark.parametrize("compiler,dialect", DIALECTS)

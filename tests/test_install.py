@@ -219,7 +219,7 @@ def test_every_file_that_the_readme_links_to_exists():
 
 # ---- The headers, alone ----
 
-HEADERS = ["steady.h", "steady/uv.h", "steady/event.h", "steady/ev.h", "steady/client.h", "steady/hiredis.h"]
+HEADERS = ["steady.h", "steady/uv.h", "steady/event.h", "steady/ev.h", "steady/client.h", "steady/hiredis.h", "steady/http.h"]
 DIALECTS = [("gcc", "c11"), ("clang", "c11"), ("g++", "c++11"), ("g++", "c++20"), ("clang++", "c++11"), ("clang++", "c++20")]
 
 # Uses each macro and inline function of a header.

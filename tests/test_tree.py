@@ -191,7 +191,7 @@ def test_the_library_has_no_variable_that_can_be_written():
 
 
 # Each library, and the headers that declare its functions.
-LIBRARIES = {"libsteady": ["steady.h", "steady/client.h"], "libsteady-hiredis": ["steady/hiredis.h"]}
+LIBRARIES = {"libsteady": ["steady.h", "steady/client.h", "steady/http.h"], "libsteady-hiredis": ["steady/hiredis.h"]}
 
 
 def declared_functions(library="libsteady"):

@@ -8,6 +8,7 @@
 #include "assertions.h"
 #include "steady.h"
 #include "steady/client.h"
+#include "steady/http.h"
 
 struct place {
     const char *name;
@@ -38,6 +39,21 @@ static const struct place places[] = {
     FIELD(steady_client_ops, send, 8),
     FIELD(steady_client_ops, detach, 16),
     FIELD(steady_client_ops, reserved, 24),
+
+    SIZE(steady_http_policy, 80),
+    FIELD(steady_http_policy, name, 0),
+    FIELD(steady_http_policy, limit, 8),
+    FIELD(steady_http_policy, success, 16),
+    FIELD(steady_http_policy, level, 24),
+    FIELD(steady_http_policy, blocked_for, 32),
+    FIELD(steady_http_policy, retry_after, 40),
+    FIELD(steady_http_policy, reserved, 48),
+
+    SIZE(steady_http_field, 40),
+    FIELD(steady_http_field, name, 0),
+    FIELD(steady_http_field, value, 8),
+    FIELD(steady_http_field, value_len, 16),
+    FIELD(steady_http_field, reserved, 24),
 
     SIZE(steady_loop_ops, 104),
     FIELD(steady_loop_ops, name, 0),
@@ -197,6 +213,12 @@ static const struct {
 } numbers[] = {
 #define NUMBER(name, expected)                                                                                         \
     { #name, name, expected }
+    NUMBER(STEADY_HTTP_DRAFT_11, 0),
+    NUMBER(STEADY_HTTP_DRAFT_07, 1),
+    NUMBER(STEADY_HTTP_DRAFT_03, 2),
+    NUMBER(STEADY_HTTP_X, 3),
+    NUMBER(STEADY_HTTP_FIELDS_MAX, 3),
+
     NUMBER(STEADY_OK, 0),
     NUMBER(STEADY_UNAVAILABLE, -1),
     NUMBER(STEADY_UNKNOWN, -2),

@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""HTTP responses of limits: rate-limit header fields in several forms, and problem details (RFC 9457).
-
-draft-11 is draft-ietf-httpapi-ratelimit-headers-11. RateLimit-Policy describes a bucket of B drops that leaks R drops a
-second as the quota q=B and the window w=B/R. RateLimit allows `r` requests within `t` seconds, with r/t never over R.
-So a client that spreads its `r` requests over `t` seconds is admitted.
-"""
+"""HTTP responses of limits: the fields of several RateLimits, merged with those of the application, and problem documents
+(RFC 9457). The library makes the fields and the documents: include/steady/http.h says what they mean."""
 from __future__ import annotations
 
 import json
@@ -13,22 +9,17 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from . import _core
 from ._texts import shown
 
 if TYPE_CHECKING:
-    from ._core import Throttler
+    from ._core import ThrottleResult, Throttler
 
 Field = tuple[bytes, bytes]
 
-MOST = 10**15 - 1  # an Integer of RFC 9651 has at most 15 digits
 PRINTABLE = re.compile("[ -~]+")  # what a String of RFC 9651 may hold
-TYPES = "https://iana.org/assignments/http-problem-types#"
 UNANSWERED_LEAST, UNANSWERED_MOST = 1, 5  # seconds
-
-
-def divide_up(a: int, b: int) -> int:
-    """a / b, rounded up."""
-    return -(-a // b)
+FORMS = ("draft-11", "draft-07", "draft-03", "x", "none")
 
 
 class Quota(NamedTuple):
@@ -39,23 +30,6 @@ class Quota(NamedTuple):
     recharge_us: int  # in which `drops` leak
     drops: int
     blocks: bool = False  # an overflow blocks the key
-
-    def leaks_in(self, count: int) -> int:
-        """The seconds in which `count` drops leak, rounded up."""
-        return divide_up(count * self.recharge_us, self.drops * 1_000_000)
-
-    def leaks(self, seconds: int) -> int:
-        """The drops that leak in `seconds` seconds, rounded down."""
-        return seconds * self.drops * 1_000_000 // self.recharge_us
-
-
-class State(NamedTuple):
-    """The remaining quota: at most `available` drops within `window` seconds."""
-
-    quota: Quota
-    available: int
-    window: int
-    denies: bool = False
 
 
 def check_name(name: str) -> None:
@@ -74,72 +48,6 @@ def quotas_of(name: str, throttler: Throttler) -> tuple[Quota, ...]:
         Quota(name if len(limits) == 1 else f"{name}:{limit}", capacity, recharge_us, drops, block_us > 0)
         for limit, capacity, recharge_us, block_us, drops in limits
     )
-
-
-def allowed(quota: Quota, level: int) -> State:
-    available = max(0, quota.capacity - level)
-    return State(quota, available, max(1, quota.leaks_in(available)))
-
-
-def denied(quota: Quota, level: int, wait: int, blocked: bool = False) -> State:
-    """A request of this cost does not fit for `wait` seconds. A cheaper one may fit, unless the key is blocked."""
-    return State(quota, 0 if blocked else min(max(0, quota.capacity - level), quota.leaks(wait)), wait, True)
-
-
-# ---- The forms ----
-
-Form = Callable[[Sequence[Quota], Sequence[State]], Iterator[Field]]
-
-
-def quoted(name: str) -> str:
-    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def window_of(quota: Quota) -> int:
-    return min(MOST, max(1, quota.leaks_in(quota.capacity)))
-
-
-def tightest(states: Sequence[State]) -> tuple[int, int, int]:
-    """Limit, remaining and reset of one policy, for a form with room for one. A policy that denies comes first, even if
-    another one has less left. Of several, it is the one with the longest wait, which Retry-After has too."""
-    state = min(states, key=lambda state: (0 if state.denies else state.available, -state.window))
-    return state.quota.capacity, min(MOST, state.available), min(MOST, state.window)
-
-
-def draft_11(quotas: Sequence[Quota], states: Sequence[State]) -> Iterator[Field]:
-    policy = ", ".join(f"{quoted(q.name)};q={q.capacity};w={window_of(q)}" for q in quotas)
-    yield b"ratelimit-policy", policy.encode()
-    if states:
-        items = (f"{quoted(s.quota.name)};r={min(MOST, s.available)};t={min(MOST, s.window)}" for s in states)
-        yield b"ratelimit", ", ".join(items).encode()
-
-
-def draft_07(quotas: Sequence[Quota], states: Sequence[State]) -> Iterator[Field]:
-    yield b"ratelimit-policy", ", ".join(f"{q.capacity};w={window_of(q)}" for q in quotas).encode()
-    if states:
-        yield b"ratelimit", b"limit=%d, remaining=%d, reset=%d" % tightest(states)
-
-
-def three(prefix: bytes) -> Form:
-    def form(quotas: Sequence[Quota], states: Sequence[State]) -> Iterator[Field]:
-        if states:
-            for name, value in zip((b"limit", b"remaining", b"reset"), tightest(states)):
-                yield prefix + name, b"%d" % value
-
-    return form
-
-
-def none(quotas: Sequence[Quota], states: Sequence[State]) -> Iterator[Field]:
-    return iter(())
-
-
-FORMS: dict[str, Form] = {
-    "draft-11": draft_11,
-    "draft-07": draft_07,
-    "draft-03": three(b"ratelimit-"),
-    "x": three(b"x-ratelimit-"),
-    "none": none,
-}
 
 
 # ---- Fields that the application sets, too ----
@@ -210,8 +118,7 @@ class RequestFields:
     def __init__(self) -> None:
         self._owners: dict[str, object] = {}
         self._forms: list[str] = []
-        self._quotas: dict[str, Quota] = {}
-        self._states: dict[str, State] = {}
+        self._policies: dict[str, tuple[Quota, ThrottleResult | None]] = {}
 
     def enter(self, owner: object, names: Iterable[str]) -> None:
         for name in names:
@@ -221,20 +128,19 @@ class RequestFields:
                     "give each policy a name of its own"
                 )
 
-    def add(self, form: str, quotas: Iterable[Quota], states: Iterable[State]) -> None:
+    def add(self, form: str, policies: Iterable[tuple[Quota, ThrottleResult | None]]) -> None:
+        """The state of a quota without a result is not shown."""
         if form == "none":
             return
         if form not in self._forms:
             self._forms.append(form)
-        self._quotas.update((quota.name, quota) for quota in quotas)
-        self._states.update((state.quota.name, state) for state in states)
+        self._policies.update((quota.name, (quota, result)) for quota, result in policies)
 
     def fields(self) -> Iterator[tuple[str, list[Field]]]:
         """The fields by form. If two forms use the same field name, the form of the outermost RateLimit is used."""
-        denying = [state for state in self._states.values() if state.denies]
         names: set[bytes] = set()
-        for form in self._forms if self._quotas else ():
-            fields = list(FORMS[form](list(self._quotas.values()), denying or list(self._states.values())))
+        for form in self._forms if self._policies else ():
+            fields = _core.http_fields(form, self._policies.values())
             if names.isdisjoint(name for name, _ in fields):
                 names.update(name for name, _ in fields)
                 yield form, fields
@@ -268,34 +174,27 @@ class Verdict(NamedTuple):
     body: bytes = b""
 
 
-def problem(status: int, kind: str, title: str, violated: Sequence[str] = (), fields: Sequence[Field] = ()) -> Verdict:
-    members: dict[str, object] = {"type": kind, "title": title, "status": status}
-    if violated:
-        members["violated-policies"] = violated
-    body = json.dumps(members).encode()
+def problem(status: int, violated: Sequence[str] = (), fields: Sequence[Field] = ()) -> Verdict:
+    body = _core.http_problem(status, violated)
     about = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
     return Verdict(status, [*about, (b"cache-control", b"no-store"), *fields], body)
 
 
 def bad_request() -> Verdict:
-    return problem(400, "about:blank", "The key of the rate limit cannot be used")
+    return problem(400)
 
 
 def never_fits(names: Sequence[str]) -> Verdict:
-    return problem(422, "about:blank", "The request costs more than its quota ever holds", names)
+    return problem(422, names)
 
 
 def unanswered(names: Sequence[str]) -> Verdict:
     """The wait is random: the real one is unknown, and clients should not all come back at once."""
-    title = "Request cannot be satisfied due to temporary server capacity constraints"
-    retry = (b"retry-after", b"%d" % random.randint(UNANSWERED_LEAST, UNANSWERED_MOST))
-    return problem(503, TYPES + "temporary-reduced-capacity", title, names, [retry])
+    return problem(503, names, [(b"retry-after", b"%d" % random.randint(UNANSWERED_LEAST, UNANSWERED_MOST))])
 
 
-def exceeded(names: Sequence[str], wait: int) -> Verdict:
-    title = "Request cannot be satisfied as assigned quota has been exceeded"
-    retry = (b"retry-after", b"%d" % min(MOST, wait))
-    return problem(429, TYPES + "quota-exceeded", title, names, [retry])
+def exceeded(names: Sequence[str], wait: float) -> Verdict:
+    return problem(429, names, [(b"retry-after", b"%d" % _core.http_retry_after(wait))])
 
 
 def with_own_body(verdict: Verdict, body: str | bytes | dict[str, object]) -> Verdict:

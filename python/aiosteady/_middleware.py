@@ -81,10 +81,6 @@ def result_of(ask: Ask, answer: Answer) -> ThrottleResult:
         granted=named.granted, name=named.name, part=named.part, atomic=answer.result.atomic, parts=parts)
 
 
-def whole_seconds(wait: float) -> int:
-    return max(1, math.ceil(wait))
-
-
 class Judgement(NamedTuple):
     """`verdict`: our response; its status is 0 if the application responds. `app`: on_denied has returned this response.
     `settlement`: records the response of the application."""
@@ -189,7 +185,7 @@ class Middleware:
             if any(ask.kind != "take" for ask in asks):
                 names, wait = self._denied_in_dry_run(answers)
                 denied_by += names
-            self._add_fields(collected, answers, [_http.allowed(b.quota, b.result.level) for b in from_store(answers)])
+            self._add_fields(collected, answers, False)
         decision = Decision(
             not denied_by and verdict.status == 0, verdict.status, tuple(denied_by), wait,
             {ask.policy.name: result_of(ask, answer) for answer in answers for ask in answer.group.asks},
@@ -244,15 +240,10 @@ class Middleware:
         if not waits:
             names = [b.quota.name for b in buckets] or [name for denial in denials for name in denial.group.names]
             return _http.unanswered(names), names, None
-        states = [
-            _http.denied(b.quota, b.result.level, whole_seconds(wait), b.result.blocked_for is not None)
-            for b, wait in waits
-            if b.result.source == "store"
-        ]
-        self._add_fields(collected, answers, states)
+        self._add_fields(collected, answers, True)
         longest = max(wait for _, wait in waits)
         names = self._count([b.ask for b, _ in waits], [b.quota.name for b, _ in waits])
-        return _http.exceeded(names, whole_seconds(longest)), names, longest
+        return _http.exceeded(names, longest), names, longest
 
     def _denied_in_dry_run(self, answers: list[Answer]) -> tuple[list[str], float | None]:
         buckets = [b for b in in_order(answers) if not b.result.success and b.ask.kind == "shadow"]
@@ -267,11 +258,12 @@ class Middleware:
             self._denials[ask.place].add(ask.key[len(ask.policy.name) + 1:], ask.kind == "shadow")
         return names
 
-    def _add_fields(self, collected: RequestFields, answers: list[Answer], states: list[_http.State]) -> None:
-        """Reports only answers of the store: for other answers the state of the limit is unknown. Policies in a dry run
-        are not reported: the client has not to obey them."""
-        quotas = [bucket.quota for bucket in from_store(answers) if bucket.ask.kind == "take"]
-        collected.add(self._fields, quotas, [state for state in states if state.quota in quotas])
+    def _add_fields(self, collected: RequestFields, answers: list[Answer], denied: bool) -> None:
+        """Reports only answers of the store: for other answers the state of the limit is unknown. If the request is
+        denied, only the states of those that deny it are shown. Policies in a dry run are not reported: the client has
+        not to obey them."""
+        buckets = [bucket for bucket in from_store(answers) if bucket.ask.kind == "take"]
+        collected.add(self._fields, [(b.quota, None if denied and b.result.success else b.result) for b in buckets])
 
     # ---- Functions of the user ----
 

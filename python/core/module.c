@@ -10,6 +10,7 @@
 #include "decision.h"
 #include "loop.h"
 #include "loop_store.h"
+#include "middleware.h"
 #include "reservation.h"
 #include "result.h"
 #include "src/conn/server_error.h"
@@ -115,6 +116,10 @@ static PyMethodDef functions[] = {{"decide", module_decide, METH_O,
                                   {"set_timer", module_set_timer, METH_VARARGS, NULL},
                                   {"parse_rate", module_parse_rate, METH_O, NULL},
                                   {"quote", module_quote, METH_O, NULL},
+                                  {"http_fields", middleware_http_fields, METH_VARARGS, NULL},
+                                  {"http_problem", middleware_http_problem, METH_VARARGS, NULL},
+                                  {"http_retry_after", middleware_http_retry_after, METH_O, NULL},
+                                  {"address_key", middleware_address_key, METH_VARARGS, NULL},
                                   {"redact", module_redact, METH_VARARGS, NULL},
                                   {NULL, NULL, 0, NULL}};
 

@@ -3,6 +3,7 @@
  * several buckets has a result for each of them in `parts`. */
 #include "result.h"
 
+#include <math.h>
 #include <stddef.h>
 
 #include "convert.h"
@@ -108,6 +109,14 @@ PyObject *result_from_group(struct core_state *state, const steady_result *from,
 double result_must_wait(PyObject *result) { return ((struct result *)result)->must_wait; }
 
 bool result_is_success(PyObject *result) { return ((struct result *)result)->success; }
+
+void result_fill_policy(PyObject *result, steady_http_policy *policy) {
+    const struct result *self = (struct result *)result;
+    policy->success = self->success;
+    policy->level = self->level;
+    policy->blocked_for = self->blocked ? llround(self->blocked_for * 1e6) : 0;
+    policy->retry_after = self->success ? 0 : self->may_retry ? llround(self->retry_after * 1e6) : -1;
+}
 
 PyObject *result_reservation(PyObject *result) { return ((struct result *)result)->reservation; }
 

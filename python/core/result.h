@@ -5,6 +5,7 @@
 
 #include "state.h"
 #include "steady.h"
+#include "steady/http.h"
 
 /* The result of a decision on one bucket. `name` is the name of its limit, or NULL. */
 PyObject *result_from(struct core_state *state, const steady_result *from, PyObject *name);
@@ -14,7 +15,8 @@ PyObject *result_from_group(struct core_state *state, const steady_result *from,
 
 double result_must_wait(PyObject *result);
 bool result_is_success(PyObject *result);
-PyObject *result_reservation(PyObject *result); /* borrowed; NULL: none */
+void result_fill_policy(PyObject *result, steady_http_policy *policy); /* success, level and the two times */
+PyObject *result_reservation(PyObject *result);                        /* borrowed; NULL: none */
 
 extern PyType_Spec result_spec;
 

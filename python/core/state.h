@@ -5,6 +5,7 @@
  *
  *   - module: exceptions, functions and types that Python code sees
  *   - blocking: the Store and the Throttler of aiosteady.blocking
+ *   - middleware: header fields, problem documents and the addresses of clients, for the middlewares
  *   - throttler: Throttler: its limits, and calls with a key
  *   - decision: Decision: the coroutine that a call to a server returns
  *   - call: Call: a decision on several buckets, or with options; settling
