@@ -284,9 +284,9 @@ def test_a_cancelled_request_leaves_nothing_charged(apart, after_reserve, monkey
     together = importlib.import_module("aiosteady._together")
     give_back = together.Group.give_back
 
-    async def slowly(self, result):
+    async def slowly(self, *call):
         await asyncio.sleep(0.05)
-        await give_back(self, result)
+        await give_back(self, *call)
 
     monkeypatch.setattr(together.Group, "give_back", slowly)
 

@@ -241,16 +241,17 @@ def test_the_next_request_of_a_client_finds_the_room_that_came_back(web, limited
 def test_each_policy_is_settled_by_itself(web):
     store = web.throttlers.connect("memory:")
     tokens = web.throttlers.Throttler(store, limits={"minute": "100/minute", "hour": "1000/hour"})
-    requests, failures = (web.throttlers.Throttler(store, 10, WIDE) for _ in range(2))
+    requests, failures, slow = (web.throttlers.Throttler(store, 10, recharge) for recharge in (WIDE, WIDE, 10 * WIDE))
     app = web.module.RateLimit(web.app(500), policies=[
         web.module.Policy(requests, lambda request: "k", name="requests"),
+        web.module.Policy(slow, lambda request: "k", 5, "slow", settle=lambda o: 1),
         web.module.Policy(failures, lambda request: "k", name="failures", settle=lambda o: 1 if o.status >= 500 else 0),
         web.module.Policy(tokens, lambda request: "k", 20, "tokens", settle=lambda o: {"minute": 30})])
     web.ask(app)
     peeked = tokens.peek("tokens:k")
     peeked = asyncio.run(peeked) if inspect.isawaitable(peeked) else peeked
     assert {name: part.level for name, part in peeked.limits.items()} == {"minute": 30, "hour": 20}
-    assert [web.level(requests, "requests:k"), web.level(failures, "failures:k")] == [1, 1]
+    assert [web.level(requests, "requests:k"), web.level(failures, "failures:k"), web.level(slow, "slow:k")] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("result", [2, (2,), [2], {"1h": 2}, None], ids=repr)

@@ -6,9 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional, Union
 
-from . import _core
 from ._policy import Decision, described
-from ._together import answered
 
 if TYPE_CHECKING:
     from ._core import ThrottleResult
@@ -123,8 +121,7 @@ class Settlement:
             await self._settle(answer, outcome)
 
     async def _settle(self, answer: Answer, outcome: Outcome) -> None:
-        reservation = answer.result._reservation
-        if reservation is None:  # on_error has answered
+        if answer.result._reservation is None:  # on_error has answered
             return
         actuals: list[int] = []
         changes = False
@@ -137,8 +134,8 @@ class Settlement:
             return
         names = ", ".join(repr(ask.policy.name) for ask in answer.group.asks)
         try:
-            settled = await answered(_core.Call.settle(answer.group.asks[0].throttler, reservation, tuple(actuals)))
-            why = settled.error if settled.source == "policy" else None
+            settled = await answer.group.give_back(answer.result, tuple(actuals))
+            why = settled.error if settled is not None and settled.source == "policy" else None
         except Exception as error:
             why = described(error)
         if why is not None:

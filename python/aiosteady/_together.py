@@ -102,7 +102,8 @@ class Group:
         ask = self.asks[0]
         reserves = any(ask.policy.settle is not None for ask in self.asks) and self.costs
         if len(self.asks) > 1 or reserves or ask.kind != "take":
-            return await answered(self._call(CONSUME_ALL, reserve=reserves))
+            self._reserving = self._call(CONSUME_ALL, reserve=reserves)
+            return await answered(self._reserving)
         answer = ask.throttler.consume(ask.key, ask.cost)
         return answer if isinstance(answer, ThrottleResult) else await answer
 
@@ -117,10 +118,12 @@ class Group:
         self._reserving = self._call(CONSUME_ALL, reserve=True)
         return await answered(self._reserving)
 
-    async def give_back(self, result: ThrottleResult) -> None:
-        """Only a store has a reservation to give back. If it fails, the bucket stays too full, which is stricter."""
-        if self._reserving is not None and result._reservation is not None:
-            await answered(self._reserving.give_back(result._reservation))
+    async def give_back(self, result: ThrottleResult, actuals: tuple[int, ...] | None = None) -> ThrottleResult | None:
+        """Settles what the last call took, with 0 or with a cost for each bucket. Only a store has a reservation. If this
+        fails, the bucket stays too full, which is stricter."""
+        if self._reserving is None or result._reservation is None:
+            return None
+        return await answered(self._reserving.give_back(result._reservation, actuals))
 
 
 class Answer(NamedTuple):

@@ -13,7 +13,6 @@ import inspect
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Optional, TypeVar, Union
 
 from ._address import client_address_of_environ as client_address
@@ -24,20 +23,16 @@ from ._settle import Actual, Outcome, Settlement
 from .blocking import Throttler
 
 if TYPE_CHECKING:
-    from typing import Protocol
-
-    class StartResponse(Protocol):
-        def __call__(
-            self, status: str, headers: list[tuple[str, str]], exc_info: Optional[ExcInfo] = None, /
-        ) -> Callable[[bytes], object]: ...
+    from _typeshed import OptExcInfo
+    from _typeshed.wsgi import StartResponse
 else:
+    OptExcInfo = tuple
     StartResponse = Callable[..., Callable[[bytes], object]]
 
 __all__ = ["Decision", "Outcome", "Policy", "RateLimit", "client_address"]
 
 R = TypeVar("R")
 Environ = dict[str, Any]
-ExcInfo = Union[tuple[type[BaseException], BaseException, TracebackType], tuple[None, None, None]]
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 MaybeKey = Union[str, bytes, None]
 Key = Callable[[Environ], MaybeKey]
@@ -185,7 +180,7 @@ def run(work: Coroutine[Any, Any, R]) -> R:
 
 def with_fields(start_response: StartResponse, collected: RequestFields) -> StartResponse:
     def start(
-        status: str, headers: list[tuple[str, str]], exc_info: Optional[ExcInfo] = None, /
+        status: str, headers: list[tuple[str, str]], exc_info: Optional[OptExcInfo] = None, /
     ) -> Callable[[bytes], object]:
         theirs = as_bytes(headers)
         merged = collected.merged(theirs)
@@ -196,7 +191,7 @@ def with_fields(start_response: StartResponse, collected: RequestFields) -> Star
 
 def with_missing_fields(start_response: StartResponse, fields: list[Field]) -> StartResponse:
     def start(
-        status: str, headers: list[tuple[str, str]], exc_info: Optional[ExcInfo] = None, /
+        status: str, headers: list[tuple[str, str]], exc_info: Optional[OptExcInfo] = None, /
     ) -> Callable[[bytes], object]:
         return started(start_response, status, as_text(with_missing(as_bytes(headers), fields)), exc_info)
 
@@ -204,7 +199,7 @@ def with_missing_fields(start_response: StartResponse, fields: list[Field]) -> S
 
 
 def started(
-    start_response: StartResponse, status: str, headers: list[tuple[str, str]], exc_info: Optional[ExcInfo]
+    start_response: StartResponse, status: str, headers: list[tuple[str, str]], exc_info: Optional[OptExcInfo]
 ) -> Callable[[bytes], object]:
     """Calls with exc_info only if there is one: servers and applications may take two arguments then."""
     return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
@@ -235,7 +230,7 @@ class Recorded:
 
     def start_response(self, start_response: StartResponse) -> StartResponse:
         def start(
-            status: str, headers: list[tuple[str, str]], exc_info: Optional[ExcInfo] = None, /
+            status: str, headers: list[tuple[str, str]], exc_info: Optional[OptExcInfo] = None, /
         ) -> Callable[[bytes], object]:
             write = started(start_response, status, headers, exc_info)
             self._settlement.start(int(status[:3]) if status[:3].isdigit() else 500, as_bytes(headers))

@@ -233,15 +233,17 @@ static PyObject *call_settle(PyObject *type, PyObject *args) {
     return (PyObject *)self;
 }
 
-/* (reservation): a call that settles with 0 what this one has reserved. */
-static PyObject *call_give_back(struct call *self, PyObject *reservation) {
+/* (reservation, actual=None): a call that settles what this one has reserved; None: with 0. */
+static PyObject *call_give_back(struct call *self, PyObject *args) {
+    PyObject *reservation = NULL, *actual = Py_None;
+    if (!PyArg_ParseTuple(args, "O|O", &reservation, &actual)) return NULL;
     const steady_reservation *of = reservation_of(self->state, reservation);
     struct call *back = of != NULL ? call_alloc(self->state, self->n, STEADY__PARTS_MAX) : NULL;
     if (back == NULL) return NULL;
     back->verb = STEADY__SETTLE;
     back->reservation = Py_NewRef(reservation);
     back->actuals = back->amounts;
-    if (reservation_read_actual(of, Py_None, back->actuals) != 0) Py_CLEAR(back);
+    if (reservation_read_actual(of, actual, back->actuals) != 0) Py_CLEAR(back);
     for (; back != NULL && back->n < self->n; back->n++)
         back->parts[back->n].throttler = (struct throttler *)Py_NewRef((PyObject *)self->parts[back->n].throttler);
     return (PyObject *)back;
@@ -564,7 +566,7 @@ static void call_dealloc(struct call *self) {
 }
 
 static PyMethodDef methods[] = {{"settle", (PyCFunction)call_settle, METH_VARARGS | METH_CLASS, NULL},
-                                {"give_back", (PyCFunction)call_give_back, METH_O, NULL},
+                                {"give_back", (PyCFunction)call_give_back, METH_VARARGS, NULL},
                                 {"keys", (PyCFunction)call_keys, METH_NOARGS, NULL},
                                 {"encode", (PyCFunction)call_encode, METH_NOARGS, NULL},
                                 {"words", (PyCFunction)call_words, METH_NOARGS, NULL},
