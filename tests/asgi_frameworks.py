@@ -5,7 +5,7 @@ import asyncio
 import fastapi
 import httpx
 from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
@@ -52,7 +52,58 @@ def limits_websockets():
         raise AssertionError("accepted")
 
 
+def answers_with_a_response_of_starlette():
+    def denied(scope, decision):
+        return JSONResponse({"by": decision.denied_by}, status_code=429, headers={"cache-control": "private"})
+
+    client = TestClient(RateLimit(of_starlette(), Throttler("memory:", 1, 60.0), on_denied=denied))
+    client.get("/")
+    response = client.get("/")
+    assert (response.status_code, response.json()) == (429, {"by": ["default"]})
+    assert response.headers["retry-after"] == "60" and response.headers["ratelimit"] == '"default";r=0;t=60'
+    assert response.headers.get_list("cache-control") == ["private"]
+    try:
+        TestClient(client.app).websocket_connect("/").__enter__()
+    except WebSocketDenialResponse as refused:
+        assert refused.json() == {"by": ["default"]}
+    else:
+        raise AssertionError("accepted")
+
+
+def settles():
+    seen = []
+
+    async def state(request):
+        return PlainTextResponse(str(request.state.rate_limit.results["default"].level))
+
+    async def broken(request):
+        raise ValueError("broken")
+
+    async def stream(request):
+        async def events():
+            for i in range(100):
+                yield b"data: %d\n\n" % i
+
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    def settle(outcome):
+        seen.append((outcome.status, outcome.complete, outcome.size, outcome.body[-12:], type(outcome.exception).__name__))
+        return 0 if outcome.exception else None
+
+    app = Starlette(routes=[Route("/", state), Route("/broken", broken), Route("/stream", stream)])
+    app.add_middleware(RateLimit, throttler=Throttler("memory:", 10, 3600.0), settle=settle, body_bytes=100)
+    client = TestClient(app, raise_server_exceptions=False)
+    assert client.get("/").text == "1"
+    assert client.get("/broken").status_code == 500
+    assert client.get("/stream").text.endswith("data: 99\n\n")
+    assert client.get("/").text == "3", "the exception gave its drop back"
+    assert seen == [(200, True, 1, b"1", "NoneType"), (500, False, 0, b"", "ValueError"),
+                    (200, True, 990, b"8\n\ndata: 99\n\n"[-12:], "NoneType"), (200, True, 1, b"3", "NoneType")], seen
+
+
 for make in (of_starlette, of_fastapi):
     asyncio.run(limits(make()), debug=True)
 limits_websockets()
+answers_with_a_response_of_starlette()
+settles()
 print("fine")

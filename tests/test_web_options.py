@@ -273,6 +273,22 @@ def test_policies_of_several_stores_are_settled(web, stores):
     assert [web.level(limits[0], "a:k"), web.level(limits[1], "b:k")] == [1, 4]
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_client_of_redis_py_settles_and_runs_dry(package, redis_server, from_pypi, monkeypatch, dry_run):
+    monkeypatch.syspath_prepend(str(from_pypi("redis==8.1.0")))
+    asgi, seen = importlib.import_module("aiosteady.asgi"), []
+
+    async def main():
+        async with importlib.import_module("redis.asyncio").from_url(redis_server.url) as client:
+            there = package.Throttler(client, 5, WIDE)
+            app = asgi.RateLimit(asgi_rig.hello, there, cost=4, settle=lambda outcome: 2, dry_run=dry_run,
+                                 on_decision=lambda scope, decision: seen.append(decision.allowed))
+            responses = await asgi_rig.ask_all(app, 2)
+            return [r.status for r in responses], (await there.peek("default:192.0.2.1")).level
+
+    assert asyncio.run(main()) == ([200, 200 if dry_run else 429], 2) and seen == [True, False]
+
+
 def failing_settles():
     yield "raises", lambda o: 1 / 0, "ZeroDivisionError: division by zero (test_web_options.py:"
     yield "no header", lambda o: int(o.headers["X-Tokens"]), "the response has no header 'X-Tokens' (test_web_options.py:"

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The WSGI middleware, called like a server calls it: answers and fields, keys, failing stores, the protocol."""
+import importlib
 import json
 import sys
 import threading
@@ -213,6 +214,32 @@ def test_the_iterable_of_the_application_is_closed(wsgi, throttler):
         return Blocks()
 
     assert ask(wsgi.RateLimit(app, throttler(5))).body == b"ab" and closed == [True]
+
+
+def test_flask_is_limited_and_a_response_of_werkzeug_is_a_denial(wsgi, throttler, from_pypi, monkeypatch):
+    monkeypatch.syspath_prepend(str(from_pypi("flask==3.1.3")))
+    flask = importlib.import_module("flask")
+    seen = []
+
+    def settle(outcome):
+        seen.append((outcome.status, outcome.complete, outcome.size, outcome.headers["content-type"]))
+        return 0 if outcome.status == 500 else None
+
+    site = flask.Flask("site")
+    site.route("/", endpoint="/")(lambda: str(flask.request.environ["aiosteady.rate_limit"].results["default"].level))
+    site.route("/broken", endpoint="broken")(lambda: 1 / 0)
+    site.route("/stream", endpoint="stream")(lambda: flask.Response((b"x" for _ in range(5)), mimetype="text/plain"))
+    site.wsgi_app = wsgi.RateLimit(
+        site.wsgi_app, throttler(3), settle=settle,
+        on_denied=lambda environ, decision: flask.Response("slow down", status=429, headers={"X-Own": "1"}))
+    client = site.test_client()
+    texts = [client.get(path).text for path in ("/", "/broken", "/stream", "/")]
+    assert texts[0] == "1" and texts[2:] == ["xxxxx", "3"], "the failure gave its drop back"
+    assert [row[:3] for row in seen] == [(200, True, 1), (500, True, len(texts[1])), (200, True, 5), (200, True, 1)]
+    denied = client.get("/")
+    assert (denied.status_code, denied.text, denied.headers["X-Own"], denied.headers["Retry-After"]) == (
+        429, "slow down", "1", "60")
+    assert denied.headers["RateLimit"] == '"default";r=0;t=60' and denied.headers["Cache-Control"] == "no-store"
 
 
 # ---- Keys and arguments ----
