@@ -240,7 +240,7 @@ static int call_add_part(struct steady__group *group, const steady_part *part, s
         const int64_t capacity = limit->terms.rate.capacity;
         member->local_rate = &limit->local_terms.rate;
         member->prefix_len = t->prefix_len;
-        member->several = t->n_limits > 1;
+        member->key_has_name = t->n_limits > 1;
         member->part.kind = kinds[part->kind];
         member->asked = amount;
         member->part.amount = t->clamp && amount > capacity ? capacity : amount;
@@ -555,7 +555,7 @@ int steady_cancel(steady_throttler *throttler, uint64_t id) {
 /* The limit of a throttler that the bucket belongs to; NULL: none. */
 static const struct steady__throttler_limit *call_limit_of(const steady_throttler *t, const steady_reserved *part,
                                                            const struct steady__reserved_key *key) {
-    if (t == NULL || key->prefix_len != t->prefix_len || key->several != (t->n_limits > 1)) return NULL;
+    if (t == NULL || key->prefix_len != t->prefix_len || key->has_name != (t->n_limits > 1)) return NULL;
     if (t->prefix_len > part->key_len || memcmp(t->prefix, part->key, t->prefix_len) != 0) return NULL;
     if (t->n_limits == 1) return &t->limits[0];
     for (size_t i = 0; i < t->n_limits; i++)

@@ -53,7 +53,7 @@ steady_reservation *steady__reservation_new(const struct steady__group *group, i
         const struct steady__member *member = &group->members[i];
         const struct steady__rate *rate = member->part.rate;
         const char *name = group->results[i].name;
-        r->keys[i] = (struct steady__reserved_key){member->prefix_len, member->several};
+        r->keys[i] = (struct steady__reserved_key){member->prefix_len, member->key_has_name};
         r->parts[i] = (steady_reserved){.key = reservation_keep(&at, member->key, member->key_len),
                                         .name = reservation_keep(&at, name, strlen(name)),
                                         .key_len = member->key_len,
@@ -150,7 +150,7 @@ size_t steady_reservation_text(const steady_reservation *reservation, char *text
         reservation_put(&out, ",", 1);
         reservation_put_escaped(&out, part->name, strlen(part->name));
         const int64_t numbers[] = {(int64_t)reservation->keys[i].prefix_len,
-                                   reservation->keys[i].several,
+                                   reservation->keys[i].has_name,
                                    part->limit.max_capacity,
                                    part->limit.drop_recharge,
                                    part->limit.drops,
@@ -211,7 +211,7 @@ static bool reservation_read_number(const char **at, int64_t min, int64_t max, c
 static bool reservation_read_part(const char **at, steady_reserved *part, struct steady__reserved_key *key,
                                   char **text) {
     size_t name_len = 0;
-    int64_t prefix_len = 0, several = 0;
+    int64_t prefix_len = 0, has_name = 0;
     part->key = *text;
     if (!reservation_read_escaped(at, *text, STEADY__KEY_MAX, &part->key_len) || part->key_len == 0) return false;
     *text += part->key_len + 1;
@@ -220,7 +220,7 @@ static bool reservation_read_part(const char **at, steady_reserved *part, struct
     *text += name_len + 1;
     part->limit.name = part->name;
     if (!reservation_read_number(at, 0, (int64_t)part->key_len - 1, ',', &prefix_len) ||
-        !reservation_read_number(at, 0, 1, ',', &several) ||
+        !reservation_read_number(at, 0, 1, ',', &has_name) ||
         !reservation_read_number(at, 1, STEADY__CAPACITY_MAX, ',', &part->limit.max_capacity) ||
         !reservation_read_number(at, 1, STEADY__EXACT - 1, ',', &part->limit.drop_recharge) ||
         !reservation_read_number(at, 1, STEADY__DROPS_MAX, ',', &part->limit.drops) ||
@@ -230,7 +230,7 @@ static bool reservation_read_part(const char **at, steady_reserved *part, struct
         return false;
     const int64_t least = part->amount < 0 ? part->amount : 0, most = part->amount < 0 ? 0 : part->amount;
     if (part->granted < least || part->granted > most) return false; /* no call grants more than it was asked for */
-    *key = (struct steady__reserved_key){(size_t)prefix_len, several == 1};
+    *key = (struct steady__reserved_key){(size_t)prefix_len, has_name == 1};
     return steady_limit_check(&part->limit, NULL) == 0;
 }
 

@@ -20,7 +20,7 @@ struct steady_reservation {
 /* How the key of a part was made, to find its throttler again. */
 struct steady__reserved_key {
     size_t prefix_len;
-    bool several; /* the throttler had several limits */
+    bool has_name; /* of its limit, at its end: the throttler had several limits */
 };
 
 /* The reservation that a group will make in the store with this tag. NULL: out of memory. */

@@ -30,7 +30,7 @@ struct steady__member {
     const char *key;                       /* whole: with its prefix */
     size_t key_len;
     size_t prefix_len;
-    bool several;                         /* its throttler has several limits */
+    bool key_has_name;                    /* the key ends with the name of its limit: its throttler has several */
     steady_us moment;                     /* of the clock of its server, by the store: when the drops were put in */
     struct steady__settlement settlement; /* STEADY__SETTLE only. settlement.rate is that of `terms` */
 };
