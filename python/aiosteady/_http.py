@@ -120,6 +120,9 @@ class RequestFields:
         self._forms: list[str] = []
         self._policies: dict[str, tuple[Quota, ThrottleResult | None]] = {}
 
+    def may_enter(self, owner: object, name: str) -> bool:
+        return self._owners.get(name, owner) is owner
+
     def enter(self, owner: object, names: Iterable[str]) -> None:
         for name in names:
             if self._owners.setdefault(name, owner) is not owner:

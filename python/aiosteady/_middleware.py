@@ -81,6 +81,11 @@ def result_of(ask: Ask, answer: Answer) -> ThrottleResult:
         granted=named.granted, name=named.name, part=named.part, atomic=answer.result.atomic, parts=parts)
 
 
+def own_key(ask: Ask) -> bytes:
+    """The key without the name of the policy. Throttler.limit on an endpoint puts no name before it."""
+    return ask.key.removeprefix(f"{ask.policy.name}:".encode())
+
+
 class Judgement(NamedTuple):
     """`verdict`: our response; its status is 0 if the application responds. `app`: on_denied has returned this response.
     `settlement`: records the response of the application."""
@@ -189,7 +194,7 @@ class Middleware:
         decision = Decision(
             not denied_by and verdict.status == 0, verdict.status, tuple(denied_by), wait,
             {ask.policy.name: result_of(ask, answer) for answer in answers for ask in answer.group.asks},
-            {ask.policy.name: ask.key[len(ask.policy.name) + 1:] for ask in asks},
+            {ask.policy.name: own_key(ask) for ask in asks},
             bool(denied_by) and verdict.status == 0)
         if self._on_decision is not None:
             await self._call_on_decision(request, decision)
@@ -255,7 +260,7 @@ class Middleware:
     def _count(self, asks: Iterable[Ask], names: list[str]) -> list[str]:
         """Counts a denial for the log, once for each policy."""
         for ask in {ask.place: ask for ask in asks}.values():
-            self._denials[ask.place].add(ask.key[len(ask.policy.name) + 1:], ask.kind == "shadow")
+            self._denials[ask.place].add(own_key(ask), ask.kind == "shadow")
         return names
 
     def _add_fields(self, collected: RequestFields, answers: list[Answer], denied: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import operator
+import sys
 import time
 import typing
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -262,6 +263,9 @@ class Throttler(BaseThrottler):
 
         Use it as `async with throttler.limit(key):` or as the decorator `@throttler.limit(key)`. As a decorator, `key`
         may be a function that gets the arguments of the call and returns the key.
+
+        On an endpoint of FastAPI or Starlette, the decorator answers 429 in place of TimeoutError. Without a timeout it
+        does not wait there. See aiosteady.fastapi.
         """
         return Limit(self, key, amount, timeout)
 
@@ -334,9 +338,23 @@ class Limit(BaseLimit):
             raise TypeError(f"{shown(function)} must be a coroutine function; for a plain function use "
                             "aiosteady.blocking.Throttler")
 
+        on_endpoint: Any = None
+
         @functools.wraps(function)
         async def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-            await self._throttler.wait(self._key_of_call(args, kwargs), self._amount, self._timeout)
-            return await function(*args, **kwargs)
+            nonlocal on_endpoint
+            key = self._key_of_call(args, kwargs)
+            request = None
+            if "starlette.routing" in sys.modules:
+                from . import fastapi
+
+                request = fastapi.request_of_call(args, kwargs, sys._getframe(1))
+            if request is None:
+                await self._throttler.wait(key, self._amount, self._timeout)
+                return await function(*args, **kwargs)
+            if on_endpoint is None:
+                on_endpoint = fastapi.LimitOnEndpoint(self._throttler, function, self._amount, self._timeout)
+            response: R = await on_endpoint.run(request, key, functools.partial(function, *args, **kwargs))
+            return response
 
         return limited
