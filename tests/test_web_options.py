@@ -587,6 +587,31 @@ def test_a_dry_run_lets_all_pass_that_would_get_another_status(web, limited, clo
     assert (seen[0].allowed, seen[0].denied_by, seen[0].dry_run) == (False, ("default",), True)
 
 
+def test_policies_in_a_dry_run_with_one_bucket_let_the_request_pass(web, caplog):
+    store = web.throttlers.connect("memory:")
+    limits = web.throttlers.Throttler(store, limits={"burst": "2/minute", "day": "50/day"})
+    app = web.module.RateLimit(web.app(), limits, name="a", key=lambda request: "k", settle=lambda outcome: 1, dry_run=True, policies=[
+        web.module.Policy(web.throttlers.Throttler(store, 9, WIDE), lambda request: "k}burst", name="{a")])
+    assert web.ask(app).status == 200 and "have the same bucket; dry run: the request passes" in caplog.text
+
+
+def test_policies_in_a_dry_run_with_several_stores_start_no_block(web):
+    limits = [web.throttlers.Throttler("memory:", 1, WIDE, 2 * WIDE) for _ in range(2)]
+    seen = []
+    app = web.module.RateLimit(web.app(), policies=[
+        web.module.Policy(limit, lambda request: "k", name=name) for limit, name in zip(limits, "ab")], dry_run=True,
+        on_decision=lambda request, decision: seen.append(decision))
+    assert [web.ask(app).status for _ in range(2)] == [200, 200]
+    assert seen[1].denied_by == ("a", "b") and seen[1].retry_after <= WIDE
+
+
+def test_a_local_bucket_is_not_settled(web, closed_port):
+    calls = []
+    gone = web.throttlers.Throttler(f"redis://127.0.0.1:{closed_port}", 2, WIDE, on_error="local")
+    app = web.module.RateLimit(web.app(), gone, key=lambda request: "k", settle=calls.append)
+    assert [web.ask(app).status for _ in range(3)] == [200, 200, 429] and calls == []
+
+
 def test_a_dry_run_is_settled_if_it_would_have_passed(web, limited):
     app, there = limited(capacity=4, cost=3, settle=lambda outcome: 2, dry_run=True)
     for level in (2, 2):  # the second would be denied
@@ -693,6 +718,7 @@ def test_a_key_is_one_line_of_the_log(package, caplog):
     ({"settle": lambda o: 1, "body_bytes": -1}, ValueError, "body_bytes is -1; it must not be negative"),
     ({"settle": lambda o: 1, "body_bytes": "1"}, TypeError, "body_bytes must be an int, not str"),
     ({"body_bytes": 1}, ValueError, "body_bytes is for settle, which is not given"),
+    ({"dry_run": "no"}, TypeError, "dry_run must be True or False, not str"),
     ({"on_denied": 5}, TypeError, "on_denied must be a function of .* and decision, not int"),
     ({"on_denied": lambda scope, receive, send: 1}, TypeError, "on_denied must be a function that can be called with"),
     ({"on_decision": "x"}, TypeError, "on_decision must be a function of .* and decision, not str"),

@@ -18,6 +18,7 @@ from ._policy import (
     Decision,
     Denials,
     Warnings,
+    check_bool,
     check_buckets,
     check_cost,
     check_function,
@@ -133,6 +134,7 @@ class Middleware:
             raise ValueError(f"fields is {shown(fields)}; it must be one of {', '.join(map(repr, _http.FORMS))}")
         self._allows_on_error = on_error == "allow"
         self._allows_on_overload = on_overload == "allow"
+        check_bool("dry_run", dry_run)
         if on_denied is not None and not isinstance(on_denied, (str, bytes, dict)):
             check_function("on_denied", on_denied, self._policy_type._request, "decision")
         if on_decision is not None:
@@ -199,7 +201,7 @@ class Middleware:
         if self._on_decision is not None:
             await self._call_on_decision(request, decision)
         if verdict.status == 0:
-            settles = any(ask.policy.settle is not None for ask in asks)
+            settles = any(ask.policy.settle is not None for answer in answers for ask in answer.group.asks)
             return Judgement(verdict, decision, Settlement(self, request, decision, answers) if settles else None, None)
         if self._on_denied is not None:
             return await self._denied_in_their_way(request, decision, verdict)

@@ -99,6 +99,7 @@ class BasePolicy:
             if isinstance(throttler, kind) and (too_small := too_small_for(cost, throttler, self.quotas)):
                 raise ValueError(f"cost is {cost}, over the capacity of {too_small[0].capacity}; it would never fit")
         check_secret(self.hash)
+        check_bool("dry_run", self.dry_run)
         if self.settle is not None:
             check_function("settle", self.settle, "outcome")
             if self.cost == 0:
@@ -139,6 +140,11 @@ def check_secret(secret: bool | str | bytes) -> None:
         raise TypeError(f"hash must be True, False or a secret as str or bytes, not {type(secret).__name__}")
     if not isinstance(secret, bool) and not secret:
         raise ValueError("hash is an empty secret; use True for a hash without a secret")
+
+
+def check_bool(option: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{option} must be True or False, not {type(value).__name__}")
 
 
 def check_function(option: str, function: Any, *arguments: str) -> None:
