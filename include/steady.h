@@ -702,9 +702,9 @@ typedef struct steady_part {
  *   - On a Redis server the call is one script, and atomic. So it is in a cluster if all keys lie in one slot: put the
  *     common part into braces, "{user:42}:requests".
  *   - In several slots of a cluster the call looks at all buckets, then takes them: at most two round trips more. It
- *     never allows more than the limits. If another call takes the last room meanwhile, it is denied, and what it took
- * is given back. result->atomic is false. It is STEADY_UNKNOWN if what it took may still be charged. Only an attached
- *     store needs one slot: STEADY_UNSUPPORTED otherwise.
+ *     never allows more than the limits. If another call takes the last room meanwhile, the call is denied, and what it
+ *     took is given back. If that may still be charged, the call ends as STEADY_UNKNOWN. result->atomic is false. Only
+ *     an attached store needs one slot: STEADY_UNSUPPORTED otherwise.
  *   - An embedded store looks at all buckets, then takes them one by one. It never allows more than the limits, and
  *     denies only if at some moment of the call there was no room. result->atomic is false.
  *   - An error without a verdict is answered by the strictest policy of the throttlers: STEADY_DENY, STEADY_REPORT,

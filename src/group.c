@@ -67,7 +67,7 @@ void steady__group_conclude(const struct steady__call *call, bool success, int64
     steady__group_name(call, named, result);
 }
 
-static void group_fill(steady_part_result *result, const struct steady__decision *d) {
+void steady__group_fill(steady_part_result *result, const struct steady__decision *d) {
     result->success = d->success;
     result->level = d->level;
     result->until_next_drop = d->until_next_drop;
@@ -80,7 +80,7 @@ static unsigned group_settle(struct steady__group *group, struct steady__bucket 
     for (size_t i = 0; i < group->n; i++) {
         struct steady__settled settled;
         steady__settle(&group->members[i].settlement, now, &buckets[i], &settled);
-        group_fill(&group->results[i], &settled.bucket);
+        steady__group_fill(&group->results[i], &settled.bucket);
         group->members[i].moment = now;
         group->results[i].charged = settled.charged;
         group->results[i].given_back = settled.given_back;
@@ -99,7 +99,7 @@ static unsigned group_consume(struct steady__group *group, struct steady__bucket
         parts[i] = group->members[i].part;
     steady__parts_decide(parts, group->n, &group->how, now, buckets, each, verdict);
     for (size_t i = 0; i < group->n; i++) {
-        group_fill(&group->results[i], &each[i].bucket);
+        steady__group_fill(&group->results[i], &each[i].bucket);
         group->members[i].moment = now;
         group->results[i].granted = each[i].granted;
         stepped += each[i].bucket.stepped;
@@ -127,7 +127,7 @@ void steady__group_reset(const struct steady__call *call, steady_result *result)
     for (size_t i = 0; i < call->group->n; i++) {
         struct steady__decision d;
         steady__bucket_peek(&empty, call->group->members[i].part.rate, 0, &d);
-        group_fill(&call->group->results[i], &d);
+        steady__group_fill(&call->group->results[i], &d);
     }
     *result = (steady_result){.source = STEADY_FROM_STORE, .success = true, .atomic = true};
     steady__group_name(call, 0, result);

@@ -6,9 +6,8 @@
 
 #include "store.h"
 
-/* Makes a group with room for n members with keys of `key_bytes` together. The members are zero: add them with
- * steady__group_add. NULL: out of memory. Free it with
- * free, or with its call: see steady__call_release. */
+/* Makes a group with room for n members with keys of `key_bytes` together. Add its members with
+ * steady__group_add. NULL: out of memory. Free it with free, or with its call: see steady__call_release. */
 struct steady__group *steady__group_new(size_t n, size_t key_bytes);
 
 /* The next member. Copies the whole key. The caller holds the throttler. */
@@ -20,6 +19,9 @@ struct steady__member *steady__group_add(struct steady__group *group, steady_thr
  * `changed` may be NULL. Not for a reset. Returns how many buckets were ahead of the clock. */
 unsigned steady__group_decide(const struct steady__call *call, struct steady__bucket *buckets, int64_t now,
                               bool *changed, steady_result *result);
+
+/* Fills the fields of a result that a decision has, too. */
+void steady__group_fill(steady_part_result *result, const struct steady__decision *decision);
 
 /* Fills the result of a reset: empty buckets. */
 void steady__group_reset(const struct steady__call *call, steady_result *result);

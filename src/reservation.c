@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT
  * Reservations, and their text form:
  *
- *     r1,<parts>,<store>;<key>,<name>,<prefix
- * length>,<several>,<capacity>,<recharge>,<drops>,<amount>,<granted>,<moment>; ...
+ *     r1,<number of parts>,<store>;
  *
- * with one group of fields for each part. <store> is the tag of an embedded store, or 0. All are decimal integers but
- * key and name: there each byte that is no letter, digit or one of -._:/@ is written %XX. The number of parts and the
- * last semicolon show that nothing was cut off. */
+ * and then for each part
+ *
+ *     <key>,<name>,<prefix length>,<key has name>,<capacity>,<recharge>,<drops>,<amount>,<granted>,<moment>;
+ *
+ * <store> is the tag of an embedded store, or 0. <key has name> is 1 if the throttler had several limits, otherwise 0.
+ * All fields are decimal integers but key and name. In these, each byte that is no letter, digit or one of -._:/@ is
+ * written %XX. The number of parts and the last semicolon show that nothing was cut off. */
 #include "reservation.h"
 
 #include <inttypes.h>

@@ -55,11 +55,7 @@ static const struct steady__part *local_group_part(const struct work *w, size_t 
 static int64_t local_group_now(const struct work *w) { return w->site->clock(w->site->clock_data); }
 
 static void local_group_fill(steady_part_result *result, const struct steady__decision *d, int64_t granted) {
-    result->success = d->success;
-    result->level = d->level;
-    result->until_next_drop = d->until_next_drop;
-    result->blocked_for = d->blocked_for;
-    result->retry_after = d->retry_after;
+    steady__group_fill(result, d);
     result->granted = granted;
 }
 

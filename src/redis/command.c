@@ -354,8 +354,7 @@ static bool command_read_part(struct steady__member *member, int64_t now, const 
 /* Whether the buckets fit the verdict: an allowed call is denied by none, a denied one by the bucket that it names. */
 static bool command_fits_verdict(const struct steady__group *group, const struct steady_result *result) {
     for (size_t i = 0; i < group->n; i++) {
-        const enum steady__kind kind = group->members[i].part.kind;
-        const bool denies = (kind == STEADY__TAKE || kind == STEADY__LOOK) && !group->results[i].success;
+        const bool denies = steady__group_votes(&group->members[i].part) && !group->results[i].success;
         if (result->success ? denies : group->results[i].granted != 0) return false;
         if (!result->success && i == result->part && !denies) return false;
     }
