@@ -703,6 +703,17 @@ def test_the_top_key_is_found_among_many_in_bounded_memory(package, caplog, cloc
     assert 3334 - 10_001 / 33 <= int(line.rpartition(" ")[2]) <= 3334
 
 
+def test_a_flood_that_begins_after_many_keys_came_twice_is_found(package, caplog, clock):
+    denials = importlib.import_module("aiosteady._policy").Denials("p")
+    for i in range(200):
+        denials.add(b"other%d" % (i // 2), False)
+    for _ in range(200):
+        denials.add(b"flood", False)
+    clock[0] += 60
+    denials.add(b"flood", False)
+    assert "denied 400 requests in 60 s; key with the most: 'flood', at least" in ours(caplog)[1]
+
+
 def test_a_key_is_one_line_of_the_log(package, caplog):
     importlib.import_module("aiosteady._policy").Denials("p").add(b"a\nWARNING\xff", False)
     assert "\n" not in ours(caplog)[0] and "WARNING" in ours(caplog)[0]
