@@ -107,7 +107,8 @@ PYTHON_BLOCKS = [(page, code) for page in PAGES for code in blocks(page, "python
 PYTHON_PROGRAMS = [block for block in PYTHON_BLOCKS
                    if re.search(r"asyncio\.run\(|async def test_|import.*\baiosteady\.blocking\b|from aiosteady\.blocking ", block[1])]
 MIDDLEWARE_PAGES = [ROOT / "docs/how-to/limit-a-web-application.md", ROOT / "python/README.md"]
-SERVED_PAGES = [ROOT / "docs/how-to/limit-routes.md"]  # test_fastapi.py runs their programs
+# test_fastapi.py and test_recipes.py run their programs.
+SERVED_PAGES = [ROOT / "docs/how-to/limit-routes.md", ROOT / "docs/how-to/flask-django-celery.md"]
 REDIS, PROMETHEUS = "redis==8.1.0", "prometheus_client==0.26.0"
 IMPORTED = {"import redis": REDIS, "from prometheus_client": PROMETHEUS}
 
