@@ -92,10 +92,13 @@ async def test_max_ahead_bounds_the_line_and_clamp_lowers_an_amount(aio, url):
     async with aio.connect(url, timeout=10) as store:
         t = aio.Throttler(store, 1, 10, max_ahead=15)
         assert [(await t.consume("k", max_wait=None)).success for _ in range(3)] == [True, True, False]
+        with pytest.raises(TimeoutError, match=r"no room in time: it would take (19|20)\."):
+            await t.wait("k", timeout=60)
         clamped = aio.Throttler(store, 5, 60, clamp=True)
         assert (await clamped.consume("c", 9)).level == 5
         assert (await clamped.wait("d", 9)).level == 5
-        for name, wrong, error in (("max_ahead", -1, ValueError), ("max_ahead", "1", TypeError), ("clamp", 1, TypeError),
+        for name, wrong, error in (("max_ahead", -1, ValueError), ("max_ahead", 0, ValueError), ("max_ahead", 1e-9, ValueError),
+                                   ("max_ahead", "1", TypeError), ("clamp", 1, TypeError),
                                    ("clamp", "no", TypeError), ("clamp", None, TypeError)):
             with pytest.raises(error, match=name):
                 aio.Throttler(store, 1, 1, **{name: wrong})

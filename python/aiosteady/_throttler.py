@@ -24,6 +24,11 @@ class BaseThrottler(_core.Throttler):
         """The limits by their names."""
         return {name: Rate(*spec[1:]) for name, spec in zip(self._names, self._options[0])}
 
+    @property
+    def _max_ahead(self) -> Optional[float]:
+        max_ahead: Optional[float] = self._options[4]
+        return max_ahead
+
     def _reservation_of(self, reservation: object, actual: Amount) -> _core.Reservation:
         """The arguments of settle(), checked. `reservation`: a text, or a Reservation of either kind."""
         held = _core.Reservation(reservation) if isinstance(reservation, str) else getattr(reservation, "_core", None)

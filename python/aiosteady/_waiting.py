@@ -49,9 +49,12 @@ def no_room_in_time(seconds: float) -> TimeoutError:
     return TimeoutError(f"the bucket has no room in time: it would take {seconds:.3f} s")
 
 
-def no_attempt_left(result: ThrottleResult, amount: Amount, waited_for: float) -> TimeoutError:
-    """`waited_for`: the max_wait of the call, which retry_after counts from."""
-    takes = "" if result.retry_after is None else f"it would take {result.retry_after + waited_for:.3f} s"
+def no_attempt_left(
+    result: ThrottleResult, amount: Amount, max_wait: float, max_ahead: Optional[float]
+) -> TimeoutError:
+    """`max_wait` of the call, and `max_ahead` of the throttler: retry_after counts from the lesser one."""
+    waits = max_wait if max_ahead is None else min(max_wait, max_ahead)
+    takes = "" if result.retry_after is None else f"it would take {result.retry_after + waits:.3f} s"
     if result.source == "store":
         return TimeoutError(f"the bucket has no room in time: {takes or 'the drops can never fit'}")
     no_verdict = f"the store gives no verdict ({result.error})"

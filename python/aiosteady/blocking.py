@@ -230,7 +230,7 @@ class Throttler(BaseThrottler, _core.BlockingThrottler):
                 return result
             delay = retry.delay(result, deadline is not None)
             if deadline is not None and (delay == 0 or once or time.monotonic() + delay > deadline):
-                raise no_attempt_left(result, amount, left or 0.0)
+                raise no_attempt_left(result, amount, left or 0.0, self._max_ahead)
             time.sleep(delay)
 
     # The first two overloads tell pyright the types of the parameters of a lambda.

@@ -240,7 +240,7 @@ class Throttler(BaseThrottler):
                 return result
             delay = retry.delay(result, deadline is not None)
             if deadline is not None and (delay == 0 or once or loop.time() + delay > deadline):
-                raise no_attempt_left(result, amount, left or 0.0)
+                raise no_attempt_left(result, amount, left or 0.0, self._max_ahead)
             await asyncio.sleep(delay)
             result = None
 

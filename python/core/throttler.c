@@ -401,6 +401,15 @@ static int throttler_read_limits(struct throttler *self, PyObject *specs) {
     return 0;
 }
 
+/* To the library, 0 is no bound. To a reader it says that no caller may wait. */
+static int throttler_read_max_ahead(struct throttler *self, PyObject *given) {
+    if (given == Py_None) return 0;
+    if (convert_wait(given, "max_ahead", &self->options.max_ahead) != 0) return -1;
+    if (self->options.max_ahead > 0) return 0;
+    PyErr_Format(PyExc_ValueError, "max_ahead is %.50R s; it must be 0.000001 or more, or None for no bound", given);
+    return -1;
+}
+
 /* (redis, target, limits, prefix, on_error, local_share, max_ahead, clamp). `target` is a Store or an Adapter. */
 static int throttler_init(struct throttler *self, PyObject *args, PyObject *Py_UNUSED(kwargs)) {
     static const char *const policies[] = {"report", "deny", "allow", "local", NULL};
@@ -415,8 +424,7 @@ static int throttler_init(struct throttler *self, PyObject *args, PyObject *Py_U
     if (!PyArg_ParseTuple(args, "OOO!OOOOO:Throttler", &redis, &target, &PyTuple_Type, &limits, &prefix, &on_error,
                           &share, &max_ahead, &clamp) ||
         throttler_check_prefix(prefix) != 0 || convert_int(share, "local_share", 1, UINT32_MAX, &shares) != 0 ||
-        (policy = convert_choice(on_error, "on_error", policies)) < 0 ||
-        (max_ahead != Py_None && convert_wait(max_ahead, "max_ahead", &self->options.max_ahead) != 0))
+        (policy = convert_choice(on_error, "on_error", policies)) < 0 || throttler_read_max_ahead(self, max_ahead) != 0)
         return -1;
     if (!PyBool_Check(clamp)) {
         PyErr_Format(PyExc_TypeError, "clamp must be a bool, not %.100s", Py_TYPE(clamp)->tp_name);
