@@ -273,6 +273,13 @@ def test_policies_of_several_stores_are_settled(web, stores):
     assert [web.level(limits[0], "a:k"), web.level(limits[1], "b:k")] == [1, 4]
 
 
+def test_a_user_can_make_an_outcome_to_test_a_settle_function(web):
+    module = web.module
+    outcome = module.Outcome({}, module.Decision(True), 200, {"x-tokens": "5"}, b'{"a": 1}', 8)
+    assert (outcome.headers["x-tokens"], outcome.json(), outcome.complete, outcome.exception) == ("5", {"a": 1}, True, None)
+    assert repr(outcome) == "Outcome(status=200, size=8, complete=True, exception=None)"
+
+
 @pytest.mark.parametrize("dry_run", [False, True])
 def test_a_client_of_redis_py_settles_and_runs_dry(package, redis_server, from_pypi, monkeypatch, dry_run):
     monkeypatch.syspath_prepend(str(from_pypi("redis==8.1.0")))
