@@ -399,6 +399,27 @@ def test_an_application_that_stops_in_the_middle_is_not_complete(web, limited):
     assert seen == [(False, 1)]
 
 
+def test_the_iterable_of_the_application_is_closed_and_its_exception_is_settled(package):
+    wsgi, blocking, seen = (*(importlib.import_module(f"aiosteady.{name}") for name in ("wsgi", "blocking")), [])
+
+    class Blocks:
+        def __iter__(self):
+            return iter([b"a"])
+
+        def close(self):
+            raise ValueError("broken")
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return Blocks()
+
+    body = wsgi.RateLimit(app, blocking.Throttler("memory:", 10, WIDE), settle=seen.append)({}, lambda *start: None)
+    next(body)
+    with pytest.raises(ValueError, match="broken"):
+        body.close()
+    assert [(outcome.complete, str(outcome.exception)) for outcome in seen] == [(False, "broken")]
+
+
 def test_a_websocket_is_settled_when_it_ends(package):
     asgi, seen = importlib.import_module("aiosteady.asgi"), []
     there = package.Throttler("memory:", 10, WIDE)
@@ -587,6 +608,7 @@ def test_a_dry_run_lets_all_pass_that_would_get_another_status(web, limited, clo
     for on_error in ("report", "deny"):
         gone = web.throttlers.Throttler(f"redis://127.0.0.1:{closed_port}", 1, 1.0, on_error=on_error)
         assert web.ask(web.module.RateLimit(web.app(), gone, on_error="deny", dry_run=True)).status == 200  # a 503
+    assert "policy 'default' has no verdict, so requests pass" in caplog.text
     seen = []
     app = web.module.RateLimit(web.app(), gone, key=lambda request: "", dry_run=True,
                                on_decision=lambda request, decision: seen.append(decision))
