@@ -103,12 +103,13 @@ def test_fewer_than_one_sentence_in_twenty_is_long():
 # ---- Examples ----
 
 C_PROGRAMS = [(page, code) for page in PAGES for code in blocks(page, "c") if "int main(" in code]
-PYTHON_BLOCKS = [(page, code) for page in PAGES for code in blocks(page, "python")]
+# test_fastapi.py, test_recipes.py and test_coming_from.py run the blocks of these.
+RUN_ELSEWHERE = {ROOT / "docs/how-to/limit-routes.md", ROOT / "docs/how-to/flask-django-celery.md",
+                 *(ROOT / "docs/how-to").glob("coming-from-*.md")}
+PYTHON_BLOCKS = [(page, code) for page in PAGES if page not in RUN_ELSEWHERE for code in blocks(page, "python")]
 PYTHON_PROGRAMS = [block for block in PYTHON_BLOCKS
                    if re.search(r"asyncio\.run\(|async def test_|import.*\baiosteady\.blocking\b|from aiosteady\.blocking ", block[1])]
 MIDDLEWARE_PAGES = [ROOT / "docs/how-to/limit-a-web-application.md", ROOT / "python/README.md"]
-# test_fastapi.py and test_recipes.py run their programs.
-SERVED_PAGES = [ROOT / "docs/how-to/limit-routes.md", ROOT / "docs/how-to/flask-django-celery.md"]
 REDIS, PROMETHEUS = "redis==8.1.0", "prometheus_client==0.26.0"
 IMPORTED = {"import redis": REDIS, "from prometheus_client": PROMETHEUS}
 
@@ -167,7 +168,7 @@ def test_the_expected_outputs_are_of_programs_that_exist():
 
 def test_every_block_of_python_is_run_by_a_test():
     assert [name_of(page) for page, code in PYTHON_BLOCKS
-            if (page, code) not in PYTHON_PROGRAMS and page not in MIDDLEWARE_PAGES + SERVED_PAGES] == []
+            if (page, code) not in PYTHON_PROGRAMS and page not in MIDDLEWARE_PAGES] == []
     assert [code for page, code in PYTHON_BLOCKS if page == ROOT / "python/README.md" and (page, code) not in PYTHON_PROGRAMS
             and "app.add_middleware(" not in code] == []
 
