@@ -59,6 +59,11 @@ def call_of(
     return _core.Call(verb, tuple(made), max_wait, at_least)
 
 
+async def decided(call: _core.Call) -> ThrottleResult:
+    answer = _core.decide(call)
+    return answer if type(answer) is ThrottleResult else await answer
+
+
 async def consume_all(
     parts: Sequence[Given],
     *,
@@ -71,8 +76,7 @@ async def consume_all(
     All throttlers must use one Store. `part` of the result is the index of the part that it names, and `parts` has a
     result for each bucket. For max_wait and at_least see Throttler.consume().
     """
-    answer = _core.decide(call_of(_core.CONSUME_ALL, parts, max_wait, at_least))
-    return answer if type(answer) is ThrottleResult else await answer
+    return await decided(call_of(_core.CONSUME_ALL, parts, max_wait, at_least))
 
 
 async def peek_all(
@@ -82,5 +86,4 @@ async def peek_all(
     at_least: Optional[int] = None,
 ) -> ThrottleResult:
     """Returns what consume_all() would answer now, and changes nothing. Levels are those before the call."""
-    answer = _core.decide(call_of(_core.PEEK_ALL, parts, max_wait, at_least))
-    return answer if type(answer) is ThrottleResult else await answer
+    return await decided(call_of(_core.PEEK_ALL, parts, max_wait, at_least))

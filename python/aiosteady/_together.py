@@ -21,7 +21,8 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._core import CONSUME_ALL, PEEK_ALL, Call, ThrottleResult, Unsupported, decide
+from ._core import CONSUME_ALL, PEEK_ALL, Call, ThrottleResult, Unsupported
+from ._parts import decided
 from ._waiting import NO_BLOCK
 
 if TYPE_CHECKING:
@@ -103,27 +104,27 @@ class Group:
         reserves = any(ask.policy.settle is not None for ask in self.asks) and self.costs
         if len(self.asks) > 1 or reserves or ask.kind != "take":
             self._reserving = self._call(CONSUME_ALL, reserve=reserves)
-            return await answered(self._reserving)
+            return await decided(self._reserving)
         answer = ask.throttler.consume(ask.key, ask.cost)
         return answer if isinstance(answer, ThrottleResult) else await answer
 
     async def look(self) -> ThrottleResult:
-        return await answered(self._call(PEEK_ALL))
+        return await decided(self._call(PEEK_ALL))
 
     async def reserve(self) -> ThrottleResult:
         self._reserving = self._call(CONSUME_ALL, NO_BLOCK, reserve=True)
-        return await answered(self._reserving)
+        return await decided(self._reserving)
 
     async def reserve_or_block(self) -> ThrottleResult:
         self._reserving = self._call(CONSUME_ALL, reserve=True)
-        return await answered(self._reserving)
+        return await decided(self._reserving)
 
     async def give_back(self, result: ThrottleResult, actuals: tuple[int, ...] | None = None) -> ThrottleResult | None:
         """Settles what the last call took, with 0 or with a cost for each bucket. Only a store has a reservation. If this
         fails, the bucket stays too full, which is stricter."""
         if self._reserving is None or result._reservation is None:
             return None
-        return await answered(self._reserving.give_back(result._reservation, actuals))
+        return await decided(self._reserving.give_back(result._reservation, actuals))
 
 
 class Answer(NamedTuple):
@@ -145,11 +146,6 @@ class Answer(NamedTuple):
 
     def room(self) -> Fraction:
         return min(bucket.room() for bucket in self.buckets())
-
-
-async def answered(call: _core.Call) -> ThrottleResult:
-    answer = decide(call)
-    return answer if isinstance(answer, ThrottleResult) else await answer
 
 
 def groups_of(asks: Sequence[Ask]) -> list[Group]:
