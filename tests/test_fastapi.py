@@ -26,8 +26,9 @@ def programs(page):
 @pytest.mark.parametrize("versions", [FRAMEWORKS, OLD], ids=["new", "old"])
 def test_limits_of_routes(aiosteady, from_pypi, redis_server, closed_port, versions):
     environment = {**os.environ, "PYTHONPATH": f"{aiosteady}:{from_pypi(*versions)}"}
-    run = subprocess.run([sys.executable, "-W", "error::RuntimeWarning", ROOT / "tests/fastapi_routes.py", redis_server.url,
-                          str(closed_port)], env=environment, capture_output=True, text=True, timeout=250, check=False)
+    command = [sys.executable, "-W", "error::RuntimeWarning", ROOT / "tests/fastapi_routes.py", redis_server.url,
+               str(closed_port)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250, check=False)
     assert run.returncode == 0 and re.fullmatch(r"(\d\d) passed, 0 failed\n", run.stdout), run.stdout + run.stderr
     assert "never awaited" not in run.stderr and "Exception ignored" not in run.stderr, run.stderr
 
@@ -84,6 +85,6 @@ def test_each_program_of_the_page_is_run_and_passes_the_type_checker(aiosteady, 
     for name, code in programs(PAGE).items():
         (tmp_path / name).write_text(code)
     environment = {**os.environ, "PYTHONPATH": f"{from_pypi(*MYPY)}:{aiosteady}:{from_pypi(*SERVED)}"}
-    run = subprocess.run([sys.executable, "-m", "mypy", "--strict", "--cache-dir", os.devnull, *programs(PAGE)], cwd=tmp_path,
-                         env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", os.devnull, *programs(PAGE)]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr

@@ -49,7 +49,8 @@ def names(response):
 
 
 def test_each_program_of_the_page_is_run():
-    assert set(programs(PAGE)) == {"flask_app.py", "limits.py", "tasks.py"} and PAGE.read_text().count("```python\n") == 3
+    assert set(programs(PAGE)) == {"flask_app.py", "limits.py", "tasks.py"}
+    assert PAGE.read_text().count("```python\n") == 3
 
 
 # ---- Flask ----
@@ -77,7 +78,8 @@ def test_flask_limits_all_requests_and_a_route(environment, redis_server):
 PROJECT = """
 import asyncio, os
 from django.conf import settings
-settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], MIDDLEWARE=os.environ["MIDDLEWARE"].split(), SECRET_KEY="x")
+settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECRET_KEY="x",
+                   MIDDLEWARE=os.environ["MIDDLEWARE"].split())
 from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpResponse, StreamingHttpResponse
@@ -112,7 +114,8 @@ ASGI = ["uvicorn", "--log-level", "error", "--lifespan", "off"]
 @pytest.mark.parametrize("versions", [DJANGO, OLD_DJANGO], ids=["new", "old"])
 @pytest.mark.parametrize("world, middleware", [("wsgi", ""), ("asgi", ""), ("asgi", "project.old")],
                          ids=["wsgi", "asgi", "asgi-sync-middleware"])
-def test_the_middleware_of_django_limits_sync_and_async_views(environment, redis_server, tmp_path, versions, world, middleware):
+def test_the_middleware_of_django_limits_sync_and_async_views(
+        environment, redis_server, tmp_path, versions, world, middleware):
     port = free_port()
     (tmp_path / "project.py").write_text(PROJECT)
     whole = {**environment("limits.py", *versions), "MIDDLEWARE": f"limits.RateLimitMiddleware {middleware}"}
@@ -148,7 +151,8 @@ def test_celery_puts_a_task_back_at_most_once(environment, redis_server, tmp_pat
     subprocess.run([sys.executable, "-c", SEND, str(count)], env=whole, cwd=tmp_path, timeout=60, check=True)
     log = tmp_path / "log"
     with log.open("w") as output:
-        worker = subprocess.Popen(command, cwd=tmp_path, env=whole, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        worker = subprocess.Popen(
+            command, cwd=tmp_path, env=whole, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
         deadline = time.monotonic() + 60
         while redis_server("LLEN", "delivered") < count:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import threading
 import time
 import typing
@@ -252,6 +253,9 @@ class Throttler(BaseThrottler, _core.BlockingThrottler):
 
         Use it as `with throttler.limit(key):` or as the decorator `@throttler.limit(key)`. As a decorator, `key` may be
         a function that gets the arguments of the call and returns the key.
+
+        On a plain function that is an endpoint of Starlette or FastAPI and gets the request, it answers as that of
+        aiosteady.Throttler does.
         """
         return Limit(self, key, amount, timeout)
 
@@ -404,9 +408,24 @@ class Limit(BaseLimit):
         if not callable(function):
             raise TypeError(f"limit decorates a function, not {type(function).__name__}")
 
+        on_endpoint: Any = None
+
         @functools.wraps(function)
         def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-            self._throttler.wait(self._key_of_call(args, kwargs), self._amount, self._timeout)
-            return function(*args, **kwargs)
+            nonlocal on_endpoint
+            key = self._key_of_call(args, kwargs)
+            request = None
+            if "starlette.routing" in sys.modules:
+                from . import _endpoint
+
+                request = _endpoint.request_of_call(args, kwargs, sys._getframe(1), in_thread=True)
+            if request is None:
+                self._throttler.wait(key, self._amount, self._timeout)
+                return function(*args, **kwargs)
+            if on_endpoint is None:
+                on_endpoint = _endpoint.LimitOnEndpoint(
+                    _endpoint.BlockingLimit, self._throttler, function, self._amount, self._timeout)
+            response: R = on_endpoint.run_blocking(request, key, functools.partial(function, *args, **kwargs))
+            return response
 
         return limited

@@ -20,8 +20,7 @@ import re
 import string
 import sys
 import typing
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from types import FrameType
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Optional, TypeVar, Union, cast
 from urllib.parse import quote
 
@@ -33,23 +32,18 @@ from starlette.routing import Host, Mount
 from starlette.websockets import WebSocket
 
 from ._address import client_address
-from ._core import Error
-from ._http import RequestFields, Verdict, never_fits
-from ._middleware import Judgement
-from ._policy import KEY_MOST, BadKey, Decision
+from ._http import RequestFields, Verdict
+from ._middleware import Middleware
+from ._policy import Decision
 from ._rates import Limits
-from ._reserve import Amount
 from ._store import Store
 from ._texts import shown
 from ._throttler import is_async
-from ._together import Answer, Ask, Group
 from .asgi import FIELDS_KEY, Policy, RateLimit, with_fields
 from .leakybucket import Throttler
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
-
-    from ._together import Decide
 
 __all__ = ["Decision", "RateLimitFields", "RateLimited", "Rejected", "client_address", "rate_limited", "respond",
            "route_template"]
@@ -61,6 +55,7 @@ ThrottlerOf = Callable[[Any], Union[Throttler, Awaitable[Throttler]]]
 OnDecision = Callable[[Any, Decision], Union[object, Awaitable[object]]]
 OnFault = Literal["allow", "deny"]
 Form = Literal["draft-11", "draft-07", "draft-03", "x", "none"]
+AnyLimit = TypeVar("AnyLimit", bound=Middleware)
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 PROBLEM = "application/problem+json"
@@ -123,7 +118,7 @@ def fields_of(scope: Scope) -> RequestFields:
     return collected
 
 
-async def judged(limit: RateLimit, connection: HTTPConnection, asked: Any) -> RequestFields:
+async def judged(limit: Middleware, connection: HTTPConnection, asked: Any) -> RequestFields:
     """Decides on a request. Returns the fields of its response, or raises Rejected."""
     scope, collected = connection.scope, fields_of(connection.scope)
     verdict, decision, _, _ = await limit._judge(asked, collected)
@@ -264,7 +259,7 @@ RESPONSES: dict[Union[int, str], dict[str, Any]] = {
 # ---- Limits ----
 
 
-def first_free(collected: RequestFields, name: str, limit_of: Callable[[str], RateLimit]) -> RateLimit:
+def first_free(collected: RequestFields, name: str, limit_of: Callable[[str], AnyLimit]) -> AnyLimit:
     """The limit with this name. If another limit of this request has the name, a number follows it."""
     limit, number = limit_of(name), 1
     while not collected.may_enter(limit, limit._policies[0].name):
@@ -521,93 +516,3 @@ def with_parameters(function: Any, more: list[inspect.Parameter]) -> inspect.Sig
     at = len(old) - (bool(old) and old[-1].kind is inspect.Parameter.VAR_KEYWORD)
     return signature.replace(parameters=[*old[:at], *more, *old[at:]],
                              return_annotation=evaluated("return", signature.return_annotation))
-
-
-# ---- Throttler.limit on an endpoint ----
-
-CALLERS = {"fastapi.routing", "fastapi.dependencies.utils", "starlette.routing", "starlette.endpoints", __name__}
-CALLERS_DEPTH = 3  # FastAPI has the request in the frame of a caller of its caller
-
-
-def request_of_call(
-    args: tuple[Any, ...], kwargs: dict[str, Any], caller: Optional[FrameType]
-) -> Optional[HTTPConnection]:
-    """The request that a framework answers by this call. None: the function is no endpoint and no dependency.
-
-    FastAPI gives an endpoint its own parameters only, so the request is looked for in the frames of FastAPI. A hidden
-    parameter would be seen by other users of the signature, such as frameworks for tools and for messages."""
-    if caller is None or caller.f_globals.get("__name__") not in CALLERS:
-        return None
-    for given in (*args, *kwargs.values()):
-        if isinstance(given, HTTPConnection):
-            return given
-    frame: Optional[FrameType] = caller
-    for _ in range(CALLERS_DEPTH):
-        if frame is None:
-            break
-        for name in ("request", "websocket"):
-            if isinstance(found := frame.f_locals.get(name), HTTPConnection):
-                return found
-        frame = frame.f_back
-    return None
-
-
-class LimitOnEndpoint:
-    """Throttler.limit on one function."""
-
-    def __init__(self, throttler: Throttler, function: Any, amount: Amount, timeout: Optional[float]) -> None:
-        qualified = getattr(function, "__qualname__", type(function).__name__)
-        self._name = quote(qualified.rpartition("<locals>.")[2], safe=SAFE_IN_NAMES)
-        self._make = functools.lru_cache(maxsize=None)(lambda name: FunctionLimit(throttler, name, amount, timeout))
-
-    async def run(self, request: HTTPConnection, key: Union[str, bytes], endpoint: Any) -> Any:
-        """Runs the endpoint, or raises Rejected if the request is not admitted."""
-        limit = first_free(fields_of(request.scope), self._name, self._make)
-        collected = await judged(limit, request, key)
-        response = await endpoint()
-        add_fields(request.scope, collected, response)
-        return response
-
-
-class FunctionLimit(RateLimit):
-    """Without a verdict the endpoint does not run."""
-
-    def __init__(self, throttler: Throttler, name: str, amount: Amount, timeout: Optional[float]) -> None:
-        super().__init__(unused, throttler, name=name, on_error="deny")
-        self._throttler, self._amount, self._timeout = throttler, amount, timeout
-        limits = throttler.limits
-        if isinstance(amount, int):
-            amounts = [amount] * len(limits)
-        else:
-            amounts = [amount.get(name, 0) for name in limits] if isinstance(amount, Mapping) else list(amount)
-        quotas = self._policies[0].quotas
-        self._never_fits = [] if throttler._clamp else [q.name for q, a in zip(quotas, amounts) if a > q.capacity]
-
-    async def _judge(self, key: Any, collected: RequestFields) -> Judgement:
-        if self._never_fits:
-            return Judgement(never_fits(self._never_fits), Decision(False, 422, tuple(self._never_fits)), None, None)
-        return await super()._judge(key, collected)
-
-    async def _ask_policies(self, key: Any, asks: list[Ask]) -> list[str]:
-        """The key has no name before it: the bucket is that of other calls of the throttler."""
-        key, policy = key.encode() if isinstance(key, str) else key, self._policies[0]
-        if not 0 < len(key) <= KEY_MOST - len(self._throttler.prefix.encode()):
-            raise BadKey(f"policy {policy.name!r}: the key is {len(key)} bytes long", [policy.name])
-        asks.append(Ask(0, policy, self._throttler, policy.quotas, key, 1, "take"))
-        return []
-
-    async def _answer(self, group: Group, decide: Decide) -> Answer:
-        """The amount may differ by limit, so this asks the throttler and not the group."""
-        key = group.asks[0].key
-        consume = functools.partial(self._throttler.consume, key, self._amount)
-        if self._timeout is None:
-            return await super()._answer(group, consume)
-        try:
-            return Answer(group, await self._throttler.wait(key, self._amount, self._timeout))
-        except Error as error:
-            return Answer(group, self._fault(group, False, repr(error)))
-        except TimeoutError as error:
-            if error.__cause__ is not None:  # the store has not answered
-                return Answer(group, self._fault(group, False, repr(error)))
-        looked = await super()._answer(group, functools.partial(self._throttler.peek, key, self._amount))
-        return looked if not looked.result.success else await super()._answer(group, consume)

@@ -346,14 +346,15 @@ class Limit(BaseLimit):
             key = self._key_of_call(args, kwargs)
             request = None
             if "starlette.routing" in sys.modules:
-                from . import fastapi
+                from . import _endpoint
 
-                request = fastapi.request_of_call(args, kwargs, sys._getframe(1))
+                request = _endpoint.request_of_call(args, kwargs, sys._getframe(1))
             if request is None:
                 await self._throttler.wait(key, self._amount, self._timeout)
                 return await function(*args, **kwargs)
             if on_endpoint is None:
-                on_endpoint = fastapi.LimitOnEndpoint(self._throttler, function, self._amount, self._timeout)
+                on_endpoint = _endpoint.LimitOnEndpoint(
+                    _endpoint.AsyncLimit, self._throttler, function, self._amount, self._timeout)
             response: R = await on_endpoint.run(request, key, functools.partial(function, *args, **kwargs))
             return response
 
