@@ -167,14 +167,14 @@ def medians(samples):
 
 
 def in_turn(cases, measure, rounds):
-    """{case: medians of what measure(case) returns}; the first round warms."""
+    """{case: [what measure(case) returns, for each round]}; the first round warms."""
     found = {case: [] for case in cases}
     for round_ in range(-1, rounds):
         for case in cases:
             values = measure(case)
             if round_ >= 0:
                 found[case].append(values)
-    return {case: medians(samples) for case, samples in found.items()}
+    return found
 
 
 def measure_decisions(group, path, server, rounds):
@@ -186,7 +186,8 @@ def measure_decisions(group, path, server, rounds):
             stack.callback(deciders[name].stop)
         asked = server if group == "redis" else None
         cases = [(name, tasks) for tasks in TASKS for name in deciders]
-        return in_turn(cases, lambda case: deciders[case[0]].measure(case[1], asked), rounds)
+        found = in_turn(cases, lambda case: deciders[case[0]].measure(case[1], asked), rounds)
+        return {case: medians(samples) for case, samples in found.items()}
 
 
 def measure_flood(path, server):
@@ -210,7 +211,7 @@ def measure_flood(path, server):
 
 
 def measure_http(store, path, server, rounds):
-    """{name: (us, us of Redis, fields)}"""
+    """{name: (us over bare, us of Redis, us, fields)}"""
     with ExitStack() as stack:
         apps = {}
         for database, name in enumerate(packages.APPS):
@@ -219,7 +220,9 @@ def measure_http(store, path, server, rounds):
         found = in_turn(apps, lambda name: apps[name].measure(server), rounds)
         fields = {name: [field for field in app.fields if re.search("ratelimit|retry-after", field, re.I)]
                   for name, app in apps.items()}
-    return {name: (*values, fields[name]) for name, values in found.items()}
+    over_bare = {name: [(us - bare, redis - idle, us) for (us, redis), (bare, idle) in zip(samples, found["bare"])]
+                 for name, samples in found.items()}
+    return {name: (*medians(samples), fields[name]) for name, samples in over_bare.items()}
 
 
 # ---- The rows and the tables ----
@@ -269,18 +272,12 @@ def report_flood(found):
 
 def report_http(found):
     for store, cases in found.items():
-        for name, (us, _, _) in cases.items():
+        for name, (_, _, us, _) in cases.items():
             title = f"FastAPI, {name}, {store}, CPU a request, against bare"
-            emit(f"packages_http_{store}_{slug(name)}", title, us, "us", cases["bare"][0])
-    names = [name for name in found["redis"] if name != "bare"]
-
-    def cells(name):
-        for store in ("redis", "memory"):
-            yield figure(found[store][name][0] - found[store]["bare"][0])
-        yield figure(found["redis"][name][1] - found["redis"]["bare"][1])
-        yield ", ".join(found["redis"][name][2]) or "none"
-    head = ["package", "CPU µs over bare, Redis", "CPU µs over bare, memory", "Redis CPU µs", "fields of a 200"]
-    return table(head, [[name, *cells(name)] for name in names])
+            emit(f"packages_http_{store}_{slug(name)}", title, us, "us", cases["bare"][2])
+    rows = [[name, figure(added), figure(found["memory"][name][0]), figure(redis), ", ".join(fields) or "none"]
+            for name, (added, redis, _, fields) in found["redis"].items() if name != "bare"]
+    return table(["package", "CPU µs over bare, Redis", "CPU µs over bare, memory", "Redis CPU µs", "fields of a 200"], rows)
 
 
 # ---- All ----

@@ -56,7 +56,9 @@ async def _(allowed_async, **_):
 
 @check("limits", "Cost")
 async def _(allowed_costly, **_):
-    return [allowed_costly("anna", 3), allowed_costly("anna", 3)]
+    verdicts = [allowed_costly("anna", 3), allowed_costly("anna", 3)]
+    assert allowed_costly("anna", 1) == (SIDE == "after"), "limits has charged what it denied"
+    return verdicts
 
 
 @check("limits", "test")
