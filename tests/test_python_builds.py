@@ -83,7 +83,7 @@ def test_without_a_16_byte_compare_and_swap_the_package_has_no_embedded_store(tm
 
 
 def test_the_types_are_strict_and_the_stub_matches_the_module(aiosteady, from_pypi):
-    imported = from_pypi("mypy", "typing_extensions", "prometheus_client", "starlette")
+    imported = from_pypi("mypy", "typing_extensions", "prometheus_client", "pydantic_core", "starlette")
     env = {**os.environ, "PYTHONPATH": f"{imported}:{aiosteady}"}
     strict = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", os.devnull]
     assert "no issues" in succeeds([*strict, "aiosteady"], cwd=ROOT / "python", env=env)

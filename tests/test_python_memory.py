@@ -43,7 +43,7 @@ async def several(t, n):
         await t.consume("k", {"a": 1, "b": 2}, max_wait=5)
         await t.charge("k", 1), await t.peek("k", (1, 0)), await t.reset("k")
         await consume_all([(t, "k"), (t, "x", 1, "shadow")])
-        (await t.peek("k")).limits, (await t.peek("k")).parts
+        (await t.peek("k")).limits, (await t.peek("k")).parts, vars(await t.peek("k")), t.stats()
 
 async def reserve(t, n):
     for _ in range(n // 2):
@@ -84,7 +84,7 @@ async def make(n):
     for _ in range(n):
         t = Throttler("memory:", 10, 5, block_duration=1, prefix="p")
         await t.consume("k"), await t.peek("k"), await t.reset("k")
-        repr(await t.consume("k")), hash(t), repr(t)
+        repr(await t.consume("k")), hash(t), repr(t), repr(t._target), t.stats(), t._target.stats()
 
 async def blocks():
     await asyncio.sleep(0.2)  # a loop keeps a timer that was cancelled until it is due
@@ -188,7 +188,10 @@ memory = Throttler("memory:", 10**6, 5, 5)
 two = Throttler("memory:", limits={"a": "1000000/day", "b": "1000000/day"})
 every("making", lambda: None, lambda _: Throttler("memory:", 10, 5, 5, prefix="p", on_error="local"))
 every("deciding", lambda: None, lambda _: drive(one("memory:", memory)))
-every("a result", lambda: None, lambda _: repr(ThrottleResult(True, 1, 2.5, 1.5)))
+every("a result", lambda: None, lambda _: repr(ThrottleResult(False, 1, 2.5, 1.5, 2.5, "local", "unknown", 1.5, 3)))
+full = drive(two.consume("full", max_wait=1))
+every("a result for JSON", lambda: None, lambda _: (vars(full), str(full)))
+every("counters", lambda: None, lambda _: (two.stats(), memory.stats(), repr(memory._target)))
 
 async def server(t):
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, Optional
 
 from . import _core
+from ._texts import store_text
 
 
 class Store(_core.Store):
@@ -25,7 +26,7 @@ class Store(_core.Store):
       client_name: the name that CLIENT LIST of the server shows. None sends no name. The option of the URL wins.
     """
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ("__weakref__", "_given")
 
     def __init__(
         self,
@@ -39,6 +40,7 @@ class Store(_core.Store):
         client_name: Optional[str] = None,
     ) -> None:
         super().__init__()  # __new__ of the base has read the arguments
+        self._given = (0, timeout, max_in_flight, buckets, engine, connect_timeout, client_name)
 
     def close(self) -> None:
         """Closes the store and its connections. Decisions in flight end as cancelled.
@@ -50,6 +52,9 @@ class Store(_core.Store):
     def stats(self) -> dict[str, int]:
         """Returns the counters of this process since the Store was made, over all event loops, closed ones too."""
         return super().stats()
+
+    def __repr__(self) -> str:
+        return store_text(self, *getattr(self, "_given", ()))  # a subclass may not call __init__
 
     async def aclose(self) -> None:
         """Does the same as close()."""

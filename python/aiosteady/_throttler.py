@@ -11,6 +11,8 @@ from typing import Any, Optional, Union
 from . import _core
 from ._rates import Rate
 from ._reserve import Amount, Key
+from ._stats import ThrottlerStats
+from ._texts import throttler_text
 
 
 class BaseThrottler(_core.Throttler):
@@ -29,6 +31,10 @@ class BaseThrottler(_core.Throttler):
         max_ahead: Optional[float] = self._options[4]
         return max_ahead
 
+    def stats(self) -> ThrottlerStats:
+        """Returns the counters of this throttler in this process, since it was made. They stay after its store is closed."""
+        return super().stats()
+
     def _reservation_of(self, reservation: object, actual: Amount) -> _core.Reservation:
         """The arguments of settle(), checked. `reservation`: a text, or a Reservation of either kind."""
         held = _core.Reservation(reservation) if isinstance(reservation, str) else getattr(reservation, "_core", None)
@@ -46,13 +52,7 @@ class BaseThrottler(_core.Throttler):
         return hash((self.redis, self._options[0]))
 
     def __repr__(self) -> str:
-        redis = _core.quote(self.redis) if isinstance(self.redis, str) else self.redis
-        if not self._options[-1]:
-            return f"Throttler(redis={redis!r}, limits={self.limits!r})"
-        return (
-            f"Throttler(redis={redis!r}, max_capacity={self.max_capacity!r}, drop_recharge={self.drop_recharge!r}, "
-            f"block_duration={self.block_duration!r})"
-        )
+        return throttler_text(self, *self._options[1:])
 
 
 class BaseLimit:

@@ -25,8 +25,7 @@ from ._lines import log
 from ._parts import Given, Part, call_of
 from ._rates import Limits, Rate, specs_of_arguments
 from ._reserve import Amount, Denied, Key, Reserved
-from ._stats import ThrottlerStats
-from ._texts import shown
+from ._texts import shown, store_text
 from ._throttler import BaseLimit, BaseThrottler, is_async
 from ._waiting import LATE, NO_BLOCK, Retry, deadline_of, no_answer_in_time, no_attempt_left, no_room_in_time
 
@@ -56,7 +55,7 @@ class Store(_core.BlockingStore):
       The other arguments are those of aiosteady.Store. max_in_flight is for each connection.
     """
 
-    __slots__ = ("__weakref__", "_timeout")
+    __slots__ = ("__weakref__", "_given", "_timeout")
 
     def __init__(
         self,
@@ -71,6 +70,7 @@ class Store(_core.BlockingStore):
         client_name: Optional[str] = None,
     ) -> None:
         super().__init__()  # __new__ of the base has read the arguments
+        self._given = (connections, timeout, max_in_flight, buckets, engine, connect_timeout, client_name)
         self._timeout = 0.0 if url.startswith(("memory:", "file:")) else timeout or TIMEOUT
 
     def close(self) -> None:
@@ -80,6 +80,9 @@ class Store(_core.BlockingStore):
     def stats(self) -> dict[str, int]:
         """Returns the counters of this process since the Store was made."""
         return super().stats()
+
+    def __repr__(self) -> str:
+        return store_text(self, *getattr(self, "_given", ()))  # a subclass may not call __init__
 
     def __enter__(self) -> Store:
         return self
@@ -260,10 +263,6 @@ class Throttler(BaseThrottler, _core.BlockingThrottler):
         return Limit(self, key, amount, timeout)
 
     # ---- Life ----
-
-    def stats(self) -> ThrottlerStats:
-        """Returns the counters of this throttler in this process, since it was made. They stay after its store is closed."""
-        return super().stats()
 
     def close(self) -> None:
         """Closes the store if the throttler was made with a URL. A Store stays open; close it yourself."""

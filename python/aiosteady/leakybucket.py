@@ -17,7 +17,6 @@ from ._core import ThrottleResult
 from ._lines import NOT_GIVEN_BACK, Lines, in_background, wait_in_line
 from ._rates import Limits, specs_of_arguments
 from ._reserve import Amount, Key, Reservation
-from ._stats import ThrottlerStats
 from ._store import Store
 from ._texts import shown
 from ._throttler import BaseLimit, BaseThrottler, is_async
@@ -268,10 +267,6 @@ class Throttler(BaseThrottler):
         does not wait there. See aiosteady.fastapi.
         """
         return Limit(self, key, amount, timeout)
-
-    def stats(self) -> ThrottlerStats:
-        """Returns the counters of this throttler in this process, since it was made. They stay after its store is closed."""
-        return super().stats()
 
     async def aclose(self) -> None:
         """Closes the store if the throttler was made with a URL. A Store or a client stays open; close it yourself."""

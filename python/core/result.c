@@ -160,6 +160,41 @@ static PyObject *result_get_limits(struct result *self, void *closure) {
     return limits;
 }
 
+/* ---- For JSON ---- */
+
+/* The fields of a result; those of one of several buckets without `parts`. */
+static PyObject *result_fields(struct result *self, bool whole) {
+    PyObject *fields =
+        Py_BuildValue("{sNsLsdsNsNsssssdsLsOsisN}", "success", PyBool_FromLong(self->success), "level", self->level,
+                      "until_next_drop", self->until_next_drop, "blocked_for", result_get_blocked_for(self, NULL),
+                      "retry_after", result_get_retry_after(self, NULL), "source", sources[self->source], "error",
+                      self->error != 0 ? steady_error_name(self->error) : NULL, "must_wait", self->must_wait, "granted",
+                      self->granted, "name", self->name != NULL ? self->name : Py_None, "part", self->part, "atomic",
+                      PyBool_FromLong(self->atomic));
+    PyObject *parts = fields != NULL && whole ? PyList_New(0) : NULL;
+    for (Py_ssize_t i = 0; parts != NULL && self->each != NULL && i < PyTuple_GET_SIZE(self->each); i++) {
+        PyObject *bucket = result_fields((struct result *)PyTuple_GET_ITEM(self->each, i), false);
+        if (bucket == NULL || PyList_Append(parts, bucket) != 0) Py_CLEAR(parts);
+        Py_XDECREF(bucket);
+    }
+    if (whole && (parts == NULL || PyDict_SetItemString(fields, "parts", parts) != 0)) Py_CLEAR(fields);
+    Py_XDECREF(parts);
+    return fields;
+}
+
+/* For vars(), which FastAPI's jsonable_encoder calls. */
+static PyObject *result_get_dict(struct result *self, void *Py_UNUSED(closure)) { return result_fields(self, true); }
+
+/* pydantic calls it with the type and a handler. */
+static PyObject *result_pydantic_schema(PyObject *type, PyObject *Py_UNUSED(args)) {
+    PyObject *module = PyImport_ImportModule("aiosteady._pydantic");
+    PyObject *schema = module != NULL ? PyObject_CallMethod(module, "schema_of", "O", type) : NULL;
+    Py_XDECREF(module);
+    return schema;
+}
+
+/* ---- Attributes ---- */
+
 static PyMemberDef members[] = {
     {"success", T_BOOL, offsetof(struct result, success), READONLY,
      "True if the drops were charged; from peek(), if they would fit."},
@@ -187,6 +222,7 @@ static PyGetSetDef getters[] = {
      "The name of the error for which the store gave no verdict; None if it gave one.", NULL},
     {"parts", (getter)result_get_parts, NULL,
      "A result for each bucket, in the order of the parts and of their limits; empty if the policy answered.", NULL},
+    {"__dict__", (getter)result_get_dict, NULL, "The fields as JSON has them.", NULL},
     {"limits", (getter)result_get_limits, NULL, "The result of each limit by its name, for the part that is named.",
      NULL},
     {NULL, NULL, NULL, NULL, NULL}};
@@ -286,7 +322,10 @@ static PyObject *result_reduce(struct result *self, PyObject *Py_UNUSED(none)) {
                          PyBool_FromLong(self->atomic), self->each != NULL ? Py_NewRef(self->each) : PyTuple_New(0));
 }
 
-static PyMethodDef methods[] = {{"__reduce__", (PyCFunction)result_reduce, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
+static PyMethodDef methods[] = {
+    {"__reduce__", (PyCFunction)result_reduce, METH_NOARGS, NULL},
+    {"__get_pydantic_core_schema__", result_pydantic_schema, METH_VARARGS | METH_CLASS, NULL},
+    {NULL, NULL, 0, NULL}};
 
 /* ---- Comparison and repr: the four fields of aiosteady 22.1.0 ---- */
 
@@ -311,25 +350,50 @@ static Py_hash_t result_hash(struct result *self) {
     return hash;
 }
 
-/* The wait comes first: a caller that overlooks it goes ahead too early. */
-static PyObject *result_repr(struct result *self) {
-    PyObject *fields = result_four_fields(self), *wait = NULL, *name = NULL, *text = NULL;
-    if (fields == NULL) return NULL;
-    PyObject *seconds = PyFloat_FromDouble(self->must_wait);
-    if (seconds != NULL)
-        wait = self->must_wait > 0 ? PyUnicode_FromFormat("must_wait=%R, ", seconds) : PyUnicode_FromString("");
-    name = self->each != NULL ? PyUnicode_FromFormat(", part=%d, name=%R", self->part, self->name)
-                              : PyUnicode_FromString("");
-    if (wait != NULL && name != NULL)
-        text = PyUnicode_FromFormat("ThrottleResult(%Usuccess=%R, level=%R, until_next_drop=%R, blocked_for=%R%U)",
-                                    wait, PyTuple_GET_ITEM(fields, 0), PyTuple_GET_ITEM(fields, 1),
-                                    PyTuple_GET_ITEM(fields, 2), PyTuple_GET_ITEM(fields, 3), name);
-    Py_XDECREF(seconds);
-    Py_XDECREF(wait);
-    Py_XDECREF(name);
-    Py_DECREF(fields);
+#define SECONDS_ROOM 64
+
+/* Writes `label` and the repr of a float. 0, or -1 and an exception. */
+static int result_put_seconds(char *to, const char *label, double value) {
+    char *text = PyOS_double_to_string(value, 'r', 0, Py_DTSF_ADD_DOT_0, NULL);
+    if (text == NULL) return -1;
+    PyOS_snprintf(to, SECONDS_ROOM, "%s%s", label, text);
+    PyMem_Free(text);
+    return 0;
+}
+
+/* The four fields, and others that are not as by default. The wait comes first: a caller that overlooks it goes ahead
+ * too early. whole: with retry_after and granted. */
+static PyObject *result_text(struct result *self, bool whole) {
+    char wait[SECONDS_ROOM] = "", until[SECONDS_ROOM], blocked[SECONDS_ROOM] = "None", retry[SECONDS_ROOM] = "";
+    char granted[SECONDS_ROOM] = "", source[SECONDS_ROOM] = "", error[SECONDS_ROOM] = "";
+    if (result_put_seconds(until, "", self->until_next_drop) != 0 ||
+        (self->blocked && result_put_seconds(blocked, "", self->blocked_for) != 0) ||
+        (self->must_wait > 0 && result_put_seconds(wait, "must_wait=", self->must_wait) != 0) ||
+        (whole && !self->success && self->may_retry &&
+         result_put_seconds(retry, ", retry_after=", self->retry_after) != 0))
+        return NULL;
+    if (whole && !self->success && !self->may_retry && self->name != NULL) /* a program that makes one gives no name */
+        PyOS_snprintf(retry, sizeof retry, ", retry_after=None");
+    if (whole && (self->granted < 0 || self->granted > 1))
+        PyOS_snprintf(granted, sizeof granted, ", granted=%lld", self->granted);
+    if (self->source != STEADY_FROM_STORE) PyOS_snprintf(source, sizeof source, ", source='%s'", sources[self->source]);
+    if (self->error != 0) PyOS_snprintf(error, sizeof error, ", error='%s'", steady_error_name(self->error));
+    PyObject *part = self->each != NULL ? PyUnicode_FromFormat(", part=%d, name=%R", self->part,
+                                                               self->name != NULL ? self->name : Py_None)
+                                        : PyUnicode_FromString("");
+    if (part == NULL) return NULL;
+    PyObject *text =
+        PyUnicode_FromFormat("ThrottleResult(%s%ssuccess=%s, level=%lld, until_next_drop=%s, blocked_for=%s%s%s%s%s%U)",
+                             wait, wait[0] != '\0' ? ", " : "", self->success ? "True" : "False", self->level, until,
+                             blocked, retry, granted, source, error, part);
+    Py_DECREF(part);
     return text;
 }
+
+static PyObject *result_repr(struct result *self) { return result_text(self, true); }
+
+/* Programs of 22.1.0 print results. For them, decisions of a store have the same text. */
+static PyObject *result_str(struct result *self) { return result_text(self, false); }
 
 static PyType_Slot slots[] = {
     {Py_tp_doc,
@@ -348,6 +412,7 @@ static PyType_Slot slots[] = {
     {Py_tp_richcompare, result_compare},
     {Py_tp_hash, result_hash},
     {Py_tp_repr, result_repr},
+    {Py_tp_str, result_str},
     {0, NULL}};
 
 PyType_Spec result_spec = {"aiosteady.leakybucket.ThrottleResult", sizeof(struct result), 0,
