@@ -11,10 +11,11 @@
 
 static int open_check_clock(enum steady__scheme scheme, const steady_store_options *options, steady_message *why) {
     if (options->clock == NULL || scheme == STEADY__URL_MEMORY) return 0;
-    return steady__fail(why, STEADY_BAD_ARGUMENT,
-                        scheme == STEADY__URL_FILE
-                            ? "clock is set; it must be NULL for file:, because other processes use the buckets, too"
-                            : "clock is set; it must be NULL for a server, which uses a clock of its own");
+    return steady__fail(
+        why, STEADY_BAD_ARGUMENT,
+        scheme == STEADY__URL_FILE
+            ? "clock is set, but other processes use the buckets of file:, too; only memory: takes a clock"
+            : "clock is set, but a server uses a clock of its own; only memory: takes a clock");
 }
 
 static int open_check(struct steady__url *url, const char *text, const steady_store_options *options,

@@ -9,6 +9,7 @@
 
 #include "alloc.h"
 #include "assertions.h"
+#include "local/local_store.h"
 #include "steady.h"
 
 #define KEYS 500
@@ -131,6 +132,24 @@ static void decide(struct scene *s, bool sync) {
     }
 }
 
+static void store_that_cannot_be_cleared_keeps_its_buckets(void **state) {
+    const steady_limit limit = {.max_capacity = 5, .drop_recharge = 3600 * STEADY_SECOND};
+    steady_store *store = NULL;
+    steady_throttler *throttler = NULL;
+    steady_result r;
+    (void)state;
+    assert_int_equal(steady_store_open(&store, "memory:", NULL, NULL), 0);
+    assert_int_equal(steady_throttler_new(&throttler, store, &limit, NULL, NULL), 0);
+    assert_int_equal(steady_consume_sync(throttler, "key", 3, 2, &r), 0);
+    alloc_fail(1);
+    assert_int_equal(steady__local_clear(store), STEADY_NO_MEMORY);
+    alloc_fail(0);
+    assert_int_equal(steady_consume_sync(throttler, "key", 3, 1, &r), 0);
+    assert_int_equal(r.level, 3);
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+}
+
 static void decisions_allocate_nothing(void **state) {
     (void)state;
     const char *urls[] = {"memory:", file_url};
@@ -175,6 +194,7 @@ int main(void) {
         cmocka_unit_test(failed_allocation_in_a_private_store_is_reported_and_leaks_nothing),
         cmocka_unit_test(failed_allocation_in_a_new_file_is_reported_and_leaks_nothing),
         cmocka_unit_test(failed_allocation_in_an_old_file_is_reported_and_leaks_nothing),
+        cmocka_unit_test(store_that_cannot_be_cleared_keeps_its_buckets),
         cmocka_unit_test(decisions_allocate_nothing),
     };
     return cmocka_run_group_tests(tests, make_directory, remove_directory);

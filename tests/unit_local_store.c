@@ -9,6 +9,7 @@
 
 #include "assertions.h"
 #include "last_error.h"
+#include "local/local_store.h"
 #include "steady.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
@@ -561,6 +562,31 @@ static void store_of_many_keys_uses_huge_pages(void **state) {
     steady_store_close(&store);
 }
 
+static void cleared_store_is_empty_and_gives_its_memory_back(void **state) {
+    (void)state;
+    enum { KEYS = 20000 };
+    steady_store *store;
+    steady_throttler *throttler;
+    steady_result r;
+    open_usual(&store, &throttler);
+    assert_true(steady__local_is_private(store));
+    const int64_t before = memory_of("Rss");
+    for (int round = 0; round < 3; round++) {
+        consume_keys(throttler, KEYS);
+        assert_true(memory_of("Rss") - before > 8 * MIB); /* a page for a few keys */
+        assert_int_equal(steady__local_clear(store), 0);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+        assert_between(memory_of("Rss") - before, -MIB, MIB);
+#endif
+        for (uint32_t key = 0; key < KEYS; key += 100) {
+            assert_int_equal(steady_peek_sync(throttler, &key, sizeof key, &r), 0);
+            assert_int_equal(r.level, 0);
+        }
+    }
+    steady_throttler_free(&throttler);
+    steady_store_close(&store);
+}
+
 /* ---- Counters ---- */
 
 static void stats_count_allowed_denied_and_blocked(void **state) {
@@ -643,6 +669,7 @@ int main(void) {
         cmocka_unit_test(hundred_stores_of_thirty_keys_take_at_most_32_mib),
         cmocka_unit_test(keys_reset_again_and_again_take_no_more_memory),
         cmocka_unit_test(store_of_many_keys_uses_huge_pages),
+        cmocka_unit_test(cleared_store_is_empty_and_gives_its_memory_back),
         cmocka_unit_test(stats_count_allowed_denied_and_blocked),
         cmocka_unit_test(call_on_two_keys_is_one_decision_in_all_counters),
         cmocka_unit_test(more_keys_than_buckets_are_counted_as_overflowed),

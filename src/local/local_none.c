@@ -12,3 +12,13 @@ int steady__local_open(steady_store **store, const char *path, const steady_stor
                         "this build has no embedded store (memory:, file:, on_error local): the processor has no "
                         "16-byte compare-and-swap");
 }
+
+bool steady__local_is_private(const steady_store *store) {
+    (void)store;
+    return false;
+}
+
+int steady__local_clear(steady_store *store) {
+    (void)store;
+    return STEADY_UNSUPPORTED;
+}

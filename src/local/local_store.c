@@ -328,6 +328,15 @@ static void local_free(steady_store *store) {
     free(store);
 }
 
+bool steady__local_is_private(const steady_store *store) { return ((const struct local *)store)->region.is_private; }
+
+int steady__local_clear(steady_store *store) {
+    struct local *s = (struct local *)store;
+    const int error = steady__region_clear(&s->region);
+    if (error == 0) atomic_store_explicit(&s->slots, 0, memory_order_relaxed);
+    return error;
+}
+
 static const struct steady__store_class local_class = {.name = "local",
                                                        .any_thread = true,
                                                        .quiet = true,

@@ -9,4 +9,11 @@
 int steady__local_open(steady_store **store, const char *path, const steady_store_options *options,
                        steady_message *why);
 
+/* Whether an embedded store is private to this process. */
+bool steady__local_is_private(const steady_store *store);
+
+/* Deletes all buckets of a private store. No other thread may be in a call. 0, or STEADY_NO_MEMORY: nothing happened.
+ */
+int steady__local_clear(steady_store *store);
+
 #endif

@@ -536,22 +536,34 @@ void steady__region_grew(const struct steady__region *region, uint32_t slots) {
     errno = saved;
 }
 
+/* at NULL: anywhere. */
+static void *region_map_private(void *at, size_t size) {
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | (at != NULL ? MAP_FIXED : 0);
+    void *map = mmap(at, size, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (map != MAP_FAILED) madvise(map, size, MADV_NOHUGEPAGE); /* even if the system uses huge pages for all memory */
+    return map;
+}
+
 int steady__region_private(struct steady__region *region, uint32_t buckets, steady_message *why) {
     memset(region, 0, sizeof *region);
     buckets = steady__table_buckets(buckets);
     const size_t size = steady__table_bytes(buckets);
     const int error = region_get_random(region->key, sizeof region->key, why);
     if (error != 0) return error;
-    void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *map = region_map_private(NULL, size);
     if (map == MAP_FAILED)
         return steady__fail(why, STEADY_NO_MEMORY, "no memory for %lu buckets", (unsigned long)buckets);
-    madvise(map, size, MADV_NOHUGEPAGE); /* even if the system uses huge pages for all memory */
+    region->is_private = true;
     region->map = map;
     region->map_size = size;
     region->bytes = map;
     region->buckets = buckets;
     region->huge_pages = region_count_huge_pages(region);
     return 0;
+}
+
+int steady__region_clear(struct steady__region *region) {
+    return region_map_private(region->map, region->map_size) != MAP_FAILED ? 0 : STEADY_NO_MEMORY;
 }
 
 void steady__region_close(struct steady__region *region) {

@@ -11,12 +11,17 @@ struct steady__region {
     size_t map_size;
     void *bytes; /* of the table */
     uint32_t buckets;
+    bool is_private;
     uint32_t huge_pages;                    /* the number that private memory can have */
     unsigned char key[STEADY__SIPHASH_KEY]; /* of the hash */
 };
 
 /* Private, zeroed memory. 0, STEADY_NO_MEMORY or STEADY_SYSTEM. */
 int steady__region_private(struct steady__region *region, uint32_t buckets, steady_message *why);
+
+/* Zeroes private memory, and returns it to the system. No thread may use it meanwhile. 0, or STEADY_NO_MEMORY: it is as
+ * before. */
+int steady__region_clear(struct steady__region *region);
 
 /* Asks for huge pages as the memory fills. Call it once for each number of slots in use, from 1 on, in any order and
  * from any thread. It may take a millisecond. */

@@ -336,7 +336,8 @@ static int client_check(const steady_client_ops *ops, const steady_store_options
     if (options->tls != NULL)
         return steady__fail(why, STEADY_BAD_ARGUMENT, "TLS options are set; set TLS in %s instead", ops->name);
     if (options->clock != NULL)
-        return steady__fail(why, STEADY_BAD_ARGUMENT, "clock is set; it must be NULL: the server of %s uses its own",
+        return steady__fail(why, STEADY_BAD_ARGUMENT,
+                            "clock is set, but the server of %s uses a clock of its own; only memory: takes one",
                             ops->name);
     return 0;
 }
