@@ -107,11 +107,19 @@ C_PROGRAMS = [(page, code) for page in PAGES for code in blocks(page, "c") if "i
 RUN_ELSEWHERE = {ROOT / "docs/how-to/limit-routes.md", ROOT / "docs/how-to/flask-django-celery.md",
                  *(ROOT / "docs/how-to").glob("coming-from-*.md")}
 PYTHON_BLOCKS = [(page, code) for page in PAGES if page not in RUN_ELSEWHERE for code in blocks(page, "python")]
+
+
+def is_for_pytest(block):
+    return re.search(r"^(async )?def test_|^pytest_plugins", block[1], re.M) is not None
+
+
+PYTEST_BLOCKS = [block for block in PYTHON_BLOCKS if is_for_pytest(block)]
 PYTHON_PROGRAMS = [block for block in PYTHON_BLOCKS
-                   if re.search(r"asyncio\.run\(|async def test_|import.*\baiosteady\.blocking\b|from aiosteady\.blocking ", block[1])]
+                   if not is_for_pytest(block) and re.search(r"asyncio\.run\(|import.*\baiosteady\.blocking\b|from aiosteady\.blocking ", block[1])]
 MIDDLEWARE_PAGES = [ROOT / "docs/how-to/limit-a-web-application.md", ROOT / "python/README.md"]
 REDIS, PROMETHEUS = "redis==8.1.0", "prometheus_client==0.26.0"
 IMPORTED = {"import redis": REDIS, "from prometheus_client": PROMETHEUS}
+PYTEST_ASYNCIO = ("pytest-asyncio==1.2.0", "pytest==8.4.2")
 
 
 def page_of(program):
@@ -152,14 +160,24 @@ def test_python_program_of_a_page_runs(aiosteady, redis_server, from_pypi, tmp_p
     code = program[1].replace("redis://localhost", redis_server.url)
     needed = [package for word, package in IMPORTED.items() if word in code]
     path = ":".join([str(aiosteady), *(str(from_pypi(package)) for package in needed)])
-    tests = re.findall(r"^async def (test_\w+)\(\)", code, re.M)
     source = tmp_path / "example.py"
-    source.write_text(code + "".join(f"\nasyncio.run({test}())" for test in tests))
+    source.write_text(code)
     done = subprocess.run([sys.executable, "-W", "error", source], env={**os.environ, "PYTHONPATH": path},
                           timeout=20, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and bool(done.stdout) != bool(tests), done.stderr
+    assert done.returncode == 0 and done.stdout, done.stderr
     for printed in (pattern for words, pattern in PRINTED.items() if words in code):
         assert re.fullmatch(printed, done.stdout), done.stdout
+
+
+def test_pytest_runs_the_tests_of_the_pages(aiosteady, from_pypi, tmp_path):
+    for number, (_, code) in enumerate(PYTEST_BLOCKS):
+        (tmp_path / ("conftest.py" if code.startswith("pytest_plugins") else f"test_{number}.py")).write_text(code)
+    env = {**os.environ, "PYTHONPATH": f"{aiosteady}:{from_pypi(*PYTEST_ASYNCIO)}", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "pytest_asyncio.plugin", "--asyncio-mode=auto",
+               "-W", "error", tmp_path]
+    done = subprocess.run(command, cwd=tmp_path, env=env, timeout=60, capture_output=True, text=True, check=False)
+    tests = len(re.findall(r"^(?:async )?def test_", "".join(code for _, code in PYTEST_BLOCKS), re.M))
+    assert done.returncode == 0 and tests >= 6 and f"{tests + 1} passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_the_expected_outputs_are_of_programs_that_exist():
@@ -168,7 +186,7 @@ def test_the_expected_outputs_are_of_programs_that_exist():
 
 def test_every_block_of_python_is_run_by_a_test():
     assert [name_of(page) for page, code in PYTHON_BLOCKS
-            if (page, code) not in PYTHON_PROGRAMS and page not in MIDDLEWARE_PAGES] == []
+            if (page, code) not in PYTHON_PROGRAMS + PYTEST_BLOCKS and page not in MIDDLEWARE_PAGES] == []
     assert [code for page, code in PYTHON_BLOCKS if page == ROOT / "python/README.md" and (page, code) not in PYTHON_PROGRAMS
             and "app.add_middleware(" not in code] == []
 

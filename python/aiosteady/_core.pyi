@@ -2,6 +2,7 @@
 from collections.abc import Coroutine, Generator, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, final
 
+from . import testing
 from ._stats import ThrottlerStats
 
 core_version: str
@@ -11,6 +12,8 @@ STEADY_UNKNOWN: int
 STEADY_SERVER: int
 STEADY_OVERLOADED: int
 STEADY_UNSUPPORTED: int
+STEADY_NOT_A_BUCKET: int
+RESET: int
 CONSUME_ALL: int
 PEEK_ALL: int
 SETTLE: int
@@ -29,6 +32,7 @@ class SystemRefused(Error): ...
 class ServerError(Error): ...
 
 def reply_error_code(text: str, /) -> int: ...
+def monotonic() -> float: ...
 def open_timer() -> int: ...
 def set_timer(fd: int, seconds: float, /) -> None: ...
 def parse_rate(text: str, /) -> tuple[int, int, int]: ...
@@ -136,6 +140,15 @@ class Call:
     def redact(self, text: str, of_server: bool, /) -> str: ...
     def apply_policy(self, error: int, why: str | None, /) -> ThrottleResult: ...
 
+class Clock:
+    """The base of aiosteady.testing.Clock."""
+
+    @property
+    def _us(self) -> int: ...
+    def _set(self, us: int, /) -> None: ...
+    def _add(self, us: int, /) -> None: ...
+    def _reach(self, us: int, /) -> None: ...  # if it is earlier
+
 class Store:
     def __new__(
         cls,
@@ -147,11 +160,15 @@ class Store:
         engine: Literal["auto", "script", "module"] = "auto",
         connect_timeout: float | None = None,
         client_name: str | None = None,
+        clock: Clock | None = None,
     ) -> Store: ...
     @property
     def closed(self) -> bool: ...
     @property
     def _shown_url(self) -> str: ...  # without user and passwords
+    @property
+    def clock(self) -> testing.Clock | None: ...
+    def _clear(self) -> bool: ...  # False: it is not a memory: store, and nothing happened
     @property
     def state(self) -> Literal["connecting", "ready", "down"]: ...
     @property
@@ -247,6 +264,7 @@ class BlockingStore(Store):
         engine: Literal["auto", "script", "module"] = "auto",
         connect_timeout: float | None = None,
         client_name: str | None = None,
+        clock: Clock | None = None,
     ) -> BlockingStore: ...
 
 class BlockingThrottler(Throttler):

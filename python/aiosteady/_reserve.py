@@ -102,13 +102,14 @@ class Reservation(Reserved):
     async def __aenter__(self) -> Reservation:
         self._use()
         t = self._throttler
+        asked = 0 if t._clock is None else t._clock._us
         answer = t._reserve(self._key, self._amount, self._max_wait, self._at_least)
         result = answer if type(answer) is ThrottleResult else await answer
         if not result.success:
             raise Denied(result)
         self._core = result._reservation
         if result.must_wait > 0:
-            self._core = await t._stand_in_line(self._key, self._amount, result)
+            self._core = await t._stand_in_line(self._key, self._amount, result, asked)
         self._result = result
         return self
 

@@ -2,10 +2,15 @@
 """Store: the place where buckets are kept."""
 from __future__ import annotations
 
-from typing import Literal, Optional
+from typing import TYPE_CHECKING, Literal, Optional
 
 from . import _core
 from ._texts import store_text
+
+if TYPE_CHECKING:
+    from .testing import Clock
+else:
+    Clock = _core.Clock  # for typing.get_type_hints
 
 
 class Store(_core.Store):
@@ -24,6 +29,7 @@ class Store(_core.Store):
       connect_timeout: the seconds for an address of the server to accept a connection, again for TLS and again for the
         handshake. The default is four times the timeout, and at least 0.25. The option of the URL wins.
       client_name: the name that CLIENT LIST of the server shows. None sends no name. The option of the URL wins.
+      clock: for tests: an aiosteady.testing.Clock, which sets the time of a memory: store. None: the clock of the system.
     """
 
     __slots__ = ("__weakref__", "_given")
@@ -38,6 +44,7 @@ class Store(_core.Store):
         engine: Literal["auto", "script", "module"] = "auto",
         connect_timeout: Optional[float] = None,
         client_name: Optional[str] = None,
+        clock: Optional[Clock] = None,
     ) -> None:
         super().__init__()  # __new__ of the base has read the arguments
         self._given = (0, timeout, max_in_flight, buckets, engine, connect_timeout, client_name)
@@ -76,6 +83,7 @@ def connect(
     engine: Literal["auto", "script", "module"] = "auto",
     connect_timeout: Optional[float] = None,
     client_name: Optional[str] = None,
+    clock: Optional[Clock] = None,
 ) -> Store:
     """Returns a Store for a URL: "redis://[user:pass@]host[:port][/db]", "unix:/path", "memory:" or "file:/path".
 
@@ -90,4 +98,5 @@ def connect(
         engine=engine,
         connect_timeout=connect_timeout,
         client_name=client_name,
+        clock=clock,
     )

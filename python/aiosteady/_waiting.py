@@ -16,6 +16,10 @@ NO_BLOCK = 1e-6  # seconds; the shortest max_wait. A call with a max_wait starts
 LATE = 0.001  # seconds by which a timer may be late
 
 
+def us_of(seconds: float) -> int:
+    return round(seconds * 1e6)
+
+
 def deadline_of(timeout: Optional[float], now: float) -> Optional[float]:
     if timeout is None:
         return None

@@ -27,14 +27,17 @@ from ._rates import Limits, Rate, specs_of_arguments
 from ._reserve import Amount, Denied, Key, Reserved
 from ._texts import shown, store_text
 from ._throttler import BaseLimit, BaseThrottler, is_async
-from ._waiting import LATE, NO_BLOCK, Retry, deadline_of, no_answer_in_time, no_attempt_left, no_room_in_time
+from ._waiting import LATE, NO_BLOCK, Retry, deadline_of, no_answer_in_time, no_attempt_left, no_room_in_time, us_of
 
 R = TypeVar("R")
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec
 
+    from .testing import Clock
+
     P = ParamSpec("P")
 else:
+    Clock = _core.Clock  # for typing.get_type_hints
     P = getattr(typing, "ParamSpec", TypeVar)("P")  # of Python 3.10 and later
 
 __all__ = ["Denied", "Limit", "Part", "Rate", "Reservation", "Store", "ThrottleResult", "Throttler", "connect",
@@ -68,6 +71,7 @@ class Store(_core.BlockingStore):
         engine: Literal["auto", "script", "module"] = "auto",
         connect_timeout: Optional[float] = None,
         client_name: Optional[str] = None,
+        clock: Optional[Clock] = None,
     ) -> None:
         super().__init__()  # __new__ of the base has read the arguments
         self._given = (connections, timeout, max_in_flight, buckets, engine, connect_timeout, client_name)
@@ -101,6 +105,7 @@ def connect(
     engine: Literal["auto", "script", "module"] = "auto",
     connect_timeout: Optional[float] = None,
     client_name: Optional[str] = None,
+    clock: Optional[Clock] = None,
 ) -> Store:
     """Returns a Store for a URL. It checks the arguments and sends nothing before the first decision."""
     return Store(
@@ -112,6 +117,7 @@ def connect(
         engine=engine,
         connect_timeout=connect_timeout,
         client_name=client_name,
+        clock=clock,
     )
 
 
@@ -121,7 +127,7 @@ class Throttler(BaseThrottler, _core.BlockingThrottler):
     The arguments are those of aiosteady.Throttler. `redis` is a URL or a Store of aiosteady.blocking.
     """
 
-    __slots__ = ("__weakref__", "_options", "_own", "_patience")
+    __slots__ = ("__weakref__", "_clock", "_options", "_own", "_patience")
 
     @overload
     def __init__(
@@ -177,6 +183,7 @@ class Throttler(BaseThrottler, _core.BlockingThrottler):
         super().__init__(redis, target, specs, prefix, on_error, local_share, max_ahead, clamp)
         self._options = (specs, prefix, on_error, local_share, max_ahead, clamp, limits is None)
         self._patience = target._timeout if target is not None else 0.0
+        self._clock = target.clock if target is not None else None
 
     # consume, peek, charge and reset are those of the base.
 
@@ -221,11 +228,13 @@ class Throttler(BaseThrottler, _core.BlockingThrottler):
             charged.
         A timeout of 0 makes one attempt, and waits for its answer as consume() does.
         """
-        deadline = deadline_of(timeout, time.monotonic())
+        now = time.monotonic if self._clock is None else self._clock.now
+        deadline = deadline_of(timeout, now())
         once = timeout is not None and timeout <= 0
         retry = Retry()
         while True:
-            left = None if deadline is None else max(deadline - time.monotonic(), NO_BLOCK)
+            asked = 0 if self._clock is None else self._clock._us
+            left = None if deadline is None else max(deadline - now(), NO_BLOCK)
             if left is None or once or left >= self._patience:
                 result = self._wait_in_line(key, amount, left)
             else:
@@ -233,9 +242,12 @@ class Throttler(BaseThrottler, _core.BlockingThrottler):
             if result.success:
                 return result
             delay = retry.delay(result, deadline is not None)
-            if deadline is not None and (delay == 0 or once or time.monotonic() + delay > deadline):
+            if deadline is not None and (delay == 0 or once or now() + delay > deadline):
                 raise no_attempt_left(result, amount, left or 0.0, self._max_ahead)
-            time.sleep(delay)
+            if self._clock is None:
+                time.sleep(delay)
+            else:
+                self._clock._wait(asked + us_of(delay))
 
     # The first two overloads tell pyright the types of the parameters of a lambda.
     @overload

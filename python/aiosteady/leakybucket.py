@@ -6,7 +6,6 @@ import asyncio
 import functools
 import operator
 import sys
-import time
 import typing
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Optional, TypeVar, Union, overload
@@ -20,7 +19,7 @@ from ._reserve import Amount, Key, Reservation
 from ._store import Store
 from ._texts import shown
 from ._throttler import BaseLimit, BaseThrottler, is_async
-from ._waiting import LATE, NO_BLOCK, Retry, deadline_of, no_answer_in_time, no_attempt_left, no_room_in_time
+from ._waiting import LATE, NO_BLOCK, Retry, deadline_of, no_answer_in_time, no_attempt_left, no_room_in_time, us_of
 
 # typing.get_type_hints evaluates the annotations here, on Python 3.9 too. So their names are imported, and we write
 # Optional[X].
@@ -54,7 +53,7 @@ class Throttler(BaseThrottler):
       clamp: an amount over the capacity counts as the capacity, so an empty bucket always allows it.
     """
 
-    __slots__ = ("__weakref__", "_lines", "_options", "_own")
+    __slots__ = ("__weakref__", "_clock", "_lines", "_options", "_own")
 
     @overload
     def __init__(
@@ -107,6 +106,7 @@ class Throttler(BaseThrottler):
         super().__init__(redis, target, specs, prefix, on_error, local_share, max_ahead, clamp)
         self._options = (specs, prefix, on_error, local_share, max_ahead, clamp, limits is None)
         self._lines: Lines = WeakValueDictionary()
+        self._clock = target.clock if isinstance(target, Store) else None
 
     async def consume(
         self, key: Key, amount: Amount = 1, *, max_wait: Optional[float] = 0, at_least: Optional[int] = None
@@ -179,17 +179,28 @@ class Throttler(BaseThrottler):
         if type(answer) is not ThrottleResult:
             in_background(answer, NOT_GIVEN_BACK)
 
+    def _now(self) -> float:
+        """The time of deadlines, in seconds."""
+        return asyncio.get_running_loop().time() if self._clock is None else self._clock.now()
+
+    async def _wait_for(
+        self, seconds: float, asked: int, name: object, reservation: Optional[_core.Reservation]
+    ) -> Optional[_core.Reservation]:
+        """`asked`: the time of the clock of the store before the call that said how long to wait."""
+        due = _core.monotonic() + seconds if self._clock is None else asked + us_of(seconds)
+        return await wait_in_line(self._lines, name, self._clock, due, reservation, self._give_back)
+
     async def _stand_in_line(
-        self, key: Key, amount: Amount, result: ThrottleResult, deadline: Optional[float] = None
+        self, key: Key, amount: Amount, result: ThrottleResult, asked: int, deadline: Optional[float] = None
     ) -> Optional[_core.Reservation]:
         """Waits for must_wait of the result. Returns the reservation of the place that it had at the end."""
         reservation, left = result._reservation, result.must_wait
-        if deadline is not None and asyncio.get_running_loop().time() + left > deadline + LATE:  # a late answer
+        if deadline is not None and self._now() + left > deadline + LATE:  # a late answer
             if reservation is not None:
                 self._give_back(reservation)
             raise no_room_in_time(left)
         name = (key.encode() if isinstance(key, str) else key, _hashable(amount))
-        return await wait_in_line(self._lines, name, time.monotonic() + left, reservation, self._give_back)
+        return await self._wait_for(left, asked, name, reservation)
 
     # ---- Waiting ----
 
@@ -207,13 +218,13 @@ class Throttler(BaseThrottler):
         A timeout of 0 makes one attempt, and waits for its answer as consume() does.
         """
         if timeout is not None:
-            deadline = deadline_of(timeout, asyncio.get_running_loop().time())
-            return await self._wait_until(key, amount, deadline, timeout <= 0)
+            return await self._wait_until(key, amount, deadline_of(timeout, self._now()), timeout <= 0)
+        asked = 0 if self._clock is None else self._clock._us
         answer = self._wait(key, amount, None)
         result = answer if type(answer) is ThrottleResult else await answer
         if result.success:
             if result.must_wait > 0:
-                await self._stand_in_line(key, amount, result)
+                await self._stand_in_line(key, amount, result, asked)
             return result
         return await self._wait_until(key, amount, None, False, result)
 
@@ -224,7 +235,8 @@ class Throttler(BaseThrottler):
         loop = asyncio.get_running_loop()
         retry = Retry()
         while True:
-            left = None if deadline is None else max(deadline - loop.time(), NO_BLOCK)
+            asked = 0 if self._clock is None else self._clock._us
+            left = None if deadline is None else max(deadline - self._now(), NO_BLOCK)
             if result is None:
                 answer = self._wait(key, amount, left)
                 if type(answer) is ThrottleResult:
@@ -235,12 +247,12 @@ class Throttler(BaseThrottler):
                     result = await _answer_in_time(loop, answer, deadline)
             if result.success:
                 if result.must_wait > 0:
-                    await self._stand_in_line(key, amount, result, None if once else deadline)
+                    await self._stand_in_line(key, amount, result, asked, None if once else deadline)
                 return result
             delay = retry.delay(result, deadline is not None)
-            if deadline is not None and (delay == 0 or once or loop.time() + delay > deadline):
+            if deadline is not None and (delay == 0 or once or self._now() + delay > deadline):
                 raise no_attempt_left(result, amount, left or 0.0, self._max_ahead)
-            await asyncio.sleep(delay)
+            await (asyncio.sleep(delay) if self._clock is None else self._wait_for(delay, asked, object(), None))
             result = None
 
     # The first two overloads tell pyright the types of the parameters of a lambda.

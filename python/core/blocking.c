@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <time.h>
 
+#include "clock.h"
 #include "reservation.h"
 #include "result.h"
 #include "sync.h"
@@ -52,8 +53,10 @@ PyType_Spec blocking_store_spec = {"aiosteady._core.BlockingStore", sizeof(struc
 
 /* ---- Places in line ---- */
 
-static int64_t blocking_now(void) {
+/* The time that waits count by. */
+static steady_us blocking_now(const struct throttler *self) {
     struct timespec now;
+    if (self->store->clock != NULL) return clock_read(self->store->clock);
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * STEADY_SECOND + now.tv_nsec / 1000;
 }
@@ -80,10 +83,22 @@ static void blocking_give_back_of(struct throttler *self, PyObject *result) {
     if (reservation != NULL) sync_give_back(self->store->embedded, reservation_of(self->state, reservation));
 }
 
+/* `asked`: the time of the clock of the store when it was asked. */
+static int blocking_sleep_by_clock(struct throttler *self, steady_us asked, double seconds) {
+    if (seconds <= 0) return 0;
+    const long long due = asked + (long long)(seconds * 1e6 + 0.5);
+    PyObject *answer = PyObject_CallMethod(self->store->clock, "_wait", "L", due);
+    Py_XDECREF(answer);
+    return answer != NULL ? 0 : -1;
+}
+
 /* Sleeps until it is the turn of a result. If an exception ends the sleep, the place is given back. Takes the reference
  * to the result. */
-static PyObject *blocking_await_turn(struct throttler *self, PyObject *result) {
-    if (result == NULL || blocking_sleep(result_must_wait(result)) == 0) return result;
+static PyObject *blocking_await_turn(struct throttler *self, PyObject *result, steady_us asked) {
+    if (result == NULL) return NULL;
+    const double wait = result_must_wait(result);
+    if ((self->store->clock == NULL ? blocking_sleep(wait) : blocking_sleep_by_clock(self, asked, wait)) == 0)
+        return result;
     blocking_give_back_of(self, result);
     Py_DECREF(result);
     return NULL;
@@ -111,25 +126,27 @@ static PyObject *blocking_wait(struct throttler *self, PyObject *const *args, Py
     steady_us most = STEADY__MAX_WAIT;
     if (!blocking_is_ready(self)) return NULL;
     if (nargs > 2 && convert_wait(args[2], "timeout", &most) != 0) return NULL;
-    const int64_t asked = blocking_now();
+    const steady_us asked = blocking_now(self);
     PyObject *result = throttler_wait(self, args, nargs, kwnames);
     if (result == NULL) return NULL;
     const double wait = result_must_wait(result);
-    if (wait > LATE && (double)(blocking_now() - asked) / 1e6 + wait > (double)most / 1e6 + LATE)
+    if (wait > LATE && self->store->clock == NULL &&
+        (double)(blocking_now(self) - asked) / 1e6 + wait > (double)most / 1e6 + LATE)
         return blocking_too_late(self, result);
-    return blocking_await_turn(self, result);
+    return blocking_await_turn(self, result, asked);
 }
 
 static PyObject *blocking_reserve(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
     if (!blocking_is_ready(self)) return NULL;
-    return blocking_await_turn(self, throttler_reserve(self, args, nargs, kwnames));
+    const steady_us asked = blocking_now(self);
+    return blocking_await_turn(self, throttler_reserve(self, args, nargs, kwnames), asked);
 }
 
 static PyObject *blocking_await_turn_of(struct throttler *self, PyObject *result) {
     if (!blocking_is_ready(self)) return NULL;
     if (Py_TYPE(result) != self->state->result_type)
         return PyErr_Format(PyExc_TypeError, "result must be a ThrottleResult, not %.100s", Py_TYPE(result)->tp_name);
-    return blocking_await_turn(self, Py_NewRef(result));
+    return blocking_await_turn(self, Py_NewRef(result), blocking_now(self));
 }
 
 static PyObject *blocking_give_back(struct throttler *self, PyObject *result) {

@@ -6,6 +6,7 @@
 
 #include "blocking.h"
 #include "call.h"
+#include "clock.h"
 #include "convert.h"
 #include "decision.h"
 #include "loop.h"
@@ -84,6 +85,13 @@ static PyObject *module_parse_rate(PyObject *Py_UNUSED(module), PyObject *text) 
 
 /* ---- Timers that are exact to some 0.1 ms; those of asyncio are to 1 ms ---- */
 
+/* The time of these timers, in seconds. freezegun replaces time.monotonic. */
+static PyObject *module_monotonic(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return PyFloat_FromDouble((double)now.tv_sec + (double)now.tv_nsec / 1e9);
+}
+
 static PyObject *module_open_timer(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)) {
     const int fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
     return fd >= 0 ? PyLong_FromLong(fd) : PyErr_SetFromErrno(PyExc_OSError);
@@ -112,6 +120,7 @@ static PyMethodDef functions[] = {{"decide", module_decide, METH_O,
                                    "decide(call, /)\n--\n\nReturns the result if the store is embedded, otherwise an "
                                    "awaitable of the result."},
                                   {"reply_error_code", module_reply_error_code, METH_O, NULL},
+                                  {"monotonic", module_monotonic, METH_NOARGS, NULL},
                                   {"open_timer", module_open_timer, METH_NOARGS, NULL},
                                   {"set_timer", module_set_timer, METH_VARARGS, NULL},
                                   {"parse_rate", module_parse_rate, METH_O, NULL},
@@ -146,6 +155,8 @@ static int module_add_errors(PyObject *module, struct core_state *state) {
     return PyModule_AddIntMacro(module, STEADY_UNAVAILABLE) || PyModule_AddIntMacro(module, STEADY_UNKNOWN) ||
                    PyModule_AddIntMacro(module, STEADY_SERVER) || PyModule_AddIntMacro(module, STEADY_OVERLOADED) ||
                    PyModule_AddIntMacro(module, STEADY_UNSUPPORTED) ||
+                   PyModule_AddIntMacro(module, STEADY_NOT_A_BUCKET) ||
+                   PyModule_AddIntConstant(module, "RESET", STEADY__RESET) ||
                    PyModule_AddIntConstant(module, "CONSUME_ALL", STEADY__CONSUME_ALL) ||
                    PyModule_AddIntConstant(module, "PEEK_ALL", STEADY__PEEK_ALL) ||
                    PyModule_AddIntConstant(module, "SETTLE", STEADY__SETTLE)
@@ -165,6 +176,7 @@ static int module_add_types(PyObject *module, struct core_state *state) {
         {&state->decision_type, &decision_spec, "Decision", true, NULL},
         {&state->call_type, &call_spec, "Call", false, NULL},
         {&state->reservation_type, &reservation_spec, "Reservation", false, NULL},
+        {&state->clock_type, &clock_spec, "Clock", false, NULL},
         {&state->store_type, &store_spec, "Store", false, NULL},
         {&state->loop_store_type, &loop_store_spec, NULL, true, NULL},
         {&state->throttler_type, &throttler_spec, "Throttler", false, NULL},

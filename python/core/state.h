@@ -16,6 +16,7 @@
  *   - loop, waiter, local, capture, reservation: asyncio for the library; waking a task; the fallback store
  *   - loop_store: the store of one event loop
  *   - gil: calls without the GIL
+ *   - clock: Clock: a time that tests set
  *   - result, convert: ThrottleResult; numbers, texts and errors between Python and C
  */
 #ifndef AIOSTEADY_STATE_H
@@ -46,6 +47,7 @@ struct core_state {
     PyTypeObject *decision_type;
     PyTypeObject *call_type;
     PyTypeObject *reservation_type;
+    PyTypeObject *clock_type;
     PyTypeObject *store_type;
     PyTypeObject *loop_store_type;
     PyTypeObject *throttler_type;

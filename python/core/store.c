@@ -9,9 +9,11 @@
 
 #include <stddef.h>
 
+#include "clock.h"
 #include "convert.h"
 #include "local.h"
 #include "loop.h"
+#include "src/local/local_store.h"
 
 /* The maxima of connect(), as in steady.h. */
 #define IN_FLIGHT_MAX (1 << 24)
@@ -242,9 +244,21 @@ static int store_read_client_name(struct store *self, PyObject *given) {
     return 0;
 }
 
+static int store_read_clock(struct store *self, PyObject *given) {
+    if (given == NULL || given == Py_None) return 0;
+    if (!PyObject_TypeCheck(given, self->state->clock_type)) {
+        PyErr_Format(PyExc_TypeError, "clock must be an aiosteady.testing.Clock, not %.100s", Py_TYPE(given)->tp_name);
+        return -1;
+    }
+    self->clock = Py_NewRef(given);
+    self->options.clock = clock_read;
+    self->options.clock_data = given;
+    return 0;
+}
+
 /* The arguments of Store beside the URL. One that was not given is NULL. */
 struct store_arguments {
-    PyObject *timeout, *max_in_flight, *buckets, *engine, *connect_timeout, *client_name;
+    PyObject *timeout, *max_in_flight, *buckets, *engine, *connect_timeout, *client_name, *clock;
 };
 
 static int store_read_options(struct store *self, const struct store_arguments *given) {
@@ -258,7 +272,7 @@ static int store_read_options(struct store *self, const struct store_arguments *
                        0 ||
                    store_read_count(given->buckets, "buckets", BUCKETS_MAX, &options->buckets) != 0 ||
                    store_read_timeout(given->connect_timeout, "connect_timeout", &options->connect_timeout) != 0 ||
-                   store_read_client_name(self, given->client_name) != 0
+                   store_read_client_name(self, given->client_name) != 0 || store_read_clock(self, given->clock) != 0
                ? -1
                : 0;
 }
@@ -298,12 +312,13 @@ static int store_read_url(struct store *self, PyObject *url) {
 }
 
 PyObject *store_make(PyTypeObject *type, PyObject *args, PyObject *kwargs, const uint32_t *connections) {
-    static char *names[] = {"url",    "timeout",         "max_in_flight", "buckets",
-                            "engine", "connect_timeout", "client_name",   NULL};
+    static char *names[] = {"url",   "timeout", "max_in_flight", "buckets", "engine", "connect_timeout", "client_name",
+                            "clock", NULL};
     PyObject *url = NULL;
-    struct store_arguments given = {NULL, NULL, NULL, NULL, NULL, NULL};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$OOOOOO:Store", names, &url, &given.timeout, &given.max_in_flight,
-                                     &given.buckets, &given.engine, &given.connect_timeout, &given.client_name))
+    struct store_arguments given = {NULL, NULL, NULL, NULL, NULL, NULL, NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$OOOOOOO:Store", names, &url, &given.timeout,
+                                     &given.max_in_flight, &given.buckets, &given.engine, &given.connect_timeout,
+                                     &given.client_name, &given.clock))
         return NULL;
     struct store *self = (struct store *)type->tp_alloc(type, 0);
     if (self == NULL) return NULL;
@@ -325,6 +340,7 @@ static int store_traverse(struct store *self, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->embedded);
     Py_VISIT(self->loops);
+    Py_VISIT(self->clock);
     return 0;
 }
 
@@ -341,9 +357,21 @@ static void store_dealloc(struct store *self) {
     PyObject_GC_UnTrack(self);
     store_clear(self);
     Py_XDECREF(self->counters);
+    Py_XDECREF(self->clock); /* the embedded store, which reads it, is closed */
     PyMem_Free(self->url);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
+}
+
+/* Deletes all buckets of a memory: store, under the GIL: no other thread is in a call. */
+static PyObject *store_clear_buckets(struct store *self, PyObject *Py_UNUSED(none)) {
+    const struct loop_store *embedded = self->embedded;
+    if (embedded == NULL || embedded->is_pool) Py_RETURN_FALSE;
+    if (embedded->store == NULL) return convert_raise(self->state, STEADY_CLOSED, NULL);
+    if (!steady__local_is_private(embedded->store)) Py_RETURN_FALSE;
+    const int error = steady__local_clear(embedded->store);
+    if (error != 0) return convert_raise(self->state, error, NULL);
+    Py_RETURN_TRUE;
 }
 
 /* ---- Counters ---- */
@@ -430,12 +458,15 @@ static PyGetSetDef store_getters[] = {
 
 static PyMethodDef store_methods[] = {
     {"close", (PyCFunction)store_close, METH_NOARGS, "Closes the store. Decisions in flight end as cancelled."},
+    {"_clear", (PyCFunction)store_clear_buckets, METH_NOARGS, NULL},
     {"stats", (PyCFunction)store_stats, METH_NOARGS,
      "Returns the counters of this process since the Store was made, over all event loops, closed ones too."},
     {NULL, NULL, 0, NULL}};
 
 static PyMemberDef store_members[] = {
-    {"closed", T_BOOL, offsetof(struct store, closed), READONLY, "True after close()."}, {NULL, 0, 0, 0, NULL}};
+    {"closed", T_BOOL, offsetof(struct store, closed), READONLY, "True after close()."},
+    {"clock", T_OBJECT, offsetof(struct store, clock), READONLY, "The clock of a test; None: that of the system."},
+    {NULL, 0, 0, 0, NULL}};
 
 static PyType_Slot store_slots[] = {
     {Py_tp_new, store_new},         {Py_tp_finalize, store_finalize}, {Py_tp_traverse, store_traverse},

@@ -16,6 +16,7 @@ struct store {
     PyObject *loops;             /* {loop: struct loop_store} */
     PyObject *local;             /* the fallback store, see local.h; NULL until needed */
     PyObject *counters;          /* of stores whose loops are gone, see loop_store_new_counters */
+    PyObject *clock;             /* of options.clock; NULL: none */
     pid_t pid;                   /* the process whose decisions are counted */
     bool closed;
     bool open_failure_logged; /* since the last successful opening */
