@@ -638,7 +638,7 @@ static int call_add_settled(struct steady__group *group, const steady_settlement
     const struct steady__throttler_limit *limit = call_settling_limit(s, at, &owner);
     if (limit != NULL) {
         steady__throttler_hold(owner);
-    } else if (s->store != NULL) { /* a throttler for this call only: no one else holds it */
+    } else if (s->store != NULL) { /* a throttler for this call only, so only the call holds it */
         const int error = steady_throttler_new(&owner, s->store, &part->limit, NULL, s->why);
         if (error != 0) return error;
         limit = &owner->limits[0];

@@ -40,7 +40,7 @@ struct steady__group {
     size_t n;
     struct steady__how how;
     struct steady__member *members;
-    struct steady__key *keys;        /* those of the members, for whoever must not show them */
+    struct steady__key *keys;        /* those of the members: texts must not show them */
     steady_part_result *results;     /* one for each member. A store fills them before it ends the call */
     steady_reservation *reservation; /* to be made by an allowed call, or settled; NULL: none */
     char *keys_end;                  /* for steady__group_add */

@@ -76,7 +76,7 @@ class Adapter:
             raise
 
     def _give_back(self, call: _core.Call, task: asyncio.Task[ThrottleResult]) -> None:
-        """Settles with 0 what the call has reserved. Nobody waits for it."""
+        """Settles with 0 what the call has reserved, in the background."""
         reservation = None if task.cancelled() or task.exception() is not None else task.result()._reservation
         if reservation is not None:
             in_background(self.ask_call(call.give_back(reservation)), NOT_GIVEN_BACK)

@@ -183,7 +183,7 @@ static int throttler_check_fits(const struct throttler *self, const struct call 
     return 0;
 }
 
-/* A place in line: (key, amount, max_wait). An embedded bucket with room is charged without more ado. */
+/* A place in line: (key, amount, max_wait). An embedded bucket with room is charged at once. */
 PyObject *throttler_wait(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
     static const char *const names[] = {"key", "amount", "max_wait", NULL};
     PyObject *given[ARGUMENTS_MAX];
