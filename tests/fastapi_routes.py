@@ -526,6 +526,13 @@ async def test_an_application_without_a_store_or_without_an_application_works():
     async def hello(request):
         return PlainTextResponse("hello")
 
+    @rate_limited("1/minute", store="memory:")
+    class Endpoint(HTTPEndpoint):
+        async def get(self, request):
+            return PlainTextResponse("hello")
+
+    answer = await asked(Endpoint, "/")
+    assert answer.status_code == 200 and names(answer)[0].endswith(".Endpoint")
     router = Router([Route("/", hello)])
     assert await statuses(router, "/") == [200]
     try:

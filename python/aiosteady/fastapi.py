@@ -285,9 +285,9 @@ class AppLimits:
         return Store(self.given) if isinstance(self.given, str) else self.given
 
 
-def limits_of(scope: Scope) -> AppLimits:
-    """The application or, without one, the router keeps them."""
-    owner = scope.get("app") or scope.get("router")
+def limits_of(scope: Scope, limited: Limited) -> AppLimits:
+    """The application keeps them; without one the router, or the limit itself."""
+    owner = scope.get("app") or scope.get("router") or limited
     given = getattr(getattr(owner, "state", None), "rate_limit_store", None)
     limits: Optional[AppLimits] = vars(owner).get(APP_LIMITS)
     if limits is None or limits.given is not given:
@@ -371,7 +371,7 @@ class Limited:
     ) -> RequestFields:
         """Raises Rejected if the request is not admitted."""
         scope = connection.scope
-        limits = limits_of(scope)
+        limits = limits_of(scope, self)
         if self._name is not None:
             limit = self._limit(limits, self._name)
         else:
@@ -462,6 +462,7 @@ class rate_limited(Limited):  # noqa: N801: a decorator
             send: Send
 
             async def dispatch(self) -> None:
+                self.scope.setdefault("endpoint", LimitedEndpoint)  # without a router
                 collected = await limit._admit(HTTPConnection(self.scope), with_method=False)
                 if FIELDS_KEY not in self.scope:
                     self.send = with_fields(self.send, collected)
