@@ -6,12 +6,13 @@ import random
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from conftest import BUILD, ROOT
-from resp import Redis, ReplyError
+from resp import Redis, ReplyError, Resp
 
 SERVERS = {"debian12": ["redis-server"], "redis8": ["chroot", "redis-server"], "valkey8": ["chroot", "valkey-server"]}
 HOUR = 3600 * 10**6
@@ -169,3 +170,18 @@ def load(server, calls, seed=7):
             server("STEADY.RESET", key) if rng.random() < 0.2 else server("STEADY.PEEK", key, wide, HOUR)
         else:
             server("STEADY.CONSUME", key, wide, HOUR, "DROPS", 7, "AMOUNT", rng.choice([1, 3, -2]))
+
+
+def restored(start, load, calls):
+    """The buckets of a server that loads its AOF, written under load, and then its RDB. Both give what was there before."""
+    server = start("--appendonly", "yes", "--appendfsync", "no")
+    until(lambda: flat_info(server, "persistence")["aof_rewrite_in_progress"] == "0")
+    loader = threading.Thread(target=load, args=(Resp(server.port), calls))
+    loader.start()
+    server("BGREWRITEAOF")
+    loader.join()
+    until(lambda: flat_info(server, "persistence")["aof_rewrite_in_progress"] == "0")
+    before = dump(server)
+    assert server("DEBUG", "LOADAOF") == b"OK" and dump(server) == before
+    assert server("DEBUG", "RELOAD") == b"OK" and dump(server) == before
+    return before

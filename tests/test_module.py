@@ -2,12 +2,11 @@
 """The commands of the module steady.so, in real servers."""
 import json
 import random
-import threading
 import time
 
 import pytest
 from conftest import ROOT
-from loaded import COUNTED, FOREIGN, HOUR, OURS, dump, error, flat, flat_info, info, load, replication_offset, script, until
+from loaded import COUNTED, FOREIGN, HOUR, OURS, dump, error, flat, flat_info, info, load, replication_offset, restored, script, until
 from loaded import chroot, program, server, shared, start  # noqa: F401: fixtures
 from resp import ReplyError, Resp
 
@@ -335,16 +334,7 @@ def test_a_replica_gets_effects_and_answers_peeks(start):
 
 
 def test_aof_and_rdb_written_under_load_restore_each_key(start):
-    server = start("--appendonly", "yes", "--appendfsync", "no")
-    until(lambda: flat_info(server, "persistence")["aof_rewrite_in_progress"] == "0")
-    loader = threading.Thread(target=load, args=(Resp(server.port), 2500))
-    loader.start()
-    server("BGREWRITEAOF")
-    loader.join()
-    until(lambda: flat_info(server, "persistence")["aof_rewrite_in_progress"] == "0")
-    before = dump(server)
-    assert server("DEBUG", "LOADAOF") == b"OK" and dump(server) == before
-    assert server("DEBUG", "RELOAD") == b"OK" and dump(server) == before and len(before) > 20
+    assert len(restored(start, load, 2500)) > 20
 
 
 # ---- The vectors ----

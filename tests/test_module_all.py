@@ -4,11 +4,10 @@ import itertools
 import json
 import math
 import random
-import threading
 
 import pytest
 from conftest import ROOT
-from loaded import COUNTED, FOREIGN, HOUR, Loaded, dump, error, flat, flat_info, info, replication_offset, script, until
+from loaded import COUNTED, FOREIGN, HOUR, Loaded, dump, error, flat, flat_info, info, replication_offset, restored, script, until
 from loaded import chroot, program, server, shared, start  # noqa: F401: fixtures
 from resp import ReplyError, Resp, free_port, wire_of
 
@@ -620,16 +619,7 @@ def test_the_writes_of_one_call_are_one_transaction_in_the_stream(start):
 
 
 def test_aof_and_rdb_written_under_load_restore_all_buckets(start):
-    server = start("--appendonly", "yes", "--appendfsync", "no")
-    until(lambda: flat_info(server, "persistence")["aof_rewrite_in_progress"] == "0")
-    loader = threading.Thread(target=load_all, args=(Resp(server.port), 2000))
-    loader.start()
-    server("BGREWRITEAOF")
-    loader.join()
-    until(lambda: flat_info(server, "persistence")["aof_rewrite_in_progress"] == "0")
-    before = dump(server)
-    assert server("DEBUG", "LOADAOF") == b"OK" and dump(server) == before
-    assert server("DEBUG", "RELOAD") == b"OK" and dump(server) == before and len(before) > 10
+    assert len(restored(start, load_all, 2000)) > 10
 
 
 def test_a_key_lives_until_its_bucket_is_empty(server):
