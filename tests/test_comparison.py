@@ -115,6 +115,22 @@ except Exception as why:
 """) == ["Invalid quota: multiple quota rules are not supported in Throttled(quota=...) yet."]
 
 
+def test_a_memory_store_of_throttled_py_forgets_a_key_after_1024_others(python):
+    assert python("""
+decide = await packages.IN_MEMORY["throttled-py, GCRA"]("memory:", 1, 3600)
+print([await decide("anna") for _ in range(2)], {await decide(f"key {n}") for n in range(1024)}, await decide("anna"))
+""") == ["[True, False] {True} True"]
+
+
+def test_a_client_chooses_its_key_in_fastapi_limiter(python):
+    assert python("""
+from fastapi import Request
+from fastapi_limiter.identifier import default_identifier
+scope = {"type": "http", "path": "/", "client": ("192.0.2.1", 1), "headers": [(b"x-forwarded-for", b"any text, 192.0.2.9")]}
+print(await default_identifier(Request(scope)))
+""") == ["any text:/"]
+
+
 def test_the_smallest_amount_goes_first_in_aiolimiter(python):
     assert python("""
 from aiolimiter import AsyncLimiter
