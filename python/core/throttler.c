@@ -372,6 +372,7 @@ static int throttler_read_limit(struct throttler *self, size_t at, PyObject *spe
 }
 
 static void throttler_say_which_limit(PyObject *spec, Py_ssize_t at, Py_ssize_t count) {
+    if (!PyTuple_Check(spec) || PyTuple_GET_SIZE(spec) == 0) return;
     PyObject *name = PyTuple_GET_ITEM(spec, 0);
     if (name != Py_None)
         convert_say_where("limits[%.100R]", name);
