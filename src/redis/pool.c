@@ -28,7 +28,6 @@
 #include "redis/pool.h"
 
 #include <errno.h>
-#include <linux/futex.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -44,6 +43,9 @@
 #include "redis/inflight.h"
 #include "redis/redis_store.h"
 
+/* As in linux/futex.h, which a system with musl may lack. */
+#define FUTEX_WAIT_PRIVATE 128
+#define FUTEX_WAKE_PRIVATE 129
 #define DESCRIPTORS 64 /* of a connection, that a child closes; a cluster has more than one */
 
 enum pool_turn { POOL_WAITS, POOL_SLEEPS, POOL_DRIVES, POOL_HAS_ENDED };
