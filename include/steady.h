@@ -109,10 +109,10 @@
 extern "C" {
 #endif
 
-/* The version of this header. Compare STEADY_VERSION_NUMBER: it grows with each release. */
-#define STEADY_VERSION "0.1.0"
-#define STEADY_VERSION_MAJOR 0
-#define STEADY_VERSION_MINOR 1
+/* The version of this header: year, month, and the number of the release in that month. Compare STEADY_VERSION_NUMBER: it grows with each release. */
+#define STEADY_VERSION "26.12.0"
+#define STEADY_VERSION_MAJOR 26
+#define STEADY_VERSION_MINOR 12
 #define STEADY_VERSION_PATCH 0
 #define STEADY_VERSION_NUMBER (STEADY_VERSION_MAJOR * 1000000 + STEADY_VERSION_MINOR * 1000 + STEADY_VERSION_PATCH)
 

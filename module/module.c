@@ -12,7 +12,7 @@
 #include "unload.h"
 
 #define NAME "steady"
-#define VERSION 100 /* 0.1.0 */
+#define VERSION (STEADY_VERSION_MAJOR * 10000 + STEADY_VERSION_MINOR * 100 + STEADY_VERSION_PATCH)
 
 static struct steady__moment loaded_at;
 

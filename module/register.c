@@ -5,7 +5,7 @@
 
 #include <stdbool.h>
 
-#define SINCE "0.1.0"
+#define SINCE "26.12.0"
 /* Keys from the first argument up to `last`, which is relative to it, or -1: up to the end. */
 #define KEYS(what, last)                                                                                               \
     (const struct command_key_spec[]) {                                                                                \
