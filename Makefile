@@ -192,6 +192,12 @@ PYTHON ?= python3
 python: ## builds the Python package for PYTHON=python3, and prints the folder for PYTHONPATH
 	$(Q)$(PYTHON) tests/aiosteady_build.py $(BUILD)/python
 
+PYTHONS ?=
+wheels: ## builds an sdist and a manylinux wheel with TLS for each Python here, or for PYTHONS="..."; tests each wheel
+	@scripts/setup build test
+	@BUILD=$(BUILD) scripts/wheels $(PYTHONS)
+	@BUILD=$(BUILD) scripts/run-tests -m wheels tests/test_wheels.py
+
 $(BUILD)/test/libhelp.a: $(HELP)
 	$(Q)rm -f $@ && mkdir -p $(@D) && $(AR) rcs $@ $^
 
@@ -281,7 +287,7 @@ marked  = $(shell grep -l '$(1)' $(PYTESTS))
 test: ## installs missing packages, builds, and runs all functional tests: C, Python, simulation; at most six minutes
 	@scripts/setup build test
 	@$(SUB) tests $(BUILD)/sim $(BUILD)/hostile
-	@$(RUN_TESTS) -m 'not sanitizers and not other_servers' $(UNIT) $(LIVE) $(BUILD)/sim $(BUILD)/hostile $(PYTESTS)
+	@$(RUN_TESTS) -m 'not sanitizers and not other_servers and not wheels' $(UNIT) $(LIVE) $(BUILD)/sim $(BUILD)/hostile $(PYTESTS)
 
 sanitize: ## runs the C tests, the simulation, the module and the Python package under ASan with UBSan, and TSan
 	@scripts/setup build test
@@ -400,6 +406,6 @@ help:
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 force:
-.PHONY: all module python tests everything run test sanitize servers unit live asan tsan sim faults hostile fuzz vectors bench check install uninstall clean help force
+.PHONY: all module python wheels tests everything run test sanitize servers unit live asan tsan sim faults hostile fuzz vectors bench check install uninstall clean help force
 .SECONDARY:
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -2,6 +2,7 @@
 """Builds the extension from the C sources beside this folder, or, in an sdist, from those the sdist took along."""
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -30,6 +31,19 @@ def pkg_config(*words):
 TLS = os.environ.get("TLS") != "no" and pkg_config("--exists", "libssl >= 3") is not None
 TLS_CFLAGS = pkg_config("--cflags", "libssl", "libcrypto") if TLS else []
 TLS_LIBS = pkg_config("--libs", "libssl", "libcrypto") if TLS else []
+# TLS=static, for wheels, puts OpenSSL inside. Its symbols are hidden: it calls no other OpenSSL of the process, and the
+# process does not call it.
+if os.environ.get("TLS") == "static":
+    if not TLS:
+        raise SystemExit("TLS=static: OpenSSL 3 was not found. It takes pkg-config, the headers and libssl.a.")
+    ARCHIVES = {"-lssl": "-l:libssl.a", "-lcrypto": "-l:libcrypto.a"}
+    TLS_LIBS = [ARCHIVES.get(word, word) for word in pkg_config("--static", "--libs", "libssl", "libcrypto")]
+    OTHERS = [word for word in TLS_LIBS if word.startswith("-l") and word not in ("-ldl", "-lpthread", *ARCHIVES.values())]
+    if OTHERS:
+        raise SystemExit(f"TLS=static: this libssl.a needs {' '.join(OTHERS)}, too. Make another with scripts/build-openssl, "
+                         "and set PKG_CONFIG_PATH.")
+    TLS_LIBS.append("-Wl,--exclude-libs,libssl.a:libcrypto.a")
+    TLS_CFLAGS.append("-DSTEADY_OPENSSL_INSIDE")
 
 
 def target():
@@ -66,6 +80,17 @@ CFLAGS = ["-std=c11", "-fvisibility=hidden", "-pthread", "-fstack-protector-stro
 # outlive the last store.
 LDFLAGS = ["-pthread", "-Wl,-Bsymbolic", "-Wl,-z,relro,-z,now,-z,noexecstack,-z,nodelete", *TLS_LIBS]
 SETTINGS = repr([TLS, CFLAGS, LDFLAGS, *(os.environ.get(name) for name in ("CC", "CFLAGS", "CPPFLAGS", "LDFLAGS", "LDSHARED"))])
+
+
+def version():
+    """The package, the library, the command and the module have one version."""
+    return re.search(r'STEADY_VERSION "(.+)"', (TREE / "include" / "steady.h").read_text())[1]
+
+
+def description():
+    """README.md, with links that also work elsewhere."""
+    tree = re.search(r'^Documentation = "(.*)docs/README.md"$', (HERE / "pyproject.toml").read_text(), re.M)[1]
+    return re.sub(r"\]\(\.\./", f"]({tree}", (HERE / "README.md").read_text(encoding="utf-8"))
 
 
 def relative(path):
@@ -118,6 +143,9 @@ class Sdist(sdist):
 
 
 setup(
+    version=version(),
+    long_description=description(),
+    long_description_content_type="text/markdown",
     cmdclass={"build_ext": BuildExt, "sdist": Sdist},
     ext_modules=[
         Extension(

@@ -10,15 +10,14 @@ from pathlib import Path
 
 import aiosteady_build
 import pytest
+from aiosteady_build import BUILD, ROOT
 from command import FIELDS
 from resp import Redis, free_port
-
-ROOT = Path(__file__).resolve().parent.parent
-BUILD = Path(os.environ.get("BUILD", ROOT / "build")).resolve()
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "sanitizers: takes a build with sanitizers: `make sanitize` runs it")
+    config.addinivalue_line("markers", "wheels: takes the wheels of all Pythons: `make wheels` runs it")
     config.addinivalue_line("markers", "other_servers: takes Redis and Valkey of another Debian: `make servers` runs it")
 
 

@@ -10,6 +10,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,6 +163,15 @@ def test_on_error_local_decides_or_is_unsupported(built, program, redis_server):
     redis_server("DEL", "key")
     said = built.run(program, redis_server.url, "local").splitlines()
     assert said[-1] == ("ok: " if built.target.embedded else f"unsupported: {WITHOUT}")
+
+
+def test_the_python_extension_compiles(built):
+    """It is not run: that takes a Python for the target."""
+    if not built.target.embedded:
+        pytest.skip("the headers of this Python are for 64 bits")
+    headers = [f"-I{folder}" for folder in (sysconfig.get_path("include"), ROOT / "include", ROOT / "src", ROOT)]
+    flags = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Werror", "-fsyntax-only"]
+    completed(built.target.compiler, *flags, *headers, *(ROOT / "python/core").glob("*.c"))
 
 
 @pytest.mark.parametrize("example", ["poller", "blocking", "threads", "epoll"])

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The tests of the Python package under uvloop, AddressSanitizer, UBSan and mypy; its sdist and its wheel, on the oldest
 and the newest installed Python."""
+import email
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -106,10 +106,9 @@ def test_the_types_are_strict_and_the_stub_matches_the_module(aiosteady, from_py
 QUICKLY = {**os.environ, "CFLAGS": "-O0"}
 
 
-def pip(*command, python=sys.executable):
+def pip(*command, pip=(sys.executable, "-m", "pip", "--disable-pip-version-check")):
     """Skips if pip cannot install setuptools, which the build needs."""
-    run = subprocess.run([python, "-m", "pip", "--disable-pip-version-check", *command], env=QUICKLY, capture_output=True,
-                         text=True, timeout=240, check=False)
+    run = subprocess.run([*pip, *command], env=QUICKLY, capture_output=True, text=True, timeout=240, check=False)
     if run.returncode != 0 and re.search("No matching distribution found for setuptools|ConnectionError", run.stderr):
         pytest.skip(f"pip cannot have setuptools here: {run.stderr[-200:]}")
     assert run.returncode == 0, run.stderr
@@ -125,7 +124,8 @@ def clone(tmp_path_factory):
 @pytest.fixture(scope="module")
 def sdist(clone, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sdist")
-    succeeds([sys.executable, "-W", "ignore", "setup.py", "-q", "sdist", "-d", folder], cwd=clone / "python")
+    setup = [sys.executable, "-W", "ignore", "setup.py", "-q", "sdist", "-d", folder]
+    succeeds(setup, cwd=clone / "python", env=aiosteady_build.with_setuptools())
     return next(folder.glob("*.tar.gz"))
 
 
@@ -145,35 +145,70 @@ def test_an_sdist_has_the_sources_that_the_tree_has_once(clone, sdist):
     assert not (clone / "python/steady").exists()
 
 
-def test_a_wheel_has_the_package_and_its_metadata(clone, tmp_path):
-    pip("wheel", "-q", "--no-deps", "-w", tmp_path, clone / "python")
+@pytest.fixture(scope="module")
+def wheel(clone, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    pip("wheel", "-q", "--no-deps", "-w", folder, clone / "python")
+    return next(folder.glob("*.whl"))
+
+
+def metadata(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        return email.message_from_bytes(archive.read(next(name for name in archive.namelist() if name.endswith("/METADATA"))))
+
+
+def test_a_wheel_has_the_package_and_its_metadata(clone, wheel):
     assert succeeds(["git", "status", "--porcelain"], cwd=clone) == "", "building leaves nothing that git would see"
-    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        inside = {name for name in wheel.namelist() if not name.endswith("/")}
-        about = wheel.read(next(name for name in inside if name.endswith("METADATA"))).decode()
+    with zipfile.ZipFile(wheel) as archive:
+        inside = {name for name in archive.namelist() if not name.endswith("/")}
+    about = metadata(wheel).as_string()
     package = {name for name in inside if name.startswith("aiosteady/")}
     here = {f"aiosteady/{path.name}" for path in (clone / "python/aiosteady").iterdir()}
     assert {name for name in package if "_core.cpython" not in name} == here
     assert len(package - here) == 1 and not any(name.endswith((".c", ".h", ".lua")) for name in inside)
-    assert any(name.endswith("LICENSE") for name in inside)
+    assert sum(name.endswith(("/licenses/LICENSE", "/licenses/LICENSE.OpenSSL")) for name in inside) == 2
     for line in ("Name: aiosteady", "Requires-Python: >=3.9", "Classifier: Typing :: Typed", "Summary: ", "Keywords: ",
                  "Description-Content-Type: text/markdown", "Classifier: Framework :: AsyncIO"):
         assert f"\n{line}" in about, line
-    assert "MIT" in about and "Requires-Dist" not in about and "aiosteady 22.1.0" in about
+    assert "Requires-Dist" not in about and "aiosteady 22.1.0" in about
 
 
-def pythons():
-    """The other installed Python versions, oldest first."""
-    env = dict(os.environ)
-    if shutil.which("pyenv"):
-        env["PYENV_VERSION"] = ":".join(subprocess.run(["pyenv", "versions", "--bare"], capture_output=True, text=True,
-                                                       check=False).stdout.split())
-    for minor in range(9, 20):
-        command = [f"python3.{minor}", "-c", "import ensurepip, sys, venv; print(sys.executable)"]
-        if shutil.which(command[0]) and minor != sys.version_info.minor:
-            run = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
-            if run.returncode == 0:
-                yield run.stdout.strip()
+def test_the_license_of_a_wheel_is_an_spdx_expression(wheel):
+    about = metadata(wheel)
+    assert (about["License-Expression"], about["License"]) == ("MIT", None)
+    assert [words for words in about.get_all("Classifier") if words.startswith("License")] == []
+
+
+def test_the_links_of_a_wheel_are_absolute_and_name_files_of_the_tree(wheel):
+    about = metadata(wheel)
+    urls = dict(line.split(", ") for line in about.get_all("Project-URL"))
+    assert list(urls) == ["Homepage", "Documentation", "Source", "Changelog"]
+    links = {*re.findall(r"\]\(([^)]*)\)", about.get_payload()), urls["Documentation"], urls["Changelog"]}
+    tree = urls["Documentation"].removesuffix("docs/README.md")
+    assert tree.startswith("https://") and len(links) > 10
+    outside = [link for link in links if not link.startswith((tree, "#"))]
+    assert outside == [] and all((ROOT / link.removeprefix(tree).split("#")[0]).exists() for link in links)
+
+
+def test_the_package_the_library_and_the_command_have_one_version(aio, wheel, steady):
+    version = re.search(r'STEADY_VERSION "(.+)"', (ROOT / "include/steady.h").read_text())[1]
+    assert aio.__version__ == metadata(wheel)["Version"] == version
+    assert succeeds([steady, "version"]) == f"steady {version}\n"
+    assert aio.OPENSSL_VERSION.startswith("OpenSSL 3.")
+
+
+def test_cibuildwheel_makes_a_wheel_for_each_python_libc_and_processor(from_pypi):
+    env = {**os.environ, "PYTHONPATH": str(from_pypi("cibuildwheel"))}
+    command = [sys.executable, "-m", "cibuildwheel", "--platform", "linux", "--print-build-identifiers", "python"]
+    listed = succeeds(command, cwd=ROOT, env=env).split()
+    assert sorted(listed) == sorted(f"cp3{minor}-{libc}linux_{processor}" for minor in range(9, 15) for libc in ("many", "musl")
+                                    for processor in ("x86_64", "aarch64"))
+
+
+def test_twine_accepts_the_sdist_and_the_wheel(sdist, wheel, from_pypi):
+    env = {**os.environ, "PYTHONPATH": str(from_pypi("twine")), "COLUMNS": "500"}
+    said = succeeds([sys.executable, "-m", "twine", "--no-color", "check", "--strict", sdist, wheel], env=env)
+    assert said.count(": PASSED\n") == 2, said
 
 
 SMOKE = """
@@ -203,14 +238,10 @@ print("fine")
 
 @pytest.mark.parametrize("which", ["this", "oldest", "newest"])
 def test_an_sdist_installs_into_a_fresh_environment(sdist, redis_server, tmp_path, which):
-    found = list(pythons())
-    if which != "this" and len(found) < 1 + (which == "newest"):
+    others = [python for name, python in aiosteady_build.pythons().items() if name != f"3.{sys.version_info.minor}"]
+    if which != "this" and len(others) < 1 + (which == "newest"):
         pytest.skip("no other Python is here")
-    inside = tmp_path / "env/bin/python"
-    if which == "this":  # its pip may be a separate package that new environments lack
-        succeeds([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"])
-        pip("--python", inside, "install", "-q", sdist)
-    else:
-        succeeds([found[0 if which == "oldest" else -1], "-m", "venv", tmp_path / "env"])
-        pip("install", "-q", sdist, python=inside)
+    python = sys.executable if which == "this" else others[0 if which == "oldest" else -1]
+    inside, its_pip = aiosteady_build.new_environment(python, tmp_path / "env")
+    pip("install", "-q", sdist, pip=its_pip)
     assert succeeds([inside, "-X", "dev", "-c", SMOKE, redis_server.url]) == "fine\n"

@@ -5,6 +5,7 @@
     result = await throttler.consume(f"user:{user_id}")
 """
 from ._core import (
+    OPENSSL_VERSION,
     BadFile,
     Cancelled,
     Closed,
@@ -17,6 +18,7 @@ from ._core import (
     Unavailable,
     Unknown,
     Unsupported,
+    core_version,
 )
 from ._parts import Part, consume_all, peek_all
 from ._rates import Rate
@@ -26,6 +28,7 @@ from ._store import Store, connect
 from .leakybucket import Limit, Throttler, ThrottleResult
 
 __all__ = [
+    "OPENSSL_VERSION",
     "BadFile",
     "Cancelled",
     "Closed",
@@ -52,3 +55,5 @@ __all__ = [
     "consume_all",
     "peek_all",
 ]
+
+__version__ = core_version

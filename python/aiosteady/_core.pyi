@@ -6,6 +6,7 @@ from . import testing
 from ._stats import ThrottlerStats
 
 core_version: str
+OPENSSL_VERSION: str | None
 scripts: tuple[tuple[str, str], ...]  # (SHA1, text), by verb
 STEADY_UNAVAILABLE: int
 STEADY_UNKNOWN: int

@@ -15,6 +15,7 @@
 #include "reservation.h"
 #include "result.h"
 #include "src/conn/server_error.h"
+#include "src/conn/tls.h"
 #include "src/core/url.h"
 #include "src/redis/command.h"
 #include "store.h"
@@ -269,7 +270,11 @@ static int module_exec(PyObject *module) {
     PyObject *get_logger = module_import("logging", "getLogger");
     if (get_logger != NULL) state->logger = PyObject_CallFunction(get_logger, "s", "aiosteady");
     Py_XDECREF(get_logger);
-    return state->logger != NULL ? PyModule_AddStringConstant(module, "core_version", steady_version()) : -1;
+    if (state->logger == NULL || PyModule_AddStringConstant(module, "core_version", steady_version()) != 0) return -1;
+    PyObject *openssl = Py_BuildValue("z", steady__tls_version());
+    const int error = module_add(module, "OPENSSL_VERSION", openssl);
+    Py_XDECREF(openssl);
+    return error;
 }
 
 /* The references at the begin of core_state, as an array. */

@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "core/error.h"
 
@@ -386,9 +387,30 @@ static int tls_no_passphrase(char *text, int size, int writing, void *locked) {
     return -1;
 }
 
+/* OpenSSL knows where the CAs are on the system that it was built for. A Python wheel has its OpenSSL inside, and runs
+ * on others, too: if neither place exists, look where Debian, Fedora, RHEL, openSUSE and Alpine have them. */
+static void tls_find_trust(SSL_CTX *ssl) {
+#ifdef STEADY_OPENSSL_INSIDE
+    static const char *const bundles[] = {
+        "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+        "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"};
+    if (getenv(X509_get_default_cert_file_env()) != NULL || getenv(X509_get_default_cert_dir_env()) != NULL ||
+        access(X509_get_default_cert_file(), F_OK) == 0 || access(X509_get_default_cert_dir(), F_OK) == 0)
+        return;
+    for (size_t i = 0; i < sizeof bundles / sizeof bundles[0]; i++)
+        if (SSL_CTX_load_verify_file(ssl, bundles[i]) == 1) return;
+#else
+    (void)ssl;
+#endif
+}
+
 static int tls_load_trust(SSL_CTX *ssl, const char *ca, steady_message *why) {
     static const char what[] = "CA file";
-    if (ca == NULL) return SSL_CTX_set_default_verify_paths(ssl) == 1 ? 0 : tls_refuse_openssl(why);
+    if (ca == NULL) {
+        if (SSL_CTX_set_default_verify_paths(ssl) != 1) return tls_refuse_openssl(why);
+        tls_find_trust(ssl);
+        return 0;
+    }
     const int error = tls_check_file(what, ca, why);
     if (error != 0) return error;
     return SSL_CTX_load_verify_file(ssl, ca) == 1 ? 0 : tls_refuse_content(why, what, ca);
@@ -469,6 +491,8 @@ int steady__tls_open(struct steady__tls_context **context, const struct steady__
     ERR_clear_error();
     return error;
 }
+
+const char *steady__tls_version(void) { return OpenSSL_version(OPENSSL_VERSION); }
 
 void steady__tls_close(struct steady__tls_context *context) {
     if (context == NULL) return;

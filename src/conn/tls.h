@@ -14,6 +14,9 @@ struct steady__tls_context;
 int steady__tls_open(struct steady__tls_context **context, const struct steady__url *url,
                      const steady_tls_options *options, steady_message *why);
 
+/* The version of OpenSSL, as "OpenSSL 3.0.19 27 Jan 2026"; NULL: built without TLS. Static text. */
+const char *steady__tls_version(void);
+
 /* Call it after all connections are freed. */
 void steady__tls_close(struct steady__tls_context *context);
 

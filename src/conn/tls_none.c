@@ -13,6 +13,8 @@ int steady__tls_open(struct steady__tls_context **context, const struct steady__
                         "this library was built without OpenSSL, so it has no TLS (rediss: valkeys:)");
 }
 
+const char *steady__tls_version(void) { return NULL; }
+
 void steady__tls_close(struct steady__tls_context *context) { (void)context; }
 
 void steady__tls_forget(struct steady__tls_ticket *ticket) { (void)ticket; }
