@@ -36,7 +36,8 @@ TLS_LIBS = pkg_config("--libs", "libssl", "libcrypto") if TLS else []
 if os.environ.get("TLS") == "static":
     if not TLS:
         raise SystemExit("TLS=static: OpenSSL 3 was not found. It takes pkg-config, the headers and libssl.a.")
-    ARCHIVES = {"-lssl": "-l:libssl.a", "-lcrypto": "-l:libcrypto.a"}
+    FOLDER = pkg_config("--variable=libdir", "libssl")[0]
+    ARCHIVES = {"-lssl": f"{FOLDER}/libssl.a", "-lcrypto": f"{FOLDER}/libcrypto.a"}
     TLS_LIBS = [ARCHIVES.get(word, word) for word in pkg_config("--static", "--libs", "libssl", "libcrypto")]
     OTHERS = [word for word in TLS_LIBS if word.startswith("-l") and word not in ("-ldl", "-lpthread", *ARCHIVES.values())]
     if OTHERS:
