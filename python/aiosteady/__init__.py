@@ -4,8 +4,8 @@
     throttler = aiosteady.Throttler("redis://localhost", max_capacity=10, drop_recharge=5.0)
     result = await throttler.consume(f"user:{user_id}")
 """
+from ._core import OPENSSL_VERSION as OPENSSL_VERSION
 from ._core import (
-    OPENSSL_VERSION,
     BadFile,
     Cancelled,
     Closed,
@@ -28,7 +28,6 @@ from ._store import Store, connect
 from .leakybucket import Limit, Throttler, ThrottleResult
 
 __all__ = [
-    "OPENSSL_VERSION",
     "BadFile",
     "Cancelled",
     "Closed",
