@@ -135,7 +135,8 @@ def sources(names, below):
 
 
 def test_an_sdist_has_the_sources_that_the_tree_has_once(clone, sdist):
-    tracked = succeeds(["git", "ls-files", "src", "lua", "include/steady.h", "python/core"], cwd=clone).split()
+    headers = ["include/steady.h", "include/steady/http.h"]
+    tracked = succeeds(["git", "ls-files", "src", "lua", *headers, "python/core"], cwd=clone).split()
     with tarfile.open(sdist) as archive:
         names = archive.getnames()
     assert sources(names, "steady/") == {name.removeprefix("python/") for name in tracked if re.search(r"\.(c|h|lua)$", name)}
