@@ -114,6 +114,10 @@ async def test_waits_and_settles_are_counted(aio, store):
         stats = t.stats()
         assert (stats["decisions"], stats["allowed"], stats["denied"], stats["waits"]) == (5, 4, 1, 2)
         assert stats["wait_seconds"] == pytest.approx(sum(waits)) and waits[3] > 3600
+        quick = aio.Throttler(store, 1, 0.05, prefix="quick:")
+        for _ in range(3):
+            await quick.wait("k")
+        assert (quick.stats()["decisions"], quick.stats()["allowed"]) == (3, 3), "an attempt before a place in line is no decision"
         slow = aio.Throttler(store, 10, 3600)
         for actual in (2, 9):
             async with slow.reserve(f"r{actual}", 6) as r:
@@ -225,6 +229,10 @@ def test_blocking_waits_reservations_and_parts_are_counted(blocking):
         t = blocking.Throttler(store, 1, 3600)
         t.wait("k"), t.consume("k", max_wait=3600)
         assert t.stats()["waits"] == 1 and t.stats()["allowed"] == 2
+        quick = blocking.Throttler(store, 1, 0.05, prefix="quick:")
+        for _ in range(3):
+            quick.wait("k")
+        assert (quick.stats()["decisions"], quick.stats()["allowed"]) == (3, 3)
         u = blocking.Throttler(store, 5, 3600)
         with u.reserve("r", 5) as r:
             r.actual = 5
