@@ -146,6 +146,7 @@ except ImportError:
     sys.exit()
 import faulthandler
 from aiosteady import ThrottleResult, Throttler, connect, Error
+from aiosteady.asgi import RateLimit
 
 url = sys.argv[1]
 sys.unraisablehook = lambda unraisable: None
@@ -184,7 +185,22 @@ def drive(coroutine):
     except StopIteration as stop:
         return stop.value
 
+async def app(scope, receive, send):
+    headers = [(b"ratelimit", b"own")] if scope["own"] else []
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+async def sent(message):
+    assert message["type"]
+
+def respond(limit, own):
+    drive(limit({"type": "http", "client": ("2001:db8::1", 1), "headers": [], "own": own}, None, sent))
+
 memory = Throttler("memory:", 10**6, 5, 5)
+for form in "draft-11", "x":
+    limit = RateLimit(app, memory, fields=form)
+    every("making a middleware", lambda: None, lambda _: RateLimit(app, memory, fields=form))
+    for own in False, True:
+        every("the middleware", lambda: None, lambda _: respond(limit, own))
 two = Throttler("memory:", limits={"a": "1000000/day", "b": "1000000/day"})
 every("making", lambda: None, lambda _: Throttler("memory:", 10, 5, 5, prefix="p", on_error="local"))
 every("deciding", lambda: None, lambda _: drive(one("memory:", memory)))

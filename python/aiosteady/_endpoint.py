@@ -98,12 +98,12 @@ class EndpointLimit(Middleware):
         quotas = self._policies[0].quotas
         self._never_fits = [] if throttler._clamp else [q.name for q, a in zip(quotas, amounts) if a > q.capacity]
 
-    async def _judge(self, key: Any, collected: RequestFields) -> Judgement:
+    async def _judge(self, key: Any, collected: RequestFields, *known: Any) -> Judgement:
         if self._never_fits:
             return Judgement(never_fits(self._never_fits), Decision(False, 422, tuple(self._never_fits)), None, None)
-        return await super()._judge(key, collected)
+        return await super()._judge(key, collected, *known)
 
-    async def _ask_policies(self, key: Any, asks: list[Ask]) -> list[str]:
+    async def _ask_policies(self, key: Any, asks: list[Ask], _: Any) -> list[str]:
         """The key has no name before it: the bucket is that of other calls of the throttler."""
         key, policy = key.encode() if isinstance(key, str) else key, self._policies[0]
         if not 0 < len(key) <= KEY_MOST - len(self._throttler.prefix.encode()):

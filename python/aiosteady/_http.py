@@ -6,8 +6,8 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _core
 from ._texts import shown
@@ -164,6 +164,12 @@ class RequestFields:
             else:
                 theirs[low] = theirs[low] + b", " + value if low in theirs else bytes(value)
         return [*kept, *(field for form, added in fields for field in JOINS[form](added, theirs))]
+
+    def with_fields(self, message: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        """A message of ASGI with these headers."""
+        headers = message.get("headers", ())
+        merged = self.merged(headers)
+        return message if merged is headers else {**message, "headers": merged}
 
 
 # ---- Problems (RFC 9457) ----

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Optional
 
 from . import _http
-from ._core import Error, NotABucket, Overloaded, ThrottleResult, Unsupported
+from ._core import Error, NotABucket, Overloaded, Quick, ThrottleResult, Unsupported
 from ._http import RequestFields, Verdict
 from ._policy import (
     BadKey,
@@ -56,6 +56,7 @@ def names_inside(app: Any) -> list[str]:
 
 
 PASS = Verdict(0, [])
+NOT_ASKED = object()  # in place of a key
 
 
 def in_order(answers: Iterable[Answer]) -> list[Bucket]:
@@ -164,8 +165,29 @@ class Middleware:
 
     # ---- The judgement ----
 
-    async def _judge(self, request: Any, collected: RequestFields) -> Judgement:
-        """Decides on a request, and adds its fields to the collected ones."""
+    def _quick_judge(self) -> Optional[Quick]:
+        """Judges requests in one call. None if there is more to do than one decision of an embedded store."""
+        policy = self._policies[0]
+        if (
+            len(self._policies) > 1 or len(policy.quotas) != 1 or self._in_dry_run(policy) or policy.settle is not None
+            or policy.hash is not False or callable(policy.cost) or policy.cost == 0
+            or type(policy.throttler).consume is not self._policy_type._throttler_type.consume
+        ):
+            return None
+        return Quick(policy.throttler, policy.name, policy.cost, None if self._fields == "none" else self._fields, Decision)
+
+    def _collected(self, result: ThrottleResult) -> RequestFields:
+        """The fields after a quick judgement that allows the request."""
+        collected, policy = RequestFields(), self._policies[0]
+        collected.enter(self, [policy.name])
+        collected.add(self._fields, [(policy.quotas[0], result)])
+        return collected
+
+    async def _judge(
+        self, request: Any, collected: RequestFields, key: Any = NOT_ASKED, result: Optional[ThrottleResult] = None
+    ) -> Judgement:
+        """Decides on a request, and adds its fields to the collected ones. `key` and `result` of the first policy may be
+        known."""
         collected.enter(self, [policy.name for policy in self._policies])
         asks: list[Ask] = []
         answers: list[Answer] = []
@@ -173,11 +195,13 @@ class Middleware:
         wait = None
         verdict = PASS
         try:
-            denied_by = await self._ask_policies(request, asks)
+            denied_by = await self._ask_policies(request, asks, key)
             too_dear = [(a, q.name) for a in asks if a.kind == "take" for q in too_small_for(a.cost, a.throttler, a.quotas)]
             if too_dear:
                 denied_by = self._count([ask for ask, _ in too_dear], [name for _, name in too_dear])
                 verdict = _http.never_fits(denied_by)
+            elif result is not None:
+                answers = [Answer(Group(asks), result)]
             else:
                 answers = await decide_together(asks, self) if asks else []
         except BadKey as error:
@@ -210,11 +234,11 @@ class Middleware:
     def _in_dry_run(self, policy: BasePolicy) -> bool:
         return self._dry_run or policy.dry_run
 
-    async def _ask_policies(self, request: Any, asks: list[Ask]) -> list[str]:
+    async def _ask_policies(self, request: Any, asks: list[Ask], key: Any) -> list[str]:
         """Returns the policies in a dry run whose key cannot be used. The others raise BadKey."""
         unusable = []
         for place, policy in enumerate(self._policies):
-            key = await self._settled(policy.key(request))
+            key = await self._settled(policy.key(request) if place > 0 or key is NOT_ASKED else key)
             if key is None:
                 continue
             throttler, quotas = policy.throttler, policy.quotas

@@ -20,7 +20,8 @@ from typing import Any, Literal, Optional, Union
 
 from ._address import client_address
 from ._http import Field, RequestFields, Verdict, fields_of_denial, with_missing
-from ._middleware import Middleware
+from ._core import Sender, ThrottleResult
+from ._middleware import NOT_ASKED, Middleware
 from ._policy import BasePolicy, Decision
 from ._settle import Actual, Outcome, Settlement
 from .leakybucket import Throttler
@@ -42,7 +43,7 @@ Denied = Union[Body, Application, None]
 OnDenied = Union[Body, Callable[[Scope, Decision], Union[Denied, Awaitable[Denied]]]]
 OnDecision = Callable[[Scope, Decision], Union[object, Awaitable[object]]]
 
-FIELDS_KEY = "aiosteady.asgi"  # in the scope: the RequestFields of the outermost RateLimit
+FIELDS_KEY = "aiosteady.asgi"  # in the scope: the Sender of the outermost RateLimit
 TURN_SHORT, TURNS_MOST = 0.01, 64  # seconds; how many turns of the loop to wait for a short one
 
 
@@ -133,23 +134,46 @@ class RateLimit(Middleware):
         if not first and settle is not None:
             raise ValueError("settle belongs to a throttler, which is not given; give settle to a Policy")
         super().__init__(app, first, policies, on_error, on_overload, fields, dry_run, on_denied, on_decision)
+        self._quick = self._quick_judge()
+        self._quick_key = self._policies[0].key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
+        if scope["type"] not in HTTP:
             await self.app(scope, receive, send)
             return
-        collected = scope.get(FIELDS_KEY)
-        if collected is not None:
-            await self._call(scope, receive, send, collected)
+        outer = scope.get(FIELDS_KEY)
+        if outer is not None:
+            await self._call(scope, receive, send, outer.collected)
             return
-        collected = scope[FIELDS_KEY] = RequestFields()
+        sender, key, result = None, NOT_ASKED, None
+        if self._quick is not None:
+            key = self._quick_key(scope)
+            sender = self._quick.decide(key, send, self)
+        if sender is None or sender.decision is None:
+            result = None if sender is None else sender.result
+            sender = Sender(send, RequestFields())
+        scope[FIELDS_KEY] = sender
         try:
-            await self._call(scope, receive, with_fields(send, collected), collected)
+            if sender.decision is None:
+                await self._call(scope, receive, sender, sender.collected, key, result)
+            else:
+                scope.setdefault("state", {})["rate_limit"] = sender.decision
+                if self._on_decision is not None:
+                    await self._call_on_decision(scope, sender.decision)
+                await self.app(scope, receive, sender)
         finally:
             scope.pop(FIELDS_KEY, None)
 
-    async def _call(self, scope: Scope, receive: Receive, send: Send, collected: RequestFields) -> None:
-        verdict, decision, settlement, app = await self._judge(scope, collected)
+    async def _call(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        collected: RequestFields,
+        key: Any = NOT_ASKED,
+        result: Optional[ThrottleResult] = None,
+    ) -> None:
+        verdict, decision, settlement, app = await self._judge(scope, collected, key, result)
         scope.setdefault("state", {})["rate_limit"] = decision
         if settlement is not None:
             await self._settled_call(scope, receive, send, settlement)
@@ -218,20 +242,9 @@ unfinished: set[asyncio.Future[Any]] = set()  # an event loop keeps only weak re
 # ---- Messages ----
 
 
+HTTP = ("http", "websocket")
 STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 BODIES = ("http.response.body", "websocket.http.response.body", "http.response.pathsend", "http.response.zerocopysend")
-
-
-def with_fields(send: Send, collected: RequestFields) -> Send:
-    async def send_with_fields(message: Message) -> None:
-        if message["type"] in STARTS:
-            headers = message.get("headers", ())
-            merged = collected.merged(headers)
-            if merged is not headers:
-                message = {**message, "headers": merged}
-        await send(message)
-
-    return send_with_fields
 
 
 def with_missing_fields(send: Send, fields: list[Field]) -> Send:

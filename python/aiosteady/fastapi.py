@@ -32,6 +32,7 @@ from starlette.routing import Host, Mount
 from starlette.websockets import WebSocket
 
 from ._address import client_address
+from ._core import Sender
 from ._http import RequestFields, Verdict
 from ._middleware import Middleware
 from ._policy import Decision
@@ -39,7 +40,7 @@ from ._rates import Limits
 from ._store import Store
 from ._texts import shown
 from ._throttler import is_async
-from .asgi import FIELDS_KEY, Policy, RateLimit, with_fields
+from .asgi import FIELDS_KEY, Policy, RateLimit
 from .leakybucket import Throttler
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ def rejected_by(verdict: Verdict, decision: Decision, collected: RequestFields, 
 
 
 def fields_of(scope: Scope) -> RequestFields:
-    collected: RequestFields = scope.get(FIELDS_KEY) or scope.setdefault(OWN_FIELDS, RequestFields())
+    sender: Optional[Sender] = scope.get(FIELDS_KEY)
+    collected: RequestFields = scope.setdefault(OWN_FIELDS, RequestFields()) if sender is None else sender.collected
     return collected
 
 
@@ -139,9 +141,9 @@ class RateLimitFields:
         if scope["type"] not in ("http", "websocket") or FIELDS_KEY in scope:
             await self.app(scope, receive, send)
             return
-        collected = scope[FIELDS_KEY] = RequestFields()
+        sender = scope[FIELDS_KEY] = Sender(send, RequestFields())
         try:
-            await self.app(scope, receive, with_fields(send, collected))
+            await self.app(scope, receive, sender)
         finally:
             scope.pop(FIELDS_KEY, None)
 
@@ -465,7 +467,7 @@ class rate_limited(Limited):  # noqa: N801: a decorator
                 self.scope.setdefault("endpoint", LimitedEndpoint)  # without a router
                 collected = await limit._admit(HTTPConnection(self.scope), with_method=False)
                 if FIELDS_KEY not in self.scope:
-                    self.send = with_fields(self.send, collected)
+                    self.send = Sender(self.send, collected)
                 await super().dispatch()
 
         functools.update_wrapper(LimitedEndpoint, endpoint, updated=())

@@ -7,6 +7,8 @@
 #include "src/core/address.h"
 #include "steady/http.h"
 
+#define HOPS_MAX 1000
+
 /* ---- Header fields ---- */
 
 /* (quota, result or None). The state of a quota without a result is not shown. The name belongs to `item`. */
@@ -72,15 +74,19 @@ end:
     return list;
 }
 
-PyObject *middleware_http_fields(PyObject *module, PyObject *args) {
+int middleware_form(PyObject *name) {
     static const char *const forms[] = {[STEADY_HTTP_DRAFT_11] = "draft-11",
                                         [STEADY_HTTP_DRAFT_07] = "draft-07",
                                         [STEADY_HTTP_DRAFT_03] = "draft-03",
                                         [STEADY_HTTP_X] = "x",
                                         NULL};
+    return convert_choice(name, "form", forms);
+}
+
+PyObject *middleware_http_fields(PyObject *module, PyObject *args) {
     PyObject *name = NULL, *policies = NULL;
     if (!PyArg_ParseTuple(args, "OO", &name, &policies)) return NULL;
-    const int form = convert_choice(name, "form", forms);
+    const int form = middleware_form(name);
     PyObject *items = form >= 0 ? PySequence_Tuple(policies) : NULL;
     PyObject *list =
         items != NULL ? middleware_make_fields(PyModule_GetState(module), (enum steady_http_form)form, items) : NULL;
@@ -131,16 +137,17 @@ PyObject *middleware_http_problem(PyObject *Py_UNUSED(module), PyObject *args) {
 
 /* (text, ipv6_prefix, hops). hops above 0: the text is X-Forwarded-For, and the address is at this place from the
  * right. None if there is no address. */
-PyObject *middleware_address_key(PyObject *Py_UNUSED(module), PyObject *args) {
+PyObject *middleware_address_key(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs) {
     char key[STEADY__ADDRESS_KEY_MAX];
     struct steady__address address;
-    PyObject *object = NULL;
     const char *text = NULL;
-    Py_ssize_t size = 0, hops = 0;
-    int prefix = 0;
-    if (!PyArg_ParseTuple(args, "Oin", &object, &prefix, &hops)) return NULL;
-    if (prefix < 1 || prefix > 128)
-        return PyErr_Format(PyExc_ValueError, "ipv6_prefix is %d; it must be 1 .. 128", prefix);
+    Py_ssize_t size = 0;
+    int64_t prefix = 0, hops = 0;
+    if (nargs != 3) return PyErr_Format(PyExc_TypeError, "address_key() takes text, ipv6_prefix and hops");
+    PyObject *object = args[0];
+    if (convert_int(args[1], "ipv6_prefix", 1, 128, &prefix) != 0 ||
+        convert_int(args[2], "hops", 0, HOPS_MAX, &hops) != 0)
+        return NULL;
     if (PyBytes_Check(object)) {
         text = PyBytes_AS_STRING(object);
         size = PyBytes_GET_SIZE(object);

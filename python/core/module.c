@@ -12,8 +12,10 @@
 #include "loop.h"
 #include "loop_store.h"
 #include "middleware.h"
+#include "quick.h"
 #include "reservation.h"
 #include "result.h"
+#include "sender.h"
 #include "src/conn/server_error.h"
 #include "src/conn/tls.h"
 #include "src/core/url.h"
@@ -117,21 +119,22 @@ static PyObject *module_decide(PyObject *module, PyObject *call) {
     return PyErr_Format(PyExc_TypeError, "call must be a Call, not %.100s", Py_TYPE(call)->tp_name);
 }
 
-static PyMethodDef functions[] = {{"decide", module_decide, METH_O,
-                                   "decide(call, /)\n--\n\nReturns the result if the store is embedded, otherwise an "
-                                   "awaitable of the result."},
-                                  {"reply_error_code", module_reply_error_code, METH_O, NULL},
-                                  {"monotonic", module_monotonic, METH_NOARGS, NULL},
-                                  {"open_timer", module_open_timer, METH_NOARGS, NULL},
-                                  {"set_timer", module_set_timer, METH_VARARGS, NULL},
-                                  {"parse_rate", module_parse_rate, METH_O, NULL},
-                                  {"quote", module_quote, METH_O, NULL},
-                                  {"http_fields", middleware_http_fields, METH_VARARGS, NULL},
-                                  {"http_problem", middleware_http_problem, METH_VARARGS, NULL},
-                                  {"http_retry_after", middleware_http_retry_after, METH_O, NULL},
-                                  {"address_key", middleware_address_key, METH_VARARGS, NULL},
-                                  {"redact", module_redact, METH_VARARGS, NULL},
-                                  {NULL, NULL, 0, NULL}};
+static PyMethodDef functions[] = {
+    {"decide", module_decide, METH_O,
+     "decide(call, /)\n--\n\nReturns the result if the store is embedded, otherwise an "
+     "awaitable of the result."},
+    {"reply_error_code", module_reply_error_code, METH_O, NULL},
+    {"monotonic", module_monotonic, METH_NOARGS, NULL},
+    {"open_timer", module_open_timer, METH_NOARGS, NULL},
+    {"set_timer", module_set_timer, METH_VARARGS, NULL},
+    {"parse_rate", module_parse_rate, METH_O, NULL},
+    {"quote", module_quote, METH_O, NULL},
+    {"http_fields", middleware_http_fields, METH_VARARGS, NULL},
+    {"http_problem", middleware_http_problem, METH_VARARGS, NULL},
+    {"http_retry_after", middleware_http_retry_after, METH_O, NULL},
+    {"address_key", (PyCFunction)(void (*)(void))middleware_address_key, METH_FASTCALL, NULL},
+    {"redact", module_redact, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL}};
 
 /* ---- The module ---- */
 
@@ -186,6 +189,8 @@ static int module_add_types(PyObject *module, struct core_state *state) {
         {&state->io_type, &loop_io_spec, NULL, true, NULL},
         {&state->timer_type, &loop_timer_spec, NULL, true, NULL},
         {&state->waiter_type, &waiter_spec, NULL, true, NULL},
+        {&state->quick_type, &quick_spec, "Quick", false, NULL},
+        {&state->sender_type, &sender_spec, "Sender", false, NULL},
     };
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         PyObject *bases = types[i].base != NULL ? PyTuple_Pack(1, *types[i].base) : NULL;
@@ -242,6 +247,16 @@ static int module_intern_names(struct core_state *state) {
         const char *name;
     } names[] = {
         {&state->is_closed, "is_closed"},
+        {&state->type, "type"},
+        {&state->headers, "headers"},
+        {&state->collected, "_collected"},
+        {&state->with_fields, "with_fields"},
+        {&state->allowed, "allowed"},
+        {&state->results, "results"},
+        {&state->keys, "keys"},
+        {&state->starts[0], "http.response.start"},
+        {&state->starts[1], "websocket.accept"},
+        {&state->starts[2], "websocket.http.response.start"},
     };
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if ((*names[i].object = PyUnicode_InternFromString(names[i].name)) == NULL) return -1;

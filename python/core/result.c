@@ -108,6 +108,8 @@ PyObject *result_from_group(struct core_state *state, const steady_result *from,
 
 double result_must_wait(PyObject *result) { return ((struct result *)result)->must_wait; }
 
+bool result_is_from_store(PyObject *result) { return ((struct result *)result)->source == STEADY_FROM_STORE; }
+
 bool result_is_success(PyObject *result) { return ((struct result *)result)->success; }
 
 void result_fill_policy(PyObject *result, steady_http_policy *policy) {

@@ -15,6 +15,7 @@ PyObject *result_from_group(struct core_state *state, const steady_result *from,
 
 double result_must_wait(PyObject *result);
 bool result_is_success(PyObject *result);
+bool result_is_from_store(PyObject *result);
 void result_fill_policy(PyObject *result, steady_http_policy *policy); /* success, level and the two times */
 PyObject *result_reservation(PyObject *result);                        /* borrowed; NULL: none */
 

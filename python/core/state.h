@@ -5,6 +5,7 @@
  *
  *   - module: exceptions, functions and types that Python code sees
  *   - blocking: the Store and the Throttler of aiosteady.blocking
+ *   - quick, sender: the judgement of the ASGI middleware in one call, and what it gives the application as `send`
  *   - middleware: header fields, problem documents and the addresses of clients, for the middlewares
  *   - throttler: Throttler: its limits, and calls with a key
  *   - decision: Decision: the coroutine that a call to a server returns
@@ -56,13 +57,23 @@ struct core_state {
     PyTypeObject *io_type;
     PyTypeObject *timer_type;
     PyTypeObject *waiter_type;
+    PyTypeObject *quick_type;
+    PyTypeObject *sender_type;
     PyObject *errors[AIOSTEADY_ERROR_COUNT]; /* exception types by -error; [0] is their base */
     PyObject *get_running_loop;
     PyObject *logger;
     PyObject *cancelled_error; /* asyncio.CancelledError */
     PyObject *context_only;    /* ("context",) */
-    PyObject *is_closed;       /* "is_closed" */
-    PyObject *local;           /* the fallback store of all clients, see local.h; NULL until needed */
+    PyObject *is_closed;       /* this, and those below: the names */
+    PyObject *type;
+    PyObject *headers;
+    PyObject *collected;
+    PyObject *with_fields;
+    PyObject *allowed;
+    PyObject *results;
+    PyObject *keys;
+    PyObject *starts[3]; /* the types of the messages that begin a response */
+    PyObject *local;     /* the fallback store of all clients, see local.h; NULL until needed */
     struct steady__fork_guard fork_guard;
 };
 

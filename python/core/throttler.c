@@ -38,6 +38,20 @@ static PyObject *throttler_decide_embedded(struct throttler *self, struct reques
     return result_from(self->state, &result, PyTuple_GET_ITEM(self->names, 0));
 }
 
+bool throttler_is_embedded(const struct throttler *self) {
+    return self->n_limits == 1 && self->store != NULL && self->store->embedded != NULL &&
+           !self->store->embedded->is_pool && self->store->embedded->store != NULL;
+}
+
+static int64_t throttler_clamped(const struct throttler *self, int64_t amount) {
+    return self->options.clamp && amount > self->limits[0].max_capacity ? self->limits[0].max_capacity : amount;
+}
+
+PyObject *throttler_consume_embedded(struct throttler *self, PyObject *key, int64_t amount) {
+    const struct request request = {STEADY__CONSUME, throttler_clamped(self, amount)};
+    return throttler_decide_embedded(self, request, key, &self->terms);
+}
+
 PyObject *throttler_decide(struct call *call) {
     const struct throttler *first = call->parts[0].throttler;
     if (first->client != NULL) return PyObject_CallMethod(first->client, "ask_call", "O", call);
@@ -118,8 +132,7 @@ PyObject *throttler_consume(struct throttler *self, PyObject *const *args, Py_ss
         if (given[1] != NULL &&
             convert_int(given[1], "amount", -STEADY__AMOUNT_MAX, STEADY__AMOUNT_MAX, &request.amount) != 0)
             return NULL;
-        if (self->options.clamp && request.amount > self->limits[0].max_capacity)
-            request.amount = self->limits[0].max_capacity;
+        request.amount = throttler_clamped(self, request.amount);
         return throttler_call(self, request, given[0]);
     }
     const struct call_options how = {.verb = STEADY__CONSUME_ALL, .max_wait = given[2], .at_least = given[3]};

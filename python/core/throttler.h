@@ -16,6 +16,12 @@ PyObject *throttler_charge(struct throttler *self, PyObject *const *args, Py_ssi
 PyObject *throttler_reserve(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 PyObject *throttler_wait(struct throttler *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 
+/* Whether throttler_consume_embedded may be called: one limit, and an open embedded store. */
+bool throttler_is_embedded(const struct throttler *self);
+
+/* The result of a decision of an embedded store. */
+PyObject *throttler_consume_embedded(struct throttler *self, PyObject *key, int64_t amount);
+
 extern PyType_Spec throttler_spec;
 
 #endif

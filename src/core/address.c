@@ -3,7 +3,6 @@
 #include "core/address.h"
 
 #include <arpa/inet.h>
-#include <stdio.h>
 #include <string.h>
 
 #define IPV4_BEGIN 96 /* the bits before the IPv4 address in an IPv4-mapped one */
@@ -114,17 +113,60 @@ static bool address_ipv4(const struct steady__address *address, uint8_t ipv4[4])
     return address_begins(address, sixtofour, sizeof sixtofour);
 }
 
+static char *address_put_number(char *at, unsigned number, unsigned base) {
+    char digits[8];
+    size_t n = 0;
+    do
+        digits[n++] = "0123456789abcdef"[number % base];
+    while ((number /= base) > 0);
+    while (n > 0)
+        *at++ = digits[--n];
+    return at;
+}
+
+/* Writes an IPv6 address as RFC 5952 asks. inet_ntop took half of the time of a key. */
+static char *address_put_ipv6(char *at, const uint8_t bytes[16]) {
+    unsigned words[8], gap = 8, gap_len = 1; /* a gap has 2 words or more */
+    for (unsigned i = 0; i < 8; i++)
+        words[i] = (unsigned)bytes[2 * i] << 8 | bytes[2 * i + 1];
+    for (unsigned i = 0, len; i < 8; i += len + 1) {
+        for (len = 0; i + len < 8 && words[i + len] == 0;)
+            len++;
+        if (len > gap_len) {
+            gap = i;
+            gap_len = len;
+        }
+    }
+    for (unsigned i = 0; i < 8; i++) {
+        if (i == gap) {
+            *at++ = ':';
+            i += gap_len - 1;
+            if (i == 7) *at++ = ':';
+            continue;
+        }
+        if (i > 0) *at++ = ':';
+        at = address_put_number(at, words[i], 16);
+    }
+    return at;
+}
+
 size_t steady__address_key(char key[STEADY__ADDRESS_KEY_MAX], const struct steady__address *address, unsigned prefix) {
     static const uint8_t translated_locally[6] = {0, 0x64, 0xff, 0x9b, 0, 1};
     struct steady__address network = *address;
     uint8_t ipv4[4];
+    char *at = key;
     if (address_ipv4(address, ipv4)) {
-        inet_ntop(AF_INET, ipv4, key, STEADY__ADDRESS_KEY_MAX);
-        return strlen(key);
+        for (size_t i = 0; i < 4; i++) {
+            if (i > 0) *at++ = '.';
+            at = address_put_number(at, ipv4[i], 10);
+        }
+    } else {
+        if (address_begins(address, translated_locally, sizeof translated_locally)) prefix = 128;
+        address_mask(&network, prefix);
+        at = address_put_ipv6(at, network.bytes);
+        *at++ = '/';
+        at = address_put_number(at, prefix, 10);
     }
-    if (address_begins(address, translated_locally, sizeof translated_locally)) prefix = 128;
-    address_mask(&network, prefix);
-    inet_ntop(AF_INET6, network.bytes, key, STEADY__ADDRESS_KEY_MAX);
-    const size_t len = strlen(key);
-    return len + (size_t)snprintf(key + len, STEADY__ADDRESS_KEY_MAX - len, "/%u", prefix);
+    *at = '\0';
+    return (size_t)(at - key);
 }
