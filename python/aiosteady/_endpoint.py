@@ -16,7 +16,7 @@ from starlette.requests import HTTPConnection
 from . import asgi, wsgi
 from ._core import Error, ThrottleResult
 from ._http import RequestFields, never_fits
-from ._middleware import Judgement, Middleware
+from ._middleware import NOT_ASKED, Judgement, Middleware
 from ._policy import KEY_MOST, BadKey, Decision
 from ._together import Answer, Ask, Group
 from .fastapi import SAFE_IN_NAMES, add_fields, fields_of, first_free, judged, unused
@@ -98,14 +98,17 @@ class EndpointLimit(Middleware):
         quotas = self._policies[0].quotas
         self._never_fits = [] if throttler._clamp else [q.name for q, a in zip(quotas, amounts) if a > q.capacity]
 
-    async def _judge(self, key: Any, collected: RequestFields, *known: Any) -> Judgement:
+    async def _judge(
+        self, request: Any, collected: RequestFields, key: Any = NOT_ASKED, result: Optional[ThrottleResult] = None
+    ) -> Judgement:
+        """The request is the key."""
         if self._never_fits:
             return Judgement(never_fits(self._never_fits), Decision(False, 422, tuple(self._never_fits)), None, None)
-        return await super()._judge(key, collected, *known)
+        return await super()._judge(request, collected, key, result)
 
-    async def _ask_policies(self, key: Any, asks: list[Ask], _: Any) -> list[str]:
+    async def _ask_policies(self, request: Any, asks: list[Ask], key: Any) -> list[str]:
         """The key has no name before it: the bucket is that of other calls of the throttler."""
-        key, policy = key.encode() if isinstance(key, str) else key, self._policies[0]
+        key, policy = request.encode() if isinstance(request, str) else request, self._policies[0]
         if not 0 < len(key) <= KEY_MOST - len(self._throttler.prefix.encode()):
             raise BadKey(f"policy {policy.name!r}: the key is {len(key)} bytes long", [policy.name])
         asks.append(Ask(0, policy, self._throttler, policy.quotas, key, 1, "take"))

@@ -163,7 +163,7 @@ class RequestFields:
                 kept.append((name, value))
             else:
                 theirs[low] = theirs[low] + b", " + value if low in theirs else bytes(value)
-        return [*kept, *(field for form, added in fields for field in JOINS[form](added, theirs))]
+        return [*kept, *(field for form, added in fields for field in (JOINS[form](added, theirs) if theirs else added))]
 
     def with_fields(self, message: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         """A message of ASGI with these headers."""
