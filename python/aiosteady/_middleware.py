@@ -149,7 +149,7 @@ class Middleware:
 
     # ---- What differs with and without an event loop ----
 
-    async def _settled(self, value: Any) -> Any:
+    async def _awaited(self, value: Any) -> Any:
         """What a function of the user returned, awaited if it is awaitable."""
         raise NotImplementedError
 
@@ -196,9 +196,9 @@ class Middleware:
         verdict = PASS
         try:
             denied_by = await self._ask_policies(request, asks, key)
-            too_dear = [(a, q.name) for a in asks if a.kind == "take" for q in too_small_for(a.cost, a.throttler, a.quotas)]
-            if too_dear:
-                denied_by = self._count([ask for ask, _ in too_dear], [name for _, name in too_dear])
+            never_fit = [(a, q.name) for a in asks if a.kind == "take" for q in too_small_for(a.cost, a.throttler, a.quotas)]
+            if never_fit:
+                denied_by = self._count([ask for ask, _ in never_fit], [name for _, name in never_fit])
                 verdict = _http.never_fits(denied_by)
             elif result is not None:
                 answers = [Answer(Group(asks), result)]
@@ -228,7 +228,7 @@ class Middleware:
             settles = any(ask.policy.settle is not None for answer in answers for ask in answer.group.asks)
             return Judgement(verdict, decision, Settlement(self, request, decision, answers) if settles else None, None)
         if self._on_denied is not None:
-            return await self._denied_in_their_way(request, decision, verdict)
+            return await self._own_response(request, decision, verdict)
         return Judgement(verdict, decision, None, None)
 
     def _in_dry_run(self, policy: BasePolicy) -> bool:
@@ -238,16 +238,16 @@ class Middleware:
         """Returns the policies in a dry run whose key cannot be used. The others raise BadKey."""
         unusable = []
         for place, policy in enumerate(self._policies):
-            key = await self._settled(policy.key(request) if place > 0 or key is NOT_ASKED else key)
+            key = await self._awaited(policy.key(request) if place > 0 or key is NOT_ASKED else key)
             if key is None:
                 continue
             throttler, quotas = policy.throttler, policy.quotas
             if not quotas:
-                throttler = await self._settled(throttler(request))
+                throttler = await self._awaited(throttler(request))
                 quotas = policy.quotas_of(throttler)
             cost = policy.cost
             if callable(cost):
-                cost = check_cost(await self._settled(cost(request)), f"the cost of policy {policy.name!r}")
+                cost = check_cost(await self._awaited(cost(request)), f"the cost of policy {policy.name!r}")
             try:
                 kind = "shadow" if self._in_dry_run(policy) else "take"
                 asks.append(Ask(place, policy, throttler, quotas, whole_key(policy, throttler, key), cost, kind))
@@ -300,16 +300,16 @@ class Middleware:
 
     async def _call_on_decision(self, request: Any, decision: Decision) -> None:
         try:
-            await self._settled(self._on_decision(request, decision))
+            await self._awaited(self._on_decision(request, decision))
         except Exception as error:
             self._warn("on_decision", "on_decision failed, and the request goes on: %s", described(error))
 
-    async def _denied_in_their_way(self, request: Any, decision: Decision, verdict: Verdict) -> Judgement:
+    async def _own_response(self, request: Any, decision: Decision, verdict: Verdict) -> Judgement:
         """A body stands for 429 only. A function answers for each status; None leaves the response as it is."""
         own = self._on_denied
         try:
             if not isinstance(own, (str, bytes, dict)):
-                own = await self._settled(own(request, decision))
+                own = await self._awaited(own(request, decision))
             elif verdict.status != 429:
                 own = None
             if isinstance(own, (str, bytes, dict)):

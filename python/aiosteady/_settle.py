@@ -148,7 +148,7 @@ class Settlement:
         if policy.settle is None:
             return None
         try:
-            actual = await self._middleware._settled(policy.settle(outcome))
+            actual = await self._middleware._awaited(policy.settle(outcome))
             return None if actual is None else each_actual(actual, ask, granted)
         except Exception as error:
             self._middleware._warn(f"settle {policy.name}", "policy %r: settle failed, so the drops stay charged: %s",

@@ -215,7 +215,7 @@ class RateLimit(Middleware):
 
     # ---- The event loop ----
 
-    async def _settled(self, value: Any) -> Any:
+    async def _awaited(self, value: Any) -> Any:
         return await value if inspect.isawaitable(value) else value
 
     async def _at_once(self, *works: Coroutine[Any, Any, Any]) -> list[Any]:

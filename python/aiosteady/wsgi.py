@@ -141,7 +141,7 @@ class RateLimit(Middleware):
 
     # ---- No event loop ----
 
-    async def _settled(self, value: Any) -> Any:
+    async def _awaited(self, value: Any) -> Any:
         if inspect.iscoroutine(value):
             value.close()
         if inspect.isawaitable(value):
