@@ -196,7 +196,8 @@ class Middleware:
         verdict = PASS
         try:
             denied_by = await self._ask_policies(request, asks, key)
-            never_fit = [(a, q.name) for a in asks if a.kind == "take" for q in too_small_for(a.cost, a.throttler, a.quotas)]
+            enforced = [ask for ask in asks if ask.kind == "take"]
+            never_fit = [(a, q.name) for a in enforced for q in too_small_for(a.cost, a.throttler, a.quotas)]
             if never_fit:
                 denied_by = self._count([ask for ask, _ in never_fit], [name for _, name in never_fit])
                 verdict = _http.never_fits(denied_by)
@@ -208,7 +209,8 @@ class Middleware:
             denied_by = list(error.policies)
             if not all(self._in_dry_run(policy) for policy in self._policies if policy.name in denied_by):
                 verdict = _http.bad_request()
-            self._warn("bad key", "%s; %s", error, "the response is 400" if verdict.status else "dry run: the request passes")
+            outcome = "the response is 400" if verdict.status else "dry run: the request passes"
+            self._warn("bad key", "%s; %s", error, outcome)
         denials = [answer for answer in answers if answer.denies]
         if denials:
             verdict, denied_by, wait = self._deny(denials, answers, collected)

@@ -87,7 +87,8 @@ class BasePolicy:
     def __post_init__(self) -> None:
         throttler, kind = self.throttler, self._throttler_type
         if not isinstance(throttler, kind) and (isinstance(throttler, _core.Throttler) or not callable(throttler)):
-            raise TypeError(f"throttler must be {kind_of(kind)}, or a function that returns one, not {kind_of(type(throttler))}")
+            raise TypeError(f"throttler must be {kind_of(kind)}, or a function that returns one, "
+                            f"not {kind_of(type(throttler))}")
         if not callable(self.key):
             raise TypeError(f"key must be a function of {self._request}, not {type(self.key).__name__}")
         object.__setattr__(self, "_known", WeakKeyDictionary())

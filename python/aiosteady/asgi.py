@@ -83,9 +83,9 @@ class Policy(BasePolicy):
 class RateLimit(Middleware):
     """An ASGI middleware that limits the rate of requests.
 
-    `throttler`, `key`, `cost`, `name`, `hash`, `settle` and `body_bytes` make one policy; `policies` adds more. A request has to fit under all
-    policies. If one of them denies it, the others charge nothing. Make their throttlers with one Store or one client:
-    then one call decides on all of them.
+    `throttler`, `key`, `cost`, `name`, `hash`, `settle` and `body_bytes` make one policy; `policies` adds more.
+    A request has to fit under all policies. If one of them denies it, the others charge nothing. Make their throttlers
+    with one Store or one client: then one call decides on all of them.
 
     `on_error`: the response if the store gives no verdict and the throttler has on_error="report". "allow" lets the
     request pass, "deny" responds with 503.

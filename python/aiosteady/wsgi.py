@@ -119,7 +119,8 @@ class RateLimit(Middleware):
         if verdict.status == 0:
             return self.app(environ, start_response)  # type: ignore[no-any-return]
         if app is not None:
-            return app(environ, with_missing_fields(start_response, fields_of_denial(verdict)))  # type: ignore[no-any-return]
+            start_response = with_missing_fields(start_response, fields_of_denial(verdict))
+            return app(environ, start_response)  # type: ignore[no-any-return]
         return respond(environ, start_response, verdict)
 
     def _settled_call(
@@ -145,8 +146,8 @@ class RateLimit(Middleware):
         if inspect.iscoroutine(value):
             value.close()
         if inspect.isawaitable(value):
-            raise TypeError(f"a function of the middleware returned a {kind_of(type(value))}; WSGI has no event loop, so it "
-                            "must be a plain function")
+            raise TypeError(f"a function of the middleware returned a {kind_of(type(value))}; "
+                            "WSGI has no event loop, so it must be a plain function")
         return value
 
     async def _at_once(self, *works: Coroutine[Any, Any, Any]) -> list[Any]:
