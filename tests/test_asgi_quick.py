@@ -127,7 +127,7 @@ def test_any_limit_gives_the_same(asgi, throttler, options, arguments):
 
 def test_a_file_store_is_judged_quickly_too(asgi, throttler, tmp_path):
     app = asgi.RateLimit(answering(OWN), throttler(1, url=f"file:{tmp_path}/buckets"))
-    assert app._quick.decide("k", None, app).decision.allowed
+    assert app._quick.judge({"client": ("k", 1)}, None, app).decision.allowed
     assert [answer[1] for answer in run(answers(app, [{}] * 2))] == [200, 429]
 
 
@@ -161,7 +161,7 @@ def test_what_one_call_cannot_judge_has_no_quick_judgement(asgi, throttler, pack
 
 def test_a_server_on_redis_is_asked_by_the_slow_judgement(asgi, throttler, redis_server):
     app = asgi.RateLimit(answering(OWN), throttler(1, url=redis_server.url))
-    assert app._quick.decide("k", None, app) is None
+    assert app._quick.judge({"client": ("k", 1)}, None, app) == ("k", None)
     assert [answer[1] for answer in run(answers(app, [{}] * 2))] == [200, 429]
 
 

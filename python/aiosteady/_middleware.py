@@ -174,7 +174,8 @@ class Middleware:
             or type(policy.throttler).consume is not self._policy_type._throttler_type.consume
         ):
             return None
-        return Quick(policy.throttler, policy.name, policy.cost, None if self._fields == "none" else self._fields, Decision)
+        fields = None if self._fields == "none" else self._fields
+        return Quick(policy.throttler, policy.key, policy.name, policy.cost, fields, Decision)
 
     def _collected(self, result: ThrottleResult) -> RequestFields:
         """The fields after a quick judgement that allows the request."""

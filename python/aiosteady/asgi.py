@@ -135,7 +135,6 @@ class RateLimit(Middleware):
             raise ValueError("settle belongs to a throttler, which is not given; give settle to a Policy")
         super().__init__(app, first, policies, on_error, on_overload, fields, dry_run, on_denied, on_decision)
         self._quick = self._quick_judge()
-        self._quick_key = self._policies[0].key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in HTTP:
@@ -145,22 +144,21 @@ class RateLimit(Middleware):
         if outer is not None:
             await self._call(scope, receive, send, outer.collected)
             return
-        sender, key, result = None, NOT_ASKED, None
+        key, result = NOT_ASKED, None
         if self._quick is not None:
-            key = self._quick_key(scope)
-            sender = self._quick.decide(key, send, self)
-        if sender is None or sender.decision is None:
-            result = None if sender is None else sender.result
-            sender = Sender(send, RequestFields())
-        scope[FIELDS_KEY] = sender
+            judged = self._quick.judge(scope, send, self)
+            if type(judged) is Sender:
+                try:
+                    if self._on_decision is not None:
+                        await self._call_on_decision(scope, judged.decision)
+                    await self.app(scope, receive, judged)
+                finally:
+                    scope.pop(FIELDS_KEY, None)
+                return
+            key, result = judged
+        sender = scope[FIELDS_KEY] = Sender(send, RequestFields())
         try:
-            if sender.decision is None:
-                await self._call(scope, receive, sender, sender.collected, key, result)
-            else:
-                scope.setdefault("state", {})["rate_limit"] = sender.decision
-                if self._on_decision is not None:
-                    await self._call_on_decision(scope, sender.decision)
-                await self.app(scope, receive, sender)
+            await self._call(scope, receive, sender, sender.collected, key, result)
         finally:
             scope.pop(FIELDS_KEY, None)
 

@@ -14,6 +14,7 @@
 struct quick {
     PyObject_HEAD struct core_state *state;
     struct throttler *throttler;
+    PyObject *key;           /* of the policy: a function of the scope */
     PyObject *name;          /* of the policy */
     PyObject *decision_type; /* the class Decision of _policy.py */
     int64_t cost;
@@ -109,29 +110,61 @@ static PyObject *quick_decision(const struct quick *self, PyObject *key, PyObjec
     return decision;
 }
 
-/* (key, send, owner): a Sender. It has a Decision if the request is allowed. None if only _middleware.py can judge the
- * request; then nothing is charged. */
-static PyObject *quick_decide(struct quick *self, PyObject *const *args, Py_ssize_t nargs) {
-    if (nargs != 3) return PyErr_Format(PyExc_TypeError, "decide() takes key, send and owner");
-    PyObject *key = args[0];
-    if (!PyUnicode_CheckExact(key) && !PyBytes_CheckExact(key)) Py_RETURN_NONE;
-    if (!throttler_is_embedded(self->throttler)) Py_RETURN_NONE;
-    PyObject *whole = quick_whole_key(self, key);
-    if (whole == NULL) Py_RETURN_NONE;
+/* Sets scope["state"]["rate_limit"], which handlers read, and scope["aiosteady.asgi"], which nested RateLimits read. */
+static int quick_enter(const struct quick *self, PyObject *scope, struct sender *sender) {
+    PyObject *state = PyDict_GetItemWithError(scope, self->state->state);
+    if (state == NULL && PyErr_Occurred()) return -1;
+    PyObject *held = state != NULL ? Py_NewRef(state) : PyDict_New();
+    int error = held != NULL ? PyObject_SetItem(held, self->state->rate_limit, sender->decision) : -1;
+    if (error == 0 && state == NULL) error = PyDict_SetItem(scope, self->state->state, held);
+    if (error == 0) error = PyDict_SetItem(scope, self->state->entry, (PyObject *)sender);
+    Py_XDECREF(held);
+    return error;
+}
+
+/* The Sender of a request that is allowed. Takes the reference of `result`. */
+static PyObject *quick_allow(const struct quick *self, PyObject *const *args, PyObject *key, PyObject *whole,
+                             PyObject *result) {
     struct sender *sender = sender_new(self->state, args[1], args[2]);
-    if (sender != NULL && (sender->result = throttler_consume_embedded(self->throttler, whole, self->cost)) == NULL)
-        Py_CLEAR(sender);
-    if (sender != NULL && !result_is_from_store(sender->result)) {
-        Py_DECREF(sender);
-        Py_DECREF(whole);
-        Py_RETURN_NONE;
+    if (sender == NULL) {
+        Py_DECREF(result);
+        return NULL;
     }
-    if (sender != NULL && result_is_success(sender->result) &&
-        ((sender->fields = quick_fields(self, sender->result)) == NULL ||
-         (sender->decision = quick_decision(self, key, whole, sender->result)) == NULL))
+    sender->result = result;
+    if ((sender->fields = quick_fields(self, result)) == NULL ||
+        (sender->decision = quick_decision(self, key, whole, result)) == NULL ||
+        quick_enter(self, args[0], sender) != 0)
         Py_CLEAR(sender);
-    Py_DECREF(whole);
     return (PyObject *)sender;
+}
+
+/* The whole key. NULL: only _middleware.py can judge the request. No exception is set. */
+static PyObject *quick_usable_key(const struct quick *self, PyObject *scope, PyObject *key) {
+    if (!PyDict_CheckExact(scope) || (!PyUnicode_CheckExact(key) && !PyBytes_CheckExact(key)) ||
+        !throttler_is_embedded(self->throttler))
+        return NULL;
+    return quick_whole_key(self, key);
+}
+
+/* (scope, send, owner). If the request is allowed: a Sender, and the scope has its entries. Otherwise (key, result) for
+ * _middleware.py; the result is None if nothing was decided. */
+static PyObject *quick_judge(struct quick *self, PyObject *const *args, Py_ssize_t nargs) {
+    if (nargs != 3) return PyErr_Format(PyExc_TypeError, "judge() takes scope, send and owner");
+    PyObject *key = PyObject_CallOneArg(self->key, args[0]), *answer = NULL, *result = NULL;
+    if (key == NULL) return NULL;
+    PyObject *whole = quick_usable_key(self, args[0], key);
+    if (whole != NULL && (result = throttler_consume_embedded(self->throttler, whole, self->cost)) == NULL) goto end;
+    if (result != NULL && !result_is_from_store(result)) Py_CLEAR(result);
+    if (result != NULL && result_is_success(result)) {
+        answer = quick_allow(self, args, key, whole, result);
+    } else {
+        answer = PyTuple_Pack(2, key, result != NULL ? result : Py_None);
+        Py_XDECREF(result);
+    }
+end:
+    Py_XDECREF(whole);
+    Py_DECREF(key);
+    return answer;
 }
 
 /* ---- Making ---- */
@@ -155,14 +188,14 @@ static int quick_prepare(struct quick *self) {
     return self->policy_field != NULL ? 0 : -1;
 }
 
-/* (throttler, name, cost, form, decision_type). form: None makes no fields. */
+/* (throttler, key, name, cost, form, decision_type). form: None makes no fields. */
 static PyObject *quick_make(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"throttler", "name", "cost", "form", "decision_type", NULL};
+    static char *names[] = {"throttler", "key", "name", "cost", "form", "decision_type", NULL};
     struct core_state *state = state_of(type);
-    PyObject *throttler = NULL, *name = NULL, *cost = NULL, *form = NULL, *decision_type = NULL;
+    PyObject *throttler = NULL, *key = NULL, *name = NULL, *cost = NULL, *form = NULL, *decision_type = NULL;
     Py_ssize_t len = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!UOOO!:Quick", names, state->throttler_type, &throttler, &name,
-                                     &cost, &form, &PyType_Type, &decision_type) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OUOOO!:Quick", names, state->throttler_type, &throttler, &key,
+                                     &name, &cost, &form, &PyType_Type, &decision_type) ||
         !binding_is_initialized((struct throttler *)throttler))
         return NULL;
     const char *bytes = PyUnicode_AsUTF8AndSize(name, &len);
@@ -171,6 +204,7 @@ static PyObject *quick_make(PyTypeObject *type, PyObject *args, PyObject *kwargs
     if (self == NULL) return NULL;
     self->state = state;
     self->throttler = (struct throttler *)Py_NewRef(throttler);
+    self->key = Py_NewRef(key);
     self->name = Py_NewRef(name);
     self->decision_type = Py_NewRef(decision_type);
     self->head_len = (size_t)len + 1;
@@ -197,12 +231,14 @@ static PyObject *quick_make(PyTypeObject *type, PyObject *args, PyObject *kwargs
 static int quick_traverse(struct quick *self, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->throttler);
+    Py_VISIT(self->key);
     Py_VISIT(self->decision_type);
     return 0;
 }
 
 static int quick_clear(struct quick *self) {
     Py_CLEAR(self->throttler);
+    Py_CLEAR(self->key);
     Py_CLEAR(self->decision_type);
     return 0;
 }
@@ -220,8 +256,8 @@ static void quick_dealloc(struct quick *self) {
     Py_DECREF(type);
 }
 
-static PyMethodDef methods[] = {{"decide", (PyCFunction)(void (*)(void))quick_decide, METH_FASTCALL,
-                                 "decide($self, key, send, owner, /)\n--\n\nReturns a Sender, or None."},
+static PyMethodDef methods[] = {{"judge", (PyCFunction)(void (*)(void))quick_judge, METH_FASTCALL,
+                                 "judge($self, scope, send, owner, /)\n--\n\nReturns a Sender, or (key, result)."},
                                 {NULL, NULL, 0, NULL}};
 
 static PyType_Slot slots[] = {{Py_tp_doc, "The judgement on a request in one call."},

@@ -72,6 +72,9 @@ struct core_state {
     PyObject *allowed;
     PyObject *results;
     PyObject *keys;
+    PyObject *state;
+    PyObject *rate_limit;
+    PyObject *entry;     /* "aiosteady.asgi", of a scope */
     PyObject *starts[3]; /* the types of the messages that begin a response */
     PyObject *local;     /* the fallback store of all clients, see local.h; NULL until needed */
     struct steady__fork_guard fork_guard;
