@@ -131,8 +131,10 @@ static void http_put_policies(struct http_text *text, bool named, const steady_h
     for (size_t i = 0; i < n; i++) {
         const steady_limit *limit = policies[i].limit;
         if (i > 0) http_put_text(text, ", ");
-        if (named) http_put_quoted(text, policies[i].name);
-        if (named) http_put_text(text, ";q=");
+        if (named) {
+            http_put_quoted(text, policies[i].name);
+            http_put_text(text, ";q=");
+        }
         http_put_number(text, limit->max_capacity);
         http_put_text(text, ";w=");
         http_put_number(text, http_leak_time(limit, limit->max_capacity));
@@ -185,12 +187,13 @@ static bool http_are_valid(const steady_http_policy *policies, size_t n) {
 
 int steady_http_fields(enum steady_http_form form, const steady_http_policy *policies, size_t n,
                        steady_http_field *fields, char *made, size_t size) {
-    struct http_text text = {.bytes = made, .size = size};
+    struct http_text text = {.size = size};
     struct http_state tightest = {0};
     int count = 0;
     if ((unsigned)form > STEADY_HTTP_X || policies == NULL || fields == NULL || made == NULL ||
         !http_are_valid(policies, n))
         return STEADY_BAD_ARGUMENT;
+    text.bytes = made;
     const char *const *names = http_names[form];
     const bool denied = http_any_denies(policies, n), known = http_tightest(policies, n, denied, &tightest);
     if (form == STEADY_HTTP_DRAFT_11 || form == STEADY_HTTP_DRAFT_07) {
