@@ -553,6 +553,9 @@ async def test_wrong_arguments_are_named_at_once():
         (lambda: RateLimited("5/minute", cost=6), "cost is 6, over the capacity of 5"),
         (lambda: RateLimited("5/minute", name="a:b"), "must have no colon"),
         (lambda: RateLimited("5/minute", name="caf\u00e9"), "printable ASCII"),
+        (lambda: RateLimited("5/minute", name=""), "name is ''; it must be printable ASCII"),
+        (lambda: RateLimited("5/minute", name=5), "name is 5; it must be printable ASCII"),
+        (lambda: RateLimited(aiosteady.blocking.Throttler("memory:", 5, 60)), "not aiosteady.blocking.Throttler"),
         (lambda: RateLimited("5/minute", key="x"), "key must be a function of the request, not str"),
         (lambda: RateLimited("5/minute", fields="y"), "fields is 'y'"),
         (lambda: RateLimited("5/minute", on_decision=5), "on_decision"),
@@ -629,6 +632,28 @@ async def test_limit_without_a_time_denies_on_endpoints_and_waits_elsewhere():
         await asyncio.gather(helper(), asyncio.create_task(helper()))
 
     assert await statuses(app, "/helper") == [200] and len(calls) == 3, "a function that the endpoint calls waits"
+
+
+async def test_the_key_of_limit_on_an_endpoint_is_whole_in_the_decision_and_nonsense_is_named():
+    app = FastAPI()
+
+    @app.get("/login")
+    @Throttler("memory:", limits="1/minute").limit("login:bob")
+    async def login(request: Request):
+        return repr(request.state.rate_limit.keys)
+
+    assert (await asked(app, "/login")).json() == "{'login': b'login:bob'}"
+    for key, status, text in ((5, 500, "the key of policy 'named' must be str or bytes, not int"), ("\ud800", 400, None)):
+        @Throttler("memory:", limits="1/minute").limit(lambda key=key: key)
+        async def named():
+            return 1
+
+        app = FastAPI()
+        app.get("/")(named)
+        try:
+            assert (await asked(app, "/")).status_code == status
+        except TypeError as error:
+            assert str(error) == text
 
 
 async def test_limit_with_a_time_waits_and_then_denies():

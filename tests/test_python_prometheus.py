@@ -172,6 +172,8 @@ def test_throttlers_can_be_added_later_and_mistakes_are_named(aio, collector, re
                                ((5, t), TypeError, "name"), (("x", aio.connect("memory:")), TypeError, "Throttler")):
         with pytest.raises(error, match=says):
             made.add(*wrong)
+    with pytest.raises(TypeError, match="throttlers must be a mapping of names to throttlers, not Throttler"):
+        collector(t)
     with pytest.raises(ValueError, match="Duplicated timeseries"):
         registry.register(collector(other=t))
 

@@ -129,6 +129,18 @@ def an_awaited(function):
     return awaited
 
 
+class NoText(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+def raising(error):
+    def function(*arguments):
+        raise error
+
+    return function
+
+
 # ---- settle ----
 
 
@@ -305,6 +317,8 @@ def failing_settles():
     yield "negative", lambda o: -1, "it returned -1, which is negative"
     yield "unknown limit", lambda o: {"day": 1}, "it names the limit 'day'; the limits are '1h'"
     yield "too many", lambda o: (1, 2), "it returned 2 numbers; the throttler has 1 limits"
+    yield "no text", raising(NoText()), "NoText (test_web_options.py:"
+    yield "cancelled", raising(asyncio.CancelledError()), "CancelledError (test_web_options.py:"
 
 
 @pytest.mark.parametrize("settle, text", [pytest.param(*rest, id=name) for name, *rest in failing_settles()])
@@ -378,6 +392,42 @@ def test_a_request_that_is_cancelled_is_settled(package):
         return (await there.peek("default:192.0.2.1")).level
 
     assert asyncio.run(main(), debug=True) == 4 and seen == [(b"part", False, asyncio.CancelledError)]
+
+
+def test_a_request_that_is_cancelled_in_the_hook_is_settled(package):
+    asgi = importlib.import_module("aiosteady.asgi")
+
+    async def main():
+        there = package.Throttler("memory:", 10, WIDE)
+        limited = asgi.RateLimit(asgi_rig.hello, there, cost=9, settle=lambda outcome: 0 if outcome.exception else None,
+                                 on_decision=lambda scope, decision: asyncio.sleep(60))
+        task = asyncio.ensure_future(asgi_rig.ask(limited))
+        await asyncio.sleep(0.05)
+        assert (await there.peek("default:192.0.2.1")).level == 9
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return (await there.peek("default:192.0.2.1")).level
+
+    assert asyncio.run(main(), debug=True) == 0
+
+
+def test_a_hook_that_ends_the_process_or_a_body_that_is_none_gives_the_drops_back(package):
+    wsgi, blocking = (importlib.import_module(f"aiosteady.{name}") for name in ("wsgi", "blocking"))
+
+    def ask(error, app, **options):
+        there = blocking.Throttler("memory:", 10, WIDE)
+        limited = wsgi.RateLimit(app, there, key=lambda environ: "k", cost=9, body_bytes=1,
+                                 settle=lambda outcome: 0 if isinstance(outcome.exception, error) else None, **options)
+        with pytest.raises(error):
+            list(limited({}, lambda *start: None))
+        return there.peek("default:k").level
+
+    def answering(body):
+        return lambda environ, start_response: start_response("200 OK", []) or body
+
+    assert ask(SystemExit, answering([b"a"]), on_decision=raising(SystemExit())) == 0
+    assert [ask(TypeError, answering(body)) for body in (None, ["text"], iter(["text"]))] == [0, 0, 0]
 
 
 def test_an_application_that_stops_in_the_middle_is_not_complete(web, limited):
@@ -551,10 +601,12 @@ def test_the_hook_and_the_application_get_the_decision(web):
 
 
 def test_a_hook_that_fails_loses_no_request_and_logs_one_line(web, limited, caplog):
-    app, _ = limited(capacity=2, on_decision=lambda request, decision: 1 / 0)
-    assert [web.ask(app).status for _ in range(3)] == [200, 200, 429]
-    (line,) = [line for line in ours(caplog) if "on_decision" in line]
-    assert line.startswith("on_decision failed, and the request goes on: ZeroDivisionError: division by zero (test_web_")
+    for fails, text in ((lambda *_: 1 / 0, "ZeroDivisionError: division by zero (test_web_"), (raising(NoText()), "NoText (test_web_")):
+        caplog.clear()
+        app, _ = limited(capacity=2, on_decision=fails)
+        assert [web.ask(app).status for _ in range(3)] == [200, 200, 429]
+        (line,) = [line for line in ours(caplog) if "on_decision" in line]
+        assert line.startswith(f"on_decision failed, and the request goes on: {text}")
 
 
 def test_a_hook_may_be_a_coroutine_function_in_asgi_only(web, limited, caplog):
@@ -603,8 +655,9 @@ def test_a_policy_in_a_dry_run_stands_beside_others(web, stores):
 
 
 def test_a_dry_run_lets_all_pass_that_would_get_another_status(web, limited, closed_port, caplog):
-    app, _ = limited(capacity=1, cost=lambda request: 5, dry_run=True)
-    assert web.ask(app).status == 200  # it would be a 422
+    for cost in (5, 2**31, 10**30):
+        app, _ = limited(capacity=1, cost=lambda request, cost=cost: cost, dry_run=True)
+        assert web.ask(app).status == 200  # it would be a 422
     for on_error in ("report", "deny"):
         gone = web.throttlers.Throttler(f"redis://127.0.0.1:{closed_port}", 1, 1.0, on_error=on_error)
         assert web.ask(web.module.RateLimit(web.app(), gone, on_error="deny", dry_run=True)).status == 200  # a 503

@@ -108,11 +108,20 @@ class EndpointLimit(Middleware):
 
     async def _ask_policies(self, request: Any, asks: list[Ask], key: Any) -> list[str]:
         """The key has no name before it: the bucket is that of other calls of the throttler."""
-        key, policy = request.encode() if isinstance(request, str) else request, self._policies[0]
+        policy = self._policies[0]
+        if not isinstance(request, (str, bytes)):
+            raise TypeError(f"the key of policy {policy.name!r} must be str or bytes, not {type(request).__name__}")
+        try:
+            key = request.encode() if isinstance(request, str) else request
+        except UnicodeEncodeError:
+            raise BadKey(f"policy {policy.name!r}: the key is not UTF-8", [policy.name]) from None
         if not 0 < len(key) <= KEY_MOST - len(self._throttler.prefix.encode()):
             raise BadKey(f"policy {policy.name!r}: the key is {len(key)} bytes long", [policy.name])
         asks.append(Ask(0, policy, self._throttler, policy.quotas, key, 1, "take"))
         return []
+
+    def _own_key(self, ask: Ask) -> bytes:
+        return ask.key
 
     async def _answer(self, group: Group, decide: Decide) -> Answer:
         """The amount may differ by limit, so this asks the throttler and not the group."""

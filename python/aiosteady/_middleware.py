@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from ._together import Decide
 
+AMOUNT_MOST = 2**31 - 1  # drops in one call
 RETRIES = 2  # after an overload
 
 OnFault = Literal["allow", "deny"]
@@ -81,11 +82,6 @@ def result_of(ask: Ask, answer: Answer) -> ThrottleResult:
     return ThrottleResult(
         not denials, named.level, named.until_next_drop, named.blocked_for, named.retry_after, named.source, named.error,
         granted=named.granted, name=named.name, part=named.part, atomic=answer.result.atomic, parts=parts)
-
-
-def own_key(ask: Ask) -> bytes:
-    """The key without the name of the policy. Throttler.limit on an endpoint puts no name before it."""
-    return ask.key.removeprefix(f"{ask.policy.name}:".encode())
 
 
 class Judgement(NamedTuple):
@@ -223,16 +219,26 @@ class Middleware:
         decision = Decision(
             not denied_by and verdict.status == 0, verdict.status, tuple(denied_by), wait,
             {ask.policy.name: result_of(ask, answer) for answer in answers for ask in answer.group.asks},
-            {ask.policy.name: own_key(ask) for ask in asks},
+            {ask.policy.name: self._own_key(ask) for ask in asks},
             bool(denied_by) and verdict.status == 0)
+        settles = any(ask.policy.settle is not None for answer in answers for ask in answer.group.asks)
+        settlement = Settlement(self, request, decision, answers) if settles and verdict.status == 0 else None
         if self._on_decision is not None:
-            await self._call_on_decision(request, decision)
+            try:
+                await self._call_on_decision(request, decision)
+            except BaseException as error:  # the request is cancelled
+                if settlement is not None:
+                    await self._to_the_end(settlement.finish(False, error))
+                raise
         if verdict.status == 0:
-            settles = any(ask.policy.settle is not None for answer in answers for ask in answer.group.asks)
-            return Judgement(verdict, decision, Settlement(self, request, decision, answers) if settles else None, None)
+            return Judgement(verdict, decision, settlement, None)
         if self._on_denied is not None:
             return await self._own_response(request, decision, verdict)
         return Judgement(verdict, decision, None, None)
+
+    def _own_key(self, ask: Ask) -> bytes:
+        """The key without the name of the policy."""
+        return ask.key[len(ask.policy.name.encode()) + 1:]
 
     def _in_dry_run(self, policy: BasePolicy) -> bool:
         return self._dry_run or policy.dry_run
@@ -251,8 +257,10 @@ class Middleware:
             cost = policy.cost
             if callable(cost):
                 cost = check_cost(await self._awaited(cost(request)), f"the cost of policy {policy.name!r}")
+            kind = "shadow" if self._in_dry_run(policy) else "take"
+            if kind == "shadow" or throttler._clamp:  # neither is denied because it never fits
+                cost = min(cost, AMOUNT_MOST)
             try:
-                kind = "shadow" if self._in_dry_run(policy) else "take"
                 asks.append(Ask(place, policy, throttler, quotas, whole_key(policy, throttler, key), cost, kind))
             except BadKey as error:
                 text = f"policy {policy.name!r}: {error}"
@@ -289,7 +297,7 @@ class Middleware:
     def _count(self, asks: Iterable[Ask], names: list[str]) -> list[str]:
         """Counts a denial for the log, once for each policy."""
         for ask in {ask.place: ask for ask in asks}.values():
-            self._denials[ask.place].add(own_key(ask), ask.kind == "shadow")
+            self._denials[ask.place].add(self._own_key(ask), ask.kind == "shadow")
         return names
 
     def _add_fields(self, collected: RequestFields, answers: list[Answer], denied: bool) -> None:

@@ -227,7 +227,10 @@ def described(error: BaseException) -> str:
         if os.path.dirname(file) != os.path.dirname(__file__):
             where = f" ({os.path.basename(file)}:{trace.tb_lineno})"
         trace = trace.tb_next
-    text = shown(str(error))[1:-1]
+    try:
+        text = shown(str(error))[1:-1]
+    except Exception:  # its __str__ fails, too
+        text = ""
     return f"{type(error).__name__}{': ' if text else ''}{text}{where}"
 
 

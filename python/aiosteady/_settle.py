@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from asyncio import CancelledError
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional, Union
 
@@ -150,7 +151,7 @@ class Settlement:
         try:
             actual = await self._middleware._awaited(policy.settle(outcome))
             return None if actual is None else each_actual(actual, ask, granted)
-        except Exception as error:
+        except (Exception, CancelledError) as error:  # a task that settle awaits may be cancelled
             self._middleware._warn(f"settle {policy.name}", "policy %r: settle failed, so the drops stay charged: %s",
                                    policy.name, described(error))
             return None

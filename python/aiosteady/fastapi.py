@@ -32,6 +32,7 @@ from starlette.routing import Host, Mount
 from starlette.websockets import WebSocket
 
 from ._address import client_address
+from . import _core
 from ._core import Sender
 from ._http import RequestFields, Verdict
 from ._middleware import Middleware
@@ -334,20 +335,21 @@ class Limited:
     ) -> None:
         self._throttler_options: dict[str, Any] = {"limits": limits, "prefix": prefix, "block_duration": block_duration}
         self._throttler: Union[Throttler, ThrottlerOf, None] = None
-        if isinstance(limits, Throttler) or callable(limits):
+        if isinstance(limits, _core.Throttler) or callable(limits):
             if store is not None or prefix or block_duration is not None:
                 raise TypeError("store, prefix and block_duration are the Throttler's; give rates, or leave them out")
             self._throttler = limits
         elif store is not None:
             self._throttler = Throttler(store, **self._throttler_options)
-        if name is not None and ":" in name:
+        if isinstance(name, str) and ":" in name:
             raise ValueError(f"name is {shown(name)}; it must have no colon, because the key of the client follows one")
         self._depends = key if hasattr(key, "dependency") and not callable(key) else None
         self._key: Any = (lambda request: request[GIVEN_KEY]) if self._depends is not None else key or client_address()
         self._cost, self._name, self._hash = cost, name, hash
         self._options: dict[str, Any] = {"on_error": on_error, "on_overload": on_overload, "fields": fields,
                                          "dry_run": dry_run, "on_decision": on_decision}
-        self._made(self._throttler or Throttler(NEVER_ASKED, **self._throttler_options), name or "checked early")
+        throttler = self._throttler or Throttler(NEVER_ASKED, **self._throttler_options)
+        self._made(throttler, "checked early" if name is None else name)
 
     def __repr__(self) -> str:
         limits = self._throttler if self._throttler is not None else self._throttler_options["limits"]

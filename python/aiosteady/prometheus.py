@@ -59,6 +59,8 @@ class Collector(_Collector):
 
     def __init__(self, throttlers: Optional[Mapping[str, _core.Throttler]] = None, /, **more: _core.Throttler) -> None:
         self._throttlers: dict[str, _core.Throttler] = {}
+        if throttlers is not None and not isinstance(throttlers, Mapping):
+            raise TypeError(f"throttlers must be a mapping of names to throttlers, not {type(throttlers).__name__}")
         for name, throttler in [*(throttlers or {}).items(), *more.items()]:
             self.add(name, throttler)
 

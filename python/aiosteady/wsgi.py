@@ -129,16 +129,16 @@ class RateLimit(Middleware):
         recorded = Recorded(settlement)
         try:
             blocks = self.app(environ, recorded.start_response(start_response))
+            if not isinstance(blocks, (list, tuple)):
+                recorded.blocks, recorded.iterator = blocks, iter(blocks)
+                return recorded
+            for block in blocks:
+                settlement.add(block)
         except BaseException as error:
             run(settlement.finish(False, error))
             raise
-        if isinstance(blocks, (list, tuple)):
-            for block in blocks:
-                settlement.add(block)
-            run(settlement.finish(True))
-            return blocks
-        recorded.blocks, recorded.iterator = blocks, iter(blocks)
-        return recorded
+        run(settlement.finish(True))
+        return blocks
 
     # ---- No event loop ----
 
@@ -253,13 +253,13 @@ class Recorded:
         settlement = self._settlement
         try:
             block = next(self.iterator)
+            settlement.add(block)
         except StopIteration:
             run(settlement.finish(True))
             raise
         except BaseException as error:
             run(settlement.finish(False, error))
             raise
-        settlement.add(block)
         if settlement.size == self._length:
             run(settlement.finish(True))
         return block
