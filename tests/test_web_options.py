@@ -449,6 +449,33 @@ def test_an_application_that_stops_in_the_middle_is_not_complete(web, limited):
     assert seen == [(False, 1)]
 
 
+def test_a_response_that_is_ended_because_the_client_hung_up_is_not_complete(package):
+    """BaseHTTPMiddleware of Starlette ends a response so, with an empty last block."""
+    asgi, seen = importlib.import_module("aiosteady.asgi"), []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"part", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        await send({"type": "http.response.body", "body": b""})
+
+    async def main():
+        messages = [{"type": "http.disconnect"}, {"type": "http.request", "body": b""}]
+        limited = asgi.RateLimit(app, package.Throttler("memory:", 10, WIDE), key=lambda scope: "k", settle=seen.append)
+
+        async def receive():
+            return messages.pop()
+
+        async def send(message):
+            pass
+
+        await limited({"type": "http", "headers": []}, receive, send)
+
+    asyncio.run(main(), debug=True)
+    assert [(outcome.size, outcome.complete) for outcome in seen] == [(4, False)]
+
+
 def test_the_iterable_of_the_application_is_closed_and_its_exception_is_settled(package):
     wsgi, blocking, seen = (*(importlib.import_module(f"aiosteady.{name}") for name in ("wsgi", "blocking")), [])
 

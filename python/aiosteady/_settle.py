@@ -99,6 +99,7 @@ class Settlement:
         self._tail = bytearray()
         self._done = False
         self.size = 0
+        self.hung_up = False  # the application has been told so
 
     def start(self, status: int, fields: Iterable[tuple[bytes, bytes]]) -> None:
         self._status, self._fields = status, list(fields)

@@ -192,6 +192,11 @@ class RateLimit(Middleware):
         """Settles before the last message of the response is sent: the next request of the client finds the room. It
         settles to the end although the request is cancelled."""
 
+        async def receiving() -> Message:
+            message = await receive()
+            settlement.hung_up |= message["type"] == "http.disconnect"
+            return message
+
         async def recording(message: Message) -> None:
             kind = message["type"]
             if kind == "websocket.accept":
@@ -201,11 +206,11 @@ class RateLimit(Middleware):
             elif kind in BODIES:
                 settlement.add(message.get("body", b""))
                 if not message.get("more_body", False):
-                    await self._to_the_end(settlement.finish(True))
+                    await self._to_the_end(settlement.finish(not settlement.hung_up))
             await send(message)
 
         try:
-            await self.app(scope, receive, recording)
+            await self.app(scope, receiving, recording)
         except (Exception, asyncio.CancelledError) as error:
             await self._to_the_end(settlement.finish(False, error))
             raise
