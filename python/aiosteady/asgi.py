@@ -150,7 +150,7 @@ class RateLimit(Middleware):
             if type(judged) is Sender:
                 try:
                     if self._on_decision is not None:
-                        await self._call_on_decision(scope, judged.decision)
+                        await self._call_on_decision(scope, scope["state"]["rate_limit"])
                     await self.app(scope, receive, judged)
                 finally:
                     scope.pop(FIELDS_KEY, None)
