@@ -167,6 +167,27 @@ async def test_the_template_has_all_prefixes():
     assert [names(await asked(app, path)) for path in ("/again/two", "/two")] == [["GET /again/two"], ["GET /two"]]
 
 
+async def test_the_template_of_a_router_that_is_included_twice_is_that_of_the_route_that_answers():
+    async def template(request: Request):
+        return route_template(request)
+
+    router, app, outer = APIRouter(), FastAPI(), FastAPI()
+    router.add_api_route("/items/{id}", template)
+    router.add_api_route("/files/{rest:path}", template)
+    for prefix in ("/v1", "", "/{tenant}"):
+        app.include_router(router, prefix=prefix)
+    outer.mount("/m", app)
+    expected = {"/v1/items/5": "/v1/items/{id}", "/acme/items/v1": "/{tenant}/items/{id}", "/items/5": "/items/{id}",
+                "/files/a/files/b": "/files/{rest}", "/v1/files/a/b": "/v1/files/{rest}",
+                "/acme/files/b": "/{tenant}/files/{rest}"}
+    for path, declared in expected.items():
+        for asked_of, head in ((app, ""), (outer, "/m")):
+            for root_path in ("", "/api"):  # of the server; newer versions of Starlette expect it in the path
+                is_new = tuple(map(int, starlette.__version__.split(".")[:2])) >= (0, 35)
+                answer = await asked(asked_of, (root_path if is_new else "") + head + path, root_path=root_path)
+                assert answer.json() == head + declared, (answer.json(), head, path, root_path)
+
+
 async def test_a_route_that_is_added_later_or_hidden_by_a_middleware_has_a_name():
     app = in_memory()
     app.get("/a", dependencies=[Depends(RateLimited("1/minute"))])(lambda: 1)

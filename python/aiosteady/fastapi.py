@@ -164,13 +164,28 @@ class Leaf(NamedTuple):
     def template(self) -> str:
         return self.host + self.path
 
-    def suits(self, scope: Scope) -> bool:
-        literals = re.split(r"\{[^{}]*\}", self.path)
-        path, root = scope["path"], scope.get("root_path", "")
-        if not path.startswith(root):  # old versions of Starlette move the path of a mount from one to the other
-            path = root + path
-        return (re.search("(.+)".join(map(re.escape, literals)) + "$", path) is not None
-                and (not self.methods or scope.get("method") in self.methods))
+    def suits(self, path: str, before: str, parameter: str) -> bool:
+        literals = map(re.escape, re.split(r"\{[^{}]*\}", self.path))
+        return re.fullmatch(before + parameter.join(literals), path, re.DOTALL) is not None
+
+
+# What may stand before the path of a route, and for a parameter. A path parameter has slashes. Old versions of Starlette
+# do not tell where the path of the application begins.
+PATTERNS = (("", "[^/]+"), ("", ".+"), (".*", ".+"))
+
+
+def suiting(candidates: list[Leaf], scope: Scope) -> Optional[Leaf]:
+    """The first route that answers this path, as the router looks for it."""
+    path, root = scope["path"], scope.get("root_path", "")
+    if not path.startswith(root):  # old versions of Starlette move the path of a mount from one to the other
+        path = root + path
+    path = path[len(scope.get("app_root_path", root)):]
+    answering = [leaf for leaf in candidates if not leaf.methods or scope.get("method") in leaf.methods]
+    for before, parameter in PATTERNS:
+        for leaf in answering:
+            if leaf.suits(path, before, parameter):
+                return leaf
+    return None
 
 
 def leaves(routes: Iterable[Any], host: str = "", head: str = "") -> Iterator[Leaf]:
@@ -192,16 +207,16 @@ def leaf_of(scope: Scope) -> Leaf:
     known: dict[int, list[Leaf]] = router.__dict__.setdefault(ROUTES, {}) if router is not None else {}
     for mark in (route, endpoint):
         if router is not None and mark is not None and id(mark) not in known:  # a new route
-            for leaf in sorted(leaves(router.routes), key=lambda leaf: -len(leaf.path)):
+            for leaf in leaves(router.routes):
                 for part in (leaf.route, getattr(leaf.route, "endpoint", None)):
                     if leaf not in known.setdefault(id(part), []):
                         known[id(part)].append(leaf)
         candidates = known.get(id(mark), [])
         if len(candidates) == 1:
             return candidates[0]
-        for leaf in candidates:
-            if leaf.suits(scope):
-                return leaf
+        found = suiting(candidates, scope)
+        if found is not None:
+            return found
     # A middleware around a mounted application hides its routes.
     function = f"{getattr(endpoint, '__module__', '')}.{getattr(endpoint, '__qualname__', type(endpoint).__name__)}"
     return Leaf(route, "", getattr(route, "path_format", function), frozenset(getattr(route, "methods", None) or ()))
