@@ -847,6 +847,9 @@ def test_a_key_is_one_line_of_the_log(package, caplog):
     ({"on_decision": lambda decision: 1}, TypeError, "on_decision must be a function that can be called with"),
     ({"throttler": 5}, TypeError, "throttler must be .*Throttler, or a function that returns one, not int"),
     ({"throttler": None, "settle": lambda o: 1}, ValueError, "settle belongs to a throttler"),
+    *(({"throttler": None, option: value}, ValueError, f"{option} belongs to a throttler, which is not given; give {option} to")
+      for option, value in (("key", len), ("cost", 2), ("name", "x"), ("hash", True), ("body_bytes", 1))),
+    ({"policies": 5}, TypeError, "policies must be a list of aiosteady..sgi.Policy, not int"),
     ({"throttler": lambda request: None, "name": "\n"}, ValueError, "name is"),
 ], ids=lambda value: None if not isinstance(value, dict) else " ".join(value))
 def test_a_wrong_option_is_named_when_the_middleware_is_made(web, options, error, text):

@@ -115,6 +115,8 @@ class Middleware:
         if not callable(app):
             raise TypeError(f"app must be {self._app_type}, not {type(app).__name__}")
         self.app = app
+        if not isinstance(policies, Iterable):
+            raise TypeError(f"policies must be a list of {kind_of(self._policy_type)}, not {kind_of(type(policies))}")
         self._policies = [*first, *policies]
         for i, policy in enumerate(self._policies):
             if not isinstance(policy, self._policy_type):

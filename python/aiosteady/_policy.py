@@ -160,6 +160,13 @@ def check_function(option: str, function: Any, *arguments: str) -> None:
         pass  # a function in C without a signature
 
 
+def check_defaults(**given: tuple[Any, Any]) -> None:
+    """The options of the policy that `throttler` makes, each with its default. Without it they would have no effect."""
+    for option, (value, default) in given.items():
+        if value != default:
+            raise ValueError(f"{option} belongs to a throttler, which is not given; give {option} to a Policy")
+
+
 def check_names(names: list[str]) -> None:
     if len(set(names)) < len(names):
         raise ValueError(f"each policy needs its own name; the names are {', '.join(map(repr, names))}")

@@ -22,7 +22,7 @@ from ._address import client_address
 from ._http import Field, RequestFields, Verdict, fields_of_denial, with_missing
 from ._core import Sender, ThrottleResult
 from ._middleware import NOT_ASKED, Middleware
-from ._policy import BasePolicy, Decision
+from ._policy import BasePolicy, Decision, check_defaults
 from ._settle import Actual, Outcome, Settlement
 from .leakybucket import Throttler
 
@@ -131,8 +131,9 @@ class RateLimit(Middleware):
     ) -> None:
         first = [] if throttler is None else [
             Policy(throttler, key or client_address(), cost, name, hash, settle, body_bytes)]
-        if not first and settle is not None:
-            raise ValueError("settle belongs to a throttler, which is not given; give settle to a Policy")
+        if not first:
+            check_defaults(key=(key, None), cost=(cost, 1), name=(name, "default"), hash=(hash, False),
+                           settle=(settle, None), body_bytes=(body_bytes, 0))
         super().__init__(app, first, policies, on_error, on_overload, fields, dry_run, on_denied, on_decision)
         self._quick = self._quick_judge()
 
