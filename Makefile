@@ -287,7 +287,7 @@ marked  = $(shell grep -l '$(1)' $(PYTESTS))
 test: ## installs missing packages, builds, and runs all functional tests: C, Python, simulation; at most six minutes
 	@scripts/setup build test
 	@$(SUB) tests $(BUILD)/sim $(BUILD)/hostile
-	@$(RUN_TESTS) -m 'not sanitizers and not other_servers and not wheels' $(UNIT) $(LIVE) $(BUILD)/sim $(BUILD)/hostile $(PYTESTS)
+	@$(RUN_TESTS) -m 'not sanitizers and not other_servers and not wheels and not packages' $(UNIT) $(LIVE) $(BUILD)/sim $(BUILD)/hostile $(PYTESTS)
 
 sanitize: ## runs the C tests, the simulation, the module and the Python package under ASan with UBSan, and TSan
 	@scripts/setup build test
@@ -296,6 +296,11 @@ sanitize: ## runs the C tests, the simulation, the module and the Python package
 	@$(SUB) $(call sanitized,tsan) tests
 	@$(RUN_TESTS) -m 'sanitizers and not other_servers' $(BUILD)/asan/sim $(BUILD)/asan/hostile $(ASAN) $(TSAN) \
 	    $(call marked,mark.sanitizers)
+
+packages: ## what the documents say of other packages: recipes, moves, comparison; installs them below build/
+	@scripts/setup build test
+	@$(SUB) all
+	@$(RUN_TESTS) -m packages $(call marked,mark.packages)
 
 servers: ## the module in Redis 8 and Valkey 8, in a Debian 13 that it makes; takes root and a network
 	@scripts/setup build test servers
@@ -406,6 +411,6 @@ help:
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 force:
-.PHONY: all module python wheels tests everything run test sanitize servers unit live asan tsan sim faults hostile fuzz vectors bench check install uninstall clean help force
+.PHONY: all module python wheels tests everything run test packages sanitize servers unit live asan tsan sim faults hostile fuzz vectors bench check install uninstall clean help force
 .SECONDARY:
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -12,6 +12,8 @@ from conftest import ROOT
 sys.path.append(str(ROOT / "bench"))
 import packages
 
+pytestmark = pytest.mark.packages
+
 PROGRAM = Path(__file__).parent / "coming_from.py"
 VERSIONS = dict(requirement.split("==") for requirement in packages.REQUIREMENTS)
 PAGES = {package: ROOT / f"docs/how-to/coming-from-{package}.md" for package in ("slowapi", "limits", "aiolimiter")}

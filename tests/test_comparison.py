@@ -11,6 +11,8 @@ from conftest import ROOT
 sys.path.append(str(ROOT / "bench"))
 import packages
 
+pytestmark = pytest.mark.packages
+
 PAGE = ROOT / "docs/explanation/comparison.md"
 
 

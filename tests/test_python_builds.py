@@ -33,6 +33,7 @@ def run_tests(env, but):
                      *(ROOT / "tests" / name for name in TESTS)], env={**os.environ, **env})
 
 
+@pytest.mark.packages
 def test_the_tests_pass_under_uvloop(aiosteady, from_pypi):
     env = {"PYTHONPATH": str(from_pypi("uvloop")), "AIOSTEADY_UVLOOP": "1", "AIOSTEADY": str(aiosteady)}
     assert "passed" in run_tests(env, IN_PROCESSES_OF_THEIR_OWN)

@@ -15,6 +15,8 @@ from resp import free_port
 from test_asgi_servers import get, serving
 from test_fastapi import programs
 
+pytestmark = pytest.mark.packages
+
 PAGE = ROOT / "docs/how-to/flask-django-celery.md"
 FLASK = ("flask==3.1.3",)
 DJANGO = ("django==5.2.19", "uvicorn==0.54.0", "waitress==3.0.2")
