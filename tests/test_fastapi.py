@@ -70,6 +70,15 @@ def test_the_other_programs_of_the_page_answer_as_it_says(served, redis_server):
         redis_server("FLUSHALL")
         assert [get(port).status for _ in range(6)] == [200] * 5 + [429]
         assert get(port, "/items").headers["ratelimit"] == '"/items";r=4;t=48'
+    server, port = served("users.py")
+    with server:
+        redis_server("FLUSHALL")
+        first, *others = [get(port, "/search", {"X-User": user}) for user in ["anna"] * 6 + ["bert"]]
+        assert [answer.status for answer in others] == [200] * 4 + [429, 200]
+        fields = first.headers["ratelimit-policy"], first.headers["ratelimit"]
+        assert all(f": {field}\n" in PAGE.read_text() for field in fields), fields
+        assert get(port, "/search").status == 200
+        assert {b"user:user:anna", b"user:user:bert", b"user:127.0.0.1", b"all:all"} == set(redis_server("KEYS", "*"))
     server, port = served("own.py")
     with server:
         while get(port).status == 200:
@@ -80,8 +89,8 @@ def test_the_other_programs_of_the_page_answer_as_it_says(served, redis_server):
 
 
 def test_each_program_of_the_page_is_run_and_passes_the_type_checker(aiosteady, from_pypi, tmp_path):
-    assert set(programs(PAGE)) == {"shop.py", "small.py", "own.py"}
-    assert PAGE.read_text().count("```python\n") == 3
+    assert set(programs(PAGE)) == {"shop.py", "small.py", "users.py", "own.py"}
+    assert PAGE.read_text().count("```python\n") == 4
     for name, code in programs(PAGE).items():
         (tmp_path / name).write_text(code)
     environment = {**os.environ, "PYTHONPATH": f"{from_pypi(*MYPY)}:{aiosteady}:{from_pypi(*SERVED)}"}

@@ -4,7 +4,7 @@
 Some IPv6 addresses stand for one IPv4 address, and count as that: src/core/address.h lists them."""
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ._core import address_key
@@ -15,7 +15,7 @@ UNIX_SOCKET = "unix"  # the key of all requests without a peer address
 warn = Warnings()
 
 
-def client_address(trusted_hops: int = 0, ipv6_prefix: int = 64) -> Callable[[MutableMapping[str, Any]], str]:
+def client_address(trusted_hops: int = 0, ipv6_prefix: int = 64) -> Callable[[Mapping[str, Any]], str]:
     """Returns a key function: the key is the peer address of the connection. For IPv6 it is the network of that
     address, because a customer has a whole network.
 
@@ -28,7 +28,7 @@ def client_address(trusted_hops: int = 0, ipv6_prefix: int = 64) -> Callable[[Mu
     """
     check_arguments(trusted_hops, ipv6_prefix)
 
-    def key(scope: MutableMapping[str, Any]) -> str:
+    def key(scope: Mapping[str, Any]) -> str:
         forwarded = None
         if trusted_hops > 0:
             lines = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
