@@ -12,6 +12,7 @@ from fractions import Fraction
 
 import pytest
 from conftest import BUILD, ROOT
+from test_asgi_servers import FRAMEWORKS
 from test_model import Model
 
 MINUTE = 60_000_000  # us
@@ -142,6 +143,7 @@ def test_c_program_of_a_page_compiles_and_runs(tmp_path, program):
 
 # What the program with these words prints, as a pattern for all of it. Other programs print something.
 PRINTED = {
+    'settle=failed)\napplication = ': "200 OK\n" * 5 + "401 Unauthorized\n" * 3 + "429 Too Many Requests\n",
     'limits="3/minute") as throttler:  # or': r"(allowed\n){3}denied, again in (19\.\d+|20\.0) s\n",
     '"daily": "1000/day"}': r"False burst 0\.\d+\n10\n",
     'URLS = [f"https': r"(fetched https://[ab]\.example/\d\n){6}",
@@ -172,7 +174,7 @@ def test_python_program_of_a_page_runs(aiosteady, redis_server, from_pypi, tmp_p
 def test_pytest_runs_the_tests_of_the_pages(aiosteady, from_pypi, tmp_path):
     for number, (_, code) in enumerate(PYTEST_BLOCKS):
         (tmp_path / ("conftest.py" if code.startswith("pytest_plugins") else f"test_{number}.py")).write_text(code)
-    env = {**os.environ, "PYTHONPATH": f"{aiosteady}:{from_pypi(*PYTEST_ASYNCIO)}", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    env = {**os.environ, "PYTHONPATH": f"{aiosteady}:{from_pypi(*PYTEST_ASYNCIO, *FRAMEWORKS)}", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "pytest_asyncio.plugin", "--asyncio-mode=auto",
                "-W", "error", tmp_path]
     done = subprocess.run(command, cwd=tmp_path, env=env, timeout=60, capture_output=True, text=True, check=False)
