@@ -133,13 +133,13 @@ static void decide(struct scene *s, bool sync) {
 }
 
 static void store_that_cannot_be_cleared_keeps_its_buckets(void **state) {
-    const steady_limit limit = {.max_capacity = 5, .drop_recharge = 3600 * STEADY_SECOND};
+    const steady_limit slow = {.max_capacity = 5, .drop_recharge = 3600 * STEADY_SECOND};
     steady_store *store = NULL;
     steady_throttler *throttler = NULL;
     steady_result r;
     (void)state;
     assert_int_equal(steady_store_open(&store, "memory:", NULL, NULL), 0);
-    assert_int_equal(steady_throttler_new(&throttler, store, &limit, NULL, NULL), 0);
+    assert_int_equal(steady_throttler_new(&throttler, store, &slow, NULL, NULL), 0);
     assert_int_equal(steady_consume_sync(throttler, "key", 3, 2, &r), 0);
     alloc_fail(1);
     assert_int_equal(steady__local_clear(store), STEADY_NO_MEMORY);
