@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
 # Steady. `make run` and `make test` do everything on a fresh Debian or Ubuntu; `make help` lists the rest.
 # Settings: CC CFLAGS LDFLAGS BUILD PREFIX LIBDIR DESTDIR. TLS=no builds without OpenSSL, HIREDIS=no without
-# libsteady-hiredis. V=1 shows the commands. SETUP=no installs no packages.
+# libsteady-hiredis, SERVE=no without the daemon. V=1 shows the commands. SETUP=no installs no packages.
 .DEFAULT_GOAL := all
 BUILD  ?= build
 
 # build/settings records the settings of the last build: CC as BUILT_CC, and so on. `make install` uses them, unless
 # they are set again. So it installs what was built.
 HASH     := \#
-SETTINGS := CC CFLAGS LDFLAGS TLS HIREDIS MACHINE CAS_16 NEEDED HIREDIS_CFLAGS HIREDIS_LIBS TLS_CFLAGS TLS_LIBS
-GIVEN    := CC CFLAGS LDFLAGS TLS HIREDIS
+SETTINGS := CC CFLAGS LDFLAGS TLS HIREDIS SERVE MACHINE CAS_16 NEEDED HIREDIS_CFLAGS HIREDIS_LIBS TLS_CFLAGS TLS_LIBS
+GIVEN    := CC CFLAGS LDFLAGS TLS HIREDIS SERVE
 $(eval $(file <$(BUILD)/settings))
 ifdef BUILT_CC
 ifneq ($(filter install,$(MAKECMDGOALS))$(AS_BUILT),)
@@ -83,6 +83,15 @@ HIREDIS := $(or $(shell printf $(FIND_HIREDIS) | $(CC) $(CFLAGS) $(HIREDIS_CFLAG
                     -o /dev/null $(LDFLAGS) $(HIREDIS_LIBS) >/dev/null 2>&1 && echo yes),no)
 endif
 WITH_HIREDIS := $(filter-out no,$(HIREDIS))
+
+# steadyd, the daemon of `steady serve`, is built if pkg-config finds all its libraries. Nothing else needs them.
+SERVE_PKGS := libuv libnghttp2 yaml-0.1 jansson libprotobuf-c libsodium
+ifeq ($(origin SERVE),undefined)
+SERVE := $(or $(shell $(PKG_CONFIG) --exists $(SERVE_PKGS) 2>/dev/null && command -v protoc-c >/dev/null && echo yes),no)
+endif
+WITH_SERVE := $(filter-out no,$(SERVE))
+SERVE_CFLAGS := $(if $(WITH_SERVE),$(call pkg,--cflags $(SERVE_PKGS)))
+SERVE_LIBS   := $(if $(WITH_SERVE),$(call pkg,--libs $(SERVE_PKGS)))
 TEST_PKGS      := cmocka jansson libuv libevent lua5.1 libsodium
 TEST_CFLAGS    := $(foreach p,$(TEST_PKGS),$(call pkg,--cflags $p))
 TEST_LIBS      := $(HIREDIS_LIBS) $(foreach p,$(TEST_PKGS),$(call pkg,--libs $p)) -lev -lm -ldl
@@ -111,14 +120,18 @@ BENCH := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
 LOADED := $(BUILD)/floor.so $(BUILD)/other.so $(BUILD)/asan_shim.so
 
 INSTALLED := $(BUILD)/steady $(BUILD)/libsteady.so $(BUILD)/libsteady.a $(BUILD)/steady.so \
-             $(if $(WITH_HIREDIS),$(BUILD)/libsteady-hiredis.so $(BUILD)/libsteady-hiredis.a)
-all: $(INSTALLED) ## builds the command, the library (static and shared) and the module
+             $(if $(WITH_HIREDIS),$(BUILD)/libsteady-hiredis.so $(BUILD)/libsteady-hiredis.a) \
+             $(if $(WITH_SERVE),$(BUILD)/steadyd)
+all: $(INSTALLED) ## builds the command, the daemon, the library (static and shared) and the module
 	$(NOTE_TLS)
 	$(NOTE_HIREDIS)
+	$(NOTE_SERVE)
 NOTE_TLS = $(if $(TLS_PKGS),,@echo '*** TLS IS OFF: this build refuses rediss:// URLs. $(WHY_NO_TLS)')
 WHY_NO_TLS = $(if $(filter file,$(origin TLS)),OpenSSL 3 was not found. Install it with: apt-get update && apt-get install -y libssl-dev,TLS=$(TLS) was set.)
 NOTE_HIREDIS = $(if $(WITH_HIREDIS),,@echo '*** libsteady-hiredis is not built. $(WHY_NO_HIREDIS)')
 WHY_NO_HIREDIS = $(if $(filter file,$(origin HIREDIS)),hiredis was not found. Install it with: apt-get update && apt-get install -y libhiredis-dev,HIREDIS=$(HIREDIS) was set.)
+NOTE_SERVE = $(if $(WITH_SERVE),,@echo '*** The daemon (steady serve) is not built. $(WHY_NO_SERVE)')
+WHY_NO_SERVE = $(if $(filter file,$(origin SERVE)),Run scripts/setup build serve to install its libraries.,SERVE=$(SERVE) was set.)
 tests: all $(BUILD)/steady_test.so $(LOADED) $(BUILD)/demo $(UNIT) $(LIVE) $(PROG) $(if $(wildcard tests/vectors.c),$(BUILD)/vectors) ## builds the test programs
 faulty: tests $(FAULTS) $(BUILD)/faults/clock_shim.so ## builds the programs of make faults
 everything: faulty $(BUILD)/sim $(BUILD)/hostile $(BENCH) $(EXAMPLES) $(call obj,fuzz/*.c)
@@ -178,6 +191,24 @@ $(BUILD)/steady $(BUILD)/demo: $(BUILD)/libsteady.a
 	$(Q)$(LINK) -pie -o $@ $(filter-out %.a,$^) $< $(LIBS)
 $(BUILD)/steady: $(CLI)
 $(BUILD)/demo: $(BUILD)/obj/examples/demo.o
+
+# The daemon reads RESP commands by the module's own code. Its page is a string in a header.
+DAEMON := $(call obj,server/*.c rules/*.c)
+DAEMON_MADE := $(BUILD)/ratelimit.pb-c.h $(BUILD)/admin_page.h
+$(BUILD)/obj/server/%.o $(BUILD)/obj/rules/%.o: OWN = -fPIE -Iinclude -Isrc -I. -I$(BUILD) $(SERVE_CFLAGS)
+$(DAEMON): | $(DAEMON_MADE)
+$(BUILD)/ratelimit.pb-c.c $(BUILD)/ratelimit.pb-c.h &: server/ratelimit.proto
+	@mkdir -p $(@D)
+	$(Q)protoc-c --proto_path=server --c_out=$(BUILD) $<
+$(BUILD)/admin_page.h: server/dashboard.html scripts/embed-file
+	@mkdir -p $(@D)
+	$(Q)scripts/embed-file admin_page_html $< >$@
+$(BUILD)/obj/ratelimit.o: $(BUILD)/ratelimit.pb-c.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) -fPIE $(HARDEN) $(SERVE_CFLAGS) -c $< -o $@
+$(BUILD)/steadyd: $(DAEMON) $(BUILD)/obj/ratelimit.o $(BUILD)/obj/module/arguments.o $(BUILD)/obj/module/parts_arguments.o $(BUILD)/libsteady.a
+	$(SAY) LINK $@
+	$(Q)$(LINK) -pie -o $@ $(filter-out %.a,$^) $(filter %.a,$^) $(LIBS) $(SERVE_LIBS) -lm
 
 # The module is bucket.c, limit.c and the code that a server needs around them. In steady_test.so tests set the time.
 MODULE_SRC = core/bucket core/parts core/limit core/error core/redact core/url
@@ -271,6 +302,11 @@ run: ## builds, and runs a demo; with REDIS_URL set, on that server
 	@$(SUB) $(BUILD)/demo
 	$(NOTE_TLS)
 	@$(BUILD)/demo
+
+serve: ## installs missing packages, builds, and runs the daemon with an example on 127.0.0.1:4780
+	@scripts/setup build serve
+	@$(SUB) $(BUILD)/steady $(BUILD)/steadyd
+	@BUILD=$(BUILD) scripts/serve-example
 
 # Each sanitizer has a build directory of its own.
 SAN_asan = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
@@ -384,7 +420,7 @@ install: ## installs into PREFIX (/usr/local) under DESTDIR; builds only missing
 	$(call install_pc,steady,$(LIBS))
 	$(if $(WITH_HIREDIS),$(call install_so,libsteady-hiredis,$(HIREDIS_SONAME)))
 	$(if $(WITH_HIREDIS),$(call install_pc,steady-hiredis,$(HIREDIS_LIBS)))
-	install -m 755 $(BUILD)/steady $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(BUILD)/steady $(if $(WITH_SERVE),$(BUILD)/steadyd) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 man/*.1 $(MAN)/man1
 	install -m 644 man/*.3 $(MAN)/man3
 	install -m 644 man/*.7 $(MAN)/man7
@@ -393,7 +429,7 @@ install: ## installs into PREFIX (/usr/local) under DESTDIR; builds only missing
 	$(if $(DESTDIR),,-ldconfig 2>/dev/null) # otherwise programs do not find the library until the next ldconfig
 
 uninstall: ## removes the installed files
-	rm -f $(INCLUDE)/steady.h $(DESTDIR)$(PREFIX)/bin/steady $(COMPLETIONS)/steady
+	rm -f $(INCLUDE)/steady.h $(DESTDIR)$(PREFIX)/bin/steady $(DESTDIR)$(PREFIX)/bin/steadyd $(COMPLETIONS)/steady
 	rm -f $(foreach l,steady steady-hiredis,$(addprefix $(DESTDIR)$(LIBDIR)/,lib$l.a lib$l.so* pkgconfig/$l.pc))
 	rm -f $(patsubst man/%,$(MAN)/man1/%,$(wildcard man/*.1)) $(patsubst man/%,$(MAN)/man3/%,$(wildcard man/*.3))
 	rm -f $(patsubst man/%,$(MAN)/man7/%,$(wildcard man/*.7))
@@ -406,6 +442,6 @@ help:
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 force:
-.PHONY: all module python wheels tests everything run test sanitize servers unit live asan tsan sim faults hostile fuzz vectors bench check install uninstall clean help force
+.PHONY: all module python wheels tests everything run serve test sanitize servers unit live asan tsan sim faults hostile fuzz vectors bench check install uninstall clean help force
 .SECONDARY:
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

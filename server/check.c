@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT
+ * Forward authentication.
+ *
+ * A client must not choose what a limit sees of it. So each path believes the fields of its own proxies only: these set
+ * them anew for each request. And an address is taken from a field only if the peer is trusted. */
+#include "check.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "answer.h"
+
+#define CHECK_PATH "/v1/check"
+#define CHECK_403_PATH "/v1/check/403"
+
+static bool check_starts(struct rules_text text, const char *start) {
+    return text.len >= strlen(start) && memcmp(text.bytes, start, strlen(start)) == 0;
+}
+
+bool check_is_path(struct rules_text path) {
+    const size_t len = sizeof CHECK_PATH - 1;
+    return check_starts(path, CHECK_PATH) && (path.len == len || path.bytes[len] == '/');
+}
+
+bool check_is_strict(struct rules_text target) {
+    const size_t len = sizeof CHECK_403_PATH - 1;
+    return check_starts(target, CHECK_403_PATH) && (target.len == len || strchr("/?", target.bytes[len]) != NULL);
+}
+
+void check_forbid(struct exchange *exchange, const char *title) { http_respond_problem(exchange, 403, title); }
+
+/* ---- The original request ---- */
+
+/* The value of a field, if it comes once. */
+static struct rules_text check_only(const struct http_request *request, const char *name) {
+    struct rules_text value = {0};
+    return http_field(request, name, &value) == 1 ? value : (struct rules_text){0};
+}
+
+static struct rules_text check_or(struct rules_text first, struct rules_text second) {
+    return first.len > 0 ? first : second;
+}
+
+/* The address of the client. False: it is not known. */
+static bool check_address(struct steady__address *address, const struct client *client, const struct rules *rules,
+                          const struct http_request *request, bool strict) {
+    const struct steady__address *peer = client->has_peer ? &client->peer : NULL;
+    const struct rules_text real = strict ? check_only(request, "x-real-ip") : (struct rules_text){0};
+    const bool trusted = peer == NULL || rules_is_trusted(rules, peer);
+    if (trusted && real.len > 0 && steady__address_parse(address, real.bytes, real.len)) return true;
+    return rules_client_address(address, rules, peer, request->fields, request->n_fields);
+}
+
+static void check_original(struct rules_request *original, const struct http_request *request, bool strict) {
+    const struct rules_text suffix = {request->target.bytes + sizeof CHECK_PATH - 1,
+                                      request->target.len - (sizeof CHECK_PATH - 1)};
+    original->fields = request->fields;
+    original->n_fields = request->n_fields;
+    if (strict) {
+        original->method = check_or(check_only(request, "x-original-method"), request->method);
+        original->target = check_only(request, "x-original-uri");
+        original->host = check_or(check_only(request, "x-original-host"), check_only(request, "host"));
+    } else if (suffix.len > 0 && suffix.bytes[0] == '/') { /* Envoy */
+        original->method = request->method;
+        original->target = suffix;
+        original->host = check_only(request, "host");
+    } else {
+        original->method = check_or(check_only(request, "x-forwarded-method"), request->method);
+        original->target = check_only(request, "x-forwarded-uri");
+        original->host = check_or(check_only(request, "x-forwarded-host"), check_only(request, "host"));
+    }
+}
+
+/* ---- The answer ---- */
+
+/* nginx understands 200, 403 and 500 only. It opens access on a 500, so only a silent store may be one. */
+static int check_strict_status(const steady_result *result, int status) {
+    if (status == 200 && result->source == STEADY_FROM_POLICY) return 500;
+    return status == 200 ? 200 : 403;
+}
+
+static void check_answered(void *to, const struct question *question, const steady_result *result, bool strict) {
+    struct exchange *exchange = to;
+    if (exchange == NULL) {
+        return;
+    }
+    struct http_response *response = answer_make(exchange->client->worker, question, result);
+    if (strict) response->status = check_strict_status(result, response->status);
+    if (result->success && result->must_wait > 0)
+        answer_hold(exchange, response, result);
+    else
+        http_respond(exchange, response);
+}
+
+static void check_answered_plain(void *to, const struct question *question, const steady_result *result) {
+    check_answered(to, question, result, false);
+}
+
+static void check_answered_strict(void *to, const struct question *question, const steady_result *result) {
+    check_answered(to, question, result, true);
+}
+
+/* ---- The question ---- */
+
+void check_handle(struct exchange *exchange, const struct http_request *request) {
+    struct client *client = exchange->client;
+    struct worker *worker = client->worker;
+    const bool strict = check_is_strict(request->target);
+    struct rules_request original = {0};
+    struct steady__address address;
+    steady_us deadline = 0;
+    check_original(&original, request, strict);
+    if (check_address(&address, client, worker->set->rules, request, strict)) original.ip = &address;
+    if (rules_match(&worker->match, worker->set->rules, &original) == RULES_REFUSED) {
+        http_reject(exchange, request->target, 400, worker->match.reason.text);
+        return;
+    }
+    if (!answer_deadline(request, &deadline)) {
+        http_reject(exchange, request->target, 400, "x-steady-timeout must be a duration such as 50ms");
+        return;
+    }
+    if (worker->match.n_parts == 0) {
+        http_respond(exchange, &(struct http_response){.status = 200});
+        return;
+    }
+    struct question question;
+    answer_question_of_match(&question, worker);
+    question_ask(worker, &question, deadline, strict ? check_answered_strict : check_answered_plain, exchange,
+                 &exchange->waiting);
+}
