@@ -112,6 +112,11 @@ ifeq ($(TLS_PKGS),)
 UNIT := $(filter-out %tls,$(UNIT))
 LIVE := $(filter-out %tls,$(LIVE))
 endif
+# These tests see the inside of the daemon.
+OF_DAEMON := $(BUILD)/test/unit_http1 $(BUILD)/test/unit_rules $(BUILD)/test/unit_rules_match
+ifeq ($(WITH_SERVE),)
+UNIT := $(filter-out $(OF_DAEMON),$(UNIT))
+endif
 HELP := $(filter-out $(call obj,tests/unit_*.c tests/live_*.c tests/prog_*.c tests/vectors.c) \
           $(if $(TLS_PKGS),,%/tls_server.o),$(call obj,tests/*.c))
 FAULTS := $(patsubst tests/faults/%.c,$(BUILD)/faults/%,$(filter-out %_shim.c,$(wildcard tests/faults/*.c)))
@@ -134,7 +139,10 @@ NOTE_SERVE = $(if $(WITH_SERVE),,@echo '*** The daemon (steady serve) is not bui
 WHY_NO_SERVE = $(if $(filter file,$(origin SERVE)),Run scripts/setup build serve to install its libraries.,SERVE=$(SERVE) was set.)
 tests: all $(BUILD)/steady_test.so $(LOADED) $(BUILD)/demo $(UNIT) $(LIVE) $(PROG) $(if $(wildcard tests/vectors.c),$(BUILD)/vectors) ## builds the test programs
 faulty: tests $(FAULTS) $(BUILD)/faults/clock_shim.so ## builds the programs of make faults
-everything: faulty $(BUILD)/sim $(BUILD)/hostile $(BENCH) $(EXAMPLES) $(call obj,fuzz/*.c)
+# These targets fuzz the daemon.
+FUZZ_SERVE := rules rules_match http1 http2 resp grpc
+FUZZ_SRC := $(filter-out $(if $(WITH_SERVE),,$(FUZZ_SERVE:%=fuzz/%.c)),$(wildcard fuzz/*.c))
+everything: faulty $(BUILD)/sim $(BUILD)/hostile $(BENCH) $(EXAMPLES) $(patsubst fuzz/%.c,$(BUILD)/obj/fuzz/%.o,$(FUZZ_SRC))
 EXAMPLES := $(filter-out $(if $(WITH_HIREDIS),,%/hiredis.o),$(call obj,examples/*.c))
 
 # ---- Building ----
@@ -206,7 +214,9 @@ $(BUILD)/admin_page.h: server/dashboard.html scripts/embed-file
 $(BUILD)/obj/ratelimit.o: $(BUILD)/ratelimit.pb-c.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) -fPIE $(HARDEN) $(SERVE_CFLAGS) -c $< -o $@
-$(BUILD)/steadyd: $(DAEMON) $(BUILD)/obj/ratelimit.o $(BUILD)/obj/module/arguments.o $(BUILD)/obj/module/parts_arguments.o $(BUILD)/libsteady.a
+DAEMON_LINKED := $(DAEMON) $(BUILD)/obj/ratelimit.o $(BUILD)/obj/module/arguments.o $(BUILD)/obj/module/parts_arguments.o
+DAEMON_INSIDE := $(filter-out %/server/main.o,$(DAEMON_LINKED))
+$(BUILD)/steadyd: $(DAEMON_LINKED) $(BUILD)/libsteady.a
 	$(SAY) LINK $@
 	$(Q)$(LINK) -pie -o $@ $(filter-out %.a,$^) $(filter %.a,$^) $(LIBS) $(SERVE_LIBS) -lm
 
@@ -253,9 +263,13 @@ LDFLAGS_unit_resolve = $(LDFLAGS_live_names)
 LDFLAGS_unit_sentinel_slow = $(LDFLAGS_live_names)
 LDFLAGS_unit_unload = -Wl,--export-dynamic-symbol=getaddrinfo
 LDFLAGS_unit_cluster_map = -Wl,--wrap=strcasecmp
+$(OF_DAEMON): $(DAEMON_INSIDE)
+$(OF_DAEMON): TEST_LIBS += $(SERVE_LIBS)
+$(OF_DAEMON:$(BUILD)/test/%=$(BUILD)/obj/tests/%.o): OWN += -I. $(SERVE_CFLAGS)
+$(OF_DAEMON:$(BUILD)/test/%=$(BUILD)/obj/tests/%.o): | $(DAEMON_MADE)
 $(UNIT) $(LIVE) $(PROG): $(BUILD)/test/%: $(BUILD)/obj/tests/%.o $(BUILD)/test/libhelp.a $(LIBRARIES)
 	$(SAY) LINK $@
-	$(Q)$(LINK) -pie -Wl,-u,choose_test $(LDFLAGS_$*) -o $@ $^ $(LIBS) $(TEST_LIBS)
+	$(Q)$(LINK) -pie -Wl,-u,choose_test $(LDFLAGS_$*) -o $@ $(filter-out %.a,$^) $(filter %.a,$^) $(LIBS) $(TEST_LIBS)
 
 # Programs that only `make faults` runs, and a library that it preloads into a server.
 LDFLAGS_clocks = -Wl,--wrap=clock_gettime
@@ -284,12 +298,16 @@ $(BUILD)/hostile: $(call obj,tests/hostile/*.c) $(BUILD)/test/libhelp.a $(BUILD)
 	$(SAY) LINK $@
 	$(Q)$(LINK) -pie $(LDFLAGS_live_names) -o $@ $^ $(LIBS) $(TEST_LIBS)
 
-FUZZ := $(patsubst fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard fuzz/*.c))
+FUZZ := $(patsubst fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SRC))
 FUZZ_FLAGS = -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 $(BUILD)/obj/fuzz/%.o: OWN = -fPIE -Iinclude -Isrc -Icli -I$(BUILD)
-$(patsubst fuzz/%.c,$(BUILD)/%,$(wildcard fuzz/*.c)): $(BUILD)/%: $(BUILD)/obj/fuzz/%.o $(filter-out %/steady.o,$(CLI)) $(BUILD)/libsteady.a
+$(FUZZ_SERVE:%=$(BUILD)/obj/fuzz/%.o): OWN = -fPIE -Iinclude -Isrc -I. -I$(BUILD) $(SERVE_CFLAGS)
+$(FUZZ_SERVE:%=$(BUILD)/obj/fuzz/%.o): | $(DAEMON_MADE)
+$(FUZZ_SERVE:%=$(BUILD)/%): $(DAEMON_INSIDE)
+$(FUZZ_SERVE:%=$(BUILD)/%): FUZZ_LIBS = $(SERVE_LIBS) -lm
+$(patsubst fuzz/%.c,$(BUILD)/%,$(FUZZ_SRC)): $(BUILD)/%: $(BUILD)/obj/fuzz/%.o $(filter-out %/steady.o,$(CLI)) $(BUILD)/libsteady.a
 	$(SAY) LINK $@
-	$(Q)$(LINK) -fsanitize=fuzzer -pie -o $@ $^ $(LIBS)
+	$(Q)$(LINK) -fsanitize=fuzzer -pie -o $@ $(filter-out %.a,$^) $(filter %.a,$^) $(LIBS) $(FUZZ_LIBS)
 
 $(BENCH): $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(BUILD)/libsteady.a
 	@mkdir -p $(@D)
@@ -370,7 +388,7 @@ hostile: ## runs a hostile server against the library, under AddressSanitizer, f
 	@$(BUILD)/asan/hostile --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 fuzz: ## runs each fuzz target for SECONDS=60; needs clang
-	@scripts/setup build fuzz
+	@scripts/setup build serve fuzz
 	@$(SUB) BUILD=$(BUILD)/fuzz CC=$(CLANG) CFLAGS="$(FUZZ_FLAGS)" $(FUZZ)
 	@SECONDS_EACH=$(SECONDS) fuzz/run $(BUILD)/fuzz $(notdir $(FUZZ))
 

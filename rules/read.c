@@ -623,6 +623,10 @@ static void read_include(struct reader *r, const yaml_node_t *node, void *to) {
     char path[PATH_MAX];
     glob_t found;
     if (pattern == NULL) return;
+    if (r->in_memory) {
+        reader_fail(r, node, "include needs a file of rules");
+        return;
+    }
     const int folder = *pattern != '/' && slash != NULL ? (int)(slash - r->file) + 1 : 0;
     if (snprintf(path, sizeof path, "%.*s%s", folder, r->file, pattern) >= (int)sizeof path) {
         reader_fail(r, node, "the path is too long");
@@ -732,6 +736,17 @@ struct rules *rules_read(const char *path, struct rules_error *error) {
     if (rules == NULL) return NULL;
     reader.file = reader_copy(&reader, path, strlen(path));
     if (reader.file != NULL) read_file(&reader, NULL);
+    if (!reader.failed) return rules;
+    rules_free(rules);
+    return NULL;
+}
+
+struct rules *rules_read_text(const char *name, const char *bytes, size_t len, struct rules_error *error) {
+    struct rules *rules = read_rules_new(error);
+    struct reader reader = {.rules = rules, .error = error, .in_memory = true};
+    if (rules == NULL) return NULL;
+    reader.file = reader_copy(&reader, name, strlen(name));
+    if (reader.file != NULL) read_bytes(&reader, bytes, len, NULL);
     if (!reader.failed) return rules;
     rules_free(rules);
     return NULL;

@@ -13,7 +13,8 @@ struct reader {
     yaml_document_t *document;
     struct rules_error *error;
     bool is_included;
-    bool failed; /* the first error is in `error` */
+    bool in_memory; /* there is no file */
+    bool failed;    /* the first error is in `error` */
 };
 
 /* A key of a mapping. */

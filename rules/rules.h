@@ -160,6 +160,9 @@ struct rules_error {
 /* Reads a file and what it includes. NULL on an error. Free the result with rules_free. */
 struct rules *rules_read(const char *path, struct rules_error *error);
 
+/* The same of a text in memory; `name` is for messages. `include` is an error, because there is no folder. */
+struct rules *rules_read_text(const char *name, const char *bytes, size_t len, struct rules_error *error);
+
 /* The rules of one limit for all requests, by address. NULL on an error. */
 struct rules *rules_of_limit(const char *rate, const char *store, struct rules_error *error);
 
