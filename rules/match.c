@@ -11,7 +11,7 @@
 
 #include "pattern.h"
 
-enum { PATH_MOST = 8192, HASH_SIZE = 32, UNKNOWN_ADDRESS = 7 };
+enum { PATH_MOST = 64 * 1024, HASH_SIZE = 32, UNKNOWN_ADDRESS = 7 };
 
 struct matcher {
     struct rules_match *match;
