@@ -94,14 +94,12 @@ static void grpc_fill(struct grpc_response *to, const struct rls_answer *answer)
     to->response.statuses = to->status_at;
 }
 
-/* Envoy sends these to the client: the limits, and with a denial its body. retry-after Envoy makes itself. The values
- * end with a NUL, because they come from answer.c. */
+/* Envoy sends these to the client: the limits, and of a denial all. The values end with a NUL, because they come from
+ * answer.c. */
 static void grpc_add_headers(struct grpc_response *to, const struct rls_answer *answer) {
     const struct http_response *http = answer->http;
     for (size_t i = 0; i < http->n_fields; i++) {
-        if (strcmp(http->fields[i].name.bytes, "retry-after") == 0 ||
-            (answer->code == RLS_OK && strncmp(http->fields[i].name.bytes, "ratelimit", 9) != 0))
-            continue;
+        if (answer->code == RLS_OK && strncmp(http->fields[i].name.bytes, "ratelimit", 9) != 0) continue;
         Steady__HeaderValue *header = to->header_at[to->response.n_response_headers_to_add] =
             &to->headers[to->response.n_response_headers_to_add];
         steady__header_value__init(header);
