@@ -5,6 +5,7 @@
  * them anew for each request. And an address is taken from a field only if the peer is trusted. */
 #include "check.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,22 +13,40 @@
 
 #define CHECK_PATH "/v1/check"
 #define CHECK_403_PATH "/v1/check/403"
+#define CHECK_ENVOY_PATH "/v1/check/envoy"
 
-static bool check_starts(struct rules_text text, const char *start) {
-    return text.len >= strlen(start) && memcmp(text.bytes, start, strlen(start)) == 0;
+/* Whether `text` is this path, perhaps with one of these bytes after it. */
+static bool check_is(struct rules_text text, const char *path, const char *after) {
+    const size_t len = strlen(path);
+    if (text.len < len || memcmp(text.bytes, path, len) != 0) return false;
+    return text.len == len || (text.bytes[len] != '\0' && strchr(after, text.bytes[len]) != NULL);
 }
+
+/* The client chooses what Envoy appends. So no other path may begin like that of Envoy. */
+static bool check_is_envoy(struct rules_text target) { return check_is(target, CHECK_ENVOY_PATH, "/?"); }
 
 bool check_is_path(struct rules_text path) {
-    const size_t len = sizeof CHECK_PATH - 1;
-    return check_starts(path, CHECK_PATH) && (path.len == len || path.bytes[len] == '/');
+    return check_is(path, CHECK_PATH, "") || check_is(path, CHECK_403_PATH, "") || check_is_envoy(path);
 }
 
-bool check_is_strict(struct rules_text target) {
-    const size_t len = sizeof CHECK_403_PATH - 1;
-    return check_starts(target, CHECK_403_PATH) && (target.len == len || strchr("/?", target.bytes[len]) != NULL);
+bool check_is_strict(struct rules_text target) { return check_is(target, CHECK_403_PATH, "?"); }
+
+/* nginx cannot pass on a status. So a field has what it should be. */
+static void check_add_status(struct worker *worker, struct http_response *response, int status) {
+    snprintf(worker->answer.status, sizeof worker->answer.status, "%d", status);
+    http_add_field(response, "x-steady-status", http_text(worker->answer.status));
 }
 
-void check_forbid(struct exchange *exchange, const char *title) { http_respond_problem(exchange, 403, title); }
+void check_forbid(struct exchange *exchange, int status, const char *title) {
+    struct buffer body = {0};
+    http_problem(&body, status, title);
+    struct http_response response = {.status = 403, .body = {body.bytes, body.len}};
+    http_add_field(&response, "content-type", http_text("application/problem+json"));
+    http_add_field(&response, "cache-control", http_text("no-store"));
+    check_add_status(exchange->client->worker, &response, status);
+    http_respond(exchange, &response);
+    buffer_free(&body);
+}
 
 /* ---- The original request ---- */
 
@@ -52,17 +71,16 @@ static bool check_address(struct steady__address *address, const struct client *
 }
 
 static void check_original(struct rules_request *original, const struct http_request *request, bool strict) {
-    const struct rules_text suffix = {request->target.bytes + sizeof CHECK_PATH - 1,
-                                      request->target.len - (sizeof CHECK_PATH - 1)};
     original->fields = request->fields;
     original->n_fields = request->n_fields;
     if (strict) {
         original->method = check_or(check_only(request, "x-original-method"), request->method);
         original->target = check_only(request, "x-original-uri");
         original->host = check_or(check_only(request, "x-original-host"), check_only(request, "host"));
-    } else if (suffix.len > 0 && suffix.bytes[0] == '/') { /* Envoy */
+    } else if (check_is_envoy(request->target)) {
+        const size_t len = sizeof CHECK_ENVOY_PATH - 1;
         original->method = request->method;
-        original->target = suffix;
+        original->target = (struct rules_text){request->target.bytes + len, request->target.len - len};
         original->host = check_only(request, "host");
     } else {
         original->method = check_or(check_only(request, "x-forwarded-method"), request->method);
@@ -85,7 +103,11 @@ static void check_answered(void *to, const struct question *question, const stea
         return;
     }
     struct http_response *response = answer_make(exchange->client->worker, question, result);
-    if (strict) response->status = check_strict_status(result, response->status);
+    if (strict) {
+        const int status = response->status;
+        response->status = check_strict_status(result, status);
+        if (response->status == 403) check_add_status(exchange->client->worker, response, status);
+    }
     if (result->success && result->must_wait > 0)
         answer_hold(exchange, response, result);
     else
@@ -108,15 +130,14 @@ void check_handle(struct exchange *exchange, const struct http_request *request)
     const bool strict = check_is_strict(request->target);
     struct rules_request original = {0};
     struct steady__address address;
-    steady_us deadline = 0;
     check_original(&original, request, strict);
+    if (strict && original.target.len == 0) {
+        http_reject(exchange, request->target, 400, "the request must have one X-Original-URI field");
+        return;
+    }
     if (check_address(&address, client, worker->set->rules, request, strict)) original.ip = &address;
     if (rules_match(&worker->match, worker->set->rules, &original) == RULES_REFUSED) {
         http_reject(exchange, request->target, 400, worker->match.reason.text);
-        return;
-    }
-    if (!answer_deadline(request, &deadline)) {
-        http_reject(exchange, request->target, 400, "x-steady-timeout must be a duration such as 50ms");
         return;
     }
     if (worker->match.n_parts == 0) {
@@ -125,6 +146,7 @@ void check_handle(struct exchange *exchange, const struct http_request *request)
     }
     struct question question;
     answer_question_of_match(&question, worker);
-    question_ask(worker, &question, deadline, strict ? check_answered_strict : check_answered_plain, exchange,
+    /* The deadline is that of the store: proxies pass on x-steady-timeout of a client, who could make it too short. */
+    question_ask(worker, &question, 0, strict ? check_answered_strict : check_answered_plain, exchange,
                  &exchange->waiting);
 }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * Forward authentication: a proxy asks whether a request may pass.
  *
- *     /v1/check      200 or 429. For Caddy, Traefik and APISIX, which name the original request in X-Forwarded-Method,
- *                    -Uri, -Host and -For; and for Envoy, which appends the original path
- *     /v1/check/403  200 or 403, because nginx understands nothing else. It names the original request in
- *                    X-Original-Method, X-Original-URI and X-Real-IP */
+ *     /v1/check        200 or 429. For Caddy, Traefik and APISIX, which name the original request in
+ * X-Forwarded-Method, -Uri, -Host and -For /v1/check/envoy  200 or 429. Envoy (ext_authz) appends the original path
+ *     /v1/check/403    200 or 403, because nginx understands nothing else. It names the original request in
+ *                      X-Original-Method, X-Original-URI and X-Real-IP. X-Steady-Status has the true status */
 #ifndef STEADY_SERVER_CHECK_H
 #define STEADY_SERVER_CHECK_H
 
@@ -15,6 +15,6 @@ void check_handle(struct exchange *exchange, const struct http_request *request)
 
 /* Whether this target is that of nginx, for which a request that cannot be read must not pass. */
 bool check_is_strict(struct rules_text target);
-void check_forbid(struct exchange *exchange, const char *title);
+void check_forbid(struct exchange *exchange, int status, const char *title);
 
 #endif

@@ -99,11 +99,15 @@ void http_respond_body(struct exchange *exchange, int status, const char *type, 
     http_respond(exchange, &response);
 }
 
+void http_problem(struct buffer *body, int status, const char *title) {
+    buffer_add_text(body, "{\"type\": \"about:blank\", \"title\": ");
+    buffer_add_json(body, title, strlen(title));
+    buffer_add_format(body, ", \"status\": %d}\n", status);
+}
+
 void http_respond_problem(struct exchange *exchange, int status, const char *title) {
     struct buffer body = {0};
-    buffer_add_text(&body, "{\"type\": \"about:blank\", \"title\": ");
-    buffer_add_json(&body, title, strlen(title));
-    buffer_add_format(&body, ", \"status\": %d}\n", status);
+    http_problem(&body, status, title);
     http_respond_body(exchange, status, "application/problem+json", (struct rules_text){body.bytes, body.len});
     buffer_free(&body);
 }
@@ -188,7 +192,7 @@ void http_route(struct exchange *exchange, const struct http_request *request) {
 void http_reject(struct exchange *exchange, struct rules_text target, int status, const char *title) {
     metrics_add(&exchange->client->worker->metrics.refused, 1);
     if (check_is_strict(target))
-        check_forbid(exchange, title);
+        check_forbid(exchange, status, title);
     else
         http_respond_problem(exchange, status, title);
 }

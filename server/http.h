@@ -29,7 +29,10 @@ void http_add_field(struct http_response *response, const char *name, struct rul
 /* Sends the answer of an exchange. The exchange is gone after the call. */
 void http_respond(struct exchange *exchange, const struct http_response *response);
 
-/* An answer with a problem document (RFC 9457). `title` is a sentence. */
+/* A problem document (RFC 9457). `title` is a sentence. */
+void http_problem(struct buffer *body, int status, const char *title);
+
+/* An answer with a problem document. */
 void http_respond_problem(struct exchange *exchange, int status, const char *title);
 
 /* An answer with a body of this type. */

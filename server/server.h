@@ -100,7 +100,7 @@ struct worker {
         struct http_response response;
         char text[STEADY_HTTP_TEXT_MAX(RULES_PARTS_MAX, 64)];
         char problem[256 + RULES_PARTS_MAX * 132];
-        char retry[24], retry_ms[24];
+        char retry[24], retry_ms[24], status[12];
     } answer;
     struct buffer log, log_sent; /* lines of the decision log */
     uv_fs_t log_write;

@@ -169,7 +169,7 @@ def test_policies_hold_while_the_store_is_down(tmp_path, closed_port):
             assert status == plain, policy
             assert "ratelimit" not in headers
             assert ("retry-after" in headers) == (plain == 503)
-            assert served.check(path="/v1/check/403")[0] == nginx, policy
+            assert served.check(path="/v1/check/403", x_original_uri="/")[0] == nginx, policy
             time.sleep(0.1)
             assert served.request("GET", "/readyz")[0] == 503
             assert served.request("GET", "/healthz")[0] == 200
