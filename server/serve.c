@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * steady serve: options, threads, signals, and the end. */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -199,17 +200,21 @@ static const char *serve_open_embedded(struct server *server) {
     return steady_store_open(&server->embedded, url, &options, &why) == 0 ? NULL : why.text;
 }
 
-/* Each worker listens for itself. A Unix socket has one listener, so the first worker has it. */
+/* Each worker listens for itself. A socket of systemd has a copy of its descriptor for each. A Unix socket has one
+ * listener, so the first worker has it. */
 static const char *serve_listen(struct server *server) {
     const int fds = serve_listen_fds();
-    const bool shared = fds > 0 || strncmp(server->options.listen, "unix:", 5) == 0;
+    const bool shared = fds == 0 && strncmp(server->options.listen, "unix:", 5) == 0;
     const char *why = NULL;
     static char bound[300];
     const char *where = server->options.listen;
+    if (fds > 1) return "systemd passes several sockets; the .socket unit must have one ListenStream";
     for (int i = 0; i < (shared ? 1 : server->n_workers) && why == NULL; i++) {
-        why = worker_listen(&server->workers[i], where, fds > 0 ? SD_FIRST_FD : -1, false);
+        const int fd = fds == 0 ? -1 : i == 0 ? SD_FIRST_FD : fcntl(SD_FIRST_FD, F_DUPFD_CLOEXEC, 0);
+        if (fds > 0 && fd < 0) return "the socket of systemd cannot be copied";
+        why = worker_listen(&server->workers[i], where, fd, false);
         const char *colon = strrchr(where, ':');
-        if (i == 0 && why == NULL && !shared && colon != NULL && strcmp(colon, ":0") == 0) {
+        if (i == 0 && why == NULL && fds == 0 && !shared && colon != NULL && strcmp(colon, ":0") == 0) {
             snprintf(bound, sizeof bound, "%.*s:%d", (int)(colon - where), where, worker_port(&server->workers[0]));
             where = bound; /* the others listen at the port that the system chose */
         }
