@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
  * Forward authentication: a proxy asks whether a request may pass.
  *
- *     /v1/check        200 or 429. For Caddy, Traefik and APISIX, which name the original request in
- * X-Forwarded-Method, -Uri, -Host and -For /v1/check/envoy  200 or 429. Envoy (ext_authz) appends the original path
- *     /v1/check/403    200 or 403, because nginx understands nothing else. It names the original request in
- *                      X-Original-Method, X-Original-URI and X-Real-IP. X-Steady-Status has the true status */
+ *     /v1/check        200 or 429. For Caddy, Traefik and APISIX: X-Forwarded-Method, -Uri, -Host and -For have the
+ *                      original request
+ *     /v1/check/envoy  200 or 429. Envoy (ext_authz) appends the original path
+ *     /v1/check/403    200 or 403, because nginx understands nothing else. X-Original-Method, X-Original-URI and
+ *                      X-Real-IP have the original request. X-Steady-Status of the answer has the true status */
 #ifndef STEADY_SERVER_CHECK_H
 #define STEADY_SERVER_CHECK_H
 

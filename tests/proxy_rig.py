@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Real proxies for tests: their programs, the files in examples/ with free ports, and an application behind them. A proxy
-runs without privileges, in a folder of its own, and is stopped by its process id."""
+"""Real proxies for tests: their programs, the files in examples/ with free ports, and an application behind them. A
+proxy runs without privileges, in a folder of its own, and is stopped by its process id."""
 import contextlib
 import http.client
 import http.server
@@ -32,7 +32,8 @@ def program(name):
         if not list(folder.glob("usr/*bin/" + name)):
             if shutil.which("apt-get") is None:
                 pytest.skip(f"{name} is not installed, and there is no apt-get")
-            run = subprocess.run(["apt-get", "-qq", "download", name], cwd=folder, capture_output=True, text=True, check=False)
+            command = ["apt-get", "-qq", "download", name]
+            run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
             if run.returncode != 0:
                 pytest.skip(f"{name} is not installed, and cannot be downloaded: {run.stderr.strip()[-200:]}")
             for package in folder.glob("*.deb"):
@@ -45,7 +46,7 @@ def program(name):
 
 
 def example(name, **changes):
-    """A file in examples/. Each change is (text, its replacement): ports, and what the file itself says may be changed."""
+    """A file in examples/. Each change is (text, its replacement): ports, and what the file says may be changed."""
     text = (ROOT / "examples" / name).read_text()
     for old, new in changes.values():
         assert old in text, f"examples/{name} has no {old!r}"
@@ -132,7 +133,7 @@ class Client:
 
     def __call__(self, method="GET", target="/", *fields, body=None):
         """(status, fields with names in lower case, body). A status of 0: the proxy hung up."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=START_S, source_address=(self.address, 0))
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, START_S, source_address=(self.address, 0))
         with contextlib.closing(connection):
             try:
                 connection.putrequest(method, target)

@@ -98,7 +98,8 @@ http {
 
 
 def nginx(folder, port, served_port, application, **changes):
-    changes = {"steady": ("127.0.0.1:4780", f"127.0.0.1:{served_port}"), "listen": ("127.0.0.1:8080", f"127.0.0.1:{port}"),
+    changes = {"steady": ("127.0.0.1:4780", f"127.0.0.1:{served_port}"),
+               "listen": ("127.0.0.1:8080", f"127.0.0.1:{port}"),
                "application": ("127.0.0.1:8000", f"127.0.0.1:{application.port}"), **changes}
     (folder / "steady.conf").write_text(example("nginx.conf", **changes))
     (folder / "nginx.conf").write_text(NGINX)
@@ -157,7 +158,8 @@ def test_the_application_behind_nginx_gets_the_key_that_was_limited(behind_nginx
 
 def test_access_behind_nginx_is_open_only_if_the_store_is_silent(silent, application):
     port = free_port()
-    with silent("allow") as served, folder_of_nobody() as folder, nginx(folder, port, served.port, application, **ALL_FIELDS):
+    with silent("allow") as served, folder_of_nobody() as folder, \
+            nginx(folder, port, served.port, application, **ALL_FIELDS):
         client = client_of(port)
         reached = len(application.requests)
         assert client("POST", "/login", body=b"user=a")[0] == 200

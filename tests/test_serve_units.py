@@ -33,7 +33,8 @@ def needs(program):
 def units(folder):
     """The two units, for this build."""
     service = example("steady.service", program=("/usr/local/bin/steady", str(BUILD / "steady")))
-    return [rules_file(folder, service, "steady.service"), rules_file(folder, example("steady.socket"), "steady.socket")]
+    texts = {"steady.service": service, "steady.socket": example("steady.socket")}
+    return [rules_file(folder, text, name) for name, text in texts.items()]
 
 
 @needs("systemd-analyze")
@@ -59,7 +60,8 @@ def activated(tmp_path, notify):
     service = units(tmp_path)[0].read_text()
     listen = re.search("^ListenStream=(.*)$", example("steady.socket", port=("4780", str(port))), re.M)[1]
     config = rules_file(tmp_path, RULES)
-    command = shlex.split(re.search("^ExecStart=(.*)$", service, re.M)[1].replace("/etc/steady/steady.yaml", str(config))
+    start = re.search("^ExecStart=(.*)$", service, re.M)[1]
+    command = shlex.split(start.replace("/etc/steady/steady.yaml", str(config))
                           .replace("/run/steady/admin", f"{tmp_path}/admin"))
     child = subprocess.Popen(["systemd-socket-activate", "-l", listen, "-E", f"NOTIFY_SOCKET={notify}", *command,
                               "--threads", "2"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
