@@ -15,7 +15,8 @@ bool pattern_matches(const char *pattern, struct rules_text text, bool fold) {
         if (*p == '*') {
             star = p++;
             star_at = i;
-        } else if (*p == text.bytes[i] || (fold && pattern_fold(*p) == pattern_fold(text.bytes[i]))) {
+        } else if (*p != '\0' && /* a text may have a NUL byte */
+                   (*p == text.bytes[i] || (fold && pattern_fold(*p) == pattern_fold(text.bytes[i])))) {
             p++;
             i++;
         } else if (star != NULL) {
