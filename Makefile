@@ -113,7 +113,7 @@ UNIT := $(filter-out %tls,$(UNIT))
 LIVE := $(filter-out %tls,$(LIVE))
 endif
 # These tests see the inside of the daemon.
-OF_DAEMON := $(BUILD)/test/unit_http1 $(BUILD)/test/unit_rules $(BUILD)/test/unit_rules_match
+OF_DAEMON := $(BUILD)/test/unit_http1 $(BUILD)/test/unit_top $(BUILD)/test/unit_rules $(BUILD)/test/unit_rules_match
 ifeq ($(WITH_SERVE),)
 UNIT := $(filter-out $(OF_DAEMON),$(UNIT))
 endif

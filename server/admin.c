@@ -4,16 +4,20 @@
  *
  *     GET  /                   the dashboard; it has no data of its own, so it needs no token
  *     GET  /admin/state        rules, counters, store
- *     GET  /admin/top          keys with the most denied and allowed decisions
+ *     GET  /admin/top          keys with the most denied and allowed decisions of the last 5 to 10 minutes
+ *     GET  /admin/history      requests a second by verdict, in the last 5 minutes
  *     POST /admin/reload
  *     POST /admin/reset        {"limit": NAME, "key": KEY}: empties the bucket
  *     POST /admin/ban          {"limit": NAME, "key": KEY, "for": SECONDS}: blocks the key
- *     POST /admin/unban        the same as reset */
+ *     POST /admin/unban        the same as reset
+ *
+ * An empty NAME: KEY is the whole key of the bucket, as it is stored. */
 #include "admin.h"
 
 #include <jansson.h>
 #include <sodium.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -23,7 +27,7 @@
 #include "top.h"
 #include "worker.h"
 
-enum { TOP_SHOWN = 20 };
+enum { TOP_SHOWN = 20, LIMITS_SHOWN = 200, WARNINGS_SHOWN = 20 };
 
 static bool admin_is_loopback(const char *where) {
     return strncmp(where, "127.", 4) == 0 || strncmp(where, "localhost:", 10) == 0 || strncmp(where, "[::1]:", 6) == 0;
@@ -74,110 +78,195 @@ static void admin_add_text(struct buffer *out, const char *name, const char *val
     buffer_add_json(out, value, strlen(value));
 }
 
-static uint64_t admin_sum(struct server *server, const char *limit, size_t offset) {
-    uint64_t sum = 0;
-    for (int w = 0; w < server->n_workers; w++) {
-        struct limit_counters *c = atomic_load_explicit(&server->workers[w].metrics.limits, memory_order_acquire);
-        while (c != NULL && strcmp(c->name, limit) != 0)
-            c = atomic_load_explicit(&c->next, memory_order_acquire);
-        if (c != NULL) sum += metrics_get((metrics_counter *)(void *)((char *)c + offset));
+/* "5/min" if the rate is a whole number in a second, a minute, an hour or a day. */
+static void admin_add_rate(struct buffer *out, const steady_limit *limit) {
+    static const struct {
+        const char *name;
+        int64_t seconds;
+    } units[] = {{"s", 1}, {"min", 60}, {"h", 3600}, {"day", 86400}};
+    const int64_t drops = limit->drops > 0 ? limit->drops : 1;
+    buffer_add_text(out, "\"rate\": \"");
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
+        const int64_t period = units[i].seconds * STEADY_SECOND;
+        if (drops > INT64_MAX / period || drops * period % limit->drop_recharge != 0) continue;
+        buffer_add_format(out, "%lld/%s\"", (long long)(drops * period / limit->drop_recharge), units[i].name);
+        return;
     }
-    return sum;
+    buffer_add_format(out, "%lld/", (long long)drops);
+    buffer_add_seconds(out, limit->drop_recharge);
+    buffer_add_text(out, "s\"");
 }
 
-static void admin_add_limit(struct buffer *out, struct server *server, const char *name,
-                            const struct rules_limit *limit) {
-    buffer_add_text(out, "{");
-    admin_add_text(out, "name", name);
-    if (limit != NULL) {
-        const steady_limit *rate = &limit->rates[0];
+static const struct limit_sum *admin_sum_of(const struct limit_sums *sums, const char *name) {
+    static const struct limit_sum none;
+    for (size_t i = 0; i < sums->n; i++)
+        if (strcmp(sums->all[i].name, name) == 0) return &sums->all[i];
+    return &none;
+}
+
+static void admin_add_counts(struct buffer *out, const struct limit_sum *sum) {
+    buffer_add_format(
+        out, "\"allowed\": %llu, \"denied\": %llu, \"shadow_denied\": %llu, \"none\": %llu, \"near_limit\": %llu}",
+        (unsigned long long)sum->allowed, (unsigned long long)sum->denied, (unsigned long long)sum->shadow_denied,
+        (unsigned long long)sum->no_verdict, (unsigned long long)sum->near_limit);
+}
+
+/* Limits of the rules, and at the end those that came with requests, as one without a name. */
+static void admin_add_limits(struct buffer *out, struct server *server, const struct rules *rules) {
+    struct limit_sums sums = {0};
+    metrics_sum_limits(&sums, server);
+    for (size_t i = 0; i < rules->n_limits && i < LIMITS_SHOWN; i++) {
+        const struct rules_limit *limit = &rules->limits[i];
+        buffer_add_text(out, "{");
+        admin_add_text(out, "name", limit->name);
         buffer_add_text(out, ", ");
         admin_add_text(out, "file", limit->file);
-        buffer_add_format(out, ", \"line\": %d, \"drops\": %lld, \"shadow\": %s, \"burst\": %lld, \"recharge\": ",
-                          limit->line, (long long)(rate->drops > 0 ? rate->drops : 1), limit->shadow ? "true" : "false",
-                          (long long)rate->max_capacity);
-        buffer_add_seconds(out, rate->drop_recharge);
+        buffer_add_format(out, ", \"line\": %d, \"shadow\": %s, \"burst\": %lld, \"tiers\": %zu, ", limit->line,
+                          limit->shadow ? "true" : "false", (long long)limit->rates[0].max_capacity, limit->n_tiers);
+        admin_add_rate(out, &limit->rates[0]);
         buffer_add_text(out, ", \"block\": ");
-        buffer_add_seconds(out, rate->block_duration);
+        buffer_add_seconds(out, limit->rates[0].block_duration);
+        buffer_add_text(out, ", ");
+        admin_add_counts(out, admin_sum_of(&sums, limit->name));
+        buffer_add_text(out, ", ");
     }
-    buffer_add_format(out, ", \"allowed\": %llu, \"denied\": %llu, \"none\": %llu}",
-                      (unsigned long long)admin_sum(server, name, offsetof(struct limit_counters, allowed)),
-                      (unsigned long long)admin_sum(server, name, offsetof(struct limit_counters, denied)),
-                      (unsigned long long)admin_sum(server, name, offsetof(struct limit_counters, no_verdict)));
+    buffer_add_text(out, "{\"name\": \"\", ");
+    admin_add_counts(out, admin_sum_of(&sums, ""));
+    free(sums.all);
+}
+
+static void admin_add_store(struct buffer *out, const struct worker *worker) {
+    static const char *const states[] = {"connecting", "ready", "down"};
+    struct server *server = worker->server;
+    steady_message last;
+    char url[300];
+    int ready;
+    const int n = metrics_stores(server, &ready);
+    steady_quote(url, sizeof url, server->options.store != NULL ? server->options.store : worker->set->rules->store);
+    steady_store_last_error(worker->store, &last);
+    buffer_add_text(out, "\"store\": {");
+    admin_add_text(out, "url", url);
+    buffer_add_format(out, ", \"state\": \"%s\", \"ready\": %d, \"of\": %d, ",
+                      ready == n ? "ready" : states[steady_store_state(worker->store)], ready, n);
+    admin_add_text(out, "last_error", last.text);
+    buffer_add_text(out, "}");
+}
+
+static void admin_add_rules(struct buffer *out, const struct server *server, const struct rules *rules) {
+    buffer_add_format(out, "\"rules\": {\"loaded\": %lld, \"failed\": %llu, ",
+                      (long long)atomic_load(&server->loaded_at), (unsigned long long)server->loads_failed);
+    admin_add_text(out, "file", server->options.config != NULL ? server->options.config : "--limit");
+    buffer_add_text(out, ", ");
+    admin_add_text(out, "error", server->load_error.text);
+    buffer_add_format(out, ", \"limits\": %zu, \"warnings\": [", rules->n_limits);
+    for (size_t i = 0; i < rules->n_warnings && i < WARNINGS_SHOWN; i++) {
+        if (i > 0) buffer_add_text(out, ", ");
+        buffer_add_json(out, rules->warnings[i], strlen(rules->warnings[i]));
+    }
+    buffer_add_text(out, "]}");
 }
 
 static void admin_state(struct exchange *exchange, const struct http_request *request) {
-    static const char *const states[] = {"connecting", "ready", "down"};
     struct worker *worker = exchange->client->worker;
     struct server *server = worker->server;
     const struct rules *rules = worker->set->rules;
     struct buffer out = {0};
-    steady_message last;
-    char url[300];
     (void)request;
-    steady_quote(url, sizeof url, server->options.store != NULL ? server->options.store : rules->store);
-    steady_store_last_error(worker->store, &last);
-    buffer_add_format(&out,
-                      "{\"version\": \"%s\", \"now\": %lld, \"started\": %lld, \"threads\": %d, \"connections\": %u, ",
-                      steady_version(), (long long)time(NULL), (long long)server->started_at, server->n_workers,
-                      atomic_load(&server->connections));
-    buffer_add_text(&out, "\"store\": {");
-    admin_add_text(&out, "url", url);
-    buffer_add_format(&out, ", \"state\": \"%s\", ", states[steady_store_state(worker->store)]);
-    admin_add_text(&out, "last_error", last.text);
-    buffer_add_format(&out, "}, \"rules\": {\"loaded\": %lld, \"failed\": %llu, ", (long long)server->loaded_at,
-                      (unsigned long long)server->loads_failed);
-    admin_add_text(&out, "file", server->options.config != NULL ? server->options.config : "--limit");
+    buffer_add_format(&out, "{\"version\": \"%s\", \"now\": %lld, \"started\": %lld, \"threads\": %d, ",
+                      steady_version(), (long long)time(NULL), (long long)server->started_at, server->n_workers);
+    buffer_add_format(&out, "\"connections\": {\"http\": %llu, \"http2\": %llu, \"resp\": %llu}, ",
+                      (unsigned long long)metrics_connections(server, METRICS_HTTP),
+                      (unsigned long long)metrics_connections(server, METRICS_GRPC),
+                      (unsigned long long)metrics_connections(server, METRICS_RESP));
+    buffer_add_format(&out, "\"answers\": {\"allowed\": %llu, \"denied\": %llu, \"none\": %llu}, ",
+                      (unsigned long long)metrics_answers(server, METRICS_ALLOWED),
+                      (unsigned long long)metrics_answers(server, METRICS_DENIED),
+                      (unsigned long long)metrics_answers(server, METRICS_NONE));
+    buffer_add_format(&out, "\"log_dropped\": %llu, ", (unsigned long long)metrics_log_dropped(server));
+    admin_add_store(&out, worker);
     buffer_add_text(&out, ", ");
-    admin_add_text(&out, "error", server->load_error.text);
-    buffer_add_text(&out, "}, \"limits\": [");
-    for (size_t i = 0; i < rules->n_limits; i++) {
-        if (i > 0) buffer_add_text(&out, ", ");
-        admin_add_limit(&out, server, rules->limits[i].name, &rules->limits[i]);
-    }
-    if (rules->n_limits > 0) buffer_add_text(&out, ", ");
-    admin_add_limit(&out, server, "", NULL); /* of limits that come with a request */
+    admin_add_rules(&out, server, rules);
+    buffer_add_text(&out, ", \"limits\": [");
+    admin_add_limits(&out, server, rules);
     buffer_add_text(&out, "]}\n");
+    admin_respond_json(exchange, &out);
+}
+
+static void admin_history(struct exchange *exchange, const struct http_request *request) {
+    const struct history *history = &exchange->client->worker->server->history;
+    struct buffer out = {0};
+    (void)request;
+    buffer_add_text(&out, "{\"allowed\": ");
+    history_text(&out, history, METRICS_ALLOWED);
+    buffer_add_text(&out, ", \"denied\": ");
+    history_text(&out, history, METRICS_DENIED);
+    buffer_add_text(&out, ", \"none\": ");
+    history_text(&out, history, METRICS_NONE);
+    buffer_add_text(&out, "}\n");
     admin_respond_json(exchange, &out);
 }
 
 /* ---- Top keys ---- */
 
-static void admin_add_top(struct buffer *out, struct server *server, bool denied) {
+/* A key that JSON cannot give back as it is cannot be reset by what is shown of it. */
+static bool admin_is_whole(const struct top_entry *entry) {
+    if (entry->key_len > TOP_KEY_MOST || memchr(entry->key, '\0', entry->key_len) != NULL) return false;
+    json_t *text = json_stringn(entry->key, entry->key_len); /* NULL: not UTF-8 */
+    json_decref(text);
+    return text != NULL;
+}
+
+static void admin_add_key(struct buffer *out, const struct top_entry *entry, uint64_t count, uint64_t now_ms) {
+    const struct top_bucket *bucket = &entry->bucket;
+    buffer_add_text(out, "{");
+    admin_add_text(out, "limit", entry->limit);
+    buffer_add_text(out, ", \"key\": ");
+    buffer_add_json(out, entry->key, entry->key_len < TOP_KEY_MOST ? entry->key_len : TOP_KEY_MOST);
+    buffer_add_format(out, ", \"whole\": %s, \"count\": %llu, \"level\": %lld, \"capacity\": %lld, ",
+                      admin_is_whole(entry) ? "true" : "false", (unsigned long long)count, (long long)bucket->level,
+                      (long long)bucket->capacity);
+    buffer_add_format(out, "\"drops\": %lld, \"recharge\": ", (long long)bucket->drops);
+    buffer_add_seconds(out, bucket->recharge);
+    buffer_add_text(out, ", \"retry_after\": ");
+    if (bucket->retry_after < 0)
+        buffer_add_text(out, "null"); /* never: it costs more than the capacity */
+    else
+        buffer_add_seconds(out, bucket->retry_after);
+    buffer_add_text(out, ", \"ago\": ");
+    buffer_add_seconds(out, now_ms > bucket->at_ms ? (int64_t)(now_ms - bucket->at_ms) * 1000 : 0);
+    buffer_add_text(out, "}");
+}
+
+static void admin_add_top(struct buffer *out, struct worker *of, bool denied) {
     static struct top sum; /* of the first worker only */
-    const struct top_entry *sorted[TOP_ENTRIES];
+    struct server *server = of->server;
+    size_t sorted[TOP_ENTRIES];
     memset(&sum, 0, sizeof sum);
     for (int w = 0; w < server->n_workers; w++) {
         struct worker *worker = &server->workers[w];
         uv_mutex_lock(&worker->shown_lock);
-        top_merge(&sum, denied ? &worker->shown_denied : &worker->shown_allowed);
+        top_merge(&sum, denied ? &worker->denied.shown : &worker->allowed.shown);
         uv_mutex_unlock(&worker->shown_lock);
     }
     const size_t n = top_sorted(&sum, sorted);
     buffer_add_format(out, "{\"total\": %llu, \"error\": %llu, \"keys\": [", (unsigned long long)sum.total,
                       (unsigned long long)(sum.total / (TOP_ENTRIES + 1)));
     for (size_t i = 0; i < n && i < TOP_SHOWN; i++) {
-        buffer_add_text(out, i > 0 ? ", {" : "{");
-        admin_add_text(out, "limit", sorted[i]->limit);
-        buffer_add_text(out, ", \"key\": ");
-        buffer_add_json(out, sorted[i]->key, sorted[i]->key_len);
-        buffer_add_format(out, ", \"count\": %llu, \"level\": %lld, \"capacity\": %lld, \"retry_after\": ",
-                          (unsigned long long)sorted[i]->count, (long long)sorted[i]->level,
-                          (long long)sorted[i]->capacity);
-        buffer_add_seconds(out, sorted[i]->retry_after > 0 ? sorted[i]->retry_after : 0);
-        buffer_add_text(out, "}");
+        if (i > 0) buffer_add_text(out, ", ");
+        admin_add_key(out, &sum.entries[sorted[i]], sum.counts[sorted[i]], of->now);
     }
     buffer_add_text(out, "]}");
 }
 
 static void admin_top(struct exchange *exchange, const struct http_request *request) {
-    struct server *server = exchange->client->worker->server;
+    struct worker *worker = exchange->client->worker;
     struct buffer out = {0};
     (void)request;
-    buffer_add_text(&out, "{\"denied\": ");
-    admin_add_top(&out, server, true);
+    buffer_add_format(
+        &out, "{\"seconds\": %llu, \"denied\": ", (unsigned long long)((worker->now - worker->top_since + 999) / 1000));
+    admin_add_top(&out, worker, true);
     buffer_add_text(&out, ", \"allowed\": ");
-    admin_add_top(&out, server, false);
+    admin_add_top(&out, worker, false);
     buffer_add_text(&out, "}\n");
     admin_respond_json(exchange, &out);
 }
@@ -193,54 +282,70 @@ static void admin_reload(struct exchange *exchange, const struct http_request *r
         http_respond_body(exchange, 200, "application/json", http_text("{\"reloaded\": true}\n"));
 }
 
-/* The bucket that a request names, as it is stored. NULL: *why says what is wrong. */
-static const struct rules_limit *admin_find(const struct rules *rules, const json_t *document,
-                                            char stored[RULES_KEY_MAX], size_t *len, const char **why) {
-    const char *name = json_string_value(json_object_get(document, "limit"));
-    const char *key = json_string_value(json_object_get(document, "key"));
-    *why = "the body must be {\"limit\": NAME, \"key\": KEY}";
-    if (name == NULL || key == NULL || *key == '\0') return NULL;
-    *why = "there is no such limit";
-    for (size_t i = 0; i < rules->n_limits; i++) {
-        if (strcmp(rules->limits[i].name, name) != 0) continue;
-        *len = rules_stored_key(stored, rules, &rules->limits[i], http_text(key));
-        *why = "the key is too long";
-        return *len > 0 ? &rules->limits[i] : NULL;
+/* The bucket that a request names, as it is stored. NULL, or what is wrong. */
+static const char *admin_find(char stored[RULES_KEY_MAX], size_t *len, const struct rules *rules,
+                              const json_t *document) {
+    const json_t *limit = json_object_get(document, "limit"), *key = json_object_get(document, "key");
+    if (!json_is_string(limit) || !json_is_string(key) || json_string_length(key) == 0)
+        return "the body must be {\"limit\": NAME, \"key\": KEY}";
+    const struct rules_text text = {json_string_value(key), json_string_length(key)};
+    *len = text.len;
+    if (json_string_length(limit) == 0) { /* of no limit of the rules: the key as it is stored */
+        if (text.len > RULES_KEY_MAX) return "the key is too long";
+        memcpy(stored, text.bytes, text.len);
+        return NULL;
     }
-    return NULL;
+    for (size_t i = 0; i < rules->n_limits; i++) {
+        if (strcmp(rules->limits[i].name, json_string_value(limit)) != 0) continue;
+        *len = rules_stored_key(stored, rules, &rules->limits[i], text);
+        return *len > 0 ? NULL : "the key is too long";
+    }
+    return "there is no such limit";
+}
+
+static void admin_was_reset(struct exchange *exchange, const steady_result *result) {
+    if (result->error == 0)
+        http_respond_body(exchange, 200, "application/json", http_text("{\"reset\": true}\n"));
+    else
+        http_respond_problem(exchange, 503, steady_error_text(result->error));
+}
+
+static void admin_was_banned(struct exchange *exchange, const steady_result *result) {
+    if (result->error != 0)
+        http_respond_problem(exchange, 503, steady_error_text(result->error));
+    else if (result->success)
+        http_respond_problem(exchange, 503, "the key was not banned: another change came between; try again");
+    else
+        http_respond_body(exchange, 200, "application/json", http_text("{\"banned\": true}\n"));
 }
 
 static void admin_act(struct exchange *exchange, const struct http_request *request, bool ban) {
     struct worker *worker = exchange->client->worker;
-    const struct rules *rules = worker->set->rules;
     char stored[RULES_KEY_MAX];
     size_t len = 0;
-    const char *why;
     steady_message message = {.text = ""};
-    json_t *document = json_loadb(request->body.bytes, request->body.len, 0, NULL);
-    const struct rules_limit *limit = admin_find(rules, document, stored, &len, &why);
+    json_t *document = json_loadb(request->body.bytes, request->body.len, JSON_ALLOW_NUL, NULL);
+    const char *why = admin_find(stored, &len, worker->set->rules, document);
     const double seconds = json_number_value(json_object_get(document, "for"));
     json_decref(document);
-    if (limit != NULL && ban && !(seconds > 0 && seconds <= 1e9)) {
-        limit = NULL;
-        why = "\"for\" must be a number of seconds";
-    }
-    if (limit == NULL) {
+    if (why == NULL && ban && !(seconds >= 0.001 && seconds <= 1e9)) why = "\"for\" must be 0.001 to 1e9 seconds";
+    if (why != NULL) {
         http_respond_problem(exchange, 400, why);
         return;
     }
-    steady_limit blocking = limit->rates[0];
-    blocking.block_duration = ban ? (steady_us)(seconds * 1e6) : 0;
-    steady_throttler *throttler = throttlers_find(worker->throttlers, &blocking, &message);
-    if (throttler == NULL) {
-        http_respond_problem(exchange, 503, message.text);
+    const steady_limit limit = {
+        .max_capacity = 1, .drop_recharge = STEADY_SECOND, .block_duration = ban ? (steady_us)(seconds * 1e6) : 0};
+    const struct rules_text key = {stored, len};
+    server_log("admin: a key is %s", ban ? "banned" : "reset");
+    if (ban) {
+        question_block_for(exchange, &limit, key, admin_was_banned);
         return;
     }
-    question_reset(worker, throttler, (struct rules_text){stored, len});
-    if (ban) question_block(worker, throttler, (struct rules_text){stored, len}, blocking.max_capacity);
-    server_log("admin: %s %s of limit %s", ban ? "banned" : "reset", "a key", limit->name);
-    http_respond_body(exchange, 200, "application/json",
-                      http_text(ban ? "{\"banned\": true}\n" : "{\"reset\": true}\n"));
+    steady_throttler *throttler = throttlers_find(worker->throttlers, &limit, &message);
+    if (throttler != NULL)
+        question_reset_for(exchange, throttler, key, admin_was_reset);
+    else
+        http_respond_problem(exchange, 503, message.text);
 }
 
 static void admin_reset(struct exchange *exchange, const struct http_request *request) {
@@ -272,6 +377,7 @@ static const struct {
 } routes[] = {{"/", false, true, admin_page},
               {"/admin/state", false, false, admin_state},
               {"/admin/top", false, false, admin_top},
+              {"/admin/history", false, false, admin_history},
               {"/admin/reload", true, false, admin_reload},
               {"/admin/reset", true, false, admin_reset},
               {"/admin/unban", true, false, admin_reset},

@@ -60,20 +60,12 @@ static void metrics_add_label(struct buffer *out, const char *value) {
     }
 }
 
-/* The counters of a limit in all workers. */
-struct limit_sum {
-    const char *name;
-    uint64_t allowed, denied, no_verdict, near_limit;
-};
-
-struct limit_sums {
-    struct limit_sum *all;
-    size_t n, room;
-};
-
-static struct limit_sum *metrics_sum_of(struct limit_sums *sums, const char *name) {
-    for (size_t i = 0; i < sums->n; i++)
-        if (strcmp(sums->all[i].name, name) == 0) return &sums->all[i];
+/* Most workers have the limits in the same order. So the search begins where the last one ended. */
+static struct limit_sum *metrics_sum_of(struct limit_sums *sums, size_t *at, const char *name) {
+    for (size_t i = 0; i < sums->n; i++) {
+        *at = (*at + 1) % sums->n;
+        if (strcmp(sums->all[*at].name, name) == 0) return &sums->all[*at];
+    }
     if (sums->n == sums->room) {
         const size_t room = sums->room > 0 ? 2 * sums->room : 32;
         struct limit_sum *all = realloc(sums->all, room * sizeof *all);
@@ -81,22 +73,55 @@ static struct limit_sum *metrics_sum_of(struct limit_sums *sums, const char *nam
         sums->all = all;
         sums->room = room;
     }
+    *at = sums->n;
     sums->all[sums->n] = (struct limit_sum){.name = name};
     return &sums->all[sums->n++];
 }
 
-static void metrics_sum_limits(struct limit_sums *sums, struct server *server) {
+void metrics_sum_limits(struct limit_sums *sums, struct server *server) {
+    size_t at = 0;
     for (int w = 0; w < server->n_workers; w++) {
         struct limit_counters *c = atomic_load_explicit(&server->workers[w].metrics.limits, memory_order_acquire);
         for (; c != NULL; c = atomic_load_explicit(&c->next, memory_order_acquire)) {
-            struct limit_sum *sum = metrics_sum_of(sums, c->name);
+            struct limit_sum *sum = metrics_sum_of(sums, &at, c->name);
             if (sum == NULL) continue;
             sum->allowed += metrics_get(&c->allowed);
             sum->denied += metrics_get(&c->denied);
             sum->no_verdict += metrics_get(&c->no_verdict);
             sum->near_limit += metrics_get(&c->near_limit);
+            sum->shadow_denied += metrics_get(&c->shadow_denied);
         }
     }
+}
+
+uint64_t metrics_answers(struct server *server, enum metrics_verdict verdict) {
+    uint64_t sum = 0;
+    for (int w = 0; w < server->n_workers; w++)
+        sum += metrics_get(&server->workers[w].metrics.answers[verdict]);
+    return sum;
+}
+
+uint64_t metrics_connections(struct server *server, enum metrics_protocol protocol) {
+    uint64_t sum = 0;
+    for (int w = 0; w < server->n_workers; w++)
+        sum += metrics_get(&server->workers[w].metrics.connections[protocol]);
+    return sum;
+}
+
+uint64_t metrics_log_dropped(struct server *server) {
+    uint64_t sum = 0;
+    for (int w = 0; w < server->n_workers; w++)
+        sum += metrics_get(&server->workers[w].metrics.log_dropped);
+    return sum;
+}
+
+/* A worker whose store could not be opened has none. */
+int metrics_stores(struct server *server, int *ready) {
+    const int n = server->embedded != NULL ? 1 : server->n_workers;
+    *ready = 0;
+    for (int w = 0; w < n; w++)
+        *ready += steady_store_state(server->workers[w].store) == STEADY_READY;
+    return n;
 }
 
 static void metrics_add_verdict(struct buffer *out, const char *limit, const char *verdict, uint64_t n) {
@@ -109,14 +134,16 @@ static void metrics_add_limits(struct buffer *out, struct server *server) {
     struct limit_sums sums = {0};
     metrics_sum_limits(&sums, server);
     metrics_head(out, "steady_decisions_total", "counter",
-                 "Decisions by limit and verdict. A limit of the request itself has an empty name.");
+                 "Decisions by limit and verdict. A shadow limit has shadow_denied in place of denied; it denies no "
+                 "request. Limits that came with requests have one empty name.");
     for (size_t i = 0; i < sums.n; i++) {
         metrics_add_verdict(out, sums.all[i].name, "allowed", sums.all[i].allowed);
         metrics_add_verdict(out, sums.all[i].name, "denied", sums.all[i].denied);
+        metrics_add_verdict(out, sums.all[i].name, "shadow_denied", sums.all[i].shadow_denied);
         metrics_add_verdict(out, sums.all[i].name, "none", sums.all[i].no_verdict);
     }
     metrics_head(out, "steady_near_limit_total", "counter",
-                 "Decisions after which less than a fifth of the capacity was left.");
+                 "Decisions after which at most a fifth of the capacity was left.");
     for (size_t i = 0; i < sums.n; i++) {
         buffer_add_text(out, "steady_near_limit_total{limit=\"");
         metrics_add_label(out, sums.all[i].name);
@@ -162,10 +189,8 @@ static void metrics_add_store(struct buffer *out, struct server *server) {
          offsetof(steady_stats, overflowed)},
         {"steady_store_clock_steps_total", "Buckets that were ahead of the clock of the store.",
          offsetof(steady_stats, clock_steps)}};
-    const int n_stores = server->embedded != NULL ? 1 : server->n_workers;
-    int ready = 0;
-    for (int w = 0; w < n_stores; w++)
-        ready += steady_store_state(server->workers[w].store) == STEADY_READY;
+    int ready;
+    const int n_stores = metrics_stores(server, &ready);
     metrics_head(out, "steady_store_ready", "gauge",
                  "How many stores can make decisions. Each thread has one, unless it is embedded.");
     buffer_add_format(out, "steady_store_ready %d\n", ready);
@@ -183,26 +208,25 @@ static void metrics_add_store(struct buffer *out, struct server *server) {
 
 void metrics_text(struct buffer *out, struct server *server) {
     static const char *const protocols[METRICS_PROTOCOLS] = {"http", "http2", "resp"};
+    static const char *const verdicts[METRICS_VERDICTS] = {"allowed", "denied", "none"};
     uint64_t refused = 0;
     metrics_add_limits(out, server);
+    metrics_head(out, "steady_answers_total", "counter", "Requests by verdict; a request may have several limits.");
+    for (size_t i = 0; i < METRICS_VERDICTS; i++)
+        buffer_add_format(out, "steady_answers_total{verdict=\"%s\"} %llu\n", verdicts[i],
+                          (unsigned long long)metrics_answers(server, (enum metrics_verdict)i));
     metrics_add_times(out, server);
     metrics_add_store(out, server);
     metrics_head(out, "steady_connections", "gauge", "Open connections of clients.");
-    for (size_t i = 0; i < METRICS_PROTOCOLS; i++) {
-        uint64_t n = 0;
-        for (int w = 0; w < server->n_workers; w++)
-            n += metrics_get(&server->workers[w].metrics.connections[i]);
-        buffer_add_format(out, "steady_connections{protocol=\"%s\"} %llu\n", protocols[i], (unsigned long long)n);
-    }
+    for (size_t i = 0; i < METRICS_PROTOCOLS; i++)
+        buffer_add_format(out, "steady_connections{protocol=\"%s\"} %llu\n", protocols[i],
+                          (unsigned long long)metrics_connections(server, (enum metrics_protocol)i));
     for (int w = 0; w < server->n_workers; w++)
         refused += metrics_get(&server->workers[w].metrics.refused);
     metrics_head(out, "steady_bad_requests_total", "counter", "Requests that were not valid.");
     buffer_add_format(out, "steady_bad_requests_total %llu\n", (unsigned long long)refused);
-    uint64_t dropped = 0;
-    for (int w = 0; w < server->n_workers; w++)
-        dropped += metrics_get(&server->workers[w].metrics.log_dropped);
-    metrics_head(out, "steady_log_dropped_total", "counter", "Lines of the decision log that found no room.");
-    buffer_add_format(out, "steady_log_dropped_total %llu\n", (unsigned long long)dropped);
+    metrics_head(out, "steady_log_dropped_total", "counter", "Lines of the decision log that were not written.");
+    buffer_add_format(out, "steady_log_dropped_total %llu\n", (unsigned long long)metrics_log_dropped(server));
     metrics_head(out, "steady_config_loaded_timestamp_seconds", "gauge", "When the rules in force were read.");
     buffer_add_format(out, "steady_config_loaded_timestamp_seconds %lld\n", (long long)server->loaded_at);
     metrics_head(out, "steady_config_errors_total", "counter", "Reloads that failed; the old rules stayed.");

@@ -26,22 +26,44 @@ static steady_us question_now(void) { return (steady_us)(uv_hrtime() / 1000); }
 static void question_count_part(struct worker *worker, const struct question_part *part, const steady_result *result,
                                 const steady_part_result *r) {
     struct limit_counters *counters = part->counters;
-    if (result->error != 0)
+    if (result->error != 0) {
         metrics_add(&counters->no_verdict, 1);
-    else
-        metrics_add(r->success ? &counters->allowed : &counters->denied, 1);
-    if (result->error == 0 && worker->server->has_admin)
-        top_count(r->success ? &worker->allowed : &worker->denied, part->name, question_shown_key(part), r->level,
-                  part->limit->max_capacity, r->retry_after);
-    if (result->error == 0 && r->level >= part->limit->max_capacity - part->limit->max_capacity / 5)
-        metrics_add(&counters->near_limit, 1);
+        return;
+    }
+    metrics_add(r->success                    ? &counters->allowed
+                : part->kind == STEADY_SHADOW ? &counters->shadow_denied
+                                              : &counters->denied,
+                1);
+    if (r->level >= part->limit->max_capacity - part->limit->max_capacity / 5) metrics_add(&counters->near_limit, 1);
+    if (worker->server->has_admin) {
+        const struct top_bucket bucket = {.level = r->level,
+                                          .capacity = part->limit->max_capacity,
+                                          .recharge = part->limit->drop_recharge,
+                                          .drops = part->limit->drops > 0 ? part->limit->drops : 1,
+                                          .retry_after = r->retry_after,
+                                          .at_ms = worker->now};
+        char memory[RULES_KEY_MAX];
+        top_count(r->success ? &worker->allowed.now : &worker->denied.now, part->rule != NULL ? part->name : "",
+                  question_shown_key(part, memory), &bucket);
+    }
 }
 
-struct rules_text question_shown_key(const struct question_part *part) {
+static int question_hex_digit(char c) { return c <= '9' ? c - '0' : c - 'A' + 10; }
+
+struct rules_text question_shown_key(const struct question_part *part, char memory[RULES_KEY_MAX]) {
     const char *open = part->rule != NULL ? memchr(part->key, '{', part->key_len) : NULL;
     const char *close = open != NULL ? memrchr(part->key, '}', part->key_len) : NULL;
     if (close == NULL) return (struct rules_text){part->key, part->key_len};
-    return (struct rules_text){open + 1, (size_t)(close - open) - 1};
+    const char *from = open + 1;
+    const size_t whole = (size_t)(close - from);
+    size_t len = 0;
+    if (memchr(from, '%', whole) == NULL) return (struct rules_text){from, whole};
+    while (from < close) {
+        const bool escaped = *from == '%' && close - from > 2;
+        memory[len++] = escaped ? (char)(question_hex_digit(from[1]) << 4 | question_hex_digit(from[2])) : *from;
+        from += escaped ? 3 : 1;
+    }
+    return (struct rules_text){memory, len};
 }
 
 /* A result for each bucket: of a call on one bucket the library gives none. */
@@ -64,6 +86,11 @@ static void question_tell(struct worker *worker, const struct question *question
         if (whole.n_parts == 0) whole.n_parts = 1;
     }
     metrics_time(&worker->metrics, (uint64_t)(question_now() - begun));
+    if (question->verb == QUESTION_CONSUME)
+        metrics_add(&worker->metrics.answers[whole.error != 0 ? METRICS_NONE
+                                             : whole.success  ? METRICS_ALLOWED
+                                                              : METRICS_DENIED],
+                    1);
     for (size_t i = 0; i < question->n_parts && question->verb == QUESTION_CONSUME; i++)
         if (whole.error != 0 || whole.parts != NULL)
             question_count_part(worker, &question->parts[i], &whole, whole.parts != NULL ? &whole.parts[i] : NULL);
@@ -240,23 +267,14 @@ void question_ask(struct worker *worker, const struct question *question, steady
     question_tell(worker, question, &result, begun, answered, to);
 }
 
+/* ---- Reset ---- */
+
 void question_reset(struct worker *worker, steady_throttler *throttler, struct rules_text key) {
     if (worker->blocking)
         steady_reset_sync(throttler, key.bytes, key.len, &(steady_result){0});
     else
         steady_reset(throttler, key.bytes, key.len, question_settled, NULL);
 }
-
-void question_block(struct worker *worker, steady_throttler *throttler, struct rules_text key, int64_t capacity) {
-    if (worker->blocking) {
-        steady_charge_sync(throttler, key.bytes, key.len, capacity, &(steady_result){0});
-        steady_consume_sync(throttler, key.bytes, key.len, 1, &(steady_result){0});
-    } else { /* in this order on one connection */
-        steady_charge(throttler, key.bytes, key.len, capacity, question_settled, NULL);
-        steady_consume(throttler, key.bytes, key.len, 1, question_settled, NULL);
-    }
-}
-
 /* ---- Settling ---- */
 
 struct settling {
@@ -299,6 +317,111 @@ int question_settle(struct exchange *exchange, const steady_settlement *settleme
     result.error = error;
     answered(exchange, &result);
     return 0;
+}
+
+/* ---- Actions of the admin socket ---- */
+
+/* The answer of an asynchronous call that could not begin. */
+static void question_failed_at_once(struct settling *settling, int error) {
+    if (settling != NULL) question_on_settled(&(steady_result){.error = error}, settling);
+}
+
+static struct settling *question_expect(struct exchange *exchange,
+                                        void (*answered)(struct exchange *exchange, const steady_result *result)) {
+    struct settling *settling = calloc(1, sizeof *settling);
+    if (settling == NULL) {
+        answered(exchange, &(steady_result){.error = STEADY_NO_MEMORY});
+        return NULL;
+    }
+    *settling = (struct settling){exchange, answered};
+    exchange->settling = settling;
+    return settling;
+}
+
+void question_reset_for(struct exchange *exchange, steady_throttler *throttler, struct rules_text key,
+                        void (*answered)(struct exchange *exchange, const steady_result *result)) {
+    steady_result result = {0};
+    if (exchange->client->worker->blocking) {
+        steady_reset_sync(throttler, key.bytes, key.len, &result);
+        answered(exchange, &result);
+        return;
+    }
+    struct settling *settling = question_expect(exchange, answered);
+    if (settling == NULL) return;
+    const int error = steady_reset(throttler, key.bytes, key.len, question_on_settled, settling);
+    if (error != 0) question_failed_at_once(settling, error);
+}
+
+/* The steps of a ban. A consume fills the bucket, the next one is denied and blocks it, and the last one empties it
+ * again, so that the key is free when the block ends. Each step begins when the last one is done. */
+enum { BAN_RESET, BAN_FILL, BAN_BLOCK, BAN_EMPTY, BAN_STEPS };
+
+struct ban {
+    struct settling *settling;
+    steady_throttler *throttler; /* of its own, so that it lives long enough */
+    int step;
+    size_t key_len;
+    char key[RULES_KEY_MAX];
+};
+
+static const int64_t ban_amounts[BAN_STEPS] = {[BAN_FILL] = 1, [BAN_BLOCK] = 1, [BAN_EMPTY] = -1};
+
+static void question_end_ban(struct ban *ban) {
+    steady_throttler_free(&ban->throttler);
+    free(ban);
+}
+
+static void question_ban_on(const steady_result *result, void *data);
+
+static void question_ban_step(struct ban *ban) {
+    const int error =
+        ban->step == BAN_RESET
+            ? steady_reset(ban->throttler, ban->key, ban->key_len, question_ban_on, ban)
+            : steady_consume(ban->throttler, ban->key, ban->key_len, ban_amounts[ban->step], question_ban_on, ban);
+    if (error != 0) question_ban_on(&(steady_result){.error = error}, ban);
+}
+
+static void question_ban_on(const steady_result *result, void *data) {
+    struct ban *ban = data;
+    if (ban->step == BAN_EMPTY) {
+        question_end_ban(ban);
+        return;
+    }
+    if (result->error != 0 || ban->step == BAN_BLOCK) question_on_settled(result, ban->settling);
+    if (result->error != 0) {
+        question_end_ban(ban);
+        return;
+    }
+    ban->step++;
+    question_ban_step(ban);
+}
+
+void question_block_for(struct exchange *exchange, const steady_limit *limit, struct rules_text key,
+                        void (*answered)(struct exchange *exchange, const steady_result *result)) {
+    const struct worker *worker = exchange->client->worker;
+    steady_result result = {0};
+    struct ban *ban = calloc(1, sizeof *ban);
+    if (ban == NULL || steady_throttler_new(&ban->throttler, worker->store, limit, NULL, NULL) != 0) {
+        free(ban);
+        answered(exchange, &(steady_result){.error = STEADY_NO_MEMORY});
+        return;
+    }
+    memcpy(ban->key, key.bytes, key.len);
+    ban->key_len = key.len;
+    if (!worker->blocking) {
+        ban->settling = question_expect(exchange, answered);
+        if (ban->settling != NULL)
+            question_ban_step(ban);
+        else
+            question_end_ban(ban);
+        return;
+    }
+    steady_reset_sync(ban->throttler, key.bytes, key.len, &(steady_result){0});
+    for (int step = BAN_FILL; step < BAN_STEPS; step++)
+        steady_consume_sync(ban->throttler, key.bytes, key.len, ban_amounts[step],
+                            step == BAN_BLOCK ? &result : &(steady_result){0});
+    question_end_ban(ban);
+    answered(exchange, &result);
 }
 
 /* A call with an amount of 0 charges nothing, and its reservation has the tag: r1,PARTS,TAG;... */

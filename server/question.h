@@ -54,14 +54,21 @@ void question_ask(struct worker *worker, const struct question *question, steady
 /* Settles what was reserved with 0, and frees the reservation. NULL is fine. */
 void question_give_back(struct worker *worker, steady_reservation *reservation);
 
-/* What people see of the key of a part: without the prefix and the name. */
-struct rules_text question_shown_key(const struct question_part *part);
+/* The key of a part as clients and people know it: without the prefix, the name and the escapes of rules_stored_key.
+ * Keys of limits that came with a request stay as they are stored. */
+struct rules_text question_shown_key(const struct question_part *part, char memory[RULES_KEY_MAX]);
 
 /* Empties the bucket of a stored key, and lifts its block. Nobody waits for it. */
 void question_reset(struct worker *worker, steady_throttler *throttler, struct rules_text key);
 
-/* Fills the bucket of a stored key, and starts the block of the throttler's limit. */
-void question_block(struct worker *worker, steady_throttler *throttler, struct rules_text key, int64_t capacity);
+/* The same, and `answered` runs once: now, or later unless the client has gone. */
+void question_reset_for(struct exchange *exchange, steady_throttler *throttler, struct rules_text key,
+                        void (*answered)(struct exchange *exchange, const steady_result *result));
+
+/* Empties the bucket of a stored key, and blocks it as long as the limit says, which has a capacity of 1. `answered`
+ * gets the result of a consume that was denied; if it was not, the key is not blocked. */
+void question_block_for(struct exchange *exchange, const steady_limit *limit, struct rules_text key,
+                        void (*answered)(struct exchange *exchange, const steady_result *result));
 
 /* Settles. `answered` runs once: now, or later unless the client has gone. 0, or STEADY_BAD_ARGUMENT with the reason in
  * settlement->why; then it does not run. */

@@ -167,10 +167,12 @@ void server_end(struct server *server) {
 
 static void serve_on_signal(uv_signal_t *signal, int number) {
     struct server *server = signal->data;
-    if (number == SIGHUP)
+    if (number == SIGHUP) {
+        decision_log_look(server);
         reload_now(server);
-    else
+    } else {
         server_end(server);
+    }
 }
 
 static void serve_watch_signal(struct server *server, uv_signal_t *signal, int number) {
@@ -231,6 +233,7 @@ static int serve_run(struct server *server) {
     serve_watch_signal(server, &signals.term, SIGTERM);
     serve_watch_signal(server, &signals.interrupt, SIGINT);
     reload_watch(server);
+    uv_barrier_init(&server->all_started, (unsigned)server->n_workers);
     uv_barrier_init(&server->all_ended, (unsigned)server->n_workers);
     for (int i = 1; i < server->n_workers; i++)
         if (uv_thread_create(&server->workers[i].thread, serve_thread, &server->workers[i]) != 0) {
@@ -241,6 +244,7 @@ static int serve_run(struct server *server) {
     const bool ran = worker_run(&server->workers[0]);
     for (int i = 1; i < server->n_workers; i++)
         uv_thread_join(&server->workers[i].thread);
+    uv_barrier_destroy(&server->all_started);
     uv_barrier_destroy(&server->all_ended);
     reload_stop(server);
     uv_close((uv_handle_t *)&signals.hup, NULL);

@@ -15,6 +15,7 @@
 #include <uv.h>
 
 #include "buffer.h"
+#include "history.h"
 #include "http1.h"
 #include "metrics.h"
 #include "question.h"
@@ -45,17 +46,19 @@ struct server {
     int n_workers;
     atomic_uint connections;
     atomic_bool draining;
-    uv_barrier_t all_ended;
+    uv_barrier_t all_started, all_ended;
     uv_rwlock_t rules_lock; /* of `rules`; a worker takes it only when it gets new rules */
     struct shared_rules *rules;
     uint64_t rules_version;
-    int64_t loaded_at; /* seconds since 1970 */
+    _Atomic int64_t loaded_at; /* seconds since 1970 */
     _Atomic uint64_t loads_failed;
     struct rules_error load_error; /* of the last reload; "" if it was right */
     uint64_t stamp;                /* of the files */
     uv_timer_t watch;
     char admin_token[33];
-    int log_fd; /* of the decision log; -1: none */
+    int log_fd;    /* of the decision log; -1: none */
+    bool log_lost; /* it could not be opened anew */
+    struct history history;
     atomic_bool has_admin;
     time_t started_at;
 };
@@ -105,10 +108,14 @@ struct worker {
     struct buffer log, log_sent; /* lines of the decision log */
     uv_fs_t log_write;
     bool log_writing, log_failed;
-    struct top denied, allowed;             /* keys */
-    uv_mutex_t shown_lock;                  /* of `shown_...`, which the admin reads */
-    struct top shown_denied, shown_allowed; /* copies of a second ago */
-    uint64_t chance;                        /* of a generator; not for secrets */
+    bool log_cut; /* the last line in the file has no end */
+    struct {
+        struct top now, before;        /* of this period of TOP_PERIOD_MS, and of the last one */
+        struct top shown;              /* both, of a second ago */
+    } denied, allowed;                 /* keys */
+    uint64_t top_since, top_turned_at; /* ms of the loop: when `before` and `now` began */
+    uv_mutex_t shown_lock;             /* of `shown`, which the admin reads */
+    uint64_t chance;                   /* of a generator; not for secrets */
     char read[64 * 1024];
 };
 

@@ -3,7 +3,6 @@
 #include "top.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* FNV-1a; a collision only counts two keys as one, so it needs no secret. */
@@ -11,9 +10,10 @@ static uint64_t top_hash(const char *limit, struct rules_text key) {
     uint64_t hash = UINT64_C(0xcbf29ce484222325);
     for (; *limit != '\0'; limit++)
         hash = (hash ^ (unsigned char)*limit) * UINT64_C(0x100000001b3);
+    hash *= UINT64_C(0x100000001b3); /* the end of the name */
     for (size_t i = 0; i < key.len; i++)
         hash = (hash ^ (unsigned char)key.bytes[i]) * UINT64_C(0x100000001b3);
-    return hash != 0 ? hash : 1; /* 0: a free entry */
+    return hash != 0 ? hash : 1;
 }
 
 static size_t top_find(const struct top *top, uint64_t hash) {
@@ -23,16 +23,15 @@ static size_t top_find(const struct top *top, uint64_t hash) {
     return i;
 }
 
-/* A key that finds no place takes one from the count of each other key. */
+/* A key that finds no place takes n from the count of each other key. `n` is at most the least of them. */
 static void top_take_from_all(struct top *top, uint64_t n) {
     for (size_t i = 0; i < TOP_ENTRIES; i++) {
-        top->entries[i].count = top->entries[i].count > n ? top->entries[i].count - n : 0;
-        if (top->entries[i].count == 0) top->hashes[i] = 0;
+        top->counts[i] -= n;
+        if (top->counts[i] == 0) top->hashes[i] = 0;
     }
 }
 
-void top_count(struct top *top, const char *limit, struct rules_text key, int64_t level, int64_t capacity,
-               steady_us retry_after) {
+void top_count(struct top *top, const char *limit, struct rules_text key, const struct top_bucket *bucket) {
     const uint64_t hash = top_hash(limit, key);
     size_t at = top_find(top, hash);
     top->total++;
@@ -44,33 +43,31 @@ void top_count(struct top *top, const char *limit, struct rules_text key, int64_
         }
         struct top_entry *entry = &top->entries[at];
         top->hashes[at] = hash;
-        entry->count = 0;
+        top->counts[at] = 0;
         snprintf(entry->limit, sizeof entry->limit, "%s", limit);
-        entry->key_len = key.len < TOP_KEY_MOST ? key.len : TOP_KEY_MOST;
-        memcpy(entry->key, key.bytes, entry->key_len);
+        entry->key_len = key.len;
+        memcpy(entry->key, key.bytes, key.len < TOP_KEY_MOST ? key.len : TOP_KEY_MOST);
     }
-    struct top_entry *entry = &top->entries[at];
-    entry->count++;
-    entry->level = level;
-    entry->capacity = capacity;
-    entry->retry_after = retry_after;
+    top->counts[at]++;
+    top->entries[at].bucket = *bucket;
 }
 
 static uint64_t top_least(const struct top *top) {
     uint64_t least = UINT64_MAX;
     for (size_t i = 0; i < TOP_ENTRIES; i++)
-        if (top->entries[i].count < least) least = top->entries[i].count;
+        if (top->counts[i] < least) least = top->counts[i];
     return least;
 }
 
 void top_merge(struct top *to, const struct top *from) {
     to->total += from->total;
     for (size_t i = 0; i < TOP_ENTRIES; i++) {
-        uint64_t count = from->entries[i].count;
+        uint64_t count = from->counts[i];
         if (from->hashes[i] == 0) continue;
         size_t at = top_find(to, from->hashes[i]);
         if (at < TOP_ENTRIES) {
-            to->entries[at].count += count;
+            to->counts[at] += count;
+            if (from->entries[i].bucket.at_ms > to->entries[at].bucket.at_ms) to->entries[at] = from->entries[i];
             continue;
         }
         at = top_find(to, 0);
@@ -82,20 +79,24 @@ void top_merge(struct top *to, const struct top *from) {
             if (count == 0 || at == TOP_ENTRIES) continue;
         }
         to->hashes[at] = from->hashes[i];
+        to->counts[at] = count;
         to->entries[at] = from->entries[i];
-        to->entries[at].count = count;
     }
 }
 
-static int top_compare(const void *a, const void *b) {
-    const struct top_entry *x = *(const struct top_entry *const *)a, *y = *(const struct top_entry *const *)b;
-    return x->count < y->count ? 1 : x->count > y->count ? -1 : strcmp(x->limit, y->limit);
+/* Entries with equal counts keep one order: that of their hashes. */
+static bool top_is_before(const struct top *top, size_t a, size_t b) {
+    return top->counts[a] != top->counts[b] ? top->counts[a] > top->counts[b] : top->hashes[a] < top->hashes[b];
 }
 
-size_t top_sorted(const struct top *top, const struct top_entry *sorted[TOP_ENTRIES]) {
+size_t top_sorted(const struct top *top, size_t sorted[TOP_ENTRIES]) {
     size_t n = 0;
-    for (size_t i = 0; i < TOP_ENTRIES; i++)
-        if (top->hashes[i] != 0) sorted[n++] = &top->entries[i];
-    qsort(sorted, n, sizeof(const struct top_entry *), top_compare);
+    for (size_t i = 0; i < TOP_ENTRIES; i++) {
+        if (top->hashes[i] == 0) continue;
+        size_t at = n++;
+        for (; at > 0 && top_is_before(top, i, sorted[at - 1]); at--)
+            sorted[at] = sorted[at - 1];
+        sorted[at] = i;
+    }
     return n;
 }

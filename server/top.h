@@ -1,38 +1,44 @@
 /* SPDX-License-Identifier: MIT
  * The keys with the most decisions, in bounded memory (Misra and Gries, 1982).
  *
- * A table has TOP_ENTRIES keys. A key with more than 1/(TOP_ENTRIES + 1) of all that was counted is in it. `count` is
+ * A table has TOP_ENTRIES keys. A key with more than 1/(TOP_ENTRIES + 1) of all that was counted is in it. A count is
  * too low by at most that share, and never too high. */
 #ifndef STEADY_SERVER_TOP_H
 #define STEADY_SERVER_TOP_H
 
 #include "rules/rules.h"
 
-enum { TOP_ENTRIES = 128, TOP_KEY_MOST = 80 };
+enum { TOP_ENTRIES = 128, TOP_KEY_MOST = 128 };
+
+/* The bucket of a key after its last decision. */
+struct top_bucket {
+    int64_t level, capacity;
+    steady_us recharge; /* `drops` leak in this time */
+    int64_t drops;
+    steady_us retry_after; /* of a denied decision; negative: never */
+    uint64_t at_ms;        /* when: of uv_now */
+};
 
 struct top_entry {
-    uint64_t count;
     char limit[65];
-    char key[TOP_KEY_MOST]; /* cut off if it is longer */
-    size_t key_len;
-    int64_t level; /* after the last decision */
-    int64_t capacity;
-    steady_us retry_after;
+    char key[TOP_KEY_MOST]; /* the first bytes of it */
+    size_t key_len;         /* of the whole key */
+    struct top_bucket bucket;
 };
 
 struct top {
-    uint64_t hashes[TOP_ENTRIES]; /* of the keys; apart, because all are looked at */
+    uint64_t hashes[TOP_ENTRIES]; /* of the keys; 0: a free entry */
+    uint64_t counts[TOP_ENTRIES];
     struct top_entry entries[TOP_ENTRIES];
     uint64_t total; /* that was counted */
 };
 
-void top_count(struct top *top, const char *limit, struct rules_text key, int64_t level, int64_t capacity,
-               steady_us retry_after);
+void top_count(struct top *top, const char *limit, struct rules_text key, const struct top_bucket *bucket);
 
 /* Adds the keys of `from` to `to`; the error of the sum is that of both. */
 void top_merge(struct top *to, const struct top *from);
 
-/* The entries by their counts, the largest first. Returns how many there are. */
-size_t top_sorted(const struct top *top, const struct top_entry *sorted[TOP_ENTRIES]);
+/* The indices of the entries by their counts, the largest first. Returns how many there are. */
+size_t top_sorted(const struct top *top, size_t sorted[TOP_ENTRIES]);
 
 #endif

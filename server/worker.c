@@ -18,7 +18,7 @@
 #include "client.h"
 #include "decision_log.h"
 
-enum { BACKLOG = 1024, DRAIN_MS = 10 * 1000, TICK_MS = 1000 };
+enum { BACKLOG = 1024, DRAIN_MS = 10 * 1000, TICK_MS = 1000, TOP_PERIOD_MS = 300 * 1000 };
 
 static char worker_reason[600];
 
@@ -100,11 +100,28 @@ static void worker_after_poll(uv_check_t *check) {
     if (worker->drains && !client_any(worker)) uv_stop(&worker->loop);
 }
 
+/* Old counts are forgotten period by period. So the top keys are those of the last 5 to 10 minutes. */
 static void worker_show_top(struct worker *worker) {
+    if (worker->now - worker->top_turned_at >= TOP_PERIOD_MS) {
+        worker->denied.before = worker->denied.now;
+        worker->allowed.before = worker->allowed.now;
+        memset(&worker->denied.now, 0, sizeof worker->denied.now);
+        memset(&worker->allowed.now, 0, sizeof worker->allowed.now);
+        worker->top_since = worker->top_turned_at;
+        worker->top_turned_at = worker->now;
+    }
     uv_mutex_lock(&worker->shown_lock);
-    worker->shown_denied = worker->denied;
-    worker->shown_allowed = worker->allowed;
+    worker->denied.shown = worker->denied.before;
+    worker->allowed.shown = worker->allowed.before;
+    top_merge(&worker->denied.shown, &worker->denied.now);
+    top_merge(&worker->allowed.shown, &worker->allowed.now);
     uv_mutex_unlock(&worker->shown_lock);
+}
+
+/* What one worker does for all. */
+static void worker_on_first_tick(struct worker *worker) {
+    decision_log_look(worker->server);
+    history_add(&worker->server->history, worker->server, worker->now);
 }
 
 static void worker_on_tick(uv_timer_t *tick) {
@@ -112,6 +129,7 @@ static void worker_on_tick(uv_timer_t *tick) {
     worker->now = uv_now(&worker->loop);
     client_close_late(worker);
     decision_log_flush(worker);
+    if (worker->number == 0) worker_on_first_tick(worker);
     if (worker->server->has_admin) worker_show_top(worker);
     if (worker->drains && (worker->now >= worker->drained_at || !client_any(worker))) uv_stop(&worker->loop);
 }
@@ -128,7 +146,7 @@ const char *worker_open(struct worker *worker, struct server *server, int number
     uv_check_start(&worker->after_poll, worker_after_poll);
     uv_timer_start(&worker->tick, worker_on_tick, TICK_MS, TICK_MS);
     uv_mutex_init(&worker->shown_lock);
-    worker->now = uv_now(&worker->loop);
+    worker->now = worker->top_since = worker->top_turned_at = uv_now(&worker->loop);
     worker->chance = uv_hrtime() ^ (uint64_t)number << 32;
     return NULL;
 }
@@ -158,13 +176,17 @@ static void worker_close_clients(struct client_list *list) {
         client_close(list->first);
 }
 
+static void worker_close_listeners(struct worker *worker) {
+    for (int i = 0; i < worker->n_listeners; i++)
+        uv_close(worker->listeners[i], (uv_close_cb)free);
+    worker->n_listeners = 0;
+}
+
 static void worker_stop(struct worker *worker) {
     worker_close_clients(&worker->idle);
     worker_close_clients(&worker->reading);
     worker_close_clients(&worker->writing);
-    for (int i = 0; i < worker->n_listeners; i++)
-        uv_close(worker->listeners[i], (uv_close_cb)free);
-    worker->n_listeners = 0;
+    worker_close_listeners(worker);
     decision_log_end(worker);
     ruleset_leave(worker->set);
     throttlers_free(worker->throttlers);
@@ -174,18 +196,20 @@ static void worker_stop(struct worker *worker) {
 bool worker_run(struct worker *worker) {
     struct server *server = worker->server;
     const char *why = worker_start(worker);
+    uv_barrier_wait(&server->all_started); /* from here on another worker may ask this store for its state */
     if (why != NULL) {
         server_log("error: %s", why);
         server_end(server);
     } else {
         uv_run(&worker->loop, UV_RUN_DEFAULT);
     }
-    uv_barrier_wait(&server->all_ended); /* until then another worker may ask this store for its state */
+    uv_barrier_wait(&server->all_ended); /* up to here */
     worker_stop(worker);
     return why == NULL;
 }
 
 void worker_close(struct worker *worker) {
+    worker_close_listeners(worker); /* if the daemon could not start */
     uv_walk(&worker->loop, worker_close_handle, worker);
     uv_run(&worker->loop, UV_RUN_DEFAULT);
     uv_loop_close(&worker->loop);

@@ -30,7 +30,7 @@ class Daemon:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.port = int(self.wait_for(r"listening at .*:(\d+)$")[1])
-        if "--admin" in options:
+        if "--admin" in options and not any(str(option).startswith("unix:") for option in options):
             found = self.wait_for(r"dashboard: http://127.0.0.1:(\d+)/#token=(\w+)$")
             self.admin_port, self.token = int(found[1]), found[2]
 

@@ -68,7 +68,7 @@ def test_a_shadow_limit_denies_nothing_and_is_not_told(served):
         status, headers, _ = served.check("/api/a", address="192.0.2.13", x_api_key=key)
         assert status == 200
         assert "newer" not in headers["ratelimit"]
-    assert served.metrics()['steady_decisions_total{limit="newer",verdict="denied"}'] >= 2
+    assert served.metrics()['steady_decisions_total{limit="newer",verdict="shadow_denied"}'] >= 2
 
 
 def test_a_missing_key_counts_for_the_address_and_shares_no_bucket_with_a_value(served):
