@@ -89,6 +89,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
     request.n_entries = request.n_fields;
     match(of_limits, &request);
     rules_find_descriptor(of_envoy, &request);
-    if (rules_descriptor_key(key, &request) > sizeof key) abort();
+    if (rules_descriptor_key(key, of_envoy, &request) > sizeof key) abort();
     return 0;
 }

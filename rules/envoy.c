@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <sodium.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "pattern.h"
@@ -75,8 +76,8 @@ struct envoy_reader {
     const struct rules_domain *domain;
     char path[200]; /* domain.key_value.key, for metrics and messages */
     int depth;
-    bool shadow, has_limit;
-    const yaml_node_t *limit_node, *children_node;
+    bool shadow, shares, has_requests;
+    const yaml_node_t *limit_node, *unit_node, *children_node;
 };
 
 static void envoy_limit_unit(struct reader *r, const yaml_node_t *node, void *to) {
@@ -88,12 +89,12 @@ static void envoy_limit_unit(struct reader *r, const yaml_node_t *node, void *to
         lower[i] = (char)(text[i] >= 'A' && text[i] <= 'Z' ? text[i] + ('a' - 'A') : text[i]);
     for (int i = 0; i < UNITS; i++)
         if (strcmp(lower, unit_names[i]) == 0) e->descriptor->unit = i + 1;
-    if (e->descriptor->unit == 0)
-        reader_fail(r, node, "unit is \"%s\"; it must be second, minute, hour, day, week, month or year", text);
+    e->unit_node = node;
 }
 static void envoy_limit_requests(struct reader *r, const yaml_node_t *node, void *to) {
-    ((struct envoy_reader *)to)->descriptor->requests_per_unit =
-        reader_number(r, node, "requests_per_unit", 0, UINT32_MAX);
+    struct envoy_reader *e = to;
+    e->has_requests = true;
+    e->descriptor->requests_per_unit = reader_number(r, node, "requests_per_unit", 0, UINT32_MAX);
 }
 static void envoy_limit_unlimited(struct reader *r, const yaml_node_t *node, void *to) {
     ((struct envoy_reader *)to)->descriptor->unlimited = reader_bool(r, node, "unlimited");
@@ -112,7 +113,11 @@ static void envoy_replaces_name(struct reader *r, const yaml_node_t *node, void 
 }
 static const struct reader_entry replaces_entries[] = {{"name", envoy_replaces_name}, {NULL, NULL}};
 static void envoy_limit_replaces_one(struct reader *r, const yaml_node_t *node, void *to) {
+    const struct rules_descriptor *d = to;
+    const size_t before = d->n_replaces;
     reader_mapping(r, node, "replaces", replaces_entries, to);
+    if (!r->failed && (d->n_replaces == before || d->replaces[before][0] == '\0'))
+        reader_fail(r, node, "an entry of replaces needs the name of a limit, such as { name: other }");
 }
 static void envoy_limit_replaces(struct reader *r, const yaml_node_t *node, void *to) {
     reader_list(r, node, envoy_limit_replaces_one, ((struct envoy_reader *)to)->descriptor);
@@ -130,11 +135,9 @@ static void envoy_descriptor_value(struct reader *r, const yaml_node_t *node, vo
     const char *value = reader_text(r, node, "value");
     if (value == NULL || *value == '\0') return; /* an empty value is none */
     d->value = reader_copy(r, value, strlen(value));
-    d->is_pattern = strchr(value, '*') != NULL;
 }
 static void envoy_descriptor_rate(struct reader *r, const yaml_node_t *node, void *to) {
     struct envoy_reader *e = to;
-    e->has_limit = true;
     e->limit_node = node;
     reader_mapping(r, node, "rate_limit", limit_entries, to);
 }
@@ -145,18 +148,33 @@ static void envoy_descriptor_children(struct reader *r, const yaml_node_t *node,
     (void)r;
     ((struct envoy_reader *)to)->children_node = node;
 }
-static void envoy_descriptor_ignored(struct reader *r, const yaml_node_t *node, void *to) {
+static void envoy_descriptor_shares(struct reader *r, const yaml_node_t *node, void *to) {
+    ((struct envoy_reader *)to)->shares = reader_bool(r, node, "share_threshold");
+}
+static void envoy_descriptor_metric(struct reader *r, const yaml_node_t *node, void *to) {
     (void)to;
-    reader_warn(r, node, "share_threshold, detailed_metric and value_to_metric have no effect yet");
+    if (reader_bool(r, node, "detailed_metric or value_to_metric"))
+        reader_warn(r, node, "detailed_metric and value_to_metric have no effect; a value is never part of a metric");
+}
+static void envoy_descriptor_quota(struct reader *r, const yaml_node_t *node, void *to) {
+    (void)to;
+    if (reader_bool(r, node, "quota_mode"))
+        reader_warn(r, node, "quota_mode has no effect; this limit denies a request even if others do not");
+}
+static void envoy_descriptor_metadata(struct reader *r, const yaml_node_t *node, void *to) {
+    (void)to;
+    reader_warn(r, node, "metadata has no effect");
 }
 static const struct reader_entry descriptor_entries[] = {{"key", envoy_descriptor_key},
                                                          {"value", envoy_descriptor_value},
                                                          {"rate_limit", envoy_descriptor_rate},
                                                          {"shadow_mode", envoy_descriptor_shadow},
                                                          {"descriptors", envoy_descriptor_children},
-                                                         {"share_threshold", envoy_descriptor_ignored},
-                                                         {"detailed_metric", envoy_descriptor_ignored},
-                                                         {"value_to_metric", envoy_descriptor_ignored},
+                                                         {"share_threshold", envoy_descriptor_shares},
+                                                         {"detailed_metric", envoy_descriptor_metric},
+                                                         {"value_to_metric", envoy_descriptor_metric},
+                                                         {"quota_mode", envoy_descriptor_quota},
+                                                         {"metadata", envoy_descriptor_metadata},
                                                          {NULL, NULL}};
 
 static void envoy_read_children(struct reader *r, const yaml_node_t *node, const struct rules_domain *domain,
@@ -182,9 +200,16 @@ static void envoy_make_limit(struct reader *r, const struct envoy_reader *e) {
         return;
     }
     if (d->unit == 0) {
-        reader_fail(r, e->limit_node, "rate_limit needs a unit: second, minute, hour, day, week, month or year");
+        reader_fail(r, e->unit_node != NULL ? e->unit_node : e->limit_node,
+                    "%s; it must be second, minute, hour, day, week, month or year",
+                    e->unit_node != NULL ? "this is no unit" : "rate_limit needs a unit");
         return;
     }
+    if (!e->has_requests)
+        reader_warn(r, e->limit_node, "requests_per_unit is missing, so it is 0: every request is denied");
+    for (size_t i = 0; i < d->n_replaces && d->limit_name != NULL; i++)
+        if (strcmp(d->replaces[i], d->limit_name) == 0)
+            reader_fail(r, e->limit_node, "the limit %s replaces itself; name another one", d->limit_name);
     d->never = d->requests_per_unit == 0;
     limit = reader_take(r, sizeof *limit + sizeof(steady_limit));
     if (limit == NULL) return;
@@ -208,6 +233,7 @@ static void envoy_make_limit(struct reader *r, const struct envoy_reader *e) {
                                   .amount = 1,
                                   .shadow = e->shadow,
                                   .by_descriptor = true,
+                                  .of_domain = true,
                                   .index = r->rules->n_limits};
     reader_append(r, &r->rules->limits, &r->rules->n_limits, limit, sizeof *limit);
     d->limit = limit;
@@ -215,40 +241,76 @@ static void envoy_make_limit(struct reader *r, const struct envoy_reader *e) {
 
 struct level {
     const struct rules_domain *domain;
-    struct rules_descriptor *parent;
     const char *path;
     int depth;
+    struct child {
+        struct rules_descriptor descriptor;
+        const yaml_node_t *node;
+    } * children; /* in the order of the file */
+    size_t n;
 };
 
 static void envoy_read_descriptor(struct reader *r, const yaml_node_t *node, void *to) {
     struct level *level = to;
-    struct rules_descriptor *parent = level->parent, d = {.line = (int)node->start_mark.line + 1};
-    struct envoy_reader e = {.descriptor = &d, .domain = level->domain, .depth = level->depth};
+    struct child child = {.descriptor = {.line = (int)node->start_mark.line + 1}, .node = node};
+    struct rules_descriptor *d = &child.descriptor;
+    struct envoy_reader e = {.descriptor = d, .domain = level->domain, .depth = level->depth};
     reader_mapping(r, node, "a descriptor", descriptor_entries, &e);
-    if (!r->failed && (d.key == NULL || *d.key == '\0')) reader_fail(r, node, "a descriptor needs a key");
-    for (size_t i = 0; !r->failed && i < parent->n_children; i++)
-        if (strcmp(parent->children[i].key, d.key) == 0 &&
-            strcmp(parent->children[i].value != NULL ? parent->children[i].value : "",
-                   d.value != NULL ? d.value : "") == 0)
-            reader_fail(r, node, "the descriptor %s%s%s is that of line %d, too", d.key, d.value != NULL ? "=" : "",
-                        d.value != NULL ? d.value : "", parent->children[i].line);
+    if (!r->failed && (d->key == NULL || *d->key == '\0')) reader_fail(r, node, "a descriptor needs a key");
+    d->shares = e.shares;
+    if (!r->failed && e.shares && (d->value == NULL || strchr(d->value, '*') == NULL))
+        reader_fail(r, node, "share_threshold needs a value with *, such as value: \"files/*\"");
     if (r->failed) return;
-    snprintf(e.path, sizeof e.path, "%s.%s%s%s", level->path, d.key, d.value != NULL ? "_" : "",
-             d.value != NULL ? d.value : "");
-    if (e.has_limit) envoy_make_limit(r, &e);
-    if (e.children_node != NULL) envoy_read_children(r, e.children_node, level->domain, &d, e.path, level->depth + 1);
-    reader_append(r, &parent->children, &parent->n_children, &d, sizeof d);
+    snprintf(e.path, sizeof e.path, "%s.%s%s%s", level->path, d->key, d->value != NULL ? "_" : "",
+             d->value != NULL ? d->value : "");
+    if (e.limit_node != NULL) envoy_make_limit(r, &e);
+    if (e.children_node != NULL) envoy_read_children(r, e.children_node, level->domain, d, e.path, level->depth + 1);
+    reader_append(r, &level->children, &level->n, &child, sizeof child);
+}
+
+/* By key, then by value; that without a value is the first. */
+static int envoy_compare(const void *a, const void *b) {
+    const struct rules_descriptor *one = a, *other = b;
+    const int by_key = strcmp(one->key, other->key);
+    return by_key != 0 ? by_key
+                       : strcmp(one->value != NULL ? one->value : "", other->value != NULL ? other->value : "");
+}
+
+static void envoy_sort_children(struct reader *r, struct rules_descriptor *parent, const struct level *level) {
+    struct rules_descriptor *exact = reader_take(r, (level->n + 1) * sizeof *exact), *patterns = NULL;
+    if (exact == NULL) return;
+    for (size_t i = 0; i < level->n; i++) {
+        const struct rules_descriptor *d = &level->children[i].descriptor;
+        exact[i] = *d;
+        if (d->value != NULL && strchr(d->value, '*') != NULL)
+            reader_append(r, &patterns, &parent->n_patterns, d, sizeof *d);
+    }
+    qsort(exact, level->n, sizeof *exact, envoy_compare);
+    for (size_t i = 1; i < level->n; i++) {
+        const struct rules_descriptor *one = &exact[i - 1], *other = &exact[i];
+        if (envoy_compare(one, other) != 0) continue;
+        const bool swapped = one->line > other->line;
+        size_t at = 0; /* the later one */
+        while (level->children[at].descriptor.line != (swapped ? one : other)->line)
+            at++;
+        reader_fail(r, level->children[at].node, "the descriptor %s%s%s is that of line %d, too", one->key,
+                    one->value != NULL ? "=" : "", one->value != NULL ? one->value : "", (swapped ? other : one)->line);
+    }
+    parent->exact = exact;
+    parent->n_exact = level->n;
+    parent->patterns = patterns;
 }
 
 static void envoy_read_children(struct reader *r, const yaml_node_t *node, const struct rules_domain *domain,
                                 struct rules_descriptor *parent, const char *path, int depth) {
-    struct level level = {domain, parent, path, depth};
+    struct level level = {.domain = domain, .path = path, .depth = depth};
     if (depth > DEPTH_MOST)
         reader_fail(r, node, "descriptors are nested deeper than %d", DEPTH_MOST);
     else if (node->type != YAML_SEQUENCE_NODE)
         reader_fail(r, node, "descriptors must be a list; begin each descriptor with \"- \"");
     else
         reader_list(r, node, envoy_read_descriptor, &level);
+    if (!r->failed) envoy_sort_children(r, parent, &level);
 }
 
 struct envoy_file {
@@ -269,6 +331,7 @@ static const struct reader_entry envoy_entries[] = {
 
 void reader_envoy(struct reader *r, const yaml_node_t *root, const char *const *after, size_t n_after) {
     struct envoy_file file = {.descriptors = NULL};
+    r->is_envoy = true;
     reader_mapping(r, root, "the file", envoy_entries, &file);
     if (!r->failed && (file.domain.name == NULL || *file.domain.name == '\0'))
         reader_fail(r, root, "the file needs a domain");
@@ -285,30 +348,50 @@ void reader_envoy(struct reader *r, const yaml_node_t *root, const char *const *
 
 /* ---- Matching ---- */
 
-static bool envoy_same(struct rules_text text, const char *other) {
-    return strlen(other) == text.len && memcmp(other, text.bytes, text.len) == 0;
+static int envoy_compare_text(struct rules_text text, const char *other) {
+    const size_t len = strlen(other);
+    const int order = text.len > 0 ? memcmp(text.bytes, other, text.len < len ? text.len : len) : 0;
+    return order != 0 ? order : (text.len > len) - (text.len < len);
+}
+
+static const struct rules_descriptor *envoy_find(const struct rules_descriptor *level, struct rules_text key,
+                                                 struct rules_text value) {
+    size_t low = 0, high = level->n_exact;
+    while (low < high) {
+        const size_t at = low + (high - low) / 2;
+        const struct rules_descriptor *d = &level->exact[at];
+        int order = envoy_compare_text(key, d->key);
+        if (order == 0) order = envoy_compare_text(value, d->value != NULL ? d->value : "");
+        if (order == 0) return d;
+        if (order < 0)
+            high = at;
+        else
+            low = at + 1;
+    }
+    return NULL;
 }
 
 static const struct rules_descriptor *envoy_next(const struct rules_descriptor *level,
                                                  const struct rules_field *entry) {
-    const struct rules_descriptor *pattern = NULL, *any = NULL;
-    for (size_t i = 0; i < level->n_children; i++) {
-        const struct rules_descriptor *d = &level->children[i];
-        if (!envoy_same(entry->name, d->key)) continue;
-        if (d->value == NULL)
-            any = d;
-        else if (envoy_same(entry->value, d->value))
-            return d;
-        else if (d->is_pattern && pattern == NULL && pattern_matches(d->value, entry->value, false))
-            pattern = d;
-    }
-    return pattern != NULL ? pattern : any;
+    static const struct rules_text none = {"", 0};
+    const struct rules_descriptor *found = entry->value.len > 0 ? envoy_find(level, entry->name, entry->value) : NULL;
+    for (size_t i = 0; i < level->n_patterns && found == NULL; i++)
+        if (envoy_compare_text(entry->name, level->patterns[i].key) == 0 &&
+            pattern_matches(level->patterns[i].value, entry->value, false))
+            found = &level->patterns[i];
+    return found != NULL ? found : envoy_find(level, entry->name, none);
 }
 
+static const struct rules_descriptor *envoy_root(const struct rules *rules, struct rules_text domain) {
+    for (size_t i = 0; i < rules->n_domains; i++)
+        if (envoy_compare_text(domain, rules->domains[i].name) == 0) return &rules->domains[i].root;
+    return NULL;
+}
+
+bool rules_has_domain(const struct rules *rules, struct rules_text name) { return envoy_root(rules, name) != NULL; }
+
 const struct rules_descriptor *rules_find_descriptor(const struct rules *rules, const struct rules_request *request) {
-    const struct rules_descriptor *at = NULL;
-    for (size_t i = 0; i < rules->n_domains && at == NULL; i++)
-        if (envoy_same(request->domain, rules->domains[i].name)) at = &rules->domains[i].root;
+    const struct rules_descriptor *at = envoy_root(rules, request->domain);
     for (size_t i = 0; i < request->n_entries && at != NULL; i++)
         at = envoy_next(at, &request->entries[i]);
     return at != NULL && request->n_entries > 0 && (at->limit != NULL || at->unlimited) ? at : NULL;
@@ -316,12 +399,15 @@ const struct rules_descriptor *rules_find_descriptor(const struct rules *rules, 
 
 /* ---- Keys ---- */
 
-static bool envoy_add(char out[RULES_KEY_MAX], size_t *len, struct rules_text text, size_t most) {
+/* A quarter of the longest key, because %, { and } grow when they are escaped here, and again when they are stored. */
+enum { KEY_MOST = RULES_KEY_MAX / 4 };
+
+static bool envoy_add(char out[KEY_MOST], size_t *len, struct rules_text text) {
     static const char digits[] = "0123456789ABCDEF";
     for (size_t i = 0; i < text.len; i++) {
         const char c = text.bytes[i];
-        const bool escaped = c != '\0' && strchr("%+{}", c) != NULL;
-        if (*len + (escaped ? 3 : 1) > most) return false;
+        const bool escaped = memchr("%+{}", c, sizeof "%+{}") != NULL; /* NUL, too */
+        if (*len + (escaped ? 3 : 1) > KEY_MOST) return false;
         if (escaped) {
             out[(*len)++] = '%';
             out[(*len)++] = digits[(unsigned char)c >> 4];
@@ -333,28 +419,41 @@ static bool envoy_add(char out[RULES_KEY_MAX], size_t *len, struct rules_text te
     return true;
 }
 
-/* domain+key+value+key+value. Half of the longest key, because %, { and } grow again when it is stored. */
-size_t rules_descriptor_key(char out[RULES_KEY_MAX], const struct rules_request *request) {
+static bool envoy_add_plus(char out[KEY_MOST], size_t *len) {
+    if (*len == KEY_MOST) return false;
+    out[(*len)++] = '+';
+    return true;
+}
+
+/* What counts as the value of an entry: of a pattern with share_threshold the pattern. *at goes one level down. */
+static struct rules_text envoy_value(const struct rules_descriptor **at, const struct rules_field *entry) {
+    if (*at != NULL) *at = envoy_next(*at, entry);
+    return *at != NULL && (*at)->shares ? (struct rules_text){(*at)->value, strlen((*at)->value)} : entry->value;
+}
+
+static void envoy_hash(crypto_generichash_blake2b_state *state, struct rules_text text) {
+    const uint64_t len = text.len;
+    crypto_generichash_blake2b_update(state, (const unsigned char *)&len, sizeof len);
+    crypto_generichash_blake2b_update(state, (const unsigned char *)text.bytes, text.len);
+}
+
+/* domain+key+value+key+value, or a digest if that is too long. A digest has no +. */
+size_t rules_descriptor_key(char out[RULES_KEY_MAX], const struct rules *rules, const struct rules_request *request) {
+    const struct rules_descriptor *const root = envoy_root(rules, request->domain), *at = root;
     crypto_generichash_blake2b_state state;
     unsigned char digest[32];
     size_t len = 0;
-    bool fits = envoy_add(out, &len, request->domain, RULES_KEY_MAX / 4);
-    for (size_t i = 0; i < request->n_entries && fits; i++) {
-        fits = envoy_add(out, &len, (struct rules_text){"", 0}, RULES_KEY_MAX / 4) && len + 2 < RULES_KEY_MAX / 4;
-        if (fits) out[len++] = '+';
-        fits = fits && envoy_add(out, &len, request->entries[i].name, RULES_KEY_MAX / 4) && len + 1 < RULES_KEY_MAX / 4;
-        if (fits) out[len++] = '+';
-        fits = fits && envoy_add(out, &len, request->entries[i].value, RULES_KEY_MAX / 4);
-    }
+    bool fits = envoy_add(out, &len, request->domain);
+    for (size_t i = 0; i < request->n_entries && fits; i++)
+        fits = envoy_add_plus(out, &len) && envoy_add(out, &len, request->entries[i].name) &&
+               envoy_add_plus(out, &len) && envoy_add(out, &len, envoy_value(&at, &request->entries[i]));
     if (fits) return len;
+    at = root;
     crypto_generichash_blake2b_init(&state, NULL, 0, sizeof digest);
-    for (size_t i = 0; i <= request->n_entries; i++) {
-        const struct rules_text name = i == 0 ? request->domain : request->entries[i - 1].name;
-        const struct rules_text value = i == 0 ? (struct rules_text){"", 0} : request->entries[i - 1].value;
-        const uint64_t lengths[] = {name.len, value.len};
-        crypto_generichash_blake2b_update(&state, (const unsigned char *)lengths, sizeof lengths);
-        crypto_generichash_blake2b_update(&state, (const unsigned char *)name.bytes, name.len);
-        crypto_generichash_blake2b_update(&state, (const unsigned char *)value.bytes, value.len);
+    envoy_hash(&state, request->domain);
+    for (size_t i = 0; i < request->n_entries; i++) {
+        envoy_hash(&state, request->entries[i].name);
+        envoy_hash(&state, envoy_value(&at, &request->entries[i]));
     }
     crypto_generichash_blake2b_final(&state, digest, sizeof digest);
     sodium_bin2hex(out, RULES_KEY_MAX, digest, sizeof digest);

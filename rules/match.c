@@ -11,14 +11,15 @@
 
 #include "pattern.h"
 
-enum { PATH_MOST = 64 * 1024, HASH_SIZE = 32, UNKNOWN_ADDRESS = 7 };
+enum { HASH_SIZE = 32, HOST_MOST = 255, METHOD_MOST = 31 };
 
 struct matcher {
     struct rules_match *match;
     const struct rules_request *request;
-    char path[PATH_MOST];
-    size_t path_len; /* SIZE_MAX: it has none that can be read */
-    bool has_path;   /* `path` is there */
+    struct rules_text host, method; /* in their normal form */
+    bool has_path;                  /* match->path is there */
+    bool too_long;                  /* the path, or a value of the query */
+    char host_bytes[HOST_MOST], method_bytes[METHOD_MOST];
 };
 
 __attribute__((format(printf, 2, 3))) static enum rules_outcome match_refuse(struct rules_match *match,
@@ -34,6 +35,10 @@ __attribute__((format(printf, 2, 3))) static enum rules_outcome match_refuse(str
 
 static bool match_same_name(struct rules_text name, const char *other) {
     return strlen(other) == name.len && strncasecmp(name.bytes, other, name.len) == 0;
+}
+
+static bool match_same(struct rules_text text, const char *other) {
+    return strlen(other) == text.len && memcmp(text.bytes, other, text.len) == 0;
 }
 
 static struct rules_text match_trimmed(struct rules_text text) {
@@ -59,51 +64,117 @@ static bool match_next_pair(struct rules_text *rest, char separator, struct rule
     return true;
 }
 
-/* Counts the pairs of this name. *value is the first one. */
-static size_t match_count_pairs(struct rules_text pairs, char separator, const char *name, struct rules_text *value) {
-    struct rules_field pair;
-    size_t n = 0;
-    while (match_next_pair(&pairs, separator, &pair))
-        if (pair.name.len == strlen(name) && memcmp(pair.name.bytes, name, pair.name.len) == 0 && n++ == 0)
-            *value = pair.value;
-    return n;
+/* A copy with another case of its ASCII letters. What does not fit stays as it is: then it is no usual name. */
+static struct rules_text match_folded(char *out, size_t size, struct rules_text text, char first, char last) {
+    if (text.len > size) return text;
+    for (size_t i = 0; i < text.len; i++)
+        out[i] = text.bytes[i] >= first && text.bytes[i] <= last ? (char)(text.bytes[i] ^ ('a' - 'A')) : text.bytes[i];
+    return (struct rules_text){out, text.len};
 }
 
-/* How many values the request has of this kind and name. *value is the first one. */
-static size_t match_values(struct matcher *m, enum rules_key_kind kind, const char *name, struct rules_text *value) {
+/* The host in lower case, without port and without the dot at its end. */
+static struct rules_text match_host(char out[HOST_MOST], struct rules_text host) {
+    size_t len = host.len;
+    while (len > 0 && host.bytes[len - 1] >= '0' && host.bytes[len - 1] <= '9')
+        len--;
+    if (len > 0 && host.bytes[len - 1] == ':' && (host.bytes[0] == '[' || memchr(host.bytes, ':', len - 1) == NULL))
+        host.len = len - 1;
+    if (host.len > 1 && host.bytes[host.len - 1] == '.') host.len--;
+    return match_folded(out, HOST_MOST, host, 'A', 'Z');
+}
+
+static const struct rules_path *match_path(struct matcher *m) {
+    if (!m->has_path && !pattern_read_path(&m->match->path, m->request->target)) m->too_long = true;
+    m->has_path = true;
+    return &m->match->path;
+}
+
+/* A value as an application decodes it: so no other spelling is another value. */
+static struct rules_text match_decoded(struct matcher *m, struct rules_text value, bool plus_is_space) {
+    size_t len = sizeof m->match->value;
+    if (pattern_decode(m->match->value, &len, value, plus_is_space)) return (struct rules_text){m->match->value, len};
+    m->too_long = true;
+    return (struct rules_text){0};
+}
+
+static struct rules_text match_decoded_cookie(struct matcher *m, struct rules_text value) {
+    const bool quoted = value.len >= 2 && value.bytes[0] == '"' && value.bytes[value.len - 1] == '"';
+    struct rules_text decoded =
+        match_decoded(m, quoted ? (struct rules_text){value.bytes + 1, value.len - 2} : value, false);
+    return quoted ? (struct rules_text){m->match->value, pattern_unescape(m->match->value, decoded.len)} : decoded;
+}
+
+static bool match_decoded_is(struct rules_text encoded, const char *name) {
+    char bytes[256];
+    size_t len = sizeof bytes;
+    return pattern_decode(bytes, &len, encoded, true) && strlen(name) == len && memcmp(bytes, name, len) == 0;
+}
+
+/* A walk over the values that a request has of one kind and name. */
+struct values {
+    enum rules_key_kind kind;
+    const char *name;
+    size_t at;
+    struct rules_text pairs; /* that are left, of the query or of a cookie field */
+};
+
+/* The value is valid until the next call. False at the end. */
+static bool match_next(struct matcher *m, struct values *values, struct rules_text *value) {
     const struct rules_request *request = m->request;
-    size_t n = 0;
-    switch (kind) {
-    case RULES_KEY_METHOD: *value = request->method; return value->len > 0;
-    case RULES_KEY_HOST: *value = request->host; return value->len > 0;
+    struct rules_field pair;
+    switch (values->kind) {
+    case RULES_KEY_METHOD: *value = m->method; return values->at++ == 0 && value->len > 0;
+    case RULES_KEY_HOST: *value = m->host; return values->at++ == 0 && value->len > 0;
     case RULES_KEY_PATH:
-        if (!m->has_path) m->path_len = pattern_normal_path(m->path, sizeof m->path, request->target);
-        m->has_path = true;
-        *value = (struct rules_text){m->path, m->path_len};
-        return m->path_len != SIZE_MAX;
-    case RULES_KEY_QUERY: return match_count_pairs(pattern_query(request->target), '&', name, value);
+        if (values->at++ > 0 || match_path(m)->n == 0) return false;
+        *value = (struct rules_text){m->match->path.bytes[0], m->match->path.len[0]};
+        return true;
+    case RULES_KEY_QUERY:
+        if (values->at++ == 0) values->pairs = pattern_query(request->target);
+        while (match_next_pair(&values->pairs, '&', &pair))
+            if (match_decoded_is(pair.name, values->name)) {
+                *value = match_decoded(m, pair.value, true);
+                return true;
+            }
+        return false;
     case RULES_KEY_HEADER:
-        for (size_t i = 0; i < request->n_fields; i++)
-            if (match_same_name(request->fields[i].name, name) && n++ == 0) *value = request->fields[i].value;
-        return n;
-    case RULES_KEY_COOKIE:
-        for (size_t i = 0; i < request->n_fields; i++) {
-            struct rules_text one;
-            if (!match_same_name(request->fields[i].name, "cookie")) continue;
-            const size_t here = match_count_pairs(request->fields[i].value, ';', name, &one);
-            if (here > 0 && n == 0) *value = one;
-            n += here;
+        while (values->at < request->n_fields) {
+            const struct rules_field *field = &request->fields[values->at++];
+            if (!match_same_name(field->name, values->name)) continue;
+            *value = match_trimmed(field->value);
+            return true;
         }
-        return n;
+        return false;
+    case RULES_KEY_COOKIE:
+        for (;;) {
+            while (match_next_pair(&values->pairs, ';', &pair))
+                if (match_same(pair.name, values->name)) {
+                    *value = match_decoded_cookie(m, pair.value);
+                    return true;
+                }
+            while (values->at < request->n_fields && !match_same_name(request->fields[values->at].name, "cookie"))
+                values->at++;
+            if (values->at == request->n_fields) return false;
+            values->pairs = request->fields[values->at++].value;
+        }
     case RULES_KEY_DESCRIPTOR:
-        for (size_t i = 0; i < request->n_entries; i++)
-            if (request->entries[i].name.len == strlen(name) &&
-                memcmp(request->entries[i].name.bytes, name, request->entries[i].name.len) == 0 && n++ == 0)
-                *value = request->entries[i].value;
-        return n;
+        while (values->at < request->n_entries) {
+            const struct rules_field *entry = &request->entries[values->at++];
+            if (!match_same(entry->name, values->name)) continue;
+            *value = entry->value;
+            return true;
+        }
+        return false;
     case RULES_KEY_IP: break;
     }
-    return 0;
+    return false;
+}
+
+/* The value of a field that a request has once. Which of two values the application takes is not known. */
+static bool match_only(struct matcher *m, enum rules_key_kind kind, const char *name, struct rules_text *value) {
+    struct values values = {.kind = kind, .name = name};
+    struct rules_text other;
+    return match_next(m, &values, value) && !match_next(m, &values, &other);
 }
 
 /* ---- Conditions ---- */
@@ -114,13 +185,27 @@ static bool match_any_network(const struct rules_condition *condition, const str
     return false;
 }
 
-/* A field that comes twice matches nothing: which of them the application takes is not known. */
-static bool match_condition(struct matcher *m, const struct rules_condition *condition) {
-    struct rules_text value = {0};
-    if (condition->kind == RULES_KEY_IP) return match_any_network(condition, m->request->ip);
-    if (match_values(m, condition->kind, condition->name, &value) != 1) return false;
+static bool match_value(const struct rules_condition *condition, struct rules_text value) {
+    const bool fold = condition->kind == RULES_KEY_HOST || condition->kind == RULES_KEY_METHOD;
     for (size_t i = 0; i < condition->n_values; i++)
-        if (pattern_matches(condition->values[i], value, condition->kind == RULES_KEY_HOST)) return true;
+        if (pattern_matches(condition->values[i], value, fold)) return true;
+    /* An application answers HEAD as it answers GET. */
+    return condition->kind == RULES_KEY_METHOD && match_same(value, "HEAD") &&
+           match_value(condition, (struct rules_text){"GET", 3});
+}
+
+/* A limit counts if one of the values matches: so a client cannot add a value to pass it. */
+static bool match_condition(struct matcher *m, const struct rules_condition *condition) {
+    struct values values = {.kind = condition->kind, .name = condition->name};
+    struct rules_text value;
+    if (condition->kind == RULES_KEY_IP) return match_any_network(condition, m->request->ip);
+    if (condition->kind == RULES_KEY_PATH) {
+        for (size_t i = 0; i < condition->n_values; i++)
+            if (pattern_matches_path(condition->values[i], match_path(m))) return true;
+        return false;
+    }
+    while (match_next(m, &values, &value))
+        if (match_value(condition, value)) return true;
     return false;
 }
 
@@ -130,9 +215,14 @@ static bool match_all(struct matcher *m, const struct rules_conditions *conditio
     return true;
 }
 
-static bool match_any(struct matcher *m, const struct rules_condition *conditions, size_t n) {
+/* A field that comes twice exempts nothing. */
+static bool match_exempts(struct matcher *m, const struct rules_condition *conditions, size_t n) {
+    struct rules_text value;
     for (size_t i = 0; i < n; i++)
-        if (match_condition(m, &conditions[i])) return true;
+        if (conditions[i].kind == RULES_KEY_IP
+                ? match_any_network(&conditions[i], m->request->ip)
+                : match_only(m, conditions[i].kind, conditions[i].name, &value) && match_value(&conditions[i], value))
+            return true;
     return false;
 }
 
@@ -153,12 +243,12 @@ static void match_add(struct key *key, const char *bytes, size_t len) {
     key->len += len;
 }
 
-/* A value with % + { } escaped. */
+/* A value with % + { } and NUL escaped. */
 static void match_add_escaped(struct key *key, struct rules_text value) {
     static const char digits[] = "0123456789ABCDEF";
     for (size_t i = 0; i < value.len; i++) {
         const char c = value.bytes[i];
-        if (c != '\0' && strchr("%+{}", c) != NULL)
+        if (memchr("%+{}", c, sizeof "%+{}") != NULL)
             match_add(key, (const char[]){'%', digits[(unsigned char)c >> 4], digits[(unsigned char)c & 15]}, 3);
         else
             match_add(key, &c, 1);
@@ -179,7 +269,7 @@ static void match_add_hashed(struct key *key, struct rules_text value) {
 static void match_add_ip(struct key *key, const struct rules_key *part, const struct steady__address *ip) {
     char text[STEADY__ADDRESS_KEY_MAX];
     if (ip == NULL)
-        match_add(key, "unknown", UNKNOWN_ADDRESS); /* all requests without an address share a bucket */
+        match_add(key, "unknown", sizeof "unknown" - 1); /* all requests without an address share a bucket */
     else
         match_add(key, text, steady__address_key(text, ip, part->prefix));
 }
@@ -195,7 +285,7 @@ static bool match_make_key(struct matcher *m, const struct rules_limit *limit, s
             match_add_ip(key, part, m->request->ip);
             continue;
         }
-        if (match_values(m, part->kind, part->name, &value) != 1 || value.len == 0) return false;
+        if (!match_only(m, part->kind, part->name, &value) || value.len == 0) return false;
         if (part->hashed)
             match_add_hashed(key, value);
         else
@@ -204,48 +294,40 @@ static bool match_make_key(struct matcher *m, const struct rules_limit *limit, s
     return true;
 }
 
-/* A key that is too long is hashed, so that it still limits. All its parts are, because any of them may be long. */
+/* A key that is too long is hashed, so that it still limits. All its parts are, because any of them may be long. No
+ * value can write %h, because % is escaped in values. */
 static void match_hash_key(struct matcher *m, const struct rules_limit *limit, struct key *key) {
     *key = (struct key){.len = 0};
     for (size_t i = 0; i < limit->n_keys; i++) {
         const struct rules_key *part = &limit->keys[i];
         struct rules_text value = {0};
         if (i > 0) match_add(key, "+", 1);
-        if (part->kind == RULES_KEY_IP)
+        if (part->kind == RULES_KEY_IP) {
             match_add_ip(key, part, m->request->ip);
-        else if (match_values(m, part->kind, part->name, &value) == 1)
+        } else if (match_only(m, part->kind, part->name, &value)) {
+            if (!part->hashed) match_add(key, "%h", 2);
             match_add_hashed(key, value);
+        }
     }
-}
-
-static bool match_keep_key(struct rules_match *match, struct rules_part *part, const struct key *key) {
-    if (key->len > sizeof match->keys - match->keys_len) return false;
-    part->key_at = match->keys_len;
-    part->key_len = key->len;
-    memcpy(match->keys + match->keys_len, key->bytes, key->len);
-    match->keys_len += key->len;
-    return true;
 }
 
 /* ---- Limits ---- */
 
 static size_t match_rate(struct matcher *m, const struct rules_limit *limit) {
     struct rules_text value = {0};
-    if (limit->n_tiers == 0 || match_values(m, RULES_KEY_HEADER, limit->tier_header, &value) != 1) return 0;
+    if (limit->n_tiers == 0 || !match_only(m, RULES_KEY_HEADER, limit->tier_header, &value)) return 0;
     for (size_t i = 0; i < limit->n_tiers; i++)
-        if (strlen(limit->tiers[i].value) == value.len && memcmp(limit->tiers[i].value, value.bytes, value.len) == 0)
-            return limit->tiers[i].rate;
+        if (match_same(value, limit->tiers[i].value)) return limit->tiers[i].rate;
     return 0;
 }
 
-/* False: the cost is no number. */
+/* False: the cost is no number, or comes twice. */
 static bool match_amount(struct matcher *m, const struct rules_limit *limit, int64_t *amount) {
-    struct rules_text value = {0};
+    struct values values = {.kind = RULES_KEY_HEADER, .name = limit->cost_header};
+    struct rules_text value = {0}, other;
     *amount = limit->amount;
-    if (limit->cost != RULES_COST_HEADER || match_values(m, RULES_KEY_HEADER, limit->cost_header, &value) == 0)
-        return true;
-    value = match_trimmed(value);
-    if (value.len == 0 || value.len > 10) return false;
+    if (limit->cost != RULES_COST_HEADER || !match_next(m, &values, &value)) return true;
+    if (value.len == 0 || value.len > 10 || match_next(m, &values, &other)) return false;
     *amount = 0;
     for (size_t i = 0; i < value.len; i++) {
         if (value.bytes[i] < '0' || value.bytes[i] > '9') return false;
@@ -266,7 +348,9 @@ static enum rules_outcome match_limit(struct matcher *m, const struct rules *rul
     struct rules_match *match = m->match;
     struct rules_part part = {.limit = limit};
     struct key key;
-    if (!match_make_key(m, limit, &key)) {
+    const bool has_key = match_make_key(m, limit, &key);
+    if (m->too_long) return RULES_MATCHED; /* rules_match refuses the request */
+    if (!has_key) {
         if (limit->missing == RULES_MISSING_SKIP) return RULES_MATCHED;
         if (limit->missing == RULES_MISSING_REFUSE)
             return match_refuse(match, "the request has no key for the limit %s", limit->name);
@@ -278,31 +362,37 @@ static enum rules_outcome match_limit(struct matcher *m, const struct rules *rul
     part.kind = limit->shadow ? STEADY_SHADOW : limit->cost == RULES_COST_AFTER ? STEADY_LOOK : STEADY_TAKE;
     if (key.too_long || rules_stored_len(rules, limit, (struct rules_text){key.bytes, key.len}) > RULES_KEY_MAX)
         match_hash_key(m, limit, &key);
-    if (match->n_parts == RULES_PARTS_MAX || !match_keep_key(match, &part, &key))
+    if (match->n_parts == RULES_PARTS_MAX)
         return match_refuse(match, "more than %d limits match the request", RULES_PARTS_MAX);
+    part.key_at = match->keys_len;
+    part.key_len = key.len;
+    memcpy(match->keys + match->keys_len, key.bytes, key.len);
+    match->keys_len += key.len;
     match->parts[match->n_parts++] = part;
     return RULES_MATCHED;
 }
 
-/* A limit of a file of envoyproxy/ratelimit: rules_find_descriptor finds it. */
-static bool match_is_envoy(const struct rules_limit *limit) {
-    return limit->n_keys == 1 && limit->keys[0].kind == RULES_KEY_DESCRIPTOR && limit->keys[0].name[0] == '\0';
-}
-
 enum rules_outcome rules_match(struct rules_match *match, const struct rules *rules,
                                const struct rules_request *request) {
-    struct matcher m;
+    const bool by_descriptor = request->n_entries > 0;
+    const struct rules_limit *const *limits = by_descriptor ? rules->of_descriptors : rules->of_requests;
+    const size_t n = by_descriptor ? rules->n_of_descriptors : rules->n_of_requests;
+    struct matcher m; /* its arrays are not cleared */
     m.match = match;
     m.request = request;
-    m.has_path = false;
+    m.has_path = m.too_long = false;
+    m.host = match_host(m.host_bytes, request->host);
+    m.method = match_folded(m.method_bytes, sizeof m.method_bytes, request->method, 'a', 'z');
     match->n_parts = 0;
     match->keys_len = 0;
-    match->exempt = match_any(&m, rules->exempt, rules->n_exempt);
-    for (size_t i = 0; i < rules->n_limits && !match->exempt; i++) {
-        const struct rules_limit *limit = &rules->limits[i];
-        if (limit->by_descriptor != (request->n_entries > 0) || match_is_envoy(limit)) continue;
-        if (!match_all(&m, &limit->match) || match_any(&m, limit->exempt, limit->n_exempt)) continue;
-        if (match_limit(&m, rules, limit) == RULES_REFUSED) return RULES_REFUSED;
+    match->exempt = match_exempts(&m, rules->exempt, rules->n_exempt);
+    for (size_t i = 0; i < n && !match->exempt; i++) {
+        const struct rules_limit *limit = limits[i];
+        const bool counts = match_all(&m, &limit->match) && !match_exempts(&m, limit->exempt, limit->n_exempt);
+        if (counts && match_limit(&m, rules, limit) == RULES_REFUSED) return RULES_REFUSED;
+        if (m.too_long)
+            return match_refuse(match, "the path, or a value of the query or of a cookie, is longer than %d bytes",
+                                RULES_PATH_MAX);
     }
     return RULES_MATCHED;
 }

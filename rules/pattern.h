@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * Patterns with `*`, and paths in their normal form. */
+ * Patterns with `*`, and paths as servers read them. */
 #ifndef STEADY_RULES_PATTERN_H
 #define STEADY_RULES_PATTERN_H
 
@@ -8,10 +8,17 @@
 /* `*` matches any bytes, also none. Every other byte matches itself; with fold, in either case of ASCII. */
 bool pattern_matches(const char *pattern, struct rules_text text, bool fold);
 
-/* Writes the path of a request target in its normal form, as a server would understand it: percent-decoded, without
- * query, empty segments, "." and "..". So no other spelling of a path passes a limit. Returns its length, or SIZE_MAX
- * if there is no room, or if the target has no path. */
-size_t pattern_normal_path(char *out, size_t size, struct rules_text target);
+/* Decodes %XX. *size: the room, and then the length. False: there is no room. */
+bool pattern_decode(char *out, size_t *size, struct rules_text text, bool plus_is_space);
+
+/* Replaces \OOO and \C of a quoted string in place. The new length. */
+size_t pattern_unescape(char *bytes, size_t len);
+
+/* False: the path is too long. */
+bool pattern_read_path(struct rules_path *path, struct rules_text target);
+
+/* True if one reading matches, with or without a slash at its end. So no spelling of a path passes a limit. */
+bool pattern_matches_path(const char *pattern, const struct rules_path *path);
 
 /* The query of a request target. */
 struct rules_text pattern_query(struct rules_text target);

@@ -11,12 +11,26 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "memory.h"
 
-enum { FILE_MOST = 4 << 20, LIMITS_MOST = 10000, VALUES_MOST = 1000, NAME_MOST = 64 };
+enum {
+    FILE_MOST = 4 << 20,
+    LIMITS_MOST = 10000,
+    VALUES_MOST = 1000,
+    VISITS_MOST = 500000,
+    NESTED_MOST = 1000,
+    WARNINGS_MOST = 100
+};
 
 /* ---- Errors ---- */
+
+/* A text of the file may have line breaks, or codes for a terminal. */
+static void reader_blank_controls(char *text) {
+    for (; *text != '\0'; text++)
+        if ((unsigned char)*text < ' ' || *text == 127) *text = '?';
+}
 
 void reader_fail(struct reader *r, const yaml_node_t *node, const char *format, ...) {
     va_list arguments;
@@ -29,17 +43,20 @@ void reader_fail(struct reader *r, const yaml_node_t *node, const char *format, 
     va_start(arguments, format);
     vsnprintf(r->error->text + len, sizeof r->error->text - (size_t)len, format, arguments);
     va_end(arguments);
+    reader_blank_controls(r->error->text);
 }
 
 void reader_warn(struct reader *r, const yaml_node_t *node, const char *format, ...) {
     char text[512];
     va_list arguments;
+    if (r->rules->n_warnings == WARNINGS_MOST) return;
     int len =
         snprintf(text, sizeof text, "%s:%zu:%zu: ", r->file, node->start_mark.line + 1, node->start_mark.column + 1);
     if (len < 0 || (size_t)len >= sizeof text) return;
     va_start(arguments, format);
     vsnprintf(text + len, sizeof text - (size_t)len, format, arguments);
     va_end(arguments);
+    reader_blank_controls(text);
     const char *copy = reader_copy(r, text, strlen(text));
     reader_append(r, &r->rules->warnings, &r->rules->n_warnings, &copy, sizeof copy);
 }
@@ -90,22 +107,26 @@ const char *reader_text(struct reader *r, const yaml_node_t *node, const char *w
 
 int64_t reader_number(struct reader *r, const yaml_node_t *node, const char *what, int64_t least, int64_t most) {
     const char *text = reader_text(r, node, what);
-    char *end = NULL;
     if (text == NULL) return least;
-    errno = 0;
-    const long long number = strtoll(text, &end, 10);
-    if (end == text || *end != '\0' || errno != 0 || number < least || number > most)
+    const size_t digits = strspn(text, "0123456789");
+    const bool is_number = digits > 0 && digits <= 18 && text[digits] == '\0' && (*text != '0' || digits == 1);
+    const long long number = is_number ? strtoll(text, NULL, 10) : 0;
+    if (!is_number || number < least || number > most)
         reader_fail(r, node, "%s is \"%s\"; it must be a whole number from %lld to %lld", what, text, (long long)least,
                     (long long)most);
     return r->failed ? least : number;
 }
 
 bool reader_bool(struct reader *r, const yaml_node_t *node, const char *what) {
+    static const char *const words[] = {"true", "false", "yes", "no", "on", "off", "y", "n", NULL}; /* of YAML 1.1 */
     const char *text = reader_text(r, node, what);
+    int i = 0;
     if (text == NULL) return false;
-    if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0)
+    while (words[i] != NULL && (r->is_envoy ? strcasecmp(text, words[i]) : strcmp(text, words[i])) != 0)
+        i++;
+    if (words[i] == NULL || (i > 1 && !r->is_envoy))
         reader_fail(r, node, "%s is \"%s\"; it must be true or false", what, text);
-    return strcmp(text, "true") == 0;
+    return !r->failed && i % 2 == 0;
 }
 
 /* One of the words of a list that ends with NULL. Its index. */
@@ -131,6 +152,33 @@ steady_us reader_duration(struct reader *r, const yaml_node_t *node, const char 
 
 /* ---- Mappings and lists ---- */
 
+/* False: there are too many values, because an anchor is repeated. */
+static bool reader_visit(struct reader *r, const yaml_node_t *node) {
+    if (++r->visited > VISITS_MOST)
+        reader_fail(r, node, "the file has more than %d values, counting those of anchors", VISITS_MOST);
+    return !r->failed;
+}
+
+/* envoyproxy/ratelimit takes a value of null for a missing one, and each of its keys in every place. */
+static bool reader_is_skipped(struct reader *r, const yaml_node_t *key, const char *name, const yaml_node_t *value,
+                              bool known) {
+    static const char *const keys[] = {
+        "domain",         "descriptors",       "key",       "value",      "rate_limit",
+        "unit",           "requests_per_unit", "unlimited", "name",       "replaces",
+        "shadow_mode",    "share_threshold",   "metadata",  "quota_mode", "detailed_metric",
+        "value_to_metric"};
+    const bool plain = value->type == YAML_SCALAR_NODE && value->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
+    const char *text = plain ? (const char *)value->data.scalar.value : "other";
+    if (!r->is_envoy) return false;
+    if (known) return *text == '\0' || strcmp(text, "~") == 0 || strcasecmp(text, "null") == 0;
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        if (strcmp(name, keys[i]) != 0) continue;
+        reader_warn(r, key, "%s has no effect here; it belongs to another level", name);
+        return true;
+    }
+    return false;
+}
+
 /* Calls the function of each key. Keys that are unknown or come twice are errors. */
 void reader_mapping(struct reader *r, const yaml_node_t *node, const char *what, const struct reader_entry *entries,
                     void *to) {
@@ -143,9 +191,10 @@ void reader_mapping(struct reader *r, const yaml_node_t *node, const char *what,
         const yaml_node_t *key = reader_node(r, pair->key);
         const char *name = reader_text(r, key, "a key");
         int i = 0;
-        if (r->failed) return;
+        if (r->failed || !reader_visit(r, key)) return;
         while (entries[i].name != NULL && strcmp(entries[i].name, name) != 0)
             i++;
+        if (reader_is_skipped(r, key, name, reader_node(r, pair->value), entries[i].name != NULL)) continue;
         if (entries[i].name == NULL) {
             char all[300] = "";
             for (int k = 0; entries[k].name != NULL; k++)
@@ -174,7 +223,7 @@ void reader_list(struct reader *r, const yaml_node_t *node, void (*read)(struct 
         reader_fail(r, node, "the list has more than %d items", LIMITS_MOST);
     for (const yaml_node_item_t *item = node->data.sequence.items.start;
          item < node->data.sequence.items.top && !r->failed; item++)
-        read(r, reader_node(r, *item), to);
+        if (reader_visit(r, node)) read(r, reader_node(r, *item), to);
 }
 
 /* ---- Conditions ---- */
@@ -238,8 +287,14 @@ static void read_named(struct reader *r, const yaml_node_t *node, struct conditi
     }
     for (const yaml_node_pair_t *pair = node->data.mapping.pairs.start;
          pair < node->data.mapping.pairs.top && !r->failed; pair++) {
-        const char *name = reader_text(r, reader_node(r, pair->key), "a name");
-        if (name == NULL) return;
+        const yaml_node_t *key = reader_node(r, pair->key);
+        const char *name = reader_text(r, key, "a name");
+        if (name == NULL || !reader_visit(r, key)) return;
+        if (*name == '\0' || (kind == RULES_KEY_HEADER && strpbrk(name, ": ") != NULL))
+            reader_fail(r, key, "\"%s\" is no name of a %s; leave out the colon", name, what);
+        for (size_t i = 0; i < to->n; i++)
+            if (to->all[i].kind == kind && (kind == RULES_KEY_HEADER ? strcasecmp : strcmp)(to->all[i].name, name) == 0)
+                reader_fail(r, key, "\"%s\" is given twice; list its values: { %s: [ONE, OTHER] }", name, name);
         read_condition(r, reader_node(r, pair->value), to, kind, reader_copy(r, name, strlen(name)));
     }
 }
@@ -254,6 +309,10 @@ static void read_match_path(struct reader *r, const yaml_node_t *node, void *to)
     for (size_t i = 0; last != NULL && i < last->n_values; i++)
         if (last->values[i][0] != '/' && last->values[i][0] != '*')
             reader_fail(r, node, "the path \"%s\" must begin with / or *", last->values[i]);
+    for (size_t i = 0; last != NULL && i < last->n_values; i++)
+        if (strpbrk(last->values[i], "?#") != NULL)
+            reader_fail(r, node, "the path \"%s\" must end before ? and #; use query: { name: value }",
+                        last->values[i]);
 }
 static void read_match_host(struct reader *r, const yaml_node_t *node, void *to) {
     read_condition(r, node, to, RULES_KEY_HOST, NULL);
@@ -313,11 +372,11 @@ static struct conditions read_exempt(struct reader *r, const yaml_node_t *node) 
 
 struct limit_reader {
     struct rules_limit limit;
-    const char *rate, *burst_text;
-    const yaml_node_t *rate_node, *burst_node, *tiers_node;
+    const char *rate;
+    const yaml_node_t *rate_node, *tiers_node;
     int64_t burst;
     steady_us block;
-    bool trusted_header;
+    bool has_missing;
 };
 
 static void read_limit_name(struct reader *r, const yaml_node_t *node, void *to) {
@@ -328,8 +387,7 @@ static void read_limit_name(struct reader *r, const yaml_node_t *node, void *to)
     steady_message why;
     if (steady_limit_check(&probe, &why) != 0 || strchr(name, ':') != NULL)
         reader_fail(r, node,
-                    "the name \"%s\" must be 1 to %d printable ASCII bytes without spaces, %%, {, } and :", name,
-                    NAME_MOST);
+                    "the name \"%.64s\" must be 1 to 64 printable ASCII bytes without spaces, %%, {, } and :", name);
     l->limit.name = l->limit.stored_name = reader_copy(r, name, strlen(name));
 }
 
@@ -421,7 +479,6 @@ static void read_limit_rate(struct reader *r, const yaml_node_t *node, void *to)
 static void read_limit_burst(struct reader *r, const yaml_node_t *node, void *to) {
     struct limit_reader *l = to;
     l->burst = reader_number(r, node, "burst", 1, INT32_MAX);
-    l->burst_node = node;
 }
 static void read_limit_block(struct reader *r, const yaml_node_t *node, void *to) {
     ((struct limit_reader *)to)->block = reader_duration(r, node, "block");
@@ -439,7 +496,9 @@ static void read_limit_mode(struct reader *r, const yaml_node_t *node, void *to)
 }
 static void read_limit_missing(struct reader *r, const yaml_node_t *node, void *to) {
     static const char *const words[] = {"ip", "skip", "refuse", NULL};
-    ((struct limit_reader *)to)->limit.missing = (enum rules_missing)reader_choice(r, node, "missing", words);
+    struct limit_reader *l = to;
+    l->has_missing = true;
+    l->limit.missing = (enum rules_missing)reader_choice(r, node, "missing", words);
 }
 static void read_limit_cost(struct reader *r, const yaml_node_t *node, void *to) {
     struct rules_limit *limit = &((struct limit_reader *)to)->limit;
@@ -500,7 +559,11 @@ static void read_tiers(struct reader *r, struct limit_reader *l) {
         const char *name = reader_text(r, reader_node(r, pair->key), "a tier");
         const char *text = r->failed ? NULL : reader_text(r, value, "the value of a tier");
         if (text == NULL) return;
+        for (size_t i = 0; i < l->limit.n_tiers; i++)
+            if (strcmp(tiers[i].value, name) == 0) reader_fail(r, value, "the tier \"%s\" is given twice", name);
+        if (!reader_visit(r, value)) return;
         if (strcmp(name, "header") == 0) {
+            if (l->limit.tier_header != NULL) reader_fail(r, value, "\"header\" is given twice");
             l->limit.tier_header = reader_copy(r, text, strlen(text));
         } else if (strcmp(name, "trusted_header") == 0) {
             trusted = reader_bool(r, value, "trusted_header");
@@ -512,12 +575,57 @@ static void read_tiers(struct reader *r, struct limit_reader *l) {
     l->limit.tiers = tiers;
     if (!r->failed && l->limit.tier_header == NULL)
         reader_fail(r, node, "tiers needs the header that names the tier, such as header: x-plan");
+    if (!r->failed && l->limit.n_tiers == 0)
+        reader_fail(r, node, "tiers has no tier; add a value of the header and its rate, such as pro: 1000/min");
     if (!r->failed) read_check_trust(r, node, true, trusted, "tiers");
+}
+
+/* A descriptor has entries and nothing else. */
+static void read_check_descriptor(struct reader *r, const yaml_node_t *node, struct rules_limit *limit,
+                                  bool has_missing) {
+    if (!limit->by_descriptor) return;
+    for (size_t i = 0; i < limit->n_keys; i++)
+        if (limit->keys[i].kind != RULES_KEY_DESCRIPTOR)
+            reader_fail(r, node, "the limit %s counts for descriptors of Envoy, so its key must be descriptor:NAME",
+                        limit->name);
+    for (size_t i = 0; i < limit->match.n; i++)
+        if (limit->match.all[i].kind != RULES_KEY_DESCRIPTOR)
+            reader_fail(r, node, "the limit %s counts for descriptors of Envoy, so it must match descriptor only",
+                        limit->name);
+    if (has_missing && limit->missing == RULES_MISSING_IP)
+        reader_fail(r, node, "a descriptor of Envoy has no address; use missing: skip or missing: refuse");
+    if (!has_missing) limit->missing = RULES_MISSING_SKIP;
+    if (limit->max_ahead > 0) reader_fail(r, node, "Envoy does not wait for its answer; leave out max_ahead");
+    if (limit->n_exempt > 0 || limit->n_tiers > 0 || limit->cost == RULES_COST_HEADER)
+        reader_fail(r, node, "a descriptor of Envoy has no headers and no address; leave out %s",
+                    limit->n_exempt > 0  ? "exempt"
+                    : limit->n_tiers > 0 ? "tiers"
+                                         : "cost");
+}
+
+/* Likely mistakes. */
+static void read_warn_of_limit(struct reader *r, const yaml_node_t *node, const struct rules_limit *limit) {
+    const bool takes = limit->cost == RULES_COST_NUMBER;
+    for (size_t i = 0; takes && i < limit->n_rates; i++)
+        if (limit->amount > limit->rates[i].max_capacity) {
+            reader_warn(r, node, "the limit %s denies every request: its cost is %lld, and %s burst is only %lld",
+                        limit->name, (long long)limit->amount, i > 0 ? "the smallest tier's" : "its",
+                        (long long)limit->rates[i].max_capacity);
+            break;
+        }
+    if (limit->max_ahead > 0 && limit->rates[0].block_duration > 0)
+        reader_warn(r, node, "the limit %s has max_ahead, so its block never starts; leave one of them out",
+                    limit->name);
+    if (limit->cost == RULES_COST_AFTER && limit->rates[0].block_duration > 0)
+        reader_warn(r, node, "the limit %s has cost: after, so its block never starts; leave it out", limit->name);
 }
 
 static void read_limit(struct reader *r, const yaml_node_t *node, void *to) {
     static const struct rules_key by_ip = {.kind = RULES_KEY_IP, .prefix = 64};
-    struct limit_reader l = {.limit = {.line = (int)node->start_mark.line + 1, .file = r->file, .amount = 1}};
+    struct limit_reader l = {.limit = {.line = (int)node->start_mark.line + 1,
+                                       .column = node->start_mark.column + 1,
+                                       .file = r->file,
+                                       .amount = 1}};
     (void)to;
     reader_mapping(r, node, "a limit", limit_entries, &l);
     if (!r->failed && l.limit.name == NULL) reader_fail(r, node, "a limit needs a name, such as name: login");
@@ -538,11 +646,13 @@ static void read_limit(struct reader *r, const yaml_node_t *node, void *to) {
         l.limit.by_descriptor = l.limit.by_descriptor || l.limit.keys[i].kind == RULES_KEY_DESCRIPTOR;
     for (size_t i = 0; i < l.limit.match.n; i++)
         l.limit.by_descriptor = l.limit.by_descriptor || l.limit.match.all[i].kind == RULES_KEY_DESCRIPTOR;
+    read_check_descriptor(r, node, &l.limit, l.has_missing);
     if (l.limit.cost == RULES_COST_AFTER && l.limit.max_ahead > 0)
         reader_fail(r, node, "the limit %s has cost: after, so it cannot queue; leave out max_ahead", l.limit.name);
     if (l.limit.shadow && l.limit.max_ahead > 0)
         reader_fail(r, node, "the limit %s has mode: shadow, so it cannot queue; leave out max_ahead", l.limit.name);
     if (r->rules->n_limits == LIMITS_MOST) reader_fail(r, node, "more than %d limits", LIMITS_MOST);
+    if (!r->failed) read_warn_of_limit(r, node, &l.limit);
     l.limit.index = r->rules->n_limits;
     reader_append(r, &r->rules->limits, &r->rules->n_limits, &l.limit, sizeof l.limit);
 }
@@ -655,6 +765,35 @@ static bool read_is_envoy(struct reader *r, const yaml_node_t *root) {
     return false;
 }
 
+/* An earlier network that has all addresses of this one. */
+static bool read_is_covered(const struct rules_condition *conditions, size_t n, const struct steady__network *network) {
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < conditions[i].n_networks; k++)
+            if (conditions[i].networks[k].prefix <= network->prefix &&
+                steady__network_has(&conditions[i].networks[k], &network->address))
+                return true;
+    return false;
+}
+
+/* Warns if all networks of a match are exempt. `exempt` may stand after `limits`, so this is done at the end. */
+static void read_warn_of_exempt(struct reader *r) {
+    const struct rules *rules = r->rules;
+    for (size_t i = 0; i < rules->n_limits; i++) {
+        const struct rules_limit *limit = &rules->limits[i];
+        for (size_t k = 0; k < limit->match.n; k++) {
+            const struct rules_condition *condition = &limit->match.all[k];
+            size_t covered = 0;
+            for (size_t n = 0; n < condition->n_networks; n++)
+                covered += read_is_covered(rules->exempt, rules->n_exempt, &condition->networks[n]) ||
+                           read_is_covered(limit->exempt, limit->n_exempt, &condition->networks[n]);
+            if (covered > 0 && covered == condition->n_networks) {
+                const yaml_node_t at = {.start_mark = {.line = (size_t)limit->line - 1, .column = limit->column - 1}};
+                reader_warn(r, &at, "the limit %s never counts: exempt has all addresses of its match", limit->name);
+            }
+        }
+    }
+}
+
 static void read_root(struct reader *r, const struct values *after) {
     const yaml_node_t *root = yaml_document_get_root_node(r->document);
     struct file file = {.include = NULL};
@@ -667,27 +806,69 @@ static void read_root(struct reader *r, const struct values *after) {
     } else {
         reader_mapping(r, root, "the file", file_entries, &file);
         if (!r->failed && file.include != NULL) reader_list(r, file.include, read_include, &file.after);
-        if (!r->failed && r->rules->n_limits == 0) reader_fail(r, root, "the file has no limit; add limits: [ ... ]");
+        if (!r->failed && r->rules->n_limits == 0 && r->rules->n_domains == 0)
+            reader_fail(r, root, "the file has no limit; add limits: [ ... ]");
+        if (!r->failed) read_warn_of_exempt(r);
     }
+}
+
+/* libyaml takes a time that grows with the square of the nested brackets. Those in texts and comments count, too. */
+static bool read_is_too_deep(struct reader *r, const char *bytes, size_t len) {
+    yaml_node_t at = {.start_mark = {.line = 0}};
+    int depth = 0;
+    for (size_t i = 0; i < len; i++, at.start_mark.column++) {
+        if (bytes[i] == '[' || bytes[i] == '{') depth++;
+        if ((bytes[i] == ']' || bytes[i] == '}') && depth > 0) depth--;
+        if (depth > NESTED_MOST) {
+            reader_fail(r, &at, "brackets are nested deeper than %d", NESTED_MOST);
+            return true;
+        }
+        if (bytes[i] != '\n') continue;
+        at.start_mark.line++;
+        at.start_mark.column = (size_t)-1;
+    }
+    return false;
+}
+
+/* What libyaml found, where it is, and what a user can do about it. */
+static void read_fail_of_yaml(struct reader *r, const yaml_parser_t *parser, const char *bytes, size_t len) {
+    const yaml_node_t at = {.start_mark = parser->problem_mark};
+    const char *problem = parser->problem != NULL ? parser->problem : "unknown error";
+    const size_t offset = parser->problem_mark.index;
+    if (parser->error == YAML_READER_ERROR)
+        reader_fail(r, NULL, "%s at byte %zu; the file must be UTF-8 text", problem, parser->problem_offset);
+    else if (offset < len && bytes[offset] == '\t')
+        reader_fail(r, &at, "this is not YAML: indent with spaces, not with tabs");
+    else
+        reader_fail(r, &at, "this is not YAML: %s%s%s; check the indentation, brackets and quotes", problem,
+                    parser->context != NULL ? " " : "", parser->context != NULL ? parser->context : "");
 }
 
 static void read_bytes(struct reader *r, const char *bytes, size_t len, const struct values *after) {
     yaml_parser_t parser;
-    yaml_document_t document;
+    yaml_document_t document, more;
+    if (read_is_too_deep(r, bytes, len)) return;
     if (!yaml_parser_initialize(&parser)) {
         reader_fail(r, NULL, "out of memory");
         return;
     }
     yaml_parser_set_input_string(&parser, (const unsigned char *)bytes, len);
     if (!yaml_parser_load(&parser, &document)) {
-        const yaml_node_t at = {.start_mark = parser.problem_mark};
-        reader_fail(r, &at, "this is not YAML: %s%s%s", parser.problem != NULL ? parser.problem : "unknown error",
-                    parser.context != NULL ? " " : "", parser.context != NULL ? parser.context : "");
-    } else {
-        r->document = &document;
-        read_root(r, after);
-        yaml_document_delete(&document);
+        read_fail_of_yaml(r, &parser, bytes, len);
+        yaml_parser_delete(&parser);
+        return;
     }
+    r->document = &document;
+    read_root(r, after);
+    if (!r->failed && !yaml_parser_load(&parser, &more)) {
+        read_fail_of_yaml(r, &parser, bytes, len);
+    } else if (!r->failed) {
+        const yaml_node_t *second = yaml_document_get_root_node(&more);
+        if (second != NULL && !(second->type == YAML_SCALAR_NODE && second->data.scalar.length == 0))
+            reader_fail(r, second, "the file has a second document after ---; make it a file of its own");
+        yaml_document_delete(&more);
+    }
+    yaml_document_delete(&document);
     yaml_parser_delete(&parser);
 }
 
@@ -730,12 +911,28 @@ static struct rules *read_rules_new(struct rules_error *error) {
     return rules;
 }
 
+/* What rules_match looks at. */
+static void read_index(struct reader *r) {
+    struct rules *rules = r->rules;
+    rules->of_requests = reader_take(r, (rules->n_limits + 1) * sizeof *rules->of_requests);
+    rules->of_descriptors = reader_take(r, (rules->n_limits + 1) * sizeof *rules->of_descriptors);
+    for (size_t i = 0; !r->failed && i < rules->n_limits; i++) {
+        const struct rules_limit *limit = &rules->limits[i];
+        if (limit->of_domain) continue;
+        if (limit->by_descriptor)
+            rules->of_descriptors[rules->n_of_descriptors++] = limit;
+        else
+            rules->of_requests[rules->n_of_requests++] = limit;
+    }
+}
+
 struct rules *rules_read(const char *path, struct rules_error *error) {
     struct rules *rules = read_rules_new(error);
     struct reader reader = {.rules = rules, .error = error};
     if (rules == NULL) return NULL;
     reader.file = reader_copy(&reader, path, strlen(path));
     if (reader.file != NULL) read_file(&reader, NULL);
+    if (!reader.failed) read_index(&reader);
     if (!reader.failed) return rules;
     rules_free(rules);
     return NULL;
@@ -747,6 +944,7 @@ struct rules *rules_read_text(const char *name, const char *bytes, size_t len, s
     if (rules == NULL) return NULL;
     reader.file = reader_copy(&reader, name, strlen(name));
     if (reader.file != NULL) read_bytes(&reader, bytes, len, NULL);
+    if (!reader.failed) read_index(&reader);
     if (!reader.failed) return rules;
     rules_free(rules);
     return NULL;
@@ -771,6 +969,7 @@ struct rules *rules_of_limit(const char *rate, const char *store, struct rules_e
     reader_append(&reader, &limit.rates, &limit.n_rates, &parsed, sizeof parsed);
     reader_append(&reader, &rules->limits, &rules->n_limits, &limit, sizeof limit);
     if (store != NULL) rules->store = reader_copy(&reader, store, strlen(store));
+    if (!reader.failed) read_index(&reader);
     if (!reader.failed) return rules;
     rules_free(rules);
     return NULL;

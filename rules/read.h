@@ -14,6 +14,8 @@ struct reader {
     struct rules_error *error;
     bool is_included;
     bool in_memory; /* there is no file */
+    bool is_envoy;  /* a file of envoyproxy/ratelimit, which is read as leniently as there */
+    size_t visited; /* values; an anchor can be repeated */
     bool failed;    /* the first error is in `error` */
 };
 
@@ -35,6 +37,7 @@ void reader_append(struct reader *r, void *array, size_t *n, const void *item, s
 
 yaml_node_t *reader_node(const struct reader *r, int id);
 const char *reader_text(struct reader *r, const yaml_node_t *node, const char *what);
+/* A whole number in decimal digits. */
 int64_t reader_number(struct reader *r, const yaml_node_t *node, const char *what, int64_t least, int64_t most);
 bool reader_bool(struct reader *r, const yaml_node_t *node, const char *what);
 int reader_choice(struct reader *r, const yaml_node_t *node, const char *what, const char *const *words);

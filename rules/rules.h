@@ -13,7 +13,7 @@
 
 /* ---- Requests ---- */
 
-/* Bytes with a length, without a NUL. */
+/* Bytes with a length. Those of HTTP have no NUL; Envoy's may. */
 struct rules_text {
     const char *bytes;
     size_t len;
@@ -56,7 +56,8 @@ struct rules_key {
     const char *name; /* of the header, the cookie, the query parameter or the entry */
 };
 
-/* What a request must have: a field with one of these values. A value may contain `*`. */
+/* What a request must have: a field with one of these values. A value may contain `*`. A path, the host and the method
+ * match in either case of ASCII. */
 struct rules_condition {
     enum rules_key_kind kind; /* RULES_KEY_IP: one of `networks` */
     const char *name;
@@ -88,6 +89,7 @@ struct rules_limit {
     const char *name;
     const char *stored_name; /* at the end of the stored key: the name; of Envoy's files the unit */
     int line;                /* in `file` */
+    size_t column;
     const char *file;
     struct rules_conditions match;
     const struct rules_condition *exempt; /* any of them */
@@ -106,16 +108,19 @@ struct rules_limit {
     bool shadow;
     steady_us max_ahead;
     bool by_descriptor; /* it counts for requests of Envoy only; the others for all other requests */
+    bool of_domain;     /* it belongs to a file of envoyproxy/ratelimit: rules_find_descriptor finds it */
     size_t index;       /* in rules->limits */
 };
 
 /* A descriptor of a file of envoyproxy/ratelimit. */
 struct rules_descriptor {
     const char *key;
-    const char *value; /* NULL: any */
-    bool is_pattern;   /* `value` contains * */
-    const struct rules_descriptor *children;
-    size_t n_children;
+    const char *value;                    /* NULL: any */
+    bool shares;                          /* `value` is a pattern, and all values that it matches share a bucket */
+    const struct rules_descriptor *exact; /* those with a value, and those without, by key and value */
+    size_t n_exact;
+    const struct rules_descriptor *patterns; /* in the order of the file */
+    size_t n_patterns;
     const struct rules_limit *limit; /* NULL: none at this depth */
     const char *limit_name;          /* of `replaces` and of the answer; NULL: none */
     const char *const *replaces;     /* names of limits that do not count if this one does */
@@ -144,6 +149,8 @@ struct rules {
     size_t n_exempt;
     const struct rules_limit *limits;
     size_t n_limits;
+    const struct rules_limit **of_requests, **of_descriptors; /* those of `limits` that rules_match looks at */
+    size_t n_of_requests, n_of_descriptors;
     const struct rules_domain *domains;
     size_t n_domains;
     const char *const *warnings;
@@ -170,7 +177,16 @@ void rules_free(struct rules *rules);
 
 /* ---- Matching ---- */
 
-enum { RULES_PARTS_MAX = 64, RULES_KEY_MAX = 1024 };
+enum { RULES_PARTS_MAX = 64, RULES_KEY_MAX = 1024, RULES_PATH_MAX = 64 * 1024, RULES_READINGS_MAX = 5 };
+
+/* The path of a request. Servers disagree about %2F, "..", "//", ";x" and "\\", so an unusual path has several
+ * readings, without duplicates. All are in lower case, and without a slash at the end. The first one is the normal
+ * form: percent-decoded, without path parameters, empty segments, "." and "..". */
+struct rules_path {
+    size_t n; /* 0: the target is not known */
+    size_t len[RULES_READINGS_MAX];
+    char bytes[RULES_READINGS_MAX][RULES_PATH_MAX + 1]; /* after the path is a slash */
+};
 
 /* A limit that counts for a request. */
 struct rules_part {
@@ -186,10 +202,12 @@ struct rules_part {
 struct rules_match {
     struct rules_part parts[RULES_PARTS_MAX];
     size_t n_parts;
-    bool exempt;          /* the request is exempt from all limits */
-    char keys[16 * 1024]; /* of the parts */
+    bool exempt;                                /* the request is exempt from all limits */
+    char keys[RULES_PARTS_MAX * RULES_KEY_MAX]; /* of the parts */
     size_t keys_len;
     struct rules_error reason; /* if the request is refused: why */
+    struct rules_path path;    /* if a limit looked at it */
+    char value[RULES_PATH_MAX];
 };
 
 enum rules_outcome {
@@ -203,8 +221,11 @@ enum rules_outcome rules_match(struct rules_match *match, const struct rules *ru
 /* The descriptor of a file that counts for the entries of a request; NULL: none. */
 const struct rules_descriptor *rules_find_descriptor(const struct rules *rules, const struct rules_request *request);
 
-/* The key of a descriptor: the domain and all entries, joined. Returns its length; it is hashed if it is too long. */
-size_t rules_descriptor_key(char out[RULES_KEY_MAX], const struct rules_request *request);
+/* The key of a descriptor: the domain and all entries, joined. For an entry that a pattern with share_threshold
+ * matches, the value is the pattern. Returns its length; it is hashed if it is too long. */
+size_t rules_descriptor_key(char out[RULES_KEY_MAX], const struct rules *rules, const struct rules_request *request);
+
+bool rules_has_domain(const struct rules *rules, struct rules_text name);
 
 /* The limit of N requests per unit, in lowest terms. If that is out of range, the nearest slower rate that is not; then
  * *exact is false. N is at least 1. */

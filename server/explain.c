@@ -126,7 +126,8 @@ static int explain_print_match(const struct rules *rules, const struct asked *as
     if (found != NULL && found->unlimited) printf("  line %d: unlimited\n", found->line);
     if (found != NULL && found->never) printf("  %-20s 0 requests: always denied\n", found->limit->name);
     if (found != NULL && !found->unlimited && !found->never)
-        explain_print_part(rules, found->limit, 0, (struct rules_text){key, rules_descriptor_key(key, &asked->request)},
+        explain_print_part(rules, found->limit, 0,
+                           (struct rules_text){key, rules_descriptor_key(key, rules, &asked->request)},
                            found->limit->shadow ? STEADY_SHADOW : STEADY_TAKE);
     for (size_t i = 0; i < match.n_parts; i++)
         explain_print_part(rules, match.parts[i].limit, match.parts[i].rate,

@@ -85,6 +85,7 @@ static const char *rls_add_limit(struct question *question, struct worker *worke
     const struct rules_descriptor *found = rules_find_descriptor(set->rules, matched);
     struct question_part part = {.kind = STEADY_TAKE, .counters = worker->unnamed};
     steady_message why;
+    if (!rules_has_domain(set->rules, request->domain)) return NULL;
     if (d->has_limit) { /* of Envoy, instead of that of the file */
         bool exact;
         steady_limit limit = {0};
@@ -118,7 +119,7 @@ static const char *rls_add_limit(struct question *question, struct worker *worke
         return NULL;
     }
     rls_set_amount(&part, request, d, found != NULL && found->limit != NULL && found->limit->cost == RULES_COST_AFTER);
-    const size_t len = rules_descriptor_key(key, matched);
+    const size_t len = rules_descriptor_key(key, set->rules, matched);
     const int at = rls_add_part(question, worker, &part, (struct rules_text){key, len});
     if (at < 0) return "more than 64 limits";
     rls_remember_part(r, at);
@@ -232,7 +233,8 @@ static void rls_on_answer(void *to, const struct question *question, const stead
     struct rls_call *call = to;
     struct rls_answer answer = {.code = RLS_OK, .n_statuses = call->n};
     if (call->exchange != NULL) {
-        answer.error = result->source == STEADY_FROM_LOCAL ? 0 : result->error;
+        answer.error = result->error;
+        answer.by_policy = result->source == STEADY_FROM_POLICY;
         for (size_t i = 0; i < call->n; i++) {
             rls_fill_status(&answer.statuses[i], &call->each[i], question, result);
             if (answer.statuses[i].code == RLS_OVER_LIMIT) answer.code = RLS_OVER_LIMIT;
