@@ -12,17 +12,22 @@
 enum {
     IDLE_MS = 75 * 1000,    /* between two requests */
     READING_MS = 15 * 1000, /* from the first byte of a request to its last */
-    WRITING_MS = 30 * 1000, /* until the client has read some of what was sent */
+    WRITING_MS = 30 * 1000, /* until the client has read what was sent */
+    LINGERING_MS = 1000,    /* until the client closes, too */
     OUT_MOST = 256 * 1024,  /* a client that does not read: its requests wait */
     IN_MOST = HTTP1_HEAD_MOST + 4 * HTTP1_BODY_MOST,
-    EXCHANGES_MOST = 1024
+    EXCHANGES_MOST = 1024,
+    DISCARDED_MOST = 1024 * 1024 /* bytes that come after the last answer */
 };
 
 /* ---- Deadlines ---- */
 
 static uint64_t client_time_of(const struct client *client) {
     const struct worker *worker = client->worker;
-    return client->list == &worker->idle ? IDLE_MS : client->list == &worker->reading ? READING_MS : WRITING_MS;
+    return client->list == &worker->idle      ? IDLE_MS
+           : client->list == &worker->reading ? READING_MS
+           : client->list == &worker->writing ? WRITING_MS
+                                              : LINGERING_MS;
 }
 
 static void client_unlist(struct client *client) {
@@ -53,7 +58,7 @@ static void client_set_deadline(struct client *client, bool anew) {
 }
 
 void client_close_late(struct worker *worker) {
-    struct client_list *lists[] = {&worker->idle, &worker->reading, &worker->writing};
+    struct client_list *lists[] = {&worker->idle, &worker->reading, &worker->writing, &worker->lingering};
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
         while (lists[i]->first != NULL && lists[i]->first->deadline <= worker->now) {
             struct client *client = lists[i]->first;
@@ -128,17 +133,41 @@ void client_close(struct client *client) {
     uv_close(&client->handle, client_closed);
 }
 
-static bool client_is_done(const struct client *client) {
-    return client->condition == CLIENT_ENDING && client->first == NULL && client->out.len == 0 && !client->writing;
+static void client_stop_reading(struct client *client) {
+    if (!client->paused) uv_read_stop(&client->stream);
+    client->paused = true;
+    client_send_soon(client); /* closes it, too */
+}
+
+void client_finish(struct client *client) {
+    client->finishing = true;
+    client_stop_reading(client);
 }
 
 void client_end(struct client *client) {
     if (client->condition != CLIENT_OPEN) return;
     client->condition = CLIENT_ENDING;
     client->in.len = 0;
-    if (!client->paused) uv_read_stop(&client->stream);
-    client->paused = true;
-    client_send_soon(client); /* closes it, too */
+    client_stop_reading(client);
+}
+
+static bool client_is_done(const struct client *client) {
+    return client->condition == CLIENT_ENDING && client->first == NULL && client->out.len == 0 && !client->writing;
+}
+
+static void client_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer);
+static void client_on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer);
+
+/* If a socket is closed while bytes of the client are unread, the client gets a reset, perhaps before it has read the
+ * answer (RFC 9112, 9.6). So we close our half, and read until the client closes. */
+static void client_linger(struct client *client) {
+    uv_os_fd_t fd;
+    client->condition = CLIENT_LINGERING;
+    if (client->at_eof || uv_fileno(&client->handle, &fd) != 0 || shutdown(fd, SHUT_WR) != 0 ||
+        uv_read_start(&client->stream, client_allocate, client_on_read) != 0)
+        client_close(client);
+    else
+        client_enlist(client, &client->worker->lingering);
 }
 
 /* ---- Writing ---- */
@@ -160,7 +189,7 @@ static void client_written(uv_write_t *write, int status) {
 
 /* libuv writes at once what the socket takes, and the rest when it can. */
 static void client_send(struct client *client) {
-    if (client->condition == CLIENT_CLOSED) return;
+    if (client->condition == CLIENT_CLOSED || client->condition == CLIENT_LINGERING) return;
     if (client->out.lost) {
         client_close(client);
         return;
@@ -189,7 +218,7 @@ static void client_send(struct client *client) {
         client_set_deadline(client, client->writing);
     }
     if (client_is_done(client))
-        client_close(client);
+        client_linger(client);
     else
         client_read_on(client);
 }
@@ -273,8 +302,7 @@ static const struct protocol *client_choose(const char *bytes, size_t len) {
     return n == sizeof preface - 1 ? &client_http2 : NULL;
 }
 
-/* A client that does not read its answers, or asks for very much at once, has to wait. */
-static bool client_must_wait(const struct client *client) {
+bool client_must_wait(const struct client *client) {
     return client->out.len + client->sent.len > OUT_MOST || client->n_exchanges >= EXCHANGES_MOST ||
            (client->first != NULL && client->in.len > HTTP1_HEAD_MOST);
 }
@@ -301,10 +329,15 @@ static void client_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *buf
 static void client_on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer) {
     struct client *client = stream->data;
     const bool whole = client->in.len == 0; /* nothing is left of an earlier read */
-    if (n == 0 || client->condition != CLIENT_OPEN) return;
+    if (n > 0 && client->condition == CLIENT_LINGERING) {
+        client->discarded += (size_t)n;
+        if (client->discarded > DISCARDED_MOST) client_close(client);
+    }
+    if (n == 0 || (n > 0 && client->condition != CLIENT_OPEN)) return;
     if (n < 0) {
-        if (n == UV_EOF && (client->first != NULL || client->out.len > 0 || client->writing))
-            client_end(client); /* it may have closed only its half */
+        client->at_eof = n == UV_EOF;
+        if (client->at_eof && client->condition == CLIENT_OPEN)
+            client_finish(client); /* it may have closed only its half */
         else
             client_close(client);
         return;
@@ -332,15 +365,20 @@ static void client_on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffe
 
 /* After answers: goes on with requests that were read already, then reads again. */
 static void client_read_on(struct client *client) {
+    ptrdiff_t used = 0;
     if (client->condition != CLIENT_OPEN || client_must_wait(client)) return;
     if (client->in.len > 0 && client->protocol != NULL) {
-        const ptrdiff_t used = client_hand_over(client, client->in.bytes, client->in.len);
+        used = client_hand_over(client, client->in.bytes, client->in.len);
         if (used < 0) return;
         if (used > 0) {
             buffer_remove(&client->in, (size_t)used);
             client_set_deadline(client, true);
         }
         if (client->in.len == 0) buffer_free(&client->in);
+    }
+    if (client->finishing) {
+        if (client->first == NULL && (client->in.len == 0 || used == 0)) client_end(client);
+        return;
     }
     if (client->paused && !client_must_wait(client)) {
         client->paused = uv_read_start(&client->stream, client_allocate, client_on_read) != 0;
@@ -390,21 +428,34 @@ void client_accept(struct worker *worker, uv_stream_t *listener, bool admin) {
 /* ---- The end of the daemon ---- */
 
 bool client_any(const struct worker *worker) {
-    return worker->idle.first != NULL || worker->reading.first != NULL || worker->writing.first != NULL;
+    return worker->idle.first != NULL || worker->reading.first != NULL || worker->writing.first != NULL ||
+           worker->lingering.first != NULL;
 }
 
-static void client_drain_list(struct client_list *list) {
+static void client_drain_list(struct client_list *list, bool last) {
     for (struct client *client = list->first, *next; client != NULL; client = next) {
         next = client->newer;
-        if (client->protocol != NULL && client->protocol->drain != NULL)
-            client->protocol->drain(client);
-        else
+        if (client->protocol != NULL)
+            client->protocol->drain(client, last);
+        else if (last)
             client_end(client);
     }
 }
 
-void client_drain_all(struct worker *worker) {
-    client_drain_list(&worker->idle);
-    client_drain_list(&worker->reading);
-    client_drain_list(&worker->writing);
+void client_drain_all(struct worker *worker, bool last) {
+    client_drain_list(&worker->idle, last);
+    client_drain_list(&worker->reading, last);
+    client_drain_list(&worker->writing, last);
+}
+
+static void client_close_list(struct client_list *list) {
+    while (list->first != NULL)
+        client_close(list->first);
+}
+
+void client_close_all(struct worker *worker) {
+    client_close_list(&worker->idle);
+    client_close_list(&worker->reading);
+    client_close_list(&worker->writing);
+    client_close_list(&worker->lingering);
 }

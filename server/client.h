@@ -20,7 +20,9 @@ struct protocol {
     /* Reads requests from the bytes, and answers them. Returns how many bytes are used up; the rest comes again, with
      * more behind it. -1: the connection is to be closed when all answers are sent. */
     ptrdiff_t (*read)(struct client *client, char *bytes, size_t len);
-    void (*drain)(struct client *client);  /* the daemon ends: finish what is under way, and close */
+    /* The daemon ends. First each client is told, if the protocol can. Its requests are still answered. The second call
+     * is the last one: finish what is under way, and close. */
+    void (*drain)(struct client *client, bool last);
     void (*closed)(struct client *client); /* free `state` */
 };
 
@@ -42,7 +44,8 @@ struct exchange {
     void *purpose;   /* of whoever answers it; freed with the exchange */
 };
 
-enum client_state { CLIENT_OPEN, CLIENT_ENDING, CLIENT_CLOSED };
+/* ENDING: it is closed when all answers are sent. LINGERING: they are; the client closes first, unless it is slow. */
+enum client_state { CLIENT_OPEN, CLIENT_ENDING, CLIENT_LINGERING, CLIENT_CLOSED };
 
 struct client {
     struct worker *worker;
@@ -62,7 +65,10 @@ struct client {
     struct http1_progress progress;
     enum client_state condition;
     bool admin;
-    bool paused; /* reads nothing */
+    bool paused;      /* reads nothing */
+    bool finishing;   /* no more is read; what was read is answered */
+    bool at_eof;      /* the client sends no more */
+    size_t discarded; /* while it lingers */
     bool is_dirty;
     struct client *next_dirty;
     struct client_list *list;
@@ -93,7 +99,10 @@ struct buffer *client_out(struct client *client);
 /* Sends what is in `out` when the events of this turn are done. */
 void client_send_soon(struct client *client);
 
-/* Closes it when everything is sent. No further request is read. */
+/* Reads no more, answers the requests that were read, and closes it. */
+void client_finish(struct client *client);
+
+/* Closes it when everything is sent. No further request is answered. */
 void client_end(struct client *client);
 
 /* Closes it at once. */
@@ -108,9 +117,13 @@ void question_forget_settling(struct settling *settling);
 /* A call of Envoy whose client has gone. */
 void rls_forget(struct rls_call *call);
 
+/* Its answers wait, because the client does not read, or has asked for very much at once. */
+bool client_must_wait(const struct client *client);
+
 void client_send_dirty(struct worker *worker);
 void client_close_late(struct worker *worker);
-void client_drain_all(struct worker *worker);
+void client_close_all(struct worker *worker);
+void client_drain_all(struct worker *worker, bool last);
 bool client_any(const struct worker *worker);
 
 #endif

@@ -62,7 +62,10 @@ static const char *http_reason(int status) {
 }
 
 static void http_respond_1(struct exchange *exchange, const struct http_response *response) {
+    struct client *client = exchange->client;
     struct buffer *out = client_reply(exchange);
+    const bool ends =
+        !exchange->keep_alive || atomic_load_explicit(&client->worker->server->draining, memory_order_relaxed);
     buffer_add_text(out, "HTTP/1.1 ");
     buffer_add_number(out, response->status);
     buffer_add(out, " ", 1);
@@ -74,13 +77,11 @@ static void http_respond_1(struct exchange *exchange, const struct http_response
         buffer_add(out, response->fields[i].value.bytes, response->fields[i].value.len);
         buffer_add(out, "\r\n", 2);
     }
-    if (!exchange->keep_alive) buffer_add_text(out, "connection: close\r\n");
+    if (ends) buffer_add_text(out, "connection: close\r\n");
     buffer_add_text(out, "content-length: ");
     buffer_add_number(out, (int64_t)response->body.len);
     buffer_add(out, "\r\n\r\n", 4);
     if (!exchange->head_only) buffer_add(out, response->body.bytes, response->body.len);
-    struct client *client = exchange->client;
-    const bool ends = !exchange->keep_alive;
     client_answered(exchange);
     if (ends) client_end(client);
 }
@@ -211,7 +212,7 @@ void http_split_target(struct http_request *request) {
 static ptrdiff_t http_read(struct client *client, char *bytes, size_t len) {
     struct worker *worker = client->worker;
     size_t at = 0;
-    while (at < len && client->first == NULL && client->condition == CLIENT_OPEN) {
+    while (at < len && client->first == NULL && client->condition == CLIENT_OPEN && !client_must_wait(client)) {
         struct http1_request read = {.fields = worker->fields};
         struct http1_error error;
         size_t n = len - at;
@@ -234,8 +235,7 @@ static ptrdiff_t http_read(struct client *client, char *bytes, size_t len) {
             http_reject(exchange, read.target, error.status, error.text);
             return (ptrdiff_t)len;
         }
-        exchange->keep_alive =
-            read.keep_alive && !atomic_load_explicit(&worker->server->draining, memory_order_relaxed);
+        exchange->keep_alive = read.keep_alive;
         exchange->head_only = http_is(read.method, "HEAD");
         struct http_request request = {.method = read.method,
                                        .target = read.target,
@@ -250,11 +250,9 @@ static ptrdiff_t http_read(struct client *client, char *bytes, size_t len) {
     return (ptrdiff_t)at;
 }
 
-/* A client that is idle is closed. Otherwise its answer says "connection: close". */
-static void http_drain(struct client *client) {
-    if (client->first == NULL && client->in.len == 0) client_end(client);
-    for (struct exchange *exchange = client->first; exchange != NULL; exchange = exchange->next)
-        exchange->keep_alive = false;
+/* Each answer now says "connection: close". At last a client that is idle is closed. */
+static void http_drain(struct client *client, bool last) {
+    if (last && client->first == NULL && client->in.len == 0) client_end(client);
 }
 
 const struct protocol client_http1 = {

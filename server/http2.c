@@ -19,7 +19,8 @@ enum {
     BUDGET_MOST = 2000,      /* frames without a request */
     BUDGET_REFILL = 10,      /* for each request */
     REQUESTS_MOST = 10 * 1000 * 1000,
-    FIELDS_MOST = 4096 /* of a stream */
+    FIELDS_MOST = 4096,   /* of a stream */
+    STREAM_MS = 15 * 1000 /* from the first byte of a request to its last */
 };
 
 struct stream {
@@ -29,7 +30,8 @@ struct stream {
     struct buffer fields;           /* name NUL value NUL ... of the request */
     size_t n_fields;
     struct buffer body;
-    bool too_large, answered;
+    bool too_large, asked, answered;
+    uint64_t begun;      /* ms of the loop */
     struct buffer reply; /* the body of the answer */
     size_t sent;
     bool is_grpc;
@@ -41,7 +43,7 @@ struct http2 {
     nghttp2_session *session;
     struct client *client;
     struct stream *streams;
-    size_t held;
+    size_t held, n_incomplete; /* streams whose request has not come as a whole */
     int64_t budget;
     uint64_t requests;
     bool going;
@@ -64,6 +66,7 @@ static void http2_free_request(struct http2 *http2, struct stream *stream) {
 
 static void http2_free_stream(struct http2 *http2, struct stream *stream) {
     http2_free_request(http2, stream);
+    http2->n_incomplete -= !stream->asked;
     *(stream->previous != NULL ? &stream->previous->next : &http2->streams) = stream->next;
     if (stream->next != NULL) stream->next->previous = stream->previous;
     buffer_free(&stream->reply);
@@ -85,6 +88,12 @@ static void http2_flush(struct http2 *http2) {
 static void http2_calm(struct http2 *http2) {
     nghttp2_session_terminate_session(http2->session, NGHTTP2_ENHANCE_YOUR_CALM);
     http2->going = true;
+}
+
+static void http2_go_away(struct http2 *http2) {
+    http2->going = true;
+    nghttp2_submit_goaway(http2->session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(http2->session),
+                          NGHTTP2_NO_ERROR, NULL, 0);
 }
 
 /* A frame that brings no request. */
@@ -209,6 +218,8 @@ static void http2_ask(struct http2 *http2, struct stream *stream) {
     struct client *client = http2->client;
     struct http_request request;
     struct exchange *exchange = client_begin(client);
+    stream->asked = true;
+    http2->n_incomplete--;
     if (exchange == NULL || stream->fields.lost || stream->body.lost) {
         if (exchange != NULL) client_forget(exchange);
         nghttp2_submit_rst_stream(http2->session, NGHTTP2_FLAG_NONE, stream->id, NGHTTP2_REFUSED_STREAM);
@@ -217,7 +228,7 @@ static void http2_ask(struct http2 *http2, struct stream *stream) {
     stream->exchange = exchange;
     exchange->stream = stream->id;
     http2->budget += http2->budget < BUDGET_MOST ? BUDGET_REFILL : 0;
-    if (++http2->requests == REQUESTS_MOST) nghttp2_session_terminate_session(http2->session, NGHTTP2_NO_ERROR);
+    if (++http2->requests == REQUESTS_MOST) http2_go_away(http2);
     http2_read_fields(&request, stream, client->worker->fields);
     request.body = (struct rules_text){stream->body.bytes, stream->body.len};
     exchange->head_only = http2_is(request.method, "HEAD");
@@ -241,6 +252,8 @@ static int http2_on_begin(nghttp2_session *session, const nghttp2_frame *frame, 
     struct stream *stream = calloc(1, sizeof *stream);
     if (stream == NULL) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     stream->id = frame->hd.stream_id;
+    stream->begun = http2->client->worker->now;
+    http2->n_incomplete++;
     stream->next = http2->streams;
     if (stream->next != NULL) stream->next->previous = stream;
     http2->streams = stream;
@@ -288,13 +301,22 @@ static int http2_on_frame(nghttp2_session *session, const nghttp2_frame *frame, 
     case NGHTTP2_DATA:
         if (ends) {
             struct stream *stream = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
-            if (stream != NULL && stream->exchange == NULL && !stream->answered) http2_ask(http2, stream);
+            if (stream != NULL && !stream->asked) http2_ask(http2, stream);
         } else if (frame->hd.type == NGHTTP2_DATA && frame->hd.length < 64) {
             http2_spend(http2); /* small pieces */
         }
         break;
     default: http2_spend(http2);
     }
+    return 0;
+}
+
+/* libnghttp2 answers it, if the connection can go on. */
+static int http2_on_invalid(nghttp2_session *session, const nghttp2_frame *frame, int error, void *data) {
+    (void)session;
+    (void)frame;
+    (void)error;
+    http2_spend(data);
     return 0;
 }
 
@@ -315,6 +337,7 @@ static nghttp2_session_callbacks *http2_callbacks(void) {
     nghttp2_session_callbacks_set_on_header_callback(callbacks, http2_on_field);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, http2_on_data);
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, http2_on_frame);
+    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks, http2_on_invalid);
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, http2_on_close);
     return callbacks;
 }
@@ -345,6 +368,14 @@ static struct http2 *http2_open(struct client *client) {
     return NULL;
 }
 
+/* A client that sends a request a byte at a time. */
+static void http2_reset_late(struct http2 *http2) {
+    const uint64_t now = http2->client->worker->now;
+    for (struct stream *stream = http2->streams; stream != NULL; stream = stream->next)
+        if (!stream->asked && now - stream->begun > STREAM_MS)
+            nghttp2_submit_rst_stream(http2->session, NGHTTP2_FLAG_NONE, stream->id, NGHTTP2_CANCEL);
+}
+
 static ptrdiff_t http2_read(struct client *client, char *bytes, size_t len) {
     struct http2 *http2 = client->state;
     if (http2 == NULL) http2 = client->state = http2_open(client);
@@ -352,20 +383,24 @@ static ptrdiff_t http2_read(struct client *client, char *bytes, size_t len) {
     http2->reading = true;
     const ssize_t n = nghttp2_session_mem_recv(http2->session, (const uint8_t *)bytes, len);
     http2->reading = false;
+    if (http2->n_incomplete > 0) http2_reset_late(http2);
     http2_flush(http2);
     return n < 0 ? -1 : (ptrdiff_t)len;
 }
 
-static void http2_drain(struct client *client) {
+/* RFC 9113, 6.8: the first GOAWAY lets requests that are on their way pass, the last one says which were read. */
+static void http2_drain(struct client *client, bool last) {
     struct http2 *http2 = client->state;
     if (http2 == NULL) {
-        client_end(client);
+        if (last) client_end(client);
         return;
     }
-    nghttp2_submit_goaway(http2->session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(http2->session),
-                          NGHTTP2_NO_ERROR, NULL, 0);
+    if (last)
+        http2_go_away(http2);
+    else
+        nghttp2_submit_shutdown_notice(http2->session);
     http2_flush(http2);
-    if (http2->streams == NULL) client_end(client);
+    if (last && http2->streams == NULL) client_end(client);
 }
 
 static void http2_closed(struct client *client) {

@@ -53,8 +53,10 @@ static void reload_failed(struct server *server) {
 }
 
 const char *reload_now(struct server *server) {
+    const uint64_t stamp = reload_stamp(server->rules->rules);
     struct rules *rules = reload_read(server, &server->load_error);
-    if (server->options.config != NULL) server->stamp = reload_stamp(server->rules->rules);
+    const bool changed = reload_stamp(server->rules->rules) != stamp; /* while it was read: it is read again */
+    server->stamp = stamp;
     if (rules != NULL && server->options.store == NULL && strcmp(rules->store, server->rules->rules->store) != 0) {
         rules_free(rules);
         rules = NULL;
@@ -75,7 +77,7 @@ const char *reload_now(struct server *server) {
     server->rules = next;
     server->rules_version++;
     uv_rwlock_wrunlock(&server->rules_lock);
-    server->stamp = reload_stamp(rules);
+    server->stamp = changed ? 0 : reload_stamp(rules);
     server->loaded_at = time(NULL);
     server->load_error.text[0] = '\0';
     reload_log_warnings(rules);
@@ -86,9 +88,13 @@ const char *reload_now(struct server *server) {
     return NULL;
 }
 
+/* A file that is being written is not read: first it must stay the same from one look to the next. */
 static void reload_look(uv_timer_t *timer) {
     struct server *server = timer->data;
-    if (reload_stamp(server->rules->rules) != server->stamp) reload_now(server);
+    const uint64_t stamp = reload_stamp(server->rules->rules);
+    const bool stays = stamp == server->last_stamp;
+    server->last_stamp = stamp;
+    if (stamp != server->stamp && stays) reload_now(server);
 }
 
 void reload_watch(struct server *server) {

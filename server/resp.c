@@ -506,7 +506,7 @@ static enum resp_outcome resp_read_request(struct client *client, const char *by
 static ptrdiff_t resp_read(struct client *client, char *bytes, size_t len) {
     server_string words[WORDS_MOST], *argv[WORDS_MOST];
     size_t at = 0;
-    while (at < len && client->condition == CLIENT_OPEN && client->n_exchanges < 1024) {
+    while (at < len && client->condition == CLIENT_OPEN && !client_must_wait(client)) {
         size_t used = 0;
         int argc = 0;
         if (len - at < client->progress.needs) break;
@@ -528,4 +528,9 @@ static ptrdiff_t resp_read(struct client *client, char *bytes, size_t len) {
     return (ptrdiff_t)at;
 }
 
-const struct protocol client_resp = {.name = "resp", .counted_as = METRICS_RESP, .read = resp_read};
+static void resp_drain(struct client *client, bool last) {
+    if (last) client_finish(client);
+}
+
+const struct protocol client_resp = {
+    .name = "resp", .counted_as = METRICS_RESP, .read = resp_read, .drain = resp_drain};

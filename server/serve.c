@@ -21,7 +21,7 @@
 #include "reload.h"
 #include "worker.h"
 
-enum { USAGE = 2, FAILED = 1, SD_FIRST_FD = 3 };
+enum { USAGE = 2, FAILED = 1, SD_FIRST_FD = 3, OTHER_DESCRIPTORS = 200 };
 
 void server_log(const char *format, ...) {
     char text[1200], quoted[1200], when[32];
@@ -184,14 +184,22 @@ static void serve_watch_signal(struct server *server, uv_signal_t *signal, int n
 
 /* ---- Start and end ---- */
 
-/* Each connection takes a descriptor. */
-static void serve_raise_limit(uint32_t connections) {
+/* Each connection takes a descriptor. If the system allows fewer, there are fewer connections: stores, files and the
+ * admin need descriptors, too. */
+static void serve_raise_limit(struct server_options *options) {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-    const rlim_t wanted = connections + 200;
+    const rlim_t wanted = options->max_connections + (rlim_t)OTHER_DESCRIPTORS;
+    if (limit.rlim_cur < wanted) {
+        limit.rlim_cur = wanted < limit.rlim_max ? wanted : limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
     if (limit.rlim_cur >= wanted) return;
-    limit.rlim_cur = wanted < limit.rlim_max ? wanted : limit.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &limit);
+    options->max_connections = limit.rlim_cur > 2 * OTHER_DESCRIPTORS ? (uint32_t)(limit.rlim_cur - OTHER_DESCRIPTORS)
+                                                                      : (uint32_t)(limit.rlim_cur / 2);
+    server_log("warning: at most %" PRIu32
+               " connections, because the process may have only %llu descriptors (ulimit -n)",
+               options->max_connections, (unsigned long long)limit.rlim_cur);
 }
 
 static const char *serve_open_embedded(struct server *server) {
@@ -276,7 +284,7 @@ int serve_main(int argc, char **argv) {
     const int code = serve_options(&server.options, argc, argv);
     if (code != 0) return code;
     signal(SIGPIPE, SIG_IGN);
-    serve_raise_limit(server.options.max_connections);
+    serve_raise_limit(&server.options);
     const int cores = (int)uv_available_parallelism();
     server.n_workers = server.options.threads > 0 ? server.options.threads
                        : cores < WORKERS_MOST     ? cores

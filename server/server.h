@@ -53,7 +53,7 @@ struct server {
     _Atomic int64_t loaded_at; /* seconds since 1970 */
     _Atomic uint64_t loads_failed;
     struct rules_error load_error; /* of the last reload; "" if it was right */
-    uint64_t stamp;                /* of the files */
+    uint64_t stamp, last_stamp;    /* of the files: that was read, and that was seen */
     uv_timer_t watch;
     char admin_token[33];
     int log_fd;    /* of the decision log; -1: none */
@@ -86,12 +86,13 @@ struct worker {
     struct throttlers *throttlers;  /* of limits that come with a request */
     struct limit_counters *unnamed; /* of such limits */
     struct metrics metrics;
-    struct client_list idle, reading, writing; /* by their deadlines, the first is the next */
+    struct client_list idle, reading, writing, lingering; /* by their deadlines, the first is the next */
     struct client *dirty;
     struct buffer spare[64];
     size_t n_spare;
     uint64_t now;        /* ms of the loop */
     bool drains;         /* the daemon ends */
+    bool drains_last;    /* no request is read any more */
     uint64_t drained_at; /* then clients that are left are closed */
     /* For one request at a time: */
     struct rules_match match;

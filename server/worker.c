@@ -18,7 +18,13 @@
 #include "client.h"
 #include "decision_log.h"
 
-enum { BACKLOG = 1024, DRAIN_MS = 10 * 1000, TICK_MS = 1000, TOP_PERIOD_MS = 300 * 1000 };
+enum {
+    BACKLOG = 1024,
+    TICK_MS = 1000,
+    TOP_PERIOD_MS = 300 * 1000,
+    LAST_REQUESTS_MS = 200, /* requests on their way are answered, when the daemon ends */
+    DRAIN_MS = 10 * 1000    /* and requests that were read */
+};
 
 static char worker_reason[600];
 
@@ -79,6 +85,8 @@ static const char *worker_take_rules(struct worker *worker) {
 
 /* ---- Events ---- */
 
+static void worker_on_tick(uv_timer_t *tick);
+
 static void worker_on_wake(uv_async_t *wake) {
     struct worker *worker = wake->data;
     const char *why = worker_take_rules(worker);
@@ -86,18 +94,21 @@ static void worker_on_wake(uv_async_t *wake) {
     if (!atomic_load(&worker->server->draining) || worker->drains) return;
     worker->drains = true;
     worker->drained_at = worker->now + DRAIN_MS;
+    client_drain_all(worker, false);
+    uv_timer_start(&worker->tick, worker_on_tick, client_any(worker) ? LAST_REQUESTS_MS : 0, TICK_MS);
+}
+
+static void worker_close_listeners(struct worker *worker) {
     for (int i = 0; i < worker->n_listeners; i++)
         uv_close(worker->listeners[i], (uv_close_cb)free);
     worker->n_listeners = 0;
-    client_drain_all(worker);
-    if (!client_any(worker)) uv_stop(&worker->loop);
 }
 
 static void worker_after_poll(uv_check_t *check) {
     struct worker *worker = check->data;
     worker->now = uv_now(&worker->loop);
     client_send_dirty(worker);
-    if (worker->drains && !client_any(worker)) uv_stop(&worker->loop);
+    if (worker->drains_last && !client_any(worker)) uv_stop(&worker->loop);
 }
 
 /* Old counts are forgotten period by period. So the top keys are those of the last 5 to 10 minutes. */
@@ -131,6 +142,11 @@ static void worker_on_tick(uv_timer_t *tick) {
     decision_log_flush(worker);
     if (worker->number == 0) worker_on_first_tick(worker);
     if (worker->server->has_admin) worker_show_top(worker);
+    if (worker->drains && !worker->drains_last) {
+        worker->drains_last = true;
+        worker_close_listeners(worker);
+        client_drain_all(worker, true);
+    }
     if (worker->drains && (worker->now >= worker->drained_at || !client_any(worker))) uv_stop(&worker->loop);
 }
 
@@ -171,26 +187,13 @@ static void worker_close_handle(uv_handle_t *handle, void *data) {
     if (ours && !uv_is_closing(handle)) uv_close(handle, NULL);
 }
 
-static void worker_close_clients(struct client_list *list) {
-    while (list->first != NULL)
-        client_close(list->first);
-}
-
-static void worker_close_listeners(struct worker *worker) {
-    for (int i = 0; i < worker->n_listeners; i++)
-        uv_close(worker->listeners[i], (uv_close_cb)free);
-    worker->n_listeners = 0;
-}
-
 static void worker_stop(struct worker *worker) {
-    worker_close_clients(&worker->idle);
-    worker_close_clients(&worker->reading);
-    worker_close_clients(&worker->writing);
+    client_close_all(worker);
     worker_close_listeners(worker);
-    decision_log_end(worker);
     ruleset_leave(worker->set);
     throttlers_free(worker->throttlers);
-    if (worker->store != worker->server->embedded) steady_store_close(&worker->store);
+    if (worker->store != worker->server->embedded) steady_store_close(&worker->store); /* decisions in flight end */
+    decision_log_end(worker);
 }
 
 bool worker_run(struct worker *worker) {
