@@ -452,7 +452,7 @@ static void api_add_status(struct buffer *out, const struct rls_status *status) 
 
 static void api_envoy_answered(struct exchange *exchange, const struct rls_answer *answer) {
     struct buffer body = {0};
-    if (answer->error != 0 && (answer->code == RLS_OK || !answer->by_policy)) {
+    if (answer->error != 0) {
         http_respond_problem(exchange, 500, steady_error_text(answer->error));
         return;
     }

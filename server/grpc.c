@@ -112,11 +112,11 @@ static void grpc_add_headers(struct grpc_response *to, const struct rls_answer *
         to->response.raw_body = (ProtobufCBinaryData){http->body.len, (uint8_t *)http->body.bytes};
 }
 
-/* If the store is silent, Envoy decides by its failure_mode_deny. Exception: the policy of the rules is deny or local.
- */
+/* If the store is silent, Envoy decides by its failure_mode_deny: OVER_LIMIT would be a 429. Exception: the policy
+ * local has a verdict of its own. */
 static void grpc_limit_answered(struct exchange *exchange, const struct rls_answer *answer) {
     struct grpc_response response = {.response.n_statuses = 0};
-    if (answer->error != 0 && (answer->code == RLS_OK || !answer->by_policy)) {
+    if (answer->error != 0) {
         grpc_fail(exchange, GRPC_UNAVAILABLE, steady_error_text(answer->error));
         return;
     }

@@ -304,7 +304,16 @@ static void resp_quit(struct resp_request *r) {
     client_end(client);
 }
 
-static void resp_ok(struct resp_request *r) { resp_reply(r->exchange, "+OK\r\n"); }
+/* Client libraries tell their names. */
+static void resp_client(struct resp_request *r) {
+    static const char *const known[] = {"setname", "setinfo"};
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (r->argv[1]->len == strlen(known[i]) && strncasecmp(r->argv[1]->bytes, known[i], strlen(known[i])) == 0) {
+            resp_reply(r->exchange, "+OK\r\n");
+            return;
+        }
+    resp_error(r->exchange, "ERR the subcommands of client are SETNAME and SETINFO");
+}
 
 static void resp_command(struct resp_request *r) { resp_reply(r->exchange, "*0\r\n"); }
 
@@ -342,20 +351,20 @@ static const struct {
     const char *name;
     void (*run)(struct resp_request *r);
     int least, most; /* words */
-    bool admin;      /* only on the admin socket */
-} commands[] = {{"CL.THROTTLE", resp_throttle, 5, 6, false},
-                {"STEADY.CONSUME", resp_consume, 4, WORDS_MOST, false},
-                {"STEADY.PEEK", resp_peek, 4, WORDS_MOST, false},
-                {"STEADY.CONSUMEALL", resp_consume_all, 3, WORDS_MOST, false},
-                {"STEADY.PEEKALL", resp_peek_all, 3, WORDS_MOST, false},
-                {"STEADY.SETTLE", resp_settle, 3, WORDS_MOST, false},
-                {"STEADY.RESET", resp_reset, 2, WORDS_MOST, true},
-                {"PING", resp_ping, 1, 2, false},
-                {"HELLO", resp_hello, 1, WORDS_MOST, false},
-                {"COMMAND", resp_command, 1, WORDS_MOST, false},
-                {"CLIENT", resp_ok, 2, WORDS_MOST, false},
-                {"INFO", resp_info, 1, WORDS_MOST, false},
-                {"QUIT", resp_quit, 1, 1, false}};
+    bool admin;      /* only on an admin socket without a token */
+} commands[] = {{"cl.throttle", resp_throttle, 5, 6, false},
+                {"steady.consume", resp_consume, 4, WORDS_MOST, false},
+                {"steady.peek", resp_peek, 4, WORDS_MOST, false},
+                {"steady.consumeall", resp_consume_all, 3, WORDS_MOST, false},
+                {"steady.peekall", resp_peek_all, 3, WORDS_MOST, false},
+                {"steady.settle", resp_settle, 3, WORDS_MOST, false},
+                {"steady.reset", resp_reset, 2, WORDS_MOST, true},
+                {"ping", resp_ping, 1, 2, false},
+                {"hello", resp_hello, 1, WORDS_MOST, false},
+                {"command", resp_command, 1, WORDS_MOST, false},
+                {"client", resp_client, 2, WORDS_MOST, false},
+                {"info", resp_info, 1, WORDS_MOST, false},
+                {"quit", resp_quit, 1, WORDS_MOST, false}};
 
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
@@ -396,7 +405,11 @@ static void resp_reset(struct resp_request *r) {
     steady_throttler *throttler = throttlers_find(worker->throttlers, &limit, &why);
     for (int i = 1; throttler != NULL && i < r->argc; i++)
         question_reset(worker, throttler, (struct rules_text){r->argv[i]->bytes, r->argv[i]->len});
-    resp_integers(r->exchange, &(int64_t){r->argc - 1}, 1);
+    struct buffer *out = client_reply(r->exchange);
+    buffer_add(out, ":", 1);
+    buffer_add_number(out, r->argc - 1);
+    buffer_add(out, "\r\n", 2);
+    client_answered(r->exchange);
 }
 
 /* ---- STEADY.SETTLE ---- */

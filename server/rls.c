@@ -233,8 +233,7 @@ static void rls_on_answer(void *to, const struct question *question, const stead
     struct rls_call *call = to;
     struct rls_answer answer = {.code = RLS_OK, .n_statuses = call->n};
     if (call->exchange != NULL) {
-        answer.error = result->error;
-        answer.by_policy = result->source == STEADY_FROM_POLICY;
+        answer.error = result->source == STEADY_FROM_LOCAL ? 0 : result->error;
         for (size_t i = 0; i < call->n; i++) {
             rls_fill_status(&answer.statuses[i], &call->each[i], question, result);
             if (answer.statuses[i].code == RLS_OVER_LIMIT) answer.code = RLS_OVER_LIMIT;

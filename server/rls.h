@@ -42,8 +42,7 @@ struct rls_status {
 
 struct rls_answer {
     enum rls_code code;
-    int error; /* of the store, if there is no verdict: enum steady_error */
-    bool by_policy;
+    int error; /* of the store, if there is no verdict, also if a policy says what to do: enum steady_error */
     struct rls_status statuses[RLS_DESCRIPTORS_MOST];
     size_t n_statuses;
     const struct http_response *http; /* the fields and the body of a denial */

@@ -95,7 +95,7 @@ def accepts(port):
 
 
 class Application:
-    """A web server that answers 200 to everything. `requests` has what reached it."""
+    """A web server that answers 200, or the status that the path names: /500. `requests` has what reached it."""
 
     def __init__(self):
         self.requests = requests = []
@@ -106,7 +106,7 @@ class Application:
             def answer(self):
                 requests.append(self)
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                self.send_response(200)
+                self.send_response(int(self.path[1:]) if self.path[1:].isdigit() else 200)
                 self.send_header("Content-Length", "3")
                 self.end_headers()
                 self.wfile.write(b"app")

@@ -124,8 +124,15 @@ def test_failure_mode_deny_decides_if_the_store_is_silent(envoy, tmp_path, close
             assert client_of(ports[1])("POST", "/login")[0] == 503
 
 
-def test_external_authorization_is_503_if_the_store_is_silent_and_the_rules_deny(envoy, tmp_path, closed_port):
-    config = rules_file(tmp_path, RULES % "deny")
+@pytest.mark.parametrize("on_error, by_service, by_authorization", [
+    ("deny", [200, 200, 200], [503, 503, 503]),
+    ("local", [200, 200, 429], [200, 200, 429]),
+])
+def test_a_silent_store_is_never_429_except_by_the_local_share(envoy, tmp_path, closed_port, on_error, by_service,
+                                                               by_authorization):
+    config = rules_file(tmp_path, RULES % on_error)
     with daemon("--config", config, "--store", f"redis://127.0.0.1:{closed_port}", "--threads", 1) as served:
         with envoy(served.port) as ports:
-            assert client_of(ports[1])("POST", "/login")[0] == 503
+            for port, expected in zip(ports, (by_service, by_authorization)):
+                client = client_of(port)
+                assert [client("POST", "/login")[0] for _ in range(3)] == expected

@@ -3,8 +3,11 @@
 import contextlib
 import json
 import os
+import re
+import subprocess
 
 import pytest
+from aiosteady_build import BUILD, ROOT
 from proxy_rig import EVASIONS, Application, Client, example, folder_of_nobody, free_port, program, proxy
 from serve_rig import daemon, needs_daemon, rules_file
 
@@ -52,6 +55,24 @@ def client_of(port, test=[2]):
 def exhaust(client):
     """Takes all of the limit login."""
     assert [client("POST", "/login")[0] for _ in range(3)] == [200, 200, 429]
+
+
+# ---- The pages ----
+
+
+@pytest.mark.parametrize("name", ["nginx", "caddy", "envoy"])
+def test_the_rules_of_the_page_do_what_it_says(tmp_path, name):
+    page = (ROOT / f"docs/how-to/limit-behind-{name}.md").read_text()
+    config = rules_file(tmp_path, re.search("^```yaml\n(.*?)^```", page, re.S | re.M)[1])
+    check = subprocess.run([BUILD / "steady", "check", config, "--request", "POST /login", "--ip", "192.0.2.1"],
+                           capture_output=True, text=True, check=False)
+    assert check.returncode == 0 and "login" in check.stdout, check
+    with daemon("--config", config, "--threads", 1) as served:
+        answers = [served.check("/login", "POST") for _ in range(11)]
+        assert [status for status, _, _ in answers] == [200] * 10 + [429]
+        for field, value in re.findall(r"^    (R[\w-]+): (.*)$", page, re.M):
+            sent = answers[-1][1][field.lower()]
+            assert re.sub(r"\b(t=)?\d+$", r"\1N", sent) == re.sub(r"\b(t=)?\d+$", r"\1N", value)  # the wait
 
 
 # ---- What a client writes ----
@@ -134,6 +155,13 @@ def test_nginx_passes_on_fields_and_denials(behind_nginx, application):
     assert client("GET", "/login")[0] == 200
     assert client("POST", "/")[0] == 200
     assert client_of(behind_nginx)("POST", "/login")[0] == 200
+
+
+@pytest.mark.parametrize("status", [403, 429, 500, 502])
+def test_nginx_does_not_touch_errors_of_the_application(behind_nginx, application, status):
+    reached = len(application.requests)
+    assert client_of(behind_nginx)("GET", f"/{status}")[::2] == (status, b"app")
+    assert len(application.requests) == reached + 1
 
 
 @pytest.mark.parametrize("name", EVASIONS)
