@@ -416,10 +416,12 @@ static void api_envoy_descriptor(struct api_reader *r, const json_t *from, struc
     to->n_entries = json_array_size(entries);
     for (size_t i = 0; i < to->n_entries; i++) {
         const json_t *entry = json_array_get(entries, i);
+        if (!json_is_object(entry)) api_fail(r, "an entry must be an object with key and value");
         const char *key = api_text(r, entry, "key"), *value = api_text(r, entry, "value");
         to->entries[i] = (struct rules_field){http_text(key != NULL ? key : ""), http_text(value != NULL ? value : "")};
     }
     to->has_limit = json_is_object(limit);
+    if (limit != NULL && !to->has_limit) api_fail(r, "limit must be an object with requestsPerUnit and unit");
     if (to->has_limit) {
         to->requests_per_unit =
             (int64_t)(api_u64(r, api_either(limit, "requestsPerUnit", "requests_per_unit"), "requestsPerUnit") &

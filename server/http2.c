@@ -30,7 +30,8 @@ struct stream {
     struct buffer fields;           /* name NUL value NUL ... of the request */
     size_t n_fields;
     struct buffer body;
-    bool too_large, asked, answered;
+    int too_large; /* the status that says what is; 0: nothing */
+    bool asked, answered;
     uint64_t begun;      /* ms of the loop */
     struct buffer reply; /* the body of the answer */
     size_t sent;
@@ -235,8 +236,12 @@ static void http2_ask(struct http2 *http2, struct stream *stream) {
     struct rules_text type = {0};
     const bool is_grpc = http_field(&request, "content-type", &type) == 1 && type.len >= 16 &&
                          memcmp(type.bytes, "application/grpc", 16) == 0;
-    if (stream->too_large)
-        http_reject(exchange, request.target, 431, "the request is too large");
+    const char *what =
+        stream->too_large == 413 ? "the body is larger than 64 KiB" : "the fields are larger than 64 KiB";
+    if (stream->too_large != 0 && is_grpc)
+        http2_respond_grpc(exchange, GRPC_RESOURCE_EXHAUSTED, what, (struct rules_text){0});
+    else if (stream->too_large != 0)
+        http_reject(exchange, request.target, stream->too_large, what);
     else if (is_grpc)
         grpc_handle(exchange, &request);
     else
@@ -269,7 +274,7 @@ static int http2_on_field(nghttp2_session *session, const nghttp2_frame *frame, 
     if (stream == NULL || frame->headers.cat != NGHTTP2_HCAT_REQUEST) return 0; /* trailers */
     if (stream->n_fields == FIELDS_MOST || stream->fields.len + name_len + value_len > HTTP1_HEAD_MOST ||
         http2->held > HELD_MOST || memchr(value, '\0', value_len) != NULL) {
-        stream->too_large = true;
+        stream->too_large = 431;
         return 0;
     }
     http2_hold(http2, &stream->fields, name, name_len);
@@ -287,7 +292,7 @@ static int http2_on_data(nghttp2_session *session, uint8_t flags, int32_t id, co
     (void)flags;
     if (stream == NULL || stream->answered) return 0;
     if (stream->body.len + len > HTTP1_BODY_MOST || http2->held > HELD_MOST)
-        stream->too_large = true;
+        stream->too_large = stream->too_large == 0 ? 413 : stream->too_large;
     else
         http2_hold(http2, &stream->body, bytes, len);
     return 0;

@@ -38,6 +38,20 @@ struct rls_call {
 
 /* ---- The question ---- */
 
+/* Two parts of one bucket become one. Beside another part, a look asks nothing more. */
+static void rls_join(struct question_part *to, const struct question_part *part) {
+    if (part->kind == STEADY_LOOK) return;
+    if (to->kind == STEADY_LOOK) {
+        to->kind = part->kind;
+        to->amount = part->amount;
+        return;
+    }
+    to->amount += part->amount;
+    if (to->amount > INT32_MAX) to->amount = INT32_MAX;
+    if (to->kind != part->kind)
+        to->kind = to->amount > 0 ? STEADY_CHARGE : STEADY_TAKE; /* a cost, and what is given back */
+}
+
 /* A part that asks the same bucket as an earlier one is added to that. Its index. -1: there is no room. */
 static int rls_add_part(struct question *question, struct worker *worker, const struct question_part *part,
                         struct rules_text key) {
@@ -45,12 +59,11 @@ static int rls_add_part(struct question *question, struct worker *worker, const 
     const size_t last = question->n_parts - 1;
     for (size_t i = 0; i < last; i++) {
         struct question_part *other = &question->parts[i];
-        if (other->key_len != question->parts[last].key_len || other->kind != part->kind ||
+        if (other->key_len != question->parts[last].key_len ||
             memcmp(other->key, question->parts[last].key, other->key_len) != 0)
             continue;
         question->n_parts--;
-        other->amount += part->amount;
-        if (other->amount > INT32_MAX) other->amount = INT32_MAX;
+        rls_join(other, part);
         return (int)i;
     }
     return (int)last;
@@ -69,7 +82,7 @@ static void rls_set_amount(struct question_part *part, const struct rls_request 
     if (d->gives_back) {
         part->amount = -part->amount;
         part->kind = STEADY_TAKE;
-    } else if (hits == 0) {
+    } else if (hits == 0 && part->kind != STEADY_SHADOW) {
         part->amount = 1;
         part->kind = STEADY_LOOK;
     } else if (after) {
