@@ -339,7 +339,7 @@ PYTESTS = $(wildcard tests/test_*.py)
 marked  = $(shell grep -l '$(1)' $(PYTESTS))
 
 test: ## installs missing packages, builds, and runs all functional tests: C, Python, simulation; at most six minutes
-	@scripts/setup build test
+	@scripts/setup build serve test
 	@$(SUB) tests $(BUILD)/sim $(BUILD)/hostile
 	@$(RUN_TESTS) -m 'not sanitizers and not other_servers and not wheels' $(UNIT) $(LIVE) $(BUILD)/sim $(BUILD)/hostile $(PYTESTS)
 
@@ -404,7 +404,7 @@ bench: ## measures against baselines of the same run; prints a table and writes 
 	@BUILD=$(BUILD) scripts/bench $(filter python,$(MAKECMDGOALS))
 
 check: ## runs gcc and clang with -Werror, clang-tidy, cppcheck, clang-format and shellcheck; prints only findings
-	@scripts/setup build test check
+	@scripts/setup build serve test check
 	@BUILD=$(BUILD) CLANG=$(CLANG) scripts/check
 
 # ---- Installing ----

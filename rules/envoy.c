@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "pattern.h"
 #include "read.h"
@@ -82,11 +83,8 @@ struct envoy_reader {
 
 static void envoy_limit_unit(struct reader *r, const yaml_node_t *node, void *to) {
     struct envoy_reader *e = to;
-    char lower[16] = "";
     const char *text = reader_text(r, node, "unit");
     if (text == NULL) return;
-    for (size_t i = 0; i + 1 < sizeof lower && text[i] != '\0'; i++)
-        lower[i] = (char)(text[i] >= 'A' && text[i] <= 'Z' ? text[i] + ('a' - 'A') : text[i]);
     for (int i = 0; i < UNITS; i++)
         if (strcmp(lower, unit_names[i]) == 0) e->descriptor->unit = i + 1;
     e->unit_node = node;
@@ -185,7 +183,10 @@ static const char *envoy_shown_name(struct reader *r, const char *name) {
     const size_t len = strlen(name) < 64 ? strlen(name) : 64;
     char *copy = reader_take(r, len + 1);
     for (size_t i = 0; copy != NULL && i < len; i++)
-        copy[i] = name[i] >= ' ' && name[i] <= '~' ? name[i] : '_';
+        if (name[i] >= ' ' && name[i] <= '~')
+            copy[i] = name[i];
+        else
+            copy[i] = '_';
     return copy;
 }
 
@@ -333,9 +334,12 @@ void reader_envoy(struct reader *r, const yaml_node_t *root, const char *const *
     struct envoy_file file = {.descriptors = NULL};
     r->is_envoy = true;
     reader_mapping(r, root, "the file", envoy_entries, &file);
-    if (!r->failed && (file.domain.name == NULL || *file.domain.name == '\0'))
+    if (r->failed) return;
+    if (file.domain.name == NULL || *file.domain.name == '\0') {
         reader_fail(r, root, "the file needs a domain");
-    for (size_t i = 0; !r->failed && i < r->rules->n_domains; i++)
+        return;
+    }
+    for (size_t i = 0; i < r->rules->n_domains; i++)
         if (strcmp(r->rules->domains[i].name, file.domain.name) == 0)
             reader_fail(r, root, "another file has the domain %s, too", file.domain.name);
     if (r->failed) return;

@@ -4,7 +4,10 @@
 
 #include <string.h>
 
-static char pattern_fold(char c) { return c >= 'A' && c <= 'Z' ? (char)(c + ('a' - 'A')) : c; }
+static char pattern_fold(char c) {
+    if (c >= 'A' && c <= 'Z') return (char)(c + ('a' - 'A'));
+    return c;
+}
 
 /* After a mismatch, lets the last `*` match one byte more. Earlier ones never need to. So it takes at most
  * len(pattern) * len(text) steps. */

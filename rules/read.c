@@ -78,10 +78,10 @@ const char *reader_copy(struct reader *r, const char *bytes, size_t len) {
 /* Appends to an array. It grows by copying at each power of two; the old ones stay in the memory of the rules. */
 void reader_append(struct reader *r, void *array, size_t *n, const void *item, size_t size) {
     void **items = array;
-    if ((*n & (*n - 1)) == 0) { /* 0, 1, 2, 4, ...: full */
+    if (*items == NULL || (*n & (*n - 1)) == 0) { /* 0, 1, 2, 4, ...: full */
         void *more = reader_take(r, size * (*n == 0 ? 1 : 2 * *n));
         if (more == NULL) return;
-        if (*n > 0) memcpy(more, *items, size * *n);
+        if (*items != NULL) memcpy(more, *items, size * *n);
         *items = more;
     }
     memcpy((char *)*items + size * *n, item, size);
@@ -90,7 +90,7 @@ void reader_append(struct reader *r, void *array, size_t *n, const void *item, s
 
 /* ---- Nodes ---- */
 
-yaml_node_t *reader_node(const struct reader *r, int id) { return yaml_document_get_node(r->document, id); }
+yaml_node_t *reader_node(struct reader *r, int id) { return yaml_document_get_node(&r->document, id); }
 
 /* The text of a scalar, or NULL after an error. It has no NUL inside. */
 const char *reader_text(struct reader *r, const yaml_node_t *node, const char *what) {
@@ -407,11 +407,13 @@ static void read_limit_exempt(struct reader *r, const yaml_node_t *node, void *t
 
 /* "" or "/48" */
 static bool read_prefix(struct rules_key *key, const char *text) {
-    int end = 0;
+    char *end = NULL;
     key->prefix = 64;
     if (*text == '\0') return true;
-    return sscanf(text, "/%3u%n", &key->prefix, &end) == 1 && text[end] == '\0' && key->prefix >= 1 &&
-           key->prefix <= 128;
+    if (text[1] < '0' || text[1] > '9') return false;
+    const unsigned long bits = strtoul(text + 1, &end, 10);
+    key->prefix = (unsigned)bits;
+    return *end == '\0' && bits >= 1 && bits <= 128;
 }
 
 /* One part of a key: [hash:]ip, header:NAME, ... False: it is none. */
@@ -795,7 +797,7 @@ static void read_warn_of_exempt(struct reader *r) {
 }
 
 static void read_root(struct reader *r, const struct values *after) {
-    const yaml_node_t *root = yaml_document_get_root_node(r->document);
+    const yaml_node_t *root = yaml_document_get_root_node(&r->document);
     struct file file = {.include = NULL};
     if (root == NULL) {
         reader_fail(r, NULL, "the file is empty; it needs limits: [ ... ]");

@@ -10,7 +10,7 @@
 struct reader {
     struct rules *rules;
     const char *file;
-    yaml_document_t *document;
+    yaml_document_t document; /* while its file is read */
     struct rules_error *error;
     bool is_included;
     bool in_memory; /* there is no file */
@@ -35,7 +35,7 @@ void *reader_take(struct reader *r, size_t size);
 const char *reader_copy(struct reader *r, const char *bytes, size_t len);
 void reader_append(struct reader *r, void *array, size_t *n, const void *item, size_t size);
 
-yaml_node_t *reader_node(const struct reader *r, int id);
+yaml_node_t *reader_node(struct reader *r, int id);
 const char *reader_text(struct reader *r, const yaml_node_t *node, const char *what);
 /* A whole number in decimal digits. */
 int64_t reader_number(struct reader *r, const yaml_node_t *node, const char *what, int64_t least, int64_t most);

@@ -309,7 +309,7 @@ bool client_must_wait(const struct client *client) {
 
 /* Hands the bytes to the protocol. Returns how many are used up, or -1 after the client was closed or is ending. */
 static ptrdiff_t client_hand_over(struct client *client, char *bytes, size_t len) {
-    if (client->protocol == NULL && len > 0) {
+    if (client->protocol == NULL) {
         client->protocol = client_choose(bytes, len);
         if (client->protocol == NULL) return 0;
         metrics_add(&client->worker->metrics.connections[client->protocol->counted_as], 1);

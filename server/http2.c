@@ -411,8 +411,10 @@ static void http2_drain(struct client *client, bool last) {
 static void http2_closed(struct client *client) {
     struct http2 *http2 = client->state;
     if (http2 == NULL) return;
-    while (http2->streams != NULL)
-        http2_free_stream(http2, http2->streams);
+    for (struct stream *stream = http2->streams, *next; stream != NULL; stream = next) {
+        next = stream->next;
+        http2_free_stream(http2, stream);
+    }
     nghttp2_session_del(http2->session);
     free(http2);
 }

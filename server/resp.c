@@ -445,7 +445,7 @@ static void resp_escape(struct buffer *out, const server_string *key) {
 static void resp_settle(struct resp_request *r) {
     struct worker *worker = r->exchange->client->worker;
     struct steady__rate rates[STEADY__KEYS_MAX];
-    struct steady__settlement settlements[STEADY__KEYS_MAX];
+    struct steady__settlement settlements[STEADY__KEYS_MAX] = {0};
     int64_t n = 0, actuals[STEADY__KEYS_MAX];
     steady_reservation *reservation = NULL;
     steady_message why = {.text = ""};
@@ -526,9 +526,9 @@ static ptrdiff_t resp_read(struct client *client, char *bytes, size_t len) {
         const enum resp_outcome outcome = resp_read_request(client, bytes + at, len - at, &used, words, &argc);
         if (outcome == RESP_MORE) break;
         client->progress = (struct http1_progress){0};
-        struct exchange *exchange = outcome == RESP_READ && argc == 0 ? NULL : client_begin(client);
+        struct exchange *exchange = outcome == RESP_READ && argc < 1 ? NULL : client_begin(client);
         at += used;
-        if (outcome == RESP_READ && argc == 0) continue;
+        if (outcome == RESP_READ && argc < 1) continue;
         if (exchange == NULL) return -1;
         if (outcome == RESP_BAD) {
             resp_error(exchange, "ERR Protocol error: a request must be an array of bulk strings");

@@ -121,7 +121,7 @@ static const char *rls_add_limit(struct question *question, struct worker *worke
         r->unlimited = found->unlimited;
         r->never = found->never;
         r->shadow = found->limit != NULL && found->limit->shadow;
-        if (found->unlimited || found->never) return NULL;
+        if (found->limit == NULL || found->never) return NULL; /* unlimited, or always denied */
         part.throttler = set->throttlers[found->limit->index][0];
         part.limit = &found->limit->rates[0];
         part.counters = set->counters[found->limit->index];

@@ -35,7 +35,7 @@ void shared_rules_leave(struct shared_rules *shared) {
 static int ruleset_add(struct ruleset *set, size_t i, steady_store *store, steady_message *why) {
     const struct rules_limit *limit = &set->rules->limits[i];
     const steady_throttler_options options = {.on_error = set->rules->on_error, .local_share = set->rules->local_share};
-    set->throttlers[i] = calloc(limit->n_rates, sizeof *set->throttlers[i]);
+    set->throttlers[i] = calloc(limit->n_rates, sizeof(steady_throttler *));
     if (set->throttlers[i] == NULL) return STEADY_NO_MEMORY;
     for (size_t k = 0; k < limit->n_rates; k++) {
         const int error = steady_throttler_new(&set->throttlers[i][k], store, &limit->rates[k], &options, why);
@@ -173,8 +173,11 @@ steady_throttler *throttlers_find(struct throttlers *throttlers, const steady_li
 
 void throttlers_free(struct throttlers *throttlers) {
     if (throttlers == NULL) return;
-    while (throttlers->oldest != NULL)
-        ruleset_throttlers_drop(throttlers, throttlers->oldest);
+    for (struct entry *entry = throttlers->oldest, *newer; entry != NULL; entry = newer) {
+        newer = entry->newer;
+        steady_throttler_free(&entry->throttler);
+        free(entry);
+    }
     free(throttlers);
 }
 

@@ -136,7 +136,7 @@ static int serve_options(struct server_options *options, int argc, char **argv) 
 
 static int serve_listen_fds(void) {
     const char *pid = getenv("LISTEN_PID"), *n = getenv("LISTEN_FDS");
-    return pid != NULL && n != NULL && atol(pid) == (long)getpid() ? atoi(n) : 0;
+    return pid != NULL && n != NULL && strtol(pid, NULL, 10) == (long)getpid() ? (int)strtol(n, NULL, 10) : 0;
 }
 
 static void serve_notify(const char *state) {
