@@ -240,7 +240,7 @@ void client_send_dirty(struct worker *worker) {
         struct client *client = worker->dirty;
         worker->dirty = client->next_dirty;
         client->is_dirty = false;
-        client_send(client);
+        client_flush(client);
     }
 }
 

@@ -500,6 +500,7 @@ static enum resp_outcome resp_read_request(struct client *client, const char *by
                                            server_string words[WORDS_MOST], int *n_words) {
     size_t at = 0;
     long n = 0, size = 0;
+    *n_words = 0;
     enum resp_outcome outcome = resp_read_count(bytes, len, &at, '*', WORDS_MOST, &n);
     for (long i = 0; i < n && outcome == RESP_READ; i++) {
         outcome = resp_read_count(bytes, len, &at, '$', REQUEST_MOST, &size);
@@ -508,10 +509,9 @@ static enum resp_outcome resp_read_request(struct client *client, const char *by
         if (client->progress.needs > REQUEST_MOST) return RESP_BAD;
         if (len < client->progress.needs) return RESP_MORE;
         if (bytes[at + (size_t)size] != '\r' || bytes[at + (size_t)size + 1] != '\n') return RESP_BAD;
-        words[i] = (server_string){bytes + at, (size_t)size};
+        words[(*n_words)++] = (server_string){bytes + at, (size_t)size};
         at += (size_t)size + 2;
     }
-    *n_words = (int)n;
     *used = at;
     return outcome;
 }
@@ -526,9 +526,9 @@ static ptrdiff_t resp_read(struct client *client, char *bytes, size_t len) {
         const enum resp_outcome outcome = resp_read_request(client, bytes + at, len - at, &used, words, &argc);
         if (outcome == RESP_MORE) break;
         client->progress = (struct http1_progress){0};
-        struct exchange *exchange = outcome == RESP_READ && argc < 1 ? NULL : client_begin(client);
         at += used;
-        if (outcome == RESP_READ && argc < 1) continue;
+        if (outcome != RESP_BAD && argc < 1) continue; /* an empty request */
+        struct exchange *exchange = client_begin(client);
         if (exchange == NULL) return -1;
         if (outcome == RESP_BAD) {
             resp_error(exchange, "ERR Protocol error: a request must be an array of bulk strings");
