@@ -86,7 +86,7 @@ static void envoy_limit_unit(struct reader *r, const yaml_node_t *node, void *to
     const char *text = reader_text(r, node, "unit");
     if (text == NULL) return;
     for (int i = 0; i < UNITS; i++)
-        if (strcmp(lower, unit_names[i]) == 0) e->descriptor->unit = i + 1;
+        if (strcasecmp(text, unit_names[i]) == 0) e->descriptor->unit = i + 1;
     e->unit_node = node;
 }
 static void envoy_limit_requests(struct reader *r, const yaml_node_t *node, void *to) {

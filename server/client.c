@@ -188,7 +188,7 @@ static void client_written(uv_write_t *write, int status) {
 }
 
 /* libuv writes at once what the socket takes, and the rest when it can. */
-static void client_send(struct client *client) {
+static void client_flush(struct client *client) {
     if (client->condition == CLIENT_CLOSED || client->condition == CLIENT_LINGERING) return;
     if (client->out.lost) {
         client_close(client);
