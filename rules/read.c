@@ -27,7 +27,7 @@ enum {
 /* ---- Errors ---- */
 
 /* A text of the file may have line breaks, or codes for a terminal. */
-static void reader_blank_controls(char *text) {
+static void read_blank_controls(char *text) {
     for (; *text != '\0'; text++)
         if ((unsigned char)*text < ' ' || *text == 127) *text = '?';
 }
@@ -43,7 +43,7 @@ void reader_fail(struct reader *r, const yaml_node_t *node, const char *format, 
     va_start(arguments, format);
     vsnprintf(r->error->text + len, sizeof r->error->text - (size_t)len, format, arguments);
     va_end(arguments);
-    reader_blank_controls(r->error->text);
+    read_blank_controls(r->error->text);
 }
 
 void reader_warn(struct reader *r, const yaml_node_t *node, const char *format, ...) {
@@ -56,7 +56,7 @@ void reader_warn(struct reader *r, const yaml_node_t *node, const char *format, 
     va_start(arguments, format);
     vsnprintf(text + len, sizeof text - (size_t)len, format, arguments);
     va_end(arguments);
-    reader_blank_controls(text);
+    read_blank_controls(text);
     const char *copy = reader_copy(r, text, strlen(text));
     reader_append(r, &r->rules->warnings, &r->rules->n_warnings, &copy, sizeof copy);
 }
@@ -153,15 +153,15 @@ steady_us reader_duration(struct reader *r, const yaml_node_t *node, const char 
 /* ---- Mappings and lists ---- */
 
 /* False: there are too many values, because an anchor is repeated. */
-static bool reader_visit(struct reader *r, const yaml_node_t *node) {
+static bool read_visit(struct reader *r, const yaml_node_t *node) {
     if (++r->visited > VISITS_MOST)
         reader_fail(r, node, "the file has more than %d values, counting those of anchors", VISITS_MOST);
     return !r->failed;
 }
 
 /* envoyproxy/ratelimit takes a value of null for a missing one, and each of its keys in every place. */
-static bool reader_is_skipped(struct reader *r, const yaml_node_t *key, const char *name, const yaml_node_t *value,
-                              bool known) {
+static bool read_is_skipped(struct reader *r, const yaml_node_t *key, const char *name, const yaml_node_t *value,
+                            bool known) {
     static const char *const keys[] = {
         "domain",         "descriptors",       "key",       "value",      "rate_limit",
         "unit",           "requests_per_unit", "unlimited", "name",       "replaces",
@@ -191,10 +191,10 @@ void reader_mapping(struct reader *r, const yaml_node_t *node, const char *what,
         const yaml_node_t *key = reader_node(r, pair->key);
         const char *name = reader_text(r, key, "a key");
         int i = 0;
-        if (r->failed || !reader_visit(r, key)) return;
+        if (r->failed || !read_visit(r, key)) return;
         while (entries[i].name != NULL && strcmp(entries[i].name, name) != 0)
             i++;
-        if (reader_is_skipped(r, key, name, reader_node(r, pair->value), entries[i].name != NULL)) continue;
+        if (read_is_skipped(r, key, name, reader_node(r, pair->value), entries[i].name != NULL)) continue;
         if (entries[i].name == NULL) {
             char all[300] = "";
             for (int k = 0; entries[k].name != NULL; k++)
@@ -223,7 +223,7 @@ void reader_list(struct reader *r, const yaml_node_t *node, void (*read)(struct 
         reader_fail(r, node, "the list has more than %d items", LIMITS_MOST);
     for (const yaml_node_item_t *item = node->data.sequence.items.start;
          item < node->data.sequence.items.top && !r->failed; item++)
-        if (reader_visit(r, node)) read(r, reader_node(r, *item), to);
+        if (read_visit(r, node)) read(r, reader_node(r, *item), to);
 }
 
 /* ---- Conditions ---- */
@@ -289,7 +289,7 @@ static void read_named(struct reader *r, const yaml_node_t *node, struct conditi
          pair < node->data.mapping.pairs.top && !r->failed; pair++) {
         const yaml_node_t *key = reader_node(r, pair->key);
         const char *name = reader_text(r, key, "a name");
-        if (name == NULL || !reader_visit(r, key)) return;
+        if (name == NULL || !read_visit(r, key)) return;
         if (*name == '\0' || (kind == RULES_KEY_HEADER && strpbrk(name, ": ") != NULL))
             reader_fail(r, key, "\"%s\" is no name of a %s; leave out the colon", name, what);
         for (size_t i = 0; i < to->n; i++)
@@ -563,7 +563,7 @@ static void read_tiers(struct reader *r, struct limit_reader *l) {
         if (text == NULL) return;
         for (size_t i = 0; i < l->limit.n_tiers; i++)
             if (strcmp(tiers[i].value, name) == 0) reader_fail(r, value, "the tier \"%s\" is given twice", name);
-        if (!reader_visit(r, value)) return;
+        if (!read_visit(r, value)) return;
         if (strcmp(name, "header") == 0) {
             if (l->limit.tier_header != NULL) reader_fail(r, value, "\"header\" is given twice");
             l->limit.tier_header = reader_copy(r, text, strlen(text));
@@ -848,19 +848,18 @@ static void read_fail_of_yaml(struct reader *r, const yaml_parser_t *parser, con
 
 static void read_bytes(struct reader *r, const char *bytes, size_t len, const struct values *after) {
     yaml_parser_t parser;
-    yaml_document_t document, more;
+    yaml_document_t more;
     if (read_is_too_deep(r, bytes, len)) return;
     if (!yaml_parser_initialize(&parser)) {
         reader_fail(r, NULL, "out of memory");
         return;
     }
     yaml_parser_set_input_string(&parser, (const unsigned char *)bytes, len);
-    if (!yaml_parser_load(&parser, &document)) {
+    if (!yaml_parser_load(&parser, &r->document)) {
         read_fail_of_yaml(r, &parser, bytes, len);
         yaml_parser_delete(&parser);
         return;
     }
-    r->document = &document;
     read_root(r, after);
     if (!r->failed && !yaml_parser_load(&parser, &more)) {
         read_fail_of_yaml(r, &parser, bytes, len);
@@ -870,7 +869,7 @@ static void read_bytes(struct reader *r, const char *bytes, size_t len, const st
             reader_fail(r, second, "the file has a second document after ---; make it a file of its own");
         yaml_document_delete(&more);
     }
-    yaml_document_delete(&document);
+    yaml_document_delete(&r->document);
     yaml_parser_delete(&parser);
 }
 
