@@ -2,6 +2,7 @@
 """A real Envoy asks the daemon, with the file in examples/: the rate limit service, and external authorization."""
 import contextlib
 import json
+import os
 
 import pytest
 from proxy_rig import EVASIONS, Application, Client, example, folder_of_nobody, free_port, proxy
@@ -101,6 +102,13 @@ def test_the_key_of_a_header_counts_behind_envoy(behind_envoy):
     assert client("GET", "/api/a", ("X-API-Key", "l"))[0] == 200
 
 
+def test_the_application_behind_envoy_gets_the_key_that_was_limited(behind_envoy, application):
+    client, key = client_of(behind_envoy[0]), os.urandom(8).hex()
+    for i, status in enumerate([200, 200, 429]):
+        assert client("GET", "/api/a", ("X-API-Key", key), ("X-API-Key", f"{key}{i}"))[0] == status
+        assert application.requests[-1].headers.get_all("X-API-Key") == [key]
+
+
 @pytest.mark.parametrize("name", EVASIONS)
 def test_nothing_passes_an_exhausted_limit_behind_envoy(behind_envoy, application, name):
     client = client_of(behind_envoy[0])
@@ -136,3 +144,22 @@ def test_a_silent_store_is_never_429_except_by_the_local_share(envoy, tmp_path, 
             for port, expected in zip(ports, (by_service, by_authorization)):
                 client = client_of(port)
                 assert [client("POST", "/login")[0] for _ in range(3)] == expected
+
+
+ENVOYPROXY_RATELIMIT = """
+domain: example
+descriptors:
+  - key: generic_key
+    value: login
+    descriptors:
+      - key: remote_address
+        rate_limit: { unit: day, requests_per_unit: 2 }
+"""
+
+
+def test_a_file_of_envoyproxy_ratelimit_works_as_it_is(envoy, tmp_path):
+    rules_file(tmp_path, ENVOYPROXY_RATELIMIT, "ratelimit.yaml")
+    with daemon("--config", rules_file(tmp_path, "include: [ratelimit.yaml]"), "--threads", 1) as served:
+        with envoy(served.port) as ports:
+            exhaust(client_of(ports[0]))
+            assert client_of(ports[0])("POST", "/login")[0] == 200
