@@ -106,7 +106,7 @@ static void check_answered(void *to, const struct question *question, const stea
     if (strict) {
         const int status = response->status;
         response->status = check_strict_status(result, status);
-        if (response->status == 403) check_add_status(exchange->client->worker, response, status);
+        if (response->status != status) check_add_status(exchange->client->worker, response, status);
     }
     if (result->success && result->must_wait > 0)
         answer_hold(exchange, response, result);

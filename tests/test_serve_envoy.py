@@ -40,7 +40,8 @@ def envoy(from_pypi, application):
         text = example("envoy.yaml", first=("port_value: 8080", f"port_value: {ports[0]}"),
                        second=("port_value: 8081", f"port_value: {ports[1]}"),
                        application=("port_value: 8000", f"port_value: {application.port}"),
-                       steady=("port_value: 4780", f"port_value: {served_port}"), **changes)
+                       steady=("port_value: 4780", f"port_value: {served_port}"),
+                       busy_machine=("imeout: 0.25s", "imeout: 20s"), **changes)
         with folder_of_nobody() as folder:
             (folder / "envoy.yaml").write_text(text)
             command = [from_pypi(ENVOY) / "envoy/_bin/envoy", "-c", folder / "envoy.yaml", "--disable-hot-restart",
