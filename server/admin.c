@@ -250,7 +250,7 @@ static void admin_add_top(struct buffer *out, struct worker *of, bool denied) {
     }
     const size_t n = top_sorted(&sum, sorted);
     buffer_add_format(out, "{\"total\": %llu, \"error\": %llu, \"keys\": [", (unsigned long long)sum.total,
-                      (unsigned long long)(sum.total / (TOP_ENTRIES + 1)));
+                      (unsigned long long)sum.error);
     for (size_t i = 0; i < n && i < TOP_SHOWN; i++) {
         if (i > 0) buffer_add_text(out, ", ");
         admin_add_key(out, &sum.entries[sorted[i]], sum.counts[sorted[i]], of->now);
@@ -359,7 +359,8 @@ static void admin_ban(struct exchange *exchange, const struct http_request *requ
 /* ---- Paths ---- */
 
 static void admin_page(struct exchange *exchange, const struct http_request *request) {
-    struct http_response response = {.status = 200, .body = {admin_page_html, sizeof admin_page_html - 1}};
+    struct http_response response = {.status = 200,
+                                     .body = {(const char *)admin_page_html, sizeof admin_page_html - 1}};
     (void)request;
     http_add_field(&response, "content-type", http_text("text/html; charset=utf-8"));
     http_add_field(&response, "cache-control", http_text("no-store"));

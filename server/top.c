@@ -25,6 +25,7 @@ static size_t top_find(const struct top *top, uint64_t hash) {
 
 /* A key that finds no place takes n from the count of each other key. `n` is at most the least of them. */
 static void top_take_from_all(struct top *top, uint64_t n) {
+    top->error += n;
     for (size_t i = 0; i < TOP_ENTRIES; i++) {
         top->counts[i] -= n;
         if (top->counts[i] == 0) top->hashes[i] = 0;
@@ -61,6 +62,7 @@ static uint64_t top_least(const struct top *top) {
 
 void top_merge(struct top *to, const struct top *from) {
     to->total += from->total;
+    to->error += from->error;
     for (size_t i = 0; i < TOP_ENTRIES; i++) {
         uint64_t count = from->counts[i];
         if (from->hashes[i] == 0) continue;

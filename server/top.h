@@ -31,11 +31,12 @@ struct top {
     uint64_t counts[TOP_ENTRIES];
     struct top_entry entries[TOP_ENTRIES];
     uint64_t total; /* that was counted */
+    uint64_t error; /* by so much a count may be too low; at most total / (TOP_ENTRIES + 1) */
 };
 
 void top_count(struct top *top, const char *limit, struct rules_text key, const struct top_bucket *bucket);
 
-/* Adds the keys of `from` to `to`; the error of the sum is that of both. */
+/* Adds the keys of `from` to `to`. The bound of the error stays. */
 void top_merge(struct top *to, const struct top *from);
 
 /* The indices of the entries by their counts, the largest first. Returns how many there are. */

@@ -35,14 +35,14 @@ static uint64_t count_of(const struct top *top, size_t n) {
     return 0;
 }
 
-/* No count is too high, and none is too low by more than the stated share. */
+/* No count is too high, and none is too low by more than the stated error. */
 static void check_bound(const struct top *top, const uint64_t *exact, uint64_t total) {
-    const uint64_t error = total / (TOP_ENTRIES + 1);
     assert_int_equal(top->total, total);
+    assert_true(top->error > 0 && top->error <= total / (TOP_ENTRIES + 1));
     for (size_t n = 0; n < KEYS; n++) {
         const uint64_t shown = count_of(top, n);
         assert_true(shown <= exact[n]);
-        assert_true(shown + error >= exact[n]);
+        assert_true(shown + top->error >= exact[n]);
     }
 }
 
