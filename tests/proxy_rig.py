@@ -125,6 +125,13 @@ class Application:
         self.server.server_close()
 
 
+@pytest.fixture(scope="module")
+def application():
+    running = Application()
+    yield running
+    running.stop()
+
+
 class Client:
     """A client of a proxy. Each `address` of 127.0.0.0/8 counts for itself."""
 
@@ -146,6 +153,16 @@ class Client:
                 return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
             except (ConnectionError, http.client.BadStatusLine):
                 return 0, {}, b""
+
+
+def client_of(port, addresses=(f"127.0.{i}.{j}" for i in range(1, 255) for j in range(1, 255))):
+    """A client with an address that no other has."""
+    return Client(port, next(addresses))
+
+
+def exhaust(client):
+    """Takes all of a limit of two logins."""
+    assert [client("POST", "/login")[0] for _ in range(3)] == [200, 200, 429]
 
 
 # Requests by which a client could hope to pass a limit that is exhausted: (target, fields).

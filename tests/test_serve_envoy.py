@@ -5,7 +5,8 @@ import json
 import os
 
 import pytest
-from proxy_rig import EVASIONS, Application, Client, example, folder_of_nobody, free_port, proxy
+from proxy_rig import (  # noqa: F401: fixtures
+    EVASIONS, application, client_of, example, exhaust, folder_of_nobody, free_port, proxy)
 from serve_rig import daemon, needs_daemon, rules_file
 
 pytestmark = needs_daemon
@@ -21,13 +22,6 @@ limits:
   - { name: plain, match: { method: POST, path: /login }, rate: 2/d }
   - { name: key, match: { path: "/api/*" }, key: header:x-api-key, rate: 2/d }
 """
-
-
-@pytest.fixture(scope="module")
-def application():
-    running = Application()
-    yield running
-    running.stop()
 
 
 @pytest.fixture(scope="module")
@@ -66,15 +60,6 @@ LIMIT_OF = {"rate limit service": "login", "external authorization": "plain"}
 def behind_envoy(request, listeners):
     """The port of a listener, and the name of its limit."""
     return listeners[list(LIMIT_OF).index(request.param)], LIMIT_OF[request.param]
-
-
-def client_of(port, test=[2]):
-    test[0] += 1
-    return Client(port, f"127.0.1.{test[0]}")
-
-
-def exhaust(client):
-    assert [client("POST", "/login")[0] for _ in range(3)] == [200, 200, 429]
 
 
 def test_envoy_passes_on_fields_and_denials(behind_envoy, application):

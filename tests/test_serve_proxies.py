@@ -8,7 +8,8 @@ import subprocess
 
 import pytest
 from aiosteady_build import BUILD, ROOT
-from proxy_rig import EVASIONS, Application, Client, example, folder_of_nobody, free_port, program, proxy
+from proxy_rig import (  # noqa: F401: fixtures
+    EVASIONS, application, client_of, example, exhaust, folder_of_nobody, free_port, program, proxy)
 from serve_rig import daemon, needs_daemon, rules_file
 
 pytestmark = needs_daemon
@@ -20,13 +21,6 @@ limits:
   - { name: login, match: { method: POST, path: /login }, rate: 2/d }
   - { name: api, match: { path: "/api/*" }, key: header:x-api-key, rate: 2/d }
 """
-
-
-@pytest.fixture(scope="module")
-def application():
-    running = Application()
-    yield running
-    running.stop()
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +38,6 @@ def silent(tmp_path, closed_port):
         return daemon("--config", config, "--store", f"redis://127.0.0.1:{closed_port}", "--threads", 1)
 
     return start
-
-
-def client_of(port, test=[2]):
-    """A client with an address that no other test has."""
-    test[0] += 1
-    return Client(port, f"127.0.{test[0] // 250}.{test[0] % 250 + 2}")
-
-
-def exhaust(client):
-    """Takes all of the limit login."""
-    assert [client("POST", "/login")[0] for _ in range(3)] == [200, 200, 429]
 
 
 # ---- The pages ----
