@@ -175,6 +175,11 @@ void answer_forget(struct held *held) {
 
 void answer_hold(struct exchange *exchange, const struct http_response *response, const steady_result *result) {
     struct worker *worker = exchange->client->worker;
+    if (exchange->client->at_eof) {
+        question_give_back(worker, result->reservation);
+        http_respond_problem(exchange, 503, "a client that has closed its half of the connection cannot wait");
+        return;
+    }
     struct held *held = calloc(1, sizeof *held);
     if (held == NULL || uv_timer_init(&worker->loop, &held->timer) != 0) {
         free(held);

@@ -159,8 +159,20 @@ static void api_part(struct api_reader *r, const json_t *object, const char *con
         api_fail(r, "the key is too long: prefix, key and name have at most %d bytes", RULES_KEY_MAX);
 }
 
-static const char *const part_members[] = {"limit", "rate", "burst",    "name",     "key", "amount",
-                                           "kind",  "tier", "max_wait", "at_least", NULL};
+/* Without a max_wait of the request, it waits as long as all its limits let it: max_ahead of the rules. */
+static steady_us api_max_ahead(const struct question *question) {
+    steady_us least = INT64_MAX;
+    for (size_t i = 0; i < question->n_parts; i++) {
+        const struct question_part *part = &question->parts[i];
+        const steady_us ahead = part->rule != NULL ? part->rule->max_ahead : 0;
+        if (part->kind == STEADY_TAKE && ahead < least) least = ahead;
+    }
+    return least != INT64_MAX ? least : 0;
+}
+
+static const char *const part_members[] = {"limit", "rate", "burst", "name", "key", "amount", "kind", "tier", NULL};
+static const char *const single_members[] = {"limit", "rate", "burst",    "name",     "key", "amount",
+                                             "kind",  "tier", "max_wait", "at_least", NULL};
 
 static void api_question(struct api_reader *r, const json_t *document) {
     static const char *const members[] = {"parts", "max_wait", "at_least", NULL};
@@ -170,14 +182,23 @@ static void api_question(struct api_reader *r, const json_t *document) {
         return;
     }
     r->question->max_wait = api_seconds(r, document, "max_wait");
+    r->question->at_least = api_number(r, document, "at_least", 0, 1, INT32_MAX);
     if (parts == NULL) {
-        api_part(r, document, part_members);
-        return;
+        api_part(r, document, single_members);
+    } else {
+        api_check_keys(r, document, members, "the body");
+        if (!json_is_array(parts) || json_array_size(parts) == 0)
+            api_fail(r, "parts must be a list with 1 to 64 parts");
+        for (size_t i = 0; i < json_array_size(parts) && r->error[0] == '\0'; i++)
+            api_part(r, json_array_get(parts, i), part_members);
     }
-    api_check_keys(r, document, members, "the body");
-    if (!json_is_array(parts) || json_array_size(parts) == 0) api_fail(r, "parts must be a list with 1 to 64 parts");
-    for (size_t i = 0; i < json_array_size(parts) && r->error[0] == '\0'; i++)
-        api_part(r, json_array_get(parts, i), part_members);
+    for (size_t i = 0; i < r->question->n_parts && r->question->at_least > 0; i++) {
+        const struct question_part *part = &r->question->parts[i];
+        if (part->kind != STEADY_TAKE || part->amount != r->question->parts[0].amount ||
+            part->amount < r->question->at_least)
+            api_fail(r, "at_least needs parts of kind take with the same amount, and no less than at_least");
+    }
+    if (json_object_get(document, "max_wait") == NULL) r->question->max_wait = api_max_ahead(r->question);
 }
 
 /* ---- Answering ---- */

@@ -326,6 +326,14 @@ static void client_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *buf
     *buffer = uv_buf_init(client->worker->read, sizeof client->worker->read);
 }
 
+/* Whether it waits for its turn: answer_hold. */
+static bool client_is_held(const struct client *client) {
+    const struct exchange *exchange = client->first;
+    while (exchange != NULL && exchange->held == NULL)
+        exchange = exchange->next;
+    return exchange != NULL;
+}
+
 static void client_on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer) {
     struct client *client = stream->data;
     const bool whole = client->in.len == 0; /* nothing is left of an earlier read */
@@ -336,7 +344,7 @@ static void client_on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffe
     if (n == 0 || (n > 0 && client->condition != CLIENT_OPEN)) return;
     if (n < 0) {
         client->at_eof = n == UV_EOF;
-        if (client->at_eof && client->condition == CLIENT_OPEN)
+        if (client->at_eof && client->condition == CLIENT_OPEN && !client_is_held(client))
             client_finish(client); /* it may have closed only its half */
         else
             client_close(client);

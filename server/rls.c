@@ -98,7 +98,8 @@ static const char *rls_add_limit(struct question *question, struct worker *worke
     const struct rules_descriptor *found = rules_find_descriptor(set->rules, matched);
     struct question_part part = {.kind = STEADY_TAKE, .counters = worker->unnamed};
     steady_message why;
-    if (!rules_has_domain(set->rules, request->domain)) return NULL;
+    /* As in envoyproxy/ratelimit, an unknown domain has no limit. Without such files, each domain is fine. */
+    if (set->rules->n_domains > 0 && !rules_has_domain(set->rules, request->domain)) return NULL;
     if (d->has_limit) { /* of Envoy, instead of that of the file */
         bool exact;
         steady_limit limit = {0};

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Rules files: what is right, what is wrong and how `steady check` says so, and what the daemon makes of them."""
+import asyncio
+import hashlib
 import json
+import socket
 import subprocess
+import time
 
 import pytest
+from python_rig import patient
 from serve_rig import BUILD, daemon, needs_daemon, rules_file
 
 pytestmark = needs_daemon
@@ -262,3 +267,497 @@ def test_a_likely_mistake_is_warned_of(tmp_path, text, warning):
 ])
 def test_no_mistake_is_warned_of_without_a_reason(tmp_path, text):
     assert check(rules_file(tmp_path, text))[2] == ""
+
+
+# ---- Files of envoyproxy/ratelimit ----
+
+# The documented examples. Each case: a file, and requests. A request: its descriptors, and for each of them
+# what counts: (requests per unit, unit, name), FREE (no limit), UNLIMITED, or a limit with SHADOW.
+FREE, UNLIMITED, SHADOW = "free", "unlimited", "shadow"
+EXAMPLES = {
+    "two values of a key": ("""
+domain: mongo_cps
+descriptors:
+  - key: database
+    value: users
+    rate_limit: { unit: second, requests_per_unit: 500 }
+  - key: database
+    value: default
+    rate_limit: { unit: second, requests_per_unit: 400 }
+""", [
+        ([{"database": "users"}], [(500, "SECOND")]),
+        ([{"database": "default"}], [(400, "SECOND")]),
+        ([{"database": "other"}], [FREE]),
+        ([{"other": "users"}], [FREE]),
+    ]),
+    "nested, and several descriptors": ("""
+domain: messaging
+descriptors:
+  - key: message_type
+    value: marketing
+    descriptors:
+      - key: to_number
+        rate_limit: { unit: day, requests_per_unit: 5 }
+  - key: to_number
+    rate_limit: { unit: day, requests_per_unit: 100 }
+""", [
+        ([{"message_type": "marketing", "to_number": "2061111111"}], [(5, "DAY")]),
+        ([{"message_type": "marketing", "to_number": "2062222222"}], [(5, "DAY")]),
+        ([{"to_number": "2062222222"}], [(100, "DAY")]),
+        ([{"message_type": "marketing"}], [FREE]),
+        ([{"message_type": "other", "to_number": "1"}], [FREE]),
+        ([{"message_type": "marketing", "to_number": "3"}, {"to_number": "3"}], [(5, "DAY"), (100, "DAY")]),
+    ]),
+    "the most specific match": ("""
+domain: edge_proxy_per_ip
+descriptors:
+  - key: remote_address
+    rate_limit: { unit: second, requests_per_unit: 10 }
+  - key: remote_address
+    value: 50.0.0.5
+    rate_limit: { unit: second, requests_per_unit: 0 }
+""", [
+        ([{"remote_address": "50.0.0.1"}], [(10, "SECOND")]),
+        ([{"remote_address": "50.0.0.5"}], [(0, "SECOND")]),
+    ]),
+    "the depth must be the same": ("""
+domain: example4
+descriptors:
+  - key: key
+    value: value
+    rate_limit: { requests_per_unit: 300, unit: second }
+    descriptors:
+      - key: nested
+        rate_limit: { requests_per_unit: 200, unit: second }
+""", [
+        ([{"key": "value", "subkey": "subvalue"}], [FREE]),
+        ([{"key": "value", "nested": "x", "more": "y"}], [FREE]),
+        ([{"key": "value", "nested": "x"}], [(200, "SECOND")]),
+        ([{"key": "value"}], [(300, "SECOND")]),
+    ]),
+    "unlimited": ("""
+domain: internal
+descriptors:
+  - key: ldap
+    rate_limit: { unlimited: true }
+  - key: azure
+    rate_limit: { unit: minute, requests_per_unit: 100 }
+""", [
+        ([{"ldap": "x"}], [UNLIMITED]),
+        ([{"azure": "x"}], [(100, "MINUTE")]),
+        ([{"ldap": "x"}, {"azure": "y"}], [UNLIMITED, (100, "MINUTE")]),
+    ]),
+    "shadow mode": ("""
+domain: example6
+descriptors:
+  - key: service
+    descriptors:
+      - key: user
+        value: user-a
+        rate_limit: { requests_per_unit: 10, unit: second }
+        shadow_mode: true
+      - key: user
+        value: user-b
+        rate_limit: { requests_per_unit: 20, unit: second }
+""", [
+        ([{"service": "auth", "user": "user-a"}], [(10, "SECOND", None, SHADOW)]),
+        ([{"service": "auth", "user": "user-b"}], [(20, "SECOND")]),
+        ([{"service": "auth", "user": "user-c"}], [FREE]),
+    ]),
+    "replaces": ("""
+domain: example7
+descriptors:
+  - key: key_1
+    value: value_1
+    descriptors:
+      - key: user
+        value: bkthomps
+        rate_limit: { name: specific_limit, requests_per_unit: 5, unit: second }
+  - key: key_2
+    value: value_2
+    descriptors:
+      - key: user
+        value: bkthomps
+        rate_limit:
+          replaces: [{ name: specific_limit }, { name: no_such_limit }]
+          requests_per_unit: 10
+          unit: second
+""", [
+        ([{"key_1": "value_1", "user": "bkthomps"}], [(5, "SECOND", "specific_limit")]),
+        ([{"key_2": "value_2", "user": "bkthomps"}], [(10, "SECOND")]),
+        ([{"key_1": "value_1", "user": "bkthomps"}, {"key_2": "value_2", "user": "bkthomps"}], [FREE, (10, "SECOND")]),
+    ]),
+    "detailed metric": ("""
+domain: example8
+descriptors:
+  - key: key1
+    detailed_metric: true
+    rate_limit: { unit: minute, requests_per_unit: 10 }
+  - key: key1
+    value: value1
+    rate_limit: { unit: minute, requests_per_unit: 20 }
+""", [
+        ([{"key1": "unspecified_value"}], [(10, "MINUTE")]),
+        ([{"key1": "unspecified_value2"}], [(10, "MINUTE")]),
+        ([{"key1": "value1"}], [(20, "MINUTE")]),
+    ]),
+    "wildcards": ("""
+domain: example9
+descriptors:
+  - { key: key1, value: value*, rate_limit: { unit: minute, requests_per_unit: 20 } }
+  - { key: path, value: /api/*/action, rate_limit: { unit: minute, requests_per_unit: 21 } }
+  - { key: route, value: /api/*/resource/*/action, rate_limit: { unit: minute, requests_per_unit: 22 } }
+  - { key: order, value: "ab*", rate_limit: { unit: minute, requests_per_unit: 30 } }
+  - { key: order, value: "a*", rate_limit: { unit: minute, requests_per_unit: 31 } }
+  - { key: order, value: abc, rate_limit: { unit: minute, requests_per_unit: 32 } }
+  - { key: order, rate_limit: { unit: minute, requests_per_unit: 33 } }
+  - key: deep
+    value: "val*"
+    descriptors:
+      - { key: wild, value: "goo*", rate_limit: { unit: minute, requests_per_unit: 40 } }
+""", [
+        ([{"key1": "value1"}], [(20, "MINUTE")]),
+        ([{"key1": "value"}], [(20, "MINUTE")]),
+        ([{"key1": "valu"}], [FREE]),
+        ([{"key1": "xvalue"}], [FREE]),
+        ([{"path": "/api/123/action"}], [(21, "MINUTE")]),
+        ([{"path": "/api/123/other"}], [FREE]),
+        ([{"path": "/api/action"}], [FREE]),
+        ([{"route": "/api/v1/resource/123/action"}], [(22, "MINUTE")]),
+        ([{"route": "/api/v1/action"}], [FREE]),
+        ([{"order": "abc"}], [(32, "MINUTE")]),
+        ([{"order": "abd"}], [(30, "MINUTE")]),
+        ([{"order": "ac"}], [(31, "MINUTE")]),
+        ([{"order": "x"}], [(33, "MINUTE")]),
+        ([{"order": ""}], [(33, "MINUTE")]),
+        ([{"deep": "value", "wild": "goof"}], [(40, "MINUTE")]),
+        ([{"deep": "value", "wild": "g"}], [FREE]),
+    ]),
+    "value to metric": ("""
+domain: example10
+descriptors:
+  - key: route
+    value_to_metric: true
+    descriptors:
+      - key: http_method
+        value_to_metric: true
+        descriptors:
+          - key: subject_id
+            rate_limit: { unit: minute, requests_per_unit: 60 }
+""", [
+        ([{"route": "api", "http_method": "GET", "subject_id": "123"}], [(60, "MINUTE")]),
+        ([{"route": "web", "http_method": "POST", "subject_id": "456"}], [(60, "MINUTE")]),
+        ([{"route": "web", "http_method": "POST"}], [FREE]),
+    ]),
+    "a value that frees": ("""
+domain: test-domain
+descriptors:
+  - key: key2
+    rate_limit: { unit: minute, requests_per_unit: 20 }
+  - key: key2
+    value: value2
+    rate_limit: { unit: minute, requests_per_unit: 30 }
+  - key: key2
+    value: value3
+  - key: key4
+    rate_limit: { name: key4_rate_limit, unit: day, requests_per_unit: 1 }
+  - key: key5
+    value: value5
+    rate_limit: { unit: hour, requests_per_unit: 15 }
+    descriptors:
+      - { key: subkey5, value: subvalue5, rate_limit: { unit: year, requests_per_unit: 25 } }
+""", [
+        ([{"key2": "something"}], [(20, "MINUTE")]),
+        ([{"key2": "value2"}], [(30, "MINUTE")]),
+        ([{"key2": "value3"}], [FREE]),
+        ([{"key2": "value2", "subkey": "subvalue"}], [FREE]),
+        ([{"key4": "foo"}], [(1, "DAY", "key4_rate_limit")]),
+        ([{"key5": "value5", "subkey5": "subvalue"}], [FREE]),
+        ([{"key5": "value5", "subkey5": "subvalue5"}], [(25, "YEAR")]),
+        ([{"key5": "value5"}], [(15, "HOUR")]),
+    ]),
+    "values of YAML 1.1, and keys in other places": ("""
+domain: 2024
+descriptors:
+  - key: 1
+    value: yes
+    rate_limit: &limit
+      unit: MINUTE
+      requests_per_unit: 7
+      shadow_mode: true
+    name: has no effect here
+    shadow_mode: off
+    metadata: { anything: { at: [all] } }
+    descriptors:
+  - key: 1
+    value:
+    rate_limit: *limit
+    shadow_mode: On
+  - { key: none, rate_limit: }
+  - { key: quota, quota_mode: true, rate_limit: { unit: Week, requests_per_unit: 2 } }
+""", [
+        ([{"1": "yes"}], [(7, "MINUTE")]),
+        ([{"1": "no"}], [(7, "MINUTE", None, SHADOW)]),
+        ([{"none": "x"}], [FREE]),
+        ([{"quota": "x"}], [(2, "WEEK")]),
+    ]),
+}
+CASES = [(title, at) for title, (_, requests) in EXAMPLES.items() for at in range(len(requests))]
+
+
+@pytest.fixture(scope="module")
+def envoys(tmp_path_factory):
+    """A daemon with all examples, each a file of its own."""
+    folder = tmp_path_factory.mktemp("envoy")
+    for i, (text, _) in enumerate(EXAMPLES.values()):
+        rules_file(folder, text, f"{i}.envoy.yaml")
+    rules_file(folder, SHARED, "shared.envoy.yaml")
+    with daemon("--config", rules_file(folder, "include: ['*.envoy.yaml']\n"), "--threads", 1) as running:
+        yield running
+
+
+def ask_envoy(served, domain, descriptors, hits=0, **more):
+    """The overall code, and the statuses."""
+    document = {"domain": domain, "hitsAddend": hits, "descriptors": [
+        {"entries": [{"key": k, "value": v} for k, v in descriptor.items()], **more} for descriptor in descriptors]}
+    status, _, body = served.request("POST", "/json", json.dumps(document))
+    answer = json.loads(body)
+    assert status == (200 if answer["overallCode"] == "OK" else 429)
+    return answer["overallCode"], answer["statuses"]
+
+
+@pytest.mark.parametrize("title, at", CASES)
+def test_an_example_of_envoyproxy_ratelimit_has_the_same_limits_and_denials(envoys, title, at):
+    text, requests = EXAMPLES[title]
+    descriptors, expected = requests[at]
+    domain = text.split()[1]
+    limits = [one for one in expected if isinstance(one, tuple)]
+    enforced = [n for n, *more in limits if SHADOW not in more]
+    hits = min(enforced or [n for n, *_ in limits] or [1])
+    code, statuses = ask_envoy(envoys, domain, descriptors, hits)
+    assert code == ("OVER_LIMIT" if hits == 0 else "OK")
+    for one, status in zip(expected, statuses):
+        if one in (FREE, UNLIMITED):
+            assert "currentLimit" not in status
+            assert status["limitRemaining"] == (2**32 - 1 if one == UNLIMITED else 0)
+        else:
+            n, unit, name = (*one, None)[:3]
+            found = status["currentLimit"]
+            assert (found["requestsPerUnit"], found["unit"], found.get("name")) == (n, unit, name)
+            assert status["limitRemaining"] == n - hits
+    # More than the limit never fits, however much time has passed. So no clock is looked at.
+    code, statuses = ask_envoy(envoys, domain, descriptors, hits + 1)
+    assert code == ("OVER_LIMIT" if enforced else "OK")
+    over = [status["code"] for status in statuses]
+    assert over == ["OVER_LIMIT" if isinstance(one, tuple) and SHADOW not in one and one[0] <= hits else "OK"
+                    for one in expected]
+    ask_envoy(envoys, domain, descriptors, hits, isNegativeHits=True)  # other cases have the same bucket
+
+
+def test_an_unknown_domain_has_no_limit_even_with_one_of_envoy(envoys):
+    limit = {"requestsPerUnit": 1, "unit": "DAY"}
+    for _ in range(3):
+        assert ask_envoy(envoys, "unknown", [{"key": "a"}], limit=limit) == (
+            "OK", [{"code": "OK", "limitRemaining": 0}])
+
+
+def test_without_files_of_envoy_each_domain_may_have_its_limits(served):
+    limit = {"requestsPerUnit": 1, "unit": "DAY"}
+    assert [ask_envoy(served, "any", [{"a": "b"}], limit=limit)[0] for _ in range(2)] == ["OK", "OVER_LIMIT"]
+
+
+def test_a_limit_of_envoy_replaces_that_of_the_file(envoys):
+    limit = {"requestsPerUnit": 2, "unit": "DAY"}
+    over = [ask_envoy(envoys, "example7", [{"key_1": "value_1", "user": "bkthomps"}], limit=limit) for _ in range(3)]
+    assert [code for code, _ in over] == ["OK", "OK", "OVER_LIMIT"]
+    assert over[0][1][0]["currentLimit"] == {"requestsPerUnit": 2, "unit": "DAY"}
+    never = {"requestsPerUnit": 0, "unit": "DAY"}
+    assert ask_envoy(envoys, "example7", [{"any": "key"}], limit=never)[0] == "OVER_LIMIT"
+
+
+SHARED = """
+domain: shared
+descriptors:
+  - { key: files, value: files/*, share_threshold: true, rate_limit: { unit: day, requests_per_unit: 10 } }
+  - { key: apart, value: apart/*, share_threshold: false, rate_limit: { unit: day, requests_per_unit: 10 } }
+  - key: route
+    value: api/*
+    share_threshold: true
+    descriptors:
+      - { key: method, rate_limit: { unit: day, requests_per_unit: 3 } }
+"""
+
+
+def test_values_of_a_pattern_share_a_bucket_with_share_threshold_only(envoys):
+    def hits(n, **entries):
+        return ask_envoy(envoys, "shared", [entries], n)[0]
+
+    assert hits(5, files="files/a.pdf") == hits(5, files="files/b.csv") == "OK"
+    assert hits(1, files="files/c.txt") == "OVER_LIMIT"
+    assert hits(10, apart="apart/a.pdf") == hits(10, apart="apart/b.csv") == "OK"
+    assert hits(1, apart="apart/a.pdf") == "OVER_LIMIT"
+    assert hits(2, route="api/v1", method="GET") == hits(1, route="api/v2", method="GET") == "OK"
+    assert hits(1, route="api/v3", method="GET") == "OVER_LIMIT"
+    assert hits(1, route="api/v3", method="PUT") == "OK"
+
+
+def test_what_is_accepted_without_an_effect_is_warned_of(tmp_path):
+    text = "domain: d\ndescriptors:\n- key: k\n"
+    for line, warning in (("  detailed_metric: true", "have no effect"), ("  value_to_metric: true", "have no effect"),
+                          ("  quota_mode: true", "quota_mode has no effect"), ("  metadata: { a: b }", "metadata has no"),
+                          ("  unit: day", "unit has no effect here; it belongs to another level"),
+                          ("  rate_limit: { unit: day }", "every request is denied"),
+                          ("  rate_limit: { unit: year, requests_per_unit: 289 }", "the nearest slower rate"),
+                          ("  rate_limit: { unit: second, requests_per_unit: 2000001 }", "the nearest slower rate")):
+        code, _, err = check(rules_file(tmp_path, text + line + "\n"))
+        assert code == 0 and warning in err and ":4:" in err, (line, err)
+    assert check(rules_file(tmp_path, text + "  detailed_metric: false\n  quota_mode: no\n"))[2] == ""
+
+
+# ---- The daemon ----
+
+SERVED = """
+trusted: [127.0.0.1]
+exempt: { ip: [198.51.100.0/24] }
+limits:
+  - { name: queue, match: { path: /queue }, rate: 10/s, burst: 1, max_ahead: 1m }
+  - { name: long, match: { path: /long }, rate: 1/h, burst: 1, max_ahead: 2h }
+  - { name: block, match: { path: /block }, rate: 1/d, block: 10m }
+  - { name: cost, match: { path: /cost }, rate: 5/d, cost: header:x-cost }
+  - { name: two, match: { path: /two }, rate: 5/d, cost: 2 }
+  - { name: after, match: { path: /after }, rate: 5/d, cost: after }
+  - { name: plan, match: { path: /plan }, rate: 1/d, tiers: { header: x-plan, trusted_header: true, pro: 3/d } }
+  - { name: strict, match: { path: /strict }, key: header:x-key, rate: 1/d, missing: refuse }
+  - { name: secret, match: { path: /secret }, key: hash:header:x-key, rate: 1/d }
+"""
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    with daemon("--config", rules_file(tmp_path_factory.mktemp("rules"), SERVED), "--threads", 1) as running:
+        yield running
+
+
+def statuses(served, times, uri, **headers):
+    return [served.check(uri, **headers)[0] for _ in range(times)]
+
+
+def test_a_cost_is_a_number_a_header_or_comes_after(served):
+    assert statuses(served, 3, "/two") == [200, 200, 429]
+    assert served.check("/cost", x_cost="4")[0] == 200
+    assert served.check("/cost", x_cost="2")[0] == 429
+    assert served.check("/cost", x_cost="6")[0] == 422, "it can never fit"
+    assert served.check("/cost")[0] == 200, "without the header it is 1"
+    status, _, body = served.check("/cost", x_cost="all")
+    assert status == 400 and json.loads(body)["title"] == "the header x-cost must be a whole number of drops"
+    assert statuses(served, 7, "/after") == [200] * 7, "a look takes nothing"
+    served.json("/v1/consume", {"limit": "after", "key": "192.0.2.1", "amount": 9, "kind": "charge"})
+    assert statuses(served, 1, "/after") == [429]
+
+
+def test_a_tier_has_a_rate_of_its_own_and_the_same_bucket(served):
+    assert statuses(served, 2, "/plan") == [200, 429]
+    assert statuses(served, 3, "/plan", x_plan="pro") == [200, 200, 429]
+    assert statuses(served, 1, "/plan", x_plan="other") == [429]
+
+
+def test_a_block_lasts_longer_than_the_wait(served):
+    assert statuses(served, 1, "/block") == [200]
+    status, headers, _ = served.check("/block")
+    assert status == 429 and int(headers["retry-after"]) == 86400, "until the drop has leaked, which is longer"
+    peeked = served.json("/v1/peek", {"limit": "block", "key": "192.0.2.1"}, status=429)
+    assert 590 < peeked["parts"][0]["blocked_for"] <= 600
+
+
+def test_a_request_without_a_key_is_refused_if_the_rule_says_so(served):
+    assert served.check("/strict")[0] == 400
+    assert served.check("/strict", path="/v1/check/403")[0] in (200, 403)
+    status, _, body = served.request("GET", "/v1/check/403", headers={
+        "X-Original-URI": "/strict", "X-Original-Method": "GET", "X-Real-IP": "192.0.2.1"})
+    assert status == 403
+    assert statuses(served, 2, "/strict", x_key="a") == [200, 429]
+
+
+def test_an_exempt_address_counts_for_nothing(served):
+    assert [served.check("/two", address="198.51.100.7")[0] for _ in range(4)] == [200] * 4
+
+
+def test_a_secret_is_not_in_the_key(served):
+    assert statuses(served, 2, "/secret", x_key="hunter2") == [200, 429]
+    digest = hashlib.blake2b(b"hunter2", digest_size=32, person=b"aiosteady").hexdigest()
+    assert served.json("/v1/peek", {"limit": "secret", "key": digest}, status=429)["parts"][0]["level"] == 1
+
+
+def test_a_check_is_held_until_its_turn_and_a_consume_is_told_the_wait(served):
+    begun = time.monotonic()
+    waited = []
+    for _ in range(3):
+        assert served.check("/queue", address="192.0.2.30")[0] == 200
+        waited.append(time.monotonic() - begun)
+    assert waited[1] > 0.05 and waited[2] > 0.15, "10 a second, one at once; less what has leaked meanwhile"
+    first = served.json("/v1/consume", {"limit": "long", "key": "c"})
+    second = served.json("/v1/consume", {"limit": "long", "key": "c"})
+    assert first["wait"] == 0 and 3590 < second["wait"] <= 3600
+    assert served.json("/v1/consume", {"limit": "long", "key": "c", "max_wait": 0}, status=429)["wait"] == 0
+    assert 7190 < served.json("/v1/consume", {"limit": "long", "key": "c"})["wait"] <= 7200
+    denied = served.json("/v1/consume", {"limit": "long", "key": "c"}, status=429)
+    assert 3500 < denied["retry_after"] <= 3600
+    assert served.json("/v1/consume", {"parts": [{"limit": "long", "key": "d"}, {"rate": "1/h", "key": "d"}]})["wait"] == 0
+    assert served.json("/v1/consume", {"parts": [{"limit": "long", "key": "d"}, {"rate": "1/h", "key": "d"}]},
+                       status=429)["allowed"] is False, "a limit without max_ahead lets nobody wait"
+
+
+def test_a_client_that_hangs_up_gives_its_place_back(served):
+    def level():
+        return served.json("/v1/peek", {"limit": "long", "key": "192.0.2.31", "max_wait": 99999})["parts"][0]["level"]
+
+    assert served.check("/long", address="192.0.2.31")[0] == 200
+    with socket.create_connection(("127.0.0.1", served.port), timeout=30) as waiting:
+        waiting.sendall(b"GET /v1/check HTTP/1.1\r\nHost: h\r\nX-Forwarded-Uri: /long\r\n"
+                        b"X-Forwarded-For: 192.0.2.31\r\n\r\n")
+        until(lambda: level() == 2)
+    until(lambda: level() == 1)
+    with socket.create_connection(("127.0.0.1", served.port), timeout=30) as half:
+        half.sendall(b"GET /v1/check HTTP/1.1\r\nHost: h\r\nX-Forwarded-Uri: /none\r\n\r\n")
+        half.shutdown(socket.SHUT_WR)
+        assert half.recv(100).startswith(b"HTTP/1.1 200 "), "what needs no wait is answered"
+
+
+def test_as_much_as_fits_is_granted_with_at_least(served):
+    asked = {"rate": "5/d", "key": "g", "amount": 4, "at_least": 1}
+    assert [served.json("/v1/consume", asked)["parts"][0]["granted"] for _ in range(2)] == [4, 1]
+    served.json("/v1/consume", asked, status=429)
+    for wrong in ({"at_least": 5}, {"at_least": 0}, {"kind": "look"}):
+        served.json("/v1/consume", {**asked, **wrong}, status=400)
+
+
+def until(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+# ---- One bucket for all ----
+
+
+def test_a_throttler_of_the_library_has_the_same_bucket(aio, redis_server, tmp_path):
+    text = f"""
+store: {redis_server.url}
+limits:
+  - {{ name: minute, key: header:x-key, rate: 10/d }}
+  - {{ name: hour, key: header:x-key, rate: 100/d }}
+"""
+    async def take(key):
+        async with patient(aio, redis_server.url, limits={"minute": "10/d", "hour": "100/d"}, prefix="steady:") as throttler:
+            return await throttler.consume(key, 2)
+
+    with daemon("--config", rules_file(tmp_path, text), "--threads", 1) as served:
+        for value, key in (("plain", "plain"), ("a+b%{c}", "a%2Bb%25%7Bc%7D")):
+            assert served.check(x_key=value)[0] == 200
+            result = asyncio.run(take(key))
+            assert [part.level for part in result.parts] == [3, 3]
+            assert served.check(x_key=value)[1]["ratelimit"].startswith('"minute";r=6;')
+            stored = "steady:{%s}minute" % key.replace("%", "%25")
+            assert redis_server("EXISTS", stored) == 1
+        assert redis_server("DBSIZE") == 4
