@@ -175,6 +175,7 @@ void answer_forget(struct held *held) {
 
 void answer_hold(struct exchange *exchange, const struct http_response *response, const steady_result *result) {
     struct worker *worker = exchange->client->worker;
+    exchange->waiting = NULL; /* it ends with this answer */
     if (exchange->client->at_eof) {
         question_give_back(worker, result->reservation);
         http_respond_problem(exchange, 503, "a client that has closed its half of the connection cannot wait");

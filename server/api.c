@@ -260,10 +260,7 @@ static void api_answered(void *to, const struct question *question, const steady
     struct exchange *exchange = to;
     steady_reservation *reservation = result->reservation;
     struct buffer body = {0};
-    if (exchange == NULL) {
-        steady_reservation_free(&reservation); /* the client has gone, and its cost is not known */
-        return;
-    }
+    if (exchange == NULL) return;
     struct http_response *response = answer_make(exchange->client->worker, question, result);
     api_add_result(&body, question, result);
     steady_reservation_free(&reservation);

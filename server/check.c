@@ -99,19 +99,20 @@ static int check_strict_status(const steady_result *result, int status) {
 
 static void check_answered(void *to, const struct question *question, const steady_result *result, bool strict) {
     struct exchange *exchange = to;
-    if (exchange == NULL) {
-        return;
-    }
+    steady_reservation *reservation = result->reservation;
+    if (exchange == NULL) return;
     struct http_response *response = answer_make(exchange->client->worker, question, result);
     if (strict) {
         const int status = response->status;
         response->status = check_strict_status(result, status);
         if (response->status != status) check_add_status(exchange->client->worker, response, status);
     }
-    if (result->success && result->must_wait > 0)
+    if (result->success && result->must_wait > 0) {
         answer_hold(exchange, response, result);
-    else
-        http_respond(exchange, response);
+        return;
+    }
+    steady_reservation_free(&reservation);
+    http_respond(exchange, response);
 }
 
 static void check_answered_plain(void *to, const struct question *question, const steady_result *result) {

@@ -170,10 +170,14 @@ void question_give_back(struct worker *worker, steady_reservation *reservation) 
 
 static void question_arrived(const steady_result *result, void *data) {
     struct waiting *waiting = data;
+    steady_result whole = *result;
     question_stop_timer(waiting);
-    if (waiting->to == NULL) question_give_back(waiting->worker, result->reservation);
+    if (waiting->to == NULL) {
+        question_give_back(waiting->worker, whole.reservation);
+        whole.reservation = NULL;
+    }
     if (!waiting->told)
-        question_tell(waiting->worker, &waiting->question, result, waiting->begun, waiting->answered, waiting->to);
+        question_tell(waiting->worker, &waiting->question, &whole, waiting->begun, waiting->answered, waiting->to);
     question_free(waiting);
 }
 
