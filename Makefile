@@ -387,6 +387,11 @@ hostile: ## runs a hostile server against the library, under AddressSanitizer, f
 	@$(SUB) $(call sanitized,asan) $(BUILD)/asan/hostile
 	@$(BUILD)/asan/hostile --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
+soak: ## runs the daemon under 10,000 connections and clients that misbehave for SECONDS=60
+	@scripts/setup build serve
+	@$(SUB) $(BUILD)/steady $(BUILD)/steadyd
+	@BUILD=$(BUILD) python3 tests/soak/serve.py --seconds $(SECONDS)
+
 fuzz: ## runs each fuzz target for SECONDS=60; needs clang
 	@scripts/setup build serve fuzz
 	@$(SUB) BUILD=$(BUILD)/fuzz CC=$(CLANG) CFLAGS="$(FUZZ_FLAGS)" $(FUZZ)
@@ -460,6 +465,6 @@ help:
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 force:
-.PHONY: all module python wheels tests everything run serve test sanitize servers unit live asan tsan sim faults hostile fuzz vectors bench check install uninstall clean help force
+.PHONY: all module python wheels tests everything run serve test sanitize servers unit live asan tsan sim faults hostile soak fuzz vectors bench check install uninstall clean help force
 .SECONDARY:
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

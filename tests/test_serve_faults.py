@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The daemon under clients and stores that misbehave: nothing is lost that was read, and others are served meanwhile."""
+"""The daemon under clients and stores that misbehave: what was read is answered, and others are served meanwhile."""
 import contextlib
 import json
 import os
@@ -68,14 +68,16 @@ def a_daemon_that_must_stay_well():
 
 
 def test_pipelined_requests_before_a_half_close_are_all_answered(redis):
-    with daemon("--limit", "100/d", "--store", redis.url, "--threads", 1, "--timeout", "10s") as running, connect(running.port) as s:
+    options = ("--limit", "100/d", "--store", redis.url, "--threads", 1, "--timeout", "10s")
+    with daemon(*options) as running, connect(running.port) as s:
         s.sendall(request() * 20)
         s.shutdown(socket.SHUT_WR)
         assert read_all(s).count(b"HTTP/1.1 200 OK") == 20
 
 
 def test_resp_before_a_half_close_is_all_answered(redis):
-    with daemon("--limit", "100/d", "--store", redis.url, "--threads", 1, "--timeout", "10s") as running, connect(running.port) as s:
+    options = ("--limit", "100/d", "--store", redis.url, "--threads", 1, "--timeout", "10s")
+    with daemon(*options) as running, connect(running.port) as s:
         s.sendall(wire_of(["CL.THROTTLE", "k", 5000, 5000, 86400]) * 3000)
         s.shutdown(socket.SHUT_WR)
         assert read_all(s).count(b"*5\r\n:0\r\n") == 3000
@@ -304,6 +306,23 @@ def test_a_file_that_is_being_written_is_not_read(tmp_path):
 # ---- Floods ----
 
 
+FLOODS = [  # name, frame number k, whether a stream is open
+    ("ping", lambda c, k: h2.frame(h2.PING, 0, 0, bytes(8)), False),
+    ("settings", lambda c, k: h2.frame(h2.SETTINGS), False),
+    ("window update", lambda c, k: h2.frame(h2.WINDOW_UPDATE, 0, 0, b"\0\0\0\1"), False),
+    ("priority", lambda c, k: h2.frame(h2.PRIORITY, 0, 1, bytes(5)), False),
+    ("empty data", lambda c, k: h2.frame(h2.DATA, 0, c.stream), True),
+    ("small data", lambda c, k: h2.frame(h2.DATA, 0, c.stream, b"x"), True),
+    ("begun and reset", lambda c, k: h2.frame(h2.HEADERS, h2.END_HEADERS, 2 * k + 1, h2.fields("POST", "/v1/consume"))
+     + h2.frame(h2.RST_STREAM, 0, 2 * k + 1, bytes(4)), False),
+    ("asked and reset", lambda c, k: h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, 2 * k + 1, h2.fields())
+     + h2.frame(h2.RST_STREAM, 0, 2 * k + 1, bytes(4)), False),
+    ("bad requests", lambda c, k: h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, 2 * k + 1,
+                                           h2.field("no", "method")), False),
+    ("streams", lambda c, k: h2.frame(h2.HEADERS, h2.END_HEADERS, 2 * k + 1, h2.fields("POST", "/v1/consume")), False),
+]
+
+
 def flood(running, frames, opened=False):
     """Sends frames until the daemon closes. Its GOAWAY errors. Without an end there would be 400,000 frames."""
     connection = h2.Http2(running.port)
@@ -324,21 +343,7 @@ def flood(running, frames, opened=False):
     return h2.goaway_errors(found)
 
 
-@pytest.mark.parametrize("name, frames, opened", [
-    ("ping", lambda c, k: h2.frame(h2.PING, 0, 0, bytes(8)), False),
-    ("settings", lambda c, k: h2.frame(h2.SETTINGS), False),
-    ("window update", lambda c, k: h2.frame(h2.WINDOW_UPDATE, 0, 0, b"\0\0\0\1"), False),
-    ("priority", lambda c, k: h2.frame(h2.PRIORITY, 0, 1, bytes(5)), False),
-    ("empty data", lambda c, k: h2.frame(h2.DATA, 0, c.stream), True),
-    ("small data", lambda c, k: h2.frame(h2.DATA, 0, c.stream, b"x"), True),
-    ("begun and reset", lambda c, k: h2.frame(h2.HEADERS, h2.END_HEADERS, 2 * k + 1, h2.fields("POST", "/v1/consume"))
-     + h2.frame(h2.RST_STREAM, 0, 2 * k + 1, bytes(4)), False),
-    ("asked and reset", lambda c, k: h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, 2 * k + 1, h2.fields())
-     + h2.frame(h2.RST_STREAM, 0, 2 * k + 1, bytes(4)), False),
-    ("bad requests", lambda c, k: h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, 2 * k + 1,
-                                           h2.field("no", "method")), False),
-    ("streams", lambda c, k: h2.frame(h2.HEADERS, h2.END_HEADERS, 2 * k + 1, h2.fields("POST", "/v1/consume")), False),
-])
+@pytest.mark.parametrize("name, frames, opened", FLOODS)
 def test_a_flood_of_frames_is_ended_and_others_are_answered(still, name, frames, opened):
     errors = flood(still, frames, opened)
     assert set(errors) <= {h2.ENHANCE_YOUR_CALM, h2.INTERNAL_ERROR}, name  # libnghttp2 counts resets, too
@@ -484,7 +489,8 @@ def test_a_client_that_hangs_up_takes_nothing_with_it(redis, tmp_path):
             connection.close()
         time.sleep(0.2)
         redis.process.send_signal(signal.SIGCONT)
-        wait_until(lambda: running.json("/v1/peek", {"limit": "each", "key": "k"})["parts"][0]["remaining"] == 1000 - 21)
+        peek = {"limit": "each", "key": "k"}
+        wait_until(lambda: running.json("/v1/peek", peek)["parts"][0]["remaining"] == 1000 - 21)
         wait_until(lambda: all(value <= 1 for name, value in running.metrics().items() if "steady_connections" in name))
 
 
