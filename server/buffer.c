@@ -24,15 +24,6 @@ char *buffer_reserve(struct buffer *buffer, size_t more) {
     return bytes + buffer->len;
 }
 
-void buffer_add(struct buffer *buffer, const void *bytes, size_t len) {
-    char *to = len > 0 ? buffer_reserve(buffer, len) : NULL;
-    if (to == NULL) return;
-    memcpy(to, bytes, len);
-    buffer->len += len;
-}
-
-void buffer_add_text(struct buffer *buffer, const char *text) { buffer_add(buffer, text, strlen(text)); }
-
 void buffer_add_number(struct buffer *buffer, int64_t number) {
     char digits[NUMBER_MOST];
     size_t at = sizeof digits;
@@ -77,6 +68,14 @@ void buffer_add_json(struct buffer *buffer, const char *bytes, size_t len) {
     buffer_add(buffer, "\"", 1);
     for (size_t i = 0; i < len;) {
         const unsigned char *s = (const unsigned char *)bytes + i;
+        size_t plain = 0;
+        while (i + plain < len && s[plain] >= 0x20 && s[plain] < 0x7f && s[plain] != '"' && s[plain] != '\\')
+            plain++;
+        if (plain > 0) {
+            buffer_add(buffer, s, plain);
+            i += plain;
+            continue;
+        }
         const size_t n = buffer_utf8(s, len - i);
         if (n == 0)
             buffer_add_text(buffer, "\\ufffd");

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 /* All zero: empty. Free its bytes with buffer_free. */
 struct buffer {
@@ -18,8 +19,13 @@ struct buffer {
 /* Room for `more` bytes at the end, or NULL; then `lost` is set. Add what was written there to `len`. */
 char *buffer_reserve(struct buffer *buffer, size_t more);
 
-void buffer_add(struct buffer *buffer, const void *bytes, size_t len);
-void buffer_add_text(struct buffer *buffer, const char *text);
+static inline void buffer_add(struct buffer *buffer, const void *bytes, size_t len) {
+    if (len == 0 || (buffer->room - buffer->len < len && buffer_reserve(buffer, len) == NULL)) return;
+    memcpy(buffer->bytes + buffer->len, bytes, len);
+    buffer->len += len;
+}
+
+static inline void buffer_add_text(struct buffer *buffer, const char *text) { buffer_add(buffer, text, strlen(text)); }
 void buffer_add_number(struct buffer *buffer, int64_t number);
 __attribute__((format(printf, 2, 3))) void buffer_add_format(struct buffer *buffer, const char *format, ...);
 

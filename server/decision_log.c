@@ -45,13 +45,21 @@ static bool decision_log_takes(struct worker *worker) {
     return (double)(worker->chance >> 11) / 9007199254740992.0 < share;
 }
 
-static void decision_log_add_time(struct buffer *out) {
+static void decision_log_add_time(struct worker *worker) {
+    struct buffer *out = &worker->log;
     struct timeval now;
     struct tm utc;
-    char text[32];
+    char fraction[] = ".000000Z\"";
     gettimeofday(&now, NULL);
-    strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", gmtime_r(&now.tv_sec, &utc));
-    buffer_add_format(out, "{\"ts\": \"%s.%06ldZ\"", text, (long)now.tv_usec);
+    if (now.tv_sec != worker->log_second) { /* its text is made once */
+        worker->log_second = now.tv_sec;
+        strftime(worker->log_time, sizeof worker->log_time, "{\"ts\": \"%Y-%m-%dT%H:%M:%S",
+                 gmtime_r(&now.tv_sec, &utc));
+    }
+    buffer_add_text(out, worker->log_time);
+    for (char *at = fraction + 6; at > fraction; at--, now.tv_usec /= 10)
+        *at = (char)('0' + now.tv_usec % 10);
+    buffer_add_text(out, fraction);
 }
 
 void decision_log_add(struct worker *worker, const struct question *question, const steady_result *result) {
@@ -63,8 +71,8 @@ void decision_log_add(struct worker *worker, const struct question *question, co
         metrics_add(&worker->metrics.log_dropped, 1);
         return;
     }
-    decision_log_add_time(out);
-    buffer_add_format(out, ", \"allowed\": %s", result->success ? "true" : "false");
+    decision_log_add_time(worker);
+    buffer_add_text(out, result->success ? ", \"allowed\": true" : ", \"allowed\": false");
     if (result->error != 0) buffer_add_format(out, ", \"error\": \"%s\"", steady_error_name(result->error));
     buffer_add_text(out, ", \"parts\": [");
     for (size_t i = 0; i < question->n_parts; i++) {
@@ -76,12 +84,18 @@ void decision_log_add(struct worker *worker, const struct question *question, co
         buffer_add_json(out, part->name, strlen(part->name));
         buffer_add_text(out, ", \"key\": ");
         buffer_add_json(out, key.bytes, key.len);
-        buffer_add_format(out, ", \"amount\": %lld, \"kind\": \"%s\"", (long long)part->amount, kinds[kind]);
+        buffer_add_text(out, ", \"amount\": ");
+        buffer_add_number(out, part->amount);
+        buffer_add_text(out, ", \"kind\": \"");
+        buffer_add_text(out, kinds[kind]);
+        buffer_add_text(out, "\"");
         if (question->at_least > 0 && result->parts != NULL && result->parts[i].granted < part->amount)
             buffer_add_format(out, ", \"granted\": %lld", (long long)result->parts[i].granted);
-        if (result->parts != NULL)
-            buffer_add_format(out, ", \"allowed\": %s, \"level\": %lld", result->parts[i].success ? "true" : "false",
-                              (long long)result->parts[i].level);
+        if (result->parts != NULL) {
+            buffer_add_text(out, result->parts[i].success ? ", \"allowed\": true, \"level\": "
+                                                          : ", \"allowed\": false, \"level\": ");
+            buffer_add_number(out, result->parts[i].level);
+        }
         buffer_add_text(out, "}");
     }
     buffer_add_text(out, "]}\n");

@@ -115,7 +115,7 @@ static void grpc_add_headers(struct grpc_response *to, const struct rls_answer *
 /* If the store is silent, Envoy decides by its failure_mode_deny: OVER_LIMIT would be a 429. Exception: the policy
  * local has a verdict of its own. */
 static void grpc_limit_answered(struct exchange *exchange, const struct rls_answer *answer) {
-    struct grpc_response response = {.response.n_statuses = 0};
+    struct grpc_response response; /* 20 KiB, so it is filled as far as needed */
     if (answer->error != 0) {
         grpc_fail(exchange, GRPC_UNAVAILABLE, steady_error_text(answer->error));
         return;
@@ -136,7 +136,7 @@ static void grpc_limit_answered(struct exchange *exchange, const struct rls_answ
 static void grpc_should_rate_limit(struct exchange *exchange, struct rules_text message, steady_us deadline) {
     Steady__RateLimitRequest *read =
         steady__rate_limit_request__unpack(NULL, message.len, (const uint8_t *)message.bytes);
-    struct rls_request request = {.n_descriptors = 0};
+    struct rls_request request; /* 64 KiB */
     const char *why = read == NULL ? "the message cannot be read" : grpc_read_request(&request, read);
     if (why == NULL) why = rls_ask(exchange, &request, deadline, grpc_limit_answered);
     if (why != NULL) grpc_fail(exchange, GRPC_INVALID_ARGUMENT, why);

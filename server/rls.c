@@ -245,8 +245,10 @@ static void rls_fill_status(struct rls_status *status, const struct remembered *
 
 static void rls_on_answer(void *to, const struct question *question, const steady_result *result) {
     struct rls_call *call = to;
-    struct rls_answer answer = {.code = RLS_OK, .n_statuses = call->n};
+    struct rls_answer answer;
     if (call->exchange != NULL) {
+        answer.code = RLS_OK;
+        answer.n_statuses = call->n;
         answer.error = result->source == STEADY_FROM_LOCAL ? 0 : result->error;
         for (size_t i = 0; i < call->n; i++) {
             rls_fill_status(&answer.statuses[i], &call->each[i], question, result);

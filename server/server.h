@@ -107,6 +107,8 @@ struct worker {
         char retry[24], retry_ms[24], status[12];
     } answer;
     struct buffer log, log_sent; /* lines of the decision log */
+    time_t log_second;
+    char log_time[40]; /* the text of that second */
     uv_fs_t log_write;
     bool log_writing, log_failed;
     bool log_cut; /* the last line in the file has no end */

@@ -16,19 +16,44 @@ static uint64_t top_hash(const char *limit, struct rules_text key) {
     return hash != 0 ? hash : 1;
 }
 
+/* The index of the entry, or TOP_ENTRIES. */
 static size_t top_find(const struct top *top, uint64_t hash) {
-    size_t i = 0;
-    while (i < TOP_ENTRIES && top->hashes[i] != hash)
-        i++;
-    return i;
+    size_t at = hash % TOP_SLOTS;
+    while (top->slots[at] != 0 && top->hashes[top->slots[at] - 1] != hash)
+        at = (at + 1) % TOP_SLOTS;
+    return top->slots[at] != 0 ? top->slots[at] - 1U : TOP_ENTRIES;
+}
+
+static void top_index(struct top *top, size_t entry) {
+    size_t at = top->hashes[entry] % TOP_SLOTS;
+    while (top->slots[at] != 0)
+        at = (at + 1) % TOP_SLOTS;
+    top->slots[at] = (uint8_t)(entry + 1);
+}
+
+/* A new entry, or TOP_ENTRIES if there is no room. */
+static size_t top_add(struct top *top, uint64_t hash) {
+    while (top->full < TOP_ENTRIES && top->hashes[top->full] != 0)
+        top->full++;
+    if (top->full == TOP_ENTRIES) return TOP_ENTRIES;
+    const size_t at = top->full++;
+    top->hashes[at] = hash;
+    top->counts[at] = 0;
+    top_index(top, at);
+    return at;
 }
 
 /* A key that finds no place takes n from the count of each other key. `n` is at most the least of them. */
 static void top_take_from_all(struct top *top, uint64_t n) {
     top->error += n;
+    memset(top->slots, 0, sizeof top->slots);
+    top->full = 0;
     for (size_t i = 0; i < TOP_ENTRIES; i++) {
         top->counts[i] -= n;
-        if (top->counts[i] == 0) top->hashes[i] = 0;
+        if (top->counts[i] == 0)
+            top->hashes[i] = 0;
+        else
+            top_index(top, i);
     }
 }
 
@@ -37,14 +62,12 @@ void top_count(struct top *top, const char *limit, struct rules_text key, const 
     size_t at = top_find(top, hash);
     top->total++;
     if (at == TOP_ENTRIES) {
-        at = top_find(top, 0);
+        at = top_add(top, hash);
         if (at == TOP_ENTRIES) {
             top_take_from_all(top, 1);
             return;
         }
         struct top_entry *entry = &top->entries[at];
-        top->hashes[at] = hash;
-        top->counts[at] = 0;
         snprintf(entry->limit, sizeof entry->limit, "%s", limit);
         entry->key_len = key.len;
         memcpy(entry->key, key.bytes, key.len < TOP_KEY_MOST ? key.len : TOP_KEY_MOST);
@@ -72,15 +95,14 @@ void top_merge(struct top *to, const struct top *from) {
             if (from->entries[i].bucket.at_ms > to->entries[at].bucket.at_ms) to->entries[at] = from->entries[i];
             continue;
         }
-        at = top_find(to, 0);
+        at = top_add(to, from->hashes[i]);
         if (at == TOP_ENTRIES) {
             const uint64_t least = top_least(to), n = least < count ? least : count;
             top_take_from_all(to, n);
             count -= n;
-            at = top_find(to, 0);
-            if (count == 0 || at == TOP_ENTRIES) continue;
+            at = count > 0 ? top_add(to, from->hashes[i]) : TOP_ENTRIES;
+            if (at == TOP_ENTRIES) continue;
         }
-        to->hashes[at] = from->hashes[i];
         to->counts[at] = count;
         to->entries[at] = from->entries[i];
     }

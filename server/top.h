@@ -8,7 +8,7 @@
 
 #include "rules/rules.h"
 
-enum { TOP_ENTRIES = 128, TOP_KEY_MOST = 128 };
+enum { TOP_ENTRIES = 128, TOP_SLOTS = 512, TOP_KEY_MOST = 128 };
 
 /* The bucket of a key after its last decision. */
 struct top_bucket {
@@ -30,8 +30,10 @@ struct top {
     uint64_t hashes[TOP_ENTRIES]; /* of the keys; 0: a free entry */
     uint64_t counts[TOP_ENTRIES];
     struct top_entry entries[TOP_ENTRIES];
-    uint64_t total; /* that was counted */
-    uint64_t error; /* by so much a count may be too low; at most total / (TOP_ENTRIES + 1) */
+    uint64_t total;           /* that was counted */
+    uint64_t error;           /* by so much a count may be too low; at most total / (TOP_ENTRIES + 1) */
+    uint8_t slots[TOP_SLOTS]; /* finds an entry by its hash: its index + 1, or 0; with linear probing */
+    size_t full;              /* the first entries that are all in use */
 };
 
 void top_count(struct top *top, const char *limit, struct rules_text key, const struct top_bucket *bucket);

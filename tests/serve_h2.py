@@ -39,11 +39,9 @@ def varint(n):
     return out + bytes([n])
 
 
-def rls_body(domain, *entries, limit=None):
-    """A call of ShouldRateLimit with one descriptor, with gRPC's prefix. `limit`: (requests per unit, unit)."""
+def rls_body(domain, *entries):
+    """A call of ShouldRateLimit with one descriptor, with gRPC's prefix."""
     entry = b"".join(message(1, message(1, k.encode()) + message(2, v.encode())) for k, v in entries)
-    if limit:
-        entry += message(2, message(1, limit[0]) + message(2, limit[1]))
     body = message(1, domain.encode()) + message(2, entry)
     return b"\x00" + struct.pack(">I", len(body)) + body
 

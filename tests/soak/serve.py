@@ -3,9 +3,9 @@
 """The daemon for a long time under clients that misbehave: `make soak SECONDS=600`.
 
 10,000 connections are held, and at the same time there are slow readers, slow writers, half-open clients, floods of
-HTTP/2 frames, connections that come and go, and reloads. One client behaves; its waiting times are told. Memory, descriptors
-and processor time of the daemon must not grow from the second quarter of the run to the last, and all descriptors must
-be closed at the end. STORE=redis://... takes another store."""
+HTTP/2 frames, connections that come and go, and reloads. One client behaves; its waiting times are told. Memory,
+descriptors and processor time of the daemon must not grow from the second quarter of the run to the last, and all
+descriptors must be closed at the end. STORE=redis://... takes another store."""
 import argparse
 import contextlib
 import multiprocessing
@@ -248,7 +248,8 @@ def run(seconds, connections, store):
     print(f"a client that behaves: {asked} answers, {wrong} wrong, p50 {p50:.2f} ms, p99 {p99:.2f} ms, "
           f"longest {longest:.1f} ms")
     print(f"from the second to the last quarter: memory {memory[0]} -> {memory[1]} KiB, "
-          f"descriptors {descriptors[0]} -> {descriptors[1]}, CPU {cpu[0]:.1f} -> {cpu[1]:.1f} s; left open {left}; exit code {code}")
+          f"descriptors {descriptors[0]} -> {descriptors[1]}, CPU {cpu[0]:.1f} -> {cpu[1]:.1f} s; left open {left}; "
+          f"exit code {code}")
     grown = memory[1] > memory[0] * GROWTH + GROWTH_KIB or descriptors[1] > descriptors[0] * GROWTH + 100
     return 1 if wrong or grown or left > 0 or code != 0 else 0
 
