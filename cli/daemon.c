@@ -8,7 +8,12 @@
 
 #include "cli.h"
 
-bool daemon_has(const char *command) { return strcmp(command, "serve") == 0 || strcmp(command, "check") == 0; }
+bool daemon_has(const char *command) {
+    static const char *const commands[] = {"serve", "check", "top", "admin"};
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
+        if (strcmp(command, commands[i]) == 0) return true;
+    return false;
+}
 
 int daemon_run(char **argv) {
     char path[PATH_MAX];

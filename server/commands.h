@@ -7,5 +7,7 @@
 
 int serve_main(int argc, char **argv);
 int explain_main(int argc, char **argv);
+int top_command_main(int argc, char **argv);
+int admin_command_main(int argc, char **argv);
 
 #endif

@@ -13,6 +13,8 @@ static const struct {
 } commands[] = {
     {"serve", serve_main, "answer HTTP, gRPC and RESP by the rules of a file"},
     {"check", explain_main, "check a rules file, and say what counts for a request"},
+    {"top", top_command_main, "show rates, limits and top keys of a daemon"},
+    {"admin", admin_command_main, "reset, ban or unban a key of a daemon, or reload its rules"},
 };
 
 int main(int argc, char **argv) {

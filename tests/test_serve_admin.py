@@ -3,7 +3,10 @@
 import contextlib
 import http.client
 import json
+import os
+import pty
 import re
+import select
 import socket
 import stat
 import subprocess
@@ -255,3 +258,82 @@ def test_reload_says_what_is_wrong_and_keeps_the_old_rules(tmp_path):
         assert served.admin("POST", "/admin/reload") == {"reloaded": True}
         within(10, lambda: served.admin("GET", "/admin/state")["limits"][0]["name"] == "b")
         assert served.admin("GET", "/admin/state")["rules"]["error"] == ""
+
+
+# ---- The commands steady admin and steady top ----
+
+
+@pytest.fixture(scope="module")
+def address(served):
+    return f"http://127.0.0.1:{served.admin_port}/#token={served.token}"
+
+
+def steady(*words, **env):
+    return subprocess.run([BUILD / "steady", *map(str, words)], capture_output=True, text=True, timeout=30, check=False,
+                          env={**os.environ, **env})
+
+
+def test_steady_admin_resets_and_bans(served, address):
+    assert steady("admin", "--admin", address, "ban", "login", "192.0.2.60", "1h").stdout == "done\n"
+    assert login(served, "192.0.2.60") == 429
+    run = steady("admin", "unban", "login", "192.0.2.60", STEADY_ADMIN=address)
+    assert (run.returncode, run.stdout) == (0, "done\n")
+    assert login(served, "192.0.2.60") == 200
+    host = f"127.0.0.1:{served.admin_port}"
+    assert steady("admin", "--admin", host, "reload", STEADY_ADMIN_TOKEN=served.token).returncode == 0
+
+
+@pytest.mark.parametrize("words, code, says", [
+    (["reset", "nmaed", "x"], 1, "there is no such limit"),
+    (["ban", "login", "x", "0"], 2, "the duration must be"),
+    (["ban", "login", "x"], 2, "other operands"),
+    (["steal"], 2, "the verb must be"),
+    ([], 2, "the verb must be"),
+    (["--admin", "nowhere", "reload"], 2, "give the admin address"),
+    (["--admin", "unix:/nowhere", "reload"], 1, "No such file"),
+])
+def test_steady_admin_says_what_is_wrong(address, words, code, says):
+    run = steady("admin", *words, STEADY_ADMIN=address)
+    assert (run.returncode, run.stdout, says in run.stderr) == (code, "", True), run.stderr
+
+
+def test_steady_admin_needs_the_token(served):
+    run = steady("admin", "--admin", f"127.0.0.1:{served.admin_port}", "reload")
+    assert run.returncode == 1 and "token" in run.stderr
+
+
+@pytest.mark.parametrize("columns", [40, 80, 160])
+def test_steady_top_prints_one_page_of_its_width(served, address, columns):
+    evil = "\x1b]0;title\x07\x1b[2J" + 200 * "x"
+    for _ in range(3):
+        login(served, "192.0.2.61")
+        served.request("POST", "/v1/consume", json.dumps({"limit": "key", "key": evil}))
+    within(10, lambda: "192.0.2.61" in json.dumps(served.admin("GET", "/admin/top")["denied"]))
+    run = steady("top", "--once", "--admin", address, COLUMNS=str(columns), LINES="60")
+    assert run.returncode == 0, run.stderr
+    assert max(len(line) for line in run.stdout.splitlines()) <= columns
+    assert "\x1b" not in run.stdout and "\x07" not in run.stdout
+    for word in ("store ready", "login", "2/day", "quiet (shadow)", "MOST DENIED KEYS", "192.0.2.61"):
+        assert word in run.stdout
+
+
+def test_steady_top_follows_on_a_terminal_until_q(address):
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(BUILD / "steady", ["steady", "top", "--admin", address])
+    shown = b""
+    while shown.count(b"MOST ALLOWED KEYS") < 2:
+        assert select.select([terminal], [], [], 30)[0], shown
+        shown += os.read(terminal, 65536)
+    os.write(terminal, b"q")
+    while True:
+        try:
+            piece = os.read(terminal, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not piece:
+            break
+        shown += piece
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    os.close(terminal)
+    assert shown.endswith(b"\x1b[?25h\x1b[?1049l"), "the terminal is as it was"
