@@ -343,8 +343,8 @@ test: ## installs missing packages, builds, and runs all functional tests: C, Py
 	@$(SUB) tests $(BUILD)/sim $(BUILD)/hostile
 	@$(RUN_TESTS) -m 'not sanitizers and not other_servers and not wheels' $(UNIT) $(LIVE) $(BUILD)/sim $(BUILD)/hostile $(PYTESTS)
 
-sanitize: ## runs the C tests, the simulation, the module and the Python package under ASan with UBSan, and TSan
-	@scripts/setup build test
+sanitize: ## runs the C tests, the simulation, the module, the daemon and the Python package under ASan with UBSan, and TSan
+	@scripts/setup build serve test
 	@$(SUB) all
 	@$(SUB) $(call sanitized,asan) tests $(BUILD)/asan/sim $(BUILD)/asan/hostile
 	@$(SUB) $(call sanitized,tsan) tests
@@ -435,7 +435,7 @@ install: ## installs into PREFIX (/usr/local) under DESTDIR; builds only missing
 	    echo 'make install: $(BUILD) belongs to another user, and is not up to date. Run make as that user first.' >&2; exit 1; }
 	@$(AS_BUILT_SUB) $(INSTALLED)
 	install -d $(INCLUDE)/steady $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(LIBDIR)/steady \
-	    $(MAN)/man1 $(MAN)/man3 $(MAN)/man7 $(COMPLETIONS)
+	    $(MAN)/man1 $(MAN)/man3 $(MAN)/man5 $(MAN)/man7 $(COMPLETIONS)
 	install -m 644 include/steady.h $(INCLUDE)
 	install -m 644 $(filter-out $(if $(WITH_HIREDIS),,%/hiredis.h),$(wildcard include/steady/*.h)) $(INCLUDE)/steady
 	install -m 644 $(filter %.a,$(INSTALLED)) $(DESTDIR)$(LIBDIR)
@@ -446,6 +446,7 @@ install: ## installs into PREFIX (/usr/local) under DESTDIR; builds only missing
 	install -m 755 $(BUILD)/steady $(if $(WITH_SERVE),$(BUILD)/steadyd) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 man/*.1 $(MAN)/man1
 	install -m 644 man/*.3 $(MAN)/man3
+	install -m 644 man/*.5 $(MAN)/man5
 	install -m 644 man/*.7 $(MAN)/man7
 	install -m 755 $(BUILD)/steady.so $(DESTDIR)$(LIBDIR)/steady
 	install -m 644 scripts/completion.bash $(COMPLETIONS)/steady
@@ -455,7 +456,7 @@ uninstall: ## removes the installed files
 	rm -f $(INCLUDE)/steady.h $(DESTDIR)$(PREFIX)/bin/steady $(DESTDIR)$(PREFIX)/bin/steadyd $(COMPLETIONS)/steady
 	rm -f $(foreach l,steady steady-hiredis,$(addprefix $(DESTDIR)$(LIBDIR)/,lib$l.a lib$l.so* pkgconfig/$l.pc))
 	rm -f $(patsubst man/%,$(MAN)/man1/%,$(wildcard man/*.1)) $(patsubst man/%,$(MAN)/man3/%,$(wildcard man/*.3))
-	rm -f $(patsubst man/%,$(MAN)/man7/%,$(wildcard man/*.7))
+	rm -f $(patsubst man/%,$(MAN)/man5/%,$(wildcard man/*.5)) $(patsubst man/%,$(MAN)/man7/%,$(wildcard man/*.7))
 	rm -rf $(INCLUDE)/steady $(DESTDIR)$(LIBDIR)/steady
 
 clean: ## removes the build directory

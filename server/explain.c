@@ -21,6 +21,7 @@ static const char help[] =
     "  --header 'NAME: VALUE'    a header field; repeat it for more\n"
     "  --domain NAME             of a request of Envoy, with\n"
     "  --entry KEY=VALUE         the entries of its descriptor, in their order\n"
+    "  --help\n"
     "\n"
     "Exit codes: 0 the file is right, 2 it is not.\n";
 

@@ -21,7 +21,8 @@
 #include "reload.h"
 #include "worker.h"
 
-enum { USAGE = 2, FAILED = 1, SD_FIRST_FD = 3, OTHER_DESCRIPTORS = 200 };
+/* Exit codes. CANNOT_START: options, files, addresses, rules. */
+enum { CANNOT_START = 2, FAILED = 1, SD_FIRST_FD = 3, OTHER_DESCRIPTORS = 200 };
 
 void server_log(const char *format, ...) {
     char text[1200], quoted[1200], when[32];
@@ -61,7 +62,7 @@ static int serve_complain(const char *option, const char *value, const char *mus
     char quoted[200];
     steady_quote(quoted, sizeof quoted, value);
     fprintf(stderr, "steady serve: %s is \"%s\"; it must be %s\n", option, quoted, must);
-    return USAGE;
+    return CANNOT_START;
 }
 
 static bool serve_number(uint32_t *number, const char *text, uint32_t least, uint32_t most) {
@@ -121,13 +122,13 @@ static int serve_options(struct server_options *options, int argc, char **argv) 
                 return serve_complain("--log-share", optarg, "a number from 0 to 1");
             break;
         case 'h': fputs(help, stdout); exit(0);
-        default: fprintf(stderr, "steady serve --help lists the options\n"); return USAGE;
+        default: fprintf(stderr, "steady serve --help lists the options\n"); return CANNOT_START;
         }
     }
     if (optind < argc) return serve_complain("an argument", argv[optind], "an option");
     if ((options->config == NULL) == (options->limit == NULL)) {
         fprintf(stderr, "steady serve: give either --config FILE or --limit RATE, such as --limit 100/min\n");
-        return USAGE;
+        return CANNOT_START;
     }
     return 0;
 }
@@ -261,7 +262,7 @@ static int serve_run(struct server *server) {
     for (int i = 0; i < server->n_workers; i++)
         worker_close(&server->workers[i]); /* before `signals` is gone */
     server_log("ended");
-    return ran ? 0 : FAILED;
+    return ran ? 0 : CANNOT_START;
 }
 
 static int serve_open(struct server *server) {
@@ -276,7 +277,7 @@ static int serve_open(struct server *server) {
     fprintf(stderr, "steady serve: %s\n", why);
     for (int i = 0; i < server->n_workers; i++)
         if (server->workers[i].server != NULL) worker_close(&server->workers[i]);
-    return FAILED;
+    return CANNOT_START;
 }
 
 int serve_main(int argc, char **argv) {

@@ -275,10 +275,11 @@ static const char *worker_listen_path(struct worker *worker, const char *path, b
     return worker_fail("cannot listen at %s: %s", path, uv_strerror(error));
 }
 
-/* Splits host:port. False: it is none. */
+/* Splits host:port. False: it is none. getaddrinfo would take 99999 for 34463. */
 static bool worker_split(const char *where, char *host, size_t size, const char **port) {
     const char *colon = strrchr(where, ':'), *begin = where, *end = colon;
-    if (colon == NULL || colon[1] == '\0') return false;
+    if (colon == NULL || colon[1] == '\0' || colon[1 + strspn(colon + 1, "0123456789")] != '\0') return false;
+    if (strtoul(colon + 1, NULL, 10) > UINT16_MAX) return false;
     if (*where == '[') {
         begin = where + 1;
         if (colon == where || colon[-1] != ']') return false;

@@ -21,10 +21,10 @@ START_S = 30  # a busy machine
 class Daemon:
     """`log` has its lines so far."""
 
-    def __init__(self, *options, env=None):
+    def __init__(self, *options, env=None, build=BUILD):
         self.log = []
         self.admin_port = self.token = None
-        command = [BUILD / "steady", "serve", "--listen", "127.0.0.1:0", *map(str, options)]
+        command = [build / "steady", "serve", "--listen", "127.0.0.1:0", *map(str, options)]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                         stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})})
         self._reader = threading.Thread(target=self._read, daemon=True)

@@ -3,10 +3,12 @@
 import json
 import os
 import signal
+import socket
+import subprocess
 import time
 
 import pytest
-from serve_rig import daemon, needs_daemon, rules_file
+from serve_rig import BUILD, daemon, needs_daemon, rules_file
 
 pytestmark = needs_daemon
 
@@ -104,6 +106,15 @@ def test_a_reservation_is_settled(served):
     assert settled["parts"][0] == {"name": settled["parts"][0]["name"], "level": 8, "charged": 4}
 
 
+def test_a_partial_grant_takes_what_fits(served):
+    part = {"limit": "named", "key": "p1", "amount": 8}
+    answer = served.json("/v1/consume", {**part, "at_least": 8})
+    assert answer["parts"][0]["granted"] == 8
+    answer = served.json("/v1/consume", {**part, "at_least": 2})
+    assert answer["allowed"] is True and answer["parts"][0]["granted"] == 2
+    assert served.json("/v1/consume", {"parts": [part], "at_least": 1}, status=429)["parts"][0]["granted"] == 0
+
+
 def test_a_cost_over_the_capacity_is_422_without_retry_after(served):
     code, headers, body = served.request("POST", "/v1/consume", '{"limit": "named", "key": "x", "amount": 11}')
     assert code == 422 and "retry-after" not in headers
@@ -173,3 +184,27 @@ def test_policies_hold_while_the_store_is_down(tmp_path, closed_port):
             time.sleep(0.1)
             assert served.request("GET", "/readyz")[0] == 503
             assert served.request("GET", "/healthz")[0] == 200
+
+
+@pytest.mark.parametrize("options, says", [
+    (("--config", "/nowhere/steady.yaml"), "/nowhere/steady.yaml: No such file or directory"),
+    (("--limit", "ten"), "ten"),
+    (("--limit", "1/s", "--listen", "127.0.0.1:99999"), "\"127.0.0.1:99999\" is no address"),
+    (("--limit", "1/s", "--listen", "nowhere"), "use host:port, [host]:port or unix:/path"),
+    (("--limit", "1/s", "--admin", "192.0.2.1:1"), "loopback"),
+    (("--limit", "1/s", "--log", "/nowhere/log"), "the decision log /nowhere/log: No such file or directory"),
+    (("--limit", "1/s", "--threads", "9"), '--threads is "9"; it must be 1 to 8'),
+    ((), "give either --config FILE or --limit RATE"),
+])
+def test_a_daemon_that_cannot_start_says_why_in_one_line_and_exits_2(options, says):
+    done = subprocess.run([BUILD / "steady", "serve", *options], capture_output=True, text=True, timeout=60, check=False)
+    lines = [line for line in done.stderr.splitlines() if "warning" not in line and "listening" not in line]
+    assert done.returncode == 2 and len(lines) == 1 and says in lines[0], done.stderr
+
+
+def test_a_port_in_use_is_one_line_and_exit_2():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        where = f"127.0.0.1:{other.getsockname()[1]}"
+        done = subprocess.run([BUILD / "steady", "serve", "--limit", "1/s", "--listen", where], capture_output=True,
+                              text=True, timeout=60, check=False)
+    assert done.returncode == 2 and f"cannot listen at {where}: Address already in use" in done.stderr
