@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Makes gRPC calls with grpcio, for test_serve_grpc.py: `grpc_client.py PORT PROTO FOLDER`. A line of standard input is a
-call as JSON; the answer is a line of standard output. `times` calls are made at once; then the answer is a list."""
+"""Makes gRPC calls with grpcio, for test_serve_grpc.py: `grpc_client.py PORT PROTO FOLDER`. A line of standard input
+is a call as JSON; the answer is a line of standard output. `times` calls are made at once; then the answer is a
+list."""
+
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +22,10 @@ import ratelimit_pb2  # noqa: E402 # it was made just now
 
 SHOULD = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 CHECK = "/grpc.health.v1.Health/Check"
-MESSAGES = {SHOULD: (ratelimit_pb2.RateLimitRequest, ratelimit_pb2.RateLimitResponse),
-            CHECK: (health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse)}
+MESSAGES = {
+    SHOULD: (ratelimit_pb2.RateLimitRequest, ratelimit_pb2.RateLimitResponse),
+    CHECK: (health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse),
+}
 
 
 def call(channel, asked):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""gRPC of the daemon: Envoy's rate limit service and the health check, with grpcio as the client. Also HTTP/2 with curl,
-and the same service as JSON."""
+"""gRPC of the daemon: Envoy's rate limit service and the health check, with grpcio as the client. Also HTTP/2 with
+curl, and the same service as JSON."""
+
 import contextlib
 import json
 import os
@@ -53,8 +54,12 @@ class Client:
     def __init__(self, folder, port, packages):
         folder.mkdir(exist_ok=True)
         self.process = subprocess.Popen(
-            [sys.executable, HERE / "grpc_client.py", str(port), HERE.parent / "server", folder], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(packages)})
+            [sys.executable, HERE / "grpc_client.py", str(port), HERE.parent / "server", folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(packages)},
+        )
 
     def __call__(self, **asked):
         self.process.stdin.write(json.dumps(asked) + "\n")
@@ -126,7 +131,9 @@ def test_a_descriptor_is_allowed_until_its_limit_then_denied_with_its_wait(grpc)
         status = response["statuses"][0]
         assert status["code"] == 1
         assert status["current_limit"] == {"requests_per_unit": 3, "unit": 4, "name": "per_user"}
-        assert (3 - left) * 28700 < int(status["duration_until_reset"]["seconds"]) <= (3 - left) * 28800, "until it is empty"
+        assert (
+            (3 - left) * 28700 < int(status["duration_until_reset"]["seconds"]) <= (3 - left) * 28800
+        ), "until it is empty"
     response = ask(grpc, descriptor(("user", "a")))
     assert verdict(response) == (False, [0])
     assert response["statuses"][0]["code"] == 2
@@ -150,15 +157,24 @@ def test_two_descriptors_of_one_bucket_are_charged_together(grpc):
 
 
 def test_a_look_beside_a_charge_of_the_same_bucket_is_one_charge(grpc):
-    assert verdict(ask(grpc, descriptor(("user", "e2")), descriptor(("user", "e2"), hits_addend={"value": 0})))[1] == [2, 2]
-    assert verdict(ask(grpc, descriptor(("user", "e2"), hits_addend={"value": 0}), descriptor(("user", "e2"))))[1] == [1, 1]
+    assert verdict(ask(grpc, descriptor(("user", "e2")), descriptor(("user", "e2"), hits_addend={"value": 0})))[1] == [
+        2,
+        2,
+    ]
+    assert verdict(ask(grpc, descriptor(("user", "e2"), hits_addend={"value": 0}), descriptor(("user", "e2"))))[1] == [
+        1,
+        1,
+    ]
 
 
 def test_hits_are_those_of_the_descriptor_or_of_the_request(grpc):
     assert verdict(ask(grpc, descriptor(("user", "f")), hits_addend=2)) == (True, [1])
     assert verdict(ask(grpc, descriptor(("user", "f"), hits_addend={"value": 0}))) == (True, [1]), "0 is a look"
     assert verdict(ask(grpc, descriptor(("user", "f"), hits_addend={"value": 1}), hits_addend=9)) == (True, [0])
-    assert verdict(ask(grpc, descriptor(("user", "f"), hits_addend={"value": 0}))) == (False, [0]), "a look for one drop"
+    assert verdict(ask(grpc, descriptor(("user", "f"), hits_addend={"value": 0}))) == (
+        False,
+        [0],
+    ), "a look for one drop"
     back = descriptor(("user", "f"), hits_addend={"value": 2}, is_negative_hits=True)
     assert verdict(ask(grpc, back)) == (True, [2]), "given back"
     never = ask(grpc, descriptor(("user", "f"), hits_addend={"value": 2**64 - 1}))
@@ -244,20 +260,25 @@ def test_unknown_fields_are_skipped(grpc):
 
 
 def test_many_streams_at_once_are_each_decided(grpc):
-    answers = grpc(request=request(descriptor(("user", "many"), limit={"requests_per_unit": 500, "unit": 4})), times=700)
+    answers = grpc(
+        request=request(descriptor(("user", "many"), limit={"requests_per_unit": 500, "unit": 4})), times=700
+    )
     assert Counter(answer["response"]["overall_code"] for answer in answers) == {1: 500, 2: 200}
 
 
 def test_the_health_check_serves(grpc, served):
     assert grpc(path=CHECK, request={})["response"] == {"status": "SERVING"}
     assert grpc(path=CHECK, request={"service": "envoy.service.ratelimit.v3.RateLimitService"})["response"] == {
-        "status": "SERVING"}
+        "status": "SERVING"
+    }
 
 
 # ---- Stores ----
 
 
-@pytest.mark.parametrize(("policy", "code"), [("allow", "UNAVAILABLE"), ("report", "UNAVAILABLE"), ("deny", "UNAVAILABLE"), ("local", "OK")])
+@pytest.mark.parametrize(
+    ("policy", "code"), [("allow", "UNAVAILABLE"), ("report", "UNAVAILABLE"), ("deny", "UNAVAILABLE"), ("local", "OK")]
+)
 def test_a_store_that_is_down_is_unavailable_so_that_envoy_decides(tmp_path, closed_port, client_of, policy, code):
     text = f"on_error: {policy}\nstore: redis://127.0.0.1:{closed_port}\n" + RULES
     with daemon("--config", rules(tmp_path, text)) as served, client_of(served.port) as grpc:
@@ -270,16 +291,28 @@ def test_a_deadline_of_the_call_is_shorter_than_that_of_the_store(tmp_path, star
     """Redis accepts, and does not answer. grpcio gives up by itself, or gets the answer of the
     daemon, which gives up at the same time: UNAVAILABLE."""
     redis = start_redis()
-    with daemon("--config", rules(tmp_path), "--store", redis.url, "--timeout", "1h", "--threads", 1) as served, \
-            client_of(served.port) as grpc:
+    with daemon(
+        "--config", rules(tmp_path), "--store", redis.url, "--timeout", "1h", "--threads", 1
+    ) as served, client_of(served.port) as grpc:
         assert grpc(request=request(descriptor(("user", "a"))))["code"] == "OK"
         redis.process.send_signal(signal.SIGSTOP)
         try:
-            assert grpc(request=request(descriptor(("user", "a"))), timeout=0.3)["code"] in ("DEADLINE_EXCEEDED", "UNAVAILABLE")
+            assert grpc(request=request(descriptor(("user", "a"))), timeout=0.3)["code"] in (
+                "DEADLINE_EXCEEDED",
+                "UNAVAILABLE",
+            )
             raw = field(1, b"edge") + field(2, field(1, field(1, b"user") + field(2, b"b")))
             (tmp_path / "message").write_bytes(b"\0" + len(raw).to_bytes(4, "big") + raw)
-            done = curl(served.port, "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit", "-H", "grpc-timeout: 50m",
-                        "-H", "content-type: application/grpc", "--data-binary", f"@{tmp_path}/message")
+            done = curl(
+                served.port,
+                "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit",
+                "-H",
+                "grpc-timeout: 50m",
+                "-H",
+                "content-type: application/grpc",
+                "--data-binary",
+                f"@{tmp_path}/message",
+            )
             assert "grpc-status: 14" in done
             one = json.dumps({"rate": "5/d", "key": "late"})
             status, _, body = served.request("POST", "/v1/consume", one, {"x-steady-timeout": "50ms"})
@@ -289,15 +322,26 @@ def test_a_deadline_of_the_call_is_shorter_than_that_of_the_store(tmp_path, star
         answer = grpc(request=request(descriptor(("user", "c"))))
         assert verdict(answer["response"]) == (True, [2])
         for wrong in ("5", "m", "5x", "123456789m", "-5m", ""):
-            done = curl(served.port, "/grpc.health.v1.Health/Check", "-H", f"grpc-timeout: {wrong}" if wrong else "grpc-timeout;",
-                        "-H", "content-type: application/grpc", "--data-binary", f"@{tmp_path}/message")
+            done = curl(
+                served.port,
+                "/grpc.health.v1.Health/Check",
+                "-H",
+                f"grpc-timeout: {wrong}" if wrong else "grpc-timeout;",
+                "-H",
+                "content-type: application/grpc",
+                "--data-binary",
+                f"@{tmp_path}/message",
+            )
             assert "grpc-status: 3" in done, wrong
 
 
 def test_calls_wait_for_a_store_and_streams_are_answered_as_it_answers(tmp_path, start_redis, client_of):
-    with daemon("--config", rules(tmp_path), "--store", start_redis().url, "--timeout", "30s") as served, \
-            client_of(served.port) as grpc:
-        answers = grpc(request=request(descriptor(("user", "many"), limit={"requests_per_unit": 300, "unit": 4})), times=400)
+    with daemon("--config", rules(tmp_path), "--store", start_redis().url, "--timeout", "30s") as served, client_of(
+        served.port
+    ) as grpc:
+        answers = grpc(
+            request=request(descriptor(("user", "many"), limit={"requests_per_unit": 300, "unit": 4})), times=400
+        )
         assert Counter(answer["response"]["overall_code"] for answer in answers) == {1: 300, 2: 100}
 
 
@@ -306,8 +350,21 @@ def test_calls_wait_for_a_store_and_streams_are_answered_as_it_answers(tmp_path,
 
 def curl(port, path, *options):
     """The answer with its fields, over HTTP/2."""
-    done = subprocess.run(["curl", "-sS", "-i", "--max-time", "60", "--http2-prior-knowledge", *options,
-                           f"http://127.0.0.1:{port}{path}"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [
+            "curl",
+            "-sS",
+            "-i",
+            "--max-time",
+            "60",
+            "--http2-prior-knowledge",
+            *options,
+            f"http://127.0.0.1:{port}{path}",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return done.stdout
 
 
@@ -332,7 +389,9 @@ def test_the_routes_of_http_1_answer_over_http_2(served):
 
 
 def post(served, document):
-    code, headers, body = served.request("POST", "/json", document if isinstance(document, str) else json.dumps(document))
+    code, headers, body = served.request(
+        "POST", "/json", document if isinstance(document, str) else json.dumps(document)
+    )
     return code, headers, json.loads(body)
 
 
@@ -351,7 +410,10 @@ def test_json_answers_like_envoyproxy_ratelimit(served):
 
 def test_json_takes_both_spellings_of_names(served):
     entry = {"entries": [{"key": "user", "value": "spelled"}]}
-    assert post(served, {"domain": "edge", "descriptors": [entry], "hitsAddend": 2})[2]["statuses"][0]["limitRemaining"] == 1
+    assert (
+        post(served, {"domain": "edge", "descriptors": [entry], "hitsAddend": 2})[2]["statuses"][0]["limitRemaining"]
+        == 1
+    )
     look = {**entry, "hits_addend": "0"}
     assert post(served, {"domain": "edge", "descriptors": [look]})[2]["statuses"][0]["limitRemaining"] == 1
     override = {"entries": [{"key": "o", "value": "o"}], "limit": {"requests_per_unit": 7, "unit": "HOUR"}}
@@ -361,16 +423,27 @@ def test_json_takes_both_spellings_of_names(served):
     assert post(served, {"domain": "edge", "descriptors": [back]})[2]["statuses"][0]["limitRemaining"] == 2
 
 
-@pytest.mark.parametrize(("document", "why"), [
-    ("", "JSON"), ("{", "JSON"), ("[]", "object"), ({}, "domain"), ({"domain": 5}, "domain"), ({"domain": "edge"}, "descriptors"),
-    ({"domain": "edge", "descriptors": {}}, "descriptors"), ({"domain": "edge", "descriptors": [{}]}, "entries"),
-    ({"domain": "edge", "descriptors": [5]}, "entries"), ({"domain": "edge", "descriptors": [{"entries": [5]}]}, "entr"),
-    ({"domain": "edge", "descriptors": [{"entries": [{"key": 5}]}]}, "key"),
-    ({"domain": "edge", "descriptors": [descriptor(("a", "b"), limit={"unit": "FORTNIGHT"})]}, "unit"),
-    ({"domain": "edge", "descriptors": [descriptor(("a", "b"), limit=5)]}, "limit"),
-    ({"domain": "edge", "descriptors": [descriptor(("a", "b"), hitsAddend=-1)]}, "hitsAddend"),
-    ({"domain": "edge", "descriptors": [descriptor(("a", "b"), hitsAddend="1x")]}, "hitsAddend"),
-    ({"domain": "edge", "descriptors": [descriptor(("a", "b"))] * 65}, "64")])
+@pytest.mark.parametrize(
+    ("document", "why"),
+    [
+        ("", "JSON"),
+        ("{", "JSON"),
+        ("[]", "object"),
+        ({}, "domain"),
+        ({"domain": 5}, "domain"),
+        ({"domain": "edge"}, "descriptors"),
+        ({"domain": "edge", "descriptors": {}}, "descriptors"),
+        ({"domain": "edge", "descriptors": [{}]}, "entries"),
+        ({"domain": "edge", "descriptors": [5]}, "entries"),
+        ({"domain": "edge", "descriptors": [{"entries": [5]}]}, "entr"),
+        ({"domain": "edge", "descriptors": [{"entries": [{"key": 5}]}]}, "key"),
+        ({"domain": "edge", "descriptors": [descriptor(("a", "b"), limit={"unit": "FORTNIGHT"})]}, "unit"),
+        ({"domain": "edge", "descriptors": [descriptor(("a", "b"), limit=5)]}, "limit"),
+        ({"domain": "edge", "descriptors": [descriptor(("a", "b"), hitsAddend=-1)]}, "hitsAddend"),
+        ({"domain": "edge", "descriptors": [descriptor(("a", "b"), hitsAddend="1x")]}, "hitsAddend"),
+        ({"domain": "edge", "descriptors": [descriptor(("a", "b"))] * 65}, "64"),
+    ],
+)
 def test_wrong_json_is_400_and_says_why(served, document, why):
     code, _, answer = post(served, document)
     assert code == 400 and why in answer["title"], answer

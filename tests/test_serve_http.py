@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""HTTP/1.1 of the daemon at its socket: requests that cannot be read, requests that hide others, bounds, pipelines, and the
-metrics. unit_http1.c has the reader alone."""
+"""HTTP/1.1 of the daemon at its socket: requests that cannot be read, requests that hide others, bounds, and
+pipelines. unit_http1.c has the reader alone."""
+
 import contextlib
 import json
 import signal
 import socket
 import struct
 import subprocess
-import sys
 import time
 
 import pytest
@@ -89,12 +89,18 @@ def ask(connect, data):
 
 PLAIN = "/v1/peek"
 BAD = {  # (status, request) with {} for the target
-    "length and coding": (400, "POST {} HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    "length and coding": (
+        400,
+        "POST {} HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
     "two lengths": (400, "POST {} HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nContent-Length: 44\r\n\r\n"),
     "a list of lengths": (400, "POST {} HTTP/1.1\r\nHost: h\r\nContent-Length: 0, 0\r\n\r\n"),
     "a negative length": (400, "POST {} HTTP/1.1\r\nHost: h\r\nContent-Length: -1\r\n\r\n"),
     "another coding": (501, "POST {} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
-    "two codings": (501, "POST {} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n0\r\n\r\n"),
+    "two codings": (
+        501,
+        "POST {} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n0\r\n\r\n",
+    ),
     "a folded field": (400, "GET {} HTTP/1.1\r\nHost: h\r\nX: a\r\n b\r\n\r\n"),
     "a space before the colon": (400, "GET {} HTTP/1.1\r\nHost: h\r\nContent-Length : 9\r\n\r\n"),
     "a bare LF": (400, "GET {} HTTP/1.1\r\nHost: h\nX: a\r\n\r\n"),
@@ -111,13 +117,27 @@ BAD = {  # (status, request) with {} for the target
     "no method": (400, "G@T {} HTTP/1.1\r\nHost: h\r\n\r\n"),
     "another expectation": (417, "GET {} HTTP/1.1\r\nHost: h\r\nExpect: more\r\n\r\n"),
     "a chunk without a length": (400, "POST {} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n"),
-    "a chunk with a long length": (413, "POST {} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nffffffffff\r\n"),
-    "a chunk without its end": (400, "POST {} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nxyz0\r\n\r\n"),
-    "a trailer that is a request": (400, "POST {} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nGET / HTTP/1.1\r\n\r\n"),
+    "a chunk with a long length": (
+        413,
+        "POST {} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nffffffffff\r\n",
+    ),
+    "a chunk without its end": (
+        400,
+        "POST {} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nxyz0\r\n\r\n",
+    ),
+    "a trailer that is a request": (
+        400,
+        "POST {} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nGET / HTTP/1.1\r\n\r\n",
+    ),
     "a large body": (413, "POST {} HTTP/1.1\r\nHost: h\r\nContent-Length: 65537\r\n\r\n"),
-    "a large chunked body": (413, "POST {} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" + "1000\r\n" + "x" * 4096
-                             + "\r\nf001\r\n"),
-    "a body of tiny chunks": (413, "POST {} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" + "1\r\nx\r\n" * 60000),
+    "a large chunked body": (
+        413,
+        "POST {} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" + "1000\r\n" + "x" * 4096 + "\r\nf001\r\n",
+    ),
+    "a body of tiny chunks": (
+        413,
+        "POST {} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" + "1\r\nx\r\n" * 60000,
+    ),
     "large fields": (431, "GET {} HTTP/1.1\r\nHost: h\r\nX: " + "x" * 66000 + "\r\n\r\n"),
     "large fields without an end": (431, "GET {} HTTP/1.1\r\nHost: h\r\n" + "X: y\r\n" * 20000),
 }
@@ -139,16 +159,27 @@ def test_nginx_gets_403_for_a_request_that_cannot_be_read(connect, name):
 
 
 def strict(*fields, method="GET"):
-    return "".join(f"{line}\r\n" for line in (f"{method} /v1/check/403 HTTP/1.1", "Host: h", "Connection: close", *fields)) + "\r\n"
+    return (
+        "".join(f"{line}\r\n" for line in (f"{method} /v1/check/403 HTTP/1.1", "Host: h", "Connection: close", *fields))
+        + "\r\n"
+    )
 
 
-@pytest.mark.parametrize(("fields", "status"), [
-    ((), 200), (("X-Original-URI: /else",), 200), (("X-Original-URI: /refuse",), 403), (("X-Original-URI: /refuse", "X-Key: k"), 200),
-    (("X-Original-URI: /refuse", "X-Key: k", "X-Key: l"), 403),
-    (("X-Original-URI: /cost", "X-Cost: 4"), 403), (("X-Original-URI: /cost", "X-Cost: many"), 403),
-    (("X-Original-URI: /api/%zz", "X-Key: z"), 200),
-    (("X-Original-URI: /api/x", "X-Key: many", *[f"X-{i}: {i}" for i in range(500)]), 200),
-    (("X-Original-URI: /api/x", "X-Key: large", "Cookie: " + "c" * 40000), 200)])
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ((), 200),
+        (("X-Original-URI: /else",), 200),
+        (("X-Original-URI: /refuse",), 403),
+        (("X-Original-URI: /refuse", "X-Key: k"), 200),
+        (("X-Original-URI: /refuse", "X-Key: k", "X-Key: l"), 403),
+        (("X-Original-URI: /cost", "X-Cost: 4"), 403),
+        (("X-Original-URI: /cost", "X-Cost: many"), 403),
+        (("X-Original-URI: /api/%zz", "X-Key: z"), 200),
+        (("X-Original-URI: /api/x", "X-Key: many", *[f"X-{i}: {i}" for i in range(500)]), 200),
+        (("X-Original-URI: /api/x", "X-Key: large", "Cookie: " + "c" * 40000), 200),
+    ],
+)
 def test_nginx_gets_nothing_but_200_and_403(connect, fields, status):
     for method in ("GET", "HEAD", "POST", "OPTIONS", "WHATEVER"):
         connection = connect()
@@ -157,8 +188,11 @@ def test_nginx_gets_nothing_but_200_and_403(connect, fields, status):
         assert code == status or (status == 200 and code == 403), method
 
 
-@pytest.mark.parametrize("filler", [[f"X-{i}: {i}" for i in range(120)], ["X: " + "x" * 20000], ["X: a\x01b"], ["X: a\tb"]],
-                         ids=["120 fields", "20 KiB", "control", "tab"])
+@pytest.mark.parametrize(
+    "filler",
+    [[f"X-{i}: {i}" for i in range(120)], ["X: " + "x" * 20000], ["X: a\x01b"], ["X: a\tb"]],
+    ids=["120 fields", "20 KiB", "control", "tab"],
+)
 def test_an_exhausted_limit_is_not_passed_by_odd_fields(connect, filler):
     key = f"X-Key: {len(filler)}{len(filler[0])}{filler[0][-2:].encode().hex()}"
     for _ in range(3):
@@ -233,7 +267,7 @@ def test_a_client_that_expects_it_gets_100_before_it_sends_the_body(connect):
 def test_a_request_may_arrive_byte_by_byte_and_its_body_in_chunks(connect):
     connection = connect()
     head, body = consume("chunks")
-    chunks = "".join(f"{len(piece):x};ext=\"a b\"\r\n{piece}\r\n" for piece in (body[:3], body[3:4], body[4:]))
+    chunks = "".join(f'{len(piece):x};ext="a b"\r\n{piece}\r\n' for piece in (body[:3], body[3:4], body[4:]))
     for byte in f"{head}Transfer-Encoding: Chunked\r\n\r\n{chunks}0\r\nTrailer: x\r\n\r\n" + GET.format("/healthz", ""):
         connection.send(byte)
     assert connection.answer()[0] == 200
@@ -266,6 +300,7 @@ def test_an_answer_is_held_for_the_place_in_line_and_given_back_if_the_client_go
     """Over Redis and both versions of HTTP. The client that hangs up leaves its place."""
     rules = rules_file(tmp_path, RULES.replace("rate: 1/s", "rate: 1/h").replace("30s", "9h"))
     with daemon("--config", rules, "--store", start_redis().url, "--timeout", "30s", "--threads", 1) as served:
+
         def wait_for(level):
             end = time.monotonic() + 30
             while True:
@@ -284,8 +319,16 @@ def test_an_answer_is_held_for_the_place_in_line_and_given_back_if_the_client_go
         wait_for(2)
         waits.close()
         wait_for(1)
-        command = ["curl", "-sS", "--http2-prior-knowledge", "-H", "X-Forwarded-Uri: /line", "-H", "X-Key: k",
-                   f"http://127.0.0.1:{served.port}/v1/check"]
+        command = [
+            "curl",
+            "-sS",
+            "--http2-prior-knowledge",
+            "-H",
+            "X-Forwarded-Uri: /line",
+            "-H",
+            "X-Key: k",
+            f"http://127.0.0.1:{served.port}/v1/check",
+        ]
         waits = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for(2)
         waits.kill()
@@ -298,8 +341,18 @@ def test_an_answer_is_held_for_the_place_in_line_and_given_back_if_the_client_go
 def test_a_held_answer_comes_when_its_place_is_free(tmp_path, start_redis, version):
     rules = rules_file(tmp_path, RULES.replace("rate: 1/s", "rate: 20/s"))
     with daemon("--config", rules, "--store", start_redis().url, "--timeout", "30s", "--threads", 1) as served:
-        command = ["curl", "-sS", version, "-H", "X-Forwarded-Uri: /line", "-H", "X-Key: k", "-w", "%{http_code}",
-                   f"http://127.0.0.1:{served.port}/v1/check"]
+        command = [
+            "curl",
+            "-sS",
+            version,
+            "-H",
+            "X-Forwarded-Uri: /line",
+            "-H",
+            "X-Key: k",
+            "-w",
+            "%{http_code}",
+            f"http://127.0.0.1:{served.port}/v1/check",
+        ]
         running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(6)]
         assert [one.communicate(timeout=60)[0] for one in running] == ["200"] * 6
 
@@ -307,10 +360,14 @@ def test_a_held_answer_comes_when_its_place_is_free(tmp_path, start_redis, versi
 def test_clients_that_go_before_the_store_answers_leave_nothing(tmp_path, start_redis):
     redis = start_redis()
     body = json.dumps({"rate": "5/d", "key": "gone"})
-    requests = [wire_of(["STEADY.CONSUMEALL", 1, "gone", "PART", 5, 10**10]),
-                f"POST /v1/reserve HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n\r\n{body}",
-                "GET /v1/check HTTP/1.1\r\nHost: h\r\nX-Forwarded-Uri: /line\r\nX-Key: gone\r\n\r\n"]
-    with daemon("--config", rules_file(tmp_path, RULES), "--store", redis.url, "--timeout", "30s", "--threads", 1) as served:
+    requests = [
+        wire_of(["STEADY.CONSUMEALL", 1, "gone", "PART", 5, 10**10]),
+        f"POST /v1/reserve HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n\r\n{body}",
+        "GET /v1/check HTTP/1.1\r\nHost: h\r\nX-Forwarded-Uri: /line\r\nX-Key: gone\r\n\r\n",
+    ]
+    with daemon(
+        "--config", rules_file(tmp_path, RULES), "--store", redis.url, "--timeout", "30s", "--threads", 1
+    ) as served:
         asked = json.dumps({"rate": "5/d", "key": "here"})
         assert served.request("POST", "/v1/consume", asked)[0] == 200
         redis.process.send_signal(signal.SIGSTOP)
@@ -332,31 +389,3 @@ def test_clients_that_go_before_the_store_answers_leave_nothing(tmp_path, start_
             assert served.request("POST", "/v1/consume", asked)[0] == 200
         peek = json.dumps({"parts": [{"rate": "5/d", "key": "gone"}, {"limit": "line", "key": "gone"}]})
         assert [part["level"] for part in json.loads(served.request("POST", "/v1/peek", peek)[2])["parts"]] == [0, 0]
-
-
-# ---- Metrics ----
-
-PARSE = """
-import sys
-from prometheus_client.parser import text_string_to_metric_families
-for family in text_string_to_metric_families(sys.stdin.read()):
-    print(family.name, family.type, bool(family.documentation), len(family.samples))
-"""
-
-
-def test_the_metrics_are_read_by_the_parser_of_prometheus(served, from_pypi):
-    for i in range(5):
-        served.check("/api/x", x_key="metrics")
-    code, fields, body = served.request("GET", "/metrics")
-    assert (code, fields["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
-    done = subprocess.run([sys.executable, "-c", PARSE], input=body.decode(), capture_output=True, text=True, check=False,
-                          env={"PYTHONPATH": str(from_pypi("prometheus_client"))})
-    assert done.returncode == 0, done.stderr
-    found = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
-    for name, kind in {"steady_decisions": "counter", "steady_near_limit": "counter", "steady_decision_seconds": "histogram",
-                       "steady_connections": "gauge", "steady_config_loaded_timestamp_seconds": "gauge",
-                       "steady_config_errors": "counter"}.items():
-        assert found[name][:2] == [kind, "True"], (name, found)
-    assert any(name.startswith("steady_store_") for name in found)
-    assert all(documented == "True" for _, documented, _ in found.values()), found
-    assert b'"metrics"' not in body, "a key is never a label"

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """RESP of the daemon: the replies of the module, redis-cli, redis-py, pipelines, and bytes that are no request."""
+
 import os
 import socket
 import subprocess
@@ -124,8 +125,32 @@ def test_a_settle_gives_back_like_the_module(ask, module):
     replies = []
     for who in (module, ask):
         now = who("STEADY.CONSUMEALL", 2, "s1", "s2", "PART", 9, HOUR, "AMOUNT", 5, "PART", 50, HOUR, "DROPS", 7)[4]
-        settled = who("STEADY.SETTLE", 2, "s1", "s2", "PART", 9, HOUR, "RESERVED", 5, "MOMENT", now, "ACTUAL", 2,
-                      "PART", 50, HOUR, "DROPS", 7, "RESERVED", 1, "MOMENT", now, "ACTUAL", 3)
+        settled = who(
+            "STEADY.SETTLE",
+            2,
+            "s1",
+            "s2",
+            "PART",
+            9,
+            HOUR,
+            "RESERVED",
+            5,
+            "MOMENT",
+            now,
+            "ACTUAL",
+            2,
+            "PART",
+            50,
+            HOUR,
+            "DROPS",
+            7,
+            "RESERVED",
+            1,
+            "MOMENT",
+            now,
+            "ACTUAL",
+            3,
+        )
         replies.append([settled[1:], who("STEADY.PEEK", "s1", 9, HOUR), who("STEADY.PEEK", "s2", 50, HOUR, "DROPS", 7)])
     assert same(replies[1], replies[0]), replies
     assert replies[1][1][1] == 2, "the level is the true cost"
@@ -140,12 +165,38 @@ def test_redis_cli_gets_the_answers_of_redis_cell(served):
     """The example of the README of redis-cell."""
     for options in ([], ["-3"]):
         for level in (1, 2):
-            done = subprocess.run(["redis-cli", *options, "-p", str(served.port), "--json" if options else "--raw", "CL.THROTTLE",
-                                   f"user{options}", "15", "30", "60", "1"], capture_output=True, text=True, check=True)
+            done = subprocess.run(
+                [
+                    "redis-cli",
+                    *options,
+                    "-p",
+                    str(served.port),
+                    "--json" if options else "--raw",
+                    "CL.THROTTLE",
+                    f"user{options}",
+                    "15",
+                    "30",
+                    "60",
+                    "1",
+                ],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
             assert [int(n) for n in done.stdout.strip("[]\n").replace(",", "\n").split()] == [
-                0, 16, 16 - level, -1, 2 * level], done
-    done = subprocess.run(["redis-cli", "-p", str(served.port)], input="PING\nINFO\nNOSUCH\nQUIT\n", text=True, check=True,
-                          capture_output=True)
+                0,
+                16,
+                16 - level,
+                -1,
+                2 * level,
+            ], done
+    done = subprocess.run(
+        ["redis-cli", "-p", str(served.port)],
+        input="PING\nINFO\nNOSUCH\nQUIT\n",
+        text=True,
+        check=True,
+        capture_output=True,
+    )
     assert "PONG" in done.stdout and "steady_version:" in done.stdout and "unknown command 'NOSUCH'" in done.stdout
 
 
@@ -179,8 +230,13 @@ for protocol in (2, 3):
 
 @pytest.mark.parametrize("version", ["==5.0.8", ">=6"])
 def test_redis_py_speaks_both_protocols(served, from_pypi, version):
-    run = subprocess.run([sys.executable, "-c", PROGRAM, str(served.port)], capture_output=True, text=True, check=False,
-                         env={**os.environ, "PYTHONPATH": str(from_pypi("redis" + version))})
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(served.port)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(from_pypi("redis" + version))},
+    )
     assert run.returncode == 0, run.stderr
 
 
@@ -205,7 +261,7 @@ def in_order(port, n):
     bytes_out = b"".join(wire_of(("CL.THROTTLE", f"p{i}", i % 900, 1, 3600)) + wire_of(("PING", i)) for i in range(n))
     client.socket.settimeout(60)
     for at in range(0, len(bytes_out), 4093):
-        client.socket.sendall(bytes_out[at:at + 4093])
+        client.socket.sendall(bytes_out[at : at + 4093])
     for i in range(n):
         assert client.reply()[:3] == [0, 1 + i % 900, i % 900]
         assert client.reply() == b"%d" % i
@@ -224,8 +280,12 @@ def test_a_pipeline_is_answered_in_order_over_redis(start_redis):
 def test_a_store_that_is_down_is_an_error_reply_not_a_verdict(closed_port):
     with daemon("--limit", "5/s", "--store", f"redis://127.0.0.1:{closed_port}") as served:
         ask = Resp(served.port)
-        for call in (("CL.THROTTLE", "k", 1, 1, 1), ("STEADY.CONSUME", "k", 5, HOUR),
-                     ("STEADY.CONSUMEALL", 1, "k", "PART", 5, HOUR), ("STEADY.PEEK", "k", 5, HOUR)):
+        for call in (
+            ("CL.THROTTLE", "k", 1, 1, 1),
+            ("STEADY.CONSUME", "k", 5, HOUR),
+            ("STEADY.CONSUMEALL", 1, "k", "PART", 5, HOUR),
+            ("STEADY.PEEK", "k", 5, HOUR),
+        ):
             assert str(ask(*call)).startswith("UNAVAILABLE "), call
         assert ask("PING") == b"PONG"
         ask.close()
@@ -239,7 +299,7 @@ def exchange(port, data, steps=None):
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for at in range(0, len(data), steps or len(data)):
             try:
-                client.sendall(data[at:at + (steps or len(data))])
+                client.sendall(data[at : at + (steps or len(data))])
             except OSError:  # closed after the error
                 break
         try:
@@ -255,13 +315,30 @@ def exchange(port, data, steps=None):
         return got
 
 
-@pytest.mark.parametrize("data", [b"*x\r\n", b"*-1\r\n", b"*1\r\n*1\r\n$1\r\na\r\n", b"*1\r\n:5\r\n", b"*1\r\n$x\r\n", b"*1\r\n$-1\r\n",
-                                  b"*1\r\n$4\r\nPINGxx", b"*1\n$4\r\nPING\r\n", b"*1025\r\n", b"*1\r\n$300000\r\n", b"*99999999999\r\n",
-                                  b"*1\r\n$99999999999999999999\r\n", b"*1\r\n+PING\r\n", b"*" + b"0" * 40])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"*x\r\n",
+        b"*-1\r\n",
+        b"*1\r\n*1\r\n$1\r\na\r\n",
+        b"*1\r\n:5\r\n",
+        b"*1\r\n$x\r\n",
+        b"*1\r\n$-1\r\n",
+        b"*1\r\n$4\r\nPINGxx",
+        b"*1\n$4\r\nPING\r\n",
+        b"*1025\r\n",
+        b"*1\r\n$300000\r\n",
+        b"*99999999999\r\n",
+        b"*1\r\n$99999999999999999999\r\n",
+        b"*1\r\n+PING\r\n",
+        b"*" + b"0" * 40,
+    ],
+)
 def test_bytes_that_are_no_array_of_strings_end_the_connection_with_an_error(served, data):
     ping = wire_of(["PING"])
     assert exchange(served.port, ping + data + ping) == (
-        b"+PONG\r\n-ERR Protocol error: a request must be an array of bulk strings\r\n")
+        b"+PONG\r\n-ERR Protocol error: a request must be an array of bulk strings\r\n"
+    )
 
 
 def test_requests_may_arrive_byte_by_byte(served):
