@@ -328,7 +328,7 @@ static void admin_act(struct exchange *exchange, const struct http_request *requ
     const char *why = admin_find(stored, &len, worker->set->rules, document);
     const double seconds = json_number_value(json_object_get(document, "for"));
     json_decref(document);
-    if (why == NULL && ban && !(seconds >= 0.001 && seconds <= 1e9)) why = "\"for\" must be 0.001 to 1e9 seconds";
+    if (why == NULL && ban && !(seconds >= 1 && seconds <= 1e9)) why = "\"for\" must be 1 to 1e9 seconds";
     if (why != NULL) {
         http_respond_problem(exchange, 400, why);
         return;

@@ -74,8 +74,8 @@ int admin_command_main(int argc, char **argv) {
     if (operands != verbs[i].operands)
         return admin_command_complain("the verb has other operands; see steady admin --help");
     char **operand = &argv[optind + 1];
-    if (operands == 3 && (steady_duration_parse(&duration, operand[2], &why) != 0 || duration <= 0))
-        return admin_command_complain("the duration must be such as 10m");
+    if (operands == 3 && (steady_duration_parse(&duration, operand[2], &why) != 0 || duration < STEADY_SECOND))
+        return admin_command_complain("the duration must be at least a second, such as 10m");
     if (!remote_read(&remote, address)) return admin_command_complain(remote.why);
     return admin_command_run(&remote, verbs[i].path,
                              operands == 0   ? json_object()

@@ -356,9 +356,9 @@ void question_reset_for(struct exchange *exchange, steady_throttler *throttler, 
     if (error != 0) question_failed_at_once(settling, error);
 }
 
-/* The steps of a ban. A consume fills the bucket, the next one is denied and blocks it, and the last one empties it
- * again, so that the key is free when the block ends. Each step begins when the last one is done. */
-enum { BAN_RESET, BAN_FILL, BAN_BLOCK, BAN_EMPTY, BAN_STEPS };
+/* The steps of a ban: a consume fills the bucket, and the next one is denied and blocks it. Each step begins when the
+ * last one is done. A ban lasts at least as long as the drop needs to leak. So the key is free when it ends. */
+enum { BAN_RESET, BAN_FILL, BAN_BLOCK };
 
 struct ban {
     struct settling *settling;
@@ -368,8 +368,6 @@ struct ban {
     char key[RULES_KEY_MAX];
 };
 
-static const int64_t ban_amounts[BAN_STEPS] = {[BAN_FILL] = 1, [BAN_BLOCK] = 1, [BAN_EMPTY] = -1};
-
 static void question_end_ban(struct ban *ban) {
     steady_throttler_free(&ban->throttler);
     free(ban);
@@ -378,21 +376,16 @@ static void question_end_ban(struct ban *ban) {
 static void question_ban_on(const steady_result *result, void *data);
 
 static void question_ban_step(struct ban *ban) {
-    const int error =
-        ban->step == BAN_RESET
-            ? steady_reset(ban->throttler, ban->key, ban->key_len, question_ban_on, ban)
-            : steady_consume(ban->throttler, ban->key, ban->key_len, ban_amounts[ban->step], question_ban_on, ban);
+    const int error = ban->step == BAN_RESET
+                          ? steady_reset(ban->throttler, ban->key, ban->key_len, question_ban_on, ban)
+                          : steady_consume(ban->throttler, ban->key, ban->key_len, 1, question_ban_on, ban);
     if (error != 0) question_ban_on(&(steady_result){.error = error}, ban);
 }
 
 static void question_ban_on(const steady_result *result, void *data) {
     struct ban *ban = data;
-    if (ban->step == BAN_EMPTY) {
-        question_end_ban(ban);
-        return;
-    }
-    if (result->error != 0 || ban->step == BAN_BLOCK) question_on_settled(result, ban->settling);
-    if (result->error != 0) {
+    if (result->error != 0 || ban->step == BAN_BLOCK) {
+        question_on_settled(result, ban->settling);
         question_end_ban(ban);
         return;
     }
@@ -421,9 +414,8 @@ void question_block_for(struct exchange *exchange, const steady_limit *limit, st
         return;
     }
     steady_reset_sync(ban->throttler, key.bytes, key.len, &(steady_result){0});
-    for (int step = BAN_FILL; step < BAN_STEPS; step++)
-        steady_consume_sync(ban->throttler, key.bytes, key.len, ban_amounts[step],
-                            step == BAN_BLOCK ? &result : &(steady_result){0});
+    steady_consume_sync(ban->throttler, key.bytes, key.len, 1, &(steady_result){0});
+    steady_consume_sync(ban->throttler, key.bytes, key.len, 1, &result);
     question_end_ban(ban);
     answered(exchange, &result);
 }

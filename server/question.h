@@ -65,8 +65,9 @@ void question_reset(struct worker *worker, steady_throttler *throttler, struct r
 void question_reset_for(struct exchange *exchange, steady_throttler *throttler, struct rules_text key,
                         void (*answered)(struct exchange *exchange, const steady_result *result));
 
-/* Empties the bucket of a stored key, and blocks it as long as the limit says, which has a capacity of 1. `answered`
- * gets the result of a consume that was denied; if it was not, the key is not blocked. */
+/* Empties the bucket of a stored key, and blocks it as long as the limit says, which has a capacity of 1, and a
+ * recharge no longer than the block. `answered` gets the result of a consume that was denied; if it was not, the key is
+ * not blocked. */
 void question_block_for(struct exchange *exchange, const steady_limit *limit, struct rules_text key,
                         void (*answered)(struct exchange *exchange, const steady_result *result));
 

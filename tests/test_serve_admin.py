@@ -137,7 +137,7 @@ def test_a_wrong_body_is_400_with_the_reason(served, body, says):
 
 
 def test_a_ban_takes_a_time(served):
-    for seconds in (None, 0, -1, "5", 1e10, 1e-9, True):
+    for seconds in (None, 0, -1, "5", 1e10, 0.9, True):
         document = {"limit": "login", "key": "192.0.2.50", "for": seconds}
         assert "seconds" in served.admin("POST", "/admin/ban", document, status=400)["title"]
     assert login(served, "192.0.2.50") == 200
