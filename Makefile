@@ -321,10 +321,15 @@ run: ## builds, and runs a demo; with REDIS_URL set, on that server
 	$(NOTE_TLS)
 	@$(BUILD)/demo
 
+ifeq ($(filter bench,$(MAKECMDGOALS)),)
 serve: ## installs missing packages, builds, and runs the daemon with an example on 127.0.0.1:4780
 	@scripts/setup build serve
 	@$(SUB) $(BUILD)/steady $(BUILD)/steadyd
 	@BUILD=$(BUILD) scripts/serve-example
+else
+serve: # of `make bench serve`
+	@:
+endif
 
 # Each sanitizer has a build directory of its own.
 SAN_asan = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
@@ -403,10 +408,10 @@ vectors: ## runs FILE=some.jsonl against the C code and the Lua scripts
 	@$(SUB) $(BUILD)/vectors
 	@$(BUILD)/vectors $(FILE)
 
-bench: ## measures against baselines of the same run; prints a table and writes build/bench.json; make bench python: Python only
-	@scripts/setup build bench
+bench: ## measures against baselines of the same run; prints a table and writes build/bench.json; make bench python: Python only; make bench serve: the daemon only
+	@scripts/setup build bench $(filter serve,$(MAKECMDGOALS))
 	@$(SUB) all module $(BUILD)/floor.so $(BENCH)
-	@BUILD=$(BUILD) scripts/bench $(filter python,$(MAKECMDGOALS))
+	@BUILD=$(BUILD) scripts/bench $(filter python serve,$(MAKECMDGOALS))
 
 check: ## runs gcc and clang with -Werror, clang-tidy, cppcheck, clang-format and shellcheck; prints only findings
 	@scripts/setup build serve test check
