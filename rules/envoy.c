@@ -410,7 +410,7 @@ static bool envoy_add(char out[KEY_MOST], size_t *len, struct rules_text text) {
     static const char digits[] = "0123456789ABCDEF";
     for (size_t i = 0; i < text.len; i++) {
         const char c = text.bytes[i];
-        const bool escaped = memchr("%+{}", c, sizeof "%+{}") != NULL; /* NUL, too */
+        const bool escaped = c == '%' || c == '+' || c == '{' || c == '}' || c == '\0';
         if (*len + (escaped ? 3 : 1) > KEY_MOST) return false;
         if (escaped) {
             out[(*len)++] = '%';

@@ -248,7 +248,7 @@ static void match_add_escaped(struct key *key, struct rules_text value) {
     static const char digits[] = "0123456789ABCDEF";
     for (size_t i = 0; i < value.len; i++) {
         const char c = value.bytes[i];
-        if (memchr("%+{}", c, sizeof "%+{}") != NULL)
+        if (c == '%' || c == '+' || c == '{' || c == '}' || c == '\0')
             match_add(key, (const char[]){'%', digits[(unsigned char)c >> 4], digits[(unsigned char)c & 15]}, 3);
         else
             match_add(key, &c, 1);
@@ -375,7 +375,7 @@ static enum rules_outcome match_limit(struct matcher *m, const struct rules *rul
 enum rules_outcome rules_match(struct rules_match *match, const struct rules *rules,
                                const struct rules_request *request) {
     const bool by_descriptor = request->n_entries > 0;
-    const struct rules_limit *const *limits = by_descriptor ? rules->of_descriptors : rules->of_requests;
+    const struct rules_candidate *all = by_descriptor ? rules->of_descriptors : rules->of_requests;
     const size_t n = by_descriptor ? rules->n_of_descriptors : rules->n_of_requests;
     struct matcher m; /* its arrays are not cleared */
     m.match = match;
@@ -387,7 +387,10 @@ enum rules_outcome rules_match(struct rules_match *match, const struct rules *ru
     match->keys_len = 0;
     match->exempt = match_exempts(&m, rules->exempt, rules->n_exempt);
     for (size_t i = 0; i < n && !match->exempt; i++) {
-        const struct rules_limit *limit = limits[i];
+        const struct rules_limit *limit = all[i].limit;
+        if (all[i].mask != 0 && !m.has_path) match_path(&m);
+        if (all[i].mask != 0 && !m.too_long && !pattern_path_may_begin(&match->path, all[i].begins, all[i].mask))
+            continue;
         const bool counts = match_all(&m, &limit->match) && !match_exempts(&m, limit->exempt, limit->n_exempt);
         if (counts && match_limit(&m, rules, limit) == RULES_REFUSED) return RULES_REFUSED;
         if (m.too_long)

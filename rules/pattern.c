@@ -197,7 +197,7 @@ bool pattern_read_path(struct rules_path *path, struct rules_text target) {
         for (size_t k = 0; k < path->n; k++)
             known = known || (path->len[k] == len && memcmp(path->bytes[k], out, len) == 0);
         if (known) continue;
-        out[len] = '/';
+        memcpy(out + len, "/\0\0\0\0\0\0\0", 9);
         path->len[path->n++] = len;
     }
     return true;
@@ -210,6 +210,22 @@ bool pattern_matches_path(const char *pattern, const struct rules_path *path) {
         if (path->len[i] > 1 && pattern_matches(pattern, with_slash, true)) return true;
     }
     return false;
+}
+
+void pattern_path_begins(const char *const *patterns, size_t n, uint64_t *begins, uint64_t *mask) {
+    char first[8] = {0}, all[8] = {0};
+    size_t len = n > 0 ? sizeof first : 0;
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < len; k++) {
+            const char c = pattern_fold(patterns[i][k]);
+            if (c == '\0' || c == '*' || (i > 0 && c != first[k])) len = k;
+            if (i == 0) first[k] = c;
+        }
+    memset(all, 0xff, len);
+    for (size_t k = len; k < sizeof first; k++)
+        first[k] = '\0';
+    memcpy(begins, first, sizeof first);
+    memcpy(mask, all, sizeof all);
 }
 
 struct rules_text pattern_query(struct rules_text target) {

@@ -14,6 +14,7 @@
 #include <strings.h>
 
 #include "memory.h"
+#include "pattern.h"
 
 enum {
     FILE_MOST = 4 << 20,
@@ -635,10 +636,6 @@ static void read_limit(struct reader *r, const yaml_node_t *node, void *to) {
         reader_fail(r, node, "the limit %s needs a rate, such as rate: 10/min", l.limit.name);
     if (!r->failed) read_add_rate(r, &l, l.rate_node, l.rate);
     if (!r->failed && l.tiers_node != NULL) read_tiers(r, &l);
-    for (size_t i = 0; !r->failed && i < r->rules->n_limits; i++)
-        if (strcmp(r->rules->limits[i].name, l.limit.name) == 0)
-            reader_fail(r, node, "the name %s is that of the limit in line %d, too; each limit needs its own",
-                        l.limit.name, r->rules->limits[i].line);
     if (r->failed) return;
     if (l.limit.n_keys == 0) {
         l.limit.keys = &by_ip;
@@ -912,18 +909,48 @@ static struct rules *read_rules_new(struct rules_error *error) {
     return rules;
 }
 
+static int read_compare_names(const void *a, const void *b) {
+    const struct rules_limit *one = *(const struct rules_limit *const *)a,
+                             *other = *(const struct rules_limit *const *)b;
+    const int order = strcmp(one->name, other->name);
+    return order != 0 ? order : (one->index > other->index) - (one->index < other->index);
+}
+
+/* Each limit of ours has a name of its own. */
+static void read_check_names(struct reader *r) {
+    const struct rules *rules = r->rules;
+    const struct rules_limit **sorted = reader_take(r, (rules->n_limits + 1) * sizeof *sorted);
+    size_t n = 0;
+    for (size_t i = 0; !r->failed && i < rules->n_limits; i++)
+        if (!rules->limits[i].of_domain) sorted[n++] = &rules->limits[i];
+    if (!r->failed) qsort(sorted, n, sizeof *sorted, read_compare_names);
+    for (size_t i = 1; !r->failed && i < n; i++) {
+        const struct rules_limit *one = sorted[i - 1], *other = sorted[i];
+        const yaml_node_t at = {.start_mark = {.line = (size_t)other->line - 1, .column = other->column - 1}};
+        if (strcmp(one->name, other->name) == 0)
+            reader_fail(r, &at, "the name %s is that of the limit in line %d, too; each limit needs its own", one->name,
+                        one->line);
+    }
+}
+
 /* What rules_match looks at. */
 static void read_index(struct reader *r) {
     struct rules *rules = r->rules;
+    read_check_names(r);
     rules->of_requests = reader_take(r, (rules->n_limits + 1) * sizeof *rules->of_requests);
     rules->of_descriptors = reader_take(r, (rules->n_limits + 1) * sizeof *rules->of_descriptors);
     for (size_t i = 0; !r->failed && i < rules->n_limits; i++) {
         const struct rules_limit *limit = &rules->limits[i];
+        struct rules_candidate candidate = {.limit = limit};
         if (limit->of_domain) continue;
+        for (size_t k = 0; k < limit->match.n; k++)
+            if (limit->match.all[k].kind == RULES_KEY_PATH)
+                pattern_path_begins(limit->match.all[k].values, limit->match.all[k].n_values, &candidate.begins,
+                                    &candidate.mask);
         if (limit->by_descriptor)
-            rules->of_descriptors[rules->n_of_descriptors++] = limit;
+            rules->of_descriptors[rules->n_of_descriptors++] = candidate;
         else
-            rules->of_requests[rules->n_of_requests++] = limit;
+            rules->of_requests[rules->n_of_requests++] = candidate;
     }
 }
 

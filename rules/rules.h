@@ -112,6 +112,12 @@ struct rules_limit {
     size_t index;       /* in rules->limits */
 };
 
+/* A limit that rules_match looks at. Most do not match; the first bytes of the path tell that. */
+struct rules_candidate {
+    uint64_t begins, mask; /* the first bytes that each path of its match begins with, in lower case */
+    const struct rules_limit *limit;
+};
+
 /* A descriptor of a file of envoyproxy/ratelimit. */
 struct rules_descriptor {
     const char *key;
@@ -149,7 +155,7 @@ struct rules {
     size_t n_exempt;
     const struct rules_limit *limits;
     size_t n_limits;
-    const struct rules_limit **of_requests, **of_descriptors; /* those of `limits` that rules_match looks at */
+    struct rules_candidate *of_requests, *of_descriptors; /* those of `limits` that rules_match looks at */
     size_t n_of_requests, n_of_descriptors;
     const struct rules_domain *domains;
     size_t n_domains;
@@ -185,7 +191,7 @@ enum { RULES_PARTS_MAX = 64, RULES_KEY_MAX = 1024, RULES_PATH_MAX = 64 * 1024, R
 struct rules_path {
     size_t n; /* 0: the target is not known */
     size_t len[RULES_READINGS_MAX];
-    char bytes[RULES_READINGS_MAX][RULES_PATH_MAX + 1]; /* after the path is a slash */
+    char bytes[RULES_READINGS_MAX][RULES_PATH_MAX + 9]; /* after the path are a slash and eight NUL bytes */
 };
 
 /* A limit that counts for a request. */

@@ -42,7 +42,7 @@ WRONG = [
     ("limits:\n- { name: a, rate: 1/s }\nlimits:\n- { name: b, rate: 1/s }\n", "3:1", '"limits" is given twice'),
     ("limits:\n- { rate: 1/s }\n", "2:3", "a limit needs a name, such as name: login"),
     ("limits:\n- { name: a }\n", "2:3", "the limit a needs a rate, such as rate: 10/min"),
-    ("limits:\n- { name: a, rate: 1/s }\n- { name: a, rate: 2/s }\n", "3:3", "the limit in line 2, too"),
+    ("limits:\n- { name: a, rate: 1/s }\n- { name: b, rate: 1/s }\n- { name: a, rate: 2/s }\n", "4:3", "the limit in line 2, too"),
     ("limits:\n- { name: , rate: 1/s }\n", "2:11", "must be 1 to 64 printable ASCII bytes"),
     ("limits:\n- { name: 'a b', rate: 1/s }\n", "2:11", "without spaces"),
     ("limits:\n- { name: 'a:b', rate: 1/s }\n", "2:11", "and :"),
