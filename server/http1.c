@@ -82,16 +82,20 @@ static void http1_split_url(struct http1_request *request) {
 static enum http1_outcome http1_request_line(struct http1_request *request, struct rules_text line,
                                              struct http1_error *error) {
     size_t i = 0;
-    request->target = http1_guess_target(line);
     while (i < line.len && http1_is_token((unsigned char)line.bytes[i]))
         i++;
-    if (i == 0 || i == line.len || line.bytes[i] != ' ')
+    if (i == 0 || i == line.len || line.bytes[i] != ' ') {
+        request->target = http1_guess_target(line);
         return http1_fail(error, 400, "the request line has no method");
+    }
     request->method = (struct rules_text){line.bytes, i};
     const size_t begin = ++i;
     while (i < line.len && line.bytes[i] > ' ' && line.bytes[i] != 0x7f)
         i++;
-    if (i == begin) return http1_fail(error, 400, "the request line has no target");
+    if (i == begin) {
+        request->target = http1_guess_target(line);
+        return http1_fail(error, 400, "the request line has no target");
+    }
     request->target = (struct rules_text){line.bytes + begin, i - begin};
     http1_split_url(request);
     const bool has_version = line.len - i == 9 && memcmp(line.bytes + i, " HTTP/", 6) == 0 && line.bytes[i + 7] == '.';
@@ -176,6 +180,7 @@ static enum http1_outcome http1_length(struct framing *framing, struct rules_tex
 static bool http1_is_host(struct rules_text text) {
     for (size_t i = 0; i < text.len; i++) {
         const unsigned char c = (unsigned char)text.bytes[i];
+        if ((c >= 'a' && c <= 'z') || (c >= '-' && c <= ':' && c != '/')) continue; /* the usual ones */
         if (c <= ' ' || c >= 0x7f || strchr("\"#/<>?@\\^`{|}", c) != NULL) return false;
     }
     return true;
