@@ -67,8 +67,10 @@ static bool match_next_pair(struct rules_text *rest, char separator, struct rule
 /* A copy with another case of its ASCII letters. What does not fit stays as it is: then it is no usual name. */
 static struct rules_text match_folded(char *out, size_t size, struct rules_text text, char first, char last) {
     if (text.len > size) return text;
-    for (size_t i = 0; i < text.len; i++)
-        out[i] = text.bytes[i] >= first && text.bytes[i] <= last ? (char)(text.bytes[i] ^ ('a' - 'A')) : text.bytes[i];
+    for (size_t i = 0; i < text.len; i++) {
+        out[i] = text.bytes[i];
+        if (out[i] >= first && out[i] <= last) out[i] ^= 'a' - 'A';
+    }
     return (struct rules_text){out, text.len};
 }
 
@@ -268,10 +270,12 @@ static void match_add_hashed(struct key *key, struct rules_text value) {
 
 static void match_add_ip(struct key *key, const struct rules_key *part, const struct steady__address *ip) {
     char text[STEADY__ADDRESS_KEY_MAX];
-    if (ip == NULL)
+    if (ip == NULL) {
         match_add(key, "unknown", sizeof "unknown" - 1); /* all requests without an address share a bucket */
-    else
-        match_add(key, text, steady__address_key(text, ip, part->prefix));
+    } else {
+        const size_t len = steady__address_key(text, ip, part->prefix);
+        match_add(key, text, len);
+    }
 }
 
 /* False: a part of the key is missing. */

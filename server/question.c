@@ -59,9 +59,12 @@ struct rules_text question_shown_key(const struct question_part *part, char memo
     size_t len = 0;
     if (memchr(from, '%', whole) == NULL) return (struct rules_text){from, whole};
     while (from < close) {
-        const bool escaped = *from == '%' && close - from > 2;
-        memory[len++] = escaped ? (char)(question_hex_digit(from[1]) << 4 | question_hex_digit(from[2])) : *from;
-        from += escaped ? 3 : 1;
+        if (*from == '%' && close - from > 2) {
+            memory[len++] = (char)(question_hex_digit(from[1]) << 4 | question_hex_digit(from[2]));
+            from += 3;
+        } else {
+            memory[len++] = *from++;
+        }
     }
     return (struct rules_text){memory, len};
 }
