@@ -376,17 +376,30 @@ static enum rules_outcome match_limit(struct matcher *m, const struct rules *rul
     return RULES_MATCHED;
 }
 
+static void match_begin(struct matcher *m, struct rules_match *match, const struct rules_request *request) {
+    m->match = match;
+    m->request = request;
+    m->has_path = m->too_long = false;
+    m->host = match_host(m->host_bytes, request->host);
+    m->method = match_folded(m->method_bytes, sizeof m->method_bytes, request->method, 'a', 'z');
+}
+
+const struct rules_condition *rules_mismatch(struct rules_match *match, const struct rules_limit *limit,
+                                             const struct rules_request *request) {
+    struct matcher m;
+    match_begin(&m, match, request);
+    for (size_t i = 0; i < limit->match.n; i++)
+        if (!match_condition(&m, &limit->match.all[i])) return &limit->match.all[i];
+    return NULL;
+}
+
 enum rules_outcome rules_match(struct rules_match *match, const struct rules *rules,
                                const struct rules_request *request) {
     const bool by_descriptor = request->n_entries > 0;
     const struct rules_candidate *all = by_descriptor ? rules->of_descriptors : rules->of_requests;
     const size_t n = by_descriptor ? rules->n_of_descriptors : rules->n_of_requests;
     struct matcher m; /* its arrays are not cleared */
-    m.match = match;
-    m.request = request;
-    m.has_path = m.too_long = false;
-    m.host = match_host(m.host_bytes, request->host);
-    m.method = match_folded(m.method_bytes, sizeof m.method_bytes, request->method, 'a', 'z');
+    match_begin(&m, match, request);
     match->n_parts = 0;
     match->keys_len = 0;
     match->exempt = match_exempts(&m, rules->exempt, rules->n_exempt);

@@ -224,6 +224,10 @@ enum rules_outcome {
 enum rules_outcome rules_match(struct rules_match *match, const struct rules *rules,
                                const struct rules_request *request);
 
+/* The first condition of a limit that a request does not meet; NULL: it meets all. The parts of `match` stay. */
+const struct rules_condition *rules_mismatch(struct rules_match *match, const struct rules_limit *limit,
+                                             const struct rules_request *request);
+
 /* The descriptor of a file that counts for the entries of a request; NULL: none. */
 const struct rules_descriptor *rules_find_descriptor(const struct rules *rules, const struct rules_request *request);
 

@@ -3,6 +3,7 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "commands.h"
 #include "rules/rules.h"
@@ -79,6 +80,8 @@ static int explain_read_option(struct asked *asked, int option, const char *valu
         if (request->n_fields == FIELDS_MOST) return explain_complain("too many headers", value);
         if (!explain_split(&asked->fields[request->n_fields], value, ':'))
             return explain_complain("a header is 'NAME: VALUE'", value);
+        if (asked->fields[request->n_fields].name.len == 4 && strncasecmp(value, "host", 4) == 0)
+            request->host = asked->fields[request->n_fields].value;
         request->n_fields++;
         return RIGHT;
     case 'd': request->domain = explain_text(value); return RIGHT;
@@ -109,6 +112,42 @@ static void explain_print_part(const struct rules *rules, const struct rules_lim
     printf("  %-20s ", limit->name);
     explain_print_rate(&limit->rates[rate]);
     printf("%s\n  %-20s key %.*s, stored as %.*s\n", kinds[kind], "", (int)key.len, key.bytes, (int)len, stored);
+    if (key.len > 0 && key.bytes[0] == '+')
+        printf("  %-20s (a field of its key is missing or comes twice, so the key is the address)\n", "");
+}
+
+static void explain_print_condition(const struct rules_condition *condition) {
+    static const char *const kinds[] = {"ip", "header ", "cookie ", "query ", "path", "host", "method", "descriptor "};
+    printf("%s%s is not ", kinds[condition->kind], condition->name != NULL ? condition->name : "");
+    if (condition->kind == RULES_KEY_IP) printf("in its networks");
+    for (size_t i = 0; i < condition->n_values; i++)
+        printf("%s%s", i > 0 ? " or " : "", condition->values[i]);
+    printf("\n");
+}
+
+/* Why the other limits do not count. */
+static void explain_print_others(const struct rules *rules, const struct asked *asked, struct rules_match *match) {
+    const bool by_descriptor = asked->request.n_entries > 0;
+    bool any = false;
+    for (size_t i = 0; i < rules->n_limits && !match->exempt; i++) {
+        const struct rules_limit *limit = &rules->limits[i];
+        bool counts = limit->of_domain;
+        for (size_t k = 0; k < match->n_parts; k++)
+            counts = counts || match->parts[k].limit == limit;
+        if (counts) continue;
+        if (!any) printf("limits that do not count:\n");
+        any = true;
+        printf("  %-20s ", limit->name);
+        const struct rules_condition *condition =
+            limit->by_descriptor == by_descriptor ? rules_mismatch(match, limit, &asked->request) : NULL;
+        if (limit->by_descriptor != by_descriptor)
+            printf(limit->by_descriptor ? "it counts for descriptors of Envoy only: --domain and --entry\n"
+                                        : "it does not count for descriptors of Envoy\n");
+        else if (condition != NULL)
+            explain_print_condition(condition);
+        else
+            printf("the request is exempt, or has no key\n");
+    }
 }
 
 static int explain_print_match(const struct rules *rules, const struct asked *asked) {
@@ -134,7 +173,17 @@ static int explain_print_match(const struct rules *rules, const struct asked *as
         explain_print_part(rules, match.parts[i].limit, match.parts[i].rate,
                            (struct rules_text){match.keys + match.parts[i].key_at, match.parts[i].key_len},
                            match.parts[i].kind);
+    explain_print_others(rules, asked, &match);
+    if (asked->request.ip == NULL && asked->request.n_entries == 0)
+        printf("The address is not known; add --ip ADDRESS.\n");
     return RIGHT;
+}
+
+static void explain_print_summary(const char *file, const struct rules *rules) {
+    printf("%s is right: %zu limit%s", file, rules->n_limits, rules->n_limits == 1 ? "" : "s");
+    if (rules->n_domains > 0) printf(" in %zu domain%s of Envoy", rules->n_domains, rules->n_domains == 1 ? "" : "s");
+    if (rules->n_warnings > 0) printf(", %zu warning%s", rules->n_warnings, rules->n_warnings == 1 ? "" : "s");
+    printf("\n");
 }
 
 int explain_main(int argc, char **argv) {
@@ -169,7 +218,7 @@ int explain_main(int argc, char **argv) {
     }
     for (size_t i = 0; i < rules->n_warnings; i++)
         fprintf(stderr, "warning: %s\n", rules->warnings[i]);
-    if (!asked.any) printf("%s is right: %zu limits, %zu domains\n", argv[optind], rules->n_limits, rules->n_domains);
+    if (!asked.any) explain_print_summary(argv[optind], rules);
     const int code = asked.any ? explain_print_match(rules, &asked) : RIGHT;
     rules_free(rules);
     return code;

@@ -269,6 +269,79 @@ def test_no_mistake_is_warned_of_without_a_reason(tmp_path, text):
     assert check(rules_file(tmp_path, text))[2] == ""
 
 
+# ---- What counts for a request ----
+
+EXPLAINED = """
+exempt: { ip: 198.51.100.0/24 }
+limits:
+  - { name: login, match: { method: POST, path: /login }, rate: 5/min, burst: 10, block: 10m }
+  - { name: api, match: { path: "/api/*" }, key: header:x-api-key, rate: 20/s }
+  - { name: trial, match: { host: "*.example", header: { x-kind: [a, b] } }, rate: 1/h, mode: shadow }
+  - { name: tokens, match: { path: /chat, ip: 192.0.2.0/24 }, key: path, rate: 100/min, cost: after }
+  - { name: user, key: descriptor:user, rate: 1/s }
+"""
+
+
+@pytest.mark.parametrize("options, lines", [
+    (["--request", "POST /login?a=1", "--ip", "192.0.2.1"],
+     ["limits that count:",
+      "login 5 in 60 s, burst 10, block 600 s", "key 192.0.2.1, stored as steady:{192.0.2.1}login",
+      "limits that do not count:", "api path is not /api/*", "trial host is not *.example", "tokens path is not /chat",
+      "user it counts for descriptors of Envoy only: --domain and --entry"]),
+    (["--request", "GET /api/x", "--header", "X-Api-Key: k+1", "--ip", "2001:db8::1"],
+     ["api 20 in 1 s, burst 20", "key k%2B1, stored as steady:{k%252B1}api", "login method is not POST"]),
+    (["--request", "GET /api/x", "--ip", "192.0.2.1"],
+     ["key +192.0.2.1, stored as steady:{+192.0.2.1}api",
+      "(a field of its key is missing or comes twice, so the key is the address)"]),
+    (["--request", "GET /", "--host", "A.Example:80", "--header", "x-kind: b"],
+     ["trial 1 in 3600 s, burst 1 (shadow: it denies nothing)", "key unknown, stored as steady:{unknown}trial",
+      "The address is not known; add --ip ADDRESS."]),
+    (["--request", "GET /", "--header", "Host: a.example", "--header", "x-kind: c"],
+     ["no limit counts for the request", "trial header x-kind is not a or b"]),
+    (["--request", "GET /chat/", "--ip", "192.0.2.1"],
+     ["tokens 100 in 60 s, burst 100 (looked at; the cost comes after)", "key /chat, stored as steady:{/chat}tokens"]),
+    (["--request", "GET /chat", "--ip", "192.0.3.1"], ["tokens ip is not in its networks"]),
+    (["--ip", "198.51.100.1"], ["the request is exempt from all limits"]),
+    (["--domain", "d", "--entry", "user=u"],
+     ["user 1 in 1 s, burst 1", "key u, stored as steady:{u}user", "login it does not count for descriptors of Envoy"]),
+])
+def test_a_check_says_what_counts_and_why_the_others_do_not(tmp_path, options, lines):
+    code, out, err = check(rules_file(tmp_path, EXPLAINED), *options)
+    assert (code, err) == (0, "")
+    shown = [" ".join(line.split()) for line in out.splitlines()]
+    assert [line for line in lines if line not in shown] == [], out
+
+
+def test_a_check_names_limits_of_envoys_files(tmp_path):
+    path = rules_file(tmp_path, SHARED + "  - { key: free, rate_limit: { unlimited: true } }\n"
+                      "  - { key: none, rate_limit: { unit: day, requests_per_unit: 0 } }\n")
+    assert check(path) == (0, f"{path} is right: 4 limits in 1 domain of Envoy\n", "")
+    shown = check(path, "--domain", "shared", "--entry", "files=files/a")[1]
+    assert "key shared+files+files/*, stored as steady:{shared+files+files/*}day" in shown
+    assert "unlimited" in check(path, "--domain", "shared", "--entry", "free=1")[1]
+    assert "always denied" in check(path, "--domain", "shared", "--entry", "none=1")[1]
+    assert check(path, "--domain", "other", "--entry", "none=1")[1] == "no limit counts for the request\n"
+
+
+@pytest.mark.parametrize("options, message", [
+    (["--request", "/login"], "a request is METHOD TARGET, such as POST /login"),
+    (["--ip", "localhost"], 'this is no address: "localhost"'),
+    (["--header", "x-kind"], "a header is 'NAME: VALUE'"),
+    (["--entry", "user"], "an entry is KEY=VALUE"),
+    (["--adress", "192.0.2.1"], "steady check --help lists the options"),
+    (["more.yaml"], "name one FILE"),
+])
+def test_a_check_with_a_wrong_option_is_exit_2(tmp_path, options, message):
+    code, out, err = check(rules_file(tmp_path, EXPLAINED), *options)
+    assert (code, out) == (2, "") and message in err
+
+
+def test_a_check_without_a_file_is_exit_2_and_help_is_exit_0():
+    assert check()[0] == 2
+    code, out, err = check("--help")
+    assert code == 0 and "--request" in out and err == ""
+
+
 # ---- Files of envoyproxy/ratelimit ----
 
 # The documented examples. Each case: a file, and requests. A request: its descriptors, and for each of them
