@@ -42,7 +42,8 @@ WRONG = [
     ("limits:\n- { name: a, rate: 1/s }\nlimits:\n- { name: b, rate: 1/s }\n", "3:1", '"limits" is given twice'),
     ("limits:\n- { rate: 1/s }\n", "2:3", "a limit needs a name, such as name: login"),
     ("limits:\n- { name: a }\n", "2:3", "the limit a needs a rate, such as rate: 10/min"),
-    ("limits:\n- { name: a, rate: 1/s }\n- { name: b, rate: 1/s }\n- { name: a, rate: 2/s }\n", "4:3", "the limit in line 2, too"),
+    ("limits:\n- { name: a, rate: 1/s }\n- { name: b, rate: 1/s }\n- { name: a, rate: 2/s }\n", "4:3",
+     "the limit in line 2, too"),
     ("limits:\n- { name: , rate: 1/s }\n", "2:11", "must be 1 to 64 printable ASCII bytes"),
     ("limits:\n- { name: 'a b', rate: 1/s }\n", "2:11", "without spaces"),
     ("limits:\n- { name: 'a:b', rate: 1/s }\n", "2:11", "and :"),
@@ -93,7 +94,8 @@ WRONG = [
     (one("tiers: { header: x-plan, pro: 2/s }"), "2:32", "tiers by header needs trusted_header: true"),
     (one("tiers: { trusted_header: true, pro: 2/s }"), "2:32", "tiers needs the header that names the tier"),
     (one("tiers: { header: x-plan, trusted_header: true }"), "2:32", "tiers has no tier; add a value"),
-    (one("tiers: { header: x-plan, trusted_header: true, pro: 2/s, pro: 3/s }"), "2:87", 'the tier "pro" is given twice'),
+    (one("tiers: { header: x-plan, trusted_header: true, pro: 2/s, pro: 3/s }"), "2:87",
+     'the tier "pro" is given twice'),
     (one("tiers: { header: x-plan, trusted_header: true, pro: fast }"), "2:77", "fast"),
     (one("cost: 0"), "2:31", "whole number from 1"),
     (one("cost: -1"), "2:31", "it must be a whole number, header:NAME, or after"),
@@ -677,7 +679,8 @@ def test_values_of_a_pattern_share_a_bucket_with_share_threshold_only(envoys):
 def test_what_is_accepted_without_an_effect_is_warned_of(tmp_path):
     text = "domain: d\ndescriptors:\n- key: k\n"
     for line, warning in (("  detailed_metric: true", "have no effect"), ("  value_to_metric: true", "have no effect"),
-                          ("  quota_mode: true", "quota_mode has no effect"), ("  metadata: { a: b }", "metadata has no"),
+                          ("  quota_mode: true", "quota_mode has no effect"),
+                          ("  metadata: { a: b }", "metadata has no effect"),
                           ("  unit: day", "unit has no effect here; it belongs to another level"),
                           ("  rate_limit: { unit: day }", "every request is denied"),
                           ("  rate_limit: { unit: year, requests_per_unit: 289 }", "the nearest slower rate"),
@@ -775,9 +778,9 @@ def test_a_check_is_held_until_its_turn_and_a_consume_is_told_the_wait(served):
     assert 7190 < served.json("/v1/consume", {"limit": "long", "key": "c"})["wait"] <= 7200
     denied = served.json("/v1/consume", {"limit": "long", "key": "c"}, status=429)
     assert 3500 < denied["retry_after"] <= 3600
-    assert served.json("/v1/consume", {"parts": [{"limit": "long", "key": "d"}, {"rate": "1/h", "key": "d"}]})["wait"] == 0
-    assert served.json("/v1/consume", {"parts": [{"limit": "long", "key": "d"}, {"rate": "1/h", "key": "d"}]},
-                       status=429)["allowed"] is False, "a limit without max_ahead lets nobody wait"
+    parts = [{"limit": "long", "key": "d"}, {"rate": "1/h", "key": "d"}]
+    assert served.json("/v1/consume", {"parts": parts})["wait"] == 0
+    assert served.json("/v1/consume", {"parts": parts}, status=429)["allowed"] is False, "one of them lets nobody wait"
 
 
 def test_a_client_that_hangs_up_gives_its_place_back(served):
@@ -822,7 +825,8 @@ limits:
   - {{ name: hour, key: header:x-key, rate: 100/d }}
 """
     async def take(key):
-        async with patient(aio, redis_server.url, limits={"minute": "10/d", "hour": "100/d"}, prefix="steady:") as throttler:
+        limits = {"minute": "10/d", "hour": "100/d"}
+        async with patient(aio, redis_server.url, limits=limits, prefix="steady:") as throttler:
             return await throttler.consume(key, 2)
 
     with daemon("--config", rules_file(tmp_path, text), "--threads", 1) as served:

@@ -194,6 +194,7 @@ static void an_unusual_path_matches_in_each_reading(void **state) {
                {"/a/b", ""},
                {"/dir", "slash=k"},
                {"/dir/", "slash=k"},
+               {"/%64ir/..;/..", "slash=k root=k"},
                {"/", "root=k"},
                {"//", "root=k"},
                {"http://h", "root=k"},
