@@ -54,8 +54,13 @@ bool pattern_decode(char *out, size_t *size, struct rules_text text, bool plus_i
     for (size_t i = 0; i < text.len; i++) {
         const int byte = pattern_encoded(text, i);
         if (len == *size) return false;
-        out[len++] = byte >= 0 ? (char)byte : plus_is_space && text.bytes[i] == '+' ? ' ' : text.bytes[i];
-        if (byte >= 0) i += 2;
+        out[len] = text.bytes[i];
+        if (plus_is_space && text.bytes[i] == '+') out[len] = ' ';
+        if (byte >= 0) {
+            out[len] = (char)byte;
+            i += 2;
+        }
+        len++;
     }
     *size = len;
     return true;
@@ -83,9 +88,8 @@ size_t pattern_unescape(char *bytes, size_t len) {
 /* ---- Paths ---- */
 
 static struct rules_text pattern_before(struct rules_text text, const char *any_of) {
-    const size_t n = strlen(any_of);
     for (size_t i = 0; i < text.len; i++)
-        if (memchr(any_of, text.bytes[i], n) != NULL) return (struct rules_text){text.bytes, i};
+        if (text.bytes[i] != '\0' && strchr(any_of, text.bytes[i]) != NULL) return (struct rules_text){text.bytes, i};
     return text;
 }
 
