@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -40,6 +41,19 @@ init = function()
   for i = 1, 10000 do
     requests[i] = wrk.format("GET", "/v1/check", {["X-Forwarded-Uri"] = "/api/things?id=" .. i % 100,
       ["X-Forwarded-Method"] = "GET", ["X-Forwarded-For"] = "192.0.2.7", ["X-Api-Key"] = "key-" .. i})
+  end
+end
+request = function()
+  n = n % 10000 + 1
+  return requests[n]
+end
+"""
+CRAB = """
+local requests, n = {}, 0
+init = function()
+  for i = 1, 10000 do
+    requests[i] = wrk.format("POST", "/throttle", {["Content-Type"] = "application/json"},
+      '{"key": "key-' .. i .. '", "max_burst": 1000000, "count_per_period": 1000000, "period": 1, "quantity": 1}')
   end
 end
 request = function()
@@ -113,8 +127,9 @@ def rates(cases):
     return {name: median(values) for name, values in found.items()}
 
 
-def wrk(folder, port):
-    out = client("wrk", "-t1", "-c32", f"-d{max(1, round(SECONDS))}s", "-s", folder / "check.lua", f"http://127.0.0.1:{port}")
+def wrk(folder, port, script="check.lua"):
+    out = client("wrk", "-t1", "-c32", f"-d{max(1, round(SECONDS))}s", "-s", folder / script,
+                 f"http://127.0.0.1:{port}")
     assert "Non-2xx" not in out, out
     return float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1])
 
@@ -145,6 +160,27 @@ def measure_http(folder, running, nginx):
     times = sorted(int(line.split()[2]) for line in log.read_text(encoding="ascii").splitlines())
     row("serve_check_p99", f"daemon, /v1/check, p99 at half of that rate ({len(times) // 5}/s)",
         times[len(times) * 99 // 100] / 1000, "ms", None, ("<", 1.0))
+
+
+def measure_throttlecrab(folder, running):
+    """`cargo install throttlecrab-server` builds it. It needs protobuf-compiler."""
+    found = shutil.which("throttlecrab-server")
+    if found is None:
+        say("skipped: throttlecrab-server is not in the PATH")
+        return
+    http, redis = free_port(), free_port()
+    with program(found, "--http", "--http-host", "127.0.0.1", "--http-port", http, "--redis", "--redis-host",
+                 "127.0.0.1", "--redis-port", redis, port=http):
+        rate = rates({"steady": lambda: wrk(folder, running.port), "crab": lambda: wrk(folder, http, "crab.lua")})
+        row("serve_check_throttlecrab", "daemon, /v1/check, against throttlecrab-server", rate["steady"], "/s",
+            rate["crab"], (">=", 5))
+        words = ("k:__rand_int__", 1000000, 1000000, 1)
+        for pipeline in (1, 16):
+            rate = rates({"steady": lambda p=pipeline: redis_benchmark(running.port, p, "CL.THROTTLE", *words),
+                          "crab": lambda p=pipeline: redis_benchmark(redis, p, "THROTTLE", *words)})
+            row(f"serve_throttle_throttlecrab_{pipeline}",
+                f"daemon, CL.THROTTLE, pipeline of {pipeline}, against throttlecrab-server", rate["steady"], "/s",
+                rate["crab"])
 
 
 def measure_rls(folder, running):
@@ -203,6 +239,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="steady-bench-") as name:
         folder = Path(name)
         (folder / "check.lua").write_text(CHECKS, encoding="ascii")
+        (folder / "crab.lua").write_text(CRAB, encoding="ascii")
         (folder / "rls.bin").write_bytes(h2.rls_body("bench", ("path", "/api/things"), ("x-api-key", "k")))
         nginx = free_port()
         (folder / "nginx.conf").write_text(NGINX.format(folder, nginx), encoding="ascii")
@@ -212,6 +249,7 @@ def main():
                 measure_http(folder, running, nginx)
             measure_rls(folder, running)
             measure_resp(folder, running)
+            measure_throttlecrab(folder, running)
         measure_memory(folder)
 
 
