@@ -176,6 +176,16 @@ static void serve_on_signal(uv_signal_t *signal, int number) {
     }
 }
 
+/* Until the signals are watched, they wait: a SIGHUP would end the daemon. */
+static void serve_block_signals(int how) {
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGHUP);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    pthread_sigmask(how, &signals, NULL);
+}
+
 static void serve_watch_signal(struct server *server, uv_signal_t *signal, int number) {
     uv_signal_init(&server->workers[0].loop, signal);
     signal->data = server;
@@ -241,6 +251,7 @@ static int serve_run(struct server *server) {
     serve_watch_signal(server, &signals.hup, SIGHUP);
     serve_watch_signal(server, &signals.term, SIGTERM);
     serve_watch_signal(server, &signals.interrupt, SIGINT);
+    serve_block_signals(SIG_UNBLOCK);
     reload_watch(server);
     uv_barrier_init(&server->all_started, (unsigned)server->n_workers);
     uv_barrier_init(&server->all_ended, (unsigned)server->n_workers);
@@ -285,6 +296,7 @@ int serve_main(int argc, char **argv) {
     const int code = serve_options(&server.options, argc, argv);
     if (code != 0) return code;
     signal(SIGPIPE, SIG_IGN);
+    serve_block_signals(SIG_BLOCK);
     serve_raise_limit(&server.options);
     const int cores = (int)uv_available_parallelism();
     server.n_workers = server.options.threads > 0 ? server.options.threads

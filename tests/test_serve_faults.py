@@ -286,6 +286,14 @@ def test_reload_under_load_loses_no_request_and_each_answer_is_of_one_version(tm
         assert len(seen) > 5
 
 
+def test_a_signal_right_after_the_start_is_not_lost(tmp_path):
+    path = rules_file(tmp_path, PAIR.format(500000))
+    for _ in range(10):
+        with daemon("--config", path) as running:  # its port is known before all threads run
+            running.process.send_signal(signal.SIGHUP)
+            running.wait_for("the rules were reloaded")
+
+
 def test_a_file_that_is_being_written_is_not_read(tmp_path):
     """Its first half is a right file, too."""
     whole = PAIR.format(600000)
