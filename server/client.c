@@ -17,6 +17,7 @@ enum {
     OUT_MOST = 256 * 1024,  /* a client that does not read: its requests wait */
     IN_MOST = HTTP1_HEAD_MOST + 4 * HTTP1_BODY_MOST,
     EXCHANGES_MOST = 1024,
+    ADMIN_MOST = 16,             /* connections for the admin, if the others are all taken */
     DISCARDED_MOST = 1024 * 1024 /* bytes that come after the last answer */
 };
 
@@ -423,7 +424,8 @@ void client_accept(struct worker *worker, uv_stream_t *listener, bool admin) {
     }
     client->handle.data = client;
     const unsigned open = atomic_fetch_add_explicit(&server->connections, 1, memory_order_relaxed);
-    if (uv_accept(listener, &client->stream) != 0 || open >= server->options.max_connections) {
+    if (uv_accept(listener, &client->stream) != 0 ||
+        open >= server->options.max_connections + (admin ? ADMIN_MOST : 0)) {
         client_close(client);
         return;
     }

@@ -26,7 +26,7 @@ enum {
     DRAIN_MS = 10 * 1000    /* and requests that were read */
 };
 
-static char worker_reason[600];
+static _Thread_local char worker_reason[600];
 
 __attribute__((format(printf, 1, 2))) static const char *worker_fail(const char *format, ...) {
     va_list arguments;
@@ -73,10 +73,16 @@ static const char *worker_take_rules(struct worker *worker) {
     struct shared_rules *rules = worker_current_rules(worker->server, &version);
     struct ruleset *set =
         version != worker->rules_version ? ruleset_new(rules, worker->store, &worker->metrics, &why) : NULL;
-    const bool failed = set == NULL && version != worker->rules_version;
-    if (set != NULL) {
+    struct throttlers *throttlers =
+        set != NULL ? throttlers_new(worker->store, rules->rules->on_error, rules->rules->local_share) : NULL;
+    const bool failed = throttlers == NULL && version != worker->rules_version;
+    if (failed) {
+        ruleset_leave(set);
+    } else if (set != NULL) {
         ruleset_leave(worker->set);
+        throttlers_free(worker->throttlers);
         worker->set = set;
+        worker->throttlers = throttlers;
         worker->rules_version = version;
     }
     shared_rules_leave(rules);
@@ -169,12 +175,10 @@ const char *worker_open(struct worker *worker, struct server *server, int number
 
 /* A store belongs to the thread that opens it. */
 static const char *worker_start(struct worker *worker) {
-    const struct rules *rules = worker->server->rules->rules;
     const char *why = worker_open_store(worker);
     if (why != NULL) return why;
-    worker->throttlers = throttlers_new(worker->store, rules->on_error, rules->local_share);
     worker->unnamed = metrics_of(&worker->metrics, "");
-    return worker->throttlers != NULL && worker->unnamed != NULL ? worker_take_rules(worker) : "out of memory";
+    return worker->unnamed != NULL ? worker_take_rules(worker) : "out of memory";
 }
 
 void worker_wake(struct worker *worker) { uv_async_send(&worker->wake); }
@@ -259,7 +263,9 @@ static const char *worker_free_path(const char *path) {
 static const char *worker_listen_path(struct worker *worker, const char *path, bool admin) {
     uv_pipe_t *pipe = calloc(1, sizeof *pipe);
     if (pipe == NULL) return worker_fail("out of memory");
-    const char *why = strlen(path) < sizeof((struct sockaddr_un *)0)->sun_path
+    /* An empty path would be a socket without a name in the file system, and so without a mode. */
+    const char *why = *path == '\0' ? worker_fail("unix: needs a path, such as unix:/run/steady.sock")
+                      : strlen(path) < sizeof((struct sockaddr_un *)0)->sun_path
                           ? worker_free_path(path)
                           : worker_fail("the path %s is too long", path);
     if (why != NULL) {

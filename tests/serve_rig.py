@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -57,6 +58,12 @@ class Daemon:
             connection.request(method, path, body, headers or {})
             response = connection.getresponse()
             return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+
+    def raw(self, text):
+        """What the daemon sends back, until it closes."""
+        with socket.create_connection(("127.0.0.1", self.port), START_S) as s:
+            s.sendall(text.encode())
+            return b"".join(iter(lambda: s.recv(65536), b""))
 
     def json(self, path, document, status=200, **headers):
         """The answer to a POST of a document."""

@@ -7,13 +7,14 @@ import re
 import resource
 import signal
 import socket
+import subprocess
 import threading
 import time
 
 import pytest
 import serve_h2 as h2
 from resp import Redis, ReplyError, Resp, wire_of
-from serve_rig import daemon, needs_daemon, rules_file
+from serve_rig import BUILD, daemon, needs_daemon, rules_file
 
 pytestmark = needs_daemon
 
@@ -517,3 +518,32 @@ def test_more_than_the_store_can_answer_is_told_at_once(redis, tmp_path):
         assert all(str(r).startswith("UNAVAILABLE") for r in refused)
         for s in [client, *sockets]:
             s.close()
+
+
+def test_a_reload_changes_on_error_of_limits_that_come_with_a_request(tmp_path, closed_port):
+    text = f"store: redis://127.0.0.1:{closed_port}\non_error: deny\nlimits:\n  - {{ name: each, rate: 5/d }}\n"
+    path = rules_file(tmp_path, text)
+    with daemon("--config", path, "--threads", 1, "--admin", "127.0.0.1:0") as running:
+        def statuses():
+            return [running.request("POST", "/v1/consume", json.dumps({"key": "k", **limit}))[0]
+                    for limit in ({"rate": "5/d"}, {"limit": "each"})]
+        assert statuses() == [503, 503]
+        rules_file(tmp_path, text.replace("deny", "allow"))
+        running.admin("POST", "/admin/reload")
+        wait_until(lambda: statuses() == [200, 200])
+
+
+def test_the_admin_is_served_while_clients_take_all_connections():
+    with daemon("--limit", "1/s", "--threads", 1, "--admin", "127.0.0.1:0", "--max-connections", 5) as running:
+        with contextlib.ExitStack() as clients:
+            for _ in range(10):
+                clients.enter_context(connect(running.port))
+            assert running.admin("GET", "/admin/top")["denied"]["keys"] == []
+
+
+@pytest.mark.parametrize("option", ["--listen", "--admin"])
+def test_a_unix_socket_needs_a_path(option):
+    """One without is open to every user of the host."""
+    ended = subprocess.run([BUILD / "steady", "serve", "--limit", "1/s", "--listen", "127.0.0.1:0", option, "unix:"],
+                           capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, "unix: needs a path" in ended.stderr) == (2, True)
