@@ -19,6 +19,10 @@ static const int64_t unit_us[8] = {0,
                                    365 * INT64_C(86400000000),
                                    7 * INT64_C(86400000000)};
 
+/* Limits of Envoy's own: one descriptor may have one for each unit, and each has a bucket. */
+static const char *const own_names[8] = {"",          "envoy-second", "envoy-minute", "envoy-hour",
+                                         "envoy-day", "envoy-month",  "envoy-year",   "envoy-week"};
+
 /* What is remembered of a descriptor until the answer is there. */
 struct remembered {
     int64_t requests_per_unit;
@@ -113,7 +117,7 @@ static const char *rls_add_limit(struct question *question, struct worker *worke
         part.throttler = throttlers_find(worker->throttlers, &limit, &why);
         if (part.throttler == NULL) return "out of memory";
         part.limit = throttlers_limit(worker->throttlers);
-        part.name = "envoy";
+        part.name = own_names[d->unit];
     } else if (found != NULL) {
         r->requests_per_unit = found->requests_per_unit;
         r->unit = found->unit;

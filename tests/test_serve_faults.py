@@ -547,3 +547,12 @@ def test_a_unix_socket_needs_a_path(option):
     ended = subprocess.run([BUILD / "steady", "serve", "--limit", "1/s", "--listen", "127.0.0.1:0", option, "unix:"],
                            capture_output=True, text=True, timeout=30, check=False)
     assert (ended.returncode, "unix: needs a path" in ended.stderr) == (2, True)
+
+
+def test_limits_of_envoy_with_two_units_have_two_buckets(tmp_path):
+    rules_file(tmp_path, "domain: d\ndescriptors:\n  - key: a\n", "envoy.yaml")
+    with daemon("--config", rules_file(tmp_path, "include: [envoy.yaml]\n"), "--threads", 1) as running:
+        each = [{"entries": [{"key": "a", "value": "x"}], "limit": {"requestsPerUnit": n, "unit": unit}}
+                for n, unit in ((1000, "DAY"), (2, "MINUTE"))]
+        document = json.dumps({"domain": "d", "descriptors": each})
+        assert [running.request("POST", "/json", document)[0] for _ in range(3)] == [200, 200, 429]
