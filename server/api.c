@@ -413,6 +413,12 @@ static uint64_t api_u64(struct api_reader *r, const json_t *value, const char *n
     return number;
 }
 
+static uint32_t api_u32(struct api_reader *r, const json_t *value, const char *name) {
+    const uint64_t n = api_u64(r, value, name);
+    if (n > UINT32_MAX) api_fail(r, "%s must be at most 4294967295", name);
+    return n > UINT32_MAX ? 0 : (uint32_t)n;
+}
+
 static int api_envoy_unit(struct api_reader *r, const json_t *value) {
     static const char *const units[] = {"UNKNOWN", "SECOND", "MINUTE", "HOUR", "DAY", "MONTH", "YEAR", "WEEK"};
     if (json_is_integer(value) && json_integer_value(value) >= 0 && json_integer_value(value) <= 7)
@@ -442,8 +448,7 @@ static void api_envoy_descriptor(struct api_reader *r, const json_t *from, struc
     if (limit != NULL && !to->has_limit) api_fail(r, "limit must be an object with requestsPerUnit and unit");
     if (to->has_limit) {
         to->requests_per_unit =
-            (int64_t)(api_u64(r, api_either(limit, "requestsPerUnit", "requests_per_unit"), "requestsPerUnit") &
-                      UINT32_MAX);
+            api_u32(r, api_either(limit, "requestsPerUnit", "requests_per_unit"), "requestsPerUnit");
         to->unit = api_envoy_unit(r, json_object_get(limit, "unit"));
     }
     to->has_hits = hits != NULL;
@@ -501,7 +506,7 @@ void api_envoy_json(struct exchange *exchange, const struct http_request *reques
         api_fail(&reader, "domain is missing");
     if (json_array_size(descriptors) > RLS_DESCRIPTORS_MOST) api_fail(&reader, "more than 64 descriptors");
     rls.domain = http_text(domain != NULL ? domain : "");
-    rls.hits = (uint32_t)api_u64(&reader, api_either(document, "hitsAddend", "hits_addend"), "hitsAddend");
+    rls.hits = api_u32(&reader, api_either(document, "hitsAddend", "hits_addend"), "hitsAddend");
     for (size_t i = 0; i < json_array_size(descriptors) && reader.error[0] == '\0'; i++)
         api_envoy_descriptor(&reader, json_array_get(descriptors, i), &rls.descriptors[rls.n_descriptors++]);
     if (!answer_deadline(request, &deadline)) api_fail(&reader, "x-steady-timeout must be a duration such as 50ms");

@@ -556,3 +556,5 @@ def test_limits_of_envoy_with_two_units_have_two_buckets(tmp_path):
                 for n, unit in ((1000, "DAY"), (2, "MINUTE"))]
         document = json.dumps({"domain": "d", "descriptors": each})
         assert [running.request("POST", "/json", document)[0] for _ in range(3)] == [200, 200, 429]
+        document = json.dumps({"domain": "d", "descriptors": each[:1], "hitsAddend": 2**32 + 1})
+        assert running.request("POST", "/json", document)[0] == 400, "it has 32 bits"
