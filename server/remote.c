@@ -128,7 +128,8 @@ json_t *remote_ask(struct remote *remote, const char *path, json_t *body) {
     json_t *document = NULL;
     if (remote_exchange(remote, path, text, &answer)) {
         buffer_add(&answer, "", 1);
-        const int status = answer.len > 13 && strncmp(answer.bytes, "HTTP/1.1 ", 9) == 0 ? atoi(answer.bytes + 9) : 0;
+        const long status =
+            answer.len > 13 && strncmp(answer.bytes, "HTTP/1.1 ", 9) == 0 ? strtol(answer.bytes + 9, NULL, 10) : 0;
         const char *end = status != 0 ? strstr(answer.bytes, "\r\n\r\n") : NULL;
         if (end != NULL) document = json_loads(end + 4, 0, NULL);
         const char *title = json_string_value(json_object_get(document, "title"));

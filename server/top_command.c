@@ -58,10 +58,10 @@ __attribute__((format(printf, 3, 4))) static void top_command_line(struct page *
                                                                    const char *format, ...) {
     char text[1024];
     va_list arguments;
-    if (page->n_lines == page->lines) return;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    if (page->n_lines == page->lines) return;
     size_t bytes = 0, columns = 0; /* a character of several bytes has one column */
     for (; text[bytes] != '\0' && columns < page->columns; columns++)
         for (bytes++; ((unsigned char)text[bytes] & 0xc0) == 0x80;)
@@ -109,10 +109,13 @@ static void top_command_graph(struct page *page, const char *name, const char *c
     static const char *const blocks[] = {" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
     char text[1024] = "", count[32];
     const size_t n = json_array_size(rates), room = page->columns > 22 ? page->columns - 22 : 0;
-    const size_t shown = n < room ? n : room < 300 ? room : 300;
+    const size_t shown = n < room ? n : room < 300 ? room : 300; /* of 3 bytes each */
+    size_t len = 0;
     for (size_t i = n - shown; i < n; i++) {
         const double height = ceil(8 * json_number_value(json_array_get(rates, i)) / highest);
-        strcat(text, blocks[height > 8 ? 8 : (int)height]);
+        const char *block = blocks[height > 8 ? 8 : (int)height];
+        memcpy(text + len, block, strlen(block) + 1);
+        len += strlen(block);
     }
     top_command_line(page, colour, "%-10s %8s/s %s", name,
                      top_command_count(count, n > 0 ? json_number_value(json_array_get(rates, n - 1)) : 0), text);
@@ -265,12 +268,17 @@ static bool top_command_ask(struct remote *remote, struct sample *sample) {
     return false;
 }
 
+static size_t top_command_setting(const char *name, size_t usual) {
+    const char *text = getenv(name);
+    const long n = text != NULL ? strtol(text, NULL, 10) : 0;
+    return n > 0 && n <= 10000 ? (size_t)n : usual;
+}
+
 static void top_command_size(struct page *page, bool once) {
     struct winsize size = {0};
-    const char *columns = getenv("COLUMNS"), *lines = getenv("LINES");
     const bool known = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
-    page->columns = known ? size.ws_col : columns != NULL && atoi(columns) > 0 ? (size_t)atoi(columns) : 80;
-    page->lines = known && !once ? size.ws_row : lines != NULL && atoi(lines) > 0 ? (size_t)atoi(lines) : 40;
+    page->columns = known ? size.ws_col : top_command_setting("COLUMNS", 80);
+    page->lines = known && !once ? size.ws_row : top_command_setting("LINES", 40);
     if (page->columns > 500) page->columns = 500;
 }
 
