@@ -39,9 +39,10 @@ def served(rules):
 
 @pytest.fixture
 def page(browser, served):
-    browser.errors.clear()
     browser.look(1280)
     browser.open("about:blank")
+    browser.wait("location.href === 'about:blank'")
+    browser.errors.clear()  # the page of the last test saw its daemon end
     browser.open(f"http://127.0.0.1:{served.admin_port}/#token={served.token}")
     browser.wait("document.querySelector('#live')?.textContent === 'live'")
     return browser
