@@ -562,7 +562,7 @@ static void read_tiers(struct reader *r, struct limit_reader *l) {
         const char *name = reader_text(r, reader_node(r, pair->key), "a tier");
         const char *text = r->failed ? NULL : reader_text(r, value, "the value of a tier");
         if (text == NULL) return;
-        for (size_t i = 0; i < l->limit.n_tiers; i++)
+        for (size_t i = 0; tiers != NULL && i < l->limit.n_tiers; i++)
             if (strcmp(tiers[i].value, name) == 0) reader_fail(r, value, "the tier \"%s\" is given twice", name);
         if (!read_visit(r, value)) return;
         if (strcmp(name, "header") == 0) {
@@ -919,7 +919,7 @@ static int read_compare_names(const void *a, const void *b) {
 /* Each limit of ours has a name of its own. */
 static void read_check_names(struct reader *r) {
     const struct rules *rules = r->rules;
-    const struct rules_limit **sorted = reader_take(r, (rules->n_limits + 1) * sizeof *sorted);
+    const struct rules_limit **sorted = reader_take(r, (rules->n_limits + 1) * sizeof(struct rules_limit *));
     size_t n = 0;
     for (size_t i = 0; !r->failed && i < rules->n_limits; i++)
         if (!rules->limits[i].of_domain) sorted[n++] = &rules->limits[i];
@@ -937,8 +937,8 @@ static void read_check_names(struct reader *r) {
 static void read_index(struct reader *r) {
     struct rules *rules = r->rules;
     read_check_names(r);
-    rules->of_requests = reader_take(r, (rules->n_limits + 1) * sizeof *rules->of_requests);
-    rules->of_descriptors = reader_take(r, (rules->n_limits + 1) * sizeof *rules->of_descriptors);
+    rules->of_requests = reader_take(r, (rules->n_limits + 1) * sizeof(struct rules_limit *));
+    rules->of_descriptors = reader_take(r, (rules->n_limits + 1) * sizeof(struct rules_limit *));
     for (size_t i = 0; !r->failed && i < rules->n_limits; i++) {
         const struct rules_limit *limit = &rules->limits[i];
         struct rules_candidate candidate = {.limit = limit};
