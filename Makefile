@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
 # Steady. `make run` and `make test` do everything on a fresh Debian or Ubuntu; `make help` lists the rest.
 # Settings: CC CFLAGS LDFLAGS BUILD PREFIX LIBDIR DESTDIR. TLS=no builds without OpenSSL, HIREDIS=no without
-# libsteady-hiredis. V=1 shows the commands. SETUP=no installs no packages.
+# libsteady-hiredis, SERVE=no without the daemon. V=1 shows the commands. SETUP=no installs no packages.
 .DEFAULT_GOAL := all
 BUILD  ?= build
 
 # build/settings records the settings of the last build: CC as BUILT_CC, and so on. `make install` uses them, unless
 # they are set again. So it installs what was built.
 HASH     := \#
-SETTINGS := CC CFLAGS LDFLAGS TLS HIREDIS MACHINE CAS_16 NEEDED HIREDIS_CFLAGS HIREDIS_LIBS TLS_CFLAGS TLS_LIBS
-GIVEN    := CC CFLAGS LDFLAGS TLS HIREDIS
+SETTINGS := CC CFLAGS LDFLAGS TLS HIREDIS SERVE MACHINE CAS_16 NEEDED HIREDIS_CFLAGS HIREDIS_LIBS TLS_CFLAGS TLS_LIBS
+GIVEN    := CC CFLAGS LDFLAGS TLS HIREDIS SERVE
 $(eval $(file <$(BUILD)/settings))
 ifdef BUILT_CC
 ifneq ($(filter install,$(MAKECMDGOALS))$(AS_BUILT),)
@@ -83,6 +83,15 @@ HIREDIS := $(or $(shell printf $(FIND_HIREDIS) | $(CC) $(CFLAGS) $(HIREDIS_CFLAG
                     -o /dev/null $(LDFLAGS) $(HIREDIS_LIBS) >/dev/null 2>&1 && echo yes),no)
 endif
 WITH_HIREDIS := $(filter-out no,$(HIREDIS))
+
+# steadyd, the daemon of `steady serve`, is built if pkg-config finds all its libraries. Nothing else needs them.
+SERVE_PKGS := libuv libnghttp2 yaml-0.1 jansson libprotobuf-c libsodium
+ifeq ($(origin SERVE),undefined)
+SERVE := $(or $(shell $(PKG_CONFIG) --exists $(SERVE_PKGS) 2>/dev/null && command -v protoc-c >/dev/null && echo yes),no)
+endif
+WITH_SERVE := $(filter-out no,$(SERVE))
+SERVE_CFLAGS := $(if $(WITH_SERVE),$(call pkg,--cflags $(SERVE_PKGS)))
+SERVE_LIBS   := $(if $(WITH_SERVE),$(call pkg,--libs $(SERVE_PKGS)))
 TEST_PKGS      := cmocka jansson libuv libevent lua5.1 libsodium
 TEST_CFLAGS    := $(foreach p,$(TEST_PKGS),$(call pkg,--cflags $p))
 TEST_LIBS      := $(HIREDIS_LIBS) $(foreach p,$(TEST_PKGS),$(call pkg,--libs $p)) -lev -lm -ldl
@@ -103,6 +112,11 @@ ifeq ($(TLS_PKGS),)
 UNIT := $(filter-out %tls,$(UNIT))
 LIVE := $(filter-out %tls,$(LIVE))
 endif
+# These tests see the inside of the daemon.
+OF_DAEMON := $(BUILD)/test/unit_http1 $(BUILD)/test/unit_top $(BUILD)/test/unit_rules $(BUILD)/test/unit_rules_match
+ifeq ($(WITH_SERVE),)
+UNIT := $(filter-out $(OF_DAEMON),$(UNIT))
+endif
 HELP := $(filter-out $(call obj,tests/unit_*.c tests/live_*.c tests/prog_*.c tests/vectors.c) \
           $(if $(TLS_PKGS),,%/tls_server.o),$(call obj,tests/*.c))
 FAULTS := $(patsubst tests/faults/%.c,$(BUILD)/faults/%,$(filter-out %_shim.c,$(wildcard tests/faults/*.c)))
@@ -111,17 +125,24 @@ BENCH := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
 LOADED := $(BUILD)/floor.so $(BUILD)/other.so $(BUILD)/asan_shim.so
 
 INSTALLED := $(BUILD)/steady $(BUILD)/libsteady.so $(BUILD)/libsteady.a $(BUILD)/steady.so \
-             $(if $(WITH_HIREDIS),$(BUILD)/libsteady-hiredis.so $(BUILD)/libsteady-hiredis.a)
-all: $(INSTALLED) ## builds the command, the library (static and shared) and the module
+             $(if $(WITH_HIREDIS),$(BUILD)/libsteady-hiredis.so $(BUILD)/libsteady-hiredis.a) \
+             $(if $(WITH_SERVE),$(BUILD)/steadyd)
+all: $(INSTALLED) ## builds the command, the daemon, the library (static and shared) and the module
 	$(NOTE_TLS)
 	$(NOTE_HIREDIS)
+	$(NOTE_SERVE)
 NOTE_TLS = $(if $(TLS_PKGS),,@echo '*** TLS IS OFF: this build refuses rediss:// URLs. $(WHY_NO_TLS)')
 WHY_NO_TLS = $(if $(filter file,$(origin TLS)),OpenSSL 3 was not found. Install it with: apt-get update && apt-get install -y libssl-dev,TLS=$(TLS) was set.)
 NOTE_HIREDIS = $(if $(WITH_HIREDIS),,@echo '*** libsteady-hiredis is not built. $(WHY_NO_HIREDIS)')
 WHY_NO_HIREDIS = $(if $(filter file,$(origin HIREDIS)),hiredis was not found. Install it with: apt-get update && apt-get install -y libhiredis-dev,HIREDIS=$(HIREDIS) was set.)
+NOTE_SERVE = $(if $(WITH_SERVE),,@echo '*** The daemon (steady serve) is not built. $(WHY_NO_SERVE)')
+WHY_NO_SERVE = $(if $(filter file,$(origin SERVE)),Run scripts/setup build serve to install its libraries.,SERVE=$(SERVE) was set.)
 tests: all $(BUILD)/steady_test.so $(LOADED) $(BUILD)/demo $(UNIT) $(LIVE) $(PROG) $(if $(wildcard tests/vectors.c),$(BUILD)/vectors) ## builds the test programs
 faulty: tests $(FAULTS) $(BUILD)/faults/clock_shim.so ## builds the programs of make faults
-everything: faulty $(BUILD)/sim $(BUILD)/hostile $(BENCH) $(EXAMPLES) $(call obj,fuzz/*.c)
+# These targets fuzz the daemon.
+FUZZ_SERVE := rules rules_match http1 http2 resp grpc
+FUZZ_SRC := $(filter-out $(if $(WITH_SERVE),,$(FUZZ_SERVE:%=fuzz/%.c)),$(wildcard fuzz/*.c))
+everything: faulty $(BUILD)/sim $(BUILD)/hostile $(BENCH) $(EXAMPLES) $(patsubst fuzz/%.c,$(BUILD)/obj/fuzz/%.o,$(FUZZ_SRC))
 EXAMPLES := $(filter-out $(if $(WITH_HIREDIS),,%/hiredis.o),$(call obj,examples/*.c))
 
 # ---- Building ----
@@ -179,6 +200,26 @@ $(BUILD)/steady $(BUILD)/demo: $(BUILD)/libsteady.a
 $(BUILD)/steady: $(CLI)
 $(BUILD)/demo: $(BUILD)/obj/examples/demo.o
 
+# The daemon reads RESP commands by the module's own code. Its page is a string in a header.
+DAEMON := $(call obj,server/*.c rules/*.c)
+DAEMON_MADE := $(BUILD)/ratelimit.pb-c.h $(BUILD)/admin_page.h
+$(BUILD)/obj/server/%.o $(BUILD)/obj/rules/%.o: OWN = -fPIE -Iinclude -Isrc -I. -I$(BUILD) $(SERVE_CFLAGS)
+$(DAEMON): | $(DAEMON_MADE)
+$(BUILD)/ratelimit.pb-c.c $(BUILD)/ratelimit.pb-c.h &: server/ratelimit.proto
+	@mkdir -p $(@D)
+	$(Q)protoc-c --proto_path=server --c_out=$(BUILD) $<
+$(BUILD)/admin_page.h: server/dashboard.html scripts/embed-file
+	@mkdir -p $(@D)
+	$(Q)scripts/embed-file admin_page_html $< >$@
+$(BUILD)/obj/ratelimit.o: $(BUILD)/ratelimit.pb-c.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) -fPIE $(HARDEN) $(SERVE_CFLAGS) -c $< -o $@
+DAEMON_LINKED := $(DAEMON) $(BUILD)/obj/ratelimit.o $(BUILD)/obj/module/arguments.o $(BUILD)/obj/module/parts_arguments.o
+DAEMON_INSIDE := $(filter-out %/server/main.o,$(DAEMON_LINKED))
+$(BUILD)/steadyd: $(DAEMON_LINKED) $(BUILD)/libsteady.a
+	$(SAY) LINK $@
+	$(Q)$(LINK) -pie -o $@ $(filter-out %.a,$^) $(filter %.a,$^) $(LIBS) $(SERVE_LIBS) -lm
+
 # The module is bucket.c, limit.c and the code that a server needs around them. In steady_test.so tests set the time.
 MODULE_SRC = core/bucket core/parts core/limit core/error core/redact core/url
 $(BUILD)/steady.so: $(call obj,module/*.c)
@@ -222,9 +263,13 @@ LDFLAGS_unit_resolve = $(LDFLAGS_live_names)
 LDFLAGS_unit_sentinel_slow = $(LDFLAGS_live_names)
 LDFLAGS_unit_unload = -Wl,--export-dynamic-symbol=getaddrinfo
 LDFLAGS_unit_cluster_map = -Wl,--wrap=strcasecmp
+$(OF_DAEMON): $(DAEMON_INSIDE)
+$(OF_DAEMON): TEST_LIBS += $(SERVE_LIBS)
+$(OF_DAEMON:$(BUILD)/test/%=$(BUILD)/obj/tests/%.o): OWN += -I. $(SERVE_CFLAGS)
+$(OF_DAEMON:$(BUILD)/test/%=$(BUILD)/obj/tests/%.o): | $(DAEMON_MADE)
 $(UNIT) $(LIVE) $(PROG): $(BUILD)/test/%: $(BUILD)/obj/tests/%.o $(BUILD)/test/libhelp.a $(LIBRARIES)
 	$(SAY) LINK $@
-	$(Q)$(LINK) -pie -Wl,-u,choose_test $(LDFLAGS_$*) -o $@ $^ $(LIBS) $(TEST_LIBS)
+	$(Q)$(LINK) -pie -Wl,-u,choose_test $(LDFLAGS_$*) -o $@ $(filter-out %.a,$^) $(filter %.a,$^) $(LIBS) $(TEST_LIBS)
 
 # Programs that only `make faults` runs, and a library that it preloads into a server.
 LDFLAGS_clocks = -Wl,--wrap=clock_gettime
@@ -253,12 +298,16 @@ $(BUILD)/hostile: $(call obj,tests/hostile/*.c) $(BUILD)/test/libhelp.a $(BUILD)
 	$(SAY) LINK $@
 	$(Q)$(LINK) -pie $(LDFLAGS_live_names) -o $@ $^ $(LIBS) $(TEST_LIBS)
 
-FUZZ := $(patsubst fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard fuzz/*.c))
+FUZZ := $(patsubst fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SRC))
 FUZZ_FLAGS = -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 $(BUILD)/obj/fuzz/%.o: OWN = -fPIE -Iinclude -Isrc -Icli -I$(BUILD)
-$(patsubst fuzz/%.c,$(BUILD)/%,$(wildcard fuzz/*.c)): $(BUILD)/%: $(BUILD)/obj/fuzz/%.o $(filter-out %/steady.o,$(CLI)) $(BUILD)/libsteady.a
+$(FUZZ_SERVE:%=$(BUILD)/obj/fuzz/%.o): OWN = -fPIE -Iinclude -Isrc -I. -I$(BUILD) $(SERVE_CFLAGS)
+$(FUZZ_SERVE:%=$(BUILD)/obj/fuzz/%.o): | $(DAEMON_MADE)
+$(FUZZ_SERVE:%=$(BUILD)/%): $(DAEMON_INSIDE)
+$(FUZZ_SERVE:%=$(BUILD)/%): FUZZ_LIBS = $(SERVE_LIBS) -lm
+$(patsubst fuzz/%.c,$(BUILD)/%,$(FUZZ_SRC)): $(BUILD)/%: $(BUILD)/obj/fuzz/%.o $(filter-out %/steady.o,$(CLI)) $(BUILD)/libsteady.a
 	$(SAY) LINK $@
-	$(Q)$(LINK) -fsanitize=fuzzer -pie -o $@ $^ $(LIBS)
+	$(Q)$(LINK) -fsanitize=fuzzer -pie -o $@ $(filter-out %.a,$^) $(filter %.a,$^) $(LIBS) $(FUZZ_LIBS)
 
 $(BENCH): $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(BUILD)/libsteady.a
 	@mkdir -p $(@D)
@@ -271,6 +320,16 @@ run: ## builds, and runs a demo; with REDIS_URL set, on that server
 	@$(SUB) $(BUILD)/demo
 	$(NOTE_TLS)
 	@$(BUILD)/demo
+
+ifeq ($(filter bench,$(MAKECMDGOALS)),)
+serve: ## installs missing packages, builds, and runs the daemon with an example on 127.0.0.1:4780
+	@scripts/setup build serve
+	@$(SUB) $(BUILD)/steady $(BUILD)/steadyd
+	@BUILD=$(BUILD) scripts/serve-example
+else
+serve: # of `make bench serve`
+	@:
+endif
 
 # Each sanitizer has a build directory of its own.
 SAN_asan = -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
@@ -285,12 +344,12 @@ PYTESTS = $(wildcard tests/test_*.py)
 marked  = $(shell grep -l '$(1)' $(PYTESTS))
 
 test: ## installs missing packages, builds, and runs all functional tests: C, Python, simulation; at most six minutes
-	@scripts/setup build test
+	@scripts/setup build serve test
 	@$(SUB) tests $(BUILD)/sim $(BUILD)/hostile
 	@$(RUN_TESTS) -m 'not sanitizers and not other_servers and not wheels and not packages' $(UNIT) $(LIVE) $(BUILD)/sim $(BUILD)/hostile $(PYTESTS)
 
-sanitize: ## runs the C tests, the simulation, the module and the Python package under ASan with UBSan, and TSan
-	@scripts/setup build test
+sanitize: ## runs the C tests, the simulation, the module, the daemon and the Python package under ASan with UBSan, and TSan
+	@scripts/setup build serve test
 	@$(SUB) all
 	@$(SUB) $(call sanitized,asan) tests $(BUILD)/asan/sim $(BUILD)/asan/hostile
 	@$(SUB) $(call sanitized,tsan) tests
@@ -338,8 +397,13 @@ hostile: ## runs a hostile server against the library, under AddressSanitizer, f
 	@$(SUB) $(call sanitized,asan) $(BUILD)/asan/hostile
 	@$(BUILD)/asan/hostile --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
+soak: ## runs the daemon under 10,000 connections and clients that misbehave for SECONDS=60
+	@scripts/setup build serve
+	@$(SUB) $(BUILD)/steady $(BUILD)/steadyd
+	@BUILD=$(BUILD) python3 tests/soak/serve.py --seconds $(SECONDS)
+
 fuzz: ## runs each fuzz target for SECONDS=60; needs clang
-	@scripts/setup build fuzz
+	@scripts/setup build serve fuzz
 	@$(SUB) BUILD=$(BUILD)/fuzz CC=$(CLANG) CFLAGS="$(FUZZ_FLAGS)" $(FUZZ)
 	@SECONDS_EACH=$(SECONDS) fuzz/run $(BUILD)/fuzz $(notdir $(FUZZ))
 
@@ -349,13 +413,13 @@ vectors: ## runs FILE=some.jsonl against the C code and the Lua scripts
 	@$(SUB) $(BUILD)/vectors
 	@$(BUILD)/vectors $(FILE)
 
-bench: ## measures against baselines of the same run; prints a table and writes build/bench.json; make bench python: Python only
-	@scripts/setup build bench
+bench: ## measures against baselines of the same run; prints a table and writes build/bench.json; make bench python: Python only; make bench serve: the daemon only
+	@scripts/setup build bench $(filter serve,$(MAKECMDGOALS))
 	@$(SUB) all module $(BUILD)/floor.so $(BENCH)
-	@BUILD=$(BUILD) scripts/bench $(filter python,$(MAKECMDGOALS))
+	@BUILD=$(BUILD) scripts/bench $(filter python serve,$(MAKECMDGOALS))
 
 check: ## runs gcc and clang with -Werror, clang-tidy, cppcheck, clang-format and shellcheck; prints only findings
-	@scripts/setup build test check
+	@scripts/setup build serve test check
 	@BUILD=$(BUILD) CLANG=$(CLANG) scripts/check
 
 # ---- Installing ----
@@ -381,7 +445,7 @@ install: ## installs into PREFIX (/usr/local) under DESTDIR; builds only missing
 	    echo 'make install: $(BUILD) belongs to another user, and is not up to date. Run make as that user first.' >&2; exit 1; }
 	@$(AS_BUILT_SUB) $(INSTALLED)
 	install -d $(INCLUDE)/steady $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(LIBDIR)/steady \
-	    $(MAN)/man1 $(MAN)/man3 $(MAN)/man7 $(COMPLETIONS)
+	    $(MAN)/man1 $(MAN)/man3 $(MAN)/man5 $(MAN)/man7 $(COMPLETIONS)
 	install -m 644 include/steady.h $(INCLUDE)
 	install -m 644 $(filter-out $(if $(WITH_HIREDIS),,%/hiredis.h),$(wildcard include/steady/*.h)) $(INCLUDE)/steady
 	install -m 644 $(filter %.a,$(INSTALLED)) $(DESTDIR)$(LIBDIR)
@@ -389,19 +453,20 @@ install: ## installs into PREFIX (/usr/local) under DESTDIR; builds only missing
 	$(call install_pc,steady,$(LIBS))
 	$(if $(WITH_HIREDIS),$(call install_so,libsteady-hiredis,$(HIREDIS_SONAME)))
 	$(if $(WITH_HIREDIS),$(call install_pc,steady-hiredis,$(HIREDIS_LIBS)))
-	install -m 755 $(BUILD)/steady $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(BUILD)/steady $(if $(WITH_SERVE),$(BUILD)/steadyd) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 man/*.1 $(MAN)/man1
 	install -m 644 man/*.3 $(MAN)/man3
+	install -m 644 man/*.5 $(MAN)/man5
 	install -m 644 man/*.7 $(MAN)/man7
 	install -m 755 $(BUILD)/steady.so $(DESTDIR)$(LIBDIR)/steady
 	install -m 644 scripts/completion.bash $(COMPLETIONS)/steady
 	$(if $(DESTDIR),,-ldconfig 2>/dev/null) # otherwise programs do not find the library until the next ldconfig
 
 uninstall: ## removes the installed files
-	rm -f $(INCLUDE)/steady.h $(DESTDIR)$(PREFIX)/bin/steady $(COMPLETIONS)/steady
+	rm -f $(INCLUDE)/steady.h $(DESTDIR)$(PREFIX)/bin/steady $(DESTDIR)$(PREFIX)/bin/steadyd $(COMPLETIONS)/steady
 	rm -f $(foreach l,steady steady-hiredis,$(addprefix $(DESTDIR)$(LIBDIR)/,lib$l.a lib$l.so* pkgconfig/$l.pc))
 	rm -f $(patsubst man/%,$(MAN)/man1/%,$(wildcard man/*.1)) $(patsubst man/%,$(MAN)/man3/%,$(wildcard man/*.3))
-	rm -f $(patsubst man/%,$(MAN)/man7/%,$(wildcard man/*.7))
+	rm -f $(patsubst man/%,$(MAN)/man5/%,$(wildcard man/*.5)) $(patsubst man/%,$(MAN)/man7/%,$(wildcard man/*.7))
 	rm -rf $(INCLUDE)/steady $(DESTDIR)$(LIBDIR)/steady
 
 clean: ## removes the build directory
@@ -411,6 +476,6 @@ help:
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 force:
-.PHONY: all module python wheels tests everything run test packages sanitize servers unit live asan tsan sim faults hostile fuzz vectors bench check install uninstall clean help force
+.PHONY: all module python wheels tests everything run serve test packages sanitize servers unit live asan tsan sim faults hostile fuzz vectors bench check install uninstall clean help force soak
 .SECONDARY:
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

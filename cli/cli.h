@@ -182,6 +182,14 @@ int pause_end_by(int signal_number);
 /* us of a clock that never steps. */
 steady_us pause_now(void);
 
+/* ---- daemon.c: the commands of steadyd ---- */
+
+/* Whether this is one of them. */
+bool daemon_has(const char *command);
+
+/* Replaces the process by steadyd, which lies beside this program or in the PATH. Returns only if that fails. */
+int daemon_run(char **argv);
+
 /* ---- A function for each command ---- */
 
 int run_consume(const struct options *options);

@@ -66,6 +66,8 @@ static void main_add_usage(struct text *text) {
         text_add(text, "%*s%s\n", 36 - (int)(text->len - start), "", commands[i].help);
     }
     text_add(text,
+             "\n  steady serve                      answer HTTP, gRPC and RESP by rules\n"
+             "  steady check FILE                 check rules; say what counts for a request\n"
              "\nsteady help COMMAND shows its options. For example, at most once in ten minutes:\n\n"
              "  steady consume deploy --capacity 1 --recharge 10m && ./deploy\n\n%s",
              exit_codes);
@@ -84,8 +86,10 @@ static int main_help_on(const struct command *command) {
 static int main_run_help(const struct options *options) {
     struct text text = {0};
     if (options->n_operands > 0) {
-        const struct command *command = main_find(options->operands[0]);
-        return command != NULL ? main_help_on(command) : main_complain_unknown(options->operands[0]);
+        const char *name = options->operands[0];
+        const struct command *command = main_find(name);
+        if (daemon_has(name)) return daemon_run((char *[]){NULL, (char *)name, "--help", NULL});
+        return command != NULL ? main_help_on(command) : main_complain_unknown(name);
     }
     main_add_usage(&text);
     return text_say(&text, ALLOWED, UNAVAILABLE);
@@ -132,6 +136,7 @@ static int main_run(const struct command *command, char **args) {
 
 int main(int argc, char **argv) {
     if (!main_open_standard()) return UNAVAILABLE;
+    if (argc > 1 && daemon_has(argv[1])) return daemon_run(argv);
     signal(SIGPIPE, SIG_IGN); /* write(2) fails instead: the exit code says so */
     signal(SIGXFSZ, SIG_IGN); /* the same for a file at its limit, ulimit -f */
     if (argc < 2) return main_complain_missing();

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/error.h"
+#include "core/limit.h"
 
 /* An argument may hold NULs, which become "?". An argument longer than any valid one becomes "...". */
 static void arguments_quote(char *quoted, size_t size, const server_string *argument) {
@@ -175,6 +176,41 @@ bool steady__arguments_limit(struct steady__arguments *a, unsigned allowed, stru
     if (!__builtin_mul_overflow(rate->capacity, rate->recharge, &product) && product < STEADY__EXACT) return true;
     const steady_limit limit = {.max_capacity = rate->capacity, .drop_recharge = rate->recharge};
     return steady_limit_check(&limit, why) == 0;
+}
+
+/* Reduces the rate to lowest terms before the check: 1000000 per day is 1 per 86.4 ms, which is in range. */
+static bool arguments_throttle_rate(struct steady__rate *rate, int64_t burst, int64_t count, int64_t period_s,
+                                    steady_message *why) {
+    const int64_t period = period_s * 1000000, factor = steady__gcd(count, period);
+    const int64_t drops = count / factor, recharge = period / factor;
+    /* NOLINTNEXTLINE(clang-analyzer-core.DivideZero): recharge is at least 1: the factor divides the period */
+    const int64_t burst_max = (STEADY__EXACT - 1) / recharge - 1;
+    *rate = (struct steady__rate){.capacity = burst + 1, .recharge = recharge, .drops = drops};
+    if (drops > STEADY__DROPS_MAX)
+        return steady__fail(why, false,
+                            "count is %" PRId64 "; in lowest terms with the period in us it is %" PRId64
+                            ", and must be 1 .. %" PRId64,
+                            count, drops, (int64_t)STEADY__DROPS_MAX);
+    if (burst > burst_max)
+        return steady__fail(why, false,
+                            "max_burst is %" PRId64 "; with a count of %" PRId64 " and a period of %" PRId64
+                            " it must be 0 .. %" PRId64,
+                            burst, count, period_s, burst_max);
+    return true;
+}
+
+/* key max_burst count period_s [quantity] */
+bool steady__arguments_throttle(struct steady__rate *rate, int64_t *quantity, server_string **argv, int argc,
+                                steady_message *why) {
+    int64_t burst = 0, count = 0, period_s = 0;
+    if (!steady__arguments_integer(&burst, argv[2], "max_burst", 0, STEADY__CAPACITY_MAX - 1, why) ||
+        !steady__arguments_integer(&count, argv[3], "count", 1, INT32_MAX, why) ||
+        !steady__arguments_integer(&period_s, argv[4], "period", 1, STEADY__EXACT / 1000000, why))
+        return false;
+    if (argc == 6 &&
+        !steady__arguments_integer(quantity, argv[5], "quantity", -STEADY__AMOUNT_MAX, STEADY__AMOUNT_MAX, why))
+        return false;
+    return arguments_throttle_rate(rate, burst, count, period_s, why);
 }
 
 bool steady__arguments_at_least(int64_t at_least, const struct steady__part *parts, size_t n, steady_message *why) {

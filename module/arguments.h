@@ -55,6 +55,11 @@ bool steady__arguments_options(struct steady__arguments *arguments, unsigned all
 bool steady__arguments_limit(struct steady__arguments *arguments, unsigned allowed, struct steady__options *options,
                              struct steady__rate *rate, steady_message *why);
 
+/* The arguments of CL.THROTTLE: key max_burst count period [quantity], with 5 or 6 words. *quantity keeps its value if
+ * it is not given. */
+bool steady__arguments_throttle(struct steady__rate *rate, int64_t *quantity, server_string **argv, int argc,
+                                steady_message *why);
+
 /* Refuses the next argument. `allowed` has the STEADY__BITs of the words that may stand there. Returns false. */
 bool steady__arguments_refuse(const struct steady__arguments *arguments, unsigned allowed, steady_message *why);
 

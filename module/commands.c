@@ -2,11 +2,7 @@
  * The commands on one key: they read the arguments and send the reply. */
 #include "commands.h"
 
-#include <inttypes.h>
-
 #include "arguments.h"
-#include "core/error.h"
-#include "core/limit.h"
 #include "decide.h"
 #include "reply.h"
 
@@ -76,41 +72,6 @@ int steady__command_peek(server_context *context, server_string **argv, int argc
 
 static int64_t commands_ceil_seconds(int64_t us) { return us / 1000000 + (us % 1000000 != 0); }
 
-/* Reduces the rate to lowest terms before the check: 1000000 per day is 1 per 86.4 ms, which is in range. */
-static bool commands_make_throttle_rate(struct steady__rate *rate, int64_t burst, int64_t count, int64_t period_s,
-                                        steady_message *why) {
-    const int64_t period = period_s * 1000000, factor = steady__gcd(count, period);
-    const int64_t drops = count / factor, recharge = period / factor;
-    /* NOLINTNEXTLINE(clang-analyzer-core.DivideZero): recharge is at least 1: the factor divides the period */
-    const int64_t burst_max = (STEADY__EXACT - 1) / recharge - 1;
-    *rate = (struct steady__rate){.capacity = burst + 1, .recharge = recharge, .drops = drops};
-    if (drops > STEADY__DROPS_MAX)
-        return steady__fail(why, false,
-                            "count is %" PRId64 "; in lowest terms with the period in us it is %" PRId64
-                            ", and must be 1 .. %" PRId64,
-                            count, drops, (int64_t)STEADY__DROPS_MAX);
-    if (burst > burst_max)
-        return steady__fail(why, false,
-                            "max_burst is %" PRId64 "; with a count of %" PRId64 " and a period of %" PRId64
-                            " it must be 0 .. %" PRId64,
-                            burst, count, period_s, burst_max);
-    return true;
-}
-
-/* key max_burst count period_s [quantity] */
-static bool commands_read_throttle(struct steady__rate *rate, int64_t *quantity, server_string **argv, int argc,
-                                   steady_message *why) {
-    int64_t burst = 0, count = 0, period_s = 0;
-    if (!steady__arguments_integer(&burst, argv[2], "max_burst", 0, STEADY__CAPACITY_MAX - 1, why) ||
-        !steady__arguments_integer(&count, argv[3], "count", 1, INT32_MAX, why) ||
-        !steady__arguments_integer(&period_s, argv[4], "period", 1, STEADY__EXACT / 1000000, why))
-        return false;
-    if (argc == 6 &&
-        !steady__arguments_integer(quantity, argv[5], "quantity", -STEADY__AMOUNT_MAX, STEADY__AMOUNT_MAX, why))
-        return false;
-    return commands_make_throttle_rate(rate, burst, count, period_s, why);
-}
-
 int steady__command_throttle(server_context *context, server_string **argv, int argc) {
     struct steady__rate rate = {0};
     struct steady__decision d;
@@ -118,7 +79,7 @@ int steady__command_throttle(server_context *context, server_string **argv, int 
     int64_t quantity = 1;
     if (argc > 6)
         return steady__server.ReplyWithError(context, "ERR wrong number of arguments for 'cl.throttle' command");
-    if (!commands_read_throttle(&rate, &quantity, argv, argc, &why)) return steady__reply_error(context, &why);
+    if (!steady__arguments_throttle(&rate, &quantity, argv, argc, &why)) return steady__reply_error(context, &why);
     if (!steady__decide_consume(context, argv[1], &rate, quantity, &d)) return steady__reply_not_a_bucket(context);
     const int64_t remaining = d.level < rate.capacity ? rate.capacity - d.level : 0;
     const int64_t retry_after_s = d.retry_after > 0 ? commands_ceil_seconds(d.retry_after) : -1;

@@ -23,10 +23,12 @@ _steady_values() { # OPTION TYPED
     case $1 in
     --on-error) echo report deny allow local ;;
     --engine) echo auto script module ;;
+    --config | --log) compgen -f -- "$2" ;;
+    --listen | --admin) echo unix: 127.0.0.1: ;;
     --store) echo file: memory: redis:// redis+sentinel:// rediss:// rediss+sentinel:// unix: valkey:// valkeys:// ;;
     --recharge | --block | --max-wait | --timeout)
         [[ $2 =~ ^([0-9.]*[0-9])[a-z]*$ ]] && printf "${BASH_REMATCH[1]}%s " us ms s m h d ;;
-    --rate)
+    --rate | --limit)
         [[ $2 =~ ^([0-9]+)(/.*)?$ ]] && printf "${BASH_REMATCH[1]}/%s " s min hour day ;;
     esac
 }
@@ -48,6 +50,8 @@ _steady() {
     elif [[ $prev = --* && $prev != --json && $prev != --charge && $prev != --help && $prev != -- ]]; then
         words=$(_steady_values "$prev" "$cur")
         [ "$prev" = --store ] && compopt -o nospace 2>/dev/null
+    elif [ "${COMP_WORDS[1]}" = check ] && [[ $cur != -* ]]; then
+        words=$(compgen -f -- "$cur")
     elif [ "${COMP_WORDS[1]}" = help ] && [ "$COMP_CWORD" = 2 ] && [[ $cur != -* ]]; then
         words=$(_steady_names)
     elif [[ $cur = -* ]]; then

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from serve_rig import needs_daemon
 
 ROOT = Path(__file__).resolve().parent.parent
 ALLOWED = 0
@@ -21,6 +22,10 @@ def test_version_prints_the_version_of_the_header(run):
 def commands_in_the_source():
     table = re.search(r"commands\[\] = \{(.*?)\n\};", (ROOT / "cli/steady.c").read_text(), re.S)[1]
     return dict(re.findall(r'\{"(\w+)",.*?"([^"]*)"\}', table, re.S))
+
+
+# Those of steadyd, which `steady` starts.
+DAEMON_COMMANDS = {"serve", "check"}
 
 
 def options_in_the_source():
@@ -39,7 +44,8 @@ def test_help_lists_the_commands_and_options_of_the_source(run):
         done = run(*args)
         assert (done.returncode, done.stderr) == (ALLOWED, "")
         shown = dict(re.findall(r"^  steady (\w+)[^a-z\n]*?(?:KEY|ACTUAL|\[COMMAND\])?  +(.*)$", done.stdout, re.M))
-        assert shown == commands
+        assert {name: help for name, help in shown.items() if name not in DAEMON_COMMANDS} == commands
+        assert all(re.search(rf"^  steady {name} ", done.stdout, re.M) for name in DAEMON_COMMANDS)
     assert {option for command in commands for option in options_of(run, command)} == set(options_in_the_source())
     for command in commands:
         assert run(command, "--help").stdout == run(command, "-h").stdout == run("help", command).stdout
@@ -90,8 +96,11 @@ def complete(steady, *words):
 
 
 @pytest.mark.parametrize("words, offered", [
-    (("",), "bench consume help peek reserve reset settle version wait"),
+    (("",), "bench check consume help peek reserve reset serve settle version wait"),
     (("co",), "consume"),
+    (("ser",), "serve"),
+    (("serve", "--admin", "u"), "unix:"),
+    (("serve", "--limit", "100/m"), "100/min"),
     (("help", "v"), "version"),
     (("consume", "k", "--re"), "--recharge"),
     (("consume", "k", "--js"), "--json"),
@@ -124,3 +133,35 @@ def test_completion_offers_matching_words(steady, words, offered):
 def test_completion_offers_the_options_of_the_command(run, steady):
     for command in commands_in_the_source():
         assert complete(steady, command, "x", "--") == [f"--{option}" for option in options_of(run, command)]
+
+
+# ---- The commands of the daemon ----
+
+
+@needs_daemon
+@pytest.mark.parametrize("command", sorted(DAEMON_COMMANDS))
+def test_help_and_completion_of_a_daemon_command_are_those_of_the_daemon(run, steady, command):
+    own = run(command, "--help")
+    assert own.returncode == ALLOWED and own.stdout.startswith(f"usage: steady {command}")
+    assert run("help", command).stdout == own.stdout
+    options = options_of(run, command)
+    assert len(options) >= 6 and complete(steady, command, "--") == [f"--{option}" for option in options]
+    assert max(len(line) for line in own.stdout.splitlines()) <= 100
+
+
+@needs_daemon
+@pytest.mark.parametrize("command", sorted(DAEMON_COMMANDS))
+def test_the_manual_and_the_page_of_a_daemon_command_name_its_options(run, command):
+    options = options_of(run, command)
+    manual = (ROOT / f"man/steady-{command}.1").read_text()
+    assert set(re.findall(r"^\.It Fl -([a-z-]+)", manual, re.M)) == set(options)
+    page = (ROOT / "docs/reference" / {"serve": "serve.md", "check": "rules.md"}[command]).read_text()
+    assert [option for option in options if f"`--{option}" not in page] == []
+
+
+def test_without_the_daemon_its_commands_say_what_to_build(steady, tmp_path):
+    alone = tmp_path / "steady"
+    alone.write_bytes(steady.read_bytes())
+    alone.chmod(0o755)
+    done = subprocess.run([alone, "serve"], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 3 and "Build it with: make serve" in done.stderr

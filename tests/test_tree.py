@@ -23,6 +23,12 @@ LAYERS = {
     "hiredis": "",  # public headers only
     "top": "top base local redis core",
 }
+# The daemon. `rules` and the module's `arguments` see the pure core only.
+DAEMON_LAYERS = {
+    "rules": ({"rules"}, "core"),
+    "server": ({"server", "rules", "module/arguments", "module/parts_arguments"}, "core"),
+}
+MADE = {"admin_page.h", "ratelimit.pb-c.h"}  # by the Makefile
 AT_THE_TOP = {"store": "base", "group": "base", "reservation": "base", "policy": "base",
               "call": "top", "throttler": "top", "open": "top"}
 
@@ -74,7 +80,20 @@ def test_a_file_of_src_includes_only_layers_below_it(path):
     assert {name for name in ours if layers[name] not in LAYERS[layer_of(path)].split()} == set()
 
 
-@pytest.mark.parametrize("patterns", [("src/**/*.[ch]", "src/*.[ch]"), ("python/core/*.[ch]",)], ids=["src", "python"])
+@pytest.mark.parametrize("folder", DAEMON_LAYERS)
+def test_the_daemon_includes_public_headers_the_core_and_layers_below(folder):
+    folders, core = DAEMON_LAYERS[folder]
+    own = {path.name for path in tracked(f"{folder}/*.h")}
+    for path in tracked(f"{folder}/*.[ch]"):
+        for mark, name in includes(path):
+            where = str(Path(name).parent) if "/" in name else folder
+            ours = name in own | MADE or where in {core, *folders} or name.removesuffix(".h") in folders
+            assert mark == "<" or ours, f"{folder}/{path.name} includes {name}"
+
+
+# In server/ only the headers: the code of each protocol calls the connection, which calls it back.
+@pytest.mark.parametrize("patterns", [("src/**/*.[ch]", "src/*.[ch]"), ("python/core/*.[ch]",), ("rules/*.[ch]",), ("server/*.h",)],
+                         ids=["src", "python", "rules", "server"])
 def test_the_includes_form_no_circle(patterns):
     below = units(*patterns)
     while below:
@@ -91,8 +110,8 @@ def test_each_file_of_the_python_extension_has_its_own_header():
 
 
 def static_functions():
-    """(name, path) of each static function of the library, the command, the module and the Python extension."""
-    for path in tracked("src/**/*.c", "src/*.c", "cli/*.c", "module/*.c", "python/core/*.c"):
+    """(name, path) of each static function of the library, the command, the module, the extension and the daemon."""
+    for path in tracked("src/**/*.c", "src/*.c", "cli/*.c", "module/*.c", "python/core/*.c", "server/*.c", "rules/*.c"):
         for name in set(re.findall(r"^static [^=;(]*?\b(\w+)\(", path.read_text(), re.M)):
             yield name, path
 

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT
+ * The admin socket: reload, reset, top keys, the dashboard. */
+#ifndef STEADY_SERVER_ADMIN_H
+#define STEADY_SERVER_ADMIN_H
+
+#include "http.h"
+
+/* Opens it on the first worker. NULL on success, otherwise the reason. */
+const char *admin_open(struct server *server);
+
+/* Answers a request to the admin socket. False: it has no such path. */
+bool admin_handle(struct exchange *exchange, const struct http_request *request);
+
+#endif

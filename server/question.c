@@ -1,0 +1,441 @@
+/* SPDX-License-Identifier: MIT
+ * Decisions of the daemon. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "client.h"
+#include "decision_log.h"
+#include "server.h"
+
+struct waiting {
+    struct worker *worker;
+    question_answered answered;
+    void *to;  /* NULL: forgotten */
+    bool told; /* it was late, and the client has an answer */
+    steady_us begun;
+    uv_timer_t *timer; /* of its deadline; NULL: none */
+    struct question question;
+    struct question_part parts[];
+};
+
+static steady_us question_now(void) { return (steady_us)(uv_hrtime() / 1000); }
+
+/* ---- Counting ---- */
+
+/* A limit is near if less than a fifth of its capacity is left. */
+static void question_count_part(struct worker *worker, const struct question_part *part, const steady_result *result,
+                                const steady_part_result *r) {
+    struct limit_counters *counters = part->counters;
+    if (result->error != 0) {
+        metrics_add(&counters->no_verdict, 1);
+        return;
+    }
+    metrics_add(r->success                    ? &counters->allowed
+                : part->kind == STEADY_SHADOW ? &counters->shadow_denied
+                                              : &counters->denied,
+                1);
+    if (r->level >= part->limit->max_capacity - part->limit->max_capacity / 5) metrics_add(&counters->near_limit, 1);
+    if (worker->server->has_admin) {
+        const struct top_bucket bucket = {.level = r->level,
+                                          .capacity = part->limit->max_capacity,
+                                          .recharge = part->limit->drop_recharge,
+                                          .drops = part->limit->drops > 0 ? part->limit->drops : 1,
+                                          .retry_after = r->retry_after,
+                                          .at_ms = worker->now};
+        char memory[RULES_KEY_MAX];
+        top_count(r->success ? &worker->allowed.now : &worker->denied.now, part->rule != NULL ? part->name : "",
+                  question_shown_key(part, memory), &bucket);
+    }
+}
+
+static int question_hex_digit(char c) { return c <= '9' ? c - '0' : c - 'A' + 10; }
+
+struct rules_text question_shown_key(const struct question_part *part, char memory[RULES_KEY_MAX]) {
+    const char *open = part->rule != NULL ? memchr(part->key, '{', part->key_len) : NULL;
+    const char *close = open != NULL ? memrchr(part->key, '}', part->key_len) : NULL;
+    if (close == NULL) return (struct rules_text){part->key, part->key_len};
+    const char *from = open + 1;
+    const size_t whole = (size_t)(close - from);
+    size_t len = 0;
+    if (memchr(from, '%', whole) == NULL) return (struct rules_text){from, whole};
+    while (from < close) {
+        if (*from == '%' && close - from > 2) {
+            memory[len++] = (char)(question_hex_digit(from[1]) << 4 | question_hex_digit(from[2]));
+            from += 3;
+        } else {
+            memory[len++] = *from++;
+        }
+    }
+    return (struct rules_text){memory, len};
+}
+
+/* A result for each bucket: of a call on one bucket the library gives none. */
+static const steady_part_result *question_parts(struct worker *worker, const steady_result *result) {
+    if (result->parts != NULL) return result->parts;
+    worker->results[0] = (steady_part_result){.success = result->success,
+                                              .granted = result->granted,
+                                              .level = result->level,
+                                              .until_next_drop = result->until_next_drop,
+                                              .blocked_for = result->blocked_for,
+                                              .retry_after = result->retry_after};
+    return worker->results;
+}
+
+static void question_tell(struct worker *worker, const struct question *question, const steady_result *result,
+                          steady_us begun, question_answered answered, void *to) {
+    steady_result whole = *result;
+    if (result->source == STEADY_FROM_STORE || result->source == STEADY_FROM_LOCAL) {
+        whole.parts = question_parts(worker, result);
+        if (whole.n_parts == 0) whole.n_parts = 1;
+    }
+    metrics_time(&worker->metrics, (uint64_t)(question_now() - begun));
+    if (question->verb == QUESTION_CONSUME)
+        metrics_add(&worker->metrics.answers[whole.error != 0 ? METRICS_NONE
+                                             : whole.success  ? METRICS_ALLOWED
+                                                              : METRICS_DENIED],
+                    1);
+    for (size_t i = 0; i < question->n_parts && question->verb == QUESTION_CONSUME; i++)
+        if (whole.error != 0 || whole.parts != NULL)
+            question_count_part(worker, &question->parts[i], &whole, whole.parts != NULL ? &whole.parts[i] : NULL);
+    decision_log_add(worker, question, &whole);
+    answered(to, question, &whole);
+}
+
+/* ---- An embedded store ---- */
+
+static size_t question_to_parts(const struct question *question, steady_part parts[RULES_PARTS_MAX]) {
+    for (size_t i = 0; i < question->n_parts; i++) {
+        const struct question_part *part = &question->parts[i];
+        parts[i] = (steady_part){.throttler = part->throttler,
+                                 .key = part->key,
+                                 .key_len = part->key_len,
+                                 .amount = part->amount,
+                                 .kind = part->kind};
+    }
+    return question->n_parts;
+}
+
+/* The usual call on one bucket takes no memory. */
+static bool question_is_plain(const struct question *question) {
+    return question->n_parts == 1 && question->parts[0].kind == STEADY_TAKE && question->max_wait == 0 &&
+           question->at_least == 0 && !question->reserve && question->verb == QUESTION_CONSUME;
+}
+
+static void question_ask_now(struct worker *worker, const struct question *question, steady_result *result) {
+    steady_part parts[RULES_PARTS_MAX];
+    const struct question_part *first = &question->parts[0];
+    const steady_how how = {.max_wait = question->max_wait,
+                            .at_least = question->at_least,
+                            .reserve = question->reserve,
+                            .parts = worker->results,
+                            .parts_room = RULES_PARTS_MAX};
+    *result = (steady_result){0};
+    if (question_is_plain(question)) {
+        steady_consume_sync(first->throttler, first->key, first->key_len, first->amount, result);
+        return;
+    }
+    question_to_parts(question, parts);
+    if (question->verb == QUESTION_PEEK)
+        steady_peek_all_sync(parts, question->n_parts, &how, result);
+    else
+        steady_consume_all_sync(parts, question->n_parts, &how, result);
+}
+
+/* ---- Another store ---- */
+
+static void question_free(struct waiting *waiting) {
+    ruleset_leave(waiting->question.set);
+    free(waiting);
+}
+
+static void question_timer_closed(uv_handle_t *handle) { free(handle); }
+
+static void question_stop_timer(struct waiting *waiting) {
+    if (waiting->timer != NULL) uv_close((uv_handle_t *)waiting->timer, question_timer_closed);
+    waiting->timer = NULL;
+}
+
+static void question_settled(const steady_result *result, void *data) {
+    (void)result;
+    (void)data;
+}
+
+/* If nobody waits any more, a place in line is given back. */
+void question_give_back(struct worker *worker, steady_reservation *reservation) {
+    if (reservation == NULL) return;
+    const steady_settlement settlement = {.reservation = reservation, .actual = 0, .store = worker->store};
+    if (worker->blocking)
+        steady_settle_sync(&settlement, &(steady_result){0});
+    else
+        steady_settle(&settlement, question_settled, NULL, NULL);
+    steady_reservation_free(&reservation);
+}
+
+static void question_arrived(const steady_result *result, void *data) {
+    struct waiting *waiting = data;
+    steady_result whole = *result;
+    question_stop_timer(waiting);
+    if (waiting->to == NULL) {
+        question_give_back(waiting->worker, whole.reservation);
+        whole.reservation = NULL;
+    }
+    if (!waiting->told)
+        question_tell(waiting->worker, &waiting->question, &whole, waiting->begun, waiting->answered, waiting->to);
+    question_free(waiting);
+}
+
+/* The client waits no longer than this. The decision may still be made; then its answer is not used. */
+static void question_timed_out(uv_timer_t *timer) {
+    struct waiting *waiting = timer->data;
+    const enum steady_policy policy = waiting->question.set->rules->on_error;
+    void *to = waiting->to;
+    const steady_result result = {.error = STEADY_UNKNOWN,
+                                  .success = policy == STEADY_ALLOW,
+                                  .source = policy == STEADY_REPORT ? STEADY_FROM_NOWHERE : STEADY_FROM_POLICY,
+                                  .retry_after = policy == STEADY_ALLOW ? 0 : STEADY_DENY_RETRY};
+    question_stop_timer(waiting);
+    waiting->told = true;
+    waiting->to = NULL;
+    question_tell(waiting->worker, &waiting->question, &result, waiting->begun, waiting->answered, to);
+}
+
+static void question_set_deadline(struct waiting *waiting, steady_us deadline) {
+    if (deadline <= 0) return;
+    waiting->timer = calloc(1, sizeof *waiting->timer);
+    if (waiting->timer == NULL || uv_timer_init(&waiting->worker->loop, waiting->timer) != 0) {
+        free(waiting->timer);
+        waiting->timer = NULL; /* then the timeout of the store is its deadline */
+        return;
+    }
+    waiting->timer->data = waiting;
+    uv_timer_start(waiting->timer, question_timed_out, (uint64_t)((deadline + 999) / 1000), 0);
+}
+
+/* Copies all that the answer needs. The limits and names may belong to the request. */
+static struct waiting *question_copy(struct worker *worker, const struct question *question) {
+    size_t texts = 0;
+    for (size_t i = 0; i < question->n_parts; i++)
+        texts += question->parts[i].key_len + strlen(question->parts[i].name) + 1;
+    const size_t each = sizeof(struct question_part) + sizeof(steady_limit);
+    struct waiting *waiting = calloc(1, sizeof *waiting + question->n_parts * each + texts);
+    if (waiting == NULL) return NULL;
+    steady_limit *limits = (steady_limit *)&waiting->parts[question->n_parts];
+    char *at = (char *)&limits[question->n_parts];
+    waiting->worker = worker;
+    waiting->question = *question;
+    waiting->question.parts = waiting->parts;
+    waiting->question.set = ruleset_use(question->set);
+    for (size_t i = 0; i < question->n_parts; i++) {
+        const struct question_part *from = &question->parts[i];
+        const size_t name = strlen(from->name) + 1;
+        limits[i] = *from->limit;
+        waiting->parts[i] = *from;
+        waiting->parts[i].limit = &limits[i];
+        waiting->parts[i].name = memcpy(at, from->name, name);
+        waiting->parts[i].key = memcpy(at + name, from->key, from->key_len);
+        at += name + from->key_len;
+    }
+    return waiting;
+}
+
+void question_forget(struct waiting *waiting) { waiting->to = NULL; }
+
+void question_ask(struct worker *worker, const struct question *question, steady_us deadline,
+                  question_answered answered, void *to, struct waiting **waiting) {
+    const steady_us begun = question_now();
+    steady_part parts[RULES_PARTS_MAX];
+    steady_result result = {0};
+    *waiting = NULL;
+    if (worker->blocking) {
+        question_ask_now(worker, question, &result);
+        question_tell(worker, question, &result, begun, answered, to);
+        return;
+    }
+    struct waiting *later = question_copy(worker, question);
+    const steady_how how = {
+        .max_wait = question->max_wait, .at_least = question->at_least, .reserve = question->reserve};
+    int error = STEADY_NO_MEMORY;
+    if (later != NULL) {
+        later->answered = answered;
+        later->to = to;
+        later->begun = begun;
+        question_to_parts(question, parts);
+        error = question->verb == QUESTION_PEEK
+                    ? steady_peek_all(parts, question->n_parts, &how, question_arrived, later, NULL)
+                    : steady_consume_all(parts, question->n_parts, &how, question_arrived, later, NULL);
+    }
+    if (error == 0) {
+        question_set_deadline(later, deadline);
+        *waiting = later;
+        return;
+    }
+    if (later != NULL) question_free(later);
+    result.error = error;
+    question_tell(worker, question, &result, begun, answered, to);
+}
+
+/* ---- Reset ---- */
+
+void question_reset(struct worker *worker, steady_throttler *throttler, struct rules_text key) {
+    if (worker->blocking)
+        steady_reset_sync(throttler, key.bytes, key.len, &(steady_result){0});
+    else
+        steady_reset(throttler, key.bytes, key.len, question_settled, NULL);
+}
+/* ---- Settling ---- */
+
+struct settling {
+    struct exchange *exchange; /* NULL: the client has gone */
+    void (*answered)(struct exchange *exchange, const steady_result *result);
+};
+
+static void question_on_settled(const steady_result *result, void *data) {
+    struct settling *settling = data;
+    if (settling->exchange != NULL) {
+        settling->exchange->settling = NULL;
+        settling->answered(settling->exchange, result);
+    }
+    free(settling);
+}
+
+void question_forget_settling(struct settling *settling) { settling->exchange = NULL; }
+
+int question_settle(struct exchange *exchange, const steady_settlement *settlement,
+                    void (*answered)(struct exchange *exchange, const steady_result *result)) {
+    struct worker *worker = exchange->client->worker;
+    steady_settlement whole = *settlement;
+    steady_result result = {0};
+    if (worker->blocking) {
+        whole.parts = worker->results;
+        whole.parts_room = RULES_PARTS_MAX;
+        if (steady_settle_sync(&whole, &result) == STEADY_BAD_ARGUMENT) return STEADY_BAD_ARGUMENT;
+        answered(exchange, &result);
+        return 0;
+    }
+    struct settling *settling = calloc(1, sizeof *settling);
+    const int error = settling != NULL ? steady_settle(&whole, question_on_settled, settling, NULL) : STEADY_NO_MEMORY;
+    if (error == 0) {
+        *settling = (struct settling){exchange, answered};
+        exchange->settling = settling;
+        return 0;
+    }
+    free(settling);
+    if (error == STEADY_BAD_ARGUMENT) return error;
+    result.error = error;
+    answered(exchange, &result);
+    return 0;
+}
+
+/* ---- Actions of the admin socket ---- */
+
+/* The answer of an asynchronous call that could not begin. */
+static void question_failed_at_once(struct settling *settling, int error) {
+    if (settling != NULL) question_on_settled(&(steady_result){.error = error}, settling);
+}
+
+static struct settling *question_expect(struct exchange *exchange,
+                                        void (*answered)(struct exchange *exchange, const steady_result *result)) {
+    struct settling *settling = calloc(1, sizeof *settling);
+    if (settling == NULL) {
+        answered(exchange, &(steady_result){.error = STEADY_NO_MEMORY});
+        return NULL;
+    }
+    *settling = (struct settling){exchange, answered};
+    exchange->settling = settling;
+    return settling;
+}
+
+void question_reset_for(struct exchange *exchange, steady_throttler *throttler, struct rules_text key,
+                        void (*answered)(struct exchange *exchange, const steady_result *result)) {
+    steady_result result = {0};
+    if (exchange->client->worker->blocking) {
+        steady_reset_sync(throttler, key.bytes, key.len, &result);
+        answered(exchange, &result);
+        return;
+    }
+    struct settling *settling = question_expect(exchange, answered);
+    if (settling == NULL) return;
+    const int error = steady_reset(throttler, key.bytes, key.len, question_on_settled, settling);
+    if (error != 0) question_failed_at_once(settling, error);
+}
+
+/* The steps of a ban: a consume fills the bucket, and the next one is denied and blocks it. Each step begins when the
+ * last one is done. A ban lasts at least as long as the drop needs to leak. So the key is free when it ends. */
+enum { BAN_RESET, BAN_FILL, BAN_BLOCK };
+
+struct ban {
+    struct settling *settling;
+    steady_throttler *throttler; /* of its own, so that it lives long enough */
+    int step;
+    size_t key_len;
+    char key[RULES_KEY_MAX];
+};
+
+static void question_end_ban(struct ban *ban) {
+    steady_throttler_free(&ban->throttler);
+    free(ban);
+}
+
+static void question_ban_on(const steady_result *result, void *data);
+
+static void question_ban_step(struct ban *ban) {
+    const int error = ban->step == BAN_RESET
+                          ? steady_reset(ban->throttler, ban->key, ban->key_len, question_ban_on, ban)
+                          : steady_consume(ban->throttler, ban->key, ban->key_len, 1, question_ban_on, ban);
+    if (error != 0) question_ban_on(&(steady_result){.error = error}, ban);
+}
+
+static void question_ban_on(const steady_result *result, void *data) {
+    struct ban *ban = data;
+    if (result->error != 0 || ban->step == BAN_BLOCK) {
+        question_on_settled(result, ban->settling);
+        question_end_ban(ban);
+        return;
+    }
+    ban->step++;
+    question_ban_step(ban);
+}
+
+void question_block_for(struct exchange *exchange, const steady_limit *limit, struct rules_text key,
+                        void (*answered)(struct exchange *exchange, const steady_result *result)) {
+    const struct worker *worker = exchange->client->worker;
+    steady_result result = {0};
+    struct ban *ban = calloc(1, sizeof *ban);
+    if (ban == NULL || steady_throttler_new(&ban->throttler, worker->store, limit, NULL, NULL) != 0) {
+        free(ban);
+        answered(exchange, &(steady_result){.error = STEADY_NO_MEMORY});
+        return;
+    }
+    memcpy(ban->key, key.bytes, key.len);
+    ban->key_len = key.len;
+    if (!worker->blocking) {
+        ban->settling = question_expect(exchange, answered);
+        if (ban->settling != NULL)
+            question_ban_step(ban);
+        else
+            question_end_ban(ban);
+        return;
+    }
+    steady_reset_sync(ban->throttler, key.bytes, key.len, &(steady_result){0});
+    steady_consume_sync(ban->throttler, key.bytes, key.len, 1, &(steady_result){0});
+    steady_consume_sync(ban->throttler, key.bytes, key.len, 1, &result);
+    question_end_ban(ban);
+    answered(exchange, &result);
+}
+
+/* A call with an amount of 0 charges nothing, and its reservation has the tag: r1,PARTS,TAG;... */
+int64_t question_store_tag(struct worker *worker) {
+    static const steady_limit limit = {.max_capacity = 1, .drop_recharge = STEADY_SECOND};
+    const steady_how how = {.reserve = true};
+    char text[200] = "";
+    steady_result result = {0};
+    steady_message why;
+    if (!worker->blocking) return 0;
+    const steady_call call = {.key = "x", .key_len = 1, .how = &how};
+    steady_throttler *throttler = throttlers_find(worker->throttlers, &limit, &why);
+    if (throttler == NULL || steady_decide_sync(throttler, &call, &result) != 0) return 0;
+    steady_reservation_text(result.reservation, text, sizeof text);
+    steady_reservation_free(&result.reservation);
+    const char *tag = strchr(text, ',') != NULL ? strchr(strchr(text, ',') + 1, ',') : NULL;
+    return tag != NULL ? strtoll(tag + 1, NULL, 10) : 0;
+}
