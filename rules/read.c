@@ -937,8 +937,8 @@ static void read_check_names(struct reader *r) {
 static void read_index(struct reader *r) {
     struct rules *rules = r->rules;
     read_check_names(r);
-    rules->of_requests = reader_take(r, (rules->n_limits + 1) * sizeof(struct rules_limit *));
-    rules->of_descriptors = reader_take(r, (rules->n_limits + 1) * sizeof(struct rules_limit *));
+    rules->of_requests = reader_take(r, (rules->n_limits + 1) * sizeof *rules->of_requests);
+    rules->of_descriptors = reader_take(r, (rules->n_limits + 1) * sizeof *rules->of_descriptors);
     for (size_t i = 0; !r->failed && i < rules->n_limits; i++) {
         const struct rules_limit *limit = &rules->limits[i];
         struct rules_candidate candidate = {.limit = limit};
