@@ -29,8 +29,14 @@
 
 enum { TOP_SHOWN = 20, LIMITS_SHOWN = 200, WARNINGS_SHOWN = 20 };
 
+/* A name other than localhost could lead anywhere. */
 static bool admin_is_loopback(const char *where) {
-    return strncmp(where, "127.", 4) == 0 || strncmp(where, "localhost:", 10) == 0 || strncmp(where, "[::1]:", 6) == 0;
+    struct steady__network v4, v6;
+    struct steady__address address;
+    if (strncmp(where, "localhost:", 10) == 0) return true;
+    return steady__address_parse(&address, where, strlen(where)) && steady__network_parse(&v4, "127.0.0.0/8") &&
+           steady__network_parse(&v6, "::1") &&
+           (steady__network_has(&v4, &address) || steady__network_has(&v6, &address));
 }
 
 const char *admin_open(struct server *server) {

@@ -94,7 +94,7 @@ def test_resp_resets_no_key_without_the_token(served):
             assert "NOPERM" in str(client("STEADY.RESET", "steady:{192.0.2.1}login"))
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0:0", "192.0.2.1:80", "[::]:0", "example.com:80", "4781"])
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "192.0.2.1:80", "[::]:0", "example.com:80", "127.evil.example:80", "4781"])
 def test_an_admin_address_that_others_can_reach_is_refused(address):
     run = subprocess.run([BUILD / "steady", "serve", "--limit", "1/s", "--listen", "127.0.0.1:0", "--admin", address],
                          capture_output=True, text=True, timeout=30, check=False)
