@@ -923,7 +923,7 @@ static void read_check_names(struct reader *r) {
     size_t n = 0;
     for (size_t i = 0; !r->failed && i < rules->n_limits; i++)
         if (!rules->limits[i].of_domain) sorted[n++] = &rules->limits[i];
-    if (!r->failed) qsort(sorted, n, sizeof *sorted, read_compare_names);
+    if (!r->failed) qsort(sorted, n, sizeof(struct rules_limit *), read_compare_names);
     for (size_t i = 1; !r->failed && i < n; i++) {
         const struct rules_limit *one = sorted[i - 1], *other = sorted[i];
         const yaml_node_t at = {.start_mark = {.line = (size_t)other->line - 1, .column = other->column - 1}};
