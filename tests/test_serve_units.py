@@ -111,7 +111,7 @@ def test_two_sockets_of_systemd_are_an_error(tmp_path):
             while child.poll() is None and time.monotonic() < end:
                 accepts(ports[0])
                 time.sleep(0.05)
-            assert child.poll() == 1
+            assert child.poll() == 2
         finally:
             child.kill()
         assert "the .socket unit must have one ListenStream" in child.stderr.read()

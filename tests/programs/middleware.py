@@ -27,7 +27,6 @@ async def main(url: str) -> None:
     async with connect(url, timeout=10) as store:
         limited = RateLimit(
             app,
-            key=address,
             policies=[
                 Policy(Throttler(store, limits="1/minute"), key=login, name="logins", hash=b"0123456789abcdef"),
                 Policy(Throttler(store, limits=["9/second", "100/minute"]), address, cost, name="requests"),
