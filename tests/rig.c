@@ -15,7 +15,7 @@
 #define HELD_MOST (50 * MS)
 #define LATE (150 * MS)
 #else
-#define HELD_MOST (5 * MS)
+#define HELD_MOST (10 * MS) /* the largest map takes 3 to 6 ms, by the processor */
 #define LATE (50 * MS)
 #endif
 
