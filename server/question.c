@@ -160,7 +160,7 @@ static void question_settled(const steady_result *result, void *data) {
     (void)data;
 }
 
-/* If nobody waits any more, a place in line is given back. */
+/* If the client has gone, its place in line is given back. */
 void question_give_back(struct worker *worker, steady_reservation *reservation) {
     if (reservation == NULL) return;
     const steady_settlement settlement = {.reservation = reservation, .actual = 0, .store = worker->store};

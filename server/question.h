@@ -58,7 +58,7 @@ void question_give_back(struct worker *worker, steady_reservation *reservation);
  * Keys of limits that came with a request stay as they are stored. */
 struct rules_text question_shown_key(const struct question_part *part, char memory[RULES_KEY_MAX]);
 
-/* Empties the bucket of a stored key, and lifts its block. Nobody waits for it. */
+/* Empties the bucket of a stored key, and lifts its block. The caller gets no answer. */
 void question_reset(struct worker *worker, steady_throttler *throttler, struct rules_text key);
 
 /* The same, and `answered` runs once: now, or later unless the client has gone. */
