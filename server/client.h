@@ -41,7 +41,6 @@ struct exchange {
     bool head_only;  /* HTTP: the method is HEAD */
     bool keep_alive; /* HTTP/1 */
     int stream;      /* HTTP/2 */
-    void *purpose;   /* of whoever answers it; freed with the exchange */
 };
 
 /* ENDING: it is closed when all answers are sent. LINGERING: they are; the client closes first, unless it is slow. */
