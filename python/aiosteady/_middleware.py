@@ -21,6 +21,7 @@ from ._policy import (
     check_bool,
     check_buckets,
     check_cost,
+    check_defaults,
     check_function,
     check_names,
     described,
@@ -103,7 +104,8 @@ class Middleware:
     def __init__(
         self,
         app: Any,
-        first: list[Any],
+        throttler: Any,
+        own: dict[str, Any],
         policies: Iterable[Any],
         on_error: OnFault,
         on_overload: OnFault,
@@ -117,6 +119,11 @@ class Middleware:
         self.app = app
         if not isinstance(policies, Iterable):
             raise TypeError(f"policies must be a list of {kind_of(self._policy_type)}, not {kind_of(type(policies))}")
+        if throttler is None:
+            check_defaults(own)
+        elif own["key"] is None:
+            del own["key"]  # the default of the policy
+        first = [] if throttler is None else [self._policy_type(throttler, **own)]
         self._policies = [*first, *policies]
         for i, policy in enumerate(self._policies):
             if not isinstance(policy, self._policy_type):

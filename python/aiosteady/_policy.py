@@ -160,10 +160,13 @@ def check_function(option: str, function: Any, *arguments: str) -> None:
         pass  # a function in C without a signature
 
 
-def check_defaults(**given: tuple[Any, Any]) -> None:
-    """The options of the policy that `throttler` makes, each with its default. Without it they would have no effect."""
-    for option, (value, default) in given.items():
-        if value != default:
+DEFAULTS = {"key": None, "cost": 1, "name": "default", "hash": False, "settle": None, "body_bytes": 0}
+
+
+def check_defaults(options: dict[str, Any]) -> None:
+    """The options of the policy that `throttler` makes. Without a throttler they would have no effect."""
+    for option, value in options.items():
+        if value != DEFAULTS[option]:
             raise ValueError(f"{option} belongs to a throttler, which is not given; give {option} to a Policy")
 
 

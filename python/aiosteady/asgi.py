@@ -22,7 +22,7 @@ from ._address import client_address
 from ._http import Field, RequestFields, Verdict, fields_of_denial, with_missing
 from ._core import Sender, ThrottleResult
 from ._middleware import NOT_ASKED, Middleware
-from ._policy import BasePolicy, Decision, check_defaults
+from ._policy import BasePolicy, Decision
 from ._settle import Actual, Outcome, Settlement
 from .leakybucket import Throttler
 
@@ -129,12 +129,8 @@ class RateLimit(Middleware):
         on_denied: Optional[OnDenied] = None,
         on_decision: Optional[OnDecision] = None,
     ) -> None:
-        first = [] if throttler is None else [
-            Policy(throttler, key or client_address(), cost, name, hash, settle, body_bytes)]
-        if not first:
-            check_defaults(key=(key, None), cost=(cost, 1), name=(name, "default"), hash=(hash, False),
-                           settle=(settle, None), body_bytes=(body_bytes, 0))
-        super().__init__(app, first, policies, on_error, on_overload, fields, dry_run, on_denied, on_decision)
+        own = {"key": key, "cost": cost, "name": name, "hash": hash, "settle": settle, "body_bytes": body_bytes}
+        super().__init__(app, throttler, own, policies, on_error, on_overload, fields, dry_run, on_denied, on_decision)
         self._quick = self._quick_judge()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Optional, TypeVar, Union
 from ._address import client_address_of_environ as client_address
 from ._http import Field, RequestFields, Verdict, fields_of_denial, with_missing
 from ._middleware import Middleware
-from ._policy import BasePolicy, Decision, check_defaults, kind_of
+from ._policy import BasePolicy, Decision, kind_of
 from ._settle import Actual, Outcome, Settlement
 from .blocking import Throttler
 
@@ -96,12 +96,8 @@ class RateLimit(Middleware):
         on_denied: Optional[OnDenied] = None,
         on_decision: Optional[OnDecision] = None,
     ) -> None:
-        first = [] if throttler is None else [
-            Policy(throttler, key or client_address(), cost, name, hash, settle, body_bytes)]
-        if not first:
-            check_defaults(key=(key, None), cost=(cost, 1), name=(name, "default"), hash=(hash, False),
-                           settle=(settle, None), body_bytes=(body_bytes, 0))
-        super().__init__(app, first, policies, on_error, on_overload, fields, dry_run, on_denied, on_decision)
+        own = {"key": key, "cost": cost, "name": name, "hash": hash, "settle": settle, "body_bytes": body_bytes}
+        super().__init__(app, throttler, own, policies, on_error, on_overload, fields, dry_run, on_denied, on_decision)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         collected = environ.get(FIELDS_KEY)
