@@ -2,7 +2,8 @@
  * Which limits count for a request, and by what keys.
  *
  * A client chooses most of a request. So a key never depends on how the client spells it: the path is in its normal
- * form, and the bytes that join the parts of a key are escaped. A field that is missing or comes twice has no value. */
+ * form, and the bytes that join the parts of a key are escaped. A field that is missing or comes twice makes no key; a
+ * condition holds if one of its values matches. */
 #include <sodium.h>
 #include <stdarg.h>
 #include <stdio.h>

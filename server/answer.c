@@ -112,8 +112,7 @@ static void answer_add_retry(struct worker *worker, steady_us wait) {
 
 /* A wait by chance, from 1 to 5 seconds: the true one is not known, and clients should not all return at once. */
 static steady_us answer_unknown_wait(struct worker *worker) {
-    worker->chance = worker->chance * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return STEADY_SECOND + (steady_us)((worker->chance >> 33) % (4 * STEADY_SECOND));
+    return STEADY_SECOND + (steady_us)(worker_random(worker) % (4 * STEADY_SECOND));
 }
 
 struct http_response *answer_make(struct worker *worker, const struct question *question, const steady_result *result) {
@@ -139,7 +138,7 @@ struct http_response *answer_make(struct worker *worker, const struct question *
 
 struct held {
     uv_timer_t timer;
-    struct exchange *exchange; /* NULL: it was answered, or the client has gone */
+    struct exchange *exchange;
     struct worker *worker;
     steady_reservation *reservation;
     int status;

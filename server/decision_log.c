@@ -41,8 +41,7 @@ void decision_log_look(struct server *server) {
 static bool decision_log_takes(struct worker *worker) {
     const double share = worker->server->options.log_share;
     if (share >= 1) return true;
-    worker->chance = worker->chance * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return (double)(worker->chance >> 11) / 9007199254740992.0 < share;
+    return (double)worker_random(worker) / 2147483648.0 < share;
 }
 
 static void decision_log_add_time(struct worker *worker) {

@@ -282,6 +282,7 @@ void question_reset(struct worker *worker, steady_throttler *throttler, struct r
     else
         steady_reset(throttler, key.bytes, key.len, question_settled, NULL);
 }
+
 /* ---- Settling ---- */
 
 struct settling {
@@ -423,7 +424,7 @@ void question_block_for(struct exchange *exchange, const steady_limit *limit, st
     answered(exchange, &result);
 }
 
-/* A call with an amount of 0 charges nothing, and its reservation has the tag: r1,PARTS,TAG;... */
+/* A charge of 0 changes nothing, and a block does not deny it. Its reservation has the tag: r1,PARTS,TAG;... */
 int64_t question_store_tag(struct worker *worker) {
     static const steady_limit limit = {.max_capacity = 1, .drop_recharge = STEADY_SECOND};
     const steady_how how = {.reserve = true};
@@ -431,7 +432,7 @@ int64_t question_store_tag(struct worker *worker) {
     steady_result result = {0};
     steady_message why;
     if (!worker->blocking) return 0;
-    const steady_call call = {.key = "x", .key_len = 1, .how = &how};
+    const steady_call call = {.key = "x", .key_len = 1, .kind = STEADY_CHARGE, .how = &how};
     steady_throttler *throttler = throttlers_find(worker->throttlers, &limit, &why);
     if (throttler == NULL || steady_decide_sync(throttler, &call, &result) != 0) return 0;
     steady_reservation_text(result.reservation, text, sizeof text);

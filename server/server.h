@@ -118,9 +118,15 @@ struct worker {
     } denied, allowed;                 /* keys */
     uint64_t top_since, top_turned_at; /* ms of the loop: when `before` and `now` began */
     uv_mutex_t shown_lock;             /* of `shown`, which the admin reads */
-    uint64_t chance;                   /* of a generator; not for secrets */
+    uint64_t chance;                   /* the state of worker_random */
     char read[64 * 1024];
 };
+
+/* A number by chance, below 2^31. Not for secrets. */
+static inline uint32_t worker_random(struct worker *worker) {
+    worker->chance = worker->chance * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (uint32_t)(worker->chance >> 33);
+}
 
 /* Ends the daemon: clients are answered, and then closed. May be called from any thread. */
 void server_end(struct server *server);

@@ -121,6 +121,15 @@ def test_each_reply_is_that_of_the_module(ask, module):
     assert not wrong
 
 
+@pytest.mark.parametrize("key", ["x", "s"])
+def test_a_settle_gives_back_whatever_key_is_blocked(ask, key):
+    for _ in range(2):
+        ask("STEADY.CONSUME", key, 1, HOUR, "BLOCK", HOUR)
+    now = ask("STEADY.CONSUMEALL", 1, f"settled {key}", "PART", 9, HOUR, "AMOUNT", 5)[4]
+    settled = ask("STEADY.SETTLE", 1, f"settled {key}", "PART", 9, HOUR, "RESERVED", 5, "MOMENT", now, "ACTUAL", 2)
+    assert settled[1] == 2
+
+
 def test_a_settle_gives_back_like_the_module(ask, module):
     replies = []
     for who in (module, ask):
