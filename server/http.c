@@ -146,7 +146,7 @@ static void http_version(struct exchange *exchange, const struct http_request *r
                       http_text("steady: rate limits. See /v1/check, /v1/consume, /metrics and /healthz.\n"));
 }
 
-enum method { GET, POST, ANY };
+enum method { GET, POST };
 
 static const struct {
     const char *path;
@@ -159,7 +159,7 @@ static const struct {
 };
 
 static bool http_allows(enum method method, struct rules_text name) {
-    return method == ANY || (method == POST ? http_is(name, "POST") : http_is(name, "GET") || http_is(name, "HEAD"));
+    return method == POST ? http_is(name, "POST") : http_is(name, "GET") || http_is(name, "HEAD");
 }
 
 static void http_not_allowed(struct exchange *exchange, enum method method) {
