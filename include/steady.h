@@ -109,7 +109,8 @@
 extern "C" {
 #endif
 
-/* The version of this header: year, month, and the number of the release in that month. Compare STEADY_VERSION_NUMBER: it grows with each release. */
+/* The version of this header: year, month, and the number of the release in that month. Compare STEADY_VERSION_NUMBER:
+ * it grows with each release. */
 #define STEADY_VERSION "26.12.0"
 #define STEADY_VERSION_MAJOR 26
 #define STEADY_VERSION_MINOR 12
