@@ -548,8 +548,7 @@ static void queue_of_late_requests_is_ended_in_parts(void **state) {
     }
     print_message("# %lu not sent of %lu, at most %lu at once\n", tally.errors[-STEADY_OVERLOADED], tally.submitted,
                   most);
-    assert_true(tally.errors[-STEADY_OVERLOADED] > 10000);
-    assert_true(most < 8000);
+    assert_true(most < 8000 && tally.errors[-STEADY_OVERLOADED] > 8000); /* so there were several parts */
     rig_close();
 }
 
