@@ -356,7 +356,7 @@ sanitize: ## runs the C tests, the simulation, the module, the daemon and the Py
 	@$(RUN_TESTS) -m 'sanitizers and not other_servers' $(BUILD)/asan/sim $(BUILD)/asan/hostile $(ASAN) $(TSAN) \
 	    $(call marked,mark.sanitizers)
 
-packages: ## what the documents say of other packages: recipes, moves, comparison; installs them below build/
+packages: ## tests with other packages of PyPI, such as clients of Redis and type checkers; installs them below build/
 	@scripts/setup build test
 	@$(SUB) all
 	@$(RUN_TESTS) -m packages $(call marked,mark.packages)

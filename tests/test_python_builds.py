@@ -83,6 +83,7 @@ def test_without_a_16_byte_compare_and_swap_the_package_has_no_embedded_store(tm
 # ---- Types ----
 
 
+@pytest.mark.packages
 def test_the_types_are_strict_and_the_stub_matches_the_module(aiosteady, from_pypi):
     imported = from_pypi("mypy", "typing_extensions", "prometheus_client", "pydantic_core", "starlette")
     env = {**os.environ, "PYTHONPATH": f"{imported}:{aiosteady}"}
@@ -135,6 +136,7 @@ def sources(names, below):
     return {re.sub(r"^.*?/", "", name, count=1).removeprefix(below) for name in names if re.search(r"\.(c|h|lua)$", name)}
 
 
+@pytest.mark.packages
 def test_an_sdist_has_the_sources_that_the_tree_has_once(clone, sdist):
     headers = ["include/steady.h", "include/steady/http.h"]
     tracked = succeeds(["git", "ls-files", "src", "lua", *headers, "python/core"], cwd=clone).split()
@@ -159,6 +161,7 @@ def metadata(wheel):
         return email.message_from_bytes(archive.read(next(name for name in archive.namelist() if name.endswith("/METADATA"))))
 
 
+@pytest.mark.packages
 def test_a_wheel_has_the_package_and_its_metadata(clone, wheel):
     assert succeeds(["git", "status", "--porcelain"], cwd=clone) == "", "building leaves nothing that git would see"
     with zipfile.ZipFile(wheel) as archive:
@@ -175,12 +178,14 @@ def test_a_wheel_has_the_package_and_its_metadata(clone, wheel):
     assert "Requires-Dist" not in about and "aiosteady 22.1.0" in about
 
 
+@pytest.mark.packages
 def test_the_license_of_a_wheel_is_an_spdx_expression(wheel):
     about = metadata(wheel)
     assert (about["License-Expression"], about["License"]) == ("MIT", None)
     assert [words for words in about.get_all("Classifier") if words.startswith("License")] == []
 
 
+@pytest.mark.packages
 def test_the_links_of_a_wheel_are_absolute_and_name_files_of_the_tree(wheel):
     about = metadata(wheel)
     urls = dict(line.split(", ") for line in about.get_all("Project-URL"))
@@ -192,6 +197,7 @@ def test_the_links_of_a_wheel_are_absolute_and_name_files_of_the_tree(wheel):
     assert outside == [] and all((ROOT / link.removeprefix(tree).split("#")[0]).exists() for link in links)
 
 
+@pytest.mark.packages
 def test_the_package_the_library_and_the_command_have_one_version(aio, wheel, steady):
     version = re.search(r'STEADY_VERSION "(.+)"', (ROOT / "include/steady.h").read_text())[1]
     assert aio.__version__ == metadata(wheel)["Version"] == version
@@ -199,6 +205,7 @@ def test_the_package_the_library_and_the_command_have_one_version(aio, wheel, st
     assert aio.OPENSSL_VERSION.startswith("OpenSSL 3.")
 
 
+@pytest.mark.packages
 def test_cibuildwheel_makes_a_wheel_for_each_python_libc_and_processor(from_pypi):
     env = {**os.environ, "PYTHONPATH": str(from_pypi("cibuildwheel"))}
     command = [sys.executable, "-m", "cibuildwheel", "--platform", "linux", "--print-build-identifiers", "python"]
@@ -207,6 +214,7 @@ def test_cibuildwheel_makes_a_wheel_for_each_python_libc_and_processor(from_pypi
                                     for processor in ("x86_64", "aarch64"))
 
 
+@pytest.mark.packages
 def test_twine_accepts_the_sdist_and_the_wheel(sdist, wheel, from_pypi):
     env = {**os.environ, "PYTHONPATH": str(from_pypi("twine")), "COLUMNS": "500"}
     said = succeeds([sys.executable, "-m", "twine", "--no-color", "check", "--strict", sdist, wheel], env=env)
@@ -238,6 +246,7 @@ print("fine")
 """
 
 
+@pytest.mark.packages
 @pytest.mark.parametrize("which", ["this", "oldest", "newest"])
 def test_an_sdist_installs_into_a_fresh_environment(sdist, redis_server, tmp_path, which):
     others = [python for name, python in aiosteady_build.pythons().items() if name != f"3.{sys.version_info.minor}"]

@@ -40,6 +40,7 @@ def cluster_url(start_redis):
     return first.url
 
 
+@pytest.mark.packages
 @CLIENTS
 def test_each_client_decides_like_the_native_client(aiosteady, from_pypi, redis_server, closed_port, cluster_url, family, version, has_cluster):
     folder = from_pypi(family + version)
@@ -50,6 +51,7 @@ def test_each_client_decides_like_the_native_client(aiosteady, from_pypi, redis_
     assert run.stdout.split()[-1] == ("in_a_cluster" if has_cluster else "reads_replies_of_every_protocol")
 
 
+@pytest.mark.packages
 @CLIENTS
 def test_a_burst_over_each_client_is_decided(aiosteady, from_pypi, start_redis, closed_port, cluster_url, family, version, has_cluster):
     """Each client from redis-py 4.2 on runs in its own process with its own server, which is stopped and loads meanwhile."""
@@ -78,6 +80,7 @@ def fail_over(aiosteady, folder, family, *where):
     assert run.returncode == 0, run.stdout + run.stderr
 
 
+@pytest.mark.packages
 @FAILING_OVER
 def test_a_primary_named_by_sentinel_is_used_by_the_client(aiosteady, from_pypi, start_redis, tmp_path, family, version):
     primary = start_redis()
@@ -91,6 +94,7 @@ def test_a_primary_named_by_sentinel_is_used_by_the_client(aiosteady, from_pypi,
     fail_over(aiosteady, from_pypi(family + version), family, "sentinel", sentinel.port, primary.process.pid)
 
 
+@pytest.mark.packages
 @FAILING_OVER
 def test_a_replica_that_takes_over_is_used_by_the_client(aiosteady, from_pypi, start_redis, family, version):
     nodes = [start_redis("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "1000",

@@ -13,6 +13,8 @@ MYPY = ("mypy==2.4.1", "typing_extensions")
 PYRIGHT = ("pyright[nodejs]==1.1.414",)
 REDIS = ("redis==8.1.0",)
 
+pytestmark = pytest.mark.packages
+
 PROGRAMS = sorted((ROOT / "tests/programs").glob("*.py"))
 MISTAKES = ROOT / "tests/programs/mistakes.txt"
 
