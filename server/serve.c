@@ -214,16 +214,19 @@ static void serve_raise_limit(struct server_options *options) {
 }
 
 static const char *serve_open_embedded(struct server *server) {
-    static steady_message why;
+    static char why[600];
+    steady_message reason;
     const char *url = server->options.store != NULL ? server->options.store : server->rules->rules->store;
     const steady_store_options options = {.buckets = server->options.buckets};
     if (strncmp(url, "memory:", 7) != 0 && strncmp(url, "file:", 5) != 0) return NULL;
-    return steady_store_open(&server->embedded, url, &options, &why) == 0 ? NULL : why.text;
+    if (steady_store_open(&server->embedded, url, &options, &reason) == 0) return NULL;
+    snprintf(why, sizeof why, "the store: %s", reason.text);
+    return why;
 }
 
 /* Each worker listens for itself. A socket of systemd has a copy of its descriptor for each. A Unix socket has one
- * listener, so the first worker has it. */
-static const char *serve_listen(struct server *server) {
+ * listener, so the first worker has it. *at: the address, for the log. */
+static const char *serve_listen(struct server *server, const char **at) {
     const int fds = serve_listen_fds();
     const bool shared = fds == 0 && strncmp(server->options.listen, "unix:", 5) == 0;
     const char *why = NULL;
@@ -240,7 +243,7 @@ static const char *serve_listen(struct server *server) {
             where = bound; /* the others listen at the port that the system chose */
         }
     }
-    if (why == NULL) server_log("listening at %s", fds > 0 ? "the socket of systemd" : where);
+    *at = fds > 0 ? "the socket of systemd" : where;
     return why;
 }
 
@@ -277,14 +280,19 @@ static int serve_run(struct server *server) {
 }
 
 static int serve_open(struct server *server) {
-    const char *why = reload_first(server);
+    const char *why = reload_first(server), *at = NULL;
     if (why == NULL) why = serve_open_embedded(server);
     if (why == NULL) why = decision_log_open(server);
     for (int i = 0; i < server->n_workers && why == NULL; i++)
         why = worker_open(&server->workers[i], server, i);
-    if (why == NULL) why = serve_listen(server);
+    /* This thread runs the first worker. It starts now, so that a wrong store is told before a client can connect. */
+    if (why == NULL) why = worker_start(&server->workers[0]);
+    if (why == NULL) why = serve_listen(server, &at);
     if (why == NULL && server->options.admin != NULL) why = admin_open(server);
-    if (why == NULL) return serve_run(server);
+    if (why == NULL) {
+        server_log("listening at %s", at);
+        return serve_run(server);
+    }
     fprintf(stderr, "steady serve: %s\n", why);
     for (int i = 0; i < server->n_workers; i++)
         if (server->workers[i].server != NULL) worker_close(&server->workers[i]);

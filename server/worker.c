@@ -173,8 +173,7 @@ const char *worker_open(struct worker *worker, struct server *server, int number
     return NULL;
 }
 
-/* A store belongs to the thread that opens it. */
-static const char *worker_start(struct worker *worker) {
+const char *worker_start(struct worker *worker) {
     const char *why = worker_open_store(worker);
     if (why != NULL) return why;
     worker->unnamed = metrics_of(&worker->metrics, "");
@@ -191,18 +190,22 @@ static void worker_close_handle(uv_handle_t *handle, void *data) {
     if (ours && !uv_is_closing(handle)) uv_close(handle, NULL);
 }
 
+/* It may run twice. */
 static void worker_stop(struct worker *worker) {
     client_close_all(worker);
     worker_close_listeners(worker);
     ruleset_leave(worker->set);
     throttlers_free(worker->throttlers);
     if (worker->store != worker->server->embedded) steady_store_close(&worker->store); /* decisions in flight end */
+    worker->set = NULL;
+    worker->throttlers = NULL;
+    worker->store = NULL;
     decision_log_end(worker);
 }
 
 bool worker_run(struct worker *worker) {
     struct server *server = worker->server;
-    const char *why = worker_start(worker);
+    const char *why = worker->store == NULL ? worker_start(worker) : NULL; /* that of the first worker is open */
     uv_barrier_wait(&server->all_started); /* from here on another worker may ask this store for its state */
     if (why != NULL) {
         server_log("error: %s", why);
@@ -216,7 +219,7 @@ bool worker_run(struct worker *worker) {
 }
 
 void worker_close(struct worker *worker) {
-    worker_close_listeners(worker); /* if the daemon could not start */
+    worker_stop(worker); /* if the daemon could not start */
     uv_walk(&worker->loop, worker_close_handle, worker);
     uv_run(&worker->loop, UV_RUN_DEFAULT);
     uv_loop_close(&worker->loop);
