@@ -304,25 +304,67 @@ static void resp_quit(struct resp_request *r) {
     client_end(client);
 }
 
+static bool resp_is(const server_string *word, const char *text) {
+    return word->len == strlen(text) && strncasecmp(word->bytes, text, word->len) == 0;
+}
+
 /* Client libraries tell their names. */
 static void resp_client(struct resp_request *r) {
-    static const char *const known[] = {"setname", "setinfo"};
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-        if (r->argv[1]->len == strlen(known[i]) && strncasecmp(r->argv[1]->bytes, known[i], strlen(known[i])) == 0) {
-            resp_reply(r->exchange, "+OK\r\n");
-            return;
-        }
-    resp_error(r->exchange, "ERR the subcommands of client are SETNAME and SETINFO");
+    if (resp_is(r->argv[1], "setname") || resp_is(r->argv[1], "setinfo"))
+        resp_reply(r->exchange, "+OK\r\n");
+    else
+        resp_error(r->exchange, "ERR the subcommands of client are SETNAME and SETINFO");
 }
 
 static void resp_command(struct resp_request *r) { resp_reply(r->exchange, "*0\r\n"); }
 
+/* There is no password. So, as in Redis without one, the user "default" may give any, and there is no other user. */
+static bool resp_is_user(struct resp_request *r, const server_string *name) {
+    if (name->len == 7 && memcmp(name->bytes, "default", 7) == 0) return true;
+    resp_error(r->exchange, "WRONGPASS invalid username-password pair or user is disabled.");
+    return false;
+}
+
+static void resp_auth(struct resp_request *r) {
+    if (r->argc == 2)
+        resp_error(r->exchange, "ERR AUTH <password> called without any password configured for the default user. Are "
+                                "you sure your configuration is correct?");
+    else if (r->argc > 3)
+        resp_error(r->exchange, "ERR syntax error");
+    else if (resp_is_user(r, r->argv[1]))
+        resp_reply(r->exchange, "+OK\r\n");
+}
+
+/* AUTH USER PASSWORD, SETNAME NAME. False: it is answered. */
+static bool resp_hello_options(struct resp_request *r) {
+    char text[200], word[64], quoted[128];
+    for (int i = 2; i < r->argc;) {
+        const server_string *option = r->argv[i];
+        const int words = resp_is(option, "auth") ? 3 : resp_is(option, "setname") ? 2 : 0;
+        if (words == 0 || r->argc - i < words) {
+            snprintf(word, sizeof word, "%.*s", (int)(option->len < 60 ? option->len : 60), option->bytes);
+            steady_quote(quoted, sizeof quoted, word);
+            snprintf(text, sizeof text, "ERR Syntax error in HELLO option '%s'", quoted);
+            resp_error(r->exchange, text);
+            return false;
+        }
+        if (words == 3 && !resp_is_user(r, r->argv[i + 1])) return false;
+        i += words;
+    }
+    return true;
+}
+
 static void resp_hello(struct resp_request *r) {
     long long version = r->exchange->client->state != NULL ? 3 : 2;
-    if (r->argc > 1 && (resp_number(r->argv[1], &version) != SERVER_OK || (version != 2 && version != 3))) {
+    if (r->argc > 1 && resp_number(r->argv[1], &version) != SERVER_OK) {
+        resp_error(r->exchange, "ERR Protocol version is not an integer or out of range");
+        return;
+    }
+    if (version != 2 && version != 3) {
         resp_error(r->exchange, "NOPROTO unsupported protocol version");
         return;
     }
+    if (!resp_hello_options(r)) return;
     r->exchange->client->state = version == 3 ? r->exchange->client : NULL; /* a flag: see resp.c only */
     struct buffer *out = client_reply(r->exchange);
     buffer_add_format(out, version == 3 ? "%%%d\r\n" : "*%d\r\n", version == 3 ? 4 : 8);
@@ -361,6 +403,7 @@ static const struct {
                 {"steady.reset", resp_reset, 2, WORDS_MOST, true},
                 {"ping", resp_ping, 1, 2, false},
                 {"hello", resp_hello, 1, WORDS_MOST, false},
+                {"auth", resp_auth, 2, WORDS_MOST, false},
                 {"command", resp_command, 1, WORDS_MOST, false},
                 {"client", resp_client, 2, WORDS_MOST, false},
                 {"info", resp_info, 1, WORDS_MOST, false},
@@ -372,8 +415,7 @@ static void resp_run(struct resp_request *r) {
     char text[200], quoted[64];
     const server_string *name = r->argv[0];
     size_t i = 0;
-    while (i < N_COMMANDS &&
-           (strlen(commands[i].name) != name->len || strncasecmp(commands[i].name, name->bytes, name->len) != 0))
+    while (i < N_COMMANDS && !resp_is(name, commands[i].name))
         i++;
     if (i == N_COMMANDS) {
         snprintf(text, sizeof text, "%.*s", (int)(name->len < 60 ? name->len : 60), name->bytes);
@@ -455,14 +497,12 @@ static void resp_settle(struct resp_request *r) {
     for (int64_t i = 0; i < n && right; i++) {
         const struct steady__settlement *s = &settlements[i];
         actuals[i] = s->actual;
-        if (!s->same_rate) {
-            snprintf(why.text, sizeof why.text, "part %lld: OTHERRATE is not supported here", (long long)i);
-            right = false;
-        }
+        /* After another rate nothing is given back. That is what settles a reservation of the true cost. */
+        const int64_t reserved = s->same_rate || s->actual > s->reserved ? s->reserved : s->actual;
         resp_escape(&text, r->argv[2 + i]);
         buffer_add_format(&text, ",x,0,0,%lld,%lld,%lld,%lld,%lld,%lld;", (long long)rates[i].capacity,
-                          (long long)rates[i].recharge, (long long)rates[i].drops, (long long)s->reserved,
-                          (long long)s->reserved, (long long)s->moment);
+                          (long long)rates[i].recharge, (long long)rates[i].drops, (long long)reserved,
+                          (long long)reserved, (long long)s->moment);
     }
     buffer_add(&text, "", 1);
     right = right && !text.lost && steady_reservation_parse(&reservation, text.bytes, &why) == 0;

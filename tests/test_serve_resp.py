@@ -95,6 +95,18 @@ STEADY.PEEKALL 2 a b PART 5 {HOUR} PART 50 {HOUR} AMOUNT 10
 STEADY.SETTLE
 STEADY.SETTLE 1 a PART 5 {HOUR} RESERVED 3 MOMENT 1 ACTUAL x
 HELLO 4
+HELLO x
+HELLO AUTH default x
+HELLO 3 NONSENSE
+HELLO 3 AUTH default
+HELLO 3 AUTH other x
+HELLO 3 SETNAME
+AUTH
+AUTH x
+AUTH default x
+AUTH other x
+AUTH Default x
+AUTH default x y
 """
 
 
@@ -163,8 +175,17 @@ def test_a_settle_gives_back_like_the_module(ask, module):
         replies.append([settled[1:], who("STEADY.PEEK", "s1", 9, HOUR), who("STEADY.PEEK", "s2", 50, HOUR, "DROPS", 7)])
     assert same(replies[1], replies[0]), replies
     assert replies[1][1][1] == 2, "the level is the true cost"
-    refused = ask("STEADY.SETTLE", 1, "s1", "PART", 9, HOUR, "RESERVED", 5, "MOMENT", 1, "ACTUAL", 2, "OTHERRATE")
-    assert isinstance(refused, ReplyError) and "OTHERRATE" in str(refused)
+
+
+@pytest.mark.parametrize("reserved, actual, level", [(5, 2, 5), (5, 0, 5), (5, 5, 5), (5, 8, 8), (0, 3, 8), (0, 0, 5)])
+def test_a_settle_after_another_rate_gives_nothing_back_like_the_module(ask, module, reserved, actual, level):
+    replies, key = [], f"other {reserved} {actual}"
+    for who in (module, ask):
+        now = who("STEADY.CONSUMEALL", 1, key, "PART", 9, HOUR, "AMOUNT", 5)[4]
+        words = ("RESERVED", reserved, "MOMENT", now, "ACTUAL", actual, "OTHERRATE")
+        replies.append([who("STEADY.SETTLE", 1, key, "PART", 9, HOUR, *words)[1:], who("STEADY.PEEK", key, 9, HOUR)])
+    assert same(replies[1], replies[0]), replies
+    assert replies[1][1][1] == level and replies[1][0][3] == 0
 
 
 # ---- Clients ----
