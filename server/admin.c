@@ -288,25 +288,38 @@ static void admin_reload(struct exchange *exchange, const struct http_request *r
         http_respond_body(exchange, 200, "application/json", http_text("{\"reloaded\": true}\n"));
 }
 
-/* The bucket that a request names, as it is stored. NULL, or what is wrong. */
-static const char *admin_find(char stored[RULES_KEY_MAX], size_t *len, const struct rules *rules,
-                              const json_t *document) {
+/* Adds a key as it is stored, once. False: it is too long. */
+static bool admin_add_stored(struct question_keys *keys, const struct rules *rules, const struct rules_limit *limit,
+                             struct rules_text key) {
+    char *to = keys->bytes[keys->n];
+    const size_t len = rules_stored_key(to, rules, limit, key);
+    for (size_t i = 0; i < keys->n; i++)
+        if (keys->len[i] == len && memcmp(keys->bytes[i], to, len) == 0) return true;
+    keys->len[keys->n] = len;
+    keys->n += len > 0;
+    return len > 0;
+}
+
+/* The buckets that a request names. Limits of Envoy's files may share a name: then there is one for each unit. NULL, or
+ * what is wrong. */
+static const char *admin_find(struct question_keys *keys, const struct rules *rules, const json_t *document) {
     const json_t *limit = json_object_get(document, "limit"), *key = json_object_get(document, "key");
     if (!json_is_string(limit) || !json_is_string(key) || json_string_length(key) == 0)
         return "the body must be {\"limit\": NAME, \"key\": KEY}";
     const struct rules_text text = {json_string_value(key), json_string_length(key)};
-    *len = text.len;
+    keys->n = 0;
     if (json_string_length(limit) == 0) { /* of no limit of the rules: the key as it is stored */
         if (text.len > RULES_KEY_MAX) return "the key is too long";
-        memcpy(stored, text.bytes, text.len);
+        memcpy(keys->bytes[0], text.bytes, text.len);
+        keys->len[0] = text.len;
+        keys->n = 1;
         return NULL;
     }
-    for (size_t i = 0; i < rules->n_limits; i++) {
-        if (strcmp(rules->limits[i].name, json_string_value(limit)) != 0) continue;
-        *len = rules_stored_key(stored, rules, &rules->limits[i], text);
-        return *len > 0 ? NULL : "the key is too long";
-    }
-    return "there is no such limit";
+    for (size_t i = 0; i < rules->n_limits; i++)
+        if (strcmp(rules->limits[i].name, json_string_value(limit)) == 0 &&
+            !admin_add_stored(keys, rules, &rules->limits[i], text))
+            return "the key is too long";
+    return keys->n > 0 ? NULL : "there is no such limit";
 }
 
 static void admin_was_reset(struct exchange *exchange, const steady_result *result) {
@@ -326,12 +339,9 @@ static void admin_was_banned(struct exchange *exchange, const steady_result *res
 }
 
 static void admin_act(struct exchange *exchange, const struct http_request *request, bool ban) {
-    struct worker *worker = exchange->client->worker;
-    char stored[RULES_KEY_MAX];
-    size_t len = 0;
-    steady_message message = {.text = ""};
+    static struct question_keys keys; /* of the first worker only */
     json_t *document = json_loadb(request->body.bytes, request->body.len, JSON_ALLOW_NUL, NULL);
-    const char *why = admin_find(stored, &len, worker->set->rules, document);
+    const char *why = admin_find(&keys, exchange->client->worker->set->rules, document);
     const double seconds = json_number_value(json_object_get(document, "for"));
     json_decref(document);
     if (why == NULL && ban && !(seconds >= 1 && seconds <= 1e9)) why = "\"for\" must be 1 to 1e9 seconds";
@@ -339,19 +349,8 @@ static void admin_act(struct exchange *exchange, const struct http_request *requ
         http_respond_problem(exchange, 400, why);
         return;
     }
-    const steady_limit limit = {
-        .max_capacity = 1, .drop_recharge = STEADY_SECOND, .block_duration = ban ? (steady_us)(seconds * 1e6) : 0};
-    const struct rules_text key = {stored, len};
     server_log("admin: a key is %s", ban ? "banned" : "reset");
-    if (ban) {
-        question_block_for(exchange, &limit, key, admin_was_banned);
-        return;
-    }
-    steady_throttler *throttler = throttlers_find(worker->throttlers, &limit, &message);
-    if (throttler != NULL)
-        question_reset_for(exchange, throttler, key, admin_was_reset);
-    else
-        http_respond_problem(exchange, 503, message.text);
+    question_act(exchange, &keys, ban ? (steady_us)(seconds * 1e6) : 0, ban ? admin_was_banned : admin_was_reset);
 }
 
 static void admin_reset(struct exchange *exchange, const struct http_request *request) {

@@ -329,99 +329,89 @@ int question_settle(struct exchange *exchange, const steady_settlement *settleme
 
 /* ---- Actions of the admin socket ---- */
 
-/* The answer of an asynchronous call that could not begin. */
-static void question_failed_at_once(struct settling *settling, int error) {
-    if (settling != NULL) question_on_settled(&(steady_result){.error = error}, settling);
+/* The steps for each key. A ban goes through all: a consume fills the bucket, and the next one is denied and blocks it.
+ * A ban lasts at least as long as the drop needs to leak. So the key is free when it ends. */
+enum { ACTION_RESET, ACTION_FILL, ACTION_BLOCK };
+
+struct action {
+    struct settling *settling;
+    steady_throttler *throttler; /* of its own, so that it lives long enough */
+    int last;                    /* step */
+    int step;
+    size_t at; /* in `keys` */
+    struct question_keys keys;
+};
+
+static void question_end_action(struct action *action) {
+    if (action != NULL) steady_throttler_free(&action->throttler);
+    free(action);
 }
 
-static struct settling *question_expect(struct exchange *exchange,
-                                        void (*answered)(struct exchange *exchange, const steady_result *result)) {
-    struct settling *settling = calloc(1, sizeof *settling);
-    if (settling == NULL) {
-        answered(exchange, &(steady_result){.error = STEADY_NO_MEMORY});
-        return NULL;
+/* Whether it goes on after a result. */
+static bool question_next_step(struct action *action, const steady_result *result) {
+    if (result->error != 0 || (action->step == ACTION_BLOCK && result->success)) return false;
+    if (action->step++ < action->last) return true;
+    action->step = ACTION_RESET;
+    return ++action->at < action->keys.n;
+}
+
+static void question_on_step(const steady_result *result, void *data);
+
+static void question_begin_step(struct action *action) {
+    const char *key = action->keys.bytes[action->at];
+    const size_t len = action->keys.len[action->at];
+    const int error = action->step == ACTION_RESET
+                          ? steady_reset(action->throttler, key, len, question_on_step, action)
+                          : steady_consume(action->throttler, key, len, 1, question_on_step, action);
+    if (error != 0) question_on_step(&(steady_result){.error = error}, action);
+}
+
+static void question_on_step(const steady_result *result, void *data) {
+    struct action *action = data;
+    if (question_next_step(action, result)) {
+        question_begin_step(action);
+        return;
     }
-    *settling = (struct settling){exchange, answered};
-    exchange->settling = settling;
-    return settling;
+    question_on_settled(result, action->settling);
+    question_end_action(action);
 }
 
-void question_reset_for(struct exchange *exchange, steady_throttler *throttler, struct rules_text key,
-                        void (*answered)(struct exchange *exchange, const steady_result *result)) {
-    steady_result result = {0};
-    if (exchange->client->worker->blocking) {
-        steady_reset_sync(throttler, key.bytes, key.len, &result);
+static void question_act_now(struct action *action, steady_result *result) {
+    do {
+        const char *key = action->keys.bytes[action->at];
+        const size_t len = action->keys.len[action->at];
+        if (action->step == ACTION_RESET)
+            steady_reset_sync(action->throttler, key, len, result);
+        else
+            steady_consume_sync(action->throttler, key, len, 1, result);
+    } while (question_next_step(action, result));
+}
+
+void question_act(struct exchange *exchange, const struct question_keys *keys, steady_us ban,
+                  void (*answered)(struct exchange *exchange, const steady_result *result)) {
+    const struct worker *worker = exchange->client->worker;
+    const steady_limit limit = {.max_capacity = 1, .drop_recharge = STEADY_SECOND, .block_duration = ban};
+    steady_result result = {.error = STEADY_NO_MEMORY};
+    struct action *action = calloc(1, sizeof *action);
+    struct settling *settling = worker->blocking ? NULL : calloc(1, sizeof *settling);
+    if (action == NULL || (settling == NULL && !worker->blocking) ||
+        steady_throttler_new(&action->throttler, worker->store, &limit, NULL, NULL) != 0) {
+        free(settling);
+        question_end_action(action);
         answered(exchange, &result);
         return;
     }
-    struct settling *settling = question_expect(exchange, answered);
-    if (settling == NULL) return;
-    const int error = steady_reset(throttler, key.bytes, key.len, question_on_settled, settling);
-    if (error != 0) question_failed_at_once(settling, error);
-}
-
-/* The steps of a ban: a consume fills the bucket, and the next one is denied and blocks it. Each step begins when the
- * last one is done. A ban lasts at least as long as the drop needs to leak. So the key is free when it ends. */
-enum { BAN_RESET, BAN_FILL, BAN_BLOCK };
-
-struct ban {
-    struct settling *settling;
-    steady_throttler *throttler; /* of its own, so that it lives long enough */
-    int step;
-    size_t key_len;
-    char key[RULES_KEY_MAX];
-};
-
-static void question_end_ban(struct ban *ban) {
-    steady_throttler_free(&ban->throttler);
-    free(ban);
-}
-
-static void question_ban_on(const steady_result *result, void *data);
-
-static void question_ban_step(struct ban *ban) {
-    const int error = ban->step == BAN_RESET
-                          ? steady_reset(ban->throttler, ban->key, ban->key_len, question_ban_on, ban)
-                          : steady_consume(ban->throttler, ban->key, ban->key_len, 1, question_ban_on, ban);
-    if (error != 0) question_ban_on(&(steady_result){.error = error}, ban);
-}
-
-static void question_ban_on(const steady_result *result, void *data) {
-    struct ban *ban = data;
-    if (result->error != 0 || ban->step == BAN_BLOCK) {
-        question_on_settled(result, ban->settling);
-        question_end_ban(ban);
+    action->keys = *keys;
+    action->last = ban > 0 ? ACTION_BLOCK : ACTION_RESET;
+    if (worker->blocking) {
+        question_act_now(action, &result);
+        question_end_action(action);
+        answered(exchange, &result);
         return;
     }
-    ban->step++;
-    question_ban_step(ban);
-}
-
-void question_block_for(struct exchange *exchange, const steady_limit *limit, struct rules_text key,
-                        void (*answered)(struct exchange *exchange, const steady_result *result)) {
-    const struct worker *worker = exchange->client->worker;
-    steady_result result = {0};
-    struct ban *ban = calloc(1, sizeof *ban);
-    if (ban == NULL || steady_throttler_new(&ban->throttler, worker->store, limit, NULL, NULL) != 0) {
-        free(ban);
-        answered(exchange, &(steady_result){.error = STEADY_NO_MEMORY});
-        return;
-    }
-    memcpy(ban->key, key.bytes, key.len);
-    ban->key_len = key.len;
-    if (!worker->blocking) {
-        ban->settling = question_expect(exchange, answered);
-        if (ban->settling != NULL)
-            question_ban_step(ban);
-        else
-            question_end_ban(ban);
-        return;
-    }
-    steady_reset_sync(ban->throttler, key.bytes, key.len, &(steady_result){0});
-    steady_consume_sync(ban->throttler, key.bytes, key.len, 1, &(steady_result){0});
-    steady_consume_sync(ban->throttler, key.bytes, key.len, 1, &result);
-    question_end_ban(ban);
-    answered(exchange, &result);
+    *settling = (struct settling){exchange, answered};
+    exchange->settling = action->settling = settling;
+    question_begin_step(action);
 }
 
 /* A charge of 0 changes nothing, and a block does not deny it. Its reservation has the tag: r1,PARTS,TAG;... */

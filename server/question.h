@@ -61,15 +61,18 @@ struct rules_text question_shown_key(const struct question_part *part, char memo
 /* Empties the bucket of a stored key, and lifts its block. The caller gets no answer. */
 void question_reset(struct worker *worker, steady_throttler *throttler, struct rules_text key);
 
-/* The same, and `answered` runs once: now, or later unless the client has gone. */
-void question_reset_for(struct exchange *exchange, steady_throttler *throttler, struct rules_text key,
-                        void (*answered)(struct exchange *exchange, const steady_result *result));
+/* Keys of buckets as they are stored. */
+enum { QUESTION_KEYS_MOST = 9 }; /* of a name: one for each unit of Envoy, one of the rules, and one to try */
+struct question_keys {
+    size_t n, len[QUESTION_KEYS_MOST];
+    char bytes[QUESTION_KEYS_MOST][RULES_KEY_MAX];
+};
 
-/* Empties the bucket of a stored key, and blocks it as long as the limit says, which has a capacity of 1, and a
- * recharge no longer than the block. `answered` gets the result of a consume that was denied; if it was not, the key is
- * not blocked. */
-void question_block_for(struct exchange *exchange, const steady_limit *limit, struct rules_text key,
-                        void (*answered)(struct exchange *exchange, const steady_result *result));
+/* Empties the bucket of each key, and lifts its block; with a ban it blocks each key so long, at least a second.
+ * `answered` runs once: now, or later unless the client has gone. It gets the last result, or the first error. After a
+ * ban that is the result of a consume that was denied; if it was not, its key is not blocked. */
+void question_act(struct exchange *exchange, const struct question_keys *keys, steady_us ban,
+                  void (*answered)(struct exchange *exchange, const steady_result *result));
 
 /* Settles. `answered` runs once: now, or later unless the client has gone. 0, or STEADY_BAD_ARGUMENT with the reason in
  * settlement->why; then it does not run. */

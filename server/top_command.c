@@ -172,12 +172,16 @@ static double top_command_denied(const json_t *limit) {
 static void top_command_limits(struct page *page, const struct sample *before, const struct sample *now, size_t most) {
     const json_t *limits = json_object_get(now->state, "limits");
     const bool wide = page->columns >= 120;
+    const double total =
+        top_command_number(json_object_get(now->state, "rules"), "limits"); /* the list may have less */
+    const bool all = json_array_size(limits) <= most && total < (double)json_array_size(limits);
+    const size_t rows = all ? json_array_size(limits) : most - 1;
     const double seconds = now->at - before->at;
     char allowed_rate[32], denied_rate[32], denied[32], near_limit[32], burst[32], block[32], where[300], name[120];
     top_command_line(page, "", "%s", "");
     top_command_line(page, "7", "%-24s %-14s %8s %10s %10s %9s%s", "LIMIT", "RATE", "BURST", "ALLOWED/S", "DENIED/S",
                      "DENIED", wide ? "  NEAR LIMIT      BLOCK  DEFINED AT" : "");
-    for (size_t i = 0; i < json_array_size(limits) && i < most; i++) {
+    for (size_t i = 0; i < rows; i++) {
         const json_t *limit = json_array_get(limits, i),
                      *old = top_command_limit(before->state, top_command_text(limit, "name"));
         const double d = top_command_denied(limit), a = top_command_number(limit, "allowed");
@@ -198,6 +202,7 @@ static void top_command_limits(struct page *page, const struct sample *before, c
                          top_command_count(allowed_rate, a_rate), top_command_count(denied_rate, d_rate),
                          top_command_count(denied, d), wide && !of_requests ? where : "");
     }
+    if (!all) top_command_line(page, "2", "%zu of %.0f limits are shown; /metrics has all", rows, total);
 }
 
 /* ---- Keys ---- */

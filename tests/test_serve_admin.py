@@ -193,6 +193,38 @@ def test_a_key_of_a_limit_of_the_request_is_reset_as_it_is_stored(served):
     served.json("/v1/consume", question)
 
 
+SHARED = """
+domain: d
+descriptors:
+  - { key: a, rate_limit: { name: both, unit: hour, requests_per_unit: 1 } }
+  - { key: b, rate_limit: { name: both, unit: day, requests_per_unit: 1 } }
+"""
+
+
+@pytest.mark.parametrize("store", ["memory:", "redis"])
+def test_limits_that_share_a_name_are_all_reset_and_banned(start_redis, tmp_path, store):
+    path = rules_file(tmp_path, SHARED)
+    store = start_redis().url if store == "redis" else store
+
+    def ask(key):
+        document = {"domain": "d", "descriptors": [{"entries": [{"key": key, "value": "x"}]}]}
+        return served.request("POST", "/json", json.dumps(document))[0]
+
+    with daemon("--config", path, "--threads", 1, "--store", store, "--timeout", "10s", "--admin",
+                "127.0.0.1:0") as served:
+        for key in ("a", "b"):
+            assert [ask(key), ask(key)] == [200, 429]
+            named = {"limit": "both", "key": f"d+{key}+x"}
+            assert named["limit"] in {limit["name"] for limit in served.admin("GET", "/admin/state")["limits"]}
+            served.admin("POST", "/admin/reset", named)
+            assert ask(key) == 200, key
+            served.admin("POST", "/admin/reset", named)
+            served.admin("POST", "/admin/ban", {**named, "for": 60})
+            assert ask(key) == 429, key
+            served.admin("POST", "/admin/unban", named)
+            assert ask(key) == 200, key
+
+
 def test_reset_and_ban_on_redis(start_redis, tmp_path):
     store = f"redis://127.0.0.1:{start_redis().port}"
     path = rules_file(tmp_path, RULES)
@@ -315,6 +347,21 @@ def test_steady_top_prints_one_page_of_its_width(served, address, columns):
     assert "\x1b" not in run.stdout and "\x07" not in run.stdout
     for word in ("store ready", "login", "2/day", "quiet (shadow)", "MOST DENIED KEYS", "192.0.2.61"):
         assert word in run.stdout
+
+
+def test_steady_top_says_how_many_limits_it_does_not_show(tmp_path):
+    lines = "".join(f"  - {{ name: l{n}, rate: 1/s }}\n" for n in range(250))
+    path = rules_file(tmp_path, "limits:\n" + lines)
+    with daemon("--config", path, "--threads", 1, "--admin", "127.0.0.1:0") as served:
+        where = f"http://127.0.0.1:{served.admin_port}/#token={served.token}"
+        for height, shown in (("2000", 200), ("40", 7)):
+            out = steady("top", "--once", "--admin", where, COLUMNS="80", LINES=height).stdout
+            assert len(re.findall(r"^l\d+ ", out, re.M)) == shown
+            assert f"\n{shown} of 250 limits are shown; /metrics has all\n" in out
+    path.write_text("limits: [{ name: a, rate: 1/s }, { name: b, rate: 1/s }]")
+    with daemon("--config", path, "--threads", 1, "--admin", "127.0.0.1:0") as served:
+        where = f"http://127.0.0.1:{served.admin_port}/#token={served.token}"
+        assert "limits are shown" not in steady("top", "--once", "--admin", where).stdout
 
 
 def test_steady_top_follows_on_a_terminal_until_q(address):

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import time
 
 import pytest
 from conftest import ROOT
@@ -76,6 +77,23 @@ def test_each_verdict_is_counted_and_a_key_is_no_label(served, parse):
     assert KEY.encode() not in text and b"192.0.2" not in text and b'"own"' not in text
     assert {name for family in families.values() for sample in family.samples for name in sample.labels} \
         == {"limit", "verdict", "protocol", "le"}
+
+
+def test_the_counter_of_a_limit_outlives_its_removal_and_counts_on(tmp_path, parse):
+    path = rules_file(tmp_path, "limits: [{ name: a, rate: 5/d }, { name: b, rate: 5/d }]")
+    with daemon("--config", path, "--threads", 2, "--admin", "127.0.0.1:0") as running:
+        running.check()
+        path.write_text("limits: [{ name: b, rate: 5/d }]")
+        running.admin("POST", "/admin/reload")
+        counted = [values(parse(running)["steady_decisions"], limit="a", verdict="allowed")]
+        path.write_text("limits: [{ name: a, rate: 5/d }, { name: b, rate: 5/d }]")
+        running.admin("POST", "/admin/reload")
+        time.sleep(0.2)  # each thread takes the rules by itself
+        for _ in range(4):
+            running.check()
+            counted.append(values(parse(running)["steady_decisions"], limit="a", verdict="allowed"))
+    found = [sample[()] for sample in counted]
+    assert found[0] == 1 and found == sorted(found) and found[-1] > 1
 
 
 def test_the_histogram_grows_to_its_count(served, parse):
