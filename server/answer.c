@@ -2,6 +2,7 @@
  * Questions out of matches, and answers over HTTP out of results. */
 #include "answer.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -136,8 +137,12 @@ struct http_response *answer_make(struct worker *worker, const struct question *
 
 /* ---- Answers that wait ---- */
 
+enum { LOOK_MS = 50, FIRST_PROBE_MS = 1000 };
+
 struct held {
     uv_timer_t timer;
+    uint64_t until;         /* ms of the loop: when the answer goes out */
+    uint64_t probe_at, gap; /* the next probe, and the time after it */
     struct exchange *exchange;
     struct worker *worker;
     steady_reservation *reservation;
@@ -165,6 +170,47 @@ static void answer_wait_is_over(uv_timer_t *timer) {
     uv_close((uv_handle_t *)timer, answer_timer_closed);
 }
 
+/* ---- Clients that closed their half ----
+ *
+ * To us, a client that has closed its half of a TCP connection looks like one that has gone. Only bytes tell them
+ * apart: the system of a client that has gone answers them with a reset. So it gets "100 Continue", which clients skip.
+ */
+
+static void answer_send_probe(struct held *held) {
+    struct client *client = held->exchange->client;
+    buffer_add_text(client_out(client), "HTTP/1.1 100 Continue\r\n\r\n");
+    client_send_soon(client);
+    held->probe_at += held->gap;
+    held->gap *= 2;
+}
+
+/* Nothing is read any more, so libuv does not tell of a reset. */
+static bool answer_was_reset(const struct client *client) {
+    uv_os_fd_t fd;
+    if (uv_fileno(&client->handle, &fd) != 0) return true;
+    struct pollfd state = {.fd = fd};
+    return poll(&state, 1, 0) > 0 && (state.revents & (POLLERR | POLLHUP)) != 0;
+}
+
+static void answer_look(uv_timer_t *timer) {
+    struct held *held = timer->data;
+    const uint64_t now = uv_now(timer->loop);
+    if (answer_was_reset(held->exchange->client)) {
+        client_close(held->exchange->client); /* calls answer_forget */
+    } else if (now >= held->until) {
+        answer_wait_is_over(timer);
+    } else {
+        if (now >= held->probe_at) answer_send_probe(held);
+        uv_timer_start(timer, answer_look, held->until - now < LOOK_MS ? held->until - now : LOOK_MS, 0);
+    }
+}
+
+void answer_probe(struct held *held) {
+    held->probe_at = uv_now(held->timer.loop);
+    held->gap = FIRST_PROBE_MS;
+    uv_timer_start(&held->timer, answer_look, 0, 0);
+}
+
 /* The client has gone: its place is given back. */
 void answer_forget(struct held *held) {
     question_give_back(held->worker, held->reservation);
@@ -175,9 +221,10 @@ void answer_forget(struct held *held) {
 void answer_hold(struct exchange *exchange, const struct http_response *response, const steady_result *result) {
     struct worker *worker = exchange->client->worker;
     exchange->waiting = NULL; /* it ends with this answer */
-    if (exchange->client->at_eof) {
+    if (exchange->client->at_eof && !exchange->interim) {
         question_give_back(worker, result->reservation);
-        http_respond_problem(exchange, 503, "a client that has closed its half of the connection cannot wait");
+        http_respond_problem(exchange, 503,
+                             "a client that has closed its half of the connection can wait over HTTP/1.1 only");
         return;
     }
     struct held *held = calloc(1, sizeof *held);
@@ -199,5 +246,8 @@ void answer_hold(struct exchange *exchange, const struct http_response *response
         buffer_add(&held->fields, "", 1);
     }
     exchange->held = held;
-    uv_timer_start(&held->timer, answer_wait_is_over, (uint64_t)((result->must_wait + 999) / 1000), 0);
+    const uint64_t wait = (uint64_t)((result->must_wait + 999) / 1000);
+    held->until = uv_now(&worker->loop) + wait;
+    uv_timer_start(&held->timer, answer_wait_is_over, wait, 0);
+    if (exchange->client->at_eof) answer_probe(held);
 }

@@ -327,12 +327,18 @@ static void client_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *buf
     *buffer = uv_buf_init(client->worker->read, sizeof client->worker->read);
 }
 
-/* Whether it waits for its turn: answer_hold. */
-static bool client_is_held(const struct client *client) {
-    const struct exchange *exchange = client->first;
-    while (exchange != NULL && exchange->held == NULL)
-        exchange = exchange->next;
-    return exchange != NULL;
+/* The client sends no more. It may have closed its half only; then it gets its answers. One that has gone must not keep
+ * its place in line: it is probed, or if that is not possible, it counts as gone. */
+static void client_on_eof(struct client *client) {
+    client->at_eof = true;
+    for (const struct exchange *exchange = client->first; exchange != NULL; exchange = exchange->next)
+        if (exchange->held != NULL && !exchange->interim) {
+            client_close(client);
+            return;
+        }
+    client_finish(client);
+    for (const struct exchange *exchange = client->first; exchange != NULL; exchange = exchange->next)
+        if (exchange->held != NULL) answer_probe(exchange->held);
 }
 
 static void client_on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer) {
@@ -344,9 +350,8 @@ static void client_on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffe
     }
     if (n == 0 || (n > 0 && client->condition != CLIENT_OPEN)) return;
     if (n < 0) {
-        client->at_eof = n == UV_EOF;
-        if (client->at_eof && client->condition == CLIENT_OPEN && !client_is_held(client))
-            client_finish(client); /* it may have closed only its half */
+        if (n == UV_EOF && client->condition == CLIENT_OPEN)
+            client_on_eof(client);
         else
             client_close(client);
         return;

@@ -40,6 +40,7 @@ struct exchange {
     bool admin;      /* came by the admin socket */
     bool head_only;  /* HTTP: the method is HEAD */
     bool keep_alive; /* HTTP/1 */
+    bool interim;    /* HTTP/1.1: the client knows interim answers (1xx) */
     int stream;      /* HTTP/2 */
 };
 
@@ -109,6 +110,9 @@ void client_close(struct client *client);
 
 /* A held answer whose client has gone. */
 void answer_forget(struct held *held);
+
+/* A held answer whose client has closed its half of the connection, or has gone: finds out which. */
+void answer_probe(struct held *held);
 
 /* A settle whose client has gone. */
 void question_forget_settling(struct settling *settling);

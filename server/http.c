@@ -236,6 +236,7 @@ static ptrdiff_t http_read(struct client *client, char *bytes, size_t len) {
             return (ptrdiff_t)len;
         }
         exchange->keep_alive = read.keep_alive;
+        exchange->interim = read.interim;
         exchange->head_only = http_is(read.method, "HEAD");
         struct http_request request = {.method = read.method,
                                        .target = read.target,

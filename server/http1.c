@@ -102,7 +102,7 @@ static enum http1_outcome http1_request_line(struct http1_request *request, stru
     if (!has_version) return http1_fail(error, 400, "the request line must end with HTTP/1.1 or HTTP/1.0");
     if (line.bytes[i + 6] != '1' || (line.bytes[i + 8] != '0' && line.bytes[i + 8] != '1'))
         return http1_fail(error, 505, "the version must be HTTP/1.1");
-    request->keep_alive = line.bytes[i + 8] == '1';
+    request->keep_alive = request->interim = line.bytes[i + 8] == '1';
     return HTTP1_READ;
 }
 
@@ -190,7 +190,7 @@ static enum http1_outcome http1_framing(struct http1_request *request, struct fr
                                         struct http1_error *error) {
     size_t lengths = 0, codings = 0, hosts = 0;
     struct rules_text host = {0};
-    const bool http10 = !request->keep_alive;
+    const bool http10 = !request->interim;
     *framing = (struct framing){0};
     request->continues = false;
     for (size_t i = 0; i < request->n_fields; i++) {

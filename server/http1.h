@@ -20,6 +20,7 @@ struct http1_request {
     size_t head_len;
     struct rules_text body; /* decoded; inside the bytes that were read, which decoding changes */
     bool keep_alive;
+    bool interim;   /* HTTP/1.1: the client knows interim answers (1xx) */
     bool continues; /* the client waits for "100 Continue" before it sends the body */
 };
 

@@ -85,6 +85,66 @@ def test_resp_before_a_half_close_is_all_answered(redis):
         assert read_all(s).count(b"*5\r\n:0\r\n") == 3000
 
 
+LINE = "limits:\n  - { name: line, rate: RATE, burst: 1, max_ahead: 9h }\n"
+
+
+def level_of_line(running):
+    _, _, body = running.request("POST", "/v1/peek", json.dumps({"limit": "line", "key": "127.0.0.1"}))
+    return json.loads(body)["parts"][0]["level"]
+
+
+@pytest.mark.parametrize("kind", ["memory", "redis", "redis that answers later"])
+def test_a_held_client_that_closes_its_half_gets_its_answer(redis, tmp_path, kind):
+    path = rules_file(tmp_path, LINE.replace("RATE", "1/s"))
+    store = "memory:" if kind == "memory" else redis.url
+    with daemon("--config", path, "--threads", 1, "--store", store, "--timeout", "20s") as running, \
+            connect(running.port) as s:
+        assert running.request("GET", "/v1/check")[0] == 200
+        if "later" in kind:
+            redis.process.send_signal(signal.SIGSTOP)
+        s.sendall(request())
+        if "later" not in kind:
+            wait_until(lambda: level_of_line(running) == 2)
+        s.shutdown(socket.SHUT_WR)
+        if "later" in kind:
+            time.sleep(0.2)
+            redis.process.send_signal(signal.SIGCONT)
+        answer = read_all(s)
+        assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert answer.count(b"HTTP/1.1 200 OK") == 1 and b" 503 " not in answer
+
+
+@pytest.mark.parametrize("half_first", [False, True])
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_a_held_client_that_has_gone_leaves_its_place(tmp_path, half_first, kind):
+    path = rules_file(tmp_path, LINE.replace("RATE", "1/h"))
+    where = tmp_path / "s"
+    with daemon("--config", path, "--threads", 1, "--admin", f"unix:{where}") as running:
+        assert running.request("GET", "/v1/check")[0] == 200
+        s = socket.socket(socket.AF_UNIX if kind == "unix" else socket.AF_INET)
+        s.settimeout(30)
+        s.connect(str(where) if kind == "unix" else ("127.0.0.1", running.port))
+        s.sendall(request(fields="X-Forwarded-For: 127.0.0.1\r\n"))
+        wait_until(lambda: level_of_line(running) == 2)
+        if half_first:
+            s.shutdown(socket.SHUT_WR)
+            assert s.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            assert level_of_line(running) == 2
+        s.close()
+        wait_until(lambda: level_of_line(running) == 1)
+
+
+def test_a_held_client_of_http_1_0_that_closes_its_half_leaves_its_place(tmp_path):
+    path = rules_file(tmp_path, LINE.replace("RATE", "1/h"))
+    with daemon("--config", path, "--threads", 1) as running, connect(running.port) as s:
+        assert running.request("GET", "/v1/check")[0] == 200
+        s.sendall(b"GET /v1/check HTTP/1.0\r\n\r\n")
+        wait_until(lambda: level_of_line(running) == 2)
+        s.shutdown(socket.SHUT_WR)
+        assert read_all(s) == b""
+        wait_until(lambda: level_of_line(running) == 1)
+
+
 def test_a_client_that_still_sends_gets_the_answer_and_no_reset(still):
     with connect(still.port) as s:
         s.sendall(request("/v1/consume", "Content-Length: 10000000\r\n", "POST"))
