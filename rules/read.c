@@ -503,19 +503,62 @@ static void read_limit_missing(struct reader *r, const yaml_node_t *node, void *
     l->has_missing = true;
     l->limit.missing = (enum rules_missing)reader_choice(r, node, "missing", words);
 }
+
+/* cost: { header: NAME, trusted_header: true } */
+struct cost {
+    const char *header;
+    bool trusted;
+};
+
+static void read_cost_header(struct reader *r, const yaml_node_t *node, void *to) {
+    const char *name = reader_text(r, node, "header");
+    if (name == NULL) return;
+    if (*name == '\0' || strpbrk(name, ": ") != NULL)
+        reader_fail(r, node, "\"%s\" is no name of a header; leave out the colon", name);
+    ((struct cost *)to)->header = reader_copy(r, name, strlen(name));
+}
+static void read_cost_trusted(struct reader *r, const yaml_node_t *node, void *to) {
+    ((struct cost *)to)->trusted = reader_bool(r, node, "trusted_header");
+}
+
+static const struct reader_entry cost_entries[] = {
+    {"header", read_cost_header}, {"trusted_header", read_cost_trusted}, {NULL, NULL}};
+
+/* A client that chooses its cost chooses 0. */
+static void read_cost_by_header(struct reader *r, const yaml_node_t *node, struct rules_limit *limit,
+                                const struct cost *cost) {
+    limit->cost = RULES_COST_HEADER;
+    limit->cost_header = cost->header;
+    if (!cost->trusted)
+        reader_warn(
+            r, node,
+            "cost by header: a client can send any header, so it chooses its cost, also 0; let the proxy set or "
+            "remove it, and write cost: { header: %s, trusted_header: true }",
+            cost->header);
+}
+
 static void read_limit_cost(struct reader *r, const yaml_node_t *node, void *to) {
     struct rules_limit *limit = &((struct limit_reader *)to)->limit;
+    struct cost cost = {NULL, false};
+    if (node->type == YAML_MAPPING_NODE) {
+        reader_mapping(r, node, "cost", cost_entries, &cost);
+        if (!r->failed && cost.header == NULL) reader_fail(r, node, "cost needs its header, such as header: x-cost");
+        if (!r->failed) read_cost_by_header(r, node, limit, &cost);
+        return;
+    }
     const char *text = reader_text(r, node, "cost");
     if (text == NULL) return;
     if (strcmp(text, "after") == 0) {
         limit->cost = RULES_COST_AFTER;
     } else if (strncmp(text, "header:", 7) == 0 && text[7] != '\0') {
-        limit->cost = RULES_COST_HEADER;
-        limit->cost_header = reader_copy(r, text + 7, strlen(text + 7));
+        cost.header = reader_copy(r, text + 7, strlen(text + 7));
+        if (!r->failed) read_cost_by_header(r, node, limit, &cost);
     } else if (*text >= '0' && *text <= '9') {
         limit->amount = reader_number(r, node, "cost", 1, INT32_MAX);
     } else {
-        reader_fail(r, node, "cost is \"%s\"; it must be a whole number, header:NAME, or after", text);
+        reader_fail(r, node,
+                    "cost is \"%s\"; it must be a whole number, { header: NAME, trusted_header: true }, or after",
+                    text);
     }
 }
 

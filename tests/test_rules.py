@@ -98,8 +98,13 @@ WRONG = [
      'the tier "pro" is given twice'),
     (one("tiers: { header: x-plan, trusted_header: true, pro: fast }"), "2:77", "fast"),
     (one("cost: 0"), "2:31", "whole number from 1"),
-    (one("cost: -1"), "2:31", "it must be a whole number, header:NAME, or after"),
-    (one("cost: before"), "2:31", 'cost is "before"; it must be a whole number, header:NAME, or after'),
+    (one("cost: -1"), "2:31", "it must be a whole number, { header: NAME, trusted_header: true }, or after"),
+    (one("cost: {}"), "2:31", "cost needs its header, such as header: x-cost"),
+    (one("cost: { trusted_header: true }"), "2:31", "cost needs its header"),
+    (one("cost: { header: 'x cost' }"), "2:41", '"x cost" is no name of a header'),
+    (one("cost: { heder: x }"), "2:33", 'cost has no key "heder"; its keys are: header, trusted_header'),
+    (one("cost: [1]"), "2:31", "cost must be a single value"),
+    (one("cost: before"), "2:31", 'cost is "before"; it must be a whole number, { header: NAME, trusted_header: true }, or after'),
     (one("mode: dry"), "2:31", 'mode is "dry"; it must be one of: enforce, shadow'),
     (one("missing: deny"), "2:34", "one of: ip, skip, refuse"),
     (one("max_ahead: 5"), "2:36", "max_ahead"),
@@ -251,6 +256,9 @@ def test_a_right_file_is_right(tmp_path, text, limits):
     (one("cost: after, block: 5s"), "its block never starts"),
     (one("exempt: { header: { x: y }, trusted_header: true }"), "make sure that the proxy sets or removes this header"),
     (one("tiers: { header: x, trusted_header: true, pro: 5/s }"), "make sure that the proxy sets or removes"),
+    (one("cost: header:x-cost"), "write cost: { header: x-cost, trusted_header: true }"),
+    (one("cost: { header: x-cost }"), "a client can send any header, so it chooses its cost, also 0"),
+    (one("cost: { header: x-cost, trusted_header: false }"), "cost by header"),
     ("exempt: { ip: 10.0.0.0/8 }\n" + one("match: { ip: [10.1.0.0/16, 10.2.0.1] }"), "the limit a never counts"),
     (one("exempt: { ip: '::/0' }, match: { ip: '2001:db8::/32' }"), "the limit a never counts"),
 ])
@@ -263,6 +271,7 @@ def test_a_likely_mistake_is_warned_of(tmp_path, text, warning):
 
 @pytest.mark.parametrize("text", [
     one("burst: 10, cost: 10"),
+    one("cost: { header: x-cost, trusted_header: true }"),
     "exempt: { ip: 10.0.0.0/8 }\n" + one("match: { ip: [10.1.0.0/16, 192.0.2.1] }"),
     "exempt: { ip: 10.0.0.0/16 }\n" + one("match: { ip: 10.0.0.0/8 }"),
     one("match: { path: /a }") + "- { name: b, rate: 1/s }\n",
@@ -700,6 +709,7 @@ limits:
   - { name: long, match: { path: /long }, rate: 1/h, burst: 1, max_ahead: 2h }
   - { name: block, match: { path: /block }, rate: 1/d, block: 10m }
   - { name: cost, match: { path: /cost }, rate: 5/d, cost: header:x-cost }
+  - { name: cost2, match: { path: /cost2 }, rate: 5/d, cost: { header: X-Cost, trusted_header: true } }
   - { name: two, match: { path: /two }, rate: 5/d, cost: 2 }
   - { name: after, match: { path: /after }, rate: 5/d, cost: after }
   - { name: plan, match: { path: /plan }, rate: 1/d, tiers: { header: x-plan, trusted_header: true, pro: 3/d } }
@@ -724,6 +734,7 @@ def test_a_cost_is_a_number_a_header_or_comes_after(served):
     assert served.check("/cost", x_cost="2")[0] == 429
     assert served.check("/cost", x_cost="6")[0] == 422, "it can never fit"
     assert served.check("/cost")[0] == 200, "without the header it is 1"
+    assert [served.check("/cost2", x_cost=cost)[0] for cost in ("4", "2", "6")] == [200, 429, 422], "the longer form"
     status, _, body = served.check("/cost", x_cost="all")
     assert status == 400 and json.loads(body)["title"] == "the header x-cost must be a whole number of drops"
     assert statuses(served, 7, "/after") == [200] * 7, "a look takes nothing"
