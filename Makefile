@@ -113,7 +113,7 @@ UNIT := $(filter-out %tls,$(UNIT))
 LIVE := $(filter-out %tls,$(LIVE))
 endif
 # These tests see the inside of the daemon.
-OF_DAEMON := $(BUILD)/test/unit_http1 $(BUILD)/test/unit_top $(BUILD)/test/unit_rules $(BUILD)/test/unit_rules_match
+OF_DAEMON := $(addprefix $(BUILD)/test/unit_,http1 top rules rules_match log_time formats input)
 ifeq ($(WITH_SERVE),)
 UNIT := $(filter-out $(OF_DAEMON),$(UNIT))
 endif
@@ -201,9 +201,9 @@ $(BUILD)/steady: $(CLI)
 $(BUILD)/demo: $(BUILD)/obj/examples/demo.o
 
 # The daemon reads RESP commands by the module's own code. Its page is a string in a header.
-DAEMON := $(call obj,server/*.c rules/*.c)
+DAEMON := $(call obj,server/*.c rules/*.c replay/*.c)
 DAEMON_MADE := $(BUILD)/ratelimit.pb-c.h $(BUILD)/admin_page.h
-$(BUILD)/obj/server/%.o $(BUILD)/obj/rules/%.o: OWN = -fPIE -Iinclude -Isrc -I. -I$(BUILD) $(SERVE_CFLAGS)
+$(BUILD)/obj/server/%.o $(BUILD)/obj/rules/%.o $(BUILD)/obj/replay/%.o: OWN = -fPIE -Iinclude -Isrc -I. -I$(BUILD) $(SERVE_CFLAGS)
 $(DAEMON): | $(DAEMON_MADE)
 $(BUILD)/ratelimit.pb-c.c $(BUILD)/ratelimit.pb-c.h &: server/ratelimit.proto
 	@mkdir -p $(@D)

@@ -4,7 +4,7 @@
  *     input -> format -> engine -> report
  *
  *     input.c        files, compression, lines
- *     format*.c      a line becomes a record; log_time.c reads times
+ *     format*.c      a line becomes a record: format_detect.c begins; log_time.c reads times
  *     reorder.c      records of all files in the order of their times
  *     keys.c         the buckets of all keys, in bounded memory
  *     engine.c       matches requests, decides by core/parts.c, counts

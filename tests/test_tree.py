@@ -26,6 +26,7 @@ LAYERS = {
 # The daemon. `rules` and the module's `arguments` see the pure core only.
 DAEMON_LAYERS = {
     "rules": ({"rules"}, "core"),
+    "replay": ({"replay", "rules"}, "core"),
     "server": ({"server", "rules", "module/arguments", "module/parts_arguments"}, "core"),
 }
 MADE = {"admin_page.h", "ratelimit.pb-c.h"}  # by the Makefile
@@ -92,8 +93,9 @@ def test_the_daemon_includes_public_headers_the_core_and_layers_below(folder):
 
 
 # In server/ only the headers: the code of each protocol calls the connection, which calls it back.
-@pytest.mark.parametrize("patterns", [("src/**/*.[ch]", "src/*.[ch]"), ("python/core/*.[ch]",), ("rules/*.[ch]",), ("server/*.h",)],
-                         ids=["src", "python", "rules", "server"])
+@pytest.mark.parametrize("patterns", [("src/**/*.[ch]", "src/*.[ch]"), ("python/core/*.[ch]",), ("rules/*.[ch]",), ("replay/*.[ch]",),
+                                      ("server/*.h",)],
+                         ids=["src", "python", "rules", "replay", "server"])
 def test_the_includes_form_no_circle(patterns):
     below = units(*patterns)
     while below:
@@ -111,7 +113,7 @@ def test_each_file_of_the_python_extension_has_its_own_header():
 
 def static_functions():
     """(name, path) of each static function of the library, the command, the module, the extension and the daemon."""
-    for path in tracked("src/**/*.c", "src/*.c", "cli/*.c", "module/*.c", "python/core/*.c", "server/*.c", "rules/*.c"):
+    for path in tracked("src/**/*.c", "src/*.c", "cli/*.c", "module/*.c", "python/core/*.c", "server/*.c", "rules/*.c", "replay/*.c"):
         for name in set(re.findall(r"^static [^=;(]*?\b(\w+)\(", path.read_text(), re.M)):
             yield name, path
 

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: MIT
+ * The formats by name, and which one a log has. */
+#include "format.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "format_use.h"
+#include "rules/memory.h"
+
+/* In the order in which they are tried. Of two formats that read as many lines, the first is taken. */
+static const struct format_kind format_detect_kinds[] = {
+    {"traefik", "Traefik's text format",
+     "$remote_addr - $remote_user [${begun-at}] \"$request\" $status $bytes \"$http_referer\" \"$http_user_agent\" "
+     "${a-number} \"$router\" \"$server\" ${duration-ms}ms",
+     format_string_make},
+    {"vcombined", "Apache's vhost_combined: COMBINED after the host and the port",
+     "${host}:${a-number} $remote_addr $ident $remote_user [$time_local] \"$request\" $status $bytes \"$http_referer\" "
+     "\"$http_user_agent\"",
+     format_string_make},
+    {"combined", "nginx's default, Apache's combined",
+     "$remote_addr $ident $remote_user [$time_local] \"$request\" $status $bytes \"$http_referer\" "
+     "\"$http_user_agent\"",
+     format_string_make},
+    {"common", "the Common Log Format", "$remote_addr $ident $remote_user [$time_local] \"$request\" $status $bytes",
+     format_string_make},
+    {"json", "an object of JSON a line: Caddy, Traefik, Envoy, nginx, and others with usual names", NULL,
+     format_json_make},
+    {"decisions", "the decision log of steady serve", NULL, format_json_make},
+};
+enum { KINDS = sizeof format_detect_kinds / sizeof format_detect_kinds[0] };
+
+const char *format_known_name(size_t i) { return i < KINDS ? format_detect_kinds[i].name : NULL; }
+const char *format_known_text(size_t i) { return i < KINDS ? format_detect_kinds[i].text : NULL; }
+
+static bool format_detect_copy_list(struct rules_memory *memory, const char *const **to, const char *const *from,
+                                    size_t n) {
+    const char **copy = memory_take(memory, (n + 1) * sizeof *copy);
+    for (size_t i = 0; copy != NULL && i < n; i++)
+        if ((copy[i] = memory_copy(memory, from[i], strlen(from[i]))) == NULL) return false;
+    *to = copy;
+    return copy != NULL;
+}
+
+/* A format that can read nothing yet. NULL: out of memory. */
+static struct format *format_detect_empty(const struct format_options *options) {
+    struct rules_memory *memory = memory_new();
+    struct format *format = memory == NULL ? NULL : memory_take(memory, sizeof *format);
+    if (format != NULL) {
+        format->memory = memory;
+        format->options = *options;
+        format->mapped = memory_take(memory, options->n_maps + 1);
+        format->found = memory_take(memory, options->n_wanted + 1);
+        format->lacks = memory_take(memory, (options->n_wanted + 1) * sizeof *format->lacks);
+        const char *time = options->time_field;
+        if (time != NULL) format->options.time_field = memory_copy(memory, time, strlen(time));
+        const bool copied =
+            format_detect_copy_list(memory, &format->options.maps, options->maps, options->n_maps) &&
+            format_detect_copy_list(memory, &format->options.wanted, options->wanted, options->n_wanted);
+        if (copied && format->mapped != NULL && format->found != NULL && format->lacks != NULL &&
+            (time == NULL || format->options.time_field != NULL))
+            return format;
+    }
+    memory_free(memory);
+    return NULL;
+}
+
+/* The wanted fields that were not found. A field that a map asks for has to be there. */
+static bool format_detect_complete(struct format *format, char *why, size_t room) {
+    const struct format_options *options = &format->options;
+    for (size_t i = 0; i < options->n_maps && !format->lenient; i++) {
+        if (format->mapped[i]) continue;
+        snprintf(why, room, "--field %s: the format %s has no such field", options->maps[i], format->name);
+        return false;
+    }
+    for (size_t i = 0; i < options->n_wanted; i++)
+        if (!format->found[i]) format->lacks[format->n_lacks++] = options->wanted[i];
+    return true;
+}
+
+static struct format *format_detect_make(const struct format_kind *kind, const struct format_options *options,
+                                         bool lenient, const struct rules_text *lines, size_t n, char *why,
+                                         size_t room) {
+    struct format *format = format_detect_empty(options);
+    if (format == NULL) {
+        snprintf(why, room, "out of memory");
+        return NULL;
+    }
+    format->lenient = lenient;
+    snprintf(format->name, sizeof format->name, "%s", kind->name);
+    if (kind->make(format, kind, lines, n, why, room) && format_detect_complete(format, why, room)) return format;
+    format_free(format);
+    return NULL;
+}
+
+/* How many lines a format reads. */
+static size_t format_detect_score(struct format *format, const struct rules_text *lines, size_t n) {
+    static _Thread_local struct record record;
+    size_t score = 0;
+    for (size_t i = 0; i < n; i++)
+        score += format_read(format, lines[i], &record) == FORMAT_RECORD;
+    return score;
+}
+
+static const struct format_kind *format_detect_kind(const struct format_options *options,
+                                                    const struct rules_text *lines, size_t n) {
+    const struct format_kind *best = NULL;
+    size_t most = 0;
+    char why[256];
+    for (size_t i = 0; i < KINDS; i++) {
+        struct format *format = format_detect_make(&format_detect_kinds[i], options, true, lines, n, why, sizeof why);
+        const size_t score = format == NULL ? 0 : format_detect_score(format, lines, n);
+        if (score > most) {
+            best = &format_detect_kinds[i];
+            most = score;
+        }
+        format_free(format);
+    }
+    return best;
+}
+
+static void format_detect_list_names(char *why, size_t room, const char *begin) {
+    size_t len = (size_t)snprintf(why, room, "%s", begin);
+    for (size_t i = 0; i < KINDS && len < room; i++)
+        len += (size_t)snprintf(why + len, room - len, "%s%s", i > 0 ? ", " : "", format_detect_kinds[i].name);
+}
+
+static const struct format_kind *format_detect_named(const char *name) {
+    for (size_t i = 0; i < KINDS; i++)
+        if (strcasecmp(format_detect_kinds[i].name, name) == 0) return &format_detect_kinds[i];
+    return NULL;
+}
+
+struct format *format_new(const struct format_options *options, const struct rules_text *lines, size_t n, char *why,
+                          size_t room) {
+    const struct format_kind pasted = {"", "", options->format, format_string_make}, *kind = NULL;
+    char begin[160];
+    struct format_use use;
+    for (size_t i = 0; i < options->n_maps; i++)
+        if (format_use_map(&use, options->maps[i], why, room) == NULL) return NULL;
+    if (options->format == NULL) {
+        kind = format_detect_kind(options, lines, n);
+        if (kind == NULL) {
+            format_detect_list_names(
+                why, room,
+                "the format of these lines is not known. Name it with --format, or paste the format string of "
+                "nginx or Apache. The names are ");
+            return NULL;
+        }
+    } else if (strpbrk(options->format, "$%") != NULL) {
+        kind = &pasted;
+    } else if ((kind = format_detect_named(options->format)) == NULL) {
+        snprintf(begin, sizeof begin, "--format %.60s: there is no format of this name. The names are ",
+                 options->format);
+        format_detect_list_names(why, room, begin);
+        return NULL;
+    }
+    return format_detect_make(kind, options, false, lines, n, why, room);
+}
+
+const char *format_name(const struct format *format) { return format->name; }
+
+enum format_outcome format_read(struct format *format, struct rules_text line, struct record *record) {
+    static const char mark[] = "\xef\xbb\xbf"; /* before the first line of files from Windows */
+    if (line.len >= 3 && memcmp(line.bytes, mark, 3) == 0) line = (struct rules_text){line.bytes + 3, line.len - 3};
+    if (line.len == 0) return FORMAT_NO_RECORD;
+    format->record = record;
+    return format->read(format, line);
+}
+
+const char *format_reason(const struct format *format) { return format->reason; }
+
+const char *format_lacks(const struct format *format, size_t i) {
+    return i < format->n_lacks ? format->lacks[i] : NULL;
+}
+
+void format_free(struct format *format) {
+    if (format == NULL) return;
+    free(format->decoded);
+    memory_free(format->memory);
+}

@@ -1,0 +1,441 @@
+/* SPDX-License-Identifier: MIT
+ * How the fields of a line become a record. */
+#include "format_use.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "rules/memory.h"
+
+/* ---- When a format is made ---- */
+
+static char format_use_fold(char c) { return c == '_' ? '-' : c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c; }
+
+bool format_use_alike(const char *a, size_t a_len, const char *b, size_t b_len) {
+    if (a_len != b_len) return false;
+    for (size_t i = 0; i < a_len; i++)
+        if (format_use_fold(a[i]) != format_use_fold(b[i])) return false;
+    return true;
+}
+
+const char *format_use_header(const char *wanted) { return strncmp(wanted, "header:", 7) == 0 ? wanted + 7 : wanted; }
+
+static const struct {
+    const char *name;
+    struct format_use use;
+} format_use_names[] = {
+    {"time", {.role = ROLE_TIME, .form = TIME_ANY}},
+    {"ip", {.role = ROLE_ADDRESS}},
+    {"method", {.role = ROLE_METHOD}},
+    {"path", {.role = ROLE_TARGET}},
+    {"host", {.role = ROLE_HOST}},
+    {"request", {.role = ROLE_REQUEST}},
+    {"status", {.role = ROLE_STATUS}},
+    {"user_agent", {.role = ROLE_AGENT}},
+    {"duration", {.role = ROLE_DURATION, .form = LOG_TIME_S}},
+    {"duration_ms", {.role = ROLE_DURATION, .form = LOG_TIME_MS}},
+    {"duration_us", {.role = ROLE_DURATION, .form = LOG_TIME_US}},
+    {"duration_ns", {.role = ROLE_DURATION, .form = LOG_TIME_NS}},
+};
+
+const char *format_use_map(struct format_use *use, const char *map, char *why, size_t room) {
+    const char *equals = strchr(map, '=');
+    const size_t len = equals == NULL ? 0 : (size_t)(equals - map);
+    const bool header = strncmp(map, "header:", 7) == 0, cookie = strncmp(map, "cookie:", 7) == 0;
+    if (equals != NULL && equals[1] != '\0') {
+        if ((header || cookie) && len > 7) {
+            *use = (struct format_use){.role = header ? ROLE_FIELD : ROLE_COOKIE, .name = map + 7, .name_len = len - 7};
+            use->rank = RANK_ASKED;
+            return equals + 1;
+        }
+        for (size_t i = 0; i < sizeof format_use_names / sizeof format_use_names[0]; i++) {
+            if (strlen(format_use_names[i].name) != len || memcmp(format_use_names[i].name, map, len) != 0) continue;
+            *use = format_use_names[i].use;
+            use->rank = RANK_ASKED;
+            return equals + 1;
+        }
+    }
+    snprintf(why, room,
+             "--field %s: write NAME=FIELD. NAME is time, ip, method, path, host, request, status, user_agent, "
+             "duration (seconds), duration_ms, duration_us, duration_ns, header:X or cookie:X",
+             map);
+    return NULL;
+}
+
+/* A field of a format string may be named with its $, a field of JSON with its dot. */
+static bool format_use_names_field(const char *name, const char *field) {
+    if (strcasecmp(name, field) == 0) return true;
+    return (field[0] == '$' || field[0] == '%' || field[0] == '.') && strcasecmp(name, field + 1) == 0;
+}
+
+static bool format_use_wants_cookies(struct format *format) {
+    for (size_t i = 0; i < format->options.n_wanted; i++)
+        if (strcasecmp(format_use_header(format->options.wanted[i]), "cookie") == 0) return format->found[i] = true;
+    return false;
+}
+
+bool format_use_all(struct format *format, struct format_uses *uses, const char *field,
+                    const struct format_use *natural, size_t n_natural, const char *header) {
+    const struct format_options *options = &format->options;
+    struct format_use *at =
+        memory_take(format->memory, (n_natural + options->n_maps + options->n_wanted + 1) * sizeof *at);
+    size_t n = 0;
+    char why[2];
+    if (at == NULL) return false;
+    for (size_t i = 0; i < n_natural; i++)
+        if (natural[i].role != ROLE_COOKIE || format_use_wants_cookies(format)) at[n++] = natural[i];
+    for (size_t i = 0; i < options->n_maps; i++) {
+        struct format_use use;
+        const char *from = format_use_map(&use, options->maps[i], why, sizeof why);
+        if (from == NULL || !format_use_names_field(from, field)) continue;
+        format->mapped[i] = true;
+        at[n++] = use;
+    }
+    if (options->time_field != NULL && format_use_names_field(options->time_field, field)) {
+        at[n++] = (struct format_use){.role = ROLE_TIME, .form = TIME_ANY, .rank = RANK_ASKED};
+        for (size_t i = 0; i < n_natural; i++)
+            if (natural[i].role == ROLE_TIME)
+                at[n - 1].form = natural[i].form, at[n - 1].at_begin = natural[i].at_begin;
+    }
+    for (size_t i = 0; i < options->n_wanted; i++) {
+        const char *wanted = format_use_header(options->wanted[i]);
+        const size_t len = strlen(wanted);
+        bool asked = false; /* a map says where it is */
+        for (size_t k = 0; k < options->n_maps && !asked; k++) {
+            struct format_use use;
+            const char *from = format_use_map(&use, options->maps[k], why, sizeof why);
+            asked = from != NULL && use.role == ROLE_FIELD && format_use_alike(use.name, use.name_len, wanted, len);
+            if (asked && format_use_names_field(from, field)) format->found[i] = true;
+        }
+        const bool here = header != NULL && format_use_alike(header, strlen(header), wanted, len);
+        if (asked || (!here && !format_use_names_field(wanted, field))) continue;
+        format->found[i] = true;
+        at[n++] = (struct format_use){.role = ROLE_FIELD, .rank = RANK_USUAL, .name = wanted, .name_len = len};
+    }
+    *uses = (struct format_uses){at, n};
+    return true;
+}
+
+/* ---- Escapes ---- */
+
+static int format_use_hex(char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+/* The byte of two hexadecimal digits; -1: these are none. */
+static int format_use_byte(const char *at, const char *end) {
+    if (end - at < 2 || format_use_hex(at[0]) < 0 || format_use_hex(at[1]) < 0) return -1;
+    return format_use_hex(at[0]) << 4 | format_use_hex(at[1]);
+}
+
+/* \xNN and the escapes of C. A backslash before anything else is a backslash. Returns the bytes that it used. */
+static size_t format_use_backslash(char *out, const char *at, const char *end) {
+    static const char letters[] = "nrtbfv0\"\\/'", bytes[] = "\n\r\t\b\f\v\0\"\\/'";
+    const int byte = end - at >= 4 && at[1] == 'x' ? format_use_byte(at + 2, end) : -1;
+    const char *letter = end - at >= 2 && at[1] != '\0' ? strchr(letters, at[1]) : NULL;
+    *out = byte >= 0 ? (char)byte : letter != NULL ? bytes[letter - letters] : '\\';
+    return byte >= 0 ? 4 : letter != NULL ? 2 : 1;
+}
+
+/* The four digits of \uXXXX; -1: these are none. */
+static int32_t format_use_unit(const char *at, const char *end) {
+    if (end - at < 6 || at[0] != '\\' || at[1] != 'u') return -1;
+    const int high = format_use_byte(at + 2, end), low = format_use_byte(at + 4, end);
+    return high < 0 || low < 0 ? -1 : high << 8 | low;
+}
+
+static size_t format_use_utf8(char *out, uint32_t point) {
+    if (point < 0x80) {
+        out[0] = (char)point;
+        return 1;
+    }
+    const size_t n = point < 0x800 ? 2 : point < 0x10000 ? 3 : 4;
+    static const uint32_t first[] = {0, 0, 0xc0, 0xe0, 0xf0};
+    for (size_t i = n - 1; i > 0; i--, point >>= 6)
+        out[i] = (char)(0x80 | (point & 0x3f));
+    out[0] = (char)(first[n] | point);
+    return n;
+}
+
+/* An escape of JSON. Half a surrogate becomes U+FFFD. Returns the bytes that it used. */
+static size_t format_use_json(char **out, const char *at, const char *end) {
+    const int32_t unit = format_use_unit(at, end);
+    if (unit < 0) return format_use_backslash((*out)++, at, end);
+    const int32_t low = unit >= 0xd800 && unit < 0xdc00 ? format_use_unit(at + 6, end) : -1;
+    const bool pair = low >= 0xdc00 && low < 0xe000;
+    const uint32_t point = pair ? 0x10000 + (((uint32_t)unit & 0x3ff) << 10 | ((uint32_t)low & 0x3ff))
+                           : unit >= 0xd800 && unit < 0xe000 ? 0xfffd
+                                                             : (uint32_t)unit;
+    *out += format_use_utf8(*out, point);
+    return pair ? 12 : 6;
+}
+
+/* The bytes of a field without its escapes. They are never more than those with them. Each field is decoded at most
+ * once, so the memory of format_use_begin is enough. */
+static struct rules_text format_use_decode(struct format *format, struct rules_text raw, enum format_escape escape) {
+    static const char marks[] = {'\0', '\\', '\\', '#', '%', '+', '"'};
+    const char mark = marks[escape];
+    if (escape == ESCAPE_NONE || raw.len == 0) return raw;
+    const char *at = raw.bytes, *const end = raw.bytes + raw.len;
+    const char *next = memchr(at, mark, raw.len);
+    if (next == NULL || raw.len > format->decoded_room - format->decoded_len) return raw;
+    char *const begin = format->decoded + format->decoded_len, *out = begin;
+    for (; next != NULL; next = memchr(at, mark, (size_t)(end - at))) {
+        memcpy(out, at, (size_t)(next - at));
+        out += next - at;
+        at = next;
+        const int byte = format_use_byte(at + 1, end);
+        switch (escape) {
+        case ESCAPE_BACKSLASH: at += format_use_backslash(out++, at, end); break;
+        case ESCAPE_JSON: at += format_use_json(&out, at, end); break;
+        case ESCAPE_PLUS: *out++ = ' ', at++; break;
+        case ESCAPE_DOUBLED: *out++ = '"', at += end - at >= 2 && at[1] == '"' ? 2 : 1; break;
+        default: *out++ = byte < 0 ? mark : (char)byte, at += byte < 0 ? 1 : 3; break;
+        }
+    }
+    memcpy(out, at, (size_t)(end - at));
+    out += end - at;
+    format->decoded_len += (size_t)(out - begin);
+    return (struct rules_text){begin, (size_t)(out - begin)};
+}
+
+/* ---- When a line is read ---- */
+
+enum { ROOM_FOR_NAMES = 4096 }; /* of cookies, and the ? of queries */
+
+static bool format_use_make_room(struct format *format, size_t len) {
+    const size_t room = 2 * len + ROOM_FOR_NAMES;
+    if (room <= format->decoded_room) return true;
+    char *more = realloc(format->decoded, room + room / 2);
+    if (more == NULL) return false;
+    format->decoded = more;
+    format->decoded_room = room + room / 2;
+    return true;
+}
+
+void format_use_begin(struct format *format, struct rules_text line) {
+    struct record *record = format->record;
+    record->time = -1;
+    record->duration = -1;
+    record->whole_second = record->at_begin = record->has_address = false;
+    record->method = record->host = record->target = record->user_agent = (struct rules_text){0};
+    record->status = 0;
+    record->n_fields = record->n_parts = 0;
+    format->reason[0] = '\0';
+    memset(format->ranks, 0, sizeof format->ranks);
+    format->path = format->query = (struct rules_text){0};
+    format->decoded_len = 0;
+    format_use_make_room(format, line.len); /* without memory, texts keep their escapes */
+}
+
+enum format_outcome format_use_bad(struct format *format, const char *reason) {
+    snprintf(format->reason, sizeof format->reason, "%s", reason);
+    return FORMAT_BAD;
+}
+
+static bool format_use_fault(struct format *format, const char *what, struct rules_text text) {
+    const int len = text.len > 60 ? 60 : (int)text.len;
+    snprintf(format->reason, sizeof format->reason, "%s: %.*s", what, len == 0 ? 11 : len,
+             len == 0 ? "it is empty" : text.bytes);
+    return false;
+}
+
+static bool format_use_unknown(struct rules_text text) {
+    return text.len == 0 || (text.len == 1 && text.bytes[0] == '-');
+}
+
+static bool format_use_time(struct format *format, const struct format_use *use, struct rules_text text) {
+    struct log_time time;
+    const bool read = use->form == TIME_CLF   ? log_time_clf(&time, &format->times, text)
+                      : use->form == TIME_ISO ? log_time_iso(&time, text)
+                      : use->form == TIME_ANY ? log_time_any(&time, &format->times, text)
+                                              : log_time_number(&time, text, (enum log_time_unit)use->form);
+    if (!read) return format_use_fault(format, "not a time", text);
+    format->record->time = time.us;
+    format->record->whole_second = time.whole_second;
+    format->record->at_begin = use->at_begin;
+    return true;
+}
+
+/* -1 is how HAProxy and ALB say that there is none. HAProxy writes a + if it logs before the end. */
+static bool format_use_duration(struct format *format, const struct format_use *use, struct rules_text text) {
+    int64_t us;
+    if (!log_time_duration(&us, text, (enum log_time_unit)use->form)) return false;
+    if (use->role == ROLE_DURATION_PART && format->record->duration >= 0) us += format->record->duration;
+    format->record->duration = us;
+    return true;
+}
+
+/* The target of a request. An absolute one has the host (RFC 9112, 3.2.2). */
+static void format_use_target(struct format *format, struct rules_text text) {
+    struct record *record = format->record;
+    if (format_use_unknown(text)) return;
+    record->target = text;
+    if (text.bytes[0] == '/' || text.len < 8) return;
+    const size_t scheme = strncasecmp(text.bytes, "http://", 7) == 0    ? 7
+                          : strncasecmp(text.bytes, "https://", 8) == 0 ? 8
+                                                                        : 0;
+    if (scheme == 0) return;
+    const char *slash = memchr(text.bytes + scheme, '/', text.len - scheme);
+    const size_t end = slash == NULL ? text.len : (size_t)(slash - text.bytes);
+    record->host = (struct rules_text){text.bytes + scheme, end - scheme};
+    format->ranks[ROLE_HOST] = RANK_BEST;
+    record->target = slash == NULL ? (struct rules_text){"/", 1} : (struct rules_text){slash, text.len - end};
+}
+
+/* "GET /path HTTP/1.1". A line that is none is still a request: of a client that spoke another protocol. */
+static void format_use_request(struct format *format, struct rules_text text) {
+    struct record *record = format->record;
+    const char *space = text.len == 0 ? NULL : memchr(text.bytes, ' ', text.len);
+    if (space == NULL || space == text.bytes) return;
+    record->method = (struct rules_text){text.bytes, (size_t)(space - text.bytes)};
+    struct rules_text target = {space + 1, text.len - record->method.len - 1};
+    const char *last = target.len == 0 ? NULL : memrchr(target.bytes, ' ', target.len);
+    if (last != NULL && target.bytes + target.len - last >= 6 && memcmp(last + 1, "HTTP/", 5) == 0)
+        target.len = (size_t)(last - target.bytes);
+    format_use_target(format, target);
+}
+
+static bool format_use_address(struct format *format, enum format_address_form form, struct rules_text text) {
+    struct steady__address address;
+    if (form == ADDRESS_LAST) {
+        const char *comma = text.len == 0 ? NULL : memrchr(text.bytes, ',', text.len);
+        if (comma != NULL) text = (struct rules_text){comma + 1, (size_t)(text.bytes + text.len - comma - 1)};
+        while (text.len > 0 && text.bytes[0] == ' ')
+            text = (struct rules_text){text.bytes + 1, text.len - 1};
+    }
+    if (form == ADDRESS_PORT) {
+        const char *colon = text.len == 0 ? NULL : memrchr(text.bytes, ':', text.len);
+        if (colon != NULL) text.len = (size_t)(colon - text.bytes);
+    }
+    if (text.len == 0 || !steady__address_parse(&address, text.bytes, text.len)) return false;
+    format->record->address = address;
+    format->record->has_address = true;
+    return true;
+}
+
+static bool format_use_number(int64_t *number, struct rules_text text) {
+    int64_t value = 0;
+    if (text.len == 0 || text.len > 18) return false;
+    for (size_t i = 0; i < text.len; i++) {
+        if (text.bytes[i] < '0' || text.bytes[i] > '9') return false;
+        value = value * 10 + (text.bytes[i] - '0');
+    }
+    *number = value;
+    return true;
+}
+
+static void format_use_field(struct format *format, struct rules_text name, struct rules_text value) {
+    struct record *record = format->record;
+    if (format_use_unknown(value) || record->n_fields == RECORD_FIELDS_MAX) return;
+    record->fields[record->n_fields++] = (struct rules_field){name, value};
+}
+
+/* Puts two texts together, with a byte between them. */
+static struct rules_text format_use_join(struct format *format, struct rules_text a, char between,
+                                         struct rules_text b) {
+    const size_t len = a.len + 1 + b.len;
+    if (len > format->decoded_room - format->decoded_len) return a;
+    char *out = format->decoded + format->decoded_len;
+    memcpy(out, a.bytes, a.len);
+    out[a.len] = between;
+    memcpy(out + a.len + 1, b.bytes, b.len);
+    format->decoded_len += len;
+    return (struct rules_text){out, len};
+}
+
+static bool format_use_part(struct format *format, const struct format_use *use, struct rules_text text) {
+    static const char *const kinds[] = {"take", "look", "charge", "shadow"};
+    struct record *record = format->record;
+    if (record->n_parts == 0) return true;
+    struct record_part *part = &record->parts[record->n_parts - 1];
+    switch (use->role) {
+    case ROLE_PART_LIMIT: part->limit = text; return true;
+    case ROLE_PART_KEY: part->key = text; return true;
+    case ROLE_PART_AMOUNT:
+        return format_use_number(&part->amount, text) || format_use_fault(format, "not an amount", text);
+    default:
+        for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+            if (!format_use_is(text, kinds[i], strlen(kinds[i]))) continue;
+            part->kind = (enum steady_kind)i;
+            return true;
+        }
+        return format_use_fault(format, "not a kind", text);
+    }
+}
+
+/* One use. False: the field is not what it has to be. */
+static bool format_use_one(struct format *format, const struct format_use *use, struct rules_text text) {
+    struct record *record = format->record;
+    int64_t number;
+    bool whole;
+    switch (use->role) {
+    case ROLE_TIME: return format_use_time(format, use, text);
+    case ROLE_DATE: return log_time_date(&format->date, text) || format_use_fault(format, "not a date", text);
+    case ROLE_CLOCK:
+        if (!log_time_of_day(&format->clock, &whole, text)) return format_use_fault(format, "not a time of day", text);
+        record->whole_second = whole;
+        break;
+    case ROLE_DURATION: return format_use_duration(format, use, text);
+    case ROLE_DURATION_PART: return format_use_duration(format, use, text) || true;
+    case ROLE_REQUEST: format_use_request(format, text); break;
+    case ROLE_METHOD:
+        if (!format_use_unknown(text)) record->method = text;
+        break;
+    case ROLE_TARGET: format_use_target(format, text); break;
+    case ROLE_PATH: format->path = format_use_unknown(text) ? (struct rules_text){0} : text; break;
+    case ROLE_QUERY: format->query = format_use_unknown(text) ? (struct rules_text){0} : text; break;
+    case ROLE_HOST:
+        if (!format_use_unknown(text)) record->host = text;
+        break;
+    case ROLE_ADDRESS: return format_use_address(format, (enum format_address_form)use->form, text);
+    case ROLE_STATUS: record->status = text.len == 3 && format_use_number(&number, text) ? (int)number : 0; break;
+    case ROLE_AGENT:
+        if (!format_use_unknown(text)) record->user_agent = text;
+        break;
+    case ROLE_NUMBER:
+        return format_use_unknown(text) || format_use_number(&number, text) ||
+               format_use_fault(format, "not a number", text);
+    case ROLE_FIELD: format_use_field(format, (struct rules_text){use->name, use->name_len}, text); break;
+    case ROLE_COOKIE:
+        if (format_use_unknown(text)) break;
+        format_use_field(format, (struct rules_text){"cookie", 6},
+                         format_use_join(format, (struct rules_text){use->name, use->name_len}, '=', text));
+        break;
+    default: return format_use_part(format, use, text);
+    }
+    return true;
+}
+
+bool format_use_take(struct format *format, const struct format_uses *uses, struct rules_text raw,
+                     enum format_escape escape) {
+    if (uses->n == 0) return true;
+    const struct rules_text text = format_use_decode(format, raw, escape);
+    for (size_t i = 0; i < uses->n; i++) {
+        const struct format_use *use = &uses->at[i];
+        const bool ranked = use->role < ROLE_DURATION_PART;
+        if (ranked && (use->rank <= format->ranks[use->role] || format_use_unknown(text))) continue;
+        const bool good = format_use_one(format, use, text);
+        if (ranked && good) format->ranks[use->role] = use->rank; /* otherwise another field may have it */
+        if (!ranked && !good) return false;
+    }
+    return true;
+}
+
+enum format_outcome format_use_end(struct format *format) {
+    struct record *record = format->record;
+    if (format->path.len > 0 && record->target.len == 0) {
+        struct rules_text query = format->query;
+        if (query.len > 0 && query.bytes[0] == '?') query = (struct rules_text){query.bytes + 1, query.len - 1};
+        format_use_target(format, query.len == 0 ? format->path : format_use_join(format, format->path, '?', query));
+    }
+    if (format->ranks[ROLE_DATE] > 0 && format->ranks[ROLE_CLOCK] > 0 && format->ranks[ROLE_TIME] == 0)
+        record->time = format->date + format->clock;
+    if (record->time < 0)
+        return format->reason[0] != '\0' ? FORMAT_BAD : format_use_bad(format, "the line has no time");
+    return FORMAT_RECORD;
+}
