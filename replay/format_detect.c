@@ -11,24 +11,49 @@
 #include "rules/memory.h"
 
 /* In the order in which they are tried. Of two formats that read as many lines, the first is taken. */
+#define DETECT_COMBINED                                                                                                \
+    "$remote_addr $ident $remote_user [$time_local] \"$request\" $status $bytes \"$http_referer\" "                    \
+    "\"$http_user_agent\""
 static const struct format_kind format_detect_kinds[] = {
     {"traefik", "Traefik's text format",
      "$remote_addr - $remote_user [${begun-at}] \"$request\" $status $bytes \"$http_referer\" \"$http_user_agent\" "
-     "${a-number} \"$router\" \"$server\" ${duration-ms}ms",
+     "${a-number} "
+     "\"$router\" \"$server\" ${duration-ms}ms",
      format_string_make},
-    {"vcombined", "Apache's vhost_combined: COMBINED after the host and the port",
-     "${host}:${a-number} $remote_addr $ident $remote_user [$time_local] \"$request\" $status $bytes \"$http_referer\" "
-     "\"$http_user_agent\"",
+    {"vcombined", "Apache's vhost_combined: COMBINED after the host and the port", "$host:${a-number} " DETECT_COMBINED,
      format_string_make},
-    {"combined", "nginx's default, Apache's combined",
-     "$remote_addr $ident $remote_user [$time_local] \"$request\" $status $bytes \"$http_referer\" "
-     "\"$http_user_agent\"",
-     format_string_make},
+    {"combined", "nginx's default, Apache's combined", DETECT_COMBINED, format_string_make},
     {"common", "the Common Log Format", "$remote_addr $ident $remote_user [$time_local] \"$request\" $status $bytes",
      format_string_make},
     {"json", "an object of JSON a line: Caddy, Traefik, Envoy, nginx, and others with usual names", NULL,
      format_json_make},
     {"decisions", "the decision log of steady serve", NULL, format_json_make},
+    {"istio", "Istio's default format of Envoy",
+     "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% %RESPONSE_FLAGS% "
+     "%RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% \"%UPSTREAM_TRANSPORT_FAILURE_REASON%\" "
+     "%BYTES_RECEIVED% "
+     "%BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" "
+     "\"%REQ(X-REQUEST-ID)%\" \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\" %UPSTREAM_CLUSTER% %UPSTREAM_LOCAL_ADDRESS% "
+     "%DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%",
+     format_string_make},
+    {"envoy", "Envoy's default text format",
+     "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% %RESPONSE_FLAGS% "
+     "%BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" "
+     "\"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\"",
+     format_string_make},
+    {"haproxy", "HAProxy's option httplog",
+     "${address-port} [${begun-at}] $frontend $backend $tq/$tw/$tc/$tr/${duration-ms} $status ${a-number} $cc $cs $end "
+     "$connections $queues \"$request\"",
+     format_string_make},
+    {"alb", "AWS Application Load Balancer",
+     "$type ${time-end} $elb ${address-port} $target ${duration-part} ${duration-part} ${duration-part} $status "
+     "$from_target "
+     "${a-number} ${a-number} \"$request\" \"$http_user_agent\" $cipher $protocol $group \"$trace\" \"$domain\" "
+     "\"$certificate\" $rule ${time-begin}",
+     format_string_make},
+    {"w3c", "W3C Extended: IIS, CloudFront, and others with a line #Fields:", NULL, format_columns_make},
+    {"csv", "columns with commas or semicolons, and a line of column names", NULL, format_columns_make},
+    {"tsv", "columns with tabs, and a line of column names", NULL, format_columns_make},
 };
 enum { KINDS = sizeof format_detect_kinds / sizeof format_detect_kinds[0] };
 

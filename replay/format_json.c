@@ -8,7 +8,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "format_string.h"
+#include "format_names.h"
 #include "format_use.h"
 #include "rules/memory.h"
 
@@ -313,60 +313,20 @@ static const struct format_json_name format_json_names[] = {
     {".parts[].amount", IS(ROLE_PART_AMOUNT, 0), JSON_DECISIONS},
     {".parts[].kind", IS(ROLE_PART_KIND, 0), JSON_DECISIONS},
 
-    {".ts", TIME_OF(TIME_ANY, RANK_USUAL), JSON_ANY},
-    {".@timestamp", TIME_OF(TIME_ANY, RANK_USUAL), JSON_ANY},
-    {".timestamp", TIME_OF(TIME_ANY, RANK_USUAL), JSON_ANY},
-    {".time", TIME_OF(TIME_ANY, RANK_LOW), JSON_ANY},
-    {".datetime", TIME_OF(TIME_ANY, RANK_LOW), JSON_ANY},
-    {".date", TIME_OF(TIME_ANY, RANK_LOW), JSON_ANY},
-    {".start_time", BEGIN_OF(TIME_ANY, RANK_LOW), JSON_ANY},
-    {".startTime", BEGIN_OF(TIME_ANY, RANK_LOW), JSON_ANY},
-
-    {".duration", DURATION_OF(LOG_TIME_GUESS), JSON_ANY},
-    {".latency", DURATION_OF(LOG_TIME_GUESS), JSON_ANY},
-    {".elapsed", DURATION_OF(LOG_TIME_GUESS), JSON_ANY},
-    {".duration_s", DURATION_OF(LOG_TIME_S), JSON_ANY},
-    {".duration_ms", DURATION_OF(LOG_TIME_MS), JSON_ANY},
-    {".durationMs", DURATION_OF(LOG_TIME_MS), JSON_ANY},
-    {".latency_ms", DURATION_OF(LOG_TIME_MS), JSON_ANY},
-    {".elapsed_ms", DURATION_OF(LOG_TIME_MS), JSON_ANY},
-    {".response_time_ms", DURATION_OF(LOG_TIME_MS), JSON_ANY},
-    {".request_time_ms", DURATION_OF(LOG_TIME_MS), JSON_ANY},
-    {".responseTime", DURATION_OF(LOG_TIME_MS), JSON_ANY}, /* pino-http */
-    {".duration_us", DURATION_OF(LOG_TIME_US), JSON_ANY},
-    {".duration_ns", DURATION_OF(LOG_TIME_NS), JSON_ANY},
     {".event.duration", DURATION_OF(LOG_TIME_NS), JSON_ANY}, /* ECS */
     {".httpRequest.latency", DURATION_OF(LOG_TIME_GUESS), JSON_ANY},
 
-    {".client_ip", IS(ROLE_ADDRESS, RANK_GOOD), JSON_ANY},
-    {".clientIp", IS(ROLE_ADDRESS, RANK_GOOD), JSON_ANY},
-    {".remote_ip", IS(ROLE_ADDRESS, RANK_GOOD), JSON_ANY},
-    {".remoteIp", IS(ROLE_ADDRESS, RANK_GOOD), JSON_ANY},
-    {".ip", IS(ROLE_ADDRESS, RANK_USUAL), JSON_ANY},
-    {".client", IS(ROLE_ADDRESS, RANK_USUAL), JSON_ANY},
-    {".client_addr", IS(ROLE_ADDRESS, RANK_USUAL), JSON_ANY},
-    {".remoteAddr", IS(ROLE_ADDRESS, RANK_USUAL), JSON_ANY},
-    {".remoteAddress", IS(ROLE_ADDRESS, RANK_USUAL), JSON_ANY},
-    {".remote_address", IS(ROLE_ADDRESS, RANK_USUAL), JSON_ANY},
-    {".remote", IS(ROLE_ADDRESS, RANK_LOW), JSON_ANY},
     {".client.ip", IS(ROLE_ADDRESS, RANK_GOOD), JSON_ANY},
     {".source.ip", IS(ROLE_ADDRESS, RANK_USUAL), JSON_ANY},
     {".req.remoteAddress", IS(ROLE_ADDRESS, RANK_USUAL), JSON_ANY},
     {".request.ip", IS(ROLE_ADDRESS, RANK_USUAL), JSON_ANY},
     {".httpRequest.remoteIp", IS(ROLE_ADDRESS, RANK_GOOD), JSON_ANY},
 
-    {".method", IS(ROLE_METHOD, RANK_USUAL), JSON_ANY},
-    {".verb", IS(ROLE_METHOD, RANK_USUAL), JSON_ANY},
-    {".http_method", IS(ROLE_METHOD, RANK_USUAL), JSON_ANY},
     {".req.method", IS(ROLE_METHOD, RANK_USUAL), JSON_ANY},
     {".request.method", IS(ROLE_METHOD, RANK_USUAL), JSON_ANY},
     {".http.request.method", IS(ROLE_METHOD, RANK_USUAL), JSON_ANY},
     {".httpRequest.requestMethod", IS(ROLE_METHOD, RANK_USUAL), JSON_ANY},
 
-    {".url", IS(ROLE_TARGET, RANK_USUAL), JSON_ANY},
-    {".path", IS(ROLE_PATH, RANK_USUAL), JSON_ANY},
-    {".request_path", IS(ROLE_PATH, RANK_USUAL), JSON_ANY},
-    {".query", IS(ROLE_QUERY, RANK_USUAL), JSON_ANY},
     {".req.url", IS(ROLE_TARGET, RANK_USUAL), JSON_ANY},
     {".request.url", IS(ROLE_TARGET, RANK_USUAL), JSON_ANY},
     {".request.uri", IS(ROLE_TARGET, RANK_USUAL), JSON_ANY},
@@ -376,26 +336,15 @@ static const struct format_json_name format_json_names[] = {
     {".url.query", IS(ROLE_QUERY, RANK_USUAL), JSON_ANY},
     {".httpRequest.requestUrl", IS(ROLE_TARGET, RANK_USUAL), JSON_ANY},
 
-    {".vhost", IS(ROLE_HOST, RANK_USUAL), JSON_ANY},
-    {".domain", IS(ROLE_HOST, RANK_LOW), JSON_ANY},
-    {".authority", IS(ROLE_HOST, RANK_USUAL), JSON_ANY},
     {".request.host", IS(ROLE_HOST, RANK_GOOD), JSON_ANY},
     {".req.headers.host", IS(ROLE_HOST, RANK_GOOD), JSON_ANY},
     {".url.domain", IS(ROLE_HOST, RANK_USUAL), JSON_ANY},
 
-    {".status_code", IS(ROLE_STATUS, RANK_USUAL), JSON_ANY},
-    {".statusCode", IS(ROLE_STATUS, RANK_USUAL), JSON_ANY},
-    {".response_code", IS(ROLE_STATUS, RANK_USUAL), JSON_ANY},
-    {".code", IS(ROLE_STATUS, RANK_LOW), JSON_ANY},
     {".res.statusCode", IS(ROLE_STATUS, RANK_USUAL), JSON_ANY},
     {".response.status", IS(ROLE_STATUS, RANK_USUAL), JSON_ANY},
     {".http.response.status_code", IS(ROLE_STATUS, RANK_USUAL), JSON_ANY},
     {".httpRequest.status", IS(ROLE_STATUS, RANK_USUAL), JSON_ANY},
 
-    {".user_agent", IS(ROLE_AGENT, RANK_USUAL), JSON_ANY},
-    {".userAgent", IS(ROLE_AGENT, RANK_USUAL), JSON_ANY},
-    {".agent", IS(ROLE_AGENT, RANK_LOW), JSON_ANY},
-    {".ua", IS(ROLE_AGENT, RANK_LOW), JSON_ANY},
     {".headers.user-agent", IS(ROLE_AGENT, RANK_USUAL), JSON_ANY},
     {".req.headers.user-agent", IS(ROLE_AGENT, RANK_USUAL), JSON_ANY},
     {".request.headers.user-agent", IS(ROLE_AGENT, RANK_USUAL), JSON_ANY},
@@ -510,16 +459,16 @@ static bool format_json_add_headers(struct format_json *json) {
 
 static bool format_json_add_names(struct format_json *json) {
     size_t n;
-    const struct format_string_name *nginx = format_string_names(&n);
+    const struct format_name *names = format_names_usual(&n);
     for (size_t i = 0; i < sizeof format_json_names / sizeof format_json_names[0]; i++)
         if (format_json_own(json, format_json_names[i].path) == NULL) return false;
     for (size_t i = 0; i < sizeof format_json_marks / sizeof format_json_marks[0]; i++)
         if (format_json_own(json, format_json_marks[i].path) == NULL) return false;
     for (size_t i = 0; i < n; i++) {
         struct format_json_node *node =
-            format_json_child(json, &json->root, nginx[i].name, strlen(nginx[i].name), NO_INDEX);
+            format_json_child(json, &json->root, names[i].name, strlen(names[i].name), NO_INDEX);
         if (node == NULL) return false;
-        node->natural = &nginx[i].use;
+        if (node->natural == NULL) node->natural = &names[i].use;
     }
     struct format_json_node *parts = format_json_own(json, ".parts[]");
     if (parts == NULL) return false;
@@ -532,9 +481,7 @@ static void format_json_set_natural(struct format_json *json, enum format_json_f
     for (size_t i = 0; i < sizeof format_json_names / sizeof format_json_names[0]; i++) {
         const struct format_json_name *name = &format_json_names[i];
         struct format_json_node *node = format_json_own(json, name->path);
-        if (name->flavor == flavor ? flavor != JSON_ANY || node->natural == NULL
-                                   : name->flavor == JSON_ANY && node->natural == NULL)
-            node->natural = &name->use;
+        if (name->flavor == flavor || (name->flavor == JSON_ANY && node->natural == NULL)) node->natural = &name->use;
     }
 }
 

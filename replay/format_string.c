@@ -8,7 +8,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "format_string.h"
+#include "format_names.h"
 #include "rules/memory.h"
 
 struct format_string_step {
@@ -29,6 +29,7 @@ struct format_string {
     size_t begin_len;
     enum format_escape escape;
     bool open_end; /* more may follow after a space */
+    bool syslog;   /* HAProxy: syslog writes something before the line, and may cut its end */
     bool has_patterns, begun_patterns;
 };
 
@@ -44,7 +45,7 @@ static bool format_string_is_escaped(const char *begin, const char *quote) {
 
 static const char *format_string_find(const struct format_string *string, const struct format_string_step *step,
                                       const char *begin, const char *end) {
-    const bool quoted = step->stop[0] == '"' && string->escape != ESCAPE_NONE;
+    const bool quoted = step->stop[0] == '"' && (string->escape == ESCAPE_BACKSLASH || string->escape == ESCAPE_JSON);
     for (const char *at = begin; (size_t)(end - at) >= step->stop_len; at++) {
         at = memchr(at, step->stop[0], (size_t)(end - at));
         if (at == NULL || (size_t)(end - at) < step->stop_len) return NULL;
@@ -78,8 +79,19 @@ static enum format_outcome format_string_fails(struct format *format, const char
     return FORMAT_BAD;
 }
 
+/* Without what syslog writes before a line: "Feb  6 12:14:14 localhost haproxy[14389]: ". The word before the date is
+ * the address. */
+static struct rules_text format_string_without_tag(struct rules_text line) {
+    const char *const end = line.bytes + line.len;
+    const char *date = memmem(line.bytes, line.len < 256 ? line.len : 256, " [", 2);
+    if (date == NULL) return line;
+    const char *space = memrchr(line.bytes, ' ', (size_t)(date - line.bytes));
+    return space == NULL ? line : (struct rules_text){space + 1, (size_t)(end - space - 1)};
+}
+
 static enum format_outcome format_string_read(struct format *format, struct rules_text line) {
     const struct format_string *string = format->of_kind;
+    if (string->syslog) line = format_string_without_tag(line);
     const char *at = line.bytes, *const end = line.bytes + line.len;
     format_use_begin(format, line);
     if (line.len < string->begin_len || memcmp(at, string->begin, string->begin_len) != 0)
@@ -96,6 +108,13 @@ static enum format_outcome format_string_read(struct format *format, struct rule
             if (stop == NULL) return format_string_fails(format, line.bytes, from, step);
         } else if (step->stop_len > 0) {
             stop = format_string_find(string, step, at, end);
+            const bool cut = stop == NULL && string->syslog && step == string->steps + string->n - 1;
+            if (cut) {
+                if (!format_use_take(format, &step->uses, (struct rules_text){at, (size_t)(end - at)}, string->escape))
+                    return FORMAT_BAD;
+                at = end;
+                break;
+            }
             if (stop == NULL) return format_string_fails(format, line.bytes, at, step);
         } else {
             stop = string->open_end ? memchr(at, ' ', (size_t)(end - at)) : NULL;
@@ -149,37 +168,18 @@ __attribute__((format(printf, 3, 4))) static bool format_string_error(struct for
     return false;
 }
 
-static const struct format_string_name format_string_nginx[] = {
-    {"remote_addr", {.role = ROLE_ADDRESS, .rank = RANK_GOOD}},
-    {"realip_remote_addr", {.role = ROLE_ADDRESS, .rank = RANK_LOW}},
-    {"proxy_protocol_addr", {.role = ROLE_ADDRESS, .rank = RANK_USUAL}},
-    {"time_local", {.role = ROLE_TIME, .form = TIME_CLF, .rank = RANK_USUAL}},
-    {"time_iso8601", {.role = ROLE_TIME, .form = TIME_ISO, .rank = RANK_USUAL}},
-    {"msec", {.role = ROLE_TIME, .form = LOG_TIME_S, .rank = RANK_GOOD}},
-    {"request", {.role = ROLE_REQUEST, .rank = RANK_USUAL}},
-    {"request_method", {.role = ROLE_METHOD, .rank = RANK_GOOD}},
-    {"request_uri", {.role = ROLE_TARGET, .rank = RANK_GOOD}},
-    {"uri", {.role = ROLE_PATH, .rank = RANK_USUAL}},
-    {"document_uri", {.role = ROLE_PATH, .rank = RANK_USUAL}},
-    {"args", {.role = ROLE_QUERY, .rank = RANK_USUAL}},
-    {"query_string", {.role = ROLE_QUERY, .rank = RANK_USUAL}},
-    {"host", {.role = ROLE_HOST, .rank = RANK_GOOD}},
-    {"http_host", {.role = ROLE_HOST, .rank = RANK_GOOD}},
-    {"server_name", {.role = ROLE_HOST, .rank = RANK_LOW}},
-    {"status", {.role = ROLE_STATUS, .rank = RANK_USUAL}},
-    {"request_time", {.role = ROLE_DURATION, .form = LOG_TIME_S, .rank = RANK_USUAL}},
-    {"http_user_agent", {.role = ROLE_AGENT, .rank = RANK_USUAL}},
-};
-
 /* For the formats of format.c. nginx has no such names. */
-static const struct format_string_name format_string_own[] = {
+static const struct format_name format_string_own[] = {
+    {"time-end", {.role = ROLE_TIME, .form = TIME_ISO, .rank = RANK_USUAL}},
+    {"time-begin", {.role = ROLE_TIME, .form = TIME_ISO, .rank = RANK_GOOD, .at_begin = true}},
+    {"duration-part", {.role = ROLE_DURATION_PART, .form = LOG_TIME_S}},
     {"begun-at", {.role = ROLE_TIME, .form = TIME_CLF, .rank = RANK_USUAL, .at_begin = true}},
     {"duration-ms", {.role = ROLE_DURATION, .form = LOG_TIME_MS, .rank = RANK_USUAL}},
     {"a-number", {.role = ROLE_NUMBER}},
     {"address-port", {.role = ROLE_ADDRESS, .form = ADDRESS_PORT, .rank = RANK_GOOD}},
 };
 
-static const struct format_string_name format_string_apache[] = {
+static const struct format_name format_string_apache[] = {
     {"h", {.role = ROLE_ADDRESS, .rank = RANK_USUAL}},
     {"a", {.role = ROLE_ADDRESS, .rank = RANK_GOOD}},
     {"t", {.role = ROLE_TIME, .form = TIME_CLF, .rank = RANK_USUAL, .at_begin = true}},
@@ -194,7 +194,7 @@ static const struct format_string_name format_string_apache[] = {
     {"T", {.role = ROLE_DURATION, .form = LOG_TIME_S, .rank = RANK_USUAL}},
 };
 
-static const struct format_string_name format_string_envoy[] = {
+static const struct format_name format_string_envoy[] = {
     {"START_TIME", {.role = ROLE_TIME, .form = TIME_ISO, .rank = RANK_USUAL, .at_begin = true}},
     {"REQ(:METHOD)", {.role = ROLE_METHOD, .rank = RANK_GOOD}},
     {"REQ(:PATH)", {.role = ROLE_TARGET, .rank = RANK_USUAL}},
@@ -211,16 +211,10 @@ static const struct format_string_name format_string_envoy[] = {
 };
 
 #define FORMAT_STRING_FIND(table, name) format_string_lookup(table, sizeof(table) / sizeof(table)[0], name)
-static const struct format_use *format_string_lookup(const struct format_string_name *table, size_t n,
-                                                     const char *name) {
+static const struct format_use *format_string_lookup(const struct format_name *table, size_t n, const char *name) {
     for (size_t i = 0; i < n; i++)
         if (strcmp(table[i].name, name) == 0) return &table[i].use;
     return NULL;
-}
-
-const struct format_string_name *format_string_names(size_t *n) {
-    *n = sizeof format_string_nginx / sizeof format_string_nginx[0];
-    return format_string_nginx;
 }
 
 /* Puts what stands before a variable behind the variable before it. */
@@ -307,7 +301,7 @@ static bool format_string_dollar(struct format_string_source *source) {
     const struct format_use *natural = cookie ? &of_cookie
                                        : braces && strchr(name, '-') != NULL
                                            ? FORMAT_STRING_FIND(format_string_own, name)
-                                           : FORMAT_STRING_FIND(format_string_nginx, name);
+                                           : format_names_nginx(name);
     return format_string_add(source, begin, field, natural, strncmp(name, "http_", 5) == 0 ? name + 5 : NULL) != NULL;
 }
 
@@ -543,6 +537,8 @@ bool format_string_make(struct format *format, const struct format_kind *kind, c
     string->format = format;
     string->escape = ESCAPE_BACKSLASH;
     string->open_end = kind->name[0] != '\0';
+    string->syslog = strcmp(kind->name, "haproxy") == 0;
+    if (string->syslog) string->escape = ESCAPE_HASH;
     if (!format_string_unwrap(&source, kind->string) || !format_string_compile(&source)) return false;
     if (kind->name[0] == '\0') snprintf(format->name, sizeof format->name, "format string");
     format->of_kind = string;

@@ -291,7 +291,7 @@ static void format_use_target(struct format *format, struct rules_text text) {
 static void format_use_request(struct format *format, struct rules_text text) {
     struct record *record = format->record;
     const char *space = text.len == 0 ? NULL : memchr(text.bytes, ' ', text.len);
-    if (space == NULL || space == text.bytes) return;
+    if (space == NULL || space == text.bytes || (space == text.bytes + 1 && text.bytes[0] == '-')) return;
     record->method = (struct rules_text){text.bytes, (size_t)(space - text.bytes)};
     struct rules_text target = {space + 1, text.len - record->method.len - 1};
     const char *last = target.len == 0 ? NULL : memrchr(target.bytes, ' ', target.len);
@@ -378,7 +378,7 @@ static bool format_use_one(struct format *format, const struct format_use *use, 
     case ROLE_DATE: return log_time_date(&format->date, text) || format_use_fault(format, "not a date", text);
     case ROLE_CLOCK:
         if (!log_time_of_day(&format->clock, &whole, text)) return format_use_fault(format, "not a time of day", text);
-        record->whole_second = whole;
+        format->clock_whole = whole;
         break;
     case ROLE_DURATION: return format_use_duration(format, use, text);
     case ROLE_DURATION_PART: return format_use_duration(format, use, text) || true;
@@ -434,7 +434,7 @@ enum format_outcome format_use_end(struct format *format) {
         format_use_target(format, query.len == 0 ? format->path : format_use_join(format, format->path, '?', query));
     }
     if (format->ranks[ROLE_DATE] > 0 && format->ranks[ROLE_CLOCK] > 0 && format->ranks[ROLE_TIME] == 0)
-        record->time = format->date + format->clock;
+        record->time = format->date + format->clock, record->whole_second = format->clock_whole;
     if (record->time < 0)
         return format->reason[0] != '\0' ? FORMAT_BAD : format_use_bad(format, "the line has no time");
     return FORMAT_RECORD;

@@ -83,6 +83,7 @@ struct format {
     uint8_t ranks[ROLE_COUNT];
     struct rules_text path, query;
     int64_t date, clock;
+    bool clock_whole; /* a whole second */
     struct log_time_parts time_parts;
     char *decoded; /* texts without their escapes */
     size_t decoded_len, decoded_room;

@@ -166,6 +166,99 @@ static void json_of_servers_is_detected(void **state) {
     CHECK_ALL(examples);
 }
 
+static void text_formats_of_proxies_are_detected(void **state) {
+    static const struct example examples[] = {
+        {.name = "envoy",
+         .lines = {"[2016-04-15T20:17:00.310Z] \"POST /api/v1/locations HTTP/2\" 204 - 154 0 226 100 \"198.51.100.7, "
+                   "10.0.35.28\" \"nsq2http\" \"cc21d9b0-cf5c-432b-8c7e-98aeb7988cd2\" \"locations\" "
+                   "\"tcp://10.0.2.1:80\"",
+                   "[2016-04-15T20:17:00.310Z] \"- - -\" 0 - 0 0 - - \"-\" \"-\" \"-\" \"-\" \"-\""},
+         .records = {"1460751420310000b 226000 POST locations /api/v1/locations 204 10.0.35.28 nsq2http",
+                     "1460751420310000b -1 - - - 0 - -"}},
+        {.name = "istio",
+         .lines = {"[2020-11-25T21:26:18.409Z] \"GET /status/418 HTTP/1.1\" 418 - via_upstream - \"-\" 0 135 4 4 \"-\" "
+                   "\"curl/7.73.0-DEV\" \"84961386-6d84-929d-98bd-c5aee93b5c88\" \"httpbin:8000\" \"127.0.0.1:80\" "
+                   "inbound|8000|| 127.0.0.1:41854 10.44.1.27:80 10.44.1.23:37652 "
+                   "outbound_.8000_._.httpbin.foo.svc.cluster.local default"},
+         .records = {"1606339578409000b 4000 GET httpbin:8000 /status/418 418 10.44.1.23 curl/7.73.0-DEV"}},
+        {.name = "haproxy",
+         .lines =
+             {"Feb  6 12:14:14 localhost haproxy[14389]: 10.0.1.2:33317 [06/Feb/2009:12:14:14.655] http-in "
+              "static/srv1 10/0/30/69/109 200 2750 - - ---- 1/1/1/1/0 0/0 {1wt.eu} {} \"GET /index.html "
+              "HTTP/1.1\"",
+              "2001:db8::1:33317 [09/Dec/2013:12:59:46.633] http-in static/<NOSRV> -1/-1/-1/-1/-1 400 187 - - PR-- "
+              "1/1/0/0/0 0/0 \"<BADREQ>\"",
+              "<134>Feb  6 12:14:14 localhost haproxy[14389]: 10.0.1.2:33317 [06/Feb/2009:12:14:14.655] http-in "
+              "static/srv1 10/0/30/69/+109 200 2750 - - ---- 1/1/1/1/0 0/0 \"GET /a#22b?c=#7Bd and so on"},
+         .records = {"1233922454655000b 109000 GET - /index.html 200 10.0.1.2 -",
+                     "1386593986633000b -1 - - - 400 2001:db8::1/128 -",
+                     "1233922454655000b 109000 GET - /a\"b?c={d and so on 200 10.0.1.2 -"}},
+        {.name = "alb",
+         .lines =
+             {"http 2018-07-02T22:23:00.186641Z app/my-loadbalancer/50dc6c495c0c9188 192.168.131.39:2817 10.0.0.1:80 "
+              "0.000 0.001 0.000 200 200 34 366 \"GET http://www.example.com:80/ HTTP/1.1\" \"curl/7.46.0\" - - "
+              "arn:aws:elasticloadbalancing:us-east-2:123456789012:targetgroup/my-targets/73e2d6bc24d8a067 "
+              "\"Root=1-58337262-36d228ad5d99923122bbe354\" \"-\" \"-\" 0 2018-07-02T22:22:48.364000Z \"forward\" "
+              "\"-\" \"-\" \"10.0.0.1:80\" \"200\" \"-\" \"-\"",
+              "h2 2018-07-02T22:23:00.186641Z app/my-loadbalancer/50dc6c495c0c9188 [2001:db8::1]:48160 - -1 -1 -1 400 "
+              "- 0 0 \"- http://my-loadbalancer:80- -\" \"-\" - - - \"-\" \"-\" \"-\" - "
+              "2018-07-02T22:22:48.364000Z \"-\""},
+         .records = {"1530570168364000b 1000 GET www.example.com:80 / 200 192.168.131.39 curl/7.46.0",
+                     "1530570168364000b -1 - - - 400 2001:db8::1/128 -"}},
+    };
+    (void)state;
+    CHECK_ALL(examples);
+}
+
+static void columns_are_found_by_their_names(void **state) {
+    static const struct example examples[] = {
+        {.name = "w3c (iis)",
+         .lines = {"#Software: Microsoft Internet Information Services 10.0", "#Version: 1.0",
+                   "#Date: 2022-01-22 00:00:01",
+                   "#Fields: date time s-ip cs-method cs-uri-stem cs-uri-query s-port cs-username c-ip cs(User-Agent) "
+                   "cs(Referer) sc-status sc-substatus sc-win32-status time-taken",
+                   "2022-01-22 00:00:01 10.142.0.2 POST /member/a.ashx pid=1&lid=2 443 d@example.com 172.69.69.207 "
+                   "Mozilla/5.0+(Windows+NT+10.0) https://m.example.com/a+b 200 0 0 31",
+                   "2022-01-22 00:00:01 10.142.0.2 GET / - 443 - 172.69.69.207 - - 200 0 0",
+                   "#Fields: time date c-ip cs-method cs-uri-stem", "00:00:02.5 2022-01-22 ::1 GET /b"},
+         .records =
+             {"none", "none", "none", "none",
+              "1642809601000000s 31000 POST - /member/a.ashx?pid=1&lid=2 200 172.69.69.207 Mozilla/5.0 (Windows NT "
+              "10.0) referer= https://m.example.com/a b",
+              "bad", "none", "1642809602500000 -1 GET - /b 0 ::1/128 -"}},
+        {.name = "w3c (cloudfront)",
+         .lines =
+             {"#Version: 1.0",
+              "#Fields: date time x-edge-location sc-bytes c-ip cs-method cs(Host) cs-uri-stem sc-status cs(Referer) "
+              "cs(User-Agent) cs-uri-query cs(Cookie) x-edge-result-type x-edge-request-id x-host-header cs-protocol "
+              "cs-bytes time-taken",
+              "2015-01-28\t18:41:47\tLHR5\t4082\t195.214.31.26\tGET\te3lkfdfzknjs2t.cloudfront.net\t/a/b%2520c.jpg\t"
+              "200\t-\tMozilla/5.0%20(X11)\tx=1\tsession=7\tHit\tgq6q==\twww.example.com\thttps\t154\t0.001"},
+         .records =
+             {"none", "none",
+              "1422470507000000s 1000 GET www.example.com /a/b%2520c.jpg?x=1 200 195.214.31.26 Mozilla/5.0 (X11) "
+              "cookie= session=7"}},
+        {.name = "csv",
+         .lines = {"# made by a script",
+                   "\xef\xbb\xbftimestamp,client_ip,method,path,status,X-Api-Key,\"a \"\"note\"\"\"",
+                   "2024-02-29T00:00:00Z,192.0.2.1,GET,/a,200,k1,",
+                   "1709164800.5,192.0.2.1,GET,\"/a,\"\"b\"\"\",200,\"\",x", "2024-02-29T00:00:00Z,192.0.2.1,GET",
+                   "2024-02-29T00:00:00Z,192.0.2.1,\"GET", "1,2,3,4,5,6,7,8"},
+         .records = {"bad", "none", "1709164800000000s -1 GET - /a 200 192.0.2.1 - x-api-key= k1",
+                     "1709164800500000 -1 GET - /a,\"b\" 200 192.0.2.1 -", "bad", "bad", "bad"}},
+        {.name = "csv",
+         .time_field = "when",
+         .maps = {"ip=who", "path=what", "header:x-api-key=token"},
+         .lines = {"when;who;what;token", "1709164800500;192.0.2.1;/a;k"},
+         .records = {"none", "1709164800500000 -1 - - /a 0 192.0.2.1 - x-api-key= k"}},
+        {.name = "tsv",
+         .lines = {"time\trequest_time\tremote_addr\trequest", "1709164800\t0.5\t192.0.2.1\tGET /a HTTP/1.1"},
+         .records = {"none", "1709164800000000s 500000 GET - /a 0 192.0.2.1 -"}},
+    };
+    (void)state;
+    CHECK_ALL(examples);
+}
+
 static void broken_json_is_a_bad_line(void **state) {
     static const char *const broken[] = {
         "{",
@@ -205,6 +298,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(common_and_combined_are_detected),
         cmocka_unit_test(json_of_servers_is_detected),
+        cmocka_unit_test(text_formats_of_proxies_are_detected),
+        cmocka_unit_test(columns_are_found_by_their_names),
         cmocka_unit_test(broken_json_is_a_bad_line),
     };
     return cmocka_run_group_tests_name("formats", tests, NULL, NULL);
