@@ -113,7 +113,7 @@ UNIT := $(filter-out %tls,$(UNIT))
 LIVE := $(filter-out %tls,$(LIVE))
 endif
 # These tests see the inside of the daemon.
-OF_DAEMON := $(addprefix $(BUILD)/test/unit_,http1 top rules rules_match log_time formats input reorder keys)
+OF_DAEMON := $(addprefix $(BUILD)/test/unit_,http1 top rules rules_match log_time formats input reorder keys series)
 ifeq ($(WITH_SERVE),)
 UNIT := $(filter-out $(OF_DAEMON),$(UNIT))
 endif
