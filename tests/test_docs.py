@@ -104,7 +104,7 @@ def test_fewer_than_one_sentence_in_twenty_is_long():
 # ---- Examples ----
 
 C_PROGRAMS = [(page, code) for page in PAGES for code in blocks(page, "c") if "int main(" in code]
-# test_fastapi.py, test_recipes.py and test_coming_from.py run the blocks of these.
+# test_fastapi.py, test_recipes.py, test_coming_from.py and test_coming_to_serve.py run the blocks of these.
 RUN_ELSEWHERE = {ROOT / "docs/how-to/limit-routes.md", ROOT / "docs/how-to/flask-django-celery.md",
                  *(ROOT / "docs/how-to").glob("coming-from-*.md")}
 PYTHON_BLOCKS = [(page, code) for page in PAGES if page not in RUN_ELSEWHERE for code in blocks(page, "python")]
