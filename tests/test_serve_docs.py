@@ -145,4 +145,5 @@ def test_the_reference_has_each_member_of_the_json_documents(served):
     assert set(answer) | {"error"} == words(rows(SERVE, "member of the answer"))
     assert set(answer["parts"][0]) == words(rows(SERVE, "member of a part of the answer"))
     settled = served.json("/v1/settle", {"reservation": answer["reservation"], "actual": 1})
-    assert set(settled) == {"settled", "parts"} and set(settled["parts"][0]) == {"name", "level", "charged"}
+    assert set(settled) == {"settled", "parts"} and settled["parts"] == [{"name": "1d", "level": 1, "charged": 0}]
+    assert words(rows(SERVE, "member of a settled part")) == set(settled["parts"][0])
