@@ -19,7 +19,6 @@ enum {
     BUDGET_MOST = 2000,      /* frames without a request */
     BUDGET_REFILL = 10,      /* for each request */
     REQUESTS_MOST = 10 * 1000 * 1000,
-    FIELDS_MOST = 4096,   /* of a stream */
     STREAM_MS = 15 * 1000 /* from the first byte of a request to its last */
 };
 
@@ -272,7 +271,7 @@ static int http2_on_field(nghttp2_session *session, const nghttp2_frame *frame, 
     struct stream *stream = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
     (void)flags;
     if (stream == NULL || frame->headers.cat != NGHTTP2_HCAT_REQUEST) return 0; /* trailers */
-    if (stream->n_fields == FIELDS_MOST || stream->fields.len + name_len + value_len > HTTP1_HEAD_MOST ||
+    if (stream->n_fields == HTTP1_FIELDS_MOST || stream->fields.len + name_len + value_len > HTTP1_HEAD_MOST ||
         http2->held > HELD_MOST || memchr(value, '\0', value_len) != NULL) {
         stream->too_large = 431;
         return 0;

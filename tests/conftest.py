@@ -19,6 +19,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "sanitizers: takes a build with sanitizers: `make sanitize` runs it")
     config.addinivalue_line("markers", "wheels: takes the wheels of all Pythons: `make wheels` runs it")
     config.addinivalue_line("markers", "packages: takes other packages of PyPI: `make packages` runs it")
+    config.addinivalue_line("markers", "faults: takes long: `make faults` runs it")
     config.addinivalue_line("markers", "other_servers: takes Redis and Valkey of another Debian: `make servers` runs it")
 
 
@@ -71,8 +72,8 @@ def start_redis(tmp_path_factory):
     """Starts a redis-server with options, or a sentinel. All are stopped at the end."""
     servers = []
 
-    def start(*options, sentinel=None):
-        servers.append(Redis(tmp_path_factory.mktemp("redis"), *options, sentinel=sentinel))
+    def start(*options, **how):
+        servers.append(Redis(tmp_path_factory.mktemp("redis"), *options, **how))
         return servers[-1]
 
     yield start

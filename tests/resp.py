@@ -54,9 +54,9 @@ class Resp:
 class Redis:
     """A redis-server on 127.0.0.1 that this object starts. Call the object to send a command; it returns the reply."""
 
-    def __init__(self, directory, *options, sentinel=None):
+    def __init__(self, directory, *options, sentinel=None, port=None):
         self.log = directory / "redis.log"
-        self.port = free_port()
+        self.port = port or free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
         self.client = None
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory),
@@ -64,7 +64,11 @@ class Redis:
         if sentinel is not None:  # its configuration file, which a sentinel changes
             command = ["redis-server", str(sentinel), "--sentinel", "--port", str(self.port), "--bind", "127.0.0.1",
                        "--dir", str(directory), "--logfile", str(self.log)]
+        self.command = command
         self.process = self.start(command)
+        self.await_client()
+
+    def await_client(self):
         deadline = time.monotonic() + 10
         while self.client is None:
             try:
@@ -73,6 +77,18 @@ class Redis:
                 log = self.log.read_text() if self.log.exists() else ""
                 assert self.process.poll() is None and time.monotonic() < deadline, log
                 time.sleep(0.01)
+
+    def kill(self):
+        """As kill -9."""
+        self.process.kill()
+        self.process.wait()
+        if self.client is not None:
+            self.client.close()
+        self.client = None
+
+    def restart(self):
+        """The same server again, after kill()."""
+        self.process = self.start(self.command)
 
     def start(self, command):
         # LD_PRELOAD of a sanitizer is meant for Python: redis-server 8 aborts under it.
@@ -83,10 +99,7 @@ class Redis:
         return self.client(*words)
 
     def stop(self):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        self.client.close()
+        self.kill()
 
 
 def join_cluster(nodes):

@@ -13,10 +13,15 @@ def frame(kind, flags=0, stream=0, payload=b""):
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
+def text(value):
+    """A string of HPACK (RFC 7541, 5.2), without Huffman coding."""
+    value, n = value.encode(), len(value.encode())
+    return (bytes([n]) if n < 127 else b"\x7f" + varint(n - 127)) + value
+
+
 def field(name, value):
-    """A literal field without indexing; each text is shorter than 127 bytes."""
-    name, value = name.encode(), value.encode()
-    return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
+    """A literal field without indexing."""
+    return b"\x00" + text(name) + text(value)
 
 
 def fields(method="GET", path="/healthz", **more):
@@ -48,6 +53,14 @@ def rls_body(domain, *entries):
 
 RLS = {"method": "POST", "path": "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit",
        "content_type": "application/grpc", "te": "trailers"}
+
+
+def head(stream, block, flags=0):
+    """HEADERS and as many CONTINUATION as the block needs."""
+    pieces = [block[at:at + 16384] for at in range(0, len(block), 16384)]
+    kinds = [HEADERS] + [CONTINUATION] * (len(pieces) - 1)
+    return b"".join(frame(kind, (flags if i == 0 else 0) | (END_HEADERS if i == len(pieces) - 1 else 0), stream, piece)
+                    for i, (kind, piece) in enumerate(zip(kinds, pieces)))
 
 
 class Http2:

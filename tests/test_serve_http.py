@@ -190,8 +190,15 @@ def test_nginx_gets_nothing_but_200_and_403(connect, fields, status):
 
 @pytest.mark.parametrize(
     "filler",
-    [[f"X-{i}: {i}" for i in range(120)], ["X: " + "x" * 20000], ["X: a\x01b"], ["X: a\tb"]],
-    ids=["120 fields", "20 KiB", "control", "tab"],
+    [
+        [f"X-{i}: {i}" for i in range(120)],
+        ["X: " + "x" * 20000],
+        ["X: a\x01b"],
+        ["X: a\tb"],
+        ["a:"] * 16000,
+        ["X: " + "x" * 66000],
+    ],
+    ids=["120 fields", "20 KiB", "control", "tab", "16000 fields", "66 KiB"],
 )
 def test_an_exhausted_limit_is_not_passed_by_odd_fields(connect, filler):
     key = f"X-Key: {len(filler)}{len(filler[0])}{filler[0][-2:].encode().hex()}"
