@@ -346,7 +346,7 @@ marked  = $(shell grep -l '$(1)' $(PYTESTS))
 test: ## installs missing packages, builds, and runs all functional tests: C, Python, simulation; at most six minutes
 	@scripts/setup build serve test
 	@$(SUB) tests $(BUILD)/sim $(BUILD)/hostile
-	@$(RUN_TESTS) -m 'not sanitizers and not other_servers and not wheels and not packages' $(UNIT) $(LIVE) $(BUILD)/sim $(BUILD)/hostile $(PYTESTS)
+	@$(RUN_TESTS) -m 'not sanitizers and not other_servers and not wheels and not packages and not faults' $(UNIT) $(LIVE) $(BUILD)/sim $(BUILD)/hostile $(PYTESTS)
 
 sanitize: ## runs the C tests, the simulation, the module, the daemon and the Python package under ASan with UBSan, and TSan
 	@scripts/setup build serve test
@@ -387,7 +387,7 @@ sim: ## runs SEEDS=n seeds of the simulation; build/sim --seed N --verbose print
 
 ROWS ?=
 faults: ## runs every row of docs/explanation/guarantees.md, or ROWS="F21 B03", in at most ten minutes
-	@scripts/setup build test
+	@scripts/setup build serve test
 	@$(SUB) faulty
 	@BUILD=$(BUILD) tests/faults/run $(ROWS)
 
