@@ -356,8 +356,8 @@ sanitize: ## runs the C tests, the simulation, the module, the daemon and the Py
 	@$(RUN_TESTS) -m 'sanitizers and not other_servers' $(BUILD)/asan/sim $(BUILD)/asan/hostile $(ASAN) $(TSAN) \
 	    $(call marked,mark.sanitizers)
 
-packages: ## tests with other packages of PyPI, such as clients of Redis and type checkers; installs them below build/
-	@scripts/setup build test
+packages: ## tests with other packages, such as clients of Redis and type checkers; installs them below build/
+	@scripts/setup build serve test
 	@$(SUB) all
 	@$(RUN_TESTS) -m packages $(call marked,mark.packages)
 

@@ -18,7 +18,7 @@ from resp import Redis, free_port
 def pytest_configure(config):
     config.addinivalue_line("markers", "sanitizers: takes a build with sanitizers: `make sanitize` runs it")
     config.addinivalue_line("markers", "wheels: takes the wheels of all Pythons: `make wheels` runs it")
-    config.addinivalue_line("markers", "packages: takes other packages of PyPI: `make packages` runs it")
+    config.addinivalue_line("markers", "packages: takes other packages: `make packages` runs it")
     config.addinivalue_line("markers", "faults: takes long: `make faults` runs it")
     config.addinivalue_line("markers", "other_servers: takes Redis and Valkey of another Debian: `make servers` runs it")
 
