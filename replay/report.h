@@ -143,7 +143,7 @@ struct report {
     uint64_t requests, allowed, denied;  /* of the rules as a whole */
     uint64_t exempt, unmatched, refused; /* refused: no key, a bad cost */
     uint64_t without_address;
-    const char *const *notes; /* whole sentences: what the reader has to know */
+    const char *const *notes; /* whole sentences: what the reader has to know, and no other field tells */
     size_t n_notes;
     struct report_limit *limits;
     size_t n_limits;
@@ -156,8 +156,8 @@ bool report_write_json(const struct report *report, FILE *to);
 bool report_write_csv(const struct report *report, FILE *to);
 bool report_write_html(const struct report *report, FILE *to);
 
-/* A limit as it stands in a rules file: "20/s", "100/min", "5 in 7 s"; with burst and block only if they are not the
- * default: `rate: 100/min, burst: 20, block: 10m`. */
+/* A limit as it stands in a rules file: "rate: 20/s", "rate: 5/7s", "rate: 100/min, burst: 20, block: 10m". Burst and
+ * block are left out if they are the default. */
 void report_limit_text(const steady_limit *limit, char *text, size_t room);
 
 #endif
