@@ -114,8 +114,10 @@ LIVE := $(filter-out %tls,$(LIVE))
 endif
 # These tests see the inside of the daemon.
 OF_DAEMON := $(addprefix $(BUILD)/test/unit_,http1 top rules rules_match log_time formats input reorder keys series)
+OF_DAEMON += $(BUILD)/test/unit_report $(BUILD)/test/prog_report
 ifeq ($(WITH_SERVE),)
 UNIT := $(filter-out $(OF_DAEMON),$(UNIT))
+PROG := $(filter-out $(OF_DAEMON),$(PROG))
 endif
 HELP := $(filter-out $(call obj,tests/unit_*.c tests/live_*.c tests/prog_*.c tests/vectors.c) \
           $(if $(TLS_PKGS),,%/tls_server.o),$(call obj,tests/*.c))
@@ -200,9 +202,9 @@ $(BUILD)/steady $(BUILD)/demo: $(BUILD)/libsteady.a
 $(BUILD)/steady: $(CLI)
 $(BUILD)/demo: $(BUILD)/obj/examples/demo.o
 
-# The daemon reads RESP commands by the module's own code. Its page is a string in a header.
+# The daemon reads RESP commands by the module's own code. Its pages are strings in headers.
 DAEMON := $(call obj,server/*.c rules/*.c replay/*.c)
-DAEMON_MADE := $(BUILD)/ratelimit.pb-c.h $(BUILD)/admin_page.h
+DAEMON_MADE := $(BUILD)/ratelimit.pb-c.h $(BUILD)/admin_page.h $(BUILD)/report_page.h
 $(BUILD)/obj/server/%.o $(BUILD)/obj/rules/%.o $(BUILD)/obj/replay/%.o: OWN = -fPIE -Iinclude -Isrc -I. -I$(BUILD) $(SERVE_CFLAGS)
 $(DAEMON): | $(DAEMON_MADE)
 $(BUILD)/ratelimit.pb-c.c $(BUILD)/ratelimit.pb-c.h &: server/ratelimit.proto
@@ -211,6 +213,9 @@ $(BUILD)/ratelimit.pb-c.c $(BUILD)/ratelimit.pb-c.h &: server/ratelimit.proto
 $(BUILD)/admin_page.h: server/dashboard.html scripts/embed-file
 	@mkdir -p $(@D)
 	$(Q)scripts/embed-file admin_page_html $< >$@
+$(BUILD)/report_page.h: replay/report.html scripts/embed-file
+	@mkdir -p $(@D)
+	$(Q)scripts/embed-file report_page_html $< >$@
 $(BUILD)/obj/ratelimit.o: $(BUILD)/ratelimit.pb-c.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS) -fPIE $(HARDEN) $(SERVE_CFLAGS) -c $< -o $@

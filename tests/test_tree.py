@@ -29,7 +29,7 @@ DAEMON_LAYERS = {
     "replay": ({"replay", "rules"}, "core"),
     "server": ({"server", "rules", "module/arguments", "module/parts_arguments"}, "core"),
 }
-MADE = {"admin_page.h", "ratelimit.pb-c.h"}  # by the Makefile
+MADE = {"admin_page.h", "ratelimit.pb-c.h", "report_page.h"}  # by the Makefile
 AT_THE_TOP = {"store": "base", "group": "base", "reservation": "base", "policy": "base",
               "call": "top", "throttler": "top", "open": "top"}
 
