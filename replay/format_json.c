@@ -16,7 +16,7 @@ enum { DEPTH_MAX = 64, PREFIX_MAX = 256, BUCKETS = 64, ANY_INDEX = -1, NO_INDEX 
 
 /* A value that is looked for, or an object or array around it. */
 struct format_json_node {
-    const char *key;
+    char *key;
     size_t len;
     int index;             /* of an element of an array; NO_INDEX: it is a member of an object */
     bool begins_part;      /* each element is a part of a decision */
@@ -38,6 +38,7 @@ struct format_json {
     bool counts; /* the first lines are read, to see which fields there are */
     /* Of this line. */
     const char *at, *end;
+    bool escapes;
     const char *fault;
 };
 
@@ -51,10 +52,14 @@ static unsigned format_json_bucket(const char *key, size_t len) {
 
 static struct format_json_node *format_json_member(const struct format_json_node *node, const char *key, size_t len) {
     if (node->members == NULL) return NULL;
-    struct format_json_node *at = node->members[format_json_bucket(key, len)];
-    while (at != NULL && !format_use_alike(at->key, at->len, key, len))
-        at = at->next;
-    return at;
+    for (struct format_json_node *at = node->members[format_json_bucket(key, len)]; at != NULL; at = at->next) {
+        if (at->len != len) continue;
+        if (memcmp(at->key, key, len) == 0) return at;
+        if (!format_use_alike(at->key, len, key, len)) continue;
+        memcpy(at->key, key, len); /* the next line has the same spelling */
+        return at;
+    }
+    return NULL;
 }
 
 static struct format_json_node *format_json_element(const struct format_json_node *node, int index) {
@@ -133,11 +138,12 @@ static bool format_json_fault(struct format_json *json, const char *fault) {
 }
 
 static inline void format_json_blanks(struct format_json *json) {
-    while (json->at < json->end && (*json->at == ' ' || *json->at == '\t' || *json->at == '\r' || *json->at == '\n'))
+    while (json->at < json->end && (unsigned char)*json->at <= ' ' &&
+           (*json->at == ' ' || *json->at == '\t' || *json->at == '\r' || *json->at == '\n'))
         json->at++;
 }
 
-static bool format_json_byte(struct format_json *json, char byte) {
+static inline bool format_json_byte(struct format_json *json, char byte) {
     format_json_blanks(json);
     if (json->at == json->end || *json->at != byte) return false;
     json->at++;
@@ -148,13 +154,15 @@ static bool format_json_byte(struct format_json *json, char byte) {
 static bool format_json_string(struct format_json *json, struct rules_text *text) {
     const char *const begin = json->at;
     for (const char *from = begin;;) {
-        const char *quote = memchr(from, '"', (size_t)(json->end - from));
+        const char *quote = format_use_find(from, json->end, '"');
         if (quote == NULL) return format_json_fault(json, "a string is not closed");
-        const char *slash = quote;
-        while (slash > begin && slash[-1] == '\\')
-            slash--;
         json->at = from = quote + 1;
-        if ((quote - slash) % 2 == 1) continue;
+        if (json->escapes) {
+            const char *slash = quote;
+            while (slash > begin && slash[-1] == '\\')
+                slash--;
+            if ((quote - slash) % 2 == 1) continue;
+        }
         *text = (struct rules_text){begin, (size_t)(quote - begin)};
         return true;
     }
@@ -177,7 +185,7 @@ static bool format_json_scalar(struct format_json *json, struct format_json_node
 /* A number, true, false or null. */
 static bool format_json_word(struct format_json *json, struct format_json_node *node) {
     const char *const begin = json->at;
-    while (json->at < json->end && memchr(",]} \t\r\n\"{[:", *json->at, 12) == NULL)
+    for (char c; json->at < json->end && (c = *json->at) > ' ' && c != ',' && c != '}' && c != ']' && c != ':';)
         json->at++;
     struct rules_text text = {begin, (size_t)(json->at - begin)};
     const bool null = format_use_is(text, "null", 4);
@@ -228,7 +236,10 @@ static bool format_json_value(struct format_json *json, struct format_json_node 
     if (json->at == json->end) return format_json_fault(json, "the line ends too early");
     if (depth == DEPTH_MAX) return format_json_fault(json, "objects are nested too deeply");
     switch (*json->at) {
-    case '"': json->at++; return format_json_string(json, &text) && format_json_scalar(json, node, text, ESCAPE_JSON);
+    case '"':
+        json->at++;
+        return format_json_string(json, &text) &&
+               format_json_scalar(json, node, text, json->escapes ? ESCAPE_JSON : ESCAPE_NONE);
     case '{': json->at++; return format_json_object(json, node, depth + 1);
     case '[': json->at++; return format_json_array(json, node, depth + 1);
     default: return format_json_word(json, node);
@@ -241,6 +252,7 @@ static bool format_json_scan(struct format_json *json, struct rules_text line) {
     json->end = line.bytes + line.len;
     json->at = memchr(line.bytes, '{', line.len > PREFIX_MAX ? PREFIX_MAX : line.len);
     if (json->at == NULL) return format_json_fault(json, "there is no object of JSON");
+    json->escapes = memchr(line.bytes, '\\', line.len) != NULL;
     if (!format_json_value(json, &json->root, 0)) return false;
     format_json_blanks(json);
     return json->at == json->end || format_json_fault(json, "more follows the object");
@@ -304,6 +316,8 @@ static const struct format_json_name format_json_names[] = {
     {".response_code", IS(ROLE_STATUS, RANK_GOOD), JSON_ENVOY},
     {".authority", IS(ROLE_HOST, RANK_GOOD), JSON_ENVOY},
     {".x_envoy_original_path", IS(ROLE_TARGET, RANK_BEST), JSON_ENVOY},
+    {".x-envoy-origin-path", IS(ROLE_TARGET, RANK_BEST), JSON_ENVOY}, /* Envoy Gateway */
+    {".:authority", IS(ROLE_HOST, RANK_GOOD), JSON_ENVOY},
     {".downstream_remote_address", IS(ROLE_ADDRESS, RANK_GOOD), JSON_ENVOY},
     {".x_forwarded_for", {.role = ROLE_ADDRESS, .form = ADDRESS_LAST, .rank = RANK_LOW}, JSON_ENVOY},
 

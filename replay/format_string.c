@@ -11,14 +11,22 @@
 #include "format_names.h"
 #include "rules/memory.h"
 
+enum format_string_kind {
+    STEP_TO_STOP,
+    STEP_PATTERN,  /* a time, or a part of it, that is read by its form */
+    STEP_FRACTION, /* the digits of a fraction of a second */
+    STEP_TO_END
+};
+
 struct format_string_step {
+    enum format_string_kind kind;
     struct format_uses uses;
     const char *stop; /* the text after the variable */
     size_t stop_len;
-    bool keep_stop;      /* the stop belongs to the next variable */
-    const char *pattern; /* of a time that is read by its form; the stop does not bound it */
+    size_t skip;                   /* bytes of the stop; 0: it belongs to the next variable */
+    uint64_t stop_word, stop_mask; /* the stop as bytes of a word, if it has at most 8 */
+    const char *pattern;
     size_t pattern_len;
-    bool fraction; /* the digits of a fraction of a second */
 };
 
 struct format_string {
@@ -43,39 +51,67 @@ static bool format_string_is_escaped(const char *begin, const char *quote) {
     return (quote - at) % 2 == 1;
 }
 
-static const char *format_string_find(const struct format_string *string, const struct format_string_step *step,
-                                      const char *begin, const char *end) {
-    const bool quoted = step->stop[0] == '"' && (string->escape == ESCAPE_BACKSLASH || string->escape == ESCAPE_JSON);
-    for (const char *at = begin; (size_t)(end - at) >= step->stop_len; at++) {
-        at = memchr(at, step->stop[0], (size_t)(end - at));
-        if (at == NULL || (size_t)(end - at) < step->stop_len) return NULL;
-        if (quoted && at > begin && at[-1] == '\\' && format_string_is_escaped(begin, at)) continue;
-        if (step->stop_len == 1 || memcmp(at, step->stop, step->stop_len) == 0) return at;
-    }
-    return NULL;
+static inline bool format_string_stops(const struct format_string_step *step, const char *at, const char *end) {
+    uint64_t word;
+    if (end - at < 8 || step->stop_len > 8)
+        return (size_t)(end - at) >= step->stop_len && memcmp(at, step->stop, step->stop_len) == 0;
+    memcpy(&word, at, sizeof word);
+    return (word & step->stop_mask) == step->stop_word;
 }
 
-/* Reads a part of a time. Returns where it ends; NULL: it is none. */
-static const char *format_string_time(struct format *format, const struct format_string_step *step, const char *at,
-                                      const char *end) {
-    struct log_time_parts *parts = &format->time_parts;
-    const struct rules_text text = {at, (size_t)(end - at)};
-    if (!step->fraction) {
-        const size_t n = log_time_pattern(parts, step->pattern, step->pattern_len, text);
-        return n > 0 ? at + n : NULL;
+/* Where the stop of a step begins; NULL: it does not follow. slashes: the line has backslashes, which escape. */
+static inline const char *format_string_find(const struct format_string_step *step, bool slashes, const char *begin,
+                                             const char *end) {
+    const char first = step->stop[0];
+    for (const char *at = begin;; at++) {
+        at = format_use_find(at, end, first);
+        if (at == NULL) return NULL;
+        if (slashes && first == '"' && format_string_is_escaped(begin, at)) continue;
+        if (format_string_stops(step, at, end)) return at;
     }
-    size_t n = 0;
+}
+
+/* The digits of a fraction of a second. Returns where they end; NULL: there are none. */
+static const char *format_string_fraction(struct log_time_parts *parts, const char *at, const char *end) {
+    const char *const begin = at;
     int64_t unit = 100000;
-    for (; n < text.len && at[n] >= '0' && at[n] <= '9'; n++, unit /= 10)
-        parts->fraction += (at[n] - '0') * unit;
+    for (; at < end && *at >= '0' && *at <= '9'; at++, unit /= 10)
+        parts->fraction += (*at - '0') * unit;
     parts->has_fraction = true;
-    return n > 0 ? at + n : NULL;
+    return at > begin ? at : NULL;
+}
+
+/* The end of a variable that no stop bounds. Then *at is its beginning: a part of a time is taken here. */
+static const char *format_string_special(struct format *format, const struct format_string_step *step, const char **at,
+                                         const char *end) {
+    const struct format_string *string = format->of_kind;
+    const char *stop = *at;
+    const struct rules_text text = {stop, (size_t)(end - stop)};
+    size_t n;
+    switch (step->kind) {
+    case STEP_PATTERN:
+        n = log_time_pattern(&format->time_parts, step->pattern, step->pattern_len, text);
+        stop = n > 0 ? stop + n : NULL;
+        break;
+    case STEP_FRACTION: stop = format_string_fraction(&format->time_parts, stop, end); break;
+    default: /* the last variable */
+        stop = string->open_end && text.len > 0 ? memchr(stop, ' ', text.len) : NULL;
+        return stop == NULL ? end : stop;
+    }
+    if (stop == NULL || (size_t)(end - stop) < step->stop_len || memcmp(stop, step->stop, step->stop_len) != 0)
+        return NULL;
+    *at = stop;
+    return stop;
 }
 
 static enum format_outcome format_string_fails(struct format *format, const char *line, const char *at,
                                                const struct format_string_step *step) {
-    snprintf(format->reason, sizeof format->reason, "after byte %zu there is no '%.*s'", (size_t)(at - line),
-             step->stop_len > 40 ? 40 : (int)step->stop_len, step->stop);
+    if (step->kind == STEP_TO_STOP)
+        snprintf(format->reason, sizeof format->reason, "after byte %zu there is no '%.*s'", (size_t)(at - line),
+                 step->stop_len > 40 ? 40 : (int)step->stop_len, step->stop);
+    else
+        snprintf(format->reason, sizeof format->reason, "after byte %zu there is no time of the form %.60s",
+                 (size_t)(at - line), step->pattern);
     return FORMAT_BAD;
 }
 
@@ -89,49 +125,50 @@ static struct rules_text format_string_without_tag(struct rules_text line) {
     return space == NULL ? line : (struct rules_text){space + 1, (size_t)(end - space - 1)};
 }
 
+/* The time of all its parts. If they are only a fraction, it belongs to another time of the line. */
+static void format_string_join(struct format *format) {
+    const struct format_string *string = format->of_kind;
+    struct record *record = format->record;
+    struct log_time time;
+    if (log_time_join(&time, &format->time_parts)) {
+        record->time = time.us;
+        record->whole_second = time.whole_second;
+        record->at_begin = string->begun_patterns;
+    } else if (format->time_parts.has_fraction && record->time >= 0 && record->whole_second) {
+        record->time += format->time_parts.fraction;
+        record->whole_second = false;
+    }
+}
+
 static enum format_outcome format_string_read(struct format *format, struct rules_text line) {
     const struct format_string *string = format->of_kind;
+    static const char marks[] = {'\0', '\\', '\\', '#'};
     if (string->syslog) line = format_string_without_tag(line);
+    const bool escapes = string->escape != ESCAPE_NONE && memchr(line.bytes, marks[string->escape], line.len) != NULL;
+    const enum format_escape escape = escapes ? string->escape : ESCAPE_NONE;
+    const bool slashes = escape == ESCAPE_BACKSLASH || escape == ESCAPE_JSON;
     const char *at = line.bytes, *const end = line.bytes + line.len;
     format_use_begin(format, line);
     if (line.len < string->begin_len || memcmp(at, string->begin, string->begin_len) != 0)
         return format_use_bad(format, "the line begins otherwise");
     at += string->begin_len;
     if (string->has_patterns) format->time_parts = (struct log_time_parts){.month = 1, .day = 1};
-    for (const struct format_string_step *step = string->steps; step < string->steps + string->n; step++) {
-        const char *stop = NULL;
-        if (step->pattern != NULL || step->fraction) {
-            const char *from = at;
-            at = format_string_time(format, step, at, end);
-            if (at == NULL) return format_use_bad(format, "not a time of the form of the format string");
-            stop = (size_t)(end - at) >= step->stop_len && memcmp(at, step->stop, step->stop_len) == 0 ? at : NULL;
-            if (stop == NULL) return format_string_fails(format, line.bytes, from, step);
-        } else if (step->stop_len > 0) {
-            stop = format_string_find(string, step, at, end);
-            const bool cut = stop == NULL && string->syslog && step == string->steps + string->n - 1;
-            if (cut) {
-                if (!format_use_take(format, &step->uses, (struct rules_text){at, (size_t)(end - at)}, string->escape))
-                    return FORMAT_BAD;
-                at = end;
-                break;
-            }
-            if (stop == NULL) return format_string_fails(format, line.bytes, at, step);
-        } else {
-            stop = string->open_end ? memchr(at, ' ', (size_t)(end - at)) : NULL;
-            if (stop == NULL) stop = end;
+    const struct format_string_step *const last = string->steps + string->n;
+    for (const struct format_string_step *step = string->steps; step < last; step++) {
+        const char *stop = step->kind == STEP_TO_STOP ? format_string_find(step, slashes, at, end)
+                                                      : format_string_special(format, step, &at, end);
+        if (stop == NULL) {
+            if (!string->syslog || step + 1 < last) return format_string_fails(format, line.bytes, at, step);
+            stop = end; /* syslog cut the line */
         }
-        if (!format_use_take(format, &step->uses, (struct rules_text){at, (size_t)(stop - at)}, string->escape))
+        if (step->uses.n > 0 &&
+            !format_use_take(format, &step->uses, (struct rules_text){at, (size_t)(stop - at)}, escape))
             return FORMAT_BAD;
-        at = stop + (step->keep_stop ? 0 : step->stop_len);
+        at = stop == end ? end : stop + step->skip;
     }
     if (at != end && !(string->open_end && *at == ' '))
         return format_use_bad(format, "more follows than the format has");
-    struct log_time time;
-    if (string->has_patterns && format->ranks[ROLE_TIME] < RANK_ASKED && log_time_join(&time, &format->time_parts)) {
-        format->record->time = time.us;
-        format->record->whole_second = time.whole_second;
-        format->record->at_begin = string->begun_patterns;
-    }
+    if (string->has_patterns && format->ranks[ROLE_TIME] < RANK_ASKED) format_string_join(format);
     return format_use_end(format);
 }
 
@@ -151,7 +188,8 @@ struct format_string_source {
     size_t at;     /* next byte of the text */
     char *literal; /* the text before the next variable */
     size_t literal_len;
-    bool has_time, has_date, has_clock, apache;
+    bool keeps; /* the literal is also the beginning of the next variable */
+    bool has_time;
     char *why;
     size_t room;
 };
@@ -217,22 +255,29 @@ static const struct format_use *format_string_lookup(const struct format_name *t
     return NULL;
 }
 
-/* Puts what stands before a variable behind the variable before it. */
-static bool format_string_flush(struct format_string_source *source, size_t at) {
+/* Puts what stands before a variable behind the variable before it. keeps: it belongs to the variable after it. */
+static bool format_string_flush(struct format_string_source *source, size_t at, bool keeps) {
     struct format_string *string = source->string;
+    const size_t len = source->literal_len;
     if (string->n == 0) {
         string->begin = source->literal;
-        string->begin_len = source->literal_len;
+        string->begin_len = len;
     } else {
         struct format_string_step *last = &string->steps[string->n - 1];
         last->stop = source->literal;
-        last->stop_len = source->literal_len;
-        if (source->literal_len == 0 && at < source->text.len && last->pattern == NULL && !last->fraction)
+        last->stop_len = len;
+        last->skip = keeps ? 0 : len;
+        if (len <= sizeof last->stop_word) {
+            memcpy(&last->stop_word, source->literal, len);
+            memset(&last->stop_mask, 0xff, len);
+        }
+        if (len == 0 && last->kind == STEP_TO_STOP) last->kind = STEP_TO_END;
+        if (last->kind == STEP_TO_END && at < source->text.len)
             return format_string_error(source, at,
                                        "nothing stands between this variable and the one before it, so it "
                                        "cannot be told where that ends. Log a space between them");
     }
-    source->literal += source->literal_len;
+    source->literal += len;
     source->literal_len = 0;
     return true;
 }
@@ -242,7 +287,8 @@ static struct format_string_step *format_string_add(struct format_string_source 
                                                     const struct format_use *use, const char *header) {
     struct format_string *string = source->string;
     struct format_string_step *step = &string->steps[string->n];
-    if (!format_string_flush(source, at)) return NULL;
+    if (!format_string_flush(source, at, source->keeps)) return NULL;
+    source->keeps = false;
     if (!format_use_all(string->format, &step->uses, name, use, use == NULL ? 0 : 1, header)) {
         format_string_error(source, at, "out of memory");
         return NULL;
@@ -294,7 +340,7 @@ static bool format_string_dollar(struct format_string_source *source) {
     if (follows && (strcmp(name, "request_uri") == 0 || strcmp(name, "uri") == 0)) {
         source->literal[0] = '/'; /* the text of the format has room for it: the variable is longer */
         source->literal_len = 1;
-        last->keep_stop = true;
+        source->keeps = true;
     }
     const bool cookie = strncmp(name, "cookie_", 7) == 0;
     const struct format_use of_cookie = {.role = ROLE_COOKIE, .name = name + 7, .name_len = cookie ? len - 7 : 0};
@@ -328,7 +374,7 @@ static bool format_string_apache_time(struct format_string_source *source, size_
             fault[1] == '\0' ? '%' : fault[1]);
     struct format_string_step *step = format_string_add(source, begin, field, NULL, NULL);
     if (step == NULL) return false;
-    step->fraction = fraction;
+    step->kind = fraction ? STEP_FRACTION : STEP_PATTERN;
     step->pattern = form;
     step->pattern_len = strlen(form);
     source->string->has_patterns = true;
@@ -509,7 +555,7 @@ static bool format_string_compile(struct format_string_source *source) {
         source->literal[source->literal_len++] = c;
         source->at += c == '%' && !dollars ? 2 : 1;
     }
-    if (!format_string_flush(source, text->len)) return false;
+    if (!format_string_flush(source, text->len, false)) return false;
     if (source->string->n == 0) return format_string_error(source, 0, "the format has no variable");
     if (!source->has_time && !source->string->has_patterns)
         return format_string_error(source, 0, "the format has no time: log %s too, or name the field with --time",

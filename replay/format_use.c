@@ -237,7 +237,8 @@ enum format_outcome format_use_bad(struct format *format, const char *reason) {
     return FORMAT_BAD;
 }
 
-static bool format_use_fault(struct format *format, const char *what, struct rules_text text) {
+__attribute__((noinline)) static bool format_use_fault(struct format *format, const char *what,
+                                                       struct rules_text text) {
     const int len = text.len > 60 ? 60 : (int)text.len;
     snprintf(format->reason, sizeof format->reason, "%s: %.*s", what, len == 0 ? 11 : len,
              len == 0 ? "it is empty" : text.bytes);
@@ -248,7 +249,8 @@ static bool format_use_unknown(struct rules_text text) {
     return text.len == 0 || (text.len == 1 && text.bytes[0] == '-');
 }
 
-static bool format_use_time(struct format *format, const struct format_use *use, struct rules_text text) {
+__attribute__((noinline)) static bool format_use_time(struct format *format, const struct format_use *use,
+                                                      struct rules_text text) {
     struct log_time time;
     const bool read = use->form == TIME_CLF   ? log_time_clf(&time, &format->times, text)
                       : use->form == TIME_ISO ? log_time_iso(&time, text)
@@ -262,7 +264,8 @@ static bool format_use_time(struct format *format, const struct format_use *use,
 }
 
 /* -1 is how HAProxy and ALB say that there is none. HAProxy writes a + if it logs before the end. */
-static bool format_use_duration(struct format *format, const struct format_use *use, struct rules_text text) {
+__attribute__((noinline)) static bool format_use_duration(struct format *format, const struct format_use *use,
+                                                          struct rules_text text) {
     int64_t us;
     if (!log_time_duration(&us, text, (enum log_time_unit)use->form)) return false;
     if (use->role == ROLE_DURATION_PART && format->record->duration >= 0) us += format->record->duration;
@@ -290,14 +293,36 @@ static void format_use_target(struct format *format, struct rules_text text) {
 /* "GET /path HTTP/1.1". A line that is none is still a request: of a client that spoke another protocol. */
 static void format_use_request(struct format *format, struct rules_text text) {
     struct record *record = format->record;
-    const char *space = text.len == 0 ? NULL : memchr(text.bytes, ' ', text.len);
+    const char *const end = text.bytes + text.len, *space = format_use_find(text.bytes, end, ' ');
     if (space == NULL || space == text.bytes || (space == text.bytes + 1 && text.bytes[0] == '-')) return;
     record->method = (struct rules_text){text.bytes, (size_t)(space - text.bytes)};
-    struct rules_text target = {space + 1, text.len - record->method.len - 1};
-    const char *last = target.len == 0 ? NULL : memrchr(target.bytes, ' ', target.len);
-    if (last != NULL && target.bytes + target.len - last >= 6 && memcmp(last + 1, "HTTP/", 5) == 0)
-        target.len = (size_t)(last - target.bytes);
+    struct rules_text target = {space + 1, (size_t)(end - space - 1)};
+    if (target.len >= 9 && memcmp(end - 9, " HTTP/1.", 8) == 0) {
+        target.len -= 9;
+    } else {
+        const char *last = target.len == 0 ? NULL : memrchr(target.bytes, ' ', target.len);
+        if (last != NULL && end - last >= 6 && memcmp(last + 1, "HTTP/", 5) == 0)
+            target.len = (size_t)(last - target.bytes);
+    }
     format_use_target(format, target);
+}
+
+/* "192.0.2.1": most addresses are so. Others are left to steady__address_parse. */
+static bool format_use_ipv4(struct steady__address *address, struct rules_text text) {
+    static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+    const char *at = text.bytes, *const end = text.bytes + text.len;
+    if (text.len < 7 || text.len > 15) return false;
+    for (int i = 0; i < 4; i++) {
+        unsigned value = 0;
+        const char *begin = at;
+        for (; at < end && *at >= '0' && *at <= '9' && at - begin < 3; at++)
+            value = value * 10 + (unsigned)(*at - '0');
+        if (at == begin || value > 255 || (*begin == '0' && at - begin > 1)) return false;
+        if (i < 3 && (at == end || *at++ != '.')) return false;
+        address->bytes[12 + i] = (uint8_t)value;
+    }
+    memcpy(address->bytes, mapped, sizeof mapped);
+    return at == end;
 }
 
 static bool format_use_address(struct format *format, enum format_address_form form, struct rules_text text) {
@@ -312,7 +337,8 @@ static bool format_use_address(struct format *format, enum format_address_form f
         const char *colon = text.len == 0 ? NULL : memrchr(text.bytes, ':', text.len);
         if (colon != NULL) text.len = (size_t)(colon - text.bytes);
     }
-    if (text.len == 0 || !steady__address_parse(&address, text.bytes, text.len)) return false;
+    if (!format_use_ipv4(&address, text) && (text.len == 0 || !steady__address_parse(&address, text.bytes, text.len)))
+        return false;
     format->record->address = address;
     format->record->has_address = true;
     return true;
@@ -327,6 +353,18 @@ static bool format_use_number(int64_t *number, struct rules_text text) {
     }
     *number = value;
     return true;
+}
+
+/* Three digits; 0: it is none. */
+static int format_use_status(struct rules_text text) {
+    int status = 0;
+    if (text.len != 3) return 0;
+    for (int i = 0; i < 3; i++) {
+        const unsigned digit = (unsigned char)text.bytes[i] - (unsigned)'0';
+        if (digit > 9) return 0;
+        status = status * 10 + (int)digit;
+    }
+    return status;
 }
 
 static void format_use_field(struct format *format, struct rules_text name, struct rules_text value) {
@@ -348,7 +386,8 @@ static struct rules_text format_use_join(struct format *format, struct rules_tex
     return (struct rules_text){out, len};
 }
 
-static bool format_use_part(struct format *format, const struct format_use *use, struct rules_text text) {
+__attribute__((noinline)) static bool format_use_part(struct format *format, const struct format_use *use,
+                                                      struct rules_text text) {
     static const char *const kinds[] = {"take", "look", "charge", "shadow"};
     struct record *record = format->record;
     if (record->n_parts == 0) return true;
@@ -393,7 +432,7 @@ static bool format_use_one(struct format *format, const struct format_use *use, 
         if (!format_use_unknown(text)) record->host = text;
         break;
     case ROLE_ADDRESS: return format_use_address(format, (enum format_address_form)use->form, text);
-    case ROLE_STATUS: record->status = text.len == 3 && format_use_number(&number, text) ? (int)number : 0; break;
+    case ROLE_STATUS: record->status = format_use_status(text); break;
     case ROLE_AGENT:
         if (!format_use_unknown(text)) record->user_agent = text;
         break;

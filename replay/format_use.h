@@ -134,6 +134,25 @@ enum format_outcome format_use_end(struct format *format);
 
 enum format_outcome format_use_bad(struct format *format, const char *reason);
 
+/* memchr for fields that are mostly short. */
+static inline const char *format_use_find(const char *at, const char *end, char byte) {
+    const uint64_t ones = UINT64_C(0x0101010101010101), high = ones << 7, all = ones * (unsigned char)byte;
+    for (int i = 0; i < 2 && end - at >= 8; i++, at += 8) {
+        uint64_t word;
+        __builtin_memcpy(&word, at, 8);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+        word ^= all;
+        const uint64_t found = (word - ones) & ~word & high; /* its lowest bit is right, others may not be */
+        if (found != 0) return at + (__builtin_ctzll(found) >> 3);
+#else
+        for (int k = 0; k < 8; k++)
+            if (at[k] == byte) return at + k;
+        (void)all, (void)high;
+#endif
+    }
+    return at < end ? __builtin_memchr(at, byte, (size_t)(end - at)) : NULL;
+}
+
 static inline bool format_use_is(struct rules_text text, const char *other, size_t len) {
     return text.len == len && __builtin_memcmp(text.bytes, other, len) == 0;
 }

@@ -288,8 +288,9 @@ bool log_time_duration(int64_t *us, struct rules_text text, enum log_time_unit u
 const char *log_time_pattern_fault(const char *pattern, size_t len) {
     for (size_t i = 0; i < len; i++) {
         if (pattern[i] != '%') continue;
-        if (i + 1 == len || strchr("YmdeHMSTFDRbhyzZstn%", pattern[i + 1]) == NULL) return pattern + i;
-        i++;
+        const size_t digit = i + 2 < len && log_time_is_digit(pattern[i + 1]) && pattern[i + 2] == 'f' ? 1 : 0;
+        if (i + 1 == len || strchr("YmdeHMSTFDRbhyzZstnf%", pattern[i + 1 + digit]) == NULL) return pattern + i;
+        i += 1 + digit;
     }
     return NULL;
 }
@@ -305,7 +306,8 @@ static size_t log_time_digits(int *value, struct rules_text text, size_t width) 
     return n > blank ? n : 0;
 }
 
-static size_t log_time_letter(struct log_time_parts *parts, char letter, struct rules_text text) {
+/* width: of %f, the digits of the fraction. */
+static size_t log_time_letter(struct log_time_parts *parts, char letter, size_t width, struct rules_text text) {
     struct log_time number;
     int year;
     size_t n = 0;
@@ -339,6 +341,9 @@ static size_t log_time_letter(struct log_time_parts *parts, char letter, struct 
         parts->epoch = number.us;
         parts->has_epoch = true;
         return n;
+    case 'f':
+        parts->has_fraction = true;
+        return log_time_fraction(&parts->fraction, text.bytes, text.len < width ? text.len : width);
     default: /* %%, %t, %n */
         return text.len > 0 && text.bytes[0] == (letter == 't' ? '\t' : letter == 'n' ? '\n' : letter) ? 1 : 0;
     }
@@ -348,8 +353,12 @@ size_t log_time_pattern(struct log_time_parts *parts, const char *pattern, size_
     size_t at = 0;
     for (size_t i = 0; i < len; i++) {
         size_t n = at < text.len && text.bytes[at] == pattern[i] ? 1 : 0;
-        if (pattern[i] == '%' && i + 1 < len)
-            n = log_time_letter(parts, pattern[++i], (struct rules_text){text.bytes + at, text.len - at});
+        if (pattern[i] == '%' && i + 1 < len) {
+            const bool digit = i + 2 < len && log_time_is_digit(pattern[i + 1]);
+            const size_t width = digit ? (size_t)(pattern[i + 1] - '0') : 9;
+            i += digit ? 2 : 1;
+            n = log_time_letter(parts, pattern[i], width, (struct rules_text){text.bytes + at, text.len - at});
+        }
         if (n == 0) return 0;
         at += n;
     }

@@ -42,7 +42,7 @@ bool log_time_of_day(int64_t *us, bool *whole_second, struct rules_text text);
  * negative duration is none: it is an error of the log. */
 bool log_time_duration(int64_t *us, struct rules_text text, enum log_time_unit unit);
 
-/* ---- Times in a form of strftime(3) ---- */
+/* ---- Times in a form of strftime(3), and %3f of Envoy: so many digits of a fraction ---- */
 
 struct log_time_parts {
     int year, month, day, hour, minute, second; /* month: 1 to 12 */

@@ -156,6 +156,42 @@ static void json_of_servers_is_detected(void **state) {
          .records =
              {"971211336500000 12000 GET - /x\xc3\xa9\"\\ 200 1.2.3.4 - x-api-key= \xf0\x9f\x98\x80 \xef\xbf\xbd "
               ".user.id= 42"}},
+        {.name = "json (traefik)",
+         .lines =
+             {"{\"ClientAddr\":\"198.19.0.163:22147\",\"ClientHost\":\"198.19.0.163\",\"ClientUsername\":\"-\","
+              "\"DownstreamStatus\":200,\"Duration\":3000999,\"OriginStatus\":502,\"RequestAddr\":\"shop.example\","
+              "\"RequestHost\":\"shop.example\",\"RequestMethod\":\"GET\",\"RequestPath\":\"/api?a\",\"StartUTC\":"
+              "\"2026-12-01T08:00:00.000551999Z\",\"request_User-Agent\":\"agent\",\"request_X-Api-Key\":\"k\","
+              "\"time\":\"2026-12-01T08:00:01Z\"}"},
+         .records = {"1796112000000551b 3000 GET shop.example /api?a 200 198.19.0.163 agent x-api-key= k"}},
+        {.name = "json (envoy)", /* Istio's names, and those of Envoy Gateway */
+         .lines =
+             {"{\"start_time\":\"2026-12-01T08:00:00.000Z\",\"method\":\"GET\",\"path\":\"/a\",\"authority\":\"h\","
+              "\"response_code\":200,\"response_flags\":\"-\",\"duration\":3,\"x_forwarded_for\":\"10.0.0.1\","
+              "\"user_agent\":null,\"downstream_remote_address\":\"[2001:db8::1]:22147\"}",
+              "{\"start_time\":\"2026-12-01T08:00:00.000Z\",\"method\":\"GET\",\"x-envoy-origin-path\":\"/a\","
+              "\":authority\":\"h\",\"response_code\":200,\"duration\":3,\"x-forwarded-for\":\"1.1.1.1, 10.0.0.1\","
+              "\"user-agent\":\"agent\",\"x-api-key\":\"k\"}"},
+         .records = {"1796112000000000b 3000 GET h /a 200 2001:db8::1/128 -",
+                     "1796112000000000b 3000 GET h /a 200 10.0.0.1 agent x-api-key= k"}},
+        {.name = "json", /* pino-http, ECS, and a container runtime before the object */
+         .lines =
+             {"{\"level\":30,\"time\":1796112000123,\"req\":{\"method\":\"GET\",\"url\":\"/"
+              "a\",\"headers\":{\"host\":\"h\","
+              "\"user-agent\":\"u\",\"x-api-key\":\"k\"},\"remoteAddress\":\"::ffff:10.0.0.1\"},\"res\":{"
+              "\"statusCode\":"
+              "200},\"responseTime\":12}",
+              "2026-12-01T08:00:00.1Z stdout F {\"@timestamp\":\"2026-12-01T08:00:00.123Z\",\"http\":{\"request\":{"
+              "\"method\":\"GET\"},\"response\":{\"status_code\":200}},\"url\":{\"path\":\"/a\",\"query\":\"b\"},"
+              "\"event\":{\"duration\":12000000},\"source\":{\"ip\":\"10.0.0.1\"}}"},
+         .records = {"1796112000123000 12000 GET h /a 200 10.0.0.1 u x-api-key= k",
+                     "1796112000123000 12000 GET - /a?b 200 10.0.0.1 -"}},
+        {.name = "json",
+         .time_field = ".meta.when[1]",
+         .maps = {"ip=.[\"client.addr\"]", "header:x-api-key=.k[0]", "duration_ms=took"},
+         .lines = {"{\"meta\":{\"when\":[7,1796112000.5]},\"client.addr\":\"10.0.0.1\",\"k\":[\"a\",\"b\"],\"took\":12,"
+                   "\"ts\":1,\"user\":{\"id\":\"u\"}}"},
+         .records = {"1796112000500000 12000 - - - 0 10.0.0.1 - x-api-key= a .user.id= u"}},
         {.name = "decisions",
          .lines = {"{\"ts\": \"2026-12-01T01:02:03.123456Z\", \"allowed\": true, \"parts\": [{\"limit\": \"login\", "
                    "\"key\": \"192.0.2.1\", \"amount\": 1, \"kind\": \"take\", \"allowed\": true, \"level\": 3}, "
@@ -259,6 +295,145 @@ static void columns_are_found_by_their_names(void **state) {
     CHECK_ALL(examples);
 }
 
+static void pasted_format_strings_are_read(void **state) {
+    static const char line[] =
+        "192.0.2.7 - - [10/Oct/2000:13:55:36 -0700] \"GET /a HTTP/1.1\" 200 5 \"-\" \"x\" 0.012 \"k\"";
+    static const struct example examples[] = {
+        {.name = "format string",
+         .format = "log_format  main '$remote_addr - $remote_user [$time_local] \"$request\" '\n"
+                   "                  '$status $body_bytes_sent \"$http_referer\" '\n"
+                   "                  '\"$http_user_agent\" $request_time \"$http_x_api_key\"';",
+         .lines = {line},
+         .records = {"971211336000000s 12000 GET - /a 200 192.0.2.7 x x-api-key= k"}},
+        {.name = "format string",
+         .format = "$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent \"$http_referer\" "
+                   "\"$http_user_agent\" $request_time \"$http_x_api_key\"",
+         .lines = {line,
+                   "192.0.2.7 - - [10/Oct/2000:13:55:36 -0700] \"GET /a HTTP/1.1\" 200 5 \"-\" \"x\" 0.012 \"k\" more"},
+         .records = {"971211336000000s 12000 GET - /a 200 192.0.2.7 x x-api-key= k", "bad"}},
+        {.name = "format string",
+         .format = "log_format j escape=json "
+                   "'{\"t\":\"$msec\",\"u\":\"$scheme://$host$request_uri\",\"m\":\"$request_method\",'\n"
+                   "'\"ip\":\"${remote_addr}\",\"s\":$status,\"k\":\"$http_x_api_key\",\"c\":\"$cookie_session\"}';",
+         .lines = {"{\"t\":\"1380355802.123\",\"u\":\"https://h/a\\\"b\",\"m\":\"GET\",\"ip\":\"::1\",\"s\":200,\"k\":"
+                   "\"\\u00e9\",\"c\":\"7\"}"},
+         .records = {"1380355802123000 -1 GET h /a\"b 200 ::1/128 - x-api-key= \xc3\xa9 cookie= session=7"}},
+        {.name = "format string",
+         .format = "$time_iso8601|$uri$is_args$args|$remote_addr|$upstream_response_time",
+         .lines = {"2013-09-28T12:10:02+04:00|/a?b=1|10.0.0.1|0.1, 0.2"},
+         .records = {"1380355802000000s -1 - - /a?b=1 0 10.0.0.1 -"}},
+        {.name = "format string",
+         .format = "LogFormat \"%h %l %u %t \\\"%r\\\" %>s %b \\\"%{Referer}i\\\" \\\"%{User-Agent}i\\\" %D "
+                   "\\\"%{X-Api-Key}i\\\"\" "
+                   "main",
+         .lines = {"10.0.0.1 - - [10/Oct/2000:13:55:36 -0700] \"GET /a HTTP/1.1\" 200 5 \"r\" \"u\" 1234 \"-\""},
+         .records = {"971211336000000sb 1234 GET - /a 200 10.0.0.1 u referer= r"}},
+        {.name = "format string", /* the example of a time with a fraction in Apache's documentation */
+         .format = "%{%d/%b/%Y %T}t.%{msec_frac}t %{%z}t %a %v %m %U%q %{ms}T %400,501{X-Api-Key}i %{session}C",
+         .lines = {"10/Oct/2000 13:55:36.250 -0700 ::1 h GET /a?b 12 - -",
+                   "10/Oct/2000 13:55:36.250 -0700 ::1 h GET /a 12 k x"},
+         .records = {"971211336250000b 12000 GET h /a?b 0 ::1/128 -",
+                     "971211336250000b 12000 GET h /a 0 ::1/128 - x-api-key= k cookie= session=x"}},
+        {.name = "format string",
+         .format = "%{sec}t.%{usec_frac}t %h",
+         .lines = {"971211336.000250 10.0.0.1"},
+         .records = {"971211336000250b -1 - - - 0 10.0.0.1 -"}},
+        {.name = "format string",
+         .format = "%{end:usec}t %{c}a %h %V %T %% \"%!200{Host}i\"",
+         .lines = {"971211336250001 10.0.0.9 10.0.0.1 h 2 % \"-\""},
+         .records = {"971211336250001 2000000 - h - 0 10.0.0.1 -"}},
+        {.name = "format string",
+         .format = "[%START_TIME(%Y-%m-%dT%H:%M:%S%z)%] %REQ(:METHOD)% %REQ(:PATH):40% %RESPONSE_CODE% %DURATION% "
+                   "%REQ(x-api-key?x-other)% %DOWNSTREAM_REMOTE_ADDRESS%",
+         .lines = {"[2000-10-10T20:55:36+0000] GET /a 200 7 k 10.0.0.1:80"},
+         .records = {"971211336000000sb 7000 GET - /a 200 10.0.0.1 - x-api-key= k"}},
+        {.name = "combined",
+         .maps = {"ip=$remote_user", "header:x-api-key=http_referer"},
+         .lines = {"10.0.0.1 - 10.0.0.2 [10/Oct/2000:13:55:36 -0700] \"GET /a HTTP/1.1\" 200 5 \"r\" \"u\""},
+         .records = {"971211336000000s -1 GET - /a 200 10.0.0.2 u x-api-key= r referer= r"}},
+    };
+    (void)state;
+    CHECK_ALL(examples);
+}
+
+static void errors_name_the_place_and_the_correct_form(void **state) {
+    static const char *const maps[] = {"ip=.a[", "adress=x", "ip", "ip=x"};
+    static const struct {
+        struct format_options options;
+        const char *error;
+    } cases[] = {
+        {{.format = "foo"},
+         "--format foo: there is no format of this name. The names are traefik, vcombined, combined"},
+        {{.format = "$remote_addr $status"},
+         "--format, column 1: the format has no time: log $time_local or $msec too"},
+        {{.format = "%h %>s"}, "--format, column 1: the format has no time: log %t too"},
+        {{.format = "$time_local$status"},
+         "--format, column 12: nothing stands between this variable and the one before"},
+        {{.format = "$time_local ${status"}, "--format, column 13: the brace is not closed: write ${name}"},
+        {{.format = "$time_local $"}, "--format, column 13: no name follows the $: write $name or ${name}"},
+        {{.format = "log_format x '$time_local '\n '$status$request';"}, "--format, column 38: nothing stands between"},
+        {{.format = "log_format x '$time_local"}, "--format, column 14: this quote is not closed"},
+        {{.format = "log_format x '$time_local' $status;"}, "--format, column 28: a quote or ; should stand here"},
+        {{.format = "%h %Z %t"}, "--format, column 4: there is no directive %Z: write %h, %t, %r"},
+        {{.format = "LogFormat \"%h \\\"%{X-Api-Key\\\" %t\" x"},
+         "--format, column 17: the brace is not closed: write %{name}i"},
+        {{.format = "%{%Q}t"}, "--format, column 1: %Q in a time cannot be read; %Y %m"},
+        {{.format = "[%START_TIME"}, "--format, column 2: the operator does not end with %"},
+        {{.format = "json", .time_field = ".a..b"}, "--time .a..b, column 3: write a path such as .user.id"},
+        {{.format = "json", .time_field = ".a[x]"}, "--time .a[x], column 3: write a path such as .user.id"},
+        {{.format = "json", .maps = maps + 0, .n_maps = 1}, "--field .a[, column 3: write a path"},
+        {{.maps = maps + 1, .n_maps = 1}, "--field adress=x: write NAME=FIELD. NAME is time, ip"},
+        {{.maps = maps + 2, .n_maps = 1}, "--field ip: write NAME=FIELD."},
+        {{.format = "combined", .maps = maps + 3, .n_maps = 1}, "--field ip=x: the format combined has no such field"},
+        {{.format = "w3c"}, "w3c: the first lines have no line #Fields:"},
+        {{.format = "csv"}, "csv: none of the first lines has names of columns, with a time"},
+        {{0}, "the format of these lines is not known. Name it with --format, or paste the format string"},
+    };
+    const struct rules_text lines[] = {{"garbage, and more", 17}, {"", 0}};
+    char why[512];
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        assert_null(format_new(&cases[i].options, lines, 2, why, sizeof why));
+        if (strncmp(why, cases[i].error, strlen(cases[i].error)) != 0) fail_msg("%s\nnot %s", why, cases[i].error);
+    }
+    assert_null(format_new(&(struct format_options){0}, lines, 0, why, sizeof why));
+}
+
+static size_t lacks(const struct format_options *options, const char *line, char *list, size_t room) {
+    const struct rules_text text = text_of(line);
+    char why[256];
+    size_t n = 0, len = 0;
+    struct format *format = format_new(options, &text, 1, why, sizeof why);
+    if (format == NULL) fail_msg("%s", why);
+    list[0] = '\0';
+    for (; format_lacks(format, n) != NULL; n++)
+        len += (size_t)snprintf(list + len, room - len, "%s ", format_lacks(format, n));
+    format_free(format);
+    return n;
+}
+
+static void fields_that_can_never_be_there_are_named(void **state) {
+    static const char *const names[] = {"header:x-api-key", "cookie", "referer", "user-agent", "authorization"};
+    const struct format_options options = {.wanted = names, .n_wanted = COUNT(names)};
+    struct format_options pasted = options;
+    char list[256];
+    (void)state;
+    lacks(&options, "10.0.0.1 - - [10/Oct/2000:13:55:36 -0700] \"GET /a HTTP/1.1\" 200 5 \"r\" \"u\"", list,
+          sizeof list);
+    assert_string_equal(list, "header:x-api-key cookie authorization ");
+    pasted.format = "%t %{x_api_key}i %{a}C %{Authorization}i";
+    lacks(&pasted, "", list, sizeof list);
+    assert_string_equal(list, "referer user-agent ");
+    /* Caddy logs a field only if the request has it; but some it hides. */
+    lacks(&options,
+          "{\"ts\":1646861401.5,\"request\":{\"remote_ip\":\"::1\",\"headers\":{\"Authorization\":[\"REDACTED\"]}}}",
+          list, sizeof list);
+    assert_string_equal(list, "authorization ");
+    lacks(&options, "{\"msec\":\"1.5\",\"status\":200,\"http_x_api_key\":\"\",\"http_referer\":\"\"}", list,
+          sizeof list);
+    assert_string_equal(list, "cookie user-agent authorization ");
+}
+
 static void broken_json_is_a_bad_line(void **state) {
     static const char *const broken[] = {
         "{",
@@ -300,6 +475,9 @@ int main(void) {
         cmocka_unit_test(json_of_servers_is_detected),
         cmocka_unit_test(text_formats_of_proxies_are_detected),
         cmocka_unit_test(columns_are_found_by_their_names),
+        cmocka_unit_test(pasted_format_strings_are_read),
+        cmocka_unit_test(errors_name_the_place_and_the_correct_form),
+        cmocka_unit_test(fields_that_can_never_be_there_are_named),
         cmocka_unit_test(broken_json_is_a_bad_line),
     };
     return cmocka_run_group_tests_name("formats", tests, NULL, NULL);

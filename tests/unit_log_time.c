@@ -198,6 +198,9 @@ static void forms_of_strftime_are_read(void **state) {
     assert_int_equal(pattern("%D %T", "10/10/00 20:55:36"), at);
     assert_int_equal(pattern("%e %b %Y %R", " 1 Oct 2000 00:00"), 970358400 * STEADY_SECOND);
     assert_int_equal(pattern("%s", "971211336"), at);
+    assert_int_equal(pattern("%s.%3f", "971211336.250"), at + 250000);
+    assert_int_equal(pattern("%s%3f", "971211336250"), -1); /* nothing tells where the seconds end */
+    assert_int_equal(pattern("%FT%T.%fZ", "2000-10-10T20:55:36.000001999Z"), at + 1);
     assert_int_equal(pattern("%F", "2000-10-10"), -1); /* the time of the day is missing */
     assert_int_equal(pattern("%FT%T", "2000-10-10 13:55:36"), -1);
     assert_null(log_time_pattern_fault("%FT%T.%%", 8));
