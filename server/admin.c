@@ -7,6 +7,7 @@
  *     GET  /admin/top          keys with the most denied and allowed decisions of the last 5 to 10 minutes
  *     GET  /admin/history      requests a second by verdict, in the last 5 minutes
  *     POST /admin/reload
+ *     POST /admin/explain      {"request": "METHOD TARGET", ...}: what it would be answered, and why; see explain.h
  *     POST /admin/reset        {"limit": NAME, "key": KEY}: empties the bucket
  *     POST /admin/ban          {"limit": NAME, "key": KEY, "for": SECONDS}: blocks the key
  *     POST /admin/unban        the same as reset
@@ -385,6 +386,7 @@ static const struct {
               {"/admin/top", false, false, admin_top},
               {"/admin/history", false, false, admin_history},
               {"/admin/reload", true, false, admin_reload},
+              {"/admin/explain", true, false, admin_explain},
               {"/admin/reset", true, false, admin_reset},
               {"/admin/unban", true, false, admin_reset},
               {"/admin/ban", true, false, admin_ban}};

@@ -8,6 +8,9 @@
 /* Opens it on the first worker. NULL on success, otherwise the reason. */
 const char *admin_open(struct server *server);
 
+/* POST /admin/explain: what the daemon would answer to a request now, and why. It changes and counts nothing. */
+void admin_explain(struct exchange *exchange, const struct http_request *request);
+
 /* Answers a request to the admin socket. False: it has no such path. */
 bool admin_handle(struct exchange *exchange, const struct http_request *request);
 

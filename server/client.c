@@ -5,6 +5,7 @@
  * request is kept. Answers are collected, and are sent once when the events of a turn are done. */
 #include "client.h"
 
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -102,6 +103,7 @@ static void client_free_exchange(struct exchange *exchange) {
         question_forget(exchange->waiting);
     if (exchange->held != NULL) answer_forget(exchange->held);
     if (exchange->settling != NULL) question_forget_settling(exchange->settling);
+    json_decref(exchange->explained);
     buffer_free(&exchange->reply);
     free(exchange);
 }

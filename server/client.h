@@ -36,6 +36,7 @@ struct exchange {
     struct rls_call *call;     /* of Envoy; see rls.c */
     struct settling *settling; /* see question.c */
     struct held *held;         /* its answer waits in line; see answer.c */
+    struct json_t *explained;  /* the document of admin_explain.c */
     bool answered;
     bool admin;      /* came by the admin socket */
     bool head_only;  /* HTTP: the method is HEAD */

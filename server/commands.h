@@ -6,7 +6,7 @@
 #include <steady.h>
 
 int serve_main(int argc, char **argv);
-int explain_main(int argc, char **argv);
+int check_command_main(int argc, char **argv);
 int top_command_main(int argc, char **argv);
 int admin_command_main(int argc, char **argv);
 

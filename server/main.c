@@ -12,14 +12,19 @@ static const struct {
     const char *help;
 } commands[] = {
     {"serve", serve_main, "answer HTTP, gRPC and RESP by the rules of a file"},
-    {"check", explain_main, "check a rules file, and say what counts for a request"},
+    {"check", check_command_main, "check a rules file, and say what counts for a request"},
     {"top", top_command_main, "show rates, limits and top keys of a daemon"},
-    {"admin", admin_command_main, "reset, ban or unban a key of a daemon, or reload its rules"},
+    {"admin", admin_command_main, "reset, ban or explain a key of a daemon, or reload its rules"},
 };
 
 int main(int argc, char **argv) {
+    static char name[32];
     for (size_t i = 0; argc > 1 && i < sizeof commands / sizeof commands[0]; i++)
-        if (strcmp(argv[1], commands[i].name) == 0) return commands[i].run(argc - 1, argv + 1);
+        if (strcmp(argv[1], commands[i].name) == 0) {
+            snprintf(name, sizeof name, "steady %s", commands[i].name);
+            argv[1] = name; /* for the messages of getopt_long */
+            return commands[i].run(argc - 1, argv + 1);
+        }
     if (argc > 1 && strcmp(argv[1], "--version") == 0) {
         printf("steadyd %s\n", steady_version());
         return 0;

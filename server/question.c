@@ -88,6 +88,10 @@ static void question_tell(struct worker *worker, const struct question *question
         whole.parts = question_parts(worker, result);
         if (whole.n_parts == 0) whole.n_parts = 1;
     }
+    if (question->quiet) {
+        answered(to, question, &whole);
+        return;
+    }
     metrics_time(&worker->metrics, (uint64_t)(question_now() - begun));
     if (question->verb == QUESTION_CONSUME)
         metrics_add(&worker->metrics.answers[whole.error != 0 ? METRICS_NONE

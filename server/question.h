@@ -39,6 +39,7 @@ struct question {
     steady_us max_wait;
     int64_t at_least; /* 0: all or nothing */
     bool reserve;
+    bool quiet; /* it is in no metric and no log */
     size_t n_parts;
     struct question_part *parts;
 };

@@ -42,7 +42,7 @@ def says(path, method, target, host, address, headers):
     command = [BUILD / "steady", "check", path, "--request", f"{method} {target}", "--host", host, "--ip", address]
     text = subprocess.run([*command, *options], capture_output=True, text=True, check=True).stdout
     kinds = {"": "take", "(looked at; the cost comes after)": "look", "(shadow: it denies nothing)": "shadow"}
-    found = re.findall(r"^  (l\d) .*?, burst \d+ ?(.*)\n +key (.*), stored as ", text, re.M)
+    found = re.findall(r"^  (l\d) .*?, burst \d+(?:, tier \w+)? ?(.*)\n +key (.*), stored as ", text, re.M)
     return [(limit, key, kinds[kind]) for limit, kind, key in found]
 
 
