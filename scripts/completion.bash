@@ -19,6 +19,17 @@ _steady_unused() { # COMMAND: the options of COMMAND that are not on the line ye
     done
 }
 
+_steady_verbs() { # those of admin, unless one of them is on the line
+    local verb verbs word
+    verbs=$("$_steady" help admin 2>/dev/null | sed -n 's/^  \([a-z][a-z]*\) .*/\1/p')
+    for word in "${COMP_WORDS[@]:2:COMP_CWORD-2}"; do
+        for verb in $verbs; do
+            [ "$word" = "$verb" ] && return
+        done
+    done
+    echo "$verbs"
+}
+
 _steady_values() { # OPTION TYPED
     case $1 in
     --on-error) echo report deny allow local ;;
@@ -47,11 +58,13 @@ _steady() {
     fi
     if [ "$COMP_CWORD" = 1 ]; then
         words=$(_steady_names)
-    elif [[ $prev = --* && $prev != --json && $prev != --charge && $prev != --help && $prev != -- ]]; then
+    elif [[ $prev = --* && $prev != --json && $prev != --charge && $prev != --help && $prev != --once && $prev != -- ]]; then
         words=$(_steady_values "$prev" "$cur")
         [ "$prev" = --store ] && compopt -o nospace 2>/dev/null
     elif [ "${COMP_WORDS[1]}" = check ] && [[ $cur != -* ]]; then
         words=$(compgen -f -- "$cur")
+    elif [ "${COMP_WORDS[1]}" = admin ] && [[ $cur != -* ]]; then
+        words=$(_steady_verbs)
     elif [ "${COMP_WORDS[1]}" = help ] && [ "$COMP_CWORD" = 2 ] && [[ $cur != -* ]]; then
         words=$(_steady_names)
     elif [[ $cur = -* ]]; then

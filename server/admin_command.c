@@ -19,14 +19,16 @@ static const char help[] =
     "  ban LIMIT KEY DURATION   denies all requests of KEY for a time such as 10m\n"
     "  unban LIMIT KEY          the same as reset\n"
     "  reload                   reads the rules again; if they have a mistake, the old rules stay\n"
-    "  explain OPTIONS          says what the daemon would answer to a request now, and why; it changes nothing\n"
+    "  explain                  says what a request would be answered now, and why; it changes nothing\n"
     "\n"
-    "LIMIT is the name of a limit of the rules. If it is empty, KEY is the key of a bucket as it is stored.\n"
+    "LIMIT is the name of a limit of the rules. If it is empty, KEY is the key of a bucket as it is\n"
+    "stored.\n"
     "\n"
     "Options of explain:\n" EXPLAIN_TEXT_HELP "\n"
     "Options of all:\n"
-    "  --admin ADDRESS  the admin socket: unix:/path, host:port, or the address of the dashboard with its token;\n"
-    "                   by default STEADY_ADMIN. STEADY_ADMIN_TOKEN is the token if the address has none.\n"
+    "  --admin ADDRESS          the admin socket: unix:/path, host:port, or the address of the dashboard\n"
+    "                           with its token; by default STEADY_ADMIN. STEADY_ADMIN_TOKEN is the\n"
+    "                           token if the address has none.\n"
     "  --help\n";
 
 static const struct {

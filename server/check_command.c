@@ -10,8 +10,8 @@
 enum { RIGHT = 0, WRONG = 2 };
 
 static const char help[] =
-    "usage: steady check FILE [--request 'METHOD TARGET'] [--ip ADDRESS] [--header 'NAME: VALUE'] [--json]\n"
-    "                         [--domain NAME --entry KEY=VALUE ...]\n"
+    "usage: steady check FILE [--request 'METHOD TARGET'] [--ip ADDRESS] [--header 'NAME: VALUE']\n"
+    "                         [--domain NAME --entry KEY=VALUE ...] [--json]\n"
     "\n"
     "Reads a rules file. With a request, says which limits count for it, and with what key.\n"
     "\n" EXPLAIN_TEXT_HELP "  --help\n"

@@ -19,13 +19,13 @@ static bool explain_fail(struct explain *explain, const char *what, const char *
     return false;
 }
 
-static struct rules_text explain_text_of(const json_t *value) {
+static struct rules_text explain_value(const json_t *value) {
     return (struct rules_text){json_string_value(value), json_string_length(value)};
 }
 
 /* A, a separator, B. The blanks before B do not count. */
 static bool explain_split(struct rules_field *field, const json_t *value, char separator) {
-    const struct rules_text text = explain_text_of(value);
+    const struct rules_text text = explain_value(value);
     const char *at = text.len > 0 ? memchr(text.bytes, separator, text.len) : NULL;
     if (at == NULL || at == text.bytes) return false;
     field->name = (struct rules_text){text.bytes, (size_t)(at - text.bytes)};
@@ -83,7 +83,7 @@ bool explain_read(struct explain *explain, const json_t *document) {
         !explain_read_fields(explain, json_object_get(document, "entries"), '=', "an entry is KEY=VALUE",
                              explain->entries, &request->n_entries))
         return false;
-    request->domain = explain_text_of(json_object_get(document, "domain"));
+    request->domain = explain_value(json_object_get(document, "domain"));
     value = json_object_get(document, "request");
     if (value != NULL && !explain_split(&line, value, ' '))
         return explain_fail(explain, "a request is METHOD TARGET, such as POST /login", json_string_value(value));
@@ -92,7 +92,7 @@ bool explain_read(struct explain *explain, const json_t *document) {
         request->target = line.value;
     }
     value = json_object_get(document, "host");
-    if (value != NULL) request->host = explain_text_of(value);
+    if (value != NULL) request->host = explain_value(value);
     value = json_object_get(document, "ip");
     explain->has_peer = value != NULL;
     return value == NULL ||

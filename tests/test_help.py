@@ -25,7 +25,7 @@ def commands_in_the_source():
 
 
 # Those of steadyd, which `steady` starts.
-DAEMON_COMMANDS = {"serve", "check"}
+DAEMON_COMMANDS = {"serve", "check", "top", "admin"}
 
 
 def options_in_the_source():
@@ -96,11 +96,19 @@ def complete(steady, *words):
 
 
 @pytest.mark.parametrize("words, offered", [
-    (("",), "bench check consume help peek reserve reset serve settle version wait"),
+    (("",), "admin bench check consume help peek reserve reset serve settle top version wait"),
     (("co",), "consume"),
     (("ser",), "serve"),
     (("serve", "--admin", "u"), "unix:"),
     (("serve", "--limit", "100/m"), "100/min"),
+    (("admin", "re"), "reset reload"),
+    (("admin", "--admin", "u"), "unix:"),
+    (("admin", "--admin", "unix:/s", ""), "reset ban unban reload explain"),
+    (("admin", "ban", "l"), ""),
+    (("admin", "explain", "--he"), "--header --help"),
+    (("top", "--once", ""), ""),
+    (("top", "--once", "--a"), "--admin"),
+    (("check", "x.yaml", "--js"), "--json"),
     (("help", "v"), "version"),
     (("consume", "k", "--re"), "--recharge"),
     (("consume", "k", "--js"), "--json"),
@@ -145,18 +153,30 @@ def test_help_and_completion_of_a_daemon_command_are_those_of_the_daemon(run, st
     assert own.returncode == ALLOWED and own.stdout.startswith(f"usage: steady {command}")
     assert run("help", command).stdout == own.stdout
     options = options_of(run, command)
-    assert len(options) >= 6 and complete(steady, command, "--") == [f"--{option}" for option in options]
+    assert len(options) >= 3 and complete(steady, command, "--") == [f"--{option}" for option in options]
     assert max(len(line) for line in own.stdout.splitlines()) <= 100
 
 
 @needs_daemon
-@pytest.mark.parametrize("command", sorted(DAEMON_COMMANDS))
+@pytest.mark.parametrize("command", ["check", "serve"])
 def test_the_manual_and_the_page_of_a_daemon_command_name_its_options(run, command):
     options = options_of(run, command)
     manual = (ROOT / f"man/steady-{command}.1").read_text()
     assert set(re.findall(r"^\.It Fl -([a-z-]+)", manual, re.M)) == set(options)
     page = (ROOT / "docs/reference" / {"serve": "serve.md", "check": "rules.md"}[command]).read_text()
     assert [option for option in options if f"`--{option}" not in page] == []
+
+
+@needs_daemon
+@pytest.mark.parametrize("command", ["admin", "top"])
+def test_the_page_and_the_manual_of_the_daemon_name_the_verbs_and_options_of_its_commands(run, command):
+    verbs = re.findall(r"^  ([a-z]+) ", run("help", command).stdout, re.M)
+    assert verbs == (["reset", "ban", "unban", "reload", "explain"] if command == "admin" else [])
+    pages = [(ROOT / "docs/reference" / name).read_text() for name in ("serve.md", "rules.md")]
+    assert [option for option in options_of(run, command) if not any(f"`--{option}" in page for page in pages)] == []
+    assert [verb for verb in verbs if f"| `steady admin {verb}" not in pages[0]] == []
+    manual = (ROOT / "man/steady-serve.1").read_text()
+    assert [verb for verb in verbs if f"steady admin {verb}" not in manual] == []
 
 
 def test_without_the_daemon_its_commands_say_what_to_build(steady, tmp_path):

@@ -2,14 +2,18 @@
 """`steady admin explain` and `steady check --json`: what the daemon would answer, and why. It only looks."""
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
 import time
 
 import pytest
+from conftest import ROOT
 from resp import Redis
 from serve_rig import BUILD, daemon, needs_daemon, rules_file
+from test_serve_docs import matches, rows, shown, words
 
 pytestmark = needs_daemon
 
@@ -251,6 +255,41 @@ def test_a_header_that_is_not_utf_8_is_checked_and_not_sent(tmp_path):
     command[1:3] = [b"admin", b"explain"]
     run = subprocess.run(command, capture_output=True, check=False)
     assert run.returncode == 2 and b"must be UTF-8" in run.stderr
+
+
+# ---- The page ----
+
+
+PAGE = ROOT / "docs/reference/explain.md"
+
+
+def test_the_output_that_the_page_shows_is_what_a_user_sees():
+    (command, printed), = shown(PAGE)
+    with daemon("--config", ROOT / "examples/steady.yaml", "--threads", 1, "--admin", "127.0.0.1:0") as served:
+        for _ in range(10):
+            assert served.check("/login", "POST")[0] == 200
+        run = steady(*shlex.split(command)[1:], STEADY_ADMIN=f"http://127.0.0.1:{served.admin_port}/#token={served.token}")
+        assert matches(run.stdout, printed), run.stdout
+
+
+def test_the_page_has_each_member(tmp_path):
+    path = rules(tmp_path)
+    with daemon("--config", path, "--threads", 1, "--admin", "127.0.0.1:0") as served:
+        found = [explain(served, "POST /login", ip="192.0.2.1", headers=["X-Forwarded-For: 192.0.2.1"]),
+                 explain(served, domain="shop", entries=["never=1"]), explain(served, domain="shop", entries=["free=1"]),
+                 explain(served, domain="shop", entries=["path=/checkout"])]
+    assert words(rows(PAGE, "member | meaning")) == set(found[0])
+    parts = [*found[0]["client"], *found[0]["limits"][0]["rate"], *found[0]["others"][0]]
+    assert [member for member in parts if f"`{member}`" not in PAGE.read_text()] == []
+    limits = {member for document in found for limit in document["limits"] for member in limit}
+    assert words(rows(PAGE, "member of a limit")) == limits
+    answers = {member for document in found for member in document["answer"]}
+    assert words(rows(PAGE, "member of `answer`")) == answers
+    checked = json.loads(steady("check", path, "--json").stdout)
+    assert words(rows(PAGE, "member of `steady check")) == set(checked)
+    options = re.findall(r"^  --([a-z]+)", steady("check", "--help").stdout, re.M)
+    assert {f"--{option}" for option in options if option != "help"} == {
+        cell.split()[0] for cell in words(rows(PAGE, "option | member"))}
 
 
 # ---- Wrong requests, and a store without a verdict ----
