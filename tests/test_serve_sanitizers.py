@@ -33,6 +33,8 @@ def ask_all(served, number):
         if i % 10 == 0:
             served.metrics()
             served.admin("GET", "/admin/top")
+            served.admin("POST", "/admin/explain", {"request": "POST /login", "ip": f"192.0.2.{number}"})
+            served.admin("POST", "/admin/explain", {"domain": "none", "entries": ["k=v"]})
             served.admin("POST", "/admin/reset", {"limit": "login", "key": f"192.0.2.{number}"})
     redis.close()
 
