@@ -221,8 +221,21 @@ static void report_html_timeline_table(FILE *to, const struct report *report, co
     fputs("</tbody></table></details>\n", to);
 }
 
+/* The denied requests below, the allowed ones on top. */
+static void report_html_stack(FILE *to, const struct report *report, const struct report_limit *limit) {
+    uint64_t allowed[REPORT_TIMELINE], denied[REPORT_TIMELINE];
+    const uint64_t peak = report_peak(report, limit, false);
+    for (size_t i = 0; i < report->n_intervals; i++) {
+        denied[i] = limit->timeline[i].denied;
+        allowed[i] = limit->timeline[i].requests - denied[i];
+    }
+    report_html_bars(to, "denied", NULL, denied, report->n_intervals, peak);
+    report_html_bars(to, "allowed", denied, allowed, report->n_intervals, peak);
+    fputs("</svg>", to);
+}
+
 static void report_html_timeline(FILE *to, const struct report *report, const struct report_limit *limit) {
-    uint64_t requests[REPORT_TIMELINE], allowed[REPORT_TIMELINE], denied[REPORT_TIMELINE];
+    uint64_t requests[REPORT_TIMELINE], denied[REPORT_TIMELINE];
     const size_t n = report->n_intervals;
     const uint64_t peak = report_peak(report, limit, false), denied_peak = report_peak(report, limit, true);
     char text[REPORT_SHORT];
@@ -230,7 +243,6 @@ static void report_html_timeline(FILE *to, const struct report *report, const st
     for (size_t i = 0; i < n; i++) {
         requests[i] = limit->timeline[i].requests;
         denied[i] = limit->timeline[i].denied;
-        allowed[i] = requests[i] - denied[i];
     }
     fprintf(to, "<section class=\"card\"><h3>Requests over time</h3><p class=\"hint\">in %s each, UTC</p>\n",
             report_duration(text, report->interval));
@@ -244,9 +256,8 @@ static void report_html_timeline(FILE *to, const struct report *report, const st
     report_html_list_attribute(to, "denied", denied, n);
     fputs(">\n", to);
     report_html_svg(to, "", n, "Requests over time; the denied ones are below. The table has the values.");
-    report_html_bars(to, "denied", NULL, denied, n, peak);
-    report_html_bars(to, "allowed", denied, allowed, n, peak);
-    fprintf(to, "</svg><span class=\"peak\">%s</span>\n", report_number(text, peak));
+    report_html_stack(to, report, limit);
+    fprintf(to, "<span class=\"peak\">%s</span>\n", report_number(text, peak));
     if (denied_peak > 0 && denied_peak < peak / 8) {
         fprintf(to, "<span class=\"peak second\">denied alone, up to %s</span>", report_number(text, denied_peak));
         report_html_svg(to, "low", n, "Denied requests over time, on a scale of their own.");
@@ -475,9 +486,10 @@ static void report_html_keys(FILE *to, const struct report *report, const struct
 
 static void report_html_list(FILE *to, const struct report_limit *limit, const struct report_list *list,
                              const char *title, const char *class) {
-    if (list->n == 0) return;
+    const size_t shown = report_shown(list, REPORT_TOP);
+    if (shown == 0) return;
     fprintf(to, "<section class=\"card %s\"><h3>%s</h3>\n<table class=\"bars\"><tbody>\n", class, title);
-    for (size_t i = 0; i < list->n; i++) {
+    for (size_t i = 0; i < shown; i++) {
         const struct report_count *item = &list->items[i];
         fputs("<tr>", to);
         report_html_text_cell(to, " all", item->name);
@@ -627,8 +639,9 @@ static void report_html_limit(FILE *to, const struct report *report, const struc
 static void report_html_overview(FILE *to, const struct report *report) {
     char n[REPORT_SHORT];
     if (report->n_limits < 2) return;
-    fputs("<section class=\"card\"><h3>Limits</h3>\n<table><thead><tr><th>Limit</th><th class=\"n\">Requests</th>"
-          "<th class=\"n\">Denied</th><th class=\"n wide\">Share</th><th class=\"n wide\">Clients denied</th></tr>"
+    fputs("<section class=\"card\"><h3>Limits</h3>\n<table><thead><tr><th>Limit</th><th class=\"wide\">Over time</th>"
+          "<th class=\"n\">Requests</th><th class=\"n\">Denied</th><th class=\"n wide\">Share</th>"
+          "<th class=\"n wide\">Clients denied</th></tr>"
           "</thead><tbody>\n",
           to);
     for (size_t i = 0; i < report->n_limits; i++) {
@@ -636,7 +649,12 @@ static void report_html_overview(FILE *to, const struct report *report) {
         const bool any = limit->has_verdicts && limit->requests > 0;
         fprintf(to, "<tr><td class=\"text\"><a href=\"#limit-%zu\">", i + 1);
         report_html_own(to, report_name(limit));
-        fputs("</a></td>", to);
+        fputs("</a></td><td class=\"spark wide\">", to);
+        if (limit->requests > 0 && report->n_intervals > 1) {
+            report_html_svg(to, "", report->n_intervals, "Requests over time; the denied ones are below.");
+            report_html_stack(to, report, limit);
+        }
+        fputs("</td>", to);
         report_html_number_cell(to, "", report_number(n, limit->requests));
         report_html_number_cell(to, limit->denied > 0 ? " red" : "", any ? report_number(n, limit->denied) : "–");
         report_html_number_cell(to, " wide", any ? report_share(n, limit->denied, limit->requests) : "");

@@ -342,9 +342,12 @@ static void report_text_waits(const struct report_page *page, const struct repor
     if (limit->wait_max < 0 || limit->denied == 0) return;
     putc('\n', page->to);
     report_text_label(page, "wait");
-    snprintf(line, sizeof line, "half of the denied at most %s, 99 %% at most %s, longest %s",
-             report_duration(p50, limit->wait_p50), report_duration(p99, limit->wait_p99),
-             report_duration(longest, limit->wait_max));
+    if (limit->wait_p50 == limit->wait_max)
+        snprintf(line, sizeof line, "at most %s", report_duration(longest, limit->wait_max));
+    else
+        snprintf(line, sizeof line, "half of the denied at most %s, 99 %% at most %s, longest %s",
+                 report_duration(p50, limit->wait_p50), report_duration(p99, limit->wait_p99),
+                 report_duration(longest, limit->wait_max));
     report_text_wrap(page, line, 12, 12);
 }
 
@@ -396,9 +399,10 @@ static void report_text_statuses(const struct report_page *page, const struct re
 static void report_text_list(const struct report_page *page, const struct report_limit *limit,
                              const struct report_list *list, const char *title) {
     char n[REPORT_SHORT], number[REPORT_SHORT + 1], share[REPORT_SHORT];
-    if (list->n == 0) return;
+    const size_t shown = report_shown(list, NAMES_SHOWN);
+    if (shown == 0) return;
     report_text_heading(page, title);
-    for (size_t i = 0; i < list->n && i < NAMES_SHOWN; i++) {
+    for (size_t i = 0; i < shown; i++) {
         const struct report_count *item = &list->items[i];
         snprintf(number, sizeof number, "%s%s", item->error > 0 ? "~" : "", report_number(n, item->n));
         fprintf(page->to, "%*s%12s%9s  ", MARGIN, "", number, report_share(share, item->n, limit->denied));

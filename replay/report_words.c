@@ -394,6 +394,13 @@ bool report_bins(const struct report_rate *rate, int64_t capacity, size_t *first
     return any;
 }
 
+size_t report_shown(const struct report_list *list, size_t most) {
+    size_t n = 0;
+    while (n < list->n && n < most && list->items[n].n > list->items[n].error)
+        n++;
+    return n;
+}
+
 uint64_t report_peak(const struct report *report, const struct report_limit *limit, bool denied) {
     uint64_t peak = 0;
     for (size_t i = 0; i < report->n_intervals && i < REPORT_TIMELINE; i++) {
@@ -499,28 +506,33 @@ void report_findings(const struct report *report, const struct report_limit *lim
     else
         report_words_say_denied(limit, to);
     if (limit->other > 0)
-        report_words_say(to, "Another limit would have denied %s more %s; this limit had let them through.",
+        report_words_say(to, "Another limit would have denied %s %s that this one lets through.",
                          report_number(a, limit->other), report_words_requests(limit->other));
     if (limit->limit->shadow && limit->denied > 0)
         report_words_say(to, "In `mode: shadow` it denies nothing; these figures are what it would do.");
 }
 
 void report_needs(const struct report_limit *limit, char out[REPORT_SENTENCE]) {
-    static const char *const names[] = {"half", "90 %", "99 %", "99.9 %", "all"};
-    size_t len = (size_t)snprintf(out, REPORT_SENTENCE, "A burst of ");
+    static const char *const shares[] = {"half of the ", "90 % of the ", "99 % of the ", "99.9 % of the ", "all "};
+    static const char *const short_shares[] = {"half", "90 %", "99 %", "99.9 %", "all"};
+    const int64_t *needed = limit->needed.needed;
+    size_t len = 0;
     char n[REPORT_SHORT], whom[REPORT_SHORT];
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        const int64_t needed = limit->needed.needed[i];
-        if (i == 0)
-            snprintf(whom, sizeof whom, "half of the %s", report_noun(limit, 2));
-        else
-            snprintf(whom, sizeof whom, "%s", names[i]);
-        if (needed < 1) {
-            len += (size_t)snprintf(out + len, REPORT_SENTENCE - len, "; none is enough for %s", whom);
+    for (size_t i = 0; i < sizeof shares / sizeof shares[0]; i++) {
+        if (i < 4 && needed[i] > 0 && needed[i] == needed[i + 1]) continue; /* it is enough for more */
+        snprintf(whom, sizeof whom, "%s%s", len == 0 ? shares[i] : short_shares[i],
+                 len == 0 ? report_noun(limit, 2) : "");
+        if (needed[i] < 1) {
+            len += (size_t)snprintf(out + len, REPORT_SENTENCE - len,
+                                    len == 0 ? "No burst is enough for %s" : "; none for %s", whom);
             break;
         }
-        len += (size_t)snprintf(out + len, REPORT_SENTENCE - len, "%s%s %s %s", i > 0 ? ", " : "",
-                                report_number(n, (uint64_t)needed), i > 0 ? "for" : "is enough for", whom);
+        if (len == 0)
+            len += (size_t)snprintf(out, REPORT_SENTENCE, "A burst of %s is enough for %s",
+                                    report_number(n, (uint64_t)needed[i]), whom);
+        else
+            len += (size_t)snprintf(out + len, REPORT_SENTENCE - len, ", %s for %s",
+                                    report_number(n, (uint64_t)needed[i]), whom);
     }
     snprintf(out + len, REPORT_SENTENCE - len, ".");
 }

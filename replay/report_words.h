@@ -59,6 +59,10 @@ void report_bin(size_t i, int64_t *low, int64_t *high);
 /* The bins that have keys, or the capacity: from *first to *last. False: there are no keys. */
 bool report_bins(const struct report_rate *rate, int64_t capacity, size_t *first, size_t *last);
 
+/* How many items of a list to show a reader, at most `most`. The order of counts that are smaller than their error is
+ * by chance. */
+size_t report_shown(const struct report_list *list, size_t most);
+
 uint64_t report_peak(const struct report *report, const struct report_limit *limit, bool denied);
 
 /* ---- Sentences ---- */

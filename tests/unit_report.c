@@ -268,7 +268,8 @@ static void text_tells_first_who_would_have_been_denied(void **state) {
     assert_has(out.text, "3.1 % of the clients (127 of 4,096) would have been denied at least once.");
     assert_has(out.text, "Half of the 1,125 denied requests (5.9 % of all) came from 4 of them.");
     assert_has(out.text, "562 of\n  the denied requests came while their client was blocked.");
-    assert_has(out.text, "3 requests cost more\n  than the burst");
+    assert_has(out.text, "3 requests cost more\n  than the burst, so no wait would help. Another limit would have "
+                         "denied 17\n  requests that this one lets through.");
     assert_has(out.text, "wait      half of the denied at most 1.2 s, 99 % at most 48 s, longest 10 min");
     assert_has(out.text, "bad lines 12 left out; the first ones:\n            access.log:17: no time in []");
     assert_has(out.text, "time      2026-12-01 00:00:03 to 23:59:59 UTC (23 h 59 min)");
@@ -370,6 +371,43 @@ static void report_of_one_line_or_none_is_complete(void **state) {
     assert_report_has(rig_empty(), HTML, "<dt>Time</dt><dd>no request</dd>");
     json_decref(json_of(rig_one_line()));
     json_decref(json_of(rig_empty()));
+}
+
+static void burst_that_is_enough_for_more_is_told_once(void **state) {
+    static const struct {
+        int64_t needed[5];
+        const char *text;
+    } cases[] = {
+        {{1, 7, 41, 213, 1804},
+         "A burst of 1 is enough for half of the clients, 7 for 90 %, 41 for 99 %, 213 for 99.9 %, 1,804 for all."},
+        {{1, 1, 1, 1, 1}, "A burst of 1 is enough for all clients."},
+        {{2, 2, 3, 3, 8}, "A burst of 2 is enough for 90 % of the clients, 3 for 99.9 %, 8 for all."},
+        {{2, 2, 2, 2, -1}, "A burst of 2 is enough for 99.9 % of the clients; none for all."},
+        {{-1, -1, -1, -1, -1}, "No burst is enough for half of the clients."},
+        {{2, 2, -1, -1, -1}, "A burst of 2 is enough for 90 % of the clients; none for 99 %."},
+    };
+    struct report *report = rig_report();
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[REPORT_SENTENCE];
+        memcpy(report->limits[RIG_LOGIN].needed.needed, cases[i].needed, sizeof cases[i].needed);
+        report_needs(&report->limits[RIG_LOGIN], text);
+        assert_string_equal(text, cases[i].text);
+    }
+}
+
+static void count_below_its_error_is_not_shown(void **state) {
+    struct report *report = rig_report();
+    (void)state;
+    report->limits[RIG_LOGIN].by_path.items[4].n = 5;
+    assert_report_has(report, TEXT, "~5 ");
+    report->limits[RIG_LOGIN].by_path.items[4].error = 5;
+    struct written text = written_as(report, TEXT), html = written_as(report, HTML);
+    assert_lacks(text.text, "~5 ");
+    assert_lacks(html.text, "/%6cogin");
+    free(text.text);
+    free(html.text);
+    assert_report_has(report, JSON, "/%6cogin");
 }
 
 /* ---- JSON ---- */
@@ -545,6 +583,8 @@ int main(void) {
         cmocka_unit_test(control_byte_of_a_log_never_reaches_the_terminal),
         cmocka_unit_test(wide_character_counts_as_two_columns),
         cmocka_unit_test(report_of_one_line_or_none_is_complete),
+        cmocka_unit_test(burst_that_is_enough_for_more_is_told_once),
+        cmocka_unit_test(count_below_its_error_is_not_shown),
         cmocka_unit_test(json_has_each_figure_as_an_integer),
         cmocka_unit_test(json_is_null_where_nothing_is_known),
         cmocka_unit_test(bytes_of_a_key_can_be_restored),
