@@ -124,7 +124,7 @@ HELP := $(filter-out $(call obj,tests/unit_*.c tests/live_*.c tests/prog_*.c tes
 FAULTS := $(patsubst tests/faults/%.c,$(BUILD)/faults/%,$(filter-out %_shim.c,$(wildcard tests/faults/*.c)))
 BENCH := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
 # Shared objects that servers load: modules for measurements and tests, and a shim for modules with ASan.
-LOADED := $(BUILD)/floor.so $(BUILD)/other.so $(BUILD)/asan_shim.so
+LOADED := $(BUILD)/floor.so $(BUILD)/other.so $(BUILD)/asan_shim.so $(BUILD)/boot_clock.so
 
 INSTALLED := $(BUILD)/steady $(BUILD)/libsteady.so $(BUILD)/libsteady.a $(BUILD)/steady.so \
              $(if $(WITH_HIREDIS),$(BUILD)/libsteady-hiredis.so $(BUILD)/libsteady-hiredis.a) \
@@ -250,6 +250,7 @@ $(BUILD)/test/libhelp.a: $(HELP)
 $(BUILD)/floor.so: $(BUILD)/obj/bench/modules/floor.o $(BUILD)/obj/module/abi.o
 $(BUILD)/other.so: $(BUILD)/obj/tests/modules/other.o $(BUILD)/obj/module/abi.o
 $(BUILD)/asan_shim.so: $(BUILD)/obj/tests/modules/asan_shim.o
+$(BUILD)/boot_clock.so: $(BUILD)/obj/tests/modules/boot_clock.o
 $(LOADED):
 	$(Q)$(LINK) -shared -o $@ $^
 $(BUILD)/obj/bench/modules/%.o $(BUILD)/obj/tests/modules/%.o: OWN = -fPIC -Imodule

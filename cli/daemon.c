@@ -9,7 +9,7 @@
 #include "cli.h"
 
 bool daemon_has(const char *command) {
-    static const char *const commands[] = {"serve", "check", "top", "admin"};
+    static const char *const commands[] = {"serve", "check", "replay", "top", "admin"};
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
         if (strcmp(command, commands[i]) == 0) return true;
     return false;

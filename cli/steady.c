@@ -68,6 +68,7 @@ static void main_add_usage(struct text *text) {
     text_add(text,
              "\n  steady serve                      answer HTTP, gRPC and RESP by rules\n"
              "  steady check FILE                 check rules; say what counts for a request\n"
+             "  steady replay LOG...              say what limits would have done to a log\n"
              "  steady top                        show rates, limits and top keys of a daemon\n"
              "  steady admin VERB                 reset, ban, unban, reload, explain\n"
              "\nsteady help COMMAND shows its options. For example, at most once in ten minutes:\n\n"

@@ -77,14 +77,21 @@ void heavy_add(struct heavy *heavy, struct rules_text text) {
     }
 }
 
+/* Equal counts are sorted by text. */
+static bool heavy_is_before(const struct counter *a, const struct heavy_item *b) {
+    if (a->n != b->n) return a->n > b->n;
+    const int order = memcmp(a->text, b->text.bytes, a->len < b->text.len ? a->len : b->text.len);
+    return order != 0 ? order < 0 : a->len < b->text.len;
+}
+
 size_t heavy_list(const struct heavy *heavy, struct heavy_item *items, size_t room, uint64_t *error) {
     size_t n = 0;
     *error = heavy->lost;
     for (size_t i = 0; i < heavy->n; i++) {
         const struct counter *counter = &heavy->counters[i];
-        if (n == room && (room == 0 || items[n - 1].n >= counter->n)) continue;
+        if (n == room && (room == 0 || !heavy_is_before(counter, &items[n - 1]))) continue;
         size_t at = n < room ? n++ : n - 1;
-        for (; at > 0 && items[at - 1].n < counter->n; at--)
+        for (; at > 0 && heavy_is_before(counter, &items[at - 1]); at--)
             items[at] = items[at - 1];
         items[at] = (struct heavy_item){{counter->text, counter->len}, counter->n};
     }

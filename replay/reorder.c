@@ -56,6 +56,10 @@ struct reorder *reorder_new(const struct reorder_options *options) {
 
 bool reorder_is_late(const struct reorder *reorder, int64_t time) { return reorder_second(time) < reorder->released; }
 
+int64_t reorder_earliest(const struct reorder *reorder) {
+    return reorder->released > INT64_MIN ? reorder->released * 1000000 : INT64_MIN;
+}
+
 /* ---- Adding ---- */
 
 static struct second *reorder_find(struct reorder *reorder, int64_t second) {

@@ -24,6 +24,9 @@ struct reorder *reorder_new(const struct reorder_options *options);
 /* Whether an event of this time would be too late. */
 bool reorder_is_late(const struct reorder *reorder, int64_t time);
 
+/* The earliest time that is not too late. */
+int64_t reorder_earliest(const struct reorder *reorder);
+
 /* Room for an event of `size` bytes, aligned for every type, to be filled before the next call. NULL: it is too late,
  * or there is no memory. whole: its time is known to the second only. */
 void *reorder_add(struct reorder *reorder, int64_t time, bool whole, size_t size);

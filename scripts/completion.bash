@@ -9,11 +9,11 @@ _steady_names() { # COMMAND: the options of COMMAND; without COMMAND: the comman
     fi
 }
 
-_steady_unused() { # COMMAND: the options of COMMAND that are not on the line yet, and --rate
+_steady_unused() { # COMMAND: the options of COMMAND that are not on the line yet, and those that repeat
     local option word
     for option in $(_steady_names "$1"); do
         for word in "${COMP_WORDS[@]:2:COMP_CWORD-2}"; do
-            [ "$word" = "$option" ] && [ "$option" != --rate ] && continue 2
+            [ "$word" = "$option" ] && [[ $option != --rate && $option != --field ]] && continue 2
         done
         echo "$option"
     done
@@ -34,7 +34,11 @@ _steady_values() { # OPTION TYPED
     case $1 in
     --on-error) echo report deny allow local ;;
     --engine) echo auto script module ;;
-    --config | --log) compgen -f -- "$2" ;;
+    --config | --log | --against | --html | --verdicts) compgen -f -- "$2" ;;
+    --format) "$_steady" replay --help 2>/dev/null | sed -n '/^Formats:/,/^$/s/^  \([a-z0-9-]*\) .*/\1/p' ;;
+    --at) echo begin end ;;
+    --key) echo ip path host method header: cookie: query: hash: ;;
+    --suggest) echo 99% 99.9% 99.99% 100% ;;
     --listen | --admin) echo unix: 127.0.0.1: ;;
     --store) echo file: memory: redis:// redis+sentinel:// rediss:// rediss+sentinel:// unix: valkey:// valkeys:// ;;
     --recharge | --block | --max-wait | --timeout)
@@ -58,10 +62,10 @@ _steady() {
     fi
     if [ "$COMP_CWORD" = 1 ]; then
         words=$(_steady_names)
-    elif [[ $prev = --* && $prev != --json && $prev != --charge && $prev != --help && $prev != --once && $prev != -- ]]; then
+    elif [[ $prev = --* && ! $prev =~ ^--(json|charge|help|spread|csv|hash-keys|once|)$ ]]; then
         words=$(_steady_values "$prev" "$cur")
         [ "$prev" = --store ] && compopt -o nospace 2>/dev/null
-    elif [ "${COMP_WORDS[1]}" = check ] && [[ $cur != -* ]]; then
+    elif [[ ${COMP_WORDS[1]} =~ ^(check|replay)$ && $cur != -* ]]; then
         words=$(compgen -f -- "$cur")
     elif [ "${COMP_WORDS[1]}" = admin ] && [[ $cur != -* ]]; then
         words=$(_steady_verbs)

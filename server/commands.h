@@ -7,6 +7,7 @@
 
 int serve_main(int argc, char **argv);
 int check_command_main(int argc, char **argv);
+int replay_main(int argc, char **argv); /* replay/replay.c */
 int top_command_main(int argc, char **argv);
 int admin_command_main(int argc, char **argv);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * steadyd: the daemon, and the commands that need its rules. The command `steady` starts it for `steady serve` and
- * `steady check`. */
+ * steadyd: the daemon, and the commands that need its rules. The command `steady` starts it for `steady serve`,
+ * `steady check` and `steady replay`. */
 #include <stdio.h>
 #include <string.h>
 
@@ -13,6 +13,7 @@ static const struct {
 } commands[] = {
     {"serve", serve_main, "answer HTTP, gRPC and RESP by the rules of a file"},
     {"check", check_command_main, "check a rules file, and say what counts for a request"},
+    {"replay", replay_main, "say what limits would have done to the requests of a log"},
     {"top", top_command_main, "show rates, limits and top keys of a daemon"},
     {"admin", admin_command_main, "reset, ban or explain a key of a daemon, or reload its rules"},
 };

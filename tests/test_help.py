@@ -25,7 +25,7 @@ def commands_in_the_source():
 
 
 # Those of steadyd, which `steady` starts.
-DAEMON_COMMANDS = {"serve", "check", "top", "admin"}
+DAEMON_COMMANDS = {"serve", "check", "replay", "top", "admin"}
 
 
 def options_in_the_source():
@@ -96,7 +96,7 @@ def complete(steady, *words):
 
 
 @pytest.mark.parametrize("words, offered", [
-    (("",), "admin bench check consume help peek reserve reset serve settle top version wait"),
+    (("",), "admin bench check consume help peek replay reserve reset serve settle top version wait"),
     (("co",), "consume"),
     (("ser",), "serve"),
     (("serve", "--admin", "u"), "unix:"),
@@ -133,6 +133,10 @@ def complete(steady, *words):
     (("wait", "k", "--max-wait", "5"), "5us 5ms 5s 5m 5h 5d"),
     (("consume", "k", "--charge", "--am"), "--amount"),
     (("settle", "r1", "--js"), "--json"),
+    (("replay", "log", "--spread", "--ag"), "--against"),
+    (("replay", "log", "--field", "ip=a", "--fi"), "--field"),
+    (("replay", "log", "--at", ""), "begin end"),
+    (("replay", "log", "--format", "comb"), "combined"),
 ])
 def test_completion_offers_matching_words(steady, words, offered):
     assert complete(steady, *words) == offered.split()
