@@ -143,7 +143,7 @@ static void report_html_read(FILE *to, const struct report *report) {
     fputs("</dd>\n", to);
     fprintf(to, "<dt>Lines</dt><dd>%s", report_number(n, report->lines));
     if (report->bytes > 0) fprintf(to, " (%s)", report_bytes(bytes, report->bytes));
-    if (report->format != NULL) {
+    if (report->format != NULL && report->format[0] != '\0') {
         fputs(", format ", to);
         report_html_string(to, report->format);
     }
@@ -394,7 +394,13 @@ static void report_html_needs(FILE *to, const struct report_limit *limit) {
             "</thead><tbody>\n",
             report_noun(limit, 2)[0] == 'c' ? "Clients" : "Keys");
     for (size_t i = first; i <= last; i++) {
+        const size_t gap = report_gap(&limit->needed, capacity, i);
         int64_t low, high;
+        if (gap > 0) {
+            fputs("<tr><td class=\"n soft\">⋮</td><td></td><td></td></tr>\n", to);
+            i += gap - 1;
+            continue;
+        }
         report_bin(i, &low, &high);
         const bool here = capacity >= low && capacity <= high;
         fprintf(to, "<tr%s><td class=\"n\">%s", here ? " class=\"mark\"" : "", report_number(a, (uint64_t)low));
@@ -641,8 +647,10 @@ static void report_html_overview(FILE *to, const struct report *report) {
     if (report->n_limits < 2) return;
     fputs("<section class=\"card\"><h3>Limits</h3>\n<table><thead><tr><th>Limit</th><th class=\"wide\">Over time</th>"
           "<th class=\"n\">Requests</th><th class=\"n\">Denied</th><th class=\"n wide\">Share</th>"
-          "<th class=\"n wide\">Clients denied</th></tr>"
-          "</thead><tbody>\n",
+          "<th class=\"n wide\">",
+          to);
+    fputs(report_overview_noun(report)[0] == 'c' ? "Clients denied</th></tr></thead><tbody>\n"
+                                                 : "Keys denied</th></tr></thead><tbody>\n",
           to);
     for (size_t i = 0; i < report->n_limits; i++) {
         const struct report_limit *limit = &report->limits[i];

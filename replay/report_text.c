@@ -222,7 +222,7 @@ static void report_text_read(const struct report_page *page, const struct report
     report_text_label(page, "lines");
     fprintf(page->to, "%s", report_number(n, report->lines));
     if (report->bytes > 0) fprintf(page->to, " (%s)", report_bytes(bytes, report->bytes));
-    if (report->format != NULL) {
+    if (report->format != NULL && report->format[0] != '\0') {
         fprintf(page->to, ", format ");
         report_text_foreign(page, report->format);
     }
@@ -247,8 +247,8 @@ static void report_text_overview(const struct report_page *page, const struct re
     const size_t names = page->columns - MARGIN - 50;
     fprintf(page->to, "\n");
     report_text_style(page, DIM);
-    fprintf(page->to, "%*s%-*s%12s%12s%9s%17s\n", MARGIN, "", (int)names, "limit", "requests", "denied", "",
-            "clients denied");
+    snprintf(a, sizeof a, "%s denied", report_overview_noun(report));
+    fprintf(page->to, "%*s%-*s%12s%12s%9s%17s\n", MARGIN, "", (int)names, "limit", "requests", "denied", "", a);
     report_text_style(page, PLAIN);
     for (size_t i = 0; i < report->n_limits; i++) {
         const struct report_limit *limit = &report->limits[i];
@@ -455,7 +455,13 @@ static void report_text_needs(const struct report_page *page, const struct repor
              report_rate_text(&limit->needed.rate, rate));
     report_text_heading(page, title);
     for (size_t i = first; i <= last; i++) {
+        const size_t gap = report_gap(&limit->needed, capacity, i);
         int64_t low, high;
+        if (gap > 0) {
+            fprintf(page->to, "%*s%*s  %s\n", MARGIN, "", (int)ranges, "", page->utf8 ? "⋮" : ":");
+            i += gap - 1;
+            continue;
+        }
         report_bin(i, &low, &high);
         fprintf(page->to, "%*s%*s  ", MARGIN, "", (int)ranges, report_text_bin(range, i));
         report_text_bar(page, limit->needed.bins[i], most, page->columns - MARGIN - ranges - 2 - 20 - tag,
@@ -499,12 +505,14 @@ static void report_text_suggestion(const struct report_page *page, const struct 
 
 static void report_text_choices(const struct report_page *page, const struct report_limit *limit) {
     char a[REPORT_SHORT], b[REPORT_SHORT], c[REPORT_SHORT], d[REPORT_SHORT], e[REPORT_SHORT], rate[REPORT_LIMIT];
+    char title[REPORT_SHORT];
     const int more = (int)(page->columns - COLUMNS_LEAST) / 4, wide = 12 + (more < 5 ? more : 5);
     if (limit->n_choices == 0) return;
     putc('\n', page->to);
     report_text_style(page, DIM);
-    fprintf(page->to, "%*s  %-14s%*s%*s%*s\n", MARGIN, "", "rate", wide - 2, "burst", wide + 9, "clients denied",
-            wide + 9, "requests denied");
+    snprintf(title, sizeof title, "%s denied", report_noun(limit, 2));
+    fprintf(page->to, "%*s  %-14s%*s%*s%*s\n", MARGIN, "", "rate", wide - 2, "burst", wide + 9, title, wide + 9,
+            "requests denied");
     report_text_style(page, PLAIN);
     for (size_t i = 0; i < limit->n_choices; i++) {
         const struct report_choice *choice = &limit->choices[i];

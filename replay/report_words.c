@@ -394,6 +394,17 @@ bool report_bins(const struct report_rate *rate, int64_t capacity, size_t *first
     return any;
 }
 
+size_t report_gap(const struct report_rate *rate, int64_t capacity, size_t first) {
+    size_t n = 0;
+    for (size_t i = first; i < REPORT_BINS && rate->bins[i] == 0; i++) {
+        int64_t low, high;
+        report_bin(i, &low, &high);
+        if (capacity >= low && capacity <= high) break;
+        n++;
+    }
+    return n > 2 ? n : 0;
+}
+
 size_t report_shown(const struct report_list *list, size_t most) {
     size_t n = 0;
     while (n < list->n && n < most && list->items[n].n > list->items[n].error)
@@ -430,6 +441,12 @@ const char *report_noun(const struct report_limit *limit, uint64_t n) {
     return client ? (n == 1 ? "client" : "clients") : (n == 1 ? "key" : "keys");
 }
 
+const char *report_overview_noun(const struct report *report) {
+    for (size_t i = 0; i < report->n_limits; i++)
+        if (report_noun(&report->limits[i], 2)[0] != 'c') return "keys";
+    return "clients";
+}
+
 static const char *report_words_requests(uint64_t n) { return n == 1 ? "request" : "requests"; }
 
 /* Why a limit counted for nothing. */
@@ -462,9 +479,11 @@ static void report_words_say_quiet(const struct report_limit *limit, struct repo
     const int64_t capacity = limit->limit->n_rates > 0 ? limit->limit->rates[0].max_capacity : 0;
     const int64_t most = limit->needed.needed[4];
     report_words_say(to, "No request would have been denied.");
-    report_words_say(to, "All %s %s of %s %s fit.", report_number(n, limit->requests),
-                     report_words_requests(limit->requests), report_number(keys, limit->keys),
-                     report_noun(limit, limit->keys));
+    if (limit->requests == 1)
+        report_words_say(to, "The only request fits.");
+    else
+        report_words_say(to, "All %s requests of %s %s fit.", report_number(n, limit->requests),
+                         report_number(keys, limit->keys), report_noun(limit, limit->keys));
     if (most > 0 && most <= capacity && limit->limit->n_rates == 1)
         report_words_say(to, "The busiest %s needs a burst of %s, and the limit has %s.", report_noun(limit, 1),
                          report_number(n, (uint64_t)most), report_number(keys, (uint64_t)capacity));
@@ -472,9 +491,19 @@ static void report_words_say_quiet(const struct report_limit *limit, struct repo
 
 static void report_words_say_denied(const struct report_limit *limit, struct report_sentences *to) {
     char share[REPORT_SHORT], a[REPORT_SHORT], b[REPORT_SHORT];
-    report_words_say(to, "%s of the %s (%s of %s) would have been denied at least once.",
-                     report_share(share, limit->keys_denied, limit->keys), report_noun(limit, 2),
-                     report_number(a, limit->keys_denied), report_number(b, limit->keys));
+    report_share(share, limit->keys_denied, limit->keys);
+    if (limit->keys_denied == limit->keys && limit->keys == 1)
+        report_words_say(to, "The only %s would have been denied.", report_noun(limit, 1));
+    else if (limit->keys_denied == limit->keys)
+        report_words_say(to, "All %s %s would have been denied at least once.", report_number(a, limit->keys),
+                         report_noun(limit, 2));
+    else
+        report_words_say(to, "%s%s of the %s (%s of %s) would have been denied at least once.",
+                         *share == '<'   ? "Less than "
+                         : *share == '>' ? "More than "
+                                         : "",
+                         share + (*share == '<' || *share == '>'), report_noun(limit, 2),
+                         report_number(a, limit->keys_denied), report_number(b, limit->keys));
     report_share(share, limit->denied, limit->requests);
     if (limit->keys_denied == 1)
         report_words_say(to, "All %s denied requests (%s of %s) came from this one.", report_number(a, limit->denied),

@@ -59,6 +59,9 @@ void report_bin(size_t i, int64_t *low, int64_t *high);
 /* The bins that have keys, or the capacity: from *first to *last. False: there are no keys. */
 bool report_bins(const struct report_rate *rate, int64_t capacity, size_t *first, size_t *last);
 
+/* How many bins from `first` on have neither a key nor the capacity, if there are at least three. */
+size_t report_gap(const struct report_rate *rate, int64_t capacity, size_t first);
+
 /* How many items of a list to show a reader, at most `most`. The order of counts that are smaller than their error is
  * by chance. */
 size_t report_shown(const struct report_list *list, size_t most);
@@ -74,6 +77,9 @@ struct report_sentences {
 
 /* "client" if a bucket belongs to a client, otherwise "key"; with an s if `n` is not 1. */
 const char *report_noun(const struct report_limit *limit, uint64_t n);
+
+/* "clients" if the buckets of all limits belong to clients, otherwise "keys". */
+const char *report_overview_noun(const struct report *report);
 
 /* What would have happened, or why nothing did. The first is the most important. */
 void report_findings(const struct report *report, const struct report_limit *limit, struct report_sentences *to);

@@ -396,6 +396,43 @@ static void burst_that_is_enough_for_more_is_told_once(void **state) {
     }
 }
 
+static void empty_bins_in_a_row_are_one_line(void **state) {
+    struct report *report = rig_alone(RIG_LOGIN);
+    uint64_t *bins = report->limits[0].needed.bins;
+    (void)state;
+    assert_report_has(report, TEXT, "      257 to 512                                          0      0 %\n");
+    bins[8] = 0;
+    assert_report_has(report, TEXT, "\n      129 to 256                                          0      0 %\n");
+    bins[7] = 0;
+    assert_report_has(
+        report, TEXT,
+        "33 to 64  ▌                                      31    0.8 %\n                  ⋮\n    513 to 1,024  ");
+    assert_report_has(report, HTML, "<tr><td class=\"n soft\">⋮</td>");
+    memset(bins, 0, REPORT_BINS * sizeof *bins);
+    bins[0] = 7;
+    assert_report_has(report, TEXT, "    100 %\n           ⋮\n  9 to 16  ");
+}
+
+static void headline_fits_one_and_all_clients(void **state) {
+    struct report *report = rig_alone(RIG_LOGIN);
+    struct report_limit *limit = &report->limits[0];
+    (void)state;
+    limit->keys = 100000;
+    limit->keys_denied = 2;
+    assert_report_has(report, TEXT,
+                      "\n  Less than 0.1 % of the clients (2 of 100,000) would have been denied at least\n  once.\n");
+    limit->keys_denied = 99999;
+    assert_report_has(report, HTML, "More than 99.9&nbsp;% of the clients (99,999 of 100,000) would");
+    limit->keys_denied = 100000;
+    assert_report_has(report, TEXT, "\n  All 100,000 clients would have been denied at least once.\n");
+    limit->keys = limit->keys_denied = 1;
+    assert_report_has(report, TEXT,
+                      "\n  The only client would have been denied.\n  All 1,125 denied requests (5.9 % of 18,949)");
+    limit->denied = limit->keys_denied = 0;
+    limit->requests = 1;
+    assert_report_has(report, TEXT, "\n  No request would have been denied.\n  The only request fits.");
+}
+
 static void count_below_its_error_is_not_shown(void **state) {
     struct report *report = rig_report();
     (void)state;
@@ -584,6 +621,8 @@ int main(void) {
         cmocka_unit_test(wide_character_counts_as_two_columns),
         cmocka_unit_test(report_of_one_line_or_none_is_complete),
         cmocka_unit_test(burst_that_is_enough_for_more_is_told_once),
+        cmocka_unit_test(empty_bins_in_a_row_are_one_line),
+        cmocka_unit_test(headline_fits_one_and_all_clients),
         cmocka_unit_test(count_below_its_error_is_not_shown),
         cmocka_unit_test(json_has_each_figure_as_an_integer),
         cmocka_unit_test(json_is_null_where_nothing_is_known),
