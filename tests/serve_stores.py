@@ -80,6 +80,17 @@ class Single:
     def can_decide(self):
         return answers(self.nodes[0], "PING") == b"PONG"
 
+    def make_whole(self):
+        """Up and empty, whatever a test has left."""
+        if any(node.process.poll() is not None for node in self.nodes):
+            self.heal()
+        for node in self.nodes:
+            answers(node, "FLUSHALL")
+
+    def heal(self):
+        self.nodes[0].restart()
+        await_that(self.can_decide)
+
 
 class Group(Single):
     """A primary and a replica, named by sentinels."""
@@ -102,12 +113,18 @@ class Group(Single):
         return [node.process.pid for node in [*self.nodes, *self.sentinels] if node.process.poll() is None]
 
     def down(self):
+        self.roles = [(answers(node, "ROLE") or [None])[0] for node in self.nodes]
         for node in [*self.sentinels, *self.nodes]:
             node.kill()
 
     def up(self):
-        for node in [*self.nodes, *self.sentinels]:
+        for node in self.nodes:
             node.restart()
+        if self.sentinels and self.roles[0] != b"master":  # a failover has changed what the command line says
+            await_that(lambda: answers(self.nodes[1], "REPLICAOF", "NO", "ONE") == b"OK")
+            await_that(lambda: answers(self.nodes[0], "REPLICAOF", "127.0.0.1", self.nodes[1].port) == b"OK")
+        for sentinel in self.sentinels:
+            sentinel.restart()
         return await_that(self.can_decide, every=0.001)
 
     def primary(self):

@@ -11,7 +11,7 @@ import time
 import pytest
 from resp import Resp
 from serve_rig import BUILD, Daemon, daemon, needs_daemon, rules_file
-from serve_stores import B, RULES, SLACK_S, STORES, Load, answers, await_that, taken_away_s
+from serve_stores import B, RULES, SLACK_S, STORES, Load, await_that, taken_away_s
 
 pytestmark = needs_daemon
 
@@ -33,8 +33,7 @@ def started(request, start_redis, tmp_path_factory):
 @pytest.fixture
 def store(started):
     """It is up and empty at the beginning of each test."""
-    for node in started.nodes:
-        answers(node, "FLUSHALL")
+    started.make_whole()
     return started
 
 
