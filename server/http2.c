@@ -19,7 +19,8 @@ enum {
     BUDGET_MOST = 2000,      /* frames without a request */
     BUDGET_REFILL = 10,      /* for each request */
     REQUESTS_MOST = 10 * 1000 * 1000,
-    STREAM_MS = 15 * 1000 /* from the first byte of a request to its last */
+    REQUESTS_AFTER = 10 * 1000, /* while the client hears of it */
+    STREAM_MS = 15 * 1000       /* from the first byte of a request to its last */
 };
 
 struct stream {
@@ -228,7 +229,8 @@ static void http2_ask(struct http2 *http2, struct stream *stream) {
     stream->exchange = exchange;
     exchange->stream = stream->id;
     http2->budget += http2->budget < BUDGET_MOST ? BUDGET_REFILL : 0;
-    if (++http2->requests == REQUESTS_MOST) http2_go_away(http2);
+    if (++http2->requests == REQUESTS_MOST) nghttp2_submit_shutdown_notice(http2->session);
+    if (http2->requests == REQUESTS_MOST + REQUESTS_AFTER) http2_go_away(http2);
     http2_read_fields(&request, stream, client->worker->fields);
     request.body = (struct rules_text){stream->body.bytes, stream->body.len};
     exchange->head_only = http2_is(request.method, "HEAD");

@@ -294,3 +294,40 @@ def test_a_connection_has_75_s_between_requests_15_s_for_one_and_30_s_for_its_an
         print(found)
         for name, seconds in {**{name: seconds for name, (_, seconds) in waits.items()}, "trickling": 15, "unread": 30}.items():
             assert seconds - 1 < found[name] < seconds + 5, found
+
+
+@pytest.mark.faults
+def test_an_http2_connection_has_10_million_requests_and_then_10000_until_it_ends():
+    """It takes 90 s of two processors, so no row of the guarantees names it: run it by hand."""
+    with daemon("--limit", "9/d", "--threads", 1) as running:
+        connection = h2.Http2(running.port, WITHOUT_TABLE)
+        connection.send(h2.frame(h2.SETTINGS, h2.ACK))
+        block = b"\x02\x04HEAD\x86\x84\x01\x01x"  # HEAD / over http of host x
+        begin = h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, 0, block)[:5]
+
+        def ask(first, n):
+            connection.socket.sendall(b"".join([begin + struct.pack(">I", stream) + block
+                                                for stream in range(first, first + 2 * n, 2)]))
+        ask(1, 2)
+        assert ends_of(connection, 2) == {1: 200, 3: 200}
+        ask(5, 1)
+        answer = connection.file.read(9)[2] + 9
+        connection.file.read(answer - 9)
+        most = 10 * 1000 * 1000
+        for first in range(7, 2 * most - 1, 200):
+            n = min(100, (2 * most - 1 - first) // 2)
+            ask(first, n)
+            assert len(connection.file.read(n * answer)) == n * answer
+        goaways, asked = [], most - 1  # the request before the bound is the last one
+        assert first + 2 * n == 2 * asked + 1
+        while len(goaways) < 2:
+            ask(2 * asked + 1, 1)
+            asked += 1
+            ended = set()
+            while 2 * asked - 1 not in ended:
+                kind, _, stream, payload = connection.read()
+                ended.add(stream if kind == h2.HEADERS else 0)
+                goaways += [(asked, int.from_bytes(payload[:4], "big"))] if kind == h2.GOAWAY else []
+        assert goaways == [(most, 2**31 - 1), (most + 10000, 2 * (most + 10000) - 1)]
+        assert connection.read() is None
+        connection.close()
