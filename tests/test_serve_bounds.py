@@ -298,7 +298,7 @@ def test_a_connection_has_75_s_between_requests_15_s_for_one_and_30_s_for_its_an
 
 @pytest.mark.faults
 def test_an_http2_connection_has_10_million_requests_and_then_10000_until_it_ends():
-    """It takes 90 s of two processors, so no row of the guarantees names it: run it by hand."""
+    """It takes two minutes, so no row of the guarantees names it: run it by hand."""
     with daemon("--limit", "9/d", "--threads", 1) as running:
         connection = h2.Http2(running.port, WITHOUT_TABLE)
         connection.send(h2.frame(h2.SETTINGS, h2.ACK))
