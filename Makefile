@@ -142,7 +142,7 @@ WHY_NO_SERVE = $(if $(filter file,$(origin SERVE)),Run scripts/setup build serve
 tests: all $(BUILD)/steady_test.so $(LOADED) $(BUILD)/demo $(UNIT) $(LIVE) $(PROG) $(if $(wildcard tests/vectors.c),$(BUILD)/vectors) ## builds the test programs
 faulty: tests $(FAULTS) $(BUILD)/faults/clock_shim.so ## builds the programs of make faults
 # These targets fuzz the daemon.
-FUZZ_SERVE := rules rules_match http1 http2 resp grpc
+FUZZ_SERVE := rules rules_match http1 http2 resp grpc formats
 FUZZ_SRC := $(filter-out $(if $(WITH_SERVE),,$(FUZZ_SERVE:%=fuzz/%.c)),$(wildcard fuzz/*.c))
 everything: faulty $(BUILD)/sim $(BUILD)/hostile $(BENCH) $(EXAMPLES) $(patsubst fuzz/%.c,$(BUILD)/obj/fuzz/%.o,$(FUZZ_SRC))
 EXAMPLES := $(filter-out $(if $(WITH_HIREDIS),,%/hiredis.o),$(call obj,examples/*.c))

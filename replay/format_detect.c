@@ -10,7 +10,7 @@
 #include "format_use.h"
 #include "rules/memory.h"
 
-/* In the order in which they are tried. Of two formats that read as many lines, the first is taken. */
+/* In the order in which they are tried: a format comes before those that also read its lines. */
 #define DETECT_COMBINED                                                                                                \
     "$remote_addr $ident $remote_user [$time_local] \"$request\" $status $bytes \"$http_referer\" "                    \
     "\"$http_user_agent\""
@@ -22,6 +22,8 @@ static const struct format_kind format_detect_kinds[] = {
      format_string_make},
     {"vcombined", "Apache's vhost_combined: COMBINED after the host and the port", "$host:${a-number} " DETECT_COMBINED,
      format_string_make},
+    {"main", "the format main of nginx's own packages: COMBINED and X-Forwarded-For",
+     DETECT_COMBINED " \"${forwarded-for}\"", format_string_make},
     {"combined", "nginx's default, Apache's combined", DETECT_COMBINED, format_string_make},
     {"common", "the Common Log Format", "$remote_addr $ident $remote_user [$time_local] \"$request\" $status $bytes",
      format_string_make},
@@ -129,6 +131,8 @@ static size_t format_detect_score(struct format *format, const struct rules_text
     return score;
 }
 
+/* The first format is taken that reads most lines. A later one has to read a quarter more: some lines of each log are
+ * not of its format. */
 static const struct format_kind *format_detect_kind(const struct format_options *options,
                                                     const struct rules_text *lines, size_t n) {
     const struct format_kind *best = NULL;
@@ -137,7 +141,7 @@ static const struct format_kind *format_detect_kind(const struct format_options 
     for (size_t i = 0; i < KINDS; i++) {
         struct format *format = format_detect_make(&format_detect_kinds[i], options, true, lines, n, why, sizeof why);
         const size_t score = format == NULL ? 0 : format_detect_score(format, lines, n);
-        if (score > most) {
+        if (score * 4 > most * 5) {
             best = &format_detect_kinds[i];
             most = score;
         }

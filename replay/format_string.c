@@ -214,6 +214,7 @@ static const struct format_name format_string_own[] = {
     {"begun-at", {.role = ROLE_TIME, .form = TIME_CLF, .rank = RANK_USUAL, .at_begin = true}},
     {"duration-ms", {.role = ROLE_DURATION, .form = LOG_TIME_MS, .rank = RANK_USUAL}},
     {"a-number", {.role = ROLE_NUMBER}},
+    {"forwarded-for", {.role = ROLE_FORWARDED}},
     {"address-port", {.role = ROLE_ADDRESS, .form = ADDRESS_PORT, .rank = RANK_GOOD}},
 };
 
@@ -348,7 +349,10 @@ static bool format_string_dollar(struct format_string_source *source) {
                                        : braces && strchr(name, '-') != NULL
                                            ? FORMAT_STRING_FIND(format_string_own, name)
                                            : format_names_nginx(name);
-    return format_string_add(source, begin, field, natural, strncmp(name, "http_", 5) == 0 ? name + 5 : NULL) != NULL;
+    const char *header = strncmp(name, "http_", 5) == 0       ? name + 5
+                         : strcmp(name, "forwarded-for") == 0 ? "x-forwarded-for"
+                                                              : NULL;
+    return format_string_add(source, begin, field, natural, header) != NULL;
 }
 
 /* %{...}t of Apache: a form of strftime, or one of sec, msec, usec, msec_frac, usec_frac; after begin: or end: */

@@ -344,6 +344,22 @@ static bool format_use_address(struct format *format, enum format_address_form f
     return true;
 }
 
+static bool format_use_is_forwarded(struct rules_text text) {
+    struct steady__address address;
+    const char *at = text.bytes, *const end = text.bytes + text.len;
+    for (;;) {
+        const char *comma = at < end ? memchr(at, ',', (size_t)(end - at)) : NULL;
+        const char *stop = comma == NULL ? end : comma;
+        while (at < stop && *at == ' ')
+            at++;
+        if (!format_use_is((struct rules_text){at, (size_t)(stop - at)}, "unknown", 7) &&
+            (at == stop || !steady__address_parse(&address, at, (size_t)(stop - at))))
+            return false;
+        if (comma == NULL) return true;
+        at = comma + 1;
+    }
+}
+
 static bool format_use_number(int64_t *number, struct rules_text text) {
     int64_t value = 0;
     if (text.len == 0 || text.len > 18) return false;
@@ -439,6 +455,9 @@ static bool format_use_one(struct format *format, const struct format_use *use, 
     case ROLE_NUMBER:
         return format_use_unknown(text) || format_use_number(&number, text) ||
                format_use_fault(format, "not a number", text);
+    case ROLE_FORWARDED: /* clients may send anything, so only to detect the format */
+        return !format->lenient || format_use_unknown(text) || format_use_is_forwarded(text) ||
+               format_use_fault(format, "not addresses", text);
     case ROLE_FIELD: format_use_field(format, (struct rules_text){use->name, use->name_len}, text); break;
     case ROLE_COOKIE:
         if (format_use_unknown(text)) break;

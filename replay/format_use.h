@@ -27,6 +27,7 @@ enum format_role {
     /* Of those before this one, the field with the highest rank counts. All of those below count. */
     ROLE_DURATION_PART, /* the duration is the sum of several fields */
     ROLE_NUMBER,        /* it is not used, but a line without a number here is of another format */
+    ROLE_FORWARDED,     /* the same of addresses with commas between them */
     ROLE_FIELD,         /* under `name` */
     ROLE_COOKIE,        /* the cookie `name`, as a field `cookie` */
     ROLE_PART_LIMIT,

@@ -17,7 +17,7 @@ struct example {
     const char *time_field, *maps[MAPS_MAX];
 };
 
-static const char *const wanted[] = {"x-api-key", "header:referer", "cookie", ".user.id"};
+static const char *const wanted[] = {"x-api-key", "x-forwarded-for", "header:referer", "cookie", ".user.id"};
 
 static size_t put(char *out, size_t room, size_t len, struct rules_text text) {
     if (text.len == 0) return len + (size_t)snprintf(out + len, room - len, " -");
@@ -121,6 +121,18 @@ static void common_and_combined_are_detected(void **state) {
                      "971211336000000s -1 GET - /a\"b\xc3\xa9?c 200 10.0.0.1 -",
                      "971211336000000s -1 - - - 400 10.0.0.1 -", "971211336000000s -1 GET Example.com / 200 10.0.0.1 -",
                      "971211336000000s -1 GET - /a b 200 10.0.0.1 -"}},
+#define MAIN(forwarded)                                                                                                \
+    "10.0.0.1 - - [10/Oct/2000:13:55:36 -0700] \"GET /a HTTP/1.1\" 200 5 \"-\" \"u\" \"" forwarded "\""
+        {.name = "main", /* of the packages of nginx */
+         .lines = {MAIN("192.0.2.1, ::1"), MAIN("-"), MAIN("-"), MAIN("unknown"), MAIN("other")},
+         .records = {"971211336000000s -1 GET - /a 200 10.0.0.1 u x-forwarded-for= 192.0.2.1, ::1",
+                     "971211336000000s -1 GET - /a 200 10.0.0.1 u", "971211336000000s -1 GET - /a 200 10.0.0.1 u",
+                     "971211336000000s -1 GET - /a 200 10.0.0.1 u x-forwarded-for= unknown",
+                     "971211336000000s -1 GET - /a 200 10.0.0.1 u x-forwarded-for= other"}},
+        {.name = "combined",
+         .lines = {MAIN("192.0.2.1"), MAIN("request-1"), MAIN("request-2")},
+         .records = {"971211336000000s -1 GET - /a 200 10.0.0.1 u", "971211336000000s -1 GET - /a 200 10.0.0.1 u",
+                     "971211336000000s -1 GET - /a 200 10.0.0.1 u"}},
         {.name = "vcombined",
          .lines =
              {"www.example.com:443 2001:db8::1 - - [10/Oct/2000:13:55:36 -0700] \"GET / HTTP/1.1\" 200 1 \"-\" \"x\""},
@@ -172,8 +184,9 @@ static void json_of_servers_is_detected(void **state) {
               "{\"start_time\":\"2026-12-01T08:00:00.000Z\",\"method\":\"GET\",\"x-envoy-origin-path\":\"/a\","
               "\":authority\":\"h\",\"response_code\":200,\"duration\":3,\"x-forwarded-for\":\"1.1.1.1, 10.0.0.1\","
               "\"user-agent\":\"agent\",\"x-api-key\":\"k\"}"},
-         .records = {"1796112000000000b 3000 GET h /a 200 2001:db8::1/128 -",
-                     "1796112000000000b 3000 GET h /a 200 10.0.0.1 agent x-api-key= k"}},
+         .records =
+             {"1796112000000000b 3000 GET h /a 200 2001:db8::1/128 - x-forwarded-for= 10.0.0.1",
+              "1796112000000000b 3000 GET h /a 200 10.0.0.1 agent x-forwarded-for= 1.1.1.1, 10.0.0.1 x-api-key= k"}},
         {.name = "json", /* pino-http, ECS, and a container runtime before the object */
          .lines =
              {"{\"level\":30,\"time\":1796112000123,\"req\":{\"method\":\"GET\",\"url\":\"/"
@@ -209,7 +222,8 @@ static void text_formats_of_proxies_are_detected(void **state) {
                    "10.0.35.28\" \"nsq2http\" \"cc21d9b0-cf5c-432b-8c7e-98aeb7988cd2\" \"locations\" "
                    "\"tcp://10.0.2.1:80\"",
                    "[2016-04-15T20:17:00.310Z] \"- - -\" 0 - 0 0 - - \"-\" \"-\" \"-\" \"-\" \"-\""},
-         .records = {"1460751420310000b 226000 POST locations /api/v1/locations 204 10.0.35.28 nsq2http",
+         .records = {"1460751420310000b 226000 POST locations /api/v1/locations 204 10.0.35.28 nsq2http "
+                     "x-forwarded-for= 198.51.100.7, 10.0.35.28",
                      "1460751420310000b -1 - - - 0 - -"}},
         {.name = "istio",
          .lines = {"[2020-11-25T21:26:18.409Z] \"GET /status/418 HTTP/1.1\" 418 - via_upstream - \"-\" 0 135 4 4 \"-\" "
@@ -363,7 +377,7 @@ static void errors_name_the_place_and_the_correct_form(void **state) {
         const char *error;
     } cases[] = {
         {{.format = "foo"},
-         "--format foo: there is no format of this name. The names are traefik, vcombined, combined"},
+         "--format foo: there is no format of this name. The names are traefik, vcombined, main, combined"},
         {{.format = "$remote_addr $status"},
          "--format, column 1: the format has no time: log $time_local or $msec too"},
         {{.format = "%h %>s"}, "--format, column 1: the format has no time: log %t too"},
@@ -434,6 +448,112 @@ static void fields_that_can_never_be_there_are_named(void **state) {
     assert_string_equal(list, "cookie user-agent authorization ");
 }
 
+/* A line of each format, from the tests above. */
+static const char *const good_lines[] = {
+    "127.0.0.1 - frank [10/Oct/2000:13:55:36 -0700] \"GET /apache_pb.gif HTTP/1.0\" 200 2326",
+    "127.0.0.1 - frank [10/Oct/2000:13:55:36 -0700] \"GET /a\\x22 HTTP/1.0\" 200 2326 \"r\" \"a \\\"b\\\"\"",
+    "h:80 ::1 - frank [10/Oct/2000:13:55:36 -0700] \"GET /a HTTP/1.0\" 200 2326 \"r\" \"a\"",
+    "{\"ts\":1646861401.5,\"request\":{\"remote_ip\":\"::1\",\"uri\":\"/"
+    "\\u00e9\",\"headers\":{\"X-Api-Key\":[\"a\",null]}}}",
+    "{\"ts\": \"2026-12-01T01:02:03.123456Z\", \"parts\": [{\"limit\": \"l\", \"key\": \"k\", \"amount\": 1, \"kind\": "
+    "\"take\"}]}",
+    "[2016-04-15T20:17:00.310Z] \"POST /a HTTP/2\" 204 - 154 0 226 100 \"10.0.35.28\" \"u\" \"i\" \"h\" "
+    "\"tcp://10.0.2.1:80\"",
+    "haproxy[1]: 10.0.1.2:33317 [06/Feb/2009:12:14:14.655] f b/s 10/0/30/69/109 200 2750 - - ---- 1/1/1/1/0 0/0 {#22} "
+    "\"GET /#22\"",
+    "http 2018-07-02T22:23:00.186641Z app/a 192.168.131.39:2817 10.0.0.1:80 0.000 0.001 0.000 200 200 34 366 \"GET "
+    "http://h:80/ HTTP/1.1\" \"u\" - - arn \"Root\" \"-\" \"-\" 0 2018-07-02T22:22:48.364000Z \"forward\"",
+};
+
+static void every_part_of_a_line_is_read_or_bad(void **state) {
+    static struct record record;
+    char why[256];
+    (void)state;
+    for (size_t i = 0; i < COUNT(good_lines); i++) {
+        const struct rules_text line = text_of(good_lines[i]);
+        const struct format_options options = {.wanted = wanted, .n_wanted = COUNT(wanted)};
+        struct format *format = format_new(&options, &line, 1, why, sizeof why);
+        if (format == NULL) fail_msg("%s: %s", good_lines[i], why);
+        assert_int_equal(format_read(format, line, &record), FORMAT_RECORD);
+        for (size_t len = 0; len < line.len; len++) {
+            char *copy = malloc(len); /* AddressSanitizer sees a byte that is read behind it */
+            memcpy(copy, line.bytes, len);
+            const enum format_outcome outcome = format_read(format, (struct rules_text){copy, len}, &record);
+            assert_true(outcome != FORMAT_BAD || strlen(format_reason(format)) > 0);
+            free(copy);
+            copy = strdup(line.bytes);
+            copy[len] = i % 2 == 0 ? '\0' : '\xff';
+            format_read(format, (struct rules_text){copy, line.len}, &record);
+            free(copy);
+        }
+        assert_int_equal(format_read(format, line, &record), FORMAT_RECORD);
+        format_free(format);
+    }
+}
+
+static void field_of_a_megabyte_is_decoded_whole(void **state) {
+    static struct record record;
+    enum { LEN = 1024 * 1024 };
+    const struct rules_text sample = text_of(good_lines[1]);
+    char why[256], *line = malloc(8 * LEN), *at = line;
+    struct format *format = format_new(&(struct format_options){0}, &sample, 1, why, sizeof why);
+    (void)state;
+    at += sprintf(at, "10.0.0.1 - - [10/Oct/2000:13:55:36 -0700] \"GET /");
+    for (int i = 0; i < LEN; i++)
+        at += sprintf(at, "\\xff");
+    at += sprintf(at, " HTTP/1.1\" 200 1 \"-\" \"\\\"\"");
+    assert_non_null(format);
+    assert_int_equal(format_read(format, (struct rules_text){line, (size_t)(at - line)}, &record), FORMAT_RECORD);
+    assert_int_equal(record.target.len, LEN + 1);
+    assert_int_equal((unsigned char)record.target.bytes[LEN], 0xff);
+    assert_int_equal(record.user_agent.len, 1);
+    memset(line, '"', 4 * LEN);
+    assert_int_equal(format_read(format, (struct rules_text){line, 4 * LEN}, &record), FORMAT_BAD);
+    memset(line, '\\', 4 * LEN);
+    assert_int_equal(format_read(format, (struct rules_text){line, 4 * LEN}, &record), FORMAT_BAD);
+    free(line);
+    format_free(format);
+}
+
+static void format_of_most_lines_is_taken(void **state) {
+    static const char *const log[] = {
+        "",
+        "Starting up ...",
+        "127.0.0.1 - frank [10/Oct/2000:13:55:36 -0700] \"GET /apache_pb.gif HTTP/1.0\" 200 2326",
+        "{\"level\":\"info\"}",
+        "::1 - - [10/Oct/2000:13:55:36 -0700] \"GET / HTTP/1.0\" 200 2 \"r\" \"a\"",
+        "::1 - - [10/Oct/2000:13:55:36 -0700] \"GET / HTTP/1.0\" 200 2 \"r\" \"a\""};
+    struct rules_text lines[COUNT(log)];
+    char why[256];
+    (void)state;
+    for (size_t i = 0; i < COUNT(log); i++)
+        lines[i] = text_of(log[i]);
+    struct format *format = format_new(&(struct format_options){0}, lines, COUNT(log), why, sizeof why);
+    assert_non_null(format);
+    assert_string_equal(format_name(format), "common"); /* it reads COMBINED too */
+    format_free(format);
+    format = format_new(&(struct format_options){0}, lines + 3, COUNT(log) - 3, why, sizeof why);
+    assert_non_null(format);
+    assert_string_equal(format_name(format), "combined");
+    format_free(format);
+}
+
+static void known_formats_can_be_named(void **state) {
+    char why[256];
+    size_t n = 0;
+    (void)state;
+    for (; format_known_name(n) != NULL; n++) {
+        const struct format_options options = {.format = format_known_name(n)};
+        assert_true(strlen(format_known_text(n)) > 0);
+        struct format *format = format_new(&options, NULL, 0, why, sizeof why);
+        /* W3C and columns need their line of names. */
+        if (format == NULL) assert_non_null(strstr(why, "the first lines"));
+        format_free(format);
+    }
+    assert_true(n > 10);
+    assert_null(format_known_text(n));
+}
+
 static void broken_json_is_a_bad_line(void **state) {
     static const char *const broken[] = {
         "{",
@@ -478,6 +598,10 @@ int main(void) {
         cmocka_unit_test(pasted_format_strings_are_read),
         cmocka_unit_test(errors_name_the_place_and_the_correct_form),
         cmocka_unit_test(fields_that_can_never_be_there_are_named),
+        cmocka_unit_test(every_part_of_a_line_is_read_or_bad),
+        cmocka_unit_test(field_of_a_megabyte_is_decoded_whole),
+        cmocka_unit_test(format_of_most_lines_is_taken),
+        cmocka_unit_test(known_formats_can_be_named),
         cmocka_unit_test(broken_json_is_a_bad_line),
     };
     return cmocka_run_group_tests_name("formats", tests, NULL, NULL);
