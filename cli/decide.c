@@ -171,7 +171,7 @@ static void decide_give_up(struct asking *asking) {
 /* wait asks again after a block. Without --max-wait it also asks again when the line is as long as can be counted. */
 static bool decide_asks_again(const struct asking *asking) {
     const steady_result *r = &asking->result;
-    const bool denied = !r->success && (r->source == STEADY_FROM_STORE || r->source == STEADY_FROM_LOCAL);
+    const bool denied = !r->success && r->source != STEADY_FROM_NOWHERE && r->source != STEADY_FROM_POLICY;
     if (asking->verb != WAIT || !denied || r->retry_after <= 0) return false;
     return asking->options->max_wait < 0 ||
            (r->retry_after == r->blocked_for && r->retry_after <= decide_max_wait(asking));

@@ -201,7 +201,7 @@ static void describe_json_limits(struct text *text, const struct decision *d) {
 }
 
 static void describe_json_end(struct text *text, const steady_result *r) {
-    static const char *const sources[] = {"null", "\"store\"", "\"policy\"", "\"local\""};
+    static const char *const sources[] = {"null", "\"store\"", "\"policy\"", "\"local\"", "\"memory\""};
     if (r->error != 0)
         text_add(text, ",\"error\":\"%s\"", steady_error_name(r->error));
     else
@@ -214,7 +214,7 @@ static void describe_json_end(struct text *text, const steady_result *r) {
 void describe_json(struct text *text, const struct decision *d) {
     const steady_result *r = d->result;
     const bool answered = r->source != STEADY_FROM_NOWHERE, is_long = describe_is_long(d);
-    const bool known = r->source == STEADY_FROM_STORE || r->source == STEADY_FROM_LOCAL;
+    const bool known = answered && r->source != STEADY_FROM_POLICY;
     const bool has_limit = options_have_limit(d->options);
     text_add(text, "{");
     if (is_long && answered) {

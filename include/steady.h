@@ -359,7 +359,18 @@ typedef struct steady_store_options {
      *     Callbacks come in the next turn of the loop, whatever the clock says. */
     steady_us (*clock)(void *data);
     void *clock_data;
-    uint64_t reserved[6];
+
+    /* Redis: for how long this process may deny a call by what it remembers, counted from an earlier request; at most
+     * 60 s. 0: it asks the server each time. [deny_memory=1s] of the URL wins.
+     *   - It answers steady_consume and its twin if the call is certain to be denied: the drops of others only raise the
+     *     level. Then `source` is STEADY_FROM_MEMORY, and no request is sent.
+     *   - All stores and threads of a process share one memory. It has room for 8,192 keys that are over their limit.
+     *   - Within this time it may deny falsely if another process gives drops back or resets the key, if the server
+     *     loses the bucket, or if its clock steps. A give-back or a reset of this process counts at once.
+     *   - A limit with a block is denied from memory only while it is blocked. Calls with options or several keys, and
+     *     stores on a client of yours, ask the server each time. */
+    steady_us deny_memory;
+    uint64_t reserved[5];
 } steady_store_options;
 
 /* Opens a store. url is one of:
@@ -438,7 +449,8 @@ typedef struct steady_stats {
     uint64_t script_loads; /* SCRIPT LOADs sent */
     uint64_t in_flight;    /* decisions that wait now */
     uint64_t timeouts;     /* decisions that ended at their deadline */
-    uint64_t reserved[12];
+    uint64_t from_memory;  /* of the denied: denied by the memory of denials, without a request */
+    uint64_t reserved[11];
 } steady_stats;
 
 /* Fills *stats. A NULL store has only zeros. May be called from any thread, on every store. The counters are read one
@@ -520,7 +532,8 @@ enum steady_source {
     STEADY_FROM_NOWHERE = 0, /* no answer: see error */
     STEADY_FROM_STORE = 1,
     STEADY_FROM_POLICY = 2, /* STEADY_DENY or STEADY_ALLOW; error says why the store gave no verdict */
-    STEADY_FROM_LOCAL = 3   /* STEADY_LOCAL; the same */
+    STEADY_FROM_LOCAL = 3,  /* STEADY_LOCAL; the same */
+    STEADY_FROM_MEMORY = 4  /* denied by what this process remembers of an earlier answer: see deny_memory */
 };
 
 /* The retry_after of a denial by policy. A store reconnects within a second after its server returned. */
@@ -544,7 +557,7 @@ typedef struct steady_part_result {
 /* A reservation: see "Reserve, then settle" below. */
 typedef struct steady_reservation steady_reservation;
 
-/* The numbers are valid if source is STEADY_FROM_STORE or STEADY_FROM_LOCAL; otherwise they are 0. Exception:
+/* The numbers are valid if source is STEADY_FROM_STORE, _LOCAL or _MEMORY; otherwise they are 0. Exception:
  * retry_after of a denial by policy is STEADY_DENY_RETRY, or -1 if the amount is over the capacity.
  *
  * If the call has several buckets, level and the times are those of the bucket that `part` names: of a denied call the

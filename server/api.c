@@ -224,7 +224,7 @@ static void api_add_part(struct buffer *out, const struct question_part *part, c
 }
 
 static void api_add_result(struct buffer *out, const struct question *question, const steady_result *result) {
-    static const char *const sources[] = {"none", "store", "policy", "local"};
+    static const char *const sources[] = {"none", "store", "policy", "local", "memory"};
     buffer_add_format(out, "{\"allowed\": %s, \"source\": \"%s\"", result->success ? "true" : "false",
                       sources[result->source]);
     if (result->error != 0) buffer_add_format(out, ", \"error\": \"%s\"", steady_error_name(result->error));

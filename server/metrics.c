@@ -183,6 +183,8 @@ static void metrics_add_store(struct buffer *out, struct server *server) {
         {"steady_store_unknown_total", "Decisions without a verdict; perhaps charged.",
          offsetof(steady_stats, unknown)},
         {"steady_store_timeouts_total", "Decisions that ended at their deadline.", offsetof(steady_stats, timeouts)},
+        {"steady_store_from_memory_total", "Decisions denied by the memory of denials, without a request.",
+         offsetof(steady_stats, from_memory)},
         {"steady_store_reconnects_total", "Connections to the store after the first.",
          offsetof(steady_stats, reconnects)},
         {"steady_store_overflowed_total", "Embedded: decisions on a bucket that keys share for lack of room.",

@@ -25,6 +25,10 @@ static int open_check(struct steady__url *url, const char *text, const steady_st
     if (error != 0) return error;
     if (options->tls != NULL && !steady__url_has_tls(url->scheme))
         error = steady__fail(why, STEADY_BAD_ARGUMENT, "TLS options are set, but the store URL is not rediss:");
+    if (error == 0 && options->deny_memory > 0 &&
+        (url->scheme == STEADY__URL_MEMORY || url->scheme == STEADY__URL_FILE))
+        error = steady__fail(why, STEADY_BAD_ARGUMENT,
+                             "deny_memory is set, but an embedded store answers each call in the process");
     if (error == 0) error = open_check_clock(url->scheme, options, why);
     if (error != 0) steady__url_clear(url);
     return error;

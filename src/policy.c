@@ -86,7 +86,7 @@ void steady__policy_apply(const struct steady__call *call, steady_result *result
 /* A call on one bucket without options. */
 static inline void policy_complete_plain(const struct steady__call *call, steady_result *result) {
     if (result->error != 0) steady__policy_apply(call, result);
-    if (result->source != STEADY_FROM_STORE && result->source != STEADY_FROM_LOCAL) return;
+    if (result->source == STEADY_FROM_POLICY || result->source == STEADY_FROM_NOWHERE) return;
     result->atomic = true;
     result->n_parts = 1;
     result->granted = call->verb == STEADY__CONSUME && result->success ? call->amount : 0;

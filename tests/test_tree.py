@@ -200,12 +200,12 @@ def test_the_library_calls_nothing_that_a_library_should_not():
     assert called & FORBIDDEN_CALLS == set()
 
 
-def test_the_library_has_no_variable_that_can_be_written():
+def test_the_library_has_one_variable_that_can_be_written():
     symbols = re.findall(r"^[0-9a-f]+ .{7} (\.(?:data|bss|tdata|tbss)\S*|\*COM\*)\s+([0-9a-f]+) (\S+)",
                          output("objdump", "-t", BUILD / "libsteady.a"), re.M)
     constant = (".data.rel.ro", ".data.rel.ro.local")  # constants with addresses in them
     writable = {name for section, size, name in symbols if section not in constant and int(size, 16) > 0}
-    assert writable == set()
+    assert writable == {"denials_process"}  # the memory of denials, one for each process
 
 
 # ---- Exports ----

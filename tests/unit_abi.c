@@ -93,7 +93,8 @@ static const struct place places[] = {
     FIELD(steady_store_options, client_name, 64),
     FIELD(steady_store_options, clock, 72),
     FIELD(steady_store_options, clock_data, 80),
-    FIELD(steady_store_options, reserved, 88),
+    FIELD(steady_store_options, deny_memory, 88),
+    FIELD(steady_store_options, reserved, 96),
 
     SIZE(steady_stats, 192),
     FIELD(steady_stats, decisions, 0),
@@ -108,7 +109,8 @@ static const struct place places[] = {
     FIELD(steady_stats, script_loads, 72),
     FIELD(steady_stats, in_flight, 80),
     FIELD(steady_stats, timeouts, 88),
-    FIELD(steady_stats, reserved, 96),
+    FIELD(steady_stats, from_memory, 96),
+    FIELD(steady_stats, reserved, 104),
 
     SIZE(steady_throttler_options, 80),
     FIELD(steady_throttler_options, prefix, 0),

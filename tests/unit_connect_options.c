@@ -77,6 +77,9 @@ static void bad_names_and_times_are_refused(void **state) {
         "redis://h?connect_timeout=",   "redis://h?connect_timeout=5",
         "redis://h?connect_timeout=0s", "redis://h?connect_timeout=24h1us",
         "memory:?client_name=a",        "redis://h?client_name=a&client_name=b",
+        "redis://h?deny_memory=",       "redis://h?deny_memory=0s",
+        "redis://h?deny_memory=61s",    "redis://h?deny_memory=-1s",
+        "memory:?deny_memory=1s",
     };
     char long_name[66];
     steady_store *none = NULL;
@@ -96,6 +99,14 @@ static void bad_names_and_times_are_refused(void **state) {
     const steady_store_options options = {.connect_timeout = -1};
     assert_int_equal(steady_store_open(&none, "redis://h", &options, &why), STEADY_BAD_ARGUMENT);
     assert_non_null(strstr(why.text, "connect_timeout is -1 us"));
+    for (int i = 0; i < 2; i++) {
+        const steady_store_options memory = {.deny_memory = i == 0 ? -1 : 60 * STEADY_SECOND + 1};
+        assert_int_equal(steady_store_open(&none, "redis://h", &memory, &why), STEADY_BAD_ARGUMENT);
+        assert_non_null(strstr(why.text, "it must be 0 .. 60000000"));
+    }
+    const steady_store_options memory = {.deny_memory = STEADY_SECOND};
+    assert_int_equal(steady_store_open(&none, "memory:", &memory, &why), STEADY_BAD_ARGUMENT);
+    assert_non_null(strstr(why.text, "deny_memory is set, but an embedded store"));
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)

@@ -39,6 +39,7 @@ DECISIONS = (  # of a throttler: the counter, and the labels verdict and source
 STORE_COUNTERS = (
     ("blocked", "Decisions on blocked keys."),
     ("timeouts", "Decisions that ended at their deadline."),
+    ("from_memory", "Decisions denied by the memory of denials, without a request."),
     ("overflowed", "Decisions on a bucket that several keys share, because an embedded store was full there."),
     ("clock_steps", "Buckets that were ahead of the clock of the store."),
     ("reconnects", "Connections after the first."),

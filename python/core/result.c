@@ -29,7 +29,7 @@ struct result {
     PyObject *reservation; /* NULL: none */
 };
 
-static const char *const sources[] = {"nowhere", "store", "policy", "local"};
+static const char *const sources[] = {"nowhere", "store", "policy", "local", "memory"};
 
 static double result_seconds(steady_us us) { return (double)us / 1e6; }
 
@@ -250,7 +250,7 @@ static int result_read_source(const char *name, signed char *source) {
         *source = (signed char)i;
         return 0;
     }
-    return result_bad_word("source is '%s'; it must be 'store', 'policy' or 'local'", name);
+    return result_bad_word("source is '%s'; it must be 'store', 'policy', 'local' or 'memory'", name);
 }
 
 static int result_read_error(const char *name, signed char *error) {

@@ -396,10 +396,11 @@ static PyObject *store_stats(struct store *self, PyObject *Py_UNUSED(none)) {
     if (self->embedded != NULL) loop_store_add_stats(&sum, self->embedded);
     while (PyDict_Next(self->loops, &at, &loop, &store))
         loop_store_add_stats(&sum, (struct loop_store *)store);
-    return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsK}", "decisions", sum.decisions, "allowed", sum.allowed, "denied",
+    return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsKsK}", "decisions", sum.decisions, "allowed", sum.allowed, "denied",
                          sum.denied, "blocked", sum.blocked, "unavailable", sum.unavailable, "unknown", sum.unknown,
                          "overflowed", sum.overflowed, "clock_steps", sum.clock_steps, "reconnects", sum.reconnects,
-                         "script_loads", sum.script_loads, "in_flight", sum.in_flight, "timeouts", sum.timeouts);
+                         "script_loads", sum.script_loads, "in_flight", sum.in_flight, "timeouts", sum.timeouts,
+                         "from_memory", sum.from_memory);
 }
 
 /* ---- State ---- */

@@ -18,6 +18,7 @@
 #define DB_MAX INT32_MAX
 #define HOST_MAX 255
 #define CONNECT_TIMEOUT_MAX (24 * 3600 * STEADY_SECOND)
+#define DENY_MEMORY_MAX (60 * STEADY_SECOND)
 #define DEFAULT_PORT 6379
 #define SENTINEL_PORT 26379
 
@@ -225,6 +226,13 @@ static int url_read_connect_timeout(struct steady__url *url, char *value, size_t
                       "has the option connect_timeout with a value that is no duration of 1us to 24h, such as 500ms");
 }
 
+static int url_read_deny_memory(struct steady__url *url, char *value, size_t field, steady_message *why) {
+    (void)field;
+    const bool read = steady_duration_parse(&url->deny_memory, value, NULL) == 0;
+    if (read && url->deny_memory >= 1 && url->deny_memory <= DENY_MEMORY_MAX) return 0;
+    return url_refuse(why, "has the option deny_memory with a value that is no duration of 1us to 60s, such as 1s");
+}
+
 static int url_read_client_name(struct steady__url *url, char *value, size_t field, steady_message *why) {
     const int error = url_read_text(url, value, field, why);
     if (error != 0 || steady__client_name_is_valid(url->client_name)) return error;
@@ -261,6 +269,7 @@ static const struct option {
     {"db=", IN(STEADY__URL_UNIX), url_read_db_option, 0},
     {"peek=", IN_ALL, url_read_peek, 0},
     {"connect_timeout=", IN_ALL, url_read_connect_timeout, 0},
+    {"deny_memory=", IN_ALL, url_read_deny_memory, 0},
     {"client_name=", IN_ALL, url_read_client_name, offsetof(struct steady__url, client_name)},
     {"sentinel_username=", IN_SENTINEL, url_read_text, offsetof(struct steady__url, sentinel_user)},
     {"sentinel_password=", IN_SENTINEL, url_read_text, offsetof(struct steady__url, sentinel_password)},

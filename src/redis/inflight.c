@@ -35,6 +35,12 @@
  * A call on keys of several slots has a coordinator, which sends branches in its place: see coordinator.c. A branch has
  * a `struct pending`, too. It is in no list and has the deadline of its call. If it gives drops back, it is in `due`.
  *
+ * The memory of denials (denials.c) may deny a call at once. A call on a remembered bucket that would fit only without
+ * the calls in flight waits in the line of a gate for their replies. A drop may leak within the round trip by which the
+ * time of the memory is uncertain. The first call then is sent; if it is denied, the next one waits until the drop has
+ * leaked. So an attacker costs the server two calls for each drop. A waiting call is in `due`, without a request in
+ * flight.
+ *
  * Housekeeping requests (SCRIPT LOAD, the eviction query) have a `struct pending` too, in no list and without a
  * deadline.
  *
@@ -71,6 +77,15 @@ enum pending_kind {
     EVICTION_QUERY, /* in no list either */
 };
 
+/* The calls of this loop on one remembered bucket. */
+struct steady__gate {
+    struct steady__hash name;
+    uint64_t in_flight;        /* calls */
+    int64_t amount;            /* of them together */
+    struct steady__list line;  /* calls that wait for their replies */
+    struct steady__gate *next; /* in the same place of inflight->gates */
+};
+
 struct pending {
     struct steady__call call; /* call.key is `key` below, or in the memory of call.group */
     struct steady__request request;
@@ -82,12 +97,18 @@ struct pending {
     steady_result *answer; /* NULL: the result goes to the callback */
     int error;             /* while in `failed` */
     enum pending_kind kind;
-    uint32_t index;         /* in all slabs */
-    uint64_t id;            /* 0: not in flight, or a call without an id */
-    bool to_module;         /* the last try went to the module */
-    bool scripts_forbidden; /* scripts are forbidden; the next try goes to the module */
-    unsigned tries;         /* with the script */
-    uint32_t loads;         /* SCRIPT LOADs sent on the connection before it */
+    uint32_t index;                    /* in all slabs */
+    uint64_t id;                       /* 0: not in flight, or a call without an id */
+    bool to_module;                    /* the last try went to the module */
+    bool scripts_forbidden;            /* scripts are forbidden; the next try goes to the module */
+    unsigned tries;                    /* with the script */
+    uint32_t loads;                    /* SCRIPT LOADs sent on the connection before it */
+    steady_us sent;                    /* of the clock of the memory: before its request was sent */
+    struct steady__gate *gate;         /* the gate that it has passed, or waits at; NULL: none */
+    struct steady__list place_in_line; /* while it waits */
+    bool waits;
+    bool is_remembered; /* while in `failed`: not failed, but denied from memory */
+    struct steady__decision remembered;
     size_t key_room;
     char *key;
     char key_near[KEY_NEAR];
@@ -102,6 +123,7 @@ static steady_us inflight_shorter(steady_us a, steady_us b) { return a < b ? a :
 static steady_us inflight_longer(steady_us a, steady_us b) { return a > b ? a : b; }
 
 #define PENDING(list) STEADY__OWNER(struct pending, place, list)
+#define WAITING(list) STEADY__OWNER(struct pending, place_in_line, list)
 #define PENDING_OF(request_) STEADY__OWNER(struct pending, request, request_)
 
 /* ---- Pending decisions ---- */
@@ -122,6 +144,7 @@ static bool inflight_add_slab(struct steady__inflight *inflight) {
         slab->entries[i].index = (uint32_t)(inflight->n_slabs * SLAB_SIZE + i);
         slab->entries[i].key = slab->entries[i].key_near;
         slab->entries[i].key_room = KEY_NEAR;
+        steady__list_init(&slab->entries[i].place_in_line);
         steady__list_append(&inflight->spare, &slab->entries[i].place);
     }
     inflight->slabs[inflight->n_slabs++] = slab;
@@ -192,6 +215,8 @@ static inline struct pending *inflight_pending_take(struct steady__inflight *inf
     pending->request.nested = 0;
     pending->kind = DECISION;
     pending->coordinator = NULL;
+    pending->gate = NULL;
+    pending->waits = pending->is_remembered = false;
     pending->scripts_forbidden = false;
     pending->tries = 1;
     pending->error = 0;
@@ -215,6 +240,7 @@ static void inflight_count(struct steady__counters *counters, const struct stead
     else
         steady__counter_add(result->success ? &counters->allowed : &counters->denied, 1);
     if (result->error == 0 && !result->success && result->blocked_for > 0) steady__counter_add(&counters->blocked, 1);
+    if (result->source == STEADY_FROM_MEMORY) steady__counter_add(&counters->from_memory, 1);
 }
 
 void steady__counters_read(const struct steady__counters *counters, steady_stats *stats) {
@@ -229,6 +255,7 @@ void steady__counters_read(const struct steady__counters *counters, steady_stats
     stats->script_loads = steady__counter_get(&counters->script_loads);
     stats->in_flight = steady__counter_get(&counters->in_flight);
     stats->timeouts = steady__counter_get(&counters->timeouts);
+    stats->from_memory = steady__counter_get(&counters->from_memory);
 }
 
 __attribute__((noinline, cold)) static void inflight_finish_branch(struct steady__inflight *inflight,
@@ -248,8 +275,13 @@ __attribute__((noinline, cold)) static void inflight_free_coordinator(struct pen
     pending->coordinator = NULL;
 }
 
+static void inflight_forget(struct steady__inflight *inflight, const struct steady__call *call);
+static void inflight_leave_gate(struct steady__inflight *inflight, struct pending *pending);
+
 /* The key of a spare entry stays until the next submit. So the policy can still use it. */
 static void inflight_finish(struct steady__inflight *inflight, struct pending *pending, steady_result *result) {
+    if (inflight->memory.denials != NULL) inflight_forget(inflight, &pending->call);
+    if (pending->gate != NULL) inflight_leave_gate(inflight, pending);
     if (pending->kind == BRANCH) {
         inflight_finish_branch(inflight, pending, result);
         return;
@@ -283,14 +315,20 @@ static steady_us inflight_tick(const struct steady__inflight *inflight) {
     return inflight_shorter(inflight->timeout, inflight_longer(inflight->timeout / TICKS, HELD_LEAST));
 }
 
+/* The first deadline, or before it the time to open a gate. */
+static steady_us inflight_next(const struct steady__inflight *inflight) {
+    const steady_us deadline = PENDING(inflight->due.next)->deadline;
+    return inflight->opens_at != 0 ? inflight_shorter(inflight->opens_at, deadline) : deadline;
+}
+
 static void inflight_set_alarm(struct steady__inflight *inflight) {
     if (inflight->closed || inflight->alarm.set) return;
     if (!steady__list_empty(&inflight->failed) || !steady__list_empty(&inflight->finishing))
         steady__alarm_set(&inflight->alarm, 0);
     else if (!steady__list_empty(&inflight->due))
-        steady__alarm_set(&inflight->alarm,
-                          inflight_shorter(PENDING(inflight->due.next)->deadline - steady__loop_now(&inflight->loop),
-                                           inflight_tick(inflight)));
+        steady__alarm_set(
+            &inflight->alarm,
+            inflight_shorter(inflight_next(inflight) - steady__loop_now(&inflight->loop), inflight_tick(inflight)));
 }
 
 /* ---- A loop that is held ---- */
@@ -309,6 +347,199 @@ static void inflight_stop_alarm(struct steady__inflight *inflight) {
 /* The loop was held for at least half of the time of the decision. */
 static bool inflight_was_held(const struct steady__inflight *inflight, const struct pending *pending, steady_us now) {
     return inflight_held_so_far(inflight, now) - pending->held >= inflight->timeout / 2;
+}
+
+static void inflight_fail_from_loop(struct steady__inflight *inflight, struct pending *pending, int error);
+
+/* ---- The memory of denials ---- */
+
+void steady__counters_deny(struct steady__counters *counters, const steady_result *result) {
+    steady__counter_add(&counters->decisions, 1);
+    steady__counter_add(&counters->denied, 1);
+    steady__counter_add(&counters->from_memory, 1);
+    if (result->blocked_for > 0) steady__counter_add(&counters->blocked, 1);
+}
+
+static struct steady__hash inflight_name(const struct steady__inflight *inflight, const char *key, size_t key_len) {
+    return steady__deny_memory_name(&inflight->memory, key, key_len);
+}
+
+static enum steady__denial inflight_look(const struct steady__inflight *inflight, const struct steady__call *call,
+                                         struct steady__hash name, struct steady__look *look) {
+    return steady__deny_memory_look(&inflight->memory, call, name, look);
+}
+
+static void inflight_learn_bucket(struct steady__inflight *inflight, const char *key, size_t key_len,
+                                  const struct steady__observed *observed) {
+    steady__denials_learn(inflight->memory.denials, inflight_name(inflight, key, key_len), observed);
+}
+
+/* The reply of a peek may come from a replica, which may not know of a give-back yet. */
+static void inflight_learn(struct steady__inflight *inflight, const struct pending *pending,
+                           const steady_result *result) {
+    const struct steady__call *call = &pending->call;
+    struct steady__observed observed = {.sent = pending->sent,
+                                        .came = steady__denials_now(),
+                                        .denied = !result->success,
+                                        .valid = inflight->memory.valid};
+    if (call->group == NULL && call->verb == STEADY__CONSUME) {
+        observed.rate = &call->terms->rate;
+        observed.level = result->level;
+        observed.until_next_drop = result->until_next_drop;
+        observed.blocked_for = result->blocked_for;
+        observed.amount = call->amount;
+        inflight_learn_bucket(inflight, call->key, call->key_len, &observed);
+    }
+    for (size_t i = 0; call->verb == STEADY__CONSUME_ALL && i < call->group->n; i++) {
+        const struct steady__member *member = &call->group->members[i];
+        const steady_part_result *part = &call->group->results[i];
+        observed.rate = member->part.rate;
+        observed.level = part->level;
+        observed.until_next_drop = part->until_next_drop;
+        observed.blocked_for = part->blocked_for;
+        observed.amount = member->part.amount;
+        inflight_learn_bucket(inflight, member->key, member->key_len, &observed);
+    }
+}
+
+/* Whether the call may take drops out of its buckets, whatever its outcome was. */
+static bool inflight_gives_back(const struct steady__call *call) {
+    if (call->verb == STEADY__RESET || call->verb == STEADY__RESET_ALL || call->verb == STEADY__SETTLE) return true;
+    if (call->group == NULL) return call->amount < 0;
+    for (size_t i = 0; i < call->group->n; i++)
+        if (call->group->members[i].part.amount < 0) return true;
+    return false;
+}
+
+static void inflight_forget(struct steady__inflight *inflight, const struct steady__call *call) {
+    if (!inflight_gives_back(call)) return;
+    const steady_us now = steady__denials_now();
+    if (call->group == NULL)
+        steady__denials_forget(inflight->memory.denials, inflight_name(inflight, call->key, call->key_len), now);
+    for (size_t i = 0; call->group != NULL && i < call->group->n; i++) {
+        const struct steady__member *member = &call->group->members[i];
+        steady__denials_forget(inflight->memory.denials, inflight_name(inflight, member->key, member->key_len), now);
+    }
+}
+
+/* ---- Gates ---- */
+
+enum gate_outcome { GATE_OPEN, GATE_HOLDS, GATE_DENIES };
+
+static struct steady__gate **inflight_gate_place(struct steady__inflight *inflight, struct steady__hash name) {
+    struct steady__gate **place = &inflight->gates[name.word[1] % STEADY__GATES];
+    while (*place != NULL && ((*place)->name.word[0] != name.word[0] || (*place)->name.word[1] != name.word[1]))
+        place = &(*place)->next;
+    return place;
+}
+
+static void inflight_gate_enter(struct steady__gate *gate, struct pending *pending) {
+    pending->gate = gate;
+    gate->in_flight++;
+    gate->amount += pending->call.amount;
+}
+
+/* The gate opens by the alarm, because no reply will open it. */
+static void inflight_open_later(struct steady__inflight *inflight, steady_us wait) {
+    const steady_us when = steady__loop_now(&inflight->loop) + wait;
+    if (inflight->opens_at != 0 && inflight->opens_at <= when) return;
+    inflight->opens_at = when;
+    if (inflight->alarm.set && inflight->alarm.due > when) inflight_stop_alarm(inflight);
+}
+
+/* Whether a call has to wait at a gate. */
+static bool inflight_must_wait(struct steady__inflight *inflight, const struct steady__gate *gate,
+                               const struct pending *pending, enum steady__denial denial,
+                               const struct steady__look *look) {
+    if (denial == STEADY__TOO_EARLY && gate->in_flight == 0) inflight_open_later(inflight, look->wait);
+    if (denial == STEADY__TOO_EARLY) return true;
+    if (gate->in_flight == 0 || denial == STEADY__UNKNOWN_BUCKET) return false;
+    return denial == STEADY__STALE || pending->call.amount > look->room - gate->amount;
+}
+
+/* A call that finds no memory for a gate is sent. */
+static enum gate_outcome inflight_pass_gate(struct steady__inflight *inflight, struct pending *pending) {
+    struct steady__look look;
+    if (!steady__deny_memory_takes(&inflight->memory, &pending->call)) return GATE_OPEN;
+    const struct steady__hash name = inflight_name(inflight, pending->call.key, pending->call.key_len);
+    const enum steady__denial denial = inflight_look(inflight, &pending->call, name, &look);
+    if (denial == STEADY__UNKNOWN_BUCKET) return GATE_OPEN;
+    pending->remembered = look.decision;
+    if (denial == STEADY__FULL) return GATE_DENIES;
+    struct steady__gate **place = inflight_gate_place(inflight, name);
+    if (*place == NULL) {
+        if ((*place = calloc(1, sizeof **place)) == NULL) return GATE_OPEN;
+        (*place)->name = name;
+        steady__list_init(&(*place)->line);
+    }
+    struct steady__gate *gate = *place;
+    if (!steady__list_empty(&gate->line) || inflight_must_wait(inflight, gate, pending, denial, &look)) {
+        pending->gate = gate;
+        pending->waits = true;
+        steady__list_append(&gate->line, &pending->place_in_line);
+        return GATE_HOLDS;
+    }
+    inflight_gate_enter(gate, pending);
+    return GATE_OPEN;
+}
+
+static void inflight_deny_from_loop(struct steady__inflight *inflight, struct pending *pending) {
+    pending->is_remembered = true;
+    inflight_fail_from_loop(inflight, pending, 0);
+}
+
+/* A reply came, a call ended without one, or the time has come: those that wait are denied from memory, or sent while
+ * they fit. */
+static void inflight_open_gate(struct steady__inflight *inflight, struct steady__gate *gate) {
+    while (!steady__list_empty(&gate->line)) {
+        struct pending *pending = WAITING(gate->line.next);
+        struct steady__look look;
+        const enum steady__denial denial = inflight_look(inflight, &pending->call, gate->name, &look);
+        if (denial != STEADY__FULL && inflight_must_wait(inflight, gate, pending, denial, &look)) break;
+        steady__list_remove(&pending->place_in_line);
+        pending->waits = false;
+        pending->gate = NULL;
+        if (denial == STEADY__FULL) {
+            pending->remembered = look.decision;
+            inflight_deny_from_loop(inflight, pending);
+            continue;
+        }
+        inflight_gate_enter(gate, pending);
+        const int error = inflight->transport_class->submit(inflight->transport, &pending->request);
+        if (error != 0) inflight_fail_from_loop(inflight, pending, error);
+    }
+}
+
+static void inflight_free_empty_gate(struct steady__inflight *inflight, struct steady__gate *gate) {
+    if (gate->in_flight > 0 || !steady__list_empty(&gate->line)) return;
+    *inflight_gate_place(inflight, gate->name) = gate->next;
+    free(gate);
+}
+
+/* Opens the gates at which calls wait for a drop to leak. */
+static void inflight_open_gates(struct steady__inflight *inflight) {
+    if (inflight->opens_at == 0 || steady__loop_now(&inflight->loop) < inflight->opens_at) return;
+    inflight->opens_at = 0;
+    for (int i = 0; i < STEADY__GATES; i++)
+        for (struct steady__gate *gate = inflight->gates[i], *next; gate != NULL; gate = next) {
+            next = gate->next;
+            if (gate->in_flight == 0) inflight_open_gate(inflight, gate);
+            inflight_free_empty_gate(inflight, gate);
+        }
+}
+
+static void inflight_leave_gate(struct steady__inflight *inflight, struct pending *pending) {
+    struct steady__gate *gate = pending->gate;
+    pending->gate = NULL;
+    if (pending->waits) {
+        steady__list_remove(&pending->place_in_line);
+        pending->waits = false;
+    } else {
+        gate->in_flight--;
+        gate->amount -= pending->call.amount;
+    }
+    if (inflight->transport != NULL) inflight_open_gate(inflight, gate);
+    inflight_free_empty_gate(inflight, gate);
 }
 
 /* ---- Ending ---- */
@@ -356,6 +587,13 @@ static void inflight_time_out_coordinator(struct steady__inflight *inflight, str
     inflight_finish(inflight, pending, &result);
 }
 
+/* The calls before it were not answered in its time. It was not sent. */
+static void inflight_time_out_waiting(struct steady__inflight *inflight, struct pending *pending) {
+    if (steady__verb_decides(pending->call.verb)) steady__counter_add(&inflight->counters->timeouts, 1);
+    inflight_describe_timeout(inflight, STEADY_UNAVAILABLE, "waiting for the replies to earlier calls on the same key");
+    inflight_fail(inflight, pending, STEADY_UNAVAILABLE);
+}
+
 static void inflight_time_out(struct steady__inflight *inflight, struct pending *pending) {
     if (pending->kind == BRANCH) {
         inflight_time_out_branch(inflight, pending);
@@ -363,6 +601,10 @@ static void inflight_time_out(struct steady__inflight *inflight, struct pending 
     }
     if (pending->coordinator != NULL) {
         inflight_time_out_coordinator(inflight, pending);
+        return;
+    }
+    if (pending->waits) {
+        inflight_time_out_waiting(inflight, pending);
         return;
     }
     const struct steady__transport *transport = inflight->transport_class;
@@ -387,13 +629,23 @@ static bool inflight_is_open(const struct steady__inflight *inflight) {
     return !inflight->closed && !steady__forked(inflight->fork_guard);
 }
 
+static void inflight_deny(struct steady__inflight *inflight, struct pending *pending) {
+    steady_result result = steady__deny_memory_result(&pending->remembered);
+    inflight_finish(inflight, pending, &result);
+}
+
 /* Finishes only the decisions that have failed by now. A callback may ask again at once and fail again; that decision
  * waits for the next turn. If a callback runs the loop, that turn happens inside it. */
 static void inflight_finish_failed(struct steady__inflight *inflight) {
     steady__list_move(&inflight->finishing, &inflight->failed);
     if (steady__list_empty(&inflight->finishing)) inflight->ending_in_portions = false;
-    for (int i = 0; i < PORTION && inflight_is_open(inflight) && !steady__list_empty(&inflight->finishing); i++)
-        inflight_fail(inflight, PENDING(inflight->finishing.next), PENDING(inflight->finishing.next)->error);
+    for (int i = 0; i < PORTION && inflight_is_open(inflight) && !steady__list_empty(&inflight->finishing); i++) {
+        struct pending *pending = PENDING(inflight->finishing.next);
+        if (pending->is_remembered)
+            inflight_deny(inflight, pending);
+        else
+            inflight_fail(inflight, pending, pending->error);
+    }
 }
 
 static bool inflight_is_due(const struct steady__inflight *inflight, steady_us when) {
@@ -429,6 +681,7 @@ static void inflight_on_alarm(void *arg) {
         inflight->transport_class->catch_up(inflight->transport);
         inflight_stop_alarm(inflight);
     }
+    inflight_open_gates(inflight);
     inflight_set_alarm(inflight); /* again in case a callback runs the loop */
     inflight_expire(inflight, steady__loop_now(&inflight->loop));
     inflight_set_alarm(inflight);
@@ -516,6 +769,7 @@ static size_t inflight_encode(void *owner, struct steady__request *request, stru
         inflight_fail_from_loop(inflight, pending, STEADY_UNAVAILABLE);
         return 0;
     }
+    if (inflight->memory.denials != NULL) pending->sent = steady__denials_now();
     pending->loads = engines->verbs[verb].loads;
     pending->to_module = pending->scripts_forbidden ||
                          (pending->tries == 1 && steady__engine_asks_module(engines, verb, inflight->engine));
@@ -735,6 +989,7 @@ static enum steady__reply_action inflight_answered(void *owner, struct steady__r
     if (pending->kind == BRANCH)
         pending->branch->session = request->send_asking ? 0 : inflight_session(inflight, engines);
     inflight_query_eviction(inflight, pending, engines);
+    if (inflight->memory.denials != NULL) inflight_learn(inflight, pending, &result);
     inflight_finish(inflight, pending, &result);
     return STEADY__REPLY_ACCEPTED;
 }
@@ -788,6 +1043,7 @@ static bool inflight_has_alarm(struct steady__inflight *inflight) {
 
 /* Ends a decision that failed inside submit, if no timer can report it later. */
 static int inflight_fail_without_timer(struct steady__inflight *inflight, struct pending *pending) {
+    if (pending->gate != NULL) inflight_leave_gate(inflight, pending);
     inflight->n_in_flight--;
     inflight_count(inflight->counters, &pending->call, &(steady_result){.error = STEADY_SYSTEM});
     inflight_pending_release(inflight, pending);
@@ -811,11 +1067,16 @@ int steady__inflight_submit(struct steady__inflight *inflight, const struct stea
     pending->deadline = now + inflight->timeout;
     pending->held = inflight_held_so_far(inflight, now);
     const struct steady__transport *transport = inflight->transport_class;
-    const bool divided = pending->request.n_keys > 1 && transport->divides != NULL &&
-                         transport->divides(inflight->transport, &pending->request);
-    const int error = divided ? inflight_coordinate(inflight, pending, false)
-                              : transport->submit(inflight->transport, &pending->request);
-    if (error != 0) {
+    const enum gate_outcome gate = inflight_pass_gate(inflight, pending);
+    int error = 0;
+    if (gate == GATE_OPEN) {
+        const bool divided = pending->request.n_keys > 1 && transport->divides != NULL &&
+                             transport->divides(inflight->transport, &pending->request);
+        error = divided ? inflight_coordinate(inflight, pending, false)
+                        : transport->submit(inflight->transport, &pending->request);
+    }
+    pending->is_remembered = gate == GATE_DENIES;
+    if (error != 0 || pending->is_remembered) {
         inflight_fail_from_loop(inflight, pending, error);
         if (!steady__retry_runs(inflight->retry)) return inflight_fail_without_timer(inflight, pending);
     } else {
@@ -829,6 +1090,7 @@ int steady__inflight_submit(struct steady__inflight *inflight, const struct stea
 static int inflight_take_back_decision(struct steady__inflight *inflight, struct pending *pending) {
     steady_result result = {.error = STEADY_UNKNOWN};
     if (pending->error != 0) return pending->error;
+    if (pending->waits || pending->is_remembered) return STEADY_UNAVAILABLE; /* nothing was sent */
     if (pending->coordinator != NULL) {
         if (inflight->transport != NULL) steady__coordinator_stop(pending->coordinator, false, &result);
         inflight_free_coordinator(pending);
@@ -848,6 +1110,8 @@ bool steady__inflight_cancel(struct steady__inflight *inflight, uint64_t id) {
     const int error = inflight_take_back_decision(inflight, pending);
     inflight_count(inflight->counters, &pending->call, &(steady_result){.error = error});
     if (--inflight->n_in_flight == 0) inflight->ending_in_portions = false;
+    if (inflight->memory.denials != NULL) inflight_forget(inflight, &pending->call);
+    if (pending->gate != NULL) inflight_leave_gate(inflight, pending);
     const struct steady__call cancelled = pending->call; /* the store may end with its last throttler */
     inflight_pending_release(inflight, pending);
     steady__call_release(&cancelled);

@@ -5,6 +5,7 @@
 
 #include "conn/connection.h"
 #include "loop/retry.h"
+#include "redis/denials.h"
 #include "store.h"
 
 /* The interface of a transport of requests: a cluster (or a single server), a replica, or a client of the caller. */
@@ -20,6 +21,10 @@ struct steady__transport {
     bool (*divides)(void *transport, const struct steady__request *request);
 };
 
+#define STEADY__GATES 64 /* a power of two */
+
+struct steady__gate;
+
 /* The text of the last timeout, to be reused for the next one of the same kind. */
 struct steady__late {
     int error;         /* 0: no text yet */
@@ -30,7 +35,7 @@ struct steady__late {
 /* What a store counts. Its thread writes them; any thread reads them. */
 struct steady__counters {
     steady__counter decisions, allowed, denied, blocked, unavailable, unknown;
-    steady__counter clock_steps, reconnects, script_loads, in_flight, timeouts;
+    steady__counter clock_steps, reconnects, script_loads, in_flight, timeouts, from_memory;
 };
 
 void steady__counters_read(const struct steady__counters *counters, steady_stats *stats);
@@ -69,6 +74,9 @@ struct steady__inflight {
     unsigned eviction_queries; /* how often the settings of the server were queried */
     bool eviction_asked;       /* the query is in flight, or answered */
     uint64_t n_in_flight;
+    struct steady__deny_memory memory;         /* of denials; it belongs to the store */
+    struct steady__gate *gates[STEADY__GATES]; /* by the name of the bucket */
+    steady_us opens_at;                        /* when the first of them has to be opened by the alarm; 0: none has */
 };
 
 /* The owner of the requests, for the transport. */
@@ -84,6 +92,9 @@ int steady__inflight_init(struct steady__inflight *inflight);
 #define STEADY__PENDING 1
 int steady__inflight_submit(struct steady__inflight *inflight, const struct steady__call *call, steady_result *answer,
                             uint64_t *id);
+
+/* Counts a call that the memory of denials has denied. */
+void steady__counters_deny(struct steady__counters *counters, const steady_result *result);
 
 /* Ends a decision without its callback. False: no decision with this id is in flight. It may be called inside a
  * callback, also while the store is closed. */

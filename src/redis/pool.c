@@ -85,6 +85,8 @@ struct pool_connection {
 struct pool_process {
     struct steady__fork_guard fork_guard;
     atomic_uint failed; /* the connection on which a call failed last */
+    struct steady__deny_memory memory;
+    atomic_uint_fast64_t from_memory, from_memory_blocked; /* denied on the threads of the callers */
     uint32_t n;
     struct pool_connection connections[];
 };
@@ -140,9 +142,14 @@ static void pool_forget_parent(struct pool_process *parent) {
 
 /* ---- What belongs to one process ---- */
 
-static struct pool_process *pool_process_new(uint32_t n) {
+static struct pool_process *pool_process_new(const struct pool *pool) {
+    const uint32_t n = pool->n;
+    const steady_us valid = pool->url.deny_memory > 0 ? pool->url.deny_memory : pool->options.deny_memory;
     struct pool_process *process = calloc(1, sizeof *process + n * sizeof process->connections[0]);
-    if (process == NULL) return NULL;
+    if (process == NULL || steady__deny_memory_open(&process->memory, &pool->url, valid) != 0) {
+        free(process);
+        return NULL;
+    }
     steady__fork_guard_set(&process->fork_guard, true);
     process->n = n;
     for (uint32_t i = 0; i < n; i++) {
@@ -168,6 +175,7 @@ static void pool_process_free(struct pool_process *process) {
         steady_poller_free(&conn->poller);
         pthread_mutex_destroy(&conn->mutex);
     }
+    steady__deny_memory_close(&process->memory);
     steady__fork_guard_clear(&process->fork_guard);
     free(process);
 }
@@ -176,7 +184,7 @@ static void pool_process_free(struct pool_process *process) {
 static struct pool_process *pool_present(struct pool *pool) {
     struct pool_process *process = atomic_load(&pool->process);
     if (!steady__forked(&process->fork_guard)) return process;
-    struct pool_process *fresh = pool_process_new(pool->n);
+    struct pool_process *fresh = pool_process_new(pool);
     if (fresh == NULL) return NULL;
     if (atomic_compare_exchange_strong(&pool->process, &process, fresh)) {
         pool_forget_parent(process);
@@ -368,6 +376,11 @@ static void pool_decide(steady_store *head, const struct steady__call *call, ste
         result->error = STEADY_NO_MEMORY;
         return;
     }
+    if (steady__deny_memory_denies(&process->memory, call, result)) {
+        atomic_fetch_add_explicit(&process->from_memory, 1, memory_order_relaxed);
+        if (result->blocked_for > 0) atomic_fetch_add_explicit(&process->from_memory_blocked, 1, memory_order_relaxed);
+        return;
+    }
     struct pool_caller caller = {.call = call, .thread = pool_this_thread()};
     struct pool_connection *conn = caller.conn = pool_choose(process, caller.thread);
     steady__list_init(&caller.place);
@@ -404,10 +417,21 @@ static void pool_add_stats(steady_stats *sum, const steady_stats *stats) {
     sum->script_loads += stats->script_loads;
     sum->in_flight += stats->in_flight;
     sum->timeouts += stats->timeouts;
+    sum->from_memory += stats->from_memory;
+}
+
+static void pool_add_remembered(steady_stats *sum, const struct pool_process *process) {
+    const uint64_t n = atomic_load_explicit(&process->from_memory, memory_order_relaxed);
+    pool_add_stats(
+        sum, &(steady_stats){.decisions = n,
+                             .denied = n,
+                             .from_memory = n,
+                             .blocked = atomic_load_explicit(&process->from_memory_blocked, memory_order_relaxed)});
 }
 
 static void pool_stats(const steady_store *head, steady_stats *sum) {
     struct pool_process *process = pool_seen(head);
+    if (process != NULL) pool_add_remembered(sum, process);
     for (uint32_t i = 0; process != NULL && i < process->n; i++) {
         const steady_store *store = atomic_load(&process->connections[i].store);
         steady_stats stats;
@@ -543,8 +567,9 @@ static struct pool *pool_new(const struct steady__url *url, uint32_t connections
     steady__store_init(&pool->head, &pool_class, options);
     steady__url_copy(&pool->url, url);
     pool->n = connections;
-    atomic_init(&pool->process, pool_process_new(connections));
-    if (atomic_load(&pool->process) != NULL && pool_keep_options(pool, options) == 0) return pool;
+    const bool kept = pool_keep_options(pool, options) == 0;
+    atomic_init(&pool->process, kept ? pool_process_new(pool) : NULL);
+    if (atomic_load(&pool->process) != NULL) return pool;
     pool_discard(pool, atomic_load(&pool->process));
     return NULL;
 }

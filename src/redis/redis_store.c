@@ -33,6 +33,7 @@ struct redis_store {
     struct steady__readiness readiness; /* of the asynchronous part; without a loop, of the blocking part */
     steady_store_options options;
     char client_name[STEADY__CLIENT_NAME_MAX + 1];
+    struct steady__deny_memory memory;
     struct steady__retry retry;       /* over the caller's loop */
     struct steady__inflight inflight; /* on that */
     struct steady__inflight blocking; /* on `poller` */
@@ -62,6 +63,7 @@ static int redis_start(struct redis_store *store, struct steady__inflight *infli
     inflight->log = main ? store->options.log : NULL;
     inflight->log_data = store->options.log_data;
     inflight->url = &store->url;
+    inflight->memory = store->memory;
     inflight->transport_class = store->url.peek_replica ? &steady__replica_class : &steady__cluster_class;
     if (steady__inflight_init(inflight) != 0) return STEADY_NO_MEMORY;
     const struct steady__connection_options options = {.net = store->net,
@@ -153,6 +155,10 @@ static void redis_decide(steady_store *head, const struct steady__call *call, st
             steady__reject(&store->counters, &store->last_error, call, STEADY_UNAVAILABLE, STEADY__FORKED_TEXT);
         return;
     }
+    if (steady__deny_memory_denies(&store->memory, call, result)) {
+        steady__counters_deny(&store->counters, result);
+        return;
+    }
     steady__store_hold(head);
     steady__redis_resume(head);
     result->error = steady__redis_ask(head, call, result);
@@ -196,6 +202,7 @@ static void redis_free_store(steady_store *head) {
     if (steady__forked(&store->fork_guard)) return;
     steady__inflight_free(&store->inflight);
     steady__inflight_free(&store->blocking);
+    steady__deny_memory_close(&store->memory);
     steady__fork_guard_clear(&store->fork_guard);
     free(store);
 }
@@ -230,7 +237,10 @@ int steady__redis_open_over(steady_store **store, const struct steady__net *net,
     s->options.client_name = NULL; /* it belongs to the caller */
     if (s->options.timeout == 0) s->options.timeout = TIMEOUT;
     if (s->options.max_in_flight == 0) s->options.max_in_flight = MAX_IN_FLIGHT;
-    int error = steady__url_has_tls(url->scheme) ? steady__tls_open(&s->tls, url, options->tls, why) : 0;
+    int error =
+        steady__deny_memory_open(&s->memory, url, url->deny_memory > 0 ? url->deny_memory : options->deny_memory);
+    if (error != 0) steady__fail(why, error, "out of memory");
+    if (error == 0) error = steady__url_has_tls(url->scheme) ? steady__tls_open(&s->tls, url, options->tls, why) : 0;
     s->options.tls = NULL; /* it belongs to the caller */
     steady_loop loop = {0};
     if (options->loop != NULL) loop = steady__retry_loop(&s->retry, options->loop, &s->fork_guard);

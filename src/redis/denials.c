@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: MIT
+ * The memory of denials.
+ *
+ * WHY IT IS SAFE. Other processes only put drops in. So the level of a bucket is at least what it was at the last
+ * reply, minus what has leaked since. A reply does not say when the server decided, only that it was after the request
+ * was sent. So the leak is counted from the sending: then the remembered level is at most the true one, and a call that
+ * is denied here would be denied there. The wait is counted from the reply: then it is never too short by more than the
+ * clocks differ, and at most a round trip too long.
+ *
+ * A give-back, a reset, a limit that leaks faster, a lost bucket and a step of the server's clock break this rule. In
+ * this process, the first two reach the memory at once, and the memory serves only calls that leak at the rate that it
+ * knows; their capacities may differ. For all others, an entry counts for a bounded time only.
+ *
+ * The clock here and that of the server may run at slightly different speeds. So a thousandth of the age is added.
+ *
+ * THE TABLE has groups of eight entries; a name may be in any entry of its group. An entry is guarded by its version,
+ * which is odd while a thread writes it. A reader that meets a writer knows nothing of the bucket. If all entries of a
+ * group are in use, a bucket is not remembered. */
+#include "redis/denials.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "core/parts.h"
+#include "loop/fork_guard.h"
+
+#define GROUPS 1024
+#define GROUP 8
+#define TRIES 100
+#define EPOCH ((steady_us)1 << 51)      /* the time of the boot, so that `last` of a bucket is never negative */
+#define BARRIER STEADY__DENY_MEMORY_MAX /* a barrier is kept for so long: what was sent before is too old by then */
+#define REM_BITS 20                     /* drops is at most a million */
+
+struct denials_entry {
+    atomic_uint_fast64_t version;        /* odd while a thread writes */
+    atomic_uint_fast64_t tag;            /* 0: never used */
+    atomic_int_fast64_t sent;            /* the request of the reply */
+    atomic_int_fast64_t barrier;         /* the end of a give-back: requests that were sent before say nothing */
+    atomic_int_fast64_t delay;           /* from then to the reply */
+    atomic_int_fast64_t until;           /* after this the entry may be used for another name */
+    atomic_int_fast64_t recharge, drops; /* of the limit of the call */
+    atomic_int_fast64_t last;            /* the bucket, as if it was decided at `sent` */
+    atomic_int_fast64_t level;           /* and rem in the low bits */
+    atomic_int_fast64_t blocked_until;
+    atomic_int_fast64_t full, denied; /* the reply showed no room; the reply was a denial */
+    char apart[24];
+};
+
+_Static_assert(sizeof(struct denials_entry) == 128, "an entry has two cache lines");
+
+/* What an entry holds, as plain values. */
+struct denials_view {
+    steady_us sent, barrier, delay, until;
+    int64_t recharge, drops;
+    struct steady__bucket bucket;
+    bool full, denied;
+};
+
+struct steady__denials {
+    struct denials_entry entries[GROUPS * GROUP];
+    unsigned char key[STEADY__SIPHASH_KEY];
+    struct steady__fork_guard fork_guard;
+    atomic_uint_fast64_t crowded;
+    atomic_int_fast64_t ignore_before; /* a give-back found no place: requests before it say nothing */
+    unsigned holders;                  /* guarded by the lock of the process */
+};
+
+/* The only writable variable of the library. */
+static struct {
+    atomic_flag lock;
+    struct steady__denials *memory;
+} denials_process = {.lock = ATOMIC_FLAG_INIT};
+
+/* ---- One for each process ---- */
+
+/* False: the process was forked while another thread held the lock. It stays locked then. */
+static bool denials_lock_process(void) {
+    for (int i = 0; i < TRIES; i++) {
+        if (!atomic_flag_test_and_set_explicit(&denials_process.lock, memory_order_acquire)) return true;
+        nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
+    }
+    return false;
+}
+
+static struct steady__denials *denials_new(void) {
+    void *memory = NULL;
+    if (posix_memalign(&memory, sizeof(struct denials_entry), sizeof(struct steady__denials)) != 0) return NULL;
+    struct steady__denials *denials = memory;
+    memset(denials, 0, sizeof *denials);
+    if (getrandom(denials->key, sizeof denials->key, GRND_NONBLOCK) != (ssize_t)sizeof denials->key) {
+        free(denials);
+        return NULL;
+    }
+    steady__fork_guard_set(&denials->fork_guard, true);
+    denials->holders = 1;
+    return denials;
+}
+
+/* A child of fork makes a memory of its own: a thread of the parent may have been in the middle of an entry. */
+struct steady__denials *steady__denials_hold(void) {
+    if (!denials_lock_process()) return denials_new();
+    struct steady__denials *denials = denials_process.memory;
+    if (denials != NULL && !steady__forked(&denials->fork_guard))
+        denials->holders++;
+    else
+        denials = denials_process.memory = denials_new();
+    atomic_flag_clear_explicit(&denials_process.lock, memory_order_release);
+    return denials;
+}
+
+void steady__denials_release(struct steady__denials *denials) {
+    if (denials == NULL || steady__forked(&denials->fork_guard)) return;
+    const bool locked = denials_lock_process();
+    const bool last = --denials->holders == 0;
+    if (last && denials_process.memory == denials) denials_process.memory = NULL;
+    if (locked) atomic_flag_clear_explicit(&denials_process.lock, memory_order_release);
+    if (!last) return;
+    steady__fork_guard_clear(&denials->fork_guard);
+    free(denials);
+}
+
+steady_us steady__denials_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_BOOTTIME, &t);
+    return EPOCH + (steady_us)t.tv_sec * STEADY_SECOND + t.tv_nsec / 1000;
+}
+
+/* ---- Names ---- */
+
+uint64_t steady__denials_scope(const struct steady__denials *denials, const void *server, size_t len) {
+    return steady__siphash(denials->key, server, len).word[0];
+}
+
+struct steady__hash steady__denials_name(const struct steady__denials *denials, uint64_t scope, const char *key,
+                                         size_t key_len) {
+    struct steady__hash name = steady__siphash(denials->key, key, key_len);
+    name.word[0] ^= scope;
+    name.word[1] ^= scope;
+    if (name.word[0] == 0) name.word[0] = 1;
+    return name;
+}
+
+static struct denials_entry *denials_group(const struct steady__denials *denials, struct steady__hash name) {
+    return (struct denials_entry *)&denials->entries[name.word[1] % GROUPS * GROUP];
+}
+
+/* ---- Entries ---- */
+
+/* The version is read before and after the fields, and written before and after them. The orders of the fields keep it
+ * so: no load of a field moves behind the second load of the version, and no store of one before its first store. */
+static int64_t denials_load(const atomic_int_fast64_t *field) {
+    return atomic_load_explicit(field, memory_order_acquire);
+}
+
+static void denials_store(atomic_int_fast64_t *field, int64_t value) {
+    atomic_store_explicit(field, value, memory_order_release);
+}
+
+static bool denials_is(const struct denials_entry *entry, struct steady__hash name) {
+    return atomic_load_explicit(&entry->tag, memory_order_acquire) == name.word[0];
+}
+
+static bool denials_read(const struct denials_entry *entry, struct steady__hash name, struct denials_view *view) {
+    const uint64_t version = atomic_load_explicit(&entry->version, memory_order_acquire);
+    if (version % 2 == 1 || !denials_is(entry, name)) return false;
+    view->sent = denials_load(&entry->sent);
+    view->barrier = denials_load(&entry->barrier);
+    view->delay = denials_load(&entry->delay);
+    view->until = denials_load(&entry->until);
+    view->recharge = denials_load(&entry->recharge);
+    view->drops = denials_load(&entry->drops);
+    const int64_t level = denials_load(&entry->level);
+    view->bucket = (struct steady__bucket){.level = level >> REM_BITS,
+                                           .last = denials_load(&entry->last),
+                                           .rem = level & ((1 << REM_BITS) - 1),
+                                           .blocked_until = denials_load(&entry->blocked_until)};
+    view->full = denials_load(&entry->full) != 0;
+    view->denied = denials_load(&entry->denied) != 0;
+    return atomic_load_explicit(&entry->version, memory_order_relaxed) == version;
+}
+
+static bool denials_lock(struct denials_entry *entry) {
+    for (int i = 0; i < TRIES; i++) {
+        uint64_t version = atomic_load_explicit(&entry->version, memory_order_relaxed);
+        if (version % 2 == 0 && atomic_compare_exchange_weak_explicit(&entry->version, &version, version + 1,
+                                                                      memory_order_acquire, memory_order_relaxed))
+            return true;
+    }
+    return false;
+}
+
+static void denials_unlock(struct denials_entry *entry) {
+    atomic_fetch_add_explicit(&entry->version, 1, memory_order_release);
+}
+
+/* The caller has locked the entry. */
+static void denials_write(struct denials_entry *entry, struct steady__hash name, const struct denials_view *view) {
+    atomic_store_explicit(&entry->tag, name.word[0], memory_order_release);
+    denials_store(&entry->sent, view->sent);
+    denials_store(&entry->barrier, view->barrier);
+    denials_store(&entry->delay, view->delay);
+    denials_store(&entry->until, view->until);
+    denials_store(&entry->recharge, view->recharge);
+    denials_store(&entry->drops, view->drops);
+    denials_store(&entry->last, view->bucket.last);
+    denials_store(&entry->level, view->bucket.level << REM_BITS | view->bucket.rem);
+    denials_store(&entry->blocked_until, view->bucket.blocked_until);
+    denials_store(&entry->full, view->full);
+    denials_store(&entry->denied, view->denied);
+}
+
+/* The entry of the name, or one that is free; locked. NULL: all are in use, or are being written. */
+static struct denials_entry *denials_take(struct steady__denials *denials, struct steady__hash name, steady_us now,
+                                          bool only_known) {
+    struct denials_entry *group = denials_group(denials, name);
+    for (int i = 0; i < GROUP; i++) {
+        if (!denials_is(&group[i], name) || !denials_lock(&group[i])) continue;
+        if (denials_is(&group[i], name)) return &group[i];
+        denials_unlock(&group[i]);
+    }
+    for (int i = 0; i < GROUP && !only_known; i++) {
+        if (denials_load(&group[i].until) > now || !denials_lock(&group[i])) continue;
+        if (denials_load(&group[i].until) <= now) return &group[i];
+        denials_unlock(&group[i]);
+    }
+    return NULL;
+}
+
+/* ---- Learning ---- */
+
+/* Of the moments at which the next drop may leak, takes the earliest one: `until_next_drop` is rounded up. */
+static struct steady__bucket denials_bucket(const struct steady__observed *o) {
+    const int64_t longest = (o->until_next_drop - 1) * o->rate->drops + 1;
+    const int64_t phase = longest < o->rate->recharge ? o->rate->recharge - longest : 0;
+    struct steady__bucket bucket = steady__bucket_at(o->rate, o->sent, o->level, phase, 0);
+    if (o->blocked_for > 0)
+        bucket.blocked_until =
+            o->blocked_for < STEADY__EXACT - 1 - o->sent ? o->sent + o->blocked_for : STEADY__EXACT - 1;
+    return bucket;
+}
+
+/* A bucket gets an entry when it is full. A reply that shows room updates the entry, because a hot bucket is full again
+ * soon, but does not make it last longer. */
+void steady__denials_learn(struct steady__denials *denials, struct steady__hash name,
+                           const struct steady__observed *o) {
+    const int64_t amount = o->amount > 0 ? o->amount : 1;
+    const bool full = o->level + amount > o->rate->capacity || o->blocked_for > 0;
+    struct denials_view view = {.sent = o->sent,
+                                .delay = o->came - o->sent,
+                                .until = o->sent + o->valid,
+                                .recharge = o->rate->recharge,
+                                .drops = o->rate->drops,
+                                .bucket = denials_bucket(o),
+                                .full = full,
+                                .denied = o->denied};
+    if (view.bucket.last < 0 || view.until <= o->came || o->sent < denials_load(&denials->ignore_before)) return;
+    struct denials_entry *entry = denials_take(denials, name, o->came, !full);
+    if (entry == NULL) {
+        if (full) atomic_fetch_add_explicit(&denials->crowded, 1, memory_order_relaxed);
+        return;
+    }
+    const bool known = denials_is(entry, name);
+    view.barrier = known ? denials_load(&entry->barrier) : 0;
+    if (!full || view.until < view.barrier + BARRIER) view.until = denials_load(&entry->until);
+    if (!known || (denials_load(&entry->sent) <= o->sent && view.barrier <= o->sent)) denials_write(entry, name, &view);
+    denials_unlock(entry);
+}
+
+/* If no entry is free, earlier requests of all names are ignored. */
+void steady__denials_forget(struct steady__denials *denials, struct steady__hash name, steady_us now) {
+    const struct denials_view view = {
+        .sent = now, .barrier = now, .until = now + BARRIER, .recharge = 1, .drops = 1, .bucket = {.last = now}};
+    struct denials_entry *group = denials_group(denials, name);
+    bool kept = false;
+    for (int i = 0; i < GROUP; i++) {
+        if (!denials_is(&group[i], name)) continue;
+        while (!denials_lock(&group[i])) /* a thread was stopped while it wrote */
+            nanosleep(&(struct timespec){.tv_nsec = 1000}, NULL);
+        if (denials_is(&group[i], name)) {
+            denials_write(&group[i], name, &view);
+            kept = true;
+        }
+        denials_unlock(&group[i]);
+    }
+    struct denials_entry *entry = kept ? NULL : denials_take(denials, name, now, false);
+    if (entry != NULL) {
+        denials_write(entry, name, &view);
+        denials_unlock(entry);
+    } else if (!kept) {
+        int64_t before = denials_load(&denials->ignore_before);
+        while (before < now && !atomic_compare_exchange_weak(&denials->ignore_before, &before, now))
+            continue;
+    }
+}
+
+uint64_t steady__denials_crowded(const struct steady__denials *denials) {
+    return atomic_load_explicit(&denials->crowded, memory_order_relaxed);
+}
+
+/* ---- Denying ---- */
+
+/* The bucket is at `sent` what it was when the server decided. So it is looked at twice. If the server decided at once,
+ * all of the age has leaked; if it replied at once, all but the delay. */
+static enum steady__denial denials_judge(const struct denials_view *view, const struct steady__rate *rate,
+                                         int64_t amount, steady_us valid, steady_us now, struct steady__look *look) {
+    const struct steady__rate no_block = {rate->capacity, rate->recharge, rate->drops, 0};
+    const steady_us age = now - view->sent;
+    struct steady__bucket least = view->bucket, most = view->bucket;
+    bool stepped;
+    /* At another rate, the server counts the leak from the last write of the bucket, which the reply does not show. */
+    if (rate->recharge != view->recharge || rate->drops != view->drops) return STEADY__UNKNOWN_BUCKET;
+    if (age < 0 || age >= valid || now >= view->until) return view->full ? STEADY__STALE : STEADY__UNKNOWN_BUCKET;
+    steady__bucket_advance(&least, rate, now + age / 1000 + 1, &stepped);
+    look->room = rate->capacity - least.level;
+    if (least.blocked_until == 0 && rate->block != 0) {
+        look->room = INT64_MAX; /* the store has to start the block */
+        return STEADY__HAS_ROOM;
+    }
+    steady__bucket_consume(&most, &no_block, age > view->delay ? now - view->delay : view->sent, amount,
+                           &look->decision);
+    if (least.blocked_until != 0 || amount > look->room) return STEADY__FULL;
+    if (!view->denied || look->decision.success) return STEADY__HAS_ROOM;
+    look->wait = look->decision.retry_after;
+    return STEADY__TOO_EARLY;
+}
+
+enum steady__denial steady__denials_look(const struct steady__denials *denials, struct steady__hash name,
+                                         const struct steady__rate *rate, int64_t amount, steady_us valid,
+                                         steady_us now, struct steady__look *look) {
+    struct denials_entry *group = denials_group(denials, name);
+    struct denials_view view;
+    for (int i = 0; i < GROUP; i++)
+        if (denials_is(&group[i], name) && denials_read(&group[i], name, &view))
+            return denials_judge(&view, rate, amount, valid, now, look);
+    return STEADY__UNKNOWN_BUCKET;
+}
+
+/* ---- The memory as a store uses it ---- */
+
+/* The scope names the server, however its URL is written: with or without TLS, user and options. */
+int steady__deny_memory_open(struct steady__deny_memory *memory, const struct steady__url *url, steady_us valid) {
+    char server[STEADY__URL_MAX + STEADY__SENTINELS_MAX * 8];
+    *memory = (struct steady__deny_memory){.valid = valid};
+    if (valid == 0) return 0;
+    int len = snprintf(server, sizeof server, "%s:%u %s %s %lu", url->host, url->port, url->path, url->service,
+                       (unsigned long)url->db);
+    for (unsigned i = 0; i < url->n_sentinels && len < (int)sizeof server; i++)
+        len += snprintf(server + len, sizeof server - (size_t)len, " %s:%u", url->sentinels[i].host,
+                        url->sentinels[i].port);
+    if (len > (int)sizeof server - 1) len = (int)sizeof server - 1;
+    memory->denials = steady__denials_hold();
+    if (memory->denials == NULL) return STEADY_NO_MEMORY;
+    memory->scope = steady__denials_scope(memory->denials, server, (size_t)len);
+    return 0;
+}
+
+void steady__deny_memory_close(struct steady__deny_memory *memory) {
+    steady__denials_release(memory->denials);
+    memory->denials = NULL;
+}
+
+bool steady__deny_memory_takes(const struct steady__deny_memory *memory, const struct steady__call *call) {
+    return memory->denials != NULL && call->verb == STEADY__CONSUME && call->group == NULL && call->amount > 0;
+}
+
+struct steady__hash steady__deny_memory_name(const struct steady__deny_memory *memory, const char *key,
+                                             size_t key_len) {
+    return steady__denials_name(memory->denials, memory->scope, key, key_len);
+}
+
+enum steady__denial steady__deny_memory_look(const struct steady__deny_memory *memory, const struct steady__call *call,
+                                             struct steady__hash name, struct steady__look *look) {
+    return steady__denials_look(memory->denials, name, &call->terms->rate, call->amount, memory->valid,
+                                steady__denials_now(), look);
+}
+
+steady_result steady__deny_memory_result(const struct steady__decision *decision) {
+    return (steady_result){.source = STEADY_FROM_MEMORY,
+                           .level = decision->level,
+                           .until_next_drop = decision->until_next_drop,
+                           .blocked_for = decision->blocked_for,
+                           .retry_after = decision->retry_after};
+}
+
+bool steady__deny_memory_denies(const struct steady__deny_memory *memory, const struct steady__call *call,
+                                steady_result *result) {
+    struct steady__look look;
+    if (!steady__deny_memory_takes(memory, call)) return false;
+    const struct steady__hash name = steady__deny_memory_name(memory, call->key, call->key_len);
+    if (steady__deny_memory_look(memory, call, name, &look) != STEADY__FULL) return false;
+    *result = steady__deny_memory_result(&look.decision);
+    return true;
+}

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT
+ * The memory of denials: buckets that this process knows to be full. It denies a call that is certain to be denied,
+ * without a request to the server. All stores and threads of a process share one memory. */
+#ifndef STEADY__DENIALS_H
+#define STEADY__DENIALS_H
+
+#include "core/bucket.h"
+#include "core/siphash.h"
+#include "core/url.h"
+#include "store.h"
+
+#define STEADY__DENY_MEMORY_MAX (60 * STEADY_SECOND)
+
+struct steady__denials;
+
+/* The memory of this process. NULL: out of memory. */
+struct steady__denials *steady__denials_hold(void);
+void steady__denials_release(struct steady__denials *denials);
+
+/* Its clock: us since boot. It counts while the machine sleeps, as the clocks of servers do. */
+steady_us steady__denials_now(void);
+
+/* The name of a bucket. scope: a hash of the server, so that equal keys of two servers are two buckets. */
+struct steady__hash steady__denials_name(const struct steady__denials *denials, uint64_t scope, const char *key,
+                                         size_t key_len);
+uint64_t steady__denials_scope(const struct steady__denials *denials, const void *server, size_t len);
+
+/* What a reply says of a bucket. */
+struct steady__observed {
+    const struct steady__rate *rate; /* the limit of the call */
+    steady_us sent, came;            /* when its request was sent, and when the reply came */
+    int64_t level;                   /* after the call */
+    steady_us until_next_drop, blocked_for;
+    bool denied;
+    int64_t amount;  /* of the call, at least 1: a bucket is worth a place if it has no room for as much */
+    steady_us valid; /* for so long after `sent`; at most STEADY__DENY_MEMORY_MAX */
+};
+
+/* Keeps what a reply says, unless a later request has told more. */
+void steady__denials_learn(struct steady__denials *denials, struct steady__hash name,
+                           const struct steady__observed *observed);
+
+/* Drops were given back, or the bucket was reset: forgets it. Replies to requests that were sent before do not count.
+ */
+void steady__denials_forget(struct steady__denials *denials, struct steady__hash name, steady_us now);
+
+enum steady__denial {
+    STEADY__UNKNOWN_BUCKET, /* nothing is remembered */
+    STEADY__STALE,          /* what is remembered is too old */
+    STEADY__HAS_ROOM,       /* the call may be allowed; `room` says for how many drops there is room */
+    STEADY__TOO_EARLY,      /* the call may be allowed, but the last one at such a moment was denied. After `wait` it is
+                               allowed, if no other call comes first */
+    STEADY__FULL            /* the call is certain to be denied; `decision` says how */
+};
+
+struct steady__look {
+    int64_t room;
+    steady_us wait;
+    struct steady__decision decision;
+};
+
+/* Looks at a bucket for a consume of `amount`, at least 1. valid: for so long a memory counts. */
+enum steady__denial steady__denials_look(const struct steady__denials *denials, struct steady__hash name,
+                                         const struct steady__rate *rate, int64_t amount, steady_us valid,
+                                         steady_us now, struct steady__look *look);
+
+/* ---- The memory as a store uses it ---- */
+
+struct steady__deny_memory {
+    struct steady__denials *denials; /* NULL: the store has no memory */
+    uint64_t scope;                  /* of its server */
+    steady_us valid;                 /* for how long it believes a reply */
+};
+
+/* valid: 0: no memory. 0 or STEADY_NO_MEMORY. */
+int steady__deny_memory_open(struct steady__deny_memory *memory, const struct steady__url *url, steady_us valid);
+void steady__deny_memory_close(struct steady__deny_memory *memory);
+
+/* Whether a call may be denied from memory: it puts drops into one bucket, without options. */
+bool steady__deny_memory_takes(const struct steady__deny_memory *memory, const struct steady__call *call);
+
+struct steady__hash steady__deny_memory_name(const struct steady__deny_memory *memory, const char *key, size_t key_len);
+enum steady__denial steady__deny_memory_look(const struct steady__deny_memory *memory, const struct steady__call *call,
+                                             struct steady__hash name, struct steady__look *look);
+
+/* The result of a call that is denied from memory. */
+steady_result steady__deny_memory_result(const struct steady__decision *decision);
+
+/* Whether the memory denies the call. Then *result is filled. Any thread may ask. */
+bool steady__deny_memory_denies(const struct steady__deny_memory *memory, const struct steady__call *call,
+                                steady_result *result);
+
+/* How many buckets found no place; for tests and statistics. */
+uint64_t steady__denials_crowded(const struct steady__denials *denials);
+
+#endif

@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: MIT
+ * The memory of denials on a real server: what an attack costs, what is seen at once, and calls that wait. */
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "rig.h"
+
+#define CAPACITY 20
+#define LEAK (20 * MS) /* a drop */
+#define VALID STEADY_SECOND
+
+static steady_store *second;
+
+/* ---- Set-up ---- */
+
+static void open_with(steady_us timeout, steady_us deny_memory, const steady_loop *loop) {
+    const steady_store_options options = {.loop = loop, .timeout = timeout, .deny_memory = deny_memory};
+    rig.store = open_store(rig.server.url, &options);
+    rig.throttler = new_throttler(rig.store, CAPACITY, LEAK);
+}
+
+static steady_result ask(const char *key, int64_t amount) {
+    steady_result r = {0};
+    steady_consume_sync(rig.throttler, key, strlen(key), amount, &r);
+    return r;
+}
+
+/* The server decided so often. */
+static long long asked(void) {
+    const char *line = strstr(server_ask(&rig.server, "INFO COMMANDSTATS"), "cmdstat_evalsha:calls=");
+    return line != NULL ? strtoll(line + strlen("cmdstat_evalsha:calls="), NULL, 10) : 0;
+}
+
+/* Fills the bucket until a call is denied. */
+static void fill(const char *key) {
+    steady_result r;
+    do
+        r = ask(key, 1);
+    while (r.success);
+    assert_int_equal(r.error, 0);
+}
+
+/* For each drop that leaks in `time`: the call that gets it, and one that comes too early by part of a round trip. One
+ * for each VALID, and those of the beginning. */
+static long long most_calls(steady_us time, long long at_first) {
+    return 2 * (time / LEAK + 1) + time / VALID + 1 + at_first;
+}
+
+/* Of what may be allowed, 98 % is, unless the machine took time away. */
+static void assert_allowed(unsigned long allowed, steady_us time, steady_us taken) {
+    assert_true((long long)allowed <= CAPACITY + time / LEAK + 1);
+    if (taken == 0) assert_true((long long)allowed * 100 >= (CAPACITY + time / LEAK - 1) * 98);
+}
+
+/* ---- What an attack costs ---- */
+
+struct attack {
+    struct tally tally;
+    steady_us until;
+};
+
+static void attack_again(const steady_result *result, void *data) {
+    struct attack *attack = data;
+    attack->tally.called++;
+    attack->tally.errors[-result->error]++;
+    attack->tally.allowed += result->success;
+    if (result->error != 0 || now_us() >= attack->until) return;
+    if (steady_consume(rig.throttler, "k", 1, 1, attack_again, attack) == 0) attack->tally.submitted++;
+}
+
+static void attack_on_a_loop_costs_two_calls_for_each_drop(void **state) {
+    const steady_us time = 2 * STEADY_SECOND;
+    (void)state;
+    open_with(STEADY_SECOND, VALID, &rig.loop);
+    warm_up();
+    const long long before = asked();
+    const uint64_t decided = stats().decisions;
+    const steady_us taken = taken_away(), begin = now_us();
+    struct attack attack = {.until = begin + time};
+    for (int i = 0; i < 64; i++)
+        if (steady_consume(rig.throttler, "k", 1, 1, attack_again, &attack) == 0) attack.tally.submitted++;
+    run_until_done(rig.poller, &attack.tally, 2 * time);
+    const steady_us took = now_us() - begin;
+    const long long calls = asked() - before;
+    print_message("# %lu decisions, %lld calls, %llu from memory, %lu allowed\n", attack.tally.called, calls,
+                  (unsigned long long)stats().from_memory, attack.tally.allowed);
+    assert_int_equal(attack.tally.errors[0], attack.tally.called);
+    assert_true(calls <= most_calls(took, 64));
+    assert_true(attack.tally.called > 10 * (unsigned long)calls);
+    assert_allowed(attack.tally.allowed + 1, took, taken_away() - taken); /* one was taken by warm_up */
+    assert_int_equal(stats().from_memory + (uint64_t)calls, stats().decisions - decided);
+    assert_loop_never_held();
+}
+
+static void blocking_attack_costs_two_calls_for_each_drop(void **state) {
+    const steady_us time = STEADY_SECOND;
+    unsigned long allowed = 0, n = 0;
+    (void)state;
+    open_with(STEADY_SECOND, VALID, NULL);
+    assert_true(ask("other", 1).success);
+    const long long before = asked();
+    const steady_us taken = taken_away(), begin = now_us();
+    for (; now_us() - begin < time; n++) {
+        const steady_result r = ask("k", 1);
+        assert_int_equal(r.error, 0);
+        assert_true(r.success || r.retry_after > 0);
+        assert_true(r.success || r.level == CAPACITY);
+        assert_in_range(r.until_next_drop, 1, LEAK);
+        allowed += r.success;
+    }
+    const long long calls = asked() - before;
+    print_message("# %lu decisions, %lld calls, %lu allowed\n", n, calls, allowed);
+    assert_true(calls <= most_calls(now_us() - begin, CAPACITY));
+    assert_allowed(allowed, now_us() - begin, taken_away() - taken);
+}
+
+struct attacker {
+    steady_us until;
+    unsigned long allowed, called;
+    pthread_t thread;
+};
+
+static void *attack_blocking(void *arg) {
+    struct attacker *attacker = arg;
+    while (now_us() < attacker->until) {
+        const steady_result r = ask("k", 1);
+        if (r.error != 0) return NULL;
+        attacker->allowed += r.success;
+        attacker->called++;
+    }
+    return attacker;
+}
+
+static void attack_of_threads_on_a_pool_costs_two_calls_for_each_drop(void **state) {
+    const steady_us time = STEADY_SECOND;
+    const steady_store_options options = {.timeout = STEADY_SECOND, .deny_memory = VALID};
+    struct attacker attackers[4];
+    unsigned long allowed = 0, called = 0;
+    (void)state;
+    assert_int_equal(steady_pool_open(&rig.store, rig.server.url, 1, &options, NULL), 0);
+    rig.throttler = new_throttler(rig.store, CAPACITY, LEAK);
+    assert_true(ask("other", 1).success);
+    const long long before = asked();
+    const steady_us taken = taken_away(), begin = now_us();
+    for (int i = 0; i < 4; i++) {
+        attackers[i] = (struct attacker){.until = begin + time};
+        assert_int_equal(pthread_create(&attackers[i].thread, NULL, attack_blocking, &attackers[i]), 0);
+    }
+    for (int i = 0; i < 4; i++) {
+        void *result = NULL;
+        pthread_join(attackers[i].thread, &result);
+        assert_non_null(result);
+        allowed += attackers[i].allowed;
+        called += attackers[i].called;
+    }
+    const long long calls = asked() - before;
+    print_message("# %lu decisions, %lld calls, %lu allowed\n", called, calls, allowed);
+    assert_true(calls <= most_calls(now_us() - begin, CAPACITY + 4));
+    assert_allowed(allowed, now_us() - begin, taken_away() - taken);
+    assert_int_equal(stats().decisions, called + 1);
+    assert_int_equal(stats().from_memory + (uint64_t)calls, called);
+}
+
+static void store_without_a_memory_asks_each_time(void **state) {
+    (void)state;
+    open_with(STEADY_SECOND, 0, NULL);
+    fill("k");
+    const long long before = asked();
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(ask("k", CAPACITY).source, STEADY_FROM_STORE);
+    assert_int_equal(asked() - before, 10);
+    assert_int_equal(stats().from_memory, 0);
+}
+
+static void another_store_of_the_process_knows_at_once(void **state) {
+    steady_result r = {0};
+    (void)state;
+    open_with(STEADY_SECOND, VALID, NULL);
+    fill("k");
+    const steady_store_options options = {.deny_memory = VALID};
+    second = open_store(rig.server.url, &options);
+    steady_throttler *throttler = new_throttler(second, CAPACITY, LEAK);
+    const long long before = asked();
+    assert_int_equal(steady_consume_sync(throttler, "k", 1, CAPACITY, &r), 0);
+    assert_int_equal(r.source, STEADY_FROM_MEMORY);
+    assert_int_equal(asked(), before);
+    steady_throttler_free(&throttler);
+    steady_store_close(&second);
+}
+
+static void url_sets_the_memory(void **state) {
+    char url[128];
+    (void)state;
+    snprintf(url, sizeof url, "%s?deny_memory=500ms", rig.server.url);
+    rig.store = open_store(url, NULL);
+    rig.throttler = new_throttler(rig.store, CAPACITY, LEAK);
+    fill("k");
+    assert_int_equal(ask("k", CAPACITY).source, STEADY_FROM_MEMORY);
+}
+
+/* ---- What is seen at once ---- */
+
+static void own_reset_is_seen_at_once(void **state) {
+    steady_result r = {0};
+    (void)state;
+    open_with(STEADY_SECOND, VALID, NULL);
+    fill("k");
+    assert_int_equal(ask("k", CAPACITY).source, STEADY_FROM_MEMORY);
+    assert_int_equal(steady_reset_sync(rig.throttler, "k", 1, &r), 0);
+    assert_true(ask("k", CAPACITY).success);
+}
+
+static void own_drain_is_seen_at_once(void **state) {
+    (void)state;
+    open_with(STEADY_SECOND, VALID, NULL);
+    fill("k");
+    assert_int_equal(ask("k", CAPACITY).source, STEADY_FROM_MEMORY);
+    assert_true(ask("k", -CAPACITY).success);
+    assert_true(ask("k", CAPACITY).success);
+}
+
+static void own_settlement_is_seen_at_once(void **state) {
+    const steady_how how = {.reserve = true};
+    const steady_call call = {.key = "k", .key_len = 1, .amount = CAPACITY, .how = &how};
+    steady_result r = {0};
+    (void)state;
+    open_with(STEADY_SECOND, VALID, NULL);
+    assert_int_equal(steady_decide_sync(rig.throttler, &call, &r), 0);
+    assert_true(r.success);
+    assert_false(ask("k", CAPACITY).success);
+    assert_int_equal(ask("k", CAPACITY).source, STEADY_FROM_MEMORY);
+    const steady_settlement settlement = {.reservation = r.reservation, .actual = 0, .store = rig.store};
+    assert_int_equal(steady_settle_sync(&settlement, &r), 0);
+    assert_true(ask("k", CAPACITY).success);
+}
+
+/* Another process may have given drops back. It is believed after deny_memory. */
+static void reset_by_others_is_seen_after_the_time_of_the_memory(void **state) {
+    (void)state;
+    open_with(STEADY_SECOND, 200 * MS, NULL);
+    fill("k");
+    const steady_us filled = now_us();
+    server_ask(&rig.server, "DEL k");
+    while (!ask("k", CAPACITY).success)
+        assert_true(now_us() - filled < 200 * MS + slack_since(taken_away()));
+}
+
+/* ---- Calls that wait ---- */
+
+/* Fills the bucket, and waits until one drop has leaked. The next call is sent, and those after it wait. */
+static void leak_one(void) {
+    struct tally tally = {0};
+    while (tally.denied == 0) {
+        consume_counted(rig.throttler, "k", 1, &tally);
+        run_until_done(rig.poller, &tally, STEADY_SECOND);
+    }
+    sleep_us(tally.last.until_next_drop + MS);
+}
+
+static void calls_that_fit_only_without_those_in_flight_wait_for_them(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    open_with(STEADY_SECOND, VALID, &rig.loop);
+    leak_one();
+    const long long before = asked();
+    for (int i = 0; i < 50; i++)
+        consume_counted(rig.throttler, "k", 1, &tally);
+    run_until_done(rig.poller, &tally, STEADY_SECOND);
+    assert_true(asked() - before <= most_calls(tally.slowest, 0));
+    assert_int_equal(tally.verdicts, 50);
+    assert_in_range(tally.allowed, 1, 1 + (unsigned long)(tally.slowest / LEAK) + 1);
+}
+
+static void calls_that_wait_for_a_silent_server_end_at_their_deadline(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    open_with(TIMEOUT, VALID, &rig.loop);
+    leak_one();
+    server_freeze(&rig.server);
+    for (int i = 0; i < 50; i++)
+        consume_counted(rig.throttler, "k", 1, &tally);
+    run_until_done(rig.poller, &tally, STEADY_SECOND);
+    server_thaw(&rig.server);
+    assert_int_equal(tally.errors[-STEADY_UNKNOWN], 1);
+    assert_int_equal(tally.errors[-STEADY_UNAVAILABLE] + tally.verdicts, 49);
+    assert_true(tally.slowest < TIMEOUT + SLACK_OF(tally));
+    assert_used_again();
+}
+
+static void waiting_call_can_be_cancelled(void **state) {
+    struct tally tally = {0};
+    uint64_t ids[10];
+    (void)state;
+    open_with(STEADY_SECOND, VALID, &rig.loop);
+    leak_one();
+    for (int i = 0; i < 10; i++) {
+        const steady_call call = {.key = "k", .key_len = 1, .amount = 1};
+        assert_int_equal(steady_decide(rig.throttler, &call, count_result, expect_result(&tally), &ids[i]), 0);
+    }
+    tally.submitted = 8;
+    assert_int_equal(steady_cancel(rig.throttler, ids[5]), 0);
+    assert_int_equal(steady_cancel(rig.throttler, ids[0]), 0); /* the others wait for its reply */
+    run_until_done(rig.poller, &tally, STEADY_SECOND);
+    assert_int_equal(tally.verdicts, 8);
+    assert_int_equal(steady_cancel(rig.throttler, ids[5]), STEADY_NOT_IN_FLIGHT);
+}
+
+static void store_closed_meanwhile_ends_waiting_calls(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    open_with(STEADY_SECOND, VALID, &rig.loop);
+    leak_one();
+    for (int i = 0; i < 50; i++)
+        consume_counted(rig.throttler, "k", 1, &tally);
+    rig_close();
+    assert_int_equal(tally.called, 50);
+    assert_int_equal(tally.errors[-STEADY_CANCELLED] + tally.verdicts, 50);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        WITH_RIG(attack_on_a_loop_costs_two_calls_for_each_drop),
+        WITH_RIG(blocking_attack_costs_two_calls_for_each_drop),
+        WITH_RIG(attack_of_threads_on_a_pool_costs_two_calls_for_each_drop),
+        WITH_RIG(store_without_a_memory_asks_each_time),
+        WITH_RIG(another_store_of_the_process_knows_at_once),
+        WITH_RIG(url_sets_the_memory),
+        WITH_RIG(own_reset_is_seen_at_once),
+        WITH_RIG(own_drain_is_seen_at_once),
+        WITH_RIG(own_settlement_is_seen_at_once),
+        WITH_RIG(reset_by_others_is_seen_after_the_time_of_the_memory),
+        WITH_RIG(calls_that_fit_only_without_those_in_flight_wait_for_them),
+        WITH_RIG(calls_that_wait_for_a_silent_server_end_at_their_deadline),
+        WITH_RIG(waiting_call_can_be_cancelled),
+        WITH_RIG(store_closed_meanwhile_ends_waiting_calls),
+    };
+    return cmocka_run_group_tests_name("denials", tests, NULL, NULL);
+}
