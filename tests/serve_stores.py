@@ -212,6 +212,7 @@ class Load:
     def __init__(self, daemon, each=1, policy="deny", may_end=False, pause_s=0.001):
         self.port, self.policy, self.may_end, self.pause_s = daemon.port, policy, may_end, pause_s
         self.admitted, self.verdicts, self.wrong = collections.defaultdict(list), [], []
+        self.took = []  # (answered, seconds since it was asked)
         self.denied = dict.fromkeys(("check", "consume", "throttle"), 0.0)  # when a small bucket was full
         self.by_policy = collections.Counter()  # what the local shares let in
         # A reply of RESP does not say whether the store or a local share has decided.
@@ -240,6 +241,7 @@ class Load:
     def found(self, begun, protocol, bucket, verdict):
         """verdict: whether the store allows; None: it has none."""
         now = time.monotonic()
+        self.took.append((now, now - begun))
         self.verdicts.append((now, protocol, verdict is not None))
         if verdict:
             self.admitted[bucket].append((begun, now))
@@ -331,6 +333,9 @@ class Load:
         later = [(at - since, protocol, known) for at, protocol, known in self.verdicts if at > since]
         first = [min(at for at, p, known in later if known and p == protocol) for protocol in self.protocols]
         return first, max((at for at, _, known in later if not known), default=0.0)
+
+    def slowest(self, since):
+        return max(took for at, took in self.took if at > since)
 
     def assert_bounds(self, losses, others=(), shares=2):
         """A bucket that was forgotten so many times let in (losses + 1) * B, and R drops a second if it drains. With

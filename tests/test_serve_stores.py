@@ -10,7 +10,7 @@ import time
 
 import pytest
 from resp import Resp
-from serve_rig import BUILD, Daemon, daemon, needs_daemon, rules_file
+from serve_rig import BUILD, START_S, Daemon, daemon, needs_daemon, rules_file
 from serve_stores import B, RULES, SLACK_S, STORES, Load, await_that, taken_away_s
 
 pytestmark = needs_daemon
@@ -134,6 +134,27 @@ def test_kill_9_of_redis_under_load_sends_no_429_and_redis_is_used_within_a_seco
         assert max(*first, silent) < 1 + slack
 
 
+@of_kind("redis")
+def test_a_frozen_redis_delays_no_answer_and_is_used_again_within_a_second(store, tmp_path, policy="report"):
+    """Each answer comes by the timeout of 100 ms."""
+    with a_daemon(tmp_path, store.url, policy) as running, load(running, policy=policy) as clients:
+        clients.await_full()
+        before = taken_away_s(running.process.pid, *store.pids())
+        frozen = time.monotonic()
+        try:
+            store.nodes[0].process.send_signal(signal.SIGSTOP)
+            time.sleep(1.5)
+        finally:
+            store.nodes[0].process.send_signal(signal.SIGCONT)
+        thawed = time.monotonic()
+        clients.await_verdicts(50, thawed)
+        slack = SLACK_S + taken_away_s(running.process.pid, *store.pids()) - before
+        clients.over.set()
+        assert clients.slowest(frozen) < 0.1 + slack
+        assert_back(clients, thawed, slack)
+        clients.assert_bounds(0)
+
+
 @of_kind("sentinel", "cluster")
 def test_a_failover_under_load_allows_no_more_than_one_loss_and_is_over_in_a_second(store, tmp_path, policy="deny"):
     with a_daemon(tmp_path, store.url, policy) as running, load(running, policy=policy) as clients:
@@ -226,3 +247,21 @@ def test_failovers_under_load_allow_no_more_than_one_loss_each(store, tmp_path, 
             store.heal()
         clients.over.set()
         clients.assert_bounds(2)
+
+
+@pytest.mark.faults
+@of_kind("redis")
+def test_sigterm_ends_a_daemon_whose_redis_is_frozen(store, tmp_path):
+    path = rules_file(tmp_path, RULES.format(on_error="deny"))
+    running = Daemon("--config", path, "--store", store.url, "--timeout", "30s")
+    clients = Load(running, may_end=True)
+    clients.await_verdicts(20)
+    try:
+        store.nodes[0].process.send_signal(signal.SIGSTOP)
+        time.sleep(0.2)
+        begun = time.monotonic()
+        assert running.stop() == 0
+        assert time.monotonic() - begun < 10 + START_S / 2, "it waits 10 s for what was asked"
+        clients.end()
+    finally:
+        store.nodes[0].process.send_signal(signal.SIGCONT)
