@@ -59,8 +59,8 @@ def test_disorder_moves_lines_and_changes_none():
 
 
 def test_whole_seconds_leave_no_fractions():
-    rows = log("--lines", 500, "--format", "csv", "--whole-seconds").splitlines()[1:]
-    assert all(row.split(",")[0].endswith(".000000Z") for row in rows)
+    rows = map(json.loads, log("--lines", 500, "--format", "traefik", "--whole-seconds").splitlines())
+    assert all(row["StartUTC"].endswith(".000000Z") for row in rows)
 
 
 @pytest.mark.parametrize("options, told", [
