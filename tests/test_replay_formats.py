@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""Replays of the same requests have the same verdicts: in each format, compressed, from several files, out of order."""
+import gzip
+import random
+import re
+import shutil
+import subprocess
+
+import pytest
+from replay_rig import replay, report, verdicts, write_log
+from serve_rig import needs_daemon
+
+pytestmark = needs_daemon
+
+LIMIT = ("--limit", "20/min")
+TRAFFIC = ("--lines", 8000, "--clients", 300, "--herd", 40)
+# The name in the report, by that of the generator. (nginx's log_format has more than combined.)
+FORMATS = {"common": "common", "combined": "combined", "vcombined": "vcombined", "nginx": "combined", "nginx-json": "json",
+           "caddy": "caddy", "envoy": "envoy", "envoy-json": "json", "traefik": "traefik", "haproxy": "haproxy", "alb": "alb",
+           "iis": "w3c", "cloudfront": "w3c", "csv": "csv", "tsv": "tsv", "decisions": "decision"}
+# They tell the second of the end. So the beginning of a request is not known to the second.
+WHOLE_SECOND_OF_END = ("nginx", "iis", "cloudfront")
+
+
+def told(found):
+    """What a replay decided: all but the names and sizes of the files."""
+    return {"requests": found["requests"], "limits": found["limits"],
+            **{name: found["log"][name] for name in ("lines", "bad_lines", "late_lines", "first", "last")}}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("logs")
+
+
+@pytest.fixture(scope="module")
+def expected(folder):
+    """Of the format with the most exact times."""
+    log = write_log(folder / "expected.csv", *TRAFFIC, "--whole-seconds", "--format", "csv")
+    found, whole = verdicts(folder, log, *LIMIT)
+    assert len(found) == 8000 and 500 < whole["requests"]["denied"] < 7500
+    return found
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_format_is_detected_and_has_the_verdicts_of_all_others(tmp_path, expected, name):
+    log = write_log(tmp_path / "access.log", *TRAFFIC, "--whole-seconds", "--format", name)
+    options = ("--at", "end") if name in WHOLE_SECOND_OF_END else ()
+    found, whole = verdicts(tmp_path, log, *LIMIT, *options)
+    assert FORMATS[name] in whole["log"]["format"]
+    assert (whole["log"]["bad_lines"], whole["log"]["late_lines"], whole["requests"]["without_address"]) == (0, 0, 0)
+    assert found == expected
+
+
+@pytest.fixture(scope="module")
+def plain(folder):
+    """A log in combined, and what a replay says of it."""
+    log = write_log(folder / "plain.log", *TRAFFIC)
+    return log, told(report(log, *LIMIT))
+
+
+@pytest.mark.parametrize("program", ["gzip", "zstd", "xz"])
+def test_a_compressed_log_is_read_as_the_plain_one(tmp_path, plain, program):
+    if shutil.which(program) is None:
+        pytest.skip(f"no {program} here")
+    packed = tmp_path / "access.log"  # the name does not tell
+    with packed.open("wb") as out:
+        subprocess.run([program, "-c", plain[0]], stdout=out, check=True)
+    assert told(report(packed, *LIMIT)) == plain[1]
+    assert told(report("-", *LIMIT, given=packed.read_bytes())) == plain[1]
+
+
+def test_standard_input_is_read_as_the_file(plain):
+    assert told(report("-", *LIMIT, given=plain[0].read_bytes())) == plain[1]
+
+
+def test_a_gz_of_several_members_is_one_log(tmp_path, plain):
+    lines = plain[0].read_bytes().splitlines(keepends=True)
+    (tmp_path / "log.gz").write_bytes(gzip.compress(b"".join(lines[:3000])) + gzip.compress(b"".join(lines[3000:])))
+    assert told(report(tmp_path / "log.gz", *LIMIT)) == plain[1]
+
+
+@pytest.fixture(scope="module")
+def exact(folder):
+    """Lines with times in us, in the order of time."""
+    log = write_log(folder / "exact.csv", *TRAFFIC, "--format", "csv")
+    return log, log.read_text().splitlines(keepends=True), told(report(log, *LIMIT))
+
+
+def dealt(folder, lines, hands, deal):
+    """Files with the head, and each line in the file that `deal` says."""
+    files = [folder / f"{i}.csv" for i in range(hands)]
+    texts = [[lines[0]] for _ in files]
+    for number, line in enumerate(lines[1:]):
+        texts[deal(number)].append(line)
+    for file, text in zip(files, texts):
+        file.write_text("".join(text))
+    return files
+
+
+def test_files_of_several_servers_are_merged_by_time(tmp_path, exact):
+    _, lines, single = exact
+    turn = random.Random(1).randrange
+    for files in (dealt(tmp_path, lines, 3, lambda number: number % 3), dealt(tmp_path, lines, 3, lambda _: turn(3))):
+        merged = report(*files, *LIMIT)
+        assert {**told(merged), "lines": 0} == {**single, "lines": 0}
+        assert merged["log"]["lines"] == single["lines"] + 2  # each file has a head
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_rotated_files_are_one_log_in_any_order(tmp_path, exact, backwards):
+    _, lines, single = exact
+    files = dealt(tmp_path, lines, 4, lambda number: number // 2000)
+    found = told(report(*(files[::-1] if backwards else files), *LIMIT))
+    assert {**found, "lines": 0} == {**single, "lines": 0}
+
+
+def test_files_in_different_formats_are_one_log(tmp_path, expected):
+    later = next(i for i in range(4000, 8000) if expected[i].time != expected[i - 1].time)
+    old = write_log(tmp_path / "old.csv", *TRAFFIC, "--whole-seconds", "--format", "csv")
+    new = write_log(tmp_path / "new.json", *TRAFFIC, "--whole-seconds", "--format", "traefik")
+    old.write_text("".join(old.read_text().splitlines(keepends=True)[:1 + later]))
+    new.write_text("".join(new.read_text().splitlines(keepends=True)[later:]))
+    found, whole = verdicts(tmp_path, new, old, *LIMIT)
+    assert found == expected and "csv" in whole["log"]["format"] and "json" in whole["log"]["format"]
+
+
+def test_lines_in_the_order_of_their_ends_are_as_lines_in_order(tmp_path, exact):
+    log = write_log(tmp_path / "access.csv", *TRAFFIC, "--format", "csv", "--disorder")
+    assert log.read_text() != exact[0].read_text()
+    assert told(report(log, *LIMIT)) == exact[2]
+
+
+def test_a_shuffled_minute_is_sorted_and_what_comes_later_is_counted(tmp_path, exact):
+    _, lines, single = exact
+    head, rest = lines[0], lines[1:]
+    minutes = {}
+    for line in rest:
+        minutes.setdefault(line[:16], []).append(line)
+    shuffle = random.Random(2).shuffle
+    for group in minutes.values():
+        shuffle(group)
+    log = tmp_path / "access.csv"
+    log.write_text(head + "".join(line for group in minutes.values() for line in group))
+    assert told(report(log, *LIMIT)) == single
+    moved = rest[:]
+    first = moved.pop(0)
+    at = next(i for i, line in enumerate(moved) if line > re.sub(r"08:00:\d\d", "08:01:02", first))
+    moved.insert(at, first)
+    log.write_text(head + "".join(moved))
+    found = report(log, *LIMIT)
+    assert found["log"]["late_lines"] == 1 and found["requests"]["total"] == 7999
