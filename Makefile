@@ -332,8 +332,14 @@ serve: ## installs missing packages, builds, and runs the daemon with an example
 	@scripts/setup build serve
 	@$(SUB) $(BUILD)/steady $(BUILD)/steadyd
 	@BUILD=$(BUILD) scripts/serve-example
+
+LOG ?=
+replay: ## installs missing packages, builds, and says which limit fits an example log, or LOG=access.log
+	@scripts/setup build serve
+	@$(SUB) $(BUILD)/steady $(BUILD)/steadyd
+	@BUILD=$(BUILD) scripts/replay-example $(LOG)
 else
-serve: # of `make bench serve`
+serve replay: # of `make bench serve` and `make bench replay`
 	@:
 endif
 
@@ -482,6 +488,6 @@ help:
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 force:
-.PHONY: all module python wheels tests everything run serve test packages sanitize servers unit live asan tsan sim faults hostile fuzz vectors bench check install uninstall clean help force soak
+.PHONY: replay all module python wheels tests everything run serve test packages sanitize servers unit live asan tsan sim faults hostile fuzz vectors bench check install uninstall clean help force soak
 .SECONDARY:
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
