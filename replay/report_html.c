@@ -8,6 +8,8 @@
 #include "report_page.h"
 #include "report_words.h"
 
+enum { FILES_SHOWN = 20 };
+
 /* The policy has hashes of the style and the script, so no other one can run. That forbids style attributes, too. */
 
 static const char *const report_html_frame = (const char *)report_page_html;
@@ -136,10 +138,12 @@ static void report_html_read(FILE *to, const struct report *report) {
     struct report_sentences notes;
     fputs("<section class=\"card\"><h3>What was read</h3>\n<dl class=\"facts\">", to);
     fprintf(to, "<dt>%s</dt><dd>", report->n_files == 1 ? "File" : "Files");
-    for (size_t i = 0; i < report->n_files; i++) {
+    const size_t shown = report->n_files <= FILES_SHOWN ? report->n_files : FILES_SHOWN - 1;
+    for (size_t i = 0; i < shown; i++) {
         if (i > 0) fputs(", ", to);
         report_html_string(to, report->files[i]);
     }
+    if (shown < report->n_files) fprintf(to, ", and %s more", report_number(n, report->n_files - shown));
     fputs("</dd>\n", to);
     fprintf(to, "<dt>Lines</dt><dd>%s", report_number(n, report->lines));
     if (report->bytes > 0) fprintf(to, " (%s)", report_bytes(bytes, report->bytes));
@@ -589,7 +593,7 @@ static void report_html_title(FILE *to, const struct report_limit *limit) {
     const struct rules_limit *rule = limit->limit;
     char text[REPORT_LIMIT], *key = report_key_text(rule);
     fputs("<div class=\"title\"><h2>", to);
-    report_html_own(to, report_name(limit));
+    report_html_string(to, report_name(limit));
     fputs("</h2><code>", to);
     if (limit->has_verdicts && rule->n_rates > 0) {
         report_limit_text(&rule->rates[0], text, sizeof text);
@@ -597,7 +601,7 @@ static void report_html_title(FILE *to, const struct report_limit *limit) {
     }
     if (key != NULL) {
         fputs("key: ", to);
-        report_html_own(to, key);
+        report_html_string(to, key);
     }
     fputs(rule->shadow ? ", mode: shadow</code>" : "</code>", to);
     if (limit->from_rules && rule->file != NULL) {
@@ -655,9 +659,11 @@ static void report_html_overview(FILE *to, const struct report *report) {
     for (size_t i = 0; i < report->n_limits; i++) {
         const struct report_limit *limit = &report->limits[i];
         const bool any = limit->has_verdicts && limit->requests > 0;
-        fprintf(to, "<tr><td class=\"text\"><a href=\"#limit-%zu\">", i + 1);
-        report_html_own(to, report_name(limit));
-        fputs("</a></td><td class=\"spark wide\">", to);
+        fputs("<tr><td class=\"text\">", to);
+        if (report_has_section(report, limit)) fprintf(to, "<a href=\"#limit-%zu\">", i + 1);
+        report_html_string(to, report_name(limit));
+        fputs(report_has_section(report, limit) ? "</a>" : "", to);
+        fputs("</td><td class=\"spark wide\">", to);
         if (limit->requests > 0 && report->n_intervals > 1) {
             report_html_svg(to, "", report->n_intervals, "Requests over time; the denied ones are below.");
             report_html_stack(to, report, limit);
@@ -686,7 +692,7 @@ static void report_html_body(FILE *to, const struct report *report) {
     report_html_read(to, report);
     fputs("</div>\n", to);
     for (size_t i = 0; report->n_limits > 1 && i < report->n_limits; i++)
-        report_html_limit(to, report, &report->limits[i], i);
+        if (report_has_section(report, &report->limits[i])) report_html_limit(to, report, &report->limits[i], i);
     fprintf(to,
             "</main>\n<footer>Written by steady replay %s. This page loads nothing from elsewhere. A byte that cannot "
             "be shown is <code>\\xNN</code>, and a backslash is <code>\\\\</code>.</footer>\n",

@@ -37,54 +37,6 @@ static void report_text_repeat(const struct report_page *page, const char *text,
         fputs(text, page->to);
 }
 
-/* A paragraph. The first line is already at column `at`; the others begin at `indent`. */
-static void report_text_wrap(const struct report_page *page, const char *text, size_t at, size_t indent) {
-    bool first = true;
-    while (*text != '\0') {
-        size_t len = strcspn(text, " ");
-        if (strncmp(text + len, " %", 2) == 0) len += 1 + strcspn(text + len + 1, " "); /* a number and its sign */
-        if (!first && at + 1 + len > page->columns) {
-            fprintf(page->to, "\n%*s", (int)indent, "");
-            at = indent;
-        } else if (!first) {
-            putc(' ', page->to);
-            at++;
-        }
-        fprintf(page->to, "%.*s", (int)len, text);
-        at += len;
-        text += len + (text[len] == ' ' ? 1 : 0);
-        first = false;
-    }
-    putc('\n', page->to);
-}
-
-static void report_text_paragraph(const struct report_page *page, const char *text) {
-    fprintf(page->to, "%*s", MARGIN, "");
-    report_text_wrap(page, text, MARGIN, MARGIN);
-}
-
-static void report_text_rule(const struct report_page *page) {
-    report_text_style(page, DIM);
-    report_text_repeat(page, page->utf8 ? "─" : "-", page->columns);
-    report_text_style(page, PLAIN);
-    putc('\n', page->to);
-}
-
-static void report_text_heading(const struct report_page *page, const char *text) {
-    fprintf(page->to, "\n%*s", MARGIN, "");
-    report_text_styled(page, BOLD, text);
-    putc('\n', page->to);
-}
-
-/* "- text" */
-static void report_text_sentences(const struct report_page *page, const struct report_sentences *sentences,
-                                  size_t first) {
-    for (size_t i = first; i < sentences->n; i++) {
-        fprintf(page->to, "%*s- ", MARGIN, "");
-        report_text_wrap(page, sentences->texts[i], MARGIN + 2, MARGIN + 2);
-    }
-}
-
 /* ---- Texts of a log ---- */
 
 static size_t report_text_width(const char *piece) {
@@ -97,15 +49,20 @@ static size_t report_text_width(const char *piece) {
     return width >= 0 ? (size_t)width : 1;
 }
 
+static size_t report_text_columns(const struct report_page *page, struct report_text text) {
+    char piece[REPORT_PIECE];
+    size_t columns = 0;
+    while (report_piece(&text, piece, !page->utf8))
+        columns += report_text_width(piece);
+    return columns;
+}
+
 /* Writes at most `width` columns of a text. Returns the columns. */
 static size_t report_text_print(const struct report_page *page, struct report_text text, size_t width) {
     const char *const more = page->utf8 ? "…" : "...";
-    const size_t more_width = page->utf8 ? 1 : 3;
-    struct report_text rest = text;
+    const size_t more_width = page->utf8 ? 1 : 3, all = report_text_columns(page, text);
     char piece[REPORT_PIECE];
-    size_t all = 0, at = 0;
-    while (all <= width && report_piece(&rest, piece, !page->utf8))
-        all += report_text_width(piece);
+    size_t at = 0;
     while (report_piece(&text, piece, !page->utf8)) {
         const size_t next = report_text_width(piece);
         if (all > width && at + next + more_width > width) {
@@ -127,9 +84,62 @@ static struct report_text report_text_of(const char *text) {
     return (struct report_text){(char *)(uintptr_t)text, strlen(text)};
 }
 
-/* A short text of ours that may hold bytes of a log. */
-static void report_text_foreign(const struct report_page *page, const char *text) {
-    report_text_print(page, report_text_of(text), SIZE_MAX / 2);
+/* The whole text, however long. Returns the columns. */
+static size_t report_text_foreign(const struct report_page *page, const char *text) {
+    return report_text_print(page, report_text_of(text), SIZE_MAX / 2);
+}
+
+/* ---- Paragraphs ---- */
+
+/* A paragraph, which may hold bytes of a log. The first line is already at column `at`; the others begin at `indent`.
+ */
+static void report_text_wrap(const struct report_page *page, const char *text, size_t at, size_t indent) {
+    bool first = true;
+    while (*text != '\0') {
+        size_t len = strcspn(text, " ");
+        if (strncmp(text + len, " %", 2) == 0) len += 1 + strcspn(text + len + 1, " "); /* a number and its sign */
+        const struct report_text word = {(char *)(uintptr_t)text, len};
+        if (!first && at + 1 + report_text_columns(page, word) > page->columns) {
+            fprintf(page->to, "\n%*s", (int)indent, "");
+            at = indent;
+        } else if (!first) {
+            putc(' ', page->to);
+            at++;
+        }
+        at += report_text_print(page, word, SIZE_MAX / 2);
+        text += len + (text[len] == ' ' ? 1 : 0);
+        first = false;
+    }
+    putc('\n', page->to);
+}
+
+static void report_text_paragraph(const struct report_page *page, const char *text) {
+    fprintf(page->to, "%*s", MARGIN, "");
+    report_text_wrap(page, text, MARGIN, MARGIN);
+}
+
+static void report_text_rule(const struct report_page *page) {
+    report_text_style(page, DIM);
+    report_text_repeat(page, page->utf8 ? "─" : "-", page->columns);
+    report_text_style(page, PLAIN);
+    putc('\n', page->to);
+}
+
+static void report_text_heading(const struct report_page *page, const char *text) {
+    fprintf(page->to, "\n%*s", MARGIN, "");
+    report_text_style(page, BOLD);
+    report_text_foreign(page, text);
+    report_text_style(page, PLAIN);
+    putc('\n', page->to);
+}
+
+/* "- text" */
+static void report_text_sentences(const struct report_page *page, const struct report_sentences *sentences,
+                                  size_t first) {
+    for (size_t i = first; i < sentences->n; i++) {
+        fprintf(page->to, "%*s- ", MARGIN, "");
+        report_text_wrap(page, sentences->texts[i], MARGIN + 2, MARGIN + 2);
+    }
 }
 
 /* ---- What was read ---- */
@@ -269,7 +279,9 @@ static void report_text_title(const struct report_page *page, const struct repor
     char text[REPORT_LIMIT], place[400] = "", *key = report_key_text(rule);
     putc('\n', page->to);
     report_text_rule(page);
-    report_text_styled(page, BOLD, report_name(limit));
+    report_text_style(page, BOLD);
+    const size_t at = report_text_foreign(page, report_name(limit)) + 2;
+    report_text_style(page, PLAIN);
     size_t len = 0;
     if (limit->has_verdicts && rule->n_rates > 0) {
         report_limit_text(&rule->rates[0], text, sizeof text);
@@ -280,7 +292,6 @@ static void report_text_title(const struct report_page *page, const struct repor
     if (limit->from_rules && rule->file != NULL && len < sizeof place)
         snprintf(place + len, sizeof place - len, " (%s:%d)", rule->file, rule->line);
     free(key);
-    const size_t at = strlen(report_name(limit)) + 2;
     report_text_style(page, DIM);
     fputs("  ", page->to);
     report_text_wrap(page, place, at, MARGIN);
@@ -496,7 +507,9 @@ static void report_text_suggestion(const struct report_page *page, const struct 
     } else {
         char limits[REPORT_LIMIT];
         report_limit_text(&suggested, limits, sizeof limits);
-        fprintf(page->to, "%*sIn the limit %s set  ", MARGIN, "", report_name(limit));
+        fprintf(page->to, "%*sIn the limit ", MARGIN, "");
+        report_text_foreign(page, report_name(limit));
+        fputs(" set  ", page->to);
         report_text_styled(page, BOLD, limits);
         putc('\n', page->to);
     }
@@ -625,7 +638,7 @@ bool report_write_text(const struct report *report, FILE *to, unsigned columns, 
     report_text_read(&page, report);
     if (report->n_limits > 1) report_text_overview(&page, report);
     for (size_t i = 0; i < report->n_limits; i++)
-        report_text_limit(&page, report, &report->limits[i]);
+        if (report_has_section(report, &report->limits[i])) report_text_limit(&page, report, &report->limits[i]);
     report_text_notes(&page, report);
     if (locale != (locale_t)0) {
         uselocale(before);

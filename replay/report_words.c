@@ -211,6 +211,10 @@ void report_limit_text(const steady_limit *limit, char *text, size_t room) {
     snprintf(text, room, "rate: %s%s", rate, rest);
 }
 
+bool report_has_section(const struct report *report, const struct report_limit *limit) {
+    return report->n_limits <= REPORT_MANY || limit->requests > 0;
+}
+
 int64_t report_capacity(const struct report_limit *limit) {
     return limit->has_verdicts && limit->limit->n_rates > 0 ? limit->limit->rates[0].max_capacity : 0;
 }
@@ -568,6 +572,9 @@ void report_needs(const struct report_limit *limit, char out[REPORT_SENTENCE]) {
 
 static void report_words_note_log(const struct report *report, struct report_sentences *to) {
     char a[REPORT_SHORT];
+    uint64_t left_out = 0;
+    for (size_t i = 0; i < report->n_limits; i++)
+        left_out += !report_has_section(report, &report->limits[i]);
     if (report->partial) report_words_say(to, "The replay ended early: this is a part of the log.");
     if (report->whole_seconds && !report->spread)
         report_words_say(to,
@@ -594,6 +601,9 @@ static void report_words_note_log(const struct report *report, struct report_sen
         report_words_say(to, "%s %s refused: a key is missing with `missing: refuse`, or the cost is wrong.",
                          report_number(a, report->refused),
                          report->refused == 1 ? "request would be" : "requests would be");
+    if (left_out > 0)
+        report_words_say(to, "%s of the limits counted for no request. Only the table of limits has them.",
+                         report_number(a, left_out));
     if (report->hashed) report_words_say(to, "The keys are hashed (--hash-keys).");
     for (size_t i = 0; i < report->n_notes; i++)
         report_words_say(to, "%s", report->notes[i]);

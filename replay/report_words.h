@@ -9,6 +9,7 @@ enum {
     REPORT_SHORT = 64,     /* bytes for a number, a share, a duration or a time */
     REPORT_LIMIT = 128,    /* bytes for a limit */
     REPORT_PIECE = 20,     /* bytes for a character */
+    REPORT_MANY = 10,      /* limits */
     REPORT_SENTENCES = 16, /* of a list */
     REPORT_SENTENCE = 600
 };
@@ -39,6 +40,9 @@ const char *report_name(const struct report_limit *limit);
 
 const char *report_rate_text(const steady_limit *limit, char out[REPORT_LIMIT]); /* "100/min", "5/7s" */
 int64_t report_capacity(const struct report_limit *limit);                       /* 0: it has no verdicts */
+
+/* False for a limit that counted for nothing, if there are many limits. Then only the overview has it. */
+bool report_has_section(const struct report *report, const struct report_limit *limit);
 
 /* "ip", "header:x-api-key+path". Free it. NULL: no memory. */
 char *report_key_text(const struct rules_limit *limit);

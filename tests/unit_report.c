@@ -433,6 +433,63 @@ static void headline_fits_one_and_all_clients(void **state) {
     assert_report_has(report, TEXT, "\n  No request would have been denied.\n  The only request fits.");
 }
 
+static void unused_one_of_many_limits_is_in_the_overview_only(void **state) {
+    struct report *report = rig_report();
+    struct report_limit *many = calloc(REPORT_MANY + 1, sizeof *many);
+    (void)state;
+    rig_keep(many);
+    for (size_t i = 0; i <= REPORT_MANY; i++)
+        many[i] = report->limits[i == 0 ? RIG_SEARCH : RIG_UNUSED];
+    report->limits = many;
+    report->n_limits = REPORT_MANY;
+    assert_report_has(report, TEXT, "This limit counted for no request.");
+    report->n_limits++;
+    struct written text = written_as(report, TEXT), html = written_as(report, HTML);
+    assert_lacks(text.text, "This limit counted for no request.");
+    assert_lacks(html.text, "This limit counted for no request.");
+    assert_lacks(html.text, "limit-2");
+    assert_has(text.text, "  unused                                 0           -                         -\n");
+    assert_has(text.text, "10 of the limits counted for no request. Only the table of limits has them.");
+    free(text.text);
+    free(html.text);
+}
+
+static void hostile_name_and_note_are_escaped(void **state) {
+    static const char *const notes[] = {"The log has no field \33[2Jx."};
+    struct report *report = rig_alone(RIG_UNUSED);
+    struct rules_limit other = *report->limits[0].limit;
+    (void)state;
+    report->limits[0].limit = &other;
+    report->notes = notes;
+    report->n_notes = 1;
+    report->against_file = "\33[2Jnew.yaml";
+    report->limits[0].has_against = report->limits[0].against.missing = true;
+    other.name = "\33[2Jname";
+    other.file = "\33[2Jfile";
+    for (enum form form = TEXT; form <= HTML; form++) {
+        struct written out = written_as(report, form);
+        assert_lacks(out.text, "\33[2J");
+        if (form != CSV) assert_has(out.text, "x1b[2J");
+        free(out.text);
+    }
+}
+
+static void many_files_are_cut(void **state) {
+    static const char *const files[] = {"1",  "2",  "3",  "4",  "5",  "6",  "7",  "8",  "9",  "10", "11",
+                                        "12", "13", "14", "15", "16", "17", "18", "19", "20", "21"};
+    struct report *report = rig_alone(RIG_UNUSED);
+    (void)state;
+    report->files = files;
+    report->n_files = sizeof files / sizeof files[0];
+    assert_report_has(report, TEXT, "  files     1\n            2\n            3\n            and 18 more\n");
+    assert_report_has(
+        report, HTML,
+        "<dt>Files</dt><dd>1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, and 2 more</dd>");
+    json_t *root = json_of(report);
+    assert_int_equal(json_array_size(json_object_get(json_object_get(root, "log"), "files")), 21);
+    json_decref(root);
+}
+
 static void count_below_its_error_is_not_shown(void **state) {
     struct report *report = rig_report();
     (void)state;
@@ -623,6 +680,9 @@ int main(void) {
         cmocka_unit_test(burst_that_is_enough_for_more_is_told_once),
         cmocka_unit_test(empty_bins_in_a_row_are_one_line),
         cmocka_unit_test(headline_fits_one_and_all_clients),
+        cmocka_unit_test(unused_one_of_many_limits_is_in_the_overview_only),
+        cmocka_unit_test(hostile_name_and_note_are_escaped),
+        cmocka_unit_test(many_files_are_cut),
         cmocka_unit_test(count_below_its_error_is_not_shown),
         cmocka_unit_test(json_has_each_figure_as_an_integer),
         cmocka_unit_test(json_is_null_where_nothing_is_known),
