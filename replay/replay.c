@@ -343,7 +343,7 @@ static int replay_write_html(const struct report *report, const char *path) {
 
 static unsigned replay_columns(void) {
     struct winsize size;
-    return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 100;
+    return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 0;
 }
 
 static int replay_write(const struct replay *replay) {

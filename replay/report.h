@@ -150,7 +150,7 @@ struct report {
     bool hashed; /* --hash-keys */
 };
 
-/* Each writes the whole report. They return false if `to` has an error. */
+/* Each writes the whole report. They return false if `to` has an error. columns: 72 to 120; 0: 80. */
 bool report_write_text(const struct report *report, FILE *to, unsigned columns, bool color);
 bool report_write_json(const struct report *report, FILE *to);
 bool report_write_csv(const struct report *report, FILE *to);

@@ -1,18 +1,26 @@
 # SPDX-License-Identifier: MIT
 """The HTML report of steady replay in a real browser. tests/unit_report.c tests its text and the other forms."""
-import os
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, Browser
+from serve_rig import BUILD, needs_daemon, rules_file
 
-BUILD = Path(os.environ.get("BUILD", Path(__file__).resolve().parent.parent / "build")).resolve()
 WRITER = BUILD / "test/prog_report"
+GENERATE = Path(__file__).resolve().parent.parent / "examples/generate-log"
 HOSTILE = "</script><script>window.evil=1</script><img src=x onerror='window.evil=1'>\"&"
 
-pytestmark = [pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
-              pytest.mark.skipif(not WRITER.exists(), reason="the daemon is not built: scripts/setup build serve")]
+RULES = """
+limits:
+  - { name: login, match: { method: POST, path: /login }, rate: 5/min, burst: 10, block: 10m }
+  - { name: all, rate: 60/min, burst: 30 }
+  - { name: quiet, match: { path: "/api/*" }, rate: 1000/s, mode: shadow }
+  - { name: unused, match: { path: /nothing }, key: path, rate: 1/d }
+"""
+
+pytestmark = [needs_daemon, pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +36,8 @@ def page(browser, tmp_path):
 
     def opened(name, width=1280, scheme="light", change=lambda html: html):
         file = tmp_path / "report.html"
-        file.write_bytes(change(subprocess.run([WRITER, name, "html"], check=True, capture_output=True).stdout))
+        made = name if isinstance(name, bytes) else subprocess.run([WRITER, name, "html"], check=True, capture_output=True).stdout
+        file.write_bytes(change(made))
         browser.look(width, scheme=scheme)
         browser.open("about:blank")
         browser.wait("location.href === 'about:blank'")
@@ -161,3 +170,63 @@ def test_the_suggestion_is_selected_as_a_whole(page):
     for kind in ("mousePressed", "mouseReleased"):
         seen._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
     assert seen.run("getSelection().toString()").strip() == seen.run("document.querySelector('.rule-text').textContent")
+
+
+# ---- Real replays ----
+
+
+def replay(*args):
+    return subprocess.run([BUILD / "steady", "replay", *map(str, args)], check=True, capture_output=True).stdout
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    file = tmp_path_factory.mktemp("log") / "access.log"
+    subprocess.run([GENERATE, "--hours", "1", "--out", file], check=True)
+    return file
+
+
+def test_the_page_of_a_replay_has_the_figures_of_its_json(page, log, tmp_path):
+    options = (log, "--config", rules_file(tmp_path, RULES), "--suggest", "99.9%")
+    found = json.loads(replay(*options, "--json"))
+    seen = page(replay(*options, "--html", "-"))
+    assert found["limits"][1]["denied"] > 100
+    for limit in found["limits"]:
+        here = f"[...document.querySelectorAll('.limit')].find((one) => one.querySelector('h2').textContent === '{limit['name']}')"
+        tiles = seen.run(f"[...({here}).querySelectorAll('.tile b')].map((value) => value.textContent)")
+        counts = [f"{limit[name]:,}" for name in ("requests", "denied", "keys_denied")]
+        assert tiles[:3] == (counts if limit["requests"] else [])
+        keys = seen.run(f"[...({here}).querySelectorAll('td.text:not(.all) code')].map((key) => key.textContent)")
+        assert keys == [key["key"] for key in limit["top_denied"]]
+        lead = seen.run(f"({here}).querySelector('.lead').textContent").replace("\xa0", " ")
+        assert lead == limit["findings"][0]
+        cells = seen.run(f"({here}).querySelectorAll('.heat td').length")
+        assert cells == len(limit["grid"]["rates"]) * len(limit["grid"]["bursts"])
+        chosen = seen.run(f"({here}).querySelector('.heat td.here')?.getAttribute('aria-label')")
+        assert chosen.startswith(limit["limit"]["text"].removeprefix("rate: ").split(",")[0] + f", burst {limit['limit']['burst']:,}: ")
+    assert seen.errors == []
+    assert seen.run("performance.getEntriesByType('resource').length") == 0
+
+
+def test_the_page_of_a_replay_fits_a_phone(page, log, tmp_path):
+    seen = page(replay(log, "--config", rules_file(tmp_path, RULES), "--suggest", "99.9%", "--html", "-"), 330)
+    assert seen.run("document.documentElement.scrollWidth") <= 330
+
+
+def test_a_log_cannot_write_into_the_page(page, tmp_path):
+    hostile = "/%3Cimg%20src=x%3E\"><img/src=x/onerror=window.evil=1><script>window.evil=1</script>"
+    request = {"time": "2026-12-01T08:00:00Z", "remote_ip": HOSTILE, "method": "GET", "uri": hostile, "status": 200, "user_agent": HOSTILE}
+    file = tmp_path / HOSTILE.replace("/", "_")
+    file.write_text("".join(json.dumps({**request, "who": HOSTILE}) + "\n" for _ in range(9)) + HOSTILE)
+    seen = page(replay(file, "--key", ".who", "--limit", "2/min", "--field", "path=uri", "--html", "-"))
+    assert seen.run("document.querySelectorAll('img, main script').length") == 0
+    assert seen.run("window.evil === undefined")
+    texts = seen.run("[...document.querySelectorAll('td.text code')].map((cell) => cell.textContent)")
+    assert HOSTILE in texts and any("<img/src=x" in text for text in texts)
+    assert seen.errors == []
+
+
+def test_the_text_of_a_replay_fits_80_columns(log, tmp_path):
+    text = replay(log, "--config", rules_file(tmp_path, RULES), "--suggest", "99.9%").decode()
+    assert "would have been denied" in text and "Suggestion" in text
+    assert [line for line in text.splitlines() if len(line) > 80 and not line.startswith("  - { name")] == []
