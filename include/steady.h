@@ -362,13 +362,13 @@ typedef struct steady_store_options {
 
     /* Redis: for how long this process may deny a call by what it remembers, counted from an earlier request; at most
      * 60 s. 0: it asks the server each time. [deny_memory=1s] of the URL wins.
-     *   - It answers steady_consume and its twin if the call is certain to be denied: the drops of others only raise the
+     *   - It answers a consume of one bucket if the call is certain to be denied: the drops of others only raise the
      *     level. Then `source` is STEADY_FROM_MEMORY, and no request is sent.
      *   - All stores and threads of a process share one memory. It has room for 8,192 keys that are over their limit.
      *   - Within this time it may deny falsely if another process gives drops back or resets the key, if the server
      *     loses the bucket, or if its clock steps. A give-back or a reset of this process counts at once.
-     *   - A limit with a block is denied from memory only while it is blocked. Calls with options or several keys, and
-     *     stores on a client of yours, ask the server each time. */
+     *   - A limit with a block is denied from memory only while it is blocked. Calls with a max_wait, at_least or
+     *     several buckets, and stores on a client of yours, ask the server each time. */
     steady_us deny_memory;
     uint64_t reserved[5];
 } steady_store_options;

@@ -188,6 +188,30 @@ static void another_store_of_the_process_knows_at_once(void **state) {
     steady_store_close(&second);
 }
 
+static void call_on_one_part_has_the_numbers_of_its_part(void **state) {
+    steady_part_result each = {0};
+    const steady_how how = {.reserve = true, .parts = &each, .parts_room = 1};
+    steady_result r = {0};
+    (void)state;
+    open_with(STEADY_SECOND, VALID, NULL);
+    fill("k");
+    const steady_part part = {.throttler = rig.throttler, .key = "k", .key_len = 1, .amount = CAPACITY};
+    const long long before = asked();
+    assert_int_equal(steady_consume_all_sync(&part, 1, &how, &r), 0);
+    assert_int_equal(r.source, STEADY_FROM_MEMORY);
+    assert_false(r.success);
+    assert_null(r.reservation);
+    assert_int_equal(r.n_parts, 1);
+    assert_int_equal(each.level, r.level);
+    assert_int_equal(each.retry_after, r.retry_after);
+    assert_true(r.level > 0 && r.retry_after > 0 && !each.success);
+    assert_int_equal(asked(), before);
+    const steady_how patient = {.max_wait = STEADY_SECOND};
+    assert_int_equal(steady_consume_all_sync(&part, 1, &patient, &r), 0);
+    assert_int_equal(r.source, STEADY_FROM_STORE);
+    assert_true(r.success);
+}
+
 static void url_sets_the_memory(void **state) {
     char url[128];
     (void)state;
@@ -324,6 +348,7 @@ int main(void) {
         WITH_RIG(attack_of_threads_on_a_pool_costs_two_calls_for_each_drop),
         WITH_RIG(store_without_a_memory_asks_each_time),
         WITH_RIG(another_store_of_the_process_knows_at_once),
+        WITH_RIG(call_on_one_part_has_the_numbers_of_its_part),
         WITH_RIG(url_sets_the_memory),
         WITH_RIG(own_reset_is_seen_at_once),
         WITH_RIG(own_drain_is_seen_at_once),

@@ -26,6 +26,7 @@
 #include <time.h>
 
 #include "core/parts.h"
+#include "group.h"
 #include "loop/fork_guard.h"
 
 #define GROUPS 1024
@@ -363,8 +364,14 @@ void steady__deny_memory_close(struct steady__deny_memory *memory) {
     memory->denials = NULL;
 }
 
-bool steady__deny_memory_takes(const struct steady__deny_memory *memory, const struct steady__call *call) {
-    return memory->denials != NULL && call->verb == STEADY__CONSUME && call->group == NULL && call->amount > 0;
+int64_t steady__deny_memory_amount(const struct steady__deny_memory *memory, const struct steady__call *call) {
+    const struct steady__group *group = call->group;
+    if (memory->denials == NULL) return 0;
+    if (group == NULL) return call->verb == STEADY__CONSUME && call->amount > 0 ? call->amount : 0;
+    const struct steady__part *part = &group->members[0].part;
+    const bool plain = call->verb == STEADY__CONSUME_ALL && group->n == 1 && part->kind == STEADY__TAKE &&
+                       group->how.max_wait == 0 && group->how.at_least == 0 && !group->how.peek;
+    return plain && part->amount > 0 ? part->amount : 0;
 }
 
 struct steady__hash steady__deny_memory_name(const struct steady__deny_memory *memory, const char *key,
@@ -374,24 +381,30 @@ struct steady__hash steady__deny_memory_name(const struct steady__deny_memory *m
 
 enum steady__denial steady__deny_memory_look(const struct steady__deny_memory *memory, const struct steady__call *call,
                                              struct steady__hash name, struct steady__look *look) {
-    return steady__denials_look(memory->denials, name, &call->terms->rate, call->amount, memory->valid,
-                                steady__denials_now(), look);
+    return steady__denials_look(memory->denials, name, &call->terms->rate, steady__deny_memory_amount(memory, call),
+                                memory->valid, steady__denials_now(), look);
 }
 
-steady_result steady__deny_memory_result(const struct steady__decision *decision) {
-    return (steady_result){.source = STEADY_FROM_MEMORY,
-                           .level = decision->level,
-                           .until_next_drop = decision->until_next_drop,
-                           .blocked_for = decision->blocked_for,
-                           .retry_after = decision->retry_after};
+steady_result steady__deny_memory_result(const struct steady__call *call, const struct steady__decision *decision) {
+    steady_result result = {.source = STEADY_FROM_MEMORY,
+                            .atomic = true,
+                            .level = decision->level,
+                            .until_next_drop = decision->until_next_drop,
+                            .blocked_for = decision->blocked_for,
+                            .retry_after = decision->retry_after};
+    if (call->group == NULL) return result;
+    call->group->results[0].granted = 0;
+    steady__group_fill(&call->group->results[0], decision);
+    steady__group_name(call, 0, &result);
+    return result;
 }
 
 bool steady__deny_memory_denies(const struct steady__deny_memory *memory, const struct steady__call *call,
                                 steady_result *result) {
     struct steady__look look;
-    if (!steady__deny_memory_takes(memory, call)) return false;
+    if (steady__deny_memory_amount(memory, call) == 0) return false;
     const struct steady__hash name = steady__deny_memory_name(memory, call->key, call->key_len);
     if (steady__deny_memory_look(memory, call, name, &look) != STEADY__FULL) return false;
-    *result = steady__deny_memory_result(&look.decision);
+    *result = steady__deny_memory_result(call, &look.decision);
     return true;
 }

@@ -76,15 +76,15 @@ struct steady__deny_memory {
 int steady__deny_memory_open(struct steady__deny_memory *memory, const struct steady__url *url, steady_us valid);
 void steady__deny_memory_close(struct steady__deny_memory *memory);
 
-/* Whether a call may be denied from memory: it puts drops into one bucket, without options. */
-bool steady__deny_memory_takes(const struct steady__deny_memory *memory, const struct steady__call *call);
+/* The drops that a call puts into its one bucket, if it may be denied from memory; otherwise 0. */
+int64_t steady__deny_memory_amount(const struct steady__deny_memory *memory, const struct steady__call *call);
 
 struct steady__hash steady__deny_memory_name(const struct steady__deny_memory *memory, const char *key, size_t key_len);
 enum steady__denial steady__deny_memory_look(const struct steady__deny_memory *memory, const struct steady__call *call,
                                              struct steady__hash name, struct steady__look *look);
 
 /* The result of a call that is denied from memory. */
-steady_result steady__deny_memory_result(const struct steady__decision *decision);
+steady_result steady__deny_memory_result(const struct steady__call *call, const struct steady__decision *decision);
 
 /* Whether the memory denies the call. Then *result is filled. Any thread may ask. */
 bool steady__deny_memory_denies(const struct steady__deny_memory *memory, const struct steady__call *call,

@@ -433,10 +433,15 @@ static struct steady__gate **inflight_gate_place(struct steady__inflight *inflig
     return place;
 }
 
-static void inflight_gate_enter(struct steady__gate *gate, struct pending *pending) {
+static int64_t inflight_amount(const struct steady__inflight *inflight, const struct pending *pending) {
+    return steady__deny_memory_amount(&inflight->memory, &pending->call);
+}
+
+static void inflight_gate_enter(const struct steady__inflight *inflight, struct steady__gate *gate,
+                                struct pending *pending) {
     pending->gate = gate;
     gate->in_flight++;
-    gate->amount += pending->call.amount;
+    gate->amount += inflight_amount(inflight, pending);
 }
 
 /* The gate opens by the alarm, because no reply will open it. */
@@ -454,13 +459,13 @@ static bool inflight_must_wait(struct steady__inflight *inflight, const struct s
     if (denial == STEADY__TOO_EARLY && gate->in_flight == 0) inflight_open_later(inflight, look->wait);
     if (denial == STEADY__TOO_EARLY) return true;
     if (gate->in_flight == 0 || denial == STEADY__UNKNOWN_BUCKET) return false;
-    return denial == STEADY__STALE || pending->call.amount > look->room - gate->amount;
+    return denial == STEADY__STALE || inflight_amount(inflight, pending) > look->room - gate->amount;
 }
 
 /* A call that finds no memory for a gate is sent. */
 static enum gate_outcome inflight_pass_gate(struct steady__inflight *inflight, struct pending *pending) {
     struct steady__look look;
-    if (!steady__deny_memory_takes(&inflight->memory, &pending->call)) return GATE_OPEN;
+    if (inflight_amount(inflight, pending) == 0) return GATE_OPEN;
     const struct steady__hash name = inflight_name(inflight, pending->call.key, pending->call.key_len);
     const enum steady__denial denial = inflight_look(inflight, &pending->call, name, &look);
     if (denial == STEADY__UNKNOWN_BUCKET) return GATE_OPEN;
@@ -479,7 +484,7 @@ static enum gate_outcome inflight_pass_gate(struct steady__inflight *inflight, s
         steady__list_append(&gate->line, &pending->place_in_line);
         return GATE_HOLDS;
     }
-    inflight_gate_enter(gate, pending);
+    inflight_gate_enter(inflight, gate, pending);
     return GATE_OPEN;
 }
 
@@ -504,7 +509,7 @@ static void inflight_open_gate(struct steady__inflight *inflight, struct steady_
             inflight_deny_from_loop(inflight, pending);
             continue;
         }
-        inflight_gate_enter(gate, pending);
+        inflight_gate_enter(inflight, gate, pending);
         const int error = inflight->transport_class->submit(inflight->transport, &pending->request);
         if (error != 0) inflight_fail_from_loop(inflight, pending, error);
     }
@@ -536,7 +541,7 @@ static void inflight_leave_gate(struct steady__inflight *inflight, struct pendin
         pending->waits = false;
     } else {
         gate->in_flight--;
-        gate->amount -= pending->call.amount;
+        gate->amount -= inflight_amount(inflight, pending);
     }
     if (inflight->transport != NULL) inflight_open_gate(inflight, gate);
     inflight_free_empty_gate(inflight, gate);
@@ -630,7 +635,7 @@ static bool inflight_is_open(const struct steady__inflight *inflight) {
 }
 
 static void inflight_deny(struct steady__inflight *inflight, struct pending *pending) {
-    steady_result result = steady__deny_memory_result(&pending->remembered);
+    steady_result result = steady__deny_memory_result(&pending->call, &pending->remembered);
     inflight_finish(inflight, pending, &result);
 }
 
