@@ -241,14 +241,11 @@ static bool format_columns_make_w3c(struct format_columns *columns, const struct
 static bool format_columns_make_csv(struct format_columns *columns, const char *separators,
                                     const struct rules_text *lines, size_t n, char *why, size_t room) {
     struct format *format = columns->format;
-    static const char mark[] = "\xef\xbb\xbf";
     format->read = format_columns_read_csv;
     for (size_t i = 0; i < n; i++)
         for (const char *separator = separators; *separator != '\0'; separator++) {
-            struct rules_text line = lines[i];
+            const struct rules_text line = lines[i];
             bool has_time;
-            if (line.len >= 3 && memcmp(line.bytes, mark, 3) == 0)
-                line = (struct rules_text){line.bytes + 3, line.len - 3};
             columns->separator = *separator;
             if (line.len == 0 || memchr(line.bytes, *separator, line.len) == NULL) continue;
             if (!format_columns_set(columns, line) || format_columns_roles(columns, &has_time) < 2 || !has_time)

@@ -156,44 +156,79 @@ static void format_detect_list_names(char *why, size_t room, const char *begin) 
         len += (size_t)snprintf(why + len, room - len, "%s%s", i > 0 ? ", " : "", format_detect_kinds[i].name);
 }
 
-static const struct format_kind *format_detect_named(const char *name) {
-    for (size_t i = 0; i < KINDS; i++)
-        if (strcasecmp(format_detect_kinds[i].name, name) == 0) return &format_detect_kinds[i];
+/* Other names. Some servers have a text format and one of JSON: the lines tell. */
+static const struct {
+    const char *name, *kind;
+} format_detect_aliases[] = {
+    {"iis", "w3c"}, {"cloudfront", "w3c"}, {"caddy", "json"}, {"nginx", "combined"}, {"apache", "combined"}};
+
+static const struct format_kind *format_detect_named(const char *name, const struct rules_text *lines, size_t n) {
+    for (size_t i = 0; i < sizeof format_detect_aliases / sizeof format_detect_aliases[0]; i++)
+        if (strcasecmp(format_detect_aliases[i].name, name) == 0) name = format_detect_aliases[i].kind;
+    for (size_t i = 0; i < KINDS; i++) {
+        const struct format_kind *kind = &format_detect_kinds[i];
+        if (strcasecmp(kind->name, name) != 0) continue;
+        const bool both =
+            strcmp(kind->name, "traefik") == 0 || strcmp(kind->name, "envoy") == 0 || strcmp(kind->name, "istio") == 0;
+        for (size_t k = 0; k < n && both; k++)
+            if (lines[k].len > 0 && lines[k].bytes[0] == '{') return format_detect_named("json", NULL, 0);
+        return kind;
+    }
     return NULL;
+}
+
+/* A mark of UTF-8 stands before the first line of some files from Windows. */
+static struct rules_text format_detect_unmarked(struct rules_text line) {
+    static const char mark[] = "\xef\xbb\xbf";
+    if (line.len < 3 || memcmp(line.bytes, mark, 3) != 0) return line;
+    return (struct rules_text){line.bytes + 3, line.len - 3};
+}
+
+/* The format that the options name, or that the lines have. NULL: there is none. */
+static const struct format_kind *format_detect_choose(struct format_kind *pasted, const struct format_options *options,
+                                                      const struct rules_text *lines, size_t n, char *why,
+                                                      size_t room) {
+    const struct format_kind *kind = NULL;
+    char begin[160] =
+        "the format of these lines is not known. Name it with --format, or paste the format string of nginx or "
+        "Apache. The names are ";
+    if (options->format == NULL) {
+        kind = format_detect_kind(options, lines, n);
+    } else if (strpbrk(options->format, "$%") != NULL) {
+        *pasted = (struct format_kind){"", "", options->format, format_string_make};
+        kind = pasted;
+    } else {
+        kind = format_detect_named(options->format, lines, n);
+        snprintf(begin, sizeof begin, "--format %.60s: there is no format of this name. The names are ",
+                 options->format);
+    }
+    if (kind == NULL) format_detect_list_names(why, room, begin);
+    return kind;
 }
 
 struct format *format_new(const struct format_options *options, const struct rules_text *lines, size_t n, char *why,
                           size_t room) {
-    const struct format_kind pasted = {"", "", options->format, format_string_make}, *kind = NULL;
-    char begin[160];
+    struct format_kind pasted;
     struct format_use use;
     for (size_t i = 0; i < options->n_maps; i++)
         if (format_use_map(&use, options->maps[i], why, room) == NULL) return NULL;
-    if (options->format == NULL) {
-        kind = format_detect_kind(options, lines, n);
-        if (kind == NULL) {
-            format_detect_list_names(
-                why, room,
-                "the format of these lines is not known. Name it with --format, or paste the format string of "
-                "nginx or Apache. The names are ");
-            return NULL;
-        }
-    } else if (strpbrk(options->format, "$%") != NULL) {
-        kind = &pasted;
-    } else if ((kind = format_detect_named(options->format)) == NULL) {
-        snprintf(begin, sizeof begin, "--format %.60s: there is no format of this name. The names are ",
-                 options->format);
-        format_detect_list_names(why, room, begin);
+    struct rules_text *copy = calloc(n + 1, sizeof *copy);
+    if (copy == NULL) {
+        snprintf(why, room, "out of memory");
         return NULL;
     }
-    return format_detect_make(kind, options, false, lines, n, why, room);
+    for (size_t i = 0; i < n; i++)
+        copy[i] = format_detect_unmarked(lines[i]);
+    const struct format_kind *kind = format_detect_choose(&pasted, options, copy, n, why, room);
+    struct format *format = kind == NULL ? NULL : format_detect_make(kind, options, false, copy, n, why, room);
+    free(copy);
+    return format;
 }
 
 const char *format_name(const struct format *format) { return format->name; }
 
 enum format_outcome format_read(struct format *format, struct rules_text line, struct record *record) {
-    static const char mark[] = "\xef\xbb\xbf"; /* before the first line of files from Windows */
-    if (line.len >= 3 && memcmp(line.bytes, mark, 3) == 0) line = (struct rules_text){line.bytes + 3, line.len - 3};
+    line = format_detect_unmarked(line);
     if (line.len == 0) return FORMAT_NO_RECORD;
     format->record = record;
     return format->read(format, line);

@@ -27,7 +27,7 @@ static const struct {
     struct format_use use;
 } format_use_names[] = {
     {"time", {.role = ROLE_TIME, .form = TIME_ANY}},
-    {"ip", {.role = ROLE_ADDRESS}},
+    {"ip", {.role = ROLE_ADDRESS, .form = ADDRESS_LAST}},
     {"method", {.role = ROLE_METHOD}},
     {"path", {.role = ROLE_TARGET}},
     {"host", {.role = ROLE_HOST}},

@@ -38,7 +38,11 @@ enum format_role {
 };
 
 enum format_time_form { TIME_CLF = LOG_TIME_GUESS + 1, TIME_ISO, TIME_ANY }; /* or an enum log_time_unit */
-enum format_address_form { ADDRESS_PLAIN, ADDRESS_PORT, ADDRESS_LAST }; /* a port follows always; the last of a list */
+enum format_address_form {
+    ADDRESS_PLAIN,
+    ADDRESS_PORT,
+    ADDRESS_LAST
+}; /* a port follows always; the last of a list, or the only one */
 
 /* Of two fields with the same role the one with the higher rank counts; of equals the first. */
 enum format_rank { RANK_LOW = 1, RANK_USUAL = 2, RANK_GOOD = 3, RANK_BEST = 4, RANK_ASKED = 5 };

@@ -123,9 +123,9 @@ static bool input_spawn(struct input *input, int in, int out, char *why, size_t 
     if (error == 0) return true;
     input->pid = 0;
     if (error == ENOENT)
-        snprintf(why, room, "%s: it is compressed, and the program %s is not installed", input->path, program);
+        snprintf(why, room, "it is compressed, and the program %s is not installed", program);
     else
-        snprintf(why, room, "%s: the program %s does not start: %s", input->path, program, strerror(error));
+        snprintf(why, room, "the program %s does not start: %s", program, strerror(error));
     return false;
 }
 
@@ -134,7 +134,7 @@ static bool input_decompress(struct input *input, bool feed, char *why, size_t r
     int out[2] = {-1, -1}, in[2] = {-1, -1};
     const bool piped = pipe2(out, O_CLOEXEC) == 0 && (!feed || pipe2(in, O_CLOEXEC) == 0);
     bool started = piped && input_spawn(input, feed ? in[0] : input->file_fd, out[1], why, room);
-    if (!piped) snprintf(why, room, "%s: %s", input->path, strerror(errno));
+    if (!piped) snprintf(why, room, "%s", strerror(errno));
     input_close_fd(&out[1]);
     input_close_fd(&in[0]);
     input->fd = out[0];
@@ -142,7 +142,7 @@ static bool input_decompress(struct input *input, bool feed, char *why, size_t r
     if (started && feed) {
         const int error = pthread_create(&input->feeder, NULL, input_feed, input);
         input->feeding = started = error == 0;
-        if (error != 0) snprintf(why, room, "%s: %s", input->path, strerror(error));
+        if (error != 0) snprintf(why, room, "%s", strerror(error));
     }
     if (started && !feed) fcntl(input->fd, F_SETPIPE_SZ, 1024 * 1024); /* if it may not, a small pipe does too */
     return started;
@@ -153,18 +153,18 @@ static bool input_begin(struct input *input, char *why, size_t room) {
     const bool standard = strcmp(input->path, "-") == 0;
     input->file_fd = standard ? fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3) : open(input->path, O_RDONLY | O_CLOEXEC);
     if (input->file_fd < 0 || fstat(input->file_fd, &file) != 0) {
-        snprintf(why, room, "%s: %s", standard ? "standard input" : input->path, strerror(errno));
+        snprintf(why, room, "%s", strerror(errno));
         return false;
     }
     if (S_ISDIR(file.st_mode)) {
-        snprintf(why, room, "%s: it is a directory; name its files", input->path);
+        snprintf(why, room, "it is a directory; name its files");
         return false;
     }
     input->regular = S_ISREG(file.st_mode) && !standard;
     if (S_ISREG(file.st_mode)) input->size = (uint64_t)file.st_size;
     while (input->magic_len < MAGIC_LEN) {
         const ssize_t n = input_read_fd(input->file_fd, input->magic + input->magic_len, MAGIC_LEN - input->magic_len);
-        if (n < 0) snprintf(why, room, "%s: %s", input->path, strerror(errno));
+        if (n < 0) snprintf(why, room, "%s", strerror(errno));
         if (n < 0) return false;
         if (n == 0) break;
         input->magic_len += (size_t)n;

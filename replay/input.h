@@ -16,7 +16,7 @@ enum input_outcome {
 };
 
 /* Opens a file; "-" is standard input. The first bytes tell the compression; gzip, zstd and xz are then run to read it.
- * NULL on an error; `why` gets one line of text. Free the result with input_close. */
+ * NULL on an error; `why` gets one line of text, without the path. Free the result with input_close. */
 struct input *input_open(const char *path, char *why, size_t room);
 
 /* The next line without its LF or CRLF. It may contain NUL. It is valid until the next call. */

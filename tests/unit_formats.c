@@ -263,7 +263,7 @@ static void text_formats_of_proxies_are_detected(void **state) {
 static void columns_are_found_by_their_names(void **state) {
     static const struct example examples[] = {
         {.name = "w3c (iis)",
-         .lines = {"#Software: Microsoft Internet Information Services 10.0", "#Version: 1.0",
+         .lines = {"\xef\xbb\xbf#Software: Microsoft Internet Information Services 10.0", "#Version: 1.0",
                    "#Date: 2022-01-22 00:00:01",
                    "#Fields: date time s-ip cs-method cs-uri-stem cs-uri-query s-port cs-username c-ip cs(User-Agent) "
                    "cs(Referer) sc-status sc-substatus sc-win32-status time-taken",
@@ -363,7 +363,7 @@ static void pasted_format_strings_are_read(void **state) {
          .records = {"971211336000000sb 7000 GET - /a 200 10.0.0.1 - x-api-key= k"}},
         {.name = "combined",
          .maps = {"ip=$remote_user", "header:x-api-key=http_referer"},
-         .lines = {"10.0.0.1 - 10.0.0.2 [10/Oct/2000:13:55:36 -0700] \"GET /a HTTP/1.1\" 200 5 \"r\" \"u\""},
+         .lines = {"10.0.0.1 - 10.0.0.9, 10.0.0.2 [10/Oct/2000:13:55:36 -0700] \"GET /a HTTP/1.1\" 200 5 \"r\" \"u\""},
          .records = {"971211336000000s -1 GET - /a 200 10.0.0.2 u x-api-key= r referer= r"}},
     };
     (void)state;
@@ -515,6 +515,29 @@ static void field_of_a_megabyte_is_decoded_whole(void **state) {
     format_free(format);
 }
 
+static void name_of_a_server_chooses_its_format_by_the_lines(void **state) {
+    static const struct {
+        const char *name, *line, *found;
+    } cases[] = {
+        {"traefik", "{\"StartUTC\":\"2026-12-01T08:00:00Z\",\"DownstreamStatus\":200}", "json (traefik)"},
+        {"traefik", "10.0.0.1 - - [10/Oct/2000:13:55:36 -0700]", "traefik"},
+        {"Caddy", "{\"ts\":1646861401.5,\"request\":{\"remote_ip\":\"::1\"}}", "json (caddy)"},
+        {"iis", "#Fields: date time c-ip sc-win32-status", "w3c (iis)"},
+        {"cloudfront", "#Fields: date time x-edge-location", "w3c (cloudfront)"},
+        {"nginx", "", "combined"},
+    };
+    char why[256];
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        const struct rules_text line = text_of(cases[i].line);
+        struct format *format =
+            format_new(&(struct format_options){.format = cases[i].name}, &line, 1, why, sizeof why);
+        if (format == NULL) fail_msg("%s: %s", cases[i].name, why);
+        assert_string_equal(format_name(format), cases[i].found);
+        format_free(format);
+    }
+}
+
 static void format_of_most_lines_is_taken(void **state) {
     static const char *const log[] = {
         "",
@@ -600,6 +623,7 @@ int main(void) {
         cmocka_unit_test(fields_that_can_never_be_there_are_named),
         cmocka_unit_test(every_part_of_a_line_is_read_or_bad),
         cmocka_unit_test(field_of_a_megabyte_is_decoded_whole),
+        cmocka_unit_test(name_of_a_server_chooses_its_format_by_the_lines),
         cmocka_unit_test(format_of_most_lines_is_taken),
         cmocka_unit_test(known_formats_can_be_named),
         cmocka_unit_test(broken_json_is_a_bad_line),

@@ -195,7 +195,7 @@ static void absent_program_is_an_error_that_names_it(void **state) {
     setenv("PATH", dir, 1);
     assert_null(input_open(path_of("little.gz"), why, sizeof why));
     setenv("PATH", path, 1);
-    assert_non_null(strstr(why, "little.gz: it is compressed, and the program gzip is not installed"));
+    assert_string_equal(why, "it is compressed, and the program gzip is not installed");
     free(path);
     no_program_is_left();
 }
@@ -323,7 +323,7 @@ static void absent_file_and_directory_are_errors(void **state) {
     char why[256];
     (void)state;
     assert_null(input_open(path_of("absent"), why, sizeof why));
-    assert_non_null(strstr(why, "absent: No such file or directory"));
+    assert_string_equal(why, "No such file or directory");
     assert_null(input_open(dir, why, sizeof why));
     assert_non_null(strstr(why, "it is a directory"));
 }
