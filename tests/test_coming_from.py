@@ -26,7 +26,7 @@ def test_each_page_that_comes_from_a_package_is_run():
 
 @pytest.mark.parametrize("package", PAGES)
 def test_a_page_names_the_version_that_is_run(package):
-    assert f"({package}/) {VERSIONS[package]}" in PAGES[package].read_text().replace("https://pypi.org/project/", "")
+    assert f" {package} {VERSIONS[package]}" in PAGES[package].read_text()
 
 
 @pytest.mark.parametrize("package", PAGES)
