@@ -697,6 +697,12 @@ STEADY_API int steady_decide_sync(steady_throttler *throttler, const steady_call
  * Returns 0, STEADY_NOT_IN_FLIGHT, STEADY_WRONG_THREAD, or STEADY_BAD_ARGUMENT (a NULL). */
 STEADY_API int steady_cancel(steady_throttler *throttler, uint64_t id);
 
+/* Moves the deadline of one decision up to now, for a caller that cannot wait as long as the store. Its callback runs
+ * from the loop soon: with an answer that has arrived by then, or as after a timeout. The policy answers then, such as
+ * STEADY_LOCAL with the verdict of the embedded share. An embedded store has its verdict already: 0, and nothing
+ * happens. Arguments and other returns are those of steady_cancel. */
+STEADY_API int steady_expire(steady_throttler *throttler, uint64_t id);
+
 /* ---- Several keys in one decision ---------------------------------------------------------------------------- */
 
 /* A key, with the throttler that has its limits. */

@@ -10,8 +10,8 @@
 struct waiting {
     struct worker *worker;
     question_answered answered;
-    void *to;  /* NULL: forgotten */
-    bool told; /* it was late, and the client has an answer */
+    void *to; /* NULL: forgotten */
+    uint64_t id;
     steady_us begun;
     uv_timer_t *timer; /* of its deadline; NULL: none */
     struct question question;
@@ -184,24 +184,14 @@ static void question_arrived(const steady_result *result, void *data) {
         question_give_back(waiting->worker, whole.reservation);
         whole.reservation = NULL;
     }
-    if (!waiting->told)
-        question_tell(waiting->worker, &waiting->question, &whole, waiting->begun, waiting->answered, waiting->to);
+    question_tell(waiting->worker, &waiting->question, &whole, waiting->begun, waiting->answered, waiting->to);
     question_free(waiting);
 }
 
-/* The client waits no longer than this. The decision may still be made; then its answer is not used. */
+/* The client waits no longer than this. Then the policy answers. */
 static void question_timed_out(uv_timer_t *timer) {
-    struct waiting *waiting = timer->data;
-    const enum steady_policy policy = waiting->question.set->rules->on_error;
-    void *to = waiting->to;
-    const steady_result result = {.error = STEADY_UNKNOWN,
-                                  .success = policy == STEADY_ALLOW,
-                                  .source = policy == STEADY_REPORT ? STEADY_FROM_NOWHERE : STEADY_FROM_POLICY,
-                                  .retry_after = policy == STEADY_ALLOW ? 0 : STEADY_DENY_RETRY};
-    question_stop_timer(waiting);
-    waiting->told = true;
-    waiting->to = NULL;
-    question_tell(waiting->worker, &waiting->question, &result, waiting->begun, waiting->answered, to);
+    const struct waiting *waiting = timer->data;
+    steady_expire(waiting->worker->any, waiting->id);
 }
 
 static void question_set_deadline(struct waiting *waiting, steady_us deadline) {
@@ -266,8 +256,8 @@ void question_ask(struct worker *worker, const struct question *question, steady
         later->begun = begun;
         question_to_parts(question, parts);
         error = question->verb == QUESTION_PEEK
-                    ? steady_peek_all(parts, question->n_parts, &how, question_arrived, later, NULL)
-                    : steady_consume_all(parts, question->n_parts, &how, question_arrived, later, NULL);
+                    ? steady_peek_all(parts, question->n_parts, &how, question_arrived, later, &later->id)
+                    : steady_consume_all(parts, question->n_parts, &how, question_arrived, later, &later->id);
     }
     if (error == 0) {
         question_set_deadline(later, deadline);

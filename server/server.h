@@ -80,7 +80,8 @@ struct worker {
     uv_handle_t *listeners[LISTENERS_MOST];
     int n_listeners;
     steady_store *store;
-    bool blocking; /* the store is embedded: its calls return at once */
+    steady_throttler *any; /* of `store`, for steady_expire */
+    bool blocking;         /* the store is embedded: its calls return at once */
     struct ruleset *set;
     uint64_t rules_version;
     struct throttlers *throttlers;  /* of limits that come with a request */

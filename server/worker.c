@@ -174,8 +174,10 @@ const char *worker_open(struct worker *worker, struct server *server, int number
 }
 
 const char *worker_start(struct worker *worker) {
+    static const steady_limit any = {.max_capacity = 1, .drop_recharge = STEADY_SECOND};
     const char *why = worker_open_store(worker);
     if (why != NULL) return why;
+    if (steady_throttler_new(&worker->any, worker->store, &any, NULL, NULL) != 0) return "out of memory";
     worker->unnamed = metrics_of(&worker->metrics, "");
     return worker->unnamed != NULL ? worker_take_rules(worker) : "out of memory";
 }
@@ -196,6 +198,7 @@ static void worker_stop(struct worker *worker) {
     worker_close_listeners(worker);
     ruleset_leave(worker->set);
     throttlers_free(worker->throttlers);
+    steady_throttler_free(&worker->any);
     if (worker->store != worker->server->embedded) steady_store_close(&worker->store); /* decisions in flight end */
     worker->set = NULL;
     worker->throttlers = NULL;

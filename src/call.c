@@ -550,6 +550,13 @@ int steady_cancel(steady_throttler *throttler, uint64_t id) {
     return throttler->store->class_->cancel(throttler->store, id) ? 0 : STEADY_NOT_IN_FLIGHT;
 }
 
+int steady_expire(steady_throttler *throttler, uint64_t id) {
+    if (throttler == NULL) return STEADY_BAD_ARGUMENT;
+    if (!call_is_on_its_thread(throttler->store)) return STEADY_WRONG_THREAD;
+    const struct steady__store_class *class_ = throttler->store->class_;
+    return class_->expire == NULL || class_->expire(throttler->store, id) ? 0 : STEADY_NOT_IN_FLIGHT;
+}
+
 /* ---- Settling ---- */
 
 /* The limit of a throttler that the bucket belongs to; NULL: none. */

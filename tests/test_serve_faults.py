@@ -509,6 +509,25 @@ def test_deadlines_come_from_the_caller(redis, tmp_path):
         connection.close()
 
 
+@pytest.mark.parametrize("policy, statuses, source", [
+    ("allow", [200, 200, 200], "policy"), ("deny", [503, 503, 503], "policy"), ("report", [503, 503, 503], "none"),
+    ("local", [200, 200, 429], "local")])
+def test_at_the_deadline_of_the_caller_the_policy_answers(redis, tmp_path, policy, statuses, source):
+    path = rules_file(tmp_path, f"store: {redis.url}\non_error: {policy}\nlimits:\n  - {{ name: each, rate: 2/d }}\n")
+    with daemon("--config", path, "--threads", 1, "--timeout", "30s") as running:
+        assert running.json("/v1/consume", {"limit": "each", "key": "k"})["source"] == "store"
+        redis.process.send_signal(signal.SIGSTOP)
+        begun = time.monotonic()
+        for status in statuses:
+            got = running.json("/v1/consume", {"limit": "each", "key": "k"}, status=status, **{"x-steady-timeout": "50ms"})
+            assert (got["source"], got["allowed"], got["error"]) == (source, status == 200, "unknown")
+        assert time.monotonic() - begun < 20, "the timeout of the store is 30 s"
+        answers = running.metrics()
+        assert answers['steady_store_timeouts_total'] == 3
+        redis.process.send_signal(signal.SIGCONT)
+        wait_until(lambda: running.json("/v1/peek", {"limit": "each", "key": "l"})["source"] == "store")
+
+
 def test_a_client_that_hangs_up_takes_nothing_with_it(redis, tmp_path):
     """Its decisions are made; nothing of them stays in the daemon."""
     path = rules_file(tmp_path, f"store: {redis.url}\nlimits:\n  - {{ name: each, rate: 1000/d }}\n"

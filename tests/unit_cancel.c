@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * The long form of a decision, and cancelling one by its id: on a server, and in an embedded store. */
+ * The long form of a decision, and ending one by its id: on a server, and in an embedded store. */
 #include "client.h"
 
 #include <pthread.h>
@@ -186,6 +186,131 @@ static void cancel_checks_its_arguments(void **state) {
     assert_int_equal(error, STEADY_WRONG_THREAD);
 }
 
+/* ---- steady_expire ---- */
+
+static void note(const steady_result *result, void *data) { *(steady_result *)data = *result; }
+
+static steady_result expired_with(enum steady_policy policy, enum steady_kind kind) {
+    const steady_limit limit = {.max_capacity = 1, .drop_recharge = 3600 * STEADY_SECOND};
+    const steady_throttler_options options = {.on_error = policy};
+    const steady_how how = {.reserve = kind != STEADY_TAKE};
+    const steady_call call = {.verb = STEADY_CONSUME, .key = "k", .key_len = 1, .amount = 1, .kind = kind, .how = &how};
+    steady_result got = {.retry_after = 77};
+    steady_throttler *its = NULL;
+    uint64_t id = 0;
+    assert_int_equal(steady_throttler_new(&its, store, &limit, &options, NULL), 0);
+    assert_int_equal(steady_decide(its, &call, note, &got, &id), 0);
+    run_for(poller, 50 * MS);
+    assert_int_equal(steady_expire(throttler, id), 0); /* any throttler of the store */
+    assert_int_equal(steady_expire(its, id), 0);       /* it is ending already */
+    assert_int_equal(got.retry_after, 77);
+    run_for(poller, 50 * MS);
+    assert_int_equal(steady_expire(its, id), STEADY_NOT_IN_FLIGHT);
+    steady_throttler_free(&its);
+    return got;
+}
+
+static void expired_decision_is_answered_by_its_policy(void **state) {
+    (void)state;
+    open_it("redis");
+    assert_int_equal(client_ask(), 0);
+    fake_node_says(node, "EVALSHA", FAKE_SILENCE, 0, 0);
+    steady_result r = expired_with(STEADY_REPORT, STEADY_TAKE);
+    assert_true(r.error == STEADY_UNKNOWN && r.source == STEADY_FROM_NOWHERE && !r.success);
+    r = expired_with(STEADY_ALLOW, STEADY_TAKE);
+    assert_true(r.error == STEADY_UNKNOWN && r.source == STEADY_FROM_POLICY && r.success);
+    r = expired_with(STEADY_DENY, STEADY_LOOK);
+    assert_true(r.error == STEADY_UNKNOWN && r.source == STEADY_FROM_POLICY && !r.success);
+    r = expired_with(STEADY_LOCAL, STEADY_TAKE);
+    assert_true(r.error == STEADY_UNKNOWN && r.source == STEADY_FROM_LOCAL && r.success && r.level == 1);
+    r = expired_with(STEADY_LOCAL, STEADY_TAKE);
+    assert_true(r.source == STEADY_FROM_LOCAL && !r.success && r.retry_after > 3500 * STEADY_SECOND);
+    steady_stats stats;
+    steady_store_stats(store, &stats);
+    assert_int_equal(stats.in_flight, 0);
+    assert_int_equal(stats.unknown, 5);
+    assert_int_equal(stats.timeouts, 5);
+}
+
+static void late_reply_of_an_expired_decision_is_not_that_of_the_next(void **state) {
+    int answers = 0;
+    (void)state;
+    open_it("redis");
+    assert_int_equal(client_ask(), 0);
+    fake_node_is_slow(node, "EVALSHA", 100 * MS);
+    const uint64_t first = start(count, &answers);
+    run_for(poller, 20 * MS);
+    assert_int_equal(steady_expire(throttler, first), 0);
+    run_for(poller, 20 * MS);
+    assert_int_equal(answers, 1);
+    assert_int_equal(client_ask(), 0);
+    assert_int_equal(answers, 1);
+    assert_all_counted(3);
+}
+
+static void decision_that_was_not_sent_expires_as_unavailable(void **state) {
+    steady_result r = {0};
+    uint64_t id = 0;
+    (void)state;
+    open_it("redis");
+    assert_int_equal(steady_decide(throttler, &one, note, &r, &id), 0);
+    assert_int_equal(steady_expire(throttler, id), 0);
+    run_for(poller, 50 * MS);
+    assert_int_equal(r.error, STEADY_UNAVAILABLE);
+    assert_int_equal(fake_node_heard(node, "EVALSHA"), 0);
+}
+
+static void expired_decision_that_is_cancelled_runs_no_callback(void **state) {
+    (void)state;
+    open_it("redis");
+    const uint64_t id = start(never, NULL);
+    assert_int_equal(steady_expire(throttler, id), 0);
+    assert_int_equal(steady_cancel(throttler, id), 0);
+    run_for(poller, 50 * MS);
+    assert_all_counted(1);
+}
+
+static void expired_decision_is_told_once_if_the_store_closes(void **state) {
+    int answers = 0;
+    (void)state;
+    open_it("redis");
+    assert_int_equal(steady_expire(throttler, start(count, &answers)), 0);
+    steady_store_close(&store);
+    assert_int_equal(answers, 1);
+}
+
+static uint64_t expiring;
+
+static void expire_the_other(const steady_result *result, void *data) {
+    (void)result;
+    assert_int_equal(steady_expire(throttler, expiring), 0);
+    ++*(int *)data;
+}
+
+static void decision_expires_inside_a_callback(void **state) {
+    int answers = 0;
+    (void)state;
+    open_it("redis");
+    assert_int_equal(client_ask(), 0);
+    start(expire_the_other, &answers);
+    expiring = start(count, &answers);
+    run_for(poller, 50 * MS);
+    assert_int_equal(answers, 2);
+    assert_all_counted(3);
+}
+
+static void embedded_store_has_its_verdict_already(void **state) {
+    steady_result r = {0};
+    uint64_t id = 0;
+    (void)state;
+    open_it("memory:");
+    assert_int_equal(steady_decide(throttler, &one, note, &r, &id), 0);
+    assert_int_equal(steady_expire(throttler, id), 0);
+    run_for(poller, 50 * MS);
+    assert_true(r.success && r.error == 0);
+    assert_int_equal(steady_expire(NULL, id), STEADY_BAD_ARGUMENT);
+}
+
 static void long_form_decides_as_the_short_forms(void **state) {
     steady_call call = one;
     steady_result r;
@@ -225,6 +350,13 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(cancelled_decision_runs_no_callback),
         TEST(decision_cancelled_before_it_is_sent_is_not_sent),
+        TEST(expired_decision_is_answered_by_its_policy),
+        TEST(late_reply_of_an_expired_decision_is_not_that_of_the_next),
+        TEST(decision_that_was_not_sent_expires_as_unavailable),
+        TEST(expired_decision_that_is_cancelled_runs_no_callback),
+        TEST(expired_decision_is_told_once_if_the_store_closes),
+        TEST(decision_expires_inside_a_callback),
+        TEST(embedded_store_has_its_verdict_already),
         TEST(old_id_is_not_in_flight),
         TEST(decisions_are_cancelled_inside_a_callback),
         TEST(close_does_not_call_back_what_a_callback_cancels),

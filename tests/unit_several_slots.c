@@ -738,6 +738,26 @@ static void cancelled_call_gives_back_what_is_known(void **state) {
     }
 }
 
+/* In rounds 2 and 3 the verdict is known: denied. */
+static void expired_call_gives_back_what_is_known(void **state) {
+    static const int errors[] = {STEADY_UNAVAILABLE, STEADY_UNKNOWN, 0, 0};
+    (void)state;
+    for (int round = 0; round < 4; round++) {
+        open_cluster(timeout);
+        const uint64_t id = start_and_reach(round);
+        assert_int_equal(steady_expire(throttler, id), 0);
+        assert_int_equal(steady_expire(throttler, id), 0);
+        assert_int_equal(called, 0);
+        run_for(poller, 50 * MS);
+        assert_int_equal(steady_expire(throttler, id), STEADY_NOT_IN_FLIGHT);
+        assert_int_equal(called, 1);
+        assert_int_equal(answer.error, errors[round]);
+        assert_heard(low_node, 1, round == 1 || round == 2, round == 1 || round == 2);
+        close_cluster(NULL);
+        nodes_set_up(NULL);
+    }
+}
+
 static void close_ends_the_call_once_in_each_round(void **state) {
     (void)state;
     for (int round = 0; round < 4; round++) {
@@ -951,6 +971,7 @@ int main(void) {
         WITH_CLUSTER(settle_follows_a_key_that_moves_after_the_take),
         WITH_CLUSTER(clock_that_stepped_back_is_counted_once),
         WITH_CLUSTER(cancelled_call_gives_back_what_is_known),
+        WITH_CLUSTER(expired_call_gives_back_what_is_known),
         WITH_CLUSTER(close_ends_the_call_once_in_each_round),
         WITH_CLUSTER(call_may_be_cancelled_while_the_store_is_closed),
         WITH_CLUSTER(callback_may_close_the_store),

@@ -278,6 +278,10 @@ static bool client_cancel(steady_store *head, uint64_t id) {
     return steady__inflight_cancel(&client_store_of(head)->inflight, id);
 }
 
+static bool client_expire(steady_store *head, uint64_t id) {
+    return steady__inflight_expire(&client_store_of(head)->inflight, id);
+}
+
 static void client_decide(steady_store *head, const struct steady__call *call, steady_result *result) {
     struct client_store *store = client_store_of(head);
     steady_message why;
@@ -315,6 +319,7 @@ static const struct steady__store_class client_class = {
     .prepare = steady__command_encode_limit,
     .submit = client_submit,
     .cancel = client_cancel,
+    .expire = client_expire,
     .decide = client_decide,
     .stats = client_stats,
     .last_error = client_last_error,

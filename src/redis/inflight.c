@@ -96,6 +96,7 @@ struct pending {
     steady_us held;        /* inflight->held at submit */
     steady_result *answer; /* NULL: the result goes to the callback */
     int error;             /* while in `failed` */
+    bool expired;          /* its deadline was moved up */
     enum pending_kind kind;
     uint32_t index;                    /* in all slabs */
     uint64_t id;                       /* 0: not in flight, or a call without an id */
@@ -220,6 +221,7 @@ static inline struct pending *inflight_pending_take(struct steady__inflight *inf
     pending->scripts_forbidden = false;
     pending->tries = 1;
     pending->error = 0;
+    pending->expired = false;
     return pending;
 }
 
@@ -587,7 +589,7 @@ static void inflight_time_out_coordinator(struct steady__inflight *inflight, str
                              inflight_was_held(inflight, pending, steady__loop_now(&inflight->loop)), &result);
     if (result.error != 0) {
         if (steady__verb_decides(pending->call.verb)) steady__counter_add(&inflight->counters->timeouts, 1);
-        inflight_describe_timeout(inflight, result.error, NULL);
+        if (!pending->expired) inflight_describe_timeout(inflight, result.error, NULL);
     }
     inflight_finish(inflight, pending, &result);
 }
@@ -617,7 +619,7 @@ static void inflight_time_out(struct steady__inflight *inflight, struct pending 
     const bool held = inflight_was_held(inflight, pending, steady__loop_now(&inflight->loop));
     const int error = transport->forget(inflight->transport, &pending->request, held);
     if (steady__verb_decides(pending->call.verb)) steady__counter_add(&inflight->counters->timeouts, 1);
-    inflight_describe_timeout(inflight, error, error == STEADY_UNKNOWN ? NULL : doing);
+    if (!pending->expired) inflight_describe_timeout(inflight, error, error == STEADY_UNKNOWN ? NULL : doing);
     inflight_fail(inflight, pending, error);
 }
 
@@ -1105,13 +1107,18 @@ static int inflight_take_back_decision(struct steady__inflight *inflight, struct
     return result.error != 0 ? result.error : STEADY_UNKNOWN;
 }
 
-/* An id names an entry and the decision that has it. So an old id never ends another decision: the count in it would
- * have to come around, after 2^38 decisions. */
-bool steady__inflight_cancel(struct steady__inflight *inflight, uint64_t id) {
+/* An id names an entry and the decision that has it. So an old id never names another decision: the count in it would
+ * have to come around, after 2^38 decisions. NULL: the decision has ended. */
+static struct pending *inflight_find(struct steady__inflight *inflight, uint64_t id) {
     const size_t index = id & ((UINT64_C(1) << INDEX_BITS) - 1);
-    if (id == 0 || index / SLAB_SIZE >= inflight->n_slabs) return false;
+    if (id == 0 || index / SLAB_SIZE >= inflight->n_slabs) return NULL;
     struct pending *pending = &inflight->slabs[index / SLAB_SIZE]->entries[index % SLAB_SIZE];
-    if (pending->id != id) return false;
+    return pending->id == id ? pending : NULL;
+}
+
+bool steady__inflight_cancel(struct steady__inflight *inflight, uint64_t id) {
+    struct pending *pending = inflight_find(inflight, id);
+    if (pending == NULL) return false;
     const int error = inflight_take_back_decision(inflight, pending);
     inflight_count(inflight->counters, &pending->call, &(steady_result){.error = error});
     if (--inflight->n_in_flight == 0) inflight->ending_in_portions = false;
@@ -1120,6 +1127,19 @@ bool steady__inflight_cancel(struct steady__inflight *inflight, uint64_t id) {
     const struct steady__call cancelled = pending->call; /* the store may end with its last throttler */
     inflight_pending_release(inflight, pending);
     steady__call_release(&cancelled);
+    return true;
+}
+
+bool steady__inflight_expire(struct steady__inflight *inflight, uint64_t id) {
+    struct pending *pending = inflight_find(inflight, id);
+    if (pending == NULL) return false;
+    if (pending->error != 0 || pending->expired) return true; /* it is ending */
+    pending->expired = true;
+    pending->deadline = steady__loop_now(&inflight->loop);
+    steady__list_remove(&pending->place);
+    steady__list_prepend(&inflight->due, &pending->place);
+    inflight_stop_alarm(inflight);
+    inflight_set_alarm(inflight);
     return true;
 }
 

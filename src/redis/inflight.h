@@ -100,6 +100,10 @@ void steady__counters_deny(struct steady__counters *counters, const steady_resul
  * callback, also while the store is closed. */
 bool steady__inflight_cancel(struct steady__inflight *inflight, uint64_t id);
 
+/* Moves the deadline of a decision up to now. False: no decision with this id is in flight. It may be called
+ * inside a callback. */
+bool steady__inflight_expire(struct steady__inflight *inflight, uint64_t id);
+
 /* Rejects a decision before it starts: counts it, writes the reason to *last_error, and returns the error. */
 int steady__reject(struct steady__counters *counters, struct steady__last_error *last_error,
                    const struct steady__call *call, int error, const char *why);

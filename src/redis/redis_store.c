@@ -115,6 +115,10 @@ static bool redis_cancel(steady_store *head, uint64_t id) {
     return steady__inflight_cancel(&redis_store_of(head)->inflight, id);
 }
 
+static bool redis_expire(steady_store *head, uint64_t id) {
+    return steady__inflight_expire(&redis_store_of(head)->inflight, id);
+}
+
 /* Notices a connection that was lost since the last call, before a decision is written to it. Right after the last call
  * this is skipped: its system call is a quarter of those of a decision. */
 void steady__redis_resume(steady_store *head) {
@@ -212,6 +216,7 @@ static const struct steady__store_class redis_class = {
     .prepare = steady__command_encode_limit,
     .submit = redis_submit,
     .cancel = redis_cancel,
+    .expire = redis_expire,
     .decide = redis_decide,
     .stats = redis_stats,
     .last_error = redis_last_error,
