@@ -15,7 +15,7 @@ pytestmark = needs_daemon
 LIMIT = ("--limit", "20/min")
 TRAFFIC = ("--lines", 8000, "--clients", 300, "--herd", 40)
 # The name in the report, by that of the generator. (nginx's log_format has more than combined.)
-FORMATS = {"common": "common", "combined": "combined", "vcombined": "vcombined", "nginx": "combined", "nginx-json": "json",
+FORMATS = {"common": "common", "combined": "combined", "vcombined": "vcombined", "main": "main", "nginx": "combined", "nginx-json": "json",
            "caddy": "caddy", "envoy": "envoy", "envoy-json": "json", "traefik": "traefik", "haproxy": "haproxy", "alb": "alb",
            "iis": "w3c", "cloudfront": "w3c", "csv": "csv", "tsv": "tsv", "decisions": "decision"}
 # They tell the second of the end. So the beginning of a request is not known to the second.
