@@ -122,12 +122,12 @@ static struct format *format_detect_make(const struct format_kind *kind, const s
     return NULL;
 }
 
-/* How many lines a format reads. */
+/* How well a format reads the lines. A record without an address counts half: the line may be of another format. */
 static size_t format_detect_score(struct format *format, const struct rules_text *lines, size_t n) {
     static _Thread_local struct record record;
     size_t score = 0;
     for (size_t i = 0; i < n; i++)
-        score += format_read(format, lines[i], &record) == FORMAT_RECORD;
+        if (format_read(format, lines[i], &record) == FORMAT_RECORD) score += record.has_address ? 2 : 1;
     return score;
 }
 
@@ -206,29 +206,77 @@ static const struct format_kind *format_detect_choose(struct format_kind *pasted
     return kind;
 }
 
+/* Lines out of their envelopes, in memory of their own. */
+struct format_detect_lines {
+    struct rules_text *at;
+    struct format_envelope_room *rooms;
+    size_t n;
+};
+
+static void format_detect_free(struct format_detect_lines *lines) {
+    for (size_t i = 0; lines->rooms != NULL && i < lines->n; i++)
+        free(lines->rooms[i].bytes);
+    free(lines->rooms);
+    free(lines->at);
+}
+
+/* False: fewer than half of the lines are in such an envelope, or there is no memory. */
+static bool format_detect_open(struct format_detect_lines *inner, enum format_envelope envelope,
+                               const struct rules_text *lines, size_t n) {
+    size_t opened = 0;
+    *inner = (struct format_detect_lines){calloc(n + 1, sizeof *inner->at), calloc(n + 1, sizeof *inner->rooms), n};
+    if (inner->at == NULL || inner->rooms == NULL) return false;
+    for (size_t i = 0; i < n; i++) {
+        inner->at[i] = format_detect_unmarked(lines[i]);
+        opened += format_envelope_open(envelope, &inner->at[i], &inner->rooms[i]);
+    }
+    return envelope == ENVELOPE_NONE || (opened > 0 && opened * 2 >= n);
+}
+
+/* Tries one envelope. */
+static struct format *format_detect_in(enum format_envelope envelope, const struct format_options *options,
+                                       const struct rules_text *lines, size_t n, char *why, size_t room) {
+    struct format_detect_lines inner;
+    struct format_kind pasted;
+    struct format *format = NULL;
+    snprintf(why, room, "out of memory");
+    if (format_detect_open(&inner, envelope, lines, n)) {
+        const struct format_kind *kind = format_detect_choose(&pasted, options, inner.at, n, why, room);
+        if (kind != NULL) format = format_detect_make(kind, options, false, inner.at, n, why, room);
+    }
+    format_detect_free(&inner);
+    if (format == NULL || envelope == ENVELOPE_NONE) return format;
+    const size_t len = strlen(format->name);
+    snprintf(format->name + len, sizeof format->name - len, " in %s", format_envelope_names[envelope]);
+    format->envelope = envelope;
+    return format;
+}
+
+/* A format in an envelope is only taken if it reads the lines better. */
 struct format *format_new(const struct format_options *options, const struct rules_text *lines, size_t n, char *why,
                           size_t room) {
-    struct format_kind pasted;
     struct format_use use;
+    char other[64];
     for (size_t i = 0; i < options->n_maps; i++)
         if (format_use_map(&use, options->maps[i], why, room) == NULL) return NULL;
-    struct rules_text *copy = calloc(n + 1, sizeof *copy);
-    if (copy == NULL) {
-        snprintf(why, room, "out of memory");
-        return NULL;
+    struct format *best = format_detect_in(ENVELOPE_NONE, options, lines, n, why, room);
+    size_t most = best == NULL ? 0 : format_detect_score(best, lines, n);
+    for (enum format_envelope envelope = ENVELOPE_NONE + 1; envelope < ENVELOPE_COUNT; envelope++) {
+        struct format *format = format_detect_in(envelope, options, lines, n, other, sizeof other);
+        const size_t score = format == NULL ? 0 : format_detect_score(format, lines, n);
+        format_free(score > most ? best : format);
+        if (score <= most) continue;
+        best = format;
+        most = score;
     }
-    for (size_t i = 0; i < n; i++)
-        copy[i] = format_detect_unmarked(lines[i]);
-    const struct format_kind *kind = format_detect_choose(&pasted, options, copy, n, why, room);
-    struct format *format = kind == NULL ? NULL : format_detect_make(kind, options, false, copy, n, why, room);
-    free(copy);
-    return format;
+    return best;
 }
 
 const char *format_name(const struct format *format) { return format->name; }
 
 enum format_outcome format_read(struct format *format, struct rules_text line, struct record *record) {
     line = format_detect_unmarked(line);
+    if (format->envelope != ENVELOPE_NONE) format_envelope_open(format->envelope, &line, &format->unwrapped);
     if (line.len == 0) return FORMAT_NO_RECORD;
     format->record = record;
     return format->read(format, line);
@@ -243,5 +291,6 @@ const char *format_lacks(const struct format *format, size_t i) {
 void format_free(struct format *format) {
     if (format == NULL) return;
     free(format->decoded);
+    free(format->unwrapped.bytes);
     memory_free(format->memory);
 }

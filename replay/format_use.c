@@ -174,17 +174,13 @@ static size_t format_use_json(char **out, const char *at, const char *end) {
     return pair ? 12 : 6;
 }
 
-/* The bytes of a field without its escapes. They are never more than those with them. Each field is decoded at most
- * once, so the memory of format_use_begin is enough. */
-static struct rules_text format_use_decode(struct format *format, struct rules_text raw, enum format_escape escape) {
-    static const char marks[] = {'\0', '\\', '\\', '#', '%', '+', '"'};
-    const char mark = marks[escape];
-    if (escape == ESCAPE_NONE || raw.len == 0) return raw;
-    const char *at = raw.bytes, *const end = raw.bytes + raw.len;
-    const char *next = memchr(at, mark, raw.len);
-    if (next == NULL || raw.len > format->decoded_room - format->decoded_len) return raw;
-    char *const begin = format->decoded + format->decoded_len, *out = begin;
-    for (; next != NULL; next = memchr(at, mark, (size_t)(end - at))) {
+static const char format_use_marks[] = {'\0', '\\', '\\', '#', '%', '+', '"'};
+
+struct rules_text format_use_unescape(char *out, struct rules_text raw, enum format_escape escape) {
+    const char mark = format_use_marks[escape], *at = raw.bytes, *const end = raw.bytes + raw.len;
+    char *const begin = out;
+    const char *next;
+    while (at < end && (next = memchr(at, mark, (size_t)(end - at))) != NULL) {
         memcpy(out, at, (size_t)(next - at));
         out += next - at;
         at = next;
@@ -197,24 +193,36 @@ static struct rules_text format_use_decode(struct format *format, struct rules_t
         default: *out++ = byte < 0 ? mark : (char)byte, at += byte < 0 ? 1 : 3; break;
         }
     }
-    memcpy(out, at, (size_t)(end - at));
+    if (at < end) memcpy(out, at, (size_t)(end - at));
     out += end - at;
-    format->decoded_len += (size_t)(out - begin);
     return (struct rules_text){begin, (size_t)(out - begin)};
+}
+
+/* The bytes of a field without its escapes. Each field is decoded at most once, so the memory of format_use_begin is
+ * enough. */
+static struct rules_text format_use_decode(struct format *format, struct rules_text raw, enum format_escape escape) {
+    if (escape == ESCAPE_NONE || raw.len == 0) return raw;
+    if (memchr(raw.bytes, format_use_marks[escape], raw.len) == NULL) return raw;
+    if (raw.len > format->decoded_room - format->decoded_len) return raw;
+    const struct rules_text text = format_use_unescape(format->decoded + format->decoded_len, raw, escape);
+    format->decoded_len += text.len;
+    return text;
 }
 
 /* ---- When a line is read ---- */
 
-enum { ROOM_FOR_NAMES = 4096 }; /* of cookies, and the ? of queries */
+enum { ROOM_FOR_NAMES = 4096, ROOM_USUAL = 256 * 1024 }; /* names of cookies, and the ? of queries */
 
-static bool format_use_make_room(struct format *format, size_t len) {
-    const size_t room = 2 * len + ROOM_FOR_NAMES;
-    if (room <= format->decoded_room) return true;
-    char *more = realloc(format->decoded, room + room / 2);
-    if (more == NULL) return false;
-    format->decoded = more;
-    format->decoded_room = room + room / 2;
-    return true;
+/* A field may be decoded, and then be copied twice to join it with another one. */
+static void format_use_make_room(struct format *format, size_t len) {
+    const size_t needs = 3 * len + ROOM_FOR_NAMES;
+    const bool large = format->decoded_room > ROOM_USUAL && needs <= ROOM_USUAL; /* a long line came before */
+    if (needs <= format->decoded_room && !large) return;
+    const size_t room = needs + needs / 2;
+    char *bytes = realloc(format->decoded, room);
+    if (bytes == NULL) return; /* then texts keep their escapes */
+    format->decoded = bytes;
+    format->decoded_room = room;
 }
 
 void format_use_begin(struct format *format, struct rules_text line) {
@@ -229,7 +237,7 @@ void format_use_begin(struct format *format, struct rules_text line) {
     memset(format->ranks, 0, sizeof format->ranks);
     format->path = format->query = (struct rules_text){0};
     format->decoded_len = 0;
-    format_use_make_room(format, line.len); /* without memory, texts keep their escapes */
+    format_use_make_room(format, line.len);
 }
 
 enum format_outcome format_use_bad(struct format *format, const char *reason) {
@@ -389,11 +397,11 @@ static void format_use_field(struct format *format, struct rules_text name, stru
     record->fields[record->n_fields++] = (struct rules_field){name, value};
 }
 
-/* Puts two texts together, with a byte between them. */
+/* Puts two texts together, with a byte between them. Empty: there is no room. */
 static struct rules_text format_use_join(struct format *format, struct rules_text a, char between,
                                          struct rules_text b) {
     const size_t len = a.len + 1 + b.len;
-    if (len > format->decoded_room - format->decoded_len) return a;
+    if (len > format->decoded_room - format->decoded_len) return (struct rules_text){0};
     char *out = format->decoded + format->decoded_len;
     memcpy(out, a.bytes, a.len);
     out[a.len] = between;

@@ -6,6 +6,7 @@
 #define STEADY_REPLAY_FORMAT_USE_H
 
 #include "format.h"
+#include "format_envelope.h"
 #include "log_time.h"
 
 struct rules_memory;
@@ -92,6 +93,8 @@ struct format {
     struct log_time_parts time_parts;
     char *decoded; /* texts without their escapes */
     size_t decoded_len, decoded_room;
+    enum format_envelope envelope;
+    struct format_envelope_room unwrapped;
 };
 
 /* A kind of format, which format_new can make. */
@@ -136,6 +139,9 @@ bool format_use_take(struct format *format, const struct format_uses *uses, stru
 
 /* The end of the line: puts together what consists of several fields. */
 enum format_outcome format_use_end(struct format *format);
+
+/* Writes a text without its escapes; `out` has room for the text with them. */
+struct rules_text format_use_unescape(char *out, struct rules_text raw, enum format_escape escape);
 
 enum format_outcome format_use_bad(struct format *format, const char *reason);
 

@@ -515,6 +515,43 @@ static void field_of_a_megabyte_is_decoded_whole(void **state) {
     format_free(format);
 }
 
+static void lines_in_envelopes_are_found(void **state) {
+#define INSIDE "10.0.0.1 - - [10/Oct/2000:13:55:36 -0700] "
+    static const struct example examples[] = {
+        {.name = "combined in docker",
+         .lines = {"{\"log\":\"10.0.0.1 - - [10/Oct/2000:13:55:36 -0700] \\\"GET /\\\\x22 HTTP/1.1\\\" 200 5 \\\"-\\\" "
+                   "\\\"u\\\"\\n\","
+                   "\"stream\":\"stdout\",\"time\":\"2000-10-10T20:55:36.1Z\"}",
+                   "{\"log\":\"starting\\n\",\"stream\":\"stderr\",\"time\":\"2000-10-10T20:55:36.1Z\"}",
+                   "{\"log\":\"x"},
+         .records = {"971211336000000s -1 GET - /\" 200 10.0.0.1 u", "bad", "bad"}},
+        {.name = "json in docker",
+         .lines = {"{\"log\":\"{\\\"ts\\\":1646861401.5,\\\"path\\\":\\\"/"
+                   "\\\\u00e9\\\"}\\r\\n\",\"stream\":\"stdout\",\"time\":\"x\"}"},
+         .records = {"1646861401500000 -1 - - /\xc3\xa9 0 - -"}},
+        {.name = "common in cri",
+         .lines = {"2016-10-06T00:17:09.669794202Z stdout F " INSIDE "\"GET /a HTTP/1.1\" 200 5",
+                   "2016-10-06T00:17:09.669794202Z stderr F starting"},
+         .records = {"971211336000000s -1 GET - /a 200 10.0.0.1 -", "bad"}},
+        {.name = "common in compose",
+         .lines = {"web-1    | " INSIDE "\"GET /a HTTP/1.1\" 200 5", "db-1     | ready"},
+         .records = {"971211336000000s -1 GET - /a 200 10.0.0.1 -", "bad"}},
+        {.name = "common in syslog",
+         .lines = {"<190>Oct 10 13:55:36 host nginx: " INSIDE "\"GET /a HTTP/1.1\" 200 5",
+                   "Oct  1 13:55:36 host nginx[7]: " INSIDE "\"GET /b HTTP/1.1\" 200 5",
+                   "2000-10-10T13:55:36-07:00 host nginx: " INSIDE "\"GET /c HTTP/1.1\" 200 5",
+                   "<190>1 2000-10-10T13:55:36Z host nginx 7 - - " INSIDE "\"GET /d HTTP/1.1\" 200 5"},
+         .records = {"971211336000000s -1 GET - /a 200 10.0.0.1 -", "971211336000000s -1 GET - /b 200 10.0.0.1 -",
+                     "971211336000000s -1 GET - /c 200 10.0.0.1 -", "971211336000000s -1 GET - /d 200 10.0.0.1 -"}},
+        {.name = "format string in compose",
+         .format = "%h %t \"%r\"",
+         .lines = {"web | 10.0.0.1 [10/Oct/2000:13:55:36 -0700] \"GET /a HTTP/1.1\""},
+         .records = {"971211336000000sb -1 GET - /a 0 10.0.0.1 -"}},
+    };
+    (void)state;
+    CHECK_ALL(examples);
+}
+
 static void name_of_a_server_chooses_its_format_by_the_lines(void **state) {
     static const struct {
         const char *name, *line, *found;
@@ -623,6 +660,7 @@ int main(void) {
         cmocka_unit_test(fields_that_can_never_be_there_are_named),
         cmocka_unit_test(every_part_of_a_line_is_read_or_bad),
         cmocka_unit_test(field_of_a_megabyte_is_decoded_whole),
+        cmocka_unit_test(lines_in_envelopes_are_found),
         cmocka_unit_test(name_of_a_server_chooses_its_format_by_the_lines),
         cmocka_unit_test(format_of_most_lines_is_taken),
         cmocka_unit_test(known_formats_can_be_named),

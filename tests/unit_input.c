@@ -175,17 +175,22 @@ static size_t read_all(struct input *input, enum input_outcome *outcome) {
     return n;
 }
 
-static void truncated_gz_gives_what_came_before_and_then_an_error(void **state) {
+static void truncated_file_gives_what_came_before_and_then_an_error(void **state) {
+    static const char *const programs[] = {"gzip", "zstd", "xz"};
     enum input_outcome outcome;
+    char text[128];
     (void)state;
-    run("seq 1 100000 | gzip -c | head -c 100000 >seq.gz");
-    struct input *input = open_file("seq.gz");
-    const size_t n = read_all(input, &outcome);
-    assert_between(n, 1000, 99999);
-    assert_int_equal(outcome, INPUT_ERROR);
-    assert_string_equal(input_trouble(input), "gzip failed: the file is truncated or damaged");
-    input_close(input);
-    no_program_is_left();
+    for (size_t i = 0; i < COUNT(programs); i++) {
+        snprintf(text, sizeof text, "seq 1 1000000 | %s -c | head -c 100000 >cut", programs[i]);
+        run(text);
+        struct input *input = open_file("cut");
+        assert_between(read_all(input, &outcome), 1000, 999999);
+        assert_int_equal(outcome, INPUT_ERROR);
+        snprintf(text, sizeof text, "%s failed: the file is truncated or damaged", programs[i]);
+        assert_string_equal(input_trouble(input), text);
+        input_close(input);
+        no_program_is_left();
+    }
 }
 
 static void absent_program_is_an_error_that_names_it(void **state) {
@@ -335,7 +340,7 @@ int main(void) {
         cmocka_unit_test(long_lines_and_many_lines_are_read_whole),
         cmocka_unit_test(gz_zst_and_xz_are_read),
         cmocka_unit_test(line_over_the_most_is_cut_and_counted),
-        cmocka_unit_test(truncated_gz_gives_what_came_before_and_then_an_error),
+        cmocka_unit_test(truncated_file_gives_what_came_before_and_then_an_error),
         cmocka_unit_test(absent_program_is_an_error_that_names_it),
         cmocka_unit_test(file_that_is_cut_while_it_is_read_is_an_error),
         cmocka_unit_test(file_that_grows_is_read_to_its_end),
