@@ -18,6 +18,7 @@ struct matcher {
     struct rules_match *match;
     const struct rules_request *request;
     struct rules_text host, method; /* in their normal form */
+    bool has_host, has_method;      /* they are there */
     bool has_path;                  /* match->path is there */
     bool too_long;                  /* the path, or a value of the query */
     char host_bytes[HOST_MOST], method_bytes[METHOD_MOST];
@@ -34,8 +35,8 @@ __attribute__((format(printf, 2, 3))) static enum rules_outcome match_refuse(str
 
 /* ---- Values ---- */
 
-static bool match_same_name(struct rules_text name, const char *other) {
-    return strlen(other) == name.len && strncasecmp(name.bytes, other, name.len) == 0;
+static bool match_same_name(struct rules_text name, const char *other, size_t len) {
+    return len == name.len && strncasecmp(name.bytes, other, len) == 0;
 }
 
 static bool match_same(struct rules_text text, const char *other) {
@@ -86,6 +87,18 @@ static struct rules_text match_host(char out[HOST_MOST], struct rules_text host)
     return match_folded(out, HOST_MOST, host, 'A', 'Z');
 }
 
+static struct rules_text match_own_host(struct matcher *m) {
+    if (!m->has_host) m->host = match_host(m->host_bytes, m->request->host);
+    m->has_host = true;
+    return m->host;
+}
+
+static struct rules_text match_own_method(struct matcher *m) {
+    if (!m->has_method) m->method = match_folded(m->method_bytes, sizeof m->method_bytes, m->request->method, 'a', 'z');
+    m->has_method = true;
+    return m->method;
+}
+
 static const struct rules_path *match_path(struct matcher *m) {
     if (!m->has_path && !pattern_read_path(&m->match->path, m->request->target)) m->too_long = true;
     m->has_path = true;
@@ -126,8 +139,8 @@ static bool match_next(struct matcher *m, struct values *values, struct rules_te
     const struct rules_request *request = m->request;
     struct rules_field pair;
     switch (values->kind) {
-    case RULES_KEY_METHOD: *value = m->method; return values->at++ == 0 && value->len > 0;
-    case RULES_KEY_HOST: *value = m->host; return values->at++ == 0 && value->len > 0;
+    case RULES_KEY_METHOD: *value = match_own_method(m); return values->at++ == 0 && value->len > 0;
+    case RULES_KEY_HOST: *value = match_own_host(m); return values->at++ == 0 && value->len > 0;
     case RULES_KEY_PATH:
         if (values->at++ > 0 || match_path(m)->n == 0) return false;
         *value = (struct rules_text){m->match->path.bytes[0], m->match->path.len[0]};
@@ -141,9 +154,9 @@ static bool match_next(struct matcher *m, struct values *values, struct rules_te
             }
         return false;
     case RULES_KEY_HEADER:
-        while (values->at < request->n_fields) {
+        for (const size_t len = strlen(values->name); values->at < request->n_fields;) {
             const struct rules_field *field = &request->fields[values->at++];
-            if (!match_same_name(field->name, values->name)) continue;
+            if (!match_same_name(field->name, values->name, len)) continue;
             *value = match_trimmed(field->value);
             return true;
         }
@@ -155,7 +168,8 @@ static bool match_next(struct matcher *m, struct values *values, struct rules_te
                     *value = match_decoded_cookie(m, pair.value);
                     return true;
                 }
-            while (values->at < request->n_fields && !match_same_name(request->fields[values->at].name, "cookie"))
+            while (values->at < request->n_fields &&
+                   !match_same_name(request->fields[values->at].name, "cookie", sizeof "cookie" - 1))
                 values->at++;
             if (values->at == request->n_fields) return false;
             values->pairs = request->fields[values->at++].value;
@@ -237,6 +251,12 @@ struct key {
     bool too_long;
 };
 
+/* Its bytes are not cleared. */
+static void match_begin_key(struct key *key) {
+    key->len = 0;
+    key->too_long = false;
+}
+
 static void match_add(struct key *key, const char *bytes, size_t len) {
     if (len > sizeof key->bytes - key->len) {
         key->too_long = true;
@@ -249,12 +269,17 @@ static void match_add(struct key *key, const char *bytes, size_t len) {
 /* A value with % + { } and NUL escaped. */
 static void match_add_escaped(struct key *key, struct rules_text value) {
     static const char digits[] = "0123456789ABCDEF";
-    for (size_t i = 0; i < value.len; i++) {
-        const char c = value.bytes[i];
-        if (c == '%' || c == '+' || c == '{' || c == '}' || c == '\0')
-            match_add(key, (const char[]){'%', digits[(unsigned char)c >> 4], digits[(unsigned char)c & 15]}, 3);
-        else
-            match_add(key, &c, 1);
+    static const bool escaped[256] = {['%'] = true, ['+'] = true, ['{'] = true, ['}'] = true, ['\0'] = true};
+    for (size_t i = 0; i < value.len;) {
+        size_t plain = i;
+        while (plain < value.len && !escaped[(unsigned char)value.bytes[plain]])
+            plain++;
+        match_add(key, value.bytes + i, plain - i);
+        if (plain < value.len) {
+            const unsigned char c = (unsigned char)value.bytes[plain++];
+            match_add(key, (const char[]){'%', digits[c >> 4], digits[c & 15]}, 3);
+        }
+        i = plain;
     }
 }
 
@@ -281,7 +306,7 @@ static void match_add_ip(struct key *key, const struct rules_key *part, const st
 
 /* False: a part of the key is missing. */
 static bool match_make_key(struct matcher *m, const struct rules_limit *limit, struct key *key) {
-    *key = (struct key){.len = 0};
+    match_begin_key(key);
     for (size_t i = 0; i < limit->n_keys; i++) {
         const struct rules_key *part = &limit->keys[i];
         struct rules_text value = {0};
@@ -302,7 +327,7 @@ static bool match_make_key(struct matcher *m, const struct rules_limit *limit, s
 /* A key that is too long is hashed, so that it still limits. All its parts are, because any of them may be long. No
  * value can write %h, because % is escaped in values. */
 static void match_hash_key(struct matcher *m, const struct rules_limit *limit, struct key *key) {
-    *key = (struct key){.len = 0};
+    match_begin_key(key);
     for (size_t i = 0; i < limit->n_keys; i++) {
         const struct rules_key *part = &limit->keys[i];
         struct rules_text value = {0};
@@ -344,7 +369,7 @@ static bool match_amount(struct matcher *m, const struct rules_limit *limit, int
 /* The fallback for a key with a missing part. No value can write it, because + is escaped in values. */
 static void match_make_fallback(struct matcher *m, struct key *key) {
     static const struct rules_key by_ip = {.kind = RULES_KEY_IP, .prefix = 64};
-    *key = (struct key){.len = 0};
+    match_begin_key(key);
     match_add(key, "+", 1);
     match_add_ip(key, &by_ip, m->request->ip);
 }
@@ -365,7 +390,7 @@ static enum rules_outcome match_limit(struct matcher *m, const struct rules *rul
         return match_refuse(match, "the header %s must be a whole number of drops", limit->cost_header);
     part.rate = match_rate(m, limit);
     part.kind = limit->shadow ? STEADY_SHADOW : limit->cost == RULES_COST_AFTER ? STEADY_LOOK : STEADY_TAKE;
-    if (key.too_long || rules_stored_len(rules, limit, (struct rules_text){key.bytes, key.len}) > RULES_KEY_MAX)
+    if (key.too_long || !rules_key_fits(rules, limit, (struct rules_text){key.bytes, key.len}))
         match_hash_key(m, limit, &key);
     if (match->n_parts == RULES_PARTS_MAX)
         return match_refuse(match, "more than %d limits match the request", RULES_PARTS_MAX);
@@ -380,9 +405,7 @@ static enum rules_outcome match_limit(struct matcher *m, const struct rules *rul
 static void match_begin(struct matcher *m, struct rules_match *match, const struct rules_request *request) {
     m->match = match;
     m->request = request;
-    m->has_path = m->too_long = false;
-    m->host = match_host(m->host_bytes, request->host);
-    m->method = match_folded(m->method_bytes, sizeof m->method_bytes, request->method, 'a', 'z');
+    m->has_host = m->has_method = m->has_path = m->too_long = false;
 }
 
 const struct rules_condition *rules_mismatch(struct rules_match *match, const struct rules_limit *limit,
@@ -429,12 +452,18 @@ size_t rules_stored_len(const struct rules *rules, const struct rules_limit *lim
     return len;
 }
 
+/* The bytes are counted only if it matters how many of them are escaped. */
+bool rules_key_fits(const struct rules *rules, const struct rules_limit *limit, struct rules_text key) {
+    const size_t most = strlen(rules->prefix) + 3 * key.len + 2 + strlen(limit->stored_name);
+    return most <= RULES_KEY_MAX || rules_stored_len(rules, limit, key) <= RULES_KEY_MAX;
+}
+
 size_t rules_stored_key(char out[RULES_KEY_MAX], const struct rules *rules, const struct rules_limit *limit,
                         struct rules_text key) {
     static const char digits[] = "0123456789ABCDEF";
     const size_t prefix = strlen(rules->prefix), name = strlen(limit->stored_name);
     size_t len = prefix;
-    if (rules_stored_len(rules, limit, key) > RULES_KEY_MAX) return 0;
+    if (prefix + 3 * key.len + 2 + name > RULES_KEY_MAX && !rules_key_fits(rules, limit, key)) return 0;
     memcpy(out, rules->prefix, prefix);
     out[len++] = '{';
     for (size_t i = 0; i < key.len; i++) {

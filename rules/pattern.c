@@ -16,6 +16,7 @@ bool pattern_matches(const char *pattern, struct rules_text text, bool fold) {
     size_t i = 0, star_at = 0;
     while (i < text.len) {
         if (*p == '*') {
+            if (p[1] == '\0') return true;
             star = p++;
             star_at = i;
         } else if (*p != '\0' && /* a text may have a NUL byte */
@@ -88,8 +89,10 @@ size_t pattern_unescape(char *bytes, size_t len) {
 /* ---- Paths ---- */
 
 static struct rules_text pattern_before(struct rules_text text, const char *any_of) {
-    for (size_t i = 0; i < text.len; i++)
-        if (text.bytes[i] != '\0' && strchr(any_of, text.bytes[i]) != NULL) return (struct rules_text){text.bytes, i};
+    for (; *any_of != '\0' && text.len > 0; any_of++) {
+        const char *found = memchr(text.bytes, *any_of, text.len);
+        if (found != NULL) text.len = (size_t)(found - text.bytes);
+    }
     return text;
 }
 
@@ -130,13 +133,18 @@ static const unsigned pattern_readings[RULES_READINGS_MAX] = {
     0                                                 /* as it was sent: Express, Rack */
 };
 
-static bool pattern_is_plain(struct rules_text path) {
-    for (size_t i = 0; i < path.len; i++) {
+/* Reads a path that all servers read alike. Its length without a slash at the end, or 0: it is another path, or there
+ * is no room. */
+static size_t pattern_read_plain(char *out, size_t size, struct rules_text path) {
+    if (path.len == 0 || path.len > size || path.bytes[0] != '/') return 0;
+    out[0] = '/';
+    for (size_t i = 1; i < path.len; i++) {
         const char c = path.bytes[i];
-        if (c == '%' || c == ';' || c == '\\') return false;
-        if (i > 0 && path.bytes[i - 1] == '/' && (c == '/' || c == '.')) return false;
+        if (c == '%' || c == ';' || c == '\\') return 0;
+        if ((c == '/' || c == '.') && path.bytes[i - 1] == '/') return 0;
+        out[i] = pattern_fold(c);
     }
-    return path.len > 0 && path.bytes[0] == '/';
+    return path.len - (path.len > 1 && path.bytes[path.len - 1] == '/');
 }
 
 /* The path without the host of //HOST/PATH. */
@@ -188,12 +196,19 @@ static size_t pattern_read(char *out, size_t size, struct rules_text path, unsig
     return len;
 }
 
+/* One more reading; its bytes are there. */
+static void pattern_add(struct rules_path *path, size_t len) {
+    memcpy(path->bytes[path->n] + len, "/\0\0\0\0\0\0\0", 9);
+    path->len[path->n++] = len;
+}
+
 bool pattern_read_path(struct rules_path *path, struct rules_text target) {
     const struct rules_text text = pattern_before(pattern_origin_form(target), "?#");
-    const size_t wanted = pattern_is_plain(text) ? 1 : RULES_READINGS_MAX;
     path->n = 0;
     if (target.len == 0) return true;
-    for (size_t i = 0; i < wanted; i++) {
+    const size_t plain = pattern_read_plain(path->bytes[0], RULES_PATH_MAX, text);
+    if (plain > 0) pattern_add(path, plain);
+    for (size_t i = 0; plain == 0 && i < RULES_READINGS_MAX; i++) {
         char *out = path->bytes[path->n];
         const size_t len = pattern_read(out, RULES_PATH_MAX, text, pattern_readings[i]);
         bool known = false;
@@ -201,8 +216,7 @@ bool pattern_read_path(struct rules_path *path, struct rules_text target) {
         for (size_t k = 0; k < path->n; k++)
             known = known || (path->len[k] == len && memcmp(path->bytes[k], out, len) == 0);
         if (known) continue;
-        memcpy(out + len, "/\0\0\0\0\0\0\0", 9);
-        path->len[path->n++] = len;
+        pattern_add(path, len);
     }
     return true;
 }

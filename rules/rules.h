@@ -247,6 +247,7 @@ void rules_requests_per_unit(steady_limit *limit, int64_t requests, int unit, bo
 size_t rules_stored_key(char out[RULES_KEY_MAX], const struct rules *rules, const struct rules_limit *limit,
                         struct rules_text key);
 size_t rules_stored_len(const struct rules *rules, const struct rules_limit *limit, struct rules_text key);
+bool rules_key_fits(const struct rules *rules, const struct rules_limit *limit, struct rules_text key);
 
 /* ---- Addresses ---- */
 

@@ -15,11 +15,35 @@ enum {
     TRAILERS_MOST = 16 * 1024
 };
 
-static bool http1_is_token(unsigned char c) {
-    static const bool others[128] = {
-        ['!'] = true, ['#'] = true, ['$'] = true, ['%'] = true, ['&'] = true, ['\''] = true, ['*'] = true, ['+'] = true,
-        ['-'] = true, ['.'] = true, ['^'] = true, ['_'] = true, ['`'] = true, ['|'] = true,  ['~'] = true};
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (c < 128 && others[c]);
+static const bool http1_tokens[256] = {
+    ['!'] = true, ['#'] = true, ['$'] = true, ['%'] = true,         ['&'] = true,         ['\''] = true,
+    ['*'] = true, ['+'] = true, ['-'] = true, ['.'] = true,         ['^'] = true,         ['_'] = true,
+    ['`'] = true, ['|'] = true, ['~'] = true, ['0' ... '9'] = true, ['A' ... 'Z'] = true, ['a' ... 'z'] = true};
+
+/* The number of token bytes at the beginning. */
+static size_t http1_token(struct rules_text text) {
+    size_t i = 0;
+    while (i < text.len && http1_tokens[(unsigned char)text.bytes[i]])
+        i++;
+    return i;
+}
+
+/* Whether the text has a control character besides the tab. Eight bytes at once: the high bit of a byte is set if the
+ * byte is below a space or is DEL. A borrow can only set a wrong bit above a right one, which is then looked at. */
+static bool http1_has_control(struct rules_text text) {
+    const uint64_t ones = UINT64_C(0x0101010101010101), highs = UINT64_C(0x8080808080808080);
+    size_t i = 0;
+    for (; i + 8 <= text.len; i += 8) {
+        uint64_t x;
+        memcpy(&x, text.bytes + i, 8);
+        const uint64_t y = x ^ 0x7f * ones;
+        if ((((x - ' ' * ones) & ~x) | ((y - ones) & ~y)) & highs) break;
+    }
+    for (; i < text.len; i++) {
+        const unsigned char c = (unsigned char)text.bytes[i];
+        if ((c < ' ' && c != '\t') || c == 0x7f) return true;
+    }
+    return false;
 }
 
 static enum http1_outcome http1_fail(struct http1_error *error, int status, const char *text) {
@@ -81,9 +105,7 @@ static void http1_split_url(struct http1_request *request) {
 /* METHOD SP TARGET SP HTTP/1.x; `line` is without its CRLF. */
 static enum http1_outcome http1_request_line(struct http1_request *request, struct rules_text line,
                                              struct http1_error *error) {
-    size_t i = 0;
-    while (i < line.len && http1_is_token((unsigned char)line.bytes[i]))
-        i++;
+    size_t i = http1_token(line);
     if (i == 0 || i == line.len || line.bytes[i] != ' ') {
         request->target = http1_guess_target(line);
         return http1_fail(error, 400, "the request line has no method");
@@ -119,16 +141,11 @@ static enum http1_outcome http1_fail_head(struct http1_request *request, const c
 
 /* NAME: VALUE; of fields and trailers */
 static enum http1_outcome http1_field(struct rules_field *field, struct rules_text line, struct http1_error *error) {
-    size_t i = 0;
-    while (i < line.len && http1_is_token((unsigned char)line.bytes[i]))
-        i++;
+    const size_t i = http1_token(line);
     if (i == 0 || i == line.len || line.bytes[i] != ':')
         return http1_fail(error, 400, "a field must begin with its name and a colon");
     const struct rules_text value = http1_trimmed((struct rules_text){line.bytes + i + 1, line.len - i - 1});
-    for (size_t k = 0; k < value.len; k++) {
-        const unsigned char c = (unsigned char)value.bytes[k];
-        if ((c < ' ' && c != '\t') || c == 0x7f) return http1_fail(error, 400, "a field has a control character");
-    }
+    if (http1_has_control(value)) return http1_fail(error, 400, "a field has a control character");
     *field = (struct rules_field){{line.bytes, i}, value};
     return HTTP1_READ;
 }
@@ -139,6 +156,7 @@ static enum http1_outcome http1_field_line(struct http1_request *request, struct
     return http1_field(&request->fields[request->n_fields++], line, error);
 }
 
+/* Each LF has its CR: http1_find_end has looked. */
 static enum http1_outcome http1_head(struct http1_request *request, const char *bytes, size_t len,
                                      struct http1_error *error) {
     size_t at = 0;
@@ -147,8 +165,7 @@ static enum http1_outcome http1_head(struct http1_request *request, const char *
     while (at + 2 < len) { /* the last line is empty */
         const char *cr = memchr(bytes + at, '\r', len - at);
         const struct rules_text line = {bytes + at, (size_t)(cr - bytes) - at};
-        if (cr[1] != '\n' || memchr(line.bytes, '\n', line.len) != NULL)
-            return http1_fail_head(request, bytes, len, 400, "each line must end with CR LF", error);
+        if (cr[1] != '\n') return http1_fail_head(request, bytes, len, 400, "each line must end with CR LF", error);
         const enum http1_outcome outcome =
             at == 0 ? http1_request_line(request, line, error) : http1_field_line(request, line, error);
         if (outcome != HTTP1_READ) return outcome;
@@ -318,19 +335,23 @@ static enum http1_outcome http1_chunks(struct http1_request *request, char *byte
 
 /* ---- A request ---- */
 
-static bool http1_has_bare_lf(const char *bytes, size_t from, size_t len) {
-    for (const char *lf = bytes + from; (lf = memchr(lf, '\n', (size_t)(bytes + len - lf))) != NULL; lf++)
-        if (lf == bytes || lf[-1] != '\r') return true;
-    return false;
+/* The length of the head with its empty line; 0: it is not complete. *bare: there is an LF without a CR. */
+static size_t http1_find_end(const char *bytes, size_t from, size_t len, bool *bare) {
+    for (size_t at = from; at < len; at++) {
+        const char *lf = memchr(bytes + at, '\n', len - at);
+        if (lf == NULL) break;
+        at = (size_t)(lf - bytes);
+        *bare = at == 0 || lf[-1] != '\r';
+        if (*bare) break;
+        if (at >= 3 && lf[-2] == '\n' && lf[-3] == '\r') return at + 1;
+    }
+    return 0;
 }
 
 /* The head is not complete. It fails as soon as it cannot become valid. */
 static enum http1_outcome http1_head_so_far(struct http1_request *request, const char *bytes, size_t len,
                                             struct http1_progress *progress, struct http1_error *error) {
-    const size_t from = progress->scanned;
     progress->scanned = len;
-    if (http1_has_bare_lf(bytes, from, len))
-        return http1_fail_head(request, bytes, len, 400, "each line must end with CR LF", error);
     if (len <= HTTP1_HEAD_MOST) return HTTP1_MORE;
     return http1_fail_head(request, bytes, len, memchr(bytes, '\r', len) != NULL ? 431 : 414,
                            "the head of the request is larger than 64 KiB", error);
@@ -342,10 +363,10 @@ enum http1_outcome http1_read(struct http1_request *request, char *bytes, size_t
     request->method = (struct rules_text){0};
     if (progress->chunk > 0 && http1_skip_chunks(bytes, *len, progress->scanned + 4, progress, error) == HTTP1_MORE)
         return HTTP1_MORE;
-    const size_t from = progress->scanned > 3 ? progress->scanned - 3 : 0;
-    const char *empty = memmem(bytes + from, *len - from, "\r\n\r\n", 4);
-    if (empty == NULL) return http1_head_so_far(request, bytes, *len, progress, error);
-    request->head_len = (size_t)(empty - bytes) + 4;
+    bool bare = false;
+    request->head_len = http1_find_end(bytes, progress->scanned, *len, &bare);
+    if (bare) return http1_fail_head(request, bytes, *len, 400, "each line must end with CR LF", error);
+    if (request->head_len == 0) return http1_head_so_far(request, bytes, *len, progress, error);
     progress->scanned = request->head_len - 4;
     if (request->head_len > HTTP1_HEAD_MOST)
         return http1_fail_head(request, bytes, *len, 431, "the head of the request is larger than 64 KiB", error);

@@ -180,6 +180,23 @@ static void lines_must_have_their_form(void **state) {
     assert_int_equal(read_in_steps(nul, sizeof nul - 1, sizeof nul).outcome, HTTP1_FAILED);
 }
 
+/* The reader looks at several bytes at once. */
+static void a_control_character_is_found_at_any_place(void **state) {
+    (void)state;
+    for (int c = 1; c < 256; c++)
+        for (size_t at = 0; at < 20; at++) {
+            char value[21], text[100];
+            memset(value, 'v', 20);
+            value[20] = '\0';
+            value[at] = (char)c;
+            snprintf(text, sizeof text, GET "X: v%sv\r\n\r\n", value);
+            const struct read read = read_all(text);
+            const bool control = (c < ' ' && c != '\t') || c == 0x7f;
+            assert_int_equal(read.outcome, control ? HTTP1_FAILED : HTTP1_READ);
+            if (control) assert_int_equal(read.error.status, 400);
+        }
+}
+
 static void chunks_must_have_their_form(void **state) {
     (void)state;
     static const char *const bodies[] = {
@@ -295,6 +312,7 @@ int main(void) {
         cmocka_unit_test(connections_are_kept_as_the_version_and_the_field_say),
         cmocka_unit_test(a_request_that_could_hide_another_one_is_refused),
         cmocka_unit_test(lines_must_have_their_form),
+        cmocka_unit_test(a_control_character_is_found_at_any_place),
         cmocka_unit_test(chunks_must_have_their_form),
         cmocka_unit_test(the_head_has_64_kib),
         cmocka_unit_test(the_body_has_64_kib),
