@@ -190,7 +190,7 @@ static int call_check_different(const struct steady__group *group, steady_messag
 
 /* The stored key of a bucket; see steady_throttler_new_limits. Returns its length, or 0 if it is too long. */
 static size_t call_stored_key(const steady_throttler *t, const struct steady__throttler_limit *limit, const char *key,
-                              size_t key_len, char room[STEADY__KEY_MAX]) {
+                              size_t key_len, char *room) {
     static const char hex[] = "0123456789ABCDEF";
     const size_t name_len = strlen(limit->name);
     size_t len = t->prefix_len;
@@ -227,7 +227,7 @@ static int call_add_part(struct steady__group *group, const steady_part *part, s
     steady_throttler *t = part->throttler;
     for (size_t i = 0; i < t->n_limits; i++) {
         const struct steady__throttler_limit *limit = &t->limits[i];
-        char room[STEADY__KEY_MAX];
+        char *room = group->keys_end; /* call_make_group has counted its bytes */
         const int64_t amount = part->amounts != NULL ? part->amounts[i] : part->amount;
         const int error = call_check_amount(part, at, limit->name, amount, why);
         if (error != 0) return error;
@@ -263,8 +263,9 @@ static void call_clamp_all(struct steady__group *group) {
     if (group->how.at_least > least) group->how.at_least = least;
 }
 
+/* room: of a call that ends before its caller does; otherwise NULL. */
 static int call_make_group(struct steady__group **made, const steady_part *parts, size_t n_parts, const steady_how *how,
-                           enum steady__verb verb) {
+                           enum steady__verb verb, struct steady__group_room *room) {
     size_t members = 0, key_bytes = 0;
     int error = 0;
     *made = NULL;
@@ -281,7 +282,8 @@ static int call_make_group(struct steady__group **made, const steady_part *parts
         return steady__fail(how->why, STEADY_BAD_ARGUMENT,
                             "the parts have %zu buckets together; they must have 1 .. %d", members, STEADY__PARTS_MAX);
     if (atomic_load_explicit(&parts[0].throttler->store->closed, memory_order_acquire)) return STEADY_CLOSED;
-    struct steady__group *group = steady__group_new(members, key_bytes);
+    struct steady__group *group = room != NULL ? steady__group_borrow(room, members, key_bytes) : NULL;
+    if (group == NULL) group = steady__group_new(members, key_bytes);
     if (group == NULL) return steady__fail(how->why, STEADY_NO_MEMORY, "out of memory");
     group->how =
         (struct steady__how){.max_wait = how->max_wait, .at_least = how->at_least, .peek = verb == STEADY__PEEK_ALL};
@@ -298,10 +300,10 @@ static int call_make_group(struct steady__group **made, const steady_part *parts
         if (group->reservation == NULL) error = steady__fail(how->why, STEADY_NO_MEMORY, "out of memory");
     }
     if (error != 0) {
-        free(group);
+        if (!group->borrows) free(group);
         return error;
     }
-    for (size_t i = 0; i < members; i++)
+    for (size_t i = 0; i < members && !group->borrows; i++)
         steady__throttler_hold(group->members[i].throttler);
     *made = group;
     return 0;
@@ -366,19 +368,22 @@ static int call_all(enum steady__verb verb, const steady_part *parts, size_t n_p
     if (how == NULL) how = &no_options;
     int error = call_check_parts(parts, n_parts, how);
     if (error == 0) error = call_check_async(parts[0].throttler->store, callback);
-    if (error == 0) error = call_make_group(&group, parts, n_parts, how, verb);
+    if (error == 0) error = call_make_group(&group, parts, n_parts, how, verb, NULL);
     return error != 0 ? error : call_submit_group(verb, group, callback, data, id);
 }
 
 static int call_all_sync(enum steady__verb verb, const steady_part *parts, size_t n_parts, const steady_how *how,
                          steady_result *result) {
     struct steady__group *group = NULL;
+    struct steady__group_room room; /* large: not cleared */
     if (how == NULL) how = &no_options;
     if (result == NULL) return STEADY_BAD_ARGUMENT;
     memset(result, 0, sizeof *result);
     result->error = call_check_parts(parts, n_parts, how);
     if (result->error == 0) result->error = call_check_sync(parts[0].throttler->store);
-    if (result->error == 0) result->error = call_make_group(&group, parts, n_parts, how, verb);
+    if (result->error == 0)
+        result->error =
+            call_make_group(&group, parts, n_parts, how, verb, parts[0].throttler->store->class_->quiet ? &room : NULL);
     if (result->error != 0) return result->error;
     return call_decide_group(verb, group, how->parts, how->parts_room, result);
 }
@@ -451,7 +456,7 @@ static int call_explain(const steady_throttler *t, const steady_call *call, int 
     if (error != STEADY_BAD_ARGUMENT || call->how == NULL || call->how->why == NULL) return error;
     call_one_part((steady_throttler *)t, call, &part);
     struct steady__group *group = NULL;
-    if (call_check_how(call->how) == 0 && call_make_group(&group, &part, 1, call->how, STEADY__PEEK_ALL) == 0) {
+    if (call_check_how(call->how) == 0 && call_make_group(&group, &part, 1, call->how, STEADY__PEEK_ALL, NULL) == 0) {
         const struct steady__call made = call_on_group(STEADY__PEEK_ALL, group);
         steady__call_release(&made);
     }

@@ -8,16 +8,28 @@
 #include "policy.h"
 
 /* One block of memory: the group, its members, their results, and their keys. */
-struct steady__group *steady__group_new(size_t n, size_t key_bytes) {
-    const size_t members = n * sizeof(struct steady__member), results = n * sizeof(steady_part_result);
-    const size_t keys = n * sizeof(struct steady__key);
-    struct steady__group *group = calloc(1, sizeof *group + members + results + keys + key_bytes);
-    if (group == NULL) return NULL;
+static size_t group_size(size_t n, size_t key_bytes) {
+    return sizeof(struct steady__group) +
+           n * (sizeof(struct steady__member) + sizeof(steady_part_result) + sizeof(struct steady__key)) + key_bytes;
+}
+
+static struct steady__group *group_lay_out(struct steady__group *group, size_t n) {
     group->members = (struct steady__member *)(group + 1);
     group->results = (steady_part_result *)(group->members + n);
     group->keys = (struct steady__key *)(group->results + n);
     group->keys_end = (char *)(group->keys + n);
     return group;
+}
+
+struct steady__group *steady__group_new(size_t n, size_t key_bytes) {
+    struct steady__group *group = calloc(1, group_size(n, key_bytes));
+    return group != NULL ? group_lay_out(group, n) : NULL;
+}
+
+struct steady__group *steady__group_borrow(struct steady__group_room *room, size_t n, size_t key_bytes) {
+    if (group_size(n, key_bytes) > sizeof room->bytes) return NULL;
+    room->group = (struct steady__group){.borrows = true};
+    return group_lay_out(&room->group, n);
 }
 
 struct steady__member *steady__group_add(struct steady__group *group, steady_throttler *throttler,
@@ -26,7 +38,7 @@ struct steady__member *steady__group_add(struct steady__group *group, steady_thr
     struct steady__member *member = &group->members[group->n++];
     *member = (struct steady__member){
         .part.rate = &terms->rate, .terms = terms, .throttler = throttler, .key = group->keys_end, .key_len = key_len};
-    memcpy(group->keys_end, key, key_len);
+    if (key != group->keys_end) memcpy(group->keys_end, key, key_len);
     group->keys_end += key_len;
     return member;
 }

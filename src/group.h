@@ -10,7 +10,19 @@
  * steady__group_add. NULL: out of memory. Free it with free, or with its call: see steady__call_release. */
 struct steady__group *steady__group_new(size_t n, size_t key_bytes);
 
-/* The next member. Copies the whole key. The caller holds the throttler. */
+/* Memory for a small group of a call that ends before its caller does. */
+struct steady__group_room {
+    union {
+        struct steady__group group;
+        char bytes[4096];
+    };
+};
+
+/* A group in the room, which holds neither memory nor throttlers. The results of its members are not cleared. NULL: it
+ * does not fit. */
+struct steady__group *steady__group_borrow(struct steady__group_room *room, size_t n, size_t key_bytes);
+
+/* The next member. Copies the whole key, unless it is at group->keys_end. The caller holds the throttler. */
 struct steady__member *steady__group_add(struct steady__group *group, steady_throttler *throttler,
                                          const struct steady__terms *terms, const char *key, size_t key_len);
 

@@ -20,9 +20,10 @@ void steady__call_release(const struct steady__call *call) {
         steady__throttler_release(call->throttler);
         return;
     }
-    for (size_t i = 0; i < group->n; i++)
+    for (size_t i = 0; i < group->n && !group->borrows; i++)
         steady__throttler_release(group->members[i].throttler);
     steady__reservation_release(group->reservation);
+    if (group->borrows) return;
     free(group);
 }
 

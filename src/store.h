@@ -44,6 +44,7 @@ struct steady__group {
     steady_part_result *results;     /* one for each member. A store fills them before it ends the call */
     steady_reservation *reservation; /* to be made by an allowed call, or settled; NULL: none */
     char *keys_end;                  /* for steady__group_add */
+    bool borrows;                    /* its memory and the throttlers belong to the caller of a blocking call */
 };
 
 /* One decision. `terms` and `throttler` stay valid until steady__finish. `key` is valid only until submit or decide

@@ -83,6 +83,32 @@ static void limits_of_a_throttler_are_charged_together_or_not_at_all(void **stat
     assert_levels("other", 0, 0);
 }
 
+/* A small call has its group on the stack, a large one in memory of its own. */
+static void a_call_may_have_any_number_of_keys_up_to_64(void **state) {
+    (void)state;
+    steady_throttler *one = throttler_of(&burst, 1, (steady_throttler_options){.prefix = "many:"});
+    char keys[64][900];
+    steady_part parts[64];
+    for (size_t n = 1; n <= 64; n++) {
+        steady_result r;
+        for (size_t i = 0; i < n; i++) {
+            const int len = snprintf(keys[i], sizeof keys[i], "%0*zu:%zu", n % 2 == 0 ? 800 : 1, i, n);
+            parts[i] = (steady_part){.throttler = one, .key = keys[i], .key_len = (size_t)len, .amount = 7};
+        }
+        const steady_how how = {.parts = each, .parts_room = COUNT(each), .reserve = n % 3 == 0};
+        for (int time = 0; time < 2; time++) {
+            assert_int_equal(steady_consume_all_sync(parts, n, &how, &r), 0);
+            assert_int_equal(r.success, time == 0);
+            assert_int_equal(r.n_parts, n);
+            for (size_t i = 0; i < n; i++)
+                assert_int_equal(each[i].level, 7);
+            assert_int_equal(r.reservation != NULL, time == 0 && n % 3 == 0);
+            steady_reservation_free(&r.reservation);
+        }
+    }
+    steady_throttler_free(&one);
+}
+
 static void each_limit_of_a_throttler_has_its_own_amount(void **state) {
     (void)state;
     const int64_t amounts[] = {1, 12}, too_many[] = {1, 4};
@@ -511,6 +537,7 @@ int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(limits_of_a_throttler_are_charged_together_or_not_at_all),
+        TEST(a_call_may_have_any_number_of_keys_up_to_64),
         TEST(each_limit_of_a_throttler_has_its_own_amount),
         TEST(buckets_of_several_limits_have_their_documented_keys),
         TEST(longest_key_of_several_limits_counts_its_escapes),
