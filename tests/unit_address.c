@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * The addresses of clients as keys of limits. tests/test_address.py compares with another implementation. */
+#include <arpa/inet.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "assertions.h"
@@ -96,6 +98,32 @@ static void a_text_that_is_no_address_is_refused(void **state) {
 
 /* ---- Networks ---- */
 
+/* Texts by chance, most of them nearly an address. */
+static void an_ipv4_address_is_what_inet_pton_reads(void **state) {
+    (void)state;
+    uint64_t chance = 1;
+    size_t valid = 0;
+    for (int i = 0; i < 300000; i++) {
+        char text[24] = "";
+        size_t len = 0;
+        for (int part = 0; part < 4; part++) {
+            static const char *const numbers[] = {"0", "7", "42", "255", "256", "192", "1234", "", "00", "099", "1x"};
+            chance = chance * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+            const unsigned drawn = (unsigned)(chance >> 33);
+            const char *number = numbers[drawn % 64 < 50 ? drawn % 4 : drawn % COUNT(numbers)];
+            const char *end = part == 3 ? "" : drawn / 64 % 40 == 0 ? "..." + drawn / 64 / 40 % 4 : ".";
+            len += (size_t)snprintf(text + len, sizeof text - len, "%s%s", number, end);
+        }
+        struct steady__address address;
+        struct in_addr expected;
+        const bool is_one = inet_pton(AF_INET, text, &expected) == 1;
+        assert_int_equal(steady__address_parse(&address, text, strlen(text)), is_one);
+        if (is_one) assert_memory_equal(address.bytes + 12, &expected, 4);
+        valid += is_one;
+    }
+    assert_true(valid > 10000 && valid < 290000);
+}
+
 static void a_network_has_its_addresses_and_no_others(void **state) {
     (void)state;
     static const struct {
@@ -162,6 +190,7 @@ int main(void) {
         cmocka_unit_test(an_address_counts_as_its_network),
         cmocka_unit_test(a_prefix_of_any_length_masks_its_bits),
         cmocka_unit_test(a_text_that_is_no_address_is_refused),
+        cmocka_unit_test(an_ipv4_address_is_what_inet_pton_reads),
         cmocka_unit_test(a_network_has_its_addresses_and_no_others),
         cmocka_unit_test(a_text_that_is_no_network_is_refused),
         cmocka_unit_test(an_address_of_the_field_is_counted_from_the_right),

@@ -13,36 +13,49 @@ struct http_text {
     size_t size, len;
 };
 
-static void http_put(struct http_text *text, char byte) {
-    if (text->len < text->size) text->bytes[text->len] = byte;
-    text->len++;
-}
-
-static void http_put_text(struct http_text *text, const char *from) {
-    const size_t len = strlen(from);
-    if (text->len < text->size)
-        memcpy(text->bytes + text->len, from, len < text->size - text->len ? len : text->size - text->len);
+/* Inlined, so that the copies of short constants are moves. */
+__attribute__((always_inline)) static inline void http_put_bytes(struct http_text *text, const char *from, size_t len) {
+    if (len <= text->size && text->len <= text->size - len)
+        memcpy(text->bytes + text->len, from, len);
+    else if (text->len < text->size)
+        memcpy(text->bytes + text->len, from, text->size - text->len);
     text->len += len;
 }
 
+__attribute__((always_inline)) static inline void http_put_text(struct http_text *text, const char *from) {
+    http_put_bytes(text, from, strlen(from));
+}
+
 static void http_put_number(struct http_text *text, int64_t number) {
-    char digits[20];
-    size_t n = 0;
+    enum { MOST = 20 };
+    char digits[2 * MOST] = {0}; /* so that MOST bytes are copied at once, from wherever the number begins */
+    size_t at = MOST;
+    uint64_t rest = (uint64_t)number;
     do
-        digits[n++] = (char)('0' + number % 10);
-    while ((number /= 10) > 0);
-    while (n > 0)
-        http_put(text, digits[--n]);
+        digits[--at] = (char)('0' + rest % 10);
+    while ((rest /= 10) > 0);
+    if (text->size >= MOST && text->len <= text->size - MOST) {
+        memcpy(text->bytes + text->len, digits + at, MOST);
+        text->len += MOST - at;
+    } else {
+        http_put_bytes(text, digits + at, MOST - at);
+    }
 }
 
 /* A String of RFC 9651, which is one of JSON too. */
 static void http_put_quoted(struct http_text *text, const char *name) {
-    http_put(text, '"');
-    for (; *name != '\0'; name++) {
-        if (*name == '"' || *name == '\\') http_put(text, '\\');
-        http_put(text, *name);
+    http_put_text(text, "\"");
+    for (;;) {
+        size_t plain = 0;
+        while (name[plain] != '\0' && name[plain] != '"' && name[plain] != '\\')
+            plain++;
+        http_put_bytes(text, name, plain);
+        name += plain;
+        if (*name == '\0') break;
+        http_put_text(text, "\\");
+        http_put_bytes(text, name++, 1);
     }
-    http_put(text, '"');
+    http_put_text(text, "\"");
 }
 
 static bool http_is_name(const char *name) {
@@ -102,6 +115,13 @@ static bool http_any_denies(const steady_http_policy *policies, size_t n) {
 /* Whether the state of this policy is shown. */
 static bool http_is_shown(const steady_http_policy *policy, bool denied) {
     return denied ? http_denies(policy) : policy->success;
+}
+
+static bool http_any_shown(const steady_http_policy *policies, size_t n, bool denied) {
+    bool any = false;
+    for (size_t i = 0; i < n; i++)
+        any = any || http_is_shown(&policies[i], denied);
+    return any;
 }
 
 /* For a form with room for one. Of several policies that deny, it is the one with the longest wait. */
@@ -173,7 +193,7 @@ static void http_begin_field(steady_http_field *fields, int *n, const char *name
 
 static void http_end_field(steady_http_field *field, struct http_text *text) {
     field->value_len = text->len - field->value_len;
-    http_put(text, '\0');
+    http_put_bytes(text, "", 1);
 }
 
 static bool http_are_valid(const steady_http_policy *policies, size_t n) {
@@ -195,7 +215,9 @@ int steady_http_fields(enum steady_http_form form, const steady_http_policy *pol
         return STEADY_BAD_ARGUMENT;
     text.bytes = made;
     const char *const *names = http_names[form];
-    const bool denied = http_any_denies(policies, n), known = http_tightest(policies, n, denied, &tightest);
+    const bool denied = http_any_denies(policies, n);
+    const bool known = form == STEADY_HTTP_DRAFT_11 ? http_any_shown(policies, n, denied)
+                                                    : http_tightest(policies, n, denied, &tightest);
     if (form == STEADY_HTTP_DRAFT_11 || form == STEADY_HTTP_DRAFT_07) {
         http_begin_field(fields, &count, names[0], &text);
         http_put_policies(&text, form == STEADY_HTTP_DRAFT_11, policies, n);

@@ -23,8 +23,8 @@ int64_t steady__gcd(int64_t a, int64_t b) {
     return a;
 }
 
-static int limit_check_field(const char *name, int64_t value, int64_t min, int64_t max, const char *unit,
-                             steady_message *why) {
+static inline int limit_check_field(const char *name, int64_t value, int64_t min, int64_t max, const char *unit,
+                                    steady_message *why) {
     if (value >= min && value <= max) return 0;
     steady__fail(why, STEADY_BAD_ARGUMENT, "%s is %" PRId64 "; it must be %" PRId64 " .. %" PRId64 "%s", name, value,
                  min, max, unit);
@@ -32,9 +32,10 @@ static int limit_check_field(const char *name, int64_t value, int64_t min, int64
 }
 
 static bool limit_is_name(const char *name) {
-    const size_t len = strlen(name);
-    for (size_t i = 0; i < len; i++)
-        if (name[i] <= ' ' || name[i] > '~' || strchr("%{}", name[i]) != NULL) return false;
+    size_t len = 0;
+    for (; name[len] != '\0'; len++)
+        if (name[len] <= ' ' || name[len] > '~' || name[len] == '%' || name[len] == '{' || name[len] == '}')
+            return false;
     return len > 0 && len <= STEADY__NAME_MAX;
 }
 

@@ -39,9 +39,14 @@ static inline void siphash_absorb(struct state *s, uint64_t word) {
 
 /* The bytes left over, and the length in the highest byte. */
 static inline uint64_t siphash_last_word(const unsigned char *data, size_t len) {
-    uint64_t word = (uint64_t)len << 56;
-    const unsigned char *tail = data + (len & ~(size_t)7);
-    for (size_t i = 0; i < (len & 7); i++)
+    uint64_t word = (uint64_t)len << 56, last;
+    const size_t left = len & 7;
+    const unsigned char *tail = data + (len - left);
+    if (left > 0 && len >= sizeof last) {
+        memcpy(&last, data + len - sizeof last, sizeof last);
+        return word | last >> (8 * (sizeof last - left));
+    }
+    for (size_t i = 0; i < left; i++)
         word |= (uint64_t)tail[i] << (8 * i);
     return word;
 }
