@@ -28,14 +28,16 @@ void answer_question_of_match(struct question *question, struct worker *worker) 
     for (size_t i = 0; i < match->n_parts; i++) {
         const struct rules_part *part = &match->parts[i];
         const struct rules_limit *limit = part->limit;
+        const struct rules_text key = {match->keys + part->key_at, part->key_len};
         const struct question_part to = {.throttler = set->throttlers[limit->index][part->rate],
                                          .limit = &limit->rates[part->rate],
                                          .rule = limit,
                                          .counters = set->counters[limit->index],
                                          .name = limit->name,
+                                         .shown = key,
                                          .amount = part->amount,
                                          .kind = part->kind};
-        answer_add_part(question, worker, &to, (struct rules_text){match->keys + part->key_at, part->key_len});
+        answer_add_part(question, worker, &to, key);
         if (part->kind == STEADY_TAKE && limit->max_ahead < question->max_wait) question->max_wait = limit->max_ahead;
     }
     if (question->max_wait == INT64_MAX) question->max_wait = 0;
@@ -119,7 +121,9 @@ static steady_us answer_unknown_wait(struct worker *worker) {
 struct http_response *answer_make(struct worker *worker, const struct question *question, const steady_result *result) {
     struct http_response *response = &worker->answer.response;
     const bool has_state = result->parts != NULL;
-    *response = (struct http_response){.status = 200};
+    response->status = 200; /* the fields are not cleared */
+    response->n_fields = 0;
+    response->body = (struct rules_text){0};
     if (result->success) {
         if (has_state && result->source == STEADY_FROM_STORE) answer_add_limits(worker, question, result);
         return response;

@@ -25,15 +25,22 @@ char *buffer_reserve(struct buffer *buffer, size_t more) {
 }
 
 void buffer_add_number(struct buffer *buffer, int64_t number) {
-    char digits[NUMBER_MOST];
-    size_t at = sizeof digits;
+    char digits[2 * NUMBER_MOST] = {0}; /* so that NUMBER_MOST bytes are copied at once, wherever the number begins */
+    if (number >= 0 && number <= 9) {
+        buffer_add(buffer, &(char){(char)('0' + number)}, 1);
+        return;
+    }
+    size_t at = NUMBER_MOST;
     uint64_t rest = number < 0 ? 0 - (uint64_t)number : (uint64_t)number;
     do {
         digits[--at] = (char)('0' + rest % 10);
         rest /= 10;
     } while (rest > 0);
     if (number < 0) digits[--at] = '-';
-    buffer_add(buffer, digits + at, sizeof digits - at);
+    char *to = buffer_reserve(buffer, NUMBER_MOST);
+    if (to == NULL) return;
+    memcpy(to, digits + at, NUMBER_MOST);
+    buffer->len += NUMBER_MOST - at;
 }
 
 void buffer_add_format(struct buffer *buffer, const char *format, ...) {
@@ -64,16 +71,22 @@ static size_t buffer_utf8(const unsigned char *s, size_t len) {
     return n;
 }
 
+/* Whether a byte of a JSON string stands for itself. */
+static const bool buffer_plain[256] = {[' ' ... '!'] = true, ['#' ... '['] = true, [']' ... '~'] = true};
+
 void buffer_add_json(struct buffer *buffer, const char *bytes, size_t len) {
-    buffer_add(buffer, "\"", 1);
-    for (size_t i = 0; i < len;) {
+    char *to = buffer_reserve(buffer, len + 2);
+    if (to == NULL) return;
+    *to = '"';
+    size_t begun = 0; /* the plain bytes at the beginning are copied as they are checked */
+    for (; begun < len && buffer_plain[(unsigned char)bytes[begun]]; begun++)
+        to[1 + begun] = bytes[begun];
+    buffer->len += 1 + begun;
+    for (size_t i = begun; i < len;) {
         const unsigned char *s = (const unsigned char *)bytes + i;
-        size_t plain = 0;
-        while (i + plain < len && s[plain] >= 0x20 && s[plain] < 0x7f && s[plain] != '"' && s[plain] != '\\')
-            plain++;
-        if (plain > 0) {
-            buffer_add(buffer, s, plain);
-            i += plain;
+        if (buffer_plain[*s]) {
+            buffer_add(buffer, s, 1);
+            i++;
             continue;
         }
         const size_t n = buffer_utf8(s, len - i);

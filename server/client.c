@@ -5,6 +5,7 @@
  * request is kept. Answers are collected, and are sent once when the events of a turn are done. */
 #include "client.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -190,7 +191,7 @@ static void client_written(uv_write_t *write, int status) {
     client_send_soon(client);
 }
 
-/* libuv writes at once what the socket takes, and the rest when it can. */
+/* Sends at once what the socket takes; libuv writes the rest when it can. Nothing is under way in libuv then. */
 static void client_flush(struct client *client) {
     if (client->condition == CLIENT_CLOSED || client->condition == CLIENT_LINGERING) return;
     if (client->out.lost) {
@@ -198,9 +199,10 @@ static void client_flush(struct client *client) {
         return;
     }
     if (client->out.len > 0 && !client->writing) {
-        uv_buf_t whole = uv_buf_init(client->out.bytes, (unsigned)client->out.len);
-        const int n = uv_try_write(&client->stream, &whole, 1);
-        if (n < 0 && n != UV_EAGAIN) {
+        uv_os_fd_t fd = -1;
+        uv_fileno(&client->handle, &fd);
+        const ssize_t n = send(fd, client->out.bytes, client->out.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (n < 0 && errno != EAGAIN && errno != EINTR && errno != ENOBUFS) {
             client_close(client);
             return;
         }
@@ -208,7 +210,7 @@ static void client_flush(struct client *client) {
         if (client->out.len > 0) {
             client->sent = client->out;
             client->out = (struct buffer){0};
-            whole = uv_buf_init(client->sent.bytes, (unsigned)client->sent.len);
+            const uv_buf_t whole = uv_buf_init(client->sent.bytes, (unsigned)client->sent.len);
             client->write.data = client;
             if (uv_write(&client->write, &client->stream, &whole, 1, client_written) != 0) {
                 client_close(client);
@@ -250,10 +252,9 @@ void client_send_dirty(struct worker *worker) {
 /* ---- Exchanges ---- */
 
 struct exchange *client_begin(struct client *client) {
-    struct exchange *exchange = calloc(1, sizeof *exchange);
+    struct exchange *exchange = malloc(sizeof *exchange); /* calloc of glibc does not take what was just freed */
     if (exchange == NULL) return NULL;
-    exchange->client = client;
-    exchange->admin = client->admin;
+    *exchange = (struct exchange){.client = client, .admin = client->admin};
     *(client->last != NULL ? &client->last->next : &client->first) = exchange;
     client->last = exchange;
     client->n_exchanges++;

@@ -62,7 +62,8 @@ static void decision_log_add_time(struct worker *worker) {
 }
 
 void decision_log_add(struct worker *worker, const struct question *question, const steady_result *result) {
-    static const char *const kinds[] = {"take", "look", "charge", "shadow"};
+    static const char *const kinds[] = {", \"kind\": \"take\"", ", \"kind\": \"look\"", ", \"kind\": \"charge\"",
+                                        ", \"kind\": \"shadow\""};
     struct buffer *out = &worker->log;
     if (worker->server->log_fd < 0 || !decision_log_takes(worker)) return;
     const size_t before = out->len;
@@ -80,14 +81,15 @@ void decision_log_add(struct worker *worker, const struct question *question, co
         const struct rules_text key = question_shown_key(part, memory);
         const enum steady_kind kind = question->verb == QUESTION_PEEK ? STEADY_LOOK : part->kind;
         buffer_add_text(out, i > 0 ? ", {\"limit\": " : "{\"limit\": ");
-        buffer_add_json(out, part->name, strlen(part->name));
+        if (part->rule != NULL && part->name == part->rule->name)
+            buffer_add(out, part->counters->json.bytes, part->counters->json.len);
+        else
+            buffer_add_json(out, part->name, strlen(part->name));
         buffer_add_text(out, ", \"key\": ");
         buffer_add_json(out, key.bytes, key.len);
         buffer_add_text(out, ", \"amount\": ");
         buffer_add_number(out, part->amount);
-        buffer_add_text(out, ", \"kind\": \"");
         buffer_add_text(out, kinds[kind]);
-        buffer_add_text(out, "\"");
         if (question->at_least > 0 && result->parts != NULL && result->parts[i].granted < part->amount)
             buffer_add_format(out, ", \"granted\": %lld", (long long)result->parts[i].granted);
         if (result->parts != NULL) {

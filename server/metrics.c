@@ -22,6 +22,11 @@ struct limit_counters *metrics_of(struct metrics *metrics, const char *name) {
     counters = calloc(1, sizeof *counters);
     if (counters == NULL) return NULL;
     snprintf(counters->name, sizeof counters->name, "%s", name);
+    buffer_add_json(&counters->json, name, strlen(name));
+    if (counters->json.lost) {
+        free(counters);
+        return NULL;
+    }
     atomic_store_explicit(place, counters, memory_order_release);
     return counters;
 }
@@ -38,6 +43,7 @@ void metrics_free(struct metrics *metrics) {
     struct limit_counters *counters = atomic_load(&metrics->limits);
     while (counters != NULL) {
         struct limit_counters *next = atomic_load(&counters->next);
+        buffer_free(&counters->json);
         free(counters);
         counters = next;
     }

@@ -21,6 +21,7 @@ static inline uint64_t metrics_get(metrics_counter *counter) {
 /* Of the limits of one name. */
 struct limit_counters {
     char name[65];
+    struct buffer json; /* the whole name in quotes, for the decision log */
     metrics_counter allowed, denied, no_verdict, near_limit;
     metrics_counter shadow_denied; /* of shadow limits, which deny nothing */
     struct limit_counters *_Atomic next;

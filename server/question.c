@@ -51,6 +51,7 @@ static void question_count_part(struct worker *worker, const struct question_par
 static int question_hex_digit(char c) { return c <= '9' ? c - '0' : c - 'A' + 10; }
 
 struct rules_text question_shown_key(const struct question_part *part, char memory[RULES_KEY_MAX]) {
+    if (part->shown.bytes != NULL) return part->shown;
     const char *open = part->rule != NULL ? memchr(part->key, '{', part->key_len) : NULL;
     const char *close = open != NULL ? memrchr(part->key, '}', part->key_len) : NULL;
     if (close == NULL) return (struct rules_text){part->key, part->key_len};
@@ -225,6 +226,7 @@ static struct waiting *question_copy(struct worker *worker, const struct questio
         const size_t name = strlen(from->name) + 1;
         limits[i] = *from->limit;
         waiting->parts[i] = *from;
+        waiting->parts[i].shown = (struct rules_text){0}; /* it belongs to the request */
         waiting->parts[i].limit = &limits[i];
         waiting->parts[i].name = memcpy(at, from->name, name);
         waiting->parts[i].key = memcpy(at + name, from->key, from->key_len);

@@ -23,6 +23,7 @@ struct question_part {
     const char *name; /* for the client */
     const char *key;  /* as stored */
     size_t key_len;
+    struct rules_text shown; /* see question_shown_key; empty: not known */
     int64_t amount;
     enum steady_kind kind;
 };

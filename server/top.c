@@ -2,17 +2,28 @@
  * The keys with the most decisions. */
 #include "top.h"
 
-#include <stdio.h>
 #include <string.h>
 
-/* FNV-1a; a collision only counts two keys as one, so it needs no secret. */
+static uint64_t top_mix(uint64_t hash, uint64_t word) {
+    hash = (hash ^ word) * UINT64_C(0x9e3779b97f4a7c15);
+    return hash ^ hash >> 29;
+}
+
+static uint64_t top_hash_bytes(uint64_t hash, const char *bytes, size_t len) {
+    uint64_t word;
+    hash = top_mix(hash, len);
+    for (; len >= sizeof word; bytes += sizeof word, len -= sizeof word) {
+        memcpy(&word, bytes, sizeof word);
+        hash = top_mix(hash, word);
+    }
+    word = 0;
+    memcpy(&word, bytes, len);
+    return top_mix(hash, word);
+}
+
+/* A collision only counts two keys as one, so the hash needs no secret. */
 static uint64_t top_hash(const char *limit, struct rules_text key) {
-    uint64_t hash = UINT64_C(0xcbf29ce484222325);
-    for (; *limit != '\0'; limit++)
-        hash = (hash ^ (unsigned char)*limit) * UINT64_C(0x100000001b3);
-    hash *= UINT64_C(0x100000001b3); /* the end of the name */
-    for (size_t i = 0; i < key.len; i++)
-        hash = (hash ^ (unsigned char)key.bytes[i]) * UINT64_C(0x100000001b3);
+    const uint64_t hash = top_hash_bytes(top_hash_bytes(0, limit, strlen(limit)), key.bytes, key.len);
     return hash != 0 ? hash : 1;
 }
 
@@ -68,7 +79,9 @@ void top_count(struct top *top, const char *limit, struct rules_text key, const 
             return;
         }
         struct top_entry *entry = &top->entries[at];
-        snprintf(entry->limit, sizeof entry->limit, "%s", limit);
+        const size_t name = strnlen(limit, sizeof entry->limit - 1);
+        memcpy(entry->limit, limit, name);
+        entry->limit[name] = '\0';
         entry->key_len = key.len;
         memcpy(entry->key, key.bytes, key.len < TOP_KEY_MOST ? key.len : TOP_KEY_MOST);
     }
