@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "format_use.h"
+#include "format_escape.h"
 
 enum { TAG_MOST = 256 };
 
@@ -40,7 +40,7 @@ static bool format_envelope_docker(struct rules_text *line, struct format_envelo
         if (more == NULL) return false;
         *room = (struct format_envelope_room){more, line->len * 2};
     }
-    *line = format_use_unescape(room->bytes, *line, ESCAPE_JSON);
+    *line = format_escape_undo(room->bytes, *line, ESCAPE_JSON);
     while (line->len > 0 && (line->bytes[line->len - 1] == '\n' || line->bytes[line->len - 1] == '\r'))
         line->len--;
     return true;

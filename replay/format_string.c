@@ -142,9 +142,9 @@ static void format_string_join(struct format *format) {
 
 static enum format_outcome format_string_read(struct format *format, struct rules_text line) {
     const struct format_string *string = format->of_kind;
-    static const char marks[] = {'\0', '\\', '\\', '#'};
     if (string->syslog) line = format_string_without_tag(line);
-    const bool escapes = string->escape != ESCAPE_NONE && memchr(line.bytes, marks[string->escape], line.len) != NULL;
+    const bool escapes =
+        string->escape != ESCAPE_NONE && memchr(line.bytes, format_escape_mark(string->escape), line.len) != NULL;
     const enum format_escape escape = escapes ? string->escape : ESCAPE_NONE;
     const bool slashes = escape == ESCAPE_BACKSLASH || escape == ESCAPE_JSON;
     const char *at = line.bytes, *const end = line.bytes + line.len;

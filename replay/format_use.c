@@ -118,98 +118,18 @@ bool format_use_all(struct format *format, struct format_uses *uses, const char 
     return true;
 }
 
-/* ---- Escapes ---- */
-
-static int format_use_hex(char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
-/* The byte of two hexadecimal digits; -1: these are none. */
-static int format_use_byte(const char *at, const char *end) {
-    if (end - at < 2 || format_use_hex(at[0]) < 0 || format_use_hex(at[1]) < 0) return -1;
-    return format_use_hex(at[0]) << 4 | format_use_hex(at[1]);
-}
-
-/* \xNN and the escapes of C. A backslash before anything else is a backslash. Returns the bytes that it used. */
-static size_t format_use_backslash(char *out, const char *at, const char *end) {
-    static const char letters[] = "nrtbfv0\"\\/'", bytes[] = "\n\r\t\b\f\v\0\"\\/'";
-    const int byte = end - at >= 4 && at[1] == 'x' ? format_use_byte(at + 2, end) : -1;
-    const char *letter = end - at >= 2 && at[1] != '\0' ? strchr(letters, at[1]) : NULL;
-    *out = byte >= 0 ? (char)byte : letter != NULL ? bytes[letter - letters] : '\\';
-    return byte >= 0 ? 4 : letter != NULL ? 2 : 1;
-}
-
-/* The four digits of \uXXXX; -1: these are none. */
-static int32_t format_use_unit(const char *at, const char *end) {
-    if (end - at < 6 || at[0] != '\\' || at[1] != 'u') return -1;
-    const int high = format_use_byte(at + 2, end), low = format_use_byte(at + 4, end);
-    return high < 0 || low < 0 ? -1 : high << 8 | low;
-}
-
-static size_t format_use_utf8(char *out, uint32_t point) {
-    if (point < 0x80) {
-        out[0] = (char)point;
-        return 1;
-    }
-    const size_t n = point < 0x800 ? 2 : point < 0x10000 ? 3 : 4;
-    static const uint32_t first[] = {0, 0, 0xc0, 0xe0, 0xf0};
-    for (size_t i = n - 1; i > 0; i--, point >>= 6)
-        out[i] = (char)(0x80 | (point & 0x3f));
-    out[0] = (char)(first[n] | point);
-    return n;
-}
-
-/* An escape of JSON. Half a surrogate becomes U+FFFD. Returns the bytes that it used. */
-static size_t format_use_json(char **out, const char *at, const char *end) {
-    const int32_t unit = format_use_unit(at, end);
-    if (unit < 0) return format_use_backslash((*out)++, at, end);
-    const int32_t low = unit >= 0xd800 && unit < 0xdc00 ? format_use_unit(at + 6, end) : -1;
-    const bool pair = low >= 0xdc00 && low < 0xe000;
-    const uint32_t point = pair ? 0x10000 + (((uint32_t)unit & 0x3ff) << 10 | ((uint32_t)low & 0x3ff))
-                           : unit >= 0xd800 && unit < 0xe000 ? 0xfffd
-                                                             : (uint32_t)unit;
-    *out += format_use_utf8(*out, point);
-    return pair ? 12 : 6;
-}
-
-static const char format_use_marks[] = {'\0', '\\', '\\', '#', '%', '+', '"'};
-
-struct rules_text format_use_unescape(char *out, struct rules_text raw, enum format_escape escape) {
-    const char mark = format_use_marks[escape], *at = raw.bytes, *const end = raw.bytes + raw.len;
-    char *const begin = out;
-    const char *next;
-    while (at < end && (next = memchr(at, mark, (size_t)(end - at))) != NULL) {
-        memcpy(out, at, (size_t)(next - at));
-        out += next - at;
-        at = next;
-        const int byte = format_use_byte(at + 1, end);
-        switch (escape) {
-        case ESCAPE_BACKSLASH: at += format_use_backslash(out++, at, end); break;
-        case ESCAPE_JSON: at += format_use_json(&out, at, end); break;
-        case ESCAPE_PLUS: *out++ = ' ', at++; break;
-        case ESCAPE_DOUBLED: *out++ = '"', at += end - at >= 2 && at[1] == '"' ? 2 : 1; break;
-        default: *out++ = byte < 0 ? mark : (char)byte, at += byte < 0 ? 1 : 3; break;
-        }
-    }
-    if (at < end) memcpy(out, at, (size_t)(end - at));
-    out += end - at;
-    return (struct rules_text){begin, (size_t)(out - begin)};
-}
+/* ---- When a line is read ---- */
 
 /* The bytes of a field without its escapes. Each field is decoded at most once, so the memory of format_use_begin is
  * enough. */
 static struct rules_text format_use_decode(struct format *format, struct rules_text raw, enum format_escape escape) {
     if (escape == ESCAPE_NONE || raw.len == 0) return raw;
-    if (memchr(raw.bytes, format_use_marks[escape], raw.len) == NULL) return raw;
+    if (memchr(raw.bytes, format_escape_mark(escape), raw.len) == NULL) return raw;
     if (raw.len > format->decoded_room - format->decoded_len) return raw;
-    const struct rules_text text = format_use_unescape(format->decoded + format->decoded_len, raw, escape);
+    const struct rules_text text = format_escape_undo(format->decoded + format->decoded_len, raw, escape);
     format->decoded_len += text.len;
     return text;
 }
-
-/* ---- When a line is read ---- */
 
 enum { ROOM_FOR_NAMES = 4096, ROOM_USUAL = 256 * 1024 }; /* names of cookies, and the ? of queries */
 

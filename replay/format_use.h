@@ -7,6 +7,7 @@
 
 #include "format.h"
 #include "format_envelope.h"
+#include "format_escape.h"
 #include "log_time.h"
 
 struct rules_memory;
@@ -58,17 +59,6 @@ struct format_use {
 struct format_uses {
     const struct format_use *at;
     size_t n;
-};
-
-/* How the bytes of a field are written. */
-enum format_escape {
-    ESCAPE_NONE,
-    ESCAPE_BACKSLASH, /* \xNN, \", \\, \n: nginx, Apache */
-    ESCAPE_JSON,
-    ESCAPE_HASH,    /* #NN: HAProxy */
-    ESCAPE_PERCENT, /* %NN: CloudFront */
-    ESCAPE_PLUS,    /* + is a space: IIS */
-    ESCAPE_DOUBLED  /* "": CSV */
 };
 
 struct format {
@@ -139,9 +129,6 @@ bool format_use_take(struct format *format, const struct format_uses *uses, stru
 
 /* The end of the line: puts together what consists of several fields. */
 enum format_outcome format_use_end(struct format *format);
-
-/* Writes a text without its escapes; `out` has room for the text with them. */
-struct rules_text format_use_unescape(char *out, struct rules_text raw, enum format_escape escape);
 
 enum format_outcome format_use_bad(struct format *format, const char *reason);
 
