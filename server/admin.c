@@ -304,6 +304,8 @@ static bool admin_add_stored(struct question_keys *keys, const struct rules *rul
 /* The buckets that a request names. Limits of Envoy's files may share a name: then there is one for each unit. NULL, or
  * what is wrong. */
 static const char *admin_find(struct question_keys *keys, const struct rules *rules, const json_t *document) {
+    static char why[200]; /* of the first worker only */
+    char name[100];
     const json_t *limit = json_object_get(document, "limit"), *key = json_object_get(document, "key");
     if (!json_is_string(limit) || !json_is_string(key) || json_string_length(key) == 0)
         return "the body must be {\"limit\": NAME, \"key\": KEY}";
@@ -320,7 +322,10 @@ static const char *admin_find(struct question_keys *keys, const struct rules *ru
         if (strcmp(rules->limits[i].name, json_string_value(limit)) == 0 &&
             !admin_add_stored(keys, rules, &rules->limits[i], text))
             return "the key is too long";
-    return keys->n > 0 ? NULL : "there is no such limit";
+    if (keys->n > 0) return NULL;
+    steady_quote(name, sizeof name, json_string_value(limit));
+    snprintf(why, sizeof why, "there is no limit \"%s\"", name);
+    return why;
 }
 
 static void admin_was_reset(struct exchange *exchange, const steady_result *result) {
@@ -400,7 +405,7 @@ bool admin_handle(struct exchange *exchange, const struct http_request *request)
         if (!admin_is(request->path, routes[i].path)) continue;
         if (!routes[i].open && !admin_may(exchange->client->worker->server, request))
             http_respond_problem(exchange, 401,
-                                 "the token of the admin socket is missing; it is in the log of the daemon");
+                                 "the token of the admin socket is missing or wrong; it is in the log of the daemon");
         else if (routes[i].post != admin_is(request->method, "POST"))
             http_respond_problem(exchange, 405, routes[i].post ? "use POST" : "use GET");
         else

@@ -87,6 +87,7 @@ static int admin_command_read(struct asked *asked, size_t verb, char **operands,
         return admin_command_complain("explain needs a request, such as --request 'GET /' --ip 192.0.2.1");
     if (!asked->explains && (asked->has_options || asked->json))
         return admin_command_complain("these options are of explain only; see steady admin --help");
+    if (n >= 2 && *operands[1] == '\0') return admin_command_complain("KEY must not be empty");
     if (n == 3 && (steady_duration_parse(&duration, operands[2], &why) != 0 || duration < STEADY_SECOND))
         return admin_command_complain("the duration must be at least a second, such as 10m");
     if (asked->explains && !explain_read(&explain, asked->body)) return admin_command_complain("%s", explain.why);

@@ -84,6 +84,8 @@ bool explain_read(struct explain *explain, const json_t *document) {
                              explain->entries, &request->n_entries))
         return false;
     request->domain = explain_value(json_object_get(document, "domain"));
+    if (request->domain.len > 0 && request->n_entries == 0)
+        return explain_fail(explain, "a domain of Envoy needs entries, such as --entry user=u", NULL);
     value = json_object_get(document, "request");
     if (value != NULL && !explain_split(&line, value, ' '))
         return explain_fail(explain, "a request is METHOD TARGET, such as POST /login", json_string_value(value));

@@ -68,12 +68,14 @@ static int remote_connect(struct remote *remote) {
     struct addrinfo *found = NULL;
     if (remote->path[0] != '\0') return remote_connect_path(remote);
     const int error = getaddrinfo(remote->host, remote->port, &hints, &found);
+    char where[sizeof remote->host + sizeof remote->port + 1];
     int fd = -1;
-    if (error != 0) remote_fail(remote, remote->host, gai_strerror(error));
+    snprintf(where, sizeof where, "%s:%s", remote->host, remote->port);
+    if (error != 0) remote_fail(remote, where, gai_strerror(error));
     for (const struct addrinfo *a = found; a != NULL && fd < 0; a = a->ai_next) {
         fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
         if (fd >= 0 && connect(fd, a->ai_addr, a->ai_addrlen) == 0) break;
-        remote_fail(remote, remote->host, strerror(errno));
+        remote_fail(remote, where, strerror(errno));
         if (fd >= 0) close(fd);
         fd = -1;
     }
@@ -134,7 +136,8 @@ json_t *remote_ask(struct remote *remote, const char *path, json_t *body) {
         if (end != NULL) document = json_loads(end + 4, 0, NULL);
         const char *title = json_string_value(json_object_get(document, "title"));
         if (status != 200 || document == NULL) {
-            remote_fail(remote, title != NULL ? title : "this is no admin socket of steady serve", "");
+            const bool none = title == NULL || status == 404; /* the port for clients has no such path */
+            remote_fail(remote, none ? "this is no admin socket of steady serve; see its option --admin" : title, "");
             json_decref(document);
             document = NULL;
         }

@@ -125,7 +125,7 @@ def test_a_unix_socket_is_for_its_owner_and_needs_no_token(tmp_path):
     ('{"limit": "login", "key": ""}', "the body must be"),
     ('{"limit": "login", "key": 5}', "the body must be"),
     ('{"limit": 5, "key": "x"}', "the body must be"),
-    ('{"limit": "nmaed", "key": "x"}', "there is no such limit"),
+    ('{"limit": "nmaed", "key": "x"}', 'there is no limit "nmaed"'),
     (json.dumps({"limit": "login", "key": 2000 * "x"}), "too long"),
     (json.dumps({"limit": "", "key": 2000 * "x"}), "too long"),
 ])
@@ -316,7 +316,10 @@ def test_steady_admin_resets_and_bans(served, address):
 
 
 @pytest.mark.parametrize("words, code, says", [
-    (["reset", "nmaed", "x"], 1, "there is no such limit"),
+    (["reset", "nmaed", "x"], 1, 'there is no limit "nmaed"'),
+    (["reset", "login", ""], 2, "KEY must not be empty"),
+    (["--admin", "127.0.0.1:1", "reload"], 1, "127.0.0.1:1: Connection refused"),
+    (["explain", "--domain", "d"], 2, "a domain of Envoy needs entries, such as --entry user=u"),
     (["ban", "login", "x", "0"], 2, "the duration must be"),
     (["ban", "login", "x"], 2, "ban needs LIMIT KEY DURATION"),
     (["reset", "login"], 2, "reset needs LIMIT KEY"),
@@ -336,9 +339,13 @@ def test_steady_admin_says_what_is_wrong(address, words, code, says):
     assert (run.returncode, run.stdout, says in run.stderr) == (code, "", True), run.stderr
 
 
-def test_steady_admin_needs_the_token(served):
-    run = steady("admin", "--admin", f"127.0.0.1:{served.admin_port}", "reload")
-    assert run.returncode == 1 and "token" in run.stderr
+@pytest.mark.parametrize("command", [("admin", "reload"), ("top", "--once")])
+def test_the_commands_need_the_token_and_the_admin_socket(served, command):
+    for where in (f"127.0.0.1:{served.admin_port}", f"http://127.0.0.1:{served.admin_port}/#token=wrong"):
+        run = steady(*command, "--admin", where)
+        assert run.returncode == 1 and "the token of the admin socket is missing or wrong" in run.stderr
+    run = steady(*command, "--admin", f"127.0.0.1:{served.port}")
+    assert run.returncode == 1 and "this is no admin socket of steady serve; see its option --admin" in run.stderr
 
 
 @pytest.mark.parametrize("columns", [40, 80, 160])

@@ -305,6 +305,7 @@ def test_the_page_has_each_member(tmp_path):
     ('{"headers": ["a"]}', "a header is 'NAME: VALUE'"),
     ('{"headers": [5]}', "a header is 'NAME: VALUE'"),
     ('{"entries": ["=5"]}', "an entry is KEY=VALUE"),
+    ('{"domain": "d"}', "a domain of Envoy needs entries"),
     ('{"adress": "192.0.2.1"}', 'a request has no such member: "adress"'),
     (json.dumps({"headers": 101 * ["a: b"]}), "more than 100"),
 ])
