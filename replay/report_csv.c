@@ -6,7 +6,7 @@
 #include "report_words.h"
 
 /* A spreadsheet takes a cell that begins with one of these for a formula. Such a cell gets an apostrophe before it. */
-static void report_csv_text(FILE *to, struct report_text text) {
+static void report_csv_text(FILE *to, struct rules_text text) {
     char piece[REPORT_PIECE];
     putc('"', to);
     for (bool first = true; report_piece(&text, piece, false); first = false) {
@@ -28,9 +28,9 @@ bool report_write_csv(const struct report *report, FILE *to) {
         const char *name = report_name(limit);
         for (size_t k = 0; k < limit->n_top; k++) {
             const struct report_key *key = &limit->top[k];
-            report_csv_text(to, (struct report_text){(char *)(uintptr_t)name, strlen(name)});
+            report_csv_text(to, (struct rules_text){name, strlen(name)});
             putc(',', to);
-            report_csv_text(to, key->key);
+            report_csv_text(to, report_view(&key->key));
             fprintf(to, ",%" PRIu64 ",%" PRIu64, key->requests, key->denied);
             report_csv_time(to, key->first_denied);
             report_csv_time(to, key->last_denied);

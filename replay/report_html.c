@@ -31,14 +31,14 @@ static void report_html_own(FILE *to, const char *text) {
 }
 
 /* Bytes of a log, or of a file name. */
-static void report_html_foreign(FILE *to, struct report_text text) {
+static void report_html_foreign(FILE *to, struct rules_text text) {
     char piece[REPORT_PIECE];
     while (report_piece(&text, piece, false))
         report_html_own(to, piece);
 }
 
 static void report_html_string(FILE *to, const char *text) {
-    report_html_foreign(to, (struct report_text){(char *)(uintptr_t)text, text != NULL ? strlen(text) : 0});
+    report_html_foreign(to, (struct rules_text){text, text != NULL ? strlen(text) : 0});
 }
 
 static void report_html_number_cell(FILE *to, const char *class, const char *text) {
@@ -56,7 +56,7 @@ static void report_html_share_cell(FILE *to, uint64_t n, uint64_t of, bool estim
 }
 
 /* The cell shows as much as fits; its title has all. */
-static void report_html_text_cell(FILE *to, const char *class, struct report_text text) {
+static void report_html_text_cell(FILE *to, const char *class, struct rules_text text) {
     fprintf(to, "<td class=\"text%s\" title=\"", class);
     report_html_foreign(to, report_or_empty(text));
     fputs("\"><code>", to);
@@ -482,7 +482,7 @@ static void report_html_keys(FILE *to, const struct report *report, const struct
     for (size_t i = 0; i < limit->n_top; i++) {
         const struct report_key *key = &limit->top[i];
         fputs("<tr>", to);
-        report_html_text_cell(to, "", key->key);
+        report_html_text_cell(to, "", report_view(&key->key));
         report_html_number_cell(to, " wide", report_number(n, key->requests));
         report_html_number_cell(to, " red", report_number(n, key->denied));
         report_html_number_cell(to, " wide",
@@ -502,7 +502,7 @@ static void report_html_list(FILE *to, const struct report_limit *limit, const s
     for (size_t i = 0; i < shown; i++) {
         const struct report_count *item = &list->items[i];
         fputs("<tr>", to);
-        report_html_text_cell(to, " all", item->name);
+        report_html_text_cell(to, " all", report_view(&item->name));
         fputs("<td class=\"share\">", to);
         report_html_bar(to, "denied", item->n, list->items[0].n);
         fputs("</td>", to);
@@ -521,7 +521,7 @@ static void report_html_changes(FILE *to, const struct report *report, const str
     for (size_t i = 0; i < limit->against.n_changes; i++) {
         const struct report_change *change = &limit->against.changes[i];
         fputs("<tr>", to);
-        report_html_text_cell(to, "", change->key);
+        report_html_text_cell(to, "", report_view(&change->key));
         report_html_number_cell(to, " wide", report_number(n, change->requests));
         report_html_number_cell(to, "", report_number(n, change->denied));
         report_html_number_cell(to, "", report_number(n, change->denied_against));

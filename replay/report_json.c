@@ -16,7 +16,7 @@ struct report_json {
     bool first; /* in this object or array */
 };
 
-static void report_json_text(struct report_json *j, struct report_text text) {
+static void report_json_text(struct report_json *j, struct rules_text text) {
     char piece[REPORT_PIECE];
     if (text.bytes == NULL) {
         fputs("null", j->to);
@@ -30,8 +30,8 @@ static void report_json_text(struct report_json *j, struct report_text text) {
     putc('"', j->to);
 }
 
-static struct report_text report_json_of(const char *text) {
-    return (struct report_text){(char *)(uintptr_t)text, text != NULL ? strlen(text) : 0};
+static struct rules_text report_json_of(const char *text) {
+    return (struct rules_text){text, text != NULL ? strlen(text) : 0};
 }
 
 /* Begins a member, or with NULL an item. */
@@ -179,7 +179,7 @@ static void report_json_list(struct report_json *j, const char *name, const stru
     for (size_t i = 0; i < list->n; i++) {
         report_json_open(j, NULL, '{');
         report_json_begin(j, "name");
-        report_json_text(j, list->items[i].name);
+        report_json_text(j, report_view(&list->items[i].name));
         report_json_number(j, "denied", list->items[i].n);
         report_json_number(j, "error", list->items[i].error);
         report_json_close(j, '}');
@@ -193,7 +193,7 @@ static void report_json_keys(struct report_json *j, const struct report_limit *l
         const struct report_key *key = &limit->top[i];
         report_json_open(j, NULL, '{');
         report_json_begin(j, "key");
-        report_json_text(j, key->key);
+        report_json_text(j, report_view(&key->key));
         report_json_number(j, "requests", key->requests);
         report_json_number(j, "denied", key->denied);
         report_json_time(j, "first_denied", key->first_denied);
@@ -287,7 +287,7 @@ static void report_json_against(struct report_json *j, const struct report_again
         const struct report_change *change = &against->changes[i];
         report_json_open(j, NULL, '{');
         report_json_begin(j, "key");
-        report_json_text(j, change->key);
+        report_json_text(j, report_view(&change->key));
         report_json_number(j, "requests", change->requests);
         report_json_number(j, "denied", change->denied);
         report_json_number(j, "denied_against", change->denied_against);

@@ -49,7 +49,7 @@ static size_t report_text_width(const char *piece) {
     return width >= 0 ? (size_t)width : 1;
 }
 
-static size_t report_text_columns(const struct report_page *page, struct report_text text) {
+static size_t report_text_columns(const struct report_page *page, struct rules_text text) {
     char piece[REPORT_PIECE];
     size_t columns = 0;
     while (report_piece(&text, piece, !page->utf8))
@@ -58,7 +58,7 @@ static size_t report_text_columns(const struct report_page *page, struct report_
 }
 
 /* Writes at most `width` columns of a text. Returns the columns. */
-static size_t report_text_print(const struct report_page *page, struct report_text text, size_t width) {
+static size_t report_text_print(const struct report_page *page, struct rules_text text, size_t width) {
     const char *const more = page->utf8 ? "…" : "...";
     const size_t more_width = page->utf8 ? 1 : 3, all = report_text_columns(page, text);
     char piece[REPORT_PIECE];
@@ -75,14 +75,12 @@ static size_t report_text_print(const struct report_page *page, struct report_te
     return at;
 }
 
-static void report_text_cell(const struct report_page *page, struct report_text text, size_t width) {
+static void report_text_cell(const struct report_page *page, struct rules_text text, size_t width) {
     const size_t at = report_text_print(page, report_or_empty(text), width);
     fprintf(page->to, "%*s", (int)(width - at), "");
 }
 
-static struct report_text report_text_of(const char *text) {
-    return (struct report_text){(char *)(uintptr_t)text, strlen(text)};
-}
+static struct rules_text report_text_of(const char *text) { return (struct rules_text){text, strlen(text)}; }
 
 /* The whole text, however long. Returns the columns. */
 static size_t report_text_foreign(const struct report_page *page, const char *text) {
@@ -98,7 +96,7 @@ static void report_text_wrap(const struct report_page *page, const char *text, s
     while (*text != '\0') {
         size_t len = strcspn(text, " ");
         if (strncmp(text + len, " %", 2) == 0) len += 1 + strcspn(text + len + 1, " "); /* a number and its sign */
-        const struct report_text word = {(char *)(uintptr_t)text, len};
+        const struct rules_text word = {text, len};
         if (!first && at + 1 + report_text_columns(page, word) > page->columns) {
             fprintf(page->to, "\n%*s", (int)indent, "");
             at = indent;
@@ -385,7 +383,7 @@ static void report_text_keys(const struct report_page *page, const struct report
     for (size_t i = 0; i < shown; i++) {
         const struct report_key *key = &limit->top[i];
         fprintf(page->to, "%*s", MARGIN, "");
-        report_text_cell(page, key->key, width);
+        report_text_cell(page, report_view(&key->key), width);
         report_clock(when, key->first_denied, span < INT64_C(86400000000) ? 0 : span);
         fprintf(page->to, "%11s%11s%16s%14s\n", report_number(a, key->requests), report_number(b, key->denied), when,
                 report_text_needed(c, key->needed));
@@ -417,7 +415,7 @@ static void report_text_list(const struct report_page *page, const struct report
         const struct report_count *item = &list->items[i];
         snprintf(number, sizeof number, "%s%s", item->error > 0 ? "~" : "", report_number(n, item->n));
         fprintf(page->to, "%*s%12s%9s  ", MARGIN, "", number, report_share(share, item->n, limit->denied));
-        report_text_print(page, report_or_empty(item->name), page->columns - MARGIN - 23);
+        report_text_print(page, report_or_empty(report_view(&item->name)), page->columns - MARGIN - 23);
         putc('\n', page->to);
     }
 }
@@ -573,7 +571,7 @@ static void report_text_against(const struct report_page *page, const struct rep
     for (size_t i = 0; i < against->n_changes && i < KEYS_SHOWN; i++) {
         const struct report_change *change = &against->changes[i];
         fprintf(page->to, "%*s", MARGIN, "");
-        report_text_cell(page, change->key, width);
+        report_text_cell(page, report_view(&change->key), width);
         report_clock(d, change->first_changed, span < INT64_C(86400000000) ? 0 : span);
         fprintf(page->to, "%11s%11s%11s%17s\n", report_number(a, change->requests), report_number(b, change->denied),
                 report_number(c, change->denied_against), d);

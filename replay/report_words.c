@@ -143,7 +143,7 @@ static bool report_words_is_hidden(uint32_t code) {
     return false;
 }
 
-bool report_piece(struct report_text *text, char piece[REPORT_PIECE], bool ascii) {
+bool report_piece(struct rules_text *text, char piece[REPORT_PIECE], bool ascii) {
     const unsigned char *at = (const unsigned char *)text->bytes;
     uint32_t code = 0;
     if (text->bytes == NULL || text->len == 0) return false;
@@ -162,9 +162,9 @@ bool report_piece(struct report_text *text, char piece[REPORT_PIECE], bool ascii
     return true;
 }
 
-struct report_text report_or_empty(struct report_text text) {
+struct rules_text report_or_empty(struct rules_text text) {
     static char empty[] = "(empty)";
-    return text.len > 0 ? text : (struct report_text){empty, sizeof empty - 1};
+    return text.len > 0 ? text : (struct rules_text){empty, sizeof empty - 1};
 }
 
 /* ---- Limits ---- */

@@ -30,9 +30,13 @@ const char *report_rfc3339(char *out, int64_t us);             /* "2026-11-30T14
 /* Takes the next character of a text from a log. A backslash becomes `\\`. A byte that is not UTF-8, of a control
  * character or of an invisible character becomes `\xNN`. With `ascii`, so does each byte over 127. So the text cannot
  * move a cursor, and the bytes can be restored. False at the end. */
-bool report_piece(struct report_text *text, char piece[REPORT_PIECE], bool ascii);
+bool report_piece(struct rules_text *text, char piece[REPORT_PIECE], bool ascii);
 
-struct report_text report_or_empty(struct report_text text); /* "(empty)" if it is */
+static inline struct rules_text report_view(const struct report_text *text) {
+    return (struct rules_text){text->bytes, text->len};
+}
+
+struct rules_text report_or_empty(struct rules_text text); /* "(empty)" if it is */
 
 /* ---- Limits ---- */
 
