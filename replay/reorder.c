@@ -171,9 +171,9 @@ static void reorder_sort(struct reorder *reorder, size_t n) {
 
 static bool reorder_sort_room(struct reorder *reorder, size_t n) {
     if (n <= reorder->sorted_room) return true;
-    struct event **sorted = realloc(reorder->sorted, n * sizeof *sorted);
+    struct event **sorted = realloc(reorder->sorted, n * sizeof(struct event *));
     if (sorted != NULL) reorder->sorted = sorted;
-    struct event **other = realloc(reorder->other, n * sizeof *other);
+    struct event **other = realloc(reorder->other, n * sizeof(struct event *));
     if (other != NULL) reorder->other = other;
     if (sorted == NULL || other == NULL) return false;
     reorder->sorted_room = n;

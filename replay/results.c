@@ -111,7 +111,8 @@ static void results_keep(const struct engine_side *side, const struct keys_entry
         at--;
     if (at == REPORT_TOP) return;
     if (*n < REPORT_TOP) ++*n;
-    memmove(&top[at + 1], &top[at], (*n - at - 1) * sizeof *top);
+    for (size_t i = *n - 1; i > at; i--)
+        top[i] = top[i - 1];
     top[at] = entry;
 }
 
@@ -251,6 +252,9 @@ static void results_add_forgotten(void *data, int64_t value, uint64_t n) {
         histogram_add(needed, value);
 }
 
+/* An estimate may be over what is possible. */
+static uint64_t results_at_most(uint64_t n, uint64_t most) { return n < most ? n : most; }
+
 static void results_fill_limit(struct results *results, const struct engine *engine, struct report_limit *to,
                                const struct engine_limit *from, struct tally *tally) {
     const struct histogram *waits = from->waits;
@@ -263,7 +267,7 @@ static void results_fill_limit(struct results *results, const struct engine *eng
                                 .blocked = from->blocked,
                                 .never = from->never,
                                 .other = from->other,
-                                .keys_merged = engine_merged_keys(from),
+                                .keys_merged = results_at_most(engine_merged_keys(from), from->requests_merged),
                                 .requests_merged = from->requests_merged,
                                 .keys_forgotten = from->keys_forgotten,
                                 .wait_p50 = waits != NULL ? histogram_quantile(waits, 0.5) : -1,

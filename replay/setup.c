@@ -74,31 +74,31 @@ static void setup_quote(char *out, size_t size, const char *text) {
     out[n] = '\0';
 }
 
-struct rules *setup_rules(const char *rate, const char *text, struct rules_error *error) {
-    struct setup_key key = {.len = 0};
+struct rules *setup_rules(const char *rate, const char *key, struct rules_error *error) {
+    struct setup_key read = {.len = 0};
     char yaml[3 * SETUP_TEXT_MAX], quoted[SETUP_TEXT_MAX + 2];
     steady_limit limit = {0};
     steady_message why;
-    if (text == NULL) text = "ip";
+    if (key == NULL) key = "ip";
     if (rate != NULL && (steady_limit_parse(&limit, rate, &why) != 0 || steady_limit_check(&limit, &why) != 0)) {
         snprintf(error->text, sizeof error->text, "--limit: %s", why.text);
         return NULL;
     }
-    if (!setup_read_key(&key, text)) {
+    if (!setup_read_key(&read, key)) {
         snprintf(error->text, sizeof error->text,
                  "--key: use parts such as ip, path, header:NAME or a field of the log");
         return NULL;
     }
-    setup_quote(quoted, sizeof quoted, key.text);
+    setup_quote(quoted, sizeof quoted, read.text);
     snprintf(yaml, sizeof yaml, "limits: [{name: default, key: \"%s\", missing: %s, rate: \"%s\"}]", quoted,
-             key.has_field ? "skip" : "ip", rate != NULL ? rate : setup_no_rate);
+             read.has_field ? "skip" : "ip", rate != NULL ? rate : setup_no_rate);
     struct rules *rules = rules_read_text("--key", yaml, strlen(yaml), error);
     if (rules == NULL) return NULL;
     const struct rules_limit *made = &rules->limits[0];
     if (rate == NULL) made->rates[0].max_capacity = INT32_MAX;
     for (size_t i = 0; i < made->n_keys; i++) {
-        if (key.fields[i].len == 0) continue;
-        const char *name = memory_copy(rules->memory, key.fields[i].bytes, key.fields[i].len);
+        if (read.fields[i].len == 0) continue;
+        const char *name = memory_copy(rules->memory, read.fields[i].bytes, read.fields[i].len);
         if (name == NULL) {
             rules_free(rules);
             snprintf(error->text, sizeof error->text, "out of memory");

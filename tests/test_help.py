@@ -162,12 +162,12 @@ def test_help_and_completion_of_a_daemon_command_are_those_of_the_daemon(run, st
 
 
 @needs_daemon
-@pytest.mark.parametrize("command", ["check", "serve"])
+@pytest.mark.parametrize("command", ["check", "replay", "serve"])
 def test_the_manual_and_the_page_of_a_daemon_command_name_its_options(run, command):
     options = options_of(run, command)
     manual = (ROOT / f"man/steady-{command}.1").read_text()
     assert set(re.findall(r"^\.It Fl -([a-z-]+)", manual, re.M)) == set(options)
-    page = (ROOT / "docs/reference" / {"serve": "serve.md", "check": "rules.md"}[command]).read_text()
+    page = (ROOT / "docs/reference" / {"serve": "serve.md", "check": "rules.md", "replay": "replay.md"}[command]).read_text()
     assert [option for option in options if f"`--{option}" not in page] == []
 
 
