@@ -536,7 +536,8 @@ void engine_take(struct engine *engine, const struct record *record) {
     struct found found; /* its parts are not cleared */
     int64_t time = record->time;
     found.n[0] = found.n[1] = 0;
-    if (record->duration >= 0 && !record->at_begin && !engine->options.at_end) {
+    const bool is_begin = record->duration >= 0 && !record->at_begin && !engine->options.at_end;
+    if (is_begin) {
         time -= record->duration;
         engine->begun_known = true;
     }
@@ -563,6 +564,7 @@ void engine_take(struct engine *engine, const struct record *record) {
     engine->refused += outcome == ENGINE_REFUSED;
     engine->whole_seconds = engine->whole_seconds || record->whole_second;
     engine->has_parts = engine->has_parts || record->n_parts > 0;
+    engine->at_ends = engine->at_ends || (!record->at_begin && record->n_parts == 0 && !is_begin);
     if (time < engine->first) engine->first = time;
     if (time > engine->last) engine->last = time;
 }

@@ -68,7 +68,7 @@ struct engine {
     uint64_t waited; /* requests that max_ahead lets wait */
     uint64_t moved;  /* requests that took longer than the window: they count later than they came */
     uint64_t unknown_parts;
-    bool whole_seconds, begun_known, has_parts;
+    bool whole_seconds, begun_known, at_ends, has_parts;
     int64_t first, last; /* first > last: there is none */
     int64_t begin, interval;
     size_t n_intervals;

@@ -102,6 +102,10 @@ static bool format_detect_complete(struct format *format, char *why, size_t room
         snprintf(why, room, "--field %s: the format %s has no such field", options->maps[i], format->name);
         return false;
     }
+    if (options->time_field != NULL && !format->time_mapped && !format->lenient) {
+        snprintf(why, room, "--time %s: the format %s has no such field", options->time_field, format->name);
+        return false;
+    }
     for (size_t i = 0; i < options->n_wanted; i++)
         if (!format->found[i]) format->lacks[format->n_lacks++] = options->wanted[i];
     return true;
@@ -203,6 +207,10 @@ static const struct format_kind *format_detect_choose(struct format_kind *pasted
                  options->format);
     }
     if (kind == NULL) format_detect_list_names(why, room, begin);
+    if (kind == NULL && options->format == NULL && n > 0 && lines[0].len > 0 && lines[0].bytes[0] == '{')
+        snprintf(why, room,
+                 "these objects have no time under a usual name. Name its field with --time, such as "
+                 "--time .created");
     return kind;
 }
 

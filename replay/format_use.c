@@ -94,6 +94,7 @@ bool format_use_all(struct format *format, struct format_uses *uses, const char 
         at[n++] = use;
     }
     if (options->time_field != NULL && format_use_names_field(options->time_field, field)) {
+        format->time_mapped = true;
         at[n++] = (struct format_use){.role = ROLE_TIME, .form = TIME_ANY, .rank = RANK_ASKED};
         for (size_t i = 0; i < n_natural; i++)
             if (natural[i].role == ROLE_TIME)

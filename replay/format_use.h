@@ -68,6 +68,7 @@ struct format {
     struct format_options options;
     bool lenient;       /* to detect: a map of a field that the format does not have is no error */
     bool *mapped;       /* of options.maps: a field was found */
+    bool time_mapped;   /* options.time_field was found */
     bool *found;        /* of options.wanted */
     const char **lacks; /* those of options.wanted that were not found */
     size_t n_lacks;

@@ -138,6 +138,7 @@ struct report {
     bool whole_seconds;                  /* some lines tell only the second */
     bool spread;                         /* --spread */
     bool begun_known;                    /* durations were subtracted */
+    bool at_ends;                        /* some times may be those of the end of a request */
     bool partial;                        /* Ctrl-C, or an input that ended early */
     double share;                        /* P of --suggest: 0.999; 0: not asked */
     uint64_t requests, allowed, denied;  /* of the rules as a whole */

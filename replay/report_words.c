@@ -583,10 +583,11 @@ static void report_words_note_log(const struct report *report, struct report_sen
     if (report->whole_seconds && report->spread)
         report_words_say(to,
                          "The log tells whole seconds only. --spread spaced the requests evenly within each second.");
-    if (!report->begun_known && report->requests > 0)
-        report_words_say(to,
-                         "Servers log at the end of a request. No durations were subtracted, so slow requests count "
-                         "later than they came.");
+    if (report->at_ends)
+        report_words_say(to, report->begun_known
+                                 ? "Some lines have no duration. They count at the end of their request."
+                                 : "Servers log at the end of a request. No durations were subtracted, so slow "
+                                   "requests count later than they came.");
     if (report->late_lines > 0)
         report_words_say(to, "%s %s over 60 s out of order and %s left out.", report_number(a, report->late_lines),
                          report->late_lines == 1 ? "line was" : "lines were", report->late_lines == 1 ? "is" : "are");

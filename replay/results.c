@@ -450,8 +450,9 @@ static bool results_fill_series(struct results *results, const struct engine *en
 static void results_note_engine(struct results *results, const struct engine *engine) {
     const struct engine_side *side = &engine->sides[0];
     const double window = (double)reorder_window(engine->reorder) / 1e6;
-    bool after = false, tiers = false;
+    bool after = false, tiers = false, descriptors = false;
     for (size_t i = 0; i < side->n_limits; i++) {
+        descriptors = descriptors || side->limits[i].limit->by_descriptor;
         after = after || side->limits[i].limit->cost == RULES_COST_AFTER;
         tiers = tiers || side->limits[i].limit->n_rates > 1;
     }
@@ -460,9 +461,9 @@ static void results_note_engine(struct results *results, const struct engine *en
                      "A log does not tell the cost of a limit with cost: after. Such a limit denies nothing here.");
     if (tiers && engine->has_parts)
         results_note(results, "A decision log does not tell tiers. The usual rate of each limit is used.");
-    if (engine->refused > 0)
-        results_note(results, "Requests without a valid key or cost are refused (%llu). The first reason: %s.",
-                     (unsigned long long)engine->refused, engine->refusal);
+    if (descriptors && !engine->has_parts)
+        results_note(results, "Only a decision log has descriptors of Envoy. Limits on them count for no other log.");
+    if (engine->refused > 0) results_note(results, "The reason of the first refusal: %s.", engine->refusal);
     if (engine->unknown_parts > 0)
         results_note(results,
                      "Some parts of decisions have a limit that the rules do not have (%llu). They do not count.",
@@ -502,6 +503,7 @@ bool results_fill(struct results *results, const struct engine *engine, struct s
     report->whole_seconds = engine->whole_seconds;
     report->spread = engine->options.spread;
     report->begun_known = engine->begun_known;
+    report->at_ends = engine->at_ends;
     report->requests = engine->requests;
     report->denied = engine->denied;
     report->exempt = engine->exempt;

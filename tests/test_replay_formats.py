@@ -150,3 +150,33 @@ def test_a_shuffled_minute_is_sorted_and_what_comes_later_is_counted(tmp_path, e
     log.write_text(head + "".join(moved))
     found = report(log, *LIMIT)
     assert found["log"]["late_lines"] == 1 and found["requests"]["total"] == 7999
+
+
+@pytest.mark.parametrize("name, noted", [("envoy", False), ("haproxy", False), ("traefik", False), ("decisions", False),
+                                         ("nginx-json", False), ("combined", True)])
+def test_only_times_of_the_end_without_a_duration_are_noted(tmp_path, name, noted):
+    log = write_log(tmp_path / "access.log", "--lines", 50, "--format", name)
+    assert any("No durations were subtracted" in note for note in report(log, *LIMIT)["notes"]) == noted
+
+
+def test_a_log_with_durations_in_some_lines_only_says_so(tmp_path):
+    log = tmp_path / "access.log"
+    log.write_text('{"ts": 1796112001.5, "ip": "192.0.2.1", "duration_ms": 1500}\n{"ts": 1796112001.5, "ip": "192.0.2.1"}\n')
+    found, whole = verdicts(tmp_path, log, "--limit", "1/min")
+    assert [(v.time, v.verdict) for v in found] == [("1796112000.000000", "allowed"), ("1796112001.500000", "denied")]
+    assert "Some lines have no duration. They count at the end of their request." in whole["notes"]
+
+
+def test_limits_on_descriptors_say_that_an_access_log_has_none(tmp_path):
+    (tmp_path / "rules.yaml").write_text("domain: shop\ndescriptors:\n- key: path\n  rate_limit: { unit: minute, requests_per_unit: 1 }\n")
+    notes = [report(write_log(tmp_path / name, "--lines", 5, "--format", name), "--config", tmp_path / "rules.yaml")["notes"]
+             for name in ("combined", "decisions")]
+    assert [any("descriptors of Envoy" in note for note in some) for some in notes] == [True, False]
+
+
+def test_a_request_that_too_many_limits_match_is_refused_and_the_reason_is_shown(tmp_path):
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("limits:\n" + "".join(f"- {{ name: l{i}, rate: 1/s }}\n" for i in range(65)))
+    whole = report(write_log(tmp_path / "log", "--lines", 5), "--config", rules)
+    assert whole["requests"]["refused"] == 5
+    assert "The reason of the first refusal: more than 64 limits match the request." in whole["notes"]

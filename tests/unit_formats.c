@@ -399,6 +399,7 @@ static void errors_name_the_place_and_the_correct_form(void **state) {
         {{.maps = maps + 1, .n_maps = 1}, "--field adress=x: write NAME=FIELD. NAME is time, ip"},
         {{.maps = maps + 2, .n_maps = 1}, "--field ip: write NAME=FIELD."},
         {{.format = "combined", .maps = maps + 3, .n_maps = 1}, "--field ip=x: the format combined has no such field"},
+        {{.format = "combined", .time_field = "x"}, "--time x: the format combined has no such field"},
         {{.format = "w3c"}, "w3c: the first lines have no line #Fields:"},
         {{.format = "csv"}, "csv: none of the first lines has names of columns, with a time"},
         {{0}, "the format of these lines is not known. Name it with --format, or paste the format string"},
@@ -411,6 +412,10 @@ static void errors_name_the_place_and_the_correct_form(void **state) {
         if (strncmp(why, cases[i].error, strlen(cases[i].error)) != 0) fail_msg("%s\nnot %s", why, cases[i].error);
     }
     assert_null(format_new(&(struct format_options){0}, lines, 0, why, sizeof why));
+    const struct rules_text object = {"{\"at\": 1796112000}", 18};
+    assert_null(format_new(&(struct format_options){0}, &object, 1, why, sizeof why));
+    assert_string_equal(
+        why, "these objects have no time under a usual name. Name its field with --time, such as --time .created");
 }
 
 static size_t lacks(const struct format_options *options, const char *line, char *list, size_t room) {
