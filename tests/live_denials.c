@@ -251,10 +251,12 @@ static void own_settlement_is_seen_at_once(void **state) {
     open_with(STEADY_SECOND, VALID, NULL);
     assert_int_equal(steady_decide_sync(rig.throttler, &call, &r), 0);
     assert_true(r.success);
+    steady_reservation *reservation = r.reservation;
     assert_false(ask("k", CAPACITY).success);
     assert_int_equal(ask("k", CAPACITY).source, STEADY_FROM_MEMORY);
-    const steady_settlement settlement = {.reservation = r.reservation, .actual = 0, .store = rig.store};
+    const steady_settlement settlement = {.reservation = reservation, .actual = 0, .store = rig.store};
     assert_int_equal(steady_settle_sync(&settlement, &r), 0);
+    steady_reservation_free(&reservation);
     assert_true(ask("k", CAPACITY).success);
 }
 
@@ -314,19 +316,47 @@ static void calls_that_wait_for_a_silent_server_end_at_their_deadline(void **sta
 static void waiting_call_can_be_cancelled(void **state) {
     struct tally tally = {0};
     uint64_t ids[10];
+    void *data[10];
     (void)state;
     open_with(STEADY_SECOND, VALID, &rig.loop);
     leak_one();
     for (int i = 0; i < 10; i++) {
         const steady_call call = {.key = "k", .key_len = 1, .amount = 1};
-        assert_int_equal(steady_decide(rig.throttler, &call, count_result, expect_result(&tally), &ids[i]), 0);
+        data[i] = expect_result(&tally);
+        assert_int_equal(steady_decide(rig.throttler, &call, count_result, data[i], &ids[i]), 0);
     }
     tally.submitted = 8;
     assert_int_equal(steady_cancel(rig.throttler, ids[5]), 0);
     assert_int_equal(steady_cancel(rig.throttler, ids[0]), 0); /* the others wait for its reply */
+    free(data[5]);
+    free(data[0]);
     run_until_done(rig.poller, &tally, STEADY_SECOND);
     assert_int_equal(tally.verdicts, 8);
     assert_int_equal(steady_cancel(rig.throttler, ids[5]), STEADY_NOT_IN_FLIGHT);
+}
+
+/* One has its answer and waits for the loop, one waits for the reply of the first. */
+static void decisions_without_a_request_can_expire(void **state) {
+    struct tally tally = {0};
+    uint64_t ids[3];
+    (void)state;
+    open_with(STEADY_SECOND, VALID, &rig.loop);
+    leak_one();
+    server_freeze(&rig.server);
+    for (int i = 0; i < 3; i++) {
+        const steady_call call = {.key = "k", .key_len = 1, .amount = i < 2 ? 1 : CAPACITY};
+        assert_int_equal(steady_decide(rig.throttler, &call, count_result, expect_result(&tally), &ids[i]), 0);
+    }
+    assert_int_equal(steady_expire(rig.throttler, ids[2]), 0);
+    assert_int_equal(steady_expire(rig.throttler, ids[1]), 0);
+    run_for(rig.poller, 5 * MS);
+    assert_int_equal(tally.called, 2);
+    server_thaw(&rig.server);
+    run_until_done(rig.poller, &tally, STEADY_SECOND);
+    assert_int_equal(tally.called, 3);
+    assert_int_equal(tally.verdicts, 2);
+    assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], 1);
+    assert_int_equal(ask("other", 1).error, 0);
 }
 
 static void store_closed_meanwhile_ends_waiting_calls(void **state) {
@@ -357,6 +387,7 @@ int main(void) {
         WITH_RIG(calls_that_fit_only_without_those_in_flight_wait_for_them),
         WITH_RIG(calls_that_wait_for_a_silent_server_end_at_their_deadline),
         WITH_RIG(waiting_call_can_be_cancelled),
+        WITH_RIG(decisions_without_a_request_can_expire),
         WITH_RIG(store_closed_meanwhile_ends_waiting_calls),
     };
     return cmocka_run_group_tests_name("denials", tests, NULL, NULL);

@@ -451,7 +451,9 @@ static void inflight_open_later(struct steady__inflight *inflight, steady_us wai
     const steady_us when = steady__loop_now(&inflight->loop) + wait;
     if (inflight->opens_at != 0 && inflight->opens_at <= when) return;
     inflight->opens_at = when;
-    if (inflight->alarm.set && inflight->alarm.due > when) inflight_stop_alarm(inflight);
+    if (!inflight->alarm.set || inflight->alarm.due <= when) return;
+    inflight_stop_alarm(inflight);
+    inflight_set_alarm(inflight);
 }
 
 /* Whether a call has to wait at a gate. */
@@ -1133,7 +1135,7 @@ bool steady__inflight_cancel(struct steady__inflight *inflight, uint64_t id) {
 bool steady__inflight_expire(struct steady__inflight *inflight, uint64_t id) {
     struct pending *pending = inflight_find(inflight, id);
     if (pending == NULL) return false;
-    if (pending->error != 0 || pending->expired) return true; /* it is ending */
+    if (pending->error != 0 || pending->expired || pending->is_remembered) return true; /* it is ending */
     pending->expired = true;
     pending->deadline = steady__loop_now(&inflight->loop);
     steady__list_remove(&pending->place);
