@@ -632,8 +632,8 @@ static void report_words_note_limit(const struct report_limit *limit, struct rep
     if (estimated) report_words_say(to, "Counts with a ~ are estimates, because the list had no room for all values.");
     if (limit->limit->n_tiers > 0 && limit->has_verdicts)
         report_words_say(
-            to, "The limit has tiers. The needed bursts and the suggestion are at its usual rate; the verdicts "
-                "are at the rate of each tier.");
+            to, "The limit has tiers. The verdicts and the needed bursts are at the rate of each tier; a suggestion "
+                "is one limit for all tiers.");
 }
 
 void report_notes(const struct report *report, const struct report_limit *limit, struct report_sentences *to) {

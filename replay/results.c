@@ -195,8 +195,9 @@ static uint64_t results_half(struct tally *tally, uint64_t denied) {
 
 /* ---- Limits ---- */
 
+/* Without those that the log does not tell. */
 static void results_fill_statuses(struct results *results, struct report_list *list, const uint32_t *counts) {
-    bool used[ENGINE_STATUSES] = {false};
+    bool used[ENGINE_STATUSES] = {true};
     for (list->n = 0; list->n < REPORT_TOP; list->n++) {
         struct report_count *count = &list->items[list->n];
         size_t most = 0;
@@ -206,8 +207,8 @@ static void results_fill_statuses(struct results *results, struct report_list *l
         used[most] = true;
         char text[8];
         const int len = snprintf(text, sizeof text, "%zu", most);
-        *count = (struct report_count){.n = counts[most]};
-        if (most > 0) count->name = results_text(results, (struct rules_text){text, (size_t)len});
+        *count = (struct report_count){.name = results_text(results, (struct rules_text){text, (size_t)len}),
+                                       .n = counts[most]};
     }
 }
 

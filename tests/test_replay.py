@@ -205,6 +205,8 @@ def test_a_duration_is_subtracted_unless_the_time_is_that_of_the_end(tmp_path):
                "--field", "path=uri", "--limit", "1/s")
     assert only(report(*options))["denied"] == 4  # five begin at once
     assert only(report(*options, "--at", "end"))["denied"] == 0
+    assert [b"at the end of a request" in b" ".join(replay(*options, *more).stdout.split())
+            for more in ((), ("--at", "end"))] == [False, True]
     assert report(*options)["log"]["late_lines"] == 0
 
 
@@ -215,6 +217,8 @@ def test_a_decision_log_without_rules_has_the_limits_that_it_names(tmp_path):
     log = write(tmp_path / "log", "".join(decision(i, "a", 1) + (decision(i, "b", 3) if i % 2 == 0 else "") for i in range(20)))
     found = report(log, "--limit", "10/min")
     assert [(limit["name"], limit["requests"], limit["denied"]) for limit in found["limits"]] == [("a", 20, 7), ("b", 10, 6)]
+    assert [limit["by_status"] for limit in found["limits"]] == [[], []]  # it has no status of a response
+    assert b"at the end of a request" not in replay(log, "--limit", "10/min").stdout  # but the time of the decision
 
 
 def test_hashed_keys_show_no_key_anywhere(tmp_path):
