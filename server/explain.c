@@ -42,11 +42,10 @@ static bool explain_read_fields(struct explain *explain, const json_t *list, cha
     if (list != NULL && !json_is_array(list)) return explain_fail(explain, what, NULL);
     if (json_array_size(list) > EXPLAIN_FIELDS_MOST)
         return explain_fail(explain, "there are more than 100 of them", NULL);
-    json_array_foreach(
-        (json_t *)list, i,
-        value) if (!json_is_string(value) ||
-                   !explain_split(&fields[(*n)++], value, separator)) return explain_fail(explain, what,
-                                                                                          json_string_value(value));
+    json_array_foreach((json_t *)list, i, value) {
+        if (!json_is_string(value) || !explain_split(&fields[(*n)++], value, separator))
+            return explain_fail(explain, what, json_string_value(value));
+    }
     return true;
 }
 

@@ -7,11 +7,11 @@
 
 bool explain_text_option(json_t *request, int option, const char *value) {
     static const struct {
-        int option;
         const char *member;
+        int option;
         bool list;
-    } options[] = {{'r', "request", false}, {'o', "host", false},   {'i', "ip", false},
-                   {'H', "headers", true},  {'d', "domain", false}, {'e', "entries", true}};
+    } options[] = {{"request", 'r', false}, {"host", 'o', false},   {"ip", 'i', false},
+                   {"headers", 'H', true},  {"domain", 'd', false}, {"entries", 'e', true}};
     size_t i = 0;
     while (i < sizeof options / sizeof options[0] && options[i].option != option)
         i++;
@@ -119,8 +119,9 @@ static void explain_text_print_answer(const json_t *answer) {
     if (strcmp(source, "local") == 0)
         printf(", by the local share, because the store has no verdict: %s", explain_text_of(answer, "error"));
     printf("\n");
-    json_object_foreach(json_object_get(answer, "fields"), name, value)
+    json_object_foreach(json_object_get(answer, "fields"), name, value) {
         printf("  %s: %s\n", name, json_string_value(value));
+    }
 }
 
 void explain_text_print(const json_t *document) {
