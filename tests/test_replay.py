@@ -291,6 +291,27 @@ def test_against_tells_whose_verdicts_change(tmp_path):
     assert found["gone"] is None
 
 
+def test_against_denies_what_the_other_rules_deny_alone(tmp_path):
+    log = busy_log(tmp_path)
+    old = write(tmp_path / "old.yaml", "limits: [{ name: a, rate: 10/min }, { name: b, key: ip+path, rate: 2/min, block: 30s }]")
+    new = write(tmp_path / "new.yaml", "limits: [{ name: b, key: ip+path, rate: 5/min }, { name: a, rate: 20/min, burst: 10 }]")
+    alone = {limit["name"]: limit for limit in report(log, "--config", new)["limits"]}
+    for limit in report(log, "--config", old, "--against", new)["limits"]:
+        against, there = limit["against"], alone[limit["name"]]
+        assert (against["denied"], against["keys_denied"]) == (there["denied"], there["keys_denied"])
+        assert against["keys_denied"] == limit["keys_denied"] + against["newly_denied"] - against["no_longer_denied"]
+
+
+def test_a_timeline_has_each_request_once(tmp_path):
+    for name, seconds in (("short", range(30)), ("day", range(0, 86400, 100)), ("years", range(0, 10**8, 10**5))):
+        log = write(tmp_path / name, "".join(line(second) * 2 for second in seconds))
+        timeline = only(report(log, "--limit", "1/h"))["timeline"]
+        limit = only(report(log, "--limit", "1/h"))
+        assert sum(timeline["requests"]) == limit["requests"] == 2 * len(seconds)
+        assert sum(timeline["denied"]) == limit["denied"] >= len(seconds)
+        assert len(timeline["requests"]) <= 240
+
+
 # ---- Ctrl-C, the terminal, and memory ----
 
 
@@ -368,6 +389,20 @@ def test_idle_keys_are_forgotten_and_their_needs_count(tmp_path):
     assert limit["keys"] == n and limit["keys_forgotten"] > n / 2
     assert limit["keys_merged"] == limit["denied"] == 0
     assert limit["at_this_rate"]["needed"]["max"] == 2
+
+
+def test_forgetting_idle_keys_changes_no_verdict(tmp_path):
+    n, random_ = 60_000, random.Random(3)
+    log = write(tmp_path / "log", "".join(
+        line(i // 20, f"10.{i // 62500}.{i // 250 % 250}.{i % 250}") + line(i // 20, f"192.0.2.{random_.randrange(90)}")
+        for i in range(n)))
+    rules = write(tmp_path / "rules.yaml", "limits: [{ name: a, rate: 10/min, burst: 3, block: 20s }]")
+    runs = []
+    for memory in ("4M", "160M"):
+        found = only(report(log, "--config", rules, "--memory", memory, "--verdicts", tmp_path / memory))
+        runs.append((found["keys_forgotten"] > 0, found["keys_merged"], found["denied"] > n / 4))
+    assert runs == [(True, 0, True), (False, 0, True)]
+    assert (tmp_path / "4M").read_bytes() == (tmp_path / "160M").read_bytes()
 
 
 @pytest.mark.sanitizers
