@@ -70,6 +70,14 @@ def test_it_loads_without_an_error_and_shows_the_rules(page, rules):
     assert page.errors == []
 
 
+def test_it_says_how_many_limits_it_does_not_show(page, served, rules):
+    assert page.run("document.querySelector('#limits-hint').textContent").strip() == ""
+    rules.write_text("limits:\n" + "".join(f"  - {{ name: l{n}, rate: 1/s }}\n" for n in range(250)))
+    served.admin("POST", "/admin/reload")
+    page.wait("document.querySelector('#limits-hint').textContent === '200 of 250 are shown; /metrics has all'")
+    assert page.run("document.querySelector('#limits').children.length") == 200
+
+
 def test_it_shows_live_figures_while_traffic_runs(page, served):
     stop = threading.Event()
 
