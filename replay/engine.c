@@ -44,6 +44,10 @@ static bool engine_add_limit(struct engine_side *side, const struct rules_limit 
     struct engine_limit *to = &side->limits[side->n_limits];
     struct rules_memory *memory = side->engine->memory;
     steady_message reason;
+    if (limit->n_rates > UINT8_MAX) {
+        snprintf(why, room, "the limit %s has more than %d rates", limit->name, UINT8_MAX);
+        return false;
+    }
     to->limit = limit;
     to->twin = SIZE_MAX;
     to->rates = memory_take(memory, limit->n_rates * sizeof *to->rates);
@@ -580,12 +584,13 @@ static bool engine_add_side(struct engine *engine, const struct rules *rules, si
     const size_t n = engine->options.by_name ? ENGINE_NAMED_MOST : rules->n_limits;
     side->engine = engine;
     side->rules = rules;
-    side->limits = calloc(n + 1, sizeof *side->limits);
-    if (side->limits == NULL || n >= UINT16_MAX) {
-        snprintf(why, room, "out of memory, or too many limits");
+    engine->n_sides++;
+    if (n >= UINT16_MAX) {
+        snprintf(why, room, "there are more than %d limits", UINT16_MAX - 1);
         return false;
     }
-    engine->n_sides++;
+    side->limits = calloc(n + 1, sizeof *side->limits);
+    if (side->limits == NULL) return false; /* engine_new said that memory is out */
     for (size_t i = 0; i < rules->n_limits; i++)
         if (!engine_add_limit(side, &rules->limits[i], why, room)) return false;
     const struct keys_options options = {.memory = memory, .n_limits = n, .forget = engine_forget, .data = side};

@@ -330,6 +330,7 @@ static void replay_read(struct replay *replay) {
     }
     engine_end(replay->engine);
     progress_end(&progress);
+    signal(SIGINT, SIG_DFL); /* the report is the rest */
 }
 
 /* ---- The report ---- */

@@ -221,6 +221,26 @@ def test_a_decision_log_without_rules_has_the_limits_that_it_names(tmp_path):
     assert b"at the end of a request" not in replay(log, "--limit", "10/min").stdout  # but the time of the decision
 
 
+def test_the_address_is_that_of_trusted_proxies(tmp_path):
+    rows = [("10.0.0.1", "198.51.100.1, 192.0.2.1"), ("10.0.0.1", "192.0.2.2, 10.0.0.9"), ("192.0.2.3", "192.0.2.4"), ("10.0.0.1", "-")]
+    log = write(tmp_path / "log", "".join(
+        f'{peer} [{moment_of(i)}] "GET / HTTP/1.1" 200 "{forwarded}"\n' for i, (peer, forwarded) in enumerate(rows)))
+    options = ("--format", '$remote_addr [$time_local] "$request" $status "$http_x_forwarded_for"', "--verdicts", tmp_path / "verdicts")
+    for trusted, keys in (("trusted: [10.0.0.0/8]", ["192.0.2.1", "192.0.2.2", "192.0.2.3", "10.0.0.1"]),
+                          ("", [peer for peer, _ in rows])):
+        rules = write(tmp_path / "rules.yaml", f"{trusted}\nlimits: [{{ name: a, rate: 5/s }}]")
+        replay(log, "--config", rules, *options)
+        with open(tmp_path / "verdicts", newline="") as file:
+            assert [row["key"] for row in csv.DictReader(file)] == keys
+
+
+def test_a_field_that_the_format_lacks_is_told(tmp_path):
+    log = write(tmp_path / "log", line() * 3)
+    rules = write(tmp_path / "rules.yaml", "trusted: [10.0.0.0/8]\nlimits: [{ name: a, rate: 5/s, key: header:x-key+cookie:sid }]")
+    notes = [note for note in report(log, "--config", rules)["notes"] if "field" in note]
+    assert len(notes) == 2 and "x-key" in notes[0] and "cookie" in notes[1].lower()
+
+
 def test_hashed_keys_show_no_key_anywhere(tmp_path):
     log = write(tmp_path / "log", line(address="203.0.113.77") * 9 + "203.0.113.77 is bad\n")
     verdicts, page = tmp_path / "verdicts", tmp_path / "page.html"
