@@ -23,7 +23,9 @@ static size_t format_escape_backslash(char *out, const char *at, const char *end
     static const char letters[] = "nrtbfv0\"\\/'", bytes[] = "\n\r\t\b\f\v\0\"\\/'";
     const int byte = end - at >= 4 && at[1] == 'x' ? format_escape_byte(at + 2, end) : -1;
     const char *letter = end - at >= 2 && at[1] != '\0' ? strchr(letters, at[1]) : NULL;
-    *out = byte >= 0 ? (char)byte : letter != NULL ? bytes[letter - letters] : '\\';
+    *out = '\\';
+    if (letter != NULL) *out = bytes[letter - letters];
+    if (byte >= 0) *out = (char)byte;
     return byte >= 0 ? 4 : letter != NULL ? 2 : 1;
 }
 
@@ -78,7 +80,12 @@ struct rules_text format_escape_undo(char *out, struct rules_text raw, enum form
         case ESCAPE_JSON: at += format_escape_json(&out, at, end); break;
         case ESCAPE_PLUS: *out++ = ' ', at++; break;
         case ESCAPE_DOUBLED: *out++ = '"', at += end - at >= 2 && at[1] == '"' ? 2 : 1; break;
-        default: *out++ = byte < 0 ? mark : (char)byte, at += byte < 0 ? 1 : 3; break;
+        default:
+            *out = mark;
+            if (byte >= 0) *out = (char)byte;
+            out++;
+            at += byte < 0 ? 1 : 3;
+            break;
         }
     }
     if (at < end) memcpy(out, at, (size_t)(end - at));

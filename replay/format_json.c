@@ -103,7 +103,8 @@ static struct format_json_node *format_json_path(struct format_json *json, const
         if (!bracket && *at != '.') break;
         if (bracket) {
             at = strchr(at, '[') + 1;
-            const char quote = *at == '"' ? *at++ : ']';
+            const char quote = *at == '"' ? '"' : ']';
+            at += quote == '"';
             const char *close = strchr(at, quote);
             const size_t len = close == NULL ? 0 : (size_t)(close - at);
             if (close == NULL || (quote == '"' && close[1] != ']') ||
@@ -231,7 +232,7 @@ static bool format_json_array(struct format_json *json, struct format_json_node 
 }
 
 static bool format_json_value(struct format_json *json, struct format_json_node *node, unsigned depth) {
-    struct rules_text text;
+    struct rules_text text = {0};
     format_json_blanks(json);
     if (json->at == json->end) return format_json_fault(json, "the line ends too early");
     if (depth == DEPTH_MAX) return format_json_fault(json, "objects are nested too deeply");
@@ -463,7 +464,7 @@ static bool format_json_add_headers(struct format_json *json) {
             char *path = memory_take(format->memory, lead + len + 1);
             if (path == NULL) return false;
             memcpy(path, format_json_headers[k], lead);
-            memcpy(path + lead, name, len);
+            memcpy(path + lead, name, len + 1);
             struct format_json_node *node = format_json_own(json, path);
             if (node != NULL) node->header = name;
         }

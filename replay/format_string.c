@@ -309,8 +309,8 @@ static char *format_string_copy(struct format_string_source *source, const char 
     const size_t lead = strlen(before);
     char *copy = memory_take(source->string->format->memory, lead + len + 1);
     if (copy == NULL) return NULL;
-    memcpy(copy, before, lead);
-    memcpy(copy + lead, bytes, len);
+    for (size_t i = 0; i < lead + len; i++)
+        copy[i] = *(i < lead ? before + i : bytes + (i - lead));
     return copy;
 }
 
@@ -393,7 +393,8 @@ static bool format_string_percent(struct format_string_source *source) {
     struct format_string *string = source->string;
     const size_t begin = source->at++;
     char *inner = NULL;
-    while (source->at < text->len && memchr("<>!,0123456789", text->bytes[source->at], 14) != NULL)
+    while (source->at < text->len && text->bytes[source->at] != '\0' &&
+           strchr("<>!,0123456789", text->bytes[source->at]) != NULL)
         source->at++;
     if (source->at < text->len && text->bytes[source->at] == '{') {
         const char *close = memchr(text->bytes + source->at, '}', text->len - source->at);
@@ -403,7 +404,7 @@ static bool format_string_percent(struct format_string_source *source) {
         source->at = (size_t)(close - text->bytes) + 1;
     }
     if (source->at + 2 < text->len && text->bytes[source->at] == '^') source->at += 2; /* %^FB, %{}^ti, %{}^to */
-    const char letter = source->at < text->len ? text->bytes[source->at] : '\0';
+    const char letter = text->bytes[source->at];                                       /* NUL at its end */
     const bool caret = source->at > 1 && text->bytes[source->at - 2] == '^';
     if (letter == '\0' || (!caret && strchr(known, letter) == NULL))
         return format_string_error(source, begin,
@@ -484,13 +485,13 @@ static void format_string_put(struct format_string_text *text, char byte, size_t
 /* Copies a text in quotes, or up to `end`. Returns where it ends, NULL if a quote is not closed. */
 static const char *format_string_unquote(struct format_string_text *text, const char *all, const char *at, char quote) {
     for (; *at != '\0' && *at != quote; at++) {
-        const char next = at[0] == '\\' ? at[1] : '\0';
-        if (next == '"' || next == '\'' || next == '\\')
-            at++;
-        else if (next == 't') {
+        const bool escape = *at == '\\';
+        const char next = at[1];
+        if (escape && next == 't') {
             format_string_put(text, '\t', (size_t)(at++ - all));
             continue;
         }
+        if (escape && (next == '"' || next == '\'' || next == '\\')) at++;
         format_string_put(text, *at, (size_t)(at - all));
     }
     if (quote == '\0') return at;
@@ -580,7 +581,8 @@ bool format_string_make(struct format *format, const struct format_kind *kind, c
     source.text.columns = memory_take(format->memory, (len + 1) * sizeof *source.text.columns);
     source.literal = memory_take(format->memory, len + 1);
     if (string != NULL) string->steps = memory_take(format->memory, (len + 1) * sizeof *string->steps);
-    if (source.text.bytes == NULL || source.text.columns == NULL || source.literal == NULL || string->steps == NULL) {
+    if (string == NULL || source.text.bytes == NULL || source.text.columns == NULL || source.literal == NULL ||
+        string->steps == NULL) {
         snprintf(why, room, "out of memory");
         return false;
     }

@@ -11,7 +11,10 @@
 
 /* ---- When a format is made ---- */
 
-static char format_use_fold(char c) { return c == '_' ? '-' : c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c; }
+static int format_use_fold(char c) {
+    if (c == '_') return '-';
+    return c >= 'A' && c <= 'Z' ? c | 0x20 : c;
+}
 
 bool format_use_alike(const char *a, size_t a_len, const char *b, size_t b_len) {
     if (a_len != b_len) return false;
@@ -176,6 +179,11 @@ __attribute__((noinline)) static bool format_use_fault(struct format *format, co
 
 static bool format_use_unknown(struct rules_text text) {
     return text.len == 0 || (text.len == 1 && text.bytes[0] == '-');
+}
+
+static struct rules_text format_use_known(struct rules_text text) {
+    if (format_use_unknown(text)) text.len = 0;
+    return text;
 }
 
 __attribute__((noinline)) static bool format_use_time(struct format *format, const struct format_use *use,
@@ -371,8 +379,8 @@ static bool format_use_one(struct format *format, const struct format_use *use, 
         if (!format_use_unknown(text)) record->method = text;
         break;
     case ROLE_TARGET: format_use_target(format, text); break;
-    case ROLE_PATH: format->path = format_use_unknown(text) ? (struct rules_text){0} : text; break;
-    case ROLE_QUERY: format->query = format_use_unknown(text) ? (struct rules_text){0} : text; break;
+    case ROLE_PATH: format->path = format_use_known(text); break;
+    case ROLE_QUERY: format->query = format_use_known(text); break;
     case ROLE_HOST:
         if (!format_use_unknown(text)) record->host = text;
         break;

@@ -21,8 +21,6 @@
 
 enum { INPUT_ROOM = 256 * 1024, MAGIC_LEN = 6 };
 
-extern char **environ;
-
 struct input_magic {
     const char *program;
     size_t len;
@@ -245,13 +243,14 @@ static void input_fill(struct input *input) {
         input->begin = 0;
     }
     if (input->end == input->room) {
-        char *more = realloc(input->buffer, input->room * 2);
+        const size_t room = 2 * input->room;
+        char *more = room == 0 ? NULL : realloc(input->buffer, room);
         if (more == NULL) {
             input_end(input, ENOMEM);
             return;
         }
         input->buffer = more;
-        input->room *= 2;
+        input->room = room;
     }
     const ssize_t n = input_read_fd(input->fd, input->buffer + input->end, input->room - input->end);
     if (n <= 0) {

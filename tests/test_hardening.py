@@ -68,7 +68,7 @@ def test_stacks_and_buffers_are_guarded(built):
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="a note of x86-64")
 def test_jump_targets_are_checked():
-    notes = {path: output("readelf", "-nW", path) for folder in ("src", "server", "rules")
+    notes = {path: output("readelf", "-nW", path) for folder in ("src", "server", "rules", "replay")
              for path in (BUILD / "obj" / folder).rglob("*.o")}
     assert notes
     assert [path.name for path, note in notes.items() if not re.search("IBT.*SHSTK", note)] == []
