@@ -425,10 +425,10 @@ vectors: ## runs FILE=some.jsonl against the C code and the Lua scripts
 	@$(SUB) $(BUILD)/vectors
 	@$(BUILD)/vectors $(FILE)
 
-bench: ## measures against baselines of the same run; prints a table and writes build/bench.json; make bench python: Python only; make bench serve: the daemon only
-	@scripts/setup build bench $(filter serve,$(MAKECMDGOALS))
+bench: ## measures against baselines of the same run; prints a table and writes build/bench.json; make bench python: Python only; make bench serve: the daemon only; make bench replay: replay only
+	@scripts/setup build bench $(if $(filter serve replay,$(MAKECMDGOALS)),serve)
 	@$(SUB) all module $(BUILD)/floor.so $(BENCH)
-	@BUILD=$(BUILD) scripts/bench $(filter python serve,$(MAKECMDGOALS))
+	@BUILD=$(BUILD) scripts/bench $(filter python serve replay,$(MAKECMDGOALS))
 
 check: ## runs gcc and clang with -Werror, clang-tidy, cppcheck, clang-format and shellcheck; prints only findings
 	@scripts/setup build serve test check
