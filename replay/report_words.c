@@ -222,11 +222,21 @@ int64_t report_capacity(const struct report_limit *limit) {
 static const char *const report_words_kinds[] = {"ip",   "header", "cookie", "query",
                                                  "path", "host",   "method", "descriptor"};
 
+/* A field of the log, such as .user.id: no rules file has such a key. */
+static bool report_words_is_field(const struct rules_key *key) {
+    return key->kind == RULES_KEY_HEADER && key->name[0] == '.';
+}
+
 static void report_words_print_key(FILE *to, const struct rules_limit *limit) {
     if (limit->n_keys == 0) fputs("ip", to);
     for (size_t i = 0; i < limit->n_keys; i++) {
         const struct rules_key *key = &limit->keys[i];
-        fprintf(to, "%s%s%s", i > 0 ? "+" : "", key->hashed ? "hash:" : "", report_words_kinds[key->kind]);
+        fprintf(to, "%s%s", i > 0 ? "+" : "", key->hashed ? "hash:" : "");
+        if (report_words_is_field(key)) {
+            fputs(key->name, to);
+            continue;
+        }
+        fputs(report_words_kinds[key->kind], to);
         if (key->name != NULL) fprintf(to, ":%s", key->name);
         if (key->kind == RULES_KEY_IP && key->prefix != 64 && key->prefix != 0) fprintf(to, "/%u", key->prefix);
     }
@@ -326,6 +336,8 @@ static void report_words_print_match(FILE *to, const struct rules_conditions *ma
 }
 
 bool report_rule_is_whole(const struct rules_limit *limit) {
+    for (size_t i = 0; i < limit->n_keys; i++)
+        if (report_words_is_field(&limit->keys[i])) return false;
     return limit->n_tiers == 0 && limit->n_exempt == 0 && !limit->of_domain;
 }
 

@@ -180,3 +180,26 @@ def test_a_request_that_too_many_limits_match_is_refused_and_the_reason_is_shown
     whole = report(write_log(tmp_path / "log", "--lines", 5), "--config", rules)
     assert whole["requests"]["refused"] == 5
     assert "The reason of the first refusal: more than 64 limits match the request." in whole["notes"]
+
+
+HEADERS = {"nginx-json": (), "caddy": (), "envoy-json": (), "traefik": (), "csv": ("--field", "header:x-api-key=api_key"),
+           "tsv": ("--field", "header:X-API-Key=api_key")}
+
+
+def test_a_header_is_found_in_each_format_that_has_it(tmp_path):
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("limits:\n- { name: api, match: { path: /api/*, host: shop.example }, key: header:x-api-key, rate: 6/min }\n")
+    found = [verdicts(tmp_path, write_log(tmp_path / name, *TRAFFIC, "--whole-seconds", "--format", name), "--config", rules,
+                      *options)[0] for name, options in HEADERS.items()]
+    assert all(each == found[0] for each in found)
+    denied = {verdict.key for verdict in found[0] if verdict.verdict == "denied"}
+    assert len(denied) > 20 and all(key.startswith("key-") for key in denied)
+
+
+def test_a_field_of_json_is_a_key_and_no_rule_is_suggested_for_it(tmp_path):
+    log = write_log(tmp_path / "log", *TRAFFIC, "--format", "caddy")
+    found = [report(log, "--key", key, "--limit", "6/min", "--suggest", "99%")["limits"][0]
+             for key in ("header:x-api-key", ".request.headers.X-Api-Key")]
+    assert found[1]["key"] == ".request.headers.X-Api-Key" and found[1]["suggestion"]["rule"] is None
+    assert found[1]["suggestion"]["limit"]["burst"] > 0 and "key: header:x-api-key," in found[0]["suggestion"]["rule"]
+    assert {top["key"] for top in found[0]["top_denied"]} & {top["key"] for top in found[1]["top_denied"]}
