@@ -380,22 +380,23 @@ static void inflight_learn_bucket(struct steady__inflight *inflight, const char 
 static void inflight_learn(struct steady__inflight *inflight, const struct pending *pending,
                            const steady_result *result) {
     const struct steady__call *call = &pending->call;
-    struct steady__observed observed = {.sent = pending->sent,
-                                        .came = steady__denials_now(),
-                                        .denied = !result->success,
-                                        .valid = inflight->memory.valid};
-    if (call->group == NULL && call->verb == STEADY__CONSUME) {
+    const struct steady__group *group = call->verb == STEADY__CONSUME_ALL ? call->group : NULL;
+    struct steady__observed observed = {
+        .sent = pending->sent, .came = steady__denials_now(), .valid = inflight->memory.valid};
+    if (call->verb == STEADY__CONSUME) {
         observed.rate = &call->terms->rate;
+        observed.denied = !result->success;
         observed.level = result->level;
         observed.until_next_drop = result->until_next_drop;
         observed.blocked_for = result->blocked_for;
         observed.amount = call->amount;
         inflight_learn_bucket(inflight, call->key, call->key_len, &observed);
     }
-    for (size_t i = 0; call->verb == STEADY__CONSUME_ALL && i < call->group->n; i++) {
-        const struct steady__member *member = &call->group->members[i];
-        const steady_part_result *part = &call->group->results[i];
+    for (size_t i = 0; group != NULL && i < group->n; i++) {
+        const struct steady__member *member = &group->members[i];
+        const steady_part_result *part = &group->results[i];
         observed.rate = member->part.rate;
+        observed.denied = !part->success;
         observed.level = part->level;
         observed.until_next_drop = part->until_next_drop;
         observed.blocked_for = part->blocked_for;
