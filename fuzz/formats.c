@@ -64,7 +64,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len) {
                                            .n_maps = strchr(map, '=') != NULL,
                                            .wanted = wanted,
                                            .n_wanted = map[0] == '\0' ? 3 : 4};
-    struct rules_text lines[LINES_MAX];
+    struct rules_text lines[LINES_MAX] = {{0}};
     size_t n = 0;
     for (; at < end && n < LINES_MAX; n++) {
         const struct rules_text line = next_line(&at, end);

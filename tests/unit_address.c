@@ -111,7 +111,7 @@ static void an_ipv4_address_is_what_inet_pton_reads(void **state) {
             chance = chance * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
             const unsigned drawn = (unsigned)(chance >> 33);
             const char *number = numbers[drawn % 64 < 50 ? drawn % 4 : drawn % COUNT(numbers)];
-            const char *end = part == 3 ? "" : drawn / 64 % 40 == 0 ? "..." + drawn / 64 / 40 % 4 : ".";
+            const char *end = part == 3 ? "" : drawn / 64 % 40 == 0 ? &"..."[drawn / 64 / 40 % 4] : ".";
             len += (size_t)snprintf(text + len, sizeof text - len, "%s%s", number, end);
         }
         struct steady__address address;
