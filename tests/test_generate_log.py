@@ -51,7 +51,7 @@ def test_half_an_hour_has_all_kinds_of_clients():
 
 
 def test_disorder_moves_lines_and_changes_none():
-    in_order, moved = log("--hours", 0.2), log("--hours", 0.2, "--disorder")
+    in_order, moved = log("--hours", 0.1), log("--hours", 0.1, "--disorder")
     assert in_order != moved and sorted(in_order.splitlines()) == sorted(moved.splitlines())
     found = times(moved)
     behind = [(latest - time).total_seconds() for latest, time in zip(accumulate(found, max), found)]
