@@ -388,6 +388,8 @@ static int replay_report(struct replay *replay) {
     }
     if (replay_write(replay) != RIGHT) return WRONG;
     if (replay_interrupted) return INTERRUPTED;
+    if (command->share > 0 && series_error(replay->series) != NULL)
+        return replay_complain("--suggest: %s", series_error(replay->series));
     if (sources_failed(replay->sources) > 0) return WRONG;
     const uint64_t lines = report->lines - report->other_lines;
     return 2 * (report->bad_lines + report->late_lines) > lines ? MOST_LINES_BAD : RIGHT;

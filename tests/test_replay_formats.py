@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Replays of the same requests have the same verdicts: in each format, compressed, from several files, out of order."""
 import gzip
+import os
 import random
 import re
 import shutil
@@ -204,3 +205,13 @@ def test_a_field_of_json_is_a_key_and_no_rule_is_suggested_for_it(tmp_path):
     assert found[1]["key"] == ".request.headers.X-Api-Key" and found[1]["suggestion"]["rule"] is None
     assert found[1]["suggestion"]["limit"]["burst"] > 0 and "key: header:x-api-key," in found[0]["suggestion"]["rule"]
     assert {top["key"] for top in found[0]["top_denied"]} & {top["key"] for top in found[1]["top_denied"]}
+
+
+def test_without_room_for_its_file_a_suggestion_fails_and_a_report_says_so(tmp_path, plain):
+    log = plain[0]
+    env = {**os.environ, "TMPDIR": str(tmp_path / "none")}
+    # Requests of many keys fit into memory; those of the key GET do not.
+    wanted = replay(log, "--key", "method", "--suggest", "99%", env=env)
+    assert wanted.returncode == 2 and "--suggest: the temporary file of the requests: No such file" in wanted.stderr.decode()
+    page = replay(log, "--key", "method", *LIMIT, "--json", env=env)
+    assert page.returncode == 0 and "There is no suggestion and no heat map" in page.stdout.decode()
