@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT
+ * Calls that wait at a gate of a remembered bucket, against a fake server: when they go on, and when they end. */
+#include "client.h"
+#include "fake_server.h"
+
+#define LEAK (20 * MS)
+#define SENT(text)                                                                                                     \
+    {FAKE_EXPECT, 1, NULL, 0}, { FAKE_SEND, 0, text, 0 }
+
+/* Full, and the next drop leaks after 5 ms: 10 * 20000 - 15000. */
+#define DENIED ":-185001\r\n"
+#define ALLOWED ":200000\r\n"
+
+static struct fake_server *fake;
+static steady_throttler *fast; /* a drop in 20 ms */
+
+static int tear_down(void **state) {
+    steady_throttler_free(&fast);
+    client_close();
+    if (fake != NULL) fake_stop(fake);
+    fake = NULL;
+    return client_tear_down(state);
+}
+
+/* Then the bucket is remembered, and has had room for one drop since. */
+static void open_on(const struct fake_step *steps, size_t count, steady_us timeout) {
+    struct tally tally = {0};
+    char url[64];
+    fake = fake_start(steps, count);
+    snprintf(url, sizeof url, "redis://127.0.0.1:%d", fake_port(fake));
+    client_open_with(url, (steady_store_options){
+                              .timeout = timeout, .engine = STEADY_ENGINE_SCRIPT, .deny_memory = 10 * STEADY_SECOND});
+    fast = new_throttler(store, 10, LEAK);
+    consume_counted(fast, "k", 1, &tally);
+    run_until_done(poller, &tally, 5 * STEADY_SECOND);
+    assert_int_equal(tally.denied, 1);
+    sleep_us(LEAK);
+}
+
+/* The first call was too early by part of its round trip. No reply opens the gate for the second one. */
+static void call_behind_one_that_was_too_early_is_sent_after_its_wait(void **state) {
+    static const struct fake_step steps[] = {
+        {FAKE_ACCEPT, 0, NULL, 0}, SENT(DENIED),  {FAKE_EXPECT, 1, NULL, 0},      {FAKE_SLEEP, 30, NULL, 0},
+        {FAKE_SEND, 0, DENIED, 0}, SENT(ALLOWED), {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    struct tally first = {0}, second = {0};
+    (void)state;
+    open_on(steps, COUNT(steps), STEADY_SECOND);
+    consume_counted(fast, "k", 1, &first);
+    consume_counted(fast, "k", 1, &second);
+    run_until_done(poller, &second, STEADY_SECOND);
+    assert_int_equal(first.denied, 1);
+    assert_int_equal(second.allowed, 1);
+    assert_true(second.slowest < STEADY_SECOND / 2 + SLACK_OF(second));
+}
+
+#define WITH_CLIENT(test) cmocka_unit_test_setup_teardown(test, client_set_up, tear_down)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        WITH_CLIENT(call_behind_one_that_was_too_early_is_sent_after_its_wait),
+    };
+    return cmocka_run_group_tests_name("gates", tests, NULL, NULL);
+}
