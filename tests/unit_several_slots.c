@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "fake_cluster.h"
+#include "redis/denials.h"
 #include "redis/slot_map.h"
 
 #define LOOK "STEADY.PEEKALL"
@@ -49,6 +50,7 @@ static struct fake_node *low_node, *high_node; /* a and b */
 static unsigned called;
 static steady_result answer;
 static steady_part_result each[8];
+static steady_us deny_memory; /* of the next cluster */
 
 static void remember(const steady_result *result, void *data) {
     (void)data;
@@ -83,7 +85,8 @@ static void open_cluster(steady_us deadline) {
                    0);
     fake_node_says(b, "STEADY.PEEK", "*5\r\n:1\r\n:0\r\n:1000\r\n:0\r\n:0\r\n", 0, 0);
     snprintf(url, sizeof url, "redis://127.0.0.1:%d", fake_node_port(a));
-    client_open_with(url, (steady_store_options){.timeout = timeout, .engine = STEADY_ENGINE_MODULE});
+    client_open_with(
+        url, (steady_store_options){.timeout = timeout, .engine = STEADY_ENGINE_MODULE, .deny_memory = deny_memory});
     const steady_limit limit = {.max_capacity = 10, .drop_recharge = HOUR, .block_duration = 60 * STEADY_SECOND};
     assert_int_equal(steady_throttler_new(&blocks, store, &limit, NULL, NULL), 0);
     struct tally tally = {0};
@@ -94,6 +97,7 @@ static void open_cluster(steady_us deadline) {
 }
 
 static int close_cluster(void **state) {
+    deny_memory = 0;
     steady_throttler_free(&blocks);
     return nodes_tear_down(state);
 }
@@ -832,6 +836,29 @@ static void settle_outlives_its_call(void **state) {
     }
 }
 
+#define FULL ":10\r\n:3000000000\r\n:0\r\n"
+
+/* The bucket was full when it was taken. A server may have made the settle, or may make it later. */
+static void bucket_of_a_lost_settle_is_not_denied_from_memory(void **state) {
+    struct tally tally = {0};
+    (void)state;
+    deny_memory = STEADY__DENY_MEMORY_MAX;
+    open_cluster(SHORT);
+    fake_node_says(low_node, LOOK, allows(5, 1), 0, 0);
+    fake_node_says(low_node, TAKE, "*11\r\n:1\r\n:0\r\n:0\r\n:0\r\n:" NOW "\r\n:1\r\n:1\r\n" FULL ":0\r\n", 0, 0);
+    fake_node_says(low_node, SETTLE, FAKE_SILENCE, 0, 0);
+    fake_node_says(high_node, TAKE, "*11\r\n:0\r\n:0\r\n:0\r\n:900\r\n:" NOW "\r\n:0\r\n:0\r\n" FULL ":900\r\n", 0, 0);
+    ask_both(throttler);
+    assert_heard(low_node, 1, 1, 1);
+    run_for(poller, 2 * SHORT);
+    consume_counted(throttler, HIGH, 1, &tally); /* its denial is remembered */
+    run_until_done(poller, &tally, 5 * STEADY_SECOND);
+    assert_int_equal(tally.last.source, STEADY_FROM_MEMORY);
+    consume_counted(throttler, LOW, 1, &tally);
+    run_until_done(poller, &tally, 5 * STEADY_SECOND);
+    assert_int_not_equal(tally.last.source, STEADY_FROM_MEMORY);
+}
+
 /* ---- Settle and reset ---- */
 
 static steady_reservation *reserve_both(void) {
@@ -976,6 +1003,7 @@ int main(void) {
         WITH_CLUSTER(call_may_be_cancelled_while_the_store_is_closed),
         WITH_CLUSTER(callback_may_close_the_store),
         WITH_CLUSTER(settle_outlives_its_call),
+        WITH_CLUSTER(bucket_of_a_lost_settle_is_not_denied_from_memory),
         WITH_CLUSTER(each_bucket_is_reserved_at_the_moment_of_its_server),
         WITH_CLUSTER(settle_that_changed_one_bucket_is_unknown),
         WITH_CLUSTER(settle_that_changed_no_bucket_may_be_made_again),

@@ -574,6 +574,7 @@ static int inflight_take_back(void *owner, struct steady__branch *branch, bool h
     int error = pending->error;
     if (error == 0 && inflight->transport != NULL)
         error = inflight->transport_class->forget(inflight->transport, &pending->request, held);
+    if (inflight->memory.denials != NULL) inflight_forget(inflight, &pending->call);
     branch->request = NULL;
     inflight_pending_release(inflight, pending);
     return error != 0 ? error : STEADY_UNKNOWN;
