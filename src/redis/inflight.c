@@ -280,10 +280,15 @@ __attribute__((noinline, cold)) static void inflight_free_coordinator(struct pen
 static void inflight_forget(struct steady__inflight *inflight, const struct steady__call *call);
 static void inflight_leave_gate(struct steady__inflight *inflight, struct pending *pending);
 
+__attribute__((noinline)) static void inflight_end_remembered(struct steady__inflight *inflight,
+                                                              struct pending *pending) {
+    inflight_forget(inflight, &pending->call);
+    if (pending->gate != NULL) inflight_leave_gate(inflight, pending);
+}
+
 /* The key of a spare entry stays until the next submit. So the policy can still use it. */
 static void inflight_finish(struct steady__inflight *inflight, struct pending *pending, steady_result *result) {
-    if (inflight->memory.denials != NULL) inflight_forget(inflight, &pending->call);
-    if (pending->gate != NULL) inflight_leave_gate(inflight, pending);
+    if (inflight->memory.denials != NULL) inflight_end_remembered(inflight, pending);
     if (pending->kind == BRANCH) {
         inflight_finish_branch(inflight, pending, result);
         return;
@@ -377,8 +382,8 @@ static void inflight_learn_bucket(struct steady__inflight *inflight, const char 
 }
 
 /* The reply of a peek may come from a replica, which may not know of a give-back yet. */
-static void inflight_learn(struct steady__inflight *inflight, const struct pending *pending,
-                           const steady_result *result) {
+__attribute__((noinline)) static void inflight_learn(struct steady__inflight *inflight, const struct pending *pending,
+                                                     const steady_result *result) {
     const struct steady__call *call = &pending->call;
     const struct steady__group *group = call->verb == STEADY__CONSUME_ALL ? call->group : NULL;
     struct steady__observed observed = {
@@ -468,7 +473,8 @@ static bool inflight_must_wait(struct steady__inflight *inflight, const struct s
 }
 
 /* A call that finds no memory for a gate is sent. */
-static enum gate_outcome inflight_pass_gate(struct steady__inflight *inflight, struct pending *pending) {
+__attribute__((noinline)) static enum gate_outcome inflight_pass_gate(struct steady__inflight *inflight,
+                                                                      struct pending *pending) {
     struct steady__look look;
     if (inflight_amount(inflight, pending) == 0) return GATE_OPEN;
     const struct steady__hash name = inflight_name(inflight, pending->call.key, pending->call.key_len);
@@ -1078,7 +1084,7 @@ int steady__inflight_submit(struct steady__inflight *inflight, const struct stea
     pending->deadline = now + inflight->timeout;
     pending->held = inflight_held_so_far(inflight, now);
     const struct steady__transport *transport = inflight->transport_class;
-    const enum gate_outcome gate = inflight_pass_gate(inflight, pending);
+    const enum gate_outcome gate = inflight->memory.denials != NULL ? inflight_pass_gate(inflight, pending) : GATE_OPEN;
     int error = 0;
     if (gate == GATE_OPEN) {
         const bool divided = pending->request.n_keys > 1 && transport->divides != NULL &&
@@ -1126,8 +1132,7 @@ bool steady__inflight_cancel(struct steady__inflight *inflight, uint64_t id) {
     const int error = inflight_take_back_decision(inflight, pending);
     inflight_count(inflight->counters, &pending->call, &(steady_result){.error = error});
     if (--inflight->n_in_flight == 0) inflight->ending_in_portions = false;
-    if (inflight->memory.denials != NULL) inflight_forget(inflight, &pending->call);
-    if (pending->gate != NULL) inflight_leave_gate(inflight, pending);
+    if (inflight->memory.denials != NULL) inflight_end_remembered(inflight, pending);
     const struct steady__call cancelled = pending->call; /* the store may end with its last throttler */
     inflight_pending_release(inflight, pending);
     steady__call_release(&cancelled);
