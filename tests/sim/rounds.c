@@ -49,7 +49,8 @@ struct request *rounds_request_of(struct decision *d, const struct group_words *
 /* ---- Commands ---- */
 
 /* Drops are given back on the connection that took them, or where that one redirects to. If they were taken after ASK,
- * the owner of the slot is asked first again. */
+ * the owner of the slot is asked first again. Until a refused settle goes out again, the slot may have another owner.
+ */
 static void check_giving(const struct conn *conn, const struct request *r, size_t k) {
     const struct decision *d = r->decision;
     const struct member *member = &d->several->members[r->at[k]];
@@ -59,7 +60,7 @@ static void check_giving(const struct conn *conn, const struct request *r, size_
         broken("decision %" PRId64 " gives back part %d, of which it knows nothing", d->id, r->at[k]);
     if (r->left_on == NULL && conn != member->asked->left_on && !member->asked->asking)
         broken("decision %" PRId64 " gives back part %d on another connection", d->id, r->at[k]);
-    if (r->left_on != NULL && conn != r->left_on && !r->redirected)
+    if (r->left_on != NULL && conn != r->left_on && !r->redirected && !member->asked->asking)
         broken("decision %" PRId64 " gives back part %d again", d->id, r->at[k]);
 }
 
