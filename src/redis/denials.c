@@ -63,6 +63,7 @@ struct denials_view {
 
 struct steady__denials {
     struct denials_entry entries[GROUPS * GROUP];
+    const struct steady__denials_world *world;
     unsigned char key[STEADY__SIPHASH_KEY];
     struct steady__fork_guard fork_guard;
     atomic_uint_fast64_t crowded;
@@ -76,6 +77,24 @@ static struct {
     struct steady__denials *memory;
 } denials_process = {.lock = ATOMIC_FLAG_INIT};
 
+/* ---- The clock and the names ---- */
+
+static steady_us denials_system_now(const struct steady__denials_world *world) {
+    struct timespec t;
+    (void)world;
+    clock_gettime(CLOCK_BOOTTIME, &t);
+    return EPOCH + (steady_us)t.tv_sec * STEADY_SECOND + t.tv_nsec / 1000;
+}
+
+static struct steady__hash denials_system_hash(const struct steady__denials_world *world,
+                                               const unsigned char key[STEADY__SIPHASH_KEY], const void *bytes,
+                                               size_t len) {
+    (void)world;
+    return steady__siphash(key, bytes, len);
+}
+
+static const struct steady__denials_world denials_system = {denials_system_now, denials_system_hash};
+
 /* ---- One for each process ---- */
 
 /* False: the process was forked while another thread held the lock. It stays locked then. */
@@ -87,28 +106,29 @@ static bool denials_lock_process(void) {
     return false;
 }
 
-static struct steady__denials *denials_new(void) {
-    void *memory = NULL;
-    if (posix_memalign(&memory, sizeof(struct denials_entry), sizeof(struct steady__denials)) != 0) return NULL;
-    struct steady__denials *denials = memory;
+struct steady__denials *steady__denials_new(const struct steady__denials_world *world) {
+    const size_t line = sizeof(struct denials_entry);
+    struct steady__denials *denials = aligned_alloc(line, (sizeof *denials + line - 1) / line * line);
+    if (denials == NULL) return NULL;
     memset(denials, 0, sizeof *denials);
     if (getrandom(denials->key, sizeof denials->key, GRND_NONBLOCK) != (ssize_t)sizeof denials->key) {
         free(denials);
         return NULL;
     }
     steady__fork_guard_set(&denials->fork_guard, true);
+    denials->world = world;
     denials->holders = 1;
     return denials;
 }
 
 /* A child of fork makes a memory of its own: a thread of the parent may have been in the middle of an entry. */
 struct steady__denials *steady__denials_hold(void) {
-    if (!denials_lock_process()) return denials_new();
+    if (!denials_lock_process()) return steady__denials_new(&denials_system);
     struct steady__denials *denials = denials_process.memory;
     if (denials != NULL && !steady__forked(&denials->fork_guard))
         denials->holders++;
     else
-        denials = denials_process.memory = denials_new();
+        denials = denials_process.memory = steady__denials_new(&denials_system);
     atomic_flag_clear_explicit(&denials_process.lock, memory_order_release);
     return denials;
 }
@@ -124,21 +144,24 @@ void steady__denials_release(struct steady__denials *denials) {
     free(denials);
 }
 
-steady_us steady__denials_now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_BOOTTIME, &t);
-    return EPOCH + (steady_us)t.tv_sec * STEADY_SECOND + t.tv_nsec / 1000;
+static struct steady__denials *denials_hold_again(struct steady__denials *denials) {
+    const bool locked = denials_lock_process();
+    denials->holders++;
+    if (locked) atomic_flag_clear_explicit(&denials_process.lock, memory_order_release);
+    return denials;
 }
+
+steady_us steady__denials_now(const struct steady__denials *denials) { return denials->world->now(denials->world); }
 
 /* ---- Names ---- */
 
 uint64_t steady__denials_scope(const struct steady__denials *denials, const void *server, size_t len) {
-    return steady__siphash(denials->key, server, len).word[0];
+    return denials->world->hash(denials->world, denials->key, server, len).word[0];
 }
 
 struct steady__hash steady__denials_name(const struct steady__denials *denials, uint64_t scope, const char *key,
                                          size_t key_len) {
-    struct steady__hash name = steady__siphash(denials->key, key, key_len);
+    struct steady__hash name = denials->world->hash(denials->world, denials->key, key, key_len);
     name.word[0] ^= scope;
     name.word[1] ^= scope;
     if (name.word[0] == 0) name.word[0] = 1;
@@ -343,7 +366,8 @@ enum steady__denial steady__denials_look(const struct steady__denials *denials, 
 /* ---- The memory as a store uses it ---- */
 
 /* The scope names the server, however its URL is written: with or without TLS, user and options. */
-int steady__deny_memory_open(struct steady__deny_memory *memory, const struct steady__url *url, steady_us valid) {
+int steady__deny_memory_open(struct steady__deny_memory *memory, struct steady__denials *denials,
+                             const struct steady__url *url, steady_us valid) {
     char server[STEADY__URL_MAX + STEADY__SENTINELS_MAX * 8];
     *memory = (struct steady__deny_memory){.valid = valid};
     if (valid == 0) return 0;
@@ -353,7 +377,7 @@ int steady__deny_memory_open(struct steady__deny_memory *memory, const struct st
         len += snprintf(server + len, sizeof server - (size_t)len, " %s:%u", url->sentinels[i].host,
                         url->sentinels[i].port);
     if (len > (int)sizeof server - 1) len = (int)sizeof server - 1;
-    memory->denials = steady__denials_hold();
+    memory->denials = denials != NULL ? denials_hold_again(denials) : steady__denials_hold();
     if (memory->denials == NULL) return STEADY_NO_MEMORY;
     memory->scope = steady__denials_scope(memory->denials, server, (size_t)len);
     return 0;
@@ -382,7 +406,7 @@ struct steady__hash steady__deny_memory_name(const struct steady__deny_memory *m
 enum steady__denial steady__deny_memory_look(const struct steady__deny_memory *memory, const struct steady__call *call,
                                              struct steady__hash name, struct steady__look *look) {
     return steady__denials_look(memory->denials, name, &call->terms->rate, steady__deny_memory_amount(memory, call),
-                                memory->valid, steady__denials_now(), look);
+                                memory->valid, steady__denials_now(memory->denials), look);
 }
 
 steady_result steady__deny_memory_result(const struct steady__call *call, const struct steady__decision *decision) {

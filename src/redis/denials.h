@@ -13,12 +13,23 @@
 
 struct steady__denials;
 
+/* The clock and the names of a memory. The simulation replaces them. */
+struct steady__denials_world {
+    /* Never negative. It counts while the machine sleeps, as the clocks of servers do. */
+    steady_us (*now)(const struct steady__denials_world *world);
+    struct steady__hash (*hash)(const struct steady__denials_world *world, const unsigned char key[STEADY__SIPHASH_KEY],
+                                const void *bytes, size_t len);
+};
+
 /* The memory of this process. NULL: out of memory. */
 struct steady__denials *steady__denials_hold(void);
 void steady__denials_release(struct steady__denials *denials);
 
-/* Its clock: us since boot. It counts while the machine sleeps, as the clocks of servers do. */
-steady_us steady__denials_now(void);
+/* A memory of its own, for the simulation. `world` outlives it. */
+struct steady__denials *steady__denials_new(const struct steady__denials_world *world);
+
+/* The time of its clock. */
+steady_us steady__denials_now(const struct steady__denials *denials);
 
 /* The name of a bucket. scope: a hash of the server, so that equal keys of two servers are two buckets. */
 struct steady__hash steady__denials_name(const struct steady__denials *denials, uint64_t scope, const char *key,
@@ -72,8 +83,9 @@ struct steady__deny_memory {
     steady_us valid;                 /* for how long it believes a reply */
 };
 
-/* valid: 0: no memory. 0 or STEADY_NO_MEMORY. */
-int steady__deny_memory_open(struct steady__deny_memory *memory, const struct steady__url *url, steady_us valid);
+/* valid: 0: no memory. denials: NULL: the memory of this process. 0 or STEADY_NO_MEMORY. */
+int steady__deny_memory_open(struct steady__deny_memory *memory, struct steady__denials *denials,
+                             const struct steady__url *url, steady_us valid);
 void steady__deny_memory_close(struct steady__deny_memory *memory);
 
 /* The drops that a call puts into its one bucket, if it may be denied from memory; otherwise 0. */

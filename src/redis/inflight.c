@@ -387,7 +387,7 @@ __attribute__((noinline)) static void inflight_learn(struct steady__inflight *in
     const struct steady__call *call = &pending->call;
     const struct steady__group *group = call->verb == STEADY__CONSUME_ALL ? call->group : NULL;
     struct steady__observed observed = {
-        .sent = pending->sent, .came = steady__denials_now(), .valid = inflight->memory.valid};
+        .sent = pending->sent, .came = steady__denials_now(inflight->memory.denials), .valid = inflight->memory.valid};
     if (call->verb == STEADY__CONSUME) {
         observed.rate = &call->terms->rate;
         observed.denied = !result->success;
@@ -421,7 +421,7 @@ static bool inflight_gives_back(const struct steady__call *call) {
 
 static void inflight_forget(struct steady__inflight *inflight, const struct steady__call *call) {
     if (!inflight_gives_back(call)) return;
-    const steady_us now = steady__denials_now();
+    const steady_us now = steady__denials_now(inflight->memory.denials);
     if (call->group == NULL)
         steady__denials_forget(inflight->memory.denials, inflight_name(inflight, call->key, call->key_len), now);
     for (size_t i = 0; call->group != NULL && i < call->group->n; i++) {
@@ -786,7 +786,7 @@ static size_t inflight_encode(void *owner, struct steady__request *request, stru
         inflight_fail_from_loop(inflight, pending, STEADY_UNAVAILABLE);
         return 0;
     }
-    if (inflight->memory.denials != NULL) pending->sent = steady__denials_now();
+    if (inflight->memory.denials != NULL) pending->sent = steady__denials_now(inflight->memory.denials);
     pending->loads = engines->verbs[verb].loads;
     pending->to_module = pending->scripts_forbidden ||
                          (pending->tries == 1 && steady__engine_asks_module(engines, verb, inflight->engine));

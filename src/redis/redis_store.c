@@ -225,8 +225,8 @@ static const struct steady__store_class redis_class = {
     .free = redis_free_store,
 };
 
-int steady__redis_open_over(steady_store **store, const struct steady__net *net, const struct steady__url *url,
-                            const steady_store_options *options, steady_message *why) {
+int steady__redis_open_over(steady_store **store, const struct steady__net *net, struct steady__denials *denials,
+                            const struct steady__url *url, const steady_store_options *options, steady_message *why) {
     struct redis_store *s = calloc(1, sizeof *s);
     *store = NULL;
     if (s == NULL) return steady__fail(why, STEADY_NO_MEMORY, "out of memory");
@@ -242,8 +242,8 @@ int steady__redis_open_over(steady_store **store, const struct steady__net *net,
     s->options.client_name = NULL; /* it belongs to the caller */
     if (s->options.timeout == 0) s->options.timeout = TIMEOUT;
     if (s->options.max_in_flight == 0) s->options.max_in_flight = MAX_IN_FLIGHT;
-    int error =
-        steady__deny_memory_open(&s->memory, url, url->deny_memory > 0 ? url->deny_memory : options->deny_memory);
+    int error = steady__deny_memory_open(&s->memory, denials, url,
+                                         url->deny_memory > 0 ? url->deny_memory : options->deny_memory);
     if (error != 0) steady__fail(why, error, "out of memory");
     if (error == 0) error = steady__url_has_tls(url->scheme) ? steady__tls_open(&s->tls, url, options->tls, why) : 0;
     s->options.tls = NULL; /* it belongs to the caller */
@@ -262,13 +262,13 @@ int steady__redis_open_over(steady_store **store, const struct steady__net *net,
 
 int steady__redis_open(steady_store **store, const struct steady__url *url, const steady_store_options *options,
                        steady_message *why) {
-    return steady__redis_open_over(store, &steady__net_system, url, options, why);
+    return steady__redis_open_over(store, &steady__net_system, NULL, url, options, why);
 }
 
 int steady__redis_open_in_parts(steady_store **store, const struct steady__net *net, const struct steady__url *url,
                                 const steady_store_options *options, steady_poller *poller,
                                 void (*answered)(steady_result *answer), steady_message *why) {
-    const int error = steady__redis_open_over(store, net, url, options, why);
+    const int error = steady__redis_open_over(store, net, NULL, url, options, why);
     if (error != 0) return error;
     struct redis_store *s = redis_store_of(*store);
     s->in_parts = true;

@@ -5,6 +5,7 @@
 
 #include "store.h"
 
+struct steady__denials;
 struct steady__net;
 struct steady__last_error;
 struct steady__url;
@@ -13,10 +14,10 @@ struct steady__url;
 int steady__redis_open(steady_store **store, const struct steady__url *url, const steady_store_options *options,
                        steady_message *why);
 
-/* The same over `net`, which outlives the store, instead of the network of the system. The blocking calls do not work
- * on such a store, because their loop is the system's. */
-int steady__redis_open_over(steady_store **store, const struct steady__net *net, const struct steady__url *url,
-                            const steady_store_options *options, steady_message *why);
+/* The same over `net`, which outlives the store, instead of the network of the system. denials: NULL: the memory of
+ * this process. The blocking calls do not work on such a store, because their loop is the system's. */
+int steady__redis_open_over(steady_store **store, const struct steady__net *net, struct steady__denials *denials,
+                            const struct steady__url *url, const steady_store_options *options, steady_message *why);
 
 /* ---- For pool.c: a store without a loop, whose blocking calls are made in parts ----
  *

@@ -146,7 +146,7 @@ static void check_stats(const struct client *client) {
     if (stats.decisions != e->decisions || stats.allowed != e->allowed || stats.denied != e->denied ||
         stats.blocked != e->blocked || stats.unavailable != e->unavailable || stats.unknown != e->unknown ||
         stats.clock_steps < e->clock_steps || stats.clock_steps > e->clock_steps + client->rounds_stepped ||
-        stats.in_flight != e->in_flight)
+        stats.in_flight != e->in_flight || stats.from_memory != e->from_memory)
         broken("the counters of client %d do not add up: %" PRIu64 " = %" PRIu64 " allowed + %" PRIu64
                " denied + %" PRIu64 " unavailable + %" PRIu64 " unknown + %" PRIu64 " in flight",
                client->index, stats.decisions, stats.allowed, stats.denied, stats.unavailable, stats.unknown,
@@ -199,6 +199,7 @@ void client_asks(struct client *client, struct decision *d) {
     d->stalled_before = client->loop.stalled;
     d->submitted = sim_loop_now(&client->loop);
     d->deadline = d->submitted + client->options.timeout;
+    denials_asks(d);
     client->submitting = true;
 }
 
@@ -261,15 +262,21 @@ struct tap *client_tap(struct client *client, int i) {
 }
 
 /* For a call on one key. */
-static struct tap *any_tap(struct client *client) { return client_tap(client, (int)between(0, TAPS_PLAIN - 1)); }
+static struct tap *any_tap(struct client *client) {
+    return client_tap(client, client->hot < TAPS ? client->hot : (int)between(0, TAPS_PLAIN - 1));
+}
 
 static void ask_something(struct client *client) {
     if (client->store == NULL || client->budget == 0) return;
     client->budget--;
-    if ((client->crowds || one_in(3)) && several_ask(client)) return;
+    if ((client->crowds || (client->hot == TAPS && one_in(3))) && several_ask(client)) return;
     struct tap *tap = any_tap(client);
     if (tap == NULL) return;
     enum steady__verb verb = STEADY__CONSUME;
+    if (client->hot < TAPS && !one_in(10)) {
+        ask(client, tap, verb, between(1, 3));
+        return;
+    }
     if (!tap->place->by_amount && one_in(5)) verb = one_in(3) ? STEADY__RESET : STEADY__PEEK;
     ask(client, tap, verb, verb == STEADY__CONSUME ? any_amount(tap->place) : verb == STEADY__PEEK ? 1 : 0);
 }
@@ -320,7 +327,10 @@ static void do_mischief(struct client *client) {
     case 6:
     case 7:
     case 8: ask_something(client); break;
-    case 9: check_stats(client); break;
+    case 9:
+        check_stats(client);
+        denials_look_around(client);
+        break;
     case 10: check_secrets(last_error_of(client->store)); break;
     case 11: free_throttler(client); break;
     case 13: close_store(client); break;
@@ -372,7 +382,8 @@ static void open_store(struct client *client) {
     client->expected = (steady_stats){.decisions = 0};
     client->owing = NULL;
     client->rounds_stepped = 0;
-    const int error = steady__redis_open_over(&client->store, &client->net.api, &client->url, &client->options, &why);
+    const int error = steady__redis_open_over(&client->store, &client->net.api, client->process->denials, &client->url,
+                                              &client->options, &why);
     if (error != 0 && !(error == STEADY_NO_MEMORY && faults_memory())) broken("no store: %s", why.text);
     note("open store", client->index, client->options.timeout, client->options.max_in_flight);
 }
@@ -421,6 +432,8 @@ static void probe(struct client *client) {
     if (client->store != NULL && one_in(3) && several_ask(client)) return;
     struct tap *tap = client->store != NULL ? any_tap(client) : NULL;
     if (tap == NULL) return; /* this allocation failed; it was the last to fail */
+    for (int n = client->options.deny_memory > 0 && one_in(3) ? 3 : 0; n > 0; n--)
+        ask(client, tap, STEADY__CONSUME, between(1, 3)); /* the last ones may have to wait for the first one */
     const bool peeks = !tap->place->by_amount && one_in(4);
     ask(client, tap, peeks ? STEADY__PEEK : STEADY__CONSUME, 1);
 }
@@ -428,9 +441,11 @@ static void probe(struct client *client) {
 static void work(struct client *client) {
     if (client->store == NULL && one_in(3)) open_store(client);
     client->crowds = one_in(8);
-    for (int64_t n = client->crowds || one_in(4) ? between(1, 40) : between(1, 3); n > 0; n--)
+    if (client->options.deny_memory > 0 && one_in(2)) client->hot = (int)between(0, TAPS_PLAIN - 1);
+    for (int64_t n = client->crowds || client->hot < TAPS || one_in(4) ? between(1, 40) : between(1, 3); n > 0; n--)
         ask_something(client);
     client->crowds = false;
+    client->hot = TAPS;
     if (one_in(10) && client->store != NULL) cancel_one(client);
     if (one_in(60)) close_store(client);
     if (one_in(30)) free_throttler(client);
@@ -439,6 +454,7 @@ static void work(struct client *client) {
 static void tick(void *arg) {
     struct client *client = arg;
     check_stats(client);
+    denials_look_around(client);
     if (client->store != NULL) check_secrets(last_error_of(client->store));
     if (is_calm())
         probe(client);
@@ -456,9 +472,10 @@ static void make_url(struct client *client, bool local) {
     steady_message why = {.text = ""};
     if (local)
         snprintf(text, sizeof text, "unix:%s%s/run/server.sock%s", *who != '\0' ? "//" : "", who,
-                 one_in(2) ? "?db=3" : "");
+                 client->process->has_db ? "?db=3" : "");
     else
-        snprintf(text, sizeof text, "redis://%sserver.test:7000%s%s", who, !sim_cluster.on && one_in(2) ? "/3" : "",
+        snprintf(text, sizeof text, "redis://%sserver.test:7000%s%s", who,
+                 !sim_cluster.on && client->process->has_db ? "/3" : "",
                  client->peeks_at_replica ? "?peek=replica" : "");
     if (steady__url_parse(&client->url, text, &why) != 0) broken("no URL: %s", why.text);
 }
@@ -486,6 +503,8 @@ static void make_client(struct client *client, bool local) {
     sim_loop_init(&client->loop, one_in(2) ? any_scale(10, 5 * MS) : 0);
     sim_net_init(&client->net, client, &client->loop);
     client->peeks_at_replica = !local && one_in(6);
+    client->process = denials_process();
+    client->hot = TAPS;
     make_url(client, local);
     client->budget = (int)between(1, BUDGET);
     client->options = (steady_store_options){.loop = &client->loop.api,
@@ -493,10 +512,14 @@ static void make_client(struct client *client, bool local) {
                                              .max_in_flight = one_in(4) ? (uint32_t)between(1, 9) : 1000,
                                              .buckets = 4096,
                                              .engine = any_engine(),
+                                             .deny_memory = denials_any_time(),
                                              .log = logged,
                                              .log_data = client};
     for (int i = 0; i < TAPS; i++)
         choose_tap(&client->taps[i], i < TAPS_PLAIN);
+    if (steady__deny_memory_open(&client->memory, client->process->denials, &client->url,
+                                 client->options.deny_memory) != 0)
+        broken("no memory of denials");
     client->timer = client->loop.api.ops->timer_new(&client->loop, tick, client);
     open_store(client);
     client->loop.api.ops->timer_start(client->timer, between(0, 10 * MS));
@@ -506,6 +529,7 @@ void clients_begin(void) {
     const bool local = !sim_cluster.on && one_in(6);
     memset(clients, 0, sizeof clients);
     reserved_begin();
+    denials_begin();
     make_places();
     client_count = (int)between(1, CLIENTS_MAX);
     for (int i = 0; i < client_count; i++) {
@@ -528,6 +552,8 @@ void clients_end(void) {
             broken("client %d leaves %" PRId64 " watches, %" PRId64 " timers, %" PRId64 " descriptors, %" PRId64
                    " lookups behind",
                    i, client->loop.io_count, client->loop.timer_count, client->net.open_fds, client->net.lookups);
+        steady__deny_memory_close(&client->memory);
         steady__url_clear(&client->url);
     }
+    denials_end();
 }

@@ -4,6 +4,7 @@
 #define SIM_CLIENT_H
 
 #include "core/url.h"
+#include "denials.h"
 #include "journal.h"
 #include "sim_net.h"
 
@@ -24,6 +25,8 @@ struct tap {
 
 struct client {
     int index;
+    struct process *process;
+    struct steady__deny_memory memory; /* that of its stores */
     struct sim_loop loop;
     struct sim_net net;
     struct steady__url url;
@@ -34,6 +37,7 @@ struct client {
     void *timer;
     bool submitting, closing;
     bool crowds;                      /* it asks much for little at once */
+    int hot;                          /* the tap that it asks only; TAPS: any */
     bool peeks_at_replica;            /* as its URL says */
     uint64_t rounds_stepped;          /* buckets that were ahead, of commands that may not have been answered */
     bool was_refused, was_hung_up_on; /* and is back later: see well_at in client.c */

@@ -6,6 +6,7 @@
 
 #include "../alloc.h"
 #include "client.h"
+#include "denials.h"
 #include "keys.h"
 #include "sim_cluster.h"
 
@@ -122,6 +123,7 @@ static void fail_over(void) {
     struct node *from = nodes[0].primary ? &nodes[0] : &nodes[1];
     struct node *to = nodes[0].primary ? &nodes[1] : &nodes[0];
     note("failover", from->index, to->index, 0);
+    denials_lost(NULL);
     if (!one_in(3)) keys_copy(to, from);
     to->primary = true;
     from->primary = one_in(8); /* both nodes are primaries for a time */
@@ -182,6 +184,7 @@ static void calm_down(void *arg) {
     net_weather = (struct net_weather){.latency = 60, .slice = 1460, .window = 65536};
     struct node *node = nodes[0].primary ? &nodes[0] : &nodes[1];
     if (!sim_cluster.on) nodes[1 - node->index].primary = false;
+    denials_lost(NULL); /* those of a second primary */
     for (int i = 1; i < NODES; i++)
         nodes[i].has_module = nodes[0].has_module;
     server_name = (struct name){.count = 0};

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "client.h"
+#include "denials.h"
 #include "faults.h"
 #include "rounds.h"
 #include "several.h"
@@ -265,6 +266,7 @@ static void tally(const struct decision *d, const steady_result *r) {
     else
         stats->denied++;
     if (d->error == 0 && !r->success && r->blocked_for > 0) stats->blocked++;
+    if (r->source == STEADY_FROM_MEMORY) stats->from_memory++;
 }
 
 void journal_told(struct decision *d, const steady_result *r) {
@@ -289,7 +291,10 @@ void journal_told(struct decision *d, const steady_result *r) {
         d->stepped = d->stepped_before;
     }
     tally(d, r);
-    if (d->error == 0 && d->several != NULL) {
+    denials_told(d);
+    if (r->source == STEADY_FROM_MEMORY) {
+        denials_check(d, r);
+    } else if (d->error == 0 && d->several != NULL) {
         several_check_verdict(d, r);
     } else if (d->error == 0) {
         check_verdict(d, r);
@@ -305,6 +310,7 @@ void journal_cancelled(struct decision *d, int error) {
     d->told = d->cancelled = true;
     d->error = error;
     d->client->expected.in_flight--;
+    denials_told(d);
     if (d->several != NULL) several_cancelled(d);
     if (steady__verb_decides(d->verb))
         *(may_have_been_charged(error) ? &d->client->expected.unknown : &d->client->expected.unavailable) += 1;

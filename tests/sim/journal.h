@@ -66,6 +66,9 @@ struct decision {
     struct request request;           /* its command, or the first of them */
     steady_result outcome, before;    /* of the last execution and of the one before */
     unsigned stepped, stepped_before; /* buckets that were ahead of the clock */
+    /* If it may be denied from memory: see denials.c. */
+    bool watched, deniable, excused;
+    struct decision *next_watched;
 };
 
 void journal_begin(void);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "../lua_parts.h"
+#include "denials.h"
 #include "several.h"
 
 static struct lua_server *lua;
@@ -117,6 +118,7 @@ const char *keys_run(struct node *node, struct decision *d, int64_t values[STEAD
         check_volume(entry, d, now, &outcome);
     journal_executed(&d->request);
     journal_outcome(d, &outcome);
+    denials_made(&d->request, d->place, d->verb == STEADY__RESET || d->amount < 0);
     return NULL;
 }
 
@@ -316,6 +318,9 @@ const char *keys_run_group(struct node *node, struct request *r, const struct gr
     }
     journal_executed(r);
     several_executed(r, &made);
+    const bool lowers = g->verb == STEADY__SETTLE || g->verb == STEADY__RESET_ALL;
+    for (size_t i = 0; i < g->n; i++)
+        denials_made(r, journal_place(r, i), lowers || g->parts[i].amount < 0);
     return NULL;
 }
 
@@ -325,6 +330,7 @@ static bool is_foreign(const struct entry *entry) { return entry->holds && entry
 
 void keys_forget(struct node *node) {
     note("keys lost", node->index, 0, 0);
+    denials_lost(NULL);
     for (int i = 0; i < BUCKETS; i++)
         if (!is_foreign(&node->entries[i])) node->entries[i] = (struct entry){.holds = false};
 }
@@ -345,14 +351,33 @@ bool keys_has(const struct node *node, const struct place *place) {
     return entry->holds && (entry->expires_ms == 0 || server_now(node) / 1000 <= entry->expires_ms);
 }
 
+bool keys_would_deny(const struct place *place, int64_t amount, steady_us when, steady_us *retry_after) {
+    bool denies = false;
+    for (int i = 0; i < NODES; i++) {
+        const struct entry *entry = &nodes[i].entries[place->index];
+        const int64_t now = server_now(&nodes[i]) + when - world.now;
+        struct steady__bucket bucket = {.level = 0};
+        struct steady__decision o;
+        if (entry->holds && (entry->expires_ms == 0 || now / 1000 <= entry->expires_ms)) bucket = entry->bucket;
+        if (!nodes[i].primary) continue;
+        steady__bucket_consume(&bucket, &place->rate, now, amount, &o);
+        if (!o.success && retry_after != NULL && (o.retry_after == -1 || o.retry_after > *retry_after))
+            *retry_after = o.retry_after;
+        denies |= !o.success;
+    }
+    return denies;
+}
+
 void keys_move(struct node *to, struct node *from, const struct place *place) {
     if (place->foreign || !keys_has(from, place)) return;
     copy_key(to, from, place->index);
+    if (to->clock_offset != from->clock_offset) denials_lost(place);
     from->entries[place->index] = (struct entry){.holds = false};
 }
 
 void keys_step_clock(struct node *node, int64_t by) {
     note("clock steps", node->index, by, 0);
+    denials_lost(NULL);
     node->clock_offset += by;
     for (int i = 0; i < BUCKETS; i++)
         node->entries[i].shaken++;

@@ -23,6 +23,10 @@ const char *keys_run_module(struct node *node, struct decision *d, int64_t value
 const char *keys_run_group(struct node *node, struct request *r, const struct group_words *group, bool to_module,
                            int64_t values[STEADY__REPLY_MAX], size_t *count);
 
+/* Whether a server that owns the bucket would deny so many drops at that time. Sets *retry_after to its longest wait.
+ */
+bool keys_would_deny(const struct place *place, int64_t amount, steady_us when, steady_us *retry_after);
+
 bool keys_has(const struct node *node, const struct place *place);
 void keys_move(struct node *to, struct node *from, const struct place *place); /* if the bucket exists */
 void keys_forget(struct node *node);

@@ -31,9 +31,13 @@ struct item {
     int events;
 };
 
+static const struct sim_loop *running; /* NULL: none */
+
 static void turn(void *arg);
 
 steady_us sim_loop_now(const struct sim_loop *loop) { return loop->local > world.now ? loop->local : world.now; }
+
+steady_us sim_loop_running_now(void) { return running != NULL ? sim_loop_now(running) : world.now; }
 
 void sim_loop_wake(struct sim_loop *loop, steady_us when) {
     if (when < loop->local) when = loop->local;
@@ -123,8 +127,10 @@ static void turn(void *arg) {
     }
     const size_t n = collect_timers(loop, items, collect_ios(loop, items, 0));
     shuffle(items, n);
+    running = loop;
     for (size_t i = 0; i < n; i++)
         run_item(&items[i]);
+    running = NULL;
     arm(loop);
 }
 

@@ -23,6 +23,7 @@ struct sim_loop {
 
 void sim_loop_init(struct sim_loop *loop, steady_us late);
 steady_us sim_loop_now(const struct sim_loop *loop);
+steady_us sim_loop_running_now(void); /* of the loop whose turn it is */
 
 /* Makes the loop run a turn at that time. */
 void sim_loop_wake(struct sim_loop *loop, steady_us when);
