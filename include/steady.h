@@ -366,7 +366,8 @@ typedef struct steady_store_options {
      *     level. Then `source` is STEADY_FROM_MEMORY, and no request is sent.
      *   - All stores and threads of a process share one memory. It has room for 8,192 keys that are over their limit.
      *   - Within this time it may deny falsely if another process gives drops back or resets the key, if the server
-     *     loses the bucket, or if its clock steps. A give-back or a reset of this process counts at once.
+     *     loses the bucket, or if its clock steps. A give-back or a reset of this process counts at once, unless its
+     *     store has no deny_memory.
      *   - A limit with a block is denied from memory only while it is blocked. Calls with a max_wait, at_least or
      *     several buckets, and stores on a client of yours, ask the server each time. */
     steady_us deny_memory;
