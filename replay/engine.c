@@ -45,7 +45,7 @@ static bool engine_add_limit(struct engine_side *side, const struct rules_limit 
     struct rules_memory *memory = side->engine->memory;
     steady_message reason;
     if (limit->n_rates > UINT8_MAX) {
-        snprintf(why, room, "the limit %s has more than %d rates", limit->name, UINT8_MAX);
+        snprintf(why, room, "the limit %s has more than %u rates", limit->name, (unsigned)UINT8_MAX);
         return false;
     }
     to->limit = limit;
@@ -586,7 +586,7 @@ static bool engine_add_side(struct engine *engine, const struct rules *rules, si
     side->rules = rules;
     engine->n_sides++;
     if (n >= UINT16_MAX) {
-        snprintf(why, room, "there are more than %d limits", UINT16_MAX - 1);
+        snprintf(why, room, "there are more than %u limits", (unsigned)UINT16_MAX - 1);
         return false;
     }
     side->limits = calloc(n + 1, sizeof *side->limits);
