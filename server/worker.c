@@ -157,10 +157,15 @@ static void worker_on_tick(uv_timer_t *tick) {
 }
 
 const char *worker_open(struct worker *worker, struct server *server, int number) {
-    worker->server = server;
+    int error = uv_loop_init(&worker->loop);
+    if (error != 0) return worker_fail("no event loop: %s", uv_strerror(error));
+    error = uv_async_init(&worker->loop, &worker->wake, worker_on_wake);
+    if (error != 0) {
+        uv_loop_close(&worker->loop);
+        return worker_fail("no event loop: %s", uv_strerror(error));
+    }
+    worker->server = server; /* from here on it must be closed */
     worker->number = number;
-    if (uv_loop_init(&worker->loop) != 0) return worker_fail("no event loop: %s", strerror(errno));
-    uv_async_init(&worker->loop, &worker->wake, worker_on_wake);
     uv_check_init(&worker->loop, &worker->after_poll);
     uv_idle_init(&worker->loop, &worker->no_wait);
     uv_timer_init(&worker->loop, &worker->tick);
@@ -310,13 +315,15 @@ static const char *worker_bind(struct worker *worker, const struct addrinfo *add
     uv_tcp_t *tcp = fd >= 0 ? calloc(1, sizeof *tcp) : NULL;
     if (fd < 0) return worker_fail("cannot listen at %s: %s", where, strerror(errno));
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (!admin) setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
+    if (worker->number > 0) setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
     if (tcp == NULL || bind(fd, address->ai_addr, address->ai_addrlen) != 0) {
         const char *why = worker_fail("cannot listen at %s: %s", where, strerror(errno));
         close(fd);
         free(tcp);
         return why;
     }
+    /* The first worker shares the port only now. So it cannot take the port of another daemon. */
+    if (worker->number == 0 && !admin) setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
     uv_tcp_init(&worker->loop, tcp);
     uv_tcp_open(tcp, fd);
     return worker_add(worker, (uv_stream_t *)tcp, where, admin);

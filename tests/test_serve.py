@@ -213,3 +213,22 @@ def test_a_port_in_use_is_one_line_and_exit_2():
         done = subprocess.run([BUILD / "steady", "serve", "--limit", "1/s", "--listen", where], capture_output=True,
                               text=True, timeout=60, check=False)
     assert done.returncode == 2 and f"cannot listen at {where}: Address already in use" in done.stderr
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_port_of_another_daemon_is_in_use(threads):
+    """Two daemons at one port would have two buckets for each client."""
+    with daemon("--limit", "1/d", "--threads", threads) as first:
+        where = f"127.0.0.1:{first.port}"
+        done = subprocess.run([BUILD / "steady", "serve", "--limit", "1/d", "--threads", str(threads), "--listen", where],
+                              capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 2 and f"cannot listen at {where}: Address already in use" in done.stderr
+        assert [first.check()[0] for _ in range(20)] == [200] + 19 * [429]
+
+
+@pytest.mark.parametrize("most", [8, 10, 12])
+def test_a_daemon_without_descriptors_for_its_threads_exits_2(most):
+    start = f'ulimit -n {most}; exec "$0" serve --limit 1/s --threads 2 --listen 127.0.0.1:0'
+    done = subprocess.run(["bash", "-c", start, BUILD / "steady"], capture_output=True, text=True, timeout=60,
+                          check=False)
+    assert done.returncode == 2 and "no event loop: too many open files" in done.stderr, done
