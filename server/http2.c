@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "grpc.h"
 
@@ -198,9 +199,12 @@ static bool http2_is(struct rules_text text, const char *word) {
     return text.len == strlen(word) && memcmp(text.bytes, word, text.len) == 0;
 }
 
-/* Fills the request from the fields of the stream. :authority stands for Host. */
-static void http2_read_fields(struct http_request *request, const struct stream *stream, struct rules_field *fields) {
+/* Fills the request from the fields of the stream. :authority stands for Host, and a Host beside it must say the same.
+ * Otherwise two servers could see two hosts. */
+static bool http2_read_fields(struct http_request *request, const struct stream *stream, struct rules_field *fields) {
     const char *at = stream->fields.bytes;
+    struct rules_text authority = {0};
+    bool right = true;
     *request = (struct http_request){.fields = fields, .head_len = stream->fields.len};
     for (size_t i = 0; i < stream->n_fields; i++) {
         struct rules_field field;
@@ -212,11 +216,14 @@ static void http2_read_fields(struct http_request *request, const struct stream 
         else if (http2_is(field.name, ":path"))
             request->target = field.value;
         else if (http2_is(field.name, ":authority"))
-            fields[request->n_fields++] = (struct rules_field){http_text("host"), field.value};
+            fields[request->n_fields++] = (struct rules_field){http_text("host"), authority = field.value};
+        else if (authority.bytes != NULL && http2_is(field.name, "host"))
+            right = field.value.len == authority.len && strcasecmp(field.value.bytes, authority.bytes) == 0;
         else if (field.name.bytes[0] != ':')
             fields[request->n_fields++] = field;
     }
     http_split_target(request);
+    return right;
 }
 
 static void http2_ask(struct http2 *http2, struct stream *stream) {
@@ -235,7 +242,7 @@ static void http2_ask(struct http2 *http2, struct stream *stream) {
     http2->budget += http2->budget < BUDGET_MOST ? BUDGET_REFILL : 0;
     if (++http2->requests == REQUESTS_MOST) nghttp2_submit_shutdown_notice(http2->session);
     if (http2->requests == REQUESTS_MOST + REQUESTS_AFTER) http2_go_away(http2);
-    http2_read_fields(&request, stream, client->worker->fields);
+    const bool one_host = http2_read_fields(&request, stream, client->worker->fields);
     request.body = (struct rules_text){stream->body.bytes, stream->body.len};
     exchange->head_only = http2_is(request.method, "HEAD");
     struct rules_text type = {0};
@@ -247,6 +254,8 @@ static void http2_ask(struct http2 *http2, struct stream *stream) {
         http2_respond_grpc(exchange, GRPC_RESOURCE_EXHAUSTED, what, (struct rules_text){0});
     else if (stream->too_large != 0)
         http_reject(exchange, request.target, stream->too_large, what);
+    else if (!one_host)
+        http_reject(exchange, request.target, 400, "Host is not :authority");
     else if (is_grpc)
         grpc_handle(exchange, &request);
     else

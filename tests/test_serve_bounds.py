@@ -22,6 +22,7 @@ pytestmark = needs_daemon
 RULES = """
 limits:
   - { name: api, match: { path: "/api/*" }, key: header:x-key, rate: 3/d }
+  - { name: host, match: { host: x, path: /a }, key: host, rate: 3/d }
 """ + "".join(f"  - {{ name: l{i}, match: {{ path: [/all, {'/few' if i < 64 else '/none'}] }}, rate: 9/d }}\n"
               for i in range(65))
 KIB, PROTOCOL_ERROR, REFUSED_STREAM = 1024, 1, 7
@@ -89,6 +90,14 @@ def ends_of(connection, n):
             block = payload.lstrip(b"\x20")  # the size of the table
             ends[stream] = STATUS[block[0]] if block[0] in STATUS else int(block[2:5])
     return ends
+
+
+def test_a_host_beside_authority_must_be_the_same(served):
+    """With a second host, a limit on the host would not count."""
+    def check(host):
+        return answer_of(served, h2.fields(path="/v1/check/envoy/a", host=host))
+    assert [check("h"), check("H"), check("other")] == [400, 400, 400]
+    assert [check("x") for _ in range(3)] == [200] * 3 and [check("x"), check("X")] == [429, 429]
 
 
 @pytest.mark.parametrize(("path", "most"), [("/healthz", 100), ("/v1/check", 16000)])
