@@ -202,6 +202,69 @@ static void give_back_is_seen_at_once(void **state) {
     assert_int_equal(look("never asked", &ten, NOW + 300), STEADY__UNKNOWN_BUCKET);
 }
 
+static void fill_others(steady_us sent, steady_us valid) {
+    const struct steady__observed full = {.rate = &ten,
+                                          .sent = sent,
+                                          .came = sent,
+                                          .level = ten.capacity,
+                                          .until_next_drop = ten.recharge,
+                                          .amount = 1,
+                                          .valid = valid};
+    char key[20];
+    for (int i = 0; i < 40000; i++) {
+        snprintf(key, sizeof key, "other %d", i);
+        steady__denials_learn(denials, name_of(key), &full);
+    }
+}
+
+/* Stores believe replies for different times. What one of them learns after the give-back ends soon. Then no other
+ * bucket takes its place, so a reply of another store from before the give-back does not count. */
+static void give_back_outlives_a_reply_that_is_believed_for_a_short_time(void **state) {
+    const struct steady__observed short_lived = {.rate = &ten,
+                                                 .sent = NOW + 250,
+                                                 .came = NOW + 260,
+                                                 .level = 6,
+                                                 .until_next_drop = ten.recharge,
+                                                 .amount = 5,
+                                                 .valid = 1000};
+    (void)state;
+    steady__denials_forget(denials, name_of("back"), NOW + 200);
+    steady__denials_learn(denials, name_of("back"), &short_lived);
+    assert_int_equal(look("back", &ten, NOW + 260), STEADY__HAS_ROOM);
+    fill_others(NOW + 5000, 1000);
+    fill("back", &ten, NOW + 100, NOW + 7000, 0);
+    assert_int_equal(look("back", &ten, NOW + 7000), STEADY__HAS_ROOM);
+}
+
+/* The server may have decided when the request was sent, or when the reply came. After a denial, the later one counts.
+ */
+static void call_after_one_that_was_too_early_waits_for_the_drop(void **state) {
+    const struct steady__observed denied = {.rate = &ten,
+                                            .sent = NOW,
+                                            .came = NOW + 10000,
+                                            .level = ten.capacity,
+                                            .until_next_drop = 5000,
+                                            .amount = 1,
+                                            .valid = VALID,
+                                            .denied = true};
+    struct steady__look look_at;
+    (void)state;
+    steady__denials_learn(denials, name_of("early"), &denied);
+    assert_int_equal(steady__denials_look(denials, name_of("early"), &ten, 1, VALID, NOW + 11000, &look_at),
+                     STEADY__TOO_EARLY);
+    assert_in_range(look_at.wait, 4000, 4001);
+    assert_int_equal(look("early", &ten, NOW + 15001), STEADY__HAS_ROOM);
+}
+
+/* The clock of this process may be slower than that of the server by a thousandth. */
+static void slow_clock_denies_nothing_that_has_leaked(void **state) {
+    const struct steady__rate rate = {10, STEADY_SECOND / 2, 1, 0};
+    (void)state;
+    fill("slow", &rate, NOW, NOW, 0);
+    assert_int_equal(look("slow", &rate, NOW + STEADY_SECOND / 2 - 600), STEADY__FULL);
+    assert_int_equal(look("slow", &rate, NOW + STEADY_SECOND / 2 - 400), STEADY__HAS_ROOM);
+}
+
 static void late_reply_does_not_replace_a_newer_one(void **state) {
     const struct steady__observed empty = {.rate = &ten,
                                            .sent = NOW + 50,
@@ -316,6 +379,9 @@ int main(void) {
         TEST(other_leak_rate_is_not_remembered),
         TEST(limit_with_a_block_is_denied_only_while_blocked),
         TEST(give_back_is_seen_at_once),
+        TEST(give_back_outlives_a_reply_that_is_believed_for_a_short_time),
+        TEST(slow_clock_denies_nothing_that_has_leaked),
+        TEST(call_after_one_that_was_too_early_waits_for_the_drop),
         TEST(late_reply_does_not_replace_a_newer_one),
         TEST(full_table_forgets_nothing_and_remembers_no_more),
         TEST(equal_keys_of_two_servers_are_two_buckets),
