@@ -114,7 +114,8 @@ bool format_use_all(struct format *format, struct format_uses *uses, const char 
             if (asked && format_use_names_field(from, field)) format->found[i] = true;
         }
         const bool here = header != NULL && format_use_alike(header, strlen(header), wanted, len);
-        if (asked || (!here && !format_use_names_field(wanted, field))) continue;
+        const bool named = format_use_names_field(wanted + (wanted[0] == '.' ? 1 : 0), field);
+        if (asked || (!here && !named)) continue;
         format->found[i] = true;
         at[n++] = (struct format_use){.role = ROLE_FIELD, .rank = RANK_USUAL, .name = wanted, .name_len = len};
     }

@@ -237,7 +237,7 @@ static void replay_print_help(void) {
 struct replay {
     const struct command *command;
     struct rules *rules, *against;
-    struct setup_fields fields;
+    struct setup_fields fields, bare;
     struct format_options format;
     struct sources *sources;
     struct series *series;
@@ -250,7 +250,7 @@ static int replay_read_rules(struct replay *replay) {
     const struct command *command = replay->command;
     struct rules_error error;
     replay->rules = command->config != NULL ? rules_read(command->config, &error)
-                                            : setup_rules(command->limit, command->key, &error);
+                                            : setup_rules(command->limit, command->key, &replay->bare, &error);
     if (replay->rules != NULL && command->against != NULL) replay->against = rules_read(command->against, &error);
     if (replay->rules == NULL || (command->against != NULL && replay->against == NULL)) {
         fprintf(stderr, "%s%s\n", command->config == NULL ? "steady replay: " : "", error.text);
@@ -280,6 +280,19 @@ static int replay_open_verdicts(struct replay *replay) {
     return RIGHT;
 }
 
+/* A key without a dot is often a mistake: some log has to have a field of this name. */
+static int replay_check_key(const struct replay *replay) {
+    for (size_t i = 0; i < replay->bare.n; i++) {
+        const char *name = replay->bare.names[i];
+        if (sources_have(replay->sources, name)) continue;
+        return replay_complain("--key: \"%s\" is no key, and the log has no field of this name; use ip, ip/48, "
+                               "header:NAME, cookie:NAME, query:NAME, path, host or method, joined with +, or a field "
+                               "such as .user.id",
+                               name + (name[0] == '.' ? 1 : 0));
+    }
+    return RIGHT;
+}
+
 static int replay_begin(struct replay *replay) {
     const struct command *command = replay->command;
     char why[400];
@@ -290,7 +303,7 @@ static int replay_begin(struct replay *replay) {
     const struct sources_options sources = {.paths = command->paths, .n = command->n_paths, .format = &replay->format};
     replay->sources = sources_new(&sources);
     if (replay->sources == NULL || !results_new(&replay->results)) return replay_complain("out of memory");
-    if (sources_usable(replay->sources) == 0) return WRONG;
+    if (sources_usable(replay->sources) == 0 || replay_check_key(replay) != RIGHT) return WRONG;
     if (command->share > 0 || command->json || command->html != NULL) {
         replay->series = series_new(replay_folder());
         if (replay->series == NULL) return replay_complain("out of memory");
@@ -402,6 +415,7 @@ static void replay_end(struct replay *replay) {
     series_free(replay->series);
     sources_free(replay->sources);
     free(replay->fields.names);
+    free(replay->bare.names);
     rules_free(replay->against);
     rules_free(replay->rules);
 }

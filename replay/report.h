@@ -100,6 +100,7 @@ struct report_limit {
     uint64_t never;                    /* their amount is over the capacity; part of denied */
     uint64_t other;                    /* that another limit denied, and this one did not */
     uint64_t keys, keys_denied;
+    bool by_fallback;                      /* no request has the key, so the address stands for it */
     uint64_t keys_merged, requests_merged; /* for lack of room these share one bucket */
     uint64_t keys_forgotten; /* an idle key with an empty bucket made room; if it came back it counts once more */
     uint64_t half_of_denied; /* so many keys have half of the denied requests */

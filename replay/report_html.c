@@ -451,6 +451,7 @@ static void report_html_suggestion(FILE *to, const struct report *report, const 
     if (!any && limit->n_choices == 0) return;
     fputs("<section class=\"card half\"><h3>What to choose</h3>\n", to);
     if (any) {
+        const char *field = report_field(limit->limit);
         char *rule = report_rule_text(limit->limit, &suggested);
         fprintf(to, "<p class=\"hint\">This denies nothing to %s of the %s:</p>",
                 report_percent(share, report->share > 0 ? report->share : 0.999), report_noun(limit, 2));
@@ -458,8 +459,13 @@ static void report_html_suggestion(FILE *to, const struct report *report, const 
         report_limit_text(&suggested, text, sizeof text);
         report_html_own(to, rule != NULL && report_rule_is_whole(limit->limit) ? rule : text);
         fputs("</code>\n", to);
-        if (!report_rule_is_whole(limit->limit))
+        if (field != NULL) {
+            fputs("<p class=\"hint\">A rules file has no key ", to);
+            report_html_string(to, field);
+            fputs(". Use a header or a cookie that has this value.</p>", to);
+        } else if (!report_rule_is_whole(limit->limit)) {
             fputs("<p class=\"hint\">Set these in the limit; it has more keys than this page can write.</p>", to);
+        }
         free(rule);
     }
     report_html_choices(to, limit);

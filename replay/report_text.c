@@ -492,6 +492,7 @@ static void report_text_suggestion(const struct report_page *page, const struct 
     steady_limit suggested;
     char share[REPORT_SHORT], text[200];
     if (!report_suggestion(report, limit, &suggested)) return;
+    const char *field = report_field(limit->limit);
     char *rule = report_rule_text(limit->limit, &suggested);
     snprintf(text, sizeof text, "Suggestion, to deny nothing to %s of the %s",
              report_percent(share, report->share > 0 ? report->share : 0.999), report_noun(limit, 2));
@@ -510,6 +511,11 @@ static void report_text_suggestion(const struct report_page *page, const struct 
         fputs(" set  ", page->to);
         report_text_styled(page, BOLD, limits);
         putc('\n', page->to);
+        if (field != NULL) {
+            snprintf(text, sizeof text, "A rules file has no key %s. Use a header or a cookie that has this value.",
+                     field);
+            report_text_paragraph(page, text);
+        }
     }
     free(rule);
 }

@@ -224,7 +224,7 @@ static const char *const report_words_kinds[] = {"ip",   "header", "cookie", "qu
 
 /* A field of the log, such as .user.id: no rules file has such a key. */
 static bool report_words_is_field(const struct rules_key *key) {
-    return key->kind == RULES_KEY_HEADER && key->name[0] == '.';
+    return key->kind == RULES_KEY_HEADER && strchr(".$%", key->name[0]) != NULL;
 }
 
 static void report_words_print_key(FILE *to, const struct rules_limit *limit) {
@@ -335,9 +335,14 @@ static void report_words_print_match(FILE *to, const struct rules_conditions *ma
     if (match->n > 0) fputs(" }", to);
 }
 
-bool report_rule_is_whole(const struct rules_limit *limit) {
+const char *report_field(const struct rules_limit *limit) {
     for (size_t i = 0; i < limit->n_keys; i++)
-        if (report_words_is_field(&limit->keys[i])) return false;
+        if (report_words_is_field(&limit->keys[i])) return limit->keys[i].name;
+    return NULL;
+}
+
+bool report_rule_is_whole(const struct rules_limit *limit) {
+    if (report_field(limit) != NULL) return false;
     return limit->n_tiers == 0 && limit->n_exempt == 0 && !limit->of_domain;
 }
 
@@ -480,6 +485,11 @@ static void report_words_say_unused(const struct report *report, const struct re
     } else if (rule->match.n > 0) {
         report_words_say(to, "No request met all conditions of its match. Try one with: steady check FILE --request "
                              "'GET /path'. A condition on a header or a cookie needs a log that has it.");
+    } else if (rule->missing == RULES_MISSING_SKIP && !limit->from_rules) {
+        if (rule->n_keys == 1 && rule->keys[0].name != NULL)
+            report_words_say(to, "No request of the log has the field %s.", rule->keys[0].name);
+        else
+            report_words_say(to, "No request of the log has all parts of its key.");
     } else if (rule->missing == RULES_MISSING_SKIP) {
         report_words_say(
             to, "No request had its key, and `missing: skip` leaves it out. Perhaps the log does not have it.");
@@ -535,9 +545,27 @@ static void report_words_say_denied(const struct report_limit *limit, struct rep
                          report_words_requests(limit->never));
 }
 
+/* No request had the key, so the address stands for it. This comes first: all figures are of another key. */
+static void report_words_say_fallback(const struct report_limit *limit, struct report_sentences *to) {
+    const struct rules_limit *rule = limit->limit;
+    const struct rules_key *named = NULL;
+    size_t n = 0; /* parts that a log may lack */
+    for (size_t i = 0; i < rule->n_keys; i++) {
+        if (rule->keys[i].kind == RULES_KEY_IP) continue;
+        if (rule->keys[i].name != NULL) named = &rule->keys[i];
+        n++;
+    }
+    if (n == 1 && named != NULL)
+        report_words_say(to, "The log has no %s %s. So each client is counted by its address.",
+                         named->kind == RULES_KEY_HEADER ? "field" : report_words_kinds[named->kind], named->name);
+    else
+        report_words_say(to, "No request has all parts of the key. So each client is counted by its address.");
+}
+
 void report_findings(const struct report *report, const struct report_limit *limit, struct report_sentences *to) {
     char a[REPORT_SHORT], b[REPORT_SHORT];
     to->n = 0;
+    if (limit->by_fallback) report_words_say_fallback(limit, to);
     if (!limit->has_verdicts && limit->requests > 0) {
         report_words_say(to, "%s %s sent %s %s. No limit was tried on them; see the suggestion.",
                          report_number(a, limit->keys), report_noun(limit, limit->keys),

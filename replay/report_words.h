@@ -55,6 +55,9 @@ char *report_key_text(const struct rules_limit *limit);
  * no memory. Free it. */
 char *report_rule_text(const struct rules_limit *limit, const steady_limit *rate);
 
+/* A field of the log in the key, which no rules file can have; NULL: there is none. */
+const char *report_field(const struct rules_limit *limit);
+
 /* False if report_rule_text leaves out a part of the limit (tiers, exempt), or the limit is of a file of Envoy. */
 bool report_rule_is_whole(const struct rules_limit *limit);
 

@@ -78,7 +78,7 @@ static void results_fill_rate(struct report_rate *to, const steady_limit *rate, 
 
 /* What the entries of a limit tell. */
 struct tally {
-    uint64_t keys, keys_denied;
+    uint64_t keys, keys_denied, by_fallback;
     struct histogram *needed;
     uint64_t over;
     uint32_t *denied; /* of each denied key */
@@ -131,6 +131,8 @@ static bool results_tally_entry(const struct engine_side *side, struct tally *ta
     }
     if (entry->requests == 0) return true;
     tally->keys++;
+    const struct rules_text key = keys_text(side->keys, entry);
+    tally->by_fallback += key.len > 0 && key.bytes[0] == '+'; /* match_make_fallback */
     if (entry->highest == KEYS_OVER)
         tally->over++;
     else
@@ -275,6 +277,7 @@ static void results_fill_limit(struct results *results, const struct engine *eng
                                 .wait_p99 = waits != NULL ? histogram_quantile(waits, 0.99) : -1,
                                 .wait_max = waits != NULL && waits->n > 0 ? waits->most : -1};
     results_fill_keys(results, engine, to, tally);
+    to->by_fallback = tally->keys > 0 && tally->by_fallback == tally->keys && from->keys_forgotten == 0;
     to->keys += from->keys_forgotten;
     memcpy(to->timeline, from->timeline, sizeof to->timeline);
     results_fill_statuses(results, &to->by_status, from->by_status);

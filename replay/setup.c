@@ -14,13 +14,25 @@ enum { SETUP_TEXT_MAX = 4096, SETUP_PARTS_MAX = 16 };
 /* Without a limit, this one denies next to nothing; its verdicts are not shown. */
 static const char setup_no_rate[] = "1000000/s";
 
+/* ---- Fields ---- */
+
+static bool setup_add(struct setup_fields *fields, const char *name) {
+    for (size_t i = 0; i < fields->n; i++)
+        if (strcasecmp(fields->names[i], name) == 0) return true;
+    const char **names = realloc(fields->names, (fields->n + 1) * sizeof *names);
+    if (names == NULL) return false;
+    fields->names = names;
+    names[fields->n++] = name;
+    return true;
+}
+
 /* ---- Keys ---- */
 
 static bool setup_begins(struct rules_text text, const char *with) {
     return text.len >= strlen(with) && memcmp(text.bytes, with, strlen(with)) == 0;
 }
 
-/* Whether it is a part of a key in a rules file. Otherwise it is a field of the log. */
+/* Whether it is a part of a key in a rules file. Otherwise it has to be a field of the log. */
 static bool setup_is_known(struct rules_text part) {
     static const char *const whole[] = {"ip", "path", "host", "method"};
     static const char *const begins[] = {"ip/", "header:", "cookie:", "query:", "descriptor:"};
@@ -74,7 +86,15 @@ static void setup_quote(char *out, size_t size, const char *text) {
     out[n] = '\0';
 }
 
-struct rules *setup_rules(const char *rate, const char *key, struct rules_error *error) {
+/* The name of a field: a dot, and its path. A variable of a format string keeps its own mark. */
+static const char *setup_field(struct rules *rules, struct rules_text field) {
+    char name[SETUP_TEXT_MAX + 1];
+    const bool marked = strchr(".$%", field.bytes[0]) != NULL;
+    const int len = snprintf(name, sizeof name, "%s%.*s", marked ? "" : ".", (int)field.len, field.bytes);
+    return memory_copy(rules->memory, name, (size_t)len);
+}
+
+struct rules *setup_rules(const char *rate, const char *key, struct setup_fields *bare, struct rules_error *error) {
     struct setup_key read = {.len = 0};
     char yaml[3 * SETUP_TEXT_MAX], quoted[SETUP_TEXT_MAX + 2];
     steady_limit limit = {0};
@@ -98,8 +118,8 @@ struct rules *setup_rules(const char *rate, const char *key, struct rules_error 
     if (rate == NULL) made->rates[0].max_capacity = INT32_MAX;
     for (size_t i = 0; i < made->n_keys; i++) {
         if (read.fields[i].len == 0) continue;
-        const char *name = memory_copy(rules->memory, read.fields[i].bytes, read.fields[i].len);
-        if (name == NULL) {
+        const char *name = setup_field(rules, read.fields[i]);
+        if (name == NULL || (read.fields[i].bytes[0] != '.' && !setup_add(bare, name))) {
             rules_free(rules);
             snprintf(error->text, sizeof error->text, "out of memory");
             return NULL;
@@ -109,17 +129,7 @@ struct rules *setup_rules(const char *rate, const char *key, struct rules_error 
     return rules;
 }
 
-/* ---- Fields ---- */
-
-static bool setup_add(struct setup_fields *fields, const char *name) {
-    for (size_t i = 0; i < fields->n; i++)
-        if (strcasecmp(fields->names[i], name) == 0) return true;
-    const char **names = realloc(fields->names, (fields->n + 1) * sizeof *names);
-    if (names == NULL) return false;
-    fields->names = names;
-    names[fields->n++] = name;
-    return true;
-}
+/* ---- What the rules look at ---- */
 
 static bool setup_add_kind(struct setup_fields *fields, enum rules_key_kind kind, const char *name) {
     if (kind == RULES_KEY_HEADER) return setup_add(fields, name);

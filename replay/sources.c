@@ -114,7 +114,7 @@ static void sources_note_lacks(struct sources *sources, const struct source *sou
     for (size_t i = 0; (name = format_lacks(source->format, i)) != NULL; i++) {
         char note[400];
         bool known = strcasecmp(name, "x-forwarded-for") == 0;
-        snprintf(note, sizeof note, "The format %s has no field %s: each request counts as one without it.",
+        snprintf(note, sizeof note, "The format %s has no field %s. So the rules take it as missing in each request.",
                  format_name(source->format), name);
         for (size_t k = 0; k < sources->n_notes; k++)
             known = known || strcmp(sources->notes[k], note) == 0;
@@ -274,6 +274,20 @@ int64_t sources_newest(const struct sources *sources) {
 
 size_t sources_usable(const struct sources *sources) { return sources->usable; }
 size_t sources_failed(const struct sources *sources) { return sources->failed; }
+bool sources_have(const struct sources *sources, const char *field) {
+    bool any = false;
+    for (size_t i = 0; i < sources->n; i++) {
+        if (sources->all[i].format == NULL) continue;
+        const char *name;
+        size_t k = 0;
+        while ((name = format_lacks(sources->all[i].format, k)) != NULL && strcmp(name, field) != 0)
+            k++;
+        if (name == NULL) return true;
+        any = true;
+    }
+    return !any;
+}
+
 bool sources_is_partial(const struct sources *sources) { return sources->partial || sources->failed > 0; }
 
 void sources_progress(const struct sources *sources, uint64_t *position, uint64_t *size) {

@@ -34,6 +34,9 @@ int64_t sources_newest(const struct sources *sources);
 size_t sources_usable(const struct sources *sources); /* files that are read */
 size_t sources_failed(const struct sources *sources); /* files that could not be opened, or have no known format */
 
+/* Whether a file may have this field, as far as its first lines tell. True if no file has a line. */
+bool sources_have(const struct sources *sources, const char *field);
+
 bool sources_is_partial(const struct sources *sources); /* a file ended early */
 
 void sources_progress(const struct sources *sources, uint64_t *position, uint64_t *size);

@@ -207,6 +207,58 @@ def test_a_field_of_json_is_a_key_and_no_rule_is_suggested_for_it(tmp_path):
     assert {top["key"] for top in found[0]["top_denied"]} & {top["key"] for top in found[1]["top_denied"]}
 
 
+def test_a_key_that_is_no_field_of_the_log_is_exit_2(tmp_path, plain):
+    for key in ("foo", "ip+foo", "hash:foo", "$foo"):
+        done = replay(plain[0], "--key", key, "--limit", "6/min")
+        said = f'--key: "{key.split("+")[-1].removeprefix("hash:")}" is no key, and the log has no field of this name; use ip,'
+        assert done.returncode == 2 and said in done.stderr.decode() and not done.stdout
+    caddy = write_log(tmp_path / "log", *TRAFFIC, "--format", "caddy")
+    assert replay(caddy, "--key", "foo", "--limit", "6/min").returncode == 2
+
+
+COLUMNS = "time,ip,user_id,uri\n" + "".join(f"2026-12-01T00:00:0{i}Z,192.0.2.{i},u{i % 2},/\n" for i in range(8))
+
+
+@pytest.mark.parametrize("key", ["user_id", ".user_id"])
+def test_a_column_is_a_key_by_its_name(tmp_path, key):
+    log = tmp_path / "log"
+    log.write_text(COLUMNS)
+    limit = report(log, "--key", key, "--limit", "2/min", "--suggest", "99%")["limits"][0]
+    assert limit["key"] == ".user_id" and limit["keys"] == 2 and limit["denied"] == 4
+    assert limit["suggestion"]["rule"] is None
+    for forms in ((), ("--html", "-")):
+        shown = " ".join(replay(log, "--key", key, "--limit", "2/min", "--suggest", "99%", *forms).stdout.decode().split())
+        assert "- { name" not in shown and "A rules file has no key .user_id" in shown
+
+
+def test_a_variable_of_a_format_string_is_a_key(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("".join(f"192.0.2.1 u{i % 2} [01/Dec/2026:08:00:0{i} +0000]\n" for i in range(8)))
+    for key in ("$remote_user", "remote_user"):
+        limit = report(log, "--format", "$remote_addr $remote_user [$time_local]", "--key", key, "--limit", "2/min")["limits"][0]
+        assert limit["key"].endswith("remote_user") and limit["keys"] == 2 and limit["denied"] == 4
+
+
+def test_a_field_that_no_request_has_is_not_blamed_on_the_rules(plain):
+    limit = report(plain[0], "--key", ".user.id", "--limit", "6/min")["limits"][0]
+    assert limit["findings"] == ["This limit counted for no request.", "No request of the log has the field .user.id."]
+
+
+@pytest.mark.parametrize("key, lacks", [("header:x-api-key", "field x-api-key"), ("cookie:sid", "cookie sid"), ("query:none", "query none"),
+                                        ("ip+header:x-api-key", "field x-api-key"), ("header:a+header:b", None)])
+def test_a_key_that_no_request_has_is_told_first(plain, key, lacks):
+    said = (f"The log has no {lacks}" if lacks else "No request has all parts of the key") + ". So each client is counted by its address."
+    limit = report(plain[0], "--key", key, "--limit", "6/min")["limits"][0]
+    assert limit["findings"][0] == said and len(limit["findings"]) > 1
+    by_address = report(plain[0], "--limit", "6/min")["limits"][0]
+    assert (limit["denied"], limit["keys"]) == (by_address["denied"], by_address["keys"])
+
+
+def test_a_key_that_a_request_has_is_not_told_as_missing(tmp_path):
+    log = write_log(tmp_path / "log", *TRAFFIC, "--format", "caddy")
+    assert "counted by its address" not in str(report(log, "--key", "header:x-api-key", "--limit", "6/min")["limits"][0]["findings"])
+
+
 def test_without_room_for_its_file_a_suggestion_fails_and_a_report_says_so(tmp_path, plain):
     log = plain[0]
     env = {**os.environ, "TMPDIR": str(tmp_path / "none")}
