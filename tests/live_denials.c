@@ -188,6 +188,21 @@ static void another_store_of_the_process_knows_at_once(void **state) {
     steady_store_close(&second);
 }
 
+/* It may come from a replica, which may not know of a give-back yet. */
+static void answer_of_a_peek_is_not_remembered(void **state) {
+    steady_result r = {0};
+    (void)state;
+    open_with(STEADY_SECOND, VALID, NULL);
+    second = open_store(rig.server.url, NULL);
+    steady_throttler *throttler = new_throttler(second, CAPACITY, LEAK);
+    assert_int_equal(steady_consume_sync(throttler, "k", 1, CAPACITY, &r), 0);
+    assert_int_equal(steady_peek_sync(rig.throttler, "k", 1, &r), 0);
+    assert_true(r.level > 0);
+    assert_int_equal(ask("k", CAPACITY).source, STEADY_FROM_STORE);
+    steady_throttler_free(&throttler);
+    steady_store_close(&second);
+}
+
 static void call_on_one_part_has_the_numbers_of_its_part(void **state) {
     steady_part_result each = {0};
     const steady_how how = {.reserve = true, .parts = &each, .parts_room = 1};
@@ -378,6 +393,7 @@ int main(void) {
         WITH_RIG(attack_of_threads_on_a_pool_costs_two_calls_for_each_drop),
         WITH_RIG(store_without_a_memory_asks_each_time),
         WITH_RIG(another_store_of_the_process_knows_at_once),
+        WITH_RIG(answer_of_a_peek_is_not_remembered),
         WITH_RIG(call_on_one_part_has_the_numbers_of_its_part),
         WITH_RIG(url_sets_the_memory),
         WITH_RIG(own_reset_is_seen_at_once),
