@@ -36,7 +36,11 @@ static struct process *processes[CLIENTS_MAX];
 static int process_count;
 static bool on;
 static struct decision *watched; /* decisions in flight that may be denied from memory */
-static const struct decision *known[BUCKETS];
+static struct {
+    const struct place *place;
+    const char *key;
+    size_t len;
+} known[BUCKETS]; /* any key of the bucket */
 
 /* ---- Processes ---- */
 
@@ -144,10 +148,18 @@ static bool is_excused(const struct client *client, const struct place *place, s
     return false;
 }
 
+static void know(const struct place *place, const char *key, size_t len) {
+    known[place->index].place = place;
+    known[place->index].key = key;
+    known[place->index].len = len;
+}
+
 void denials_asks(struct decision *d) {
     const struct place *place = amount_of(d) > 0 ? place_of(d) : NULL;
+    if (d->several == NULL) know(d->place, d->key, d->key_len);
+    for (size_t i = 0; d->several != NULL && i < d->several->n; i++)
+        know(d->several->members[i].place, d->several->members[i].key, d->several->members[i].key_len);
     if (place == NULL || place->foreign) return;
-    known[place->index] = d;
     d->watched = true;
     d->next_watched = watched;
     watched = d;
@@ -257,14 +269,11 @@ static void check_wait(const struct client *client, const struct place *place, c
 void denials_look_around(const struct client *client) {
     const steady_us valid = client->options.deny_memory, now = sim_loop_now(&client->loop);
     for (int i = 0; i < BUCKETS && valid > 0; i++) {
-        const struct decision *d = known[i];
+        const struct place *place = known[i].place;
         struct steady__look look;
-        if (d == NULL) continue;
-        const struct place *place = place_of(d);
-        const char *key = d->several != NULL ? d->several->members[0].key : d->key;
-        const size_t len = d->several != NULL ? d->several->members[0].key_len : d->key_len;
+        if (place == NULL || place->foreign) continue;
         const int64_t amount = between(1, 3);
-        const struct steady__hash name = steady__deny_memory_name(&client->memory, key, len);
+        const struct steady__hash name = steady__deny_memory_name(&client->memory, known[i].key, known[i].len);
         if (steady__denials_look(client->memory.denials, name, &place->rate, amount, valid,
                                  steady__denials_now(client->memory.denials), &look) != STEADY__FULL ||
             is_excused(client, place, now))
