@@ -125,6 +125,8 @@ struct report {
     const char *against_file;
     const char *const *files;
     size_t n_files;
+    const char *const *unread; /* files that could not be read */
+    size_t n_unread;
     const char *format;                     /* "combined"; "combined, json (caddy)" if files differ */
     uint64_t lines, bad_lines, other_lines; /* other: comments and column names */
     uint64_t late_lines;                    /* over 60 s out of order: left out */

@@ -145,10 +145,12 @@ static void report_html_read(FILE *to, const struct report *report) {
     }
     if (shown < report->n_files) fprintf(to, ", and %s more", report_number(n, report->n_files - shown));
     fputs("</dd>\n", to);
+    for (size_t i = 0; i < report->n_unread && i < FILES_SHOWN; i++)
+        report_html_fact(to, i == 0 ? "Not read" : "", report->unread[i]);
     fprintf(to, "<dt>Lines</dt><dd>%s", report_number(n, report->lines));
     if (report->bytes > 0) fprintf(to, " (%s)", report_bytes(bytes, report->bytes));
     if (report->format != NULL && report->format[0] != '\0') {
-        fputs(", format ", to);
+        fputs(strncmp(report->format, "format ", 7) == 0 ? ", " : ", format ", to); /* "format string" */
         report_html_string(to, report->format);
     }
     fputs("</dd>\n", to);

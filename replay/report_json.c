@@ -138,6 +138,10 @@ static void report_json_log(struct report_json *j, const struct report *report) 
     for (size_t i = 0; i < report->n_files; i++)
         report_json_string(j, NULL, report->files[i]);
     report_json_close(j, ']');
+    report_json_open(j, "unread_files", '[');
+    for (size_t i = 0; i < report->n_unread; i++)
+        report_json_string(j, NULL, report->unread[i]);
+    report_json_close(j, ']');
     report_json_string(j, "format", report->format);
     report_json_number(j, "bytes", report->bytes);
     report_json_number(j, "lines", report->lines);

@@ -148,17 +148,22 @@ static void report_text_label(const struct report_page *page, const char *label)
     report_text_style(page, PLAIN);
 }
 
-static void report_text_files(const struct report_page *page, const struct report *report) {
-    const size_t shown = report->n_files < 4 ? report->n_files : 3;
+static void report_text_paths(const struct report_page *page, const char *label, const char *const *paths, size_t all) {
+    const size_t shown = all < 4 ? all : 3;
     char n[REPORT_SHORT];
     for (size_t i = 0; i < shown; i++) {
-        report_text_label(page, i > 0 ? "" : report->n_files == 1 ? "file" : "files");
-        report_text_print(page, report_text_of(report->files[i]), page->columns - 12);
+        report_text_label(page, i > 0 ? "" : label);
+        report_text_print(page, report_text_of(paths[i]), page->columns - 12);
         putc('\n', page->to);
     }
-    if (shown == report->n_files) return;
+    if (shown == all) return;
     report_text_label(page, "");
-    fprintf(page->to, "and %s more\n", report_number(n, report->n_files - shown));
+    fprintf(page->to, "and %s more\n", report_number(n, all - shown));
+}
+
+static void report_text_files(const struct report_page *page, const struct report *report) {
+    report_text_paths(page, report->n_files == 1 ? "file" : "files", report->files, report->n_files);
+    report_text_paths(page, "not read", report->unread, report->n_unread);
 }
 
 static void report_text_bad_lines(const struct report_page *page, const struct report *report) {
@@ -231,7 +236,7 @@ static void report_text_read(const struct report_page *page, const struct report
     fprintf(page->to, "%s", report_number(n, report->lines));
     if (report->bytes > 0) fprintf(page->to, " (%s)", report_bytes(bytes, report->bytes));
     if (report->format != NULL && report->format[0] != '\0') {
-        fprintf(page->to, ", format ");
+        fputs(strncmp(report->format, "format ", 7) == 0 ? ", " : ", format ", page->to); /* "format string" */
         report_text_foreign(page, report->format);
     }
     putc('\n', page->to);

@@ -31,6 +31,8 @@ struct source {
     struct line first[SOURCES_LOOK]; /* the first lines, which tell the format */
     size_t n_first, at;
     uint64_t size;
+    dev_t device;
+    ino_t inode;
     bool is_file, done;
     uint64_t records, cut;
     int64_t begin;    /* the time of the first record */
@@ -41,6 +43,7 @@ struct source {
 struct sources {
     struct sources_options options;
     struct source *all;
+    const char **read, **unread; /* paths */
     size_t n, usable, failed;
     bool partial;
     struct source *current;
@@ -71,7 +74,8 @@ static void sources_fail(struct sources *sources, struct source *source, const c
     steady_quote(quoted, sizeof quoted, source->path);
     fprintf(stderr, "steady replay: \"%s\": %s\n", quoted, why);
     source->done = true;
-    sources->failed++;
+    sources->unread[sources->failed++] = source->path;
+    sources_add_note(sources, "%s could not be read: %s. The other files count.", source->path, why);
 }
 
 /* Reads the first lines. False: there is none, or no memory. */
@@ -122,6 +126,15 @@ static void sources_note_lacks(struct sources *sources, const struct source *sou
     }
 }
 
+/* A log that is given twice, also under two names: its requests count twice. */
+static void sources_note_twice(struct sources *sources, const struct source *source) {
+    for (const struct source *other = sources->all; other < source && source->is_file; other++) {
+        if (!other->is_file || other->device != source->device || other->inode != source->inode) continue;
+        sources_add_note(sources, "%s is the same file as %s. Its requests count twice.", source->path, other->path);
+        return;
+    }
+}
+
 static void sources_open(struct sources *sources, struct source *source, const char *path) {
     struct rules_text lines[SOURCES_LOOK];
     struct stat status;
@@ -129,7 +142,11 @@ static void sources_open(struct sources *sources, struct source *source, const c
     source->path = path;
     source->begin = source->previous = source->newest = INT64_MIN;
     source->is_file = strcmp(path, "-") != 0 && stat(path, &status) == 0 && S_ISREG(status.st_mode);
-    if (source->is_file) source->size = (uint64_t)status.st_size;
+    if (source->is_file) {
+        source->size = (uint64_t)status.st_size;
+        source->device = status.st_dev;
+        source->inode = status.st_ino;
+    }
     source->input = input_open(path, why, sizeof why);
     if (source->input == NULL) {
         sources_fail(sources, source, why);
@@ -153,6 +170,7 @@ static void sources_open(struct sources *sources, struct source *source, const c
         return;
     }
     sources->usable++;
+    sources_note_twice(sources, source);
     if (source->format != NULL) sources_note_lacks(sources, source);
 }
 
@@ -161,16 +179,21 @@ struct sources *sources_new(const struct sources_options *options) {
     if (sources == NULL) return NULL;
     sources->options = *options;
     sources->all = calloc(options->n, sizeof *sources->all);
-    sources->n = sources->all != NULL ? options->n : 0;
+    sources->read = calloc(options->n, sizeof *sources->read);
+    sources->unread = calloc(options->n, sizeof *sources->unread);
+    const bool made = sources->all != NULL && sources->read != NULL && sources->unread != NULL;
+    sources->n = made ? options->n : 0;
     for (size_t i = 0; i < sources->n; i++) {
         struct source *source = &sources->all[i];
+        const size_t failed = sources->failed;
         sources_open(sources, source, options->paths[i]);
+        if (sources->failed == failed) sources->read[i - failed] = source->path;
         if (source->done || sources->n <= SOURCES_OPEN || !source->is_file) continue;
         input_close(source->input);
         source->input = NULL;
     }
-    if (sources->all != NULL || options->n == 0) return sources;
-    free(sources);
+    if (made || options->n == 0) return sources;
+    sources_free(sources);
     return NULL;
 }
 
@@ -288,7 +311,7 @@ bool sources_have(const struct sources *sources, const char *field) {
     return !any;
 }
 
-bool sources_is_partial(const struct sources *sources) { return sources->partial || sources->failed > 0; }
+bool sources_is_partial(const struct sources *sources) { return sources->partial; }
 
 void sources_progress(const struct sources *sources, uint64_t *position, uint64_t *size) {
     *position = *size = 0;
@@ -320,8 +343,10 @@ static void sources_name_formats(struct sources *sources) {
 
 void sources_report(const struct sources *sources, struct report *report) {
     sources_name_formats((struct sources *)sources);
-    report->files = sources->options.paths;
-    report->n_files = sources->n;
+    report->files = sources->read;
+    report->n_files = sources->n - sources->failed;
+    report->unread = sources->unread;
+    report->n_unread = sources->failed;
     report->format = sources->formats;
     report->lines = sources->lines;
     report->bad_lines = sources->bad_lines;
@@ -346,6 +371,8 @@ void sources_free(struct sources *sources) {
             free(source->first[k].bytes);
     }
     free(sources->all);
+    free(sources->read);
+    free(sources->unread);
     free(sources->notes);
     free(sources);
 }

@@ -124,6 +124,34 @@ def test_a_file_that_cannot_be_read_is_exit_2_and_the_others_count(tmp_path):
     assert replay(tmp_path / "none", "--limit", "5/s", code=WRONG).stdout == b""
 
 
+def test_a_file_that_cannot_be_read_is_named_apart_and_the_report_is_whole(tmp_path):
+    log, none = write(tmp_path / "log", line() * 3), tmp_path / "none"
+    found = report(log, none, "--limit", "5/s", code=WRONG)
+    assert (found["log"]["files"], found["log"]["unread_files"], found["log"]["partial"]) == ([str(log)], [str(none)], False)
+    assert [note for note in found["notes"] if note.startswith(f"{none} could not be read: ")]
+    for forms in ((), ("--html", "-")):
+        shown = replay(log, none, "--limit", "5/s", *forms, code=WRONG).stdout.decode().lower()
+        assert "ended early" not in shown and "not read" in shown
+
+
+def test_a_log_that_is_given_twice_is_told(tmp_path):
+    log, other = write(tmp_path / "log", line() * 3), write(tmp_path / "other", line() * 3)
+    (tmp_path / "link").symlink_to(log)
+    found = report(log, other, tmp_path / "link", "--limit", "5/s")
+    assert [note for note in found["notes"] if "same file" in note] == [
+        f"{tmp_path / 'link'} is the same file as {log}. Its requests count twice."]
+    assert found["requests"]["total"] == 9
+
+
+def test_a_log_without_a_status_has_no_part_on_it(tmp_path):
+    log = write(tmp_path / "log", "".join(f"192.0.2.1 [{moment_of(0)}] /{i}\n" for i in range(9)))
+    options = (log, "--format", "$remote_addr [$time_local] $request_uri", "--limit", "5/s")
+    for forms in ((), ("--html", "-")):
+        shown = replay(*options, *forms).stdout.decode()
+        assert "by the status" not in shown and "format format" not in shown and ", format string" in shown
+    assert only(report(*options))["by_status"] == []
+
+
 def test_keys_of_a_megabyte_and_with_nul_bytes_have_buckets_of_their_own(tmp_path):
     keys = ["k" * 1_000_000, "k" * 1_000_001, "a\0b", "a\0c", "é\n\x7f", "x" * 1024]
     rows = [{"ts": f"2026-12-01T00:00:{i:02}Z", "user": {"id": key}} for i in range(3) for key in keys]
