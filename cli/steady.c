@@ -131,9 +131,14 @@ static int main_run(const struct command *command, char **args) {
         return complain("%s needs %s; usage: steady %s%s", command->name,
                         command->min_operands == 1 ? "a KEY" : "a RESERVATION and an ACTUAL", command->name,
                         command->operands);
-    if (options.n_operands > command->max_operands)
-        return complain("unexpected argument \"%s\"; usage: steady %s%s",
-                        quoted(options.operands[command->max_operands]).text, command->name, command->operands);
+    if (options.n_operands > command->max_operands) {
+        const char *extra = options.operands[command->max_operands];
+        if (options.n_rates > 0 && (strcmp(extra, "burst") == 0 || strcmp(extra, "block") == 0))
+            return complain("unexpected argument \"%s\"; write the rate in quotes: --rate '100/min %s ...'", extra,
+                            extra);
+        return complain("unexpected argument \"%s\"; usage: steady %s%s", quoted(extra).text, command->name,
+                        command->operands);
+    }
     return command->run(&options);
 }
 

@@ -174,6 +174,17 @@ static int replay_read_option(struct command *command, int option, const char *v
     }
 }
 
+/* `--limit 100/min burst 20` without quotes: the rest of the limit looks like names of logs. */
+static int replay_check_quotes(const struct command *command) {
+    for (size_t i = 0; i + 1 < command->n_paths && command->limit != NULL; i++) {
+        const char *word = command->paths[i];
+        if ((strcmp(word, "burst") != 0 && strcmp(word, "block") != 0) || access(word, F_OK) == 0) continue;
+        return replay_complain("unexpected argument \"%s\"; write the limit in quotes: --limit '%s %s %s'", word,
+                               command->limit, word, command->paths[i + 1]);
+    }
+    return RIGHT;
+}
+
 /* What does not go together. */
 static int replay_check(const struct command *command) {
     if (command->n_paths == 0) return replay_complain("name a log, or - for standard input");
@@ -186,6 +197,7 @@ static int replay_check(const struct command *command) {
     if (command->json && command->csv) return replay_complain("use --json or --csv");
     if (command->html != NULL && strcmp(command->html, "-") == 0 && (command->json || command->csv))
         return replay_complain("--html - takes standard output, as --json and --csv do");
+    if (replay_check_quotes(command) != RIGHT) return WRONG;
     bool has_input = false;
     for (size_t i = 0; i < command->n_paths; i++) {
         if (strcmp(command->paths[i], "-") != 0) continue;

@@ -642,6 +642,7 @@ TWO = "r1,2,0;%7Bk%7Da,a,0,1,10,86400000000,1,5,5,1;%7Bk%7Db,b,0,1,10,8640000000
     (("consume", *LIMIT), "consume needs a KEY; usage: steady consume KEY"),
     (("peek", "k", "l", *LIMIT), 'unexpected argument "l"; usage: steady peek KEY'),
     (("consume", "k", "l", "m", "n", *LIMIT), 'unexpected argument "l"'),
+    (("peek", "k", "--rate", "9/s", "burst", "20"), "write the rate in quotes: --rate '100/min burst ...'"),
     (("consume", "k", "--capcity", "1"), 'unknown option "--capcity"; did you mean --capacity?'),
     (("consume", "k", "--cap=1"), 'unknown option "--cap=..."; did you mean --capacity?'),
     (("consume", "k", "--rtae=1"), "did you mean --rate?"),

@@ -185,6 +185,7 @@ def test_keys_of_a_megabyte_and_with_nul_bytes_have_buckets_of_their_own(tmp_pat
     (("LOG", "--limit", "5/s", "--memory", "1K"), "--memory takes"),
     (("LOG", "--limit", "5/s", "--memory", "12"), "--memory takes"),
     (("LOG", "--limit", "5/s", "--at", "noon"), "--at takes"),
+    (("LOG", "--limit", "5/s", "burst", "20"), "write the limit in quotes: --limit '5/s burst 20'"),
     (("LOG", "--limit", "5/s", "--format", "nonsense"), "nonsense"),
     (("LOG", "--limit", "5/s", "--verdicts", "/nonexistent/v"), "/nonexistent/v"),
     (("LOG", "--limit", "5/s", "--html", "/nonexistent/v"), "/nonexistent/v"),
