@@ -240,6 +240,30 @@ static void report_html_stack(FILE *to, const struct report *report, const struc
     fputs("</svg>", to);
 }
 
+/* Round times, at most 8, at least 3 if the timeline is long enough. */
+static void report_html_axis(FILE *to, const struct report *report) {
+    static const int64_t steps[] = {1,      2,      5,       10,      15,      30,       60,        120,      300,
+                                    600,    900,    1800,    3600,    7200,    10800,    21600,     43200,    86400,
+                                    172800, 604800, 1209600, 2592000, 7776000, 31536000, 157680000, 630720000};
+    const int64_t span = (int64_t)report->n_intervals * report->interval;
+    char text[REPORT_SHORT];
+    size_t i = 0, n = 0;
+    while (i + 1 < sizeof steps / sizeof steps[0] && span / (steps[i] * 1000000) > 7)
+        i++;
+    const int64_t step = steps[i] * 1000000;
+    fputs("<svg class=\"axis\" aria-hidden=\"true\">", to);
+    for (int64_t at = (report->begin + step - 1) / step * step; at <= report->begin + span; at += step, n++) {
+        const double x = 100.0 * (double)(at - report->begin) / (double)span;
+        fprintf(to, "<text%s x=\"%.2f%%\" y=\"15\" text-anchor=\"%s\">%s</text>", n % 2 == 1 ? " class=\"wide\"" : "",
+                x,
+                x < 3    ? "start"
+                : x > 97 ? "end"
+                         : "middle",
+                report_clock(text, at, span));
+    }
+    fputs("</svg>", to);
+}
+
 static void report_html_timeline(FILE *to, const struct report *report, const struct report_limit *limit) {
     uint64_t requests[REPORT_TIMELINE], denied[REPORT_TIMELINE];
     const size_t n = report->n_intervals;
@@ -270,13 +294,8 @@ static void report_html_timeline(FILE *to, const struct report *report, const st
         report_html_bars(to, "denied", NULL, denied, n, denied_peak);
         fputs("</svg>\n", to);
     }
-    fputs("<div class=\"axis\">", to);
-    for (size_t i = 0; i <= 4; i++) {
-        fprintf(to, "<span%s>", i % 2 == 1 ? " class=\"wide\"" : "");
-        report_html_clock(to, report, n * i / 4);
-        fputs("</span>", to);
-    }
-    fputs("</div></figure>\n", to);
+    report_html_axis(to, report);
+    fputs("</figure>\n", to);
     report_html_timeline_table(to, report, requests, denied);
     fputs("</section>\n", to);
 }
@@ -450,8 +469,10 @@ static void report_html_suggestion(FILE *to, const struct report *report, const 
     steady_limit suggested;
     char share[REPORT_SHORT], text[REPORT_LIMIT];
     const bool any = report_suggestion(report, limit, &suggested);
+    size_t first, last;
     if (!any && limit->n_choices == 0) return;
-    fputs("<section class=\"card half\"><h3>What to choose</h3>\n", to);
+    const bool beside = report_bins(&limit->needed, report_capacity(limit), &first, &last); /* another half is there */
+    fprintf(to, "<section class=\"card%s\"><h3>What to choose</h3>\n", beside ? " half" : "");
     if (any) {
         const char *field = report_field(limit->limit);
         char *rule = report_rule_text(limit->limit, &suggested);
@@ -517,7 +538,10 @@ static void report_html_list(FILE *to, const struct report_limit *limit, const s
         report_html_share_cell(to, item->n, limit->denied, item->error > 0);
         fputs("</tr>\n", to);
     }
-    fputs("</tbody></table></section>\n", to);
+    fputs("</tbody></table>", to);
+    if (report_estimates(list, REPORT_TOP) != NULL)
+        fprintf(to, "<p class=\"hint\">%s</p>", report_estimates(list, REPORT_TOP));
+    fputs("</section>\n", to);
 }
 
 static void report_html_changes(FILE *to, const struct report *report, const struct report_limit *limit) {

@@ -423,6 +423,7 @@ static void report_text_list(const struct report_page *page, const struct report
         report_text_print(page, report_or_empty(report_view(&item->name)), page->columns - MARGIN - 23);
         putc('\n', page->to);
     }
+    if (report_estimates(list, NAMES_SHOWN) != NULL) report_text_paragraph(page, report_estimates(list, NAMES_SHOWN));
 }
 
 /* ---- Needed bursts ---- */

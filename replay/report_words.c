@@ -433,6 +433,13 @@ size_t report_shown(const struct report_list *list, size_t most) {
     return n;
 }
 
+const char *report_estimates(const struct report_list *list, size_t most) {
+    for (size_t i = 0; i < report_shown(list, most); i++)
+        if (list->items[i].error > 0)
+            return "A count with a ~ is an estimate, because there was no room for all values.";
+    return NULL;
+}
+
 uint64_t report_peak(const struct report *report, const struct report_limit *limit, bool denied) {
     uint64_t peak = 0;
     for (size_t i = 0; i < report->n_intervals && i < REPORT_TIMELINE; i++) {
@@ -652,7 +659,6 @@ static void report_words_note_log(const struct report *report, struct report_sen
 
 static void report_words_note_limit(const struct report_limit *limit, struct report_sentences *to) {
     char a[REPORT_SHORT], b[REPORT_SHORT];
-    bool estimated = false;
     if (limit->keys_merged > 0)
         report_words_say(to,
                          "For lack of memory, %s %s with %s %s share one bucket. Their verdicts are stricter than they "
@@ -665,11 +671,6 @@ static void report_words_note_limit(const struct report_limit *limit, struct rep
                          "back counts once more.",
                          report_number(a, limit->keys_forgotten), report_noun(limit, limit->keys_forgotten),
                          limit->keys_forgotten == 1 ? "was" : "were");
-    const struct report_list *const lists[] = {&limit->by_status, &limit->by_path, &limit->by_agent};
-    for (size_t i = 0; i < 3; i++)
-        for (size_t k = 0; k < lists[i]->n; k++)
-            estimated = estimated || lists[i]->items[k].error > 0;
-    if (estimated) report_words_say(to, "Counts with a ~ are estimates, because the list had no room for all values.");
     if (limit->limit->n_tiers > 0 && limit->has_verdicts)
         report_words_say(
             to, "The limit has tiers. The verdicts and the needed bursts are at the rate of each tier; a suggestion "

@@ -77,6 +77,9 @@ size_t report_gap(const struct report_rate *rate, int64_t capacity, size_t first
  * by chance. */
 size_t report_shown(const struct report_list *list, size_t most);
 
+/* What the ~ before a shown count means; NULL: none has one. */
+const char *report_estimates(const struct report_list *list, size_t most);
+
 uint64_t report_peak(const struct report *report, const struct report_limit *limit, bool denied);
 
 /* ---- Sentences ---- */

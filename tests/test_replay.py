@@ -152,6 +152,16 @@ def test_a_log_without_a_status_has_no_part_on_it(tmp_path):
     assert only(report(*options))["by_status"] == []
 
 
+def test_what_a_tilde_means_stands_below_the_counts(tmp_path):
+    log = write(tmp_path / "log", "".join(
+        line(i // 64, f"192.0.2.{i % 5}", agent="busy/1" if i % 3 == 0 else f"a/{i}") for i in range(30000)))
+    said = b"A count with a ~ is an estimate, because there was no room for all values."
+    text = replay(log, "--limit", "10/min").stdout
+    below = text[text.index(b"Denied requests by user agent"):]
+    assert b"~" in below and said in b"\n".join(part.strip() for part in below.split(b"\n")[:4]) and text.count(said) == 1
+    assert said in replay(log, "--limit", "10/min", "--html", "-").stdout
+
+
 def test_keys_of_a_megabyte_and_with_nul_bytes_have_buckets_of_their_own(tmp_path):
     keys = ["k" * 1_000_000, "k" * 1_000_001, "a\0b", "a\0c", "é\n\x7f", "x" * 1024]
     rows = [{"ts": f"2026-12-01T00:00:{i:02}Z", "user": {"id": key}} for i in range(3) for key in keys]

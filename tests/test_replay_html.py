@@ -208,6 +208,31 @@ def test_the_page_of_a_replay_has_the_figures_of_its_json(page, log, tmp_path):
     assert seen.run("performance.getEntriesByType('resource').length") == 0
 
 
+def test_a_suggestion_alone_has_the_whole_width(page, log):
+    seen = page(replay(log, "--suggest", "99.9%", "--html", "-"))
+    grid, lead, choice = seen.run("""['.grid', '.lead', '.rule-text'].map((name) => {
+        const element = document.querySelector(name), card = element.closest('.card') ?? element;
+        return [card.getBoundingClientRect().width, element.getBoundingClientRect().height];
+    })""")
+    assert choice[0] == grid[0] and lead[1] < 30  # one line
+
+
+def test_the_labels_of_the_time_are_round_and_apart(page, tmp_path):
+    begin = 1_796_119_183  # 08:39:43
+    for seconds, step in ((8, 2), (480, 120), (3 * 3600, 1800), (6 * 86400, 86400)):
+        file = tmp_path / "log"
+        file.write_text("".join(json.dumps({"ts": begin + seconds * i / 400, "ip": "192.0.2.1", "uri": "/"}) + "\n" for i in range(401)))
+        for width in (1280, 330):
+            seen = page(replay(file, "--limit", "5/s", "--html", "-"), width)
+            labels = seen.run("""[...document.querySelectorAll('.axis text')].filter((text) => getComputedStyle(text).display !== 'none')
+                .map((text) => { const {left, right} = text.getBoundingClientRect(); return [text.textContent, left, right]; })""")
+            assert 2 <= len(labels) <= 9
+            assert all(one[2] < other[1] for one, other in zip(labels, labels[1:]))
+            for text, _, _ in labels:
+                clock = [int(part) for part in text.split(" ")[-1].split(":")]
+                assert sum(part * 60 ** (2 - i) for i, part in enumerate(clock)) % step == 0, labels
+
+
 def test_the_page_of_a_replay_fits_a_phone(page, log, tmp_path):
     seen = page(replay(log, "--config", rules_file(tmp_path, RULES), "--suggest", "99.9%", "--html", "-"), 330)
     assert seen.run("document.documentElement.scrollWidth") <= 330
