@@ -400,17 +400,23 @@ static bool admin_is(struct rules_text text, const char *word) {
     return text.len == strlen(word) && memcmp(text.bytes, word, text.len) == 0;
 }
 
+static void admin_refuse(struct exchange *exchange) {
+    http_respond_problem(exchange, 401,
+                         "the token of the admin socket is missing or wrong; it is in the log of the daemon");
+}
+
 bool admin_handle(struct exchange *exchange, const struct http_request *request) {
+    const bool may = admin_may(exchange->client->worker->server, request);
     for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
         if (!admin_is(request->path, routes[i].path)) continue;
-        if (!routes[i].open && !admin_may(exchange->client->worker->server, request))
-            http_respond_problem(exchange, 401,
-                                 "the token of the admin socket is missing or wrong; it is in the log of the daemon");
+        if (!routes[i].open && !may)
+            admin_refuse(exchange);
         else if (routes[i].post != admin_is(request->method, "POST"))
             http_respond_problem(exchange, 405, routes[i].post ? "use POST" : "use GET");
         else
             routes[i].handle(exchange, request);
         return true;
     }
-    return false;
+    if (!may) admin_refuse(exchange); /* the other paths change buckets, and show names of limits */
+    return !may;
 }

@@ -11,7 +11,7 @@ const char *admin_open(struct server *server);
 /* POST /admin/explain: what the daemon would answer to a request now, and why. It changes and counts nothing. */
 void admin_explain(struct exchange *exchange, const struct http_request *request);
 
-/* Answers a request to the admin socket. False: it has no such path. */
+/* Answers a request to the admin socket. False: the path is one of all ports, and the request may ask there. */
 bool admin_handle(struct exchange *exchange, const struct http_request *request);
 
 #endif

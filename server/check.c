@@ -125,12 +125,32 @@ static void check_answered_strict(void *to, const struct question *question, con
 
 /* ---- The question ---- */
 
+/* A field of the proxy that comes twice, or is empty; NULL: none. The client may have sent one of them. */
+static const char *check_doubled(const struct http_request *request, bool strict) {
+    static const char *const of_nginx[] = {"x-original-uri", "x-original-method", "x-original-host"};
+    static const char *const of_others[] = {"x-forwarded-uri", "x-forwarded-method", "x-forwarded-host"};
+    const char *const *names = strict ? of_nginx : of_others;
+    for (size_t i = 0; i < 3 && !check_is_envoy(request->target); i++) {
+        struct rules_text value = {0};
+        const size_t n = http_field(request, names[i], &value);
+        if (n > 1 || (n == 1 && value.len == 0)) return names[i];
+    }
+    return NULL;
+}
+
 void check_handle(struct exchange *exchange, const struct http_request *request) {
     struct client *client = exchange->client;
     struct worker *worker = client->worker;
     const bool strict = check_is_strict(request->target);
     struct rules_request original = {0};
     struct steady__address address;
+    const char *doubled = check_doubled(request, strict);
+    if (doubled != NULL) {
+        char text[100];
+        snprintf(text, sizeof text, "the request must have one %s field with a value, or none", doubled);
+        http_reject(exchange, request->target, 400, text);
+        return;
+    }
     check_original(&original, request, strict);
     if (strict && original.target.len == 0) {
         http_reject(exchange, request->target, 400, "the request must have one X-Original-URI field");

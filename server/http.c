@@ -169,6 +169,7 @@ static void http_not_allowed(struct exchange *exchange, enum method method) {
 }
 
 void http_route(struct exchange *exchange, const struct http_request *request) {
+    struct rules_text origin;
     if (exchange->admin && admin_handle(exchange, request)) return;
     if (check_is_path(request->path)) {
         check_handle(exchange, request);
@@ -181,7 +182,9 @@ void http_route(struct exchange *exchange, const struct http_request *request) {
     }
     for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
         if (!http_is(request->path, routes[i].path)) continue;
-        if (http_allows(routes[i].method, request->method))
+        if (routes[i].method == POST && http_field(request, "origin", &origin) > 0)
+            http_respond_problem(exchange, 403, "a page in a browser must not ask: the request has an Origin field");
+        else if (http_allows(routes[i].method, request->method))
             routes[i].handle(exchange, request);
         else
             http_not_allowed(exchange, routes[i].method);

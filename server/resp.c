@@ -425,8 +425,9 @@ static void resp_run(struct resp_request *r) {
     } else if (r->argc < commands[i].least || r->argc > commands[i].most) {
         snprintf(text, sizeof text, "ERR wrong number of arguments for '%s' command", commands[i].name);
         resp_error(r->exchange, text);
-    } else if (commands[i].admin &&
-               (!r->exchange->admin || r->exchange->client->worker->server->admin_token[0] != '\0')) {
+    } else if (r->exchange->admin && r->exchange->client->worker->server->admin_token[0] != '\0') {
+        resp_error(r->exchange, "NOPERM the admin port takes HTTP with its token");
+    } else if (commands[i].admin && !r->exchange->admin) {
         snprintf(text, sizeof text, "NOPERM %s is for an admin socket at unix:/path", commands[i].name);
         resp_error(r->exchange, text);
     } else {

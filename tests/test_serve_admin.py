@@ -71,6 +71,21 @@ def test_without_the_token_nothing_is_shown_or_changed(served, headers):
     for method, path in (("GET", "/admin/state"), ("GET", "/admin/top"), ("GET", "/admin/history"),
                          ("POST", "/admin/reload"), ("POST", "/admin/reset"), ("POST", "/admin/ban")):
         assert served.request(method, path, headers=headers, port=served.admin_port)[0] == 401, path
+    for method, path in (("POST", "/v1/consume"), ("POST", "/v1/settle"), ("GET", "/v1/check"), ("GET", "/metrics"), ("GET", "/none")):
+        assert served.request(method, path, "{}", headers, port=served.admin_port)[0] == 401, path
+
+
+def test_the_admin_port_takes_no_command_of_redis(served):
+    with contextlib.closing(Resp(served.admin_port)) as redis:
+        assert str(redis("CL.THROTTLE", "key", 4, 10, 60)).startswith("NOPERM")
+
+
+def test_a_page_in_a_browser_cannot_change_a_bucket(served):
+    give_back = json.dumps({"limit": "login", "key": "192.0.2.1", "amount": -1})
+    for port, headers in ((served.port, {}), (served.admin_port, {"Authorization": f"Bearer {served.token}"})):
+        headers = {**headers, "Origin": "https://evil.example", "Content-Type": "text/plain"}
+        for path in ("/v1/consume", "/v1/reserve", "/v1/settle", "/json"):
+            assert served.request("POST", path, give_back, headers, port=port)[0] == 403, path
 
 
 def test_the_page_needs_no_token_and_loads_nothing_from_elsewhere(served):

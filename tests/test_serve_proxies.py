@@ -81,6 +81,17 @@ def test_nginx_must_name_the_request(served):
     assert (status, fields["x-steady-status"]) == (403, "400")
 
 
+@pytest.mark.parametrize("path,field", [("/v1/check", "X-Forwarded-Uri"), ("/v1/check", "X-Forwarded-Method"),
+                                        ("/v1/check", "X-Forwarded-Host"), ("/v1/check/403", "X-Original-URI"),
+                                        ("/v1/check/403", "X-Original-Method")])
+@pytest.mark.parametrize("values", [("/login", "/other"), ("/login", "/login"), ("",)])
+def test_a_field_of_the_proxy_that_comes_twice_or_is_empty_lets_nothing_pass(served, path, field, values):
+    head = "".join(f"{field}: {value}\r\n" for value in values)
+    answer = served.raw(f"GET {path} HTTP/1.1\r\nHost: h\r\n{head}Connection: close\r\n\r\n")
+    status = b"400" if path == "/v1/check" else b"403"
+    assert answer.startswith(b"HTTP/1.1 " + status), answer
+
+
 # ---- nginx ----
 
 NGINX = """
