@@ -54,11 +54,50 @@ static void call_behind_one_that_was_too_early_is_sent_after_its_wait(void **sta
     assert_true(second.slowest < STEADY_SECOND / 2 + SLACK_OF(second));
 }
 
+/* At level 6 of 10 there is room for one drop in flight and three more. */
+static void call_that_fits_beside_those_in_flight_is_sent_at_once(void **state) {
+    static const struct fake_step steps[] = {
+        {FAKE_ACCEPT, 0, NULL, 0},      SENT(DENIED),
+        {FAKE_EXPECT, 2, NULL, 0},      {FAKE_SEND, 0, ":120000\r\n", 0},
+        {FAKE_EXPECT, 1, NULL, 0},      {FAKE_SEND, 0, ":140000\r\n:200000\r\n", 0},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    struct tally first = {0}, second = {0}, third = {0};
+    (void)state;
+    open_on(steps, COUNT(steps), STEADY_SECOND);
+    sleep_us(2 * LEAK);
+    consume_counted(fast, "k", 1, &first);
+    consume_counted(fast, "k", 1, &second);
+    run_until_done(poller, &first, STEADY_SECOND);
+    consume_counted(fast, "k", 3, &third);
+    run_until_done(poller, &third, STEADY_SECOND);
+    assert_int_equal(first.allowed + second.allowed + third.allowed, 3);
+}
+
+/* The second call needs all the room. The third one would fit beside the first one. */
+static void call_waits_behind_an_earlier_one_that_needs_more_room(void **state) {
+    static const struct fake_step steps[] = {
+        {FAKE_ACCEPT, 0, NULL, 0}, SENT(DENIED), SENT(":1\r\n"), SENT(ALLOWED), {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    struct tally first = {0}, second = {0}, third = {0};
+    (void)state;
+    open_on(steps, COUNT(steps), STEADY_SECOND);
+    sleep_us(10 * LEAK);
+    consume_counted(fast, "k", 1, &first);
+    consume_counted(fast, "k", 10, &second);
+    consume_counted(fast, "k", 1, &third);
+    run_until_done(poller, &third, STEADY_SECOND);
+    assert_int_equal(first.allowed + second.allowed, 2);
+    assert_int_equal(third.last.source, STEADY_FROM_MEMORY);
+}
+
 #define WITH_CLIENT(test) cmocka_unit_test_setup_teardown(test, client_set_up, tear_down)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         WITH_CLIENT(call_behind_one_that_was_too_early_is_sent_after_its_wait),
+        WITH_CLIENT(call_that_fits_beside_those_in_flight_is_sent_at_once),
+        WITH_CLIENT(call_waits_behind_an_earlier_one_that_needs_more_room),
     };
     return cmocka_run_group_tests_name("gates", tests, NULL, NULL);
 }
