@@ -311,22 +311,24 @@ static bool worker_split(const char *where, char *host, size_t size, const char 
 
 static const char *worker_bind(struct worker *worker, const struct addrinfo *address, const char *where, bool admin) {
     const int on = 1;
+    const bool shared = !admin; /* by the workers of this daemon */
     const int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     uv_tcp_t *tcp = fd >= 0 ? calloc(1, sizeof *tcp) : NULL;
     if (fd < 0) return worker_fail("cannot listen at %s: %s", where, strerror(errno));
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (worker->number > 0) setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
+    if (shared && worker->number > 0) setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
     if (tcp == NULL || bind(fd, address->ai_addr, address->ai_addrlen) != 0) {
         const char *why = worker_fail("cannot listen at %s: %s", where, strerror(errno));
         close(fd);
         free(tcp);
         return why;
     }
-    /* The first worker shares the port only now. So it cannot take the port of another daemon. */
-    if (worker->number == 0 && !admin) setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
     uv_tcp_init(&worker->loop, tcp);
     uv_tcp_open(tcp, fd);
-    return worker_add(worker, (uv_stream_t *)tcp, where, admin);
+    const char *why = worker_add(worker, (uv_stream_t *)tcp, where, admin);
+    /* The first worker shares the address only after it listens. So the address of another daemon is in use. */
+    if (why == NULL && shared) setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
+    return why;
 }
 
 static const char *worker_listen_fd(struct worker *worker, int fd, const char *where, bool admin) {

@@ -2,10 +2,12 @@
 """The daemon from outside: forward auth, JSON, reload, the end."""
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from serve_rig import BUILD, daemon, needs_daemon, rules_file
@@ -232,3 +234,46 @@ def test_a_daemon_without_descriptors_for_its_threads_exits_2(most):
     done = subprocess.run(["bash", "-c", start, BUILD / "steady"], capture_output=True, text=True, timeout=60,
                           check=False)
     assert done.returncode == 2 and "no event loop: too many open files" in done.stderr, done
+
+
+def second(*options):
+    return subprocess.run([BUILD / "steady", "serve", "--limit", "1/s", *options], capture_output=True, text=True,
+                          timeout=60, check=False)
+
+
+@pytest.mark.parametrize("first_host, second_host", [
+    ("127.0.0.1", "127.0.0.1"), ("[::1]", "[::1]"), ("0.0.0.0", "127.0.0.1"), ("[::]", "[::]")])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_second_daemon_at_an_address_is_refused(first_host, second_host, threads):
+    with daemon("--limit", "1/s", "--listen", f"{first_host}:0", "--threads", threads) as first:
+        done = second("--listen", f"{second_host}:{first.port}", "--threads", str(threads))
+        lines = [line for line in done.stderr.splitlines() if "warning" not in line]
+        assert done.returncode == 2 and len(lines) == 1, done.stderr
+        assert f"cannot listen at {second_host}:{first.port}: Address already in use" in lines[0]
+
+
+def test_a_daemon_starts_again_at_once_at_its_address():
+    with daemon("--limit", "1/s", "--threads", 2) as first:
+        with socket.create_connection(("127.0.0.1", first.port)) as client:
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
+            assert first.stop() == 0  # it closes first, so its end is in TIME_WAIT
+            with daemon("--limit", "1/s", "--threads", 2, "--listen", f"127.0.0.1:{first.port}") as again:
+                assert again.port == first.port and again.request("GET", "/healthz")[0] == 200
+
+
+def switches(pid):
+    """How often each thread has slept."""
+    threads = Path(f"/proc/{pid}/task")
+    return {thread.name: int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", (thread / "status").read_text(), re.M)[1])
+            for thread in threads.iterdir()}
+
+
+def test_each_thread_gets_connections():
+    with daemon("--limit", "1/s", "--threads", 3) as served:
+        before = switches(served.process.pid)
+        for _ in range(300):
+            served.request("GET", "/healthz")
+        after = switches(served.process.pid)
+        busy = [thread for thread in after if after[thread] - before.get(thread, 0) >= 50]
+        assert len(busy) == 3, (before, after)
