@@ -331,13 +331,13 @@ ifeq ($(filter bench,$(MAKECMDGOALS)),)
 serve: ## installs missing packages, builds, and runs the daemon with an example on 127.0.0.1:4780
 	@scripts/setup build serve
 	@$(SUB) $(BUILD)/steady $(BUILD)/steadyd
-	@BUILD=$(BUILD) scripts/serve-example
+	@BUILD=$(BUILD) exec scripts/serve-example
 
 LOG ?=
 replay: ## installs missing packages, builds, and says which limit fits an example log, or LOG=access.log
 	@scripts/setup build serve
 	@$(SUB) $(BUILD)/steady $(BUILD)/steadyd
-	@BUILD=$(BUILD) scripts/replay-example $(LOG)
+	@BUILD=$(BUILD) exec scripts/replay-example $(LOG)
 else
 serve replay: # of `make bench serve` and `make bench replay`
 	@:

@@ -3,12 +3,15 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
+from serve_rig import BUILD, needs_daemon
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICKLY = ["CFLAGS=-O0", "-j2"]
@@ -227,3 +230,31 @@ def test_setup_without_what_only_some_tests_need_goes_on(path_without):
     (Path(path) / "python3").symlink_to(sys.executable)
     run = setup("test", PATH=path, SETUP="no")
     assert run.returncode == 0 and "man-db" in run.stderr
+
+
+# ---- Running ----
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+@needs_daemon
+def test_the_daemon_of_make_serve_ends_with_it():
+    port, admin_port = free_port(), free_port()
+    env = environment(PORT=str(port), ADMIN_PORT=str(admin_port), SETUP="no")
+    run = subprocess.Popen(["make", "--no-print-directory", "-C", ROOT, f"BUILD={BUILD}", "serve"], env=env, text=True,
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    said = []
+    for line in run.stdout:
+        said.append(line)
+        if "listening at" in line:
+            break
+    assert f"listening at 127.0.0.1:{port}" in said[-1], said
+    run.terminate()
+    run.wait(30)
+    with pytest.raises(ConnectionRefusedError):  # the listeners are closed at once, and requests are finished
+        for _ in range(100):
+            socket.create_connection(("127.0.0.1", port), 5).close()
+            time.sleep(0.1)
