@@ -183,7 +183,8 @@ static void metrics_add_store(struct buffer *out, struct server *server) {
         const char *name, *help;
         size_t at;
     } counters[] = {
-        {"steady_store_decisions_total", "Decisions that the store was asked for.", offsetof(steady_stats, decisions)},
+        {"steady_store_decisions_total", "Decisions of the store, also those that it denied from memory.",
+         offsetof(steady_stats, decisions)},
         {"steady_store_unavailable_total", "Decisions without a verdict; nothing was charged.",
          offsetof(steady_stats, unavailable)},
         {"steady_store_unknown_total", "Decisions without a verdict; perhaps charged.",

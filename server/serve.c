@@ -22,7 +22,7 @@
 #include "worker.h"
 
 /* Exit codes. CANNOT_START: options, files, addresses, rules. */
-enum { CANNOT_START = 2, FAILED = 1, SD_FIRST_FD = 3, OTHER_DESCRIPTORS = 200 };
+enum { CANNOT_START = 2, FAILED = 1, SD_FIRST_FD = 3, OTHER_DESCRIPTORS = 200, FEW_CONNECTIONS = 4096 };
 
 void server_log(const char *format, ...) {
     char text[1200], quoted[1200], when[32];
@@ -208,9 +208,14 @@ static void serve_raise_limit(struct server_options *options) {
     if (limit.rlim_cur >= wanted) return;
     options->max_connections = limit.rlim_cur > 2 * OTHER_DESCRIPTORS ? (uint32_t)(limit.rlim_cur - OTHER_DESCRIPTORS)
                                                                       : (uint32_t)(limit.rlim_cur / 2);
-    server_log("warning: at most %" PRIu32
-               " connections, because the process may have only %llu descriptors (ulimit -n)",
-               options->max_connections, (unsigned long long)limit.rlim_cur);
+}
+
+/* A limit that serves many clients is no surprise. */
+static void serve_tell_limit(const struct server_options *options) {
+    if (options->max_connections < options->connections_asked && options->max_connections < FEW_CONNECTIONS)
+        server_log("warning: at most %" PRIu32
+                   " connections, because the process may have too few descriptors (ulimit -n)",
+                   options->max_connections);
 }
 
 static const char *serve_open_embedded(struct server *server) {
@@ -290,6 +295,7 @@ static int serve_open(struct server *server) {
     if (why == NULL) why = serve_listen(server, &at);
     if (why == NULL && server->options.admin != NULL) why = admin_open(server);
     if (why == NULL) {
+        serve_tell_limit(&server->options);
         server_log("listening at %s", at);
         return serve_run(server);
     }
@@ -305,6 +311,7 @@ int serve_main(int argc, char **argv) {
     if (code != 0) return code;
     signal(SIGPIPE, SIG_IGN);
     serve_block_signals(SIG_BLOCK);
+    server.options.connections_asked = server.options.max_connections;
     serve_raise_limit(&server.options);
     const int cores = (int)uv_available_parallelism();
     server.n_workers = server.options.threads > 0 ? server.options.threads

@@ -26,17 +26,18 @@
 enum { WORKERS_MOST = 8, LISTENERS_MOST = 4 };
 
 struct server_options {
-    const char *config; /* NULL: `limit` */
-    const char *limit;  /* of --limit */
-    const char *store;  /* NULL: that of the rules */
-    const char *listen; /* host:port, or unix:/path */
-    const char *admin;  /* the same; NULL: no admin socket */
-    const char *log;    /* of decisions: a path; NULL: none */
-    double log_share;   /* of the decisions that are logged, 0 to 1 */
-    int threads;        /* 0: one for each core */
-    uint32_t buckets;   /* of an embedded store; 0: the default */
-    steady_us timeout;  /* of the store; 0: the default */
-    uint32_t max_connections;
+    const char *config;         /* NULL: `limit` */
+    const char *limit;          /* of --limit */
+    const char *store;          /* NULL: that of the rules */
+    const char *listen;         /* host:port, or unix:/path */
+    const char *admin;          /* the same; NULL: no admin socket */
+    const char *log;            /* of decisions: a path; NULL: none */
+    double log_share;           /* of the decisions that are logged, 0 to 1 */
+    int threads;                /* 0: one for each core */
+    uint32_t buckets;           /* of an embedded store; 0: the default */
+    steady_us timeout;          /* of the store; 0: the default */
+    uint32_t max_connections;   /* that the system allows */
+    uint32_t connections_asked; /* of --max-connections */
 };
 
 struct server {

@@ -289,6 +289,13 @@ static const char *worker_listen_path(struct worker *worker, const char *path, b
     umask(before);
     if (error == 0) return worker_add(worker, (uv_stream_t *)pipe, path, admin);
     uv_close((uv_handle_t *)pipe, (uv_close_cb)free);
+    /* libuv says EACCES for a missing directory. */
+    const char *slash = strrchr(path, '/');
+    char folder[sizeof((struct sockaddr_un *)0)->sun_path] = "/";
+    struct stat found;
+    if (slash != NULL && slash != path) snprintf(folder, sizeof folder, "%.*s", (int)(slash - path), path);
+    if (slash != NULL && stat(folder, &found) != 0 && errno == ENOENT)
+        return worker_fail("cannot listen at %s: the directory %s does not exist", path, folder);
     return worker_fail("cannot listen at %s: %s", path, uv_strerror(error));
 }
 

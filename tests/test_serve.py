@@ -194,6 +194,8 @@ def test_policies_hold_while_the_store_is_down(tmp_path, closed_port):
     (("--limit", "1/s", "--listen", "127.0.0.1:99999"), "\"127.0.0.1:99999\" is no address"),
     (("--limit", "1/s", "--listen", "nowhere"), "use host:port, [host]:port or unix:/path"),
     (("--limit", "1/s", "--admin", "192.0.2.1:1"), "loopback"),
+    (("--limit", "1/s", "--listen", "127.0.0.1:0", "--admin", "unix:/nodir/a"),
+     "cannot listen at /nodir/a: the directory /nodir does not exist"),
     (("--limit", "1/s", "--log", "/nowhere/log"), "the decision log /nowhere/log: No such file or directory"),
     (("--limit", "1/s", "--store", "nonsense", "--threads", "3"), "the store: "),
     (("--limit", "1/s", "--store", "redis://h:99999", "--threads", "3"), "the store: "),
@@ -204,7 +206,7 @@ def test_policies_hold_while_the_store_is_down(tmp_path, closed_port):
 ])
 def test_a_daemon_that_cannot_start_says_why_in_one_line_and_exits_2(options, says):
     done = subprocess.run([BUILD / "steady", "serve", *options], capture_output=True, text=True, timeout=60, check=False)
-    lines = [line for line in done.stderr.splitlines() if "warning" not in line]
+    lines = done.stderr.splitlines()
     assert "listening" not in done.stderr
     assert done.returncode == 2 and len(lines) == 1 and says in lines[0], done.stderr
 
@@ -277,3 +279,16 @@ def test_each_thread_gets_connections():
         after = switches(served.process.pid)
         busy = [thread for thread in after if after[thread] - before.get(thread, 0) >= 50]
         assert len(busy) == 3, (before, after)
+
+
+@pytest.mark.parametrize("most, warns", [(5000, False), (1000, True)])
+def test_few_connections_are_a_warning(most, warns):
+    """Few descriptors are usual. They are a warning only if they are a few hundred, or a few thousand."""
+    start = f'ulimit -n {most}; exec "$0" serve --limit 1/s --threads 1 --listen 127.0.0.1:0 2>&1'
+    run = subprocess.Popen(["bash", "-c", start, BUILD / "steady"], stdout=subprocess.PIPE, text=True)
+    said = [run.stdout.readline()]
+    while said[-1] and "listening" not in said[-1]:
+        said.append(run.stdout.readline())
+    run.terminate()
+    run.communicate(timeout=30)
+    assert ("warning: at most 800 connections" in said[0]) == warns and len(said) == 1 + warns, said
