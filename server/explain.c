@@ -96,9 +96,11 @@ bool explain_read(struct explain *explain, const json_t *document) {
     if (value != NULL) request->host = explain_value(value);
     value = json_object_get(document, "ip");
     explain->has_peer = value != NULL;
-    return value == NULL ||
-           steady__address_parse(&explain->peer, json_string_value(value), json_string_length(value)) ||
-           explain_fail(explain, "this is no address", json_string_value(value));
+    if (value != NULL && !steady__address_parse(&explain->peer, json_string_value(value), json_string_length(value)))
+        return explain_fail(explain, "this is no address", json_string_value(value));
+    if (request->target.len == 0 && request->n_entries == 0 && json_object_size(document) > 0)
+        return explain_fail(explain, "a request is missing, such as --request 'GET /'", NULL);
+    return true;
 }
 
 /* ---- The document ---- */

@@ -71,3 +71,10 @@ def test_check_says_what_the_daemon_does(tmp_path):
         assert len(done) == len(expected)
         for (*request, said), decided in zip(expected, done):
             assert said == decided, (path.read_text(), request)
+
+
+def test_check_of_an_address_without_a_request_says_that_one_is_missing(tmp_path):
+    path = rules_file(tmp_path, "limits: [{ name: a, rate: 1/s, match: { path: /a } }]")
+    run = subprocess.run([BUILD / "steady", "check", path, "--ip", "192.0.2.1"], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == "steady check: a request is missing, such as --request 'GET /'\n"
