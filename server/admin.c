@@ -239,7 +239,7 @@ static void admin_add_key(struct buffer *out, const struct top_entry *entry, uin
         buffer_add_text(out, "null"); /* never: it costs more than the capacity */
     else
         buffer_add_seconds(out, bucket->retry_after);
-    buffer_add_text(out, ", \"ago\": ");
+    buffer_add_format(out, ", \"blocked\": %s, \"ago\": ", bucket->blocked ? "true" : "false");
     buffer_add_seconds(out, now_ms > bucket->at_ms ? (int64_t)(now_ms - bucket->at_ms) * 1000 : 0);
     buffer_add_text(out, "}");
 }

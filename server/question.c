@@ -41,6 +41,7 @@ static void question_count_part(struct worker *worker, const struct question_par
                                           .recharge = part->limit->drop_recharge,
                                           .drops = part->limit->drops > 0 ? part->limit->drops : 1,
                                           .retry_after = r->retry_after,
+                                          .blocked = r->blocked_for > 0,
                                           .at_ms = worker->now};
         char memory[RULES_KEY_MAX];
         top_count(r->success ? &worker->allowed.now : &worker->denied.now, part->rule != NULL ? part->name : "",

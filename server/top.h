@@ -16,6 +16,7 @@ struct top_bucket {
     steady_us recharge; /* `drops` leak in this time */
     int64_t drops;
     steady_us retry_after; /* of a denied decision; negative: never */
+    bool blocked;          /* retry_after is the rest of a block */
     uint64_t at_ms;        /* when: of uv_now */
 };
 

@@ -169,13 +169,29 @@ static double top_command_denied(const json_t *limit) {
     return top_command_number(limit, "denied") + top_command_number(limit, "shadow_denied");
 }
 
+/* The limits that can be shown. The last one of the list is that of requests; it counts if it was used. */
+static size_t top_command_limits_shown(const struct sample *now) {
+    const json_t *limits = json_object_get(now->state, "limits");
+    const size_t n = json_array_size(limits);
+    const json_t *last = n > 0 ? json_array_get(limits, n - 1) : NULL;
+    const bool unused = last != NULL && *top_command_text(last, "name") == '\0' &&
+                        top_command_number(last, "allowed") + top_command_denied(last) == 0;
+    return n - unused;
+}
+
+/* Whether the daemon names only some of its limits. */
+static bool top_command_limits_hidden(const struct sample *now) {
+    return top_command_number(json_object_get(now->state, "rules"), "limits") >=
+           (double)json_array_size(json_object_get(now->state, "limits"));
+}
+
 static void top_command_limits(struct page *page, const struct sample *before, const struct sample *now, size_t most) {
     const json_t *limits = json_object_get(now->state, "limits");
     const bool wide = page->columns >= 120;
-    const double total =
-        top_command_number(json_object_get(now->state, "rules"), "limits"); /* the list may have less */
-    const bool all = json_array_size(limits) <= most && total < (double)json_array_size(limits);
-    const size_t rows = all ? json_array_size(limits) : most - 1;
+    const double total = top_command_number(json_object_get(now->state, "rules"), "limits");
+    const size_t n = top_command_limits_shown(now);
+    const bool all = n <= most && !top_command_limits_hidden(now);
+    const size_t rows = all ? n : n < most ? n : most > 0 ? most - 1 : 0;
     const double seconds = now->at - before->at;
     char allowed_rate[32], denied_rate[32], denied[32], near_limit[32], burst[32], block[32], where[300], name[120];
     top_command_line(page, "", "%s", "");
@@ -189,8 +205,7 @@ static void top_command_limits(struct page *page, const struct sample *before, c
         const double d_rate = old != NULL && seconds > 0 ? (d - top_command_denied(old)) / seconds : 0;
         const bool of_requests = *top_command_text(limit, "name") == '\0';
         const bool shadow = json_is_true(json_object_get(limit, "shadow"));
-        if (of_requests && a + d == 0) continue;
-        snprintf(name, sizeof name, "%s%s", of_requests ? "(of requests)" : top_command_text(limit, "name"),
+        snprintf(name, sizeof name, "%s%s", of_requests ? "(of the request)" : top_command_text(limit, "name"),
                  shadow ? " (shadow)" : "");
         snprintf(where, sizeof where, "  %10s %10s  %s:%.0f",
                  top_command_count(near_limit, top_command_number(limit, "near_limit")),
@@ -207,49 +222,112 @@ static void top_command_limits(struct page *page, const struct sample *before, c
 
 /* ---- Keys ---- */
 
+/* A key as text of one line: without codes for the terminal (also those of two bytes, from U+0080 on). */
+static void top_command_key(char *out, size_t size, const char *key) {
+    size_t len = 0;
+    for (; *key != '\0' && len + sizeof "\\u0080" <= size; key++) {
+        const unsigned char c = (unsigned char)*key;
+        if (c == 0xc2 && (unsigned char)key[1] < 0xa0)
+            len += (size_t)snprintf(out + len, size - len, "\\u%04x", (unsigned char)*++key);
+        else if (c < ' ' || c == 0x7f)
+            len += (size_t)snprintf(out + len, size - len, "\\x%02x", c);
+        else
+            out[len++] = *key;
+    }
+    out[len] = '\0';
+}
+
+static size_t top_command_columns(const char *text) {
+    size_t columns = 0;
+    for (; *text != '\0'; text++)
+        columns += ((unsigned char)*text & 0xc0) != 0x80;
+    return columns;
+}
+
+static size_t top_command_key_width(const struct page *page) { return page->columns >= 120 ? 64 : 24; }
+
+/* A key that is wider than its column has a line of its own above its figures. */
+static size_t top_command_key_lines(const struct page *page, const json_t *entry) {
+    char key[1024];
+    top_command_key(key, sizeof key, top_command_text(entry, "key"));
+    return top_command_columns(key) > top_command_key_width(page) ? 2 : 1;
+}
+
+static void top_command_key_row(struct page *page, const json_t *entry) {
+    const size_t width = top_command_key_width(page);
+    char count[32], wait[32], level[64], left[32], right[32], key[1024];
+    const double ago = top_command_number(entry, "ago"), since = fmax(0, ago - LIST_AGE_S);
+    const double capacity = top_command_number(entry, "capacity");
+    const double now_level =
+        fmax(0, top_command_number(entry, "level") -
+                    floor(since * top_command_number(entry, "drops") / top_command_number(entry, "recharge")));
+    const double retry = fmax(0, top_command_number(entry, "retry_after") - (since > 0 ? ago : 0));
+    const bool never = json_is_null(json_object_get(entry, "retry_after"));
+    const bool blocked = retry > 0 && json_is_true(json_object_get(entry, "blocked"));
+    const int filled = blocked ? BAR : (int)fmin(BAR, ceil(BAR * now_level / capacity));
+    char bar[BAR + 1] = "..........";
+    memset(bar, '#', (size_t)filled);
+    top_command_key(key, sizeof key, top_command_text(entry, "key"));
+    if (top_command_columns(key) > width) {
+        top_command_line(page, "", "%s", key);
+        *key = '\0';
+    }
+    if (blocked)
+        snprintf(level, sizeof level, "blocked");
+    else
+        snprintf(level, sizeof level, "%s/%s", top_command_count(left, now_level), top_command_count(right, capacity));
+    top_command_line(page, "", "%s%*s %-14.14s %s %11s %8s %8s", key, (int)(width - top_command_columns(key)), "",
+                     *top_command_text(entry, "limit") != '\0' ? top_command_text(entry, "limit") : "(of the request)",
+                     bar, level,
+                     never       ? "never"
+                     : retry > 0 ? top_command_duration(wait, retry)
+                                 : "-",
+                     top_command_count(count, top_command_number(entry, "count")));
+}
+
 static void top_command_keys(struct page *page, const struct sample *now, const char *list, const char *title,
                              size_t most) {
     const json_t *top = json_object_get(now->top, list), *keys = json_object_get(top, "keys");
-    const int width = page->columns >= 120 ? 64 : 24;
-    char count[32], wait[32], level[64], left[32], right[32], key[256];
+    char count[32];
     top_command_line(page, "", "%s", "");
-    top_command_line(page, "7", "%-*s %-14s %-10s %11s %8s %8s", width, title, "LIMIT", "LEVEL", "", "WAIT", "COUNT");
+    top_command_line(page, "7", "%-*s %-14s %-10s %11s %8s %8s", (int)top_command_key_width(page), title, "LIMIT",
+                     "LEVEL", "", "WAIT", "COUNT");
     if (json_array_size(keys) == 0)
         top_command_line(page, "2", "none in the last %s",
                          top_command_duration(count, top_command_number(now->top, "seconds")));
-    for (size_t i = 0; i < json_array_size(keys) && i < most; i++) {
-        const json_t *entry = json_array_get(keys, i);
-        const double ago = top_command_number(entry, "ago"), since = fmax(0, ago - LIST_AGE_S);
-        const double capacity = top_command_number(entry, "capacity");
-        const double now_level =
-            fmax(0, top_command_number(entry, "level") -
-                        floor(since * top_command_number(entry, "drops") / top_command_number(entry, "recharge")));
-        const double retry = fmax(0, top_command_number(entry, "retry_after") - (since > 0 ? ago : 0));
-        const int filled = (int)fmin(BAR, ceil(BAR * now_level / capacity));
-        const bool never = json_is_null(json_object_get(entry, "retry_after"));
-        char bar[BAR + 1] = "..........";
-        memset(bar, '#', (size_t)filled);
-        steady_quote(key, sizeof key, top_command_text(entry, "key"));
-        snprintf(level, sizeof level, "%s/%s", top_command_count(left, now_level), top_command_count(right, capacity));
-        top_command_line(
-            page, "", "%-*.*s%c%-14.14s %s %11s %8s %8s", width, width, key, strlen(key) > (size_t)width ? '~' : ' ',
-            *top_command_text(entry, "limit") != '\0' ? top_command_text(entry, "limit") : "(of requests)", bar, level,
-            never       ? "never"
-            : retry > 0 ? top_command_duration(wait, retry)
-                        : "-",
-            top_command_count(count, top_command_number(entry, "count")));
+    for (size_t i = 0, used = 0; i < json_array_size(keys); i++) {
+        used += top_command_key_lines(page, json_array_get(keys, i));
+        if (used > most) return;
+        top_command_key_row(page, json_array_get(keys, i));
     }
 }
 
+/* The lines below the head of a list. */
+static size_t top_command_keys_wanted(const struct page *page, const struct sample *now, const char *list) {
+    const json_t *keys = json_object_get(json_object_get(now->top, list), "keys");
+    size_t lines = 0;
+    for (size_t i = 0; i < json_array_size(keys); i++)
+        lines += top_command_key_lines(page, json_array_get(keys, i));
+    return lines > 0 ? lines : 1;
+}
+
+/* The three tables take turns until each has its rows, or no line is left. */
 static void top_command_page(struct page *page, const struct sample *before, const struct sample *now) {
-    const size_t limits = json_array_size(json_object_get(now->state, "limits"));
-    const size_t others = 14; /* lines that are no rows of the three tables */
-    const size_t left = page->lines > others + 4 ? page->lines - others : 4;
-    const size_t of_limits = limits < left / 3 ? limits : left / 3, of_keys = (left - of_limits) / 2;
+    const size_t heads = 6; /* an empty line and a head each */
+    const size_t wanted[3] = {top_command_limits_shown(now) + top_command_limits_hidden(now),
+                              top_command_keys_wanted(page, now, "denied"),
+                              top_command_keys_wanted(page, now, "allowed")};
+    size_t rows[3] = {0};
     top_command_head(page, now);
-    top_command_limits(page, before, now, of_limits);
-    top_command_keys(page, now, "denied", "MOST DENIED KEYS", of_keys);
-    top_command_keys(page, now, "allowed", "MOST ALLOWED KEYS", of_keys);
+    const size_t left = page->lines > page->n_lines + heads ? page->lines - page->n_lines - heads : 0;
+    for (size_t given = 0, before_turn = 1; given < left && given != before_turn;) {
+        before_turn = given;
+        for (size_t i = 0; i < 3 && given < left; i++)
+            if (rows[i] < wanted[i]) rows[i]++, given++;
+    }
+    top_command_limits(page, before, now, rows[0]);
+    top_command_keys(page, now, "denied", "MOST DENIED KEYS", rows[1]);
+    top_command_keys(page, now, "allowed", "MOST ALLOWED KEYS", rows[2]);
 }
 
 /* ---- The loop ---- */

@@ -341,7 +341,8 @@ def test_steady_admin_resets_and_bans(served, address):
     (["reset", "login"], 2, "reset needs LIMIT KEY"),
     (["reload", "now"], 2, "reload takes no operand"),
     (["explain"], 2, "explain needs a request, such as --request 'GET /' --ip 192.0.2.1"),
-    (["explain", "--ip", "x"], 2, 'this is no address: "x"'),
+    (["explain", "--request", "GET /", "--ip", "x"], 2, 'this is no address: "x"'),
+    (["explain", "--ip", "192.0.2.1"], 2, "a request is missing, such as --request 'GET /'"),
     (["reload", "--ip", "192.0.2.1"], 2, "these options are of explain only"),
     (["reload", "--json"], 2, "these options are of explain only"),
     (["reload", "--nonsense"], 2, "steady admin: unrecognized option '--nonsense'"),
@@ -384,7 +385,7 @@ def test_steady_top_says_how_many_limits_it_does_not_show(tmp_path):
     path = rules_file(tmp_path, "limits:\n" + lines)
     with daemon("--config", path, "--threads", 1, "--admin", "127.0.0.1:0") as served:
         where = f"http://127.0.0.1:{served.admin_port}/#token={served.token}"
-        for height, shown in (("2000", 200), ("40", 7)):
+        for height, shown in (("2000", 200), ("40", 25)):
             out = steady("top", "--once", "--admin", where, COLUMNS="80", LINES=height).stdout
             assert len(re.findall(r"^l\d+ ", out, re.M)) == shown
             assert f"\n{shown} of 250 limits are shown; /metrics has all\n" in out
@@ -392,6 +393,57 @@ def test_steady_top_says_how_many_limits_it_does_not_show(tmp_path):
     with daemon("--config", path, "--threads", 1, "--admin", "127.0.0.1:0") as served:
         where = f"http://127.0.0.1:{served.admin_port}/#token={served.token}"
         assert "limits are shown" not in steady("top", "--once", "--admin", where).stdout
+
+
+def page_of(served, columns=80, lines=24):
+    where = f"http://127.0.0.1:{served.admin_port}/#token={served.token}"
+    run = steady("top", "--once", "--admin", where, COLUMNS=str(columns), LINES=str(lines))
+    assert run.returncode == 0, run.stderr
+    return run.stdout.splitlines()
+
+
+def test_steady_top_shows_keys_in_full_and_escapes_control_bytes(tmp_path):
+    keys = ["user@example.com", "redis://u:p@h/1", "a.very.long.name.of.a.user@mail.example.com", "b\x1b[2Jell\x07\u009b", "grün"]
+    with daemon("--config", rules_file(tmp_path, RULES), "--threads", 1, "--admin", "127.0.0.1:0") as served:
+        for key in keys:
+            served.json("/v1/consume", {"limit": "key", "key": key})
+        within(10, lambda: served.admin("GET", "/admin/top")["allowed"]["total"] == len(keys))
+        for columns in (80, 120):
+            lines = page_of(served, columns, 60)
+            for key in keys[:3] + [r"b\x1b[2Jell\x07\u009b", "grün"]:
+                assert any(line.split(" ")[0] == key for line in lines), (key, lines)
+            figures = [line for line in lines if "#" in line]
+            assert len({line.index("#") for line in figures}) == 1, figures
+            assert max(map(len, lines)) <= columns
+
+
+def test_a_blocked_key_is_called_blocked(tmp_path):
+    path = rules_file(tmp_path, "limits: [{ name: a, rate: 1/s, block: 10m, key: ip }, { name: b, rate: 1/d, key: ip }]")
+    with daemon("--config", path, "--threads", 1, "--admin", "127.0.0.1:0") as served:
+        for limit in ("a", "b"):
+            for _ in range(3):
+                served.json("/v1/consume", {"limit": limit, "key": "192.0.2.5"}, status=None)
+        within(10, lambda: len(served.admin("GET", "/admin/top")["denied"]["keys"]) == 2)
+        said = {entry["limit"]: entry["blocked"] for entry in served.admin("GET", "/admin/top")["denied"]["keys"]}
+        assert said == {"a": True, "b": False}
+        lines = page_of(served)
+        first, end = (next(i for i, line in enumerate(lines) if line.startswith(f"MOST {list_}")) for list_ in ("DENIED", "ALLOWED"))
+        rows = {line.split()[1]: line.split()[3] for line in lines[first:end] if line.startswith("192.0.2.5")}
+        assert rows["a"] == "blocked" and rows["b"] == "1/1"
+
+
+def test_steady_top_uses_the_free_rows_of_a_small_terminal(tmp_path):
+    path = rules_file(tmp_path, "limits:\n" + "".join(f"  - {{ name: l{n}, rate: 1/s }}\n" for n in range(7)))
+    with daemon("--config", path, "--threads", 1, "--admin", "127.0.0.1:0") as served:
+        lines = page_of(served)
+        assert [line.split()[0] for line in lines if line.startswith("l")] == [f"l{n}" for n in range(7)]
+        assert len(lines) <= 24 and not any("limits are shown" in line for line in lines)
+        assert sum(line.startswith("none in the last") for line in lines) == 2
+        for n in range(12):
+            served.json("/v1/consume", {"limit": "l1", "key": f"k{n}"})
+        within(10, lambda: len(served.admin("GET", "/admin/top")["allowed"]["keys"]) >= 10)
+        lines = page_of(served)
+        assert len(lines) == 24 and any("of 7 limits are shown" in line for line in lines)
 
 
 def test_steady_top_follows_on_a_terminal_until_q(address):
