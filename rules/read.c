@@ -769,6 +769,18 @@ static const struct reader_entry file_entries[] = {{"store", read_file_store},
 
 static void read_file(struct reader *r, const struct values *after);
 
+static void read_note_include(struct reader *r, const char *pattern) {
+    struct rules_includes *includes = r->includes;
+    if (includes == NULL) return;
+    char **more = realloc(includes->patterns, (includes->n + 1) * sizeof *more);
+    if (more != NULL) includes->patterns = more;
+    char *copy = more != NULL ? strdup(pattern) : NULL;
+    if (copy != NULL)
+        includes->patterns[includes->n++] = copy;
+    else
+        reader_fail(r, NULL, "out of memory");
+}
+
 /* The files that a pattern names, such as ratelimit/\*.yaml. They are files of envoyproxy/ratelimit. */
 static void read_include(struct reader *r, const yaml_node_t *node, void *to) {
     const char *pattern = reader_text(r, node, "include"), *slash = strrchr(r->file, '/');
@@ -784,6 +796,8 @@ static void read_include(struct reader *r, const yaml_node_t *node, void *to) {
         reader_fail(r, node, "the path is too long");
         return;
     }
+    read_note_include(r, path);
+    if (r->failed) return;
     const int failed = glob(path, 0, NULL, &found);
     if (failed != 0) {
         reader_fail(r, node, failed == GLOB_NOMATCH ? "no file matches \"%s\"" : "cannot look for \"%s\"", pattern);
@@ -916,7 +930,6 @@ static void read_bytes(struct reader *r, const char *bytes, size_t len, const st
 static void read_file(struct reader *r, const struct values *after) {
     FILE *file = fopen(r->file, "rb");
     char *bytes = file != NULL ? malloc(FILE_MOST + 1) : NULL;
-    reader_append(r, &r->rules->files, &r->rules->n_files, &r->file, sizeof r->file);
     if (file == NULL) {
         reader_fail(r, NULL, "%s", strerror(errno));
         return;
@@ -997,9 +1010,9 @@ static void read_index(struct reader *r) {
     }
 }
 
-struct rules *rules_read(const char *path, struct rules_error *error) {
+struct rules *rules_read_noting(const char *path, struct rules_includes *includes, struct rules_error *error) {
     struct rules *rules = read_rules_new(error);
-    struct reader reader = {.rules = rules, .error = error};
+    struct reader reader = {.rules = rules, .error = error, .includes = includes};
     if (rules == NULL) return NULL;
     reader.file = reader_copy(&reader, path, strlen(path));
     if (reader.file != NULL) read_file(&reader, NULL);
@@ -1007,6 +1020,17 @@ struct rules *rules_read(const char *path, struct rules_error *error) {
     if (!reader.failed) return rules;
     rules_free(rules);
     return NULL;
+}
+
+struct rules *rules_read(const char *path, struct rules_error *error) {
+    return rules_read_noting(path, NULL, error);
+}
+
+void rules_includes_free(struct rules_includes *includes) {
+    for (size_t i = 0; i < includes->n; i++)
+        free(includes->patterns[i]);
+    free(includes->patterns);
+    *includes = (struct rules_includes){.patterns = NULL};
 }
 
 struct rules *rules_read_text(const char *name, const char *bytes, size_t len, struct rules_error *error) {

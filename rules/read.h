@@ -12,6 +12,7 @@ struct reader {
     const char *file;
     yaml_document_t document; /* while its file is read */
     struct rules_error *error;
+    struct rules_includes *includes; /* NULL: not needed */
     bool is_included;
     bool in_memory; /* there is no file */
     bool is_envoy;  /* a file of envoyproxy/ratelimit, which is read as leniently as there */

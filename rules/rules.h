@@ -161,8 +161,6 @@ struct rules {
     size_t n_domains;
     const char *const *warnings;
     size_t n_warnings;
-    const char *const *files; /* that were read, the first is the one that was asked for */
-    size_t n_files;
     struct rules_memory *memory;
 };
 
@@ -170,8 +168,18 @@ struct rules_error {
     char text[512]; /* FILE:LINE:COLUMN: what is wrong, and the correct form */
 };
 
+/* The patterns of `include`, for glob. Begin with zeros. */
+struct rules_includes {
+    char **patterns;
+    size_t n;
+};
+
 /* Reads a file and what it includes. NULL on an error. Free the result with rules_free. */
 struct rules *rules_read(const char *path, struct rules_error *error);
+
+/* The same. `includes` has the patterns that were looked for, also after an error. Free it in both cases. */
+struct rules *rules_read_noting(const char *path, struct rules_includes *includes, struct rules_error *error);
+void rules_includes_free(struct rules_includes *includes);
 
 /* The same of a text in memory; `name` is for messages. `include` is an error, because there is no folder. */
 struct rules *rules_read_text(const char *name, const char *bytes, size_t len, struct rules_error *error);

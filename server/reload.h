@@ -12,8 +12,9 @@ const char *reload_first(struct server *server);
  * otherwise the reason. Both are logged. Call it on the first worker only. */
 const char *reload_now(struct server *server);
 
-/* Looks at the files once a second, on the loop of the first worker. It sees a new device, inode, size or time of
- * change, so also a file that is renamed, or a symbolic link that is set anew. */
+/* Looks at the files of the last reload once a second, on the loop of the first worker, also if that reload failed. It
+ * sees a new device, inode, size or time of change, so also a file that is renamed, or a symbolic link that is set
+ * anew. It looks for the patterns of `include` again, so it sees a file that is added or removed. */
 void reload_watch(struct server *server);
 void reload_stop(struct server *server);
 

@@ -324,6 +324,7 @@ int serve_main(int argc, char **argv) {
     steady_store_close(&server.embedded);
     decision_log_close(&server);
     shared_rules_leave(server.rules);
+    rules_includes_free(&server.includes);
     uv_rwlock_destroy(&server.rules_lock);
     free(server.workers);
     return ended;

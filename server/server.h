@@ -53,8 +53,9 @@ struct server {
     uint64_t rules_version;
     _Atomic int64_t loaded_at; /* seconds since 1970 */
     _Atomic uint64_t loads_failed;
-    struct rules_error load_error; /* of the last reload; "" if it was right */
-    uint64_t stamp, last_stamp;    /* of the files: that was read, and that was seen */
+    struct rules_error load_error;  /* of the last reload; "" if it was right */
+    struct rules_includes includes; /* of the last reload, also if it failed */
+    uint64_t stamp, last_stamp;     /* of the files: that was read, and that was seen */
     uv_timer_t watch;
     char admin_token[33];
     int log_fd;    /* of the decision log; -1: none */

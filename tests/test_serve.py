@@ -165,6 +165,50 @@ def test_a_reload_takes_the_new_rules_and_a_broken_file_keeps_the_old(tmp_path):
         assert served.check()[0] == 200
 
 
+def envoy_file(folder, name, per_day, key="rate_limit"):
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.yaml"
+    path.write_text(f"domain: {name}\ndescriptors:\n- {{ key: a, {key}: {{ unit: day, requests_per_unit: {per_day} }} }}\n")
+    return path
+
+
+def test_an_included_file_that_is_added_changed_or_removed_is_seen(tmp_path):
+    path = rules_file(tmp_path, "include: ['inc/*.yaml']\nlimits: [{ name: a, rate: 1/d }]")
+    envoy_file(tmp_path / "inc", "one", 1)
+    with daemon("--config", path, "--threads", 2) as served:
+        added = envoy_file(tmp_path / "inc", "two", 2)
+        served.wait_for("the rules were reloaded: 3 limits", seconds=4)
+        added.rename(added.with_name("renamed.yaml"))
+        served.wait_for("the rules were reloaded: 3 limits", times=2, seconds=4)
+        envoy_file(tmp_path / "inc", "renamed", 22)
+        served.wait_for("the rules were reloaded: 3 limits", times=3, seconds=4)
+        added.with_name("renamed.yaml").unlink()
+        served.wait_for("the rules were reloaded: 2 limits", seconds=4)
+        time.sleep(2.5)
+        assert len([line for line in served.log if "reloaded" in line]) == 4, "unchanged files are not read again"
+
+
+def test_a_correction_of_a_newly_included_file_is_seen_after_a_failed_reload(tmp_path):
+    path = rules_file(tmp_path, "limits: [{ name: a, rate: 1/d }]")
+    with daemon("--config", path, "--threads", 2) as served:
+        envoy_file(tmp_path / "new", "one", 1, key="rate_limits")
+        path.write_text("include: ['new/*.yaml']\nlimits: [{ name: a, rate: 1/d }]")
+        served.wait_for(r"the old ones stay: .*new/one.yaml:3", seconds=4)
+        time.sleep(2.5)
+        assert len([line for line in served.log if "reloaded" in line]) == 1, "unchanged files are not read again"
+        envoy_file(tmp_path / "new", "one", 1)
+        served.wait_for("the rules were reloaded: 2 limits", seconds=4)
+
+
+def test_the_first_file_of_a_pattern_is_seen_after_a_failed_reload(tmp_path):
+    path = rules_file(tmp_path, "limits: [{ name: a, rate: 1/d }]")
+    with daemon("--config", path, "--threads", 2) as served:
+        path.write_text("include: ['new/*.yaml']\nlimits: [{ name: a, rate: 1/d }]")
+        served.wait_for(r'the old ones stay: .*no file matches "new/\*.yaml"', seconds=4)
+        envoy_file(tmp_path / "new", "one", 1)
+        served.wait_for("the rules were reloaded: 2 limits", seconds=4)
+
+
 def test_a_file_store_outlives_the_daemon(tmp_path):
     options = ("--limit", "2/d", "--store", f"file:{tmp_path}/buckets")
     with daemon(*options) as served:
