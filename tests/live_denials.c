@@ -235,6 +235,7 @@ static void url_sets_the_memory(void **state) {
     rig.throttler = new_throttler(rig.store, CAPACITY, LEAK);
     fill("k");
     assert_int_equal(ask("k", CAPACITY).source, STEADY_FROM_MEMORY);
+    assert_int_equal(stats().denied, 2);
 }
 
 /* ---- What is seen at once ---- */
