@@ -175,3 +175,32 @@ def test_it_fits_its_width_in_light_and_dark(page, served, width, scheme, tmp_pa
     assert (sum(map(int, colour[4:-1].split(","))) < 200) == (scheme == "dark")
     page.screenshot(tmp_path / "dashboard.png")
     assert (tmp_path / "dashboard.png").stat().st_size > 10000
+
+
+CUT = """[...document.querySelectorAll('.tile .more, .tile .value, .level small, th.n')].filter((one) => one.offsetParent &&
+  (one.scrollWidth > one.clientWidth + 1 || one.scrollHeight > one.clientHeight + 1)).map((one) => one.textContent)"""
+
+
+@pytest.mark.parametrize("width", [330, 1280])
+def test_no_figure_is_cut(page, width):
+    page.look(width)
+    page.run("ask = ((before) => async (path) => { const got = await before(path); if (path === '/admin/state') {"
+             "got.answers = {allowed: 5761, denied: 5761, none: 5761}; got.connections = {http: 123, http2: 45, resp: 67};"
+             "got.rules.loaded = got.now - 107; } return got; })(ask); show()")
+    page.wait("document.querySelector('#tile-clients .more').textContent === '123 HTTP, 45 HTTP/2, 67 RESP'")
+    assert page.run(CUT) == []
+    assert page.run("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("highest, labels", [
+    (1, "0 1"), (4, "0 1 2 3 4"), (43, "0 10 20 30 40 50"), (220, "0 50 100 150 200 250"), (999, "0 200 400 600 800 1,000")])
+def test_the_axis_has_round_steps(page, highest, labels):
+    shown = page.run(f"past = {{allowed: [1, {highest}], denied: [0, 0], none: [0, 0]}}; showChart();"
+                     "[...document.querySelectorAll('#chart text[text-anchor=end]')].map((one) => one.textContent).filter((one) => one !== 'now').join(' ')")
+    assert shown == labels
+
+
+def test_a_blocked_key_is_called_blocked(page, served):
+    for _ in range(3):
+        login(served, "192.0.2.7")
+    page.wait(f"({ROW % '192.0.2.7'})?.querySelector('.level').textContent === 'blocked'")
