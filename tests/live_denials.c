@@ -360,18 +360,20 @@ static void waiting_call_can_be_cancelled(void **state) {
     assert_int_equal(steady_cancel(rig.throttler, ids[5]), STEADY_NOT_IN_FLIGHT);
 }
 
-/* One has its answer and waits for the loop, one waits for the reply of the first. */
+/* One has its answer and waits for the loop, one waits for the reply of the first. On a busy machine a second drop may
+ * leak before; then this one is sent. */
 static void decisions_without_a_request_can_expire(void **state) {
     struct tally tally = {0};
     uint64_t ids[3];
     (void)state;
     open_with(STEADY_SECOND, VALID, &rig.loop);
-    leak_one();
+    const steady_us full = leak_one();
     server_freeze(&rig.server);
     for (int i = 0; i < 3; i++) {
         const steady_call call = {.key = "k", .key_len = 1, .amount = i < 2 ? 1 : CAPACITY};
         assert_int_equal(steady_decide(rig.throttler, &call, count_result, expect_result(&tally), &ids[i]), 0);
     }
+    const bool waits = now_us() - full < 2 * LEAK;
     assert_int_equal(steady_expire(rig.throttler, ids[2]), 0);
     assert_int_equal(steady_expire(rig.throttler, ids[1]), 0);
     run_for(rig.poller, 5 * MS);
@@ -380,7 +382,8 @@ static void decisions_without_a_request_can_expire(void **state) {
     run_until_done(rig.poller, &tally, STEADY_SECOND);
     assert_int_equal(tally.called, 3);
     assert_int_equal(tally.verdicts, 2);
-    assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], 1);
+    assert_int_equal(tally.errors[-STEADY_UNAVAILABLE] + tally.errors[-STEADY_UNKNOWN], 1);
+    if (waits) assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], 1);
     assert_int_equal(ask("other", 1).error, 0);
 }
 
