@@ -84,7 +84,8 @@ static void attack_on_a_loop_costs_two_calls_for_each_drop(void **state) {
     const long long calls = asked() - before;
     print_message("# %lu decisions, %lld calls, %llu from memory, %lu allowed\n", attack.tally.called, calls,
                   (unsigned long long)stats().from_memory, attack.tally.allowed);
-    assert_int_equal(attack.tally.errors[0], attack.tally.called);
+    for (int i = 1; i < (int)COUNT(attack.tally.errors); i++)
+        if (attack.tally.errors[i] > 0) fail_msg("%lu ended as %s", attack.tally.errors[i], steady_error_name(-i));
     assert_true(calls <= most_calls(took, 64));
     assert_true(attack.tally.called > 10 * (unsigned long)calls);
     assert_allowed(attack.tally.allowed + 1, took, taken_away() - taken); /* one was taken by warm_up */
@@ -373,7 +374,7 @@ static void decisions_without_a_request_can_expire(void **state) {
         const steady_call call = {.key = "k", .key_len = 1, .amount = i < 2 ? 1 : CAPACITY};
         assert_int_equal(steady_decide(rig.throttler, &call, count_result, expect_result(&tally), &ids[i]), 0);
     }
-    const bool waits = now_us() - full < 2 * LEAK;
+    const bool waits = now_us() - full < LEAK; /* at most one drop has leaked */
     assert_int_equal(steady_expire(rig.throttler, ids[2]), 0);
     assert_int_equal(steady_expire(rig.throttler, ids[1]), 0);
     run_for(rig.poller, 5 * MS);
