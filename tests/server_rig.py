@@ -2,6 +2,7 @@
 """Shared by the tests with real HTTP servers: a server in a process of its own, and requests to it. `where` is a port of
 127.0.0.1, or the path of a Unix socket."""
 import http.client
+import os
 import signal
 import socket
 import subprocess
@@ -14,9 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @contextmanager
 def serving(command, environment, where):
-    """A server that listens there. It is stopped by a signal at the end."""
+    """A server that listens there. It is stopped by a signal at the end. SIGINT may stop a worker of gunicorn 27 while it
+    starts a thread; then it waits for that thread for ever."""
+    stop = signal.SIGTERM if "gunicorn" in command else signal.SIGINT
     child = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                             stderr=subprocess.STDOUT)
+                             stderr=subprocess.STDOUT, start_new_session=True)
     try:
         deadline = time.monotonic() + 20
         while not answers(where):
@@ -25,11 +28,11 @@ def serving(command, environment, where):
         yield
         assert child.poll() is None, "the server ended"
     finally:
-        child.send_signal(signal.SIGINT)
+        child.send_signal(stop)
         try:
             child.communicate(timeout=10)
         except subprocess.TimeoutExpired:
-            child.kill()
+            os.killpg(child.pid, signal.SIGKILL)  # its workers, too: they hold the pipe
             child.communicate()
             raise
 
