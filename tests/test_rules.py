@@ -312,7 +312,7 @@ limits:
     (["--request", "GET /chat/", "--ip", "192.0.2.1"],
      ["tokens 100 in 60 s, burst 100 (looked at; the cost comes after)", "key /chat, stored as steady:{/chat}tokens"]),
     (["--request", "GET /chat", "--ip", "192.0.3.1"], ["tokens ip is not in its networks"]),
-    (["--ip", "198.51.100.1"], ["the request is exempt from all limits"]),
+    (["--request", "GET /", "--ip", "198.51.100.1"], ["the request is exempt from all limits"]),
     (["--domain", "d", "--entry", "user=u"],
      ["user 1 in 1 s, burst 1", "key u, stored as steady:{u}user", "login it does not count for descriptors of Envoy"]),
 ])

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import resource
 import signal
 import socket
 import subprocess
@@ -446,14 +445,6 @@ def test_connections_beyond_the_most_are_closed_and_then_there_is_room_again():
                 break
             except ConnectionError:
                 assert time.monotonic() < deadline
-
-
-def test_fewer_descriptors_than_connections_mean_fewer_connections():
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    if not 400 < hard < 2**20 + 200:
-        pytest.skip(f"{hard} descriptors are enough for all connections that the daemon accepts")
-    with daemon("--limit", "10/d", "--max-connections", 2**20) as running:
-        running.wait_for(f"warning: at most {hard - 200} connections")
 
 
 # ---- The store ----

@@ -263,6 +263,7 @@ static const struct {
     NUMBER(STEADY_FROM_STORE, 1),
     NUMBER(STEADY_FROM_POLICY, 2),
     NUMBER(STEADY_FROM_LOCAL, 3),
+    NUMBER(STEADY_FROM_MEMORY, 4),
 };
 
 static void no_public_number_has_changed(void **state) {
