@@ -61,6 +61,7 @@ def test_the_extension_is_never_unloaded(aiosteady):
     assert "NODELETE" in succeeds(["readelf", "-dW", str(built)])
 
 
+@pytest.mark.packages
 def test_a_build_with_openssl_after_one_without_has_tls(tmp_path):
     quickly = {**os.environ, "CFLAGS": "-O0"}
     for env, has_tls in (({**quickly, "PKG_CONFIG_LIBDIR": str(tmp_path)}, False), (quickly, True)):
@@ -71,6 +72,7 @@ def test_a_build_with_openssl_after_one_without_has_tls(tmp_path):
     assert next(aiosteady_build.build(tmp_path, env=quickly).glob("aiosteady/_core*.so")).stat().st_mtime_ns == before
 
 
+@pytest.mark.packages
 def test_without_a_16_byte_compare_and_swap_the_package_has_no_embedded_store(tmp_path):
     env = {**os.environ, "CC": "gcc -U__GCC_HAVE_SYNC_COMPARE_AND_SWAP_16", "CFLAGS": "-O0"}
     built = aiosteady_build.build(tmp_path, env=env)
