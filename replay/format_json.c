@@ -284,15 +284,6 @@ struct format_json_name {
     enum format_json_flavor flavor; /* JSON_ANY: of all */
 };
 
-#define TIME_OF(unit, rank_)                                                                                           \
-    { .role = ROLE_TIME, .form = (unit), .rank = (rank_) }
-#define BEGIN_OF(unit, rank_)                                                                                          \
-    { .role = ROLE_TIME, .form = (unit), .rank = (rank_), .at_begin = true }
-#define DURATION_OF(unit)                                                                                              \
-    { .role = ROLE_DURATION, .form = (unit), .rank = RANK_USUAL }
-#define IS(role_, rank_)                                                                                               \
-    { .role = (role_), .rank = (rank_) }
-
 static const struct format_json_name format_json_names[] = {
     {".ts", TIME_OF(TIME_ANY, RANK_GOOD), JSON_CADDY},
     {".request.client_ip", IS(ROLE_ADDRESS, RANK_BEST), JSON_CADDY},

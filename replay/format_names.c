@@ -4,15 +4,6 @@
 
 #include <string.h>
 
-#define TIME_OF(unit, rank_)                                                                                           \
-    { .role = ROLE_TIME, .form = (unit), .rank = (rank_) }
-#define BEGIN_OF(unit, rank_)                                                                                          \
-    { .role = ROLE_TIME, .form = (unit), .rank = (rank_), .at_begin = true }
-#define DURATION_OF(unit)                                                                                              \
-    { .role = ROLE_DURATION, .form = (unit), .rank = RANK_USUAL }
-#define IS(role_, rank_)                                                                                               \
-    { .role = (role_), .rank = (rank_) }
-
 /* The first NGINX of them are the variables of nginx. */
 static const struct format_name format_names_all[] = {
     {"remote_addr", {.role = ROLE_ADDRESS, .rank = RANK_GOOD}},

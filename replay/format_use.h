@@ -56,6 +56,16 @@ struct format_use {
     size_t name_len;
 };
 
+/* For tables of fields and their uses. */
+#define TIME_OF(unit, rank_)                                                                                           \
+    { .role = ROLE_TIME, .form = (unit), .rank = (rank_) }
+#define BEGIN_OF(unit, rank_)                                                                                          \
+    { .role = ROLE_TIME, .form = (unit), .rank = (rank_), .at_begin = true }
+#define DURATION_OF(unit)                                                                                              \
+    { .role = ROLE_DURATION, .form = (unit), .rank = RANK_USUAL }
+#define IS(role_, rank_)                                                                                               \
+    { .role = (role_), .rank = (rank_) }
+
 struct format_uses {
     const struct format_use *at;
     size_t n;

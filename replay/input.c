@@ -320,7 +320,7 @@ uint64_t input_cut_lines(const struct input *input) { return input->cut_lines; }
 
 void input_close(struct input *input) {
     if (input == NULL) return;
-    if (input->fd != input->file_fd) input_close_fd(&input->fd); /* the program ends when nobody reads its output */
+    if (input->fd != input->file_fd) input_close_fd(&input->fd); /* the program ends when its pipe has no reader */
     if (input->pid > 0) {
         kill(input->pid, SIGKILL);
         input_reap(input);

@@ -11,6 +11,7 @@ from pathlib import Path
 import aiosteady_build
 import pytest
 from aiosteady_build import BUILD, ROOT
+from browser import Browser
 from command import FIELDS
 from resp import Redis, free_port
 
@@ -122,3 +123,11 @@ def from_pypi():
             pytest.skip(f"{' '.join(requirements)} cannot be had here: {why}")
 
     return install
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium."""
+    running = Browser()
+    yield running
+    running.close()

@@ -67,7 +67,7 @@ def proxy(command, folder, port):
     """Runs it until it accepts connections at the port."""
     as_nobody = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
     command = [str(word) for word in command]
-    if BUILD in Path(command[0]).parents:  # the user nobody may not be able to reach it there
+    if BUILD in Path(command[0]).parents:  # the account of the proxy may have no access to this folder
         command[0] = shutil.copy(command[0], folder)
     with open(folder / "output", "wb") as output:
         child = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output,

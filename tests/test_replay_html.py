@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUM, Browser
+from browser import CHROMIUM
 from serve_rig import BUILD, needs_daemon, rules_file
 
 WRITER = BUILD / "test/prog_report"
@@ -21,13 +21,6 @@ limits:
 """
 
 pytestmark = [needs_daemon, pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    running = Browser()
-    yield running
-    running.close()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import signal
 import threading
 
 import pytest
-from browser import CHROMIUM, Browser
+from browser import CHROMIUM
 from serve_rig import daemon, needs_daemon, rules_file
 
 pytestmark = [needs_daemon, pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")]
@@ -17,13 +17,6 @@ limits:
   - { name: key, match: { path: /key }, key: header:x-api-key, rate: 1/d }
   - { name: quiet, match: { path: /quiet }, rate: 1/d, mode: shadow }
 """
-
-
-@pytest.fixture(scope="module")
-def browser():
-    running = Browser()
-    yield running
-    running.close()
 
 
 @pytest.fixture
