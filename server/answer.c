@@ -121,11 +121,12 @@ static steady_us answer_unknown_wait(struct worker *worker) {
 struct http_response *answer_make(struct worker *worker, const struct question *question, const steady_result *result) {
     struct http_response *response = &worker->answer.response;
     const bool has_state = result->parts != NULL;
-    response->status = 200; /* the fields are not cleared */
+    const bool of_server = has_state && result->source != STEADY_FROM_LOCAL; /* not of a share of the limits */
+    response->status = 200;                                                  /* the fields are not cleared */
     response->n_fields = 0;
     response->body = (struct rules_text){0};
     if (result->success) {
-        if (has_state && result->source == STEADY_FROM_STORE) answer_add_limits(worker, question, result);
+        if (of_server) answer_add_limits(worker, question, result);
         return response;
     }
     response->status = !has_state ? 503 : result->retry_after < 0 ? 422 : 429;
@@ -133,8 +134,7 @@ struct http_response *answer_make(struct worker *worker, const struct question *
         answer_add_retry(worker, answer_unknown_wait(worker));
     else if (response->status == 429)
         answer_add_retry(worker, result->retry_after);
-    if (has_state && result->source == STEADY_FROM_STORE && response->status == 429)
-        answer_add_limits(worker, question, result);
+    if (of_server && response->status == 429) answer_add_limits(worker, question, result);
     answer_add_problem(worker, question, result);
     return response;
 }

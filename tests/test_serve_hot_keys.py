@@ -28,6 +28,7 @@ def test_a_client_over_its_limit_costs_no_call_to_redis(redis_server, tmp_path):
             status, headers, body = served.check("/login", address="192.0.2.1")
             assert (status, b"login" in body) == (429, True)
             assert 1 <= int(headers["retry-after"]) <= 13
+            assert headers["ratelimit"].startswith('"login";r=0;t=') and headers["ratelimit-policy"] == '"login";q=5;w=60'
         assert calls(redis_server) - before <= 3, "one for each deny_memory"
         answer = served.json("/v1/consume", {"limit": "login", "key": "192.0.2.1"}, status=429)
         assert (answer["source"], answer["parts"][0]["level"]) == ("memory", 5)
