@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 from . import _core
 from ._core import ThrottleResult
 from ._lines import log
+from ._waiting import VERDICTS
 
 Key = Union[str, bytes]
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Denied(_core.Error):
     def __str__(self) -> str:
         result = self.result
         limit = f" by the limit {result.name!r}" if result.name is not None else ""
-        if result.source != "store":
+        if result.source not in VERDICTS:
             return f"denied{limit}, because the store gave no verdict ({result.error})"
         if result.retry_after is None:
             return f"denied{limit}: the amount can never fit"

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._core import CONSUME_ALL, PEEK_ALL, Call, ThrottleResult, Unsupported
 from ._parts import decided
-from ._waiting import NO_BLOCK
+from ._waiting import NO_BLOCK, VERDICTS
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -137,7 +137,7 @@ class Answer(NamedTuple):
 
     @property
     def from_store(self) -> bool:
-        return self.result.source == "store"
+        return self.result.source in VERDICTS
 
     def buckets(self) -> list[Bucket]:
         """None if a policy (on_error) answered."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ._reserve import Amount
 
 BACKOFF_FIRST, BACKOFF_LAST = 0.1, 1.0  # seconds, while the store gives no verdict
+VERDICTS = ("store", "memory")  # the sources of a verdict on the whole limit
 NO_BLOCK = 1e-6  # seconds; the shortest max_wait. A call with a max_wait starts no block
 LATE = 0.001  # seconds by which a timer may be late
 
@@ -59,7 +60,7 @@ def no_attempt_left(
     """`max_wait` of the call, and `max_ahead` of the throttler: retry_after counts from the lesser one."""
     waits = max_wait if max_ahead is None else min(max_wait, max_ahead)
     takes = "" if result.retry_after is None else f"it would take {result.retry_after + waits:.3f} s"
-    if result.source == "store":
+    if result.source in VERDICTS:
         return TimeoutError(f"the bucket has no room in time: {takes or 'the drops can never fit'}")
     no_verdict = f"the store gives no verdict ({result.error})"
     if result.source == "policy":
