@@ -361,17 +361,19 @@ typedef struct steady_store_options {
     void *clock_data;
 
     /* Redis: for how long this process may deny a call by what it remembers, counted from an earlier request; at most
-     * 60 s. 0: it asks the server each time. [deny_memory=1s] of the URL wins.
+     * 60 s. 0: 1 s. Set deny_memory_off to ask the server for each decision. [deny_memory=1s] or [deny_memory=0] of the
+     * URL wins.
      *   - It answers a consume of one bucket if the call is certain to be denied: the drops of others only raise the
      *     level. Then `source` is STEADY_FROM_MEMORY, and no request is sent.
      *   - All stores and threads of a process share one memory. It has room for 8,192 keys that are over their limit.
      *   - Within this time it may deny falsely if another process gives drops back or resets the key, if the server
      *     loses the bucket, or if its clock steps. A give-back or a reset of this process counts at once, unless its
-     *     store has no deny_memory.
+     *     store has no memory.
      *   - A limit with a block is denied from memory only while it is blocked. Calls with a max_wait, at_least or
      *     several buckets, and stores on a client of yours, ask the server each time. */
     steady_us deny_memory;
-    uint64_t reserved[5];
+    bool deny_memory_off;
+    uint64_t reserved[4];
 } steady_store_options;
 
 /* Opens a store. url is one of:

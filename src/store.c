@@ -41,8 +41,11 @@ int steady__options_check(const steady_store_options *options, steady_message *w
                             "connect_timeout is %lld us; it must be 1 .. %lld, or 0 for the default",
                             (long long)options->connect_timeout, (long long)TIMEOUT_MAX);
     if (options->deny_memory < 0 || options->deny_memory > DENY_MEMORY_MAX)
-        return steady__fail(why, STEADY_BAD_ARGUMENT, "deny_memory is %lld us; it must be 0 .. %lld",
+        return steady__fail(why, STEADY_BAD_ARGUMENT,
+                            "deny_memory is %lld us; it must be 1 .. %lld, or 0 for the default",
                             (long long)options->deny_memory, (long long)DENY_MEMORY_MAX);
+    if (options->deny_memory > 0 && options->deny_memory_off)
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "deny_memory is set, and deny_memory_off, too; set one of them");
     if (options->client_name != NULL && !steady__client_name_is_valid(options->client_name))
         return steady__fail(why, STEADY_BAD_ARGUMENT,
                             "client_name must be 1 to %d printable ASCII bytes without spaces",

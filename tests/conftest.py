@@ -89,8 +89,10 @@ def shared_redis(start_redis):
 
 @pytest.fixture
 def redis_server(shared_redis):
-    """A running redis-server, empty."""
+    """A running redis-server, empty. This process knows nothing of its buckets."""
     shared_redis("FLUSHALL")
+    if "aiosteady" in sys.modules:
+        sys.modules["aiosteady"]._core.forget_denials()
     return shared_redis
 
 

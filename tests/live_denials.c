@@ -14,7 +14,8 @@ static steady_store *second;
 /* ---- Set-up ---- */
 
 static void open_with(steady_us timeout, steady_us deny_memory, const steady_loop *loop) {
-    const steady_store_options options = {.loop = loop, .timeout = timeout, .deny_memory = deny_memory};
+    const steady_store_options options = {
+        .loop = loop, .timeout = timeout, .deny_memory = deny_memory, .deny_memory_off = deny_memory == 0};
     rig.store = open_store(rig.server.url, &options);
     rig.throttler = new_throttler(rig.store, CAPACITY, LEAK);
 }
@@ -194,7 +195,7 @@ static void answer_of_a_peek_is_not_remembered(void **state) {
     steady_result r = {0};
     (void)state;
     open_with(STEADY_SECOND, VALID, NULL);
-    second = open_store(rig.server.url, NULL);
+    second = open_store(rig.server.url, &(steady_store_options){.deny_memory_off = true});
     steady_throttler *throttler = new_throttler(second, CAPACITY, LEAK);
     assert_int_equal(steady_consume_sync(throttler, "k", 1, CAPACITY, &r), 0);
     assert_int_equal(steady_peek_sync(rig.throttler, "k", 1, &r), 0);
@@ -228,15 +229,52 @@ static void call_on_one_part_has_the_numbers_of_its_part(void **state) {
     assert_true(r.success);
 }
 
-static void url_sets_the_memory(void **state) {
+/* Fills a bucket over a store or a pool, and returns where the next denial comes from. */
+static enum steady_source source_of_a_denial(const char *options_of_url, const steady_store_options *options,
+                                             bool pool) {
     char url[128];
-    (void)state;
-    snprintf(url, sizeof url, "%s?deny_memory=500ms", rig.server.url);
-    rig.store = open_store(url, NULL);
+    snprintf(url, sizeof url, "%s%s", rig.server.url, options_of_url);
+    if (pool)
+        assert_int_equal(steady_pool_open(&rig.store, url, 1, options, NULL), 0);
+    else
+        rig.store = open_store(url, options);
     rig.throttler = new_throttler(rig.store, CAPACITY, LEAK);
     fill("k");
-    assert_int_equal(ask("k", CAPACITY).source, STEADY_FROM_MEMORY);
+    const enum steady_source source = ask("k", CAPACITY).source;
     assert_int_equal(stats().denied, 2);
+    steady_result r;
+    assert_int_equal(steady_reset_sync(rig.throttler, "k", 1, &r), 0);
+    steady_throttler_free(&rig.throttler);
+    steady_store_close(&rig.store);
+    return source;
+}
+
+static void memory_is_on_unless_the_url_or_the_options_take_it_off(void **state) {
+    const steady_store_options on = {.deny_memory = VALID}, off = {.deny_memory_off = true};
+    (void)state;
+    for (int pool = 0; pool < 2; pool++) {
+        assert_int_equal(source_of_a_denial("", NULL, pool), STEADY_FROM_MEMORY);
+        assert_int_equal(source_of_a_denial("", &off, pool), STEADY_FROM_STORE);
+        assert_int_equal(source_of_a_denial("?deny_memory=500ms", &off, pool), STEADY_FROM_MEMORY);
+        assert_int_equal(source_of_a_denial("?deny_memory=0", NULL, pool), STEADY_FROM_STORE);
+        assert_int_equal(source_of_a_denial("?deny_memory=0", &on, pool), STEADY_FROM_STORE);
+        assert_int_equal(source_of_a_denial("?deny_memory=0s", &on, pool), STEADY_FROM_STORE);
+    }
+}
+
+/* The default is 1 s. */
+static void reset_by_others_is_seen_within_a_second_by_default(void **state) {
+    (void)state;
+    rig.store = open_store(rig.server.url, NULL);
+    rig.throttler = new_throttler(rig.store, CAPACITY, 60 * STEADY_SECOND);
+    fill("k");
+    const steady_us filled = now_us();
+    server_ask(&rig.server, "DEL k");
+    const steady_result r = ask("k", 1);
+    assert_true(r.source == STEADY_FROM_MEMORY || now_us() - filled >= STEADY_SECOND);
+    while (!ask("k", 1).success)
+        assert_true(now_us() - filled < STEADY_SECOND + slack_since(taken_away()));
+    assert_true(now_us() - filled >= STEADY_SECOND - STEADY_SECOND / 100);
 }
 
 /* ---- What is seen at once ---- */
@@ -286,6 +324,24 @@ static void reset_by_others_is_seen_after_the_time_of_the_memory(void **state) {
     server_ask(&rig.server, "DEL k");
     while (!ask("k", CAPACITY).success)
         assert_true(now_us() - filled < 200 * MS + slack_since(taken_away()));
+}
+
+/* Then it has no verdict, as every key. */
+static void denied_key_of_a_dead_server_stays_denied_for_the_time_of_the_memory(void **state) {
+    steady_result r;
+    (void)state;
+    open_with(TIMEOUT, 200 * MS, NULL);
+    fill("k");
+    const steady_us filled = now_us();
+    server_kill(&rig.server);
+    for (r = ask("k", CAPACITY); r.error == 0; r = ask("k", CAPACITY)) {
+        assert_false(r.success);
+        assert_int_equal(r.source, STEADY_FROM_MEMORY);
+        assert_true(now_us() - filled < 200 * MS + slack_since(taken_away()));
+    }
+    assert_true(now_us() - filled >= 198 * MS);
+    assert_int_equal(ask("other", 1).success, false);
+    server_restart(&rig.server, false);
 }
 
 /* ---- Calls that wait ---- */
@@ -409,11 +465,13 @@ int main(void) {
         WITH_RIG(another_store_of_the_process_knows_at_once),
         WITH_RIG(answer_of_a_peek_is_not_remembered),
         WITH_RIG(call_on_one_part_has_the_numbers_of_its_part),
-        WITH_RIG(url_sets_the_memory),
+        WITH_RIG(memory_is_on_unless_the_url_or_the_options_take_it_off),
         WITH_RIG(own_reset_is_seen_at_once),
         WITH_RIG(own_drain_is_seen_at_once),
         WITH_RIG(own_settlement_is_seen_at_once),
         WITH_RIG(reset_by_others_is_seen_after_the_time_of_the_memory),
+        WITH_RIG(reset_by_others_is_seen_within_a_second_by_default),
+        WITH_RIG(denied_key_of_a_dead_server_stays_denied_for_the_time_of_the_memory),
         WITH_RIG(calls_that_fit_only_without_those_in_flight_wait_for_them),
         WITH_RIG(calls_that_wait_for_a_silent_server_end_at_their_deadline),
         WITH_RIG(waiting_call_can_be_cancelled),

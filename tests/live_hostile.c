@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "hostile_server.h"
+#include "redis/denials.h"
 #include "rig.h"
 
 #define IN_FLIGHT 64
@@ -38,6 +39,7 @@ static struct tally tally;
 static struct rlimit descriptors;
 static size_t memory_before, most_memory;
 static unsigned sockets_before, most_sockets;
+static struct steady__denials *denials;
 static steady_us away; /* how long the machine kept this thread from running */
 
 static int set_up(void **state) {
@@ -55,6 +57,8 @@ static int set_up(void **state) {
 
 static int tear_down(void **state) {
     resolves = true;
+    steady__denials_release(denials);
+    denials = NULL;
     const int error = rig_tear_down(state);
     setrlimit(RLIMIT_NOFILE, &descriptors);
     hostile_stop(server);
@@ -65,6 +69,7 @@ static void open_hostile(void) {
     char url[64];
     snprintf(url, sizeof url, "redis://127.0.0.1:%d", hostile_port(server, 0));
     sockets_before = process_sockets();
+    denials = steady__denials_hold(); /* it has a fixed size, whatever the server does */
     memory_before = process_memory();
     rig_open_at(url, TIMEOUT);
 }

@@ -23,7 +23,8 @@ async def client():
         return redis.asyncio.from_url(URL)
     from aiosteady import connect
 
-    return connect(URL, timeout=10)  # a long timeout, because the machine may be busy
+    # A long timeout, because the machine may be busy. The repr of a denial from memory says so.
+    return connect(URL, timeout=10, deny_memory=0)
 
 
 async def close(redis):

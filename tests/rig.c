@@ -233,6 +233,12 @@ void rig_open_at(const char *url, steady_us timeout) {
 
 void rig_open(steady_us timeout) { rig_open_at(rig.server.url, timeout); }
 
+void rig_open_without_memory(steady_us timeout) {
+    char url[sizeof rig.server.url + 16];
+    snprintf(url, sizeof url, "%s?deny_memory=0", rig.server.url);
+    rig_open_at(url, timeout);
+}
+
 long long level(const char *key) {
     const char *text = server_ask(&rig.server, "GET %s", key);
     if (text[0] == '-') fail_msg("GET %s: %s", key, text);

@@ -30,6 +30,7 @@ int rig_tear_down(void **state);
 /* Opens the store, on the server or at a URL. */
 void rig_open(steady_us timeout);
 void rig_open_at(const char *url, steady_us timeout);
+void rig_open_without_memory(steady_us timeout); /* each decision asks the server */
 void rig_close(void);
 
 long long level(const char *key);

@@ -226,6 +226,7 @@ def test_impossible_limits_are_rejected(aio, name, value, error):
 @pytest.mark.parametrize(("name", "value", "error"), [
     ("timeout", 0, ValueError), ("timeout", -1, ValueError), ("timeout", math.nan, ValueError), ("timeout", 1e9, ValueError),
     ("timeout", "1", TypeError), ("connect_timeout", "1", TypeError), ("client_name", b"api", TypeError),
+    ("deny_memory", "1", TypeError),
     ("client_name", "a\0b", ValueError), ("client_name", "\udc80", ValueError), ("max_in_flight", -1, ValueError), ("max_in_flight", 2**30, ValueError),
     ("max_in_flight", 1.0, TypeError), ("buckets", 2**31, ValueError), ("engine", "lua", ValueError),
     ("engine", 5, TypeError), ("unknown", 5, TypeError)])
@@ -262,6 +263,19 @@ def test_a_timeout_out_of_range_is_rejected_with_the_range(aio, name):
         with pytest.raises(ValueError) as caught:
             aio.connect("redis://127.0.0.1:1", **{name: value})
         assert str(caught.value) == f"{name} is {value!r:.50} s; it must be 0.000001 .. 86400 s, or None for the default"
+
+
+def test_a_deny_memory_out_of_range_is_rejected_with_the_range(aio):
+    for value in (None, 0, 0.0, False, 0.000001, 1, 60):
+        aio.connect("redis://127.0.0.1:1", deny_memory=value)
+    for value in (-1, -1e-6, 1e-9, 60.000001, 10**400, math.nan, math.inf):
+        with pytest.raises(ValueError) as caught:
+            aio.connect("redis://127.0.0.1:1", deny_memory=value)
+        assert str(caught.value) == f"deny_memory is {value!r:.50} s; it must be 0.000001 .. 60 s, 0 for off, or None for 1 s"
+    for value in (None, 0):
+        aio.connect("memory:", deny_memory=value).close()
+    with pytest.raises(ValueError, match="deny_memory is set, but an embedded store"):
+        aio.connect("memory:", deny_memory=1)
 
 
 def test_an_impossible_client_name_is_rejected_with_the_range(aio):
@@ -480,7 +494,7 @@ async def test_each_engine_decides_alike(aio, start_redis, request):
     for engine, word in (("script", "evalsha"), ("module", "steady.consume"), ("auto", "steady.consume")):
         server("CONFIG", "RESETSTAT")
         server("FLUSHALL")
-        async with aio.connect(server.url, engine=engine, timeout=10) as store:
+        async with aio.connect(server.url, engine=engine, timeout=10, deny_memory=0) as store:
             t = aio.Throttler(store, 3, 60, block_duration=9)
             assert [(await t.consume("k")).success for _ in range(4)] == [True, True, True, False]
         assert f"cmdstat_{word}:" in server("INFO", "commandstats").decode()

@@ -76,7 +76,7 @@ def test_a_loop_that_fails_once_is_used_again(aio, redis_server, monkeypatch, na
 
     async def main(loop):
         loop.set_exception_handler(lambda *_: None)
-        t = Tried(aio.connect(redis_server.url, timeout=0.1), 10**6, 3600)
+        t = Tried(aio.connect(redis_server.url, timeout=0.1, deny_memory=0), 10**6, 3600)
         for _ in range(3):
             await asyncio.gather(*(some_level(t) for _ in range(3)))
             redis_server("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
@@ -102,7 +102,7 @@ def test_a_loop_that_fails_once_is_used_again(aio, redis_server, monkeypatch, na
 @under_asyncio
 async def test_replies_reach_their_own_decision_whichever_task_is_cancelled(aio, redis_server):
     rng = random.Random(7)
-    async with aio.connect(redis_server.url, timeout=10) as store:
+    async with aio.connect(redis_server.url, timeout=10, deny_memory=0) as store:
         t = aio.Throttler(store, 10**6, 3600)
         for turn in range(4):
             tasks = [asyncio.create_task(t.consume(f"{turn}:{i}", i + 1)) for i in range(400)]
@@ -125,7 +125,7 @@ async def test_replies_reach_their_own_decision_whichever_task_is_cancelled(aio,
 
 @under_asyncio
 async def test_a_decision_behaves_as_a_coroutine(aio, redis_server):
-    async with aio.connect(redis_server.url, timeout=10) as store:
+    async with aio.connect(redis_server.url, timeout=10, deny_memory=0) as store:
         t = aio.Throttler(store, 100, 60)
         again = t._consume("k")  # consume() awaits this
         assert asyncio.iscoroutine(again) and again.__qualname__ == t.consume.__qualname__ == "Throttler.consume"
@@ -183,7 +183,7 @@ async def test_code_that_runs_while_a_decision_starts_cannot_harm_it(aio, redis_
 
     loop.add_writer = harmful
     try:
-        async with aio.connect(redis_server.url, timeout=10) as store:
+        async with aio.connect(redis_server.url, timeout=10, deny_memory=0) as store:
             t = aio.Throttler(store, 100, 60)
             await t.consume("k", 2)
             await t.peek("k")  # after the question that the store sends once for its log
@@ -201,7 +201,7 @@ async def test_the_loop_is_asked_once_for_each_change_of_events(aio, redis_serve
     loop = asyncio.get_running_loop()
     added, add_writer = [], loop.add_writer
     monkeypatch.setattr(loop, "add_writer", lambda *args: (added.append(args), add_writer(*args))[1], raising=False)
-    async with aio.connect(redis_server.url, timeout=10) as store:
+    async with aio.connect(redis_server.url, timeout=10, deny_memory=0) as store:
         t = aio.Throttler(store, 100, 60)
         await t.consume("k", 2)
         await t.peek("k")
@@ -395,7 +395,7 @@ def test_a_decision_belongs_to_the_loop_that_awaits_it(aio, redis_server):
 
 def test_each_of_many_threads_has_a_connection_and_its_own_answers(aio, redis_server):
     before = connections(redis_server)
-    store = aio.connect(redis_server.url, timeout=10)
+    store = aio.connect(redis_server.url, timeout=10, deny_memory=0)
     t = aio.Throttler(store, 10**6, 3600)
     failures = []
 
@@ -423,7 +423,7 @@ def test_each_of_many_threads_has_a_connection_and_its_own_answers(aio, redis_se
 
 
 def test_a_store_keeps_the_counters_of_closed_loops(aio, redis_server, closed_port):
-    store = aio.connect(redis_server.url, timeout=10)
+    store = aio.connect(redis_server.url, timeout=10, deny_memory=0)
     t = aio.Throttler(store, 5, 3600)
 
     async def ask():
@@ -455,7 +455,7 @@ def test_a_store_keeps_the_counters_of_closed_loops(aio, redis_server, closed_po
 
 
 def test_counters_of_other_threads_stay_while_their_loops_close(aio, redis_server):
-    store = aio.connect(redis_server.url, timeout=10)
+    store = aio.connect(redis_server.url, timeout=10, deny_memory=0)
     with loops_of_threads(aio.Throttler(store, 10, 60), [None, lambda: 1 / 0, None]):
         with pytest.raises(ZeroDivisionError):
             store.close()
@@ -489,7 +489,7 @@ def test_the_local_share_of_a_store_is_one_for_all_its_loops(aio, closed_port):
 def test_the_local_share_outlives_the_store_for_as_long_as_a_loop_asks(aio, redis_server):
     for _ in range(5):
         loops = [asyncio.new_event_loop() for _ in range(2)]
-        store = aio.connect(redis_server.url, timeout=10)
+        store = aio.connect(redis_server.url, timeout=10, deny_memory=0)
         t = aio.Throttler(store, 10, 3600, on_error="local")
         for loop in loops:
             loop.run_until_complete(t.consume("k"))
@@ -508,7 +508,7 @@ def test_the_local_share_outlives_the_store_for_as_long_as_a_loop_asks(aio, redi
 
 
 def test_closing_reaches_the_loops_of_other_threads(aio, redis_server):
-    store = aio.connect(redis_server.url, timeout=10)
+    store = aio.connect(redis_server.url, timeout=10, deny_memory=0)
     t, ended, ready = aio.Throttler(store, 10, 60), [], threading.Event()
 
     async def work():
@@ -582,7 +582,7 @@ def test_closing_reaches_the_other_loops_if_one_refuses(aio, redis_server):
 
         return refusal
 
-    store = aio.connect(redis_server.url, timeout=10)
+    store = aio.connect(redis_server.url, timeout=10, deny_memory=0)
     before = connections(redis_server)
     with loops_of_threads(aio.Throttler(store, 10, 60), [refuse("first"), None, refuse("third"), None]) as heard:
         with pytest.raises(RuntimeError, match="first refuses") as caught:
@@ -594,7 +594,7 @@ def test_closing_reaches_the_other_loops_if_one_refuses(aio, redis_server):
 
 
 def test_a_loop_that_closes_meanwhile_is_closed_by_the_caller(aio, redis_server):
-    store = aio.connect(redis_server.url, timeout=10)
+    store = aio.connect(redis_server.url, timeout=10, deny_memory=0)
     t = aio.Throttler(store, 10, 60)
     loop = Stubborn()
     thread = threading.Thread(target=loop.run_until_complete, args=(consumed(t),))
@@ -760,7 +760,7 @@ def test_no_member_of_a_throttler_hides_a_cycle(aio):
 
 @under_asyncio
 async def test_no_member_of_a_decision_hides_a_cycle(aio, redis_server):
-    async with aio.connect(redis_server.url, timeout=10) as store:
+    async with aio.connect(redis_server.url, timeout=10, deny_memory=0) as store:
         for asked in (False, True):
             key = Text("k")
             key.decision = aio.Throttler(store, 10, 60)._consume(key)

@@ -557,6 +557,15 @@ def test_reset_all_on_a_server_deletes_the_buckets_of_the_prefix_and_nothing_els
         assert all(key.startswith((b"testxx:", b"test*")) for key in client.keys())
 
 
+def test_reset_all_on_a_server_counts_at_once_for_a_key_that_was_denied(blocking, testing, redis, redis_server):
+    with contextlib.closing(blocking.connect(redis_server.url, timeout=5)) as store:
+        t = blocking.Throttler(store, limits="2/hour", prefix="denied:")
+        assert [t.consume("k").success for _ in range(3)] == [True, True, False] and t.consume("k").source == "memory"
+        with contextlib.closing(redis.Redis(port=redis_server.port)) as client:
+            testing.reset_all(t, client)
+        assert t.consume("k", 2).success
+
+
 def test_reset_all_reports_an_error_of_the_server(blocking, testing, redis, redis_server, closed_port):
     t = blocking.Throttler(blocking.Store(redis_server.url, timeout=10), limits="1/hour", prefix="p:")
     assert t.consume("k").success

@@ -94,7 +94,8 @@ static const struct place places[] = {
     FIELD(steady_store_options, clock, 72),
     FIELD(steady_store_options, clock_data, 80),
     FIELD(steady_store_options, deny_memory, 88),
-    FIELD(steady_store_options, reserved, 96),
+    FIELD(steady_store_options, deny_memory_off, 96),
+    FIELD(steady_store_options, reserved, 104),
 
     SIZE(steady_stats, 192),
     FIELD(steady_stats, decisions, 0),

@@ -77,9 +77,10 @@ static void bad_names_and_times_are_refused(void **state) {
         "redis://h?connect_timeout=",   "redis://h?connect_timeout=5",
         "redis://h?connect_timeout=0s", "redis://h?connect_timeout=24h1us",
         "memory:?client_name=a",        "redis://h?client_name=a&client_name=b",
-        "redis://h?deny_memory=",       "redis://h?deny_memory=0s",
+        "redis://h?deny_memory=",       "redis://h?deny_memory=1",
         "redis://h?deny_memory=61s",    "redis://h?deny_memory=-1s",
-        "memory:?deny_memory=1s",
+        "redis://h?deny_memory=-1us",   "redis://h?deny_memory=off",
+        "memory:?deny_memory=1s",       "memory:?deny_memory=0",
     };
     char long_name[66];
     steady_store *none = NULL;
@@ -102,8 +103,11 @@ static void bad_names_and_times_are_refused(void **state) {
     for (int i = 0; i < 2; i++) {
         const steady_store_options memory = {.deny_memory = i == 0 ? -1 : 60 * STEADY_SECOND + 1};
         assert_int_equal(steady_store_open(&none, "redis://h", &memory, &why), STEADY_BAD_ARGUMENT);
-        assert_non_null(strstr(why.text, "it must be 0 .. 60000000"));
+        assert_non_null(strstr(why.text, "it must be 1 .. 60000000, or 0 for the default"));
     }
+    const steady_store_options both = {.deny_memory = STEADY_SECOND, .deny_memory_off = true};
+    assert_int_equal(steady_store_open(&none, "redis://h", &both, &why), STEADY_BAD_ARGUMENT);
+    assert_non_null(strstr(why.text, "set one of them"));
     const steady_store_options memory = {.deny_memory = STEADY_SECOND};
     assert_int_equal(steady_store_open(&none, "memory:", &memory, &why), STEADY_BAD_ARGUMENT);
     assert_non_null(strstr(why.text, "deny_memory is set, but an embedded store"));

@@ -202,6 +202,21 @@ static void give_back_is_seen_at_once(void **state) {
     assert_int_equal(look("never asked", &ten, NOW + 300), STEADY__UNKNOWN_BUCKET);
 }
 
+static void forgetting_all_counts_for_each_bucket(void **state) {
+    (void)state;
+    fill("one", &ten, NOW, NOW + 100, 0);
+    fill("two", &ten, NOW + 50, NOW + 100, 0);
+    steady__denials_forget_all(denials, NOW + 200);
+    assert_int_equal(look("one", &ten, NOW + 200), STEADY__UNKNOWN_BUCKET);
+    assert_int_equal(look("two", &ten, NOW + 200), STEADY__UNKNOWN_BUCKET);
+    fill("one", &ten, NOW + 150, NOW + 300, 0);
+    fill("three", &ten, NOW + 150, NOW + 300, 0);
+    assert_int_equal(look("one", &ten, NOW + 300), STEADY__UNKNOWN_BUCKET);
+    assert_int_equal(look("three", &ten, NOW + 300), STEADY__UNKNOWN_BUCKET);
+    fill("one", &ten, NOW + 200, NOW + 300, 0);
+    assert_int_equal(look("one", &ten, NOW + 300), STEADY__FULL);
+}
+
 static void fill_others(steady_us sent, steady_us valid) {
     const struct steady__observed full = {.rate = &ten,
                                           .sent = sent,
@@ -379,6 +394,7 @@ int main(void) {
         TEST(other_leak_rate_is_not_remembered),
         TEST(limit_with_a_block_is_denied_only_while_blocked),
         TEST(give_back_is_seen_at_once),
+        TEST(forgetting_all_counts_for_each_bucket),
         TEST(give_back_outlives_a_reply_that_is_believed_for_a_short_time),
         TEST(slow_clock_denies_nothing_that_has_leaked),
         TEST(call_after_one_that_was_too_early_waits_for_the_drop),

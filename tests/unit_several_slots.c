@@ -85,8 +85,10 @@ static void open_cluster(steady_us deadline) {
                    0);
     fake_node_says(b, "STEADY.PEEK", "*5\r\n:1\r\n:0\r\n:1000\r\n:0\r\n:0\r\n", 0, 0);
     snprintf(url, sizeof url, "redis://127.0.0.1:%d", fake_node_port(a));
-    client_open_with(
-        url, (steady_store_options){.timeout = timeout, .engine = STEADY_ENGINE_MODULE, .deny_memory = deny_memory});
+    client_open_with(url, (steady_store_options){.timeout = timeout,
+                                                 .engine = STEADY_ENGINE_MODULE,
+                                                 .deny_memory = deny_memory,
+                                                 .deny_memory_off = deny_memory == 0});
     const steady_limit limit = {.max_capacity = 10, .drop_recharge = HOUR, .block_duration = 60 * STEADY_SECOND};
     assert_int_equal(steady_throttler_new(&blocks, store, &limit, NULL, NULL), 0);
     struct tally tally = {0};

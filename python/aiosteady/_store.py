@@ -29,6 +29,8 @@ class Store(_core.Store):
       connect_timeout: the seconds for an address of the server to accept a connection, again for TLS and again for the
         handshake. The default is four times the timeout, and at least 0.25. The option of the URL wins.
       client_name: the name that CLIENT LIST of the server shows. None sends no name. The option of the URL wins.
+      deny_memory: the seconds for which this process may deny a call from what it remembers of an earlier answer of a
+        server; at most 60. The default is 1. 0 asks the server for each decision. The option of the URL wins.
       clock: for tests: an aiosteady.testing.Clock, which sets the time of a memory: store. None: the clock of the system.
     """
 
@@ -44,10 +46,12 @@ class Store(_core.Store):
         engine: Literal["auto", "script", "module"] = "auto",
         connect_timeout: Optional[float] = None,
         client_name: Optional[str] = None,
+        deny_memory: Optional[float] = None,
         clock: Optional[Clock] = None,
     ) -> None:
         super().__init__()  # __new__ of the base has read the arguments
-        self._given = (0, timeout, max_in_flight, buckets, engine, connect_timeout, client_name)
+        self._given = (0, timeout, max_in_flight, buckets, engine, connect_timeout, client_name,
+                       deny_memory)
 
     def close(self) -> None:
         """Closes the store and its connections. Decisions in flight end as cancelled.
@@ -83,6 +87,7 @@ def connect(
     engine: Literal["auto", "script", "module"] = "auto",
     connect_timeout: Optional[float] = None,
     client_name: Optional[str] = None,
+    deny_memory: Optional[float] = None,
     clock: Optional[Clock] = None,
 ) -> Store:
     """Returns a Store for a URL: "redis://[user:pass@]host[:port][/db]", "unix:/path", "memory:" or "file:/path".
@@ -98,5 +103,6 @@ def connect(
         engine=engine,
         connect_timeout=connect_timeout,
         client_name=client_name,
+        deny_memory=deny_memory,
         clock=clock,
     )

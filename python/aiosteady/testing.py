@@ -133,6 +133,7 @@ def reset_all(buckets: Union[_core.Store, _core.Throttler], client: Any = None) 
     if throttler is None or not throttler.prefix:
         raise ValueError("give a throttler with a prefix: without one, the buckets of other programs would be reset, too")
     _reset_prefix(client, throttler.prefix)
+    _core.forget_denials()
 
 
 def _reset_prefix(client: Any, prefix: str) -> None:

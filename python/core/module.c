@@ -20,6 +20,7 @@
 #include "src/conn/tls.h"
 #include "src/core/url.h"
 #include "src/redis/command.h"
+#include "src/redis/denials.h"
 #include "store.h"
 #include "throttler.h"
 #include "waiter.h"
@@ -51,6 +52,15 @@ static PyObject *module_reply_error_code(PyObject *Py_UNUSED(module), PyObject *
     if (bytes == NULL) return NULL;
     const enum steady__error_class what = steady__error_class_of(bytes, (size_t)len);
     return PyLong_FromLong(what == STEADY__ERROR_CLASS_NOSCRIPT ? 0 : steady__error_class_code(what));
+}
+
+/* What this process remembers of buckets, in all stores. */
+static PyObject *module_forget_denials(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)) {
+    struct steady__denials *denials = steady__denials_hold();
+    if (denials == NULL) return PyErr_NoMemory();
+    steady__denials_forget_all(denials, steady__denials_now(denials));
+    steady__denials_release(denials);
+    Py_RETURN_NONE;
 }
 
 static PyObject *module_quote(PyObject *Py_UNUSED(module), PyObject *text) {
@@ -124,6 +134,7 @@ static PyMethodDef functions[] = {
      "decide(call, /)\n--\n\nReturns the result if the store is embedded, otherwise an "
      "awaitable of the result."},
     {"reply_error_code", module_reply_error_code, METH_O, NULL},
+    {"forget_denials", module_forget_denials, METH_NOARGS, NULL},
     {"monotonic", module_monotonic, METH_NOARGS, NULL},
     {"open_timer", module_open_timer, METH_NOARGS, NULL},
     {"set_timer", module_set_timer, METH_VARARGS, NULL},

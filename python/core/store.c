@@ -19,6 +19,7 @@
 #define IN_FLIGHT_MAX (1 << 24)
 #define BUCKETS_MAX (1 << 30)
 #define TIMEOUT_MAX (24 * 3600 * STEADY_SECOND)
+#define DENY_MEMORY_MAX (60 * STEADY_SECOND)
 
 /* A file for TLS is not usable any more: it was when the Store was made. This is logged once, because a policy may hide
  * the exception. */
@@ -226,6 +227,22 @@ static int store_read_timeout(PyObject *given, const char *name, steady_us *time
     return -1;
 }
 
+/* 0: off. None: the default. */
+static int store_read_deny_memory(PyObject *given, steady_store_options *options) {
+    steady_us *const time = &options->deny_memory;
+    if (given == NULL || given == Py_None) return 0;
+    if (convert_seconds(given, "deny_memory", 0, time) == 0) {
+        options->deny_memory_off = *time == 0;
+        if (*time >= 0 && *time <= DENY_MEMORY_MAX) return 0;
+    } else if (!PyErr_ExceptionMatches(PyExc_ValueError)) {
+        return -1;
+    }
+    PyErr_Clear();
+    PyErr_Format(PyExc_ValueError, "deny_memory is %.50R s; it must be 0.000001 .. %d s, 0 for off, or None for 1 s",
+                 given, (int)(DENY_MEMORY_MAX / STEADY_SECOND));
+    return -1;
+}
+
 static int store_read_client_name(struct store *self, PyObject *given) {
     Py_ssize_t len = 0;
     if (given == NULL || given == Py_None) return 0;
@@ -258,7 +275,7 @@ static int store_read_clock(struct store *self, PyObject *given) {
 
 /* The arguments of Store beside the URL. One that was not given is NULL. */
 struct store_arguments {
-    PyObject *timeout, *max_in_flight, *buckets, *engine, *connect_timeout, *client_name, *clock;
+    PyObject *timeout, *max_in_flight, *buckets, *engine, *connect_timeout, *client_name, *deny_memory, *clock;
 };
 
 static int store_read_options(struct store *self, const struct store_arguments *given) {
@@ -272,7 +289,8 @@ static int store_read_options(struct store *self, const struct store_arguments *
                        0 ||
                    store_read_count(given->buckets, "buckets", BUCKETS_MAX, &options->buckets) != 0 ||
                    store_read_timeout(given->connect_timeout, "connect_timeout", &options->connect_timeout) != 0 ||
-                   store_read_client_name(self, given->client_name) != 0 || store_read_clock(self, given->clock) != 0
+                   store_read_client_name(self, given->client_name) != 0 ||
+                   store_read_deny_memory(given->deny_memory, options) != 0 || store_read_clock(self, given->clock) != 0
                ? -1
                : 0;
 }
@@ -312,13 +330,13 @@ static int store_read_url(struct store *self, PyObject *url) {
 }
 
 PyObject *store_make(PyTypeObject *type, PyObject *args, PyObject *kwargs, const uint32_t *connections) {
-    static char *names[] = {"url",   "timeout", "max_in_flight", "buckets", "engine", "connect_timeout", "client_name",
-                            "clock", NULL};
+    static char *names[] = {"url",         "timeout",     "max_in_flight", "buckets", "engine", "connect_timeout",
+                            "client_name", "deny_memory", "clock",         NULL};
     PyObject *url = NULL;
-    struct store_arguments given = {NULL, NULL, NULL, NULL, NULL, NULL, NULL};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$OOOOOOO:Store", names, &url, &given.timeout,
+    struct store_arguments given = {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$OOOOOOOO:Store", names, &url, &given.timeout,
                                      &given.max_in_flight, &given.buckets, &given.engine, &given.connect_timeout,
-                                     &given.client_name, &given.clock))
+                                     &given.client_name, &given.deny_memory, &given.clock))
         return NULL;
     struct store *self = (struct store *)type->tp_alloc(type, 0);
     if (self == NULL) return NULL;

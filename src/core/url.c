@@ -228,9 +228,11 @@ static int url_read_connect_timeout(struct steady__url *url, char *value, size_t
 
 static int url_read_deny_memory(struct steady__url *url, char *value, size_t field, steady_message *why) {
     (void)field;
-    const bool read = steady_duration_parse(&url->deny_memory, value, NULL) == 0;
-    if (read && url->deny_memory >= 1 && url->deny_memory <= DENY_MEMORY_MAX) return 0;
-    return url_refuse(why, "has the option deny_memory with a value that is no duration of 1us to 60s, such as 1s");
+    const bool read = strcmp(value, "0") == 0 || steady_duration_parse(&url->deny_memory, value, NULL) == 0;
+    if (read && url->deny_memory == 0) url->deny_memory = -1;
+    if (read && url->deny_memory >= -1 && url->deny_memory <= DENY_MEMORY_MAX) return 0;
+    return url_refuse(
+        why, "has the option deny_memory with a value that is neither 0 nor a duration of 1us to 60s, such as 1s");
 }
 
 static int url_read_client_name(struct steady__url *url, char *value, size_t field, steady_message *why) {

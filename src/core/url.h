@@ -46,7 +46,7 @@ struct steady__url {
     const char *tls_ca, *tls_cert, *tls_key, *tls_server_name;
     bool tls_insecure;
     steady_us connect_timeout; /* 0: not set */
-    steady_us deny_memory;     /* the same */
+    steady_us deny_memory;     /* 0: not set; -1: off */
     const char *client_name;
     bool secretive; /* the URL may hold a password */
     bool named;     /* the host was named by a server */

@@ -29,6 +29,7 @@
 #include "group.h"
 #include "loop/fork_guard.h"
 
+#define VALID STEADY_SECOND /* by default */
 #define GROUPS 1024
 #define GROUP 8
 #define TRIES 100
@@ -64,10 +65,12 @@ struct denials_view {
 struct steady__denials {
     struct denials_entry entries[GROUPS * GROUP];
     const struct steady__denials_world *world;
+    void *block; /* for free */
     unsigned char key[STEADY__SIPHASH_KEY];
     struct steady__fork_guard fork_guard;
     atomic_uint_fast64_t crowded;
-    atomic_int_fast64_t ignore_before; /* a give-back found no place: requests before it say nothing */
+    atomic_int_fast64_t ignore_before; /* a give-back found no place: later replies to requests before it say nothing */
+    atomic_int_fast64_t forget_before; /* nor do replies that are remembered */
     unsigned holders;                  /* guarded by the lock of the process */
 };
 
@@ -108,11 +111,12 @@ static bool denials_lock_process(void) {
 
 struct steady__denials *steady__denials_new(const struct steady__denials_world *world) {
     const size_t line = sizeof(struct denials_entry);
-    struct steady__denials *denials = aligned_alloc(line, (sizeof *denials + line - 1) / line * line);
-    if (denials == NULL) return NULL;
-    memset(denials, 0, sizeof *denials);
+    char *block = calloc(1, sizeof(struct steady__denials) + line); /* the system gives a page when it is used */
+    if (block == NULL) return NULL;
+    struct steady__denials *denials = (struct steady__denials *)(block + (line - (uintptr_t)block % line) % line);
+    denials->block = block;
     if (getrandom(denials->key, sizeof denials->key, GRND_NONBLOCK) != (ssize_t)sizeof denials->key) {
-        free(denials);
+        free(block);
         return NULL;
     }
     steady__fork_guard_set(&denials->fork_guard, true);
@@ -141,7 +145,7 @@ void steady__denials_release(struct steady__denials *denials) {
     if (locked) atomic_flag_clear_explicit(&denials_process.lock, memory_order_release);
     if (!last) return;
     steady__fork_guard_clear(&denials->fork_guard);
-    free(denials);
+    free(denials->block);
 }
 
 static struct steady__denials *denials_hold_again(struct steady__denials *denials) {
@@ -281,7 +285,9 @@ void steady__denials_learn(struct steady__denials *denials, struct steady__hash 
                                 .bucket = denials_bucket(o),
                                 .full = full,
                                 .denied = o->denied};
-    if (view.bucket.last < 0 || view.until <= o->came || o->sent < denials_load(&denials->ignore_before)) return;
+    if (view.bucket.last < 0 || view.until <= o->came || o->sent < denials_load(&denials->ignore_before) ||
+        o->sent < denials_load(&denials->forget_before))
+        return;
     struct denials_entry *entry = denials_take(denials, name, o->came, !full);
     if (entry == NULL) {
         if (full) atomic_fetch_add_explicit(&denials->crowded, 1, memory_order_relaxed);
@@ -292,6 +298,12 @@ void steady__denials_learn(struct steady__denials *denials, struct steady__hash 
     if (!full || view.until < view.barrier + BARRIER) view.until = denials_load(&entry->until);
     if (!known || (denials_load(&entry->sent) <= o->sent && view.barrier <= o->sent)) denials_write(entry, name, &view);
     denials_unlock(entry);
+}
+
+static void denials_raise(atomic_int_fast64_t *to, int64_t now) {
+    int64_t before = denials_load(to);
+    while (before < now && !atomic_compare_exchange_weak(to, &before, now))
+        continue;
 }
 
 /* If no entry is free, earlier requests of all names are ignored. */
@@ -315,10 +327,12 @@ void steady__denials_forget(struct steady__denials *denials, struct steady__hash
         denials_write(entry, name, &view);
         denials_unlock(entry);
     } else if (!kept) {
-        int64_t before = denials_load(&denials->ignore_before);
-        while (before < now && !atomic_compare_exchange_weak(&denials->ignore_before, &before, now))
-            continue;
+        denials_raise(&denials->ignore_before, now);
     }
+}
+
+void steady__denials_forget_all(struct steady__denials *denials, steady_us now) {
+    denials_raise(&denials->forget_before, now);
 }
 
 uint64_t steady__denials_crowded(const struct steady__denials *denials) {
@@ -359,18 +373,27 @@ enum steady__denial steady__denials_look(const struct steady__denials *denials, 
     struct denials_view view;
     for (int i = 0; i < GROUP; i++)
         if (denials_is(&group[i], name) && denials_read(&group[i], name, &view))
-            return denials_judge(&view, rate, amount, valid, now, look);
+            return view.sent >= denials_load(&denials->forget_before)
+                       ? denials_judge(&view, rate, amount, valid, now, look)
+                       : STEADY__UNKNOWN_BUCKET;
     return STEADY__UNKNOWN_BUCKET;
 }
 
 /* ---- The memory as a store uses it ---- */
 
+/* For how long a store believes a reply; 0: it has no memory. */
+static steady_us denials_valid(const struct steady__url *url, const steady_store_options *options) {
+    if (url->deny_memory != 0) return url->deny_memory > 0 ? url->deny_memory : 0;
+    if (options->deny_memory_off) return 0;
+    return options->deny_memory > 0 ? options->deny_memory : VALID;
+}
+
 /* The scope names the server, however its URL is written: with or without TLS, user and options. */
 int steady__deny_memory_open(struct steady__deny_memory *memory, struct steady__denials *denials,
-                             const struct steady__url *url, steady_us valid) {
+                             const struct steady__url *url, const steady_store_options *options) {
     char server[STEADY__URL_MAX + STEADY__SENTINELS_MAX * 8];
-    *memory = (struct steady__deny_memory){.valid = valid};
-    if (valid == 0) return 0;
+    *memory = (struct steady__deny_memory){.valid = denials_valid(url, options)};
+    if (memory->valid == 0) return 0;
     int len = snprintf(server, sizeof server, "%s:%u %s %s %lu", url->host, url->port, url->path, url->service,
                        (unsigned long)url->db);
     for (unsigned i = 0; i < url->n_sentinels && len < (int)sizeof server; i++)

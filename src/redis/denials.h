@@ -55,6 +55,9 @@ void steady__denials_learn(struct steady__denials *denials, struct steady__hash 
  */
 void steady__denials_forget(struct steady__denials *denials, struct steady__hash name, steady_us now);
 
+/* The same for all buckets. */
+void steady__denials_forget_all(struct steady__denials *denials, steady_us now);
+
 enum steady__denial {
     STEADY__UNKNOWN_BUCKET, /* nothing is remembered */
     STEADY__STALE,          /* what is remembered is too old */
@@ -83,9 +86,9 @@ struct steady__deny_memory {
     steady_us valid;                 /* for how long it believes a reply */
 };
 
-/* valid: 0: no memory. denials: NULL: the memory of this process. 0 or STEADY_NO_MEMORY. */
+/* denials: NULL: the memory of this process. 0 or STEADY_NO_MEMORY. */
 int steady__deny_memory_open(struct steady__deny_memory *memory, struct steady__denials *denials,
-                             const struct steady__url *url, steady_us valid);
+                             const struct steady__url *url, const steady_store_options *options);
 void steady__deny_memory_close(struct steady__deny_memory *memory);
 
 /* The drops that a call puts into its one bucket, if it may be denied from memory; otherwise 0. */

@@ -144,9 +144,8 @@ static void pool_forget_parent(struct pool_process *parent) {
 
 static struct pool_process *pool_process_new(const struct pool *pool) {
     const uint32_t n = pool->n;
-    const steady_us valid = pool->url.deny_memory > 0 ? pool->url.deny_memory : pool->options.deny_memory;
     struct pool_process *process = calloc(1, sizeof *process + n * sizeof process->connections[0]);
-    if (process == NULL || steady__deny_memory_open(&process->memory, NULL, &pool->url, valid) != 0) {
+    if (process == NULL || steady__deny_memory_open(&process->memory, NULL, &pool->url, &pool->options) != 0) {
         free(process);
         return NULL;
     }

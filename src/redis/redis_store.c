@@ -242,8 +242,7 @@ int steady__redis_open_over(steady_store **store, const struct steady__net *net,
     s->options.client_name = NULL; /* it belongs to the caller */
     if (s->options.timeout == 0) s->options.timeout = TIMEOUT;
     if (s->options.max_in_flight == 0) s->options.max_in_flight = MAX_IN_FLIGHT;
-    int error = steady__deny_memory_open(&s->memory, denials, url,
-                                         url->deny_memory > 0 ? url->deny_memory : options->deny_memory);
+    int error = steady__deny_memory_open(&s->memory, denials, url, options);
     if (error != 0) steady__fail(why, error, "out of memory");
     if (error == 0) error = steady__url_has_tls(url->scheme) ? steady__tls_open(&s->tls, url, options->tls, why) : 0;
     s->options.tls = NULL; /* it belongs to the caller */

@@ -515,10 +515,10 @@ static void make_client(struct client *client, bool local) {
                                              .deny_memory = denials_any_time(),
                                              .log = logged,
                                              .log_data = client};
+    client->options.deny_memory_off = client->options.deny_memory == 0;
     for (int i = 0; i < TAPS; i++)
         choose_tap(&client->taps[i], i < TAPS_PLAIN);
-    if (steady__deny_memory_open(&client->memory, client->process->denials, &client->url,
-                                 client->options.deny_memory) != 0)
+    if (steady__deny_memory_open(&client->memory, client->process->denials, &client->url, &client->options) != 0)
         broken("no memory of denials");
     client->timer = client->loop.api.ops->timer_new(&client->loop, tick, client);
     open_store(client);
