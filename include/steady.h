@@ -373,7 +373,22 @@ typedef struct steady_store_options {
      *     several buckets, and stores on a client of yours, ask the server each time. */
     steady_us deny_memory;
     bool deny_memory_off;
-    uint64_t reserved[4];
+
+    /* Redis: leases, for hot keys; 1 ms to 60 s, such as 100 ms. 0: none. [lease_age=100ms] of the URL wins.
+     *   - A call on a key with many decisions takes more drops than its own: as many as the store used in the last
+     *     lease_age, at most 1/16 of the capacity. They are a lease.
+     *   - The store spends it without requests for lease_age, counted from the sending. Then `source` is
+     *     STEADY_FROM_LEASE, and the level is that after the call that took the lease.
+     *   - The drops allowed in any time W are at most max_capacity + (W + lease_age) * drops / drop_recharge, for any
+     *     number of processes.
+     *   - If a lease gets less than it asked for, the bucket is full. Then the store denies until what it asked for has
+     *     leaked, at the latest until lease_age after the sending.
+     *   - What is left is given back after lease_age, after a quarter of it without a use, when the limit changes, and
+     *     when the store is closed. A store that makes only ..._sync calls gives it back at its next request.
+     *   - Calls with a block, a max_wait, an at_least, a kind, a reservation or several buckets use no lease. If the
+     *     server takes lease_age / 2 to answer, there is none. */
+    steady_us lease_age;
+    uint64_t reserved[3];
 } steady_store_options;
 
 /* Opens a store. url is one of:
@@ -453,7 +468,8 @@ typedef struct steady_stats {
     uint64_t in_flight;    /* decisions that wait now */
     uint64_t timeouts;     /* decisions that ended at their deadline */
     uint64_t from_memory;  /* of the denied: denied by the memory of denials, without a request */
-    uint64_t reserved[11];
+    uint64_t from_lease;   /* of the allowed and the denied: answered from a lease, without a request */
+    uint64_t reserved[10];
 } steady_stats;
 
 /* Fills *stats. A NULL store has only zeros. May be called from any thread, on every store. The counters are read one
@@ -536,7 +552,9 @@ enum steady_source {
     STEADY_FROM_STORE = 1,
     STEADY_FROM_POLICY = 2, /* STEADY_DENY or STEADY_ALLOW; error says why the store gave no verdict */
     STEADY_FROM_LOCAL = 3,  /* STEADY_LOCAL; the same */
-    STEADY_FROM_MEMORY = 4  /* denied by what this process remembers of an earlier answer: see deny_memory */
+    STEADY_FROM_MEMORY = 4, /* denied by what this process remembers of an earlier answer: see deny_memory */
+    STEADY_FROM_LEASE = 5   /* allowed by drops that the store took before, or denied until it may take more: see
+                               lease_age */
 };
 
 /* The retry_after of a denial by policy. A store reconnects within a second after its server returned. */

@@ -29,6 +29,9 @@ static int open_check(struct steady__url *url, const char *text, const steady_st
         (url->scheme == STEADY__URL_MEMORY || url->scheme == STEADY__URL_FILE))
         error = steady__fail(why, STEADY_BAD_ARGUMENT,
                              "deny_memory is set, but an embedded store answers each call in the process");
+    if (error == 0 && options->lease_age > 0 && (url->scheme == STEADY__URL_MEMORY || url->scheme == STEADY__URL_FILE))
+        error = steady__fail(why, STEADY_BAD_ARGUMENT,
+                             "lease_age is set, but an embedded store answers each call in the process");
     if (error == 0) error = open_check_clock(url->scheme, options, why);
     if (error != 0) steady__url_clear(url);
     return error;

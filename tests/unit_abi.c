@@ -95,7 +95,8 @@ static const struct place places[] = {
     FIELD(steady_store_options, clock_data, 80),
     FIELD(steady_store_options, deny_memory, 88),
     FIELD(steady_store_options, deny_memory_off, 96),
-    FIELD(steady_store_options, reserved, 104),
+    FIELD(steady_store_options, lease_age, 104),
+    FIELD(steady_store_options, reserved, 112),
 
     SIZE(steady_stats, 192),
     FIELD(steady_stats, decisions, 0),
@@ -111,7 +112,8 @@ static const struct place places[] = {
     FIELD(steady_stats, in_flight, 80),
     FIELD(steady_stats, timeouts, 88),
     FIELD(steady_stats, from_memory, 96),
-    FIELD(steady_stats, reserved, 104),
+    FIELD(steady_stats, from_lease, 104),
+    FIELD(steady_stats, reserved, 112),
 
     SIZE(steady_throttler_options, 80),
     FIELD(steady_throttler_options, prefix, 0),
@@ -265,6 +267,7 @@ static const struct {
     NUMBER(STEADY_FROM_POLICY, 2),
     NUMBER(STEADY_FROM_LOCAL, 3),
     NUMBER(STEADY_FROM_MEMORY, 4),
+    NUMBER(STEADY_FROM_LEASE, 5),
 };
 
 static void no_public_number_has_changed(void **state) {

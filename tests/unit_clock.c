@@ -393,6 +393,9 @@ static void other_stores_refuse_a_clock_and_say_why(void **state) {
     const steady_store_options with_memory = {.loop = &loop, .deny_memory = STEADY_SECOND};
     assert_int_equal(steady_store_open_client(&store, &ops, NULL, &with_memory, &why), STEADY_BAD_ARGUMENT);
     assert_non_null(strstr(why.text, "only stores of a URL have a memory"));
+    const steady_store_options with_leases = {.loop = &loop, .lease_age = STEADY_SECOND};
+    assert_int_equal(steady_store_open_client(&store, &ops, NULL, &with_leases, &why), STEADY_BAD_ARGUMENT);
+    assert_non_null(strstr(why.text, "only stores of a URL have leases"));
     steady_poller_free(&poller);
     assert_int_equal(reads, 0);
 }

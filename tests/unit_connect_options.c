@@ -81,6 +81,9 @@ static void bad_names_and_times_are_refused(void **state) {
         "redis://h?deny_memory=61s",    "redis://h?deny_memory=-1s",
         "redis://h?deny_memory=-1us",   "redis://h?deny_memory=off",
         "memory:?deny_memory=1s",       "memory:?deny_memory=0",
+        "redis://h?lease_age=999us",    "redis://h?lease_age=61s",
+        "redis://h?lease_age=-1us",     "redis://h?lease_age=",
+        "memory:?lease_age=100ms",      "file:/tmp/x?lease_age=100ms",
     };
     char long_name[66];
     steady_store *none = NULL;
@@ -111,6 +114,16 @@ static void bad_names_and_times_are_refused(void **state) {
     const steady_store_options memory = {.deny_memory = STEADY_SECOND};
     assert_int_equal(steady_store_open(&none, "memory:", &memory, &why), STEADY_BAD_ARGUMENT);
     assert_non_null(strstr(why.text, "deny_memory is set, but an embedded store"));
+    const steady_us ages[] = {-1, 1, STEADY_MILLISECOND - 1, 60 * STEADY_SECOND + 1};
+    for (size_t i = 0; i < COUNT(ages); i++) {
+        const steady_store_options leases = {.lease_age = ages[i]};
+        assert_int_equal(steady_store_open(&none, "redis://h", &leases, &why), STEADY_BAD_ARGUMENT);
+        assert_non_null(strstr(why.text, "it must be 1000 .. 60000000, or 0: no leases"));
+    }
+    const steady_store_options leases = {.lease_age = STEADY_SECOND};
+    assert_int_equal(steady_store_open(&none, "memory:", &leases, &why), STEADY_BAD_ARGUMENT);
+    assert_non_null(strstr(why.text, "lease_age is set, but an embedded store"));
+    assert_int_equal(steady_pool_open(&none, "memory:", 2, &leases, &why), STEADY_BAD_ARGUMENT);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)

@@ -756,6 +756,7 @@ void steady__connection_close(struct steady__connection *conn) {
         connection_close_in_child(conn);
         return;
     }
+    if (conn->state == UP && !steady__list_empty(&conn->waiting)) connection_flush(conn);
     conn->state = CLOSED;
     conn->epoch++;
     if (conn->options.finder != NULL) conn->options.finder->close(conn->options.finder);

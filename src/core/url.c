@@ -19,6 +19,8 @@
 #define HOST_MAX 255
 #define CONNECT_TIMEOUT_MAX (24 * 3600 * STEADY_SECOND)
 #define DENY_MEMORY_MAX (60 * STEADY_SECOND)
+#define LEASE_AGE_MIN STEADY_MILLISECOND
+#define LEASE_AGE_MAX (60 * STEADY_SECOND)
 #define DEFAULT_PORT 6379
 #define SENTINEL_PORT 26379
 
@@ -235,6 +237,16 @@ static int url_read_deny_memory(struct steady__url *url, char *value, size_t fie
         why, "has the option deny_memory with a value that is neither 0 nor a duration of 1us to 60s, such as 1s");
 }
 
+static int url_read_lease_age(struct steady__url *url, char *value, size_t field, steady_message *why) {
+    (void)field;
+    const bool read = strcmp(value, "0") == 0 || steady_duration_parse(&url->lease_age, value, NULL) == 0;
+    if (read && url->lease_age == 0) url->lease_age = -1;
+    if (read && (url->lease_age == -1 || (url->lease_age >= LEASE_AGE_MIN && url->lease_age <= LEASE_AGE_MAX)))
+        return 0;
+    return url_refuse(
+        why, "has the option lease_age with a value that is neither 0 nor a duration of 1ms to 60s, such as 100ms");
+}
+
 static int url_read_client_name(struct steady__url *url, char *value, size_t field, steady_message *why) {
     const int error = url_read_text(url, value, field, why);
     if (error != 0 || steady__client_name_is_valid(url->client_name)) return error;
@@ -272,6 +284,7 @@ static const struct option {
     {"peek=", IN_ALL, url_read_peek, 0},
     {"connect_timeout=", IN_ALL, url_read_connect_timeout, 0},
     {"deny_memory=", IN_ALL, url_read_deny_memory, 0},
+    {"lease_age=", IN_ALL, url_read_lease_age, 0},
     {"client_name=", IN_ALL, url_read_client_name, offsetof(struct steady__url, client_name)},
     {"sentinel_username=", IN_SENTINEL, url_read_text, offsetof(struct steady__url, sentinel_user)},
     {"sentinel_password=", IN_SENTINEL, url_read_text, offsetof(struct steady__url, sentinel_password)},

@@ -47,6 +47,7 @@ struct steady__url {
     bool tls_insecure;
     steady_us connect_timeout; /* 0: not set */
     steady_us deny_memory;     /* 0: not set; -1: off */
+    steady_us lease_age;       /* the same */
     const char *client_name;
     bool secretive; /* the URL may hold a password */
     bool named;     /* the host was named by a server */

@@ -344,6 +344,8 @@ static int client_check(const steady_client_ops *ops, const steady_store_options
         return steady__fail(why, STEADY_BAD_ARGUMENT,
                             "clock is set, but the server of %s uses a clock of its own; only memory: takes one",
                             ops->name);
+    if (options->lease_age > 0)
+        return steady__fail(why, STEADY_BAD_ARGUMENT, "lease_age is set; only stores of a URL have leases");
     if (options->deny_memory > 0)
         return steady__fail(why, STEADY_BAD_ARGUMENT, "deny_memory is set; only stores of a URL have a memory");
     return 0;

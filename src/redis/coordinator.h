@@ -14,7 +14,8 @@ struct steady__branch {
     struct steady__request *request; /* NULL: not in flight */
     uint64_t session; /* of a settle: the session that took the drops, and must be the one that gives them back; 0: any.
                          Of another branch: the session that answered */
-    struct steady__coordinator *coordinator; /* NULL: its call has ended */
+    struct steady__coordinator *coordinator; /* NULL: its call has ended, or it is of a lease: see inflight.c */
+    struct steady__request *taker;           /* the call for which it takes a lease; NULL: none */
     struct steady__list place;               /* among the branches of its coordinator */
     unsigned char round;
     unsigned char at[STEADY__PARTS_MAX]; /* its members, as indexes into the group of the call */

@@ -96,7 +96,7 @@ static struct steady__hash denials_system_hash(const struct steady__denials_worl
     return steady__siphash(key, bytes, len);
 }
 
-static const struct steady__denials_world denials_system = {denials_system_now, denials_system_hash};
+const struct steady__denials_world steady__denials_system = {denials_system_now, denials_system_hash};
 
 /* ---- One for each process ---- */
 
@@ -127,12 +127,12 @@ struct steady__denials *steady__denials_new(const struct steady__denials_world *
 
 /* A child of fork makes a memory of its own: a thread of the parent may have been in the middle of an entry. */
 struct steady__denials *steady__denials_hold(void) {
-    if (!denials_lock_process()) return steady__denials_new(&denials_system);
+    if (!denials_lock_process()) return steady__denials_new(&steady__denials_system);
     struct steady__denials *denials = denials_process.memory;
     if (denials != NULL && !steady__forked(&denials->fork_guard))
         denials->holders++;
     else
-        denials = denials_process.memory = steady__denials_new(&denials_system);
+        denials = denials_process.memory = steady__denials_new(&steady__denials_system);
     atomic_flag_clear_explicit(&denials_process.lock, memory_order_release);
     return denials;
 }

@@ -21,6 +21,9 @@ struct steady__denials_world {
                                 const void *bytes, size_t len);
 };
 
+/* Those of the system. */
+extern const struct steady__denials_world steady__denials_system;
+
 /* The memory of this process. NULL: out of memory. */
 struct steady__denials *steady__denials_hold(void);
 void steady__denials_release(struct steady__denials *denials);

@@ -41,6 +41,10 @@
  * leaked. So an attacker costs the server two calls for each drop. A waiting call is in `due`, without a request in
  * flight.
  *
+ * A lease (leases.c) may answer a call at once, too. A call that takes one has a branch, with the deadline of the call.
+ * The reply to the branch answers the call, and the rest is the lease. Other calls on the bucket wait for this reply.
+ * When a lease ends, its branch becomes the settle of what is left, in `due`.
+ *
  * Housekeeping requests (SCRIPT LOAD, the eviction query) have a `struct pending` too, in no list and without a
  * deadline.
  *
@@ -54,6 +58,7 @@
 
 #include "core/error.h"
 #include "core/redact.h"
+#include "group.h"
 #include "policy.h"
 #include "redis/command.h"
 #include "redis/coordinator.h"
@@ -107,8 +112,13 @@ struct pending {
     steady_us sent;                    /* of the clock of the memory: before its request was sent */
     struct steady__gate *gate;         /* the gate that it has passed, or waits at; NULL: none */
     struct steady__list place_in_line; /* while it waits */
-    bool waits;
-    bool is_remembered; /* while in `failed`: not failed, but denied from memory */
+    bool waits;                        /* in the line of a gate, or for a lease */
+    struct steady__branch *take;       /* the request for a lease; NULL: it takes none */
+    struct steady__hash lease_name;    /* of its bucket */
+    struct steady__list place_of_take; /* in inflight->takers */
+    struct steady__list waiters;       /* calls that wait for this lease, by place_in_line */
+    bool is_remembered;                /* while in `failed`: not failed, but answered from memory or from a lease */
+    enum steady_source remembered_by;
     struct steady__decision remembered;
     size_t key_room;
     char *key;
@@ -146,6 +156,8 @@ static bool inflight_add_slab(struct steady__inflight *inflight) {
         slab->entries[i].key = slab->entries[i].key_near;
         slab->entries[i].key_room = KEY_NEAR;
         steady__list_init(&slab->entries[i].place_in_line);
+        steady__list_init(&slab->entries[i].place_of_take);
+        steady__list_init(&slab->entries[i].waiters);
         steady__list_append(&inflight->spare, &slab->entries[i].place);
     }
     inflight->slabs[inflight->n_slabs++] = slab;
@@ -217,6 +229,7 @@ static inline struct pending *inflight_pending_take(struct steady__inflight *inf
     pending->kind = DECISION;
     pending->coordinator = NULL;
     pending->gate = NULL;
+    pending->take = NULL;
     pending->waits = pending->is_remembered = false;
     pending->scripts_forbidden = false;
     pending->tries = 1;
@@ -243,6 +256,7 @@ static void inflight_count(struct steady__counters *counters, const struct stead
         steady__counter_add(result->success ? &counters->allowed : &counters->denied, 1);
     if (result->error == 0 && !result->success && result->blocked_for > 0) steady__counter_add(&counters->blocked, 1);
     if (result->source == STEADY_FROM_MEMORY) steady__counter_add(&counters->from_memory, 1);
+    if (result->source == STEADY_FROM_LEASE) steady__counter_add(&counters->from_lease, 1);
 }
 
 void steady__counters_read(const struct steady__counters *counters, steady_stats *stats) {
@@ -258,7 +272,10 @@ void steady__counters_read(const struct steady__counters *counters, steady_stats
     stats->in_flight = steady__counter_get(&counters->in_flight);
     stats->timeouts = steady__counter_get(&counters->timeouts);
     stats->from_memory = steady__counter_get(&counters->from_memory);
+    stats->from_lease = steady__counter_get(&counters->from_lease);
 }
+
+static void inflight_take_ended(struct steady__inflight *inflight, struct pending *taker, const steady_result *result);
 
 __attribute__((noinline, cold)) static void inflight_finish_branch(struct steady__inflight *inflight,
                                                                    struct pending *pending,
@@ -266,7 +283,9 @@ __attribute__((noinline, cold)) static void inflight_finish_branch(struct steady
     struct steady__branch *branch = pending->branch;
     branch->request = NULL;
     inflight_pending_release(inflight, pending);
-    if (inflight->closed)
+    if (branch->taker != NULL)
+        inflight_take_ended(inflight, PENDING_OF(branch->taker), result);
+    else if (inflight->closed)
         steady__coordinator_drop_branch(branch);
     else
         steady__coordinator_branch_ended(branch, result);
@@ -279,6 +298,8 @@ __attribute__((noinline, cold)) static void inflight_free_coordinator(struct pen
 
 static void inflight_forget(struct steady__inflight *inflight, const struct steady__call *call);
 static void inflight_leave_gate(struct steady__inflight *inflight, struct pending *pending);
+static void inflight_end_leased(struct steady__inflight *inflight, struct pending *pending);
+static void inflight_end_leases(struct steady__inflight *inflight);
 
 __attribute__((noinline)) static void inflight_end_remembered(struct steady__inflight *inflight,
                                                               struct pending *pending) {
@@ -289,6 +310,7 @@ __attribute__((noinline)) static void inflight_end_remembered(struct steady__inf
 /* The key of a spare entry stays until the next submit. So the policy can still use it. */
 static void inflight_finish(struct steady__inflight *inflight, struct pending *pending, steady_result *result) {
     if (inflight->memory.denials != NULL) inflight_end_remembered(inflight, pending);
+    if (inflight->leases != NULL) inflight_end_leased(inflight, pending);
     if (pending->kind == BRANCH) {
         inflight_finish_branch(inflight, pending, result);
         return;
@@ -322,17 +344,18 @@ static steady_us inflight_tick(const struct steady__inflight *inflight) {
     return inflight_shorter(inflight->timeout, inflight_longer(inflight->timeout / TICKS, HELD_LEAST));
 }
 
-/* The first deadline, or before it the time to open a gate. */
+/* The first deadline, or before it the time to open a gate or to end a lease. INT64_MAX: nothing is to come. */
 static steady_us inflight_next(const struct steady__inflight *inflight) {
-    const steady_us deadline = PENDING(inflight->due.next)->deadline;
-    return inflight->opens_at != 0 ? inflight_shorter(inflight->opens_at, deadline) : deadline;
+    steady_us next = steady__list_empty(&inflight->due) ? INT64_MAX : PENDING(inflight->due.next)->deadline;
+    if (inflight->opens_at != 0) next = inflight_shorter(inflight->opens_at, next);
+    return inflight->leases_end_at != 0 ? inflight_shorter(inflight->leases_end_at, next) : next;
 }
 
 static void inflight_set_alarm(struct steady__inflight *inflight) {
     if (inflight->closed || inflight->alarm.set) return;
     if (!steady__list_empty(&inflight->failed) || !steady__list_empty(&inflight->finishing))
         steady__alarm_set(&inflight->alarm, 0);
-    else if (!steady__list_empty(&inflight->due))
+    else if (!steady__list_empty(&inflight->due) || inflight->leases_end_at != 0)
         steady__alarm_set(
             &inflight->alarm,
             inflight_shorter(inflight_next(inflight) - steady__loop_now(&inflight->loop), inflight_tick(inflight)));
@@ -356,14 +379,22 @@ static bool inflight_was_held(const struct steady__inflight *inflight, const str
     return inflight_held_so_far(inflight, now) - pending->held >= inflight->timeout / 2;
 }
 
+/* The alarm must ring by this time. */
+static void inflight_wake_by(struct steady__inflight *inflight, steady_us when) {
+    if (inflight->alarm.set && inflight->alarm.due <= when) return;
+    if (inflight->alarm.set) inflight_stop_alarm(inflight);
+    inflight_set_alarm(inflight);
+}
+
 static void inflight_fail_from_loop(struct steady__inflight *inflight, struct pending *pending, int error);
 
 /* ---- The memory of denials ---- */
 
-void steady__counters_deny(struct steady__counters *counters, const steady_result *result) {
+void steady__counters_answer(struct steady__counters *counters, const steady_result *result) {
+    const bool lease = result->source == STEADY_FROM_LEASE;
     steady__counter_add(&counters->decisions, 1);
-    steady__counter_add(&counters->denied, 1);
-    steady__counter_add(&counters->from_memory, 1);
+    steady__counter_add(result->success ? &counters->allowed : &counters->denied, 1);
+    steady__counter_add(lease ? &counters->from_lease : &counters->from_memory, 1);
     if (result->blocked_for > 0) steady__counter_add(&counters->blocked, 1);
 }
 
@@ -457,9 +488,7 @@ static void inflight_open_later(struct steady__inflight *inflight, steady_us wai
     const steady_us when = steady__loop_now(&inflight->loop) + wait;
     if (inflight->opens_at != 0 && inflight->opens_at <= when) return;
     inflight->opens_at = when;
-    if (!inflight->alarm.set || inflight->alarm.due <= when) return;
-    inflight_stop_alarm(inflight);
-    inflight_set_alarm(inflight);
+    inflight_wake_by(inflight, when);
 }
 
 /* Whether a call has to wait at a gate. */
@@ -501,6 +530,7 @@ __attribute__((noinline)) static enum gate_outcome inflight_pass_gate(struct ste
 
 static void inflight_deny_from_loop(struct steady__inflight *inflight, struct pending *pending) {
     pending->is_remembered = true;
+    pending->remembered_by = STEADY_FROM_MEMORY;
     inflight_fail_from_loop(inflight, pending, 0);
 }
 
@@ -604,6 +634,16 @@ static void inflight_time_out_coordinator(struct steady__inflight *inflight, str
     inflight_finish(inflight, pending, &result);
 }
 
+/* Takes back the request for a lease, and returns its error. */
+static int inflight_take_back_take(struct steady__inflight *inflight, struct pending *taker, bool held) {
+    struct steady__branch *branch = taker->take;
+    taker->take = NULL;
+    const int error = inflight_take_back(inflight, branch, held);
+    steady__leases_failed(inflight->leases, taker->lease_name);
+    steady__coordinator_drop_branch(branch);
+    return error;
+}
+
 /* The calls before it were not answered in its time. It was not sent. */
 static void inflight_time_out_waiting(struct steady__inflight *inflight, struct pending *pending) {
     if (steady__verb_decides(pending->call.verb)) steady__counter_add(&inflight->counters->timeouts, 1);
@@ -625,9 +665,11 @@ static void inflight_time_out(struct steady__inflight *inflight, struct pending 
         return;
     }
     const struct steady__transport *transport = inflight->transport_class;
-    const char *doing = transport->doing != NULL ? transport->doing(inflight->transport, &pending->request) : NULL;
+    struct steady__request *request = pending->take != NULL ? pending->take->request : &pending->request;
+    const char *doing = transport->doing != NULL ? transport->doing(inflight->transport, request) : NULL;
     const bool held = inflight_was_held(inflight, pending, steady__loop_now(&inflight->loop));
-    const int error = transport->forget(inflight->transport, &pending->request, held);
+    const int error = pending->take != NULL ? inflight_take_back_take(inflight, pending, held)
+                                            : transport->forget(inflight->transport, request, held);
     if (steady__verb_decides(pending->call.verb)) steady__counter_add(&inflight->counters->timeouts, 1);
     if (!pending->expired) inflight_describe_timeout(inflight, error, error == STEADY_UNKNOWN ? NULL : doing);
     inflight_fail(inflight, pending, error);
@@ -646,8 +688,10 @@ static bool inflight_is_open(const struct steady__inflight *inflight) {
     return !inflight->closed && !steady__forked(inflight->fork_guard);
 }
 
-static void inflight_deny(struct steady__inflight *inflight, struct pending *pending) {
-    steady_result result = steady__deny_memory_result(&pending->call, &pending->remembered);
+static void inflight_answer(struct steady__inflight *inflight, struct pending *pending) {
+    steady_result result = pending->remembered_by == STEADY_FROM_LEASE
+                               ? steady__leases_result(&pending->call, &pending->remembered)
+                               : steady__deny_memory_result(&pending->call, &pending->remembered);
     inflight_finish(inflight, pending, &result);
 }
 
@@ -659,7 +703,7 @@ static void inflight_finish_failed(struct steady__inflight *inflight) {
     for (int i = 0; i < PORTION && inflight_is_open(inflight) && !steady__list_empty(&inflight->finishing); i++) {
         struct pending *pending = PENDING(inflight->finishing.next);
         if (pending->is_remembered)
-            inflight_deny(inflight, pending);
+            inflight_answer(inflight, pending);
         else
             inflight_fail(inflight, pending, pending->error);
     }
@@ -699,6 +743,7 @@ static void inflight_on_alarm(void *arg) {
         inflight_stop_alarm(inflight);
     }
     inflight_open_gates(inflight);
+    inflight_end_leases(inflight);
     inflight_set_alarm(inflight); /* again in case a callback runs the loop */
     inflight_expire(inflight, steady__loop_now(&inflight->loop));
     inflight_set_alarm(inflight);
@@ -725,6 +770,7 @@ static bool inflight_send_branch(void *owner, struct steady__request *parent, st
     pending->deadline = parent != NULL ? PENDING_OF(parent)->deadline : now + inflight->timeout;
     pending->held = parent != NULL ? PENDING_OF(parent)->held : inflight_held_so_far(inflight, now);
     branch->request = &pending->request;
+    if (inflight->closing) inflight_set_room(&pending->request, steady__command_group_room(&pending->call, true));
     if (parent == NULL) steady__list_append(&inflight->due, &pending->place);
     inflight_set_alarm(inflight);
     const int error = inflight->transport_class->submit(inflight->transport, &pending->request);
@@ -738,6 +784,222 @@ static void inflight_end(void *owner, struct steady__request *parent, steady_res
 
 static const struct steady__coordinator_owner coordinator_owner = {inflight_send_branch, inflight_take_back,
                                                                    inflight_note_no_memory, inflight_end};
+
+/* Makes a coordinator for a call, which has no request in flight. 0, or STEADY_NO_MEMORY. */
+__attribute__((noinline, cold)) static int inflight_coordinate(struct steady__inflight *inflight,
+                                                               struct pending *pending, bool one_by_one) {
+    pending->coordinator =
+        steady__coordinator_new(&coordinator_owner, inflight, &pending->request, &pending->call, one_by_one);
+    if (pending->coordinator != NULL && steady__coordinator_start(pending->coordinator)) return 0;
+    inflight_free_coordinator(pending);
+    return STEADY_NO_MEMORY;
+}
+
+/* ---- Leases ---- */
+
+/* A request on the bucket of a call, with a copy of its key and limit. NULL: out of memory. */
+static struct steady__branch *inflight_new_take(const struct pending *taker, int64_t drops) {
+    const struct steady__call *call = &taker->call;
+    struct steady__branch *branch = calloc(1, sizeof *branch + sizeof branch->rates[0]);
+    struct steady__group *group = branch != NULL ? steady__group_new(1, call->key_len) : NULL;
+    if (group == NULL) {
+        free(branch);
+        return NULL;
+    }
+    steady__list_init(&branch->place);
+    branch->rates[0] = call->terms->rate;
+    struct steady__member *member = steady__group_add(group, call->throttler, call->terms, call->key, call->key_len);
+    member->part = (struct steady__part){.rate = &branch->rates[0], .kind = STEADY__TAKE, .amount = drops};
+    group->how.at_least = steady__leases_amount(call);
+    branch->call = (struct steady__call){.verb = STEADY__CONSUME_ALL,
+                                         .key = member->key,
+                                         .key_len = member->key_len,
+                                         .terms = call->terms,
+                                         .throttler = call->throttler,
+                                         .group = group};
+    return branch;
+}
+
+/* Settles what is left of a lease. Its branch outlives the throttler that took it. */
+static void inflight_return_lease(struct steady__inflight *inflight, const struct steady__lease_end *end) {
+    struct steady__branch *branch = end->ticket;
+    if (branch == NULL) return;
+    struct steady__member *member = &branch->call.group->members[0];
+    branch->taker = NULL;
+    branch->rates[0] = end->rate;
+    branch->call.verb = STEADY__SETTLE;
+    branch->call.throttler = NULL;
+    branch->call.terms = NULL;
+    member->settlement = (struct steady__settlement){.rate = &branch->rates[0],
+                                                     .same_rate = true,
+                                                     .reserved = end->granted,
+                                                     .moment = member->moment,
+                                                     .actual = end->spent};
+    if (!end->is_due || inflight->transport == NULL || !inflight_send_branch(inflight, NULL, branch))
+        steady__coordinator_drop_branch(branch);
+}
+
+/* Ends the leases that are due. all: each one. */
+static void inflight_end_some_leases(struct steady__inflight *inflight, bool all) {
+    struct steady__lease_end ends[32];
+    size_t n;
+    do {
+        n = steady__leases_end(inflight->leases, &inflight->leases_held, all, ends, sizeof ends / sizeof ends[0]);
+        for (size_t i = 0; i < n; i++)
+            inflight_return_lease(inflight, &ends[i]);
+    } while (n == sizeof ends / sizeof ends[0]);
+}
+
+static void inflight_schedule_leases(struct steady__inflight *inflight) {
+    const steady_us due = steady__leases_due(inflight->leases, &inflight->leases_held);
+    const steady_us wait = inflight_longer(due - steady__leases_now(inflight->leases), 1);
+    inflight->leases_end_at = due < 0 ? 0 : steady__loop_now(&inflight->loop) + wait;
+}
+
+static void inflight_end_leases(struct steady__inflight *inflight) {
+    if (inflight->leases_end_at == 0 || steady__loop_now(&inflight->loop) < inflight->leases_end_at) return;
+    inflight_end_some_leases(inflight, false);
+    inflight_schedule_leases(inflight);
+}
+
+/* A reset empties the bucket, so its leases are void. Drops that are given back end the denials of a short take. */
+static void inflight_forget_leases(struct steady__inflight *inflight, const struct steady__call *call) {
+    const bool reset = call->verb == STEADY__RESET || call->verb == STEADY__RESET_ALL;
+    const size_t n = call->group != NULL ? call->group->n : 1;
+    if (!inflight_gives_back(call)) return;
+    for (size_t i = 0; i < n; i++) {
+        struct steady__lease_end end;
+        const char *key = call->group != NULL ? call->group->members[i].key : call->key;
+        const size_t key_len = call->group != NULL ? call->group->members[i].key_len : call->key_len;
+        steady__leases_forget(inflight->leases, &inflight->leases_held,
+                              steady__leases_name(inflight->leases, key, key_len), reset, &end);
+        inflight_return_lease(inflight, &end);
+    }
+}
+
+static struct pending *inflight_taker(const struct steady__inflight *inflight, struct steady__hash name) {
+    for (struct steady__list *place = inflight->takers.next; place != &inflight->takers; place = place->next) {
+        struct pending *taker = STEADY__OWNER(struct pending, place_of_take, place);
+        if (taker->lease_name.word[0] == name.word[0] && taker->lease_name.word[1] == name.word[1]) return taker;
+    }
+    return NULL;
+}
+
+/* False: out of memory. */
+static bool inflight_start_take(struct steady__inflight *inflight, struct pending *pending, int64_t drops) {
+    struct steady__branch *branch = inflight_new_take(pending, drops);
+    if (branch != NULL) {
+        branch->taker = &pending->request;
+        pending->take = branch;
+        steady__list_append(&inflight->takers, &pending->place_of_take);
+        if (inflight_send_branch(inflight, &pending->request, branch)) return true;
+        pending->take = NULL;
+        steady__list_remove(&pending->place_of_take);
+        steady__coordinator_drop_branch(branch);
+    }
+    steady__leases_failed(inflight->leases, pending->lease_name);
+    return false;
+}
+
+/* True: the call is answered from a lease, takes one, or waits for one. */
+static bool inflight_use_lease(struct steady__inflight *inflight, struct pending *pending) {
+    const int64_t amount = steady__leases_amount(&pending->call);
+    struct steady__lease_look look;
+    if (amount == 0) return false;
+    pending->lease_name = steady__leases_name(inflight->leases, pending->call.key, pending->call.key_len);
+    steady__leases_ask(inflight->leases, &inflight->leases_held, pending->lease_name, &pending->call.terms->rate,
+                       amount, &look);
+    inflight_return_lease(inflight, &look.end);
+    switch (look.answer) {
+    case STEADY__LEASE_SPENT:
+    case STEADY__LEASE_SHORT:
+        pending->is_remembered = true;
+        pending->remembered_by = STEADY_FROM_LEASE;
+        pending->remembered = look.decision;
+        return true;
+    case STEADY__LEASE_WAIT:
+        pending->waits = true;
+        steady__list_append(&inflight_taker(inflight, pending->lease_name)->waiters, &pending->place_in_line);
+        return true;
+    case STEADY__LEASE_TAKE: return inflight_start_take(inflight, pending, look.take);
+    default: return false;
+    }
+}
+
+/* What becomes of a call: it is answered at once, waits, or is sent. Returns its error. */
+static int inflight_start(struct steady__inflight *inflight, struct pending *pending) {
+    const struct steady__transport *transport = inflight->transport_class;
+    if (inflight->leases != NULL && inflight_use_lease(inflight, pending)) return 0;
+    const enum gate_outcome gate = inflight->memory.denials != NULL ? inflight_pass_gate(inflight, pending) : GATE_OPEN;
+    pending->is_remembered = gate == GATE_DENIES;
+    pending->remembered_by = STEADY_FROM_MEMORY;
+    if (gate != GATE_OPEN) return 0;
+    const bool divided = pending->request.n_keys > 1 && transport->divides != NULL &&
+                         transport->divides(inflight->transport, &pending->request);
+    return divided ? inflight_coordinate(inflight, pending, false)
+                   : transport->submit(inflight->transport, &pending->request);
+}
+
+/* The lease is there, or there will be none. The next of them may take another one. */
+static void inflight_go_on_without(struct steady__inflight *inflight, struct pending *taker) {
+    struct steady__list waiters;
+    steady__list_init(&waiters);
+    steady__list_remove(&taker->place_of_take);
+    steady__list_move(&waiters, &taker->waiters);
+    while (!steady__list_empty(&waiters)) {
+        struct pending *pending = WAITING(waiters.next);
+        steady__list_remove(&pending->place_in_line);
+        pending->waits = false;
+        if (inflight->transport == NULL) continue; /* the store ends it */
+        const int error = inflight_start(inflight, pending);
+        if (error != 0 || pending->is_remembered) inflight_fail_from_loop(inflight, pending, error);
+    }
+}
+
+/* The reply to the request of a taker. The rest of the lease is kept for the others before a callback runs. */
+static void inflight_take_ended(struct steady__inflight *inflight, struct pending *taker, const steady_result *result) {
+    struct steady__branch *branch = taker->take;
+    const steady_part_result *part = &branch->call.group->results[0];
+    const int64_t amount = branch->call.group->how.at_least;
+    steady_result own = *result;
+    bool kept = false;
+    taker->take = NULL;
+    if (result->error == 0) {
+        const struct steady__lease_take take = {.ticket = branch,
+                                                .granted = result->success ? part->granted : 0,
+                                                .amount = amount,
+                                                .sent = taker->sent,
+                                                .level = part->level,
+                                                .until_next_drop = part->until_next_drop};
+        const struct steady__decision decision = {.success = result->success,
+                                                  .level = part->level,
+                                                  .until_next_drop = part->until_next_drop,
+                                                  .blocked_for = part->blocked_for,
+                                                  .retry_after = part->retry_after};
+        kept = steady__leases_granted(inflight->leases, &inflight->leases_held, taker->lease_name, &take);
+        own = steady__leases_result(&taker->call, &decision);
+        own.source = STEADY_FROM_STORE;
+    } else {
+        steady__leases_failed(inflight->leases, taker->lease_name);
+    }
+    if (!kept) steady__coordinator_drop_branch(branch);
+    if (kept && inflight->leases_end_at == 0) {
+        inflight_schedule_leases(inflight);
+        inflight_wake_by(inflight, inflight->leases_end_at);
+    }
+    if (!inflight->closed) inflight_finish(inflight, taker, &own);
+}
+
+/* The call is not in flight any more: calls that wait for its lease go on. */
+__attribute__((noinline)) static void inflight_end_leased(struct steady__inflight *inflight, struct pending *pending) {
+    inflight_forget_leases(inflight, &pending->call);
+    if (pending->waits && pending->gate == NULL) {
+        steady__list_remove(&pending->place_in_line);
+        pending->waits = false;
+    }
+    if (pending->take != NULL) inflight_take_back_take(inflight, pending, false);
+    if (!steady__list_empty(&pending->place_of_take)) inflight_go_on_without(inflight, pending);
+}
 
 /* ---- Called by the transport ---- */
 
@@ -774,6 +1036,7 @@ static size_t inflight_encode(void *owner, struct steady__request *request, stru
     struct steady__inflight *inflight = owner;
     struct pending *pending = PENDING_OF(request);
     const enum steady__verb verb = pending->call.verb;
+    if (inflight->closing && (pending->kind != BRANCH || verb != STEADY__SETTLE)) return 0;
     if (pending->kind == SCRIPT_LOAD) return inflight_encode_script_load(inflight, pending, engines, out);
     if (pending->kind == EVICTION_QUERY) return steady__eviction_query(out);
     /* A request whose reply would come too late is not sent. Its decision ends at the deadline. After the loop was
@@ -787,12 +1050,14 @@ static size_t inflight_encode(void *owner, struct steady__request *request, stru
         return 0;
     }
     if (inflight->memory.denials != NULL) pending->sent = steady__denials_now(inflight->memory.denials);
+    if (pending->kind == BRANCH && pending->branch->taker != NULL)
+        PENDING_OF(pending->branch->taker)->sent = steady__leases_now(inflight->leases);
     pending->loads = engines->verbs[verb].loads;
     pending->to_module = pending->scripts_forbidden ||
                          (pending->tries == 1 && steady__engine_asks_module(engines, verb, inflight->engine));
     if (pending->to_module) return steady__command_module(out, &pending->call);
-    return pending->tries < TRIES_MAX ? steady__command_evalsha(out, &pending->call)
-                                      : steady__command_eval(out, &pending->call);
+    return pending->tries < TRIES_MAX && !inflight->closing ? steady__command_evalsha(out, &pending->call)
+                                                            : steady__command_eval(out, &pending->call);
 }
 
 /* A housekeeping request for the server that `asker` was sent to. NULL: out of memory. */
@@ -852,16 +1117,6 @@ static void inflight_note_error(struct steady__inflight *inflight, const struct 
     steady_message text = {.text = ""};
     steady__redact(text.text, sizeof text.text, reply->text, reply->text_len, &secrets);
     steady__last_error_set(inflight->last_error, &text);
-}
-
-/* Makes a coordinator for a call, which has no request in flight. 0, or STEADY_NO_MEMORY. */
-__attribute__((noinline, cold)) static int inflight_coordinate(struct steady__inflight *inflight,
-                                                               struct pending *pending, bool one_by_one) {
-    pending->coordinator =
-        steady__coordinator_new(&coordinator_owner, inflight, &pending->request, &pending->call, one_by_one);
-    if (pending->coordinator != NULL && steady__coordinator_start(pending->coordinator)) return 0;
-    inflight_free_coordinator(pending);
-    return STEADY_NO_MEMORY;
 }
 
 /* The server says that it has not all keys of a request. True: they are asked apart, or the call has ended. */
@@ -1035,6 +1290,8 @@ int steady__inflight_init(struct steady__inflight *inflight) {
     steady__list_init(&inflight->failed);
     steady__list_init(&inflight->finishing);
     steady__list_init(&inflight->spare);
+    steady__list_init(&inflight->takers);
+    steady__list_init(&inflight->leases_held.leases);
     return steady__alarm_new(&inflight->alarm, &inflight->loop, inflight_on_alarm, inflight);
 }
 
@@ -1061,6 +1318,7 @@ static bool inflight_has_alarm(struct steady__inflight *inflight) {
 /* Ends a decision that failed inside submit, if no timer can report it later. */
 static int inflight_fail_without_timer(struct steady__inflight *inflight, struct pending *pending) {
     if (pending->gate != NULL) inflight_leave_gate(inflight, pending);
+    if (inflight->leases != NULL) inflight_end_leased(inflight, pending);
     inflight->n_in_flight--;
     inflight_count(inflight->counters, &pending->call, &(steady_result){.error = STEADY_SYSTEM});
     inflight_pending_release(inflight, pending);
@@ -1083,16 +1341,8 @@ int steady__inflight_submit(struct steady__inflight *inflight, const struct stea
     steady__counter_add(&inflight->counters->in_flight, 1);
     pending->deadline = now + inflight->timeout;
     pending->held = inflight_held_so_far(inflight, now);
-    const struct steady__transport *transport = inflight->transport_class;
-    const enum gate_outcome gate = inflight->memory.denials != NULL ? inflight_pass_gate(inflight, pending) : GATE_OPEN;
-    int error = 0;
-    if (gate == GATE_OPEN) {
-        const bool divided = pending->request.n_keys > 1 && transport->divides != NULL &&
-                             transport->divides(inflight->transport, &pending->request);
-        error = divided ? inflight_coordinate(inflight, pending, false)
-                        : transport->submit(inflight->transport, &pending->request);
-    }
-    pending->is_remembered = gate == GATE_DENIES;
+    if (inflight->leases != NULL) inflight_forget_leases(inflight, call);
+    const int error = inflight_start(inflight, pending);
     if (error != 0 || pending->is_remembered) {
         inflight_fail_from_loop(inflight, pending, error);
         if (!steady__retry_runs(inflight->retry)) return inflight_fail_without_timer(inflight, pending);
@@ -1108,6 +1358,7 @@ static int inflight_take_back_decision(struct steady__inflight *inflight, struct
     steady_result result = {.error = STEADY_UNKNOWN};
     if (pending->error != 0) return pending->error;
     if (pending->waits || pending->is_remembered) return STEADY_UNAVAILABLE; /* nothing was sent */
+    if (pending->take != NULL) return inflight_take_back_take(inflight, pending, false);
     if (pending->coordinator != NULL) {
         if (inflight->transport != NULL) steady__coordinator_stop(pending->coordinator, false, &result);
         inflight_free_coordinator(pending);
@@ -1133,6 +1384,7 @@ bool steady__inflight_cancel(struct steady__inflight *inflight, uint64_t id) {
     inflight_count(inflight->counters, &pending->call, &(steady_result){.error = error});
     if (--inflight->n_in_flight == 0) inflight->ending_in_portions = false;
     if (inflight->memory.denials != NULL) inflight_end_remembered(inflight, pending);
+    if (inflight->leases != NULL) inflight_end_leased(inflight, pending);
     const struct steady__call cancelled = pending->call; /* the store may end with its last throttler */
     inflight_pending_release(inflight, pending);
     steady__call_release(&cancelled);
@@ -1153,6 +1405,8 @@ bool steady__inflight_expire(struct steady__inflight *inflight, uint64_t id) {
 }
 
 void steady__inflight_close(struct steady__inflight *inflight) {
+    inflight->closing = true;
+    if (inflight->leases != NULL) inflight_end_some_leases(inflight, true);
     inflight->closed = true;
     if (inflight->transport != NULL) inflight->transport_class->close(inflight->transport);
     inflight->transport = NULL;

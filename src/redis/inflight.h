@@ -6,6 +6,7 @@
 #include "conn/connection.h"
 #include "loop/retry.h"
 #include "redis/denials.h"
+#include "redis/leases.h"
 #include "store.h"
 
 /* The interface of a transport of requests: a cluster (or a single server), a replica, or a client of the caller. */
@@ -35,7 +36,7 @@ struct steady__late {
 /* What a store counts. Its thread writes them; any thread reads them. */
 struct steady__counters {
     steady__counter decisions, allowed, denied, blocked, unavailable, unknown;
-    steady__counter clock_steps, reconnects, script_loads, in_flight, timeouts, from_memory;
+    steady__counter clock_steps, reconnects, script_loads, in_flight, timeouts, from_memory, from_lease;
 };
 
 void steady__counters_read(const struct steady__counters *counters, steady_stats *stats);
@@ -77,6 +78,11 @@ struct steady__inflight {
     struct steady__deny_memory memory;         /* of denials; it belongs to the store */
     struct steady__gate *gates[STEADY__GATES]; /* by the name of the bucket */
     steady_us opens_at;                        /* when the first of them has to be opened by the alarm; 0: none has */
+    struct steady__leases *leases;             /* of the store; NULL: it has none */
+    struct steady__lease_holder leases_held;   /* by this loop */
+    struct steady__list takers;                /* calls that take a lease */
+    steady_us leases_end_at;                   /* when the alarm has to end a lease; 0: this loop has none */
+    bool closing;                              /* only settles are sent */
 };
 
 /* The owner of the requests, for the transport. */
@@ -93,8 +99,8 @@ int steady__inflight_init(struct steady__inflight *inflight);
 int steady__inflight_submit(struct steady__inflight *inflight, const struct steady__call *call, steady_result *answer,
                             uint64_t *id);
 
-/* Counts a call that the memory of denials has denied. */
-void steady__counters_deny(struct steady__counters *counters, const steady_result *result);
+/* Counts a call that was answered without a request: from the memory of denials, or from a lease. */
+void steady__counters_answer(struct steady__counters *counters, const steady_result *result);
 
 /* Ends a decision without its callback. False: no decision with this id is in flight. It may be called inside a
  * callback, also while the store is closed. */

@@ -86,7 +86,8 @@ struct pool_process {
     struct steady__fork_guard fork_guard;
     atomic_uint failed; /* the connection on which a call failed last */
     struct steady__deny_memory memory;
-    atomic_uint_fast64_t from_memory, from_memory_blocked; /* denied on the threads of the callers */
+    struct steady__leases *leases;    /* NULL: none */
+    struct steady__counters counters; /* of calls that were answered on the threads of the callers */
     uint32_t n;
     struct pool_connection connections[];
 };
@@ -144,8 +145,13 @@ static void pool_forget_parent(struct pool_process *parent) {
 
 static struct pool_process *pool_process_new(const struct pool *pool) {
     const uint32_t n = pool->n;
+    const steady_us age = steady__leases_age(&pool->url, &pool->options);
     struct pool_process *process = calloc(1, sizeof *process + n * sizeof process->connections[0]);
-    if (process == NULL || steady__deny_memory_open(&process->memory, NULL, &pool->url, &pool->options) != 0) {
+    if (process == NULL) return NULL;
+    if (age > 0) process->leases = steady__leases_new(age, NULL);
+    if ((age > 0 && process->leases == NULL) ||
+        steady__deny_memory_open(&process->memory, NULL, &pool->url, &pool->options) != 0) {
+        steady__leases_release(process->leases);
         free(process);
         return NULL;
     }
@@ -175,6 +181,7 @@ static void pool_process_free(struct pool_process *process) {
         pthread_mutex_destroy(&conn->mutex);
     }
     steady__deny_memory_close(&process->memory);
+    steady__leases_release(process->leases);
     steady__fork_guard_clear(&process->fork_guard);
     free(process);
 }
@@ -249,8 +256,8 @@ static int pool_make_store(struct pool *pool, struct pool_connection *conn, stea
         if (error == STEADY_NO_MEMORY) return steady__fail(why, error, "out of memory");
         if (error != 0) return steady__fail(why, error, "eventfd: %s", strerror(errno));
     }
-    const int error =
-        steady__redis_open_in_parts(&store, &conn->net, &pool->url, &pool->options, conn->poller, pool_answered, why);
+    const int error = steady__redis_open_in_parts(&store, &conn->net, conn->process->leases, &pool->url, &pool->options,
+                                                  conn->poller, pool_answered, why);
     if (error != 0) return error;
     steady__store_hold(store); /* until pool_process_free */
     atomic_store(&conn->store, store);
@@ -368,6 +375,15 @@ static void pool_ask(struct pool *pool, struct pool_connection *conn, struct poo
     }
 }
 
+/* Any thread may count here, so these are atomic additions. */
+static void pool_count_answer(struct steady__counters *counters, const steady_result *result) {
+    const bool lease = result->source == STEADY_FROM_LEASE;
+    atomic_fetch_add_explicit(&counters->decisions, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(result->success ? &counters->allowed : &counters->denied, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(lease ? &counters->from_lease : &counters->from_memory, 1, memory_order_relaxed);
+    if (result->blocked_for > 0) atomic_fetch_add_explicit(&counters->blocked, 1, memory_order_relaxed);
+}
+
 static void pool_decide(steady_store *head, const struct steady__call *call, steady_result *result) {
     struct pool *pool = (struct pool *)head;
     struct pool_process *process = pool_present(pool);
@@ -375,9 +391,9 @@ static void pool_decide(steady_store *head, const struct steady__call *call, ste
         result->error = STEADY_NO_MEMORY;
         return;
     }
-    if (steady__deny_memory_denies(&process->memory, call, result)) {
-        atomic_fetch_add_explicit(&process->from_memory, 1, memory_order_relaxed);
-        if (result->blocked_for > 0) atomic_fetch_add_explicit(&process->from_memory_blocked, 1, memory_order_relaxed);
+    if (steady__leases_answer(process->leases, call, result) ||
+        steady__deny_memory_denies(&process->memory, call, result)) {
+        pool_count_answer(&process->counters, result);
         return;
     }
     struct pool_caller caller = {.call = call, .thread = pool_this_thread()};
@@ -417,23 +433,18 @@ static void pool_add_stats(steady_stats *sum, const steady_stats *stats) {
     sum->in_flight += stats->in_flight;
     sum->timeouts += stats->timeouts;
     sum->from_memory += stats->from_memory;
-}
-
-static void pool_add_remembered(steady_stats *sum, const struct pool_process *process) {
-    const uint64_t n = atomic_load_explicit(&process->from_memory, memory_order_relaxed);
-    pool_add_stats(
-        sum, &(steady_stats){.decisions = n,
-                             .denied = n,
-                             .from_memory = n,
-                             .blocked = atomic_load_explicit(&process->from_memory_blocked, memory_order_relaxed)});
+    sum->from_lease += stats->from_lease;
 }
 
 static void pool_stats(const steady_store *head, steady_stats *sum) {
     struct pool_process *process = pool_seen(head);
-    if (process != NULL) pool_add_remembered(sum, process);
+    steady_stats stats;
+    if (process != NULL) {
+        steady__counters_read(&process->counters, &stats);
+        pool_add_stats(sum, &stats);
+    }
     for (uint32_t i = 0; process != NULL && i < process->n; i++) {
         const steady_store *store = atomic_load(&process->connections[i].store);
-        steady_stats stats;
         steady__counters_read(&process->connections[i].counters, &stats);
         pool_add_stats(sum, &stats);
         if (store == NULL) continue;

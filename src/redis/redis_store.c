@@ -34,6 +34,7 @@ struct redis_store {
     steady_store_options options;
     char client_name[STEADY__CLIENT_NAME_MAX + 1];
     struct steady__deny_memory memory;
+    struct steady__leases *leases;    /* NULL: none */
     struct steady__retry retry;       /* over the caller's loop */
     struct steady__inflight inflight; /* on that */
     struct steady__inflight blocking; /* on `poller` */
@@ -64,6 +65,7 @@ static int redis_start(struct redis_store *store, struct steady__inflight *infli
     inflight->log_data = store->options.log_data;
     inflight->url = &store->url;
     inflight->memory = store->memory;
+    inflight->leases = store->leases;
     inflight->transport_class = store->url.peek_replica ? &steady__replica_class : &steady__cluster_class;
     if (steady__inflight_init(inflight) != 0) return STEADY_NO_MEMORY;
     const struct steady__connection_options options = {.net = store->net,
@@ -159,8 +161,9 @@ static void redis_decide(steady_store *head, const struct steady__call *call, st
             steady__reject(&store->counters, &store->last_error, call, STEADY_UNAVAILABLE, STEADY__FORKED_TEXT);
         return;
     }
-    if (steady__deny_memory_denies(&store->memory, call, result)) {
-        steady__counters_deny(&store->counters, result);
+    if (steady__leases_answer(store->leases, call, result) ||
+        steady__deny_memory_denies(&store->memory, call, result)) {
+        steady__counters_answer(&store->counters, result);
         return;
     }
     steady__store_hold(head);
@@ -207,6 +210,7 @@ static void redis_free_store(steady_store *head) {
     steady__inflight_free(&store->inflight);
     steady__inflight_free(&store->blocking);
     steady__deny_memory_close(&store->memory);
+    steady__leases_release(store->leases);
     steady__fork_guard_clear(&store->fork_guard);
     free(store);
 }
@@ -225,8 +229,17 @@ static const struct steady__store_class redis_class = {
     .free = redis_free_store,
 };
 
+/* The leases of a store. 0 or STEADY_NO_MEMORY. */
+static int redis_open_leases(struct redis_store *s, struct steady__leases *shared) {
+    const steady_us age = steady__leases_age(&s->url, &s->options);
+    if (shared != NULL) steady__leases_hold(shared);
+    s->leases = shared != NULL || age == 0 ? shared : steady__leases_new(age, NULL);
+    return s->leases != NULL || age == 0 ? 0 : STEADY_NO_MEMORY;
+}
+
 int steady__redis_open_over(steady_store **store, const struct steady__net *net, struct steady__denials *denials,
-                            const struct steady__url *url, const steady_store_options *options, steady_message *why) {
+                            struct steady__leases *leases, const struct steady__url *url,
+                            const steady_store_options *options, steady_message *why) {
     struct redis_store *s = calloc(1, sizeof *s);
     *store = NULL;
     if (s == NULL) return steady__fail(why, STEADY_NO_MEMORY, "out of memory");
@@ -243,6 +256,7 @@ int steady__redis_open_over(steady_store **store, const struct steady__net *net,
     if (s->options.timeout == 0) s->options.timeout = TIMEOUT;
     if (s->options.max_in_flight == 0) s->options.max_in_flight = MAX_IN_FLIGHT;
     int error = steady__deny_memory_open(&s->memory, denials, url, options);
+    if (error == 0) error = redis_open_leases(s, leases);
     if (error != 0) steady__fail(why, error, "out of memory");
     if (error == 0) error = steady__url_has_tls(url->scheme) ? steady__tls_open(&s->tls, url, options->tls, why) : 0;
     s->options.tls = NULL; /* it belongs to the caller */
@@ -261,13 +275,13 @@ int steady__redis_open_over(steady_store **store, const struct steady__net *net,
 
 int steady__redis_open(steady_store **store, const struct steady__url *url, const steady_store_options *options,
                        steady_message *why) {
-    return steady__redis_open_over(store, &steady__net_system, NULL, url, options, why);
+    return steady__redis_open_over(store, &steady__net_system, NULL, NULL, url, options, why);
 }
 
-int steady__redis_open_in_parts(steady_store **store, const struct steady__net *net, const struct steady__url *url,
-                                const steady_store_options *options, steady_poller *poller,
-                                void (*answered)(steady_result *answer), steady_message *why) {
-    const int error = steady__redis_open_over(store, net, NULL, url, options, why);
+int steady__redis_open_in_parts(steady_store **store, const struct steady__net *net, struct steady__leases *leases,
+                                const struct steady__url *url, const steady_store_options *options,
+                                steady_poller *poller, void (*answered)(steady_result *answer), steady_message *why) {
+    const int error = steady__redis_open_over(store, net, NULL, leases, url, options, why);
     if (error != 0) return error;
     struct redis_store *s = redis_store_of(*store);
     s->in_parts = true;

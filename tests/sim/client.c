@@ -382,8 +382,8 @@ static void open_store(struct client *client) {
     client->expected = (steady_stats){.decisions = 0};
     client->owing = NULL;
     client->rounds_stepped = 0;
-    const int error = steady__redis_open_over(&client->store, &client->net.api, client->process->denials, &client->url,
-                                              &client->options, &why);
+    const int error = steady__redis_open_over(&client->store, &client->net.api, client->process->denials, NULL,
+                                              &client->url, &client->options, &why);
     if (error != 0 && !(error == STEADY_NO_MEMORY && faults_memory())) broken("no store: %s", why.text);
     note("open store", client->index, client->options.timeout, client->options.max_in_flight);
 }
