@@ -9,11 +9,14 @@
 #include <openssl/ssl.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 
 #include "certificates.h"
 #include "conn/pipeline.h"
 #include "fake_server.h"
 #include "random.h"
+#include "redis/redis_store.h"
 #include "tls_server.h"
 
 #define TIMEOUT (100 * MS)
@@ -56,7 +59,7 @@ static struct tally ask(unsigned times) {
 static void assert_name_sent(const char *host, const char *server_name, const char *name) {
     server = tls_server_start(
         &(struct tls_server_rules){.certificate = strcmp(name, "elsewhere.example") == 0 ? "elsewhere" : "server"});
-    open_at(host, tls_server_port(server), server_name, STEADY_SECOND);
+    open_at(host, tls_server_port(server), server_name, 10 * STEADY_SECOND);
     assert_int_equal(ask(1).allowed, 1);
     client_close();
     const struct tls_server_seen seen = tls_server_finish(server);
@@ -87,7 +90,7 @@ static void wildcard_matches_one_whole_leftmost_label(void **state) {
     (void)state;
     for (size_t i = 0; i < COUNT(names); i++) {
         server = tls_server_start(&(struct tls_server_rules){.certificate = "wild"});
-        open_at("localhost", tls_server_port(server), names[i].name, STEADY_SECOND);
+        open_at("localhost", tls_server_port(server), names[i].name, 10 * STEADY_SECOND);
         const struct tally tally = ask(1);
         if (tally.allowed != names[i].trusted) fail_msg("%s: %s", names[i].name, last_error_of(store));
         if (!names[i].trusted) assert_non_null(strstr(last_error_of(store), "certificate is not for"));
@@ -104,6 +107,37 @@ static void wildcard_matches_one_whole_leftmost_label(void **state) {
 #else
 #define HELD_MOST (5 * MS)
 #endif
+#define READ_MOST 90000       /* by a turn: RECEIVE_MOST of src/conn/tls.c, and at most one read of OpenSSL beyond it */
+#define RECEIVE_BUFFER 212992 /* the most that Linux gives to any program by default */
+
+static struct {
+    int fd;
+    size_t bytes; /* received in this turn */
+} flooded;
+
+static ssize_t counting_recv(const struct steady__net *net, int fd, void *bytes, size_t room) {
+    const int size = RECEIVE_BUFFER;
+    (void)net;
+    if (flooded.fd != fd) setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
+    flooded.fd = fd;
+    const ssize_t n = steady__net_system.recv(&steady__net_system, fd, bytes, room);
+    if (n > 0) flooded.bytes += (size_t)n;
+    return n;
+}
+
+static void open_flooded(const struct steady__net *net) {
+    const steady_tls_options tls = {.ca_file = certificate("ca.pem")};
+    const steady_store_options options = {
+        .timeout = 10 * STEADY_SECOND, .engine = STEADY_ENGINE_SCRIPT, .tls = &tls, .loop = &loop};
+    struct steady__url parts;
+    char url[64];
+    server = tls_server_start(&(struct tls_server_rules){.version = TLS1_3_VERSION, .floods = true});
+    snprintf(url, sizeof url, "rediss://localhost:%d", tls_server_port(server));
+    assert_int_equal(steady__url_parse(&parts, url, NULL), 0);
+    flooded.fd = -1;
+    assert_int_equal(steady__redis_open_over(&store, net, NULL, &parts, &options, NULL), 0);
+    throttler = new_throttler(store, 10, HOUR);
+}
 
 static steady_us processor_time(void) {
     struct timespec t;
@@ -111,25 +145,35 @@ static steady_us processor_time(void) {
     return (steady_us)t.tv_sec * STEADY_SECOND + t.tv_nsec / 1000;
 }
 
-/* Megabytes of tickets have arrived when a round begins. */
+/* More tickets than a turn may read have arrived when the round begins. */
 static steady_us longest_turn_of_a_round(void) {
     steady_us longest = 0;
-    sleep_us(300 * MS);
+    int arrived = 0;
+    for (const steady_us until = now_us() + 20 * STEADY_SECOND; arrived <= READ_MOST;) {
+        if (now_us() > until) fail_msg("only %d bytes have arrived", arrived);
+        sleep_us(MS);
+        assert_return_code(ioctl(flooded.fd, FIONREAD, &arrived), errno);
+    }
     for (int turns = 0; turns < 50; turns++) {
         const steady_us before = processor_time();
+        flooded.bytes = 0;
         assert_true(steady_poller_run(poller, 0) >= 0);
         const steady_us took = processor_time() - before;
+        if (flooded.bytes > READ_MOST) fail_msg("a turn read %zu bytes", flooded.bytes);
         if (took > longest) longest = took;
     }
     return longest;
 }
 
-/* A loop that reads whatever has arrived is held in each round. A busy machine can make single turns long: caches are
- * cold, and a hypervisor may count the time of other guests. So judge the round whose longest turn is the shortest. */
+/* A loop that is held is held in each round. A busy machine can make single turns long: caches are cold, and a
+ * hypervisor may count the time of other guests. So judge the round whose longest turn is the shortest. */
 static void flood_of_tickets_does_not_hold_the_loop(void **state) {
+    static struct steady__net net; /* outlives the store */
     steady_us held = 0;
     (void)state;
-    start(&(struct tls_server_rules){.version = TLS1_3_VERSION, .floods = true}, TIMEOUT);
+    net = steady__net_system;
+    net.recv = counting_recv;
+    open_flooded(&net);
     assert_int_equal(ask(1).allowed, 1);
     for (int round = 0; round < 3; round++) {
         const steady_us longest = longest_turn_of_a_round();
@@ -143,7 +187,7 @@ static void flood_of_tickets_does_not_hold_the_loop(void **state) {
 
 static void tls_1_1_is_refused(void **state) {
     (void)state;
-    start(&(struct tls_server_rules){.version = TLS1_1_VERSION}, TIMEOUT);
+    start(&(struct tls_server_rules){.version = TLS1_1_VERSION}, 10 * STEADY_SECOND);
     assert_int_equal(ask(1).errors[-STEADY_UNAVAILABLE], 1);
     assert_non_null(strstr(last_error_of(store), "protocol version"));
 }
@@ -216,7 +260,7 @@ static void callback_gets_the_next_reply_of_its_own_record(void **state) {
 /* Closed with or without a close notify, the requests in flight are unknown, and the next connection resumes the
  * session. */
 static void assert_ends(int version, bool goodbye) {
-    start(&(struct tls_server_rules){.version = version, .close_after = 10, .goodbye = goodbye}, STEADY_SECOND);
+    start(&(struct tls_server_rules){.version = version, .close_after = 10, .goodbye = goodbye}, 10 * STEADY_SECOND);
     for (int i = 0; i < 5; i++) {
         assert_int_equal(ask(1).allowed, 1);
         const struct tally tally = ask(20);
@@ -245,7 +289,7 @@ static void assert_ticket_given_up(struct tls_server_rules rules) {
     rules.close_after = 1;
     start(&rules, TIMEOUT);
     for (int i = 0; i < 2; i++) {
-        const steady_us until = now_us() + 3 * STEADY_SECOND;
+        const steady_us until = now_us() + 20 * STEADY_SECOND;
         while (ask(1).allowed == 0 && now_us() < until)
             run_for(poller, 10 * MS);
         assert_true(now_us() < until);
@@ -293,7 +337,7 @@ static void bytes_that_are_not_tls_are_unavailable_with_a_reason(void **state) {
             {FAKE_CLOSE, 0, NULL, 0},
         };
         fake = fake_start(steps, COUNT(steps));
-        open_at("127.0.0.1", fake_port(fake), NULL, STEADY_SECOND);
+        open_at("127.0.0.1", fake_port(fake), NULL, 10 * STEADY_SECOND);
         const struct tally tally = ask(1);
         assert_int_equal(tally.verdicts + tally.errors[-STEADY_UNKNOWN], 0);
         if (strstr(log_lines.last, babble[i].says) == NULL) fail_msg("%zu: %s", i, log_lines.last);
@@ -304,32 +348,43 @@ static void bytes_that_are_not_tls_are_unavailable_with_a_reason(void **state) {
     }
 }
 
-/* A server that sends nothing, or half a message, is given up in time, and each decision ends by its own deadline. */
-static void stalled_handshake_is_unavailable_at_the_deadline(void **state) {
-    static const char *const beginnings[] = {NULL, "\x16\x03\x03", "\x16\x03\x03\x00\x7a\x02\x00\x00"};
-    (void)state;
-    for (size_t i = 0; i < COUNT(beginnings); i++) {
-        const struct fake_step steps[] = {
-            {FAKE_ACCEPT, 0, NULL, 0},
-            {FAKE_SEND, 0, beginnings[i], i},
-            {FAKE_AWAIT_CLOSE, 0, NULL, 0},
-        };
-        fake = fake_start(steps, COUNT(steps));
-        open_at("127.0.0.1", fake_port(fake), NULL, 2 * TIMEOUT);
-        const struct tally tally = ask(3);
+/* False: the machine took the loop away for half of the timeout or longer, so the outcome may be that of a held loop.
+ */
+static bool stalls(const char *beginning, size_t len) {
+    const struct fake_step steps[] = {
+        {FAKE_ACCEPT, 0, NULL, 0},
+        {FAKE_SEND, 0, beginning, len},
+        {FAKE_AWAIT_CLOSE, 0, NULL, 0},
+    };
+    fake = fake_start(steps, COUNT(steps));
+    open_at("127.0.0.1", fake_port(fake), NULL, 2 * TIMEOUT);
+    const struct tally tally = ask(3);
+    const bool fair = tally.taken_away < TIMEOUT;
+    if (fair) {
         assert_int_equal(tally.errors[-STEADY_UNAVAILABLE], 3);
         assert_true(tally.slowest < 2 * TIMEOUT + SLACK_OF(tally));
         assert_string_equal(
             last_error_of(store),
             "no usable connection within 200000 us; still in the TLS handshake (does this port speak TLS?)");
-        const steady_us since = now_us();
-        while (log_lines.lines == 0 && now_us() - since < 2 * STEADY_SECOND)
-            steady_poller_run(poller, TIMEOUT);
-        assert_non_null(strstr(log_lines.last, "TLS handshake failed: the server does not answer"));
-        client_close();
-        fake_stop(fake);
-        fake = NULL;
-        memset(&log_lines, 0, sizeof log_lines);
+    }
+    for (const steady_us since = now_us(); log_lines.lines == 0 && now_us() - since < 10 * STEADY_SECOND;)
+        steady_poller_run(poller, TIMEOUT);
+    assert_non_null(strstr(log_lines.last, "TLS handshake failed: the server does not answer"));
+    client_close();
+    fake_stop(fake);
+    fake = NULL;
+    memset(&log_lines, 0, sizeof log_lines);
+    return fair;
+}
+
+/* A server that sends nothing, or half a message, is given up in time, and each decision ends by its own deadline. */
+static void stalled_handshake_is_unavailable_at_the_deadline(void **state) {
+    static const char *const beginnings[] = {NULL, "\x16\x03\x03", "\x16\x03\x03\x00\x7a\x02\x00\x00"};
+    (void)state;
+    for (size_t i = 0; i < COUNT(beginnings); i++) {
+        int tries = 1;
+        for (; !stalls(beginnings[i], i); tries++)
+            if (tries == 20) fail_msg("in %d tries the machine took too much away", tries);
     }
 }
 
