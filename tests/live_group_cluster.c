@@ -144,11 +144,44 @@ static void moved_slot_is_followed_and_the_keys_of_a_slot_on_the_move_are_asked_
 
 #define ON_CLUSTER(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
+/* The settle of a lease goes where the drops were taken, and nowhere else. So it follows no redirect. */
+static void lease_of_a_slot_that_moves_is_not_settled(void **state) {
+    const struct pair pair = pair_of(0, 90);
+    const steady_limit limit = {.max_capacity = 16000, .drop_recharge = HOUR};
+    const steady_store_options options = {.loop = &loop, .timeout = PATIENT, .lease_age = 4 * STEADY_SECOND};
+    steady_store *leasing = open_store(cluster.nodes[0].url, &options);
+    steady_throttler *leases = NULL;
+    steady_result r = {0};
+    (void)state;
+    assert_int_equal(steady_throttler_new(&leases, leasing, &limit, NULL, NULL), 0);
+    for (int i = 0; i < 10; i++) {
+        struct tally tally = {0};
+        consume_counted(leases, pair.x, 1, &tally);
+        run_until_done(poller, &tally, PATIENT);
+        assert_int_equal(tally.allowed, 1);
+    }
+    assert_int_equal(steady_peek_sync(leases, pair.x, strlen(pair.x), &r), 0);
+    const int64_t level = r.level;
+    assert_true(level > 10);
+    cluster_migrate_begin(&cluster, pair.slot, 0, 1);
+    cluster_migrate_keys(&cluster, pair.slot, 0, 1);
+    cluster_migrate_end(&cluster, pair.slot, 1);
+    run_for(poller, 2 * STEADY_SECOND);
+    assert_int_equal(steady_peek_sync(leases, pair.x, strlen(pair.x), &r), 0);
+    assert_int_equal(r.level, level);
+    steady_throttler_free(&leases);
+    steady_store_close(&leasing);
+    cluster_migrate_begin(&cluster, pair.slot, 1, 0);
+    cluster_migrate_keys(&cluster, pair.slot, 1, 0);
+    cluster_migrate_end(&cluster, pair.slot, 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         ON_CLUSTER(keys_of_one_slot_are_decided_together),
         ON_CLUSTER(keys_of_several_slots_are_asked_apart),
         ON_CLUSTER(moved_slot_is_followed_and_the_keys_of_a_slot_on_the_move_are_asked_apart),
+        ON_CLUSTER(lease_of_a_slot_that_moves_is_not_settled),
     };
     return cmocka_run_group_tests_name("group_cluster", tests, group_set_up, group_tear_down);
 }

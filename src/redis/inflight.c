@@ -807,6 +807,7 @@ static struct steady__branch *inflight_new_take(const struct pending *taker, int
         return NULL;
     }
     steady__list_init(&branch->place);
+    branch->is_lease = true;
     branch->rates[0] = call->terms->rate;
     struct steady__member *member = steady__group_add(group, call->throttler, call->terms, call->key, call->key_len);
     member->part = (struct steady__part){.rate = &branch->rates[0], .kind = STEADY__TAKE, .amount = drops};
@@ -1023,11 +1024,14 @@ static uint64_t inflight_session(struct steady__inflight *inflight, struct stead
     return engines->session;
 }
 
-/* Whether a branch may give drops back on this connection. See NEVER MORE in coordinator.c. */
+/* Whether a branch may give drops back on this connection. See NEVER MORE in coordinator.c. A lease may be old, so its
+ * settle does not even follow a redirect: after a failover the new node may lack the drops. */
 static bool inflight_session_fits(struct steady__inflight *inflight, const struct pending *pending,
                                   struct steady__engines *engines) {
     if (pending->kind != BRANCH || pending->call.verb != STEADY__SETTLE) return true;
     const uint64_t wanted = pending->branch->session;
+    if (pending->branch->is_lease)
+        return pending->request.redirects == 0 && wanted == inflight_session(inflight, engines);
     return wanted == 0 || pending->request.redirects > 0 || wanted == inflight_session(inflight, engines);
 }
 
@@ -1228,7 +1232,8 @@ static bool inflight_decode_group(struct steady__inflight *inflight, const struc
     unsigned stepped = 0;
     if (pending->to_module) return steady__command_group_module_reply(call, reply->values, reply->count, result);
     if (!steady__command_group_script_reply(call, reply->values, reply->count, result, &stepped)) return false;
-    if (pending->kind != BRANCH || call->verb != STEADY__CONSUME_ALL) /* its look has counted them */
+    const bool looked = pending->kind == BRANCH && !pending->branch->is_lease && call->verb == STEADY__CONSUME_ALL;
+    if (!looked) /* otherwise its look has counted them */
         steady__counter_add(&inflight->counters->clock_steps, stepped);
     return true;
 }
