@@ -14,13 +14,21 @@
 enum { DECISION_LOG_FLAGS = O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC };
 enum { FLUSH_AT = 64 * 1024, WAITING_MOST = 4 * 1024 * 1024 };
 
+/* A FIFO that nobody reads is an error, and does not stop the daemon. Later writes may block: they run on threads. */
+static int decision_log_open_file(const struct server *server) {
+    const int fd = open(server->options.log, DECISION_LOG_FLAGS | O_NONBLOCK, 0640);
+    if (fd >= 0) fcntl(fd, F_SETFL, O_APPEND);
+    return fd;
+}
+
 const char *decision_log_open(struct server *server) {
     static char reason[400];
     server->log_fd = -1;
     if (server->options.log == NULL) return NULL;
-    server->log_fd = open(server->options.log, DECISION_LOG_FLAGS, 0640);
+    server->log_fd = decision_log_open_file(server);
     if (server->log_fd >= 0) return NULL;
-    snprintf(reason, sizeof reason, "the decision log %s: %s", server->options.log, strerror(errno));
+    snprintf(reason, sizeof reason, "the decision log %s: %s", server->options.log,
+             errno == ENXIO ? "nobody reads this FIFO" : strerror(errno));
     return reason;
 }
 
@@ -30,7 +38,7 @@ void decision_log_look(struct server *server) {
     if (server->log_fd < 0 || fstat(server->log_fd, &open_file) != 0 || !S_ISREG(open_file.st_mode)) return;
     if (stat(server->options.log, &named) == 0 && named.st_dev == open_file.st_dev && named.st_ino == open_file.st_ino)
         return;
-    const int fd = open(server->options.log, DECISION_LOG_FLAGS, 0640);
+    const int fd = decision_log_open_file(server);
     const bool failed = fd < 0 || dup3(fd, server->log_fd, O_CLOEXEC) < 0;
     if (failed && !server->log_lost) server_log("error: the decision log %s: %s", server->options.log, strerror(errno));
     if (!failed) server_log("the decision log was opened anew: %s", server->options.log);

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -135,9 +136,13 @@ static int serve_options(struct server_options *options, int argc, char **argv) 
 
 /* ---- systemd: see sd_listen_fds(3) and sd_notify(3) ---- */
 
+/* -1: the number of descriptors is malformed. */
 static int serve_listen_fds(void) {
     const char *pid = getenv("LISTEN_PID"), *n = getenv("LISTEN_FDS");
-    return pid != NULL && n != NULL && strtol(pid, NULL, 10) == (long)getpid() ? (int)strtol(n, NULL, 10) : 0;
+    char *end = NULL;
+    if (pid == NULL || n == NULL || strtol(pid, NULL, 10) != (long)getpid()) return 0;
+    const long fds = strtol(n, &end, 10);
+    return end == n || *end != '\0' || fds < 0 || fds > INT_MAX ? -1 : (int)fds;
 }
 
 static void serve_notify(const char *state) {
@@ -237,6 +242,7 @@ static const char *serve_listen(struct server *server, const char **at) {
     const char *why = NULL;
     static char bound[300];
     const char *where = server->options.listen;
+    if (fds < 0) return "LISTEN_FDS is no number of sockets";
     if (fds > 1) return "systemd passes several sockets; the .socket unit must have one ListenStream";
     for (int i = 0; i < (shared ? 1 : server->n_workers) && why == NULL; i++) {
         const int fd = fds == 0 ? -1 : i == 0 ? SD_FIRST_FD : fcntl(SD_FIRST_FD, F_DUPFD_CLOEXEC, 0);

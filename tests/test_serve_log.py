@@ -143,3 +143,10 @@ def test_a_log_that_cannot_be_opened_is_an_error_at_the_start(tmp_path):
     with pytest.raises(AssertionError, match="the decision log .*: No such file or directory"):
         with daemon("--limit", "1/d", "--log", tmp_path / "none" / "log"):
             pass
+
+
+def test_a_fifo_that_nobody_reads_is_an_error_at_the_start(tmp_path):
+    os.mkfifo(tmp_path / "log")
+    with pytest.raises(AssertionError, match="the decision log .*: nobody reads this FIFO"):
+        with daemon("--limit", "1/d", "--log", tmp_path / "log"):
+            pass

@@ -117,6 +117,13 @@ def test_two_sockets_of_systemd_are_an_error(tmp_path):
         assert "the .socket unit must have one ListenStream" in child.stderr.read()
 
 
+@pytest.mark.parametrize("number", ["-1", "one", "", "1x"])
+def test_a_malformed_number_of_sockets_is_an_error(number):
+    start = f"LISTEN_PID=$$ LISTEN_FDS={number} exec {shlex.quote(str(BUILD / 'steady'))} serve --limit 2/d"
+    done = subprocess.run(["sh", "-c", start], capture_output=True, text=True, timeout=START_S, check=False)
+    assert (done.returncode, done.stderr) == (2, "steady serve: LISTEN_FDS is no number of sockets\n")
+
+
 # ---- Kubernetes ----
 
 VALIDATOR = "kubernetes-validate==1.37.0"
