@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -386,6 +387,75 @@ static void deadline_is_kept_in_a_callback_that_runs_the_loop(void **state) {
     assert_between(last_ended_at - begin, 2 * TIMEOUT, 2 * TIMEOUT + slack_since(before));
 }
 
+/* ---- Sending while replies are processed ---- */
+
+#define AT_ONCE 64
+
+struct relay {
+    int server; /* the server's end of the connection */
+    struct tally tally;
+    bool sent_early; /* a request came before the last reply was processed */
+};
+
+/* Reads until `count` requests have come. */
+static void await_requests(int fd, size_t count) {
+    char bytes[AT_ONCE * 256];
+    size_t len = 0, found = 0;
+    for (const steady_us end = now_us() + 5 * STEADY_SECOND; found < count;) {
+        assert_true(now_us() < end);
+        steady_poller_run(poller, MS);
+        const ssize_t n = recv(fd, bytes + len, sizeof bytes - len - 1, MSG_DONTWAIT);
+        if (n > 0) len += (size_t)n;
+        bytes[len] = '\0';
+        found = 0;
+        for (const char *at = bytes; (at = strstr(at, "EVALSHA")) != NULL; at++)
+            found++;
+    }
+}
+
+static void asks_once_more(const steady_result *result, void *data) {
+    struct relay *relay = data;
+    struct pollfd fd = {.fd = relay->server, .events = POLLIN};
+    relay->tally.called++;
+    relay->tally.allowed += result->error == 0 && result->success;
+    if (relay->tally.called == AT_ONCE) relay->sent_early = poll(&fd, 1, 5000) == 1;
+    if (relay->tally.called <= AT_ONCE)
+        assert_int_equal(steady_consume(throttler, "k", 1, 1, asks_once_more, relay), 0);
+}
+
+/* The server has nothing to do after all replies. So it gets requests before all of them are processed. */
+static void requests_are_sent_while_many_replies_are_processed(void **state) {
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof a;
+    struct relay relay = {.server = -1};
+    (void)state;
+    const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&a, sizeof a), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&a, &len), 0);
+    open_at(ntohs(a.sin_port), "", "", 20 * STEADY_SECOND);
+    for (int i = 0; i < AT_ONCE; i++)
+        assert_int_equal(steady_consume(throttler, "k", 1, 1, asks_once_more, &relay), 0);
+    struct pollfd client = {.fd = listener, .events = POLLIN};
+    for (const steady_us end = now_us() + 5 * STEADY_SECOND; poll(&client, 1, 0) == 0 && now_us() < end;)
+        steady_poller_run(poller, MS);
+    relay.server = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    await_requests(relay.server, AT_ONCE);
+    char replies[AT_ONCE * 4];
+    for (size_t i = 0; i < AT_ONCE; i++)
+        memcpy(replies + 4 * i, ":1\r\n", 4);
+    for (int turn = 0; turn < 2; turn++) {
+        assert_int_equal(send(relay.server, replies, sizeof replies, MSG_NOSIGNAL), sizeof replies);
+        if (turn == 0) await_requests(relay.server, AT_ONCE);
+    }
+    for (const steady_us end = now_us() + 5 * STEADY_SECOND; relay.tally.called < 2 * AT_ONCE && now_us() < end;)
+        steady_poller_run(poller, MS);
+    assert_int_equal(relay.tally.allowed, 2 * AT_ONCE);
+    assert_true(relay.sent_early);
+    close(relay.server);
+    close(listener);
+}
+
 /* Half of an unsolicited reply is not taken for the beginning of the next reply. */
 static void half_an_unsolicited_reply_closes_the_connection(void **state) {
     static const struct fake_step steps[] = {
@@ -473,6 +543,7 @@ int main(void) {
         WITH_POLLER(protected_mode_is_unavailable_and_retried_with_back_off),
         WITH_POLLER(unreachable_server_is_unavailable_at_the_deadline),
         WITH_POLLER(deadline_is_kept_in_a_callback_that_runs_the_loop),
+        WITH_POLLER(requests_are_sent_while_many_replies_are_processed),
         WITH_POLLER(half_an_unsolicited_reply_closes_the_connection),
         WITH_POLLER(many_failures_at_once_are_spread_over_turns_of_the_loop),
         WITH_POLLER(calls_from_failing_callbacks_do_not_stop_the_loop),

@@ -51,6 +51,7 @@
 #define DROPPED_PER_TURN 1024  /* the same for requests that are dropped before they are sent */
 #define RETURNED_PER_TURN 1024 /* the same for requests that come back */
 #define SENDS_PER_TURN 4       /* the same for fills of the buffer: a fast server may take each fill at once */
+#define HALF_LEAST 16          /* replies; fewer are not worth a system call more */
 #define LOOKUP_TIMEOUT (10 * STEADY_SECOND) /* a resolver asks its second server after 5 s */
 
 enum state { RESTING, FINDING, CONNECTING, HANDSHAKING, UP, DRAINING, CLOSED };
@@ -290,15 +291,31 @@ static bool connection_encode_next(struct steady__connection *conn, steady_us ex
     return true;
 }
 
-static bool connection_encode_waiting(struct steady__connection *conn, unsigned *dropped) {
+static bool connection_encode_all(struct steady__connection *conn, steady_us expected_latency, unsigned *dropped) {
     bool any = false;
-    if (steady__list_empty(&conn->waiting)) return false;
-    conn->pipeline.clock = connection_now(conn);
-    const steady_us expected_latency = steady__pipeline_look(&conn->pipeline);
     while (!steady__list_empty(&conn->waiting) && *dropped < DROPPED_PER_TURN &&
            connection_encode_next(conn, expected_latency, dropped))
         any = true;
     return any;
+}
+
+static bool connection_encode_waiting(struct steady__connection *conn, unsigned *dropped) {
+    if (steady__list_empty(&conn->waiting)) return false;
+    conn->pipeline.clock = connection_now(conn);
+    return connection_encode_all(conn, steady__pipeline_look(&conn->pipeline), dropped);
+}
+
+/* Sends the waiting requests between two received replies. The window is adapted only when all of them are read. The
+ * clock stays at the time of receiving, because the latency of the other replies counts until then. */
+static void connection_send_early(struct steady__connection *conn) {
+    unsigned dropped = 0;
+    const steady_us received = conn->pipeline.clock;
+    const struct steady__window *window = &conn->pipeline.window;
+    if (conn->state != UP) return;
+    conn->pipeline.clock = connection_now(conn);
+    (void)connection_encode_all(conn, steady__window_expected_latency(window, window->seen_age), &dropped);
+    (void)steady__pipeline_flush(&conn->pipeline); /* the end of the handler sends what the system did not take */
+    conn->pipeline.clock = received;
 }
 
 /* Sends the waiting requests. Runs no callback: the handler of the socket handles a failed send. */
@@ -434,11 +451,16 @@ static bool connection_has_unread(const struct steady__connection *conn) {
     return steady__pipeline_unread(&conn->pipeline) || steady__pipeline_pending(&conn->pipeline);
 }
 
-/* False if the connection is gone, or a callback forked. */
+/* False if the connection is gone, or a callback forked.
+ *
+ * If replies to all requests come at once, the server has nothing to do until the next requests come. So the requests
+ * of the first half are sent when half of the replies are processed. From then on the server works on one half while we
+ * process the other. */
 static bool connection_process_replies(struct steady__connection *conn) {
     struct steady__reply reply;
     struct steady__request *request;
     const uint64_t epoch = conn->epoch;
+    uint64_t processed = 0;
     int got;
     while ((got = steady__pipeline_next(&conn->pipeline, &reply, &request)) > 0) {
         if (connection_has_unread(conn))
@@ -448,6 +470,9 @@ static bool connection_process_replies(struct steady__connection *conn) {
         else
             connection_reply_received(conn, request, &reply);
         if (conn->epoch != epoch || steady__forked(conn->options.fork_guard)) return false;
+        if (++processed < HALF_LEAST || processed < conn->pipeline.tail - conn->pipeline.head) continue;
+        processed = 0;
+        if (connection_has_unread(conn)) connection_send_early(conn);
     }
     if (got < 0) {
         const char *full = steady__handshake_rejection(&reply);
