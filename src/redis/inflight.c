@@ -275,7 +275,8 @@ void steady__counters_read(const struct steady__counters *counters, steady_stats
     stats->from_lease = steady__counter_get(&counters->from_lease);
 }
 
-static void inflight_take_ended(struct steady__inflight *inflight, struct pending *taker, const steady_result *result);
+static void inflight_take_ended(struct steady__inflight *inflight, struct steady__branch *branch,
+                                const steady_result *result);
 
 __attribute__((noinline, cold)) static void inflight_finish_branch(struct steady__inflight *inflight,
                                                                    struct pending *pending,
@@ -284,7 +285,7 @@ __attribute__((noinline, cold)) static void inflight_finish_branch(struct steady
     branch->request = NULL;
     inflight_pending_release(inflight, pending);
     if (branch->taker != NULL)
-        inflight_take_ended(inflight, PENDING_OF(branch->taker), result);
+        inflight_take_ended(inflight, branch, result);
     else if (inflight->closed)
         steady__coordinator_drop_branch(branch);
     else
@@ -958,8 +959,9 @@ static void inflight_go_on_without(struct steady__inflight *inflight, struct pen
 }
 
 /* The reply to the request of a taker. The rest of the lease is kept for the others before a callback runs. */
-static void inflight_take_ended(struct steady__inflight *inflight, struct pending *taker, const steady_result *result) {
-    struct steady__branch *branch = taker->take;
+static void inflight_take_ended(struct steady__inflight *inflight, struct steady__branch *branch,
+                                const steady_result *result) {
+    struct pending *taker = PENDING_OF(branch->taker);
     const steady_part_result *part = &branch->call.group->results[0];
     const int64_t amount = branch->call.group->how.at_least;
     steady_result own = *result;
