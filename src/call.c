@@ -378,7 +378,7 @@ static int call_all_sync(enum steady__verb verb, const steady_part *parts, size_
     struct steady__group_room room; /* large: not cleared */
     if (how == NULL) how = &no_options;
     if (result == NULL) return STEADY_BAD_ARGUMENT;
-    memset(result, 0, sizeof *result);
+    steady__result_clear(result);
     result->error = call_check_parts(parts, n_parts, how);
     if (result->error == 0) result->error = call_check_sync(parts[0].throttler->store);
     if (result->error == 0)
@@ -479,7 +479,7 @@ int steady_decide_sync(steady_throttler *t, const steady_call *call, steady_resu
     enum steady__verb verb;
     steady_part part;
     if (result == NULL) return STEADY_BAD_ARGUMENT;
-    memset(result, 0, sizeof *result);
+    steady__result_clear(result);
     result->error = call_check_long_form(t, call);
     if (result->error != 0) return result->error;
     if (call_is_plain(t, call, &verb))
@@ -508,7 +508,7 @@ int steady_consume(steady_throttler *throttler, const void *key, size_t key_len,
 int steady_consume_sync(steady_throttler *throttler, const void *key, size_t key_len, int64_t amount,
                         steady_result *result) {
     if (call_has_one_limit(throttler) && result != NULL) {
-        memset(result, 0, sizeof *result);
+        steady__result_clear(result);
         return call_ask_sync(throttler, STEADY__CONSUME, key, key_len, amount, result);
     }
     const steady_call call = {.verb = STEADY_CONSUME, .key = key, .key_len = key_len, .amount = amount};
@@ -713,7 +713,7 @@ int steady_settle(const steady_settlement *settlement, steady_callback callback,
 int steady_settle_sync(const steady_settlement *settlement, steady_result *result) {
     struct steady__group *group = NULL;
     if (result == NULL) return STEADY_BAD_ARGUMENT;
-    memset(result, 0, sizeof *result);
+    steady__result_clear(result);
     result->error = call_check_settlement(settlement);
     if (result->error == 0) result->error = call_check_sync(call_settling_store(settlement));
     if (result->error == 0) result->error = call_make_settlement(&group, settlement);

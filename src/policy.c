@@ -62,6 +62,7 @@ static void policy_decide_local(const struct steady__call *call, steady_result *
     local.terms = &call->throttler->limits[0].local_terms;
     for (size_t i = 0; call->group != NULL && i < call->group->n; i++)
         call->group->members[i].part.rate = call->group->members[i].local_rate;
+    steady__result_clear(result);
     store->class_->decide(store, &local, result);
     result->source = STEADY_FROM_LOCAL;
 }

@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <string.h>
 
 #include "core/parts.h"
 #include "core/redact.h"
@@ -75,7 +76,7 @@ struct steady__store_class {
     /* Moves the deadline of a decision up to now. False: no decision with this id is in flight. NULL: each decision that
      * is in flight has its verdict already. */
     bool (*expire)(steady_store *store, uint64_t id);
-    /* Makes a decision before it returns, and fills the result in any case. Ignores throttler and callback. */
+    /* Makes a decision before it returns, and fills the cleared result in any case. Ignores throttler and callback. */
     void (*decide)(steady_store *store, const struct steady__call *call, steady_result *result);
     /* These three may be called from any thread. */
     void (*stats)(const steady_store *store, steady_stats *stats);
@@ -99,6 +100,13 @@ struct steady_store {
     uint32_t buckets;              /* the option, for `local` */
     _Atomic(steady_store *) local; /* for STEADY_LOCAL; made with the first throttler that has this policy */
 };
+
+/* In halves: for the whole struct gcc emits `rep stos`, which takes as long as a compare-and-swap. */
+static inline void steady__result_clear(steady_result *result) {
+    const size_t half = sizeof *result / 2;
+    memset(result, 0, half);
+    memset((char *)result + half, 0, sizeof *result - half);
+}
 
 /* Fills the head of a store, with one holder. */
 void steady__store_init(steady_store *store, const struct steady__store_class *class_,

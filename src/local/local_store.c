@@ -163,12 +163,12 @@ static void local_decide(steady_store *store, const struct steady__call *call, s
         local_count_answer(s, &answer);
         if (answer.grew) local_grew(s);
     }
-    *result = (steady_result){.source = STEADY_FROM_STORE,
-                              .success = answer.decision.success,
-                              .level = answer.decision.level,
-                              .until_next_drop = answer.decision.until_next_drop,
-                              .blocked_for = answer.decision.blocked_for,
-                              .retry_after = answer.decision.retry_after};
+    result->source = STEADY_FROM_STORE;
+    result->success = answer.decision.success;
+    result->level = answer.decision.level;
+    result->until_next_drop = answer.decision.until_next_drop;
+    result->blocked_for = answer.decision.blocked_for;
+    result->retry_after = answer.decision.retry_after;
 }
 
 /* ---- Answering later ---- */
@@ -242,6 +242,7 @@ static int local_submit(steady_store *store, const struct steady__call *call, ui
     }
     *id = ++s->submitted;
     v->call = *call;
+    steady__result_clear(&v->result);
     local_decide(store, call, &v->result);
     s->filled++;
     atomic_store_explicit(&s->queued, waiting + 1, memory_order_relaxed);
