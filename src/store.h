@@ -73,8 +73,8 @@ struct steady__store_class {
     int (*submit)(steady_store *store, const struct steady__call *call, uint64_t *id);
     /* Ends a decision without its callback. False: no decision with this id is in flight. */
     bool (*cancel)(steady_store *store, uint64_t id);
-    /* Moves the deadline of a decision up to now. False: no decision with this id is in flight. NULL: each decision that
-     * is in flight has its verdict already. */
+    /* Moves the deadline of a decision up to now. False: no decision with this id is in flight. NULL: each decision
+     * that is in flight has its verdict already. */
     bool (*expire)(steady_store *store, uint64_t id);
     /* Makes a decision before it returns, and fills the cleared result in any case. Ignores throttler and callback. */
     void (*decide)(steady_store *store, const struct steady__call *call, steady_result *result);

@@ -5,7 +5,7 @@
  * phase is the number of units since the last leak.
  *
  * lua/consume.lua does the same steps in doubles, which are exact below 2^53. So no value here may be 2^53 or larger.
- * One product could be: elapsed * drops. It is computed only if the bucket has not emptied. Then it is below level *
+ * One product could be: elapsed * drops. It is used only if the bucket has not emptied. Then it is below level *
  * recharge. */
 #include "core/bucket.h"
 
@@ -13,9 +13,6 @@ static const struct steady__bucket empty_bucket;
 
 static int64_t bucket_min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t bucket_max64(int64_t a, int64_t b) { return a > b ? a : b; }
-
-/* The whole us that cover this many units. */
-static int64_t bucket_ceil_us(int64_t units, int64_t drops) { return drops == 1 ? units : (units + drops - 1) / drops; }
 
 /* Makes any stored state, such as one of another limit, a state that this limit could have written. */
 static void bucket_normalise(struct steady__bucket *b, const struct steady__rate *rate) {
@@ -33,31 +30,6 @@ static bool bucket_step_back(struct steady__bucket *b, int64_t now) {
     b->last = now;
     b->rem = 0;
     return true;
-}
-
-/* Removes the drops that have leaked by `now`, and returns the phase. The phase can be negative, by less than 1 us. */
-static int64_t bucket_leak(struct steady__bucket *b, const struct steady__rate *rate, int64_t now) {
-    const int64_t elapsed = now - b->last;
-    const int64_t content = b->level * rate->recharge;
-    const bool empty = elapsed >= bucket_ceil_us(content + b->rem, rate->drops);
-    if (b->level == 0 || empty) {
-        b->level = 0;
-        b->last = now;
-        b->rem = 0;
-        return 0;
-    }
-    const int64_t units = elapsed * rate->drops - b->rem;
-    if (units < rate->recharge) return units;
-    const int64_t leaked = units / rate->recharge;
-    const int64_t accounted = b->rem + leaked * rate->recharge;
-    b->level -= leaked;
-    b->last += accounted / rate->drops;
-    b->rem = accounted % rate->drops;
-    return units - leaked * rate->recharge;
-}
-
-static inline int64_t bucket_wait_for(int64_t count, int64_t phase, const struct steady__rate *rate) {
-    return bucket_ceil_us(count * rate->recharge - phase, rate->drops);
 }
 
 int64_t steady__bucket_wait_for(int64_t count, int64_t phase, const struct steady__rate *rate) {
@@ -100,8 +72,8 @@ void steady__bucket_report(struct steady__decision *d, const struct steady__rate
     }
 }
 
-void steady__bucket_consume(struct steady__bucket *bucket, const struct steady__rate *rate, int64_t now, int64_t amount,
-                            struct steady__decision *d) {
+static void bucket_consume_any(struct steady__bucket *bucket, const struct steady__rate *rate, int64_t now,
+                               int64_t amount, struct steady__decision *d) {
     struct steady__bucket b = *bucket;
     int64_t phase = bucket_advance(&b, rate, now, &d->stepped);
 
@@ -120,6 +92,15 @@ void steady__bucket_consume(struct steady__bucket *bucket, const struct steady__
     }
     steady__bucket_report(d, rate, b.level, phase, bucket_max64(0, b.blocked_until - now), amount);
     if (d->changed) *bucket = d->busy_for == 0 ? empty_bucket : b;
+}
+
+void steady__bucket_consume(struct steady__bucket *bucket, const struct steady__rate *rate, int64_t now, int64_t amount,
+                            struct steady__decision *d) {
+    struct steady__bucket b = *bucket;
+    if (!steady__bucket_consume_usual(&b, rate, now, amount, d))
+        bucket_consume_any(bucket, rate, now, amount, d);
+    else if (d->changed)
+        *bucket = b;
 }
 
 void steady__bucket_peek(const struct steady__bucket *bucket, const struct steady__rate *rate, int64_t now,

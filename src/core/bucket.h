@@ -79,4 +79,60 @@ int64_t steady__bucket_wait_for(int64_t count, int64_t phase, const struct stead
 void steady__bucket_report(struct steady__decision *decision, const struct steady__rate *rate, int64_t level,
                            int64_t phase, int64_t blocked_for, int64_t amount);
 
+/* ---- The usual case of a consume ----
+ *
+ * Inlined into bucket.c and into the embedded store, where a decision stays in registers. */
+
+/* The whole us that cover this many units. */
+static inline int64_t bucket_ceil_us(int64_t units, int64_t drops) {
+    return drops == 1 ? units : (units + drops - 1) / drops;
+}
+
+static inline int64_t bucket_wait_for(int64_t count, int64_t phase, const struct steady__rate *rate) {
+    return bucket_ceil_us(count * rate->recharge - phase, rate->drops);
+}
+
+/* Removes the drops that have leaked by `now`, and returns the phase. The phase can be negative, by less than 1 us. A
+ * product that does not fit into 64 bits is longer than any bucket takes to empty. */
+static inline int64_t bucket_leak(struct steady__bucket *b, const struct steady__rate *rate, int64_t now) {
+    int64_t units;
+    const bool overflows = __builtin_mul_overflow(now - b->last, rate->drops, &units);
+    if (b->level == 0 || overflows || units - b->rem >= b->level * rate->recharge) {
+        b->level = 0;
+        b->last = now;
+        b->rem = 0;
+        return 0;
+    }
+    units -= b->rem;
+    if (units < rate->recharge) return units;
+    const int64_t leaked = units / rate->recharge;
+    const int64_t accounted = b->rem + leaked * rate->recharge;
+    b->level -= leaked;
+    b->last += rate->drops == 1 ? accounted : accounted / rate->drops;
+    b->rem = rate->drops == 1 ? 0 : accounted % rate->drops;
+    return units - leaked * rate->recharge;
+}
+
+/* The usual case of steady__bucket_consume: drops are put into a bucket that has no block and that this limit could
+ * have written, and the clock has not stepped back. The drops fit, or they are denied without a block. False: it is
+ * another case, and only *bucket may have changed. */
+static inline bool steady__bucket_consume_usual(struct steady__bucket *bucket, const struct steady__rate *rate,
+                                                int64_t now, int64_t amount, struct steady__decision *d) {
+    if (amount <= 0 || bucket->blocked_until != 0 || bucket->last < 0 || bucket->last > now) return false;
+    if (bucket->level < 0 || bucket->level > rate->capacity) return false;
+    if (bucket->rem < 0 || bucket->rem >= rate->drops) return false;
+    const int64_t phase = bucket_leak(bucket, rate, now);
+    const int64_t surplus = bucket->level + amount - rate->capacity;
+    if (surplus > 0 && (rate->block != 0 || amount > rate->capacity)) return false;
+    if (surplus <= 0) bucket->level += amount;
+    d->success = d->changed = surplus <= 0;
+    d->stepped = false;
+    d->level = bucket->level;
+    d->until_next_drop = bucket_wait_for(1, phase, rate);
+    d->blocked_for = 0;
+    d->retry_after = surplus > 0 ? bucket_wait_for(surplus, phase, rate) : 0;
+    d->busy_for = bucket_wait_for(bucket->level, phase, rate);
+    return true;
+}
+
 #endif

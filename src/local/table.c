@@ -119,12 +119,20 @@ static inline bool table_swap(union half *half, uint64_t old0, uint64_t old1, ui
     return swapped;
 }
 
-static inline void table_read_slot(struct steady__slot *slot, struct view *v) {
+static inline void table_read_identity(struct steady__slot *slot, struct view *v) {
     v->slot = slot;
     v->meta = table_load(&slot->identity.word[1]);
     v->tag = table_load(&slot->identity.word[0]);
-    v->when = table_load(&slot->state.word[0]);
-    v->what = table_load(&slot->state.word[1]);
+}
+
+static inline void table_read_state(struct view *v) {
+    v->when = table_load(&v->slot->state.word[0]);
+    v->what = table_load(&v->slot->state.word[1]);
+}
+
+static inline void table_read_slot(struct steady__slot *slot, struct view *v) {
+    table_read_identity(slot, v);
+    table_read_state(v);
 }
 
 /* ---- Words ---- */
@@ -177,15 +185,16 @@ static bool table_is_free(const struct view *v, int64_t now) {
 
 /* When the level will have drained. A decision that left the level alone (not `poured`) knows this only if it is after
  * the end of the block. Otherwise the level drains before that, and the earlier time in the slot stays true. */
-static int64_t table_drained_at(const struct view *v, const struct steady__decision *d, bool poured, int64_t now) {
+static inline int64_t table_drained_at(const struct view *v, const struct steady__decision *d, bool poured,
+                                       int64_t now) {
     const int64_t busy_until = now + d->busy_for;
     if (poured || d->busy_for > d->blocked_for) return busy_until;
     return table_time_of(v->when) +
            table_min64(table_drain_decode(v->what & DRAIN), busy_until - table_time_of(v->when));
 }
 
-static bool table_write_state(const struct view *v, const struct steady__bucket *b, const struct steady__decision *d,
-                              bool poured, int64_t now) {
+static inline bool table_write_state(const struct view *v, const struct steady__bucket *b,
+                                     const struct steady__decision *d, bool poured, int64_t now) {
     const int64_t drain = d->busy_for == 0 ? 0 : table_drained_at(v, d, poured, now) - b->last;
     const uint64_t when = table_with_time(v->when & ~TENTATIVE, b->last);
     const uint64_t what = (uint64_t)b->level << 33 | (uint64_t)b->rem << 13 | table_drain_encode(drain);
@@ -285,10 +294,10 @@ static inline struct steady__slot *table_slot_at(const struct steady__place *pla
 
 static inline bool table_find(const struct steady__place *place, struct view *v) {
     for (unsigned i = 0, slots = place->slots; i < slots; i++) {
-        struct steady__slot *slot = table_slot_at(place, i);
-        if (table_load(&slot->identity.word[0]) != place->tag) continue;
-        table_read_slot(slot, v);
-        if (v->tag == place->tag && table_belongs(v) && !table_is_tentative(v)) return true;
+        table_read_identity(table_slot_at(place, i), v);
+        if (v->tag != place->tag) continue;
+        table_read_state(v);
+        if (table_belongs(v) && !table_is_tentative(v)) return true;
     }
     return false;
 }
@@ -612,15 +621,40 @@ __attribute__((noinline)) static enum outcome table_decide_on_overflow(const str
     return outcome;
 }
 
-bool steady__table_decide(struct steady__ask *ask, struct steady__answer *answer) {
+__attribute__((noinline)) static bool table_decide_in_full(struct steady__ask *ask, struct steady__answer *answer) {
     enum outcome outcome;
-    ask->now = table_min64(ask->now, STEADY__TIME_MAX);
     do {
         answer->overflowed = answer->grew = false;
         outcome = table_decide_at(ask, answer);
         if (outcome == FULL) outcome = table_decide_on_overflow(ask, answer);
     } while (outcome == AGAIN);
     return outcome == DONE;
+}
+
+/* The usual case of a consume: the key has a bucket, no block is in it and none begins, and the clock is not behind it.
+ * Slot, bucket and decision stay in registers here: on the way through memory a decision takes 8 ns longer. False:
+ * nothing was decided. */
+static inline bool table_consume_usual(const struct steady__place *place, const struct steady__rate *rate, int64_t now,
+                                       int64_t amount, struct steady__decision *decision) {
+    struct view v;
+    struct steady__bucket b;
+    struct steady__decision d;
+    if (!table_find(place, &v)) return false;
+    table_unpack(&v, &b);
+    if (b.blocked_until != 0) return false;
+    if (table_is_over(&v, now)) b = empty;
+    if (!steady__bucket_consume_usual(&b, rate, now, amount, &d)) return false;
+    *decision = d;
+    return d.changed ? table_write_state(&v, &b, &d, true, now) : table_unchanged(&v);
+}
+
+bool steady__table_decide(struct steady__ask *ask, struct steady__answer *answer) {
+    ask->now = table_min64(ask->now, STEADY__TIME_MAX);
+    answer->overflowed = answer->grew = false;
+    if (ask->errand == NULL && !ask->peek &&
+        table_consume_usual(&ask->place, ask->rate, ask->now, ask->amount, &answer->decision))
+        return true;
+    return table_decide_in_full(ask, answer);
 }
 
 /* ---- Reset ---- */
