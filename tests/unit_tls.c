@@ -135,7 +135,7 @@ static void open_flooded(const struct steady__net *net) {
     snprintf(url, sizeof url, "rediss://localhost:%d", tls_server_port(server));
     assert_int_equal(steady__url_parse(&parts, url, NULL), 0);
     flooded.fd = -1;
-    assert_int_equal(steady__redis_open_over(&store, net, NULL, &parts, &options, NULL), 0);
+    assert_int_equal(steady__redis_open_over(&store, net, NULL, NULL, &parts, &options, NULL), 0);
     throttler = new_throttler(store, 10, HOUR);
 }
 
