@@ -12,6 +12,9 @@
 
 #define MS STEADY_MILLISECOND
 #define TIMEOUT (100 * MS)
+#define PATIENT                                                                                                        \
+    (60 * STEADY_SECOND) /* the timeout if each decision must have a verdict: only a lost one takes as long */
+#define TRIES 20
 
 static struct server server;
 
@@ -22,8 +25,8 @@ struct act {
     steady_throttler *throttler;
 };
 
-static void run_act(const struct act *act, const struct tally *tally, steady_us limit) {
-    const steady_us until = now_us() + limit;
+static void run_act(const struct act *act, const struct tally *tally) {
+    const steady_us until = now_us() + 2 * PATIENT;
     while (tally->called < tally->submitted) {
         if (now_us() > until) fail_msg("%s: %lu of %lu in time", act->stage->name, tally->called, tally->submitted);
         act->stage->turn(act->loop.loop);
@@ -39,6 +42,16 @@ static struct act open_act(const struct stage *stage, const char *url, steady_us
     return act;
 }
 
+static void await_verdict(const struct act *act) {
+    const steady_us until = now_us() + PATIENT;
+    struct tally tally = {0};
+    while (tally.verdicts == 0) {
+        assert_true(now_us() < until);
+        consume_counted(act->throttler, "k", 1, &tally);
+        run_act(act, &tally);
+    }
+}
+
 static void close_act(struct act *act) {
     steady_throttler_free(&act->throttler);
     steady_store_close(&act->store);
@@ -48,13 +61,13 @@ static void close_act(struct act *act) {
 /* ---- The plays ---- */
 
 static void play_pipelined(const struct stage *stage, const char *url) {
-    struct act act = open_act(stage, url, 5 * STEADY_SECOND);
+    struct act act = open_act(stage, url, PATIENT);
     struct tally tally = {0};
     for (int round = 1; round <= 3; round++) {
         for (int i = 0; i < 1000; i++)
             consume_counted(act.throttler, "k", 1, &tally);
         assert_int_equal(tally.called, 1000 * (round - 1));
-        run_act(&act, &tally, 5 * STEADY_SECOND);
+        run_act(&act, &tally);
         assert_int_equal(tally.allowed, 1000 * round);
     }
     assert_int_equal(tally.last.level, 3000);
@@ -73,24 +86,31 @@ static void pipelined_decisions_are_answered_on_each_loop(void **state) {
     }
 }
 
+/* False: the outcome may be that of a slow machine, which took the loop away for half of the timeout or longer. */
+static bool connects_while_held(const struct stage *stage, const char *url, int turns) {
+    struct act act = open_act(stage, url, TIMEOUT);
+    struct tally tally = {0};
+    for (int n = 0; n < turns; n++)
+        act.stage->turn(act.loop.loop);
+    sleep_us(450 * MS);
+    consume_counted(act.throttler, "k", 1, &tally);
+    run_act(&act, &tally);
+    const bool used = tally.verdicts == 1;
+    if (!used && tally.taken_away < TIMEOUT / 2)
+        fail_msg("%s, after %d turns: %s", act.stage->name, turns, last_error_of(act.store));
+    close_act(&act);
+    return used;
+}
+
 /* The program was busy for longer than a connection attempt may take. Events that arrived meanwhile count. */
 static void connection_made_while_the_loop_was_held_is_used(void **state) {
     char url[64];
     (void)state;
     snprintf(url, sizeof url, "redis://127.0.0.1:%d/1", server.port); /* the handshake has a reply */
     for (size_t i = 0; i < STAGES; i++)
-        for (int turns = 1; turns <= 2; turns++) {
-            struct act act = open_act(stages[i], url, 100 * MS);
-            struct tally tally = {0};
-            for (int n = 0; n < turns; n++)
-                act.stage->turn(act.loop.loop);
-            sleep_us(450 * MS);
-            consume_counted(act.throttler, "k", 1, &tally);
-            run_act(&act, &tally, STEADY_SECOND);
-            if (tally.verdicts != 1)
-                fail_msg("%s, after %d turns: %s", act.stage->name, turns, last_error_of(act.store));
-            close_act(&act);
-        }
+        for (int turns = 1; turns <= 2; turns++)
+            for (int tries = 1; !connects_while_held(stages[i], url, turns); tries++)
+                if (tries == TRIES) fail_msg("in %d tries the machine took too much away", tries);
     server_ask(&server, "FLUSHALL");
 }
 
@@ -101,11 +121,11 @@ static void burst_larger_than_the_socket_buffer_is_answered(void **state) {
     memset(key, 'k', 1000);
     key[1000] = '\0';
     for (size_t i = 0; i < STAGES; i++) {
-        struct act act = open_act(stages[i], server.url, 10 * STEADY_SECOND);
+        struct act act = open_act(stages[i], server.url, PATIENT);
         struct tally tally = {0};
         for (int n = 0; n < 20000; n++)
             consume_counted(act.throttler, key, 1, &tally);
-        run_act(&act, &tally, 10 * STEADY_SECOND);
+        run_act(&act, &tally);
         assert_int_equal(tally.allowed, 20000);
         assert_int_equal(tally.last.level, 20000);
         close_act(&act);
@@ -113,23 +133,31 @@ static void burst_larger_than_the_socket_buffer_is_answered(void **state) {
     }
 }
 
+/* False: the outcome may be that of a slow machine. */
+static bool freezes(const struct stage *stage) {
+    struct act act = open_act(stage, server.url, TIMEOUT);
+    struct tally tally = {0}, frozen = {0};
+    consume_counted(act.throttler, "k", 1, &tally);
+    run_act(&act, &tally);
+    server_freeze(&server);
+    for (int n = 0; n < 20; n++)
+        consume_counted(act.throttler, "k", 1, &frozen);
+    run_act(&act, &frozen);
+    server_thaw(&server);
+    const bool ended = tally.verdicts == 1 && frozen.errors[-STEADY_UNKNOWN] == 20;
+    if (ended)
+        assert_between(frozen.slowest, TIMEOUT, TIMEOUT + 50 * MS + frozen.taken_away);
+    else if (tally.taken_away < TIMEOUT / 2 && frozen.taken_away < TIMEOUT / 2)
+        fail_msg("%s: %lu verdicts, %lu unknown", stage->name, tally.verdicts, frozen.errors[-STEADY_UNKNOWN]);
+    close_act(&act);
+    return ended;
+}
+
 static void frozen_server_ends_decisions_at_their_deadline(void **state) {
     (void)state;
-    for (size_t i = 0; i < STAGES; i++) {
-        struct act act = open_act(stages[i], server.url, TIMEOUT);
-        struct tally tally = {0}, frozen = {0};
-        consume_counted(act.throttler, "k", 1, &tally);
-        run_act(&act, &tally, STEADY_SECOND);
-        assert_int_equal(tally.verdicts, 1);
-        server_freeze(&server);
-        for (int n = 0; n < 20; n++)
-            consume_counted(act.throttler, "k", 1, &frozen);
-        run_act(&act, &frozen, STEADY_SECOND);
-        server_thaw(&server);
-        assert_int_equal(frozen.errors[-STEADY_UNKNOWN], 20);
-        assert_between(frozen.slowest, TIMEOUT, TIMEOUT + 50 * MS + frozen.taken_away);
-        close_act(&act);
-    }
+    for (size_t i = 0; i < STAGES; i++)
+        for (int tries = 1; !freezes(stages[i]); tries++)
+            if (tries == TRIES) fail_msg("in %d tries the machine took too much away", tries);
 }
 
 static void restarted_server_is_used_within_a_second(void **state) {
@@ -137,20 +165,19 @@ static void restarted_server_is_used_within_a_second(void **state) {
     for (size_t i = 0; i < STAGES; i++) {
         struct act act = open_act(stages[i], server.url, TIMEOUT);
         struct tally tally = {0};
-        consume_counted(act.throttler, "k", 1, &tally);
-        run_act(&act, &tally, STEADY_SECOND);
+        await_verdict(&act);
         server_kill(&server);
         for (int n = 0; n < 20; n++) {
             consume_counted(act.throttler, "k", 1, &tally);
-            run_act(&act, &tally, STEADY_SECOND);
+            run_act(&act, &tally);
         }
         assert_int_equal(tally.errors[-STEADY_UNAVAILABLE] + tally.errors[-STEADY_UNKNOWN], 20);
         server_restart(&server, true);
-        const steady_us back = now_us();
-        while (tally.verdicts == 1) {
-            assert_true(now_us() - back < STEADY_SECOND);
+        const steady_us back = now_us(), taken = taken_away();
+        while (tally.verdicts == 0) {
+            assert_true(now_us() - back < STEADY_SECOND + slack_since(taken));
             consume_counted(act.throttler, "k", 1, &tally);
-            run_act(&act, &tally, STEADY_SECOND);
+            run_act(&act, &tally);
         }
         close_act(&act);
     }
@@ -166,7 +193,7 @@ static void close_all(const steady_result *result, void *data) {
 static void callback_may_close_the_store(void **state) {
     (void)state;
     for (size_t i = 0; i < STAGES; i++) {
-        struct act act = open_act(stages[i], server.url, 5 * STEADY_SECOND);
+        struct act act = open_act(stages[i], server.url, PATIENT);
         for (int n = 0; n < 10; n++)
             assert_int_equal(steady_consume(act.throttler, "k", 1, 1, close_all, &act), 0);
         while (act.store != NULL)
@@ -229,14 +256,14 @@ static void play_chain(const struct stage *stage, const char *url) {
     struct tally tally = {0};
     int fds[2];
     consume_counted(act.throttler, "k", 1, &tally);
-    run_act(&act, &tally, STEADY_SECOND); /* the store knows now that the server is down */
+    run_act(&act, &tally); /* the store knows now that the server is down */
     assert_return_code(pipe(fds), errno);
     assert_int_equal(write(fds[1], "x", 1), 1);
     void *io = act.loop.ops->io_new(act.loop.loop, fds[0], pipe_ran, &chain);
     void *timer = act.loop.ops->timer_new(act.loop.loop, timer_ran, &chain);
     assert_int_equal(act.loop.ops->io_want(io, STEADY_READABLE), 0);
     assert_int_equal(act.loop.ops->timer_start(timer, 20 * MS), 0);
-    chain.until = now_us() + 2 * STEADY_SECOND;
+    chain.until = now_us() + PATIENT;
     assert_int_equal(steady_consume(act.throttler, "k", 1, 1, ask_again, &chain), 0);
     while (!chain.over)
         act.stage->turn(act.loop.loop);
@@ -272,20 +299,19 @@ static void reply_before_a_reset_is_read(void **state) {
     for (size_t i = 0; i < STAGES; i++) {
         struct fake_server *fake = fake_start(steps, COUNT(steps));
         struct act act = {.stage = stages[i], .loop = stages[i]->make()};
-        const steady_store_options options = {
-            .loop = &act.loop, .engine = STEADY_ENGINE_SCRIPT, .timeout = 5 * STEADY_SECOND};
+        const steady_store_options options = {.loop = &act.loop, .engine = STEADY_ENGINE_SCRIPT, .timeout = PATIENT};
         struct tally tally = {0};
         char url[64];
         snprintf(url, sizeof url, "redis://127.0.0.1:%d", fake_port(fake));
         act.store = open_store(url, &options);
         act.throttler = new_throttler(act.store, 10, HOUR);
         consume_counted(act.throttler, "a", 1, &tally);
-        run_act(&act, &tally, STEADY_SECOND);
+        run_act(&act, &tally);
         consume_counted(act.throttler, "a", 1, &tally);
         consume_counted(act.throttler, "b", 1, &tally);
         act.stage->turn(act.loop.loop); /* the second request is written */
         sleep_us(50 * MS);
-        run_act(&act, &tally, STEADY_SECOND);
+        run_act(&act, &tally);
         assert_int_equal(tally.verdicts, 2);
         assert_int_equal(tally.errors[-STEADY_UNKNOWN], 1);
         close_act(&act);
@@ -320,7 +346,7 @@ static void last_timer_setting_wins(void **state) {
         assert_int_equal(loop.ops->timer_start(timers.second, HOUR), 0);
         assert_int_equal(loop.ops->timer_start(timers.first, HOUR), 0);
         assert_int_equal(loop.ops->timer_start(timers.first, 0), 0);
-        for (const steady_us until = now_us() + STEADY_SECOND; timers.fired < 3 && now_us() < until;)
+        for (const steady_us until = now_us() + PATIENT; timers.fired < 3 && now_us() < until;)
             stages[i]->turn(loop.loop);
         if (timers.fired != 3) fail_msg("%s: %d", stages[i]->name, timers.fired);
         loop.ops->timer_start(timers.second, 0);
@@ -352,17 +378,17 @@ static int close_and_go_on(struct act *act) {
 static void forked_child_closes_and_the_parent_goes_on(void **state) {
     (void)state;
     for (size_t i = 0; i < STAGES; i++) {
-        struct act act = open_act(stages[i], server.url, TIMEOUT);
+        struct act act = open_act(stages[i], server.url, PATIENT);
         struct tally tally = {0};
         int status = -1;
         consume_counted(act.throttler, "k", 1, &tally);
-        run_act(&act, &tally, STEADY_SECOND);
+        run_act(&act, &tally);
         const pid_t pid = fork();
         assert_return_code(pid, errno);
         if (pid == 0) _exit(close_and_go_on(&act));
         for (const steady_us until = now_us() + TIMEOUT; now_us() < until;) {
             consume_counted(act.throttler, "k", 1, &tally);
-            run_act(&act, &tally, STEADY_SECOND);
+            run_act(&act, &tally);
         }
         assert_int_equal(tally.allowed, tally.submitted); /* the parent is not affected */
         server_kill(&server);
