@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/limit.h"
+#include "digits.h"
 
 /* An argument may hold NULs, which become "?". An argument longer than any valid one becomes "...". */
 static void arguments_quote(char *quoted, size_t size, const server_string *argument) {
@@ -19,10 +20,20 @@ static void arguments_quote(char *quoted, size_t size, const server_string *argu
     steady_quote(quoted, size, text);
 }
 
+/* Most numbers. The server reads the others, and decides which are valid; it does not accept leading zeros. */
+static inline bool arguments_number(const server_string *argument, int64_t *number) {
+    size_t len = 0;
+    const char *text = steady__server.StringPtrLen(argument, &len);
+    return steady__digits_read(text, len, number) && *text != '0';
+}
+
 bool steady__arguments_integer(int64_t *value, const server_string *argument, const char *name, int64_t min,
                                int64_t max, steady_message *why) {
+    int64_t common = 0;
     long long n = 0;
-    if (steady__server.StringToLongLong(argument, &n) != SERVER_OK) {
+    if (arguments_number(argument, &common)) {
+        n = common;
+    } else if (steady__server.StringToLongLong(argument, &n) != SERVER_OK) {
         char quoted[48];
         arguments_quote(quoted, sizeof quoted, argument);
         return steady__fail(why, false, "%s is \"%s\"; it must be an integer, %" PRId64 " .. %" PRId64, name, quoted,
@@ -163,9 +174,20 @@ static bool arguments_field(struct steady__arguments *a, int64_t *value, const c
     return steady__arguments_integer(value, *a->at++, name, 1, max, why);
 }
 
+static bool arguments_product_is_exact(const struct steady__rate *rate) {
+    int64_t product = 0;
+    return !__builtin_mul_overflow(rate->capacity, rate->recharge, &product) && product < STEADY__EXACT;
+}
+
+bool steady__arguments_plain_limit(struct steady__rate *rate, server_string **argv) {
+    rate->drops = 1;
+    rate->block = 0;
+    return arguments_number(argv[2], &rate->capacity) && arguments_number(argv[3], &rate->recharge) &&
+           rate->capacity <= STEADY__CAPACITY_MAX && arguments_product_is_exact(rate);
+}
+
 bool steady__arguments_limit(struct steady__arguments *a, unsigned allowed, struct steady__options *options,
                              struct steady__rate *rate, steady_message *why) {
-    int64_t product = 0;
     *options = (struct steady__options){.values = {[STEADY__DROPS] = 1, [STEADY__AMOUNT] = 1}};
     if (!arguments_field(a, &rate->capacity, "max_capacity", STEADY__CAPACITY_MAX, why) ||
         !arguments_field(a, &rate->recharge, "drop_recharge", STEADY__EXACT - 1, why) ||
@@ -173,7 +195,7 @@ bool steady__arguments_limit(struct steady__arguments *a, unsigned allowed, stru
         return false;
     rate->drops = options->values[STEADY__DROPS];
     rate->block = options->values[STEADY__BLOCK];
-    if (!__builtin_mul_overflow(rate->capacity, rate->recharge, &product) && product < STEADY__EXACT) return true;
+    if (arguments_product_is_exact(rate)) return true;
     const steady_limit limit = {.max_capacity = rate->capacity, .drop_recharge = rate->recharge};
     return steady_limit_check(&limit, why) == 0;
 }

@@ -41,6 +41,10 @@ struct steady__options {
 bool steady__arguments_integer(int64_t *value, const server_string *argument, const char *name, int64_t min,
                                int64_t max, steady_message *why);
 
+/* Reads max_capacity and drop_recharge without options. Returns false if they are wrong, or not written in the common
+ * way: then steady__arguments_limit reads them. */
+bool steady__arguments_plain_limit(struct steady__rate *rate, server_string **argv);
+
 /* Whether this word is the next argument; then it is read. `upper` is in upper case; the case of the argument does not
  * matter. */
 bool steady__arguments_word(struct steady__arguments *arguments, const char *upper, size_t len);

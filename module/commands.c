@@ -7,8 +7,13 @@
 #include "reply.h"
 
 static int commands_reply_decision(server_context *context, const struct steady__decision *d) {
-    const int64_t values[] = {d->success, d->level, d->until_next_drop, d->blocked_for, d->retry_after};
-    return steady__reply_integers(context, values, 5);
+    const struct server_functions *s = &steady__server;
+    s->ReplyWithArray(context, 5);
+    s->ReplyWithLongLong(context, d->success);
+    s->ReplyWithLongLong(context, d->level);
+    s->ReplyWithLongLong(context, d->until_next_drop);
+    s->ReplyWithLongLong(context, d->blocked_for);
+    return s->ReplyWithLongLong(context, d->retry_after);
 }
 
 /* ---- STEADY.* ---- */
@@ -43,18 +48,29 @@ static int commands_consume_part(server_context *context, server_string **argv, 
     return steady__reply_integers(context, values, 7);
 }
 
-int steady__command_consume(server_context *context, server_string **argv, int argc) {
+static int commands_consume(server_context *context, server_string *name, const struct steady__rate *rate,
+                            int64_t amount) {
+    struct steady__decision d;
+    if (!steady__decide_consume(context, name, rate, amount, &d)) return steady__reply_not_a_bucket(context);
+    return commands_reply_decision(context, &d);
+}
+
+static int commands_consume_with_options(server_context *context, server_string **argv, int argc) {
     static const unsigned allowed =
         WITH_OPTIONS | STEADY__BIT(STEADY__DROPS) | STEADY__BIT(STEADY__BLOCK) | STEADY__BIT(STEADY__AMOUNT);
     struct steady__rate rate;
     struct steady__options options;
-    struct steady__decision d;
     steady_message why;
     if (!commands_read_limit(&rate, &options, allowed, argv, argc, &why)) return steady__reply_error(context, &why);
     if ((options.given & WITH_OPTIONS) != 0) return commands_consume_part(context, argv, &rate, &options);
-    if (!steady__decide_consume(context, argv[1], &rate, options.values[STEADY__AMOUNT], &d))
-        return steady__reply_not_a_bucket(context);
-    return commands_reply_decision(context, &d);
+    return commands_consume(context, argv[1], &rate, options.values[STEADY__AMOUNT]);
+}
+
+/* The limit alone is the most frequent form. It takes a shorter path. */
+int steady__command_consume(server_context *context, server_string **argv, int argc) {
+    struct steady__rate rate;
+    if (argc == 4 && steady__arguments_plain_limit(&rate, argv)) return commands_consume(context, argv[1], &rate, 1);
+    return commands_consume_with_options(context, argv, argc);
 }
 
 int steady__command_peek(server_context *context, server_string **argv, int argc) {
@@ -62,7 +78,8 @@ int steady__command_peek(server_context *context, server_string **argv, int argc
     struct steady__options options;
     struct steady__decision d;
     steady_message why;
-    if (!commands_read_limit(&rate, &options, STEADY__BIT(STEADY__DROPS), argv, argc, &why))
+    if ((argc != 4 || !steady__arguments_plain_limit(&rate, argv)) &&
+        !commands_read_limit(&rate, &options, STEADY__BIT(STEADY__DROPS), argv, argc, &why))
         return steady__reply_error(context, &why);
     if (!steady__decide_peek(context, argv[1], &rate, &d)) return steady__reply_not_a_bucket(context);
     return commands_reply_decision(context, &d);

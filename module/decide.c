@@ -37,16 +37,14 @@ static void decide_close(struct open_key *open) {
 }
 
 /* Returns false if the key holds no bucket; it is closed then. */
-static bool decide_open(struct open_key *open, struct steady__bucket *bucket, server_context *context,
-                        server_string *name, int mode) {
+__attribute__((always_inline)) static inline bool decide_open(struct open_key *open, struct steady__bucket *bucket,
+                                                              server_context *context, server_string *name, int mode) {
     *bucket = (struct steady__bucket){0};
     *open = (struct open_key){.key = steady__server.OpenKey(context, name, mode)};
-    const int type = open->key != NULL ? steady__server.KeyType(open->key) : KEY_EMPTY;
-    if (type == KEY_EMPTY) return true;
-    if (type == KEY_STRING) {
-        open->text = steady__server.StringDMA(open->key, &open->len, mode & OPEN_WRITE ? OPEN_WRITE : OPEN_READ);
-        if (steady__stored_parse(bucket, open->text, open->len)) return true;
-    }
+    if (open->key == NULL) return true;
+    open->text = steady__server.StringDMA(open->key, &open->len, mode & OPEN_WRITE ? OPEN_WRITE : OPEN_READ);
+    if (open->text != NULL && steady__stored_parse(bucket, open->text, open->len)) return true;
+    if (open->len == 0 && steady__server.KeyType(open->key) == KEY_EMPTY) return true; /* no key, and not a string "" */
     counters.not_a_bucket++;
     decide_close(open);
     return false;
@@ -54,7 +52,7 @@ static bool decide_open(struct open_key *open, struct steady__bucket *bucket, se
 
 static void decide_replicate(server_context *context, server_string *name, const char *text, size_t len,
                              int64_t expires_ms) {
-    char digits[20], *end = digits + sizeof digits;
+    char digits[24], *end = digits + sizeof digits;
     const char *ms = steady__put_number(end, (uint64_t)expires_ms);
     steady__server.Replicate(context, "SET", "sbsb", name, text, len, pxat, ms, (size_t)(end - ms));
 }
@@ -111,10 +109,13 @@ static void decide_notify(server_context *context, server_string *name, enum cha
 
 static void decide_count(const struct steady__decision *d) {
     counters.decisions++;
-    counters.allowed += d->success;
-    counters.denied += !d->success;
-    counters.blocked += !d->success && d->blocked_for > 0;
-    counters.clock_steps += d->stepped;
+    if (d->success) {
+        counters.allowed++;
+    } else {
+        counters.denied++;
+        if (d->blocked_for > 0) counters.blocked++;
+    }
+    if (d->stepped) counters.clock_steps++;
 }
 
 /* ---- One key ---- */
@@ -126,7 +127,10 @@ bool steady__decide_consume(server_context *context, server_string *name, const 
     if (!decide_open(&open, &bucket, context, name, OPEN_READ | OPEN_WRITE)) return false;
     const int64_t now = steady__clock_us(context);
     steady__bucket_consume(&bucket, rate, now, amount, d);
-    decide_notify(context, name, decide_store(&open, &bucket, context, name, d, now));
+    if (d->changed)
+        decide_notify(context, name, decide_store(&open, &bucket, context, name, d, now));
+    else
+        steady__server.CloseKey(open.key);
     decide_count(d);
     return true;
 }

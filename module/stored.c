@@ -10,7 +10,11 @@
 
 #include <string.h>
 
+#include "digits.h"
+
 #define SECOND 1000000
+#define SECONDS_DIGITS 10 /* of the seconds from the year 2001 to the year 2286 */
+#define TIME_LEN (SECONDS_DIGITS + 1 + 6)
 
 struct reader {
     const char *at, *end;
@@ -57,7 +61,25 @@ static bool stored_read_block(struct reader *r, int64_t *us) {
     return r->at - start == 1 && *start == '0';
 }
 
-bool steady__stored_parse(struct steady__bucket *bucket, const char *text, size_t len) {
+/* Reads a bucket without block and remainder: "<level> <10 digits>.<6 digits> 0". Returns false for any other text. */
+static bool stored_parse_common(struct steady__bucket *bucket, const char *text, size_t len) {
+    int64_t level = 0;
+    if (len < TIME_LEN + 4) return false;
+    const size_t level_len = len - TIME_LEN - 3;
+    const char *time = text + level_len + 1, *point = time + SECONDS_DIGITS;
+    if (time[-1] != ' ' || *point != '.' || point[7] != ' ' || point[8] != '0') return false;
+    /* The last two digits of the seconds, and the decimals. */
+    const uint64_t low = (steady__digits_load(point - 1) & ~(uint64_t)0xFFFF) | (unsigned char)point[-2] |
+                         (uint64_t)(unsigned char)point[-1] << 8;
+    const uint64_t high = steady__digits_load(time);
+    const int64_t last = steady__digits_join(high) * STEADY__DIGITS_OF_WORD + steady__digits_join(low);
+    if (!steady__digits_valid(high, low) || last >= STEADY__EXACT || !steady__digits_read(text, level_len, &level))
+        return false;
+    *bucket = (struct steady__bucket){.level = level, .last = last};
+    return true;
+}
+
+static bool stored_parse_any(struct steady__bucket *bucket, const char *text, size_t len) {
     struct reader r = {text, text + len};
     struct steady__bucket b = {0};
     if (!stored_read_number(&r, &b.level) || b.level >= STEADY__EXACT || !stored_read_char(&r, ' ')) return false;
@@ -68,28 +90,32 @@ bool steady__stored_parse(struct steady__bucket *bucket, const char *text, size_
     return true;
 }
 
+bool steady__stored_parse(struct steady__bucket *bucket, const char *text, size_t len) {
+    return stored_parse_common(bucket, text, len) || stored_parse_any(bucket, text, len);
+}
+
 /* The functions below write from the end to the front, so that digits need not be reversed. Each returns the begin of
  * its text. */
 
-static char *stored_put_pair(char *end, unsigned two_digits) {
-    static const char pairs[] = "00010203040506070809101112131415161718192021222324252627282930313233343536373839"
-                                "40414243444546474849505152535455565758596061626364656667686970717273747576777879"
-                                "8081828384858687888990919293949596979899";
-    return memcpy(end - 2, pairs + 2 * (size_t)two_digits, 2);
-}
-
 char *steady__put_number(char *end, uint64_t number) {
-    for (; number >= 100; number /= 100)
-        end = stored_put_pair(end, (unsigned)(number % 100));
-    if (number >= 10) return stored_put_pair(end, (unsigned)number);
-    *--end = (char)('0' + number);
-    return end;
+    for (; number >= STEADY__DIGITS_OF_WORD; number /= STEADY__DIGITS_OF_WORD) {
+        end -= STEADY__DIGITS_WORD;
+        steady__digits_put(end, (uint32_t)(number % STEADY__DIGITS_OF_WORD));
+    }
+    return steady__digits_put_before(end, (uint32_t)number);
 }
 
 static char *stored_put_time(char *end, int64_t us) {
-    uint32_t decimals = (uint32_t)(us % SECOND);
-    for (int pairs = 0; pairs < 3; pairs++, decimals /= 100)
-        end = stored_put_pair(end, decimals % 100);
+    const int64_t high = us / STEADY__DIGITS_OF_WORD;
+    if (high >= STEADY__DIGITS_OF_WORD / 10) { /* ten digits of seconds, the last two of them in the lower word */
+        steady__digits_put(end - STEADY__DIGITS_WORD, (uint32_t)(us % STEADY__DIGITS_OF_WORD));
+        memmove(end - 9, end - 8, 2);
+        end[-7] = '.';
+        steady__digits_put(end - TIME_LEN, (uint32_t)high);
+        return end - TIME_LEN;
+    }
+    (void)steady__digits_put_before(end, (uint32_t)(us % SECOND)); /* two bytes more than the decimals */
+    end -= 6;
     *--end = '.';
     return steady__put_number(end, (uint64_t)(us / SECOND));
 }
