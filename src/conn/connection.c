@@ -67,6 +67,7 @@ struct steady__connection {
     enum drain_reason drain_reason; /* while DRAINING */
     unsigned depth;                 /* handlers on the stack */
     uint64_t epoch;
+    unsigned dropped;           /* requests, before they were sent, since connection_flush ran last */
     bool known_down;            /* the last attempt failed */
     bool answered;              /* this connection had a reply */
     bool paused;                /* RESTING until a request comes, but not before resumes_at */
@@ -269,7 +270,7 @@ static bool connection_is_silent(const struct steady__connection *conn) {
 /* ---- Writing ---- */
 
 /* ASKING is written together with its command, because the server applies it to the next command. */
-static bool connection_encode_next(struct steady__connection *conn, steady_us expected_latency, unsigned *dropped) {
+static bool connection_encode_next(struct steady__connection *conn, steady_us expected_latency) {
     struct steady__request *request = REQUEST(conn->waiting.next);
     if (steady__pipeline_idle(&conn->pipeline) && steady__pipeline_unread(&conn->pipeline))
         return false; /* otherwise an unasked reply would be taken for the answer */
@@ -283,7 +284,8 @@ static bool connection_encode_next(struct steady__connection *conn, steady_us ex
     const size_t len = conn->options.owner_class->encode(conn->options.owner, request, &conn->engines, room + ahead);
     if (len == 0) {
         request->state = connection_is_silent(conn) ? STEADY__REQUEST_OFF_WIRE : STEADY__REQUEST_TOO_LATE;
-        return ++*dropped > 0;
+        conn->dropped++;
+        return true;
     }
     memcpy(room, STEADY__ASKING, ahead);
     if (ahead > 0) steady__pipeline_put(&conn->pipeline, NULL, ahead);
@@ -291,43 +293,43 @@ static bool connection_encode_next(struct steady__connection *conn, steady_us ex
     return true;
 }
 
-static bool connection_encode_all(struct steady__connection *conn, steady_us expected_latency, unsigned *dropped) {
+static bool connection_encode_all(struct steady__connection *conn, steady_us expected_latency) {
     bool any = false;
-    while (!steady__list_empty(&conn->waiting) && *dropped < DROPPED_PER_TURN &&
-           connection_encode_next(conn, expected_latency, dropped))
+    while (!steady__list_empty(&conn->waiting) && conn->dropped < DROPPED_PER_TURN &&
+           connection_encode_next(conn, expected_latency))
         any = true;
     return any;
 }
 
-static bool connection_encode_waiting(struct steady__connection *conn, unsigned *dropped) {
+static bool connection_encode_waiting(struct steady__connection *conn) {
     if (steady__list_empty(&conn->waiting)) return false;
     conn->pipeline.clock = connection_now(conn);
-    return connection_encode_all(conn, steady__pipeline_look(&conn->pipeline), dropped);
+    return connection_encode_all(conn, steady__pipeline_look(&conn->pipeline));
 }
 
 /* Sends the waiting requests between two received replies. The window is adapted only when all of them are read. The
  * clock stays at the time of receiving, because the latency of the other replies counts until then. */
 static void connection_send_early(struct steady__connection *conn) {
-    unsigned dropped = 0;
     const steady_us received = conn->pipeline.clock;
     const struct steady__window *window = &conn->pipeline.window;
     if (conn->state != UP) return;
     conn->pipeline.clock = connection_now(conn);
-    (void)connection_encode_all(conn, steady__window_expected_latency(window, window->seen_age), &dropped);
+    (void)connection_encode_all(conn, steady__window_expected_latency(window, window->seen_age));
     (void)steady__pipeline_flush(&conn->pipeline); /* the end of the handler sends what the system did not take */
     conn->pipeline.clock = received;
 }
 
 /* Sends the waiting requests. Runs no callback: the handler of the socket handles a failed send. */
 static void connection_flush(struct steady__connection *conn) {
-    unsigned dropped = 0, sends = 0;
+    unsigned sends = 0;
     bool encoded, taken;
     do {
-        encoded = conn->state == UP && connection_encode_waiting(conn, &dropped);
+        encoded = conn->state == UP && connection_encode_waiting(conn);
         taken = steady__pipeline_flush(&conn->pipeline);
-    } while (encoded && taken && dropped < DROPPED_PER_TURN && ++sends < SENDS_PER_TURN);
+    } while (encoded && taken && conn->dropped < DROPPED_PER_TURN && ++sends < SENDS_PER_TURN);
     if (connection_awaits_reply(conn) && !conn->alarm.set) steady__alarm_set(&conn->alarm, connection_stall_time(conn));
-    taken = taken && dropped < DROPPED_PER_TURN && sends < SENDS_PER_TURN;
+    taken = taken && conn->dropped < DROPPED_PER_TURN && sends < SENDS_PER_TURN;
+    conn->dropped = 0;
     steady__watch_want(&conn->watch, taken ? STEADY_READABLE : STEADY_READABLE | STEADY_WRITABLE);
 }
 
