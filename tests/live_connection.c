@@ -217,7 +217,11 @@ static void killed_connections_are_replaced_and_charges_add_up(void **state) {
     load(&tally, 100, how_long(STEADY_SECOND, 10 * STEADY_SECOND));
     end_child(pid);
     assert_true(tally.verdicts > 0 && stats().reconnects > 5);
-    assert_int_equal(tally.verdicts + tally.errors[-STEADY_UNKNOWN] + tally.errors[-STEADY_UNAVAILABLE], tally.called);
+    const unsigned long overloaded = tally.errors[-STEADY_OVERLOADED];
+    assert_int_equal(tally.verdicts + tally.errors[-STEADY_UNKNOWN] + tally.errors[-STEADY_UNAVAILABLE] + overloaded,
+                     tally.called);
+    if (overloaded > 0 && tally.taken_away < TIMEOUT / 2) /* a held loop is overloaded, rightly */
+        fail_msg("%lu overloaded, and the machine took %lld us away", overloaded, (long long)tally.taken_away);
     assert_used_again();
     account(&tally, level("k"));
 }
@@ -378,13 +382,13 @@ static void held_loop_is_overloaded_and_not_unavailable(void **state) {
         }
 }
 
-/* A silent server is unavailable, also if the loop is held at the same time. */
-static void silent_server_is_unavailable_though_the_loop_is_held(void **state) {
+/* False: the outcome may be that of a slow machine. */
+static bool is_silent_while_held(void) {
     struct tally tally = {0};
-    (void)state;
     rig_open(TIMEOUT);
     warm_up();
     server_freeze(&rig.server);
+    const steady_us taken = taken_away();
     steady_us turned = 0;
     for (int i = 0; i < 5000; i++) { /* the loop turns each ms: requests that wait for it would be overloaded */
         consume_counted(rig.throttler, "k", 1, &tally);
@@ -393,11 +397,22 @@ static void silent_server_is_unavailable_though_the_loop_is_held(void **state) {
         turned = now_us();
     }
     run_for(rig.poller, MS);
+    const steady_us away = taken_away() - taken; /* later, the loop is held on purpose */
     sleep_us(2 * TIMEOUT);
     run_until_done(rig.poller, &tally, STEADY_SECOND);
     server_thaw(&rig.server);
-    assert_true(tally.errors[-STEADY_UNKNOWN] > 0 && tally.errors[-STEADY_UNAVAILABLE] > 0);
-    assert_int_equal(tally.errors[-STEADY_OVERLOADED], 0);
+    const unsigned long overloaded = tally.errors[-STEADY_OVERLOADED];
+    if (overloaded > 0 && away < TIMEOUT / 2) fail_msg("%lu overloaded, %lld us away", overloaded, (long long)away);
+    if (overloaded == 0) assert_true(tally.errors[-STEADY_UNKNOWN] > 0 && tally.errors[-STEADY_UNAVAILABLE] > 0);
+    rig_close();
+    return overloaded == 0;
+}
+
+/* A silent server is unavailable, also if the loop is held at the same time. */
+static void silent_server_is_unavailable_though_the_loop_is_held(void **state) {
+    (void)state;
+    for (int tries = 1; !is_silent_while_held(); tries++)
+        if (tries == 20) fail_msg("in %d tries the machine took too much away", tries);
 }
 
 static int use_in_child(void) {
@@ -523,14 +538,22 @@ static steady_us counted_now(void *loop) {
     return now_us();
 }
 
+static unsigned long most_clock_reads; /* in a turn */
+
+static void turn(steady_us timeout) {
+    clock_reads = 0;
+    assert_true(steady_poller_run(rig.poller, timeout) >= 0);
+    if (clock_reads > most_clock_reads) most_clock_reads = clock_reads;
+}
+
 /* Requests that are too late to send end in several turns of the loop. The clock is read for each, so its reads are
- * counted. */
+ * counted. On a slow machine the server is silent for longer than the timeout, and some of them end as unavailable. */
 static void queue_of_late_requests_is_ended_in_parts(void **state) {
     struct tally tally = {0};
     steady_loop_ops ops = *rig.loop.ops;
-    unsigned long most = 0;
     (void)state;
     ops.now = counted_now;
+    most_clock_reads = 0;
     const steady_loop loop = {.ops = &ops, .loop = rig.loop.loop};
     const steady_store_options options = {.loop = &loop, .timeout = TIMEOUT, .engine = STEADY_ENGINE_SCRIPT};
     rig.store = open_store(rig.server.url, &options);
@@ -539,16 +562,14 @@ static void queue_of_late_requests_is_ended_in_parts(void **state) {
     server_freeze(&rig.server);
     for (int i = 0; i < 20000; i++)
         consume_counted(rig.throttler, "k", 1, &tally);
-    run_for(rig.poller, TIMEOUT / 2);
+    for (const steady_us until = now_us() + TIMEOUT / 2; now_us() < until;)
+        turn(MS);
     server_thaw(&rig.server);
-    while (tally.called < tally.submitted) {
-        clock_reads = 0;
-        assert_true(steady_poller_run(rig.poller, STEADY_SECOND) >= 0);
-        if (clock_reads > most) most = clock_reads;
-    }
-    print_message("# %lu not sent of %lu, at most %lu at once\n", tally.errors[-STEADY_OVERLOADED], tally.submitted,
-                  most);
-    assert_true(most < 8000 && tally.errors[-STEADY_OVERLOADED] > 8000); /* so there were several parts */
+    while (tally.called < tally.submitted)
+        turn(STEADY_SECOND);
+    const unsigned long late = tally.errors[-STEADY_OVERLOADED] + tally.errors[-STEADY_UNAVAILABLE];
+    print_message("# %lu not sent of %lu, at most %lu at once\n", late, tally.submitted, most_clock_reads);
+    assert_true(most_clock_reads < 8000 && late > 8000); /* so there were several parts */
     rig_close();
 }
 

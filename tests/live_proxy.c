@@ -193,15 +193,14 @@ static void slow_connection_is_overloaded_at_max_in_flight(void **state) {
     account(&tally, level("k"));
 }
 
-/* The load is four times the bandwidth. The sockets accept it, and the server is idle. Sent requests are answered in
- * time, and nearly all others are never written. */
-static void overload_is_answered_in_time_at_full_rate(void **state) {
+#define TRIES 6 /* on a slow machine */
+
+/* Loads the connection with four times its bandwidth. */
+static struct tally ask_too_much(steady_us time) {
     const unsigned bytes_per_second = 1000000, request = 100; /* at least */
     struct tally tally = {0};
-    (void)state;
-    open_behind_proxy(TIMEOUT);
     set((struct proxy_rules){.bytes_per_second = bytes_per_second});
-    const steady_us since = now_us(), time = how_long(2 * STEADY_SECOND, 5 * STEADY_SECOND);
+    const steady_us since = now_us();
     for (steady_us at; (at = now_us()) < since + time; run_for(rig.poller, MS))
         while ((steady_us)tally.submitted * STEADY_SECOND < (at - since) * 4 * bytes_per_second / request)
             consume_counted(rig.throttler, "k", 1, &tally);
@@ -209,43 +208,66 @@ static void overload_is_answered_in_time_at_full_rate(void **state) {
     set((struct proxy_rules){.bytes_per_second = 0});
     assert_used_again();
     assert_in_time(&tally);
-    account(&tally, level("k"));
-    const steady_us fit = time * bytes_per_second / request / STEADY_SECOND;
-    print_message("# %lu of %lu answered, %lu unknown\n", tally.verdicts, tally.submitted,
-                  tally.errors[-STEADY_UNKNOWN]);
-    /* The proxy may be slower than its setting. Without a window nearly all decisions would be unknown after 100 ms. */
-    assert_true(tally.verdicts > (unsigned long)fit / 40);
-    assert_true(tally.verdicts > tally.errors[-STEADY_UNKNOWN] / 2);
-}
-
-/* 3000 decisions a second, for 3 s. */
-static struct tally ask_steadily(void) {
-    struct tally tally = {0};
-    const long long before = level("k");
-    const steady_us since = now_us(), time = 3 * STEADY_SECOND;
-    for (steady_us at; (at = now_us()) < since + time; run_for(rig.poller, MS))
-        while ((steady_us)tally.submitted < (at - since) * 3000 / STEADY_SECOND)
-            consume_counted(rig.throttler, "k", 1, &tally);
-    run_until_done(rig.poller, &tally, STEADY_SECOND);
-    account(&tally, level("k") - before);
     print_message("# %lu of %lu answered, %lu unknown; %lld us taken away\n", tally.verdicts, tally.submitted,
                   tally.errors[-STEADY_UNKNOWN], (long long)tally.taken_away);
     return tally;
 }
 
-/* Replies take longer than connecting took, by less than half of the timeout. No request is held back for that. The
- * test has three tries if the machine takes time away. */
-static void longer_round_trip_is_no_overload(void **state) {
+/* The sockets accept the whole load, and the server is idle. Sent requests are answered in time, and nearly all others
+ * are never written. The test tries again if the machine takes time away: then replies are late that the proxy sent in
+ * time. */
+static void overload_is_answered_in_time_at_full_rate(void **state) {
+    const steady_us time = how_long(2 * STEADY_SECOND, 5 * STEADY_SECOND);
+    struct tally all = {0};
     bool enough = false, slow_machine = true;
     (void)state;
     open_behind_proxy(TIMEOUT);
+    for (int i = 0; i < TRIES && !enough && slow_machine; i++) {
+        const struct tally tally = ask_too_much(time);
+        const unsigned long fit = (unsigned long)(time * 1000000 / 100 / STEADY_SECOND);
+        all.allowed += tally.allowed;
+        all.errors[-STEADY_UNKNOWN] += tally.errors[-STEADY_UNKNOWN];
+        /* The proxy may be slower than its setting. Without a window nearly all decisions would be unknown after
+         * 100 ms. */
+        enough = tally.verdicts > fit / 40 && tally.verdicts > tally.errors[-STEADY_UNKNOWN] / 2;
+        slow_machine = tally.taken_away >= TIMEOUT / 2;
+    }
+    account(&all, level("k"));
+    assert_true(enough);
+}
+
+/* 750 decisions a second, for 3 s. */
+static struct tally ask_steadily(void) {
+    struct tally tally = {0};
+    const steady_us since = now_us(), time = 3 * STEADY_SECOND;
+    for (steady_us at; (at = now_us()) < since + time; run_for(rig.poller, MS))
+        while ((steady_us)tally.submitted < (at - since) * 750 / STEADY_SECOND)
+            consume_counted(rig.throttler, "k", 1, &tally);
+    run_until_done(rig.poller, &tally, STEADY_SECOND);
+    print_message("# %lu of %lu answered, %lu unknown; %lld us taken away\n", tally.verdicts, tally.submitted,
+                  tally.errors[-STEADY_UNKNOWN], (long long)tally.taken_away);
+    return tally;
+}
+
+/* Replies take longer than connecting took, by less than half of the timeout. No request is held back for that:
+ * 120 are in flight, which is more than the least window. The timeout is long, so that a machine that stands still for
+ * less than 240 ms makes no reply late. The test tries again if the machine takes time away. An unknown decision may be
+ * charged during the next try, so the charges of all tries are accounted together. */
+static void longer_round_trip_is_no_overload(void **state) {
+    struct tally all = {0};
+    bool enough = false, slow_machine = true;
+    (void)state;
+    open_behind_proxy(4 * TIMEOUT);
     warm_up();
-    set((struct proxy_rules){.delay_down = 40 * MS});
-    for (int i = 0; i < 3 && !enough && slow_machine; i++) {
+    set((struct proxy_rules){.delay_down = 160 * MS});
+    for (int i = 0; i < TRIES && !enough && slow_machine; i++) {
         const struct tally tally = ask_steadily();
+        all.allowed += tally.allowed;
+        all.errors[-STEADY_UNKNOWN] += tally.errors[-STEADY_UNKNOWN];
         enough = tally.verdicts > tally.submitted / 100 * 97;
         slow_machine = tally.taken_away > 10 * MS;
     }
+    account(&all, level("k"));
     assert_true(enough);
 }
 
