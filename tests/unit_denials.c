@@ -278,6 +278,24 @@ static void slow_clock_denies_nothing_that_has_leaked(void **state) {
     fill("slow", &rate, NOW, NOW, 0);
     assert_int_equal(look("slow", &rate, NOW + STEADY_SECOND / 2 - 600), STEADY__FULL);
     assert_int_equal(look("slow", &rate, NOW + STEADY_SECOND / 2 - 400), STEADY__HAS_ROOM);
+    assert_int_equal(look("slow", &rate, NOW + 499499), STEADY__FULL); /* at most 499,499 + 499 + 1 us have passed */
+    assert_int_equal(look("slow", &rate, NOW + 499500), STEADY__HAS_ROOM);
+}
+
+/* The block may have begun when the request was sent. Then it is over, and the bucket has room. */
+static void block_that_may_be_over_denies_nothing(void **state) {
+    const struct steady__observed blocked = {.rate = &ten,
+                                             .sent = NOW,
+                                             .came = NOW + 400,
+                                             .level = 5,
+                                             .until_next_drop = ten.recharge,
+                                             .blocked_for = 1000,
+                                             .amount = 1,
+                                             .valid = VALID};
+    (void)state;
+    steady__denials_learn(denials, name_of("over"), &blocked);
+    assert_int_equal(look("over", &ten, NOW + 900), STEADY__FULL);
+    assert_int_equal(look("over", &ten, NOW + 1100), STEADY__HAS_ROOM);
 }
 
 static void late_reply_does_not_replace_a_newer_one(void **state) {
@@ -397,6 +415,7 @@ int main(void) {
         TEST(forgetting_all_counts_for_each_bucket),
         TEST(give_back_outlives_a_reply_that_is_believed_for_a_short_time),
         TEST(slow_clock_denies_nothing_that_has_leaked),
+        TEST(block_that_may_be_over_denies_nothing),
         TEST(call_after_one_that_was_too_early_waits_for_the_drop),
         TEST(late_reply_does_not_replace_a_newer_one),
         TEST(full_table_forgets_nothing_and_remembers_no_more),

@@ -347,19 +347,23 @@ static enum steady__denial denials_judge(const struct denials_view *view, const 
                                          int64_t amount, steady_us valid, steady_us now, struct steady__look *look) {
     const struct steady__rate no_block = {rate->capacity, rate->recharge, rate->drops, 0};
     const steady_us age = now - view->sent;
+    const steady_us earliest = age > view->delay ? now - view->delay : view->sent, latest = now + age / 1000 + 1;
     struct steady__bucket least = view->bucket, most = view->bucket;
     bool stepped;
     /* At another rate, the server counts the leak from the last write of the bucket, which the reply does not show. */
     if (rate->recharge != view->recharge || rate->drops != view->drops) return STEADY__UNKNOWN_BUCKET;
     if (age < 0 || age >= valid || now >= view->until) return view->full ? STEADY__STALE : STEADY__UNKNOWN_BUCKET;
-    steady__bucket_advance(&least, rate, now + age / 1000 + 1, &stepped);
+    steady__bucket_consume(&most, &no_block, earliest, amount, &look->decision);
+    /* If no drop leaks in between, the bucket is the same at both times. Most denials end here. */
+    if (rate->block == 0 && view->bucket.blocked_until == 0 && !look->decision.success &&
+        look->decision.until_next_drop > latest - earliest)
+        return STEADY__FULL;
+    steady__bucket_advance(&least, rate, latest, &stepped);
     look->room = rate->capacity - least.level;
     if (least.blocked_until == 0 && rate->block != 0) {
         look->room = INT64_MAX; /* the store has to start the block */
         return STEADY__HAS_ROOM;
     }
-    steady__bucket_consume(&most, &no_block, age > view->delay ? now - view->delay : view->sent, amount,
-                           &look->decision);
     if (least.blocked_until != 0 || amount > look->room) return STEADY__FULL;
     if (!view->denied || look->decision.success) return STEADY__HAS_ROOM;
     look->wait = look->decision.retry_after;

@@ -84,7 +84,7 @@ struct steady__lease_take {
 bool steady__leases_granted(struct steady__leases *leases, struct steady__lease_holder *holder,
                             struct steady__hash name, const struct steady__lease_take *take);
 
-/* Whether a lease answers the call. Then *result is filled. Any thread may ask. leases: NULL: no. */
+/* Whether a lease answers the call. Then *result, which is cleared, is filled. Any thread may ask. leases: NULL: no. */
 bool steady__leases_answer(struct steady__leases *leases, const struct steady__call *call, steady_result *result);
 
 /* A take has failed, or its outcome is not known. */
