@@ -32,6 +32,7 @@ static PyObject *throttler_decide_embedded(struct throttler *self, struct reques
     if (store == NULL) return convert_raise(self->state, STEADY_CLOSED, NULL);
     if (binding_key(self, key, room, &call.key, &call.key_len) != 0) return NULL;
     if (!state_is_of_process(self->state, self->tally.pid)) store_enter_process(self->store);
+    steady__result_clear(&result); /* the store fills only the fields that it knows */
     store->class_->decide(store, &call, &result);
     throttler_complete(&call, &result);
     if (result.success || terms == &self->terms) tally_plain(&self->tally, request.verb, &result);
