@@ -201,7 +201,7 @@ static void describe_json_limits(struct text *text, const struct decision *d) {
 }
 
 static void describe_json_end(struct text *text, const steady_result *r) {
-    static const char *const sources[] = {"null", "\"store\"", "\"policy\"", "\"local\"", "\"memory\""};
+    static const char *const sources[] = {"null", "\"store\"", "\"policy\"", "\"local\"", "\"memory\"", "\"lease\""};
     if (r->error != 0)
         text_add(text, ",\"error\":\"%s\"", steady_error_name(r->error));
     else

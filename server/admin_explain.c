@@ -36,9 +36,8 @@ static json_t *admin_explain_fields(const struct http_response *response) {
 
 static json_t *admin_explain_answer(struct worker *worker, bool envoy, const struct question *question,
                                     const steady_result *result) {
-    static const char *const sources[] = {"none", "store", "policy", "local"};
     json_t *answer =
-        json_pack("{s:b, s:s, s:s?, s:o, s:o}", "allowed", result->success, "source", sources[result->source], "error",
+        json_pack("{s:b, s:s, s:s?, s:o, s:o}", "allowed", result->success, "source", answer_source(result), "error",
                   result->error != 0 ? steady_error_text(result->error) : NULL, "wait",
                   explain_seconds(result->must_wait), "retry_after", explain_seconds(result->retry_after));
     if (envoy) {

@@ -118,6 +118,13 @@ static steady_us answer_unknown_wait(struct worker *worker) {
     return STEADY_SECOND + (steady_us)(worker_random(worker) % (4 * STEADY_SECOND));
 }
 
+const char *answer_source(const steady_result *result) {
+    static const char *const sources[] = {
+        [STEADY_FROM_NOWHERE] = "none", [STEADY_FROM_STORE] = "store",   [STEADY_FROM_POLICY] = "policy",
+        [STEADY_FROM_LOCAL] = "local",  [STEADY_FROM_MEMORY] = "memory", [STEADY_FROM_LEASE] = "lease"};
+    return sources[result->source];
+}
+
 struct http_response *answer_make(struct worker *worker, const struct question *question, const steady_result *result) {
     struct http_response *response = &worker->answer.response;
     const bool has_state = result->parts != NULL;

@@ -21,6 +21,9 @@ bool answer_deadline(const struct http_request *request, steady_us *deadline);
  * this worker. */
 struct http_response *answer_make(struct worker *worker, const struct question *question, const steady_result *result);
 
+/* The word for the source of a result: "none" without an answer. */
+const char *answer_source(const steady_result *result);
+
 /* Sends a response when the wait of the result is over. If the client goes before, its place is given back. */
 void answer_hold(struct exchange *exchange, const struct http_response *response, const steady_result *result);
 

@@ -224,9 +224,8 @@ static void api_add_part(struct buffer *out, const struct question_part *part, c
 }
 
 static void api_add_result(struct buffer *out, const struct question *question, const steady_result *result) {
-    static const char *const sources[] = {"none", "store", "policy", "local", "memory"};
     buffer_add_format(out, "{\"allowed\": %s, \"source\": \"%s\"", result->success ? "true" : "false",
-                      sources[result->source]);
+                      answer_source(result));
     if (result->error != 0) buffer_add_format(out, ", \"error\": \"%s\"", steady_error_name(result->error));
     buffer_add_text(out, ", \"wait\": ");
     buffer_add_seconds(out, result->must_wait);

@@ -183,7 +183,7 @@ static void metrics_add_store(struct buffer *out, struct server *server) {
         const char *name, *help;
         size_t at;
     } counters[] = {
-        {"steady_store_decisions_total", "Decisions of the store, also those that it denied from memory.",
+        {"steady_store_decisions_total", "Decisions of the store, also those without a request.",
          offsetof(steady_stats, decisions)},
         {"steady_store_unavailable_total", "Decisions without a verdict; nothing was charged.",
          offsetof(steady_stats, unavailable)},
@@ -192,6 +192,8 @@ static void metrics_add_store(struct buffer *out, struct server *server) {
         {"steady_store_timeouts_total", "Decisions that ended at their deadline.", offsetof(steady_stats, timeouts)},
         {"steady_store_from_memory_total", "Decisions denied by the memory of denials, without a request.",
          offsetof(steady_stats, from_memory)},
+        {"steady_store_from_lease_total", "Decisions answered from a lease, without a request.",
+         offsetof(steady_stats, from_lease)},
         {"steady_store_reconnects_total", "Connections to the store after the first.",
          offsetof(steady_stats, reconnects)},
         {"steady_store_overflowed_total", "Embedded: decisions on a bucket that keys share for lack of room.",

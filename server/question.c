@@ -86,8 +86,7 @@ static const steady_part_result *question_parts(struct worker *worker, const ste
 static void question_tell(struct worker *worker, const struct question *question, const steady_result *result,
                           steady_us begun, question_answered answered, void *to) {
     steady_result whole = *result;
-    if (result->source == STEADY_FROM_STORE || result->source == STEADY_FROM_LOCAL ||
-        result->source == STEADY_FROM_MEMORY) {
+    if (result->source != STEADY_FROM_NOWHERE && result->source != STEADY_FROM_POLICY) {
         whole.parts = question_parts(worker, result);
         if (whole.n_parts == 0) whole.n_parts = 1;
     }

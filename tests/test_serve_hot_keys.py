@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The memory of denials in the daemon, on a real Redis."""
+"""The memory of denials and the leases of the daemon, on a real Redis."""
 import re
 
 from serve_rig import daemon, needs_daemon, rules_file
@@ -44,3 +44,82 @@ def test_a_request_with_several_limits_asks_each_time(redis_server, tmp_path):
         before = calls(redis_server)
         assert [served.check("/both", address="192.0.2.9")[0] for _ in range(10)] == [429] * 10
         assert calls(redis_server) - before == 10
+
+# ---- Leases ----
+
+LEASED = """
+store: "{url}?lease_age={age}"
+limits:
+  - {{ name: hot, match: {{ path: /hot }}, key: ip, rate: 320/d }}
+  - {{ name: shadowed, match: {{ path: /shadowed }}, key: ip, rate: 320/d, mode: shadow }}
+  - {{ name: strict, match: {{ path: /strict }}, key: ip, rate: 320/d, block: 1h }}
+"""
+
+
+def leased(redis_server, tmp_path, age="60s", *options):
+    return daemon("--config", rules_file(tmp_path, LEASED.format(url=redis_server.url, age=age)), "--threads", 1, *options)
+
+
+def test_a_hot_key_costs_few_calls_to_redis(redis_server, tmp_path):
+    with leased(redis_server, tmp_path) as served:
+        before = calls(redis_server)
+        answers = [served.check("/hot", address="192.0.2.1") for _ in range(321)]
+        assert [status for status, _, _ in answers] == [200] * 320 + [429]
+        assert calls(redis_server) - before <= 40, "at most 20 drops a lease"
+        levels = [int(re.fullmatch(r'"hot";r=(\d+);t=\d+', headers["ratelimit"])[1]) for _, headers, _ in answers]
+        assert levels == sorted(levels, reverse=True) and levels[-1] == 0, "the level after the last take"
+        assert {headers["ratelimit-policy"] for _, headers, _ in answers} == {'"hot";q=320;w=86400'}
+        metrics = served.metrics()
+        assert metrics["steady_store_from_lease_total"] >= 280 and metrics["steady_store_decisions_total"] == 321
+        assert metrics['steady_decisions_total{limit="hot",verdict="allowed"}'] == 320
+
+
+def test_an_answer_from_a_lease_says_so(redis_server, tmp_path):
+    with leased(redis_server, tmp_path) as served:
+        asked = [served.json("/v1/consume", {"limit": "hot", "key": "192.0.2.1"}, status=None) for _ in range(330)]
+        allowed = next(answer for answer in asked if answer["source"] == "lease")
+        denied = asked[-1]
+        assert (allowed["allowed"], allowed["parts"][0]["granted"], allowed["retry_after"]) == (True, 1, 0)
+        assert (denied["allowed"], denied["source"], denied["parts"][0]["level"]) == (False, "lease", 320)
+        assert 0 < denied["retry_after"] <= 60
+        status, headers, body = served.check("/hot", address="192.0.2.1")
+        assert status == 429 and b'"hot"' in body and headers["content-type"] == "application/problem+json"
+        assert 1 <= int(headers["retry-after"]) <= 60
+        assert headers["ratelimit"] == f'"hot";r=0;t={headers["retry-after"]}'
+        assert headers["ratelimit-policy"] == '"hot";q=320;w=86400'
+        assert 1 <= int(headers["retry-after-ms"]) <= 60000
+
+
+def test_a_daemon_that_ends_returns_its_leases(redis_server, tmp_path):
+    with leased(redis_server, tmp_path) as served:
+        assert [served.check("/hot", address="192.0.2.1")[0] for _ in range(100)] == [200] * 100
+    with daemon("--config", rules_file(tmp_path, LEASED.format(url=redis_server.url, age="0"))) as served:
+        assert served.json("/v1/peek", {"limit": "hot", "key": "192.0.2.1"})["parts"][0]["level"] == 100
+
+
+def test_shadow_limits_and_limits_with_a_block_use_no_lease(redis_server, tmp_path):
+    with leased(redis_server, tmp_path) as served:
+        for path in ("/shadowed", "/strict"):
+            before = calls(redis_server)
+            assert [served.check(path, address="192.0.2.1")[0] for _ in range(50)] == [200] * 50
+            assert calls(redis_server) - before == 50
+        assert served.metrics()["steady_store_from_lease_total"] == 0
+
+
+def test_an_explanation_asks_the_server(redis_server, tmp_path):
+    with leased(redis_server, tmp_path, "60s", "--admin", "127.0.0.1:0") as served:
+        answers = [served.json("/v1/consume", {"limit": "hot", "key": "192.0.2.1"}) for _ in range(100)]
+        assert answers[-1]["source"] == "lease"
+        explained = served.admin("POST", "/admin/explain", {"request": "GET /hot", "ip": "192.0.2.1"})
+        assert explained["answer"]["source"] == "store"
+        assert explained["limits"][0]["level"] == answers[-1]["parts"][0]["level"], "a lease is in the bucket"
+
+
+def test_a_reset_through_the_daemon_ends_the_lease(redis_server, tmp_path):
+    with leased(redis_server, tmp_path, "60s", "--admin", "127.0.0.1:0") as served:
+        while served.json("/v1/consume", {"limit": "hot", "key": "192.0.2.1"}, status=None)["source"] != "lease":
+            pass
+        while served.check("/hot", address="192.0.2.1")[0] == 200:
+            pass
+        served.admin("POST", "/admin/reset", {"limit": "hot", "key": "192.0.2.1"})
+        assert served.check("/hot", address="192.0.2.1")[0] == 200

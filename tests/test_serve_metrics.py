@@ -20,7 +20,7 @@ limits:
 """
 COUNTERS = {"steady_decisions", "steady_answers", "steady_near_limit", "steady_bad_requests", "steady_config_errors",
             "steady_log_dropped", *(f"steady_store_{name}" for name in (
-                "decisions", "unavailable", "unknown", "timeouts", "from_memory", "reconnects", "overflowed", "clock_steps"))}
+                "decisions", "unavailable", "unknown", "timeouts", "from_memory", "from_lease", "reconnects", "overflowed", "clock_steps"))}
 GAUGES = {"steady_store_ready", "steady_connections", "steady_config_loaded_timestamp_seconds"}
 
 
