@@ -226,7 +226,7 @@ def test_impossible_limits_are_rejected(aio, name, value, error):
 @pytest.mark.parametrize(("name", "value", "error"), [
     ("timeout", 0, ValueError), ("timeout", -1, ValueError), ("timeout", math.nan, ValueError), ("timeout", 1e9, ValueError),
     ("timeout", "1", TypeError), ("connect_timeout", "1", TypeError), ("client_name", b"api", TypeError),
-    ("deny_memory", "1", TypeError),
+    ("deny_memory", "1", TypeError), ("lease_age", "0.1", TypeError),
     ("client_name", "a\0b", ValueError), ("client_name", "\udc80", ValueError), ("max_in_flight", -1, ValueError), ("max_in_flight", 2**30, ValueError),
     ("max_in_flight", 1.0, TypeError), ("buckets", 2**31, ValueError), ("engine", "lua", ValueError),
     ("engine", 5, TypeError), ("unknown", 5, TypeError)])
@@ -276,6 +276,20 @@ def test_a_deny_memory_out_of_range_is_rejected_with_the_range(aio):
         aio.connect("memory:", deny_memory=value).close()
     with pytest.raises(ValueError, match="deny_memory is set, but an embedded store"):
         aio.connect("memory:", deny_memory=1)
+
+
+def test_a_lease_age_out_of_range_is_rejected_with_the_range(aio):
+    for value in (None, 0, 0.0, False, 0.001, 0.1, 1, 60):
+        aio.connect("redis://127.0.0.1:1", lease_age=value)
+    for value in (-1, -0.1, 1e-9, 0.000999, 60.000001, 10**400, math.nan, math.inf):
+        with pytest.raises(ValueError) as caught:
+            aio.connect("redis://127.0.0.1:1", lease_age=value)
+        assert str(caught.value) == f"lease_age is {value!r:.50} s; it must be 0.001 .. 60 s, or 0 or None for no leases"
+    for url in ("memory:", "file:/tmp/never-made"):
+        with pytest.raises(ValueError, match="lease_age is set, but an embedded store"):
+            aio.connect(url, lease_age=0.1)
+    for value in (None, 0):
+        aio.connect("memory:", lease_age=value).close()
 
 
 def test_an_impossible_client_name_is_rejected_with_the_range(aio):

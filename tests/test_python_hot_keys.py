@@ -1,10 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""The memory of denials in the Python package, on a real Redis: a denial from memory is a verdict like that of the server."""
+"""The memory of denials and the leases in the Python package, on a real Redis: their answers are verdicts like those of
+the server."""
 import asyncio
 import importlib
+import json
+import pickle
+import re
+import threading
 import time
 
 import pytest
+from python_rig import python
+
+CAPACITY, LEAK = 16000, 3600.0  # no drop leaks in a test, so the level is what was put in
+LEASE = {"lease_age": 60}
 
 
 @pytest.fixture
@@ -83,3 +92,216 @@ def test_a_reservation_that_is_denied_says_when_it_can_be_had(aio, throttler):
 def test_a_wait_without_time_says_that_there_is_no_room(throttler):
     with pytest.raises(TimeoutError, match="the bucket has no room in time"):
         throttler.wait("k", timeout=0)
+
+
+# ---- Leases ----
+
+
+@pytest.fixture
+def leased(aio, connect, request):
+    """A throttler whose store has a lease on "k", and how many calls were allowed."""
+    throttler = aio.blocking.Throttler(connect(**LEASE), CAPACITY, LEAK, prefix=request.node.name)
+    return throttler, take_lease(throttler.consume)
+
+
+def take_lease(consume):
+    """Calls until there is a lease with more than 50 drops left. Returns how many calls were allowed."""
+    for n in range(1, 1001):
+        result = consume("k")
+        assert result.success
+        if result.source == "lease" and result.level > n + 50:
+            return n
+    raise AssertionError("no lease after 1000 calls")
+
+
+def level_becomes(aio, redis_server, prefix, wanted):
+    """What others see. A settle may come in a moment."""
+    with aio.blocking.connect(redis_server.url, timeout=5.0, deny_memory=0) as other:
+        throttler = aio.blocking.Throttler(other, CAPACITY, LEAK, prefix=prefix)
+        end = time.monotonic() + 10
+        while (level := throttler.peek("k").level) != wanted and time.monotonic() < end:
+            time.sleep(0.01)
+    assert level == wanted
+
+
+def deny_by_lease(throttler):
+    """Fills the bucket. The take that gets too little is answered by the store; then the lease denies."""
+    for _ in range(CAPACITY):
+        if not (result := throttler.consume("k")).success:
+            break
+    assert not result.success
+    result = throttler.consume("k")
+    assert (result.success, result.source) == (False, "lease")
+    return result
+
+
+@pytest.mark.parametrize(("options", "option_of_url", "source"), [
+    ({}, "", "store"), ({"lease_age": None}, "", "store"), ({"lease_age": 0}, "", "store"), (LEASE, "", "lease"),
+    ({}, "?lease_age=60s", "lease"), (LEASE, "?lease_age=0", "store"), ({"lease_age": 0}, "?lease_age=60s", "lease")])
+def test_leases_are_off_unless_an_option_gives_them(aio, connect, redis_server, request, options, option_of_url, source):
+    store = connect(redis_server.url + option_of_url, **options)
+    throttler = aio.blocking.Throttler(store, CAPACITY, LEAK, prefix=request.node.name)
+    assert [throttler.consume("k").source for _ in range(40)][-1] == source
+    assert (store.stats()["from_lease"] > 0) == (source == "lease")
+
+
+def test_an_answer_from_a_lease_is_a_verdict(aio, leased):
+    throttler, allowed = leased
+    stats = throttler._target.stats()
+    result = throttler.consume("k", 2)
+    assert (result.success, result.source, result.granted, result.retry_after) == (True, "lease", 2, 0)
+    assert result.level > allowed + 2, "the level after the take, with the whole lease"
+    assert ", source='lease'" in repr(result) and vars(result)["source"] == "lease"
+    assert pickle.loads(pickle.dumps(result)).source == "lease"
+    part = aio.blocking.consume_all([aio.Part(throttler, "k")])
+    assert (part.success, part.source, part.granted) == (True, "lease", 1)
+    after = throttler._target.stats()
+    assert {name: after[name] - stats[name] for name in ("decisions", "allowed", "denied", "from_lease")} == {
+        "decisions": 2, "allowed": 2, "denied": 0, "from_lease": 2}
+    own = throttler.stats()
+    assert (own["allowed"], own["errors"]) == (allowed + 2, 0)
+    assert [of["charged"] for of in own["limits"].values()] == [allowed + 3]
+
+
+def test_a_denial_by_a_lease_is_a_verdict(aio, leased):
+    throttler, _ = leased
+    result = deny_by_lease(throttler)
+    assert (result.granted, result.blocked_for, result.error) == (0, None, None)
+    assert 0 < result.retry_after <= 60
+    assert str(aio.Denied(result)).startswith("denied by the limit '1h': try again in ")
+    assert throttler.stats()["denied"] >= 2
+    assert throttler.stats()["limits"].popitem()[1]["charged"] == CAPACITY
+
+
+def test_a_made_result_may_be_from_a_lease(aio):
+    assert aio.ThrottleResult(True, 1, 1.0, None, source="lease").source == "lease"
+    with pytest.raises(ValueError, match="'memory' or 'lease'"):
+        aio.ThrottleResult(True, 1, 1.0, None, source="leases")
+
+
+def test_a_close_of_a_blocking_store_returns_its_leases(aio, redis_server, leased, request):
+    throttler, allowed = leased
+    level_becomes(aio, redis_server, request.node.name, throttler.consume("k").level)
+    throttler._target.close()
+    level_becomes(aio, redis_server, request.node.name, allowed + 1)
+
+
+@pytest.mark.parametrize("closed", ["by its loop", "after its loop", "by nobody"])
+def test_a_close_of_an_asynchronous_store_returns_its_leases(aio, redis_server, request, closed):
+    prefix = request.node.name
+
+    async def main(store):
+        throttler = aio.Throttler(store, CAPACITY, LEAK, prefix=prefix)
+        results = []
+        for _ in range(20):
+            results += await asyncio.gather(*(throttler.consume("k") for _ in range(10)))
+        assert all(result.success for result in results) and results[-1].source == "lease"
+        assert store.stats()["from_lease"] == sum(result.source == "lease" for result in results) > 100
+        if closed == "by its loop":
+            await store.aclose()
+
+    store = aio.connect(redis_server.url, timeout=5.0, **LEASE)
+    asyncio.run(main(store))
+    if closed == "after its loop":
+        store.close()
+    del store
+    level_becomes(aio, redis_server, prefix, 200)
+
+
+def test_a_program_that_ends_returns_its_leases(aio, aiosteady, redis_server, request):
+    allowed = python(aiosteady, """
+import sys
+from aiosteady.blocking import Throttler, connect
+throttler = Throttler(connect(sys.argv[1], timeout=5.0, lease_age=60), 16000, 3600.0, prefix=sys.argv[2])
+assert [throttler.consume("k").source for _ in range(40)][-1] == "lease"
+""", redis_server.url, request.node.name)
+    assert allowed == ""
+    level_becomes(aio, redis_server, request.node.name, 40)
+
+
+def test_threads_share_the_leases_of_their_store(aio, connect, request):
+    store = connect(**LEASE)
+    throttler = aio.blocking.Throttler(store, CAPACITY, LEAK, prefix=request.node.name)
+    allowed = []
+    threads = [threading.Thread(target=lambda: allowed.extend(throttler.consume("k").success for _ in range(500)))
+               for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert allowed == [True] * 2000 and store.stats()["from_lease"] > 1000
+
+
+def test_a_limit_below_32_has_no_lease(aio, connect, request):
+    store = connect(**LEASE)
+    for capacity, leases in ((31, False), (32, True)):
+        throttler = aio.blocking.Throttler(store, capacity, LEAK, prefix=f"{request.node.name} {capacity}")
+        assert any(throttler.consume("k").source == "lease" for _ in range(20)) == leases
+
+
+def test_other_calls_ask_the_server(aio, leased):
+    throttler, _ = leased
+    assert throttler.consume("k").source == "lease"
+    for ask in (lambda: throttler.consume("k", max_wait=1), lambda: throttler.consume("k", 2, at_least=1),
+                lambda: throttler.peek("k"), lambda: throttler.charge("k", 1), lambda: throttler.consume("k", -1),
+                lambda: throttler.wait("k", timeout=1), lambda: throttler.consume("k", 1001)):
+        assert ask().source == "store"
+    with throttler.reserve("k", 1) as reservation:
+        assert reservation.result.source == "store"
+    assert throttler.consume("k").source == "lease"
+
+
+def test_a_reset_ends_a_lease(leased):
+    throttler, _ = leased
+    deny_by_lease(throttler)
+    throttler.reset("k")
+    result = throttler.consume("k")
+    assert (result.success, result.source) == (True, "store")
+    assert result.level <= CAPACITY // 16, "of an empty bucket"
+
+
+# ---- The middlewares ----
+
+
+def assert_fields(answers):
+    """`answers` has the first answer of each source and status."""
+    assert {("store", 200), ("lease", 200), ("lease", 429)} <= set(answers)
+    assert all(answer["ratelimit-policy"] == '"default";q=320;w=1152000' for answer in answers.values())
+    assert answers["store", 200]["ratelimit"].startswith('"default";r=319;t=')
+    allowed, denied = answers["lease", 200], answers["lease", 429]
+    left = re.fullmatch(r'"default";r=(\d+);t=\d+', allowed["ratelimit"])
+    assert 280 < int(left[1]) < 319 and allowed["retry-after"] is None
+    assert 1 <= int(denied["retry-after"]) <= 60 and denied["ratelimit"] == f'"default";r=0;t={denied["retry-after"]}'
+    assert json.loads(denied.body)["violated-policies"] == ["default"]
+
+
+def test_the_asgi_middleware_answers_from_a_lease(aio, redis_server, request):
+    asgi, rig = importlib.import_module("aiosteady.asgi"), importlib.import_module("asgi_rig")
+    seen = []
+
+    async def main():
+        async with aio.Store(redis_server.url, timeout=5.0, **LEASE) as store:
+            throttler = aio.Throttler(store, 320, LEAK, prefix=request.node.name)
+            app = asgi.RateLimit(rig.hello, throttler, on_decision=lambda asked, decision: seen.append(decision))
+            answers = {}
+            for _ in range(400):
+                answer = await rig.ask(app)
+                answers.setdefault((seen.pop().results["default"].source, answer.status), answer)
+                if ("lease", 429) in answers:
+                    break
+            return answers
+
+    assert_fields(asyncio.run(main()))
+
+
+def test_the_wsgi_middleware_answers_from_a_lease(aio, connect, request):
+    wsgi, rig = importlib.import_module("aiosteady.wsgi"), importlib.import_module("wsgi_rig")
+    seen, answers = [], {}
+    throttler = aio.blocking.Throttler(connect(**LEASE), 320, LEAK, prefix=request.node.name)
+    app = wsgi.RateLimit(rig.hello, throttler, on_decision=lambda asked, decision: seen.append(decision))
+    for _ in range(400):
+        answer = rig.ask(app)
+        answers.setdefault((seen.pop().results["default"].source, answer.status), answer)
+        if ("lease", 429) in answers:
+            break
+    assert_fields(answers)

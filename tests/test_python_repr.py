@@ -53,8 +53,8 @@ def test_a_throttler_shows_its_store(module):
     ("memory:", {"buckets": 64, "timeout": 0.5, "engine": "auto", "max_in_flight": 0}, "'memory:', timeout=0.5, buckets=64, ready"),
     (f"redis://user:{PASSWORD}@127.0.0.1:1/2?client_name=me", {"engine": "script", "connect_timeout": 1.5, "max_in_flight": 9},
      "'redis://***@127.0.0.1:1/2?client_name=me', max_in_flight=9, engine='script', connect_timeout=1.5, connecting"),
-    (f"redis+sentinel://127.0.0.1:1/svc?sentinel_password={PASSWORD}", {"client_name": "web-1", "deny_memory": 0},
-     "'redis+sentinel://127.0.0.1:1/svc?sentinel_password=***', client_name='web-1', deny_memory=0, connecting"),
+    (f"redis+sentinel://127.0.0.1:1/svc?sentinel_password={PASSWORD}", {"client_name": "web-1", "deny_memory": 0, "lease_age": 0.1},
+     "'redis+sentinel://127.0.0.1:1/svc?sentinel_password=***', client_name='web-1', deny_memory=0, lease_age=0.1, connecting"),
 ])
 def test_a_store_shows_its_url_its_options_and_its_state(module, url, options, shown):
     store = module.connect(url, **options)

@@ -183,6 +183,7 @@ class Store:
         connect_timeout: float | None = None,
         client_name: str | None = None,
         deny_memory: float | None = None,
+        lease_age: float | None = None,
         clock: Clock | None = None,
     ) -> Store: ...
     @property
@@ -288,6 +289,7 @@ class BlockingStore(Store):
         connect_timeout: float | None = None,
         client_name: str | None = None,
         deny_memory: float | None = None,
+        lease_age: float | None = None,
         clock: Clock | None = None,
     ) -> BlockingStore: ...
 

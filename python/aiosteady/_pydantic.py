@@ -16,7 +16,7 @@ def schema_of(kind: type[Any]) -> core_schema.CoreSchema:
         "until_next_drop": seconds,
         "blocked_for": core_schema.nullable_schema(seconds),
         "retry_after": core_schema.nullable_schema(seconds),
-        "source": core_schema.literal_schema(["store", "policy", "local", "memory"]),
+        "source": core_schema.literal_schema(["store", "policy", "local", "memory", "lease"]),
         "error": core_schema.nullable_schema(text),
         "must_wait": seconds,
         "granted": number,

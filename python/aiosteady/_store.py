@@ -31,6 +31,8 @@ class Store(_core.Store):
       client_name: the name that CLIENT LIST of the server shows. None sends no name. The option of the URL wins.
       deny_memory: the seconds for which this process may deny a call from what it remembers of an earlier answer of a
         server; at most 60. The default is 1. 0 asks the server for each decision. The option of the URL wins.
+      lease_age: the seconds for which this store may spend drops of a hot key that it took before, without a request:
+        0.001 to 60, such as 0.1. None or 0: each decision takes its own drops. The option of the URL wins.
       clock: for tests: an aiosteady.testing.Clock, which sets the time of a memory: store. None: the clock of the system.
     """
 
@@ -47,11 +49,12 @@ class Store(_core.Store):
         connect_timeout: Optional[float] = None,
         client_name: Optional[str] = None,
         deny_memory: Optional[float] = None,
+        lease_age: Optional[float] = None,
         clock: Optional[Clock] = None,
     ) -> None:
         super().__init__()  # __new__ of the base has read the arguments
         self._given = (0, timeout, max_in_flight, buckets, engine, connect_timeout, client_name,
-                       deny_memory)
+                       deny_memory, lease_age)
 
     def close(self) -> None:
         """Closes the store and its connections. Decisions in flight end as cancelled.
@@ -88,6 +91,7 @@ def connect(
     connect_timeout: Optional[float] = None,
     client_name: Optional[str] = None,
     deny_memory: Optional[float] = None,
+    lease_age: Optional[float] = None,
     clock: Optional[Clock] = None,
 ) -> Store:
     """Returns a Store for a URL: "redis://[user:pass@]host[:port][/db]", "unix:/path", "memory:" or "file:/path".
@@ -104,5 +108,6 @@ def connect(
         connect_timeout=connect_timeout,
         client_name=client_name,
         deny_memory=deny_memory,
+        lease_age=lease_age,
         clock=clock,
     )

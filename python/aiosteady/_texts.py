@@ -45,13 +45,13 @@ def throttler_text(
 def store_text(
     store: _core.Store, connections: int = 0, timeout: Optional[float] = None, max_in_flight: int = 0, buckets: int = 0,
     engine: str = "auto", connect_timeout: Optional[float] = None, client_name: Optional[str] = None,
-    deny_memory: Optional[float] = None
+    deny_memory: Optional[float] = None, lease_age: Optional[float] = None
 ) -> str:
     """The repr of a Store: its URL without user and passwords, each option that is not the default, and its state."""
     name = None if client_name is None else _core.quote(client_name)
     options = _but_defaults(connections=(connections, 0), timeout=(timeout, None), max_in_flight=(max_in_flight, 0),
                             buckets=(buckets, 0), engine=(engine, "auto"), connect_timeout=(connect_timeout, None),
-                            client_name=(name, None), deny_memory=(deny_memory, None))
+                            client_name=(name, None), deny_memory=(deny_memory, None), lease_age=(lease_age, None))
     return f"<Store {store._shown_url!r}{options}, {'closed' if store.closed else store.state}>"
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ._reserve import Amount
 
 BACKOFF_FIRST, BACKOFF_LAST = 0.1, 1.0  # seconds, while the store gives no verdict
-VERDICTS = ("store", "memory")  # the sources of a verdict on the whole limit
+VERDICTS = ("store", "memory", "lease")  # the sources of a verdict on the whole limit
 NO_BLOCK = 1e-6  # seconds; the shortest max_wait. A call with a max_wait starts no block
 LATE = 0.001  # seconds by which a timer may be late
 

@@ -72,11 +72,12 @@ class Store(_core.BlockingStore):
         connect_timeout: Optional[float] = None,
         client_name: Optional[str] = None,
         deny_memory: Optional[float] = None,
+        lease_age: Optional[float] = None,
         clock: Optional[Clock] = None,
     ) -> None:
         super().__init__()  # __new__ of the base has read the arguments
         self._given = (connections, timeout, max_in_flight, buckets, engine, connect_timeout, client_name,
-                       deny_memory)
+                       deny_memory, lease_age)
         self._timeout = 0.0 if url.startswith(("memory:", "file:")) else timeout or TIMEOUT
 
     def close(self) -> None:
@@ -108,6 +109,7 @@ def connect(
     connect_timeout: Optional[float] = None,
     client_name: Optional[str] = None,
     deny_memory: Optional[float] = None,
+    lease_age: Optional[float] = None,
     clock: Optional[Clock] = None,
 ) -> Store:
     """Returns a Store for a URL. It checks the arguments and sends nothing before the first decision."""
@@ -121,6 +123,7 @@ def connect(
         connect_timeout=connect_timeout,
         client_name=client_name,
         deny_memory=deny_memory,
+        lease_age=lease_age,
         clock=clock,
     )
 

@@ -40,6 +40,7 @@ STORE_COUNTERS = (
     ("blocked", "Decisions on blocked keys."),
     ("timeouts", "Decisions that ended at their deadline."),
     ("from_memory", "Decisions denied by the memory of denials, without a request."),
+    ("from_lease", "Decisions answered from a lease, without a request."),
     ("overflowed", "Decisions on a bucket that several keys share, because an embedded store was full there."),
     ("clock_steps", "Buckets that were ahead of the clock of the store."),
     ("reconnects", "Connections after the first."),

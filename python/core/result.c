@@ -29,7 +29,7 @@ struct result {
     PyObject *reservation; /* NULL: none */
 };
 
-static const char *const sources[] = {"nowhere", "store", "policy", "local", "memory"};
+static const char *const sources[] = {"nowhere", "store", "policy", "local", "memory", "lease"};
 
 static double result_seconds(steady_us us) { return (double)us / 1e6; }
 
@@ -219,7 +219,9 @@ static PyGetSetDef getters[] = {
     {"retry_after", (getter)result_get_retry_after, NULL,
      "The seconds until the same call can succeed; 1.0 if the policy denied it; None if it can never succeed.", NULL},
     {"source", (getter)result_get_source, NULL,
-     "The origin of the answer: \"store\", \"policy\", or \"local\" for the local bucket.", NULL},
+     "The origin of the answer: \"store\", \"memory\" or \"lease\" for its verdict; \"policy\" or \"local\" without "
+     "one.",
+     NULL},
     {"error", (getter)result_get_error, NULL,
      "The name of the error for which the store gave no verdict; None if it gave one.", NULL},
     {"parts", (getter)result_get_parts, NULL,
@@ -250,7 +252,7 @@ static int result_read_source(const char *name, signed char *source) {
         *source = (signed char)i;
         return 0;
     }
-    return result_bad_word("source is '%s'; it must be 'store', 'policy', 'local' or 'memory'", name);
+    return result_bad_word("source is '%s'; it must be 'store', 'policy', 'local', 'memory' or 'lease'", name);
 }
 
 static int result_read_error(const char *name, signed char *error) {

@@ -20,6 +20,8 @@
 #define BUCKETS_MAX (1 << 30)
 #define TIMEOUT_MAX (24 * 3600 * STEADY_SECOND)
 #define DENY_MEMORY_MAX (60 * STEADY_SECOND)
+#define LEASE_AGE_MIN 1000
+#define LEASE_AGE_MAX (60 * STEADY_SECOND)
 
 /* A file for TLS is not usable any more: it was when the Store was made. This is logged once, because a policy may hide
  * the exception. */
@@ -243,6 +245,20 @@ static int store_read_deny_memory(PyObject *given, steady_store_options *options
     return -1;
 }
 
+/* 0 and None: no leases. */
+static int store_read_lease_age(PyObject *given, steady_us *age) {
+    if (given == NULL || given == Py_None) return 0;
+    if (convert_seconds(given, "lease_age", 0, age) == 0) {
+        if (*age == 0 || (*age >= LEASE_AGE_MIN && *age <= LEASE_AGE_MAX)) return 0;
+    } else if (!PyErr_ExceptionMatches(PyExc_ValueError)) {
+        return -1;
+    }
+    PyErr_Clear();
+    PyErr_Format(PyExc_ValueError, "lease_age is %.50R s; it must be 0.001 .. %d s, or 0 or None for no leases", given,
+                 (int)(LEASE_AGE_MAX / STEADY_SECOND));
+    return -1;
+}
+
 static int store_read_client_name(struct store *self, PyObject *given) {
     Py_ssize_t len = 0;
     if (given == NULL || given == Py_None) return 0;
@@ -275,7 +291,8 @@ static int store_read_clock(struct store *self, PyObject *given) {
 
 /* The arguments of Store beside the URL. One that was not given is NULL. */
 struct store_arguments {
-    PyObject *timeout, *max_in_flight, *buckets, *engine, *connect_timeout, *client_name, *deny_memory, *clock;
+    PyObject *timeout, *max_in_flight, *buckets, *engine, *connect_timeout, *client_name, *deny_memory, *lease_age,
+        *clock;
 };
 
 static int store_read_options(struct store *self, const struct store_arguments *given) {
@@ -290,7 +307,9 @@ static int store_read_options(struct store *self, const struct store_arguments *
                    store_read_count(given->buckets, "buckets", BUCKETS_MAX, &options->buckets) != 0 ||
                    store_read_timeout(given->connect_timeout, "connect_timeout", &options->connect_timeout) != 0 ||
                    store_read_client_name(self, given->client_name) != 0 ||
-                   store_read_deny_memory(given->deny_memory, options) != 0 || store_read_clock(self, given->clock) != 0
+                   store_read_deny_memory(given->deny_memory, options) != 0 ||
+                   store_read_lease_age(given->lease_age, &options->lease_age) != 0 ||
+                   store_read_clock(self, given->clock) != 0
                ? -1
                : 0;
 }
@@ -331,12 +350,12 @@ static int store_read_url(struct store *self, PyObject *url) {
 
 PyObject *store_make(PyTypeObject *type, PyObject *args, PyObject *kwargs, const uint32_t *connections) {
     static char *names[] = {"url",         "timeout",     "max_in_flight", "buckets", "engine", "connect_timeout",
-                            "client_name", "deny_memory", "clock",         NULL};
+                            "client_name", "deny_memory", "lease_age",     "clock",   NULL};
     PyObject *url = NULL;
-    struct store_arguments given = {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$OOOOOOOO:Store", names, &url, &given.timeout,
+    struct store_arguments given = {NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$OOOOOOOOO:Store", names, &url, &given.timeout,
                                      &given.max_in_flight, &given.buckets, &given.engine, &given.connect_timeout,
-                                     &given.client_name, &given.deny_memory, &given.clock))
+                                     &given.client_name, &given.deny_memory, &given.lease_age, &given.clock))
         return NULL;
     struct store *self = (struct store *)type->tp_alloc(type, 0);
     if (self == NULL) return NULL;
@@ -414,11 +433,11 @@ static PyObject *store_stats(struct store *self, PyObject *Py_UNUSED(none)) {
     if (self->embedded != NULL) loop_store_add_stats(&sum, self->embedded);
     while (PyDict_Next(self->loops, &at, &loop, &store))
         loop_store_add_stats(&sum, (struct loop_store *)store);
-    return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsKsK}", "decisions", sum.decisions, "allowed", sum.allowed, "denied",
+    return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsKsKsKsKsK}", "decisions", sum.decisions, "allowed", sum.allowed, "denied",
                          sum.denied, "blocked", sum.blocked, "unavailable", sum.unavailable, "unknown", sum.unknown,
                          "overflowed", sum.overflowed, "clock_steps", sum.clock_steps, "reconnects", sum.reconnects,
                          "script_loads", sum.script_loads, "in_flight", sum.in_flight, "timeouts", sum.timeouts,
-                         "from_memory", sum.from_memory);
+                         "from_memory", sum.from_memory, "from_lease", sum.from_lease);
 }
 
 /* ---- State ---- */
