@@ -578,7 +578,7 @@ typedef struct steady_part_result {
 /* A reservation: see "Reserve, then settle" below. */
 typedef struct steady_reservation steady_reservation;
 
-/* The numbers are valid if source is STEADY_FROM_STORE, _LOCAL or _MEMORY; otherwise they are 0. Exception:
+/* The numbers are valid if source is STEADY_FROM_STORE, _LOCAL, _MEMORY or _LEASE; otherwise they are 0. Exception:
  * retry_after of a denial by policy is STEADY_DENY_RETRY, or -1 if the amount is over the capacity.
  *
  * If the call has several buckets, level and the times are those of the bucket that `part` names: of a denied call the

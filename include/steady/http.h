@@ -11,7 +11,8 @@
  *     for (int i = 0; i < n; i++) printf("%s: %s\r\n", fields[i].name, fields[i].value);
  *     if (!r.success) printf("retry-after: %lld\r\n", (long long)steady_http_retry_after(r.retry_after));
  *
- * Call them only if `source` of the result is STEADY_FROM_STORE. Otherwise the state of the limit is not known. */
+ * Call them only if `source` of the result is STEADY_FROM_STORE, _MEMORY or _LEASE. Otherwise the state of the limit is
+ * not known. */
 #ifndef STEADY_HTTP_H
 #define STEADY_HTTP_H
 
