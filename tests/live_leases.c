@@ -208,6 +208,29 @@ static void short_lease_denies_until_it_may_ask_again(void **state) {
     assert_true(now_us() - denied < AGE + slack_since(taken));
 }
 
+/* A caller must see the block, and its wait. */
+static void blocked_key_is_not_denied_by_a_lease(void **state) {
+    const steady_limit ban = {.max_capacity = 1, .drop_recharge = STEADY_SECOND, .block_duration = 600 * STEADY_SECOND};
+    steady_throttler *banning = NULL;
+    steady_result r;
+    (void)state;
+    open_with(AGE, NULL, LEAK);
+    get_lease("k");
+    assert_int_equal(steady_throttler_new(&banning, rig.store, &ban, NULL, NULL), 0);
+    assert_true(ask_for(banning, "k", 1).blocked_for > 0);
+    do
+        r = ask("k", 1);
+    while (r.success);
+    for (int i = 0; i < 50; i++) {
+        assert_int_equal(r.error, 0);
+        assert_false(r.success);
+        assert_int_equal(r.source, STEADY_FROM_STORE);
+        assert_true(r.blocked_for > STEADY_SECOND && r.retry_after >= r.blocked_for);
+        r = ask("k", 1);
+    }
+    steady_throttler_free(&banning);
+}
+
 static void others_ask_the_store(void **state) {
     steady_result r = {0};
     (void)state;
@@ -469,6 +492,7 @@ int main(void) {
         WITH_RIG(answer_from_a_lease_has_the_level_of_the_take),
         WITH_RIG(call_on_one_part_has_the_numbers_of_its_part),
         WITH_RIG(short_lease_denies_until_it_may_ask_again),
+        WITH_RIG(blocked_key_is_not_denied_by_a_lease),
         WITH_RIG(others_ask_the_store),
         WITH_RIG(bucket_of_a_small_capacity_has_no_lease),
         WITH_RIG(url_sets_the_age),

@@ -123,3 +123,12 @@ def test_a_reset_through_the_daemon_ends_the_lease(redis_server, tmp_path):
             pass
         served.admin("POST", "/admin/reset", {"limit": "hot", "key": "192.0.2.1"})
         assert served.check("/hot", address="192.0.2.1")[0] == 200
+
+
+def test_a_ban_of_a_hot_key_is_told_as_such(redis_server, tmp_path):
+    with leased(redis_server, tmp_path, "60s", "--admin", "127.0.0.1:0") as served:
+        assert [served.check("/hot", address="192.0.2.1")[0] for _ in range(100)] == [200] * 100
+        served.admin("POST", "/admin/ban", {"limit": "hot", "key": "192.0.2.1", "for": 600})
+        for _ in range(50):
+            answer = served.json("/v1/consume", {"limit": "hot", "key": "192.0.2.1"}, status=429)
+            assert answer["source"] in ("store", "memory") and 590 < answer["parts"][0]["blocked_for"] <= 600

@@ -973,7 +973,8 @@ static void inflight_take_ended(struct steady__inflight *inflight, struct steady
                                                 .amount = amount,
                                                 .sent = taker->sent,
                                                 .level = part->level,
-                                                .until_next_drop = part->until_next_drop};
+                                                .until_next_drop = part->until_next_drop,
+                                                .is_blocked = part->blocked_for > 0};
         const struct steady__decision decision = {.success = result->success,
                                                   .level = part->level,
                                                   .until_next_drop = part->until_next_drop,

@@ -14,7 +14,8 @@
  * has no lease, because a lease costs up to two calls.
  *
  * A SHORT TAKE got less than n: the bucket is full. Then calls are denied until n would have leaked, at the latest
- * until `age` after the sending. Otherwise the process would ask most often when the bucket is hottest.
+ * until `age` after the sending. Otherwise the process would ask most often when the bucket is hottest. A blocked
+ * bucket is no short take: its callers must see the block.
  *
  * THE TABLE has groups of eight entries, and a mutex for each group. A bucket that finds no entry has no lease. The
  * list of a holder belongs to its thread; the entries in it belong to their groups. */
@@ -33,7 +34,7 @@
 #define SHARE 16 /* of the capacity */
 #define UNUSED 4 /* a lease that is unused for this part of its age is returned */
 #define FAR 2    /* a reply that took this part of the age: the server is too far for leases ... */
-#define PAUSE 4  /* ... for so many ages */
+#define PAUSE 4  /* ... for so many ages; also of a blocked key */
 
 struct lease {
     struct steady__hash name;
@@ -339,10 +340,11 @@ bool steady__leases_granted(struct steady__leases *leases, struct steady__lease_
         lease->level = take->level;
         lease->until_next_drop = take->until_next_drop;
         lease->short_until = 0;
-        if (take->granted < lease->wanted)
+        if (take->granted < lease->wanted && !take->is_blocked)
             lease->short_until =
                 take->sent + leases_shorter(steady__bucket_wait_for(lease->wanted, 0, &lease->rate), leases->age);
-        if (now - take->sent >= leases->age / FAR) lease->no_lease_until = now + PAUSE * leases->age;
+        if (take->is_blocked || now - take->sent >= leases->age / FAR)
+            lease->no_lease_until = now + PAUSE * leases->age;
         kept = take->granted > take->amount;
     }
     if (kept) {

@@ -78,6 +78,7 @@ struct steady__lease_take {
     steady_us sent;  /* before the request was sent */
     int64_t level;   /* after the take */
     steady_us until_next_drop;
+    bool is_blocked;
 };
 
 /* False: there is no lease, and the ticket stays with the caller. */
