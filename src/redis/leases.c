@@ -128,9 +128,10 @@ static struct lease *leases_find(struct lease_group *group, struct steady__hash 
     return NULL;
 }
 
+/* A hot bucket, too, has few calls in a window that has just begun. */
 static bool lease_is_idle(const struct lease *lease, steady_us now, steady_us age) {
     if (lease->ticket != NULL || lease->takes) return false;
-    return lease->calls <= 1 || now - lease->window >= 2 * age;
+    return lease->calls + lease->calls_last <= 1 || now - lease->window >= 2 * age;
 }
 
 /* An entry that nobody needs. Of a flood of keys that are used once, each one replaces another one of them. */
