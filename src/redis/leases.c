@@ -129,7 +129,7 @@ static struct lease *leases_find(struct lease_group *group, struct steady__hash 
 }
 
 /* A hot bucket, too, has few calls in a window that has just begun. */
-static bool lease_is_idle(const struct lease *lease, steady_us now, steady_us age) {
+static bool leases_is_idle(const struct lease *lease, steady_us now, steady_us age) {
     if (lease->ticket != NULL || lease->takes) return false;
     return lease->calls + lease->calls_last <= 1 || now - lease->window >= 2 * age;
 }
@@ -144,7 +144,7 @@ static struct lease *leases_claim(struct lease_group *group, struct steady__hash
             found = lease;
             break;
         }
-        if (lease_is_idle(lease, now, age) && (found == NULL || lease->window < found->window)) found = lease;
+        if (leases_is_idle(lease, now, age) && (found == NULL || lease->window < found->window)) found = lease;
     }
     if (found == NULL) return NULL;
     *found = (struct lease){.is_known = true, .name = name, .rate = *rate, .window = now};
@@ -154,15 +154,15 @@ static struct lease *leases_claim(struct lease_group *group, struct steady__hash
 
 /* ---- One lease ---- */
 
-static bool lease_rates_equal(const struct steady__rate *a, const struct steady__rate *b) {
+static bool leases_rates_equal(const struct steady__rate *a, const struct steady__rate *b) {
     return a->capacity == b->capacity && a->recharge == b->recharge && a->drops == b->drops;
 }
 
-static bool lease_leaks_alike(const struct steady__rate *a, const struct steady__rate *b) {
+static bool leases_leaks_alike(const struct steady__rate *a, const struct steady__rate *b) {
     return a->recharge == b->recharge && a->drops == b->drops;
 }
 
-static void lease_count(struct lease *lease, int64_t amount, steady_us now, steady_us age) {
+static void leases_count(struct lease *lease, int64_t amount, steady_us now, steady_us age) {
     const steady_us elapsed = now - lease->window;
     if (elapsed >= age) {
         const bool next = elapsed < 2 * age;
@@ -175,14 +175,14 @@ static void lease_count(struct lease *lease, int64_t amount, steady_us now, stea
     lease->calls += amount > 0;
 }
 
-static enum steady__lease_answer lease_spend(struct lease *lease, int64_t amount, steady_us now, steady_us age,
-                                             struct steady__decision *decision) {
+static enum steady__lease_answer leases_spend(struct lease *lease, int64_t amount, steady_us now, steady_us age,
+                                              struct steady__decision *decision) {
     const bool is_valid = lease->ticket != NULL && now < lease->sent + age;
     *decision = (struct steady__decision){.level = lease->level, .until_next_drop = lease->until_next_drop};
     if (is_valid && amount <= lease->left) {
         lease->left -= amount;
         lease->used_at = now;
-        lease_count(lease, amount, now, age);
+        leases_count(lease, amount, now, age);
         decision->success = true;
         return STEADY__LEASE_SPENT;
     }
@@ -192,17 +192,17 @@ static enum steady__lease_answer lease_spend(struct lease *lease, int64_t amount
 }
 
 /* The drops of a take leak at the rate of the bucket. So nothing is left of it after some time. */
-static bool lease_has_leaked(const struct lease *lease, steady_us now) {
+static bool leases_has_leaked(const struct lease *lease, steady_us now) {
     return now - lease->came >= steady__bucket_wait_for(lease->granted, 0, &lease->rate);
 }
 
 /* Takes the lease from its holder. Its thread calls this. */
-static void lease_end(struct lease *lease, steady_us now, struct steady__lease_end *end) {
+static void leases_end(struct lease *lease, steady_us now, struct steady__lease_end *end) {
     *end = (struct steady__lease_end){.ticket = lease->ticket,
                                       .granted = lease->granted,
                                       .spent = lease->granted - lease->left,
                                       .rate = lease->rate,
-                                      .is_due = lease->left > 0 && !lease_has_leaked(lease, now)};
+                                      .is_due = lease->left > 0 && !leases_has_leaked(lease, now)};
     lease->ticket = NULL;
     lease->left = 0;
     steady__list_remove(&lease->place);
@@ -228,8 +228,8 @@ enum steady__lease_answer steady__leases_spend(struct steady__leases *leases, st
     const steady_us now = steady__leases_now(leases);
     struct lease_group *group = leases_lock(leases, name);
     struct lease *lease = leases_find(group, name);
-    if (lease != NULL && lease_rates_equal(&lease->rate, rate))
-        answer = lease_spend(lease, amount, now, leases->age, decision);
+    if (lease != NULL && leases_rates_equal(&lease->rate, rate))
+        answer = leases_spend(lease, amount, now, leases->age, decision);
     leases_unlock(group);
     return answer;
 }
@@ -268,12 +268,12 @@ bool steady__leases_answer(struct steady__leases *leases, const struct steady__c
 }
 
 /* The limit of a bucket has changed. False: the lease is not the holder's, or a take is in flight. */
-static bool lease_change_rate(struct lease *lease, const struct steady__lease_holder *holder,
-                              const struct steady__rate *rate, steady_us now, struct steady__lease_end *end) {
-    const bool alike = lease_leaks_alike(&lease->rate, rate);
+static bool leases_change_rate(struct lease *lease, const struct steady__lease_holder *holder,
+                               const struct steady__rate *rate, steady_us now, struct steady__lease_end *end) {
+    const bool alike = leases_leaks_alike(&lease->rate, rate);
     if (lease->takes || (lease->ticket != NULL && lease->holder != holder)) return false;
     if (lease->ticket != NULL) {
-        lease_end(lease, now, end);
+        leases_end(lease, now, end);
         end->rate = *rate;
         end->is_due = end->is_due && alike; /* a settle at another rate gives nothing back */
     }
@@ -283,8 +283,8 @@ static bool lease_change_rate(struct lease *lease, const struct steady__lease_ho
 }
 
 /* The drops to take for a call; 0: the call is sent as it is. */
-static int64_t lease_to_take(const struct lease *lease, const struct steady__lease_holder *holder, int64_t amount,
-                             steady_us now) {
+static int64_t leases_to_take(const struct lease *lease, const struct steady__lease_holder *holder, int64_t amount,
+                              steady_us now) {
     const int64_t calls = lease->calls > lease->calls_last ? lease->calls : lease->calls_last;
     const int64_t used = lease->used > lease->used_last ? lease->used : lease->used_last;
     const int64_t most = lease->rate.capacity / SHARE;
@@ -293,18 +293,18 @@ static int64_t lease_to_take(const struct lease *lease, const struct steady__lea
     return amount <= n / 2 ? n : 0;
 }
 
-static void lease_ask(struct lease *lease, struct steady__lease_holder *holder, int64_t amount, steady_us now,
-                      steady_us age, struct steady__lease_look *look) {
-    look->answer = lease_spend(lease, amount, now, age, &look->decision);
+static void leases_ask(struct lease *lease, struct steady__lease_holder *holder, int64_t amount, steady_us now,
+                       steady_us age, struct steady__lease_look *look) {
+    look->answer = leases_spend(lease, amount, now, age, &look->decision);
     if (look->answer != STEADY__LEASE_NONE) return;
     if (lease->takes && lease->holder == holder && amount <= lease->wanted) {
         look->answer = STEADY__LEASE_WAIT;
         return;
     }
-    lease_count(lease, amount, now, age);
-    look->take = lease->takes ? 0 : lease_to_take(lease, holder, amount, now);
+    leases_count(lease, amount, now, age);
+    look->take = lease->takes ? 0 : leases_to_take(lease, holder, amount, now);
     if (look->take == 0) return;
-    if (lease->ticket != NULL) lease_end(lease, now, &look->end);
+    if (lease->ticket != NULL) leases_end(lease, now, &look->end);
     lease->takes = true;
     lease->holder = holder;
     lease->wanted = look->take;
@@ -319,8 +319,8 @@ void steady__leases_ask(struct steady__leases *leases, struct steady__lease_hold
     *look = (struct steady__lease_look){.answer = STEADY__LEASE_NONE};
     if (lease == NULL) lease = leases_claim(group, name, rate, now, leases->age);
     if (lease != NULL &&
-        (lease_rates_equal(&lease->rate, rate) || lease_change_rate(lease, holder, rate, now, &look->end)))
-        lease_ask(lease, holder, amount, now, leases->age, look);
+        (leases_rates_equal(&lease->rate, rate) || leases_change_rate(lease, holder, rate, now, &look->end)))
+        leases_ask(lease, holder, amount, now, leases->age, look);
     leases_unlock(group);
 }
 
@@ -379,7 +379,7 @@ void steady__leases_forget(struct steady__leases *leases, struct steady__lease_h
         if (reset) {
             lease->is_void = lease->takes;
             lease->left = 0;
-            if (lease->ticket != NULL && lease->holder == holder) lease_end(lease, now, end);
+            if (lease->ticket != NULL && lease->holder == holder) leases_end(lease, now, end);
         }
     }
     leases_unlock(group);
@@ -387,7 +387,7 @@ void steady__leases_forget(struct steady__leases *leases, struct steady__lease_h
 
 /* ---- Ends ---- */
 
-static steady_us lease_due(const struct lease *lease, steady_us age) {
+static steady_us leases_due(const struct lease *lease, steady_us age) {
     return leases_shorter(lease->sent + age, lease->used_at + age / UNUSED);
 }
 
@@ -400,7 +400,7 @@ size_t steady__leases_end(struct steady__leases *leases, struct steady__lease_ho
         struct lease *lease = LEASE(place);
         next = place->next;
         struct lease_group *group = leases_lock(leases, lease->name);
-        if (all || lease->left == 0 || lease_due(lease, leases->age) <= now) lease_end(lease, now, &ends[n++]);
+        if (all || lease->left == 0 || leases_due(lease, leases->age) <= now) leases_end(lease, now, &ends[n++]);
         leases_unlock(group);
     }
     return n;
@@ -411,7 +411,7 @@ steady_us steady__leases_due(struct steady__leases *leases, struct steady__lease
     for (struct steady__list *place = holder->leases.next; place != &holder->leases; place = place->next) {
         struct lease *lease = LEASE(place);
         struct lease_group *group = leases_lock(leases, lease->name);
-        const steady_us its = lease_due(lease, leases->age);
+        const steady_us its = leases_due(lease, leases->age);
         leases_unlock(group);
         if (due < 0 || its < due) due = its;
     }
