@@ -346,6 +346,17 @@ static void short_take_denies_for_the_age_at_most(void **state) {
     assert_int_not_equal(ask_with(&holder, "a", &slow, 1), STEADY__LEASE_SHORT);
 }
 
+static void blocked_bucket_is_asked_and_has_no_lease(void **state) {
+    (void)state;
+    start_take(&holder, "a", 40);
+    const struct steady__lease_take none = {.ticket = &ticket, .amount = 1, .sent = now, .is_blocked = true};
+    assert_false(steady__leases_granted(leases, &holder, name_of("a"), &none));
+    assert_int_equal(spend("a", 1), STEADY__LEASE_NONE);
+    for (int i = 0; i < 40; i++, now += AGE / 10)
+        assert_int_equal(ask("a"), STEADY__LEASE_NONE);
+    assert_int_equal(ask("a"), STEADY__LEASE_TAKE);
+}
+
 static void short_lease_is_spent_before_it_denies(void **state) {
     (void)state;
     take("a", 40, 10);
@@ -779,6 +790,7 @@ int main(void) {
         TEST(take_of_its_own_drops_only_is_no_lease),
         TEST(short_take_denies_until_what_it_asked_for_has_leaked),
         TEST(short_take_denies_for_the_age_at_most),
+        TEST(blocked_bucket_is_asked_and_has_no_lease),
         TEST(short_lease_is_spent_before_it_denies),
         TEST(full_take_denies_nothing),
         TEST(unused_lease_ends_after_a_quarter_of_the_age),
