@@ -13,9 +13,12 @@
 #include "steady.h"
 
 #define ROUND (200 * STEADY_MILLISECOND)
+#define SHORT_ROUND (10 * STEADY_MILLISECOND) /* of what takes nanoseconds, ... */
+#define SHORT_ROUNDS 15                       /* ... so many for each round */
 #define WARM_UP (100 * STEADY_MILLISECOND)
 #define BATCH 16
-#define ROUNDS_MAX 99
+#define ROUNDS_MAX 33
+#define MOST (ROUNDS_MAX * SHORT_ROUNDS)
 #define KEYS 1000
 #define KEY_LEN 13
 #define BURST 50                       /* requests of an attacker at once ... */
@@ -30,8 +33,8 @@ struct side {
     steady_store *store;
     steady_throttler *throttler;
     steady_poller *poller;
-    double rate[ROUNDS_MAX], cpu[ROUNDS_MAX]; /* decisions a second; seconds of CPU time for a decision */
-    double allowed[ROUNDS_MAX];               /* a second */
+    double rate[MOST], cpu[MOST]; /* decisions a second; seconds of CPU time for a decision */
+    double allowed[MOST];         /* a second */
     long asked, answered, let_in;
 };
 
@@ -40,8 +43,8 @@ struct scene {
     steady_limit limit;
     uint32_t keys;
     bool is_paced, on_loop;
-    enum { RATE, ALLOWED, TIME, CPU } value;
-    double goal; /* 0: none */
+    enum { RATE, ALLOWED, TIME, CPU } value; /* TIME and CPU: CPU time, in ns and us */
+    double goal;                             /* 0: none */
 };
 
 static double now_in(clockid_t clock) {
@@ -181,7 +184,7 @@ static double value_of(struct side *side, const struct scene *scene, int rounds)
     switch (scene->value) {
     case RATE: return median(side->rate, rounds);
     case ALLOWED: return median(side->allowed, rounds);
-    case TIME: return 1e9 / median(side->rate, rounds);
+    case TIME: return median(side->cpu, rounds) * 1e9;
     default: return median(side->cpu, rounds) * 1e6;
     }
 }
@@ -206,9 +209,10 @@ static void play(const struct scene *scene, struct side ours, struct side theirs
         if (sides[i]->source == STEADY_FROM_MEMORY || sides[i]->url != NULL) fill(sides[i], scene);
         play_round(sides[i], scene, WARM_UP, 0);
     }
+    if (scene->value == TIME) rounds *= SHORT_ROUNDS;
     for (int round = 0; round < rounds; round++)
         for (int i = 0; i < 2; i++)
-            play_round(sides[i], scene, ROUND, round);
+            play_round(sides[i], scene, scene->value == TIME ? SHORT_ROUND : ROUND, round);
     print_row(scene, &ours, &theirs, rounds);
     steady_stats stats;
     steady_store_stats(ours.store, &stats);
