@@ -436,17 +436,25 @@ enum steady__denial steady__deny_memory_look(const struct steady__deny_memory *m
                                 memory->valid, steady__denials_now(memory->denials), look);
 }
 
-steady_result steady__deny_memory_result(const struct steady__call *call, const struct steady__decision *decision) {
-    steady_result result = {.source = STEADY_FROM_MEMORY,
-                            .atomic = true,
-                            .level = decision->level,
-                            .until_next_drop = decision->until_next_drop,
-                            .blocked_for = decision->blocked_for,
-                            .retry_after = decision->retry_after};
-    if (call->group == NULL) return result;
+/* *result is cleared. */
+static void denials_fill(const struct steady__call *call, const struct steady__decision *decision,
+                         steady_result *result) {
+    result->source = STEADY_FROM_MEMORY;
+    result->atomic = true;
+    result->level = decision->level;
+    result->until_next_drop = decision->until_next_drop;
+    result->blocked_for = decision->blocked_for;
+    result->retry_after = decision->retry_after;
+    if (call->group == NULL) return;
     call->group->results[0].granted = 0;
     steady__group_fill(&call->group->results[0], decision);
-    steady__group_name(call, 0, &result);
+    steady__group_name(call, 0, result);
+}
+
+steady_result steady__deny_memory_result(const struct steady__call *call, const struct steady__decision *decision) {
+    steady_result result;
+    steady__result_clear(&result);
+    denials_fill(call, decision, &result);
     return result;
 }
 
@@ -456,6 +464,6 @@ bool steady__deny_memory_denies(const struct steady__deny_memory *memory, const 
     if (steady__deny_memory_amount(memory, call) == 0) return false;
     const struct steady__hash name = steady__deny_memory_name(memory, call->key, call->key_len);
     if (steady__deny_memory_look(memory, call, name, &look) != STEADY__FULL) return false;
-    *result = steady__deny_memory_result(call, &look.decision);
+    denials_fill(call, &look.decision, result);
     return true;
 }
