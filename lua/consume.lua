@@ -17,9 +17,9 @@ if write and amount ~= 0 then
 --@include busy.lua
   if busy > 0 then
 --@include text.lua
-    call('SET', KEYS[1], text, 'PX', math.ceil(busy / 1000))
+    call('SET', key, text, 'PX', string.format('%d', math.ceil(busy / 1000))) -- a string costs less than a number
   elseif value then
-    call('DEL', KEYS[1])
+    call('DEL', key)
   end
 end
 --@include report.lua
