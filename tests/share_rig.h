@@ -27,7 +27,7 @@
 #define TRUE_SWAPS true
 #endif
 
-#define MOST_WORKERS 8
+#define MOST_WORKERS 40
 
 static char folder[40], path[64], url[80]; /* of the store in a file */
 

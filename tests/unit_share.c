@@ -122,6 +122,28 @@ static void threads_on_one_key_are_allowed_exactly_its_capacity(void **state) {
     close_shared();
 }
 
+/* More threads than the store has sets of counters. Later ones have the ids of earlier ones. */
+#define CROWD 40
+#define WAVES 3
+#define ITS_DECISIONS 50000
+
+static void decide_often(void) {
+    const uint64_t key = (uint64_t)(uintptr_t)pthread_self();
+    for (int i = 0; i < ITS_DECISIONS; i++)
+        consume(key);
+}
+
+static void decisions_of_a_crowd_of_threads_are_all_counted(void **state) {
+    (void)state;
+    steady_stats stats;
+    open_shared("memory:", 1024, 1);
+    for (int wave = 0; wave < WAVES; wave++)
+        run_threads(CROWD, decide_often);
+    steady_store_stats(store, &stats);
+    assert_int_equal(stats.allowed + stats.denied, WAVES * CROWD * ITS_DECISIONS);
+    close_shared();
+}
+
 static void threads_on_many_keys_are_allowed_exactly_their_capacities(void **state) {
     (void)state;
     open_shared("memory:", MANY, MANY_CAPACITY);
@@ -295,6 +317,7 @@ static void stopped_processes_do_not_block_others(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(threads_on_one_key_are_allowed_exactly_its_capacity),
+        TEST(decisions_of_a_crowd_of_threads_are_all_counted),
         TEST(threads_on_many_keys_are_allowed_exactly_their_capacities),
         TEST(threads_that_insert_a_key_at_once_share_its_bucket),
         TEST(processes_on_one_key_are_allowed_exactly_its_capacity),

@@ -23,15 +23,17 @@
 #define SHARDS 16
 #define CLOCK_MIDDLE ((STEADY__TIME_MAX + 1) / 2) /* the time at which a store with the option `clock` is opened */
 
-/* Counters of different threads mostly lie in different cache lines: two shards are more than a line apart. */
+enum count { ALLOWED, DENIED, BLOCKED, REFUSED, OVERFLOWED, CLOCK_STEPS, COUNTS };
+
+/* Counters of different threads mostly lie in different cache lines: two shards are more than a line apart. The first
+ * thread that counts in a shard owns it, and adds without locking the bus, which takes 1 to 4 ns.
+ * Other threads whose ids lead to the same shard share the second set. When the owner ends, the shard
+ * is owned by the next thread with its id, or by none. */
 struct shard {
-    atomic_uint_fast64_t allowed;
-    atomic_uint_fast64_t denied;
-    atomic_uint_fast64_t blocked;
-    atomic_uint_fast64_t refused;
-    atomic_uint_fast64_t overflowed;
-    atomic_uint_fast64_t clock_steps;
-    char apart[80];
+    atomic_uintptr_t owner; /* the id of a thread; 0: none yet */
+    steady__counter own[COUNTS];
+    atomic_uint_fast64_t shared[COUNTS];
+    char apart[88];
 };
 
 struct verdict {
@@ -70,11 +72,25 @@ struct local {
     atomic_uint slots; /* of private memory that have been in use */
 };
 
-static void local_count(atomic_uint_fast64_t *counter) { atomic_fetch_add_explicit(counter, 1, memory_order_relaxed); }
+/* Where this thread counts. */
+struct tally {
+    struct shard *shard;
+    bool owned;
+};
 
-static struct shard *local_shard_of(struct local *s) {
-    const uint64_t thread = (uint64_t)(uintptr_t)pthread_self(); /* an address: its low bits are always the same */
-    return &s->shards[(thread * 0x9e3779b97f4a7c15 >> 32) % SHARDS];
+static inline struct tally local_tally(struct local *s) {
+    const uintptr_t thread = (uintptr_t)pthread_self(); /* an address: its low bits are always the same */
+    struct shard *shard = &s->shards[((uint64_t)thread * 0x9e3779b97f4a7c15 >> 32) % SHARDS];
+    uintptr_t owner = atomic_load_explicit(&shard->owner, memory_order_relaxed);
+    if (owner == 0 && atomic_compare_exchange_strong(&shard->owner, &owner, thread)) owner = thread;
+    return (struct tally){.shard = shard, .owned = owner == thread};
+}
+
+static inline void local_count(struct tally tally, enum count what, uint64_t by) {
+    if (tally.owned)
+        steady__counter_add(&tally.shard->own[what], by);
+    else
+        atomic_fetch_add_explicit(&tally.shard->shared[what], by, memory_order_relaxed);
 }
 
 /* ---- Deciding ---- */
@@ -109,22 +125,22 @@ static void local_decide_now(const struct local *s, struct steady__ask *ask, str
 
 static void local_count_answer(struct local *s, const struct steady__answer *answer) {
     const struct steady__decision *d = &answer->decision;
-    struct shard *shard = local_shard_of(s);
-    local_count(d->success ? &shard->allowed : &shard->denied);
-    if (!d->success && d->blocked_for > 0) local_count(&shard->blocked);
-    if (answer->overflowed) local_count(&shard->overflowed);
-    if (d->stepped) local_count(&shard->clock_steps);
+    const struct tally tally = local_tally(s);
+    local_count(tally, d->success ? ALLOWED : DENIED, 1);
+    if (!d->success && d->blocked_for > 0) local_count(tally, BLOCKED, 1);
+    if (answer->overflowed) local_count(tally, OVERFLOWED, 1);
+    if (d->stepped) local_count(tally, CLOCK_STEPS, 1);
 }
 
 /* A group is one decision, whatever the number of its members. */
 static void local_count_group(struct local *s, enum steady__verb verb, const struct steady__local_site *site,
                               const steady_result *result) {
-    struct shard *shard = local_shard_of(s);
-    atomic_fetch_add_explicit(&shard->clock_steps, site->stepped, memory_order_relaxed);
+    const struct tally tally = local_tally(s);
+    if (site->stepped > 0) local_count(tally, CLOCK_STEPS, site->stepped);
     if (!steady__verb_decides(verb)) return;
-    local_count(result->success ? &shard->allowed : &shard->denied);
-    if (!result->success && result->blocked_for > 0) local_count(&shard->blocked);
-    if (site->overflowed) local_count(&shard->overflowed);
+    local_count(tally, result->success ? ALLOWED : DENIED, 1);
+    if (!result->success && result->blocked_for > 0) local_count(tally, BLOCKED, 1);
+    if (site->overflowed) local_count(tally, OVERFLOWED, 1);
 }
 
 __attribute__((noinline, cold)) static void local_grew(struct local *s) {
@@ -233,7 +249,7 @@ static int local_submit(steady_store *store, const struct steady__call *call, ui
     struct verdict *v = error == 0 ? local_queue_room(s) : NULL;
     if (error == 0 && v == NULL) error = STEADY_NO_MEMORY;
     if (error != 0) {
-        if (steady__verb_decides(call->verb)) local_count(&local_shard_of(s)->refused);
+        if (steady__verb_decides(call->verb)) local_count(local_tally(s), REFUSED, 1);
         const char *why = error == STEADY_OVERLOADED  ? "max_in_flight decisions already wait for the event loop"
                           : error == STEADY_NO_MEMORY ? "out of memory"
                                                       : "the event loop cannot start a timer";
@@ -295,15 +311,17 @@ static void local_alarm_rang(void *arg) {
 
 static void local_stats(const steady_store *store, steady_stats *stats) {
     const struct local *s = (const struct local *)store;
-    for (size_t i = 0; i < SHARDS; i++) {
-        const struct shard *shard = &s->shards[i];
-        stats->allowed += atomic_load_explicit(&shard->allowed, memory_order_relaxed);
-        stats->denied += atomic_load_explicit(&shard->denied, memory_order_relaxed);
-        stats->blocked += atomic_load_explicit(&shard->blocked, memory_order_relaxed);
-        stats->unavailable += atomic_load_explicit(&shard->refused, memory_order_relaxed);
-        stats->overflowed += atomic_load_explicit(&shard->overflowed, memory_order_relaxed);
-        stats->clock_steps += atomic_load_explicit(&shard->clock_steps, memory_order_relaxed);
-    }
+    uint64_t sums[COUNTS] = {0};
+    for (size_t i = 0; i < SHARDS; i++)
+        for (size_t what = 0; what < COUNTS; what++)
+            sums[what] += steady__counter_get(&s->shards[i].own[what]) +
+                          atomic_load_explicit(&s->shards[i].shared[what], memory_order_relaxed);
+    stats->allowed = sums[ALLOWED];
+    stats->denied = sums[DENIED];
+    stats->blocked = sums[BLOCKED];
+    stats->unavailable = sums[REFUSED];
+    stats->overflowed = sums[OVERFLOWED];
+    stats->clock_steps = sums[CLOCK_STEPS];
     stats->decisions = stats->allowed + stats->denied + stats->unavailable;
     stats->in_flight = local_queued(s) - steady__counter_get(&s->cancelled);
 }
