@@ -73,25 +73,41 @@ __attribute__((always_inline)) static inline int call_ask(steady_throttler *t, e
     return error;
 }
 
-static int call_ask_sync(steady_throttler *t, enum steady__verb verb, const void *key, size_t key_len, int64_t amount,
-                         steady_result *result) {
-    char room[STEADY__KEY_MAX];
-    result->error = call_check_plain(t, key, key_len, amount);
-    if (result->error == 0) result->error = call_check_sync(t->store);
-    if (result->error != 0) return result->error;
+/* The key is whole: with its prefix. */
+static inline int call_decide(steady_throttler *t, enum steady__verb verb, const char *key, size_t key_len,
+                              int64_t amount, steady_result *result) {
+    const struct steady__store_class *class_ = t->store->class_;
     const struct steady__call call = {.verb = verb,
                                       .amount = call_clamped(t, verb, amount),
-                                      .key = call_whole_key(t, key, key_len, room),
-                                      .key_len = t->prefix_len + key_len,
+                                      .key = key,
+                                      .key_len = key_len,
                                       .terms = &t->limits[0].terms,
                                       .throttler = t};
     /* Hold a reference: the log callback may free this throttler. */
-    const bool quiet = t->store->class_->quiet;
-    if (!quiet) steady__throttler_hold(t);
-    t->store->class_->decide(t->store, &call, result);
-    steady__complete(&call, result);
-    if (!quiet) steady__throttler_release(t);
-    return result->source == STEADY_FROM_NOWHERE ? result->error : 0;
+    if (!class_->quiet) steady__throttler_hold(t);
+    class_->decide(t->store, &call, result);
+    steady__complete_plain(&call, result);
+    const int error = result->source == STEADY_FROM_NOWHERE ? result->error : 0;
+    if (!class_->quiet) steady__throttler_release(t);
+    return error;
+}
+
+/* A function of its own, because of the room on the stack. */
+__attribute__((noinline)) static int call_decide_prefixed(steady_throttler *t, enum steady__verb verb, const void *key,
+                                                          size_t key_len, int64_t amount, steady_result *result) {
+    char room[STEADY__KEY_MAX];
+    return call_decide(t, verb, call_whole_key(t, key, key_len, room), t->prefix_len + key_len, amount, result);
+}
+
+/* Inlined into steady_consume_sync. */
+__attribute__((always_inline)) static inline int call_ask_sync(steady_throttler *t, enum steady__verb verb,
+                                                               const void *key, size_t key_len, int64_t amount,
+                                                               steady_result *result) {
+    result->error = call_check_plain(t, key, key_len, amount);
+    if (result->error == 0) result->error = call_check_sync(t->store);
+    if (result->error != 0) return result->error;
+    if (t->prefix_len > 0) return call_decide_prefixed(t, verb, key, key_len, amount, result);
+    return call_decide(t, verb, key, key_len, amount, result);
 }
 
 /* ---- Groups: checks ---- */

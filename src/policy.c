@@ -85,15 +85,6 @@ void steady__policy_apply(const struct steady__call *call, steady_result *result
     result->error = error;
 }
 
-/* A call on one bucket without options. */
-static inline void policy_complete_plain(const struct steady__call *call, steady_result *result) {
-    if (result->error != 0) steady__policy_apply(call, result);
-    if (result->source == STEADY_FROM_POLICY || result->source == STEADY_FROM_NOWHERE) return;
-    result->atomic = true;
-    result->n_parts = 1;
-    result->granted = call->verb == STEADY__CONSUME && result->success ? call->amount : 0;
-}
-
 static void policy_complete_group(const struct steady__call *call, steady_result *result) {
     struct steady__group *group = call->group;
     if (result->error != 0) steady__policy_apply(call, result);
@@ -108,7 +99,7 @@ static void policy_complete_group(const struct steady__call *call, steady_result
 
 void steady__complete(const struct steady__call *call, steady_result *result) {
     if (call->group == NULL)
-        policy_complete_plain(call, result);
+        steady__complete_plain(call, result);
     else
         policy_complete_group(call, result);
 }
@@ -119,7 +110,7 @@ void steady__finish(const struct steady__call *call, steady_result *result) {
     void *data = call->data;
     if (call->group == NULL) {
         steady_throttler *throttler = call->throttler;
-        policy_complete_plain(call, result);
+        steady__complete_plain(call, result);
         steady__throttler_release(throttler);
         callback(result, data);
     } else {

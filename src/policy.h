@@ -41,6 +41,15 @@ void steady__policy_apply(const struct steady__call *call, steady_result *result
 /* Completes the result of a store: the policy, the fields that every store fills alike, and the reservation. */
 void steady__complete(const struct steady__call *call, steady_result *result);
 
+/* The same for a call on one bucket without options. */
+static inline void steady__complete_plain(const struct steady__call *call, steady_result *result) {
+    if (result->error != 0) steady__policy_apply(call, result);
+    if (result->source == STEADY_FROM_POLICY || result->source == STEADY_FROM_NOWHERE) return;
+    result->atomic = true;
+    result->n_parts = 1;
+    result->granted = call->verb == STEADY__CONSUME && result->success ? call->amount : 0;
+}
+
 /* Ends an asynchronous call: completes *result, then runs the callback with it. Call it once for each submit that
  * returned 0, and never inside that submit. The callback may close the store and free the throttler; *call need not
  * outlive it. */
