@@ -44,7 +44,9 @@ static inline void set_up(struct fixture *f, uint32_t buckets) {
 static inline void tear_down(struct fixture *f) { free(f->bytes); }
 
 /* Keys with the same two groups of slots. */
-static inline struct steady__hash neighbour(uint64_t tag) { return (struct steady__hash){{tag, (uint64_t)1 << 63}}; }
+static inline struct steady__hash neighbour(uint64_t tag) {
+    return (struct steady__hash){{(uint64_t)1 << 63 | (tag & 7), tag}};
+}
 
 static inline struct steady__answer ask(struct fixture *f, struct steady__hash hash, const struct steady__rate *rate,
                                         int64_t amount) {

@@ -579,8 +579,8 @@ static void put_noise(void) {
     write_file(path, bytes, sizeof bytes);
 }
 static void turn_byte_order(void) { edit_header(8, "\x0a\x0b\x0c\x0d", 4); }
-static void make_newer(void) { edit_header(12, "\3\0\0\0", 4); }
-static void make_older(void) { edit_header(12, "\1\0\0\0", 4); }
+static void make_newer(void) { edit_header(12, "\4\0\0\0", 4); }
+static void make_older(void) { edit_header(12, "\2\0\0\0", 4); }
 static void make_slots_larger(void) { edit_header(16, "\x40\0\0\0", 4); }
 static void make_groups_larger(void) { edit_header(20, "\x10\0\0\0", 4); }
 static void claim_65_buckets(void) { edit_header(24, "\x41\0\0\0", 4); }

@@ -65,7 +65,7 @@ static void step(void) {
 
 /* All keys have the same two groups. Time moves on, now and then by more than a lease. */
 static struct steady__ask ask_for(uint64_t tag, const struct steady__rate *rate) {
-    const struct steady__hash hash = {{tag * 8 + 3, (uint64_t)1 << 63}};
+    const struct steady__hash hash = {{(uint64_t)1 << 63 | 3, tag}};
     world.now += random_below(8) == 0 ? LEASE + 1 : 1;
     return (struct steady__ask){
         .place = steady__table_place(&world.table, hash), .rate = rate, .amount = 1, .now = world.now};

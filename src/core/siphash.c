@@ -1,72 +1,11 @@
 /* SPDX-License-Identifier: MIT
- * SipHash-2-4 with 128 bits of output, after Aumasson and Bernstein.
- *
- * Two rounds for each word and four at the end: the authors' conservative choice, with published vectors. An attacker
- * chooses the keys of a rate limiter, and may watch it for months. */
+ * SipHash in one call. siphash.h has the algorithm. */
 #include "core/siphash.h"
 
-#include <string.h>
-
-#if !defined(__BYTE_ORDER__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "Steady needs a little-endian machine"
-#endif
-
-struct state {
-    uint64_t a, b, c, d;
-};
-
-static inline uint64_t siphash_rotate(uint64_t x, unsigned bits) { return (x << bits) | (x >> (64 - bits)); }
-
-static inline void siphash_mix(struct state *s, int rounds) {
-    while (rounds-- > 0) {
-        s->a += s->b;
-        s->c += s->d;
-        s->b = siphash_rotate(s->b, 13) ^ s->a;
-        s->d = siphash_rotate(s->d, 16) ^ s->c;
-        s->a = siphash_rotate(s->a, 32) + s->d;
-        s->c += s->b;
-        s->d = siphash_rotate(s->d, 21) ^ s->a;
-        s->b = siphash_rotate(s->b, 17) ^ s->c;
-        s->c = siphash_rotate(s->c, 32);
-    }
-}
-
-static inline void siphash_absorb(struct state *s, uint64_t word) {
-    s->d ^= word;
-    siphash_mix(s, 2);
-    s->a ^= word;
-}
-
-/* The bytes left over, and the length in the highest byte. */
-static inline uint64_t siphash_last_word(const unsigned char *data, size_t len) {
-    uint64_t word = (uint64_t)len << 56, last;
-    const size_t left = len & 7;
-    const unsigned char *tail = data + (len - left);
-    if (left > 0 && len >= sizeof last) {
-        memcpy(&last, data + len - sizeof last, sizeof last);
-        return word | last >> (8 * (sizeof last - left));
-    }
-    for (size_t i = 0; i < left; i++)
-        word |= (uint64_t)tail[i] << (8 * i);
-    return word;
-}
-
 struct steady__hash steady__siphash(const unsigned char key[STEADY__SIPHASH_KEY], const void *data, size_t len) {
-    uint64_t k[2], word;
+    struct steady__siphash state;
     struct steady__hash hash;
-    memcpy(k, key, sizeof k);
-    struct state s = {k[0] ^ 0x736f6d6570736575, k[1] ^ 0x646f72616e646f6d ^ 0xee, k[0] ^ 0x6c7967656e657261,
-                      k[1] ^ 0x7465646279746573};
-    for (size_t at = 0; at + 8 <= len; at += 8) {
-        memcpy(&word, (const unsigned char *)data + at, sizeof word);
-        siphash_absorb(&s, word);
-    }
-    siphash_absorb(&s, siphash_last_word(data, len));
-    s.c ^= 0xee;
-    siphash_mix(&s, 4);
-    hash.word[0] = s.a ^ s.b ^ s.c ^ s.d;
-    s.b ^= 0xdd;
-    siphash_mix(&s, 4);
-    hash.word[1] = s.a ^ s.b ^ s.c ^ s.d;
+    hash.word[0] = steady__siphash_first(&state, key, data, len);
+    hash.word[1] = steady__siphash_second(&state);
     return hash;
 }

@@ -164,12 +164,14 @@ static void local_decide(steady_store *store, const struct steady__call *call, s
         local_decide_group(s, call, result);
         return;
     }
-    struct steady__ask ask = {
-        .place = steady__table_place(&s->table, steady__siphash(s->region.key, call->key, call->key_len)),
-        .rate = &call->terms->rate,
-        .peek = call->verb == STEADY__PEEK,
-        .amount = call->amount,
-        .now = local_now_us(s)};
+    struct steady__siphash half;
+    const uint64_t first = steady__siphash_first(&half, s->region.key, call->key, call->key_len);
+    struct steady__ask ask = {.place = steady__table_place(&s->table, (struct steady__hash){{first, 0}}),
+                              .rate = &call->terms->rate,
+                              .peek = call->verb == STEADY__PEEK,
+                              .amount = call->amount,
+                              .now = local_now_us(s)};
+    ask.place.tag = steady__siphash_second(&half); /* while the slot is read */
     if (call->verb == STEADY__RESET) {
         static const struct steady__bucket empty;
         steady__table_reset(&ask.place, ask.now);

@@ -6,7 +6,7 @@
  *     offset  size
  *          0     8  magic "Steady\x1a\n"
  *          8     4  0x0a0b0c0d: the byte order of the machine
- *         12     4  version of this format, 2
+ *         12     4  version of this format, 3
  *         16     4  bytes of a slot, 32
  *         20     4  slots of a group, 8
  *         24     4  buckets the table was made for: a power of two from 64
@@ -68,7 +68,7 @@
 #define HEADER_SIZE 4096
 #define MAGIC "Steady\x1a\n"
 #define BYTE_ORDER_MARK 0x0a0b0c0du
-#define VERSION 2u
+#define VERSION 3u
 #define BOOT_ID "/proc/sys/kernel/random/boot_id"
 #define TIME_NAMESPACE "/proc/thread-self/ns/time"
 #define TIME_NAMESPACE_OF_CHILDREN "/proc/thread-self/ns/time_for_children"

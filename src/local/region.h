@@ -11,9 +11,9 @@ struct steady__region {
     size_t map_size;
     void *bytes; /* of the table */
     uint32_t buckets;
+    uint32_t huge_pages;                                 /* the number that private memory can have */
+    _Alignas(16) unsigned char key[STEADY__SIPHASH_KEY]; /* of the hash */
     bool is_private;
-    uint32_t huge_pages;                    /* the number that private memory can have */
-    unsigned char key[STEADY__SIPHASH_KEY]; /* of the hash */
 };
 
 /* Private, zeroed memory. 0, STEADY_NO_MEMORY or STEADY_SYSTEM. */

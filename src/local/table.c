@@ -3,15 +3,15 @@
  *
  * A slot is 32 bytes, two halves of two words, and each half only ever changes by one 16-byte compare-and-swap:
  *
- *     identity   tag    64 bits of the key's hash
+ *     identity   tag    the second half of the key's hash
  *                meta   blocked_until 50 | 0 | generation 13
  *     state      when   last 50 | tentative 1 | generation 13
  *                what   level 31 | rem 20 | drain 13
  *
  * Times are us since boot. `drain` is the time after `last` when the bucket is empty under the limit that wrote it,
  * rounded up by less than 1 %. From then on it is empty under any limit, as an expired key of Redis is, and its slot is
- * free. The hash of a key chooses two groups of eight slots; the key may be in any of these sixteen. Nothing is deleted
- * or swept: a drained bucket is no bucket. All zeroes are an empty slot.
+ * free. The first half of the hash of a key chooses two groups of eight slots; the key may be in any of these sixteen.
+ * Nothing is deleted or swept: a drained bucket is no bucket. All zeroes are an empty slot.
  *
  * TENANCY. The generation of the identity counts the keys that the slot has had. The state belongs to the current key
  * only if it has the same generation. A free slot goes to another key in three swaps. Any thread may win each of them:
@@ -252,13 +252,13 @@ void steady__table_init(struct steady__table *table, void *bytes, uint32_t bucke
 static uint32_t table_scale(uint64_t bits, uint32_t count) { return (uint32_t)((bits & 0xffffffff) * count >> 32); }
 
 struct steady__place steady__table_place(const struct steady__table *table, struct steady__hash hash) {
-    const uint32_t first = table_scale(hash.word[1], table->groups);
-    uint32_t second = table_scale(hash.word[1] >> 32, table->groups);
+    const uint32_t first = table_scale(hash.word[0], table->groups);
+    uint32_t second = table_scale(hash.word[0] >> 32, table->groups);
     if (second == first) second = first + 1 < table->groups ? first + 1 : 0;
     const struct steady__place place = {.group = {table->slots + (size_t)first * STEADY__GROUP_SLOTS,
                                                   table->slots + (size_t)second * STEADY__GROUP_SLOTS},
                                         .table = table,
-                                        .tag = hash.word[0],
+                                        .tag = hash.word[1],
                                         .home = hash.word[0] & (STEADY__GROUP_SLOTS - 1),
                                         .slots = NEIGHBOURS};
     __builtin_prefetch(place.group[0] + place.home, 1);

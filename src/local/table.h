@@ -43,7 +43,8 @@ struct steady__place {
     unsigned slots; /* in probe order from `home`, in group[0] first */
 };
 
-/* The table must not move meanwhile. Also prefetches the likeliest cache line. */
+/* The table must not move meanwhile. Also prefetches the likeliest cache line. The first half of the hash chooses the
+ * slots. The second half is the tag, which may be filled in later. */
 struct steady__place steady__table_place(const struct steady__table *table, struct steady__hash hash);
 
 /* What a call with a group asks of one of its buckets. */
