@@ -94,22 +94,22 @@ static inline int64_t bucket_wait_for(int64_t count, int64_t phase, const struct
 
 /* Removes the drops that have leaked by `now`, and returns the phase. The phase can be negative, by less than 1 us. A
  * product that does not fit into 64 bits is longer than any bucket takes to empty. */
-static inline int64_t bucket_leak(struct steady__bucket *b, const struct steady__rate *rate, int64_t now) {
+static inline int64_t bucket_leak(struct steady__bucket *bucket, const struct steady__rate *rate, int64_t now) {
     int64_t units;
-    const bool overflows = __builtin_mul_overflow(now - b->last, rate->drops, &units);
-    if (b->level == 0 || overflows || units - b->rem >= b->level * rate->recharge) {
-        b->level = 0;
-        b->last = now;
-        b->rem = 0;
+    const bool overflows = __builtin_mul_overflow(now - bucket->last, rate->drops, &units);
+    if (bucket->level == 0 || overflows || units - bucket->rem >= bucket->level * rate->recharge) {
+        bucket->level = 0;
+        bucket->last = now;
+        bucket->rem = 0;
         return 0;
     }
-    units -= b->rem;
+    units -= bucket->rem;
     if (units < rate->recharge) return units;
     const int64_t leaked = units / rate->recharge;
-    const int64_t accounted = b->rem + leaked * rate->recharge;
-    b->level -= leaked;
-    b->last += rate->drops == 1 ? accounted : accounted / rate->drops;
-    b->rem = rate->drops == 1 ? 0 : accounted % rate->drops;
+    const int64_t accounted = bucket->rem + leaked * rate->recharge;
+    bucket->level -= leaked;
+    bucket->last += rate->drops == 1 ? accounted : accounted / rate->drops;
+    bucket->rem = rate->drops == 1 ? 0 : accounted % rate->drops;
     return units - leaked * rate->recharge;
 }
 
