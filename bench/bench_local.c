@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * Measures the embedded store against a lower limit: a clock read and an atomic update of a random cache line in
  * as much memory. Rounds alternate; the medians count. The time is that of the processor, so other programs on the
- * machine count less. */
+ * machine count less.
+ *
+ * Then it takes the decision on one hot key apart: each stage does what the stage before does, and one thing more. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -40,10 +42,15 @@ static const struct scene scenes[] = {
     {"local_1m_2t", "1 M keys, 2 threads", 1000000, 0, 2, 2.0, 0},
 };
 
+/* What a thread does again and again. */
+enum stage { KEY, HASH, CLOCK, SWAP, SLOT, BASELINE, CONSUME };
+
 /* The work of a thread, and its result. */
 struct work {
     const struct scene *scene;
-    steady_throttler *throttler; /* NULL: the baseline */
+    enum stage stage;
+    steady_throttler *throttler;       /* CONSUME */
+    const struct steady__table *table; /* up to SLOT: in `memory` */
     unsigned char *memory;
     uint64_t lines;
     uint64_t used; /* lines, as many as there are keys, evenly in the memory */
@@ -68,7 +75,7 @@ static uint32_t pick(uint64_t *state, uint64_t count) { return (uint32_t)(next_r
 #define KEY_LEN 13
 
 /* "user:" and eight hexadecimal digits. */
-static void write_key(char key[KEY_LEN + 1], uint32_t number) {
+static inline void write_key(char key[KEY_LEN + 1], uint32_t number) {
     static const char digits[] = "0123456789abcdef";
     memcpy(key, "user:", 5);
     for (int i = 0; i < 8; i++)
@@ -76,21 +83,79 @@ static void write_key(char key[KEY_LEN + 1], uint32_t number) {
 }
 
 /* The baseline writes the key, too. So the ratio does not contain that cost. */
-static void one_baseline(struct work *w) {
+static inline void one_baseline(const struct work *w, uint64_t *random) {
     char key[KEY_LEN + 1];
     struct timespec t;
-    write_key(key, pick(&w->random, w->scene->keys));
+    write_key(key, pick(random, w->scene->keys));
     __asm__ volatile("" : : "r"(key) : "memory");
-    const uint64_t line = pick(&w->random, w->used) * (w->lines / w->used);
+    const uint64_t line = pick(random, w->used) * (w->lines / w->used);
     clock_gettime(CLOCK_BOOTTIME, &t);
     atomic_fetch_add((_Atomic uint64_t *)(void *)(w->memory + line * CACHE_LINE), (uint64_t)t.tv_nsec);
 }
 
-static void one_consume(struct work *w) {
+static inline void one_consume(const struct work *w, uint64_t *random) {
     char key[KEY_LEN + 1];
     steady_result result;
-    write_key(key, pick(&w->random, w->scene->keys));
+    write_key(key, pick(random, w->scene->keys));
     if (steady_consume_sync(w->throttler, key, KEY_LEN, 1, &result) != 0 || !result.success) abort();
+}
+
+static inline int64_t us_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_BOOTTIME, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+/* A stage of the store's own way through a consume. */
+__attribute__((always_inline)) static inline void one_stage(const struct work *w, uint64_t *random, enum stage stage) {
+    static const unsigned char hash_key[STEADY__SIPHASH_KEY] = {1, 2, 3};
+    static const struct steady__rate rate = {1000000000, STEADY_SECOND, 1, 0};
+    struct steady__siphash half;
+    struct steady__answer answer;
+    unsigned __int128 *slot = (void *)w->memory;
+    char key[KEY_LEN + 1];
+    write_key(key, pick(random, w->scene->keys));
+    __asm__ volatile("" : : "r"(key) : "memory");
+    if (stage == KEY) return;
+    const uint64_t first = steady__siphash_first(&half, hash_key, key, KEY_LEN);
+    if (stage == SLOT) {
+        struct steady__ask ask = {.place = steady__table_place(w->table, (struct steady__hash){{first, 0}}),
+                                  .rate = &rate,
+                                  .amount = 1,
+                                  .now = us_now()};
+        ask.place.tag = steady__siphash_second(&half);
+        if (!steady__table_decide(&ask, &answer)) abort();
+        return;
+    }
+    const int64_t now = stage >= CLOCK ? us_now() : 0;
+    const uint64_t second = steady__siphash_second(&half);
+    __asm__ volatile("" : : "r"(first), "r"(second), "r"(now));
+    if (stage == SWAP) __sync_bool_compare_and_swap(slot, *slot, *slot + 1);
+}
+
+/* The stage is a constant where this is inlined, so each stage has a loop of its own. */
+__attribute__((always_inline)) static inline void repeat(struct work *w, enum stage stage) {
+    uint64_t random = w->random; /* in a register: a load would wait for the compare-and-swap */
+    for (int i = 0; i < BATCH; i++)
+        if (stage == CONSUME)
+            one_consume(w, &random);
+        else if (stage == BASELINE)
+            one_baseline(w, &random);
+        else
+            one_stage(w, &random, stage);
+    w->random = random;
+}
+
+static void batch(struct work *w) {
+    switch (w->stage) {
+    case KEY: repeat(w, KEY); break;
+    case HASH: repeat(w, HASH); break;
+    case CLOCK: repeat(w, CLOCK); break;
+    case SWAP: repeat(w, SWAP); break;
+    case SLOT: repeat(w, SLOT); break;
+    case BASELINE: repeat(w, BASELINE); break;
+    case CONSUME: repeat(w, CONSUME); break;
+    }
 }
 
 static void *run(void *arg) {
@@ -101,11 +166,7 @@ static void *run(void *arg) {
         ;
     start = ns_of_thread();
     do {
-        for (int i = 0; i < BATCH; i++)
-            if (w->throttler != NULL)
-                one_consume(w);
-            else
-                one_baseline(w);
+        batch(w);
         count += BATCH;
         end = ns_of_thread();
     } while (end - start < ROUND_NS);
@@ -114,14 +175,18 @@ static void *run(void *arg) {
 }
 
 /* ns for an operation, as the mean of the threads. */
-static double round_of(const struct scene *scene, steady_throttler *throttler, unsigned char *memory, size_t size,
-                       uint64_t seed) {
+static double round_of(const struct scene *scene, enum stage stage, steady_throttler *throttler, unsigned char *memory,
+                       size_t size, uint64_t seed) {
     pthread_t threads[THREADS_MAX];
     struct work work[THREADS_MAX];
     atomic_bool go = false;
+    struct steady__table table;
     double sum = 0;
+    steady__table_init(&table, memory, scene->buckets);
     for (int i = 0; i < scene->threads; i++) {
         work[i] = (struct work){.scene = scene,
+                                .stage = stage,
+                                .table = &table,
                                 .throttler = throttler,
                                 .memory = memory,
                                 .lines = size / CACHE_LINE,
@@ -190,8 +255,8 @@ static void play(const struct scene *scene) {
     unsigned char *memory = get_memory(size);
     fill(throttler, scene->keys);
     for (uint64_t i = 0; i < ROUNDS; i++) {
-        theirs[i] = round_of(scene, NULL, memory, size, i);
-        ours[i] = round_of(scene, throttler, memory, size, i);
+        theirs[i] = round_of(scene, BASELINE, NULL, memory, size, i);
+        ours[i] = round_of(scene, CONSUME, throttler, memory, size, i);
     }
     steady_store_stats(store, &stats);
     report(scene, median(ours, ROUNDS), median(theirs, ROUNDS), stats.overflowed);
@@ -200,8 +265,32 @@ static void play(const struct scene *scene) {
     steady_store_close(&store);
 }
 
+static void take_apart(void) {
+    static const struct scene scene = {"local_part", "", 1, 1024, 1, 0, 0};
+    static const char *const titles[] = {[KEY] = "the loop, which writes the key",
+                                         [HASH] = "and the hash",
+                                         [CLOCK] = "and the clock read",
+                                         [SWAP] = "and a bare compare-and-swap",
+                                         [SLOT] = "and the slot and the bucket around the swap"};
+    const size_t size = steady__table_bytes(scene.buckets);
+    unsigned char *memory[SLOT + 1];
+    double ns[SLOT + 1][ROUNDS];
+    for (enum stage stage = KEY; stage <= SLOT; stage++)
+        memory[stage] = get_memory(size);
+    for (uint64_t i = 0; i < ROUNDS; i++)
+        for (enum stage stage = KEY; stage <= SLOT; stage++)
+            ns[stage][i] = round_of(&scene, stage, NULL, memory[stage], size, i);
+    for (enum stage stage = KEY; stage <= SLOT; stage++) {
+        printf("{\"name\": \"local_part_%d\", \"title\": \"embedded, 1 hot key: %s\", \"value\": %.1f, "
+               "\"unit\": \"ns\"}\n",
+               (int)stage, titles[stage], median(ns[stage], ROUNDS));
+        munmap(memory[stage], size);
+    }
+}
+
 int main(void) {
     for (size_t i = 0; i < sizeof scenes / sizeof scenes[0]; i++)
         play(&scenes[i]);
+    take_apart();
     return 0;
 }
