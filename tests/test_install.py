@@ -56,6 +56,17 @@ class Installed:
                    env={**os.environ, "LD_LIBRARY_PATH": str(self.libraries), **env})
 
 
+    def run_example(self, program, **env):
+        """Once more if the machine took the time of a decision away: an example has the default timeout."""
+        for _ in range(10):
+            done = subprocess.run([program], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
+                                  env={**os.environ, "LD_LIBRARY_PATH": str(self.libraries), **env})
+            if done.returncode != 1 or not re.search(r" within \d+ us", done.stdout + done.stderr):
+                break
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
 def libraries_of(source):
     headers = re.findall(r"#include <(?:[\w-]+/)*([\w-]+\.h)>", Path(source).read_text())
     return sorted({flag for header in headers for flag in LIBRARIES.get(header, [])})
@@ -142,7 +153,7 @@ def test_an_example_builds_and_runs_against_the_installed_copy(installed, redis_
     program = installed.compile(source, tmp_path / source.stem, "-std=c11", "-D_GNU_SOURCE", linked=linked)
     dynamic = run("readelf", "-d", program)
     assert ("libsteady.so.0" in dynamic) == (linked == "shared")
-    assert installed.run(program, REDIS_URL=redis_server.url).strip()
+    assert installed.run_example(program, REDIS_URL=redis_server.url).strip()
 
 
 @pytest.mark.parametrize("source", [path for path in EXAMPLES if path.stem != "demo"], ids=lambda path: path.stem)

@@ -92,11 +92,14 @@ async def blocks():
     return sys.getallocatedblocks()
 
 async def level(what, n, work):
+    "What leaks grows each time. Caches may grow once more after the first run, by as much as 280 blocks."
     await work(n if n <= some else n // 10)
-    before = await blocks()
-    await work(n)
-    grown = await blocks() - before
-    assert abs(grown) < 300, (what, grown)
+    grown = []
+    while len(grown) < 3 and not (grown and abs(grown[-1]) < 300):
+        before = await blocks()
+        await work(n)
+        grown.append(await blocks() - before)
+    assert abs(grown[-1]) < 300, (what, grown)
     print(what, "is level")
 
 async def main():
