@@ -219,6 +219,27 @@ assert [throttler.consume("k").source for _ in range(40)][-1] == "lease"
     level_becomes(aio, redis_server, request.node.name, 40)
 
 
+def test_a_child_of_fork_does_not_spend_the_lease_of_its_parent(aio, aiosteady, redis_server, request):
+    out = python(aiosteady, """
+import os, sys
+from aiosteady.blocking import Throttler, connect
+with connect(sys.argv[1], timeout=5.0, lease_age=60) as store:
+    throttler = Throttler(store, 16000, 3600.0, prefix=sys.argv[2])
+    last = [throttler.consume("k") for _ in range(100)][-1]
+    assert last.source == "lease" and last.level > 101
+    child = os.fork()
+    if child == 0:
+        own = throttler.consume("k")
+        print(own.source, own.level == last.level + 1, store.stats()["from_lease"], flush=True)
+        store.close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    print(throttler.consume("k").source)
+""", redis_server.url, request.node.name)
+    assert out.splitlines() == ["store True 0", "lease"]
+    level_becomes(aio, redis_server, request.node.name, 102)
+
+
 def test_threads_share_the_leases_of_their_store(aio, connect, request):
     store = connect(**LEASE)
     throttler = aio.blocking.Throttler(store, CAPACITY, LEAK, prefix=request.node.name)

@@ -161,6 +161,25 @@ def test_a_throttler_over_a_client_has_no_store(aio, collector, registry, sample
     assert not any("store" in dict(labels) for _, labels in now)
 
 
+def test_answers_without_a_request_are_verdicts_of_the_store(aio, collector, registry, samples, redis_server):
+    import aiosteady.blocking
+
+    with aiosteady.blocking.connect(redis_server.url, timeout=5, lease_age=60) as leased, \
+            aiosteady.blocking.connect(f"{redis_server.url}/1", timeout=5) as plain:
+        hot = aiosteady.blocking.Throttler(leased, 16000, 3600)
+        full = aiosteady.blocking.Throttler(plain, 1, 3600)
+        registry.register(collector(hot=hot, full=full))
+        from_lease = sum(hot.consume(KEY).source == "lease" for _ in range(100))
+        from_memory = sum(full.consume(KEY).source == "memory" for _ in range(50))
+        now = samples()
+    assert from_lease > 50 and from_memory > 30
+    assert value(now, "store_from_lease_total", store=redis_server.url) == from_lease
+    assert value(now, "store_from_memory_total", store=f"{redis_server.url}/1") == from_memory
+    assert value(now, "decisions_total", throttler="hot", verdict="allowed", source="store") == 100
+    assert value(now, "decisions_total", throttler="full", verdict="denied", source="store") == 49
+    assert value(now, "store_decisions_total", store=redis_server.url, outcome="allowed") == 100
+
+
 def test_throttlers_can_be_added_later_and_mistakes_are_named(aio, collector, registry, samples):
     t = aio.Throttler("memory:", 5, 60)
     made = collector()
