@@ -83,12 +83,13 @@ static inline int call_decide(steady_throttler *t, enum steady__verb verb, const
                                       .key_len = key_len,
                                       .terms = &t->limits[0].terms,
                                       .throttler = t};
-    /* Hold a reference: the log callback may free this throttler. */
-    if (!class_->quiet) steady__throttler_hold(t);
-    class_->decide(t->store, &call, result);
+    const bool is_known = class_->recall != NULL && class_->recall(t->store, &call, result);
+    const bool holds = !is_known && !class_->quiet; /* the log callback may free this throttler */
+    if (holds) steady__throttler_hold(t);
+    if (!is_known) class_->decide(t->store, &call, result);
     steady__complete_plain(&call, result);
     const int error = result->source == STEADY_FROM_NOWHERE ? result->error : 0;
-    if (!class_->quiet) steady__throttler_release(t);
+    if (holds) steady__throttler_release(t);
     return error;
 }
 

@@ -76,6 +76,9 @@ struct steady__store_class {
     /* Moves the deadline of a decision up to now. False: no decision with this id is in flight. NULL: each decision
      * that is in flight has its verdict already. */
     bool (*expire)(steady_store *store, uint64_t id);
+    /* Answers a call on one bucket by what the store knows: without a request, and without a callback of the user. So
+     * the caller need not hold the throttler. *result is cleared. False: decide must answer. NULL: it knows nothing. */
+    bool (*recall)(steady_store *store, const struct steady__call *call, steady_result *result);
     /* Makes a decision before it returns, and fills the cleared result in any case. Ignores throttler and callback. */
     void (*decide)(steady_store *store, const struct steady__call *call, steady_result *result);
     /* These three may be called from any thread. */

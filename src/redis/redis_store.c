@@ -154,6 +154,17 @@ int steady__redis_ask(steady_store *head, const struct steady__call *call, stead
     return steady__reject(&store->counters, &store->last_error, call, error, "out of memory");
 }
 
+static bool redis_recall(steady_store *head, const struct steady__call *call, steady_result *result) {
+    struct redis_store *store = redis_store_of(head);
+    if (steady__forked(&store->fork_guard)) return false;
+    if (!steady__leases_answer(store->leases, call, result) &&
+        !steady__deny_memory_denies(&store->memory, call, result))
+        return false;
+    steady__counters_answer(&store->counters, result);
+    return true;
+}
+
+/* For a call on one bucket, call.c has asked redis_recall before. */
 static void redis_decide(steady_store *head, const struct steady__call *call, steady_result *result) {
     struct redis_store *store = redis_store_of(head);
     if (steady__forked(&store->fork_guard)) {
@@ -161,11 +172,7 @@ static void redis_decide(steady_store *head, const struct steady__call *call, st
             steady__reject(&store->counters, &store->last_error, call, STEADY_UNAVAILABLE, STEADY__FORKED_TEXT);
         return;
     }
-    if (steady__leases_answer(store->leases, call, result) ||
-        steady__deny_memory_denies(&store->memory, call, result)) {
-        steady__counters_answer(&store->counters, result);
-        return;
-    }
+    if (call->group != NULL && redis_recall(head, call, result)) return;
     steady__store_hold(head);
     steady__redis_resume(head);
     result->error = steady__redis_ask(head, call, result);
@@ -221,6 +228,7 @@ static const struct steady__store_class redis_class = {
     .submit = redis_submit,
     .cancel = redis_cancel,
     .expire = redis_expire,
+    .recall = redis_recall,
     .decide = redis_decide,
     .stats = redis_stats,
     .last_error = redis_last_error,
