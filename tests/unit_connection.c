@@ -394,6 +394,7 @@ static void deadline_is_kept_in_a_callback_that_runs_the_loop(void **state) {
 struct relay {
     int server; /* the server's end of the connection */
     struct tally tally;
+    struct tally late;
     bool sent_early; /* a request came before the last reply was processed */
 };
 
@@ -423,35 +424,67 @@ static void asks_once_more(const steady_result *result, void *data) {
         assert_int_equal(steady_consume(throttler, "k", 1, 1, asks_once_more, relay), 0);
 }
 
-/* The server has nothing to do after all replies. So it gets requests before all of them are processed. */
-static void requests_are_sent_while_many_replies_are_processed(void **state) {
+/* AT_ONCE requests are in flight to a server of the test. Returns its listener. */
+static int relay_start(struct relay *relay, steady_us timeout, steady_callback callback) {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof a;
-    struct relay relay = {.server = -1};
-    (void)state;
     const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(bind(listener, (struct sockaddr *)&a, sizeof a), 0);
     assert_int_equal(listen(listener, 1), 0);
     assert_int_equal(getsockname(listener, (struct sockaddr *)&a, &len), 0);
-    open_at(ntohs(a.sin_port), "", "", 20 * STEADY_SECOND);
+    open_at(ntohs(a.sin_port), "", "", timeout);
     for (int i = 0; i < AT_ONCE; i++)
-        assert_int_equal(steady_consume(throttler, "k", 1, 1, asks_once_more, &relay), 0);
+        assert_int_equal(steady_consume(throttler, "k", 1, 1, callback, relay), 0);
     struct pollfd client = {.fd = listener, .events = POLLIN};
     for (const steady_us end = now_us() + 5 * STEADY_SECOND; poll(&client, 1, 0) == 0 && now_us() < end;)
         steady_poller_run(poller, MS);
-    relay.server = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    await_requests(relay.server, AT_ONCE);
+    relay->server = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    await_requests(relay->server, AT_ONCE);
+    return listener;
+}
+
+static void relay_reply(const struct relay *relay) {
     char replies[AT_ONCE * 4];
     for (size_t i = 0; i < AT_ONCE; i++)
         memcpy(replies + 4 * i, ":1\r\n", 4);
-    for (int turn = 0; turn < 2; turn++) {
-        assert_int_equal(send(relay.server, replies, sizeof replies, MSG_NOSIGNAL), sizeof replies);
-        if (turn == 0) await_requests(relay.server, AT_ONCE);
-    }
+    assert_int_equal(send(relay->server, replies, sizeof replies, MSG_NOSIGNAL), sizeof replies);
+}
+
+/* The server has nothing to do after all replies. So it gets requests before all of them are processed. */
+static void requests_are_sent_while_many_replies_are_processed(void **state) {
+    struct relay relay = {.server = -1};
+    (void)state;
+    const int listener = relay_start(&relay, 20 * STEADY_SECOND, asks_once_more);
+    relay_reply(&relay);
+    await_requests(relay.server, AT_ONCE);
+    relay_reply(&relay);
     for (const steady_us end = now_us() + 5 * STEADY_SECOND; relay.tally.called < 2 * AT_ONCE && now_us() < end;)
         steady_poller_run(poller, MS);
     assert_int_equal(relay.tally.allowed, 2 * AT_ONCE);
     assert_true(relay.sent_early);
+    close(relay.server);
+    close(listener);
+}
+
+#define HELD_TIMEOUT STEADY_SECOND
+
+static void asks_and_holds_the_loop(const steady_result *result, void *data) {
+    struct relay *relay = data;
+    relay->tally.allowed += result->error == 0 && result->success;
+    if (++relay->tally.called > 1) return;
+    consume_counted(throttler, "k", 1, &relay->late);
+    sleep_us(HELD_TIMEOUT + 100 * MS);
+}
+
+/* The server has answered, and the loop was held while the answers were processed: that is no silence of the server. */
+static void request_that_a_held_loop_made_late_is_overloaded(void **state) {
+    struct relay relay = {.server = -1};
+    (void)state;
+    const int listener = relay_start(&relay, HELD_TIMEOUT, asks_and_holds_the_loop);
+    relay_reply(&relay);
+    run_until_done(poller, &relay.late, 5 * STEADY_SECOND);
+    assert_int_equal(relay.tally.allowed, AT_ONCE);
+    assert_int_equal(relay.late.errors[-STEADY_OVERLOADED], 1);
     close(relay.server);
     close(listener);
 }
@@ -544,6 +577,7 @@ int main(void) {
         WITH_POLLER(unreachable_server_is_unavailable_at_the_deadline),
         WITH_POLLER(deadline_is_kept_in_a_callback_that_runs_the_loop),
         WITH_POLLER(requests_are_sent_while_many_replies_are_processed),
+        WITH_POLLER(request_that_a_held_loop_made_late_is_overloaded),
         WITH_POLLER(half_an_unsolicited_reply_closes_the_connection),
         WITH_POLLER(many_failures_at_once_are_spread_over_turns_of_the_loop),
         WITH_POLLER(calls_from_failing_callbacks_do_not_stop_the_loop),

@@ -313,7 +313,7 @@ static void connection_send_early(struct steady__connection *conn) {
     const steady_us received = conn->pipeline.clock;
     const struct steady__window *window = &conn->pipeline.window;
     if (conn->state != UP) return;
-    conn->pipeline.clock = connection_now(conn);
+    conn->quiet_since = conn->pipeline.clock = connection_now(conn); /* replies are there: this is no silence */
     (void)connection_encode_all(conn, steady__window_expected_latency(window, window->seen_age));
     (void)steady__pipeline_flush(&conn->pipeline); /* the end of the handler sends what the system did not take */
     conn->pipeline.clock = received;
