@@ -8,6 +8,7 @@ import pickle
 import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from python_rig import python
@@ -67,6 +68,33 @@ def test_the_memory_of_an_event_loop_is_on_by_default(aio, redis_server, request
 
     assert asyncio.run(main()) == "memory"
     assert asyncio.run(main(deny_memory=0)) == "store"
+
+
+def test_stores_loops_and_threads_of_a_process_share_one_memory(aio, connect, redis_server, request):
+    """One store is denied. Then stores in other threads and on other loops send no call for the key."""
+    def calls():
+        return redis_server("INFO", "commandstats").count(b"cmdstat_evalsha:") and int(
+            redis_server("INFO", "commandstats").split(b"cmdstat_evalsha:calls=")[1].split(b",")[0])
+
+    def throttler(module, store):
+        return module.Throttler(store, 2, 3600.0, prefix=request.node.name)
+
+    def in_a_loop(_):
+        async def main():
+            async with aio.Store(redis_server.url, timeout=5.0, deny_memory=60) as store:
+                return (await throttler(aio, store).consume("k")).source
+        return asyncio.run(main())
+
+    first = throttler(aio.blocking, connect(deny_memory=60))
+    assert [first.consume("k").success for _ in range(3)] == [True, True, False]
+    before = calls()
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: first.consume("k").source, range(8))) == {"memory"}
+        assert set(pool.map(lambda _: throttler(aio.blocking, connect(deny_memory=60)).consume("k").source, range(8))) == {"memory"}
+        assert set(pool.map(in_a_loop, range(8))) == {"memory"}
+    assert calls() == before
+    first.reset("k")
+    assert in_a_loop(0) == "store", "a reset of one store counts for all"
 
 
 def test_a_reset_by_another_client_is_seen_after_a_second(aio, connect, redis_server, request):

@@ -38,6 +38,15 @@ def test_a_client_over_its_limit_costs_no_call_to_redis(redis_server, tmp_path):
         assert re.search(r'^steady_decisions_total{limit="login",verdict="denied"} (\d+)', metrics, re.M)[1] == "102"
 
 
+def test_the_threads_of_the_daemon_share_one_memory(redis_server, tmp_path):
+    rules = RULES.replace("1s", "60s").replace("5/min", "5/hour").format(url=redis_server.url)
+    with daemon("--config", rules_file(tmp_path, rules), "--threads", 4) as served:
+        assert [served.check("/login", address="192.0.2.1")[0] for _ in range(6)] == [200] * 5 + [429]
+        before = calls(redis_server)
+        assert [served.check("/login", address="192.0.2.1")[0] for _ in range(64)] == [429] * 64  # each on a new connection
+        assert calls(redis_server) == before
+
+
 def test_a_request_with_several_limits_asks_each_time(redis_server, tmp_path):
     with daemon("--config", rules_file(tmp_path, RULES.format(url=redis_server.url)), "--threads", 1) as served:
         assert [served.check("/both", address="192.0.2.9")[0] for _ in range(6)] == [200] * 5 + [429]
