@@ -33,6 +33,7 @@ struct bench {
     char key[KEY_SIZE]; /* ends in eight digits that change */
     size_t key_len;
     uint64_t allowed, denied, errors;
+    uint64_t from_memory; /* of the denied: without a request to the server */
     int last_error;
     int64_t started, ended; /* ns */
     uint64_t cells[N_CELLS];
@@ -77,6 +78,7 @@ static void bench_record(struct bench *b, const steady_result *r, int64_t ns) {
         b->allowed++;
     } else {
         b->denied++;
+        b->from_memory += r->source == STEADY_FROM_MEMORY;
     }
 }
 
@@ -147,7 +149,7 @@ static void bench_measure_redis(struct bench *b, int64_t duration) {
 static int bench_warm_up(struct bench *b) {
     if (bench_start_one(b)) bench_wait_for_all(b);
     const int error = b->last_error;
-    b->allowed = b->denied = b->errors = 0;
+    b->allowed = b->denied = b->errors = b->from_memory = 0;
     memset(b->cells, 0, sizeof b->cells);
     return error;
 }
@@ -187,8 +189,9 @@ static bool bench_report(const struct bench *b, const struct options *options, b
         text_add_seconds(&text, us);
         text_add(&text,
                  ",\"decisions_per_second\":%" PRIu64 ",\"p50_ns\":%" PRIu64 ",\"p99_ns\":%" PRIu64
-                 ",\"allowed\":%" PRIu64 ",\"denied\":%" PRIu64 ",\"errors\":%" PRIu64 "}\n",
-                 per_second, p50, p99, b->allowed, b->denied, b->errors);
+                 ",\"allowed\":%" PRIu64 ",\"denied\":%" PRIu64 ",\"from_memory\":%" PRIu64 ",\"errors\":%" PRIu64
+                 "}\n",
+                 per_second, p50, p99, b->allowed, b->denied, b->from_memory, b->errors);
     } else {
         text_add(&text, "%" PRIu64 " decisions/s ", per_second);
         bench_add_ns(&text, "p50", p50);
@@ -197,8 +200,9 @@ static bool bench_report(const struct bench *b, const struct options *options, b
             text_add(&text, "  (embedded, 1 thread)\n");
         else
             text_add(&text, "  (%zu in flight)\n", b->n_slots);
-        text_add(&text, "%" PRIu64 " allowed, %" PRIu64 " denied, %" PRIu64 " errors, %" PRId64 " keys\n", b->allowed,
-                 b->denied, b->errors, options->keys);
+        text_add(&text, "%" PRIu64 " allowed, %" PRIu64 " denied", b->allowed, b->denied);
+        if (b->from_memory > 0) text_add(&text, " (%" PRIu64 " from memory)", b->from_memory);
+        text_add(&text, ", %" PRIu64 " errors, %" PRId64 " keys\n", b->errors, options->keys);
     }
     return text_say(&text, ALLOWED, UNKNOWN) == ALLOWED;
 }

@@ -41,6 +41,7 @@ static void describe_outlook(struct text *text, const struct decision *d, const 
 /* The named bucket of a result. */
 static steady_part_result describe_named(const steady_result *r) {
     return (steady_part_result){.success = r->success,
+                                .answered = true,
                                 .granted = r->granted,
                                 .level = r->level,
                                 .until_next_drop = r->until_next_drop,
@@ -115,8 +116,12 @@ static void describe_limits(struct text *text, const struct decision *d) {
                        describe_level_width(parts[i].level, d->limits->all[i].max_capacity));
     for (size_t i = 0; i < d->result->n_parts; i++) {
         text_add(text, "  %-*s  ", columns.name, parts[i].name);
-        describe_level(text, columns.level, parts[i].level, d->limits->all[i].max_capacity);
-        describe_outlook(text, &one, &parts[i]);
+        if (parts[i].answered) {
+            describe_level(text, columns.level, parts[i].level, d->limits->all[i].max_capacity);
+            describe_outlook(text, &one, &parts[i]);
+        } else {
+            text_add(text, "not asked");
+        }
         text_add(text, "\n");
     }
 }
@@ -189,12 +194,13 @@ static void describe_json_limits(struct text *text, const struct decision *d) {
         const steady_part_result *part = &parts[i];
         text_add(text, "%s{\"name\":", i > 0 ? "," : "");
         text_add_json(text, part->name);
-        text_add(text, ",\"success\":%s", part->success ? "true" : "false");
+        const bool known = part->answered;
+        text_add(text, ",\"success\":%s", !known ? "null" : part->success ? "true" : "false");
         if (describe_is_long(d)) describe_json_drops(text, "granted", true, part->granted);
-        describe_json_drops(text, "level", true, part->level);
-        describe_json_time(text, "until_next_drop", true, part->until_next_drop);
-        describe_json_time(text, "blocked_for", true, part->blocked_for);
-        describe_json_time(text, "retry_after", part->retry_after >= 0, part->retry_after);
+        describe_json_drops(text, "level", known, part->level);
+        describe_json_time(text, "until_next_drop", known, part->until_next_drop);
+        describe_json_time(text, "blocked_for", known, part->blocked_for);
+        describe_json_time(text, "retry_after", known && part->retry_after >= 0, part->retry_after);
         text_add(text, "}");
     }
     text_add(text, "]");

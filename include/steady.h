@@ -363,14 +363,15 @@ typedef struct steady_store_options {
     /* Redis: for how long this process may deny a call by what it remembers, counted from an earlier request; at most
      * 60 s. 0: 1 s. Set deny_memory_off to ask the server for each decision. [deny_memory=1s] or [deny_memory=0] of the
      * URL wins.
-     *   - It answers a consume of one bucket if the call is certain to be denied: the drops of others only raise the
-     *     level. Then `source` is STEADY_FROM_MEMORY, and no request is sent.
+     *   - It answers a consume if the call is certain to be denied: the drops of others only raise the level. Then
+     *     `source` is STEADY_FROM_MEMORY, and no request is sent. Of several buckets, one that is full is enough: the
+     *     answer is about this one, and the others have answered false.
      *   - All stores and threads of a process share one memory. It has room for 8,192 keys that are over their limit.
      *   - Within this time it may deny falsely if another process gives drops back or resets the key, if the server
      *     loses the bucket, or if its clock steps. A give-back or a reset of this process counts at once, unless its
      *     store has no memory.
-     *   - A limit with a block is denied from memory only while it is blocked. Calls with a max_wait, at_least or
-     *     several buckets, and stores on a client of yours, ask the server each time. */
+     *   - A limit with a block is denied from memory only while it is blocked; then the server has no block to start.
+     *     Calls with a max_wait or at_least, and stores on a client of yours, ask the server each time. */
     steady_us deny_memory;
     bool deny_memory_off;
 
@@ -565,6 +566,8 @@ typedef struct steady_part_result {
     const char *name; /* of the limit; valid as long as its throttler, or its reservation */
     size_t part;      /* the index of the caller's steady_part; 0 for a call on one key */
     bool success;     /* the bucket has nothing against the call */
+    bool answered;    /* false: another bucket denied the call, and this one was not asked or did not answer. Then
+                         success is false, and the numbers are 0 */
     int64_t granted;  /* drops that the call put in; below 0: that it took out; 0 if the call was denied */
     int64_t level;    /* as in steady_result, for this bucket */
     steady_us until_next_drop;

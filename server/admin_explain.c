@@ -63,7 +63,7 @@ static void admin_explain_request(steady_part_result after[RULES_PARTS_MAX], ste
     for (size_t i = 0; i < question->n_parts; i++) {
         const struct question_part *part = &question->parts[i];
         explain_request(&after[i], &result->parts[i], part, result->success, question->max_wait);
-        if (!after[i].success && part->kind != STEADY_SHADOW && whole->retry_after >= 0 &&
+        if (after[i].answered && !after[i].success && part->kind != STEADY_SHADOW && whole->retry_after >= 0 &&
             (after[i].retry_after < 0 || after[i].retry_after > whole->retry_after))
             whole->retry_after = after[i].retry_after;
     }
@@ -77,8 +77,9 @@ static void admin_explain_answered(void *to, const struct question *question, co
     json_t *document = exchange->explained, *limits = json_object_get(document, "limits");
     admin_explain_request(after, &whole, question, result);
     for (size_t i = 0; i < question->n_parts && result->parts != NULL; i++)
-        explain_add_state(json_array_get(limits, i), &question->parts[i], &result->parts[i], &after[i],
-                          result->success);
+        if (result->parts[i].answered)
+            explain_add_state(json_array_get(limits, i), &question->parts[i], &result->parts[i], &after[i],
+                              result->success);
     json_object_set_new(document, "answer",
                         admin_explain_answer(exchange->client->worker, json_is_true(json_object_get(document, "envoy")),
                                              question, &whole));

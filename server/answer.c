@@ -73,7 +73,9 @@ static size_t answer_policies(steady_http_policy policies[RULES_PARTS_MAX], cons
                                              .success = result->success || r->success,
                                              .level = r->level,
                                              .blocked_for = r->blocked_for,
-                                             .retry_after = result->success ? 0 : r->retry_after};
+                                             .retry_after = result->success ? 0
+                                                            : r->answered   ? r->retry_after
+                                                                            : -1}; /* its state is left out */
     }
     return n;
 }
@@ -96,7 +98,8 @@ static void answer_add_problem(struct worker *worker, const struct question *que
     const char *names[RULES_PARTS_MAX];
     size_t n = 0;
     for (size_t i = 0; i < question->n_parts; i++)
-        if (answer_shows(&question->parts[i]) && (result->parts == NULL || !result->parts[i].success))
+        if (answer_shows(&question->parts[i]) &&
+            (result->parts == NULL || (result->parts[i].answered && !result->parts[i].success)))
             names[n++] = question->parts[i].name;
     size_t len = steady_http_problem(worker->answer.problem, sizeof worker->answer.problem, response->status, names, n);
     if (len >= sizeof worker->answer.problem) len = 0;

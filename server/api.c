@@ -207,6 +207,13 @@ static void api_add_part(struct buffer *out, const struct question_part *part, c
     const int64_t room = part->limit->max_capacity - r->level;
     buffer_add_text(out, "{\"name\": ");
     buffer_add_json(out, part->name, strlen(part->name));
+    if (!r->answered) { /* another limit denied the request */
+        buffer_add_format(out,
+                          ", \"allowed\": null, \"capacity\": %lld, \"level\": null, \"remaining\": null, "
+                          "\"granted\": 0, \"until_next_drop\": null, \"blocked_for\": null, \"retry_after\": null}",
+                          (long long)part->limit->max_capacity);
+        return;
+    }
     buffer_add_format(out,
                       ", \"allowed\": %s, \"capacity\": %lld, \"level\": %lld, \"remaining\": %lld, \"granted\": %lld",
                       r->success ? "true" : "false", (long long)part->limit->max_capacity, (long long)r->level,

@@ -72,6 +72,7 @@ static void decision_log_add_time(struct worker *worker) {
 void decision_log_add(struct worker *worker, const struct question *question, const steady_result *result) {
     static const char *const kinds[] = {", \"kind\": \"take\"", ", \"kind\": \"look\"", ", \"kind\": \"charge\"",
                                         ", \"kind\": \"shadow\""};
+    static const char *const sources[] = {NULL, NULL, "policy", "local", "memory", "lease"}; /* not of the store */
     struct buffer *out = &worker->log;
     if (worker->server->log_fd < 0 || !decision_log_takes(worker)) return;
     const size_t before = out->len;
@@ -82,6 +83,7 @@ void decision_log_add(struct worker *worker, const struct question *question, co
     decision_log_add_time(worker);
     buffer_add_text(out, result->success ? ", \"allowed\": true" : ", \"allowed\": false");
     if (result->error != 0) buffer_add_format(out, ", \"error\": \"%s\"", steady_error_name(result->error));
+    if (sources[result->source] != NULL) buffer_add_format(out, ", \"source\": \"%s\"", sources[result->source]);
     buffer_add_text(out, ", \"parts\": [");
     for (size_t i = 0; i < question->n_parts; i++) {
         const struct question_part *part = &question->parts[i];
@@ -100,7 +102,7 @@ void decision_log_add(struct worker *worker, const struct question *question, co
         buffer_add_text(out, kinds[kind]);
         if (question->at_least > 0 && result->parts != NULL && result->parts[i].granted < part->amount)
             buffer_add_format(out, ", \"granted\": %lld", (long long)result->parts[i].granted);
-        if (result->parts != NULL) {
+        if (result->parts != NULL && result->parts[i].answered) {
             buffer_add_text(out, result->parts[i].success ? ", \"allowed\": true, \"level\": "
                                                           : ", \"allowed\": false, \"level\": ");
             buffer_add_number(out, result->parts[i].level);

@@ -30,6 +30,7 @@ static void question_count_part(struct worker *worker, const struct question_par
         metrics_add(&counters->no_verdict, 1);
         return;
     }
+    if (!r->answered) return; /* another limit denied the request */
     metrics_add(r->success                    ? &counters->allowed
                 : part->kind == STEADY_SHADOW ? &counters->shadow_denied
                                               : &counters->denied,
@@ -75,6 +76,7 @@ struct rules_text question_shown_key(const struct question_part *part, char memo
 static const steady_part_result *question_parts(struct worker *worker, const steady_result *result) {
     if (result->parts != NULL) return result->parts;
     worker->results[0] = (steady_part_result){.success = result->success,
+                                              .answered = true,
                                               .granted = result->granted,
                                               .level = result->level,
                                               .until_next_drop = result->until_next_drop,

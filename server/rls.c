@@ -232,9 +232,17 @@ static void rls_add_state(struct rls_status *status, const struct question_part 
 
 static void rls_fill_status(struct rls_status *status, const struct remembered *r, const struct question *question,
                             const steady_result *result) {
+    size_t unanswered = 0;
     *status = (struct rls_status){.code = RLS_OK, .remaining = 0};
-    for (size_t i = 0; i < r->n_parts && result->parts != NULL; i++)
-        rls_add_state(status, &question->parts[r->part_of[i]], &result->parts[r->part_of[i]], !result->success);
+    for (size_t i = 0; i < r->n_parts && result->parts != NULL; i++) {
+        const size_t at = r->part_of[i];
+        if (result->parts[at].answered)
+            rls_add_state(status, &question->parts[at], &result->parts[at], !result->success);
+        else
+            unanswered++;
+    }
+    if (r->n_parts > 0 && unanswered == r->n_parts)
+        return; /* another descriptor denies, and nothing is known of this */
     if (r->unlimited) status->remaining = UINT32_MAX;
     if (!r->has_limit) return;
     status->has_limit = true;

@@ -81,6 +81,7 @@ void steady__group_conclude(const struct steady__call *call, bool success, int64
 
 void steady__group_fill(steady_part_result *result, const struct steady__decision *d) {
     result->success = d->success;
+    result->answered = true;
     result->level = d->level;
     result->until_next_drop = d->until_next_drop;
     result->blocked_for = d->blocked_for;
@@ -143,4 +144,12 @@ void steady__group_reset(const struct steady__call *call, steady_result *result)
     }
     *result = (steady_result){.source = STEADY_FROM_STORE, .success = true, .atomic = true};
     steady__group_name(call, 0, result);
+}
+
+bool steady__gives_back(const struct steady__call *call) {
+    if (call->verb == STEADY__RESET || call->verb == STEADY__RESET_ALL || call->verb == STEADY__SETTLE) return true;
+    if (call->group == NULL) return call->amount < 0;
+    for (size_t i = 0; i < call->group->n; i++)
+        if (call->group->members[i].part.amount < 0) return true;
+    return false;
 }

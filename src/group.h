@@ -49,4 +49,7 @@ void steady__group_conclude(const struct steady__call *call, bool success, int64
 /* Fills the fields of *result that repeat those of group->results[part]. The results of the members are there. */
 void steady__group_name(const struct steady__call *call, size_t part, steady_result *result);
 
+/* Whether the call may take drops out of its buckets, whatever its outcome is. Also for a call without a group. */
+bool steady__gives_back(const struct steady__call *call);
+
 #endif

@@ -116,6 +116,100 @@ static void blocking_attack_costs_two_calls_for_each_drop(void **state) {
     assert_allowed(allowed, now_us() - begin, taken_away() - taken);
 }
 
+/* ---- Several buckets ---- */
+
+/* Each key has the bucket of the attack, and one with much room. */
+static void open_several(steady_us timeout, steady_us leak, const steady_loop *loop) {
+    const steady_limit limits[] = {{.max_capacity = LARGE, .drop_recharge = STEADY_SECOND, .name = "wide"},
+                                   {.max_capacity = CAPACITY, .drop_recharge = leak, .name = "narrow"}};
+    open_with(timeout, VALID, loop);
+    steady_throttler_free(&rig.throttler);
+    assert_int_equal(steady_throttler_new_limits(&rig.throttler, rig.store, limits, 2, NULL, NULL), 0);
+}
+
+static void attack_on_several_buckets_costs_two_calls_for_each_drop(void **state) {
+    const steady_us time = 2 * STEADY_SECOND;
+    (void)state;
+    open_several(STEADY_SECOND, LEAK, &rig.loop);
+    warm_up();
+    const long long before = asked();
+    const uint64_t decided = stats().decisions;
+    const steady_us taken = taken_away(), begin = now_us();
+    struct attack attack = {.until = begin + time};
+    for (int i = 0; i < 64; i++)
+        if (steady_consume(rig.throttler, "k", 1, 1, attack_again, &attack) == 0) attack.tally.submitted++;
+    run_until_done(rig.poller, &attack.tally, 2 * time);
+    const steady_us took = now_us() - begin;
+    const long long calls = asked() - before;
+    print_message("# %lu decisions, %lld calls, %llu from memory, %lu allowed\n", attack.tally.called, calls,
+                  (unsigned long long)stats().from_memory, attack.tally.allowed);
+    for (int i = 1; i < (int)COUNT(attack.tally.errors); i++)
+        if (attack.tally.errors[i] > 0) fail_msg("%lu ended as %s", attack.tally.errors[i], steady_error_name(-i));
+    assert_true(calls <= most_calls(took, 64));
+    assert_true(attack.tally.called > 10 * (unsigned long)calls);
+    assert_allowed(attack.tally.allowed + 1, took, taken_away() - taken);
+    assert_int_equal(stats().from_memory + (uint64_t)calls, stats().decisions - decided);
+    assert_loop_never_held();
+}
+
+/* The bucket that was not asked has no numbers. */
+static void denial_of_several_buckets_is_about_the_one_that_denies(void **state) {
+    steady_part_result each[2];
+    const steady_how how = {.reserve = true, .parts = each, .parts_room = 2};
+    const steady_call call = {.key = "k", .key_len = 1, .amount = CAPACITY, .how = &how};
+    steady_result r = {0};
+    (void)state;
+    open_several(STEADY_SECOND, LEAK, NULL);
+    assert_int_equal(steady_decide_sync(rig.throttler, &call, &r), 0);
+    assert_true(r.success && each[0].answered && each[1].answered);
+    steady_reservation_free(&r.reservation);
+    const long long before = asked();
+    assert_int_equal(steady_decide_sync(rig.throttler, &call, &r), 0);
+    assert_int_equal(r.source, STEADY_FROM_MEMORY);
+    assert_false(r.success);
+    assert_null(r.reservation);
+    assert_true(r.part == 1 && r.n_parts == 2);
+    assert_true(r.level > 0 && r.retry_after > 0 && r.granted == 0);
+    assert_string_equal(each[0].name, "wide");
+    assert_false(each[0].answered || each[0].success);
+    assert_true(each[0].level == 0 && each[0].until_next_drop == 0 && each[0].retry_after == 0);
+    assert_string_equal(each[1].name, "narrow");
+    assert_true(each[1].answered && !each[1].success && each[1].level == r.level);
+    assert_int_equal(each[1].retry_after, r.retry_after);
+    assert_int_equal(asked(), before);
+    assert_int_equal(steady_reset_sync(rig.throttler, "k", 1, &r), 0);
+    assert_int_equal(steady_decide_sync(rig.throttler, &call, &r), 0);
+    assert_true(r.success);
+    steady_reservation_free(&r.reservation);
+}
+
+/* Another call fills a bucket while calls on two wait for a third one. They are denied without a request. */
+static void waiting_call_on_several_buckets_is_denied_by_any_of_them(void **state) {
+    struct tally first = {0}, waiting = {0};
+    (void)state;
+    open_several(5 * STEADY_SECOND, STEADY_SECOND / 2, &rig.loop); /* no second drop leaks on a slow machine */
+    steady_throttler *other = new_throttler(rig.store, 1, HOUR);
+    do {
+        first = (struct tally){0};
+        consume_counted(rig.throttler, "k", 1, &first);
+        run_until_done(rig.poller, &first, STEADY_SECOND);
+    } while (first.denied == 0);
+    sleep_us(first.last.until_next_drop + MS);
+    const long long before = asked();
+    first = (struct tally){0};
+    consume_counted(rig.throttler, "k", 1, &first); /* the drop that has leaked */
+    consume_counted(other, "o", 1, &first);
+    const steady_part parts[] = {{.throttler = rig.throttler, .key = "k", .key_len = 1, .amount = 1},
+                                 {.throttler = other, .key = "o", .key_len = 1, .amount = 1}};
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(steady_consume_all(parts, 2, NULL, count_result, expect_result(&waiting), NULL), 0);
+    run_until_done(rig.poller, &waiting, STEADY_SECOND);
+    assert_int_equal(waiting.denied, 10);
+    assert_int_equal(waiting.last.source, STEADY_FROM_MEMORY);
+    assert_in_range(asked() - before, 2, 4);
+    steady_throttler_free(&other);
+}
+
 struct attacker {
     steady_us until;
     unsigned long allowed, called;
@@ -461,6 +555,9 @@ int main(void) {
         WITH_RIG(attack_on_a_loop_costs_two_calls_for_each_drop),
         WITH_RIG(blocking_attack_costs_two_calls_for_each_drop),
         WITH_RIG(attack_of_threads_on_a_pool_costs_two_calls_for_each_drop),
+        WITH_RIG(attack_on_several_buckets_costs_two_calls_for_each_drop),
+        WITH_RIG(denial_of_several_buckets_is_about_the_one_that_denies),
+        WITH_RIG(waiting_call_on_several_buckets_is_denied_by_any_of_them),
         WITH_RIG(store_without_a_memory_asks_each_time),
         WITH_RIG(another_store_of_the_process_knows_at_once),
         WITH_RIG(answer_of_a_peek_is_not_remembered),

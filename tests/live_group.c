@@ -47,8 +47,12 @@ static void open_at(const struct way *to, const char *url, steady_us timeout) {
     stage = stages[0];
     loop = stage->make();
     log_lines = (struct log_lines){0};
-    const steady_store_options options = {
-        .loop = &loop, .timeout = timeout, .engine = way->engine, .log = remember_line, .log_data = &log_lines};
+    const steady_store_options options = {.loop = &loop,
+                                          .timeout = timeout,
+                                          .engine = way->engine,
+                                          .log = remember_line,
+                                          .log_data = &log_lines,
+                                          .deny_memory_off = true};
     if (way->how == ATTACHED) {
         context = redisAsyncConnect("127.0.0.1", way->server->port);
         assert_int_equal(stage->attach(context, loop.loop), REDIS_OK);

@@ -31,7 +31,8 @@ static int set_up(void **state) {
         server_ask(&cluster.nodes[i], "FLUSHALL");
     assert_int_equal(steady_poller_new(&poller), 0);
     loop = steady_poller_loop(poller);
-    store = open_store(cluster.nodes[0].url, &(steady_store_options){.loop = &loop, .timeout = PATIENT});
+    store = open_store(cluster.nodes[0].url,
+                       &(steady_store_options){.loop = &loop, .timeout = PATIENT, .deny_memory_off = true});
     throttler = new_throttler(store, 10, HOUR);
     return 0;
 }

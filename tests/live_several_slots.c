@@ -659,7 +659,7 @@ static void blocking_calls_and_pools_use_several_slots(void **state) {
     for (unsigned i = 0; i < PRIMARIES; i++)
         server_ask(&cluster.nodes[i], "FLUSHALL");
     for (int pool = 0; pool < 2; pool++) {
-        const steady_store_options options = {.timeout = PATIENT};
+        const steady_store_options options = {.timeout = PATIENT, .deny_memory_off = true};
         steady_store *store = NULL;
         if (pool == 0)
             store = open_store(cluster.nodes[0].url, &options);

@@ -23,8 +23,7 @@ async def client():
         return redis.asyncio.from_url(URL)
     from aiosteady import connect
 
-    # A long timeout, because the machine may be busy. The repr of a denial from memory says so.
-    return connect(URL, timeout=10, deny_memory=0)
+    return connect(URL, timeout=10)  # a long timeout, because the machine may be busy
 
 
 async def close(redis):

@@ -287,7 +287,7 @@ class Load:
             connection.request("POST", "/v1/consume", body)
             response = connection.getresponse()
             answer = json.loads(response.read())
-            verdict = answer["allowed"] if answer["source"] == "store" else None
+            verdict = answer["allowed"] if answer["source"] in ("store", "memory") else None
             if verdict is None:
                 self.silent(response.status, f"{small['limit']} {small['key']}")
             elif response.status != (200 if verdict else 429):

@@ -54,6 +54,29 @@ def test_retry_after_is_the_longest_of_all_policies_that_deny(asgi, throttler):
     assert denied["ratelimit"] == '"burst";r=0;t=60, "day";r=0;t=6000'
 
 
+def test_a_denial_from_memory_names_the_policy_that_is_known_to_be_full_and_no_other(asgi, package, redis_server):
+    decisions = []
+
+    async def main():
+        async with package.connect(redis_server.url, timeout=10) as store:
+            policies = [asgi.Policy(package.Throttler(store, capacity, 600, prefix="hot:"), name=name)
+                        for name, capacity in (("burst", 5), ("minute", 1), ("day", 100))]
+            app = asgi.RateLimit(hello, policies=policies, on_decision=lambda scope, decision: decisions.append(decision))
+            responses = await ask_all(app, 3)
+            return responses, store.stats(), [await policy.throttler.peek(policy.name + ":192.0.2.1") for policy in policies]
+
+    (allowed, *denied), stats, peeks = run(main())
+    assert allowed.status == 200 and stats["from_memory"] == 2
+    for response in denied:
+        assert response.status == 429 and json.loads(response.body)["violated-policies"] == ["minute"]
+        assert response["ratelimit-policy"] == allowed["ratelimit-policy"]
+        assert response["ratelimit"].startswith('"minute";r=0;t=') and "," not in response["ratelimit"]
+        assert 590 < int(response["retry-after"]) <= 600
+    assert [list(decision.results) for decision in decisions] == [["burst", "minute", "day"], ["minute"], ["minute"]]
+    assert decisions[1].results["minute"].source == "memory" and decisions[1].denied_by == ("minute",)
+    assert [peek.level for peek in peeks] == [1, 1, 1]
+
+
 # Reads the reset from the fields of each form.
 RESETS = {
     "draft-07": lambda response: response["ratelimit"].rpartition("reset=")[2],

@@ -111,7 +111,7 @@ def calls(server):
 
 def test_all_policies_of_a_store_are_one_command(asgi, package, redis_server):
     async def main():
-        async with package.connect(redis_server.url, timeout=10) as store:
+        async with package.connect(redis_server.url, timeout=10, deny_memory=0) as store:
             app = asgi.RateLimit(hello, package.Throttler(store, 3, 3600.0), policies=[
                 asgi.Policy(package.Throttler(store, capacity, 3600.0, prefix="p:"), name=name, key=lambda scope: name)
                 for name, capacity in (("a", 5), ("b", 4))])

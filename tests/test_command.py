@@ -1117,7 +1117,7 @@ def bench(run, *args, **kwargs):
     done = run("bench", "--seconds", "1", "--json", *args, **kwargs)
     answer = json.loads(done.stdout, parse_float=Decimal)
     assert list(answer) == ["decisions", "seconds", "decisions_per_second", "p50_ns", "p99_ns", "allowed", "denied",
-                            "errors"]
+                            "from_memory", "errors"]
     assert answer["decisions"] == answer["allowed"] + answer["denied"] + answer["errors"] > 100
     assert 1 <= answer["seconds"] < 2 and 0 < answer["p50_ns"] <= answer["p99_ns"]
     assert abs(answer["decisions"] / float(answer["seconds"]) - answer["decisions_per_second"]) < 2

@@ -2,6 +2,7 @@
 """The memory of denials and the leases in the Python package, on a real Redis: their answers are verdicts like those of
 the server."""
 import asyncio
+import copy
 import importlib
 import json
 import pickle
@@ -19,8 +20,6 @@ LEASE = {"lease_age": 60}
 
 @pytest.fixture
 def connect(aio, redis_server):
-    import aiosteady.blocking
-
     importlib.import_module("aiosteady.blocking")
     stores = []
 
@@ -203,7 +202,7 @@ def test_a_denial_by_a_lease_is_a_verdict(aio, leased):
 
 def test_a_made_result_may_be_from_a_lease(aio):
     assert aio.ThrottleResult(True, 1, 1.0, None, source="lease").source == "lease"
-    with pytest.raises(ValueError, match="'memory' or 'lease'"):
+    with pytest.raises(ValueError, match="'memory', 'lease' or 'nowhere'"):
         aio.ThrottleResult(True, 1, 1.0, None, source="leases")
 
 
@@ -354,3 +353,47 @@ def test_the_wsgi_middleware_answers_from_a_lease(aio, connect, request):
         if ("lease", 429) in answers:
             break
     assert_fields(answers)
+
+
+@pytest.fixture
+def several(aio, connect, request):
+    """Of its two limits, "narrow" is full."""
+    store = connect(deny_memory=60)
+    several = aio.blocking.Throttler(store, limits={"wide": "100/hour", "narrow": "2/day"}, prefix=request.node.name)
+    assert [several.consume("k").success for _ in range(2)] == [True, True]
+    return several
+
+
+def test_a_limit_that_was_not_asked_has_no_numbers(several):
+    result = several.consume("k")
+    assert (result.success, result.source, result.name, result.level) == (False, "memory", "narrow", 2)
+    wide, narrow = result.parts
+    assert (wide.source, wide.success, wide.level, wide.granted, wide.retry_after, wide.name) == ("nowhere", False, 0, 0, 0.0, "wide")
+    assert (narrow.source, narrow.success, narrow.level) == ("memory", False, 2)
+    assert narrow.retry_after == result.retry_after > 10000
+    assert list(result.limits) == ["wide", "narrow"] and "source='memory'" in repr(result) and "source='nowhere'" in repr(wide)
+    assert "source" not in str(result), "it is printed as in aiosteady 22.1.0"
+    assert pickle.loads(pickle.dumps(result)) == result == copy.copy(result)
+    assert several.stats()["limits"]["wide"]["denied"] == 0 and several.stats()["limits"]["narrow"]["denied"] == 1
+
+
+def test_calls_that_may_not_be_denied_from_memory_ask_the_server(aio, connect, several):
+    assert several.consume("k", max_wait=1).source == "store"
+    assert several.consume("k", at_least=1).source == "store"
+    assert several.peek("k").source == "store"
+    assert several.charge("k", {"wide": 1, "narrow": 0}).source == "store"
+    blocks = aio.blocking.Throttler(several.redis, limits={"wide": "100/hour", "narrow": "2/day"}, block_duration=60,
+                                    prefix=several.prefix)
+    assert several.consume("k").source == "memory"
+    assert blocks.consume("k").source == "store", "it starts the block"
+    assert blocks.consume("k").source == "store", "the other limit may have to start its block"
+
+
+def test_several_keys_are_denied_by_one_of_them(aio, several):
+    one = aio.blocking.Throttler(several.redis, limits="100/hour", prefix=several.prefix + "one")
+    result = aio.blocking.consume_all([(one, "k", 1), (several, "k", 1)])
+    assert (result.success, result.source, result.part, result.name) == (False, "memory", 1, "narrow")
+    assert [part.source for part in result.parts] == ["nowhere", "nowhere", "memory"]
+    result = aio.blocking.consume_all([(one, "k", 1), (several, "k", 1, "shadow")])
+    assert (result.success, result.source) == (True, "store")
+    assert one.peek("k").level == 1

@@ -40,7 +40,7 @@ def store(request, aio, redis_server, from_pypi):
     if request.param == "memory":
         return aio.connect("memory:")
     if request.param == "redis":
-        return aio.connect(redis_server.url, timeout=20)
+        return aio.connect(redis_server.url, timeout=20, deny_memory=0)
     sys.path.append(str(from_pypi("redis==8.1.0")))
     import redis.asyncio
 

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The memory of denials and the leases of the daemon, on a real Redis."""
+import contextlib
+import json
 import re
 
+from resp import Resp
 from serve_rig import daemon, needs_daemon, rules_file
 
 pytestmark = needs_daemon
@@ -47,12 +50,107 @@ def test_the_threads_of_the_daemon_share_one_memory(redis_server, tmp_path):
         assert calls(redis_server) == before
 
 
-def test_a_request_with_several_limits_asks_each_time(redis_server, tmp_path):
-    with daemon("--config", rules_file(tmp_path, RULES.format(url=redis_server.url)), "--threads", 1) as served:
-        assert [served.check("/both", address="192.0.2.9")[0] for _ in range(6)] == [200] * 5 + [429]
+SEVERAL = """
+store: "{url}?deny_memory=60s"
+limits:
+  - {{ name: burst, match: {{ path: "/*" }}, key: ip, rate: 100/min }}
+  - {{ name: daily, match: {{ path: "/*" }}, key: ip, rate: 5/d }}
+  - {{ name: locked, match: {{ path: "/locked" }}, key: ip, rate: 100/min, block: 1m }}
+  - {{ name: dark, match: {{ path: "/*" }}, key: ip, rate: 1/d, mode: shadow }}
+include: [ envoy.yaml ]
+"""
+ENVOY = """
+domain: edge
+descriptors:
+  - key: user
+    rate_limit: { name: per_user, unit: day, requests_per_unit: 3 }
+  - key: tenant
+    rate_limit: { name: per_tenant, unit: day, requests_per_unit: 100 }
+"""
+
+
+@contextlib.contextmanager
+def with_several_limits(redis_server, tmp_path, *options):
+    rules_file(tmp_path, ENVOY, "envoy.yaml")
+    with daemon("--config", rules_file(tmp_path, SEVERAL.format(url=redis_server.url)), "--threads", 2, *options) as served:
+        yield served
+
+
+def test_a_request_with_several_limits_is_denied_by_the_one_that_is_known_to_be_full(redis_server, tmp_path):
+    with with_several_limits(redis_server, tmp_path, "--log", tmp_path / "log") as served:
+        assert [served.check("/a", address="192.0.2.9")[0] for _ in range(6)] == [200] * 5 + [429]
+        before, counted = calls(redis_server), served.metrics()
+        for _ in range(10):
+            status, headers, body = served.check("/b", address="192.0.2.9")
+            assert status == 429 and int(headers["retry-after"]) > 10000
+            assert headers["ratelimit"].startswith('"daily";r=0;t=') and "burst" not in headers["ratelimit"]
+            assert headers["ratelimit-policy"] == '"burst";q=100;w=60, "daily";q=5;w=86400'
+            assert b"daily" in body and b"burst" not in body
+        assert calls(redis_server) == before
+        after = served.metrics()
+        told = {name: after[f'steady_decisions_total{{limit="{name}",verdict="denied"}}'] -
+                counted[f'steady_decisions_total{{limit="{name}",verdict="denied"}}'] for name in ("burst", "daily")}
+        assert told == {"burst": 0, "daily": 10}
+        assert after['steady_decisions_total{limit="dark",verdict="shadow_denied"}'] == 4, "not asked, so not counted"
+        assert served.check("/b", address="192.0.2.10")[0] == 200
+    line = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()][-2]
+    assert (line["allowed"], line["source"]) == (False, "memory")
+    assert [(part["limit"], part.get("allowed"), part.get("level")) for part in line["parts"]] == [
+        ("burst", None, None), ("daily", False, 5), ("dark", None, None)]
+
+
+def test_a_limit_with_a_block_beside_it_is_asked_each_time(redis_server, tmp_path):
+    with with_several_limits(redis_server, tmp_path) as served:
+        assert [served.check("/locked", address="192.0.2.9")[0] for _ in range(6)] == [200] * 5 + [429]
         before = calls(redis_server)
-        assert [served.check("/both", address="192.0.2.9")[0] for _ in range(10)] == [429] * 10
-        assert calls(redis_server) - before == 10
+        assert [served.check("/locked", address="192.0.2.9")[0] for _ in range(5)] == [429] * 5
+        assert calls(redis_server) == before + 5
+
+
+def test_json_shows_null_for_a_limit_that_was_not_asked(redis_server, tmp_path):
+    with with_several_limits(redis_server, tmp_path) as served:
+        asked = {"parts": [{"limit": "burst", "key": "k"}, {"limit": "daily", "key": "k"}]}
+        for _ in range(5):
+            served.json("/v1/consume", asked)
+        answer = served.json("/v1/consume", asked, status=429)
+        assert answer["source"] == "memory" and answer["retry_after"] > 10000
+        burst, daily = answer["parts"]
+        assert burst == {"name": "burst", "allowed": None, "capacity": 100, "level": None, "remaining": None, "granted": 0,
+                         "until_next_drop": None, "blocked_for": None, "retry_after": None}
+        assert (daily["allowed"], daily["level"], daily["remaining"]) == (False, 5, 0)
+        assert daily["retry_after"] == answer["retry_after"]
+
+
+def test_envoy_gets_the_state_of_the_descriptor_that_denies(redis_server, tmp_path):
+    with with_several_limits(redis_server, tmp_path) as served:
+        entries = [{"entries": [{"key": key, "value": "x"}]} for key in ("tenant", "user")]
+        asked = {"domain": "edge", "descriptors": entries}
+        answers = [served.json("/json", asked, status=None) for _ in range(4)]
+        assert [answer["overallCode"] for answer in answers] == ["OK"] * 3 + ["OVER_LIMIT"]
+        assert answers[2]["statuses"][0]["limitRemaining"] == 97
+        tenant, user = answers[3]["statuses"]
+        assert tenant == {"code": "OK", "limitRemaining": 0}, "without a limit"
+        assert (user["code"], user["currentLimit"]["name"]) == ("OVER_LIMIT", "per_user")
+        assert float(user["durationUntilReset"][:-1]) > 10000
+
+
+def test_the_protocol_of_redis_has_only_zeros_for_a_bucket_that_was_not_asked(redis_server, tmp_path):
+    with with_several_limits(redis_server, tmp_path) as served:
+        ask = Resp(served.port)
+        words = "STEADY.CONSUMEALL 2 {k}a {k}b PART 100 60000000 PART 3 3600000000".split()
+        answers = [ask(*words) for _ in range(4)]
+        assert [answer[0] for answer in answers] == [1, 1, 1, 0]
+        answer = answers[3]
+        assert answer[1] == 1 and answer[3] > 10**9
+        assert answer[5:11] == [0] * 6
+        assert answer[11:14] == [0, 0, 3] and answer[16] == answer[3]
+        before = calls(redis_server)
+        throttled = [ask("CL.THROTTLE", "t", 1, 1, 3600) for _ in range(4)]
+        assert [answer[0] for answer in throttled] == [0, 0, 1, 1]
+        assert throttled[3][1:3] == [2, 0] and throttled[3][3] > 3000
+        assert calls(redis_server) == before + 2
+        ask.close()
+
 
 # ---- Leases ----
 

@@ -154,6 +154,7 @@ static const struct place places[] = {
     FIELD(steady_part_result, name, 0),
     FIELD(steady_part_result, part, 8),
     FIELD(steady_part_result, success, 16),
+    FIELD(steady_part_result, answered, 17),
     FIELD(steady_part_result, granted, 24),
     FIELD(steady_part_result, level, 32),
     FIELD(steady_part_result, until_next_drop, 40),

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 
 #include "fake_cluster.h"
-#include "redis/denials.h"
 #include "redis/slot_map.h"
 
 #define LOOK "STEADY.PEEKALL"
@@ -50,7 +49,8 @@ static struct fake_node *low_node, *high_node; /* a and b */
 static unsigned called;
 static steady_result answer;
 static steady_part_result each[8];
-static steady_us deny_memory; /* of the next cluster */
+#define LONGEST (60 * STEADY_SECOND) /* deny_memory */
+static steady_us deny_memory;        /* of the next cluster */
 
 static void remember(const steady_result *result, void *data) {
     (void)data;
@@ -461,6 +461,7 @@ static void denied_call_is_denied_whatever_the_other_parts(void **state) {
             }
             const steady_result *r = ask_both(throttler);
             assert_true(r->error == 0 && !r->success && r->part == 1 && r->retry_after == 700);
+            assert_true(each[0].answered == (round == 1) && each[1].answered);
             assert_counted_once(0, 1, 0, 0);
             close_cluster(NULL);
             nodes_set_up(NULL);
@@ -844,7 +845,7 @@ static void settle_outlives_its_call(void **state) {
 static void bucket_of_a_lost_settle_is_not_denied_from_memory(void **state) {
     struct tally tally = {0};
     (void)state;
-    deny_memory = STEADY__DENY_MEMORY_MAX;
+    deny_memory = LONGEST;
     open_cluster(SHORT);
     fake_node_says(low_node, LOOK, allows(5, 1), 0, 0);
     fake_node_says(low_node, TAKE, "*11\r\n:1\r\n:0\r\n:0\r\n:0\r\n:" NOW "\r\n:1\r\n:1\r\n" FULL ":0\r\n", 0, 0);
@@ -859,6 +860,55 @@ static void bucket_of_a_lost_settle_is_not_denied_from_memory(void **state) {
     consume_counted(throttler, LOW, 1, &tally);
     run_until_done(poller, &tally, 5 * STEADY_SECOND);
     assert_int_not_equal(tally.last.source, STEADY_FROM_MEMORY);
+}
+
+#define DENIED_LOOK "*11\r\n:0\r\n:0\r\n:0\r\n:3000000000\r\n:" NOW "\r\n:0\r\n:0\r\n" FULL ":3000000000\r\n"
+
+/* The next call on that bucket sends nothing, whatever its other buckets are. */
+static void call_that_its_look_denies_is_remembered(void **state) {
+    (void)state;
+    deny_memory = LONGEST;
+    open_cluster(timeout);
+    fake_node_says(high_node, LOOK, DENIED_LOOK, 0, 0);
+    ask_both(throttler);
+    assert_true(is_verdict(false) && answer.source == STEADY_FROM_STORE && each[0].answered && each[1].answered);
+    assert_heard(low_node, 1, 0, 0);
+    assert_heard(high_node, 1, 0, 0);
+    ask_both(throttler);
+    assert_true(is_verdict(false) && answer.source == STEADY_FROM_MEMORY && answer.part == 1);
+    assert_true(!each[0].answered && each[1].answered && each[1].level == 10);
+    assert_heard(low_node, 1, 0, 0);
+    assert_heard(high_node, 1, 0, 0);
+}
+
+/* A call that waits for the reply to another one was not sent. The transport would take it for one that has no node,
+ * and would ask for the map. */
+static void waiting_call_that_is_cancelled_asks_for_no_map(void **state) {
+    const steady_call call = {.key = HIGH, .key_len = 3, .amount = 1};
+    struct tally tally = {0}, first = {0}, waiting = {0};
+    uint64_t id = 0;
+    (void)state;
+    deny_memory = LONGEST;
+    open_cluster(timeout);
+    fake_node_says(high_node, "STEADY.CONSUME", "*5\r\n:0\r\n:10\r\n:3000000000\r\n:0\r\n:3000000000\r\n", 0, 0);
+    fake_node_says(high_node, LOOK, allows(9, 1), 0, 0);
+    consume_counted(throttler, HIGH, 1, &tally);
+    run_until_done(poller, &tally, 5 * STEADY_SECOND);
+    assert_int_equal(tally.denied, 1);
+    const steady_part part = part_of(throttler, HIGH, 1);
+    assert_int_equal(steady_peek_all(&part, 1, NULL, count_result, expect_result(&tally), NULL), 0);
+    run_until_done(poller, &tally, 5 * STEADY_SECOND); /* one drop has leaked */
+    fake_node_says(high_node, "STEADY.CONSUME", FAKE_SILENCE, 0, 0);
+    consume_counted(throttler, HIGH, 1, &first);
+    void *data = expect_result(&waiting);
+    assert_int_equal(steady_decide(throttler, &call, count_result, data, &id), 0);
+    run_for(poller, 50 * MS);
+    const unsigned maps = fake_node_heard(a, "CLUSTER") + fake_node_heard(b, "CLUSTER");
+    assert_int_equal(fake_node_heard(high_node, "STEADY.CONSUME"), 2);
+    assert_int_equal(steady_cancel(throttler, id), 0);
+    free(data);
+    run_for(poller, 100 * MS);
+    assert_int_equal(fake_node_heard(a, "CLUSTER") + fake_node_heard(b, "CLUSTER"), maps);
 }
 
 /* ---- Settle and reset ---- */
@@ -1006,6 +1056,8 @@ int main(void) {
         WITH_CLUSTER(callback_may_close_the_store),
         WITH_CLUSTER(settle_outlives_its_call),
         WITH_CLUSTER(bucket_of_a_lost_settle_is_not_denied_from_memory),
+        WITH_CLUSTER(call_that_its_look_denies_is_remembered),
+        WITH_CLUSTER(waiting_call_that_is_cancelled_asks_for_no_map),
         WITH_CLUSTER(each_bucket_is_reserved_at_the_moment_of_its_server),
         WITH_CLUSTER(settle_that_changed_one_bucket_is_unknown),
         WITH_CLUSTER(settle_that_changed_no_bucket_may_be_made_again),

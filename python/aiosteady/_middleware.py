@@ -67,16 +67,19 @@ def in_order(answers: Iterable[Answer]) -> list[Bucket]:
 
 
 def from_store(answers: Iterable[Answer]) -> list[Bucket]:
-    return in_order(answer for answer in answers if answer.from_store)
+    """Those that were not asked, too."""
+    found = (bucket for answer in answers if answer.from_store for bucket in answer.all_buckets())
+    return sorted(found, key=lambda bucket: bucket.ask.place)
 
 
-def result_of(ask: Ask, answer: Answer) -> ThrottleResult:
-    """The result of one policy. The result of the call may be for several, and says nothing of a dry run."""
+def result_of(ask: Ask, answer: Answer) -> ThrottleResult | None:
+    """The result of one policy. The result of the call may be for several, and says nothing of a dry run. None if none of
+    its buckets was asked, because another policy denied."""
     if (len(answer.group.asks) == 1 and ask.kind == "take") or not answer.result.parts:
         return answer.result
     parts = tuple(bucket.result for bucket in answer.buckets() if bucket.ask is ask)
-    if len(parts) == 1:
-        return parts[0]
+    if len(parts) < 2:
+        return parts[0] if parts else None
     denials = [part for part in parts if not part.success]
     named = max(denials, key=lambda part: math.inf if part.retry_after is None else part.retry_after) if denials else min(
         parts, key=lambda part: ask.quotas[parts.index(part)].capacity - part.level)
@@ -227,7 +230,8 @@ class Middleware:
             self._add_fields(collected, answers, False)
         decision = Decision(
             not denied_by and verdict.status == 0, verdict.status, tuple(denied_by), wait,
-            {ask.policy.name: result_of(ask, answer) for answer in answers for ask in answer.group.asks},
+            {ask.policy.name: result for answer in answers for ask in answer.group.asks
+             if (result := result_of(ask, answer)) is not None},
             {ask.policy.name: self._own_key(ask) for ask in asks},
             bool(denied_by) and verdict.status == 0)
         settles = any(ask.policy.settle is not None for answer in answers for ask in answer.group.asks)
@@ -311,10 +315,11 @@ class Middleware:
 
     def _add_fields(self, collected: RequestFields, answers: list[Answer], denied: bool) -> None:
         """Reports only answers of the store: for other answers the state of the limit is unknown. If the request is
-        denied, only the states of those that deny it are shown. Policies in a dry run are not reported: the client has
+        denied, only the states of those that deny it are shown; one that was not asked has no state. Policies in a dry run are not reported: the client has
         not to obey them."""
         buckets = [bucket for bucket in from_store(answers) if bucket.ask.kind == "take"]
-        collected.add(self._fields, [(b.quota, None if denied and b.result.success else b.result) for b in buckets])
+        collected.add(self._fields, [(b.quota, b.result if b.was_asked and not (denied and b.result.success) else None)
+                                     for b in buckets])
 
     # ---- Functions of the user ----
 

@@ -49,7 +49,8 @@ class Decision:
       status: the status of the middleware's response; 0 if the application responds.
       denied_by: the names of the policies that deny it. A limit of several has the name POLICY:LIMIT.
       retry_after: the seconds until all policies allow it. None: it is allowed, or the wait is not known.
-      results: the result by the name of the policy. A policy whose key is None has none.
+      results: the result by the name of the policy. A policy whose key is None has none, nor has one that was not asked
+        because another one denied from memory.
       keys: the key by the name of the policy, as it is in the store. It is a digest if the policy has `hash`.
       dry_run: only policies in a dry run deny the request, so the application responds.
     """

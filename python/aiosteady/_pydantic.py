@@ -24,7 +24,8 @@ def schema_of(kind: type[Any]) -> core_schema.CoreSchema:
         "part": number,
         "atomic": core_schema.bool_schema(),
     }
-    part = _object("ThrottleResultPart", fields)
+    in_parts = core_schema.literal_schema(["store", "policy", "local", "memory", "lease", "nowhere"])
+    part = _object("ThrottleResultPart", {**fields, "source": in_parts})
     whole = _object("ThrottleResult", {**fields, "parts": core_schema.list_schema(part)})
     return core_schema.is_instance_schema(
         kind, serialization=core_schema.plain_serializer_function_ser_schema(vars, return_schema=whole)

@@ -66,6 +66,10 @@ class Bucket(NamedTuple):
     quota: Quota
     result: ThrottleResult
 
+    @property
+    def was_asked(self) -> bool:
+        return self.result.source != "nowhere"
+
     def starts_block(self) -> bool:
         result = self.result
         return not result.success and self.quota.blocks and result.blocked_for is None and result.retry_after is not None
@@ -139,10 +143,14 @@ class Answer(NamedTuple):
     def from_store(self) -> bool:
         return self.result.source in VERDICTS
 
-    def buckets(self) -> list[Bucket]:
+    def all_buckets(self) -> list[Bucket]:
         """None if a policy (on_error) answered."""
         limits = [(ask, quota) for ask in self.group.asks for quota in ask.quotas]
         return [Bucket(ask, quota, result) for (ask, quota), result in zip(limits, self.result.parts)]
+
+    def buckets(self) -> list[Bucket]:
+        """Without those that were not asked, because another one denied."""
+        return [bucket for bucket in self.all_buckets() if bucket.was_asked]
 
     def room(self) -> Fraction:
         return min(bucket.room() for bucket in self.buckets())

@@ -78,7 +78,7 @@ static PyObject *result_from_bucket(struct core_state *state, const steady_resul
     self->success = from->success;
     self->atomic = call->atomic;
     self->part = (int)from->part;
-    self->source = (signed char)call->source;
+    self->source = (signed char)(from->answered ? call->source : STEADY_FROM_NOWHERE);
     self->error = (signed char)call->error;
     if ((self->name = PyUnicode_FromString(from->name)) == NULL) Py_CLEAR(self);
     return (PyObject *)self;
@@ -220,7 +220,7 @@ static PyGetSetDef getters[] = {
      "The seconds until the same call can succeed; 1.0 if the policy denied it; None if it can never succeed.", NULL},
     {"source", (getter)result_get_source, NULL,
      "The origin of the answer: \"store\", \"memory\" or \"lease\" for its verdict; \"policy\" or \"local\" without "
-     "one.",
+     "one. In `parts` also \"nowhere\": the bucket was not asked, because another one denied.",
      NULL},
     {"error", (getter)result_get_error, NULL,
      "The name of the error for which the store gave no verdict; None if it gave one.", NULL},
@@ -247,12 +247,13 @@ static int result_bad_word(const char *format, const char *name) {
 }
 
 static int result_read_source(const char *name, signed char *source) {
-    for (size_t i = 1; i < sizeof sources / sizeof sources[0]; i++) {
+    for (size_t i = 0; i < sizeof sources / sizeof sources[0]; i++) {
         if (strcmp(name, sources[i]) != 0) continue;
         *source = (signed char)i;
         return 0;
     }
-    return result_bad_word("source is '%s'; it must be 'store', 'policy', 'local', 'memory' or 'lease'", name);
+    return result_bad_word("source is '%s'; it must be 'store', 'policy', 'local', 'memory', 'lease' or 'nowhere'",
+                           name);
 }
 
 static int result_read_error(const char *name, signed char *error) {
@@ -366,7 +367,7 @@ static int result_put_seconds(char *to, const char *label, double value) {
 }
 
 /* The four fields, and others that are not as by default. The wait comes first: a caller that overlooks it goes ahead
- * too early. whole: with retry_after and granted. */
+ * too early. whole: with retry_after, granted and a source of memory. */
 static PyObject *result_text(struct result *self, bool whole) {
     char wait[SECONDS_ROOM] = "", until[SECONDS_ROOM], blocked[SECONDS_ROOM] = "None", retry[SECONDS_ROOM] = "";
     char granted[SECONDS_ROOM] = "", source[SECONDS_ROOM] = "", error[SECONDS_ROOM] = "";
@@ -380,7 +381,8 @@ static PyObject *result_text(struct result *self, bool whole) {
         PyOS_snprintf(retry, sizeof retry, ", retry_after=None");
     if (whole && (self->granted < 0 || self->granted > 1))
         PyOS_snprintf(granted, sizeof granted, ", granted=%lld", self->granted);
-    if (self->source != STEADY_FROM_STORE) PyOS_snprintf(source, sizeof source, ", source='%s'", sources[self->source]);
+    if (self->source != STEADY_FROM_STORE && (whole || self->source != STEADY_FROM_MEMORY))
+        PyOS_snprintf(source, sizeof source, ", source='%s'", sources[self->source]);
     if (self->error != 0) PyOS_snprintf(error, sizeof error, ", error='%s'", steady_error_name(self->error));
     PyObject *part = self->each != NULL ? PyUnicode_FromFormat(", part=%d, name=%R", self->part,
                                                                self->name != NULL ? self->name : Py_None)

@@ -104,7 +104,7 @@ void tally_part(struct tally *self, enum steady_kind kind, const steady_result *
     }
     for (size_t i = 0; i < self->n_limits; i++) {
         tally_granted(&self->limits[i], buckets[i].granted);
-        if (buckets[i].success || kind == STEADY_CHARGE) continue;
+        if (buckets[i].success || !buckets[i].answered || kind == STEADY_CHARGE) continue;
         denies = true;
         blocked = blocked || buckets[i].blocked_for > 0;
         *(kind == STEADY_SHADOW ? &self->limits[i].shadow_denied : &self->limits[i].denied) += 1;

@@ -332,16 +332,23 @@ bool steady__command_group_script_reply(const struct steady__call *call, const i
     return result->success == (values[0] % 2 == 1);
 }
 
-/* success granted level until_next_drop blocked_for retry_after */
+static bool command_is_unanswered(const int64_t values[6]) {
+    return (values[0] | values[1] | values[2] | values[3] | values[4] | values[5]) == 0;
+}
+
+/* success granted level until_next_drop blocked_for retry_after. All are 0: the bucket was not answered, because
+ * another one denied the call. */
 static bool command_read_part(struct steady__member *member, int64_t now, const int64_t values[6],
                               steady_part_result *result) {
     const int64_t amount = member->part.amount;
+    if (command_is_unanswered(values)) return true;
     if ((values[0] != 0 && values[0] != 1) || (values[0] == 1) != (values[5] == 0)) return false;
     if (amount < 0 ? values[1] < amount || values[1] > 0 : values[1] < 0 || values[1] > amount) return false;
     for (size_t i = 2; i < 6; i++)
         if (values[i] < (i == 5 ? -1 : 0) || values[i] >= STEADY__EXACT) return false;
     if (values[3] == 0) return false;
     result->success = values[0] == 1;
+    result->answered = true;
     result->granted = values[1];
     result->level = values[2];
     result->until_next_drop = values[3];
@@ -355,6 +362,7 @@ static bool command_read_part(struct steady__member *member, int64_t now, const 
 static bool command_fits_verdict(const struct steady__group *group, const struct steady_result *result) {
     for (size_t i = 0; i < group->n; i++) {
         const bool denies = steady__group_votes(&group->members[i].part) && !group->results[i].success;
+        if (!group->results[i].answered && (result->success || i == result->part)) return false;
         if (result->success ? denies : group->results[i].granted != 0) return false;
         if (!result->success && i == result->part && !denies) return false;
     }
@@ -389,7 +397,7 @@ static bool command_read_settled(struct steady__member *member, int64_t now, con
         if (!command_is_exact(values[i])) return false;
     if (values[1] == 0 || values[4] > (s->actual > s->reserved ? s->actual - s->reserved : 0)) return false;
     if (values[3] != 0 && (s->actual >= s->reserved || !s->same_rate)) return false;
-    result->success = true;
+    result->success = result->answered = true;
     result->level = values[0];
     result->until_next_drop = values[1];
     result->blocked_for = values[2];

@@ -329,6 +329,7 @@ static void coordinator_go_on(struct steady__coordinator *c) {
 
 /* The numbers of a bucket, but not what it said of the call. */
 static void coordinator_copy_numbers(steady_part_result *to, const steady_part_result *from) {
+    to->answered = true;
     to->level = from->level;
     to->until_next_drop = from->until_next_drop;
     to->blocked_for = from->blocked_for;

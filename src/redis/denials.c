@@ -19,17 +19,14 @@
 #include "redis/denials.h"
 
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
 
 #include "core/parts.h"
-#include "group.h"
 #include "loop/fork_guard.h"
 
-#define VALID STEADY_SECOND /* by default */
 #define GROUPS 1024
 #define GROUP 8
 #define TRIES 100
@@ -148,7 +145,7 @@ void steady__denials_release(struct steady__denials *denials) {
     free(denials->block);
 }
 
-static struct steady__denials *denials_hold_again(struct steady__denials *denials) {
+struct steady__denials *steady__denials_hold_again(struct steady__denials *denials) {
     const bool locked = denials_lock_process();
     denials->holders++;
     if (locked) atomic_flag_clear_explicit(&denials_process.lock, memory_order_release);
@@ -381,89 +378,4 @@ enum steady__denial steady__denials_look(const struct steady__denials *denials, 
                        ? denials_judge(&view, rate, amount, valid, now, look)
                        : STEADY__UNKNOWN_BUCKET;
     return STEADY__UNKNOWN_BUCKET;
-}
-
-/* ---- The memory as a store uses it ---- */
-
-/* For how long a store believes a reply; 0: it has no memory. */
-static steady_us denials_valid(const struct steady__url *url, const steady_store_options *options) {
-    if (url->deny_memory != 0) return url->deny_memory > 0 ? url->deny_memory : 0;
-    if (options->deny_memory_off) return 0;
-    return options->deny_memory > 0 ? options->deny_memory : VALID;
-}
-
-/* The scope names the server, however its URL is written: with or without TLS, user and options. */
-int steady__deny_memory_open(struct steady__deny_memory *memory, struct steady__denials *denials,
-                             const struct steady__url *url, const steady_store_options *options) {
-    char server[STEADY__URL_MAX + STEADY__SENTINELS_MAX * 8];
-    *memory = (struct steady__deny_memory){.valid = denials_valid(url, options)};
-    if (memory->valid == 0) return 0;
-    int len = snprintf(server, sizeof server, "%s:%u %s %s %lu", url->host, url->port, url->path, url->service,
-                       (unsigned long)url->db);
-    for (unsigned i = 0; i < url->n_sentinels && len < (int)sizeof server; i++)
-        len += snprintf(server + len, sizeof server - (size_t)len, " %s:%u", url->sentinels[i].host,
-                        url->sentinels[i].port);
-    if (len > (int)sizeof server - 1) len = (int)sizeof server - 1;
-    memory->denials = denials != NULL ? denials_hold_again(denials) : steady__denials_hold();
-    if (memory->denials == NULL) return STEADY_NO_MEMORY;
-    memory->scope = steady__denials_scope(memory->denials, server, (size_t)len);
-    return 0;
-}
-
-void steady__deny_memory_close(struct steady__deny_memory *memory) {
-    steady__denials_release(memory->denials);
-    memory->denials = NULL;
-}
-
-int64_t steady__deny_memory_amount(const struct steady__deny_memory *memory, const struct steady__call *call) {
-    const struct steady__group *group = call->group;
-    if (memory->denials == NULL) return 0;
-    if (group == NULL) return call->verb == STEADY__CONSUME && call->amount > 0 ? call->amount : 0;
-    const struct steady__part *part = &group->members[0].part;
-    const bool plain = call->verb == STEADY__CONSUME_ALL && group->n == 1 && part->kind == STEADY__TAKE &&
-                       group->how.max_wait == 0 && group->how.at_least == 0 && !group->how.peek;
-    return plain && part->amount > 0 ? part->amount : 0;
-}
-
-struct steady__hash steady__deny_memory_name(const struct steady__deny_memory *memory, const char *key,
-                                             size_t key_len) {
-    return steady__denials_name(memory->denials, memory->scope, key, key_len);
-}
-
-enum steady__denial steady__deny_memory_look(const struct steady__deny_memory *memory, const struct steady__call *call,
-                                             struct steady__hash name, struct steady__look *look) {
-    return steady__denials_look(memory->denials, name, &call->terms->rate, steady__deny_memory_amount(memory, call),
-                                memory->valid, steady__denials_now(memory->denials), look);
-}
-
-/* *result is cleared. */
-static void denials_fill(const struct steady__call *call, const struct steady__decision *decision,
-                         steady_result *result) {
-    result->source = STEADY_FROM_MEMORY;
-    result->atomic = true;
-    result->level = decision->level;
-    result->until_next_drop = decision->until_next_drop;
-    result->blocked_for = decision->blocked_for;
-    result->retry_after = decision->retry_after;
-    if (call->group == NULL) return;
-    call->group->results[0].granted = 0;
-    steady__group_fill(&call->group->results[0], decision);
-    steady__group_name(call, 0, result);
-}
-
-steady_result steady__deny_memory_result(const struct steady__call *call, const struct steady__decision *decision) {
-    steady_result result;
-    steady__result_clear(&result);
-    denials_fill(call, decision, &result);
-    return result;
-}
-
-bool steady__deny_memory_denies(const struct steady__deny_memory *memory, const struct steady__call *call,
-                                steady_result *result) {
-    struct steady__look look;
-    if (steady__deny_memory_amount(memory, call) == 0) return false;
-    const struct steady__hash name = steady__deny_memory_name(memory, call->key, call->key_len);
-    if (steady__deny_memory_look(memory, call, name, &look) != STEADY__FULL) return false;
-    denials_fill(call, &look.decision, result);
-    return true;
 }

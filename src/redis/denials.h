@@ -6,8 +6,7 @@
 
 #include "core/bucket.h"
 #include "core/siphash.h"
-#include "core/url.h"
-#include "store.h"
+#include "steady.h"
 
 #define STEADY__DENY_MEMORY_MAX (60 * STEADY_SECOND)
 
@@ -27,6 +26,9 @@ extern const struct steady__denials_world steady__denials_system;
 /* The memory of this process. NULL: out of memory. */
 struct steady__denials *steady__denials_hold(void);
 void steady__denials_release(struct steady__denials *denials);
+
+/* The same memory, held once more. */
+struct steady__denials *steady__denials_hold_again(struct steady__denials *denials);
 
 /* A memory of its own, for the simulation. `world` outlives it. */
 struct steady__denials *steady__denials_new(const struct steady__denials_world *world);
@@ -61,10 +63,11 @@ void steady__denials_forget(struct steady__denials *denials, struct steady__hash
 /* The same for all buckets. */
 void steady__denials_forget_all(struct steady__denials *denials, steady_us now);
 
+/* The worst for the call is last. */
 enum steady__denial {
     STEADY__UNKNOWN_BUCKET, /* nothing is remembered */
-    STEADY__STALE,          /* what is remembered is too old */
     STEADY__HAS_ROOM,       /* the call may be allowed; `room` says for how many drops there is room */
+    STEADY__STALE,          /* what is remembered is too old */
     STEADY__TOO_EARLY,      /* the call may be allowed, but the last one at such a moment was denied. After `wait` it is
                                allowed, if no other call comes first */
     STEADY__FULL            /* the call is certain to be denied; `decision` says how */
@@ -80,33 +83,6 @@ struct steady__look {
 enum steady__denial steady__denials_look(const struct steady__denials *denials, struct steady__hash name,
                                          const struct steady__rate *rate, int64_t amount, steady_us valid,
                                          steady_us now, struct steady__look *look);
-
-/* ---- The memory as a store uses it ---- */
-
-struct steady__deny_memory {
-    struct steady__denials *denials; /* NULL: the store has no memory */
-    uint64_t scope;                  /* of its server */
-    steady_us valid;                 /* for how long it believes a reply */
-};
-
-/* denials: NULL: the memory of this process. 0 or STEADY_NO_MEMORY. */
-int steady__deny_memory_open(struct steady__deny_memory *memory, struct steady__denials *denials,
-                             const struct steady__url *url, const steady_store_options *options);
-void steady__deny_memory_close(struct steady__deny_memory *memory);
-
-/* The drops that a call puts into its one bucket, if it may be denied from memory; otherwise 0. */
-int64_t steady__deny_memory_amount(const struct steady__deny_memory *memory, const struct steady__call *call);
-
-struct steady__hash steady__deny_memory_name(const struct steady__deny_memory *memory, const char *key, size_t key_len);
-enum steady__denial steady__deny_memory_look(const struct steady__deny_memory *memory, const struct steady__call *call,
-                                             struct steady__hash name, struct steady__look *look);
-
-/* The result of a call that is denied from memory. */
-steady_result steady__deny_memory_result(const struct steady__call *call, const struct steady__decision *decision);
-
-/* Whether the memory denies the call. Then *result is filled. Any thread may ask. */
-bool steady__deny_memory_denies(const struct steady__deny_memory *memory, const struct steady__call *call,
-                                steady_result *result);
 
 /* How many buckets found no place; for tests and statistics. */
 uint64_t steady__denials_crowded(const struct steady__denials *denials);

@@ -35,8 +35,9 @@
  * A call on keys of several slots has a coordinator, which sends branches in its place: see coordinator.c. A branch has
  * a `struct pending`, too. It is in no list and has the deadline of its call. If it gives drops back, it is in `due`.
  *
- * The memory of denials (denials.c) may deny a call at once. A call on a remembered bucket that would fit only without
- * the calls in flight waits in the line of a gate for their replies. A drop may leak within the round trip by which the
+ * The memory of denials (deny_memory.c) may deny a call at once. A call on a remembered bucket that would fit only
+ * without the calls in flight waits in the line of a gate for their replies. Of several buckets, the one with the least
+ * room has the gate. A drop may leak within the round trip by which the
  * time of the memory is uncertain. The first call then is sent; if it is denied, the next one waits until the drop has
  * leaked. So an attacker costs the server two calls for each drop. A waiting call is in `due`, without a request in
  * flight.
@@ -111,6 +112,7 @@ struct pending {
     uint32_t loads;                    /* SCRIPT LOADs sent on the connection before it */
     steady_us sent;                    /* of the clock of the memory: before its request was sent */
     struct steady__gate *gate;         /* the gate that it has passed, or waits at; NULL: none */
+    size_t gate_part;                  /* its bucket of that gate, or the bucket that denies it from memory */
     struct steady__list place_in_line; /* while it waits */
     bool waits;                        /* in the line of a gate, or for a lease */
     struct steady__branch *take;       /* the request for a lease; NULL: it takes none */
@@ -297,14 +299,13 @@ __attribute__((noinline, cold)) static void inflight_free_coordinator(struct pen
     pending->coordinator = NULL;
 }
 
-static void inflight_forget(struct steady__inflight *inflight, const struct steady__call *call);
 static void inflight_leave_gate(struct steady__inflight *inflight, struct pending *pending);
 static void inflight_end_leased(struct steady__inflight *inflight, struct pending *pending);
 static void inflight_end_leases(struct steady__inflight *inflight);
 
 __attribute__((noinline)) static void inflight_end_remembered(struct steady__inflight *inflight,
                                                               struct pending *pending) {
-    inflight_forget(inflight, &pending->call);
+    steady__deny_memory_ended(&inflight->memory, &pending->call);
     if (pending->gate != NULL) inflight_leave_gate(inflight, pending);
 }
 
@@ -399,69 +400,6 @@ void steady__counters_answer(struct steady__counters *counters, const steady_res
     if (result->blocked_for > 0) steady__counter_add(&counters->blocked, 1);
 }
 
-static struct steady__hash inflight_name(const struct steady__inflight *inflight, const char *key, size_t key_len) {
-    return steady__deny_memory_name(&inflight->memory, key, key_len);
-}
-
-static enum steady__denial inflight_look(const struct steady__inflight *inflight, const struct steady__call *call,
-                                         struct steady__hash name, struct steady__look *look) {
-    return steady__deny_memory_look(&inflight->memory, call, name, look);
-}
-
-static void inflight_learn_bucket(struct steady__inflight *inflight, const char *key, size_t key_len,
-                                  const struct steady__observed *observed) {
-    steady__denials_learn(inflight->memory.denials, inflight_name(inflight, key, key_len), observed);
-}
-
-/* The reply of a peek may come from a replica, which may not know of a give-back yet. */
-__attribute__((noinline)) static void inflight_learn(struct steady__inflight *inflight, const struct pending *pending,
-                                                     const steady_result *result) {
-    const struct steady__call *call = &pending->call;
-    const struct steady__group *group = call->verb == STEADY__CONSUME_ALL ? call->group : NULL;
-    struct steady__observed observed = {
-        .sent = pending->sent, .came = steady__denials_now(inflight->memory.denials), .valid = inflight->memory.valid};
-    if (call->verb == STEADY__CONSUME) {
-        observed.rate = &call->terms->rate;
-        observed.denied = !result->success;
-        observed.level = result->level;
-        observed.until_next_drop = result->until_next_drop;
-        observed.blocked_for = result->blocked_for;
-        observed.amount = call->amount;
-        inflight_learn_bucket(inflight, call->key, call->key_len, &observed);
-    }
-    for (size_t i = 0; group != NULL && i < group->n; i++) {
-        const struct steady__member *member = &group->members[i];
-        const steady_part_result *part = &group->results[i];
-        observed.rate = member->part.rate;
-        observed.denied = !part->success;
-        observed.level = part->level;
-        observed.until_next_drop = part->until_next_drop;
-        observed.blocked_for = part->blocked_for;
-        observed.amount = member->part.amount;
-        inflight_learn_bucket(inflight, member->key, member->key_len, &observed);
-    }
-}
-
-/* Whether the call may take drops out of its buckets, whatever its outcome was. */
-static bool inflight_gives_back(const struct steady__call *call) {
-    if (call->verb == STEADY__RESET || call->verb == STEADY__RESET_ALL || call->verb == STEADY__SETTLE) return true;
-    if (call->group == NULL) return call->amount < 0;
-    for (size_t i = 0; i < call->group->n; i++)
-        if (call->group->members[i].part.amount < 0) return true;
-    return false;
-}
-
-static void inflight_forget(struct steady__inflight *inflight, const struct steady__call *call) {
-    if (!inflight_gives_back(call)) return;
-    const steady_us now = steady__denials_now(inflight->memory.denials);
-    if (call->group == NULL)
-        steady__denials_forget(inflight->memory.denials, inflight_name(inflight, call->key, call->key_len), now);
-    for (size_t i = 0; call->group != NULL && i < call->group->n; i++) {
-        const struct steady__member *member = &call->group->members[i];
-        steady__denials_forget(inflight->memory.denials, inflight_name(inflight, member->key, member->key_len), now);
-    }
-}
-
 /* ---- Gates ---- */
 
 enum gate_outcome { GATE_OPEN, GATE_HOLDS, GATE_DENIES };
@@ -473,15 +411,15 @@ static struct steady__gate **inflight_gate_place(struct steady__inflight *inflig
     return place;
 }
 
-static int64_t inflight_amount(const struct steady__inflight *inflight, const struct pending *pending) {
-    return steady__deny_memory_amount(&inflight->memory, &pending->call);
+/* The drops that the call would put into the bucket of its gate. */
+static int64_t inflight_amount(const struct pending *pending) {
+    return steady__deny_memory_amount(&pending->call, pending->gate_part);
 }
 
-static void inflight_gate_enter(const struct steady__inflight *inflight, struct steady__gate *gate,
-                                struct pending *pending) {
+static void inflight_gate_enter(struct steady__gate *gate, struct pending *pending) {
     pending->gate = gate;
     gate->in_flight++;
-    gate->amount += inflight_amount(inflight, pending);
+    gate->amount += inflight_amount(pending);
 }
 
 /* The gate opens by the alarm, because no reply will open it. */
@@ -499,60 +437,69 @@ static bool inflight_must_wait(struct steady__inflight *inflight, const struct s
     if (denial == STEADY__TOO_EARLY && gate->in_flight == 0) inflight_open_later(inflight, look->wait);
     if (denial == STEADY__TOO_EARLY) return true;
     if (gate->in_flight == 0 || denial == STEADY__UNKNOWN_BUCKET) return false;
-    return denial == STEADY__STALE || inflight_amount(inflight, pending) > look->room - gate->amount;
+    return denial == STEADY__STALE || inflight_amount(pending) > look->room - gate->amount;
 }
 
 /* A call that finds no memory for a gate is sent. */
 __attribute__((noinline)) static enum gate_outcome inflight_pass_gate(struct steady__inflight *inflight,
                                                                       struct pending *pending) {
-    struct steady__look look;
-    if (inflight_amount(inflight, pending) == 0) return GATE_OPEN;
-    const struct steady__hash name = inflight_name(inflight, pending->call.key, pending->call.key_len);
-    const enum steady__denial denial = inflight_look(inflight, &pending->call, name, &look);
+    struct steady__denied denied;
+    const enum steady__denial denial = steady__deny_memory_ask(&inflight->memory, &pending->call, &denied);
     if (denial == STEADY__UNKNOWN_BUCKET) return GATE_OPEN;
-    pending->remembered = look.decision;
+    pending->gate_part = denied.part;
+    pending->remembered = denied.look.decision;
     if (denial == STEADY__FULL) return GATE_DENIES;
-    struct steady__gate **place = inflight_gate_place(inflight, name);
+    struct steady__gate **place = inflight_gate_place(inflight, denied.name);
     if (*place == NULL) {
         if ((*place = calloc(1, sizeof **place)) == NULL) return GATE_OPEN;
-        (*place)->name = name;
+        (*place)->name = denied.name;
         steady__list_init(&(*place)->line);
     }
     struct steady__gate *gate = *place;
-    if (!steady__list_empty(&gate->line) || inflight_must_wait(inflight, gate, pending, denial, &look)) {
+    if (!steady__list_empty(&gate->line) || inflight_must_wait(inflight, gate, pending, denial, &denied.look)) {
         pending->gate = gate;
         pending->waits = true;
         steady__list_append(&gate->line, &pending->place_in_line);
         return GATE_HOLDS;
     }
-    inflight_gate_enter(inflight, gate, pending);
+    inflight_gate_enter(gate, pending);
     return GATE_OPEN;
 }
 
-static void inflight_deny_from_loop(struct steady__inflight *inflight, struct pending *pending) {
+static int inflight_send(struct steady__inflight *inflight, struct pending *pending);
+
+static void inflight_deny_from_loop(struct steady__inflight *inflight, struct pending *pending,
+                                    const struct steady__denied *denied) {
     pending->is_remembered = true;
     pending->remembered_by = STEADY_FROM_MEMORY;
+    pending->gate_part = denied->part;
+    pending->remembered = denied->look.decision;
     inflight_fail_from_loop(inflight, pending, 0);
 }
 
+static void inflight_leave_line(struct pending *pending) {
+    steady__list_remove(&pending->place_in_line);
+    pending->waits = false;
+    pending->gate = NULL;
+}
+
 /* A reply came, a call ended without one, or the time has come: those that wait are denied from memory, or sent while
- * they fit. */
+ * they fit. Any bucket of a call may deny it; only that of this gate makes it wait on. */
 static void inflight_open_gate(struct steady__inflight *inflight, struct steady__gate *gate) {
     while (!steady__list_empty(&gate->line)) {
         struct pending *pending = WAITING(gate->line.next);
-        struct steady__look look;
-        const enum steady__denial denial = inflight_look(inflight, &pending->call, gate->name, &look);
-        if (denial != STEADY__FULL && inflight_must_wait(inflight, gate, pending, denial, &look)) break;
-        steady__list_remove(&pending->place_in_line);
-        pending->waits = false;
-        pending->gate = NULL;
-        if (denial == STEADY__FULL) {
-            pending->remembered = look.decision;
-            inflight_deny_from_loop(inflight, pending);
+        struct steady__denied denied;
+        if (steady__deny_memory_ask(&inflight->memory, &pending->call, &denied) == STEADY__FULL) {
+            inflight_leave_line(pending);
+            inflight_deny_from_loop(inflight, pending, &denied);
             continue;
         }
-        inflight_gate_enter(inflight, gate, pending);
-        const int error = inflight->transport_class->submit(inflight->transport, &pending->request);
+        const enum steady__denial denial =
+            steady__deny_memory_look(&inflight->memory, &pending->call, pending->gate_part, gate->name, &denied.look);
+        if (inflight_must_wait(inflight, gate, pending, denial, &denied.look)) break;
+        inflight_leave_line(pending);
+        inflight_gate_enter(gate, pending);
+        const int error = inflight_send(inflight, pending);
         if (error != 0) inflight_fail_from_loop(inflight, pending, error);
     }
 }
@@ -579,11 +526,10 @@ static void inflight_leave_gate(struct steady__inflight *inflight, struct pendin
     struct steady__gate *gate = pending->gate;
     pending->gate = NULL;
     if (pending->waits) {
-        steady__list_remove(&pending->place_in_line);
-        pending->waits = false;
+        inflight_leave_line(pending);
     } else {
         gate->in_flight--;
-        gate->amount -= inflight_amount(inflight, pending);
+        gate->amount -= inflight_amount(pending);
     }
     if (inflight->transport != NULL) inflight_open_gate(inflight, gate);
     inflight_free_empty_gate(inflight, gate);
@@ -611,7 +557,7 @@ static int inflight_take_back(void *owner, struct steady__branch *branch, bool h
     int error = pending->error;
     if (error == 0 && inflight->transport != NULL)
         error = inflight->transport_class->forget(inflight->transport, &pending->request, held);
-    if (inflight->memory.denials != NULL) inflight_forget(inflight, &pending->call);
+    if (inflight->memory.denials != NULL) steady__deny_memory_ended(&inflight->memory, &pending->call);
     branch->request = NULL;
     inflight_pending_release(inflight, pending);
     return error != 0 ? error : STEADY_UNKNOWN;
@@ -692,7 +638,7 @@ static bool inflight_is_open(const struct steady__inflight *inflight) {
 static void inflight_answer(struct steady__inflight *inflight, struct pending *pending) {
     steady_result result = pending->remembered_by == STEADY_FROM_LEASE
                                ? steady__leases_result(&pending->call, &pending->remembered)
-                               : steady__deny_memory_result(&pending->call, &pending->remembered);
+                               : steady__deny_memory_result(&pending->call, pending->gate_part, &pending->remembered);
     inflight_finish(inflight, pending, &result);
 }
 
@@ -868,7 +814,7 @@ static void inflight_end_leases(struct steady__inflight *inflight) {
 static void inflight_forget_leases(struct steady__inflight *inflight, const struct steady__call *call) {
     const bool reset = call->verb == STEADY__RESET || call->verb == STEADY__RESET_ALL;
     const size_t n = call->group != NULL ? call->group->n : 1;
-    if (!inflight_gives_back(call)) return;
+    if (!steady__gives_back(call)) return;
     for (size_t i = 0; i < n; i++) {
         struct steady__lease_end end;
         const char *key = call->group != NULL ? call->group->members[i].key : call->key;
@@ -928,18 +874,22 @@ static bool inflight_use_lease(struct steady__inflight *inflight, struct pending
     }
 }
 
-/* What becomes of a call: it is answered at once, waits, or is sent. Returns its error. */
-static int inflight_start(struct steady__inflight *inflight, struct pending *pending) {
+/* Sends a decision that may go. 0 or its error. */
+static int inflight_send(struct steady__inflight *inflight, struct pending *pending) {
     const struct steady__transport *transport = inflight->transport_class;
-    if (inflight->leases != NULL && inflight_use_lease(inflight, pending)) return 0;
-    const enum gate_outcome gate = inflight->memory.denials != NULL ? inflight_pass_gate(inflight, pending) : GATE_OPEN;
-    pending->is_remembered = gate == GATE_DENIES;
-    pending->remembered_by = STEADY_FROM_MEMORY;
-    if (gate != GATE_OPEN) return 0;
     const bool divided = pending->request.n_keys > 1 && transport->divides != NULL &&
                          transport->divides(inflight->transport, &pending->request);
     return divided ? inflight_coordinate(inflight, pending, false)
                    : transport->submit(inflight->transport, &pending->request);
+}
+
+/* What becomes of a call: it is answered at once, waits, or is sent. Returns its error. */
+static int inflight_start(struct steady__inflight *inflight, struct pending *pending) {
+    if (inflight->leases != NULL && inflight_use_lease(inflight, pending)) return 0;
+    const enum gate_outcome gate = inflight->memory.denials != NULL ? inflight_pass_gate(inflight, pending) : GATE_OPEN;
+    pending->is_remembered = gate == GATE_DENIES;
+    pending->remembered_by = STEADY_FROM_MEMORY;
+    return gate == GATE_OPEN ? inflight_send(inflight, pending) : 0;
 }
 
 /* The lease is there, or there will be none. The next of them may take another one. */
@@ -1269,7 +1219,8 @@ static enum steady__reply_action inflight_answered(void *owner, struct steady__r
     if (pending->kind == BRANCH)
         pending->branch->session = request->send_asking ? 0 : inflight_session(inflight, engines);
     inflight_query_eviction(inflight, pending, engines);
-    if (inflight->memory.denials != NULL) inflight_learn(inflight, pending, &result);
+    if (inflight->memory.denials != NULL)
+        steady__deny_memory_learn(&inflight->memory, &pending->call, &result, pending->sent);
     inflight_finish(inflight, pending, &result);
     return STEADY__REPLY_ACCEPTED;
 }

@@ -5,7 +5,7 @@
 
 #include "conn/connection.h"
 #include "loop/retry.h"
-#include "redis/denials.h"
+#include "redis/deny_memory.h"
 #include "redis/leases.h"
 #include "store.h"
 

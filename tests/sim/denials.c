@@ -105,18 +105,35 @@ void denials_end(void) {
 
 /* ---- What may be denied ---- */
 
-/* The drops that a decision asks for, if it may be denied from memory; otherwise 0. */
-static int64_t amount_of(const struct decision *d) {
-    const struct several *s = d->several;
-    if (d->client->options.deny_memory == 0) return 0;
-    if (s == NULL) return d->verb == STEADY__CONSUME && d->amount > 0 ? d->amount : 0;
-    const struct steady__part *part = &s->members[0].part;
-    if (d->verb != STEADY__CONSUME_ALL || s->n != 1 || part->kind != STEADY__TAKE) return 0;
-    return s->how.max_wait == 0 && s->how.at_least == 0 && part->amount > 0 ? part->amount : 0;
+static size_t count_of(const struct decision *d) { return d->several != NULL ? d->several->n : 1; }
+
+static const struct place *place_of(const struct decision *d, size_t i) {
+    return d->several != NULL ? d->several->members[i].place : d->place;
 }
 
-static const struct place *place_of(const struct decision *d) {
-    return d->several != NULL ? d->several->members[0].place : d->place;
+/* The drops that a decision asks of this bucket, if it may be denied from memory by it; otherwise 0. */
+static int64_t amount_of(const struct decision *d, size_t i) {
+    const struct several *s = d->several;
+    if (d->client->options.deny_memory == 0 || place_of(d, i)->foreign) return 0;
+    if (s == NULL) return d->verb == STEADY__CONSUME && d->amount > 0 ? d->amount : 0;
+    const struct steady__part *part = &s->members[i].part;
+    const bool votes = part->kind == STEADY__TAKE || part->kind == STEADY__LOOK;
+    if (d->verb != STEADY__CONSUME_ALL || !votes || s->how.max_wait != 0 || s->how.at_least != 0) return 0;
+    return part->amount > 0 ? part->amount : 0;
+}
+
+static bool may_be_denied(const struct decision *d) {
+    for (size_t i = 0; i < count_of(d); i++)
+        if (amount_of(d, i) > 0) return true;
+    return false;
+}
+
+/* Notes by which of its buckets a server would deny the decision at `when`. */
+static void note_deniable(struct decision *d, const struct place *place, steady_us when) {
+    for (size_t i = 0; i < count_of(d); i++)
+        if ((place == NULL || place_of(d, i) == place) && amount_of(d, i) > 0 &&
+            keys_would_deny(place_of(d, i), amount_of(d, i), when, NULL))
+            d->deniable |= UINT64_C(1) << i;
 }
 
 /* The settle of a call between slots that the library makes itself. Its answer has no callback. */
@@ -155,23 +172,25 @@ static void know(const struct place *place, const char *key, size_t len) {
 }
 
 void denials_asks(struct decision *d) {
-    const struct place *place = amount_of(d) > 0 ? place_of(d) : NULL;
     if (d->several == NULL) know(d->place, d->key, d->key_len);
     for (size_t i = 0; d->several != NULL && i < d->several->n; i++)
         know(d->several->members[i].place, d->several->members[i].key, d->several->members[i].key_len);
-    if (place == NULL || place->foreign) return;
+    if (!may_be_denied(d)) return;
     d->watched = true;
     d->next_watched = watched;
     watched = d;
-    d->deniable = keys_would_deny(place, amount_of(d), d->submitted, NULL);
-    d->excused = is_excused(d->client, place, d->submitted);
+    d->deniable = d->excused = 0;
+    note_deniable(d, NULL, d->submitted);
+    for (size_t i = 0; i < count_of(d); i++)
+        if (is_excused(d->client, place_of(d, i), d->submitted)) d->excused |= UINT64_C(1) << i;
 }
 
 /* ---- What happens to buckets ---- */
 
 static void excuse(const struct place *place) {
     for (struct decision *d = watched; d != NULL; d = d->next_watched)
-        if (place == NULL || place_of(d) == place) d->excused = true;
+        for (size_t i = 0; i < count_of(d); i++)
+            if (place == NULL || place_of(d, i) == place) d->excused |= UINT64_C(1) << i;
 }
 
 static void lose(struct process *process, const struct place *place) {
@@ -212,9 +231,7 @@ void denials_made(struct request *r, const struct place *place, bool gives_back)
     if (!on) return;
     if (gives_back) give_back(r, place);
     for (struct decision *d = watched; d != NULL; d = d->next_watched)
-        if (!d->deniable && place_of(d) == place)
-            d->deniable =
-                keys_would_deny(place, amount_of(d), world.now > d->submitted ? world.now : d->submitted, NULL);
+        note_deniable(d, place, world.now > d->submitted ? world.now : d->submitted);
 }
 
 void denials_told(const struct decision *d) {
@@ -228,21 +245,28 @@ void denials_told(const struct decision *d) {
 /* ---- Checks ---- */
 
 void denials_check(const struct decision *d, const steady_result *r) {
-    const int64_t amount = amount_of(d);
+    const size_t by = d->several != NULL ? r->part : 0;
+    const int64_t amount = by < count_of(d) ? amount_of(d, by) : 0;
     denials_totals.from_memory++;
+    denials_totals.on_several += d->several != NULL && d->several->n > 1;
     if (r->success) broken("decision %" PRId64 " is allowed from memory", d->id);
     if (amount == 0) broken("decision %" PRId64 " may not be denied from memory", d->id);
     if (d->request.left_on != NULL || d->request.executed > 0)
         broken("decision %" PRId64 " was sent, and is denied from memory", d->id);
-    if (!d->deniable && !d->excused) broken("decision %" PRId64 " is denied from memory, and not by a server", d->id);
-    if ((r->retry_after == -1) != (amount > place_of(d)->rate.capacity) || r->retry_after == 0)
+    if (((d->deniable | d->excused) >> by & 1) == 0)
+        broken("decision %" PRId64 " is denied from memory, and not by a server", d->id);
+    if ((r->retry_after == -1) != (amount > place_of(d, by)->rate.capacity) || r->retry_after == 0)
         broken("decision %" PRId64 " is denied from memory for %" PRId64 " us", d->id, r->retry_after);
     if (!r->atomic || r->level < 0 || r->until_next_drop < 0)
         broken("decision %" PRId64 " is denied from memory at level %" PRId64, d->id, r->level);
     if (d->several == NULL) return;
-    if (r->n_parts != 1 || r->part != 0 || r->parts[0].success || r->parts[0].granted != 0 ||
-        r->parts[0].level != r->level || r->parts[0].retry_after != r->retry_after)
+    if (r->n_parts != d->several->n || !r->parts[by].answered || r->parts[by].success || r->parts[by].granted != 0 ||
+        r->parts[by].level != r->level || r->parts[by].retry_after != r->retry_after)
         broken("decision %" PRId64 " is denied from memory otherwise than its part", d->id);
+    for (size_t i = 0; i < r->n_parts; i++)
+        if (i != by && (r->parts[i].answered || r->parts[i].success || r->parts[i].level != 0 ||
+                        r->parts[i].granted != 0 || r->parts[i].retry_after != 0))
+            broken("decision %" PRId64 " is denied from memory, and tells of another part", d->id);
 }
 
 /* The longest round trip of a reply that a client of the process has used. */

@@ -5,15 +5,15 @@
 
 #include "journal.h"
 #include "node.h"
-#include "redis/denials.h"
+#include "redis/deny_memory.h"
 
 /* Some clients share a process: then they are its threads. */
 struct process {
     struct steady__denials_world world; /* first */
     struct steady__denials *denials;
-    steady_us booted_before; /* the begin of the seed */
-    int64_t drift;           /* of its clock, in millionths */
-    bool has_db;             /* its stores name a database */
+    steady_us booted_before;    /* the begin of the seed */
+    int64_t drift;              /* of its clock, in millionths */
+    bool has_db;                /* its stores name a database */
     struct giving *givings;     /* of its calls, newest first */
     steady_us lost_at[BUCKETS]; /* the last time at which a bucket may have lost drops, and the process was not told */
 };
@@ -37,7 +37,8 @@ void denials_check(const struct decision *decision, const steady_result *result)
 void denials_look_around(const struct client *client);
 
 struct denials_totals {
-    int64_t seeds, from_memory, looks; /* seeds with a memory; denials from it; buckets in it that were full */
+    int64_t seeds, from_memory, on_several, looks; /* seeds with a memory; denials from it, and of calls on several
+                                                      keys; buckets in it that were full */
 };
 extern struct denials_totals denials_totals;
 

@@ -67,7 +67,8 @@ struct decision {
     steady_result outcome, before;    /* of the last execution and of the one before */
     unsigned stepped, stepped_before; /* buckets that were ahead of the clock */
     /* If it may be denied from memory: see denials.c. */
-    bool watched, deniable, excused;
+    bool watched;
+    uint64_t deniable, excused; /* a bit for each of its buckets */
     struct decision *next_watched;
 };
 

@@ -49,10 +49,11 @@ static int run_seeds(uint64_t first, uint64_t count) {
     printf("ok 1 - %" PRIu64 " seeds from %" PRIu64 ", %" PRId64 " decisions: %" PRId64 " allowed, %" PRId64
            " denied, %" PRId64 " unknown, %" PRId64 " cancelled, %" PRId64 " not made; %" PRId64
            " on several keys (%" PRId64 " in rounds: %" PRId64 " parts given back, %" PRId64 " lost), %" PRId64
-           " settled; %" PRId64 " denied from memory in %" PRId64 " seeds (%" PRId64 " looks)\n",
+           " settled; %" PRId64 " denied from memory (%" PRId64 " on several keys) in %" PRId64 " seeds (%" PRId64
+           " looks)\n",
            count, first, t->asked, t->allowed, t->denied, t->unknown, t->cancelled, t->other, t->several, t->in_rounds,
-           t->given_back, t->not_given_back, t->settled, denials_totals.from_memory, denials_totals.seeds,
-           denials_totals.looks);
+           t->given_back, t->not_given_back, t->settled, denials_totals.from_memory, denials_totals.on_several,
+           denials_totals.seeds, denials_totals.looks);
     for (uint64_t i = 0; i < 20; i++)
         check_replay(first + i);
     printf("ok 2 - the same seed has the same history\n");
