@@ -118,6 +118,8 @@ void journal_seen(struct request *r, enum form form) {
     const int64_t id = r->decision->id;
     if (may_repeat(r->decision)) return;                                   /* the order begins again at the server */
     if (form == FORM_EVAL && r->noscripts == 1 && faults_memory()) return; /* no memory may be left for SCRIPT LOAD */
+    if (form == FORM_EVAL && r->verb == STEADY__SETTLE && r->decision->life < r->decision->client->life)
+        return; /* a store that closes sends the script: it cannot send again */
     if (form == FORM_MODULE ? r->noscripts > 0 && !r->turned : (form == FORM_EVAL) != (r->noscripts == 2))
         broken("decision %" PRId64 " is sent in the wrong form after %u times NOSCRIPT", id, r->noscripts);
 }
