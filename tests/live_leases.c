@@ -2,6 +2,8 @@
  * Leases on a real server: what they save, when they are returned, and what they never answer. */
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "rig.h"
 
@@ -272,6 +274,31 @@ static void bucket_of_a_small_capacity_has_no_lease(void **state) {
         assert_int_equal(ask("k", 1).source, STEADY_FROM_STORE);
 }
 
+/* Otherwise both would spend the same drops. */
+static void child_of_fork_spends_no_lease_of_its_parent(void **state) {
+    const steady_store_options options = {.timeout = STEADY_SECOND, .lease_age = AGE, .deny_memory_off = true};
+    const steady_limit limit = {.max_capacity = CAPACITY, .drop_recharge = LEAK};
+    (void)state;
+    for (int pool = 0; pool < 2; pool++) {
+        const char *key = pool ? "p" : "k";
+        if (pool) assert_int_equal(steady_pool_open(&rig.store, rig.server.url, 1, &options, NULL), 0);
+        if (!pool) rig.store = open_store(rig.server.url, &options);
+        assert_int_equal(steady_throttler_new(&rig.throttler, rig.store, &limit, NULL, NULL), 0);
+        get_lease(key);
+        const pid_t pid = fork();
+        assert_true(pid >= 0);
+        if (pid == 0) {
+            const steady_result r = ask(key, 1);
+            _exit(r.source == (pool ? STEADY_FROM_STORE : STEADY_FROM_NOWHERE) ? 0 : 1);
+        }
+        int status = -1;
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+        assert_int_equal(ask(key, 1).source, STEADY_FROM_LEASE);
+        rig_close();
+    }
+}
+
 static void url_sets_the_age(void **state) {
     char url[128];
     (void)state;
@@ -495,6 +522,7 @@ int main(void) {
         WITH_RIG(blocked_key_is_not_denied_by_a_lease),
         WITH_RIG(others_ask_the_store),
         WITH_RIG(bucket_of_a_small_capacity_has_no_lease),
+        WITH_RIG(child_of_fork_spends_no_lease_of_its_parent),
         WITH_RIG(url_sets_the_age),
         WITH_RIG(unused_lease_is_returned_after_a_quarter_of_its_age),
         WITH_RIG(lease_is_returned_when_the_store_is_closed),
