@@ -141,10 +141,11 @@ def take_lease(consume):
     raise AssertionError("no lease after 1000 calls")
 
 
-def level_becomes(aio, redis_server, prefix, wanted):
+def level_becomes(redis_server, prefix, wanted):
     """What others see. A settle may come in a moment."""
-    with aio.blocking.connect(redis_server.url, timeout=5.0, deny_memory=0) as other:
-        throttler = aio.blocking.Throttler(other, CAPACITY, LEAK, prefix=prefix)
+    blocking = importlib.import_module("aiosteady.blocking")
+    with blocking.connect(redis_server.url, timeout=5.0, deny_memory=0) as other:
+        throttler = blocking.Throttler(other, CAPACITY, LEAK, prefix=prefix)
         end = time.monotonic() + 10
         while (level := throttler.peek("k").level) != wanted and time.monotonic() < end:
             time.sleep(0.01)
@@ -208,9 +209,9 @@ def test_a_made_result_may_be_from_a_lease(aio):
 
 def test_a_close_of_a_blocking_store_returns_its_leases(aio, redis_server, leased, request):
     throttler, allowed = leased
-    level_becomes(aio, redis_server, request.node.name, throttler.consume("k").level)
+    level_becomes(redis_server, request.node.name, throttler.consume("k").level)
     throttler._target.close()
-    level_becomes(aio, redis_server, request.node.name, allowed + 1)
+    level_becomes(redis_server, request.node.name, allowed + 1)
 
 
 @pytest.mark.parametrize("closed", ["by its loop", "after its loop", "by nobody"])
@@ -232,7 +233,7 @@ def test_a_close_of_an_asynchronous_store_returns_its_leases(aio, redis_server, 
     if closed == "after its loop":
         store.close()
     del store
-    level_becomes(aio, redis_server, prefix, 200)
+    level_becomes(redis_server, prefix, 200)
 
 
 def test_a_program_that_ends_returns_its_leases(aio, aiosteady, redis_server, request):
@@ -243,7 +244,7 @@ throttler = Throttler(connect(sys.argv[1], timeout=5.0, lease_age=60), 16000, 36
 assert [throttler.consume("k").source for _ in range(40)][-1] == "lease"
 """, redis_server.url, request.node.name)
     assert allowed == ""
-    level_becomes(aio, redis_server, request.node.name, 40)
+    level_becomes(redis_server, request.node.name, 40)
 
 
 def test_a_child_of_fork_does_not_spend_the_lease_of_its_parent(aio, aiosteady, redis_server, request):
@@ -264,7 +265,7 @@ with connect(sys.argv[1], timeout=5.0, lease_age=60) as store:
     print(throttler.consume("k").source)
 """, redis_server.url, request.node.name)
     assert out.splitlines() == ["store True 0", "lease"]
-    level_becomes(aio, redis_server, request.node.name, 102)
+    level_becomes(redis_server, request.node.name, 102)
 
 
 def test_threads_share_the_leases_of_their_store(aio, connect, request):
